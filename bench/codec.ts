@@ -1,0 +1,111 @@
+/*
+ * Row "codec": writing and reading the headers of an RDMA WRITE (BTH and RETH) through the accessors of src/wire, beside what one would
+ * write first: Buffer's write* and read* methods, with the 64-bit address as a BigInt.
+ */
+import { plainArena } from '../src/wire/arena.ts'
+import {
+  BTH_ACKREQ,
+  BTH_BYTES,
+  BTH_MIGREQ,
+  bthAckReq,
+  bthDestQp,
+  bthFlags,
+  bthOpcode,
+  bthPkey,
+  bthPsn,
+  putBth,
+} from '../src/wire/bth.ts'
+import { putReth, rethDmaLen, rethRkey, rethVaHi, rethVaLo } from '../src/wire/extensions.ts'
+import type { Bench, Row } from './harness.ts'
+import { type Body, perCall } from './loops.ts'
+
+const OPCODE = 0x0a
+const PKEY = 0xffff
+const SLOT = 64
+const SLOTS = 64
+const { view, bytes } = plainArena(SLOT * SLOTS)
+const buffer = Buffer.from(bytes.buffer)
+const slotOf = (i: number): number => (i & (SLOTS - 1)) * SLOT
+
+const addresses = Array.from({ length: SLOTS }, (_, i) => 0x7f12_3456_0000n + BigInt(i) * 4096n)
+const addressHi = Uint32Array.from(addresses, address => Number(address >> 32n))
+const addressLo = Uint32Array.from(addresses, address => Number(address & 0xffff_ffffn))
+
+const encode: Body = times => {
+  for (let i = 0; i < times; i++) {
+    const at = slotOf(i)
+    const address = i & (SLOTS - 1)
+    putBth(view, at, OPCODE, BTH_MIGREQ, PKEY, i & 0xff_ffff, (i & 0xff_ffff) | BTH_ACKREQ)
+    putReth(view, at + BTH_BYTES, addressHi[address], addressLo[address], i, 4096)
+  }
+  return bytes[8]
+}
+
+const encodeWithBuffer: Body = times => {
+  for (let i = 0; i < times; i++) {
+    const at = slotOf(i)
+    buffer.writeUInt8(OPCODE, at)
+    buffer.writeUInt8(BTH_MIGREQ, at + 1)
+    buffer.writeUInt16BE(PKEY, at + 2)
+    buffer.writeUInt32BE(i & 0xff_ffff, at + 4)
+    buffer.writeUInt32BE(((i & 0xff_ffff) | BTH_ACKREQ) >>> 0, at + 8)
+    buffer.writeBigUInt64BE(addresses[i & (SLOTS - 1)], at + 12)
+    buffer.writeUInt32BE(i, at + 20)
+    buffer.writeUInt32BE(4096, at + 24)
+  }
+  return buffer[8]
+}
+
+const decode: Body = times => {
+  let sum = 0
+  for (let i = 0; i < times; i++) {
+    const at = slotOf(i)
+    const reth = at + BTH_BYTES
+    sum += bthOpcode(view, at) + bthFlags(view, at) + bthPkey(view, at) + bthDestQp(view, at) + bthPsn(view, at)
+    sum += rethVaHi(view, reth) + rethVaLo(view, reth) + rethRkey(view, reth) + rethDmaLen(view, reth)
+    if (bthAckReq(view, at)) sum++
+  }
+  return sum
+}
+
+const decodeWithBuffer: Body = times => {
+  let sum = 0
+  for (let i = 0; i < times; i++) {
+    const at = slotOf(i)
+    sum += buffer.readUInt8(at) + buffer.readUInt8(at + 1) + buffer.readUInt16BE(at + 2)
+    sum += (buffer.readUInt32BE(at + 4) & 0xff_ffff) + (buffer.readUInt32BE(at + 8) & 0xff_ffff)
+    const address = buffer.readBigUInt64BE(at + 12)
+    sum += Number(address & 0xffff_ffffn) + buffer.readUInt32BE(at + 20) + buffer.readUInt32BE(at + 24)
+    if (buffer.readUInt8(at + 8) & 0x80) sum++
+  }
+  return sum
+}
+
+const sides = (ours: Body, beside: Body): Bench => ({ ours: perCall(ours), beside: perCall(beside) })
+
+export const codecRows: readonly Row[] = [
+  {
+    name: 'codec encode',
+    quantity: 'codec: encode BTH+RETH',
+    unit: 'ns',
+    better: 'lower',
+    reference: 'Buffer.write*',
+    floor: 0.25,
+    aim: 0.1,
+    prepare: () => sides(encode, encodeWithBuffer),
+  },
+  {
+    name: 'codec decode',
+    quantity: 'codec: decode BTH+RETH',
+    unit: 'ns',
+    better: 'lower',
+    reference: 'Buffer.read*',
+    floor: 0.25,
+    aim: 0.25,
+    prepare: () => {
+      // real headers, as encode writes them
+      encode(SLOTS)
+      return sides(decode, decodeWithBuffer)
+    },
+  },
+]

@@ -1,0 +1,54 @@
+/*
+ * Row "icrc": the invariant CRC of a packet, masked headers included, beside zlib's crc32 over the same bytes in a view made beforehand. The
+ * engine is the one that the daemon uses: native code where it was built, otherwise zlib; a table below that.
+ */
+import { crc32 } from 'node:zlib'
+import { loadNativeCrc } from '../src/host/crc.ts'
+import { mapArena } from '../src/host/mapping.ts'
+import { hasNative } from '../src/host/native.ts'
+import { ICRC_BYTES } from '../src/spec/headers.ts'
+import { plainArena } from '../src/wire/arena.ts'
+import { crcEngineName, useCrcEngine } from '../src/wire/crc.ts'
+import { icrcOf, makeFlow } from '../src/wire/icrc.ts'
+import type { Bench, Row } from './harness.ts'
+import { type Body, perCall } from './loops.ts'
+
+const ARENA_BYTES = 65536
+
+const compare = (size: number): Bench => {
+  const arena = hasNative() ? mapArena(ARENA_BYTES) : plainArena(ARENA_BYTES)
+  const native = loadNativeCrc()
+  if (native && arena.address !== 0) useCrcEngine(native, arena)
+  const { bytes } = arena
+  for (let i = 0; i < bytes.length; i++) bytes[i] = Math.imul(i, 0x9e37_79b1) >>> 24
+
+  const flow = makeFlow({
+    source: Uint8Array.of(192, 0, 2, 1),
+    destination: Uint8Array.of(192, 0, 2, 2),
+    sourcePort: 4791,
+    destinationPort: 4791,
+  })
+  const covered = bytes.subarray(0, size)
+  const ours: Body = times => {
+    let sum = 0
+    for (let i = 0; i < times; i++) sum ^= icrcOf(arena, 0, size + ICRC_BYTES, flow, i & 0xffff)
+    return sum
+  }
+  const beside: Body = times => {
+    let sum = 0
+    for (let i = 0; i < times; i++) sum ^= crc32(covered, i)
+    return sum
+  }
+  return { ours: perCall(ours), beside: perCall(beside), note: `engine: ${crcEngineName()}` }
+}
+
+export const icrcRows: readonly Row[] = [64, 1024, 4096].map(size => ({
+  name: `icrc ${size}`,
+  quantity: `ICRC of ${size} B`,
+  unit: 'ns',
+  better: 'lower',
+  reference: 'zlib.crc32',
+  floor: 1.1,
+  aim: 0.4,
+  prepare: () => compare(size),
+}))

@@ -1,0 +1,71 @@
+/*
+ * Row "idle": the processor time of a daemon whose clients are connected and wait. The clients are servers of ibv_rc_pingpong: each
+ * has a device open, a queue pair and posted receives, and waits for a partner that never comes.
+ */
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Bench, Row } from './harness.ts'
+import { freePort, needProgram, type Running, startDaemon } from './processes.ts'
+
+const SECONDS = 10
+const CLIENTS = 4
+/** Until what the clients' start has set off is over. */
+const SETTLE_MS = 1500
+/** Clock ticks of /proc/PID/stat: USER_HZ, 100 on every Linux that runs Node. */
+const TICK_NS = 1e7
+
+/** Processor time of a process and its threads so far, in nanoseconds. */
+const cpuTime = (pid: number): number => {
+  const tasks = `/proc/${pid}/task`
+  const schedstat = readdirSync(tasks)
+    .map(task => `${tasks}/${task}/schedstat`)
+    .filter(path => existsSync(path))
+  if (schedstat.length > 0) {
+    return schedstat.reduce((sum, path) => sum + Number(readFileSync(path, 'utf8').split(' ')[0]), 0)
+  }
+  // the fields after the name in parentheses begin with the third: utime is the 14th, stime the 15th
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ')
+  return (Number(fields[11]) + Number(fields[12])) * TICK_NS
+}
+
+const prepare = async (): Promise<Bench> => {
+  needProgram('ibv_rc_pingpong', 'ibverbs-utils')
+  const daemon = await startDaemon()
+  const clients: Running[] = []
+  const close = async (): Promise<void> => {
+    for (const client of clients) await client.stop()
+    await daemon.stop()
+  }
+  try {
+    for (let i = 0; i < CLIENTS; i++) {
+      const port = await freePort()
+      const events = i % 2 ? ['-e'] : []
+      clients.push(await daemon.runServer(port, 'ibv_rc_pingpong', '-g', 1, '-p', port, ...events))
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
+  const ours = async (): Promise<number> => {
+    await sleep(SETTLE_MS)
+    const time = performance.now()
+    const cpu = cpuTime(daemon.pid)
+    await sleep(SECONDS * 1000)
+    return ((cpuTime(daemon.pid) - cpu) / ((performance.now() - time) * 1e6)) * 100
+  }
+  return { ours, close, note: `${CLIENTS} clients, ${SECONDS} s` }
+}
+
+export const idleRows: readonly Row[] = [
+  {
+    name: 'idle',
+    quantity: 'CPU of an idle daemon with clients',
+    unit: '%',
+    better: 'lower',
+    reference: 'its limit',
+    floor: 0.1,
+    aim: 0.05,
+    rounds: 1,
+    prepare,
+  },
+]

@@ -1,0 +1,65 @@
+/*
+ * The benchmarks: `npm run bench` for all rows, `npm run bench -- codec icrc` for those whose name has one of the words,
+ * `--json FILE` to keep every round. It reports and never fails on a number.
+ */
+import { writeFileSync } from 'node:fs'
+import { cpus } from 'node:os'
+import { codecRows } from './codec.ts'
+import { measure, type Outcome, type Row, table } from './harness.ts'
+import { icrcRows } from './icrc.ts'
+import { idleRows } from './idle.ts'
+import { createNoiseProbe } from './noise.ts'
+import { pingpongRows } from './pingpong.ts'
+import { writeBwRows } from './write-bw.ts'
+
+const inProcess: readonly Row[] = [...codecRows, ...icrcRows]
+const acrossProcesses: readonly Row[] = [...pingpongRows, ...writeBwRows, ...idleRows]
+const rows: readonly Row[] = [...inProcess, ...acrossProcesses]
+
+const print = (line: string): void => {
+  process.stdout.write(`${line}\n`)
+}
+
+const machine = () => ({ cpu: cpus()[0]?.model ?? 'unknown', cores: cpus().length, node: process.version })
+
+const select = (words: readonly string[]): readonly Row[] => {
+  for (const word of words) {
+    if (word.startsWith('-') || !rows.some(row => row.name.includes(word))) {
+      throw new Error(`no row is named "${word}"; there are: ${rows.map(row => row.name).join(', ')}`)
+    }
+  }
+  return words.length === 0 ? rows : rows.filter(row => words.some(word => row.name.includes(word)))
+}
+
+const main = async (args: string[]): Promise<void> => {
+  const jsonAt = args.indexOf('--json')
+  const [, jsonFile] = jsonAt < 0 ? [] : args.splice(jsonAt, 2)
+  if (jsonAt >= 0 && jsonFile === undefined) throw new Error('--json wants a file name')
+  const selected = select(args)
+
+  const { cpu, cores, node } = machine()
+  print(`${cpu}, ${cores} cores, Node ${node}`)
+  const outcomes: Outcome[] = []
+  const one = await createNoiseProbe(1)
+  const two = await createNoiseProbe(2)
+  try {
+    for (const row of selected) {
+      print('')
+      outcomes.push(await measure(row, (inProcess.includes(row) ? one : two).probe, print))
+    }
+  } finally {
+    await two.close()
+  }
+  print('')
+  for (const line of table(outcomes)) print(line)
+  if (jsonFile !== undefined) {
+    writeFileSync(jsonFile, `${JSON.stringify({ machine: machine(), outcomes }, undefined, 2)}\n`)
+  }
+}
+
+try {
+  await main(process.argv.slice(2))
+} catch (error) {
+  process.stderr.write(`bench: ${error instanceof Error ? error.message : error}\n`)
+  process.exitCode = 1
+}

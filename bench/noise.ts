@@ -1,0 +1,76 @@
+/*
+ * Whether the machine is quiet just now. Two looks of a few milliseconds: a fixed loop, whose time grows when something else
+ * uses this core or the clock drops; and a ping-pong over shared memory with a spinning worker, whose round trip leaps from well below a
+ * microsecond to milliseconds when there are not two free cores.
+ */
+import { once } from 'node:events'
+import { Worker } from 'node:worker_threads'
+import type { NoiseProbe, NoiseSample } from './harness.ts'
+import { GO, PING, PONG, WORDS } from './noise-words.ts'
+
+/** The loop may take this many times its best. */
+const LOOP_LIMIT = 1.25
+/** Round trip over shared memory, in microseconds. */
+const SPIN_LIMIT = 1.5
+const LOOP_STEPS = 1_000_000
+const ROUND_TRIPS = 2000
+const SPIN_MS = 30
+
+let sink = 0
+
+const timeLoop = (): number => {
+  const start = performance.now()
+  let x = sink | 1
+  for (let i = 0; i < LOOP_STEPS; i++) x = Math.imul(x, 1_664_525) + i
+  sink = x
+  return performance.now() - start
+}
+
+/** Mean round trip in microseconds, given up after SPIN_MS. */
+const timeSpin = (words: Int32Array): number => {
+  Atomics.store(words, GO, 1)
+  Atomics.notify(words, GO)
+  const deadline = performance.now() + SPIN_MS
+  const trip = (value: number): boolean => {
+    Atomics.store(words, PING, value)
+    for (let spins = 1; Atomics.load(words, PONG) !== value; spins++) {
+      if (spins % 4096 === 0 && performance.now() > deadline) return false
+    }
+    return true
+  }
+  let trips = 0
+  const awake = trip(-1)
+  const start = performance.now()
+  while (awake && trips < ROUND_TRIPS && trip(trips + 1)) trips++
+  const elapsed = performance.now() - start
+  Atomics.store(words, GO, 0)
+  return trips === 0 ? Number.POSITIVE_INFINITY : (elapsed * 1000) / trips
+}
+
+/** A probe for one core, and for two if `cores` is 2; `close` ends its worker. */
+export const createNoiseProbe = async (cores: 1 | 2): Promise<{ probe: NoiseProbe; close: () => Promise<void> }> => {
+  let best = Number.POSITIVE_INFINITY
+  for (let i = 0; i < 20; i++) best = Math.min(best, timeLoop())
+  const words = new Int32Array(new SharedArrayBuffer(WORDS * Int32Array.BYTES_PER_ELEMENT))
+  const worker =
+    cores === 2 ? new Worker(new URL('./spinner.js', import.meta.url), { workerData: words.buffer }) : undefined
+  if (worker) {
+    await once(worker, 'online')
+    worker.unref()
+    // its first pings wait for its code to load
+    timeSpin(words)
+  }
+
+  const probe = (): NoiseSample => {
+    const time = timeLoop()
+    best = Math.min(best, time)
+    const loop = time / best
+    const spin = worker ? timeSpin(words) : 0
+    const spinText = worker ? `, spin ${Number.isFinite(spin) ? `${spin.toFixed(2)} µs` : 'none'}` : ''
+    return { quiet: loop <= LOOP_LIMIT && spin <= SPIN_LIMIT, text: `loop ${loop.toFixed(2)}×${spinText}` }
+  }
+  const close = async (): Promise<void> => {
+    await worker?.terminate()
+  }
+  return { probe, close }
+}

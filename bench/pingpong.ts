@@ -1,0 +1,47 @@
+/*
+ * Row "pingpong": Debian's unmodified ibv_rc_pingpong, two processes through one daemon, beside two C programs that throw the
+ * same message over a unix socket. Both report microseconds per round trip by their own clocks, without start-up.
+ */
+import type { Bench, Row } from './harness.ts'
+import { Unavailable } from './harness.ts'
+import { needProgram, runPair, runTwin, startDaemon } from './processes.ts'
+
+const TARGET_US = 500_000
+const TRIAL = 300
+
+const compare = async (size: number): Promise<Bench> => {
+  needProgram('ibv_rc_pingpong', 'ibverbs-utils')
+  const daemon = await startDaemon()
+  const ours = async (iterations: number): Promise<number> => {
+    const said = await runPair(daemon, 'ibv_rc_pingpong', '-g', 1, '-s', size, '-n', iterations)
+    const found = /= ([\d.]+) usec\/iter/.exec(said)
+    if (!found) throw new Unavailable(`ibv_rc_pingpong printed no time: ${said}`)
+    return Number(found[1])
+  }
+  const beside = (iterations: number): Promise<number> => runTwin('unix_pingpong', size, iterations)
+  try {
+    const enough = (us: number): number => Math.min(100_000, Math.max(TRIAL, Math.round(TARGET_US / us)))
+    const ourIterations = enough(await ours(TRIAL))
+    const theirIterations = enough(await beside(TRIAL))
+    return {
+      ours: () => ours(ourIterations),
+      beside: () => beside(theirIterations),
+      note: `${ourIterations} and ${theirIterations} round trips a round`,
+      close: () => daemon.stop(),
+    }
+  } catch (error) {
+    await daemon.stop()
+    throw error
+  }
+}
+
+export const pingpongRows: readonly Row[] = [4096, 64].map(size => ({
+  name: `pingpong ${size}`,
+  quantity: `ibv_rc_pingpong ${size} B, round trip`,
+  unit: 'µs',
+  better: 'lower',
+  reference: 'unix-socket ping-pong in C',
+  floor: 4,
+  aim: 1.5,
+  prepare: () => compare(size),
+}))

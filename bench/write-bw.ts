@@ -1,0 +1,41 @@
+/*
+ * Row "write_bw": perftest's unmodified ib_write_bw, two processes through one daemon, beside a C program that moves the same
+ * messages between two processes through a third, in two copies.
+ */
+import type { Bench, Row } from './harness.ts'
+import { Unavailable } from './harness.ts'
+import { needProgram, runPair, runTwin, startDaemon } from './processes.ts'
+
+const TARGET_BYTES = 1e9
+/** perftest's MB are mebibytes. */
+const MEBI = 2 ** 20
+const NUMBERS = /^\s*\d+\s+\d+\s+[\d.]+\s+([\d.]+)\s+[\d.]+\s*$/m
+
+const compare = async (size: number): Promise<Bench> => {
+  needProgram('ib_write_bw', 'perftest')
+  const daemon = await startDaemon()
+  const iterations = Math.round(TARGET_BYTES / size)
+  const ours = async (): Promise<number> => {
+    const said = await runPair(daemon, 'ib_write_bw', '-d', 'rxe0', '-x', 1, '-F', '-s', size, '-n', iterations)
+    const found = NUMBERS.exec(said)
+    if (!found) throw new Unavailable(`ib_write_bw printed no bandwidth: ${said}`)
+    return (Number(found[1]) * MEBI) / 1e9
+  }
+  return {
+    ours,
+    beside: () => runTwin('process_vm', size, iterations),
+    note: `${iterations} messages a round`,
+    close: () => daemon.stop(),
+  }
+}
+
+export const writeBwRows: readonly Row[] = [65536, MEBI].map(size => ({
+  name: `write_bw ${size}`,
+  quantity: `ib_write_bw ${size / 1024} KiB`,
+  unit: 'GB/s',
+  better: 'higher',
+  reference: 'process_vm_readv + writev in C',
+  floor: 0.6,
+  aim: 0.9,
+  prepare: () => compare(size),
+}))

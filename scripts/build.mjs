@@ -1,0 +1,174 @@
+#!/usr/bin/env node
+/*
+ * Builds what is out of date: TypeScript into dist/, the C parts into build/.
+ *
+ *   dist/                                compiled src, test, bench and examples
+ *   shim/protocol.h                      session protocol for C, generated from src/spec/session.ts
+ *   build/native/libuserdma_native.so    CRC of packets with carry-less multiply (optional: zlib does it without)
+ *   build/native/libuserdma_shim.so      preload library that shows the device to an unmodified program
+ *   build/programs/NAME                  test programs (test/programs/NAME.c)
+ *   build/bench/NAME                     C twins of benchmarks (bench/NAME.c)
+ *
+ * A part that this machine cannot build (no compiler, no headers) is named, with what works without it; that is no failure.
+ * A part that does not compile is one.
+ */
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { basename, dirname, extname, join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { filesBelow, findProgram, inRoot, isMain, main, modified, root, run, say } from './common.mjs'
+
+const SCRIPT = fileURLToPath(import.meta.url)
+const sourcesIn = (folder, end) =>
+  existsSync(inRoot(folder))
+    ? readdirSync(inRoot(folder))
+        .filter(name => name.endsWith(end))
+        .sort()
+        .map(name => inRoot(folder, name))
+    : []
+
+/** Removes compiled files whose source is gone, so that no test runs and no import works that the sources do not have. */
+const removeOrphans = () => {
+  const compiled = /\.(js|js\.map|d\.ts)$/
+  for (const folder of ['src', 'test', 'bench', 'examples']) {
+    for (const path of filesBelow(inRoot('dist', folder), path => compiled.test(path))) {
+      const source = inRoot(relative(inRoot('dist'), path).replace(compiled, '.ts'))
+      if (!existsSync(source)) rmSync(path)
+    }
+  }
+}
+
+const buildTypeScript = () => {
+  const tsc = inRoot('node_modules', '.bin', 'tsc')
+  if (!existsSync(tsc)) {
+    say('build: TypeScript is not installed; run `npm ci` (or node scripts/setup.mjs, which does it)')
+    return false
+  }
+  const ok = run(tsc, ['-p', '.'])
+  removeOrphans()
+  if (!ok) say('build: tsc found the errors above')
+  return ok
+}
+
+const generateProtocol = () => {
+  const generator = inRoot('scripts', 'generate-protocol.mjs')
+  const header = inRoot('shim', 'protocol.h')
+  const source = inRoot('dist', 'src', 'spec', 'session.js')
+  if (!existsSync(generator)) return true
+  if (!existsSync(source)) {
+    say('build: shim/protocol.h was not generated: src/spec/session.ts did not compile')
+    return false
+  }
+  if (modified(header) >= Math.max(modified(generator), modified(source))) return true
+  const ok = run(process.execPath, [generator])
+  if (!ok) say('build: scripts/generate-protocol.mjs failed')
+  return ok
+}
+
+const WARNINGS = ['-std=gnu11', '-O2', '-Wall', '-Wextra']
+const SHARED = ['-shared', '-fPIC', '-fvisibility=hidden']
+
+/** What C there is: output below build/, sources, flags, the folder whose headers it may include, a header that it needs. */
+const targets = () => {
+  const verbs = { header: 'infiniband/verbs.h', package: 'libibverbs-dev' }
+  const one = (folder, output, flags, needs) =>
+    sourcesIn(folder, '.c').map(source => ({
+      output: join(output, basename(source, extname(source))),
+      sources: [source],
+      headers: folder,
+      flags,
+      ...needs(source),
+    }))
+  return [
+    {
+      output: 'native/libuserdma_native.so',
+      sources: sourcesIn('native', '.c'),
+      headers: 'native',
+      flags: [...WARNINGS, ...SHARED],
+      without: 'packets are checked with zlib, which is slower',
+    },
+    {
+      output: 'native/libuserdma_shim.so',
+      sources: sourcesIn('shim', '.c'),
+      headers: 'shim',
+      flags: [...WARNINGS, ...SHARED],
+      libraries: ['-ldl', '-lpthread'],
+      needs: verbs,
+      without: 'only programs in TypeScript can use the device',
+    },
+    ...one('test/programs', 'programs', WARNINGS, () => ({
+      libraries: ['-libverbs', '-lpthread'],
+      needs: verbs,
+      without: 'tests with this program do not run',
+    })),
+    ...one('bench', 'bench', WARNINGS, () => ({ without: 'benchmark rows beside this program do not run' })),
+  ].filter(target => target.sources.length > 0)
+}
+
+const compiler = () =>
+  (process.env.CC ? findProgram(process.env.CC) : undefined) ||
+  findProgram('cc') ||
+  findProgram('gcc') ||
+  findProgram('clang')
+
+/** Whether the compiler finds a header. */
+const hasHeader = (cc, header) =>
+  spawnSync(cc, ['-E', '-x', 'c', '-'], { input: `#include <${header}>\n`, stdio: ['pipe', 'ignore', 'ignore'] })
+    .status === 0
+
+const isCurrent = target => {
+  const built = modified(inRoot('build', target.output))
+  return (
+    built > 0 && [SCRIPT, ...target.sources, ...sourcesIn(target.headers, '.h')].every(path => modified(path) <= built)
+  )
+}
+
+/** Compiles beside the output and renames: a library that a running process has mapped is never written to. */
+const compile = (cc, target) => {
+  const output = inRoot('build', target.output)
+  const fresh = `${output}.${process.pid}`
+  mkdirSync(dirname(output), { recursive: true })
+  const ok = run(cc, [
+    ...target.flags,
+    '-o',
+    fresh,
+    ...target.sources.map(path => relative(root, path)),
+    ...(target.libraries || []),
+  ])
+  if (ok) renameSync(fresh, output)
+  else {
+    rmSync(fresh, { force: true })
+    say(`build: ${relative(root, output)} did not compile`)
+  }
+  return ok
+}
+
+const buildC = () => {
+  const stale = targets().filter(target => !isCurrent(target))
+  if (stale.length === 0) return true
+  const cc = compiler()
+  const missing = []
+  if (!cc) missing.push({ what: 'a C compiler (Debian: apt-get install gcc libc6-dev)', targets: stale })
+  else if (!hasHeader(cc, 'stdio.h'))
+    missing.push({ what: "the C library's headers (Debian: apt-get install libc6-dev)", targets: stale })
+  else {
+    for (const needs of new Set(stale.map(target => target.needs).filter(Boolean))) {
+      if (hasHeader(cc, needs.header)) continue
+      const what = `<${needs.header}> (Debian: apt-get install ${needs.package})`
+      missing.push({ what, targets: stale.filter(target => target.needs === needs) })
+    }
+  }
+  for (const { what, targets: blocked } of missing) {
+    say(`build: ${what} is missing, so these parts were not built:`)
+    for (const target of blocked) say(`  build/${target.output} (without it ${target.without})`)
+  }
+  const blocked = new Set(missing.flatMap(entry => entry.targets))
+  let ok = true
+  for (const target of stale) if (!blocked.has(target)) ok = compile(cc, target) && ok
+  return ok
+}
+
+/** Builds everything that is out of date; later steps run although an earlier one failed. True if all went well. */
+export const build = () => [buildTypeScript, generateProtocol, buildC].map(step => step()).every(Boolean)
+
+if (isMain(import.meta.url)) main(() => (build() ? 0 : 1))

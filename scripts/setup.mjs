@@ -1,0 +1,122 @@
+#!/usr/bin/env node
+/*
+ * Makes a fresh checkout ready: npm packages, Debian packages (when root), build. Does only what is missing, so it takes well
+ * under a second when there is nothing to do. `npm start` and `npm test` run it first.
+ *
+ *   node scripts/setup.mjs [--for start|test]      which Debian packages are wanted (default: test, the larger set)
+ *
+ * Debian packages are looked for by the files that are used, not by name, so other distributions work when they have them.
+ * Without root, or when apt-get fails, it says exactly what to install and goes on with what can be done.
+ */
+import { spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { findProgram, inRoot, main, modified, run, StepError, say } from './common.mjs'
+
+const NODE = [20, 19]
+
+const checkNode = () => {
+  const [major, minor] = process.versions.node.split('.').map(Number)
+  if (major > NODE[0] || (major === NODE[0] && minor >= NODE[1])) return
+  throw new StepError(
+    `Node.js ${process.versions.node} is too old: ${NODE.join('.')} or newer is needed (Debian: https://deb.nodesource.com, or nvm install 20)`,
+  )
+}
+
+/** npm ci when node_modules is missing, unfinished or older than the lock file. No package needs an install script. */
+const installPackages = () => {
+  // npm writes this file last
+  const stamp = inRoot('node_modules', '.package-lock.json')
+  if (modified(stamp) >= modified(inRoot('package-lock.json'))) return
+  const npm = findProgram('npm')
+  if (!npm)
+    throw new StepError('npm is not in PATH: install it (it comes with Node.js from nodejs.org), then try again')
+  say('installing npm packages (npm ci)')
+  const args = ['ci', '--include=dev', '--include=optional', '--ignore-scripts', '--no-audit', '--no-fund']
+  if (!run(npm, args, { stdio: ['ignore', 2, 2] })) {
+    throw new StepError('npm ci failed (see above): check the network and the npm registry, then run `npm ci` by hand')
+  }
+}
+
+const anyOf = paths => () => paths.some(existsSync)
+const program = name => () => findProgram(name) !== undefined
+
+const PACKAGES = [
+  {
+    name: 'gcc',
+    for: ['start', 'test'],
+    use: 'builds the preload shim',
+    found: () => ['cc', 'gcc', 'clang'].some(name => findProgram(name)),
+  },
+  { name: 'libc6-dev', for: ['start', 'test'], use: 'builds the preload shim', found: anyOf(['/usr/include/stdio.h']) },
+  {
+    name: 'libibverbs-dev',
+    for: ['start', 'test'],
+    use: 'builds the preload shim',
+    found: anyOf(['/usr/include/infiniband/verbs.h']),
+  },
+  {
+    name: 'ibverbs-utils',
+    for: ['start', 'test'],
+    use: 'ibv_devinfo and ibv_rc_pingpong',
+    found: program('ibv_rc_pingpong'),
+  },
+  {
+    name: 'ibverbs-providers',
+    for: ['start', 'test'],
+    use: 'the rxe provider of libibverbs',
+    found: anyOf(['/etc/libibverbs.d/rxe.driver']),
+  },
+  { name: 'perftest', for: ['test'], use: 'ib_write_bw', found: program('ib_write_bw') },
+  { name: 'tshark', for: ['test'], use: 'reads our packet captures', found: program('tshark') },
+  { name: 'git', for: ['test'], use: 'a program that must not be disturbed', found: program('git') },
+  {
+    name: 'python3',
+    for: ['test'],
+    use: 'checks captures; a program that must not be disturbed',
+    found: program('python3'),
+  },
+]
+
+/** Runs apt-get quietly: its many lines are shown only if it fails. */
+const apt = args => {
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
+  const { status, error, stdout, stderr } = spawnSync('apt-get', args, { env, encoding: 'utf8', maxBuffer: 1 << 26 })
+  if (status === 0) return true
+  process.stderr.write(`${stdout || ''}${stderr || ''}${error ? `${error.message}\n` : ''}`)
+  return false
+}
+
+const aptInstall = names => {
+  say(`installing Debian packages, which takes a minute: ${names.join(' ')}`)
+  return apt(['-q', 'update']) && apt(['-y', '-q', '--no-install-recommends', 'install', ...names])
+}
+
+/** Debian packages. What stays missing is named with its use; the tests that need it skip (or fail, where CI is set). */
+const installDebian = purpose => {
+  const missing = () => PACKAGES.filter(entry => entry.for.includes(purpose) && !entry.found())
+  let left = missing()
+  if (left.length === 0) return
+  const names = left.map(entry => entry.name)
+  const canInstall = process.getuid && process.getuid() === 0 && findProgram('apt-get')
+  const installed = canInstall && aptInstall(names)
+  left = missing()
+  if (left.length === 0) return
+  for (const entry of left) say(`missing: ${entry.name} (${entry.use})`)
+  const why = installed || !canInstall ? '' : 'apt-get failed (see above). '
+  say(
+    `${why}To have everything, run: sudo apt-get update && sudo apt-get install ${left.map(entry => entry.name).join(' ')}`,
+  )
+  say('going on with what is there')
+}
+
+main(async args => {
+  checkNode()
+  const purpose = args.length === 0 ? 'test' : args[0] === '--for' ? args[1] : ''
+  if (purpose !== 'start' && purpose !== 'test') {
+    throw new StepError(`usage: node scripts/setup.mjs [--for start|test]; got: ${args.join(' ')}`)
+  }
+  installPackages()
+  installDebian(purpose)
+  const { build } = await import('./build.mjs')
+  if (!build()) throw new StepError('the build failed: the messages above say where')
+})

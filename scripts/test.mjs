@@ -1,0 +1,58 @@
+#!/usr/bin/env node
+/*
+ * Runs the checks and the tests: biome, then Node's test runner over the compiled test files.
+ *
+ *   npm test                        everything but the long tests
+ *   npm test -- wire core           only files below test/wire or test/core, or whose path contains the word; no biome
+ *   npm test -- --long              the *.long.test files too
+ *
+ * The exit status is the runner's; its summary comes last.
+ */
+import { spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { relative } from 'node:path'
+import { filesBelow, inRoot, main, root, run, StepError, say } from './common.mjs'
+
+/** A test that has not ended by then hangs: the runner ends it and says which one it was. */
+const HANG_MS = { normal: 180_000, long: 3_600_000 }
+
+const testFiles = (long, words) => {
+  const compiled = filesBelow(inRoot('dist', 'test'), path => path.endsWith('.test.js'))
+    .map(path => relative(root, path))
+    .filter(path => existsSync(inRoot(path.replace(/^dist\//, '').replace(/\.js$/, '.ts'))))
+  const wanted = compiled.filter(path => long || !path.endsWith('.long.test.js'))
+  if (words.length === 0) return wanted
+  for (const word of words) {
+    if (wanted.some(path => path.includes(word))) continue
+    throw new StepError(`no test file has "${word}" in its path; there are:\n  ${wanted.join('\n  ')}`)
+  }
+  return wanted.filter(path => words.some(word => path.slice('dist/test/'.length).includes(word)))
+}
+
+main(args => {
+  const long = args.includes('--long')
+  const words = args
+    .filter(arg => !arg.startsWith('-'))
+    .map(word => word.replace(/^test\//, '').replace(/\.(test\.)?ts$/, ''))
+  const unknown = args.filter(arg => arg.startsWith('-') && arg !== '--long')
+  if (unknown.length > 0)
+    throw new StepError(`unknown option ${unknown.join(' ')}; there is --long, and words that select files`)
+
+  const files = testFiles(long, words)
+  if (files.length === 0) throw new StepError('there are no compiled tests: run `npm run build`')
+  const tidy = words.length > 0 || run(inRoot('node_modules', '.bin', 'biome'), ['check', '--error-on-warnings', '.'])
+
+  const timeout = long ? HANG_MS.long : HANG_MS.normal
+  const options = [
+    '--enable-source-maps',
+    '--test',
+    '--test-concurrency=2',
+    `--test-timeout=${timeout}`,
+    '--test-reporter=spec',
+  ]
+  const { status, signal, error } = spawnSync(process.execPath, [...options, ...files], { cwd: root, stdio: 'inherit' })
+  if (error) throw error
+  if (signal) say(`the test runner was ended by ${signal}`)
+  if (!tidy) say('biome found the problems above, before the tests; `npm run format` mends most of them')
+  return status === 0 && tidy ? 0 : 1
+})

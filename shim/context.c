@@ -1,0 +1,249 @@
+/*
+ * Contexts: what is asked of the daemon about an opened device. OPEN gives the program its descriptor, ATTACH makes a context known to
+ * this process's session (after fork, after exec, for a descriptor that was passed), IOCTL and WRITE forward calls.
+ *
+ * The program's descriptor is the context's memory file; a doorbell socket, hidden at a high number, stands beside each copy
+ * of it. The daemon holds the other end and ends the context when the last copy is closed.
+ */
+#define _GNU_SOURCE
+#include "session_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+static void close_all(struct reply *reply)
+{
+    while (reply->fd_count > 0)
+        REAL(close)(reply->fds[--reply->fd_count]);
+}
+
+static ino_t inode_of(int fd)
+{
+    struct stat stat;
+    return REAL(fstat)(fd, &stat) == 0 ? stat.st_ino : 0;
+}
+
+static bool closes_on_exec(int fd)
+{
+    int flags = REAL(fcntl)(fd, F_GETFD);
+    return flags >= 0 && (flags & FD_CLOEXEC);
+}
+
+/* ---- open ---- */
+
+/* Makes the two descriptors of an OPEN reply the program's context. Its descriptor or -errno. */
+static int take_context(struct reply *reply, int flags)
+{
+    const struct userdma_open_reply *open = &reply->message.open;
+    if (reply->body < sizeof *open)
+        return -EIO;
+    if (open->error)
+        return -open->error;
+    if (reply->fd_count != 2)
+        return -EIO;
+    int fd = reply->fds[0];
+    bool close_on_exec = (flags & O_CLOEXEC) != 0;
+    fd_mark(reply->fds[1], inode_of(fd));
+    reply->fd_count = 1;
+    int doorbell = fd_hide(reply->fds[1], fd, close_on_exec);
+    if (doorbell < 0)
+        return -errno;
+    struct fd_entry entry = {
+        .kind = FD_CONTEXT,
+        .generation = session_generation(),
+        .partner = doorbell,
+        .context = open->context,
+        .rdev = (uint32_t)open->rdev,
+    };
+    if (fd_add_context(fd, &entry) != 0) {
+        int error = -errno;
+        fd_forget_hidden(doorbell);
+        REAL(close)(doorbell);
+        return error;
+    }
+    if (!close_on_exec)
+        REAL(fcntl)(fd, F_SETFD, 0);
+    reply->fd_count = 0;
+    return fd;
+}
+
+int session_open(unsigned node, int flags)
+{
+    struct shim_guard guard;
+    int saved = errno;
+    if (!session_enter(&guard))
+        return -1;
+    int result = -ENOENT;
+    if (session_ensure(&guard, true)) {
+        struct request request = {.header = {.type = USERDMA_OPEN, .fd = -1}, .open = {.node = node}};
+        struct reply reply;
+        result = session_exchange(&request, sizeof request.open, &reply, &guard);
+        if (result == 0) {
+            result = take_context(&reply, flags);
+            close_all(&reply);
+        }
+    }
+    errno = result < 0 ? -result : saved;
+    session_leave(&guard);
+    return result < 0 ? -1 : result;
+}
+
+/* ---- attach ---- */
+
+/* Asks for the context behind `fd`; 0 with its entry filled (partner: a fresh doorbell socket, not hidden yet), or -errno. */
+static int ask_attach(int fd, uint32_t context, struct fd_entry *entry, const struct shim_guard *guard)
+{
+    struct request request = {.header = {.type = USERDMA_ATTACH, .fd = fd, .context = context}};
+    struct reply reply;
+    int error = session_exchange(&request, 0, &reply, guard);
+    if (error)
+        return error;
+    const struct userdma_open_reply *open = &reply.message.open;
+    if (reply.body < sizeof *open)
+        error = -EIO;
+    else if (open->error)
+        error = -open->error;
+    else if (reply.fd_count != 1)
+        error = -EIO;
+    if (error) {
+        close_all(&reply);
+        return error;
+    }
+    fd_mark(reply.fds[0], inode_of(fd));
+    *entry = (struct fd_entry){
+        .kind = FD_CONTEXT,
+        .generation = session_generation(),
+        .partner = reply.fds[0],
+        .context = open->context,
+        .rdev = (uint32_t)open->rdev,
+    };
+    return 0;
+}
+
+/* A context that this process holds since before its session (fork): the fresh doorbell takes the old one's number. */
+static int attach_again(int fd, const struct shim_guard *guard)
+{
+    struct fd_entry *known = fd_lookup(fd);
+    struct fd_entry fresh;
+    int error = ask_attach(fd, known->context, &fresh, guard);
+    if (error)
+        return error == -EMFILE ? error : -EIO;
+    if (REAL(dup3)(fresh.partner, known->partner, closes_on_exec(fd) ? O_CLOEXEC : 0) < 0)
+        error = -errno;
+    REAL(close)(fresh.partner);
+    if (error)
+        return error;
+    known->context = fresh.context;
+    known->generation = fresh.generation;
+    return 0;
+}
+
+/* Whether an unknown descriptor is the memory file of a context: the kernel shows the name that the daemon gave it. */
+static bool is_context_file(int fd)
+{
+    static const char name[] = "/memfd:userdma-context";
+    char path[32], target[sizeof name];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    ssize_t length = REAL(readlink)(path, target, sizeof target);
+    return length == sizeof target && memcmp(target, name, sizeof name - 1) == 0 && target[sizeof name - 1] == ' ';
+}
+
+bool session_attach(int fd)
+{
+    int saved = errno;
+    if (fd < 0 || !is_context_file(fd)) {
+        errno = saved;
+        return false;
+    }
+    struct shim_guard guard;
+    if (!session_enter(&guard))
+        return false;
+    struct fd_entry entry;
+    bool attached = false;
+    /* Another thread may have been faster. */
+    if (fd_kind(fd) == FD_CONTEXT) {
+        attached = true;
+    } else if (session_ensure(&guard, false) && ask_attach(fd, 0, &entry, &guard) == 0) {
+        entry.partner = fd_hide(entry.partner, fd, closes_on_exec(fd));
+        attached = entry.partner >= 0 && fd_add_context(fd, &entry) == 0;
+        if (attached)
+            fd_drop_inherited(inode_of(fd));
+    }
+    errno = saved;
+    session_leave(&guard);
+    return attached;
+}
+
+/* ---- calls ---- */
+
+/* Closes what is left of a reply's descriptors, those that are events of ours already too. */
+static void uninstall(struct reply *reply)
+{
+    for (unsigned i = 0; i < reply->fd_count; i++)
+        fd_forget(reply->fds[i]);
+    close_all(reply);
+}
+
+/* Installs the new descriptors of a reply: all are event sockets. 0 or -errno. */
+static int install(struct reply *reply)
+{
+    unsigned count = reply->message.call.installs;
+    if (count != reply->fd_count || count > USERDMA_MESSAGE_DESCRIPTORS ||
+        reply->body < sizeof reply->message.call + count * sizeof reply->message.installs[0])
+        return -EIO;
+    for (unsigned i = 0; i < count; i++) {
+        const struct userdma_install *where = &reply->message.installs[i];
+        if (fd_add_event(reply->fds[i]) != 0)
+            return -errno;
+        int error = shim_store(where->address, where->width, reply->fds[i]);
+        if (error)
+            return error;
+    }
+    reply->fd_count = 0;
+    return 0;
+}
+
+/* With the lock held: a session that knows the context of `fd`. 0 or -errno. */
+static int prepare(int fd, const struct shim_guard *guard)
+{
+    const struct fd_entry *entry = fd_lookup(fd);
+    if (!entry || entry->kind != FD_CONTEXT)
+        return -EBADF; /* another thread closed it meanwhile */
+    if (!session_connected() && device_dead(fd))
+        return -EIO; /* a context of a dead daemon; another daemon at the same place does not know it */
+    if (!session_ensure(guard, false))
+        return -EIO;
+    return entry->generation == session_generation() ? 0 : attach_again(fd, guard);
+}
+
+long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
+{
+    struct shim_guard guard;
+    int saved = errno;
+    if (!session_enter(&guard))
+        return -1;
+    struct reply reply;
+    long result = prepare(fd, &guard);
+    if (result == 0) {
+        struct request request = {
+            .header = {.type = type, .fd = fd, .context = fd_lookup(fd)->context},
+            .ioctl = {.request = first, .argument = second},
+        };
+        result = session_exchange(&request, sizeof request.ioctl, &reply, &guard);
+    }
+    if (result == 0) {
+        if (reply.body < sizeof reply.message.call)
+            result = -EIO;
+        else
+            result = reply.message.call.ret;
+        if (result >= 0) {
+            int error = install(&reply);
+            if (error)
+                result = error;
+        }
+        uninstall(&reply);
+    }
+    errno = result < 0 ? (int)-result : saved;
+    session_leave(&guard);
+    return result < 0 ? -1 : result;
+}

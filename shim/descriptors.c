@@ -1,0 +1,236 @@
+/*
+ * The interposed calls that take a descriptor: device files and event descriptors behave as Linux's, copies and closes keep the table,
+ * and hidden sockets are out of the program's reach. A descriptor that is not ours costs one look-up (fd_kind).
+ */
+#define _GNU_SOURCE
+#include "shim.h"
+
+#include <errno.h>
+#include <string.h>
+#include <linux/netlink.h>
+
+#ifndef NETLINK_RDMA
+#define NETLINK_RDMA 20
+#endif
+
+static int fail(int error)
+{
+    errno = error;
+    return -1;
+}
+
+/* Libraries look for devices by netlink first, and in sysfs when the kernel has no such protocol. */
+EXPORT int socket(int family, int type, int protocol)
+{
+    if (UNLIKELY(family == AF_NETLINK && protocol == NETLINK_RDMA)) {
+        if (!shim_ready)
+            shim_init();
+        if (shim_active)
+            return fail(EPROTONOSUPPORT);
+    }
+    return fd_opened(REAL(socket)(family, type, protocol));
+}
+
+/* ---- device calls ---- */
+
+/* Magic numbers of Linux's RDMA ioctls and of the object dialect. */
+#define MAGIC_LINUX 0x1b
+#define MAGIC_OBJECT 0xdb
+
+EXPORT int ioctl(int fd, unsigned long request, ...)
+{
+    va_list arguments;
+    va_start(arguments, request);
+    const unsigned long argument = va_arg(arguments, unsigned long);
+    va_end(arguments);
+    int kind = fd_kind(fd);
+    if (UNLIKELY(kind == FD_OTHER && (_IOC_TYPE(request) == MAGIC_LINUX || _IOC_TYPE(request) == MAGIC_OBJECT))) {
+        if (!shim_ready)
+            shim_init();
+        if (shim_active && session_attach(fd))
+            kind = FD_CONTEXT;
+    }
+    if (LIKELY(kind != FD_CONTEXT))
+        return REAL(ioctl)(fd, request, argument);
+    switch ((uint32_t)request) {
+    case FIOCLEX:
+    case FIONCLEX:
+        fd_set_close_on_exec(fd, request == FIOCLEX);
+        return REAL(ioctl)(fd, request, argument);
+    case FIONBIO:
+    case FIOASYNC:
+        return REAL(ioctl)(fd, request, argument);
+    }
+    return (int)session_call(fd, USERDMA_IOCTL, (uint32_t)request, argument);
+}
+
+EXPORT ssize_t write(int fd, const void *buffer, size_t count)
+{
+    if (UNLIKELY(fd_kind(fd) == FD_CONTEXT))
+        return device_write(fd, buffer, count);
+    return REAL(write)(fd, buffer, count);
+}
+
+EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
+{
+    if (UNLIKELY(fd_kind(fd) == FD_CONTEXT))
+        return count == 1 && vector ? device_write(fd, vector->iov_base, vector->iov_len) : fail(EINVAL);
+    return REAL(writev)(fd, vector, count);
+}
+
+static inline bool reads_ours(int fd, void *buffer, size_t count, ssize_t *result)
+{
+    const int kind = fd_kind(fd);
+    if (LIKELY(kind == FD_OTHER || kind == FD_HIDDEN))
+        return false;
+    *result = kind == FD_EVENT ? event_read(fd, buffer, count) : fail(EINVAL);
+    return true;
+}
+
+EXPORT ssize_t read(int fd, void *buffer, size_t count)
+{
+    ssize_t result;
+    return reads_ours(fd, buffer, count, &result) ? result : REAL(read)(fd, buffer, count);
+}
+
+EXPORT ssize_t __read_chk(int fd, void *buffer, size_t count, size_t room)
+{
+    ssize_t result;
+    return count <= room && reads_ours(fd, buffer, count, &result) ? result : REAL(__read_chk)(fd, buffer, count, room);
+}
+
+EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
+{
+    ssize_t result;
+    if (count == 1 && vector && reads_ours(fd, vector->iov_base, vector->iov_len, &result))
+        return result;
+    return UNLIKELY(fd_kind(fd) == FD_CONTEXT) ? fail(EINVAL) : REAL(readv)(fd, vector, count);
+}
+
+/* A device has no position. */
+EXPORT ssize_t pread(int fd, void *buffer, size_t count, off_t offset)
+{
+    return UNLIKELY(fd_kind(fd) == FD_CONTEXT) ? fail(ESPIPE) : REAL(pread)(fd, buffer, count, offset);
+}
+
+EXPORT ssize_t pread64(int fd, void *buffer, size_t count, off64_t offset)
+{
+    return UNLIKELY(fd_kind(fd) == FD_CONTEXT) ? fail(ESPIPE) : REAL(pread64)(fd, buffer, count, offset);
+}
+
+EXPORT ssize_t pwrite(int fd, const void *buffer, size_t count, off_t offset)
+{
+    return UNLIKELY(fd_kind(fd) == FD_CONTEXT) ? fail(ESPIPE) : REAL(pwrite)(fd, buffer, count, offset);
+}
+
+EXPORT ssize_t pwrite64(int fd, const void *buffer, size_t count, off64_t offset)
+{
+    return UNLIKELY(fd_kind(fd) == FD_CONTEXT) ? fail(ESPIPE) : REAL(pwrite64)(fd, buffer, count, offset);
+}
+
+/* ---- closing ---- */
+
+EXPORT int close(int fd)
+{
+    const int kind = fd_kind(fd);
+    if (LIKELY(kind == FD_OTHER))
+        return REAL(close)(fd);
+    if (kind == FD_HIDDEN)
+        return fail(EBADF);
+    fd_forget(fd);
+    return REAL(close)(fd);
+}
+
+EXPORT int fclose(FILE *stream)
+{
+    if (UNLIKELY(fd_table != NULL) && stream) {
+        const int fd = fileno(stream);
+        if (fd_kind(fd) != FD_HIDDEN)
+            fd_forget(fd);
+    }
+    return REAL(fclose)(stream);
+}
+
+EXPORT int close_range(unsigned int first, unsigned int last, int flags)
+{
+    return fd_close_range(first, last, flags);
+}
+
+EXPORT void closefrom(int first)
+{
+    if (LIKELY(fd_table == NULL))
+        REAL(closefrom)(first);
+    else
+        fd_close_range(first < 0 ? 0 : (unsigned)first, ~0u, 0);
+}
+
+/* ---- copying ---- */
+
+EXPORT int dup(int fd)
+{
+    const int copy = REAL(dup)(fd);
+    if (UNLIKELY(fd_table != NULL) && copy >= 0) {
+        fd_opened(copy);
+        fd_copied(fd, copy, false);
+    }
+    return copy;
+}
+
+/* Before and after the kernel puts a copy of `from` on number `to`, whatever was there. */
+static void before_replacing(int from, int to)
+{
+    if (UNLIKELY(fd_table != NULL) && from != to)
+        fd_vacate(to);
+}
+
+static int replaced(int result, int from, int to, bool close_on_exec)
+{
+    if (UNLIKELY(fd_table != NULL) && result >= 0 && from != to) {
+        fd_forget(to);
+        fd_copied(from, to, close_on_exec);
+    }
+    return result;
+}
+
+EXPORT int dup2(int from, int to)
+{
+    before_replacing(from, to);
+    return replaced(REAL(dup2)(from, to), from, to, false);
+}
+
+EXPORT int dup3(int from, int to, int flags)
+{
+    before_replacing(from, to);
+    return replaced(REAL(dup3)(from, to, flags), from, to, (flags & O_CLOEXEC) != 0);
+}
+
+static int controlled(int result, int fd, int command, unsigned long argument)
+{
+    if (LIKELY(fd_table == NULL) || result < 0)
+        return result;
+    if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) {
+        fd_opened(result);
+        fd_copied(fd, result, command == F_DUPFD_CLOEXEC);
+    } else if (command == F_SETFD) {
+        fd_set_close_on_exec(fd, argument & FD_CLOEXEC);
+    }
+    return result;
+}
+
+EXPORT int fcntl(int fd, int command, ...)
+{
+    va_list arguments;
+    va_start(arguments, command);
+    const unsigned long argument = va_arg(arguments, unsigned long);
+    va_end(arguments);
+    return controlled(REAL(fcntl)(fd, command, argument), fd, command, argument);
+}
+
+EXPORT int fcntl64(int fd, int command, ...)
+{
+    va_list arguments;
+    va_start(arguments, command);
+    const unsigned long argument = va_arg(arguments, unsigned long);
+    va_end(arguments);
+    return controlled(REAL(fcntl64)(fd, command, argument), fd, command, argument);
+}

@@ -1,0 +1,120 @@
+/*
+ * What needs no request to the daemon: ringing the doorbell, reading events, asking whether the daemon lives.
+ *
+ * The doorbell is the hot path. The provider has written its work requests into the send ring and says so by a POST_SEND command
+ * without work requests. The daemon looks at the rings by itself while it is awake, and says in the parked word when it
+ * sleeps: only then a message is sent. Between the provider's store into the ring and our load of the word there must be a full
+ * fence; without it both sides can miss each other, and a program hangs now and then. No lock, no allocation: it may run in a
+ * signal handler.
+ */
+#define _GNU_SOURCE
+#include "shim.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+/* The write command of ib_user_verbs.h, as far as a doorbell fills it. */
+struct post_send {
+    uint32_t command;
+    uint16_t in_words;
+    uint16_t out_words;
+    uint64_t response;
+    uint32_t qp_handle;
+    uint32_t wr_count;
+    uint32_t sge_count;
+    uint32_t wqe_size;
+};
+_Static_assert(sizeof(struct post_send) == 32, "layout of the ABI");
+
+#define POST_SEND 28
+
+/* Records of event descriptors have 8 or 16 bytes. */
+#define LONGEST_RECORD 16
+
+static ssize_t ring(int fd, uint32_t qp_handle)
+{
+    const int saved = errno;
+    const int doorbell = __atomic_load_n(&fd_table[fd].partner, __ATOMIC_ACQUIRE);
+    ssize_t sent;
+    do
+        sent = send(doorbell, &qp_handle, sizeof qp_handle, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    /* A full socket holds doorbells enough: any one makes the daemon look at all queues of the context. */
+    if (sent < 0 && errno != EAGAIN) {
+        errno = EIO;
+        return -1;
+    }
+    errno = saved;
+    return sizeof(struct post_send);
+}
+
+ssize_t device_write(int fd, const void *buffer, size_t count)
+{
+    if (LIKELY(count == sizeof(struct post_send) && (uintptr_t)buffer >= 4096)) {
+        struct post_send command;
+        memcpy(&command, buffer, sizeof command);
+        if (LIKELY(command.command == POST_SEND && command.in_words == 8 && command.out_words == 1 &&
+                   command.response >= 4096 && command.wr_count == 0 && command.sge_count == 0)) {
+            const uint32_t none = 0;
+            memcpy((void *)(uintptr_t)command.response, &none, sizeof none);
+            __atomic_thread_fence(__ATOMIC_SEQ_CST);
+            const volatile uint32_t *page = __atomic_load_n(&session_parked, __ATOMIC_ACQUIRE);
+            if (page && page[USERDMA_PARKED_PAGE_PARKED] == 0)
+                return sizeof command;
+            return ring(fd, command.qp_handle);
+        }
+    }
+    return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
+}
+
+ssize_t event_read(int fd, void *buffer, size_t count)
+{
+    struct fd_entry *entry = fd_table + fd;
+    if (count < LONGEST_RECORD && (entry->record == 0 || count < entry->record)) {
+        /* A packet that is read with too little room is cut: look at its length first, waiting for it as read would. */
+        char first;
+        ssize_t length = recv(fd, &first, sizeof first, MSG_PEEK | MSG_TRUNC);
+        if (length > 0)
+            entry->record = length > UINT8_MAX ? UINT8_MAX : (uint8_t)length;
+        if (length <= 0 || (size_t)length > count) {
+            if (length >= 0)
+                errno = length == 0 ? EIO : EINVAL;
+            return -1;
+        }
+    }
+    ssize_t length = REAL(read)(fd, buffer, count);
+    if (length == 0) {
+        errno = EIO; /* the daemon is gone: a channel has no end of its own */
+        return -1;
+    }
+    return length;
+}
+
+bool device_dead(int fd)
+{
+    if (fd_kind(fd) != FD_CONTEXT)
+        return false;
+    struct pollfd doorbell = {.fd = __atomic_load_n(&fd_table[fd].partner, __ATOMIC_ACQUIRE)};
+    const int saved = errno;
+    const bool dead = poll(&doorbell, 1, 0) > 0;
+    errno = saved;
+    return dead;
+}
+
+int shim_store(uint64_t address, uint32_t width, int value)
+{
+    const int64_t number = value;
+    if (width != 4 && width != 8)
+        return -EFAULT;
+    const struct iovec from = {.iov_base = (void *)&number, .iov_len = width};
+    const struct iovec to = {.iov_base = (void *)(uintptr_t)address, .iov_len = width};
+    /* By way of the kernel, so that a bad address of the program's is an error and no crash. */
+    const ssize_t moved = process_vm_writev(getpid(), &from, 1, &to, 1, 0);
+    if (moved == (ssize_t)width)
+        return 0;
+    if (moved >= 0 || errno == EFAULT)
+        return -EFAULT;
+    memcpy((void *)(uintptr_t)address, &number, width); /* a sandbox without that call; the daemon has checked the address */
+    return 0;
+}

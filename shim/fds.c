@@ -1,0 +1,316 @@
+/*
+ * The table of descriptors that are ours, by number: contexts, event sockets, and the hidden sockets that serve them.
+ *
+ * Each copy of a context's descriptor has its own copy of the doorbell socket, with the same close-on-exec, so that the kernel
+ * itself keeps the context alive for as long as the program has any of them, in any process. Hidden sockets sit at high
+ * numbers, out of the way of programs that choose their own. The table is a sparse mapping, made when the first descriptor of ours
+ * appears; readers take no lock (an entry's kind is written last), changes are made one at a time.
+ *
+ * A vfork child shares our memory but has descriptors of its own: there the table is left alone, it is the parent's.
+ */
+#define _GNU_SOURCE
+#include "shim.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/time.h>
+
+#ifndef CLOSE_RANGE_CLOEXEC
+#define CLOSE_RANGE_CLOEXEC 4u
+#endif
+
+/* Where hidden sockets go, if the limit of descriptors allows; how many numbers from there are searched after exec. */
+#define HIDDEN_BASE 900
+#define HIDDEN_SEARCHED 256
+
+struct fd_entry *fd_table;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static int highest = -1;
+
+static void enter(struct shim_guard *guard)
+{
+    shim_guard_enter(guard);
+    pthread_mutex_lock(&lock);
+}
+
+static void leave(const struct shim_guard *guard)
+{
+    pthread_mutex_unlock(&lock);
+    shim_guard_leave(guard);
+}
+
+void fd_after_fork(void)
+{
+    static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    lock = fresh;
+}
+
+/* ---- entries ---- */
+
+static bool have_table(void)
+{
+    if (fd_table)
+        return true;
+    void *memory = mmap(NULL, FD_TABLE_SIZE * sizeof(struct fd_entry), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED)
+        return false;
+    madvise(memory, FD_TABLE_SIZE * sizeof(struct fd_entry), MADV_NOHUGEPAGE);
+    __atomic_store_n(&fd_table, memory, __ATOMIC_RELEASE);
+    return true;
+}
+
+static void clear(int fd)
+{
+    __atomic_store_n(&fd_table[fd].kind, FD_OTHER, __ATOMIC_RELEASE);
+}
+
+/* With the lock held. 0, or -1 with EMFILE or ENOMEM. */
+static int put(int fd, const struct fd_entry *entry)
+{
+    if ((unsigned)fd >= FD_TABLE_SIZE) {
+        errno = EMFILE;
+        return -1;
+    }
+    if (!have_table())
+        return -1;
+    struct fd_entry *slot = fd_table + fd;
+    clear(fd);
+    slot->record = entry->record;
+    slot->generation = entry->generation;
+    slot->partner = entry->partner;
+    slot->context = entry->context;
+    slot->rdev = entry->rdev;
+    __atomic_store_n(&slot->kind, entry->kind, __ATOMIC_RELEASE);
+    if (fd > highest)
+        highest = fd;
+    return 0;
+}
+
+static int put_locked(int fd, const struct fd_entry *entry)
+{
+    struct shim_guard guard;
+    enter(&guard);
+    int result = put(fd, entry);
+    leave(&guard);
+    return result;
+}
+
+int fd_add_context(int fd, const struct fd_entry *entry)
+{
+    fd_opened(fd);
+    return put_locked(fd, entry);
+}
+
+int fd_add_event(int fd)
+{
+    fd_opened(fd);
+    const struct fd_entry entry = {.kind = FD_EVENT};
+    return put_locked(fd, &entry);
+}
+
+/* ---- hidden sockets ---- */
+
+/* A copy of `fd` at a high number. */
+static int copy_high(int fd, bool close_on_exec)
+{
+    struct rlimit limit = {.rlim_cur = 1024};
+    getrlimit(RLIMIT_NOFILE, &limit);
+    const int command = close_on_exec ? F_DUPFD_CLOEXEC : F_DUPFD;
+    /* A low limit, or many descriptors: from seven eighths of what is allowed, then from half. */
+    const rlim_t bases[] = {limit.rlim_cur > HIDDEN_BASE + 100 ? HIDDEN_BASE : limit.rlim_cur / 8 * 7, limit.rlim_cur / 2};
+    int copy = -1;
+    for (int i = 0; i < 2 && copy < 0; i++)
+        copy = REAL(fcntl)(fd, command, (int)bases[i]);
+    return copy;
+}
+
+int fd_hide(int fd, int owner, bool close_on_exec)
+{
+    struct shim_guard guard;
+    enter(&guard);
+    int hidden = copy_high(fd, close_on_exec);
+    int saved = errno;
+    REAL(close)(fd);
+    const struct fd_entry entry = {.kind = FD_HIDDEN, .partner = owner};
+    if (hidden >= 0 && put(hidden, &entry) != 0) {
+        saved = errno;
+        REAL(close)(hidden);
+        hidden = -1;
+    }
+    leave(&guard);
+    errno = saved;
+    return hidden;
+}
+
+void fd_forget_hidden(int hidden)
+{
+    struct shim_guard guard;
+    enter(&guard);
+    if (fd_kind(hidden) == FD_HIDDEN)
+        clear(hidden);
+    leave(&guard);
+}
+
+void fd_vacate(int fd)
+{
+    if (fd_kind(fd) != FD_HIDDEN || shim_foreign())
+        return;
+    struct shim_guard guard;
+    int saved = errno;
+    enter(&guard);
+    struct fd_entry entry = fd_table[fd];
+    int flags = REAL(fcntl)(fd, F_GETFD);
+    if (entry.kind == FD_HIDDEN) {
+        int moved = copy_high(fd, flags >= 0 && (flags & FD_CLOEXEC));
+        clear(fd);
+        if (moved >= 0)
+            put(moved, &entry);
+        if (entry.partner < 0)
+            session_moved(moved);
+        else if (fd_kind(entry.partner) == FD_CONTEXT)
+            __atomic_store_n(&fd_table[entry.partner].partner, moved, __ATOMIC_RELEASE);
+    }
+    leave(&guard);
+    errno = saved;
+}
+
+/* The mark is a send timeout, which nothing else needs here: whole seconds for the inode, and a fraction that kernels of any
+ * timer frequency store exactly. */
+#define MARK_MICROSECONDS 500000
+
+static struct timeval mark_of(ino_t inode)
+{
+    return (struct timeval){.tv_sec = (time_t)(inode & 0x7fffffff) + 1, .tv_usec = MARK_MICROSECONDS};
+}
+
+void fd_mark(int hidden, ino_t inode)
+{
+    const struct timeval mark = mark_of(inode);
+    setsockopt(hidden, SOL_SOCKET, SO_SNDTIMEO, &mark, sizeof mark);
+}
+
+void fd_drop_inherited(ino_t inode)
+{
+    const struct timeval mark = mark_of(inode);
+    for (int fd = HIDDEN_BASE; fd < HIDDEN_BASE + HIDDEN_SEARCHED; fd++) {
+        struct timeval found = {0};
+        socklen_t length = sizeof found;
+        if (fd_kind(fd) != FD_OTHER || getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &found, &length) != 0)
+            continue;
+        if (found.tv_sec == mark.tv_sec && found.tv_usec == mark.tv_usec) {
+            REAL(close)(fd);
+            return;
+        }
+    }
+}
+
+/* ---- what the program does to its descriptors ---- */
+
+/* Takes a program's descriptor out; its hidden socket, or -1. */
+static int take_out(int fd)
+{
+    struct fd_entry entry = fd_table[fd];
+    clear(fd);
+    if (entry.kind != FD_CONTEXT || entry.partner < 0)
+        return -1;
+    if (fd_kind(entry.partner) == FD_HIDDEN && fd_table[entry.partner].partner == fd)
+        clear(entry.partner);
+    return entry.partner;
+}
+
+void fd_forget(int fd)
+{
+    if (fd_kind(fd) == FD_OTHER)
+        return;
+    int saved = errno;
+    if (shim_foreign()) {
+        /* Our copy of the doorbell socket goes; the entry is the parent's. */
+        if (fd_table[fd].kind == FD_CONTEXT && fd_table[fd].partner >= 0)
+            REAL(close)(fd_table[fd].partner);
+        errno = saved;
+        return;
+    }
+    struct shim_guard guard;
+    enter(&guard);
+    int hidden = take_out(fd);
+    leave(&guard);
+    if (hidden >= 0)
+        REAL(close)(hidden);
+    errno = saved;
+}
+
+void fd_reused(int fd)
+{
+    if (shim_foreign())
+        return;
+    if (fd_kind(fd) != FD_HIDDEN) {
+        fd_forget(fd);
+        return;
+    }
+    struct shim_guard guard;
+    enter(&guard);
+    int owner = fd_table[fd].partner;
+    clear(fd);
+    if (owner >= 0 && fd_kind(owner) == FD_CONTEXT && fd_table[owner].partner == fd)
+        fd_table[owner].partner = -1;
+    leave(&guard);
+}
+
+void fd_copied(int from, int to, bool close_on_exec)
+{
+    if (fd_kind(from) == FD_OTHER || fd_kind(from) == FD_HIDDEN)
+        return;
+    struct shim_guard guard;
+    int saved = errno;
+    enter(&guard);
+    struct fd_entry entry = fd_table[from];
+    int hidden = -1;
+    if (entry.kind == FD_CONTEXT && entry.partner >= 0)
+        hidden = copy_high(entry.partner, close_on_exec);
+    if (!shim_foreign()) {
+        entry.partner = hidden;
+        const struct fd_entry partner = {.kind = FD_HIDDEN, .partner = to};
+        if (put(to, &entry) == 0 && hidden >= 0)
+            put(hidden, &partner);
+    }
+    leave(&guard);
+    errno = saved;
+}
+
+void fd_set_close_on_exec(int fd, bool on)
+{
+    int saved = errno;
+    if (fd_kind(fd) == FD_CONTEXT && fd_table[fd].partner >= 0)
+        REAL(fcntl)(fd_table[fd].partner, F_SETFD, on ? FD_CLOEXEC : 0);
+    errno = saved;
+}
+
+int fd_close_range(unsigned first, unsigned last, int flags)
+{
+    if (!fd_table || first > last)
+        return REAL(close_range)(first, last, flags);
+    const int top = last < (unsigned)highest ? (int)last : highest;
+    for (int fd = (int)first; first <= (unsigned)top && fd <= top; fd++) {
+        const int kind = fd_kind(fd);
+        if (kind != FD_CONTEXT && kind != FD_EVENT)
+            continue;
+        if ((unsigned)flags & CLOSE_RANGE_CLOEXEC)
+            fd_set_close_on_exec(fd, true);
+        else
+            fd_forget(fd);
+    }
+    /* The pieces between hidden sockets. */
+    unsigned from = first;
+    for (int fd = (int)first; first <= (unsigned)top && fd <= top; fd++) {
+        if (fd_kind(fd) != FD_HIDDEN)
+            continue;
+        if (from < (unsigned)fd && REAL(close_range)(from, (unsigned)fd - 1, flags) != 0)
+            return -1;
+        from = (unsigned)fd + 1;
+    }
+    return from > last || from < first ? 0 : REAL(close_range)(from, last, flags);
+}

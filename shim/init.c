@@ -1,0 +1,131 @@
+/*
+ * Whether the shim is active, and the C library's own versions of the functions that it interposes.
+ *
+ * Runs as a constructor, or earlier: another library's constructor may call an interposed function before ours has run. Nothing is
+ * dialled here. All functions are looked up at once, since dlsym is not safe in a signal handler and write() may be called there.
+ */
+#define _GNU_SOURCE
+#include "shim.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+struct real shim_real;
+int shim_ready;
+bool shim_active;
+char shim_socket_path[108];
+
+/* What stands in for a function that this C library lacks: old ones have no close_range, newest ones may drop __xstat. */
+static int absent_close_range(unsigned int first, unsigned int last, int flags)
+{
+    return (int)syscall(SYS_close_range, first, last, flags);
+}
+
+static void absent_closefrom(int first)
+{
+    long last = sysconf(_SC_OPEN_MAX);
+    if (syscall(SYS_close_range, first, ~0u, 0) != 0)
+        for (int fd = first; fd < last; fd++)
+            syscall(SYS_close, fd);
+}
+
+static int absent_xstat(int version, const char *path, struct stat *out)
+{
+    (void)version;
+    return shim_real.stat(path, out);
+}
+
+static int absent_lxstat(int version, const char *path, struct stat *out)
+{
+    (void)version;
+    return shim_real.lstat(path, out);
+}
+
+static int absent_fxstat(int version, int fd, struct stat *out)
+{
+    (void)version;
+    return shim_real.fstat(fd, out);
+}
+
+static int absent_fxstatat(int version, int dir, const char *path, struct stat *out, int flags)
+{
+    (void)version;
+    return shim_real.fstatat(dir, path, out, flags);
+}
+
+/* In C libraries before 2.33 the names without version are not functions. */
+static int absent_stat(const char *path, struct stat *out)
+{
+    return shim_real.__xstat(1, path, out);
+}
+
+static int absent_lstat(const char *path, struct stat *out)
+{
+    return shim_real.__lxstat(1, path, out);
+}
+
+static int absent_fstat(int fd, struct stat *out)
+{
+    return shim_real.__fxstat(1, fd, out);
+}
+
+static int absent_fstatat(int dir, const char *path, struct stat *out, int flags)
+{
+    return shim_real.__fxstatat(1, dir, path, out, flags);
+}
+
+_Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
+
+static void fill_absent(struct real *real)
+{
+#define ABSENT(name, stand_in)                                                                                         \
+    if (!real->name)                                                                                                   \
+        real->name = (__typeof__(real->name))stand_in;
+    ABSENT(close_range, absent_close_range)
+    ABSENT(closefrom, absent_closefrom)
+    ABSENT(fcntl64, real->fcntl)
+    ABSENT(__xstat, absent_xstat)
+    ABSENT(__xstat64, absent_xstat)
+    ABSENT(__lxstat, absent_lxstat)
+    ABSENT(__lxstat64, absent_lxstat)
+    ABSENT(__fxstat, absent_fxstat)
+    ABSENT(__fxstat64, absent_fxstat)
+    ABSENT(__fxstatat, absent_fxstatat)
+    ABSENT(__fxstatat64, absent_fxstatat)
+    ABSENT(stat, absent_stat)
+    ABSENT(stat64, absent_stat)
+    ABSENT(lstat, absent_lstat)
+    ABSENT(lstat64, absent_lstat)
+    ABSENT(fstat, absent_fstat)
+    ABSENT(fstat64, absent_fstat)
+    ABSENT(fstatat, absent_fstatat)
+    ABSENT(fstatat64, absent_fstatat)
+#undef ABSENT
+}
+
+__attribute__((constructor)) void shim_init(void)
+{
+    if (__atomic_load_n(&shim_ready, __ATOMIC_ACQUIRE))
+        return;
+    int saved = errno;
+    struct real real;
+#define X(name) real.name = (__typeof__(real.name))dlsym(RTLD_NEXT, #name);
+    INTERPOSED(X)
+#undef X
+    fill_absent(&real);
+    shim_real = real;
+
+    const char *path = getenv(USERDMA_ENV_SOCKET);
+    size_t length = path ? strlen(path) : 0;
+    if (length > 0 && length < sizeof shim_socket_path) {
+        memcpy(shim_socket_path, path, length + 1);
+        shim_active = true;
+    } else if (length > 0) {
+        fprintf(stderr, "userdma: " USERDMA_ENV_SOCKET " has %zu bytes; a socket path has at most %zu\n", length,
+                sizeof shim_socket_path - 1);
+    }
+    __atomic_store_n(&shim_ready, 1, __ATOMIC_RELEASE);
+    errno = saved;
+}

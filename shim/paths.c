@@ -1,0 +1,114 @@
+/*
+ * Which paths lead to RDMA, and what they become: the same path below the folder that the daemon keeps.
+ *
+ * A path matches by its first components, however many slashes stand between them; relative paths are left alone, since they start from
+ * a directory that was opened by a path of ours, and then lies in that folder anyway.
+ */
+#define _GNU_SOURCE
+#include "shim.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+static const char *const prefixes[] = {
+    "/sys/class/infiniband",
+    "/sys/class/misc/rdma_cm",
+    "/dev/infiniband",
+    "/sys/devices/virtual/infiniband",
+    "/sys/devices/virtual/misc/rdma_cm",
+};
+
+/* What follows `prefix` in `path`, or NULL. Runs of slashes, and "." between them, count as one slash. */
+static const char *after(const char *path, const char *prefix)
+{
+    while (*prefix) {
+        if (*path != *prefix)
+            return NULL;
+        if (*path == '/') {
+            for (;;) {
+                if (path[1] == '/')
+                    path++;
+                else if (path[1] == '.' && path[2] == '/')
+                    path += 2;
+                else
+                    break;
+            }
+        }
+        path++;
+        prefix++;
+    }
+    return path;
+}
+
+static const char *find(const char *path, const char **rest)
+{
+    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
+        *rest = after(path, prefixes[i]);
+        if (*rest)
+            return prefixes[i];
+    }
+    return NULL;
+}
+
+bool path_matches(const char *path)
+{
+    const char *rest;
+    return find(path, &rest) != NULL;
+}
+
+const char *path_rewrite(const char *path, char room[PATH_ROOM])
+{
+    char root[sizeof(((struct userdma_hello_reply *)0)->root)];
+    const char *rest, *prefix = find(path, &rest);
+    if (!prefix || !session_root(root))
+        return NULL;
+    const size_t parts[] = {strlen(root), strlen(prefix), strlen(rest) + 1};
+    if (parts[0] + parts[1] + parts[2] > PATH_ROOM) {
+        errno = ENOENT; /* nothing in the tree is that deep */
+        return NULL;
+    }
+    memcpy(room, root, parts[0]);
+    memcpy(room + parts[0], prefix, parts[1]);
+    memcpy(room + parts[0] + parts[1], rest, parts[2]);
+    return room;
+}
+
+int path_device_node(const char *path)
+{
+    const char *rest = after(path, "/dev/infiniband/uverbs");
+    if (!rest || *rest < '0' || *rest > '9' || (rest[0] == '0' && rest[1] != 0))
+        return -1;
+    int node = 0;
+    for (; *rest >= '0' && *rest <= '9' && node < 100000; rest++)
+        node = node * 10 + *rest - '0';
+    return *rest == 0 ? node : -1;
+}
+
+dev_t path_node_rdev(unsigned node)
+{
+    char path[64], room[PATH_ROOM], text[32];
+    snprintf(path, sizeof path, "/sys/class/infiniband_verbs/uverbs%u/dev", node);
+    if (!path_rewrite(path, room))
+        return 0;
+    int fd = REAL(open)(room, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : REAL(read)(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        REAL(close)(fd);
+    unsigned major_number, minor_number;
+    if (length <= 0)
+        return 0;
+    text[length] = 0;
+    return sscanf(text, "%u:%u", &major_number, &minor_number) == 2 ? makedev(major_number, minor_number) : 0;
+}
+
+void path_strip_root(char *path)
+{
+    char root[sizeof(((struct userdma_hello_reply *)0)->root)];
+    if (!shim_active || !session_root(root))
+        return;
+    const size_t length = strlen(root);
+    const char *rest;
+    if (strncmp(path, root, length) == 0 && find(path + length, &rest))
+        memmove(path, path + length, strlen(path + length) + 1);
+}

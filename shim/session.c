@@ -1,0 +1,348 @@
+/*
+ * The connection to the daemon: one per process, dialled at the first access to an RDMA path, used by one thread at a time.
+ *
+ * A request is one message and is followed by its reply (protocol.h). Signals are blocked meanwhile, since a handler that called
+ * ioctl() itself would wait for its own thread; when the daemon keeps silent for two seconds they are let through again, so
+ * that a hung daemon can be left with Ctrl-C. After fork the child closes its copy of the socket and dials for itself; contexts that
+ * it inherited are made known to its own session (ATTACH) when it first uses them. The socket may also vanish under us, when
+ * a program closes all descriptors by bare system calls: it is looked at before each use, by its inode.
+ *
+ * A dead daemon is found by a failing send or the end of the stream: the call answers EIO. Contexts of a dead daemon stay dead; opening
+ * a device or an RDMA path dials again, since another daemon may serve the same path by now.
+ */
+#define _GNU_SOURCE
+#include "session_internal.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/time.h>
+#include <sys/un.h>
+
+#ifndef PR_SET_PTRACER
+#define PR_SET_PTRACER 0x59616d61
+#endif
+
+/* Seconds without an answer after which signals are let through, and times that before HELLO is given up. */
+#define PATIENCE_SECONDS 2
+#define HELLO_PATIENCE 5
+
+pid_t shim_pid;
+const volatile uint32_t *session_parked;
+
+/* Checks errors: a signal handler that comes in while its own thread waits for the daemon gets EIO, no deadlock. */
+static pthread_mutex_t lock = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
+static __thread pid_t thread_id __attribute__((tls_model("initial-exec")));
+
+static struct {
+    int fd;
+    /* What the socket is, to notice that its number has become something else. */
+    dev_t dev;
+    ino_t ino;
+    /* Counts dials, in all processes of a line of forks; 0 before the first. */
+    uint16_t generation;
+    uint32_t serial;
+    char root[sizeof(((struct userdma_hello_reply *)0)->root)];
+} session = {.fd = -1};
+
+/* ---- locking ---- */
+
+void shim_guard_enter(struct shim_guard *guard)
+{
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &guard->mask);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &guard->cancel);
+}
+
+void shim_guard_leave(const struct shim_guard *guard)
+{
+    pthread_setcancelstate(guard->cancel, NULL);
+    pthread_sigmask(SIG_SETMASK, &guard->mask, NULL);
+}
+
+bool session_enter(struct shim_guard *guard)
+{
+    shim_guard_enter(guard);
+    if (pthread_mutex_lock(&lock) == 0)
+        return true;
+    shim_guard_leave(guard);
+    errno = EIO;
+    return false;
+}
+
+void session_leave(const struct shim_guard *guard)
+{
+    int saved = errno;
+    pthread_mutex_unlock(&lock);
+    shim_guard_leave(guard);
+    errno = saved;
+}
+
+static void forget_socket(void)
+{
+    if (session.fd >= 0)
+        fd_forget_hidden(session.fd);
+    session.fd = -1;
+}
+
+static void hang_up(void)
+{
+    int fd = session.fd;
+    forget_socket();
+    if (fd >= 0)
+        REAL(close)(fd);
+}
+
+/* In the child of a fork: the connection is the parent's, our copy of it must not keep it alive. */
+static void disown(void)
+{
+    shim_pid = getpid();
+    thread_id = 0;
+    hang_up();
+}
+
+/* What the parent's other threads were doing under the locks is gone with them; the table is written entry by entry. */
+static void after_fork(void)
+{
+    static const pthread_mutex_t fresh = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
+    lock = fresh;
+    fd_after_fork();
+    disown();
+}
+
+static void own_this_process(void)
+{
+    static bool registered;
+    if (shim_pid == 0)
+        shim_pid = getpid();
+    else if (shim_foreign())
+        disown(); /* a fork that ran no handlers */
+    if (!registered) {
+        registered = true;
+        pthread_atfork(NULL, NULL, after_fork);
+    }
+}
+
+/* ---- one message out, one in ---- */
+
+static void close_all(struct reply *reply)
+{
+    while (reply->fd_count > 0)
+        REAL(close)(reply->fds[--reply->fd_count]);
+}
+
+/* One message into `reply`; its length, 0 at the end of the stream, -1 with errno (EAGAIN: nothing for PATIENCE_SECONDS). */
+static ssize_t receive(struct reply *reply)
+{
+    union {
+        struct cmsghdr align;
+        char room[CMSG_SPACE(sizeof reply->fds)];
+    } control;
+    struct iovec iov = {.iov_base = &reply->message, .iov_len = sizeof reply->message};
+    struct msghdr header = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
+    ssize_t length;
+    do
+        length = recvmsg(session.fd, &header, MSG_CMSG_CLOEXEC);
+    while (length < 0 && errno == EINTR);
+    reply->fd_count = 0;
+    reply->truncated = false;
+    if (length < 0)
+        return -1;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        reply->fd_count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        memcpy(reply->fds, CMSG_DATA(c), reply->fd_count * sizeof(int));
+    }
+    /* Our descriptor table is full: some did not arrive. */
+    reply->truncated = (header.msg_flags & MSG_CTRUNC) != 0;
+    return length;
+}
+
+/* Waits for the session to become readable with the program's own signal mask, so that signals arrive. */
+static void wait_interruptibly(const struct shim_guard *guard)
+{
+    struct pollfd poll = {.fd = session.fd, .events = POLLIN};
+    ppoll(&poll, 1, NULL, &guard->mask);
+}
+
+int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard)
+{
+    struct userdma_header *header = &request->header;
+    if (thread_id == 0)
+        thread_id = gettid();
+    header->size = sizeof *header + body;
+    header->serial = ++session.serial;
+    header->pid = shim_pid;
+    header->tid = thread_id;
+    header->reserved = 0;
+    ssize_t length;
+    do
+        length = send(session.fd, request, header->size, MSG_NOSIGNAL);
+    while (length < 0 && (errno == EINTR || errno == EAGAIN));
+    if (length < 0)
+        goto broken;
+    for (int silence = 0;;) {
+        length = receive(reply);
+        if (length < 0 && errno == EAGAIN) {
+            if (header->type == USERDMA_HELLO && ++silence == HELLO_PATIENCE) {
+                hang_up();
+                return -ETIMEDOUT;
+            }
+            if (header->type != USERDMA_HELLO)
+                wait_interruptibly(guard);
+            continue;
+        }
+        if (length < (ssize_t)sizeof reply->message.header)
+            goto broken;
+        if (reply->message.header.serial == header->serial)
+            break;
+        close_all(reply); /* the answer to a call that was left by longjmp from a signal handler */
+    }
+    if (reply->message.header.type != (USERDMA_REPLY | header->type) || reply->message.header.size != (size_t)length)
+        goto broken;
+    if (reply->truncated) {
+        close_all(reply);
+        return -EMFILE;
+    }
+    reply->body = length - sizeof reply->message.header;
+    return 0;
+broken:
+    hang_up();
+    return -EIO;
+}
+
+/* ---- dialling ---- */
+
+/* Says once per process, and never again in its children, why there is no device. */
+static void complain(const char *why)
+{
+    static bool said;
+    if (said)
+        return;
+    said = true;
+    dprintf(STDERR_FILENO, "userdma: no daemon at %s: %s\n", shim_socket_path, why);
+}
+
+/* Where kernels restrict access to other processes' memory (yama), the daemon needs our leave; elsewhere this fails. */
+static void admit(int fd)
+{
+    struct ucred peer = {0};
+    socklen_t length = sizeof peer;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.pid > 0)
+        prctl(PR_SET_PTRACER, (unsigned long)peer.pid, 0, 0, 0);
+}
+
+/* HELLO on the socket just connected. 0 or -errno. */
+static int greet(const struct shim_guard *guard)
+{
+    struct request request = {.header = {.type = USERDMA_HELLO, .fd = -1}};
+    request.hello.version = USERDMA_SESSION_VERSION;
+    const char *tag = getenv(USERDMA_ENV_TAG);
+    if (tag)
+        strncpy(request.hello.tag, tag, sizeof request.hello.tag - 1);
+    struct reply reply;
+    admit(session.fd);
+    int error = session_exchange(&request, sizeof request.hello, &reply, guard);
+    if (error)
+        return error;
+    const struct userdma_hello_reply *hello = &reply.message.hello;
+    if (reply.body < sizeof *hello || (hello->error == 0 && reply.fd_count != 1)) {
+        error = -EPROTO;
+    } else if (hello->error) {
+        error = -hello->error;
+    } else {
+        /* A page of an earlier daemon stays mapped: a doorbell in another thread may be looking at it. */
+        void *page = mmap(NULL, USERDMA_PARKED_PAGE_BYTES, PROT_READ, MAP_SHARED, reply.fds[0], 0);
+        if (page == MAP_FAILED)
+            error = -errno;
+        else
+            __atomic_store_n(&session_parked, page, __ATOMIC_RELEASE);
+        memcpy(session.root, hello->root, sizeof session.root);
+        session.root[sizeof session.root - 1] = 0;
+    }
+    close_all(&reply);
+    if (error)
+        hang_up();
+    return error;
+}
+
+static bool dial(const struct shim_guard *guard)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    memcpy(address.sun_path, shim_socket_path, sizeof address.sun_path);
+    int fd = REAL(socket)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
+        complain(errno == ECONNREFUSED ? "nobody serves this socket; start `userdma daemon`" : strerror(errno));
+        if (fd >= 0)
+            REAL(close)(fd);
+        return false;
+    }
+    const struct timeval patience = {.tv_sec = PATIENCE_SECONDS};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    struct stat stat;
+    session.fd = fd_hide(fd, -1, true);
+    if (session.fd < 0 || REAL(fstat)(session.fd, &stat) != 0) {
+        complain(strerror(errno));
+        hang_up();
+        return false;
+    }
+    session.dev = stat.st_dev;
+    session.ino = stat.st_ino;
+    if (++session.generation == 0)
+        session.generation = 1;
+    int error = greet(guard);
+    if (error == 0)
+        return true;
+    complain(error == -ETIMEDOUT ? "it does not answer"
+             : error == -EPROTO  ? "it speaks another protocol"
+                                 : strerror(-error));
+    return false;
+}
+
+bool session_ensure(const struct shim_guard *guard, bool check_alive)
+{
+    own_this_process();
+    struct stat stat;
+    if (session.fd >= 0 && (REAL(fstat)(session.fd, &stat) != 0 || stat.st_ino != session.ino || stat.st_dev != session.dev))
+        forget_socket(); /* the number is no longer ours to close */
+    if (session.fd >= 0 && check_alive) {
+        struct pollfd hung = {.fd = session.fd};
+        if (poll(&hung, 1, 0) > 0)
+            hang_up();
+    }
+    return session.fd >= 0 || dial(guard);
+}
+
+void session_moved(int fd)
+{
+    session.fd = fd;
+}
+
+uint16_t session_generation(void)
+{
+    return session.generation;
+}
+
+bool session_connected(void)
+{
+    return session.fd >= 0;
+}
+
+bool session_root(char root[sizeof session.root])
+{
+    struct shim_guard guard;
+    int saved = errno;
+    if (!session_enter(&guard))
+        return false;
+    bool there = session_ensure(&guard, true);
+    if (there)
+        memcpy(root, session.root, sizeof session.root);
+    errno = there ? saved : ENOENT;
+    session_leave(&guard);
+    return there;
+}

@@ -1,0 +1,54 @@
+/*
+ * What session.c (the connection) and context.c (what is asked over it) share: one request, one reply, and the lock.
+ */
+#ifndef USERDMA_SESSION_INTERNAL_H
+#define USERDMA_SESSION_INTERNAL_H
+
+#include "shim.h"
+
+#include <pthread.h>
+
+struct request {
+    struct userdma_header header;
+    union {
+        struct userdma_hello hello;
+        struct userdma_open open;
+        struct userdma_ioctl ioctl;
+        struct userdma_write write;
+    };
+};
+
+struct reply {
+    struct {
+        struct userdma_header header;
+        union {
+            struct userdma_hello_reply hello;
+            struct userdma_open_reply open;
+            struct {
+                struct userdma_call_reply call;
+                struct userdma_install installs[USERDMA_MESSAGE_DESCRIPTORS];
+            };
+        };
+    } message;
+    /* Bytes after the header. */
+    size_t body;
+    /* Descriptors that came along, close-on-exec. */
+    int fds[USERDMA_MESSAGE_DESCRIPTORS];
+    unsigned fd_count;
+    bool truncated;
+};
+
+/* The lock of the connection, with its guard; false with EIO if this thread holds it already. errno is kept by leaving. */
+bool session_enter(struct shim_guard *guard);
+void session_leave(const struct shim_guard *guard);
+
+/* With the lock held: a live connection, dialled if need be. `check_alive` also notices a daemon that hung up. */
+bool session_ensure(const struct shim_guard *guard, bool check_alive);
+bool session_connected(void);
+/* The number of this connection; a context that was made known to another one must be attached. */
+uint16_t session_generation(void);
+
+/* Sends a request with `body` bytes after its header, and waits for the reply. 0, or -errno: EIO (daemon gone), EMFILE, ETIMEDOUT. */
+int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard);
+
+#endif

@@ -1,0 +1,237 @@
+/*
+ * What the files of the shim share. The shim is a preload library: it shows the daemon's RDMA device to an unmodified program and
+ * forwards the program's calls on it (ARCHITECTURE.md; protocol.h for what travels).
+ *
+ *   init.c         whether we are active at all; the C library's own functions
+ *   session.c      the connection to the daemon: dial, request and reply, fork
+ *   context.c      what is asked over it: open, attach, calls
+ *   fds.c          the table of descriptors that are ours, and what copies and closes do to it
+ *   device.c       what needs no request: doorbells, reading events, whether the daemon lives
+ *   paths.c        which paths are rewritten, and to what
+ *   files.c        interposed calls that take a path
+ *   descriptors.c  interposed calls that take a descriptor
+ *   verbs.c        the provider's polling functions, wrapped
+ *
+ * Rules for all: a program without RDMA pays one comparison per call; errno is kept by calls that succeed; nothing is
+ * allocated; a descriptor of ours in a child that shares our memory (vfork) is handled by bare system calls.
+ */
+#ifndef USERDMA_SHIM_H
+#define USERDMA_SHIM_H
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "protocol.h"
+
+#define EXPORT __attribute__((visibility("default")))
+#define LIKELY(x) __builtin_expect(!!(x), 1)
+#define UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+/* Functions of the C library that its headers do not declare: fortified ones, and the stat family of old binaries. */
+int __open_2(const char *path, int flags);
+int __open64_2(const char *path, int flags);
+int __openat_2(int dir, const char *path, int flags);
+int __openat64_2(int dir, const char *path, int flags);
+ssize_t __read_chk(int fd, void *buffer, size_t count, size_t room);
+ssize_t __readlink_chk(const char *path, char *buffer, size_t size, size_t room);
+ssize_t __readlinkat_chk(int dir, const char *path, char *buffer, size_t size, size_t room);
+char *__realpath_chk(const char *path, char *resolved, size_t room);
+int __xstat(int version, const char *path, struct stat *out);
+int __xstat64(int version, const char *path, struct stat64 *out);
+int __lxstat(int version, const char *path, struct stat *out);
+int __lxstat64(int version, const char *path, struct stat64 *out);
+int __fxstat(int version, int fd, struct stat *out);
+int __fxstat64(int version, int fd, struct stat64 *out);
+int __fxstatat(int version, int dir, const char *path, struct stat *out, int flags);
+int __fxstatat64(int version, int dir, const char *path, struct stat64 *out, int flags);
+int fcntl64(int fd, int command, ...);
+/* Declared here too, since older C libraries lack them. */
+int close_range(unsigned int first, unsigned int last, int flags);
+void closefrom(int first);
+
+/* Every function that we interpose. */
+#define INTERPOSED(X)                                                                                                  \
+    X(open) X(open64) X(openat) X(openat64) X(__open_2) X(__open64_2) X(__openat_2) X(__openat64_2) X(creat)           \
+    X(creat64) X(fopen) X(fopen64) X(opendir) X(scandir) X(scandir64) X(access) X(faccessat) X(euidaccess) X(eaccess)  \
+    X(stat) X(stat64) X(lstat) X(lstat64) X(fstat) X(fstat64) X(fstatat) X(fstatat64) X(statx) X(__xstat)              \
+    X(__xstat64) X(__lxstat) X(__lxstat64) X(__fxstat) X(__fxstat64) X(__fxstatat) X(__fxstatat64) X(readlink)         \
+    X(readlinkat) X(__readlink_chk) X(__readlinkat_chk) X(realpath) X(__realpath_chk) X(canonicalize_file_name)        \
+    X(chdir) X(inotify_add_watch) X(socket) X(ioctl) X(read) X(__read_chk) X(pread) X(pread64) X(readv) X(write)       \
+    X(pwrite) X(pwrite64) X(writev) X(close) X(close_range) X(closefrom) X(dup) X(dup2) X(dup3) X(fcntl) X(fcntl64)    \
+    X(fclose)
+
+/* ---- init.c ---- */
+
+struct real {
+#define X(name) __typeof__(&name) name;
+    INTERPOSED(X)
+#undef X
+};
+extern struct real shim_real;
+/* 0 until init has run. */
+extern int shim_ready;
+/* Whether USERDMA_SOCKET is set; everything else goes straight through otherwise. Read it after shim_init. */
+extern bool shim_active;
+/* The daemon's socket, from the environment. */
+extern char shim_socket_path[108];
+
+void shim_init(void);
+
+/* The function that the program would have called without us. */
+#define REAL(name) (LIKELY(shim_ready) ? (void)0 : shim_init(), shim_real.name)
+
+/* ---- session.c ---- */
+
+/* Signals are blocked and cancellation is off while a lock of ours is held: a handler may call close() or ioctl(). */
+struct shim_guard {
+    sigset_t mask;
+    int cancel;
+};
+void shim_guard_enter(struct shim_guard *guard);
+void shim_guard_leave(const struct shim_guard *guard);
+
+/* The process that this memory belongs to; 0 until something of ours exists. A vfork child has another pid. */
+extern pid_t shim_pid;
+static inline bool shim_foreign(void)
+{
+    return shim_pid != getpid();
+}
+
+/* Copies the folder into which paths are rewritten. False, with ENOENT in errno, if there is no daemon. */
+bool session_root(char root[sizeof(((struct userdma_hello_reply *)0)->root)]);
+
+/* Opens device node number `node`; the program's descriptor, or -1 with errno. `flags` as for open(2). */
+int session_open(unsigned node, int flags);
+
+/* Makes the context behind an unknown descriptor ours if it is one (inherited over exec, or passed). */
+bool session_attach(int fd);
+
+/* Forwards a call on a context's descriptor: `type` USERDMA_IOCTL or USERDMA_WRITE. Result as of the system call. */
+long session_call(int fd, uint32_t type, uint64_t first, uint64_t second);
+
+/* The connection's socket was moved to another number. */
+void session_moved(int fd);
+
+/* The page with the parked word, read-only; NULL before the first session. */
+extern const volatile uint32_t *session_parked;
+
+/* ---- fds.c ---- */
+
+enum fd_kind {
+    FD_OTHER = 0, /* not ours */
+    FD_CONTEXT,   /* an opened device: the context's memory file */
+    FD_EVENT,     /* an event socket: completion channel or asynchronous events */
+    FD_HIDDEN,    /* a socket of ours that the program must not see */
+};
+
+struct fd_entry {
+    uint8_t kind;
+    /* FD_EVENT: bytes of one record, 0 until known. */
+    uint8_t record;
+    /* FD_CONTEXT: the session that `context` belongs to. */
+    uint16_t generation;
+    /* FD_CONTEXT: its doorbell socket. FD_HIDDEN: the descriptor that it serves, -1 for the session's own. */
+    int32_t partner;
+    /* FD_CONTEXT: the daemon's number of it. */
+    uint32_t context;
+    /* FD_CONTEXT: device number, as fstat shows it. */
+    uint32_t rdev;
+};
+_Static_assert(sizeof(struct fd_entry) == 16, "the table is indexed on the fast path");
+
+#define FD_TABLE_SIZE (1u << 20)
+/* NULL until the first descriptor of ours exists, so that other programs have no table. */
+extern struct fd_entry *fd_table;
+
+static inline struct fd_entry *fd_lookup(int fd)
+{
+    struct fd_entry *table = __atomic_load_n(&fd_table, __ATOMIC_ACQUIRE);
+    return LIKELY(table == NULL) || (unsigned)fd >= FD_TABLE_SIZE ? NULL : table + fd;
+}
+
+static inline int fd_kind(int fd)
+{
+    struct fd_entry *entry = fd_lookup(fd);
+    return LIKELY(entry == NULL) ? FD_OTHER : __atomic_load_n(&entry->kind, __ATOMIC_ACQUIRE);
+}
+
+/* Moves a descriptor to a high number and registers it as hidden; its new number, or -1 with errno (then `fd` is closed). */
+int fd_hide(int fd, int owner, bool close_on_exec);
+/* Takes a hidden socket out of the table; it stays open. */
+void fd_forget_hidden(int hidden);
+/* Registers. 0, or -1 with errno (EMFILE: the number is too high for the table). */
+int fd_add_context(int fd, const struct fd_entry *entry);
+int fd_add_event(int fd);
+/* Takes a descriptor out of the table and closes what belonged to it; the descriptor itself stays open. */
+void fd_forget(int fd);
+/* A descriptor `to` that the kernel has just made as a copy of `from`. */
+void fd_copied(int from, int to, bool close_on_exec);
+/* Gets a hidden socket out of the way if it sits on number `fd`, which the program wants. */
+void fd_vacate(int fd);
+/* The program changed close-on-exec of `fd`. */
+void fd_set_close_on_exec(int fd, bool on);
+/* close_range(2) around our hidden sockets. */
+int fd_close_range(unsigned first, unsigned last, int flags);
+/* The kernel has just given out a number that the table still has: it was closed behind our back. */
+void fd_reused(int fd);
+static inline int fd_opened(int fd)
+{
+    if (UNLIKELY(fd_kind(fd) != FD_OTHER))
+        fd_reused(fd);
+    return fd;
+}
+/* After fork, in the child. */
+void fd_after_fork(void);
+/* Marks a doorbell socket so that a program which inherits it over exec recognises it; closes one such socket. */
+void fd_mark(int hidden, ino_t inode);
+void fd_drop_inherited(ino_t inode);
+
+/* ---- device.c ---- */
+
+/* write(2) on a context: a doorbell, or a command that is forwarded. */
+ssize_t device_write(int fd, const void *buffer, size_t count);
+ssize_t event_read(int fd, void *buffer, size_t count);
+/* Whether the daemon has closed the context (it died): its doorbell socket hung up. */
+bool device_dead(int fd);
+/* Stores a descriptor number of `width` bytes at an address of the program; 0, or -EFAULT for a bad one. */
+int shim_store(uint64_t address, uint32_t width, int value);
+
+/* ---- paths.c ---- */
+
+#define PATH_ROOM 1024
+
+bool path_matches(const char *path);
+
+/* Whether a path leads to RDMA. Costs two comparisons for most others. */
+static inline bool path_is_ours(const char *path)
+{
+    if (LIKELY((uintptr_t)path < 4096 || path[0] != '/' || (path[1] != 's' && path[1] != 'd' && path[1] != '/')))
+        return false;
+    if (UNLIKELY(!shim_ready))
+        shim_init();
+    return shim_active && path_matches(path);
+}
+
+/* The path to use instead, in `room`; NULL with errno ENOENT if there is no daemon. */
+const char *path_rewrite(const char *path, char room[PATH_ROOM]);
+/* N of /dev/infiniband/uverbsN, or -1. */
+int path_device_node(const char *path);
+/* Device number that the tree gives for a node; 0 if it does not. */
+dev_t path_node_rdev(unsigned node);
+/* Takes our root off a result of realpath, in place, if the rest is a path that we would rewrite again. */
+void path_strip_root(char *path);
+
+#endif

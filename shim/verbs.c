@@ -1,0 +1,176 @@
+/*
+ * The provider's polling functions, wrapped: an empty poll gives up the processor, and notices a dead daemon.
+ *
+ * Two programs and a daemon that spin on two processors take milliseconds per message, with sched_yield() microseconds. The
+ * functions lie in the public operation table of the context that libibverbs hands out, so they are replaced there, as soon as a
+ * provider has filled the table (verbs_set_ops) or the program gets its context. Each distinct function of a provider takes a
+ * numbered slot with a wrapper of its own; so a call needs no look-up. Contexts that are not the daemon's are left alone.
+ *
+ * libibverbs is not linked: the program, or a library that it loads later, brings it.
+ */
+#define _GNU_SOURCE
+#include "shim.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <infiniband/verbs.h>
+#include <sched.h>
+
+/* Distinct providers in one program: rxe's, and whatever else speaks to the daemon. */
+#define SLOTS 4
+
+/* Empty polls between two looks whether the daemon lives. A prime, so that queues polled in turn all get their look. */
+#define LOOK_EVERY 127
+
+typedef int poll_cq_function(struct ibv_cq *, int, struct ibv_wc *);
+typedef int start_poll_function(struct ibv_cq_ex *, struct ibv_poll_cq_attr *);
+typedef struct ibv_cq_ex *create_cq_ex_function(struct ibv_context *, struct ibv_cq_init_attr_ex *);
+
+static poll_cq_function *poll_cq_of[SLOTS];
+static start_poll_function *start_poll_of[SLOTS];
+static create_cq_ex_function *create_cq_ex_of[SLOTS];
+
+/* After an empty poll: true if the daemon is gone. */
+static bool idle(const struct ibv_context *context)
+{
+    static __thread unsigned polls __attribute__((tls_model("initial-exec")));
+    static __thread int dead_fd __attribute__((tls_model("initial-exec"))) = -1;
+    if (UNLIKELY(dead_fd == context->cmd_fd) || ++polls == LOOK_EVERY) {
+        polls = 0;
+        const bool dead = device_dead(context->cmd_fd);
+        /* Every further poll of this context looks again: the number may be another context's by then. */
+        if (dead)
+            dead_fd = context->cmd_fd;
+        else if (dead_fd == context->cmd_fd)
+            dead_fd = -1;
+        if (dead)
+            return true;
+    }
+    sched_yield();
+    return false;
+}
+
+static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
+{
+    const int found = original(cq, entries, wc);
+    if (LIKELY(found != 0) || !idle(cq->context))
+        return found;
+    errno = EIO;
+    return -1;
+}
+
+static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
+{
+    const int result = original(cq, attributes);
+    if (LIKELY(result != ENOENT) || !idle(cq->context))
+        return result;
+    return EIO;
+}
+
+static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *, struct ibv_cq_init_attr_ex *);
+
+#define SLOT(n)                                                                                                        \
+    static int poll_cq_##n(struct ibv_cq *cq, int entries, struct ibv_wc *wc)                                          \
+    {                                                                                                                  \
+        return poll_cq(poll_cq_of[n], cq, entries, wc);                                                                \
+    }                                                                                                                  \
+    static int start_poll_##n(struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)                               \
+    {                                                                                                                  \
+        return start_poll(start_poll_of[n], cq, attributes);                                                           \
+    }                                                                                                                  \
+    static struct ibv_cq_ex *create_cq_ex_##n(struct ibv_context *context, struct ibv_cq_init_attr_ex *attributes)     \
+    {                                                                                                                  \
+        return create_cq_ex(create_cq_ex_of[n], context, attributes);                                                  \
+    }
+SLOT(0)
+SLOT(1)
+SLOT(2)
+SLOT(3)
+
+static poll_cq_function *const poll_cq_wrapper[SLOTS] = {poll_cq_0, poll_cq_1, poll_cq_2, poll_cq_3};
+static start_poll_function *const start_poll_wrapper[SLOTS] = {start_poll_0, start_poll_1, start_poll_2, start_poll_3};
+static create_cq_ex_function *const create_cq_ex_wrapper[SLOTS] = {create_cq_ex_0, create_cq_ex_1, create_cq_ex_2,
+                                                                   create_cq_ex_3};
+
+/* Replaces *function by the wrapper of its slot. With all slots taken, or if it is a wrapper, nothing is done. */
+#define WRAP(function, originals, wrappers)                                                                            \
+    do {                                                                                                               \
+        __typeof__(*(originals)) given = (function);                                                                   \
+        for (int slot = 0; given && slot < SLOTS; slot++) {                                                            \
+            if (given == (wrappers)[slot])                                                                             \
+                break;                                                                                                 \
+            __typeof__(*(originals)) free_slot = NULL;                                                                 \
+            if (__atomic_compare_exchange_n(&(originals)[slot], &free_slot, given, false, __ATOMIC_ACQ_REL,            \
+                                            __ATOMIC_ACQUIRE) ||                                                       \
+                free_slot == given) {                                                                                  \
+                (function) = (wrappers)[slot];                                                                         \
+                break;                                                                                                 \
+            }                                                                                                          \
+        }                                                                                                              \
+    } while (0)
+
+static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *context,
+                                      struct ibv_cq_init_attr_ex *attributes)
+{
+    struct ibv_cq_ex *cq = original(context, attributes);
+    if (cq)
+        WRAP(cq->start_poll, start_poll_of, start_poll_wrapper);
+    return cq;
+}
+
+static struct ibv_context *wrap(struct ibv_context *context)
+{
+    if (!context || fd_kind(context->cmd_fd) != FD_CONTEXT)
+        return context;
+    WRAP(context->ops.poll_cq, poll_cq_of, poll_cq_wrapper);
+    struct verbs_context *extended = verbs_get_ctx_op(context, create_cq_ex);
+    if (extended)
+        WRAP(extended->create_cq_ex, create_cq_ex_of, create_cq_ex_wrapper);
+    return context;
+}
+
+/* libibverbs's own function: the next one in the program's order, or that of a library that was loaded privately. */
+static void *find(const char *name)
+{
+    void *found = dlsym(RTLD_NEXT, name);
+    if (found)
+        return found;
+    void *library = dlopen("libibverbs.so.1", RTLD_LAZY | RTLD_NOLOAD);
+    if (!library)
+        return NULL;
+    found = dlsym(library, name);
+    dlclose(library);
+    return found;
+}
+
+EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
+{
+    struct ibv_context *(*original)(struct ibv_device *) = find("ibv_open_device");
+    if (!original) {
+        errno = ENOSYS;
+        return NULL;
+    }
+    return wrap(original(device));
+}
+
+EXPORT struct ibv_context *ibv_import_device(int fd)
+{
+    struct ibv_context *(*original)(int) = find("ibv_import_device");
+    if (!original) {
+        errno = ENOSYS;
+        return NULL;
+    }
+    return wrap(original(fd));
+}
+
+/* Between libibverbs and its providers; catches programs that look ibv_open_device up by themselves. */
+struct verbs_context_ops;
+EXPORT void verbs_set_ops(struct verbs_context *context, const struct verbs_context_ops *operations);
+void verbs_set_ops(struct verbs_context *context, const struct verbs_context_ops *operations)
+{
+    void (*original)(struct verbs_context *, const struct verbs_context_ops *) = find("verbs_set_ops");
+    if (!original)
+        return;
+    original(context, operations);
+    wrap(&context->context);
+}

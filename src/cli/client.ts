@@ -1,0 +1,173 @@
+/*
+ * A tool's session with a daemon (spec/session.ts): HELLO, then requests whose bodies are JSON, and calls of traced programs, which
+ * the daemon sends unasked. Messages of one session keep their order, so a reply comes after every trace record that was sent before it.
+ */
+import { EAGAIN, errnoName, SystemError } from '../host/errno.ts'
+import { type Watch, watch } from '../host/poll.ts'
+import { close, connect, peerCredentials, recv, send } from '../host/sockets.ts'
+import { MessageType, SESSION_VERSION } from '../spec/session.ts'
+import { messageBuffer, newReply, type Reply, readReply, writeHello, writeTool } from '../uapi/session.ts'
+import type { DaemonConfig, Stat, ToolReply, ToolRequest, TraceRecord } from '../uapi/tool.ts'
+
+/** Nobody serves the socket, or who did went away before it answered. */
+export class NoDaemonError extends Error {
+  override readonly name = 'NoDaemonError'
+}
+
+export interface ToolClient {
+  readonly socket: string
+  /** The daemon's process, as of the time it began to listen. */
+  readonly daemon: number
+  /** Resolves when the daemon is gone or the session is closed. */
+  readonly ended: Promise<void>
+  config(): Promise<DaemonConfig>
+  stat(): Promise<Stat>
+  /** Calls of programs with this tag go to `onTrace` from now on; packets, if a descriptor is given, to it as pcapng. */
+  trace(tag: string, pcap?: number): Promise<void>
+  close(): void
+}
+
+const dial = (socket: string): number => {
+  try {
+    return connect(socket)
+  } catch (error) {
+    const code = error instanceof SystemError ? error.code : ''
+    if (code === 'ENOENT' || code === 'ECONNREFUSED')
+      throw new NoDaemonError(`no daemon at ${socket}; start one with \`userdma daemon\``, { cause: error })
+    if (code === 'EACCES') throw new Error(`${socket}: you may not use this socket (EACCES)`, { cause: error })
+    if (code === 'EPROTOTYPE')
+      throw new Error(`${socket}: this is a socket of some other program, not of a userdma daemon`, { cause: error })
+    if (code === 'EAGAIN') throw new Error(`${socket}: the daemon does not answer (too many wait)`, { cause: error })
+    throw error
+  }
+}
+
+interface Waiting {
+  readonly resolve: (reply: Reply) => void
+  readonly reject: (error: Error) => void
+}
+
+interface Outgoing {
+  readonly bytes: Uint8Array
+  readonly fds: readonly number[]
+}
+
+/**
+ * Opens a session at `socket`. Throws NoDaemonError if nobody serves it, and an Error with a sentence if the daemon speaks another
+ * version. `onTrace` gets the calls that `trace` asks for.
+ */
+export const openSession = async (socket: string, onTrace?: (record: TraceRecord) => void): Promise<ToolClient> => {
+  const fd = dial(socket)
+  const daemon = peerCredentials(fd).pid
+  const gone = (): NoDaemonError => new NoDaemonError(`the daemon at ${socket} (process ${daemon}) ended`)
+  const incoming = messageBuffer()
+  const outgoing = messageBuffer()
+  const waiting = new Map<number, Waiting>()
+  /** Requests that did not fit in the socket yet; messages keep their order. */
+  const unsent: Outgoing[] = []
+  let serial = 0
+  let watcher: Watch | undefined
+  let end = (): void => {}
+  const ended = new Promise<void>(resolve => {
+    end = resolve
+  })
+
+  const finish = (error: Error): void => {
+    if (!watcher) return
+    watcher.stop()
+    watcher = undefined
+    close(fd)
+    for (const { reject } of waiting.values()) reject(error)
+    waiting.clear()
+    end()
+  }
+
+  const flush = (): void => {
+    while (watcher && unsent.length > 0) {
+      const result = send(fd, unsent[0].bytes, unsent[0].fds)
+      if (result === -EAGAIN) break
+      unsent.shift()
+      if (result < 0) finish(gone())
+    }
+    watcher?.update({ readable: true, writable: unsent.length > 0 })
+  }
+
+  const receive = (length: number): void => {
+    const reply = newReply()
+    const fault = readReply(incoming, length, reply)
+    if (fault) finish(new Error(`the daemon at ${socket} (process ${daemon}) sent nonsense: ${fault}`))
+    else if (reply.type === MessageType.TRACE) onTrace?.(JSON.parse(reply.text) as TraceRecord)
+    else {
+      waiting.get(reply.serial)?.resolve(reply)
+      waiting.delete(reply.serial)
+    }
+  }
+
+  const drain = (): void => {
+    while (watcher) {
+      const { length, fds } = recv(fd, incoming.bytes)
+      for (const passed of fds) close(passed)
+      if (length === -EAGAIN) return
+      if (length > 0) receive(length)
+      else finish(gone())
+    }
+  }
+
+  watcher = watch(fd, { readable: true }, (readable, writable) => {
+    if (readable) drain()
+    if (writable) flush()
+  })
+
+  /** Sends what `write` puts into the buffer; resolves with the reply. */
+  const ask = (write: (serial: number) => number, fds: readonly number[] = []): Promise<Reply> =>
+    new Promise((resolve, reject) => {
+      if (!watcher) {
+        reject(gone())
+        return
+      }
+      serial++
+      const length = write(serial)
+      waiting.set(serial, { resolve, reject })
+      unsent.push({ bytes: outgoing.bytes.slice(0, length), fds })
+      flush()
+    })
+
+  const header = (serial: number) => ({ serial, pid: process.pid, tid: process.pid })
+  const request = async (wanted: ToolRequest, fds: readonly number[] = []): Promise<ToolReply> => {
+    const { text } = await ask(serial => writeTool(outgoing, header(serial), JSON.stringify(wanted)), fds)
+    const reply = JSON.parse(text) as ToolReply
+    if ('error' in reply) throw new Error(`the daemon at ${socket} refused ${wanted.what}: ${reply.error}`)
+    return reply
+  }
+  const odd = (what: string): Error => new Error(`the daemon at ${socket} gave an odd answer to ${what}`)
+
+  const { version, error } = await ask(serial => writeHello(outgoing, header(serial)))
+  if (version !== SESSION_VERSION || error !== 0) {
+    finish(gone())
+    throw new Error(
+      version !== SESSION_VERSION
+        ? `the daemon at ${socket} (process ${daemon}) speaks version ${version} of the session protocol, this program ${SESSION_VERSION}; use the same userdma for both`
+        : `the daemon at ${socket} (process ${daemon}) refused the session: ${errnoName(error)}`,
+    )
+  }
+
+  return {
+    socket,
+    daemon,
+    ended,
+    async config() {
+      const answer = await request({ what: 'config' })
+      if ('config' in answer) return answer.config
+      throw odd('config')
+    },
+    async stat() {
+      const answer = await request({ what: 'stat' })
+      if ('stat' in answer) return answer.stat
+      throw odd('stat')
+    },
+    async trace(tag, pcap) {
+      await request({ what: 'trace', tag, pcap: pcap !== undefined }, pcap === undefined ? [] : [pcap])
+    },
+    close: () => finish(gone()),
+  }
+}

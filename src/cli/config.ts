@@ -1,0 +1,67 @@
+/*
+ * `--device` and `--fault` of the command line: checked, and compared with what a running daemon was started with. They mean
+ * the same in `daemon`, `run` and `trace` (design.md section 6).
+ */
+import { checkDevices, defaultDevice, parseAddress, parseDevice } from '../daemon/device-spec.ts'
+import { formatFaults, parseFaults } from '../phy/fault-spec.ts'
+import type { DaemonConfig, DeviceSpec } from '../uapi/tool.ts'
+import { UsageError } from './fail.ts'
+
+/** As commander yields them. */
+export interface ConfigOptions {
+  readonly device?: readonly string[]
+  readonly fault?: string
+}
+
+/** What was asked for; a setting that was not given is absent. */
+export interface WantedConfig {
+  readonly devices?: readonly DeviceSpec[]
+  readonly fault?: string
+}
+
+const orUsageError = <T>(parse: () => T): T => {
+  try {
+    return parse()
+  } catch (error) {
+    throw new UsageError(error instanceof Error ? error.message : String(error))
+  }
+}
+
+/** What the options say. Throws UsageError with a sentence. */
+export const wantedConfig = ({ device, fault }: ConfigOptions): WantedConfig =>
+  orUsageError(() => {
+    const devices = device?.map(parseDevice)
+    if (devices) checkDevices(devices)
+    return { ...(devices && { devices }), ...(fault !== undefined && { fault: formatFaults(parseFaults(fault)) }) }
+  })
+
+/** A whole configuration: what was not asked for is as usual. */
+export const fullConfig = ({ devices, fault }: WantedConfig): DaemonConfig => ({
+  devices: devices ?? [defaultDevice],
+  fault: fault ?? '',
+})
+
+/** The options that yield this configuration again. */
+export const configArguments = ({ devices, fault }: DaemonConfig): string[] => [
+  ...devices.flatMap(device => ['--device', deviceText(device)]),
+  ...(fault === '' ? [] : ['--fault', fault]),
+]
+
+export const deviceText = ({ name, address }: DeviceSpec): string => `${name}@${address}`
+export const devicesText = (devices: readonly DeviceSpec[]): string => devices.map(deviceText).join(', ')
+
+/** Order and spelling of addresses do not matter. */
+const canonical = (devices: readonly DeviceSpec[]): string =>
+  devices
+    .map(({ name, address }) => `${name}@${parseAddress(address)}`)
+    .sort()
+    .join(' ')
+
+/** Why a program that wants `wanted` cannot join a daemon that runs as `running`; undefined if it can. */
+export const difference = (wanted: WantedConfig, running: DaemonConfig): string | undefined => {
+  if (wanted.devices && canonical(wanted.devices) !== canonical(running.devices))
+    return `has ${devicesText(running.devices)}, not ${devicesText(wanted.devices)}`
+  if (wanted.fault !== undefined && wanted.fault !== formatFaults(parseFaults(running.fault)))
+    return `has ${running.fault === '' ? 'no faults' : `faults ${running.fault}`}, not ${wanted.fault === '' ? 'none' : wanted.fault}`
+  return undefined
+}

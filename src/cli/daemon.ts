@@ -1,0 +1,74 @@
+/*
+ * `userdma daemon`: serves programs in the foreground until it is told to end.
+ *
+ * Standard output has one line, which says that programs can come; a command that started the daemon waits for it and then goes away, so
+ * that a closed output is no reason to end.
+ */
+import { resolve } from 'node:path'
+import { startDaemon } from '../daemon/daemon.ts'
+import { commandName } from '../host/process.ts'
+import { openSession } from './client.ts'
+import { type ConfigOptions, devicesText, fullConfig, wantedConfig } from './config.ts'
+import { makeUserSocket } from './places.ts'
+import { READY } from './start.ts'
+
+/** As commander yields them. */
+export interface DaemonOptions extends ConfigOptions {
+  readonly socket?: string
+  readonly endWithLastClient?: boolean
+}
+
+/** Who serves the socket, if a daemon of ours does. */
+const owner = async (socket: string): Promise<string | undefined> => {
+  try {
+    const client = await openSession(socket)
+    try {
+      const name = commandName(client.daemon)
+      return `process ${client.daemon}${name === undefined ? '' : ` (${name})`} with ${devicesText((await client.config()).devices)}`
+    } finally {
+      client.close()
+    }
+  } catch {
+    return undefined
+  }
+}
+
+/** Says who has the socket, if that is why the daemon cannot start. */
+const explain = async (error: unknown, socket: string): Promise<unknown> => {
+  const who = await owner(socket)
+  return who === undefined
+    ? error
+    : new Error(
+        `${socket} is served already by ${who}; join it with \`userdma run\`, or choose another socket with --socket PATH`,
+        { cause: error },
+      )
+}
+
+const stopSignal = (): Promise<void> =>
+  new Promise(resolve => {
+    let asked = false
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+      process.on(signal, () => {
+        if (asked) process.exit(1)
+        asked = true
+        resolve()
+      })
+    }
+  })
+
+export const daemon = async (options: DaemonOptions): Promise<void> => {
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+  const config = fullConfig(wantedConfig(options))
+  const socket = options.socket === undefined ? makeUserSocket() : resolve(options.socket)
+  const stopped = stopSignal()
+  const running = await startDaemon({ socket, config, endWithLastClient: options.endWithLastClient === true }).catch(
+    async error => {
+      throw await explain(error, socket)
+    },
+  )
+  const faults = config.fault === '' ? '' : `, faults ${config.fault}`
+  process.stdout.write(`${READY}${socket} (${devicesText(config.devices)}${faults})\n`)
+  await Promise.race([stopped, running.ended])
+  await running.close()
+  process.exit(0)
+}

@@ -1,0 +1,134 @@
+/*
+ * The command line of userdma: commands, options, help. What a command does is loaded only when it is called, so that each starts fast.
+ */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Command, CommanderError } from 'commander'
+import { fail } from './fail.ts'
+import { packageRoot } from './places.ts'
+
+const collect = (value: string, all: string[] = []): string[] => [...all, value]
+
+const SOCKET = '--socket <path>'
+const DEVICE = '--device <name@address>'
+const FAULT = '--fault <spec>'
+
+const withConfig = (command: Command): Command =>
+  command
+    .option(DEVICE, 'a device and its IP address; may be given several times (default: rxe0@127.0.0.1)', collect)
+    .option(FAULT, 'faults of the network, e.g. drop=0.01,reorder=0.01,seed=7 (also dup, corrupt, delay, jitter)')
+
+const withJoin = (command: Command): Command =>
+  withConfig(
+    command
+      .argument('<program>', 'program to run')
+      .argument('[arguments...]', 'its arguments')
+      .option(SOCKET, 'join the daemon at this socket')
+      .option('--private', 'start a daemon for this program only'),
+  ).passThroughOptions()
+
+const examples = (...lines: readonly string[]): string => `\nExamples:\n${lines.map(line => `  $ ${line}\n`).join('')}`
+
+const version = (): string =>
+  (JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version
+
+const buildProgram = (): Command => {
+  const program = new Command('userdma')
+    .description('RDMA devices in user space: unmodified programs use them without hardware, kernel modules or root.')
+    .version(version(), '-V, --version', 'print the version')
+    .helpOption('-h, --help', 'print this help')
+    .helpCommand('help [command]', 'print the help of a command')
+    .enablePositionalOptions()
+    .showSuggestionAfterError()
+    .exitOverride()
+    .configureOutput({
+      outputError: (text, write) => write(text.replace(/^error: /, 'userdma: ')),
+    })
+    .addHelpText(
+      'after',
+      examples(
+        'userdma run -- ibv_devinfo -v',
+        'userdma run -- ibv_rc_pingpong -g 1            (in one terminal)',
+        'userdma run -- ibv_rc_pingpong -g 1 localhost  (in another)',
+        'userdma stat',
+      ),
+    )
+
+  withJoin(program.command('run'))
+    .description(
+      "Runs a program that finds userdma devices; exits with the program's status. Joins your daemon, or starts one that ends with its last client.",
+    )
+    .addHelpText(
+      'after',
+      examples(
+        'userdma run -- ibv_devices',
+        'userdma run --private --device rxe0@127.0.0.1 --device rxe1@127.0.0.2 -- ./test.sh',
+        'userdma run --private --fault drop=0.05,seed=7 -- ib_write_bw …',
+      ),
+    )
+    .action(async (name, args, options) => (await import('./run.ts')).run(name, args, options))
+
+  withJoin(program.command('trace'))
+    .description('Runs a program and prints each of its calls to a device, decoded.')
+    .option('-o, --output <file>', 'write the calls to this file instead of standard error')
+    .option('--pcap <file>', 'write all packets of the daemon to this file (pcapng)')
+    .addHelpText(
+      'after',
+      examples(
+        'userdma trace -- ibv_devinfo',
+        'userdma trace -o calls.txt --pcap packets.pcapng -- ibv_rc_pingpong -g 1 localhost',
+      ),
+    )
+    .action(async (name, args, options) => (await import('./trace.ts')).trace(name, args, options))
+
+  withConfig(program.command('daemon'))
+    .description('Serves programs in the foreground, until SIGINT or SIGTERM.')
+    .option(SOCKET, 'where programs find it (default: a socket of your own)')
+    .option('--end-with-last-client', 'end when the last program has gone')
+    .addHelpText(
+      'after',
+      examples('userdma daemon', 'userdma daemon --device rxe0@127.0.0.1 --device rxe1@127.0.0.2 --fault drop=0.01'),
+    )
+    .action(async options => (await import('./daemon.ts')).daemon(options))
+
+  program
+    .command('stat')
+    .description('Shows what lives in a daemon: objects, rings, sessions, memory, counters.')
+    .option(SOCKET, 'the daemon at this socket')
+    .option('--json', 'as JSON')
+    .addHelpText('after', examples('userdma stat', 'userdma stat --json'))
+    .action(async options => (await import('./stat.ts')).stat(options))
+
+  program
+    .command('devices')
+    .description('Lists the devices of a daemon.')
+    .option(SOCKET, 'the daemon at this socket')
+    .option('--json', 'as JSON')
+    .action(async options => (await import('./stat.ts')).devices(options))
+
+  program
+    .command('demo')
+    .description('Shows it working: two programs exchange data, with their calls and packets.')
+    .action(async () => (await import('./demo.ts')).demo())
+
+  for (const command of program.commands)
+    command.helpOption('-h, --help', 'print this help').configureOutput({
+      outputError: (text, write) =>
+        write(`${text.replace(/^error: /, `userdma ${command.name()}: `)}see \`userdma ${command.name()} --help\`\n`),
+    })
+  return program
+}
+
+try {
+  const program = buildProgram()
+  if (process.argv.length <= 2) {
+    program.outputHelp({ error: true })
+    process.exitCode = 2
+  } else await program.parseAsync()
+} catch (error) {
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2
+  else if (error instanceof Error && 'status' in error && typeof error.status === 'number') {
+    process.stderr.write(`userdma: ${error.message}\n`)
+    process.exitCode = error.status
+  } else fail(error)
+}

@@ -1,0 +1,107 @@
+/*
+ * Runs the program of a command line as if it stood there alone: its input and output are ours, signals are passed on, and its
+ * end becomes our exit status. What makes it see the devices is its environment: the preload library and the daemon's socket.
+ */
+import { spawn } from 'node:child_process'
+import { accessSync, closeSync, constants, openSync, statSync } from 'node:fs'
+import { constants as os } from 'node:os'
+import { delimiter, join } from 'node:path'
+import { SessionEnv } from '../spec/session.ts'
+import { shimLibrary } from './places.ts'
+
+/** A program that cannot be run; `status` as shells give it: 127 not found, 126 not executable. */
+export class ProgramError extends Error {
+  override readonly name = 'ProgramError'
+  readonly status: 126 | 127
+
+  constructor(status: 126 | 127, message: string) {
+    super(message)
+    this.status = status
+  }
+}
+
+const isShim = (path: string): boolean => path.endsWith('/libuserdma_shim.so')
+const preloads = (env: NodeJS.ProcessEnv): string[] => (env.LD_PRELOAD ?? '').split(/[\s:]+/).filter(Boolean)
+
+/** The environment without the preload library: what our own processes run in. */
+export const withoutShim = (env: NodeJS.ProcessEnv): NodeJS.ProcessEnv => {
+  const { LD_PRELOAD: _, ...rest } = env
+  const others = preloads(env).filter(path => !isShim(path))
+  return others.length > 0 ? { ...rest, LD_PRELOAD: others.join(':') } : rest
+}
+
+/** The environment in which a program finds the devices of the daemon at `socket`. Throws a sentence if the preload library is missing. */
+export const programEnvironment = (socket: string, tag?: string): NodeJS.ProcessEnv => {
+  const { [SessionEnv.tag]: _, ...env } = process.env
+  return {
+    ...env,
+    LD_PRELOAD: [shimLibrary(), ...preloads(env).filter(path => !isShim(path))].join(':'),
+    [SessionEnv.socket]: socket,
+    ...(tag !== undefined && { [SessionEnv.tag]: tag }),
+  }
+}
+
+const isExecutableFile = (path: string): boolean => {
+  try {
+    accessSync(path, constants.X_OK)
+    return statSync(path).isFile()
+  } catch {
+    return false
+  }
+}
+
+/** Whether a program can be run. Throws ProgramError if not. */
+export const requireProgram = (program: string): void => {
+  const candidates = program.includes('/')
+    ? [program]
+    : (process.env.PATH ?? '').split(delimiter).map(folder => join(folder || '.', program))
+  if (candidates.some(isExecutableFile)) return
+  const found = candidates
+    .map(path => ({ path, stat: statSync(path, { throwIfNoEntry: false }) }))
+    .find(one => one.stat)
+  if (found?.stat?.isDirectory()) throw new ProgramError(126, `${program}: ${found.path} is a folder, not a program`)
+  if (found) throw new ProgramError(126, `${program}: you may not execute ${found.path}`)
+  throw new ProgramError(127, `${program}: there is no such program${program.includes('/') ? '' : ' in PATH'}`)
+}
+
+/** Whether a terminal controls us: then it sends SIGINT and SIGQUIT to the program as well, and we must not do it again. */
+const hasTerminal = (): boolean => {
+  try {
+    closeSync(openSync('/dev/tty', 'r'))
+    return true
+  } catch {
+    return false
+  }
+}
+
+const PASSED_ON = ['SIGHUP', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGCONT'] as const
+const BY_TERMINAL = ['SIGINT', 'SIGQUIT'] as const
+
+/** Runs the program to its end; its exit status, 128+n if signal n ended it. Throws ProgramError if it cannot be started. */
+export const runProgram = (program: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> =>
+  new Promise((resolve, reject) => {
+    const child = spawn(program, args, { env, stdio: 'inherit' })
+    const passOn = (signal: NodeJS.Signals): void => {
+      child.kill(signal)
+    }
+    const ignore = (): void => {}
+    const handlers: [NodeJS.Signals, (signal: NodeJS.Signals) => void][] = [
+      ...PASSED_ON.map((signal): [NodeJS.Signals, typeof passOn] => [signal, passOn]),
+      ...BY_TERMINAL.map((signal): [NodeJS.Signals, typeof passOn] => [signal, hasTerminal() ? ignore : passOn]),
+    ]
+    for (const [signal, handler] of handlers) process.on(signal, handler)
+    const settle = (): void => {
+      for (const [signal, handler] of handlers) process.off(signal, handler)
+    }
+    child.once('error', error => {
+      settle()
+      const { code } = error as NodeJS.ErrnoException
+      // It was there a moment ago: what is missing is the interpreter that its first line names.
+      if (code === 'ENOENT') reject(new ProgramError(127, `${program}: the interpreter that it names does not exist`))
+      else reject(new ProgramError(126, `${program}: it cannot be executed (${code})`))
+    })
+    child.once('exit', (status, signal) => {
+      settle()
+      resolve(signal === null ? (status ?? 0) : 128 + os.signals[signal])
+    })
+  })

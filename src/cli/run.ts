@@ -1,0 +1,39 @@
+/*
+ * `userdma run`: a program that finds userdma's devices, under a daemon that is joined or started for it. Its exit status is ours.
+ */
+import { type Joined, type JoinOptions, joinDaemon } from './join.ts'
+import { programEnvironment, requireProgram, runProgram } from './program.ts'
+
+/** Runs a program under a daemon that was joined; its exit status. Says so if the daemon ends before the program. */
+export const runUnder = async (
+  { client, lastWords }: Joined,
+  program: string,
+  args: readonly string[],
+  tag?: string,
+): Promise<number> => {
+  let running = true
+  void client.ended.then(() => {
+    if (!running) return
+    const words = lastWords()
+    process.stderr.write(
+      `userdma: the daemon at ${client.socket} (process ${client.daemon}) ended while ${program} was running${words ? `; it said:\n${words}` : ''}\n`,
+    )
+  })
+  try {
+    return await runProgram(program, args, programEnvironment(client.socket, tag))
+  } finally {
+    running = false
+  }
+}
+
+export const run = async (program: string, args: readonly string[], options: JoinOptions): Promise<void> => {
+  requireProgram(program)
+  const joined = await joinDaemon(options)
+  let status = 1
+  try {
+    status = await runUnder(joined, program, args)
+  } finally {
+    await joined.leave()
+  }
+  process.exitCode = status
+}

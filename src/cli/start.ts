@@ -1,0 +1,91 @@
+/*
+ * Starts a daemon in the background and waits until it is ready.
+ *
+ * It gets a process session of its own, so that the terminal's Ctrl-C reaches the program and not the daemon under it, and keeps none of
+ * our descriptors: it may outlive us, and a pipeline that we are part of must not wait for it. What it says goes to a file beside its socket.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { closeSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { SessionEnv } from '../spec/session.ts'
+import type { DaemonConfig } from '../uapi/tool.ts'
+import { configArguments } from './config.ts'
+import { mainModule } from './places.ts'
+import { withoutShim } from './program.ts'
+
+/** What the daemon prints first when it can be used. */
+export const READY = 'userdma daemon: ready on '
+
+export interface StartedDaemon {
+  readonly process: ChildProcess
+  /** Resolves when it has ended. */
+  readonly ended: Promise<void>
+  /** What it said last; empty if nothing. */
+  lastWords(): string
+}
+
+/** It ended before it was ready; the message has what it said. */
+export class StartError extends Error {
+  override readonly name = 'StartError'
+}
+
+const lastLines = (path: string): string =>
+  readFileSync(path, 'utf8')
+    .trim()
+    .split('\n')
+    .slice(-5)
+    .join('\n')
+    .replace(/^userdma: /, '')
+
+/** Starts `userdma daemon --end-with-last-client` for `socket`. Throws StartError. */
+export const startInBackground = async (socket: string, config: DaemonConfig): Promise<StartedDaemon> => {
+  // Its own name until the daemon is the one that serves the socket: another command may start one at the same time.
+  const log = join(dirname(socket), 'daemon.log')
+  const ours = `${log}.${process.pid}`
+  const { [SessionEnv.tag]: _tag, [SessionEnv.socket]: _socket, ...env } = withoutShim(process.env)
+  const output = openSync(ours, 'w', 0o600)
+  try {
+    const child = spawn(
+      process.execPath,
+      [
+        ...process.execArgv,
+        mainModule,
+        'daemon',
+        '--end-with-last-client',
+        '--socket',
+        socket,
+        ...configArguments(config),
+      ],
+      { cwd: '/', detached: true, env, stdio: ['ignore', 'pipe', output] },
+    )
+    const ended = new Promise<void>(resolve => {
+      child.once('exit', () => resolve())
+      child.once('error', () => resolve())
+    })
+    await untilReady(child, ours)
+    renameSync(ours, log)
+    return { process: child, ended, lastWords: () => lastLines(log) }
+  } finally {
+    closeSync(output)
+    rmSync(ours, { force: true })
+  }
+}
+
+const untilReady = (child: ChildProcess, log: string): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const failed = (error: Error): void => reject(new StartError(`the daemon cannot be started: ${error.message}`))
+    const ended = (status: number | null, signal: NodeJS.Signals | null): void =>
+      reject(
+        new StartError(lastLines(log) || `the daemon ended with ${signal ?? `status ${status}`} before it was ready`),
+      )
+    let said = ''
+    child.once('error', failed).once('exit', ended)
+    child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
+      said += chunk
+      if (!said.includes('\n')) return
+      child.off('error', failed).off('exit', ended)
+      child.stdout?.destroy()
+      child.unref()
+      resolve()
+    })
+  })

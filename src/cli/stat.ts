@@ -1,0 +1,76 @@
+/*
+ * `userdma stat` and `userdma devices`: what lives in a daemon now.
+ */
+import type { Stat } from '../uapi/tool.ts'
+import { openSession, type ToolClient } from './client.ts'
+import { namedSocket, userSocket } from './places.ts'
+
+/** As commander yields them. */
+export interface LookOptions {
+  readonly socket?: string
+  readonly json?: boolean
+}
+
+const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
+
+/** A size for people: 1536 is `1.5 KiB`. */
+export const bytesText = (bytes: number): string => {
+  let value = bytes
+  let unit = 0
+  while (value >= 1024 && unit < UNITS.length - 1) {
+    value /= 1024
+    unit++
+  }
+  return `${unit === 0 || Number.isInteger(value) ? value : value.toFixed(1)} ${UNITS[unit]}`
+}
+
+/** Counts that are not zero, by name. */
+const countsText = (counts: Readonly<Record<string, number>>): string =>
+  Object.entries(counts)
+    .filter(([, count]) => count !== 0)
+    .map(([name, count]) => `${name} ${count}`)
+    .join(', ') || 'none'
+
+/** What `userdma stat` prints. */
+export const statText = (stat: Stat, socket: string): string => {
+  const { rings, memory } = stat
+  const rows: [string, string][] = [
+    ['sessions', String(stat.sessions)],
+    ['contexts', String(stat.contexts)],
+    ['rings', rings.count === 0 ? '0' : `${rings.count} (${bytesText(rings.bytes)})`],
+    ['descriptors', String(stat.descriptors)],
+    ['memory', `${bytesText(memory.resident)} resident, ${bytesText(memory.heap)} heap`],
+  ]
+  const lines = [`daemon ${stat.pid} at ${socket}`, ...rows.map(([name, value]) => `  ${name.padEnd(12)} ${value}`)]
+  for (const device of stat.devices)
+    lines.push(
+      `device ${device.name} at ${device.address}`,
+      `  objects      ${countsText(device.objects)}`,
+      `  port         ${countsText(device.port)}`,
+      `  transport    ${countsText(device.transport)}`,
+    )
+  return `${lines.join('\n')}\n`
+}
+
+const look = async (options: LookOptions, show: (client: ToolClient) => Promise<string>): Promise<void> => {
+  const client = await openSession(namedSocket(options.socket) ?? userSocket())
+  try {
+    process.stdout.write(await show(client))
+  } finally {
+    client.close()
+  }
+}
+
+export const stat = (options: LookOptions): Promise<void> =>
+  look(options, async client => {
+    const found = await client.stat()
+    return options.json ? `${JSON.stringify(found, null, 2)}\n` : statText(found, client.socket)
+  })
+
+export const devices = (options: LookOptions): Promise<void> =>
+  look(options, async client => {
+    const { devices: found } = await client.config()
+    if (options.json) return `${JSON.stringify(found, null, 2)}\n`
+    const width = Math.max(...found.map(({ name }) => name.length))
+    return found.map(({ name, address }) => `${name.padEnd(width)}  ${address}\n`).join('')
+  })

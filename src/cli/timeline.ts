@@ -1,0 +1,79 @@
+/*
+ * Calls and packets of a conversation on one axis of time, for the demo: who made a call, who sent a packet to whom, what it was.
+ *
+ * Packets on one device tell sender and receiver by queue pair numbers only; whose those are is known from the calls that made them.
+ */
+import { callJson, callLine } from '../trace/calls.ts'
+import { packetLine } from '../trace/packets.ts'
+import type { TraceRecord } from '../uapi/tool.ts'
+import { parseFrame } from '../wire/frame.ts'
+import { type Packet, parsePacket } from '../wire/packet.ts'
+import { readCapture } from '../wire/pcap.ts'
+
+export interface Entry {
+  readonly kind: 'call' | 'packet'
+  /** Microseconds since 1970. */
+  readonly time: number
+  readonly who: string
+  readonly text: string
+  /** Ends a message: its receiver has it. */
+  readonly acknowledges: boolean
+}
+
+/** A traced call without the process in front, which `who` says, and the time that it took. */
+const callText = (record: TraceRecord): string => callLine(record).replace(/^\[pid [^\]]*\] (?:fd \d+ )?/, '')
+
+/** The process that made each queue pair, by its number. */
+const ownersOf = (records: readonly TraceRecord[]): Map<number, number> => {
+  const owners = new Map<number, number>()
+  for (const record of records) {
+    const { class: name, method, out } = callJson(record)
+    const number = (out as { readonly qpNum?: unknown } | undefined)?.qpNum
+    if (name === 'rc_qp' && method === 'create' && number !== undefined) owners.set(Number(number), record.pid)
+  }
+  return owners
+}
+
+const packetsOf = (capture: Uint8Array): { readonly time: number; readonly packet: Packet }[] =>
+  readCapture(capture).flatMap(({ time = 0n, bytes }) => {
+    const frame = parseFrame(bytes)
+    return frame.kind === 'opaque' ? [] : [{ time: Number(time / 1000n), packet: parsePacket(frame.payload) }]
+  })
+
+/** Calls and packets in the order in which they happened. `names`: what each process is called. */
+export const timeline = (
+  records: readonly TraceRecord[],
+  capture: Uint8Array,
+  names: ReadonlyMap<number, string>,
+): Entry[] => {
+  const owners = ownersOf(records)
+  const nameOf = (pid: number | undefined): string => (pid === undefined ? '?' : (names.get(pid) ?? `process ${pid}`))
+  const calls = records.map(
+    (record): Entry => ({
+      kind: 'call',
+      time: record.time * 1000,
+      who: nameOf(record.pid),
+      text: callText(record),
+      acknowledges: false,
+    }),
+  )
+  const packets = packetsOf(capture).map(({ time, packet }): Entry => {
+    const to = packet.kind === 'opaque' ? undefined : owners.get(packet.BTH.destQp)
+    const from = [...owners.values()].find(pid => pid !== to)
+    return {
+      kind: 'packet',
+      time,
+      who: `${nameOf(from)} → ${nameOf(to)}`,
+      text: packetLine(packet),
+      acknowledges: packet.kind !== 'opaque' && packet.name === 'RC_ACKNOWLEDGE',
+    }
+  })
+  return [...calls, ...packets].sort((a, b) => a.time - b.time)
+}
+
+/** The entries up to the one that acknowledges message number `messages`; all if there are fewer. */
+export const firstMessages = (entries: readonly Entry[], messages: number): readonly Entry[] => {
+  let left = messages
+  const end = entries.findIndex(({ acknowledges }) => acknowledges && --left === 0)
+  return end < 0 ? entries : entries.slice(0, end + 1)
+}

@@ -1,0 +1,71 @@
+/*
+ * `userdma trace`: a run whose calls are printed, one line each, and whose daemon writes its packets to a file.
+ *
+ * Which calls are the program's is told by a tag that it and its children carry in their environment. Packets have no such mark: the file has those of
+ * all programs of the daemon, so that both ends of a conversation are in it.
+ */
+import { randomBytes } from 'node:crypto'
+import { closeSync, openSync, writeSync } from 'node:fs'
+import { callLine } from '../trace/calls.ts'
+import type { TraceRecord } from '../uapi/tool.ts'
+import { UsageError } from './fail.ts'
+import { type JoinOptions, joinDaemon } from './join.ts'
+import { requireProgram } from './program.ts'
+import { runUnder } from './run.ts'
+
+/** As commander yields them. */
+export interface TraceOptions extends JoinOptions {
+  readonly output?: string
+  readonly pcap?: string
+}
+
+const STDERR = 2
+
+/** Opens a file for writing. Throws UsageError with a sentence. */
+const create = (path: string): number => {
+  try {
+    return openSync(path, 'w')
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    throw new UsageError(`cannot write to ${path}: ${code}`)
+  }
+}
+
+/** Writes all of it, also to a pipe that is full for a moment. */
+const writeAll = (fd: number, text: string): void => {
+  const bytes = Buffer.from(text)
+  for (let at = 0; at < bytes.length; ) {
+    try {
+      at += writeSync(fd, bytes, at)
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      if (code === 'EAGAIN') continue
+      // Whoever read our lines has gone; the program goes on.
+      if (code === 'EPIPE') return
+      throw error
+    }
+  }
+}
+
+/** Tells a program's calls from those of others. */
+export const newTag = (): string => `trace-${process.pid}-${randomBytes(6).toString('hex')}`
+
+export const trace = async (program: string, args: readonly string[], options: TraceOptions): Promise<void> => {
+  requireProgram(program)
+  const output = options.output === undefined ? STDERR : create(options.output)
+  const pcap = options.pcap === undefined ? undefined : create(options.pcap)
+  const onTrace = (record: TraceRecord): void => writeAll(output, `${callLine(record)}\n`)
+  const joined = await joinDaemon(options, onTrace)
+  let status = 1
+  try {
+    const tag = newTag()
+    await joined.client.trace(tag, pcap)
+    status = await runUnder(joined, program, args, tag)
+    // Records and replies keep their order: after this one, all calls of the program are here. If the daemon is gone, so are they.
+    await joined.client.config().catch(() => {})
+  } finally {
+    await joined.leave()
+    for (const fd of [output, pcap]) if (fd !== undefined && fd !== STDERR) closeSync(fd)
+  }
+  process.exitCode = status
+}

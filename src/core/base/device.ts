@@ -1,0 +1,58 @@
+/*
+ * Core's own methods of device and port (R8): opening a context, and queries, which answer from what the driver has described and
+ * from the GID tables that it fills. A driver that lists these classes gets them as they are.
+ */
+import { Device } from '../../spec/classes/device.ts'
+import { Port } from '../../spec/classes/port.ts'
+import { CoreSupport } from '../../spec/enums.ts'
+import { CallError } from '../../spec/errno.ts'
+import { driverClass } from '../driver.ts'
+import { type GidTable, getGid } from '../gids.ts'
+import { createDescriptor } from '../lifetime.ts'
+import { Life, type Port as PortState } from '../model.ts'
+
+/** One entry of a table as GidEntry has it. */
+const entryOf = (table: GidTable, index: number) => {
+  const { gid, type, ifindex } = getGid(table, index)
+  return { gid, index, port: table.port, type, ifindex }
+}
+
+export const deviceClass = driverClass(Device, {
+  open(call, _object, { wantAsyncFd }) {
+    const { context, device } = call
+    const answer = { numCompVectors: device.numCompVectors, coreSupport: CoreSupport.OPTIONAL_MR_ACCESS }
+    if (!wantAsyncFd) return answer
+    const asyncFd = createDescriptor(call, 'async_fd')
+    context.asyncFd ??= asyncFd
+    return { ...answer, asyncFd }
+  },
+
+  query: ({ device }) => ({
+    attributes: { ...device.attributes },
+    extended: { ...device.extended },
+    numCompVectors: device.numCompVectors,
+    coreSupport: CoreSupport.OPTIONAL_MR_ACCESS,
+  }),
+
+  queryHandles({ context }, _object, { classes, max }) {
+    const ids = new Set(classes.map(({ id }) => id))
+    const objects = context.handles.slots
+      .filter(object => object !== undefined && object.life === Life.LIVE && ids.has(object.class.id))
+      .sort((a, b) => b!.id - a!.id)
+    return { handles: objects.slice(0, max).map(object => ({ handle: object!.handle })) }
+  },
+
+  queryGidTable({ device }, _object, { max }) {
+    const entries = device.ports.flatMap(({ gids }) =>
+      gids.entries.flatMap((entry, index) => (entry === undefined ? [] : [entryOf(gids, index)])),
+    )
+    if (max !== undefined && entries.length > max)
+      throw new CallError('EINVAL', `device.queryGidTable: there are ${entries.length} entries, room for ${max}`)
+    return { entries }
+  },
+})
+
+export const portClass = driverClass<typeof Port, PortState>(Port, {
+  query: (_call, { state }) => ({ attributes: { ...state.attributes } }),
+  queryGidEntry: (_call, { state }, { index }) => ({ entry: entryOf(state.gids, index) }),
+})

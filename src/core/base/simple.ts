@@ -1,0 +1,36 @@
+/*
+ * Core's own methods of the simple classes (R22): protection domains, event descriptors, and of the classes whose objects are a
+ * driver's what is the same for every driver – counting events at a destroy, arming a CQ.
+ */
+import { AsyncFd } from '../../spec/classes/async_fd.ts'
+import { CompChannel } from '../../spec/classes/comp_channel.ts'
+import { Cq } from '../../spec/classes/cq.ts'
+import { Pd } from '../../spec/classes/pd.ts'
+import { RcQp } from '../../spec/classes/rc_qp.ts'
+import { driverClass } from '../driver.ts'
+import { arm, withdrawEvents } from '../events.ts'
+import type { FdObject } from '../model.ts'
+
+export const pdClass = driverClass(Pd, { create: () => ({}), destroy: () => ({}) })
+
+export const compChannelClass = driverClass(CompChannel, { create: () => ({}) })
+
+export const asyncFdClass = driverClass(AsyncFd, {
+  create({ context }, object) {
+    // The first one is where events of objects go that name no other (as Linux).
+    context.asyncFd ??= object as FdObject
+    return {}
+  },
+})
+
+export const cqClass = driverClass(Cq, {
+  destroy: (_call, object) => withdrawEvents(object),
+  reqNotify(_call, object, { solicitedOnly }) {
+    arm(object, solicitedOnly !== 0)
+    return {}
+  },
+})
+
+export const rcQpClass = driverClass(RcQp, {
+  destroy: (_call, object) => ({ events: withdrawEvents(object).asyncEvents }),
+})

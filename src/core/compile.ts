@@ -1,0 +1,299 @@
+/*
+ * The compile phase (R5, R20): core's and a driver's method tables become one dense dispatch table per device.
+ *
+ * Two banks of classes (common, private), each as long as its highest class; per class eight block pointers, each block as long as
+ * its highest method. A class that the driver lists without methods is core's own, an unlisted one is absent, a method set to
+ * `null` is removed, a driver's attributes are merged into the method's. Equal tables are shared between devices: equality is
+ * that of the declarations and handlers that went in. Hooks give a device a table of its own, and only while there are any.
+ */
+import { Device } from '../spec/classes/device.ts'
+import { CallError } from '../spec/errno.ts'
+import {
+  type Attributes,
+  CREATE,
+  CREATE_FD,
+  checkClasses,
+  DESTROY,
+  type Method,
+  type Methods,
+  type ObjectClass,
+} from '../spec/schema.ts'
+import type { DriverClass } from './driver.ts'
+import type {
+  AnyHandler,
+  Bank,
+  Block,
+  ClassTable,
+  DispatchTable,
+  Driver,
+  Entry,
+  Hook,
+  ReferenceAttribute,
+  TablePool,
+} from './model.ts'
+
+const PRIVATE = 0x8000
+
+export const createPool = (): TablePool => ({
+  classes: new Map(),
+  devices: new Map(),
+  identities: new WeakMap(),
+  nextIdentity: 1,
+})
+
+const absent: AnyHandler = call => {
+  const { entry } = call
+  throw new CallError('EOPNOTSUPP', `${entry.class.name}.${entry.name}: core has no version of this method`)
+}
+
+// ---- one class ----
+
+const mergeAttributes = (where: string, base: Attributes, added: Attributes | undefined): Attributes => {
+  if (added === undefined) return base
+  for (const [name, attribute] of Object.entries(added)) {
+    if (attribute.id < PRIVATE)
+      throw new Error(`${where}: a driver's attribute ${name} has id ${attribute.id}, its ids start at 0x8000`)
+    if (base[name] !== undefined)
+      throw new Error(`${where}: the driver's attribute ${name} exists in the common method`)
+  }
+  return { ...base, ...added }
+}
+
+const references = (attributes: Attributes): ReferenceAttribute[] =>
+  Object.entries(attributes).flatMap(([name, { of, optional }]) =>
+    of.kind === 'ref' || of.kind === 'fd' ? [{ name, class: of.class, fd: of.kind === 'fd', optional }] : [],
+  )
+
+const kindOf = ({ id, identity }: ObjectClass, call: number): Entry['kind'] => {
+  if (identity === 'fixed') return id === Device.id && call === Device.methods.open.call ? 'open' : 'other'
+  if (call === CREATE || call === CREATE_FD) return 'create'
+  return call === DESTROY ? 'destroy' : 'other'
+}
+
+/** The line of core's for the driver's line `line`; a private class is its own. Throws a sentence for a line that cannot be. */
+const coreLine = (driver: string, line: DriverClass, core: ReadonlyMap<string, DriverClass>): DriverClass => {
+  const { class: cls } = line
+  const own = core.get(cls.name)
+  if (own !== undefined) {
+    if (own.class.id === cls.id) return own
+    throw new Error(
+      `driver ${driver}: class ${cls.name} has id ${cls.id}, the common class of that name has ${own.class.id}`,
+    )
+  }
+  if (cls.id < PRIVATE)
+    throw new Error(
+      `driver ${driver}: there is no common class ${cls.name}; ids of a driver's own start at 0x8000, not ${cls.id}`,
+    )
+  return { class: cls, handlers: {}, additions: {}, methods: {} }
+}
+
+const mergeClass = (driver: string, line: DriverClass, own: DriverClass): ClassTable => {
+  const { name } = line.class
+  const declared: Methods = { ...own.class.methods, ...line.class.methods, ...line.methods }
+  for (const method of [...Object.keys(line.handlers), ...Object.keys(line.additions)])
+    if (declared[method] === undefined) throw new Error(`driver ${driver}: class ${name} has no method ${method}`)
+
+  const provided: [string, AnyHandler, Method][] = []
+  for (const [methodName, base] of Object.entries(declared)) {
+    const override = line.handlers[methodName]
+    const handler = override === undefined ? own.handlers[methodName] : override
+    if (!handler) continue
+    const where = `driver ${driver}: ${name}.${methodName}`
+    const added = line.additions[methodName]
+    const method: Method = {
+      ...base,
+      in: mergeAttributes(where, base.in, added?.in),
+      out: mergeAttributes(where, base.out, added?.out),
+    }
+    provided.push([methodName, handler, method])
+  }
+  const cls: ObjectClass = {
+    ...own.class,
+    methods: Object.fromEntries(provided.map(([methodName, , method]) => [methodName, method])),
+  }
+
+  const blocks: ((Entry | undefined)[] | undefined)[] = [undefined, undefined, undefined, undefined]
+  blocks.push(undefined, undefined, undefined, undefined)
+  for (const [methodName, handler, method] of provided) {
+    const block = blocks[method.call >> 5] ?? []
+    blocks[method.call >> 5] = block
+    while (block.length <= (method.call & 31)) block.push(undefined)
+    block[method.call & 31] = {
+      class: cls,
+      name: methodName,
+      method,
+      run: handler,
+      handler,
+      core: own.handlers[methodName] ?? absent,
+      kind: kindOf(cls, method.call),
+      references: references(method.in),
+      returned: references(method.out),
+    }
+  }
+  return { class: cls, blocks }
+}
+
+// ---- sharing ----
+
+const identity = (pool: TablePool, value: object | null | undefined): string => {
+  if (value === null) return '-'
+  if (value === undefined) return ''
+  let number = pool.identities.get(value)
+  if (number === undefined) {
+    number = pool.nextIdentity++
+    pool.identities.set(value, number)
+  }
+  return String(number)
+}
+
+const keyOf = (pool: TablePool, line: DriverClass, own: DriverClass): string => {
+  const parts = [identity(pool, line.class), identity(pool, own)]
+  for (const name of Object.keys(line.handlers).sort()) parts.push(`${name}=${identity(pool, line.handlers[name])}`)
+  for (const name of Object.keys(line.methods).sort()) parts.push(`${name}:${identity(pool, line.methods[name])}`)
+  for (const name of Object.keys(line.additions).sort()) {
+    const added = line.additions[name]
+    parts.push(`${name}+${identity(pool, added.in)}/${identity(pool, added.out)}`)
+  }
+  return parts.join(' ')
+}
+
+const bank = (tables: readonly ClassTable[], isPrivate: boolean): Bank => {
+  const slots: (ClassTable | undefined)[] = []
+  for (const table of tables) {
+    const { id } = table.class
+    if (id >= PRIVATE !== isPrivate) continue
+    while (slots.length <= (id & 0x7fff)) slots.push(undefined)
+    slots[id & 0x7fff] = table
+  }
+  return slots
+}
+
+const assemble = (tables: readonly ClassTable[]): DispatchTable => ({
+  common: bank(tables, false),
+  private: bank(tables, true),
+  byName: new Map(tables.map(table => [table.class.name, table])),
+})
+
+/**
+ * The dispatch table for a device of `driver`, taken from `pool` or built and put there; give it back with `releaseTable`.
+ * Throws a sentence that names driver, class and method if the driver's table cannot be.
+ */
+export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>, driver: Driver): DispatchTable => {
+  const lines = driver.classes.map(line => ({ line, own: coreLine(driver.name, line, core) }))
+  const keys = lines.map(({ line, own }) => keyOf(pool, line, own))
+  const deviceKey = [...keys].sort().join('\n')
+  const found = pool.devices.get(deviceKey)
+  if (found !== undefined) {
+    found.uses++
+    return found.table
+  }
+  const tables = lines.map(({ line, own }, i) => pool.classes.get(keys[i])?.table ?? mergeClass(driver.name, line, own))
+  const listed = new Set(tables.map(table => table.class.name))
+  if (listed.size < tables.length) throw new Error(`driver ${driver.name}: a class is listed twice`)
+  // Classes that this device lacks stand in for themselves, since a method may refer to them.
+  const others = [...core.values()].filter(line => !listed.has(line.class.name)).map(line => line.class)
+  checkClasses([...tables.map(table => table.class), ...others])
+
+  tables.forEach((table, i) => {
+    const shared = pool.classes.get(keys[i])
+    if (shared !== undefined) shared.uses++
+    else pool.classes.set(keys[i], { table, uses: 1 })
+  })
+  const table = assemble(tables)
+  pool.devices.set(deviceKey, { table, classes: keys, uses: 1 })
+  return table
+}
+
+/** Ends one use of a table that `compile` gave. */
+export const releaseTable = (pool: TablePool, table: DispatchTable): void => {
+  for (const [key, shared] of pool.devices) {
+    if (shared.table !== table || --shared.uses > 0) continue
+    pool.devices.delete(key)
+    for (const classKey of shared.classes) {
+      const cls = pool.classes.get(classKey)!
+      if (--cls.uses === 0) pool.classes.delete(classKey)
+    }
+  }
+}
+
+// ---- hooks ----
+
+const wrap = (entry: Entry, hooks: readonly Hook[]): AnyHandler => {
+  const { handler } = entry
+  const before = hooks.filter(hook => hook.pre !== undefined)
+  // Hooks nest: the one that looked first is the last to see the end.
+  const after = hooks.filter(hook => hook.post !== undefined).reverse()
+  return (call, object, args, core) => {
+    const ended = (out: Awaited<ReturnType<AnyHandler>>, error: unknown): void => {
+      for (const hook of after) hook.post!(call, object, args, out, error)
+    }
+    let out: ReturnType<AnyHandler>
+    try {
+      for (const hook of before)
+        try {
+          hook.pre!(call, object, args)
+        } catch (error) {
+          // What core destroys by itself must be destroyed: nobody is there to be refused.
+          if (call.why === 'call') throw error
+        }
+      out = handler(call, object, args, core)
+    } catch (error) {
+      ended(undefined, error)
+      throw error
+    }
+    if (!(out instanceof Promise)) {
+      ended(out, undefined)
+      return out
+    }
+    return out.then(
+      value => {
+        ended(value, undefined)
+        return value
+      },
+      error => {
+        ended(undefined, error)
+        throw error
+      },
+    )
+  }
+}
+
+/** `table` with `hooks` around the methods that they name; classes that no hook names are taken as they are. */
+export const withHooks = (table: DispatchTable, hooks: readonly Hook[]): DispatchTable => {
+  if (hooks.length === 0) return table
+  const hookEntry = (entry: Entry | undefined): Entry | undefined => {
+    const named = hooks.filter(
+      hook =>
+        (hook.class === undefined || hook.class === entry?.class.name) &&
+        (hook.method === undefined || hook.method === entry?.name),
+    )
+    return entry === undefined || named.length === 0 ? entry : { ...entry, run: wrap(entry, named) }
+  }
+  const hookBlock = (block: Block | undefined): Block | undefined => block?.map(hookEntry)
+  const tables = [...table.byName.values()].map(cls =>
+    hooks.some(hook => hook.class === undefined || hook.class === cls.class.name)
+      ? { class: cls.class, blocks: cls.blocks.map(hookBlock) }
+      : cls,
+  )
+  return assemble(tables)
+}
+
+// ---- look-up ----
+
+/** The class with this id, undefined if the device has none. */
+export const classTable = (table: DispatchTable, id: number): ClassTable | undefined =>
+  id >= PRIVATE ? table.private[id - PRIVATE] : table.common[id]
+
+/** The method behind a class id and a call number (0 … 255), undefined if the device has none. */
+export const findEntry = (table: DispatchTable, classId: number, call: number): Entry | undefined =>
+  classTable(table, classId)?.blocks[call >> 5]?.[call & 31]
+
+/** A class' destroy method. */
+export const findDestroy = (table: ClassTable): Entry | undefined => table.blocks[DESTROY >> 5]?.[DESTROY & 31]
+
+/** Slots of all arrays of a table, one pointer each: what R20 keeps to a few kB per device. */
+export const tableSlots = (table: DispatchTable): number => {
+  let slots = table.common.length + table.private.length
+  for (const cls of table.byName.values()) for (const block of cls.blocks) slots += 1 + (block?.length ?? 0)
+  return slots
+}

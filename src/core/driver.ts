@@ -1,0 +1,79 @@
+/*
+ * How a driver says what it provides (R19, R22): typed handlers per class, written against the class's declaration.
+ *
+ *   const cq = driverClass(Cq, {
+ *     create(call, object, args) { …; object.state = {…}; return { cqe: … } },
+ *     destroy: (call, object, args, core) => { …; return core(call, object, args) },
+ *     resize: null,
+ *   }, { create: { out: { mmapInfo: record(0x8001, {…}) } } })
+ *
+ * Arguments and results are checked by the compiler, the driver's own attributes included; references arrive as objects. A method
+ * that is left out is core's, `null` removes it, and an override gets core's version as its last parameter. Core's own classes
+ * are written in the same way (base/).
+ */
+import type { Attributes, In, Method, Methods, ObjectClass, Out } from '../spec/schema.ts'
+import type { AnyHandler, CallContext, CoreObject } from './model.ts'
+
+/** Attributes (ids from 0x8000) that a driver adds to methods of a common class: by method name. */
+export type Additions = { readonly [method: string]: { readonly in?: Attributes; readonly out?: Attributes } }
+
+type Joined<X extends Attributes, A, D extends 'in' | 'out'> =
+  A extends Readonly<Record<D, infer Y extends Attributes>> ? X & Y : X
+
+/** A method with a driver's attributes. */
+export type Extended<M, A> =
+  M extends Method<infer I, infer O> ? Method<Joined<I, A, 'in'>, Joined<O, A, 'out'>> : never
+
+type Answered<O> = Record<never, never> extends O ? O | undefined : O
+
+/** `undefined` is as good as `{}` where a method has no results that must be there. */
+export type ResultOf<M> = Answered<Out<M, CoreObject>>
+
+/** What runs a method: throws CallError to refuse; a promise if it waits by nature (and then it looks again whether the object lives). */
+export type Handler<M, S> = (
+  call: CallContext,
+  object: CoreObject<S>,
+  args: In<M, CoreObject>,
+  core: CoreVersion<M>,
+) => ResultOf<M> | Promise<ResultOf<M>>
+
+/** Core's version of a method, for an override to call. */
+export type CoreVersion<M> = (call: CallContext, object: CoreObject, args: In<M, CoreObject>) => Out<M, CoreObject>
+
+/** The methods that a table provides for class `C`, whose objects' state is an `S`. */
+export type Handlers<C extends ObjectClass, S = unknown, A = Record<never, never>> = {
+  readonly [K in keyof C['methods']]?: Handler<Extended<C['methods'][K], K extends keyof A ? A[K] : unknown>, S> | null
+}
+
+/** One class of a driver's table with the types of its handlers erased. */
+export interface DriverClass {
+  readonly class: ObjectClass
+  readonly handlers: Readonly<Record<string, AnyHandler | null | undefined>>
+  readonly additions: Additions
+  /** Methods that the driver adds to a common class, in the blocks from DRIVER_FAST on. */
+  readonly methods: Methods
+}
+
+/** A line of a driver's table: the class, the methods that it provides, the attributes that it adds. */
+export const driverClass = <C extends ObjectClass, S = unknown, const A extends Additions = Record<never, never>>(
+  cls: C,
+  handlers: Handlers<C, S, A> = {} as Handlers<C, S, A>,
+  additions?: A,
+): DriverClass => ({
+  class: cls,
+  // The compiler has checked each handler against its method; the table holds them by name.
+  handlers: handlers as unknown as DriverClass['handlers'],
+  additions: additions ?? {},
+  methods: {},
+})
+
+/** The same for methods that a driver adds to a common class: `extra` declares them, `handlers` runs them. */
+export const withMethods = <const M extends Methods, S = unknown>(
+  line: DriverClass,
+  extra: M,
+  handlers: Handlers<ObjectClass<M>, S>,
+): DriverClass => ({
+  ...line,
+  handlers: { ...line.handlers, ...(handlers as unknown as DriverClass['handlers']) },
+  methods: { ...line.methods, ...extra },
+})

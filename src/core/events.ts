@@ -1,0 +1,215 @@
+/*
+ * Completion and async events: who is told what, when, and how many events a client has read (R34, R35, R37; abi/uverbs-facts.md 6).
+ *
+ * An object that has events is affiliated with a completion channel and an async fd. `arm` makes the next completion (or the next
+ * solicited or failed one) produce exactly one event; the event disarms. A destroy reports how many events of the element the
+ * client has read, since libibverbs waits until that many are acknowledged; those it has not read are withdrawn. Records are
+ * byte for byte Linux'. How a carrier gets them to the client is the sink's business, CQ layouts are the driver's.
+ */
+import { CallError } from '../spec/errno.ts'
+import type { Affiliation, Context, CoreObject, Device, EventRecord, EventSink, FdObject } from './model.ts'
+
+/** ibv_event_type: the device is gone (IBV_EVENT_DEVICE_FATAL). */
+export const DEVICE_FATAL = 8
+
+/** Core's side of an fd object: its sink may be exchanged, and that is the only mutable part. */
+interface MutableFd {
+  sink: EventSink
+}
+
+const QUEUE_LIMIT = 65536
+
+/** The sink that every fd object starts with: events wait in core until somebody reads them or a carrier attaches its own sink. */
+export interface EventQueue extends EventSink {
+  readonly queue: EventRecord[]
+  ended: boolean
+}
+
+/**
+ * A queue of events in this process; `wake` is called when one was put into it and when it ends. It is bounded: beyond 65,536
+ * events it keeps one per element and kind, which still wakes whoever reads it.
+ */
+export const createEventQueue = (wake?: () => void): EventQueue => {
+  const queue: EventRecord[] = []
+  return {
+    queue,
+    ended: false,
+    post(event) {
+      if (
+        queue.length >= QUEUE_LIMIT &&
+        queue.some(other => other.element === event.element && other.type === event.type)
+      ) {
+        count(event, -1)
+        return
+      }
+      queue.push(event)
+      wake?.()
+    },
+    withdraw(element) {
+      const before = queue.length
+      let kept = 0
+      for (const event of queue) if (event.element !== element) queue[kept++] = event
+      queue.length = kept
+      return before - kept
+    },
+    end() {
+      this.ended = true
+      wake?.()
+    },
+  }
+}
+
+/**
+ * Reads up to `limit` events from an fd object whose sink is core's queue. EAGAIN if there is none now, EIO if none will come any more
+ * (the context closed or the device went).
+ */
+export const readEvents = (fd: FdObject, limit = 1): EventRecord[] => {
+  const sink = fd.sink as Partial<EventQueue>
+  if (sink.queue === undefined)
+    throw new CallError('EINVAL', `events of descriptor object ${fd.id} go to its carrier's sink`)
+  if (sink.queue.length > 0) return sink.queue.splice(0, limit)
+  if (sink.ended || fd.closed)
+    throw new CallError('EIO', 'no event will come any more: the context or its device is gone')
+  throw new CallError('EAGAIN', 'no event is there now')
+}
+
+/** Puts the carrier's sink in place of what an fd object had; events that wait go over to it. */
+export const attachSink = (fd: FdObject, sink: EventSink): void => {
+  const before = fd.sink as Partial<EventQueue>
+  const mutable: MutableFd = fd
+  mutable.sink = sink
+  for (const event of before.queue ?? []) sink.post(event)
+  if (before.ended || fd.closed) sink.end()
+}
+
+// ---- records ----
+
+const completionRecord = (element: Affiliation): EventRecord => {
+  const bytes = new Uint8Array(8)
+  new DataView(bytes.buffer).setBigUint64(0, element.userHandle, true)
+  return { element, bytes, type: -1 }
+}
+
+const asyncRecord = (element: Affiliation, type: number): EventRecord => {
+  const bytes = new Uint8Array(16)
+  const view = new DataView(bytes.buffer)
+  view.setBigUint64(0, element.userHandle, true)
+  view.setUint32(8, type, true)
+  return { element, bytes, type }
+}
+
+const count = (event: EventRecord, by: 1 | -1): void => {
+  if (event.type < 0) event.element.completions += by
+  else event.element.asyncs += by
+}
+
+const post = (fd: FdObject | undefined, event: EventRecord): void => {
+  if (fd === undefined || fd.closed) return
+  fd.context.device.core.events++
+  count(event, 1)
+  fd.sink.post(event)
+}
+
+// ---- affiliated objects ----
+
+const isEventFd = (object: CoreObject | undefined): FdObject | undefined => {
+  if (object !== undefined && object.class.identity !== 'fd')
+    throw new Error(`events cannot go to an object of class ${object.class.name}`)
+  return object as FdObject | undefined
+}
+
+/**
+ * Makes `object` a source of events: its create handler calls this. `userHandle` (u64) names it in event records. Without an `asyncFd`
+ * its async events go to the context's first one, if it has any by then.
+ */
+export const affiliate = (
+  object: CoreObject,
+  userHandle: bigint,
+  to: { channel?: CoreObject | undefined; asyncFd?: CoreObject | undefined } = {},
+): Affiliation => {
+  object.events = {
+    userHandle,
+    channel: isEventFd(to.channel),
+    asyncFd: isEventFd(to.asyncFd) ?? object.context?.asyncFd,
+    armed: 0,
+    completions: 0,
+    asyncs: 0,
+    record: undefined,
+  }
+  return object.events
+}
+
+/** REQ_NOTIFY: the next completion, or with `solicitedOnly` the next solicited or failed one, produces one event. */
+export const arm = (object: CoreObject, solicitedOnly: boolean): void => {
+  const { events } = object
+  if (events === undefined)
+    throw new Error(`an object of class ${object.class.name} has no completions to be armed for`)
+  // A request for every completion is not weakened by a later one for solicited ones only (as Linux).
+  if (events.armed !== 2) events.armed = solicitedOnly ? 1 : 2
+}
+
+/** A completion was put into the queue; `solicited` if it is a solicited or a failed one. Hot: costs one comparison when not armed. */
+export const completed = (events: Affiliation, solicited: boolean): void => {
+  if (events.armed === 0 || (events.armed === 1 && !solicited)) return
+  events.armed = 0
+  events.record ??= completionRecord(events)
+  post(events.channel, events.record)
+}
+
+/** An async event of an object (ibv_event_type: 0 CQ_ERR, 1 QP_FATAL, …). */
+export const raise = (object: CoreObject, type: number): void => {
+  const { events } = object
+  if (events !== undefined) post(events.asyncFd, asyncRecord(events, type))
+}
+
+const nobody = (userHandle: bigint): Affiliation => ({
+  userHandle,
+  channel: undefined,
+  asyncFd: undefined,
+  armed: 0,
+  completions: 0,
+  asyncs: 0,
+  record: undefined,
+})
+
+/** The class whose fd objects get async events. */
+const ASYNC = 'async_fd'
+
+const broadcast = (contexts: Iterable<Context>, event: EventRecord): void => {
+  for (const context of contexts) for (const fd of context.descriptors) if (fd.class.name === ASYNC) post(fd, event)
+}
+
+/** An event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …): every async fd of the device gets it; its element is the port's number. */
+export const raisePort = (device: Device, port: number, type: number): void =>
+  broadcast(device.contexts, asyncRecord(nobody(BigInt(port)), type))
+
+/** An event of the device as a whole: every async fd gets it, element 0. */
+export const raiseDevice = (device: Device, type: number): void =>
+  broadcast(device.contexts, asyncRecord(nobody(0n), type))
+
+/**
+ * Ends an object's events: takes back what its client has not read and returns what it has, as a destroy reports it. A destroy
+ * handler calls this once nothing can complete any more.
+ */
+export const withdrawEvents = (object: CoreObject): { compEvents: number; asyncEvents: number } => {
+  const { events } = object
+  if (events === undefined) return { compEvents: 0, asyncEvents: 0 }
+  events.armed = 0
+  const { channel, asyncFd } = events
+  if (events.completions > 0 && channel !== undefined && !channel.closed)
+    events.completions -= channel.sink.withdraw(events)
+  if (events.asyncs > 0 && asyncFd !== undefined && !asyncFd.closed) events.asyncs -= asyncFd.sink.withdraw(events)
+  return { compEvents: events.completions, asyncEvents: events.asyncs }
+}
+
+/** An fd object gets no events any more; what its client has not read by now it never will. */
+export const closeEvents = (fd: FdObject): void => {
+  if (fd.closed) return
+  for (const object of fd.context.handles.slots) {
+    const events = object?.events
+    if (events === undefined) continue
+    if (events.channel === fd && events.completions > 0) events.completions -= fd.sink.withdraw(events)
+    if (events.asyncFd === fd && events.asyncs > 0) events.asyncs -= fd.sink.withdraw(events)
+  }
+  fd.closed = true
+}

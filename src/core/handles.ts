@@ -1,0 +1,71 @@
+/*
+ * Handles of one context: one number space for all classes, the lowest free number from 0 (design.md section 4, R23).
+ *
+ * Linux gives the lowest free number, programs print it and recorded calls name it, so this order is part of the ABI. Freed
+ * numbers wait in a binary heap: taking and freeing cost O(log n), nothing is scanned. Knows no classes: what a number stands for
+ * is the caller's.
+ */
+
+export interface HandleTable<T> {
+  readonly slots: (T | undefined)[]
+  /** Freed numbers below slots.length, a min-heap. */
+  readonly free: number[]
+  count: number
+}
+
+export const createHandles = <T>(): HandleTable<T> => ({ slots: [], free: [], count: 0 })
+
+const pushFree = (heap: number[], value: number): void => {
+  let at = heap.length
+  heap.push(value)
+  while (at > 0) {
+    const up = (at - 1) >> 1
+    if (heap[up] <= value) break
+    heap[at] = heap[up]
+    at = up
+  }
+  heap[at] = value
+}
+
+const popFree = (heap: number[]): number => {
+  const lowest = heap[0]
+  const value = heap.pop()!
+  const length = heap.length
+  if (length === 0) return lowest
+  let at = 0
+  for (;;) {
+    let child = 2 * at + 1
+    if (child >= length) break
+    if (child + 1 < length && heap[child + 1] < heap[child]) child++
+    if (heap[child] >= value) break
+    heap[at] = heap[child]
+    at = child
+  }
+  heap[at] = value
+  return lowest
+}
+
+/** Gives `value` the lowest free number and returns it. */
+export const takeHandle = <T>(table: HandleTable<T>, value: T): number => {
+  table.count++
+  if (table.free.length === 0) return table.slots.push(value) - 1
+  const handle = popFree(table.free)
+  table.slots[handle] = value
+  return handle
+}
+
+/** Frees `handle`, which must be taken. */
+export const freeHandle = <T>(table: HandleTable<T>, handle: number): void => {
+  if (table.slots[handle] === undefined) throw new Error(`handle ${handle} is freed, but it is not taken`)
+  table.slots[handle] = undefined
+  table.count--
+  if (table.count > 0) pushFree(table.free, handle)
+  else {
+    // Nothing is left: give the memory of a once large table back.
+    table.slots.length = 0
+    table.free.length = 0
+  }
+}
+
+/** What `handle` stands for; undefined for a number that is not taken, negative and fractional ones included. */
+export const findHandle = <T>(table: HandleTable<T>, handle: number): T | undefined => table.slots[handle]

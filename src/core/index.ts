@@ -1,0 +1,57 @@
+/*
+ * The subsystem as other floors and users see it: `userdma/core`. The order is that of ARCHITECTURE's path through it.
+ */
+export { type AddressSpace, type Bytes, noMemory } from './address-space.ts'
+export { keysOf, type MrState } from './base/mr.ts'
+export { tableSlots } from './compile.ts'
+export { closeDescriptor, findDescriptor } from './descriptors.ts'
+export { callerView, type Dialect, dispatch } from './dispatch.ts'
+export { type Additions, type DriverClass, driverClass, type Handler, type Handlers, withMethods } from './driver.ts'
+export {
+  affiliate,
+  arm,
+  attachSink,
+  completed,
+  createEventQueue,
+  DEVICE_FATAL,
+  type EventQueue,
+  raise,
+  raiseDevice,
+  raisePort,
+  readEvents,
+  withdrawEvents,
+} from './events.ts'
+export { findGid, type GidTable, type GidTableEntry, getGid, setGid } from './gids.ts'
+export { invoke, invokeNow, type Returned } from './invoke.ts'
+export { addParent, createDescriptor, dropParent } from './lifetime.ts'
+export { createLocalSpace, type LocalSpace } from './local-space.ts'
+export { findKey, type MemoryTable, placeHi, placeLo, resolve } from './memory.ts'
+export {
+  type Affiliation,
+  type CallContext,
+  type Caller,
+  type Context,
+  type Core,
+  type CoreObject,
+  type Device,
+  type Driver,
+  type EventRecord,
+  type EventSink,
+  type FdObject,
+  type HandlerValues,
+  type Hook,
+  Life,
+  type Port,
+} from './model.ts'
+export {
+  addHook,
+  closeContext,
+  coreClasses,
+  createCore,
+  type DeviceDescription,
+  openContext,
+  register,
+  signalOf,
+  unregister,
+} from './registry.ts'
+export { type CoreCounts, type DeviceCounts, stat } from './stat.ts'

@@ -1,0 +1,296 @@
+/*
+ * The one way into the subsystem for a typed call (R21, design.md section 4): every dialect and every in-process caller ends here.
+ *
+ * Finds class and method in the device's compiled table, then the object (class, handle, alive), then the objects that the arguments
+ * name; runs the handler between its hooks; makes and unmakes objects around create and destroy. Synchronous when the handler is.
+ * A handler that waits pins its object, the objects of its arguments and nothing else; the device may go meanwhile, then the caller
+ * gets EIO. No bytes here: that is dispatch.ts. Errors are CallErrors with Linux' numbers: no class or method EOPNOTSUPP, unknown handle
+ * ENOENT, handle of another class EINVAL, in use EBUSY, foreign descriptor EBADF, device gone EIO.
+ */
+import { CallError } from '../spec/errno.ts'
+import { type AnyValue, type AnyValues, DESTROY, type In, type ObjectClass, type Out } from '../spec/schema.ts'
+import type { NewDescriptor, Result } from '../uapi/call.ts'
+import { findEntry } from './compile.ts'
+import { findHandle } from './handles.ts'
+import { forget, makeObject, runDestroy, unuse } from './lifetime.ts'
+import {
+  type AnyResult,
+  type CallContext,
+  type Caller,
+  type Context,
+  type CoreObject,
+  type Entry,
+  type HandlerValues,
+  Life,
+  type ReferenceAttribute,
+} from './model.ts'
+
+type MaybePromise<T> = T | Promise<T>
+
+/** What an in-process caller gets: `Result` with the types of the method. */
+export interface Returned<O> extends Result {
+  readonly out: O & AnyValues
+}
+
+const nameOf = (entry: Entry): string => `${entry.class.name}.${entry.name}`
+
+// ---- looking up ----
+
+const usable = (object: CoreObject, where: string): CoreObject => {
+  if (object.life === Life.LIVE) return object
+  if (object.life === Life.MAKING)
+    throw new CallError('ENOENT', `${where}: ${object.class.name} ${object.handle} is not made yet`)
+  throw new CallError('EBUSY', `${where}: ${object.class.name} ${object.handle} is being destroyed`)
+}
+
+const byHandle = (context: Context, className: string, handle: number, where: string): CoreObject => {
+  const object = findHandle(context.handles, handle)
+  if (object === undefined) throw new CallError('ENOENT', `${where}: there is no object with handle ${handle}`)
+  if (object.class.name !== className)
+    throw new CallError('EINVAL', `${where}: handle ${handle} is of class ${object.class.name}, not ${className}`)
+  return usable(object, where)
+}
+
+const byNumber = (context: Context, className: string, number: number | undefined, where: string): CoreObject => {
+  const fd = number === undefined ? undefined : context.device.core.descriptors.get(number)
+  if (fd === undefined || fd.context !== context || fd.closed)
+    throw new CallError('EBADF', `${where}: the descriptor is none of this context`)
+  if (fd.class.name !== className)
+    throw new CallError('EINVAL', `${where}: the descriptor is of class ${fd.class.name}, not ${className}`)
+  return usable(fd, where)
+}
+
+const target = (context: Context, entry: Entry, number: number): CoreObject => {
+  const { class: cls } = entry
+  if (cls.identity === 'handle') return byHandle(context, cls.name, number, nameOf(entry))
+  if (cls.identity === 'fd') return byNumber(context, cls.name, number, nameOf(entry))
+  const { device } = context
+  const fixed = device.fixed.get(cls.name)
+  if (fixed !== undefined) {
+    if (number === 0) return fixed
+    throw new CallError('EINVAL', `${nameOf(entry)}: object ${number}: there is one ${cls.name}, object 0`)
+  }
+  const port = device.ports[number - 1]
+  if (cls.name === 'port' && port !== undefined) return port.object
+  throw new CallError(
+    'EINVAL',
+    `${nameOf(entry)}: object ${number}: device ${device.name} has ports 1 to ${device.ports.length}`,
+  )
+}
+
+const reference = (
+  context: Context,
+  caller: Caller,
+  entry: Entry,
+  attribute: ReferenceAttribute,
+  value: AnyValue | undefined,
+): CoreObject | undefined => {
+  if (value === undefined && attribute.optional) return undefined
+  const where = `${nameOf(entry)}: attribute ${attribute.name}`
+  if (typeof value !== 'number')
+    throw new CallError(
+      'EINVAL',
+      value === undefined ? `${where} is missing` : `${where}: not a number but a ${typeof value}`,
+    )
+  if (!attribute.fd) return byHandle(context, attribute.class, value, where)
+  return byNumber(context, attribute.class, caller.descriptor(value), where)
+}
+
+const check = (entry: Entry, args: AnyValues): void => {
+  const attributes = entry.method.in
+  for (const name in attributes) {
+    const { of, optional } = attributes[name]
+    const value = args[name]
+    if (value === undefined) {
+      if (optional) continue
+      throw new CallError('EINVAL', `${nameOf(entry)}: attribute ${name} is missing`)
+    }
+    if (of.kind !== 'u8' && of.kind !== 'u16' && of.kind !== 'u32') continue
+    const least = of.min ?? 0
+    const most = of.max ?? (of.kind === 'u8' ? 0xff : of.kind === 'u16' ? 0xffff : 0xffffffff)
+    if (typeof value !== 'number' || !Number.isInteger(value) || value < least || value > most)
+      throw new CallError(
+        'EINVAL',
+        `${nameOf(entry)}: attribute ${name}: ${String(value)} is not in ${least} to ${most}`,
+      )
+  }
+}
+
+// ---- results ----
+
+const resultOf = (call: CallContext, created: CoreObject | undefined, returned: AnyResult): Result => {
+  const { entry } = call
+  let out = (returned ?? {}) as AnyValues
+  let descriptors: NewDescriptor[] | undefined
+  if (entry.returned.length > 0) {
+    out = { ...out }
+    for (const { name, fd } of entry.returned) {
+      const object = returned?.[name] as CoreObject | undefined
+      if (object === undefined) continue
+      if (fd) {
+        delete out[name]
+        descriptors ??= []
+        descriptors.push({ object: object.handle, attribute: name })
+      } else out[name] = object.handle
+    }
+  }
+  if (created?.class.identity === 'fd') {
+    descriptors ??= []
+    descriptors.unshift({ object: created.handle, attribute: 'object' })
+    return { out, descriptors }
+  }
+  if (created !== undefined)
+    return descriptors === undefined ? { object: created.handle, out } : { object: created.handle, out, descriptors }
+  return descriptors === undefined ? { out } : { out, descriptors }
+}
+
+// ---- running ----
+
+const discard = (call: CallContext, created?: CoreObject): void => {
+  if (created !== undefined) forget(created)
+  for (const fd of call.descriptors ?? []) forget(fd)
+}
+
+/** The call has succeeded: the object becomes visible, or is no more. */
+const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result => {
+  const { kind } = call.entry
+  if (kind === 'create') {
+    object.life = Life.LIVE
+    return resultOf(call, object, out)
+  }
+  if (kind === 'destroy') forget(object)
+  else if (kind === 'open') call.context.opened = true
+  return resultOf(call, undefined, out)
+}
+
+/** The call has failed: nothing of what it made is left, what it was to destroy lives on. */
+const refuse = (call: CallContext, object: CoreObject): void => {
+  const { kind } = call.entry
+  discard(call, kind === 'create' ? object : undefined)
+  if (kind === 'destroy' && object.life === Life.GOING) object.life = Life.LIVE
+}
+
+/** A handler waits: what it works with is pinned until it ends, and may be gone by then. */
+const wait = async (
+  call: CallContext,
+  object: CoreObject,
+  args: HandlerValues,
+  promise: Promise<AnyResult>,
+): Promise<Result> => {
+  const { context, device, entry } = call
+  const pins: CoreObject[] = entry.kind === 'other' ? [object] : []
+  for (const { name } of entry.references) if (args[name] !== undefined) pins.push(args[name] as CoreObject)
+  for (const pin of pins) pin.uses++
+  device.core.waiting++
+  try {
+    const out = await promise
+    if (device.alive && !context.closed) return finish(call, object, out)
+    if (entry.kind === 'create') {
+      // It succeeded too late: nobody knows the object, but what its handler made must be let go of.
+      const destroy = findEntry(device.table, object.class.id, DESTROY)
+      if (destroy !== undefined) runDestroy(context, destroy, object, 'close')
+    }
+    throw new CallError('EIO', `${nameOf(entry)}: the context or its device went away while the call waited`)
+  } catch (error) {
+    refuse(call, object)
+    throw error
+  } finally {
+    device.core.waiting--
+    for (const pin of pins) unuse(pin)
+  }
+}
+
+/** Runs a method that has been found. `number` and `args` as in `Call`; throws, or rejects with, CallError. */
+export const execute = (
+  context: Context,
+  entry: Entry,
+  number: number,
+  args: AnyValues,
+  caller: Caller,
+): MaybePromise<Result> => {
+  const { device } = context
+  const { kind } = entry
+  if (!device.alive) throw new CallError('EIO', `${nameOf(entry)}: device ${device.name} was removed`)
+  if (context.closed) throw new CallError('EIO', `${nameOf(entry)}: the context is closed`)
+  if (context.opened === (kind === 'open'))
+    throw new CallError(
+      'EINVAL',
+      `${nameOf(entry)}: the context is ${context.opened ? 'open already' : 'not open yet'}`,
+    )
+  check(entry, args)
+
+  let values: HandlerValues = args
+  let parents: CoreObject[] | undefined
+  if (entry.references.length > 0) {
+    values = { ...args }
+    parents = []
+    for (const attribute of entry.references) {
+      const object = reference(context, caller, entry, attribute, args[attribute.name])
+      if (object === undefined) continue
+      values[attribute.name] = object
+      parents.push(object)
+    }
+  }
+
+  let object: CoreObject
+  if (kind === 'create') object = makeObject(context, entry.class, parents ?? [])
+  else {
+    object = target(context, entry, number)
+    if (kind === 'destroy') {
+      if (object.uses > 0)
+        throw new CallError(
+          'EBUSY',
+          `${nameOf(entry)}: ${object.class.name} ${object.handle} is used ${object.uses} times`,
+        )
+      object.life = Life.GOING
+    }
+  }
+
+  const call: CallContext = { context, device, caller, why: 'call', entry, descriptors: undefined }
+  let out: MaybePromise<AnyResult>
+  try {
+    out = entry.run(call, object, values, entry.core)
+  } catch (error) {
+    refuse(call, object)
+    throw error
+  }
+  return out instanceof Promise ? wait(call, object, values, out) : finish(call, object, out)
+}
+
+/** The device's method behind a class and a call number. EOPNOTSUPP if it has none. */
+export const methodOf = (context: Context, classId: number, call: number, name: string): Entry => {
+  const entry = findEntry(context.device.table, classId, call)
+  if (entry === undefined) throw new CallError('EOPNOTSUPP', `device ${context.device.name} has no method ${name}`)
+  return entry
+}
+
+/**
+ * Calls a method in this process: the class's declaration types arguments and results; references are handles. A promise only if the
+ * handler waits; a refusal is thrown, or rejects, as CallError. `object` is a handle, an fd object's number, a port's number, or 0.
+ */
+export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & string>(
+  context: Context,
+  cls: C,
+  method: K,
+  object: number,
+  args: In<C['methods'][K]>,
+  caller: Caller,
+): MaybePromise<Returned<Out<C['methods'][K]>>> => {
+  const { call } = cls.methods[method]
+  const entry = methodOf(context, cls.id, call, `${cls.name}.${method}`)
+  return execute(context, entry, object, args as AnyValues, caller) as MaybePromise<Returned<Out<C['methods'][K]>>>
+}
+
+/** `invoke` for a method that never waits; our own mistake if it does. */
+export const invokeNow = <C extends ObjectClass, K extends keyof C['methods'] & string>(
+  context: Context,
+  cls: C,
+  method: K,
+  object: number,
+  args: In<C['methods'][K]>,
+  caller: Caller,
+): Returned<Out<C['methods'][K]>> => {
+  const result = invoke(context, cls, method, object, args, caller)
+  if (result instanceof Promise) throw new Error(`${cls.name}.${method} waits: use invoke`)
+  return result
+}

@@ -1,0 +1,115 @@
+/*
+ * Buffers of this process as an AddressSpace, at synthetic addresses (design.md section 4).
+ *
+ * Each added buffer gets page-aligned addresses from 2^32 on, with an unmapped page behind it; they are names, never pointers.
+ * A resizable buffer is refused, since its end may move between check and use; a detached one answers EFAULT from then on.
+ * Addresses count up and are not given out again, so that a stale one faults.
+ */
+import { CallError, Errno } from '../spec/errno.ts'
+import type { AddressSpace, Bytes } from './address-space.ts'
+
+const PAGE = 4096
+const FIRST = 2 ** 32
+
+export interface LocalSpace extends AddressSpace {
+  /** Makes `buffer` addressable and returns its address, an exact Number. EINVAL for a resizable buffer. */
+  add(buffer: Uint8Array): number
+  /** Takes the buffer at `address` away again; false if there is none. */
+  remove(address: number): boolean
+}
+
+interface Area {
+  readonly start: number
+  readonly bytes: Uint8Array
+  readonly length: number
+}
+
+export const createLocalSpace = (): LocalSpace => {
+  const areas: Area[] = []
+  let next = FIRST
+
+  /** The last area that starts at or below `address`. */
+  const search = (address: number): number => {
+    let low = 0
+    let high = areas.length
+    while (low < high) {
+      const middle = (low + high) >> 1
+      if (areas[middle].start <= address) low = middle + 1
+      else high = middle
+    }
+    return low - 1
+  }
+  const areaOf = (hi: number, lo: number, length: number): Area | undefined => {
+    const address = hi * FIRST + lo
+    const area = areas[search(address)]
+    if (area === undefined || address - area.start + length > area.length) return undefined
+    return area.bytes.byteLength === area.length ? area : undefined
+  }
+  const word = (hi: number, lo: number): DataView | undefined => {
+    const area = areaOf(hi, lo, 8)
+    if (area === undefined) return undefined
+    return new DataView(area.bytes.buffer, area.bytes.byteOffset + (hi * FIRST + lo - area.start), 8)
+  }
+
+  return {
+    add(buffer) {
+      const backing = buffer.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean }
+      if (backing.resizable || backing.growable)
+        throw new CallError('EINVAL', 'a resizable buffer cannot be registered: copy it into one of fixed size')
+      const start = next
+      next += Math.ceil((buffer.byteLength + 1) / PAGE) * PAGE
+      areas.push({ start, bytes: buffer, length: buffer.byteLength })
+      return start
+    },
+    remove(address) {
+      const at = search(address)
+      if (at < 0 || areas[at].start !== address) return false
+      areas.splice(at, 1)
+      return true
+    },
+    check: (hi, lo, length) => length === 0 || areaOf(hi, lo, length) !== undefined,
+    read(hi, lo, to: Bytes, at, chunk, stride, total) {
+      const area = areaOf(hi, lo, total)
+      if (area === undefined) return Errno.EFAULT
+      let from = hi * FIRST + lo - area.start
+      for (let left = total, place = at; left > 0; left -= chunk, place += stride) {
+        const size = Math.min(chunk, left)
+        to.bytes.set(area.bytes.subarray(from, from + size), place)
+        from += size
+      }
+      return 0
+    },
+    write(hi, lo, from: Bytes, at, chunk, stride, total) {
+      const area = areaOf(hi, lo, total)
+      if (area === undefined) return Errno.EFAULT
+      let to = hi * FIRST + lo - area.start
+      for (let left = total, place = at; left > 0; left -= chunk, place += stride) {
+        const size = Math.min(chunk, left)
+        area.bytes.set(from.bytes.subarray(place, place + size), to)
+        to += size
+      }
+      return 0
+    },
+    compareSwap(hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
+      const view = word(hi, lo)
+      if (view === undefined) return Errno.EFAULT
+      original[0] = view.getUint32(0, true)
+      original[1] = view.getUint32(4, true)
+      if (original[0] === compareLo >>> 0 && original[1] === compareHi >>> 0) {
+        view.setUint32(0, swapLo, true)
+        view.setUint32(4, swapHi, true)
+      }
+      return 0
+    },
+    fetchAdd(hi, lo, addHi, addLo, original) {
+      const view = word(hi, lo)
+      if (view === undefined) return Errno.EFAULT
+      original[0] = view.getUint32(0, true)
+      original[1] = view.getUint32(4, true)
+      const low = original[0] + (addLo >>> 0)
+      view.setUint32(0, low, true)
+      view.setUint32(4, original[1] + addHi + (low >= FIRST ? 1 : 0), true)
+      return 0
+    },
+  }
+}

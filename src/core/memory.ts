@@ -1,0 +1,210 @@
+/*
+ * The memory regions of one device: key → row, for calls and for hot code (IBA 10.6.3, design.md section 4).
+ *
+ * A key is 32 bits: an index of 24 bits above a key byte, as Linux' soft device builds it. Indices are given out in turn, so that the one
+ * that was free longest comes first, and with every round the key byte changes: a key that was freed names nothing until 2^32 − (live
+ * ones) registrations later. Index 0 is not used, so that key 0 is never valid. Rows are typed arrays that grow; a two-level
+ * directory finds a row by index without hashing. `resolve` does the checks of every access and allocates nothing.
+ */
+import { CallError } from '../spec/errno.ts'
+import type { AddressSpace } from './address-space.ts'
+
+const PAGE_BITS = 12
+const PAGE_SIZE = 1 << PAGE_BITS
+const PAGE_MASK = PAGE_SIZE - 1
+const INDICES = 1 << 24
+const TWO32 = 2 ** 32
+
+/** Rows by number; columns are exchanged when the table grows, so read them from the table each time. */
+export interface MemoryTable {
+  /** 0 in a free row. */
+  key: Uint32Array
+  /** `id` of the protection domain's object. */
+  pd: Float64Array
+  /** ibv_access_flags. */
+  access: Uint32Array
+  /** Where it lies in its address space. */
+  startHi: Uint32Array
+  startLo: Uint32Array
+  /** By which address work requests name its first byte. */
+  iovaHi: Uint32Array
+  iovaLo: Uint32Array
+  /** Bytes, an exact Number. */
+  length: Float64Array
+  /** Index into `spaces`. */
+  space: Int32Array
+  readonly spaces: (AddressSpace | undefined)[]
+  /** Rows that use each space. */
+  readonly spaceUses: number[]
+  /** First level: pages of (row + 1), 0 for none; second: live keys per page. */
+  readonly pages: (Int32Array | undefined)[]
+  readonly pageUses: Int32Array
+  readonly freeRows: number[]
+  rows: number
+  live: number
+  /** Where the search for the next key starts: the key byte's round above, the index below. */
+  next: number
+  round: number
+}
+
+export const createMemoryTable = (): MemoryTable => ({
+  key: new Uint32Array(16),
+  pd: new Float64Array(16),
+  access: new Uint32Array(16),
+  startHi: new Uint32Array(16),
+  startLo: new Uint32Array(16),
+  iovaHi: new Uint32Array(16),
+  iovaLo: new Uint32Array(16),
+  length: new Float64Array(16),
+  space: new Int32Array(16),
+  spaces: [],
+  spaceUses: [],
+  pages: new Array<Int32Array | undefined>(INDICES / PAGE_SIZE).fill(undefined),
+  pageUses: new Int32Array(INDICES / PAGE_SIZE),
+  freeRows: [],
+  rows: 0,
+  live: 0,
+  next: 1,
+  round: 0,
+})
+
+const grow = (table: MemoryTable): void => {
+  const size = table.key.length * 2
+  const bigger = <T extends Uint32Array | Int32Array | Float64Array>(old: T): T => {
+    const made = new (old.constructor as new (length: number) => T)(size)
+    made.set(old)
+    return made
+  }
+  table.key = bigger(table.key)
+  table.pd = bigger(table.pd)
+  table.access = bigger(table.access)
+  table.startHi = bigger(table.startHi)
+  table.startLo = bigger(table.startLo)
+  table.iovaHi = bigger(table.iovaHi)
+  table.iovaLo = bigger(table.iovaLo)
+  table.length = bigger(table.length)
+  table.space = bigger(table.space)
+}
+
+/** The row that has this key's index, whatever its key byte; -1 for none. */
+const rowAt = (table: MemoryTable, index: number): number => {
+  const page = table.pages[index >>> PAGE_BITS]
+  return page === undefined ? -1 : page[index & PAGE_MASK] - 1
+}
+
+/** The key byte of an index in a round: neighbours differ, so that a key is not guessed from one nearby. */
+const keyByte = (index: number, round: number): number => (Math.imul(index, 0x9e3779b1) >>> 24) + round
+
+/** Lets go of an empty page, except of the one from which the next key comes: it would be made again at once. */
+const dropPage = (table: MemoryTable, page: number): void => {
+  if (table.pageUses[page] === 0 && page !== table.next >>> PAGE_BITS) table.pages[page] = undefined
+}
+
+const takeKey = (table: MemoryTable): number => {
+  for (;;) {
+    const index = table.next++
+    if (table.next === INDICES) {
+      table.next = 1
+      table.round = (table.round + 1) & 0xff
+    }
+    if ((table.next & PAGE_MASK) <= 1) dropPage(table, index >>> PAGE_BITS)
+    if (rowAt(table, index) < 0) return ((index << 8) | (keyByte(index, table.round) & 0xff)) >>> 0
+  }
+}
+
+const takeSpace = (table: MemoryTable, space: AddressSpace): number => {
+  let at = table.spaces.indexOf(space)
+  if (at < 0) {
+    at = table.spaces.indexOf(undefined)
+    if (at < 0) at = table.spaces.length
+    table.spaces[at] = space
+    table.spaceUses[at] = 0
+  }
+  table.spaceUses[at]++
+  return at
+}
+
+/**
+ * Adds a region and returns its row. `start` and `iova` are any u64, `length` is an exact Number; whether they make sense has been
+ * checked (base/mr.ts). ENOMEM when all 2^24 − 1 indices are taken.
+ */
+export const addRegion = (
+  table: MemoryTable,
+  pd: number,
+  start: bigint,
+  iova: bigint,
+  length: number,
+  access: number,
+  space: AddressSpace,
+): number => {
+  if (table.live === INDICES - 1)
+    throw new CallError('ENOMEM', `${INDICES - 1} memory regions are registered, there is no further key`)
+  const key = takeKey(table)
+  const row = table.freeRows.pop() ?? table.rows++
+  if (row === table.key.length) grow(table)
+  const page = key >>> (8 + PAGE_BITS)
+  table.pages[page] ??= new Int32Array(PAGE_SIZE)
+  table.pages[page][(key >>> 8) & PAGE_MASK] = row + 1
+  table.pageUses[page]++
+  table.live++
+  table.key[row] = key
+  table.pd[row] = pd
+  table.access[row] = access
+  table.startHi[row] = Number(start >> 32n)
+  table.startLo[row] = Number(start & 0xffffffffn)
+  table.iovaHi[row] = Number(iova >> 32n)
+  table.iovaLo[row] = Number(iova & 0xffffffffn)
+  table.length[row] = length
+  table.space[row] = takeSpace(table, space)
+  return row
+}
+
+/** Takes a region away: its key names nothing any more. */
+export const removeRegion = (table: MemoryTable, row: number): void => {
+  const key = table.key[row]
+  if (key === 0) throw new Error(`memory row ${row} is removed, but it is free`)
+  const page = key >>> (8 + PAGE_BITS)
+  table.pages[page]![(key >>> 8) & PAGE_MASK] = 0
+  table.pageUses[page]--
+  dropPage(table, page)
+  const space = table.space[row]
+  if (--table.spaceUses[space] === 0) table.spaces[space] = undefined
+  table.key[row] = 0
+  table.live--
+  table.freeRows.push(row)
+}
+
+/** The row of a live key, -1 if it is none. */
+export const findKey = (table: MemoryTable, key: number): number => {
+  const row = rowAt(table, key >>> 8)
+  return row >= 0 && table.key[row] === key >>> 0 ? row : -1
+}
+
+/**
+ * The row for `key` if it belongs to protection domain `pd`, grants every right in `access` and contains `length` bytes from address
+ * hi:lo on; -1 if not. `length` is an exact Number. For every access of the data path.
+ */
+export const resolve = (
+  table: MemoryTable,
+  pd: number,
+  key: number,
+  hi: number,
+  lo: number,
+  length: number,
+  access: number,
+): number => {
+  const row = findKey(table, key)
+  if (row < 0 || table.pd[row] !== pd || (table.access[row] & access) !== access) return -1
+  // The offset of hi:lo in the region as a Number: inexact only where it is far beyond any length.
+  const offset = ((hi >>> 0) - table.iovaHi[row]) * TWO32 + ((lo >>> 0) - table.iovaLo[row])
+  return offset >= 0 && offset + length <= table.length[row] ? row : -1
+}
+
+/** The high and the low half of where byte hi:lo of a region lies in its address space: `startOf…` of rows that were resolved. */
+export const placeLo = (table: MemoryTable, row: number, lo: number): number =>
+  (lo - table.iovaLo[row] + table.startLo[row]) >>> 0
+
+export const placeHi = (table: MemoryTable, row: number, hi: number, lo: number): number => {
+  const low = (lo >>> 0) - table.iovaLo[row] + table.startLo[row]
+  return (hi - table.iovaHi[row] + table.startHi[row] + Math.floor(low / TWO32)) >>> 0
+}

@@ -1,0 +1,273 @@
+/*
+ * The records of the subsystem: core, device, context, object, fd object, and what a caller brings (design.md section 4).
+ *
+ * An object holds what every object needs and no more (R15): its class, name, parents and use count; what its type needs is `state`,
+ * which belongs to the handlers of its class. These are plain records: the functions that keep them right are in the files
+ * beside this one, and only those write to them. No packet, socket or process is known here.
+ */
+import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device.ts'
+import type { PortAttributes } from '../spec/classes/port.ts'
+import type { AnyValue, Attributes, Method, ObjectClass, RecordOf } from '../spec/schema.ts'
+import type { CallerView, Schema } from '../uapi/call.ts'
+import type { AddressSpace } from './address-space.ts'
+import type { DriverClass } from './driver.ts'
+import type { GidTable } from './gids.ts'
+import type { HandleTable } from './handles.ts'
+import type { MemoryTable } from './memory.ts'
+
+/** Values as handlers see them: references are objects. */
+export type HandlerValues = { [attribute: string]: AnyValue | CoreObject | undefined }
+
+// ---- objects ----
+
+/** MAKING and GOING last only while a create or destroy that waits is under way; such an object is busy for everybody else. */
+export const Life = { MAKING: 0, LIVE: 1, GOING: 2, GONE: 3 } as const
+export type Life = (typeof Life)[keyof typeof Life]
+
+export interface CoreObject<S = unknown> {
+  /** Unique in this core and never given out again; order of creation. `MemoryTable` knows protection domains by it. */
+  readonly id: number
+  readonly class: ObjectClass
+  /** Undefined for the objects that a device has by itself: device, interface, port. */
+  readonly context: Context | undefined
+  /** Handle in its context; number of the fd object; port number; 0 for device and interface. */
+  handle: number
+  life: Life
+  /** Objects and running calls that need this one: as long as there are any, destroy answers EBUSY. */
+  uses: number
+  /** What this object needs: every entry counts as one use there. */
+  parents: readonly CoreObject[]
+  /** What the handlers of its class keep; set by the create handler. */
+  state: S
+  /** Who is told about its completions and events; undefined for a class without any (events.ts). */
+  events: Affiliation | undefined
+}
+
+/** An object that its client knows by a descriptor (R37). It lives as long as the descriptor is open or objects use it. */
+export interface FdObject<S = unknown> extends CoreObject<S> {
+  readonly context: Context
+  readonly sink: EventSink
+  /** The descriptor is closed, or the context is: nothing is posted any more. */
+  closed: boolean
+}
+
+// ---- events ----
+
+/** Bytes to be read from an event descriptor, and the element that they are about. Never changed, may be kept and compared. */
+export interface EventRecord {
+  readonly element: Affiliation
+  /** Exactly as Linux: 8 bytes {u64 user handle} for a completion, 16 bytes {u64 element, u32 type, u32 0} for an async event. */
+  readonly bytes: Uint8Array
+  /** Type of the async event (ibv_event_type), -1 for a completion event. */
+  readonly type: number
+}
+
+/** Where the events of one fd object go; a carrier puts its own in with `attachSink` (a socket), before that a queue keeps them. */
+export interface EventSink {
+  post(event: EventRecord): void
+  /** Takes back the events of `element` that the client has not read, and returns how many these were. */
+  withdraw(element: Affiliation): number
+  /** Nothing more will come: once the client has read what is there, its reads answer EIO (hang up). */
+  end(): void
+}
+
+/** One object as a source of events: whom it tells, whether it is armed, and how many events were sent. */
+export interface Affiliation {
+  /** The u64 that names the element in event records. */
+  readonly userHandle: bigint
+  readonly channel: FdObject | undefined
+  readonly asyncFd: FdObject | undefined
+  /** 0 not armed, 1 for a solicited or failed completion, 2 for the next completion. */
+  armed: 0 | 1 | 2
+  /** Events posted and not withdrawn. Once the object goes: those that the client has read. */
+  completions: number
+  asyncs: number
+  /** The one completion record of this element, made when the first is posted. */
+  record: EventRecord | undefined
+}
+
+// ---- callers ----
+
+/** The process that makes a call, as its carrier shows it. */
+export interface Caller {
+  /** The memory that this process's registrations mean. One and the same record for one process. */
+  readonly memory: AddressSpace
+  /** Bytes of the caller's memory. Throws CallError EFAULT. */
+  copyIn(address: bigint, length: number): Uint8Array
+  /** Writes to the caller's memory. Throws CallError EFAULT. */
+  copyOut(address: bigint, bytes: Uint8Array): void
+  /** Core's number of the fd object behind one of the caller's descriptors; undefined if it is something else. */
+  descriptor(fd: number): number | undefined
+}
+
+/** What a handler is told about its call beside object and arguments. */
+export interface CallContext {
+  readonly context: Context
+  readonly device: Device
+  /** In destruction by core itself (`why` other than 'call') nobody: memory that faults, no descriptors. */
+  readonly caller: Caller
+  /**
+   * Why it runs: somebody called; the answer of a create could not be delivered; the context closes; the device goes. In all but the
+   * first a destroy cannot refuse and must not wait.
+   */
+  readonly why: 'call' | 'undo' | 'close' | 'remove'
+  readonly entry: Entry
+  /** Fd objects that the handler made in this call (`createDescriptor`); discarded if it fails. */
+  descriptors: FdObject[] | undefined
+}
+
+// ---- dispatch tables ----
+
+export type AnyResult = HandlerValues | undefined
+export type AnyHandler = (
+  call: CallContext,
+  object: CoreObject,
+  args: HandlerValues,
+  core: AnyHandler,
+) => AnyResult | Promise<AnyResult>
+
+/** An attribute that names an object. */
+export interface ReferenceAttribute {
+  readonly name: string
+  readonly class: string
+  readonly fd: boolean
+  readonly optional: boolean
+}
+
+/** One method of one class of a device. */
+export interface Entry {
+  readonly class: ObjectClass
+  readonly name: string
+  /** With the driver's attributes. */
+  readonly method: Method<Attributes, Attributes>
+  /** What a call runs: the handler, with hooks around it only if there are any. */
+  readonly run: AnyHandler
+  readonly handler: AnyHandler
+  /** Core's own version, which an override is given; answers EOPNOTSUPP if there is none. */
+  readonly core: AnyHandler
+  /** `open` makes the context usable (device.open); before it no other method runs. */
+  readonly kind: 'open' | 'create' | 'destroy' | 'other'
+  readonly references: readonly ReferenceAttribute[]
+  readonly returned: readonly ReferenceAttribute[]
+}
+
+export type Block = readonly (Entry | undefined)[]
+export interface ClassTable {
+  readonly class: ObjectClass
+  /** Eight, each as long as its highest method; undefined if it has none. */
+  readonly blocks: readonly (Block | undefined)[]
+}
+export type Bank = readonly (ClassTable | undefined)[]
+export interface DispatchTable {
+  /** Classes 0 … 0x7fff by id. */
+  readonly common: Bank
+  /** Classes 0x8000 … 0xffff by id − 0x8000. */
+  readonly private: Bank
+  readonly byName: ReadonlyMap<string, ClassTable>
+}
+
+// ---- hooks (R24) ----
+
+export interface Hook {
+  /** Class and method names; absent: every one. */
+  readonly class?: string
+  readonly method?: string
+  /** Runs after the lookup and before the handler; a CallError that it throws refuses the call. */
+  pre?(call: CallContext, object: CoreObject, args: HandlerValues): void
+  /** Runs when the call has ended, with its results or with what it threw. */
+  post?(call: CallContext, object: CoreObject, args: HandlerValues, out: AnyResult, error: unknown): void
+}
+
+// ---- devices and contexts ----
+
+export interface Port {
+  /** 1 …; the `state` of the object is the Port itself. */
+  readonly number: number
+  readonly gids: GidTable
+  /** What port.query answers; the driver's to change (state). */
+  readonly attributes: RecordOf<typeof PortAttributes>
+  readonly object: CoreObject
+}
+
+export interface Device<D = unknown> {
+  readonly core: Core
+  readonly name: string
+  readonly driver: Driver<D>
+  /** The driver's. */
+  readonly state: D
+  /** What a codec needs: this device's classes with its driver's attributes. */
+  readonly schema: Schema
+  readonly ports: readonly Port[]
+  readonly memory: MemoryTable
+  /** What device.query answers. */
+  readonly attributes: RecordOf<typeof DeviceAttributes>
+  readonly extended: RecordOf<typeof ExtendedDeviceAttributes>
+  readonly numCompVectors: number
+  readonly limits: Readonly<Record<string, number>>
+  /** Live objects per class. */
+  readonly counts: Record<string, number>
+  readonly contexts: Set<Context>
+  readonly hooks: Hook[]
+  /** The device's own object and `interface`'s, by class name. */
+  readonly fixed: ReadonlyMap<string, CoreObject>
+  /** The table without hooks, shared with devices that have an equal one. */
+  readonly shared: DispatchTable
+  table: DispatchTable
+  /** False as soon as removal has begun: calls answer EIO. */
+  alive: boolean
+}
+
+export interface Driver<D = unknown> {
+  readonly name: string
+  /** Numeric driver id of Linux (RDMA_DRIVER_RXE = 14), which the ioctl dialect checks. */
+  readonly id: number
+  /** The classes this driver has; one listed without methods is core's own, an unlisted one is absent (R19). */
+  readonly classes: readonly DriverClass[]
+  /** A context was closed and all of its objects are destroyed. */
+  closed?(context: Context<unknown, D>): void
+  /** The device was removed and all of its objects are destroyed. */
+  removed?(device: Device<D>): void
+}
+
+/** A client's use of a device: handles, fd objects, lifetime. One per open device file in Linux' terms. */
+export interface Context<S = unknown, D = unknown> {
+  readonly id: number
+  readonly device: Device<D>
+  readonly handles: HandleTable<CoreObject>
+  readonly descriptors: Set<FdObject>
+  /** The driver's; it may set it when it first needs it. */
+  state: S
+  /** Whether the client has made the opening call (device.open, Linux: GET_CONTEXT); before it every other call is EINVAL. */
+  opened: boolean
+  closed: boolean
+  /** Where affiliated async events go by default: the first async fd that was made. */
+  asyncFd: FdObject | undefined
+  /** Aborted when the context closes or the device goes; made when a handler first asks (`signalOf`). */
+  abort: AbortController | undefined
+  /** What codecs see of this context and each of its callers. */
+  readonly views: WeakMap<Caller, CallerView>
+}
+
+export interface Core {
+  readonly devices: Map<string, Device>
+  readonly descriptors: Map<number, FdObject>
+  /** Core's classes with its handlers, by name. */
+  readonly classes: ReadonlyMap<string, DriverClass>
+  readonly tables: TablePool
+  nextObject: number
+  nextContext: number
+  /** Calls that run handlers which wait. */
+  waiting: number
+  /** Destroy handlers that threw while core destroyed everything of a context; the objects are gone all the same. */
+  faults: number
+  events: number
+}
+
+/** Tables in use, so that equal ones are shared (R20). */
+export interface TablePool {
+  readonly classes: Map<string, { readonly table: ClassTable; uses: number }>
+  readonly devices: Map<string, { readonly table: DispatchTable; readonly classes: readonly string[]; uses: number }>
+  /** Numbers for handlers and declarations, so that keys can be built from identities. */
+  readonly identities: WeakMap<object, number>
+  nextIdentity: number
+}

@@ -1,0 +1,209 @@
+/*
+ * The registry: devices come and go (R19–R24, design.md section 4).
+ *
+ * `register` compiles the driver's table with core's and makes the device known by its name. `unregister` makes every call answer
+ * EIO, tells every async fd that the device is gone (event 8), destroys all objects of all contexts in order, and frees the name. Hooks
+ * are put around the calls of one device; the device's table is rebuilt when one comes or goes, so that none costs nothing.
+ */
+import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device.ts'
+import type { PortAttributes } from '../spec/classes/port.ts'
+import { CallError } from '../spec/errno.ts'
+import type { ObjectClass, RecordOf } from '../spec/schema.ts'
+import { deviceClass, portClass } from './base/device.ts'
+import { mrClass } from './base/mr.ts'
+import { asyncFdClass, compChannelClass, cqClass, pdClass, rcQpClass } from './base/simple.ts'
+import { classTable, compile, createPool, releaseTable, withHooks } from './compile.ts'
+import type { DriverClass } from './driver.ts'
+import { DEVICE_FATAL, raiseDevice } from './events.ts'
+import { createGidTable } from './gids.ts'
+import { createHandles } from './handles.ts'
+import { destroyAll } from './lifetime.ts'
+import { createMemoryTable } from './memory.ts'
+import {
+  type Context,
+  type Core,
+  type CoreObject,
+  type Device,
+  type Driver,
+  type Hook,
+  Life,
+  type Port,
+} from './model.ts'
+
+/** The classes that core knows, with what core does itself. */
+export const coreClasses: readonly DriverClass[] = [
+  deviceClass,
+  portClass,
+  pdClass,
+  cqClass,
+  mrClass,
+  compChannelClass,
+  asyncFdClass,
+  rcQpClass,
+]
+
+/** A subsystem without devices. `classes` beside core's own are for tests of the compile phase. */
+export const createCore = (classes: readonly DriverClass[] = coreClasses): Core => ({
+  devices: new Map(),
+  descriptors: new Map(),
+  classes: new Map(classes.map(line => [line.class.name, line])),
+  tables: createPool(),
+  nextObject: 1,
+  nextContext: 1,
+  waiting: 0,
+  faults: 0,
+  events: 0,
+})
+
+/** What a driver tells about a device. */
+export interface DeviceDescription<D = unknown> {
+  /** Unique among the devices that are registered: letters, digits, `_`, `-`, `.`; at most 63. */
+  readonly name: string
+  readonly driver: Driver<D>
+  readonly state: D
+  readonly attributes: RecordOf<typeof DeviceAttributes>
+  readonly extended: RecordOf<typeof ExtendedDeviceAttributes>
+  /** Port 1, 2, …; each gets an empty GID table of gidTblLen entries. */
+  readonly ports: readonly RecordOf<typeof PortAttributes>[]
+  readonly numCompVectors: number
+  /** Most objects of a class, by class name; what is not named has no limit. */
+  readonly limits?: Readonly<Record<string, number>>
+}
+
+const fixedObject = (core: Core, cls: ObjectClass, handle: number, state: unknown): CoreObject => ({
+  id: core.nextObject++,
+  class: cls,
+  context: undefined,
+  handle,
+  life: Life.LIVE,
+  uses: 0,
+  parents: [],
+  state,
+  events: undefined,
+})
+
+/** Makes a device known. EEXIST for a name that is in use; throws Error for a table or description that cannot be (a driver's mistake). */
+export const register = <D>(core: Core, description: DeviceDescription<D>): Device<D> => {
+  const { name, driver, attributes, ports } = description
+  if (!/^[\w.-]{1,63}$/.test(name))
+    throw new CallError(
+      'EINVAL',
+      `device name ${JSON.stringify(name)}: up to 63 letters, digits, '_', '-' and '.' are allowed`,
+    )
+  if (core.devices.has(name)) throw new CallError('EEXIST', `there is a device ${name} already`)
+  if (attributes.physPortCnt !== ports.length)
+    throw new Error(`device ${name}: physPortCnt is ${attributes.physPortCnt}, but ${ports.length} ports are described`)
+
+  const table = compile(core.tables, core.classes, driver as Driver)
+  const classByName = (className: string): ObjectClass | undefined => device.shared.byName.get(className)?.class
+  const fixed = new Map<string, CoreObject>()
+  for (const { class: cls } of table.byName.values())
+    if (cls.identity === 'fixed' && cls.name !== 'port')
+      fixed.set(cls.name, fixedObject(core, cls, 0, description.state))
+  const portCls = table.byName.get('port')?.class
+
+  const device: Device<D> = {
+    core,
+    name,
+    driver,
+    state: description.state,
+    schema: {
+      driverId: driver.id,
+      classById: id => classTable(device.shared, id)?.class,
+      className: classByName,
+    },
+    ports:
+      portCls === undefined
+        ? []
+        : ports.map((portAttributes, i): Port => {
+            const port: Port = {
+              number: i + 1,
+              gids: createGidTable(i + 1, portAttributes.gidTblLen),
+              attributes: portAttributes,
+              object: fixedObject(core, portCls, i + 1, undefined),
+            }
+            port.object.state = port
+            return port
+          }),
+    memory: createMemoryTable(),
+    attributes,
+    extended: description.extended,
+    numCompVectors: description.numCompVectors,
+    limits: description.limits ?? {},
+    counts: {},
+    contexts: new Set(),
+    hooks: [],
+    fixed,
+    shared: table,
+    table,
+    alive: true,
+  }
+  core.devices.set(name, device as Device)
+  return device
+}
+
+/** Takes a device away, whatever its clients are doing. Once this returns its objects are gone and its name is free. */
+export const unregister = (device: Device): void => {
+  const { core } = device
+  if (!device.alive) throw new Error(`device ${device.name} is removed already`)
+  device.alive = false
+  core.devices.delete(device.name)
+  raiseDevice(device, DEVICE_FATAL)
+  // Newest first: what came last may use what was there before.
+  for (const context of [...device.contexts].reverse()) endContext(context, 'remove')
+  device.driver.removed?.(device)
+  releaseTable(core.tables, device.shared)
+}
+
+/** Opens the device for a client. The opening call (device.open) comes later, by a dialect; `opened` says it is made already. */
+export const openContext = <D>(device: Device<D>, options: { opened?: boolean } = {}): Context<unknown, D> => {
+  if (!device.alive) throw new CallError('EIO', `device ${device.name} was removed`)
+  const { core } = device
+  const context: Context<unknown, D> = {
+    id: core.nextContext++,
+    device,
+    handles: createHandles(),
+    descriptors: new Set(),
+    state: undefined,
+    opened: options.opened ?? false,
+    closed: false,
+    asyncFd: undefined,
+    abort: undefined,
+    views: new WeakMap(),
+  }
+  device.contexts.add(context as Context)
+  return context
+}
+
+const endContext = (context: Context, why: 'close' | 'remove'): void => {
+  const { device } = context
+  context.closed = true
+  context.abort?.abort()
+  destroyAll(context, why)
+  device.contexts.delete(context)
+  device.driver.closed?.(context)
+}
+
+/** The last descriptor of a context was closed: everything it has is destroyed. Never fails; again, or after the device went, does nothing. */
+export const closeContext = (context: Context): void => {
+  if (!context.closed) endContext(context, 'close')
+}
+
+/** A signal that aborts when the client of a call dies or the device goes: for handlers that wait. */
+export const signalOf = (context: Context): AbortSignal => {
+  context.abort ??= new AbortController()
+  if (context.closed) context.abort.abort()
+  return context.abort.signal
+}
+
+/** Puts a hook around a device's calls; the function returned takes it away again. */
+export const addHook = (device: Device, hook: Hook): (() => void) => {
+  device.hooks.push(hook)
+  device.table = withHooks(device.shared, device.hooks)
+  return () => {
+    const at = device.hooks.indexOf(hook)
+    if (at < 0) return
+    device.hooks.splice(at, 1)
+    device.table = withHooks(device.shared, device.hooks)
+  }
+}

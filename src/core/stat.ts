@@ -1,0 +1,54 @@
+/*
+ * Counts of everything that lives (for `userdma stat`, and for tests that nothing is left behind).
+ */
+import type { Core } from './model.ts'
+
+export interface DeviceCounts {
+  readonly contexts: number
+  /** Live objects by class; a class without any is left out. */
+  readonly objects: Readonly<Record<string, number>>
+  readonly regions: number
+  readonly hooks: number
+}
+
+export interface CoreCounts {
+  readonly devices: Readonly<Record<string, DeviceCounts>>
+  readonly contexts: number
+  readonly objects: number
+  readonly descriptors: number
+  /** Calls whose handlers wait. */
+  readonly waiting: number
+  /** Events posted since the start. */
+  readonly events: number
+  /** Destroy handlers that failed in a destruction by core, since the start. */
+  readonly faults: number
+  /** Dispatch tables in use: of classes, and of devices. */
+  readonly tables: { readonly classes: number; readonly devices: number }
+}
+
+export const stat = (core: Core): CoreCounts => {
+  const devices: Record<string, DeviceCounts> = {}
+  let contexts = 0
+  let objects = 0
+  for (const device of core.devices.values()) {
+    const counts = Object.fromEntries(Object.entries(device.counts).filter(([, live]) => live > 0))
+    devices[device.name] = {
+      contexts: device.contexts.size,
+      objects: counts,
+      regions: device.memory.live,
+      hooks: device.hooks.length,
+    }
+    contexts += device.contexts.size
+    for (const live of Object.values(counts)) objects += live
+  }
+  return {
+    devices,
+    contexts,
+    objects,
+    descriptors: core.descriptors.size,
+    waiting: core.waiting,
+    events: core.events,
+    faults: core.faults,
+    tables: { classes: core.tables.classes.size, devices: core.tables.devices.size },
+  }
+}

@@ -1,0 +1,154 @@
+/*
+ * The daemon, put together: devices on a memory link, the socket at which processes connect, the tree that they read, the loop that
+ * moves packets (design.md sections 1 and 6). `userdma daemon` runs it; so does whoever wants one in his own process.
+ */
+import { existsSync, mkdirSync, rmSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
+import { createCore, unregister } from '../core/registry.ts'
+import { createRxeDevice } from '../drivers/rxe/device.ts'
+import { nowMicroseconds } from '../host/clock.ts'
+import { EADDRINUSE, SystemError } from '../host/errno.ts'
+import { createRingPool } from '../host/mapping.ts'
+import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memfd.ts'
+import { watch } from '../host/poll.ts'
+import { accept, close, listen } from '../host/sockets.ts'
+import { ParkedPage } from '../spec/session.ts'
+import type { DaemonConfig } from '../uapi/tool.ts'
+import { createContexts } from './contexts.ts'
+import { checkDevices, identityOf } from './device-spec.ts'
+import { createEventSockets } from './event-sockets.ts'
+import { createLoop } from './loop.ts'
+import { createNetwork } from './network.ts'
+import { createSession, type Session } from './session.ts'
+import type { DaemonState } from './state.ts'
+import { createTraceHub } from './trace-hub.ts'
+import { removeTree, writeTree } from './tree.ts'
+
+export interface DaemonOptions {
+  /** Path of the socket. */
+  readonly socket: string
+  readonly config: DaemonConfig
+  /** Ends once the last session that was connected has gone. */
+  readonly endWithLastClient: boolean
+}
+
+export interface Daemon {
+  readonly socket: string
+  readonly ended: Promise<void>
+  close(): Promise<void>
+}
+
+/** sun_path without its NUL. */
+const LONGEST_PATH = 107
+/** The tree's path must fit the session protocol's field. */
+const LONGEST_ROOT = 239
+
+const listenAt = (socket: string): number => {
+  if (Buffer.byteLength(socket) > LONGEST_PATH)
+    throw new Error(`socket path ${socket} has ${Buffer.byteLength(socket)} bytes; the system takes ${LONGEST_PATH}`)
+  if (!existsSync(dirname(socket))) throw new Error(`socket ${socket}: folder ${dirname(socket)} does not exist`)
+  try {
+    // Root serves everybody who can reach the socket; its folder says who that is.
+    return listen(socket, { mode: process.getuid?.() === 0 ? 0o666 : 0o600 })
+  } catch (error) {
+    if (error instanceof SystemError && error.errno === EADDRINUSE)
+      throw new Error(`socket ${socket} is in use by a running daemon; stop it, or choose another path with --socket`)
+    throw error
+  }
+}
+
+/** A page that only we can write: mapped first, sealed then. */
+const createParkedPage = (): { fd: number; words: Int32Array } => {
+  const fd = createMemfd('userdma-parked', ParkedPage.bytes)
+  addSeals(fd, SEAL_SHRINK | SEAL_GROW)
+  const { i32 } = createRingPool().map(fd, 0, ParkedPage.bytes)
+  addSeals(fd, SEAL_FUTURE_WRITE | SEAL_SEAL)
+  return { fd, words: i32 }
+}
+
+/** Starts a daemon; it serves when the promise resolves. Throws an Error with a sentence for people. */
+export const startDaemon = async ({ socket: path, config, endWithLastClient }: DaemonOptions): Promise<Daemon> => {
+  checkDevices(config.devices)
+  const socket = resolve(path)
+  const root = `${socket}.tree`
+  if (Buffer.byteLength(root) > LONGEST_ROOT) throw new Error(`socket path ${socket} is too long`)
+  const network = createNetwork(config.fault)
+  const listening = listenAt(socket)
+
+  const core = createCore()
+  const devices = config.devices.map(spec =>
+    createRxeDevice(core, {
+      name: spec.name,
+      identity: identityOf(spec),
+      port: network.attach(spec.name),
+      now: nowMicroseconds,
+    }),
+  )
+  const parked = createParkedPage()
+  const loop = createLoop(parked.words, devices)
+  const pool = createRingPool()
+  const sessions = new Set<Session>()
+  const rung = (): void => {
+    daemon.turn++
+    loop.kick()
+  }
+  const daemon: DaemonState = {
+    config,
+    core,
+    network,
+    pool,
+    loop,
+    contexts: createContexts(pool, rung),
+    events: createEventSockets(core, () => daemon.calling),
+    trace: createTraceHub(nowMicroseconds),
+    root,
+    parkedFd: parked.fd,
+    devices,
+    sessions: () => sessions.size,
+    turn: 0,
+    calling: undefined,
+  }
+  mkdirSync(root, { recursive: true })
+  writeTree(
+    root,
+    devices.map(({ device, state: { identity } }, node) => ({ name: device.name, node, ...identity })),
+  )
+
+  let finish = (): void => {}
+  const ended = new Promise<void>(done => {
+    finish = done
+  })
+  let closed = false
+  const end = (): void => {
+    if (closed) return
+    closed = true
+    listener.stop()
+    close(listening)
+    for (const session of [...sessions]) session.close()
+    daemon.contexts.closeAll()
+    for (const { device } of devices) unregister(device)
+    loop.stop()
+    removeTree(root)
+    rmSync(socket, { force: true })
+    finish()
+  }
+
+  const listener = watch(listening, { readable: true }, () => {
+    for (let fd = accept(listening); fd >= 0; fd = accept(listening)) {
+      const session = createSession(daemon, fd, () => {
+        if (session) sessions.delete(session)
+        if (endWithLastClient && sessions.size === 0) setImmediate(() => sessions.size === 0 && end())
+      })
+      if (session) sessions.add(session)
+    }
+  })
+
+  return {
+    socket,
+    ended,
+    async close() {
+      end()
+      await ended
+    },
+  }
+}

@@ -1,0 +1,106 @@
+/*
+ * Devices as people name them, NAME@ADDRESS, and what this machine knows about the address.
+ *
+ * A name begins with `rxe`: libibverbs finds the provider of a device that is announced by sysfs by its name (abi/uverbs-facts section 2).
+ */
+import { readFileSync } from 'node:fs'
+import { isIPv4, isIPv6 } from 'node:net'
+import { networkInterfaces } from 'node:os'
+import { type Identity, identify } from '../drivers/rxe/identity.ts'
+import type { DeviceSpec } from '../uapi/tool.ts'
+
+export const defaultDevice: DeviceSpec = { name: 'rxe0', address: '127.0.0.1' }
+
+/** Longest device name of Linux (IB_DEVICE_NAME_MAX) without its NUL. */
+const LONGEST_NAME = 63
+
+/** 16 bytes of an address as text; IPv4 as ::ffff:a.b.c.d. Undefined if it is no address. */
+export const parseAddress = (text: string): Uint8Array | undefined => {
+  const bytes = new Uint8Array(16)
+  if (isIPv4(text)) {
+    bytes.set([0xff, 0xff, ...text.split('.').map(Number)], 10)
+    return bytes
+  }
+  if (!isIPv6(text) || text.includes('%')) return undefined
+  // A dotted tail is two groups; "::" stands for as many zero groups as are missing.
+  const plain = text.replace(/(\d+)\.(\d+)\.(\d+)\.(\d+)$/, (_, a, b, c, d) =>
+    [Number(a) * 256 + Number(b), Number(c) * 256 + Number(d)].map(group => group.toString(16)).join(':'),
+  )
+  const [head, tail] = plain.split('::').map(part => (part === '' ? [] : part.split(':')))
+  const groups = tail === undefined ? head : [...head, ...new Array(8 - head.length - tail.length).fill('0'), ...tail]
+  groups.forEach((group, i) => {
+    const value = Number.parseInt(group, 16)
+    bytes[2 * i] = value >> 8
+    bytes[2 * i + 1] = value & 0xff
+  })
+  return bytes
+}
+
+const unusable = (address: Uint8Array): string | undefined => {
+  const isV4 = address.subarray(0, 10).every(b => b === 0) && address[10] === 0xff && address[11] === 0xff
+  if (isV4 && address[12] >= 224) return 'is a multicast or reserved address'
+  if (!isV4 && address[0] === 0xff) return 'is a multicast address'
+  if (address.subarray(isV4 ? 12 : 0).every(b => b === 0)) return 'is the unspecified address'
+  return undefined
+}
+
+/** Parses NAME@ADDRESS. Throws an Error with a sentence for people. */
+export const parseDevice = (text: string): DeviceSpec => {
+  const at = text.indexOf('@')
+  const name = at < 0 ? text : text.slice(0, at)
+  if (!/^rxe[A-Za-z0-9._-]*$/.test(name) || name.length > LONGEST_NAME)
+    throw new Error(
+      `device name "${name}": a name begins with "rxe" (libibverbs finds the device's provider by it), has letters, digits, ".", "_", "-", and at most ${LONGEST_NAME} characters`,
+    )
+  if (at < 0)
+    throw new Error(`device "${text}": the address is missing; write it as NAME@ADDRESS, for example rxe0@127.0.0.1`)
+  const address = text.slice(at + 1)
+  const bytes = parseAddress(address)
+  if (!bytes) throw new Error(`device "${text}": "${address}" is not an IPv4 or IPv6 address`)
+  const why = unusable(bytes)
+  if (why) throw new Error(`device "${text}": ${address} ${why}; a device needs an address of its own`)
+  return { name, address }
+}
+
+/** Checks a whole list: names and addresses are used once. Throws as parseDevice. */
+export const checkDevices = (devices: readonly DeviceSpec[]): void => {
+  const names = new Set<string>()
+  const addresses = new Map<string, string>()
+  for (const { name, address } of devices) {
+    const key = String(parseAddress(address))
+    if (names.has(name)) throw new Error(`device name "${name}" is given twice`)
+    const other = addresses.get(key)
+    if (other !== undefined)
+      throw new Error(`devices ${other} and ${name} have the same address ${address}; each needs its own`)
+    names.add(name)
+    addresses.set(key, name)
+  }
+}
+
+const LOOPBACK = 'lo'
+
+/** As Linux numbers interfaces; 0 if there is none of this name. */
+const interfaceIndex = (name: string): number => {
+  try {
+    return Number(readFileSync(`/sys/class/net/${name}/ifindex`, 'utf8'))
+  } catch {
+    return 0
+  }
+}
+
+/** Who a device is, from the interface that has its address; one that no interface has gets an identity made from it. */
+export const identityOf = ({ address }: DeviceSpec): Identity => {
+  const bytes = parseAddress(address)
+  if (!bytes) throw new Error(`"${address}" is not an IPv4 or IPv6 address`)
+  const key = String(bytes)
+  for (const [name, addresses = []] of Object.entries(networkInterfaces())) {
+    const own = addresses.find(a => String(parseAddress(a.address.split('%')[0])) === key)
+    if (own)
+      return identify(bytes, {
+        mac: Uint8Array.from(own.mac.split(':'), hex => Number.parseInt(hex, 16)),
+        name,
+        index: interfaceIndex(name),
+      })
+  }
+  return identify(bytes, { name: LOOPBACK, index: interfaceIndex(LOOPBACK) })
+}

@@ -1,0 +1,39 @@
+/*
+ * Event sockets by the inode of the program's end: how a descriptor number of a program is found to be an fd object of core.
+ */
+import { closeDescriptor } from '../core/descriptors.ts'
+import { attachSink } from '../core/events.ts'
+import type { Core, FdObject } from '../core/model.ts'
+import type { ProcessHandle } from '../host/process.ts'
+import { createEventSocket, type EventSocket } from './event-socket.ts'
+
+export interface EventSockets {
+  /** Gives an fd object a socket; the program's end is in `theirs`, to be passed on. */
+  create(fd: FdObject): EventSocket
+  /** Core's number of the fd object behind 'socket:[inode]'. */
+  find(target: string): number | undefined
+  readonly count: number
+}
+
+export const createEventSockets = (core: Core, calling: () => ProcessHandle | undefined): EventSockets => {
+  const numbers = new Map<string, number>()
+  return {
+    create(fd) {
+      const socket = createEventSocket(calling, () => {
+        closeDescriptor(core, fd.handle)
+        drop()
+      })
+      const drop = (): void => {
+        numbers.delete(socket.target)
+        socket.close()
+      }
+      numbers.set(socket.target, fd.handle)
+      attachSink(fd, socket)
+      return socket
+    },
+    find: target => numbers.get(target),
+    get count() {
+      return numbers.size
+    },
+  }
+}

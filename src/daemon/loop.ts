@@ -1,0 +1,108 @@
+/*
+ * The daemon's one loop over all queues: who looks at them, when, and when it may sleep (design.md sections 6 and 7).
+ *
+ * While there is something to do the loop polls its devices, and programs ring no doorbells. When there is nothing it lingers for a moment, giving up
+ * the processor between looks, since the programs that would produce work need it. Then it parks: it says so in the parked page, looks at all queues once more, and
+ * only if that finds nothing goes back to the event loop, where a doorbell, a call or a timer wakes it. A busy loop lets the event loop run in between, so that
+ * calls are answered.
+ */
+import { nowMicroseconds } from '../host/clock.ts'
+import { setWord } from '../host/fence.ts'
+import { yieldProcessor } from '../host/yield.ts'
+import { ParkedPage } from '../spec/session.ts'
+
+/** What the loop drives. Times in microseconds of host/clock.ts. */
+export interface Pollable {
+  /** Does what can be done now; true if that was anything. */
+  poll(now: number): boolean
+  /** When `poll` must be called next even if nothing happens; Infinity for never. */
+  nextTimeout(): number
+}
+
+export interface Loop {
+  /** Something may have happened: look now. Does nothing when called from within the loop. */
+  kick(): void
+  stop(): void
+}
+
+/** Longest time without the event loop, and how long to look for more work before parking. Microseconds. */
+const SLICE = 200
+const LINGER = 20
+/** Longest timer of Node, milliseconds. */
+const LONGEST_TIMER = 2 ** 31 - 1
+
+export const createLoop = (parked: Int32Array, devices: readonly Pollable[]): Loop => {
+  let running = false
+  let stopped = false
+  let immediate: NodeJS.Immediate | undefined
+  let timer: NodeJS.Timeout | undefined
+  let timerDue = Infinity
+
+  const pollAll = (): boolean => {
+    const now = nowMicroseconds()
+    let progress = false
+    for (const device of devices) progress = device.poll(now) || progress
+    return progress
+  }
+
+  /** Polls until there is nothing to do; false if the slice is over before that. */
+  const drain = (): boolean => {
+    const start = nowMicroseconds()
+    let last = Number.NEGATIVE_INFINITY
+    for (;;) {
+      const progress = pollAll()
+      const now = nowMicroseconds()
+      if (progress) last = now
+      else if (now - last >= LINGER) return true
+      else yieldProcessor()
+      if (now - start >= SLICE && progress) return false
+    }
+  }
+
+  const armTimer = (): void => {
+    let due = Infinity
+    for (const device of devices) due = Math.min(due, device.nextTimeout())
+    if (due >= timerDue) return
+    clearTimeout(timer)
+    timerDue = due
+    const wait = Math.ceil((due - nowMicroseconds()) / 1000)
+    timer = setTimeout(onTimer, Math.min(Math.max(wait, 1), LONGEST_TIMER))
+  }
+  const onTimer = (): void => {
+    timerDue = Infinity
+    kick()
+  }
+
+  const kick = (): void => {
+    if (running || stopped) return
+    running = true
+    setWord(parked, ParkedPage.PARKED, 0)
+    for (;;) {
+      if (!drain()) {
+        // Not parked: nobody rings, so come back by ourselves.
+        immediate ??= setImmediate(() => {
+          immediate = undefined
+          kick()
+        })
+        break
+      }
+      setWord(parked, ParkedPage.PARKED, 1)
+      if (!pollAll()) {
+        armTimer()
+        break
+      }
+      setWord(parked, ParkedPage.PARKED, 0)
+    }
+    running = false
+  }
+
+  setWord(parked, ParkedPage.PARKED, 1)
+  return {
+    kick,
+    stop() {
+      stopped = true
+      clearTimeout(timer)
+      if (immediate) clearImmediate(immediate)
+    },
+  }
+}

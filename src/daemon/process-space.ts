@@ -1,0 +1,130 @@
+/*
+ * The memory of a connected process as core's AddressSpace, and as what dialects read and write (design.md section 6).
+ *
+ * The kernel checks page protection and our right to look at every move. That the pid still means the process that connected, running the same program, is
+ * asked once per turn of the daemon's loop. Registration asks /proc/PID/maps whether the pages exist and permit the access.
+ */
+import { readFileSync } from 'node:fs'
+import type { AddressSpace } from '../core/address-space.ts'
+import { type Arena, mapArena } from '../host/mapping.ts'
+import { isSame, type ProcessHandle, readAt, readv, writeAt, writev } from '../host/process.ts'
+import { CallError, Errno } from '../spec/errno.ts'
+
+/** One word for operations on 8 bytes, and room for structs that calls point to. */
+const SCRATCH_BYTES = 1 << 20
+let scratchArena: Arena | undefined
+const scratch = (): Arena => {
+  scratchArena ??= mapArena(SCRATCH_BYTES)
+  return scratchArena
+}
+
+const TWO_32 = 2 ** 32
+/** Addresses of user space are below this on every 64-bit Linux. */
+const USER_END = 2 ** 56
+
+export interface ProcessSpace extends AddressSpace {
+  copyIn(address: bigint, length: number): Uint8Array
+  copyOut(address: bigint, bytes: Uint8Array): void
+  /** The process is gone, and its handle about to be closed: from now on everything faults. */
+  close(): void
+}
+
+const faulted = (address: bigint, length: number): CallError =>
+  new CallError(
+    'EFAULT',
+    `${length} bytes at address 0x${address.toString(16)} are not accessible memory of the caller`,
+  )
+
+/** Ranges of a maps file as [start, end, permissions], ascending. */
+const mappedRanges = (pid: number): [start: number, end: number, permissions: string][] =>
+  readFileSync(`/proc/${pid}/maps`, 'latin1')
+    .split('\n')
+    .filter(line => line !== '')
+    .map(line => {
+      const dash = line.indexOf('-')
+      const space = line.indexOf(' ')
+      return [
+        Number.parseInt(line.slice(0, dash), 16),
+        Number.parseInt(line.slice(dash + 1, space), 16),
+        line.slice(space + 1, space + 5),
+      ]
+    })
+
+/** `turn` counts the daemon's turns: whether the process is still the same is asked once in each. */
+export const createProcessSpace = (handle: ProcessHandle, turn: () => number): ProcessSpace => {
+  let checked = -1
+  let same = true
+  let closed = false
+  const alive = (): boolean => {
+    if (closed) return false
+    if (checked !== turn()) {
+      checked = turn()
+      same = isSame(handle)
+    }
+    return same
+  }
+  const done = (moved: number, total: number): number => (moved === total ? 0 : Errno.EFAULT)
+
+  const space: ProcessSpace = {
+    check(hi, lo, length, writable) {
+      if (length === 0) return true
+      const start = hi * TWO_32 + lo
+      if (!alive() || start + length > USER_END) return false
+      let reached = start
+      try {
+        for (const [from, to, permissions] of mappedRanges(handle.pid)) {
+          if (to <= reached) continue
+          if (from > reached || permissions[0] !== 'r' || (writable && permissions[1] !== 'w')) return false
+          reached = to
+          if (reached >= start + length) return true
+        }
+      } catch {
+        return false
+      }
+      return false
+    },
+    read: (hi, lo, to, at, chunk, stride, total) =>
+      alive() ? done(readv(handle, hi, lo, to, at, chunk, stride, total), total) : Errno.EFAULT,
+    write: (hi, lo, from, at, chunk, stride, total) =>
+      alive() ? done(writev(handle, hi, lo, from, at, chunk, stride, total), total) : Errno.EFAULT,
+    compareSwap(hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
+      const word = scratch()
+      const error = space.read(hi, lo, word, 0, 8, 8, 8)
+      if (error !== 0) return error
+      original[0] = word.u32[0]
+      original[1] = word.u32[1]
+      if (original[0] !== compareLo >>> 0 || original[1] !== compareHi >>> 0) return 0
+      word.u32[0] = swapLo
+      word.u32[1] = swapHi
+      return space.write(hi, lo, word, 0, 8, 8, 8)
+    },
+    fetchAdd(hi, lo, addHi, addLo, original) {
+      const word = scratch()
+      const error = space.read(hi, lo, word, 0, 8, 8, 8)
+      if (error !== 0) return error
+      original[0] = word.u32[0]
+      original[1] = word.u32[1]
+      const low = original[0] + (addLo >>> 0)
+      word.u32[0] = low
+      word.u32[1] = original[1] + addHi + (low >= TWO_32 ? 1 : 0)
+      return space.write(hi, lo, word, 0, 8, 8, 8)
+    },
+    copyIn(address, length) {
+      const local = scratch()
+      if (length > SCRATCH_BYTES || address >= BigInt(USER_END) || !alive()) throw faulted(address, length)
+      if (readAt(handle, Number(address), local, 0, length) !== length) throw faulted(address, length)
+      return local.bytes.slice(0, length)
+    },
+    copyOut(address, bytes) {
+      const local = scratch()
+      if (bytes.length > SCRATCH_BYTES || address >= BigInt(USER_END) || !alive()) throw faulted(address, bytes.length)
+      local.bytes.set(bytes)
+      if (writeAt(handle, Number(address), local, 0, bytes.length) !== bytes.length)
+        throw faulted(address, bytes.length)
+    },
+    close() {
+      closed = true
+    },
+  }
+  return space
+}

@@ -1,0 +1,124 @@
+/*
+ * What the soft device says of itself: the attributes of Linux's rxe (rxe_param.h, as `ibv_devinfo -v` shows them in test/fixtures/abi), so
+ * that programs size their resources as they do there. GUIDs and the active MTU are the device's own.
+ */
+
+import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
+import type { PortAttributes } from '../../spec/classes/port.ts'
+import type { RecordOf } from '../../spec/schema.ts'
+
+/** Limits that creation checks; programs see them in the device attributes. */
+export const Limits = {
+  maxQpWr: 1048576,
+  maxSge: 32,
+  maxInline: 960,
+  maxCqe: 32767,
+  maxRdAtomic: 128,
+  compVectors: 2,
+  gidTable: 1024,
+  maxMsgSize: 0x800000,
+} as const
+
+/** BAD_PKEY_CNTR … MEM_WINDOW_TYPE_2B, as rxe. */
+const CAP_FLAGS = 0x01223c76
+const ATOMIC_HCA = 1
+
+export const deviceAttributes = (guid: Uint8Array): RecordOf<typeof DeviceAttributes> => ({
+  fwVer: 0n,
+  nodeGuid: guid,
+  sysImageGuid: guid,
+  maxMrSize: 0xffff_ffff_ffff_ffffn,
+  pageSizeCap: 0xffff_f000n,
+  vendorId: 0xffffff,
+  vendorPartId: 0,
+  hwVer: 0,
+  maxQp: 1048560,
+  maxQpWr: Limits.maxQpWr,
+  deviceCapFlags: CAP_FLAGS,
+  maxSge: Limits.maxSge,
+  maxSgeRd: Limits.maxSge,
+  maxCq: 1048576,
+  maxCqe: Limits.maxCqe,
+  maxMr: 524287,
+  maxPd: 1048576,
+  maxQpRdAtom: Limits.maxRdAtomic,
+  maxEeRdAtom: 0,
+  maxResRdAtom: 258048,
+  maxQpInitRdAtom: Limits.maxRdAtomic,
+  maxEeInitRdAtom: 0,
+  atomicCap: ATOMIC_HCA,
+  maxEe: 0,
+  maxRdd: 0,
+  maxMw: 524287,
+  maxRawIpv6Qp: 0,
+  maxRawEthyQp: 0,
+  maxMcastGrp: 8192,
+  maxMcastQpAttach: 56,
+  maxTotalMcastQpAttach: 458752,
+  maxAh: 32767,
+  maxFmr: 0,
+  maxMapPerFmr: 0,
+  maxSrq: 917503,
+  maxSrqWr: 1048576,
+  maxSrqSge: 27,
+  maxPkeys: 64,
+  localCaAckDelay: 15,
+  physPortCnt: 1,
+})
+
+export const extendedAttributes = (): RecordOf<typeof ExtendedDeviceAttributes> => ({
+  odpGeneralCaps: 0n,
+  odpRcCaps: 0,
+  odpUcCaps: 0,
+  odpUdCaps: 0,
+  timestampMask: 0n,
+  hcaCoreClock: 0n,
+  deviceCapFlagsEx: BigInt(CAP_FLAGS),
+  rssSupportedQpts: 0,
+  rssMaxRwqIndirectionTables: 0,
+  rssMaxRwqIndirectionTableSize: 0,
+  maxWqTypeRq: 0,
+  rawPacketCaps: 0,
+  tmMaxRndvHdrSize: 0,
+  tmMaxNumTags: 0,
+  tmFlags: 0,
+  tmMaxOps: 0,
+  tmMaxSge: 0,
+  maxCqModerationCount: 0,
+  maxCqModerationPeriod: 0,
+  maxDmSize: 0n,
+  odpXrcCaps: 0,
+})
+
+const IP_BASED_CM = 0x10000
+const MTU_4096 = 5
+const STATE_ACTIVE = 4
+const LINK_UP = 5
+const ETHERNET = 2
+const GRH_REQUIRED = 1
+
+/** `activeMtu`: enumeration 1 (256) … 5 (4096), from the link. */
+export const portAttributes = (activeMtu: number): RecordOf<typeof PortAttributes> => ({
+  portCapFlags: IP_BASED_CM,
+  maxMsgSz: Limits.maxMsgSize,
+  badPkeyCntr: 0,
+  qkeyViolCntr: 0,
+  gidTblLen: Limits.gidTable,
+  pkeyTblLen: 1,
+  lid: 0,
+  smLid: 0,
+  state: STATE_ACTIVE,
+  maxMtu: MTU_4096,
+  activeMtu,
+  lmc: 0,
+  maxVlNum: 1,
+  smSl: 0,
+  subnetTimeout: 0,
+  initTypeReply: 0,
+  activeWidth: 1,
+  activeSpeed: 1,
+  physState: LINK_UP,
+  linkLayer: ETHERNET,
+  flags: GRH_REQUIRED,
+  portCapFlags2: 0,
+})

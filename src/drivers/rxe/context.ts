@@ -1,0 +1,40 @@
+/*
+ * What a context has of this driver: memory for rings that its program can map. The carrier brings it (`Context.state`); a caller in
+ * this process needs no mapping and gets plain memory.
+ */
+import type { Context } from '../../core/model.ts'
+import type { RingMemory, RingPiece } from './rings.ts'
+
+export interface RxeContext {
+  readonly rings: RingMemory
+}
+
+const PAGE = 4096
+
+/** Rings of a caller in this process, one buffer each. Their offsets name nothing. */
+const plainRings = (): RingMemory => ({
+  allocate(bytes) {
+    const length = Math.ceil(bytes / PAGE) * PAGE
+    const buffer = new ArrayBuffer(length)
+    return {
+      offset: 0,
+      length,
+      at: 0,
+      bytes: new Uint8Array(buffer),
+      view: new DataView(buffer),
+      words: new Int32Array(buffer),
+    }
+  },
+  free() {},
+})
+
+export const ringsOf = (context: Context): RingMemory => {
+  context.state ??= { rings: plainRings() } satisfies RxeContext
+  return (context.state as RxeContext).rings
+}
+
+/** struct mminfo: what the provider maps. */
+export const mmapInfo = (piece: RingPiece): { offset: bigint; size: number } => ({
+  offset: BigInt(piece.offset),
+  size: piece.length,
+})

@@ -1,0 +1,93 @@
+/*
+ * Completion queues in rxe's ring layout: the device's side of a ring that a hostile program consumes.
+ *
+ * How many completions are outstanding is counted here. The program's consumer index only lowers the count, and never below nothing, so
+ * a consumer that runs ahead of the producer (Debian's extended CQ calls do) makes no false overflow. A completion that finds the ring full
+ * is lost, as in Linux: the CQ is dead from then on, and its owner is told (CQ_ERR).
+ */
+import { Wc } from '../../spec/drivers/rxe-rings.ts'
+import { Completion } from '../../transport/types.ts'
+import { createRing, elementAt, loadConsumer, type Ring, type RingMemory, storeProducer } from './rings.ts'
+
+export interface CqRing {
+  ring: Ring
+  /** Our own indices. */
+  producer: number
+  consumer: number
+  outstanding: number
+  /** A completion was lost. */
+  overrun: boolean
+}
+
+const WITH_INV = 8
+
+export const createCqRing = (memory: RingMemory, cqe: number): CqRing => ({
+  ring: createRing(memory, cqe, 2 ** Wc.LOG2_ELEMENT),
+  producer: 0,
+  consumer: 0,
+  outstanding: 0,
+  overrun: false,
+})
+
+/** Takes notice of what the program has consumed. */
+const settle = (cq: CqRing): void => {
+  const consumer = loadConsumer(cq.ring)
+  const consumed = (consumer - cq.consumer) & cq.ring.mask
+  cq.outstanding = consumed > cq.outstanding ? 0 : cq.outstanding - consumed
+  cq.consumer = consumer
+}
+
+/** Adds a completion; false if it was lost because the ring is full. */
+export const pushCompletion = (cq: CqRing, words: Uint32Array): boolean => {
+  const { ring } = cq
+  if (cq.outstanding >= ring.mask) {
+    settle(cq)
+    if (cq.outstanding >= ring.mask) {
+      cq.overrun = true
+      return false
+    }
+  }
+  const { view } = ring
+  const at = elementAt(ring, cq.producer)
+  view.setUint32(at + Wc.WR_ID, words[Completion.ID_LO], true)
+  view.setUint32(at + Wc.WR_ID + 4, words[Completion.ID_HI], true)
+  view.setUint32(at + Wc.STATUS, words[Completion.STATUS], true)
+  view.setUint32(at + Wc.OPCODE, words[Completion.OPCODE], true)
+  view.setUint32(at + Wc.VENDOR_ERR, words[Completion.VENDOR], true)
+  view.setUint32(at + Wc.BYTE_LEN, words[Completion.BYTES], true)
+  view.setUint32(at + Wc.IMM, words[Completion.IMM], (words[Completion.FLAGS] & WITH_INV) !== 0)
+  view.setUint32(at + Wc.QP_NUM, words[Completion.QPN], true)
+  view.setUint32(at + Wc.SRC_QP, words[Completion.SRC_QPN], true)
+  view.setUint32(at + Wc.FLAGS, words[Completion.FLAGS], true)
+  // P_Key index and SLID, then SL, path bits and port number.
+  view.setUint32(at + Wc.PKEY_INDEX, words[Completion.PKEY_INDEX], true)
+  view.setUint32(at + Wc.SL, words[Completion.SL] | 0x01_0000, true)
+  cq.producer = (cq.producer + 1) & ring.mask
+  cq.outstanding++
+  storeProducer(ring, cq.producer)
+  return true
+}
+
+/**
+ * Moves a CQ to a ring of another size; what the program has not consumed moves along, in order. Undefined, and nothing changed, if that is more
+ * than the new ring holds (Linux: EINVAL). The old ring is the caller's to free.
+ */
+export const resizeCqRing = (memory: RingMemory, cq: CqRing, cqe: number): Ring | undefined => {
+  settle(cq)
+  const next = createRing(memory, cqe, 2 ** Wc.LOG2_ELEMENT)
+  if (cq.outstanding > next.mask) {
+    memory.free(next.piece)
+    return undefined
+  }
+  const old = cq.ring
+  const pending = cq.outstanding
+  for (let i = 0; i < pending; i++) {
+    const from = elementAt(old, cq.producer - pending + i)
+    next.bytes.set(old.bytes.subarray(from, from + 2 ** old.log2), elementAt(next, i))
+  }
+  cq.ring = next
+  cq.producer = pending
+  cq.consumer = 0
+  storeProducer(next, pending)
+  return old
+}

@@ -1,0 +1,196 @@
+/*
+ * The soft device: core's objects, an RC engine and a port of a network, joined (design.md sections 1 and 5).
+ *
+ * Calls arrive through core at the classes; work requests and packets are moved by `poll`, which whoever owns the device calls when something
+ * may have happened and when `nextTimeout` has come. Knows neither processes nor sockets: rings come with the context, memory with the
+ * caller, packets with the port.
+ */
+import { driverClass } from '../../core/driver.ts'
+import { raise } from '../../core/events.ts'
+import { setGid } from '../../core/gids.ts'
+import type { Core, Device } from '../../core/model.ts'
+import { register } from '../../core/registry.ts'
+import { emptyRun, type Port } from '../../phy/port.ts'
+import { AsyncFd } from '../../spec/classes/async_fd.ts'
+import { CompChannel } from '../../spec/classes/comp_channel.ts'
+import { Device as DeviceClass } from '../../spec/classes/device.ts'
+import { Mr } from '../../spec/classes/mr.ts'
+import { Pd } from '../../spec/classes/pd.ts'
+import { Port as PortClass } from '../../spec/classes/port.ts'
+import { RXE_DRIVER_ID } from '../../spec/drivers/rxe.ts'
+import { GidType } from '../../spec/enums.ts'
+import { createRcEngine, type RcEngine } from '../../transport/rc.ts'
+import { bthDestQp } from '../../wire/bth.ts'
+import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
+import { cqClass, cqCompletions } from './cq-class.ts'
+import type { Identity } from './identity.ts'
+import { regionMemory } from './memory.ts'
+import { rcQpClass } from './rc-qp-class.ts'
+import { loadProducer } from './rings.ts'
+import { createSlots } from './slots.ts'
+import { createQpNumbers, type RxeState } from './state.ts'
+import { ringWork } from './work.ts'
+
+export interface RxeDevice {
+  readonly device: Device<RxeState>
+  readonly state: RxeState
+  /** Moves work requests, packets and timers on; true if there was anything to do. `now` in microseconds. */
+  poll(now: number): boolean
+  /** When `poll` must be called next even if nothing happens; Infinity for never. */
+  nextTimeout(): number
+}
+
+export interface RxeOptions {
+  readonly name: string
+  readonly identity: Identity
+  readonly port: Port
+  /** The clock of `poll`, for what calls start. */
+  readonly now: () => number
+}
+
+/** Enumeration of ibv_mtu for a path MTU in bytes. */
+const mtuOf = (bytes: number): number => Math.log2(bytes) - 7
+
+export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOptions): RxeDevice => {
+  // The engine needs the device's memory table, the device its classes, and those the engine: it comes last.
+  let rc: RcEngine | undefined
+  /** Producer indices when `poll` looked last, by row; -1 makes it look again. */
+  let sendSeen = new Int32Array(64).fill(-1)
+  let receiveSeen = new Int32Array(64).fill(-1)
+
+  const state: RxeState = {
+    identity,
+    port,
+    cqs: createSlots(),
+    qpns: createQpNumbers(),
+    qps: [],
+    rings: [],
+    look(row) {
+      if (row >= sendSeen.length) {
+        sendSeen = grown(sendSeen)
+        receiveSeen = grown(receiveSeen)
+      }
+      sendSeen[row] = -1
+      receiveSeen[row] = -1
+    },
+    now,
+    get engine() {
+      return rc as RcEngine
+    },
+  }
+
+  const device = register(core, {
+    name,
+    driver: {
+      name: 'rxe',
+      id: RXE_DRIVER_ID,
+      classes: [
+        driverClass(DeviceClass),
+        driverClass(PortClass),
+        driverClass(Pd),
+        driverClass(Mr),
+        driverClass(CompChannel),
+        driverClass(AsyncFd),
+        cqClass(state),
+        rcQpClass(state),
+      ],
+      removed: () => port.close(),
+    },
+    state,
+    attributes: deviceAttributes(identity.guid),
+    extended: extendedAttributes(),
+    ports: [portAttributes(mtuOf(port.pathMtu))],
+    numCompVectors: Limits.compVectors,
+  })
+  identity.gids.forEach((gid, index) => {
+    setGid(device.ports[0].gids, index, { gid, type: GidType.values.ROCE_V2, ifindex: identity.interfaceIndex })
+    port.addAddress(gid)
+  })
+
+  const engine = createRcEngine({
+    work: ringWork(state.rings),
+    memory: regionMemory(device.memory),
+    completions: cqCompletions(state),
+    events: {
+      qp(row, type) {
+        const qp = state.qps[row]
+        if (qp) raise(qp, type)
+      },
+    },
+  })
+  rc = engine
+  const run = emptyRun()
+
+  /** Looks at the queues that programs write; true if anything was posted since the last look. */
+  const scan = (time: number): boolean => {
+    let found = false
+    const { rings } = state
+    for (let row = 0; row < rings.length; row++) {
+      const queues = rings[row]
+      if (queues === undefined) continue
+      const sends = loadProducer(queues.send)
+      if (sends !== sendSeen[row]) {
+        sendSeen[row] = sends
+        engine.onDoorbell(row, time)
+        found = true
+      }
+      const receives = loadProducer(queues.receive)
+      if (receives !== receiveSeen[row]) {
+        receiveSeen[row] = receives
+        // Only a queue pair in error has anything to do with a new receive request: it flushes it.
+        engine.onReceiveScan(row)
+      }
+    }
+    return found
+  }
+
+  const deliver = (time: number): boolean => {
+    if (!port.receive(run)) return false
+    do {
+      const { view } = port.arena
+      for (let i = 0, at = run.offset; i < run.count; i++, at += run.packetBytes) {
+        const length = i === run.count - 1 ? run.lastBytes : run.packetBytes
+        const row = state.qpns.rowOf(bthDestQp(view, at))
+        if (row < 0) port.counters.dropped++
+        else engine.onPacket(row, port.arena, at, length, run.peer, time)
+      }
+      // Payloads still lie in the run: what was only noted has to move before the port gets it back.
+      engine.endBurst(time)
+      port.release()
+    } while (port.receive(run))
+    return true
+  }
+
+  /** Sends what there is until the port is full. */
+  const transmit = (time: number): boolean => {
+    const { counters } = port
+    const start = counters.sentPackets
+    let before: number
+    do before = counters.sentPackets
+    while (engine.pollTransmit(port, time) && counters.sentPackets !== before)
+    port.flush()
+    return counters.sentPackets !== start
+  }
+
+  return {
+    device,
+    state,
+    poll(time) {
+      let progress = scan(time)
+      if (time >= port.nextTimeout()) port.onTimeout(time)
+      if (time >= engine.nextTimeout()) {
+        engine.onTimeout(time)
+        progress = true
+      }
+      progress = deliver(time) || progress
+      return transmit(time) || progress
+    },
+    nextTimeout: () => Math.min(engine.nextTimeout(), port.nextTimeout()),
+  }
+}
+
+const grown = (old: Int32Array<ArrayBuffer>): Int32Array<ArrayBuffer> => {
+  const bigger = new Int32Array(old.length * 2).fill(-1)
+  bigger.set(old)
+  return bigger
+}

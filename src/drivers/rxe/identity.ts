@@ -1,0 +1,41 @@
+/*
+ * Who a soft device is: MAC, GUID and GIDs from its address, as Linux's rxe takes them from its network interface.
+ *
+ * The GUID is the EUI-64 of the MAC; GID 0 is the link-local address with that EUI-64, GID 1 the device's own address
+ * (IPv4 as ::ffff:a.b.c.d), so `-g 1` means the same as on Linux. Where no interface gives a MAC (loopback has none), a locally
+ * administered one is made from the address, so that two devices of one machine differ.
+ */
+
+export interface Identity {
+  readonly mac: Uint8Array
+  /** EUI-64, 8 bytes. */
+  readonly guid: Uint8Array
+  /** 16 bytes each, in table order. */
+  readonly gids: readonly Uint8Array[]
+  /** The interface that the GIDs belong to, as Linux shows it. */
+  readonly interfaceName: string
+  readonly interfaceIndex: number
+}
+
+const LOCALLY_ADMINISTERED = 0x02
+
+/** A MAC for an address whose interface has none: 02:00 and the last four bytes of the address. */
+const derivedMac = (address: Uint8Array): Uint8Array =>
+  Uint8Array.of(LOCALLY_ADMINISTERED, 0, ...address.subarray(12, 16))
+
+/** EUI-64 of a MAC as in IPv6 addresses (RFC 4291, appendix A): ff:fe in the middle, universal/local bit inverted. */
+const eui64 = (mac: Uint8Array): Uint8Array =>
+  Uint8Array.of(mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5])
+
+/** `address`: 16 bytes, IPv4 mapped. `mac`: of the address's interface; all zeros or undefined if there is none. */
+export const identify = (
+  address: Uint8Array,
+  on: { readonly mac?: Uint8Array; readonly name: string; readonly index: number },
+): Identity => {
+  const mac = on.mac?.some(byte => byte !== 0) ? on.mac : derivedMac(address)
+  const guid = eui64(mac)
+  const linkLocal = new Uint8Array(16)
+  linkLocal.set([0xfe, 0x80])
+  linkLocal.set(guid, 8)
+  return { mac, guid, gids: [linkLocal, address.slice()], interfaceName: on.name, interfaceIndex: on.index }
+}

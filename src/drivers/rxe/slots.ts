@@ -1,0 +1,30 @@
+/*
+ * Small integers for objects that hot code names by number: the one freed last comes first.
+ */
+export interface Slots<T> {
+  add(value: T): number
+  remove(slot: number): void
+  get(slot: number): T
+  readonly size: number
+}
+
+export const createSlots = <T>(): Slots<T> => {
+  const values: (T | undefined)[] = []
+  const free: number[] = []
+  return {
+    add(value) {
+      const slot = free.pop() ?? values.length
+      values[slot] = value
+      return slot
+    },
+    remove(slot) {
+      if (values[slot] === undefined) throw new Error(`slot ${slot} is removed, but it is free`)
+      values[slot] = undefined
+      free.push(slot)
+    },
+    get: slot => values[slot] as T,
+    get size() {
+      return values.length - free.length
+    },
+  }
+}

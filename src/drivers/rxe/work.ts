@@ -1,0 +1,159 @@
+/*
+ * Work requests from rxe's rings: the program's send and receive queues as the engines want them (transport/types.ts, WorkSource).
+ *
+ * Here the provider's struct is turned into the compact layout, and nonsense into a refusal: unknown opcodes, too many elements, lengths
+ * that no message can have. Two habits of Debian's provider are tolerated: a wrong total length in requests of the ibv_wr_* calls
+ * (the elements are summed instead) and inline data without the inline flag.
+ */
+
+import { RecvWqe, RingSge, SendWqe } from '../../spec/drivers/rxe-rings.ts'
+import { Receive, Send, Sge, type WorkSource } from '../../transport/types.ts'
+import type { Arena } from '../../wire/arena.ts'
+import { elementAt, loadProducer, type Ring, storeConsumer, storeProducer } from './rings.ts'
+
+/** ibv_wr_opcode and ibv_send_flags as far as they matter here. */
+const WR_COMPARE_SWAP = 5
+const WR_FETCH_ADD = 6
+const WR_SEND_INVALIDATE = 9
+const KNOWN_OPCODES = 0b10_0111_1111
+const FLAG_INLINE = 8
+
+/** ibv_wc_status of a request that cannot be executed at all. */
+const LOC_LEN_ERR = 1
+const LOC_QP_OP_ERR = 2
+/** Longest message of InfiniBand: 2^31 bytes (C9-…, max_msg_sz of the port may be less and is checked by nobody, as in rxe). */
+const LONGEST = 2 ** 31
+
+/** The queues of one QP. `receive` is absent when it takes from a shared queue. */
+export interface QpRings {
+  readonly send: Ring
+  readonly receive: Ring
+  readonly maxSendSge: number
+  readonly maxRecvSge: number
+  readonly maxInline: number
+  /** Our own indices: never read back from the program. */
+  retired: number
+  taken: number
+}
+
+const copySges = (ring: Ring, from: number, count: number, into: Uint32Array, at: number): number => {
+  let total = 0
+  for (let i = 0, source = from, to = at; i < count; i++, source += RingSge.BYTES, to += Sge.WORDS) {
+    const length = ring.view.getUint32(source + RingSge.LENGTH, true)
+    into[to + Sge.LO] = ring.view.getUint32(source + RingSge.ADDRESS, true)
+    into[to + Sge.HI] = ring.view.getUint32(source + RingSge.ADDRESS + 4, true)
+    into[to + Sge.LENGTH] = length
+    into[to + Sge.LKEY] = ring.view.getUint32(source + RingSge.LKEY, true)
+    total += length
+  }
+  return total
+}
+
+/** Whether the program has posted send request number `index`. */
+export const sendPosted = (rings: QpRings, index: number): boolean =>
+  ((loadProducer(rings.send) - index) & rings.send.mask) !== 0
+
+const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number): boolean => {
+  if (!sendPosted(rings, index)) return false
+  const { view } = rings.send
+  const wqe = elementAt(rings.send, index)
+  const opcode = view.getUint32(wqe + SendWqe.OPCODE, true)
+  const flags = view.getUint32(wqe + SendWqe.FLAGS, true)
+  const sges = view.getUint32(wqe + SendWqe.DMA_NUM_SGE, true)
+  const claimed = view.getUint32(wqe + SendWqe.DMA_LENGTH, true)
+  const inline = (flags & FLAG_INLINE) !== 0 || (sges === 0 && claimed > 0)
+  let refused = 0
+  let length = 0
+  let count = 0
+  if (opcode > 31 || ((KNOWN_OPCODES >>> opcode) & 1) === 0) refused = LOC_QP_OP_ERR
+  else if (inline) {
+    length = claimed
+    if (length > rings.maxInline) refused = LOC_LEN_ERR
+  } else if (sges > rings.maxSendSge) refused = LOC_QP_OP_ERR
+  else {
+    count = sges
+    length = copySges(rings.send, wqe + SendWqe.SGE, count, into, at + Send.SGE)
+    if (length > LONGEST) refused = LOC_LEN_ERR
+  }
+  const atomic = opcode === WR_COMPARE_SWAP || opcode === WR_FETCH_ADD
+  into[at + Send.OPCODE] = opcode
+  into[at + Send.FLAGS] = inline ? flags | FLAG_INLINE : flags
+  into[at + Send.ID_LO] = view.getUint32(wqe + SendWqe.WR_ID, true)
+  into[at + Send.ID_HI] = view.getUint32(wqe + SendWqe.WR_ID + 4, true)
+  into[at + Send.SGES] = refused === 0 ? count : 0
+  into[at + Send.LENGTH] = refused === 0 ? length : 0
+  into[at + Send.IMM] = view.getUint32(wqe + SendWqe.IMM, opcode === WR_SEND_INVALIDATE)
+  into[at + Send.RKEY] = view.getUint32(wqe + (atomic ? SendWqe.ATOMIC_RKEY : SendWqe.RKEY), true)
+  into[at + Send.REMOTE_LO] = view.getUint32(wqe + SendWqe.REMOTE, true)
+  into[at + Send.REMOTE_HI] = view.getUint32(wqe + SendWqe.REMOTE + 4, true)
+  into[at + Send.COMPARE_LO] = view.getUint32(wqe + SendWqe.ATOMIC_COMPARE_ADD, true)
+  into[at + Send.COMPARE_HI] = view.getUint32(wqe + SendWqe.ATOMIC_COMPARE_ADD + 4, true)
+  into[at + Send.SWAP_LO] = view.getUint32(wqe + SendWqe.ATOMIC_SWAP, true)
+  into[at + Send.SWAP_HI] = view.getUint32(wqe + SendWqe.ATOMIC_SWAP + 4, true)
+  into[at + Send.INLINE_AT] = wqe + SendWqe.SGE
+  into[at + Send.REFUSED] = refused
+  return true
+}
+
+const takeReceive = (rings: QpRings, into: Uint32Array, at: number): boolean => {
+  const ring = rings.receive
+  if (((loadProducer(ring) - rings.taken) & ring.mask) === 0) return false
+  const wqe = elementAt(ring, rings.taken)
+  const sges = ring.view.getUint32(wqe + RecvWqe.DMA_NUM_SGE, true)
+  // An element count that the queue cannot hold leaves a buffer of no bytes: any payload ends it with a length error.
+  const count = sges > rings.maxRecvSge ? 0 : sges
+  const length = copySges(ring, wqe + RecvWqe.SGE, count, into, at + Receive.SGE)
+  into[at + Receive.ID_LO] = ring.view.getUint32(wqe + RecvWqe.WR_ID, true)
+  into[at + Receive.ID_HI] = ring.view.getUint32(wqe + RecvWqe.WR_ID + 4, true)
+  into[at + Receive.SGES] = count
+  into[at + Receive.LENGTH] = Math.min(length, 0xffffffff)
+  rings.taken = (rings.taken + 1) & ring.mask
+  storeConsumer(ring, rings.taken)
+  return true
+}
+
+const copyInline = (
+  rings: QpRings,
+  inlineAt: number,
+  from: number,
+  to: Arena,
+  at: number,
+  chunk: number,
+  stride: number,
+  total: number,
+): void => {
+  const source = rings.send.bytes
+  let taken = inlineAt + from
+  for (let target = at, left = total; left > 0; target += stride) {
+    const piece = left < chunk ? left : chunk
+    to.bytes.set(source.subarray(taken, taken + piece), target)
+    taken += piece
+    left -= piece
+  }
+}
+
+/** Empties both queues, as a move to RESET does: the program's view of them starts at 0 again too. */
+export const resetRings = (rings: QpRings): void => {
+  for (const ring of [rings.send, rings.receive]) {
+    storeProducer(ring, 0)
+    storeConsumer(ring, 0)
+  }
+  rings.retired = 0
+  rings.taken = 0
+}
+
+/** The work source of an engine whose row `r` has the rings `ringsOf[r]`. */
+export const ringWork = (rings: readonly (QpRings | undefined)[]): WorkSource => {
+  const ringsOf = rings as readonly QpRings[] // the engine names rows that exist
+  return {
+    loadSend: (row, index, into, at) => loadSend(ringsOf[row], index, into, at),
+    retireSend: (row, count) => {
+      const rings = ringsOf[row]
+      rings.retired = (rings.retired + count) & rings.send.mask
+      storeConsumer(rings.send, rings.retired)
+    },
+    copyInline: (row, inlineAt, from, to, at, chunk, stride, total) =>
+      copyInline(ringsOf[row], inlineAt, from, to, at, chunk, stride, total),
+    takeReceive: (row, into, at) => takeReceive(ringsOf[row], into, at),
+  }
+}

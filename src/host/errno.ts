@@ -1,0 +1,70 @@
+/*
+ * Linux error numbers and their names, and the error that a failed system call becomes.
+ *
+ * The numbers are those of node:os, plus the ones that it leaves out and that a device or a socket can answer. Where
+ * Linux has two names for a number one is chosen: 95 is EOPNOTSUPP (not ENOTSUP), 11 is EAGAIN (not EWOULDBLOCK). Hot
+ * functions of host/ return a negative number from here (-errno) and allocate nothing; set-up functions throw
+ * SystemError.
+ */
+import { constants } from 'node:os'
+
+const missingFromNode = {
+  ENOTBLK: 15,
+  ENOTUNIQ: 76,
+  EBADFD: 77,
+  EREMCHG: 78,
+  EUSERS: 87,
+  ESOCKTNOSUPPORT: 94,
+  EPFNOSUPPORT: 96,
+  ESHUTDOWN: 108,
+  ETOOMANYREFS: 109,
+  EHOSTDOWN: 112,
+  EREMOTEIO: 121,
+  EMEDIUMTYPE: 124,
+  ENOKEY: 126,
+}
+
+const numbers = new Map<string, number>(Object.entries({ ...missingFromNode, ...constants.errno }))
+const names = new Map<number, string>()
+for (const [name, number] of numbers) names.set(number, name)
+names.set(numbers.get('EAGAIN') ?? 11, 'EAGAIN')
+names.set(numbers.get('EOPNOTSUPP') ?? 95, 'EOPNOTSUPP')
+
+/** The name of an error number (either sign): 5 and -5 are 'EIO'. An unknown number n is 'errno n'. */
+export const errnoName = (errno: number): string => names.get(Math.abs(errno)) ?? `errno ${Math.abs(errno)}`
+
+/** The positive number of an error name; undefined for a name that Linux lacks. */
+export const errnoNumber = (name: string): number | undefined => numbers.get(name)
+
+export const EPERM = 1
+export const ENOENT = 2
+export const ESRCH = 3
+export const EINTR = 4
+export const EBADF = 9
+export const EAGAIN = 11
+export const EACCES = 13
+export const EFAULT = 14
+export const EEXIST = 17
+export const EINVAL = 22
+export const EMFILE = 24
+export const EPIPE = 32
+export const EMSGSIZE = 90
+export const EADDRINUSE = 98
+export const ECONNRESET = 104
+export const ECONNREFUSED = 111
+
+/** A system call that failed: `errno` is positive, `code` its name ('EIO'), `call` the name of the call. */
+export class SystemError extends Error {
+  readonly errno: number
+  readonly code: string
+  readonly call: string
+
+  constructor(call: string, errno: number, detail?: string) {
+    const code = errnoName(errno)
+    super(detail ? `${call}: ${code}: ${detail}` : `${call}: ${code}`)
+    this.name = 'SystemError'
+    this.errno = Math.abs(errno)
+    this.code = code
+    this.call = call
+  }
+}

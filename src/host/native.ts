@@ -1,0 +1,85 @@
+/*
+ * The door to the C library, and the only file that loads koffi.
+ *
+ * koffi is an optional package: it is loaded at the first native call, not at import, so that code which stays in
+ * TypeScript runs without it. A module declares the C functions that it uses as prototypes and gets them as plain
+ * functions. Pointers are declared int64_t and passed as Numbers: user addresses fit in 47 bits (arm64: 48), far below
+ * 2^53, and this is koffi's fastest way. Layouts of C structs in host/ are those of 64-bit little-endian Linux;
+ * elsewhere loading is refused.
+ */
+import { createRequire } from 'node:module'
+import { endianness } from 'node:os'
+import { SystemError } from './errno.ts'
+
+type Koffi = typeof import('koffi')
+type Library = ReturnType<Koffi['load']>
+
+/** A C function: integers and pointers are Numbers, `const char *` takes a string. */
+export type NativeFunction = (...args: (number | string)[]) => number
+
+let loaded: Koffi | undefined
+let libc: Library | undefined
+
+/** koffi, loaded at the first call. Throws a sentence that says what is missing. */
+export const koffi = (): Koffi => {
+  if (loaded) return loaded
+  const { platform, arch } = process
+  if (platform !== 'linux' || endianness() !== 'LE' || !/64/.test(arch)) {
+    throw new Error(`native calls need 64-bit little-endian Linux; this is ${platform} on ${arch} (${endianness()})`)
+  }
+  try {
+    loaded = createRequire(import.meta.url)('koffi') as Koffi
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)
+    throw new Error(`this needs the npm package "koffi", which could not be loaded (npm install koffi@3.3.4): ${why}`, {
+      cause,
+    })
+  }
+  return loaded
+}
+
+/** Whether native calls are possible here, without throwing. */
+export const hasNative = (): boolean => {
+  try {
+    koffi()
+    return true
+  } catch {
+    return false
+  }
+}
+
+const declare = <K extends string>(library: Library, prototypes: Record<K, string>): Record<K, NativeFunction> => {
+  const functions: Record<string, NativeFunction> = {}
+  for (const [name, prototype] of Object.entries<string>(prototypes)) functions[name] = library.func(prototype)
+  return functions
+}
+
+/**
+ * Functions of the C library by their prototypes, e.g. { close: 'int close(int fd)' }. Nothing is loaded until the
+ * returned function is first called; afterwards it answers the same record.
+ */
+export const libcFunctions = <K extends string>(prototypes: Record<K, string>): (() => Record<K, NativeFunction>) => {
+  let functions: Record<K, NativeFunction> | undefined
+  return () => {
+    if (functions) return functions
+    libc ??= koffi().load(null)
+    functions = declare(libc, prototypes)
+    return functions
+  }
+}
+
+/** Functions of a shared library at `path`. Throws if the library or a symbol is missing. */
+export const libraryFunctions = <K extends string>(path: string, prototypes: Record<K, string>) =>
+  declare(koffi().load(path), prototypes)
+
+/** The positive error number of the native call just made. */
+export const lastErrno = (): number => koffi().errno()
+
+/** `result`, or the negative error number if it is negative: what hot functions return. */
+export const orErrno = (result: number): number => (result < 0 ? -koffi().errno() : result)
+
+/** `result`, or a thrown SystemError if it is negative: for set-up functions. */
+export const check = (call: string, result: number, detail?: string): number => {
+  if (result < 0) throw new SystemError(call, lastErrno(), detail)
+  return result
+}

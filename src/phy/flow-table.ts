@@ -1,0 +1,127 @@
+/*
+ * The flows and peers of the ports of one link (design.md section 5): a flow is a path to a destination as a FlowAddress names
+ * it, equal records share one number; a peer is a destination address that some flow of a port goes to, and the source address by
+ * which the port's receiver knows that peer. A flow that is closed while runs of it are under way lives until they have arrived,
+ * since their receiver reads its record.
+ */
+import { ROCE_UDP_PORT } from '../spec/headers.ts'
+import type { Flow } from '../wire/icrc.ts'
+import { makeFlow } from '../wire/icrc.ts'
+import { addressWords, createKeyTable } from './key-table.ts'
+import type { FlowAddress } from './port.ts'
+
+const SOURCE = 1
+const DESTINATION = 5
+const FLOW_WORDS = 11
+const ADDRESS_WORDS = 4
+
+const inRange = (name: string, value: number, max: number): void => {
+  if (!Number.isInteger(value) || value < 0 || value > max)
+    throw new RangeError(`flow: ${name} is an integer from 0 to ${max}, not ${value}`)
+}
+
+export interface FlowTable {
+  /** The number of a port's flow; the record is copied. Throws a RangeError for a record that no header can hold. */
+  open(port: number, address: FlowAddress): number
+  close(port: number, flow: number): void
+  /** Closes every flow of a port. */
+  closeAll(port: number): void
+  isOpen(port: number, flow: number): boolean
+  /** A run of the flow is under way, or has arrived. */
+  hold(flow: number): void
+  drop(flow: number): void
+  recordOf(flow: number): FlowAddress
+  icrcFlowOf(flow: number): Flow
+  /** Where the source or destination words of a flow begin in `words`. */
+  readonly words: Uint32Array
+  sourceAt(flow: number): number
+  destinationAt(flow: number): number
+  /** The number of a port's peer with the address at `at` in `words`, -1 if no open flow of the port goes there. */
+  peerOf(port: number, words: Uint32Array, at: number): number
+  /** Grows whenever `peerOf` may answer differently than before, or a number means another flow. */
+  readonly version: number
+  readonly size: number
+}
+
+export const createFlowTable = (): FlowTable => {
+  const flows = createKeyTable(FLOW_WORDS)
+  const peers = createKeyTable(1 + ADDRESS_WORDS)
+  const records: FlowAddress[] = []
+  const icrcFlows: Flow[] = []
+  /** How often `open` named the flow; the rest of its holders are runs under way. */
+  const opened: number[] = []
+  const peerOfFlow: number[] = []
+  const key = new Uint32Array(FLOW_WORDS)
+  const peerKey = new Uint32Array(1 + ADDRESS_WORDS)
+
+  const drop = (flow: number): void => {
+    flows.drop(flow)
+  }
+  const close = (port: number, flow: number): void => {
+    if (!isOpen(port, flow)) throw new Error(`flow ${flow} is not open`)
+    opened[flow]--
+    peers.drop(peerOfFlow[flow])
+    drop(flow)
+  }
+  const isOpen = (port: number, flow: number): boolean =>
+    flows.holders(flow) > 0 && opened[flow] > 0 && flows.keys[flow * FLOW_WORDS] === port
+
+  return {
+    open: (port, address) => {
+      inRange('sourcePort', address.sourcePort, 0xffff)
+      inRange('trafficClass', address.trafficClass, 0xff)
+      inRange('hopLimit', address.hopLimit, 0xff)
+      inRange('flowLabel', address.flowLabel, 0xfffff)
+      key[0] = port
+      addressWords(address.source, key, SOURCE)
+      addressWords(address.destination, key, DESTINATION)
+      key[9] = (address.sourcePort << 16) | (address.trafficClass << 8) | address.hopLimit
+      key[10] = address.flowLabel
+      let flow = flows.find(key, 0)
+      if (flow < 0) {
+        const icrcFlow = makeFlow({ ...address, destinationPort: ROCE_UDP_PORT })
+        flow = flows.take(key, 0)
+        records[flow] = {
+          source: address.source.slice(),
+          destination: address.destination.slice(),
+          sourcePort: address.sourcePort,
+          trafficClass: address.trafficClass,
+          hopLimit: address.hopLimit,
+          flowLabel: address.flowLabel,
+        }
+        icrcFlows[flow] = icrcFlow
+        opened[flow] = 0
+      } else flows.hold(flow)
+      opened[flow]++
+      peerKey[0] = port
+      peerKey.set(key.subarray(DESTINATION, DESTINATION + ADDRESS_WORDS), 1)
+      peerOfFlow[flow] = peers.take(peerKey, 0)
+      return flow
+    },
+    close,
+    closeAll: port => {
+      for (let flow = 0; flow < records.length; flow++) while (isOpen(port, flow)) close(port, flow)
+    },
+    isOpen,
+    hold: flow => flows.hold(flow),
+    drop,
+    recordOf: flow => records[flow],
+    icrcFlowOf: flow => icrcFlows[flow],
+    get words() {
+      return flows.keys
+    },
+    sourceAt: flow => flow * FLOW_WORDS + SOURCE,
+    destinationAt: flow => flow * FLOW_WORDS + DESTINATION,
+    peerOf: (port, words, at) => {
+      peerKey[0] = port
+      for (let i = 0; i < ADDRESS_WORDS; i++) peerKey[1 + i] = words[at + i]
+      return peers.find(peerKey, 0)
+    },
+    get version() {
+      return flows.version + peers.version
+    },
+    get size() {
+      return flows.size
+    },
+  }
+}

@@ -1,0 +1,128 @@
+/*
+ * Numbers for keys of a few 32-bit words: addresses (4 words) and flows (11). A key that is taken twice gets the same number and a
+ * count; a number is free for another key once every taker has dropped it. Open addressing over typed arrays, so that
+ * looking up costs no string and no allocation per packet run (design.md section 7).
+ */
+
+export interface KeyTable {
+  /** The words of the key with number n begin at n × words. Replaced when the table grows: read it anew each time. */
+  readonly keys: Uint32Array
+  /** The number of the key at `at` in `words`, or -1. */
+  find(words: Uint32Array, at: number): number
+  /** As `find`, but adds the key if there is none, and counts one more taker. */
+  take(words: Uint32Array, at: number): number
+  /** One more taker of a number. */
+  hold(number: number): void
+  /** One taker less; true when this was the last and the number is free. */
+  drop(number: number): boolean
+  /** How many hold the number; 0 when it is free. */
+  holders(number: number): number
+  /** Keys in the table. */
+  readonly size: number
+  /** Grows whenever a key comes or goes, so that what was found can be remembered until then. */
+  readonly version: number
+}
+
+export const createKeyTable = (words: number): KeyTable => {
+  let keys = new Uint32Array(16 * words)
+  let holders = new Int32Array(16)
+  /** Number + 1 by hash; 0 is empty. Always at least half empty, so a search ends. */
+  let slots = new Int32Array(32)
+  let size = 0
+  let used = 0
+  let version = 0
+  let free: number[] = []
+
+  const hash = (from: Uint32Array, at: number): number => {
+    let h = 0x9e3779b9
+    for (let i = 0; i < words; i++) h = Math.imul(h ^ from[at + i], 0x85ebca6b) ^ (h >>> 13)
+    return h ^ (h >>> 16)
+  }
+  const isAt = (number: number, from: Uint32Array, at: number): boolean => {
+    for (let i = 0; i < words; i++) if (keys[number * words + i] !== from[at + i]) return false
+    return true
+  }
+  const slotOf = (from: Uint32Array, at: number): number => {
+    const mask = slots.length - 1
+    let slot = hash(from, at) & mask
+    while (slots[slot] !== 0 && !isAt(slots[slot] - 1, from, at)) slot = (slot + 1) & mask
+    return slot
+  }
+  const grow = (): void => {
+    const oldKeys = keys
+    const oldHolders = holders
+    keys = new Uint32Array(oldKeys.length * 2)
+    keys.set(oldKeys)
+    holders = new Int32Array(oldHolders.length * 2)
+    holders.set(oldHolders)
+    slots = new Int32Array(holders.length * 2)
+    for (let number = 0; number < used; number++)
+      if (holders[number] > 0) slots[slotOf(keys, number * words)] = number + 1
+  }
+  /** Empties a slot and moves later keys of the same probe sequence up, so that no tombstone is left. */
+  const vacate = (slot: number): void => {
+    const mask = slots.length - 1
+    let hole = slot
+    for (let next = (hole + 1) & mask; slots[next] !== 0; next = (next + 1) & mask) {
+      const home = hash(keys, (slots[next] - 1) * words) & mask
+      if (((next - home) & mask) >= ((next - hole) & mask)) {
+        slots[hole] = slots[next]
+        hole = next
+      }
+    }
+    slots[hole] = 0
+  }
+
+  return {
+    get keys() {
+      return keys
+    },
+    get size() {
+      return size
+    },
+    get version() {
+      return version
+    },
+    find: (from, at) => slots[slotOf(from, at)] - 1,
+    take: (from, at) => {
+      let slot = slotOf(from, at)
+      if (slots[slot] === 0) {
+        if (free.length === 0 && used === holders.length) {
+          grow()
+          slot = slotOf(from, at)
+        }
+        const number = free.pop() ?? used++
+        for (let i = 0; i < words; i++) keys[number * words + i] = from[at + i]
+        slots[slot] = number + 1
+        size++
+        version++
+      }
+      const number = slots[slot] - 1
+      holders[number]++
+      return number
+    },
+    hold: number => {
+      holders[number]++
+    },
+    drop: number => {
+      if (number < 0 || number >= used || holders[number] === 0) throw new Error(`key ${number} is not held by anybody`)
+      if (--holders[number] > 0) return false
+      version++
+      vacate(slotOf(keys, number * words))
+      free.push(number)
+      if (--size === 0) {
+        free = []
+        used = 0
+      }
+      return true
+    },
+    holders: number => (number >= 0 && number < used ? holders[number] : 0),
+  }
+}
+
+/** Reads the 16 bytes of an address as 4 words into `into` from `at` on. Throws a RangeError for another length. */
+export const addressWords = (address: Uint8Array, into: Uint32Array, at: number): void => {
+  if (address.length !== 16) throw new RangeError(`an address has 16 bytes, not ${address.length}`)
+  for (let i = 0; i < 4; i++)
+    into[at + i] = (address[4 * i] << 24) | (address[4 * i + 1] << 16) | (address[4 * i + 2] << 8) | address[4 * i + 3]
+}

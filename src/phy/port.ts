@@ -1,0 +1,129 @@
+/*
+ * A port to a network: runs of UDP payloads go out, runs come in, each with the record of addresses beside it (design.md section 5).
+ * The memory link, UDP and the layers that wrap any port (faults, pcap, tracer) all have this shape. A port knows no queue pairs.
+ *
+ * The port owns the bytes: a sender builds its run in room that the port reserved, a receiver reads a run where the port has put it
+ * and gives it back. The ICRC is the port's too, since only the port knows the IP header that the ICRC covers: it seals what
+ * goes out and drops, and counts, what comes in with a wrong one.
+ */
+import type { Arena } from '../wire/arena.ts'
+
+/** Where packets of a flow go to, and how their headers look. Addresses are 16 bytes: IPv6, or IPv4 as ::ffff:a.b.c.d. */
+export interface FlowAddress {
+  readonly source: Uint8Array
+  readonly destination: Uint8Array
+  /** UDP source port. */
+  readonly sourcePort: number
+  readonly trafficClass: number
+  readonly hopLimit: number
+  /** IPv6 flow label, 20 bits. */
+  readonly flowLabel: number
+}
+
+/** A run as it was received; the port refills one such record, so nothing may keep it. */
+export interface ReceivedRun {
+  offset: number
+  packetBytes: number
+  count: number
+  lastBytes: number
+  /** The number of the source address among the peers that flows were opened to; -1 for an address nobody here talks to. */
+  peer: number
+  /** The flow record of the sender, for GRH, tracer and pcap. */
+  from: FlowAddress
+  /** IPv4 identification of the first packet; it counts up within the run. */
+  identification: number
+}
+
+/** The record of a run that nobody received yet. */
+export const noAddress: FlowAddress = {
+  source: new Uint8Array(16),
+  destination: new Uint8Array(16),
+  sourcePort: 0,
+  trafficClass: 0,
+  hopLimit: 0,
+  flowLabel: 0,
+}
+
+/** A record for `Port.receive` to fill. */
+export const emptyRun = (): ReceivedRun => ({
+  offset: 0,
+  packetBytes: 0,
+  count: 0,
+  lastBytes: 0,
+  peer: -1,
+  from: noAddress,
+  identification: 0,
+})
+
+export interface PortCounters {
+  sentPackets: number
+  sentBytes: number
+  receivedPackets: number
+  receivedBytes: number
+  icrcErrors: number
+  dropped: number
+}
+
+/** What became of a run that a tap is shown. Only a fault layer shows what it dropped, changed or held back. */
+export type Fate = 'passed' | 'wrong icrc' | 'dropped' | 'corrupted' | 'duplicated' | 'reordered' | 'delayed'
+
+/** A run as a tap sees it; the port refills one such record, so nothing may keep it, nor the bytes. */
+export interface TappedRun {
+  direction: 'sent' | 'received'
+  fate: Fate
+  arena: Arena
+  offset: number
+  packetBytes: number
+  count: number
+  lastBytes: number
+  flow: FlowAddress
+  identification: number
+}
+
+/** Sees every run that a port sends and receives, ICRCs included; it must not change them, and must not throw. */
+export type PortTap = (run: TappedRun) => void
+
+export interface Port {
+  readonly arena: Arena
+  readonly maxPackets: number
+  readonly maxBytes: number
+  /** Largest path MTU in bytes that fits the link. */
+  readonly pathMtu: number
+  readonly counters: PortCounters
+
+  /** The local addresses on which this port receives (those of the GID table). */
+  addAddress(address: Uint8Array): void
+  /** A path to a destination: its number, shared by equal records. */
+  openFlow(address: FlowAddress): number
+  closeFlow(flow: number): void
+  /** The number by which `ReceivedRun.peer` names this source address, while a flow to it is open; -1 otherwise. */
+  peerOf(address: Uint8Array): number
+
+  /** As `TransmitSink` in transport/types.ts. */
+  reserve(bytes: number): number
+  commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
+  /** Ends a turn of sending: what was committed leaves now. */
+  flush(): void
+
+  /** The next run, with ICRCs right; false if there is none now. The run stays where it is until `release`. */
+  receive(run: ReceivedRun): boolean
+  /** Gives the bytes of all runs received since the last `release` back to the port. */
+  release(): void
+  /** Called when a run arrives where none waited, so that the device gets its turn. It must not receive there and then. */
+  wake: (() => void) | null
+
+  /** The one tap, or null; set through `addTap` of tap.ts, which lets several share it. */
+  tap: PortTap | null
+  /**
+   * For ports that can do without ICRCs between sender and receiver: +1 while somebody wants the real bytes, -1 when no longer.
+   */
+  requireSeal(change: 1 | -1): void
+  /** At most `maxBytes` of the arena for a layer to keep packets in, until `giveRoom`: an offset, or -1 if there is none now. */
+  takeRoom(bytes: number): number
+  giveRoom(offset: number): void
+
+  /** For layers that hold packets back: when to call `onTimeout` next (µs), Infinity for never. */
+  nextTimeout(): number
+  onTimeout(now: number): void
+  close(): void
+}

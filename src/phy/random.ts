@@ -1,0 +1,14 @@
+/*
+ * Chance that can be repeated: a sequence of numbers that a seed fixes (mulberry32, of public domain). Not for secrets.
+ */
+
+/** Integers from 0 to 2^32 - 1, evenly spread; only the lower 32 bits of `seed` count. */
+export const createRandom = (seed: number): (() => number) => {
+  let state = seed | 0
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
+    return (mixed ^ (mixed >>> 14)) >>> 0
+  }
+}

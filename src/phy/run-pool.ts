@@ -1,0 +1,82 @@
+/*
+ * Buffers of one size in an arena, shared by the ports of a link so that none can starve another: each has a few buffers
+ * that only it can take, and what is left over goes to whoever asks first. A buffer counts for the port that took it until the
+ * receiver has given it back. Nothing is allocated after the pool is made.
+ */
+
+export interface RunPool {
+  readonly size: number
+  /** A buffer's number for owner `owner`, or -1 when it has used its share and nothing is left over. */
+  take(owner: number): number
+  give(buffer: number): void
+  offsetOf(buffer: number): number
+  /** The buffer in which an offset of the arena lies, or -1. */
+  bufferAt(offset: number): number
+  ownerOf(buffer: number): number
+  addOwner(owner: number): void
+  removeOwner(owner: number): void
+  /** Buffers that an owner has out. */
+  usedBy(owner: number): number
+  readonly free: number
+}
+
+/**
+ * `count` buffers of `size` bytes from `base` on, for owners 0 … `owners` - 1. `share`: buffers kept for each owner at most; with
+ * many owners fewer, half of the buffers over all of them, but one at least.
+ */
+export const createRunPool = (base: number, size: number, count: number, owners: number, share: number): RunPool => {
+  const stack = Int32Array.from({ length: count }, (_, i) => count - 1 - i)
+  const owner = new Int32Array(count).fill(-1)
+  const used = new Int32Array(owners)
+  const present = new Uint8Array(owners)
+  let free = count
+  let guarantee = share
+  /** Buffers that must stay free for owners below their guarantee. */
+  let owed = 0
+
+  const settle = (): void => {
+    const number = present.reduce((sum, p) => sum + p, 0)
+    guarantee = Math.max(1, Math.min(share, Math.floor(count / 2 / Math.max(number, 1))))
+    owed = 0
+    for (let o = 0; o < owners; o++) if (present[o]) owed += Math.max(0, guarantee - used[o])
+  }
+
+  return {
+    size,
+    take: o => {
+      if (used[o] < guarantee) {
+        if (free === 0) return -1
+        owed--
+      } else if (free <= owed) return -1
+      used[o]++
+      const buffer = stack[--free]
+      owner[buffer] = o
+      return buffer
+    },
+    give: buffer => {
+      const o = owner[buffer]
+      if (o < 0) throw new Error(`run buffer ${buffer} was given back twice`)
+      owner[buffer] = -1
+      stack[free++] = buffer
+      if (--used[o] < guarantee && present[o]) owed++
+    },
+    offsetOf: buffer => base + buffer * size,
+    bufferAt: offset => {
+      const buffer = Math.floor((offset - base) / size)
+      return buffer >= 0 && buffer < count ? buffer : -1
+    },
+    ownerOf: buffer => owner[buffer],
+    addOwner: o => {
+      present[o] = 1
+      settle()
+    },
+    removeOwner: o => {
+      present[o] = 0
+      settle()
+    },
+    usedBy: o => used[o],
+    get free() {
+      return free
+    },
+  }
+}

@@ -1,0 +1,32 @@
+/*
+ * All classes of the object model, as the core compiles them and the codecs and the tracer look them up. Their frozen ids stand in
+ * classes/ids.ts.
+ */
+import { AsyncFd } from './classes/async_fd.ts'
+import { CompChannel } from './classes/comp_channel.ts'
+import { Cq } from './classes/cq.ts'
+import { Device } from './classes/device.ts'
+import { Mr } from './classes/mr.ts'
+import { Pd } from './classes/pd.ts'
+import { Port } from './classes/port.ts'
+import { RcQp } from './classes/rc_qp.ts'
+import type { ObjectClass } from './schema.ts'
+import { checkClasses } from './schema.ts'
+
+/** By name, each with its own type. */
+export const Classes = {
+  device: Device,
+  port: Port,
+  pd: Pd,
+  cq: Cq,
+  mr: Mr,
+  comp_channel: CompChannel,
+  async_fd: AsyncFd,
+  rc_qp: RcQp,
+} as const
+
+/** The same, in order of their ids. */
+export const classes: readonly ObjectClass[] = Object.values(Classes).sort((a, b) => a.id - b.id)
+checkClasses(classes)
+
+export { ClassId } from './classes/ids.ts'

@@ -1,0 +1,42 @@
+/*
+ * The frozen numbers of the object dialect: class ids, call numbers and the flag values of messages and attributes (R2, R3, R5,
+ * design.md section 3). A program that was built against one release finds the same numbers in every later one, so a number that
+ * stands here is never changed or given out again; test/spec/frozen.test.ts holds a copy.
+ *
+ * Class 1 is kept for `interface` (R13). QP types are classes of their own (R9) and have the numbers from 16.
+ */
+import { Block } from '../schema.ts'
+
+export const ClassId = {
+  device: 2,
+  port: 3,
+  pd: 4,
+  cq: 5,
+  mr: 6,
+  comp_channel: 7,
+  async_fd: 8,
+  rc_qp: 16,
+} as const
+
+/** Methods beyond the common ones (create, query, modify, destroy, create_fd, chain), by class. */
+export const CallNumber = {
+  device: { open: Block.CM + 0, queryHandles: Block.CM + 1, queryGidTable: Block.CM + 2 },
+  port: { queryGidEntry: Block.CM + 0 },
+  cq: { reqNotify: Block.DRIVER_FAST + 0 },
+  rc_qp: { postSend: Block.DRIVER_FAST + 0 },
+} as const
+
+/** Flags of an attribute. Bits 16–31 of an answered output hold the bytes written or, after ENOSPC, the bytes needed. */
+export const AttributeFlag = { MANDATORY: 1, OUT: 2, FILLED: 4, INDIRECT: 8 } as const
+
+/** Flags of a message. `ANSWERED` is set in a message that has been answered. */
+export const MessageFlag = { ANSWERED: 1 } as const
+
+/** Values of a message's op_ctrl: how its attributes are laid out. There is one way so far. */
+export const OpCtrl = { ATTRIBUTES: 0 } as const
+
+/** Attribute ids with a meaning in every method. `LEGACY`: what a translated Linux call has beyond its arguments. */
+export const CommonAttribute = { LEGACY: 0x7ff0 } as const
+
+/** Attribute ids of a driver's own begin here; class ids of a driver's private classes too (R12). */
+export const DRIVER_FIRST = 0x8000

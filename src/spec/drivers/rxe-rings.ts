@@ -1,0 +1,56 @@
+/*
+ * The rings that rxe's user library and its driver share, as data (rdma/rdma_user_rxe.h; offsets in bytes, little-endian).
+ *
+ * A ring is a header of fixed size and 2^n elements of 2^m bytes. Indices are stored masked; it is empty when they are equal and full when the
+ * producer stands one before the consumer, so a ring of `mask + 1` slots holds `mask` elements. The program produces
+ * send and receive requests and consumes completions; the device does the opposite.
+ */
+
+/** struct rxe_queue_buf: the program reads the first two words once, after mmap. */
+export const RingHeader = { LOG2_ELEMENT: 0, INDEX_MASK: 4, PRODUCER: 128, CONSUMER: 256, DATA: 384 } as const
+
+/** struct ib_uverbs_wc, in elements of 128 bytes as rxe has them. */
+export const Wc = {
+  WR_ID: 0,
+  STATUS: 8,
+  OPCODE: 12,
+  VENDOR_ERR: 16,
+  BYTE_LEN: 20,
+  /** Immediate data big-endian, or the invalidated rkey little-endian. */
+  IMM: 24,
+  QP_NUM: 28,
+  SRC_QP: 32,
+  FLAGS: 36,
+  PKEY_INDEX: 40,
+  SLID: 42,
+  SL: 44,
+  PATH_BITS: 45,
+  PORT_NUM: 46,
+  LOG2_ELEMENT: 7,
+} as const
+
+/** struct rxe_send_wqe up to the elements or the inline data. */
+export const SendWqe = {
+  WR_ID: 0,
+  OPCODE: 12,
+  FLAGS: 16,
+  /** Immediate data big-endian, or the rkey to invalidate little-endian. */
+  IMM: 20,
+  REMOTE: 24,
+  RKEY: 32,
+  ATOMIC_COMPARE_ADD: 32,
+  ATOMIC_SWAP: 40,
+  ATOMIC_RKEY: 48,
+  DMA_LENGTH: 184,
+  DMA_NUM_SGE: 196,
+  SGE: 208,
+} as const
+
+/** struct rxe_recv_wqe up to the elements. */
+export const RecvWqe = { WR_ID: 0, DMA_NUM_SGE: 28, SGE: 40 } as const
+
+/** struct ib_sge in a ring. */
+export const RingSge = { ADDRESS: 0, LENGTH: 8, LKEY: 12, BYTES: 16 } as const
+
+/** Smallest element, a cache line. */
+export const MIN_ELEMENT = 64

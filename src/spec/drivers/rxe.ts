@@ -1,0 +1,46 @@
+/*
+ * What the rxe driver adds to the common classes (R4, R22): where the queues that it makes lie in the context's file.
+ *
+ * In the object dialect these are attributes from 0x8000; in Linux's dialects they are the driver's part of the response, the structs
+ * of rdma_user_rxe.h (rxe_create_cq_resp and so on). `layouts` says which bytes of that part are which attribute; a method that is
+ * listed there and called without room for all of it is refused with EINVAL, as Linux's driver does.
+ */
+import { embed, type Layout, layout } from '../linux/layout.ts'
+import { at, optional, record, u32, u64 } from '../schema.ts'
+
+/** struct mminfo: offset for mmap and number of bytes. */
+export const MmapInfo = { offset: at(0, u64(0)), size: at(8, u32(0)) }
+
+const queue = (id: number) => optional(record(id, MmapInfo))
+
+/** By class and method: the attributes that join core's. */
+export const RxeAttributes = {
+  cq: {
+    create: { out: { queue: queue(0x8000) } },
+    modify: { out: { queue: queue(0x8000) } },
+  },
+  rc_qp: {
+    create: { out: { recvQueue: queue(0x8000), sendQueue: queue(0x8001) } },
+  },
+} as const
+
+export interface DriverLayout {
+  readonly out: Layout
+  /** The driver refuses input of its own with EINVAL. */
+  readonly noInput?: boolean
+}
+
+const cq = { out: layout(16, embed(0, 'queue', MmapInfo)) }
+
+/** RDMA_DRIVER_RXE */
+export const RXE_DRIVER_ID = 14
+
+/** By 'class.method': the driver's part of the response in Linux's dialects. */
+export const RxeLayouts: Readonly<Record<string, DriverLayout>> = {
+  'cq.create': cq,
+  'cq.modify': cq,
+  'rc_qp.create': {
+    out: layout(32, embed(0, 'recvQueue', MmapInfo), embed(16, 'sendQueue', MmapInfo)),
+    noInput: true,
+  },
+}

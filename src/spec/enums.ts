@@ -1,0 +1,166 @@
+/*
+ * Enumerations and flag sets of the verbs, with the numbers of Linux's user ABI (ib_user_verbs.h, ib_user_ioctl_verbs.h) and, where
+ * they are visible on the wire or in memory, of the InfiniBand Architecture specification. Names are theirs.
+ */
+import { enumeration } from './schema.ts'
+
+/** Access rights of a memory region, and of the remote side on a QP. */
+export const AccessFlags = enumeration('access_flags', {
+  LOCAL_WRITE: 1 << 0,
+  REMOTE_WRITE: 1 << 1,
+  REMOTE_READ: 1 << 2,
+  REMOTE_ATOMIC: 1 << 3,
+  MW_BIND: 1 << 4,
+  ZERO_BASED: 1 << 5,
+  ON_DEMAND: 1 << 6,
+  HUGETLB: 1 << 7,
+  RELAXED_ORDERING: 1 << 20,
+  /** Bits 20–29 may be set by anyone and ignored by a device that does not know them. */
+  OPTIONAL_RANGE: 0x3ff00000,
+})
+
+/** States of a queue pair (IBA 10.3.1). RC never enters SQE. */
+export const QpState = enumeration('qp_state', { RESET: 0, INIT: 1, RTR: 2, RTS: 3, SQD: 4, SQE: 5, ERR: 6 })
+
+/** Types of queue pairs in Linux's ABI; in the object dialect each is a class of its own. */
+export const QpType = enumeration('qp_type', {
+  RC: 2,
+  UC: 3,
+  UD: 4,
+  RAW_PACKET: 8,
+  XRC_INI: 9,
+  XRC_TGT: 10,
+  DRIVER: 0xff,
+})
+
+/** Path MTU: 128 << value bytes. */
+export const Mtu = enumeration('mtu', { MTU_256: 1, MTU_512: 2, MTU_1024: 3, MTU_2048: 4, MTU_4096: 5 })
+
+export const PathMigState = enumeration('path_mig_state', { MIGRATED: 0, REARM: 1, ARMED: 2 })
+
+export const PortState = enumeration('port_state', {
+  NOP: 0,
+  DOWN: 1,
+  INIT: 2,
+  ARMED: 3,
+  ACTIVE: 4,
+  ACTIVE_DEFER: 5,
+})
+
+/** Physical state of a port (IBA 14.2.5.6). */
+export const PhysState = enumeration('phys_state', {
+  NONE: 0,
+  SLEEP: 1,
+  POLLING: 2,
+  DISABLED: 3,
+  TRAINING: 4,
+  LINK_UP: 5,
+  ERROR_RECOVERY: 6,
+  PHY_TEST: 7,
+})
+
+export const LinkLayer = enumeration('link_layer', { UNSPECIFIED: 0, INFINIBAND: 1, ETHERNET: 2 })
+export const LinkWidth = enumeration('link_width', { NONE: 0, X1: 1, X4: 2, X8: 4, X12: 8, X2: 16 })
+export const LinkSpeed = enumeration('link_speed', {
+  NONE: 0,
+  SDR: 1,
+  DDR: 2,
+  QDR: 4,
+  FDR10: 8,
+  FDR: 16,
+  EDR: 32,
+  HDR: 64,
+  NDR: 128,
+})
+
+/** Atomicity of the atomic operations: none, among operations of this device, with the processor too. */
+export const AtomicCap = enumeration('atomic_cap', { NONE: 0, HCA: 1, GLOB: 2 })
+
+export const GidType = enumeration('gid_type', { IB: 0, ROCE_V1: 1, ROCE_V2: 2 })
+
+export const PortCapFlags = enumeration('port_cap_flags', {
+  SM: 1 << 1,
+  NOTICE_SUP: 1 << 2,
+  TRAP_SUP: 1 << 3,
+  OPT_IPD_SUP: 1 << 4,
+  AUTO_MIGR_SUP: 1 << 5,
+  SL_MAP_SUP: 1 << 6,
+  MKEY_NVRAM: 1 << 7,
+  PKEY_NVRAM: 1 << 8,
+  LED_INFO_SUP: 1 << 9,
+  SM_DISABLED: 1 << 10,
+  SYS_IMAGE_GUID_SUP: 1 << 11,
+  PKEY_SW_EXT_PORT_TRAP_SUP: 1 << 12,
+  EXTENDED_SPEEDS_SUP: 1 << 14,
+  CM_SUP: 1 << 16,
+  SNMP_TUNNEL_SUP: 1 << 17,
+  REINIT_SUP: 1 << 18,
+  DEVICE_MGMT_SUP: 1 << 19,
+  VENDOR_CLASS_SUP: 1 << 20,
+  DR_NOTICE_SUP: 1 << 21,
+  CAP_MASK_NOTICE_SUP: 1 << 22,
+  BOOT_MGMT_SUP: 1 << 23,
+  LINK_LATENCY_SUP: 1 << 24,
+  CLIENT_REG_SUP: 1 << 25,
+  IP_BASED_GIDS: 1 << 26,
+})
+
+/** Flags of query port: the port's packets always carry a global route header. */
+export const PortFlags = enumeration('port_flags', { GRH_REQUIRED: 1 << 0 })
+
+export const DeviceCapFlags = enumeration('device_cap_flags', {
+  RESIZE_MAX_WR: 1 << 0,
+  BAD_PKEY_CNTR: 1 << 1,
+  BAD_QKEY_CNTR: 1 << 2,
+  RAW_MULTI: 1 << 3,
+  AUTO_PATH_MIG: 1 << 4,
+  CHANGE_PHY_PORT: 1 << 5,
+  UD_AV_PORT_ENFORCE: 1 << 6,
+  CURR_QP_STATE_MOD: 1 << 7,
+  SHUTDOWN_PORT: 1 << 8,
+  INIT_TYPE: 1 << 9,
+  PORT_ACTIVE_EVENT: 1 << 10,
+  SYS_IMAGE_GUID: 1 << 11,
+  RC_RNR_NAK_GEN: 1 << 12,
+  SRQ_RESIZE: 1 << 13,
+  N_NOTIFY_CQ: 1 << 14,
+  MEM_WINDOW: 1 << 17,
+  UD_IP_CSUM: 1 << 18,
+  XRC: 1 << 20,
+  MEM_MGT_EXTENSIONS: 1 << 21,
+  MEM_WINDOW_TYPE_2A: 1 << 23,
+  MEM_WINDOW_TYPE_2B: 1 << 24,
+  RC_IP_CSUM: 1 << 25,
+  RAW_IP_CSUM: 1 << 26,
+})
+
+/** What the core of the device's host knows: optional access bits may be set at registration. */
+export const CoreSupport = { OPTIONAL_MR_ACCESS: 1n } as const
+
+export const CqFlags = enumeration('cq_flags', { TIMESTAMP_COMPLETION: 1 << 0, IGNORE_OVERRUN: 1 << 1 })
+
+/** Flags at the creation of an RC queue pair. */
+export const RcQpFlags = enumeration('rc_qp_flags', { SQ_SIG_ALL: 1 << 12 })
+
+/** Types of asynchronous events (ib_event_type). */
+export const AsyncEventType = enumeration('async_event_type', {
+  CQ_ERR: 0,
+  QP_FATAL: 1,
+  QP_REQ_ERR: 2,
+  QP_ACCESS_ERR: 3,
+  COMM_EST: 4,
+  SQ_DRAINED: 5,
+  PATH_MIG: 6,
+  PATH_MIG_ERR: 7,
+  DEVICE_FATAL: 8,
+  PORT_ACTIVE: 9,
+  PORT_ERR: 10,
+  LID_CHANGE: 11,
+  PKEY_CHANGE: 12,
+  SM_CHANGE: 13,
+  SRQ_ERR: 14,
+  SRQ_LIMIT_REACHED: 15,
+  QP_LAST_WQE_REACHED: 16,
+  CLIENT_REREGISTER: 17,
+  GID_CHANGE: 18,
+})

@@ -1,0 +1,62 @@
+/*
+ * Error numbers of Linux (asm-generic/errno-base.h, errno.h) that calls answer, and the one error that carries them.
+ *
+ * Every refusal in userdma is a CallError: the errno that Linux gives in the same case where Linux has the case, and a
+ * sentence for people: what was wrong, with which value, what is allowed (style.md). The sentence reaches the trace.
+ */
+
+export const Errno = {
+  EPERM: 1,
+  ENOENT: 2,
+  EINTR: 4,
+  EIO: 5,
+  ENXIO: 6,
+  E2BIG: 7,
+  EBADF: 9,
+  EAGAIN: 11,
+  ENOMEM: 12,
+  EACCES: 13,
+  EFAULT: 14,
+  EBUSY: 16,
+  EEXIST: 17,
+  ENODEV: 19,
+  EINVAL: 22,
+  EMFILE: 24,
+  ENOTTY: 25,
+  ENOSPC: 28,
+  EPIPE: 32,
+  ERANGE: 34,
+  ENOSYS: 38,
+  ENODATA: 61,
+  EPROTO: 71,
+  EOVERFLOW: 75,
+  EMSGSIZE: 90,
+  EPROTONOSUPPORT: 93,
+  EOPNOTSUPP: 95,
+  EADDRINUSE: 98,
+  EADDRNOTAVAIL: 99,
+  ECONNRESET: 104,
+  ETIMEDOUT: 110,
+  ECONNREFUSED: 111,
+  ESTALE: 116,
+} as const
+
+export type ErrnoName = keyof typeof Errno
+
+const NAMES = new Map<number, string>(Object.entries(Errno).map(([name, number]) => [number, name]))
+
+/** The name of an error number, `errno 123` for one that no call of ours answers. */
+export const errnoName = (errno: number): string => NAMES.get(errno) ?? `errno ${errno}`
+
+/** A refused call: `errno` as Linux has it (positive), `message` a sentence that names the value and what is allowed. */
+export class CallError extends Error {
+  override readonly name = 'CallError'
+  readonly errno: number
+  constructor(code: ErrnoName, reason: string) {
+    super(reason)
+    this.errno = Errno[code]
+  }
+  get code(): string {
+    return errnoName(this.errno)
+  }
+}

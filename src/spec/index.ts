@@ -1,0 +1,13 @@
+/*
+ * The facts, as data: classes with their methods and attributes, enumerations, error numbers, Linux's dialects, drivers' additions.
+ * Entry point of `userdma/spec`; it holds no handler and no byte, so that a browser, a test or a generator of documents can load it.
+ */
+export * from './classes/ids.ts'
+export { Classes, classes } from './classes.ts'
+export * from './drivers/rxe.ts'
+export * from './enums.ts'
+export * from './errno.ts'
+export { ioctlMethods, RDMA_VERBS_IOCTL } from './linux/ioctl.ts'
+export { LinuxObject, LinuxObjectClasses } from './linux/structs.ts'
+export { writeCommands } from './linux/write.ts'
+export * from './schema.ts'

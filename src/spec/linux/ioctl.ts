@@ -1,0 +1,262 @@
+/*
+ * Linux's ioctl methods on a uverbs file (R42): RDMA_VERBS_IOCTL, {object, method} and attributes (ib_user_ioctl_cmds.h), as methods of
+ * our classes. An object or method that is not here is EPROTONOSUPPORT.
+ *
+ * INVOKE_WRITE carries a write command (write.ts). QUERY_CONTEXT is known and has no driver that answers it: EOPNOTSUPP.
+ */
+import { GidEntry } from '../classes/device.ts'
+import { PortAttributes } from '../classes/port.ts'
+import { CqFlags, RcQpFlags } from '../enums.ts'
+import type { ErrnoName } from '../errno.ts'
+import { type Cell, embed, object, value, whichClass } from './layout.ts'
+import { LinuxObject, QP_CLASSES, qpCap } from './structs.ts'
+
+/** RDMA_VERBS_IOCTL */
+export const RDMA_VERBS_IOCTL = 0xc0181b01
+export const UHW_IN = 0x1000
+export const UHW_OUT = 0x1001
+
+/**
+ * - `in`: bytes, in the attribute itself if at most 8, else where it points; `out`: bytes at a pointer
+ * - `flags`: 4 or 8 bytes, inline; bits beyond `allowed` are EINVAL
+ * - `handle` of an object, `destroy`: of the one to go; `fd`: a descriptor; `newHandle`, `newFd`: what a create makes
+ * - `list`: room for as many records as fit
+ */
+export type IoctlAttributeKind = 'in' | 'out' | 'flags' | 'handle' | 'destroy' | 'fd' | 'newHandle' | 'newFd' | 'list'
+
+export interface IoctlAttribute {
+  readonly id: number
+  readonly kind: IoctlAttributeKind
+  /** Shortest and longest length; `grows`: a longer one is taken, going in if it ends in zeros, coming out filled with zeros. */
+  readonly min: number
+  readonly max: number
+  readonly grows: boolean
+  readonly mandatory: boolean
+  readonly cells: readonly Cell[]
+  /** `handle`, `fd`, `list`, `flags`: the attribute; `object` for the object of the call. */
+  readonly name: string
+  /** `handle`, `destroy`: the classes that it may have; none: no object can be of it here. */
+  readonly classes: readonly string[]
+  readonly allowed: number
+  /** A method of ours needs it and Linux finds that out late: the errno if it is absent. */
+  readonly absent?: ErrnoName
+  /** Known, and no device takes it: the errno if it is there. */
+  readonly present?: ErrnoName
+}
+
+export interface IoctlMethod {
+  readonly object: number
+  readonly number: number
+  readonly name: string
+  readonly classes: readonly string[]
+  /** Undefined: known, and no device does it: EOPNOTSUPP. */
+  readonly method: string | undefined
+  readonly attributes: readonly IoctlAttribute[]
+  /** The driver's attributes UHW_IN and UHW_OUT belong to it. */
+  readonly driver: boolean
+  /** A named converter of the codec takes part. */
+  readonly converter?: 'invokeWrite' | 'handles' | 'gidTable'
+}
+
+const blank = { min: 0, max: 0, grows: false, mandatory: true, cells: [], name: '', classes: [], allowed: 0 }
+const into = (id: number, size: number, ...cells: Cell[]): IoctlAttribute => ({
+  ...blank,
+  id,
+  kind: 'in',
+  min: size,
+  max: size,
+  cells,
+})
+const out = (id: number, size: number, ...cells: Cell[]): IoctlAttribute => ({
+  ...blank,
+  id,
+  kind: 'out',
+  min: size,
+  max: size,
+  cells,
+})
+const flags = (id: number, name: string, allowed: number): IoctlAttribute => ({
+  ...blank,
+  id,
+  kind: 'flags',
+  min: 4,
+  max: 8,
+  name,
+  allowed,
+})
+const handle = (id: number, name: string, classes: readonly string[]): IoctlAttribute => ({
+  ...blank,
+  id,
+  kind: 'handle',
+  name,
+  classes,
+})
+const destroy = (id: number, classes: readonly string[]): IoctlAttribute => ({
+  ...blank,
+  id,
+  kind: 'destroy',
+  name: 'object',
+  classes,
+})
+const fd = (id: number, name: string): IoctlAttribute => ({ ...blank, id, kind: 'fd', name })
+const newHandle = (id: number): IoctlAttribute => ({ ...blank, id, kind: 'newHandle', name: 'object' })
+const newFd = (id: number): IoctlAttribute => ({ ...blank, id, kind: 'newFd', name: 'object' })
+const list = (id: number, name: string, min: number): IoctlAttribute => ({
+  ...blank,
+  id,
+  kind: 'list',
+  min,
+  max: 0xffff,
+  name,
+})
+const optional = (attribute: IoctlAttribute): IoctlAttribute => ({ ...attribute, mandatory: false })
+const grows = (attribute: IoctlAttribute): IoctlAttribute => ({ ...attribute, grows: true })
+/** Optional in Linux's table because other kinds of the object lack it. */
+const late = (attribute: IoctlAttribute, absent: ErrnoName): IoctlAttribute => ({
+  ...attribute,
+  mandatory: false,
+  absent,
+})
+const refused = (attribute: IoctlAttribute, present: ErrnoName): IoctlAttribute => ({
+  ...attribute,
+  mandatory: false,
+  present,
+})
+const anything = (id: number, kind: 'in' | 'out', min: number): IoctlAttribute => ({
+  ...blank,
+  id,
+  kind,
+  min,
+  max: 0xffff,
+  mandatory: false,
+})
+/** The driver's own, where a method has them. */
+export const driverAttributes: readonly IoctlAttribute[] = [anything(UHW_IN, 'in', 0), anything(UHW_OUT, 'out', 0)]
+
+const method = (
+  objectId: number,
+  number: number,
+  name: string,
+  classes: readonly string[],
+  call: string | undefined,
+  attributes: readonly IoctlAttribute[],
+  rest: { driver?: boolean; converter?: 'invokeWrite' | 'handles' | 'gidTable' } = {},
+): IoctlMethod => ({
+  object: objectId,
+  number,
+  name,
+  classes,
+  method: call,
+  attributes,
+  driver: rest.driver ?? false,
+  ...(rest.converter === undefined ? {} : { converter: rest.converter }),
+})
+
+/** Attributes of INVOKE_WRITE. */
+export const InvokeWrite = { CORE_IN: 0, CORE_OUT: 1, WRITE_CMD: 2 } as const
+
+const { DEVICE, PD, CQ, QP, MR, ASYNC_EVENT } = LinuxObject
+const contextValues = [
+  optional(out(0, 4, value(0, 4, 'numCompVectors'))),
+  optional(out(1, 8, value(0, 8, 'coreSupport'))),
+]
+
+export const ioctlMethods: readonly IoctlMethod[] = [
+  method(
+    DEVICE,
+    0,
+    'INVOKE_WRITE',
+    [],
+    undefined,
+    [anything(InvokeWrite.CORE_IN, 'in', 4), anything(InvokeWrite.CORE_OUT, 'out', 0), into(InvokeWrite.WRITE_CMD, 8)],
+    { driver: true, converter: 'invokeWrite' },
+  ),
+  method(
+    DEVICE,
+    1,
+    'INFO_HANDLES',
+    ['device'],
+    'queryHandles',
+    [into(0, 8), late(out(1, 4), 'ENOENT'), late(list(2, 'handles', 4), 'EINVAL')],
+    { converter: 'handles' },
+  ),
+  method(DEVICE, 2, 'QUERY_PORT', ['port'], 'query', [
+    into(0, 8, object(0, 8)),
+    grows(out(1, 48, ...embed(0, 'attributes', PortAttributes))),
+  ]),
+  method(DEVICE, 3, 'GET_CONTEXT', ['device'], 'open', contextValues, { driver: true }),
+  method(DEVICE, 4, 'QUERY_CONTEXT', ['device'], undefined, contextValues),
+  method(
+    DEVICE,
+    5,
+    'QUERY_GID_TABLE',
+    ['device'],
+    'queryGidTable',
+    [into(0, 8), flags(1, '', 0), list(2, 'entries', 0), out(3, 8)],
+    { converter: 'gidTable' },
+  ),
+  method(DEVICE, 6, 'QUERY_GID_ENTRY', ['port'], 'queryGidEntry', [
+    into(0, 8, object(0, 8)),
+    into(1, 8, value(0, 8, 'index')),
+    flags(2, '', 0),
+    grows(out(3, 32, ...embed(0, 'entry', GidEntry))),
+  ]),
+  method(PD, 0, 'PD_DESTROY', ['pd'], 'destroy', [destroy(0, ['pd'])]),
+  method(
+    CQ,
+    0,
+    'CQ_CREATE',
+    ['cq'],
+    'create',
+    [
+      newHandle(0),
+      into(1, 4, value(0, 4, 'cqe')),
+      into(2, 8, value(0, 8, 'userHandle')),
+      optional(fd(3, 'channel')),
+      into(4, 4, value(0, 4, 'compVector')),
+      optional(flags(5, 'flags', CqFlags.values.TIMESTAMP_COMPLETION | CqFlags.values.IGNORE_OVERRUN)),
+      out(6, 4, value(0, 4, 'cqe')),
+      optional(fd(7, 'asyncFd')),
+    ],
+    { driver: true },
+  ),
+  method(CQ, 1, 'CQ_DESTROY', ['cq'], 'destroy', [
+    destroy(0, ['cq']),
+    grows(out(1, 8, value(0, 4, 'compEvents'), value(4, 4, 'asyncEvents'))),
+  ]),
+  method(
+    QP,
+    0,
+    'QP_CREATE',
+    QP_CLASSES,
+    'create',
+    [
+      newHandle(0),
+      optional(handle(1, 'xrcd', [])),
+      late(handle(2, 'pd', ['pd']), 'ENOENT'),
+      optional(handle(3, 'srq', [])),
+      late(handle(4, 'sendCq', ['cq']), 'ENOENT'),
+      late(handle(5, 'recvCq', ['cq']), 'ENOENT'),
+      optional(handle(6, 'rwqIndTbl', [])),
+      into(7, 8, value(0, 8, 'userHandle')),
+      grows(into(8, 20, ...qpCap(0))),
+      into(9, 8, whichClass(0, 8)),
+      optional(flags(10, 'flags', RcQpFlags.values.SQ_SIG_ALL)),
+      refused(into(11, 4), 'EOPNOTSUPP'),
+      optional(fd(12, 'asyncFd')),
+      grows(out(13, 20, ...qpCap(0))),
+      out(14, 4, value(0, 4, 'qpNum')),
+    ],
+    { driver: true },
+  ),
+  method(QP, 1, 'QP_DESTROY', QP_CLASSES, 'destroy', [destroy(0, QP_CLASSES), out(1, 4, value(0, 4, 'events'))]),
+  method(MR, 1, 'MR_DESTROY', ['mr'], 'destroy', [destroy(0, ['mr'])]),
+  method(MR, 3, 'QUERY_MR', ['mr'], 'query', [
+    handle(0, 'object', ['mr']),
+    out(1, 4, value(0, 4, 'lkey')),
+    out(2, 4, value(0, 4, 'rkey')),
+    out(3, 8, value(0, 8, 'length')),
+    optional(out(4, 8, value(0, 8, 'iova'))),
+  ]),
+  method(ASYNC_EVENT, 0, 'ASYNC_EVENT_ALLOC', ['async_fd'], 'create', [newFd(0)]),
+]

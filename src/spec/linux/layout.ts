@@ -1,0 +1,81 @@
+/*
+ * The language of Linux's structs: which bytes of a struct are which attribute of a method (design.md section 3). Little-endian.
+ *
+ * A layout is a list of cells. What no cell covers is padding, a pointer or something that the kernel does not read; a codec keeps
+ * such bytes apart (`legacy`) and sends zeros where it has none.
+ */
+import type { ErrnoName } from '../errno.ts'
+import { type Fields, sizeOf } from '../schema.ts'
+
+/**
+ * How a cell is understood:
+ * - `value`: the attribute's value; `bool`: 0 or 1, where the kernel takes any other number for 1; `bit`: ≠ 0 is `bit` of a flags
+ *   attribute
+ * - `object`: the object id of the call, or the new handle; `class`: a number that tells the class (`classes`), `family` one
+ *   that tells several (`families`)
+ * - `fd`: a descriptor; going in a negative number is none; coming out it is installed there. The name `object` is the new object
+ * - `zero`: anything but 0 is refused with `errno`; `length`: bytes of the response that were filled
+ */
+export type CellKind = 'value' | 'bool' | 'bit' | 'object' | 'class' | 'fd' | 'zero' | 'length'
+
+export interface Cell {
+  readonly at: number
+  readonly size: number
+  readonly as: CellKind
+  /** Attribute, or attribute.field inside a record. */
+  readonly name: string
+  readonly bit?: number
+  /** Bits of the value that the kernel takes; it ignores the others. */
+  readonly mask?: number
+  readonly errno?: ErrnoName
+}
+
+export interface Layout {
+  /** Of the struct in C. */
+  readonly size: number
+  readonly cells: readonly Cell[]
+  /** Byte offset of an attribute mask (u32): bit n says whether the attribute with id n + 1 is there. */
+  readonly mask?: number
+  /** Mask bits that the kernel knows; others are EOPNOTSUPP, those of attributes that the class lacks EINVAL. */
+  readonly maskBits?: number
+  /** Bytes after the struct belong to this attribute. */
+  readonly tail?: string
+}
+
+export const value = (at: number, size: number, name: string, mask?: number): Cell => ({
+  at,
+  size,
+  as: 'value',
+  name,
+  ...(mask === undefined ? {} : { mask }),
+})
+export const bool = (at: number, name: string): Cell => ({ at, size: 1, as: 'bool', name })
+export const bit = (at: number, size: number, name: string, of: number): Cell => ({
+  at,
+  size,
+  as: 'bit',
+  name,
+  bit: of,
+})
+export const object = (at: number, size: 1 | 4 | 8 = 4): Cell => ({ at, size, as: 'object', name: 'object' })
+export const whichClass = (at: number, size: 1 | 8): Cell => ({ at, size, as: 'class', name: 'class' })
+export const descriptor = (at: number, name: string): Cell => ({ at, size: 4, as: 'fd', name })
+export const zero = (at: number, size: number, errno: ErrnoName): Cell => ({
+  at,
+  size,
+  as: 'zero',
+  name: 'zero',
+  errno,
+})
+export const filledLength = (at: number): Cell => ({ at, size: 4, as: 'length', name: 'length' })
+
+/** A whole record that lies in the struct as it lies in the object dialect, `limit`: its fields below that offset only. */
+export const embed = (at: number, name: string, fields: Fields, limit = Number.POSITIVE_INFINITY): Cell[] =>
+  Object.entries(fields)
+    .filter(([, field]) => field.offset < limit)
+    .map(([field, { offset, of }]) => value(at + offset, sizeOf(of), `${name}.${field}`))
+
+export const layout = (size: number, ...cells: readonly (Cell | readonly Cell[])[]): Layout => ({
+  size,
+  cells: cells.flat(),
+})

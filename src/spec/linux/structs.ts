@@ -1,0 +1,69 @@
+/*
+ * Layouts of structs that more than one call of Linux's dialects has (ib_user_verbs.h), and the numbers by which those dialects
+ * name what are classes here.
+ */
+import { QpType } from '../enums.ts'
+import { bool, type Cell, value } from './layout.ts'
+
+/** Classes that a handle of a QP can have. */
+export const QP_CLASSES = ['rc_qp'] as const
+
+/** ib_uverbs_qp_dest, 32 bytes; dlid and src_path_bits are not of links that are Ethernet, the kernel ignores them there. */
+export const qpDest = (at: number, name: string): Cell[] => [
+  value(at, 16, `${name}.dgid`),
+  value(at + 16, 4, `${name}.flowLabel`),
+  value(at + 24, 1, `${name}.sgidIndex`),
+  value(at + 25, 1, `${name}.hopLimit`),
+  value(at + 26, 1, `${name}.trafficClass`),
+  value(at + 27, 1, `${name}.sl`),
+  value(at + 29, 1, `${name}.staticRate`),
+  bool(at + 30, `${name}.isGlobal`),
+  value(at + 31, 1, `${name}.port`),
+]
+
+/** ib_uverbs_qp_cap, 20 bytes. */
+export const qpCap = (at: number): Cell[] => [
+  value(at, 4, 'cap.maxSendWr'),
+  value(at + 4, 4, 'cap.maxRecvWr'),
+  value(at + 8, 4, 'cap.maxSendSge'),
+  value(at + 12, 4, 'cap.maxRecvSge'),
+  value(at + 16, 4, 'cap.maxInlineData'),
+]
+
+/** The class that a QP type is; a type without one is EOPNOTSUPP, a number that is no type EINVAL. */
+export const QpTypeClasses: Readonly<Record<number, string | undefined>> = {
+  ...Object.fromEntries(Object.values(QpType.values).map(type => [type, undefined])),
+  [QpType.values.RC]: 'rc_qp',
+}
+
+/** uverbs_default_objects. */
+export const LinuxObject = {
+  DEVICE: 0,
+  PD: 1,
+  COMP_CHANNEL: 2,
+  CQ: 3,
+  QP: 4,
+  SRQ: 5,
+  AH: 6,
+  MR: 7,
+  MW: 8,
+  FLOW: 9,
+  XRCD: 10,
+  RWQ_IND_TBL: 11,
+  WQ: 12,
+  FLOW_ACTION: 13,
+  DM: 14,
+  COUNTERS: 15,
+  ASYNC_EVENT: 16,
+} as const
+
+/** Objects whose handles INFO_HANDLES can list, with the classes they are; another object is EINVAL. */
+export const LinuxObjectClasses: Readonly<Record<number, readonly string[]>> = {
+  [LinuxObject.DEVICE]: [],
+  [LinuxObject.PD]: ['pd'],
+  [LinuxObject.COMP_CHANNEL]: ['comp_channel'],
+  [LinuxObject.CQ]: ['cq'],
+  [LinuxObject.QP]: QP_CLASSES,
+  [LinuxObject.MR]: ['mr'],
+  [LinuxObject.ASYNC_EVENT]: ['async_fd'],
+}

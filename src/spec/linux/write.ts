@@ -1,0 +1,271 @@
+/*
+ * Linux's write() commands on a uverbs file (R41): which method each one is and where its attributes lie (ib_user_verbs.h).
+ *
+ * A plain command is {u32 command, u16 in_words, u16 out_words} and the request, in 4-byte words; an extended one (bit 31) has
+ * {u64 response, u16 provider_in_words, u16 provider_out_words, u32 reserved} in between, in 8-byte words. INVOKE_WRITE of the
+ * ioctl dialect carries the same requests. A command that is not here is EOPNOTSUPP.
+ */
+import { DeviceAttributes, ExtendedDeviceAttributes } from '../classes/device.ts'
+import { PortAttributes } from '../classes/port.ts'
+import { RcQpFlags } from '../enums.ts'
+import type { AnyValues } from '../schema.ts'
+import {
+  bit,
+  bool,
+  descriptor,
+  embed,
+  filledLength,
+  type Layout,
+  layout,
+  object,
+  value,
+  whichClass,
+  zero,
+} from './layout.ts'
+import { QP_CLASSES, qpCap, qpDest } from './structs.ts'
+
+export const COMMAND_MASK = 0xff
+export const EXTENDED = 0x80000000
+
+export interface WriteCommand {
+  readonly name: string
+  readonly number: number
+  readonly extended: boolean
+  /** The classes it can be about; which one, the object's handle or a cell of the request tells. */
+  readonly classes: readonly string[]
+  readonly method: string
+  readonly in: Layout
+  /** Bytes of the request that must be there; a longer one must end in zeros. */
+  readonly request: number
+  /** Undefined: no response, and the request has no pointer to one. */
+  readonly out?: Layout
+  /** Bytes of the response that there must be room for. */
+  readonly response: number
+  /** What follows request and response belongs to the driver. */
+  readonly driver: boolean
+  /** Arguments that the command has without saying so. */
+  readonly set?: AnyValues
+}
+
+const command = (
+  number: number,
+  name: string,
+  classes: readonly string[],
+  method: string,
+  rest: {
+    in: Layout
+    out?: Layout
+    request?: number
+    response?: number
+    driver?: boolean
+    set?: AnyValues
+    extended?: boolean
+  },
+): WriteCommand => ({
+  name,
+  number,
+  extended: rest.extended ?? false,
+  classes,
+  method,
+  in: rest.in,
+  request: rest.request ?? rest.in.size,
+  ...(rest.out === undefined ? {} : { out: rest.out }),
+  response: rest.response ?? rest.out?.size ?? 0,
+  driver: rest.driver ?? false,
+  ...(rest.set === undefined ? {} : { set: rest.set }),
+})
+
+/** `response`, the pointer that begins the request of a command with a response; it is a pointer, so no attribute. */
+const RESPONSE = 8
+const PSN = 0xffffff
+
+const modifyQp = [
+  ...qpDest(0, 'address'),
+  ...qpDest(32, 'alternatePath'),
+  object(64),
+  value(76, 4, 'rqPsn', PSN),
+  value(80, 4, 'sqPsn', PSN),
+  value(84, 4, 'destQpn', PSN),
+  value(88, 4, 'accessFlags'),
+  value(92, 2, 'pkeyIndex'),
+  value(94, 2, 'alternatePath.pkeyIndex'),
+  value(96, 1, 'state'),
+  value(97, 1, 'curState'),
+  value(98, 1, 'pathMtu'),
+  value(99, 1, 'pathMigState'),
+  value(100, 1, 'enSqdAsyncNotify'),
+  value(101, 1, 'maxRdAtomic'),
+  value(102, 1, 'maxDestRdAtomic'),
+  value(103, 1, 'minRnrTimer'),
+  value(104, 1, 'port'),
+  value(105, 1, 'timeout'),
+  value(106, 1, 'retryCnt'),
+  value(107, 1, 'rnrRetry'),
+  value(108, 1, 'alternatePath.altPort'),
+  value(109, 1, 'alternatePath.timeout'),
+]
+const STANDARD_MASK_BITS = 0x1fffff
+const RATE_LIMIT = 1 << 25
+
+const SIG_ALL = RcQpFlags.values.SQ_SIG_ALL
+/** ib_uverbs_create_qp after its response pointer; ib_uverbs_ex_create_qp begins with the same. */
+const createQp = (at: number) => [
+  value(at, 8, 'userHandle'),
+  value(at + 8, 4, 'pd'),
+  value(at + 12, 4, 'sendCq'),
+  value(at + 16, 4, 'recvCq'),
+  ...qpCap(at + 24),
+  bit(at + 44, 1, 'flags', SIG_ALL),
+  whichClass(at + 45, 1),
+  // A shared receive queue is a class that does not exist here.
+  zero(at + 46, 1, 'EOPNOTSUPP'),
+]
+const createQpResponse = [object(0), value(4, 4, 'qpNum'), ...qpCap(8)]
+
+export const writeCommands: readonly WriteCommand[] = [
+  command(0, 'GET_CONTEXT', ['device'], 'open', {
+    in: layout(RESPONSE),
+    out: layout(8, descriptor(0, 'asyncFd'), value(4, 4, 'numCompVectors')),
+    driver: true,
+    set: { wantAsyncFd: 1 },
+  }),
+  command(1, 'QUERY_DEVICE', ['device'], 'query', {
+    in: layout(RESPONSE),
+    out: layout(176, embed(0, 'attributes', DeviceAttributes)),
+  }),
+  command(2, 'QUERY_PORT', ['port'], 'query', {
+    in: layout(16, object(8, 1)),
+    out: layout(40, embed(0, 'attributes', PortAttributes, 40)),
+  }),
+  command(3, 'ALLOC_PD', ['pd'], 'create', { in: layout(RESPONSE), out: layout(4, object(0)), driver: true }),
+  command(4, 'DEALLOC_PD', ['pd'], 'destroy', { in: layout(4, object(0)) }),
+  command(9, 'REG_MR', ['mr'], 'create', {
+    in: layout(
+      40,
+      value(8, 8, 'start'),
+      value(16, 8, 'length'),
+      value(24, 8, 'iova'),
+      value(32, 4, 'pd'),
+      value(36, 4, 'access'),
+    ),
+    out: layout(12, object(0), value(4, 4, 'lkey'), value(8, 4, 'rkey')),
+    driver: true,
+  }),
+  command(13, 'DEREG_MR', ['mr'], 'destroy', { in: layout(4, object(0)) }),
+  command(17, 'CREATE_COMP_CHANNEL', ['comp_channel'], 'create', {
+    in: layout(RESPONSE),
+    out: layout(4, descriptor(0, 'object')),
+  }),
+  command(18, 'CREATE_CQ', ['cq'], 'create', {
+    in: layout(
+      32,
+      value(8, 8, 'userHandle'),
+      value(16, 4, 'cqe'),
+      value(20, 4, 'compVector'),
+      descriptor(24, 'channel'),
+    ),
+    out: layout(8, object(0), value(4, 4, 'cqe')),
+    driver: true,
+  }),
+  command(19, 'RESIZE_CQ', ['cq'], 'modify', {
+    in: layout(16, object(8), value(12, 4, 'cqe')),
+    out: layout(8, value(0, 4, 'cqe')),
+    driver: true,
+  }),
+  command(20, 'DESTROY_CQ', ['cq'], 'destroy', {
+    in: layout(16, object(8)),
+    out: layout(8, value(0, 4, 'compEvents'), value(4, 4, 'asyncEvents')),
+  }),
+  command(23, 'REQ_NOTIFY_CQ', ['cq'], 'reqNotify', { in: layout(8, object(0), value(4, 4, 'solicitedOnly')) }),
+  command(24, 'CREATE_QP', QP_CLASSES, 'create', {
+    in: layout(56, createQp(8)),
+    out: layout(32, createQpResponse),
+    driver: true,
+  }),
+  command(25, 'QUERY_QP', QP_CLASSES, 'query', {
+    in: layout(16, object(8), value(12, 4, 'attrMask')),
+    out: layout(
+      128,
+      qpDest(0, 'address'),
+      qpDest(32, 'alternatePath'),
+      qpCap(64),
+      value(88, 4, 'rqPsn'),
+      value(92, 4, 'sqPsn'),
+      value(96, 4, 'destQpn'),
+      value(100, 4, 'accessFlags'),
+      value(104, 2, 'pkeyIndex'),
+      value(106, 2, 'alternatePath.pkeyIndex'),
+      value(108, 1, 'state'),
+      value(109, 1, 'curState'),
+      value(110, 1, 'pathMtu'),
+      value(111, 1, 'pathMigState'),
+      value(112, 1, 'sqDraining'),
+      value(113, 1, 'maxRdAtomic'),
+      value(114, 1, 'maxDestRdAtomic'),
+      value(115, 1, 'minRnrTimer'),
+      value(116, 1, 'port'),
+      value(117, 1, 'timeout'),
+      value(118, 1, 'retryCnt'),
+      value(119, 1, 'rnrRetry'),
+      value(120, 1, 'alternatePath.altPort'),
+      value(121, 1, 'alternatePath.timeout'),
+      bool(122, 'sqSigAll'),
+    ),
+  }),
+  command(26, 'MODIFY_QP', QP_CLASSES, 'modify', {
+    in: { ...layout(112, modifyQp), mask: 68, maskBits: STANDARD_MASK_BITS },
+  }),
+  command(27, 'DESTROY_QP', QP_CLASSES, 'destroy', {
+    in: layout(16, object(8)),
+    out: layout(4, value(0, 4, 'events')),
+  }),
+  command(28, 'POST_SEND', QP_CLASSES, 'postSend', {
+    in: {
+      ...layout(24, object(8), value(12, 4, 'wrCount'), value(16, 4, 'sgeCount'), value(20, 4, 'wqeSize')),
+      tail: 'requests',
+    },
+    out: layout(4, value(0, 4, 'badWr')),
+  }),
+  command(1, 'EX_QUERY_DEVICE', ['device'], 'query', {
+    extended: true,
+    in: layout(8, zero(0, 4, 'EINVAL'), zero(4, 4, 'EINVAL')),
+    out: layout(
+      304,
+      embed(0, 'attributes', DeviceAttributes),
+      filledLength(180),
+      embed(184, 'extended', ExtendedDeviceAttributes),
+    ),
+    response: 184,
+    driver: true,
+  }),
+  command(18, 'EX_CREATE_CQ', ['cq'], 'create', {
+    extended: true,
+    in: layout(
+      32,
+      value(0, 8, 'userHandle'),
+      value(8, 4, 'cqe'),
+      value(12, 4, 'compVector'),
+      descriptor(16, 'channel'),
+      zero(20, 4, 'EINVAL'),
+      value(24, 4, 'flags'),
+      zero(28, 4, 'EINVAL'),
+    ),
+    out: layout(16, object(0), value(4, 4, 'cqe'), filledLength(12)),
+    driver: true,
+  }),
+  command(24, 'EX_CREATE_QP', QP_CLASSES, 'create', {
+    extended: true,
+    // Creation flags and receive tables belong to types of QP that do not exist here.
+    in: layout(64, createQp(0), zero(47, 1, 'EINVAL'), zero(48, 4, 'EINVAL'), zero(52, 4, 'EINVAL')),
+    request: 52,
+    out: layout(40, createQpResponse, filledLength(36)),
+    driver: true,
+  }),
+  command(26, 'EX_MODIFY_QP', QP_CLASSES, 'modify', {
+    extended: true,
+    in: { ...layout(120, modifyQp), mask: 68, maskBits: STANDARD_MASK_BITS | RATE_LIMIT },
+    request: 112,
+    out: layout(8, filledLength(4)),
+    driver: true,
+  }),
+]

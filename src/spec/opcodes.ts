@@ -1,0 +1,275 @@
+/*
+ * The opcodes of RC, UC, UD and XRC packets, derived from the rule instead of typed out: the upper three bits of
+ * BTH.opcode are the transport service, the lower five the operation, and the operation tells the headers that follow
+ * the BTH (InfiniBand Architecture Specification, volume 1, clause 9.2.1; annexes A14 for XRC, A17 for CNP, A19 for
+ * FLUSH and ATOMIC WRITE). DETH comes first in every UD packet, XRCETH in every XRC request. Two forms: `opcodes`, a
+ * record per opcode for people, tracer and tests; and dense tables of 256 numbers for hot code, where an opcode that
+ * does not exist has flags 0. Reliable Datagram has no opcodes here.
+ */
+import { type HeaderName, headers } from './headers.ts'
+
+export const transportBits = { RC: 0x00, UC: 0x20, UD: 0x60, XRC: 0xa0 } as const
+export const TRANSPORT_MASK = 0xe0
+export const OPERATION_MASK = 0x1f
+export type TransportName = keyof typeof transportBits
+
+export type OperationKind = 'send' | 'write' | 'read' | 'atomic' | 'flush' | 'atomic_write' | 'ack' | 'cnp'
+
+/** Place of a packet in its message; a message of one packet is `only`. */
+export type Position = 'first' | 'middle' | 'last' | 'only'
+
+interface Operation {
+  /** The lower five bits. */
+  readonly code: number
+  readonly name: string
+  readonly kind: OperationKind
+  readonly position: Position
+  readonly role: 'request' | 'response'
+  readonly headers: readonly HeaderName[]
+  readonly payload: boolean
+  readonly on: readonly TransportName[]
+}
+
+const reliable = ['RC', 'XRC'] as const
+const connected = ['RC', 'UC', 'XRC'] as const
+const all = ['RC', 'UC', 'UD', 'XRC'] as const
+const request = { role: 'request', payload: true } as const
+const single = { role: 'request', payload: false, position: 'only', on: reliable } as const
+const response = { role: 'response', on: reliable } as const
+
+export const operations = [
+  { ...request, code: 0x00, name: 'SEND_FIRST', kind: 'send', position: 'first', headers: [], on: connected },
+  { ...request, code: 0x01, name: 'SEND_MIDDLE', kind: 'send', position: 'middle', headers: [], on: connected },
+  { ...request, code: 0x02, name: 'SEND_LAST', kind: 'send', position: 'last', headers: [], on: connected },
+  { ...request, code: 0x03, name: 'SEND_LAST_IMM', kind: 'send', position: 'last', headers: ['ImmDt'], on: connected },
+  { ...request, code: 0x04, name: 'SEND_ONLY', kind: 'send', position: 'only', headers: [], on: all },
+  { ...request, code: 0x05, name: 'SEND_ONLY_IMM', kind: 'send', position: 'only', headers: ['ImmDt'], on: all },
+  { ...request, code: 0x06, name: 'WRITE_FIRST', kind: 'write', position: 'first', headers: ['RETH'], on: connected },
+  { ...request, code: 0x07, name: 'WRITE_MIDDLE', kind: 'write', position: 'middle', headers: [], on: connected },
+  { ...request, code: 0x08, name: 'WRITE_LAST', kind: 'write', position: 'last', headers: [], on: connected },
+  {
+    ...request,
+    code: 0x09,
+    name: 'WRITE_LAST_IMM',
+    kind: 'write',
+    position: 'last',
+    headers: ['ImmDt'],
+    on: connected,
+  },
+  { ...request, code: 0x0a, name: 'WRITE_ONLY', kind: 'write', position: 'only', headers: ['RETH'], on: connected },
+  {
+    ...request,
+    code: 0x0b,
+    name: 'WRITE_ONLY_IMM',
+    kind: 'write',
+    position: 'only',
+    headers: ['RETH', 'ImmDt'],
+    on: connected,
+  },
+  { ...single, code: 0x0c, name: 'READ_REQUEST', kind: 'read', headers: ['RETH'] },
+  {
+    ...response,
+    code: 0x0d,
+    name: 'READ_RESP_FIRST',
+    kind: 'read',
+    position: 'first',
+    headers: ['AETH'],
+    payload: true,
+  },
+  { ...response, code: 0x0e, name: 'READ_RESP_MIDDLE', kind: 'read', position: 'middle', headers: [], payload: true },
+  { ...response, code: 0x0f, name: 'READ_RESP_LAST', kind: 'read', position: 'last', headers: ['AETH'], payload: true },
+  { ...response, code: 0x10, name: 'READ_RESP_ONLY', kind: 'read', position: 'only', headers: ['AETH'], payload: true },
+  { ...response, code: 0x11, name: 'ACKNOWLEDGE', kind: 'ack', position: 'only', headers: ['AETH'], payload: false },
+  {
+    ...response,
+    code: 0x12,
+    name: 'ATOMIC_ACK',
+    kind: 'atomic',
+    position: 'only',
+    headers: ['AETH', 'AtomicAckETH'],
+    payload: false,
+  },
+  { ...single, code: 0x13, name: 'COMPARE_SWAP', kind: 'atomic', headers: ['AtomicETH'] },
+  { ...single, code: 0x14, name: 'FETCH_ADD', kind: 'atomic', headers: ['AtomicETH'] },
+  { ...request, code: 0x16, name: 'SEND_LAST_INV', kind: 'send', position: 'last', headers: ['IETH'], on: reliable },
+  { ...request, code: 0x17, name: 'SEND_ONLY_INV', kind: 'send', position: 'only', headers: ['IETH'], on: reliable },
+  { ...single, code: 0x1c, name: 'FLUSH', kind: 'flush', headers: ['FETH', 'RETH'] },
+  { ...single, code: 0x1d, name: 'ATOMIC_WRITE', kind: 'atomic_write', headers: ['RETH'], payload: true },
+] as const satisfies readonly Operation[]
+
+/** Congestion notification (annex A17): of no transport, its 16 reserved bytes count as payload. */
+export const CNP = 0x81
+
+type AnyOperation = (typeof operations)[number]
+type NameOn<O, T> = O extends { name: infer N extends string } ? `${T & string}_${N}` : never
+type NameOf<O> = O extends { on: readonly (infer T)[] } ? NameOn<O, T> : never
+
+/** As in captures' listings: RC_SEND_FIRST, UD_SEND_ONLY_IMM, XRC_FETCH_ADD, CNP, … */
+export type OpcodeName = NameOf<AnyOperation> | 'CNP'
+
+type Prefix<T, O> = T extends 'UD'
+  ? 'DETH'
+  : T extends 'XRC'
+    ? O extends { role: 'request' }
+      ? 'XRCETH'
+      : never
+    : never
+type HeadersOn<O, T, N> = O extends { on: readonly (infer U)[]; headers: readonly (infer H)[] }
+  ? T extends U
+    ? NameOn<O, T> extends N
+      ? H | Prefix<T, O>
+      : never
+    : never
+  : never
+
+/** The headers that follow the BTH in a packet with the opcode called N, as a union of names. */
+export type HeadersOf<N extends OpcodeName> = {
+  [T in TransportName]: AnyOperation extends infer O ? HeadersOn<O, T, N> : never
+}[TransportName] &
+  HeaderName
+
+export interface Opcode {
+  /** BTH.opcode. */
+  readonly opcode: number
+  readonly name: OpcodeName
+  /** Absent for CNP. */
+  readonly transport?: TransportName
+  readonly kind: OperationKind
+  readonly position: Position
+  /** A CNP is neither. */
+  readonly role?: 'request' | 'response'
+  /** After the BTH, in the order of transmission. */
+  readonly headers: readonly HeaderName[]
+  /** Whether bytes may follow the headers. */
+  readonly payload: boolean
+  /** Bytes of BTH and further headers: where the payload begins. */
+  readonly headerBytes: number
+  /** Whether BTH.se has a meaning: in the last packet of what completes a receive request. */
+  readonly solicited: boolean
+}
+
+const describe = (operation: Operation, transport: TransportName): Opcode => {
+  const { code, name, kind, position, role, payload } = operation
+  const prefix: HeaderName[] =
+    transport === 'UD' ? ['DETH'] : transport === 'XRC' && role === 'request' ? ['XRCETH'] : []
+  const list = [...prefix, ...operation.headers]
+  const ends = position === 'last' || position === 'only'
+  return {
+    opcode: transportBits[transport] | code,
+    name: `${transport}_${name}` as OpcodeName,
+    transport,
+    kind,
+    position,
+    role,
+    headers: list,
+    payload,
+    headerBytes: list.reduce<number>((sum, header) => sum + headers[header].bytes, headers.BTH.bytes),
+    solicited: ends && (kind === 'send' || (kind === 'write' && list.includes('ImmDt'))),
+  }
+}
+
+/** Every opcode there is, ascending. */
+export const opcodes: readonly Opcode[] = [
+  ...(Object.keys(transportBits) as TransportName[]).flatMap(transport =>
+    (operations as readonly Operation[]).filter(o => o.on.includes(transport)).map(o => describe(o, transport)),
+  ),
+  {
+    opcode: CNP,
+    name: 'CNP',
+    kind: 'cnp',
+    position: 'only',
+    headers: [],
+    payload: true,
+    headerBytes: headers.BTH.bytes,
+    solicited: false,
+  } satisfies Opcode,
+].sort((a, b) => a.opcode - b.opcode)
+
+/** By BTH.opcode; undefined for one that does not exist. */
+export const opcodeByNumber: readonly (Opcode | undefined)[] = Array.from({ length: 256 }, (_, number) =>
+  opcodes.find(o => o.opcode === number),
+)
+
+/** BTH.opcode by name. */
+export const opcodeNumber = Object.fromEntries(opcodes.map(o => [o.name, o.opcode])) as Readonly<
+  Record<OpcodeName, number>
+>
+
+/** Bits of `opcodeFlags`. */
+export const OP_REQUEST = 1 << 0
+export const OP_RESPONSE = 1 << 1
+/** Has an AETH. */
+export const OP_ACK = 1 << 2
+export const OP_FIRST = 1 << 3
+export const OP_MIDDLE = 1 << 4
+export const OP_LAST = 1 << 5
+export const OP_ONLY = 1 << 6
+export const OP_PAYLOAD = 1 << 7
+export const OP_SEND = 1 << 8
+export const OP_WRITE = 1 << 9
+export const OP_READ = 1 << 10
+/** Compare-and-swap, fetch-and-add and their answer. */
+export const OP_ATOMIC = 1 << 11
+export const OP_FLUSH = 1 << 12
+export const OP_ATOMIC_WRITE = 1 << 13
+export const OP_IMM = 1 << 14
+export const OP_INV = 1 << 15
+/** The solicited-event bit may be set. */
+export const OP_SOLICITED = 1 << 16
+export const OP_RETH = 1 << 17
+export const OP_CNP = 1 << 18
+/** Begins a message. */
+export const OP_START = OP_FIRST | OP_ONLY
+/** Ends a message. */
+export const OP_END = OP_LAST | OP_ONLY
+
+const positionFlag = { first: OP_FIRST, middle: OP_MIDDLE, last: OP_LAST, only: OP_ONLY } as const
+const kindFlag = {
+  send: OP_SEND,
+  write: OP_WRITE,
+  read: OP_READ,
+  atomic: OP_ATOMIC,
+  flush: OP_FLUSH,
+  atomic_write: OP_ATOMIC_WRITE,
+  ack: 0,
+  cnp: OP_CNP,
+} as const
+
+/** OP_… bits by BTH.opcode; 0 for an opcode that does not exist. */
+export const opcodeFlags = new Uint32Array(256)
+
+/** Bytes from the start of the BTH to the payload, by BTH.opcode; 0 for an opcode that does not exist. */
+export const opcodeHeaderBytes = new Uint8Array(256)
+
+/** Bytes from the start of the BTH to that header, by BTH.opcode; 0 where the packet has none. */
+export const headerAt: Readonly<Record<Exclude<HeaderName, 'BTH'>, Uint8Array>> = {
+  RETH: new Uint8Array(256),
+  AETH: new Uint8Array(256),
+  AtomicETH: new Uint8Array(256),
+  AtomicAckETH: new Uint8Array(256),
+  DETH: new Uint8Array(256),
+  ImmDt: new Uint8Array(256),
+  IETH: new Uint8Array(256),
+  FETH: new Uint8Array(256),
+  XRCETH: new Uint8Array(256),
+}
+
+for (const o of opcodes) {
+  const has = (header: HeaderName, flag: number): number => (o.headers.includes(header) ? flag : 0)
+  opcodeFlags[o.opcode] =
+    (o.role === 'request' ? OP_REQUEST : o.role === 'response' ? OP_RESPONSE : 0) |
+    positionFlag[o.position] |
+    kindFlag[o.kind] |
+    (o.payload ? OP_PAYLOAD : 0) |
+    (o.solicited ? OP_SOLICITED : 0) |
+    has('AETH', OP_ACK) |
+    has('ImmDt', OP_IMM) |
+    has('IETH', OP_INV) |
+    has('RETH', OP_RETH)
+  opcodeHeaderBytes[o.opcode] = o.headerBytes
+  let at: number = headers.BTH.bytes
+  for (const header of o.headers) {
+    if (header !== 'BTH') headerAt[header][o.opcode] = at
+    at += headers[header].bytes
+  }
+}

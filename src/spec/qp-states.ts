@@ -1,0 +1,113 @@
+/*
+ * The state machine of queue pairs as a table: which transitions MODIFY_QP may make, which attributes each one needs and which it
+ * may carry besides (InfiniBand Architecture Specification, volume 1, clause 10.3.1 and table 91; Linux's ib_modify_qp_is_ok agrees).
+ * Any state may go to RESET or ERR without attributes. The device itself moves a QP to ERR, or (not RC) to SQE. Attribute names are
+ * those of the classes in spec/classes. No QP, engine or core is known here; docs and tests read the same table.
+ */
+import { QpState } from './enums.ts'
+
+export type QpStateName = keyof typeof QpState.values
+
+export interface Transition {
+  readonly required: readonly string[]
+  readonly optional: readonly string[]
+}
+
+type Transitions = Partial<Record<QpStateName, Partial<Record<QpStateName, Transition>>>>
+
+const anyTime = ['accessFlags', 'minRnrTimer', 'alternatePath', 'pathMigState'] as const
+
+/** By type of QP, state before and state after. Those to RESET and ERR, which take no attributes, are not listed. */
+export const qpTransitions = {
+  RC: {
+    RESET: { INIT: { required: ['pkeyIndex', 'port', 'accessFlags'], optional: [] } },
+    INIT: {
+      INIT: { required: [], optional: ['pkeyIndex', 'port', 'accessFlags'] },
+      RTR: {
+        required: ['address', 'pathMtu', 'destQpn', 'rqPsn', 'maxDestRdAtomic', 'minRnrTimer'],
+        optional: ['alternatePath', 'accessFlags', 'pkeyIndex'],
+      },
+    },
+    RTR: {
+      RTS: {
+        required: ['timeout', 'retryCnt', 'rnrRetry', 'sqPsn', 'maxRdAtomic'],
+        optional: ['curState', ...anyTime],
+      },
+    },
+    RTS: {
+      RTS: { required: [], optional: ['curState', ...anyTime] },
+      SQD: { required: [], optional: ['enSqdAsyncNotify'] },
+    },
+    SQD: {
+      RTS: { required: [], optional: ['curState', ...anyTime] },
+      SQD: {
+        required: [],
+        optional: [
+          'port',
+          'address',
+          'timeout',
+          'retryCnt',
+          'rnrRetry',
+          'maxRdAtomic',
+          'maxDestRdAtomic',
+          'pkeyIndex',
+          ...anyTime,
+        ],
+      },
+    },
+    SQE: { RTS: { required: [], optional: [] } },
+  },
+} as const satisfies Record<string, Transitions>
+
+export type QpTypeName = keyof typeof qpTransitions
+
+const names = Object.keys(QpState.values) as QpStateName[]
+const nameOf = (state: number): QpStateName | undefined => names.find(name => QpState.values[name] === state)
+
+/** The states that a program may claim in `curState`. */
+const CURRENT: readonly string[] = ['RTR', 'RTS', 'SQD', 'SQE']
+
+const none: Transition = { required: [], optional: [] }
+
+/** The row of the table; undefined for a transition that does not exist. */
+export const transitionOf = (type: QpTypeName, from: QpStateName, to: QpStateName): Transition | undefined =>
+  to === 'RESET' || to === 'ERR' ? none : (qpTransitions[type] as Transitions)[from]?.[to]
+
+/**
+ * Whether MODIFY_QP of a QP of `type` in state `from` may go to state `to` (numbers of `QpState`; without a state attribute `to` is
+ * `from`) with these attributes (`state` itself may be among them). Answers undefined, or the sentence for the refusal (EINVAL).
+ */
+export const checkTransition = (
+  type: QpTypeName,
+  from: number,
+  to: number,
+  attributes: Iterable<string>,
+  curState?: number,
+): string | undefined => {
+  const before = nameOf(from)
+  const after = nameOf(to)
+  if (before === undefined || after === undefined)
+    return `QP state ${before === undefined ? from : to} does not exist; states are 0 (RESET) to 6 (ERR)`
+  const given = new Set(attributes)
+  given.delete('state')
+  if (given.has('curState') && curState !== undefined) {
+    const claimed = nameOf(curState)
+    if (claimed === undefined || !CURRENT.includes(claimed))
+      return `curState is ${claimed ?? curState}; it may be ${CURRENT.join(', ')}`
+    if (claimed !== before) return `curState is ${claimed}, but the ${type} queue pair is in ${before}`
+  }
+  const transition = transitionOf(type, before, after)
+  if (transition === undefined) {
+    const allowed = names.filter(name => transitionOf(type, before, name) !== undefined)
+    return `an ${type} queue pair cannot go from ${before} to ${after}; from ${before} it can go to ${allowed.join(', ')}`
+  }
+  const missing = transition.required.filter(name => !given.has(name))
+  if (missing.length > 0) return `${before} to ${after} of an ${type} queue pair needs ${missing.join(', ')} as well`
+  const legal = [...transition.required, ...transition.optional]
+  const extra = [...given].filter(name => !legal.includes(name))
+  if (extra.length > 0) {
+    const list = legal.length === 0 ? 'no attributes' : legal.join(', ')
+    return `${before} to ${after} of an ${type} queue pair does not take ${extra.join(', ')}; it takes ${list}`
+  }
+  return undefined
+}

@@ -1,0 +1,134 @@
+/*
+ * Numbers of the reliable connected service as data: work request opcodes and the packets that they become (InfiniBand Architecture
+ * Specification, volume 1, clause 9.4), completion statuses, opcodes and flags (libibverbs' ibv_wc; IBA 11.4.2.1), send flags, and
+ * the local ACK timer (IBA 9.7.6.1.3). The engine is driven by `sendOperations`; tracer and tests take names from here.
+ */
+import { rnrTimerMicroseconds } from './headers.ts'
+import { type OpcodeName, opcodeNumber } from './opcodes.ts'
+import { enumeration } from './schema.ts'
+
+/** ibv_wc_status. */
+export const WcStatus = enumeration('wc_status', {
+  SUCCESS: 0,
+  LOC_LEN_ERR: 1,
+  LOC_QP_OP_ERR: 2,
+  LOC_EEC_OP_ERR: 3,
+  LOC_PROT_ERR: 4,
+  WR_FLUSH_ERR: 5,
+  MW_BIND_ERR: 6,
+  BAD_RESP_ERR: 7,
+  LOC_ACCESS_ERR: 8,
+  REM_INV_REQ_ERR: 9,
+  REM_ACCESS_ERR: 10,
+  REM_OP_ERR: 11,
+  RETRY_EXC_ERR: 12,
+  RNR_RETRY_EXC_ERR: 13,
+  LOC_RDD_VIOL_ERR: 14,
+  REM_INV_RD_REQ_ERR: 15,
+  REM_ABORT_ERR: 16,
+  INV_EECN_ERR: 17,
+  INV_EEC_STATE_ERR: 18,
+  FATAL_ERR: 19,
+  RESP_TIMEOUT_ERR: 20,
+  GENERAL_ERR: 21,
+})
+
+/** ibv_wc_opcode. */
+export const WcOpcode = enumeration('wc_opcode', {
+  SEND: 0,
+  RDMA_WRITE: 1,
+  RDMA_READ: 2,
+  COMP_SWAP: 3,
+  FETCH_ADD: 4,
+  BIND_MW: 5,
+  LOCAL_INV: 6,
+  RECV: 128,
+  RECV_RDMA_WITH_IMM: 129,
+})
+
+/** ibv_wc_flags. */
+export const WcFlags = enumeration('wc_flags', { GRH: 1, WITH_IMM: 2, WITH_INV: 8 })
+
+/** ibv_wr_opcode. */
+export const WrOpcode = enumeration('wr_opcode', {
+  RDMA_WRITE: 0,
+  RDMA_WRITE_WITH_IMM: 1,
+  SEND: 2,
+  SEND_WITH_IMM: 3,
+  RDMA_READ: 4,
+  ATOMIC_CMP_AND_SWP: 5,
+  ATOMIC_FETCH_AND_ADD: 6,
+  LOCAL_INV: 7,
+  BIND_MW: 8,
+  SEND_WITH_INV: 9,
+})
+
+/** ibv_send_flags. */
+export const SendFlags = enumeration('send_flags', { FENCE: 1, SIGNALED: 2, SOLICITED: 4, INLINE: 8 })
+
+/** The longest message, in bytes (IBA 9.4.3). */
+export const MAX_MESSAGE_BYTES = 2 ** 31
+
+/** What moves: the requester treats all work requests of one kind alike. */
+export const SendKind = { NONE: 0, SEND: 1, WRITE: 2, READ: 3, ATOMIC: 4 } as const
+
+interface SendOperation {
+  readonly kind: (typeof SendKind)[keyof typeof SendKind]
+  /** Opcode of the completion. */
+  readonly completion: number
+  /** BTH.opcode of a message's packets; a READ or atomic has `only` (its request). */
+  readonly first: number
+  readonly middle: number
+  readonly last: number
+  readonly only: number
+}
+
+const packets = (first: OpcodeName, middle: OpcodeName, last: OpcodeName, only: OpcodeName) => ({
+  first: opcodeNumber[first],
+  middle: opcodeNumber[middle],
+  last: opcodeNumber[last],
+  only: opcodeNumber[only],
+})
+const single = (name: OpcodeName) => packets(name, name, name, name)
+const { SEND, WRITE, READ, ATOMIC } = SendKind
+const wr = WrOpcode.values
+const wc = WcOpcode.values
+
+/** By ibv_wr_opcode: the work requests that become RC packets. */
+export const sendOperations: Readonly<Record<number, SendOperation>> = {
+  [wr.SEND]: {
+    kind: SEND,
+    completion: wc.SEND,
+    ...packets('RC_SEND_FIRST', 'RC_SEND_MIDDLE', 'RC_SEND_LAST', 'RC_SEND_ONLY'),
+  },
+  [wr.SEND_WITH_IMM]: {
+    kind: SEND,
+    completion: wc.SEND,
+    ...packets('RC_SEND_FIRST', 'RC_SEND_MIDDLE', 'RC_SEND_LAST_IMM', 'RC_SEND_ONLY_IMM'),
+  },
+  [wr.SEND_WITH_INV]: {
+    kind: SEND,
+    completion: wc.SEND,
+    ...packets('RC_SEND_FIRST', 'RC_SEND_MIDDLE', 'RC_SEND_LAST_INV', 'RC_SEND_ONLY_INV'),
+  },
+  [wr.RDMA_WRITE]: {
+    kind: WRITE,
+    completion: wc.RDMA_WRITE,
+    ...packets('RC_WRITE_FIRST', 'RC_WRITE_MIDDLE', 'RC_WRITE_LAST', 'RC_WRITE_ONLY'),
+  },
+  [wr.RDMA_WRITE_WITH_IMM]: {
+    kind: WRITE,
+    completion: wc.RDMA_WRITE,
+    ...packets('RC_WRITE_FIRST', 'RC_WRITE_MIDDLE', 'RC_WRITE_LAST_IMM', 'RC_WRITE_ONLY_IMM'),
+  },
+  [wr.RDMA_READ]: { kind: READ, completion: wc.RDMA_READ, ...single('RC_READ_REQUEST') },
+  [wr.ATOMIC_CMP_AND_SWP]: { kind: ATOMIC, completion: wc.COMP_SWAP, ...single('RC_COMPARE_SWAP') },
+  [wr.ATOMIC_FETCH_AND_ADD]: { kind: ATOMIC, completion: wc.FETCH_ADD, ...single('RC_FETCH_ADD') },
+}
+
+/** Microseconds of local ACK timeout code `code` (0–31): 4.096 · 2^code, and Infinity for 0, which means none. */
+export const ackTimeoutMicroseconds = (code: number): number =>
+  code === 0 ? Number.POSITIVE_INFINITY : 4.096 * 2 ** code
+
+/** Microseconds that RNR timer code `code` (0–31) makes a requester wait at least. */
+export const rnrMicroseconds = (code: number): number => rnrTimerMicroseconds[code & 31]

@@ -1,0 +1,276 @@
+/*
+ * The language in which classes are declared: attributes, records, methods, classes (R1–R5, R9, R12, design.md section 3).
+ *
+ * A declaration is plain data. From it come the TypeScript types of a handler's arguments and results (`In`, `Out`), the object
+ * dialect's codec and its validation, the tracer's text, the schema export and the tests' generators. No handler, no byte and no
+ * device is known here; how a kind lies in bytes is uapi's business, which class refers to which is checked by `checkClasses`.
+ */
+
+// ---- values: enumerations and flag sets, one table per fact ----
+
+/** A closed set of named numbers. A value outside it is refused by the object dialect and shown as a number by the tracer. */
+export interface Enumeration<N extends string = string> {
+  readonly name: string
+  readonly values: Readonly<Record<N, number>>
+}
+export const enumeration = <const V extends Readonly<Record<string, number>>>(name: string, values: V) =>
+  ({ name, values }) as const
+
+// ---- kinds: what one attribute or field holds ----
+
+interface Limits {
+  /** Smallest and largest value taken; outside it EINVAL and a sentence with the limits. */
+  readonly min?: number
+  readonly max?: number
+}
+
+/** How a value is typed. `T` exists for inference only. Integers up to 32 bits are numbers, u64 is a bigint. */
+export type Kind<T = unknown> = { readonly __type?: T } & (
+  | ({ readonly kind: 'u8' | 'u16' | 'u32' } & Limits)
+  | { readonly kind: 'u64' }
+  | { readonly kind: 'bytes'; readonly size: number }
+  | { readonly kind: 'blob'; readonly max: number }
+  | { readonly kind: 'enum'; readonly of: Enumeration; readonly width: 1 | 2 | 4 }
+  | { readonly kind: 'flags'; readonly of: Enumeration; readonly width: 1 | 2 | 4 }
+  | { readonly kind: 'ref'; readonly class: string }
+  | { readonly kind: 'fd'; readonly class: string }
+  | { readonly kind: 'record'; readonly fields: Fields }
+  | { readonly kind: 'list'; readonly fields: Fields; readonly max: number }
+)
+
+/** A field of a record: its kind at a byte offset. Records grow at the end only (R4). */
+export interface Field<T = unknown> {
+  readonly offset: number
+  readonly of: Kind<T>
+}
+export type Fields = Readonly<Record<string, Field>>
+
+/** A handle, or a file descriptor, of an object of some class; handlers get the object itself (`Values<A, Obj>`). */
+declare const REFERENCE: unique symbol
+export interface Reference {
+  readonly [REFERENCE]: true
+}
+
+type TypeOf<K, R> = K extends Kind<infer T> ? ([NonNullable<T>] extends [Reference] ? R : NonNullable<T>) : never
+
+// ---- attributes ----
+
+export interface Attribute<T = unknown, Optional extends boolean = boolean> {
+  /** 1 … 0x7fff for core, from 0x8000 for a driver's own. Unique per direction of a method. */
+  readonly id: number
+  readonly of: Kind<T>
+  readonly optional: Optional
+}
+export type Attributes = Readonly<Record<string, Attribute>>
+
+type Required<T> = Attribute<T, false>
+
+export const u8 = (id: number, limits: Limits = {}): Required<number> => ({
+  id,
+  of: { kind: 'u8', ...limits },
+  optional: false,
+})
+export const u16 = (id: number, limits: Limits = {}): Required<number> => ({
+  id,
+  of: { kind: 'u16', ...limits },
+  optional: false,
+})
+export const u32 = (id: number, limits: Limits = {}): Required<number> => ({
+  id,
+  of: { kind: 'u32', ...limits },
+  optional: false,
+})
+export const u64 = (id: number): Required<bigint> => ({ id, of: { kind: 'u64' }, optional: false })
+/** Exactly `size` bytes, for example a GID (16). */
+export const bytes = (id: number, size: number): Required<Uint8Array> => ({
+  id,
+  of: { kind: 'bytes', size },
+  optional: false,
+})
+/** 0 to `max` bytes whose meaning the method knows. */
+export const blob = (id: number, max: number): Required<Uint8Array> => ({
+  id,
+  of: { kind: 'blob', max },
+  optional: false,
+})
+export const enumOf = (id: number, of: Enumeration, width: 1 | 2 | 4 = 4): Required<number> => ({
+  id,
+  of: { kind: 'enum', of, width },
+  optional: false,
+})
+export const flagsOf = (id: number, of: Enumeration, width: 1 | 2 | 4 = 4): Required<number> => ({
+  id,
+  of: { kind: 'flags', of, width },
+  optional: false,
+})
+/** The handle of an object of class `name` in the caller's context. */
+export const ref = (id: number, name: string): Required<Reference> => ({
+  id,
+  of: { kind: 'ref', class: name },
+  optional: false,
+})
+/** A file descriptor of the caller that is an object of class `name` (for example a completion channel). */
+export const fd = (id: number, name: string): Required<Reference> => ({
+  id,
+  of: { kind: 'fd', class: name },
+  optional: false,
+})
+/** One struct as one attribute, versioned by its size: a longer one with a zero tail is taken, a shorter one zero-extended (R4). */
+export const record = <const F extends Fields>(id: number, fields: F): Required<RecordOf<F>> => ({
+  id,
+  of: { kind: 'record', fields },
+  optional: false,
+})
+/** 0 to `max` records in a row; in the object dialect an indirect attribute. */
+export const list = <const F extends Fields>(id: number, fields: F, max: number): Required<RecordOf<F>[]> => ({
+  id,
+  of: { kind: 'list', fields, max },
+  optional: false,
+})
+export const optional = <T>(attribute: Attribute<T>): Attribute<T, true> => ({ ...attribute, optional: true })
+
+/** A field of a record at `offset`, typed as the attribute constructors type it: `at(8, u32(0))` – the id is not used. */
+export const at = <T>(offset: number, attribute: Attribute<T>): Field<T> => ({ offset, of: attribute.of as Kind<T> })
+
+export type RecordOf<F extends Fields, R = number> = {
+  [K in keyof F]: F[K] extends Field<infer T> ? TypeOf<Kind<T>, R> : never
+}
+
+// ---- sizes ----
+
+/** Bytes of a value of this kind in a record, a struct of Linux or the object dialect; of a record: up to the end of its last field. */
+export const sizeOf = (of: Kind): number => {
+  switch (of.kind) {
+    case 'u8':
+      return 1
+    case 'u16':
+      return 2
+    case 'u32':
+    case 'ref':
+    case 'fd':
+      return 4
+    case 'u64':
+      return 8
+    case 'enum':
+    case 'flags':
+      return of.width
+    case 'bytes':
+      return of.size
+    case 'blob':
+      return of.max
+    case 'record':
+      return recordSize(of.fields)
+    case 'list':
+      return of.max * recordSize(of.fields)
+  }
+}
+export const recordSize = (fields: Fields): number =>
+  Object.values(fields).reduce((end, field: Field) => Math.max(end, field.offset + sizeOf(field.of)), 0)
+
+// ---- methods and classes ----
+
+/** First method of each of the 8 blocks of 32 (R5). */
+export const Block = { COMMON: 0, CM: 32, DRIVER_FAST: 64, EXPERIMENTAL: 96 } as const
+/** The core's common methods (block 0). */
+export const CREATE = 0
+export const QUERY = 1
+export const MODIFY = 2
+export const DESTROY = 3
+export const CREATE_FD = 4
+export const CHAIN = 5
+
+export interface Method<I extends Attributes = Attributes, O extends Attributes = Attributes> {
+  /** The call number: method block × 32 + number. */
+  readonly call: number
+  readonly in: I
+  readonly out: O
+  /** The caller may add attributes with ids from 0x8000 in both directions, which the driver reads and fills. */
+  readonly driverAttributes: boolean
+}
+export const method = <const I extends Attributes, const O extends Attributes>(
+  call: number,
+  m: { in: I; out: O; driverAttributes?: boolean },
+): Method<I, O> => ({ call, in: m.in, out: m.out, driverAttributes: m.driverAttributes ?? false })
+
+export type Methods = Readonly<Record<string, Method>>
+
+export interface ObjectClass<M extends Methods = Methods> {
+  readonly name: string
+  /** 1 … 0x7fff common, from 0x8000 driver-private (R12). */
+  readonly id: number
+  /**
+   * How an object is named: `handle` in the context's number space; `fd`: created as a file descriptor (R37); `fixed`: it exists
+   * already and is outside the number space (device, interface: object 0; port: the port number).
+   */
+  readonly identity: 'handle' | 'fd' | 'fixed'
+  readonly methods: M
+}
+export const objectClass = <const M extends Methods>(
+  name: string,
+  id: number,
+  c: { identity?: ObjectClass['identity']; methods: M },
+): ObjectClass<M> => ({ name, id, identity: c.identity ?? 'handle', methods: c.methods })
+
+// ---- types inferred from declarations ----
+
+type OptionalKeys<A extends Attributes> = { [K in keyof A]: A[K] extends Attribute<infer _, true> ? K : never }[keyof A]
+type ValueOf<X, R> = X extends Attribute<infer T> ? TypeOf<Kind<T>, R> : never
+
+/** The values of a set of attributes; references have type `R` (a number in bytes and in the library, an object for a handler). */
+export type Values<A extends Attributes, R = number> = {
+  [K in Exclude<keyof A, OptionalKeys<A>>]: ValueOf<A[K], R>
+} & { [K in OptionalKeys<A>]?: ValueOf<A[K], R> }
+
+export type In<M, R = number> = M extends Method<infer I, Attributes> ? Values<I, R> : never
+export type Out<M, R = number> = M extends Method<Attributes, infer O> ? Values<O, R> : never
+
+/** Values of any method, when the method is only known at run time. */
+export type AnyValue = number | bigint | Uint8Array | AnyRecord | AnyRecord[]
+export interface AnyRecord {
+  [field: string]: AnyValue
+}
+export type AnyValues = { [attribute: string]: AnyValue | undefined }
+
+const checkFields = (where: string, fields: Fields): void => {
+  let end = 0
+  for (const [name, { offset, of }] of Object.entries(fields).sort(([, a], [, b]) => a.offset - b.offset)) {
+    if (offset < end) throw new Error(`${where}.${name}: offset ${offset} is within the field before it`)
+    if (of.kind === 'ref' || of.kind === 'fd' || of.kind === 'list' || of.kind === 'blob')
+      throw new Error(`${where}.${name}: a record has no ${of.kind}`)
+    if (of.kind === 'record') checkFields(`${where}.${name}`, of.fields)
+    end = offset + sizeOf(of)
+  }
+}
+
+/**
+ * Checks a set of classes as a whole: unique class ids, method numbers and attribute ids, known references, record fields that do
+ * not overlap. Throws a sentence with the path of the first fault; called once at load and by a test.
+ */
+export const checkClasses = (classes: readonly ObjectClass[]): void => {
+  const names = new Set(classes.map(c => c.name))
+  const ids = new Map<number, string>()
+  for (const c of classes) {
+    if (ids.has(c.id)) throw new Error(`class ${c.name}: id ${c.id} is that of ${ids.get(c.id)}`)
+    ids.set(c.id, c.name)
+    const calls = new Map<number, string>()
+    for (const [name, m] of Object.entries(c.methods)) {
+      const path = `${c.name}.${name}`
+      if (m.call < 0 || m.call > 255) throw new Error(`${path}: call number ${m.call} is not in 0..255`)
+      if (calls.has(m.call)) throw new Error(`${path}: call number ${m.call} is that of ${calls.get(m.call)}`)
+      calls.set(m.call, name)
+      const used = new Map<number, string>()
+      for (const [direction, attributes] of [
+        ['in', m.in],
+        ['out', m.out],
+      ] as const)
+        for (const [attribute, a] of Object.entries(attributes)) {
+          const where = `${path}: ${direction} attribute ${attribute}`
+          if (used.has(a.id)) throw new Error(`${where}: id ${a.id} is that of ${used.get(a.id)}`)
+          used.set(a.id, attribute)
+          if ((a.of.kind === 'ref' || a.of.kind === 'fd') && !names.has(a.of.class))
+            throw new Error(`${where}: there is no class ${a.of.class}`)
+          if (a.of.kind === 'record' || a.of.kind === 'list') checkFields(where, a.of.fields)
+        }
+    }
+  }
+}

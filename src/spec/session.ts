@@ -1,0 +1,107 @@
+/*
+ * The session protocol between a process (its shim, or a tool of ours) and the daemon, as data (design.md section 6).
+ *
+ * Carrier: AF_UNIX SOCK_SEQPACKET, so a message is one packet, and descriptors ride on it (SCM_RIGHTS). Little-endian. Each message is the
+ * header below and a body. A process has one session; calls on it are strictly request and reply, matched by `serial`. How a
+ * system call was caught is not part of the protocol. `shim/protocol.h` is generated from this file.
+ *
+ * - HELLO opens a session; the reply carries the page with the "parked" word (read-only for the client) and the folder in which the daemon
+ *   keeps the sysfs and device tree that paths are rewritten into.
+ * - OPEN opens a device node: the reply carries the context's memory file (what the program sees as its descriptor: the rings lie in it
+ *   at their mmap offsets) and the context's doorbell socket. The context lives until every copy of every doorbell socket is closed.
+ * - ATTACH makes a context known to another session: after fork, or for a descriptor that was passed or inherited. The daemon checks that
+ *   descriptor `fd` of the calling process really is the context's memory file.
+ * - IOCTL and WRITE forward a system call; the daemon reads and writes the caller's memory itself. The reply's installs say where the caller
+ *   wants the numbers of new descriptors, which ride on the reply in the same order.
+ * - On a doorbell socket only 4-byte tokens travel (the QP's handle); any token makes the daemon look at all send queues of the context.
+ * - The rest is for tools; bodies and replies are JSON text.
+ */
+
+export const SESSION_VERSION = 1
+
+/** Where the session socket of a client is found, and what a traced program is tagged with. */
+export const SessionEnv = { socket: 'USERDMA_SOCKET', tag: 'USERDMA_TAG' } as const
+
+export const MessageType = {
+  HELLO: 1,
+  OPEN: 2,
+  ATTACH: 3,
+  IOCTL: 4,
+  WRITE: 5,
+  /** Tools: JSON request and reply. */
+  TOOL: 16,
+  /** Daemon to a subscribed tool, unasked: one traced call (header fields and body as in trace/record). */
+  TRACE: 17,
+  /** Bit of a reply's type: REPLY | the request's type. */
+  REPLY: 0x8000,
+} as const
+
+export type FieldType = 'u32' | 's32' | 'u64' | 's64' | 'bytes'
+
+/** One field of a message struct; `size` in bytes. */
+export interface MessageField {
+  readonly name: string
+  readonly offset: number
+  readonly type: FieldType
+  readonly size: number
+}
+
+const SIZES: Record<Exclude<FieldType, 'bytes'>, number> = { u32: 4, s32: 4, u64: 8, s64: 8 }
+
+/** Lays fields out one after another; a `[name, length]` pair is a byte array. All fields end up naturally aligned, which a test checks. */
+const layout = (
+  ...fields: readonly (readonly [name: string, type: Exclude<FieldType, 'bytes'> | number])[]
+): { readonly fields: readonly MessageField[]; readonly size: number } => {
+  let offset = 0
+  const laid = fields.map(([name, type]): MessageField => {
+    const size = typeof type === 'number' ? type : SIZES[type]
+    const field: MessageField = { name, offset, type: typeof type === 'number' ? 'bytes' : type, size }
+    offset += size
+    return field
+  })
+  return { fields: laid, size: offset }
+}
+
+/** Structs of the protocol: the header of every message, then the bodies. */
+export const Messages = {
+  header: layout(
+    ['type', 'u32'],
+    /** Bytes of the whole message, header included. */
+    ['size', 'u32'],
+    /** Chosen by the client, repeated in the reply. */
+    ['serial', 'u32'],
+    /** The daemon's number of the context a call is for; 0 for none. */
+    ['context', 'u32'],
+    /** The descriptor number, process and thread id as the program sees them: for the trace only (ATTACH: the descriptor to check). */
+    ['fd', 's32'],
+    ['pid', 'u32'],
+    ['tid', 'u32'],
+    ['reserved', 'u32'],
+  ),
+  hello: layout(['version', 'u32'], ['reserved', 'u32'], ['tag', 64]),
+  /** error: 0 or a positive errno. Descriptors: the parked page. `root` is NUL-terminated. */
+  helloReply: layout(['version', 'u32'], ['error', 's32'], ['root', 240]),
+  /** Device node number N of /dev/infiniband/uverbsN. */
+  open: layout(['node', 'u32'], ['reserved', 'u32']),
+  /** Descriptors: OPEN: memory file, doorbell socket; ATTACH: doorbell socket. `rdev` as stat shows it. */
+  openReply: layout(['error', 's32'], ['context', 'u32'], ['rdev', 'u64'], ['inode', 'u64']),
+  /** request: the second argument of ioctl(2); argument: the third. */
+  ioctl: layout(['request', 'u64'], ['argument', 'u64']),
+  write: layout(['buffer', 'u64'], ['length', 'u64']),
+  /** ret ≥ 0: the call's value, < 0: minus errno. Followed by `installs` install structs. */
+  callReply: layout(['ret', 's64'], ['installs', 'u32'], ['reserved', 'u32']),
+  install: layout(['address', 'u64'], ['width', 'u32'], ['reserved', 'u32']),
+} as const
+
+/** Most descriptors and most bytes of one message. */
+export const SessionLimits = { descriptors: 8, bytes: 65536 } as const
+
+/** Words (u32) of the parked page. The daemon writes, clients only read. */
+export const ParkedPage = {
+  /** 1: the daemon sleeps, a doorbell must be rung; 0: it is awake and will look at the queues by itself. */
+  PARKED: 0,
+  bytes: 4096,
+} as const
+
+/** A context's memory file: its first page stays unused, so that a stray write(2) hits no ring; then rings at their mmap offsets. */
+export const ContextFile = { bytes: 2 ** 30, firstRing: 4096 } as const

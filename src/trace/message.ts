@@ -1,0 +1,82 @@
+/*
+ * Reads messages of the object dialect for the tracer (design.md section 3): as uapi/object.ts does, but without refusing anything. A call
+ * that was refused is shown as far as it can be read, and what cannot be read as bytes. Nothing here throws, whatever the bytes.
+ */
+import { AttributeFlag, CommonAttribute } from '../spec/classes/ids.ts'
+import { type AnyValue, type Attributes, type Kind, recordSize, sizeOf } from '../spec/schema.ts'
+import { ATTRIBUTE, HEADER } from '../uapi/object.ts'
+import { readRecord, readScalar, viewOf } from '../uapi/scalar.ts'
+import { bytesText } from './bytes.ts'
+
+const pad8 = (length: number): number => (length + 7) & ~7
+
+export interface ReadMessage {
+  readonly object: number
+  readonly values: Readonly<Record<string, AnyValue>>
+  /** What could not be read, as text. */
+  readonly rest: readonly string[]
+}
+
+/** A payload of a kind, or undefined if its length does not fit. Records are zero-extended (R4). */
+const readValue = (of: Kind, bytes: Uint8Array): AnyValue | undefined => {
+  switch (of.kind) {
+    case 'blob':
+      return bytes.slice()
+    case 'record': {
+      const whole = new Uint8Array(Math.max(recordSize(of.fields), bytes.length))
+      whole.set(bytes)
+      return readRecord(viewOf(whole), 0, of.fields, '')
+    }
+    case 'list': {
+      const size = recordSize(of.fields)
+      if (bytes.length % size !== 0) return undefined
+      const view = viewOf(bytes)
+      return Array.from({ length: bytes.length / size }, (_, i) => readRecord(view, i * size, of.fields, ''))
+    }
+    default:
+      return bytes.length === sizeOf(of) ? readScalar(viewOf(bytes), 0, bytes.length, of, '') : undefined
+  }
+}
+
+/**
+ * The values of a message: those of a call (`attributes` are the method's in), or of an answer (its out). Outputs without a value are left out.
+ */
+export const readMessage = (bytes: Uint8Array, attributes: Attributes, direction: 'in' | 'out'): ReadMessage => {
+  if (bytes.length < HEADER) return { object: 0, values: {}, rest: bytes.length > 0 ? [bytesText(bytes)] : [] }
+  const view = viewOf(bytes)
+  const object = view.getUint32(4, true)
+  const values: Record<string, AnyValue> = {}
+  const rest: string[] = []
+  const names = new Map(
+    Object.entries(attributes).map(([name, attribute]) => [attribute.id, { name, of: attribute.of }]),
+  )
+  const end = Math.min(bytes.length, Math.max(HEADER, view.getUint16(0, true)))
+  let at = HEADER
+  while (at + ATTRIBUTE <= end) {
+    const length = view.getUint16(at, true)
+    const id = view.getUint16(at + 2, true)
+    const flags = view.getUint32(at + 4, true)
+    if (length < ATTRIBUTE || at + length > end) break
+    const isOut = (flags & AttributeFlag.OUT) !== 0
+    const wanted = direction === 'out' ? isOut && (flags & AttributeFlag.FILLED) !== 0 : !isOut
+    if (wanted && id !== CommonAttribute.LEGACY) {
+      const room = bytes.subarray(at + ATTRIBUTE, at + length)
+      const known = names.get(id)
+      if ((flags & AttributeFlag.INDIRECT) !== 0 && room.length >= 16) {
+        const where = `${view.getBigUint64(at + 8, true).toString(16)}+${view.getBigUint64(at + 16, true)}`
+        rest.push(`${known?.name ?? `attribute 0x${id.toString(16)}`} at 0x${where}`)
+      } else {
+        // An answer says in the upper half of the flags how much of the room was written.
+        const written = flags >>> 16
+        const payload = direction === 'out' && written <= room.length ? room.subarray(0, written) : room
+        const value = known === undefined ? undefined : readValue(known.of, payload)
+        if (known === undefined || value === undefined)
+          rest.push(`${known?.name ?? `attribute 0x${id.toString(16)}`} ${bytesText(payload)}`)
+        else values[known.name] = value
+      }
+    }
+    at += pad8(length)
+  }
+  if (at < end) rest.push(`undecodable ${bytesText(bytes.subarray(at, end))}`)
+  return { object, values, rest }
+}

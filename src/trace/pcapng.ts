@@ -1,0 +1,161 @@
+/*
+ * Writes captures as pcapng (draft-ietf-opsawg-pcapng) for tshark and Wireshark: a section header, an interface per device, and
+ * enhanced packet blocks. A port's packets have no Ethernet, IP and UDP headers of their own: these are made from the record of
+ * addresses that goes with each packet, such that the ICRC in the packet is right under them.
+ *
+ * Bytes leave through a function, block by block; where they go, and what time it is, is the caller's business.
+ */
+
+import { ROCE_UDP_PORT } from '../spec/headers.ts'
+import { emitFrame } from '../wire/frame.ts'
+import { isMapped } from './bytes.ts'
+
+/** Addresses and header fields of a packet, as phy/ keeps them for a flow: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
+export interface PacketFlow {
+  readonly source: Uint8Array
+  readonly destination: Uint8Array
+  readonly sourcePort: number
+  readonly trafficClass: number
+  readonly hopLimit: number
+  readonly flowLabel: number
+}
+
+export interface PcapngOptions {
+  /** Name of each interface; packets refer to them by position. One at least. */
+  readonly interfaces: readonly string[]
+  /** What made the file. */
+  readonly application?: string
+}
+
+export interface PcapngPacket {
+  /** Position in `PcapngOptions.interfaces`. */
+  readonly interface: number
+  /** Microseconds since 1970; fractions are cut off. */
+  readonly time: number
+  readonly flow: PacketFlow
+  /** Of the IPv4 header; IPv6 has none. */
+  readonly identification: number
+  /** The UDP payload: BTH to ICRC. */
+  readonly payload: Uint8Array
+  readonly direction?: 'sent' | 'received'
+  /** A remark that Wireshark shows with the packet. */
+  readonly comment?: string
+}
+
+const SECTION_HEADER = 0x0a0d0d0a
+const INTERFACE_DESCRIPTION = 1
+const ENHANCED_PACKET = 6
+const BYTE_ORDER_MAGIC = 0x1a2b3c4d
+const LINKTYPE_ETHERNET = 1
+const SNAP_LENGTH = 262144
+/** Options: a comment, and in each block those of its own. */
+const OPT_COMMENT = 1
+const SHB_USERAPPL = 4
+const IF_NAME = 2
+const IF_TSRESOL = 9
+const EPB_FLAGS = 2
+const DIRECTION = { received: 1, sent: 2 } as const
+
+/**
+ * The Ethernet address that stands for an IP address of a port: a locally administered one with the last four bytes, or the group address
+ * that a multicast address has (RFC 1112, RFC 2464).
+ */
+export const madeUpMac = (address: Uint8Array): Uint8Array => {
+  const [a, b, c, d] = address.subarray(12)
+  if (isMapped(address))
+    return a >> 4 === 14 ? Uint8Array.of(0x01, 0x00, 0x5e, b & 0x7f, c, d) : Uint8Array.of(0x02, 0x00, a, b, c, d)
+  return address[0] === 0xff ? Uint8Array.of(0x33, 0x33, a, b, c, d) : Uint8Array.of(0x02, 0x06, a, b, c, d)
+}
+
+/** The Ethernet frame of a packet. Throws a RangeError for fields that do not fit a header. */
+export const frameOf = (packet: Pick<PcapngPacket, 'flow' | 'identification' | 'payload'>): Uint8Array => {
+  const { flow, identification, payload } = packet
+  const { source, destination, sourcePort, trafficClass, hopLimit } = flow
+  const fields = {
+    destinationMac: madeUpMac(destination),
+    sourceMac: madeUpMac(source),
+    source,
+    destination,
+    sourcePort,
+    destinationPort: ROCE_UDP_PORT,
+    trafficClass,
+    hopLimit,
+    payload,
+  }
+  return emitFrame(
+    isMapped(source)
+      ? { kind: 'ipv4', ...fields, identification: identification & 0xffff, dontFragment: true }
+      : { kind: 'ipv6', ...fields, flowLabel: flow.flowLabel },
+  )
+}
+
+const pad4 = (length: number): number => (length + 3) & ~3
+const utf8 = new TextEncoder()
+
+type Option = readonly [code: number, value: Uint8Array]
+
+/** A block: type, length, fixed part, data padded to four bytes, options, length again. */
+const block = (type: number, fixed: readonly number[], data: Uint8Array, options: readonly Option[]): Uint8Array => {
+  const optionBytes = options.reduce((sum, [, value]) => sum + 4 + pad4(value.length), 0)
+  const length = 12 + 4 * fixed.length + pad4(data.length) + (options.length > 0 ? optionBytes + 4 : 0)
+  const bytes = new Uint8Array(length)
+  const view = new DataView(bytes.buffer)
+  view.setUint32(0, type, true)
+  view.setUint32(4, length, true)
+  let at = 8
+  for (const word of fixed) {
+    view.setUint32(at, word, true)
+    at += 4
+  }
+  bytes.set(data, at)
+  at += pad4(data.length)
+  for (const [code, value] of options) {
+    view.setUint16(at, code, true)
+    view.setUint16(at + 2, value.length, true)
+    bytes.set(value, at + 4)
+    at += 4 + pad4(value.length)
+  }
+  // The end-of-options option is four zero bytes.
+  view.setUint32(length - 4, length, true)
+  return bytes
+}
+
+const NOTHING = new Uint8Array(0)
+/** Microseconds: 10^-6 seconds. */
+const RESOLUTION = Uint8Array.of(6)
+
+/**
+ * Begins a capture: writes the headers at once. The function that is returned writes one packet. `write` gets each block as bytes
+ * of its own, which it may keep.
+ */
+export const createPcapng = (
+  write: (bytes: Uint8Array) => void,
+  options: PcapngOptions,
+): ((packet: PcapngPacket) => void) => {
+  const { interfaces, application = 'userdma' } = options
+  // Version 1.0; the section's length is not known (-1).
+  write(
+    block(SECTION_HEADER, [BYTE_ORDER_MAGIC, 1, 0xffffffff, 0xffffffff], NOTHING, [
+      [SHB_USERAPPL, utf8.encode(application)],
+    ]),
+  )
+  for (const name of interfaces)
+    write(
+      block(INTERFACE_DESCRIPTION, [LINKTYPE_ETHERNET, SNAP_LENGTH], NOTHING, [
+        [IF_NAME, utf8.encode(name)],
+        [IF_TSRESOL, RESOLUTION],
+      ]),
+    )
+  return packet => {
+    const { time, direction, comment } = packet
+    if (interfaces[packet.interface] === undefined)
+      throw new RangeError(`interface ${packet.interface}: this capture has ${interfaces.length}, counted from 0`)
+    const frame = frameOf(packet)
+    const extra: Option[] = []
+    if (comment !== undefined) extra.push([OPT_COMMENT, utf8.encode(comment)])
+    if (direction !== undefined) extra.push([EPB_FLAGS, Uint8Array.of(DIRECTION[direction], 0, 0, 0)])
+    const high = Math.floor(time / 2 ** 32)
+    const low = Math.floor(time) % 2 ** 32
+    write(block(ENHANCED_PACKET, [packet.interface, high, low, frame.length, frame.length], frame, extra))
+  }
+}

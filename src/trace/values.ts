@@ -1,0 +1,128 @@
+/*
+ * Values of attributes as text and as JSON, by their kinds in spec/: enumerations and flags by name, addresses and keys in
+ * hexadecimal, GIDs as IPv6 addresses, records as {field value, …} without the fields that are 0. Every name comes from the declaration.
+ */
+import type { AnyRecord, AnyValue, Attributes, Enumeration, Fields, Kind } from '../spec/schema.ts'
+
+import { bytesText, gidText, groups } from './bytes.ts'
+
+/** Keys, QP numbers and PSNs, which people know in hexadecimal: by their 24 bits or their names. */
+const HEX_NAME = /(key|Qpn|Psn|qpNum)$/
+const MOST_FIELDS = 8
+const MOST_RECORDS = 4
+
+const enumText = (of: Enumeration, value: number): string =>
+  Object.keys(of.values).find(name => of.values[name] === value) ?? String(value)
+
+const flagsText = (of: Enumeration, value: number): string => {
+  let rest = value >>> 0
+  const names: string[] = []
+  for (const [name, bits] of Object.entries<number>(of.values)) {
+    if (bits === 0 || (value & bits) >>> 0 !== bits >>> 0 || (rest & bits) === 0) continue
+    names.push(name)
+    rest = (rest & ~bits) >>> 0
+  }
+  if (rest !== 0 || names.length === 0) names.push(rest === 0 ? '0' : `0x${rest.toString(16)}`)
+  return names.join('|')
+}
+
+const isZero = (value: AnyValue | undefined): boolean =>
+  value === undefined ||
+  value === 0 ||
+  value === 0n ||
+  (value instanceof Uint8Array && value.every(byte => byte === 0)) ||
+  (Array.isArray(value) && value.length === 0)
+
+const recordText = (fields: Fields, value: AnyRecord): string => {
+  const shown = Object.entries(fields).filter(([name]) => !isZero(value[name]))
+  const texts = shown.slice(0, MOST_FIELDS).map(([name, { of }]) => `${name} ${valueText(name, of, value[name])}`)
+  return `{${[...texts, ...(shown.length > MOST_FIELDS ? ['…'] : [])].join(', ')}}`
+}
+
+/** A value of a kind, bounded in length; `name` is that of the attribute or field. */
+export const valueText = (name: string, of: Kind, value: AnyValue): string => {
+  switch (of.kind) {
+    case 'u8':
+    case 'u16':
+    case 'u32':
+      return of.max === 0xffffff || HEX_NAME.test(name) ? `0x${Number(value).toString(16)}` : String(value)
+    case 'u64': {
+      // Lengths are mostly below 4 GiB, addresses above.
+      const number = BigInt(value as bigint)
+      return number < 1n << 32n ? String(number) : `0x${number.toString(16)}`
+    }
+    case 'bytes':
+      if (of.size === 16) return gidText(value as Uint8Array)
+      return of.size === 8
+        ? groups(value as Uint8Array)
+            .map(word => word.padStart(4, '0'))
+            .join(':')
+        : bytesText(value as Uint8Array)
+    case 'blob':
+      return bytesText(value as Uint8Array)
+    case 'enum':
+      return enumText(of.of, Number(value))
+    case 'flags':
+      return flagsText(of.of, Number(value))
+    case 'ref':
+      return String(value)
+    case 'fd':
+      return `fd ${value}`
+    case 'record':
+      return recordText(of.fields, value as AnyRecord)
+    case 'list': {
+      const records = value as AnyRecord[]
+      const texts = records.slice(0, MOST_RECORDS).map(entry => recordText(of.fields, entry))
+      const more = records.length - MOST_RECORDS
+      return `[${[...texts, ...(more > 0 ? [`… ${more} more`] : [])].join(', ')}]`
+    }
+  }
+}
+
+/** A value for `JSON.stringify`: enumerations by name, flags as a list of names, 64-bit numbers as decimal text, bytes in hexadecimal. */
+export const valueJson = (of: Kind, value: AnyValue): unknown => {
+  switch (of.kind) {
+    case 'u64':
+      return String(value)
+    case 'bytes':
+    case 'blob':
+      return bytesText(value as Uint8Array, Number.POSITIVE_INFINITY).replace('(no bytes)', '')
+    case 'enum':
+      return enumText(of.of, Number(value))
+    case 'flags':
+      return Number(value) === 0 ? [] : flagsText(of.of, Number(value)).split('|')
+    case 'record':
+      return recordJson(of.fields, value as AnyRecord)
+    case 'list':
+      return (value as AnyRecord[]).map(entry => recordJson(of.fields, entry))
+    default:
+      return value
+  }
+}
+const recordJson = (fields: Fields, value: AnyRecord): Record<string, unknown> =>
+  Object.fromEntries(
+    Object.entries(fields)
+      .filter(([name]) => value[name] !== undefined)
+      .map(([name, { of }]) => [name, valueJson(of, value[name])]),
+  )
+
+/** `name value` of every attribute that is there, in the order of the declaration. */
+export const attributesText = (
+  attributes: Attributes,
+  values: Readonly<Record<string, AnyValue | undefined>>,
+): string[] =>
+  Object.entries(attributes).flatMap(([name, { of }]) => {
+    const value = values[name]
+    return value === undefined ? [] : [`${name} ${valueText(name, of, value)}`]
+  })
+
+export const attributesJson = (
+  attributes: Attributes,
+  values: Readonly<Record<string, AnyValue | undefined>>,
+): Record<string, unknown> =>
+  Object.fromEntries(
+    Object.entries(attributes).flatMap(([name, { of }]) => {
+      const value = values[name]
+      return value === undefined ? [] : [[name, valueJson(of, value)]]
+    }),
+  )

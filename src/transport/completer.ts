@@ -1,0 +1,341 @@
+/*
+ * The completer: from response packets to completions of send requests (InfiniBand Architecture Specification, volume 1, clauses
+ * 9.7.5, 9.7.6 and 9.7.8). Steps: is the PSN one that is out; which requests does it acknowledge; what does it say about the next one.
+ * A READ or atomic is acknowledged by its own response only, so a later acknowledgement that passes it tells that the response
+ * was lost. Losses are repaired by going back (requester.ts); here is decided when, and when to give up.
+ */
+import { QpState } from '../spec/enums.ts'
+import { ICRC_BYTES, nakCode, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../spec/headers.ts'
+import { headerAt, OP_ATOMIC, OP_END, OP_READ, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
+import { rnrMicroseconds, SendKind, WcStatus } from '../spec/rc.ts'
+import type { Arena } from '../wire/arena.ts'
+import { bthOpcode, bthPadCount, bthPsn } from '../wire/bth.ts'
+import { aethSyndrome, atomicAckHi, atomicAckLo } from '../wire/extensions.ts'
+import { endOldest, failOldest } from './completing.ts'
+import { flushMoves, Moved, MoveKind, scatter } from './moves.ts'
+import { psnAdd, psnDistance } from './psn.ts'
+import { goBack } from './requester.ts'
+import { type EngineState, PACKET_WEIGHT, Q, Request, Row, schedule } from './state.ts'
+import { clearTimer, setTimer } from './timers.ts'
+import { Send } from './types.ts'
+
+const { WORDS, STATE, MTU, RETRY_CNT, RNR_RETRY, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, MAX_PSN } = Row
+const { SENT, ACKED, RD_OUT, RETRIES, RNR_LEFT } = Row
+const { FIRST_PSN, PSNS, START, KIND, COUNTED, STATUS, WR } = Request
+const { RNR_WAIT, RESENT, DRAINING } = Q
+const { RTS, SQD } = QpState.values
+const { READ, ATOMIC } = SendKind
+const { SUCCESS, LOC_PROT_ERR, BAD_RESP_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR } = WcStatus.values
+const { RETRY_EXC_ERR, RNR_RETRY_EXC_ERR, REM_INV_RD_REQ_ERR } = WcStatus.values
+const AETH_AT = headerAt.AETH
+const ATOMIC_ACK_AT = headerAt.AtomicAckETH
+const FLAGS_OF = opcodeFlags
+const HEADER_BYTES = opcodeHeaderBytes
+const { ACK, RNR_NAK, NAK } = syndromeKind
+/** retry_cnt counts as it stands; 7 is endless for rnr_retry only. */
+const ENDLESS = 7
+const SQ_DRAINED = 5
+
+/** Status of the request that a NAK code is about; 0 for reserved codes, which are ignored. */
+const nakStatus = new Uint8Array(32)
+nakStatus[nakCode.INVALID_REQUEST] = REM_INV_REQ_ERR
+nakStatus[nakCode.REMOTE_ACCESS] = REM_ACCESS_ERR
+nakStatus[nakCode.REMOTE_OPERATION] = REM_OP_ERR
+nakStatus[nakCode.INVALID_RD_REQUEST] = REM_INV_RD_REQ_ERR
+
+/** A response packet (checked by `checkPacket`) for a QP in RTS or SQD. */
+export const onResponse = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  length: number,
+  now: number,
+): void => {
+  const w = s.rows
+  const base = row * WORDS
+  const view = arena.view
+  const psn = bthPsn(view, at)
+  const ahead = psnDistance(w[base + UNACKED], psn)
+  if (w[base + HEAD] === 0 || ahead >= psnDistance(w[base + UNACKED], w[base + MAX_PSN])) {
+    s.counters.dropped++ // old, or a ghost
+    return
+  }
+  const opcode = bthOpcode(view, at)
+  const flags = FLAGS_OF[opcode]
+  if ((flags & (OP_READ | OP_ATOMIC)) === 0) onAcknowledge(s, row, aethSyndrome(view, at + AETH_AT[opcode]), ahead, now)
+  else if ((flags & OP_READ) !== 0)
+    onReadResponse(s, row, arena, at, length, opcode, (flags & OP_END) !== 0, ahead, now)
+  else onAtomicResponse(s, row, arena, at + ATOMIC_ACK_AT[opcode], ahead, now)
+}
+
+/** ACK, RNR NAK and NAK; `ahead` is the PSN's distance from the oldest unacknowledged one. */
+const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahead: number, now: number): void => {
+  const base = row * WORDS
+  const kind = syndrome & SYNDROME_KIND_MASK
+  const value = syndrome & SYNDROME_VALUE_MASK
+  if (kind === ACK) {
+    if (!acknowledge(s, row, ahead + 1, now)) onLostResponse(s, row)
+    return
+  }
+  if (kind !== RNR_NAK && (kind !== NAK || (value !== nakCode.PSN_SEQUENCE && nakStatus[value] === 0))) {
+    s.counters.dropped++
+    return
+  }
+  // a NAK acknowledges everything before its PSN
+  if (!acknowledge(s, row, ahead, now)) {
+    onLostResponse(s, row)
+    return
+  }
+  if (s.rows[base + HEAD] === 0) return
+  if (kind === NAK && value !== nakCode.PSN_SEQUENCE) {
+    failOldest(s, row, nakStatus[value])
+    return
+  }
+  // nothing was sent since going back: this is an echo of what we know
+  if (s.rows[base + SEND_PSN] === s.rows[base + UNACKED]) return
+  if (kind === RNR_NAK) onReceiverNotReady(s, row, value, now)
+  else onSequenceError(s, row)
+}
+
+/**
+ * Acknowledges `count` PSNs from the oldest on. False if a READ or atomic without its response stands in the way; what is before
+ * it is acknowledged.
+ */
+const acknowledge = (s: EngineState, row: number, count: number, now: number): boolean => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  let left = count
+  while (left > 0) {
+    const request = w[base + HEAD]
+    if (request === 0 || p[request + KIND] >= READ || p[request + STATUS] !== 0) break
+    const rest = p[request + PSNS] - psnDistance(p[request + FIRST_PSN], w[base + UNACKED])
+    if (left < rest) {
+      moveUnacked(s, base, left)
+      left = 0
+    } else {
+      moveUnacked(s, base, rest)
+      left -= rest
+      endOldest(s, row, SUCCESS)
+    }
+  }
+  if (left < count) progress(s, row, now)
+  return left === 0
+}
+
+/** The oldest unacknowledged PSN moves on, past the one to send next if need be. Call before a request is ended. */
+const moveUnacked = (s: EngineState, base: number, count: number): void => {
+  const w = s.rows
+  const behind = psnDistance(w[base + UNACKED], w[base + SEND_PSN]) < count
+  w[base + UNACKED] = psnAdd(w[base + UNACKED], count)
+  if (behind) {
+    w[base + SEND_PSN] = w[base + UNACKED]
+    w[base + REQUESTER] |= CATCH_UP
+  }
+}
+
+/** Bit of Row.REQUESTER within one call: the cursor was overtaken. */
+const CATCH_UP = 0x100
+
+/** After acknowledgements: counters, window, timer and what waits are renewed; the next request may be one that is to fail. */
+const progress = (s: EngineState, row: number, now: number): void => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  const request = w[base + HEAD]
+  const caughtUp = (w[base + REQUESTER] & CATCH_UP) !== 0
+  w[base + RETRIES] = w[base + RETRY_CNT]
+  w[base + RNR_LEFT] = w[base + RNR_RETRY]
+  w[base + REQUESTER] &= ~(RESENT | RNR_WAIT | CATCH_UP)
+  if (request === 0) {
+    // nothing is out: what was sent is acknowledged
+    w[base + ACKED] = w[base + SENT]
+    if (caughtUp) w[base + CURRENT] = 0
+  } else {
+    const done = psnDistance(p[request + FIRST_PSN], w[base + UNACKED])
+    w[base + ACKED] = p[request + START] + (p[request + KIND] >= READ ? 0 : done * (w[base + MTU] + PACKET_WEIGHT))
+    if (caughtUp) {
+      w[base + CURRENT] = request
+      w[base + SENT] = w[base + ACKED]
+    }
+  }
+  if (w[base + SEND_PSN] === w[base + UNACKED] || s.ackTimeout[row] === Number.POSITIVE_INFINITY)
+    clearTimer(s.timers, row)
+  else setTimer(s.timers, row, now + s.ackTimeout[row])
+  schedule(s, row)
+  if (request === 0 && (w[base + REQUESTER] & DRAINING) !== 0) drained(s, row)
+  else if (request !== 0 && p[request + STATUS] !== 0) failOldest(s, row, p[request + STATUS])
+}
+
+/** SQD, and the last started request is complete. */
+export const drained = (s: EngineState, row: number): void => {
+  s.rows[row * WORDS + REQUESTER] &= ~DRAINING
+  s.env.events.qp(row, SQ_DRAINED)
+}
+
+/** A READ response: its place, its length, its data; the last one completes the request. */
+const onReadResponse = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  length: number,
+  opcode: number,
+  ends: boolean,
+  ahead: number,
+  now: number,
+): void => {
+  const base = row * WORDS
+  if (!isNext(s, row, ahead, now)) return
+  const w = s.rows
+  const p = s.pool
+  const request = w[base + HEAD]
+  const mtu = w[base + MTU]
+  const header = HEADER_BYTES[opcode]
+  const payload = length - header - bthPadCount(arena.view, at) - ICRC_BYTES
+  const index = psnDistance(p[request + FIRST_PSN], w[base + UNACKED])
+  const rest = p[request + WR + Send.LENGTH] - index * mtu
+  if (p[request + KIND] !== READ || ends !== rest <= mtu || payload !== (ends ? rest : mtu)) {
+    failOldest(s, row, BAD_RESP_ERR)
+    return
+  }
+  if (payload > 0) {
+    const sge = request + WR + Send.SGE
+    const count = p[request + WR + Send.SGES]
+    const to = index * mtu
+    const only = ends && index === 0
+    const kind = MoveKind.READ_RESPONSE
+    const why = scatter(s, row, kind, sge, count, to, arena, at + header, payload, 0, 0, only)
+    if (!isConnected(s, base)) return
+    if (why !== Moved.OK) {
+      failOldest(s, row, LOC_PROT_ERR)
+      return
+    }
+  }
+  if (ends) {
+    flushMoves(s)
+    if (!isConnected(s, base)) return
+  }
+  moveUnacked(s, base, 1)
+  if (ends) endRead(s, row)
+  progress(s, row, now)
+}
+
+/** The answer of an atomic operation: the word before it, big-endian on the wire, goes to memory in host byte order. */
+const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number, ahead: number, now: number): void => {
+  const base = row * WORDS
+  if (!isNext(s, row, ahead, now)) return
+  const p = s.pool
+  const request = s.rows[base + HEAD]
+  if (p[request + KIND] !== ATOMIC) {
+    failOldest(s, row, BAD_RESP_ERR)
+    return
+  }
+  // turned round in place for the copy, then back: native code reaches the packet's arena, but none of ours
+  const view = arena.view
+  const hi = atomicAckHi(view, at)
+  const lo = atomicAckLo(view, at)
+  view.setUint32(at, lo, true)
+  view.setUint32(at + 4, hi, true)
+  const sge = request + WR + Send.SGE
+  const count = p[request + WR + Send.SGES]
+  const why = scatter(s, row, MoveKind.READ_RESPONSE, sge, count, 0, arena, at, 8, 0, 0, true)
+  view.setUint32(at, hi)
+  view.setUint32(at + 4, lo)
+  if (!isConnected(s, base)) return
+  if (why !== Moved.OK) {
+    failOldest(s, row, LOC_PROT_ERR)
+    return
+  }
+  moveUnacked(s, base, 1)
+  endRead(s, row)
+  progress(s, row, now)
+}
+
+const isConnected = (s: EngineState, base: number): boolean => {
+  const state = s.rows[base + STATE]
+  return state === RTS || state === SQD
+}
+
+/** Whether a response is for the oldest PSN once all before it is acknowledged; if not, one before it was lost. */
+const isNext = (s: EngineState, row: number, ahead: number, now: number): boolean => {
+  if (ahead > 0 && !acknowledge(s, row, ahead, now)) {
+    onLostResponse(s, row)
+    return false
+  }
+  const base = row * WORDS
+  return isConnected(s, base) && s.rows[base + HEAD] !== 0
+}
+
+const endRead = (s: EngineState, row: number): void => {
+  const base = row * WORDS
+  if (s.pool[s.rows[base + HEAD] + COUNTED] !== 0) s.rows[base + RD_OUT]--
+  endOldest(s, row, SUCCESS)
+}
+
+/** NAK: the PSN asked for and all after it are sent again. */
+const onSequenceError = (s: EngineState, row: number): void => {
+  if ((s.rows[row * WORDS + REQUESTER] & (RNR_WAIT | RESENT)) === 0) retry(s, row, true)
+}
+
+/** A response was lost: everything from the first unanswered READ or atomic on is sent again. */
+const onLostResponse = (s: EngineState, row: number): void => {
+  const base = row * WORDS
+  if (!isConnected(s, base)) return
+  if (s.rows[base + SEND_PSN] === s.rows[base + UNACKED]) return
+  if ((s.rows[base + REQUESTER] & (RNR_WAIT | RESENT)) === 0) retry(s, row, true)
+}
+
+/** Goes back and counts; the oldest request fails when the count is up. `told`: further signs of this loss are to be ignored. */
+const retry = (s: EngineState, row: number, told: boolean): void => {
+  const w = s.rows
+  const base = row * WORDS
+  if (w[base + RETRIES] === 0) {
+    s.counters.retryExceeded++
+    failOldest(s, row, RETRY_EXC_ERR)
+    return
+  }
+  w[base + RETRIES]--
+  if (told) w[base + REQUESTER] |= RESENT
+  else w[base + REQUESTER] &= ~RESENT
+  goBack(s, row)
+  schedule(s, row)
+}
+
+const onReceiverNotReady = (s: EngineState, row: number, code: number, now: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  if ((w[base + REQUESTER] & RNR_WAIT) !== 0) return
+  s.counters.receivedRnr++
+  if (w[base + RNR_RETRY] !== ENDLESS) {
+    if (w[base + RNR_LEFT] === 0) {
+      s.counters.rnrRetryExceeded++
+      failOldest(s, row, RNR_RETRY_EXC_ERR)
+      return
+    }
+    w[base + RNR_LEFT]--
+  }
+  goBack(s, row)
+  w[base + REQUESTER] = (w[base + REQUESTER] | RNR_WAIT) & ~RESENT
+  setTimer(s.timers, row, now + rnrMicroseconds(code))
+}
+
+/** The row's timer has expired: the receiver may be ready now, or nothing was heard for the ACK timeout. */
+export const onTimer = (s: EngineState, row: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  if (!isConnected(s, base)) return
+  if ((w[base + REQUESTER] & RNR_WAIT) !== 0) {
+    w[base + REQUESTER] &= ~RNR_WAIT
+    schedule(s, row)
+    return
+  }
+  if (w[base + HEAD] !== 0 && w[base + SEND_PSN] !== w[base + UNACKED]) retry(s, row, false)
+}
+
+/** A READ response's data could not be written after all: the oldest request, a READ, ends. */
+export const onReadMoveFailed = (s: EngineState, row: number): void => {
+  const base = row * WORDS
+  if (isConnected(s, base) && s.rows[base + HEAD] !== 0) failOldest(s, row, LOC_PROT_ERR)
+}

@@ -1,0 +1,173 @@
+/*
+ * How requests end: completions of send and receive requests, and the error state, which ends all of them (InfiniBand Architecture
+ * Specification, volume 1, clauses 10.3.1 and 11.4.2.1). A send request's slot is given back before its completion is seen, so that
+ * a program may post again at once. Flushing is bounded per call: queues are shared memory that a hostile program goes on filling.
+ * Nothing here knows packets; why a request ends is its caller's business.
+ */
+import { QpState } from '../spec/enums.ts'
+import { sendOperations, WcFlags, WcOpcode, WcStatus } from '../spec/rc.ts'
+import { settle } from './moves.ts'
+import { type EngineState, giveBlock, Q, R, Request, Row, schedule, takeBlock } from './state.ts'
+import { clearTimer } from './timers.ts'
+import { Completion, Receive, Send } from './types.ts'
+
+const { WORDS, STATE, QPN, DEST_QPN, SEND_CQ, RECV_CQ, SIGNAL_ALL, SEND_BLOCK, RECV_BLOCK, PKEY_INDEX } = Row
+const { REQUESTER, RESPONDER, NEXT_INDEX, HEAD, TAIL, CURRENT, RECEIVE, MESSAGE, RD_OUT } = Row
+const { NEXT, WR } = Request
+const { MORE, RNR_WAIT, DRAINING, FLUSHING } = Q
+const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
+const { ERR } = QpState.values
+const RECV = WcOpcode.values.RECV
+const { GRH } = WcFlags.values
+const { ID_LO, ID_HI, STATUS, OPCODE, BYTES, IMM, SRC_QPN, FLAGS } = Completion
+const SIGNALED = 2
+/** Requests of each queue that one call flushes at most. */
+const FLUSH_TURN = 1024
+
+/** Completion opcode by ibv_wr_opcode, 0 where there is none. */
+const completionOpcode = new Uint8Array(256)
+for (const [opcode, operation] of Object.entries(sendOperations)) completionOpcode[+opcode] = operation.completion
+
+const push = (s: EngineState, row: number, cq: number, solicited: boolean): void => {
+  const base = row * WORDS
+  s.completion[Completion.QPN] = s.rows[base + QPN]
+  s.completion[Completion.PKEY_INDEX] = s.rows[base + PKEY_INDEX]
+  s.env.completions.push(s.rows[base + cq], s.completion, solicited)
+}
+
+/** Completes a send request (a block) whose slot was retired, if it is to be seen. */
+export const completeSend = (s: EngineState, row: number, request: number, status: number): void => {
+  const p = s.pool
+  const wr = request + WR
+  if (status === SUCCESS && (p[wr + Send.FLAGS] & SIGNALED) === 0 && s.rows[row * WORDS + SIGNAL_ALL] === 0) return
+  const c = s.completion
+  c[ID_LO] = p[wr + Send.ID_LO]
+  c[ID_HI] = p[wr + Send.ID_HI]
+  c[STATUS] = status
+  c[OPCODE] = status === SUCCESS ? completionOpcode[p[wr + Send.OPCODE]] : 0
+  c[BYTES] = status === SUCCESS ? p[wr + Send.LENGTH] : 0
+  c[IMM] = 0
+  c[SRC_QPN] = 0
+  c[FLAGS] = 0
+  push(s, row, SEND_CQ, status !== SUCCESS)
+}
+
+/** Takes the oldest started request off the list, gives its slot and block back, and completes it. */
+export const endOldest = (s: EngineState, row: number, status: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  const request = w[base + HEAD]
+  const next = s.pool[request + NEXT]
+  w[base + HEAD] = next
+  if (next === 0) w[base + TAIL] = 0
+  if (w[base + CURRENT] === request) w[base + CURRENT] = next
+  s.env.work.retireSend(row, 1)
+  completeSend(s, row, request, status)
+  giveBlock(s, s.rows[base + SEND_BLOCK], request)
+}
+
+/** Completes a receive request (a block). Immediate and flags as in a completion; nothing but the id counts in an error. */
+export const completeReceive = (
+  s: EngineState,
+  row: number,
+  receive: number,
+  status: number,
+  opcode: number,
+  bytes: number,
+  imm: number,
+  flags: number,
+  solicited: boolean,
+): void => {
+  const c = s.completion
+  c[ID_LO] = s.pool[receive + Receive.ID_LO]
+  c[ID_HI] = s.pool[receive + Receive.ID_HI]
+  c[STATUS] = status
+  const good = status === SUCCESS
+  c[OPCODE] = good ? opcode : RECV
+  c[BYTES] = good ? bytes : 0
+  c[IMM] = good ? imm : 0
+  c[SRC_QPN] = s.rows[row * WORDS + DEST_QPN]
+  c[FLAGS] = good ? flags | GRH : 0
+  push(s, row, RECV_CQ, solicited || !good)
+}
+
+/** Ends the receive request in use, if there is one, and gives its block back. True if there was one. */
+export const endReceive = (s: EngineState, row: number, status: number): boolean => {
+  const base = row * WORDS
+  const receive = s.rows[base + RECEIVE]
+  if (receive === 0) return false
+  s.rows[base + RECEIVE] = 0
+  completeReceive(s, row, receive, status, 0, 0, 0, 0, true)
+  giveBlock(s, s.rows[base + RECV_BLOCK], receive)
+  return true
+}
+
+/** Flushes send requests, started ones first, then those that are posted and come while the QP is in error. */
+export const flushSends = (s: EngineState, row: number): void => {
+  const base = row * WORDS
+  while (s.rows[base + HEAD] !== 0) endOldest(s, row, WR_FLUSH_ERR)
+  s.rows[base + CURRENT] = 0
+  s.rows[base + RD_OUT] = 0
+  const size = s.rows[base + SEND_BLOCK]
+  const block = takeBlock(s, size)
+  let left = FLUSH_TURN
+  while (left > 0 && s.env.work.loadSend(row, s.rows[base + NEXT_INDEX] >>> 0, s.pool, block + WR)) {
+    s.rows[base + NEXT_INDEX]++
+    s.env.work.retireSend(row, 1)
+    completeSend(s, row, block, WR_FLUSH_ERR)
+    left--
+  }
+  giveBlock(s, size, block)
+  if (left === 0) keepFlushing(s, row)
+}
+
+/** Flushes receive requests that were posted. */
+export const flushReceives = (s: EngineState, row: number): void => {
+  const base = row * WORDS
+  const size = s.rows[base + RECV_BLOCK]
+  const block = takeBlock(s, size)
+  let left = FLUSH_TURN
+  while (left > 0 && s.env.work.takeReceive(row, s.pool, block)) {
+    completeReceive(s, row, block, WR_FLUSH_ERR, RECV, 0, 0, 0, true)
+    left--
+  }
+  giveBlock(s, size, block)
+  if (left === 0) keepFlushing(s, row)
+}
+
+const keepFlushing = (s: EngineState, row: number): void => {
+  s.rows[row * WORDS + REQUESTER] |= FLUSHING
+  schedule(s, row)
+}
+
+/** To the error state: everything outstanding and posted is flushed. A NAK or ACK that is due still goes out. */
+export const enterError = (s: EngineState, row: number): void => {
+  settle(s, row)
+  const w = s.rows
+  const base = row * WORDS
+  if (w[base + STATE] === ERR) return
+  w[base + STATE] = ERR
+  w[base + REQUESTER] &= ~(MORE | RNR_WAIT | DRAINING)
+  w[base + RESPONDER] &= R.ACK_DUE | R.NAK_DUE
+  w[base + MESSAGE] = 0
+  clearTimer(s.timers, row)
+  endReceive(s, row, WR_FLUSH_ERR)
+  flushSends(s, row)
+  flushReceives(s, row)
+}
+
+/** The oldest send request ends with an error, and the QP with it. */
+export const failOldest = (s: EngineState, row: number, status: number): void => {
+  settle(s, row)
+  if (s.rows[row * WORDS + STATE] === ERR) return
+  endOldest(s, row, status)
+  enterError(s, row)
+}
+
+/** The receive request in use ends with an error, and the QP with it. True if there was one. */
+export const failReceive = (s: EngineState, row: number, status: number): boolean => {
+  settle(s, row)
+  const had = endReceive(s, row, status)
+  enterError(s, row)
+  return had
+}

@@ -1,0 +1,256 @@
+/*
+ * Data between packets and client memory. Outwards `gather` reads a stretch of a message straight into the payload places of a run.
+ * Inwards moves are put off: consecutive packets whose payloads go to consecutive addresses become one strided write, done at a
+ * break, before a completion, and at the end of a burst; nothing is acknowledged before it (performance.md section 4).
+ *
+ * Keys are resolved when a move begins, which finds a peer's mistake at the very packet, and again when it is done, since a region
+ * may be gone by then. Who is to blame for a failure is the caller's or `moveFailed`'s business.
+ */
+import type { Arena } from '../wire/arena.ts'
+import { type EngineState, Move, Request, Row } from './state.ts'
+import { Access, Send, Sge } from './types.ts'
+
+const { PD, WORDS } = Row
+const { WR } = Request
+const { ROW, KIND, KEY, ACCESS, HI, LO, AT, CHUNK, STRIDE, PIECES, TOTAL, CLOSED, PSN, MSN } = Move
+const MOVE_PD = Move.PD
+
+/** Why a move did not happen. */
+export const Moved = { OK: 0, NO_REGION: 1, FAULT: 2 } as const
+const { OK, NO_REGION, FAULT } = Moved
+
+/** Whose data a move carries. */
+export const MoveKind = { WRITE: 1, RECEIVE: 2, READ_RESPONSE: 3 } as const
+
+const carry = (lo: number, offset: number): number => (lo + offset > 0xffff_ffff ? 1 : 0)
+
+/**
+ * Reads `total` bytes of a send request from byte `from` of its message on into pieces of `chunk` bytes every `stride` bytes. The
+ * request block has its elements, or is inline. Answers Moved.OK or why not.
+ */
+export const gather = (
+  s: EngineState,
+  row: number,
+  request: number,
+  from: number,
+  total: number,
+  to: Arena,
+  at: number,
+  chunk: number,
+  stride: number,
+): number => {
+  const p = s.pool
+  const wr = request + WR
+  const memory = s.env.memory
+  if ((p[wr + Send.FLAGS] & 8) !== 0) {
+    s.env.work.copyInline(row, p[wr + Send.INLINE_AT], from, to, at, chunk, stride, total)
+    return OK
+  }
+  const pd = s.rows[row * WORDS + PD]
+  const count = p[wr + Send.SGES]
+  let sge = wr + Send.SGE
+  let skip = from
+  let left = total
+  let piece = at
+  let within = 0
+  for (let i = 0; i < count && left > 0; i++, sge += Sge.WORDS) {
+    const length = p[sge + Sge.LENGTH]
+    if (skip >= length) {
+      skip -= length
+      continue
+    }
+    let lo = p[sge + Sge.LO] + skip
+    const hi = (p[sge + Sge.HI] + (lo > 0xffff_ffff ? 1 : 0)) >>> 0
+    lo = lo >>> 0
+    let n = length - skip < left ? length - skip : left
+    skip = 0
+    left -= n
+    const region = memory.resolve(pd, p[sge + Sge.LKEY], hi, lo, n, Access.LOCAL_READ)
+    if (region < 0) return NO_REGION
+    let done = 0
+    if (within > 0) {
+      const head = chunk - within < n ? chunk - within : n
+      if (memory.read(region, hi, lo, to, piece + within, head, head, head) !== 0) return FAULT
+      within += head
+      if (within === chunk) {
+        within = 0
+        piece += stride
+      }
+      done = head
+      n -= head
+    }
+    if (n > 0) {
+      if (memory.read(region, (hi + carry(lo, done)) >>> 0, (lo + done) >>> 0, to, piece, chunk, stride, n) !== 0)
+        return FAULT
+      const whole = (n / chunk) | 0
+      piece += whole * stride
+      within = n - whole * chunk
+    }
+  }
+  return left === 0 ? OK : NO_REGION
+}
+
+/** Whether all elements of a request may be used with `access`: Moved.OK or NO_REGION. `sge` is the first element's index. */
+export const checkElements = (s: EngineState, row: number, sge: number, count: number, access: number): number => {
+  const p = s.pool
+  const pd = s.rows[row * WORDS + PD]
+  for (let i = 0, at = sge; i < count; i++, at += Sge.WORDS) {
+    const length = p[at + Sge.LENGTH]
+    if (length === 0) continue
+    if (s.env.memory.resolve(pd, p[at + Sge.LKEY], p[at + Sge.HI], p[at + Sge.LO], length, access) < 0) return NO_REGION
+  }
+  return OK
+}
+
+/**
+ * Writes `length` payload bytes at `at` to an address, now or with what follows. Answers Moved.OK, or why the memory refuses.
+ * An earlier move that fails on the way is reported to `s.moveFailed`, so look at the row's state afterwards.
+ */
+export const put = (
+  s: EngineState,
+  row: number,
+  kind: number,
+  key: number,
+  access: number,
+  hi: number,
+  lo: number,
+  from: Arena,
+  at: number,
+  length: number,
+  psn: number,
+  msn: number,
+): number => {
+  const m = s.move
+  if (s.moveArena !== undefined) {
+    if (
+      s.moveArena === from &&
+      m[CLOSED] === 0 &&
+      m[ROW] === row &&
+      m[KIND] === kind &&
+      m[KEY] === key &&
+      length <= m[CHUNK]
+    ) {
+      const pieces = m[PIECES]
+      const total = m[TOTAL]
+      const stride = pieces === 1 ? at - m[AT] : m[STRIDE]
+      const end = m[LO] + total
+      if (
+        stride >= m[CHUNK] &&
+        at === m[AT] + pieces * stride &&
+        lo === end >>> 0 &&
+        hi === (m[HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0 &&
+        total < 0x1000_0000
+      ) {
+        m[STRIDE] = stride
+        m[PIECES] = pieces + 1
+        m[TOTAL] = total + length
+        if (length < m[CHUNK]) m[CLOSED] = 1
+        return OK
+      }
+    }
+    flushMoves(s)
+  }
+  const pd = s.rows[row * WORDS + PD]
+  if (s.env.memory.resolve(pd, key, hi, lo, length, access) < 0) return NO_REGION
+  m[ROW] = row
+  m[KIND] = kind
+  m[MOVE_PD] = pd
+  m[KEY] = key
+  m[ACCESS] = access
+  m[HI] = hi
+  m[LO] = lo
+  m[AT] = at
+  m[CHUNK] = length
+  m[STRIDE] = length
+  m[PIECES] = 1
+  m[TOTAL] = length
+  m[CLOSED] = 0
+  m[PSN] = psn
+  m[MSN] = msn
+  s.moveArena = from
+  return OK
+}
+
+/** The same at once, for a message that ends with this packet and has not begun before it. */
+export const putNow = (
+  s: EngineState,
+  row: number,
+  key: number,
+  access: number,
+  hi: number,
+  lo: number,
+  from: Arena,
+  at: number,
+  length: number,
+): number => {
+  if (s.moveArena !== undefined) flushMoves(s)
+  const memory = s.env.memory
+  const region = memory.resolve(s.rows[row * WORDS + PD], key, hi, lo, length, access)
+  if (region < 0) return NO_REGION
+  return memory.write(region, hi, lo, from, at, length, length, length) === 0 ? OK : FAULT
+}
+
+/** Does the move that was put off, if there is one. */
+export const flushMoves = (s: EngineState): void => {
+  const arena = s.moveArena
+  if (arena === undefined) return
+  s.moveArena = undefined
+  const m = s.move
+  const memory = s.env.memory
+  const region = memory.resolve(m[MOVE_PD], m[KEY], m[HI], m[LO], m[TOTAL], m[ACCESS])
+  const why =
+    region < 0
+      ? NO_REGION
+      : memory.write(region, m[HI], m[LO], arena, m[AT], m[CHUNK], m[STRIDE], m[TOTAL]) === 0
+        ? OK
+        : FAULT
+  if (why !== OK) s.moveFailed(s, m[ROW], m[KIND], why, m[PSN], m[MSN])
+}
+
+/** Does the move that was put off if it is `row`'s. */
+export const settle = (s: EngineState, row: number): void => {
+  if (s.moveArena !== undefined && s.move[ROW] === row) flushMoves(s)
+}
+
+/**
+ * Writes `length` payload bytes at `at` to the elements of a request, from byte `offset` of the message on. `sge` is the index of
+ * the first element in the pool; `now` as in `putNow`. Answers Moved.OK or why not.
+ */
+export const scatter = (
+  s: EngineState,
+  row: number,
+  kind: number,
+  sge: number,
+  count: number,
+  offset: number,
+  from: Arena,
+  at: number,
+  length: number,
+  psn: number,
+  msn: number,
+  now: boolean,
+): number => {
+  const p = s.pool
+  let skip = offset
+  let left = length
+  let source = at
+  for (let i = 0, e = sge; i < count && left > 0; i++, e += Sge.WORDS) {
+    const size = p[e + Sge.LENGTH]
+    if (skip >= size) {
+      skip -= size
+      continue
+    }
+    const end = p[e + Sge.LO] + skip
+    const hi = (p[e + Sge.HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
+    const lo = end >>> 0
+    const n = size - skip < left ? size - skip : left
+    skip = 0
+    const why = now
+      ? putNow(s, row, p[e + Sge.LKEY], Access.LOCAL_WRITE, hi, lo, from, source, n)
+      : put(s, row, kind, p[e + Sge.LKEY], Access.LOCAL_WRITE, hi, lo, from, source, n, psn, msn)
+    if (why !== OK) return why
+    source += n
+    left -= n
+  }
+  return left === 0 ? OK : NO_REGION
+}

@@ -1,0 +1,17 @@
+/*
+ * Arithmetic of packet sequence numbers: 24 bits that wrap, compared by halves (InfiniBand Architecture Specification, volume 1,
+ * clause 9.7.2). A requester never has more than 2^23 of them outstanding, so that each one is either new or old to the responder.
+ */
+
+export const PSN_MASK = 0xff_ffff
+
+/** Most PSNs that may be outstanding. */
+export const PSN_HALF = 0x80_0000
+
+export const psnAdd = (psn: number, count: number): number => (psn + count) & PSN_MASK
+
+/** How far `to` is ahead of `from`: 0 to 2^24-1. */
+export const psnDistance = (from: number, to: number): number => (to - from) & PSN_MASK
+
+/** `a` relative to `b`: -2^23 to 2^23-1, negative when `a` is older. */
+export const psnDifference = (a: number, b: number): number => ((a - b) << 8) >> 8

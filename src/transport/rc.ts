@@ -1,0 +1,314 @@
+/*
+ * The RC engine (R14; design.md section 5): queue pairs of the reliable connected service, sans-IO. Packets, doorbells and time go in;
+ * runs of packets, completions and events come out through what `Environment` and `TransmitSink` implement. This file creates rows,
+ * moves them between states, and hands packets to responder and completer and turns to responder and requester. Which state
+ * changes a program may ask for is checked before, from spec/qp-states.ts.
+ */
+import { QpState } from '../spec/enums.ts'
+import { DEFAULT_PKEY } from '../spec/headers.ts'
+import { OP_REQUEST, OP_RESPONSE, opcodeFlags, TRANSPORT_MASK, transportBits } from '../spec/opcodes.ts'
+import { ackTimeoutMicroseconds } from '../spec/rc.ts'
+import type { Arena } from '../wire/arena.ts'
+import { bthPkey, bthVersion } from '../wire/bth.ts'
+import { checkPacket } from '../wire/packet.ts'
+import { drained, onReadMoveFailed, onResponse, onTimer } from './completer.ts'
+import { enterError, flushReceives, flushSends } from './completing.ts'
+import { flushMoves, MoveKind, settle } from './moves.ts'
+import { Turn, transmitRequests } from './requester.ts'
+import { onRequest, onRequestMoveFailed } from './responder.ts'
+import { transmitResponses } from './responses.ts'
+import { endRun } from './run.ts'
+import {
+  createState,
+  type EngineState,
+  giveBlock,
+  type MoveFailed,
+  Q,
+  Request,
+  Resource,
+  Row,
+  requestBlock,
+  resourceBlock,
+  schedule,
+  scheduleFirst,
+  takeBlock,
+  takeRow,
+  takeScheduled,
+} from './state.ts'
+import { clearTimer, nextDeadline, takeExpired } from './timers.ts'
+import type { Counters, Environment, QpAttributes, QpInit, QpSnapshot, TransmitSink } from './types.ts'
+
+const { WORDS, STATE, ALIVE, PEER, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, MAX_PSN } = Row
+const { RETRIES, RNR_LEFT, RETRY_CNT, RNR_RETRY, EXPECTED, RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
+const { RESET, INIT, RTR, RTS, SQD, ERR } = QpState.values
+const { MORE, DRAINING, FLUSHING } = Q
+const RC = transportBits.RC
+const FLAGS_OF = opcodeFlags
+const PKEY_BASE = 0x7fff
+
+export interface RcEngine {
+  readonly counters: Counters
+  /** A new queue pair in RESET; answers its row. */
+  create(init: QpInit): number
+  /** The queue pair is gone, without completions. Its row may be given out again. */
+  destroy(row: number): void
+  /** Sets attributes and, unless `state` is undefined, the state (a number of `QpState`). The transition must be legal. */
+  modify(row: number, state: number | undefined, attributes: QpAttributes, now: number): void
+  query(row: number): QpSnapshot
+  /** Send requests may have been posted. */
+  onDoorbell(row: number, now: number): void
+  /** Receive requests may have been posted to a QP in error: they are flushed. */
+  onReceiveScan(row: number): void
+  /**
+   * A UDP payload for the queue pair from `peer`, `length` bytes at `offset`, the ICRC (verified by the port) included. The bytes
+   * must stay until `endBurst`.
+   */
+  onPacket(row: number, arena: Arena, offset: number, length: number, peer: number, now: number): void
+  /** The packets of a burst have been handed in: data that was put off is written. Call before their bytes go away. */
+  endBurst(now: number): void
+  /** Sends what may be sent. True if the port was full or there is more to do: call again. */
+  pollTransmit(sink: TransmitSink, now: number): boolean
+  /** When `onTimeout` is to be called, µs; Infinity for never. */
+  nextTimeout(): number
+  onTimeout(now: number): void
+}
+
+export interface RcEngineOptions {
+  /** Most bytes that one QP has unacknowledged: payload and 64 per packet. At least one packet always goes. Default 256 KiB. */
+  readonly windowBytes?: number
+}
+
+/** Attributes that are copied to the row as they are. */
+const plainAttributes = [
+  ['destQpn', Row.DEST_QPN],
+  ['pathMtu', Row.MTU],
+  ['timeout', Row.TIMEOUT],
+  ['retryCnt', RETRY_CNT],
+  ['rnrRetry', RNR_RETRY],
+  ['minRnrTimer', Row.MIN_RNR],
+  ['maxRdAtomic', Row.MAX_RD],
+  ['maxDestRdAtomic', Row.MAX_DEST_RD],
+  ['access', Row.ACCESS],
+  ['pkeyIndex', Row.PKEY_INDEX],
+  ['flow', Row.FLOW],
+  ['peer', PEER],
+  ['rqPsn', EXPECTED],
+] as const
+
+const moveFailed: MoveFailed = (s, row, kind, why, psn, msn) => {
+  if (kind === MoveKind.READ_RESPONSE) onReadMoveFailed(s, row)
+  else onRequestMoveFailed(s, row, kind, why, psn, msn)
+}
+
+export const createRcEngine = (env: Environment, options: RcEngineOptions = {}): RcEngine => {
+  const s = createState(env, options.windowBytes ?? 0x4_0000, moveFailed)
+  return {
+    counters: s.counters,
+    create: init => create(s, init),
+    destroy: row => destroy(s, row),
+    modify: (row, state, attributes) => modify(s, row, state, attributes),
+    query: row => query(s, row),
+    onDoorbell: row => onDoorbell(s, row),
+    onReceiveScan: row => {
+      if (s.rows[row * WORDS + STATE] === ERR) flushReceives(s, row)
+    },
+    onPacket: (row, arena, offset, length, peer, now) => onPacket(s, row, arena, offset, length, peer, now),
+    endBurst: () => flushMoves(s),
+    pollTransmit: (sink, now) => pollTransmit(s, sink, now),
+    nextTimeout: () => nextDeadline(s.timers),
+    onTimeout: now => {
+      for (let row = takeExpired(s.timers, now); row >= 0; row = takeExpired(s.timers, now)) onTimer(s, row)
+    },
+  }
+}
+
+const create = (s: EngineState, init: QpInit): number => {
+  const row = takeRow(s)
+  const w = s.rows
+  const base = row * WORDS
+  w[base + Row.QPN] = init.qpn
+  w[base + Row.PD] = init.pd
+  w[base + Row.SEND_CQ] = init.sendCq
+  w[base + Row.RECV_CQ] = init.recvCq
+  w[base + Row.SIGNAL_ALL] = init.signalAll ? 1 : 0
+  w[base + Row.MAX_SEND_SGE] = init.maxSendSge
+  w[base + Row.MAX_RECV_SGE] = init.maxRecvSge
+  w[base + Row.SEND_BLOCK] = requestBlock(init.maxSendSge)
+  w[base + Row.RECV_BLOCK] = requestBlock(init.maxRecvSge)
+  w[base + Row.MTU] = 256
+  w[base + PEER] = -1
+  w[base + STATE] = RESET
+  s.ackTimeout[row] = Number.POSITIVE_INFINITY
+  return row
+}
+
+const rowAlive = (s: EngineState, row: number): number => {
+  const base = row * WORDS
+  if (row < 0 || row >= s.rowCount || s.rows[base + ALIVE] === 0)
+    throw new Error(`there is no queue pair in row ${row}`)
+  return base
+}
+
+const destroy = (s: EngineState, row: number): void => {
+  const base = rowAlive(s, row)
+  reset(s, row)
+  s.rows[base + ALIVE] = 0
+  s.spare.push(row)
+}
+
+/** Forgets everything in flight, without completions, and all that RTR and RTS set. */
+const reset = (s: EngineState, row: number): void => {
+  settle(s, row)
+  const w = s.rows
+  const base = row * WORDS
+  for (let request = w[base + HEAD]; request !== 0; ) {
+    const next = s.pool[request + Request.NEXT]
+    giveBlock(s, w[base + Row.SEND_BLOCK], request)
+    request = next
+  }
+  if (w[base + Row.RECEIVE] !== 0) giveBlock(s, w[base + Row.RECV_BLOCK], w[base + Row.RECEIVE])
+  if (w[base + RESOURCES] !== 0) giveBlock(s, w[base + Row.RESOURCE_BLOCK], w[base + RESOURCES])
+  clearTimer(s.timers, row)
+  w.fill(0, base + REQUESTER, base + Row.SCHEDULED)
+  w[base + STATE] = RESET
+}
+
+/** Room for the READs and atomics that the peer may have outstanding. */
+const makeResources = (s: EngineState, row: number): void => {
+  const base = row * WORDS
+  if (s.rows[base + RESOURCES] !== 0) giveBlock(s, s.rows[base + Row.RESOURCE_BLOCK], s.rows[base + RESOURCES])
+  const count = s.rows[base + Row.MAX_DEST_RD]
+  const size = resourceBlock(count)
+  const block = takeBlock(s, size)
+  s.pool.fill(0, block, block + count * Resource.WORDS)
+  const w = s.rows
+  w[base + RESOURCES] = block
+  w[base + Row.RESOURCE_BLOCK] = size
+  w[base + RESOURCE_COUNT] = count
+  w[base + RESOURCE_NEXT] = 0
+  w[base + PENDING] = 0
+}
+
+const modify = (s: EngineState, row: number, state: number | undefined, attributes: QpAttributes): void => {
+  const base = rowAlive(s, row)
+  const w = s.rows
+  const before = w[base + STATE]
+  const after = state ?? before
+  for (const [name, word] of plainAttributes) {
+    const value = attributes[name]
+    if (value !== undefined) w[base + word] = value
+  }
+  if (attributes.timeout !== undefined) s.ackTimeout[row] = ackTimeoutMicroseconds(attributes.timeout)
+  if (attributes.sqPsn !== undefined) {
+    w[base + UNACKED] = attributes.sqPsn
+    w[base + SEND_PSN] = attributes.sqPsn
+    w[base + MAX_PSN] = attributes.sqPsn
+  }
+  if (attributes.retryCnt !== undefined) w[base + RETRIES] = attributes.retryCnt
+  if (attributes.rnrRetry !== undefined) w[base + RNR_LEFT] = attributes.rnrRetry
+  if (after === RTR && before === INIT) makeResources(s, row)
+  else if (attributes.maxDestRdAtomic !== undefined && before === SQD) makeResources(s, row)
+  if (after === ERR) enterError(s, row)
+  else if (after === RESET) reset(s, row)
+  else if (after !== before) {
+    w[base + STATE] = after
+    if (after === RTS) {
+      w[base + REQUESTER] = (w[base + REQUESTER] | MORE) & ~DRAINING
+      schedule(s, row)
+    } else if (after === SQD) {
+      w[base + REQUESTER] |= DRAINING
+      if (w[base + HEAD] === 0) drained(s, row)
+    }
+  }
+}
+
+const query = (s: EngineState, row: number): QpSnapshot => {
+  const base = rowAlive(s, row)
+  const w = s.rows
+  return {
+    state: w[base + STATE],
+    rqPsn: w[base + EXPECTED],
+    sqPsn: w[base + MAX_PSN],
+    draining: (w[base + REQUESTER] & DRAINING) !== 0,
+  }
+}
+
+const onDoorbell = (s: EngineState, row: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  const state = w[base + STATE]
+  if (state === ERR) {
+    flushSends(s, row)
+    return
+  }
+  w[base + REQUESTER] |= MORE
+  // with requests left to send from, the row is scheduled when they may go on
+  if (state === RTS && w[base + CURRENT] === 0) schedule(s, row)
+}
+
+const onPacket = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  offset: number,
+  length: number,
+  peer: number,
+  now: number,
+): void => {
+  const w = s.rows
+  const base = row * WORDS
+  const state = w[base + STATE]
+  s.counters.receivedPackets++
+  const view = arena.view
+  if (
+    state < RTR ||
+    state === ERR ||
+    peer !== w[base + PEER] ||
+    peer < 0 ||
+    checkPacket(view, offset, length) !== 0 ||
+    bthVersion(view, offset) !== 0 ||
+    (bthPkey(view, offset) & PKEY_BASE) !== (DEFAULT_PKEY & PKEY_BASE)
+  ) {
+    s.counters.dropped++
+    return
+  }
+  const opcode = view.getUint8(offset)
+  const flags = FLAGS_OF[opcode]
+  if ((opcode & TRANSPORT_MASK) !== RC) s.counters.dropped++
+  else if ((flags & OP_REQUEST) !== 0) onRequest(s, row, arena, offset, length)
+  else if ((flags & OP_RESPONSE) !== 0 && (state === RTS || state === SQD))
+    onResponse(s, row, arena, offset, length, now)
+  else s.counters.dropped++
+}
+
+const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean => {
+  flushMoves(s)
+  s.sink = sink
+  let full = false
+  // a row that stays in the queue comes to its end; each call gives every row of now at most some turns
+  for (let row = takeScheduled(s); row >= 0; row = takeScheduled(s)) {
+    const turn = transmitRow(s, row, now)
+    if (turn === Turn.FULL) {
+      scheduleFirst(s, row)
+      full = true
+      break
+    }
+    if (turn === Turn.MORE) schedule(s, row)
+  }
+  endRun(s)
+  return full
+}
+
+const transmitRow = (s: EngineState, row: number, now: number): number => {
+  const base = row * WORDS
+  if (s.rows[base + ALIVE] === 0 || s.rows[base + STATE] < RTR) return Turn.DONE
+  const responses = transmitResponses(s, row)
+  if (responses === Turn.FULL) return responses
+  if ((s.rows[base + REQUESTER] & FLUSHING) !== 0) {
+    s.rows[base + REQUESTER] &= ~FLUSHING
+    flushSends(s, row)
+    flushReceives(s, row)
+  }
+  const requests = transmitRequests(s, row, now)
+  return requests === Turn.DONE ? responses : requests
+}

@@ -1,0 +1,413 @@
+/*
+ * The requester: from posted work requests to request packets (InfiniBand Architecture Specification, volume 1, clauses 9.4, 9.7.3,
+ * 9.7.7). One pipeline: load the next request, check it, see whether window, fence and read limit let it go, and build as many of its
+ * packets as fit one run, payload read from client memory in one go. After a NAK, a gap or a timeout the same steps start again from
+ * the oldest unacknowledged PSN, also in the middle of a message. Answers are the completer's business (completer.ts).
+ */
+import { QpState } from '../spec/enums.ts'
+import { DEFAULT_PKEY, ICRC_BYTES } from '../spec/headers.ts'
+import { headerAt, OP_IMM, OP_INV, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
+import { MAX_MESSAGE_BYTES, SendKind, sendOperations, WcStatus, WrOpcode } from '../spec/rc.ts'
+import { BTH_ACKREQ, BTH_PAD_SHIFT, BTH_SOLICITED, putBth } from '../wire/bth.ts'
+import { putAtomicEth, putIeth, putImmediate, putReth } from '../wire/extensions.ts'
+import { failOldest } from './completing.ts'
+import { checkElements, gather, Moved } from './moves.ts'
+import { PSN_HALF, PSN_MASK, psnAdd, psnDistance } from './psn.ts'
+import { acceptRun, closeRun, openRun } from './run.ts'
+import { type EngineState, giveBlock, PACKET_WEIGHT, Q, Request, Row, takeBlock } from './state.ts'
+import { clearTimer, setTimer } from './timers.ts'
+import { Access, Send, Sge } from './types.ts'
+
+const { WORDS, STATE, MTU, DEST_QPN, FLOW, SEND_BLOCK, MAX_SEND_SGE, MAX_RD, REQUESTER, NEXT_INDEX } = Row
+const { HEAD, TAIL, CURRENT, UNACKED, SEND_PSN, MAX_PSN, SENT, ACKED, SINCE, RD_OUT } = Row
+const { NEXT, FIRST_PSN, PSNS, START, KIND, COUNTED, STATUS, WR } = Request
+const {
+  OPCODE,
+  FLAGS,
+  SGES,
+  LENGTH,
+  IMM,
+  RKEY,
+  REMOTE_LO,
+  REMOTE_HI,
+  COMPARE_LO,
+  COMPARE_HI,
+  SWAP_LO,
+  SWAP_HI,
+  REFUSED,
+} = Send
+const { MORE, RNR_WAIT } = Q
+const { RTS, SQD } = QpState.values
+const { NONE, READ, ATOMIC, WRITE } = SendKind
+const { LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR } = WcStatus.values
+const { FENCE, SOLICITED, INLINE } = { FENCE: 1, SOLICITED: 4, INLINE: 8 }
+const IMM_AT = headerAt.ImmDt
+const IETH_AT = headerAt.IETH
+const HEADER_BYTES = opcodeHeaderBytes
+const FLAGS_OF = opcodeFlags
+const BTH = 12
+
+/** Bytes (payload and weight of packets) that a QP sends before it is another one's turn. */
+const QUANTUM = 0x1_0000
+
+/** What a turn of a QP ended with. */
+export const Turn = { DONE: 0, MORE: 1, FULL: -1 } as const
+
+// sendOperations, densely: by ibv_wr_opcode
+const kindOf = new Uint8Array(256)
+const firstOf = new Uint8Array(256)
+const middleOf = new Uint8Array(256)
+const lastOf = new Uint8Array(256)
+const onlyOf = new Uint8Array(256)
+for (const [opcode, operation] of Object.entries(sendOperations)) {
+  kindOf[+opcode] = operation.kind
+  firstOf[+opcode] = operation.first
+  middleOf[+opcode] = operation.middle
+  lastOf[+opcode] = operation.last
+  onlyOf[+opcode] = operation.only
+}
+
+const COMPARE_SWAP = onlyOf[WrOpcode.values.ATOMIC_CMP_AND_SWP]
+
+/** Sends what a QP may send now. Answers Turn.MORE when its turn is over before its work, Turn.FULL when the port is full. */
+export const transmitRequests = (s: EngineState, row: number, now: number): number => {
+  const base = row * WORDS
+  const before = s.rows[base + SENT]
+  let answer: number = Turn.DONE
+  for (;;) {
+    const w = s.rows
+    const state = w[base + STATE]
+    if ((state !== RTS && state !== SQD) || (w[base + REQUESTER] & RNR_WAIT) !== 0) break
+    let request = w[base + CURRENT]
+    if (request === 0) {
+      if (state !== RTS || (w[base + REQUESTER] & MORE) === 0) break
+      request = start(s, row)
+      if (request === 0) break
+    }
+    if (((s.rows[base + SENT] - before) | 0) >= QUANTUM) {
+      answer = Turn.MORE
+      break
+    }
+    if (s.pool[request + STATUS] !== 0) {
+      stopAt(s, row, request)
+      break
+    }
+    const step = s.pool[request + KIND] >= READ ? sendRead(s, row, request) : sendMessage(s, row, request)
+    if (step === SENT_SOME) continue
+    if (step === PORT_FULL) answer = Turn.FULL
+    if (step === REFUSES) stopAt(s, row, request)
+    break
+  }
+  armAckTimer(s, row, now)
+  return answer
+}
+
+/** Answers of one step. */
+const SENT_SOME = 1
+const WAITS = 0
+const PORT_FULL = -1
+const REFUSES = -2
+
+/** A request that cannot be sent ends when all before it have; till then nothing after it is sent. */
+const stopAt = (s: EngineState, row: number, request: number): void => {
+  if (s.rows[row * WORDS + HEAD] === request) failOldest(s, row, s.pool[request + STATUS])
+}
+
+/** Starts the local ACK timer if anything is out and it does not run. */
+const armAckTimer = (s: EngineState, row: number, now: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  const state = w[base + STATE]
+  if (state !== RTS && state !== SQD) return
+  if (w[base + SEND_PSN] !== w[base + UNACKED] && s.timers.deadline[row] === Number.POSITIVE_INFINITY) {
+    if (s.ackTimeout[row] !== Number.POSITIVE_INFINITY) setTimer(s.timers, row, now + s.ackTimeout[row])
+  }
+}
+
+/** Loads the next posted request, checks it, and puts it at the end of the list; 0 if there is none. */
+const start = (s: EngineState, row: number): number => {
+  const base = row * WORDS
+  const size = s.rows[base + SEND_BLOCK]
+  const request = takeBlock(s, size)
+  const p = s.pool
+  const w = s.rows
+  if (!s.env.work.loadSend(row, w[base + NEXT_INDEX] >>> 0, p, request + WR)) {
+    giveBlock(s, size, request)
+    w[base + REQUESTER] &= ~MORE
+    return 0
+  }
+  w[base + NEXT_INDEX]++
+  p[request + STATUS] = check(s, row, request)
+  const length = p[request + WR + LENGTH]
+  const kind = p[request + KIND]
+  p[request + NEXT] = 0
+  p[request + FIRST_PSN] = w[base + SEND_PSN]
+  p[request + PSNS] = kind === ATOMIC || length === 0 ? 1 : Math.ceil(length / w[base + MTU])
+  p[request + START] = w[base + SENT]
+  p[request + COUNTED] = 0
+  if (w[base + HEAD] === 0) w[base + HEAD] = request
+  else p[w[base + TAIL] + NEXT] = request
+  w[base + TAIL] = request
+  w[base + CURRENT] = request
+  return request
+}
+
+/** Sums a request up and looks for local mistakes: 0, or the status with which it must end. */
+const check = (s: EngineState, row: number, request: number): number => {
+  const p = s.pool
+  const base = row * WORDS
+  const wr = request + WR
+  const opcode = p[wr + OPCODE]
+  const kind = opcode < 256 ? kindOf[opcode] : NONE
+  p[request + KIND] = kind
+  const refused = p[wr + REFUSED]
+  const count = p[wr + SGES]
+  const inline = (p[wr + FLAGS] & INLINE) !== 0
+  if (refused !== 0 || kind === NONE || (!inline && count > s.rows[base + MAX_SEND_SGE]) || (inline && kind >= READ)) {
+    p[wr + LENGTH] = 0
+    return refused !== 0 ? refused : LOC_QP_OP_ERR
+  }
+  if (kind >= READ && s.rows[base + MAX_RD] === 0) {
+    p[wr + LENGTH] = 0
+    return LOC_QP_OP_ERR
+  }
+  if (!inline) {
+    let sum = 0
+    for (let i = 0, at = wr + Send.SGE; i < count; i++, at += Sge.WORDS) sum += p[at + Sge.LENGTH]
+    if (sum > MAX_MESSAGE_BYTES) {
+      p[wr + LENGTH] = 0
+      return LOC_LEN_ERR
+    }
+    p[wr + LENGTH] = sum
+  } else if (p[wr + LENGTH] > MAX_MESSAGE_BYTES) {
+    p[wr + LENGTH] = 0
+    return LOC_LEN_ERR
+  }
+  if (kind === ATOMIC && p[wr + LENGTH] !== 8) return LOC_LEN_ERR
+  // a request of one packet and one element is checked when its payload is read; others must not be found wrong half way
+  if (inline || (kind < READ && count <= 1 && p[wr + LENGTH] <= s.rows[base + MTU])) return 0
+  const access = kind >= READ ? Access.LOCAL_WRITE : Access.LOCAL_READ
+  return checkElements(s, row, wr + Send.SGE, count, access) === Moved.OK ? 0 : LOC_PROT_ERR
+}
+
+/** Whether a request may begin now: PSN space, window, fence. */
+const mayBegin = (s: EngineState, row: number, request: number): boolean => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  if (psnDistance(w[base + UNACKED], p[request + FIRST_PSN]) + p[request + PSNS] > PSN_HALF) return false
+  if ((p[request + WR + FLAGS] & FENCE) !== 0 && w[base + RD_OUT] > 0) return false
+  return true
+}
+
+/** After packets were sent: moves the cursor on by `count` PSNs and `weight` window bytes. */
+const advance = (s: EngineState, row: number, request: number, count: number, weight: number, ends: boolean): void => {
+  const w = s.rows
+  const base = row * WORDS
+  const psn = psnAdd(w[base + SEND_PSN], count)
+  const unacked = w[base + UNACKED]
+  w[base + SEND_PSN] = psn
+  // distances from the oldest one: a READ of 2^23 PSNs ends as far ahead as a PSN can be
+  if (psnDistance(unacked, psn) > psnDistance(unacked, w[base + MAX_PSN])) w[base + MAX_PSN] = psn
+  w[base + SENT] += weight
+  if (ends) w[base + CURRENT] = s.pool[request + NEXT]
+}
+
+/** A READ or atomic request; after a loss a READ asks for the rest only. */
+const sendRead = (s: EngineState, row: number, request: number): number => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  const wr = request + WR
+  const done = psnDistance(p[request + FIRST_PSN], w[base + SEND_PSN])
+  if ((done === 0 && !mayBegin(s, row, request)) || w[base + RD_OUT] >= w[base + MAX_RD]) return WAITS
+  const opcode = onlyOf[p[wr + OPCODE]]
+  const size = HEADER_BYTES[opcode] + ICRC_BYTES
+  if (openRun(s, size, w[base + FLOW], 1) === 0) return PORT_FULL
+  const at = s.runAt
+  const view = s.sink!.arena.view
+  putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], w[base + SEND_PSN] | BTH_ACKREQ)
+  if (p[request + KIND] === READ) {
+    const offset = done * w[base + MTU]
+    const lo = p[wr + REMOTE_LO] + offset
+    const hi = p[wr + REMOTE_HI] + (lo > 0xffff_ffff ? 1 : 0)
+    putReth(view, at + BTH, hi, lo, p[wr + RKEY], p[wr + LENGTH] - offset)
+  } else {
+    const swap = opcode === COMPARE_SWAP
+    const addHi = p[wr + COMPARE_HI]
+    const addLo = p[wr + COMPARE_LO]
+    putAtomicEth(
+      view,
+      at + BTH,
+      p[wr + REMOTE_HI],
+      p[wr + REMOTE_LO],
+      p[wr + RKEY],
+      swap ? p[wr + SWAP_HI] : addHi,
+      swap ? p[wr + SWAP_LO] : addLo,
+      swap ? addHi : 0,
+      swap ? addLo : 0,
+    )
+  }
+  acceptRun(s, 1, size, size)
+  p[request + COUNTED] = 1
+  w[base + RD_OUT]++
+  w[base + SINCE] = 0
+  advance(s, row, request, p[request + PSNS] - done, PACKET_WEIGHT, true)
+  return SENT_SOME
+}
+
+/** As many packets of a SEND or WRITE as the window allows and one run takes. */
+const sendMessage = (s: EngineState, row: number, request: number): number => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  const mtu = w[base + MTU]
+  const psns = p[request + PSNS]
+  const done = psnDistance(p[request + FIRST_PSN], w[base + SEND_PSN])
+  if (done === 0 && !mayBegin(s, row, request)) return WAITS
+  const room = s.window - ((w[base + SENT] - w[base + ACKED]) | 0)
+  if (room <= 0) return WAITS
+  const left = psns - done
+  const opcode = p[request + WR + OPCODE]
+  if (left === 1) return sendEnd(s, row, request, psns === 1 ? onlyOf[opcode] : lastOf[opcode], done * mtu)
+  if (done === 0 && p[request + KIND] === WRITE) return sendWriteFirst(s, row, request)
+  const last = lastOf[opcode]
+  const plainEnd = HEADER_BYTES[last] === BTH
+  const allowed = Math.ceil(room / (mtu + PACKET_WEIGHT))
+  const reach = plainEnd ? left : left - 1
+  return sendMiddle(s, row, request, done, allowed < reach ? allowed : reach)
+}
+
+/** Maps why client memory could not be read to the status of the request. */
+const refuse = (s: EngineState, request: number): number => {
+  s.pool[request + STATUS] = LOC_PROT_ERR
+  return REFUSES
+}
+
+/** The last or only packet. */
+const sendEnd = (s: EngineState, row: number, request: number, opcode: number, offset: number): number => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  const wr = request + WR
+  const header = HEADER_BYTES[opcode]
+  const payload = p[wr + LENGTH] - offset
+  const pad = -payload & 3
+  const size = header + payload + pad + ICRC_BYTES
+  if (openRun(s, size, w[base + FLOW], 1) === 0) return PORT_FULL
+  const at = s.runAt
+  const arena = s.sink!.arena
+  const view = arena.view
+  if (payload > 0 && gather(s, row, request, offset, payload, arena, at + header, payload, payload) !== Moved.OK)
+    return refuse(s, request)
+  for (let i = 0; i < pad; i++) arena.bytes[at + header + payload + i] = 0
+  const flags = FLAGS_OF[opcode]
+  const solicited = (p[wr + FLAGS] & SOLICITED) !== 0 && maySolicit(p[request + KIND], flags) ? BTH_SOLICITED : 0
+  const psn = w[base + SEND_PSN] | BTH_ACKREQ
+  putBth(view, at, opcode, solicited | (pad << BTH_PAD_SHIFT), DEFAULT_PKEY, w[base + DEST_QPN], psn)
+  if (p[request + KIND] === WRITE && offset === 0)
+    putReth(view, at + BTH, p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], payload)
+  if ((flags & OP_IMM) !== 0) putImmediate(view, at + IMM_AT[opcode], p[wr + IMM])
+  else if ((flags & OP_INV) !== 0) putIeth(view, at + IETH_AT[opcode], p[wr + IMM])
+  acceptRun(s, 1, size, size)
+  w[base + SINCE] = 0
+  advance(s, row, request, 1, payload + PACKET_WEIGHT, true)
+  return SENT_SOME
+}
+
+/** The solicited-event bit means something where a receive request completes: SEND, and WRITE with immediate. */
+const maySolicit = (kind: number, flags: number): boolean => kind !== WRITE || (flags & OP_IMM) !== 0
+
+/** The first packet of a WRITE of several: longer than the others by its RETH. */
+const sendWriteFirst = (s: EngineState, row: number, request: number): number => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  const wr = request + WR
+  const mtu = w[base + MTU]
+  const opcode = firstOf[p[wr + OPCODE]]
+  const header = HEADER_BYTES[opcode]
+  const size = header + mtu + ICRC_BYTES
+  if (openRun(s, size, w[base + FLOW], 1) === 0) return PORT_FULL
+  const at = s.runAt
+  const arena = s.sink!.arena
+  if (gather(s, row, request, 0, mtu, arena, at + header, mtu, mtu) !== Moved.OK) return refuse(s, request)
+  const psn = w[base + SEND_PSN] | ackReq(s, base, mtu)
+  putBth(arena.view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], psn)
+  putReth(arena.view, at + BTH, p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], p[wr + LENGTH])
+  acceptRun(s, 1, size, size)
+  // one middle packet could end this run, but a run of the others saves a read of client memory
+  if (p[request + PSNS] > 2) closeRun(s)
+  advance(s, row, request, 1, mtu + PACKET_WEIGHT, false)
+  return SENT_SOME
+}
+
+/** Up to `want` packets with nothing but a BTH before their payload: SEND FIRST, MIDDLE, and LAST without immediate. */
+const sendMiddle = (s: EngineState, row: number, request: number, done: number, want: number): number => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  const wr = request + WR
+  const mtu = w[base + MTU]
+  const size = BTH + mtu + ICRC_BYTES
+  const count = openRun(s, size, w[base + FLOW], want)
+  if (count === 0) return PORT_FULL
+  const at = s.runAt
+  const arena = s.sink!.arena
+  const view = arena.view
+  const offset = done * mtu
+  const ends = done + count === p[request + PSNS]
+  const tail = ends ? p[wr + LENGTH] - offset - (count - 1) * mtu : mtu
+  const total = (count - 1) * mtu + tail
+  if (gather(s, row, request, offset, total, arena, at + BTH, mtu, size) !== Moved.OK) return refuse(s, request)
+  const opcode = p[wr + OPCODE]
+  const middle = middleOf[opcode]
+  const qpn = w[base + DEST_QPN]
+  let psn = w[base + SEND_PSN]
+  const plain = ends ? count - 1 : count
+  for (let i = 0, to = at; i < plain; i++, to += size) {
+    const code = done + i === 0 ? firstOf[opcode] : middle
+    putBth(view, to, code, 0, DEFAULT_PKEY, qpn, psn | ackReq(s, base, mtu))
+    psn = (psn + 1) & PSN_MASK
+  }
+  let lastSize = size
+  if (ends) {
+    const to = at + plain * size
+    const pad = -tail & 3
+    lastSize = BTH + tail + pad + ICRC_BYTES
+    for (let i = 0; i < pad; i++) arena.bytes[to + BTH + tail + i] = 0
+    const solicited = (p[wr + FLAGS] & SOLICITED) !== 0 && p[request + KIND] !== WRITE ? BTH_SOLICITED : 0
+    putBth(view, to, lastOf[opcode], solicited | (pad << BTH_PAD_SHIFT), DEFAULT_PKEY, qpn, psn | BTH_ACKREQ)
+    w[base + SINCE] = 0
+  }
+  acceptRun(s, count, size, lastSize)
+  advance(s, row, request, count, total + count * PACKET_WEIGHT, ends)
+  return SENT_SOME
+}
+
+/** The AckReq bit for a packet inside a message: often enough that the window moves while it is not yet full. */
+const ackReq = (s: EngineState, base: number, mtu: number): number => {
+  const w = s.rows
+  const since = w[base + SINCE] + mtu + PACKET_WEIGHT
+  if (since * 4 >= s.window) {
+    w[base + SINCE] = 0
+    return BTH_ACKREQ
+  }
+  w[base + SINCE] = since
+  return 0
+}
+
+/** Sending starts again from the oldest unacknowledged PSN. */
+export const goBack = (s: EngineState, row: number): void => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  w[base + SEND_PSN] = w[base + UNACKED]
+  w[base + SENT] = w[base + ACKED]
+  w[base + SINCE] = 0
+  w[base + CURRENT] = w[base + HEAD]
+  w[base + RD_OUT] = 0
+  for (let request = w[base + HEAD]; request !== 0; request = p[request + NEXT]) p[request + COUNTED] = 0
+  clearTimer(s.timers, row)
+  s.counters.retransmissions++
+}

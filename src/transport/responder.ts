@@ -1,0 +1,547 @@
+/*
+ * The responder's receiving half: from request packets to effects (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 to
+ * 9.7.5.2 and 9.9.3). One pipeline of small steps: PSN (expected, duplicate, ahead), place in the message, operation, length, rights,
+ * resources, execution, acknowledgement due. A step that refuses answers with a NAK and ends the QP, or lets the requester wait
+ * (RNR). What goes out, responses and acknowledgements in PSN order, is responses.ts' business.
+ */
+import { AsyncEventType, QpState } from '../spec/enums.ts'
+import { ICRC_BYTES, nakCode, syndromeKind } from '../spec/headers.ts'
+import {
+  headerAt,
+  OP_ATOMIC,
+  OP_END,
+  OP_FIRST,
+  OP_IMM,
+  OP_INV,
+  OP_LAST,
+  OP_ONLY,
+  OP_READ,
+  OP_SEND,
+  OP_START,
+  OP_WRITE,
+  opcodeFlags,
+  opcodeHeaderBytes,
+  opcodeNumber,
+} from '../spec/opcodes.ts'
+import { MAX_MESSAGE_BYTES, SendKind, WcFlags, WcOpcode, WcStatus } from '../spec/rc.ts'
+import type { Arena } from '../wire/arena.ts'
+import { bthAckReq, bthOpcode, bthPadCount, bthPsn, bthSolicited } from '../wire/bth.ts'
+import * as ext from '../wire/extensions.ts'
+import { completeReceive, enterError, failReceive } from './completing.ts'
+import { flushMoves, Moved, MoveKind, put, putNow, scatter } from './moves.ts'
+import { PSN_MASK, psnAdd, psnDifference, psnDistance } from './psn.ts'
+import { type EngineState, giveBlock, R, Resource, Row, schedule, takeBlock } from './state.ts'
+import { Access, Receive } from './types.ts'
+
+const { WORDS, STATE, PD, MTU, ACCESS, MIN_RNR, RECV_BLOCK, RESPONDER, EXPECTED, MSN, MESSAGE, RECEIVE, DONE } = Row
+const { WRITE_HI, WRITE_LO, WRITE_KEY, WRITE_LEFT, NAK_SYNDROME, NAK_PSN, NAK_MSN } = Row
+const { RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
+const { ACK_DUE, NAK_DUE, NAK_SENT } = R
+const { RTR, ERR } = QpState.values
+const { NONE, SEND, WRITE, READ, ATOMIC } = SendKind
+const { SUCCESS, LOC_LEN_ERR, LOC_PROT_ERR, LOC_ACCESS_ERR, REM_INV_REQ_ERR, LOC_QP_OP_ERR } = WcStatus.values
+const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
+const { WITH_IMM, WITH_INV } = WcFlags.values
+const { QP_FATAL, QP_REQ_ERR, QP_ACCESS_ERR, COMM_EST } = AsyncEventType.values
+const INVALID_REQUEST = syndromeKind.NAK | nakCode.INVALID_REQUEST
+const REMOTE_ACCESS = syndromeKind.NAK | nakCode.REMOTE_ACCESS
+const REMOTE_OPERATION = syndromeKind.NAK | nakCode.REMOTE_OPERATION
+const SEQUENCE_ERROR = syndromeKind.NAK | nakCode.PSN_SEQUENCE
+const FLAGS_OF = opcodeFlags
+const HEADER_BYTES = opcodeHeaderBytes
+const RETH_AT = headerAt.RETH
+const IMM_AT = headerAt.ImmDt
+const IETH_AT = headerAt.IETH
+const ATOMIC_AT = headerAt.AtomicETH
+const COMPARE_SWAP = opcodeNumber.RC_COMPARE_SWAP
+
+/** A request packet (checked by `checkPacket`) for a QP in RTR or beyond, not in error. */
+export const onRequest = (s: EngineState, row: number, arena: Arena, at: number, length: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  const opcode = bthOpcode(arena.view, at)
+  const flags = FLAGS_OF[opcode]
+  if ((flags & (OP_SEND | OP_WRITE | OP_READ | OP_ATOMIC)) === 0) {
+    s.counters.dropped++ // FLUSH and ATOMIC WRITE: operations that this engine does not have
+    return
+  }
+  const psn = bthPsn(arena.view, at)
+  const ahead = psnDifference(psn, w[base + EXPECTED])
+  if (ahead < 0) {
+    onDuplicate(s, row, arena, at, opcode, flags, psn)
+    return
+  }
+  if (ahead > 0) {
+    onGap(s, row)
+    return
+  }
+  // a NAK that has not left yet is overtaken by what it asks for
+  w[base + RESPONDER] &= ~(NAK_SENT | NAK_DUE)
+  if (w[base + STATE] === RTR) communicationEstablished(s, row)
+  const payload = length - HEADER_BYTES[opcode] - bthPadCount(arena.view, at) - ICRC_BYTES
+  const refusal = isOutOfPlace(w[base + MESSAGE], flags) ? INVALID_REQUEST : checkLength(w[base + MTU], flags, payload)
+  if (refusal !== 0) refuse(s, row, refusal, REM_INV_REQ_ERR)
+  else if ((flags & OP_SEND) !== 0) onSend(s, row, arena, at, opcode, flags, payload)
+  else if ((flags & OP_WRITE) !== 0) onWrite(s, row, arena, at, opcode, flags, payload)
+  else if ((flags & OP_READ) !== 0) onRead(s, row, arena, at + RETH_AT[opcode])
+  else onAtomic(s, row, arena, at + ATOMIC_AT[opcode], opcode)
+}
+
+/** A MIDDLE or LAST continues a message of its own kind; anything else begins one when none is under way. */
+const isOutOfPlace = (message: number, flags: number): boolean =>
+  (flags & (OP_START | OP_READ | OP_ATOMIC)) !== 0
+    ? message !== NONE
+    : message !== ((flags & OP_SEND) !== 0 ? SEND : WRITE)
+
+/** FIRST and MIDDLE are full, LAST is not empty, nothing is longer than the path MTU: 0 or the NAK. */
+const checkLength = (mtu: number, flags: number, payload: number): number => {
+  if (payload > mtu) return INVALID_REQUEST
+  if ((flags & OP_ONLY) !== 0) return 0
+  if ((flags & OP_LAST) !== 0) return payload === 0 ? INVALID_REQUEST : 0
+  return payload === mtu ? 0 : INVALID_REQUEST
+}
+
+/** First packet from the peer: the program may move to RTS. The event is told once. */
+const communicationEstablished = (s: EngineState, row: number): void => {
+  const base = row * WORDS
+  if ((s.rows[base + RESPONDER] & R.ESTABLISHED) !== 0) return
+  s.rows[base + RESPONDER] |= R.ESTABLISHED
+  s.env.events.qp(row, COMM_EST)
+}
+
+// ---- what does not fit ----
+
+/** An old PSN: a SEND or WRITE is acknowledged again, a READ or atomic answered again from its resource, if it is still there. */
+const onDuplicate = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  opcode: number,
+  flags: number,
+  psn: number,
+): void => {
+  s.counters.duplicateRequests++
+  const base = row * WORDS
+  if ((flags & OP_READ) !== 0) replayRead(s, row, arena, at + RETH_AT[opcode], psn)
+  else if ((flags & OP_ATOMIC) !== 0) {
+    const resource = findResource(s, row, ATOMIC, psn)
+    if (resource !== 0) replay(s, row, resource, 0, 1)
+  } else s.rows[base + RESPONDER] |= ACK_DUE
+  schedule(s, row)
+}
+
+/** The resource whose request has `psn` in its range; 0 if it is forgotten. */
+const findResource = (s: EngineState, row: number, kind: number, psn: number): number => {
+  const base = row * WORDS
+  const p = s.pool
+  let resource = s.rows[base + RESOURCES]
+  for (let left = s.rows[base + RESOURCE_COUNT]; left > 0; left--, resource += Resource.WORDS) {
+    if (p[resource + Resource.KIND] !== kind) continue
+    if (psnDistance(p[resource + Resource.FIRST_PSN], psn) < p[resource + Resource.PSNS]) return resource
+  }
+  return 0
+}
+
+/** Puts responses [from, end) of a resource up for sending again. */
+const replay = (s: EngineState, row: number, resource: number, from: number, end: number): void => {
+  const p = s.pool
+  if (p[resource + Resource.NEXT] >= p[resource + Resource.END]) s.rows[row * WORDS + PENDING]++
+  p[resource + Resource.NEXT] = from
+  p[resource + Resource.END] = end
+  p[resource + Resource.REPLAY] = 1
+}
+
+/** A READ again, whole or its rest: answered if it stays inside what was asked first. `at`: its RETH. */
+const replayRead = (s: EngineState, row: number, arena: Arena, at: number, psn: number): void => {
+  const resource = findResource(s, row, READ, psn)
+  if (resource === 0) return
+  const p = s.pool
+  const view = arena.view
+  const hi = ext.rethVaHi(view, at)
+  const lo = ext.rethVaLo(view, at)
+  const length = ext.rethDmaLen(view, at)
+  const first = psnDistance(p[resource + Resource.FIRST_PSN], psn)
+  const mtu = s.rows[row * WORDS + MTU]
+  const low = lo - p[resource + Resource.LO]
+  const offset = low + (hi - p[resource + Resource.HI]) * 0x1_0000_0000
+  const whole = p[resource + Resource.LENGTH]
+  const packets = length === 0 ? 1 : Math.ceil(length / mtu)
+  const inside = whole === 0 ? length === 0 : offset >= 0 && offset + length <= whole
+  if (!inside || first + packets > p[resource + Resource.PSNS]) return
+  if (whole > 0 && ext.rethRkey(view, at) !== p[resource + Resource.KEY]) return
+  // still under way towards it: the copy of a request adds nothing
+  if (p[resource + Resource.NEXT] <= first && p[resource + Resource.END] === first + packets) return
+  replay(s, row, resource, first, first + packets)
+  p[resource + Resource.BASE] = first
+  p[resource + Resource.READ_HI] = hi
+  p[resource + Resource.READ_LO] = lo
+  p[resource + Resource.READ_LENGTH] = length
+}
+
+/** A PSN ahead of the expected one: one NAK per gap. */
+const onGap = (s: EngineState, row: number): void => {
+  s.counters.outOfSequence++
+  if ((s.rows[row * WORDS + RESPONDER] & NAK_SENT) === 0) nak(s, row, SEQUENCE_ERROR)
+}
+
+/** A NAK for the expected PSN is to go out; until that comes, gaps are passed over in silence. */
+const nak = (s: EngineState, row: number, syndrome: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  w[base + RESPONDER] |= NAK_DUE | NAK_SENT
+  w[base + NAK_SYNDROME] = syndrome
+  w[base + NAK_PSN] = w[base + EXPECTED]
+  w[base + NAK_MSN] = w[base + MSN]
+  schedule(s, row)
+}
+
+/** A fatal NAK. The receive request in use ends with `status`; without one an event tells the program. */
+const refuse = (s: EngineState, row: number, syndrome: number, status: number): void => {
+  const base = row * WORDS
+  flushMoves(s) // the NAK acknowledges what came before
+  if (s.rows[base + STATE] === ERR) return
+  nak(s, row, syndrome)
+  if (failReceive(s, row, status)) return
+  const event = syndrome === INVALID_REQUEST ? QP_REQ_ERR : syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL
+  s.env.events.qp(row, event)
+}
+
+/** A move that was put off has failed: nothing from its first packet on is acknowledged, whatever came since. */
+export const onRequestMoveFailed = (
+  s: EngineState,
+  row: number,
+  kind: number,
+  why: number,
+  psn: number,
+  msn: number,
+): void => {
+  const w = s.rows
+  const base = row * WORDS
+  if (w[base + STATE] < RTR) return
+  w[base + RESPONDER] &= ~ACK_DUE
+  w[base + EXPECTED] = psn
+  w[base + MSN] = msn
+  nak(s, row, kind === MoveKind.WRITE && why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION)
+  if (w[base + STATE] === ERR) return
+  if (failReceive(s, row, kind === MoveKind.RECEIVE ? LOC_PROT_ERR : LOC_ACCESS_ERR)) return
+  s.env.events.qp(row, why === Moved.NO_REGION ? QP_ACCESS_ERR : QP_FATAL)
+}
+
+/** Takes the oldest receive request for the message; if there is none, the requester is told to wait. */
+const takeReceive = (s: EngineState, row: number): boolean => {
+  const base = row * WORDS
+  const size = s.rows[base + RECV_BLOCK]
+  const block = takeBlock(s, size)
+  if (s.env.work.takeReceive(row, s.pool, block)) {
+    s.rows[base + RECEIVE] = block
+    return true
+  }
+  giveBlock(s, size, block)
+  s.counters.sentRnr++
+  nak(s, row, syndromeKind.RNR_NAK | s.rows[base + MIN_RNR])
+  return false
+}
+
+// ---- what is to be done ----
+
+/** The packet was taken: the next PSN is expected. */
+const taken = (s: EngineState, row: number, arena: Arena, at: number, ends: boolean): void => {
+  const w = s.rows
+  const base = row * WORDS
+  w[base + EXPECTED] = (w[base + EXPECTED] + 1) & PSN_MASK
+  if (ends) {
+    w[base + MESSAGE] = NONE
+    w[base + MSN] = (w[base + MSN] + 1) & PSN_MASK
+  }
+  if (bthAckReq(arena.view, at)) {
+    w[base + RESPONDER] |= ACK_DUE
+    schedule(s, row)
+  }
+}
+
+const onSend = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  opcode: number,
+  flags: number,
+  payload: number,
+): void => {
+  const w = s.rows
+  const base = row * WORDS
+  if ((flags & OP_START) !== 0) {
+    if (!takeReceive(s, row)) return
+    w[base + DONE] = 0
+    w[base + MESSAGE] = SEND
+  }
+  const receive = w[base + RECEIVE]
+  const done = w[base + DONE]
+  if (done + payload > s.pool[receive + Receive.LENGTH]) {
+    refuse(s, row, INVALID_REQUEST, LOC_LEN_ERR)
+    return
+  }
+  if (payload > 0) {
+    const count = s.pool[receive + Receive.SGES]
+    const only = (flags & OP_ONLY) !== 0
+    const from = at + HEADER_BYTES[opcode]
+    const psn = w[base + EXPECTED]
+    const sge = receive + Receive.SGE
+    const why = scatter(s, row, MoveKind.RECEIVE, sge, count, done, arena, from, payload, psn, w[base + MSN], only)
+    if (w[base + STATE] === ERR) return
+    if (why !== Moved.OK) {
+      refuse(s, row, REMOTE_OPERATION, LOC_PROT_ERR)
+      return
+    }
+    w[base + DONE] = done + payload
+  }
+  const ends = (flags & OP_END) !== 0
+  if (ends) {
+    flushMoves(s)
+    if (w[base + STATE] === ERR) return
+    if (
+      (flags & OP_INV) !== 0 &&
+      !s.env.memory.invalidate(w[base + PD], ext.iethRkey(arena.view, at + IETH_AT[opcode]))
+    ) {
+      onInvalidateFailed(s, row, arena, at)
+      return
+    }
+    deliver(s, row, arena, at, opcode, flags, RECV)
+  }
+  taken(s, row, arena, at, ends)
+}
+
+/** The data is there but the key could not be revoked: acknowledged, then in error (class J, as Linux does). */
+const onInvalidateFailed = (s: EngineState, row: number, arena: Arena, at: number): void => {
+  taken(s, row, arena, at, true)
+  failReceive(s, row, REM_INV_REQ_ERR)
+}
+
+/** Completes the receive request in use with the message that ends in this packet. */
+const deliver = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  opcode: number,
+  flags: number,
+  completion: number,
+): void => {
+  const base = row * WORDS
+  const receive = s.rows[base + RECEIVE]
+  const view = arena.view
+  const imm = (flags & OP_IMM) !== 0 ? ext.immediate(view, at + IMM_AT[opcode]) : 0
+  const value = (flags & OP_INV) !== 0 ? ext.iethRkey(view, at + IETH_AT[opcode]) : imm
+  const wcFlags = (flags & OP_IMM) !== 0 ? WITH_IMM : (flags & OP_INV) !== 0 ? WITH_INV : 0
+  s.rows[base + RECEIVE] = 0
+  const bytes = s.rows[base + DONE]
+  completeReceive(s, row, receive, SUCCESS, completion, bytes, value, wcFlags, bthSolicited(view, at))
+  giveBlock(s, s.rows[base + RECV_BLOCK], receive)
+}
+
+const onWrite = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  opcode: number,
+  flags: number,
+  payload: number,
+): void => {
+  const w = s.rows
+  const base = row * WORDS
+  if ((flags & OP_START) !== 0) {
+    const refusal = beginWrite(s, row, arena, at + RETH_AT[opcode], flags, payload)
+    if (refusal !== 0) {
+      refuse(s, row, refusal, REM_INV_REQ_ERR)
+      return
+    }
+  } else if ((flags & OP_LAST) !== 0 ? payload !== w[base + WRITE_LEFT] >>> 0 : payload >= w[base + WRITE_LEFT] >>> 0) {
+    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
+    return
+  }
+  if ((flags & OP_IMM) !== 0 && !takeReceive(s, row)) return
+  if (payload > 0) {
+    const hi = w[base + WRITE_HI] >>> 0
+    const lo = w[base + WRITE_LO] >>> 0
+    const key = w[base + WRITE_KEY] >>> 0
+    const from = at + HEADER_BYTES[opcode]
+    const psn = w[base + EXPECTED]
+    const why =
+      (flags & OP_ONLY) !== 0
+        ? putNow(s, row, key, Access.REMOTE_WRITE, hi, lo, arena, from, payload)
+        : put(s, row, MoveKind.WRITE, key, Access.REMOTE_WRITE, hi, lo, arena, from, payload, psn, w[base + MSN])
+    if (w[base + STATE] === ERR) return
+    if (why !== Moved.OK) {
+      refuse(s, row, why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR)
+      return
+    }
+    const next = lo + payload
+    w[base + WRITE_LO] = next | 0
+    if (next > 0xffff_ffff) w[base + WRITE_HI] = (hi + 1) | 0
+    w[base + WRITE_LEFT] = ((w[base + WRITE_LEFT] >>> 0) - payload) | 0
+  }
+  w[base + DONE] = (flags & OP_START) !== 0 ? payload : w[base + DONE] + payload
+  const ends = (flags & OP_END) !== 0
+  if (!ends) w[base + MESSAGE] = WRITE
+  else if ((flags & OP_IMM) !== 0) {
+    flushMoves(s)
+    if (w[base + STATE] === ERR) return
+    deliver(s, row, arena, at, opcode, flags, RECV_RDMA_WITH_IMM)
+  }
+  taken(s, row, arena, at, ends)
+}
+
+/** A WRITE begins: rights, length and the whole of its range; 0 or the NAK. `at`: its RETH. */
+const beginWrite = (s: EngineState, row: number, arena: Arena, at: number, flags: number, payload: number): number => {
+  const w = s.rows
+  const base = row * WORDS
+  const view = arena.view
+  const length = ext.rethDmaLen(view, at)
+  if ((w[base + ACCESS] & Access.REMOTE_WRITE) === 0 || length > MAX_MESSAGE_BYTES) return INVALID_REQUEST
+  if ((flags & OP_FIRST) !== 0 ? length <= payload : length !== payload) return INVALID_REQUEST
+  const hi = ext.rethVaHi(view, at)
+  const lo = ext.rethVaLo(view, at)
+  const key = ext.rethRkey(view, at)
+  // one packet is checked when it is written
+  if ((flags & OP_FIRST) !== 0) {
+    if (s.env.memory.resolve(w[base + PD], key, hi, lo, length, Access.REMOTE_WRITE) < 0) return REMOTE_ACCESS
+  }
+  w[base + WRITE_HI] = hi
+  w[base + WRITE_LO] = lo
+  w[base + WRITE_KEY] = key
+  w[base + WRITE_LEFT] = length
+  return 0
+}
+
+/** The resource for a new READ or atomic; 0 if the peer has more outstanding than it may. */
+const takeResource = (s: EngineState, row: number): number => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  const count = w[base + RESOURCE_COUNT]
+  if (count === 0) return 0
+  const resource = w[base + RESOURCES] + w[base + RESOURCE_NEXT] * Resource.WORDS
+  if (p[resource + Resource.KIND] !== NONE && p[resource + Resource.NEXT] < p[resource + Resource.END]) {
+    if (p[resource + Resource.REPLAY] === 0) return 0
+    w[base + PENDING]-- // a repetition that nobody waits for any more
+  }
+  w[base + RESOURCE_NEXT] = (w[base + RESOURCE_NEXT] + 1) % count
+  return resource
+}
+
+/** A new READ or atomic is taken: its response is put up, and acknowledges everything before it. */
+const answerWith = (s: EngineState, row: number, resource: number, kind: number, psns: number): void => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  w[base + MSN] = (w[base + MSN] + 1) & PSN_MASK
+  p[resource + Resource.KIND] = kind
+  p[resource + Resource.FIRST_PSN] = w[base + EXPECTED]
+  p[resource + Resource.PSNS] = psns
+  p[resource + Resource.MSN] = w[base + MSN]
+  p[resource + Resource.NEXT] = 0
+  p[resource + Resource.END] = psns
+  p[resource + Resource.BASE] = 0
+  p[resource + Resource.REPLAY] = 0
+  w[base + PENDING]++
+  w[base + EXPECTED] = psnAdd(w[base + EXPECTED], psns)
+  w[base + RESPONDER] &= ~ACK_DUE
+  schedule(s, row)
+}
+
+/** `at`: the RETH. */
+const onRead = (s: EngineState, row: number, arena: Arena, at: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  const view = arena.view
+  const length = ext.rethDmaLen(view, at)
+  const hi = ext.rethVaHi(view, at)
+  const lo = ext.rethVaLo(view, at)
+  const key = ext.rethRkey(view, at)
+  if ((w[base + ACCESS] & Access.REMOTE_READ) === 0 || length > MAX_MESSAGE_BYTES) {
+    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
+    return
+  }
+  if (length > 0 && s.env.memory.resolve(w[base + PD], key, hi, lo, length, Access.REMOTE_READ) < 0) {
+    refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR)
+    return
+  }
+  const resource = takeResource(s, row)
+  if (resource === 0) {
+    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
+    return
+  }
+  const p = s.pool
+  p[resource + Resource.HI] = hi
+  p[resource + Resource.LO] = lo
+  p[resource + Resource.KEY] = key
+  p[resource + Resource.LENGTH] = length
+  p[resource + Resource.READ_HI] = hi
+  p[resource + Resource.READ_LO] = lo
+  p[resource + Resource.READ_LENGTH] = length
+  answerWith(s, row, resource, READ, length === 0 ? 1 : Math.ceil(length / w[base + MTU]))
+}
+
+/** `at`: the AtomicETH. */
+const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, opcode: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  const view = arena.view
+  const memory = s.env.memory
+  const hi = ext.atomicVaHi(view, at)
+  const lo = ext.atomicVaLo(view, at)
+  if ((w[base + ACCESS] & Access.REMOTE_ATOMIC) === 0 || (lo & 7) !== 0) {
+    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
+    return
+  }
+  flushMoves(s) // WRITEs before it are seen
+  if (w[base + STATE] === ERR) return
+  const region = memory.resolve(w[base + PD], ext.atomicRkey(view, at), hi, lo, 8, Access.REMOTE_ATOMIC)
+  if (region < 0) {
+    refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR)
+    return
+  }
+  const resource = takeResource(s, row)
+  if (resource === 0) {
+    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
+    return
+  }
+  const swapHi = ext.atomicSwapHi(view, at)
+  const swapLo = ext.atomicSwapLo(view, at)
+  const original = s.original
+  const errno =
+    opcode === COMPARE_SWAP
+      ? memory.compareSwap(
+          region,
+          hi,
+          lo,
+          ext.atomicCompareHi(view, at),
+          ext.atomicCompareLo(view, at),
+          swapHi,
+          swapLo,
+          original,
+        )
+      : memory.fetchAdd(region, hi, lo, swapHi, swapLo, original)
+  if (errno !== 0) {
+    s.pool[resource + Resource.KIND] = NONE
+    refuse(s, row, REMOTE_OPERATION, LOC_QP_OP_ERR)
+    return
+  }
+  s.pool[resource + Resource.RESULT_LO] = original[0]
+  s.pool[resource + Resource.RESULT_HI] = original[1]
+  answerWith(s, row, resource, ATOMIC, 1)
+}
+
+/** To error for a reason of the responder's own, found while sending: a NAK for `psn`. */
+export const refuseAt = (s: EngineState, row: number, psn: number, syndrome: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  w[base + EXPECTED] = psn
+  w[base + RESPONDER] &= ~ACK_DUE
+  nak(s, row, syndrome)
+  if (w[base + STATE] === ERR) return
+  enterError(s, row)
+  s.env.events.qp(row, syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL)
+}

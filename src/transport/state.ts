@@ -1,0 +1,361 @@
+/*
+ * The RC engine's state: rows of typed arrays for queue pairs, and one pool of words for what is in flight (design.md section 7).
+ *
+ * A queue pair is a row of `rows`, 64 words; an idle one costs nothing else. Requests that were started, the receive request being
+ * filled and the responder's READ and atomic resources live in blocks of the pool, 2^n words each, on free lists by size; block
+ * numbers are word indices, 0 is none. Arrays grow by being replaced: functions load `s.rows` and `s.pool` after each call that may
+ * create, never keep them. The names below are the only description of the layout.
+ */
+import type { Arena } from '../wire/arena.ts'
+import { createTimers, growTimers, type Timers } from './timers.ts'
+import { Completion, type Counters, type Environment, Send, Sge, type TransmitSink } from './types.ts'
+
+/** Words of a row. Requester's, responder's and common ones; addresses, keys and lengths are read with `>>> 0`. */
+export const Row = {
+  STATE: 0,
+  QPN: 1,
+  PD: 2,
+  SEND_CQ: 3,
+  RECV_CQ: 4,
+  SIGNAL_ALL: 5,
+  /** Sizes of this QP's blocks for send and receive requests, log2 of words. */
+  SEND_BLOCK: 6,
+  RECV_BLOCK: 7,
+  MAX_SEND_SGE: 8,
+  MAX_RECV_SGE: 9,
+  MTU: 10,
+  DEST_QPN: 11,
+  FLOW: 12,
+  PEER: 13,
+  ACCESS: 14,
+  PKEY_INDEX: 15,
+  RETRY_CNT: 16,
+  RNR_RETRY: 17,
+  TIMEOUT: 18,
+  MIN_RNR: 19,
+  MAX_RD: 20,
+  MAX_DEST_RD: 21,
+
+  /** Bits of `Q`. */
+  REQUESTER: 22,
+  /** Number of the send request to load next. */
+  NEXT_INDEX: 23,
+  /** Started requests, oldest first, linked by Request.NEXT; CURRENT is the one to send from, 0 for the next new one. */
+  HEAD: 24,
+  TAIL: 25,
+  CURRENT: 26,
+  /** Oldest unacknowledged PSN, PSN to send next, and the one after the highest that was ever sent. */
+  UNACKED: 27,
+  SEND_PSN: 28,
+  MAX_PSN: 29,
+  /** Window bytes (`windowBytes`) up to SEND_PSN and up to UNACKED, modulo 2^32, and since the last packet with AckReq. */
+  SENT: 30,
+  ACKED: 31,
+  SINCE: 32,
+  /** READs and atomics on their way. */
+  RD_OUT: 33,
+  RETRIES: 34,
+  RNR_LEFT: 35,
+
+  /** Bits of `R`. */
+  RESPONDER: 36,
+  EXPECTED: 37,
+  MSN: 38,
+  /** Message being received: SendKind.SEND or WRITE, 0 for none. */
+  MESSAGE: 39,
+  /** The receive request in use, 0 for none, and the bytes of the message that came. */
+  RECEIVE: 40,
+  DONE: 41,
+  /** WRITE: where the next byte goes, and how many are to come. */
+  WRITE_HI: 42,
+  WRITE_LO: 43,
+  WRITE_KEY: 44,
+  WRITE_LEFT: 45,
+  NAK_SYNDROME: 46,
+  NAK_PSN: 47,
+  NAK_MSN: 48,
+  /** Block of READ and atomic resources, how many it holds, the one to use next, and how many have responses to send. */
+  RESOURCES: 49,
+  RESOURCE_COUNT: 50,
+  RESOURCE_NEXT: 51,
+  PENDING: 52,
+  RESOURCE_BLOCK: 53,
+
+  /** Whether the row is in the transmit queue. */
+  SCHEDULED: 54,
+  ALIVE: 55,
+  WORDS: 64,
+} as const
+
+/** Bits of Row.REQUESTER. */
+export const Q = {
+  /** The program may have posted more than was loaded. */
+  MORE: 1,
+  /** A receiver was not ready: the timer runs until sending may go on. */
+  RNR_WAIT: 2,
+  /** Resent after a NAK or a gap, and no progress since: the next such sign is ignored. */
+  RESENT: 4,
+  /** SQD: the drain event is to come. */
+  DRAINING: 8,
+  /** ERR: more requests are to be flushed than one turn allows. */
+  FLUSHING: 16,
+} as const
+
+/** Bits of Row.RESPONDER. */
+export const R = {
+  ACK_DUE: 1,
+  NAK_DUE: 2,
+  /** A NAK was sent for the expected PSN: silence until it comes. */
+  NAK_SENT: 4,
+  /** RTR: the event of the first packet was told. */
+  ESTABLISHED: 8,
+} as const
+
+/** Words of a started send request, before the work request itself (`Send`, from REQUEST on). */
+export const Request = {
+  NEXT: 0,
+  FIRST_PSN: 1,
+  PSNS: 2,
+  /** Row.SENT at its first packet. */
+  START: 3,
+  /** SendKind. */
+  KIND: 4,
+  /** Counted in Row.RD_OUT. */
+  COUNTED: 5,
+  /** Not 0: a local error, the status with which it ends once it is the oldest. */
+  STATUS: 6,
+  WR: 8,
+} as const
+
+/** Words of a READ or atomic resource of the responder: what a duplicate of the request is answered from. */
+export const Resource = {
+  /** SendKind.READ or ATOMIC, 0 unused. */
+  KIND: 0,
+  FIRST_PSN: 1,
+  PSNS: 2,
+  MSN: 3,
+  HI: 4,
+  LO: 5,
+  KEY: 6,
+  LENGTH: 7,
+  /** Response packets [NEXT, END) are still to be sent; packet BASE has address READ_HI, READ_LO and READ_LENGTH bytes follow. */
+  NEXT: 8,
+  END: 9,
+  BASE: 10,
+  READ_HI: 11,
+  READ_LO: 12,
+  READ_LENGTH: 13,
+  /** These responses are a repetition, and may be given up. READ: 1 or 0. */
+  REPLAY: 14,
+  /** ATOMIC: the word before the operation, instead of the address to read. */
+  RESULT_HI: 11,
+  RESULT_LO: 12,
+  WORDS: 16,
+} as const
+
+/** Words of the pending move, see moves.ts. */
+export const Move = {
+  ROW: 0,
+  KIND: 1,
+  PD: 2,
+  KEY: 3,
+  ACCESS: 4,
+  HI: 5,
+  LO: 6,
+  AT: 7,
+  CHUNK: 8,
+  STRIDE: 9,
+  PIECES: 10,
+  TOTAL: 11,
+  CLOSED: 12,
+  PSN: 13,
+  MSN: 14,
+  WORDS: 16,
+} as const
+
+/** What a packet weighs in the send window beside its payload, in bytes. */
+export const PACKET_WEIGHT = 64
+
+/** Called when a move that was put off fails, see moves.ts. `psn` and `msn` are those of its first packet. */
+export type MoveFailed = (s: EngineState, row: number, kind: number, why: number, psn: number, msn: number) => void
+
+export interface EngineState {
+  readonly env: Environment
+  readonly counters: Counters
+  /** Most bytes (payload and PACKET_WEIGHT per packet) that one QP has unacknowledged. */
+  readonly window: number
+  rows: Int32Array
+  rowCount: number
+  /** Rows that were destroyed, to be used again. */
+  readonly spare: number[]
+  pool: Uint32Array
+  poolTop: number
+  readonly free: Int32Array
+  readonly timers: Timers
+  /** By row: the local ACK timeout in µs. */
+  ackTimeout: Float64Array
+  /** Queue of rows that may have something to send: head, tail, and next by row; -1 ends it. */
+  queueHead: number
+  queueTail: number
+  queueNext: Int32Array
+
+  /** The run being built, see run.ts. */
+  sink: TransmitSink | undefined
+  runOffset: number
+  runRoom: number
+  runUsed: number
+  runPacket: number
+  runCount: number
+  runLast: number
+  runFlow: number
+  runClosed: boolean
+  /** Where the packets that `openRun` allowed go. */
+  runAt: number
+
+  /** The pending move, see moves.ts. */
+  readonly move: Uint32Array
+  moveArena: Arena | undefined
+  readonly moveFailed: MoveFailed
+
+  /** Scratch: a completion, and the word before an atomic operation (lo, hi). */
+  readonly completion: Uint32Array
+  readonly original: Uint32Array
+}
+
+const FIRST_ROWS = 16
+const FIRST_POOL = 4096
+const { WORDS, SCHEDULED, ALIVE } = Row
+
+export const createState = (env: Environment, window: number, moveFailed: MoveFailed): EngineState => ({
+  env,
+  window,
+  counters: {
+    sentPackets: 0,
+    receivedPackets: 0,
+    duplicateRequests: 0,
+    outOfSequence: 0,
+    receivedRnr: 0,
+    sentRnr: 0,
+    retransmissions: 0,
+    retryExceeded: 0,
+    rnrRetryExceeded: 0,
+    dropped: 0,
+  },
+  rows: new Int32Array(FIRST_ROWS * WORDS),
+  rowCount: 0,
+  spare: [],
+  pool: new Uint32Array(FIRST_POOL),
+  poolTop: 16,
+  free: new Int32Array(32),
+  timers: createTimers(FIRST_ROWS),
+  ackTimeout: new Float64Array(FIRST_ROWS),
+  queueHead: -1,
+  queueTail: -1,
+  queueNext: new Int32Array(FIRST_ROWS),
+  sink: undefined,
+  runOffset: 0,
+  runRoom: 0,
+  runUsed: 0,
+  runPacket: 0,
+  runCount: 0,
+  runLast: 0,
+  runFlow: 0,
+  runClosed: false,
+  runAt: 0,
+  move: new Uint32Array(Move.WORDS),
+  moveArena: undefined,
+  moveFailed,
+  completion: new Uint32Array(Completion.WORDS),
+  original: new Uint32Array(2),
+})
+
+/** A row for a new queue pair, all zero. */
+export const takeRow = (s: EngineState): number => {
+  let row = s.spare.pop()
+  if (row === undefined) {
+    row = s.rowCount++
+    if (row * WORDS === s.rows.length) growRows(s, row * 2)
+  }
+  const base = row * WORDS
+  const scheduled = s.rows[base + SCHEDULED]
+  s.rows.fill(0, base, base + WORDS)
+  s.rows[base + SCHEDULED] = scheduled
+  s.rows[base + ALIVE] = 1
+  return row
+}
+
+const growRows = (s: EngineState, count: number): void => {
+  const rows = new Int32Array(count * WORDS)
+  rows.set(s.rows)
+  s.rows = rows
+  const ackTimeout = new Float64Array(count)
+  ackTimeout.set(s.ackTimeout)
+  s.ackTimeout = ackTimeout
+  const queueNext = new Int32Array(count)
+  queueNext.set(s.queueNext)
+  s.queueNext = queueNext
+  growTimers(s.timers, count)
+}
+
+/** log2 of the words that a block for a request with up to `elements` scatter/gather elements has. */
+export const requestBlock = (elements: number): number =>
+  Math.max(5, Math.ceil(Math.log2(Request.WR + Send.SGE + Math.max(1, elements) * Sge.WORDS)))
+
+/** log2 of the words of a block for `count` resources. */
+export const resourceBlock = (count: number): number => Math.ceil(Math.log2(Math.max(1, count) * Resource.WORDS))
+
+/** A block of 2^size words of the pool; its contents are undefined. `s.pool` may be another array afterwards. */
+export const takeBlock = (s: EngineState, size: number): number => {
+  const first = s.free[size]
+  if (first !== 0) {
+    s.free[size] = s.pool[first]
+    return first
+  }
+  const words = 1 << size
+  const at = s.poolTop
+  if (at + words > s.pool.length) {
+    const pool = new Uint32Array(Math.max(s.pool.length * 2, at + words))
+    pool.set(s.pool)
+    s.pool = pool
+  }
+  s.poolTop = at + words
+  return at
+}
+
+export const giveBlock = (s: EngineState, size: number, block: number): void => {
+  s.pool[block] = s.free[size]
+  s.free[size] = block
+}
+
+/** Puts a row into the transmit queue, at its end, unless it is there. */
+export const schedule = (s: EngineState, row: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  if (w[base + SCHEDULED] !== 0) return
+  w[base + SCHEDULED] = 1
+  s.queueNext[row] = -1
+  if (s.queueTail < 0) s.queueHead = row
+  else s.queueNext[s.queueTail] = row
+  s.queueTail = row
+}
+
+/** Takes the first row out of the transmit queue; -1 if it is empty. */
+export const takeScheduled = (s: EngineState): number => {
+  const row = s.queueHead
+  if (row < 0) return -1
+  s.queueHead = s.queueNext[row]
+  if (s.queueHead < 0) s.queueTail = -1
+  s.rows[row * WORDS + SCHEDULED] = 0
+  return row
+}
+
+/** Puts a row back to the front of the transmit queue: it was its turn, but the port was full. */
+export const scheduleFirst = (s: EngineState, row: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  if (w[base + SCHEDULED] !== 0) return
+  w[base + SCHEDULED] = 1
+  s.queueNext[row] = s.queueHead
+  s.queueHead = row
+  if (s.queueTail < 0) s.queueTail = row
+}

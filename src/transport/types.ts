@@ -1,0 +1,243 @@
+/*
+ * What a transport engine needs and gives (design.md section 5). An engine is sans-IO: packets, doorbells and time come in, runs of
+ * packets, completions and events go out. Whoever joins it with a device implements the interfaces below. No socket, clock, random
+ * source, core object or node module is known here. Times are microseconds on any monotonic scale, as Numbers.
+ *
+ * Queue pairs are rows: small integers that index the engine's slabs. 64-bit addresses are pairs of u32 (hi, lo), since a remote
+ * address may be any 64-bit number. Nothing here allocates per packet or per work request.
+ */
+import type { Arena } from '../wire/arena.ts'
+
+// ---- work requests: the compact layout, 32-bit words (design.md section 6: ring layout is data) ----
+
+/** Words of a send work request; scatter/gather elements follow at `SGE`, four words each (lo, hi, length, lkey). */
+export const Send = {
+  /** ibv_wr_opcode: 0 WRITE, 1 WRITE_WITH_IMM, 2 SEND, 3 SEND_WITH_IMM, 4 READ, 5 CMP_SWAP, 6 FETCH_ADD, 9 SEND_WITH_INV … */
+  OPCODE: 0,
+  /** ibv_send_flags: 1 fence, 2 signaled, 4 solicited, 8 inline. */
+  FLAGS: 1,
+  ID_LO: 2,
+  ID_HI: 3,
+  /** Number of scatter/gather elements; 0 when inline. */
+  SGES: 4,
+  /** Sum of the elements' lengths, or of the inline data, in bytes. */
+  LENGTH: 5,
+  /** Immediate as it goes onto the wire (the u32 whose big-endian bytes are sent), or the rkey to invalidate. */
+  IMM: 6,
+  RKEY: 7,
+  REMOTE_LO: 8,
+  REMOTE_HI: 9,
+  /** CMP_SWAP: compare; FETCH_ADD: add. */
+  COMPARE_LO: 10,
+  COMPARE_HI: 11,
+  SWAP_LO: 12,
+  SWAP_HI: 13,
+  /** Where the source keeps inline data: its own business, handed back to `copyInline`. */
+  INLINE_AT: 14,
+  /** 0, or the ibv_wc_status with which a request that makes no sense (too many elements, unknown opcode) must end. */
+  REFUSED: 15,
+  SGE: 16,
+} as const
+
+/** Words of a receive work request; elements follow at `SGE` as above. */
+export const Receive = { ID_LO: 0, ID_HI: 1, SGES: 2, LENGTH: 3, SGE: 4 } as const
+
+/** Words of one scatter/gather element. */
+export const Sge = { LO: 0, HI: 1, LENGTH: 2, LKEY: 3, WORDS: 4 } as const
+
+/** Words of a completion (ibv_wc). Status, opcode and flags have libibverbs' numbers. */
+export const Completion = {
+  ID_LO: 0,
+  ID_HI: 1,
+  STATUS: 2,
+  OPCODE: 3,
+  BYTES: 4,
+  /** Immediate (wire value, see Send.IMM) or the invalidated rkey. */
+  IMM: 5,
+  QPN: 6,
+  SRC_QPN: 7,
+  /** ibv_wc_flags: 1 GRH, 2 WITH_IMM, 8 WITH_INV. */
+  FLAGS: 8,
+  VENDOR: 9,
+  PKEY_INDEX: 10,
+  SL: 11,
+  WORDS: 12,
+} as const
+
+/**
+ * The queues of queue pairs, whatever their layout. Written by a hostile program: an implementation bounds what it reads, and
+ * reports nonsense through `Send.REFUSED`; the engine copies a request once, when it starts it, and never looks again.
+ */
+export interface WorkSource {
+  /**
+   * Copies send request number `index` (counted from 0 since RESET, modulo 2^32) into `into` from word `at` on; false if the
+   * program has not posted it yet. At most `maxSge` elements are written (given at `create`).
+   */
+  loadSend(row: number, index: number, into: Uint32Array, at: number): boolean
+  /** `count` oldest send requests are complete: their slots may be posted to again. */
+  retireSend(row: number, count: number): void
+  /** Copies `total` inline bytes from `from` on of the request whose INLINE_AT is `inlineAt`, in pieces as in `Memory.read`. */
+  copyInline(
+    row: number,
+    inlineAt: number,
+    from: number,
+    to: Arena,
+    at: number,
+    chunk: number,
+    stride: number,
+    total: number,
+  ): void
+  /** Copies the oldest receive request that has not been taken, and takes it; false if there is none. */
+  takeReceive(row: number, into: Uint32Array, at: number): boolean
+}
+
+/** Rights asked of a region: the bits of ibv_access_flags. */
+export const Access = { LOCAL_READ: 0, LOCAL_WRITE: 1, REMOTE_WRITE: 2, REMOTE_READ: 4, REMOTE_ATOMIC: 8 } as const
+
+/**
+ * Registered memory. A region is a small integer that stays valid until the engine's current call returns; later the key is
+ * resolved again, so a deregistered region is never touched. Data moves in strided pieces: `total` bytes of consecutive memory
+ * against pieces of `chunk` bytes that start every `stride` bytes in the arena, which is how payloads lie in a run of packets.
+ */
+export interface Memory {
+  /** The region for `key` if it belongs to `pd`, grants `access` and contains the range; -1 if not. */
+  resolve(pd: number, key: number, hi: number, lo: number, length: number, access: number): number
+  /** Memory → arena. Returns 0, or the errno (EFAULT: the pages are gone) after which nothing may be relied on. */
+  read(
+    region: number,
+    hi: number,
+    lo: number,
+    to: Arena,
+    at: number,
+    chunk: number,
+    stride: number,
+    total: number,
+  ): number
+  /** Arena → memory, ascending, in as few steps as possible. Returns as `read`. */
+  write(
+    region: number,
+    hi: number,
+    lo: number,
+    from: Arena,
+    at: number,
+    chunk: number,
+    stride: number,
+    total: number,
+  ): number
+  /** 64-bit compare and swap, host byte order, atomic among this device's operations. `original` gets (lo, hi). Returns as `read`. */
+  compareSwap(
+    region: number,
+    hi: number,
+    lo: number,
+    compareHi: number,
+    compareLo: number,
+    swapHi: number,
+    swapLo: number,
+    original: Uint32Array,
+  ): number
+  /** 64-bit fetch and add; otherwise as compareSwap. */
+  fetchAdd(region: number, hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number
+  /** SEND with invalidate: revokes `key` of `pd`. False if there is no such key, or it may not be invalidated this way. */
+  invalidate(pd: number, key: number): boolean
+}
+
+export interface Completions {
+  /** Adds a completion (`words` in the layout above, valid during the call) to CQ `cq`; `solicited`: it may wake a solicited-only waiter. */
+  push(cq: number, words: Uint32Array, solicited: boolean): void
+}
+
+export interface Events {
+  /** An affiliated asynchronous event of a QP (ibv_event_type: 1 QP_FATAL, 2 QP_REQ_ERR, 3 QP_ACCESS_ERR, 4 COMM_EST, 5 SQ_DRAINED …). */
+  qp(row: number, type: number): void
+}
+
+/**
+ * Where packets go. A run is `count` packets that lie back to back in the sink's arena, each `packetBytes` long but the last, which
+ * has `lastBytes` ≤ packetBytes; a packet is a UDP payload: BTH … payload, pad, and 4 bytes of room for the ICRC, which the port seals.
+ */
+export interface TransmitSink {
+  readonly arena: Arena
+  /** Most packets and most bytes of one run. */
+  readonly maxPackets: number
+  readonly maxBytes: number
+  /** Room for a run of `bytes` in the arena: its offset (a multiple of 64), or -1 when the port can take no more now. */
+  reserve(bytes: number): number
+  /** Sends the run that was built in the room reserved last (of which it may use less); flow as in `QpAttributes.flow`. */
+  commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
+}
+
+/** Everything an engine is given, once. */
+export interface Environment {
+  readonly work: WorkSource
+  readonly memory: Memory
+  readonly completions: Completions
+  readonly events: Events
+}
+
+// ---- queue pairs ----
+
+/** What is fixed when a QP is made. */
+export interface QpInit {
+  readonly qpn: number
+  readonly pd: number
+  readonly sendCq: number
+  readonly recvCq: number
+  readonly maxSendWr: number
+  readonly maxSendSge: number
+  readonly maxRecvSge: number
+  /** Every send completes visibly, signaled or not. */
+  readonly signalAll: boolean
+}
+
+/** Attributes as MODIFY_QP sets them; an absent one keeps its value. Which are legal when is spec/qp-states.ts' business. */
+export interface QpAttributes {
+  readonly destQpn?: number
+  /** 24 bits. */
+  readonly rqPsn?: number
+  readonly sqPsn?: number
+  /** Bytes: 256, 512, 1024, 2048 or 4096. */
+  readonly pathMtu?: number
+  /** Local ACK timeout code 0–31: 4.096 µs × 2^t, 0 never. */
+  readonly timeout?: number
+  /** 0–7. */
+  readonly retryCnt?: number
+  /** 0–7, 7 endless. */
+  readonly rnrRetry?: number
+  /** RNR NAK timer code 0–31. */
+  readonly minRnrTimer?: number
+  /** READs and atomics this side may have outstanding. */
+  readonly maxRdAtomic?: number
+  /** READs and atomics that this side serves at once. */
+  readonly maxDestRdAtomic?: number
+  /** ibv_access_flags for the peer: 2 remote write, 4 remote read, 8 remote atomic. */
+  readonly access?: number
+  readonly pkeyIndex?: number
+  /** The port's number for the path to the peer: goes with each run. */
+  readonly flow?: number
+  /** The port's number for the peer's address: packets of another source are dropped. -1: none yet. */
+  readonly peer?: number
+}
+
+/** What QUERY_QP can tell about the engine's side. */
+export interface QpSnapshot {
+  readonly state: number
+  readonly rqPsn: number
+  readonly sqPsn: number
+  /** SQD: work requests are still being finished. */
+  readonly draining: boolean
+}
+
+/** Counters of one engine, names as rxe's hw_counters where it has them. */
+export type Counters = Record<
+  | 'sentPackets'
+  | 'receivedPackets'
+  | 'duplicateRequests'
+  | 'outOfSequence'
+  | 'receivedRnr'
+  | 'sentRnr'
+  | 'retransmissions'
+  | 'retryExceeded'
+  | 'rnrRetryExceeded'
+  | 'dropped',
+  number
+>

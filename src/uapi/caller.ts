@@ -1,0 +1,186 @@
+/*
+ * What the codecs of Linux's dialects have in common: the target of a call, the driver's part of a response, refusals as answers.
+ */
+import { Classes } from '../spec/classes.ts'
+import { CallError } from '../spec/errno.ts'
+import { driverLayouts } from '../spec/linux/drivers.ts'
+import type { Layout } from '../spec/linux/layout.ts'
+import { QpTypeClasses } from '../spec/linux/structs.ts'
+import { type AnyValues, CREATE, type Method, type ObjectClass } from '../spec/schema.ts'
+import type { Answer, Call, CallerView, Install, NewDescriptor, Result } from './call.ts'
+import { type CompiledLayout, compileLayout, type Facts, writeCells } from './cells.ts'
+
+/** Room in the caller's memory. */
+export interface Room {
+  readonly address: bigint
+  readonly length: number
+}
+
+export const refuse = (error: CallError): Answer => ({ ret: -error.errno, installs: [], reason: error.message })
+
+/** Runs `body`; a CallError that it throws is the answer. */
+export const answering = <T>(body: () => T): T | Answer => {
+  try {
+    return body()
+  } catch (error) {
+    if (error instanceof CallError) return refuse(error)
+    throw error
+  }
+}
+
+/** The declaration of a method as core has it, without any driver's attributes. */
+export const declared = (className: string, method: string): Method => {
+  const found = (Classes as Readonly<Record<string, ObjectClass>>)[className]?.methods[method]
+  if (found === undefined) throw new Error(`there is no method ${className}.${method}`)
+  return found
+}
+
+/** `compileLayout` per class of a call that several classes can have (the types of QPs), done when first needed. */
+export const compiledFor = (
+  name: string,
+  layout: Layout,
+  method: string,
+  direction: 'in' | 'out',
+): ((className: string) => CompiledLayout) => {
+  const byClass = new Map<string, CompiledLayout>()
+  return className => {
+    let compiled = byClass.get(className)
+    if (compiled === undefined) {
+      compiled = compileLayout(`${className}.${method} (${name})`, layout, declared(className, method)[direction])
+      byClass.set(className, compiled)
+    }
+    return compiled
+  }
+}
+
+/**
+ * Which of `classes` a call is about: the only one; the one that a QP type names; that of the object. An object of none of
+ * them is taken for the first, so that core refuses it.
+ */
+export const classNameOf = (view: CallerView, classes: readonly string[], facts: Facts): string => {
+  if (facts.class !== undefined) {
+    if (!(facts.class in QpTypeClasses)) throw new CallError('EINVAL', `QP type ${facts.class} does not exist`)
+    const name = QpTypeClasses[facts.class]
+    if (name === undefined) throw new CallError('EOPNOTSUPP', `no device here has QPs of type ${facts.class}`)
+    return name
+  }
+  if (classes.length > 1 && facts.object !== undefined) {
+    const name = view.classOf(facts.object)?.name
+    if (name !== undefined && classes.includes(name)) return name
+  }
+  return classes[0]
+}
+
+/** What a struct says about a call beside its attributes: `classNameOf` backwards. */
+export const factsOf = (call: Call): Facts => {
+  const type = Object.entries(QpTypeClasses).find(([, name]) => name === call.class.name)
+  const creates = call.method.call === CREATE
+  return {
+    ...(creates ? {} : { object: call.object }),
+    ...(creates && type !== undefined ? { class: Number(type[0]) } : {}),
+  }
+}
+
+/** The call on `className.methodName` of this device. Before GET_CONTEXT everything but that is EINVAL. */
+export const callOf = (
+  view: CallerView,
+  className: string,
+  methodName: string,
+  object: number | undefined,
+  args: AnyValues,
+): Call => {
+  const cls = view.schema.className(className)
+  const method = cls?.methods[methodName]
+  if (cls === undefined || method === undefined)
+    throw new CallError('EOPNOTSUPP', `this device has no ${className}.${methodName}`)
+  const opens = className === 'device' && methodName === 'open'
+  if (!view.hasContext && !opens)
+    throw new CallError('EINVAL', 'the descriptor has no context yet: GET_CONTEXT comes first')
+  return { class: cls, methodName, method, object: object ?? 0, args }
+}
+
+/**
+ * GET_CONTEXT on a descriptor that has a context is EINVAL, and yet its response is filled (raw.out). So it becomes a query of the
+ * device, whose answer has the same values, with this error number.
+ */
+export const openAgain = (view: CallerView, className: string, methodName: string): boolean =>
+  view.hasContext && className === 'device' && methodName === 'open'
+export const AGAIN = new CallError('EINVAL', 'the descriptor has a context already')
+
+// ---- the driver's part ----
+
+const driverParts = new Map<string, CompiledLayout>()
+
+/**
+ * Checks that a driver of Linux would have taken its parts of request and response, and returns how to write the latter. EINVAL
+ * if there is too little room for it, or input where the driver takes none.
+ */
+export const driverPart = (
+  view: CallerView,
+  call: Call,
+  inputLength: number,
+  room: number,
+): CompiledLayout | undefined => {
+  const name = `${call.class.name}.${call.methodName}`
+  const part = driverLayouts(view.schema.driverId)?.[name]
+  if (part === undefined) return undefined
+  if (part.noInput === true && inputLength > 0)
+    throw new CallError('EINVAL', `${name}: the driver takes no input of its own, ${inputLength} bytes are there`)
+  if (room < part.out.size)
+    throw new CallError(
+      'EINVAL',
+      `${name}: the driver's response has ${part.out.size} bytes, there is room for ${room}`,
+    )
+  const key = `${view.schema.driverId} ${name}`
+  let compiled = driverParts.get(key)
+  if (compiled === undefined) {
+    compiled = compileLayout(name, part.out, call.method.out)
+    driverParts.set(key, compiled)
+  }
+  return compiled
+}
+
+export const writeDriverPart = (
+  view: CallerView,
+  part: CompiledLayout | undefined,
+  room: Room,
+  result: Result,
+): void => {
+  if (part === undefined) return
+  const bytes = new Uint8Array(part.layout.size)
+  writeCells(part, bytes, result.out, {})
+  view.copyOut(room.address, bytes)
+}
+
+/** The struct of a response and the descriptor numbers that are to be written into it once they exist. */
+export const responseStruct = (
+  compiled: CompiledLayout,
+  result: Result,
+  room: Room,
+): { bytes: Uint8Array; installs: Install[] } => {
+  const bytes = new Uint8Array(compiled.layout.size)
+  const facts: Facts = result.object === undefined ? {} : { object: result.object }
+  writeCells(compiled, bytes, result.out, facts, room.length)
+  const installs: Install[] = []
+  for (const slot of compiled.fds) {
+    const descriptor = descriptorOf(result, slot.attribute)
+    if (descriptor !== undefined && slot.at + 4 <= room.length)
+      installs.push({ descriptor, address: room.address + BigInt(slot.at), width: 4 })
+  }
+  return { bytes, installs }
+}
+
+export const descriptorOf = (result: Result, attribute: string): NewDescriptor | undefined =>
+  result.descriptors?.find(d => d.attribute === attribute)
+
+/** Writes as much of `bytes` as there is room for, and zeros into the rest of the room. */
+export const fill = (view: CallerView, room: Room, bytes: Uint8Array): void => {
+  if (room.length <= bytes.length) view.copyOut(room.address, bytes.subarray(0, room.length))
+  else {
+    const all = new Uint8Array(room.length)
+    all.set(bytes)
+    view.copyOut(room.address, all)
+  }
+}
+
+export const isZero = (bytes: Uint8Array): boolean => bytes.every(byte => byte === 0)

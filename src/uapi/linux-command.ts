@@ -1,0 +1,163 @@
+/*
+ * A write command of Linux without its envelope: what write() and the ioctl INVOKE_WRITE have in common (R41, spec/linux/write.ts).
+ *
+ * The envelope says where request, response and the driver's parts are; here they become a call, and its result a response. The
+ * error rules are the kernel's: a request longer than the struct must end in zeros (EOPNOTSUPP), a longer room for the response is
+ * filled with zeros.
+ */
+import { CallError } from '../spec/errno.ts'
+import { COMMAND_MASK, EXTENDED, type WriteCommand, writeCommands } from '../spec/linux/write.ts'
+import type { AnyValues } from '../spec/schema.ts'
+import type { Answer, Call, CallerView, Result } from './call.ts'
+import {
+  AGAIN,
+  callOf,
+  classNameOf,
+  compiledFor,
+  driverPart,
+  factsOf,
+  fill,
+  isZero,
+  openAgain,
+  type Room,
+  refuse,
+  responseStruct,
+  writeDriverPart,
+} from './caller.ts'
+import { type CompiledLayout, type Facts, readCells, residue, writeCells } from './cells.ts'
+
+export interface CompiledCommand {
+  readonly command: WriteCommand
+  readonly in: (className: string) => CompiledLayout
+  readonly out: ((className: string) => CompiledLayout) | undefined
+}
+
+/** Where an envelope has put the parts of a command. */
+export interface Envelope {
+  /** The core's part of the request, at least `command.request` bytes. */
+  readonly request: Uint8Array
+  /** Room for the core's part of the response; undefined if there is none (a null pointer without length). */
+  readonly response: Room | undefined
+  readonly driverInput: number
+  readonly driverResponse: Room | undefined
+}
+
+/** A command made a call. */
+export interface Commanded {
+  readonly compiled: CompiledLayout
+  readonly call: Call
+  readonly facts: Facts
+  readonly args: AnyValues
+  /** Writes the response; `ret` of an Answer that succeeds is 0. Throws CallError. */
+  answer(outcome: Result | CallError): Answer
+}
+
+const compiled = new Map<number, CompiledCommand>()
+for (const command of writeCommands) {
+  const { out } = command
+  compiled.set((command.extended ? EXTENDED : 0) + command.number, {
+    command,
+    in: compiledFor(command.name, command.in, command.method, 'in'),
+    out: out === undefined ? undefined : compiledFor(command.name, out, command.method, 'out'),
+  })
+}
+
+/** The command with this number (bit 31: extended). Other high bits are EINVAL, a command without a method here EOPNOTSUPP. */
+export const findCommand = (number: number): CompiledCommand => {
+  if ((number & ~(EXTENDED | COMMAND_MASK)) !== 0)
+    throw new CallError('EINVAL', `command 0x${number.toString(16)} has unknown flags`)
+  const found = compiled.get(number >>> 0)
+  if (found !== undefined) return found
+  const name = number & EXTENDED ? 'extended command' : 'command'
+  throw new CallError('EOPNOTSUPP', `${name} ${number & COMMAND_MASK} has no method here`)
+}
+
+const MIN_WORK_REQUEST = 56
+const SGE = 16
+
+/** POST_SEND's work requests and scatter/gather elements follow the struct; they must all be there. */
+const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
+  const size = args.wqeSize as number
+  const needed = size * (args.wrCount as number) + SGE * (args.sgeCount as number)
+  if (needed > tail.length)
+    throw new CallError('ENOSPC', `POST_SEND: the work requests have ${needed} bytes, ${tail.length} are there`)
+  if (!isZero(tail.subarray(needed)))
+    throw new CallError('EOPNOTSUPP', 'POST_SEND: bytes after the work requests are not 0')
+  if (size < MIN_WORK_REQUEST)
+    throw new CallError('EINVAL', `POST_SEND: a work request has at least ${MIN_WORK_REQUEST} bytes, not ${size}`)
+}
+
+/** Turns the parts of a command into a call. Throws CallError. */
+export const readCommand = (view: CallerView, found: CompiledCommand, envelope: Envelope): Commanded => {
+  const { command } = found
+  const { layout } = found.in(command.classes[0])
+  let { request } = envelope
+  const tail = request.subarray(Math.min(layout.size, request.length))
+  if (request.length < layout.size) {
+    const whole = new Uint8Array(layout.size)
+    whole.set(request)
+    request = whole
+  } else if (layout.tail === undefined && !isZero(tail))
+    throw new CallError('EOPNOTSUPP', `${command.name}: bytes after the ${layout.size} of its struct are not 0`)
+
+  const facts: Facts = {}
+  const args: AnyValues = { ...command.set }
+  // A first look tells the class; only then it is known which attributes there are.
+  let className = command.classes[0]
+  if (command.classes.length > 1) {
+    readCells(found.in(className), request, {}, facts, false)
+    className = classNameOf(view, command.classes, facts)
+  }
+  const struct = found.in(className)
+  readCells(struct, request, args, facts, true)
+  className = classNameOf(view, command.classes, facts)
+  if (layout.tail !== undefined) {
+    checkWorkRequests(args, tail)
+    if (tail.length > 0) args[layout.tail] = tail.slice()
+  }
+
+  const again = openAgain(view, className, command.method)
+  const call = again
+    ? callOf(view, 'device', 'query', 0, {})
+    : callOf(view, className, command.method, facts.object, args)
+  const part = driverPart(view, call, envelope.driverInput, envelope.driverResponse?.length ?? 0)
+  return {
+    compiled: struct,
+    call,
+    facts,
+    args,
+    answer: outcome => {
+      if (outcome instanceof CallError) return refuse(outcome)
+      const { response, driverResponse } = envelope
+      if (driverResponse !== undefined) writeDriverPart(view, part, driverResponse, outcome)
+      let installs: Answer['installs'] = []
+      if (found.out !== undefined && response !== undefined) {
+        const struct = responseStruct(found.out(className), outcome, response)
+        fill(view, response, struct.bytes)
+        installs = struct.installs
+      }
+      return again ? refuse(AGAIN) : { ret: 0, installs }
+    },
+  }
+}
+
+/** Zeroes in a request what the call's arguments give back. `request` may be shorter than the struct, or longer. */
+export const clearRequest = ({ compiled, args, facts }: Commanded, request: Uint8Array): void => {
+  const { layout } = compiled
+  const struct = new Uint8Array(layout.size)
+  struct.set(request.subarray(0, layout.size))
+  request.set(residue(compiled, struct, args, facts).subarray(0, request.length))
+  if (layout.tail !== undefined) request.fill(0, layout.size)
+}
+
+/** Puts the arguments of a call into a request that holds a residue, or zeros: the reverse of `clearRequest`. */
+export const restoreRequest = (found: CompiledCommand, call: Call, request: Uint8Array): void => {
+  const compiled = found.in(call.class.name)
+  const { layout } = compiled
+  const struct = new Uint8Array(layout.size)
+  struct.set(request.subarray(0, layout.size))
+  writeCells(compiled, struct, call.args, factsOf(call))
+  request.set(struct.subarray(0, request.length))
+  const tail = layout.tail === undefined ? undefined : call.args[layout.tail]
+  if (tail !== undefined) request.set(tail as Uint8Array, layout.size)
+}

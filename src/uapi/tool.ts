@@ -1,0 +1,71 @@
+/*
+ * What tools say to a daemon and what it answers: the JSON of TOOL messages (spec/session.ts), typed once for both ends.
+ */
+
+/** A device as `--device NAME@ADDRESS` names it. */
+export interface DeviceSpec {
+  readonly name: string
+  /** As text, IPv4 or IPv6. */
+  readonly address: string
+}
+
+/** What a daemon was started with; who joins it must ask for the same. */
+export interface DaemonConfig {
+  readonly devices: readonly DeviceSpec[]
+  /** Fault specification as text; empty for none. */
+  readonly fault: string
+}
+
+export type ToolRequest =
+  | { readonly what: 'config' }
+  | { readonly what: 'stat' }
+  /** Calls of processes tagged `tag` (all, if empty) come as TRACE messages from now on; with a descriptor, packets go to it as pcapng. */
+  | { readonly what: 'trace'; readonly tag: string; readonly pcap: boolean }
+
+export interface DeviceStat {
+  readonly name: string
+  readonly address: string
+  /** Live objects by class name. */
+  readonly objects: Readonly<Record<string, number>>
+  readonly port: Readonly<Record<string, number>>
+  readonly transport: Readonly<Record<string, number>>
+}
+
+export interface Stat {
+  readonly pid: number
+  /** Connected sessions and open contexts, the asking tool's own session not counted. */
+  readonly sessions: number
+  readonly contexts: number
+  readonly rings: { readonly count: number; readonly bytes: number }
+  readonly descriptors: number
+  /** Bytes: resident set of the daemon, and V8's heap in use. */
+  readonly memory: { readonly resident: number; readonly heap: number }
+  readonly devices: readonly DeviceStat[]
+}
+
+export type ToolReply =
+  | { readonly error: string }
+  | { readonly config: DaemonConfig }
+  | { readonly stat: Stat }
+  | { readonly tracing: true }
+
+/** One traced call, the JSON of a TRACE message. Messages are in the object dialect, base64. */
+export interface TraceRecord {
+  /** Milliseconds since the epoch, and how long the call took, in microseconds. */
+  readonly time: number
+  readonly duration: number
+  readonly pid: number
+  readonly tid: number
+  readonly fd: number
+  /** Name of the process. */
+  readonly command: string
+  readonly device: string
+  readonly dialect: 'ioctl' | 'write' | 'object'
+  /** Absent when the bytes did not decode to a call. */
+  readonly call?: { readonly classId: number; readonly call: number; readonly message: string; readonly answer: string }
+  /** ≥ 0 the call's value, < 0 minus errno. */
+  readonly ret: number
+  readonly reason?: string
+  /** Calls that were not traced before this one, since the tool read too slowly. */
+  readonly lost?: number
+}

@@ -1,0 +1,25 @@
+/*
+ * One piece of memory in which packets are built, sent, received and read, for its whole lifetime (design.md section 7).
+ *
+ * Everything on the data path names bytes by (arena, offset): no views, no copies of references. An arena that native code must
+ * reach has its address; one of an in-process device without native code has address 0.
+ */
+export interface Arena {
+  /** Address of byte 0 in this process, as a Number; 0 if the arena is an ordinary ArrayBuffer. */
+  readonly address: number
+  readonly bytes: Uint8Array
+  readonly view: DataView
+}
+
+/** An arena of ordinary memory, for engines and links that no native code serves. `size` in bytes. */
+export const plainArena = (size: number): Arena => {
+  const buffer = new ArrayBuffer(size)
+  return { address: 0, bytes: new Uint8Array(buffer), view: new DataView(buffer) }
+}
+
+/** An arena over bytes that exist already, a packet from a capture for instance; no native code reaches it. */
+export const arenaOver = (bytes: Uint8Array): Arena => ({
+  address: 0,
+  bytes,
+  view: new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength),
+})

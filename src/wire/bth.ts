@@ -1,0 +1,68 @@
+/*
+ * The base transport header (InfiniBand Architecture Specification, volume 1, clause 9.2) for hot code: each function
+ * reads or writes one field of the header that starts at byte `at` of a DataView, allocates nothing and checks nothing.
+ * Whoever received the bytes calls `checkPacket` (packet.ts) once before. Layout, twelve bytes: opcode · SE, MigReq,
+ * PadCnt, TVer · P_Key (2) · FECN, BECN, reserved · DestQP (3) · AckReq, reserved · PSN (3). The same layout is data in
+ * spec/headers.ts; a test holds the two together.
+ */
+
+export const BTH_BYTES = 12
+
+/** Bits of the header's second byte, as `putBth` takes them. */
+export const BTH_SOLICITED = 0x80
+export const BTH_MIGREQ = 0x40
+/** Pad count n, 0 to 3, is n << BTH_PAD_SHIFT. */
+export const BTH_PAD_SHIFT = 4
+
+/** The acknowledge-request bit of the header's last word, beside the PSN. */
+export const BTH_ACKREQ = 0x8000_0000
+
+export const bthOpcode = (view: DataView, at: number): number => view.getUint8(at)
+
+/** Solicited event, MigReq, pad count and transport version: the whole second byte. */
+export const bthFlags = (view: DataView, at: number): number => view.getUint8(at + 1)
+
+export const bthSolicited = (view: DataView, at: number): boolean => (view.getUint8(at + 1) & BTH_SOLICITED) !== 0
+
+export const bthMigReq = (view: DataView, at: number): boolean => (view.getUint8(at + 1) & BTH_MIGREQ) !== 0
+
+/** Bytes between payload and ICRC, 0 to 3. */
+export const bthPadCount = (view: DataView, at: number): number => (view.getUint8(at + 1) >> BTH_PAD_SHIFT) & 3
+
+/** Transport header version; 0 is the only one. */
+export const bthVersion = (view: DataView, at: number): number => view.getUint8(at + 1) & 15
+
+export const bthPkey = (view: DataView, at: number): number => view.getUint16(at + 2)
+
+export const bthFecn = (view: DataView, at: number): boolean => (view.getUint8(at + 4) & 0x80) !== 0
+
+export const bthBecn = (view: DataView, at: number): boolean => (view.getUint8(at + 4) & 0x40) !== 0
+
+/** Destination queue pair number, 24 bits. */
+export const bthDestQp = (view: DataView, at: number): number => view.getUint32(at + 4) & 0xff_ffff
+
+export const bthAckReq = (view: DataView, at: number): boolean => (view.getUint8(at + 8) & 0x80) !== 0
+
+/** Packet sequence number, 24 bits. */
+export const bthPsn = (view: DataView, at: number): number => view.getUint32(at + 8) & 0xff_ffff
+
+/**
+ * Writes the header. `flags`: BTH_SOLICITED | BTH_MIGREQ | pad << BTH_PAD_SHIFT; `ackReqPsn`: the PSN, 0 to 2^24-1,
+ * | BTH_ACKREQ. FECN, BECN and reserved bits become 0.
+ */
+export const putBth = (
+  view: DataView,
+  at: number,
+  opcode: number,
+  flags: number,
+  pkey: number,
+  destQp: number,
+  ackReqPsn: number,
+): void => {
+  view.setUint32(at, (opcode << 24) | (flags << 16) | pkey)
+  view.setUint32(at + 4, destQp)
+  view.setUint32(at + 8, ackReqPsn)
+}
+
+/** Rewrites the PSN and the AckReq bit (`psn | BTH_ACKREQ`), all that differs between some packets of a message. */
+export const putBthPsn = (view: DataView, at: number, ackReqPsn: number): void => view.setUint32(at + 8, ackReqPsn)

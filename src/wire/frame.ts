@@ -1,0 +1,181 @@
+/*
+ * Ethernet II frames that carry UDP over IPv4 or IPv6 as plain records, for captures and tests; devices never see them.
+ * `parseFrame` and `emitFrame` are exactly inverse to each other; any other frame (ARP, IGMP, VLAN tags, IP options,
+ * fragments, wrong lengths or a wrong header checksum) is an opaque record with its bytes and the reason. Layouts: IEEE
+ * 802.3, RFC 791, RFC 8200, RFC 768. RoCEv2 senders leave the UDP checksum 0, over IPv6 too. What the UDP payload means
+ * is packet.ts' business.
+ */
+
+interface FrameFields {
+  /** 6 bytes. */
+  readonly destinationMac: Uint8Array
+  readonly sourceMac: Uint8Array
+  /** 4 bytes (or, to emit, 16 as ::ffff:a.b.c.d) for IPv4, 16 for IPv6. */
+  readonly source: Uint8Array
+  readonly destination: Uint8Array
+  readonly sourcePort: number
+  readonly destinationPort: number
+  /** TOS of IPv4, 8 bits. */
+  readonly trafficClass: number
+  /** TTL of IPv4, 8 bits. */
+  readonly hopLimit: number
+  /** As sent; 0, which means none, when absent. */
+  readonly udpChecksum?: number
+  /** The UDP payload. */
+  readonly payload: Uint8Array
+  /** What follows the IP datagram in the frame, where there is something: Ethernet padding. */
+  readonly trailer?: Uint8Array
+}
+
+export interface Ipv4Frame extends FrameFields {
+  readonly kind: 'ipv4'
+  readonly identification: number
+  readonly dontFragment: boolean
+}
+
+export interface Ipv6Frame extends FrameFields {
+  readonly kind: 'ipv6'
+  /** 20 bits. */
+  readonly flowLabel: number
+}
+
+export interface OpaqueFrame {
+  readonly kind: 'opaque'
+  readonly reason: string
+  readonly bytes: Uint8Array
+}
+
+export type Frame = Ipv4Frame | Ipv6Frame | OpaqueFrame
+
+const ETHERNET = 14
+const IPV4 = 20
+const IPV6 = 40
+const UDP = 8
+const TYPE_IPV4 = 0x0800
+const TYPE_IPV6 = 0x86dd
+const PROTOCOL_UDP = 17
+const DONT_FRAGMENT = 0x4000
+
+/** The ones' complement sum over the header's 16-bit words: 0 over a header with the right checksum in it. */
+const internetChecksum = (view: DataView, at: number, length: number): number => {
+  let sum = 0
+  for (let i = 0; i < length; i += 2) sum += view.getUint16(at + i)
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16)
+  return ~sum & 0xffff
+}
+
+/** A copy that is a plain Uint8Array even of a Buffer, whose own slice is none. */
+const copy = (bytes: Uint8Array, from: number, to?: number): Uint8Array => new Uint8Array(bytes.subarray(from, to))
+
+/** The record of a frame (without frame check sequence); payload and addresses are copies. */
+export const parseFrame = (bytes: Uint8Array): Frame => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const opaque = (reason: string): OpaqueFrame => ({ kind: 'opaque', reason, bytes: new Uint8Array(bytes) })
+  if (bytes.length < ETHERNET) return opaque('shorter than an Ethernet header')
+  const type = view.getUint16(12)
+  if (type !== TYPE_IPV4 && type !== TYPE_IPV6) return opaque(`Ethernet type 0x${type.toString(16).padStart(4, '0')}`)
+  const isIpv4 = type === TYPE_IPV4
+  const ip = ETHERNET
+  const udp = ip + (isIpv4 ? IPV4 : IPV6)
+  if (bytes.length < udp) return opaque('shorter than its IP header')
+  if (view.getUint8(ip) >> 4 !== (isIpv4 ? 4 : 6)) return opaque(`IP version ${view.getUint8(ip) >> 4}`)
+  if (isIpv4) {
+    if ((view.getUint8(ip) & 15) * 4 !== IPV4) return opaque('IPv4 options')
+    if (internetChecksum(view, ip, IPV4) !== 0) return opaque('IPv4 header checksum')
+    if ((view.getUint16(ip + 6) & ~DONT_FRAGMENT) !== 0) return opaque('IPv4 fragment')
+  }
+  const protocol = view.getUint8(ip + (isIpv4 ? 9 : 6))
+  if (protocol !== PROTOCOL_UDP) return opaque(`IP protocol ${protocol}`)
+  const end = isIpv4 ? ip + view.getUint16(ip + 2) : udp + view.getUint16(ip + 4)
+  if (end > bytes.length) return opaque('shorter than its IP length')
+  if (end < udp + UDP || view.getUint16(udp + 4) !== end - udp) return opaque('UDP length')
+  const [from, to, size] = isIpv4 ? [ip + 12, ip + 16, 4] : [ip + 8, ip + 24, 16]
+  const fields: FrameFields = {
+    destinationMac: copy(bytes, 0, 6),
+    sourceMac: copy(bytes, 6, 12),
+    source: copy(bytes, from, from + size),
+    destination: copy(bytes, to, to + size),
+    sourcePort: view.getUint16(udp),
+    destinationPort: view.getUint16(udp + 2),
+    trafficClass: isIpv4 ? view.getUint8(ip + 1) : (view.getUint16(ip) >> 4) & 0xff,
+    hopLimit: view.getUint8(ip + (isIpv4 ? 8 : 7)),
+    udpChecksum: view.getUint16(udp + 6),
+    payload: copy(bytes, udp + UDP, end),
+    ...(end < bytes.length && { trailer: copy(bytes, end) }),
+  }
+  return isIpv4
+    ? { kind: 'ipv4', ...fields, identification: view.getUint16(ip + 4), dontFragment: view.getUint16(ip + 6) !== 0 }
+    : { kind: 'ipv6', ...fields, flowLabel: view.getUint32(ip) & 0xf_ffff }
+}
+
+const checkBytes = (what: string, bytes: Uint8Array, length: number): void => {
+  if (bytes.length !== length) throw new RangeError(`${what} has ${bytes.length} bytes, allowed is ${length}`)
+}
+
+const checkNumber = (what: string, value: number, limit: number): void => {
+  if (!Number.isInteger(value) || value < 0 || value > limit) {
+    throw new RangeError(`${what} is ${value}, allowed is an integer from 0 to ${limit}`)
+  }
+}
+
+/**
+ * The frame's bytes (without frame check sequence), with the IPv4 header checksum computed. Throws a RangeError that
+ * names the field for a value that does not fit.
+ */
+export const emitFrame = (frame: Frame): Uint8Array => {
+  if (frame.kind === 'opaque') return new Uint8Array(frame.bytes)
+  const { destinationMac, sourceMac, sourcePort, destinationPort, trafficClass, hopLimit, payload, trailer } = frame
+  const { udpChecksum = 0 } = frame
+  const isIpv4 = frame.kind === 'ipv4'
+  const shorten = (address: Uint8Array): Uint8Array =>
+    isIpv4 && address.length === 16 ? address.subarray(12) : address
+  const source = shorten(frame.source)
+  const destination = shorten(frame.destination)
+  checkBytes('destinationMac', destinationMac, 6)
+  checkBytes('sourceMac', sourceMac, 6)
+  checkBytes('source', source, isIpv4 ? 4 : 16)
+  checkBytes('destination', destination, isIpv4 ? 4 : 16)
+  checkNumber('sourcePort', sourcePort, 0xffff)
+  checkNumber('destinationPort', destinationPort, 0xffff)
+  checkNumber('trafficClass', trafficClass, 0xff)
+  checkNumber('hopLimit', hopLimit, 0xff)
+  checkNumber('udpChecksum', udpChecksum, 0xffff)
+  const ip = ETHERNET
+  const udp = ip + (isIpv4 ? IPV4 : IPV6)
+  const end = udp + UDP + payload.length
+  const ipLength = end - (isIpv4 ? ip : udp)
+  checkNumber("the IP header's length field", ipLength, 0xffff)
+  const bytes = new Uint8Array(end + (trailer?.length ?? 0))
+  const view = new DataView(bytes.buffer)
+  bytes.set(destinationMac, 0)
+  bytes.set(sourceMac, 6)
+  view.setUint16(12, isIpv4 ? TYPE_IPV4 : TYPE_IPV6)
+  if (frame.kind === 'ipv4') {
+    checkNumber('identification', frame.identification, 0xffff)
+    view.setUint8(ip, 0x45)
+    view.setUint8(ip + 1, trafficClass)
+    view.setUint16(ip + 2, ipLength)
+    view.setUint16(ip + 4, frame.identification)
+    view.setUint16(ip + 6, frame.dontFragment ? DONT_FRAGMENT : 0)
+    view.setUint8(ip + 8, hopLimit)
+    view.setUint8(ip + 9, PROTOCOL_UDP)
+    bytes.set(source, ip + 12)
+    bytes.set(destination, ip + 16)
+    view.setUint16(ip + 10, internetChecksum(view, ip, IPV4))
+  } else {
+    checkNumber('flowLabel', frame.flowLabel, 0xf_ffff)
+    view.setUint32(ip, 0x6000_0000 | (trafficClass << 20) | frame.flowLabel)
+    view.setUint16(ip + 4, ipLength)
+    view.setUint8(ip + 6, PROTOCOL_UDP)
+    view.setUint8(ip + 7, hopLimit)
+    bytes.set(source, ip + 8)
+    bytes.set(destination, ip + 24)
+  }
+  view.setUint16(udp, sourcePort)
+  view.setUint16(udp + 2, destinationPort)
+  view.setUint16(udp + 4, end - udp)
+  view.setUint16(udp + 6, udpChecksum)
+  bytes.set(payload, udp + UDP)
+  if (trailer !== undefined) bytes.set(trailer, end)
+  return bytes
+}

@@ -1,0 +1,189 @@
+/*
+ * The invariant CRC that ends every RoCEv2 packet (InfiniBand Architecture Specification, clause 7.8.1; annex A17):
+ * CRC-32 over eight bytes of ones, the IP header, the UDP header and the UDP payload up to the ICRC, in which
+ * everything that may change on the way counts as ones: TOS, TTL and header checksum (IPv4) or traffic class, flow
+ * label and hop limit (IPv6), UDP checksum, and the byte of the BTH with FECN and BECN. It is stored little-endian.
+ *
+ * One pass over the payload and a few table look-ups make it: a CRC is linear, so a changed byte at a known place
+ * changes the register by a known amount, whatever the other bytes are. A flow keeps the register after its headers
+ * with lengths and identification zero; what these add comes from tables, and so does the mask of the BTH, moved back
+ * to the register at the payload's start. Nothing here knows sockets or queue pairs.
+ */
+
+import { ICRC_BYTES } from '../spec/headers.ts'
+import { opcodeNumber } from '../spec/opcodes.ts'
+import type { Arena } from './arena.ts'
+import { BTH_BYTES } from './bth.ts'
+import { crc32, crcBackward, crcForward, crcOfArena } from './crc.ts'
+
+/** What the ICRC covers of the headers before the BTH. */
+export interface FlowAddresses {
+  /** 4 bytes, or 16: IPv6, or IPv4 as ::ffff:a.b.c.d, as in a GID. */
+  readonly source: Uint8Array
+  readonly destination: Uint8Array
+  readonly sourcePort: number
+  readonly destinationPort: number
+  /** IPv4's DF bit; RoCEv2 senders set it, and so does a flow that says nothing. */
+  readonly dontFragment?: boolean
+}
+
+/** The headers of a flow as the ICRC sees them. Made by `makeFlow`; the fields are for this file. */
+export interface Flow {
+  readonly version: 4 | 6
+  /** CRC over the masked headers with lengths and identification 0. */
+  readonly base: number
+}
+
+const IPV4_BYTES = 20
+const IPV6_BYTES = 40
+const UDP_BYTES = 8
+const PROTOCOL_UDP = 17
+const ONES = 8
+const { RC_FLUSH } = opcodeNumber
+
+/** What a byte at `place` of a prefix of `size` bytes, changed by `i`, does to the register after the prefix. */
+const effectOf = (size: number, place: number): Int32Array =>
+  Int32Array.from({ length: 256 }, (_, i) => {
+    let register = crcForward(i)
+    for (let at = place + 1; at < size; at++) register = crcForward(register)
+    return register
+  })
+
+const PREFIX4 = ONES + IPV4_BYTES + UDP_BYTES
+const PREFIX6 = ONES + IPV6_BYTES + UDP_BYTES
+const total4Hi = effectOf(PREFIX4, ONES + 2)
+const total4Lo = effectOf(PREFIX4, ONES + 3)
+const id4Hi = effectOf(PREFIX4, ONES + 4)
+const id4Lo = effectOf(PREFIX4, ONES + 5)
+const udp4Hi = effectOf(PREFIX4, ONES + IPV4_BYTES + 4)
+const udp4Lo = effectOf(PREFIX4, ONES + IPV4_BYTES + 5)
+/** IPv6 has the same number in both places: payload length, UDP length. */
+const both6Hi = effectOf(PREFIX6, ONES + 4).map((effect, i) => effect ^ effectOf(PREFIX6, ONES + IPV6_BYTES + 4)[i])
+const both6Lo = effectOf(PREFIX6, ONES + 5).map((effect, i) => effect ^ effectOf(PREFIX6, ONES + IPV6_BYTES + 5)[i])
+
+/** By byte 4 of the BTH: what, at the start of the BTH, makes that byte count as ones. */
+const maskBth = Int32Array.from({ length: 256 }, (_, byte) => {
+  let register = crcForward(byte ^ 0xff)
+  for (let at = 4; at >= 0; at--) register = crcBackward(register)
+  return register
+})
+
+const isMapped = (address: Uint8Array): boolean =>
+  address.length === 16 && address.every((byte, i) => byte === (i < 10 ? 0 : i < 12 ? 0xff : byte))
+
+const ipv4Of = (address: Uint8Array): Uint8Array | undefined =>
+  address.length === 4 ? address : isMapped(address) ? address.subarray(12) : undefined
+
+/**
+ * A flow of packets between two UDP ports. Throws a RangeError for addresses that are neither both IPv4 nor both IPv6,
+ * and for ports outside 0 to 65535.
+ */
+export const makeFlow = (addresses: FlowAddresses): Flow => {
+  const { source, destination, sourcePort, destinationPort, dontFragment = true } = addresses
+  for (const port of [sourcePort, destinationPort]) {
+    if (!Number.isInteger(port) || port < 0 || port > 0xffff) {
+      throw new RangeError(`a UDP port is an integer from 0 to 65535, not ${port}`)
+    }
+  }
+  const source4 = ipv4Of(source)
+  const destination4 = ipv4Of(destination)
+  const isIpv4 = source4 !== undefined && destination4 !== undefined
+  if (
+    !isIpv4 &&
+    (source4 !== undefined || destination4 !== undefined || source.length !== 16 || destination.length !== 16)
+  ) {
+    throw new RangeError(
+      `a flow has two IPv4 addresses (4 bytes, or 16 as ::ffff:a.b.c.d) or two IPv6 addresses (16 bytes), not [${source}] and [${destination}]`,
+    )
+  }
+  const ip = ONES + (isIpv4 ? IPV4_BYTES : IPV6_BYTES)
+  const prefix = new Uint8Array(isIpv4 ? PREFIX4 : PREFIX6).fill(0xff, 0, ONES)
+  if (isIpv4) {
+    prefix.set([0x45, 0xff, 0, 0, 0, 0, dontFragment ? 0x40 : 0, 0, 0xff, PROTOCOL_UDP, 0xff, 0xff], ONES)
+    prefix.set(source4, ONES + 12)
+    prefix.set(destination4, ONES + 16)
+  } else {
+    prefix.set([0x6f, 0xff, 0xff, 0xff, 0, 0, PROTOCOL_UDP, 0xff], ONES)
+    prefix.set(source, ONES + 8)
+    prefix.set(destination, ONES + 24)
+  }
+  prefix.set([sourcePort >> 8, sourcePort, destinationPort >> 8, destinationPort, 0, 0, 0xff, 0xff], ip)
+  return { version: isIpv4 ? 4 : 6, base: crc32(prefix) | 0 }
+}
+
+/** CRC after all headers before the BTH, for a UDP payload of `length` bytes, with the mask of the BTH in it. */
+const seedOf = (arena: Arena, offset: number, length: number, flow: Flow, identification: number): number => {
+  const udp = length + UDP_BYTES
+  const seed = flow.base ^ maskBth[arena.bytes[offset + 4]]
+  if (flow.version === 6) return seed ^ both6Hi[udp >> 8] ^ both6Lo[udp & 255]
+  const total = udp + IPV4_BYTES
+  return (
+    seed ^
+    total4Hi[total >> 8] ^
+    total4Lo[total & 255] ^
+    udp4Hi[udp >> 8] ^
+    udp4Lo[udp & 255] ^
+    id4Hi[(identification >> 8) & 255] ^
+    id4Lo[identification & 255]
+  )
+}
+
+/**
+ * The ICRC of the packet of `length` bytes, room for the ICRC included (16 to 65,507), at `offset` of an arena, as a
+ * signed 32-bit integer. `identification`: that of the IPv4 header, modulo 65536; IPv6 has none.
+ */
+export const icrcOf = (arena: Arena, offset: number, length: number, flow: Flow, identification: number): number =>
+  crcOfArena(arena, offset, length - ICRC_BYTES, seedOf(arena, offset, length, flow, identification))
+
+/**
+ * The ICRC that Linux's rdma_rxe (6.12) puts into a FLUSH and wants there: over BTH, FETH and RETH once more,
+ * unmasked, so that even FECN is covered. Arguments as `icrcOf`.
+ */
+export const icrcOfRxeFlush = (
+  arena: Arena,
+  offset: number,
+  length: number,
+  flow: Flow,
+  identification: number,
+): number => crcOfArena(arena, offset, length - ICRC_BYTES, icrcOf(arena, offset, length, flow, identification))
+
+const put = (bytes: Uint8Array, at: number, icrc: number): void => {
+  bytes[at] = icrc
+  bytes[at + 1] = icrc >>> 8
+  bytes[at + 2] = icrc >>> 16
+  bytes[at + 3] = icrc >>> 24
+}
+
+/** Writes the ICRC into the last four of the packet's `length` bytes. Arguments as `icrcOf`. */
+export const sealIcrc = (arena: Arena, offset: number, length: number, flow: Flow, identification: number): void =>
+  put(arena.bytes, offset + length - ICRC_BYTES, icrcOf(arena, offset, length, flow, identification))
+
+/** As `sealIcrc`, for a FLUSH to rdma_rxe. */
+export const sealIcrcOfRxeFlush = (
+  arena: Arena,
+  offset: number,
+  length: number,
+  flow: Flow,
+  identification: number,
+): void => put(arena.bytes, offset + length - ICRC_BYTES, icrcOfRxeFlush(arena, offset, length, flow, identification))
+
+/**
+ * Whether the packet of `length` bytes at `offset` ends with the right ICRC; a FLUSH may have that of rdma_rxe. False
+ * for what is too short to have one. `identification` as in `icrcOf`.
+ */
+export const verifyIcrc = (
+  arena: Arena,
+  offset: number,
+  length: number,
+  flow: Flow,
+  identification: number,
+): boolean => {
+  if (length < BTH_BYTES + ICRC_BYTES) return false
+  const bytes = arena.bytes
+  const at = offset + length - ICRC_BYTES
+  const found = bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)
+  const icrc = icrcOf(arena, offset, length, flow, identification)
+  if (found === icrc) return true
+  if (bytes[offset] !== RC_FLUSH) return false
+  return found === crcOfArena(arena, offset, length - ICRC_BYTES, icrc)
+}

@@ -1,0 +1,12 @@
+/*
+ * What `userdma/wire` publishes: RoCEv2 packets as bytes and as records, their ICRC, the frames around them, and
+ * capture files. The tables behind it are in `userdma/spec`. Nothing inside the package imports this file.
+ */
+export { type Arena, arenaOver, plainArena } from './arena.ts'
+export * from './bth.ts'
+export { type CrcEngine, crc32, crcEngineName, useCrcEngine } from './crc.ts'
+export * from './extensions.ts'
+export * from './frame.ts'
+export * from './icrc.ts'
+export * from './packet.ts'
+export * from './pcap.ts'

@@ -1,0 +1,201 @@
+/*
+ * A RoCEv2 packet (the UDP payload: BTH, further headers, payload, pad, ICRC) as a plain record, for people, tests and
+ * tools: `parsePacket` and `emitPacket`, driven by spec/headers.ts and spec/opcodes.ts and exactly inverse to each
+ * other. What makes no sense as a packet is kept as an opaque record with its bytes and the reason (unknown opcodes and
+ * malformed packets parse opaquely), so that emitting gives the same bytes again. `checkPacket` is the check that hot
+ * code does once per packet; after it every accessor of bth.ts and extensions.ts stays inside the packet. The ICRC is
+ * carried, not checked: that needs the IP header (icrc.ts). Nothing here knows queue pairs or addresses.
+ */
+import { type BitField, type HeaderName, headers, ICRC_BYTES } from '../spec/headers.ts'
+import {
+  type HeadersOf,
+  OP_PAYLOAD,
+  type OpcodeName,
+  opcodeByNumber,
+  opcodeFlags,
+  opcodeHeaderBytes,
+  opcodeNumber,
+} from '../spec/opcodes.ts'
+
+type FieldValue<F> = F extends readonly [number, 1] ? boolean : F extends readonly [number, 64] ? bigint : number
+
+/** A header as a record: fields of one bit are booleans, of 64 bits bigints, all others numbers. */
+export type HeaderRecord<H extends HeaderName> = {
+  -readonly [F in keyof (typeof headers)[H]['fields']]: FieldValue<(typeof headers)[H]['fields'][F]>
+}
+
+/** The BTH of a packet record, without what the rest of the record says: the opcode and the pad count. */
+export type BthRecord = Omit<HeaderRecord<'BTH'>, 'opcode' | 'padCnt'>
+
+/** A well-formed packet. `name` tells the headers that it has, each under its own name: `packet.RETH.rkey`. */
+export type PacketOf<N extends OpcodeName> = {
+  readonly kind: 'packet'
+  readonly name: N
+  readonly BTH: BthRecord
+  readonly payload: Uint8Array
+  /** The 0 to 3 bytes between payload and ICRC, where they are not all zero. */
+  readonly pad?: Uint8Array
+  /** As it is in the packet, read little-endian. */
+  readonly icrc: number
+} & { readonly [H in HeadersOf<N>]: HeaderRecord<H> }
+
+/** Bytes that are no well-formed packet. */
+export interface OpaquePacket {
+  readonly kind: 'opaque'
+  readonly reason: string
+  readonly bytes: Uint8Array
+}
+
+export type WellFormedPacket = { [N in OpcodeName]: PacketOf<N> }[OpcodeName]
+export type Packet = WellFormedPacket | OpaquePacket
+
+/** What `checkPacket` answers: 0 for a well-formed packet, else the index of the reason here. */
+export const packetFaults = [
+  'none',
+  'shorter than a BTH and an ICRC',
+  'unknown opcode',
+  'length is no multiple of four bytes',
+  "shorter than its opcode's headers, pad and ICRC",
+  'an opcode without payload has more bytes than its headers and ICRC',
+] as const
+
+/**
+ * Whether `length` bytes at `at` are a packet whose opcode exists and whose headers, pad and ICRC fit: 0, or the index
+ * of a `packetFaults`.
+ */
+export const checkPacket = (view: DataView, at: number, length: number): number => {
+  if (length < headers.BTH.bytes + ICRC_BYTES) return 1
+  const opcode = view.getUint8(at)
+  const flags = opcodeFlags[opcode]
+  if (flags === 0) return 2
+  if ((length & 3) !== 0) return 3
+  const rest = length - opcodeHeaderBytes[opcode] - ICRC_BYTES - ((view.getUint8(at + 1) >> 4) & 3)
+  if (rest < 0) return 4
+  if ((flags & OP_PAYLOAD) === 0 && length !== opcodeHeaderBytes[opcode] + ICRC_BYTES) return 5
+  return 0
+}
+
+type Value = number | bigint | boolean
+
+/**
+ * Bits of `view` from bit `first` on: at most 32, inside the four bytes where the first one lies, or 64 at a byte
+ * boundary.
+ */
+const getBits = (view: DataView, at: number, [first, width]: BitField): Value => {
+  if (width === 64) return view.getBigUint64(at + (first >> 3))
+  const word = view.getUint32(at + ((first >> 5) << 2))
+  const value = width === 32 ? word : (word >>> (32 - (first & 31) - width)) & ((1 << width) - 1)
+  return width === 1 ? value !== 0 : value
+}
+
+const putBits = (view: DataView, at: number, [first, width]: BitField, value: Value): void => {
+  if (typeof value === 'bigint') {
+    view.setBigUint64(at + (first >> 3), value)
+    return
+  }
+  const word = at + ((first >> 5) << 2)
+  view.setUint32(word, view.getUint32(word) | (Number(value) << (32 - (first & 31) - width)))
+}
+
+const fieldsOf = (header: HeaderName) => Object.entries<BitField>(headers[header].fields)
+
+const readHeader = (view: DataView, at: number, header: HeaderName): Record<string, Value> =>
+  Object.fromEntries(fieldsOf(header).map(([field, bits]) => [field, getBits(view, at, bits)]))
+
+/** A copy that is a plain Uint8Array even of a Buffer, whose own slice is none. */
+const copy = (bytes: Uint8Array, from: number, to?: number): Uint8Array => new Uint8Array(bytes.subarray(from, to))
+
+/** The record of the packet in `bytes`, which holds exactly one UDP payload; payload and opaque bytes are copies. */
+export const parsePacket = (bytes: Uint8Array): Packet => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const fault = checkPacket(view, 0, bytes.length)
+  if (fault !== 0) {
+    const reason =
+      fault === 2 ? `${packetFaults[fault]} 0x${bytes[0].toString(16).padStart(2, '0')}` : packetFaults[fault]
+    return { kind: 'opaque', reason, bytes: new Uint8Array(bytes) }
+  }
+  const opcode = opcodeByNumber[bytes[0]]!
+  const { opcode: _, padCnt, ...bth } = readHeader(view, 0, 'BTH')
+  const record: Record<string, unknown> = { kind: 'packet', name: opcode.name, BTH: bth }
+  let at: number = headers.BTH.bytes
+  for (const header of opcode.headers) {
+    record[header] = readHeader(view, at, header)
+    at += headers[header].bytes
+  }
+  const end = bytes.length - ICRC_BYTES
+  const pad = copy(bytes, end - Number(padCnt), end)
+  record.payload = copy(bytes, at, end - pad.length)
+  if (pad.some(byte => byte !== 0)) record.pad = pad
+  record.icrc = view.getUint32(end, true)
+  return record as unknown as WellFormedPacket
+}
+
+/**
+ * Writes a header of the record into zeroed bytes. Throws a RangeError that names the field for a value that does not
+ * fit.
+ */
+const writeHeader = (
+  view: DataView,
+  at: number,
+  name: string,
+  header: HeaderName,
+  record: Record<string, Value>,
+): void => {
+  for (const [field, bits] of fieldsOf(header)) {
+    const value = record[field]
+    const width = bits[1]
+    const fits =
+      width === 1
+        ? typeof value === 'boolean'
+        : width === 64
+          ? typeof value === 'bigint' && value >= 0n && value < 1n << 64n
+          : typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 2 ** width
+    if (!fits) {
+      const allowed =
+        width === 1
+          ? 'a boolean'
+          : width === 64
+            ? 'a bigint from 0 to 2^64-1'
+            : `an integer from 0 to ${2 ** width - 1}`
+      throw new RangeError(`${name}: ${header}.${field} is ${typeof value} ${value}, allowed is ${allowed}`)
+    }
+    putBits(view, at, bits, value)
+  }
+}
+
+/**
+ * The bytes of a packet record: BTH to ICRC. The pad count follows from the payload's length; the pad is zeros unless
+ * the record has another one. Throws a RangeError that names the field for a value that does not fit its header.
+ */
+export const emitPacket = (packet: Packet): Uint8Array => {
+  if (packet.kind === 'opaque') return new Uint8Array(packet.bytes)
+  const { name, payload, pad, icrc } = packet
+  const number = opcodeNumber[name]
+  const opcode = opcodeByNumber[number]
+  if (opcode === undefined) throw new RangeError(`${name} is no opcode; those that exist are listed in spec/opcodes.ts`)
+  if (!opcode.payload && payload.length > 0) {
+    throw new RangeError(`${name} has no payload, but the record has one of ${payload.length} bytes`)
+  }
+  const padCnt = -payload.length & 3
+  if (pad !== undefined && pad.length !== padCnt) {
+    throw new RangeError(`${name}: a payload of ${payload.length} bytes has ${padCnt} pad bytes, not ${pad.length}`)
+  }
+  if (!Number.isInteger(icrc) || icrc < 0 || icrc > 0xffff_ffff) {
+    throw new RangeError(`${name}: icrc is ${icrc}, allowed is an integer from 0 to 4294967295`)
+  }
+  const bytes = new Uint8Array(opcode.headerBytes + payload.length + padCnt + ICRC_BYTES)
+  const view = new DataView(bytes.buffer)
+  writeHeader(view, 0, name, 'BTH', { ...packet.BTH, opcode: number, padCnt })
+  let at: number = headers.BTH.bytes
+  const records = packet as unknown as Record<HeaderName, Record<string, Value> | undefined>
+  for (const header of opcode.headers) {
+    const record = records[header]
+    if (record === undefined) throw new RangeError(`${name} needs a ${header}, which the record lacks`)
+    writeHeader(view, at, name, header, record)
+    at += headers[header].bytes
+  }
+  bytes.set(payload, at)
+  if (pad !== undefined) bytes.set(pad, at + payload.length)
+  view.setUint32(bytes.length - ICRC_BYTES, icrc, true)
+  return bytes
+}

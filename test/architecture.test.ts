@@ -1,0 +1,265 @@
+/*
+ * The house rules that a machine can hold: folders of src/ are floors and imports only go down (the table below is the one in
+ * ARCHITECTURE.md), no import cycles, packages and Node's modules only where they belong, engines without clocks, files of
+ * readable length, and nobody tells the type checker or the linter to look away.
+ */
+import assert from 'node:assert/strict'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join, posix } from 'node:path'
+import { describe, it } from 'node:test'
+import { repoRoot } from './paths.ts'
+
+interface Folder {
+  readonly floor: number
+  /** Folders of src/ that it may import from, beside itself. */
+  readonly imports: readonly string[]
+  /** Modules of Node: a list, or all of them. */
+  readonly node: readonly string[] | 'all'
+  readonly packages?: readonly string[]
+  /** Time and randomness are arguments here, never asked for. */
+  readonly timeless?: boolean
+  /** Its subfolders do not know each other. */
+  readonly separate?: boolean
+}
+
+const BELOW_DRIVERS = ['spec', 'wire', 'uapi', 'host', 'core', 'transport', 'cm', 'phy']
+const BELOW_USERS = [...BELOW_DRIVERS, 'trace', 'drivers', 'clients']
+
+const FOLDERS: Readonly<Record<string, Folder>> = {
+  spec: { floor: 0, imports: [], node: [], timeless: true },
+  wire: { floor: 1, imports: ['spec'], node: ['node:zlib'], timeless: true },
+  uapi: { floor: 1, imports: ['spec'], node: [], timeless: true },
+  host: { floor: 1, imports: [], node: 'all', packages: ['koffi'] },
+  core: { floor: 2, imports: ['spec', 'uapi'], node: [], timeless: true },
+  transport: { floor: 2, imports: ['spec', 'wire'], node: [], timeless: true },
+  cm: { floor: 2, imports: ['spec', 'wire'], node: [], timeless: true },
+  phy: { floor: 2, imports: ['spec', 'wire', 'host'], node: 'all', timeless: true },
+  trace: { floor: 2, imports: ['spec', 'wire', 'uapi'], node: [], timeless: true },
+  drivers: { floor: 3, imports: BELOW_DRIVERS, node: 'all', separate: true },
+  clients: { floor: 3, imports: BELOW_DRIVERS, node: 'all' },
+  verbs: { floor: 4, imports: BELOW_USERS, node: 'all' },
+  daemon: { floor: 4, imports: BELOW_USERS, node: 'all' },
+  inspect: { floor: 4, imports: BELOW_USERS, node: 'all' },
+  cli: { floor: 5, imports: [...BELOW_USERS, 'verbs', 'daemon', 'inspect'], node: 'all', packages: ['commander'] },
+}
+
+const MAX_LINES = 500
+const UNTYPED = /[:<,|(]\s*any\b|\bas any\b/
+const LOOKING_AWAY = /@ts-(?:ignore|expect-error|nocheck)|biome-ignore/
+const TIME_AND_CHANCE =
+  /\b(?:Date\.now|new Date|performance\.now|Math\.random|setTimeout|setInterval|setImmediate|process\.\w+)\b/
+
+/** The source with comments blanked out, so that words in them count for nothing; lines stay where they are. */
+const withoutComments = (source: string): string =>
+  source.replace(
+    /'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`|\/\/[^\n]*|\/\*[\s\S]*?\*\//g,
+    (token: string) => (token.startsWith('//') || token.startsWith('/*') ? token.replace(/[^\n]/g, ' ') : token),
+  )
+
+/** Every module that a source names: import and export statements, import(), typeof import() and createRequire()(). */
+const importsOf = (source: string): string[] => {
+  const code = withoutComments(source)
+  const statements = code.matchAll(/^\s*(?:import|export)\b(?:[^'";]*?\bfrom)?\s*['"]([^'"\n]+)['"]/gm)
+  const calls = code.matchAll(/(?:\bimport|\brequire|createRequire\([^)]*\))\s*\(\s*['"`]([^'"`\n]+)['"`]/g)
+  return [...statements, ...calls].map(match => match[1])
+}
+
+const folderOf = (path: string): string => path.split('/')[1]
+
+/** What is wrong with one import, or undefined. Paths begin with src/ and use slashes. */
+const wrongImport = (path: string, module: string): string | undefined => {
+  const folder = folderOf(path)
+  const rules = FOLDERS[folder]
+  if (module.startsWith('node:')) {
+    return rules.node === 'all' || rules.node.includes(module) ? undefined : `${folder}/ may not use ${module}`
+  }
+  if (!module.startsWith('.')) {
+    return rules.packages?.includes(module) ? undefined : `${folder}/ may not use the package ${module}`
+  }
+  const target = posix.join(posix.dirname(path), module)
+  if (!target.startsWith('src/')) return `imports ${module}, outside of src/`
+  const other = folderOf(target)
+  if (other !== folder) return rules.imports.includes(other) ? undefined : `${folder}/ may not import from ${other}/`
+  const [part, otherPart] = [path, target].map(file => file.split('/').slice(2, -1)[0])
+  if (rules.separate && part !== undefined && otherPart !== undefined && part !== otherPart) {
+    return `${folder}/${part} may not import from ${folder}/${otherPart}`
+  }
+  return undefined
+}
+
+/** One cycle of imports as a list of paths that ends where it began, or undefined. */
+const findCycle = (graph: ReadonlyMap<string, readonly string[]>): string[] | undefined => {
+  const done = new Set<string>()
+  const trail: string[] = []
+  const visit = (path: string): string[] | undefined => {
+    if (trail.includes(path)) return [...trail.slice(trail.indexOf(path)), path]
+    if (done.has(path)) return undefined
+    trail.push(path)
+    for (const next of graph.get(path) ?? []) {
+      const cycle = visit(next)
+      if (cycle) return cycle
+    }
+    trail.pop()
+    done.add(path)
+    return undefined
+  }
+  for (const path of graph.keys()) {
+    const cycle = visit(path)
+    if (cycle) return cycle
+  }
+  return undefined
+}
+
+/** Everything that breaks a rule in the given sources (path → text), one sentence each. */
+const findViolations = (sources: ReadonlyMap<string, string>): string[] => {
+  const found: string[] = []
+  const graph = new Map<string, string[]>()
+  for (const [path, source] of sources) {
+    const lines = source.split('\n').length - 1
+    if (lines > MAX_LINES) found.push(`${path}: ${lines} lines; is it still one idea? At most ${MAX_LINES}`)
+    if (!path.startsWith('src/')) continue
+    const rules = FOLDERS[folderOf(path)]
+    if (rules === undefined || path.split('/').length < 3) {
+      found.push(`${path}: stands on no floor: the folders are ${Object.keys(FOLDERS).join(', ')}`)
+      continue
+    }
+    const modules = importsOf(source)
+    for (const module of modules) {
+      const wrong = wrongImport(path, module)
+      if (wrong) found.push(`${path}: ${wrong}`)
+    }
+    const relative = modules.filter(module => module.startsWith('.'))
+    graph.set(
+      path,
+      relative.map(module => posix.join(posix.dirname(path), module)),
+    )
+    const code = withoutComments(source)
+    const clock = rules.timeless && TIME_AND_CHANCE.exec(code)
+    if (clock) found.push(`${path}: uses ${clock[0]}; time, chance and the process are its caller's`)
+    const away = UNTYPED.exec(code) ?? LOOKING_AWAY.exec(source)
+    if (away) found.push(`${path}: has "${away[0]}"`)
+  }
+  const cycle = findCycle(graph)
+  if (cycle) found.push(`imports go round: ${cycle.join(' → ')}`)
+  return found
+}
+
+/** Sources below a folder of the checkout, by their path from the root. */
+const readSources = (folder: string, ends: readonly string[]): [string, string][] =>
+  readdirSync(join(repoRoot, folder), { recursive: true, withFileTypes: true })
+    .filter(entry => entry.isFile() && ends.some(end => entry.name.endsWith(end)))
+    .map(entry => join(entry.parentPath, entry.name))
+    .map(path => [path.slice(repoRoot.length + 1), readFileSync(path, 'utf8')])
+
+describe('the architecture', () => {
+  it('holds in every source file', () => {
+    const sources = new Map([
+      ...readSources('src', ['.ts']),
+      ...['shim', 'native', 'bench', 'scripts'].flatMap(folder => readSources(folder, ['.ts', '.c', '.mjs'])),
+    ])
+    assert.ok(sources.size > 50, `only ${sources.size} sources found below ${repoRoot}`)
+    assert.deepEqual(findViolations(sources), [])
+  })
+
+  it('lets each folder import only from floors below its own', () => {
+    for (const [name, { floor, imports }] of Object.entries(FOLDERS)) {
+      for (const other of imports) assert.ok(FOLDERS[other].floor < floor, `${name} → ${other}`)
+    }
+  })
+
+  it('is described in ARCHITECTURE.md, floor by floor', () => {
+    const text = readFileSync(join(repoRoot, 'ARCHITECTURE.md'), 'utf8')
+    const rows = [...text.matchAll(/^\| (\d) \| ([^|]+)\|/gm)]
+    const described = rows.flatMap(row => [...row[2].matchAll(/`(\w+)\/`/g)].map(folder => [folder[1], Number(row[1])]))
+    assert.deepEqual(
+      Object.fromEntries(described),
+      Object.fromEntries(Object.entries(FOLDERS).map(([name, { floor }]) => [name, floor])),
+    )
+  })
+
+  it('is described with paths that exist', () => {
+    for (const document of ['README.md', 'ARCHITECTURE.md', 'CONTRIBUTING.md']) {
+      const text = readFileSync(join(repoRoot, document), 'utf8')
+      const paths = [...text.matchAll(/`((?:src|shim|native|test|bench|scripts|docs)\/[\w./-]*)`/g)].map(
+        match => match[1],
+      )
+      for (const path of paths) assert.ok(existsSync(join(repoRoot, path)), `${document} names ${path}`)
+    }
+  })
+
+  it('exports only what the package has', () => {
+    const { exports } = JSON.parse(readFileSync(join(repoRoot, 'package.json'), 'utf8')) as {
+      exports: Record<string, string>
+    }
+    const sources = new Set(readSources('src', ['.ts']).map(([path]) => path))
+    for (const [name, target] of Object.entries(exports)) {
+      const source = target.replace('./dist/', '').replace(/\.js$/, '.ts')
+      assert.ok(sources.has(source), `package.json exports ${name} from ${source}, which does not exist`)
+    }
+  })
+})
+
+describe('the check itself', () => {
+  const findIn = (path: string, source: string) => findViolations(new Map([[path, source]]))
+  const refused: readonly (readonly [path: string, source: string, complaint: RegExp])[] = [
+    ['src/wire/a.ts', "import { x } from '../core/b.ts'", /wire\/ may not import from core\//],
+    ['src/core/a.ts', "import type { X } from '../wire/b.ts'", /core\/ may not import from wire\//],
+    ['src/core/a.ts', "export * from '../transport/b.ts'", /core\/ may not import from transport\//],
+    ['src/core/a.ts', "import {\n  x,\n  y,\n} from '../phy/b.ts'", /core\/ may not import from phy\//],
+    ['src/daemon/a.ts', "const b = await import('../inspect/b.ts')", /daemon\/ may not import from inspect\//],
+    ['src/transport/a.ts', "type X = import('../core/b.ts').X", /transport\/ may not import from core\//],
+    ['src/drivers/rxe/a.ts', "import { x } from '../siw/b.ts'", /drivers\/rxe may not import from drivers\/siw/],
+    ['src/wire/a.ts', "import '../../bench/harness.ts'", /outside of src/],
+    ['src/core/a.ts', "import { readFileSync } from 'node:fs'", /core\/ may not use node:fs/],
+    ['src/wire/a.ts', "import { connect } from 'node:net'", /wire\/ may not use node:net/],
+    ['src/drivers/rxe/a.ts', "import koffi from 'koffi'", /may not use the package koffi/],
+    ['src/daemon/a.ts', "const koffi = createRequire(import.meta.url)('koffi')", /may not use the package koffi/],
+    ['src/cli/a.ts', "import x from 'left-pad'", /may not use the package left-pad/],
+    ['src/util/a.ts', '', /stands on no floor/],
+    ['src/a.ts', '', /stands on no floor/],
+    ['src/transport/a.ts', 'const now = Date.now()', /uses Date\.now/],
+    ['src/transport/a.ts', 'if (Math.random() < 0.5) drop()', /uses Math\.random/],
+    ['src/core/a.ts', 'const a = process.env.HOME', /uses process\.env/],
+    ['src/host/a.ts', 'const a: any = 1', /has ": any"/],
+    ['src/host/a.ts', 'const a = b as any', /has "as any"/],
+    ['src/host/a.ts', 'const a: Map<string, any> = b', /has ", any"/],
+    ['src/host/a.ts', `// @ts-${'ignore'}\nf()`, /has "@ts-/],
+    ['src/host/a.ts', `// biome-${'ignore'} lint: x\nf()`, /has "biome-/],
+    ['shim/a.c', '\n'.repeat(501), /501 lines/],
+  ]
+  for (const [path, source, complaint] of refused) {
+    it(`refuses ${JSON.stringify(source.slice(0, 60))} in ${path}`, () => {
+      const found = findIn(path, source)
+      assert.equal(found.length, 1, found.join('; '))
+      assert.match(found[0], complaint)
+    })
+  }
+
+  const accepted: readonly (readonly [path: string, source: string])[] = [
+    ['src/wire/a.ts', "import { x } from '../spec/opcodes.ts'\nimport { crc32 } from 'node:zlib'"],
+    ['src/wire/a.ts', "/* import { x } from '../core/b.ts' */\n// import '../core/b.ts'"],
+    ['src/transport/a.ts', '/* Never calls Date.now: time is an argument. */'],
+    ['src/host/a.ts', "const koffi = createRequire(import.meta.url)('koffi')\nconst url = 'http://x' // any"],
+    ['src/drivers/index.ts', "export { rxe } from './rxe/index.ts'"],
+    ['src/cli/main.ts', "import { Command } from 'commander'\nimport { serve } from '../daemon/serve.ts'"],
+  ]
+  for (const [path, source] of accepted) {
+    it(`accepts ${JSON.stringify(source.slice(0, 60))} in ${path}`, () => {
+      assert.deepEqual(findIn(path, source), [])
+    })
+  }
+
+  it('refuses imports that go round, through any number of files', () => {
+    const sources = new Map([
+      ['src/core/a.ts', "import { b } from './b.ts'"],
+      ['src/core/b.ts', "import { c } from './c.ts'\nimport { d } from './d.ts'"],
+      ['src/core/c.ts', "import { d } from './d.ts'"],
+      ['src/core/d.ts', ''],
+    ])
+    assert.deepEqual(findViolations(sources), [])
+    sources.set('src/core/d.ts', "import type { A } from './a.ts'")
+    assert.deepEqual(findViolations(sources), [
+      'imports go round: src/core/a.ts → src/core/b.ts → src/core/c.ts → src/core/d.ts → src/core/a.ts',
+    ])
+  })
+})

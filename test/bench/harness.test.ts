@@ -1,0 +1,127 @@
+/*
+ * bench/harness.ts with sides and a probe made up: medians, which rounds count, verdicts, and what a row that cannot run says.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { digits, judge, measure, median, type NoiseSample, type Row, table, Unavailable } from '../../bench/harness.ts'
+
+const quiet: NoiseSample = { quiet: true, text: 'quiet' }
+const noisy: NoiseSample = { quiet: false, text: 'noisy' }
+const silent = (): void => {}
+
+const row = (part: Partial<Row>): Row => ({
+  name: 'row',
+  quantity: 'a quantity',
+  unit: 'ns',
+  better: 'lower',
+  reference: 'a reference',
+  floor: 1,
+  aim: 0.5,
+  prepare: () => ({ ours: () => 3, beside: () => 4 }),
+  ...part,
+})
+
+/** A side that gives the values in turn, then the last one. */
+const values = (...list: number[]) => {
+  let next = 0
+  return () => list[Math.min(next++, list.length - 1)]
+}
+
+describe('median', () => {
+  it('is the middle value, whatever the order', () => assert.equal(median([9, 1, 5]), 5))
+  it('is the mean of the two middle values of an even number', () => assert.equal(median([1, 9, 3, 5]), 4))
+})
+
+describe('judge', () => {
+  it('takes limits as upper bounds where lower is better', () => {
+    const limits = { better: 'lower', floor: 4, aim: 1.5 } as const
+    assert.deepEqual(
+      [1.5, 1.6, 4, 4.1].map(ratio => judge(limits, ratio)),
+      ['aim reached', 'floor held', 'floor held', 'floor missed'],
+    )
+  })
+  it('takes limits as lower bounds where higher is better', () => {
+    const limits = { better: 'higher', floor: 0.6, aim: 0.9 } as const
+    assert.deepEqual(
+      [0.9, 0.8, 0.6, 0.5].map(ratio => judge(limits, ratio)),
+      ['aim reached', 'floor held', 'floor held', 'floor missed'],
+    )
+  })
+})
+
+describe('digits', () => {
+  it('keeps three significant digits of numbers of any size', () => {
+    assert.deepEqual([0, 0.04217, 0.9999, 5.138, 121.6, 99999].map(digits), [
+      '0',
+      '0.0422',
+      '1.00',
+      '5.14',
+      '122',
+      '100000',
+    ])
+  })
+})
+
+describe('measure', () => {
+  it('judges by the median of the ratios of each round, not by the ratio of the medians', async () => {
+    // a warm-up comes first; the rounds' ratios are 0.5, 0.5, 2, 0.5, 2
+    const bench = { ours: values(99, 1, 2, 8, 4, 8), beside: values(99, 2, 4, 4, 8, 4) }
+    const outcome = await measure(row({ prepare: () => bench }), () => quiet, silent)
+    assert.equal(outcome.rounds.length, 5)
+    assert.equal(outcome.ratio, 0.5)
+    assert.equal(outcome.verdict, 'aim reached')
+  })
+
+  it('lets the sides take turns in going first', async () => {
+    const order: string[] = []
+    const side = (name: string) => () => order.push(name)
+    await measure(row({ prepare: () => ({ ours: side('o'), beside: side('b') }) }), () => quiet, silent)
+    assert.equal(order.join(''), 'ob ob bo ob bo ob'.replaceAll(' ', ''))
+  })
+
+  it('repeats noisy rounds and leaves them out', async () => {
+    const probes = [noisy, quiet]
+    const bench = { ours: values(1, 100, 1), beside: () => 1 }
+    const outcome = await measure(row({ prepare: () => bench }), () => probes.shift() ?? quiet, silent)
+    assert.deepEqual(
+      outcome.rounds.map(round => round.quiet),
+      [false, true, true, true, true, true],
+    )
+    assert.deepEqual([outcome.ours, outcome.noisy], [1, 0])
+  })
+
+  it('counts all rounds, and says so, when the machine does not get quiet', async () => {
+    const outcome = await measure(row({}), () => noisy, silent)
+    assert.deepEqual([outcome.rounds.length, outcome.noisy, outcome.ratio], [10, 10, 0.75])
+    assert.match(table([outcome])[1], /floor held, 10 of 10 rounds noisy$/)
+  })
+
+  it('judges a row without a reference by its value', async () => {
+    const outcome = await measure(row({ rounds: 1, prepare: () => ({ ours: () => 0.7 }) }), () => quiet, silent)
+    assert.deepEqual([outcome.rounds.length, outcome.ratio, outcome.beside], [1, 0.7, undefined])
+    assert.equal(outcome.verdict, 'floor held')
+  })
+
+  it('prints every round', async () => {
+    const lines: string[] = []
+    await measure(
+      row({}),
+      () => quiet,
+      line => lines.push(line),
+    )
+    assert.equal(lines.filter(line => /round \d: ours 3\.00 ns, beside 4\.00 ns, ratio 0\.750/.test(line)).length, 5)
+  })
+
+  it('says what is missing when a row cannot be measured, and cleans up', async () => {
+    const missing = () => {
+      throw new Unavailable('ib_write_bw is not installed')
+    }
+    const before = await measure(row({ prepare: missing }), () => quiet, silent)
+    assert.deepEqual([before.verdict, before.note], ['not measured', 'ib_write_bw is not installed'])
+    let closed = 0
+    const bench = { ours: missing, close: () => void closed++ }
+    const during = await measure(row({ prepare: () => bench }), () => quiet, silent)
+    assert.deepEqual([during.verdict, closed], ['not measured', 1])
+    assert.match(table([during])[1], /not measured \(ib_write_bw is not installed\)$/)
+  })
+})

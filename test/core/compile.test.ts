@@ -1,0 +1,133 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { compile, createPool, findEntry, releaseTable, tableSlots, withHooks } from '../../src/core/compile.ts'
+import { type DriverClass, driverClass, withMethods } from '../../src/core/driver.ts'
+import type { Driver } from '../../src/core/model.ts'
+import { Block, CREATE, DESTROY, method, objectClass, QUERY, ref, u32 } from '../../src/spec/schema.ts'
+
+const Box = objectClass('box', 4, {
+  methods: {
+    create: method(CREATE, { in: { size: u32(1) }, out: { size: u32(2) }, driverAttributes: true }),
+    query: method(QUERY, { in: {}, out: { size: u32(1) } }),
+    destroy: method(DESTROY, { in: {}, out: {} }),
+    shake: method(Block.DRIVER_FAST + 2, { in: { box: ref(1, 'box') }, out: {} }),
+  },
+})
+const Lid = objectClass('lid', 9, { methods: { create: method(CREATE, { in: { box: ref(1, 'box') }, out: {} }) } })
+const Secret = objectClass('secret', 0x8003, { methods: { create: method(CREATE, { in: {}, out: {} }) } })
+
+const boxCore = driverClass(Box, {
+  create: (_call, _object, { size }) => ({ size }),
+  query: () => ({ size: 1 }),
+  destroy: () => ({}),
+})
+const lidCore = driverClass(Lid, { create: () => ({}) })
+const core = new Map<string, DriverClass>([
+  ['box', boxCore],
+  ['lid', lidCore],
+])
+const driver = (...classes: DriverClass[]): Driver => ({ name: 'd', id: 1, classes })
+const build = (...classes: DriverClass[]) => compile(createPool(), core, driver(...classes))
+
+test('a class listed without methods is core’s, an unlisted one is absent (R19)', () => {
+  const table = build(driverClass(Box))
+  assert.equal(findEntry(table, Box.id, CREATE)?.handler, boxCore.handlers.create)
+  assert.equal(findEntry(table, Box.id, QUERY)?.handler, boxCore.handlers.query)
+  assert.equal(findEntry(table, Lid.id, CREATE), undefined)
+  assert.equal(findEntry(table, 77, CREATE), undefined)
+  assert.equal(findEntry(table, 0xffff, 255), undefined)
+})
+
+test('an override replaces core’s method and is given it; null removes one; what nobody provides is absent', () => {
+  const create = () => ({ size: 7 })
+  const table = build(driverClass(Box, { create, query: null }))
+  const entry = findEntry(table, Box.id, CREATE)!
+  assert.equal(entry.handler, create)
+  assert.equal(entry.core, boxCore.handlers.create)
+  assert.equal(findEntry(table, Box.id, QUERY), undefined)
+  assert.equal(findEntry(table, Box.id, Box.methods.shake.call), undefined)
+  assert.deepEqual(Object.keys(table.byName.get('box')!.class.methods), ['create', 'destroy'])
+})
+
+test('a driver’s attributes join the method’s, for codecs too', () => {
+  const table = build(
+    driverClass(Box, { create: () => ({ size: 1, hint: 2 }) }, { create: { out: { hint: u32(0x8000) } } }),
+  )
+  const { method: merged, class: cls } = findEntry(table, Box.id, CREATE)!
+  assert.deepEqual(Object.keys(merged.out), ['size', 'hint'])
+  assert.equal(cls.methods.create, merged)
+  assert.deepEqual(Object.keys(Box.methods.create.out), ['size'])
+})
+
+test('private classes have a bank of their own (R12, R22)', () => {
+  const create = () => ({})
+  const table = build(driverClass(Box), driverClass(Secret, { create }))
+  assert.equal(findEntry(table, 0x8003, CREATE)?.handler, create)
+  assert.equal(findEntry(table, 3, CREATE), undefined)
+  assert.equal(table.common.length, Box.id + 1)
+  assert.equal(table.private.length, 4)
+})
+
+test('a driver adds methods to a common class', () => {
+  const open = () => ({})
+  const extra = { open: method(Block.DRIVER_FAST + 5, { in: {}, out: {} }) }
+  const table = build(withMethods(driverClass(Box), extra, { open }))
+  assert.equal(findEntry(table, Box.id, Block.DRIVER_FAST + 5)?.handler, open)
+  assert.equal(findEntry(table, Box.id, CREATE)?.handler, boxCore.handlers.create)
+})
+
+test('tables are dense: a block ends at its highest method, an unused class costs one slot (R5, R20)', () => {
+  const table = build(driverClass(Box, { shake: () => ({}) }))
+  const { blocks } = table.byName.get('box')!
+  assert.deepEqual(
+    blocks.map(block => block?.length),
+    [DESTROY + 1, undefined, 3, undefined, undefined, undefined, undefined, undefined],
+  )
+  assert.equal(tableSlots(table), 5 + 8 + 4 + 3)
+})
+
+test('equal tables are shared between devices and given back (R20)', () => {
+  const pool = createPool()
+  const shake = () => ({})
+  const first = compile(pool, core, driver(driverClass(Box), driverClass(Lid)))
+  const second = compile(pool, core, driver(driverClass(Lid), driverClass(Box)))
+  const third = compile(pool, core, driver(driverClass(Box, { shake }), driverClass(Lid)))
+  assert.equal(second, first)
+  assert.notEqual(third, first)
+  assert.equal(third.byName.get('lid'), first.byName.get('lid'))
+  assert.notEqual(third.byName.get('box'), first.byName.get('box'))
+  assert.deepEqual([pool.devices.size, pool.classes.size], [2, 3])
+  releaseTable(pool, first)
+  assert.deepEqual([pool.devices.size, pool.classes.size], [2, 3])
+  releaseTable(pool, second)
+  releaseTable(pool, third)
+  assert.deepEqual([pool.devices.size, pool.classes.size], [0, 0])
+})
+
+test('a driver’s table that cannot be is refused with a sentence', () => {
+  const Other = objectClass('other', 12, { methods: {} })
+  const Moved = objectClass('box', 5, { methods: {} })
+  assert.throws(() => build(driverClass(Other)), /no common class other.*0x8000, not 12/)
+  assert.throws(() => build(driverClass(Moved)), /class box has id 5, the common class of that name has 4/)
+  assert.throws(() => build(driverClass(Box), driverClass(Box)), /listed twice/)
+  const low = { create: { out: { hint: u32(7) } } }
+  assert.throws(() => build({ ...driverClass(Box), additions: low }), /box.create: .*hint has id 7/)
+  const double = { create: { out: { size: u32(0x8000) } } }
+  assert.throws(() => build({ ...driverClass(Box), additions: double }), /size exists in the common method/)
+  assert.throws(() => build({ ...driverClass(Box), handlers: { fly: () => ({}) } }), /class box has no method fly/)
+  const Lost = objectClass('lost', 0x8000, {
+    methods: { create: method(CREATE, { in: { x: ref(1, 'nil') }, out: {} }) },
+  })
+  assert.throws(() => build(driverClass(Lost, { create: () => ({}) })), /lost.create.*no class nil/)
+})
+
+test('hooks rebuild only the classes that they name, and none leave the table as it is (R24)', () => {
+  const table = build(driverClass(Box), driverClass(Lid))
+  assert.equal(withHooks(table, []), table)
+  const hooked = withHooks(table, [{ class: 'box', method: 'query', pre() {} }])
+  assert.equal(hooked.byName.get('lid'), table.byName.get('lid'))
+  assert.equal(findEntry(hooked, Box.id, CREATE), findEntry(table, Box.id, CREATE))
+  assert.notEqual(findEntry(hooked, Box.id, QUERY)!.run, findEntry(table, Box.id, QUERY)!.run)
+  for (const entry of [CREATE, QUERY].map(call => findEntry(table, Box.id, call)!))
+    assert.equal(entry.run, entry.handler)
+})

@@ -1,0 +1,145 @@
+/*
+ * A small device for tests of core/: every common class, with a driver that keeps next to nothing.
+ */
+import {
+  affiliate,
+  type Caller,
+  type Context,
+  type Core,
+  createCore,
+  createLocalSpace,
+  type Device,
+  type DeviceDescription,
+  type Driver,
+  type DriverClass,
+  driverClass,
+  type FdObject,
+  type LocalSpace,
+  openContext,
+  register,
+} from '../../src/core/index.ts'
+import { coreClasses } from '../../src/core/registry.ts'
+import { DeviceAttributes, ExtendedDeviceAttributes } from '../../src/spec/classes/device.ts'
+import { PortAttributes } from '../../src/spec/classes/port.ts'
+import { Classes } from '../../src/spec/classes.ts'
+import { CallError, errnoName } from '../../src/spec/errno.ts'
+import type { Fields, RecordOf } from '../../src/spec/schema.ts'
+
+/** A record with every field zero. */
+export const zero = <F extends Fields>(fields: F): RecordOf<F> =>
+  Object.fromEntries(
+    Object.entries(fields).map(([name, { of }]) => [
+      name,
+      of.kind === 'u64' ? 0n : of.kind === 'bytes' ? new Uint8Array(of.size) : 0,
+    ]),
+  ) as unknown as RecordOf<F>
+
+/** What the test driver did, in order: class, why and handle of each destroy. */
+export interface TestState {
+  readonly log: string[]
+}
+
+const log = (device: Device, text: string): void => {
+  ;(device.state as TestState).log.push(text)
+}
+
+export const cqLine = driverClass(Classes.cq, {
+  create(_call, object, { cqe, userHandle, channel, asyncFd }) {
+    affiliate(object, userHandle, { channel, asyncFd })
+    return { cqe }
+  },
+  destroy(call, object, args, core) {
+    log(call.device, `${call.why} cq ${object.handle}`)
+    return core(call, object, args)
+  },
+})
+
+export const qpLine = driverClass(Classes.rc_qp, {
+  create(call, object, { cap, userHandle, asyncFd }) {
+    affiliate(object, userHandle, { asyncFd })
+    return { cap, qpNum: 16 + call.device.core.nextObject }
+  },
+  destroy(call, object, args, core) {
+    log(call.device, `${call.why} rc_qp ${object.handle}`)
+    return core(call, object, args)
+  },
+})
+
+const plainLines = coreClasses.filter(line => line.class.name !== 'cq' && line.class.name !== 'rc_qp')
+
+export const testLines: readonly DriverClass[] = [...plainLines.map(line => driverClass(line.class)), cqLine, qpLine]
+
+export const testDriver = (classes: readonly DriverClass[] = testLines): Driver<TestState> => ({
+  name: 'test',
+  id: 14,
+  classes,
+})
+
+export const describeDevice = (
+  name: string,
+  driver: Driver<TestState> = testDriver(),
+  options: Partial<DeviceDescription<TestState>> = {},
+): DeviceDescription<TestState> => ({
+  name,
+  driver,
+  state: { log: [] },
+  attributes: { ...zero(DeviceAttributes), physPortCnt: 1 },
+  extended: zero(ExtendedDeviceAttributes),
+  ports: [{ ...zero(PortAttributes), gidTblLen: 8 }],
+  numCompVectors: 2,
+  ...options,
+})
+
+export interface TestCaller extends Caller {
+  readonly memory: LocalSpace
+  /** Descriptor number → number of the fd object. */
+  readonly fds: Map<number, number>
+}
+
+export const testCaller = (): TestCaller => {
+  const memory = createLocalSpace()
+  const fds = new Map<number, number>()
+  return {
+    memory,
+    fds,
+    copyIn: (_address, length) => new Uint8Array(length),
+    copyOut: () => {},
+    descriptor: fd => fds.get(fd),
+  }
+}
+
+export interface Bench {
+  readonly core: Core
+  readonly device: Device<TestState>
+  readonly context: Context
+  readonly caller: TestCaller
+  readonly log: string[]
+}
+
+/** A core with one device and one open context. */
+export const bench = (options: Partial<DeviceDescription<TestState>> = {}, driver = testDriver()): Bench => {
+  const core = createCore()
+  const device = register(core, describeDevice('test0', driver, options))
+  const context = openContext(device as Device, { opened: true })
+  return { core, device, context, caller: testCaller(), log: device.state.log }
+}
+
+/** Errno name of what `call` throws, 'ok' if it does not; anything but a CallError goes on. */
+export const errnoOf = (call: () => unknown): string => {
+  try {
+    call()
+    return 'ok'
+  } catch (error) {
+    if (error instanceof CallError) return errnoName(error.errno)
+    throw error
+  }
+}
+
+/** A result's first descriptor as a descriptor number of the caller (the same number). */
+export const install = (bench: Bench, result: { descriptors?: readonly { object: number }[] }): FdObject => {
+  const number = result.descriptors![0].object
+  bench.caller.fds.set(number, number)
+  return bench.core.descriptors.get(number)!
+}
+
+export const cap = { maxSendWr: 16, maxRecvWr: 16, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }

@@ -1,0 +1,350 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  closeContext,
+  driverClass,
+  invoke,
+  invokeNow,
+  openContext,
+  signalOf,
+  stat,
+  unregister,
+} from '../../src/core/index.ts'
+import { Classes } from '../../src/spec/classes.ts'
+import { CallError } from '../../src/spec/errno.ts'
+import { bench, cap, errnoOf, install, testDriver, testLines } from './fixture.ts'
+
+const {
+  pd: Pd,
+  cq: Cq,
+  rc_qp: RcQp,
+  comp_channel: CompChannel,
+  async_fd: AsyncFd,
+  device: Device,
+  port: Port,
+  mr: Mr,
+} = Classes
+
+const replaceLine = (line: ReturnType<typeof driverClass>) =>
+  testDriver(testLines.map(old => (old.class.name === line.class.name ? line : old)))
+
+const cq = { cqe: 10, userHandle: 1n, compVector: 0 }
+
+test('handles: one number space for all classes, the lowest free from 0', () => {
+  const { context, caller } = bench()
+  assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 0)
+  assert.equal(invokeNow(context, Cq, 'create', 0, cq, caller).object, 1)
+  assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 2)
+  invokeNow(context, Cq, 'destroy', 1, {}, caller)
+  assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 1)
+})
+
+test('a wrong handle: of another class EINVAL, of nothing ENOENT, in use EBUSY', () => {
+  const b = bench()
+  const { context, caller } = b
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  invokeNow(context, Cq, 'create', 0, cq, caller)
+  const qp = { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 0n }
+  assert.equal(invokeNow(context, RcQp, 'create', 0, qp, caller).object, 2)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 1, {}, caller)),
+    'EINVAL',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 99, {}, caller)),
+    'ENOENT',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
+    'EBUSY',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, Cq, 'destroy', 1, {}, caller)),
+    'EBUSY',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, RcQp, 'create', 0, { ...qp, pd: 1 }, caller)),
+    'EINVAL',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, RcQp, 'create', 0, { ...qp, recvCq: 7 }, caller)),
+    'ENOENT',
+  )
+  invokeNow(context, RcQp, 'destroy', 2, {}, caller)
+  invokeNow(context, Cq, 'destroy', 1, {}, caller)
+  invokeNow(context, Pd, 'destroy', 0, {}, caller)
+  assert.equal(stat(b.core).objects, 0)
+})
+
+test('handles of one context mean nothing in another', () => {
+  const { context, device, caller } = bench()
+  const other = openContext(device, { opened: true })
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  assert.equal(
+    errnoOf(() => invokeNow(other, Pd, 'destroy', 0, {}, caller)),
+    'ENOENT',
+  )
+  assert.equal(invokeNow(other, Pd, 'create', 0, {}, caller).object, 0)
+})
+
+test('device is object 0, ports are numbered, both are outside the handles', () => {
+  const { context, caller } = bench()
+  assert.equal(invokeNow(context, Device, 'query', 0, {}, caller).out.attributes.physPortCnt, 1)
+  assert.equal(invokeNow(context, Port, 'query', 1, {}, caller).out.attributes.gidTblLen, 8)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Device, 'query', 1, {}, caller)),
+    'EINVAL',
+  )
+  for (const number of [0, 2, -1, 0.5])
+    assert.equal(
+      errnoOf(() => invokeNow(context, Port, 'query', number, {}, caller)),
+      'EINVAL',
+    )
+})
+
+test('a method or class that the device lacks is EOPNOTSUPP', () => {
+  const { context, caller } = bench()
+  assert.equal(
+    errnoOf(() => invokeNow(context, Cq, 'modify', 0, { cqe: 1 }, caller)),
+    'EOPNOTSUPP',
+  )
+  const few = bench({}, testDriver(testLines.filter(line => line.class.name !== 'rc_qp')))
+  assert.equal(
+    errnoOf(() => invokeNow(few.context, RcQp, 'destroy', 0, {}, few.caller)),
+    'EOPNOTSUPP',
+  )
+})
+
+test('arguments are checked: missing, out of range, of another type', () => {
+  const { context, caller } = bench()
+  const wrong = (args: object) => {
+    try {
+      invokeNow(context, Cq, 'create', 0, args as typeof cq, caller)
+      return 'ok'
+    } catch (error) {
+      return (error as CallError).message
+    }
+  }
+  assert.match(wrong({ ...cq, cqe: 0 }), /^cq.create: attribute cqe: 0 is not in 1 to 4294967295$/)
+  assert.match(wrong({ ...cq, cqe: 1.5 }), /cqe: 1.5 is not in/)
+  assert.match(wrong({ cqe: 1, compVector: 0 }), /userHandle is missing/)
+  assert.equal(
+    errnoOf(() =>
+      invokeNow(
+        context,
+        Mr,
+        'create',
+        0,
+        { pd: '0' as unknown as number, start: 0n, length: 0n, iova: 0n, access: 0 },
+        caller,
+      ),
+    ),
+    'EINVAL',
+  )
+})
+
+test('before the context is opened every call is EINVAL, a second opening too', () => {
+  const b = bench()
+  const context = openContext(b.device)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'create', 0, {}, b.caller)),
+    'EINVAL',
+  )
+  const opened = invokeNow(context, Device, 'open', 0, { wantAsyncFd: 1 }, b.caller)
+  assert.deepEqual({ ...opened.out }, { numCompVectors: 2, coreSupport: 1n })
+  assert.equal(opened.descriptors?.[0].attribute, 'asyncFd')
+  assert.equal(context.asyncFd?.handle, opened.descriptors?.[0].object)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Device, 'open', 0, {}, b.caller)),
+    'EINVAL',
+  )
+  assert.equal(invokeNow(context, Pd, 'create', 0, {}, b.caller).object, 0)
+})
+
+test('an fd object is created as a descriptor, outside the handles, and named by it (R37)', () => {
+  const b = bench()
+  const { context, caller } = b
+  const created = invokeNow(context, CompChannel, 'create', 0, {}, caller)
+  assert.equal(created.object, undefined)
+  assert.equal(created.descriptors?.[0].attribute, 'object')
+  const channel = install(b, created)
+  assert.equal(invokeNow(context, Cq, 'create', 0, { ...cq, channel: channel.handle }, caller).object, 0)
+  assert.equal(channel.uses, 1)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Cq, 'create', 0, { ...cq, channel: 4711 }, caller)),
+    'EBADF',
+  )
+  const asyncFd = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
+  assert.equal(
+    errnoOf(() => invokeNow(context, Cq, 'create', 0, { ...cq, channel: asyncFd.handle }, caller)),
+    'EINVAL',
+  )
+  const other = openContext(b.device, { opened: true })
+  assert.equal(
+    errnoOf(() => invokeNow(other, Cq, 'create', 0, { ...cq, channel: channel.handle }, caller)),
+    'EBADF',
+  )
+})
+
+test('a create handler that throws leaves nothing behind', () => {
+  const line = driverClass(Pd, {
+    create: () => {
+      throw new CallError('ENOMEM', 'no')
+    },
+  })
+  const b = bench({}, replaceLine(line))
+  assert.equal(
+    errnoOf(() => invokeNow(b.context, Pd, 'create', 0, {}, b.caller)),
+    'ENOMEM',
+  )
+  assert.equal(stat(b.core).objects, 0)
+  assert.equal(b.context.handles.count, 0)
+})
+
+test('an override is given core’s version, and core’s answers EOPNOTSUPP where there is none', () => {
+  const line = driverClass<typeof Cq, { made: boolean }>(Cq, {
+    create: (call, object, args, core) => core(call, object, args),
+    reqNotify: (call, object, args, core) => core(call, object, args),
+  })
+  const b = bench({}, replaceLine(line))
+  assert.equal(
+    errnoOf(() => invokeNow(b.context, Cq, 'create', 0, cq, b.caller)),
+    'EOPNOTSUPP',
+  )
+})
+
+test('a destroy that refuses leaves its object alive', () => {
+  let willing = false
+  const line = driverClass(Pd, {
+    destroy: () => {
+      if (!willing) throw new CallError('EBUSY', 'not now')
+      return {}
+    },
+  })
+  const { context, caller } = bench({}, replaceLine(line))
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
+    'EBUSY',
+  )
+  willing = true
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
+    'ok',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
+    'ENOENT',
+  )
+})
+
+test('a class has as many objects as the device allows', () => {
+  const { context, device, caller } = bench({ limits: { pd: 2 } })
+  const other = openContext(device, { opened: true })
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  invokeNow(other, Pd, 'create', 0, {}, caller)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'create', 0, {}, caller)),
+    'EINVAL',
+  )
+  closeContext(other)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'create', 0, {}, caller)),
+    'ok',
+  )
+})
+
+// ---- handlers that wait ----
+
+const gate = () => {
+  let release = (): void => {}
+  const opened = new Promise<void>(resolve => {
+    release = resolve
+  })
+  return { opened, release }
+}
+const rejection = async (promise: unknown): Promise<string | undefined> => {
+  try {
+    await promise
+    return undefined
+  } catch (error) {
+    return (error as CallError).code
+  }
+}
+
+test('a handler that waits pins what it works with, and its new object is not there before it ends', async () => {
+  const { opened, release } = gate()
+  const line = driverClass(RcQp, {
+    create: async () => {
+      await opened
+      return { cap, qpNum: 5 }
+    },
+  })
+  const b = bench({}, replaceLine(line))
+  const { context, caller } = b
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  invokeNow(context, Cq, 'create', 0, cq, caller)
+  const qp = invoke(context, RcQp, 'create', 0, { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 0n }, caller)
+  assert.equal(stat(b.core).waiting, 1)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
+    'EBUSY',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, RcQp, 'destroy', 2, {}, caller)),
+    'ENOENT',
+  )
+  release()
+  assert.equal((await qp).object, 2)
+  assert.equal(
+    errnoOf(() => invokeNow(context, RcQp, 'destroy', 2, {}, caller)),
+    'ok',
+  )
+  assert.deepEqual([stat(b.core).waiting, context.handles.slots[1]?.uses], [0, 0])
+})
+
+test('a destroy that waits makes its object busy; if it is refused the object lives on', async () => {
+  const { opened, release } = gate()
+  const line = driverClass(Pd, {
+    destroy: async () => {
+      await opened
+      throw new CallError('EBUSY', 'still draining')
+    },
+  })
+  const { context, caller } = bench({}, replaceLine(line))
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  const destroyed = invoke(context, Pd, 'destroy', 0, {}, caller)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
+    'EBUSY',
+  )
+  release()
+  assert.equal(await rejection(destroyed), 'EBUSY')
+  assert.equal(context.handles.slots[0]?.life, 1)
+})
+
+for (const [name, end] of [
+  ['its client dies', ({ context }: ReturnType<typeof bench>) => closeContext(context)],
+  ['its device goes', ({ device }: ReturnType<typeof bench>) => unregister(device)],
+] as const)
+  test(`a handler that waits while ${name} is told, answers EIO, and leaves nothing`, async () => {
+    const released: string[] = []
+    const line = driverClass(Pd, {
+      create: ({ context }) =>
+        new Promise(resolve => signalOf(context).addEventListener('abort', () => resolve({}), { once: true })),
+      destroy: ({ why }) => {
+        released.push(why)
+        return {}
+      },
+    })
+    const b = bench({}, replaceLine(line))
+    const created = invoke(b.context, Pd, 'create', 0, {}, b.caller)
+    end(b)
+    assert.equal(await rejection(created), 'EIO')
+    assert.deepEqual(released, ['close'])
+    assert.deepEqual([stat(b.core).objects, stat(b.core).waiting, b.context.handles.count], [0, 0, 0])
+    assert.equal(
+      errnoOf(() => invokeNow(b.context, Device, 'query', 0, {}, b.caller)),
+      'EIO',
+    )
+  })

@@ -1,0 +1,172 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { findKey, invokeNow, noMemory, placeHi, placeLo, resolve } from '../../src/core/index.ts'
+import { addRegion, createMemoryTable, removeRegion } from '../../src/core/memory.ts'
+import { Classes } from '../../src/spec/classes.ts'
+import { AccessFlags } from '../../src/spec/enums.ts'
+import { bench, errnoOf } from './fixture.ts'
+
+const { pd: Pd, mr: Mr } = Classes
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, ON_DEMAND, ZERO_BASED } = AccessFlags.values
+const ALL = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
+
+const setUp = () => {
+  const b = bench()
+  invokeNow(b.context, Pd, 'create', 0, {}, b.caller)
+  const base = BigInt(b.caller.memory.add(new Uint8Array(16384)))
+  const register = (start: bigint, length: bigint, iova: bigint, access: number, pd = 0) =>
+    invokeNow(b.context, Mr, 'create', 0, { pd, start, length, iova, access }, b.caller)
+  const errno = (...args: Parameters<typeof register>) => errnoOf(() => register(...args))
+  return { ...b, base, register, errno }
+}
+
+test('registration takes and refuses what Linux does (abi/raw.out)', () => {
+  const { base, errno, register } = setUp()
+  assert.equal(errno(base, 8192n, base, 1, 99), 'ENOENT')
+  assert.equal(errno(base, 8192n, base, 0xf), 'ok')
+  assert.equal(errno(base, 8192n, 0x100000n + (base % 4096n), 0xf), 'ok')
+  assert.equal(errno(base, 8192n, base + 8n, 0xf), 'EINVAL')
+  assert.equal(errno(base, 8192n, base, REMOTE_WRITE), 'EINVAL')
+  assert.equal(errno(base, 8192n, base, REMOTE_ATOMIC), 'EINVAL')
+  assert.equal(errno(base, 8192n, base, 1 << 19), 'EINVAL')
+  assert.equal(errno(base, 8192n, base, 2 ** 31), 'EINVAL')
+  assert.equal(errno(base, 8192n, base, LOCAL_WRITE | ON_DEMAND), 'EINVAL')
+  assert.equal(errno(base, 8192n, base, LOCAL_WRITE | ZERO_BASED), 'ok')
+  assert.equal(errno(0x10000n, 8192n, 0x10000n, 1), 'EFAULT')
+  assert.equal(errno(base, 16385n, base, 1), 'EFAULT')
+  assert.equal(errno(base, 2n ** 60n, base, 1), 'EFAULT')
+  assert.equal(errno(base, 0n, base, 1), 'ok')
+  assert.equal(errno(base, 2n ** 64n - 1n, base, 1), 'EINVAL')
+  assert.equal(errno(base, 8192n, 2n ** 64n - 4096n, 1), 'EINVAL')
+  const optional = register(base, 8192n, base, 1 | (1 << 20)).out
+  assert.equal(optional.rkey, 0)
+  assert.notEqual(optional.lkey, 0)
+})
+
+test('rkey is lkey where there is remote access, else 0; query tells it again', () => {
+  const { base, register, context, caller } = setUp()
+  const both = register(base + 8n, 100n, 8n, ALL)
+  assert.equal(both.out.rkey, both.out.lkey)
+  const answer = { lkey: both.out.lkey, rkey: both.out.rkey, length: 100n, iova: 8n }
+  assert.deepEqual({ ...invokeNow(context, Mr, 'query', both.object!, {}, caller).out }, answer)
+  assert.equal(register(base, 100n, base, LOCAL_WRITE).out.rkey, 0)
+})
+
+test('a region keeps its protection domain busy, and its key dies with it', () => {
+  const { base, register, context, device, caller } = setUp()
+  const { object, out } = register(base, 4096n, base, ALL)
+  const pd = context.handles.slots[0]!.id
+  const hi = Number(base >> 32n)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
+    'EBUSY',
+  )
+  assert.ok(resolve(device.memory, pd, out.lkey, hi, 0, 4096, ALL) >= 0)
+  assert.equal(resolve(device.memory, pd + 1, out.lkey, hi, 0, 4096, ALL), -1)
+  invokeNow(context, Mr, 'destroy', object!, {}, caller)
+  assert.equal(resolve(device.memory, pd, out.lkey, hi, 0, 4096, ALL), -1)
+  assert.equal(findKey(device.memory, out.lkey), -1)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
+    'ok',
+  )
+  assert.deepEqual(device.memory.spaces, [undefined])
+})
+
+test('whether pages permit the access is asked of the caller’s memory', () => {
+  const b = setUp()
+  const asked: unknown[] = []
+  const memory = { ...noMemory, check: (...args: unknown[]) => asked.push(args) > 0 }
+  const caller = { ...b.caller, memory }
+  const args = { pd: 0, start: 0xffff_1234_5000n, length: 10n, iova: 0x5000n }
+  for (const access of [0, REMOTE_READ, LOCAL_WRITE]) invokeNow(b.context, Mr, 'create', 0, { ...args, access }, caller)
+  assert.deepEqual(asked, [
+    [0xffff, 0x12345000, 10, false],
+    [0xffff, 0x12345000, 10, false],
+    [0xffff, 0x12345000, 10, true],
+  ])
+})
+
+test('resolve agrees with arithmetic on big integers', () => {
+  const u64 = fc.oneof(
+    fc.bigInt(0n, 2n ** 64n - 1n),
+    fc.bigInt(0n, 0x3000n),
+    fc.bigInt(2n ** 64n - 0x3000n, 2n ** 64n - 1n),
+  )
+  const near = fc.integer({ min: -3, max: 3 })
+  fc.assert(
+    fc.property(
+      u64,
+      u64,
+      fc.nat(0x2000),
+      fc.nat(0x2000),
+      near,
+      fc.nat(15),
+      fc.nat(15),
+      (iova, far, length, size, step, has, asks) => {
+        fc.pre(iova + BigInt(length) < 2n ** 64n)
+        const table = createMemoryTable()
+        const start = 0xffff_fff0n
+        const row = addRegion(table, 3, start, iova, length, has, noMemory)
+        const edges = [iova, iova + BigInt(length) - BigInt(size), far].map(
+          x => (x + BigInt(step)) & 0xffff_ffff_ffff_ffffn,
+        )
+        for (const address of edges) {
+          const inside = address >= iova && address + BigInt(size) <= iova + BigInt(length)
+          const [hi, lo] = [Number(address >> 32n), Number(address & 0xffffffffn)]
+          const found = resolve(table, 3, table.key[row], hi, lo, size, asks)
+          assert.equal(found, inside && (has & asks) === asks ? row : -1)
+          if (!inside) continue
+          const place = (BigInt(placeHi(table, row, hi, lo)) << 32n) | BigInt(placeLo(table, row, lo))
+          assert.equal(place, start + address - iova)
+        }
+      },
+    ),
+    { numRuns: 500 },
+  )
+})
+
+test('a freed key names nothing for as long as keys last: no key comes again in 70,000 registrations, live ones beside', () => {
+  const table = createMemoryTable()
+  const kept = [1, 2, 3].map(() => addRegion(table, 1, 0n, 0n, 1, 0, noMemory))
+  const seen = new Set<number>()
+  for (let i = 0; i < 70_000; i++) {
+    const row = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
+    const key = table.key[row]
+    assert.ok(key !== 0 && !seen.has(key))
+    seen.add(key)
+    removeRegion(table, row)
+    assert.equal(findKey(table, key), -1)
+  }
+  for (const row of kept) assert.equal(findKey(table, table.key[row]), row)
+  assert.equal(table.live, 3)
+  assert.ok(table.rows <= 4)
+  assert.equal(table.pages.filter(page => page !== undefined).length, 1)
+})
+
+test('after all indices were used they come again in turn, live ones left out, with another key byte', () => {
+  const table = createMemoryTable()
+  const live = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
+  const old = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
+  const oldKey = table.key[old]
+  removeRegion(table, old)
+  table.next = 2 ** 24
+  const again = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
+  assert.equal(table.key[again] >>> 8, oldKey >>> 8)
+  assert.notEqual(table.key[again], oldKey)
+  assert.equal(findKey(table, oldKey), -1)
+  assert.equal(findKey(table, table.key[live]), live)
+})
+
+test('many regions: rows grow, every key finds its own', () => {
+  const table = createMemoryTable()
+  const rows = Array.from({ length: 1000 }, (_, i) => addRegion(table, i, BigInt(i), 0n, i, 1, noMemory))
+  for (const [i, row] of rows.entries()) {
+    assert.equal(findKey(table, table.key[row]), row)
+    assert.deepEqual([table.pd[row], table.startLo[row], table.length[row]], [i, i, i])
+  }
+  for (const row of rows) removeRegion(table, row)
+  assert.equal(table.live, 0)
+  assert.throws(() => removeRegion(table, rows[0]), /it is free/)
+})

@@ -1,0 +1,176 @@
+/*
+ * Random programs in several contexts against a model that is simple enough to be believed: sets of handles and lists of parents.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import {
+  type Context,
+  closeContext,
+  closeDescriptor,
+  findKey,
+  invokeNow,
+  openContext,
+  stat,
+  unregister,
+} from '../../src/core/index.ts'
+import { Classes } from '../../src/spec/classes.ts'
+import type { ObjectClass } from '../../src/spec/schema.ts'
+import { bench, cap, errnoOf } from './fixture.ts'
+
+interface ModelObject {
+  readonly class: string
+  readonly parents: readonly ModelObject[]
+  readonly key?: number
+}
+interface ModelContext {
+  readonly context: Context
+  readonly handles: Map<number, ModelObject>
+  /** Descriptor number → object; a closed one stays while something needs it. */
+  readonly descriptors: Map<number, { object: ModelObject; closed: boolean }>
+}
+
+const uses = (where: ModelContext, object: ModelObject): number =>
+  [...where.handles.values()].reduce((n, { parents }) => n + parents.filter(parent => parent === object).length, 0)
+
+const lowest = (handles: Map<number, unknown>): number => {
+  let handle = 0
+  while (handles.has(handle)) handle++
+  return handle
+}
+
+type Step = { readonly what: string; readonly c: number; readonly a: number; readonly b: number; readonly d: number }
+const what = fc.constantFrom(
+  ...['pd', 'pd', 'cq', 'cq', 'mr', 'mr', 'rc_qp', 'rc_qp', 'comp_channel', 'destroy', 'destroy', 'destroy', 'destroy'],
+  ...['close descriptor', 'open', 'close'],
+)
+const step: fc.Arbitrary<Step> = fc.record({ what, c: fc.nat(5), a: fc.nat(12), b: fc.nat(12), d: fc.nat(3) })
+const classes: readonly ObjectClass[] = [Classes.pd, Classes.cq, Classes.mr, Classes.rc_qp]
+
+const run = (steps: readonly Step[]): void => {
+  const b = bench()
+  const { core, device, caller } = b
+  const address = BigInt(caller.memory.add(new Uint8Array(4096)))
+  const stale = new Set<number>()
+  const worlds: ModelContext[] = []
+  const open = (): void => {
+    worlds.push({ context: openContext(device, { opened: true }), handles: new Map(), descriptors: new Map() })
+  }
+  closeContext(b.context)
+  open()
+
+  const drop = (world: ModelContext, handle: number): void => {
+    const { key } = world.handles.get(handle)!
+    if (key !== undefined) stale.add(key)
+    world.handles.delete(handle)
+    // A closed channel goes with the last CQ that needs it.
+    for (const [number, { object, closed }] of world.descriptors)
+      if (closed && uses(world, object) === 0) world.descriptors.delete(number)
+  }
+
+  /** What naming a handle of a class must answer. */
+  const lookUp = (world: ModelContext, handle: number, cls: string): string | ModelObject => {
+    const found = world.handles.get(handle)
+    return found === undefined ? 'ENOENT' : found.class === cls ? found : 'EINVAL'
+  }
+
+  const create = (world: ModelContext, cls: ObjectClass, args: object, named: (string | ModelObject)[]): void => {
+    const refused = named.find(found => typeof found === 'string')
+    let handle: number | undefined
+    let key: number | undefined
+    const errno = errnoOf(() => {
+      const result = invokeNow(world.context, cls, 'create', 0, args as never, caller)
+      handle = result.object
+      key = (result.out as { lkey?: number }).lkey
+    })
+    assert.equal(errno, refused ?? 'ok', `${cls.name}.create`)
+    if (refused !== undefined) return
+    assert.equal(handle, lowest(world.handles))
+    if (key !== undefined) assert.ok(!stale.has(key), 'a key came again')
+    const parents = named as ModelObject[]
+    world.handles.set(handle!, { class: cls.name, parents, ...(key === undefined ? {} : { key }) })
+  }
+
+  const one = (world: ModelContext, { what, a, b: b2, d }: Step): void => {
+    if (what === 'pd') create(world, Classes.pd, {}, [])
+    else if (what === 'cq') {
+      const all = [...world.descriptors]
+      const pick = all.length === 0 ? undefined : all[d % all.length]
+      if (pick !== undefined) caller.fds.set(7, pick[0])
+      const named = pick === undefined ? [] : [pick[1].closed ? 'EBADF' : pick[1].object]
+      create(world, Classes.cq, { cqe: 1, userHandle: 1n, compVector: 0, ...(pick && { channel: 7 }) }, named)
+    } else if (what === 'mr') {
+      const args = { pd: a, start: address, length: 9n, iova: address, access: 15 }
+      create(world, Classes.mr, args, [lookUp(world, a, 'pd')])
+    } else if (what === 'rc_qp') {
+      const named = [lookUp(world, a, 'pd'), lookUp(world, b2, 'cq'), lookUp(world, d, 'cq')]
+      create(world, Classes.rc_qp, { pd: a, sendCq: b2, recvCq: d, cap, userHandle: 0n }, named)
+    } else if (what === 'comp_channel') {
+      const result = invokeNow(world.context, Classes.comp_channel, 'create', 0, {}, caller)
+      world.descriptors.set(result.descriptors![0].object, { object: { class: what, parents: [] }, closed: false })
+    } else if (what === 'destroy') {
+      // Mostly the class that the handle has, sometimes another.
+      const actual = classes.find(cls => cls.name === world.handles.get(a)?.class)
+      const cls = d > 0 && actual !== undefined ? actual : classes[b2 % 4]
+      const found = lookUp(world, a, cls.name)
+      const expected = typeof found === 'string' ? found : uses(world, found) > 0 ? 'EBUSY' : 'ok'
+      assert.equal(
+        errnoOf(() => invokeNow(world.context, cls, 'destroy', a, {} as never, caller)),
+        expected,
+        `destroy ${a}`,
+      )
+      if (expected === 'ok') drop(world, a)
+    } else if (what === 'close descriptor') {
+      const number = [...world.descriptors.keys()][d]
+      if (number === undefined) return
+      closeDescriptor(core, number)
+      const entry = world.descriptors.get(number)!
+      entry.closed = true
+      if (uses(world, entry.object) === 0) world.descriptors.delete(number)
+    } else if (what === 'close' && worlds.length > 1) {
+      closeContext(world.context)
+      for (const { key } of world.handles.values()) if (key !== undefined) stale.add(key)
+      worlds.splice(worlds.indexOf(world), 1)
+    } else if (what === 'open' && worlds.length < 4) open()
+  }
+
+  const compare = (): void => {
+    const counts: Record<string, number> = {}
+    let descriptors = 0
+    for (const { context, handles, descriptors: fds } of worlds) {
+      for (const { class: name } of handles.values()) counts[name] = (counts[name] ?? 0) + 1
+      if (fds.size > 0) counts.comp_channel = (counts.comp_channel ?? 0) + fds.size
+      descriptors += fds.size
+      for (const [handle, model] of handles) {
+        const object = context.handles.slots[handle]
+        assert.equal(object?.class.name, model.class)
+        assert.equal(object?.uses, uses({ context, handles, descriptors: fds }, model))
+      }
+    }
+    const now = stat(core)
+    assert.deepEqual(now.devices.test0.objects, counts)
+    assert.equal(now.devices.test0.regions, counts.mr ?? 0)
+    assert.equal(now.descriptors, descriptors)
+    assert.equal(now.contexts, worlds.length)
+    for (const key of stale) assert.equal(findKey(device.memory, key), -1)
+  }
+
+  for (const each of steps) {
+    one(worlds[each.c % worlds.length], each)
+    compare()
+  }
+  unregister(device)
+  assert.deepEqual([stat(core).descriptors, stat(core).faults, device.memory.live], [0, 0, 0])
+  assert.ok(Object.values(device.counts).every(count => count === 0))
+  assert.equal(
+    b.log.filter(line => line.startsWith('remove')).length,
+    worlds.reduce(
+      (n, { handles }) => n + [...handles.values()].filter(o => o.class === 'cq' || o.class === 'rc_qp').length,
+      0,
+    ),
+  )
+}
+
+test('random creates, destroys and closes agree with the model, and removal leaves nothing', () => {
+  fc.assert(fc.property(fc.array(step, { maxLength: 120, size: 'max' }), run), { numRuns: 300 })
+})

@@ -1,0 +1,97 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { findGid, getGid, invokeNow, openContext, setGid } from '../../src/core/index.ts'
+import { Classes } from '../../src/spec/classes.ts'
+import { bench, errnoOf } from './fixture.ts'
+
+const { pd: Pd, cq: Cq, device: Device, port: Port } = Classes
+const gid = (last: number) => new Uint8Array(16).fill(0xfe, 0, 1).fill(last, 15)
+
+test('GID entries: filled ones are told, empty ones ENODATA, beyond the table EINVAL', () => {
+  const { device, context, caller } = bench()
+  const [{ gids }] = device.ports
+  setGid(gids, 1, { gid: gid(1), type: 2, ifindex: 3 })
+  const query = (index: number) => invokeNow(context, Port, 'queryGidEntry', 1, { index }, caller).out.entry
+  assert.deepEqual(query(1), { gid: gid(1), index: 1, port: 1, type: 2, ifindex: 3 })
+  assert.equal(
+    errnoOf(() => query(0)),
+    'ENODATA',
+  )
+  assert.equal(
+    errnoOf(() => query(8)),
+    'EINVAL',
+  )
+  setGid(gids, 1, undefined)
+  assert.equal(
+    errnoOf(() => query(1)),
+    'ENODATA',
+  )
+  assert.equal(
+    errnoOf(() => setGid(gids, 8, undefined)),
+    'EINVAL',
+  )
+  assert.throws(() => setGid(gids, 0, { gid: new Uint8Array(4), type: 2, ifindex: 0 }), /16 bytes, not 4/)
+})
+
+test('a GID is found by its bytes, and by its type if that is asked for', () => {
+  const { device } = bench()
+  const [{ gids }] = device.ports
+  const bytes = gid(1)
+  setGid(gids, 2, { gid: bytes, type: 1, ifindex: 0 })
+  setGid(gids, 5, { gid: bytes, type: 2, ifindex: 0 })
+  bytes[0] = 0
+  assert.deepEqual([findGid(gids, gid(1)), findGid(gids, gid(1), 2), findGid(gids, gid(2))], [2, 5, -1])
+  assert.equal(getGid(gids, 5).type, 2)
+})
+
+test('the GID table of the device has the valid entries of all ports, no more than there is room for', () => {
+  const { device, context, caller } = bench()
+  setGid(device.ports[0].gids, 0, { gid: gid(1), type: 2, ifindex: 1 })
+  setGid(device.ports[0].gids, 4, { gid: gid(2), type: 2, ifindex: 1 })
+  const table = (args: { max?: number }) => invokeNow(context, Device, 'queryGidTable', 0, args, caller).out.entries
+  assert.deepEqual(
+    table({}).map(({ index, port }) => [index, port]),
+    [
+      [0, 1],
+      [4, 1],
+    ],
+  )
+  assert.equal(table({ max: 2 }).length, 2)
+  assert.equal(
+    errnoOf(() => table({ max: 1 })),
+    'EINVAL',
+  )
+})
+
+test('handles of a class, newest first, as many as there is room for', () => {
+  const { device, context, caller } = bench()
+  const handles = (ids: number[], max?: number) =>
+    invokeNow(
+      context,
+      Device,
+      'queryHandles',
+      0,
+      { classes: ids.map(id => ({ id })), ...(max === undefined ? {} : { max }) },
+      caller,
+    ).out.handles.map(({ handle }) => handle)
+  for (let i = 0; i < 3; i++) invokeNow(context, Pd, 'create', 0, {}, caller)
+  invokeNow(context, Cq, 'create', 0, { cqe: 1, userHandle: 0n, compVector: 0 }, caller)
+  invokeNow(context, Pd, 'destroy', 0, {}, caller)
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  assert.deepEqual(handles([Pd.id]), [0, 2, 1])
+  assert.deepEqual(handles([Pd.id, Cq.id]), [0, 3, 2, 1])
+  assert.deepEqual(handles([Pd.id], 2), [0, 2])
+  assert.deepEqual(handles([]), [])
+  invokeNow(openContext(device, { opened: true }), Pd, 'create', 0, {}, caller)
+  assert.deepEqual(handles([Pd.id]), [0, 2, 1])
+})
+
+test('what a query answers is a copy of what the driver described', () => {
+  const { device, context, caller } = bench()
+  const { attributes, extended } = invokeNow(context, Device, 'query', 0, {}, caller).out
+  assert.deepEqual([attributes, extended], [device.attributes, device.extended])
+  attributes.maxQp = 99
+  assert.equal(device.attributes.maxQp, 0)
+  device.ports[0].attributes.state = 4
+  assert.equal(invokeNow(context, Port, 'query', 1, {}, caller).out.attributes.state, 4)
+})

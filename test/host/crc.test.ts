@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict'
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { crc32 } from 'node:zlib'
+import fc from 'fast-check'
+import { loadNativeCrc, nativeLibraryPath } from '../../src/host/crc.ts'
+import { mapArena } from '../../src/host/mapping.ts'
+import { repoRoot } from '../paths.ts'
+
+const built = join(repoRoot, 'build', 'native', 'libuserdma_native.so')
+
+test('the native CRC is zlib’s, at every length, alignment and seed', {
+  skip: !existsSync(built) && 'not built',
+}, () => {
+  const engine = loadNativeCrc(built)
+  assert.ok(engine)
+  const arena = mapArena(1 << 16)
+  for (let i = 0; i < arena.length; i++) arena.bytes[i] = (i * 2654435761) >>> 24
+  assert.equal(engine.crc(arena.address, 0, 0), 0)
+  const check = (offset: number, length: number, seed: number): void =>
+    assert.equal(
+      engine.crc(arena.address + offset, length, seed),
+      crc32(arena.bytes.subarray(offset, offset + length), seed),
+    )
+  for (let length = 0; length < 300; length++) check(length % 17, length, 0)
+  fc.assert(
+    fc.property(fc.nat(64), fc.nat(60000), fc.integer({ min: 0, max: 0xffffffff }), (offset, length, seed) =>
+      check(offset, length, seed),
+    ),
+  )
+})
+
+test('an absent or unusable library is undefined', t => {
+  const folder = mkdtempSync(join(tmpdir(), 'userdma-crc-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  assert.equal(loadNativeCrc(join(folder, 'absent.so')), undefined)
+  writeFileSync(join(folder, 'broken.so'), 'no library')
+  assert.equal(loadNativeCrc(join(folder, 'broken.so')), undefined)
+  assert.equal(loadNativeCrc('libc.so.6'), undefined, 'a library without the symbol')
+})
+
+test('the library is looked for up to the package’s folder', t => {
+  const folder = mkdtempSync(join(tmpdir(), 'userdma-crc-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const start = join(folder, 'dist', 'src', 'host')
+  mkdirSync(start, { recursive: true })
+  mkdirSync(join(folder, 'build', 'native'), { recursive: true })
+  writeFileSync(join(folder, 'package.json'), '{}')
+  assert.equal(nativeLibraryPath(start), undefined)
+  const path = join(folder, 'build', 'native', 'libuserdma_native.so')
+  writeFileSync(path, '')
+  assert.equal(nativeLibraryPath(start), path)
+})

@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict'
+import { constants } from 'node:os'
+import { test } from 'node:test'
+import { errnoName, errnoNumber, SystemError } from '../../src/host/errno.ts'
+
+test('names and numbers are each other’s inverse', () => {
+  for (const name of Object.keys(constants.errno)) {
+    const number = errnoNumber(name)
+    assert.ok(number !== undefined && number > 0, name)
+    assert.equal(errnoNumber(errnoName(number)), number, name)
+  }
+})
+
+test('of two names the customary one is given', () => {
+  assert.equal(errnoName(95), 'EOPNOTSUPP')
+  assert.equal(errnoNumber('ENOTSUP'), 95)
+  assert.equal(errnoName(11), 'EAGAIN')
+  assert.equal(errnoName(-5), 'EIO')
+})
+
+test('numbers that node:os lacks have names, unknown ones say so', () => {
+  assert.equal(errnoName(121), 'EREMOTEIO')
+  assert.equal(errnoNumber('ESHUTDOWN'), 108)
+  assert.equal(errnoName(4095), 'errno 4095')
+  assert.equal(errnoNumber('ENOSUCHNAME'), undefined)
+})
+
+test('a SystemError carries number, name and call, from either sign', () => {
+  const error = new SystemError('mmap', -12, 'too much')
+  assert.deepEqual([error.errno, error.code, error.call], [12, 'ENOMEM', 'mmap'])
+  assert.equal(error.message, 'mmap: ENOMEM: too much')
+})

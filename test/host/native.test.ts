@@ -1,0 +1,49 @@
+import assert from 'node:assert/strict'
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { SystemError } from '../../src/host/errno.ts'
+import { check, hasNative, libcFunctions, orErrno } from '../../src/host/native.ts'
+
+const sys = libcFunctions({
+  close: 'int close(int fd)',
+  getpid: 'int getpid()',
+  strlen: 'uint64_t strlen(const char *s)',
+})
+
+test('functions of the C library take and give Numbers', () => {
+  assert.equal(hasNative(), true)
+  assert.equal(sys().getpid(), process.pid)
+  assert.equal(sys().strlen('userdma'), 7)
+  assert.equal(sys(), sys())
+})
+
+test('a failed call is -errno or a SystemError', () => {
+  assert.equal(orErrno(sys().close(-1)), -9)
+  assert.equal(orErrno(3), 3)
+  assert.throws(
+    () => check('close', sys().close(-1), 'fd -1'),
+    (error: unknown) =>
+      error instanceof SystemError && error.code === 'EBADF' && error.message === 'close: EBADF: fd -1',
+  )
+})
+
+test('an unknown function is named', () => {
+  assert.throws(() => libcFunctions({ userdmaNoSuch: 'int userdmaNoSuch()' })(), /userdmaNoSuch/)
+})
+
+test('without koffi importing works, and the first call names the package', async t => {
+  const folder = mkdtempSync(join(tmpdir(), 'userdma-native-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  mkdirSync(join(folder, 'host'))
+  writeFileSync(join(folder, 'package.json'), '{"type":"module"}')
+  for (const file of ['native.js', 'errno.js']) {
+    copyFileSync(fileURLToPath(new URL(`../../src/host/${file}`, import.meta.url)), join(folder, 'host', file))
+  }
+  const lonely = (await import(join(folder, 'host', 'native.js'))) as typeof import('../../src/host/native.ts')
+  const getpid = lonely.libcFunctions({ getpid: 'int getpid()' })
+  assert.equal(lonely.hasNative(), false)
+  assert.throws(getpid, /npm package "koffi".*npm install koffi@3\.3\.4/)
+})

@@ -1,0 +1,38 @@
+/*
+ * Starts and asks the other process of the tests in this folder (peer.ts).
+ */
+import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import type { PeerCalls } from './peer.ts'
+
+export interface Peer {
+  readonly pid: number
+  ask<K extends keyof PeerCalls>(call: K, ask: PeerCalls[K]['ask']): Promise<PeerCalls[K]['answer']>
+  /** Kills the process and waits until it is gone (reaped). */
+  kill(): Promise<void>
+}
+
+const gone = async (child: ChildProcess): Promise<void> => {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const exit = once(child, 'exit')
+  child.kill('SIGKILL')
+  await exit
+}
+
+export const startPeer = (): Peer => {
+  const child = fork(fileURLToPath(new URL('./peer.js', import.meta.url)))
+  return {
+    pid: child.pid ?? 0,
+    async ask(call, ask) {
+      const answer = once(child, 'message')
+      child.send({ call, ask })
+      const [value] = await Promise.race([
+        answer,
+        once(child, 'exit').then(() => Promise.reject(new Error(`the peer ended instead of answering "${call}"`))),
+      ])
+      return value
+    },
+    kill: () => gone(child),
+  }
+}

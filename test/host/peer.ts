@@ -1,0 +1,60 @@
+/*
+ * The other process of the tests in this folder: it does what it is told over Node's IPC channel and reports back.
+ * Started by startPeer (peer-control.ts).
+ */
+
+import { type Arena, mapArena } from '../../src/host/mapping.ts'
+import { createMemfd, fileIdentity } from '../../src/host/memfd.ts'
+import { libcFunctions } from '../../src/host/native.ts'
+import { close, connect, send } from '../../src/host/sockets.ts'
+
+/** What a peer can be asked for, and what it answers. */
+export interface PeerCalls {
+  /** Maps an arena whose byte i is i % 251; the page at `protect` (if given) loses all but the given PROT_ bits. */
+  arena: { ask: { bytes: number; protect?: number; protection?: number }; answer: { address: number } }
+  /** Reads bytes of the arena. */
+  read: { ask: { offset: number; length: number }; answer: { bytes: number[] } }
+  /** Makes a memory file with the text, keeps it open. */
+  file: { ask: { text: string }; answer: { fd: number; ino: number } }
+  /** Connects, sends one message and (if asked) a memory file's descriptor. */
+  say: { ask: { path: string; text: string; withFile: boolean }; answer: { sent: number; ino: number } }
+}
+
+const sys = libcFunctions({
+  mprotect: 'int mprotect(int64_t address, uint64_t length, int protection)',
+  pwrite: 'int64_t pwrite(int fd, const char *bytes, uint64_t length, int64_t offset)',
+})
+
+let arena: Arena | undefined
+
+const handlers: { [K in keyof PeerCalls]: (ask: PeerCalls[K]['ask']) => PeerCalls[K]['answer'] } = {
+  arena({ bytes, protect, protection = 1 }) {
+    arena = mapArena(bytes)
+    for (let i = 0; i < arena.length; i++) arena.bytes[i] = i % 251
+    if (protect !== undefined && sys().mprotect(arena.address + protect, 4096, protection) !== 0)
+      throw new Error('mprotect')
+    return { address: arena.address }
+  },
+  read({ offset, length }) {
+    return { bytes: arena ? [...arena.bytes.subarray(offset, offset + length)] : [] }
+  },
+  file({ text }) {
+    const fd = createMemfd('peer', text.length)
+    sys().pwrite(fd, text, text.length, 0)
+    return { fd, ino: fileIdentity(fd).ino }
+  },
+  say({ path, text, withFile }) {
+    const fd = connect(path)
+    const file = createMemfd('said', text.length)
+    sys().pwrite(file, text, text.length, 0)
+    const { ino } = fileIdentity(file)
+    const sent = send(fd, Buffer.from(text), withFile ? [file] : [])
+    close(file)
+    // The connection stays open until this process ends.
+    return { sent, ino }
+  },
+}
+
+process.on('message', ({ call, ask }: { call: keyof PeerCalls; ask: never }) => {
+  process.send?.(handlers[call](ask))
+})

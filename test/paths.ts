@@ -1,0 +1,24 @@
+/*
+ * Where a test finds the checkout: compiled tests live below dist/, fixtures and programs do not.
+ */
+import { existsSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const findRoot = (): string => {
+  const given = process.env.USERDMA_ROOT
+  if (given) return given
+  let at = dirname(fileURLToPath(import.meta.url))
+  while (!existsSync(join(at, 'test', 'fixtures'))) {
+    if (dirname(at) === at)
+      throw new Error('no checkout above this test: set USERDMA_ROOT to the folder that has test/fixtures')
+    at = dirname(at)
+  }
+  return at
+}
+
+/** The checkout's folder, the one with package.json. */
+export const repoRoot = findRoot()
+
+/** A path below test/fixtures. */
+export const fixture = (...parts: string[]): string => join(repoRoot, 'test', 'fixtures', ...parts)

@@ -1,0 +1,330 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import fc from 'fast-check'
+import { createMemorySwitch, memorySwitchBytes } from '../../src/phy/memory.ts'
+import { emptyRun, type TappedRun } from '../../src/phy/port.ts'
+import { plainArena } from '../../src/wire/arena.ts'
+import { makeFlow, verifyIcrc } from '../../src/wire/icrc.ts'
+import { flowBetween, ipv4, ipv6, ports, psns, receiveAll, sendRun, smallSwitch } from './helpers.ts'
+
+describe('memory link', () => {
+  it('takes a run to the port that has the destination address, and to no other', () => {
+    const link = smallSwitch()
+    const [a, b, c] = ports(link, 3)
+    const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
+    sendRun(a, flow, 7, 3, 64, 32)
+    assert.equal(link.waiting, 1)
+    assert.deepEqual(receiveAll(c), [])
+    assert.deepEqual(receiveAll(a), [])
+    const got = receiveAll(b)
+    assert.deepEqual(psns(got), [7, 8, 9])
+    assert.deepEqual(
+      got.map(g => g.length),
+      [64, 64, 32],
+    )
+    assert.equal(link.waiting, 0)
+    assert.deepEqual(a.counters, {
+      sentPackets: 3,
+      sentBytes: 160,
+      receivedPackets: 0,
+      receivedBytes: 0,
+      icrcErrors: 0,
+      dropped: 0,
+    })
+    assert.deepEqual([b.counters.receivedPackets, b.counters.receivedBytes], [3, 160])
+  })
+
+  it('takes a run back to its sender when the address is its own', () => {
+    const [a] = ports(smallSwitch(), 1)
+    sendRun(a, a.openFlow(flowBetween(ipv4(1), ipv4(1))), 5, 2)
+    assert.deepEqual(psns(receiveAll(a)), [5, 6])
+  })
+
+  it('a port may have several addresses, IPv4 and IPv6', () => {
+    const [a, b] = ports(smallSwitch(), 2)
+    a.addAddress(ipv6(1))
+    b.addAddress(ipv6(2))
+    b.addAddress(ipv6(2))
+    sendRun(a, a.openFlow(flowBetween(ipv6(1), ipv6(2), { flowLabel: 0xabcde, trafficClass: 3 })), 1, 4, 1040, 100)
+    sendRun(a, a.openFlow(flowBetween(ipv4(1), ipv4(2))), 9, 1)
+    assert.deepEqual(psns(receiveAll(b)), [1, 2, 3, 4, 9])
+    assert.throws(() => a.addAddress(ipv6(2)), /fd00:0:0:0:0:0:0:2/)
+    assert.throws(() => a.addAddress(ipv4(2)), /10\.0\.0\.2/)
+  })
+
+  it('drops and counts what nobody receives, and has its buffer back', () => {
+    const link = smallSwitch()
+    const [a] = ports(link, 1)
+    const flow = a.openFlow(flowBetween(ipv4(1), ipv4(99)))
+    for (let i = 0; i < 100; i++) assert.ok(sendRun(a, flow, i, 3, 4112))
+    assert.equal(a.counters.dropped, 300)
+    assert.equal(link.stat().runs, 0)
+  })
+
+  it('seals every packet with identification 0, 1, 2 … within its run, and tells it', () => {
+    const [a, b] = ports(smallSwitch(), 2)
+    const address = flowBetween(ipv4(1), ipv4(2), { sourcePort: 50000, trafficClass: 0x68 })
+    sendRun(a, a.openFlow(address), 100, 5, 276, 52)
+    const got = receiveAll(b)
+    assert.deepEqual(
+      got.map(g => g.identification),
+      [0, 1, 2, 3, 4],
+    )
+    const flow = makeFlow({ ...address, destinationPort: 4791 })
+    for (const g of got) {
+      const arena = plainArena(g.length)
+      arena.bytes.set(g.bytes)
+      assert.ok(verifyIcrc(arena, 0, g.length, flow, g.identification))
+      assert.ok(!verifyIcrc(arena, 0, g.length, flow, g.identification + 1))
+    }
+  })
+
+  it('shows the sender its address record and peer number', () => {
+    const [a, b] = ports(smallSwitch(), 2)
+    const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2), { trafficClass: 7 }))
+    const run = emptyRun()
+    sendRun(a, flow, 0, 1)
+    assert.ok(b.receive(run))
+    assert.equal(run.peer, -1, 'b talks to nobody yet')
+    b.release()
+    const back = b.openFlow(flowBetween(ipv4(2), ipv4(1)))
+    sendRun(a, flow, 1, 1)
+    assert.ok(b.receive(run))
+    assert.equal(run.peer, b.peerOf(ipv4(1)))
+    assert.ok(run.peer >= 0)
+    assert.deepEqual([...run.from.source], [...ipv4(1)])
+    assert.equal(run.from.trafficClass, 7)
+    b.release()
+    b.closeFlow(back)
+    assert.equal(b.peerOf(ipv4(1)), -1)
+  })
+
+  it('drops and counts packets with a wrong ICRC, and hands out the others of their run', () => {
+    fc.assert(
+      fc.property(fc.array(fc.boolean(), { minLength: 1, maxLength: 12 }), wrong => {
+        const link = smallSwitch()
+        const [a, b] = ports(link, 2)
+        const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
+        // The tap sees the run before it is queued, and spoils it there.
+        a.tap = run =>
+          wrong.forEach((isWrong, i) => {
+            if (isWrong) run.arena.bytes[run.offset + i * run.packetBytes + 20] ^= 4
+          })
+        const seen: TappedRun['fate'][] = []
+        b.tap = run => seen.push(...Array.from({ length: run.count }, () => run.fate))
+        sendRun(a, flow, 0, wrong.length)
+        const expected = wrong.flatMap((isWrong, i) => (isWrong ? [] : [i]))
+        const got = receiveAll(b)
+        assert.deepEqual(psns(got), expected)
+        assert.deepEqual(
+          got.map(g => g.identification),
+          expected,
+        )
+        assert.equal(b.counters.icrcErrors, wrong.length - expected.length)
+        assert.equal(b.counters.receivedPackets, expected.length)
+        assert.deepEqual(
+          seen,
+          wrong.map(isWrong => (isWrong ? 'wrong icrc' : 'passed')),
+        )
+        assert.equal(link.stat().smallRuns, 0)
+      }),
+    )
+  })
+
+  it('with sealing on demand makes no ICRC until somebody wants one, then as always', () => {
+    const [a, b] = ports(smallSwitch(8, 16, 'demand'), 2)
+    const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
+    const trailer = (): number => {
+      sendRun(a, flow, 0, 1)
+      return receiveAll(b)[0].bytes[63]
+    }
+    const before = trailer()
+    assert.equal(before, 0, 'as it was filled')
+    sendRun(a, flow, 0, 1)
+    b.requireSeal(1)
+    const late = receiveAll(b)[0].bytes
+    const sealed = plainArena(64)
+    sealed.bytes.set(late)
+    assert.ok(verifyIcrc(sealed, 0, 64, makeFlow({ ...flowBetween(ipv4(1), ipv4(2)), destinationPort: 4791 }), 0))
+    assert.equal(trailer(), late[63])
+    b.requireSeal(-1)
+    assert.equal(trailer(), 0)
+  })
+
+  it('counts equal flow records as one flow, and keeps a closed one until its runs have arrived', () => {
+    const link = smallSwitch()
+    const [a, b] = ports(link, 2)
+    const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
+    assert.equal(a.openFlow(flowBetween(ipv4(1), ipv4(2))), flow)
+    assert.notEqual(a.openFlow(flowBetween(ipv4(1), ipv4(2), { hopLimit: 1 })), flow)
+    a.closeFlow(flow)
+    sendRun(a, flow, 3, 1)
+    a.closeFlow(flow)
+    assert.throws(() => a.closeFlow(flow), /not open/)
+    assert.throws(() => sendRun(a, flow, 3, 1), /not open/)
+    const other = a.openFlow(flowBetween(ipv4(1), ipv4(3)))
+    assert.notEqual(other, flow)
+    assert.deepEqual(psns(receiveAll(b)), [3])
+    assert.equal(link.stat().flows, 2)
+  })
+
+  it('refuses flow records that no header can hold', () => {
+    const [a] = ports(smallSwitch(), 1)
+    assert.throws(() => a.openFlow(flowBetween(ipv4(1), ipv4(2), { sourcePort: 65536 })), /sourcePort.*65536/)
+    assert.throws(() => a.openFlow(flowBetween(ipv4(1), ipv4(2), { flowLabel: -1 })), /flowLabel.*-1/)
+    assert.throws(() => a.openFlow(flowBetween(ipv4(1), ipv6(2))), /IPv4.*IPv6/)
+    assert.throws(() => a.openFlow(flowBetween(ipv4(1), new Uint8Array(4))), /16 bytes/)
+  })
+
+  it('refuses a run outside of the room reserved', () => {
+    const [a] = ports(smallSwitch(), 1)
+    const flow = a.openFlow(flowBetween(ipv4(1), ipv4(1)))
+    assert.throws(() => a.commit(0, 64, 1, 64, flow), /without reserve/)
+    const at = a.reserve(64)
+    assert.throws(() => a.commit(at, 1024, 3, 1024, flow), /does not fit/)
+    assert.throws(() => a.commit(at - 64, 64, 1, 64, flow), /does not fit/)
+    assert.throws(() => a.commit(at, 64, 1, 65, flow), /does not fit/)
+    assert.throws(() => a.commit(at, 15, 1, 15, flow), /does not fit/)
+    assert.throws(() => a.reserve(a.maxBytes + 1), /at most 69632/)
+    a.commit(at, 64, 1, 64, flow)
+    assert.equal(at % 64, 0)
+  })
+
+  it('an unused reservation costs nothing', () => {
+    const link = smallSwitch()
+    const [a] = ports(link, 1)
+    for (let i = 0; i < 50; i++) a.reserve(i % 2 === 0 ? 64 : 60000)
+    assert.equal(link.stat().runs + link.stat().smallRuns, 1)
+    a.close()
+    assert.equal(link.stat().runs + link.stat().smallRuns, 0)
+  })
+
+  it('says no when the buffers are used up, and yes again after a release', () => {
+    const [a, b] = ports(smallSwitch(), 2)
+    const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
+    let sent = 0
+    while (sendRun(a, flow, sent, 1, 4096)) sent++
+    assert.equal(sent, 6, 'eight buffers, two of them kept for b')
+    assert.equal(a.reserve(64) >= 0, true, 'small runs have buffers of their own')
+    const run = emptyRun()
+    assert.ok(b.receive(run))
+    assert.equal(sendRun(a, flow, sent, 1, 4096), false)
+    b.release()
+    assert.equal(sendRun(a, flow, sent, 1, 4096), true)
+    assert.deepEqual(psns(receiveAll(b)), [1, 2, 3, 4, 5, 6])
+  })
+
+  it('a port that sends to one that does not receive cannot starve the others', () => {
+    const link = smallSwitch(16, 64)
+    const all = ports(link, 4)
+    const [a, b, c, d] = all
+    const stuck = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
+    while (sendRun(a, stuck, 0, 1, 4096));
+    while (sendRun(a, stuck, 0, 1, 64));
+    for (const [port, n] of [
+      [b, 2],
+      [c, 3],
+      [d, 4],
+    ] as const) {
+      const flow = port.openFlow(flowBetween(ipv4(n), ipv4(4)))
+      for (let i = 0; i < 2; i++) {
+        assert.ok(sendRun(port, flow, n, 1, 4096), `port ${n} has run buffers`)
+        assert.ok(sendRun(port, flow, n, 1, 64), `port ${n} has small run buffers`)
+      }
+    }
+    assert.equal(psns(receiveAll(d)).length, 12)
+  })
+
+  it('several runs may be out at once, and one release gives all of them back', () => {
+    const link = smallSwitch()
+    const [a, b] = ports(link, 2)
+    const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
+    for (let i = 0; i < 3; i++) sendRun(a, flow, i, 1)
+    const run = emptyRun()
+    const offsets = [0, 1].map(() => {
+      assert.ok(b.receive(run))
+      return run.offset
+    })
+    assert.notEqual(offsets[0], offsets[1])
+    assert.equal(link.stat().smallRuns, 3)
+    b.release()
+    assert.equal(link.stat().smallRuns, 1)
+    assert.deepEqual(psns(receiveAll(b)), [2])
+    assert.equal(link.stat().smallRuns, 0)
+  })
+
+  it('wakes a device when a run arrives where none waited', () => {
+    const [a, b] = ports(smallSwitch(), 2)
+    const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
+    let woken = 0
+    b.wake = () => woken++
+    sendRun(a, flow, 0, 1)
+    sendRun(a, flow, 1, 1)
+    assert.equal(woken, 1)
+    receiveAll(b)
+    sendRun(a, flow, 2, 1)
+    assert.equal(woken, 2)
+  })
+
+  it('closing a port drops what waits there and leaves nothing behind', () => {
+    const link = smallSwitch()
+    const [a, b] = ports(link, 2)
+    const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
+    b.openFlow(flowBetween(ipv4(2), ipv4(1)))
+    sendRun(a, flow, 0, 2)
+    sendRun(a, flow, 2, 2, 4096)
+    b.close()
+    b.close()
+    sendRun(a, flow, 3, 1)
+    assert.equal(a.counters.dropped, 1)
+    assert.equal(link.waiting, 0)
+    assert.equal(b.reserve(64), -1)
+    a.close()
+    assert.deepEqual(link.stat(), { ports: 0, runs: 0, smallRuns: 0, flows: 0 })
+    const [again] = ports(link, 1)
+    sendRun(again, again.openFlow(flowBetween(ipv4(1), ipv4(1))), 8, 1)
+    assert.deepEqual(psns(receiveAll(again)), [8])
+  })
+
+  it('refuses an arena that is too small, and more ports than run buffers', () => {
+    assert.throws(() => createMemorySwitch({ arena: plainArena(1000) }), /needs an arena of 4980736 bytes, not 1000/)
+    assert.equal(memorySwitchBytes(), 4980736)
+    const link = smallSwitch(2, 4)
+    ports(link, 2)
+    assert.throws(() => link.attach(), /at most 2 ports/)
+  })
+
+  it('loses, repeats and reorders nothing, whatever is sent between whom', () => {
+    fc.assert(
+      fc.property(
+        fc.array(
+          fc.record({
+            from: fc.integer({ min: 0, max: 2 }),
+            to: fc.integer({ min: 0, max: 2 }),
+            count: fc.integer({ min: 1, max: 16 }),
+            bytes: fc.constantFrom(20, 64, 272, 1040, 4112),
+            receive: fc.boolean(),
+          }),
+          { maxLength: 40 },
+        ),
+        steps => {
+          const link = smallSwitch(6, 12)
+          const all = ports(link, 3)
+          const expected: number[][] = [[], [], []]
+          const got: number[][] = [[], [], []]
+          let psn = 0
+          for (const { from, to, count, bytes, receive } of steps) {
+            const flow = all[from].openFlow(flowBetween(ipv4(from + 1), ipv4(to + 1)))
+            if (sendRun(all[from], flow, psn, count, bytes)) for (let i = 0; i < count; i++) expected[to].push(psn + i)
+            psn += count
+            all[from].closeFlow(flow)
+            if (receive) got[to].push(...psns(receiveAll(all[to])))
+          }
+          for (const [i, port] of all.entries()) got[i].push(...psns(receiveAll(port)))
+          assert.deepEqual(got, expected)
+          assert.deepEqual(link.stat(), { ports: 3, runs: 0, smallRuns: 0, flows: 0 })
+        },
+      ),
+    )
+  })
+})

@@ -1,0 +1,298 @@
+/*
+ * A daemon that knows the session protocol and nothing of RDMA: what the shim's tests talk to. It keeps a small device tree, opens
+ * contexts with real memory files and doorbell sockets, and answers calls by the request number (see Order and scenarios.c),
+ * so that a program under the shim can steer it. Everything it saw is in `log`.
+ */
+import { mkdirSync, statSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { mapArena } from '../../src/host/mapping.ts'
+import { addSeals, createMemfd, fileIdentity, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../../src/host/memfd.ts'
+import { libcFunctions } from '../../src/host/native.ts'
+import { type Watch, watch } from '../../src/host/poll.ts'
+import { accept, close, listen, peerCredentials, recv, recvSmall, send, socketPair } from '../../src/host/sockets.ts'
+import { ContextFile, MessageType, ParkedPage } from '../../src/spec/session.ts'
+import {
+  type InstallAt,
+  messageBuffer,
+  newRequest,
+  readRequest,
+  writeCallReply,
+  writeHelloReply,
+  writeOpenReply,
+} from '../../src/uapi/session.ts'
+
+/** Requests of the object dialect's magic, by which scenarios.c steers the daemon. Keep the numbers as there. */
+const Order = {
+  ECHO: 1,
+  FAIL: 2,
+  EVENT_4: 3,
+  EVENT_8: 4,
+  PARK: 5,
+  RECORD: 6,
+  HANG_UP_EVENT: 7,
+  DIE: 8,
+  CONTEXTS: 9,
+  TOKENS: 10,
+  LAST_TOKEN: 11,
+  SESSIONS: 12,
+} as const
+
+const EBADF = 9
+const EAGAIN = 11
+const ENOTTY = 25
+/** _IOWR(0xdb, …, 8 bytes), without the number. */
+const MAGIC = 0xc008db
+
+interface Context {
+  readonly id: number
+  readonly file: number
+  readonly inode: number
+  /** The daemon's ends of the doorbell sockets that live. */
+  readonly doorbells: Map<number, Watch>
+  readonly events: number[]
+  tokens: number
+  lastToken: number
+}
+
+export interface FakeDaemon {
+  readonly socket: string
+  /** What happened, in order: "hello PID tag", "open", "attach", "call", "close" (a context ended). */
+  readonly log: string[]
+  readonly contexts: ReadonlyMap<number, Context>
+  sessions(): number
+  /** Closes everything at once, as a death does. */
+  die(): void
+}
+
+const RDEV = (231 << 8) | 192
+
+const sys = libcFunctions({ mmap: 'int64_t mmap(int64_t a, uint64_t n, int prot, int flags, int fd, int64_t offset)' })
+
+/** The page with the parked word: mapped writable here; what clients get cannot be mapped so. */
+const parkedPage = () => {
+  const fd = createMemfd('fake-parked', ParkedPage.bytes)
+  const arena = mapArena(ParkedPage.bytes)
+  // Over the arena's own page: MAP_SHARED | MAP_FIXED.
+  if (sys().mmap(arena.address, ParkedPage.bytes, 3, 0x11, fd, 0) !== arena.address) throw new Error('mmap failed')
+  addSeals(fd, 16)
+  return { fd, words: arena.u32 }
+}
+
+/** Files of the tree by path; the rest of a real one does not matter to the shim. */
+const TREE: Readonly<Record<string, string>> = {
+  '/sys/class/infiniband_verbs/abi_version': '6\n',
+  '/sys/class/infiniband_verbs/uverbs0/ibdev': 'rxe0\n',
+  '/sys/class/infiniband_verbs/uverbs0/dev': '231:192\n',
+  '/sys/class/infiniband_verbs/uverbs0/abi_version': '2\n',
+  '/sys/class/infiniband/rxe0/node_type': '1: CA\n',
+  '/sys/class/infiniband/rxe0/node_guid': '5054:00ff:fe77:0002\n',
+  '/dev/infiniband/uverbs0': '',
+}
+
+export const startFakeDaemon = (folder: string): FakeDaemon => {
+  const root = join(folder, 'root')
+  for (const [path, text] of Object.entries(TREE)) {
+    mkdirSync(dirname(root + path), { recursive: true })
+    writeFileSync(root + path, text)
+  }
+  const socket = join(folder, 'sock')
+  const listener = listen(socket)
+  const parked = parkedPage()
+  const log: string[] = []
+  const contexts = new Map<number, Context>()
+  const sessions = new Map<number, Watch>()
+  const buffer = messageBuffer()
+  const request = newRequest()
+  let nextContext = 7
+
+  const closeDoorbell = (context: Context, fd: number): void => {
+    context.doorbells.get(fd)?.stop()
+    context.doorbells.delete(fd)
+    close(fd)
+    if (context.doorbells.size > 0) return
+    log.push('close')
+    contexts.delete(context.id)
+    close(context.file)
+    for (const event of context.events) close(event)
+  }
+
+  const addDoorbell = (context: Context): number => {
+    const [ours, theirs] = socketPair()
+    const token = new Uint8Array(4)
+    const onReady = (): void => {
+      for (;;) {
+        const length = recvSmall(ours, token)
+        if (length === 4) {
+          context.tokens++
+          context.lastToken = new DataView(token.buffer).getUint32(0, true)
+          continue
+        }
+        if (length !== -EAGAIN) closeDoorbell(context, ours)
+        return
+      }
+    }
+    context.doorbells.set(ours, watch(ours, { readable: true }, onReady))
+    return theirs
+  }
+
+  const open = (): Context => {
+    const file = createMemfd('userdma-context', ContextFile.bytes)
+    addSeals(file, SEAL_SHRINK | SEAL_GROW | SEAL_SEAL)
+    const context: Context = {
+      id: nextContext++,
+      file,
+      inode: fileIdentity(file).ino,
+      doorbells: new Map(),
+      events: [],
+      tokens: 0,
+      lastToken: 0,
+    }
+    contexts.set(context.id, context)
+    return context
+  }
+
+  /** Length of what was sent, or -errno. */
+  const reply = (fd: number, length: number, fds: readonly number[] = []): number =>
+    send(fd, buffer.bytes.subarray(0, length), fds)
+
+  const answerOpen = (fd: number, context: Context | undefined, withFile: boolean): number => {
+    if (!context) return reply(fd, writeOpenReply(buffer, request, { error: EBADF, context: 0, rdev: 0, inode: 0 }))
+    const doorbell = addDoorbell(context)
+    const value = { error: 0, context: context.id, rdev: RDEV, inode: context.inode }
+    const sent = reply(fd, writeOpenReply(buffer, request, value), withFile ? [context.file, doorbell] : [doorbell])
+    close(doorbell)
+    return sent
+  }
+
+  /** The context whose memory file the process really has under this number. */
+  const shown = (pid: number, fd: number): Context | undefined => {
+    const found = statSync(`/proc/${pid}/fd/${fd}`, { throwIfNoEntry: false })
+    return [...contexts.values()].find(context => context.inode === found?.ino)
+  }
+
+  const answerOrder = (fd: number, context: Context): number => {
+    const number = request.request & 0xff
+    const argument = Number(request.argument)
+    const answer = (ret: number, installs: readonly InstallAt[] = [], fds: readonly number[] = []): number =>
+      reply(fd, writeCallReply(buffer, request, ret, installs), fds)
+    /* What other sockets brought before this request is looked at first: the loop gets a whole turn. */
+    const answerLater = (count: () => number): number => {
+      const to = { ...request }
+      setImmediate(() => setImmediate(() => sessions.has(fd) && reply(fd, writeCallReply(buffer, to, count()))))
+      return 0
+    }
+    if (request.request >>> 8 !== MAGIC) return answer(-ENOTTY)
+    switch (number) {
+      case Order.ECHO:
+        return answer(argument)
+      case Order.FAIL:
+        return answer(-argument)
+      case Order.EVENT_4:
+      case Order.EVENT_8: {
+        const [ours, theirs] = socketPair()
+        context.events.push(ours)
+        const width = number === Order.EVENT_8 ? 8 : 4
+        // The daemon's ends are non-blocking; a program's descriptor blocks.
+        setBlocking(theirs)
+        const sent = answer(0, [{ address: request.argument, width }], [theirs])
+        close(theirs)
+        return sent
+      }
+      case Order.PARK:
+        Atomics.store(parked.words, ParkedPage.PARKED, argument)
+        return answer(0)
+      case Order.RECORD:
+        send(context.events.at(-1)!, new Uint8Array(argument).fill(argument))
+        return answer(0)
+      case Order.HANG_UP_EVENT:
+        close(context.events.pop()!)
+        return answer(0)
+      case Order.DIE:
+        die()
+        return 0
+      case Order.CONTEXTS:
+        return answerLater(() => contexts.size)
+      case Order.TOKENS:
+        return answerLater(() => context.tokens)
+      case Order.LAST_TOKEN:
+        return answerLater(() => context.lastToken)
+      case Order.SESSIONS:
+        return answerLater(() => sessions.size)
+      default:
+        return answer(-ENOTTY)
+    }
+  }
+
+  const onRequest = (fd: number): number => {
+    switch (request.type) {
+      case MessageType.HELLO:
+        log.push(`hello ${request.tag}`)
+        Atomics.store(parked.words, ParkedPage.PARKED, 1)
+        return reply(fd, writeHelloReply(buffer, request, { error: 0, root }), [parked.fd])
+      case MessageType.OPEN:
+        log.push('open')
+        return answerOpen(fd, open(), true)
+      case MessageType.ATTACH:
+        log.push('attach')
+        return answerOpen(fd, shown(peerCredentials(fd).pid, request.fd), false)
+      case MessageType.WRITE: {
+        log.push(`write ${request.length}`)
+        return reply(fd, writeCallReply(buffer, request, Number(request.length)))
+      }
+      default: {
+        const context = contexts.get(request.context)
+        if (!context) return reply(fd, writeCallReply(buffer, request, -EBADF))
+        return answerOrder(fd, context)
+      }
+    }
+  }
+
+  const endSession = (fd: number): void => {
+    sessions.get(fd)?.stop()
+    sessions.delete(fd)
+    close(fd)
+  }
+
+  const onReadable = (fd: number): void => {
+    while (sessions.has(fd)) {
+      const { length } = recv(fd, buffer.bytes)
+      if (length === -EAGAIN) return
+      const fault = length <= 0 ? undefined : readRequest(buffer, length, request)
+      if (fault) log.push(`fault ${fault}`)
+      if (length <= 0 || fault) endSession(fd)
+      else onRequest(fd)
+    }
+  }
+
+  const listening = watch(listener, { readable: true }, () => {
+    for (let fd = accept(listener); fd >= 0; fd = accept(listener)) {
+      const connected = fd
+      sessions.set(
+        fd,
+        watch(fd, { readable: true }, () => onReadable(connected)),
+      )
+    }
+  })
+
+  let alive = true
+  const die = (): void => {
+    if (!alive) return
+    alive = false
+    listening.stop()
+    close(listener)
+    for (const fd of [...sessions.keys()]) endSession(fd)
+    for (const context of [...contexts.values()])
+      for (const fd of [...context.doorbells.keys()]) closeDoorbell(context, fd)
+    close(parked.fd)
+  }
+
+  return { socket, log, contexts, sessions: () => sessions.size, die }
+}
+
+const flags = libcFunctions({ fcntl: 'int fcntl(int fd, int command, int64_t argument)' })
+const F_SETFL = 4
+const O_RDWR = 2
+/** Clears O_NONBLOCK: the flag belongs to the socket, whoever holds it. */
+const setBlocking = (fd: number): void => {
+  flags().fcntl(fd, F_SETFL, O_RDWR)
+}

@@ -1,0 +1,608 @@
+/*
+ * Programs under the shim, one per scenario: scenarios NAME. They use only what an ordinary program uses, and steer the fake daemon
+ * (fake-daemon.ts, where the order numbers are too) by ioctls of the object dialect's magic. The first expectation that fails is
+ * printed with its line, and the status is 1.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <infiniband/verbs.h>
+#include <linux/close_range.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define NODE "/dev/infiniband/uverbs0"
+
+#define EXPECT(condition)                                                                                              \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            dprintf(1, "line %d: not so: %s (errno %d %s)\n", __LINE__, #condition, errno, strerror(errno));           \
+            exit(1);                                                                                                   \
+        }                                                                                                              \
+    } while (0)
+#define FAILS(call, error) EXPECT((errno = 0, (call) == -1) && errno == (error))
+
+enum order { ECHO = 1, FAIL, EVENT_4, EVENT_8, PARK, RECORD, HANG_UP_EVENT, DIE, CONTEXTS, TOKENS, LAST_TOKEN, SESSIONS };
+
+static long order(int fd, enum order number, unsigned long argument)
+{
+    return ioctl(fd, _IOWR(0xdb, number, uint64_t), argument);
+}
+
+static int open_device(void)
+{
+    int fd = open(NODE, O_RDWR | O_CLOEXEC);
+    EXPECT(fd >= 0);
+    return fd;
+}
+
+/* Hidden sockets: what /proc shows at 900 and above. */
+static int hidden_count(void)
+{
+    int count = 0;
+    struct stat stat;
+    for (int fd = 890; fd < 1200; fd++)
+        count += fstat(fd, &stat) == 0 && S_ISSOCK(stat.st_mode);
+    return count;
+}
+
+static void child_ends_well(pid_t pid)
+{
+    int status;
+    EXPECT(pid > 0 && waitpid(pid, &status, 0) == pid);
+    EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static const uint32_t *doorbell(uint32_t handle)
+{
+    static uint32_t command[8], response;
+    response = 77;
+    command[0] = 28;
+    command[1] = 8 | 1 << 16;
+    memcpy(&command[2], &(uint64_t){(uintptr_t)&response}, 8);
+    command[4] = handle;
+    command[7] = 128;
+    return command;
+}
+
+/* ---- paths ---- */
+
+static void paths(void)
+{
+    char text[512];
+    struct stat st;
+    DIR *dir = opendir("/sys/class/infiniband_verbs");
+    EXPECT(dir);
+    bool seen = false;
+    for (struct dirent *e; (e = readdir(dir));)
+        seen |= strcmp(e->d_name, "uverbs0") == 0;
+    EXPECT(seen);
+    int fd = openat(dirfd(dir), "uverbs0", O_DIRECTORY | O_RDONLY);
+    EXPECT(fd >= 0);
+    int file = openat(fd, "ibdev", O_RDONLY);
+    EXPECT(file >= 0 && read(file, text, sizeof text) == 5 && memcmp(text, "rxe0\n", 5) == 0);
+    close(file);
+    close(fd);
+    closedir(dir);
+
+    FILE *stream = fopen("//sys/./class//infiniband/rxe0/node_type", "r");
+    EXPECT(stream && fgets(text, sizeof text, stream) && strcmp(text, "1: CA\n") == 0);
+    EXPECT(fclose(stream) == 0);
+    EXPECT(access("/sys/class/infiniband/rxe0", R_OK) == 0 && faccessat(AT_FDCWD, NODE, R_OK | W_OK, 0) == 0);
+    EXPECT(euidaccess("/sys/class/infiniband", X_OK) == 0);
+    FAILS(access("/sys/class/infiniband/rxe1", F_OK), ENOENT);
+    FAILS(open("/dev/infiniband/rdma_cm", O_RDWR), ENOENT);
+    EXPECT(stat("/sys/class/infiniband/rxe0", &st) == 0 && S_ISDIR(st.st_mode));
+    struct dirent **list;
+    EXPECT(scandir("/sys/class/infiniband", &list, NULL, alphasort) == 3);
+    EXPECT(realpath("/sys/class/infiniband/../infiniband/rxe0", text) && strcmp(text, "/sys/class/infiniband/rxe0") == 0);
+    char *canonical = canonicalize_file_name("/dev/infiniband");
+    EXPECT(canonical && strcmp(canonical, "/dev/infiniband") == 0);
+    FAILS(readlink("/sys/class/infiniband/rxe0", text, sizeof text), EINVAL);
+    EXPECT(chdir("/sys/class/infiniband/rxe0") == 0 && access("node_guid", R_OK) == 0);
+
+    EXPECT(stat(NODE, &st) == 0 && st.st_mode == (S_IFCHR | 0666) && st.st_rdev == makedev(231, 192));
+    EXPECT(lstat(NODE, &st) == 0 && S_ISCHR(st.st_mode));
+    EXPECT(fstatat(AT_FDCWD, NODE, &st, 0) == 0 && S_ISCHR(st.st_mode));
+    struct statx sx;
+    EXPECT(statx(AT_FDCWD, NODE, 0, STATX_ALL, &sx) == 0 && S_ISCHR(sx.stx_mode) && sx.stx_rdev_minor == 192);
+
+    /* Others are untouched. */
+    EXPECT(stat("/dev/null", &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3));
+    EXPECT(realpath("/dev/../dev/null", text) && strcmp(text, "/dev/null") == 0);
+    FAILS(open("/dev/infini", O_RDONLY), ENOENT);
+    EXPECT((fd = open("/sys/class", O_RDONLY)) >= 0);
+    EXPECT(openat(fd, "no such file", O_RDONLY) == -1);
+    const char *volatile nowhere = NULL;
+    FAILS(open(nowhere, O_RDONLY), EFAULT);
+}
+
+static void no_daemon(void)
+{
+    struct stat st;
+    FAILS(stat("/sys/class/infiniband", &st), ENOENT);
+    EXPECT(!opendir("/sys/class/infiniband_verbs") && errno == ENOENT);
+    FAILS(open(NODE, O_RDWR), ENOENT);
+    FAILS(socket(AF_NETLINK, SOCK_RAW, 20), EPROTONOSUPPORT);
+    child_ends_well(fork() ?: (open(NODE, O_RDWR), _exit(0), 0));
+}
+
+static void inert(void)
+{
+    struct stat st;
+    FAILS(stat("/sys/class/infiniband_verbs/uverbs0/ibdev", &st), ENOENT);
+    int fd = socket(AF_NETLINK, SOCK_RAW, 20);
+    EXPECT(fd >= 0 || errno == EPROTONOSUPPORT);
+}
+
+static void netlink(void)
+{
+    FAILS(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 20), EPROTONOSUPPORT);
+    FAILS(socket(AF_NETLINK, SOCK_DGRAM, 20), EPROTONOSUPPORT);
+    EXPECT(socket(AF_NETLINK, SOCK_RAW, 0) >= 0);
+    EXPECT(socket(AF_UNIX, SOCK_STREAM, 0) >= 0);
+}
+
+/* ---- the device ---- */
+
+static void device(void)
+{
+    errno = 0;
+    int fd = open(NODE, O_RDWR | O_CLOEXEC);
+    EXPECT(fd == 3 && errno == 0 && (fcntl(fd, F_GETFD) & FD_CLOEXEC));
+    struct stat st;
+    EXPECT(fstat(fd, &st) == 0 && st.st_mode == (S_IFCHR | 0666) && st.st_rdev == makedev(231, 192));
+    EXPECT(fstatat(fd, "", &st, AT_EMPTY_PATH) == 0 && S_ISCHR(st.st_mode));
+    struct statx sx;
+    EXPECT(statx(fd, "", AT_EMPTY_PATH, STATX_ALL, &sx) == 0 && sx.stx_mode == (S_IFCHR | 0666) && sx.stx_rdev_major == 231);
+    struct stat64 st64;
+    EXPECT(fstat64(fd, &st64) == 0 && S_ISCHR(st64.st_mode));
+    EXPECT(order(fd, ECHO, 12345) == 12345 && errno == 0);
+    FAILS(order(fd, FAIL, ENOSPC), ENOSPC);
+    FAILS(ioctl(fd, 0x5401, 0), ENOTTY);
+    char bytes[64] = {0};
+    FAILS(read(fd, bytes, sizeof bytes), EINVAL);
+    FAILS(pread(fd, bytes, sizeof bytes, 0), ESPIPE);
+    FAILS(pwrite(fd, bytes, sizeof bytes, 0), ESPIPE);
+    EXPECT(write(fd, bytes, 24) == 24);
+    EXPECT(write(fd, bytes, 32) == 32); /* of a doorbell's size, but none: forwarded */
+    struct iovec vector = {bytes, 16};
+    EXPECT(writev(fd, &vector, 1) == 16);
+    FAILS(ftruncate(fd, 0), EPERM);
+    char *ring = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 4096);
+    EXPECT(ring != MAP_FAILED && ring[0] == 0);
+    int other = open(NODE, O_RDWR); /* not close-on-exec */
+    EXPECT(other == 4 && !(fcntl(other, F_GETFD) & FD_CLOEXEC));
+    EXPECT(order(other, CONTEXTS, 0) == 2 && order(fd, SESSIONS, 0) == 1);
+    FAILS(open(NODE, O_RDWR | O_CREAT | O_EXCL, 0600), EEXIST);
+    FAILS(open(NODE, O_RDONLY | O_DIRECTORY), ENOTDIR);
+    EXPECT(ioctl(fd, FIONCLEX) == 0 && !(fcntl(fd, F_GETFD) & FD_CLOEXEC) && ioctl(fd, FIOCLEX) == 0);
+    EXPECT(close(fd) == 0 && order(other, CONTEXTS, 0) == 1);
+    FAILS(order(fd, ECHO, 1), EBADF);
+    FAILS(close(fd), EBADF);
+    EXPECT(close(other) == 0);
+}
+
+static void bell(void)
+{
+    int fd = open_device(), other = open_device();
+    uint32_t *response;
+    const uint32_t *command = doorbell(42);
+    memcpy(&response, &command[2], sizeof response);
+    EXPECT(order(fd, PARK, 0) == 0);
+    errno = 7;
+    EXPECT(write(fd, command, 32) == 32 && *response == 0 && errno == 7);
+    EXPECT(order(fd, TOKENS, 0) == 0);
+    EXPECT(order(fd, PARK, 1) == 0);
+    EXPECT(write(fd, command, 32) == 32 && order(fd, TOKENS, 0) == 1 && order(fd, LAST_TOKEN, 0) == 42);
+    EXPECT(order(other, TOKENS, 0) == 0);
+    EXPECT(write(other, doorbell(9), 32) == 32 && order(other, LAST_TOKEN, 0) == 9 && order(fd, TOKENS, 0) == 1);
+    int copy = dup(fd);
+    EXPECT(write(copy, command, 32) == 32 && order(copy, TOKENS, 0) == 2);
+}
+
+/* ---- events ---- */
+
+static void events(void)
+{
+    int fd = open_device();
+    int32_t narrow[2] = {-1, -1};
+    int64_t wide = -1;
+    EXPECT(order(fd, EVENT_8, (unsigned long)&wide) == 0 && wide == 4);
+    EXPECT(order(fd, EVENT_4, (unsigned long)narrow) == 0 && narrow[0] == 5 && narrow[1] == -1);
+    FAILS(order(fd, EVENT_4, 64), EFAULT);
+    FAILS(fcntl(6, F_GETFD), EBADF); /* nothing left of the one that could not be told */
+    int channel = narrow[0];
+    EXPECT(order(fd, HANG_UP_EVENT, 0) == 0); /* the third's end */
+    EXPECT(fcntl(channel, F_GETFD) & FD_CLOEXEC);
+    char bytes[16] = {0};
+    EXPECT(order(fd, RECORD, 8) == 0);
+    struct pollfd poll_for = {.fd = channel, .events = POLLIN};
+    EXPECT(poll(&poll_for, 1, 5000) == 1 && poll_for.revents == POLLIN);
+    FAILS(read(channel, bytes, 4), EINVAL);
+    FAILS(read(channel, bytes, 0), EINVAL);
+    EXPECT(read(channel, bytes, 8) == 8 && bytes[7] == 8 && bytes[8] == 0);
+    EXPECT(order(fd, RECORD, 8) == 0 && order(fd, RECORD, 8) == 0);
+    EXPECT(read(channel, bytes, 16) == 8);
+    EXPECT(fcntl(channel, F_SETFL, fcntl(channel, F_GETFL) | O_NONBLOCK) == 0);
+    EXPECT(read(channel, bytes, 8) == 8);
+    FAILS(read(channel, bytes, 8), EAGAIN);
+    FAILS(read(channel, bytes, 4), EAGAIN);
+    int copy = dup(channel);
+    EXPECT(order(fd, HANG_UP_EVENT, 0) == 0);
+    FAILS(read(channel, bytes, 8), EIO);
+    FAILS(read(copy, bytes, 4), EIO);
+    struct iovec vector = {bytes, 8};
+    FAILS(readv(copy, &vector, 1), EIO);
+    EXPECT(close(channel) == 0 && close(copy) == 0);
+    EXPECT(open("/dev/null", O_RDONLY) == channel && read(channel, bytes, 8) == 0);
+    FILE *stream = fdopen((int)wide, "r");
+    EXPECT(stream && fclose(stream) == 0 && open("/dev/zero", O_RDONLY) == (int)wide);
+    EXPECT(read((int)wide, bytes, 4) == 4);
+}
+
+/* ---- descriptors ---- */
+
+static void copies(void)
+{
+    int watcher = open_device();
+    int fd = open_device();
+    EXPECT(order(watcher, CONTEXTS, 0) == 2 && hidden_count() == 3);
+    int copy = dup(fd), high = fcntl(fd, F_DUPFD, 50), exec = fcntl(fd, F_DUPFD_CLOEXEC, 60), to = dup2(fd, 70),
+        to3 = dup3(fd, 71, O_CLOEXEC);
+    EXPECT(copy > fd && high == 50 && exec == 60 && to == 70 && to3 == 71 && hidden_count() == 8);
+    struct stat st;
+    EXPECT(fstat(to3, &st) == 0 && S_ISCHR(st.st_mode));
+    EXPECT(close(fd) == 0 && close(copy) == 0 && close(high) == 0 && close(exec) == 0 && close(to) == 0);
+    EXPECT(order(to3, ECHO, 5) == 5 && order(watcher, CONTEXTS, 0) == 2 && hidden_count() == 3);
+    EXPECT(dup2(to3, to3) == to3 && order(to3, ECHO, 6) == 6);
+    int null = open("/dev/null", O_RDWR);
+    EXPECT(dup2(null, to3) == to3 && order(watcher, CONTEXTS, 0) == 1 && hidden_count() == 2);
+    EXPECT(fstat(to3, &st) == 0 && st.st_rdev == makedev(1, 3));
+    FAILS(order(to3, ECHO, 6), ENOTTY);
+    EXPECT(dup2(watcher, null) == null && order(null, ECHO, 3) == 3);
+    FAILS(dup2(-1, watcher), EBADF);
+    EXPECT(order(watcher, ECHO, 4) == 4);
+    EXPECT(close(watcher) == 0 && order(null, CONTEXTS, 0) == 1);
+}
+
+static void hidden_sockets(void)
+{
+    int fd = open_device();
+    for (int i = 890; i < 1200; i++)
+        FAILS(close(i), EBADF);
+    EXPECT(order(fd, ECHO, 1) == 1);
+    closefrom(fd + 1);
+    EXPECT(order(fd, ECHO, 2) == 2 && close_range(fd + 1, ~0u, 0) == 0 && order(fd, ECHO, 3) == 3);
+    EXPECT(close_range(895, 950, CLOSE_RANGE_CLOEXEC) == 0 && order(fd, ECHO, 4) == 4);
+    /* The program takes numbers that hidden sockets have. */
+    int null = open("/dev/null", O_RDWR);
+    for (int i = 895; i < 910; i++)
+        EXPECT(dup2(null, i) == i);
+    EXPECT(order(fd, ECHO, 5) == 5 && order(fd, SESSIONS, 0) == 1 && write(fd, doorbell(1), 32) == 32);
+    EXPECT(order(fd, TOKENS, 0) == 1);
+    for (int i = 895; i < 910; i++)
+        EXPECT(close(i) == 0);
+    EXPECT(order(fd, ECHO, 6) == 6 && order(fd, CONTEXTS, 0) == 1);
+    /* Behind our back: the session's socket is gone, and its number something else. */
+    for (int i = 895; i < 1200; i++)
+        syscall(SYS_dup2, null, i);
+    FAILS(write(fd, doorbell(1), 32), EIO);
+    int again = open_device();
+    EXPECT(order(again, ECHO, 7) == 7);
+    /* All of a range, the device with it. */
+    EXPECT(close_range(3, ~0u, 0) == 0);
+    FAILS(order(fd, ECHO, 1), EBADF);
+    again = open_device();
+    EXPECT(again == 3 && order(again, CONTEXTS, 0) == 1);
+}
+
+static void low_limit(void)
+{
+    struct rlimit limit = {64, 64};
+    EXPECT(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    int fd = open_device();
+    EXPECT(fd == 3 && order(fd, ECHO, 3) == 3);
+    int last = -1;
+    for (int i; (i = dup(2)) >= 0; last = i)
+        ;
+    EXPECT(errno == EMFILE);
+    FAILS(open(NODE, O_RDWR), EMFILE);
+    int32_t number = -1;
+    FAILS(order(fd, EVENT_4, (unsigned long)&number), EMFILE);
+    EXPECT(number == -1 && order(fd, ECHO, 4) == 4 && close(last) == 0 && order(fd, CONTEXTS, 0) == 1);
+}
+
+/* ---- processes ---- */
+
+static void forks(void)
+{
+    int fd = open_device();
+    EXPECT(order(fd, PARK, 1) == 0 && order(fd, SESSIONS, 0) == 1);
+    pid_t pid = fork();
+    if (pid == 0) {
+        EXPECT(write(fd, doorbell(5), 32) == 32); /* before any call of its own */
+        EXPECT(order(fd, ECHO, 9) == 9 && order(fd, TOKENS, 0) == 1 && order(fd, CONTEXTS, 0) == 1);
+        EXPECT(order(fd, SESSIONS, 0) == 2 && hidden_count() == 2);
+        pid_t grandchild = fork();
+        if (grandchild == 0) {
+            EXPECT(order(fd, ECHO, 2) == 2 && write(fd, doorbell(6), 32) == 32 && order(fd, TOKENS, 0) == 2);
+            EXPECT(close(fd) == 0);
+            _exit(0);
+        }
+        child_ends_well(grandchild);
+        EXPECT(order(fd, ECHO, 9) == 9);
+        _exit(0);
+    }
+    child_ends_well(pid);
+    EXPECT(order(fd, ECHO, 1) == 1 && order(fd, CONTEXTS, 0) == 1 && order(fd, SESSIONS, 0) == 1);
+    /* A child keeps the context that its parent closes. */
+    int go[2], watcher = open_device();
+    EXPECT(pipe(go) == 0);
+    pid = fork();
+    char byte;
+    if (pid == 0) {
+        EXPECT(read(go[0], &byte, 1) == 1);
+        EXPECT(order(fd, CONTEXTS, 0) == 2 && order(fd, ECHO, 8) == 8);
+        EXPECT(close(fd) == 0 && order(watcher, CONTEXTS, 0) == 1);
+        _exit(0);
+    }
+    EXPECT(close(fd) == 0 && order(watcher, CONTEXTS, 0) == 2 && write(go[1], "", 1) == 1);
+    child_ends_well(pid);
+    EXPECT(order(watcher, CONTEXTS, 0) == 1);
+}
+
+static const char *self;
+
+/* After exec: `number` is a context that this program knows nothing of; `left` contexts live when it has closed it. */
+static void inherited(const char *number, const char *left)
+{
+    int fd = atoi(number);
+    EXPECT(hidden_count() == 1); /* its doorbell socket came along */
+    EXPECT(order(fd, ECHO, 44) == 44 && hidden_count() == 2);
+    struct stat st;
+    EXPECT(fstat(fd, &st) == 0 && S_ISCHR(st.st_mode));
+    int watcher = open_device();
+    EXPECT(order(watcher, CONTEXTS, 0) == 2 && close(fd) == 0);
+    EXPECT(order(watcher, CONTEXTS, 0) == atoi(left) && hidden_count() == 2);
+    exit(0);
+}
+
+static void exec(void)
+{
+    int fd = open(NODE, O_RDWR); /* survives exec */
+    int gone = open_device();
+    EXPECT(order(fd, CONTEXTS, 0) == 2 && gone > fd);
+    char number[16];
+    snprintf(number, sizeof number, "%d", fd);
+    execl(self, self, "inherited", number, "1", NULL);
+    EXPECT(!"exec");
+}
+
+static void vforks(void)
+{
+    int fd = open_device(), kept = fcntl(fd, F_DUPFD, 40);
+    char number[16];
+    snprintf(number, sizeof number, "%d", 20);
+    pid_t pid = vfork();
+    if (pid == 0) {
+        /* What happens here must not reach the parent's table. */
+        close(kept);
+        dup2(fd, 20);
+        close(fd);
+        execl(self, self, "inherited", number, "2", NULL);
+        _exit(9);
+    }
+    child_ends_well(pid);
+    EXPECT(order(fd, ECHO, 3) == 3 && order(kept, ECHO, 4) == 4);
+    EXPECT(close(fd) == 0 && order(kept, CONTEXTS, 0) == 1 && hidden_count() == 2);
+}
+
+static void passed(void)
+{
+    int pair[2];
+    EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
+    pid_t pid = fork();
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    char byte = 0;
+    struct iovec iov = {&byte, 1};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control};
+    if (pid == 0) {
+        EXPECT(recvmsg(pair[0], &message, 0) == 1);
+        int fd;
+        memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof fd);
+        EXPECT(order(fd, ECHO, 21) == 21 && write(pair[0], "", 1) == 1 && read(pair[0], &byte, 1) == 1);
+        EXPECT(order(fd, ECHO, 22) == 22 && order(fd, CONTEXTS, 0) == 1);
+        _exit(0);
+    }
+    int fd = open_device();
+    control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+    EXPECT(sendmsg(pair[1], &message, 0) == 1 && read(pair[1], &byte, 1) == 1);
+    EXPECT(close(fd) == 0 && write(pair[1], "", 1) == 1);
+    child_ends_well(pid);
+    /* A memory file of somebody else's is nobody's context. */
+    int other = memfd_create("userdma-contextual", 0);
+    FAILS(order(other, ECHO, 1), ENOTTY);
+    int forged = memfd_create("userdma-context", 0);
+    FAILS(order(forged, ECHO, 1), ENOTTY);
+}
+
+/* ---- signals and threads ---- */
+
+static int signalled_fd;
+static volatile sig_atomic_t alarms;
+
+static void on_alarm(int number)
+{
+    (void)number;
+    alarms++;
+    int saved = errno;
+    uint32_t response = 0, command[8] = {28, 8 | 1 << 16, 0, 0, 3, 0, 0, 128};
+    memcpy(&command[2], &(uint64_t){(uintptr_t)&response}, 8);
+    if (write(signalled_fd, command, 32) != 32 || ioctl(signalled_fd, _IOWR(0xdb, ECHO, uint64_t), 6L) != 6)
+        _exit(3);
+    errno = saved;
+}
+
+static void signals(void)
+{
+    signalled_fd = open_device();
+    struct sigaction action = {.sa_handler = on_alarm};
+    EXPECT(sigaction(SIGALRM, &action, NULL) == 0);
+    struct itimerval often = {{0, 500}, {0, 500}};
+    EXPECT(setitimer(ITIMER_REAL, &often, NULL) == 0);
+    for (int i = 0; alarms < 50 || i < 500; i++)
+        EXPECT(order(signalled_fd, ECHO, (unsigned long)i) == i);
+}
+
+static void *call_often(void *argument)
+{
+    int fd = *(int *)argument;
+    for (int i = 0; i < 200; i++) {
+        EXPECT(order(fd, ECHO, (unsigned long)i) == i);
+        int own = open_device();
+        EXPECT(order(own, ECHO, 3) == 3 && write(own, doorbell(1), 32) == 32 && close(own) == 0);
+    }
+    return NULL;
+}
+
+static void threads(void)
+{
+    int fd = open_device();
+    pthread_t thread[4];
+    for (int i = 0; i < 4; i++)
+        EXPECT(pthread_create(&thread[i], NULL, call_often, &fd) == 0);
+    /* Forks meanwhile, whatever the other threads hold. */
+    for (int i = 0; i < 20; i++)
+        child_ends_well(fork() ?: (order(fd, ECHO, 1) == 1 ? _exit(0) : _exit(1), 0));
+    for (int i = 0; i < 4; i++)
+        EXPECT(pthread_join(thread[i], NULL) == 0);
+    EXPECT(order(fd, CONTEXTS, 0) == 1 && hidden_count() == 2);
+}
+
+/* ---- the daemon dies ---- */
+
+static void death(void)
+{
+    int fd = open_device();
+    int32_t channel = -1;
+    EXPECT(order(fd, EVENT_4, (unsigned long)&channel) == 0);
+    FAILS(order(fd, DIE, 0), EIO);
+    FAILS(order(fd, ECHO, 1), EIO);
+    char bytes[32] = {0};
+    FAILS(write(fd, bytes, 24), EIO);
+    FAILS(write(fd, doorbell(1), 32), EIO);
+    FAILS(open(NODE, O_RDWR), ENOENT);
+    FAILS(access("/sys/class/infiniband", F_OK), ENOENT);
+    FAILS(order(fd, ECHO, 1), EIO);
+    child_ends_well(fork() ?: (ioctl(fd, _IOWR(0xdb, ECHO, uint64_t), 1L) == -1 && errno == EIO ? _exit(0) : _exit(1), 0));
+    EXPECT(close(fd) == 0 && open("/dev/null", O_RDONLY) == fd);
+}
+
+/* ---- verbs ---- */
+
+static int *found, *polls;
+static int yields;
+
+int sched_yield(void)
+{
+    yields++;
+    return 0;
+}
+
+static void poll_through(struct ibv_context *context)
+{
+    EXPECT(context);
+    struct ibv_cq cq = {.context = context};
+    struct ibv_wc wc;
+    *found = 1;
+    EXPECT(ibv_poll_cq(&cq, 1, &wc) == 1 && yields == 0);
+    *found = 0;
+    for (int i = 1; i <= 1000; i++)
+        EXPECT(ibv_poll_cq(&cq, 1, &wc) == 0 && yields == i);
+    EXPECT(*polls == 1001);
+    struct ibv_cq_init_attr_ex attributes = {0};
+    struct ibv_cq_ex *cq_ex = ibv_create_cq_ex(context, &attributes);
+    struct ibv_poll_cq_attr none = {0};
+    *found = 1;
+    yields = 0;
+    EXPECT(cq_ex && ibv_start_poll(cq_ex, &none) == 0 && yields == 0);
+    *found = 0;
+    EXPECT(ibv_start_poll(cq_ex, &none) == ENOENT && yields == 1);
+    FAILS(ioctl(context->cmd_fd, _IOWR(0xdb, DIE, uint64_t), 0L), EIO);
+    alarm(20);
+    while (ibv_poll_cq(&cq, 1, &wc) == 0)
+        ;
+    EXPECT(ibv_poll_cq(&cq, 1, &wc) == -1 && ibv_poll_cq(&cq, 1, &wc) == -1);
+    EXPECT(ibv_start_poll(cq_ex, &none) == EIO);
+    *found = 1;
+    EXPECT(ibv_poll_cq(&cq, 1, &wc) == 1); /* what has arrived is still delivered */
+}
+
+static void verbs(const char *library, bool global)
+{
+    /* As a program that is linked with libibverbs, or one that loads it for itself. */
+    void *handle = dlopen(library, RTLD_NOW | (global ? RTLD_GLOBAL : RTLD_LOCAL));
+    EXPECT(handle);
+    found = dlsym(handle, "fake_found");
+    polls = dlsym(handle, "fake_polls");
+    struct ibv_context *(*open_it)(const char *) = dlsym(RTLD_DEFAULT, "ibv_open_device");
+    poll_through(open_it(NODE));
+    /* A context that is not the daemon's keeps its functions. */
+    yields = 0;
+    struct ibv_cq cq = {.context = open_it("/dev/null")};
+    *found = 0;
+    EXPECT(ibv_poll_cq(&cq, 1, NULL) == 0 && yields == 0);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        void (*run)(void);
+    } scenarios[] = {
+        {"paths", paths},   {"no_daemon", no_daemon}, {"inert", inert},   {"netlink", netlink},
+        {"device", device}, {"bell", bell},           {"events", events}, {"copies", copies},
+        {"hidden_sockets", hidden_sockets},           {"low_limit", low_limit},
+        {"forks", forks},   {"exec", exec},           {"vforks", vforks}, {"passed", passed},
+        {"signals", signals},                         {"threads", threads}, {"death", death},
+    };
+    self = argv[0];
+    if (argc == 4 && strcmp(argv[1], "inherited") == 0)
+        inherited(argv[2], argv[3]);
+    if (argc == 3 && strncmp(argv[1], "verbs", 5) == 0) {
+        verbs(argv[2], strcmp(argv[1], "verbs_global") == 0);
+        return 0;
+    }
+    for (size_t i = 0; argc == 2 && i < sizeof scenarios / sizeof scenarios[0]; i++) {
+        if (strcmp(scenarios[i].name, argv[1]) != 0)
+            continue;
+        scenarios[i].run();
+        return 0;
+    }
+    fprintf(stderr, "no scenario %s\n", argc > 1 ? argv[1] : "was named");
+    return 2;
+}

@@ -1,0 +1,128 @@
+/*
+ * The shim's behaviour towards a program and towards the daemon: each scenario of scenarios.c runs under it against the fake daemon.
+ */
+import assert from 'node:assert/strict'
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { repoRoot } from '../paths.ts'
+import { compileC, scratchFolder } from '../tools.ts'
+import { type FakeDaemon, startFakeDaemon } from './fake-daemon.ts'
+import { compileShim, type Ended, runProgram, shimIsPossible } from './program.ts'
+
+const folder = scratchFolder()
+
+let scenarios: string | undefined
+const compileScenarios = (): string => {
+  scenarios ??= compileC(
+    join(folder, 'scenarios'),
+    [join(repoRoot, 'test/shim/scenarios.c')],
+    ['-rdynamic', '-ldl', '-lpthread'],
+  )
+  return scenarios
+}
+
+let fakeVerbs: string | undefined
+const compileFakeVerbs = (): string => {
+  fakeVerbs ??= compileC(
+    join(folder, 'libibverbs.so.1'),
+    [join(repoRoot, 'test/shim/fake_verbs.c')],
+    ['-shared', '-fPIC', '-Wl,-soname,libibverbs.so.1'],
+  )
+  return fakeVerbs
+}
+
+let runs = 0
+
+/** Runs a scenario with a daemon of its own. */
+const run = async (args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Ended & { daemon: FakeDaemon }> => {
+  const place = join(folder, `run${++runs}`)
+  mkdirSync(place)
+  const daemon = startFakeDaemon(place)
+  try {
+    const ended = await runProgram(compileScenarios(), args, {
+      PATH: process.env.PATH,
+      LD_PRELOAD: compileShim(folder),
+      USERDMA_SOCKET: daemon.socket,
+      ...env,
+    })
+    return { ...ended, daemon }
+  } finally {
+    daemon.die()
+  }
+}
+
+const scenario = (sentence: string, name: string): void => {
+  test(sentence, async t => {
+    if (!shimIsPossible(t)) return
+    const { status, stdout, stderr } = await run([name])
+    assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
+  })
+}
+
+scenario('paths of RDMA lead to the daemon, others where they always did', 'paths')
+scenario('NETLINK_RDMA is not there, so that libraries look in sysfs', 'netlink')
+scenario('a device node opens as a character device whose calls are forwarded', 'device')
+scenario('the doorbell rings only while the daemon is parked', 'bell')
+scenario("event descriptors read like Linux's", 'events')
+scenario('every copy of a descriptor keeps the context, and nothing else does', 'copies')
+scenario('hidden sockets are out of reach, and out of the way', 'hidden_sockets')
+scenario('a full descriptor table is EMFILE, and leaves nothing behind', 'low_limit')
+scenario('a child has a session of its own and shares the contexts', 'forks')
+scenario('a descriptor that survives exec works on, and its context ends with it', 'exec')
+scenario('a vfork child leaves its parent alone', 'vforks')
+scenario('a descriptor that was passed works in the receiver', 'passed')
+scenario('signal handlers may ring and call', 'signals')
+scenario('threads call, open and close at once, while the process forks', 'threads')
+
+test('a dead daemon is EIO for calls, events and doorbells, and no device for those who look', async t => {
+  if (!shimIsPossible(t)) return
+  const { status, stdout, stderr, daemon } = await run(['death'])
+  assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
+  assert.equal(stderr, `userdma: no daemon at ${daemon.socket}: nobody serves this socket; start \`userdma daemon\`\n`)
+})
+
+for (const scope of ['verbs_global', 'verbs_private']) {
+  test(`an empty poll yields, and notices that the daemon died (${scope})`, async t => {
+    if (!shimIsPossible(t)) return
+    const { status, stdout, stderr } = await run([scope, compileFakeVerbs()])
+    assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
+  })
+}
+
+test('without a daemon there is no device, and one line says why', async t => {
+  if (!shimIsPossible(t)) return
+  const USERDMA_SOCKET = join(folder, 'nobody')
+  const { status, stdout, stderr, daemon } = await run(['no_daemon'], { USERDMA_SOCKET })
+  assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
+  assert.equal(stderr, `userdma: no daemon at ${USERDMA_SOCKET}: No such file or directory\n`)
+  assert.deepEqual(daemon.log, [])
+})
+
+test('without USERDMA_SOCKET the shim does nothing', async t => {
+  if (!shimIsPossible(t)) return
+  const { status, stdout, stderr, daemon } = await run(['inert'], { USERDMA_SOCKET: '' })
+  assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
+  assert.deepEqual(daemon.log, [])
+})
+
+test('a socket path that no socket can have is refused with a sentence', async t => {
+  if (!shimIsPossible(t)) return
+  const { status, stderr } = await run(['inert'], { USERDMA_SOCKET: `/${'x'.repeat(120)}` })
+  assert.deepEqual(
+    { status, stderr },
+    { status: 0, stderr: 'userdma: USERDMA_SOCKET has 121 bytes; a socket path has at most 107\n' },
+  )
+})
+
+test('the first access dials, once, and says the tag', async t => {
+  if (!shimIsPossible(t)) return
+  const { status, daemon } = await run(['bell'], { USERDMA_TAG: 'some tag' })
+  assert.equal(status, 0)
+  assert.deepEqual(
+    daemon.log.filter(line => line.startsWith('hello')),
+    ['hello some tag'],
+  )
+  const quiet = await run(['netlink'])
+  assert.deepEqual({ status: quiet.status, log: quiet.daemon.log }, { status: 0, log: [] })
+})

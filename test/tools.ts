@@ -1,0 +1,67 @@
+/*
+ * Programs that a test needs and a machine may lack (a C compiler, rdma-core's programs, tshark, …): where they are not,
+ * the test is skipped with a sentence that says what is missing; in CI that is a failure. And C programs compiled for a test.
+ */
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { basename, extname, join } from 'node:path'
+import { after, type TestContext } from 'node:test'
+
+/** Whether missing programs are failures: USERDMA_CI decides, then CI. */
+export const inCi = (): boolean => {
+  const given = process.env.USERDMA_CI ?? process.env.CI ?? ''
+  return given !== '' && given !== '0' && given !== 'false'
+}
+
+/** Full path of a program in PATH, or undefined. */
+export const findTool = (name: string): string | undefined =>
+  (process.env.PATH ?? '')
+    .split(':')
+    .map(folder => join(folder || '.', name))
+    .find(path => {
+      const found = statSync(path, { throwIfNoEntry: false })
+      return found?.isFile() && (found.mode & 0o111) !== 0
+    })
+
+/** Skips the test with a sentence; in CI throws it. Answers false, for `if (!need(…)) return`. */
+export const missing = (t: TestContext, sentence: string): false => {
+  if (inCi()) throw new Error(sentence)
+  t.skip(sentence)
+  return false
+}
+
+/** Full path of a program that the test needs, or undefined after the test was skipped. `from` names the package, for people. */
+export const requireTool = (name: string, t: TestContext, from?: string): string | undefined => {
+  const path = findTool(name)
+  if (path) return path
+  missing(t, `${name} is not installed here${from ? ` (Debian: apt-get install ${from})` : ''}`)
+  return undefined
+}
+
+/** A folder that is removed when the tests of the file have ended. */
+export const scratchFolder = (): string => {
+  const folder = mkdtempSync(join(tmpdir(), 'userdma-test-'))
+  after(() => rmSync(folder, { recursive: true, force: true }))
+  return folder
+}
+
+/** Compiler options that the build uses (scripts/build.mjs), warnings as errors. */
+const FLAGS = ['-std=gnu11', '-O2', '-Wall', '-Wextra', '-Werror']
+
+/** Compiles C sources to `output`; throws what the compiler says. */
+export const compileC = (output: string, sources: readonly string[], options: readonly string[] = []): string => {
+  const { status, stderr, error } = spawnSync(
+    findTool('cc') ?? 'cc',
+    [...FLAGS, '-o', output, ...sources, ...options],
+    { encoding: 'utf8' },
+  )
+  if (error) throw error
+  if (status !== 0) throw new Error(`${basename(output, extname(output))} does not compile:\n${stderr}`)
+  return output
+}
+
+/** Whether the compiler finds a header. */
+export const hasHeader = (header: string): boolean =>
+  spawnSync(findTool('cc') ?? 'cc', ['-E', '-x', 'c', '-'], { input: `#include <${header}>\n`, stdio: 'pipe' })
+    .status === 0

@@ -1,0 +1,225 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import fc from 'fast-check'
+import { AttributeFlag, ClassId } from '../../src/spec/classes/ids.ts'
+import { Classes } from '../../src/spec/classes.ts'
+import type { Method, ObjectClass } from '../../src/spec/schema.ts'
+import { callJson, callLine } from '../../src/trace/calls.ts'
+import type { TraceRecord } from '../../src/uapi/tool.ts'
+
+/** One attribute: id, payload as little-endian hexadecimal; outputs are filled. */
+type Raw = readonly [id: number, hex: string]
+
+const message = (classId: number, object: number, attributes: readonly Raw[], out = false): string => {
+  const parts = attributes.map(([id, hex]) => {
+    const payload = Buffer.from(hex.replaceAll(' ', ''), 'hex')
+    const bytes = Buffer.alloc(8 + ((payload.length + 7) & ~7))
+    bytes.writeUInt16LE(8 + payload.length, 0)
+    bytes.writeUInt16LE(id, 2)
+    bytes.writeUInt32LE(out ? (AttributeFlag.OUT | AttributeFlag.FILLED | (payload.length << 16)) >>> 0 : 0, 4)
+    payload.copy(bytes, 8)
+    return bytes
+  })
+  const header = Buffer.alloc(16)
+  header.writeUInt16LE(16 + parts.reduce((sum, part) => sum + part.length, 0), 0)
+  header.writeUInt16LE(classId, 2)
+  header.writeUInt32LE(object, 4)
+  return Buffer.concat([header, ...parts]).toString('base64')
+}
+
+const base: TraceRecord = {
+  time: 1_700_000_000_000,
+  duration: 34,
+  pid: 123,
+  tid: 123,
+  fd: 3,
+  command: 'ibv_rc_pingpong',
+  device: 'rxe0',
+  dialect: 'ioctl',
+  ret: 0,
+}
+
+const recordOf = (
+  found: ObjectClass,
+  method: Method,
+  object: number,
+  attributes: readonly Raw[],
+  answer: { object?: number; out?: readonly Raw[]; ret?: number; reason?: string } = {},
+): TraceRecord => ({
+  ...base,
+  call: {
+    classId: found.id,
+    call: method.call,
+    message: message(found.id, object, attributes),
+    answer: message(found.id, answer.object ?? object, answer.out ?? [], true),
+  },
+  ret: answer.ret ?? 0,
+  ...(answer.reason !== undefined && { reason: answer.reason }),
+})
+
+const { cq: Cq, rc_qp: RcQp, mr: Mr, device: Device, comp_channel: CompChannel } = Classes
+
+describe('call lines', () => {
+  it('a modify, with the names of attributes and states', () => {
+    const record = recordOf(RcQp, RcQp.methods.modify, 3, [
+      [1, '02'],
+      [9, '03'],
+      [21, '11000000'],
+      [8, `${'00'.repeat(10)}ffff 0a4d0003 00000000 01 40 00 00 00 01 01 00`],
+    ])
+    assert.equal(
+      callLine(record),
+      '[pid 123 ibv_rc_pingpong] fd 3 rc_qp.modify(object 3, state RTR, address {dgid ::ffff:10.77.0.3, sgidIndex 1, hopLimit 64, isGlobal 1, port 1}, pathMtu MTU_1024, destQpn 0x11) = 0 <0.000034>',
+    )
+  })
+
+  it('a create shows the new object and what came out, the driver’s attributes too', () => {
+    const record = recordOf(
+      Cq,
+      Cq.methods.create,
+      0,
+      [
+        [1, 'f5010000'],
+        [2, '10a02b1e5e550000'],
+        [3, '05000000'],
+        [4, '00000000'],
+      ],
+      {
+        object: 1,
+        out: [
+          [64, 'ff010000'],
+          [0x8000, '0010000000000000 80010000'],
+        ],
+      },
+    )
+    assert.equal(
+      callLine(record),
+      '[pid 123 ibv_rc_pingpong] fd 3 cq.create(cqe 501, userHandle 0x555e1e2ba010, channel fd 5, compVector 0) = 0 {object 1, cqe 511, queue {offset 4096, size 384}} <0.000034>',
+    )
+  })
+
+  it('flags and keys', () => {
+    const record = recordOf(
+      Mr,
+      Mr.methods.create,
+      0,
+      [
+        [1, '00000000'],
+        [2, '00f0e51e5e550000'],
+        [3, '0010000000000000'],
+        [4, '00f0e51e5e550000'],
+        [5, '01001000'],
+      ],
+      { object: 2, out: [[64, '3f1a0000']] },
+    )
+    assert.match(
+      callLine(record),
+      /mr\.create\(pd 0, start 0x555e1ee5f000, length 4096, .*access LOCAL_WRITE\|RELAXED_ORDERING\) = 0 {object 2, lkey 0x1a3f}/,
+    )
+  })
+
+  it('a refused call: errno by name, and the reason', () => {
+    const record = recordOf(Cq, Cq.methods.create, 0, [[1, '00000000']], {
+      ret: -22,
+      reason: 'cq.create: attribute cqe: 0 is below 1',
+    })
+    assert.equal(
+      callLine({ ...record, tid: 125 }),
+      '[pid 123 tid 125 ibv_rc_pingpong] fd 3 cq.create(cqe 0) = -1 EINVAL (cq.create: attribute cqe: 0 is below 1) <0.000034>',
+    )
+    assert.match(callLine({ ...base, ret: -4095 }), /= -1 errno 4095 </)
+  })
+
+  it('a call whose bytes said nothing, of unknown class, and with unreadable attributes', () => {
+    assert.equal(
+      callLine({ ...base, dialect: 'write', ret: -22, reason: 'the command is truncated' }),
+      '[pid 123 ibv_rc_pingpong] fd 3 write(?) = -1 EINVAL (the command is truncated) <0.000034>',
+    )
+    const unknown = { classId: 0x7777, call: 9, message: message(0x7777, 1, []), answer: '' }
+    assert.match(
+      callLine({ ...base, call: unknown, ret: -95 }),
+      /ioctl\(class 30583, call 9, [0-9a-f]+\) = -1 EOPNOTSUPP/,
+    )
+    const odd = recordOf(Cq, Cq.methods.modify, 1, [
+      [1, '0000'],
+      [77, 'aabb'],
+    ])
+    assert.match(callLine(odd), /cq\.modify\(object 1, cqe 0000, attribute 0x4d aabb\) = 0/)
+  })
+
+  it('objects that need no number have none', () => {
+    const query = recordOf(Device, Device.methods.query, 0, [], { out: [[66, '02000000']] })
+    assert.match(callLine(query), /device\.query\(\) = 0 {numCompVectors 2} /)
+    const channel = recordOf(CompChannel, CompChannel.methods.create, 0, [])
+    assert.match(callLine(channel), /comp_channel\.create\(\) = 0 </)
+    const destroy = recordOf(Cq, Cq.methods.destroy, 0, [], { out: [[64, '03000000']] })
+    assert.match(callLine(destroy), /cq\.destroy\(object 0\) = 0 {compEvents 3} /)
+  })
+
+  it('says how many calls were not traced, and keeps the terminal safe', () => {
+    const [first, second] = callLine({ ...base, lost: 7, command: 'a\u001b[2J\nb' }).split('\n')
+    assert.match(first, /7 calls were not traced/)
+    assert.equal(second, '[pid 123 a [2J b] fd 3 ioctl(?) = 0 <0.000034>')
+  })
+
+  it('as JSON the same, with names', () => {
+    const record = recordOf(RcQp, RcQp.methods.modify, 3, [
+      [1, '02'],
+      [4, '05000000'],
+    ])
+    const { call: _, ...rest } = record
+    assert.deepEqual(callJson(record), {
+      ...rest,
+      class: 'rc_qp',
+      method: 'modify',
+      object: 3,
+      args: { state: 'RTR', accessFlags: ['LOCAL_WRITE', 'REMOTE_READ'] },
+      out: {},
+    })
+    assert.deepEqual(callJson({ ...base, ret: -22, reason: 'no' }), {
+      ...base,
+      ret: -22,
+      error: 'EINVAL',
+      reason: 'no',
+    })
+    assert.doesNotThrow(() => JSON.stringify(callJson(recordOf(Mr, Mr.methods.create, 0, [[2, '00f0e51e5e550000']]))))
+  })
+
+  it('take a message that is not base64 for none', () => {
+    const call = { classId: ClassId.cq, call: 3, message: '***', answer: '%' }
+    assert.match(callLine({ ...base, call }), /cq\.destroy\(object 0\) = 0 </)
+  })
+
+  it('never throw, whatever the messages contain', () => {
+    const anyId = fc.constantFrom(...Object.values(ClassId), 1, 0x8000)
+    const bytes = fc.uint8Array({ maxLength: 200 })
+    const built = fc.array(
+      fc.tuple(
+        fc.oneof(fc.integer({ min: 1, max: 34 }), fc.integer({ min: 64, max: 68 }), fc.constant(0x8000)),
+        fc.uint8Array({ maxLength: 40 }).map(b => Buffer.from(b).toString('hex')),
+      ),
+      { maxLength: 6 },
+    )
+    fc.assert(
+      fc.property(
+        anyId,
+        fc.integer({ min: 0, max: 70 }),
+        bytes,
+        built,
+        fc.boolean(),
+        (classId, call, garbage, raw, out) => {
+          const garbled = Buffer.from(garbage).toString('base64')
+          const built64 = message(classId, 1, raw, out)
+          for (const [request, answer] of [
+            [garbled, built64],
+            [built64, garbled],
+          ]) {
+            const record = { ...base, call: { classId, call, message: request, answer } }
+            assert.ok(callLine(record).length < 10000)
+            JSON.stringify(callJson(record))
+          }
+        },
+      ),
+    )
+  })
+})

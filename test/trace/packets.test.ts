@@ -1,0 +1,114 @@
+/*
+ * Packet lines. The golden file has, for each opcode and each set of words that its lines can have, the first such packet of the
+ * captures; UPDATE_GOLDEN=1 writes it anew.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { headers } from '../../src/spec/headers.ts'
+import { opcodeByNumber, opcodes } from '../../src/spec/opcodes.ts'
+import { packetJson, packetText, syndromeText } from '../../src/trace/packets.ts'
+import { parsePacket } from '../../src/wire/packet.ts'
+import { repoRoot } from '../paths.ts'
+import { capturedPackets } from './captures.ts'
+
+const golden = join(repoRoot, 'test', 'trace', 'packet-lines.golden')
+
+/** A line without its numbers: packets with the same shape are shown alike. */
+const shapeOf = (line: string): string =>
+  line.startsWith('malformed') ? line.slice(0, line.indexOf(':')) : line.replace(/0x[0-9a-f]+|\b\d+\b/g, '#')
+
+describe('packet lines', () => {
+  it('are as people read them, for one packet of every shape in the captures', () => {
+    const seen = new Set<string>()
+    const lines: string[] = []
+    for (const { file, frame } of capturedPackets) {
+      const line = packetText(frame.payload)
+      const shape = shapeOf(line)
+      if (!seen.has(shape)) lines.push(`${file.replace('.pcap', '').padEnd(28)} ${line}`)
+      seen.add(shape)
+    }
+    if (process.env.UPDATE_GOLDEN) writeFileSync(golden, `${lines.join('\n')}\n`)
+    assert.deepEqual(lines, readFileSync(golden, 'utf8').trimEnd().split('\n'))
+  })
+
+  it('name the opcode, the QP and the PSN of every packet', () => {
+    for (const { frame } of capturedPackets) {
+      const bytes = frame.payload
+      const opcode = opcodeByNumber[bytes[0]]
+      const line = packetText(bytes)
+      if (parsePacket(bytes).kind === 'opaque' || opcode === undefined) assert.match(line, /^malformed \(/)
+      else {
+        const psn = Buffer.from(bytes.subarray(9, 12)).toString('hex')
+        const qp = ((bytes[5] << 16) | (bytes[6] << 8) | bytes[7]).toString(16)
+        assert.ok(line.startsWith(`${opcode.name.replace(/^RC_/, '')} qp 0x${qp} psn 0x${psn}`), line)
+      }
+    }
+  })
+
+  it('every opcode of the table has a line with the fields of its headers', () => {
+    for (const { opcode, name, headerBytes, headers: further } of opcodes) {
+      const bytes = new Uint8Array(headerBytes + 4)
+      bytes[0] = opcode
+      bytes.set([0xff, 0xff], 2)
+      const line = packetText(bytes)
+      assert.ok(line.startsWith(`${name.replace(/^RC_/, '')} qp 0x0 psn 0x000000`), line)
+      for (const header of further)
+        for (const field of Object.keys(headers[header].fields))
+          if (!/^resv|syndrome|sel|plt|cmpDt/.test(field)) assert.ok(line.includes(` ${field} `), `${line}: ${field}`)
+    }
+  })
+
+  it('say what is out of the ordinary', () => {
+    const bytes = new Uint8Array(16)
+    bytes.set([0x04, 0xc1, 0x12, 0x34, 0xc5, 0, 0, 0x11, 0x81, 0, 0, 1])
+    assert.equal(
+      packetText(bytes),
+      'SEND_ONLY qp 0x11 psn 0x000001 A S M FECN BECN tver 1 pkey 0x1234 resv6 0x5 resv7 0x1 0 B',
+    )
+    assert.equal(packetText(new Uint8Array(3)), 'malformed (shorter than a BTH and an ICRC): 000000')
+    assert.equal(
+      packetText(new Uint8Array(100).fill(0xff)),
+      `malformed (unknown opcode 0xff): ${'ff'.repeat(32)}… (100 bytes)`,
+    )
+    assert.equal(packetText(new Uint8Array(0)), 'malformed (shorter than a BTH and an ICRC): (no bytes)')
+  })
+
+  it('tell every syndrome', () => {
+    assert.equal(syndromeText(0x1f), 'ACK')
+    assert.equal(syndromeText(0x05), 'ACK credits 6')
+    assert.equal(syndromeText(0x3b), 'RNR_NAK 122.88 ms')
+    assert.equal(syndromeText(0x21), 'RNR_NAK 10 µs')
+    assert.equal(syndromeText(0x60), 'NAK PSN_SEQUENCE')
+    assert.equal(syndromeText(0x6a), 'NAK 10')
+    assert.equal(syndromeText(0x45), 'RESERVED 0x45')
+    for (let syndrome = 0; syndrome < 256; syndrome++) assert.doesNotMatch(syndromeText(syndrome), /undefined|NaN/)
+  })
+
+  it('as JSON keep every field of the headers', () => {
+    const atomic = capturedPackets.find(({ frame }) => frame.payload[0] === 0x13)!
+    assert.deepEqual(packetJson(parsePacket(atomic.frame.payload)), {
+      name: 'RC_COMPARE_SWAP',
+      BTH: {
+        se: false,
+        migReq: false,
+        tver: 0,
+        pkey: 0xffff,
+        fecn: false,
+        becn: false,
+        resv6: 0,
+        destQp: 0x7f,
+        ackReq: true,
+        resv7: 0,
+        psn: 0xd37d41,
+      },
+      AtomicETH: { va: '0x560e1d430000', rkey: 0x98de, swapDt: '0x0', cmpDt: '0x0' },
+      payload: 0,
+    })
+    assert.deepEqual(packetJson(parsePacket(new Uint8Array(7))), {
+      malformed: 'shorter than a BTH and an ICRC',
+      bytes: 7,
+    })
+  })
+})

@@ -1,0 +1,107 @@
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { createPcapng, frameOf, madeUpMac, type PcapngPacket } from '../../src/trace/pcapng.ts'
+import { parseFrame } from '../../src/wire/frame.ts'
+import { readCapture } from '../../src/wire/pcap.ts'
+import { capturedPackets } from './captures.ts'
+
+const START = 1_700_000_000_123_456
+
+const captureOf = (packets: readonly PcapngPacket[], interfaces: readonly string[] = ['rxe0', 'rxe1']): Buffer => {
+  const blocks: Uint8Array[] = []
+  const write = createPcapng(bytes => blocks.push(bytes), { interfaces })
+  packets.forEach(write)
+  return Buffer.concat(blocks)
+}
+
+const packets: PcapngPacket[] = capturedPackets.map(({ flow, identification, frame }, i) => ({
+  interface: i % 2,
+  time: START + i * 7,
+  flow,
+  identification,
+  payload: frame.payload,
+  direction: i % 3 === 0 ? 'received' : 'sent',
+  ...(i % 5 === 0 && { comment: `number ${i}` }),
+}))
+
+describe('pcapng', () => {
+  it('a capture that is read again has the same packets at the same times', () => {
+    const read = readCapture(captureOf(packets))
+    assert.equal(read.length, packets.length)
+    assert.ok(read.length > 1500)
+    read.forEach(({ time, linkType, bytes, length }, i) => {
+      assert.equal(time, BigInt(START + i * 7) * 1000n)
+      assert.equal(linkType, 1)
+      assert.equal(length, bytes.length)
+      assert.deepEqual(Buffer.from(bytes), Buffer.from(frameOf(packets[i])))
+    })
+  })
+
+  it('the made-up headers are those that the packets of Linux had, apart from Ethernet addresses', () => {
+    for (const { frame, flow, identification } of capturedPackets) {
+      const { destinationMac: _d, sourceMac: _s, trailer: _t, ...original } = frame
+      const made = parseFrame(frameOf({ flow, identification, payload: frame.payload }))
+      assert.ok(made.kind !== 'opaque')
+      const { destinationMac, sourceMac, ...fields } = made
+      assert.deepEqual(fields, original)
+      assert.notDeepEqual(destinationMac, sourceMac)
+    }
+  })
+
+  it('makes up local Ethernet addresses, and the group address of a multicast address', () => {
+    const mac = (...address: number[]): string => Buffer.from(madeUpMac(Uint8Array.from(address))).toString('hex')
+    const mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
+    assert.equal(mac(...mapped, 127, 0, 0, 1), '02007f000001')
+    assert.equal(mac(...mapped, 239, 205, 0, 1), '01005e4d0001')
+    assert.equal(mac(0xfd, ...Array(13).fill(0), 1, 2), '020600000102')
+    assert.equal(mac(0xff, 0x0e, ...Array(12).fill(0), 0x77, 9), '333300007709')
+  })
+
+  it('refuses an interface that the capture does not have', () => {
+    assert.throws(() => captureOf([{ ...packets[0], interface: 2 }]), /interface 2: this capture has 2/)
+  })
+
+  const tshark = spawnSync('tshark', ['--version']).status === 0
+  it('tshark reads it as RRoCE without a malformed packet', {
+    skip: tshark ? false : 'tshark is not installed',
+  }, () => {
+    const folder = mkdtempSync(join(tmpdir(), 'userdma-pcapng-'))
+    try {
+      const file = join(folder, 'test.pcapng')
+      // Forged packets are malformed on purpose, and this tshark may be older than FLUSH.
+      const good = packets.filter((_, i) => !/inject|new_operations/.test(capturedPackets[i].file))
+      writeFileSync(file, captureOf(good))
+      // RPC over RDMA is guessed from the payload, and guessed wrong for a program's random bytes.
+      const fields = [
+        '_ws.malformed',
+        'frame.protocols',
+        'frame.interface_name',
+        'infiniband.bth.psn',
+        'frame.time_epoch',
+      ]
+      const { stdout, status, stderr } = spawnSync(
+        'tshark',
+        ['-r', file, '--disable-protocol', 'rpcordma', '-T', 'fields', ...fields.flatMap(field => ['-e', field])],
+        { encoding: 'utf8', maxBuffer: 1 << 26 },
+      )
+      assert.equal(status, 0, stderr)
+      const lines = stdout.trimEnd().split('\n')
+      assert.equal(lines.length, good.length)
+      lines.forEach((line, i) => {
+        const [malformed, protocols, name, psn, time] = line.split('\t')
+        assert.equal(malformed, '', `packet ${i + 1}`)
+        assert.match(protocols, /:udp:infiniband/)
+        assert.equal(name, ['rxe0', 'rxe1'][good[i].interface])
+        const bytes = good[i].payload
+        assert.equal(Number(psn), (bytes[9] << 16) | (bytes[10] << 8) | bytes[11])
+        assert.equal(Math.round(Number(time) * 1e6 - START), good[i].time - START)
+      })
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  })
+})

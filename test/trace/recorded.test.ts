@@ -1,0 +1,91 @@
+/*
+ * The calls of recorded programs (test/fixtures/abi) as the tracer shows them. UPDATE_GOLDEN=1 writes the golden file anew. What came out is
+ * left to calls.test.ts: here the calls are decoded, not answered.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { classes } from '../../src/spec/classes.ts'
+import { RXE_DRIVER_ID, RxeAttributes } from '../../src/spec/drivers/rxe.ts'
+import type { Attributes, ObjectClass } from '../../src/spec/schema.ts'
+import { callLine } from '../../src/trace/calls.ts'
+import { type CallerView, type Decoded, isAnswer } from '../../src/uapi/call.ts'
+import { decodeVerbsIoctl } from '../../src/uapi/linux-ioctl.ts'
+import { decodeWrite } from '../../src/uapi/linux-write.ts'
+import { encodeCall } from '../../src/uapi/object.ts'
+import type { TraceRecord } from '../../src/uapi/tool.ts'
+import { repoRoot } from '../paths.ts'
+import { type LoggedIoctl, type LoggedWrite, MESSAGE_AT, memoryBefore, onUverbs, readAbilog } from '../uapi/abilog.ts'
+
+const golden = join(repoRoot, 'test', 'trace', 'call-lines.golden')
+/** RDMA_VERBS_IOCTL: _IOWR(0x1b, 1, struct of 24 bytes). */
+const VERBS_IOCTL = 0xc0181b01
+
+/** The classes as a device with the rxe driver has them: its attributes joined to core's. */
+const added: Readonly<Record<string, Readonly<Record<string, { out: Attributes }>>>> = RxeAttributes
+const merged: readonly ObjectClass[] = classes.map(c => ({
+  ...c,
+  methods: Object.fromEntries(
+    Object.entries(c.methods).map(([name, m]) => [name, { ...m, out: { ...m.out, ...added[c.name]?.[name]?.out } }]),
+  ),
+}))
+const byName = new Map(merged.map(c => [c.name, c]))
+
+const recordOf = (call: LoggedIoctl | LoggedWrite): TraceRecord => {
+  const memory = memoryBefore(call)
+  const view: CallerView = {
+    schema: {
+      driverId: RXE_DRIVER_ID,
+      classById: id => merged.find(c => c.id === id),
+      className: name => byName.get(name),
+    },
+    copyIn: memory.copyIn,
+    copyOut: memory.copyOut,
+    classOf: () => byName.get('rc_qp'),
+    hasContext: true,
+  }
+  const decoded =
+    call.kind === 'ioctl'
+      ? decodeVerbsIoctl(view, VERBS_IOCTL, MESSAGE_AT)
+      : decodeWrite(view, MESSAGE_AT, call.data.length)
+  const base = {
+    time: 0,
+    duration: 0,
+    pid: 1,
+    tid: 1,
+    fd: call.fd,
+    command: 'recorded',
+    device: 'rxe0',
+    dialect: call.kind,
+    ret: call.errno > 0 ? -call.errno : call.ret,
+  }
+  if (isAnswer(decoded as Decoded)) return { ...base, reason: (decoded as { reason?: string }).reason ?? '' }
+  const { call: found } = decoded as Decoded
+  const message = Buffer.from(encodeCall(found)).toString('base64')
+  return { ...base, call: { classId: found.class.id, call: found.method.call, message, answer: '' } }
+}
+
+const linesOf = (log: string): string[] =>
+  readAbilog(log)
+    .filter(call => (call.kind === 'ioctl' || call.kind === 'write') && onUverbs(call))
+    .map(call => callLine(recordOf(call as LoggedIoctl | LoggedWrite)))
+
+describe('recorded calls', () => {
+  it('of ibv_rc_pingpong are as people read them', () => {
+    const lines = linesOf('ibv_rc_pingpong_events.client.abilog')
+    if (process.env.UPDATE_GOLDEN) writeFileSync(golden, `${lines.join('\n')}\n`)
+    assert.deepEqual(lines, readFileSync(golden, 'utf8').trimEnd().split('\n'))
+  })
+
+  it('of every program have class and method, or the reason why they were refused', () => {
+    for (const log of ['ibv_devinfo.abilog.gz', 'ibv_rc_pingpong.client.abilog', 'ibv_rc_pingpong.server.abilog'])
+      for (const line of linesOf(log)) {
+        assert.match(
+          line,
+          /^\[pid 1 recorded\] fd \d+ (\w+\.\w+\(.*\)|\w+\(\?\)) = (\d+|-1 E\w+ \(.+\)|-1 E\w+) <0\.000000>$/,
+        )
+        assert.doesNotMatch(line, /attribute 0x|undecodable|undefined|NaN|\[object/)
+      }
+  })
+})

@@ -1,0 +1,70 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import fc from 'fast-check'
+import { at, bytes, enumeration, enumOf, flagsOf, list, record, u8, u16, u32, u64 } from '../../src/spec/schema.ts'
+import { bytesText, gidText } from '../../src/trace/bytes.ts'
+import { valueJson, valueText } from '../../src/trace/values.ts'
+
+const gid = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text.replace(/[^0-9a-f]/g, ''), 'hex'))
+
+describe('values as text', () => {
+  it('addresses as people write them', () => {
+    assert.equal(gidText(gid('0000000000000000 0000ffff 0a4d0002')), '::ffff:10.77.0.2')
+    assert.equal(gidText(gid('fe80 0000 0000 0000 5054 00ff fe12 3456')), 'fe80::5054:ff:fe12:3456')
+    assert.equal(gidText(new Uint8Array(16)), '::')
+    assert.equal(gidText(gid('0000000000000000 0000000000000001')), '::1')
+    assert.equal(gidText(gid('fd00000000000000 0000000000000000')), 'fd00::')
+    assert.equal(gidText(gid('20010000 00000001 00000000 00000001')), '2001:0:0:1::1')
+    assert.equal(gidText(gid('00010010 01000001 10010010 0100000a')), '1:10:100:1:1001:10:100:a')
+  })
+
+  it('an address as text is the address again', () => {
+    const word = fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 0xffff }))
+    fc.assert(
+      fc.property(fc.array(word, { minLength: 8, maxLength: 8 }), words => {
+        const address = Uint8Array.from(words.flatMap(w => [w >> 8, w & 255]))
+        const text = gidText(address)
+        // The parser of URLs is an independent judge: it writes addresses in RFC 5952's way too.
+        if (!text.startsWith('::ffff:')) assert.equal(new URL(`http://[${text}]/`).hostname, `[${text}]`)
+        else assert.match(text, /^::ffff:(\d+\.\d+\.\d+\.\d+|[0-9a-f:]+)$/)
+      }),
+    )
+  })
+
+  it('bytes are bounded', () => {
+    assert.equal(bytesText(Uint8Array.of(1, 255)), '01ff')
+    assert.equal(bytesText(new Uint8Array(0)), '(no bytes)')
+    assert.equal(bytesText(new Uint8Array(100), 2), '0000… (100 bytes)')
+  })
+
+  it('numbers, enumerations and flags by their kinds', () => {
+    const color = enumeration('color', { RED: 1, GREEN: 2, BLUE: 4, ALL: 7 })
+    assert.equal(valueText('retryCnt', u8(1).of, 7), '7')
+    assert.equal(valueText('rkey', u32(1).of, 6719), '0x1a3f')
+    assert.equal(valueText('rqPsn', u32(1, { max: 0xffffff }).of, 1), '0x1')
+    assert.equal(valueText('pkeyIndex', u16(1).of, 11), '11')
+    assert.equal(valueText('length', u64(1).of, 1048576n), '1048576')
+    assert.equal(valueText('start', u64(1).of, 0x7fff12345000n), '0x7fff12345000')
+    assert.equal(valueText('c', enumOf(1, color).of, 2), 'GREEN')
+    assert.equal(valueText('c', enumOf(1, color).of, 3), '3')
+    assert.equal(valueText('c', flagsOf(1, color).of, 0), '0')
+    assert.equal(valueText('c', flagsOf(1, color).of, 5), 'RED|BLUE')
+    assert.equal(valueText('c', flagsOf(1, color).of, 7), 'RED|GREEN|BLUE')
+    assert.equal(valueText('c', flagsOf(1, color).of, 0x80000002), 'GREEN|0x80000000')
+    assert.equal(valueText('guid', bytes(1, 8).of, gid('0000 00ff fe12 3456')), '0000:00ff:fe12:3456')
+    assert.deepEqual(valueJson(flagsOf(1, color).of, 5), ['RED', 'BLUE'])
+    assert.deepEqual(valueJson(flagsOf(1, color).of, 0), [])
+  })
+
+  it('records without what is 0, and bounded', () => {
+    const fields = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, at(i, u8(0))]))
+    const values = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, i % 3]))
+    assert.equal(valueText('r', record(1, fields).of, values), '{f1 1, f2 2, f4 1, f5 2, f7 1, f8 2, f10 1, f11 2}')
+    const ones = Object.fromEntries(Object.keys(fields).map(name => [name, 1]))
+    assert.match(valueText('r', record(1, fields).of, ones), /f7 1, …}$/)
+    assert.equal(valueText('r', record(1, fields).of, {}), '{}')
+    const many = Array.from({ length: 7 }, (_, i) => ({ f1: i + 1 }))
+    assert.equal(valueText('l', list(1, fields, 9).of, many), '[{f1 1}, {f1 2}, {f1 3}, {f1 4}, … 3 more]')
+    assert.deepEqual(valueJson(record(1, fields).of, ones), ones)
+  })
+})

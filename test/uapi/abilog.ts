@@ -1,0 +1,275 @@
+/*
+ * Recorded system calls (test/fixtures/abi, format in ORIGIN.md there): parsed, and laid out again in a made-up process's memory.
+ */
+import { readFileSync } from 'node:fs'
+import { gunzipSync } from 'node:zlib'
+import { CallError } from '../../src/spec/errno.ts'
+import { fixture } from '../paths.ts'
+
+export interface LoggedAttribute {
+  readonly id: number
+  readonly length: number
+  readonly flags: number
+  readonly element: number
+  readonly data: bigint
+  readonly flagsAfter: number | undefined
+  readonly dataAfter: bigint | undefined
+  /** Memory at `data` before and, if it changed, after the call. */
+  readonly before: Uint8Array | undefined
+  readonly after: Uint8Array | undefined
+}
+
+interface Logged {
+  /** Line in the log, from 1. */
+  readonly line: number
+  readonly ret: number
+  /** Positive, 0 on success. */
+  readonly errno: number
+  readonly fd: number
+  /** The step that was announced last. */
+  readonly step: string
+}
+export interface LoggedIoctl extends Logged {
+  readonly kind: 'ioctl'
+  readonly object: number
+  readonly method: number
+  readonly length: number
+  readonly driver: number
+  readonly reserved: readonly [number, number]
+  readonly attributes: readonly LoggedAttribute[]
+}
+export interface LoggedWrite extends Logged {
+  readonly kind: 'write'
+  readonly path: string
+  readonly data: Uint8Array
+  /** Memory at the response pointer after the call. */
+  readonly response: Uint8Array | undefined
+}
+/** An ioctl that is not RDMA_VERBS_IOCTL. */
+export interface LoggedRequest extends Logged {
+  readonly kind: 'request'
+  readonly path: string
+  readonly request: number
+}
+export interface LoggedOpen extends Logged {
+  readonly kind: 'open'
+  readonly path: string
+}
+export interface LoggedClose extends Logged {
+  readonly kind: 'close'
+}
+export interface LoggedRead extends Logged {
+  readonly kind: 'read'
+  readonly data: Uint8Array
+}
+export interface LoggedMmap extends Logged {
+  readonly kind: 'mmap'
+  readonly length: number
+  readonly offset: bigint
+  readonly head: Uint8Array
+}
+export type LoggedCall =
+  | LoggedIoctl
+  | LoggedWrite
+  | LoggedRequest
+  | LoggedOpen
+  | LoggedClose
+  | LoggedRead
+  | LoggedMmap
+
+const hex = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, 'hex'))
+
+/** The `key=value` words of a line. */
+const words = (line: string): ReadonlyMap<string, string> =>
+  new Map([...line.matchAll(/(\S+?)=(\S*)/g)].map(([, key, value]) => [key, value]))
+
+const attributeOf = (line: string): LoggedAttribute => {
+  const w = words(line)
+  const after = (key: string): string | undefined => w.get(key)
+  const bytes = (key: string): Uint8Array | undefined => (after(key) === undefined ? undefined : hex(after(key)!))
+  return {
+    id: Number(w.get('id')),
+    length: Number(w.get('len')),
+    flags: Number(w.get('flags')),
+    element: Number(w.get('elem')),
+    data: BigInt(w.get('data')!),
+    flagsAfter: after("flags'") === undefined ? undefined : Number(after("flags'")),
+    dataAfter: after("data'") === undefined ? undefined : BigInt(after("data'")!),
+    before: bytes('in'),
+    after: bytes('out'),
+  }
+}
+
+/** The calls of a log; netlink and what else is no business of a uverbs file is left out. */
+export const parseAbilog = (text: string): LoggedCall[] => {
+  const calls: LoggedCall[] = []
+  const lines = text.split('\n')
+  let step = ''
+  for (let i = 0; i < lines.length; i++) {
+    const line = lines[i]
+    if (line.startsWith('# ')) step = line.slice(2)
+    const details: string[] = []
+    while (lines[i + 1]?.startsWith('  ')) details.push(lines[++i])
+    const kind = line.split(' ', 1)[0]
+    const w = words(line)
+    const ret = Number(/ = (-?\w+)/.exec(line)?.[1] ?? 0)
+    const base = { line: i - details.length + 1, ret, errno: Number(w.get('errno') ?? 0), fd: Number(w.get('fd') ?? -1), step }
+    const detail = (key: string): Uint8Array | undefined => {
+      const found = details.find(d => d.startsWith(`  ${key}=`))
+      return found === undefined ? undefined : hex(found.slice(key.length + 3))
+    }
+    const path = /(\/dev\/\S+)/.exec(line)?.[1] ?? ''
+    if (kind === 'ioctl' && w.has('object')) {
+      const [a, b] = w.get('reserved')!.split(',').map(Number)
+      calls.push({
+        ...base,
+        kind: 'ioctl',
+        object: Number(w.get('object')),
+        method: Number(w.get('method')),
+        length: Number(w.get('length')),
+        driver: Number(w.get('driver')),
+        reserved: [a, b],
+        attributes: details.map(attributeOf),
+      })
+    } else if (kind === 'ioctl') calls.push({ ...base, kind: 'request', path, request: Number(w.get('request')) })
+    else if (kind === 'write') calls.push({ ...base, kind: 'write', path, data: detail('data')!, response: detail('response') })
+    else if (kind === 'open') calls.push({ ...base, kind: 'open', path, fd: ret })
+    else if (kind === 'close') calls.push({ ...base, kind: 'close' })
+    else if (kind === 'read') calls.push({ ...base, kind: 'read', data: hex(w.get('data') ?? '') })
+    else if (kind === 'mmap')
+      calls.push({
+        ...base,
+        kind: 'mmap',
+        length: Number(w.get('len')),
+        offset: BigInt(w.get('offset')!),
+        head: detail('head') ?? new Uint8Array(),
+      })
+  }
+  return calls
+}
+
+/** A log of test/fixtures/abi by its file name. */
+export const readAbilog = (name: string): LoggedCall[] => {
+  const bytes = readFileSync(fixture('abi', name))
+  return parseAbilog((name.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString('latin1'))
+}
+
+/** The recorded runs of programs that this release serves. */
+export const PROGRAM_LOGS = [
+  'ibv_devinfo.abilog.gz',
+  'ibv_rc_pingpong.client.abilog',
+  'ibv_rc_pingpong.server.abilog',
+  'ibv_rc_pingpong_events.client.abilog',
+  'ibv_rc_pingpong_events.server.abilog',
+] as const
+
+/** Whether a call is on a uverbs file (and not on rdma_cm's). */
+export const onUverbs = (call: LoggedCall): boolean => !('path' in call) || call.path.includes('uverbs')
+
+// ---- memory of a made-up process ----
+
+const PAGE = 4096
+
+/** Sparse memory: what was not mapped faults. */
+export interface FakeMemory {
+  map(address: bigint, bytes: Uint8Array): void
+  copyIn(address: bigint, length: number): Uint8Array
+  copyOut(address: bigint, bytes: Uint8Array): void
+}
+
+export const fakeMemory = (): FakeMemory => {
+  // Per page its bytes and which of them are mapped.
+  const pages = new Map<bigint, { bytes: Uint8Array; mapped: Uint8Array }>()
+  const at = (address: bigint): [bigint, number] => [address / BigInt(PAGE), Number(address % BigInt(PAGE))]
+  const find = (address: bigint): { bytes: Uint8Array; index: number } => {
+    const [number, index] = at(address)
+    const page = pages.get(number)
+    if (page === undefined || page.mapped[index] === 0)
+      throw new CallError('EFAULT', `address 0x${address.toString(16)} is not mapped`)
+    return { bytes: page.bytes, index }
+  }
+  return {
+    map: (address, bytes) => {
+      for (let i = 0; i < bytes.length; i++) {
+        const [number, index] = at(address + BigInt(i))
+        let page = pages.get(number)
+        if (page === undefined) {
+          page = { bytes: new Uint8Array(PAGE), mapped: new Uint8Array(PAGE) }
+          pages.set(number, page)
+        }
+        page.bytes[index] = bytes[i]
+        page.mapped[index] = 1
+      }
+    },
+    copyIn: (address, length) => {
+      const bytes = new Uint8Array(length)
+      for (let i = 0; i < length; i++) {
+        const found = find(address + BigInt(i))
+        bytes[i] = found.bytes[found.index]
+      }
+      return bytes
+    },
+    copyOut: (address, bytes) => {
+      for (let i = 0; i < bytes.length; i++) find(address + BigInt(i))
+      for (let i = 0; i < bytes.length; i++) {
+        const found = find(address + BigInt(i))
+        found.bytes[found.index] = bytes[i]
+      }
+    },
+  }
+}
+
+// ---- recorded calls laid out again ----
+
+/** Where the message of an ioctl, and the buffer of a write, is put. No recorded pointer is near. */
+export const MESSAGE_AT = 0x100000000n
+
+/** The message of a recorded ioctl. */
+export const ioctlMessage = (call: LoggedIoctl): Uint8Array => {
+  const bytes = new Uint8Array(24 + 16 * call.attributes.length)
+  const view = new DataView(bytes.buffer)
+  view.setUint16(0, call.length, true)
+  view.setUint16(2, call.object, true)
+  view.setUint16(4, call.method, true)
+  view.setUint16(6, call.attributes.length, true)
+  view.setBigUint64(8, BigInt(call.reserved[0]), true)
+  view.setUint32(16, call.driver, true)
+  view.setUint32(20, call.reserved[1], true)
+  call.attributes.forEach((attribute, i) => {
+    const at = 24 + 16 * i
+    view.setUint16(at, attribute.id, true)
+    view.setUint16(at + 2, attribute.length, true)
+    view.setUint16(at + 4, attribute.flags, true)
+    view.setUint16(at + 6, attribute.element, true)
+    view.setBigUint64(at + 8, attribute.data, true)
+  })
+  return bytes
+}
+
+/** The message as the kernel left it. */
+export const ioctlMessageAfter = (call: LoggedIoctl): Uint8Array => {
+  const bytes = ioctlMessage(call)
+  const view = new DataView(bytes.buffer)
+  call.attributes.forEach(({ flagsAfter, dataAfter }, i) => {
+    if (flagsAfter !== undefined) view.setUint16(24 + 16 * i + 4, flagsAfter, true)
+    if (dataAfter !== undefined) view.setBigUint64(24 + 16 * i + 8, dataAfter, true)
+  })
+  return bytes
+}
+
+/** Memory of the process just before the call. What a response pointer names was 0xcc in the hand-made calls. */
+export const memoryBefore = (call: LoggedIoctl | LoggedWrite): FakeMemory => {
+  const memory = fakeMemory()
+  if (call.kind === 'ioctl') {
+    for (const { data, before } of call.attributes) if (before !== undefined) memory.map(data, before)
+    memory.map(MESSAGE_AT, ioctlMessage(call))
+  } else {
+    memory.map(MESSAGE_AT, call.data)
+    if (call.response !== undefined) memory.map(responseAddress(call), new Uint8Array(call.response.length).fill(0xcc))
+  }
+  return memory
+}
+
+/** The response pointer of a write, which both kinds of headers have at byte 8. */
+export const responseAddress = (call: LoggedWrite): bigint =>
+  new DataView(call.data.buffer, call.data.byteOffset).getBigUint64(8, true)

@@ -1,0 +1,49 @@
+/* Random packet records for property tests: every opcode, every field over its whole range. */
+import fc from 'fast-check'
+import { type BitField, type HeaderName, headers } from '../../src/spec/headers.ts'
+import { type Opcode, opcodes } from '../../src/spec/opcodes.ts'
+import type { WellFormedPacket } from '../../src/wire/packet.ts'
+
+const fieldOf = ([, width]: BitField): fc.Arbitrary<unknown> =>
+  width === 1
+    ? fc.boolean()
+    : width === 64
+      ? fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })
+      : fc.integer({ min: 0, max: 2 ** width - 1 })
+
+const headerOf = (header: HeaderName): fc.Arbitrary<Record<string, unknown>> =>
+  fc.record(
+    Object.fromEntries(
+      Object.entries<BitField>(headers[header].fields)
+        .filter(([field]) => header !== 'BTH' || (field !== 'opcode' && field !== 'padCnt'))
+        .map(([field, bits]) => [field, fieldOf(bits)]),
+    ),
+    { noNullPrototype: true },
+  )
+
+/** Records of packets with this opcode. */
+export const packetWith = (opcode: Opcode): fc.Arbitrary<WellFormedPacket> =>
+  (opcode.payload ? fc.uint8Array({ maxLength: 70 }) : fc.constant(new Uint8Array(0))).chain(payload => {
+    const padCnt = -payload.length & 3
+    const pad = fc.option(
+      fc.uint8Array({ minLength: padCnt, maxLength: padCnt }).filter(bytes => bytes.some(byte => byte !== 0)),
+      { nil: undefined },
+    )
+    return fc
+      .record({
+        ...Object.fromEntries(opcode.headers.map(header => [header, headerOf(header)])),
+        BTH: headerOf('BTH'),
+        pad: padCnt > 0 ? pad : fc.constant(undefined),
+        icrc: fc.integer({ min: 0, max: 0xffff_ffff }),
+      })
+      .map(({ pad: odd, ...record }) => ({
+        kind: 'packet',
+        name: opcode.name,
+        payload,
+        ...record,
+        ...(odd !== undefined && { pad: odd }),
+      })) as unknown as fc.Arbitrary<WellFormedPacket>
+  })
+
+/** Records of packets of any opcode. */
+export const anyPacket: fc.Arbitrary<WellFormedPacket> = fc.constantFrom(...opcodes).chain(packetWith)

@@ -1,0 +1,199 @@
+/*
+ * Golden test of the whole packet floor: every frame of every capture (test/fixtures/wire/ORIGIN.md) parses, says what
+ * an independent decoder saw, has the right ICRC, and is emitted again as the same bytes. Each check has a twin with a
+ * flipped bit, which must fail.
+ */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { describe, test } from 'node:test'
+import { type HeaderName, ROCE_UDP_PORT } from '../../src/spec/headers.ts'
+import { opcodeByNumber, opcodeHeaderBytes, opcodeNumber } from '../../src/spec/opcodes.ts'
+import { arenaOver } from '../../src/wire/arena.ts'
+import { bthFlags, bthOpcode, bthPadCount } from '../../src/wire/bth.ts'
+import { emitFrame, type Frame, type Ipv4Frame, type Ipv6Frame, parseFrame } from '../../src/wire/frame.ts'
+import { icrcOf, icrcOfRxeFlush, makeFlow, verifyIcrc } from '../../src/wire/icrc.ts'
+import { emitPacket, type Packet, parsePacket } from '../../src/wire/packet.ts'
+import { readCapture } from '../../src/wire/pcap.ts'
+import { fixture } from '../paths.ts'
+
+const files = readdirSync(fixture('wire')).filter(name => name.endsWith('.pcap'))
+
+/** Lines of packets.txt, by capture. */
+const listing = new Map<string, string[]>()
+for (const line of readFileSync(fixture('wire', 'packets.txt'), 'utf8').trimEnd().split('\n')) {
+  if (line.startsWith('# ')) listing.set(line.slice(2), [])
+  else [...listing.values()].at(-1)!.push(line)
+}
+
+const framesOf = (file: string): Uint8Array[] => readCapture(readFileSync(fixture('wire', file))).map(p => p.bytes)
+
+const isRoce = (frame: Frame): frame is Ipv4Frame | Ipv6Frame =>
+  frame.kind !== 'opaque' && frame.destinationPort === ROCE_UDP_PORT
+
+const identificationOf = (frame: Ipv4Frame | Ipv6Frame): number => (frame.kind === 'ipv4' ? frame.identification : 0)
+
+const verify = (frame: Ipv4Frame | Ipv6Frame, payload = frame.payload): boolean =>
+  verifyIcrc(arenaOver(payload), 0, payload.length, makeFlow(frame), identificationOf(frame))
+
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
+
+/** One line as in packets.txt; header bytes are taken from the emitted record. */
+const describePacket = (frame: Ipv4Frame | Ipv6Frame, packet: Packet): string => {
+  if (packet.kind === 'opaque') return packet.reason
+  const { BTH, name, payload } = packet
+  const bytes = emitPacket(packet)
+  const view = arenaOver(bytes).view
+  const flags = (BTH.ackReq ? 'A' : '-') + (BTH.se ? 'S' : '-') + (BTH.migReq ? 'M' : '-')
+  let at = 12
+  let headers = ''
+  for (const header of opcodeByNumber[opcodeNumber[name]]!.headers) {
+    const size = sizes[header]
+    headers += ` ${header}=${hex(bytes.subarray(at, at + size))}`
+    at += size
+  }
+  const n = (value: number, digits: number): string => value.toString(16).padStart(digits, '0')
+  const flow = makeFlow(frame)
+  const arena = arenaOver(frame.payload)
+  const icrc = (f: typeof icrcOf): number => f(arena, 0, frame.payload.length, flow, identificationOf(frame)) >>> 0
+  const judged = packet.icrc === icrc(icrcOf) ? 'right' : packet.icrc === icrc(icrcOfRxeFlush) ? 'rxe' : 'wrong'
+  const pad = hex(bytes.subarray(bytes.length - 4 - bthPadCount(view, 0), bytes.length - 4)) || '-'
+  return `${name} qp=${n(BTH.destQp, 6)} psn=${n(BTH.psn, 6)} pkey=${n(BTH.pkey, 4)} tver=${BTH.tver} ${flags}${headers} len=${payload.length} pad=${pad} icrc=${judged}`
+}
+
+const sizes: Record<HeaderName, number> = {
+  BTH: 12,
+  RETH: 16,
+  AETH: 4,
+  AtomicETH: 28,
+  AtomicAckETH: 8,
+  DETH: 8,
+  ImmDt: 4,
+  IETH: 4,
+  FETH: 4,
+  XRCETH: 4,
+}
+
+test('every capture is listed', () => {
+  assert.equal(files.length, 72)
+  assert.deepEqual(files.toSorted(), [...listing.keys()].toSorted())
+})
+
+describe('captures', () => {
+  for (const file of files) {
+    test(file, () => {
+      const lines = listing.get(file)!
+      const frames = framesOf(file)
+      assert.equal(frames.length, lines.length)
+      for (const [i, bytes] of frames.entries()) {
+        const where = `frame ${i + 1}: ${lines[i]}`
+        const frame = parseFrame(bytes)
+        assert.deepEqual(emitFrame(frame), new Uint8Array(bytes), where)
+        if (!isRoce(frame)) {
+          assert.equal(lines[i], '-', where)
+          continue
+        }
+        assert.ok(verify(frame), where)
+        const packet = parsePacket(frame.payload)
+        assert.deepEqual(emitPacket(packet), frame.payload, where)
+        const opcode = frame.payload[0]
+        if (lines[i].startsWith('RC_RESERVED_15')) {
+          assert.deepEqual(packet, { kind: 'opaque', reason: 'unknown opcode 0x15', bytes: frame.payload })
+        } else if (lines[i].startsWith('XRC_')) {
+          // The forged packets of this opcode lack an XRCETH, which the independent decoder does not know of.
+          assert.equal(opcodeByNumber[opcode]!.name, 'XRC_SEND_ONLY', where)
+        } else {
+          assert.equal(describePacket(frame, packet), lines[i])
+        }
+      }
+    })
+  }
+})
+
+describe('flipped bits', () => {
+  /** One packet of each opcode, of each IP version, in all captures. */
+  const samples = new Map<string, Ipv4Frame | Ipv6Frame>()
+  for (const file of files) {
+    for (const frame of framesOf(file).map(parseFrame).filter(isRoce)) {
+      samples.set(`${frame.kind} ${opcodeByNumber[frame.payload[0]]?.name ?? frame.payload[0]}`, frame)
+    }
+  }
+
+  test('there is a sample of each opcode of the captures', () =>
+    assert.ok(samples.size >= 50, `${samples.size} samples`))
+
+  test('in a packet: the ICRC is wrong, except in the byte of FECN and BECN; the emitted bytes differ from the original', () => {
+    for (const [name, frame] of samples) {
+      const { payload } = frame
+      // rdma_rxe's second pass over a FLUSH leaves out nothing.
+      const variableByte = name.endsWith('RC_FLUSH') ? -1 : 4
+      for (let bit = 0; bit < payload.length * 8; bit = bit < 512 ? bit + 1 : bit + 61) {
+        const mutated = payload.slice()
+        mutated[bit >> 3] ^= 0x80 >> (bit & 7)
+        assert.equal(verify(frame, mutated), bit >> 3 === variableByte, `${name}, bit ${bit}`)
+        const again = emitPacket(parsePacket(mutated))
+        assert.deepEqual(again, mutated, `${name}, bit ${bit}`)
+        assert.notDeepEqual(again, payload, `${name}, bit ${bit}`)
+      }
+    }
+  })
+
+  test('in the headers before it: the frame is refused, or the ICRC is wrong, or the bit is one that may change on the way', () => {
+    /** First bytes and lengths of what the ICRC leaves out, in the frame: MAC addresses, then IP and UDP fields. */
+    const variant = {
+      ipv4: [
+        [0, 12],
+        [15, 1],
+        [22, 1],
+        [24, 2],
+        [40, 2],
+      ],
+      ipv6: [
+        [0, 12],
+        [15, 3],
+        [21, 1],
+        [60, 2],
+      ],
+    } as const
+    for (const [name, frame] of samples) {
+      const bytes = emitFrame(frame)
+      const headers = bytes.length - frame.payload.length - (frame.trailer?.length ?? 0)
+      for (let bit = 0; bit < headers * 8; bit++) {
+        const mutated = bytes.slice()
+        mutated[bit >> 3] ^= 0x80 >> (bit & 7)
+        if (frame.kind === 'ipv4' && bit >= 14 * 8 && bit < 34 * 8) fixHeaderChecksum(mutated)
+        const parsed = parseFrame(mutated)
+        assert.deepEqual(emitFrame(parsed), mutated, `${name}, bit ${bit}`)
+        const byte = bit >> 3
+        const mayChange =
+          variant[frame.kind].some(([from, length]) => byte >= from && byte < from + length) ||
+          (frame.kind === 'ipv6' && bit >= 14 * 8 + 4 && bit < 16 * 8)
+        const accepted = parsed.kind !== 'opaque' && verify(parsed)
+        // A header checksum is put right above, so flipping it alone changes nothing.
+        assert.equal(accepted, mayChange, `${name}, bit ${bit}`)
+      }
+    }
+  })
+
+  const fixHeaderChecksum = (bytes: Uint8Array): void => {
+    bytes.fill(0, 24, 26)
+    const view = arenaOver(bytes).view
+    let sum = 0
+    for (let at = 14; at < 34; at += 2) sum += view.getUint16(at)
+    while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16)
+    view.setUint16(24, ~sum & 0xffff)
+  }
+})
+
+test('pad count and flags byte agree with the record', () => {
+  for (const bytes of framesOf('send_pad.pcap')) {
+    const frame = parseFrame(bytes)
+    assert.ok(isRoce(frame))
+    const { view } = arenaOver(frame.payload)
+    const packet = parsePacket(frame.payload)
+    assert.ok(packet.kind === 'packet')
+    assert.equal(bthPadCount(view, 0), (4 - (packet.payload.length % 4)) % 4)
+    assert.equal(bthFlags(view, 0) & 15, packet.BTH.tver)
+    const end = frame.payload.length - 4 - bthPadCount(view, 0)
+    assert.equal(packet.payload.length, end - opcodeHeaderBytes[bthOpcode(view, 0)])
+  }
+})

@@ -1,0 +1,141 @@
+/* Frames: parse and emit are inverse; what is no plain UDP frame is opaque with a reason; wrong records are refused. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { emitFrame, type Frame, type Ipv4Frame, type Ipv6Frame, parseFrame } from '../../src/wire/frame.ts'
+
+const four: Ipv4Frame = {
+  kind: 'ipv4',
+  destinationMac: Uint8Array.of(2, 0, 0, 0, 0, 2),
+  sourceMac: Uint8Array.of(2, 0, 0, 0, 0, 1),
+  source: Uint8Array.of(10, 77, 0, 2),
+  destination: Uint8Array.of(10, 77, 0, 3),
+  sourcePort: 0xc000,
+  destinationPort: 4791,
+  trafficClass: 0x68,
+  hopLimit: 64,
+  identification: 0x1234,
+  dontFragment: true,
+  udpChecksum: 0,
+  payload: Uint8Array.of(1, 2, 3, 4),
+}
+const { kind: _4, identification: _id, dontFragment: _df, ...shared } = four
+const six: Ipv6Frame = {
+  ...shared,
+  kind: 'ipv6',
+  source: Uint8Array.from({ length: 16 }, (_, i) => i),
+  destination: Uint8Array.from({ length: 16 }, (_, i) => i + 16),
+  flowLabel: 0xabcde,
+}
+
+test('the bytes of an IPv4 frame', () => {
+  assert.equal(
+    Buffer.from(emitFrame(four)).toString('hex'),
+    '020000000002' +
+      '020000000001' +
+      '0800' +
+      '4568002012344000' +
+      '401113930a4d00020a4d0003' +
+      'c00012b7000c0000' +
+      '01020304',
+  )
+})
+
+test('the bytes of an IPv6 frame', () => {
+  assert.equal(
+    Buffer.from(emitFrame(six)).toString('hex'),
+    '020000000002' +
+      '020000000001' +
+      '86dd' +
+      '668abcde000c1140' +
+      '000102030405060708090a0b0c0d0e0f' +
+      '101112131415161718191a1b1c1d1e1f' +
+      'c00012b7000c0000' +
+      '01020304',
+  )
+})
+
+const trailer = fc.option(fc.uint8Array({ minLength: 1, maxLength: 20 }), { nil: undefined })
+const variations = fc.record({
+  payload: fc.uint8Array({ maxLength: 100 }),
+  trafficClass: fc.integer({ min: 0, max: 255 }),
+  hopLimit: fc.integer({ min: 0, max: 255 }),
+  udpChecksum: fc.integer({ min: 0, max: 0xffff }),
+  sourcePort: fc.integer({ min: 0, max: 0xffff }),
+})
+
+test('record → bytes → record', () => {
+  fc.assert(
+    fc.property(variations, trailer, fc.boolean(), fc.nat({ max: 0xfffff }), (changes, after, isIpv4, number) => {
+      const frame: Frame = {
+        ...(isIpv4
+          ? { ...four, identification: number & 0xffff, dontFragment: number % 2 === 0 }
+          : { ...six, flowLabel: number }),
+        ...changes,
+        ...(after !== undefined && { trailer: after }),
+      }
+      assert.deepEqual(parseFrame(emitFrame(frame)), frame)
+    }),
+  )
+})
+
+test('bytes → record → bytes, whatever the bytes', () => {
+  fc.assert(
+    fc.property(
+      fc.constantFrom(four, six),
+      fc.nat(),
+      fc.nat({ max: 255 }),
+      fc.nat({ max: 70 }),
+      (frame, at, value, cut) => {
+        const bytes = emitFrame(frame)
+        bytes[at % bytes.length] = value
+        assert.deepEqual(emitFrame(parseFrame(bytes)), bytes)
+        const shorter = bytes.slice(0, Math.max(0, bytes.length - cut))
+        assert.deepEqual(emitFrame(parseFrame(shorter)), shorter)
+      },
+    ),
+  )
+})
+
+test('reasons for opaque frames', () => {
+  const reasonOf = (frame: Frame, change: (bytes: Uint8Array) => Uint8Array | undefined): string => {
+    const bytes = emitFrame(frame)
+    const parsed = parseFrame(change(bytes) ?? bytes)
+    assert.ok(parsed.kind === 'opaque')
+    return parsed.reason
+  }
+  const set =
+    (at: number, ...values: number[]) =>
+    (bytes: Uint8Array) => {
+      bytes.set(values, at)
+      return undefined
+    }
+  assert.equal(
+    reasonOf(four, bytes => bytes.slice(0, 13)),
+    'shorter than an Ethernet header',
+  )
+  assert.equal(
+    reasonOf(four, bytes => bytes.slice(0, 33)),
+    'shorter than its IP header',
+  )
+  assert.equal(
+    reasonOf(four, bytes => bytes.slice(0, 45)),
+    'shorter than its IP length',
+  )
+  assert.equal(reasonOf(four, set(12, 0x08, 0x06)), 'Ethernet type 0x0806')
+  assert.equal(reasonOf(four, set(14, 0x46)), 'IPv4 options')
+  assert.equal(reasonOf(four, set(14, 0x65)), 'IP version 6')
+  assert.equal(reasonOf(four, set(15, 0x69)), 'IPv4 header checksum')
+  assert.equal(reasonOf(four, set(20, 0x60, 0x00, 0x40, 0x11, 0xf3, 0x92)), 'IPv4 fragment')
+  assert.equal(reasonOf(six, set(20, 6)), 'IP protocol 6')
+  assert.equal(reasonOf(six, set(58, 0, 11)), 'UDP length')
+})
+
+test('a record that does not fit is refused with field, value and range', () => {
+  assert.throws(() => emitFrame({ ...four, hopLimit: 256 }), /hopLimit is 256, allowed is an integer from 0 to 255/)
+  assert.throws(() => emitFrame({ ...four, sourceMac: new Uint8Array(5) }), /sourceMac has 5 bytes, allowed is 6/)
+  assert.throws(() => emitFrame({ ...six, source: new Uint8Array(4) }), /source has 4 bytes, allowed is 16/)
+  assert.throws(() => emitFrame({ ...six, flowLabel: 1 << 20 }), /flowLabel is 1048576/)
+  assert.throws(() => emitFrame({ ...four, identification: -1 }), /identification is -1/)
+  assert.throws(() => emitFrame({ ...four, payload: new Uint8Array(65_508) }), /length field is 65536/)
+})

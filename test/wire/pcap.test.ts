@@ -1,0 +1,92 @@
+/* Capture files, made by hand: both pcap byte orders and time units, pcapng's blocks, and damage. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { readCapture } from '../../src/wire/pcap.ts'
+
+type Order = 'LE' | 'BE'
+const u32 = (order: Order, ...values: number[]): Buffer => {
+  const buffer = Buffer.alloc(values.length * 4)
+  for (const [i, value] of values.entries()) buffer[`writeUInt32${order}`](value, i * 4)
+  return buffer
+}
+const u16 = (order: Order, ...values: number[]): Buffer => {
+  const buffer = Buffer.alloc(values.length * 2)
+  for (const [i, value] of values.entries()) buffer[`writeUInt16${order}`](value, i * 2)
+  return buffer
+}
+const block = (order: Order, type: number, ...parts: Buffer[]): Buffer => {
+  const body = Buffer.concat(parts)
+  const padded = Buffer.concat([body, Buffer.alloc(-body.length & 3)])
+  return Buffer.concat([u32(order, type, padded.length + 12), padded, u32(order, padded.length + 12)])
+}
+const data = Buffer.from('hello')
+
+for (const order of ['LE', 'BE'] as const) {
+  test(`pcap, ${order}, microseconds and nanoseconds`, () => {
+    for (const [magic, unit] of [
+      [0xa1b2_c3d4, 1000n],
+      [0xa1b2_3c4d, 1n],
+    ] as const) {
+      const head = Buffer.concat([u32(order, magic), u16(order, 2, 4), u32(order, 0, 0, 65_535, 1)])
+      const record = Buffer.concat([u32(order, 1_700_000_000, 25, 5, 9), data])
+      const file = Buffer.concat([head, record, record])
+      const wanted = { time: 1_700_000_000_000_000_000n + 25n * unit, linkType: 1, bytes: data, length: 9 }
+      assert.deepEqual(readCapture(file), [wanted, wanted])
+      assert.throws(() => readCapture(file.subarray(0, -1)), /damaged at byte 45/)
+      assert.throws(() => readCapture(file.subarray(0, 20)), /damaged at byte 20/)
+    }
+  })
+
+  test(`pcapng, ${order}: sections, interfaces with time units, packets with and without time`, () => {
+    const section = block(
+      order,
+      0x0a0d_0d0a,
+      u32(order, 0x1a2b_3c4d),
+      u16(order, 1, 0),
+      u32(order, 0xffff_ffff, 0xffff_ffff),
+    )
+    const plain = block(order, 1, u16(order, 1, 0), u32(order, 4))
+    const nano = block(
+      order,
+      1,
+      u16(order, 113, 0),
+      u32(order, 0),
+      u16(order, 9, 1),
+      Buffer.of(9, 0, 0, 0),
+      u32(order, 0),
+    )
+    const binary = block(order, 1, u16(order, 1, 0), u32(order, 0), u16(order, 9, 1), Buffer.of(0x8a, 0, 0, 0))
+    const packet = (from: number): Buffer => block(order, 6, u32(order, from, 1, 1024, 5, 5), data)
+    const simple = block(order, 3, u32(order, 5), data.subarray(0, 4))
+    const unknown = block(order, 0xbad, u32(order, 1, 2, 3))
+    const file = Buffer.concat([
+      section,
+      plain,
+      nano,
+      unknown,
+      binary,
+      packet(0),
+      packet(1),
+      packet(2),
+      simple,
+      section,
+    ])
+    const ticks = (1n << 32n) + 1024n
+    assert.deepEqual(readCapture(file), [
+      { time: ticks * 1000n, linkType: 1, bytes: data, length: 5 },
+      { time: ticks, linkType: 113, bytes: data, length: 5 },
+      { time: (ticks * 1_000_000_000n) / 1024n, linkType: 1, bytes: data, length: 5 },
+      { linkType: 1, bytes: data.subarray(0, 4), length: 5 },
+    ])
+    assert.throws(() => readCapture(Buffer.concat([section, packet(0)])), /damaged at byte 28/)
+    assert.throws(() => readCapture(file.subarray(0, file.length - 4)), /damaged/)
+  })
+}
+
+test('other files are refused', () => {
+  assert.throws(
+    () => readCapture(Buffer.from('#!/bin/sh\necho hello')),
+    /neither a pcap nor a pcapng file: it begins with 0x23212f62/,
+  )
+  assert.throws(() => readCapture(new Uint8Array(3)), /not a capture file: it has 3 bytes/)
+})
