@@ -28,7 +28,9 @@ export interface Row {
   /** Limits of ours ÷ reference, or of the value itself without a reference. */
   readonly floor: number
   readonly aim: number
-  /** Rounds that count; at least 5, unless one round is long. */
+  /** Cores that a measurement needs for itself, which the probe looks at; 0 if other processes do not disturb it. */
+  readonly cores: 0 | 1 | 2
+  /** Rounds that count; 5, unless one round is long. */
   readonly rounds?: number
   /** Throws `Unavailable` if this machine lacks what it needs. */
   readonly prepare: () => Bench | Promise<Bench>
@@ -119,10 +121,8 @@ const roundText = (row: Row, number: number, round: Round): string => {
 const measureRounds = async (row: Row, bench: Bench, probe: NoiseProbe, log: (line: string) => void) => {
   const wanted = row.rounds ?? ROUNDS
   // the first run of each side compiles, maps and fills caches
-  if (wanted > 1) {
-    await bench.ours()
-    await bench.beside?.()
-  }
+  await bench.ours()
+  await bench.beside?.()
   const rounds: Round[] = []
   for (let quiet = 0; quiet < wanted && rounds.length < wanted * PATIENCE; ) {
     const round = await measureRound(bench, probe, rounds.length % 2 === 0)

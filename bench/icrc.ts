@@ -47,6 +47,7 @@ export const icrcRows: readonly Row[] = [64, 1024, 4096].map(size => ({
   quantity: `ICRC of ${size} B`,
   unit: 'ns',
   better: 'lower',
+  cores: 1,
   reference: 'zlib.crc32',
   floor: 1.1,
   aim: 0.4,

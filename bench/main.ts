@@ -8,13 +8,11 @@ import { codecRows } from './codec.ts'
 import { measure, type Outcome, type Row, table } from './harness.ts'
 import { icrcRows } from './icrc.ts'
 import { idleRows } from './idle.ts'
-import { createNoiseProbe } from './noise.ts'
+import { createNoiseProbe, noProbe } from './noise.ts'
 import { pingpongRows } from './pingpong.ts'
 import { writeBwRows } from './write-bw.ts'
 
-const inProcess: readonly Row[] = [...codecRows, ...icrcRows]
-const acrossProcesses: readonly Row[] = [...pingpongRows, ...writeBwRows, ...idleRows]
-const rows: readonly Row[] = [...inProcess, ...acrossProcesses]
+const rows: readonly Row[] = [...codecRows, ...icrcRows, ...pingpongRows, ...writeBwRows, ...idleRows]
 
 const print = (line: string): void => {
   process.stdout.write(`${line}\n`)
@@ -42,10 +40,11 @@ const main = async (args: string[]): Promise<void> => {
   const outcomes: Outcome[] = []
   const one = await createNoiseProbe(1)
   const two = await createNoiseProbe(2)
+  const probes = [noProbe, one.probe, two.probe]
   try {
     for (const row of selected) {
       print('')
-      outcomes.push(await measure(row, (inProcess.includes(row) ? one : two).probe, print))
+      outcomes.push(await measure(row, probes[row.cores], print))
     }
   } finally {
     await two.close()

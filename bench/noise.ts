@@ -47,6 +47,9 @@ const timeSpin = (words: Int32Array): number => {
   return trips === 0 ? Number.POSITIVE_INFINITY : (elapsed * 1000) / trips
 }
 
+/** Does not look, for measurements that nobody disturbs. */
+export const noProbe: NoiseProbe = () => ({ quiet: true, text: 'not probed' })
+
 /** A probe for one core, and for two if `cores` is 2; `close` ends its worker. */
 export const createNoiseProbe = async (cores: 1 | 2): Promise<{ probe: NoiseProbe; close: () => Promise<void> }> => {
   let best = Number.POSITIVE_INFINITY

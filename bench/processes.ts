@@ -2,20 +2,21 @@
  * Processes for rows that measure unmodified programs: a daemon of their own on a private socket, programs under `userdma run`, the
  * C twins from build/bench. Everything started here is ended by the same handle.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { freePort, untilListening } from '../src/cli/listening.ts'
+import { READY } from '../src/cli/start.ts'
 import { Unavailable } from './harness.ts'
 
 /** The checkout: this file runs from dist/bench. */
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const cli = join(root, 'bin', 'userdma')
-const START_MS = 20_000
+/** A program that has not ended by then hangs. */
+const HANG_MS = 120_000
 
 const hasProgram = (name: string): boolean =>
   (process.env.PATH ?? '').split(delimiter).some(folder => existsSync(join(folder, name)))
@@ -25,64 +26,63 @@ export const needProgram = (name: string, debianPackage: string): void => {
   if (!hasProgram(name)) throw new Unavailable(`${name} is not installed (Debian: apt-get install ${debianPackage})`)
 }
 
-interface Output {
-  text: string
-}
-
-const collect = (child: ChildProcess): Output => {
-  const output: Output = { text: '' }
-  for (const stream of [child.stdout, child.stderr]) {
-    stream?.setEncoding('utf8').on('data', (text: string) => {
-      output.text += text
-    })
-  }
-  return output
-}
-
-const lastLines = (text: string): string => text.trimEnd().split('\n').slice(-4).join(' | ')
-
-/** Waits for something that another process does; Unavailable with its last words if it ends or takes too long. */
-const until = async (what: string, child: ChildProcess, output: Output, done: () => boolean): Promise<void> => {
-  for (const deadline = performance.now() + START_MS; !done(); await sleep(5)) {
-    if (child.exitCode !== null || child.signalCode !== null || performance.now() > deadline) {
-      const ended = child.exitCode ?? child.signalCode ?? 'still running'
-      throw new Unavailable(`${what} (${ended}): ${lastLines(output.text)}`)
-    }
-  }
-}
-
-const stop = async (child: ChildProcess): Promise<void> => {
-  if (child.exitCode !== null || child.signalCode !== null) return
-  const ended = once(child, 'exit')
-  child.kill('SIGTERM')
-  await ended
-}
-
 export interface Running {
   readonly pid: number
-  /** Resolves with everything it printed; Unavailable if it failed. */
+  /** Resolves with everything it printed; Unavailable if it failed or hangs. */
   finished(): Promise<string>
   stop(): Promise<void>
 }
 
-const start = (command: string, args: readonly string[]): { running: Running; child: ChildProcess; output: Output } => {
+interface Started extends Running {
+  /** Resolves when it has ended, however. */
+  readonly ended: Promise<unknown>
+  /** Whether it has printed `text`, now or before it ends. */
+  prints(text: string): Promise<boolean>
+  /** Why it is of no use: its status and its last words. */
+  problem(what: string): Unavailable
+}
+
+const start = (command: string, args: readonly string[]): Started => {
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] })
-  const output = collect(child)
-  const closed = once(child, 'close')
-  const finished = async (): Promise<string> => {
-    const [status, signal] = await closed
-    if (status !== 0)
-      throw new Unavailable(`${args.join(' ')} ended with ${status ?? signal}: ${lastLines(output.text)}`)
-    return output.text
+  const ended = once(child, 'close')
+  let said = ''
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      said += text
+    })
   }
-  return { running: { pid: child.pid ?? 0, finished, stop: () => stop(child) }, child, output }
+  const isOver = (): boolean => child.exitCode !== null || child.signalCode !== null
+  const problem = (what: string): Unavailable => {
+    const status = isOver() ? `ended with ${child.exitCode ?? child.signalCode}` : 'still runs'
+    return new Unavailable(`${what}; it ${status} and said: ${said.trim().split('\n').slice(-4).join(' | ')}`)
+  }
+  return {
+    pid: child.pid ?? 0,
+    ended,
+    problem,
+    async finished() {
+      const timer = setTimeout(() => child.kill('SIGKILL'), HANG_MS)
+      await ended
+      clearTimeout(timer)
+      if (child.exitCode !== 0) throw problem(`${args.join(' ')} failed`)
+      return said
+    },
+    async prints(text) {
+      while (!said.includes(text) && !isOver()) await Promise.race([once(child.stdout, 'data'), ended])
+      return said.includes(text)
+    },
+    async stop() {
+      if (!isOver()) child.kill('SIGTERM')
+      await ended
+    },
+  }
 }
 
 /** Runs a twin to its end and returns the number that its output begins with. */
 export const runTwin = async (name: string, ...args: readonly (string | number)[]): Promise<number> => {
   const path = join(root, 'build', 'bench', name)
   if (!existsSync(path)) throw new Unavailable(`build/bench/${name} was not built (is there a C compiler?)`)
-  return Number.parseFloat(await start(path, args.map(String)).running.finished())
+  return Number.parseFloat(await start(path, args.map(String)).finished())
 }
 
 export interface Daemon {
@@ -94,50 +94,29 @@ export interface Daemon {
   stop(): Promise<void>
 }
 
-const STATE_LISTEN = '0A'
-
-/** Whether some process of this machine listens on the TCP port; asked without connecting, since servers accept one client. */
-const isListening = (port: number): boolean => {
-  const wanted = `:${port.toString(16).toUpperCase().padStart(4, '0')}`
-  return ['/proc/net/tcp', '/proc/net/tcp6'].filter(existsSync).some(path =>
-    readFileSync(path, 'utf8')
-      .split('\n')
-      .map(line => line.trim().split(/\s+/))
-      .some(([, local, , state]) => local?.endsWith(wanted) && state === STATE_LISTEN),
-  )
-}
-
-/** A TCP port that nobody uses just now. */
-export const freePort = async (): Promise<number> => {
-  const server = createServer().listen(0)
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  await once(server, 'close')
-  if (address === null || typeof address === 'string') throw new Error(`no port: ${address}`)
-  return address.port
-}
-
 /** A daemon with its default device on a private socket. */
 export const startDaemon = async (): Promise<Daemon> => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-bench-'))
   const socket = join(folder, 'sock')
-  const { running: daemon, child, output } = start(process.execPath, [cli, 'daemon', '--socket', socket])
-  await until('the daemon did not start', child, output, () => existsSync(socket) && /ready/i.test(output.text))
-
-  const begin = (program: string, args: readonly (string | number)[]) =>
+  const daemon = start(process.execPath, [cli, 'daemon', '--socket', socket])
+  const stop = async (): Promise<void> => {
+    await daemon.stop()
+    rmSync(folder, { recursive: true, force: true })
+  }
+  if (!(await daemon.prints(READY))) {
+    await stop()
+    throw daemon.problem('the daemon did not start')
+  }
+  const run = (program: string, args: readonly (string | number)[]): Started =>
     start(process.execPath, [cli, 'run', '--socket', socket, '--', program, ...args.map(String)])
   return {
     pid: daemon.pid,
-    run: (program, ...args) => begin(program, args).running,
-    runServer: async (port, program, ...args) => {
-      const { running, child: server, output: said } = begin(program, args)
-      await until(`${program} does not listen`, server, said, () => isListening(port))
-      return running
-    },
-    stop: async () => {
-      await daemon.stop()
-      rmSync(folder, { recursive: true, force: true })
+    stop,
+    run: (program, ...args) => run(program, args),
+    async runServer(port, program, ...args) {
+      const server = run(program, args)
+      if (!(await untilListening(port, server.ended))) throw server.problem(`${program} does not listen`)
+      return server
     },
   }
 }

@@ -34,6 +34,7 @@ export const writeBwRows: readonly Row[] = [65536, MEBI].map(size => ({
   quantity: `ib_write_bw ${size / 1024} KiB`,
   unit: 'GB/s',
   better: 'higher',
+  cores: 2,
   reference: 'process_vm_readv + writev in C',
   floor: 0.6,
   aim: 0.9,

@@ -1,9 +1,10 @@
 /*
- * Contexts: what is asked of the daemon about an opened device. OPEN gives the program its descriptor, ATTACH makes a context known to
- * this process's session (after fork, after exec, for a descriptor that was passed), IOCTL and WRITE forward calls.
+ * Contexts: what is asked of the daemon about an opened device. OPEN gives the program its descriptor, ATTACH makes a
+ * context known to this process's session (after fork, after exec, for a descriptor that was passed), IOCTL and WRITE
+ * forward calls.
  *
- * The program's descriptor is the context's memory file; a doorbell socket, hidden at a high number, stands beside each copy
- * of it. The daemon holds the other end and ends the context when the last copy is closed.
+ * The program's descriptor is the context's memory file; a doorbell socket, hidden at a high number, stands beside
+ * each copy of it. The daemon holds the other end and ends the context when the last copy is closed.
  */
 #define _GNU_SOURCE
 #include "session_internal.h"
@@ -90,7 +91,10 @@ int session_open(unsigned node, int flags)
 
 /* ---- attach ---- */
 
-/* Asks for the context behind `fd`; 0 with its entry filled (partner: a fresh doorbell socket, not hidden yet), or -errno. */
+/*
+ * Asks for the context behind `fd`; 0 with its entry filled (partner: a fresh doorbell socket, not hidden yet), or
+ * -errno.
+ */
 static int ask_attach(int fd, uint32_t context, struct fd_entry *entry, const struct shim_guard *guard)
 {
     struct request request = {.header = {.type = USERDMA_ATTACH, .fd = fd, .context = context}};
@@ -195,6 +199,8 @@ static int install(struct reply *reply)
         const struct userdma_install *where = &reply->message.installs[i];
         if (fd_add_event(reply->fds[i]) != 0)
             return -errno;
+        /* As Linux makes them: a read waits, whatever mode the daemon's sockets have. */
+        REAL(fcntl)(reply->fds[i], F_SETFL, REAL(fcntl)(reply->fds[i], F_GETFL) & ~O_NONBLOCK);
         int error = shim_store(where->address, where->width, reply->fds[i]);
         if (error)
             return error;

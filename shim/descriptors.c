@@ -1,6 +1,7 @@
 /*
- * The interposed calls that take a descriptor: device files and event descriptors behave as Linux's, copies and closes keep the table,
- * and hidden sockets are out of the program's reach. A descriptor that is not ours costs one look-up (fd_kind).
+ * The interposed calls that take a descriptor: device files and event descriptors behave as Linux's, copies and
+ * closes keep the table, and hidden sockets are out of the program's reach. A descriptor that is not ours costs one
+ * look-up (fd_kind).
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -64,18 +65,26 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     return (int)session_call(fd, USERDMA_IOCTL, (uint32_t)request, argument);
 }
 
+/* A context is written to; event descriptors are only read. */
+static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
+{
+    if (LIKELY(kind == FD_CONTEXT))
+        return device_write(fd, buffer, count);
+    return fail(kind == FD_EVENT ? EINVAL : EBADF);
+}
+
 EXPORT ssize_t write(int fd, const void *buffer, size_t count)
 {
-    if (UNLIKELY(fd_kind(fd) == FD_CONTEXT))
-        return device_write(fd, buffer, count);
-    return REAL(write)(fd, buffer, count);
+    const int kind = fd_kind(fd);
+    return UNLIKELY(kind != FD_OTHER) ? write_ours(fd, kind, buffer, count) : REAL(write)(fd, buffer, count);
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
 {
-    if (UNLIKELY(fd_kind(fd) == FD_CONTEXT))
-        return count == 1 && vector ? device_write(fd, vector->iov_base, vector->iov_len) : fail(EINVAL);
-    return REAL(writev)(fd, vector, count);
+    const int kind = fd_kind(fd);
+    if (LIKELY(kind == FD_OTHER))
+        return REAL(writev)(fd, vector, count);
+    return count == 1 && vector ? write_ours(fd, kind, vector->iov_base, vector->iov_len) : fail(EINVAL);
 }
 
 static inline bool reads_ours(int fd, void *buffer, size_t count, ssize_t *result)

@@ -1,11 +1,11 @@
 /*
  * What needs no request to the daemon: ringing the doorbell, reading events, asking whether the daemon lives.
  *
- * The doorbell is the hot path. The provider has written its work requests into the send ring and says so by a POST_SEND command
- * without work requests. The daemon looks at the rings by itself while it is awake, and says in the parked word when it
- * sleeps: only then a message is sent. Between the provider's store into the ring and our load of the word there must be a full
- * fence; without it both sides can miss each other, and a program hangs now and then. No lock, no allocation: it may run in a
- * signal handler.
+ * The doorbell is the hot path. The provider has written its work requests into the send ring and says so by a
+ * POST_SEND command without work requests. The daemon looks at the rings by itself while it is awake, and says in the
+ * parked word when it sleeps: only then a message is sent. Between the provider's store into the ring and our load of
+ * the word there must be a full fence; without it both sides can miss each other, and a program hangs now and then.
+ * No lock, no allocation: it may run in a signal handler.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -115,6 +115,7 @@ int shim_store(uint64_t address, uint32_t width, int value)
         return 0;
     if (moved >= 0 || errno == EFAULT)
         return -EFAULT;
-    memcpy((void *)(uintptr_t)address, &number, width); /* a sandbox without that call; the daemon has checked the address */
+    /* A sandbox without that call. The daemon has checked the address. */
+    memcpy((void *)(uintptr_t)address, &number, width);
     return 0;
 }

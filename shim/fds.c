@@ -1,10 +1,11 @@
 /*
  * The table of descriptors that are ours, by number: contexts, event sockets, and the hidden sockets that serve them.
  *
- * Each copy of a context's descriptor has its own copy of the doorbell socket, with the same close-on-exec, so that the kernel
- * itself keeps the context alive for as long as the program has any of them, in any process. Hidden sockets sit at high
- * numbers, out of the way of programs that choose their own. The table is a sparse mapping, made when the first descriptor of ours
- * appears; readers take no lock (an entry's kind is written last), changes are made one at a time.
+ * Each copy of a context's descriptor has its own copy of the doorbell socket, with the same close-on-exec, so that
+ * the kernel itself keeps the context alive for as long as the program has any of them, in any process. Hidden
+ * sockets sit at high numbers, out of the way of programs that choose their own. The table is a sparse mapping, made
+ * when the first descriptor of ours appears; readers take no lock (an entry's kind is written last), changes are made
+ * one at a time.
  *
  * A vfork child shares our memory but has descriptors of its own: there the table is left alone, it is the parent's.
  */
@@ -114,18 +115,20 @@ int fd_add_event(int fd)
 
 /* ---- hidden sockets ---- */
 
-/* A copy of `fd` at a high number. */
-static int copy_high(int fd, bool close_on_exec)
+/* Where they go; with a low limit of descriptors to its last eighth. */
+static int hidden_base(void)
 {
     struct rlimit limit = {.rlim_cur = 1024};
     getrlimit(RLIMIT_NOFILE, &limit);
-    const int command = close_on_exec ? F_DUPFD_CLOEXEC : F_DUPFD;
-    /* A low limit, or many descriptors: from seven eighths of what is allowed, then from half. */
-    const rlim_t bases[] = {limit.rlim_cur > HIDDEN_BASE + 100 ? HIDDEN_BASE : limit.rlim_cur / 8 * 7, limit.rlim_cur / 2};
-    int copy = -1;
-    for (int i = 0; i < 2 && copy < 0; i++)
-        copy = REAL(fcntl)(fd, command, (int)bases[i]);
-    return copy;
+    return limit.rlim_cur > HIDDEN_BASE + 100 ? HIDDEN_BASE : (int)(limit.rlim_cur / 8 * 7);
+}
+
+/* A copy of `fd` at a high number; when those are all taken, at half that number or above. */
+static int copy_high(int fd, bool close_on_exec)
+{
+    const int command = close_on_exec ? F_DUPFD_CLOEXEC : F_DUPFD, base = hidden_base();
+    const int copy = REAL(fcntl)(fd, command, base);
+    return copy >= 0 ? copy : REAL(fcntl)(fd, command, base / 2);
 }
 
 int fd_hide(int fd, int owner, bool close_on_exec)
@@ -178,8 +181,10 @@ void fd_vacate(int fd)
     errno = saved;
 }
 
-/* The mark is a send timeout, which nothing else needs here: whole seconds for the inode, and a fraction that kernels of any
- * timer frequency store exactly. */
+/*
+ * The mark is a send timeout, which nothing else needs here: whole seconds for the inode, and a fraction that kernels
+ * of any timer frequency store exactly.
+ */
 #define MARK_MICROSECONDS 500000
 
 static struct timeval mark_of(ino_t inode)
@@ -196,7 +201,8 @@ void fd_mark(int hidden, ino_t inode)
 void fd_drop_inherited(ino_t inode)
 {
     const struct timeval mark = mark_of(inode);
-    for (int fd = HIDDEN_BASE; fd < HIDDEN_BASE + HIDDEN_SEARCHED; fd++) {
+    const int base = hidden_base();
+    for (int fd = base; fd < base + HIDDEN_SEARCHED; fd++) {
         struct timeval found = {0};
         socklen_t length = sizeof found;
         if (fd_kind(fd) != FD_OTHER || getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &found, &length) != 0)

@@ -1,19 +1,28 @@
 /*
- * The interposed calls that take a path: those that lead to RDMA go to the daemon's tree, opening a device node is a request to
- * the daemon, and a node shows as the character device that it would be. All others go straight through.
+ * The interposed calls that take a path: those that lead to RDMA go to the daemon's tree, opening a device node is a
+ * request to the daemon, and a node shows as the character device that it would be. All others go straight through.
  */
 #define _GNU_SOURCE
 #include "shim.h"
 
+#include <alloca.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
-/* Replaces `path` if it leads to RDMA; leaves the function with `failure` (and ENOENT) if there is no daemon. */
+/*
+ * Replaces `path` if it leads to RDMA; leaves the function with `failure` (and ENOENT) if there is no daemon. Stack
+ * is taken only then: handlers on small signal stacks call open() and stat() too.
+ */
 #define REWRITE(path, failure)                                                                                         \
-    char room[PATH_ROOM];                                                                                              \
-    if (UNLIKELY(path_is_ours(path)) && (path = path_rewrite(path, room)) == NULL)                                     \
-        return failure
+    do {                                                                                                               \
+        if (UNLIKELY(path_is_ours(path))) {                                                                            \
+            char *room = alloca(PATH_ROOM);                                                                            \
+            path = path_rewrite(path, room);                                                                           \
+            if (!path)                                                                                                 \
+                return failure;                                                                                        \
+        }                                                                                                              \
+    } while (0)
 
 /* ---- open ---- */
 
@@ -41,7 +50,7 @@ static bool opens_device(const char *path, int flags, int *result)
     return true;
 }
 
-static int open_ours(openat_function *real, const char *path, int flags, mode_t mode)
+__attribute__((noinline)) static int open_ours(openat_function *real, const char *path, int flags, mode_t mode)
 {
     char room[PATH_ROOM];
     int fd;

@@ -1,8 +1,9 @@
 /*
  * Whether the shim is active, and the C library's own versions of the functions that it interposes.
  *
- * Runs as a constructor, or earlier: another library's constructor may call an interposed function before ours has run. Nothing is
- * dialled here. All functions are looked up at once, since dlsym is not safe in a signal handler and write() may be called there.
+ * Runs as a constructor, or earlier: another library's constructor may call an interposed function before ours has
+ * run. Nothing is dialled here. All functions are looked up at once, since dlsym is not safe in a signal handler and
+ * write() may be called there.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -17,7 +18,10 @@ int shim_ready;
 bool shim_active;
 char shim_socket_path[108];
 
-/* What stands in for a function that this C library lacks: old ones have no close_range, newest ones may drop __xstat. */
+/*
+ * What stands in for a function that this C library lacks: old ones have no close_range, newest ones may drop
+ * __xstat.
+ */
 static int absent_close_range(unsigned int first, unsigned int last, int flags)
 {
     return (int)syscall(SYS_close_range, first, last, flags);

@@ -1,8 +1,8 @@
 /*
  * Which paths lead to RDMA, and what they become: the same path below the folder that the daemon keeps.
  *
- * A path matches by its first components, however many slashes stand between them; relative paths are left alone, since they start from
- * a directory that was opened by a path of ours, and then lies in that folder anyway.
+ * A path matches by its first components, however many slashes stand between them; relative paths are left alone,
+ * since they start from a directory that was opened by a path of ours, and then lies in that folder anyway.
  */
 #define _GNU_SOURCE
 #include "shim.h"

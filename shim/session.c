@@ -1,14 +1,16 @@
 /*
- * The connection to the daemon: one per process, dialled at the first access to an RDMA path, used by one thread at a time.
+ * The connection to the daemon: one per process, dialled at the first access to an RDMA path, used by one thread at a
+ * time.
  *
- * A request is one message and is followed by its reply (protocol.h). Signals are blocked meanwhile, since a handler that called
- * ioctl() itself would wait for its own thread; when the daemon keeps silent for two seconds they are let through again, so
- * that a hung daemon can be left with Ctrl-C. After fork the child closes its copy of the socket and dials for itself; contexts that
- * it inherited are made known to its own session (ATTACH) when it first uses them. The socket may also vanish under us, when
- * a program closes all descriptors by bare system calls: it is looked at before each use, by its inode.
+ * A request is one message and is followed by its reply (protocol.h). Signals are blocked meanwhile, since a handler
+ * that called ioctl() itself would wait for its own thread; when the daemon keeps silent for two seconds they are let
+ * through again, so that a hung daemon can be left with Ctrl-C. After fork the child closes its copy of the socket
+ * and dials for itself; contexts that it inherited are made known to its own session (ATTACH) when it first uses
+ * them. The socket may also vanish under us, when a program closes all descriptors by bare system calls: it is looked
+ * at before each use, by its inode.
  *
- * A dead daemon is found by a failing send or the end of the stream: the call answers EIO. Contexts of a dead daemon stay dead; opening
- * a device or an RDMA path dials again, since another daemon may serve the same path by now.
+ * A dead daemon is found by a failing send or the end of the stream: the call answers EIO. Contexts of a dead daemon
+ * stay dead; opening a device or an RDMA path dials again, since another daemon may serve the same path by now.
  */
 #define _GNU_SOURCE
 #include "session_internal.h"
@@ -134,7 +136,10 @@ static void close_all(struct reply *reply)
         REAL(close)(reply->fds[--reply->fd_count]);
 }
 
-/* One message into `reply`; its length, 0 at the end of the stream, -1 with errno (EAGAIN: nothing for PATIENCE_SECONDS). */
+/*
+ * One message into `reply`; its length, 0 at the end of the stream, -1 with errno (EAGAIN: nothing for
+ * PATIENCE_SECONDS).
+ */
 static ssize_t receive(struct reply *reply)
 {
     union {
@@ -304,11 +309,16 @@ static bool dial(const struct shim_guard *guard)
     return false;
 }
 
+static bool is_still_ours(void)
+{
+    struct stat stat;
+    return REAL(fstat)(session.fd, &stat) == 0 && stat.st_ino == session.ino && stat.st_dev == session.dev;
+}
+
 bool session_ensure(const struct shim_guard *guard, bool check_alive)
 {
     own_this_process();
-    struct stat stat;
-    if (session.fd >= 0 && (REAL(fstat)(session.fd, &stat) != 0 || stat.st_ino != session.ino || stat.st_dev != session.dev))
+    if (session.fd >= 0 && !is_still_ours())
         forget_socket(); /* the number is no longer ours to close */
     if (session.fd >= 0 && check_alive) {
         struct pollfd hung = {.fd = session.fd};

@@ -38,7 +38,10 @@ struct reply {
     bool truncated;
 };
 
-/* The lock of the connection, with its guard; false with EIO if this thread holds it already. errno is kept by leaving. */
+/*
+ * The lock of the connection, with its guard; false with EIO if this thread holds it already. errno is kept by
+ * leaving.
+ */
 bool session_enter(struct shim_guard *guard);
 void session_leave(const struct shim_guard *guard);
 
@@ -48,7 +51,10 @@ bool session_connected(void);
 /* The number of this connection; a context that was made known to another one must be attached. */
 uint16_t session_generation(void);
 
-/* Sends a request with `body` bytes after its header, and waits for the reply. 0, or -errno: EIO (daemon gone), EMFILE, ETIMEDOUT. */
+/*
+ * Sends a request with `body` bytes after its header, and waits for the reply. 0, or -errno: EIO (daemon gone),
+ * EMFILE, ETIMEDOUT.
+ */
 int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * What the files of the shim share. The shim is a preload library: it shows the daemon's RDMA device to an unmodified program and
- * forwards the program's calls on it (ARCHITECTURE.md; protocol.h for what travels).
+ * What the files of the shim share. The shim is a preload library: it shows the daemon's RDMA device to an unmodified
+ * program and forwards the program's calls on it (ARCHITECTURE.md; protocol.h for what travels).
  *
  *   init.c         whether we are active at all; the C library's own functions
  *   session.c      the connection to the daemon: dial, request and reply, fork
@@ -168,7 +168,10 @@ static inline int fd_kind(int fd)
     return LIKELY(entry == NULL) ? FD_OTHER : __atomic_load_n(&entry->kind, __ATOMIC_ACQUIRE);
 }
 
-/* Moves a descriptor to a high number and registers it as hidden; its new number, or -1 with errno (then `fd` is closed). */
+/*
+ * Moves a descriptor to a high number and registers it as hidden; its new number, or -1 with errno (then `fd` is
+ * closed).
+ */
 int fd_hide(int fd, int owner, bool close_on_exec);
 /* Takes a hidden socket out of the table; it stays open. */
 void fd_forget_hidden(int hidden);

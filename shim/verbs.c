@@ -1,10 +1,11 @@
 /*
  * The provider's polling functions, wrapped: an empty poll gives up the processor, and notices a dead daemon.
  *
- * Two programs and a daemon that spin on two processors take milliseconds per message, with sched_yield() microseconds. The
- * functions lie in the public operation table of the context that libibverbs hands out, so they are replaced there, as soon as a
- * provider has filled the table (verbs_set_ops) or the program gets its context. Each distinct function of a provider takes a
- * numbered slot with a wrapper of its own; so a call needs no look-up. Contexts that are not the daemon's are left alone.
+ * Two programs and a daemon that spin on two processors take milliseconds per message, with sched_yield()
+ * microseconds. The functions lie in the public operation table of the context that libibverbs hands out, so they are
+ * replaced there, as soon as a provider has filled the table (verbs_set_ops) or the program gets its context. Each
+ * distinct function of a provider takes a numbered slot with a wrapper of its own; so a call needs no look-up.
+ * Contexts that are not the daemon's are left alone.
  *
  * libibverbs is not linked: the program, or a library that it loads later, brings it.
  */
@@ -67,7 +68,8 @@ static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struc
     return EIO;
 }
 
-static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *, struct ibv_cq_init_attr_ex *);
+static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *context,
+                                      struct ibv_cq_init_attr_ex *attributes);
 
 #define SLOT(n)                                                                                                        \
     static int poll_cq_##n(struct ibv_cq *cq, int entries, struct ibv_wc *wc)                                          \

@@ -1,6 +1,7 @@
 /*
- * Programs that a test needs and a machine may lack (a C compiler, rdma-core's programs, tshark, …): where they are not,
- * the test is skipped with a sentence that says what is missing; in CI that is a failure. And C programs compiled for a test.
+ * Programs that a test needs and a machine may lack (a C compiler, rdma-core's programs, tshark, …): where they are
+ * not, the test is skipped with a sentence that says what is missing; in CI that is a failure. And C programs
+ * compiled for a test.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, statSync } from 'node:fs'

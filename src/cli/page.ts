@@ -41,7 +41,7 @@ export const prompt = (command: string): void => print(paint(2, `    $ `) + comm
 
 /** What a program printed, without blank lines at its ends. */
 export const output = (text: string): void => {
-  for (const line of text.replace(/^\s*\n|\s+$/g, '').split('\n')) print(`    ${line.replaceAll('\t', '  ')}`)
+  for (const line of text.replace(/^\s*\n|\s+$/g, '').split('\n')) print(`    ${line}`)
 }
 
 /** One line that is cut where the terminal ends. */

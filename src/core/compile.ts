@@ -18,7 +18,6 @@ import {
   type Methods,
   type ObjectClass,
 } from '../spec/schema.ts'
-import type { DriverClass } from './driver.ts'
 import type {
   AnyHandler,
   Bank,
@@ -26,6 +25,7 @@ import type {
   ClassTable,
   DispatchTable,
   Driver,
+  DriverClass,
   Entry,
   Hook,
   ReferenceAttribute,

@@ -12,10 +12,7 @@
  * are written in the same way (base/).
  */
 import type { Attributes, In, Method, Methods, ObjectClass, Out } from '../spec/schema.ts'
-import type { AnyHandler, CallContext, CoreObject } from './model.ts'
-
-/** Attributes (ids from 0x8000) that a driver adds to methods of a common class: by method name. */
-export type Additions = { readonly [method: string]: { readonly in?: Attributes; readonly out?: Attributes } }
+import type { Additions, CallContext, CoreObject, DriverClass } from './model.ts'
 
 type Joined<X extends Attributes, A, D extends 'in' | 'out'> =
   A extends Readonly<Record<D, infer Y extends Attributes>> ? X & Y : X
@@ -43,15 +40,6 @@ export type CoreVersion<M> = (call: CallContext, object: CoreObject, args: In<M,
 /** The methods that a table provides for class `C`, whose objects' state is an `S`. */
 export type Handlers<C extends ObjectClass, S = unknown, A = Record<never, never>> = {
   readonly [K in keyof C['methods']]?: Handler<Extended<C['methods'][K], K extends keyof A ? A[K] : unknown>, S> | null
-}
-
-/** One class of a driver's table with the types of its handlers erased. */
-export interface DriverClass {
-  readonly class: ObjectClass
-  readonly handlers: Readonly<Record<string, AnyHandler | null | undefined>>
-  readonly additions: Additions
-  /** Methods that the driver adds to a common class, in the blocks from DRIVER_FAST on. */
-  readonly methods: Methods
 }
 
 /** A line of a driver's table: the class, the methods that it provides, the attributes that it adds. */

@@ -6,7 +6,7 @@ export { keysOf, type MrState } from './base/mr.ts'
 export { tableSlots } from './compile.ts'
 export { closeDescriptor, findDescriptor } from './descriptors.ts'
 export { callerView, type Dialect, dispatch } from './dispatch.ts'
-export { type Additions, type DriverClass, driverClass, type Handler, type Handlers, withMethods } from './driver.ts'
+export { driverClass, type Handler, type Handlers, withMethods } from './driver.ts'
 export {
   affiliate,
   arm,
@@ -27,6 +27,7 @@ export { addParent, createDescriptor, dropParent } from './lifetime.ts'
 export { createLocalSpace, type LocalSpace } from './local-space.ts'
 export { findKey, type MemoryTable, placeHi, placeLo, resolve } from './memory.ts'
 export {
+  type Additions,
   type Affiliation,
   type CallContext,
   type Caller,
@@ -35,6 +36,7 @@ export {
   type CoreObject,
   type Device,
   type Driver,
+  type DriverClass,
   type EventRecord,
   type EventSink,
   type FdObject,

@@ -147,19 +147,29 @@ const resultOf = (call: CallContext, created: CoreObject | undefined, returned: 
 // ---- running ----
 
 const discard = (call: CallContext, created?: CoreObject): void => {
-  if (created !== undefined) forget(created)
-  for (const fd of call.descriptors ?? []) forget(fd)
+  const { context, descriptors = [] } = call
+  for (const object of created === undefined ? descriptors : [created, ...descriptors]) {
+    forget(object)
+    if (context.asyncFd === object) context.asyncFd = undefined
+  }
 }
 
-/** The call has succeeded: the object becomes visible, or is no more. */
+/** The handler has succeeded: the object becomes visible, or is no more; unless context or device went away meanwhile (EIO). */
 const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result => {
-  const { kind } = call.entry
+  const { context, device, entry } = call
+  const { kind } = entry
+  if (context.closed || !device.alive) {
+    // Nobody knows the object of a create that succeeded too late, but what its handler made must be let go of.
+    const destroy = kind === 'create' ? findEntry(device.table, object.class.id, DESTROY) : undefined
+    if (destroy !== undefined) runDestroy(context, destroy, object, 'close')
+    throw new CallError('EIO', `${nameOf(entry)}: the context or its device went away during the call`)
+  }
   if (kind === 'create') {
     object.life = Life.LIVE
     return resultOf(call, object, out)
   }
   if (kind === 'destroy') forget(object)
-  else if (kind === 'open') call.context.opened = true
+  else if (kind === 'open') context.opened = true
   return resultOf(call, undefined, out)
 }
 
@@ -177,20 +187,13 @@ const wait = async (
   args: HandlerValues,
   promise: Promise<AnyResult>,
 ): Promise<Result> => {
-  const { context, device, entry } = call
+  const { device, entry } = call
   const pins: CoreObject[] = entry.kind === 'other' ? [object] : []
   for (const { name } of entry.references) if (args[name] !== undefined) pins.push(args[name] as CoreObject)
   for (const pin of pins) pin.uses++
   device.core.waiting++
   try {
-    const out = await promise
-    if (device.alive && !context.closed) return finish(call, object, out)
-    if (entry.kind === 'create') {
-      // It succeeded too late: nobody knows the object, but what its handler made must be let go of.
-      const destroy = findEntry(device.table, object.class.id, DESTROY)
-      if (destroy !== undefined) runDestroy(context, destroy, object, 'close')
-    }
-    throw new CallError('EIO', `${nameOf(entry)}: the context or its device went away while the call waited`)
+    return finish(call, object, await promise)
   } catch (error) {
     refuse(call, object)
     throw error
@@ -247,14 +250,13 @@ export const execute = (
   }
 
   const call: CallContext = { context, device, caller, why: 'call', entry, descriptors: undefined }
-  let out: MaybePromise<AnyResult>
   try {
-    out = entry.run(call, object, values, entry.core)
+    const out = entry.run(call, object, values, entry.core)
+    return out instanceof Promise ? wait(call, object, values, out) : finish(call, object, out)
   } catch (error) {
     refuse(call, object)
     throw error
   }
-  return out instanceof Promise ? wait(call, object, values, out) : finish(call, object, out)
 }
 
 /** The device's method behind a class and a call number. EOPNOTSUPP if it has none. */

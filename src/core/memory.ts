@@ -95,19 +95,13 @@ const rowAt = (table: MemoryTable, index: number): number => {
 /** The key byte of an index in a round: neighbours differ, so that a key is not guessed from one nearby. */
 const keyByte = (index: number, round: number): number => (Math.imul(index, 0x9e3779b1) >>> 24) + round
 
-/** Lets go of an empty page, except of the one from which the next key comes: it would be made again at once. */
-const dropPage = (table: MemoryTable, page: number): void => {
-  if (table.pageUses[page] === 0 && page !== table.next >>> PAGE_BITS) table.pages[page] = undefined
-}
-
 const takeKey = (table: MemoryTable): number => {
   for (;;) {
-    const index = table.next++
     if (table.next === INDICES) {
       table.next = 1
       table.round = (table.round + 1) & 0xff
     }
-    if ((table.next & PAGE_MASK) <= 1) dropPage(table, index >>> PAGE_BITS)
+    const index = table.next++
     if (rowAt(table, index) < 0) return ((index << 8) | (keyByte(index, table.round) & 0xff)) >>> 0
   }
 }
@@ -166,7 +160,8 @@ export const removeRegion = (table: MemoryTable, row: number): void => {
   const page = key >>> (8 + PAGE_BITS)
   table.pages[page]![(key >>> 8) & PAGE_MASK] = 0
   table.pageUses[page]--
-  dropPage(table, page)
+  // The page from which the next key comes is kept, it would be made again at once; it goes with the last key that comes from it.
+  if (table.pageUses[page] === 0 && page !== table.next >>> PAGE_BITS) table.pages[page] = undefined
   const space = table.space[row]
   if (--table.spaceUses[space] === 0) table.spaces[space] = undefined
   table.key[row] = 0

@@ -7,10 +7,9 @@
  */
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device.ts'
 import type { PortAttributes } from '../spec/classes/port.ts'
-import type { AnyValue, Attributes, Method, ObjectClass, RecordOf } from '../spec/schema.ts'
+import type { AnyValue, Attributes, Method, Methods, ObjectClass, RecordOf } from '../spec/schema.ts'
 import type { CallerView, Schema } from '../uapi/call.ts'
 import type { AddressSpace } from './address-space.ts'
-import type { DriverClass } from './driver.ts'
 import type { GidTable } from './gids.ts'
 import type { HandleTable } from './handles.ts'
 import type { MemoryTable } from './memory.ts'
@@ -215,6 +214,18 @@ export interface Device<D = unknown> {
   table: DispatchTable
   /** False as soon as removal has begun: calls answer EIO. */
   alive: boolean
+}
+
+/** Attributes (ids from 0x8000) that a driver adds to methods of a common class: by method name. */
+export type Additions = { readonly [method: string]: { readonly in?: Attributes; readonly out?: Attributes } }
+
+/** One class of a driver's table with the types of its handlers erased. */
+export interface DriverClass {
+  readonly class: ObjectClass
+  readonly handlers: Readonly<Record<string, AnyHandler | null | undefined>>
+  readonly additions: Additions
+  /** Methods that the driver adds to a common class, in the blocks from DRIVER_FAST on. */
+  readonly methods: Methods
 }
 
 export interface Driver<D = unknown> {

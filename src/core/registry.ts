@@ -13,7 +13,6 @@ import { deviceClass, portClass } from './base/device.ts'
 import { mrClass } from './base/mr.ts'
 import { asyncFdClass, compChannelClass, cqClass, pdClass, rcQpClass } from './base/simple.ts'
 import { classTable, compile, createPool, releaseTable, withHooks } from './compile.ts'
-import type { DriverClass } from './driver.ts'
 import { DEVICE_FATAL, raiseDevice } from './events.ts'
 import { createGidTable } from './gids.ts'
 import { createHandles } from './handles.ts'
@@ -25,6 +24,7 @@ import {
   type CoreObject,
   type Device,
   type Driver,
+  type DriverClass,
   type Hook,
   Life,
   type Port,

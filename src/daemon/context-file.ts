@@ -2,13 +2,15 @@
  * A context's memory file: what a program holds as its uverbs descriptor, with the rings at the offsets at which it maps them.
  *
  * The file is sized once, sparse and sealed, so that no program can make us fault by shrinking it (design.md section 6). The first page stays
- * unused, so that a stray write(2) on the descriptor hits no ring. Freed pieces are given back to the system and reused for rings of the same
- * size; a program that still maps a freed piece sees its own later rings there, never another process's.
+ * unused, so that a stray write(2) on the descriptor hits no ring. Freed pieces are reused for rings of the same size, and their
+ * memory goes back to the system once a chunk has no ring left; a program that still maps a freed piece sees zeros or its own later
+ * rings there, never another process's.
  */
 
 import type { RingMemory, RingPiece } from '../drivers/rxe/rings.ts'
+import { SystemError } from '../host/errno.ts'
 import type { Mapping, RingPool } from '../host/mapping.ts'
-import { addSeals, createMemfd, fileIdentity, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memfd.ts'
+import { addSeals, createMemfd, fileIdentity, punchHole, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memfd.ts'
 import { close } from '../host/sockets.ts'
 import { CallError } from '../spec/errno.ts'
 import { ContextFile } from '../spec/session.ts'
@@ -21,6 +23,8 @@ const CHUNK = 256 * 1024
 
 export interface ContextMemory extends RingMemory {
   readonly fd: number
+  /** What names the file in every process: device and inode. */
+  readonly dev: number
   readonly inode: number
   /** Bytes of rings that exist now. */
   readonly used: number
@@ -43,67 +47,86 @@ export const createContextMemory = (pool: RingPool): ContextMemory => {
   addSeals(fd, SEAL_SHRINK | SEAL_GROW | SEAL_SEAL)
   const chunks = new Set<Chunk>()
   const chunkOf = new Map<RingPiece, Chunk>()
-  /** Places in the file of chunks that were given back, by length. */
+  /** Chunks that have freed pieces, by length of these. */
+  const reusable = new Map<number, Set<Chunk>>()
+  /** Places in the file of chunks that were given back, by length. They are holes: they read as zeros and cost nothing. */
   const places = new Map<number, number[]>()
+  /** The chunk that new pieces are cut from. */
+  let current: Chunk | undefined
   let next: number = ContextFile.firstRing
   let used = 0
 
   const addChunk = (length: number): Chunk => {
     let offset = places.get(length)?.pop()
     if (offset === undefined) {
-      offset = next
-      if (offset + length > ContextFile.bytes)
+      if (next + length > ContextFile.bytes)
         throw new CallError(
           'ENOMEM',
           `a ring of ${length} bytes: all rings of one context have ${ContextFile.bytes} bytes together`,
         )
+      offset = next
       next += length
     }
-    const chunk: Chunk = { offset, length, mapping: pool.map(fd, offset, length), next: 0, free: new Map(), live: 0 }
-    chunks.add(chunk)
-    return chunk
-  }
-
-  const placeIn = (chunk: Chunk, length: number): number | undefined => {
-    const freed = chunk.free.get(length)?.pop()
-    if (freed !== undefined || chunk.next + length > chunk.length) return freed
-    chunk.next += length
-    return chunk.next - length
-  }
-
-  const place = (length: number): { chunk: Chunk; at: number } => {
-    for (const chunk of chunks) {
-      const at = placeIn(chunk, length)
-      if (at !== undefined) return { chunk, at }
+    try {
+      const mapping = pool.map(fd, offset, length)
+      const chunk: Chunk = { offset, length, mapping, next: 0, free: new Map(), live: 0 }
+      chunks.add(chunk)
+      return chunk
+    } catch (error) {
+      pushTo(places, length, offset)
+      if (error instanceof SystemError) throw new CallError('ENOMEM', `a ring of ${length} bytes: ${error.message}`)
+      throw error
     }
-    const chunk = addChunk(Math.max(length, CHUNK))
-    chunk.next = length
-    return { chunk, at: 0 }
   }
 
-  const pushTo = (map: Map<number, number[]>, length: number, value: number): void => {
-    const values = map.get(length)
-    if (values) values.push(value)
-    else map.set(length, [value])
+  /** A freed piece of this length, zeroed again; undefined if there is none. */
+  const reuse = (length: number): { chunk: Chunk; at: number } | undefined => {
+    const [chunk] = reusable.get(length) ?? []
+    if (!chunk) return undefined
+    const freed = chunk.free.get(length) as number[]
+    const at = freed.pop() as number
+    if (freed.length === 0) {
+      chunk.free.delete(length)
+      reusable.get(length)?.delete(chunk)
+    }
+    chunk.mapping.bytes.fill(0, at, at + length)
+    return { chunk, at }
+  }
+
+  /** A piece that nobody had before: the file's pages are zeros and take memory when first touched. */
+  const cut = (length: number): { chunk: Chunk; at: number } => {
+    let chunk = current
+    if (length > CHUNK) chunk = addChunk(length)
+    else if (!chunk || chunk.next + length > chunk.length) {
+      chunk = addChunk(CHUNK)
+      current = chunk
+    }
+    const at = chunk.next
+    chunk.next += length
+    return { chunk, at }
   }
 
   const dropChunk = (chunk: Chunk): void => {
+    for (const length of chunk.free.keys()) reusable.get(length)?.delete(chunk)
+    if (current === chunk) current = undefined
     pool.release(chunk.mapping)
     chunks.delete(chunk)
+    punchHole(fd, chunk.offset, chunk.length)
     pushTo(places, chunk.length, chunk.offset)
   }
 
+  const { dev, ino } = fileIdentity(fd)
   return {
     fd,
-    inode: fileIdentity(fd).ino,
+    dev,
+    inode: ino,
     get used() {
       return used
     },
     allocate(bytes) {
       const length = Math.ceil(bytes / PAGE) * PAGE
-      const { chunk, at } = place(length)
+      const { chunk, at } = reuse(length) ?? cut(length)
       const { bytes: all, view, i32 } = chunk.mapping
-      all.fill(0, at, at + length)
       const piece: RingPiece = { offset: chunk.offset + at, length, at, bytes: all, view, words: i32 }
       chunkOf.set(piece, chunk)
       chunk.live++
@@ -115,15 +138,29 @@ export const createContextMemory = (pool: RingPool): ContextMemory => {
       if (!chunk) throw new Error('a ring that is not of this context, or was freed before')
       chunkOf.delete(piece)
       used -= piece.length
-      if (--chunk.live === 0) dropChunk(chunk)
-      else pushTo(chunk.free, piece.length, piece.at)
+      if (--chunk.live === 0) {
+        dropChunk(chunk)
+        return
+      }
+      pushTo(chunk.free, piece.length, piece.at)
+      const having = reusable.get(piece.length)
+      if (having) having.add(chunk)
+      else reusable.set(piece.length, new Set([chunk]))
     },
     close() {
       for (const chunk of chunks) pool.release(chunk.mapping)
       chunks.clear()
       chunkOf.clear()
+      reusable.clear()
+      current = undefined
       used = 0
       close(fd)
     },
   }
+}
+
+const pushTo = (map: Map<number, number[]>, length: number, value: number): void => {
+  const values = map.get(length)
+  if (values) values.push(value)
+  else map.set(length, [value])
 }

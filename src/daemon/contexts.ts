@@ -2,13 +2,15 @@
  * Open contexts of all processes: memory file, doorbell sockets, lifetime (design.md section 6).
  *
  * A context lives as long as any copy of any of its doorbell sockets is open somewhere: the shim keeps one beside each copy of the
- * program's descriptor, so fork, dup and exit need no bookkeeping here. On the sockets only tokens travel; whatever they say, they mean "look".
+ * program's descriptor, so fork, dup and exit need no bookkeeping here. On the sockets only tokens travel; whatever they say, they mean
+ * "look".
  */
 import type { Context, Device } from '../core/model.ts'
 import { closeContext, openContext } from '../core/registry.ts'
 import type { RxeContext } from '../drivers/rxe/context.ts'
 import { EAGAIN, EMSGSIZE } from '../host/errno.ts'
 import type { RingPool } from '../host/mapping.ts'
+import { fileIdentity, sealsOf } from '../host/memfd.ts'
 import { type Watch, watch } from '../host/poll.ts'
 import { close, recvSmall, socketPair } from '../host/sockets.ts'
 import { type ContextMemory, createContextMemory } from './context-file.ts'
@@ -21,17 +23,23 @@ export interface OpenContext {
 }
 
 export interface Contexts {
-  /** Opens a device for a client. Throws CallError EIO if the device is gone. */
-  open(device: Device, node: number): OpenContext
-  /** One more doorbell socket: the client's end, which the caller passes on and then closes. */
+  /**
+   * Opens a device for a client: the context, and the client's end of its first doorbell socket, which the caller passes on and then
+   * closes. Throws CallError EIO if the device is gone, SystemError (EMFILE) if we have no descriptors left.
+   */
+  open(device: Device, node: number): { readonly open: OpenContext; readonly doorbell: number }
+  /** One more doorbell socket, otherwise as `open`. */
   addDoorbell(open: OpenContext): number
   byNumber(number: number): OpenContext | undefined
-  byInode(inode: number): OpenContext | undefined
+  /** The context whose memory file this descriptor of ours is; undefined for any other file. */
+  byFile(fd: number): OpenContext | undefined
   readonly count: number
   closeAll(): void
 }
 
 const TOKEN_BYTES = 4
+/** Tokens that are read before others get their turn: a socket that is written without end takes no more time than that. */
+const DRAIN = 64
 
 /** `rung`: a program says that there is work, or a context went away. */
 export const createContexts = (pool: RingPool, rung: () => void): Contexts => {
@@ -53,41 +61,61 @@ export const createContexts = (pool: RingPool, rung: () => void): Contexts => {
 
   /** Empties the socket; false once the client's side is closed. A token of another size is a token all the same. */
   const drain = (fd: number): boolean => {
-    for (;;) {
+    for (let left = DRAIN; left > 0; left--) {
       const length = recvSmall(fd, token)
       if (length === -EAGAIN) return true
       if (length <= 0 && length !== -EMSGSIZE) return false
     }
+    return true
+  }
+
+  const addDoorbell = (open: OpenContext): number => {
+    const watchers = doorbells.get(open)
+    if (!watchers) throw new Error(`context ${open.number} is closed`)
+    const [ours, theirs] = socketPair()
+    const watcher = watch(ours, { readable: true }, () => {
+      if (!drain(ours)) {
+        watcher.stop()
+        watchers.delete(ours)
+        close(ours)
+        if (watchers.size === 0) end(open)
+      }
+      rung()
+    })
+    watchers.set(ours, watcher)
+    return theirs
   }
 
   return {
     open(device, node) {
       const memory = createContextMemory(pool)
-      const context = openContext(device)
+      let context: Context
+      try {
+        context = openContext(device)
+      } catch (error) {
+        memory.close()
+        throw error
+      }
       context.state = { rings: memory } satisfies RxeContext
       const open: OpenContext = { number: next++, node, context, memory }
       contexts.set(open.number, open)
       doorbells.set(open, new Map())
-      return open
+      try {
+        return { open, doorbell: addDoorbell(open) }
+      } catch (error) {
+        end(open)
+        throw error
+      }
     },
-    addDoorbell(open) {
-      const watchers = doorbells.get(open)
-      if (!watchers) throw new Error(`context ${open.number} is closed`)
-      const [ours, theirs] = socketPair()
-      const watcher = watch(ours, { readable: true }, () => {
-        if (!drain(ours)) {
-          watcher.stop()
-          watchers.delete(ours)
-          close(ours)
-          if (watchers.size === 0) end(open)
-        }
-        rung()
-      })
-      watchers.set(ours, watcher)
-      return theirs
-    },
+    addDoorbell,
     byNumber: number => contexts.get(number),
-    byInode: inode => [...contexts.values()].find(open => open.memory.inode === inode),
+    byFile(fd) {
+      // Only memory files know seals; other files are not looked at, since some of them can make us wait.
+      if (sealsOf(fd) < 0) return undefined
+      const { dev, ino } = fileIdentity(fd)
+      for (const open of contexts.values()) if (open.memory.inode === ino && open.memory.dev === dev) return open
+      return undefined
+    },
     get count() {
       return contexts.size
     },

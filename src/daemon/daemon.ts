@@ -2,12 +2,12 @@
  * The daemon, put together: devices on a memory link, the socket at which processes connect, the tree that they read, the loop that
  * moves packets (design.md sections 1 and 6). `userdma daemon` runs it; so does whoever wants one in his own process.
  */
-import { existsSync, mkdirSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, rmSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { createCore, unregister } from '../core/registry.ts'
 import { createRxeDevice } from '../drivers/rxe/device.ts'
 import { nowMicroseconds } from '../host/clock.ts'
-import { EADDRINUSE, SystemError } from '../host/errno.ts'
+import { EADDRINUSE, EMFILE, SystemError } from '../host/errno.ts'
 import { createRingPool } from '../host/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memfd.ts'
 import { watch } from '../host/poll.ts'
@@ -42,6 +42,8 @@ export interface Daemon {
 const LONGEST_PATH = 107
 /** The tree's path must fit the session protocol's field. */
 const LONGEST_ROOT = 239
+/** Sessions of one process: a shim needs one, a tool in a traced program another. */
+const MOST_SESSIONS = 16
 
 const listenAt = (socket: string): number => {
   if (Buffer.byteLength(socket) > LONGEST_PATH)
@@ -85,7 +87,9 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     }),
   )
   const parked = createParkedPage()
-  const loop = createLoop(parked.words, devices)
+  const loop = createLoop(parked.words, devices, () => {
+    daemon.turn++
+  })
   const pool = createRingPool()
   const sessions = new Set<Session>()
   const rung = (): void => {
@@ -108,11 +112,18 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     turn: 0,
     calling: undefined,
   }
-  mkdirSync(root, { recursive: true })
-  writeTree(
-    root,
-    devices.map(({ device, state: { identity } }, node) => ({ name: device.name, node, ...identity })),
-  )
+  try {
+    mkdirSync(root, { recursive: true })
+    writeTree(
+      root,
+      devices.map(({ device, state: { identity } }, node) => ({ name: device.name, node, ...identity })),
+    )
+  } catch (error) {
+    close(listening)
+    close(parked.fd)
+    rmSync(socket, { force: true })
+    throw error
+  }
 
   let finish = (): void => {}
   const ended = new Promise<void>(done => {
@@ -128,19 +139,38 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     daemon.contexts.closeAll()
     for (const { device } of devices) unregister(device)
     loop.stop()
+    close(parked.fd)
+    closeSync(spare)
     removeTree(root)
     rmSync(socket, { force: true })
     finish()
   }
 
+  const greet = (fd: number): void => {
+    const session = createSession(daemon, fd, () => {
+      if (session) sessions.delete(session)
+      if (endWithLastClient && sessions.size === 0) setImmediate(() => sessions.size === 0 && end())
+    })
+    if (!session) return
+    sessions.add(session)
+    let same = 0
+    for (const { pid } of sessions) if (pid === session.pid) same++
+    if (same > MOST_SESSIONS) session.close()
+  }
+
+  /** Out of descriptors, one that was kept for this takes the connection and hangs it up: left waiting, it would wake us for ever. */
+  let spare = openSync('/dev/null', 'r')
+  const turnAway = (): void => {
+    closeSync(spare)
+    const fd = accept(listening)
+    if (fd >= 0) close(fd)
+    spare = openSync('/dev/null', 'r')
+  }
+
   const listener = watch(listening, { readable: true }, () => {
-    for (let fd = accept(listening); fd >= 0; fd = accept(listening)) {
-      const session = createSession(daemon, fd, () => {
-        if (session) sessions.delete(session)
-        if (endWithLastClient && sessions.size === 0) setImmediate(() => sessions.size === 0 && end())
-      })
-      if (session) sessions.add(session)
-    }
+    let fd = accept(listening)
+    for (; fd >= 0; fd = accept(listening)) greet(fd)
+    if (fd === -EMFILE) turnAway()
   })
 
   return {

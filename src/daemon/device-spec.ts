@@ -8,6 +8,7 @@ import { isIPv4, isIPv6 } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { type Identity, identify } from '../drivers/rxe/identity.ts'
 import type { DeviceSpec } from '../uapi/tool.ts'
+import { isMappedIpv4 } from '../wire/address.ts'
 
 export const defaultDevice: DeviceSpec = { name: 'rxe0', address: '127.0.0.1' }
 
@@ -37,7 +38,7 @@ export const parseAddress = (text: string): Uint8Array | undefined => {
 }
 
 const unusable = (address: Uint8Array): string | undefined => {
-  const isV4 = address.subarray(0, 10).every(b => b === 0) && address[10] === 0xff && address[11] === 0xff
+  const isV4 = isMappedIpv4(address)
   if (isV4 && address[12] >= 224) return 'is a multicast or reserved address'
   if (!isV4 && address[0] === 0xff) return 'is a multicast address'
   if (address.subarray(isV4 ? 12 : 0).every(b => b === 0)) return 'is the unspecified address'

@@ -1,15 +1,25 @@
 /*
  * Events of one fd object on their way to a program: a socket pair whose other end the program holds and reads (design.md section 6).
  *
- * One record is one packet. What does not fit waits here. When an element is destroyed, the library waits until the program has acknowledged as many
- * events as it has read, so withdraw must tell exactly how many it has not: if anything is still unread, the program's own end is fetched
- * (pidfd_getfd), emptied, and what belongs to others is sent again in the same order.
+ * One record is one packet. What does not fit waits here. When an element is destroyed, the library waits until the program has
+ * acknowledged as many events as it has read, so withdraw must tell exactly how many it has not: if anything is still unread, the
+ * program's own end is fetched (pidfd_getfd), emptied, and what belongs to others is sent again in the same order.
  */
 import { fstatSync } from 'node:fs'
 import type { Affiliation, EventRecord, EventSink } from '../core/model.ts'
+import { EAGAIN } from '../host/errno.ts'
 import { watch } from '../host/poll.ts'
 import { findFd, type ProcessHandle, pidfdGetfd } from '../host/process.ts'
-import { close, outstandingBytes, recvSmall, sendSmall, setBuffers, shutdown, socketPair } from '../host/sockets.ts'
+import {
+  close,
+  outstandingBytes,
+  recvSmall,
+  sendSmall,
+  setBlocking,
+  setBuffers,
+  shutdown,
+  socketPair,
+} from '../host/sockets.ts'
 
 export interface EventSocket extends EventSink {
   /** The program's end, until it has been passed on. */
@@ -22,14 +32,22 @@ export interface EventSocket extends EventSink {
 }
 
 const LONGEST_RECORD = 16
-/** Room for some hundred records in the kernel; more wait here. */
+/** Room for some hundred records in the kernel (it counts most of a KiB for each); more wait here. */
 const BUFFER_BYTES = 64 * 1024
+/** More records than that buffer can hold: those sent before them have been read. */
+const MOST_UNREAD = 1024
+/** Records that wait here for a program that reads none; of what comes then, one per element and kind is kept, which still wakes it. */
+const MOST_WAITING = 65536
+
+const isEqual = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i])
 
 /**
  * `holder`: the process that makes the present call, where its end is looked for. `hungUp`: the program closed its last copy.
  */
 export const createEventSocket = (holder: () => ProcessHandle | undefined, hungUp: () => void): EventSocket => {
   const [ours, theirs] = socketPair()
+  // The program's end waits, as Linux's event files do; our looks into it never do (MSG_DONTWAIT).
+  setBlocking(theirs)
   setBuffers(ours, { send: BUFFER_BYTES })
   const target = `socket:[${fstatSync(theirs).ino}]`
   const scratch = new Uint8Array(LONGEST_RECORD)
@@ -41,8 +59,16 @@ export const createEventSocket = (holder: () => ProcessHandle | undefined, hungU
 
   const push = (): void => {
     if (sent.length > 0 && outstandingBytes(ours) === 0) sent = []
-    while (waiting.length > 0 && sendSmall(ours, waiting[0].bytes) > 0) sent.push(waiting.shift() as EventRecord)
-    watcher.update({ readable: true, writable: waiting.length > 0 })
+    let count = 0
+    let result = 1
+    while (count < waiting.length && result > 0) {
+      result = sendSmall(ours, waiting[count].bytes)
+      if (result > 0) count++
+    }
+    if (count > 0) sent.push(...waiting.splice(0, count))
+    if (sent.length > 2 * MOST_UNREAD) sent = sent.slice(-MOST_UNREAD)
+    // A program that shut its end down never reads again: its socket stays writable, and waiting for that would not end.
+    watcher.update({ readable: true, writable: result === -EAGAIN })
   }
 
   const watcher = watch(ours, { readable: true }, readable => {
@@ -50,22 +76,41 @@ export const createEventSocket = (holder: () => ProcessHandle | undefined, hungU
     else push()
   })
 
-  /** Takes all unread packets out of the program's end and returns how many there were; 0 if it cannot be reached. */
-  const drain = (): number => {
+  /** Takes all unread packets out of the program's end, oldest first; none if it cannot be reached. */
+  const drain = (): Uint8Array[] => {
     const process = holder()
     const number = process ? findFd(process.pid, target) : undefined
     const end = theirsOpen ? theirs : process && typeof number === 'number' ? pidfdGetfd(process, number) : -1
-    if (end < 0) return 0
-    let count = 0
-    while (recvSmall(end, scratch) > 0) count++
-    if (end !== theirs) close(end)
-    return count
+    const packets: Uint8Array[] = []
+    if (end < 0) return packets
+    for (let length = recvSmall(end, scratch); length > 0; length = recvSmall(end, scratch))
+      packets.push(scratch.slice(0, length))
+    // By number it may well look like `theirs`, which is closed.
+    if (!theirsOpen) close(end)
+    return packets
   }
 
+  /** Whether a record may wait although very many do: only the first of its element and kind. The others were never posted. */
+  const makeRoom = (event: EventRecord): boolean => {
+    const { element, type } = event
+    if (!waiting.some(other => other.element === element && other.type === type)) return true
+    if (type < 0) element.completions--
+    else element.asyncs--
+    return false
+  }
+
+  /** The records that the program has not read, which are its no more. */
   const unread = (): EventRecord[] => {
     if (sent.length === 0 || outstandingBytes(ours) === 0) return []
-    const count = drain()
-    return count === 0 ? [] : sent.slice(-count)
+    const packets = drain()
+    // A thread of the program may have read in between, so these need not be the last ones: each is looked for, newest first.
+    const records: EventRecord[] = []
+    let at = sent.length
+    for (const packet of packets.reverse()) {
+      while (at > 0 && !isEqual(sent[at - 1].bytes, packet)) at--
+      if (at > 0) records.unshift(sent[--at])
+    }
+    return records
   }
 
   return {
@@ -76,7 +121,7 @@ export const createEventSocket = (holder: () => ProcessHandle | undefined, hungU
       theirsOpen = false
     },
     post(event) {
-      if (closed) return
+      if (closed || (waiting.length >= MOST_WAITING && !makeRoom(event))) return
       waiting.push(event)
       push()
     },

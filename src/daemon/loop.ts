@@ -1,10 +1,10 @@
 /*
  * The daemon's one loop over all queues: who looks at them, when, and when it may sleep (design.md sections 6 and 7).
  *
- * While there is something to do the loop polls its devices, and programs ring no doorbells. When there is nothing it lingers for a moment, giving up
- * the processor between looks, since the programs that would produce work need it. Then it parks: it says so in the parked page, looks at all queues once more, and
- * only if that finds nothing goes back to the event loop, where a doorbell, a call or a timer wakes it. A busy loop lets the event loop run in between, so that
- * calls are answered.
+ * While there is something to do the loop polls its devices, and programs ring no doorbells. When there is nothing it lingers for a
+ * moment, giving up the processor between looks, since the programs that would produce work need it. Then it parks: it says so in
+ * the parked page, looks at all queues once more, and only if that finds nothing goes back to the event loop, where a doorbell, a call
+ * or a timer wakes it. A busy loop lets the event loop run in between, so that calls are answered.
  */
 import { nowMicroseconds } from '../host/clock.ts'
 import { setWord } from '../host/fence.ts'
@@ -31,7 +31,8 @@ const LINGER = 20
 /** Longest timer of Node, milliseconds. */
 const LONGEST_TIMER = 2 ** 31 - 1
 
-export const createLoop = (parked: Int32Array, devices: readonly Pollable[]): Loop => {
+/** `turn` is told each time the loop begins to look: what was found out about a process before may be true no more. */
+export const createLoop = (parked: Int32Array, devices: readonly Pollable[], turn: () => void = () => {}): Loop => {
   let running = false
   let stopped = false
   let immediate: NodeJS.Immediate | undefined
@@ -76,6 +77,7 @@ export const createLoop = (parked: Int32Array, devices: readonly Pollable[]): Lo
   const kick = (): void => {
     if (running || stopped) return
     running = true
+    turn()
     setWord(parked, ParkedPage.PARKED, 0)
     for (;;) {
       if (!drain()) {

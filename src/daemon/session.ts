@@ -5,13 +5,12 @@
  * it and by those that have shown its memory file (ATTACH). Whatever a client sends, the worst that happens is that it is
  * disconnected; what it had opened goes with its doorbell sockets.
  */
-import { statSync } from 'node:fs'
-import { findDescriptor } from '../core/descriptors.ts'
+import { closeDescriptor, findDescriptor } from '../core/descriptors.ts'
 import { type Dialect, dispatch } from '../core/dispatch.ts'
 import type { Caller } from '../core/model.ts'
 import { EAGAIN, SystemError } from '../host/errno.ts'
 import { watch } from '../host/poll.ts'
-import { closeProcess, commandName, fdTarget, openProcess, type ProcessHandle } from '../host/process.ts'
+import { closeProcess, commandName, fdTarget, openProcess, type ProcessHandle, pidfdGetfd } from '../host/process.ts'
 import { close, peerCredentials, peerPidfd, recv, send } from '../host/sockets.ts'
 import { CallError, Errno } from '../spec/errno.ts'
 import { MessageType, SESSION_VERSION, SessionLimits } from '../spec/session.ts'
@@ -36,8 +35,16 @@ import type { CallerFacts } from './trace-hub.ts'
 import { nodeRdev } from './tree.ts'
 
 export interface Session {
+  /** The process that connected. */
+  readonly pid: number
   close(): void
 }
+
+/** Messages of one session that are handled before others get their turn: a client that never stops sending stops nobody. */
+const BURST = 16
+/** Contexts that one session may have opened, and event descriptors of one context: more than any program needs, less than we have. */
+const MOST_CONTEXTS = 256
+const MOST_DESCRIPTORS = 1024
 
 /** One buffer for all sessions in each direction: a message is handled before the next one is read. */
 const incoming = messageBuffer()
@@ -46,28 +53,28 @@ const outgoing = messageBuffer()
 /** Accepts a connection. Undefined, and the socket closed, if the process is gone already. `ended`: it disconnected. */
 export const createSession = (daemon: DaemonState, fd: number, ended: () => void): Session | undefined => {
   const pidfd = peerPidfd(fd)
-  const { pid } = peerCredentials(fd)
-  const process = pidfd < 0 ? openProcess(pid) : openProcess(pid, pidfd)
-  if (process instanceof SystemError) {
+  const { pid, uid } = peerCredentials(fd)
+  const handle = pidfd < 0 ? openProcess(pid) : openProcess(pid, pidfd)
+  if (handle instanceof SystemError) {
     close(fd)
     return undefined
   }
-  return serve(daemon, fd, process, ended)
+  return serve(daemon, fd, handle, uid === 0 || uid === process.getuid?.(), ended)
 }
 
-/** Inode behind a descriptor of a process; undefined if it is not open. */
-const inodeOf = (pid: number, fd: number): number | undefined => {
-  try {
-    return statSync(`/proc/${pid}/fd/${fd}`).ino
-  } catch {
-    return undefined
-  }
-}
-
-const serve = (daemon: DaemonState, fd: number, process: ProcessHandle, ended: () => void): Session => {
+/** `trusted`: the client's user is the daemon's, or root. */
+const serve = (
+  daemon: DaemonState,
+  fd: number,
+  process: ProcessHandle,
+  trusted: boolean,
+  ended: () => void,
+): Session => {
   const space = createProcessSpace(process, () => daemon.turn)
   const request = newRequest()
-  const mine = new Set<OpenContext>()
+  /** Contexts that the session may use, those that are closed since included; how many it has opened and not closed is counted. */
+  const mine = new WeakSet<OpenContext>()
+  const opened = new Set<number>()
   const caller: Caller = {
     memory: space,
     copyIn: space.copyIn,
@@ -91,6 +98,7 @@ const serve = (daemon: DaemonState, fd: number, process: ProcessHandle, ended: (
     reply,
     send: length => send(fd, outgoing.bytes.subarray(0, length)) > 0,
     wantWritable: wanted => watcher.update({ readable: true, writable: wanted }),
+    trusted,
   })
 
   const hello = (): void => {
@@ -103,8 +111,7 @@ const serve = (daemon: DaemonState, fd: number, process: ProcessHandle, ended: (
   const refuseOpen = (errno: number): void =>
     reply(writeOpenReply(outgoing, request, { error: errno, context: 0, rdev: 0, inode: 0 }))
 
-  const grantOpen = (open: OpenContext, fds: readonly number[]): void => {
-    const doorbell = daemon.contexts.addDoorbell(open)
+  const grantOpen = (open: OpenContext, doorbell: number, fds: readonly number[]): void => {
     mine.add(open)
     const { number: context, node, memory } = open
     reply(writeOpenReply(outgoing, request, { error: 0, context, rdev: nodeRdev(node), inode: memory.inode }), [
@@ -117,22 +124,35 @@ const serve = (daemon: DaemonState, fd: number, process: ProcessHandle, ended: (
   const openNode = (): void => {
     const spec = daemon.config.devices[request.node]
     const device = spec && daemon.core.devices.get(spec.name)
-    try {
-      if (!device) throw new CallError('ENXIO', `there is no device node uverbs${request.node}`)
-      const open = daemon.contexts.open(device, request.node)
-      grantOpen(open, [open.memory.fd])
-    } catch (error) {
-      if (!(error instanceof CallError || error instanceof SystemError)) throw error
-      refuseOpen(error.errno)
-    }
+    if (!device) throw new CallError('ENXIO', `there is no device node uverbs${request.node}`)
+    for (const number of opened) if (!daemon.contexts.byNumber(number)) opened.delete(number)
+    if (opened.size >= MOST_CONTEXTS)
+      throw new CallError('EMFILE', `this process has ${MOST_CONTEXTS} contexts open, which is the limit`)
+    const { open, doorbell } = daemon.contexts.open(device, request.node)
+    opened.add(open.number)
+    grantOpen(open, doorbell, [open.memory.fd])
   }
 
   /** The caller shows a descriptor; if it is the memory file of a context of ours, the session may use that. */
   const attach = (): void => {
-    const inode = inodeOf(process.pid, request.fd)
-    const open = inode === undefined ? undefined : daemon.contexts.byInode(inode)
-    if (open) grantOpen(open, [])
-    else refuseOpen(inode === undefined ? Errno.EBADF : Errno.ENODEV)
+    const shown = pidfdGetfd(process, request.fd)
+    if (shown < 0) throw new SystemError('pidfd_getfd', shown, `descriptor ${request.fd} of process ${process.pid}`)
+    try {
+      const open = daemon.contexts.byFile(shown)
+      if (!open) throw new CallError('ENODEV', `descriptor ${request.fd} is no context's`)
+      grantOpen(open, daemon.contexts.addDoorbell(open), [])
+    } finally {
+      close(shown)
+    }
+  }
+
+  const opening = (how: () => void): void => {
+    try {
+      how()
+    } catch (error) {
+      if (!(error instanceof CallError || error instanceof SystemError)) throw error
+      refuseOpen(error.errno)
+    }
   }
 
   const factsOf = (open: OpenContext, dialect: CallerFacts['dialect']): CallerFacts => ({
@@ -144,19 +164,42 @@ const serve = (daemon: DaemonState, fd: number, process: ProcessHandle, ended: (
     dialect,
   })
 
-  const sendAnswer = (to: Header, answer: Answer): void => {
+  const refuseCall = (to: Header, errno: number): void => reply(writeCallReply(outgoing, to, -errno, []))
+
+  const sendAnswer = (to: Header, { ret, installs }: Answer): void => {
+    if (installs.length === 0) {
+      reply(writeCallReply(outgoing, to, ret, installs))
+      return
+    }
     const sockets: EventSocket[] = []
     try {
-      for (const { descriptor } of answer.installs)
-        sockets.push(daemon.events.create(findDescriptor(daemon.core, descriptor.object)))
+      for (const { descriptor } of installs) {
+        const made = findDescriptor(daemon.core, descriptor.object)
+        if (made.context.descriptors.size > MOST_DESCRIPTORS)
+          throw new CallError('EMFILE', `a context has at most ${MOST_DESCRIPTORS} event descriptors`)
+        sockets.push(daemon.events.create(made))
+      }
       reply(
-        writeCallReply(outgoing, to, answer.ret, answer.installs),
+        writeCallReply(outgoing, to, ret, installs),
         sockets.map(({ theirs }) => theirs),
       )
+    } catch (error) {
+      if (!(error instanceof CallError || error instanceof SystemError)) throw error
+      // What the call made has no descriptor, so nobody could ever close it.
+      for (const { descriptor } of installs) closeDescriptor(daemon.core, descriptor.object)
+      refuseCall(to, error.errno)
     } finally {
       for (const socket of sockets) socket.passed()
     }
   }
+
+  /** A fault of ours must not take other processes' daemon away: the call fails, and the log says why. */
+  const failed =
+    (to: Header) =>
+    (error: unknown): void => {
+      console.error('userdma daemon: a call failed in an unforeseen way:', error)
+      refuseCall(to, Errno.EIO)
+    }
 
   const runCall = <M extends readonly unknown[]>(
     open: OpenContext,
@@ -165,18 +208,22 @@ const serve = (daemon: DaemonState, fd: number, process: ProcessHandle, ended: (
     message: M,
   ): void => {
     const watched = daemon.trace.watch(dialect, tag, () => factsOf(open, name))
+    const to = { ...request }
     daemon.calling = process
-    const answer = dispatch(open.context, watched, message, caller)
-    daemon.calling = undefined
-    if (answer instanceof Promise) {
-      const to = { ...request }
-      void answer.then(later => sendAnswer(to, later))
-    } else sendAnswer(request, answer)
+    try {
+      const answer = dispatch(open.context, watched, message, caller)
+      if (answer instanceof Promise) answer.then(later => sendAnswer(to, later)).catch(failed(to))
+      else sendAnswer(request, answer)
+    } catch (error) {
+      failed(to)(error)
+    } finally {
+      daemon.calling = undefined
+    }
   }
 
   const call = (): void => {
     const open = daemon.contexts.byNumber(request.context)
-    if (!open || !mine.has(open)) sendAnswer(request, { ret: -Errno.EBADF, installs: [] })
+    if (!open || !mine.has(open)) refuseCall(request, Errno.EBADF)
     else if (request.type === MessageType.WRITE)
       // A length beyond what a header can describe is refused by the dialect; here it only has to stay one.
       runCall(open, 'write', decodeWrite, [request.buffer, Number(request.length)])
@@ -191,14 +238,14 @@ const serve = (daemon: DaemonState, fd: number, process: ProcessHandle, ended: (
     if (request.type !== MessageType.TOOL) for (const extra of fds) close(extra)
     if (request.type === MessageType.HELLO) hello()
     else if (!greeted) session.close()
-    else if (request.type === MessageType.OPEN) openNode()
-    else if (request.type === MessageType.ATTACH) attach()
+    else if (request.type === MessageType.OPEN) opening(openNode)
+    else if (request.type === MessageType.ATTACH) opening(attach)
     else if (request.type === MessageType.TOOL) desk.handle(request, fds)
     else call()
   }
 
   const onReadable = (): void => {
-    while (!closed) {
+    for (let left = BURST; left > 0 && !closed; left--) {
       const { length, fds } = recv(fd, incoming.bytes)
       if (length === -EAGAIN) return
       // The end, a broken connection, or a message that is none: the client is not one of ours.
@@ -219,6 +266,7 @@ const serve = (daemon: DaemonState, fd: number, process: ProcessHandle, ended: (
   })
 
   const session: Session = {
+    pid: process.pid,
     close() {
       if (closed) return
       closed = true

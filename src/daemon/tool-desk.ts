@@ -15,6 +15,8 @@ export interface Counter {
   /** Sends what is in the buffer; false if the client takes no more now. */
   send(length: number): boolean
   wantWritable(wanted: boolean): void
+  /** Whether the client may see calls and packets of all processes: the daemon's own user and root. */
+  readonly trusted: boolean
 }
 
 export interface ToolDesk {
@@ -28,17 +30,22 @@ export interface ToolDesk {
 const MOST_WAITING = 10_000
 
 const parse = (text: string): ToolRequest | undefined => {
+  let value: unknown
   try {
-    const value: unknown = JSON.parse(text)
-    return typeof value === 'object' && value !== null && 'what' in value ? (value as ToolRequest) : undefined
+    value = JSON.parse(text)
   } catch {
     return undefined
   }
+  if (typeof value !== 'object' || value === null) return undefined
+  const { what, tag = '', pcap = false } = value as { what?: unknown; tag?: unknown; pcap?: unknown }
+  if (what === 'config' || what === 'stat') return { what }
+  return what === 'trace' && typeof tag === 'string' && typeof pcap === 'boolean' ? { what, tag, pcap } : undefined
 }
 
 export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk => {
   const waiting: TraceRecord[] = []
-  const undo: (() => void)[] = []
+  /** Ends what a subscription has started; undefined while there is none. */
+  let undo: (() => void) | undefined
   let lost = 0
 
   const sendTrace = (record: TraceRecord): boolean => {
@@ -46,9 +53,7 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
     // A call that does not fit a message is told without its bytes.
     if (length > 0) return counter.send(length)
     const { call: _call, ...rest } = record
-    return counter.send(
-      writeTrace(counter.buffer, JSON.stringify({ ...rest, reason: rest.reason ?? 'too long to trace' })),
-    )
+    return counter.send(writeTrace(counter.buffer, JSON.stringify({ ...rest, reason: 'too long to trace' })))
   }
 
   const push = (): void => {
@@ -66,46 +71,54 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
     if (waiting.length === 1) push()
   }
 
-  const startTrace = ({ tag, pcap }: Extract<ToolRequest, { what: 'trace' }>, fds: readonly number[]): ToolReply => {
-    const [fd] = fds
-    if (pcap && fd === undefined) return { error: 'a capture needs the descriptor of a file' }
-    if (pcap && !fstatSync(fd).isFile()) return { error: 'packets can be written to a regular file only' }
-    undo.push(daemon.trace.subscribe({ tag: String(tag ?? ''), post }))
-    if (pcap) {
-      const stop = daemon.network.capture(fd)
-      undo.push(() => {
-        stop()
-        close(fd)
-      })
+  /** `file`: the descriptor to capture to, which is kept if the answer is no error. */
+  const startTrace = (tag: string, file: number | undefined): ToolReply => {
+    if (!counter.trusted) return { error: 'only root and the user whose daemon this is may watch calls and packets' }
+    if (undo) return { error: 'this session watches already' }
+    let stop = (): void => {}
+    if (file !== undefined) {
+      if (!fstatSync(file).isFile()) return { error: 'packets can be written to a regular file only' }
+      try {
+        stop = daemon.network.capture(file)
+      } catch (error) {
+        return { error: `packets cannot be written to this file: ${String(error)}` }
+      }
+    }
+    const unsubscribe = daemon.trace.subscribe({ tag, post })
+    undo = () => {
+      unsubscribe()
+      stop()
+      if (file !== undefined) close(file)
     }
     return { tracing: true }
   }
 
+  /** Descriptors that came along are closed here, but for the one that a capture keeps. */
   const answer = (request: ToolRequest | undefined, fds: readonly number[]): ToolReply => {
-    switch (request?.what) {
-      case 'config':
-        return { config: daemon.config }
-      case 'stat':
-        return { stat: statOf(daemon) }
-      case 'trace':
-        return startTrace(request, fds)
-      default:
-        return { error: 'unknown request of a tool: this daemon answers config, stat and trace' }
-    }
+    const file = request?.what === 'trace' && request.pcap ? fds[0] : undefined
+    let reply: ToolReply = { error: 'unknown request of a tool: this daemon answers config, stat and trace' }
+    if (request?.what === 'config') reply = { config: daemon.config }
+    else if (request?.what === 'stat') reply = { stat: statOf(daemon) }
+    else if (request?.pcap && file === undefined) reply = { error: 'a capture needs the descriptor of a file' }
+    else if (request) reply = startTrace(request.tag, file)
+    for (const fd of fds) if (fd !== file || 'error' in reply) close(fd)
+    return reply
   }
 
   return {
     handle(request, fds) {
-      const asked = parse(request.text)
-      const reply = answer(asked, fds)
-      const kept = 'tracing' in reply && asked?.what === 'trace' && asked.pcap ? 1 : 0
-      for (const fd of fds.slice(kept)) close(fd)
-      counter.reply(writeToolReply(counter.buffer, request, JSON.stringify(reply)))
+      const reply = answer(parse(request.text), fds)
+      const length = writeToolReply(counter.buffer, request, JSON.stringify(reply))
+      counter.reply(
+        length > 0
+          ? length
+          : writeToolReply(counter.buffer, request, JSON.stringify({ error: 'the answer is too long for one message' })),
+      )
     },
     onWritable: push,
     close() {
-      for (const one of undo) one()
-      undo.length = 0
+      undo?.()
+      undo = undefined
       waiting.length = 0
     },
   }

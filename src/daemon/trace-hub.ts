@@ -54,7 +54,7 @@ export const createTraceHub = (now: () => number): TraceHub => {
   ): void => {
     const duration = now() - started
     const record: TraceRecord = {
-      time: Date.now() - duration / 1000,
+      time: performance.timeOrigin + started / 1000,
       duration,
       ...facts,
       ...(call && { call }),

@@ -13,12 +13,15 @@ const sys = libcFunctions({
   memfd_create: 'int memfd_create(const char *name, unsigned int flags)',
   ftruncate: 'int ftruncate(int fd, int64_t length)',
   fcntl: 'int fcntl(int fd, int command, int64_t argument)',
+  fallocate: 'int fallocate(int fd, int mode, int64_t offset, int64_t length)',
 })
 
 const MFD_CLOEXEC = 1
 const MFD_ALLOW_SEALING = 2
 const F_ADD_SEALS = 1033
 const F_GET_SEALS = 1034
+const FALLOC_FL_KEEP_SIZE = 1
+const FALLOC_FL_PUNCH_HOLE = 2
 
 /** No further seals. */
 export const SEAL_SEAL = 1
@@ -44,6 +47,12 @@ export const createMemfd = (name: string, size: number): number => {
  */
 export const addSeals = (fd: number, seals: number): void => {
   check('fcntl(F_ADD_SEALS)', sys().fcntl(fd, F_ADD_SEALS, seals), `seals ${seals} for fd ${fd}`)
+}
+
+/** Gives the memory of a range back: it reads as zeros afterwards, in mappings too. Both numbers multiples of the page size. Throws SystemError. */
+export const punchHole = (fd: number, offset: number, length: number): void => {
+  const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+  check('fallocate', sys().fallocate(fd, mode, offset, length), `${length} bytes from ${offset} of fd ${fd}`)
 }
 
 /** The seals of a file, SEAL_… or-ed; -errno (EINVAL) for a file that knows no seals. */

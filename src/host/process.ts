@@ -208,12 +208,22 @@ export const writev = (
 ): number => move(true, handle, high, low, local, offset, chunk, stride, total)
 
 /** Reads `length` bytes at a Number address (below 2^53) into `local` from `offset`; returns as readv. */
-export const readAt = (handle: ProcessHandle, address: number, local: LocalMemory, offset: number, length: number): number =>
-  move(false, handle, Math.floor(address / TWO_32), address % TWO_32, local, offset, length, length, length)
+export const readAt = (
+  handle: ProcessHandle,
+  address: number,
+  local: LocalMemory,
+  offset: number,
+  length: number,
+): number => move(false, handle, Math.floor(address / TWO_32), address % TWO_32, local, offset, length, length, length)
 
 /** Writes `length` bytes of `local` from `offset` to a Number address (below 2^53); returns as readv. */
-export const writeAt = (handle: ProcessHandle, address: number, local: LocalMemory, offset: number, length: number): number =>
-  move(true, handle, Math.floor(address / TWO_32), address % TWO_32, local, offset, length, length, length)
+export const writeAt = (
+  handle: ProcessHandle,
+  address: number,
+  local: LocalMemory,
+  offset: number,
+  length: number,
+): number => move(true, handle, Math.floor(address / TWO_32), address % TWO_32, local, offset, length, length, length)
 
 /** A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH, -EPERM. */
 export const pidfdGetfd = (handle: ProcessHandle, fd: number): number =>

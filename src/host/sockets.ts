@@ -40,6 +40,7 @@ const SO_SNDBUF = 7
 const SO_RCVBUF = 8
 const SO_PEERCRED = 17
 const SO_PEERPIDFD = 77
+const FIONBIO = 0x5421
 const SIOCOUTQ = 0x5411
 const LOCK_EX = 2
 const MSG_CTRUNC = 0x8
@@ -196,6 +197,13 @@ export const socketPair = (): [number, number] => {
   const { address, i32 } = workArena()
   check('socketpair', sys().socketpair(AF_UNIX, SOCK_SEQPACKET_NONBLOCK_CLOEXEC, 0, address + SCRATCH))
   return [i32[SCRATCH / 4], i32[SCRATCH / 4 + 1]]
+}
+
+/** Makes calls on a socket wait, in every process that shares it: for an end that a program gets and expects to be so. Throws SystemError. */
+export const setBlocking = (fd: number): void => {
+  const { address, i32 } = workArena()
+  i32[SCRATCH >> 2] = 0
+  check('ioctl(FIONBIO)', sys().ioctl(fd, FIONBIO, address + SCRATCH), `fd ${fd}`)
 }
 
 /**

@@ -9,6 +9,7 @@
  * Buffers are of two sizes, so that an acknowledgement never waits for the big ones, and each port has a share of its own. A
  * receiver that does not take its runs stops those who send to it, no others. Knows no queue pairs, no clock and no socket.
  */
+import { isMappedIpv4 } from '../wire/address.ts'
 import type { Arena } from '../wire/arena.ts'
 import { sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
@@ -377,10 +378,8 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   }
 }
 
-const isMapped = (address: Uint8Array): boolean => address.every((byte, i) => i >= 12 || byte === (i < 10 ? 0 : 0xff))
-
 /** An address for people: a.b.c.d, or IPv6 in groups without compression. */
 const addressText = (address: Uint8Array): string =>
-  isMapped(address)
+  isMappedIpv4(address)
     ? address.subarray(12).join('.')
     : Array.from({ length: 8 }, (_, i) => ((address[2 * i] << 8) | address[2 * i + 1]).toString(16)).join(':')

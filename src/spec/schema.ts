@@ -133,7 +133,7 @@ export const optional = <T>(attribute: Attribute<T>): Attribute<T, true> => ({ .
 export const at = <T>(offset: number, attribute: Attribute<T>): Field<T> => ({ offset, of: attribute.of as Kind<T> })
 
 export type RecordOf<F extends Fields, R = number> = {
-  [K in keyof F]: F[K] extends Field<infer T> ? TypeOf<Kind<T>, R> : never
+  -readonly [K in keyof F]: F[K] extends Field<infer T> ? TypeOf<Kind<T>, R> : never
 }
 
 // ---- sizes ----
@@ -217,9 +217,13 @@ type OptionalKeys<A extends Attributes> = { [K in keyof A]: A[K] extends Attribu
 type ValueOf<X, R> = X extends Attribute<infer T> ? TypeOf<Kind<T>, R> : never
 
 /** The values of a set of attributes; references have type `R` (a number in bytes and in the library, an object for a handler). */
-export type Values<A extends Attributes, R = number> = {
-  [K in Exclude<keyof A, OptionalKeys<A>>]: ValueOf<A[K], R>
-} & { [K in OptionalKeys<A>]?: ValueOf<A[K], R> }
+export type Values<A extends Attributes, R = number> = Flat<
+  { -readonly [K in Exclude<keyof A, OptionalKeys<A>>]: ValueOf<A[K], R> } & {
+    -readonly [K in OptionalKeys<A>]?: ValueOf<A[K], R>
+  }
+>
+/** One object type instead of an intersection, so that an editor shows the values and not how they were found. */
+type Flat<T> = T extends infer U ? { [K in keyof U]: U[K] } : never
 
 export type In<M, R = number> = M extends Method<infer I, Attributes> ? Values<I, R> : never
 export type Out<M, R = number> = M extends Method<Attributes, infer O> ? Values<O, R> : never

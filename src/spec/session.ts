@@ -10,7 +10,8 @@
  * - OPEN opens a device node: the reply carries the context's memory file (what the program sees as its descriptor: the rings lie in it
  *   at their mmap offsets) and the context's doorbell socket. The context lives until every copy of every doorbell socket is closed.
  * - ATTACH makes a context known to another session: after fork, or for a descriptor that was passed or inherited. The daemon checks that
- *   descriptor `fd` of the calling process really is the context's memory file.
+ *   descriptor `fd` of the calling process really is the context's memory file. The header is all there is of it; its `context` is the
+ *   number that the process inherited, 0 if it does not know one. The reply is that of OPEN, with the doorbell socket alone.
  * - IOCTL and WRITE forward a system call; the daemon reads and writes the caller's memory itself. The reply's installs say where the caller
  *   wants the numbers of new descriptors, which ride on the reply in the same order.
  * - On a doorbell socket only 4-byte tokens travel (the QP's handle); any token makes the daemon look at all send queues of the context.

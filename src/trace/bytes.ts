@@ -1,6 +1,7 @@
 /*
  * Bytes and addresses as text, bounded in length.
  */
+import { isMappedIpv4 } from '../wire/address.ts'
 
 const MOST_BYTES = 32
 
@@ -10,17 +11,13 @@ export const bytesText = (bytes: Uint8Array, most: number = MOST_BYTES): string 
   return bytes.length > most ? `${shown}… (${bytes.length} bytes)` : shown || '(no bytes)'
 }
 
-/** Whether an address of 16 bytes is IPv4 as ::ffff:a.b.c.d. */
-export const isMapped = (address: Uint8Array): boolean =>
-  address.every((byte, i) => i >= 12 || byte === (i < 10 ? 0 : 0xff))
-
 /** Pairs of bytes in hexadecimal, without leading zeros. */
 export const groups = (bytes: Uint8Array): string[] =>
   Array.from({ length: bytes.length / 2 }, (_, i) => ((bytes[2 * i] << 8) | bytes[2 * i + 1]).toString(16))
 
 /** An address of 16 bytes: ::ffff:a.b.c.d for IPv4, else IPv6 with its longest run of zeros left out (RFC 5952). */
 export const gidText = (gid: Uint8Array): string => {
-  if (isMapped(gid)) return `::ffff:${gid.subarray(12).join('.')}`
+  if (isMappedIpv4(gid)) return `::ffff:${gid.subarray(12).join('.')}`
   const text = groups(gid).join(':')
   const zeros = [...text.matchAll(/(?<=^|:)0(:0)+(?=$|:)/g)].sort((a, b) => b[0].length - a[0].length)[0]
   if (zeros === undefined) return text

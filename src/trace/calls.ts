@@ -62,18 +62,16 @@ const decode = (record: TraceRecord): Decoded | undefined => {
   }
 }
 
-/** Whether the call's object has a name of its own in the line: not so for creates, and for the device, which is always object 0. */
-const objectText = ({ class: found, args }: Decoded): string[] =>
-  found.identity === 'fixed' && args.object === 0
-    ? []
-    : args.object === 0 && found.identity === 'fd'
-      ? []
-      : [`object ${args.object}`]
+const isCreate = (found: ObjectClass, name: string): boolean => name === 'create' && found.identity !== 'fixed'
+/** The object that is called: none for creates, and fixed ones that are always object 0 go without saying. */
+const objectOf = ({ class: found, name, args }: Decoded): number | undefined =>
+  isCreate(found, name) || (found.identity === 'fixed' && args.object === 0) ? undefined : args.object
+/** The object that was made, if it has a handle. */
+const createdOf = ({ class: found, name, result }: Decoded): number | undefined =>
+  isCreate(found, name) && found.identity === 'handle' ? result.object : undefined
+const objectText = (object: number | undefined): string[] => (object === undefined ? [] : [`object ${object}`])
 
-const isCreate = ({ class: found, name }: Decoded): boolean => name === 'create' && found.identity !== 'fixed'
-
-const callText = (record: TraceRecord): string => {
-  const decoded = decode(record)
+const callText = (record: TraceRecord, decoded: Decoded | undefined): string => {
   if (decoded === undefined) {
     const { call, dialect } = record
     return call === undefined
@@ -81,25 +79,15 @@ const callText = (record: TraceRecord): string => {
       : `${dialect}(class ${call.classId}, call ${call.call}, ${bytesText(fromBase64(call.message))})`
   }
   const { args } = decoded
-  const parts = [
-    ...(isCreate(decoded) ? [] : objectText(decoded)),
-    ...attributesText(decoded.in, args.values),
-    ...args.rest,
-  ]
+  const parts = [...objectText(objectOf(decoded)), ...attributesText(decoded.in, args.values), ...args.rest]
   return `${decoded.class.name}.${decoded.name}(${parts.join(', ')})`
 }
 
-const answerText = (record: TraceRecord): string => {
-  const { ret, reason } = record
+const answerText = ({ ret, reason }: TraceRecord, decoded: Decoded | undefined): string => {
   if (ret < 0) return `-1 ${errnoName(-ret)}${reason === undefined ? '' : ` (${plain(reason)})`}`
-  const decoded = decode(record)
   if (decoded === undefined) return String(ret)
   const { result } = decoded
-  const parts = [
-    ...(isCreate(decoded) && decoded.class.identity === 'handle' ? [`object ${result.object}`] : []),
-    ...attributesText(decoded.out, result.values),
-    ...result.rest,
-  ]
+  const parts = [...objectText(createdOf(decoded)), ...attributesText(decoded.out, result.values), ...result.rest]
   return parts.length === 0 ? String(ret) : `${ret} {${parts.join(', ')}}`
 }
 
@@ -110,7 +98,9 @@ export const callLine = (record: TraceRecord): string => {
   const where = fd < 0 ? '' : `fd ${fd} `
   const missing = lost ? `[${lost} calls were not traced: the reader was too slow]\n` : ''
   const seconds = (duration / 1e6).toFixed(6)
-  return `${missing}[pid ${pid}${thread} ${plain(command)}] ${where}${callText(record)} = ${answerText(record)} <${seconds}>`
+  const decoded = decode(record)
+  const text = `${callText(record, decoded)} = ${answerText(record, decoded)}`
+  return `${missing}[pid ${pid}${thread} ${plain(command)}] ${where}${text} <${seconds}>`
 }
 
 /** A call for `JSON.stringify`: the record with its messages decoded. */
@@ -121,16 +111,15 @@ export const callJson = (record: TraceRecord): Record<string, unknown> => {
   if (decoded === undefined) return { ...rest, ...(call !== undefined && { undecoded: call }), ret, ...error }
   const { args, result } = decoded
   const undecoded = [...args.rest, ...result.rest]
-  const create = isCreate(decoded)
+  const object = objectOf(decoded) ?? (ret >= 0 ? createdOf(decoded) : undefined)
   return {
     ...rest,
     class: decoded.class.name,
     method: decoded.name,
-    ...(create ? {} : { object: args.object }),
+    ...(object !== undefined && { object }),
     args: attributesJson(decoded.in, args.values),
     ret,
     ...error,
-    ...(ret >= 0 && create && decoded.class.identity === 'handle' && { object: result.object }),
     ...(ret >= 0 && { out: attributesJson(decoded.out, result.values) }),
     ...(undecoded.length > 0 && { undecoded }),
   }

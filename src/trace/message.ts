@@ -11,7 +11,8 @@ import { bytesText } from './bytes.ts'
 const pad8 = (length: number): number => (length + 7) & ~7
 
 export interface ReadMessage {
-  readonly object: number
+  /** The header's object; undefined if there is no header. */
+  readonly object: number | undefined
   readonly values: Readonly<Record<string, AnyValue>>
   /** What could not be read, as text. */
   readonly rest: readonly string[]
@@ -42,7 +43,7 @@ const readValue = (of: Kind, bytes: Uint8Array): AnyValue | undefined => {
  * The values of a message: those of a call (`attributes` are the method's in), or of an answer (its out). Outputs without a value are left out.
  */
 export const readMessage = (bytes: Uint8Array, attributes: Attributes, direction: 'in' | 'out'): ReadMessage => {
-  if (bytes.length < HEADER) return { object: 0, values: {}, rest: bytes.length > 0 ? [bytesText(bytes)] : [] }
+  if (bytes.length < HEADER) return { object: undefined, values: {}, rest: bytes.length > 0 ? [bytesText(bytes)] : [] }
   const view = viewOf(bytes)
   const object = view.getUint32(4, true)
   const values: Record<string, AnyValue> = {}

@@ -7,8 +7,8 @@
  */
 
 import { ROCE_UDP_PORT } from '../spec/headers.ts'
+import { isMappedIpv4 } from '../wire/address.ts'
 import { emitFrame } from '../wire/frame.ts'
-import { isMapped } from './bytes.ts'
 
 /** Addresses and header fields of a packet, as phy/ keeps them for a flow: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
 export interface PacketFlow {
@@ -62,7 +62,7 @@ const DIRECTION = { received: 1, sent: 2 } as const
  */
 export const madeUpMac = (address: Uint8Array): Uint8Array => {
   const [a, b, c, d] = address.subarray(12)
-  if (isMapped(address))
+  if (isMappedIpv4(address))
     return a >> 4 === 14 ? Uint8Array.of(0x01, 0x00, 0x5e, b & 0x7f, c, d) : Uint8Array.of(0x02, 0x00, a, b, c, d)
   return address[0] === 0xff ? Uint8Array.of(0x33, 0x33, a, b, c, d) : Uint8Array.of(0x02, 0x06, a, b, c, d)
 }
@@ -83,7 +83,7 @@ export const frameOf = (packet: Pick<PcapngPacket, 'flow' | 'identification' | '
     payload,
   }
   return emitFrame(
-    isMapped(source)
+    isMappedIpv4(source)
       ? { kind: 'ipv4', ...fields, identification: identification & 0xffff, dontFragment: true }
       : { kind: 'ipv6', ...fields, flowLabel: flow.flowLabel },
   )

@@ -6,8 +6,8 @@ import type { AnyRecord, AnyValue, Attributes, Enumeration, Fields, Kind } from 
 
 import { bytesText, gidText, groups } from './bytes.ts'
 
-/** Keys, QP numbers and PSNs, which people know in hexadecimal: by their 24 bits or their names. */
-const HEX_NAME = /(key|Qpn|Psn|qpNum)$/
+/** Keys, QP numbers, PSNs and masks, which people know in hexadecimal: by their 24 bits or their names. */
+const HEX_NAME = /(key|Qpn|Psn|qpNum|Mask)$/
 const MOST_FIELDS = 8
 const MOST_RECORDS = 4
 

@@ -4,7 +4,7 @@
  * A READ or atomic is acknowledged by its own response only, so a later acknowledgement that passes it tells that the response
  * was lost. Losses are repaired by going back (requester.ts); here is decided when, and when to give up.
  */
-import { QpState } from '../spec/enums.ts'
+import { AsyncEventType, QpState } from '../spec/enums.ts'
 import { ICRC_BYTES, nakCode, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../spec/headers.ts'
 import { headerAt, OP_ATOMIC, OP_END, OP_READ, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
 import { rnrMicroseconds, SendKind, WcStatus } from '../spec/rc.ts'
@@ -19,8 +19,8 @@ import { type EngineState, PACKET_WEIGHT, Q, Request, Row, schedule } from './st
 import { clearTimer, setTimer } from './timers.ts'
 import { Send } from './types.ts'
 
-const { WORDS, STATE, MTU, RETRY_CNT, RNR_RETRY, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, MAX_PSN } = Row
-const { SENT, ACKED, RD_OUT, RETRIES, RNR_LEFT } = Row
+const { WORDS, STATE, MTU, RETRY_CNT, RNR_RETRY, REQUESTER, HEAD, UNACKED, SEND_PSN, MAX_PSN } = Row
+const { SENT, ACKED, RD_OUT, RETRIES, RNR_LEFT, WINDOW } = Row
 const { FIRST_PSN, PSNS, START, KIND, COUNTED, STATUS, WR } = Request
 const { RNR_WAIT, RESENT, DRAINING } = Q
 const { RTS, SQD } = QpState.values
@@ -34,7 +34,7 @@ const HEADER_BYTES = opcodeHeaderBytes
 const { ACK, RNR_NAK, NAK } = syndromeKind
 /** retry_cnt counts as it stands; 7 is endless for rnr_retry only. */
 const ENDLESS = 7
-const SQ_DRAINED = 5
+const { SQ_DRAINED } = AsyncEventType.values
 
 /** Status of the request that a NAK code is about; 0 for reserved codes, which are ignored. */
 const nakStatus = new Uint8Array(32)
@@ -145,20 +145,21 @@ const progress = (s: EngineState, row: number, now: number): void => {
   const base = row * WORDS
   const request = w[base + HEAD]
   const caughtUp = (w[base + REQUESTER] & CATCH_UP) !== 0
+  const acked = w[base + ACKED]
   w[base + RETRIES] = w[base + RETRY_CNT]
   w[base + RNR_LEFT] = w[base + RNR_RETRY]
   w[base + REQUESTER] &= ~(RESENT | RNR_WAIT | CATCH_UP)
   if (request === 0) {
     // nothing is out: what was sent is acknowledged
     w[base + ACKED] = w[base + SENT]
-    if (caughtUp) w[base + CURRENT] = 0
   } else {
     const done = psnDistance(p[request + FIRST_PSN], w[base + UNACKED])
     w[base + ACKED] = p[request + START] + (p[request + KIND] >= READ ? 0 : done * (w[base + MTU] + PACKET_WEIGHT))
-    if (caughtUp) {
-      w[base + CURRENT] = request
-      w[base + SENT] = w[base + ACKED]
-    }
+    if (caughtUp) w[base + SENT] = w[base + ACKED]
+  }
+  if (w[base + WINDOW] < s.window) {
+    const window = w[base + WINDOW] + ((w[base + ACKED] - acked) | 0)
+    w[base + WINDOW] = window < s.window ? window : s.window
   }
   if (w[base + SEND_PSN] === w[base + UNACKED] || s.ackTimeout[row] === Number.POSITIVE_INFINITY)
     clearTimer(s.timers, row)
@@ -297,10 +298,22 @@ const retry = (s: EngineState, row: number, told: boolean): void => {
     return
   }
   w[base + RETRIES]--
+  narrow(s, base)
   if (told) w[base + REQUESTER] |= RESENT
   else w[base + REQUESTER] &= ~RESENT
   goBack(s, row)
   schedule(s, row)
+}
+
+/** Packets that are sent at least before an acknowledgement is waited for, however many are lost. */
+const LEAST_PACKETS = 8
+
+/** After a loss less is sent at once: going back sends all of it again. */
+const narrow = (s: EngineState, base: number): void => {
+  const w = s.rows
+  const least = LEAST_PACKETS * (w[base + MTU] + PACKET_WEIGHT)
+  const half = w[base + WINDOW] >> 1
+  if (w[base + WINDOW] > least) w[base + WINDOW] = half > least ? half : least
 }
 
 const onReceiverNotReady = (s: EngineState, row: number, code: number, now: number): void => {

@@ -5,7 +5,7 @@
  * Nothing here knows packets; why a request ends is its caller's business.
  */
 import { QpState } from '../spec/enums.ts'
-import { sendOperations, WcFlags, WcOpcode, WcStatus } from '../spec/rc.ts'
+import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../spec/rc.ts'
 import { settle } from './moves.ts'
 import { type EngineState, giveBlock, Q, R, Request, Row, schedule, takeBlock } from './state.ts'
 import { clearTimer } from './timers.ts'
@@ -20,7 +20,7 @@ const { ERR } = QpState.values
 const RECV = WcOpcode.values.RECV
 const { GRH } = WcFlags.values
 const { ID_LO, ID_HI, STATUS, OPCODE, BYTES, IMM, SRC_QPN, FLAGS } = Completion
-const SIGNALED = 2
+const { SIGNALED } = SendFlags.values
 /** Requests of each queue that one call flushes at most. */
 const FLUSH_TURN = 1024
 

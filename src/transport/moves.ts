@@ -6,6 +6,7 @@
  * Keys are resolved when a move begins, which finds a peer's mistake at the very packet, and again when it is done, since a region
  * may be gone by then. Who is to blame for a failure is the caller's or `moveFailed`'s business.
  */
+import { SendFlags } from '../spec/rc.ts'
 import type { Arena } from '../wire/arena.ts'
 import { type EngineState, Move, Request, Row } from './state.ts'
 import { Access, Send, Sge } from './types.ts'
@@ -14,6 +15,10 @@ const { PD, WORDS } = Row
 const { WR } = Request
 const { ROW, KIND, KEY, ACCESS, HI, LO, AT, CHUNK, STRIDE, PIECES, TOTAL, CLOSED, PSN, MSN } = Move
 const MOVE_PD = Move.PD
+const { FLAGS, SGES, SGE, INLINE_AT } = Send
+const { LO: SGE_LO, HI: SGE_HI, LENGTH: SGE_LENGTH, LKEY: SGE_KEY, WORDS: SGE_WORDS } = Sge
+const { LOCAL_READ, LOCAL_WRITE } = Access
+const INLINE = SendFlags.values.INLINE
 
 /** Why a move did not happen. */
 export const Moved = { OK: 0, NO_REGION: 1, FAULT: 2 } as const
@@ -42,30 +47,37 @@ export const gather = (
   const p = s.pool
   const wr = request + WR
   const memory = s.env.memory
-  if ((p[wr + Send.FLAGS] & 8) !== 0) {
-    s.env.work.copyInline(row, p[wr + Send.INLINE_AT], from, to, at, chunk, stride, total)
+  if ((p[wr + FLAGS] & INLINE) !== 0) {
+    s.env.work.copyInline(row, p[wr + INLINE_AT], from, to, at, chunk, stride, total)
     return OK
   }
   const pd = s.rows[row * WORDS + PD]
-  const count = p[wr + Send.SGES]
-  let sge = wr + Send.SGE
+  const count = p[wr + SGES]
+  let sge = wr + SGE
+  if (count === 1) {
+    const end = p[sge + SGE_LO] + from
+    const hi = (p[sge + SGE_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
+    const region = memory.resolve(pd, p[sge + SGE_KEY], hi, end >>> 0, total, LOCAL_READ)
+    if (region < 0) return NO_REGION
+    return memory.read(region, hi, end >>> 0, to, at, chunk, stride, total) === 0 ? OK : FAULT
+  }
   let skip = from
   let left = total
   let piece = at
   let within = 0
-  for (let i = 0; i < count && left > 0; i++, sge += Sge.WORDS) {
-    const length = p[sge + Sge.LENGTH]
+  for (let i = 0; i < count && left > 0; i++, sge += SGE_WORDS) {
+    const length = p[sge + SGE_LENGTH]
     if (skip >= length) {
       skip -= length
       continue
     }
-    let lo = p[sge + Sge.LO] + skip
-    const hi = (p[sge + Sge.HI] + (lo > 0xffff_ffff ? 1 : 0)) >>> 0
+    let lo = p[sge + SGE_LO] + skip
+    const hi = (p[sge + SGE_HI] + (lo > 0xffff_ffff ? 1 : 0)) >>> 0
     lo = lo >>> 0
     let n = length - skip < left ? length - skip : left
     skip = 0
     left -= n
-    const region = memory.resolve(pd, p[sge + Sge.LKEY], hi, lo, n, Access.LOCAL_READ)
+    const region = memory.resolve(pd, p[sge + SGE_KEY], hi, lo, n, LOCAL_READ)
     if (region < 0) return NO_REGION
     let done = 0
     if (within > 0) {
@@ -94,10 +106,10 @@ export const gather = (
 export const checkElements = (s: EngineState, row: number, sge: number, count: number, access: number): number => {
   const p = s.pool
   const pd = s.rows[row * WORDS + PD]
-  for (let i = 0, at = sge; i < count; i++, at += Sge.WORDS) {
-    const length = p[at + Sge.LENGTH]
+  for (let i = 0, at = sge; i < count; i++, at += SGE_WORDS) {
+    const length = p[at + SGE_LENGTH]
     if (length === 0) continue
-    if (s.env.memory.resolve(pd, p[at + Sge.LKEY], p[at + Sge.HI], p[at + Sge.LO], length, access) < 0) return NO_REGION
+    if (s.env.memory.resolve(pd, p[at + SGE_KEY], p[at + SGE_HI], p[at + SGE_LO], length, access) < 0) return NO_REGION
   }
   return OK
 }
@@ -234,20 +246,20 @@ export const scatter = (
   let skip = offset
   let left = length
   let source = at
-  for (let i = 0, e = sge; i < count && left > 0; i++, e += Sge.WORDS) {
-    const size = p[e + Sge.LENGTH]
+  for (let i = 0, e = sge; i < count && left > 0; i++, e += SGE_WORDS) {
+    const size = p[e + SGE_LENGTH]
     if (skip >= size) {
       skip -= size
       continue
     }
-    const end = p[e + Sge.LO] + skip
-    const hi = (p[e + Sge.HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
+    const end = p[e + SGE_LO] + skip
+    const hi = (p[e + SGE_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
     const lo = end >>> 0
     const n = size - skip < left ? size - skip : left
     skip = 0
     const why = now
-      ? putNow(s, row, p[e + Sge.LKEY], Access.LOCAL_WRITE, hi, lo, from, source, n)
-      : put(s, row, kind, p[e + Sge.LKEY], Access.LOCAL_WRITE, hi, lo, from, source, n, psn, msn)
+      ? putNow(s, row, p[e + SGE_KEY], LOCAL_WRITE, hi, lo, from, source, n)
+      : put(s, row, kind, p[e + SGE_KEY], LOCAL_WRITE, hi, lo, from, source, n, psn, msn)
     if (why !== OK) return why
     source += n
     left -= n

@@ -1,8 +1,9 @@
 /*
- * The RC engine (R14; design.md section 5): queue pairs of the reliable connected service, sans-IO. Packets, doorbells and time go in;
- * runs of packets, completions and events come out through what `Environment` and `TransmitSink` implement. This file creates rows,
- * moves them between states, and hands packets to responder and completer and turns to responder and requester. Which state
- * changes a program may ask for is checked before, from spec/qp-states.ts.
+ * The RC engine (design.md section 5): queue pairs of the reliable connected service (InfiniBand Architecture Specification, volume
+ * 1, chapter 9), sans-IO. Packets, doorbells and time go in; runs of packets, completions and events come out through what
+ * `Environment` and `TransmitSink` implement, which never calls back into the engine. This file creates rows, moves them between
+ * states, and hands packets to responder and completer, turns to responder and requester. Which state changes a program may ask
+ * for is checked before, from spec/qp-states.ts.
  */
 import { QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY } from '../spec/headers.ts'
@@ -14,8 +15,9 @@ import { checkPacket } from '../wire/packet.ts'
 import { drained, onReadMoveFailed, onResponse, onTimer } from './completer.ts'
 import { enterError, flushReceives, flushSends } from './completing.ts'
 import { flushMoves, MoveKind, settle } from './moves.ts'
+import { onRequestMoveFailed } from './refusals.ts'
 import { Turn, transmitRequests } from './requester.ts'
-import { onRequest, onRequestMoveFailed } from './responder.ts'
+import { onRequest } from './responder.ts'
 import { transmitResponses } from './responses.ts'
 import { endRun } from './run.ts'
 import {
@@ -74,7 +76,9 @@ export interface RcEngine {
 }
 
 export interface RcEngineOptions {
-  /** Most bytes that one QP has unacknowledged: payload and 64 per packet. At least one packet always goes. Default 256 KiB. */
+  /**
+   * Most bytes that one QP has unacknowledged: payload and 64 per packet. At least one packet always goes. Default 256 KiB. After
+   * losses it is less for a while. */
   readonly windowBytes?: number
 }
 
@@ -173,20 +177,30 @@ const reset = (s: EngineState, row: number): void => {
   w[base + STATE] = RESET
 }
 
-/** Room for the READs and atomics that the peer may have outstanding. */
+/** Room for the READs and atomics that the peer may have outstanding; those that it has keep theirs as far as there is room. */
 const makeResources = (s: EngineState, row: number): void => {
   const base = row * WORDS
-  if (s.rows[base + RESOURCES] !== 0) giveBlock(s, s.rows[base + Row.RESOURCE_BLOCK], s.rows[base + RESOURCES])
   const count = s.rows[base + Row.MAX_DEST_RD]
   const size = resourceBlock(count)
   const block = takeBlock(s, size)
   s.pool.fill(0, block, block + count * Resource.WORDS)
   const w = s.rows
+  const p = s.pool
+  const old = w[base + RESOURCES]
+  const oldCount = w[base + RESOURCE_COUNT]
+  w[base + PENDING] = 0
+  // youngest first, from the end of the new ring backwards
+  for (let i = 1; i <= oldCount && i <= count; i++) {
+    const from = old + ((w[base + RESOURCE_NEXT] - i + oldCount) % oldCount) * Resource.WORDS
+    const to = block + (count - i) * Resource.WORDS
+    p.copyWithin(to, from, from + Resource.WORDS)
+    if (p[to + Resource.KIND] !== 0 && p[to + Resource.NEXT] < p[to + Resource.END]) w[base + PENDING]++
+  }
+  if (old !== 0) giveBlock(s, w[base + Row.RESOURCE_BLOCK], old)
   w[base + RESOURCES] = block
   w[base + Row.RESOURCE_BLOCK] = size
   w[base + RESOURCE_COUNT] = count
   w[base + RESOURCE_NEXT] = 0
-  w[base + PENDING] = 0
 }
 
 const modify = (s: EngineState, row: number, state: number | undefined, attributes: QpAttributes): void => {
@@ -213,6 +227,7 @@ const modify = (s: EngineState, row: number, state: number | undefined, attribut
   else if (after !== before) {
     w[base + STATE] = after
     if (after === RTS) {
+      w[base + Row.WINDOW] = s.window
       w[base + REQUESTER] = (w[base + REQUESTER] | MORE) & ~DRAINING
       schedule(s, row)
     } else if (after === SQD) {
@@ -281,12 +296,23 @@ const onPacket = (
   else s.counters.dropped++
 }
 
+/** Turns of queue pairs in one call, and how many of them a flush counts for. */
+const MAX_TURNS = 0x1_0000
+const FLUSH_TURNS = 0x4000
+
 const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean => {
   flushMoves(s)
   s.sink = sink
   let full = false
-  // a row that stays in the queue comes to its end; each call gives every row of now at most some turns
+  let turns = MAX_TURNS
   for (let row = takeScheduled(s); row >= 0; row = takeScheduled(s)) {
+    // a queue in shared memory can be filled as fast as it is flushed: everybody else is served, and the caller asked again
+    if ((s.rows[row * WORDS + REQUESTER] & FLUSHING) !== 0) turns -= FLUSH_TURNS
+    if (turns-- <= 0) {
+      scheduleFirst(s, row)
+      full = true
+      break
+    }
     const turn = transmitRow(s, row, now)
     if (turn === Turn.FULL) {
       scheduleFirst(s, row)

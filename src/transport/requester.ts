@@ -7,7 +7,7 @@
 import { QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY, ICRC_BYTES } from '../spec/headers.ts'
 import { headerAt, OP_IMM, OP_INV, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
-import { MAX_MESSAGE_BYTES, SendKind, sendOperations, WcStatus, WrOpcode } from '../spec/rc.ts'
+import { MAX_MESSAGE_BYTES, SendFlags, SendKind, sendOperations, WcStatus, WrOpcode } from '../spec/rc.ts'
 import { BTH_ACKREQ, BTH_PAD_SHIFT, BTH_SOLICITED, putBth } from '../wire/bth.ts'
 import { putAtomicEth, putIeth, putImmediate, putReth } from '../wire/extensions.ts'
 import { failOldest } from './completing.ts'
@@ -19,7 +19,7 @@ import { clearTimer, setTimer } from './timers.ts'
 import { Access, Send, Sge } from './types.ts'
 
 const { WORDS, STATE, MTU, DEST_QPN, FLOW, SEND_BLOCK, MAX_SEND_SGE, MAX_RD, REQUESTER, NEXT_INDEX } = Row
-const { HEAD, TAIL, CURRENT, UNACKED, SEND_PSN, MAX_PSN, SENT, ACKED, SINCE, RD_OUT } = Row
+const { HEAD, TAIL, CURRENT, UNACKED, SEND_PSN, MAX_PSN, SENT, ACKED, SINCE, RD_OUT, WINDOW } = Row
 const { NEXT, FIRST_PSN, PSNS, START, KIND, COUNTED, STATUS, WR } = Request
 const {
   OPCODE,
@@ -40,7 +40,7 @@ const { MORE, RNR_WAIT } = Q
 const { RTS, SQD } = QpState.values
 const { NONE, READ, ATOMIC, WRITE } = SendKind
 const { LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR } = WcStatus.values
-const { FENCE, SOLICITED, INLINE } = { FENCE: 1, SOLICITED: 4, INLINE: 8 }
+const { FENCE, SOLICITED, INLINE } = SendFlags.values
 const IMM_AT = headerAt.ImmDt
 const IETH_AT = headerAt.IETH
 const HEADER_BYTES = opcodeHeaderBytes
@@ -265,7 +265,7 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   const psns = p[request + PSNS]
   const done = psnDistance(p[request + FIRST_PSN], w[base + SEND_PSN])
   if (done === 0 && !mayBegin(s, row, request)) return WAITS
-  const room = s.window - ((w[base + SENT] - w[base + ACKED]) | 0)
+  const room = w[base + WINDOW] - ((w[base + SENT] - w[base + ACKED]) | 0)
   if (room <= 0) return WAITS
   const left = psns - done
   const opcode = p[request + WR + OPCODE]
@@ -389,7 +389,7 @@ const sendMiddle = (s: EngineState, row: number, request: number, done: number, 
 const ackReq = (s: EngineState, base: number, mtu: number): number => {
   const w = s.rows
   const since = w[base + SINCE] + mtu + PACKET_WEIGHT
-  if (since * 4 >= s.window) {
+  if (since * 4 >= w[base + WINDOW]) {
     w[base + SINCE] = 0
     return BTH_ACKREQ
   }

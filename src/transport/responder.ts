@@ -5,7 +5,7 @@
  * (RNR). What goes out, responses and acknowledgements in PSN order, is responses.ts' business.
  */
 import { AsyncEventType, QpState } from '../spec/enums.ts'
-import { ICRC_BYTES, nakCode, syndromeKind } from '../spec/headers.ts'
+import { ICRC_BYTES, syndromeKind } from '../spec/headers.ts'
 import {
   headerAt,
   OP_ATOMIC,
@@ -21,39 +21,50 @@ import {
   OP_WRITE,
   opcodeFlags,
   opcodeHeaderBytes,
-  opcodeNumber,
 } from '../spec/opcodes.ts'
 import { MAX_MESSAGE_BYTES, SendKind, WcFlags, WcOpcode, WcStatus } from '../spec/rc.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthAckReq, bthOpcode, bthPadCount, bthPsn, bthSolicited } from '../wire/bth.ts'
 import * as ext from '../wire/extensions.ts'
-import { completeReceive, enterError, failReceive } from './completing.ts'
+import { completeReceive, failReceive } from './completing.ts'
 import { flushMoves, Moved, MoveKind, put, putNow, scatter } from './moves.ts'
-import { PSN_MASK, psnAdd, psnDifference, psnDistance } from './psn.ts'
-import { type EngineState, giveBlock, R, Resource, Row, schedule, takeBlock } from './state.ts'
+import { PSN_MASK, psnDifference } from './psn.ts'
+import { nak, onGap, Refusal, refuse } from './refusals.ts'
+import { onAtomic, onRead, replayAtomic, replayRead } from './resources.ts'
+import { type EngineState, giveBlock, R, Row, schedule, takeBlock } from './state.ts'
 import { Access, Receive } from './types.ts'
 
-const { WORDS, STATE, PD, MTU, ACCESS, MIN_RNR, RECV_BLOCK, RESPONDER, EXPECTED, MSN, MESSAGE, RECEIVE, DONE } = Row
-const { WRITE_HI, WRITE_LO, WRITE_KEY, WRITE_LEFT, NAK_SYNDROME, NAK_PSN, NAK_MSN } = Row
-const { RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
+const {
+  WORDS,
+  STATE,
+  PD,
+  MTU,
+  ACCESS,
+  MIN_RNR,
+  MAX_RECV_SGE,
+  RECV_BLOCK,
+  RESPONDER,
+  EXPECTED,
+  MSN,
+  MESSAGE,
+  RECEIVE,
+  DONE,
+} = Row
+const { WRITE_HI, WRITE_LO, WRITE_KEY, WRITE_LEFT } = Row
 const { ACK_DUE, NAK_DUE, NAK_SENT } = R
 const { RTR, ERR } = QpState.values
-const { NONE, SEND, WRITE, READ, ATOMIC } = SendKind
-const { SUCCESS, LOC_LEN_ERR, LOC_PROT_ERR, LOC_ACCESS_ERR, REM_INV_REQ_ERR, LOC_QP_OP_ERR } = WcStatus.values
+const { NONE, SEND, WRITE } = SendKind
+const { SUCCESS, LOC_LEN_ERR, LOC_PROT_ERR, LOC_ACCESS_ERR, REM_INV_REQ_ERR } = WcStatus.values
 const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
 const { WITH_IMM, WITH_INV } = WcFlags.values
-const { QP_FATAL, QP_REQ_ERR, QP_ACCESS_ERR, COMM_EST } = AsyncEventType.values
-const INVALID_REQUEST = syndromeKind.NAK | nakCode.INVALID_REQUEST
-const REMOTE_ACCESS = syndromeKind.NAK | nakCode.REMOTE_ACCESS
-const REMOTE_OPERATION = syndromeKind.NAK | nakCode.REMOTE_OPERATION
-const SEQUENCE_ERROR = syndromeKind.NAK | nakCode.PSN_SEQUENCE
+const { COMM_EST } = AsyncEventType.values
+const { INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = Refusal
 const FLAGS_OF = opcodeFlags
 const HEADER_BYTES = opcodeHeaderBytes
 const RETH_AT = headerAt.RETH
 const IMM_AT = headerAt.ImmDt
 const IETH_AT = headerAt.IETH
 const ATOMIC_AT = headerAt.AtomicETH
-const COMPARE_SWAP = opcodeNumber.RC_COMPARE_SWAP
 
 /** A request packet (checked by `checkPacket`) for a QP in RTR or beyond, not in error. */
 export const onRequest = (s: EngineState, row: number, arena: Arena, at: number, length: number): void => {
@@ -124,108 +135,9 @@ const onDuplicate = (
   s.counters.duplicateRequests++
   const base = row * WORDS
   if ((flags & OP_READ) !== 0) replayRead(s, row, arena, at + RETH_AT[opcode], psn)
-  else if ((flags & OP_ATOMIC) !== 0) {
-    const resource = findResource(s, row, ATOMIC, psn)
-    if (resource !== 0) replay(s, row, resource, 0, 1)
-  } else s.rows[base + RESPONDER] |= ACK_DUE
+  else if ((flags & OP_ATOMIC) !== 0) replayAtomic(s, row, psn)
+  else s.rows[base + RESPONDER] |= ACK_DUE
   schedule(s, row)
-}
-
-/** The resource whose request has `psn` in its range; 0 if it is forgotten. */
-const findResource = (s: EngineState, row: number, kind: number, psn: number): number => {
-  const base = row * WORDS
-  const p = s.pool
-  let resource = s.rows[base + RESOURCES]
-  for (let left = s.rows[base + RESOURCE_COUNT]; left > 0; left--, resource += Resource.WORDS) {
-    if (p[resource + Resource.KIND] !== kind) continue
-    if (psnDistance(p[resource + Resource.FIRST_PSN], psn) < p[resource + Resource.PSNS]) return resource
-  }
-  return 0
-}
-
-/** Puts responses [from, end) of a resource up for sending again. */
-const replay = (s: EngineState, row: number, resource: number, from: number, end: number): void => {
-  const p = s.pool
-  if (p[resource + Resource.NEXT] >= p[resource + Resource.END]) s.rows[row * WORDS + PENDING]++
-  p[resource + Resource.NEXT] = from
-  p[resource + Resource.END] = end
-  p[resource + Resource.REPLAY] = 1
-}
-
-/** A READ again, whole or its rest: answered if it stays inside what was asked first. `at`: its RETH. */
-const replayRead = (s: EngineState, row: number, arena: Arena, at: number, psn: number): void => {
-  const resource = findResource(s, row, READ, psn)
-  if (resource === 0) return
-  const p = s.pool
-  const view = arena.view
-  const hi = ext.rethVaHi(view, at)
-  const lo = ext.rethVaLo(view, at)
-  const length = ext.rethDmaLen(view, at)
-  const first = psnDistance(p[resource + Resource.FIRST_PSN], psn)
-  const mtu = s.rows[row * WORDS + MTU]
-  const low = lo - p[resource + Resource.LO]
-  const offset = low + (hi - p[resource + Resource.HI]) * 0x1_0000_0000
-  const whole = p[resource + Resource.LENGTH]
-  const packets = length === 0 ? 1 : Math.ceil(length / mtu)
-  const inside = whole === 0 ? length === 0 : offset >= 0 && offset + length <= whole
-  if (!inside || first + packets > p[resource + Resource.PSNS]) return
-  if (whole > 0 && ext.rethRkey(view, at) !== p[resource + Resource.KEY]) return
-  // still under way towards it: the copy of a request adds nothing
-  if (p[resource + Resource.NEXT] <= first && p[resource + Resource.END] === first + packets) return
-  replay(s, row, resource, first, first + packets)
-  p[resource + Resource.BASE] = first
-  p[resource + Resource.READ_HI] = hi
-  p[resource + Resource.READ_LO] = lo
-  p[resource + Resource.READ_LENGTH] = length
-}
-
-/** A PSN ahead of the expected one: one NAK per gap. */
-const onGap = (s: EngineState, row: number): void => {
-  s.counters.outOfSequence++
-  if ((s.rows[row * WORDS + RESPONDER] & NAK_SENT) === 0) nak(s, row, SEQUENCE_ERROR)
-}
-
-/** A NAK for the expected PSN is to go out; until that comes, gaps are passed over in silence. */
-const nak = (s: EngineState, row: number, syndrome: number): void => {
-  const w = s.rows
-  const base = row * WORDS
-  w[base + RESPONDER] |= NAK_DUE | NAK_SENT
-  w[base + NAK_SYNDROME] = syndrome
-  w[base + NAK_PSN] = w[base + EXPECTED]
-  w[base + NAK_MSN] = w[base + MSN]
-  schedule(s, row)
-}
-
-/** A fatal NAK. The receive request in use ends with `status`; without one an event tells the program. */
-const refuse = (s: EngineState, row: number, syndrome: number, status: number): void => {
-  const base = row * WORDS
-  flushMoves(s) // the NAK acknowledges what came before
-  if (s.rows[base + STATE] === ERR) return
-  nak(s, row, syndrome)
-  if (failReceive(s, row, status)) return
-  const event = syndrome === INVALID_REQUEST ? QP_REQ_ERR : syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL
-  s.env.events.qp(row, event)
-}
-
-/** A move that was put off has failed: nothing from its first packet on is acknowledged, whatever came since. */
-export const onRequestMoveFailed = (
-  s: EngineState,
-  row: number,
-  kind: number,
-  why: number,
-  psn: number,
-  msn: number,
-): void => {
-  const w = s.rows
-  const base = row * WORDS
-  if (w[base + STATE] < RTR) return
-  w[base + RESPONDER] &= ~ACK_DUE
-  w[base + EXPECTED] = psn
-  w[base + MSN] = msn
-  nak(s, row, kind === MoveKind.WRITE && why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION)
-  if (w[base + STATE] === ERR) return
-  if (failReceive(s, row, kind === MoveKind.RECEIVE ? LOC_PROT_ERR : LOC_ACCESS_ERR)) return
-  s.env.events.qp(row, why === Moved.NO_REGION ? QP_ACCESS_ERR : QP_FATAL)
 }
 
 /** Takes the oldest receive request for the message; if there is none, the requester is told to wait. */
@@ -235,6 +147,8 @@ const takeReceive = (s: EngineState, row: number): boolean => {
   const block = takeBlock(s, size)
   if (s.env.work.takeReceive(row, s.pool, block)) {
     s.rows[base + RECEIVE] = block
+    // a source bounds what it reads; one that does not gives a request without room
+    if (s.pool[block + Receive.SGES] > s.rows[base + MAX_RECV_SGE]) s.pool[block + Receive.LENGTH] = 0
     return true
   }
   giveBlock(s, size, block)
@@ -413,135 +327,4 @@ const beginWrite = (s: EngineState, row: number, arena: Arena, at: number, flags
   w[base + WRITE_KEY] = key
   w[base + WRITE_LEFT] = length
   return 0
-}
-
-/** The resource for a new READ or atomic; 0 if the peer has more outstanding than it may. */
-const takeResource = (s: EngineState, row: number): number => {
-  const w = s.rows
-  const p = s.pool
-  const base = row * WORDS
-  const count = w[base + RESOURCE_COUNT]
-  if (count === 0) return 0
-  const resource = w[base + RESOURCES] + w[base + RESOURCE_NEXT] * Resource.WORDS
-  if (p[resource + Resource.KIND] !== NONE && p[resource + Resource.NEXT] < p[resource + Resource.END]) {
-    if (p[resource + Resource.REPLAY] === 0) return 0
-    w[base + PENDING]-- // a repetition that nobody waits for any more
-  }
-  w[base + RESOURCE_NEXT] = (w[base + RESOURCE_NEXT] + 1) % count
-  return resource
-}
-
-/** A new READ or atomic is taken: its response is put up, and acknowledges everything before it. */
-const answerWith = (s: EngineState, row: number, resource: number, kind: number, psns: number): void => {
-  const w = s.rows
-  const p = s.pool
-  const base = row * WORDS
-  w[base + MSN] = (w[base + MSN] + 1) & PSN_MASK
-  p[resource + Resource.KIND] = kind
-  p[resource + Resource.FIRST_PSN] = w[base + EXPECTED]
-  p[resource + Resource.PSNS] = psns
-  p[resource + Resource.MSN] = w[base + MSN]
-  p[resource + Resource.NEXT] = 0
-  p[resource + Resource.END] = psns
-  p[resource + Resource.BASE] = 0
-  p[resource + Resource.REPLAY] = 0
-  w[base + PENDING]++
-  w[base + EXPECTED] = psnAdd(w[base + EXPECTED], psns)
-  w[base + RESPONDER] &= ~ACK_DUE
-  schedule(s, row)
-}
-
-/** `at`: the RETH. */
-const onRead = (s: EngineState, row: number, arena: Arena, at: number): void => {
-  const w = s.rows
-  const base = row * WORDS
-  const view = arena.view
-  const length = ext.rethDmaLen(view, at)
-  const hi = ext.rethVaHi(view, at)
-  const lo = ext.rethVaLo(view, at)
-  const key = ext.rethRkey(view, at)
-  if ((w[base + ACCESS] & Access.REMOTE_READ) === 0 || length > MAX_MESSAGE_BYTES) {
-    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
-    return
-  }
-  if (length > 0 && s.env.memory.resolve(w[base + PD], key, hi, lo, length, Access.REMOTE_READ) < 0) {
-    refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR)
-    return
-  }
-  const resource = takeResource(s, row)
-  if (resource === 0) {
-    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
-    return
-  }
-  const p = s.pool
-  p[resource + Resource.HI] = hi
-  p[resource + Resource.LO] = lo
-  p[resource + Resource.KEY] = key
-  p[resource + Resource.LENGTH] = length
-  p[resource + Resource.READ_HI] = hi
-  p[resource + Resource.READ_LO] = lo
-  p[resource + Resource.READ_LENGTH] = length
-  answerWith(s, row, resource, READ, length === 0 ? 1 : Math.ceil(length / w[base + MTU]))
-}
-
-/** `at`: the AtomicETH. */
-const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, opcode: number): void => {
-  const w = s.rows
-  const base = row * WORDS
-  const view = arena.view
-  const memory = s.env.memory
-  const hi = ext.atomicVaHi(view, at)
-  const lo = ext.atomicVaLo(view, at)
-  if ((w[base + ACCESS] & Access.REMOTE_ATOMIC) === 0 || (lo & 7) !== 0) {
-    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
-    return
-  }
-  flushMoves(s) // WRITEs before it are seen
-  if (w[base + STATE] === ERR) return
-  const region = memory.resolve(w[base + PD], ext.atomicRkey(view, at), hi, lo, 8, Access.REMOTE_ATOMIC)
-  if (region < 0) {
-    refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR)
-    return
-  }
-  const resource = takeResource(s, row)
-  if (resource === 0) {
-    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
-    return
-  }
-  const swapHi = ext.atomicSwapHi(view, at)
-  const swapLo = ext.atomicSwapLo(view, at)
-  const original = s.original
-  const errno =
-    opcode === COMPARE_SWAP
-      ? memory.compareSwap(
-          region,
-          hi,
-          lo,
-          ext.atomicCompareHi(view, at),
-          ext.atomicCompareLo(view, at),
-          swapHi,
-          swapLo,
-          original,
-        )
-      : memory.fetchAdd(region, hi, lo, swapHi, swapLo, original)
-  if (errno !== 0) {
-    s.pool[resource + Resource.KIND] = NONE
-    refuse(s, row, REMOTE_OPERATION, LOC_QP_OP_ERR)
-    return
-  }
-  s.pool[resource + Resource.RESULT_LO] = original[0]
-  s.pool[resource + Resource.RESULT_HI] = original[1]
-  answerWith(s, row, resource, ATOMIC, 1)
-}
-
-/** To error for a reason of the responder's own, found while sending: a NAK for `psn`. */
-export const refuseAt = (s: EngineState, row: number, psn: number, syndrome: number): void => {
-  const w = s.rows
-  const base = row * WORDS
-  w[base + EXPECTED] = psn
-  w[base + RESPONDER] &= ~ACK_DUE
-  nak(s, row, syndrome)
-  if (w[base + STATE] === ERR) return
-  enterError(s, row)
-  s.env.events.qp(row, syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL)
 }

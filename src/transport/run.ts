@@ -25,18 +25,31 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
     }
     commitRun(s)
   }
-  if (s.runRoom === 0) {
-    const offset = sink.reserve(sink.maxBytes)
-    if (offset < 0) return 0
-    s.runOffset = offset
-    s.runRoom = sink.maxBytes
-  }
+  if (s.runRoom < size && !reserve(s, size)) return 0
   s.runFlow = flow
   s.runPacket = size
   s.runUsed = 0
   s.runAt = s.runOffset
   s.runClosed = false
   return least(want, sink.maxPackets, (s.runRoom / size) | 0)
+}
+
+/** Acknowledgements and requests without data are at most so long: their runs take a small room. */
+const SMALL_PACKET = 64
+const SMALL_ROOM = 2048
+
+/** Room for a run of packets of `size` bytes; at least for one of them. False if the port is full. */
+const reserve = (s: EngineState, size: number): boolean => {
+  const sink = s.sink!
+  let room = size <= SMALL_PACKET && sink.maxBytes > SMALL_ROOM ? SMALL_ROOM : sink.maxBytes
+  let offset = sink.reserve(room)
+  if (offset < 0 && size < room) {
+    room = size
+    offset = sink.reserve(room)
+  }
+  s.runRoom = offset < 0 ? 0 : room
+  s.runOffset = offset
+  return offset >= 0
 }
 
 /** Adds `count` packets to the run, the last one `last` bytes long, the others as `openRun` was asked. */

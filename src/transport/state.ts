@@ -84,6 +84,8 @@ export const Row = {
   /** Whether the row is in the transmit queue. */
   SCHEDULED: 54,
   ALIVE: 55,
+  /** Most window bytes that may be unacknowledged now: less after a loss, growing again with what is acknowledged. */
+  WINDOW: 56,
   WORDS: 64,
 } as const
 
@@ -182,7 +184,7 @@ export type MoveFailed = (s: EngineState, row: number, kind: number, why: number
 export interface EngineState {
   readonly env: Environment
   readonly counters: Counters
-  /** Most bytes (payload and PACKET_WEIGHT per packet) that one QP has unacknowledged. */
+  /** Most bytes (payload and PACKET_WEIGHT per packet) that one QP has unacknowledged: the limit of Row.WINDOW. */
   readonly window: number
   rows: Int32Array
   rowCount: number

@@ -11,159 +11,28 @@
  */
 import { AttributeFlag, CommonAttribute, MessageFlag, OpCtrl } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
-import {
-  type AnyRecord,
-  type AnyValue,
-  type AnyValues,
-  type Attribute,
-  type Attributes,
-  CREATE,
-  CREATE_FD,
-  type Kind,
-  type Method,
-  type ObjectClass,
-  recordSize,
-  sizeOf,
-} from '../spec/schema.ts'
+import { type AnyValues, type Attribute, sizeOf } from '../spec/schema.ts'
 import type { Answer, Call, CallerView, Decoded, Install, Result } from './call.ts'
-import { answering, descriptorOf, isZero, refuse } from './caller.ts'
-import { checkValue, encodeRecords, readRecord, readScalar, viewOf, writeRecord, writeScalar } from './scalar.ts'
+import { answering, descriptorOf, refuse } from './caller.ts'
+import {
+  ATTRIBUTE,
+  creates,
+  HEADER,
+  INDIRECT,
+  type Item,
+  indirect,
+  items,
+  methodByCall,
+  pad,
+  payloadOf,
+  valueIn,
+  WRITTEN,
+} from './object-format.ts'
+import { checkValue, viewOf } from './scalar.ts'
 
-export const HEADER = 16
-export const ATTRIBUTE = 8
-const INDIRECT = 16
+export { ATTRIBUTE, callOfRequest, HEADER, ioctlRequest } from './object-format.ts'
+
 const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT } = AttributeFlag
-const WRITTEN = 16
-
-const pad = (length: number): number => (length + 7) & ~7
-
-// ---- the carrier ----
-
-const MAGIC = 0xdb
-
-/** The ioctl request of a call number: `_IOWR(0xdb, call, u64)`; its argument is the address of the message. */
-export const ioctlRequest = (call: number): number => ((3 << 30) | (8 << 16) | (MAGIC << 8) | call) >>> 0
-
-/** The call number of an ioctl request, undefined if it is not one of the object dialect. */
-export const callOfRequest = (request: number): number | undefined =>
-  ioctlRequest(request & 0xff) === request >>> 0 ? request & 0xff : undefined
-
-// ---- methods by number ----
-
-interface Named {
-  readonly name: string
-  readonly method: Method
-  readonly in: ReadonlyMap<number, [string, Attribute]>
-  readonly out: ReadonlyMap<number, [string, Attribute]>
-}
-
-const byId = (attributes: Attributes): ReadonlyMap<number, [string, Attribute]> =>
-  new Map(Object.entries(attributes).map(([name, attribute]) => [attribute.id, [name, attribute]]))
-
-const numbered = new WeakMap<ObjectClass, ReadonlyMap<number, Named>>()
-
-/** The method of a class behind a call number. */
-const methodByCall = (cls: ObjectClass, call: number): Named | undefined => {
-  let calls = numbered.get(cls)
-  if (calls === undefined) {
-    calls = new Map(
-      Object.entries(cls.methods).map(([name, method]) => [
-        method.call,
-        { name, method, in: byId(method.in), out: byId(method.out) },
-      ]),
-    )
-    numbered.set(cls, calls)
-  }
-  return calls.get(call)
-}
-
-const creates = (method: Method): boolean => method.call === CREATE || method.call === CREATE_FD
-
-// ---- values ----
-
-/** Bytes of one value, unpadded. */
-const payloadOf = (of: Kind, value: AnyValue): Uint8Array => {
-  if (of.kind === 'blob' || of.kind === 'bytes') return value as Uint8Array
-  if (of.kind === 'list') return encodeRecords(of.fields, value as AnyRecord[])
-  const bytes = new Uint8Array(sizeOf(of))
-  const view = viewOf(bytes)
-  if (of.kind === 'record') writeRecord(view, 0, of.fields, value as AnyRecord)
-  else writeScalar(view, 0, bytes.length, of, value)
-  return bytes
-}
-
-/** The value in a payload that the other side has sent. */
-const valueIn = (where: string, of: Kind, payload: Uint8Array): AnyValue => {
-  switch (of.kind) {
-    case 'blob':
-      if (payload.length > of.max)
-        throw new CallError('EINVAL', `${where}: ${payload.length} bytes, at most ${of.max} are allowed`)
-      return payload.slice()
-    case 'list': {
-      const size = recordSize(of.fields)
-      const count = payload.length / size
-      if (!Number.isInteger(count) || count > of.max)
-        throw new CallError('EINVAL', `${where}: ${payload.length} bytes are not 0 to ${of.max} records of ${size}`)
-      const view = viewOf(payload)
-      return Array.from({ length: count }, (_, i) => readRecord(view, i * size, of.fields, `${where}[${i}]`))
-    }
-    case 'record': {
-      const size = recordSize(of.fields)
-      let bytes = payload
-      if (payload.length < size) {
-        bytes = new Uint8Array(size)
-        bytes.set(payload)
-      } else if (!isZero(payload.subarray(size)))
-        throw new CallError(
-          'E2BIG',
-          `${where}: it has ${payload.length} bytes, those after the ${size} known ones are not 0`,
-        )
-      return readRecord(viewOf(bytes), 0, of.fields, where)
-    }
-    default: {
-      const size = sizeOf(of)
-      if (payload.length !== size)
-        throw new CallError('EINVAL', `${where}: it has ${size} bytes, not ${payload.length}`)
-      return readScalar(viewOf(payload), 0, size, of, where)
-    }
-  }
-}
-
-// ---- walking a message ----
-
-interface Item {
-  readonly id: number
-  readonly flags: number
-  /** Where its header and its payload begin, and the bytes of the payload. */
-  readonly at: number
-  readonly payload: number
-  readonly length: number
-}
-
-/** The attributes of a message. Throws CallError EINVAL if they do not lie in it. */
-function* items(where: string, message: Uint8Array): Generator<Item> {
-  const view = viewOf(message)
-  for (let at = HEADER; at < message.length; ) {
-    if (at + ATTRIBUTE > message.length)
-      throw new CallError('EINVAL', `${where}: the message ends within an attribute's header`)
-    const length = view.getUint16(at, true)
-    const id = view.getUint16(at + 2, true)
-    if (length < ATTRIBUTE || at + length > message.length)
-      throw new CallError(
-        'EINVAL',
-        `${where}: attribute 0x${id.toString(16)} at ${at} has length ${length}, ${message.length - at} bytes are left`,
-      )
-    yield { id, flags: view.getUint32(at + 4, true), at, payload: at + ATTRIBUTE, length: length - ATTRIBUTE }
-    at += pad(length)
-  }
-}
-
-const indirect = (where: string, message: Uint8Array, item: Item): { address: bigint; length: bigint } => {
-  if (item.length !== INDIRECT)
-    throw new CallError('EINVAL', `${where}: an indirect payload has ${INDIRECT} bytes, not ${item.length}`)
-  const view = viewOf(message)
-  return { address: view.getBigUint64(item.payload, true), length: view.getBigUint64(item.payload + 8, true) }
-}
 
 /** Longest payload that lies elsewhere, for kinds that may grow. */
 const LONGEST = 1 << 20
@@ -174,15 +43,15 @@ const LONGEST = 1 << 20
 export interface ObjectMessage {
   readonly call: Call
   readonly legacy: Uint8Array | undefined
-  /**
-   * The message with the outcome in it. `installs` have the offset of the number in the message (or an address, if `elsewhere`). Indirect
-   * outputs are written by `copyOut`. Throws CallError.
-   */
+  /** ENOSPC if there is too little room for an output whose size is fixed: then the call is not to be run, but refused. */
+  readonly short: CallError | undefined
+  /** The message with the result in it; indirect outputs are written with `copyOut`. Throws CallError, ENOSPC above all. */
   answer(result: Result): { message: Uint8Array; installs: Placed[] }
-  /** The message with what ENOSPC needs, or unchanged but for `answered`. */
-  refuse(error: CallError): Uint8Array
+  /** The message after a refusal: after ENOSPC it says what each output needs. */
+  refuse(): Uint8Array
 }
 
+/** A descriptor's number belongs at this offset of the message. */
 export interface Placed {
   readonly descriptor: Install['descriptor']
   readonly offset: number
@@ -225,6 +94,9 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
   const args: AnyValues = {}
   const places: Place[] = []
   const seen = new Set<number>()
+  // Bytes needed by outputs that do not fit.
+  const needed = new Map<Item, number>()
+  let short: CallError | undefined
   let legacy: Uint8Array | undefined
   for (const item of items(where, message)) {
     const { id, flags } = item
@@ -250,12 +122,20 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
       continue
     }
     const [name, attribute] = found
+    const path = `${where}: attribute ${name}`
     if (isOut) {
-      if (flags & IS_INDIRECT) indirect(`${where}: attribute ${name}`, message, item)
+      const { kind } = attribute.of
+      if (flags & IS_INDIRECT && kind === 'fd')
+        throw new CallError('EINVAL', `${path}: a descriptor's number is not indirect`)
+      const room = flags & IS_INDIRECT ? indirect(path, message, item).length : BigInt(item.length)
+      const size = kind === 'list' || kind === 'blob' ? 0 : sizeOf(attribute.of)
+      if (room < BigInt(size)) {
+        short ??= spaceError(path, size, room)
+        needed.set(item, size)
+      }
       places.push({ name, attribute, item })
       continue
     }
-    const path = `${where}: attribute ${name}`
     let payload = message.subarray(item.payload, item.payload + item.length)
     if (flags & IS_INDIRECT) {
       const { address, length: size } = indirect(path, message, item)
@@ -271,9 +151,8 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
     if (!named.method.in[name].optional && args[name] === undefined)
       throw new CallError('EINVAL', `${where}: attribute ${name} is missing`)
 
-  // Bytes needed, by place, once an answer did not fit.
-  const needed = new Map<Item, number>()
   return {
+    short,
     call: { class: cls, methodName: named.name, method: named.method, object, args },
     legacy,
     answer: result => {
@@ -290,7 +169,6 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
         const payload = payloadOf(attribute.of, value)
         if (item.flags & IS_INDIRECT) {
           const { address, length: room } = indirect(path, message, item)
-          if (descriptor !== undefined) throw new CallError('EINVAL', `${path}: a descriptor's number is not indirect`)
           if (BigInt(payload.length) > room) {
             short ??= spaceError(path, payload.length, room)
             needed.set(item, payload.length)
@@ -315,6 +193,9 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
       for (const [address, payload] of indirects) view.copyOut(address, payload)
       const own = descriptorOf(result, 'object')
       if (own !== undefined) installs.unshift({ descriptor: own, offset: 4 })
+      const lost = result.descriptors?.find(d => !installs.some(({ descriptor }) => descriptor === d))
+      if (lost !== undefined)
+        throw new CallError('ENOSPC', `${where}: there is no room for the descriptor ${lost.attribute}`)
       else if (result.object !== undefined) out.setUint32(4, result.object, true)
       out.setUint32(12, MessageFlag.ANSWERED, true)
       return { message: answered, installs }
@@ -334,18 +215,19 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
 
 /** Decodes the message at `address` in the caller's memory, of call number `call` (an ioctl's, `callOfRequest`). */
 export const decodeObject = (view: CallerView, call: number, address: bigint): Decoded | Answer =>
-  answering((): Decoded => {
+  answering((): Decoded | Answer => {
     const length = viewOf(view.copyIn(address, 8)).getUint16(0, true)
     if (length < HEADER) throw new CallError('EINVAL', `a message has at least ${HEADER} bytes, not ${length}`)
     const decoded = decodeMessage(view, call, view.copyIn(address, length))
     const failed = (error: CallError): Answer => {
       try {
-        view.copyOut(address, decoded.refuse(error))
+        view.copyOut(address, decoded.refuse())
       } catch (fault) {
         if (!(fault instanceof CallError)) throw fault
       }
       return refuse(error)
     }
+    if (decoded.short !== undefined) return failed(decoded.short)
     return {
       call: decoded.call,
       legacy: () => decoded.legacy,
@@ -388,8 +270,8 @@ export interface EncodeOptions {
 }
 
 /**
- * The message of a call. Arguments are checked as the server checks them. Throws CallError EINVAL, and EMSGSIZE if the message would have
- * more than 65,528 bytes.
+ * The message of a call. Arguments outside their limits are refused here; unknown bits of flags are the server's to refuse. Throws CallError
+ * EINVAL, and EMSGSIZE if the message would have more than 65,528 bytes.
  */
 export const encodeCall = (call: Call, options: EncodeOptions = {}): Uint8Array => {
   const where = `${call.class.name}.${call.methodName}`
@@ -409,7 +291,7 @@ export const encodeCall = (call: Call, options: EncodeOptions = {}): Uint8Array 
       if (optional) continue
       throw new CallError('EINVAL', `${where}: attribute ${name} is missing`)
     }
-    checkValue(`${where}: attribute ${name}`, of, value, true)
+    checkValue(`${where}: attribute ${name}`, of, value)
     const payload = payloadOf(of, value)
     const address = options.elsewhere?.[name]
     if (address === undefined) add(id, MANDATORY, payload)

@@ -1,9 +1,10 @@
 /*
  * Session messages, bytes ⇄ values (spec/session.ts says what they mean; shim/protocol.h is the same for C).
  *
- * A message is read into one record and written into one buffer, both made once and reused: a call costs no more than the big integers of
- * its pointers. Whatever a client sends is checked here – type, size, the size that the header claims – and refused with a
- * sentence; nothing throws. Both directions are here, since tools and tests are clients too. Knows no sockets.
+ * A message is read into one record and written into one buffer, both made once and reused: a call costs no more than
+ * the big integers of its pointers. Whatever a client sends is checked here – type, size, the size that the header
+ * claims – and refused with a sentence; nothing throws. Both directions are here, since tools and tests are clients
+ * too. Knows no sockets.
  */
 import { type MessageField, Messages, MessageType, SESSION_VERSION, SessionLimits } from '../spec/session.ts'
 
@@ -194,8 +195,8 @@ const headerFault = (view: DataView, length: number): string | undefined => {
 // ---- the daemon's side ----
 
 /**
- * Reads a request of `length` bytes at the start of the buffer into `into`. Undefined if it is well-formed, else what is wrong with it:
- * such a client speaks another protocol, and its session is to be closed.
+ * Reads a request of `length` bytes at the start of the buffer into `into`. Undefined if it is well-formed, else what
+ * is wrong with it: such a client speaks another protocol, and its session is to be closed.
  */
 export const readRequest = ({ bytes, view }: MessageBuffer, length: number, into: Request): string | undefined => {
   const fault = headerFault(view, length)
@@ -254,7 +255,7 @@ export const writeOpenReply = (
   return putHeader(view, MessageType.REPLY | to.type, HEADER + Messages.openReply.size, to)
 }
 
-/** Writes the reply to IOCTL or WRITE; its length. `ret` ≥ 0, or minus errno; at most SessionLimits.descriptors installs. */
+/** Writes the reply to IOCTL or WRITE; its length. `ret` ≥ 0 or minus errno; at most SessionLimits.descriptors installs. */
 export const writeCallReply = (
   { view }: MessageBuffer,
   to: Header,

@@ -12,6 +12,7 @@
 
 import { ICRC_BYTES } from '../spec/headers.ts'
 import { opcodeNumber } from '../spec/opcodes.ts'
+import { isMappedIpv4 } from './address.ts'
 import type { Arena } from './arena.ts'
 import { BTH_BYTES } from './bth.ts'
 import { crc32, crcBackward, crcForward, crcOfArena } from './crc.ts'
@@ -68,11 +69,8 @@ const maskBth = Int32Array.from({ length: 256 }, (_, byte) => {
   return register
 })
 
-const isMapped = (address: Uint8Array): boolean =>
-  address.length === 16 && address.every((byte, i) => byte === (i < 10 ? 0 : i < 12 ? 0xff : byte))
-
 const ipv4Of = (address: Uint8Array): Uint8Array | undefined =>
-  address.length === 4 ? address : isMapped(address) ? address.subarray(12) : undefined
+  address.length === 4 ? address : isMappedIpv4(address) ? address.subarray(12) : undefined
 
 /**
  * A flow of packets between two UDP ports. Throws a RangeError for addresses that are neither both IPv4 nor both IPv6,

@@ -14,6 +14,7 @@ const row = (part: Partial<Row>): Row => ({
   quantity: 'a quantity',
   unit: 'ns',
   better: 'lower',
+  cores: 0,
   reference: 'a reference',
   floor: 1,
   aim: 0.5,

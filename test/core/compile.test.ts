@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { compile, createPool, findEntry, releaseTable, tableSlots, withHooks } from '../../src/core/compile.ts'
-import { type DriverClass, driverClass, withMethods } from '../../src/core/driver.ts'
-import type { Driver } from '../../src/core/model.ts'
+import { driverClass, withMethods } from '../../src/core/driver.ts'
+import type { Driver, DriverClass } from '../../src/core/model.ts'
 import { Block, CREATE, DESTROY, method, objectClass, QUERY, ref, u32 } from '../../src/spec/schema.ts'
 
 const Box = objectClass('box', 4, {

@@ -211,4 +211,10 @@ test('whoever waits for a queue is woken by an event and by its end', () => {
   assert.equal(woken, 1)
   closeContext(b.context)
   assert.equal(woken, 2)
+  // A sink that comes too late is told so.
+  attachSink(
+    b.asyncFd,
+    createEventQueue(() => woken++),
+  )
+  assert.equal(woken, 3)
 })

@@ -127,6 +127,7 @@ test('arguments are checked: missing, out of range, of another type', () => {
   }
   assert.match(wrong({ ...cq, cqe: 0 }), /^cq.create: attribute cqe: 0 is not in 1 to 4294967295$/)
   assert.match(wrong({ ...cq, cqe: 1.5 }), /cqe: 1.5 is not in/)
+  assert.match(wrong({ ...cq, compVector: 2 ** 32 }), /compVector: 4294967296 is not in 0 to 4294967295/)
   assert.match(wrong({ cqe: 1, compVector: 0 }), /userHandle is missing/)
   assert.equal(
     errnoOf(() =>
@@ -159,6 +160,24 @@ test('before the context is opened every call is EINVAL, a second opening too', 
     'EINVAL',
   )
   assert.equal(invokeNow(context, Pd, 'create', 0, {}, b.caller).object, 0)
+})
+
+test('an opening that fails after core’s part leaves no descriptor, and can be repeated', () => {
+  let willing = false
+  const line = driverClass(Device, {
+    open(call, object, args, core) {
+      const answer = core(call, object, args)
+      if (!willing) throw new CallError('ENOMEM', 'no rings')
+      return answer
+    },
+  })
+  const b = bench({}, replaceLine(line))
+  const context = openContext(b.device)
+  const open = () => invokeNow(context, Device, 'open', 0, { wantAsyncFd: 1 }, b.caller)
+  assert.equal(errnoOf(open), 'ENOMEM')
+  assert.deepEqual([context.opened, context.asyncFd, stat(b.core).descriptors], [false, undefined, 0])
+  willing = true
+  assert.equal(open().descriptors?.[0].object, context.asyncFd?.handle)
 })
 
 test('an fd object is created as a descriptor, outside the handles, and named by it (R37)', () => {

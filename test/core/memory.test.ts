@@ -142,7 +142,8 @@ test('a freed key names nothing for as long as keys last: no key comes again in 
   for (const row of kept) assert.equal(findKey(table, table.key[row]), row)
   assert.equal(table.live, 3)
   assert.ok(table.rows <= 4)
-  assert.equal(table.pages.filter(page => page !== undefined).length, 1)
+  // That of the live ones, and that of the next key.
+  assert.equal(table.pages.filter(page => page !== undefined).length, 2)
 })
 
 test('after all indices were used they come again in turn, live ones left out, with another key byte', () => {
@@ -151,12 +152,16 @@ test('after all indices were used they come again in turn, live ones left out, w
   const old = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
   const oldKey = table.key[old]
   removeRegion(table, old)
-  table.next = 2 ** 24
+  table.next = 2 ** 24 - 1
+  const last = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
+  assert.equal(table.key[last] >>> 8, 2 ** 24 - 1)
+  removeRegion(table, last)
   const again = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
   assert.equal(table.key[again] >>> 8, oldKey >>> 8)
   assert.notEqual(table.key[again], oldKey)
   assert.equal(findKey(table, oldKey), -1)
   assert.equal(findKey(table, table.key[live]), live)
+  assert.equal(table.pages.filter(page => page !== undefined).length, 1)
 })
 
 test('many regions: rows grow, every key finds its own', () => {

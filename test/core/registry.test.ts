@@ -84,6 +84,22 @@ test('a removed device: EIO, objects released in order in every context, the dri
   assert.equal(order.length, 3)
 })
 
+test('a device that goes while a call runs leaves nothing of the call', () => {
+  for (const what of ['create', 'destroy'] as const) {
+    const { core, device, context, caller, log } = bench()
+    const cq = { cqe: 1, userHandle: 1n, compVector: 0 }
+    invokeNow(context, Cq, 'create', 0, cq, caller)
+    addHook(device, { pre: ({ entry, why }) => why === 'call' && entry.name === what && unregister(device) })
+    const call = () =>
+      what === 'create'
+        ? invokeNow(context, Cq, 'create', 0, cq, caller)
+        : invokeNow(context, Cq, 'destroy', 0, {}, caller)
+    assert.equal(errnoOf(call), 'EIO')
+    assert.deepEqual(log.sort(), what === 'create' ? ['close cq 1', 'remove cq 0'] : ['call cq 0'])
+    assert.deepEqual([stat(core).contexts, stat(core).faults, context.handles.count, device.counts.cq], [0, 0, 0, 0])
+  }
+})
+
 test('contexts of a removed device end newest first', () => {
   const ended: number[] = []
   const { device, context } = bench({}, { ...testDriver(), closed: ({ id }) => ended.push(id) })

@@ -1,7 +1,7 @@
 /*
- * A daemon that knows the session protocol and nothing of RDMA: what the shim's tests talk to. It keeps a small device tree, opens
- * contexts with real memory files and doorbell sockets, and answers calls by the request number (see Order and scenarios.c),
- * so that a program under the shim can steer it. Everything it saw is in `log`.
+ * A daemon that knows the session protocol and nothing of RDMA: what the shim's tests talk to. It keeps a small
+ * device tree, opens contexts with real memory files and doorbell sockets, and answers calls by the request number
+ * (see Order and scenarios.c), so that a program under the shim can steer it. Everything it saw is in `log`.
  */
 import { mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -192,8 +192,6 @@ export const startFakeDaemon = (folder: string): FakeDaemon => {
         const [ours, theirs] = socketPair()
         context.events.push(ours)
         const width = number === Order.EVENT_8 ? 8 : 4
-        // The daemon's ends are non-blocking; a program's descriptor blocks.
-        setBlocking(theirs)
         const sent = answer(0, [{ address: request.argument, width }], [theirs])
         close(theirs)
         return sent
@@ -287,12 +285,4 @@ export const startFakeDaemon = (folder: string): FakeDaemon => {
   }
 
   return { socket, log, contexts, sessions: () => sessions.size, die }
-}
-
-const flags = libcFunctions({ fcntl: 'int fcntl(int fd, int command, int64_t argument)' })
-const F_SETFL = 4
-const O_RDWR = 2
-/** Clears O_NONBLOCK: the flag belongs to the socket, whoever holds it. */
-const setBlocking = (fd: number): void => {
-  flags().fcntl(fd, F_SETFL, O_RDWR)
 }

@@ -2,7 +2,7 @@
  * The shim, compiled for a test, and programs run under it while this process plays the daemon.
  */
 import { spawn } from 'node:child_process'
-import { readdirSync } from 'node:fs'
+import { readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { hasNative } from '../../src/host/native.ts'
@@ -19,12 +19,17 @@ export const shimIsPossible = (t: TestContext): boolean => {
 
 let shim: string | undefined
 
-/** The shim's path; compiled once per test file, so that a test never runs with an old one. */
+/** The shim's path: the built one if nothing has changed since, else one compiled for this test file. */
 export const compileShim = (folder: string): string => {
   if (shim) return shim
-  const sources = readdirSync(join(repoRoot, 'shim'))
-    .filter(name => name.endsWith('.c'))
-    .map(name => join(repoRoot, 'shim', name))
+  const files = readdirSync(join(repoRoot, 'shim')).map(name => join(repoRoot, 'shim', name))
+  const built = join(repoRoot, 'build/native/libuserdma_shim.so')
+  const since = statSync(built, { throwIfNoEntry: false })?.mtimeMs ?? 0
+  if (files.every(path => statSync(path).mtimeMs <= since)) {
+    shim = built
+    return shim
+  }
+  const sources = files.filter(name => name.endsWith('.c'))
   const options = ['-shared', '-fPIC', '-fvisibility=hidden', '-ldl', '-lpthread']
   shim = compileC(join(folder, 'libuserdma_shim.so'), sources, options)
   return shim

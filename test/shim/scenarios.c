@@ -1,88 +1,9 @@
 /*
- * Programs under the shim, one per scenario: scenarios NAME. They use only what an ordinary program uses, and steer the fake daemon
- * (fake-daemon.ts, where the order numbers are too) by ioctls of the object dialect's magic. The first expectation that fails is
- * printed with its line, and the status is 1.
+ * Programs under the shim, one per scenario: scenarios NAME. They use only what an ordinary program uses, and steer
+ * the fake daemon (fake-daemon.ts, where the order numbers are too) by ioctls of the object dialect's magic. The
+ * first expectation that fails is printed with its line, and the status is 1.
  */
-#define _GNU_SOURCE
-#include <dirent.h>
-#include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <infiniband/verbs.h>
-#include <linux/close_range.h>
-#include <poll.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/sysmacros.h>
-#include <sys/time.h>
-#include <sys/uio.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#define NODE "/dev/infiniband/uverbs0"
-
-#define EXPECT(condition)                                                                                              \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            dprintf(1, "line %d: not so: %s (errno %d %s)\n", __LINE__, #condition, errno, strerror(errno));           \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-#define FAILS(call, error) EXPECT((errno = 0, (call) == -1) && errno == (error))
-
-enum order { ECHO = 1, FAIL, EVENT_4, EVENT_8, PARK, RECORD, HANG_UP_EVENT, DIE, CONTEXTS, TOKENS, LAST_TOKEN, SESSIONS };
-
-static long order(int fd, enum order number, unsigned long argument)
-{
-    return ioctl(fd, _IOWR(0xdb, number, uint64_t), argument);
-}
-
-static int open_device(void)
-{
-    int fd = open(NODE, O_RDWR | O_CLOEXEC);
-    EXPECT(fd >= 0);
-    return fd;
-}
-
-/* Hidden sockets: what /proc shows at 900 and above. */
-static int hidden_count(void)
-{
-    int count = 0;
-    struct stat stat;
-    for (int fd = 890; fd < 1200; fd++)
-        count += fstat(fd, &stat) == 0 && S_ISSOCK(stat.st_mode);
-    return count;
-}
-
-static void child_ends_well(pid_t pid)
-{
-    int status;
-    EXPECT(pid > 0 && waitpid(pid, &status, 0) == pid);
-    EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
-
-static const uint32_t *doorbell(uint32_t handle)
-{
-    static uint32_t command[8], response;
-    response = 77;
-    command[0] = 28;
-    command[1] = 8 | 1 << 16;
-    memcpy(&command[2], &(uint64_t){(uintptr_t)&response}, 8);
-    command[4] = handle;
-    command[7] = 128;
-    return command;
-}
+#include "scenarios.h"
 
 /* ---- paths ---- */
 
@@ -233,7 +154,7 @@ static void events(void)
     FAILS(fcntl(6, F_GETFD), EBADF); /* nothing left of the one that could not be told */
     int channel = narrow[0];
     EXPECT(order(fd, HANG_UP_EVENT, 0) == 0); /* the third's end */
-    EXPECT(fcntl(channel, F_GETFD) & FD_CLOEXEC);
+    EXPECT((fcntl(channel, F_GETFD) & FD_CLOEXEC) && !(fcntl(channel, F_GETFL) & O_NONBLOCK));
     char bytes[16] = {0};
     EXPECT(order(fd, RECORD, 8) == 0);
     struct pollfd poll_for = {.fd = channel, .events = POLLIN};
@@ -260,249 +181,6 @@ static void events(void)
     EXPECT(read((int)wide, bytes, 4) == 4);
 }
 
-/* ---- descriptors ---- */
-
-static void copies(void)
-{
-    int watcher = open_device();
-    int fd = open_device();
-    EXPECT(order(watcher, CONTEXTS, 0) == 2 && hidden_count() == 3);
-    int copy = dup(fd), high = fcntl(fd, F_DUPFD, 50), exec = fcntl(fd, F_DUPFD_CLOEXEC, 60), to = dup2(fd, 70),
-        to3 = dup3(fd, 71, O_CLOEXEC);
-    EXPECT(copy > fd && high == 50 && exec == 60 && to == 70 && to3 == 71 && hidden_count() == 8);
-    struct stat st;
-    EXPECT(fstat(to3, &st) == 0 && S_ISCHR(st.st_mode));
-    EXPECT(close(fd) == 0 && close(copy) == 0 && close(high) == 0 && close(exec) == 0 && close(to) == 0);
-    EXPECT(order(to3, ECHO, 5) == 5 && order(watcher, CONTEXTS, 0) == 2 && hidden_count() == 3);
-    EXPECT(dup2(to3, to3) == to3 && order(to3, ECHO, 6) == 6);
-    int null = open("/dev/null", O_RDWR);
-    EXPECT(dup2(null, to3) == to3 && order(watcher, CONTEXTS, 0) == 1 && hidden_count() == 2);
-    EXPECT(fstat(to3, &st) == 0 && st.st_rdev == makedev(1, 3));
-    FAILS(order(to3, ECHO, 6), ENOTTY);
-    EXPECT(dup2(watcher, null) == null && order(null, ECHO, 3) == 3);
-    FAILS(dup2(-1, watcher), EBADF);
-    EXPECT(order(watcher, ECHO, 4) == 4);
-    EXPECT(close(watcher) == 0 && order(null, CONTEXTS, 0) == 1);
-}
-
-static void hidden_sockets(void)
-{
-    int fd = open_device();
-    for (int i = 890; i < 1200; i++)
-        FAILS(close(i), EBADF);
-    EXPECT(order(fd, ECHO, 1) == 1);
-    closefrom(fd + 1);
-    EXPECT(order(fd, ECHO, 2) == 2 && close_range(fd + 1, ~0u, 0) == 0 && order(fd, ECHO, 3) == 3);
-    EXPECT(close_range(895, 950, CLOSE_RANGE_CLOEXEC) == 0 && order(fd, ECHO, 4) == 4);
-    /* The program takes numbers that hidden sockets have. */
-    int null = open("/dev/null", O_RDWR);
-    for (int i = 895; i < 910; i++)
-        EXPECT(dup2(null, i) == i);
-    EXPECT(order(fd, ECHO, 5) == 5 && order(fd, SESSIONS, 0) == 1 && write(fd, doorbell(1), 32) == 32);
-    EXPECT(order(fd, TOKENS, 0) == 1);
-    for (int i = 895; i < 910; i++)
-        EXPECT(close(i) == 0);
-    EXPECT(order(fd, ECHO, 6) == 6 && order(fd, CONTEXTS, 0) == 1);
-    /* Behind our back: the session's socket is gone, and its number something else. */
-    for (int i = 895; i < 1200; i++)
-        syscall(SYS_dup2, null, i);
-    FAILS(write(fd, doorbell(1), 32), EIO);
-    int again = open_device();
-    EXPECT(order(again, ECHO, 7) == 7);
-    /* All of a range, the device with it. */
-    EXPECT(close_range(3, ~0u, 0) == 0);
-    FAILS(order(fd, ECHO, 1), EBADF);
-    again = open_device();
-    EXPECT(again == 3 && order(again, CONTEXTS, 0) == 1);
-}
-
-static void low_limit(void)
-{
-    struct rlimit limit = {64, 64};
-    EXPECT(setrlimit(RLIMIT_NOFILE, &limit) == 0);
-    int fd = open_device();
-    EXPECT(fd == 3 && order(fd, ECHO, 3) == 3);
-    int last = -1;
-    for (int i; (i = dup(2)) >= 0; last = i)
-        ;
-    EXPECT(errno == EMFILE);
-    FAILS(open(NODE, O_RDWR), EMFILE);
-    int32_t number = -1;
-    FAILS(order(fd, EVENT_4, (unsigned long)&number), EMFILE);
-    EXPECT(number == -1 && order(fd, ECHO, 4) == 4 && close(last) == 0 && order(fd, CONTEXTS, 0) == 1);
-}
-
-/* ---- processes ---- */
-
-static void forks(void)
-{
-    int fd = open_device();
-    EXPECT(order(fd, PARK, 1) == 0 && order(fd, SESSIONS, 0) == 1);
-    pid_t pid = fork();
-    if (pid == 0) {
-        EXPECT(write(fd, doorbell(5), 32) == 32); /* before any call of its own */
-        EXPECT(order(fd, ECHO, 9) == 9 && order(fd, TOKENS, 0) == 1 && order(fd, CONTEXTS, 0) == 1);
-        EXPECT(order(fd, SESSIONS, 0) == 2 && hidden_count() == 2);
-        pid_t grandchild = fork();
-        if (grandchild == 0) {
-            EXPECT(order(fd, ECHO, 2) == 2 && write(fd, doorbell(6), 32) == 32 && order(fd, TOKENS, 0) == 2);
-            EXPECT(close(fd) == 0);
-            _exit(0);
-        }
-        child_ends_well(grandchild);
-        EXPECT(order(fd, ECHO, 9) == 9);
-        _exit(0);
-    }
-    child_ends_well(pid);
-    EXPECT(order(fd, ECHO, 1) == 1 && order(fd, CONTEXTS, 0) == 1 && order(fd, SESSIONS, 0) == 1);
-    /* A child keeps the context that its parent closes. */
-    int go[2], watcher = open_device();
-    EXPECT(pipe(go) == 0);
-    pid = fork();
-    char byte;
-    if (pid == 0) {
-        EXPECT(read(go[0], &byte, 1) == 1);
-        EXPECT(order(fd, CONTEXTS, 0) == 2 && order(fd, ECHO, 8) == 8);
-        EXPECT(close(fd) == 0 && order(watcher, CONTEXTS, 0) == 1);
-        _exit(0);
-    }
-    EXPECT(close(fd) == 0 && order(watcher, CONTEXTS, 0) == 2 && write(go[1], "", 1) == 1);
-    child_ends_well(pid);
-    EXPECT(order(watcher, CONTEXTS, 0) == 1);
-}
-
-static const char *self;
-
-/* After exec: `number` is a context that this program knows nothing of; `left` contexts live when it has closed it. */
-static void inherited(const char *number, const char *left)
-{
-    int fd = atoi(number);
-    EXPECT(hidden_count() == 1); /* its doorbell socket came along */
-    EXPECT(order(fd, ECHO, 44) == 44 && hidden_count() == 2);
-    struct stat st;
-    EXPECT(fstat(fd, &st) == 0 && S_ISCHR(st.st_mode));
-    int watcher = open_device();
-    EXPECT(order(watcher, CONTEXTS, 0) == 2 && close(fd) == 0);
-    EXPECT(order(watcher, CONTEXTS, 0) == atoi(left) && hidden_count() == 2);
-    exit(0);
-}
-
-static void exec(void)
-{
-    int fd = open(NODE, O_RDWR); /* survives exec */
-    int gone = open_device();
-    EXPECT(order(fd, CONTEXTS, 0) == 2 && gone > fd);
-    char number[16];
-    snprintf(number, sizeof number, "%d", fd);
-    execl(self, self, "inherited", number, "1", NULL);
-    EXPECT(!"exec");
-}
-
-static void vforks(void)
-{
-    int fd = open_device(), kept = fcntl(fd, F_DUPFD, 40);
-    char number[16];
-    snprintf(number, sizeof number, "%d", 20);
-    pid_t pid = vfork();
-    if (pid == 0) {
-        /* What happens here must not reach the parent's table. */
-        close(kept);
-        dup2(fd, 20);
-        close(fd);
-        execl(self, self, "inherited", number, "2", NULL);
-        _exit(9);
-    }
-    child_ends_well(pid);
-    EXPECT(order(fd, ECHO, 3) == 3 && order(kept, ECHO, 4) == 4);
-    EXPECT(close(fd) == 0 && order(kept, CONTEXTS, 0) == 1 && hidden_count() == 2);
-}
-
-static void passed(void)
-{
-    int pair[2];
-    EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
-    pid_t pid = fork();
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    char byte = 0;
-    struct iovec iov = {&byte, 1};
-    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control};
-    if (pid == 0) {
-        EXPECT(recvmsg(pair[0], &message, 0) == 1);
-        int fd;
-        memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof fd);
-        EXPECT(order(fd, ECHO, 21) == 21 && write(pair[0], "", 1) == 1 && read(pair[0], &byte, 1) == 1);
-        EXPECT(order(fd, ECHO, 22) == 22 && order(fd, CONTEXTS, 0) == 1);
-        _exit(0);
-    }
-    int fd = open_device();
-    control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-    memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
-    EXPECT(sendmsg(pair[1], &message, 0) == 1 && read(pair[1], &byte, 1) == 1);
-    EXPECT(close(fd) == 0 && write(pair[1], "", 1) == 1);
-    child_ends_well(pid);
-    /* A memory file of somebody else's is nobody's context. */
-    int other = memfd_create("userdma-contextual", 0);
-    FAILS(order(other, ECHO, 1), ENOTTY);
-    int forged = memfd_create("userdma-context", 0);
-    FAILS(order(forged, ECHO, 1), ENOTTY);
-}
-
-/* ---- signals and threads ---- */
-
-static int signalled_fd;
-static volatile sig_atomic_t alarms;
-
-static void on_alarm(int number)
-{
-    (void)number;
-    alarms++;
-    int saved = errno;
-    uint32_t response = 0, command[8] = {28, 8 | 1 << 16, 0, 0, 3, 0, 0, 128};
-    memcpy(&command[2], &(uint64_t){(uintptr_t)&response}, 8);
-    if (write(signalled_fd, command, 32) != 32 || ioctl(signalled_fd, _IOWR(0xdb, ECHO, uint64_t), 6L) != 6)
-        _exit(3);
-    errno = saved;
-}
-
-static void signals(void)
-{
-    signalled_fd = open_device();
-    struct sigaction action = {.sa_handler = on_alarm};
-    EXPECT(sigaction(SIGALRM, &action, NULL) == 0);
-    struct itimerval often = {{0, 500}, {0, 500}};
-    EXPECT(setitimer(ITIMER_REAL, &often, NULL) == 0);
-    for (int i = 0; alarms < 50 || i < 500; i++)
-        EXPECT(order(signalled_fd, ECHO, (unsigned long)i) == i);
-}
-
-static void *call_often(void *argument)
-{
-    int fd = *(int *)argument;
-    for (int i = 0; i < 200; i++) {
-        EXPECT(order(fd, ECHO, (unsigned long)i) == i);
-        int own = open_device();
-        EXPECT(order(own, ECHO, 3) == 3 && write(own, doorbell(1), 32) == 32 && close(own) == 0);
-    }
-    return NULL;
-}
-
-static void threads(void)
-{
-    int fd = open_device();
-    pthread_t thread[4];
-    for (int i = 0; i < 4; i++)
-        EXPECT(pthread_create(&thread[i], NULL, call_often, &fd) == 0);
-    /* Forks meanwhile, whatever the other threads hold. */
-    for (int i = 0; i < 20; i++)
-        child_ends_well(fork() ?: (order(fd, ECHO, 1) == 1 ? _exit(0) : _exit(1), 0));
-    for (int i = 0; i < 4; i++)
-        EXPECT(pthread_join(thread[i], NULL) == 0);
-    EXPECT(order(fd, CONTEXTS, 0) == 1 && hidden_count() == 2);
-}
-
 /* ---- the daemon dies ---- */
 
 static void death(void)
@@ -514,7 +192,11 @@ static void death(void)
     FAILS(order(fd, ECHO, 1), EIO);
     char bytes[32] = {0};
     FAILS(write(fd, bytes, 24), EIO);
+    alarm(20);
+    while (write(fd, doorbell(1), 32) == 32)
+        ; /* until its sockets are all closed */
     FAILS(write(fd, doorbell(1), 32), EIO);
+    FAILS(read(channel, bytes, 8), EIO);
     FAILS(open(NODE, O_RDWR), ENOENT);
     FAILS(access("/sys/class/infiniband", F_OK), ENOENT);
     FAILS(order(fd, ECHO, 1), EIO);

@@ -1,5 +1,6 @@
 /*
- * The shim's behaviour towards a program and towards the daemon: each scenario of scenarios.c runs under it against the fake daemon.
+ * The shim's behaviour towards a program and towards the daemon: each scenario of scenarios.c runs under it against
+ * the fake daemon.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync } from 'node:fs'
@@ -16,7 +17,7 @@ let scenarios: string | undefined
 const compileScenarios = (): string => {
   scenarios ??= compileC(
     join(folder, 'scenarios'),
-    [join(repoRoot, 'test/shim/scenarios.c')],
+    ['scenarios.c', 'scenarios_processes.c'].map(name => join(repoRoot, 'test/shim', name)),
     ['-rdynamic', '-ldl', '-lpthread'],
   )
   return scenarios

@@ -5,6 +5,8 @@ import { AttributeFlag, ClassId } from '../../src/spec/classes/ids.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import type { Method, ObjectClass } from '../../src/spec/schema.ts'
 import { callJson, callLine } from '../../src/trace/calls.ts'
+import type { Call, CallerView } from '../../src/uapi/call.ts'
+import { decodeMessage, encodeCall } from '../../src/uapi/object.ts'
 import type { TraceRecord } from '../../src/uapi/tool.ts'
 
 /** One attribute: id, payload as little-endian hexadecimal; outputs are filled. */
@@ -185,9 +187,36 @@ describe('call lines', () => {
     assert.doesNotThrow(() => JSON.stringify(callJson(recordOf(Mr, Mr.methods.create, 0, [[2, '00f0e51e5e550000']]))))
   })
 
+  it('read what the codec of the dialect writes', () => {
+    const { create } = RcQp.methods
+    const cap = { maxSendWr: 16, maxRecvWr: 500, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
+    const args = { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 0x7fff00000001n }
+    const call: Call = { class: RcQp, methodName: 'create', method: create, object: 0, args }
+    const request = encodeCall(call)
+    const view: CallerView = {
+      schema: { driverId: 14, classById: () => RcQp, className: () => RcQp },
+      copyIn: () => new Uint8Array(0),
+      copyOut: () => {},
+      classOf: () => undefined,
+      hasContext: true,
+    }
+    const { message: answer } = decodeMessage(view, create.call, request).answer({
+      object: 3,
+      out: { cap: { ...cap, maxInlineData: 64 }, qpNum: 0x11 },
+    })
+    const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64')
+    assert.equal(
+      callLine({
+        ...base,
+        call: { classId: RcQp.id, call: create.call, message: base64(request), answer: base64(answer) },
+      }),
+      '[pid 123 ibv_rc_pingpong] fd 3 rc_qp.create(pd 0, sendCq 1, recvCq 1, cap {maxSendWr 16, maxRecvWr 500, maxSendSge 1, maxRecvSge 1}, userHandle 0x7fff00000001) = 0 {object 3, cap {maxSendWr 16, maxRecvWr 500, maxSendSge 1, maxRecvSge 1, maxInlineData 64}, qpNum 0x11} <0.000034>',
+    )
+  })
+
   it('take a message that is not base64 for none', () => {
     const call = { classId: ClassId.cq, call: 3, message: '***', answer: '%' }
-    assert.match(callLine({ ...base, call }), /cq\.destroy\(object 0\) = 0 </)
+    assert.match(callLine({ ...base, call }), /cq\.destroy\(\) = 0 </)
   })
 
   it('never throw, whatever the messages contain', () => {

@@ -68,14 +68,7 @@ export interface LoggedMmap extends Logged {
   readonly offset: bigint
   readonly head: Uint8Array
 }
-export type LoggedCall =
-  | LoggedIoctl
-  | LoggedWrite
-  | LoggedRequest
-  | LoggedOpen
-  | LoggedClose
-  | LoggedRead
-  | LoggedMmap
+export type LoggedCall = LoggedIoctl | LoggedWrite | LoggedRequest | LoggedOpen | LoggedClose | LoggedRead | LoggedMmap
 
 const hex = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, 'hex'))
 
@@ -113,7 +106,13 @@ export const parseAbilog = (text: string): LoggedCall[] => {
     const kind = line.split(' ', 1)[0]
     const w = words(line)
     const ret = Number(/ = (-?\w+)/.exec(line)?.[1] ?? 0)
-    const base = { line: i - details.length + 1, ret, errno: Number(w.get('errno') ?? 0), fd: Number(w.get('fd') ?? -1), step }
+    const base = {
+      line: i - details.length + 1,
+      ret,
+      errno: Number(w.get('errno') ?? 0),
+      fd: Number(w.get('fd') ?? -1),
+      step,
+    }
     const detail = (key: string): Uint8Array | undefined => {
       const found = details.find(d => d.startsWith(`  ${key}=`))
       return found === undefined ? undefined : hex(found.slice(key.length + 3))
@@ -132,7 +131,8 @@ export const parseAbilog = (text: string): LoggedCall[] => {
         attributes: details.map(attributeOf),
       })
     } else if (kind === 'ioctl') calls.push({ ...base, kind: 'request', path, request: Number(w.get('request')) })
-    else if (kind === 'write') calls.push({ ...base, kind: 'write', path, data: detail('data')!, response: detail('response') })
+    else if (kind === 'write')
+      calls.push({ ...base, kind: 'write', path, data: detail('data')!, response: detail('response') })
     else if (kind === 'open') calls.push({ ...base, kind: 'open', path, fd: ret })
     else if (kind === 'close') calls.push({ ...base, kind: 'close' })
     else if (kind === 'read') calls.push({ ...base, kind: 'read', data: hex(w.get('data') ?? '') })

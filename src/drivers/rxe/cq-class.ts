@@ -3,7 +3,6 @@
  */
 import { driverClass } from '../../core/driver.ts'
 import { affiliate, completed, raise } from '../../core/events.ts'
-import type { CoreObject } from '../../core/model.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { RxeAttributes } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
@@ -11,58 +10,51 @@ import { CallError } from '../../spec/errno.ts'
 import type { Completions } from '../../transport/types.ts'
 import { Limits } from './attributes.ts'
 import { mmapInfo, ringsOf } from './context.ts'
-import { type CqRing, createCqRing, pushCompletion, resizeCqRing } from './cq.ts'
-import type { RxeState } from './state.ts'
-
-export interface CqState extends CqRing {
-  /** The engines' number of it. */
-  readonly number: number
-}
-export type CqObject = CoreObject<CqState>
+import { createCqRing, pushCompletion, resizeCqRing } from './cq.ts'
+import { type CqState, type RxeState, stateOf } from './state.ts'
 
 const requireCqe = (method: string, cqe: number): void => {
   if (cqe > Limits.maxCqe)
     throw new CallError('EINVAL', `cq.${method}: attribute cqe: ${cqe} is above ${Limits.maxCqe}, the device's max_cqe`)
 }
 
-export const cqClass = (device: RxeState) =>
-  driverClass<typeof Cq, CqState, typeof RxeAttributes.cq>(
-    Cq,
-    {
-      create({ context }, object, { cqe, userHandle, channel, compVector, asyncFd }) {
-        requireCqe('create', cqe)
-        if (compVector >= Limits.compVectors)
-          throw new CallError(
-            'EINVAL',
-            `cq.create: attribute compVector: ${compVector} is above ${Limits.compVectors - 1}; the device has ${Limits.compVectors} vectors`,
-          )
-        const ring = createCqRing(ringsOf(context), cqe)
-        object.state = { ...ring, number: device.cqs.add(object) }
-        affiliate(object, userHandle, { channel, asyncFd })
-        return { cqe: ring.ring.mask, queue: mmapInfo(ring.ring.piece) }
-      },
-
-      modify({ context }, { state }, { cqe }) {
-        requireCqe('modify', cqe)
-        const rings = ringsOf(context)
-        const old = resizeCqRing(rings, state, cqe)
-        if (!old)
-          throw new CallError(
-            'EINVAL',
-            `cq.modify: attribute cqe: ${cqe} is less than the completions that wait to be polled`,
-          )
-        rings.free(old.piece)
-        return { cqe: state.ring.mask, queue: mmapInfo(state.ring.piece) }
-      },
-
-      destroy(call, object, args, core) {
-        device.cqs.remove(object.state.number)
-        ringsOf(call.context).free(object.state.ring.piece)
-        return core(call, object, args)
-      },
+export const cqClass = driverClass<typeof Cq, CqState, typeof RxeAttributes.cq>(
+  Cq,
+  {
+    create(call, object, { cqe, userHandle, channel, compVector, asyncFd }) {
+      requireCqe('create', cqe)
+      if (compVector >= Limits.compVectors)
+        throw new CallError(
+          'EINVAL',
+          `cq.create: attribute compVector: ${compVector} is above ${Limits.compVectors - 1}; the device has ${Limits.compVectors} vectors`,
+        )
+      const ring = createCqRing(ringsOf(call.context), cqe)
+      object.state = { ...ring, number: stateOf(call).cqs.add(object) }
+      affiliate(object, userHandle, { channel, asyncFd })
+      return { cqe: ring.ring.mask, queue: mmapInfo(ring.ring.piece) }
     },
-    RxeAttributes.cq,
-  )
+
+    modify({ context }, { state }, { cqe }) {
+      requireCqe('modify', cqe)
+      const rings = ringsOf(context)
+      const old = resizeCqRing(rings, state, cqe)
+      if (!old)
+        throw new CallError(
+          'EINVAL',
+          `cq.modify: attribute cqe: ${cqe} is less than the completions that wait to be polled`,
+        )
+      rings.free(old.piece)
+      return { cqe: state.ring.mask, queue: mmapInfo(state.ring.piece) }
+    },
+
+    destroy(call, object, args, core) {
+      stateOf(call).cqs.remove(object.state.number)
+      ringsOf(call.context).free(object.state.ring.piece)
+      return core(call, object, args)
+    },
+  },
+  RxeAttributes.cq,
+)
 
 /** Where the engines' completions go. A queue that overruns is dead: its owner hears of it once, later completions are lost (as Linux). */
 export const cqCompletions = (device: RxeState): Completions => ({

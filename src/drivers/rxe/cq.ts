@@ -31,9 +31,12 @@ export const createCqRing = (memory: RingMemory, cqe: number): CqRing => ({
 
 /** Takes notice of what the program has consumed. */
 const settle = (cq: CqRing): void => {
+  const { mask } = cq.ring
   const consumer = loadConsumer(cq.ring)
-  const consumed = (consumer - cq.consumer) & cq.ring.mask
-  cq.outstanding = consumed > cq.outstanding ? 0 : cq.outstanding - consumed
+  const consumed = (consumer - cq.consumer) & mask
+  const left = consumed > cq.outstanding ? 0 : cq.outstanding - consumed
+  // A consumer that ran ahead never takes those completions that come up to it: they do not count for ever.
+  cq.outstanding = Math.min(left, (cq.producer - consumer) & mask)
   cq.consumer = consumer
 }
 
@@ -70,15 +73,12 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array): boolean => {
 
 /**
  * Moves a CQ to a ring of another size; what the program has not consumed moves along, in order. Undefined, and nothing changed, if that is more
- * than the new ring holds (Linux: EINVAL). The old ring is the caller's to free.
+ * than `cqe` (Linux: EINVAL). Throws CallError ENOMEM. The old ring is the caller's to free.
  */
 export const resizeCqRing = (memory: RingMemory, cq: CqRing, cqe: number): Ring | undefined => {
   settle(cq)
+  if (cq.outstanding > cqe) return undefined
   const next = createRing(memory, cqe, 2 ** Wc.LOG2_ELEMENT)
-  if (cq.outstanding > next.mask) {
-    memory.free(next.piece)
-    return undefined
-  }
   const old = cq.ring
   const pending = cq.outstanding
   for (let i = 0; i < pending; i++) {

@@ -8,7 +8,7 @@
 import { driverClass } from '../../core/driver.ts'
 import { raise } from '../../core/events.ts'
 import { setGid } from '../../core/gids.ts'
-import type { Core, Device } from '../../core/model.ts'
+import type { Core, Device, Driver } from '../../core/model.ts'
 import { register } from '../../core/registry.ts'
 import { emptyRun, type Port } from '../../phy/port.ts'
 import { AsyncFd } from '../../spec/classes/async_fd.ts'
@@ -48,6 +48,23 @@ export interface RxeOptions {
   readonly now: () => number
 }
 
+/** One for all soft devices, so that they share their dispatch table. */
+const rxeDriver: Driver<RxeState> = {
+  name: 'rxe',
+  id: RXE_DRIVER_ID,
+  classes: [
+    driverClass(DeviceClass),
+    driverClass(PortClass),
+    driverClass(Pd),
+    driverClass(Mr),
+    driverClass(CompChannel),
+    driverClass(AsyncFd),
+    cqClass,
+    rcQpClass,
+  ],
+  removed: device => device.state.port.close(),
+}
+
 /** Enumeration of ibv_mtu for a path MTU in bytes. */
 const mtuOf = (bytes: number): number => Math.log2(bytes) - 7
 
@@ -66,7 +83,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     qps: [],
     rings: [],
     look(row) {
-      if (row >= sendSeen.length) {
+      while (row >= sendSeen.length) {
         sendSeen = grown(sendSeen)
         receiveSeen = grown(receiveSeen)
       }
@@ -79,28 +96,16 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     },
   }
 
+  const attributes = deviceAttributes(identity.guid)
   const device = register(core, {
     name,
-    driver: {
-      name: 'rxe',
-      id: RXE_DRIVER_ID,
-      classes: [
-        driverClass(DeviceClass),
-        driverClass(PortClass),
-        driverClass(Pd),
-        driverClass(Mr),
-        driverClass(CompChannel),
-        driverClass(AsyncFd),
-        cqClass(state),
-        rcQpClass(state),
-      ],
-      removed: () => port.close(),
-    },
+    driver: rxeDriver,
     state,
-    attributes: deviceAttributes(identity.guid),
+    attributes,
     extended: extendedAttributes(),
     ports: [portAttributes(mtuOf(port.pathMtu))],
     numCompVectors: Limits.compVectors,
+    limits: { pd: attributes.maxPd, cq: attributes.maxCq, mr: attributes.maxMr, rc_qp: attributes.maxQp },
   })
   identity.gids.forEach((gid, index) => {
     setGid(device.ports[0].gids, index, { gid, type: GidType.values.ROCE_V2, ifindex: identity.interfaceIndex })

@@ -1,13 +1,35 @@
 /*
  * The soft device's state: tables by which engines, packets and calls find queue pairs and completion queues.
  */
+import type { CallContext, CoreObject } from '../../core/model.ts'
 import type { Port } from '../../phy/port.ts'
+import type { RcQp } from '../../spec/classes/rc_qp.ts'
+import type { In } from '../../spec/schema.ts'
 import type { RcEngine } from '../../transport/rc.ts'
-import type { CqObject } from './cq-class.ts'
+import type { CqRing } from './cq.ts'
 import type { Identity } from './identity.ts'
-import type { QpObject } from './rc-qp-class.ts'
 import type { Slots } from './slots.ts'
 import type { QpRings } from './work.ts'
+
+/** What a completion queue object keeps. */
+export interface CqState extends CqRing {
+  /** The engines' number of it. */
+  readonly number: number
+}
+export type CqObject = CoreObject<CqState>
+
+/** What an RC queue pair object keeps. */
+export interface RcQpState {
+  readonly row: number
+  readonly qpn: number
+  readonly rings: QpRings
+  readonly signalAll: boolean
+  /** Attributes as they were set last; the engine knows state and PSNs. */
+  set: In<typeof RcQp.methods.modify, CoreObject>
+  /** The port's flow to the peer; -1 without a path. */
+  flow: number
+}
+export type QpObject = CoreObject<RcQpState>
 
 export interface RxeState {
   readonly identity: Identity
@@ -24,6 +46,9 @@ export interface RxeState {
   readonly now: () => number
   readonly engine: RcEngine
 }
+
+/** The device's state, as its class handlers get at it: the handlers are the same for all soft devices. */
+export const stateOf = (call: CallContext): RxeState => call.device.state as RxeState
 
 /** QP numbers in use and the engine's row of each. */
 export interface QpNumbers {

@@ -1,0 +1,87 @@
+/*
+ * How the responder says no: a NAK for the expected PSN, once per gap, or one that ends the queue pair (InfiniBand Architecture
+ * Specification, volume 1, clauses 9.7.5.2 and 9.9.3). A receive request in use tells the program why; without one an asynchronous
+ * event does. Whether to say no is decided in responder.ts, resources.ts and responses.ts.
+ */
+import { AsyncEventType, QpState } from '../spec/enums.ts'
+import { nakCode, syndromeKind } from '../spec/headers.ts'
+import { WcStatus } from '../spec/rc.ts'
+import { enterError, failReceive } from './completing.ts'
+import { flushMoves, Moved, MoveKind } from './moves.ts'
+import { type EngineState, R, Row, schedule } from './state.ts'
+
+const { WORDS, STATE, RESPONDER, EXPECTED, MSN, NAK_SYNDROME, NAK_PSN, NAK_MSN } = Row
+const { ACK_DUE, NAK_DUE, NAK_SENT } = R
+const { RTR, ERR } = QpState.values
+const { LOC_PROT_ERR, LOC_ACCESS_ERR } = WcStatus.values
+const { QP_FATAL, QP_REQ_ERR, QP_ACCESS_ERR } = AsyncEventType.values
+
+/** Syndromes of the NAKs. */
+export const Refusal = {
+  SEQUENCE_ERROR: syndromeKind.NAK | nakCode.PSN_SEQUENCE,
+  INVALID_REQUEST: syndromeKind.NAK | nakCode.INVALID_REQUEST,
+  REMOTE_ACCESS: syndromeKind.NAK | nakCode.REMOTE_ACCESS,
+  REMOTE_OPERATION: syndromeKind.NAK | nakCode.REMOTE_OPERATION,
+} as const
+const { SEQUENCE_ERROR, INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = Refusal
+
+/** A PSN ahead of the expected one: one NAK per gap. */
+export const onGap = (s: EngineState, row: number): void => {
+  s.counters.outOfSequence++
+  if ((s.rows[row * WORDS + RESPONDER] & NAK_SENT) === 0) nak(s, row, SEQUENCE_ERROR)
+}
+
+/** A NAK for the expected PSN is to go out; until that comes, gaps are passed over in silence. */
+export const nak = (s: EngineState, row: number, syndrome: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  w[base + RESPONDER] |= NAK_DUE | NAK_SENT
+  w[base + NAK_SYNDROME] = syndrome
+  w[base + NAK_PSN] = w[base + EXPECTED]
+  w[base + NAK_MSN] = w[base + MSN]
+  schedule(s, row)
+}
+
+/** A fatal NAK. The receive request in use ends with `status`; without one an event tells the program. */
+export const refuse = (s: EngineState, row: number, syndrome: number, status: number): void => {
+  const base = row * WORDS
+  flushMoves(s) // the NAK acknowledges what came before
+  if (s.rows[base + STATE] === ERR) return
+  nak(s, row, syndrome)
+  if (failReceive(s, row, status)) return
+  const event = syndrome === INVALID_REQUEST ? QP_REQ_ERR : syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL
+  s.env.events.qp(row, event)
+}
+
+/** A move that was put off has failed: nothing from its first packet on is acknowledged, whatever came since. */
+export const onRequestMoveFailed = (
+  s: EngineState,
+  row: number,
+  kind: number,
+  why: number,
+  psn: number,
+  msn: number,
+): void => {
+  const w = s.rows
+  const base = row * WORDS
+  if (w[base + STATE] < RTR) return
+  w[base + RESPONDER] &= ~ACK_DUE
+  w[base + EXPECTED] = psn
+  w[base + MSN] = msn
+  nak(s, row, kind === MoveKind.WRITE && why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION)
+  if (w[base + STATE] === ERR) return
+  if (failReceive(s, row, kind === MoveKind.RECEIVE ? LOC_PROT_ERR : LOC_ACCESS_ERR)) return
+  s.env.events.qp(row, why === Moved.NO_REGION ? QP_ACCESS_ERR : QP_FATAL)
+}
+
+/** To error for a reason of the responder's own, found while sending: a NAK for `psn`. */
+export const refuseAt = (s: EngineState, row: number, psn: number, syndrome: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  w[base + EXPECTED] = psn
+  w[base + RESPONDER] &= ~ACK_DUE
+  nak(s, row, syndrome)
+  if (w[base + STATE] === ERR) return
+  enterError(s, row)
+  s.env.events.qp(row, syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL)
+}

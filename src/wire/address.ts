@@ -1,0 +1,7 @@
+/*
+ * IP addresses as GIDs have them: 16 bytes, IPv6 or IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2; IBA annex A17).
+ */
+
+/** Whether 16 bytes are an IPv4 address. */
+export const isMappedIpv4 = (address: Uint8Array): boolean =>
+  address.length === 16 && address.every((byte, i) => i >= 12 || byte === (i < 10 ? 0 : 0xff))

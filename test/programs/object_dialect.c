@@ -1,0 +1,279 @@
+/*
+ * The object dialect from C (src/uapi/object.ts): opens the device node and makes calls on it without any RDMA library.
+ *
+ *   object_dialect [NODE]          NODE: /dev/infiniband/uverbs0
+ *
+ * A call is ioctl(fd, _IOWR(0xdb, call, u64), message); the message is a header and attributes, and is answered in
+ * place. Creates a PD, an MR, a CQ with its channel, queries the device, maps the CQ's ring, and makes the mistakes
+ * that have an error of their own. Prints what the device is; the first answer that is not right is printed and the
+ * status is 1.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum class { DEVICE = 2, PORT = 3, PD = 4, CQ = 5, MR = 6, COMP_CHANNEL = 7 };
+enum call { CREATE = 0, QUERY = 1, DESTROY = 3, CREATE_FD = 4, DEVICE_OPEN = 32, REQ_NOTIFY = 64 };
+enum flag { MANDATORY = 1, OUT = 2, FILLED = 4, INDIRECT = 8 };
+
+struct header {
+    uint16_t length, class;
+    uint32_t object, op_ctrl, flags;
+};
+struct attribute {
+    uint16_t length, id;
+    uint32_t flags;
+};
+_Static_assert(sizeof(struct header) == 16 && sizeof(struct attribute) == 8, "layout of the dialect");
+
+static int device;
+
+static union {
+    struct header header;
+    uint8_t bytes[1024];
+} message;
+
+#define EXPECT(condition)                                                                                              \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            printf("line %d: not so: %s (errno %d %s)\n", __LINE__, #condition, errno, strerror(errno));               \
+            exit(1);                                                                                                   \
+        }                                                                                                              \
+    } while (0)
+#define REFUSED(result, error) EXPECT((result) == -1 && errno == (error))
+
+static void begin(enum class class, uint32_t object)
+{
+    memset(&message, 0, sizeof message);
+    message.header = (struct header){.length = sizeof message.header, .class = class, .object = object};
+}
+
+/* Adds an attribute of `length` bytes; where its payload is. */
+static void *add(uint16_t id, uint32_t flags, const void *payload, uint16_t length)
+{
+    struct attribute *attribute = (void *)(message.bytes + message.header.length);
+    *attribute = (struct attribute){.length = (uint16_t)(sizeof *attribute + length), .id = id, .flags = flags};
+    if (payload)
+        memcpy(attribute + 1, payload, length);
+    message.header.length += sizeof *attribute + (length + 7) / 8 * 8;
+    return attribute + 1;
+}
+
+static void add_u32(uint16_t id, uint32_t value)
+{
+    add(id, MANDATORY, &value, sizeof value);
+}
+
+static void add_u64(uint16_t id, uint64_t value)
+{
+    add(id, MANDATORY, &value, sizeof value);
+}
+
+static void *add_out(uint16_t id, uint16_t room)
+{
+    return add(id, MANDATORY | OUT, NULL, room);
+}
+
+/* Bytes that the answer put into an output; -1 if it did not. */
+static int written(const void *payload)
+{
+    const struct attribute *attribute = (const struct attribute *)payload - 1;
+    return attribute->flags & FILLED ? (int)(attribute->flags >> 16) : -1;
+}
+
+static int call(enum call number)
+{
+    errno = 0;
+    return ioctl(device, _IOWR(0xdb, number, uint64_t), &message);
+}
+
+static int simple(enum class class, enum call number, uint32_t object)
+{
+    begin(class, object);
+    return call(number);
+}
+
+static void open_context(void)
+{
+    REFUSED(simple(PD, CREATE, 0), EINVAL); /* before the context */
+    begin(DEVICE, 0);
+    uint32_t *vectors = add_out(64, 4);
+    add_out(65, 8);
+    EXPECT(call(DEVICE_OPEN) == 0 && written(vectors) == 4 && *vectors >= 1);
+    REFUSED(simple(DEVICE, DEVICE_OPEN, 0), EINVAL); /* only once */
+}
+
+static void query_device(void)
+{
+    begin(DEVICE, 0);
+    const uint8_t *attributes = add_out(64, 256);
+    EXPECT(call(QUERY) == 0 && written(attributes) >= 172 && message.header.flags == 1);
+    uint64_t guid;
+    uint32_t max_qp, max_sge;
+    memcpy(&guid, attributes + 8, sizeof guid);
+    memcpy(&max_qp, attributes + 52, sizeof max_qp);
+    memcpy(&max_sge, attributes + 64, sizeof max_sge);
+    const int ports = attributes[171];
+    EXPECT(max_qp > 0 && max_sge > 0 && ports == 1);
+    printf("device: GUID %016llx, %u QPs, %u SGEs, %d port\n", (unsigned long long)__builtin_bswap64(guid), max_qp, max_sge,
+           ports);
+    /* Elsewhere in memory, which the answer tells by the length. */
+    static uint8_t elsewhere[256];
+    const uint64_t pointer[2] = {(uintptr_t)elsewhere, sizeof elsewhere};
+    begin(DEVICE, 0);
+    const uint64_t *indirect = add(64, MANDATORY | OUT | INDIRECT, pointer, sizeof pointer);
+    EXPECT(call(QUERY) == 0 && indirect[1] >= 172 && elsewhere[171] == 1 && memcmp(elsewhere + 8, &guid, 8) == 0);
+    /* Too little room: nothing is written, and how much is needed is. */
+    begin(DEVICE, 0);
+    attributes = add_out(64, 8);
+    REFUSED(call(QUERY), ENOSPC);
+    EXPECT(((const struct attribute *)attributes - 1)->flags >> 16 >= 172 && attributes[0] == 0);
+}
+
+static uint32_t create_pd(void)
+{
+    EXPECT(simple(PD, CREATE, 0) == 0);
+    return message.header.object;
+}
+
+static int create_mr(uint32_t pd, const void *start, uint64_t length)
+{
+    begin(MR, 0);
+    add_u32(1, pd);
+    add_u64(2, (uintptr_t)start);
+    add_u64(3, length);
+    add_u64(4, (uintptr_t)start);
+    add_u32(5, 1 | 2); /* local and remote write */
+    add_out(64, 4);
+    add_out(65, 4);
+    return call(CREATE);
+}
+
+static uint32_t out_u32(uint16_t id)
+{
+    for (unsigned at = sizeof message.header; at < message.header.length;) {
+        const struct attribute *attribute = (const void *)(message.bytes + at);
+        if (attribute->id == id && (attribute->flags & FILLED))
+            return *(const uint32_t *)(attribute + 1);
+        at += (attribute->length + 7u) / 8 * 8;
+    }
+    printf("output %u is not there\n", id);
+    exit(1);
+}
+
+static void pd_and_mr(void)
+{
+    static uint8_t buffer[8192];
+    const uint32_t pd = create_pd();
+    EXPECT(create_mr(pd, buffer, sizeof buffer) == 0);
+    const uint32_t mr = message.header.object, lkey = out_u32(64), rkey = out_u32(65);
+    EXPECT(mr != pd && lkey == rkey && lkey != 0);
+    begin(MR, mr);
+    uint64_t *length = add_out(66, 8);
+    EXPECT(call(QUERY) == 0 && *length == sizeof buffer);
+    printf("mr: handle %u, key 0x%x\n", mr, lkey);
+    REFUSED(create_mr(pd, (void *)4096, 4096), EFAULT); /* not mapped */
+    REFUSED(create_mr(mr, buffer, 16), EINVAL);         /* not a PD */
+    REFUSED(create_mr(9999, buffer, 16), ENOENT);
+    REFUSED(simple(PD, DESTROY, pd), EBUSY);
+    REFUSED(simple(PD, DESTROY, mr), EINVAL);
+    EXPECT(simple(MR, DESTROY, mr) == 0);
+    REFUSED(simple(MR, DESTROY, mr), ENOENT);
+    EXPECT(simple(PD, DESTROY, pd) == 0);
+}
+
+static int begin_cq(uint32_t cqe, int channel)
+{
+    begin(CQ, 0);
+    add_u32(1, cqe);
+    add_u64(2, 0xfeed);
+    if (channel >= 0)
+        add_u32(3, (uint32_t)channel);
+    add_u32(4, 0);
+    add_out(64, 4);
+    add_out(0x8000, 16); /* rxe's: where the ring lies */
+    return call(CREATE);
+}
+
+static void cq(void)
+{
+    EXPECT(simple(COMP_CHANNEL, CREATE_FD, 0) == 0);
+    const int channel = (int)message.header.object;
+    EXPECT(fcntl(channel, F_GETFD) == FD_CLOEXEC);
+    EXPECT(begin_cq(100, channel) == 0);
+    const uint32_t handle = message.header.object, cqe = out_u32(64);
+    EXPECT(cqe >= 100);
+    const uint8_t *info = message.bytes + message.header.length - 16;
+    uint64_t offset;
+    uint32_t size;
+    memcpy(&offset, info, sizeof offset);
+    memcpy(&size, info + 8, sizeof size);
+    uint32_t *ring = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, device, (off_t)offset);
+    EXPECT(ring != MAP_FAILED);
+    EXPECT(ring[1] >= cqe && (ring[1] & (ring[1] + 1)) == 0 && ring[32] == 0 && ring[64] == 0);
+    printf("cq: handle %u, %u entries of %u bytes, channel %d\n", handle, cqe, 1u << ring[0], channel);
+    begin(CQ, handle);
+    add_u32(1, 0);
+    EXPECT(call(REQ_NOTIFY) == 0);
+    uint64_t event;
+    EXPECT(fcntl(channel, F_SETFL, O_NONBLOCK) == 0);
+    REFUSED((int)read(channel, &event, sizeof event), EAGAIN);
+    begin(CQ, handle);
+    add_out(64, 4);
+    EXPECT(call(DESTROY) == 0 && out_u32(64) == 0);
+    REFUSED(begin_cq(0, -1), EINVAL);
+    REFUSED(begin_cq(10, 0), EBADF); /* descriptor 0 is no channel */
+    EXPECT(close(channel) == 0 && munmap(ring, size) == 0);
+}
+
+static void mistakes(void)
+{
+    REFUSED(simple(99, CREATE, 0), EOPNOTSUPP);
+    REFUSED(simple(PD, 31, 0), EOPNOTSUPP);
+    begin(PD, 0);
+    add(77, MANDATORY, NULL, 4);
+    REFUSED(call(CREATE), EPROTONOSUPPORT);
+    begin(PD, 0);
+    add(77, 0, NULL, 4);
+    EXPECT(call(CREATE) == 0); /* optional: ignored */
+    EXPECT(simple(PD, DESTROY, message.header.object) == 0);
+    begin(MR, 0);
+    REFUSED(call(CREATE), EINVAL); /* attributes missing */
+    begin(PD, 0);
+    message.header.length = 8;
+    REFUSED(call(CREATE), EINVAL);
+    begin(PD, 0);
+    add(77, 0, NULL, 4);
+    ((struct attribute *)(message.bytes + 16))->length = 500;
+    REFUSED(call(CREATE), EINVAL); /* longer than the message */
+    errno = 0;
+    REFUSED(ioctl(device, _IOWR(0xdb, CREATE, uint64_t), (void *)16), EFAULT);
+    REFUSED(ioctl(device, _IOWR(0xdb, CREATE, uint32_t), &message), ENOTTY);
+    REFUSED(ioctl(device, _IOWR(0xda, CREATE, uint64_t), &message), ENOTTY);
+}
+
+int main(int argc, char **argv)
+{
+    const char *node = argc > 1 ? argv[1] : "/dev/infiniband/uverbs0";
+    device = open(node, O_RDWR | O_CLOEXEC);
+    if (device < 0) {
+        printf("%s: %s\n", node, strerror(errno));
+        return 1;
+    }
+    open_context();
+    query_device();
+    pd_and_mr();
+    cq();
+    mistakes();
+    EXPECT(close(device) == 0);
+    printf("all answers are right\n");
+    return 0;
+}

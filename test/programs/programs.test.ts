@@ -1,0 +1,39 @@
+/*
+ * The C programs of this folder compile without a warning against plain libibverbs, and refuse wrong use with a
+ * sentence. What they do with a device is tested where the daemon is.
+ */
+import assert from 'node:assert/strict'
+import { readdirSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { test } from 'node:test'
+import { repoRoot } from '../paths.ts'
+import { runProgram } from '../shim/program.ts'
+import { compileC, hasHeader, missing, requireTool, scratchFolder } from '../tools.ts'
+
+const folder = scratchFolder()
+const sources = join(repoRoot, 'test/programs')
+
+/** Programs that use libibverbs, with options that they must refuse. */
+const refusals: Readonly<Record<string, readonly [args: readonly string[], sentence: RegExp]>> = {
+  verbs_check: [['-s', '3'], /largest size 3: 8 to 67108864 are allowed/],
+  verbs_errors: [['-q'], /usage: .*verbs_errors/],
+  hostile: [['-q'], /usage: .*hostile/],
+  object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
+}
+
+for (const source of readdirSync(sources).filter(name => name.endsWith('.c'))) {
+  const name = basename(source, '.c')
+  test(`${name} compiles, and refuses wrong use`, async t => {
+    if (!requireTool('cc', t, 'gcc libc6-dev')) return
+    if (!hasHeader('infiniband/verbs.h')) {
+      missing(t, '<infiniband/verbs.h> is not installed here (Debian: apt-get install libibverbs-dev)')
+      return
+    }
+    const program = compileC(join(folder, name), [join(sources, source)], ['-libverbs', '-lpthread'])
+    assert.ok(refusals[name], `${name} has no wrong use in this test`)
+    const [args, sentence] = refusals[name]
+    const { status, stdout, stderr } = await runProgram(program, args, { PATH: process.env.PATH })
+    assert.equal(status, 1)
+    assert.match(stdout + stderr, sentence)
+  })
+}

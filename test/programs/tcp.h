@@ -1,0 +1,60 @@
+/*
+ * The TCP connection on which the two sides of a program of this folder tell each other their addresses and keep in
+ * step.
+ */
+#ifndef TCP_H
+#define TCP_H
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include "endpoint.h"
+
+static int undelayed(int fd)
+{
+    const int one = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    return fd;
+}
+
+/* Waits for one client. */
+UNUSED static int serve(const char *port)
+{
+    const int one = 1, fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)atoi(port))};
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    NEED(bind(fd, (struct sockaddr *)&address, sizeof address) == 0 && listen(fd, 1) == 0, "port %s: %s", port,
+         strerror(errno));
+    const int connected = accept(fd, NULL, NULL);
+    NEED(connected >= 0, "accept: %s", strerror(errno));
+    close(fd);
+    return undelayed(connected);
+}
+
+UNUSED static int dial(const char *host, const char *port)
+{
+    struct addrinfo *list, hints = {.ai_socktype = SOCK_STREAM};
+    const int error = getaddrinfo(host, port, &hints, &list);
+    NEED(error == 0, "%s: %s", host, gai_strerror(error));
+    /* The server may still be starting. */
+    for (int tries = 0; tries < 200; tries++, usleep(50000))
+        for (struct addrinfo *a = list; a; a = a->ai_next) {
+            const int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+            if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) == 0) {
+                freeaddrinfo(list);
+                return undelayed(fd);
+            }
+            close(fd);
+        }
+    fail("nobody listens at %s port %s", host, port);
+}
+
+UNUSED static void exchange(int peer, const void *out, void *in, size_t length)
+{
+    NEED(send(peer, out, length, MSG_NOSIGNAL) == (ssize_t)length && recv(peer, in, length, MSG_WAITALL) == (ssize_t)length,
+         "the other side is gone");
+}
+
+#endif

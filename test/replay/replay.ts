@@ -1,0 +1,264 @@
+/*
+ * A recorded process on the real core and rxe driver: each of its system calls is laid out in memory, dispatched, and compared with what
+ * the kernel has answered, byte for byte, but for numbers that each machine chooses itself (`chosen`).
+ */
+import assert from 'node:assert/strict'
+import type { AddressSpace } from '../../src/core/address-space.ts'
+import { attachSink, createEventQueue, readEvents } from '../../src/core/events.ts'
+import { findHandle } from '../../src/core/handles.ts'
+import {
+  type Caller,
+  type Context,
+  closeContext,
+  closeDescriptor,
+  completed,
+  createCore,
+  dispatch,
+  findDescriptor,
+  openContext,
+  stat,
+} from '../../src/core/index.ts'
+import { createRxeDevice } from '../../src/drivers/rxe/device.ts'
+import { identify } from '../../src/drivers/rxe/identity.ts'
+import { createMemorySwitch, memorySwitchBytes } from '../../src/phy/memory.ts'
+import { CallError, errnoName } from '../../src/spec/errno.ts'
+import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
+import { type Answer, type CallerView, type Decoded, isAnswer } from '../../src/uapi/call.ts'
+import { decodeIoctl, decodeMessage, decodeResult, decodeWrite, encodeCall, encodeLinux } from '../../src/uapi/index.ts'
+import { plainArena } from '../../src/wire/arena.ts'
+import {
+  type FakeMemory,
+  fakeMemory,
+  ioctlMessage,
+  ioctlMessageAfter,
+  type LoggedCall,
+  type LoggedIoctl,
+  type LoggedWrite,
+  MESSAGE_AT,
+  memoryBefore,
+  onUverbs,
+  readAbilog,
+  responseAddress,
+} from '../uapi/abilog.ts'
+
+/** The machines of the recordings: a is 10.77.0.2, b is 10.77.0.3. */
+const machine = (last: 2 | 3) => {
+  const address = Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 77, 0, last])
+  const identity = identify(address, { mac: Uint8Array.from([0x52, 0x54, 0, 0x77, 0, last]), name: 'enp1s0', index: 2 })
+  const ula = Uint8Array.from([0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last])
+  return { ...identity, gids: [...identity.gids, ula] }
+}
+
+/** The program's memory for registration: everything is there but the first pages. */
+const space: AddressSpace = {
+  check: (hi, lo, length) => length === 0 || hi > 0 || lo >= 0x100000,
+  read: () => 14,
+  write: () => 14,
+  compareSwap: () => 14,
+  fetchAdd: () => 14,
+}
+
+/** Bytes of an answer that each machine chooses: [from, to) by attribute of an ioctl, or in the response of a write. */
+type Chosen = readonly (readonly [attribute: number, from: number, to: number])[]
+const RESPONSE = -1
+const CHOSEN: Readonly<Record<string, Chosen>> = {
+  // The descriptor that a refused GET_CONTEXT leaves in its response.
+  'device.query': [[RESPONSE, 0, 4]],
+  // The counter of wrong P_Keys, which is the machine's history.
+  'port.query': [[1, 8, 12]],
+  // Keys; whether there is an rkey is looked at below.
+  'mr.create': [
+    [1, 4, 12],
+    [RESPONSE, 4, 12],
+  ],
+  // Where in the context's file the queues lie.
+  'cq.create': [
+    [0x1001, 0, 8],
+    [RESPONSE, 8, 16],
+  ],
+  'rc_qp.create': [
+    [14, 0, 4],
+    [0x1001, 0, 8],
+    [0x1001, 16, 24],
+  ],
+}
+
+/** As hex, which a failure shows in one line. */
+const mask = (bytes: Uint8Array, chosen: Chosen, attribute: number): string => {
+  const masked = bytes.slice()
+  for (const [id, from, to] of chosen) if (id === attribute) masked.fill(0, from, to)
+  return Buffer.from(masked).toString('hex')
+}
+
+/** What the kernel left at an address that it wrote a descriptor's number to. */
+const recordedNumber = (logged: LoggedIoctl | LoggedWrite, address: bigint): number => {
+  const at = (base: bigint, bytes: Uint8Array | undefined): number | undefined => {
+    const offset = Number(address - base)
+    if (bytes === undefined || offset < 0 || offset + 4 > bytes.length) return undefined
+    return new DataView(bytes.buffer, bytes.byteOffset).getUint32(offset, true)
+  }
+  const found =
+    logged.kind === 'write'
+      ? at(responseAddress(logged), logged.response)
+      : [
+          at(MESSAGE_AT, ioctlMessageAfter(logged)),
+          ...logged.attributes.map(({ data, after, before }) => at(data, after ?? before)),
+        ].find(number => number !== undefined)
+  assert.ok(found !== undefined, `line ${logged.line}: the kernel wrote no descriptor at 0x${address.toString(16)}`)
+  return found
+}
+
+export interface Replayed {
+  /** System calls that were compared, and those that the kernel refused. */
+  readonly calls: number
+  readonly refused: number
+}
+
+/** A Linux call as its twin of the object dialect: there and back on both ways, through nothing but the message's bytes (R41). */
+const twin = (view: CallerView, linux: Decoded): Decoded | Answer => {
+  const { call } = linux
+  const sent = encodeCall(call, { legacy: linux.legacy() })
+  let there: ReturnType<typeof decodeMessage>
+  try {
+    there = decodeMessage(view, call.method.call, sent)
+  } catch (error) {
+    if (error instanceof CallError) return linux.answer(error)
+    throw error
+  }
+  const image = encodeLinux(there.call, there.legacy!)
+  assert.deepEqual(image, encodeLinux(call, linux.legacy()!))
+  return {
+    call: there.call,
+    legacy: () => there.legacy,
+    answer: outcome => {
+      if (outcome instanceof CallError) return linux.answer(outcome)
+      const { object, out } = decodeResult(call, there.answer(outcome).message)
+      const { descriptors } = outcome
+      // The carrier puts descriptors in; until then their places say nothing.
+      for (const { attribute } of descriptors ?? []) delete out[attribute]
+      return linux.answer({
+        out,
+        ...(object === undefined || call.class.identity === 'fd' ? {} : { object }),
+        ...(descriptors === undefined ? {} : { descriptors }),
+      })
+    },
+  }
+}
+
+/**
+ * Replays a log of one process; throws an assertion with the line of the first call that is answered otherwise. `by` object: every
+ * call reaches core as a message of the object dialect.
+ */
+export const replay = (name: string, last: 2 | 3, by: 'linux' | 'object' = 'linux'): Replayed => {
+  const core = createCore()
+  const arena = plainArena(memorySwitchBytes(2, 4))
+  const port = createMemorySwitch({ arena, runs: 2, smallRuns: 4 }).attach()
+  // The recordings' interface has an MTU of 1500.
+  Object.defineProperty(port, 'pathMtu', { value: 1024 })
+  const { device } = createRxeDevice(core, { name: 'rxe0', identity: machine(last), port, now: () => 0 })
+  let memory: FakeMemory = fakeMemory()
+  const descriptors = new Map<number, number>()
+  const caller: Caller = {
+    memory: space,
+    copyIn: (address, length) => memory.copyIn(address, length),
+    copyOut: (address, bytes) => memory.copyOut(address, bytes),
+    descriptor: fd => descriptors.get(fd),
+  }
+  let context: Context | undefined
+  let calls = 0
+  let refused = 0
+
+  const compare = (logged: LoggedIoctl | LoggedWrite): void => {
+    const where = `${name}:${logged.line}`
+    memory = memoryBefore(logged)
+    assert.ok(context)
+    let method = ''
+    const dialect = (view: CallerView): Decoded | Answer => {
+      const decoded =
+        logged.kind === 'ioctl'
+          ? decodeIoctl(view, RDMA_VERBS_IOCTL, MESSAGE_AT)
+          : decodeWrite(view, MESSAGE_AT, logged.data.length)
+      if (!isAnswer(decoded)) method = `${decoded.call.class.name}.${decoded.call.methodName}`
+      return by === 'linux' || isAnswer(decoded) ? decoded : twin(view, decoded)
+    }
+    const answer = dispatch(context, dialect, [], caller) as Answer
+    assert.equal(
+      answer.ret < 0 ? errnoName(-answer.ret) : 'OK',
+      logged.errno === 0 ? 'OK' : errnoName(logged.errno),
+      `${where} ${method}: ${answer.reason ?? ''}`,
+    )
+    if (logged.errno === 0) assert.equal(answer.ret, logged.ret, `${where} ${method}: return value`)
+    else refused++
+    calls++
+    for (const { descriptor, address, width } of answer.installs) {
+      const number = recordedNumber(logged, address)
+      descriptors.set(number, descriptor.object)
+      attachSink(findDescriptor(core, descriptor.object), createEventQueue())
+      const bytes = new Uint8Array(width)
+      new DataView(bytes.buffer).setUint32(0, number, true)
+      memory.copyOut(address, bytes)
+    }
+    const chosen = method === 'device.query' && logged.errno === 0 ? [] : (CHOSEN[method] ?? [])
+    if (logged.kind === 'write') {
+      if (logged.response === undefined) return
+      const response = memory.copyIn(responseAddress(logged), logged.response.length)
+      assert.equal(mask(response, chosen, RESPONSE), mask(logged.response, chosen, RESPONSE), `${where} ${method}`)
+      if (method === 'mr.create' && logged.errno === 0) sameKeys(response, logged.response, where)
+      return
+    }
+    assert.deepEqual(
+      memory.copyIn(MESSAGE_AT, ioctlMessage(logged).length),
+      ioctlMessageAfter(logged),
+      `${where} ${method}: message`,
+    )
+    for (const { id, data, before, after } of logged.attributes) {
+      // A bigger attribute at the same address says it all.
+      if (before === undefined || logged.attributes.some(a => a.data === data && a.before!.length > before.length))
+        continue
+      const now = memory.copyIn(data, before.length)
+      const then = after ?? before
+      assert.equal(mask(now, chosen, id), mask(then, chosen, id), `${where} ${method}: memory of attribute ${id}`)
+      if (method === 'mr.create' && id === 1) sameKeys(now, then, where)
+    }
+  }
+
+  /** A program that reads an event has had a completion. */
+  const read = (logged: LoggedCall & { kind: 'read' }): void => {
+    const number = descriptors.get(logged.fd)
+    if (number === undefined || logged.errno !== 0) return
+    const fd = findDescriptor(core, number)
+    for (let handle = 0; handle < 16; handle++) {
+      const { events, class: cls } = findHandle(context!.handles, handle) ?? {}
+      if (cls?.name === 'cq' && events?.channel === fd) completed(events, true)
+    }
+    const [event] = readEvents(fd)
+    assert.deepEqual(event.bytes, logged.data, `${name}:${logged.line}: event`)
+  }
+
+  for (const logged of readAbilog(name).filter(onUverbs)) {
+    if (logged.kind === 'open' && logged.path.includes('uverbs')) {
+      if (context !== undefined) closeContext(context)
+      context = openContext(device)
+    } else if (logged.kind === 'close') {
+      const number = descriptors.get(logged.fd)
+      descriptors.delete(logged.fd)
+      if (number !== undefined) closeDescriptor(core, number)
+    } else if (logged.kind === 'read') read(logged)
+    else if (logged.kind === 'ioctl' || logged.kind === 'write') compare(logged)
+  }
+  if (context !== undefined) closeContext(context)
+  const { objects, descriptors: fds, faults } = stat(core)
+  assert.deepEqual({ objects, fds, faults }, { objects: 0, fds: 0, faults: 0 }, 'what is left when the process is gone')
+  return { calls, refused }
+}
+
+/** The same keys are there, though their numbers are others. */
+const sameKeys = (now: Uint8Array, then: Uint8Array, where: string): void => {
+  const shape = (bytes: Uint8Array): string => {
+    const view = new DataView(bytes.buffer, bytes.byteOffset)
+    const lkey = view.getUint32(4, true)
+    const rkey = view.getUint32(8, true)
+    return `${lkey !== 0} ${rkey === 0 ? 'none' : rkey === lkey}`
+  }
+  assert.equal(shape(now), shape(then), `${where}: keys`)
+}

@@ -1,0 +1,51 @@
+/*
+ * shim/protocol.h: the committed header is what the generator makes of spec/session.ts, and compiles.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { pathToFileURL } from 'node:url'
+import * as session from '../../src/spec/session.ts'
+import { repoRoot } from '../paths.ts'
+import { compileC, requireTool, scratchFolder } from '../tools.ts'
+
+interface Generator {
+  protocolHeader(from: typeof session): string
+}
+const { protocolHeader } = (await import(
+  pathToFileURL(join(repoRoot, 'scripts/generate-protocol.mjs')).href
+)) as Generator
+
+test('the committed header is current', () => {
+  const committed = readFileSync(join(repoRoot, 'shim/protocol.h'), 'utf8')
+  assert.equal(committed, protocolHeader(session), 'run `npm run build`, which generates shim/protocol.h')
+})
+
+test('the header follows the table', () => {
+  const open = session.Messages.open
+  const longer = { ...open, fields: [...open.fields, { name: 'openFlags', offset: 8, type: 'u64', size: 8 }], size: 16 }
+  const changed = { ...session, Messages: { ...session.Messages, open: longer } } as unknown as typeof session
+  assert.match(
+    protocolHeader(changed),
+    /struct userdma_open \{\n {4}uint32_t node;\n {4}uint32_t reserved;\n {4}uint64_t open_flags;\n\};\n.*== 16/,
+  )
+})
+
+test('every field of every message is naturally aligned, and messages are whole words', () => {
+  for (const [name, { fields, size }] of Object.entries(session.Messages)) {
+    for (const field of fields)
+      assert.equal(field.offset % (field.type === 'bytes' ? 1 : field.size), 0, `${name}.${field.name}`)
+    assert.equal(size % 8, 0, name)
+  }
+})
+
+test('a C compiler lays the structs out as the table says', t => {
+  if (!requireTool('cc', t, 'gcc libc6-dev')) return
+  const folder = scratchFolder()
+  const source = join(folder, 'layout.c')
+  writeFileSync(source, '#include "protocol.h"\nint main(void) { return 0; }\n')
+  compileC(join(folder, 'layout'), [source], ['-I', join(repoRoot, 'shim')])
+  writeFileSync(join(folder, 'protocol.h'), protocolHeader(session).replace('uint32_t serial;', 'uint64_t serial;'))
+  assert.throws(() => compileC(join(folder, 'layout'), [source], ['-I', folder]), /layout of struct userdma_header/)
+})

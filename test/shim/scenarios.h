@@ -1,0 +1,120 @@
+/*
+ * What the scenarios share: expectations, and orders to the fake daemon (fake-daemon.ts, where the numbers are too).
+ */
+#ifndef SCENARIOS_H
+#define SCENARIOS_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <infiniband/verbs.h>
+#include <linux/close_range.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define UNUSED __attribute__((unused))
+
+#define NODE "/dev/infiniband/uverbs0"
+
+#define EXPECT(condition)                                                                                              \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            dprintf(1, "line %d: not so: %s (errno %d %s)\n", __LINE__, #condition, errno, strerror(errno));           \
+            exit(1);                                                                                                   \
+        }                                                                                                              \
+    } while (0)
+#define FAILS(call, error) EXPECT((errno = 0, (call) == -1) && errno == (error))
+
+enum order {
+    ECHO = 1,      /* answers the argument */
+    FAIL,          /* fails with the argument as errno */
+    EVENT_4,       /* makes an event descriptor, its number of 4 bytes at the argument's address */
+    EVENT_8,       /* the same with 8 bytes */
+    PARK,          /* the parked word becomes the argument */
+    RECORD,        /* sends a record of so many bytes on the last event descriptor */
+    HANG_UP_EVENT, /* closes the daemon's end of it */
+    DIE,           /* the daemon dies without an answer */
+    CONTEXTS,      /* answers how many contexts live */
+    TOKENS,        /* how many doorbells rang on this context */
+    LAST_TOKEN,    /* what the last one said */
+    SESSIONS,      /* how many processes are connected */
+};
+
+UNUSED static long order(int fd, enum order number, unsigned long argument)
+{
+    return ioctl(fd, _IOWR(0xdb, number, uint64_t), argument);
+}
+
+UNUSED static int open_device(void)
+{
+    int fd = open(NODE, O_RDWR | O_CLOEXEC);
+    EXPECT(fd >= 0);
+    return fd;
+}
+
+/* Hidden sockets: what /proc shows at 900 and above. */
+UNUSED static int hidden_count(void)
+{
+    int count = 0;
+    struct stat stat;
+    for (int fd = 890; fd < 1200; fd++)
+        count += fstat(fd, &stat) == 0 && S_ISSOCK(stat.st_mode);
+    return count;
+}
+
+UNUSED static void child_ends_well(pid_t pid)
+{
+    int status;
+    EXPECT(pid > 0 && waitpid(pid, &status, 0) == pid);
+    EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+UNUSED static const uint32_t *doorbell(uint32_t handle)
+{
+    static uint32_t command[8], response;
+    response = 77;
+    command[0] = 28;
+    command[1] = 8 | 1 << 16;
+    memcpy(&command[2], &(uint64_t){(uintptr_t)&response}, 8);
+    command[4] = handle;
+    command[7] = 128;
+    return command;
+}
+
+/* ---- scenarios_processes.c ---- */
+
+void copies(void);
+void hidden_sockets(void);
+void low_limit(void);
+void forks(void);
+void exec(void);
+void vforks(void);
+void passed(void);
+void signals(void);
+void threads(void);
+/* The program's own path, and what it does after exec. */
+extern const char *self;
+void inherited(const char *number, const char *left);
+
+#endif

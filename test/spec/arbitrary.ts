@@ -1,0 +1,81 @@
+/*
+ * Generators derived from the classes' declarations: values of any kind within its limits, arguments and results of any method, whole
+ * calls. For property tests of whoever has to do with calls.
+ */
+import fc from 'fast-check'
+import {
+  type AnyRecord,
+  type AnyValue,
+  type AnyValues,
+  type Attributes,
+  CREATE,
+  CREATE_FD,
+  type Fields,
+  type Kind,
+  type ObjectClass,
+} from '../../src/spec/schema.ts'
+import type { Call, Result } from '../../src/uapi/call.ts'
+
+/** Objects as the codecs make them. */
+const PLAIN = { noNullPrototype: true } as const
+
+const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
+
+/** Any value of a kind, within its limits. */
+export const anyValue = (of: Kind): fc.Arbitrary<AnyValue> => {
+  switch (of.kind) {
+    case 'u8':
+    case 'u16':
+    case 'u32':
+      return fc.integer({ min: of.min ?? 0, max: of.max ?? highest[of.kind] })
+    case 'u64':
+      return fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })
+    case 'enum':
+      return fc.constantFrom(...Object.values(of.of.values))
+    case 'flags':
+      return fc.subarray(Object.values(of.of.values)).map(bits => bits.reduce((all, bit) => (all | bit) >>> 0, 0))
+    case 'ref':
+      return fc.integer({ min: 0, max: 0xffffffff })
+    case 'fd':
+      return fc.integer({ min: 0, max: 0x7fffffff })
+    case 'bytes':
+      return fc.uint8Array({ minLength: of.size, maxLength: of.size })
+    case 'blob':
+      return fc.uint8Array({ maxLength: Math.min(of.max, 300) })
+    case 'record':
+      return recordOf(of.fields)
+    case 'list':
+      return fc.array(recordOf(of.fields), { maxLength: Math.min(of.max, 12) })
+  }
+}
+
+/** Any record with all of its fields. */
+export const recordOf = (fields: Fields): fc.Arbitrary<AnyRecord> =>
+  fc.record(Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, anyValue(of)])), PLAIN)
+
+/** Any values of a set of attributes: the optional ones may be missing, with `all` none is. */
+export const valuesOf = (attributes: Attributes, all = false): fc.Arbitrary<AnyValues> => {
+  const optional = Object.entries(attributes).filter(([, attribute]) => attribute.optional)
+  return fc
+    .tuple(
+      fc.record(Object.fromEntries(Object.entries(attributes).map(([name, { of }]) => [name, anyValue(of)])), PLAIN),
+      all ? fc.constant<string[]>([]) : fc.subarray(optional.map(([name]) => name)),
+    )
+    .map(([values, left]) => Object.fromEntries(Object.entries(values).filter(([name]) => !left.includes(name))))
+}
+
+/** Any call of a method, its result with it; descriptors are not in results. */
+export const callsOf = (cls: ObjectClass, methodName: string): fc.Arbitrary<{ call: Call; result: Result }> => {
+  const method = cls.methods[methodName]
+  const creates = method.call === CREATE || method.call === CREATE_FD
+  const outs = Object.fromEntries(Object.entries(method.out).filter(([, { of }]) => of.kind !== 'fd'))
+  const number = fc.integer({ min: 0, max: 0xffffffff })
+  return fc.tuple(valuesOf(method.in), valuesOf(outs), number).map(([args, out, object]) => ({
+    call: { class: cls, methodName, method, object: creates ? 0 : object, args },
+    result: creates && cls.identity === 'handle' ? { object, out } : { out },
+  }))
+}
+
+/** Every class and method, for loops. */
+export const everyMethod = (classes: readonly ObjectClass[]): { cls: ObjectClass; name: string }[] =>
+  classes.flatMap(cls => Object.keys(cls.methods).map(name => ({ cls, name })))

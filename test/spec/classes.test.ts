@@ -1,0 +1,144 @@
+/*
+ * The classes as a whole: they hold together, their numbers are frozen, and the types inferred from them are what a handler expects.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { test } from 'node:test'
+import { AttributeFlag, CallNumber, ClassId, CommonAttribute, MessageFlag, OpCtrl } from '../../src/spec/classes/ids.ts'
+import { Classes, classes } from '../../src/spec/classes.ts'
+import { RxeAttributes, RxeLayouts } from '../../src/spec/drivers/rxe.ts'
+import {
+  type Attributes,
+  at,
+  checkClasses,
+  type In,
+  list,
+  method,
+  type Out,
+  objectClass,
+  optional,
+  record,
+  recordSize,
+  ref,
+  u32,
+} from '../../src/spec/schema.ts'
+import { fixture } from '../paths.ts'
+
+/** Every number of the object dialect in one text: a line that changes breaks programs that exist. */
+const numbers = (): string => {
+  const lines = [
+    `attribute flags ${JSON.stringify(AttributeFlag)}`,
+    `message flags ${JSON.stringify(MessageFlag)}`,
+    `op_ctrl ${JSON.stringify(OpCtrl)}`,
+    `common attributes ${JSON.stringify(CommonAttribute)}`,
+  ]
+  const attributes = (direction: string, set: (typeof classes)[number]['methods'][string]['in']): void => {
+    for (const [name, { id, of, optional: may }] of Object.entries(set)) {
+      lines.push(`    ${direction} ${id} ${name}: ${of.kind}${may ? ' optional' : ''}`)
+      if (of.kind === 'record' || of.kind === 'list')
+        for (const [field, { offset, of: kind }] of Object.entries(of.fields))
+          lines.push(`      ${offset} ${field}: ${kind.kind}`)
+    }
+  }
+  for (const cls of classes) {
+    lines.push(`class ${cls.id} ${cls.name} (${cls.identity})`)
+    for (const [name, m] of Object.entries(cls.methods)) {
+      lines.push(`  call ${m.call} ${name}`)
+      attributes('in', m.in)
+      attributes('out', m.out)
+    }
+  }
+  for (const [cls, methods] of Object.entries(RxeAttributes))
+    for (const [name, { out }] of Object.entries(methods)) {
+      lines.push(`rxe ${cls}.${name}`)
+      attributes('out', out)
+    }
+  return `${lines.join('\n')}\n`
+}
+
+test('ids, call numbers and layouts of the object dialect are frozen', () => {
+  assert.equal(numbers(), readFileSync(fixture('spec', 'frozen.txt'), 'utf8'))
+})
+
+test('every class has the id of the frozen table, and the table has no other', () => {
+  assert.deepEqual(Object.fromEntries(classes.map(cls => [cls.name, cls.id])), { ...ClassId })
+  for (const [name, cls] of Object.entries(Classes)) assert.equal(cls.name, name)
+  for (const [name, calls] of Object.entries(CallNumber))
+    for (const [methodName, call] of Object.entries(calls))
+      assert.equal(classes.find(cls => cls.name === name)?.methods[methodName]?.call, call, `${name}.${methodName}`)
+})
+
+test('drivers add ids from 0x8000 to methods that exist and allow it', () => {
+  for (const [name, methods] of Object.entries(RxeAttributes))
+    for (const [methodName, { out }] of Object.entries(methods)) {
+      const found = classes.find(cls => cls.name === name)?.methods[methodName]
+      assert.ok(found?.driverAttributes, `${name}.${methodName}`)
+      for (const { id } of Object.values(out as Attributes)) assert.ok(id >= 0x8000)
+      assert.ok(RxeLayouts[`${name}.${methodName}`] !== undefined)
+    }
+})
+
+test('records have the sizes of Linux’s structs', () => {
+  const size = (of: { kind: string }): number =>
+    recordSize((of as unknown as { fields: Parameters<typeof recordSize>[0] }).fields)
+  assert.equal(size(Classes.device.methods.query.out.attributes.of), 172)
+  assert.equal(size(Classes.device.methods.query.out.extended.of), 116)
+  assert.equal(size(Classes.port.methods.query.out.attributes.of), 42)
+  assert.equal(size(Classes.port.methods.queryGidEntry.out.entry.of), 32)
+  assert.equal(size(Classes.rc_qp.methods.create.in.cap.of), 20)
+})
+
+test('a fault in a declaration is a sentence with its path', () => {
+  const faulty = (m: ReturnType<typeof method>, extra = {}): (() => void) => {
+    return () => checkClasses([{ ...objectClass('a', 1, { methods: { create: m } }), ...extra }])
+  }
+  assert.throws(
+    faulty(method(0, { in: { x: u32(1), y: u32(1) }, out: {} })),
+    /a\.create: in attribute y: id 1 is that of x/,
+  )
+  assert.throws(
+    faulty(method(0, { in: { x: ref(1, 'b') }, out: {} })),
+    /a\.create: in attribute x: there is no class b/,
+  )
+  assert.throws(faulty(method(256, { in: {}, out: {} })), /a\.create: call number 256 is not in 0\.\.255/)
+  const overlap = record(1, { x: at(0, u32(0)), y: at(2, u32(0)) })
+  assert.throws(
+    faulty(method(0, { in: { r: overlap }, out: {} })),
+    /attribute r\.y: offset 2 is within the field before it/,
+  )
+  const two = objectClass('a', 1, { methods: {} })
+  assert.throws(() => checkClasses([two, { ...two, name: 'b' }]), /class b: id 1 is that of a/)
+})
+
+// ---- types: this part is tested by the compiler ----
+
+interface Thing {
+  readonly thing: true
+}
+type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
+/** Written out: what a hover shows. */
+type Flat<T> = { [K in keyof T]: T[K] }
+const same = <A, B>(_: Equal<Flat<A>, Flat<B>>): void => {}
+
+test('types of arguments and results are inferred from the declaration', () => {
+  const { methods: mr } = Classes.mr
+  same<In<typeof mr.create, Thing>, { pd: Thing; start: bigint; length: bigint; iova: bigint; access: number }>(true)
+  same<Out<typeof mr.create>, { lkey: number; rkey: number }>(true)
+  const { methods: cq } = Classes.cq
+  same<
+    In<typeof cq.create, Thing>,
+    { cqe: number; userHandle: bigint; channel?: Thing; compVector: number; flags?: number; asyncFd?: Thing }
+  >(true)
+  // Outside a handler references are numbers.
+  same<In<typeof cq.create>['channel'], number | undefined>(true)
+  const { methods: qp } = Classes.rc_qp
+  same<In<typeof qp.modify>['rqPsn'], number | undefined>(true)
+  same<NonNullable<In<typeof qp.modify>['address']>['dgid'], Uint8Array>(true)
+  const { methods: device } = Classes.device
+  same<Out<typeof device.queryGidTable>['entries'][number]['ifindex'], number>(true)
+  const some = objectClass('a', 1, {
+    methods: { m: method(0, { in: { l: optional(list(1, { x: at(0, u32(0)) }, 4)) }, out: {} }) },
+  })
+  same<In<typeof some.methods.m>, { l?: { x: number }[] }>(true)
+  assert.ok(some)
+})

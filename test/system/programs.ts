@@ -1,0 +1,216 @@
+/*
+ * Real programs under a daemon of the test's own: start, wait for what they say, run with a time limit, collect output, clean up.
+ *
+ * Nothing here sleeps: a daemon is ready when it says so, a server when the kernel says that it listens, a program is over when
+ * it has ended. What a test starts is killed when the test ends, whatever becomes of it.
+ */
+import assert from 'node:assert/strict'
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after } from 'node:test'
+import { openSession } from '../../src/cli/client.ts'
+import { freePort, untilListening } from '../../src/cli/listening.ts'
+import { programEnvironment } from '../../src/cli/program.ts'
+import { READY } from '../../src/cli/start.ts'
+import type { DeviceStat, Stat } from '../../src/uapi/tool.ts'
+import { repoRoot } from '../paths.ts'
+import { findTool, inCi } from '../tools.ts'
+
+export { freePort, untilListening }
+
+/** Milliseconds after which a program hangs: it is killed, and the test fails with what it said. */
+const LIMIT = 60_000
+
+/** The part of node:test's contexts that is needed here, so that hooks have it too. */
+export interface Scope {
+  after(body: () => unknown): void
+}
+
+/** A scope of a whole file or `describe`: call it there, use it in its `before` (where `after` would mean the end of the hook). */
+export const suiteScope = (): Scope => {
+  const bodies: (() => unknown)[] = []
+  after(async () => {
+    for (const body of bodies.reverse()) await body()
+  })
+  return { after: body => void bodies.push(body) }
+}
+
+export const userdma = join(repoRoot, 'bin', 'userdma')
+
+/** Path of one of our own C programs (test/programs). */
+export const ownProgram = (name: string): string => join(repoRoot, 'build', 'programs', name)
+
+/** Why a test with these programs (names, or paths) cannot run here, for the option `skip`. In CI nothing may be skipped. */
+export const lacking = (...programs: readonly string[]): string | false => {
+  const wanted = [join(repoRoot, 'build', 'native', 'libuserdma_shim.so'), ...programs]
+  const missing = wanted.filter(name => (name.includes('/') ? !existsSync(name) : findTool(name) === undefined))
+  if (missing.length === 0) return false
+  const sentence = `missing: ${missing.join(', ')} (node scripts/setup.mjs says what to install)`
+  if (inCi()) throw new Error(`${sentence}; in CI a test that cannot run is a failure`)
+  return sentence
+}
+
+export interface Finished {
+  /** Exit status; 128+n for signal n is not made up here: then it is null. */
+  readonly status: number | null
+  readonly signal: NodeJS.Signals | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export interface Running {
+  readonly child: ChildProcess
+  readonly ended: Promise<Finished>
+  /** Resolves when standard output or error has text that matches; rejects if the program ends first. */
+  said(pattern: RegExp): Promise<RegExpExecArray>
+  output(): string
+}
+
+/** A temporary folder, removed at the end of the test. */
+export const temporaryFolder = (scope: Scope): string => {
+  const folder = mkdtempSync(join(tmpdir(), 'userdma-test-'))
+  scope.after(() => rmSync(folder, { recursive: true, force: true }))
+  return folder
+}
+
+/** Starts a program; killed at the end of the test, and after `limit` milliseconds, which is a failure. */
+export const start = (
+  scope: Scope,
+  program: string,
+  args: readonly string[],
+  options: SpawnOptions & { limit?: number } = {},
+): Running => {
+  const { limit = LIMIT, ...rest } = options
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], ...rest })
+  let stdout = ''
+  let stderr = ''
+  let over = false
+  let late = false
+  const watchers = new Set<() => void>()
+  const changed = (): void => {
+    for (const watcher of watchers) watcher()
+  }
+  child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
+    stdout += chunk
+    changed()
+  })
+  child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
+    stderr += chunk
+    changed()
+  })
+  const timer = setTimeout(() => {
+    late = true
+    child.kill('SIGKILL')
+  }, limit)
+  const command = [program.split('/').at(-1), ...args].join(' ')
+  const ended = new Promise<Finished>((resolve, reject) => {
+    child.once('error', reject)
+    child.once('close', (status, signal) => {
+      clearTimeout(timer)
+      over = true
+      changed()
+      if (late) reject(new Error(`${command} did not end within ${limit} ms; it said:\n${stdout}${stderr}`))
+      else resolve({ status, signal, stdout, stderr })
+    })
+  })
+  // Who waits for it sees the failure; who does not, is not ended by it.
+  ended.catch(() => {})
+  scope.after(() => child.kill('SIGKILL'))
+  return {
+    child,
+    ended,
+    output: () => stdout + stderr,
+    said: pattern =>
+      new Promise((resolve, reject) => {
+        const look = (): void => {
+          const match = pattern.exec(stdout) ?? pattern.exec(stderr)
+          if (match) resolve(match)
+          else if (over) reject(new Error(`${command} ended without saying ${pattern}; it said:\n${stdout}${stderr}`))
+          else return
+          watchers.delete(look)
+        }
+        watchers.add(look)
+        look()
+      }),
+  }
+}
+
+/** Runs a program to its end. */
+export const run = (
+  scope: Scope,
+  program: string,
+  args: readonly string[],
+  options: SpawnOptions & { limit?: number } = {},
+): Promise<Finished> => start(scope, program, args, options).ended
+
+/** Our environment without what a daemon would be found by. */
+export const cleanEnvironment = (extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => {
+  const { USERDMA_SOCKET: _socket, USERDMA_TAG: _tag, XDG_RUNTIME_DIR: _folder, ...env } = process.env
+  return { ...env, ...extra }
+}
+
+/** Runs `userdma` with these arguments. */
+export const runUserdma = (scope: Scope, args: readonly string[], options: SpawnOptions = {}): Promise<Finished> =>
+  run(scope, userdma, args, { env: cleanEnvironment(), ...options })
+
+export interface TestDaemon {
+  readonly socket: string
+  readonly running: Running
+  readonly pid: number
+  /** The environment of programs that use it: what `userdma run --socket` gives them. */
+  readonly env: NodeJS.ProcessEnv
+  stat(): Promise<Stat>
+  /** Asks until the numbers fit, or the time is over: things end when the daemon notices that their process did. */
+  settled(fits: (stat: Stat) => boolean): Promise<Stat>
+}
+
+/** One device, two devices of one daemon. */
+export const ONE_DEVICE = ['rxe0@127.0.0.1']
+export const TWO_DEVICES = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2']
+
+/** Starts `userdma daemon`, ready when this resolves; ended with the test. */
+export const startDaemon = async (
+  scope: Scope,
+  { devices = ONE_DEVICE, fault }: { devices?: readonly string[]; fault?: string } = {},
+): Promise<TestDaemon> => {
+  const socket = join(temporaryFolder(scope), 'sock')
+  const args = ['daemon', '--socket', socket, ...devices.flatMap(device => ['--device', device])]
+  if (fault !== undefined) args.push('--fault', fault)
+  const running = start(scope, userdma, args, { env: cleanEnvironment(), limit: 600_000 })
+  await running.said(new RegExp(READY))
+  const stat = async (): Promise<Stat> => {
+    const client = await openSession(socket)
+    try {
+      return await client.stat()
+    } finally {
+      client.close()
+    }
+  }
+  return {
+    socket,
+    running,
+    pid: running.child.pid ?? 0,
+    env: programEnvironment(socket),
+    stat,
+    async settled(fits) {
+      const deadline = Date.now() + 10_000
+      for (;;) {
+        const found = await stat()
+        if (fits(found)) return found
+        assert.ok(Date.now() < deadline, `the daemon never came to rest: ${JSON.stringify(found, null, 2)}`)
+      }
+    },
+  }
+}
+
+const sum = (counts: Readonly<Record<string, number>>): number =>
+  Object.values(counts).reduce((total, count) => total + count, 0)
+
+export const objectsOf = (devices: readonly DeviceStat[]): number =>
+  devices.reduce((total, device) => total + sum(device.objects), 0)
+
+/** Nothing of any program is left. */
+export const isEmpty = ({ sessions, contexts, rings, descriptors, devices }: Stat): boolean =>
+  sessions === 0 && contexts === 0 && rings.count === 0 && descriptors === 0 && objectsOf(devices) === 0

@@ -1,0 +1,95 @@
+/*
+ * Two nodes joined in virtual time by a link that loses, duplicates, holds back and corrupts packets, as its seed says. What is corrupted is
+ * dropped: a port never hands on a packet with a wrong ICRC. Each step of time delivers what is due, in one burst, and
+ * lets both engines send.
+ */
+import type { TestNode } from './node.ts'
+
+export interface LinkOptions {
+  readonly drop?: number
+  readonly duplicate?: number
+  readonly reorder?: number
+  readonly corrupt?: number
+  /** µs from one side to the other. */
+  readonly latency?: number
+}
+
+/** Random numbers in [0, 1) from a seed (mulberry32). */
+export const createRandom = (seed: number): (() => number) => {
+  let state = seed | 0
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let t = Math.imul(state ^ (state >>> 15), 1 | state)
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 0x1_0000_0000
+  }
+}
+
+interface Flying {
+  readonly at: number
+  readonly order: number
+  readonly to: number
+  readonly bytes: Uint8Array
+}
+
+export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOptions, random: () => number) => {
+  const latency = options.latency ?? 10
+  const flying: Flying[] = []
+  const rowOf: Map<number, number>[] = [new Map(), new Map()]
+  let now = 0
+  let order = 0
+  const fly = (to: number, bytes: Uint8Array, delay: number): void => {
+    flying.push({ at: now + delay, order: order++, to, bytes })
+  }
+  const send = (from: number): void => {
+    const node = nodes[from]
+    node.transmit(now)
+    for (const { bytes } of node.sent) {
+      const to = 1 - from
+      if (random() < (options.drop ?? 0) || random() < (options.corrupt ?? 0)) continue
+      const held = random() < (options.reorder ?? 0) ? latency * (1 + random() * 4) : 0
+      fly(to, bytes, latency + held)
+      if (random() < (options.duplicate ?? 0)) fly(to, bytes, latency * (1 + random() * 20))
+    }
+    node.sent.length = 0
+  }
+  const deliver = (): void => {
+    const due = flying.filter(p => p.at <= now).sort((a, b) => a.at - b.at || a.order - b.order)
+    if (due.length === 0) return
+    const rest = flying.filter(p => p.at > now)
+    flying.length = 0
+    flying.push(...rest)
+    for (const { to, bytes } of due) {
+      const qpn = (bytes[5] << 16) | (bytes[6] << 8) | bytes[7]
+      const row = rowOf[to].get(qpn)
+      if (row !== undefined) nodes[to].inject(row, bytes, now)
+    }
+    for (const node of nodes) node.endBurst(now)
+  }
+  return {
+    get now() {
+      return now
+    },
+    /** Packets for `qpn` of node `side` go to its row. */
+    bind(side: number, qpn: number, row: number): void {
+      rowOf[side].set(qpn, row)
+    },
+    /** One step: everything that may be sent is sent, then time moves to what comes next. False if nothing will come. */
+    step(until = Number.POSITIVE_INFINITY): boolean {
+      send(0)
+      send(1)
+      let next = Math.min(nodes[0].engine.nextTimeout(), nodes[1].engine.nextTimeout())
+      for (const p of flying) next = Math.min(next, p.at)
+      if (next === Number.POSITIVE_INFINITY) return false
+      if (next > until) {
+        now = until
+        return false
+      }
+      now = Math.max(now, next)
+      for (const node of nodes) if (node.engine.nextTimeout() <= now) node.engine.onTimeout(now)
+      deliver()
+      return true
+    },
+    flying,
+  }
+}

@@ -1,0 +1,369 @@
+/*
+ * One side of a connection for tests of the RC engine: plain memory with regions, work queues of JavaScript objects, a port that keeps
+ * what was sent, and everything that came out of the engine, in order. No time passes by itself.
+ */
+import { createRcEngine, type RcEngine } from '../../src/transport/rc.ts'
+import {
+  Completion,
+  type Memory,
+  type QpAttributes,
+  Receive,
+  Send,
+  Sge,
+  type TransmitSink,
+  type WorkSource,
+} from '../../src/transport/types.ts'
+import { type Arena, plainArena } from '../../src/wire/arena.ts'
+
+/** Client memory starts here: regions cross the 4 GiB line. */
+export const MEMORY_BASE = 0x7f01_ffff_c000n
+
+export interface Region {
+  key: number
+  pd: number
+  /** From the start of client memory. */
+  offset: number
+  length: number
+  access: number
+}
+
+export interface SgeSpec {
+  /** From the start of client memory. */
+  at: number
+  length: number
+  key?: number
+}
+
+export interface SendSpec {
+  id: number
+  opcode: number
+  flags?: number
+  sges?: SgeSpec[]
+  inline?: Uint8Array
+  imm?: number
+  /** From the start of the peer's client memory. */
+  remote?: number
+  rkey?: number
+  compare?: bigint
+  swap?: bigint
+  refused?: number
+}
+
+export interface ReceiveSpec {
+  id: number
+  sges: SgeSpec[]
+}
+
+export interface Cqe {
+  id: number
+  status: number
+  opcode: number
+  bytes: number
+  imm: number
+  flags: number
+  qpn: number
+  cq: number
+  solicited: boolean
+}
+
+export interface SentPacket {
+  readonly bytes: Uint8Array
+  readonly flow: number
+  /** Number of the run that it was in. */
+  readonly run: number
+}
+
+export const LOCAL_KEY = 0x1111
+export const REMOTE_KEY = 0x8000_2222
+export const ALL_ACCESS = 15
+
+const low = (value: bigint): number => Number(value & 0xffff_ffffn)
+const high = (value: bigint): number => Number((value >> 32n) & 0xffff_ffffn)
+
+export interface NodeOptions {
+  memoryBytes?: number
+  windowBytes?: number
+  maxPackets?: number
+  maxBytes?: number
+}
+
+export type TestNode = ReturnType<typeof createNode>
+
+export const createNode = (options: NodeOptions = {}) => {
+  const memoryBytes = options.memoryBytes ?? 0x2_0000
+  const memory = new Uint8Array(memoryBytes)
+  const words = new DataView(memory.buffer)
+  const regions: Region[] = [
+    { key: LOCAL_KEY, pd: 1, offset: 0, length: memoryBytes, access: 1 },
+    { key: REMOTE_KEY, pd: 1, offset: 0, length: memoryBytes, access: ALL_ACCESS },
+  ]
+  const cqes: Cqe[] = []
+  const events: string[] = []
+  const sent: SentPacket[] = []
+  const calls = { reads: 0, writes: 0 }
+  /** Set to an errno to make reads or writes fail. */
+  const faults = { read: 0, write: 0 }
+  const invalidated: number[] = []
+  const queues: { sends: (SendSpec | undefined)[]; receives: ReceiveSpec[]; retired: number }[] = []
+
+  const move = (
+    region: number,
+    hi: number,
+    lo: number,
+    arena: Arena,
+    at: number,
+    chunk: number,
+    stride: number,
+    total: number,
+    out: boolean,
+  ): void => {
+    if (regions[region] === undefined) throw new Error(`region ${region} was not resolved`)
+    let address = Number(((BigInt(hi) << 32n) | BigInt(lo)) - MEMORY_BASE)
+    if (address < 0 || address + total > memoryBytes) throw new Error(`move of ${total} bytes at ${address}`)
+    for (let left = total, piece = at; left > 0; piece += stride) {
+      const n = Math.min(left, chunk)
+      if (out) arena.bytes.set(memory.subarray(address, address + n), piece)
+      else memory.set(arena.bytes.subarray(piece, piece + n), address)
+      address += n
+      left -= n
+    }
+  }
+  const word = (hi: number, lo: number): number => Number(((BigInt(hi) << 32n) | BigInt(lo)) - MEMORY_BASE)
+
+  const clientMemory: Memory = {
+    resolve(pd, key, hi, lo, length, access) {
+      const at = word(hi, lo)
+      return regions.findIndex(
+        r =>
+          r.key === key &&
+          r.pd === pd &&
+          (r.access & access) === access &&
+          at >= r.offset &&
+          at + length <= r.offset + r.length,
+      )
+    },
+    read(region, hi, lo, to, at, chunk, stride, total) {
+      calls.reads++
+      if (faults.read === 0) move(region, hi, lo, to, at, chunk, stride, total, true)
+      return faults.read
+    },
+    write(region, hi, lo, from, at, chunk, stride, total) {
+      calls.writes++
+      if (faults.write === 0) move(region, hi, lo, from, at, chunk, stride, total, false)
+      return faults.write
+    },
+    compareSwap(_region, hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
+      const at = word(hi, lo)
+      original[0] = words.getUint32(at, true)
+      original[1] = words.getUint32(at + 4, true)
+      if (original[0] === compareLo && original[1] === compareHi) {
+        words.setUint32(at, swapLo, true)
+        words.setUint32(at + 4, swapHi, true)
+      }
+      return 0
+    },
+    fetchAdd(_region, hi, lo, addHi, addLo, original) {
+      const at = word(hi, lo)
+      original[0] = words.getUint32(at, true)
+      original[1] = words.getUint32(at + 4, true)
+      const value = words.getBigUint64(at, true) + ((BigInt(addHi) << 32n) | BigInt(addLo))
+      words.setBigUint64(at, BigInt.asUintN(64, value), true)
+      return 0
+    },
+    invalidate(pd, key) {
+      const index = regions.findIndex(r => r.key === key && r.pd === pd)
+      if (index < 0) return false
+      invalidated.push(key)
+      regions.splice(index, 1)
+      return true
+    },
+  }
+
+  const writeSges = (sges: SgeSpec[], into: Uint32Array, at: number): void => {
+    sges.forEach((sge, i) => {
+      const address = MEMORY_BASE + BigInt(sge.at)
+      into[at + i * Sge.WORDS + Sge.LO] = low(address)
+      into[at + i * Sge.WORDS + Sge.HI] = high(address)
+      into[at + i * Sge.WORDS + Sge.LENGTH] = sge.length
+      into[at + i * Sge.WORDS + Sge.LKEY] = sge.key ?? LOCAL_KEY
+    })
+  }
+  const sum = (sges: SgeSpec[]): number => sges.reduce((total, sge) => total + sge.length, 0)
+
+  const work: WorkSource = {
+    loadSend(row, index, into, at) {
+      const spec = queues[row].sends[index]
+      if (spec === undefined) return false
+      const remote = MEMORY_BASE + BigInt(spec.remote ?? 0)
+      into.fill(0, at, at + Send.SGE)
+      into[at + Send.OPCODE] = spec.opcode
+      into[at + Send.FLAGS] = (spec.flags ?? 2) | (spec.inline ? 8 : 0)
+      into[at + Send.ID_LO] = spec.id
+      into[at + Send.SGES] = spec.inline ? 0 : (spec.sges?.length ?? 0)
+      into[at + Send.LENGTH] = spec.inline?.length ?? sum(spec.sges ?? [])
+      into[at + Send.IMM] = spec.imm ?? 0
+      into[at + Send.RKEY] = spec.rkey ?? REMOTE_KEY
+      into[at + Send.REMOTE_LO] = low(remote)
+      into[at + Send.REMOTE_HI] = high(remote)
+      into[at + Send.COMPARE_LO] = low(spec.compare ?? 0n)
+      into[at + Send.COMPARE_HI] = high(spec.compare ?? 0n)
+      into[at + Send.SWAP_LO] = low(spec.swap ?? 0n)
+      into[at + Send.SWAP_HI] = high(spec.swap ?? 0n)
+      into[at + Send.INLINE_AT] = index
+      into[at + Send.REFUSED] = spec.refused ?? 0
+      writeSges(spec.sges ?? [], into, at + Send.SGE)
+      return true
+    },
+    retireSend(row, count) {
+      const queue = queues[row]
+      for (let i = 0; i < count; i++) queue.sends[queue.retired++] = undefined
+    },
+    copyInline(row, inlineAt, from, to, at, chunk, stride, total) {
+      const data = queues[row].sends[inlineAt]?.inline
+      if (data === undefined) throw new Error('inline data of a request that was retired')
+      for (let done = 0, piece = at; done < total; done += chunk, piece += stride)
+        to.bytes.set(data.subarray(from + done, from + done + Math.min(chunk, total - done)), piece)
+    },
+    takeReceive(row, into, at) {
+      const spec = queues[row].receives.shift()
+      if (spec === undefined) return false
+      into[at + Receive.ID_LO] = spec.id
+      into[at + Receive.ID_HI] = 0
+      into[at + Receive.SGES] = spec.sges.length
+      into[at + Receive.LENGTH] = sum(spec.sges)
+      writeSges(spec.sges, into, at + Receive.SGE)
+      return true
+    },
+  }
+
+  const engine: RcEngine = createRcEngine(
+    {
+      work,
+      memory: clientMemory,
+      completions: {
+        push(cq, c, solicited) {
+          cqes.push({
+            id: c[Completion.ID_LO],
+            status: c[Completion.STATUS],
+            opcode: c[Completion.OPCODE],
+            bytes: c[Completion.BYTES],
+            imm: c[Completion.IMM],
+            flags: c[Completion.FLAGS],
+            qpn: c[Completion.QPN],
+            cq,
+            solicited,
+          })
+        },
+      },
+      events: { qp: (_row, type) => events.push(EVENTS[type] ?? String(type)) },
+    },
+    options.windowBytes === undefined ? {} : { windowBytes: options.windowBytes },
+  )
+
+  const maxBytes = options.maxBytes ?? 0x1_1000
+  const arena = plainArena(maxBytes * 2)
+  /** Runs that the port still takes; endless by default. */
+  const port = { room: Number.POSITIVE_INFINITY, runs: 0 }
+  let reserved = -1
+  const sink: TransmitSink = {
+    arena,
+    maxPackets: options.maxPackets ?? 256,
+    maxBytes,
+    reserve(bytes) {
+      if (bytes > maxBytes) throw new Error(`reserved ${bytes}`)
+      if (port.room <= 0) return -1
+      reserved = 64
+      arena.bytes.fill(0xdb)
+      return reserved
+    },
+    commit(offset, packetBytes, count, lastBytes, flow) {
+      if (offset !== reserved) throw new Error('commit without reserve')
+      if (count > sink.maxPackets || (count - 1) * packetBytes + lastBytes > maxBytes || lastBytes > packetBytes)
+        throw new Error(`run of ${count} × ${packetBytes}, last ${lastBytes}`)
+      reserved = -1
+      port.room--
+      port.runs++
+      for (let i = 0; i < count; i++) {
+        const at = offset + i * packetBytes
+        const length = i === count - 1 ? lastBytes : packetBytes
+        sent.push({ bytes: arena.bytes.slice(at, at + length), flow, run: port.runs })
+      }
+    },
+  }
+
+  const receiveArena = plainArena(0x4_0000)
+  let receiveAt = 0
+  return {
+    engine,
+    memory,
+    words,
+    regions,
+    cqes,
+    events,
+    sent,
+    calls,
+    faults,
+    invalidated,
+    sink,
+    port,
+    queues,
+    /** A new QP in RESET; its row. */
+    createQp(qpn: number, init: { signalAll?: boolean; maxSge?: number } = {}): number {
+      const maxSge = init.maxSge ?? 4
+      const row = engine.create({
+        qpn,
+        pd: 1,
+        sendCq: 1,
+        recvCq: 2,
+        maxSendWr: 64,
+        maxSendSge: maxSge,
+        maxRecvSge: maxSge,
+        signalAll: init.signalAll ?? false,
+      })
+      queues[row] = { sends: [], receives: [], retired: 0 }
+      return row
+    },
+    /** RESET to RTS with usual attributes. */
+    connect(row: number, attributes: QpAttributes): void {
+      engine.modify(row, 1, { pkeyIndex: 0, access: 14 }, 0)
+      const { sqPsn, timeout, retryCnt, rnrRetry, maxRdAtomic, ...rtr } = attributes
+      engine.modify(row, 2, { minRnrTimer: 12, maxDestRdAtomic: 4, flow: 0, peer: 0, pathMtu: 1024, ...rtr }, 0)
+      const rts = { timeout: timeout ?? 14, retryCnt: retryCnt ?? 7, rnrRetry: rnrRetry ?? 7 }
+      engine.modify(row, 3, { sqPsn: sqPsn ?? 0, maxRdAtomic: maxRdAtomic ?? 4, ...rts }, 0)
+    },
+    post(row: number, ...specs: SendSpec[]): void {
+      queues[row].sends.push(...specs)
+      engine.onDoorbell(row, 0)
+    },
+    postReceive(row: number, ...specs: ReceiveSpec[]): void {
+      queues[row].receives.push(...specs)
+    },
+    /** Hands a packet in, where the next one of a received run would lie. */
+    inject(row: number, bytes: Uint8Array, now: number, peer = 0): void {
+      if (receiveAt + bytes.length > receiveArena.bytes.length) {
+        engine.endBurst(now)
+        receiveAt = 0
+      }
+      receiveArena.bytes.set(bytes, receiveAt)
+      const at = receiveAt
+      receiveAt += bytes.length
+      engine.onPacket(row, receiveArena, at, bytes.length, peer, now)
+    },
+    endBurst(now: number): void {
+      engine.endBurst(now)
+      receiveArena.bytes.fill(0xee, 0, receiveAt)
+      receiveAt = 0
+    },
+    transmit(now: number): void {
+      while (engine.pollTransmit(sink, now) && port.room > 0) {}
+    },
+  }
+}
+
+const EVENTS: Record<number, string> = {
+  1: 'QP_FATAL',
+  2: 'QP_REQ_ERR',
+  3: 'QP_ACCESS_ERR',
+  4: 'COMM_EST',
+  5: 'SQ_DRAINED',
+}

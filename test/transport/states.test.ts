@@ -1,0 +1,323 @@
+/*
+ * States of a queue pair as the engine lives them (which changes are legal: test/spec/qp-states.test.ts), life and death of rows, and
+ * work queues that a hostile program writes.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { createRcEngine } from '../../src/transport/rc.ts'
+import { Send, type WorkSource } from '../../src/transport/types.ts'
+import { createRandom, joinNodes } from './link.ts'
+import { createNode, type TestNode } from './node.ts'
+import { startScript } from './script.ts'
+
+const [RESET, INIT, RTR, RTS, SQD, , ERR] = [0, 1, 2, 3, 4, 5, 6]
+const SEND = 2
+const READ = 4
+const sge = (at: number, length: number) => ({ sges: [{ at, length }] })
+
+describe('SQD', () => {
+  it('finishes what was started, starts nothing, and tells when it is done', () => {
+    const t = startScript({}, { windowBytes: 2000 })
+    t.post({ id: 1, opcode: SEND, ...sge(0, 3000) }, { id: 2, opcode: SEND })
+    assert.equal(t.sent().length, 2)
+    t.node.engine.modify(t.row, SQD, {}, 0)
+    assert.equal(t.node.engine.query(t.row).draining, true)
+    t.response('ACKNOWLEDGE', 1)
+    assert.deepEqual(t.sent(), ['SEND_LAST@2 ackreq [952]'])
+    assert.deepEqual(t.node.events, [])
+    t.response('ACKNOWLEDGE', 2)
+    assert.deepEqual(t.completions(), ['1 ok'])
+    assert.deepEqual(t.node.events, ['SQ_DRAINED'])
+    assert.equal(t.node.engine.query(t.row).draining, false)
+    t.post({ id: 3, opcode: SEND })
+    assert.deepEqual(t.sent(), [])
+    t.node.engine.modify(t.row, RTS, {}, 0)
+    assert.deepEqual(t.sent(), ['SEND_ONLY@3 ackreq', 'SEND_ONLY@4 ackreq'])
+  })
+  it('with nothing to finish is done at once', () => {
+    const t = startScript()
+    t.node.engine.modify(t.row, SQD, {}, 0)
+    assert.deepEqual(t.node.events, ['SQ_DRAINED'])
+  })
+  it('repairs losses and goes on receiving', () => {
+    const t = startScript()
+    t.receives(1, 10)
+    t.post({ id: 1, opcode: SEND })
+    t.sent()
+    t.node.engine.modify(t.row, SQD, {}, 0)
+    t.sleep(70_000)
+    assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq'])
+    t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
+    assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
+  })
+})
+
+describe('attributes', () => {
+  it('change in RTS: rights and RNR timer', () => {
+    const t = startScript()
+    t.node.engine.modify(t.row, undefined, { minRnrTimer: 3 }, 0)
+    t.request('SEND_ONLY', 0, { payload: 1 })
+    assert.deepEqual(t.sent(), ['RNR(3)@0 msn 0'])
+    t.node.engine.modify(t.row, undefined, { access: 0 }, 0)
+    t.request('READ_REQUEST', 0, { dmaLen: 1 })
+    assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@0 msn 0'])
+  })
+  it('change in SQD: what the peer may have outstanding, without loss of what it has', () => {
+    for (const [count, expected] of [
+      [3, ['ATOMIC_ACK@0 msn 1 = 0', 'ATOMIC_ACK@1 msn 2 = 1', 'READ_RESP_ONLY@2 msn 3 [1]']],
+      [2, ['ATOMIC_ACK@1 msn 2 = 1', 'READ_RESP_ONLY@2 msn 3 [1]']],
+    ] as const) {
+      const t = startScript({ maxDestRdAtomic: 4 })
+      for (const psn of [0, 1]) t.request('FETCH_ADD', psn, { remote: 8, swap: 1n })
+      t.sent()
+      t.request('READ_REQUEST', 2, { dmaLen: 1 })
+      t.node.engine.modify(t.row, SQD, {}, 0)
+      t.node.engine.modify(t.row, undefined, { maxDestRdAtomic: count }, 0)
+      assert.deepEqual(t.sent(), ['READ_RESP_ONLY@2 msn 3 [1]'])
+      for (const psn of [0, 1]) t.request('FETCH_ADD', psn, { remote: 8, swap: 1n })
+      t.request('READ_REQUEST', 2, { dmaLen: 1 })
+      assert.deepEqual(t.sent().sort(), [...expected].sort())
+      assert.equal(t.node.words.getBigUint64(8, true), 2n)
+      t.request('FETCH_ADD', 3, { remote: 8, swap: 1n })
+      assert.equal(t.sent().length, 1)
+    }
+  })
+})
+
+describe('an error', () => {
+  it('flushes both queues, started requests first, signaled or not, and what is posted later', () => {
+    const t = startScript({}, { windowBytes: 100 })
+    t.receives(2, 10)
+    t.request('SEND_FIRST', 0, { payload: 1024 })
+    t.node.endBurst(0)
+    assert.deepEqual(t.completions(), ['100 LOC_LEN', '101 FLUSH'])
+    const u = startScript({}, { windowBytes: 100 })
+    u.receives(2, 2000)
+    u.post(...[1, 2, 3].map(id => ({ id, opcode: SEND, flags: 0 })))
+    assert.equal(u.sent().length, 2)
+    u.request('SEND_FIRST', 0, { payload: 1024 })
+    u.node.engine.modify(u.row, ERR, {}, 0)
+    assert.deepEqual(u.completions(), ['100 FLUSH', '1 FLUSH', '2 FLUSH', '3 FLUSH', '101 FLUSH'])
+    assert.equal(u.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
+    u.post({ id: 4, opcode: SEND, flags: 0 })
+    assert.deepEqual(u.completions(), ['4 FLUSH'])
+    assert.deepEqual(u.sent(), [])
+    assert.equal(
+      u.node.cqes.every(c => c.solicited),
+      true,
+    )
+  })
+  it('of INIT and RTR flushes too', () => {
+    for (const state of [INIT, RTR]) {
+      const t = startScript()
+      t.node.engine.modify(t.row, RESET, {}, 0)
+      t.node.queues[t.row].retired = 0
+      t.node.engine.modify(t.row, INIT, { access: 0 }, 0)
+      if (state === RTR) t.node.engine.modify(t.row, RTR, { rqPsn: 0, maxDestRdAtomic: 0, destQpn: 1 }, 0)
+      t.post({ id: 1, opcode: SEND })
+      t.receives(1, 10)
+      assert.deepEqual(t.sent(), [])
+      t.node.engine.modify(t.row, ERR, {}, 0)
+      assert.deepEqual(t.completions(), ['1 FLUSH', '100 FLUSH'])
+    }
+  })
+})
+
+describe('RESET', () => {
+  it('forgets all, without completions, and counts requests from 0 again', () => {
+    const t = startScript()
+    t.receives(2, 2000)
+    t.post({ id: 1, opcode: SEND }, { id: 2, opcode: READ, ...sge(0, 100) })
+    t.request('SEND_FIRST', 0, { payload: 1024 })
+    t.request('READ_REQUEST', 1, { dmaLen: 1 })
+    t.sent()
+    t.node.engine.modify(t.row, RESET, {}, 0)
+    assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
+    assert.deepEqual(t.sent(), [])
+    t.node.queues[t.row] = { sends: [], receives: [], retired: 0 }
+    t.completions()
+    t.node.connect(t.row, { destQpn: 0x22, sqPsn: 0xfffffe, rqPsn: 0x200 })
+    t.post({ id: 3, opcode: SEND })
+    assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq'])
+    t.receives(1, 100)
+    t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
+    assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
+    t.response('ACKNOWLEDGE', 0)
+    assert.deepEqual(t.completions(), ['100 ok recv 1', '3 ok'])
+  })
+})
+
+describe('requests posted before RTS', () => {
+  it('are sent in RTS, with one doorbell or none', () => {
+    const t = startScript()
+    t.node.engine.modify(t.row, RESET, {}, 0)
+    t.post({ id: 1, opcode: SEND })
+    t.node.connect(t.row, { destQpn: 0x22, sqPsn: 0xfffffe })
+    assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq'])
+  })
+})
+
+describe('rows', () => {
+  it('are used again, and a destroyed one does nothing more', () => {
+    const t = startScript()
+    const rows = Array.from({ length: 100 }, (_, i) => t.node.createQp(100 + i))
+    assert.equal(new Set([t.row, ...rows]).size, 101)
+    const row = rows[50]
+    t.node.connect(row, { destQpn: 0x22, sqPsn: 0xfffffe })
+    t.node.post(row, { id: 1, opcode: SEND })
+    assert.equal(t.sent().length, 1)
+    t.node.post(row, { id: 2, opcode: SEND })
+    t.node.engine.destroy(row)
+    assert.deepEqual(t.sent(), [])
+    assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
+    assert.throws(() => t.node.engine.query(row), /no queue pair in row/)
+    assert.throws(() => t.node.engine.destroy(row), /no queue pair in row/)
+    assert.equal(t.node.createQp(7), row)
+    assert.equal(t.node.engine.query(row).state, RESET)
+    assert.deepEqual(t.completions(), [])
+  })
+  it('that hundreds of queue pairs have keep their traffic apart', () => {
+    const random = createRandom(5)
+    const nodes: [TestNode, TestNode] = [createNode(), createNode()]
+    const wire = joinNodes(nodes, { drop: 0.02, duplicate: 0.02, reorder: 0.05 }, random)
+    const count = 300
+    for (let i = 0; i < count; i++)
+      nodes.forEach((node, side) => {
+        const row = node.createQp(1000 + i)
+        node.connect(row, { destQpn: 1000 + i, sqPsn: i, rqPsn: i, timeout: 8, pathMtu: 256 })
+        wire.bind(side, 1000 + i, row)
+        for (let k = 0; k < 3; k++) node.postReceive(row, { id: i, ...sge(0x1_0000 + i * 64, 64) })
+      })
+    for (let i = 0; i < count; i++)
+      for (let k = 0; k < 3; k++) nodes[0].post(i, { id: i, opcode: SEND, inline: new Uint8Array(40).fill(i & 255) })
+    while (wire.step()) {}
+    assert.equal(nodes[0].cqes.length, 3 * count)
+    assert.equal(nodes[1].cqes.length, 3 * count)
+    assert.ok(nodes[0].cqes.every(c => c.cq === 1 && c.qpn === 1000 + c.id) && nodes[1].cqes.every(c => c.cq === 2))
+    for (let i = 0; i < count; i++) assert.equal(nodes[1].memory[0x1_0000 + i * 64 + 39], i & 255)
+    assert.equal(
+      [...nodes[0].cqes, ...nodes[1].cqes].every(c => c.status === 0),
+      true,
+    )
+  })
+})
+
+describe('a hostile program', () => {
+  const nothing = (): number => 0
+  const memory = {
+    resolve: () => -1,
+    read: nothing,
+    write: nothing,
+    compareSwap: nothing,
+    fetchAdd: nothing,
+    invalidate: () => false,
+  }
+  const attributes = { destQpn: 1, rqPsn: 0, pathMtu: 256, maxDestRdAtomic: 1, minRnrTimer: 1, flow: 0, peer: 0 }
+  const start = (work: WorkSource) => {
+    const statuses: number[] = []
+    const engine = createRcEngine({
+      work,
+      memory,
+      completions: { push: (_cq, words) => statuses.push(words[2]) },
+      events: { qp: () => {} },
+    })
+    const init = { qpn: 1, pd: 1, sendCq: 1, recvCq: 1, maxSendWr: 4, maxSendSge: 4, maxRecvSge: 4, signalAll: true }
+    const row = engine.create(init)
+    engine.modify(row, INIT, { access: 14 }, 0)
+    engine.modify(row, RTR, attributes, 0)
+    engine.modify(row, RTS, { sqPsn: 0, timeout: 1, retryCnt: 1, rnrRetry: 1, maxRdAtomic: 1 }, 0)
+    return { engine, row, statuses }
+  }
+  const { sink, sent } = createNode()
+
+  it('that fills its rings with garbage gets completions with errors, no more', () => {
+    const random = createRandom(9)
+    for (let round = 0; round < 3000; round++) {
+      let left = 3
+      const { engine, row, statuses } = start({
+        loadSend(_row, _index, into, at) {
+          if (left-- <= 0) return false
+          for (let i = 0; i < Send.SGE + 16; i++)
+            into[at + i] = random() < 0.5 ? random() * 12 : random() * 0x1_0000_0000
+          into[at + Send.SGES] = random() < 0.7 ? random() * 5 : 0xffff_ffff
+          return true
+        },
+        retireSend() {},
+        copyInline() {},
+        takeReceive: () => false,
+      })
+      engine.onDoorbell(row, 0)
+      for (let i = 0; i < 5 && engine.pollTransmit(sink, i); i++) {}
+      sent.length = 0
+      engine.modify(row, ERR, {}, 0)
+      assert.ok(statuses.length <= 3 && statuses.every(status => status > 0))
+    }
+  })
+  it('that posts faster than its requests are flushed stops nobody', () => {
+    let loads = 0
+    const { engine, row } = start({
+      loadSend(_row, _index, into, at) {
+        loads++
+        into.fill(0, at, at + Send.SGE)
+        return true
+      },
+      retireSend() {},
+      copyInline() {},
+      takeReceive(_row, into, at) {
+        into.fill(0, at, at + 4)
+        return true
+      },
+    })
+    engine.modify(row, ERR, {}, 0)
+    assert.ok(loads < 5000)
+    assert.equal(engine.pollTransmit(sink, 0), true)
+    assert.ok(loads < 50_000, `${loads} requests in one call`)
+    engine.destroy(row)
+    assert.equal(engine.pollTransmit(sink, 0), false)
+  })
+  it('that posts without end is sent for as far as the window goes', () => {
+    let loads = 0
+    const { engine, row } = start({
+      loadSend(_row, _index, into, at) {
+        loads++
+        into.fill(0, at, at + Send.SGE)
+        into[at + Send.OPCODE] = SEND
+        return true
+      },
+      retireSend() {},
+      copyInline() {},
+      takeReceive: () => false,
+    })
+    engine.onDoorbell(row, 0)
+    for (let i = 0; i < 100 && engine.pollTransmit(sink, 0); i++) {}
+    assert.ok(loads < 5000, `${loads} requests are out`)
+    sent.length = 0
+  })
+})
+
+describe('packets of garbage', () => {
+  it('leave the engine standing and memory of others alone', () => {
+    const random = createRandom(11)
+    for (let round = 0; round < 300; round++) {
+      const t = startScript({ maxDestRdAtomic: 2 })
+      t.receives(3, 3000)
+      t.node.regions[1] = { key: 0x8000_2222, pd: 1, offset: 0x4000, length: 0x100, access: 15 }
+      t.post({ id: 1, opcode: SEND, ...sge(0, 3000) }, { id: 2, opcode: READ, ...sge(0x6000, 3000) })
+      t.sent()
+      for (let i = 0; i < 40; i++) {
+        const bytes = Uint8Array.from({ length: 4 * Math.floor(random() * 30) }, () => random() * 256)
+        if (bytes.length > 12) {
+          bytes[0] = random() * 0x20
+          bytes[1] = random() < 0.8 ? 0 : random() * 256
+          bytes.fill(255, 2, 4)
+          new DataView(bytes.buffer).setUint32(8, (random() < 0.5 ? 0x200 : 0xfffffe) + Math.floor(random() * 4))
+        }
+        t.raw(bytes)
+        if (random() < 0.3) t.sleep(random() * 100_000)
+        if (random() < 0.3) t.sent()
+      }
+      t.sent()
+      assert.ok(t.node.memory.slice(0x8000).every(byte => byte === 0))
+    }
+  })
+})

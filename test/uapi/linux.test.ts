@@ -1,0 +1,525 @@
+/*
+ * Linux's dialects beyond what was recorded (R41, R42): any call round trips, the rules about lengths, headers and attributes one by
+ * one, and hostile bytes.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
+import { CallError, errnoName } from '../../src/spec/errno.ts'
+import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
+import type { AnyValues } from '../../src/spec/schema.ts'
+import { type Answer, type Call, type Decoded, isAnswer, type Result } from '../../src/uapi/call.ts'
+import { decodeIoctl } from '../../src/uapi/index.ts'
+import { Door, packLegacy, unpackLegacy } from '../../src/uapi/legacy.ts'
+import { encodeLinux, envelope } from '../../src/uapi/linux-encode.ts'
+import { decodeVerbsIoctl } from '../../src/uapi/linux-ioctl.ts'
+import { decodeWrite } from '../../src/uapi/linux-write.ts'
+import { encodeCall, ioctlRequest } from '../../src/uapi/object.ts'
+import { callsOf, everyMethod } from '../spec/arbitrary.ts'
+import { type FakeMemory, fakeMemory, readAbilog } from './abilog.ts'
+import { type FakeView, fakeView, rxeClasses, rxeSchema } from './fake-view.ts'
+import { recordedResult } from './recorded.ts'
+
+const AT = 0x100000n
+const ARENA = 0x200000n
+const { WRITE, IOCTL } = Door
+
+const errorOf = (decoded: Decoded | Answer): string =>
+  isAnswer(decoded) ? (decoded.ret < 0 ? errnoName(-decoded.ret) : String(decoded.ret)) : 'OK'
+
+const arena = (): FakeMemory => {
+  const memory = fakeMemory()
+  memory.map(ARENA, new Uint8Array(4096).fill(0xcc))
+  return memory
+}
+
+/** A view that has live objects of the right classes for every handle in a call. */
+const viewFor = (call: Call, memory: FakeMemory): FakeView => {
+  const view = fakeView(memory)
+  for (const [name, { of }] of Object.entries(call.method.in))
+    if (of.kind === 'ref' && call.args[name] !== undefined) view.handles.set(call.args[name] as number, of.class)
+  if (call.class.identity === 'handle' && call.methodName !== 'create') view.handles.set(call.object, call.class.name)
+  view.hasContext = call.methodName !== 'open'
+  return view
+}
+
+/** Handles that collide in one number would need two classes. */
+const distinct = (call: Call): boolean => {
+  const classes = new Map<unknown, string>()
+  for (const [name, { of }] of Object.entries(call.method.in)) {
+    if (of.kind !== 'ref') continue
+    const number = call.args[name]
+    if ((classes.get(number) ?? of.class) !== of.class) return false
+    classes.set(number, of.class)
+  }
+  return true
+}
+
+// ---- round trips ----
+
+/** Arguments that a dialect cannot say. */
+const unsayable: Readonly<Record<string, readonly string[]>> = {
+  [`${WRITE} cq.create`]: ['flags', 'asyncFd'],
+  [`${WRITE} rc_qp.create`]: ['asyncFd'],
+  [`${WRITE} device.open`]: ['wantAsyncFd'],
+  [`${IOCTL} device.open`]: ['wantAsyncFd'],
+}
+
+for (const { cls, name } of everyMethod(rxeClasses))
+  for (const door of [WRITE, IOCTL] as const) {
+    const method = `${cls.name}.${name}`
+    const [{ call: sample }] = fc.sample(callsOf(cls, name), 1)
+    if (envelope(sample, door, RXE_DRIVER_ID, ARENA) === undefined) continue
+    test(`${method} by ${door === WRITE ? 'write' : 'ioctl'}: any call and any result come back`, () => {
+      fc.assert(
+        fc.property(callsOf(cls, name), generated => {
+          fc.pre(distinct(generated.call))
+          const args: AnyValues = { ...generated.call.args }
+          for (const attribute of unsayable[`${door} ${method}`] ?? []) delete args[attribute]
+          // Work requests would have to fit the counts.
+          if (name === 'postSend') {
+            Object.assign(args, { wrCount: 1, sgeCount: 2, wqeSize: 64, requests: new Uint8Array(96).fill(7) })
+          }
+          if (cls.name === 'port' && door === WRITE)
+            generated.call = { ...generated.call, object: generated.call.object & 0xff }
+          const call = {
+            ...generated.call,
+            args,
+            object: cls.identity === 'fixed' && cls.name !== 'port' ? 0 : generated.call.object,
+          }
+          const image = encodeLinux(call, envelope(call, door, RXE_DRIVER_ID, ARENA)!)
+          const memory = arena()
+          memory.map(AT, image.bytes)
+          for (const { address, bytes } of image.memory) memory.map(address, bytes)
+          const view = viewFor(call, memory)
+          const decoded =
+            door === WRITE ? decodeWrite(view, AT, image.bytes.length) : decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, AT)
+          assert.ok(!isAnswer(decoded), (decoded as Answer).reason)
+          assert.equal(decoded.call.class, call.class)
+          assert.equal(decoded.call.methodName, name)
+          assert.equal(decoded.call.object, call.object)
+          for (const attribute of Object.keys(args))
+            assert.deepEqual(decoded.call.args[attribute], args[attribute], attribute)
+          // What is there beyond that says nothing: no flags.
+          for (const [attribute, value] of Object.entries(decoded.call.args))
+            if (args[attribute] === undefined) assert.ok(attribute === 'wantAsyncFd' || Number(value) === 0, attribute)
+          // The same bytes again.
+          assert.deepEqual(encodeLinux(decoded.call, decoded.legacy()!).bytes, image.bytes)
+
+          if (door === WRITE) {
+            const answer = decoded.answer(generated.result)
+            assert.equal(answer.ret, image.bytes.length, answer.reason)
+            const view = new DataView(image.bytes.buffer)
+            const response = memory.copyIn(ARENA, view.getUint16(6, true) * 4)
+            const logged = { kind: 'write', data: image.bytes, response } as Parameters<typeof recordedResult>[1]
+            const { result } = recordedResult(decoded.call, logged)
+            for (const [attribute, value] of Object.entries(result.out)) {
+              const given = generated.result.out[attribute]
+              // A response may have less of a record (QUERY_PORT has 40 of its 42 bytes).
+              if (given !== undefined && typeof value !== 'object') assert.deepEqual(value, given, attribute)
+            }
+          } else assert.equal(decoded.answer(generated.result).ret, 0)
+        }),
+        { numRuns: 30 },
+      )
+    })
+  }
+
+// ---- write: headers and lengths ----
+
+const write = (bytes: readonly number[] | Uint8Array, prepare?: (view: FakeView) => void): Decoded | Answer => {
+  const memory = arena()
+  memory.map(AT, Uint8Array.from(bytes))
+  const view = fakeView(memory)
+  view.handles.set(3, 'rc_qp')
+  prepare?.(view)
+  return decodeWrite(view, AT, bytes.length)
+}
+const u16 = (n: number): number[] => [n & 0xff, n >> 8]
+const u32 = (n: number): number[] => [...u16(n & 0xffff), ...u16(n >>> 16)]
+const u64 = (n: bigint): number[] => [...u32(Number(n & 0xffffffffn)), ...u32(Number(n >> 32n))]
+const command = (number: number, body: number[], out: number): number[] => [
+  ...u32(number),
+  ...u16((8 + body.length) / 4),
+  ...u16(out),
+  ...body,
+]
+const extended = (number: number, body: number[], out: number, response = ARENA, providerOut = 0): number[] => [
+  ...u32((number | 0x80000000) >>> 0),
+  ...u16(body.length / 8),
+  ...u16(out),
+  ...u64(response),
+  ...u16(0),
+  ...u16(providerOut),
+  ...u32(0),
+  ...body,
+]
+
+test('write: too long or too short for its header', () => {
+  assert.equal(errorOf(write([])), 'EINVAL')
+  assert.equal(errorOf(write([3, 0, 0, 0, 2, 0, 1])), 'EINVAL')
+  assert.equal(errorOf(write(command(3, u64(ARENA), 1))), 'OK')
+  assert.equal(errorOf(write([...command(3, u64(ARENA), 1), 0, 0, 0, 0])), 'EINVAL')
+  assert.equal(errorOf(write(command(3, [], 1))), 'ENOSPC')
+  assert.equal(errorOf(write(command(3, u64(ARENA), 0))), 'ENOSPC')
+  assert.equal(errorOf(write(command(9, u64(ARENA), 3))), 'ENOSPC')
+})
+
+test('write: a command without driver data must end in zeros', () => {
+  assert.equal(errorOf(write(command(4, [...u32(3), ...u32(0)], 0))), 'OK')
+  assert.equal(errorOf(write(command(4, [...u32(3), ...u32(1)], 0))), 'EOPNOTSUPP')
+})
+
+test('write: a length of a megabyte and more is refused before it is read', () => {
+  const view = fakeView()
+  assert.equal(errorOf(decodeWrite(view, 0x10n, 2 ** 31)), 'EINVAL')
+  assert.equal(errorOf(decodeWrite(view, 0x10n, 16)), 'EFAULT')
+})
+
+test('write, extended: response and lengths must agree', () => {
+  const query = [...u32(0), ...u32(0)]
+  assert.equal(errorOf(write(extended(1, query, 38))), 'OK')
+  assert.equal(errorOf(write(extended(1, query, 23))), 'OK')
+  assert.equal(errorOf(write(extended(1, query, 22))), 'ENOSPC')
+  assert.equal(errorOf(write(extended(1, query, 0))), 'EINVAL')
+  assert.equal(errorOf(write(extended(1, query, 38, 0n))), 'EINVAL')
+  assert.equal(errorOf(write(extended(1, [], 38))), 'ENOSPC')
+  assert.equal(errorOf(write(extended(1, [...query, ...u64(0n)], 38))), 'OK')
+  assert.equal(errorOf(write(extended(1, [...query, ...u64(1n)], 38))), 'EOPNOTSUPP')
+  assert.equal(errorOf(write(extended(1, query, 38).slice(0, 20))), 'EINVAL')
+})
+
+test('write, extended: a shorter room gets the first part and its length', () => {
+  const memory = arena()
+  const bytes = Uint8Array.from(extended(1, [...u32(0), ...u32(0)], 24))
+  memory.map(AT, bytes)
+  const decoded = decodeWrite(fakeView(memory), AT, bytes.length)
+  assert.ok(!isAnswer(decoded))
+  const [{ result }] = fc.sample(callsOf(decoded.call.class, 'query'), 1)
+  assert.equal(decoded.answer(result).ret, bytes.length)
+  const response = new DataView(memory.copyIn(ARENA, 200).buffer)
+  assert.equal(response.getUint32(180, true), 192)
+  assert.equal(response.getUint32(192, true), 0xcccccccc)
+})
+
+const CREATE_QP = (type: number, cqes: number[] = []): number[] =>
+  command(
+    24,
+    [
+      ...u64(ARENA),
+      ...u64(1n),
+      ...u32(0),
+      ...u32(1),
+      ...u32(1),
+      ...u32(0),
+      ...new Array(20).fill(0),
+      1,
+      type,
+      0,
+      0,
+      ...cqes,
+    ],
+    16,
+  )
+
+test('a QP type is a class of its own: RC is there, the others EOPNOTSUPP, what is none EINVAL (R9)', () => {
+  const decoded = write(CREATE_QP(2))
+  assert.ok(!isAnswer(decoded))
+  assert.equal(decoded.call.class.name, 'rc_qp')
+  assert.equal(decoded.call.args.flags, 0x1000)
+  for (const type of [3, 4, 8, 9, 10, 255]) assert.equal(errorOf(write(CREATE_QP(type))), 'EOPNOTSUPP', `type ${type}`)
+  for (const type of [0, 1, 5, 11, 254]) assert.equal(errorOf(write(CREATE_QP(type))), 'EINVAL', `type ${type}`)
+  // Linux's rxe takes no input of its own.
+  assert.equal(errorOf(write(CREATE_QP(2, u64(0n)))), 'EINVAL')
+})
+
+const modify = (mask: number, changes: Readonly<Record<number, number>> = {}): number[] => {
+  const body = new Array(112).fill(0)
+  body.splice(64, 8, ...u32(3), ...u32(mask))
+  for (const [at, byte] of Object.entries(changes)) body[Number(at)] = byte
+  return command(26, body, 0)
+}
+
+test('MODIFY_QP: mask bits that Linux lacks EOPNOTSUPP, attributes that RC lacks EINVAL, values out of limits EINVAL', () => {
+  assert.equal(errorOf(write(modify(0))), 'OK')
+  assert.equal(errorOf(write(modify(1 << 21))), 'EOPNOTSUPP')
+  assert.equal(errorOf(write(modify(1 << 6))), 'EINVAL')
+  assert.equal(errorOf(write(modify(1 << 19))), 'EINVAL')
+  assert.equal(errorOf(write(modify(1 << 8, { 98: 5 }))), 'OK')
+  assert.equal(errorOf(write(modify(1 << 8, { 98: 6 }))), 'EINVAL')
+  assert.equal(errorOf(write(modify(1, { 96: 7 }))), 'EINVAL')
+  // Without the bit nobody looks at the byte.
+  assert.equal(errorOf(write(modify(1, { 98: 6 }))), 'OK')
+})
+
+test('MODIFY_QP: of a PSN Linux takes 24 bits; the others ride in the legacy part', () => {
+  const bytes = modify(1 << 12, { 76: 1, 77: 2, 78: 3, 79: 0xff })
+  const decoded = write(bytes)
+  assert.ok(!isAnswer(decoded))
+  assert.deepEqual(decoded.call.args, { rqPsn: 0x030201 })
+  assert.deepEqual([...encodeLinux(decoded.call, decoded.legacy()!).bytes], bytes)
+})
+
+test('a handle of no QP is left to core, with the class that it should have', () => {
+  const decoded = write(modify(0), view => view.handles.clear())
+  assert.ok(!isAnswer(decoded))
+  assert.equal(decoded.call.class.name, 'rc_qp')
+})
+
+test('POST_SEND with work requests: they must be there, and whole', () => {
+  const post = (count: number, sges: number, size: number, tail: number): Decoded | Answer =>
+    write(
+      command(28, [...u64(ARENA), ...u32(3), ...u32(count), ...u32(sges), ...u32(size), ...new Array(tail).fill(0)], 1),
+    )
+  assert.equal(errorOf(post(0, 0, 128, 0)), 'OK')
+  assert.equal(errorOf(post(0, 0, 0, 0)), 'EINVAL')
+  assert.equal(errorOf(post(1, 1, 56, 72)), 'OK')
+  assert.equal(errorOf(post(1, 1, 56, 68)), 'ENOSPC')
+  assert.equal(errorOf(post(0xffffffff, 0xffffffff, 0xffffffff, 72)), 'ENOSPC')
+})
+
+test('a response that cannot be written is EFAULT, so that core undoes what was created', () => {
+  const decoded = write(command(3, u64(0x10n), 1))
+  assert.ok(!isAnswer(decoded))
+  assert.equal(errorOf(decoded.answer({ object: 0, out: {} })), 'EFAULT')
+})
+
+// ---- ioctl: attributes ----
+
+type Attr = readonly [id: number, length: number, data: bigint, flags?: number, reserved?: number]
+const ioctl = (object: number, method: number, attributes: readonly Attr[]): Uint8Array => {
+  const bytes = [
+    ...u16(24 + 16 * attributes.length),
+    ...u16(object),
+    ...u16(method),
+    ...u16(attributes.length),
+    ...u64(0n),
+    ...u32(14),
+    ...u32(0),
+    ...attributes.flatMap(([id, length, data, flags = 1, reserved = 0]) => [
+      ...u16(id),
+      ...u16(length),
+      ...u16(flags),
+      ...u16(reserved),
+      ...u64(data),
+    ]),
+  ]
+  return Uint8Array.from(bytes)
+}
+const verbs = (object: number, method: number, attributes: readonly Attr[]): Decoded | Answer => {
+  const memory = arena()
+  memory.map(AT, ioctl(object, method, attributes))
+  const view = fakeView(memory)
+  view.handles.set(0, 'pd')
+  view.handles.set(2, 'cq')
+  view.handles.set(3, 'rc_qp')
+  return decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, AT)
+}
+const createQp = (changes: Readonly<Record<number, Attr | null>> = {}): Attr[] => {
+  const all: Record<number, Attr | null> = {
+    0: [0, 0, 0n],
+    2: [2, 0, 0n],
+    4: [4, 0, 2n],
+    5: [5, 0, 2n],
+    7: [7, 8, 1n],
+    8: [8, 20, ARENA],
+    9: [9, 8, 2n],
+    13: [13, 20, ARENA],
+    14: [14, 4, ARENA],
+    4097: [4097, 32, ARENA],
+    ...changes,
+  }
+  return Object.values(all).filter(attribute => attribute !== null)
+}
+
+test('ioctl QP_CREATE: of several mistakes the kernel’s first', () => {
+  const answers: [string, Readonly<Record<number, Attr | null>>][] = [
+    ['OK', {}],
+    ['EINVAL', { 0: null }],
+    ['ENOENT', { 2: null }],
+    ['ENOENT', { 5: null }],
+    ['ENOENT', { 2: [2, 0, 99n] }],
+    ['EINVAL', { 2: [2, 0, 2n] }],
+    ['ENOENT', { 2: [2, 0, 1n << 40n] }],
+    ['EINVAL', { 2: [2, 4, 0n] }],
+    ['EINVAL', { 2: [2, 0, 0n, 1, 7] }],
+    ['ENOENT', { 3: [3, 0, 99n] }],
+    ['EINVAL', { 3: [3, 0, 2n] }],
+    ['EINVAL', { 9: [9, 4, 2n] }],
+    ['EINVAL', { 9: [9, 8, 1n << 32n] }],
+    ['EOPNOTSUPP', { 9: [9, 8, 4n] }],
+    ['EINVAL', { 9: [9, 8, 5n] }],
+    ['OK', { 10: [10, 4, 0x1000n] }],
+    ['OK', { 10: [10, 8, 0x1000n] }],
+    ['EINVAL', { 10: [10, 6, 0x1000n] }],
+    ['EINVAL', { 10: [10, 4, 2n] }],
+    ['EOPNOTSUPP', { 11: [11, 4, 7n] }],
+    ['EBADF', { 12: [12, 0, 0xffffffffffffffffn] }],
+    ['EINVAL', { 12: [12, 0, 1n << 33n] }],
+    ['EINVAL', { 13: [13, 16, ARENA] }],
+    ['OK', { 13: [13, 24, ARENA] }],
+    ['EINVAL', { 14: [14, 8, ARENA] }],
+    ['EINVAL', { 8: [8, 16, ARENA] }],
+    ['EOPNOTSUPP', { 8: [8, 24, ARENA] }],
+    ['EFAULT', { 8: [8, 20, 0x10n] }],
+    ['EINVAL', { 4096: [4096, 8, 0n] }],
+    ['EINVAL', { 4097: [4097, 24, ARENA] }],
+    ['EINVAL', { 4097: null }],
+    ['EPROTONOSUPPORT', { 77: [77, 0, 0n] }],
+    ['OK', { 77: [77, 0, 0n, 0] }],
+  ]
+  for (const [expected, changes] of answers) {
+    const answer = verbs(4, 0, createQp(changes))
+    assert.equal(errorOf(answer), expected, `${Object.keys(changes)}: ${(answer as Answer).reason}`)
+  }
+})
+
+test('ioctl: a message of more than a page is EINVAL', () => {
+  const memory = arena()
+  memory.map(
+    AT,
+    Uint8Array.from([...u16(24 + 16 * 255), ...u16(0), ...u16(2), ...u16(255), ...u64(0n), ...u32(14), ...u32(0)]),
+  )
+  assert.equal(errorOf(decodeVerbsIoctl(fakeView(memory), RDMA_VERBS_IOCTL, AT)), 'EINVAL')
+})
+
+test('ioctl: lists are cut to whole entries of the caller’s size', () => {
+  const table = (size: bigint, length: number): Decoded | Answer =>
+    verbs(0, 5, [
+      [0, 8, size],
+      [1, 4, 0n],
+      [2, length, ARENA],
+      [3, 8, ARENA + 2048n],
+    ])
+  assert.equal(errorOf(table(32n, 320)), 'OK')
+  assert.equal(errorOf(table(0n, 320)), 'EINVAL')
+  assert.equal(errorOf(table(32n, 330)), 'EINVAL')
+  assert.equal(errorOf(table(32n, 0)), 'EINVAL')
+  for (const size of [16, 32, 40]) {
+    const decoded = table(BigInt(size), size * 3)
+    assert.ok(!isAnswer(decoded))
+    assert.equal(decoded.call.args.max, 3)
+  }
+  const handles = (object: bigint, length: number): string =>
+    errorOf(
+      verbs(0, 1, [
+        [0, 8, object],
+        [1, 4, ARENA + 2048n],
+        [2, length, ARENA],
+      ]),
+    )
+  assert.equal(handles(4n, 8), 'OK')
+  assert.equal(handles(99n, 8), 'EINVAL')
+  assert.equal(handles(4n, 6), 'EINVAL')
+  assert.equal(handles(4n, 0), 'EINVAL')
+})
+
+test('the request of an ioctl tells the dialect', () => {
+  const memory = arena()
+  memory.map(AT, new Uint8Array(16))
+  const view = fakeView(memory)
+  assert.equal(errorOf(decodeIoctl(view, 0xc0181b02, AT)), 'ENOTTY')
+  assert.equal(errorOf(decodeIoctl(view, 0x5401, AT)), 'ENOTTY')
+  const cls = rxeSchema.className('pd')!
+  const call: Call = { class: cls, methodName: 'create', method: cls.methods.create, object: 0, args: {} }
+  memory.map(AT, encodeCall(call))
+  const decoded = decodeIoctl(view, ioctlRequest(0), AT)
+  assert.ok(!isAnswer(decoded))
+  assert.equal(decoded.call.class.name, 'pd')
+  assert.equal(decoded.legacy(), undefined)
+})
+
+// ---- the legacy part ----
+
+test('a legacy part that nobody made is EINVAL, never anything else', () => {
+  const cls = rxeSchema.className('rc_qp')!
+  const call: Call = { class: cls, methodName: 'modify', method: cls.methods.modify, object: 3, args: { state: 1 } }
+  const seeds = [WRITE, IOCTL].flatMap(door => envelope(call, door, RXE_DRIVER_ID, ARENA) ?? [])
+  const changed = fc
+    .tuple(fc.constantFrom(...seeds), fc.array(fc.tuple(fc.nat(200), fc.nat(255)), { maxLength: 5 }), fc.nat(200))
+    .map(([seed, changes, cut]) => {
+      const bytes = seed.slice(0, cut < 100 ? cut : undefined)
+      for (const [at, byte] of changes) if (at < bytes.length) bytes[at] = byte
+      return bytes
+    })
+  fc.assert(
+    fc.property(fc.oneof(fc.uint8Array({ maxLength: 80 }), changed), bytes => {
+      try {
+        encodeLinux(call, bytes)
+      } catch (error) {
+        if (!(error instanceof CallError)) throw error
+      }
+    }),
+    { numRuns: 2000 },
+  )
+})
+
+test('legacy parts are packed and unpacked', () => {
+  fc.assert(
+    fc.property(
+      fc.constantFrom(WRITE, IOCTL),
+      fc.array(fc.uint8Array({ maxLength: 50 }), { maxLength: 5 }),
+      (door, parts) => {
+        assert.deepEqual(unpackLegacy(packLegacy({ door, parts })), { door, parts })
+      },
+    ),
+  )
+})
+
+// ---- hostile bytes ----
+
+const someResult = (call: Call): Result => {
+  const [{ result }] = fc.sample(callsOf(call.class, call.methodName), 1)
+  return result
+}
+
+test('garbage and mutated commands and ioctls throw nothing', () => {
+  const seeds = ['ibv_rc_pingpong_events.client.abilog', 'raw.abilog'].flatMap(name =>
+    readAbilog(name).flatMap(call => (call.kind === 'write' ? [call.data] : [])),
+  )
+  const ioctls = [
+    ioctl(4, 0, createQp()),
+    ioctl(0, 0, [
+      [2, 8, 26n],
+      [0, 112, ARENA],
+    ]),
+    ioctl(0, 2, [
+      [0, 8, 1n],
+      [1, 48, ARENA],
+    ]),
+  ]
+  const mutate = (bytes: Uint8Array, changes: [number, number][]): Uint8Array => {
+    const bad = bytes.slice()
+    for (const [at, byte] of changes) bad[at % bad.length] = byte
+    return bad
+  }
+  const changes = fc.array(fc.tuple(fc.nat(400), fc.nat(255)), { maxLength: 8 })
+  const message = fc.oneof(
+    fc.uint8Array({ minLength: 1, maxLength: 120 }),
+    fc.tuple(fc.constantFrom(...seeds, ...ioctls), changes).map(([seed, list]) => mutate(seed, list)),
+  )
+  const random = fc.uint8Array({ minLength: 256, maxLength: 256 })
+  fc.assert(
+    fc.property(message, random, fc.boolean(), (bytes, there, hasContext) => {
+      const memory = fakeMemory()
+      memory.map(ARENA, there)
+      memory.map(AT, bytes)
+      const view = fakeView(memory)
+      view.hasContext = hasContext
+      view.handles.set(0, 'pd')
+      view.handles.set(2, 'cq')
+      view.handles.set(3, 'rc_qp')
+      for (const decoded of [decodeWrite(view, AT, bytes.length), decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, AT)]) {
+        if (isAnswer(decoded)) continue
+        assert.deepEqual(
+          encodeLinux(decoded.call, decoded.legacy()!).bytes,
+          bytes.subarray(0, encodeLinux(decoded.call, decoded.legacy()!).bytes.length),
+        )
+        decoded.answer(new CallError('EIO', 'no'))
+        decoded.answer(someResult(decoded.call))
+      }
+    }),
+    { numRuns: 3000 },
+  )
+})

@@ -1,0 +1,293 @@
+/*
+ * Recorded calls of real programs (R41, R42): they decode, re-encode to the same bytes, survive the way through the object dialect, and
+ * are answered as the kernel answered, given that core answers the same. Core itself is tested by test/replay.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { CallError, type ErrnoName, errnoName } from '../../src/spec/errno.ts'
+import type { Answer, Decoded, Result } from '../../src/uapi/call.ts'
+import { isAnswer } from '../../src/uapi/call.ts'
+import { AGAIN } from '../../src/uapi/caller.ts'
+import { Door, unpackLegacy } from '../../src/uapi/legacy.ts'
+import { encodeLinux, type LinuxImage } from '../../src/uapi/linux-encode.ts'
+import { decodeMessage, decodeResult, encodeCall } from '../../src/uapi/object.ts'
+import {
+  fakeMemory,
+  ioctlMessage,
+  ioctlMessageAfter,
+  type LoggedAttribute,
+  type LoggedIoctl,
+  type LoggedWrite,
+  MESSAGE_AT,
+  memoryBefore,
+  onUverbs,
+  PROGRAM_LOGS,
+  readAbilog,
+  responseAddress,
+} from './abilog.ts'
+import { type FakeView, fakeView } from './fake-view.ts'
+import { decodeLogged, type Recorded, recordedResult } from './recorded.ts'
+
+type Step = LoggedIoctl | LoggedWrite
+
+/** Calls on uverbs files with a view whose handles and context follow what the kernel answered. */
+function* replay(name: string): Generator<{ logged: Step; view: FakeView; decoded: Decoded | Answer; where: string }> {
+  let view = fakeView()
+  view.hasContext = false
+  for (const logged of readAbilog(name).filter(onUverbs)) {
+    if (logged.kind === 'open') {
+      view = fakeView()
+      view.hasContext = false
+    }
+    if (logged.kind !== 'ioctl' && logged.kind !== 'write') continue
+    view.memory = memoryBefore(logged)
+    const decoded = decodeLogged(view, logged)
+    yield { logged, view, decoded, where: `${name}:${logged.line}` }
+    if (isAnswer(decoded) || logged.errno !== 0) continue
+    const { call } = decoded
+    if (call.class.name === 'device' && call.methodName === 'open') view.hasContext = true
+    const { object } = recordedResult(call, logged).result
+    if (object !== undefined && call.methodName === 'create') view.handles.set(object, call.class.name)
+    if (call.methodName === 'destroy') view.handles.delete(call.object)
+  }
+}
+
+const assertImage = (logged: Step, image: LinuxImage, where: string): void => {
+  if (logged.kind === 'write') {
+    assert.deepEqual(image.bytes, logged.data, `${where}: bytes written`)
+    return
+  }
+  assert.deepEqual(image.bytes, ioctlMessage(logged), `${where}: message`)
+  for (const { address, bytes } of image.memory) {
+    const attribute: LoggedAttribute | undefined = logged.attributes.find(
+      a => a.data === address && a.length === bytes.length,
+    )
+    assert.deepEqual(bytes, attribute?.before, `${where}: memory of attribute ${attribute?.id}`)
+  }
+}
+
+/** The kernel's answer must be in memory now, and nothing else have changed. */
+const assertAnswered = (logged: Step, view: FakeView, answer: Answer, recorded: Recorded, where: string): void => {
+  const failed = logged.errno === 0 ? 'OK' : errnoName(logged.errno)
+  assert.equal(answer.ret < 0 ? errnoName(-answer.ret) : 'OK', failed, `${where}: ${answer.reason ?? ''}`)
+  if (logged.errno === 0) assert.equal(answer.ret, logged.ret, `${where}: return value`)
+  for (const { descriptor, address, width } of answer.installs) {
+    const bytes = new Uint8Array(width)
+    new DataView(bytes.buffer).setUint32(0, recorded.numbers.get(descriptor.attribute)!, true)
+    view.copyOut(address, bytes)
+  }
+  if (logged.kind === 'write') {
+    if (logged.response !== undefined)
+      assert.deepEqual(
+        view.copyIn(responseAddress(logged), logged.response.length),
+        logged.response,
+        `${where}: response`,
+      )
+    return
+  }
+  assert.deepEqual(view.copyIn(MESSAGE_AT, ioctlMessage(logged).length), ioctlMessageAfter(logged), `${where}: message`)
+  for (const { id, data, before, after } of logged.attributes)
+    if (before !== undefined && logged.attributes.every(a => a.data !== data || a.length <= before.length))
+      assert.deepEqual(view.copyIn(data, before.length), after ?? before, `${where}: memory of attribute ${id}`)
+}
+
+const outcomeOf = (decoded: Decoded, logged: Step): { recorded: Recorded; outcome: Result | CallError } => {
+  if (logged.errno === 0) {
+    const recorded = recordedResult(decoded.call, logged)
+    return { recorded, outcome: recorded.result }
+  }
+  const code = errnoName(logged.errno) as ErrnoName
+  return { recorded: { result: { out: {} }, numbers: new Map() }, outcome: new CallError(code, 'as recorded') }
+}
+
+for (const name of PROGRAM_LOGS) {
+  test(`${name}: every call decodes and re-encodes to the same bytes`, () => {
+    let calls = 0
+    for (const { logged, decoded, where } of replay(name)) {
+      if (isAnswer(decoded)) continue
+      assertImage(logged, encodeLinux(decoded.call, decoded.legacy()!), where)
+      calls++
+    }
+    assert.ok(calls >= 15, `only ${calls} calls`)
+  })
+
+  test(`${name}: every call survives the object dialect, and so does its result`, () => {
+    for (const { logged, view, decoded, where } of replay(name)) {
+      if (isAnswer(decoded)) continue
+      const { call } = decoded
+      const bytes = encodeCall(call, { legacy: decoded.legacy() })
+      const there = decodeMessage(view, call.method.call, bytes)
+      assert.deepEqual(there.call, call, `${where}: call`)
+      assertImage(logged, encodeLinux(there.call, there.legacy!), where)
+      if (logged.errno !== 0) continue
+      const { result, numbers } = recordedResult(call, logged)
+      const { message } = there.answer(result)
+      const back = decodeResult(call, message)
+      // Numbers of descriptors are put in by the carrier.
+      for (const attribute of numbers.keys()) delete back.out[attribute]
+      assert.deepEqual(back.out, result.out, `${where}: result`)
+      if (result.object !== undefined) assert.equal(back.object, result.object, `${where}: handle`)
+    }
+  })
+
+  test(`${name}: every call is answered with the kernel's bytes`, () => {
+    for (const { logged, view, decoded, where } of replay(name)) {
+      if (isAnswer(decoded)) {
+        assertAnswered(logged, view, decoded, { result: { out: {} }, numbers: new Map() }, where)
+        continue
+      }
+      const { recorded, outcome } = outcomeOf(decoded, logged)
+      assertAnswered(logged, view, decoded.answer(outcome), recorded, where)
+    }
+  })
+}
+
+test('objects.abilog: calls of classes that exist re-encode to the same bytes, the others are refused as unknown', () => {
+  const classes = new Set<string>()
+  for (const { logged, decoded, where } of replay('objects.abilog')) {
+    if (!isAnswer(decoded)) {
+      classes.add(`${decoded.call.class.name}.${decoded.call.methodName}`)
+      assertImage(logged, encodeLinux(decoded.call, decoded.legacy()!), where)
+      continue
+    }
+    // Objects of classes that are not here have no handles; everything else that Linux took is a class or type that is missing.
+    const code = decoded.ret < 0 ? errnoName(-decoded.ret) : 'OK'
+    if (logged.errno === 0)
+      assert.ok(['EOPNOTSUPP', 'EPROTONOSUPPORT', 'ENOENT'].includes(code), `${where}: ${decoded.reason}`)
+    else assert.ok(decoded.ret < 0, where)
+  }
+  for (const method of ['cq.modify', 'rc_qp.modify', 'rc_qp.query', 'mr.create', 'device.queryGidTable', 'cq.destroy'])
+    assert.ok(classes.has(method), method)
+})
+
+// ---- what the legacy part may hold ----
+
+/** Bytes of a recorded call that are pointers, envelope or ignored: everything else must be in the arguments. */
+test('the legacy part holds no argument: zeroing what it may hold leaves nothing', () => {
+  const left = new Set<string>()
+  for (const name of PROGRAM_LOGS)
+    for (const { decoded } of replay(name)) {
+      if (isAnswer(decoded)) continue
+      const { call } = decoded
+      const { door, parts } = unpackLegacy(decoded.legacy()!)
+      const memory = door === Door.IOCTL ? parts.slice(1) : [parts[0].subarray(8)]
+      for (const part of memory)
+        part.forEach((byte, at) => {
+          if (byte !== 0) left.add(`${call.class.name}.${call.methodName} ${at}`)
+        })
+    }
+  // Pointers to responses, and fields of MODIFY_QP that its attribute mask leaves out.
+  const response = new Set(['mr.create', 'rc_qp.query', 'rc_qp.postSend'])
+  const ignored = [...left].filter(entry => {
+    const [method, at] = entry.split(' ')
+    return !(response.has(method) && Number(at) < 8) && method !== 'rc_qp.modify'
+  })
+  assert.deepEqual(ignored, [])
+  const modify = [...left].filter(entry => entry.startsWith('rc_qp.modify')).map(entry => Number(entry.split(' ')[1]))
+  assert.ok(
+    modify.every(at => at !== 64 && !(at >= 68 && at < 72)),
+    'handle and mask of MODIFY_QP are arguments',
+  )
+})
+
+test('a MODIFY_QP without its legacy part is the same call', () => {
+  let seen = 0
+  for (const { logged, view, decoded } of replay('ibv_rc_pingpong.client.abilog')) {
+    if (isAnswer(decoded) || decoded.call.methodName !== 'modify' || logged.kind !== 'ioctl') continue
+    const { parts } = unpackLegacy(decoded.legacy()!)
+    const blank = [1, 0, parts.length, 0].concat(
+      ...parts.map((part, i) => {
+        const bytes = i === 0 ? part : new Uint8Array(part.length)
+        return [part.length & 0xff, part.length >> 8, 0, 0, ...bytes]
+      }),
+    )
+    blank[0] = Door.IOCTL
+    const image = encodeLinux(decoded.call, Uint8Array.from(blank))
+    view.memory = fakeMemory()
+    view.memory.map(MESSAGE_AT, image.bytes)
+    for (const { address, bytes } of image.memory) view.memory.map(address, bytes)
+    const again = decodeLogged(view, logged)
+    assert.ok(!isAnswer(again))
+    assert.deepEqual(again.call, decoded.call)
+    seen++
+  }
+  assert.equal(seen, 3)
+})
+
+// ---- the hand-made calls ----
+
+/** Steps of raw.py whose error core decides; every other one must be settled by the codec. */
+const CORE_DECIDES = new Set([
+  'QUERY_PORT 2',
+  'DEALLOC_PD handle 99',
+  'DEALLOC_PD handle 0 again',
+  'REG_MR handle 99',
+  'REG_MR iova with another page offset',
+  'REG_MR remote write without local write',
+  'REG_MR access 1<<19',
+  'REG_MR unmapped',
+  'REG_MR wraps around',
+  'DEALLOC_PD in use',
+  'DEREG_MR handle of a PD',
+  'DEREG_MR handle 99',
+  'QUERY_GID_ENTRY 1 9 (empty)',
+  'PD destroy in use',
+])
+
+test('raw.abilog: hand-made calls, most of them wrong, are answered as the kernel answered', async () => {
+  const { readFileSync } = await import('node:fs')
+  const { fixture } = await import('../paths.ts')
+  const names = readFileSync(fixture('abi', 'raw.out'), 'utf8')
+    .split('\n## rdma_cm')[0]
+    .split('\n')
+    .filter(line => line !== '' && !line.startsWith('##') && !line.startsWith('read()'))
+    .map(line => line.slice(0, line.indexOf('  ') < 0 ? undefined : Math.min(line.indexOf('  '), 62)).trim())
+  let i = 0
+  const calls = readAbilog('raw.abilog').filter(onUverbs)
+  const requests = new Map(calls.map((call, at) => [at, call]))
+  const kinds = [...requests.values()].filter(call => ['ioctl', 'write', 'request'].includes(call.kind))
+  assert.equal(kinds.length, names.length)
+  const byLine = new Map(kinds.map(call => [call.line, names[i++]]))
+  let settled = 0
+  for (const { logged, view, decoded, where } of replay('raw.abilog')) {
+    const title = `${where} ${byLine.get(logged.line)}`
+    if (isAnswer(decoded)) {
+      assertAnswered(logged, view, decoded, { result: { out: {} }, numbers: new Map() }, title)
+      settled++
+      continue
+    }
+    const again = byLine.get(logged.line) === 'GET_CONTEXT again'
+    if (again) {
+      // Linux reserves a descriptor before it refuses; the number that it leaves is one that does not exist.
+      const open = { ...decoded.call, method: view.schema.className('device')!.methods.open }
+      const { result } = recordedResult(open, logged)
+      const answer = decoded.answer({ out: { numCompVectors: 2, coreSupport: 1n, ...result.out } })
+      assert.equal(answer.reason, AGAIN.message)
+      if (logged.kind === 'write') {
+        assert.equal(answer.ret, -22)
+        assert.deepEqual([...view.copyIn(responseAddress(logged), 8)], [255, 255, 255, 255, 2, 0, 0, 0])
+      } else assertAnswered(logged, view, answer, { result, numbers: new Map() }, title)
+      continue
+    }
+    if (byLine.get(logged.line) === 'GET_CONTEXT response at address 0x10') {
+      const answer = decoded.answer({ out: { numCompVectors: 2, coreSupport: 1n } })
+      assert.equal(answer.ret, -14, title)
+      continue
+    }
+    if (logged.errno !== 0) {
+      const name = byLine.get(logged.line)!
+      // cqe 0 and handles are checked by both.
+      assert.ok(CORE_DECIDES.has(name), `${title}: the codec let it through`)
+    }
+    const { recorded, outcome } = outcomeOf(decoded, logged)
+    assertAnswered(logged, view, decoded.answer(outcome), recorded, title)
+    assertImage(logged, encodeLinux(decoded.call, decoded.legacy()!), title)
+  }
+  assert.ok(settled >= 25, `only ${settled} settled by the codec`)
+})
+
+test('an ioctl that is neither dialect’s is ENOTTY', () => {
+  const unknown = readAbilog('raw.abilog').find(call => call.kind === 'request' && onUverbs(call))
+  assert.ok(unknown?.kind === 'request')
+  assert.equal(unknown.errno, 25)
+})

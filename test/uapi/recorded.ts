@@ -1,0 +1,109 @@
+/*
+ * What core must have answered in a recorded call: the result that the kernel's bytes say, read with the tables of spec/linux.
+ */
+
+import { driverLayouts } from '../../src/spec/linux/drivers.ts'
+import { RDMA_VERBS_IOCTL, UHW_OUT } from '../../src/spec/linux/ioctl.ts'
+import type { AnyValues } from '../../src/spec/schema.ts'
+import type { Answer, Call, CallerView, Decoded, NewDescriptor, Result } from '../../src/uapi/call.ts'
+import { type CompiledLayout, compileLayout, type Facts, readCells } from '../../src/uapi/cells.ts'
+import { findMethod } from '../../src/uapi/ioctl-message.ts'
+import { findCommand } from '../../src/uapi/linux-command.ts'
+import { decodeVerbsIoctl } from '../../src/uapi/linux-ioctl.ts'
+import { decodeWrite } from '../../src/uapi/linux-write.ts'
+import { readRecord, viewOf } from '../../src/uapi/scalar.ts'
+import { type LoggedIoctl, type LoggedWrite, MESSAGE_AT } from './abilog.ts'
+
+/** Decodes a recorded call from where `memoryBefore` put it. */
+export const decodeLogged = (view: CallerView, logged: LoggedIoctl | LoggedWrite): Decoded | Answer =>
+  logged.kind === 'ioctl'
+    ? decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, MESSAGE_AT)
+    : decodeWrite(view, MESSAGE_AT, logged.data.length)
+
+/** A result and the descriptor numbers that the kernel gave, by attribute. */
+export interface Recorded {
+  readonly result: Result
+  readonly numbers: ReadonlyMap<string, number>
+}
+
+interface Reading {
+  readonly out: AnyValues
+  readonly numbers: Map<string, number>
+  object?: number
+}
+
+const readStruct = (reading: Reading, compiled: CompiledLayout, bytes: Uint8Array): void => {
+  const whole = new Uint8Array(Math.max(bytes.length, compiled.layout.size))
+  whole.set(bytes)
+  const values: AnyValues = {}
+  const facts: Facts = {}
+  readCells(compiled, whole, values, facts, false)
+  if (facts.object !== undefined) reading.object = facts.object
+  for (const { attribute } of compiled.fds) {
+    reading.numbers.set(attribute, values[attribute] as number)
+    delete values[attribute]
+  }
+  Object.assign(reading.out, values)
+}
+
+const readDriver = (reading: Reading, call: Call, bytes: Uint8Array): void => {
+  const layout = driverLayouts(14)?.[`${call.class.name}.${call.methodName}`]
+  if (layout !== undefined) readStruct(reading, compileLayout('driver', layout.out, call.method.out), bytes)
+}
+
+const finish = ({ out, object, numbers }: Reading): Recorded => {
+  const descriptors = [...numbers.keys()].map((attribute, i): NewDescriptor => ({ object: 1000 + i, attribute }))
+  return {
+    numbers,
+    result: {
+      out,
+      ...(object === undefined ? {} : { object }),
+      ...(descriptors.length === 0 ? {} : { descriptors }),
+    },
+  }
+}
+
+/** The result of a call that the kernel took. */
+export const recordedResult = (call: Call, logged: LoggedIoctl | LoggedWrite): Recorded => {
+  const reading: Reading = { out: {}, numbers: new Map() }
+  const name = call.class.name
+  if (logged.kind === 'write') {
+    const found = findCommand(viewOf(logged.data).getUint32(0, true))
+    if (found.out !== undefined) {
+      const core = found.command.extended ? viewOf(logged.data).getUint16(6, true) * 8 : found.command.response
+      readStruct(reading, found.out(name), logged.response!)
+      readDriver(reading, call, logged.response!.subarray(core))
+    }
+    return finish(reading)
+  }
+  const memory = (id: number): Uint8Array | undefined => {
+    const attribute = logged.attributes.find(a => a.id === id)
+    return attribute?.after ?? attribute?.before
+  }
+  const method = findMethod(logged.object, logged.method)
+  const command = logged.attributes.find(a => a.id === 2)
+  if (method.spec.converter === 'invokeWrite') {
+    const found = findCommand(Number(command!.data))
+    if (found.out !== undefined) readStruct(reading, found.out(name), memory(1)!)
+  } else if (method.spec.converter !== undefined) {
+    const [list, count] = method.spec.converter === 'handles' ? ['handles', 1] : ['entries', 3]
+    const of = call.method.out[list as string].of
+    const number = viewOf(memory(count as number)!).getUint32(0, true)
+    const view = viewOf(memory(2)!)
+    const size = list === 'handles' ? 4 : 32
+    if (of.kind === 'list')
+      reading.out[list as string] = Array.from({ length: number }, (_, i) => readRecord(view, i * size, of.fields, ''))
+  } else
+    for (const attribute of logged.attributes) {
+      const compiled = method.attributes.get(attribute.id)
+      if (compiled === undefined) continue
+      if (compiled.spec.kind === 'out' && compiled.spec.cells.length > 0)
+        readStruct(reading, compiled.layout(name), memory(attribute.id)!)
+      else if (compiled.spec.kind === 'newHandle') reading.object = Number(attribute.dataAfter ?? attribute.data)
+      else if (compiled.spec.kind === 'newFd')
+        reading.numbers.set('object', Number(attribute.dataAfter ?? attribute.data))
+    }
+  const driver = memory(UHW_OUT)
+  if (driver !== undefined) readDriver(reading, call, driver)
+  return finish(reading)
+}
