@@ -99,9 +99,9 @@ const targets = () => {
     ...one('test/programs', 'programs', WARNINGS, () => ({
       libraries: ['-libverbs', '-lpthread'],
       needs: verbs,
-      without: 'tests with this program do not run',
+      without: 'some tests do not run',
     })),
-    ...one('bench', 'bench', WARNINGS, () => ({ without: 'benchmark rows beside this program do not run' })),
+    ...one('bench', 'bench', WARNINGS, () => ({ without: 'some benchmarks do not run' })),
   ].filter(target => target.sources.length > 0)
 }
 
@@ -160,7 +160,10 @@ const buildC = () => {
   }
   for (const { what, targets: blocked } of missing) {
     say(`build: ${what} is missing, so these parts were not built:`)
-    for (const target of blocked) say(`  build/${target.output} (without it ${target.without})`)
+    for (const without of new Set(blocked.map(target => target.without))) {
+      const outputs = blocked.filter(target => target.without === without).map(target => `build/${target.output}`)
+      say(`  ${outputs.join(', ')}: without it ${without}`)
+    }
   }
   const blocked = new Set(missing.flatMap(entry => entry.targets))
   let ok = true

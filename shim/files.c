@@ -1,32 +1,14 @@
 /*
- * The interposed calls that take a path: those that lead to RDMA go to the daemon's tree, opening a device node is a
- * request to the daemon, and a node shows as the character device that it would be. All others go straight through.
+ * The interposed calls that take a path, but for stat.c: those that lead to RDMA go to the daemon's tree, and opening a
+ * device node is a request to the daemon. All others go straight through.
  */
 #define _GNU_SOURCE
 #include "shim.h"
 
-#include <alloca.h>
 #include <errno.h>
-#include <string.h>
-#include <sys/sysmacros.h>
-
-/*
- * Replaces `path` if it leads to RDMA; leaves the function with `failure` (and ENOENT) if there is no daemon. Stack
- * is taken only then: handlers on small signal stacks call open() and stat() too.
- */
-#define REWRITE(path, failure)                                                                                         \
-    do {                                                                                                               \
-        if (UNLIKELY(path_is_ours(path))) {                                                                            \
-            char *room = alloca(PATH_ROOM);                                                                            \
-            path = path_rewrite(path, room);                                                                           \
-            if (!path)                                                                                                 \
-                return failure;                                                                                        \
-        }                                                                                                              \
-    } while (0)
 
 /* ---- open ---- */
 
-typedef int open_function(const char *path, int flags, ...);
 typedef int openat_function(int dir, const char *path, int flags, ...);
 
 static bool wants_mode(int flags)
@@ -215,6 +197,31 @@ EXPORT int eaccess(const char *path, int mode)
     return REAL(eaccess)(path, mode);
 }
 
+/* `ls -l` asks for access control lists. */
+EXPORT ssize_t getxattr(const char *path, const char *name, void *value, size_t size)
+{
+    REWRITE(path, -1);
+    return REAL(getxattr)(path, name, value, size);
+}
+
+EXPORT ssize_t lgetxattr(const char *path, const char *name, void *value, size_t size)
+{
+    REWRITE(path, -1);
+    return REAL(lgetxattr)(path, name, value, size);
+}
+
+EXPORT ssize_t listxattr(const char *path, char *list, size_t size)
+{
+    REWRITE(path, -1);
+    return REAL(listxattr)(path, list, size);
+}
+
+EXPORT ssize_t llistxattr(const char *path, char *list, size_t size)
+{
+    REWRITE(path, -1);
+    return REAL(llistxattr)(path, list, size);
+}
+
 EXPORT ssize_t readlink(const char *path, char *buffer, size_t size)
 {
     REWRITE(path, -1);
@@ -266,118 +273,4 @@ EXPORT char *canonicalize_file_name(const char *path)
     const bool ours = path_is_ours(path);
     REWRITE(path, NULL);
     return shown(REAL(canonicalize_file_name)(path), ours);
-}
-
-/* ---- stat ---- */
-
-_Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
-
-static void show_device(struct stat *out, dev_t rdev)
-{
-    out->st_mode = S_IFCHR | 0666;
-    out->st_rdev = rdev;
-    out->st_size = 0;
-    out->st_blocks = 0;
-}
-
-static int seen_fd(int result, int fd, void *out)
-{
-    if (UNLIKELY(fd_kind(fd) == FD_CONTEXT) && result == 0)
-        show_device(out, fd_table[fd].rdev);
-    return result;
-}
-
-/* `path` as the program gave it. */
-static int seen_path(int result, const char *path, void *out)
-{
-    int node;
-    if (result == 0 && UNLIKELY(path_is_ours(path)) && (node = path_device_node(path)) >= 0)
-        show_device(out, path_node_rdev((unsigned)node));
-    return result;
-}
-
-static int seen_at(int result, int dir, const char *path, void *out, int flags)
-{
-    if ((flags & AT_EMPTY_PATH) && path && path[0] == 0)
-        return seen_fd(result, dir, out);
-    return seen_path(result, path, out);
-}
-
-#define STAT(name, type)                                                                                               \
-    EXPORT int name(const char *path, struct type *out)                                                                \
-    {                                                                                                                  \
-        const char *given = path;                                                                                      \
-        REWRITE(path, -1);                                                                                             \
-        return seen_path(REAL(name)(path, out), given, out);                                                           \
-    }
-#define XSTAT(name, type)                                                                                              \
-    EXPORT int name(int version, const char *path, struct type *out)                                                   \
-    {                                                                                                                  \
-        const char *given = path;                                                                                      \
-        REWRITE(path, -1);                                                                                             \
-        return seen_path(REAL(name)(version, path, out), given, out);                                                  \
-    }
-#define FSTAT(name, type)                                                                                              \
-    EXPORT int name(int fd, struct type *out)                                                                          \
-    {                                                                                                                  \
-        return seen_fd(REAL(name)(fd, out), fd, out);                                                                  \
-    }
-#define FXSTAT(name, type)                                                                                             \
-    EXPORT int name(int version, int fd, struct type *out)                                                             \
-    {                                                                                                                  \
-        return seen_fd(REAL(name)(version, fd, out), fd, out);                                                         \
-    }
-#define FSTATAT(name, type)                                                                                            \
-    EXPORT int name(int dir, const char *path, struct type *out, int flags)                                            \
-    {                                                                                                                  \
-        const char *given = path;                                                                                      \
-        REWRITE(path, -1);                                                                                             \
-        return seen_at(REAL(name)(dir, path, out, flags), dir, given, out, flags);                                     \
-    }
-#define FXSTATAT(name, type)                                                                                           \
-    EXPORT int name(int version, int dir, const char *path, struct type *out, int flags)                               \
-    {                                                                                                                  \
-        const char *given = path;                                                                                      \
-        REWRITE(path, -1);                                                                                             \
-        return seen_at(REAL(name)(version, dir, path, out, flags), dir, given, out, flags);                            \
-    }
-
-STAT(stat, stat)
-STAT(stat64, stat64)
-STAT(lstat, stat)
-STAT(lstat64, stat64)
-XSTAT(__xstat, stat)
-XSTAT(__xstat64, stat64)
-XSTAT(__lxstat, stat)
-XSTAT(__lxstat64, stat64)
-FSTAT(fstat, stat)
-FSTAT(fstat64, stat64)
-FXSTAT(__fxstat, stat)
-FXSTAT(__fxstat64, stat64)
-FSTATAT(fstatat, stat)
-FSTATAT(fstatat64, stat64)
-FXSTATAT(__fxstatat, stat)
-FXSTATAT(__fxstatat64, stat64)
-
-EXPORT int statx(int dir, const char *path, int flags, unsigned mask, struct statx *out)
-{
-    const char *given = path;
-    REWRITE(path, -1);
-    const int result = REAL(statx)(dir, path, flags, mask, out);
-    if (result != 0)
-        return result;
-    int node;
-    dev_t rdev;
-    if (UNLIKELY(fd_kind(dir) == FD_CONTEXT) && (flags & AT_EMPTY_PATH) && (!given || !given[0]))
-        rdev = fd_table[dir].rdev;
-    else if (UNLIKELY(path_is_ours(given)) && (node = path_device_node(given)) >= 0)
-        rdev = path_node_rdev((unsigned)node);
-    else
-        return result;
-    out->stx_mode = S_IFCHR | 0666;
-    out->stx_rdev_major = major(rdev);
-    out->stx_rdev_minor = minor(rdev);
-    out->stx_size = 0;
-    out->stx_blocks = 0;
-    return result;
 }

@@ -27,9 +27,9 @@
 #define PR_SET_PTRACER 0x59616d61
 #endif
 
-/* Seconds without an answer after which signals are let through, and times that before HELLO is given up. */
+/* Seconds without an answer after which signals are let through, and how much later HELLO is given up. */
 #define PATIENCE_SECONDS 2
-#define HELLO_PATIENCE 5
+#define HELLO_PATIENCE_SECONDS 8
 
 pid_t shim_pid;
 const volatile uint32_t *session_parked;
@@ -168,11 +168,12 @@ static ssize_t receive(struct reply *reply)
     return length;
 }
 
-/* Waits for the session to become readable with the program's own signal mask, so that signals arrive. */
-static void wait_interruptibly(const struct shim_guard *guard)
+/* Waits with the program's own signal mask, so that signals arrive; false if nothing came in `seconds` (-1: for ever). */
+static bool wait_interruptibly(const struct shim_guard *guard, int seconds)
 {
     struct pollfd poll = {.fd = session.fd, .events = POLLIN};
-    ppoll(&poll, 1, NULL, &guard->mask);
+    const struct timespec limit = {.tv_sec = seconds};
+    return ppoll(&poll, 1, seconds < 0 ? NULL : &limit, &guard->mask) != 0;
 }
 
 int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard)
@@ -191,16 +192,13 @@ int session_exchange(struct request *request, size_t body, struct reply *reply, 
     while (length < 0 && (errno == EINTR || errno == EAGAIN));
     if (length < 0)
         goto broken;
-    for (int silence = 0;;) {
+    for (;;) {
         length = receive(reply);
         if (length < 0 && errno == EAGAIN) {
-            if (header->type == USERDMA_HELLO && ++silence == HELLO_PATIENCE) {
-                hang_up();
-                return -ETIMEDOUT;
-            }
-            if (header->type != USERDMA_HELLO)
-                wait_interruptibly(guard);
-            continue;
+            if (wait_interruptibly(guard, header->type == USERDMA_HELLO ? HELLO_PATIENCE_SECONDS : -1))
+                continue;
+            hang_up();
+            return -ETIMEDOUT;
         }
         if (length < (ssize_t)sizeof reply->message.header)
             goto broken;

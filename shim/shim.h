@@ -9,6 +9,7 @@
  *   device.c       what needs no request: doorbells, reading events, whether the daemon lives
  *   paths.c        which paths are rewritten, and to what
  *   files.c        interposed calls that take a path
+ *   stat.c         the stat family
  *   descriptors.c  interposed calls that take a descriptor
  *   verbs.c        the provider's polling functions, wrapped
  *
@@ -18,6 +19,11 @@
 #ifndef USERDMA_SHIM_H
 #define USERDMA_SHIM_H
 
+/* Both make headers define functions that are to be defined here, or rename them. This header comes first everywhere. */
+#undef _FORTIFY_SOURCE
+#undef _FILE_OFFSET_BITS
+
+#include <alloca.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -32,6 +38,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "protocol.h"
@@ -71,7 +78,7 @@ void closefrom(int first);
     X(readlinkat) X(__readlink_chk) X(__readlinkat_chk) X(realpath) X(__realpath_chk) X(canonicalize_file_name)        \
     X(chdir) X(inotify_add_watch) X(socket) X(ioctl) X(read) X(__read_chk) X(pread) X(pread64) X(readv) X(write)       \
     X(pwrite) X(pwrite64) X(writev) X(close) X(close_range) X(closefrom) X(dup) X(dup2) X(dup3) X(fcntl) X(fcntl64)    \
-    X(fclose)
+    X(fclose) X(getxattr) X(lgetxattr) X(listxattr) X(llistxattr)
 
 /* ---- init.c ---- */
 
@@ -234,6 +241,20 @@ const char *path_rewrite(const char *path, char room[PATH_ROOM]);
 int path_device_node(const char *path);
 /* Device number that the tree gives for a node; 0 if it does not. */
 dev_t path_node_rdev(unsigned node);
+/*
+ * Replaces `path` if it leads to RDMA; leaves the function with `failure` (and ENOENT) if there is no daemon. Stack
+ * is taken only then: handlers on small signal stacks call open() and stat() too.
+ */
+#define REWRITE(path, failure)                                                                                         \
+    do {                                                                                                               \
+        if (UNLIKELY(path_is_ours(path))) {                                                                            \
+            char *room = alloca(PATH_ROOM);                                                                            \
+            path = path_rewrite(path, room);                                                                           \
+            if (!path)                                                                                                 \
+                return failure;                                                                                        \
+        }                                                                                                              \
+    } while (0)
+
 /* Takes our root off a result of realpath, in place, if the rest is a path that we would rewrite again. */
 void path_strip_root(char *path);
 

@@ -4,10 +4,11 @@
  * compiled for a test.
  */
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync, statSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, extname, join } from 'node:path'
 import { after, type TestContext } from 'node:test'
+import { repoRoot } from './paths.ts'
 
 /** Whether missing programs are failures: USERDMA_CI decides, then CI. */
 export const inCi = (): boolean => {
@@ -60,6 +61,14 @@ export const compileC = (output: string, sources: readonly string[], options: re
   if (error) throw error
   if (status !== 0) throw new Error(`${basename(output, extname(output))} does not compile:\n${stderr}`)
   return output
+}
+
+/** What the build has made of C sources (all files of their folder), if nothing has changed there since; a path below build/. */
+export const currentBuild = (output: string, folder: string): string | undefined => {
+  const built = join(repoRoot, 'build', output)
+  const since = statSync(built, { throwIfNoEntry: false })?.mtimeMs ?? 0
+  const sources = readdirSync(join(repoRoot, folder)).filter(name => /\.[ch]$/.test(name))
+  return sources.every(name => statSync(join(repoRoot, folder, name)).mtimeMs <= since) ? built : undefined
 }
 
 /** Whether the compiler finds a header. */

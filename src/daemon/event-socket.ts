@@ -130,8 +130,9 @@ export const createEventSocket = (holder: () => ProcessHandle | undefined, hungU
       const candidates = [...unread(), ...waiting]
       sent = []
       waiting = candidates.filter(event => event.element !== element)
+      const removed = candidates.length - waiting.length
       push()
-      return candidates.length - waiting.length
+      return removed
     },
     end() {
       if (!closed) shutdown(ours, 'write')

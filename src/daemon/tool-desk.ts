@@ -112,7 +112,11 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
       counter.reply(
         length > 0
           ? length
-          : writeToolReply(counter.buffer, request, JSON.stringify({ error: 'the answer is too long for one message' })),
+          : writeToolReply(
+              counter.buffer,
+              request,
+              JSON.stringify({ error: 'the answer is too long for one message' }),
+            ),
       )
     },
     onWritable: push,

@@ -60,6 +60,7 @@ export const createTraceHub = (now: () => number): TraceHub => {
       ...(call && { call }),
       ret: answer.ret,
       ...(answer.reason !== undefined && { reason: answer.reason }),
+      ...(answer.attempt !== undefined && { attempt: answer.attempt }),
     }
     for (const subscriber of subscribers) if (subscriber.tag === '' || subscriber.tag === tag) subscriber.post(record)
   }

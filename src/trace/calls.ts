@@ -75,7 +75,7 @@ const callText = (record: TraceRecord, decoded: Decoded | undefined): string => 
   if (decoded === undefined) {
     const { call, dialect } = record
     return call === undefined
-      ? `${dialect}(?)`
+      ? `${dialect}(${plain(record.attempt ?? '?')})`
       : `${dialect}(class ${call.classId}, call ${call.call}, ${bytesText(fromBase64(call.message))})`
   }
   const { args } = decoded

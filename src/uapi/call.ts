@@ -52,6 +52,8 @@ export interface Answer {
   readonly installs: readonly Install[]
   /** Why it was refused, for the trace; absent on success. */
   readonly reason?: string
+  /** Linux's name of the call, for the trace, when it was refused before it was decoded. */
+  readonly attempt?: string
 }
 
 /** One decoded system call that is to be run. */

@@ -7,7 +7,16 @@ import { driverLayouts } from '../spec/linux/drivers.ts'
 import type { Layout } from '../spec/linux/layout.ts'
 import { QpTypeClasses } from '../spec/linux/structs.ts'
 import { type AnyValues, CREATE, type Method, type ObjectClass } from '../spec/schema.ts'
-import type { Answer, Call, CallerView, Install, NewDescriptor, Result } from './call.ts'
+import {
+  type Answer,
+  type Call,
+  type CallerView,
+  type Decoded,
+  type Install,
+  isAnswer,
+  type NewDescriptor,
+  type Result,
+} from './call.ts'
 import { type CompiledLayout, compileLayout, type Facts, writeCells } from './cells.ts'
 
 /** Room in the caller's memory. */
@@ -26,6 +35,17 @@ export const answering = <T>(body: () => T): T | Answer => {
     if (error instanceof CallError) return refuse(error)
     throw error
   }
+}
+
+/** `answering` for a call that says what it is, as soon as it knows, through `name`: the trace shows it though nothing else was decoded. */
+export const answeringAs = (body: (name: (name: string) => void) => Decoded): Decoded | Answer => {
+  let attempt: string | undefined
+  const decoded = answering(() =>
+    body(name => {
+      attempt = name
+    }),
+  )
+  return attempt !== undefined && isAnswer(decoded) ? { ...decoded, attempt } : decoded
 }
 
 /** The declaration of a method as core has it, without any driver's attributes. */

@@ -12,6 +12,7 @@ import type { Answer, Call, CallerView, Decoded, Install, Result } from './call.
 import {
   AGAIN,
   answering,
+  answeringAs,
   callOf,
   classNameOf,
   declared,
@@ -173,10 +174,11 @@ const listCall = (message: Message): { args: AnyValues; write(result: Result, ch
   }
 }
 
-const invokeWrite = (message: Message): Decoded => {
+const invokeWrite = (message: Message, name: (name: string) => void): Decoded => {
   const { view, given } = message
   const found = findCommand(constant(message, InvokeWrite.WRITE_CMD, 0xffffffffn))
   const { command } = found
+  name(command.name)
   const core = given.get(InvokeWrite.CORE_IN)
   const response = given.get(InvokeWrite.CORE_OUT)
   const driverIn = given.get(UHW_IN)
@@ -241,12 +243,13 @@ const legacyOf = (message: Message, read: Read | undefined, commanded: Commanded
 
 /** Decodes the ioctl `request` with its argument. A request that is not RDMA_VERBS_IOCTL is ENOTTY. */
 export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bigint): Decoded | Answer =>
-  answering((): Decoded => {
+  answeringAs((name): Decoded => {
     if (request >>> 0 !== RDMA_VERBS_IOCTL)
       throw new CallError('ENOTTY', `ioctl 0x${(request >>> 0).toString(16)} is unknown here`)
     const message = readMessage(view, argument)
     const { spec } = message.method
-    if (spec.converter === 'invokeWrite') return invokeWrite(message)
+    name(spec.name)
+    if (spec.converter === 'invokeWrite') return invokeWrite(message, name)
     const read = readAttributes(message)
     const list = spec.converter === undefined ? undefined : listCall(message)
     if (spec.method === undefined) {

@@ -7,7 +7,7 @@
 import { CallError } from '../spec/errno.ts'
 import { EXTENDED } from '../spec/linux/write.ts'
 import type { Answer, CallerView, Decoded } from './call.ts'
-import { answering, type Room } from './caller.ts'
+import { answering, answeringAs, type Room } from './caller.ts'
 import { Door, packLegacy } from './legacy.ts'
 import { type CompiledCommand, clearRequest, type Envelope, findCommand, readCommand } from './linux-command.ts'
 import { viewOf } from './scalar.ts'
@@ -99,11 +99,12 @@ export const decodeWrite = (view: CallerView, address: bigint, length: number): 
 
 /** The same for bytes at hand. */
 export const decodeWriteBytes = (view: CallerView, bytes: Uint8Array): Decoded | Answer =>
-  answering((): Decoded => {
+  answeringAs((name): Decoded => {
     if (bytes.length < HEADER)
       throw new CallError('EINVAL', `a command has at least ${HEADER} bytes, not ${bytes.length}`)
     const number = viewOf(bytes).getUint32(0, true)
     const found = findCommand(number)
+    name(found.command.name)
     const envelope = (number & EXTENDED ? extended : plain)(found, bytes)
     const commanded = readCommand(view, found, envelope)
     return {

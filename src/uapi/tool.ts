@@ -61,6 +61,8 @@ export interface TraceRecord {
   readonly command: string
   readonly device: string
   readonly dialect: 'ioctl' | 'write' | 'object'
+  /** Linux's name of a call that was refused before it was decoded. */
+  readonly attempt?: string
   /** Absent when the bytes did not decode to a call. */
   readonly call?: { readonly classId: number; readonly call: number; readonly message: string; readonly answer: string }
   /** ≥ 0 the call's value, < 0 minus errno. */

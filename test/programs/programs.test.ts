@@ -1,5 +1,5 @@
 /*
- * The C programs of this folder compile without a warning against plain libibverbs, and refuse wrong use with a
+ * The C programs of this folder are built against plain libibverbs, and refuse wrong use with a
  * sentence. What they do with a device is tested where the daemon is.
  */
 import assert from 'node:assert/strict'
@@ -8,7 +8,7 @@ import { basename, join } from 'node:path'
 import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
 import { runProgram } from '../shim/program.ts'
-import { compileC, hasHeader, missing, requireTool, scratchFolder } from '../tools.ts'
+import { compileC, currentBuild, hasHeader, missing, requireTool, scratchFolder } from '../tools.ts'
 
 const folder = scratchFolder()
 const sources = join(repoRoot, 'test/programs')
@@ -29,7 +29,9 @@ for (const source of readdirSync(sources).filter(name => name.endsWith('.c'))) {
       missing(t, '<infiniband/verbs.h> is not installed here (Debian: apt-get install libibverbs-dev)')
       return
     }
-    const program = compileC(join(folder, name), [join(sources, source)], ['-libverbs', '-lpthread'])
+    const program =
+      currentBuild(`programs/${name}`, 'test/programs') ??
+      compileC(join(folder, name), [join(sources, source)], ['-libverbs', '-lpthread'])
     assert.ok(refusals[name], `${name} has no wrong use in this test`)
     const [args, sentence] = refusals[name]
     const { status, stdout, stderr } = await runProgram(program, args, { PATH: process.env.PATH })

@@ -2,12 +2,12 @@
  * The shim, compiled for a test, and programs run under it while this process plays the daemon.
  */
 import { spawn } from 'node:child_process'
-import { readdirSync, statSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { hasNative } from '../../src/host/native.ts'
 import { repoRoot } from '../paths.ts'
-import { compileC, hasHeader, missing, requireTool } from '../tools.ts'
+import { compileC, currentBuild, hasHeader, missing, requireTool } from '../tools.ts'
 
 /** Whether the shim can be compiled and talked to here; skips the test otherwise. */
 export const shimIsPossible = (t: TestContext): boolean => {
@@ -21,15 +21,11 @@ let shim: string | undefined
 
 /** The shim's path: the built one if nothing has changed since, else one compiled for this test file. */
 export const compileShim = (folder: string): string => {
+  shim ??= currentBuild('native/libuserdma_shim.so', 'shim')
   if (shim) return shim
-  const files = readdirSync(join(repoRoot, 'shim')).map(name => join(repoRoot, 'shim', name))
-  const built = join(repoRoot, 'build/native/libuserdma_shim.so')
-  const since = statSync(built, { throwIfNoEntry: false })?.mtimeMs ?? 0
-  if (files.every(path => statSync(path).mtimeMs <= since)) {
-    shim = built
-    return shim
-  }
-  const sources = files.filter(name => name.endsWith('.c'))
+  const sources = readdirSync(join(repoRoot, 'shim'))
+    .filter(name => name.endsWith('.c'))
+    .map(name => join(repoRoot, 'shim', name))
   const options = ['-shared', '-fPIC', '-fvisibility=hidden', '-ldl', '-lpthread']
   shim = compileC(join(folder, 'libuserdma_shim.so'), sources, options)
   return shim

@@ -40,7 +40,7 @@
 #define EXPECT(condition)                                                                                              \
     do {                                                                                                               \
         if (!(condition)) {                                                                                            \
-            dprintf(1, "line %d: not so: %s (errno %d %s)\n", __LINE__, #condition, errno, strerror(errno));           \
+            dprintf(1, "%s, line %d: not so: %s (errno %d)\n", __func__, __LINE__, #condition, errno);                  \
             exit(1);                                                                                                   \
         }                                                                                                              \
     } while (0)

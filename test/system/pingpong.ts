@@ -87,7 +87,8 @@ export interface PairOptions {
 export interface StartedPair {
   readonly server: Running
   readonly client: Running
-  readonly ended: Promise<Pair>
+  /** Waits for both. A server whose client failed may wait for ever: it is told to end. */
+  ended(): Promise<Pair>
 }
 
 /** Starts server and client; the client when the server listens. */
@@ -108,14 +109,15 @@ export const startPair = async (
   if (!(await untilListening(port, server.ended)))
     assert.fail(`${program} ended before it listened:\n${server.output()}`)
   const client = begin(devices[1], ['localhost'])
-  const ended = (async (): Promise<Pair> => {
-    const finished = await client.ended
-    // A server whose client failed may wait for ever.
-    if (finished.status !== 0) server.child.kill('SIGTERM')
-    return { server: await server.ended, client: finished }
-  })()
-  ended.catch(() => {})
-  return { server, client, ended }
+  return {
+    server,
+    client,
+    async ended() {
+      const finished = await client.ended
+      if (finished.status !== 0) server.child.kill('SIGTERM')
+      return { server: await server.ended, client: finished }
+    },
+  }
 }
 
 export const runPair = async (
@@ -123,7 +125,7 @@ export const runPair = async (
   daemon: TestDaemon,
   args: readonly string[],
   options: PairOptions = {},
-): Promise<Pair> => (await startPair(scope, daemon, args, options)).ended
+): Promise<Pair> => (await startPair(scope, daemon, args, options)).ended()
 
 /** Both ended well, and neither saw wrong data. */
 export const assertGoodPair = ({ server, client }: Pair): void => {

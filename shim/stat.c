@@ -1,0 +1,120 @@
+/*
+ * The stat family, old and new: paths that lead to RDMA go to the daemon's tree, and device nodes and opened devices show
+ * as the character devices that they would be.
+ */
+#define _GNU_SOURCE
+#include "shim.h"
+
+#include <sys/sysmacros.h>
+
+_Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
+
+static void show_device(struct stat *out, dev_t rdev)
+{
+    out->st_mode = S_IFCHR | 0666;
+    out->st_rdev = rdev;
+    out->st_size = 0;
+    out->st_blocks = 0;
+}
+
+static int seen_fd(int result, int fd, void *out)
+{
+    if (UNLIKELY(fd_kind(fd) == FD_CONTEXT) && result == 0)
+        show_device(out, fd_table[fd].rdev);
+    return result;
+}
+
+/* `path` as the program gave it. */
+static int seen_path(int result, const char *path, void *out)
+{
+    int node;
+    if (result == 0 && UNLIKELY(path_is_ours(path)) && (node = path_device_node(path)) >= 0)
+        show_device(out, path_node_rdev((unsigned)node));
+    return result;
+}
+
+static int seen_at(int result, int dir, const char *path, void *out, int flags)
+{
+    if ((flags & AT_EMPTY_PATH) && path && path[0] == 0)
+        return seen_fd(result, dir, out);
+    return seen_path(result, path, out);
+}
+
+#define STAT(name, type)                                                                                               \
+    EXPORT int name(const char *path, struct type *out)                                                                \
+    {                                                                                                                  \
+        const char *given = path;                                                                                      \
+        REWRITE(path, -1);                                                                                             \
+        return seen_path(REAL(name)(path, out), given, out);                                                           \
+    }
+#define XSTAT(name, type)                                                                                              \
+    EXPORT int name(int version, const char *path, struct type *out)                                                   \
+    {                                                                                                                  \
+        const char *given = path;                                                                                      \
+        REWRITE(path, -1);                                                                                             \
+        return seen_path(REAL(name)(version, path, out), given, out);                                                  \
+    }
+#define FSTAT(name, type)                                                                                              \
+    EXPORT int name(int fd, struct type *out)                                                                          \
+    {                                                                                                                  \
+        return seen_fd(REAL(name)(fd, out), fd, out);                                                                  \
+    }
+#define FXSTAT(name, type)                                                                                             \
+    EXPORT int name(int version, int fd, struct type *out)                                                             \
+    {                                                                                                                  \
+        return seen_fd(REAL(name)(version, fd, out), fd, out);                                                         \
+    }
+#define FSTATAT(name, type)                                                                                            \
+    EXPORT int name(int dir, const char *path, struct type *out, int flags)                                            \
+    {                                                                                                                  \
+        const char *given = path;                                                                                      \
+        REWRITE(path, -1);                                                                                             \
+        return seen_at(REAL(name)(dir, path, out, flags), dir, given, out, flags);                                     \
+    }
+#define FXSTATAT(name, type)                                                                                           \
+    EXPORT int name(int version, int dir, const char *path, struct type *out, int flags)                               \
+    {                                                                                                                  \
+        const char *given = path;                                                                                      \
+        REWRITE(path, -1);                                                                                             \
+        return seen_at(REAL(name)(version, dir, path, out, flags), dir, given, out, flags);                            \
+    }
+
+STAT(stat, stat)
+STAT(stat64, stat64)
+STAT(lstat, stat)
+STAT(lstat64, stat64)
+XSTAT(__xstat, stat)
+XSTAT(__xstat64, stat64)
+XSTAT(__lxstat, stat)
+XSTAT(__lxstat64, stat64)
+FSTAT(fstat, stat)
+FSTAT(fstat64, stat64)
+FXSTAT(__fxstat, stat)
+FXSTAT(__fxstat64, stat64)
+FSTATAT(fstatat, stat)
+FSTATAT(fstatat64, stat64)
+FXSTATAT(__fxstatat, stat)
+FXSTATAT(__fxstatat64, stat64)
+
+EXPORT int statx(int dir, const char *path, int flags, unsigned mask, struct statx *out)
+{
+    const char *given = path;
+    REWRITE(path, -1);
+    const int result = REAL(statx)(dir, path, flags, mask, out);
+    if (result != 0)
+        return result;
+    int node;
+    dev_t rdev;
+    if (UNLIKELY(fd_kind(dir) == FD_CONTEXT) && (flags & AT_EMPTY_PATH) && (!given || !given[0]))
+        rdev = fd_table[dir].rdev;
+    else if (UNLIKELY(path_is_ours(given)) && (node = path_device_node(given)) >= 0)
+        rdev = path_node_rdev((unsigned)node);
+    else
+        return result;
+    out->stx_mode = S_IFCHR | 0666;
+    out->stx_rdev_major = major(rdev);
+    out->stx_rdev_minor = minor(rdev);
+    out->stx_size = 0;
+    out->stx_blocks = 0;
+    return result;
+}

@@ -1,0 +1,35 @@
+/*
+ * Limits that creation checks are those that the device announces.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { deviceAttributes, Limits, portAttributes } from '../../../src/drivers/rxe/attributes.ts'
+
+test('what is announced is what is checked', () => {
+  const guid = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8)
+  const device = deviceAttributes(guid)
+  assert.equal(device.maxQpWr, Limits.maxQpWr)
+  assert.equal(device.maxSge, Limits.maxSge)
+  assert.equal(device.maxSgeRd, Limits.maxSge)
+  assert.equal(device.maxCqe, Limits.maxCqe)
+  assert.equal(device.maxQpRdAtom, Limits.maxRdAtomic)
+  assert.equal(device.maxQpInitRdAtom, Limits.maxRdAtomic)
+  assert.equal(device.physPortCnt, 1)
+  assert.deepEqual(device.nodeGuid, guid)
+  assert.deepEqual(device.sysImageGuid, guid)
+})
+
+test('the port is active, Ethernet, and needs global routes; its MTU is the link’s', () => {
+  const { activeMtu, maxMtu, gidTblLen, flags, linkLayer, state } = portAttributes(3)
+  assert.deepEqual(
+    { activeMtu, maxMtu, gidTblLen, flags, linkLayer, state },
+    {
+      activeMtu: 3,
+      maxMtu: 5,
+      gidTblLen: Limits.gidTable,
+      flags: 1,
+      linkLayer: 2,
+      state: 4,
+    },
+  )
+})

@@ -1,0 +1,212 @@
+/*
+ * The program's side of rxe's rings, as Debian's provider has it: geometry from the header, requests in, completions out. And memory for
+ * rings that tells what is left of it.
+ */
+
+import type { RingMemory, RingPiece } from '../../../src/drivers/rxe/rings.ts'
+import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../../../src/spec/drivers/rxe-rings.ts'
+import { CallError } from '../../../src/spec/errno.ts'
+
+const PAGE = 4096
+
+export interface TestRings extends RingMemory {
+  /** Pieces that are not freed, oldest first. */
+  readonly live: Set<RingPiece>
+  /** Allocations that succeed before the next one is refused with ENOMEM; Infinity at first. */
+  left: number
+  /** The piece whose ring a program maps at `offset`. */
+  at(offset: bigint): RingPiece
+}
+
+/** Pieces lie between guard pages full of 0xa5 in one buffer each, at some distance from its start, as in a chunk of a context's file. */
+export const testRings = (): TestRings => {
+  const live = new Set<RingPiece>()
+  let next = PAGE
+  return {
+    live,
+    left: Number.POSITIVE_INFINITY,
+    at(offset) {
+      for (const piece of live) if (BigInt(piece.offset) === offset) return piece
+      throw new Error(`no ring lies at ${offset}`)
+    },
+    allocate(bytes) {
+      if (this.left-- <= 0) throw new CallError('ENOMEM', 'the test allows no further ring')
+      const length = Math.ceil(bytes / PAGE) * PAGE
+      const buffer = new ArrayBuffer(length + 2 * PAGE)
+      const all = new Uint8Array(buffer).fill(0xa5)
+      all.fill(0, PAGE, PAGE + length)
+      const piece = {
+        offset: next,
+        length,
+        at: PAGE,
+        bytes: all,
+        view: new DataView(buffer),
+        words: new Int32Array(buffer),
+      }
+      next += length
+      live.add(piece)
+      return piece
+    },
+    free(piece) {
+      if (!live.delete(piece)) throw new Error('a ring is freed that is not there')
+    },
+  }
+}
+
+/** Whether nothing was written outside of a piece. */
+export const isIntact = ({ bytes, at, length }: RingPiece): boolean =>
+  bytes.subarray(0, at).every(byte => byte === 0xa5) && bytes.subarray(at + length).every(byte => byte === 0xa5)
+
+// ---- one ring, as the program maps it ----
+
+export interface Mapped {
+  readonly view: DataView
+  readonly log2: number
+  readonly mask: number
+  producer: number
+  consumer: number
+}
+
+const index = (view: DataView, at: number) => ({
+  get: () => view.getUint32(at, true),
+  set: (value: number) => view.setUint32(at, value, true),
+})
+
+/** What mmap of a piece shows. */
+export const mapRing = ({ bytes, at, length }: RingPiece): Mapped => {
+  const view = new DataView(bytes.buffer, at, length)
+  const producer = index(view, RingHeader.PRODUCER)
+  const consumer = index(view, RingHeader.CONSUMER)
+  return {
+    view,
+    log2: view.getUint32(RingHeader.LOG2_ELEMENT, true),
+    mask: view.getUint32(RingHeader.INDEX_MASK, true),
+    get producer() {
+      return producer.get()
+    },
+    set producer(value) {
+      producer.set(value)
+    },
+    get consumer() {
+      return consumer.get()
+    },
+    set consumer(value) {
+      consumer.set(value)
+    },
+  }
+}
+
+const element = (ring: Mapped, number: number): number => RingHeader.DATA + ((number & ring.mask) << ring.log2)
+
+export interface Piece {
+  readonly address: number
+  readonly length: number
+  readonly lkey: number
+}
+
+export interface SendRequest {
+  readonly opcode: number
+  readonly id?: bigint
+  readonly flags?: number
+  readonly imm?: number
+  readonly sges?: readonly Piece[]
+  readonly inline?: Uint8Array
+  readonly remote?: number
+  readonly rkey?: number
+  readonly compareAdd?: bigint
+  readonly swap?: bigint
+  /** dma.length, if it is to be another than the sum. */
+  readonly claimed?: number
+  /** num_sge, if it is to be another than there are. */
+  readonly count?: number
+}
+
+export const Flag = { FENCE: 1, SIGNALED: 2, SOLICITED: 4, INLINE: 8 } as const
+export const Wr = { WRITE: 0, WRITE_IMM: 1, SEND: 2, SEND_IMM: 3, READ: 4, CAS: 5, FAA: 6, SEND_INV: 9 } as const
+
+const putSges = (view: DataView, at: number, sges: readonly Piece[]): void => {
+  sges.forEach(({ address, length, lkey }, i) => {
+    view.setBigUint64(at + i * RingSge.BYTES + RingSge.ADDRESS, BigInt(address), true)
+    view.setUint32(at + i * RingSge.BYTES + RingSge.LENGTH, length, true)
+    view.setUint32(at + i * RingSge.BYTES + RingSge.LKEY, lkey, true)
+  })
+}
+
+const total = (sges: readonly Piece[]): number => sges.reduce((sum, { length }) => sum + length, 0)
+
+/** Writes a request where the producer stands, without moving it. */
+export const writeSend = (ring: Mapped, request: SendRequest): void => {
+  const { opcode, id = 0n, flags = Flag.SIGNALED, imm = 0, sges = [], inline, remote = 0, rkey = 0 } = request
+  const { view } = ring
+  const at = element(ring, ring.producer)
+  const atomic = opcode === Wr.CAS || opcode === Wr.FAA
+  view.setBigUint64(at + SendWqe.WR_ID, id, true)
+  view.setUint32(at + SendWqe.OPCODE, opcode, true)
+  view.setUint32(at + SendWqe.FLAGS, inline ? flags | Flag.INLINE : flags, true)
+  view.setUint32(at + SendWqe.IMM, imm, opcode === Wr.SEND_INV)
+  view.setBigUint64(at + SendWqe.REMOTE, BigInt(remote), true)
+  if (atomic) {
+    view.setBigUint64(at + SendWqe.ATOMIC_COMPARE_ADD, request.compareAdd ?? 0n, true)
+    view.setBigUint64(at + SendWqe.ATOMIC_SWAP, request.swap ?? 0n, true)
+  }
+  view.setUint32(at + (atomic ? SendWqe.ATOMIC_RKEY : SendWqe.RKEY), rkey, true)
+  view.setUint32(at + SendWqe.DMA_LENGTH, request.claimed ?? (inline ? inline.length : total(sges)), true)
+  view.setUint32(at + SendWqe.DMA_NUM_SGE, request.count ?? sges.length, true)
+  if (inline) new Uint8Array(view.buffer, view.byteOffset + at + SendWqe.SGE, inline.length).set(inline)
+  else putSges(view, at + SendWqe.SGE, sges)
+}
+
+/** Posts a send request; false if the queue is full. */
+export const postSend = (ring: Mapped, request: SendRequest): boolean => {
+  if (((ring.producer + 1) & ring.mask) === ring.consumer) return false
+  writeSend(ring, request)
+  ring.producer = (ring.producer + 1) & ring.mask
+  return true
+}
+
+export const postReceive = (ring: Mapped, id: bigint, sges: readonly Piece[], count = sges.length): boolean => {
+  if (((ring.producer + 1) & ring.mask) === ring.consumer) return false
+  const { view } = ring
+  const at = element(ring, ring.producer)
+  view.setBigUint64(at + RecvWqe.WR_ID, id, true)
+  view.setUint32(at + RecvWqe.DMA_NUM_SGE, count, true)
+  putSges(view, at + RecvWqe.SGE, sges)
+  ring.producer = (ring.producer + 1) & ring.mask
+  return true
+}
+
+export interface Polled {
+  readonly id: bigint
+  readonly status: number
+  readonly opcode: number
+  readonly bytes: number
+  readonly imm: number
+  readonly qpn: number
+  readonly flags: number
+  readonly port: number
+}
+
+/** Takes the oldest completion; undefined if there is none. */
+export const pollCq = (ring: Mapped): Polled | undefined => {
+  if (ring.consumer === ring.producer) return undefined
+  const { view } = ring
+  const at = element(ring, ring.consumer)
+  ring.consumer = (ring.consumer + 1) & ring.mask
+  const flags = view.getUint32(at + Wc.FLAGS, true)
+  return {
+    id: view.getBigUint64(at + Wc.WR_ID, true),
+    status: view.getUint32(at + Wc.STATUS, true),
+    opcode: view.getUint32(at + Wc.OPCODE, true),
+    bytes: view.getUint32(at + Wc.BYTE_LEN, true),
+    imm: view.getUint32(at + Wc.IMM, (flags & 8) !== 0),
+    qpn: view.getUint32(at + Wc.QP_NUM, true),
+    flags,
+    port: view.getUint8(at + Wc.PORT_NUM),
+  }
+}
+
+export const pollAll = (ring: Mapped): Polled[] => {
+  const all: Polled[] = []
+  for (let one = pollCq(ring); one; one = pollCq(ring)) all.push(one)
+  return all
+}

@@ -1,0 +1,63 @@
+/*
+ * Numbers that hot code uses for objects, and QP numbers, which late packets of an old connection must not find again.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { createSlots } from '../../../src/drivers/rxe/slots.ts'
+import { createQpNumbers } from '../../../src/drivers/rxe/state.ts'
+
+test('slots: live values keep different numbers, freed ones are used again', () => {
+  fc.assert(
+    fc.property(fc.array(fc.option(fc.nat(100)), { maxLength: 200 }), steps => {
+      const slots = createSlots<{ id: number }>()
+      const live = new Map<number, { id: number }>()
+      let most = 0
+      for (const step of steps) {
+        if (step === null || live.size === 0) {
+          const value = { id: live.size }
+          const slot = slots.add(value)
+          assert.ok(!live.has(slot))
+          live.set(slot, value)
+        } else {
+          const slot = [...live.keys()][step % live.size]
+          slots.remove(slot)
+          live.delete(slot)
+        }
+        most = Math.max(most, live.size)
+        assert.equal(slots.size, live.size)
+        for (const [slot, value] of live) {
+          assert.equal(slots.get(slot), value)
+          assert.ok(slot < most, 'numbers stay dense')
+        }
+      }
+    }),
+  )
+})
+
+test('slots: removing twice is our own mistake', () => {
+  const slots = createSlots<string>()
+  slots.remove(slots.add('a'))
+  assert.throws(() => slots.remove(0), /free/)
+})
+
+test('QP numbers: from 17 on, in turn, none twice while it lives, 24 bits', () => {
+  const numbers = createQpNumbers()
+  const first = numbers.take()
+  assert.equal(first, 17)
+  numbers.bind(first, 5)
+  assert.equal(numbers.rowOf(17), 5)
+  assert.equal(numbers.rowOf(18), -1)
+  numbers.free(17)
+  assert.equal(numbers.rowOf(17), -1)
+  assert.equal(numbers.take(), 18, 'the freed one is not given out next')
+  // Once around: 0, 1 and the multicast number 0xffffff never come, nor does the one that lives.
+  let number = 0
+  for (let i = 0; i < 0xfffffe - 18; i++) {
+    number = numbers.take()
+    numbers.free(number)
+  }
+  assert.equal(number, 0xfffffe)
+  assert.equal(numbers.take(), 17)
+  assert.equal(numbers.take(), 19, '18 lives')
+})
