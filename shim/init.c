@@ -16,6 +16,7 @@
 struct real shim_real;
 int shim_ready;
 bool shim_active;
+bool shim_traced;
 char shim_socket_path[108];
 
 /*
@@ -130,6 +131,8 @@ __attribute__((constructor)) void shim_init(void)
         fprintf(stderr, "userdma: " USERDMA_ENV_SOCKET " has %zu bytes; a socket path has at most %zu\n", length,
                 sizeof shim_socket_path - 1);
     }
+    const char *tag = getenv(USERDMA_ENV_TAG);
+    shim_traced = tag && tag[0];
     __atomic_store_n(&shim_ready, 1, __ATOMIC_RELEASE);
     errno = saved;
 }

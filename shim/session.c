@@ -22,6 +22,7 @@
 #include <sys/prctl.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 
 #ifndef PR_SET_PTRACER
 #define PR_SET_PTRACER 0x59616d61
@@ -30,6 +31,8 @@
 /* Seconds without an answer after which signals are let through, and how much later HELLO is given up. */
 #define PATIENCE_SECONDS 2
 #define HELLO_PATIENCE_SECONDS 8
+/* Seconds after that in which it is not tried again: a program may look at many paths. */
+#define GRUDGE_SECONDS 60
 
 pid_t shim_pid;
 const volatile uint32_t *session_parked;
@@ -168,7 +171,7 @@ static ssize_t receive(struct reply *reply)
     return length;
 }
 
-/* Waits with the program's own signal mask, so that signals arrive; false if nothing came in `seconds` (-1: for ever). */
+/* Waits with the program's own signal mask, so that signals arrive; false if nothing came in `seconds` (-1: ever). */
 static bool wait_interruptibly(const struct shim_guard *guard, int seconds)
 {
     struct pollfd poll = {.fd = session.fd, .events = POLLIN};
@@ -274,19 +277,32 @@ static int greet(const struct shim_guard *guard)
     return error;
 }
 
+static time_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec;
+}
+
 static bool dial(const struct shim_guard *guard)
 {
+    static time_t silent_until;
+    if (silent_until && now() < silent_until)
+        return false;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     memcpy(address.sun_path, shim_socket_path, sizeof address.sun_path);
+    const struct timeval patience = {.tv_sec = PATIENCE_SECONDS};
     int fd = REAL(socket)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd >= 0) {
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience); /* for a full backlog */
+    }
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
         complain(errno == ECONNREFUSED ? "nobody serves this socket; start `userdma daemon`" : strerror(errno));
         if (fd >= 0)
             REAL(close)(fd);
         return false;
     }
-    const struct timeval patience = {.tv_sec = PATIENCE_SECONDS};
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     struct stat stat;
     session.fd = fd_hide(fd, -1, true);
     if (session.fd < 0 || REAL(fstat)(session.fd, &stat) != 0) {
@@ -301,6 +317,8 @@ static bool dial(const struct shim_guard *guard)
     int error = greet(guard);
     if (error == 0)
         return true;
+    if (error == -ETIMEDOUT)
+        silent_until = now() + GRUDGE_SECONDS;
     complain(error == -ETIMEDOUT ? "it does not answer"
              : error == -EPROTO  ? "it speaks another protocol"
                                  : strerror(-error));

@@ -19,7 +19,7 @@
 #ifndef USERDMA_SHIM_H
 #define USERDMA_SHIM_H
 
-/* Both make headers define functions that are to be defined here, or rename them. This header comes first everywhere. */
+/* Both make headers define functions that are to be defined here, or rename them. This header comes first. */
 #undef _FORTIFY_SOURCE
 #undef _FILE_OFFSET_BITS
 
@@ -94,6 +94,8 @@ extern int shim_ready;
 extern bool shim_active;
 /* The daemon's socket, from the environment. */
 extern char shim_socket_path[108];
+/* The program's calls are watched: every one goes to the daemon, doorbells too. */
+extern bool shim_traced;
 
 void shim_init(void);
 

@@ -1,6 +1,6 @@
 /*
- * The stat family, old and new: paths that lead to RDMA go to the daemon's tree, and device nodes and opened devices show
- * as the character devices that they would be.
+ * The stat family, old and new: paths that lead to RDMA go to the daemon's tree, and device nodes and opened devices
+ * show as the character devices that they would be.
  */
 #define _GNU_SOURCE
 #include "shim.h"

@@ -121,7 +121,7 @@ const converse = async (joined: Joined, tag: string): Promise<Conversation> => {
 const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { server, client }: Conversation): void => {
   heading('3. What happened')
   say(
-    'Each line is a call of a program to its device, or a packet. The first calls make the objects (protection domain, memory region, completion queue, queue pair), modify connects the queue pairs; then nothing but packets: requests and completions pass through shared memory. (The call that is refused is libibverbs asking how it may call.) Shown up to the end of the first exchange, cut to one line; times are in milliseconds.',
+    'Each line is a call of a program to its device, or a packet. The first calls make the objects (protection domain, memory region, completion queue, queue pair), modify connects the queue pairs; then postSend rings the doorbell and packets go: requests and completions themselves pass through shared memory. (The call that is refused is libibverbs asking how it may call.) Shown up to the end of the first exchange, cut to one line; times are in milliseconds.',
   )
   blank()
   const names = new Map([

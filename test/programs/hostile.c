@@ -231,8 +231,8 @@ static void noisy_ioctl(void)
     message->header.length = (uint16_t)(sizeof message->header + message->header.count * sizeof message->attributes[0]);
     for (int i = 0; i < message->header.count; i++)
         message->attributes[i] = (struct ioctl_attribute){
-            (uint16_t)(one_in(4) ? 4096 + below(2) : below(16)), (uint16_t)(one_in(2) ? below(64) : 8), (uint16_t)below(3), 0,
-            one_in(2) ? pointer() : number()};
+            (uint16_t)(one_in(4) ? 4096 + below(2) : below(16)), (uint16_t)(one_in(2) ? below(64) : 8),
+            (uint16_t)below(3), 0, one_in(2) ? pointer() : number()};
     note(ioctl(device, VERBS_IOCTL, message));
 }
 
@@ -264,7 +264,8 @@ static void noisy_write(void)
     const uint32_t length = lengths[below(sizeof lengths / sizeof lengths[0])];
     noise(scratch, 4096);
     const uint32_t command = (one_in(8) ? 0x80000000u : 0) | below(40);
-    const uint16_t words[2] = {(uint16_t)(one_in(3) ? number() : length / 4), (uint16_t)(one_in(3) ? number() : below(64))};
+    const uint16_t words[2] = {(uint16_t)(one_in(3) ? number() : length / 4),
+                               (uint16_t)(one_in(3) ? number() : below(64))};
     const uint64_t response = pointer();
     memcpy(scratch, &command, 4);
     memcpy(scratch + 4, words, 4);
@@ -304,7 +305,8 @@ static void scribble(void)
 
 static void odd_request(void)
 {
-    static const unsigned long requests[] = {0x1b00, 0x1b02, 0xc0181b02, 0x5401, 0xdb00, 0x4008db00, 0x541b, 0xc0181b03};
+    static const unsigned long requests[] = {0x1b00, 0x1b02,     0xc0181b02, 0x5401,
+                                             0xdb00, 0x4008db00, 0x541b,     0xc0181b03};
     note(ioctl(device, one_in(3) ? 0x1b00 | (draw() & 0xffff00ff) : requests[below(8)], (void *)(uintptr_t)pointer()));
 }
 

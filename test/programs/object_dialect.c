@@ -123,8 +123,8 @@ static void query_device(void)
     memcpy(&max_sge, attributes + 64, sizeof max_sge);
     const int ports = attributes[171];
     EXPECT(max_qp > 0 && max_sge > 0 && ports == 1);
-    printf("device: GUID %016llx, %u QPs, %u SGEs, %d port\n", (unsigned long long)__builtin_bswap64(guid), max_qp, max_sge,
-           ports);
+    printf("device: GUID %016llx, %u QPs, %u SGEs, %d port\n", (unsigned long long)__builtin_bswap64(guid), max_qp,
+           max_sge, ports);
     /* Elsewhere in memory, which the answer tells by the length. */
     static uint8_t elsewhere[256];
     const uint64_t pointer[2] = {(uintptr_t)elsewhere, sizeof elsewhere};

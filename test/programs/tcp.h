@@ -53,8 +53,8 @@ UNUSED static int dial(const char *host, const char *port)
 
 UNUSED static void exchange(int peer, const void *out, void *in, size_t length)
 {
-    NEED(send(peer, out, length, MSG_NOSIGNAL) == (ssize_t)length && recv(peer, in, length, MSG_WAITALL) == (ssize_t)length,
-         "the other side is gone");
+    const bool sent = send(peer, out, length, MSG_NOSIGNAL) == (ssize_t)length;
+    NEED(sent && recv(peer, in, length, MSG_WAITALL) == (ssize_t)length, "the other side is gone");
 }
 
 #endif

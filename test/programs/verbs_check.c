@@ -354,7 +354,7 @@ static void compare(const struct operation *batch, long number)
             at++;
         const int slot = (int)(at / slot_size);
         const struct operation *op = &batch[slot];
-        fail("batch %ld, end %d, slot %d, offset %zu: 0x%02x, not 0x%02x; %s of %u bytes started by end %d", number, who,
+        fail("batch %ld, end %d, slot %d, offset %zu: 0x%02x, not 0x%02x; %s of %u bytes by end %d", number, who,
              slot, at % slot_size, ends[who].buffer[at], models[who][at], kind_names[op->kind], op->size, op->from);
     }
 }
@@ -383,8 +383,9 @@ static void run(void)
         }
         for (int i = 0; i < BATCH; i++) {
             if (verbose)
-                printf("%ld.%d: end %d %s %u bytes, %d to %d pieces%s\n", number, i, batch[i].from, kind_names[batch[i].kind],
-                       batch[i].size, batch[i].local_count, batch[i].far_count, batch[i].is_inline ? ", inline" : "");
+                printf("%ld.%d: end %d %s %u bytes, %d to %d pieces%s\n", number, i, batch[i].from,
+                       kind_names[batch[i].kind], batch[i].size, batch[i].local_count, batch[i].far_count,
+                       batch[i].is_inline ? ", inline" : "");
             apply(&batch[i], i);
             if (receives(&batch[i]) && is_mine[!batch[i].from])
                 post_receive(&ends[!batch[i].from], &batch[i], i);
@@ -434,8 +435,8 @@ int main(int argc, char **argv)
         case '1': alone = true; break;
         case 'v': verbose = true; break;
         default:
-            fail("usage: %s [-d DEVICE] [-x DEVICE] [-g GID-INDEX] [-p TCP-PORT] [-m MTU] [-s LARGEST] [-n OPERATIONS]\n"
-                 "  [-S SEED] [-t SECONDS] [-e] [-v] [-1 | HOST]",
+            fail("usage: %s [-d DEVICE] [-x DEVICE] [-g GID-INDEX] [-p TCP-PORT] [-m MTU] [-s LARGEST]\n"
+                 "  [-n OPERATIONS] [-S SEED] [-t SECONDS] [-e] [-v] [-1 | HOST]",
                  argv[0]);
         }
     }

@@ -70,7 +70,8 @@ static uint64_t wait_for_any(int who, int status)
     char what[64];
     while (next_completion(&ends[who], &wc) == 0)
         ;
-    snprintf(what, sizeof what, "end %d, status of %s %u", who, wc.wr_id >= 100 ? "receive" : "request", (unsigned)wc.wr_id);
+    const char *kind = wc.wr_id >= 100 ? "receive" : "request";
+    snprintf(what, sizeof what, "end %d, status of %s %u", who, kind, (unsigned)wc.wr_id);
     check(what, wc.status, status);
     return wc.wr_id;
 }
@@ -162,11 +163,12 @@ static void write_not_allowed(void)
 
 static void stale_rkey(void)
 {
-    struct ibv_mr *mr = ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+    const int access = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE;
+    struct ibv_mr *mr = ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, access);
     NEED(mr, "ibv_reg_mr: %s", strerror(errno));
     const uint32_t rkey = mr->rkey;
     ibv_dereg_mr(mr);
-    mr = ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+    mr = ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, access);
     NEED(mr, "ibv_reg_mr: %s", strerror(errno));
     post(1, IBV_WR_RDMA_WRITE, 64, 0, rkey, ends[0].mr->lkey);
     first_fails(IBV_WC_REM_ACCESS_ERR);

@@ -35,6 +35,7 @@ const Order = {
   TOKENS: 10,
   LAST_TOKEN: 11,
   SESSIONS: 12,
+  HOLD: 13,
 } as const
 
 const EBADF = 9
@@ -216,6 +217,8 @@ export const startFakeDaemon = (folder: string): FakeDaemon => {
         return answerLater(() => context.lastToken)
       case Order.SESSIONS:
         return answerLater(() => sessions.size)
+      case Order.HOLD:
+        return 0
       default:
         return answer(-ENOTTY)
     }

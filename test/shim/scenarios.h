@@ -59,6 +59,7 @@ enum order {
     TOKENS,        /* how many doorbells rang on this context */
     LAST_TOKEN,    /* what the last one said */
     SESSIONS,      /* how many processes are connected */
+    HOLD,          /* is never answered */
 };
 
 UNUSED static long order(int fd, enum order number, unsigned long argument)

@@ -172,7 +172,8 @@ void passed(void)
     } control = {0};
     char byte = 0;
     struct iovec iov = {&byte, 1};
-    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control};
+    struct msghdr message = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control};
     if (pid == 0) {
         EXPECT(recvmsg(pair[0], &message, 0) == 1);
         int fd;
@@ -182,7 +183,8 @@ void passed(void)
         _exit(0);
     }
     int fd = open_device();
-    control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    control.header = (struct cmsghdr){
+        .cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
     memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
     EXPECT(sendmsg(pair[1], &message, 0) == 1 && read(pair[1], &byte, 1) == 1);
     EXPECT(close(fd) == 0 && write(pair[1], "", 1) == 1);

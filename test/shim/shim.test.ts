@@ -83,6 +83,12 @@ test('a dead daemon is EIO for calls, events and doorbells, and no device for th
   assert.equal(stderr, `userdma: no daemon at ${daemon.socket}: nobody serves this socket; start \`userdma daemon\`\n`)
 })
 
+test('a daemon that does not answer can be left by a signal', async t => {
+  if (!shimIsPossible(t)) return
+  const { status, stdout, stderr } = await run(['silence'])
+  assert.deepEqual({ status, stdout, stderr }, { status: 'SIGALRM', stdout: '', stderr: '' })
+})
+
 for (const scope of ['verbs_global', 'verbs_private']) {
   test(`an empty poll yields, and notices that the daemon died (${scope})`, async t => {
     if (!shimIsPossible(t)) return

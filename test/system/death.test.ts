@@ -38,7 +38,7 @@ describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw'
   // What polls gets an error from the poll, what sleeps in a read of its channel gets one from that.
   for (const [name, args, message] of [
     ['polls', ENDLESS, /poll CQ failed -1/],
-    ['waits for events', [...ENDLESS, '-e'], /Failed to get cq event|poll CQ failed -1|Couldn't post|Couldn't request/],
+    ['waits for events', [...ENDLESS, '-e'], /Failed to get cq_event|poll CQ failed -1|Couldn't post|Couldn't request/],
   ] as const)
     it(`a program that ${name} gets an error when the daemon is killed`, async t => {
       const daemon = await startDaemon(t)

@@ -94,8 +94,8 @@ export const createNode = (options: NodeOptions = {}) => {
   const memory = new Uint8Array(memoryBytes)
   const words = new DataView(memory.buffer)
   const regions: Region[] = [
-    { key: LOCAL_KEY, pd: 1, offset: 0, length: memoryBytes, access: 1 },
     { key: REMOTE_KEY, pd: 1, offset: 0, length: memoryBytes, access: ALL_ACCESS },
+    { key: LOCAL_KEY, pd: 1, offset: 0, length: memoryBytes, access: 1 },
   ]
   const cqes: Cqe[] = []
   const events: string[] = []

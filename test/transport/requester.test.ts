@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { WrOpcode } from '../../src/spec/rc.ts'
 import type { SendSpec } from './node.ts'
-import { startScript } from './script.ts'
+import { SQ, startScript } from './script.ts'
 
 const MTU = 1024
 const RTS = 3
@@ -223,6 +223,18 @@ describe('a completion', () => {
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
     t.response('ATOMIC_ACK', 3)
     assert.deepEqual(t.completions(), ['3 ok', '4 ok'])
+  })
+  it('does not come of an ACK for what was never sent', () => {
+    const t = startScript()
+    assert.equal(t.node.engine.query(t.row).sqPsn, SQ)
+    t.post({ id: 1, opcode: SEND })
+    t.sent()
+    t.response('ACKNOWLEDGE', 1)
+    t.response('ACKNOWLEDGE', -1)
+    assert.deepEqual(t.completions(), [])
+    t.response('ACKNOWLEDGE', 0)
+    assert.deepEqual(t.completions(), ['1 ok'])
+    assert.equal(t.node.engine.query(t.row).sqPsn, SQ + 1)
   })
   it('lets the program post again at once: the slot is free when it is seen', () => {
     const t = startScript()

@@ -272,7 +272,7 @@ describe('a WRITE', () => {
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 3 * MTU, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@0 msn 0'])
     t.request('WRITE_MIDDLE', 1, { payload: MTU, ackReq: true })
-    t.node.regions.splice(1, 1)
+    t.node.regions.splice(0, 1)
     t.request('WRITE_LAST', 2, { payload: MTU, ackReq: true })
     assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 0'], flushed(100, 107), ['QP_ACCESS_ERR'])
     assert.equal(t.node.memory[0x9000 + MTU], 0)
@@ -518,7 +518,7 @@ describe('a READ', () => {
     t.node.port.room = 1
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 3000 })
     assert.deepEqual(t.sent(), ['READ_RESP_FIRST@0 msn 1 [1024]'])
-    t.node.regions.splice(1, 1)
+    t.node.regions.splice(0, 1)
     t.node.port.room = 9
     assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 1'], flushed(100, 107), ['QP_ACCESS_ERR'])
   })

@@ -99,8 +99,10 @@ describe('an error', () => {
     u.node.engine.modify(u.row, ERR, {}, 0)
     assert.deepEqual(u.completions(), ['100 FLUSH', '1 FLUSH', '2 FLUSH', '3 FLUSH', '101 FLUSH'])
     assert.equal(u.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
-    u.post({ id: 4, opcode: SEND, flags: 0 })
-    assert.deepEqual(u.completions(), ['4 FLUSH'])
+    u.post(...[4, 5].map(id => ({ id, opcode: SEND, flags: 0 })))
+    u.post({ id: 6, opcode: SEND, flags: 0 })
+    assert.deepEqual(u.completions(), ['4 FLUSH', '5 FLUSH', '6 FLUSH'])
+    assert.equal(u.node.queues[u.row].retired, 6)
     assert.deepEqual(u.sent(), [])
     assert.equal(
       u.node.cqes.every(c => c.solicited),
@@ -301,7 +303,7 @@ describe('packets of garbage', () => {
     for (let round = 0; round < 300; round++) {
       const t = startScript({ maxDestRdAtomic: 2 })
       t.receives(3, 3000)
-      t.node.regions[1] = { key: 0x8000_2222, pd: 1, offset: 0x4000, length: 0x100, access: 15 }
+      t.node.regions[0] = { key: 0x8000_2222, pd: 1, offset: 0x4000, length: 0x100, access: 15 }
       t.post({ id: 1, opcode: SEND, ...sge(0, 3000) }, { id: 2, opcode: READ, ...sge(0x6000, 3000) })
       t.sent()
       for (let i = 0; i < 40; i++) {

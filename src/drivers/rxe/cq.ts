@@ -43,12 +43,11 @@ const settle = (cq: CqRing): void => {
 /** Adds a completion; false if it was lost because the ring is full. */
 export const pushCompletion = (cq: CqRing, words: Uint32Array): boolean => {
   const { ring } = cq
+  // Every time: an index says where the program stands, not how often it went around.
+  settle(cq)
   if (cq.outstanding >= ring.mask) {
-    settle(cq)
-    if (cq.outstanding >= ring.mask) {
-      cq.overrun = true
-      return false
-    }
+    cq.overrun = true
+    return false
   }
   const { view } = ring
   const at = elementAt(ring, cq.producer)

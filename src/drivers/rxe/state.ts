@@ -57,6 +57,8 @@ export interface QpNumbers {
   free(qpn: number): void
   /** The row of a QP number, -1 if it is not in use. */
   rowOf(qpn: number): number
+  /** Numbers in use. */
+  readonly count: number
 }
 
 /** 0 and 1 are the management QPs; rxe's first is 17. */
@@ -82,5 +84,8 @@ export const createQpNumbers = (): QpNumbers => {
       rows.delete(qpn)
     },
     rowOf: qpn => rows.get(qpn) ?? -1,
+    get count() {
+      return rows.size
+    },
   }
 }

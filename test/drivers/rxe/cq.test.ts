@@ -113,6 +113,14 @@ test('a consumer that runs ahead makes no false overrun, however often it does',
     // The next one comes up to the consumer, which does not see it.
     assert.ok(pushCompletion(cq, words(1000 + round)), `round ${round}`)
   }
+  for (let burst = 1; burst < ring.mask; burst++)
+    for (let round = 0; round < 10; round++) {
+      for (let i = 0; i < burst; i++) assert.ok(pushCompletion(cq, words(i)), `burst of ${burst}`)
+      ring.consumer = (ring.producer + 1) & ring.mask
+    }
+  // One that it ran past comes up to it; from there on the whole ring is usable.
+  for (let i = 0; i <= ring.mask; i++) assert.ok(pushCompletion(cq, words(i)), `completion ${i}`)
+  assert.equal(pollAll(ring).length, ring.mask)
   assert.equal(cq.overrun, false)
 })
 

@@ -1,0 +1,142 @@
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, it } from 'node:test'
+import { NoDaemonError, openSession } from '../../src/cli/client.ts'
+import { privateFolder, removeFolder } from '../../src/cli/places.ts'
+import { type Watch, watch } from '../../src/host/poll.ts'
+import { accept, close, listen, recv, send } from '../../src/host/sockets.ts'
+import { Messages, MessageType } from '../../src/spec/session.ts'
+import {
+  messageBuffer,
+  newRequest,
+  type Request,
+  readRequest,
+  writeHelloReply,
+  writeToolReply,
+  writeTrace,
+} from '../../src/uapi/session.ts'
+import type { TraceRecord } from '../../src/uapi/tool.ts'
+
+/** A daemon that says what a test wants: `answer` puts messages into the buffer and sends them. */
+type Answer = (request: Request, say: (length: number) => void, hangUp: () => void) => void
+
+describe('a session of a tool', () => {
+  let folder: string
+  let stop = (): void => {}
+  const out = messageBuffer()
+
+  const serve = (answer: Answer): string => {
+    const socket = join(folder, 'sock')
+    const listening = listen(socket)
+    const open = new Map<number, Watch>()
+    const hangUp = (fd: number): void => {
+      open.get(fd)?.stop()
+      if (open.delete(fd)) close(fd)
+    }
+    const listener = watch(listening, { readable: true }, () => {
+      for (let fd = accept(listening); fd >= 0; fd = accept(listening)) {
+        const own = fd
+        const incoming = messageBuffer()
+        const onReadable = (): void => {
+          const { length, fds } = recv(own, incoming.bytes)
+          for (const passed of fds) close(passed)
+          if (length <= 0) {
+            hangUp(own)
+            return
+          }
+          const request = newRequest()
+          assert.equal(readRequest(incoming, length, request), undefined)
+          answer(
+            request,
+            size => void send(own, out.bytes.subarray(0, size)),
+            () => hangUp(own),
+          )
+        }
+        open.set(own, watch(own, { readable: true }, onReadable))
+      }
+    })
+    stop = () => {
+      listener.stop()
+      close(listening)
+      for (const fd of [...open.keys()]) hangUp(fd)
+    }
+    return socket
+  }
+
+  const hello: Answer = (request, say) => say(writeHelloReply(out, request, { error: 0, root: '/r' }))
+  const orHello =
+    (tool: Answer): Answer =>
+    (request, say, hangUp) =>
+      (request.type === MessageType.HELLO ? hello : tool)(request, say, hangUp)
+
+  beforeEach(() => {
+    folder = privateFolder()
+  })
+  afterEach(() => {
+    stop()
+    stop = () => {}
+    removeFolder(folder)
+  })
+
+  it('says where no daemon is', async () => {
+    await assert.rejects(openSession(join(folder, 'none')), error => {
+      assert.ok(error instanceof NoDaemonError)
+      assert.match(error.message, /^no daemon at .*none; start one with `userdma daemon`$/)
+      return true
+    })
+  })
+
+  it('takes a daemon that hangs up before it answers for none', async () => {
+    await assert.rejects(openSession(serve((_request, _say, hangUp) => hangUp())), NoDaemonError)
+  })
+
+  it('refuses a daemon of another version', async () => {
+    const socket = serve((request, say) => {
+      const length = writeHelloReply(out, request, { error: 0, root: '/r' })
+      out.view.setUint32(Messages.header.size, 77, true)
+      say(length)
+    })
+    await assert.rejects(openSession(socket), /speaks version 77 of the session protocol, this program 1/)
+  })
+
+  it('refuses a daemon that refuses', async () => {
+    const socket = serve((request, say) => say(writeHelloReply(out, request, { error: 13, root: '' })))
+    await assert.rejects(openSession(socket), /refused the session: EACCES/)
+  })
+
+  it('refuses nonsense', async () => {
+    const socket = serve((_request, say) => say(20))
+    await assert.rejects(openSession(socket), /sent nonsense: /)
+  })
+
+  it('gets answers, refusals, and traced calls in their order', async () => {
+    const seen: number[] = []
+    const record = (pid: number): string => JSON.stringify({ pid })
+    const client = await openSession(
+      serve(
+        orHello((request, say) => {
+          const { what } = JSON.parse(request.text) as { what: string }
+          say(writeTrace(out, record(1)))
+          say(writeTrace(out, record(2)))
+          const text = what === 'config' ? '{"config":{"devices":[],"fault":""}}' : '{"error":"not today"}'
+          say(writeToolReply(out, request, text))
+          say(writeTrace(out, record(3)))
+        }),
+      ),
+      (call: TraceRecord) => seen.push(call.pid),
+    )
+    assert.deepEqual(await client.config(), { devices: [], fault: '' })
+    assert.deepEqual(seen.slice(0, 2), [1, 2])
+    await assert.rejects(client.stat(), /refused stat: not today/)
+    assert.deepEqual(seen.slice(0, 5), [1, 2, 3, 1, 2])
+    client.close()
+    await client.ended
+    await assert.rejects(client.stat(), NoDaemonError)
+  })
+
+  it('ends with the daemon, and so do its requests', async () => {
+    const client = await openSession(serve(orHello((_request, _say, hangUp) => hangUp())))
+    await assert.rejects(client.stat(), /\(process \d+\) ended/)
+    await client.ended
+  })
+})

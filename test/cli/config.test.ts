@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { configArguments, difference, fullConfig, wantedConfig } from '../../src/cli/config.ts'
+import { UsageError } from '../../src/cli/fail.ts'
+
+describe('what --device and --fault say', () => {
+  it('is the usual configuration if nothing is said', () => {
+    assert.deepEqual(fullConfig(wantedConfig({})), {
+      devices: [{ name: 'rxe0', address: '127.0.0.1' }],
+      fault: '',
+    })
+  })
+
+  it('comes back from the arguments that a daemon is started with', () => {
+    const wanted = fullConfig(wantedConfig({ device: ['rxe_a@127.0.0.3', 'rxe1@::1'], fault: 'seed=7, drop=0.010' }))
+    const words = configArguments(wanted)
+    assert.deepEqual(words, ['--device', 'rxe_a@127.0.0.3', '--device', 'rxe1@::1', '--fault', 'drop=0.01,seed=7'])
+    const device = words.filter((_, i) => words[i - 1] === '--device')
+    const fault = words.filter((_, i) => words[i - 1] === '--fault')
+    assert.deepEqual(fullConfig(wantedConfig({ device, fault: fault[0] })), wanted)
+  })
+
+  const wrong: readonly (readonly [options: Parameters<typeof wantedConfig>[0], message: RegExp])[] = [
+    [{ device: ['mlx5_0@127.0.0.1'] }, /begins with "rxe"/],
+    [{ device: ['rxe0'] }, /address is missing/],
+    [{ device: ['rxe0@localhost'] }, /"localhost" is not an IPv4 or IPv6 address/],
+    [{ device: ['rxe0@224.0.0.1'] }, /multicast/],
+    [{ device: ['rxe0@127.0.0.1', 'rxe0@127.0.0.2'] }, /"rxe0" is given twice/],
+    [{ device: ['rxe0@127.0.0.1', 'rxe1@127.0.0.1'] }, /same address/],
+    [{ fault: 'loss=0.1' }, /no "loss"; there are drop, dup/],
+    [{ fault: 'drop=2' }, /"2" is not a share from 0 to 1/],
+  ]
+  for (const [options, message] of wrong)
+    it(`refuses ${JSON.stringify(options)}`, () => {
+      assert.throws(
+        () => wantedConfig(options),
+        error => error instanceof UsageError && message.test(error.message),
+      )
+    })
+})
+
+describe('whether a program can join a daemon', () => {
+  const running = fullConfig(wantedConfig({ device: ['rxe0@127.0.0.1', 'rxe1@::1'], fault: 'drop=0.1' }))
+  const cases: readonly (readonly [options: Parameters<typeof wantedConfig>[0], why: RegExp | undefined])[] = [
+    [{}, undefined],
+    [{ device: ['rxe1@0:0:0:0:0:0:0:1', 'rxe0@127.0.0.1'] }, undefined],
+    [{ fault: 'drop=0.10,seed=1' }, undefined],
+    [{ device: ['rxe0@127.0.0.1'] }, /^has rxe0@127\.0\.0\.1, rxe1@::1, not rxe0@127\.0\.0\.1$/],
+    [{ fault: 'drop=0.2' }, /^has faults drop=0\.1, not drop=0\.2$/],
+    [{ fault: '' }, /^has faults drop=0\.1, not none$/],
+  ]
+  for (const [options, why] of cases)
+    it(`${why ? 'no' : 'yes'}: ${JSON.stringify(options)}`, () => {
+      const found = difference(wantedConfig(options), running)
+      if (why) assert.match(found ?? '', why)
+      else assert.equal(found, undefined)
+    })
+
+  it('says so where faults are wanted and there are none', () => {
+    assert.equal(difference(wantedConfig({ fault: 'dup=0.5' }), fullConfig({})), 'has no faults, not dup=0.5')
+  })
+})

@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict'
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, describe, it } from 'node:test'
+import { privateFolder, removeFolder, shimLibrary } from '../../src/cli/places.ts'
+import { ProgramError, programEnvironment, requireProgram, withoutShim } from '../../src/cli/program.ts'
+import { lacking } from '../system/programs.ts'
+
+const folder = privateFolder()
+const path = process.env.PATH
+after(() => removeFolder(folder))
+
+describe('a program that cannot be run', () => {
+  const file = (name: string, mode: number): string => {
+    const full = join(folder, name)
+    writeFileSync(full, '#!/bin/sh\n')
+    chmodSync(full, mode)
+    return full
+  }
+  const plain = file('plain', 0o644)
+  const good = file('good', 0o755)
+  mkdirSync(join(folder, 'sub'))
+
+  const cases: readonly (readonly [program: string, status: number, message: RegExp])[] = [
+    ['no-such-program', 127, /^no-such-program: there is no such program in PATH$/],
+    [join(folder, 'nothing'), 127, /there is no such program$/],
+    [plain, 126, /plain: you may not execute .*plain$/],
+    [join(folder, 'sub'), 126, /is a folder, not a program$/],
+    ['', 127, /^"": there is no such program in PATH$/],
+  ]
+  for (const [program, status, message] of cases)
+    it(`has status ${status}: "${program.replace(folder, '')}"`, () => {
+      assert.throws(
+        () => requireProgram(program),
+        error => error instanceof ProgramError && error.status === status && message.test(error.message),
+      )
+    })
+
+  it('is looked for in PATH, and found behind one that may not be executed', () => {
+    requireProgram(good)
+    requireProgram('sh')
+    mkdirSync(join(folder, 'first'))
+    writeFileSync(join(folder, 'first', 'good'), '')
+    process.env.PATH = join(folder, 'first')
+    assert.throws(() => requireProgram('good'), /you may not execute/)
+    process.env.PATH = `${join(folder, 'first')}:${folder}`
+    requireProgram('good')
+    process.env.PATH = path
+  })
+})
+
+describe('the environment of a program', { skip: lacking() }, () => {
+  it('names library and socket, keeps what else is preloaded, and nothing twice', () => {
+    process.env.LD_PRELOAD = '/lib/other.so /elsewhere/libuserdma_shim.so:/lib/third.so'
+    process.env.USERDMA_TAG = 'old'
+    const env = programEnvironment('/run/sock')
+    assert.equal(env.LD_PRELOAD, `${shimLibrary()}:/lib/other.so:/lib/third.so`)
+    assert.equal(env.USERDMA_SOCKET, '/run/sock')
+    assert.equal(env.USERDMA_TAG, undefined)
+    assert.equal(programEnvironment('/run/sock', 'new').USERDMA_TAG, 'new')
+    assert.equal(env.PATH, process.env.PATH)
+  })
+
+  it('can be freed of it', () => {
+    assert.equal(withoutShim({ LD_PRELOAD: '/a/libuserdma_shim.so:/b.so' }).LD_PRELOAD, '/b.so')
+    assert.deepEqual(withoutShim({ LD_PRELOAD: '/a/libuserdma_shim.so', A: 'b' }), { A: 'b' })
+    assert.deepEqual(withoutShim({ A: 'b' }), { A: 'b' })
+  })
+})

@@ -1,0 +1,52 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { bytesText, statText } from '../../src/cli/stat.ts'
+
+describe('userdma stat', () => {
+  it('shows sizes as people read them', () => {
+    for (const [bytes, text] of [
+      [0, '0 B'],
+      [1023, '1023 B'],
+      [1024, '1 KiB'],
+      [1536, '1.5 KiB'],
+      [64 * 2 ** 20, '64 MiB'],
+      [5 * 2 ** 40, '5 TiB'],
+      [5000 * 2 ** 40, '5000 TiB'],
+    ] as const)
+      assert.equal(bytesText(bytes), text)
+  })
+
+  it('shows what there is, and nothing that is zero', () => {
+    const stat = {
+      pid: 12,
+      sessions: 2,
+      contexts: 1,
+      rings: { count: 3, bytes: 12288 },
+      descriptors: 1,
+      memory: { resident: 2 ** 26, heap: 2 ** 23 },
+      devices: [
+        {
+          name: 'rxe0',
+          address: '127.0.0.1',
+          objects: { pd: 1, rc_qp: 2 },
+          port: { sentPackets: 5, dropped: 0 },
+          transport: { retransmissions: 0 },
+        },
+      ],
+    }
+    assert.equal(
+      statText(stat, '/run/sock'),
+      `daemon 12 at /run/sock
+  sessions     2
+  contexts     1
+  rings        3 (12 KiB)
+  descriptors  1
+  memory       64 MiB resident, 8 MiB heap
+device rxe0 at 127.0.0.1
+  objects      pd 1, rc_qp 2
+  port         sentPackets 5
+  transport    none
+`,
+    )
+  })
+})

@@ -1,0 +1,76 @@
+import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { runUserdma, temporaryFolder } from '../system/programs.ts'
+
+/** What is wrong, the exit status, and what is said on standard error; nothing goes to standard output. */
+const wrong: readonly (readonly [args: readonly string[], status: number, message: RegExp])[] = [
+  [[], 2, /^Usage: userdma \[options\] \[command\]\n/],
+  [['rum'], 2, /^userdma: unknown command 'rum'\n\(Did you mean run\?\)\n/],
+  [['--foo'], 2, /^userdma: unknown option '--foo'\n/],
+  [['run', '--foo'], 2, /^userdma run: unknown option '--foo'\nsee `userdma run --help`\n$/],
+  [['run'], 2, /^userdma run: missing required argument 'program'\nsee `userdma run --help`\n$/],
+  [['run', '--'], 2, /^userdma run: missing required argument 'program'\n/],
+  [['run', '--socket'], 2, /^userdma run: option '--socket <path>' argument missing\n/],
+  [['run', '--device', 'eth0@10.0.0.1', '--', 'true'], 2, /^userdma: device name "eth0": a name begins with "rxe"/],
+  [['run', '--device', 'rxe0@10.0.0', '--', 'true'], 2, /^userdma: device "rxe0@10\.0\.0": "10\.0\.0" is not an IPv4/],
+  [['run', '--fault', 'drop=x', '--', 'true'], 2, /^userdma: fault drop: "x" is not a share from 0 to 1\n$/],
+  [['run', '--private', '--socket', 'x', '--', 'true'], 2, /^userdma: --private and --socket exclude each other/],
+  [['run', '--', 'no-such-program'], 127, /^userdma: no-such-program: there is no such program in PATH\n$/],
+  [['run', '--', '/etc/passwd'], 126, /^userdma: \/etc\/passwd: you may not execute \/etc\/passwd\n$/],
+  [['run', '--socket', '/nonexistent', '--', 'true'], 1, /^userdma: no daemon at \/nonexistent; start one with/],
+  [['trace', '-o', '/nonexistent/x', '--', 'true'], 2, /^userdma: cannot write to \/nonexistent\/x: ENOENT\n$/],
+  [['trace', '--', 'no-such-program'], 127, /^userdma: no-such-program: there is no such program/],
+  [['daemon', '--fault', 'drop=1.5'], 2, /^userdma: fault drop: "1\.5" is not/],
+  [['daemon', '--device', 'rxe0'], 2, /^userdma: device "rxe0": the address is missing/],
+  [
+    ['daemon', '--socket', '/nonexistent/s'],
+    1,
+    /^userdma: socket \/nonexistent\/s: folder \/nonexistent does not exist\n$/,
+  ],
+  [['daemon', 'surplus'], 2, /^userdma daemon: too many arguments/],
+  [['stat', '--socket', '/nonexistent'], 1, /^userdma: no daemon at \/nonexistent; start one with `userdma daemon`\n$/],
+  [['stat'], 1, /^userdma: no daemon at .*; start one with `userdma daemon`\n$/],
+  [['stat', '--yaml'], 2, /^userdma stat: unknown option '--yaml'\n/],
+  [['devices', '--socket', '/nonexistent'], 1, /^userdma: no daemon at/],
+]
+
+describe('wrong use is answered', () => {
+  for (const [args, status, message] of wrong)
+    it(`userdma ${args.join(' ')}`, async t => {
+      const env = { ...process.env, TMPDIR: temporaryFolder(t) }
+      delete env.USERDMA_SOCKET
+      delete env.XDG_RUNTIME_DIR
+      const found = await runUserdma(t, args, { env })
+      assert.match(found.stderr, message)
+      assert.equal(found.stdout, '')
+      assert.equal(found.status, status)
+    })
+
+  it('a socket path that is a file, and one that is too long', async t => {
+    const folder = temporaryFolder(t)
+    const file = join(folder, 'file')
+    writeFileSync(file, 'mine')
+    const found = await runUserdma(t, ['daemon', '--socket', file])
+    assert.equal(found.status, 1)
+    assert.match(found.stderr, /file is there, but is no socket\n$/)
+    const long = join(folder, 'x'.repeat(120))
+    assert.match((await runUserdma(t, ['daemon', '--socket', long])).stderr, /^userdma: socket path .* has \d+ bytes; /)
+  })
+})
+
+describe('help', () => {
+  it('has an example for every command that runs something', async t => {
+    for (const command of ['run', 'trace', 'daemon', 'stat']) {
+      const { status, stdout } = await runUserdma(t, [command, '--help'])
+      assert.equal(status, 0)
+      assert.match(stdout, new RegExp(`^Usage: userdma ${command} `))
+      assert.match(stdout, new RegExp(`Examples:\n +\\$ userdma ${command}`))
+    }
+  })
+
+  it('prints the version', async t => {
+    assert.match((await runUserdma(t, ['--version'])).stdout, /^\d+\.\d+\.\d+\n$/)
+  })
+})

@@ -1,0 +1,266 @@
+/*
+ * Events on their way to a program that reads, or does not: records arrive whole and in order, and what a withdrawal counts is exactly what
+ * was not read.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import type { Affiliation, EventRecord } from '../../src/core/model.ts'
+import { createEventSocket, type EventSocket } from '../../src/daemon/event-socket.ts'
+import { EAGAIN } from '../../src/host/errno.ts'
+import { watch } from '../../src/host/poll.ts'
+import { closeProcess, openProcess, type ProcessHandle, pidfdGetfd } from '../../src/host/process.ts'
+import { close, recvSmall, shutdown } from '../../src/host/sockets.ts'
+
+const element = (userHandle: bigint): Affiliation => ({
+  userHandle,
+  channel: undefined,
+  asyncFd: undefined,
+  armed: 0,
+  completions: 0,
+  asyncs: 0,
+  record: undefined,
+})
+
+const record = (of: Affiliation, number = 0): EventRecord => {
+  const bytes = new Uint8Array(16)
+  new DataView(bytes.buffer).setBigUint64(0, of.userHandle, true)
+  new DataView(bytes.buffer).setUint32(8, number, true)
+  return { element: of, bytes, type: 1 }
+}
+
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
+
+interface Bench {
+  readonly socket: EventSocket
+  /** The program's copy of its end. */
+  readonly theirs: number
+  readonly hangUps: () => number
+  /** What the program reads at once, at most `limit` records. */
+  read(limit?: number): string[]
+  /** What the program reads until it has `count` records. */
+  readUntil(count: number): Promise<string[]>
+  close(): void
+}
+
+/** The program is this process: its descriptor is a duplicate, as if it had been passed on. */
+const bench = ({ passed = true }: { passed?: boolean } = {}): Bench => {
+  const self = openProcess(process.pid) as ProcessHandle
+  let hangUps = 0
+  const socket = createEventSocket(
+    () => self,
+    () => {
+      hangUps++
+      socket.close()
+    },
+  )
+  const theirs = pidfdGetfd(self, socket.theirs)
+  assert.ok(theirs >= 0)
+  if (passed) socket.passed()
+  const buffer = new Uint8Array(64)
+  const read = (limit = Number.POSITIVE_INFINITY): string[] => {
+    const all: string[] = []
+    while (all.length < limit) {
+      const length = recvSmall(theirs, buffer)
+      if (length <= 0) break
+      all.push(hex(buffer.subarray(0, length)))
+    }
+    return all
+  }
+  return {
+    socket,
+    theirs,
+    hangUps: () => hangUps,
+    read,
+    readUntil: count =>
+      new Promise(done => {
+        const all: string[] = []
+        const watcher = watch(theirs, { readable: true }, () => {
+          all.push(...read())
+          if (all.length < count) return
+          watcher.stop()
+          done(all)
+        })
+      }),
+    close() {
+      socket.close()
+      close(theirs)
+      closeProcess(self)
+    },
+  }
+}
+
+test('a record is one packet with the very bytes', () => {
+  const b = bench()
+  const a = element(0x1122334455667788n)
+  b.socket.post({ element: a, bytes: Uint8Array.of(0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11), type: -1 })
+  b.socket.post(record(a, 5))
+  assert.deepEqual(b.read(), ['8877665544332211', '88776655443322110500000000000000'])
+  assert.equal(recvSmall(b.theirs, new Uint8Array(16)), -EAGAIN)
+  b.close()
+})
+
+for (const passed of [true, false])
+  test(`a withdrawal counts what was not read, and the rest stays in order (${passed ? 'passed on' : 'still ours'})`, () => {
+    const step = fc.oneof(
+      fc.record({ post: fc.nat(2) }),
+      fc.record({ read: fc.nat(5) }),
+      fc.record({ withdraw: fc.nat(2) }),
+    )
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 40 }), steps => {
+        const b = bench({ passed })
+        // Two elements have the same handle: they are told apart all the same.
+        const elements = [element(1n), element(2n), element(2n)]
+        let expected: { of: number; bytes: string }[] = []
+        let number = 0
+        try {
+          for (const one of steps) {
+            if ('post' in one) {
+              const event = record(elements[one.post], number++)
+              expected.push({ of: one.post, bytes: hex(event.bytes) })
+              b.socket.post(event)
+            } else if ('read' in one)
+              assert.deepEqual(
+                b.read(one.read),
+                expected.splice(0, one.read).map(({ bytes }) => bytes),
+              )
+            else {
+              const left = expected.filter(({ of }) => of !== one.withdraw)
+              assert.equal(b.socket.withdraw(elements[one.withdraw]), expected.length - left.length)
+              expected = left
+            }
+          }
+          assert.deepEqual(
+            b.read(),
+            expected.map(({ bytes }) => bytes),
+          )
+          for (const one of elements) assert.equal(b.socket.withdraw(one), 0)
+        } finally {
+          b.close()
+        }
+      }),
+      { numRuns: 60 },
+    )
+  })
+
+test('records with the same bytes are told apart by their place', () => {
+  const b = bench()
+  const [a, c] = [element(7n), element(7n)]
+  for (const of of [a, c, a, c, c]) b.socket.post(record(of))
+  b.read(2)
+  assert.equal(b.socket.withdraw(c), 2)
+  assert.equal(b.socket.withdraw(a), 1)
+  assert.deepEqual(b.read(), [])
+  b.close()
+})
+
+test('a full socket: everything arrives in order once the program reads, and counts stay exact', async () => {
+  const b = bench()
+  const [a, c] = [element(1n), element(2n)]
+  const sent: string[] = []
+  for (let i = 0; i < 3000; i++) {
+    const event = record(i % 3 === 0 ? a : c, i)
+    b.socket.post(event)
+    if (i % 3 !== 0) sent.push(hex(event.bytes))
+  }
+  const early = b.read(30)
+  assert.equal(early.length, 30)
+  assert.equal(b.socket.withdraw(a), 1000 - 10)
+  assert.deepEqual(await b.readUntil(2000 - 20), sent.slice(20))
+  b.close()
+})
+
+test('a program that always leaves something unread does not make us remember what it read', () => {
+  const b = bench()
+  const a = element(1n)
+  b.socket.post(record(a, 0))
+  for (let i = 1; i < 20_000; i++) {
+    b.socket.post(record(a, i))
+    b.read(1)
+  }
+  assert.equal(b.socket.withdraw(a), 1)
+  b.close()
+})
+
+test('a program that never reads costs a bounded amount of memory, and what is given up was never posted', () => {
+  const b = bench()
+  const [a, c] = [element(1n), element(2n)]
+  for (let i = 0; i < 70_000; i++) {
+    a.asyncs++
+    b.socket.post(record(a))
+  }
+  c.asyncs++
+  b.socket.post(record(c))
+  assert.ok(a.asyncs < 70_000 && a.asyncs >= 65_536)
+  assert.equal(c.asyncs, 1, 'the first of another element still comes')
+  assert.equal(b.socket.withdraw(c), 1)
+  assert.equal(b.socket.withdraw(a), a.asyncs)
+  b.close()
+})
+
+test('the last copy closed: told once, and nothing goes wrong afterwards', async () => {
+  let told = (): void => {}
+  const gone = new Promise<void>(done => {
+    told = done
+  })
+  const socket = createEventSocket(
+    () => undefined,
+    () => {
+      socket.close()
+      told()
+    },
+  )
+  socket.post(record(element(1n)))
+  socket.passed()
+  await gone
+  socket.post(record(element(1n)))
+  assert.equal(socket.withdraw(element(1n)), 0)
+  socket.end()
+  socket.close()
+})
+
+test('the end comes after what was sent', () => {
+  const b = bench()
+  const a = element(3n)
+  b.socket.post(record(a))
+  b.socket.end()
+  assert.equal(b.read().length, 1)
+  assert.equal(recvSmall(b.theirs, new Uint8Array(16)), 0)
+  b.socket.post(record(a))
+  b.close()
+})
+
+test('a program that shuts its end down instead of reading keeps nobody busy', async () => {
+  const b = bench()
+  shutdown(b.theirs, 'read')
+  b.socket.post(record(element(1n)))
+  // A watch for room would be called in every turn now, since a broken socket always has room.
+  let turns = 0
+  const active = (): number => process.getActiveResourcesInfo().filter(name => name === 'Immediate').length
+  await new Promise<void>(done => {
+    const next = (): void => {
+      if (++turns === 20) done()
+      else setImmediate(next)
+    }
+    setImmediate(next)
+  })
+  assert.ok(active() <= 1)
+  b.close()
+})
+
+test('nobody holds the program’s end: nothing can be withdrawn', () => {
+  const socket = createEventSocket(
+    () => undefined,
+    () => socket.close(),
+  )
+  const self = openProcess(process.pid) as ProcessHandle
+  const theirs = pidfdGetfd(self, socket.theirs)
+  socket.passed()
+  const a = element(1n)
+  socket.post(record(a))
+  assert.equal(socket.withdraw(a), 0)
+  socket.close()
+  close(theirs)
+  closeProcess(self)
+})

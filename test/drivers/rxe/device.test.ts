@@ -1,0 +1,499 @@
+/*
+ * Two soft devices on a memory link, end to end in one process: requests posted to rings, packets between engines, memory moved, completions
+ * in rings, events on channels; errors, reuse, and nothing left when contexts close.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { type EventQueue, invokeNow, unregister } from '../../../src/core/index.ts'
+import { Cq } from '../../../src/spec/classes/cq.ts'
+import { Mr } from '../../../src/spec/classes/mr.ts'
+import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
+import {
+  assertNothingLeft,
+  join,
+  type Machine,
+  machine,
+  makeChannel,
+  makeCq,
+  makeQp,
+  modify,
+  type Program,
+  program,
+  Qps,
+  query,
+  type Region,
+  register,
+  type TestCq,
+  type TestQp,
+  toInit,
+  toRtr,
+  toRts,
+} from './machine.ts'
+import { Flag, type Polled, pollAll, postReceive, postSend, Wr } from './provider.ts'
+
+interface End {
+  readonly p: Program
+  readonly cq: TestCq
+  readonly qp: TestQp
+  readonly mr: Region
+}
+
+const SIZE = 65536
+
+const end = (m: Machine, device: number, cqe = 31): End => {
+  const p = program(m, device)
+  const cq = makeCq(p, cqe)
+  return { p, cq, qp: makeQp(p, cq), mr: register(p, SIZE) }
+}
+
+const pair = (devices: readonly [number, number] = [0, 1]) => {
+  const m = machine()
+  const a = end(m, devices[0])
+  const b = end(m, devices[1])
+  join(a.qp, b.qp)
+  return { m, a, b }
+}
+
+const piece = ({ address, lkey }: Region, from: number, length: number) => ({ address: address + from, length, lkey })
+const short = ({ id, status, opcode, bytes }: Polled) => ({ id: Number(id), status, opcode, bytes })
+const completions = (cq: TestCq) => pollAll(cq.ring).map(short)
+const pattern = (bytes: Uint8Array, seed: number): void => {
+  for (let i = 0; i < bytes.length; i++) bytes[i] = (i * 7 + seed + (i >> 8)) & 0xff
+}
+
+for (const devices of [
+  [0, 1],
+  [0, 0],
+] as const) {
+  const where = devices[1] === 0 ? 'one device' : 'two devices'
+
+  test(`${where}: SEND, with immediate, gathered and scattered`, () => {
+    const { m, a, b } = pair(devices)
+    pattern(a.mr.bytes, 3)
+    postReceive(b.qp.receive, 100n, [piece(b.mr, 0, 1000), piece(b.mr, 5000, 9000)])
+    postReceive(b.qp.receive, 101n, [piece(b.mr, 40000, 100)])
+    postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [piece(a.mr, 10, 3000), piece(a.mr, 20000, 4001)] })
+    postSend(a.qp.send, { opcode: Wr.SEND_IMM, id: 2n, imm: 0x01020304, sges: [piece(a.mr, 7, 100)] })
+    m.settle()
+    assert.deepEqual(completions(a.cq), [
+      { id: 1, status: 0, opcode: 0, bytes: 7001 },
+      { id: 2, status: 0, opcode: 0, bytes: 100 },
+    ])
+    const received = pollAll(b.cq.ring)
+    assert.deepEqual(received.map(short), [
+      { id: 100, status: 0, opcode: 128, bytes: 7001 },
+      { id: 101, status: 0, opcode: 128, bytes: 100 },
+    ])
+    assert.deepEqual(
+      received.map(({ qpn, flags, imm, port }) => ({ qpn, with: flags & 2, imm, port })),
+      [
+        { qpn: b.qp.qpn, with: 0, imm: received[0].imm, port: 1 },
+        { qpn: b.qp.qpn, with: 2, imm: 0x01020304, port: 1 },
+      ],
+    )
+    const sent = [...a.mr.bytes.subarray(10, 3010), ...a.mr.bytes.subarray(20000, 24001)]
+    const got = [...b.mr.bytes.subarray(0, 1000), ...b.mr.bytes.subarray(5000, 11001)]
+    assert.deepEqual(got, sent)
+    assert.deepEqual(b.mr.bytes.subarray(40000, 40100), a.mr.bytes.subarray(7, 107))
+    for (const at of [1000, 4999, 11001, 39999, 40100]) assert.equal(b.mr.bytes[at], 0, `byte ${at} is untouched`)
+  })
+
+  test(`${where}: WRITE, WRITE with immediate, READ, inline data`, () => {
+    const { m, a, b } = pair(devices)
+    pattern(a.mr.bytes, 5)
+    const data = Uint8Array.from({ length: 64 }, (_, i) => 200 - i)
+    postReceive(b.qp.receive, 7n, [])
+    postSend(a.qp.send, {
+      opcode: Wr.WRITE,
+      id: 1n,
+      sges: [piece(a.mr, 0, 30000)],
+      remote: b.mr.address + 99,
+      rkey: b.mr.rkey,
+    })
+    postSend(a.qp.send, {
+      opcode: Wr.WRITE_IMM,
+      id: 2n,
+      imm: 5,
+      inline: data,
+      remote: b.mr.address + 50000,
+      rkey: b.mr.rkey,
+    })
+    postSend(a.qp.send, {
+      opcode: Wr.READ,
+      id: 3n,
+      sges: [piece(a.mr, 40000, 20000)],
+      remote: b.mr.address + 99,
+      rkey: b.mr.rkey,
+    })
+    m.settle()
+    assert.deepEqual(completions(a.cq), [
+      { id: 1, status: 0, opcode: 1, bytes: 30000 },
+      { id: 2, status: 0, opcode: 1, bytes: 64 },
+      { id: 3, status: 0, opcode: 2, bytes: 20000 },
+    ])
+    assert.deepEqual(completions(b.cq), [{ id: 7, status: 0, opcode: 129, bytes: 64 }])
+    assert.deepEqual(b.mr.bytes.subarray(99, 30099), a.mr.bytes.subarray(0, 30000))
+    assert.deepEqual(b.mr.bytes.subarray(50000, 50064), data)
+    assert.deepEqual(a.mr.bytes.subarray(40000, 60000), a.mr.bytes.subarray(0, 20000))
+  })
+
+  test(`${where}: CMP_SWAP and FETCH_ADD`, () => {
+    const { m, a, b } = pair(devices)
+    const far = new DataView(b.mr.bytes.buffer)
+    far.setBigUint64(8, 0xffff_ffff_ffff_fff0n, true)
+    const ask = (id: bigint, opcode: number, compareAdd: bigint, swap = 0n) =>
+      postSend(a.qp.send, {
+        opcode,
+        id,
+        compareAdd,
+        swap,
+        sges: [piece(a.mr, Number(id) * 8, 8)],
+        remote: b.mr.address + 8,
+        rkey: b.mr.rkey,
+      })
+    ask(1n, Wr.FAA, 0x20n)
+    ask(2n, Wr.CAS, 0x10n, 77n)
+    ask(3n, Wr.CAS, 0x10n, 88n)
+    m.settle()
+    assert.deepEqual(
+      completions(a.cq).map(({ id, status, opcode }) => [id, status, opcode]),
+      [
+        [1, 0, 4],
+        [2, 0, 3],
+        [3, 0, 3],
+      ],
+    )
+    const near = new DataView(a.mr.bytes.buffer)
+    assert.deepEqual(
+      [8, 16, 24].map(at => near.getBigUint64(at, true)),
+      [0xffff_ffff_ffff_fff0n, 0x10n, 77n],
+    )
+    assert.equal(far.getBigUint64(8, true), 77n)
+  })
+}
+
+test('unsignaled requests complete silently, unless all are to be told; errors always are', () => {
+  const { m, a, b } = pair()
+  for (let i = 0; i < 3; i++) {
+    postReceive(b.qp.receive, 0n, [])
+    postSend(a.qp.send, { opcode: Wr.SEND, id: BigInt(i), flags: i === 2 ? Flag.SIGNALED : 0 })
+  }
+  m.settle()
+  assert.deepEqual(
+    completions(a.cq).map(({ id }) => id),
+    [2],
+  )
+  assert.equal(a.qp.send.consumer, 3, 'slots are free again')
+  postSend(a.qp.send, { opcode: 77, id: 9n, flags: 0 })
+  m.settle()
+  assert.deepEqual(
+    completions(a.cq).map(({ id, status }) => [id, status]),
+    [[9, 2]],
+  )
+  const all = makeQp(a.p, a.cq, { flags: 0x1000 })
+  const other = makeQp(b.p, b.cq)
+  join(all, other)
+  assert.deepEqual([query(all).sqSigAll, query(other).sqSigAll], [1, 0])
+  postReceive(other.receive, 0n, [])
+  postSend(all.send, { opcode: Wr.SEND, id: 5n, flags: 0 })
+  m.settle()
+  assert.deepEqual(
+    completions(a.cq).map(({ id }) => id),
+    [5],
+  )
+})
+
+test('a move to ERR flushes both queues, and what is posted afterwards too', () => {
+  const { m, a, b } = pair()
+  for (let i = 0; i < 3; i++) postReceive(a.qp.receive, BigInt(10 + i), [piece(a.mr, 0, 10)])
+  // The peer has no receive request: it waits.
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, flags: 0 })
+  m.settle()
+  modify(a.qp, { state: Qps.ERR })
+  postSend(a.qp.send, { opcode: Wr.WRITE, id: 2n, flags: 0 })
+  m.settle()
+  postReceive(a.qp.receive, 13n, [])
+  postSend(a.qp.send, { opcode: 99, id: 3n, flags: 0 })
+  m.settle()
+  const all = completions(a.cq)
+  assert.ok(all.every(({ status }) => status === 5))
+  const ids = all.map(({ id }) => id)
+  assert.deepEqual(
+    ids.filter(id => id < 10),
+    [1, 2, 3],
+  )
+  assert.deepEqual(
+    ids.filter(id => id >= 10),
+    [10, 11, 12, 13],
+  )
+  assert.equal(query(b.qp).state, Qps.RTS)
+})
+
+test('RESET forgets requests and completes none of them; the queue pair serves again', () => {
+  const { m, a, b } = pair()
+  for (let round = 0; round < 3; round++) {
+    for (let i = 0; i < 5; i++) postSend(a.qp.send, { opcode: Wr.SEND, id: 1n })
+    postReceive(a.qp.receive, 2n, [])
+    m.settle()
+    modify(a.qp, { state: Qps.RESET })
+    modify(b.qp, { state: Qps.RESET })
+    assert.deepEqual([a.qp.send.producer, a.qp.send.consumer, a.qp.receive.producer], [0, 0, 0])
+    m.settle()
+    assert.deepEqual(completions(a.cq), [])
+    join(a.qp, b.qp)
+    postReceive(b.qp.receive, 3n, [])
+    postSend(a.qp.send, { opcode: Wr.SEND, id: 4n })
+    m.settle()
+    assert.deepEqual(
+      [...completions(a.cq), ...completions(b.cq)].map(({ id, status }) => [id, status]),
+      [
+        [4, 0],
+        [3, 0],
+      ],
+    )
+  }
+})
+
+test('requests wait until RTS, and SQD stops new ones', () => {
+  const m = machine()
+  const a = end(m, 0)
+  const b = end(m, 1)
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 1n })
+  m.settle()
+  modify(a.qp, toInit())
+  modify(a.qp, toRtr(b.qp.qpn, b.p.rxe.state.identity.gids[1]))
+  m.settle()
+  assert.equal(m.devices[0].state.port.counters.sentPackets, 0)
+  modify(b.qp, toInit())
+  postReceive(b.qp.receive, 2n, [])
+  modify(b.qp, toRtr(a.qp.qpn, a.p.rxe.state.identity.gids[1]))
+  modify(a.qp, toRts())
+  m.settle()
+  assert.deepEqual(
+    completions(a.cq).map(({ id, status }) => [id, status]),
+    [[1, 0]],
+  )
+  assert.equal(completions(b.cq).length, 1, 'a receiver in RTR serves')
+  modify(a.qp, { state: Qps.SQD })
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 3n })
+  postReceive(b.qp.receive, 4n, [])
+  m.settle()
+  assert.deepEqual(completions(a.cq), [])
+  modify(a.qp, { state: Qps.RTS })
+  m.settle()
+  assert.deepEqual(
+    completions(a.cq).map(({ id, status }) => [id, status]),
+    [[3, 0]],
+  )
+})
+
+const records = ({ queue }: EventQueue): string[] => queue.map(({ bytes }) => Buffer.from(bytes).toString('hex'))
+
+test('completion events: one for each arming, with the CQ’s user handle; solicited only if asked', () => {
+  const m = machine()
+  const p = program(m)
+  const channel = makeChannel(p)
+  const cq = makeCq(p, 31, channel.fd, 0x1122334455667788n)
+  const [a, b] = [makeQp(p, cq), makeQp(p, makeCq(p))]
+  join(a, b)
+  const arm = (solicitedOnly: number) => invokeNow(p.context, Cq, 'reqNotify', cq.handle, { solicitedOnly }, p.caller)
+  const send = (flags = 0) => {
+    postReceive(a.receive, 1n, [])
+    postSend(b.send, { opcode: Wr.SEND, flags })
+    m.settle()
+    return channel.queue.queue.length
+  }
+  assert.equal(send(), 0, 'not armed')
+  arm(0)
+  assert.equal(send(), 1)
+  assert.equal(send(), 1, 'disarmed')
+  assert.deepEqual(records(channel.queue), ['8877665544332211'])
+  arm(1)
+  assert.equal(send(), 1, 'not solicited')
+  assert.equal(send(Flag.SOLICITED), 2)
+  arm(1)
+  modify(a, { state: Qps.ERR })
+  postReceive(a.receive, 1n, [])
+  m.settle()
+  assert.equal(channel.queue.queue.length, 3, 'a failed one counts as solicited')
+  // Of three events none was read: the destroy says so, and takes them back.
+  invokeNow(p.context, RcQp, 'destroy', a.handle, {}, p.caller)
+  const { compEvents, asyncEvents } = invokeNow(p.context, Cq, 'destroy', cq.handle, {}, p.caller).out
+  assert.deepEqual([compEvents, asyncEvents, channel.queue.queue.length], [0, 0, 0])
+  p.close()
+  assertNothingLeft(m, [p])
+})
+
+test('a CQ that overruns tells once, and the others go on', () => {
+  const { m, a, b } = pair()
+  const small = makeCq(a.p, 1, undefined, 5n)
+  const other = makeCq(a.p, 31)
+  const qp = makeQp(a.p, small, { recvCq: other })
+  const to = makeQp(b.p, b.cq)
+  join(qp, to)
+  for (let i = 0; i < 4; i++) {
+    postReceive(to.receive, 1n, [])
+    postSend(qp.send, { opcode: Wr.SEND, id: BigInt(i) })
+  }
+  m.settle()
+  assert.equal(pollAll(small.ring).length, 1)
+  assert.deepEqual(records(a.p.async), ['05000000000000000000000000000000'], 'CQ_ERR of element 5, once')
+  assert.equal(completions(b.cq).length, 4)
+  postReceive(b.qp.receive, 1n, [])
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 8n })
+  m.settle()
+  assert.equal(completions(a.cq).length, 1, 'other queues are not concerned')
+})
+
+test('a wrong remote key ends the connection: status there, event here, both in ERR', () => {
+  const { m, a, b } = pair()
+  postSend(a.qp.send, {
+    opcode: Wr.WRITE,
+    id: 1n,
+    sges: [piece(a.mr, 0, 8)],
+    remote: b.mr.address,
+    rkey: b.mr.rkey ^ 1,
+  })
+  m.settle()
+  assert.deepEqual(
+    completions(a.cq).map(({ id, status }) => [id, status]),
+    [[1, 10]],
+  )
+  assert.deepEqual([query(a.qp).state, query(b.qp).state], [Qps.ERR, Qps.ERR])
+  assert.equal(b.p.async.queue.length, 1)
+  assert.equal(b.p.async.queue[0].type, 3, 'QP_ACCESS_ERR')
+})
+
+test('a peer that is destroyed: packets to it go nowhere, and retries are exceeded', () => {
+  const { m, a, b } = pair()
+  postSend(a.qp.send, {
+    opcode: Wr.WRITE,
+    id: 1n,
+    sges: [piece(a.mr, 0, 30000)],
+    remote: b.mr.address,
+    rkey: b.mr.rkey,
+  })
+  // Sent, but the peer has not looked yet.
+  m.devices[0].poll(m.now)
+  invokeNow(b.p.context, RcQp, 'destroy', b.qp.handle, {}, b.p.caller)
+  m.settle()
+  assert.deepEqual(completions(a.cq), [])
+  for (let i = 0; i < 20 && a.cq.ring.producer === 0; i++) assert.ok(m.tick(), 'a timer runs')
+  assert.deepEqual(
+    completions(a.cq).map(({ id, status }) => [id, status]),
+    [[1, 12]],
+  )
+  assert.ok(b.mr.bytes.every(byte => byte === 0))
+  assert.equal(m.devices[0].nextTimeout(), Number.POSITIVE_INFINITY, 'no timer is left')
+})
+
+test('a region that is deregistered under way is not touched', () => {
+  const { m, a, b } = pair()
+  pattern(a.mr.bytes, 1)
+  postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [piece(a.mr, 0, SIZE)], remote: b.mr.address, rkey: b.mr.rkey })
+  m.devices[0].poll(m.now)
+  invokeNow(b.p.context, Mr, 'destroy', b.mr.handle, {}, b.p.caller)
+  m.settle()
+  assert.deepEqual(
+    completions(a.cq).map(({ status }) => status),
+    [10],
+  )
+  assert.ok(b.mr.bytes.every(byte => byte === 0))
+})
+
+test('contexts close with everything under way, and nothing is left', () => {
+  const { m, a, b } = pair()
+  const more = [end(m, 0), end(m, 1)]
+  join(more[0].qp, more[1].qp)
+  for (const { qp, mr } of [a, b, ...more])
+    for (let i = 0; i < 10; i++) {
+      postReceive(qp.receive, 1n, [piece(mr, 0, 100)])
+      postSend(qp.send, { opcode: Wr.READ, id: 2n, sges: [piece(mr, 0, 9000)], remote: mr.address, rkey: mr.rkey })
+      postSend(qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(mr, 0, 9000)] })
+    }
+  for (const device of m.devices) device.poll(m.now)
+  a.p.close()
+  m.devices[1].poll(m.now)
+  more[1].p.close()
+  m.devices[0].poll(m.now)
+  b.p.close()
+  more[0].p.close()
+  while (m.tick()) {}
+  assertNothingLeft(
+    m,
+    [a, b, ...more].map(({ p }) => p),
+  )
+})
+
+test('a device that goes takes its contexts along; the other one lives on', () => {
+  const { m, a, b } = pair()
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 1n })
+  m.devices[0].poll(m.now)
+  unregister(m.devices[1].device)
+  assert.equal(b.p.async.queue.at(-1)?.type, 8, 'DEVICE_FATAL')
+  assert.equal(b.p.rings.live.size, 0)
+  assert.throws(() => query(b.qp), { code: 'EIO' })
+  for (let i = 0; i < 20 && a.cq.ring.producer === 0; i++) m.tick()
+  assert.deepEqual(
+    completions(a.cq).map(({ status }) => status),
+    [12],
+  )
+  a.p.close()
+  m.settle()
+  assert.deepEqual(m.link.stat(), { ports: 1, runs: 0, smallRuns: 0, flows: 0 })
+})
+
+test('a program that fills its rings with garbage while they are served harms no neighbour', () => {
+  const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 })
+  fc.assert(
+    fc.property(
+      fc.array(u32, { minLength: 50, maxLength: 300 }),
+      fc.array(u32, { minLength: 1, maxLength: 12 }),
+      (noise, steps) => {
+        const { m, a, b } = pair()
+        const bad = [end(m, 0), end(m, 1)]
+        join(bad[0].qp, bad[1].qp)
+        pattern(a.mr.bytes, 9)
+        let n = 0
+        for (const step of steps) {
+          for (const { p, qp, cq } of bad) {
+            for (const { at, length, view } of p.rings.live)
+              for (let i = 8; i < length; i += 4 + (step % 24) * 4)
+                view.setUint32(at + i, noise[n++ % noise.length], true)
+            qp.send.producer = step
+            qp.receive.producer = ~step
+            cq.ring.consumer = step >>> 3
+            if (query(qp).state === Qps.ERR) modify(qp, { state: Qps.RESET })
+          }
+          for (let i = 0; i < 3; i++) for (const device of m.devices) device.poll(m.now)
+          m.now += 500
+          const at = (step % 1000) * 8
+          postSend(a.qp.send, {
+            opcode: Wr.WRITE,
+            id: 1n,
+            sges: [piece(a.mr, at, 5000)],
+            remote: b.mr.address + at,
+            rkey: b.mr.rkey,
+          })
+          for (let i = 0; i < 400 && a.cq.ring.producer === a.cq.ring.consumer; i++) {
+            for (const device of m.devices) device.poll(m.now)
+            m.now += 100
+          }
+          assert.deepEqual(
+            completions(a.cq).map(({ status }) => status),
+            [0],
+          )
+          assert.deepEqual(b.mr.bytes.subarray(at, at + 5000), a.mr.bytes.subarray(at, at + 5000))
+        }
+        for (const { p } of [...bad, a, b]) p.close()
+        while (m.tick()) {}
+        assertNothingLeft(
+          m,
+          [a, b, ...bad].map(({ p }) => p),
+        )
+      },
+    ),
+    { numRuns: 30 },
+  )
+})

@@ -1,0 +1,320 @@
+/*
+ * Soft devices on a memory link in this process, with a clock of the test's own: everything of userdma but processes.
+ */
+import assert from 'node:assert/strict'
+import {
+  attachSink,
+  type Caller,
+  type Context,
+  type Core,
+  closeContext,
+  createCore,
+  createEventQueue,
+  createLocalSpace,
+  type EventQueue,
+  invokeNow,
+  type LocalSpace,
+  openContext,
+  stat,
+} from '../../../src/core/index.ts'
+import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device.ts'
+import { type Identity, identify } from '../../../src/drivers/rxe/identity.ts'
+import { createMemorySwitch, type MemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
+import { AsyncFd } from '../../../src/spec/classes/async_fd.ts'
+import { CompChannel } from '../../../src/spec/classes/comp_channel.ts'
+import { Cq } from '../../../src/spec/classes/cq.ts'
+import { Mr } from '../../../src/spec/classes/mr.ts'
+import { Pd } from '../../../src/spec/classes/pd.ts'
+import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
+import { CallError, errnoName } from '../../../src/spec/errno.ts'
+import type { In } from '../../../src/spec/schema.ts'
+import { plainArena } from '../../../src/wire/arena.ts'
+import { type Mapped, mapRing, type TestRings, testRings } from './provider.ts'
+
+export const ipv4 = (...four: number[]): Uint8Array =>
+  Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...four])
+export const ipv6 = (last: number): Uint8Array => Uint8Array.from([0xfd, ...new Array(14).fill(0), last])
+
+export interface Machine {
+  readonly core: Core
+  readonly link: MemorySwitch
+  readonly devices: readonly RxeDevice[]
+  /** Microseconds. */
+  now: number
+  /** Polls all devices until none has anything to do; time stands still. Fails if that does not end. */
+  settle(): void
+  /** Lets time pass to the next timer of any device, and settles; false if no timer runs. */
+  tick(): boolean
+}
+
+/** Devices rxe0@127.0.0.1, rxe1@127.0.0.2, …, each with an IPv6 address fd00::N as GID 2. */
+export const machine = (count = 2): Machine => {
+  const core = createCore()
+  const link = createMemorySwitch({ arena: plainArena(memorySwitchBytes(8, 64)), runs: 8, smallRuns: 64 })
+  const self: Machine = {
+    core,
+    link,
+    now: 0,
+    devices: Array.from({ length: count }, (_, i) => {
+      const plain = identify(ipv4(127, 0, 0, i + 1), { name: 'lo', index: 1 })
+      const identity: Identity = { ...plain, gids: [...plain.gids, ipv6(i + 1)] }
+      return createRxeDevice(core, { name: `rxe${i}`, identity, port: link.attach(), now: () => self.now })
+    }),
+    settle() {
+      for (let turn = 0; turn < 100_000; turn++) {
+        let progress = false
+        for (const device of self.devices) progress = device.poll(self.now) || progress
+        if (!progress) return
+      }
+      assert.fail('the devices do not come to rest')
+    },
+    tick() {
+      const due = Math.min(...self.devices.map(device => device.nextTimeout()))
+      if (due === Number.POSITIVE_INFINITY) return false
+      self.now = Math.max(self.now, due)
+      self.settle()
+      return true
+    },
+  }
+  return self
+}
+
+/** A program in this process: one context, its rings and its memory. */
+export interface Program {
+  readonly machine: Machine
+  readonly rxe: RxeDevice
+  readonly context: Context
+  readonly caller: Caller
+  readonly space: LocalSpace
+  readonly rings: TestRings
+  readonly fds: Map<number, number>
+  readonly async: EventQueue
+  readonly pd: number
+  close(): void
+}
+
+export const program = (on: Machine, device = 0): Program => {
+  const rxe = on.devices[device]
+  const context = openContext(rxe.device, { opened: true })
+  const rings = testRings()
+  context.state = { rings }
+  const space = createLocalSpace()
+  const fds = new Map<number, number>()
+  const caller: Caller = {
+    memory: space,
+    copyIn: (_address, length) => new Uint8Array(length),
+    copyOut: () => {},
+    descriptor: fd => fds.get(fd),
+  }
+  const number = invokeNow(context, AsyncFd, 'create', 0, {}, caller).descriptors![0].object
+  fds.set(number, number)
+  const async = createEventQueue()
+  attachSink(on.core.descriptors.get(number)!, async)
+  const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object!
+  return {
+    machine: on,
+    rxe,
+    context,
+    caller,
+    space,
+    rings,
+    fds,
+    async,
+    pd,
+    close: () => closeContext(context),
+  }
+}
+
+/** Number of the descriptor, and what comes out of it. */
+export const makeChannel = (p: Program): { fd: number; queue: EventQueue } => {
+  const number = invokeNow(p.context, CompChannel, 'create', 0, {}, p.caller).descriptors![0].object
+  p.fds.set(number, number)
+  const queue = createEventQueue()
+  attachSink(p.machine.core.descriptors.get(number)!, queue)
+  return { fd: number, queue }
+}
+
+export interface TestCq {
+  readonly handle: number
+  readonly cqe: number
+  ring: Mapped
+}
+export const makeCq = (p: Program, cqe = 15, channel?: number, userHandle = 0n): TestCq => {
+  const args = { cqe, userHandle, compVector: 0, ...(channel !== undefined && { channel }) }
+  const { object, out } = invokeNow(p.context, Cq, 'create', 0, args, p.caller)
+  const { queue } = out as unknown as { queue: { offset: bigint; size: number } }
+  const piece = p.rings.at(queue.offset)
+  assert.equal(queue.size, piece.length)
+  return { handle: object!, cqe: out.cqe, ring: mapRing(piece) }
+}
+
+export type Cap = In<typeof RcQp.methods.create>['cap']
+export const cap = (more: Partial<Cap> = {}): Cap => ({
+  maxSendWr: 15,
+  maxRecvWr: 15,
+  maxSendSge: 2,
+  maxRecvSge: 2,
+  maxInlineData: 64,
+  ...more,
+})
+
+export interface TestQp {
+  readonly program: Program
+  readonly handle: number
+  readonly qpn: number
+  readonly cap: Cap
+  readonly send: Mapped
+  readonly receive: Mapped
+}
+
+export const makeQp = (
+  p: Program,
+  cq: TestCq,
+  more: { cap?: Partial<Cap>; flags?: number; recvCq?: TestCq; userHandle?: bigint } = {},
+): TestQp => {
+  const { object, out } = invokeNow(
+    p.context,
+    RcQp,
+    'create',
+    0,
+    {
+      pd: p.pd,
+      sendCq: cq.handle,
+      recvCq: (more.recvCq ?? cq).handle,
+      cap: cap(more.cap),
+      userHandle: more.userHandle ?? 0n,
+      ...(more.flags !== undefined && { flags: more.flags }),
+    },
+    p.caller,
+  )
+  const queues = out as unknown as Record<'sendQueue' | 'recvQueue', { offset: bigint; size: number }>
+  return {
+    program: p,
+    handle: object!,
+    qpn: out.qpNum,
+    cap: out.cap,
+    send: mapRing(p.rings.at(queues.sendQueue.offset)),
+    receive: mapRing(p.rings.at(queues.recvQueue.offset)),
+  }
+}
+
+export type Modify = In<typeof RcQp.methods.modify>
+export const modify = (qp: TestQp, args: Modify): void => {
+  const { context, caller } = qp.program
+  invokeNow(context, RcQp, 'modify', qp.handle, args, caller)
+}
+export const query = (qp: TestQp) => invokeNow(qp.program.context, RcQp, 'query', qp.handle, {}, qp.program.caller).out
+
+export const Qps = { RESET: 0, INIT: 1, RTR: 2, RTS: 3, SQD: 4, SQE: 5, ERR: 6 } as const
+
+const ALL_ACCESS = 0xf
+
+export const toInit = (more: Modify = {}): Modify => ({
+  state: Qps.INIT,
+  pkeyIndex: 0,
+  port: 1,
+  accessFlags: ALL_ACCESS,
+  ...more,
+})
+export const path = (dgid: Uint8Array, more: Partial<NonNullable<Modify['address']>> = {}) => ({
+  dgid,
+  flowLabel: 0,
+  sgidIndex: 1,
+  hopLimit: 1,
+  trafficClass: 0,
+  sl: 0,
+  staticRate: 0,
+  isGlobal: 1,
+  port: 1,
+  ...more,
+})
+export const toRtr = (destQpn: number, dgid: Uint8Array, more: Modify = {}): Modify => ({
+  state: Qps.RTR,
+  address: path(dgid),
+  pathMtu: 3,
+  destQpn,
+  rqPsn: 100,
+  maxDestRdAtomic: 4,
+  minRnrTimer: 12,
+  ...more,
+})
+export const toRts = (more: Modify = {}): Modify => ({
+  state: Qps.RTS,
+  timeout: 14,
+  retryCnt: 7,
+  rnrRetry: 7,
+  sqPsn: 100,
+  maxRdAtomic: 4,
+  ...more,
+})
+
+/** Brings both ends from RESET to RTS, joined. */
+export const join = (a: TestQp, b: TestQp, rtr: Modify = {}, rts: Modify = {}): void => {
+  for (const [qp, peer] of [
+    [a, b],
+    [b, a],
+  ]) {
+    modify(qp, toInit())
+    modify(qp, toRtr(peer.qpn, peer.program.rxe.state.identity.gids[1], rtr))
+    modify(qp, toRts(rts))
+  }
+}
+
+export interface Region {
+  readonly handle: number
+  readonly bytes: Uint8Array
+  readonly address: number
+  readonly lkey: number
+  readonly rkey: number
+}
+export const register = (p: Program, size: number, access = ALL_ACCESS): Region => {
+  const bytes = new Uint8Array(size)
+  const address = p.space.add(bytes)
+  const start = BigInt(address)
+  const args = { pd: p.pd, start, length: BigInt(size), iova: start, access }
+  const { object, out } = invokeNow(p.context, Mr, 'create', 0, args, p.caller)
+  return { handle: object!, bytes, address, lkey: out.lkey, rkey: out.rkey }
+}
+
+/** errno name of what a call throws, 'ok' if nothing. */
+export const errnoOf = (call: () => unknown): string => {
+  try {
+    call()
+    return 'ok'
+  } catch (error) {
+    if (error instanceof CallError) return errnoName(error.errno)
+    throw error
+  }
+}
+
+/** Nothing is left of contexts that are closed: objects, keys, rings, numbers, flows, buffers. */
+export const assertNothingLeft = (on: Machine, programs: readonly Program[] = []): void => {
+  on.settle()
+  const { objects, descriptors, contexts, faults, waiting } = stat(on.core)
+  assert.deepEqual(
+    { objects, descriptors, contexts, faults, waiting },
+    {
+      objects: 0,
+      descriptors: 0,
+      contexts: 0,
+      faults: 0,
+      waiting: 0,
+    },
+  )
+  for (const { device, state } of on.devices) {
+    assert.equal(device.memory.live, 0, 'memory regions')
+    assert.equal(state.cqs.size, 0, 'completion queue slots')
+    assert.ok(
+      state.qps.every(qp => qp === undefined),
+      'queue pairs',
+    )
+    assert.ok(
+      state.rings.every(ring => ring === undefined),
+      'rings of queue pairs',
+    )
+    assert.equal(state.qpns.count, 0, 'QP numbers')
+  }
+  for (const { rings } of programs) assert.equal(rings.live.size, 0, 'rings')
+  const { runs, smallRuns, flows } = on.link.stat()
+  assert.deepEqual({ runs, smallRuns, flows }, { runs: 0, smallRuns: 0, flows: 0 })
+}

@@ -1,0 +1,322 @@
+import assert from 'node:assert/strict'
+import { chmodSync, existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { openSession } from '../../src/cli/client.ts'
+import { READY } from '../../src/cli/start.ts'
+import {
+  cleanEnvironment,
+  lacking,
+  run,
+  runUserdma,
+  type Scope,
+  start,
+  startDaemon,
+  temporaryFolder,
+  userdma,
+} from './programs.ts'
+
+/** An environment in which nobody's daemon runs yet, and where its socket will be. */
+const freshUser = (t: Scope): { env: NodeJS.ProcessEnv; folder: string; socket: string } => {
+  const folder = temporaryFolder(t)
+  return { env: cleanEnvironment({ XDG_RUNTIME_DIR: folder }), folder, socket: join(folder, 'userdma', 'sock') }
+}
+
+const shell = (script: string): string[] => ['--', 'sh', '-c', script]
+
+/** Resolves when nobody serves the socket any more. */
+const untilGone = async (socket: string): Promise<void> => {
+  try {
+    const client = await openSession(socket)
+    // Our own session would keep it: look again when it has ended by itself or after we are gone.
+    client.close()
+  } catch {
+    return
+  }
+  await new Promise(resolve => setImmediate(resolve))
+  return untilGone(socket)
+}
+
+describe('userdma run', { skip: lacking('ibv_devices') }, () => {
+  it("passes the program's input, output and status on", async t => {
+    const { env } = freshUser(t)
+    const found = await run(t, 'sh', ['-c', `echo in | "$0" run -- sh -c 'cat; echo err >&2; exit 42'`, userdma], {
+      env,
+    })
+    assert.equal(found.status, 42)
+    assert.equal(found.stdout, 'in\n')
+    assert.equal(found.stderr, 'err\n')
+  })
+
+  it('has status 128+n when signal n ended the program', async t => {
+    const { env } = freshUser(t)
+    assert.equal((await runUserdma(t, ['run', ...shell('kill -9 $$')], { env })).status, 137)
+    assert.equal((await runUserdma(t, ['run', ...shell('kill -15 $$')], { env })).status, 143)
+  })
+
+  it('passes options after the program to the program', async t => {
+    const { env } = freshUser(t)
+    const { stdout } = await runUserdma(t, ['run', 'echo', '--private', '-v', '--', 'x'], { env })
+    assert.equal(stdout, '--private -v -- x\n')
+  })
+
+  it('passes signals on', async t => {
+    const { env } = freshUser(t)
+    for (const signal of ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const) {
+      const name = signal.slice(3)
+      const script = `trap 'echo got ${name}; exit 5' ${name}; echo ready; while :; do read x < fifo; done`
+      const folder = temporaryFolder(t)
+      await run(t, 'mkfifo', [join(folder, 'fifo')])
+      const running = start(t, userdma, ['run', ...shell(script.replace('fifo', join(folder, 'fifo')))], { env })
+      await running.said(/ready/)
+      running.child.kill(signal)
+      const { status, stdout } = await running.ended
+      assert.match(stdout, new RegExp(`got ${name}`))
+      assert.equal(status, 5)
+    }
+  })
+
+  it('starts a daemon that ends with its last client', async t => {
+    const { env, socket } = freshUser(t)
+    const { stdout } = await runUserdma(
+      t,
+      ['run', ...shell(`ibv_devices; echo $USERDMA_SOCKET; "${userdma}" devices`)],
+      {
+        env,
+      },
+    )
+    assert.match(stdout, /rxe0 +\t00007ffffe000001/)
+    assert.match(stdout, /\nrxe0 {2}127\.0\.0\.1\n$/)
+    assert.ok(stdout.includes(socket))
+    await untilGone(socket)
+    assert.ok(!existsSync(socket))
+    assert.equal(statSync(join(socket, '..')).mode & 0o777, 0o700)
+  })
+
+  it('does not keep a pipeline waiting for the daemon', async t => {
+    const { env } = freshUser(t)
+    const holder = start(t, userdma, ['run', ...shell('echo here; read x')], { env, stdio: ['pipe', 'pipe', 'pipe'] })
+    await holder.said(/here/)
+    // The daemon, started by the holder, outlives this one, which has nothing of the daemon's in its pipes.
+    const { stdout } = await run(t, 'sh', ['-c', '"$0" run -- echo quick | cat', userdma], { env })
+    assert.equal(stdout, 'quick\n')
+    holder.child.stdin?.end('x\n')
+    assert.equal((await holder.ended).status, 0)
+  })
+
+  it('joins the daemon that is there, and starts one only once', async t => {
+    const { env, socket } = freshUser(t)
+    const holder = start(t, userdma, ['run', ...shell('echo here; read x')], { env, stdio: ['pipe', 'pipe', 'pipe'] })
+    await holder.said(/here/)
+    const client = await openSession(socket)
+    const pids = await Promise.all(
+      Array.from({ length: 4 }, () => runUserdma(t, ['run', ...shell(`"${userdma}" stat --json`)], { env })),
+    )
+    for (const { stdout, stderr } of pids) assert.equal(JSON.parse(stdout).pid, client.daemon, stderr)
+    client.close()
+    holder.child.stdin?.end('x\n')
+    assert.equal((await holder.ended).status, 0)
+  })
+
+  it('has one daemon also when many start at once', async t => {
+    const { env, socket } = freshUser(t)
+    // Each waits until all are there, so that the first daemon is still there when the last one comes.
+    const folder = temporaryFolder(t)
+    const script = `touch "${folder}/$$"; while [ "$(ls "${folder}" | wc -l)" -lt 6 ]; do :; done; "${userdma}" stat --json`
+    const found = await Promise.all(Array.from({ length: 6 }, () => runUserdma(t, ['run', ...shell(script)], { env })))
+    const pids = found.map(({ status, stdout, stderr }) => {
+      assert.equal(status, 0, stderr)
+      return (JSON.parse(stdout) as { pid: number }).pid
+    })
+    assert.equal(new Set(pids).size, 1, pids.join(' '))
+    await untilGone(socket)
+  })
+
+  it('refuses a daemon with other devices or faults, and says what it has', async t => {
+    const daemon = await startDaemon(t, { fault: 'drop=0.01' })
+    const join = (...args: string[]) =>
+      runUserdma(t, ['run', '--socket', daemon.socket, ...args, '--', 'echo', 'joined'])
+    const at = `^userdma: the daemon at ${daemon.socket} \\(process ${daemon.pid}\\)`
+    const devices = await join('--device', 'rxe5@127.0.0.1')
+    assert.match(devices.stderr, new RegExp(`${at} has rxe0@127.0.0.1, not rxe5@127.0.0.1; use --private`))
+    assert.equal(devices.status, 1)
+    const faults = await join('--fault', 'drop=0.5')
+    assert.match(faults.stderr, new RegExp(`${at} has faults drop=0.01, not drop=0.5; use --private`))
+    assert.equal((await join('--fault', 'drop=0.010', '--device', 'rxe0@127.0.0.1')).stdout, 'joined\n')
+    assert.equal((await join()).stdout, 'joined\n')
+  })
+
+  it('starts a private daemon, and removes it', async t => {
+    const { env, folder } = freshUser(t)
+    const tmp = temporaryFolder(t)
+    const args = ['run', '--private', '--device', 'rxe7@127.0.0.7', '--fault', 'seed=3,drop=0.5']
+    const { status, stdout, stderr } = await runUserdma(t, [...args, ...shell(`"${userdma}" devices; ls "${tmp}"`)], {
+      env: { ...env, TMPDIR: tmp },
+    })
+    assert.equal(status, 0, stderr)
+    assert.match(stdout, /^rxe7 {2}127\.0\.0\.7\nuserdma-\w+\n$/)
+    assert.deepEqual(readdirSync(tmp), [])
+    assert.deepEqual(readdirSync(folder), [])
+  })
+
+  it('says so when the daemon ends under the program', async t => {
+    const tmp = temporaryFolder(t)
+    const env = cleanEnvironment({ TMPDIR: tmp })
+    const script = `kill -9 $("${userdma}" stat --json | sed -n 's/^  "pid": \\([0-9]*\\),/\\1/p'); "${userdma}" stat`
+    const { status, stderr } = await runUserdma(t, ['run', '--private', ...shell(script)], { env })
+    assert.equal(status, 1)
+    assert.match(stderr, /userdma: the daemon at .* \(process \d+\) ended while sh was running\n/)
+    assert.deepEqual(readdirSync(tmp), [])
+  })
+
+  it('can be nested', async t => {
+    const { env } = freshUser(t)
+    const { status, stdout } = await runUserdma(
+      t,
+      ['run', '--', userdma, 'run', ...shell('echo $LD_PRELOAD; ibv_devices')],
+      {
+        env,
+      },
+    )
+    assert.equal(status, 0)
+    assert.equal(stdout.split('libuserdma_shim.so').length, 2)
+    assert.match(stdout, /rxe0/)
+  })
+
+  it('refuses a socket folder that others may use', async t => {
+    const { env, socket } = freshUser(t)
+    await runUserdma(t, ['run', '--', 'true'], { env })
+    await untilGone(socket)
+    chmodSync(join(socket, '..'), 0o777)
+    const { status, stderr } = await runUserdma(t, ['run', '--', 'true'], { env })
+    assert.equal(status, 1)
+    assert.match(stderr, /has mode 0777, so that others may use it/)
+  })
+})
+
+describe('userdma daemon', { skip: lacking() }, () => {
+  it('says when it is ready and for what, and ends with status 0', async t => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+      const folder = temporaryFolder(t)
+      const socket = join(folder, 'sock')
+      const args = [
+        'daemon',
+        '--socket',
+        socket,
+        '--device',
+        'rxe_a@127.0.0.1',
+        '--device',
+        'rxe_b@::1',
+        '--fault',
+        'dup=.5',
+      ]
+      const running = start(t, userdma, args, { env: cleanEnvironment() })
+      await running.said(/\n/)
+      assert.equal(running.output(), `${READY}${socket} (rxe_a@127.0.0.1, rxe_b@::1, faults dup=0.5)\n`)
+      running.child.kill(signal)
+      const { status, stderr } = await running.ended
+      assert.equal(status, 0, stderr)
+      assert.deepEqual(
+        readdirSync(folder).filter(name => !name.endsWith('.lock')),
+        [],
+      )
+    }
+  })
+
+  it('is refused a socket that is in use, and told by whom', async t => {
+    const daemon = await startDaemon(t)
+    const { status, stderr } = await runUserdma(t, ['daemon', '--socket', daemon.socket])
+    assert.equal(status, 1)
+    assert.match(
+      stderr,
+      new RegExp(
+        `^userdma: ${daemon.socket} is served already by process ${daemon.pid} \\(\\w+\\) with rxe0@127.0.0.1; join it`,
+      ),
+    )
+  })
+
+  it('takes over the socket of one that was killed', async t => {
+    const folder = temporaryFolder(t)
+    const args = ['daemon', '--socket', join(folder, 'sock')]
+    const first = start(t, userdma, args, { env: cleanEnvironment() })
+    await first.said(/ready/)
+    first.child.kill('SIGKILL')
+    await first.ended
+    assert.ok(existsSync(join(folder, 'sock')))
+    const second = start(t, userdma, args, { env: cleanEnvironment() })
+    await second.said(/ready/)
+    second.child.kill('SIGTERM')
+    assert.equal((await second.ended).status, 0)
+  })
+
+  it('goes on when nobody reads what it says any more', async t => {
+    const { env, socket, folder } = freshUser(t)
+    await run(t, 'mkdir', ['-m', '700', join(folder, 'userdma')])
+    const running = start(t, userdma, ['daemon'], { env })
+    await running.said(/ready/)
+    running.child.stdout?.destroy()
+    running.child.stderr?.destroy()
+    const client = await openSession(socket)
+    assert.equal((await client.stat()).sessions, 0)
+    client.close()
+  })
+})
+
+describe('userdma stat', { skip: lacking() }, () => {
+  it('counts what is there', async t => {
+    const daemon = await startDaemon(t)
+    const text = await runUserdma(t, ['stat', '--socket', daemon.socket])
+    assert.equal(text.status, 0)
+    assert.match(text.stdout, new RegExp(`^daemon ${daemon.pid} at ${daemon.socket}\n`))
+    assert.match(text.stdout, /^ {2}sessions {5}0\n/m)
+    assert.match(text.stdout, /^device rxe0 at 127\.0\.0\.1\n {2}objects {6}none\n/m)
+    const json = await runUserdma(t, ['stat', '--socket', daemon.socket, '--json'])
+    assert.equal(JSON.parse(json.stdout).devices[0].name, 'rxe0')
+  })
+
+  it('is found through the environment of a program that runs under it', async t => {
+    const daemon = await startDaemon(t)
+    const { stdout } = await run(t, userdma, ['devices', '--json'], { env: daemon.env })
+    assert.deepEqual(JSON.parse(stdout), [{ name: 'rxe0', address: '127.0.0.1' }])
+  })
+})
+
+describe('userdma demo', { skip: lacking('ibv_devinfo', 'ibv_rc_pingpong') }, () => {
+  it('shows device, exchange, calls and packets, and leaves nothing behind', async t => {
+    const tmp = temporaryFolder(t)
+    const { status, stdout, stderr } = await runUserdma(t, ['demo'], { env: cleanEnvironment({ TMPDIR: tmp }) })
+    assert.equal(status, 0, stderr)
+    assert.equal(stderr, '')
+    assert.match(stdout, /^ {4}hca_id:\trxe0$/m)
+    assert.equal([...stdout.matchAll(/^ {4}4 iters in /gm)].length, 2)
+    assert.match(stdout, /^ +[\d.]+ {2}client +rc_qp\.modify\(object \d+, state RTS/m)
+    assert.match(stdout, /^ +[\d.]+ {2}client → server {2}▪ SEND_FIRST qp 0x\w+ psn 0x\w+ 1024 B$/m)
+    assert.match(stdout, /^ +[\d.]+ {2}client → server {2}▪ ACKNOWLEDGE qp 0x\w+ psn 0x\w+ ACK msn 1$/m)
+    assert.match(stdout, /has 0 open contexts and 0 objects/)
+    for (const line of stdout.split('\n')) assert.ok(line.length <= 100, line)
+    assert.deepEqual(readdirSync(tmp), [])
+  })
+
+  it('joins two queue pairs in one process where the programs are missing, and says so', async t => {
+    const folder = temporaryFolder(t)
+    await run(t, 'ln', ['-s', process.execPath, join(folder, 'node')])
+    const { status, stdout, stderr } = await runUserdma(t, ['demo'], { env: { PATH: folder } })
+    assert.equal(status, 0, stderr)
+    assert.match(
+      stdout,
+      /SEND_FIRST qp 0x12 psn 0x000000 1024 B\n.*SEND_LAST qp 0x12 psn 0x000001 A 976 B\n.*ACKNOWLEDGE/,
+    )
+    assert.match(stdout, /all 2000 bytes arrived/)
+    assert.match(
+      stdout,
+      /What was left out\n[^]*ibv_devinfo and ibv_rc_pingpong \(Debian: apt-get install ibverbs-utils/,
+    )
+  })
+})
+
+describe('the package', () => {
+  it('starts the demo with npm start', () => {
+    const { scripts } = JSON.parse(readFileSync(join(userdma, '..', '..', 'package.json'), 'utf8'))
+    assert.match(scripts.start, /main\.js demo$/)
+  })
+})

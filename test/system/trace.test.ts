@@ -1,0 +1,159 @@
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { parseFrame } from '../../src/wire/frame.ts'
+import { parsePacket } from '../../src/wire/packet.ts'
+import { readCapture } from '../../src/wire/pcap.ts'
+import { fixture } from '../paths.ts'
+import {
+  freePort,
+  lacking,
+  type Running,
+  run,
+  runUserdma,
+  type Scope,
+  start,
+  startDaemon,
+  type TestDaemon,
+  TWO_DEVICES,
+  temporaryFolder,
+  untilListening,
+  userdma,
+} from './programs.ts'
+
+/** A pingpong whose client is traced, with its output and capture. */
+const tracedPingpong = async (t: Scope, daemon: TestDaemon, args: readonly string[]) => {
+  const folder = temporaryFolder(t)
+  const calls = join(folder, 'calls.txt')
+  const pcap = join(folder, 'packets.pcapng')
+  const port = String(await freePort())
+  const all = ['-d', 'rxe0', '-g', '1', ...args, '-p', port]
+  const server: Running = start(t, 'ibv_rc_pingpong', all, { env: daemon.env })
+  await untilListening(Number(port), server.ended)
+  const options = ['trace', '--socket', daemon.socket, '-o', calls, '--pcap', pcap]
+  const client = await run(t, userdma, [...options, '--', 'ibv_rc_pingpong', ...all, 'localhost'])
+  assert.equal(client.status, 0, client.stdout + client.stderr)
+  assert.match(client.stdout, /iters in/)
+  assert.equal((await server.ended).status, 0)
+  return { calls: readFileSync(calls, 'utf8'), pcap, client }
+}
+
+/** Methods in order, without what only some versions of libibverbs ask. */
+const methods = (calls: string): string[] =>
+  calls
+    .trimEnd()
+    .split('\n')
+    .map(line => /^\[pid \d+ \S+\] fd \d+ (\S+?)\(/.exec(line)?.[1] ?? line)
+    .filter(name => !/^(ioctl$|port\.|device\.query|rc_qp\.query)/.test(name))
+
+describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, () => {
+  it('prints every call of a program, decoded, before it ends', async t => {
+    const daemon = await startDaemon(t)
+    const { calls } = await tracedPingpong(t, daemon, ['-e', '-n', '10', '-s', '100'])
+    const made = methods(calls)
+    const before = ['device.open', 'async_fd.create', 'comp_channel.create', 'pd.create', 'mr.create', 'cq.create']
+    const connect = ['rc_qp.create', 'rc_qp.modify', 'cq.reqNotify', 'rc_qp.modify', 'rc_qp.modify']
+    const after = ['rc_qp.destroy', 'cq.destroy', 'mr.destroy', 'pd.destroy']
+    const sorted = (names: readonly string[]): string[] => [...names].sort()
+    assert.deepEqual(sorted(made.slice(0, 6)), sorted(before), calls)
+    assert.deepEqual(made.slice(6, 11), connect, calls)
+    assert.deepEqual(made.slice(-4), after, calls)
+    // Every sleep asks for the next event first.
+    assert.ok(made.filter(name => name === 'cq.reqNotify').length >= 10, calls)
+    assert.match(
+      calls,
+      /^\[pid \d+ ibv_rc_pingpong\] fd \d+ mr\.create\(pd 0, start 0x[0-9a-f]+, length 100, .*access /m,
+    )
+    assert.match(
+      calls,
+      /rc_qp\.modify\(object \d+, state RTR, .*dgid ::ffff:127\.0\.0\.1.*pathMtu MTU_1024.*\) = 0 <0\./,
+    )
+    assert.match(calls, /rc_qp\.create\(.*\) = 0 \{.*qpNum 0x[0-9a-f]+.*\} <0\./)
+  })
+
+  it('names errors', async t => {
+    const daemon = await startDaemon(t)
+    const port = String(await freePort())
+    const server = start(t, 'ibv_rc_pingpong', ['-p', port], { env: daemon.env })
+    await untilListening(Number(port), server.ended)
+    const args = ['trace', '--socket', daemon.socket, '--', 'ibv_rc_pingpong', '-p', port, '-n', '5', 'localhost']
+    const { status, stderr } = await run(t, userdma, args)
+    assert.equal(status, 1)
+    assert.equal((await server.ended).status, 1)
+    assert.match(stderr, /^\[pid \d+ ibv_rc_pingpong\] fd 3 ioctl\(QUERY_DEVICE\) = -1 ENOSPC \(.*\) <0\./m)
+  })
+
+  it('shows only the calls of its own program', async t => {
+    const daemon = await startDaemon(t)
+    const { calls } = await tracedPingpong(t, daemon, ['-n', '10'])
+    assert.equal(new Set([...calls.matchAll(/^\[pid (\d+)/gm)].map(match => match[1])).size, 1)
+  })
+
+  it('passes status and output of the program on', async t => {
+    const { status, stdout, stderr } = await runUserdma(t, [
+      'trace',
+      '--private',
+      '--',
+      'sh',
+      '-c',
+      'ibv_devinfo; exit 7',
+    ])
+    assert.equal(status, 7)
+    assert.match(stdout, /hca_id:\trxe0/)
+    assert.match(stderr, /device\.query\(\) = 0 \{attributes \{nodeGuid 0000:7fff:fe00:0001, /)
+  })
+})
+
+describe('userdma trace --pcap', { skip: lacking('ibv_rc_pingpong', 'tshark', 'editcap', 'python3') }, () => {
+  const tshark = async (t: Scope, pcap: string, ...args: readonly string[]): Promise<string[]> => {
+    const { status, stdout, stderr } = await run(t, 'tshark', ['-r', pcap, ...args])
+    assert.equal(status, 0, stderr)
+    return stdout.trimEnd().split('\n')
+  }
+
+  const verify = async (t: Scope, pcap: string): Promise<string> => {
+    const classic = `${pcap}.pcap`
+    const converted = await run(t, 'editcap', ['-F', 'pcap', pcap, classic])
+    assert.equal(converted.status, 0, converted.stderr)
+    const { status, stdout, stderr } = await run(t, 'python3', [fixture('wire', 'verify.py'), classic])
+    assert.equal(status, 0, stdout + stderr)
+    return stdout
+  }
+
+  for (const device of ['rxe0@127.0.0.1', 'rxe0@::1'])
+    it(`writes packets that tshark decodes and whose ICRC is right (${device})`, async t => {
+      const daemon = await startDaemon(t, { devices: [device] })
+      const { pcap } = await tracedPingpong(t, daemon, ['-n', '20', '-s', '5001', '-m', '1024'])
+      const lines = await tshark(t, pcap, '-T', 'fields', '-e', 'frame.protocols', '-e', 'infiniband.bth.opcode')
+      // Each message has FIRST, three MIDDLE, LAST, and is acknowledged.
+      const opcodes = lines.map(line => Number(line.split('\t')[1]))
+      const count = (opcode: number): number => opcodes.filter(one => one === opcode).length
+      assert.deepEqual([count(0), count(1), count(2)], [40, 120, 40], lines.join('\n'))
+      assert.ok(count(17) > 0)
+      for (const line of lines) assert.match(line, /^eth:ethertype:ipv?6?:udp:infiniband/)
+      // 0x600000 is a warning. Over IPv6 tshark warns of a UDP checksum of 0, which RoCE has there too.
+      const warned = device.includes('::') ? '' : ' || _ws.expert.severity >= 0x600000'
+      const odd = await tshark(t, pcap, '-Y', `_ws.malformed${warned}`)
+      assert.deepEqual(odd, [''])
+      const summary = await verify(t, pcap)
+      assert.match(
+        summary,
+        new RegExp(`1 files, ${lines.length} RoCEv2 packets, ICRC right in ${lines.length}, .* errors 0`),
+      )
+    })
+
+  it('writes what a bad network made of them', async t => {
+    const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault: 'drop=0.05,dup=0.05,seed=2' })
+    const { pcap } = await tracedPingpong(t, daemon, ['-n', '20', '-s', '5001', '-m', '1024'])
+    await verify(t, pcap)
+    const psns = readCapture(readFileSync(pcap)).map(({ bytes }) => {
+      const frame = parseFrame(bytes)
+      assert.notEqual(frame.kind, 'opaque')
+      const packet = parsePacket(frame.kind === 'opaque' ? bytes : frame.payload)
+      assert.notEqual(packet.kind, 'opaque')
+      return packet.kind === 'opaque' ? '' : `${packet.name} ${packet.BTH.destQp} ${packet.BTH.psn}`
+    })
+    assert.ok(new Set(psns).size < psns.length, 'no packet was sent twice')
+  })
+})
