@@ -4,18 +4,20 @@
  * Standard output has one line, which says that programs can come; a command that started the daemon waits for it and then goes away, so
  * that a closed output is no reason to end.
  */
-import { resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { startDaemon } from '../daemon/daemon.ts'
 import { commandName } from '../host/process.ts'
 import { openSession } from './client.ts'
 import { type ConfigOptions, devicesText, fullConfig, wantedConfig } from './config.ts'
-import { makeUserSocket } from './places.ts'
+import { makeUserSocket, removeFolder } from './places.ts'
 import { READY } from './start.ts'
 
 /** As commander yields them. */
 export interface DaemonOptions extends ConfigOptions {
   readonly socket?: string
   readonly endWithLastClient?: boolean
+  /** The folder of the socket was made for this daemon and goes with it. */
+  readonly removeFolder?: boolean
 }
 
 /** Who serves the socket, if a daemon of ours does. */
@@ -70,5 +72,6 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
   process.stdout.write(`${READY}${socket} (${devicesText(config.devices)}${faults})\n`)
   await Promise.race([stopped, running.ended])
   await running.close()
+  if (options.removeFolder) removeFolder(dirname(socket))
   process.exit(0)
 }

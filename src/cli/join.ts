@@ -38,7 +38,8 @@ const startPrivate = async (wanted: WantedConfig, onTrace?: OnTrace): Promise<Jo
   const folder = privateFolder()
   try {
     const socket = join(folder, 'sock')
-    const daemon = await startInBackground(socket, fullConfig(wanted))
+    // If we are killed, nobody but the daemon is there to clean up.
+    const daemon = await startInBackground(socket, fullConfig(wanted), ['--remove-folder'])
     const client = await openSession(socket, onTrace)
     return {
       client,

@@ -3,7 +3,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Command, CommanderError } from 'commander'
+import { Command, CommanderError, Option } from 'commander'
 import { fail } from './fail.ts'
 import { packageRoot } from './places.ts'
 
@@ -85,6 +85,7 @@ const buildProgram = (): Command => {
     .description('Serves programs in the foreground, until SIGINT or SIGTERM.')
     .option(SOCKET, 'where programs find it (default: a socket of your own)')
     .option('--end-with-last-client', 'end when the last program has gone')
+    .addOption(new Option('--remove-folder', 'remove the folder of the socket at the end').hideHelp())
     .addHelpText(
       'after',
       examples('userdma daemon', 'userdma daemon --device rxe0@127.0.0.1 --device rxe1@127.0.0.2 --fault drop=0.01'),

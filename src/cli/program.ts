@@ -63,10 +63,7 @@ export const requireProgram = (program: string): void => {
     .find(one => one.stat)
   if (found?.stat?.isDirectory()) throw new ProgramError(126, `${program}: ${found.path} is a folder, not a program`)
   if (found) throw new ProgramError(126, `${program}: you may not execute ${found.path}`)
-  throw new ProgramError(
-    127,
-    `${program === '' ? '' : program}: there is no such program${program.includes('/') ? '' : ' in PATH'}`,
-  )
+  throw new ProgramError(127, `${program || '""'}: there is no such program${program.includes('/') ? '' : ' in PATH'}`)
 }
 
 /** Whether a terminal controls us: then it sends SIGINT and SIGQUIT to the program as well, and we must not do it again. */

@@ -2,6 +2,7 @@
  * `userdma run`: a program that finds userdma's devices, under a daemon that is joined or started for it. Its exit status is ours.
  */
 import { type Joined, type JoinOptions, joinDaemon } from './join.ts'
+import { shimLibrary } from './places.ts'
 import { programEnvironment, requireProgram, runProgram } from './program.ts'
 
 /** Runs a program under a daemon that was joined; its exit status. Says so if the daemon ends before the program. */
@@ -28,6 +29,7 @@ export const runUnder = async (
 
 export const run = async (program: string, args: readonly string[], options: JoinOptions): Promise<void> => {
   requireProgram(program)
+  shimLibrary()
   const joined = await joinDaemon(options)
   let status = 1
   try {

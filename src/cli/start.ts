@@ -37,8 +37,14 @@ const lastLines = (path: string): string =>
     .join('\n')
     .replace(/^userdma: /, '')
 
-/** Starts `userdma daemon --end-with-last-client` for `socket`. Throws StartError. */
-export const startInBackground = async (socket: string, config: DaemonConfig): Promise<StartedDaemon> => {
+/**
+ * Starts `userdma daemon --end-with-last-client` for `socket`, with more options if there are any. Throws StartError.
+ */
+export const startInBackground = async (
+  socket: string,
+  config: DaemonConfig,
+  options: readonly string[] = [],
+): Promise<StartedDaemon> => {
   // Its own name until the daemon is the one that serves the socket: another command may start one at the same time.
   const log = join(dirname(socket), 'daemon.log')
   const ours = `${log}.${process.pid}`
@@ -52,6 +58,7 @@ export const startInBackground = async (socket: string, config: DaemonConfig): P
         mainModule,
         'daemon',
         '--end-with-last-client',
+        ...options,
         '--socket',
         socket,
         ...configArguments(config),

@@ -10,6 +10,7 @@ import { callLine } from '../trace/calls.ts'
 import type { TraceRecord } from '../uapi/tool.ts'
 import { UsageError } from './fail.ts'
 import { type JoinOptions, joinDaemon } from './join.ts'
+import { shimLibrary } from './places.ts'
 import { requireProgram } from './program.ts'
 import { runUnder } from './run.ts'
 
@@ -52,6 +53,7 @@ export const newTag = (): string => `trace-${process.pid}-${randomBytes(6).toStr
 
 export const trace = async (program: string, args: readonly string[], options: TraceOptions): Promise<void> => {
   requireProgram(program)
+  shimLibrary()
   const output = options.output === undefined ? STDERR : create(options.output)
   const pcap = options.pcap === undefined ? undefined : create(options.pcap)
   const onTrace = (record: TraceRecord): void => writeAll(output, `${callLine(record)}\n`)

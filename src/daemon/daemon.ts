@@ -138,6 +138,7 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     for (const session of [...sessions]) session.close()
     daemon.contexts.closeAll()
     for (const { device } of devices) unregister(device)
+    daemon.events.closeAll()
     loop.stop()
     close(parked.fd)
     closeSync(spare)

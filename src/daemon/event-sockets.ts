@@ -13,10 +13,13 @@ export interface EventSockets {
   /** Core's number of the fd object behind 'socket:[inode]'. */
   find(target: string): number | undefined
   readonly count: number
+  /** Hangs up on all programs. */
+  closeAll(): void
 }
 
 export const createEventSockets = (core: Core, calling: () => ProcessHandle | undefined): EventSockets => {
   const numbers = new Map<string, number>()
+  const sockets = new Map<string, EventSocket>()
   return {
     create(fd) {
       const socket = createEventSocket(calling, () => {
@@ -25,15 +28,22 @@ export const createEventSockets = (core: Core, calling: () => ProcessHandle | un
       })
       const drop = (): void => {
         numbers.delete(socket.target)
+        sockets.delete(socket.target)
         socket.close()
       }
       numbers.set(socket.target, fd.handle)
+      sockets.set(socket.target, socket)
       attachSink(fd, socket)
       return socket
     },
     find: target => numbers.get(target),
     get count() {
       return numbers.size
+    },
+    closeAll() {
+      for (const socket of sockets.values()) socket.close()
+      sockets.clear()
+      numbers.clear()
     },
   }
 }

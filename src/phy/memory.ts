@@ -1,7 +1,8 @@
 /*
  * The memory link (design.md sections 5 and 7): joins the ports of one process. A run goes to the port that has its destination
  * address, which may be the sender's own, without being copied: it is built in a buffer of the shared arena, queued at the
- * destination, read there and given back.
+ * destination, read there and given back. Runs that are built one after another share a buffer, which is free again when the
+ * last of them has been given back and the sender has gone on to another one.
  *
  * The packets are those that the UDP port would send: IPv4 with DF and identification 0, 1, 2 … within a run, an ICRC over it, and the
  * receiver drops what has a wrong one. With sealing on demand ICRCs are made and checked only while somebody wants real bytes.
@@ -16,10 +17,15 @@ import { createFlowTable } from './flow-table.ts'
 import { addressWords, createKeyTable } from './key-table.ts'
 import { type Fate, noAddress, type Port, type TappedRun } from './port.ts'
 import { createRunPool } from './run-pool.ts'
+import { createRunRecords, giveRecord, takeRecord } from './run-records.ts'
 
-/** The largest run: 16 packets of path MTU 4096, or 256 of path MTU 256, with 256 or 16 bytes of headers each. */
-const RUN_BYTES = 69632
-const RUN_PACKETS = 256
+/**
+ * The largest run: 64 packets of path MTU 4096, or 990 of path MTU 256. Every run costs system calls at both ends, and the larger
+ * it is the less that counts (measured for 1 MiB between two processes: 64 KiB at a time 0.77 of what one piece takes, 128 KiB 0.88,
+ * 256 KiB 0.93); beyond that it would leave the processor's second-level cache.
+ */
+const RUN_BYTES = 270336
+const RUN_PACKETS = 1024
 /** Runs up to this size, acknowledgements above all, have buffers of their own. */
 const SMALL_RUN_BYTES = 2048
 /** Buffers that a port can always have, whatever the others do (fewer with very many ports). */
@@ -32,7 +38,7 @@ const SHORTEST_PACKET = 16
 export interface MemorySwitchOptions {
   /** Of at least `memorySwitchBytes(runs, smallRuns)` bytes; the link uses that many from 0 on. */
   readonly arena: Arena
-  /** Run buffers of 68 KiB, 64 by default. It is also the largest number of ports. */
+  /** Run buffers of 264 KiB, 64 by default. It is also the largest number of ports. */
   readonly runs?: number
   /** Run buffers of 2 KiB, 256 by default. */
   readonly smallRuns?: number
@@ -77,15 +83,9 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   let sealsWanted = sealing === 'always' ? 1 : 0
   let waiting = 0
 
-  // What lies in a buffer. The big ones come first, then the small ones.
-  const buffers = runs + smallRuns
-  const packetBytes = new Int32Array(buffers)
-  const count = new Int32Array(buffers)
-  const lastBytes = new Int32Array(buffers)
-  const flowOf = new Int32Array(buffers)
-  const offsetOf = new Int32Array(buffers)
-  const sealed = new Uint8Array(buffers)
-  const queueMask = (1 << (32 - Math.clz32(buffers))) - 1
+  const records = createRunRecords(runs + smallRuns)
+  /** By buffer, the big ones first, then the small ones: runs in it that are under way, and its reservation. */
+  const holders = new Int32Array(runs + smallRuns)
 
   /** Looks up where a flow leads, unless nothing has changed since the last time. */
   const route = (flow: number): number => {
@@ -100,36 +100,35 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     return routeOf[flow]
   }
 
-  const giveBuffer = (buffer: number): void => {
+  const takeBuffer = (owner: number, bytes: number): number => {
+    let buffer = bytes <= SMALL_RUN_BYTES ? small.take(owner) : -1
+    if (buffer >= 0) buffer += runs
+    else buffer = big.take(owner)
+    if (buffer >= 0) holders[buffer] = 1
+    return buffer
+  }
+  const dropBuffer = (buffer: number): void => {
+    if (--holders[buffer] > 0) return
     if (buffer < runs) big.give(buffer)
     else small.give(buffer - runs)
   }
-  const takeBuffer = (owner: number, bytes: number): number => {
-    if (bytes <= SMALL_RUN_BYTES) {
-      const buffer = small.take(owner)
-      if (buffer >= 0) return buffer + runs
-    }
-    return big.take(owner)
-  }
   const startOf = (buffer: number): number => (buffer < runs ? big.offsetOf(buffer) : small.offsetOf(buffer - runs))
   const endOf = (buffer: number): number => startOf(buffer) + (buffer < runs ? RUN_BYTES : SMALL_RUN_BYTES)
-  const sizeOf = (buffer: number, packet: number): number =>
-    packet === count[buffer] - 1 ? lastBytes[buffer] : packetBytes[buffer]
-
-  const sealRun = (buffer: number): void => {
-    const flow = flows.icrcFlowOf(flowOf[buffer])
-    for (let i = 0; i < count[buffer]; i++)
-      sealIcrc(arena, offsetOf[buffer] + i * packetBytes[buffer], sizeOf(buffer, i), flow, i)
-    sealed[buffer] = 1
+  const dropRun = (run: number): void => {
+    dropBuffer(records.buffer[run])
+    giveRecord(records, run)
   }
-  const isRight = (buffer: number, packet: number): boolean =>
-    verifyIcrc(
-      arena,
-      offsetOf[buffer] + packet * packetBytes[buffer],
-      sizeOf(buffer, packet),
-      flows.icrcFlowOf(flowOf[buffer]),
-      packet,
-    )
+
+  const placeOf = (run: number, packet: number): number => records.offset[run] + packet * records.packetBytes[run]
+  const sizeOf = (run: number, packet: number): number =>
+    packet === records.count[run] - 1 ? records.lastBytes[run] : records.packetBytes[run]
+  const sealRun = (run: number): void => {
+    const flow = flows.icrcFlowOf(records.flow[run])
+    for (let i = 0; i < records.count[run]; i++) sealIcrc(arena, placeOf(run, i), sizeOf(run, i), flow, i)
+    records.sealed[run] = 1
+  }
+  const isRight = (run: number, packet: number): boolean =>
+    verifyIcrc(arena, placeOf(run, packet), sizeOf(run, packet), flows.icrcFlowOf(records.flow[run]), packet)
 
   /** One tapped run for all ports: a tap may not keep it. */
   const tapped: TappedRun = {
@@ -144,58 +143,67 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     identification: 0,
   }
 
-  /** The receiving side of a port: a ring of buffers, those given to the receiver and not yet released first. */
+  /** The receiving side of a port: a list of runs, those given to the receiver and not yet released first. */
   interface Link {
     readonly port: Port
-    enqueue(buffer: number): void
+    enqueue(run: number): void
   }
 
   const createLink = (me: number): Link => {
-    const queue = new Int32Array(queueMask + 1)
-    let released = 0
-    let head = 0
-    let tail = 0
+    /** First run that was not released, first that was not handed out, last; -1 for none. */
+    let oldest = -1
+    let head = -1
+    let tail = -1
     /** First packet of the run at `head` that was not handed out. */
     let cursor = 0
     let outstanding = false
+    /** The buffer that was reserved last, and how far it is filled. */
     let reserved = -1
+    let filled = 0
     let closed = false
     let seals = 0
     const own: number[] = []
 
-    const showTap = (direction: 'sent' | 'received', fate: Fate, buffer: number, from: number, end: number): void => {
+    const showTap = (direction: 'sent' | 'received', fate: Fate, run: number, from: number, end: number): void => {
       tapped.direction = direction
       tapped.fate = fate
       tapped.arena = arena
-      tapped.offset = offsetOf[buffer] + from * packetBytes[buffer]
-      tapped.packetBytes = packetBytes[buffer]
+      tapped.offset = placeOf(run, from)
+      tapped.packetBytes = records.packetBytes[run]
       tapped.count = end - from
-      tapped.lastBytes = sizeOf(buffer, end - 1)
-      tapped.flow = flows.recordOf(flowOf[buffer])
+      tapped.lastBytes = sizeOf(run, end - 1)
+      tapped.flow = flows.recordOf(records.flow[run])
       tapped.identification = from
       port.tap?.(tapped)
     }
 
-    const freeTo = (end: number): void => {
-      for (; released !== end; released = (released + 1) & queueMask) {
-        const buffer = queue[released]
-        flows.drop(flowOf[buffer])
-        giveBuffer(buffer)
+    /** Gives back what lies before `head`. */
+    const freeToHead = (): void => {
+      while (oldest !== head) {
+        const run = oldest
+        oldest = records.next[run]
+        flows.drop(records.flow[run])
+        dropRun(run)
       }
+      if (oldest < 0) tail = -1
+    }
+    const endReservation = (): void => {
+      if (reserved >= 0) dropBuffer(reserved)
+      reserved = -1
     }
 
     /** Counts and passes packets with wrong ICRCs; the first right one from `from` on, or the run's end. */
-    const skipWrong = (buffer: number, from: number): number => {
+    const skipWrong = (run: number, from: number): number => {
       let packet = from
-      while (packet < count[buffer] && !isRight(buffer, packet)) {
+      while (packet < records.count[run] && !isRight(run, packet)) {
         port.counters.icrcErrors++
-        if (port.tap !== null) showTap('received', 'wrong icrc', buffer, packet, packet + 1)
+        if (port.tap !== null) showTap('received', 'wrong icrc', run, packet, packet + 1)
         packet++
       }
       return packet
     }
     const advance = (): void => {
-      head = (head + 1) & queueMask
+      head = records.next[head]
       cursor = 0
       waiting--
     }
@@ -229,86 +237,92 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
 
       reserve: bytes => {
         if (bytes > RUN_BYTES) throw new RangeError(`a run has at most ${RUN_BYTES} bytes, not ${bytes}`)
-        if (reserved >= 0) giveBuffer(reserved)
-        reserved = closed ? -1 : takeBuffer(me, bytes)
-        return reserved < 0 ? -1 : startOf(reserved)
+        const buffer = closed ? -1 : takeBuffer(me, bytes)
+        if (buffer < 0) return -1
+        endReservation()
+        reserved = buffer
+        filled = startOf(buffer)
+        return filled
       },
       commit: (offset, packet, packets, last, flow) => {
-        const buffer = reserved
-        if (buffer < 0) throw new Error('commit without reserve')
-        const total = (packets - 1) * packet + last
+        if (reserved < 0) throw new Error('commit without reserve')
+        const end = offset + (packets - 1) * packet + last
         if (
           packets < 1 ||
           packets > RUN_PACKETS ||
           last < SHORTEST_PACKET ||
           last > packet ||
-          offset < startOf(buffer) ||
-          offset + total > endOf(buffer)
+          offset < filled ||
+          end > endOf(reserved)
         )
           throw new RangeError(
             `a run of ${packets} packets of ${packet} bytes, the last of ${last}, at ${offset} does not fit the room reserved`,
           )
         if (!flows.isOpen(me, flow)) throw new Error(`flow ${flow} is not open`)
-        reserved = -1
-        offsetOf[buffer] = offset
-        packetBytes[buffer] = packet
-        count[buffer] = packets
-        lastBytes[buffer] = last
-        flowOf[buffer] = flow
-        sealed[buffer] = 0
-        if (sealsWanted > 0) sealRun(buffer)
+        filled = end
+        holders[reserved]++
+        const run = takeRecord(records)
+        records.buffer[run] = reserved
+        records.offset[run] = offset
+        records.packetBytes[run] = packet
+        records.count[run] = packets
+        records.lastBytes[run] = last
+        records.flow[run] = flow
+        records.sealed[run] = 0
+        if (sealsWanted > 0) sealRun(run)
         port.counters.sentPackets += packets
-        port.counters.sentBytes += total
-        if (port.tap !== null) showTap('sent', 'passed', buffer, 0, packets)
+        port.counters.sentBytes += end - offset
+        if (port.tap !== null) showTap('sent', 'passed', run, 0, packets)
         const to = route(flow)
         if (to < 0) {
           port.counters.dropped += packets
-          giveBuffer(buffer)
+          dropRun(run)
           return
         }
         flows.hold(flow)
-        links[to]?.enqueue(buffer)
+        links[to]?.enqueue(run)
       },
-      flush: () => {},
+      flush: endReservation,
 
-      receive: run => {
-        while (head !== tail) {
-          const buffer = queue[head]
-          if (sealsWanted > 0 && !sealed[buffer]) sealRun(buffer)
-          const packets = count[buffer]
-          const from = sealed[buffer] ? skipWrong(buffer, cursor) : cursor
+      receive: received => {
+        while (head >= 0) {
+          const run = head
+          if (sealsWanted > 0 && !records.sealed[run]) sealRun(run)
+          const packets = records.count[run]
+          const from = records.sealed[run] ? skipWrong(run, cursor) : cursor
           if (from === packets) {
             advance()
             continue
           }
           let end = packets
-          if (sealed[buffer]) {
+          if (records.sealed[run]) {
             end = from + 1
-            while (end < packets && isRight(buffer, end)) end++
+            while (end < packets && isRight(run, end)) end++
           }
-          run.offset = offsetOf[buffer] + from * packetBytes[buffer]
-          run.packetBytes = packetBytes[buffer]
-          run.count = end - from
-          run.lastBytes = sizeOf(buffer, end - 1)
-          route(flowOf[buffer])
-          run.peer = peerOf[flowOf[buffer]]
-          run.from = flows.recordOf(flowOf[buffer])
-          run.identification = from
-          port.counters.receivedPackets += run.count
-          port.counters.receivedBytes += (run.count - 1) * run.packetBytes + run.lastBytes
-          if (port.tap !== null) showTap('received', 'passed', buffer, from, end)
+          const flow = records.flow[run]
+          received.offset = placeOf(run, from)
+          received.packetBytes = records.packetBytes[run]
+          received.count = end - from
+          received.lastBytes = sizeOf(run, end - 1)
+          route(flow)
+          received.peer = peerOf[flow]
+          received.from = flows.recordOf(flow)
+          received.identification = from
+          port.counters.receivedPackets += received.count
+          port.counters.receivedBytes += (received.count - 1) * received.packetBytes + received.lastBytes
+          if (port.tap !== null) showTap('received', 'passed', run, from, end)
           // What is wrong behind it is passed now, so that the run is done with when its last good packet is released.
-          cursor = end < packets ? skipWrong(buffer, end) : end
+          cursor = end < packets ? skipWrong(run, end) : end
           if (cursor === packets) advance()
           outstanding = true
           return true
         }
-        if (!outstanding) freeTo(head)
+        if (!outstanding) freeToHead()
         return false
       },
       release: () => {
         outstanding = false
-        freeTo(head)
+        freeToHead()
       },
       requireSeal: change => {
         seals += change
@@ -326,10 +340,9 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       close: () => {
         if (closed) return
         closed = true
-        if (reserved >= 0) giveBuffer(reserved)
-        reserved = -1
-        while (head !== tail) advance()
-        freeTo(head)
+        endReservation()
+        while (head >= 0) advance()
+        freeToHead()
         for (const address of own) addresses.drop(address)
         flows.closeAll(me)
         sealsWanted -= seals
@@ -342,10 +355,12 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
 
     return {
       port,
-      enqueue: buffer => {
-        const wasEmpty = head === tail
-        queue[tail] = buffer
-        tail = (tail + 1) & queueMask
+      enqueue: run => {
+        const wasEmpty = head < 0
+        if (tail < 0) oldest = run
+        else records.next[tail] = run
+        tail = run
+        if (wasEmpty) head = run
         waiting++
         if (wasEmpty) port.wake?.()
       },

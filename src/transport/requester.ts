@@ -13,7 +13,7 @@ import { putAtomicEth, putIeth, putImmediate, putReth } from '../wire/extensions
 import { failOldest } from './completing.ts'
 import { checkElements, gather, Moved } from './moves.ts'
 import { PSN_HALF, PSN_MASK, psnAdd, psnDistance } from './psn.ts'
-import { acceptRun, closeRun, openRun } from './run.ts'
+import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
 import { type EngineState, giveBlock, PACKET_WEIGHT, Q, Request, Row, takeBlock } from './state.ts'
 import { clearTimer, setTimer } from './timers.ts'
 import { Access, Send, Sge } from './types.ts'
@@ -270,12 +270,12 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   const left = psns - done
   const opcode = p[request + WR + OPCODE]
   if (left === 1) return sendEnd(s, row, request, psns === 1 ? onlyOf[opcode] : lastOf[opcode], done * mtu)
-  if (done === 0 && p[request + KIND] === WRITE) return sendWriteFirst(s, row, request)
-  const last = lastOf[opcode]
-  const plainEnd = HEADER_BYTES[last] === BTH
+  const plainEnd = HEADER_BYTES[lastOf[opcode]] === BTH
   const allowed = Math.ceil(room / (mtu + PACKET_WEIGHT))
   const reach = plainEnd ? left : left - 1
-  return sendMiddle(s, row, request, done, allowed < reach ? allowed : reach)
+  const want = allowed < reach ? allowed : reach
+  if (done === 0 && p[request + KIND] === WRITE) return sendWriteFirst(s, row, request, want)
+  return sendMiddle(s, row, request, done, want)
 }
 
 /** Maps why client memory could not be read to the status of the request. */
@@ -318,8 +318,11 @@ const sendEnd = (s: EngineState, row: number, request: number, opcode: number, o
 /** The solicited-event bit means something where a receive request completes: SEND, and WRITE with immediate. */
 const maySolicit = (kind: number, flags: number): boolean => kind !== WRITE || (flags & OP_IMM) !== 0
 
-/** The first packet of a WRITE of several: longer than the others by its RETH. */
-const sendWriteFirst = (s: EngineState, row: number, request: number): number => {
+/**
+ * Up to `want` packets of a WRITE of several from its first on, which is longer than the others by its RETH and so a run of its own.
+ * The others lie behind it just as they lie behind each other: one read of client memory fills them all.
+ */
+const sendWriteFirst = (s: EngineState, row: number, request: number, want: number): number => {
   const w = s.rows
   const p = s.pool
   const base = row * WORDS
@@ -327,62 +330,88 @@ const sendWriteFirst = (s: EngineState, row: number, request: number): number =>
   const mtu = w[base + MTU]
   const opcode = firstOf[p[wr + OPCODE]]
   const header = HEADER_BYTES[opcode]
-  const size = header + mtu + ICRC_BYTES
-  if (openRun(s, size, w[base + FLOW], 1) === 0) return PORT_FULL
+  const lead = header + mtu + ICRC_BYTES
+  const size = BTH + mtu + ICRC_BYTES
+  const more = openLedRun(s, lead, size, w[base + FLOW], want - 1)
+  if (more < 0) return PORT_FULL
   const at = s.runAt
-  const arena = s.sink!.arena
-  if (gather(s, row, request, 0, mtu, arena, at + header, mtu, mtu) !== Moved.OK) return refuse(s, request)
+  const view = s.sink!.arena.view
+  const total = stretch(s, row, request, 0, more + 1)
+  if (gather(s, row, request, 0, total, s.sink!.arena, at + header, mtu, size) !== Moved.OK) return refuse(s, request)
   const psn = w[base + SEND_PSN] | ackReq(s, base, mtu)
-  putBth(arena.view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], psn)
-  putReth(arena.view, at + BTH, p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], p[wr + LENGTH])
-  acceptRun(s, 1, size, size)
-  // one middle packet could end this run, but a run of the others saves a read of client memory
-  if (p[request + PSNS] > 2) closeRun(s)
+  putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], psn)
+  putReth(view, at + BTH, p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], p[wr + LENGTH])
+  acceptRun(s, 1, lead, lead)
   advance(s, row, request, 1, mtu + PACKET_WEIGHT, false)
+  if (more > 0) {
+    followRun(s, size)
+    putPackets(s, row, request, 1, more, total - mtu)
+  }
   return SENT_SOME
 }
 
 /** Up to `want` packets with nothing but a BTH before their payload: SEND FIRST, MIDDLE, and LAST without immediate. */
 const sendMiddle = (s: EngineState, row: number, request: number, done: number, want: number): number => {
   const w = s.rows
-  const p = s.pool
   const base = row * WORDS
-  const wr = request + WR
   const mtu = w[base + MTU]
   const size = BTH + mtu + ICRC_BYTES
   const count = openRun(s, size, w[base + FLOW], want)
   if (count === 0) return PORT_FULL
-  const at = s.runAt
+  const total = stretch(s, row, request, done, count)
+  if (gather(s, row, request, done * mtu, total, s.sink!.arena, s.runAt + BTH, mtu, size) !== Moved.OK)
+    return refuse(s, request)
+  putPackets(s, row, request, done, count, total)
+  return SENT_SOME
+}
+
+/** Payload bytes of `count` packets of a message from packet `done` on. */
+const stretch = (s: EngineState, row: number, request: number, done: number, count: number): number => {
+  const p = s.pool
+  const mtu = s.rows[row * WORDS + MTU]
+  return done + count === p[request + PSNS] ? p[request + WR + LENGTH] - done * mtu : count * mtu
+}
+
+/** Headers and pad of `count` packets for which the run has room, with `total` bytes of payload in their places. */
+const putPackets = (
+  s: EngineState,
+  row: number,
+  request: number,
+  done: number,
+  count: number,
+  total: number,
+): void => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  const mtu = w[base + MTU]
+  const size = BTH + mtu + ICRC_BYTES
   const arena = s.sink!.arena
   const view = arena.view
-  const offset = done * mtu
-  const ends = done + count === p[request + PSNS]
-  const tail = ends ? p[wr + LENGTH] - offset - (count - 1) * mtu : mtu
-  const total = (count - 1) * mtu + tail
-  if (gather(s, row, request, offset, total, arena, at + BTH, mtu, size) !== Moved.OK) return refuse(s, request)
-  const opcode = p[wr + OPCODE]
+  const opcode = p[request + WR + OPCODE]
   const middle = middleOf[opcode]
   const qpn = w[base + DEST_QPN]
-  let psn = w[base + SEND_PSN]
+  const ends = done + count === p[request + PSNS]
   const plain = ends ? count - 1 : count
-  for (let i = 0, to = at; i < plain; i++, to += size) {
+  let psn = w[base + SEND_PSN]
+  let to = s.runAt
+  for (let i = 0; i < plain; i++, to += size) {
     const code = done + i === 0 ? firstOf[opcode] : middle
     putBth(view, to, code, 0, DEFAULT_PKEY, qpn, psn | ackReq(s, base, mtu))
     psn = (psn + 1) & PSN_MASK
   }
   let lastSize = size
   if (ends) {
-    const to = at + plain * size
+    const tail = total - plain * mtu
     const pad = -tail & 3
     lastSize = BTH + tail + pad + ICRC_BYTES
     for (let i = 0; i < pad; i++) arena.bytes[to + BTH + tail + i] = 0
-    const solicited = (p[wr + FLAGS] & SOLICITED) !== 0 && p[request + KIND] !== WRITE ? BTH_SOLICITED : 0
+    const solicited = (p[request + WR + FLAGS] & SOLICITED) !== 0 && p[request + KIND] !== WRITE ? BTH_SOLICITED : 0
     putBth(view, to, lastOf[opcode], solicited | (pad << BTH_PAD_SHIFT), DEFAULT_PKEY, qpn, psn | BTH_ACKREQ)
     w[base + SINCE] = 0
   }
   acceptRun(s, count, size, lastSize)
   advance(s, row, request, count, total + count * PACKET_WEIGHT, ends)
-  return SENT_SOME
 }
 
 /** The AckReq bit for a packet inside a message: often enough that the window moves while it is not yet full. */

@@ -2,6 +2,9 @@
  * Runs of packets (design.md section 5): packets of one flow that lie back to back, all equally long but the last, which may be
  * shorter. A run stays open while packets that fit its shape come, from whichever queue pair; anything else commits it. Room is
  * taken first, filled, and only then accepted, so that a failed read of client memory leaves no trace.
+ *
+ * Runs follow each other in the port's room without gaps as far as alignment allows, so that a message whose first packet is longer
+ * than the others (a run of its own) is read from client memory, and written to it, in one move all the same.
  */
 import type { EngineState } from './state.ts'
 
@@ -16,50 +19,96 @@ const least = (a: number, b: number, c: number): number => {
  * Answers how many fit, 0 if the port can take none now.
  */
 export const openRun = (s: EngineState, size: number, flow: number, want: number): number => {
-  const sink = s.sink!
+  const maxPackets = s.sink!.maxPackets
   if (s.runCount > 0) {
-    const left = s.runRoom - s.runUsed
-    if (s.runFlow === flow && !s.runClosed && size <= s.runPacket && s.runCount < sink.maxPackets && size <= left) {
-      s.runAt = s.runOffset + s.runUsed
-      return size < s.runPacket ? 1 : least(want, sink.maxPackets - s.runCount, (left / size) | 0)
+    const left = s.roomEnd - s.roomAt
+    if (s.runFlow === flow && !s.runClosed && size <= s.runPacket && s.runCount < maxPackets && size <= left) {
+      const fit = size < s.runPacket ? 1 : least(want, maxPackets - s.runCount, (left / size) | 0)
+      if (fit === want || isWorthWhile(s, left)) {
+        s.runAt = s.roomAt
+        return fit
+      }
     }
     commitRun(s)
   }
-  if (s.runRoom < size && !reserve(s, size)) return 0
+  if (!makeRoom(s, size, want * size)) return 0
+  beginRun(s, size, flow)
+  return least(want, maxPackets, ((s.roomEnd - s.roomAt) / size) | 0)
+}
+
+/**
+ * Room for a packet of `lead` bytes, a run of its own, from `s.runAt` on and for up to `want` packets of `size` bytes, fewer than
+ * `lead`, right behind it. Answers how many of the latter fit; -1 if the port cannot take even the first one now.
+ */
+export const openLedRun = (s: EngineState, lead: number, size: number, flow: number, want: number): number => {
+  commitRun(s)
+  if (!makeRoom(s, lead, lead + want * size)) return -1
+  beginRun(s, lead, flow)
+  return least(want, s.sink!.maxPackets, ((s.roomEnd - s.roomAt - lead) / size) | 0)
+}
+
+const beginRun = (s: EngineState, size: number, flow: number): void => {
   s.runFlow = flow
   s.runPacket = size
-  s.runUsed = 0
-  s.runAt = s.runOffset
+  s.runOffset = s.roomAt
+  s.runAt = s.roomAt
   s.runClosed = false
-  return least(want, sink.maxPackets, (s.runRoom / size) | 0)
 }
+
+/**
+ * Packets begin at 4 modulo 16, so that the payload behind a BTH, or a BTH and a RETH, begins at 0 modulo 16: copies are
+ * 15 % faster (measured, process_vm_readv and writev of 16 × 4096 bytes, 4112 apart). Packets of a full path MTU keep that up.
+ */
+const PHASE = 4
+const aligned = (offset: number): number => ((offset + (15 - PHASE)) & ~15) + PHASE
 
 /** Acknowledgements and requests without data are at most so long: their runs take a small room. */
 const SMALL_PACKET = 64
 const SMALL_ROOM = 2048
 
-/** Room for a run of packets of `size` bytes; at least for one of them. False if the port is full. */
+/** Rather than cutting a message, the rest of a room is given up, unless it is half of the largest. */
+const isWorthWhile = (s: EngineState, left: number): boolean => left * 2 >= s.sink!.maxBytes
+
+/** Makes `roomAt` the place for a run of at least one packet of `size` bytes, for `total` bytes if possible. False if the port is full. */
+const makeRoom = (s: EngineState, size: number, total: number): boolean => {
+  const at = aligned(s.roomAt)
+  const left = s.roomEnd - at
+  if (left >= total || (left >= size && isWorthWhile(s, left)) || (!reserve(s, size) && left >= size)) {
+    s.roomAt = at
+    return true
+  }
+  return s.roomEnd - s.roomAt >= size
+}
+
+/** Takes a new room, for one packet of `size` bytes at least; if the port has none, all stays as it is. */
 const reserve = (s: EngineState, size: number): boolean => {
   const sink = s.sink!
   let room = size <= SMALL_PACKET && sink.maxBytes > SMALL_ROOM ? SMALL_ROOM : sink.maxBytes
   let offset = sink.reserve(room)
-  if (offset < 0 && size < room) {
-    room = size
+  if (offset < 0 && size + PHASE < room) {
+    room = size + PHASE
     offset = sink.reserve(room)
   }
-  s.runRoom = offset < 0 ? 0 : room
-  s.runOffset = offset
-  return offset >= 0
+  if (offset < 0) return false
+  s.roomAt = size + PHASE <= room ? offset + PHASE : offset
+  s.roomEnd = offset + room
+  return true
 }
 
 /** Adds `count` packets to the run, the last one `last` bytes long, the others as `openRun` was asked. */
 export const acceptRun = (s: EngineState, count: number, size: number, last: number): void => {
   if (s.runCount === 0 && count === 1) s.runPacket = last
-  s.runUsed += (count - 1) * size + last
+  s.roomAt += (count - 1) * size + last
   s.runCount += count
   s.runLast = last
   if (last < s.runPacket) s.runClosed = true
   s.counters.sentPackets += count
+}
+
+/** Ends the run; packets of `size` bytes, for which `openLedRun` made room, follow as one of their own. */
+export const followRun = (s: EngineState, size: number): void => {
+  commitRun(s)
+  beginRun(s, size, s.runFlow)
 }
 
 /** No packet may follow in this run. */
@@ -72,12 +121,12 @@ export const commitRun = (s: EngineState): void => {
   if (s.runCount === 0) return
   s.sink!.commit(s.runOffset, s.runPacket, s.runCount, s.runLast, s.runFlow)
   s.runCount = 0
-  s.runRoom = 0
 }
 
 /** The room that was reserved belongs to the port again; called at the end of a turn. */
 export const endRun = (s: EngineState): void => {
   commitRun(s)
-  s.runRoom = 0
+  s.roomAt = 0
+  s.roomEnd = 0
   s.sink = undefined
 }

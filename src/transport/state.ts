@@ -201,11 +201,11 @@ export interface EngineState {
   queueTail: number
   queueNext: Int32Array
 
-  /** The run being built, see run.ts. */
+  /** What is free of the room reserved, and the run being built, see run.ts. */
   sink: TransmitSink | undefined
+  roomAt: number
+  roomEnd: number
   runOffset: number
-  runRoom: number
-  runUsed: number
   runPacket: number
   runCount: number
   runLast: number
@@ -255,9 +255,9 @@ export const createState = (env: Environment, window: number, moveFailed: MoveFa
   queueTail: -1,
   queueNext: new Int32Array(FIRST_ROWS),
   sink: undefined,
+  roomAt: 0,
+  roomEnd: 0,
   runOffset: 0,
-  runRoom: 0,
-  runUsed: 0,
   runPacket: 0,
   runCount: 0,
   runLast: 0,

@@ -157,12 +157,18 @@ export interface Events {
  */
 export interface TransmitSink {
   readonly arena: Arena
-  /** Most packets and most bytes of one run. */
+  /** Most packets of one run, most bytes of one run and of one reservation. */
   readonly maxPackets: number
   readonly maxBytes: number
-  /** Room for a run of `bytes` in the arena: its offset (a multiple of 64), or -1 when the port can take no more now. */
+  /**
+   * Room for runs of together `bytes` in the arena: its offset (a multiple of 64), or -1 when the port can take no more now; then the
+   * room reserved before stays the sender's, which otherwise ends, as it does with the port's turn of sending.
+   */
   reserve(bytes: number): number
-  /** Sends the run that was built in the room reserved last (of which it may use less); flow as in `QpAttributes.flow`. */
+  /**
+   * Sends a run that was built in the room reserved last, anywhere behind the runs that were sent from it before; flow as in
+   * `QpAttributes.flow`. Runs that lie back to back let the receiver's memory be written across them in one move.
+   */
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
 }
 

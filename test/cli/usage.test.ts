@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import { runUserdma, temporaryFolder } from '../system/programs.ts'
+import { cleanEnvironment, runUserdma, temporaryFolder } from '../system/programs.ts'
 
 /** What is wrong, the exit status, and what is said on standard error; nothing goes to standard output. */
 const wrong: readonly (readonly [args: readonly string[], status: number, message: RegExp])[] = [
@@ -39,9 +39,7 @@ const wrong: readonly (readonly [args: readonly string[], status: number, messag
 describe('wrong use is answered', () => {
   for (const [args, status, message] of wrong)
     it(`userdma ${args.join(' ')}`, async t => {
-      const env = { ...process.env, TMPDIR: temporaryFolder(t) }
-      delete env.USERDMA_SOCKET
-      delete env.XDG_RUNTIME_DIR
+      const env = cleanEnvironment({ TMPDIR: temporaryFolder(t) })
       const found = await runUserdma(t, args, { env })
       assert.match(found.stderr, message)
       assert.equal(found.stdout, '')

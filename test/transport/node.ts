@@ -264,7 +264,9 @@ export const createNode = (options: NodeOptions = {}) => {
   const arena = plainArena(maxBytes * 2)
   /** Runs that the port still takes; endless by default. */
   const port = { room: Number.POSITIVE_INFINITY, runs: 0 }
-  let reserved = -1
+  /** What is free of the room reserved last. */
+  let free = 0
+  let end = -1
   const sink: TransmitSink = {
     arena,
     maxPackets: options.maxPackets ?? 256,
@@ -272,15 +274,17 @@ export const createNode = (options: NodeOptions = {}) => {
     reserve(bytes) {
       if (bytes > maxBytes) throw new Error(`reserved ${bytes}`)
       if (port.room <= 0) return -1
-      reserved = 64
+      free = 64
+      end = free + bytes
       arena.bytes.fill(0xdb)
-      return reserved
+      return free
     },
     commit(offset, packetBytes, count, lastBytes, flow) {
-      if (offset !== reserved) throw new Error('commit without reserve')
+      const after = offset + (count - 1) * packetBytes + lastBytes
+      if (offset < free || after > end) throw new Error(`commit of ${offset}…${after} in room ${free}…${end}`)
       if (count > sink.maxPackets || (count - 1) * packetBytes + lastBytes > maxBytes || lastBytes > packetBytes)
         throw new Error(`run of ${count} × ${packetBytes}, last ${lastBytes}`)
-      reserved = -1
+      free = after
       port.room--
       port.runs++
       for (let i = 0; i < count; i++) {

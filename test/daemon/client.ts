@@ -1,0 +1,189 @@
+/*
+ * A client without a shim: says any bytes to a daemon of this process, and makes Linux's write() calls from memory of its own.
+ */
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import type { TestContext } from 'node:test'
+import { type Daemon, startDaemon } from '../../src/daemon/daemon.ts'
+import { EAGAIN } from '../../src/host/errno.ts'
+import { type Arena, mapArena } from '../../src/host/mapping.ts'
+import { watch } from '../../src/host/poll.ts'
+import { close, connect, recv, send } from '../../src/host/sockets.ts'
+import {
+  messageBuffer,
+  newReply,
+  type Reply,
+  readReply,
+  writeAttach,
+  writeHello,
+  writeIoctl,
+  writeOpen,
+  writeTool,
+  writeWrite,
+} from '../../src/uapi/session.ts'
+import type { Stat, ToolReply } from '../../src/uapi/tool.ts'
+
+let daemons = 0
+
+/** A daemon in this process with one device, ended with the test. */
+export const daemonOf = async (t: TestContext, folder: string, devices = ['127.0.0.1']): Promise<Daemon> => {
+  const daemon = await startDaemon({
+    socket: join(folder, `sock${daemons++}`),
+    config: { devices: devices.map((address, i) => ({ name: `rxe${i}`, address })), fault: '' },
+    endWithLastClient: false,
+  })
+  t.after(() => daemon.close())
+  return daemon
+}
+
+export interface Heard extends Reply {
+  readonly descriptors: readonly number[]
+}
+
+export interface Client {
+  /** Length or -errno. */
+  say(bytes: Uint8Array, fds?: readonly number[]): number
+  /** The next message; undefined at the end of the session. */
+  next(): Promise<Heard | undefined>
+  hello(): Promise<Heard>
+  /** OPEN; its reply and descriptors: memory file, doorbell. */
+  open(node?: number): Promise<Heard>
+  attach(fd: number): Promise<Heard>
+  /** Opens a node and makes the opening call; answers the context's number. The descriptors are closed with the client. */
+  context(node?: number): Promise<number>
+  ioctl(context: number, request: number, argument: bigint): Promise<number>
+  write(context: number, buffer: bigint, length: bigint): Promise<number>
+  /** A plain write command: words (u32) of the body behind the response pointer. Answers the return value; `response` words follow. */
+  command(
+    context: number,
+    number: number,
+    body?: readonly number[],
+    words?: number,
+  ): Promise<{ ret: number; response: number[]; fds: readonly number[] }>
+  tool(request: unknown, fds?: readonly number[]): Promise<ToolReply>
+  stat(): Promise<Stat>
+  /** Keeps a descriptor until the client closes. */
+  keep(fds: readonly number[]): void
+  close(): void
+  readonly memory: Arena
+}
+
+const RESPONSE = 2048
+
+export const dial = (t: TestContext, daemon: Daemon): Client => {
+  const fd = connect(daemon.socket)
+  const incoming = messageBuffer()
+  const outgoing = messageBuffer()
+  const memory = mapArena(65536)
+  const heard: (Heard | undefined)[] = []
+  const waiters: ((message: Heard | undefined) => void)[] = []
+  const kept: number[] = []
+  let open = true
+  let ended = false
+
+  const deliver = (message: Heard | undefined): void => {
+    const waiter = waiters.shift()
+    if (waiter) waiter(message)
+    else heard.push(message)
+  }
+  const watcher = watch(fd, { readable: true }, () => {
+    while (!ended) {
+      const { length, fds } = recv(fd, incoming.bytes)
+      if (length === -EAGAIN) return
+      if (length <= 0) {
+        ended = true
+        watcher.update({})
+        deliver(undefined)
+        return
+      }
+      const reply = newReply()
+      assert.equal(readReply(incoming, length, reply), undefined)
+      deliver({ ...reply, descriptors: fds })
+    }
+  })
+
+  const self: Client = {
+    memory,
+    say: (bytes, fds = []) => send(fd, bytes, fds),
+    next: () => {
+      if (heard.length > 0) return Promise.resolve(heard.shift())
+      if (ended) return Promise.resolve(undefined)
+      return new Promise(done => waiters.push(done))
+    },
+    async hello() {
+      const reply = await ask(writeHello(outgoing, {}))
+      self.keep(reply.descriptors)
+      return reply
+    },
+    open: (node = 0) => ask(writeOpen(outgoing, {}, node)),
+    attach: number => ask(writeAttach(outgoing, { fd: number })),
+    async context(node = 0) {
+      const { error, context, descriptors } = await self.open(node)
+      assert.equal(error, 0)
+      self.keep(descriptors)
+      const { ret, fds } = await self.command(context, 0, [], 2)
+      assert.equal(ret, 16)
+      self.keep(fds)
+      return context
+    },
+    ioctl: async (context, request, argument) => {
+      const { ret, descriptors } = await ask(writeIoctl(outgoing, { context }, request, argument))
+      self.keep(descriptors)
+      return Number(ret)
+    },
+    write: async (context, buffer, length) => {
+      const { ret, descriptors } = await ask(writeWrite(outgoing, { context }, buffer, length))
+      self.keep(descriptors)
+      return Number(ret)
+    },
+    async command(context, number, body = [], words = 0) {
+      const length = 8 + (words > 0 ? 8 : 0) + 4 * body.length
+      memory.view.setUint32(0, number, true)
+      memory.view.setUint16(4, length / 4, true)
+      memory.view.setUint16(6, words, true)
+      if (words > 0) memory.view.setBigUint64(8, BigInt(memory.address + RESPONSE), true)
+      body.forEach((word, i) => {
+        memory.view.setUint32(length - 4 * body.length + 4 * i, word, true)
+      })
+      const { ret, descriptors } = await ask(writeWrite(outgoing, { context }, BigInt(memory.address), BigInt(length)))
+      const response = Array.from({ length: words }, (_, i) => memory.u32[RESPONSE / 4 + i])
+      return { ret: Number(ret), response, fds: descriptors }
+    },
+    async tool(request, fds = []) {
+      const text = typeof request === 'string' ? request : JSON.stringify(request)
+      return JSON.parse((await ask(writeTool(outgoing, {}, text), fds)).text) as ToolReply
+    },
+    async stat() {
+      const reply = await self.tool({ what: 'stat' })
+      assert.ok('stat' in reply)
+      return reply.stat
+    },
+    keep: fds => kept.push(...fds),
+    close() {
+      if (!open) return
+      open = false
+      ended = true
+      watcher.stop()
+      close(fd)
+      for (const one of kept.splice(0)) close(one)
+    },
+  }
+  const ask = async (length: number, fds: readonly number[] = []): Promise<Heard> => {
+    assert.ok(self.say(outgoing.bytes.slice(0, length), fds) > 0)
+    const message = await self.next()
+    assert.ok(message, 'the session ended instead of an answer')
+    return message
+  }
+  t.after(() => self.close())
+  return self
+}
+
+/** Asks until the condition holds: the daemon has noticed what happened when it has answered often enough. */
+export const eventually = async (client: Client, holds: (stat: Stat) => boolean): Promise<Stat> => {
+  let last: Stat | undefined
+  for (let i = 0; i < 200; i++) {
+    last = await client.stat()
+    if (holds(last)) return last
+  }
+  assert.fail(`never: ${JSON.stringify(last)}`)
+}

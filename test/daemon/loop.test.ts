@@ -1,0 +1,140 @@
+/*
+ * The loop parks only after a second look, is called back by its devices' timers, and lets the event loop run while it is busy.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createLoop, type Loop, type Pollable } from '../../src/daemon/loop.ts'
+import { nowMicroseconds } from '../../src/host/clock.ts'
+import { ParkedPage } from '../../src/spec/session.ts'
+
+const bench = (device: Pollable, turn?: () => void): { loop: Loop; parked: () => number } => {
+  const words = new Int32Array(ParkedPage.bytes / 4)
+  const loop = createLoop(words, [device], turn)
+  return { loop, parked: () => words[ParkedPage.PARKED] }
+}
+
+test('parked from the start, awake while it looks, parked when nothing is left', () => {
+  const seen: number[] = []
+  const { loop, parked } = bench({
+    poll: () => {
+      seen.push(parked())
+      return seen.length < 3
+    },
+    nextTimeout: () => Number.POSITIVE_INFINITY,
+  })
+  assert.equal(parked(), 1)
+  loop.kick()
+  assert.equal(parked(), 1)
+  assert.deepEqual(seen.slice(0, 4), [0, 0, 0, 0])
+  // The very last look comes after the word was set: what was posted between is found.
+  assert.equal(seen.at(-1), 1)
+  assert.deepEqual(
+    seen.slice(0, -1).filter(word => word === 1),
+    [],
+  )
+  loop.stop()
+})
+
+test('what the look after parking finds is done, and the loop is awake for it', () => {
+  let late = 0
+  const seen: number[] = []
+  const { loop, parked } = bench({
+    poll: () => {
+      seen.push(parked())
+      // Something was posted just when the loop parked, by a program that read the word before.
+      if (parked() === 1 && late < 2) {
+        late++
+        return true
+      }
+      return false
+    },
+    nextTimeout: () => Number.POSITIVE_INFINITY,
+  })
+  loop.kick()
+  assert.equal(late, 2)
+  assert.equal(seen.filter(word => word === 1).length, 3)
+  for (let i = 0; i < seen.length - 1; i++) if (seen[i] === 1) assert.equal(seen[i + 1], 0, 'awake again')
+  assert.equal(parked(), 1)
+  loop.stop()
+})
+
+test('a kick from within does nothing, one after stop neither', () => {
+  let polls = 0
+  const { loop } = bench({
+    poll: () => {
+      polls++
+      loop.kick()
+      return false
+    },
+    nextTimeout: () => Number.POSITIVE_INFINITY,
+  })
+  loop.kick()
+  const after = polls
+  loop.stop()
+  loop.kick()
+  assert.equal(polls, after)
+})
+
+test('a busy loop is never parked, and lets the event loop run', async () => {
+  let busy = true
+  let polls = 0
+  const { loop, parked } = bench({
+    poll: () => {
+      polls++
+      return busy
+    },
+    nextTimeout: () => Number.POSITIVE_INFINITY,
+  })
+  loop.kick()
+  for (let turns = 0; turns < 5; turns++) {
+    assert.equal(parked(), 0, 'nobody rings while it is busy')
+    const before = polls
+    await new Promise(done => setImmediate(done))
+    assert.ok(polls > before, 'it comes back by itself')
+  }
+  busy = false
+  await new Promise(done => setImmediate(done))
+  assert.equal(parked(), 1)
+  const still = polls
+  await new Promise(done => setImmediate(done))
+  assert.equal(polls, still, 'and is quiet then')
+  loop.stop()
+})
+
+test('a device’s timer calls it back, not early, and an earlier one is not missed', async () => {
+  let due = Number.POSITIVE_INFINITY
+  let fired: (late: number) => void = () => {}
+  const { loop } = bench({
+    poll: now => {
+      if (now < due) return false
+      const late = now - due
+      due = Number.POSITIVE_INFINITY
+      fired(late)
+      return true
+    },
+    nextTimeout: () => due,
+  })
+  const wait = (microseconds: number) =>
+    new Promise<number>(done => {
+      fired = done
+      due = nowMicroseconds() + microseconds
+      loop.kick()
+    })
+  assert.ok((await wait(3000)) >= 0)
+  due = nowMicroseconds() + 3600e6
+  loop.kick()
+  assert.ok((await wait(2000)) >= 0)
+  // Timers longer than Node's are no timers that fire at once.
+  due = nowMicroseconds() + 1e16
+  loop.kick()
+  loop.stop()
+})
+
+test('each time it begins to look a turn is counted', () => {
+  let turns = 0
+  const { loop } = bench({ poll: () => false, nextTimeout: () => Number.POSITIVE_INFINITY }, () => turns++)
+  loop.kick()
+  loop.kick()
+  assert.equal(turns, 2)
+  loop.stop()
+})
