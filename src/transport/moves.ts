@@ -131,8 +131,27 @@ export const put = (
   length: number,
   psn: number,
   msn: number,
+): number => putPieces(s, row, kind, key, access, hi, lo, from, at, length, length, 1, psn, msn)
+
+/** `put` for `pieces` payloads of `chunk` bytes each that begin every `stride` bytes from `at` on. */
+export const putPieces = (
+  s: EngineState,
+  row: number,
+  kind: number,
+  key: number,
+  access: number,
+  hi: number,
+  lo: number,
+  from: Arena,
+  at: number,
+  chunk: number,
+  stride: number,
+  pieces: number,
+  psn: number,
+  msn: number,
 ): number => {
   const m = s.move
+  const length = chunk * pieces
   if (s.moveArena !== undefined) {
     if (
       s.moveArena === from &&
@@ -140,23 +159,24 @@ export const put = (
       m[ROW] === row &&
       m[KIND] === kind &&
       m[KEY] === key &&
-      length <= m[CHUNK]
+      (pieces === 1 ? chunk <= m[CHUNK] : chunk === m[CHUNK])
     ) {
-      const pieces = m[PIECES]
+      const before = m[PIECES]
       const total = m[TOTAL]
-      const stride = pieces === 1 ? at - m[AT] : m[STRIDE]
+      const step = before === 1 ? at - m[AT] : m[STRIDE]
       const end = m[LO] + total
       if (
-        stride >= m[CHUNK] &&
-        at === m[AT] + pieces * stride &&
+        step >= m[CHUNK] &&
+        (pieces === 1 || stride === step) &&
+        at === m[AT] + before * step &&
         lo === end >>> 0 &&
         hi === (m[HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0 &&
         total < 0x1000_0000
       ) {
-        m[STRIDE] = stride
-        m[PIECES] = pieces + 1
+        m[STRIDE] = step
+        m[PIECES] = before + pieces
         m[TOTAL] = total + length
-        if (length < m[CHUNK]) m[CLOSED] = 1
+        if (chunk < m[CHUNK]) m[CLOSED] = 1
         return OK
       }
     }
@@ -172,9 +192,9 @@ export const put = (
   m[HI] = hi
   m[LO] = lo
   m[AT] = at
-  m[CHUNK] = length
-  m[STRIDE] = length
-  m[PIECES] = 1
+  m[CHUNK] = chunk
+  m[STRIDE] = stride
+  m[PIECES] = pieces
   m[TOTAL] = length
   m[CLOSED] = 0
   m[PSN] = psn

@@ -17,7 +17,7 @@ import { enterError, flushReceives, flushSends } from './completing.ts'
 import { flushMoves, MoveKind, settle } from './moves.ts'
 import { onRequestMoveFailed } from './refusals.ts'
 import { Turn, transmitRequests } from './requester.ts'
-import { onRequest } from './responder.ts'
+import { onMiddles, onRequest } from './responder.ts'
 import { transmitResponses } from './responses.ts'
 import { endRun } from './run.ts'
 import {
@@ -66,6 +66,20 @@ export interface RcEngine {
    * must stay until `endBurst`.
    */
   onPacket(row: number, arena: Arena, offset: number, length: number, peer: number, now: number): void
+  /**
+   * The same for the first of `count` packets that lie back to back, each `packetBytes` long but the last, which has `lastBytes`; the
+   * first one is for the queue pair. Answers how many were taken, at least one: hand the others in again, each to its own row.
+   */
+  onRun(
+    row: number,
+    arena: Arena,
+    offset: number,
+    packetBytes: number,
+    count: number,
+    lastBytes: number,
+    peer: number,
+    now: number,
+  ): number
   /** The packets of a burst have been handed in: data that was put off is written. Call before their bytes go away. */
   endBurst(now: number): void
   /** Sends what may be sent. True if the port was full or there is more to do: call again. */
@@ -117,6 +131,8 @@ export const createRcEngine = (env: Environment, options: RcEngineOptions = {}):
       if (s.rows[row * WORDS + STATE] === ERR) flushReceives(s, row)
     },
     onPacket: (row, arena, offset, length, peer, now) => onPacket(s, row, arena, offset, length, peer, now),
+    onRun: (row, arena, offset, packetBytes, count, lastBytes, peer, now) =>
+      onRun(s, row, arena, offset, packetBytes, count, lastBytes, peer, now),
     endBurst: () => flushMoves(s),
     pollTransmit: (sink, now) => pollTransmit(s, sink, now),
     nextTimeout: () => nextDeadline(s.timers),
@@ -294,6 +310,31 @@ const onPacket = (
   else if ((flags & OP_RESPONSE) !== 0 && (state === RTS || state === SQD))
     onResponse(s, row, arena, offset, length, now)
   else s.counters.dropped++
+}
+
+const onRun = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  offset: number,
+  packetBytes: number,
+  count: number,
+  lastBytes: number,
+  peer: number,
+  now: number,
+): number => {
+  const base = row * WORDS
+  const state = s.rows[base + STATE]
+  if (count > 1 && state >= RTR && state !== ERR && peer === s.rows[base + PEER] && peer >= 0) {
+    const alike = lastBytes === packetBytes ? count : count - 1
+    const taken = onMiddles(s, row, arena, offset, packetBytes, alike)
+    if (taken > 0) {
+      s.counters.receivedPackets += taken
+      return taken
+    }
+  }
+  onPacket(s, row, arena, offset, count === 1 ? lastBytes : packetBytes, peer, now)
+  return 1
 }
 
 /** Turns of queue pairs in one call, and how many of them a flush counts for. */

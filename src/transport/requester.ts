@@ -373,14 +373,7 @@ const stretch = (s: EngineState, row: number, request: number, done: number, cou
 }
 
 /** Headers and pad of `count` packets for which the run has room, with `total` bytes of payload in their places. */
-const putPackets = (
-  s: EngineState,
-  row: number,
-  request: number,
-  done: number,
-  count: number,
-  total: number,
-): void => {
+const putPackets = (s: EngineState, row: number, request: number, done: number, count: number, total: number): void => {
   const w = s.rows
   const p = s.pool
   const base = row * WORDS

@@ -5,7 +5,7 @@
  * (RNR). What goes out, responses and acknowledgements in PSN order, is responses.ts' business.
  */
 import { AsyncEventType, QpState } from '../spec/enums.ts'
-import { ICRC_BYTES, syndromeKind } from '../spec/headers.ts'
+import { DEFAULT_PKEY, ICRC_BYTES, syndromeKind } from '../spec/headers.ts'
 import {
   headerAt,
   OP_ATOMIC,
@@ -21,13 +21,14 @@ import {
   OP_WRITE,
   opcodeFlags,
   opcodeHeaderBytes,
+  opcodeNumber,
 } from '../spec/opcodes.ts'
 import { MAX_MESSAGE_BYTES, SendKind, WcFlags, WcOpcode, WcStatus } from '../spec/rc.ts'
 import type { Arena } from '../wire/arena.ts'
-import { bthAckReq, bthOpcode, bthPadCount, bthPsn, bthSolicited } from '../wire/bth.ts'
+import { BTH_ACKREQ, bthAckReq, bthDestQp, bthOpcode, bthPadCount, bthPsn, bthSolicited } from '../wire/bth.ts'
 import * as ext from '../wire/extensions.ts'
 import { completeReceive, failReceive } from './completing.ts'
-import { flushMoves, Moved, MoveKind, put, putNow, scatter } from './moves.ts'
+import { flushMoves, Moved, MoveKind, putNow, putPieces, scatter } from './moves.ts'
 import { PSN_MASK, psnDifference } from './psn.ts'
 import { nak, onGap, Refusal, refuse } from './refusals.ts'
 import { onAtomic, onRead, replayAtomic, replayRead } from './resources.ts'
@@ -37,6 +38,7 @@ import { Access, Receive } from './types.ts'
 const {
   WORDS,
   STATE,
+  QPN,
   PD,
   MTU,
   ACCESS,
@@ -65,6 +67,7 @@ const RETH_AT = headerAt.RETH
 const IMM_AT = headerAt.ImmDt
 const IETH_AT = headerAt.IETH
 const ATOMIC_AT = headerAt.AtomicETH
+const BTH = 12
 
 /** A request packet (checked by `checkPacket`) for a QP in RTR or beyond, not in error. */
 export const onRequest = (s: EngineState, row: number, arena: Arena, at: number, length: number): void => {
@@ -277,24 +280,16 @@ const onWrite = (
   }
   if ((flags & OP_IMM) !== 0 && !takeReceive(s, row)) return
   if (payload > 0) {
-    const hi = w[base + WRITE_HI] >>> 0
-    const lo = w[base + WRITE_LO] >>> 0
-    const key = w[base + WRITE_KEY] >>> 0
     const from = at + HEADER_BYTES[opcode]
-    const psn = w[base + EXPECTED]
-    const why =
-      (flags & OP_ONLY) !== 0
-        ? putNow(s, row, key, Access.REMOTE_WRITE, hi, lo, arena, from, payload)
-        : put(s, row, MoveKind.WRITE, key, Access.REMOTE_WRITE, hi, lo, arena, from, payload, psn, w[base + MSN])
-    if (w[base + STATE] === ERR) return
-    if (why !== Moved.OK) {
-      refuse(s, row, why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR)
-      return
+    if ((flags & OP_ONLY) === 0) {
+      if (!putWrite(s, row, arena, from, payload, payload, 1)) return
+    } else {
+      const hi = w[base + WRITE_HI] >>> 0
+      const lo = w[base + WRITE_LO] >>> 0
+      const key = w[base + WRITE_KEY] >>> 0
+      const why = putNow(s, row, key, Access.REMOTE_WRITE, hi, lo, arena, from, payload)
+      if (!wroteWrite(s, row, why, payload)) return
     }
-    const next = lo + payload
-    w[base + WRITE_LO] = next | 0
-    if (next > 0xffff_ffff) w[base + WRITE_HI] = (hi + 1) | 0
-    w[base + WRITE_LEFT] = ((w[base + WRITE_LEFT] >>> 0) - payload) | 0
   }
   w[base + DONE] = (flags & OP_START) !== 0 ? payload : w[base + DONE] + payload
   const ends = (flags & OP_END) !== 0
@@ -305,6 +300,111 @@ const onWrite = (
     deliver(s, row, arena, at, opcode, flags, RECV_RDMA_WITH_IMM)
   }
   taken(s, row, arena, at, ends)
+}
+
+/** What the first word of a plain packet's BTH may not differ in: opcode, pad, version and the base of the P_Key. */
+const PLAIN_MASK = 0xff3f_7fff | 0
+const PLAIN_WRITE_MIDDLE = (opcodeNumber.RC_WRITE_MIDDLE << 24) | (DEFAULT_PKEY & 0x7fff)
+
+/**
+ * The short way for most packets of a long message: takes as many of `count` packets, back to back and `size` bytes each, as are just
+ * the MIDDLEs that come next in the WRITE under way. Answers how many; the next one, if any, needs the long way (`onRequest`).
+ */
+export const onMiddles = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  size: number,
+  count: number,
+): number => {
+  const w = s.rows
+  const base = row * WORDS
+  const mtu = w[base + MTU]
+  if (w[base + MESSAGE] !== WRITE || size !== BTH + mtu + ICRC_BYTES) return 0
+  const left = w[base + WRITE_LEFT] >>> 0
+  // the packet that the message ends with is none
+  const inside = Math.ceil(left / mtu) - 1
+  const most = inside < count ? inside : count
+  const view = arena.view
+  const qpn = w[base + QPN]
+  let psn = w[base + EXPECTED]
+  let third = 0
+  let taken = 0
+  for (let from = at; taken < most; taken++, from += size) {
+    const word = view.getUint32(from + 8)
+    if (
+      (view.getUint32(from) & PLAIN_MASK) !== PLAIN_WRITE_MIDDLE ||
+      bthDestQp(view, from) !== qpn ||
+      (word & PSN_MASK) !== psn
+    )
+      break
+    third |= word
+    psn = (psn + 1) & PSN_MASK
+  }
+  if (taken === 0) return 0
+  w[base + RESPONDER] &= ~(NAK_SENT | NAK_DUE)
+  if (!putWrite(s, row, arena, at + BTH, mtu, size, taken)) return taken
+  w[base + DONE] += mtu * taken
+  w[base + EXPECTED] = psn
+  if ((third & BTH_ACKREQ) !== 0) {
+    w[base + RESPONDER] |= ACK_DUE
+    schedule(s, row)
+  }
+  return taken
+}
+
+/** Payloads of the WRITE under way, `pieces` of `chunk` bytes; false if that ended the QP. */
+const putWrite = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  chunk: number,
+  stride: number,
+  pieces: number,
+): boolean => {
+  const w = s.rows
+  const base = row * WORDS
+  const hi = w[base + WRITE_HI] >>> 0
+  const lo = w[base + WRITE_LO] >>> 0
+  const key = w[base + WRITE_KEY] >>> 0
+  const psn = w[base + EXPECTED]
+  const why = putPieces(
+    s,
+    row,
+    MoveKind.WRITE,
+    key,
+    Access.REMOTE_WRITE,
+    hi,
+    lo,
+    arena,
+    at,
+    chunk,
+    stride,
+    pieces,
+    psn,
+    w[base + MSN],
+  )
+  return wroteWrite(s, row, why, chunk * pieces)
+}
+
+/** After a move of `length` bytes of the WRITE under way: its cursor moves on, or the QP ends and the answer is false. */
+const wroteWrite = (s: EngineState, row: number, why: number, length: number): boolean => {
+  const w = s.rows
+  const base = row * WORDS
+  // an earlier move may have failed on the way
+  if (w[base + STATE] === ERR) return false
+  if (why !== Moved.OK) {
+    refuse(s, row, why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR)
+    return false
+  }
+  const lo = w[base + WRITE_LO] >>> 0
+  const next = lo + length
+  w[base + WRITE_LO] = next | 0
+  if (next > 0xffff_ffff) w[base + WRITE_HI] = (w[base + WRITE_HI] + 1) | 0
+  w[base + WRITE_LEFT] = ((w[base + WRITE_LEFT] >>> 0) - length) | 0
+  return true
 }
 
 /** A WRITE begins: rights, length and the whole of its range; 0 or the NAK. `at`: its RETH. */

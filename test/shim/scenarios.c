@@ -143,6 +143,14 @@ static void bell(void)
     EXPECT(write(copy, command, 32) == 32 && order(copy, TOKENS, 0) == 2);
 }
 
+/* A program whose calls are watched hides none: no token, though the daemon is parked, but a call. */
+static void bell_traced(void)
+{
+    int fd = open_device();
+    EXPECT(order(fd, PARK, 1) == 0);
+    EXPECT(write(fd, doorbell(42), 32) == 32 && order(fd, TOKENS, 0) == 0);
+}
+
 /* ---- events ---- */
 
 static void events(void)
@@ -278,7 +286,7 @@ int main(int argc, char **argv)
         void (*run)(void);
     } scenarios[] = {
         {"paths", paths},   {"no_daemon", no_daemon}, {"inert", inert},   {"netlink", netlink},
-        {"device", device}, {"bell", bell},           {"events", events}, {"copies", copies},
+        {"device", device}, {"bell", bell},           {"bell_traced", bell_traced}, {"events", events}, {"copies", copies},
         {"hidden_sockets", hidden_sockets},           {"low_limit", low_limit},
         {"forks", forks},   {"exec", exec},           {"vforks", vforks}, {"passed", passed},
         {"signals", signals},                         {"threads", threads}, {"death", death},

@@ -122,9 +122,16 @@ test('a socket path that no socket can have is refused with a sentence', async t
   )
 })
 
+test("a traced program's doorbells go to the daemon as calls", async t => {
+  if (!shimIsPossible(t)) return
+  const { status, daemon } = await run(['bell_traced'], { USERDMA_TAG: 'some tag' })
+  assert.equal(status, 0)
+  assert.equal(daemon.log.filter(line => line === 'write 32').length, 1)
+})
+
 test('the first access dials, once, and says the tag', async t => {
   if (!shimIsPossible(t)) return
-  const { status, daemon } = await run(['bell'], { USERDMA_TAG: 'some tag' })
+  const { status, daemon } = await run(['device'], { USERDMA_TAG: 'some tag' })
   assert.equal(status, 0)
   assert.deepEqual(
     daemon.log.filter(line => line.startsWith('hello')),

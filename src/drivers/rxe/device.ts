@@ -65,6 +65,9 @@ const rxeDriver: Driver<RxeState> = {
   removed: device => device.state.port.close(),
 }
 
+/** Runs of so many bytes are received before they are given back to the port. */
+const BURST_BYTES = 1 << 20
+
 /** Enumeration of ibv_mtu for a path MTU in bytes. */
 const mtuOf = (bytes: number): number => Math.log2(bytes) - 7
 
@@ -149,20 +152,42 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     return found
   }
 
+  /** Hands the packets of `run` to their queue pairs. */
+  const deliverRun = (time: number): void => {
+    const { arena } = port
+    const { count, packetBytes, lastBytes, peer } = run
+    let qpn = -1
+    let row = -1
+    for (let i = 0, at = run.offset; i < count; ) {
+      const to = bthDestQp(arena.view, at)
+      if (to !== qpn) {
+        qpn = to
+        row = state.qpns.rowOf(to)
+      }
+      let taken = 1
+      if (row < 0) port.counters.dropped++
+      else taken = engine.onRun(row, arena, at, packetBytes, count - i, lastBytes, peer, time)
+      i += taken
+      at += taken * packetBytes
+    }
+  }
+
   const deliver = (time: number): boolean => {
     if (!port.receive(run)) return false
+    let held = 0
     do {
-      const { view } = port.arena
-      for (let i = 0, at = run.offset; i < run.count; i++, at += run.packetBytes) {
-        const length = i === run.count - 1 ? run.lastBytes : run.packetBytes
-        const row = state.qpns.rowOf(bthDestQp(view, at))
-        if (row < 0) port.counters.dropped++
-        else engine.onPacket(row, port.arena, at, length, run.peer, time)
+      deliverRun(time)
+      held += run.count * run.packetBytes
+      // Payloads still lie in the runs: what was only noted has to move before the port gets them back. That is not done run by run,
+      // since a message may lie in several.
+      if (held >= BURST_BYTES) {
+        engine.endBurst(time)
+        port.release()
+        held = 0
       }
-      // Payloads still lie in the run: what was only noted has to move before the port gets it back.
-      engine.endBurst(time)
-      port.release()
     } while (port.receive(run))
+    engine.endBurst(time)
+    port.release()
     return true
   }
 
