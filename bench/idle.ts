@@ -1,6 +1,6 @@
 /*
- * Row "idle": the processor time of a daemon whose clients are connected and wait. The clients are servers of ibv_rc_pingpong: each
- * has a device open, a queue pair and posted receives, and waits for a partner that never comes.
+ * Row "idle": the processor time of a daemon whose clients are connected and wait. The clients are servers of
+ * ibv_rc_pingpong: each has a device open, a queue pair and posted receives, and waits for a partner that never comes.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'

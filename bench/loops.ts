@@ -1,6 +1,7 @@
 /*
- * Timing of a body that is called many times in this process: the number of calls is found once, so that a slice takes some
- * milliseconds, and each measurement is the best of a few slices, which leaves out garbage collections and interrupts.
+ * Timing of a body that is called many times in this process: the number of calls is found once, so that a slice takes
+ * some milliseconds, and each measurement is the best of a few slices, which leaves out garbage collections and
+ * interrupts.
  */
 import type { Measure } from './harness.ts'
 

@@ -1,6 +1,6 @@
 /*
- * The benchmarks: `npm run bench` for all rows, `npm run bench -- codec icrc` for those whose name has one of the words,
- * `--json FILE` to keep every round. It reports and never fails on a number.
+ * The benchmarks: `npm run bench` for all rows, `npm run bench -- codec icrc` for those whose name has one of the
+ * words, `--json FILE` to keep every round. It reports and never fails on a number.
  */
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'

@@ -1,7 +1,7 @@
 /*
- * Whether the machine is quiet just now. Two looks of a few milliseconds: a fixed loop, whose time grows when something else
- * uses this core or the clock drops; and a ping-pong over shared memory with a spinning worker, whose round trip leaps from well below a
- * microsecond to milliseconds when there are not two free cores.
+ * Whether the machine is quiet just now. Two looks of a few milliseconds: a fixed loop, whose time grows when something
+ * else uses this core or the clock drops; and a ping-pong over shared memory with a spinning worker, whose round trip
+ * leaps from well below a microsecond to milliseconds when there are not two free cores.
  */
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'

@@ -1,6 +1,7 @@
 /*
- * Row "pingpong": Debian's unmodified ibv_rc_pingpong, two processes through one daemon, beside two C programs that throw the
- * same message over a unix socket. Both report microseconds per round trip by their own clocks, without start-up.
+ * Row "pingpong": Debian's unmodified ibv_rc_pingpong, two processes through one daemon, beside two C programs that
+ * throw the same message over a unix socket. Both report microseconds per round trip by their own clocks, without
+ * start-up.
  */
 import type { Bench, Row } from './harness.ts'
 import { Unavailable } from './harness.ts'

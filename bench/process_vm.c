@@ -1,7 +1,7 @@
 /*
  * A third process moves messages from one process' memory to another's, in two copies through a buffer of its own, with
- * process_vm_readv and process_vm_writev: the least that a daemon between two programs must do, beside which ib_write_bw is
- * measured.
+ * process_vm_readv and process_vm_writev: the least that a daemon between two programs must do, beside which
+ * ib_write_bw is measured.
  *
  *   process_vm SIZE ITERATIONS      prints gigabytes (1e9) per second
  */

@@ -1,6 +1,6 @@
 /*
- * Processes for rows that measure unmodified programs: a daemon of their own on a private socket, programs under `userdma run`, the
- * C twins from build/bench. Everything started here is ended by the same handle.
+ * Processes for rows that measure unmodified programs: a daemon of their own on a private socket, programs under
+ * `userdma run`, the C twins from build/bench. Everything started here is ended by the same handle.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -121,7 +121,9 @@ export const startDaemon = async (): Promise<Daemon> => {
   }
 }
 
-/** Runs a server and its client to their end under the daemon; what the client printed. Both get `-p PORT` after `args`. */
+/**
+ * Runs a server and its client to their end under the daemon; what the client printed. Both get `-p PORT` after `args`.
+ */
 export const runPair = async (
   daemon: Daemon,
   program: string,

@@ -1,6 +1,6 @@
 /*
- * Two processes throw a message back and forth over a stream socket of the unix family: what two programs on one machine
- * would use without RDMA, beside which ibv_rc_pingpong is measured.
+ * Two processes throw a message back and forth over a stream socket of the unix family: what two programs on one
+ * machine would use without RDMA, beside which ibv_rc_pingpong is measured.
  *
  *   unix_pingpong SIZE ITERATIONS      prints microseconds per round trip
  */

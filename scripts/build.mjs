@@ -9,8 +9,8 @@
  *   build/programs/NAME                  test programs (test/programs/NAME.c)
  *   build/bench/NAME                     C twins of benchmarks (bench/NAME.c)
  *
- * A part that this machine cannot build (no compiler, no headers) is named, with what works without it; that is no failure.
- * A part that does not compile is one.
+ * A part that this machine cannot build (no compiler, no headers) is named, with what works without it; that is no
+ * failure. A part that does not compile is one.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
@@ -27,7 +27,9 @@ const sourcesIn = (folder, end) =>
         .map(name => inRoot(folder, name))
     : []
 
-/** Removes compiled files whose source is gone, so that no test runs and no import works that the sources do not have. */
+/**
+ * Removes compiled files whose source is gone, so that no test runs and no import works that the sources do not have.
+ */
 const removeOrphans = () => {
   const compiled = /\.(js|js\.map|d\.ts)$/
   for (const folder of ['src', 'test', 'bench', 'examples']) {
@@ -68,7 +70,10 @@ const generateProtocol = () => {
 const WARNINGS = ['-std=gnu11', '-O2', '-Wall', '-Wextra']
 const SHARED = ['-shared', '-fPIC', '-fvisibility=hidden']
 
-/** What C there is: output below build/, sources, flags, the folder whose headers it may include, a header that it needs. */
+/**
+ * What C there is: output below build/, sources, flags, the folder whose headers it may include, a header that it
+ * needs.
+ */
 const targets = () => {
   const verbs = { header: 'infiniband/verbs.h', package: 'libibverbs-dev' }
   const one = (folder, output, flags, needs) =>

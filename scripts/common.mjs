@@ -1,7 +1,7 @@
 /*
- * What the scripts of this folder share: where the checkout is, how a step is announced and run, and how to look for files.
- * Plain Node without packages, since setup.mjs runs before any are installed. Syntax that old versions of Node still parse,
- * so that setup.mjs gets as far as saying which version is needed.
+ * What the scripts of this folder share: where the checkout is, how a step is announced and run, and how to look for
+ * files. Plain Node without packages, since setup.mjs runs before any are installed. Syntax that old versions of Node
+ * still parse, so that setup.mjs gets as far as saying which version is needed.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, statSync } from 'node:fs'

@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 /*
- * Makes a fresh checkout ready: npm packages, Debian packages (when root), build. Does only what is missing, so it takes well
- * under a second when there is nothing to do. `npm start` and `npm test` run it first.
+ * Makes a fresh checkout ready: npm packages, Debian packages (when root), build. Does only what is missing, so it
+ * takes well under a second when there is nothing to do. `npm start` and `npm test` run it first.
  *
  *   node scripts/setup.mjs [--for start|test]      which Debian packages are wanted (default: test, the larger set)
  *
- * Debian packages are looked for by the files that are used, not by name, so other distributions work when they have them.
- * Without root, or when apt-get fails, it says exactly what to install and goes on with what can be done.
+ * Debian packages are looked for by the files that are used, not by name, so other distributions work when they have
+ * them. Without root, or when apt-get fails, it says exactly what to install and goes on with what can be done.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
@@ -91,7 +91,9 @@ const aptInstall = names => {
   return apt(['-q', 'update']) && apt(['-y', '-q', '--no-install-recommends', 'install', ...names])
 }
 
-/** Debian packages. What stays missing is named with its use; the tests that need it skip (or fail, where CI is set). */
+/**
+ * Debian packages. What stays missing is named with its use; the tests that need it skip (or fail, where CI is set).
+ */
 const installDebian = purpose => {
   const missing = () => PACKAGES.filter(entry => entry.for.includes(purpose) && !entry.found())
   let left = missing()

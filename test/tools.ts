@@ -33,7 +33,10 @@ export const missing = (t: TestContext, sentence: string): false => {
   return false
 }
 
-/** Full path of a program that the test needs, or undefined after the test was skipped. `from` names the package, for people. */
+/**
+ * Full path of a program that the test needs, or undefined after the test was skipped. `from` names the package, for
+ * people.
+ */
 export const requireTool = (name: string, t: TestContext, from?: string): string | undefined => {
   const path = findTool(name)
   if (path) return path
@@ -63,7 +66,10 @@ export const compileC = (output: string, sources: readonly string[], options: re
   return output
 }
 
-/** What the build has made of C sources (all files of their folder), if nothing has changed there since; a path below build/. */
+/**
+ * What the build has made of C sources (all files of their folder), if nothing has changed there since; a path below
+ * build/.
+ */
 export const currentBuild = (output: string, folder: string): string | undefined => {
   const built = join(repoRoot, 'build', output)
   const since = statSync(built, { throwIfNoEntry: false })?.mtimeMs ?? 0

@@ -1,6 +1,7 @@
 /*
- * A tool's session with a daemon (spec/session.ts): HELLO, then requests whose bodies are JSON, and calls of traced programs, which
- * the daemon sends unasked. Messages of one session keep their order, so a reply comes after every trace record that was sent before it.
+ * A tool's session with a daemon (spec/session.ts): HELLO, then requests whose bodies are JSON, and calls of traced
+ * programs, which the daemon sends unasked. Messages of one session keep their order, so a reply comes after every
+ * trace record that was sent before it.
  */
 import { EAGAIN, errnoName, SystemError } from '../host/errno.ts'
 import { type Watch, watch } from '../host/poll.ts'
@@ -22,7 +23,9 @@ export interface ToolClient {
   readonly ended: Promise<void>
   config(): Promise<DaemonConfig>
   stat(): Promise<Stat>
-  /** Calls of programs with this tag go to `onTrace` from now on; packets, if a descriptor is given, to it as pcapng. */
+  /**
+   * Calls of programs with this tag go to `onTrace` from now on; packets, if a descriptor is given, to it as pcapng.
+   */
   trace(tag: string, pcap?: number): Promise<void>
   close(): void
 }
@@ -53,8 +56,8 @@ interface Outgoing {
 }
 
 /**
- * Opens a session at `socket`. Throws NoDaemonError if nobody serves it, and an Error with a sentence if the daemon speaks another
- * version. `onTrace` gets the calls that `trace` asks for.
+ * Opens a session at `socket`. Throws NoDaemonError if nobody serves it, and an Error with a sentence if the daemon
+ * speaks another version. `onTrace` gets the calls that `trace` asks for.
  */
 export const openSession = async (socket: string, onTrace?: (record: TraceRecord) => void): Promise<ToolClient> => {
   const fd = dial(socket)

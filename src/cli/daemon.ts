@@ -1,8 +1,8 @@
 /*
  * `userdma daemon`: serves programs in the foreground until it is told to end.
  *
- * Standard output has one line, which says that programs can come; a command that started the daemon waits for it and then goes away, so
- * that a closed output is no reason to end.
+ * Standard output has one line, which says that programs can come; a command that started the daemon waits for it and
+ * then goes away, so that a closed output is no reason to end.
  */
 import { dirname, resolve } from 'node:path'
 import { startDaemon } from '../daemon/daemon.ts'

@@ -1,8 +1,9 @@
 /*
  * The demo without programs and without native code: two queue pairs of one device, joined in this process.
  *
- * Everything below the programs is the real thing: calls go through core to the rxe driver, work requests lie in rings as librxe writes them,
- * and the engine makes packets of them. Only the memory is ours: rings are ordinary buffers, and so are the two programs' memories.
+ * Everything below the programs is the real thing: calls go through core to the rxe driver, work requests lie in rings
+ * as librxe writes them, and the engine makes packets of them. Only the memory is ours: rings are ordinary buffers, and
+ * so are the two programs' memories.
  */
 
 import { invokeNow } from '../core/invoke.ts'

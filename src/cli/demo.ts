@@ -1,8 +1,9 @@
 /*
- * `userdma demo`, which is `npm start`: unmodified programs of Debian find a device and exchange data over it, and one sees their calls and packets.
+ * `userdma demo`, which is `npm start`: unmodified programs of Debian find a device and exchange data over it, and one
+ * sees their calls and packets.
  *
- * All of it happens under a private daemon, which is gone at the end. Where the programs are missing, two queue pairs are
- * joined in this process instead (demo-inside.ts), and what was left out is said.
+ * All of it happens under a private daemon, which is gone at the end. Where the programs are missing, two queue pairs
+ * are joined in this process instead (demo-inside.ts), and what was left out is said.
  */
 import { spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'

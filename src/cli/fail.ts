@@ -1,5 +1,6 @@
 /*
- * How a command of ours ends when something is wrong: one line on stderr, status 1 (2 for wrong usage, as the shell's own commands).
+ * How a command of ours ends when something is wrong: one line on stderr, status 1 (2 for wrong usage, as the shell's
+ * own commands).
  */
 export class UsageError extends Error {
   override readonly name = 'UsageError'

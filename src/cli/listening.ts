@@ -1,6 +1,6 @@
 /*
- * When a program listens on a TCP port. It cannot be asked by connecting: programs like ibv_rc_pingpong take the first connection for
- * their partner. The kernel tells in /proc/net, but calls nobody, hence the look every few milliseconds.
+ * When a program listens on a TCP port. It cannot be asked by connecting: programs like ibv_rc_pingpong take the first
+ * connection for their partner. The kernel tells in /proc/net, but calls nobody, hence the look every few milliseconds.
  */
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'

@@ -1,5 +1,6 @@
 /*
- * The command line of userdma: commands, options, help. What a command does is loaded only when it is called, so that each starts fast.
+ * The command line of userdma: commands, options, help. What a command does is loaded only when it is called, so that
+ * each starts fast.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

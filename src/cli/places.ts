@@ -1,9 +1,10 @@
 /*
  * Where things are: the checkout (or installed package), the preload library, and the sockets of daemons.
  *
- * A user's daemon is found at $XDG_RUNTIME_DIR/userdma/sock or, without such a folder, at userdma-UID/sock in the temporary
- * directory (design.md section 6). Anybody may make folders in the temporary directory, so one that is not ours, or that others may write to
- * or look into, is refused: whoever owns the socket sees and changes our programs' memory.
+ * A user's daemon is found at $XDG_RUNTIME_DIR/userdma/sock or, without such a folder, at userdma-UID/sock in the
+ * temporary directory (design.md section 6). Anybody may make folders in the temporary directory, so one that is not
+ * ours, or that others may write to or look into, is refused: whoever owns the socket sees and changes our programs'
+ * memory.
  */
 import { existsSync, lstatSync, mkdirSync, mkdtempSync, rmSync, type Stats } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -93,7 +94,9 @@ export const makeUserSocket = (): string => {
   return join(folder, 'sock')
 }
 
-/** The socket that a command uses: the one that is named, the one that we run under, or undefined for the user's own. */
+/**
+ * The socket that a command uses: the one that is named, the one that we run under, or undefined for the user's own.
+ */
 export const namedSocket = (option: string | undefined): string | undefined => {
   const named = option ?? (process.env[SessionEnv.socket] || undefined)
   return named === undefined ? undefined : resolve(named)

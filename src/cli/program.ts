@@ -1,6 +1,7 @@
 /*
- * Runs the program of a command line as if it stood there alone: its input and output are ours, signals are passed on, and its
- * end becomes our exit status. What makes it see the devices is its environment: the preload library and the daemon's socket.
+ * Runs the program of a command line as if it stood there alone: its input and output are ours, signals are passed on,
+ * and its end becomes our exit status. What makes it see the devices is its environment: the preload library and the
+ * daemon's socket.
  */
 import { spawn } from 'node:child_process'
 import { accessSync, closeSync, constants, openSync, statSync } from 'node:fs'
@@ -30,7 +31,10 @@ export const withoutShim = (env: NodeJS.ProcessEnv): NodeJS.ProcessEnv => {
   return others.length > 0 ? { ...rest, LD_PRELOAD: others.join(':') } : rest
 }
 
-/** The environment in which a program finds the devices of the daemon at `socket`. Throws a sentence if the preload library is missing. */
+/**
+ * The environment in which a program finds the devices of the daemon at `socket`. Throws a sentence if the preload
+ * library is missing.
+ */
 export const programEnvironment = (socket: string, tag?: string): NodeJS.ProcessEnv => {
   const { [SessionEnv.tag]: _, ...env } = process.env
   return {
@@ -66,7 +70,9 @@ export const requireProgram = (program: string): void => {
   throw new ProgramError(127, `${program || '""'}: there is no such program${program.includes('/') ? '' : ' in PATH'}`)
 }
 
-/** Whether a terminal controls us: then it sends SIGINT and SIGQUIT to the program as well, and we must not do it again. */
+/**
+ * Whether a terminal controls us: then it sends SIGINT and SIGQUIT to the program as well, and we must not do it again.
+ */
 const hasTerminal = (): boolean => {
   try {
     closeSync(openSync('/dev/tty', 'r'))
@@ -79,7 +85,10 @@ const hasTerminal = (): boolean => {
 const PASSED_ON = ['SIGHUP', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGCONT'] as const
 const BY_TERMINAL = ['SIGINT', 'SIGQUIT'] as const
 
-/** Runs the program to its end; its exit status, 128+n if signal n ended it. Throws ProgramError if it cannot be started. */
+/**
+ * Runs the program to its end; its exit status, 128+n if signal n ended it. Throws ProgramError if it cannot be
+ * started.
+ */
 export const runProgram = (program: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> =>
   new Promise((resolve, reject) => {
     const child = spawn(program, args, { env, stdio: 'inherit' })

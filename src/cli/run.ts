@@ -1,5 +1,6 @@
 /*
- * `userdma run`: a program that finds userdma's devices, under a daemon that is joined or started for it. Its exit status is ours.
+ * `userdma run`: a program that finds userdma's devices, under a daemon that is joined or started for it. Its exit
+ * status is ours.
  */
 import { type Joined, type JoinOptions, joinDaemon } from './join.ts'
 import { shimLibrary } from './places.ts'

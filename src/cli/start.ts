@@ -1,8 +1,9 @@
 /*
  * Starts a daemon in the background and waits until it is ready.
  *
- * It gets a process session of its own, so that the terminal's Ctrl-C reaches the program and not the daemon under it, and keeps none of
- * our descriptors: it may outlive us, and a pipeline that we are part of must not wait for it. What it says goes to a file beside its socket.
+ * It gets a process session of its own, so that the terminal's Ctrl-C reaches the program and not the daemon under it,
+ * and keeps none of our descriptors: it may outlive us, and a pipeline that we are part of must not wait for it. What
+ * it says goes to a file beside its socket.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs'

@@ -1,7 +1,9 @@
 /*
- * Calls and packets of a conversation on one axis of time, for the demo: who made a call, who sent a packet to whom, what it was.
+ * Calls and packets of a conversation on one axis of time, for the demo: who made a call, who sent a packet to whom,
+ * what it was.
  *
- * Packets on one device tell sender and receiver by queue pair numbers only; whose those are is known from the calls that made them.
+ * Packets on one device tell sender and receiver by queue pair numbers only; whose those are is known from the calls
+ * that made them.
  */
 import { callJson, callLine } from '../trace/calls.ts'
 import { packetLine } from '../trace/packets.ts'

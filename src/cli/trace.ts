@@ -1,8 +1,8 @@
 /*
  * `userdma trace`: a run whose calls are printed, one line each, and whose daemon writes its packets to a file.
  *
- * Which calls are the program's is told by a tag that it and its children carry in their environment. Packets have no such mark: the file has those of
- * all programs of the daemon, so that both ends of a conversation are in it.
+ * Which calls are the program's is told by a tag that it and its children carry in their environment. Packets have no
+ * such mark: the file has those of all programs of the daemon, so that both ends of a conversation are in it.
  */
 import { randomBytes } from 'node:crypto'
 import { closeSync, openSync, writeSync } from 'node:fs'
@@ -63,7 +63,8 @@ export const trace = async (program: string, args: readonly string[], options: T
     const tag = newTag()
     await joined.client.trace(tag, pcap)
     status = await runUnder(joined, program, args, tag)
-    // Records and replies keep their order: after this one, all calls of the program are here. If the daemon is gone, so are they.
+    // Records and replies keep their order: after this one, all calls of the program are here. If the daemon is gone,
+    // so are they.
     await joined.client.config().catch(() => {})
   } finally {
     await joined.leave()

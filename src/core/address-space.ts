@@ -1,11 +1,12 @@
 /*
- * Memory that calls and work requests point into, behind one interface (design.md section 4): another process's memory, or buffers
- * of this process.
+ * Memory that calls and work requests point into, behind one interface (design.md section 4): another process's memory,
+ * or buffers of this process.
  *
- * A carrier brings one AddressSpace per calling process; registration asks it whether pages exist and permit the access, the data
- * path moves bytes with it. Addresses are pairs of u32 (hi, lo), so that hot code needs no BigInt. Data moves in strided pieces, as
- * `Memory` of transport/types.ts has it: `total` consecutive bytes of the space against pieces of `chunk` bytes that start every
- * `stride` bytes in `to` or `from`. Which regions are registered is memory.ts' business, not known here.
+ * A carrier brings one AddressSpace per calling process; registration asks it whether pages exist and permit the
+ * access, the data path moves bytes with it. Addresses are pairs of u32 (hi, lo), so that hot code needs no BigInt.
+ * Data moves in strided pieces, as `Memory` of transport/types.ts has it: `total` consecutive bytes of the space
+ * against pieces of `chunk` bytes that start every `stride` bytes in `to` or `from`. Which regions are registered is
+ * memory.ts' business, not known here.
  */
 
 /** Bytes on this side of a move; an Arena of wire/arena.ts is one. `address` is 0 if native code cannot reach them. */
@@ -17,15 +18,19 @@ export interface Bytes {
 
 export interface AddressSpace {
   /**
-   * Whether `length` bytes from hi:lo on (an exact Number below 2^53) exist, may be read, and written too if `writable`. Called when
-   * memory is registered; pages may still go away later, then `read` and `write` answer EFAULT. Length 0 is always true.
+   * Whether `length` bytes from hi:lo on (an exact Number below 2^53) exist, may be read, and written too if
+   * `writable`. Called when memory is registered; pages may still go away later, then `read` and `write` answer EFAULT.
+   * Length 0 is always true.
    */
   check(hi: number, lo: number, length: number, writable: boolean): boolean
   /** Space → `to`. 0, or an errno (EFAULT) after which nothing is known of the bytes moved. */
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number
   /** `from` → space, ascending. Returns as `read`. */
   write(hi: number, lo: number, from: Bytes, at: number, chunk: number, stride: number, total: number): number
-  /** Compare and swap of 8 bytes in host byte order, atomic among users of this interface; `original` gets (lo, hi). Returns as `read`. */
+  /**
+   * Compare and swap of 8 bytes in host byte order, atomic among users of this interface; `original` gets (lo, hi).
+   * Returns as `read`.
+   */
   compareSwap(
     hi: number,
     lo: number,

@@ -1,10 +1,11 @@
 /*
  * The compile phase (R5, R20): core's and a driver's method tables become one dense dispatch table per device.
  *
- * Two banks of classes (common, private), each as long as its highest class; per class eight block pointers, each block as long as
- * its highest method. A class that the driver lists without methods is core's own, an unlisted one is absent, a method set to
- * `null` is removed, a driver's attributes are merged into the method's. Equal tables are shared between devices: equality is
- * that of the declarations and handlers that went in. Hooks give a device a table of its own, and only while there are any.
+ * Two banks of classes (common, private), each as long as its highest class; per class eight block pointers, each block
+ * as long as its highest method. A class that the driver lists without methods is core's own, an unlisted one is
+ * absent, a method set to `null` is removed, a driver's attributes are merged into the method's. Equal tables are
+ * shared between devices: equality is that of the declarations and handlers that went in. Hooks give a device a table
+ * of its own, and only while there are any.
  */
 import { Device } from '../spec/classes/device.ts'
 import { CallError } from '../spec/errno.ts'
@@ -70,7 +71,10 @@ const kindOf = ({ id, identity }: ObjectClass, call: number): Entry['kind'] => {
   return call === DESTROY ? 'destroy' : 'other'
 }
 
-/** The line of core's for the driver's line `line`; a private class is its own. Throws a sentence for a line that cannot be. */
+/**
+ * The line of core's for the driver's line `line`; a private class is its own. Throws a sentence for a line that cannot
+ * be.
+ */
 const coreLine = (driver: string, line: DriverClass, core: ReadonlyMap<string, DriverClass>): DriverClass => {
   const { class: cls } = line
   const own = core.get(cls.name)
@@ -175,8 +179,8 @@ const assemble = (tables: readonly ClassTable[]): DispatchTable => ({
 })
 
 /**
- * The dispatch table for a device of `driver`, taken from `pool` or built and put there; give it back with `releaseTable`.
- * Throws a sentence that names driver, class and method if the driver's table cannot be.
+ * The dispatch table for a device of `driver`, taken from `pool` or built and put there; give it back with
+ * `releaseTable`. Throws a sentence that names driver, class and method if the driver's table cannot be.
  */
 export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>, driver: Driver): DispatchTable => {
   const lines = driver.classes.map(line => ({ line, own: coreLine(driver.name, line, core) }))

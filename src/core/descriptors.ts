@@ -1,6 +1,7 @@
 /*
- * Fd objects as carriers see them (R37): found by the number that `Result.descriptors` and `Install` name, joined with the carrier's
- * sink, and closed when the client's last copy of the descriptor is. While objects use a closed one it stays, silent, for them.
+ * Fd objects as carriers see them (R37): found by the number that `Result.descriptors` and `Install` name, joined with
+ * the carrier's sink, and closed when the client's last copy of the descriptor is. While objects use a closed one it
+ * stays, silent, for them.
  */
 import { CallError } from '../spec/errno.ts'
 import { closeEvents } from './events.ts'

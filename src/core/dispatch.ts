@@ -1,9 +1,9 @@
 /*
  * Bytes in, answer out (design.md section 4): a dialect decodes a call, core runs it, the dialect writes the answer.
  *
- * Core knows no byte format: a dialect is a function, and whoever wants to watch calls wraps it. If an answer cannot be delivered
- * (its memory is not there), what the call created is undone, as Linux does: the caller could never name it. Refusals become
- * answers; what a handler throws that is no CallError is our own mistake and stays an exception.
+ * Core knows no byte format: a dialect is a function, and whoever wants to watch calls wraps it. If an answer cannot be
+ * delivered (its memory is not there), what the call created is undone, as Linux does: the caller could never name it.
+ * Refusals become answers; what a handler throws that is no CallError is our own mistake and stays an exception.
  */
 import { CallError } from '../spec/errno.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer, type Result } from '../uapi/call.ts'
@@ -53,8 +53,8 @@ const undo = (context: Context, entry: Entry, result: Result): void => {
 }
 
 /**
- * Runs one message. `descriptor` is the number of the fd object on whose descriptor the call was made, if it was one. A promise only if
- * a handler waits.
+ * Runs one message. `descriptor` is the number of the fd object on whose descriptor the call was made, if it was one. A
+ * promise only if a handler waits.
  */
 export const dispatch = <M extends readonly unknown[]>(
   context: Context,

@@ -7,9 +7,9 @@
  *     resize: null,
  *   }, { create: { out: { mmapInfo: record(0x8001, {…}) } } })
  *
- * Arguments and results are checked by the compiler, the driver's own attributes included; references arrive as objects. A method
- * that is left out is core's, `null` removes it, and an override gets core's version as its last parameter. Core's own classes
- * are written in the same way (base/).
+ * Arguments and results are checked by the compiler, the driver's own attributes included; references arrive as
+ * objects. A method that is left out is core's, `null` removes it, and an override gets core's version as its last
+ * parameter. Core's own classes are written in the same way (base/).
  */
 import type { Attributes, In, Method, Methods, ObjectClass, Out } from '../spec/schema.ts'
 import type { Additions, CallContext, CoreObject, DriverClass } from './model.ts'
@@ -26,7 +26,10 @@ type Answered<O> = Record<never, never> extends O ? O | undefined : O
 /** `undefined` is as good as `{}` where a method has no results that must be there. */
 export type ResultOf<M> = Answered<Out<M, CoreObject>>
 
-/** What runs a method: throws CallError to refuse; a promise if it waits by nature (and then it looks again whether the object lives). */
+/**
+ * What runs a method: throws CallError to refuse; a promise if it waits by nature (and then it looks again whether the
+ * object lives).
+ */
 export type Handler<M, S> = (
   call: CallContext,
   object: CoreObject<S>,

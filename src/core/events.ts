@@ -1,10 +1,12 @@
 /*
- * Completion and async events: who is told what, when, and how many events a client has read (R34, R35, R37; abi/uverbs-facts.md 6).
+ * Completion and async events: who is told what, when, and how many events a client has read (R34, R35, R37;
+ * abi/uverbs-facts.md 6).
  *
- * An object that has events is affiliated with a completion channel and an async fd. `arm` makes the next completion (or the next
- * solicited or failed one) produce exactly one event; the event disarms. A destroy reports how many events of the element the
- * client has read, since libibverbs waits until that many are acknowledged; those it has not read are withdrawn. Records are
- * byte for byte Linux'. How a carrier gets them to the client is the sink's business, CQ layouts are the driver's.
+ * An object that has events is affiliated with a completion channel and an async fd. `arm` makes the next completion
+ * (or the next solicited or failed one) produce exactly one event; the event disarms. A destroy reports how many events
+ * of the element the client has read, since libibverbs waits until that many are acknowledged; those it has not read
+ * are withdrawn. Records are byte for byte Linux'. How a carrier gets them to the client is the sink's business, CQ
+ * layouts are the driver's.
  */
 import { CallError } from '../spec/errno.ts'
 import type { Affiliation, Context, CoreObject, Device, EventRecord, EventSink, FdObject } from './model.ts'
@@ -19,15 +21,18 @@ interface MutableFd {
 
 const QUEUE_LIMIT = 65536
 
-/** The sink that every fd object starts with: events wait in core until somebody reads them or a carrier attaches its own sink. */
+/**
+ * The sink that every fd object starts with: events wait in core until somebody reads them or a carrier attaches its
+ * own sink.
+ */
 export interface EventQueue extends EventSink {
   readonly queue: EventRecord[]
   ended: boolean
 }
 
 /**
- * A queue of events in this process; `wake` is called when one was put into it and when it ends. It is bounded: beyond 65,536
- * events it keeps one per element and kind, which still wakes whoever reads it.
+ * A queue of events in this process; `wake` is called when one was put into it and when it ends. It is bounded: beyond
+ * 65,536 events it keeps one per element and kind, which still wakes whoever reads it.
  */
 export const createEventQueue = (wake?: () => void): EventQueue => {
   const queue: EventRecord[] = []
@@ -60,8 +65,8 @@ export const createEventQueue = (wake?: () => void): EventQueue => {
 }
 
 /**
- * Reads up to `limit` events from an fd object whose sink is core's queue. EAGAIN if there is none now, EIO if none will come any more
- * (the context closed or the device went).
+ * Reads up to `limit` events from an fd object whose sink is core's queue. EAGAIN if there is none now, EIO if none
+ * will come any more (the context closed or the device went).
  */
 export const readEvents = (fd: FdObject, limit = 1): EventRecord[] => {
   const sink = fd.sink as Partial<EventQueue>
@@ -119,8 +124,8 @@ const isEventFd = (object: CoreObject | undefined): FdObject | undefined => {
 }
 
 /**
- * Makes `object` a source of events: its create handler calls this. `userHandle` (u64) names it in event records. Without an `asyncFd`
- * its async events go to the context's first one, if it has any by then.
+ * Makes `object` a source of events: its create handler calls this. `userHandle` (u64) names it in event records.
+ * Without an `asyncFd` its async events go to the context's first one, if it has any by then.
  */
 export const affiliate = (
   object: CoreObject,
@@ -148,7 +153,10 @@ export const arm = (object: CoreObject, solicitedOnly: boolean): void => {
   if (events.armed !== 2) events.armed = solicitedOnly ? 1 : 2
 }
 
-/** A completion was put into the queue; `solicited` if it is a solicited or a failed one. Hot: costs one comparison when not armed. */
+/**
+ * A completion was put into the queue; `solicited` if it is a solicited or a failed one. Hot: costs one comparison when
+ * not armed.
+ */
 export const completed = (events: Affiliation, solicited: boolean): void => {
   if (events.armed === 0 || (events.armed === 1 && !solicited)) return
   events.armed = 0
@@ -179,7 +187,10 @@ const broadcast = (contexts: Iterable<Context>, event: EventRecord): void => {
   for (const context of contexts) for (const fd of context.descriptors) if (fd.class.name === ASYNC) post(fd, event)
 }
 
-/** An event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …): every async fd of the device gets it; its element is the port's number. */
+/**
+ * An event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …): every async fd of the device gets it; its element is the port's
+ * number.
+ */
 export const raisePort = (device: Device, port: number, type: number): void =>
   broadcast(device.contexts, asyncRecord(nobody(BigInt(port)), type))
 
@@ -188,8 +199,8 @@ export const raiseDevice = (device: Device, type: number): void =>
   broadcast(device.contexts, asyncRecord(nobody(0n), type))
 
 /**
- * Ends an object's events: takes back what its client has not read and returns what it has, as a destroy reports it. A destroy
- * handler calls this once nothing can complete any more.
+ * Ends an object's events: takes back what its client has not read and returns what it has, as a destroy reports it. A
+ * destroy handler calls this once nothing can complete any more.
  */
 export const withdrawEvents = (object: CoreObject): { compEvents: number; asyncEvents: number } => {
   const { events } = object

@@ -1,11 +1,13 @@
 /*
- * The one way into the subsystem for a typed call (R21, design.md section 4): every dialect and every in-process caller ends here.
+ * The one way into the subsystem for a typed call (R21, design.md section 4): every dialect and every in-process caller
+ * ends here.
  *
- * Finds class and method in the device's compiled table, then the object (class, handle, alive), then the objects that the arguments
- * name; runs the handler between its hooks; makes and unmakes objects around create and destroy. Synchronous when the handler is.
- * A handler that waits pins its object, the objects of its arguments and nothing else; the device may go meanwhile, then the caller
- * gets EIO. No bytes here: that is dispatch.ts. Errors are CallErrors with Linux' numbers: no class or method EOPNOTSUPP, unknown handle
- * ENOENT, handle of another class EINVAL, in use EBUSY, foreign descriptor EBADF, device gone EIO.
+ * Finds class and method in the device's compiled table, then the object (class, handle, alive), then the objects that
+ * the arguments name; runs the handler between its hooks; makes and unmakes objects around create and destroy.
+ * Synchronous when the handler is. A handler that waits pins its object, the objects of its arguments and nothing else;
+ * the device may go meanwhile, then the caller gets EIO. No bytes here: that is dispatch.ts. Errors are CallErrors with
+ * Linux' numbers: no class or method EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, in use EBUSY,
+ * foreign descriptor EBADF, device gone EIO.
  */
 import { CallError } from '../spec/errno.ts'
 import { type AnyValue, type AnyValues, DESTROY, type In, type ObjectClass, type Out } from '../spec/schema.ts'
@@ -154,7 +156,10 @@ const discard = (call: CallContext, created?: CoreObject): void => {
   }
 }
 
-/** The handler has succeeded: the object becomes visible, or is no more; unless context or device went away meanwhile (EIO). */
+/**
+ * The handler has succeeded: the object becomes visible, or is no more; unless context or device went away meanwhile
+ * (EIO).
+ */
 const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result => {
   const { context, device, entry } = call
   const { kind } = entry
@@ -267,8 +272,9 @@ export const methodOf = (context: Context, classId: number, call: number, name: 
 }
 
 /**
- * Calls a method in this process: the class's declaration types arguments and results; references are handles. A promise only if the
- * handler waits; a refusal is thrown, or rejects, as CallError. `object` is a handle, an fd object's number, a port's number, or 0.
+ * Calls a method in this process: the class's declaration types arguments and results; references are handles. A
+ * promise only if the handler waits; a refusal is thrown, or rejects, as CallError. `object` is a handle, an fd
+ * object's number, a port's number, or 0.
  */
 export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & string>(
   context: Context,

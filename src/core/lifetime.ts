@@ -1,10 +1,11 @@
 /*
  * Objects come and go (R23): handles, use counts, parents, and destruction of everything that a context has.
  *
- * An object becomes visible when its create handler has succeeded, and if that fails nothing of it is left. Its parents (the objects
- * that its arguments named) count it as a use. When a context closes or a device goes, objects are destroyed in reverse order
- * of dependency: always one that nothing needs any more, newest first; that is more than reverse order of creation, since a
- * modify may add a dependency. Nothing stops that half-way: a handler that throws is counted, and its object goes all the same.
+ * An object becomes visible when its create handler has succeeded, and if that fails nothing of it is left. Its parents
+ * (the objects that its arguments named) count it as a use. When a context closes or a device goes, objects are
+ * destroyed in reverse order of dependency: always one that nothing needs any more, newest first; that is more than
+ * reverse order of creation, since a modify may add a dependency. Nothing stops that half-way: a handler that throws is
+ * counted, and its object goes all the same.
  */
 import { CallError } from '../spec/errno.ts'
 import type { ObjectClass } from '../spec/schema.ts'
@@ -78,8 +79,8 @@ export const makeObject = (context: Context, cls: ObjectClass, parents: readonly
 }
 
 /**
- * An fd object that a handler makes beside what its method creates (device.open's async fd); returned in an `fd` result it becomes
- * a descriptor of the caller. It is discarded if the call fails. The class' own create handler does not run.
+ * An fd object that a handler makes beside what its method creates (device.open's async fd); returned in an `fd` result
+ * it becomes a descriptor of the caller. It is discarded if the call fails. The class' own create handler does not run.
  */
 export const createDescriptor = (call: CallContext, className: string): FdObject => {
   const table = call.device.table.byName.get(className)
@@ -139,7 +140,8 @@ export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 
   const context = object.context
   if (context === undefined || object.life === Life.GONE) return
   const { device } = context
-  // A create or destroy that waits is under way: its handler looks whether the object lives when it goes on, and cleans up itself.
+  // A create or destroy that waits is under way: its handler looks whether the object lives when it goes on, and cleans
+  // up itself.
   const settled = object.life === Life.LIVE
   const table = classTable(device.table, object.class.id)
   const entry = table === undefined ? undefined : findDestroy(table)

@@ -1,9 +1,9 @@
 /*
  * Buffers of this process as an AddressSpace, at synthetic addresses (design.md section 4).
  *
- * Each added buffer gets page-aligned addresses from 2^32 on, with an unmapped page behind it; they are names, never pointers.
- * A resizable buffer is refused, since its end may move between check and use; a detached one answers EFAULT from then on.
- * Addresses count up and are not given out again, so that a stale one faults.
+ * Each added buffer gets page-aligned addresses from 2^32 on, with an unmapped page behind it; they are names, never
+ * pointers. A resizable buffer is refused, since its end may move between check and use; a detached one answers EFAULT
+ * from then on. Addresses count up and are not given out again, so that a stale one faults.
  */
 import { CallError, Errno } from '../spec/errno.ts'
 import type { AddressSpace, Bytes } from './address-space.ts'

@@ -1,10 +1,11 @@
 /*
  * The memory regions of one device: key → row, for calls and for hot code (IBA 10.6.3, design.md section 4).
  *
- * A key is 32 bits: an index of 24 bits above a key byte, as Linux' soft device builds it. Indices are given out in turn, so that the one
- * that was free longest comes first, and with every round the key byte changes: a key that was freed names nothing until 2^32 − (live
- * ones) registrations later. Index 0 is not used, so that key 0 is never valid. Rows are typed arrays that grow; a two-level
- * directory finds a row by index without hashing. `resolve` does the checks of every access and allocates nothing.
+ * A key is 32 bits: an index of 24 bits above a key byte, as Linux' soft device builds it. Indices are given out in
+ * turn, so that the one that was free longest comes first, and with every round the key byte changes: a key that was
+ * freed names nothing until 2^32 − (live ones) registrations later. Index 0 is not used, so that key 0 is never valid.
+ * Rows are typed arrays that grow; a two-level directory finds a row by index without hashing. `resolve` does the
+ * checks of every access and allocates nothing.
  */
 import { CallError } from '../spec/errno.ts'
 import type { AddressSpace } from './address-space.ts'
@@ -119,8 +120,8 @@ const takeSpace = (table: MemoryTable, space: AddressSpace): number => {
 }
 
 /**
- * Adds a region and returns its row. `start` and `iova` are any u64, `length` is an exact Number; whether they make sense has been
- * checked (base/mr.ts). ENOMEM when all 2^24 − 1 indices are taken.
+ * Adds a region and returns its row. `start` and `iova` are any u64, `length` is an exact Number; whether they make
+ * sense has been checked (base/mr.ts). ENOMEM when all 2^24 − 1 indices are taken.
  */
 export const addRegion = (
   table: MemoryTable,
@@ -160,7 +161,8 @@ export const removeRegion = (table: MemoryTable, row: number): void => {
   const page = key >>> (8 + PAGE_BITS)
   table.pages[page]![(key >>> 8) & PAGE_MASK] = 0
   table.pageUses[page]--
-  // The page from which the next key comes is kept, it would be made again at once; it goes with the last key that comes from it.
+  // The page from which the next key comes is kept, it would be made again at once; it goes with the last key that
+  // comes from it.
   if (table.pageUses[page] === 0 && page !== table.next >>> PAGE_BITS) table.pages[page] = undefined
   const space = table.space[row]
   if (--table.spaceUses[space] === 0) table.spaces[space] = undefined
@@ -176,8 +178,8 @@ export const findKey = (table: MemoryTable, key: number): number => {
 }
 
 /**
- * The row for `key` if it belongs to protection domain `pd`, grants every right in `access` and contains `length` bytes from address
- * hi:lo on; -1 if not. `length` is an exact Number. For every access of the data path.
+ * The row for `key` if it belongs to protection domain `pd`, grants every right in `access` and contains `length` bytes
+ * from address hi:lo on; -1 if not. `length` is an exact Number. For every access of the data path.
  */
 export const resolve = (
   table: MemoryTable,
@@ -195,7 +197,10 @@ export const resolve = (
   return offset >= 0 && offset + length <= table.length[row] ? row : -1
 }
 
-/** The high and the low half of where byte hi:lo of a region lies in its address space: `startOf…` of rows that were resolved. */
+/**
+ * The high and the low half of where byte hi:lo of a region lies in its address space: `startOf…` of rows that were
+ * resolved.
+ */
 export const placeLo = (table: MemoryTable, row: number, lo: number): number =>
   (lo - table.iovaLo[row] + table.startLo[row]) >>> 0
 

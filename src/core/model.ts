@@ -1,9 +1,10 @@
 /*
- * The records of the subsystem: core, device, context, object, fd object, and what a caller brings (design.md section 4).
+ * The records of the subsystem: core, device, context, object, fd object, and what a caller brings (design.md section
+ * 4).
  *
- * An object holds what every object needs and no more (R15): its class, name, parents and use count; what its type needs is `state`,
- * which belongs to the handlers of its class. These are plain records: the functions that keep them right are in the files
- * beside this one, and only those write to them. No packet, socket or process is known here.
+ * An object holds what every object needs and no more (R15): its class, name, parents and use count; what its type
+ * needs is `state`, which belongs to the handlers of its class. These are plain records: the functions that keep them
+ * right are in the files beside this one, and only those write to them. No packet, socket or process is known here.
  */
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device.ts'
 import type { PortAttributes } from '../spec/classes/port.ts'
@@ -19,7 +20,10 @@ export type HandlerValues = { [attribute: string]: AnyValue | CoreObject | undef
 
 // ---- objects ----
 
-/** MAKING and GOING last only while a create or destroy that waits is under way; such an object is busy for everybody else. */
+/**
+ * MAKING and GOING last only while a create or destroy that waits is under way; such an object is busy for everybody
+ * else.
+ */
 export const Life = { MAKING: 0, LIVE: 1, GOING: 2, GONE: 3 } as const
 export type Life = (typeof Life)[keyof typeof Life]
 
@@ -42,7 +46,9 @@ export interface CoreObject<S = unknown> {
   events: Affiliation | undefined
 }
 
-/** An object that its client knows by a descriptor (R37). It lives as long as the descriptor is open or objects use it. */
+/**
+ * An object that its client knows by a descriptor (R37). It lives as long as the descriptor is open or objects use it.
+ */
 export interface FdObject<S = unknown> extends CoreObject<S> {
   readonly context: Context
   readonly sink: EventSink
@@ -52,16 +58,25 @@ export interface FdObject<S = unknown> extends CoreObject<S> {
 
 // ---- events ----
 
-/** Bytes to be read from an event descriptor, and the element that they are about. Never changed, may be kept and compared. */
+/**
+ * Bytes to be read from an event descriptor, and the element that they are about. Never changed, may be kept and
+ * compared.
+ */
 export interface EventRecord {
   readonly element: Affiliation
-  /** Exactly as Linux: 8 bytes {u64 user handle} for a completion, 16 bytes {u64 element, u32 type, u32 0} for an async event. */
+  /**
+   * Exactly as Linux: 8 bytes {u64 user handle} for a completion, 16 bytes {u64 element, u32 type, u32 0} for an async
+   * event.
+   */
   readonly bytes: Uint8Array
   /** Type of the async event (ibv_event_type), -1 for a completion event. */
   readonly type: number
 }
 
-/** Where the events of one fd object go; a carrier puts its own in with `attachSink` (a socket), before that a queue keeps them. */
+/**
+ * Where the events of one fd object go; a carrier puts its own in with `attachSink` (a socket), before that a queue
+ * keeps them.
+ */
 export interface EventSink {
   post(event: EventRecord): void
   /** Takes back the events of `element` that the client has not read, and returns how many these were. */
@@ -106,8 +121,8 @@ export interface CallContext {
   /** In destruction by core itself (`why` other than 'call') nobody: memory that faults, no descriptors. */
   readonly caller: Caller
   /**
-   * Why it runs: somebody called; the answer of a create could not be delivered; the context closes; the device goes. In all but the
-   * first a destroy cannot refuse and must not wait.
+   * Why it runs: somebody called; the answer of a create could not be delivered; the context closes; the device goes.
+   * In all but the first a destroy cannot refuse and must not wait.
    */
   readonly why: 'call' | 'undo' | 'close' | 'remove'
   readonly entry: Entry
@@ -248,7 +263,10 @@ export interface Context<S = unknown, D = unknown> {
   readonly descriptors: Set<FdObject>
   /** The driver's; it may set it when it first needs it. */
   state: S
-  /** Whether the client has made the opening call (device.open, Linux: GET_CONTEXT); before it every other call is EINVAL. */
+  /**
+   * Whether the client has made the opening call (device.open, Linux: GET_CONTEXT); before it every other call is
+   * EINVAL.
+   */
   opened: boolean
   closed: boolean
   /** Where affiliated async events go by default: the first async fd that was made. */

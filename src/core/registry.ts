@@ -1,9 +1,10 @@
 /*
  * The registry: devices come and go (R19–R24, design.md section 4).
  *
- * `register` compiles the driver's table with core's and makes the device known by its name. `unregister` makes every call answer
- * EIO, tells every async fd that the device is gone (event 8), destroys all objects of all contexts in order, and frees the name. Hooks
- * are put around the calls of one device; the device's table is rebuilt when one comes or goes, so that none costs nothing.
+ * `register` compiles the driver's table with core's and makes the device known by its name. `unregister` makes every
+ * call answer EIO, tells every async fd that the device is gone (event 8), destroys all objects of all contexts in
+ * order, and frees the name. Hooks are put around the calls of one device; the device's table is rebuilt when one comes
+ * or goes, so that none costs nothing.
  */
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device.ts'
 import type { PortAttributes } from '../spec/classes/port.ts'
@@ -82,7 +83,10 @@ const fixedObject = (core: Core, cls: ObjectClass, handle: number, state: unknow
   events: undefined,
 })
 
-/** Makes a device known. EEXIST for a name that is in use; throws Error for a table or description that cannot be (a driver's mistake). */
+/**
+ * Makes a device known. EEXIST for a name that is in use; throws Error for a table or description that cannot be (a
+ * driver's mistake).
+ */
 export const register = <D>(core: Core, description: DeviceDescription<D>): Device<D> => {
   const { name, driver, attributes, ports } = description
   if (!/^[\w.-]{1,63}$/.test(name))
@@ -155,7 +159,10 @@ export const unregister = (device: Device): void => {
   releaseTable(core.tables, device.shared)
 }
 
-/** Opens the device for a client. The opening call (device.open) comes later, by a dialect; `opened` says it is made already. */
+/**
+ * Opens the device for a client. The opening call (device.open) comes later, by a dialect; `opened` says it is made
+ * already.
+ */
 export const openContext = <D>(device: Device<D>, options: { opened?: boolean } = {}): Context<unknown, D> => {
   if (!device.alive) throw new CallError('EIO', `device ${device.name} was removed`)
   const { core } = device
@@ -184,7 +191,10 @@ const endContext = (context: Context, why: 'close' | 'remove'): void => {
   device.driver.closed?.(context)
 }
 
-/** The last descriptor of a context was closed: everything it has is destroyed. Never fails; again, or after the device went, does nothing. */
+/**
+ * The last descriptor of a context was closed: everything it has is destroyed. Never fails; again, or after the device
+ * went, does nothing.
+ */
 export const closeContext = (context: Context): void => {
   if (!context.closed) endContext(context, 'close')
 }

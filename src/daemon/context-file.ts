@@ -1,10 +1,11 @@
 /*
- * A context's memory file: what a program holds as its uverbs descriptor, with the rings at the offsets at which it maps them.
+ * A context's memory file: what a program holds as its uverbs descriptor, with the rings at the offsets at which it
+ * maps them.
  *
- * The file is sized once, sparse and sealed, so that no program can make us fault by shrinking it (design.md section 6). The first page stays
- * unused, so that a stray write(2) on the descriptor hits no ring. Freed pieces are reused for rings of the same size, and their
- * memory goes back to the system once a chunk has no ring left; a program that still maps a freed piece sees zeros or its own later
- * rings there, never another process's.
+ * The file is sized once, sparse and sealed, so that no program can make us fault by shrinking it (design.md section
+ * 6). The first page stays unused, so that a stray write(2) on the descriptor hits no ring. Freed pieces are reused for
+ * rings of the same size, and their memory goes back to the system once a chunk has no ring left; a program that still
+ * maps a freed piece sees zeros or its own later rings there, never another process's.
  */
 
 import type { RingMemory, RingPiece } from '../drivers/rxe/rings.ts'
@@ -18,7 +19,10 @@ import { ContextFile } from '../spec/session.ts'
 /** How the shim recognises a memory file of ours among inherited descriptors. */
 const NAME = 'userdma-context'
 const PAGE = 4096
-/** Rings share mappings of this size, since a process may have some ten thousand mappings only; a larger ring has its own. */
+/**
+ * Rings share mappings of this size, since a process may have some ten thousand mappings only; a larger ring has its
+ * own.
+ */
 const CHUNK = 256 * 1024
 
 export interface ContextMemory extends RingMemory {
@@ -49,7 +53,9 @@ export const createContextMemory = (pool: RingPool): ContextMemory => {
   const chunkOf = new Map<RingPiece, Chunk>()
   /** Chunks that have freed pieces, by length of these. */
   const reusable = new Map<number, Set<Chunk>>()
-  /** Places in the file of chunks that were given back, by length. They are holes: they read as zeros and cost nothing. */
+  /**
+   * Places in the file of chunks that were given back, by length. They are holes: they read as zeros and cost nothing.
+   */
   const places = new Map<number, number[]>()
   /** The chunk that new pieces are cut from. */
   let current: Chunk | undefined

@@ -1,9 +1,9 @@
 /*
  * Open contexts of all processes: memory file, doorbell sockets, lifetime (design.md section 6).
  *
- * A context lives as long as any copy of any of its doorbell sockets is open somewhere: the shim keeps one beside each copy of the
- * program's descriptor, so fork, dup and exit need no bookkeeping here. On the sockets only tokens travel; whatever they say, they mean
- * "look".
+ * A context lives as long as any copy of any of its doorbell sockets is open somewhere: the shim keeps one beside each
+ * copy of the program's descriptor, so fork, dup and exit need no bookkeeping here. On the sockets only tokens travel;
+ * whatever they say, they mean "look".
  */
 import type { Context, Device } from '../core/model.ts'
 import { closeContext, openContext } from '../core/registry.ts'
@@ -24,8 +24,9 @@ export interface OpenContext {
 
 export interface Contexts {
   /**
-   * Opens a device for a client: the context, and the client's end of its first doorbell socket, which the caller passes on and then
-   * closes. Throws CallError EIO if the device is gone, SystemError (EMFILE) if we have no descriptors left.
+   * Opens a device for a client: the context, and the client's end of its first doorbell socket, which the caller
+   * passes on and then closes. Throws CallError EIO if the device is gone, SystemError (EMFILE) if we have no
+   * descriptors left.
    */
   open(device: Device, node: number): { readonly open: OpenContext; readonly doorbell: number }
   /** One more doorbell socket, otherwise as `open`. */
@@ -38,7 +39,9 @@ export interface Contexts {
 }
 
 const TOKEN_BYTES = 4
-/** Tokens that are read before others get their turn: a socket that is written without end takes no more time than that. */
+/**
+ * Tokens that are read before others get their turn: a socket that is written without end takes no more time than that.
+ */
 const DRAIN = 64
 
 /** `rung`: a program says that there is work, or a context went away. */

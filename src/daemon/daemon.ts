@@ -1,6 +1,7 @@
 /*
- * The daemon, put together: devices on a memory link, the socket at which processes connect, the tree that they read, the loop that
- * moves packets (design.md sections 1 and 6). `userdma daemon` runs it; so does whoever wants one in his own process.
+ * The daemon, put together: devices on a memory link, the socket at which processes connect, the tree that they read,
+ * the loop that moves packets (design.md sections 1 and 6). `userdma daemon` runs it; so does whoever wants one in his
+ * own process.
  */
 import { closeSync, existsSync, mkdirSync, openSync, rmSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
@@ -159,7 +160,10 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     if (same > MOST_SESSIONS) session.close()
   }
 
-  /** Out of descriptors, one that was kept for this takes the connection and hangs it up: left waiting, it would wake us for ever. */
+  /**
+   * Out of descriptors, one that was kept for this takes the connection and hangs it up: left waiting, it would wake us
+   * for ever.
+   */
   let spare = openSync('/dev/null', 'r')
   const turnAway = (): void => {
     closeSync(spare)

@@ -1,7 +1,8 @@
 /*
  * Devices as people name them, NAME@ADDRESS, and what this machine knows about the address.
  *
- * A name begins with `rxe`: libibverbs finds the provider of a device that is announced by sysfs by its name (abi/uverbs-facts section 2).
+ * A name begins with `rxe`: libibverbs finds the provider of a device that is announced by sysfs by its name
+ * (abi/uverbs-facts section 2).
  */
 import { readFileSync } from 'node:fs'
 import { isIPv4, isIPv6 } from 'node:net'
@@ -89,7 +90,9 @@ const interfaceIndex = (name: string): number => {
   }
 }
 
-/** Who a device is, from the interface that has its address; one that no interface has gets an identity made from it. */
+/**
+ * Who a device is, from the interface that has its address; one that no interface has gets an identity made from it.
+ */
 export const identityOf = ({ address }: DeviceSpec): Identity => {
   const bytes = parseAddress(address)
   if (!bytes) throw new Error(`"${address}" is not an IPv4 or IPv6 address`)

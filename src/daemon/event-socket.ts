@@ -1,9 +1,11 @@
 /*
- * Events of one fd object on their way to a program: a socket pair whose other end the program holds and reads (design.md section 6).
+ * Events of one fd object on their way to a program: a socket pair whose other end the program holds and reads
+ * (design.md section 6).
  *
- * One record is one packet. What does not fit waits here. When an element is destroyed, the library waits until the program has
- * acknowledged as many events as it has read, so withdraw must tell exactly how many it has not: if anything is still unread, the
- * program's own end is fetched (pidfd_getfd), emptied, and what belongs to others is sent again in the same order.
+ * One record is one packet. What does not fit waits here. When an element is destroyed, the library waits until the
+ * program has acknowledged as many events as it has read, so withdraw must tell exactly how many it has not: if
+ * anything is still unread, the program's own end is fetched (pidfd_getfd), emptied, and what belongs to others is sent
+ * again in the same order.
  */
 import { fstatSync } from 'node:fs'
 import type { Affiliation, EventRecord, EventSink } from '../core/model.ts'
@@ -36,13 +38,17 @@ const LONGEST_RECORD = 16
 const BUFFER_BYTES = 64 * 1024
 /** More records than that buffer can hold: those sent before them have been read. */
 const MOST_UNREAD = 1024
-/** Records that wait here for a program that reads none; of what comes then, one per element and kind is kept, which still wakes it. */
+/**
+ * Records that wait here for a program that reads none; of what comes then, one per element and kind is kept, which
+ * still wakes it.
+ */
 const MOST_WAITING = 65536
 
 const isEqual = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i])
 
 /**
- * `holder`: the process that makes the present call, where its end is looked for. `hungUp`: the program closed its last copy.
+ * `holder`: the process that makes the present call, where its end is looked for. `hungUp`: the program closed its last
+ * copy.
  */
 export const createEventSocket = (holder: () => ProcessHandle | undefined, hungUp: () => void): EventSocket => {
   const [ours, theirs] = socketPair()
@@ -67,7 +73,8 @@ export const createEventSocket = (holder: () => ProcessHandle | undefined, hungU
     }
     if (count > 0) sent.push(...waiting.splice(0, count))
     if (sent.length > 2 * MOST_UNREAD) sent = sent.slice(-MOST_UNREAD)
-    // A program that shut its end down never reads again: its socket stays writable, and waiting for that would not end.
+    // A program that shut its end down never reads again: its socket stays writable, and waiting for that would not
+    // end.
     watcher.update({ readable: true, writable: result === -EAGAIN })
   }
 
@@ -90,7 +97,10 @@ export const createEventSocket = (holder: () => ProcessHandle | undefined, hungU
     return packets
   }
 
-  /** Whether a record may wait although very many do: only the first of its element and kind. The others were never posted. */
+  /**
+   * Whether a record may wait although very many do: only the first of its element and kind. The others were never
+   * posted.
+   */
   const makeRoom = (event: EventRecord): boolean => {
     const { element, type } = event
     if (!waiting.some(other => other.element === element && other.type === type)) return true
@@ -103,7 +113,8 @@ export const createEventSocket = (holder: () => ProcessHandle | undefined, hungU
   const unread = (): EventRecord[] => {
     if (sent.length === 0 || outstandingBytes(ours) === 0) return []
     const packets = drain()
-    // A thread of the program may have read in between, so these need not be the last ones: each is looked for, newest first.
+    // A thread of the program may have read in between, so these need not be the last ones: each is looked for, newest
+    // first.
     const records: EventRecord[] = []
     let at = sent.length
     for (const packet of packets.reverse()) {

@@ -1,5 +1,6 @@
 /*
- * Event sockets by the inode of the program's end: how a descriptor number of a program is found to be an fd object of core.
+ * Event sockets by the inode of the program's end: how a descriptor number of a program is found to be an fd object of
+ * core.
  */
 import { closeDescriptor } from '../core/descriptors.ts'
 import { attachSink } from '../core/events.ts'

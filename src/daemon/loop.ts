@@ -1,10 +1,11 @@
 /*
  * The daemon's one loop over all queues: who looks at them, when, and when it may sleep (design.md sections 6 and 7).
  *
- * While there is something to do the loop polls its devices, and programs ring no doorbells. When there is nothing it lingers for a
- * moment, giving up the processor between looks, since the programs that would produce work need it. Then it parks: it says so in
- * the parked page, looks at all queues once more, and only if that finds nothing goes back to the event loop, where a doorbell, a call
- * or a timer wakes it. A busy loop lets the event loop run in between, so that calls are answered.
+ * While there is something to do the loop polls its devices, and programs ring no doorbells. When there is nothing it
+ * lingers for a moment, giving up the processor between looks, since the programs that would produce work need it. Then
+ * it parks: it says so in the parked page, looks at all queues once more, and only if that finds nothing goes back to
+ * the event loop, where a doorbell, a call or a timer wakes it. A busy loop lets the event loop run in between, so that
+ * calls are answered.
  */
 import { nowMicroseconds } from '../host/clock.ts'
 import { setWord } from '../host/fence.ts'

@@ -1,5 +1,6 @@
 /*
- * The daemon's network: the memory link that joins its devices, with the faults and captures that people ask for around each port.
+ * The daemon's network: the memory link that joins its devices, with the faults and captures that people ask for around
+ * each port.
  */
 import { writeSync } from 'node:fs'
 import { nowMicroseconds } from '../host/clock.ts'
@@ -17,8 +18,8 @@ export interface Network {
   /** A port for one more device. */
   attach(name: string): Port
   /**
-   * Writes every packet that a device sends to a file, as pcapng, from now until the function returned is called or a write fails.
-   * Closing the file is the caller's. Throws what the system says if nothing can be written at all.
+   * Writes every packet that a device sends to a file, as pcapng, from now until the function returned is called or a
+   * write fails. Closing the file is the caller's. Throws what the system says if nothing can be written at all.
    */
   capture(fd: number): () => void
 }
@@ -28,7 +29,8 @@ export const createNetwork = (fault: string): Network => {
   const arena = mapArena(memorySwitchBytes())
   const crc = loadNativeCrc()
   if (crc) useCrcEngine(crc, arena)
-  // Memory loses no bits: ICRCs are made and checked once somebody looks at packets or damages them (taps and faults ask for it).
+  // Memory loses no bits: ICRCs are made and checked once somebody looks at packets or damages them (taps and faults
+  // ask for it).
   const link = createMemorySwitch({ arena, sealing: 'demand' })
   const faults = parseFaults(fault)
   const ports: { readonly name: string; readonly port: Port }[] = []

@@ -1,8 +1,9 @@
 /*
  * The memory of a connected process as core's AddressSpace, and as what dialects read and write (design.md section 6).
  *
- * The kernel checks page protection and our right to look at every move. That the pid still means the process that connected, running the same program, is
- * asked once per turn of the daemon's loop. Registration asks /proc/PID/maps whether the pages exist and permit the access.
+ * The kernel checks page protection and our right to look at every move. That the pid still means the process that
+ * connected, running the same program, is asked once per turn of the daemon's loop. Registration asks /proc/PID/maps
+ * whether the pages exist and permit the access.
  */
 import { readFileSync } from 'node:fs'
 import type { AddressSpace } from '../core/address-space.ts'

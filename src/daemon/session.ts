@@ -1,9 +1,10 @@
 /*
- * One connected process: its session socket, its memory, the contexts that it may use, and its calls (spec/session.ts, R41, R42).
+ * One connected process: its session socket, its memory, the contexts that it may use, and its calls (spec/session.ts,
+ * R41, R42).
  *
- * Who it is comes from the kernel (peer credentials, a pidfd), never from what it says. A context may be used by the session that opened
- * it and by those that have shown its memory file (ATTACH). Whatever a client sends, the worst that happens is that it is
- * disconnected; what it had opened goes with its doorbell sockets.
+ * Who it is comes from the kernel (peer credentials, a pidfd), never from what it says. A context may be used by the
+ * session that opened it and by those that have shown its memory file (ATTACH). Whatever a client sends, the worst that
+ * happens is that it is disconnected; what it had opened goes with its doorbell sockets.
  */
 import { closeDescriptor, findDescriptor } from '../core/descriptors.ts'
 import { type Dialect, dispatch } from '../core/dispatch.ts'
@@ -40,9 +41,15 @@ export interface Session {
   close(): void
 }
 
-/** Messages of one session that are handled before others get their turn: a client that never stops sending stops nobody. */
+/**
+ * Messages of one session that are handled before others get their turn: a client that never stops sending stops
+ * nobody.
+ */
 const BURST = 16
-/** Contexts that one session may have opened, and event descriptors of one context: more than any program needs, less than we have. */
+/**
+ * Contexts that one session may have opened, and event descriptors of one context: more than any program needs, less
+ * than we have.
+ */
 const MOST_CONTEXTS = 256
 const MOST_DESCRIPTORS = 1024
 
@@ -72,7 +79,10 @@ const serve = (
 ): Session => {
   const space = createProcessSpace(process, () => daemon.turn)
   const request = newRequest()
-  /** Contexts that the session may use, those that are closed since included; how many it has opened and not closed is counted. */
+  /**
+   * Contexts that the session may use, those that are closed since included; how many it has opened and not closed is
+   * counted.
+   */
   const mine = new WeakSet<OpenContext>()
   const opened = new Set<number>()
   const caller: Caller = {
@@ -89,7 +99,8 @@ const serve = (
   let closed = false
 
   const reply = (length: number, fds: readonly number[] = []): void => {
-    // A client has at most one call under way, so its socket has room for the answer unless it stopped reading altogether.
+    // A client has at most one call under way, so its socket has room for the answer unless it stopped reading
+    // altogether.
     if (!closed && send(fd, outgoing.bytes.subarray(0, length), fds) < 0) session.close()
   }
 

@@ -1,8 +1,9 @@
 /*
- * Who watches calls, and what they are told (R46, issue text "trace"): records in the object dialect, made only while somebody watches.
+ * Who watches calls, and what they are told (R46, issue text "trace"): records in the object dialect, made only while
+ * somebody watches.
  *
- * A dialect is wrapped, not changed: the wrapper sees each decoded call and its answer. A tool that reads too slowly loses calls, never silently: the
- * next record says how many.
+ * A dialect is wrapped, not changed: the wrapper sees each decoded call and its answer. A tool that reads too slowly
+ * loses calls, never silently: the next record says how many.
  */
 import type { Dialect } from '../core/dispatch.ts'
 import { CallError } from '../spec/errno.ts'

@@ -1,9 +1,10 @@
 /*
- * The files that RDMA programs read before they open a device: sysfs classes and device nodes, in a folder of the daemon's own.
+ * The files that RDMA programs read before they open a device: sysfs classes and device nodes, in a folder of the
+ * daemon's own.
  *
- * The shim rewrites paths into it (design.md section 6, abi/uverbs-facts section 2). What a file says comes from the device; what does not
- * exist for a device (GIDs that are not in use, the connection manager's nodes) has no file. Nodes are empty files: their
- * existence is asked for here, opening them is a session's business.
+ * The shim rewrites paths into it (design.md section 6, abi/uverbs-facts section 2). What a file says comes from the
+ * device; what does not exist for a device (GIDs that are not in use, the connection manager's nodes) has no file.
+ * Nodes are empty files: their existence is asked for here, opening them is a session's business.
  */
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'

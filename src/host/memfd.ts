@@ -49,7 +49,10 @@ export const addSeals = (fd: number, seals: number): void => {
   check('fcntl(F_ADD_SEALS)', sys().fcntl(fd, F_ADD_SEALS, seals), `seals ${seals} for fd ${fd}`)
 }
 
-/** Gives the memory of a range back: it reads as zeros afterwards, in mappings too. Both numbers multiples of the page size. Throws SystemError. */
+/**
+ * Gives the memory of a range back: it reads as zeros afterwards, in mappings too. Both numbers multiples of the page
+ * size. Throws SystemError.
+ */
 export const punchHole = (fd: number, offset: number, length: number): void => {
   const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
   check('fallocate', sys().fallocate(fd, mode, offset, length), `${length} bytes from ${offset} of fd ${fd}`)

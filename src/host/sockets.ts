@@ -55,8 +55,8 @@ export const MAX_MESSAGE = 256 * 1024
 /** The most descriptors in one message: the kernel's SCM_MAX_FD. */
 export const MAX_FDS = 253
 
-// Places in the arena. struct msghdr: name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48 (56 bytes).
-// struct cmsghdr: len u64, level i32, type i32, then the data, padded to 8.
+// Places in the arena. struct msghdr: name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48 (56
+// bytes). struct cmsghdr: len u64, level i32, type i32, then the data, padded to 8.
 const MSG = 0
 const IOV = 64
 const SCRATCH = 128
@@ -199,7 +199,10 @@ export const socketPair = (): [number, number] => {
   return [i32[SCRATCH / 4], i32[SCRATCH / 4 + 1]]
 }
 
-/** Makes calls on a socket wait, in every process that shares it: for an end that a program gets and expects to be so. Throws SystemError. */
+/**
+ * Makes calls on a socket wait, in every process that shares it: for an end that a program gets and expects to be so.
+ * Throws SystemError.
+ */
 export const setBlocking = (fd: number): void => {
   const { address, i32 } = workArena()
   i32[SCRATCH >> 2] = 0

@@ -1,6 +1,6 @@
 /*
- * All classes of the object model, as the core compiles them and the codecs and the tracer look them up. Their frozen ids stand in
- * classes/ids.ts.
+ * All classes of the object model, as the core compiles them and the codecs and the tracer look them up. Their frozen
+ * ids stand in classes/ids.ts.
  */
 import { AsyncFd } from './classes/async_fd.ts'
 import { CompChannel } from './classes/comp_channel.ts'

@@ -1,6 +1,7 @@
 /*
- * Enumerations and flag sets of the verbs, with the numbers of Linux's user ABI (ib_user_verbs.h, ib_user_ioctl_verbs.h) and, where
- * they are visible on the wire or in memory, of the InfiniBand Architecture specification. Names are theirs.
+ * Enumerations and flag sets of the verbs, with the numbers of Linux's user ABI (ib_user_verbs.h,
+ * ib_user_ioctl_verbs.h) and, where they are visible on the wire or in memory, of the InfiniBand Architecture
+ * specification. Names are theirs.
  */
 import { enumeration } from './schema.ts'
 

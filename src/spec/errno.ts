@@ -48,7 +48,9 @@ const NAMES = new Map<number, string>(Object.entries(Errno).map(([name, number])
 /** The name of an error number, `errno 123` for one that no call of ours answers. */
 export const errnoName = (errno: number): string => NAMES.get(errno) ?? `errno ${errno}`
 
-/** A refused call: `errno` as Linux has it (positive), `message` a sentence that names the value and what is allowed. */
+/**
+ * A refused call: `errno` as Linux has it (positive), `message` a sentence that names the value and what is allowed.
+ */
 export class CallError extends Error {
   override readonly name = 'CallError'
   readonly errno: number

@@ -1,6 +1,7 @@
 /*
- * The facts, as data: classes with their methods and attributes, enumerations, error numbers, Linux's dialects, drivers' additions.
- * Entry point of `userdma/spec`; it holds no handler and no byte, so that a browser, a test or a generator of documents can load it.
+ * The facts, as data: classes with their methods and attributes, enumerations, error numbers, Linux's dialects,
+ * drivers' additions. Entry point of `userdma/spec`; it holds no handler and no byte, so that a browser, a test or a
+ * generator of documents can load it.
  */
 export * from './classes/ids.ts'
 export { Classes, classes } from './classes.ts'

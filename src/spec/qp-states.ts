@@ -1,8 +1,9 @@
 /*
- * The state machine of queue pairs as a table: which transitions MODIFY_QP may make, which attributes each one needs and which it
- * may carry besides (InfiniBand Architecture Specification, volume 1, clause 10.3.1 and table 91; Linux's ib_modify_qp_is_ok agrees).
- * Any state may go to RESET or ERR without attributes. The device itself moves a QP to ERR, or (not RC) to SQE. Attribute names are
- * those of the classes in spec/classes. No QP, engine or core is known here; docs and tests read the same table.
+ * The state machine of queue pairs as a table: which transitions MODIFY_QP may make, which attributes each one needs
+ * and which it may carry besides (InfiniBand Architecture Specification, volume 1, clause 10.3.1 and table 91; Linux's
+ * ib_modify_qp_is_ok agrees). Any state may go to RESET or ERR without attributes. The device itself moves a QP to ERR,
+ * or (not RC) to SQE. Attribute names are those of the classes in spec/classes. No QP, engine or core is known here;
+ * docs and tests read the same table.
  */
 import { QpState } from './enums.ts'
 
@@ -74,8 +75,9 @@ export const transitionOf = (type: QpTypeName, from: QpStateName, to: QpStateNam
   to === 'RESET' || to === 'ERR' ? none : (qpTransitions[type] as Transitions)[from]?.[to]
 
 /**
- * Whether MODIFY_QP of a QP of `type` in state `from` may go to state `to` (numbers of `QpState`; without a state attribute `to` is
- * `from`) with these attributes (`state` itself may be among them). Answers undefined, or the sentence for the refusal (EINVAL).
+ * Whether MODIFY_QP of a QP of `type` in state `from` may go to state `to` (numbers of `QpState`; without a state
+ * attribute `to` is `from`) with these attributes (`state` itself may be among them). Answers undefined, or the
+ * sentence for the refusal (EINVAL).
  */
 export const checkTransition = (
   type: QpTypeName,

@@ -1,7 +1,8 @@
 /*
- * Numbers of the reliable connected service as data: work request opcodes and the packets that they become (InfiniBand Architecture
- * Specification, volume 1, clause 9.4), completion statuses, opcodes and flags (libibverbs' ibv_wc; IBA 11.4.2.1), send flags, and
- * the local ACK timer (IBA 9.7.6.1.3). The engine is driven by `sendOperations`; tracer and tests take names from here.
+ * Numbers of the reliable connected service as data: work request opcodes and the packets that they become (InfiniBand
+ * Architecture Specification, volume 1, clause 9.4), completion statuses, opcodes and flags (libibverbs' ibv_wc; IBA
+ * 11.4.2.1), send flags, and the local ACK timer (IBA 9.7.6.1.3). The engine is driven by `sendOperations`; tracer and
+ * tests take names from here.
  */
 import { rnrTimerMicroseconds } from './headers.ts'
 import { type OpcodeName, opcodeNumber } from './opcodes.ts'

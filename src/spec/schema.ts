@@ -1,14 +1,19 @@
 /*
- * The language in which classes are declared: attributes, records, methods, classes (R1–R5, R9, R12, design.md section 3).
+ * The language in which classes are declared: attributes, records, methods, classes (R1–R5, R9, R12, design.md section
+ * 3).
  *
- * A declaration is plain data. From it come the TypeScript types of a handler's arguments and results (`In`, `Out`), the object
- * dialect's codec and its validation, the tracer's text, the schema export and the tests' generators. No handler, no byte and no
- * device is known here; how a kind lies in bytes is uapi's business, which class refers to which is checked by `checkClasses`.
+ * A declaration is plain data. From it come the TypeScript types of a handler's arguments and results (`In`, `Out`),
+ * the object dialect's codec and its validation, the tracer's text, the schema export and the tests' generators. No
+ * handler, no byte and no device is known here; how a kind lies in bytes is uapi's business, which class refers to
+ * which is checked by `checkClasses`.
  */
 
 // ---- values: enumerations and flag sets, one table per fact ----
 
-/** A closed set of named numbers. A value outside it is refused by the object dialect and shown as a number by the tracer. */
+/**
+ * A closed set of named numbers. A value outside it is refused by the object dialect and shown as a number by the
+ * tracer.
+ */
 export interface Enumeration<N extends string = string> {
   readonly name: string
   readonly values: Readonly<Record<N, number>>
@@ -115,7 +120,10 @@ export const fd = (id: number, name: string): Required<Reference> => ({
   of: { kind: 'fd', class: name },
   optional: false,
 })
-/** One struct as one attribute, versioned by its size: a longer one with a zero tail is taken, a shorter one zero-extended (R4). */
+/**
+ * One struct as one attribute, versioned by its size: a longer one with a zero tail is taken, a shorter one
+ * zero-extended (R4).
+ */
 export const record = <const F extends Fields>(id: number, fields: F): Required<RecordOf<F>> => ({
   id,
   of: { kind: 'record', fields },
@@ -129,7 +137,9 @@ export const list = <const F extends Fields>(id: number, fields: F, max: number)
 })
 export const optional = <T>(attribute: Attribute<T>): Attribute<T, true> => ({ ...attribute, optional: true })
 
-/** A field of a record at `offset`, typed as the attribute constructors type it: `at(8, u32(0))` – the id is not used. */
+/**
+ * A field of a record at `offset`, typed as the attribute constructors type it: `at(8, u32(0))` – the id is not used.
+ */
 export const at = <T>(offset: number, attribute: Attribute<T>): Field<T> => ({ offset, of: attribute.of as Kind<T> })
 
 export type RecordOf<F extends Fields, R = number> = {
@@ -138,7 +148,10 @@ export type RecordOf<F extends Fields, R = number> = {
 
 // ---- sizes ----
 
-/** Bytes of a value of this kind in a record, a struct of Linux or the object dialect; of a record: up to the end of its last field. */
+/**
+ * Bytes of a value of this kind in a record, a struct of Linux or the object dialect; of a record: up to the end of its
+ * last field.
+ */
 export const sizeOf = (of: Kind): number => {
   switch (of.kind) {
     case 'u8':
@@ -199,8 +212,8 @@ export interface ObjectClass<M extends Methods = Methods> {
   /** 1 … 0x7fff common, from 0x8000 driver-private (R12). */
   readonly id: number
   /**
-   * How an object is named: `handle` in the context's number space; `fd`: created as a file descriptor (R37); `fixed`: it exists
-   * already and is outside the number space (device, interface: object 0; port: the port number).
+   * How an object is named: `handle` in the context's number space; `fd`: created as a file descriptor (R37); `fixed`:
+   * it exists already and is outside the number space (device, interface: object 0; port: the port number).
    */
   readonly identity: 'handle' | 'fd' | 'fixed'
   readonly methods: M
@@ -216,7 +229,10 @@ export const objectClass = <const M extends Methods>(
 type OptionalKeys<A extends Attributes> = { [K in keyof A]: A[K] extends Attribute<infer _, true> ? K : never }[keyof A]
 type ValueOf<X, R> = X extends Attribute<infer T> ? TypeOf<Kind<T>, R> : never
 
-/** The values of a set of attributes; references have type `R` (a number in bytes and in the library, an object for a handler). */
+/**
+ * The values of a set of attributes; references have type `R` (a number in bytes and in the library, an object for a
+ * handler).
+ */
 export type Values<A extends Attributes, R = number> = Flat<
   { -readonly [K in Exclude<keyof A, OptionalKeys<A>>]: ValueOf<A[K], R> } & {
     -readonly [K in OptionalKeys<A>]?: ValueOf<A[K], R>
@@ -247,8 +263,8 @@ const checkFields = (where: string, fields: Fields): void => {
 }
 
 /**
- * Checks a set of classes as a whole: unique class ids, method numbers and attribute ids, known references, record fields that do
- * not overlap. Throws a sentence with the path of the first fault; called once at load and by a test.
+ * Checks a set of classes as a whole: unique class ids, method numbers and attribute ids, known references, record
+ * fields that do not overlap. Throws a sentence with the path of the first fault; called once at load and by a test.
  */
 export const checkClasses = (classes: readonly ObjectClass[]): void => {
   const names = new Set(classes.map(c => c.name))

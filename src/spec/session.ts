@@ -1,9 +1,10 @@
 /*
  * The session protocol between a process (its shim, or a tool of ours) and the daemon, as data (design.md section 6).
  *
- * Carrier: AF_UNIX SOCK_SEQPACKET, so a message is one packet, and descriptors ride on it (SCM_RIGHTS). Little-endian. Each message is the
- * header below and a body. A process has one session; calls on it are strictly request and reply, matched by `serial`. How a
- * system call was caught is not part of the protocol. `shim/protocol.h` is generated from this file.
+ * Carrier: AF_UNIX SOCK_SEQPACKET, so a message is one packet, and descriptors ride on it (SCM_RIGHTS). Little-endian.
+ * Each message is the header below and a body. A process has one session; calls on it are strictly request and reply,
+ * matched by `serial`. How a system call was caught is not part of the protocol. `shim/protocol.h` is generated from
+ * this file.
  *
  * - HELLO opens a session; the reply carries the page with the "parked" word (read-only for the client) and the folder in which the daemon
  *   keeps the sysfs and device tree that paths are rewritten into.
@@ -49,7 +50,10 @@ export interface MessageField {
 
 const SIZES: Record<Exclude<FieldType, 'bytes'>, number> = { u32: 4, s32: 4, u64: 8, s64: 8 }
 
-/** Lays fields out one after another; a `[name, length]` pair is a byte array. All fields end up naturally aligned, which a test checks. */
+/**
+ * Lays fields out one after another; a `[name, length]` pair is a byte array. All fields end up naturally aligned,
+ * which a test checks.
+ */
 const layout = (
   ...fields: readonly (readonly [name: string, type: Exclude<FieldType, 'bytes'> | number])[]
 ): { readonly fields: readonly MessageField[]; readonly size: number } => {
@@ -73,7 +77,10 @@ export const Messages = {
     ['serial', 'u32'],
     /** The daemon's number of the context a call is for; 0 for none. */
     ['context', 'u32'],
-    /** The descriptor number, process and thread id as the program sees them: for the trace only (ATTACH: the descriptor to check). */
+    /**
+     * The descriptor number, process and thread id as the program sees them: for the trace only (ATTACH: the descriptor
+     * to check).
+     */
     ['fd', 's32'],
     ['pid', 'u32'],
     ['tid', 'u32'],
@@ -104,5 +111,8 @@ export const ParkedPage = {
   bytes: 4096,
 } as const
 
-/** A context's memory file: its first page stays unused, so that a stray write(2) hits no ring; then rings at their mmap offsets. */
+/**
+ * A context's memory file: its first page stays unused, so that a stray write(2) hits no ring; then rings at their mmap
+ * offsets.
+ */
 export const ContextFile = { bytes: 2 ** 30, firstRing: 4096 } as const

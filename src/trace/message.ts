@@ -1,6 +1,7 @@
 /*
- * Reads messages of the object dialect for the tracer (design.md section 3): as uapi/object.ts does, but without refusing anything. A call
- * that was refused is shown as far as it can be read, and what cannot be read as bytes. Nothing here throws, whatever the bytes.
+ * Reads messages of the object dialect for the tracer (design.md section 3): as uapi/object.ts does, but without
+ * refusing anything. A call that was refused is shown as far as it can be read, and what cannot be read as bytes.
+ * Nothing here throws, whatever the bytes.
  */
 import { AttributeFlag, CommonAttribute } from '../spec/classes/ids.ts'
 import { type AnyValue, type Attributes, type Kind, recordSize, sizeOf } from '../spec/schema.ts'
@@ -40,7 +41,8 @@ const readValue = (of: Kind, bytes: Uint8Array): AnyValue | undefined => {
 }
 
 /**
- * The values of a message: those of a call (`attributes` are the method's in), or of an answer (its out). Outputs without a value are left out.
+ * The values of a message: those of a call (`attributes` are the method's in), or of an answer (its out). Outputs
+ * without a value are left out.
  */
 export const readMessage = (bytes: Uint8Array, attributes: Attributes, direction: 'in' | 'out'): ReadMessage => {
   if (bytes.length < HEADER) return { object: undefined, values: {}, rest: bytes.length > 0 ? [bytesText(bytes)] : [] }

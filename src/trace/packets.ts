@@ -1,10 +1,11 @@
 /*
- * Packets as one line for people and as plain JSON: `SEND_FIRST qp 0x11 psn 0x3f2a1c A 1024 B`. Opcodes, headers and their fields have
- * the names of spec/opcodes.ts and spec/headers.ts, so a new opcode shows up here by itself; only what a number means to people
- * (syndromes, timers, which fields are counts) is said here. RC is the usual transport and goes without saying.
+ * Packets as one line for people and as plain JSON: `SEND_FIRST qp 0x11 psn 0x3f2a1c A 1024 B`. Opcodes, headers and
+ * their fields have the names of spec/opcodes.ts and spec/headers.ts, so a new opcode shows up here by itself; only
+ * what a number means to people (syndromes, timers, which fields are counts) is said here. RC is the usual transport
+ * and goes without saying.
  *
- * A line reads: operation, destination QP, PSN, A if an acknowledge is asked for, S for a solicited event, the fields of the further
- * headers, bytes of payload.
+ * A line reads: operation, destination QP, PSN, A if an acknowledge is asked for, S for a solicited event, the fields
+ * of the further headers, bytes of payload.
  */
 import {
   CREDITS_NONE,

@@ -1,7 +1,7 @@
 /*
- * Writes captures as pcapng (draft-ietf-opsawg-pcapng) for tshark and Wireshark: a section header, an interface per device, and
- * enhanced packet blocks. A port's packets have no Ethernet, IP and UDP headers of their own: these are made from the record of
- * addresses that goes with each packet, such that the ICRC in the packet is right under them.
+ * Writes captures as pcapng (draft-ietf-opsawg-pcapng) for tshark and Wireshark: a section header, an interface per
+ * device, and enhanced packet blocks. A port's packets have no Ethernet, IP and UDP headers of their own: these are
+ * made from the record of addresses that goes with each packet, such that the ICRC in the packet is right under them.
  *
  * Bytes leave through a function, block by block; where they go, and what time it is, is the caller's business.
  */
@@ -57,8 +57,8 @@ const EPB_FLAGS = 2
 const DIRECTION = { received: 1, sent: 2 } as const
 
 /**
- * The Ethernet address that stands for an IP address of a port: a locally administered one with the last four bytes, or the group address
- * that a multicast address has (RFC 1112, RFC 2464).
+ * The Ethernet address that stands for an IP address of a port: a locally administered one with the last four bytes, or
+ * the group address that a multicast address has (RFC 1112, RFC 2464).
  */
 export const madeUpMac = (address: Uint8Array): Uint8Array => {
   const [a, b, c, d] = address.subarray(12)
@@ -125,8 +125,8 @@ const NOTHING = new Uint8Array(0)
 const RESOLUTION = Uint8Array.of(6)
 
 /**
- * Begins a capture: writes the headers at once. The function that is returned writes one packet. `write` gets each block as bytes
- * of its own, which it may keep.
+ * Begins a capture: writes the headers at once. The function that is returned writes one packet. `write` gets each
+ * block as bytes of its own, which it may keep.
  */
 export const createPcapng = (
   write: (bytes: Uint8Array) => void,

@@ -1,6 +1,7 @@
 /*
- * Values of attributes as text and as JSON, by their kinds in spec/: enumerations and flags by name, addresses and keys in
- * hexadecimal, GIDs as IPv6 addresses, records as {field value, …} without the fields that are 0. Every name comes from the declaration.
+ * Values of attributes as text and as JSON, by their kinds in spec/: enumerations and flags by name, addresses and keys
+ * in hexadecimal, GIDs as IPv6 addresses, records as {field value, …} without the fields that are 0. Every name comes
+ * from the declaration.
  */
 import type { AnyRecord, AnyValue, Attributes, Enumeration, Fields, Kind } from '../spec/schema.ts'
 
@@ -79,7 +80,10 @@ export const valueText = (name: string, of: Kind, value: AnyValue): string => {
   }
 }
 
-/** A value for `JSON.stringify`: enumerations by name, flags as a list of names, 64-bit numbers as decimal text, bytes in hexadecimal. */
+/**
+ * A value for `JSON.stringify`: enumerations by name, flags as a list of names, 64-bit numbers as decimal text, bytes
+ * in hexadecimal.
+ */
 export const valueJson = (of: Kind, value: AnyValue): unknown => {
   switch (of.kind) {
     case 'u64':

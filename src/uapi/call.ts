@@ -1,8 +1,9 @@
 /*
  * What every dialect's codec yields and takes: one typed call and its answer (design.md sections 3 and 4, R41, R42).
  *
- * A dialect turns the bytes of a call into a `Call`, core runs it, and the dialect turns the `Result`, or the refusal, into the
- * bytes, the return value and the new file descriptors that this dialect's callers expect. Objects appear here as handles only.
+ * A dialect turns the bytes of a call into a `Call`, core runs it, and the dialect turns the `Result`, or the refusal,
+ * into the bytes, the return value and the new file descriptors that this dialect's callers expect. Objects appear here
+ * as handles only.
  */
 import type { CallError } from '../spec/errno.ts'
 import type { AnyValues, Method, ObjectClass } from '../spec/schema.ts'
@@ -29,7 +30,10 @@ export interface Result {
   readonly descriptors?: readonly NewDescriptor[]
 }
 
-/** A new descriptor for the caller: core's fd object and, once a dialect has placed it, where the caller wants the number. */
+/**
+ * A new descriptor for the caller: core's fd object and, once a dialect has placed it, where the caller wants the
+ * number.
+ */
 export interface NewDescriptor {
   /** Core's number of the fd object. */
   readonly object: number
@@ -60,14 +64,14 @@ export interface Answer {
 export interface Decoded {
   readonly call: Call
   /**
-   * What the caller's bytes say beyond the call: pointers, lengths, the order of attributes, bytes that the kernel ignores. Rides in
-   * the object dialect's LEGACY attribute, so that a translation there and back loses nothing (R41). Undefined for a call that
-   * never was Linux's.
+   * What the caller's bytes say beyond the call: pointers, lengths, the order of attributes, bytes that the kernel
+   * ignores. Rides in the object dialect's LEGACY attribute, so that a translation there and back loses nothing (R41).
+   * Undefined for a call that never was Linux's.
    */
   legacy(): Uint8Array | undefined
   /**
-   * Writes the outcome to the caller's memory and says what is left to do. An answer with ret < 0 to a Result: the caller could not be
-   * told what the call has created, core destroys it again. Never throws a CallError.
+   * Writes the outcome to the caller's memory and says what is left to do. An answer with ret < 0 to a Result: the
+   * caller could not be told what the call has created, core destroys it again. Never throws a CallError.
    */
   answer(outcome: Result | CallError): Answer
 }

@@ -1,5 +1,6 @@
 /*
- * What the codecs of Linux's dialects have in common: the target of a call, the driver's part of a response, refusals as answers.
+ * What the codecs of Linux's dialects have in common: the target of a call, the driver's part of a response, refusals
+ * as answers.
  */
 import { Classes } from '../spec/classes.ts'
 import { CallError } from '../spec/errno.ts'
@@ -37,7 +38,10 @@ export const answering = <T>(body: () => T): T | Answer => {
   }
 }
 
-/** `answering` for a call that says what it is, as soon as it knows, through `name`: the trace shows it though nothing else was decoded. */
+/**
+ * `answering` for a call that says what it is, as soon as it knows, through `name`: the trace shows it though nothing
+ * else was decoded.
+ */
 export const answeringAs = (body: (name: (name: string) => void) => Decoded): Decoded | Answer => {
   let attempt: string | undefined
   const decoded = answering(() =>
@@ -74,8 +78,8 @@ export const compiledFor = (
 }
 
 /**
- * Which of `classes` a call is about: the only one; the one that a QP type names; that of the object. An object of none of
- * them is taken for the first, so that core refuses it.
+ * Which of `classes` a call is about: the only one; the one that a QP type names; that of the object. An object of none
+ * of them is taken for the first, so that core refuses it.
  */
 export const classNameOf = (view: CallerView, classes: readonly string[], facts: Facts): string => {
   if (facts.class !== undefined) {
@@ -120,8 +124,8 @@ export const callOf = (
 }
 
 /**
- * GET_CONTEXT on a descriptor that has a context is EINVAL, and yet its response is filled (raw.out). So it becomes a query of the
- * device, whose answer has the same values, with this error number.
+ * GET_CONTEXT on a descriptor that has a context is EINVAL, and yet its response is filled (raw.out). So it becomes a
+ * query of the device, whose answer has the same values, with this error number.
  */
 export const openAgain = (view: CallerView, className: string, methodName: string): boolean =>
   view.hasContext && className === 'device' && methodName === 'open'
@@ -132,8 +136,8 @@ export const AGAIN = new CallError('EINVAL', 'the descriptor has a context alrea
 const driverParts = new Map<string, CompiledLayout>()
 
 /**
- * Checks that a driver of Linux would have taken its parts of request and response, and returns how to write the latter. EINVAL
- * if there is too little room for it, or input where the driver takes none.
+ * Checks that a driver of Linux would have taken its parts of request and response, and returns how to write the
+ * latter. EINVAL if there is too little room for it, or input where the driver takes none.
  */
 export const driverPart = (
   view: CallerView,

@@ -1,9 +1,10 @@
 /*
- * Structs of Linux ⇄ attribute values, driven by the layouts of spec/linux (design.md section 3). The one interpreter behind both
- * of Linux's dialects: no struct has code of its own.
+ * Structs of Linux ⇄ attribute values, driven by the layouts of spec/linux (design.md section 3). The one interpreter
+ * behind both of Linux's dialects: no struct has code of its own.
  *
- * A layout is compiled once against the attributes of a method. Reading yields values and what else a struct can say (`Facts`).
- * `residue` keeps what reading did not use, `write` puts the values back over it, so that together they give the same bytes.
+ * A layout is compiled once against the attributes of a method. Reading yields values and what else a struct can say
+ * (`Facts`). `residue` keeps what reading did not use, `write` puts the values back over it, so that together they give
+ * the same bytes.
  */
 import { CallError } from '../spec/errno.ts'
 import type { Cell, Layout } from '../spec/linux/layout.ts'
@@ -104,8 +105,8 @@ const readMask = (compiled: CompiledLayout, view: DataView): number => {
 }
 
 /**
- * Reads a struct; `bytes` has at least the layout's size. `checked`: values outside their limits are EINVAL (a caller's struct);
- * answers are taken as they are.
+ * Reads a struct; `bytes` has at least the layout's size. `checked`: values outside their limits are EINVAL (a caller's
+ * struct); answers are taken as they are.
  */
 export const readCells = (
   compiled: CompiledLayout,
@@ -155,8 +156,8 @@ export const readCells = (
 }
 
 /**
- * Writes values into a struct over what is there: zeros, or a residue. `length`: bytes of the response that the caller sees.
- * Descriptors that come out are not written here (`fds` says where they go): their place gets −1.
+ * Writes values into a struct over what is there: zeros, or a residue. `length`: bytes of the response that the caller
+ * sees. Descriptors that come out are not written here (`fds` says where they go): their place gets −1.
  */
 export const writeCells = (
   compiled: CompiledLayout,
@@ -212,7 +213,10 @@ export const writeCells = (
   if (compiled.layout.mask !== undefined) view.setUint32(compiled.layout.mask, mask >>> 0, true)
 }
 
-/** The bytes of a struct without those that `values` and `facts` give back; zeros there. What the two say together is the struct. */
+/**
+ * The bytes of a struct without those that `values` and `facts` give back; zeros there. What the two say together is
+ * the struct.
+ */
 export const residue = (compiled: CompiledLayout, bytes: Uint8Array, values: AnyValues, facts: Facts): Uint8Array => {
   const rest = bytes.slice()
   const view = viewOf(rest)

@@ -1,5 +1,6 @@
 /*
- * Bytes ⇄ typed calls: all dialects by which a program talks to an RDMA device (R1–R6, R41, R42). Entry point of `userdma/uapi`.
+ * Bytes ⇄ typed calls: all dialects by which a program talks to an RDMA device (R1–R6, R41, R42). Entry point of
+ * `userdma/uapi`.
  *
  * `decodeIoctl` and `decodeWrite` are what core's dispatch takes for the two system calls that carry messages.
  */
@@ -7,7 +8,10 @@ import type { Answer, CallerView, Decoded } from './call.ts'
 import { decodeVerbsIoctl } from './linux-ioctl.ts'
 import { callOfRequest, decodeObject } from './object.ts'
 
-/** ioctl(fd, request, argument). The request tells the dialect: Linux's RDMA_VERBS_IOCTL, or a call number of the object dialect. */
+/**
+ * ioctl(fd, request, argument). The request tells the dialect: Linux's RDMA_VERBS_IOCTL, or a call number of the object
+ * dialect.
+ */
 export const decodeIoctl = (view: CallerView, request: number, argument: bigint): Decoded | Answer => {
   const call = callOfRequest(request)
   return call === undefined ? decodeVerbsIoctl(view, request, argument) : decodeObject(view, call, argument)

@@ -1,7 +1,8 @@
 /*
- * A message of Linux's ioctl dialect as the kernel reads it: header, then one attribute after another in the caller's order, so that of
- * several mistakes the same one is answered (raw.out): unknown and mandatory EPROTONOSUPPORT, twice EINVAL, wrong length EINVAL, a handle
- * that is not there ENOENT or of another class EINVAL; then what is missing, EINVAL. What the attributes mean is linux-ioctl.ts's business.
+ * A message of Linux's ioctl dialect as the kernel reads it: header, then one attribute after another in the caller's
+ * order, so that of several mistakes the same one is answered (raw.out): unknown and mandatory EPROTONOSUPPORT, twice
+ * EINVAL, wrong length EINVAL, a handle that is not there ENOENT or of another class EINVAL; then what is missing,
+ * EINVAL. What the attributes mean is linux-ioctl.ts's business.
  */
 import { AttributeFlag } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
@@ -44,7 +45,10 @@ const compileMethod = (spec: IoctlMethod): CompiledMethod => {
 
 const methods = new Map(ioctlMethods.map(spec => [(spec.object << 16) | spec.number, compileMethod(spec)]))
 
-/** The method behind Linux's {object, method}. EPROTONOSUPPORT if there is none, as for every object or method that Linux lacks. */
+/**
+ * The method behind Linux's {object, method}. EPROTONOSUPPORT if there is none, as for every object or method that
+ * Linux lacks.
+ */
 export const findMethod = (object: number, number: number): CompiledMethod => {
   const found = methods.get((object << 16) | number)
   if (found !== undefined) return found

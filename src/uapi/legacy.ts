@@ -1,9 +1,10 @@
 /*
- * The LEGACY attribute of the object dialect: what a translated Linux call has beyond its arguments (R41, design.md section 3).
+ * The LEGACY attribute of the object dialect: what a translated Linux call has beyond its arguments (R41, design.md
+ * section 3).
  *
- * It says by which door the call came and holds the caller's buffers with everything zero that the call's arguments give back:
- * headers, pointers and lengths, the order of attributes, bytes that the kernel ignores. {u8 door, u8 0, u16 parts}, then each part as
- * {u32 length, bytes}.
+ * It says by which door the call came and holds the caller's buffers with everything zero that the call's arguments
+ * give back: headers, pointers and lengths, the order of attributes, bytes that the kernel ignores. {u8 door, u8 0, u16
+ * parts}, then each part as {u32 length, bytes}.
  */
 import { CallError } from '../spec/errno.ts'
 import { viewOf } from './scalar.ts'
@@ -11,7 +12,10 @@ import { viewOf } from './scalar.ts'
 export const Door = { WRITE: 1, IOCTL: 2 } as const
 export type Door = (typeof Door)[keyof typeof Door]
 
-/** `parts`: write() has one, its buffer; an ioctl has its header with the attributes, then the memory that attributes point to. */
+/**
+ * `parts`: write() has one, its buffer; an ioctl has its header with the attributes, then the memory that attributes
+ * point to.
+ */
 export interface Legacy {
   readonly door: Door
   readonly parts: readonly Uint8Array[]

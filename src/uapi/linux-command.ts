@@ -1,9 +1,10 @@
 /*
- * A write command of Linux without its envelope: what write() and the ioctl INVOKE_WRITE have in common (R41, spec/linux/write.ts).
+ * A write command of Linux without its envelope: what write() and the ioctl INVOKE_WRITE have in common (R41,
+ * spec/linux/write.ts).
  *
- * The envelope says where request, response and the driver's parts are; here they become a call, and its result a response. The
- * error rules are the kernel's: a request longer than the struct must end in zeros (EOPNOTSUPP), a longer room for the response is
- * filled with zeros.
+ * The envelope says where request, response and the driver's parts are; here they become a call, and its result a
+ * response. The error rules are the kernel's: a request longer than the struct must end in zeros (EOPNOTSUPP), a longer
+ * room for the response is filled with zeros.
  */
 import { CallError } from '../spec/errno.ts'
 import { COMMAND_MASK, EXTENDED, type WriteCommand, writeCommands } from '../spec/linux/write.ts'
@@ -62,7 +63,10 @@ for (const command of writeCommands) {
   })
 }
 
-/** The command with this number (bit 31: extended). Other high bits are EINVAL, a command without a method here EOPNOTSUPP. */
+/**
+ * The command with this number (bit 31: extended). Other high bits are EINVAL, a command without a method here
+ * EOPNOTSUPP.
+ */
 export const findCommand = (number: number): CompiledCommand => {
   if ((number & ~(EXTENDED | COMMAND_MASK)) !== 0)
     throw new CallError('EINVAL', `command 0x${number.toString(16)} has unknown flags`)

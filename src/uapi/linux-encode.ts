@@ -1,9 +1,9 @@
 /*
  * Calls back into Linux's dialects (R41): what `decodeWrite` and `decodeVerbsIoctl` do, backwards.
  *
- * A call and its `legacy` part give the caller's bytes again, every one. A call that never was Linux's gets a plain envelope first
- * (`envelope`): the command or method that its class and method have, attributes in the table's order, outputs at addresses of a
- * given arena.
+ * A call and its `legacy` part give the caller's bytes again, every one. A call that never was Linux's gets a plain
+ * envelope first (`envelope`): the command or method that its class and method have, attributes in the table's order,
+ * outputs at addresses of a given arena.
  */
 
 import { AttributeFlag } from '../spec/classes/ids.ts'
@@ -138,8 +138,8 @@ const ioctlEnvelope = (call: Call, driverId: number, arena: bigint): Uint8Array 
 }
 
 /**
- * A `legacy` part for a call of the object dialect: how a program would make it by `door`, with room for outputs from address `arena` on.
- * Undefined if that dialect cannot say the call.
+ * A `legacy` part for a call of the object dialect: how a program would make it by `door`, with room for outputs from
+ * address `arena` on. Undefined if that dialect cannot say the call.
  */
 export const envelope = (call: Call, door: Door, driverId: number, arena: bigint): Uint8Array | undefined =>
   door === Door.WRITE ? writeEnvelope(call, driverId, arena) : ioctlEnvelope(call, driverId, arena)

@@ -1,8 +1,9 @@
 /*
- * Linux's ioctl dialect (R42): RDMA_VERBS_IOCTL with {object, method} and attributes, by the table of spec/linux/ioctl.ts.
+ * Linux's ioctl dialect (R42): RDMA_VERBS_IOCTL with {object, method} and attributes, by the table of
+ * spec/linux/ioctl.ts.
  *
- * ioctl-message.ts has read and checked the message; here its attributes become a call, and a result goes back into them. Named converters:
- * INVOKE_WRITE, the lists of INFO_HANDLES and QUERY_GID_TABLE.
+ * ioctl-message.ts has read and checked the message; here its attributes become a call, and a result goes back into
+ * them. Named converters: INVOKE_WRITE, the lists of INFO_HANDLES and QUERY_GID_TABLE.
  */
 import { CallError } from '../spec/errno.ts'
 import { InvokeWrite, RDMA_VERBS_IOCTL, UHW_IN, UHW_OUT } from '../spec/linux/ioctl.ts'

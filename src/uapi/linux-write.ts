@@ -1,8 +1,9 @@
 /*
  * Linux's write() dialect (R41): a command with its header in one buffer, the response written to a pointer in it.
  *
- * Here are the two headers and the rules about their lengths; the rest is linux-command.ts. The return value is the whole length. Exact
- * errors are those of `raw.out`: a length that is not that of the header EINVAL, a request or room too small ENOSPC.
+ * Here are the two headers and the rules about their lengths; the rest is linux-command.ts. The return value is the
+ * whole length. Exact errors are those of `raw.out`: a length that is not that of the header EINVAL, a request or room
+ * too small ENOSPC.
  */
 import { CallError } from '../spec/errno.ts'
 import { EXTENDED } from '../spec/linux/write.ts'

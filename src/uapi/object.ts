@@ -1,13 +1,14 @@
 /*
- * The object dialect (R1–R6, design.md section 3 "fixed here"): messages of a header and attributes ⇄ calls and results, for both
- * sides, from the classes' declarations alone.
+ * The object dialect (R1–R6, design.md section 3 "fixed here"): messages of a header and attributes ⇄ calls and
+ * results, for both sides, from the classes' declarations alone.
  *
- * Header {u16 length, u16 class_id, u32 object_id, u32 op_ctrl, u32 flags}; attribute {u16 length with its header, u16 id, u32 flags},
- * payload padded to 8; little-endian. An indirect payload is {u64 address, u64 length}. An answer is the message itself, changed in
- * place: object_id, the payloads of outputs and in their flags `filled` and, in bits 16–31, how many bytes were written (of an
- * indirect one: in its length). Attributes keep their length, so that an answered message can still be walked.
- * Errors: no such class or method EOPNOTSUPP; unknown mandatory attribute EPROTONOSUPPORT; room too small ENOSPC, with what is
- * needed; a record's unknown tail that is not zero E2BIG; malformed, missing or out of limits EINVAL.
+ * Header {u16 length, u16 class_id, u32 object_id, u32 op_ctrl, u32 flags}; attribute {u16 length with its header, u16
+ * id, u32 flags}, payload padded to 8; little-endian. An indirect payload is {u64 address, u64 length}. An answer is
+ * the message itself, changed in place: object_id, the payloads of outputs and in their flags `filled` and, in bits
+ * 16–31, how many bytes were written (of an indirect one: in its length). Attributes keep their length, so that an
+ * answered message can still be walked. Errors: no such class or method EOPNOTSUPP; unknown mandatory attribute
+ * EPROTONOSUPPORT; room too small ENOSPC, with what is needed; a record's unknown tail that is not zero E2BIG;
+ * malformed, missing or out of limits EINVAL.
  */
 import { AttributeFlag, CommonAttribute, MessageFlag, OpCtrl } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
@@ -43,9 +44,13 @@ const LONGEST = 1 << 20
 export interface ObjectMessage {
   readonly call: Call
   readonly legacy: Uint8Array | undefined
-  /** ENOSPC if there is too little room for an output whose size is fixed: then the call is not to be run, but refused. */
+  /**
+   * ENOSPC if there is too little room for an output whose size is fixed: then the call is not to be run, but refused.
+   */
   readonly short: CallError | undefined
-  /** The message with the result in it; indirect outputs are written with `copyOut`. Throws CallError, ENOSPC above all. */
+  /**
+   * The message with the result in it; indirect outputs are written with `copyOut`. Throws CallError, ENOSPC above all.
+   */
   answer(result: Result): { message: Uint8Array; installs: Placed[] }
   /** The message after a refusal: after ENOSPC it says what each output needs. */
   refuse(): Uint8Array
@@ -270,8 +275,8 @@ export interface EncodeOptions {
 }
 
 /**
- * The message of a call. Arguments outside their limits are refused here; unknown bits of flags are the server's to refuse. Throws CallError
- * EINVAL, and EMSGSIZE if the message would have more than 65,528 bytes.
+ * The message of a call. Arguments outside their limits are refused here; unknown bits of flags are the server's to
+ * refuse. Throws CallError EINVAL, and EMSGSIZE if the message would have more than 65,528 bytes.
  */
 export const encodeCall = (call: Call, options: EncodeOptions = {}): Uint8Array => {
   const where = `${call.class.name}.${call.methodName}`
@@ -326,8 +331,8 @@ export const encodeCall = (call: Call, options: EncodeOptions = {}): Uint8Array 
 }
 
 /**
- * The result in an answered message. `copyIn` reads indirect outputs. Numbers of descriptors appear as values. Throws CallError EINVAL if
- * the message is not an answer to `call`.
+ * The result in an answered message. `copyIn` reads indirect outputs. Numbers of descriptors appear as values. Throws
+ * CallError EINVAL if the message is not an answer to `call`.
  */
 export const decodeResult = (
   call: Call,

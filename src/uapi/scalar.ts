@@ -1,7 +1,8 @@
 /*
  * One value of one kind in bytes, little-endian, and the check of its limits. Shared by all dialects (R3, R4).
  *
- * Numbers up to 32 bits are JavaScript numbers, 64 bits are bigints, byte strings are copies. Nothing here knows messages.
+ * Numbers up to 32 bits are JavaScript numbers, 64 bits are bigints, byte strings are copies. Nothing here knows
+ * messages.
  */
 import { CallError } from '../spec/errno.ts'
 import {
@@ -27,8 +28,8 @@ export const writeUint = (view: DataView, at: number, size: number, value: numbe
 }
 
 /**
- * A value of kind `of` in `size` bytes at `at`. A number in 8 bytes that does not fit 32 bits is EINVAL, as Linux refuses such
- * constants; `where` names it then.
+ * A value of kind `of` in `size` bytes at `at`. A number in 8 bytes that does not fit 32 bits is EINVAL, as Linux
+ * refuses such constants; `where` names it then.
  */
 export const readScalar = (
   view: DataView,
@@ -74,8 +75,8 @@ const number = (where: string, value: unknown, max: number): number => {
 }
 
 /**
- * Refuses with EINVAL and a sentence what is not a value of kind `of` within its limits. Bits that a flag set does not name pass:
- * which of them a device takes is the handler's to say, unless `strict`.
+ * Refuses with EINVAL and a sentence what is not a value of kind `of` within its limits. Bits that a flag set does not
+ * name pass: which of them a device takes is the handler's to say, unless `strict`.
  */
 export const checkValue = (where: string, of: Kind, value: unknown, strict = false): void => {
   switch (of.kind) {

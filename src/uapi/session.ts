@@ -255,7 +255,9 @@ export const writeOpenReply = (
   return putHeader(view, MessageType.REPLY | to.type, HEADER + Messages.openReply.size, to)
 }
 
-/** Writes the reply to IOCTL or WRITE; its length. `ret` ≥ 0 or minus errno; at most SessionLimits.descriptors installs. */
+/**
+ * Writes the reply to IOCTL or WRITE; its length. `ret` ≥ 0 or minus errno; at most SessionLimits.descriptors installs.
+ */
 export const writeCallReply = (
   { view }: MessageBuffer,
   to: Header,

@@ -1,5 +1,6 @@
 /*
- * What tools say to a daemon and what it answers: the JSON of TOOL messages (spec/session.ts), typed once for both ends.
+ * What tools say to a daemon and what it answers: the JSON of TOOL messages (spec/session.ts), typed once for both
+ * ends.
  */
 
 /** A device as `--device NAME@ADDRESS` names it. */
@@ -19,7 +20,10 @@ export interface DaemonConfig {
 export type ToolRequest =
   | { readonly what: 'config' }
   | { readonly what: 'stat' }
-  /** Calls of processes tagged `tag` (all, if empty) come as TRACE messages from now on; with a descriptor, packets go to it as pcapng. */
+  /**
+   * Calls of processes tagged `tag` (all, if empty) come as TRACE messages from now on; with a descriptor, packets go
+   * to it as pcapng.
+   */
   | { readonly what: 'trace'; readonly tag: string; readonly pcap: boolean }
 
 export interface DeviceStat {

@@ -1,8 +1,9 @@
 /*
- * One piece of memory in which packets are built, sent, received and read, for its whole lifetime (design.md section 7).
+ * One piece of memory in which packets are built, sent, received and read, for its whole lifetime (design.md section
+ * 7).
  *
- * Everything on the data path names bytes by (arena, offset): no views, no copies of references. An arena that native code must
- * reach has its address; one of an in-process device without native code has address 0.
+ * Everything on the data path names bytes by (arena, offset): no views, no copies of references. An arena that native
+ * code must reach has its address; one of an in-process device without native code has address 0.
  */
 export interface Arena {
   /** Address of byte 0 in this process, as a Number; 0 if the arena is an ordinary ArrayBuffer. */

@@ -1,5 +1,6 @@
 /*
- * bench/harness.ts with sides and a probe made up: medians, which rounds count, verdicts, and what a row that cannot run says.
+ * bench/harness.ts with sides and a probe made up: medians, which rounds count, verdicts, and what a row that cannot
+ * run says.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

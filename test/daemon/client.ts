@@ -1,5 +1,6 @@
 /*
- * A client without a shim: says any bytes to a daemon of this process, and makes Linux's write() calls from memory of its own.
+ * A client without a shim: says any bytes to a daemon of this process, and makes Linux's write() calls from memory of
+ * its own.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -49,11 +50,16 @@ export interface Client {
   /** OPEN; its reply and descriptors: memory file, doorbell. */
   open(node?: number): Promise<Heard>
   attach(fd: number): Promise<Heard>
-  /** Opens a node and makes the opening call; answers the context's number. The descriptors are closed with the client. */
+  /**
+   * Opens a node and makes the opening call; answers the context's number. The descriptors are closed with the client.
+   */
   context(node?: number): Promise<number>
   ioctl(context: number, request: number, argument: bigint): Promise<number>
   write(context: number, buffer: bigint, length: bigint): Promise<number>
-  /** A plain write command: words (u32) of the body behind the response pointer. Answers the return value; `response` words follow. */
+  /**
+   * A plain write command: words (u32) of the body behind the response pointer. Answers the return value; `response`
+   * words follow.
+   */
   command(
     context: number,
     number: number,

@@ -1,6 +1,6 @@
 /*
- * A context's memory file: rings that never overlap, are zero when they are new, and are seen through the file at their offsets; all memory
- * goes back.
+ * A context's memory file: rings that never overlap, are zero when they are new, and are seen through the file at their
+ * offsets; all memory goes back.
  */
 import assert from 'node:assert/strict'
 import { fstatSync } from 'node:fs'

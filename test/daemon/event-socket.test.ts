@@ -1,6 +1,6 @@
 /*
- * Events on their way to a program that reads, or does not: records arrive whole and in order, and what a withdrawal counts is exactly what
- * was not read.
+ * Events on their way to a program that reads, or does not: records arrive whole and in order, and what a withdrawal
+ * counts is exactly what was not read.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

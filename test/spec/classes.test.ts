@@ -1,5 +1,6 @@
 /*
- * The classes as a whole: they hold together, their numbers are frozen, and the types inferred from them are what a handler expects.
+ * The classes as a whole: they hold together, their numbers are frozen, and the types inferred from them are what a
+ * handler expects.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

@@ -5,7 +5,8 @@ import { fixture } from '../paths.ts'
 import { lacking, ONE_DEVICE, run, runUserdma, startDaemon, TWO_DEVICES } from './programs.ts'
 
 /**
- * What differs from a kernel's rxe0 at 10.77.0.2, and why. Everything else that ibv_devinfo -v prints is the same, to the blank.
+ * What differs from a kernel's rxe0 at 10.77.0.2, and why. Everything else that ibv_devinfo -v prints is the same, to
+ * the blank.
  */
 const differences: readonly (readonly [line: RegExp, ours: RegExp])[] = [
   // Made from the device's address, since the interface of 127.0.0.1 has no MAC.

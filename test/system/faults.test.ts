@@ -4,8 +4,8 @@ import { caseName, type PingpongCase, runCase } from './pingpong.ts'
 import { isEmpty, lacking, startDaemon, TWO_DEVICES } from './programs.ts'
 
 /**
- * Each lost message costs up to the local ACK timeout of ibv_rc_pingpong, 67 ms; so few messages, and long ones, where most
- * losses are found out by the next packet.
+ * Each lost message costs up to the local ACK timeout of ibv_rc_pingpong, 67 ms; so few messages, and long ones, where
+ * most losses are found out by the next packet.
  */
 const cases: readonly (readonly [one: PingpongCase, n: number])[] = [
   [{ events: false, check: true, size: 64, mtu: 1024, twoDevices: true }, 60],

@@ -1,8 +1,9 @@
 /*
- * Real programs under a daemon of the test's own: start, wait for what they say, run with a time limit, collect output, clean up.
+ * Real programs under a daemon of the test's own: start, wait for what they say, run with a time limit, collect output,
+ * clean up.
  *
- * Nothing here sleeps: a daemon is ready when it says so, a server when the kernel says that it listens, a program is over when
- * it has ended. What a test starts is killed when the test ends, whatever becomes of it.
+ * Nothing here sleeps: a daemon is ready when it says so, a server when the kernel says that it listens, a program is
+ * over when it has ended. What a test starts is killed when the test ends, whatever becomes of it.
  */
 import assert from 'node:assert/strict'
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
@@ -28,7 +29,10 @@ export interface Scope {
   after(body: () => unknown): void
 }
 
-/** A scope of a whole file or `describe`: call it there, use it in its `before` (where `after` would mean the end of the hook). */
+/**
+ * A scope of a whole file or `describe`: call it there, use it in its `before` (where `after` would mean the end of the
+ * hook).
+ */
 export const suiteScope = (): Scope => {
   const bodies: (() => unknown)[] = []
   after(async () => {
@@ -42,7 +46,10 @@ export const userdma = join(repoRoot, 'bin', 'userdma')
 /** Path of one of our own C programs (test/programs). */
 export const ownProgram = (name: string): string => join(repoRoot, 'build', 'programs', name)
 
-/** Why a test with these programs (names, or paths) cannot run here, for the option `skip`. In CI nothing may be skipped. */
+/**
+ * Why a test with these programs (names, or paths) cannot run here, for the option `skip`. In CI nothing may be
+ * skipped.
+ */
 export const lacking = (...programs: readonly string[]): string | false => {
   const wanted = [join(repoRoot, 'build', 'native', 'libuserdma_shim.so'), ...programs]
   const missing = wanted.filter(name => (name.includes('/') ? !existsSync(name) : findTool(name) === undefined))

@@ -1,6 +1,6 @@
 /*
- * Packet lines. The golden file has, for each opcode and each set of words that its lines can have, the first such packet of the
- * captures; UPDATE_GOLDEN=1 writes it anew.
+ * Packet lines. The golden file has, for each opcode and each set of words that its lines can have, the first such
+ * packet of the captures; UPDATE_GOLDEN=1 writes it anew.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /*
- * The calls of recorded programs (test/fixtures/abi) as the tracer shows them. UPDATE_GOLDEN=1 writes the golden file anew. What came out is
- * left to calls.test.ts: here the calls are decoded, not answered.
+ * The calls of recorded programs (test/fixtures/abi) as the tracer shows them. UPDATE_GOLDEN=1 writes the golden file
+ * anew. What came out is left to calls.test.ts: here the calls are decoded, not answered.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -32,7 +32,10 @@ const merged: readonly ObjectClass[] = classes.map(c => ({
 }))
 const byName = new Map(merged.map(c => [c.name, c]))
 
-/** The handle that a recorded create answered: that of the ioctl's object, or the first word of an embedded command's response. */
+/**
+ * The handle that a recorded create answered: that of the ioctl's object, or the first word of an embedded command's
+ * response.
+ */
 const handleOf = (call: LoggedIoctl): number | undefined => {
   const object = call.attributes.find(({ id, dataAfter }) => id === 0 && dataAfter !== undefined)
   if (object !== undefined) return Number(object.dataAfter)

@@ -1,5 +1,6 @@
 /*
- * Recorded system calls (test/fixtures/abi, format in ORIGIN.md there): parsed, and laid out again in a made-up process's memory.
+ * Recorded system calls (test/fixtures/abi, format in ORIGIN.md there): parsed, and laid out again in a made-up
+ * process's memory.
  */
 import { readFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'

@@ -1,5 +1,6 @@
 /*
- * A caller's view for codec tests: core's classes with the rxe driver's attributes, a made-up process's memory, chosen handles.
+ * A caller's view for codec tests: core's classes with the rxe driver's attributes, a made-up process's memory, chosen
+ * handles.
  */
 import { classes } from '../../src/spec/classes.ts'
 import { RXE_DRIVER_ID, RxeAttributes } from '../../src/spec/drivers/rxe.ts'

@@ -1,6 +1,6 @@
 /*
- * Linux's dialects beyond what was recorded (R41, R42): any call round trips, the rules about lengths, headers and attributes one by
- * one, and hostile bytes.
+ * Linux's dialects beyond what was recorded (R41, R42): any call round trips, the rules about lengths, headers and
+ * attributes one by one, and hostile bytes.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

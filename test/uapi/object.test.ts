@@ -1,5 +1,6 @@
 /*
- * The object dialect (R1–R6): round trips of every method, growth of records, room for outputs, and every error rule of design.md section 3.
+ * The object dialect (R1–R6): round trips of every method, growth of records, room for outputs, and every error rule of
+ * design.md section 3.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,6 +1,7 @@
 /*
- * Recorded calls of real programs (R41, R42): they decode, re-encode to the same bytes, survive the way through the object dialect, and
- * are answered as the kernel answered, given that core answers the same. Core itself is tested by test/replay.
+ * Recorded calls of real programs (R41, R42): they decode, re-encode to the same bytes, survive the way through the
+ * object dialect, and are answered as the kernel answered, given that core answers the same. Core itself is tested by
+ * test/replay.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -150,7 +151,8 @@ test('objects.abilog: calls of classes that exist re-encode to the same bytes, t
       assertImage(logged, encodeLinux(decoded.call, decoded.legacy()!), where)
       continue
     }
-    // Objects of classes that are not here have no handles; everything else that Linux took is a class or type that is missing.
+    // Objects of classes that are not here have no handles; everything else that Linux took is a class or type that is
+    // missing.
     const code = decoded.ret < 0 ? errnoName(-decoded.ret) : 'OK'
     if (logged.errno === 0)
       assert.ok(['EOPNOTSUPP', 'EPROTONOSUPPORT', 'ENOENT'].includes(code), `${where}: ${decoded.reason}`)

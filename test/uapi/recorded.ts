@@ -1,5 +1,6 @@
 /*
- * What core must have answered in a recorded call: the result that the kernel's bytes say, read with the tables of spec/linux.
+ * What core must have answered in a recorded call: the result that the kernel's bytes say, read with the tables of
+ * spec/linux.
  */
 
 import { driverLayouts } from '../../src/spec/linux/drivers.ts'

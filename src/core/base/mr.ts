@@ -1,9 +1,10 @@
 /*
  * Core's own memory regions (IBA 10.6.3, R22): what a registration must satisfy, and its keys.
  *
- * Refused, in Linux' order (abi/raw.out): address and iova with different page offsets, unknown access bits, remote write or atomic without
- * local write, a range that wraps around (EINVAL), pages that do not exist or do not permit the access (EFAULT). Bits of the optional
- * range are taken and mean nothing here. A length of 0 is taken. The rkey is the lkey if there is any remote access, else 0.
+ * Refused, in Linux' order (abi/raw.out): address and iova with different page offsets, unknown access bits, remote
+ * write or atomic without local write, a range that wraps around (EINVAL), pages that do not exist or do not permit the
+ * access (EFAULT). Bits of the optional range are taken and mean nothing here. A length of 0 is taken. The rkey is the
+ * lkey if there is any remote access, else 0.
  */
 import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags } from '../../spec/enums.ts'

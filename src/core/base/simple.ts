@@ -1,6 +1,6 @@
 /*
- * Core's own methods of the simple classes (R22): protection domains, event descriptors, and of the classes whose objects are a
- * driver's what is the same for every driver – counting events at a destroy, arming a CQ.
+ * Core's own methods of the simple classes (R22): protection domains, event descriptors, and of the classes whose
+ * objects are a driver's what is the same for every driver – counting events at a destroy, arming a CQ.
  */
 import { AsyncFd } from '../../spec/classes/async_fd.ts'
 import { CompChannel } from '../../spec/classes/comp_channel.ts'

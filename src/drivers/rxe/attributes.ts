@@ -1,6 +1,7 @@
 /*
- * What the soft device says of itself: the attributes of Linux's rxe (rxe_param.h, as `ibv_devinfo -v` shows them in test/fixtures/abi), so
- * that programs size their resources as they do there. GUIDs and the active MTU are the device's own.
+ * What the soft device says of itself: the attributes of Linux's rxe (rxe_param.h, as `ibv_devinfo -v` shows them in
+ * test/fixtures/abi), so that programs size their resources as they do there. GUIDs and the active MTU are the device's
+ * own.
  */
 
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'

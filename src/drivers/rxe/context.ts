@@ -1,6 +1,6 @@
 /*
- * What a context has of this driver: memory for rings that its program can map. The carrier brings it (`Context.state`); a caller in
- * this process needs no mapping and gets plain memory.
+ * What a context has of this driver: memory for rings that its program can map. The carrier brings it
+ * (`Context.state`); a caller in this process needs no mapping and gets plain memory.
  */
 import type { Context } from '../../core/model.ts'
 import type { RingMemory, RingPiece } from './rings.ts'

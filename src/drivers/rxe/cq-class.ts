@@ -1,5 +1,6 @@
 /*
- * Class `cq` of the soft device: completion queues as rings that the program maps (R19, R22). Counting events and arming are core's.
+ * Class `cq` of the soft device: completion queues as rings that the program maps (R19, R22). Counting events and
+ * arming are core's.
  */
 import { driverClass } from '../../core/driver.ts'
 import { affiliate, completed, raise } from '../../core/events.ts'
@@ -56,7 +57,10 @@ export const cqClass = driverClass<typeof Cq, CqState, typeof RxeAttributes.cq>(
   RxeAttributes.cq,
 )
 
-/** Where the engines' completions go. A queue that overruns is dead: its owner hears of it once, later completions are lost (as Linux). */
+/**
+ * Where the engines' completions go. A queue that overruns is dead: its owner hears of it once, later completions are
+ * lost (as Linux).
+ */
 export const cqCompletions = (device: RxeState): Completions => ({
   push(number, words, solicited) {
     const cq = device.cqs.get(number)

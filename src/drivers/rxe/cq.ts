@@ -1,9 +1,10 @@
 /*
  * Completion queues in rxe's ring layout: the device's side of a ring that a hostile program consumes.
  *
- * How many completions are outstanding is counted here. The program's consumer index only lowers the count, and never below nothing, so
- * a consumer that runs ahead of the producer (Debian's extended CQ calls do) makes no false overflow. A completion that finds the ring full
- * is lost, as in Linux: the CQ is dead from then on, and its owner is told (CQ_ERR).
+ * How many completions are outstanding is counted here. The program's consumer index only lowers the count, and never
+ * below nothing, so a consumer that runs ahead of the producer (Debian's extended CQ calls do) makes no false overflow.
+ * A completion that finds the ring full is lost, as in Linux: the CQ is dead from then on, and its owner is told
+ * (CQ_ERR).
  */
 import { Wc } from '../../spec/drivers/rxe-rings.ts'
 import { Completion } from '../../transport/types.ts'
@@ -71,8 +72,8 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array): boolean => {
 }
 
 /**
- * Moves a CQ to a ring of another size; what the program has not consumed moves along, in order. Undefined, and nothing changed, if that is more
- * than `cqe` (Linux: EINVAL). Throws CallError ENOMEM. The old ring is the caller's to free.
+ * Moves a CQ to a ring of another size; what the program has not consumed moves along, in order. Undefined, and nothing
+ * changed, if that is more than `cqe` (Linux: EINVAL). Throws CallError ENOMEM. The old ring is the caller's to free.
  */
 export const resizeCqRing = (memory: RingMemory, cq: CqRing, cqe: number): Ring | undefined => {
   settle(cq)

@@ -1,9 +1,9 @@
 /*
  * The soft device: core's objects, an RC engine and a port of a network, joined (design.md sections 1 and 5).
  *
- * Calls arrive through core at the classes; work requests and packets are moved by `poll`, which whoever owns the device calls when something
- * may have happened and when `nextTimeout` has come. Knows neither processes nor sockets: rings come with the context, memory with the
- * caller, packets with the port.
+ * Calls arrive through core at the classes; work requests and packets are moved by `poll`, which whoever owns the
+ * device calls when something may have happened and when `nextTimeout` has come. Knows neither processes nor sockets:
+ * rings come with the context, memory with the caller, packets with the port.
  */
 import { driverClass } from '../../core/driver.ts'
 import { raise } from '../../core/events.ts'
@@ -178,8 +178,8 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     do {
       deliverRun(time)
       held += run.count * run.packetBytes
-      // Payloads still lie in the runs: what was only noted has to move before the port gets them back. That is not done run by run,
-      // since a message may lie in several.
+      // Payloads still lie in the runs: what was only noted has to move before the port gets them back. That is not
+      // done run by run, since a message may lie in several.
       if (held >= BURST_BYTES) {
         engine.endBurst(time)
         port.release()

@@ -1,7 +1,7 @@
 /*
- * Registered memory as the engines want it (transport/types.ts, Memory), on top of core's table of regions: checks are core's, bytes move in the
- * address space of the process that registered them. Keys that may be invalidated from afar (memory windows, fast registration)
- * do not exist in this driver, so `invalidate` refuses every key.
+ * Registered memory as the engines want it (transport/types.ts, Memory), on top of core's table of regions: checks are
+ * core's, bytes move in the address space of the process that registered them. Keys that may be invalidated from afar
+ * (memory windows, fast registration) do not exist in this driver, so `invalidate` refuses every key.
  */
 import { type MemoryTable, placeHi, placeLo, resolve } from '../../core/memory.ts'
 import { Errno } from '../../spec/errno.ts'

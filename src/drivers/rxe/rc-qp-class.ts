@@ -1,8 +1,10 @@
 /*
- * Class `rc_qp` of the soft device: queue pairs of the reliable connected service, their rings and their path (R9, R19, R22).
+ * Class `rc_qp` of the soft device: queue pairs of the reliable connected service, their rings and their path (R9, R19,
+ * R22).
  *
- * What a transition needs and takes is the table's business (spec/qp-states.ts), what packets do is the engine's. Here values are checked
- * against the device's limits, address vectors become flows of the port, and what the engine does not keep is kept for `query`.
+ * What a transition needs and takes is the table's business (spec/qp-states.ts), what packets do is the engine's. Here
+ * values are checked against the device's limits, address vectors become flows of the port, and what the engine does
+ * not keep is kept for `query`.
  */
 import { driverClass } from '../../core/driver.ts'
 import { affiliate } from '../../core/events.ts'

@@ -1,12 +1,17 @@
 /*
- * One ring in memory that a hostile program shares: geometry, allocation and the two indices (spec/drivers/rxe-rings.ts).
+ * One ring in memory that a hostile program shares: geometry, allocation and the two indices
+ * (spec/drivers/rxe-rings.ts).
  *
- * The device trusts nothing that it reads back: size and mask are its own copies, its own index lives here and is only published, and the program's
- * index is masked at every look. Indices are read and published with Atomics, which order them against the elements.
+ * The device trusts nothing that it reads back: size and mask are its own copies, its own index lives here and is only
+ * published, and the program's index is masked at every look. Indices are read and published with Atomics, which order
+ * them against the elements.
  */
 import { MIN_ELEMENT, RingHeader } from '../../spec/drivers/rxe-rings.ts'
 
-/** Memory that the program can map, as the carrier of the context provides it; plain memory for a caller in this process. */
+/**
+ * Memory that the program can map, as the carrier of the context provides it; plain memory for a caller in this
+ * process.
+ */
 export interface RingMemory {
   /** Zeroed, rounded up to pages. Throws CallError ENOMEM when the context may have no more. */
   allocate(bytes: number): RingPiece

@@ -65,7 +65,10 @@ export interface QpNumbers {
 const FIRST = 17
 const LAST = 0xfffffe
 
-/** Numbers are given out in turn, so that one that was freed lately names nobody: late packets of an old connection go nowhere. */
+/**
+ * Numbers are given out in turn, so that one that was freed lately names nobody: late packets of an old connection go
+ * nowhere.
+ */
 export const createQpNumbers = (): QpNumbers => {
   const rows = new Map<number, number>()
   let next = FIRST

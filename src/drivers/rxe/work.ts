@@ -1,9 +1,10 @@
 /*
- * Work requests from rxe's rings: the program's send and receive queues as the engines want them (transport/types.ts, WorkSource).
+ * Work requests from rxe's rings: the program's send and receive queues as the engines want them (transport/types.ts,
+ * WorkSource).
  *
- * Here the provider's struct is turned into the compact layout, and nonsense into a refusal: unknown opcodes, too many elements, lengths
- * that no message can have. Two habits of Debian's provider are tolerated: a wrong total length in requests of the ibv_wr_* calls
- * (the elements are summed instead) and inline data without the inline flag.
+ * Here the provider's struct is turned into the compact layout, and nonsense into a refusal: unknown opcodes, too many
+ * elements, lengths that no message can have. Two habits of Debian's provider are tolerated: a wrong total length in
+ * requests of the ibv_wr_* calls (the elements are summed instead) and inline data without the inline flag.
  */
 
 import { RecvWqe, RingSge, SendWqe } from '../../spec/drivers/rxe-rings.ts'
@@ -21,7 +22,10 @@ const FLAG_INLINE = 8
 /** ibv_wc_status of a request that cannot be executed at all. */
 const LOC_LEN_ERR = 1
 const LOC_QP_OP_ERR = 2
-/** Longest message of InfiniBand: 2^31 bytes (C9-…, max_msg_sz of the port may be less and is checked by nobody, as in rxe). */
+/**
+ * Longest message of InfiniBand: 2^31 bytes (C9-…, max_msg_sz of the port may be less and is checked by nobody, as in
+ * rxe).
+ */
 const LONGEST = 2 ** 31
 
 /** The queues of one QP. `receive` is absent when it takes from a shared queue. */

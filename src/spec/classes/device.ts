@@ -1,9 +1,10 @@
 /*
  * Class `device`: the device behind a context (R8). It exists already and is object 0.
  *
- * `open` makes the context of the descriptor it is called on (Linux: GET_CONTEXT); before it every other call is EINVAL. The two
- * records of `query` are laid out as Linux's ib_uverbs_query_device_resp and the part that ib_uverbs_ex_query_device_resp adds, so
- * that a legacy answer is a copy of them (R4). The GID table is asked of the device, as in Linux: it covers every port.
+ * `open` makes the context of the descriptor it is called on (Linux: GET_CONTEXT); before it every other call is
+ * EINVAL. The two records of `query` are laid out as Linux's ib_uverbs_query_device_resp and the part that
+ * ib_uverbs_ex_query_device_resp adds, so that a legacy answer is a copy of them (R4). The GID table is asked of the
+ * device, as in Linux: it covers every port.
  */
 import { AtomicCap, DeviceCapFlags, GidType } from '../enums.ts'
 import {
@@ -106,7 +107,10 @@ export const GidEntry = {
 export const Device = objectClass('device', ClassId.device, {
   identity: 'fixed',
   methods: {
-    /** Makes the context of this descriptor; with `wantAsyncFd` its asynchronous event descriptor too (Linux's write GET_CONTEXT). */
+    /**
+     * Makes the context of this descriptor; with `wantAsyncFd` its asynchronous event descriptor too (Linux's write
+     * GET_CONTEXT).
+     */
     open: method(CallNumber.device.open, {
       in: { wantAsyncFd: optional(u8(1, { max: 1 })) },
       out: { numCompVectors: u32(64), coreSupport: u64(65), asyncFd: optional(fd(66, 'async_fd')) },
@@ -120,7 +124,9 @@ export const Device = objectClass('device', ClassId.device, {
         coreSupport: u64(67),
       },
     }),
-    /** Handles of this context that belong to any of `classes`, newest first. At most `max` of them when that is given. */
+    /**
+     * Handles of this context that belong to any of `classes`, newest first. At most `max` of them when that is given.
+     */
     queryHandles: method(CallNumber.device.queryHandles, {
       in: { classes: list(1, { id: at(0, u16(0)) }, 64), max: optional(u32(2)) },
       out: { handles: list(64, { handle: at(0, u32(0)) }, 0xfff8) },

@@ -1,7 +1,7 @@
 /*
- * The frozen numbers of the object dialect: class ids, call numbers and the flag values of messages and attributes (R2, R3, R5,
- * design.md section 3). A program that was built against one release finds the same numbers in every later one, so a number that
- * stands here is never changed or given out again; test/spec/frozen.test.ts holds a copy.
+ * The frozen numbers of the object dialect: class ids, call numbers and the flag values of messages and attributes (R2,
+ * R3, R5, design.md section 3). A program that was built against one release finds the same numbers in every later one,
+ * so a number that stands here is never changed or given out again; test/spec/frozen.test.ts holds a copy.
  *
  * Class 1 is kept for `interface` (R13). QP types are classes of their own (R9) and have the numbers from 16.
  */
@@ -26,7 +26,9 @@ export const CallNumber = {
   rc_qp: { postSend: Block.DRIVER_FAST + 0 },
 } as const
 
-/** Flags of an attribute. Bits 16–31 of an answered output hold the bytes written or, after ENOSPC, the bytes needed. */
+/**
+ * Flags of an attribute. Bits 16–31 of an answered output hold the bytes written or, after ENOSPC, the bytes needed.
+ */
 export const AttributeFlag = { MANDATORY: 1, OUT: 2, FILLED: 4, INDIRECT: 8 } as const
 
 /** Flags of a message. `ANSWERED` is set in a message that has been answered. */

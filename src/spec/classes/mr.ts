@@ -1,6 +1,6 @@
 /*
- * Class `mr`: a memory region of the caller's memory (IBA 10.6). `start` is its address in the caller's memory, `iova` the address
- * by which work requests name it; both must have the same offset in their page.
+ * Class `mr`: a memory region of the caller's memory (IBA 10.6). `start` is its address in the caller's memory, `iova`
+ * the address by which work requests name it; both must have the same offset in their page.
  */
 import { AccessFlags } from '../enums.ts'
 import { CREATE, DESTROY, flagsOf, method, objectClass, QUERY, ref, u32, u64 } from '../schema.ts'

@@ -1,9 +1,10 @@
 /*
- * Class `rc_qp`: a queue pair of the reliable connected service (IBA 9.7, 10.3), a class of its own (R9): what RC does not have, a
- * Q_Key for example, cannot be passed.
+ * Class `rc_qp`: a queue pair of the reliable connected service (IBA 9.7, 10.3), a class of its own (R9): what RC does
+ * not have, a Q_Key for example, cannot be passed.
  *
- * The attributes of `modify` and `query` have the ids of Linux's attribute mask: id = 1 + number of the mask bit, so presence of the
- * attribute and the bit are one fact. Which of them a transition needs is the QP state table's business.
+ * The attributes of `modify` and `query` have the ids of Linux's attribute mask: id = 1 + number of the mask bit, so
+ * presence of the attribute and the bit are one fact. Which of them a transition needs is the QP state table's
+ * business.
  */
 import { AccessFlags, Mtu, PathMigState, QpState, RcQpFlags } from '../enums.ts'
 import {
@@ -61,7 +62,10 @@ export const QpAlternatePath = {
 
 const PSN = { max: 0xffffff }
 
-/** Attributes in both directions. Timers and retries in the encodings of IBA 9.7.5 and 11.6.2: timeout 4.096 µs·2^t, 0 = none. */
+/**
+ * Attributes in both directions. Timers and retries in the encodings of IBA 9.7.5 and 11.6.2: timeout 4.096 µs·2^t, 0 =
+ * none.
+ */
 const attributes = {
   state: enumOf(1, QpState, 1),
   curState: enumOf(2, QpState, 1),
@@ -131,8 +135,8 @@ export const RcQp = objectClass('rc_qp', ClassId.rc_qp, {
     /** `events`: asynchronous events of this QP that the caller has read. */
     destroy: method(DESTROY, { in: {}, out: { events: u32(64) } }),
     /**
-     * The doorbell of the send queue: work requests lie in the mapped queue. Linux's POST_SEND can carry requests too; they are
-     * passed on as they are and `badWr` counts from 1 to the first one refused.
+     * The doorbell of the send queue: work requests lie in the mapped queue. Linux's POST_SEND can carry requests too;
+     * they are passed on as they are and `badWr` counts from 1 to the first one refused.
      */
     postSend: method(CallNumber.rc_qp.postSend, {
       in: {

@@ -1,9 +1,10 @@
 /*
- * The rings that rxe's user library and its driver share, as data (rdma/rdma_user_rxe.h; offsets in bytes, little-endian).
+ * The rings that rxe's user library and its driver share, as data (rdma/rdma_user_rxe.h; offsets in bytes,
+ * little-endian).
  *
- * A ring is a header of fixed size and 2^n elements of 2^m bytes. Indices are stored masked; it is empty when they are equal and full when the
- * producer stands one before the consumer, so a ring of `mask + 1` slots holds `mask` elements. The program produces
- * send and receive requests and consumes completions; the device does the opposite.
+ * A ring is a header of fixed size and 2^n elements of 2^m bytes. Indices are stored masked; it is empty when they are
+ * equal and full when the producer stands one before the consumer, so a ring of `mask + 1` slots holds `mask` elements.
+ * The program produces send and receive requests and consumes completions; the device does the opposite.
  */
 
 /** struct rxe_queue_buf: the program reads the first two words once, after mmap. */

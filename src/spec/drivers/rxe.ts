@@ -1,9 +1,10 @@
 /*
  * What the rxe driver adds to the common classes (R4, R22): where the queues that it makes lie in the context's file.
  *
- * In the object dialect these are attributes from 0x8000; in Linux's dialects they are the driver's part of the response, the structs
- * of rdma_user_rxe.h (rxe_create_cq_resp and so on). `layouts` says which bytes of that part are which attribute; a method that is
- * listed there and called without room for all of it is refused with EINVAL, as Linux's driver does.
+ * In the object dialect these are attributes from 0x8000; in Linux's dialects they are the driver's part of the
+ * response, the structs of rdma_user_rxe.h (rxe_create_cq_resp and so on). `layouts` says which bytes of that part are
+ * which attribute; a method that is listed there and called without room for all of it is refused with EINVAL, as
+ * Linux's driver does.
  */
 import { embed, type Layout, layout } from '../linux/layout.ts'
 import { at, optional, record, u32, u64 } from '../schema.ts'

@@ -1,5 +1,6 @@
 /*
- * Drivers by the number that Linux's ioctl dialect knows them by (rdma_driver_id), with the layouts of their parts of responses.
+ * Drivers by the number that Linux's ioctl dialect knows them by (rdma_driver_id), with the layouts of their parts of
+ * responses.
  */
 import { type DriverLayout, RXE_DRIVER_ID, RxeLayouts } from '../drivers/rxe.ts'
 

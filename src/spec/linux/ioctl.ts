@@ -1,8 +1,9 @@
 /*
- * Linux's ioctl methods on a uverbs file (R42): RDMA_VERBS_IOCTL, {object, method} and attributes (ib_user_ioctl_cmds.h), as methods of
- * our classes. An object or method that is not here is EPROTONOSUPPORT.
+ * Linux's ioctl methods on a uverbs file (R42): RDMA_VERBS_IOCTL, {object, method} and attributes
+ * (ib_user_ioctl_cmds.h), as methods of our classes. An object or method that is not here is EPROTONOSUPPORT.
  *
- * INVOKE_WRITE carries a write command (write.ts). QUERY_CONTEXT is known and has no driver that answers it: EOPNOTSUPP.
+ * INVOKE_WRITE carries a write command (write.ts). QUERY_CONTEXT is known and has no driver that answers it:
+ * EOPNOTSUPP.
  */
 import { GidEntry } from '../classes/device.ts'
 import { PortAttributes } from '../classes/port.ts'
@@ -27,7 +28,10 @@ export type IoctlAttributeKind = 'in' | 'out' | 'flags' | 'handle' | 'destroy' |
 export interface IoctlAttribute {
   readonly id: number
   readonly kind: IoctlAttributeKind
-  /** Shortest and longest length; `grows`: a longer one is taken, going in if it ends in zeros, coming out filled with zeros. */
+  /**
+   * Shortest and longest length; `grows`: a longer one is taken, going in if it ends in zeros, coming out filled with
+   * zeros.
+   */
   readonly min: number
   readonly max: number
   readonly grows: boolean

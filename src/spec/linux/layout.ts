@@ -1,8 +1,9 @@
 /*
- * The language of Linux's structs: which bytes of a struct are which attribute of a method (design.md section 3). Little-endian.
+ * The language of Linux's structs: which bytes of a struct are which attribute of a method (design.md section 3).
+ * Little-endian.
  *
- * A layout is a list of cells. What no cell covers is padding, a pointer or something that the kernel does not read; a codec keeps
- * such bytes apart (`legacy`) and sends zeros where it has none.
+ * A layout is a list of cells. What no cell covers is padding, a pointer or something that the kernel does not read; a
+ * codec keeps such bytes apart (`legacy`) and sends zeros where it has none.
  */
 import type { ErrnoName } from '../errno.ts'
 import { type Fields, sizeOf } from '../schema.ts'
@@ -69,7 +70,9 @@ export const zero = (at: number, size: number, errno: ErrnoName): Cell => ({
 })
 export const filledLength = (at: number): Cell => ({ at, size: 4, as: 'length', name: 'length' })
 
-/** A whole record that lies in the struct as it lies in the object dialect, `limit`: its fields below that offset only. */
+/**
+ * A whole record that lies in the struct as it lies in the object dialect, `limit`: its fields below that offset only.
+ */
 export const embed = (at: number, name: string, fields: Fields, limit = Number.POSITIVE_INFINITY): Cell[] =>
   Object.entries(fields)
     .filter(([, field]) => field.offset < limit)

@@ -1,6 +1,6 @@
 /*
- * Layouts of structs that more than one call of Linux's dialects has (ib_user_verbs.h), and the numbers by which those dialects
- * name what are classes here.
+ * Layouts of structs that more than one call of Linux's dialects has (ib_user_verbs.h), and the numbers by which those
+ * dialects name what are classes here.
  */
 import { QpType } from '../enums.ts'
 import { bool, type Cell, value } from './layout.ts'
@@ -8,7 +8,10 @@ import { bool, type Cell, value } from './layout.ts'
 /** Classes that a handle of a QP can have. */
 export const QP_CLASSES = ['rc_qp'] as const
 
-/** ib_uverbs_qp_dest, 32 bytes; dlid and src_path_bits are not of links that are Ethernet, the kernel ignores them there. */
+/**
+ * ib_uverbs_qp_dest, 32 bytes; dlid and src_path_bits are not of links that are Ethernet, the kernel ignores them
+ * there.
+ */
 export const qpDest = (at: number, name: string): Cell[] => [
   value(at, 16, `${name}.dgid`),
   value(at + 16, 4, `${name}.flowLabel`),

@@ -1,9 +1,10 @@
 /*
- * Linux's write() commands on a uverbs file (R41): which method each one is and where its attributes lie (ib_user_verbs.h).
+ * Linux's write() commands on a uverbs file (R41): which method each one is and where its attributes lie
+ * (ib_user_verbs.h).
  *
- * A plain command is {u32 command, u16 in_words, u16 out_words} and the request, in 4-byte words; an extended one (bit 31) has
- * {u64 response, u16 provider_in_words, u16 provider_out_words, u32 reserved} in between, in 8-byte words. INVOKE_WRITE of the
- * ioctl dialect carries the same requests. A command that is not here is EOPNOTSUPP.
+ * A plain command is {u32 command, u16 in_words, u16 out_words} and the request, in 4-byte words; an extended one (bit
+ * 31) has {u64 response, u16 provider_in_words, u16 provider_out_words, u32 reserved} in between, in 8-byte words.
+ * INVOKE_WRITE of the ioctl dialect carries the same requests. A command that is not here is EOPNOTSUPP.
  */
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../classes/device.ts'
 import { PortAttributes } from '../classes/port.ts'

@@ -1,6 +1,6 @@
 /*
- * Two soft devices on a memory link, end to end in one process: requests posted to rings, packets between engines, memory moved, completions
- * in rings, events on channels; errors, reuse, and nothing left when contexts close.
+ * Two soft devices on a memory link, end to end in one process: requests posted to rings, packets between engines,
+ * memory moved, completions in rings, events on channels; errors, reuse, and nothing left when contexts close.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,6 @@
 /*
- * Who a device is: MAC, GUID and GIDs as Linux's rxe takes them from its interface (the recorded machine), and made up where there is none.
+ * Who a device is: MAC, GUID and GIDs as Linux's rxe takes them from its interface (the recorded machine), and made up
+ * where there is none.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * The program's side of rxe's rings, as Debian's provider has it: geometry from the header, requests in, completions out. And memory for
- * rings that tells what is left of it.
+ * The program's side of rxe's rings, as Debian's provider has it: geometry from the header, requests in, completions
+ * out. And memory for rings that tells what is left of it.
  */
 
 import type { RingMemory, RingPiece } from '../../../src/drivers/rxe/rings.ts'
@@ -18,7 +18,10 @@ export interface TestRings extends RingMemory {
   at(offset: bigint): RingPiece
 }
 
-/** Pieces lie between guard pages full of 0xa5 in one buffer each, at some distance from its start, as in a chunk of a context's file. */
+/**
+ * Pieces lie between guard pages full of 0xa5 in one buffer each, at some distance from its start, as in a chunk of a
+ * context's file.
+ */
 export const testRings = (): TestRings => {
   const live = new Set<RingPiece>()
   let next = PAGE

@@ -1,5 +1,6 @@
 /*
- * Rings have the sizes and headers that Linux's driver has shown in the recorded runs, and indices never lead out of them.
+ * Rings have the sizes and headers that Linux's driver has shown in the recorded runs, and indices never lead out of
+ * them.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
