@@ -199,8 +199,6 @@ static int install(struct reply *reply)
         const struct userdma_install *where = &reply->message.installs[i];
         if (fd_add_event(reply->fds[i]) != 0)
             return -errno;
-        /* As Linux makes them: a read waits, whatever mode the daemon's sockets have. */
-        REAL(fcntl)(reply->fds[i], F_SETFL, REAL(fcntl)(reply->fds[i], F_GETFL) & ~O_NONBLOCK);
         int error = shim_store(where->address, where->width, reply->fds[i]);
         if (error)
             return error;

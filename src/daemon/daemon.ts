@@ -9,7 +9,7 @@ import { createCore, unregister } from '../core/registry.ts'
 import { createRxeDevice } from '../drivers/rxe/device.ts'
 import { nowMicroseconds } from '../host/clock.ts'
 import { EADDRINUSE, EMFILE, SystemError } from '../host/errno.ts'
-import { createRingPool } from '../host/mapping.ts'
+import { createRingPool, type Mapping, type RingPool } from '../host/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memfd.ts'
 import { watch } from '../host/poll.ts'
 import { accept, close, listen } from '../host/sockets.ts'
@@ -61,13 +61,16 @@ const listenAt = (socket: string): number => {
 }
 
 /** A page that only we can write: mapped first, sealed then. */
-const createParkedPage = (): { fd: number; words: Int32Array } => {
+const createParkedPage = (pool: RingPool): { fd: number; mapping: Mapping } => {
   const fd = createMemfd('userdma-parked', ParkedPage.bytes)
   addSeals(fd, SEAL_SHRINK | SEAL_GROW)
-  const { i32 } = createRingPool().map(fd, 0, ParkedPage.bytes)
+  const mapping = pool.map(fd, 0, ParkedPage.bytes)
   addSeals(fd, SEAL_FUTURE_WRITE | SEAL_SEAL)
-  return { fd, words: i32 }
+  return { fd, mapping }
 }
+
+/** Milliseconds in which the first client of a daemon that ends with its last one must have come. */
+const PATIENCE = 10_000
 
 /** Starts a daemon; it serves when the promise resolves. Throws an Error with a sentence for people. */
 export const startDaemon = async ({ socket: path, config, endWithLastClient }: DaemonOptions): Promise<Daemon> => {
@@ -87,8 +90,10 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
       now: nowMicroseconds,
     }),
   )
-  const parked = createParkedPage()
-  const loop = createLoop(parked.words, devices, () => {
+  // A pool of its own: what the other one counts are rings.
+  const own = createRingPool()
+  const parked = createParkedPage(own)
+  const loop = createLoop(parked.mapping.i32, devices, () => {
     daemon.turn++
   })
   const pool = createRingPool()
@@ -122,6 +127,7 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   } catch (error) {
     close(listening)
     close(parked.fd)
+    own.release(parked.mapping)
     rmSync(socket, { force: true })
     throw error
   }
@@ -134,6 +140,7 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   const end = (): void => {
     if (closed) return
     closed = true
+    clearTimeout(unused)
     listener.stop()
     close(listening)
     for (const session of [...sessions]) session.close()
@@ -142,11 +149,15 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     daemon.events.closeAll()
     loop.stop()
     close(parked.fd)
+    own.release(parked.mapping)
     closeSync(spare)
     removeTree(root)
     rmSync(socket, { force: true })
     finish()
   }
+
+  // Whoever started us to be a client may have died before it connected.
+  const unused = setTimeout(() => endWithLastClient && sessions.size === 0 && end(), PATIENCE)
 
   const greet = (fd: number): void => {
     const session = createSession(daemon, fd, () => {

@@ -57,7 +57,10 @@ const MOST_DESCRIPTORS = 1024
 const incoming = messageBuffer()
 const outgoing = messageBuffer()
 
-/** Accepts a connection. Undefined, and the socket closed, if the process is gone already. `ended`: it disconnected. */
+/**
+ * Accepts a connection. Undefined, and the socket closed, if the process is gone already or we lack descriptors.
+ * `ended`: it disconnected.
+ */
 export const createSession = (daemon: DaemonState, fd: number, ended: () => void): Session | undefined => {
   const pidfd = peerPidfd(fd)
   const { pid, uid } = peerCredentials(fd)

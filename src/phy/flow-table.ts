@@ -32,15 +32,16 @@ export interface FlowTable {
   drop(flow: number): void
   recordOf(flow: number): FlowAddress
   icrcFlowOf(flow: number): Flow
-  /** Where the source or destination words of a flow begin in `words`. */
-  readonly words: Uint32Array
+  /** The words of all flows: read them anew each time. */
+  words(): Uint32Array
+  /** Where the source or destination words of a flow begin there. */
   sourceAt(flow: number): number
   destinationAt(flow: number): number
   /** The number of a port's peer with the address at `at` in `words`, -1 if no open flow of the port goes there. */
   peerOf(port: number, words: Uint32Array, at: number): number
   /** Grows whenever `peerOf` may answer differently than before, or a number means another flow. */
-  readonly version: number
-  readonly size: number
+  version(): number
+  size(): number
 }
 
 export const createFlowTable = (): FlowTable => {
@@ -107,9 +108,7 @@ export const createFlowTable = (): FlowTable => {
     drop,
     recordOf: flow => records[flow],
     icrcFlowOf: flow => icrcFlows[flow],
-    get words() {
-      return flows.keys
-    },
+    words: () => flows.keys,
     sourceAt: flow => flow * FLOW_WORDS + SOURCE,
     destinationAt: flow => flow * FLOW_WORDS + DESTINATION,
     peerOf: (port, words, at) => {
@@ -117,11 +116,7 @@ export const createFlowTable = (): FlowTable => {
       for (let i = 0; i < ADDRESS_WORDS; i++) peerKey[1 + i] = words[at + i]
       return peers.find(peerKey, 0)
     },
-    get version() {
-      return flows.version + peers.version
-    },
-    get size() {
-      return flows.size
-    },
+    version: () => flows.version + peers.version,
+    size: () => flows.size,
   }
 }

@@ -24,13 +24,10 @@ export interface KeyTable {
 }
 
 export const createKeyTable = (words: number): KeyTable => {
-  let keys = new Uint32Array(16 * words)
   let holders = new Int32Array(16)
   /** Number + 1 by hash; 0 is empty. Always at least half empty, so a search ends. */
   let slots = new Int32Array(32)
-  let size = 0
   let used = 0
-  let version = 0
   let free: number[] = []
 
   const hash = (from: Uint32Array, at: number): number => {
@@ -39,7 +36,7 @@ export const createKeyTable = (words: number): KeyTable => {
     return h ^ (h >>> 16)
   }
   const isAt = (number: number, from: Uint32Array, at: number): boolean => {
-    for (let i = 0; i < words; i++) if (keys[number * words + i] !== from[at + i]) return false
+    for (let i = 0; i < words; i++) if (table.keys[number * words + i] !== from[at + i]) return false
     return true
   }
   const slotOf = (from: Uint32Array, at: number): number => {
@@ -49,22 +46,22 @@ export const createKeyTable = (words: number): KeyTable => {
     return slot
   }
   const grow = (): void => {
-    const oldKeys = keys
+    const oldKeys = table.keys
     const oldHolders = holders
-    keys = new Uint32Array(oldKeys.length * 2)
-    keys.set(oldKeys)
+    table.keys = new Uint32Array(oldKeys.length * 2)
+    table.keys.set(oldKeys)
     holders = new Int32Array(oldHolders.length * 2)
     holders.set(oldHolders)
     slots = new Int32Array(holders.length * 2)
     for (let number = 0; number < used; number++)
-      if (holders[number] > 0) slots[slotOf(keys, number * words)] = number + 1
+      if (holders[number] > 0) slots[slotOf(table.keys, number * words)] = number + 1
   }
   /** Empties a slot and moves later keys of the same probe sequence up, so that no tombstone is left. */
   const vacate = (slot: number): void => {
     const mask = slots.length - 1
     let hole = slot
     for (let next = (hole + 1) & mask; slots[next] !== 0; next = (next + 1) & mask) {
-      const home = hash(keys, (slots[next] - 1) * words) & mask
+      const home = hash(table.keys, (slots[next] - 1) * words) & mask
       if (((next - home) & mask) >= ((next - hole) & mask)) {
         slots[hole] = slots[next]
         hole = next
@@ -73,16 +70,11 @@ export const createKeyTable = (words: number): KeyTable => {
     slots[hole] = 0
   }
 
-  return {
-    get keys() {
-      return keys
-    },
-    get size() {
-      return size
-    },
-    get version() {
-      return version
-    },
+  const table: { -readonly [K in keyof KeyTable]: KeyTable[K] } = {
+    // plain properties: one accessor would turn the whole object into a slow one, and `version` is read with every run
+    keys: new Uint32Array(16 * words),
+    size: 0,
+    version: 0,
     find: (from, at) => slots[slotOf(from, at)] - 1,
     take: (from, at) => {
       let slot = slotOf(from, at)
@@ -92,10 +84,10 @@ export const createKeyTable = (words: number): KeyTable => {
           slot = slotOf(from, at)
         }
         const number = free.pop() ?? used++
-        for (let i = 0; i < words; i++) keys[number * words + i] = from[at + i]
+        for (let i = 0; i < words; i++) table.keys[number * words + i] = from[at + i]
         slots[slot] = number + 1
-        size++
-        version++
+        table.size++
+        table.version++
       }
       const number = slots[slot] - 1
       holders[number]++
@@ -107,10 +99,10 @@ export const createKeyTable = (words: number): KeyTable => {
     drop: number => {
       if (number < 0 || number >= used || holders[number] === 0) throw new Error(`key ${number} is not held by anybody`)
       if (--holders[number] > 0) return false
-      version++
-      vacate(slotOf(keys, number * words))
+      table.version++
+      vacate(slotOf(table.keys, number * words))
       free.push(number)
-      if (--size === 0) {
+      if (--table.size === 0) {
         free = []
         used = 0
       }
@@ -118,6 +110,7 @@ export const createKeyTable = (words: number): KeyTable => {
     },
     holders: number => (number >= 0 && number < used ? holders[number] : 0),
   }
+  return table
 }
 
 /** Reads the 16 bytes of an address as 4 words into `into` from `at` on. Throws a RangeError for another length. */

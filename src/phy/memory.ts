@@ -89,12 +89,12 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
 
   /** Looks up where a flow leads, unless nothing has changed since the last time. */
   const route = (flow: number): number => {
-    const version = addresses.version + flows.version
+    const version = addresses.version + flows.version()
     if (routeVersion[flow] !== version) {
-      const address = addresses.find(flows.words, flows.destinationAt(flow))
+      const address = addresses.find(flows.words(), flows.destinationAt(flow))
       const port = address < 0 ? -1 : portOfAddress[address]
       routeOf[flow] = port
-      peerOf[flow] = port < 0 ? -1 : flows.peerOf(port, flows.words, flows.sourceAt(flow))
+      peerOf[flow] = port < 0 ? -1 : flows.peerOf(port, flows.words(), flows.sourceAt(flow))
       routeVersion[flow] = version
     }
     return routeOf[flow]
@@ -386,9 +386,9 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     },
     stat: () => ({
       ports: links.filter(link => link !== undefined).length,
-      runs: runs - big.free,
-      smallRuns: smallRuns - small.free,
-      flows: flows.size,
+      runs: runs - big.free(),
+      smallRuns: smallRuns - small.free(),
+      flows: flows.size(),
     }),
   }
 }

@@ -17,7 +17,8 @@ export interface RunPool {
   removeOwner(owner: number): void
   /** Buffers that an owner has out. */
   usedBy(owner: number): number
-  readonly free: number
+  /** Buffers that nobody has. */
+  free(): number
 }
 
 /**
@@ -75,8 +76,6 @@ export const createRunPool = (base: number, size: number, count: number, owners:
       settle()
     },
     usedBy: o => used[o],
-    get free() {
-      return free
-    },
+    free: () => free,
   }
 }

@@ -36,7 +36,8 @@ test('registration takes and refuses what Linux does (abi/raw.out)', () => {
   assert.equal(errno(0x10000n, 8192n, 0x10000n, 1), 'EFAULT')
   assert.equal(errno(base, 16385n, base, 1), 'EFAULT')
   assert.equal(errno(base, 2n ** 60n, base, 1), 'EFAULT')
-  assert.equal(errno(base, 0n, base, 1), 'ok')
+  assert.equal(errno(base + 8n, 0n, base + 8n, 1), 'ok')
+  assert.equal(errno(base, 0n, base, 1), 'EINVAL', 'no page at all')
   assert.equal(errno(base, 2n ** 64n - 1n, base, 1), 'EINVAL')
   assert.equal(errno(base, 8192n, 2n ** 64n - 4096n, 1), 'EINVAL')
   const optional = register(base, 8192n, base, 1 | (1 << 20)).out

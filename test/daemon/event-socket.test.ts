@@ -101,7 +101,7 @@ test('a record is one packet with the very bytes', () => {
 })
 
 for (const passed of [true, false])
-  test(`a withdrawal counts what was not read, and the rest stays in order (${passed ? 'passed on' : 'still ours'})`, () => {
+  test(`a withdrawal counts what was not read, the rest stays in order (${passed ? 'passed on' : 'still ours'})`, () => {
     const step = fc.oneof(
       fc.record({ post: fc.nat(2) }),
       fc.record({ read: fc.nat(5) }),

@@ -9,7 +9,17 @@ import { mapArena } from '../../src/host/mapping.ts'
 import { addSeals, createMemfd, fileIdentity, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../../src/host/memfd.ts'
 import { libcFunctions } from '../../src/host/native.ts'
 import { type Watch, watch } from '../../src/host/poll.ts'
-import { accept, close, listen, peerCredentials, recv, recvSmall, send, socketPair } from '../../src/host/sockets.ts'
+import {
+  accept,
+  close,
+  listen,
+  peerCredentials,
+  recv,
+  recvSmall,
+  send,
+  setBlocking,
+  socketPair,
+} from '../../src/host/sockets.ts'
 import { ContextFile, MessageType, ParkedPage } from '../../src/spec/session.ts'
 import {
   type InstallAt,
@@ -191,6 +201,7 @@ export const startFakeDaemon = (folder: string): FakeDaemon => {
       case Order.EVENT_4:
       case Order.EVENT_8: {
         const [ours, theirs] = socketPair()
+        setBlocking(theirs)
         context.events.push(ours)
         const width = number === Order.EVENT_8 ? 8 : 4
         const sent = answer(0, [{ address: request.argument, width }], [theirs])

@@ -3,7 +3,7 @@
  *
  * Refused, in Linux' order (abi/raw.out): address and iova with different page offsets, unknown access bits, remote
  * write or atomic without local write, a range that wraps around (EINVAL), pages that do not exist or do not permit the
- * access (EFAULT). Bits of the optional range are taken and mean nothing here. A length of 0 is taken. The rkey is the
+ * access (EFAULT). Bits of the optional range are taken and mean nothing here. A length of 0 is taken inside a page. The rkey is the
  * lkey if there is any remote access, else 0.
  */
 import { Mr } from '../../spec/classes/mr.ts'
@@ -45,6 +45,8 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
       refuse(`access ${hex(access)} lets a peer write what may not be written locally: add LOCAL_WRITE`)
     if (access & ON_DEMAND && device.extended.odpGeneralCaps === 0n)
       refuse(`access ${hex(access)}: device ${device.name} has no on-demand paging`)
+    // No page at all, as Linux counts them; inside a page a length of 0 is one (abi/objects and raw show both).
+    if (length === 0n && (iova & PAGE_OFFSET) === 0n) refuse(`length is 0 at iova ${hex(iova)}, the start of a page`)
     if (start + length >= TOP) refuse(`${hex(start)} and ${length} bytes reach beyond the last address`)
     if (iova + length >= TOP) refuse(`iova ${hex(iova)} and ${length} bytes reach beyond the last address`)
     const bytes = Number(length)

@@ -27,7 +27,7 @@ export const cqClass = driverClass<typeof Cq, CqState, typeof RxeAttributes.cq>(
       if (compVector >= Limits.compVectors)
         throw new CallError(
           'EINVAL',
-          `cq.create: attribute compVector: ${compVector} is above ${Limits.compVectors - 1}; the device has ${Limits.compVectors} vectors`,
+          `cq.create: attribute compVector: ${compVector}: the device has vectors 0 to ${Limits.compVectors - 1}`,
         )
       const ring = createCqRing(ringsOf(call.context), cqe)
       object.state = { ...ring, number: stateOf(call).cqs.add(object) }

@@ -18,7 +18,7 @@ import { Mr } from '../../spec/classes/mr.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import { Port as PortClass } from '../../spec/classes/port.ts'
 import { RXE_DRIVER_ID } from '../../spec/drivers/rxe.ts'
-import { GidType } from '../../spec/enums.ts'
+import { AsyncEventType, GidType } from '../../spec/enums.ts'
 import { createRcEngine, type RcEngine } from '../../transport/rc.ts'
 import { bthDestQp } from '../../wire/bth.ts'
 import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
@@ -47,6 +47,8 @@ export interface RxeOptions {
   /** The clock of `poll`, for what calls start. */
   readonly now: () => number
 }
+
+const { SQ_DRAINED } = AsyncEventType.values
 
 /** One for all soft devices, so that they share their dispatch table. */
 const rxeDriver: Driver<RxeState> = {
@@ -122,17 +124,20 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     events: {
       qp(row, type) {
         const qp = state.qps[row]
-        if (qp) raise(qp, type)
+        // Who drains a send queue says whether he wants to hear of its end.
+        if (qp && (type !== SQ_DRAINED || qp.state.set.enSqdAsyncNotify)) raise(qp, type)
       },
     },
   })
   rc = engine
   const run = emptyRun()
+  // Taken out of `state` here: an object with accessors is slow to read, and this is done with every run and every look.
+  const { rings } = state
+  const { rowOf } = state.qpns
 
   /** Looks at the queues that programs write; true if anything was posted since the last look. */
   const scan = (time: number): boolean => {
     let found = false
-    const { rings } = state
     for (let row = 0; row < rings.length; row++) {
       const queues = rings[row]
       if (queues === undefined) continue
@@ -162,7 +167,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       const to = bthDestQp(arena.view, at)
       if (to !== qpn) {
         qpn = to
-        row = state.qpns.rowOf(to)
+        row = rowOf(to)
       }
       let taken = 1
       if (row < 0) port.counters.dropped++

@@ -60,13 +60,8 @@ const leavePath = (device: RxeState, state: RcQpState): void => {
   state.flow = -1
 }
 
-/** Opens the path that an address vector describes and returns what the engine must know of it. */
-const takePath = (
-  device: RxeState,
-  gids: GidTable,
-  state: RcQpState,
-  address: RecordOf<typeof QpAddress>,
-): { flow: number; peer: number } => {
+/** The source GID of the path that an address vector describes. EINVAL, ENODATA. */
+const sourceOf = (gids: GidTable, address: RecordOf<typeof QpAddress>): Uint8Array => {
   if (address.port !== 1) refuse('modify', `attribute address: port ${address.port}: the device has port 1`)
   if (!address.isGlobal)
     refuse('modify', 'attribute address: isGlobal is 0: a RoCE path needs a global route (a GID index, `-g`)')
@@ -76,8 +71,18 @@ const takePath = (
       'modify',
       `attribute address: GID index ${address.sgidIndex} and the destination GID are not both IPv4 or both IPv6`,
     )
+  return gid
+}
+
+/** Opens that path and returns what the engine must know of it. */
+const takePath = (
+  device: RxeState,
+  source: Uint8Array,
+  state: RcQpState,
+  address: RecordOf<typeof QpAddress>,
+): { flow: number; peer: number } => {
   const flow = device.port.openFlow({
-    source: gid,
+    source,
     destination: address.dgid.slice(),
     sourcePort: SOURCE_PORT,
     trafficClass: address.trafficClass,
@@ -217,16 +222,20 @@ export const rcQpClass = driverClass<typeof RcQp, RcQpState, typeof RxeAttribute
       const before = device.engine.query(state.row).state
       const after = args.state ?? before
       const given = Object.keys(args).filter(name => args[name as keyof Modify] !== undefined)
+      // Linux looks the GID up before it looks at the transition (abi/objects).
+      const source = args.address && sourceOf(call.device.ports[0].gids, args.address)
       const why = checkTransition('RC', before, after, given, args.curState)
       if (why !== undefined) refuse('modify', why)
       checkValues(args)
-      const path = args.address && takePath(device, call.device.ports[0].gids, state, args.address)
+      const path = args.address && source && takePath(device, source, state, args.address)
+      // Before the engine moves: it may raise an event that these attributes ask for.
+      if (after === RESET) state.set = {}
+      else if (after !== ERR) state.set = { ...state.set, ...kept(args) }
       device.engine.modify(state.row, after, engineAttributes(args, path), device.now())
       if (after === RESET) {
         leavePath(device, state)
-        state.set = {}
         resetRings(state.rings)
-      } else if (after !== ERR) state.set = { ...state.set, ...kept(args) }
+      }
       device.look(state.row)
       return {}
     },

@@ -22,10 +22,7 @@ const FLAG_INLINE = 8
 /** ibv_wc_status of a request that cannot be executed at all. */
 const LOC_LEN_ERR = 1
 const LOC_QP_OP_ERR = 2
-/**
- * Longest message of InfiniBand: 2^31 bytes (C9-…, max_msg_sz of the port may be less and is checked by nobody, as in
- * rxe).
- */
+/** Longest message of InfiniBand, bytes. That the port's max_msg_sz is less is checked by nobody, as in rxe. */
 const LONGEST = 2 ** 31
 
 /** The queues of one QP. `receive` is absent when it takes from a shared queue. */
@@ -130,7 +127,9 @@ const copyInline = (
   let taken = inlineAt + from
   for (let target = at, left = total; left > 0; target += stride) {
     const piece = left < chunk ? left : chunk
-    to.bytes.set(source.subarray(taken, taken + piece), target)
+    // A view costs more than so few bytes.
+    if (piece <= 128) for (let i = 0; i < piece; i++) to.bytes[target + i] = source[taken + i]
+    else to.bytes.set(source.subarray(taken, taken + piece), target)
     taken += piece
     left -= piece
   }
