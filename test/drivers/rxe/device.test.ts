@@ -255,6 +255,20 @@ test('RESET forgets requests and completes none of them; the queue pair serves a
   }
 })
 
+test('SQ_DRAINED is told to who asked for it, once', () => {
+  const m = machine()
+  const a = end(m, 0)
+  join(a.qp, end(m, 1).qp)
+  const drained = () => a.p.async.queue.filter(({ type }) => type === 5).length
+  modify(a.qp, { state: Qps.SQD })
+  m.settle()
+  assert.equal(drained(), 0)
+  modify(a.qp, { state: Qps.RTS })
+  modify(a.qp, { state: Qps.SQD, enSqdAsyncNotify: 1 })
+  m.settle()
+  assert.equal(drained(), 1)
+})
+
 test('requests wait until RTS, and SQD stops new ones', () => {
   const m = machine()
   const a = end(m, 0)
