@@ -29,6 +29,9 @@ _Static_assert(sizeof(struct post_send) == 32, "layout of the ABI");
 
 #define POST_SEND 28
 
+/* A token that names no queue pair: the daemon looks at all queues before it sleeps again. */
+#define NO_QP UINT32_MAX
+
 /* Records of event descriptors have 8 or 16 bytes. */
 #define LONGEST_RECORD 16
 
@@ -89,6 +92,13 @@ ssize_t event_read(int fd, void *buffer, size_t count)
         return -1;
     }
     return length;
+}
+
+void device_wake(int fd)
+{
+    const volatile uint32_t *page = __atomic_load_n(&session_parked, __ATOMIC_ACQUIRE);
+    if (fd_kind(fd) == FD_CONTEXT && page && page[USERDMA_PARKED_PAGE_PARKED])
+        ring(fd, NO_QP);
 }
 
 bool device_dead(int fd)

@@ -225,13 +225,18 @@ broken:
 /* ---- dialling ---- */
 
 /* Says once per process, and never again in its children, why there is no device. */
-static void complain(const char *why)
+static void complain_about(const char *what, const char *why)
 {
     static bool said;
     if (said)
         return;
     said = true;
-    dprintf(STDERR_FILENO, "userdma: no daemon at %s: %s\n", shim_socket_path, why);
+    dprintf(STDERR_FILENO, "userdma: %s at %s: %s\n", what, shim_socket_path, why);
+}
+
+static void complain(const char *why)
+{
+    complain_about("no daemon", why);
 }
 
 /* Where kernels restrict access to other processes' memory (yama), the daemon needs our leave; elsewhere this fails. */
@@ -241,6 +246,29 @@ static void admit(int fd)
     socklen_t length = sizeof peer;
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.pid > 0)
         prctl(PR_SET_PTRACER, (unsigned long)peer.pid, 0, 0, 0);
+}
+
+/* Says once why the daemon may not reach into our memory, and what to do about it. */
+static void complain_of_access(int fd)
+{
+    struct ucred peer = {0};
+    socklen_t length = sizeof peer;
+    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length);
+    char why[256];
+    if (peer.uid != geteuid())
+        snprintf(why, sizeof why,
+                 "it runs as user %u and this program as user %u, so it may not access the program's memory; start it "
+                 "as user %u or as root",
+                 (unsigned)peer.uid, (unsigned)geteuid(), (unsigned)geteuid());
+    else if (prctl(PR_GET_DUMPABLE) != 1)
+        snprintf(why, sizeof why,
+                 "this program does not let it access its memory (it is not dumpable, as after setuid); start the "
+                 "daemon as root");
+    else
+        snprintf(why, sizeof why,
+                 "the system does not let it access this program's memory; see "
+                 "/proc/sys/kernel/yama/ptrace_scope and the container's rules, or start the daemon as root");
+    complain_about("the daemon", why);
 }
 
 /* HELLO on the socket just connected. 0 or -errno. */
@@ -261,6 +289,8 @@ static int greet(const struct shim_guard *guard)
         error = -EPROTO;
     } else if (hello->error) {
         error = -hello->error;
+        if (error == -EACCES)
+            complain_of_access(session.fd);
     } else {
         /* A page of an earlier daemon stays mapped: a doorbell in another thread may be looking at it. */
         void *page = mmap(NULL, USERDMA_PARKED_PAGE_BYTES, PROT_READ, MAP_SHARED, reply.fds[0], 0);

@@ -216,6 +216,8 @@ void fd_drop_inherited(ino_t inode);
 /* write(2) on a context: a doorbell, or a command that is forwarded. */
 ssize_t device_write(int fd, const void *buffer, size_t count);
 ssize_t event_read(int fd, void *buffer, size_t count);
+/* Wakes the daemon if it sleeps. */
+void device_wake(int fd);
 /* Whether the daemon has closed the context (it died): its doorbell socket hung up. */
 bool device_dead(int fd);
 /* Stores a descriptor number of `width` bytes at an address of the program; 0, or -EFAULT for a bad one. */

@@ -22,6 +22,11 @@
 
 /* Empty polls between two looks whether the daemon lives. A prime, so that queues polled in turn all get their look. */
 #define LOOK_EVERY 127
+/*
+ * Such looks between two doorbells of a program that polls in vain. Posting a receive request rings nothing, and to a
+ * queue pair in error it is work for the daemon: its request must be flushed.
+ */
+#define RING_EVERY 512
 
 typedef int poll_cq_function(struct ibv_cq *, int, struct ibv_wc *);
 typedef int start_poll_function(struct ibv_cq_ex *, struct ibv_poll_cq_attr *);
@@ -38,6 +43,9 @@ static bool idle(const struct ibv_context *context)
     static __thread int dead_fd __attribute__((tls_model("initial-exec"))) = -1;
     if (UNLIKELY(dead_fd == context->cmd_fd) || ++polls == LOOK_EVERY) {
         polls = 0;
+        static __thread unsigned looks __attribute__((tls_model("initial-exec")));
+        if (++looks % RING_EVERY == 0)
+            device_wake(context->cmd_fd);
         const bool dead = device_dead(context->cmd_fd);
         /* Every further poll of this context looks again: the number may be another context's by then. */
         if (dead)

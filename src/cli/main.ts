@@ -72,6 +72,7 @@ const buildProgram = (): Command => {
   withJoin(program.command('trace'))
     .description('Runs a program and prints each of its calls to a device, decoded.')
     .option('-o, --output <file>', 'write the calls to this file instead of standard error')
+    .option('-v, --verbose', 'print records, lists and byte strings whole, fields that are 0 too')
     .option('--pcap <file>', 'write all packets of the daemon to this file (pcapng)')
     .addHelpText(
       'after',

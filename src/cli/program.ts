@@ -3,7 +3,7 @@
  * and its end becomes our exit status. What makes it see the devices is its environment: the preload library and the
  * daemon's socket.
  */
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { accessSync, closeSync, constants, openSync, statSync } from 'node:fs'
 import { constants as os } from 'node:os'
 import { delimiter, join } from 'node:path'
@@ -65,8 +65,13 @@ export const requireProgram = (program: string): void => {
   const found = candidates
     .map(path => ({ path, stat: statSync(path, { throwIfNoEntry: false }) }))
     .find(one => one.stat)
-  if (found?.stat?.isDirectory()) throw new ProgramError(126, `${program}: ${found.path} is a folder, not a program`)
-  if (found) throw new ProgramError(126, `${program}: you may not execute ${found.path}`)
+  if (found) {
+    const where = found.path === program ? program : `${program}: ${found.path}`
+    throw new ProgramError(
+      126,
+      found.stat?.isDirectory() ? `${where} is a folder, not a program` : `${where} is not executable for you`,
+    )
+  }
   throw new ProgramError(127, `${program || '""'}: there is no such program${program.includes('/') ? '' : ' in PATH'}`)
 }
 
@@ -91,26 +96,35 @@ const BY_TERMINAL = ['SIGINT', 'SIGQUIT'] as const
  */
 export const runProgram = (program: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> =>
   new Promise((resolve, reject) => {
-    const child = spawn(program, args, { env, stdio: 'inherit' })
+    let child: ChildProcess | undefined
     const passOn = (signal: NodeJS.Signals): void => {
-      child.kill(signal)
+      child?.kill(signal)
     }
     const ignore = (): void => {}
+    const byTerminal = hasTerminal() ? ignore : passOn
     const handlers: [NodeJS.Signals, (signal: NodeJS.Signals) => void][] = [
       ...PASSED_ON.map((signal): [NodeJS.Signals, typeof passOn] => [signal, passOn]),
-      ...BY_TERMINAL.map((signal): [NodeJS.Signals, typeof passOn] => [signal, hasTerminal() ? ignore : passOn]),
+      ...BY_TERMINAL.map((signal): [NodeJS.Signals, typeof passOn] => [signal, byTerminal]),
     ]
+    // Before the program is there, so that no signal ends us alone: one that comes during spawn is handled after it.
     for (const [signal, handler] of handlers) process.on(signal, handler)
     const settle = (): void => {
       for (const [signal, handler] of handlers) process.off(signal, handler)
     }
-    child.once('error', error => {
+    const refuse = (error: unknown): void => {
       settle()
       const { code } = error as NodeJS.ErrnoException
       // It was there a moment ago: what is missing is the interpreter that its first line names.
       if (code === 'ENOENT') reject(new ProgramError(127, `${program}: the interpreter that it names does not exist`))
       else reject(new ProgramError(126, `${program}: it cannot be executed (${code})`))
-    })
+    }
+    try {
+      child = spawn(program, args, { env, stdio: 'inherit' })
+    } catch (error) {
+      refuse(error)
+      return
+    }
+    child.once('error', refuse)
     child.once('exit', (status, signal) => {
       settle()
       resolve(signal === null ? (status ?? 0) : 128 + os.signals[signal])

@@ -18,6 +18,7 @@ import { runUnder } from './run.ts'
 export interface TraceOptions extends JoinOptions {
   readonly output?: string
   readonly pcap?: string
+  readonly verbose?: boolean
 }
 
 const STDERR = 2
@@ -56,7 +57,8 @@ export const trace = async (program: string, args: readonly string[], options: T
   shimLibrary()
   const output = options.output === undefined ? STDERR : create(options.output)
   const pcap = options.pcap === undefined ? undefined : create(options.pcap)
-  const onTrace = (record: TraceRecord): void => writeAll(output, `${callLine(record)}\n`)
+  const onTrace = (record: TraceRecord): void =>
+    writeAll(output, `${callLine(record, { verbose: options.verbose === true })}\n`)
   const joined = await joinDaemon(options, onTrace)
   let status = 1
   try {

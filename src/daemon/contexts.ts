@@ -2,8 +2,8 @@
  * Open contexts of all processes: memory file, doorbell sockets, lifetime (design.md section 6).
  *
  * A context lives as long as any copy of any of its doorbell sockets is open somewhere: the shim keeps one beside each
- * copy of the program's descriptor, so fork, dup and exit need no bookkeeping here. On the sockets only tokens travel;
- * whatever they say, they mean "look".
+ * copy of the program's descriptor, so fork, dup and exit need no bookkeeping here. On the sockets only tokens travel,
+ * handles of queue pairs; whatever they say, the loop looks.
  */
 import type { Context, Device } from '../core/model.ts'
 import { closeContext, openContext } from '../core/registry.ts'
@@ -44,11 +44,19 @@ const TOKEN_BYTES = 4
  */
 const DRAIN = 64
 
-/** `rung`: a program says that there is work, or a context went away. */
-export const createContexts = (pool: RingPool, rung: () => void): Contexts => {
+/**
+ * `posted`: a program has posted to the send queue with this handle, as it says. `rung`: after some of these, or after a
+ * context went away.
+ */
+export const createContexts = (
+  pool: RingPool,
+  posted: (context: Context, handle: number) => void,
+  rung: () => void,
+): Contexts => {
   const contexts = new Map<number, OpenContext>()
   const doorbells = new Map<OpenContext, Map<number, Watch>>()
   const token = new Uint8Array(TOKEN_BYTES)
+  const handle = new DataView(token.buffer)
   let next = 1
 
   const end = (open: OpenContext): void => {
@@ -62,12 +70,13 @@ export const createContexts = (pool: RingPool, rung: () => void): Contexts => {
     open.memory.close()
   }
 
-  /** Empties the socket; false once the client's side is closed. A token of another size is a token all the same. */
-  const drain = (fd: number): boolean => {
+  /** Empties the socket; false once the client's side is closed. */
+  const drain = (open: OpenContext, fd: number): boolean => {
     for (let left = DRAIN; left > 0; left--) {
       const length = recvSmall(fd, token)
       if (length === -EAGAIN) return true
       if (length <= 0 && length !== -EMSGSIZE) return false
+      if (length === TOKEN_BYTES) posted(open.context, handle.getUint32(0, true))
     }
     return true
   }
@@ -77,7 +86,7 @@ export const createContexts = (pool: RingPool, rung: () => void): Contexts => {
     if (!watchers) throw new Error(`context ${open.number} is closed`)
     const [ours, theirs] = socketPair()
     const watcher = watch(ours, { readable: true }, () => {
-      if (!drain(ours)) {
+      if (!drain(open, ours)) {
         watcher.stop()
         watchers.delete(ours)
         close(ours)

@@ -5,6 +5,7 @@
  */
 import { closeSync, existsSync, mkdirSync, openSync, rmSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
+import type { Context } from '../core/model.ts'
 import { createCore, unregister } from '../core/registry.ts'
 import { createRxeDevice } from '../drivers/rxe/device.ts'
 import { nowMicroseconds } from '../host/clock.ts'
@@ -98,6 +99,9 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   })
   const pool = createRingPool()
   const sessions = new Set<Session>()
+  const posted = (context: Context, handle: number): void => {
+    for (const { device, posted } of devices) if (device === context.device) posted(context, handle)
+  }
   const rung = (): void => {
     daemon.turn++
     loop.kick()
@@ -108,7 +112,7 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     network,
     pool,
     loop,
-    contexts: createContexts(pool, rung),
+    contexts: createContexts(pool, posted, rung),
     events: createEventSockets(core, () => daemon.calling),
     trace: createTraceHub(nowMicroseconds),
     root,

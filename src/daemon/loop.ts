@@ -7,6 +7,8 @@
  * the event loop, where a doorbell, a call or a timer wakes it. A busy loop lets the event loop run in between, so that
  * calls are answered.
  */
+
+import { Where } from '../drivers/rxe/posts.ts'
 import { nowMicroseconds } from '../host/clock.ts'
 import { setWord } from '../host/fence.ts'
 import { yieldProcessor } from '../host/yield.ts'
@@ -14,20 +16,22 @@ import { ParkedPage } from '../spec/session.ts'
 
 /** What the loop drives. Times in microseconds of host/clock.ts. */
 export interface Pollable {
-  /** Does what can be done now; true if that was anything. */
-  poll(now: number): boolean
+  /** Does what can be done now; true if that was anything. `where`: which queues to look at for new requests. */
+  poll(now: number, where: Where): boolean
   /** When `poll` must be called next even if nothing happens; Infinity for never. */
   nextTimeout(): number
 }
 
 export interface Loop {
-  /** Something may have happened: look now. Does nothing when called from within the loop. */
+  /** A doorbell rang or packets came: there is work. Does nothing when called from within the loop. */
   kick(): void
+  /** A call may have changed something: look at just that, and wake up only if it gave work. */
+  touch(): void
   stop(): void
 }
 
 /** Longest time without the event loop, and how long to look for more work before parking. Microseconds. */
-const SLICE = 200
+const SLICE = 500
 const LINGER = 20
 /** Longest timer of Node, milliseconds. */
 const LONGEST_TIMER = 2 ** 31 - 1
@@ -40,19 +44,19 @@ export const createLoop = (parked: Int32Array, devices: readonly Pollable[], tur
   let timer: NodeJS.Timeout | undefined
   let timerDue = Infinity
 
-  const pollAll = (): boolean => {
+  const pollAll = (where: Where): boolean => {
     const now = nowMicroseconds()
     let progress = false
-    for (const device of devices) progress = device.poll(now) || progress
+    for (const device of devices) progress = device.poll(now, where) || progress
     return progress
   }
 
   /** Polls until there is nothing to do; false if the slice is over before that. */
-  const drain = (): boolean => {
+  const drain = (first: Where): boolean => {
     const start = nowMicroseconds()
     let last = Number.NEGATIVE_INFINITY
-    for (;;) {
-      const progress = pollAll()
+    for (let where = first; ; where = Where.USED) {
+      const progress = pollAll(where)
       const now = nowMicroseconds()
       if (progress) last = now
       else if (now - last >= LINGER) return true
@@ -75,33 +79,41 @@ export const createLoop = (parked: Int32Array, devices: readonly Pollable[], tur
     kick()
   }
 
-  const kick = (): void => {
+  const run = (first: Where): void => {
     if (running || stopped) return
     running = true
     turn()
     setWord(parked, ParkedPage.PARKED, 0)
-    for (;;) {
-      if (!drain()) {
-        // Not parked: nobody rings, so come back by ourselves.
-        immediate ??= setImmediate(() => {
-          immediate = undefined
-          kick()
-        })
-        break
-      }
+    while (drain(first)) {
       setWord(parked, ParkedPage.PARKED, 1)
-      if (!pollAll()) {
+      if (!pollAll(Where.ALL)) {
         armTimer()
-        break
+        running = false
+        return
       }
       setWord(parked, ParkedPage.PARKED, 0)
     }
+    // Not parked: nobody rings, so come back by ourselves, and look at every queue then.
+    immediate ??= setImmediate(() => {
+      immediate = undefined
+      run(Where.ALL)
+    })
     running = false
+  }
+  const kick = (): void => run(Where.USED)
+
+  const touch = (): void => {
+    // Awake means that the next slice comes anyway, and sees what was changed.
+    if (running || stopped || immediate !== undefined) return
+    turn()
+    if (pollAll(Where.CHANGED)) kick()
+    else armTimer()
   }
 
   setWord(parked, ParkedPage.PARKED, 1)
   return {
     kick,
+    touch,
     stop() {
       stopped = true
       clearTimeout(timer)

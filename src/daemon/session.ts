@@ -11,7 +11,16 @@ import { type Dialect, dispatch } from '../core/dispatch.ts'
 import type { Caller } from '../core/model.ts'
 import { EAGAIN, SystemError } from '../host/errno.ts'
 import { watch } from '../host/poll.ts'
-import { closeProcess, commandName, fdTarget, openProcess, type ProcessHandle, pidfdGetfd } from '../host/process.ts'
+import {
+  closeProcess,
+  commandName,
+  fdTarget,
+  findFd,
+  mayAccess,
+  openProcess,
+  type ProcessHandle,
+  pidfdGetfd,
+} from '../host/process.ts'
 import { close, peerCredentials, peerPidfd, recv, send } from '../host/sockets.ts'
 import { CallError, Errno } from '../spec/errno.ts'
 import { MessageType, SESSION_VERSION, SessionLimits } from '../spec/session.ts'
@@ -99,6 +108,7 @@ const serve = (
   }
   let tag = ''
   let greeted = false
+  let reachable = false
   let closed = false
 
   const reply = (length: number, fds: readonly number[] = []): void => {
@@ -115,10 +125,15 @@ const serve = (
     trusted,
   })
 
+  /**
+   * A program whose memory we may not touch is told so at once, since every call of it would fail. A tool needs no
+   * more than its answers.
+   */
   const hello = (): void => {
-    const error = request.version === SESSION_VERSION ? 0 : Errno.EPROTO
+    reachable = mayAccess(process)
+    const error = request.version !== SESSION_VERSION ? Errno.EPROTO : reachable ? 0 : Errno.EACCES
     tag = request.tag
-    greeted = error === 0
+    greeted = request.version === SESSION_VERSION
     reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
   }
 
@@ -162,6 +177,7 @@ const serve = (
 
   const opening = (how: () => void): void => {
     try {
+      if (!reachable) throw new CallError('EACCES', `the memory of process ${process.pid} is out of our reach`)
       how()
     } catch (error) {
       if (!(error instanceof CallError || error instanceof SystemError)) throw error
@@ -178,6 +194,14 @@ const serve = (
     dialect,
   })
 
+  /** What /proc shows for the descriptors that the last call made; its trace needs the numbers that they got. */
+  let made: readonly string[] = []
+  const numbersMade = (): (number | undefined)[] =>
+    made.map(target => {
+      const found = findFd(process.pid, target)
+      return typeof found === 'number' ? found : undefined
+    })
+
   const refuseCall = (to: Header, errno: number): void => reply(writeCallReply(outgoing, to, -errno, []))
 
   const sendAnswer = (to: Header, { ret, installs }: Answer): void => {
@@ -193,6 +217,7 @@ const serve = (
           throw new CallError('EMFILE', `a context has at most ${MOST_DESCRIPTORS} event descriptors`)
         sockets.push(daemon.events.create(made))
       }
+      made = sockets.map(({ target }) => target)
       reply(
         writeCallReply(outgoing, to, ret, installs),
         sockets.map(({ theirs }) => theirs),
@@ -221,7 +246,7 @@ const serve = (
     dialect: Dialect<M>,
     message: M,
   ): void => {
-    const watched = daemon.trace.watch(dialect, tag, () => factsOf(open, name))
+    const watched = daemon.trace.watch(dialect, tag, () => factsOf(open, name), numbersMade)
     const to = { ...request }
     daemon.calling = process
     try {
@@ -269,8 +294,9 @@ const serve = (
         return
       }
       daemon.turn++
+      daemon.trace.settle(numbersMade)
       handle(fds)
-      daemon.loop.kick()
+      daemon.loop.touch()
     }
   }
 
@@ -284,6 +310,7 @@ const serve = (
     close() {
       if (closed) return
       closed = true
+      daemon.trace.settle(numbersMade)
       watcher.stop()
       close(fd)
       desk.close()

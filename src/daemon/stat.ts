@@ -24,7 +24,7 @@ export const statOf = (daemon: DaemonState): Stat => {
         address,
         objects: counts.devices[name]?.objects ?? {},
         port: { ...rxe?.state.port.counters },
-        transport: { ...rxe?.state.engine.counters },
+        transport: { ...rxe?.state.engine().counters },
       }
     }),
   }

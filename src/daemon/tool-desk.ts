@@ -107,6 +107,8 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
 
   return {
     handle(request, fds) {
+      // Who asks something wants to know of all calls before it.
+      daemon.trace.settle()
       const reply = answer(parse(request.text), fds)
       const length = writeToolReply(counter.buffer, request, JSON.stringify(reply))
       counter.reply(

@@ -4,6 +4,9 @@
  *
  * A dialect is wrapped, not changed: the wrapper sees each decoded call and its answer. A tool that reads too slowly
  * loses calls, never silently: the next record says how many.
+ *
+ * A call that makes descriptors is answered before the program knows their numbers, which it chooses itself. Such a
+ * record waits for the program's next message: by then they can be looked up.
  */
 import type { Dialect } from '../core/dispatch.ts'
 import { CallError } from '../spec/errno.ts'
@@ -20,10 +23,22 @@ export interface Subscriber {
 /** What a record says about the caller. */
 export type CallerFacts = Pick<TraceRecord, 'pid' | 'tid' | 'fd' | 'command' | 'device' | 'dialect'>
 
+export type Numbers = () => readonly (number | undefined)[]
+
 export interface TraceHub {
   subscribe(subscriber: Subscriber): () => void
-  /** The dialect to use for a call of a process tagged `tag`: the one given, or one that is watched. */
-  watch<M extends readonly unknown[]>(dialect: Dialect<M>, tag: string, facts: () => CallerFacts): Dialect<M>
+  /**
+   * The dialect to use for a call of a process tagged `tag`: the one given, or one that is watched. `numbers` tells the
+   * process's numbers of the descriptors that its last call has made, in the order of the answer's installs.
+   */
+  watch<M extends readonly unknown[]>(
+    dialect: Dialect<M>,
+    tag: string,
+    facts: () => CallerFacts,
+    numbers: Numbers,
+  ): Dialect<M>
+  /** Publishes the record that waits for these numbers; without `numbers` all that wait. */
+  settle(numbers?: Numbers): void
 }
 
 const base64 = (bytes: Uint8Array): string =>
@@ -45,10 +60,16 @@ const messagesOf = (view: CallerView, call: Call, outcome: Result | CallError): 
 
 export const createTraceHub = (now: () => number): TraceHub => {
   const subscribers = new Set<Subscriber>()
+  const waiting = new Map<Numbers, () => void>()
+
+  const post = (tag: string, record: TraceRecord): void => {
+    for (const subscriber of subscribers) if (subscriber.tag === '' || subscriber.tag === tag) subscriber.post(record)
+  }
 
   const publish = (
     tag: string,
     facts: CallerFacts,
+    numbers: Numbers,
     answer: Answer,
     started: number,
     call?: TraceRecord['call'],
@@ -63,7 +84,16 @@ export const createTraceHub = (now: () => number): TraceHub => {
       ...(answer.reason !== undefined && { reason: answer.reason }),
       ...(answer.attempt !== undefined && { attempt: answer.attempt }),
     }
-    for (const subscriber of subscribers) if (subscriber.tag === '' || subscriber.tag === tag) subscriber.post(record)
+    if (answer.installs.length === 0) post(tag, record)
+    else
+      waiting.set(numbers, () => {
+        const found = numbers()
+        const descriptors = answer.installs.map(({ descriptor: { attribute } }, i) => {
+          const fd = found[i]
+          return fd === undefined ? { attribute } : { attribute, fd }
+        })
+        post(tag, { ...record, descriptors })
+      })
   }
 
   const isWatched = (tag: string): boolean => {
@@ -71,12 +101,19 @@ export const createTraceHub = (now: () => number): TraceHub => {
     return false
   }
 
-  const watched = (view: CallerView, decoded: Decoded, tag: string, facts: CallerFacts, started: number): Decoded => ({
+  const watched = (
+    view: CallerView,
+    decoded: Decoded,
+    tag: string,
+    facts: CallerFacts,
+    numbers: Numbers,
+    started: number,
+  ): Decoded => ({
     call: decoded.call,
     legacy: decoded.legacy,
     answer(outcome) {
       const answer = decoded.answer(outcome)
-      publish(tag, facts, answer, started, messagesOf(view, decoded.call, outcome))
+      publish(tag, facts, numbers, answer, started, messagesOf(view, decoded.call, outcome))
       return answer
     },
   })
@@ -86,14 +123,21 @@ export const createTraceHub = (now: () => number): TraceHub => {
       subscribers.add(subscriber)
       return () => subscribers.delete(subscriber)
     },
-    watch(dialect, tag, facts) {
+    watch(dialect, tag, facts, numbers) {
       if (!isWatched(tag)) return dialect
       return (view, ...message) => {
         const started = now()
         const decoded = dialect(view, ...message)
-        if (!isAnswer(decoded)) return watched(view, decoded, tag, facts(), started)
-        publish(tag, facts(), decoded, started)
+        if (!isAnswer(decoded)) return watched(view, decoded, tag, facts(), numbers, started)
+        publish(tag, facts(), numbers, decoded, started)
         return decoded
+      }
+    },
+    settle(numbers) {
+      for (const key of numbers ? [numbers] : [...waiting.keys()]) {
+        const tell = waiting.get(key)
+        waiting.delete(key)
+        tell?.()
       }
     },
   }

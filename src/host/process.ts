@@ -11,7 +11,7 @@
  * 32-bit words.
  */
 import { closeSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
-import { EFAULT, ENOENT, ESRCH, errnoNumber, SystemError } from './errno.ts'
+import { EFAULT, ENOENT, EPERM, ESRCH, errnoNumber, SystemError } from './errno.ts'
 import { type Arena, mapArena } from './mapping.ts'
 import { libcFunctions, orErrno } from './native.ts'
 
@@ -224,6 +224,11 @@ export const writeAt = (
   offset: number,
   length: number,
 ): number => move(true, handle, Math.floor(address / TWO_32), address % TWO_32, local, offset, length, length, length)
+
+/**
+ * Whether the kernel lets us at the process's memory at all: it asks for the right before it looks at the address.
+ */
+export const mayAccess = (handle: ProcessHandle): boolean => readAt(handle, 0, workArena(), BYTE, 1) !== -EPERM
 
 /** A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH, -EPERM. */
 export const pidfdGetfd = (handle: ProcessHandle, fd: number): number =>

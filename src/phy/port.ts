@@ -102,7 +102,7 @@ export interface Port {
   /** As `TransmitSink` in transport/types.ts. */
   reserve(bytes: number): number
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
-  /** Ends a turn of sending: what was committed leaves now. */
+  /** Ends a turn of sending: what was committed leaves now, and what is left of the room reserved goes back. */
   flush(): void
 
   /** The next run, with ICRCs right; false if there is none now. The run stays where it is until `release`. */

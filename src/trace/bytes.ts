@@ -3,7 +3,8 @@
  */
 import { isMappedIpv4 } from '../wire/address.ts'
 
-const MOST_BYTES = 32
+/** Bytes shown of a longer byte string, unless all are asked for. */
+export const MOST_BYTES = 32
 
 /** Bytes in hexadecimal, at most `most` of them; then their number follows. */
 export const bytesText = (bytes: Uint8Array, most: number = MOST_BYTES): string => {

@@ -5,7 +5,7 @@
  *   [pid 123 a.out] fd 3 cq.create(cqe 0, userHandle 0, compVector 0) = -1 EINVAL (cq.create: attribute cqe: 0 is below 1) <0.000011>
  *
  * Whatever dialect a call came in, it is shown by the names of spec/: the record (uapi/tool.ts) has it in the object
- * dialect. What the call answered stands in braces behind the return value. Refused and undecodable calls are shown as
+ * dialect. What the call answered stands in braces behind the return value, new descriptors included. Refused and undecodable calls are shown as
  * far as they can be read.
  */
 
@@ -16,7 +16,7 @@ import type { Attributes, Method, ObjectClass } from '../spec/schema.ts'
 import type { TraceRecord } from '../uapi/tool.ts'
 import { bytesText } from './bytes.ts'
 import { type ReadMessage, readMessage } from './message.ts'
-import { attributesJson, attributesText } from './values.ts'
+import { ABRIDGED, attributesJson, attributesText, type Style, WHOLE } from './values.ts'
 
 /** Text of processes and messages on one line: no control characters reach the terminal. */
 const plain = (text: string): string => text.replace(/\p{C}+/gu, ' ').trim()
@@ -43,7 +43,7 @@ const fromBase64 = (text: string): Uint8Array => {
   }
 }
 
-const decode = (record: TraceRecord): Decoded | undefined => {
+const decode = (record: TraceRecord, { bytes }: Style): Decoded | undefined => {
   const { call } = record
   const found = call === undefined ? undefined : byId.get(call.classId)
   if (call === undefined || found === undefined) return undefined
@@ -58,8 +58,8 @@ const decode = (record: TraceRecord): Decoded | undefined => {
     name,
     in: inputs,
     out: outputs,
-    args: readMessage(fromBase64(call.message), inputs, 'in'),
-    result: readMessage(fromBase64(call.answer), outputs, 'out'),
+    args: readMessage(fromBase64(call.message), inputs, 'in', bytes),
+    result: readMessage(fromBase64(call.answer), outputs, 'out', bytes),
   }
 }
 
@@ -72,42 +72,59 @@ const createdOf = ({ class: found, name, result }: Decoded): number | undefined 
   isCreate(found, name) && found.identity === 'handle' ? result.object : undefined
 const objectText = (object: number | undefined): string[] => (object === undefined ? [] : [`object ${object}`])
 
-const callText = (record: TraceRecord, decoded: Decoded | undefined): string => {
+/** Descriptors that the call made, by the attributes that would carry their numbers. */
+const descriptorsText = ({ descriptors = [] }: TraceRecord): string[] =>
+  descriptors.map(({ attribute, fd }) => `${attribute} fd ${fd ?? '?'}`)
+
+const callText = (record: TraceRecord, decoded: Decoded | undefined, style: Style): string => {
   if (decoded === undefined) {
     const { call, dialect } = record
     return call === undefined
       ? `${dialect}(${plain(record.attempt ?? '?')})`
-      : `${dialect}(class ${call.classId}, call ${call.call}, ${bytesText(fromBase64(call.message))})`
+      : `${dialect}(class ${call.classId}, call ${call.call}, ${bytesText(fromBase64(call.message), style.bytes)})`
   }
   const { args } = decoded
-  const parts = [...objectText(objectOf(decoded)), ...attributesText(decoded.in, args.values), ...args.rest]
+  const parts = [...objectText(objectOf(decoded)), ...attributesText(decoded.in, args.values, style), ...args.rest]
   return `${decoded.class.name}.${decoded.name}(${parts.join(', ')})`
 }
 
-const answerText = ({ ret, reason }: TraceRecord, decoded: Decoded | undefined): string => {
+const answerText = (record: TraceRecord, decoded: Decoded | undefined, style: Style): string => {
+  const { ret, reason } = record
   if (ret < 0) return `-1 ${errnoName(-ret)}${reason === undefined ? '' : ` (${plain(reason)})`}`
   if (decoded === undefined) return String(ret)
   const { result } = decoded
-  const parts = [...objectText(createdOf(decoded)), ...attributesText(decoded.out, result.values), ...result.rest]
+  const parts = [
+    ...objectText(createdOf(decoded)),
+    ...descriptorsText(record),
+    ...attributesText(decoded.out, result.values, style),
+    ...result.rest,
+  ]
   return parts.length === 0 ? String(ret) : `${ret} {${parts.join(', ')}}`
 }
 
+/** `verbose`: all fields of records, zeros too, all records of lists and all bytes. */
+export interface LineOptions {
+  readonly verbose?: boolean
+}
+
 /** One line for a call (two when calls before it were lost). Never throws, whatever the record's messages contain. */
-export const callLine = (record: TraceRecord): string => {
+export const callLine = (record: TraceRecord, { verbose = false }: LineOptions = {}): string => {
+  const style = verbose ? WHOLE : ABRIDGED
   const { pid, tid, fd, command, duration, lost } = record
   const thread = tid === pid ? '' : ` tid ${tid}`
   const where = fd < 0 ? '' : `fd ${fd} `
   const missing = lost ? `[${lost} calls were not traced: the reader was too slow]\n` : ''
   const seconds = (duration / 1e6).toFixed(6)
-  const decoded = decode(record)
-  const text = `${callText(record, decoded)} = ${answerText(record, decoded)}`
+  const decoded = decode(record, style)
+  const text = `${callText(record, decoded, style)} = ${answerText(record, decoded, style)}`
   return `${missing}[pid ${pid}${thread} ${plain(command)}] ${where}${text} <${seconds}>`
 }
 
 /** A call for `JSON.stringify`: the record with its messages decoded. */
 export const callJson = (record: TraceRecord): Record<string, unknown> => {
-  const { call, ret, reason, ...rest } = record
-  const decoded = decode(record)
+  const { call, ret, reason, descriptors = [], ...rest } = record
+  const decoded = decode(record, WHOLE)
+  const made = Object.fromEntries(descriptors.map(({ attribute, fd }) => [attribute, fd ?? null]))
   const error = ret < 0 ? { error: errnoName(-ret), ...(reason !== undefined && { reason }) } : {}
   if (decoded === undefined) return { ...rest, ...(call !== undefined && { undecoded: call }), ret, ...error }
   const { args, result } = decoded
@@ -121,7 +138,7 @@ export const callJson = (record: TraceRecord): Record<string, unknown> => {
     args: attributesJson(decoded.in, args.values),
     ret,
     ...error,
-    ...(ret >= 0 && { out: attributesJson(decoded.out, result.values) }),
+    ...(ret >= 0 && { out: { ...made, ...attributesJson(decoded.out, result.values) } }),
     ...(undecoded.length > 0 && { undecoded }),
   }
 }

@@ -7,7 +7,7 @@ import { AttributeFlag, CommonAttribute } from '../spec/classes/ids.ts'
 import { type AnyValue, type Attributes, type Kind, recordSize, sizeOf } from '../spec/schema.ts'
 import { ATTRIBUTE, HEADER } from '../uapi/object.ts'
 import { readRecord, readScalar, viewOf } from '../uapi/scalar.ts'
-import { bytesText } from './bytes.ts'
+import { bytesText, MOST_BYTES } from './bytes.ts'
 
 const pad8 = (length: number): number => (length + 7) & ~7
 
@@ -42,10 +42,16 @@ const readValue = (of: Kind, bytes: Uint8Array): AnyValue | undefined => {
 
 /**
  * The values of a message: those of a call (`attributes` are the method's in), or of an answer (its out). Outputs
- * without a value are left out.
+ * without a value are left out. `most` bytes are shown of what cannot be read.
  */
-export const readMessage = (bytes: Uint8Array, attributes: Attributes, direction: 'in' | 'out'): ReadMessage => {
-  if (bytes.length < HEADER) return { object: undefined, values: {}, rest: bytes.length > 0 ? [bytesText(bytes)] : [] }
+export const readMessage = (
+  bytes: Uint8Array,
+  attributes: Attributes,
+  direction: 'in' | 'out',
+  most: number = MOST_BYTES,
+): ReadMessage => {
+  if (bytes.length < HEADER)
+    return { object: undefined, values: {}, rest: bytes.length > 0 ? [bytesText(bytes, most)] : [] }
   const view = viewOf(bytes)
   const object = view.getUint32(4, true)
   const values: Record<string, AnyValue> = {}
@@ -74,12 +80,12 @@ export const readMessage = (bytes: Uint8Array, attributes: Attributes, direction
         const payload = direction === 'out' && written <= room.length ? room.subarray(0, written) : room
         const value = known === undefined ? undefined : readValue(known.of, payload)
         if (known === undefined || value === undefined)
-          rest.push(`${known?.name ?? `attribute 0x${id.toString(16)}`} ${bytesText(payload)}`)
+          rest.push(`${known?.name ?? `attribute 0x${id.toString(16)}`} ${bytesText(payload, most)}`)
         else values[known.name] = value
       }
     }
     at += pad8(length)
   }
-  if (at < end) rest.push(`undecodable ${bytesText(bytes.subarray(at, end))}`)
+  if (at < end) rest.push(`undecodable ${bytesText(bytes.subarray(at, end), most)}`)
   return { object, values, rest }
 }

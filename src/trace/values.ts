@@ -1,16 +1,32 @@
 /*
  * Values of attributes as text and as JSON, by their kinds in spec/: enumerations and flags by name, addresses and keys
- * in hexadecimal, GIDs as IPv6 addresses, records as {field value, …} without the fields that are 0. Every name comes
- * from the declaration.
+ * in hexadecimal, GIDs as IPv6 addresses, records as {field value, …}. Every name comes from the declaration.
+ *
+ * Text is abridged unless all of it is asked for: records without the fields that are 0, and with eight others at most,
+ * four records of a list, 32 bytes of a byte string.
  */
 import type { AnyRecord, AnyValue, Attributes, Enumeration, Fields, Kind } from '../spec/schema.ts'
 
-import { bytesText, gidText, groups } from './bytes.ts'
+import { bytesText, gidText, groups, MOST_BYTES } from './bytes.ts'
 
 /** Keys, QP numbers, PSNs and masks, which people know in hexadecimal: by their 24 bits or their names. */
 const HEX_NAME = /(key|Qpn|Psn|qpNum|Mask)$/
-const MOST_FIELDS = 8
-const MOST_RECORDS = 4
+
+/** How much of a value is shown: fields of a record, records of a list, bytes; and whether fields that are 0 are. */
+export interface Style {
+  readonly fields: number
+  readonly records: number
+  readonly bytes: number
+  readonly zeros: boolean
+}
+
+export const ABRIDGED: Style = { fields: 8, records: 4, bytes: MOST_BYTES, zeros: false }
+export const WHOLE: Style = {
+  fields: Number.POSITIVE_INFINITY,
+  records: Number.POSITIVE_INFINITY,
+  bytes: Number.POSITIVE_INFINITY,
+  zeros: true,
+}
 
 const enumText = (of: Enumeration, value: number): string =>
   Object.keys(of.values).find(name => of.values[name] === value) ?? String(value)
@@ -34,14 +50,18 @@ const isZero = (value: AnyValue | undefined): boolean =>
   (value instanceof Uint8Array && value.every(byte => byte === 0)) ||
   (Array.isArray(value) && value.length === 0)
 
-const recordText = (fields: Fields, value: AnyRecord): string => {
-  const shown = Object.entries(fields).filter(([name]) => !isZero(value[name]))
-  const texts = shown.slice(0, MOST_FIELDS).map(([name, { of }]) => `${name} ${valueText(name, of, value[name])}`)
-  return `{${[...texts, ...(shown.length > MOST_FIELDS ? ['…'] : [])].join(', ')}}`
+const recordText = (fields: Fields, value: AnyRecord, style: Style): string => {
+  const shown = Object.entries(fields).filter(([name]) =>
+    style.zeros ? value[name] !== undefined : !isZero(value[name]),
+  )
+  const texts = shown
+    .slice(0, style.fields)
+    .map(([name, { of }]) => `${name} ${valueText(name, of, value[name], style)}`)
+  return `{${[...texts, ...(shown.length > style.fields ? ['…'] : [])].join(', ')}}`
 }
 
-/** A value of a kind, bounded in length; `name` is that of the attribute or field. */
-export const valueText = (name: string, of: Kind, value: AnyValue): string => {
+/** A value of a kind, bounded in length by `style`; `name` is that of the attribute or field. */
+export const valueText = (name: string, of: Kind, value: AnyValue, style: Style = ABRIDGED): string => {
   switch (of.kind) {
     case 'u8':
     case 'u16':
@@ -58,9 +78,9 @@ export const valueText = (name: string, of: Kind, value: AnyValue): string => {
         ? groups(value as Uint8Array)
             .map(word => word.padStart(4, '0'))
             .join(':')
-        : bytesText(value as Uint8Array)
+        : bytesText(value as Uint8Array, style.bytes)
     case 'blob':
-      return bytesText(value as Uint8Array)
+      return bytesText(value as Uint8Array, style.bytes)
     case 'enum':
       return enumText(of.of, Number(value))
     case 'flags':
@@ -70,11 +90,11 @@ export const valueText = (name: string, of: Kind, value: AnyValue): string => {
     case 'fd':
       return `fd ${value}`
     case 'record':
-      return recordText(of.fields, value as AnyRecord)
+      return recordText(of.fields, value as AnyRecord, style)
     case 'list': {
       const records = value as AnyRecord[]
-      const texts = records.slice(0, MOST_RECORDS).map(entry => recordText(of.fields, entry))
-      const more = records.length - MOST_RECORDS
+      const texts = records.slice(0, style.records).map(entry => recordText(of.fields, entry, style))
+      const more = records.length - style.records
       return `[${[...texts, ...(more > 0 ? [`… ${more} more`] : [])].join(', ')}]`
     }
   }
@@ -114,10 +134,11 @@ const recordJson = (fields: Fields, value: AnyRecord): Record<string, unknown> =
 export const attributesText = (
   attributes: Attributes,
   values: Readonly<Record<string, AnyValue | undefined>>,
+  style: Style = ABRIDGED,
 ): string[] =>
   Object.entries(attributes).flatMap(([name, { of }]) => {
     const value = values[name]
-    return value === undefined ? [] : [`${name} ${valueText(name, of, value)}`]
+    return value === undefined ? [] : [`${name} ${valueText(name, of, value, style)}`]
   })
 
 export const attributesJson = (

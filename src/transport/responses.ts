@@ -11,7 +11,7 @@ import { putAeth, putAtomicAck } from '../wire/extensions.ts'
 import { PSN_MASK, psnAdd } from './psn.ts'
 import { refuseAt } from './refusals.ts'
 import { Turn } from './requester.ts'
-import { acceptRun, closeRun, openRun } from './run.ts'
+import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
 import { type EngineState, R, Resource, Row } from './state.ts'
 import { Access } from './types.ts'
 
@@ -98,9 +98,9 @@ const sendReadPart = (s: EngineState, row: number, resource: number): number => 
   const ends = next + 1 === end
   // the opcode says where in the first answer the packet stands, also in a repetition of a part
   const begins = next === 0
-  if (!begins && !ends) return sendReadMiddle(s, row, resource, next, end, offset)
-  const opcode = begins ? (ends ? READ_ONLY : READ_FIRST) : READ_LAST
-  const payload = ends ? rest : mtu
+  if (!ends) return begins ? sendReadFirst(s, row, resource, end) : sendReadMiddle(s, row, resource, next, end, offset)
+  const opcode = begins ? READ_ONLY : READ_LAST
+  const payload = rest
   const pad = -payload & 3
   const size = AETH_END + payload + pad + ICRC_BYTES
   if (openRun(s, size, w[base + FLOW], 1) === 0) return 0
@@ -112,9 +112,32 @@ const sendReadPart = (s: EngineState, row: number, resource: number): number => 
   putBth(arena.view, at, opcode, pad << BTH_PAD_SHIFT, DEFAULT_PKEY, w[base + DEST_QPN], psn)
   putAeth(arena.view, at + BTH, POSITIVE, p[resource + RESOURCE_MSN])
   acceptRun(s, 1, size, size)
-  if (begins && end > 2) closeRun(s)
   sentUpTo(s, base, resource, next + 1)
   return payload + size
+}
+
+/** The first response, longer than the others by its AETH, and MIDDLEs behind it, all filled by one read (as a WRITE's FIRST). */
+const sendReadFirst = (s: EngineState, row: number, resource: number, end: number): number => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  const mtu = w[base + MTU]
+  const lead = AETH_END + mtu + ICRC_BYTES
+  const size = BTH + mtu + ICRC_BYTES
+  const more = openLedRun(s, lead, size, w[base + FLOW], end - 2)
+  if (more < 0) return 0
+  const at = s.runAt
+  const view = s.sink!.arena.view
+  if (!readFor(s, row, resource, 0, 0, at + AETH_END, mtu, size, (1 + more) * mtu)) return 1
+  putBth(view, at, READ_FIRST, 0, DEFAULT_PKEY, w[base + DEST_QPN], p[resource + FIRST_PSN])
+  putAeth(view, at + BTH, POSITIVE, p[resource + RESOURCE_MSN])
+  acceptRun(s, 1, lead, lead)
+  if (more > 0) {
+    followRun(s, size)
+    putMiddles(s, base, resource, 1, more)
+  }
+  sentUpTo(s, base, resource, 1 + more)
+  return lead + more * size
 }
 
 const sendReadMiddle = (
@@ -126,24 +149,29 @@ const sendReadMiddle = (
   offset: number,
 ): number => {
   const w = s.rows
-  const p = s.pool
   const base = row * WORDS
   const mtu = w[base + MTU]
   const size = BTH + mtu + ICRC_BYTES
   const count = openRun(s, size, w[base + FLOW], end - 1 - next)
   if (count === 0) return 0
-  const at = s.runAt
+  if (!readFor(s, row, resource, next, offset, s.runAt + BTH, mtu, size, count * mtu)) return 1
+  putMiddles(s, base, resource, next, count)
+  sentUpTo(s, base, resource, next + count)
+  return count * size
+}
+
+/** Headers of `count` MIDDLEs for which the run has room, from response number `next` on. */
+const putMiddles = (s: EngineState, base: number, resource: number, next: number, count: number): void => {
+  const w = s.rows
+  const size = BTH + w[base + MTU] + ICRC_BYTES
   const view = s.sink!.arena.view
-  if (!readFor(s, row, resource, next, offset, at + BTH, mtu, size, count * mtu)) return 1
   const qpn = w[base + DEST_QPN]
-  let psn = psnAdd(p[resource + FIRST_PSN], next)
-  for (let i = 0, to = at; i < count; i++, to += size) {
+  let psn = psnAdd(s.pool[resource + FIRST_PSN], next)
+  for (let i = 0, to = s.runAt; i < count; i++, to += size) {
     putBth(view, to, READ_MIDDLE, 0, DEFAULT_PKEY, qpn, psn)
     psn = (psn + 1) & PSN_MASK
   }
   acceptRun(s, count, size, size)
-  sentUpTo(s, base, resource, next + count)
-  return count * size
 }
 
 /** Reads memory for responses from number `next` on. If that fails the QP ends: the responses to come are replaced by a NAK. */

@@ -111,11 +111,6 @@ export const followRun = (s: EngineState, size: number): void => {
   beginRun(s, size, s.runFlow)
 }
 
-/** No packet may follow in this run. */
-export const closeRun = (s: EngineState): void => {
-  s.runClosed = true
-}
-
 /** Sends what was accepted. */
 export const commitRun = (s: EngineState): void => {
   if (s.runCount === 0) return

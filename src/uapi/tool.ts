@@ -72,6 +72,8 @@ export interface TraceRecord {
   /** ≥ 0 the call's value, < 0 minus errno. */
   readonly ret: number
   readonly reason?: string
+  /** Descriptors that the call made, by attribute; `fd` is the program's number, absent if it is not known. */
+  readonly descriptors?: readonly { readonly attribute: string; readonly fd?: number }[]
   /** Calls that were not traced before this one, since the tool read too slowly. */
   readonly lost?: number
 }

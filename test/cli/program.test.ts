@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
+import childProcess from 'node:child_process'
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
 import { privateFolder, removeFolder, shimLibrary } from '../../src/cli/places.ts'
-import { ProgramError, programEnvironment, requireProgram, withoutShim } from '../../src/cli/program.ts'
+import { ProgramError, programEnvironment, requireProgram, runProgram, withoutShim } from '../../src/cli/program.ts'
 import { lacking } from '../system/programs.ts'
 
 const folder = privateFolder()
@@ -24,8 +26,8 @@ describe('a program that cannot be run', () => {
   const cases: readonly (readonly [program: string, status: number, message: RegExp])[] = [
     ['no-such-program', 127, /^no-such-program: there is no such program in PATH$/],
     [join(folder, 'nothing'), 127, /there is no such program$/],
-    [plain, 126, /plain: you may not execute .*plain$/],
-    [join(folder, 'sub'), 126, /is a folder, not a program$/],
+    [plain, 126, /^\/\S*plain is not executable for you$/],
+    [join(folder, 'sub'), 126, /^\/\S*sub is a folder, not a program$/],
     ['', 127, /^"": there is no such program in PATH$/],
   ]
   for (const [program, status, message] of cases)
@@ -42,10 +44,38 @@ describe('a program that cannot be run', () => {
     mkdirSync(join(folder, 'first'))
     writeFileSync(join(folder, 'first', 'good'), '')
     process.env.PATH = join(folder, 'first')
-    assert.throws(() => requireProgram('good'), /you may not execute/)
+    assert.throws(() => requireProgram('good'), /^ProgramError: good: \/\S*first\/good is not executable for you$/)
     process.env.PATH = `${join(folder, 'first')}:${folder}`
     requireProgram('good')
     process.env.PATH = path
+  })
+})
+
+describe('a program that runs', () => {
+  it('gets signals that come while it is being started', async t => {
+    const { spawn } = childProcess
+    t.mock.method(childProcess, 'spawn', (...args: Parameters<typeof spawn>) => {
+      assert.equal(process.listenerCount('SIGTERM'), 1, 'a signal would end us, and leave the program')
+      process.kill(process.pid, 'SIGTERM')
+      return spawn(...args)
+    })
+    syncBuiltinESMExports()
+    t.after(() => {
+      t.mock.restoreAll()
+      syncBuiltinESMExports()
+    })
+    assert.equal(await runProgram('sleep', ['60'], process.env), 143)
+    assert.equal(process.listenerCount('SIGTERM'), 0)
+  })
+
+  it('is refused with a sentence when the system does not take it', async () => {
+    const tooLong = 'x'.repeat(1 << 20)
+    await assert.rejects(
+      runProgram('true', [tooLong], process.env),
+      error =>
+        error instanceof ProgramError && error.status === 126 && /^true: it cannot be executed/.test(error.message),
+    )
+    assert.equal(process.listenerCount('SIGTERM'), 0)
   })
 })
 

@@ -18,7 +18,7 @@ const wrong: readonly (readonly [args: readonly string[], status: number, messag
   [['run', '--fault', 'drop=x', '--', 'true'], 2, /^userdma: fault drop: "x" is not a share from 0 to 1\n$/],
   [['run', '--private', '--socket', 'x', '--', 'true'], 2, /^userdma: --private and --socket exclude each other/],
   [['run', '--', 'no-such-program'], 127, /^userdma: no-such-program: there is no such program in PATH\n$/],
-  [['run', '--', '/etc/passwd'], 126, /^userdma: \/etc\/passwd: you may not execute \/etc\/passwd\n$/],
+  [['run', '--', '/etc/passwd'], 126, /^userdma: \/etc\/passwd is not executable for you\n$/],
   [['run', '--socket', '/nonexistent', '--', 'true'], 1, /^userdma: no daemon at \/nonexistent; start one with/],
   [['trace', '-o', '/nonexistent/x', '--', 'true'], 2, /^userdma: cannot write to \/nonexistent\/x: ENOENT\n$/],
   [['trace', '--', 'no-such-program'], 127, /^userdma: no-such-program: there is no such program/],

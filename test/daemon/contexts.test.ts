@@ -18,14 +18,20 @@ const bench = () => {
   const m = machine(1)
   const pool = createRingPool()
   let waiters: (() => void)[] = []
-  const contexts = createContexts(pool, () => {
-    for (const waiter of waiters.splice(0)) waiter()
-  })
+  const tokens: number[] = []
+  const contexts = createContexts(
+    pool,
+    (_context, handle) => tokens.push(handle),
+    () => {
+      for (const waiter of waiters.splice(0)) waiter()
+    },
+  )
   return {
     m,
     device: m.devices[0].device,
     pool,
     contexts,
+    tokens,
     /** The next time that a program has rung, or gone. */
     rung: () => new Promise<void>(done => waiters.push(done)),
     forget: () => {
@@ -66,6 +72,7 @@ test('tokens of any size ring; numbers are not given out again', async () => {
     await rung
     assert.equal(b.contexts.count, 1)
   }
+  assert.deepEqual(b.tokens, [0], 'the handle that a whole token names')
   // More than are read at once.
   for (let i = 0; i < 100; i++) sendSmall(doorbell, new Uint8Array(4))
   await b.rung()

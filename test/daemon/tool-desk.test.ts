@@ -88,6 +88,7 @@ const alone = (trusted: boolean) => {
   const daemon = {
     config: { devices: [], fault: '' },
     trace: {
+      settle: () => {},
       subscribe: ({ post }: { post: (record: TraceRecord) => void }) => {
         subscribers.add(post)
         return () => subscribers.delete(post)

@@ -14,6 +14,7 @@ import {
   findFd,
   isAlive,
   isSame,
+  mayAccess,
   openProcess,
   type ProcessHandle,
   pidfdGetfd,
@@ -193,6 +194,17 @@ test('a process of another user: the kernel refuses, nothing else does', {
   assert.equal(pidfdGetfd(init, 0), -1)
   const target = fdTarget(1, 0)
   assert.ok(target instanceof SystemError && target.code === 'EACCES')
+  closeProcess(init)
+})
+
+test('whether a process lets us at its memory is known without an address of it', () => {
+  assert.equal(mayAccess(handle), true)
+  const own = opened(process.pid)
+  assert.equal(mayAccess(own), true)
+  closeProcess(own)
+  if (process.getuid?.() === 0) return
+  const init = opened(1)
+  assert.equal(mayAccess(init), false)
   closeProcess(init)
 })
 

@@ -4,6 +4,7 @@ import fc from 'fast-check'
 import { createMemorySwitch, memorySwitchBytes } from '../../src/phy/memory.ts'
 import { emptyRun, type TappedRun } from '../../src/phy/port.ts'
 import { plainArena } from '../../src/wire/arena.ts'
+import { putBth } from '../../src/wire/bth.ts'
 import { makeFlow, verifyIcrc } from '../../src/wire/icrc.ts'
 import { flowBetween, ipv4, ipv6, ports, psns, receiveAll, sendRun, smallSwitch } from './helpers.ts'
 
@@ -251,6 +252,65 @@ describe('memory link', () => {
     assert.equal(link.stat().smallRuns, 1)
     assert.deepEqual(psns(receiveAll(b)), [2])
     assert.equal(link.stat().smallRuns, 0)
+  })
+
+  it('sends several runs from one room, which is free when all of them are back and the turn is over', () => {
+    const link = smallSwitch()
+    const [a, b] = ports(link, 2)
+    const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
+    const at = a.reserve(6000)
+    const sizes = [2000, 1040, 1040]
+    let end = at
+    for (const [psn, size] of sizes.entries()) {
+      putBth(a.arena.view, end, 4, 0, 0xffff, 0x11, psn)
+      a.commit(end, size, 1, size, flow)
+      end += size
+    }
+    assert.throws(() => a.commit(end - 4, 64, 1, 64, flow), /does not fit/, 'room that was sent already')
+    assert.equal(link.waiting, 3)
+    const run = emptyRun()
+    const offsets = sizes.map(() => {
+      assert.ok(b.receive(run))
+      return run.offset
+    })
+    assert.deepEqual(offsets, [at, at + 2000, at + 3040])
+    b.release()
+    assert.equal(link.stat().runs, 1, 'the sender may go on in it')
+    a.flush()
+    assert.equal(link.stat().runs, 0)
+    assert.throws(() => a.commit(end, 64, 1, 64, flow), /without reserve/)
+  })
+
+  it('leaves the sender its room when there is no other', () => {
+    const link = smallSwitch(2, 1)
+    const [a] = ports(link, 1)
+    const flow = a.openFlow(flowBetween(ipv4(1), ipv4(1)))
+    const first = a.reserve(5000)
+    a.commit(first, 1000, 1, 1000, flow)
+    const second = a.reserve(5000)
+    a.commit(second, 1000, 1, 1000, flow)
+    assert.equal(a.reserve(5000), -1)
+    a.commit(second + 1000, 1000, 1, 1000, flow)
+    a.flush()
+    assert.equal(receiveAll(a).length, 3)
+    assert.equal(link.stat().runs, 0)
+  })
+
+  it('keeps any number of runs in a room apart', () => {
+    const link = smallSwitch(2, 4)
+    const [a, b] = ports(link, 2)
+    const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
+    const at = a.reserve(3000 * 20)
+    for (let i = 0; i < 3000; i++) {
+      putBth(a.arena.view, at + i * 20, 4, 0, 0xffff, 0x11, i)
+      a.commit(at + i * 20, 20, 1, 20, flow)
+    }
+    a.flush()
+    assert.deepEqual(
+      psns(receiveAll(b)),
+      Array.from({ length: 3000 }, (_, i) => i),
+    )
+    assert.equal(link.stat().runs, 0)
   })
 
   it('wakes a device when a run arrives where none waited', () => {

@@ -160,15 +160,18 @@ static void note(long result)
     outcomes[result >= 0 ? 0 : errno < 256 ? errno : 255]++;
 }
 
-/* Puts a template's message into scratch with its contents behind it, all pointers ours. */
+/*
+ * Puts a template's message into scratch with its contents behind it, all pointers ours. Queue pairs that follow garbage
+ * in their rings write to scratch at any time: what bounds our own accesses is never read from there twice.
+ */
 static struct message *lay_out(const struct template *template)
 {
     struct message *message = (struct message *)scratch;
     *message = template->message;
     uint8_t *at = scratch + 4096;
-    for (int i = 0; i < message->header.count; i++) {
+    for (int i = 0; i < template->message.header.count; i++) {
         struct ioctl_attribute *attribute = &message->attributes[i];
-        if (!is_pointer(attribute->data))
+        if (!is_pointer(template->message.attributes[i].data))
             continue;
         memcpy(at, template->content[i], CONTENT);
         /* Pointers inside: of a memory region, of a response. */
@@ -188,7 +191,10 @@ static struct message *lay_out(const struct template *template)
 
 static void mutate(struct message *message)
 {
-    struct ioctl_attribute *attribute = &message->attributes[below(message->header.count ? message->header.count : 1)];
+    const uint16_t count = *(volatile uint16_t *)&message->header.count;
+    struct ioctl_attribute *attribute = &message->attributes[below(count == 0 || count > ATTRIBUTES ? 1 : count)];
+    const uint64_t data = *(volatile uint64_t *)&attribute->data;
+    const uint16_t length = *(volatile uint16_t *)&attribute->length;
     switch (below(28)) {
     case 0: message->header.object = (uint16_t)number(); break;
     case 1: message->header.method = (uint16_t)below(10); break;
@@ -203,11 +209,10 @@ static void mutate(struct message *message)
     case 12: case 13: attribute->data = pointer(); break;
     default:
         /* Inside what it points at. */
-        if (is_pointer(attribute->data) && (uint8_t *)(uintptr_t)attribute->data >= scratch &&
-            (uint8_t *)(uintptr_t)attribute->data < scratch + SCRATCH - CONTENT) {
+        if (is_pointer(data) && (uint8_t *)(uintptr_t)data >= scratch &&
+            (uint8_t *)(uintptr_t)data < scratch + SCRATCH - CONTENT) {
             const uint64_t value = number();
-            memcpy((uint8_t *)(uintptr_t)attribute->data + below(attribute->length ? attribute->length : 1), &value,
-                   1u << below(4));
+            memcpy((uint8_t *)(uintptr_t)data + below(length ? length : 1) % CONTENT, &value, 1u << below(4));
         }
     }
 }
@@ -224,12 +229,13 @@ static void noisy_ioctl(void)
 {
     struct message *message = (struct message *)scratch;
     noise(scratch, sizeof *message);
+    const uint16_t count = (uint16_t)below(ATTRIBUTES);
     message->header = (struct ioctl_header){.object = (uint16_t)below(20),
                                             .method = (uint16_t)below(8),
-                                            .count = (uint16_t)below(ATTRIBUTES),
+                                            .count = count,
                                             .driver = 14};
-    message->header.length = (uint16_t)(sizeof message->header + message->header.count * sizeof message->attributes[0]);
-    for (int i = 0; i < message->header.count; i++)
+    message->header.length = (uint16_t)(sizeof message->header + count * sizeof message->attributes[0]);
+    for (int i = 0; i < count; i++)
         message->attributes[i] = (struct ioctl_attribute){
             (uint16_t)(one_in(4) ? 4096 + below(2) : below(16)), (uint16_t)(one_in(2) ? below(64) : 8),
             (uint16_t)below(3), 0, one_in(2) ? pointer() : number()};

@@ -100,7 +100,8 @@ const TREE: Readonly<Record<string, string>> = {
   '/dev/infiniband/uverbs0': '',
 }
 
-export const startFakeDaemon = (folder: string): FakeDaemon => {
+/** `refusal`: errno with which HELLO is answered. */
+export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
   const root = join(folder, 'root')
   for (const [path, text] of Object.entries(TREE)) {
     mkdirSync(dirname(root + path), { recursive: true })
@@ -239,6 +240,7 @@ export const startFakeDaemon = (folder: string): FakeDaemon => {
     switch (request.type) {
       case MessageType.HELLO:
         log.push(`hello ${request.tag}`)
+        if (refusal !== 0) return reply(fd, writeHelloReply(buffer, request, { error: refusal, root: '' }))
         Atomics.store(parked.words, ParkedPage.PARKED, 1)
         return reply(fd, writeHelloReply(buffer, request, { error: 0, root }), [parked.fd])
       case MessageType.OPEN:

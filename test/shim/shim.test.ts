@@ -36,10 +36,14 @@ const compileFakeVerbs = (): string => {
 let runs = 0
 
 /** Runs a scenario with a daemon of its own. */
-const run = async (args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Ended & { daemon: FakeDaemon }> => {
+const run = async (
+  args: readonly string[],
+  env: NodeJS.ProcessEnv = {},
+  refusal = 0,
+): Promise<Ended & { daemon: FakeDaemon }> => {
   const place = join(folder, `run${++runs}`)
   mkdirSync(place)
-  const daemon = startFakeDaemon(place)
+  const daemon = startFakeDaemon(place, refusal)
   try {
     const ended = await runProgram(compileScenarios(), args, {
       PATH: process.env.PATH,
@@ -104,6 +108,13 @@ test('without a daemon there is no device, and one line says why', async t => {
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
   assert.equal(stderr, `userdma: no daemon at ${USERDMA_SOCKET}: No such file or directory\n`)
   assert.deepEqual(daemon.log, [])
+})
+
+test('a daemon that may not access the program is no device, and one line says why', async t => {
+  if (!shimIsPossible(t)) return
+  const { status, stdout, stderr, daemon } = await run(['no_daemon'], {}, 13)
+  assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
+  assert.match(stderr, new RegExp(`^userdma: the daemon at ${daemon.socket}: the system does not let it access .*\n$`))
 })
 
 test('without USERDMA_SOCKET the shim does nothing', async t => {

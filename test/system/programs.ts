@@ -82,7 +82,10 @@ export const temporaryFolder = (scope: Scope): string => {
   return folder
 }
 
-/** Starts a program; killed at the end of the test, and after `limit` milliseconds, which is a failure. */
+/**
+ * Starts a program; killed at the end of the test, and after `limit` milliseconds, which is a failure. With `detached`
+ * it leads a process group, which is killed as a whole: what it started cannot outlive the test either.
+ */
 export const start = (
   scope: Scope,
   program: string,
@@ -107,9 +110,20 @@ export const start = (
     stderr += chunk
     changed()
   })
+  const kill = (): void => {
+    try {
+      if (rest.detached && child.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
+      else child.kill('SIGKILL')
+    } catch {
+      // Nobody is left in the group.
+    }
+  }
   const timer = setTimeout(() => {
     late = true
-    child.kill('SIGKILL')
+    kill()
+    // Whoever still holds the other ends must not keep us waiting.
+    child.stdout?.destroy()
+    child.stderr?.destroy()
   }, limit)
   const command = [program.split('/').at(-1), ...args].join(' ')
   const ended = new Promise<Finished>((resolve, reject) => {
@@ -124,7 +138,7 @@ export const start = (
   })
   // Who waits for it sees the failure; who does not, is not ended by it.
   ended.catch(() => {})
-  scope.after(() => child.kill('SIGKILL'))
+  scope.after(kill)
   return {
     child,
     ended,

@@ -63,7 +63,11 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
         const on = setInterval(() => {}, 1000)
         process.on('${signal}', () => { console.log('got ${signal}'); process.exitCode = 5; clearInterval(on) })
         console.log('ready')`
-      const running = start(t, userdma, ['run', '--', process.execPath, '-e', script], { env })
+      const running = start(t, userdma, ['run', '--', process.execPath, '-e', script], {
+        env,
+        detached: true,
+        limit: 20_000,
+      })
       await running.said(/ready/)
       running.child.kill(signal)
       const { status, stdout } = await running.ended

@@ -70,6 +70,22 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
       /rc_qp\.modify\(object \d+, state RTR, .*dgid ::ffff:127\.0\.0\.1.*pathMtu MTU_1024.*\) = 0 <0\./,
     )
     assert.match(calls, /rc_qp\.create\(.*\) = 0 \{.*qpNum 0x[0-9a-f]+.*\} <0\./)
+    // New descriptors are shown by the numbers that they got, which later calls use.
+    const [, channel] = /comp_channel\.create\(\) = 0 \{object fd (\d+)\} </.exec(calls) ?? []
+    assert.ok(channel, calls)
+    assert.match(calls, new RegExp(`cq\\.create\\(.*channel fd ${channel}\\b`))
+    assert.match(calls, /async_fd\.create\(\) = 0 \{object fd \d+\} </)
+  })
+
+  it('shows all of it on demand', async t => {
+    const daemon = await startDaemon(t)
+    const query = async (...options: string[]): Promise<string> => {
+      const { stderr } = await run(t, userdma, ['trace', ...options, '--socket', daemon.socket, '--', 'ibv_devinfo'])
+      return /port\.query\(.*/.exec(stderr)?.[0] ?? stderr
+    }
+    assert.doesNotMatch(await query(), /smLid/)
+    assert.match(await query('-v'), /\{.*smLid 0\b.*\}/)
+    assert.match(await query('--verbose'), /\{.*smLid 0\b.*\}/)
   })
 
   it('names errors', async t => {

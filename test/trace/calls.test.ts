@@ -147,6 +147,9 @@ describe('call lines', () => {
       [77, 'aabb'],
     ])
     assert.match(callLine(odd), /cq\.modify\(object 1, cqe 0000, attribute 0x4d aabb\) = 0/)
+    const long = recordOf(Cq, Cq.methods.modify, 1, [[77, 'aa'.repeat(40)]])
+    assert.match(callLine(long), /attribute 0x4d (aa){32}… \(40 bytes\)\)/)
+    assert.match(callLine(long, { verbose: true }), /attribute 0x4d (aa){40}\)/)
   })
 
   it('objects that need no number have none', () => {
@@ -154,6 +157,12 @@ describe('call lines', () => {
     assert.match(callLine(query), /device\.query\(\) = 0 {numCompVectors 2} /)
     const channel = recordOf(CompChannel, CompChannel.methods.create, 0, [])
     assert.match(callLine(channel), /comp_channel\.create\(\) = 0 </)
+    const numbered: TraceRecord = { ...channel, descriptors: [{ attribute: 'object', fd: 7 }] }
+    assert.match(callLine(numbered), /comp_channel\.create\(\) = 0 {object fd 7} </)
+    assert.deepEqual(callJson(numbered).out, { object: 7 })
+    const unknown: TraceRecord = { ...channel, descriptors: [{ attribute: 'object' }] }
+    assert.match(callLine(unknown), /comp_channel\.create\(\) = 0 {object fd \?} </)
+    assert.deepEqual(callJson(unknown).out, { object: null })
     const destroy = recordOf(Cq, Cq.methods.destroy, 0, [], { out: [[64, '03000000']] })
     assert.match(callLine(destroy), /cq\.destroy\(object 0\) = 0 {compEvents 3} /)
   })

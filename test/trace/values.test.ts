@@ -1,9 +1,22 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import { at, bytes, enumeration, enumOf, flagsOf, list, record, u8, u16, u32, u64 } from '../../src/spec/schema.ts'
+import {
+  at,
+  blob,
+  bytes,
+  enumeration,
+  enumOf,
+  flagsOf,
+  list,
+  record,
+  u8,
+  u16,
+  u32,
+  u64,
+} from '../../src/spec/schema.ts'
 import { bytesText, gidText } from '../../src/trace/bytes.ts'
-import { valueJson, valueText } from '../../src/trace/values.ts'
+import { valueJson, valueText, WHOLE } from '../../src/trace/values.ts'
 
 const gid = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text.replace(/[^0-9a-f]/g, ''), 'hex'))
 
@@ -66,5 +79,19 @@ describe('values as text', () => {
     const many = Array.from({ length: 7 }, (_, i) => ({ f1: i + 1 }))
     assert.equal(valueText('l', list(1, fields, 9).of, many), '[{f1 1}, {f1 2}, {f1 3}, {f1 4}, … 3 more]')
     assert.deepEqual(valueJson(record(1, fields).of, ones), ones)
+  })
+
+  it('whole on demand: zeros, all fields, all records, all bytes', () => {
+    const fields = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, at(i, u8(0))]))
+    const values = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, i % 3]))
+    const whole = Object.entries(values).map(([name, value]) => `${name} ${value}`)
+    assert.equal(valueText('r', record(1, fields).of, values, WHOLE), `{${whole.join(', ')}}`)
+    const many = Array.from({ length: 7 }, (_, i) => ({ f1: i }))
+    assert.equal(
+      valueText('l', list(1, fields, 9).of, many, WHOLE),
+      `[${many.map(({ f1 }) => `{f1 ${f1}}`).join(', ')}]`,
+    )
+    assert.equal(valueText('b', blob(1, 100).of, new Uint8Array(100), WHOLE), '00'.repeat(100))
+    assert.match(valueText('b', blob(1, 100).of, new Uint8Array(100)), /^(00){32}… \(100 bytes\)$/)
   })
 })

@@ -1,7 +1,7 @@
 /*
  * Two nodes joined in virtual time by a link that loses, duplicates, holds back and corrupts packets, as its seed says. What is corrupted is
- * dropped: a port never hands on a packet with a wrong ICRC. Each step of time delivers what is due, in one burst, and
- * lets both engines send.
+ * dropped: a port never hands on a packet with a wrong ICRC. Each step of time delivers what is due, in one burst and in runs as
+ * long as they come, and lets both engines send.
  */
 import type { TestNode } from './node.ts'
 
@@ -53,16 +53,27 @@ export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
     }
     node.sent.length = 0
   }
+  const rowFor = (to: number, bytes: Uint8Array): number => {
+    const row = rowOf[to].get((bytes[5] << 16) | (bytes[6] << 8) | bytes[7])
+    if (row === undefined) throw new Error('a packet for nobody')
+    return row
+  }
   const deliver = (): void => {
     const due = flying.filter(p => p.at <= now).sort((a, b) => a.at - b.at || a.order - b.order)
     if (due.length === 0) return
     const rest = flying.filter(p => p.at > now)
     flying.length = 0
     flying.push(...rest)
-    for (const { to, bytes } of due) {
-      const qpn = (bytes[5] << 16) | (bytes[6] << 8) | bytes[7]
-      const row = rowOf[to].get(qpn)
-      if (row !== undefined) nodes[to].inject(row, bytes, now)
+    // what fits comes as one run, whoever it is for
+    for (let i = 0; i < due.length; ) {
+      const { to, bytes } = due[i]
+      const run = [bytes]
+      for (i++; i < due.length && due[i].to === to && run.length < 20; i++) {
+        const next = due[i].bytes
+        if (run[run.length - 1].length < bytes.length || next.length > bytes.length) break
+        run.push(next)
+      }
+      nodes[to].injectRun(run, packet => rowFor(to, packet), now)
     }
     for (const node of nodes) node.endBurst(now)
   }

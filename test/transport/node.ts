@@ -297,6 +297,16 @@ export const createNode = (options: NodeOptions = {}) => {
 
   const receiveArena = plainArena(0x4_0000)
   let receiveAt = 0
+  /** Where bytes that were received lie. */
+  const place = (bytes: Uint8Array, now: number): number => {
+    if (receiveAt + bytes.length > receiveArena.bytes.length) {
+      engine.endBurst(now)
+      receiveAt = 0
+    }
+    receiveArena.bytes.set(bytes, receiveAt)
+    receiveAt += bytes.length
+    return receiveAt - bytes.length
+  }
   return {
     engine,
     memory,
@@ -344,14 +354,34 @@ export const createNode = (options: NodeOptions = {}) => {
     },
     /** Hands a packet in, where the next one of a received run would lie. */
     inject(row: number, bytes: Uint8Array, now: number, peer = 0): void {
-      if (receiveAt + bytes.length > receiveArena.bytes.length) {
-        engine.endBurst(now)
-        receiveAt = 0
+      engine.onPacket(row, receiveArena, place(bytes, now), bytes.length, peer, now)
+    },
+    /** Hands packets of one length, the last one's may be less, in as one run, as a device does: each is for `rowOf` it. */
+    injectRun(packets: readonly Uint8Array[], rowOf: (bytes: Uint8Array) => number, now: number, peer = 0): void {
+      const total = packets.reduce((sum, bytes) => sum + bytes.length, 0)
+      const all = new Uint8Array(total)
+      const size = packets[0].length
+      packets.forEach((bytes, i) => {
+        if (i < packets.length - 1 ? bytes.length !== size : bytes.length > size) throw new Error('this is no run')
+        all.set(bytes, i * size)
+      })
+      let at = place(all, now)
+      for (let i = 0; i < packets.length; ) {
+        const left = packets.length - i
+        const taken = engine.onRun(
+          rowOf(packets[i]),
+          receiveArena,
+          at,
+          size,
+          left,
+          packets[packets.length - 1].length,
+          peer,
+          now,
+        )
+        if (taken < 1 || taken > left) throw new Error(`${taken} of ${left} packets taken`)
+        i += taken
+        at += taken * size
       }
-      receiveArena.bytes.set(bytes, receiveAt)
-      const at = receiveAt
-      receiveAt += bytes.length
-      engine.onPacket(row, receiveArena, at, bytes.length, peer, now)
     },
     endBurst(now: number): void {
       engine.endBurst(now)

@@ -153,6 +153,13 @@ export const startScript = (
     },
     /** The peer sends a request (PSN relative to RQ); no answer is looked for until `sent` is. */
     request: (name: string, psn: number, spec: PacketSpec = {}) => node.inject(row, packet(name, RQ + psn, spec), now),
+    /** The peer sends several requests, `name psn spec`, which arrive as one run. */
+    run: (...packets: (readonly [name: string, psn: number, spec?: PacketSpec])[]) =>
+      node.injectRun(
+        packets.map(([name, psn, spec]) => packet(name, RQ + psn, spec)),
+        () => row,
+        now,
+      ),
     /** The peer sends a response (PSN relative to SQ). */
     response: (name: string, psn: number, spec: PacketSpec = {}) => node.inject(row, packet(name, SQ + psn, spec), now),
     raw: (bytes: Uint8Array, peer = 0) => node.inject(row, bytes, now, peer),

@@ -8,7 +8,8 @@
 import { driverClass } from '../../core/driver.ts'
 import { raise } from '../../core/events.ts'
 import { setGid } from '../../core/gids.ts'
-import type { Core, Device, Driver } from '../../core/model.ts'
+import { findHandle } from '../../core/handles.ts'
+import { type Context, type Core, type Device, type Driver, Life } from '../../core/model.ts'
 import { register } from '../../core/registry.ts'
 import { emptyRun, type Port } from '../../phy/port.ts'
 import { AsyncFd } from '../../spec/classes/async_fd.ts'
@@ -17,6 +18,7 @@ import { Device as DeviceClass } from '../../spec/classes/device.ts'
 import { Mr } from '../../spec/classes/mr.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import { Port as PortClass } from '../../spec/classes/port.ts'
+import { RcQp } from '../../spec/classes/rc_qp.ts'
 import { RXE_DRIVER_ID } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, GidType } from '../../spec/enums.ts'
 import { createRcEngine, type RcEngine } from '../../transport/rc.ts'
@@ -25,17 +27,22 @@ import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './
 import { cqClass, cqCompletions } from './cq-class.ts'
 import type { Identity } from './identity.ts'
 import { regionMemory } from './memory.ts'
+import { createPosts, Where } from './posts.ts'
 import { rcQpClass } from './rc-qp-class.ts'
-import { loadProducer } from './rings.ts'
 import { createSlots } from './slots.ts'
-import { createQpNumbers, type RxeState } from './state.ts'
+import { createQpNumbers, type QpObject, type RxeState } from './state.ts'
 import { ringWork } from './work.ts'
 
 export interface RxeDevice {
   readonly device: Device<RxeState>
   readonly state: RxeState
-  /** Moves work requests, packets and timers on; true if there was anything to do. `now` in microseconds. */
-  poll(now: number): boolean
+  /**
+   * Moves work requests, packets and timers on; true if there was anything to do. `now` in microseconds; `where` says
+   * in which queues to look for new requests, in all of them if it is not given.
+   */
+  poll(now: number, where?: Where): boolean
+  /** A program says that it posted to the send queue with this handle; one that does not exist is nothing. */
+  posted(context: Context, handle: number): void
   /** When `poll` must be called next even if nothing happens; Infinity for never. */
   nextTimeout(): number
 }
@@ -76,10 +83,6 @@ const mtuOf = (bytes: number): number => Math.log2(bytes) - 7
 export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOptions): RxeDevice => {
   // The engine needs the device's memory table, the device its classes, and those the engine: it comes last.
   let rc: RcEngine | undefined
-  /** Producer indices when `poll` looked last, by row; -1 makes it look again. */
-  let sendSeen = new Int32Array(64).fill(-1)
-  let receiveSeen = new Int32Array(64).fill(-1)
-
   const state: RxeState = {
     identity,
     port,
@@ -87,18 +90,9 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     qpns: createQpNumbers(),
     qps: [],
     rings: [],
-    look(row) {
-      while (row >= sendSeen.length) {
-        sendSeen = grown(sendSeen)
-        receiveSeen = grown(receiveSeen)
-      }
-      sendSeen[row] = -1
-      receiveSeen[row] = -1
-    },
+    look: row => posts.look(row),
     now,
-    get engine() {
-      return rc as RcEngine
-    },
+    engine: () => rc as RcEngine,
   }
 
   const attributes = deviceAttributes(identity.guid)
@@ -130,32 +124,10 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     },
   })
   rc = engine
+  const posts = createPosts(state.rings, engine)
   const run = emptyRun()
-  // Taken out of `state` here: an object with accessors is slow to read, and this is done with every run and every look.
-  const { rings } = state
+  // Taken out of `state` here: an object with accessors is slow to read, and this is done with every run.
   const { rowOf } = state.qpns
-
-  /** Looks at the queues that programs write; true if anything was posted since the last look. */
-  const scan = (time: number): boolean => {
-    let found = false
-    for (let row = 0; row < rings.length; row++) {
-      const queues = rings[row]
-      if (queues === undefined) continue
-      const sends = loadProducer(queues.send)
-      if (sends !== sendSeen[row]) {
-        sendSeen[row] = sends
-        engine.onDoorbell(row, time)
-        found = true
-      }
-      const receives = loadProducer(queues.receive)
-      if (receives !== receiveSeen[row]) {
-        receiveSeen[row] = receives
-        // Only a queue pair in error has anything to do with a new receive request: it flushes it.
-        engine.onReceiveScan(row)
-      }
-    }
-    return found
-  }
 
   /** Hands the packets of `run` to their queue pairs. */
   const deliverRun = (time: number): void => {
@@ -210,8 +182,8 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   return {
     device,
     state,
-    poll(time) {
-      let progress = scan(time)
+    poll(time, where = Where.ALL) {
+      let progress = posts.scan(where, time)
       if (time >= port.nextTimeout()) port.onTimeout(time)
       if (time >= engine.nextTimeout()) {
         engine.onTimeout(time)
@@ -220,12 +192,10 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       progress = deliver(time) || progress
       return transmit(time) || progress
     },
+    posted(context, handle) {
+      const object = findHandle(context.handles, handle)
+      if (object?.class.name === RcQp.name && object.life === Life.LIVE) posts.look((object as QpObject).state.row)
+    },
     nextTimeout: () => Math.min(engine.nextTimeout(), port.nextTimeout()),
   }
-}
-
-const grown = (old: Int32Array<ArrayBuffer>): Int32Array<ArrayBuffer> => {
-  const bigger = new Int32Array(old.length * 2).fill(-1)
-  bigger.set(old)
-  return bigger
 }

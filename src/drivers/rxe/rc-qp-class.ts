@@ -157,7 +157,7 @@ export const rcQpClass = driverClass<typeof RcQp, RcQpState, typeof RxeAttribute
       // Only the rings can be refused; nothing after them fails, so nothing has to be undone.
       const rings = createRings(call.context, cap)
       const qpn = device.qpns.take()
-      const row = device.engine.create({
+      const row = device.engine().create({
         qpn,
         pd: pd.id,
         sendCq: (sendCq as CqObject).state.number,
@@ -184,7 +184,7 @@ export const rcQpClass = driverClass<typeof RcQp, RcQpState, typeof RxeAttribute
     query(call, { state }) {
       const device = stateOf(call)
       const { set, rings } = state
-      const { state: now, rqPsn, sqPsn, draining } = device.engine.query(state.row)
+      const { state: now, rqPsn, sqPsn, draining } = device.engine().query(state.row)
       return {
         state: now,
         curState: now,
@@ -219,7 +219,7 @@ export const rcQpClass = driverClass<typeof RcQp, RcQpState, typeof RxeAttribute
 
     modify(call, { state }, args) {
       const device = stateOf(call)
-      const before = device.engine.query(state.row).state
+      const before = device.engine().query(state.row).state
       const after = args.state ?? before
       const given = Object.keys(args).filter(name => args[name as keyof Modify] !== undefined)
       // Linux looks the GID up before it looks at the transition (abi/objects).
@@ -231,7 +231,7 @@ export const rcQpClass = driverClass<typeof RcQp, RcQpState, typeof RxeAttribute
       // Before the engine moves: it may raise an event that these attributes ask for.
       if (after === RESET) state.set = {}
       else if (after !== ERR) state.set = { ...state.set, ...kept(args) }
-      device.engine.modify(state.row, after, engineAttributes(args, path), device.now())
+      device.engine().modify(state.row, after, engineAttributes(args, path), device.now())
       if (after === RESET) {
         leavePath(device, state)
         resetRings(state.rings)
@@ -243,7 +243,7 @@ export const rcQpClass = driverClass<typeof RcQp, RcQpState, typeof RxeAttribute
     destroy(call, object, args, core) {
       const device = stateOf(call)
       const { state } = object
-      device.engine.destroy(state.row)
+      device.engine().destroy(state.row)
       device.qpns.free(state.qpn)
       device.qps[state.row] = undefined
       device.rings[state.row] = undefined

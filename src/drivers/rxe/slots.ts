@@ -5,7 +5,7 @@ export interface Slots<T> {
   add(value: T): number
   remove(slot: number): void
   get(slot: number): T
-  readonly size: number
+  size(): number
 }
 
 export const createSlots = <T>(): Slots<T> => {
@@ -23,7 +23,7 @@ export const createSlots = <T>(): Slots<T> => {
       free.push(slot)
     },
     get: slot => values[slot] as T,
-    get size() {
+    size() {
       return values.length - free.length
     },
   }

@@ -44,7 +44,8 @@ export interface RxeState {
   readonly look: (row: number) => void
   /** Microseconds, of the clock that `poll` is called with. */
   readonly now: () => number
-  readonly engine: RcEngine
+  /** Made after the device is registered. A function, since objects with accessors are slow to read. */
+  readonly engine: () => RcEngine
 }
 
 /** The device's state, as its class handlers get at it: the handlers are the same for all soft devices. */
@@ -58,7 +59,7 @@ export interface QpNumbers {
   /** The row of a QP number, -1 if it is not in use. */
   rowOf(qpn: number): number
   /** Numbers in use. */
-  readonly count: number
+  count(): number
 }
 
 /** 0 and 1 are the management QPs; rxe's first is 17. */
@@ -87,8 +88,6 @@ export const createQpNumbers = (): QpNumbers => {
       rows.delete(qpn)
     },
     rowOf: qpn => rows.get(qpn) ?? -1,
-    get count() {
-      return rows.size
-    },
+    count: () => rows.size,
   }
 }

@@ -303,7 +303,7 @@ export const assertNothingLeft = (on: Machine, programs: readonly Program[] = []
   )
   for (const { device, state } of on.devices) {
     assert.equal(device.memory.live, 0, 'memory regions')
-    assert.equal(state.cqs.size, 0, 'completion queue slots')
+    assert.equal(state.cqs.size(), 0, 'completion queue slots')
     assert.ok(
       state.qps.every(qp => qp === undefined),
       'queue pairs',
@@ -312,7 +312,7 @@ export const assertNothingLeft = (on: Machine, programs: readonly Program[] = []
       state.rings.every(ring => ring === undefined),
       'rings of queue pairs',
     )
-    assert.equal(state.qpns.count, 0, 'QP numbers')
+    assert.equal(state.qpns.count(), 0, 'QP numbers')
   }
   for (const { rings } of programs) assert.equal(rings.live.size, 0, 'rings')
   const { runs, smallRuns, flows } = on.link.stat()

@@ -95,14 +95,14 @@ test('a create without memory for either ring leaves nothing behind', () => {
       'ENOMEM',
     )
     assert.equal(p.rings.live.size, before)
-    assert.equal(m.devices[0].state.qpns.count, 0)
+    assert.equal(m.devices[0].state.qpns.count(), 0)
   }
   p.rings.left = 0
   assert.equal(
     errnoOf(() => makeCq(p)),
     'ENOMEM',
   )
-  assert.equal(m.devices[0].state.cqs.size, 1)
+  assert.equal(m.devices[0].state.cqs.size(), 1)
   p.rings.left = Number.POSITIVE_INFINITY
   // The refused ones used up no handles.
   assert.equal(makeQp(p, cq).handle, 2)

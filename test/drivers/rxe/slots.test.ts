@@ -25,7 +25,7 @@ test('slots: live values keep different numbers, freed ones are used again', () 
           live.delete(slot)
         }
         most = Math.max(most, live.size)
-        assert.equal(slots.size, live.size)
+        assert.equal(slots.size(), live.size)
         for (const [slot, value] of live) {
           assert.equal(slots.get(slot), value)
           assert.ok(slot < most, 'numbers stay dense')

@@ -1,0 +1,87 @@
+/*
+ * Where programs have posted work: the look at the queues' producer indices, in three sizes.
+ *
+ * A device may have thousands of queue pairs of which few are busy, and every look at a ring costs two loads. So a call of a program looks at the
+ * queue pairs that it changed, a busy loop at those that were used lately, and now and then, before it sleeps above all, at every one.
+ */
+import type { RcEngine } from '../../transport/rc.ts'
+import { loadProducer } from './rings.ts'
+import type { QpRings } from './work.ts'
+
+/** Queues to look at: those of `look`; those and the ones used lately; all. */
+export const Where = { CHANGED: 0, USED: 1, ALL: 2 } as const
+export type Where = (typeof Where)[keyof typeof Where]
+
+export interface Posts {
+  /** The next scan looks at this row and takes it for new, whatever its indices say. */
+  look(row: number): void
+  /** Tells the engine where something was posted since the last look; true if anything was to be sent. */
+  scan(where: Where, now: number): boolean
+}
+
+/** Looks at all queues after which one that was not used is no longer looked at in between. */
+const MEMORY = 16
+
+export const createPosts = (rings: readonly (QpRings | undefined)[], engine: RcEngine): Posts => {
+  /** By row: producer indices at the last look, -1 for none, and the number of the full look at which it was used last. */
+  let sends = new Int32Array(64).fill(-1)
+  let receives = new Int32Array(64).fill(-1)
+  let used = new Int32Array(64).fill(-MEMORY)
+  const changed: number[] = []
+  const busy: number[] = []
+  let looks = 0
+
+  const inspect = (row: number, now: number): boolean => {
+    const queues = rings[row]
+    if (queues === undefined) return false
+    const receive = loadProducer(queues.receive)
+    if (receive !== receives[row]) {
+      receives[row] = receive
+      // Only a queue pair in error has anything to do with a new receive request: it flushes it.
+      engine.onReceiveScan(row)
+    }
+    const send = loadProducer(queues.send)
+    if (send === sends[row]) return false
+    sends[row] = send
+    if (looks - used[row] > MEMORY) busy.push(row)
+    used[row] = looks
+    engine.onDoorbell(row, now)
+    return true
+  }
+
+  const inspectAll = (now: number): boolean => {
+    let found = false
+    looks = (looks + 1) | 0
+    let kept = 0
+    for (const row of busy) if (looks - used[row] <= MEMORY) busy[kept++] = row
+    busy.length = kept
+    for (let row = 0; row < rings.length; row++) found = inspect(row, now) || found
+    return found
+  }
+
+  return {
+    look(row) {
+      while (row >= sends.length) {
+        sends = grown(sends, -1)
+        receives = grown(receives, -1)
+        used = grown(used, -MEMORY)
+      }
+      sends[row] = -1
+      receives[row] = -1
+      changed.push(row)
+    },
+    scan(where, now) {
+      let found = false
+      while (changed.length > 0) found = inspect(changed.pop() as number, now) || found
+      if (where === Where.ALL) return inspectAll(now) || found
+      if (where === Where.USED) for (let i = 0; i < busy.length; i++) found = inspect(busy[i], now) || found
+      return found
+    },
+  }
+}
+
+const grown = (old: Int32Array<ArrayBuffer>, fill: number): Int32Array<ArrayBuffer> => {
+  const bigger = new Int32Array(old.length * 2).fill(fill)
+  bigger.set(old)
+  return bigger
+}

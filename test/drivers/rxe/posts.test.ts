@@ -1,0 +1,78 @@
+/*
+ * Which queues are looked at when: what was changed, what was used lately, everything; and who is told of it.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createPosts, Where } from '../../../src/drivers/rxe/posts.ts'
+import { createRing, storeProducer } from '../../../src/drivers/rxe/rings.ts'
+import type { QpRings } from '../../../src/drivers/rxe/work.ts'
+import type { RcEngine } from '../../../src/transport/rc.ts'
+import { testRings } from './provider.ts'
+
+const bench = (count: number) => {
+  const memory = testRings()
+  const rings: (QpRings | undefined)[] = Array.from({ length: count }, () => ({
+    send: createRing(memory, 15, 64),
+    receive: createRing(memory, 15, 64),
+    maxSendSge: 1,
+    maxRecvSge: 1,
+    maxInline: 0,
+    retired: 0,
+    taken: 0,
+  }))
+  const told: string[] = []
+  const engine = {
+    onDoorbell: (row: number) => told.push(`send ${row}`),
+    onReceiveScan: (row: number) => told.push(`receive ${row}`),
+  } as unknown as RcEngine
+  const posts = createPosts(rings, engine)
+  const scan = (where: Where): string[] => {
+    told.length = 0
+    const found = posts.scan(where, 0)
+    assert.equal(
+      found,
+      told.some(line => line.startsWith('send')),
+    )
+    return [...told]
+  }
+  for (let row = 0; row < count; row++) posts.look(row)
+  scan(Where.CHANGED)
+  return { rings, posts, scan, send: (row: number, to: number) => storeProducer(rings[row]!.send, to) }
+}
+
+test('a full look finds every post, once', () => {
+  const { rings, scan, send } = bench(200)
+  assert.deepEqual(scan(Where.ALL), [])
+  send(150, 1)
+  storeProducer(rings[3]!.receive, 2)
+  assert.deepEqual(scan(Where.CHANGED), [])
+  assert.deepEqual(scan(Where.ALL), ['receive 3', 'send 150'])
+  assert.deepEqual(scan(Where.ALL), [])
+})
+
+test('a queue that was used is looked at in between, until it has not been for a while', () => {
+  const { scan, send } = bench(3)
+  for (let i = 0; i < 20; i++) scan(Where.ALL)
+  send(1, 1)
+  assert.deepEqual(scan(Where.USED), [], 'not known to be in use')
+  assert.deepEqual(scan(Where.ALL), ['send 1'])
+  for (let n = 2; n < 40; n++) {
+    send(1, n & 15)
+    assert.deepEqual(scan(Where.USED), ['send 1'])
+    scan(Where.ALL)
+  }
+  for (let i = 0; i < 20; i++) scan(Where.ALL)
+  send(1, 9)
+  assert.deepEqual(scan(Where.USED), [])
+  assert.deepEqual(scan(Where.ALL), ['send 1'])
+})
+
+test('what was changed is looked at by every scan, whatever its indices', () => {
+  const { rings, posts, scan } = bench(2)
+  posts.look(1)
+  posts.look(1)
+  assert.deepEqual(scan(Where.CHANGED), ['receive 1', 'send 1'])
+  posts.look(0)
+  rings[0] = undefined
+  assert.deepEqual(scan(Where.USED), [], 'gone in the meantime')
+})
