@@ -51,10 +51,13 @@ export const createLoop = (parked: Int32Array, devices: readonly Pollable[], tur
     return progress
   }
 
-  /** Polls until there is nothing to do; false if the slice is over before that. */
-  const drain = (first: Where): boolean => {
+  /**
+   * Polls until there has been nothing to do for a moment; false if the slice is over before that. `recent`: there was
+   * something just before.
+   */
+  const drain = (first: Where, recent: boolean): boolean => {
     const start = nowMicroseconds()
-    let last = Number.NEGATIVE_INFINITY
+    let last = recent ? start : Number.NEGATIVE_INFINITY
     for (let where = first; ; where = Where.USED) {
       const progress = pollAll(where)
       const now = nowMicroseconds()
@@ -84,7 +87,7 @@ export const createLoop = (parked: Int32Array, devices: readonly Pollable[], tur
     running = true
     turn()
     setWord(parked, ParkedPage.PARKED, 0)
-    while (drain(first)) {
+    for (let late = false; drain(first, late); late = true) {
       setWord(parked, ParkedPage.PARKED, 1)
       if (!pollAll(Where.ALL)) {
         armTimer()

@@ -1,8 +1,9 @@
 /*
  * Where programs have posted work: the look at the queues' producer indices, in three sizes.
  *
- * A device may have thousands of queue pairs of which few are busy, and every look at a ring costs two loads. So a call of a program looks at the
- * queue pairs that it changed, a busy loop at those that were used lately, and now and then, before it sleeps above all, at every one.
+ * A device may have thousands of queue pairs of which few are busy, and every look at a ring costs two loads. So a call
+ * of a program looks at the queue pairs that it changed, a busy loop at those that were used lately, and now and then,
+ * before it sleeps above all, at every one.
  */
 import type { RcEngine } from '../../transport/rc.ts'
 import { loadProducer } from './rings.ts'
@@ -21,12 +22,16 @@ export interface Posts {
 
 /** Looks at all queues after which one that was not used is no longer looked at in between. */
 const MEMORY = 16
+/** When a queue was used last that never was. */
+const NEVER = -MEMORY - 1
 
 export const createPosts = (rings: readonly (QpRings | undefined)[], engine: RcEngine): Posts => {
-  /** By row: producer indices at the last look, -1 for none, and the number of the full look at which it was used last. */
+  /**
+   * By row: producer indices at the last look, -1 for none, and the number of the full look at which it was used last.
+   */
   let sends = new Int32Array(64).fill(-1)
   let receives = new Int32Array(64).fill(-1)
-  let used = new Int32Array(64).fill(-MEMORY)
+  let used = new Int32Array(64).fill(NEVER)
   const changed: number[] = []
   const busy: number[] = []
   let looks = 0
@@ -64,7 +69,7 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: RcE
       while (row >= sends.length) {
         sends = grown(sends, -1)
         receives = grown(receives, -1)
-        used = grown(used, -MEMORY)
+        used = grown(used, NEVER)
       }
       sends[row] = -1
       receives[row] = -1

@@ -67,6 +67,15 @@ test('a queue that was used is looked at in between, until it has not been for a
   assert.deepEqual(scan(Where.ALL), ['send 1'])
 })
 
+test('a queue that is used before the first full look is known to be in use', () => {
+  const { scan, posts, send } = bench(2)
+  send(1, 1)
+  posts.look(1)
+  scan(Where.CHANGED)
+  send(1, 2)
+  assert.deepEqual(scan(Where.USED), ['send 1'])
+})
+
 test('what was changed is looked at by every scan, whatever its indices', () => {
   const { rings, posts, scan } = bench(2)
   posts.look(1)
