@@ -2,6 +2,8 @@
 /*
  * Builds what is out of date: TypeScript into dist/, the C parts into build/.
  *
+ *   build.mjs [--for start|test]         start: only what runs, none of the tests and benchmarks (default: test, all)
+ *
  *   dist/                                compiled src, test, bench and examples
  *   shim/protocol.h                      session protocol for C, generated from src/spec/session.ts
  *   build/native/libuserdma_native.so    CRC of packets with carry-less multiply (optional: zlib does it without)
@@ -16,7 +18,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { basename, dirname, extname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { filesBelow, findProgram, inRoot, isMain, main, modified, root, run, say } from './common.mjs'
+import { filesBelow, findProgram, inRoot, isMain, main, modified, root, run, StepError, say } from './common.mjs'
 
 const SCRIPT = fileURLToPath(import.meta.url)
 const sourcesIn = (folder, end) =>
@@ -40,13 +42,13 @@ const removeOrphans = () => {
   }
 }
 
-const buildTypeScript = () => {
+const buildTypeScript = purpose => {
   const tsc = inRoot('node_modules', '.bin', 'tsc')
   if (!existsSync(tsc)) {
     say('build: TypeScript is not installed; run `npm ci` (or node scripts/setup.mjs, which does it)')
     return false
   }
-  const ok = run(tsc, ['-p', '.'])
+  const ok = run(tsc, ['-b', inRoot('scripts', purpose === 'start' ? 'tsconfig.src.json' : 'tsconfig.all.json')])
   removeOrphans()
   if (!ok) say('build: tsc found the errors above')
   return ok
@@ -70,21 +72,33 @@ const generateProtocol = () => {
 const WARNINGS = ['-std=gnu11', '-O2', '-Wall', '-Wextra']
 const SHARED = ['-shared', '-fPIC', '-fvisibility=hidden']
 
+const VERBS = { header: 'infiniband/verbs.h', package: 'libibverbs-dev' }
+
+/** A target for each C file of a folder. */
+const one = (folder, output, flags, needs) =>
+  sourcesIn(folder, '.c').map(source => ({
+    output: join(output, basename(source, extname(source))),
+    sources: [source],
+    headers: folder,
+    flags,
+    ...needs,
+  }))
+
+const testTargets = () => [
+  ...one('test/programs', 'programs', WARNINGS, {
+    libraries: ['-libverbs', '-lpthread'],
+    needs: VERBS,
+    without: 'some tests do not run',
+  }),
+  ...one('bench', 'bench', WARNINGS, { without: 'some benchmarks do not run' }),
+]
+
 /**
  * What C there is: output below build/, sources, flags, the folder whose headers it may include, a header that it
  * needs.
  */
-const targets = () => {
-  const verbs = { header: 'infiniband/verbs.h', package: 'libibverbs-dev' }
-  const one = (folder, output, flags, needs) =>
-    sourcesIn(folder, '.c').map(source => ({
-      output: join(output, basename(source, extname(source))),
-      sources: [source],
-      headers: folder,
-      flags,
-      ...needs(source),
-    }))
-  return [
+const targets = purpose =>
+  [
     {
       output: 'native/libuserdma_native.so',
       sources: sourcesIn('native', '.c'),
@@ -98,17 +112,11 @@ const targets = () => {
       headers: 'shim',
       flags: [...WARNINGS, ...SHARED],
       libraries: ['-ldl', '-lpthread'],
-      needs: verbs,
+      needs: VERBS,
       without: 'only programs in TypeScript can use the device',
     },
-    ...one('test/programs', 'programs', WARNINGS, () => ({
-      libraries: ['-libverbs', '-lpthread'],
-      needs: verbs,
-      without: 'some tests do not run',
-    })),
-    ...one('bench', 'bench', WARNINGS, () => ({ without: 'some benchmarks do not run' })),
+    ...(purpose === 'start' ? [] : testTargets()),
   ].filter(target => target.sources.length > 0)
-}
 
 const compiler = () =>
   (process.env.CC ? findProgram(process.env.CC) : undefined) ||
@@ -148,8 +156,8 @@ const compile = (cc, target) => {
   return ok
 }
 
-const buildC = () => {
-  const stale = targets().filter(target => !isCurrent(target))
+const buildC = purpose => {
+  const stale = targets(purpose).filter(target => !isCurrent(target))
   if (stale.length === 0) return true
   const cc = compiler()
   const missing = []
@@ -176,7 +184,17 @@ const buildC = () => {
   return ok
 }
 
-/** Builds everything that is out of date; later steps run although an earlier one failed. True if all went well. */
-export const build = () => [buildTypeScript, generateProtocol, buildC].map(step => step()).every(Boolean)
+/**
+ * Builds everything that is out of date and that `purpose` (start or test) needs; later steps run although an earlier
+ * one failed. True if all went well.
+ */
+export const build = purpose => [buildTypeScript, generateProtocol, buildC].map(step => step(purpose)).every(Boolean)
 
-if (isMain(import.meta.url)) main(() => (build() ? 0 : 1))
+/** What the arguments `--for start|test` say; test, the larger set, without them. */
+export const purposeOf = (args, script) => {
+  const purpose = args.length === 0 ? 'test' : args[0] === '--for' && args.length === 2 ? args[1] : ''
+  if (purpose === 'start' || purpose === 'test') return purpose
+  throw new StepError(`usage: node scripts/${script} [--for start|test]; got: ${args.join(' ')}`)
+}
+
+if (isMain(import.meta.url)) main(args => (build(purposeOf(args, 'build.mjs')) ? 0 : 1))

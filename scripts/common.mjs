@@ -4,7 +4,7 @@
  * still parse, so that setup.mjs gets as far as saying which version is needed.
  */
 import { spawnSync } from 'node:child_process'
-import { existsSync, readdirSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, realpathSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -76,4 +76,4 @@ export const main = async body => {
 }
 
 /** Whether this module is the script that was started, not one that another imports. */
-export const isMain = url => Boolean(process.argv[1]) && fileURLToPath(url) === process.argv[1]
+export const isMain = url => Boolean(process.argv[1]) && fileURLToPath(url) === realpathSync(process.argv[1])

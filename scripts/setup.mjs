@@ -113,12 +113,9 @@ const installDebian = purpose => {
 
 main(async args => {
   checkNode()
-  const purpose = args.length === 0 ? 'test' : args[0] === '--for' ? args[1] : ''
-  if (purpose !== 'start' && purpose !== 'test') {
-    throw new StepError(`usage: node scripts/setup.mjs [--for start|test]; got: ${args.join(' ')}`)
-  }
+  const { build, purposeOf } = await import('./build.mjs')
+  const purpose = purposeOf(args, 'setup.mjs')
   installPackages()
   installDebian(purpose)
-  const { build } = await import('./build.mjs')
-  if (!build()) throw new StepError('the build failed: the messages above say where')
+  if (!build(purpose)) throw new StepError('the build failed: the messages above say where')
 })

@@ -12,12 +12,6 @@
 #include <errno.h>
 #include <string.h>
 
-static void close_all(struct reply *reply)
-{
-    while (reply->fd_count > 0)
-        REAL(close)(reply->fds[--reply->fd_count]);
-}
-
 static ino_t inode_of(int fd)
 {
     struct stat stat;
@@ -81,7 +75,7 @@ int session_open(unsigned node, int flags)
         result = session_exchange(&request, sizeof request.open, &reply, &guard);
         if (result == 0) {
             result = take_context(&reply, flags);
-            close_all(&reply);
+            reply_close_all(&reply);
         }
     }
     errno = result < 0 ? -result : saved;
@@ -110,7 +104,7 @@ static int ask_attach(int fd, uint32_t context, struct fd_entry *entry, const st
     else if (reply.fd_count != 1)
         error = -EIO;
     if (error) {
-        close_all(&reply);
+        reply_close_all(&reply);
         return error;
     }
     fd_mark(reply.fds[0], inode_of(fd));
@@ -185,7 +179,7 @@ static void uninstall(struct reply *reply)
 {
     for (unsigned i = 0; i < reply->fd_count; i++)
         fd_forget(reply->fds[i]);
-    close_all(reply);
+    reply_close_all(reply);
 }
 
 /* Installs the new descriptors of a reply: all are event sockets. 0 or -errno. */

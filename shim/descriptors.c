@@ -137,6 +137,16 @@ EXPORT ssize_t pwrite64(int fd, const void *buffer, size_t count, off64_t offset
     return UNLIKELY(fd_kind(fd) == FD_CONTEXT) ? fail(ESPIPE) : REAL(pwrite64)(fd, buffer, count, offset);
 }
 
+EXPORT off_t lseek(int fd, off_t offset, int whence)
+{
+    return UNLIKELY(fd_kind(fd) == FD_CONTEXT) ? fail(ESPIPE) : REAL(lseek)(fd, offset, whence);
+}
+
+EXPORT off64_t lseek64(int fd, off64_t offset, int whence)
+{
+    return UNLIKELY(fd_kind(fd) == FD_CONTEXT) ? fail(ESPIPE) : REAL(lseek64)(fd, offset, whence);
+}
+
 /* ---- closing ---- */
 
 EXPORT int close(int fd)

@@ -133,7 +133,7 @@ static void own_this_process(void)
 
 /* ---- one message out, one in ---- */
 
-static void close_all(struct reply *reply)
+void reply_close_all(struct reply *reply)
 {
     while (reply->fd_count > 0)
         REAL(close)(reply->fds[--reply->fd_count]);
@@ -207,12 +207,12 @@ int session_exchange(struct request *request, size_t body, struct reply *reply, 
             goto broken;
         if (reply->message.header.serial == header->serial)
             break;
-        close_all(reply); /* the answer to a call that was left by longjmp from a signal handler */
+        reply_close_all(reply); /* the answer to a call that was left by longjmp from a signal handler */
     }
     if (reply->message.header.type != (USERDMA_REPLY | header->type) || reply->message.header.size != (size_t)length)
         goto broken;
     if (reply->truncated) {
-        close_all(reply);
+        reply_close_all(reply);
         return -EMFILE;
     }
     reply->body = length - sizeof reply->message.header;
@@ -301,7 +301,7 @@ static int greet(const struct shim_guard *guard)
         memcpy(session.root, hello->root, sizeof session.root);
         session.root[sizeof session.root - 1] = 0;
     }
-    close_all(&reply);
+    reply_close_all(&reply);
     if (error)
         hang_up();
     return error;
@@ -328,7 +328,9 @@ static bool dial(const struct shim_guard *guard)
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience); /* for a full backlog */
     }
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
-        complain(errno == ECONNREFUSED ? "nobody serves this socket; start `userdma daemon`" : strerror(errno));
+        char why[192];
+        snprintf(why, sizeof why, "nobody serves this socket; start `userdma daemon --socket %s`", shim_socket_path);
+        complain(errno == ECONNREFUSED || errno == ENOENT ? why : strerror(errno));
         if (fd >= 0)
             REAL(close)(fd);
         return false;

@@ -57,4 +57,7 @@ uint16_t session_generation(void);
  */
 int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard);
 
+/* Closes the descriptors that came with a reply and have not been taken. */
+void reply_close_all(struct reply *reply);
+
 #endif

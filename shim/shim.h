@@ -78,7 +78,7 @@ void closefrom(int first);
     X(readlinkat) X(__readlink_chk) X(__readlinkat_chk) X(realpath) X(__realpath_chk) X(canonicalize_file_name)        \
     X(chdir) X(inotify_add_watch) X(socket) X(ioctl) X(read) X(__read_chk) X(pread) X(pread64) X(readv) X(write)       \
     X(pwrite) X(pwrite64) X(writev) X(close) X(close_range) X(closefrom) X(dup) X(dup2) X(dup3) X(fcntl) X(fcntl64)    \
-    X(fclose) X(getxattr) X(lgetxattr) X(listxattr) X(llistxattr)
+    X(lseek) X(lseek64) X(fclose) X(getxattr) X(lgetxattr) X(listxattr) X(llistxattr)
 
 /* ---- init.c ---- */
 

@@ -44,6 +44,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
 }
 
 const MAX_LINES = 500
+const MAX_COLUMNS = 120
 const UNTYPED = /[:<,|(]\s*any\b|\bas any\b/
 const LOOKING_AWAY = /@ts-(?:ignore|expect-error|nocheck)|biome-ignore/
 const TIME_AND_CHANCE =
@@ -55,6 +56,17 @@ const withoutComments = (source: string): string =>
     /'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`|\/\/[^\n]*|\/\*[\s\S]*?\*\//g,
     (token: string) => (token.startsWith('//') || token.startsWith('/*') ? token.replace(/[^\n]/g, ' ') : token),
   )
+
+const PATH = /(?<![\w./<*-])(?:[\w-]+\/)+[\w.-]*\.(?:ts|c|h|mjs|md|txt|json|out)\b/g
+/** Headers of the system, and names that stand for any. */
+const NOT_OURS = /^(?:asm-generic|infiniband|linux|rdma|sys)\/|\bNAME\b/
+
+/** Files of ours that comments name by a path with a folder, as `spec/session.ts`. */
+const namedFiles = (source: string): string[] => {
+  const code = withoutComments(source)
+  const comments = Array.from(source, (char, i) => (code[i] === char ? ' ' : char)).join('')
+  return [...comments.matchAll(PATH)].map(match => match[0]).filter(name => !NOT_OURS.test(name))
+}
 
 /** Every module that a source names: import and export statements, import(), typeof import() and createRequire()(). */
 const importsOf = (source: string): string[] => {
@@ -117,6 +129,8 @@ const findViolations = (sources: ReadonlyMap<string, string>): string[] => {
   for (const [path, source] of sources) {
     const lines = source.split('\n').length - 1
     if (lines > MAX_LINES) found.push(`${path}: ${lines} lines; is it still one idea? At most ${MAX_LINES}`)
+    const wide = source.split('\n').findIndex(line => /^\s*(?:\/?\*|\/\/)/.test(line) && line.length > MAX_COLUMNS)
+    if (wide >= 0) found.push(`${path}:${wide + 1}: a comment is wider than ${MAX_COLUMNS} columns`)
     if (!path.startsWith('src/')) continue
     const rules = FOLDERS[folderOf(path)]
     if (rules === undefined || path.split('/').length < 3) {
@@ -155,7 +169,9 @@ describe('the architecture', () => {
   it('holds in every source file', () => {
     const sources = new Map([
       ...readSources('src', ['.ts']),
-      ...['shim', 'native', 'bench', 'scripts'].flatMap(folder => readSources(folder, ['.ts', '.c', '.mjs'])),
+      ...['test', 'shim', 'native', 'bench', 'scripts'].flatMap(folder =>
+        readSources(folder, ['.ts', '.c', '.h', '.mjs']),
+      ),
     ])
     assert.ok(sources.size > 50, `only ${sources.size} sources found below ${repoRoot}`)
     assert.deepEqual(findViolations(sources), [])
@@ -184,6 +200,28 @@ describe('the architecture', () => {
         match => match[1],
       )
       for (const path of paths) assert.ok(existsSync(join(repoRoot, path)), `${document} names ${path}`)
+    }
+  })
+
+  it('is described by comments that name files which exist', () => {
+    const named = ['src', 'test', 'shim', 'native', 'bench', 'scripts']
+      .flatMap(folder => readSources(folder, ['.ts', '.c', '.h', '.mjs']))
+      .flatMap(([path, source]) => namedFiles(source).map(name => ({ path, name })))
+    assert.ok(named.length > 30, `only ${named.length} files are named`)
+    const isThere = (path: string, name: string): boolean =>
+      ['', 'src', 'test', posix.dirname(path)].some(from => existsSync(join(repoRoot, from, name)))
+    assert.deepEqual(
+      named.filter(({ path, name }) => !isThere(path, name)).map(({ path, name }) => `${path} names ${name}`),
+      [],
+    )
+  })
+
+  it('is described in lines that fit a page', () => {
+    const documents = readSources('docs', ['.md']).map(([path]) => path)
+    for (const document of ['README.md', 'ARCHITECTURE.md', 'CONTRIBUTING.md', 'CHANGELOG.md', ...documents]) {
+      const lines = readFileSync(join(repoRoot, document), 'utf8').split('\n')
+      const wide = lines.findIndex(line => line.length > MAX_COLUMNS && !line.startsWith('|'))
+      assert.equal(wide, -1, `${document}:${wide + 1} has more than ${MAX_COLUMNS} columns`)
     }
   })
 
@@ -226,6 +264,9 @@ describe('the check itself', () => {
     ['src/host/a.ts', `// @ts-${'ignore'}\nf()`, /has "@ts-/],
     ['src/host/a.ts', `// biome-${'ignore'} lint: x\nf()`, /has "biome-/],
     ['shim/a.c', '\n'.repeat(501), /501 lines/],
+    ['test/a.test.ts', '\n'.repeat(501), /501 lines/],
+    ['test/a.test.ts', `f()\n  // ${'x'.repeat(116)}\n`, /a\.test\.ts:2: a comment is wider than 120 columns/],
+    ['src/host/a.ts', `/*\n * ${'x'.repeat(118)}\n */\n`, /a\.ts:2: a comment is wider/],
   ]
   for (const [path, source, complaint] of refused) {
     it(`refuses ${JSON.stringify(source.slice(0, 60))} in ${path}`, () => {

@@ -9,6 +9,7 @@ import { close, connect, peerCredentials, recv, send } from '../host/sockets.ts'
 import { MessageType, SESSION_VERSION } from '../spec/session.ts'
 import { messageBuffer, newReply, type Reply, readReply, writeHello, writeTool } from '../uapi/session.ts'
 import type { DaemonConfig, Stat, ToolReply, ToolRequest, TraceRecord } from '../uapi/tool.ts'
+import { daemonCommand } from './places.ts'
 
 /** Nobody serves the socket, or who did went away before it answered. */
 export class NoDaemonError extends Error {
@@ -36,7 +37,7 @@ const dial = (socket: string): number => {
   } catch (error) {
     const code = error instanceof SystemError ? error.code : ''
     if (code === 'ENOENT' || code === 'ECONNREFUSED')
-      throw new NoDaemonError(`no daemon at ${socket}; start one with \`userdma daemon\``, { cause: error })
+      throw new NoDaemonError(`no daemon at ${socket}; start one with \`${daemonCommand(socket)}\``, { cause: error })
     if (code === 'EACCES') throw new Error(`${socket}: you may not use this socket (EACCES)`, { cause: error })
     if (code === 'EPROTOTYPE')
       throw new Error(`${socket}: this is a socket of some other program, not of a userdma daemon`, { cause: error })

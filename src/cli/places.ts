@@ -102,6 +102,12 @@ export const namedSocket = (option: string | undefined): string | undefined => {
   return named === undefined ? undefined : resolve(named)
 }
 
+/** The command that starts a daemon at `socket`, as one would type it. */
+export const daemonCommand = (socket: string): string => {
+  if (socket === join(userFolder(), 'sock')) return 'userdma daemon'
+  return `userdma daemon --socket ${/^[\w./~@%+,:=-]+$/.test(socket) ? socket : `'${socket.replaceAll("'", "'\\''")}'`}`
+}
+
 /** A fresh folder that only this user can enter. */
 export const privateFolder = (): string => mkdtempSync(resolve(tmpdir(), 'userdma-'))
 

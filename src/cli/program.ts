@@ -4,7 +4,7 @@
  * daemon's socket.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { accessSync, closeSync, constants, openSync, statSync } from 'node:fs'
+import { accessSync, closeSync, constants, openSync, type Stats, statSync } from 'node:fs'
 import { constants as os } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { SessionEnv } from '../spec/session.ts'
@@ -45,10 +45,19 @@ export const programEnvironment = (socket: string, tag?: string): NodeJS.Process
   }
 }
 
+/** What is there; undefined also where we may not look, as in other users' folders of PATH. */
+const statOf = (path: string): Stats | undefined => {
+  try {
+    return statSync(path)
+  } catch {
+    return undefined
+  }
+}
+
 const isExecutableFile = (path: string): boolean => {
   try {
     accessSync(path, constants.X_OK)
-    return statSync(path).isFile()
+    return statOf(path)?.isFile() === true
   } catch {
     return false
   }
@@ -62,9 +71,7 @@ export const requireProgram = (program: string): void => {
       ? []
       : (process.env.PATH ?? '').split(delimiter).map(folder => join(folder || '.', program))
   if (candidates.some(isExecutableFile)) return
-  const found = candidates
-    .map(path => ({ path, stat: statSync(path, { throwIfNoEntry: false }) }))
-    .find(one => one.stat)
+  const found = candidates.map(path => ({ path, stat: statOf(path) })).find(one => one.stat)
   if (found) {
     const where = found.path === program ? program : `${program}: ${found.path}`
     throw new ProgramError(

@@ -31,13 +31,16 @@ const countsText = (counts: Readonly<Record<string, number>>): string =>
     .map(([name, count]) => `${name} ${count}`)
     .join(', ') || 'none'
 
+const amountText = ({ count, bytes }: Stat['rings']): string => (count === 0 ? '0' : `${count} (${bytesText(bytes)})`)
+
 /** What `userdma stat` prints. */
 export const statText = (stat: Stat, socket: string): string => {
-  const { rings, memory } = stat
+  const { rings, mappings, memory } = stat
   const rows: [string, string][] = [
     ['sessions', String(stat.sessions)],
     ['contexts', String(stat.contexts)],
-    ['rings', rings.count === 0 ? '0' : `${rings.count} (${bytesText(rings.bytes)})`],
+    ['rings', amountText(rings)],
+    ['mappings', amountText(mappings)],
     ['descriptors', String(stat.descriptors)],
     ['memory', `${bytesText(memory.resident)} resident, ${bytesText(memory.heap)} heap`],
   ]

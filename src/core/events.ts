@@ -1,6 +1,5 @@
 /*
- * Completion and async events: who is told what, when, and how many events a client has read (R34, R35, R37;
- * abi/uverbs-facts.md 6).
+ * Completion and async events: who is told what, when, and how many events a client has read (R34, R35, R37).
  *
  * An object that has events is affiliated with a completion channel and an async fd. `arm` makes the next completion
  * (or the next solicited or failed one) produce exactly one event; the event disarms. A destroy reports how many events

@@ -1,5 +1,5 @@
 /*
- * The GID table of one port (IBA 4.1.1, abi/uverbs-facts.md section 9.12): which addresses the port has. A driver fills
+ * The GID table of one port (IBA 4.1.1): which addresses the port has. A driver fills
  * it, core's query methods read it, and a driver looks a path's source up in it. An index that is empty answers
  * ENODATA, as Linux.
  */

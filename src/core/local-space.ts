@@ -6,10 +6,11 @@
  * from then on. Addresses count up and are not given out again, so that a stale one faults.
  */
 import { CallError, Errno } from '../spec/errno.ts'
+import { TWO_32, wholePages } from '../spec/memory.ts'
 import type { AddressSpace, Bytes } from './address-space.ts'
 
-const PAGE = 4096
-const FIRST = 2 ** 32
+/** Addresses of 32 bits stay free: one that was cut off names nothing. */
+const FIRST = TWO_32
 
 export interface LocalSpace extends AddressSpace {
   /** Makes `buffer` addressable and returns its address, an exact Number. EINVAL for a resizable buffer. */
@@ -57,7 +58,7 @@ export const createLocalSpace = (): LocalSpace => {
       if (backing.resizable || backing.growable)
         throw new CallError('EINVAL', 'a resizable buffer cannot be registered: copy it into one of fixed size')
       const start = next
-      next += Math.ceil((buffer.byteLength + 1) / PAGE) * PAGE
+      next += wholePages(buffer.byteLength + 1)
       areas.push({ start, bytes: buffer, length: buffer.byteLength })
       return start
     },

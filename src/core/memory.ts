@@ -8,13 +8,13 @@
  * checks of every access and allocates nothing.
  */
 import { CallError } from '../spec/errno.ts'
+import { TWO_32 } from '../spec/memory.ts'
 import type { AddressSpace } from './address-space.ts'
 
 const PAGE_BITS = 12
 const PAGE_SIZE = 1 << PAGE_BITS
 const PAGE_MASK = PAGE_SIZE - 1
 const INDICES = 1 << 24
-const TWO32 = 2 ** 32
 
 /** Rows by number; columns are exchanged when the table grows, so read them from the table each time. */
 export interface MemoryTable {
@@ -193,7 +193,7 @@ export const resolve = (
   const row = findKey(table, key)
   if (row < 0 || table.pd[row] !== pd || (table.access[row] & access) !== access) return -1
   // The offset of hi:lo in the region as a Number: inexact only where it is far beyond any length.
-  const offset = ((hi >>> 0) - table.iovaHi[row]) * TWO32 + ((lo >>> 0) - table.iovaLo[row])
+  const offset = ((hi >>> 0) - table.iovaHi[row]) * TWO_32 + ((lo >>> 0) - table.iovaLo[row])
   return offset >= 0 && offset + length <= table.length[row] ? row : -1
 }
 
@@ -206,5 +206,5 @@ export const placeLo = (table: MemoryTable, row: number, lo: number): number =>
 
 export const placeHi = (table: MemoryTable, row: number, hi: number, lo: number): number => {
   const low = (lo >>> 0) - table.iovaLo[row] + table.startLo[row]
-  return (hi - table.iovaHi[row] + table.startHi[row] + Math.floor(low / TWO32)) >>> 0
+  return (hi - table.iovaHi[row] + table.startHi[row] + Math.floor(low / TWO_32)) >>> 0
 }

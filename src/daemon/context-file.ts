@@ -14,11 +14,11 @@ import type { Mapping, RingPool } from '../host/mapping.ts'
 import { addSeals, createMemfd, fileIdentity, punchHole, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memfd.ts'
 import { close } from '../host/sockets.ts'
 import { CallError } from '../spec/errno.ts'
+import { wholePages } from '../spec/memory.ts'
 import { ContextFile } from '../spec/session.ts'
 
 /** How the shim recognises a memory file of ours among inherited descriptors. */
 const NAME = 'userdma-context'
-const PAGE = 4096
 /**
  * Rings share mappings of this size, since a process may have some ten thousand mappings only; a larger ring has its
  * own.
@@ -30,7 +30,8 @@ export interface ContextMemory extends RingMemory {
   /** What names the file in every process: device and inode. */
   readonly dev: number
   readonly inode: number
-  /** Bytes of rings that exist now. */
+  /** Rings that exist now, and their bytes. */
+  readonly live: number
   readonly used: number
   /** Releases all that is left; no piece may be used afterwards. */
   close(): void
@@ -126,11 +127,14 @@ export const createContextMemory = (pool: RingPool): ContextMemory => {
     fd,
     dev,
     inode: ino,
+    get live() {
+      return chunkOf.size
+    },
     get used() {
       return used
     },
     allocate(bytes) {
-      const length = Math.ceil(bytes / PAGE) * PAGE
+      const length = wholePages(bytes)
       const { chunk, at } = reuse(length) ?? cut(length)
       const { bytes: all, view, i32 } = chunk.mapping
       const piece: RingPiece = { offset: chunk.offset + at, length, at, bytes: all, view, words: i32 }

@@ -35,6 +35,8 @@ export interface Contexts {
   /** The context whose memory file this descriptor of ours is; undefined for any other file. */
   byFile(fd: number): OpenContext | undefined
   readonly count: number
+  /** Rings of all contexts, and their bytes. */
+  readonly rings: { readonly count: number; readonly bytes: number }
   closeAll(): void
 }
 
@@ -45,8 +47,8 @@ const TOKEN_BYTES = 4
 const DRAIN = 64
 
 /**
- * `posted`: a program has posted to the send queue with this handle, as it says. `rung`: after some of these, or after a
- * context went away.
+ * `posted`: a program has posted to the send queue with this handle, as it says. `rung`: after some of these, or after
+ * a context went away.
  */
 export const createContexts = (
   pool: RingPool,
@@ -130,6 +132,15 @@ export const createContexts = (
     },
     get count() {
       return contexts.size
+    },
+    get rings() {
+      let count = 0
+      let bytes = 0
+      for (const { memory } of contexts.values()) {
+        count += memory.live
+        bytes += memory.used
+      }
+      return { count, bytes }
     },
     closeAll() {
       for (const open of [...contexts.values()]) end(open)

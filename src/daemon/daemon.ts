@@ -81,6 +81,11 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   if (Buffer.byteLength(root) > LONGEST_ROOT) throw new Error(`socket path ${socket} is too long`)
   const network = createNetwork(config.fault)
   const listening = listenAt(socket)
+  /** Last of all: as long as we hold the socket nobody else starts at this place, whose files we remove. */
+  const stopListening = (): void => {
+    rmSync(socket, { force: true })
+    close(listening)
+  }
 
   const core = createCore()
   const devices = config.devices.map(spec =>
@@ -129,10 +134,9 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
       devices.map(({ device, state: { identity } }, node) => ({ name: device.name, node, ...identity })),
     )
   } catch (error) {
-    close(listening)
     close(parked.fd)
     own.release(parked.mapping)
-    rmSync(socket, { force: true })
+    stopListening()
     throw error
   }
 
@@ -146,7 +150,6 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     closed = true
     clearTimeout(unused)
     listener.stop()
-    close(listening)
     for (const session of [...sessions]) session.close()
     daemon.contexts.closeAll()
     for (const { device } of devices) unregister(device)
@@ -156,7 +159,7 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     own.release(parked.mapping)
     closeSync(spare)
     removeTree(root)
-    rmSync(socket, { force: true })
+    stopListening()
     finish()
   }
 

@@ -10,6 +10,7 @@ import type { AddressSpace } from '../core/address-space.ts'
 import { type Arena, mapArena } from '../host/mapping.ts'
 import { isSame, type ProcessHandle, readAt, readv, writeAt, writev } from '../host/process.ts'
 import { CallError, Errno } from '../spec/errno.ts'
+import { TWO_32 } from '../spec/memory.ts'
 
 /** One word for operations on 8 bytes, and room for structs that calls point to. */
 const SCRATCH_BYTES = 1 << 20
@@ -19,7 +20,6 @@ const scratch = (): Arena => {
   return scratchArena
 }
 
-const TWO_32 = 2 ** 32
 /** Addresses of user space are below this on every 64-bit Linux. */
 const USER_END = 2 ** 56
 

@@ -14,7 +14,8 @@ export const statOf = (daemon: DaemonState): Stat => {
     // The tool that asks is connected too.
     sessions: daemon.sessions() - 1,
     contexts: daemon.contexts.count,
-    rings: { count: mapped, bytes: mappedBytes },
+    rings: daemon.contexts.rings,
+    mappings: { count: mapped, bytes: mappedBytes },
     descriptors: daemon.events.count,
     memory: { resident: memory.rss, heap: memory.heapUsed },
     devices: daemon.config.devices.map(({ name, address }): DeviceStat => {

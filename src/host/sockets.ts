@@ -6,7 +6,7 @@
  * built once and patched. An end of stream and an empty message look the same to the receiver (length 0), so empty
  * messages are refused when sending and mean the end when received. See unix(7), sendmsg(2), recvmsg(2).
  */
-import { chmodSync, closeSync, lstatSync, openSync, unlinkSync } from 'node:fs'
+import { chmodSync, closeSync, fstatSync, lstatSync, openSync, rmSync, statSync, unlinkSync } from 'node:fs'
 import { EADDRINUSE, EAGAIN, ECONNREFUSED, EEXIST, EINTR, EMFILE, EMSGSIZE, ENOENT, SystemError } from './errno.ts'
 import { type Arena, mapArena } from './mapping.ts'
 import { check, lastErrno, libcFunctions, orErrno } from './native.ts'
@@ -148,16 +148,34 @@ export interface ListenOptions {
 }
 
 /**
+ * Takes the lock file `path` and waits for it; its fd. Who has it may remove the file before closing it: a lock on a
+ * file that is no longer there by that name keeps nobody away, so it is taken again.
+ */
+const takeLock = (path: string): number => {
+  for (;;) {
+    const fd = openSync(path, 'w', 0o600)
+    try {
+      check('flock', sys().flock(fd, LOCK_EX), path)
+      if (statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino) return fd
+    } catch (error) {
+      closeSync(fd)
+      throw error
+    }
+    closeSync(fd)
+  }
+}
+
+/**
  * A listening socket at `path`; its fd. A socket file left behind by a dead process is replaced; two processes that
- * start at once are kept apart by a lock on `path`.lock (which stays). Throws SystemError: EADDRINUSE if `path` is
- * served.
+ * start at once are kept apart by a lock on `path`.lock, which is there no longer than that. Throws SystemError:
+ * EADDRINUSE if `path` is served. Who ends removes the socket file first and closes then, or he might remove that of
+ * the next one.
  */
 export const listen = (path: string, { backlog = 128, mode = 0o600 }: ListenOptions = {}): number => {
   const address = workArena().address + ADDRESS
-  const lock = openSync(`${path}.lock`, 'w', 0o600)
+  const lock = takeLock(`${path}.lock`)
   let fd = -1
   try {
-    check('flock', sys().flock(lock, LOCK_EX), `${path}.lock`)
     removeStale(path)
     fd = newSocket()
     check('bind', sys().bind(fd, address, putAddress(path)), path)
@@ -168,6 +186,7 @@ export const listen = (path: string, { backlog = 128, mode = 0o600 }: ListenOpti
     if (fd >= 0) sys().close(fd)
     throw error
   } finally {
+    rmSync(`${path}.lock`, { force: true })
     closeSync(lock)
   }
 }

@@ -53,8 +53,8 @@ const check = (spec: FaultSpec): FaultSpec => {
 }
 
 /**
- * The record of a text like `drop=0.01,seed=7`; what it does not name is as in `noFaults`, and the empty text is `noFaults`.
- * Throws an Error that names the setting, its value and what is allowed.
+ * The record of a text like `drop=0.01,seed=7`; what it does not name is as in `noFaults`, and the empty text is
+ * `noFaults`. Throws an Error that names the setting, its value and what is allowed.
  */
 export const parseFaults = (text: string): FaultSpec => {
   const given: Partial<Record<keyof FaultSpec, number>> = {}

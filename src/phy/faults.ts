@@ -1,11 +1,12 @@
 /*
- * A port with a bad link: wraps any port and loses, repeats, reorders, spoils and delays what arrives there (the
- * faults of `--fault`). It works on arriving packets, since only behind the sender's ICRC can bits be flipped as a cable flips them; each
- * device of a daemon has such a layer, so a packet between two devices meets faults once in each direction.
+ * A port with a bad link: wraps any port and loses, repeats, reorders, spoils and delays what arrives there (the faults
+ * of `--fault`). It works on arriving packets, since only behind the sender's ICRC can bits be flipped as a cable flips
+ * them; each device of a daemon has such a layer, so a packet between two devices meets faults once in each direction.
  *
- * It works packet by packet: a run is handed on in pieces where a fault hits. What is held back is copied into room in the arena that
- * the port lends. Chance comes from a seed, and each packet uses up the same part of the random sequence however packets
- * are cut into runs; time comes from the caller through `onTimeout`. Knows no queue pairs and no opcodes.
+ * It works packet by packet: a run is handed on in pieces where a fault hits. What is held back is copied into room in
+ * the arena that the port lends. Chance comes from a seed, and each packet uses up the same part of the random sequence
+ * however packets are cut into runs; time comes from the caller through `onTimeout`. Knows no queue pairs and no
+ * opcodes.
  */
 
 import { ROCE_UDP_PORT } from '../spec/headers.ts'
@@ -29,7 +30,10 @@ export interface FaultCounters {
 export interface FaultPort extends Port {
   readonly faults: FaultCounters
   readonly spec: FaultSpec
-  /** Other faults from now on; the random sequence begins again. What is held back and no longer has a reason leaves at once. */
+  /**
+   * Other faults from now on; the random sequence begins again. What is held back and no longer has a reason leaves at
+   * once.
+   */
   setFaults(spec: FaultSpec, seed?: number): void
 }
 
@@ -49,7 +53,8 @@ export const withFaults = (port: Port, initial: FaultSpec, seed: number = initia
   let active = false
   let random = createRandom(seed)
 
-  // The run of the inner port that is being handed on, from packet `next` on, and what chance has in store for its packets.
+  // The run of the inner port that is being handed on, from packet `next` on, and what chance has in store for its
+  // packets.
   const inner = emptyRun()
   let next = 0
   let packets = 0
@@ -138,8 +143,8 @@ export const withFaults = (port: Port, initial: FaultSpec, seed: number = initia
   const delayOf = (packet: number): number => 1000 * (spec.delay + spec.jitter * (2 * (extras[packet] / 2 ** 32) - 1))
 
   /**
-   * What becomes of packet `next`, which is not just passed on: true if it is to be handed on now all the same, once or (`again`)
-   * twice; false if it is lost or held back.
+   * What becomes of packet `next`, which is not just passed on: true if it is to be handed on now all the same, once or
+   * (`again`) twice; false if it is lost or held back.
    */
   const strike = (packet: number): boolean => {
     const action = actions[packet]

@@ -1,6 +1,7 @@
 /*
- * Packets that a fault layer holds back: copied into room in the arena that the port lends, until enough others have passed them or
- * their time has come. Time is what the caller says it is; a packet's wait begins with the first `onTimeout` after it was held.
+ * Packets that a fault layer holds back: copied into room in the arena that the port lends, until enough others have
+ * passed them or their time has come. Time is what the caller says it is; a packet's wait begins with the first
+ * `onTimeout` after it was held.
  */
 import type { Fate, FlowAddress, Port, ReceivedRun } from './port.ts'
 
@@ -27,8 +28,8 @@ interface Held {
 export interface HeldPackets {
   readonly count: number
   /**
-   * Copies the packet of `length` bytes at `offset` away, until `passing` others have passed or `wait` microseconds are over. False
-   * if there is no room.
+   * Copies the packet of `length` bytes at `offset` away, until `passing` others have passed or `wait` microseconds are
+   * over. False if there is no room.
    */
   hold(
     offset: number,

@@ -1,14 +1,16 @@
 /*
- * The memory link (design.md sections 5 and 7): joins the ports of one process. A run goes to the port that has its destination
- * address, which may be the sender's own, without being copied: it is built in a buffer of the shared arena, queued at the
- * destination, read there and given back. Runs that are built one after another share a buffer, which is free again when the
- * last of them has been given back and the sender has gone on to another one.
+ * The memory link (design.md sections 5 and 7): joins the ports of one process. A run goes to the port that has its
+ * destination address, which may be the sender's own, without being copied: it is built in a buffer of the shared
+ * arena, queued at the destination, read there and given back. Runs that are built one after another share a buffer,
+ * which is free again when the last of them has been given back and the sender has gone on to another one.
  *
- * The packets are those that the UDP port would send: IPv4 with DF and identification 0, 1, 2 … within a run, an ICRC over it, and the
- * receiver drops what has a wrong one. With sealing on demand ICRCs are made and checked only while somebody wants real bytes.
+ * The packets are those that the UDP port would send: IPv4 with DF and identification 0, 1, 2 … within a run, an ICRC
+ * over it, and the receiver drops what has a wrong one. With sealing on demand ICRCs are made and checked only while
+ * somebody wants real bytes.
  *
- * Buffers are of two sizes, so that an acknowledgement never waits for the big ones, and each port has a share of its own. A
- * receiver that does not take its runs stops those who send to it, no others. Knows no queue pairs, no clock and no socket.
+ * Buffers are of two sizes, so that an acknowledgement never waits for the big ones, and each port has a share of its
+ * own. A receiver that does not take its runs stops those who send to it, no others. Knows no queue pairs, no clock and
+ * no socket.
  */
 import { isMappedIpv4 } from '../wire/address.ts'
 import type { Arena } from '../wire/arena.ts'
@@ -20,9 +22,9 @@ import { createRunPool } from './run-pool.ts'
 import { createRunRecords, giveRecord, takeRecord } from './run-records.ts'
 
 /**
- * The largest run: 64 packets of path MTU 4096, or 990 of path MTU 256. Every run costs system calls at both ends, and the larger
- * it is the less that counts (measured for 1 MiB between two processes: 64 KiB at a time 0.77 of what one piece takes, 128 KiB 0.88,
- * 256 KiB 0.93); beyond that it would leave the processor's second-level cache.
+ * The largest run: 64 packets of path MTU 4096, or 990 of path MTU 256. Every run costs system calls at both ends, and
+ * the larger it is the less that counts (measured for 1 MiB between two processes: 64 KiB at a time 0.77 of what one
+ * piece takes, 128 KiB 0.88, 256 KiB 0.93); beyond that it would leave the processor's second-level cache.
  */
 const RUN_BYTES = 270336
 const RUN_PACKETS = 1024

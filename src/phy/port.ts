@@ -1,14 +1,17 @@
 /*
- * A port to a network: runs of UDP payloads go out, runs come in, each with the record of addresses beside it (design.md section 5).
- * The memory link, UDP and the layers that wrap any port (faults, pcap, tracer) all have this shape. A port knows no queue pairs.
+ * A port to a network: runs of UDP payloads go out, runs come in, each with the record of addresses beside it
+ * (design.md section 5). The memory link, UDP and the layers that wrap any port (faults, pcap, tracer) all have this
+ * shape. A port knows no queue pairs.
  *
- * The port owns the bytes: a sender builds its run in room that the port reserved, a receiver reads a run where the port has put it
- * and gives it back. The ICRC is the port's too, since only the port knows the IP header that the ICRC covers: it seals what
- * goes out and drops, and counts, what comes in with a wrong one.
+ * The port owns the bytes: a sender builds its run in room that the port reserved, a receiver reads a run where the
+ * port has put it and gives it back. The ICRC is the port's too, since only the port knows the IP header that the ICRC
+ * covers: it seals what goes out and drops, and counts, what comes in with a wrong one.
  */
 import type { Arena } from '../wire/arena.ts'
 
-/** Where packets of a flow go to, and how their headers look. Addresses are 16 bytes: IPv6, or IPv4 as ::ffff:a.b.c.d. */
+/**
+ * Where packets of a flow go to, and how their headers look. Addresses are 16 bytes: IPv6, or IPv4 as ::ffff:a.b.c.d.
+ */
 export interface FlowAddress {
   readonly source: Uint8Array
   readonly destination: Uint8Array
@@ -26,7 +29,9 @@ export interface ReceivedRun {
   packetBytes: number
   count: number
   lastBytes: number
-  /** The number of the source address among the peers that flows were opened to; -1 for an address nobody here talks to. */
+  /**
+   * The number of the source address among the peers that flows were opened to; -1 for an address nobody here talks to.
+   */
   peer: number
   /** The flow record of the sender, for GRH, tracer and pcap. */
   from: FlowAddress
@@ -109,16 +114,22 @@ export interface Port {
   receive(run: ReceivedRun): boolean
   /** Gives the bytes of all runs received since the last `release` back to the port. */
   release(): void
-  /** Called when a run arrives where none waited, so that the device gets its turn. It must not receive there and then. */
+  /**
+   * Called when a run arrives where none waited, so that the device gets its turn. It must not receive there and then.
+   */
   wake: (() => void) | null
 
   /** The one tap, or null; set through `addTap` of tap.ts, which lets several share it. */
   tap: PortTap | null
   /**
-   * For ports that can do without ICRCs between sender and receiver: +1 while somebody wants the real bytes, -1 when no longer.
+   * For ports that can do without ICRCs between sender and receiver: +1 while somebody wants the real bytes, -1 when no
+   * longer.
    */
   requireSeal(change: 1 | -1): void
-  /** At most `maxBytes` of the arena for a layer to keep packets in, until `giveRoom`: an offset, or -1 if there is none now. */
+  /**
+   * At most `maxBytes` of the arena for a layer to keep packets in, until `giveRoom`: an offset, or -1 if there is none
+   * now.
+   */
   takeRoom(bytes: number): number
   giveRoom(offset: number): void
 

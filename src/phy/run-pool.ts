@@ -1,7 +1,7 @@
 /*
- * Buffers of one size in an arena, shared by the ports of a link so that none can starve another: each has a few buffers
- * that only it can take, and what is left over goes to whoever asks first. A buffer counts for the port that took it until the
- * receiver has given it back. Nothing is allocated after the pool is made.
+ * Buffers of one size in an arena, shared by the ports of a link so that none can starve another: each has a few
+ * buffers that only it can take, and what is left over goes to whoever asks first. A buffer counts for the port that
+ * took it until the receiver has given it back. Nothing is allocated after the pool is made.
  */
 
 export interface RunPool {
@@ -22,8 +22,8 @@ export interface RunPool {
 }
 
 /**
- * `count` buffers of `size` bytes from `base` on, for owners 0 … `owners` - 1. `share`: buffers kept for each owner at most; with
- * many owners fewer, half of the buffers over all of them, but one at least.
+ * `count` buffers of `size` bytes from `base` on, for owners 0 … `owners` - 1. `share`: buffers kept for each owner at
+ * most; with many owners fewer, half of the buffers over all of them, but one at least.
  */
 export const createRunPool = (base: number, size: number, count: number, owners: number, share: number): RunPool => {
   const stack = Int32Array.from({ length: count }, (_, i) => count - 1 - i)

@@ -1,7 +1,8 @@
 /*
- * What a link knows of each run that is under way: which buffer it lies in and where, its shape, its flow. Records are numbers, rows
- * of columns that grow by being replaced (read them from the table each time), and are linked by `next`: into a receiver's queue while
- * they are used, into the free list while not. A buffer may hold many runs, so their number is bounded by bytes only.
+ * What a link knows of each run that is under way: which buffer it lies in and where, its shape, its flow. Records are
+ * numbers, rows of columns that grow by being replaced (read them from the table each time), and are linked by `next`:
+ * into a receiver's queue while they are used, into the free list while not. A buffer may hold many runs, so their
+ * number is bounded by bytes only.
  */
 
 export interface RunRecords {

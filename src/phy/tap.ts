@@ -1,6 +1,6 @@
 /*
- * Watching a port: tracer and pcap are shown every run that it sends and receives, with real ICRCs. Taps come and go while packets
- * flow; a port without one pays a test of its `tap` slot per run. Several taps share the slot.
+ * Watching a port: tracer and pcap are shown every run that it sends and receives, with real ICRCs. Taps come and go
+ * while packets flow; a port without one pays a test of its `tap` slot per run. Several taps share the slot.
  */
 import type { Port, PortTap, TappedRun } from './port.ts'
 

@@ -6,16 +6,19 @@
  * matched by `serial`. How a system call was caught is not part of the protocol. `shim/protocol.h` is generated from
  * this file.
  *
- * - HELLO opens a session; the reply carries the page with the "parked" word (read-only for the client) and the folder in which the daemon
- *   keeps the sysfs and device tree that paths are rewritten into.
- * - OPEN opens a device node: the reply carries the context's memory file (what the program sees as its descriptor: the rings lie in it
- *   at their mmap offsets) and the context's doorbell socket. The context lives until every copy of every doorbell socket is closed.
- * - ATTACH makes a context known to another session: after fork, or for a descriptor that was passed or inherited. The daemon checks that
- *   descriptor `fd` of the calling process really is the context's memory file. The header is all there is of it; its `context` is the
- *   number that the process inherited, 0 if it does not know one. The reply is that of OPEN, with the doorbell socket alone.
- * - IOCTL and WRITE forward a system call; the daemon reads and writes the caller's memory itself. The reply's installs say where the caller
- *   wants the numbers of new descriptors, which ride on the reply in the same order.
- * - On a doorbell socket only 4-byte tokens travel (the QP's handle); any token makes the daemon look at all send queues of the context.
+ * - HELLO opens a session; the reply carries the page with the "parked" word (read-only for the client) and the folder
+ *   in which the daemon keeps the sysfs and device tree that paths are rewritten into.
+ * - OPEN opens a device node: the reply carries the context's memory file (what the program sees as its descriptor: the
+ *   rings lie in it at their mmap offsets) and the context's doorbell socket. The context lives until every copy of
+ *   every doorbell socket is closed.
+ * - ATTACH makes a context known to another session: after fork, or for a descriptor that was passed or inherited. The
+ *   daemon checks that descriptor `fd` of the calling process really is the context's memory file. The header is all
+ *   there is of it; its `context` is the number that the process inherited, 0 if it does not know one. The reply is
+ *   that of OPEN, with the doorbell socket alone.
+ * - IOCTL and WRITE forward a system call; the daemon reads and writes the caller's memory itself. The reply's installs
+ *   say where the caller wants the numbers of new descriptors, which ride on the reply in the same order.
+ * - On a doorbell socket only 4-byte tokens travel (the QP's handle); any token makes the daemon look at all send
+ *   queues of the context.
  * - The rest is for tools; bodies and replies are JSON text.
  */
 
@@ -87,7 +90,10 @@ export const Messages = {
     ['reserved', 'u32'],
   ),
   hello: layout(['version', 'u32'], ['reserved', 'u32'], ['tag', 64]),
-  /** error: 0 or a positive errno. Descriptors: the parked page. `root` is NUL-terminated. */
+  /**
+   * error: 0 or a positive errno; EACCES: the daemon may not access the process's memory, so that only a tool's
+   * requests are answered. Descriptors: the parked page, unless there is an error. `root` is NUL-terminated.
+   */
   helloReply: layout(['version', 'u32'], ['error', 's32'], ['root', 240]),
   /** Device node number N of /dev/infiniband/uverbsN. */
   open: layout(['node', 'u32'], ['reserved', 'u32']),

@@ -1,12 +1,12 @@
 /*
  * Calls of the ABI, one line each, in the style of strace, and as JSON:
  *
- *   [pid 123 ibv_rc_pingpong] fd 3 rc_qp.modify(object 3, state RTR, pathMtu MTU_1024, destQpn 0x11, …) = 0 <0.000034>
- *   [pid 123 a.out] fd 3 cq.create(cqe 0, userHandle 0, compVector 0) = -1 EINVAL (cq.create: attribute cqe: 0 is below 1) <0.000011>
+ *   [pid 123 ibv_rc_pingpong] fd 3 rc_qp.modify(object 3, state RTR, address {…}, pathMtu MTU_1024, …) = 0 <0.000034>
+ *   [pid 123 a.out] fd 3 cq.create(cqe 0, …) = -1 EINVAL (cq.create: attribute cqe: 0 is below 1) <0.000011>
  *
  * Whatever dialect a call came in, it is shown by the names of spec/: the record (uapi/tool.ts) has it in the object
- * dialect. What the call answered stands in braces behind the return value, new descriptors included. Refused and undecodable calls are shown as
- * far as they can be read.
+ * dialect. What the call answered stands in braces behind the return value, new descriptors included. Refused and
+ * undecodable calls are shown as far as they can be read.
  */
 
 import { classes } from '../spec/classes.ts'

@@ -1,8 +1,9 @@
 /*
- * The completer: from response packets to completions of send requests (InfiniBand Architecture Specification, volume 1, clauses
- * 9.7.5, 9.7.6 and 9.7.8). Steps: is the PSN one that is out; which requests does it acknowledge; what does it say about the next one.
- * A READ or atomic is acknowledged by its own response only, so a later acknowledgement that passes it tells that the response
- * was lost. Losses are repaired by going back (requester.ts); here is decided when, and when to give up.
+ * The completer: from response packets to completions of send requests (InfiniBand Architecture Specification, volume
+ * 1, clauses 9.7.5, 9.7.6 and 9.7.8). Steps: is the PSN one that is out; which requests does it acknowledge; what does
+ * it say about the next one. A READ or atomic is acknowledged by its own response only, so a later acknowledgement that
+ * passes it tells that the response was lost. Losses are repaired by going back (requester.ts); here is decided when,
+ * and when to give up.
  */
 import { AsyncEventType, QpState } from '../spec/enums.ts'
 import { ICRC_BYTES, nakCode, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../spec/headers.ts'
@@ -99,8 +100,8 @@ const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahead: num
 }
 
 /**
- * Acknowledges `count` PSNs from the oldest on. False if a READ or atomic without its response stands in the way; what is before
- * it is acknowledged.
+ * Acknowledges `count` PSNs from the oldest on. False if a READ or atomic without its response stands in the way; what
+ * is before it is acknowledged.
  */
 const acknowledge = (s: EngineState, row: number, count: number, now: number): boolean => {
   const w = s.rows
@@ -138,7 +139,10 @@ const moveUnacked = (s: EngineState, base: number, count: number): void => {
 /** Bit of Row.REQUESTER within one call: the cursor was overtaken. */
 const CATCH_UP = 0x100
 
-/** After acknowledgements: counters, window, timer and what waits are renewed; the next request may be one that is to fail. */
+/**
+ * After acknowledgements: counters, window, timer and what waits are renewed; the next request may be one that is to
+ * fail.
+ */
 const progress = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
   const p = s.pool
@@ -288,7 +292,10 @@ const onLostResponse = (s: EngineState, row: number): void => {
   if ((s.rows[base + REQUESTER] & (RNR_WAIT | RESENT)) === 0) retry(s, row, true)
 }
 
-/** Goes back and counts; the oldest request fails when the count is up. `told`: further signs of this loss are to be ignored. */
+/**
+ * Goes back and counts; the oldest request fails when the count is up. `told`: further signs of this loss are to be
+ * ignored.
+ */
 const retry = (s: EngineState, row: number, told: boolean): void => {
   const w = s.rows
   const base = row * WORDS

@@ -1,8 +1,8 @@
 /*
- * How requests end: completions of send and receive requests, and the error state, which ends all of them (InfiniBand Architecture
- * Specification, volume 1, clauses 10.3.1 and 11.4.2.1). A send request's slot is given back before its completion is seen, so that
- * a program may post again at once. Flushing is bounded per call: queues are shared memory that a hostile program goes on filling.
- * Nothing here knows packets; why a request ends is its caller's business.
+ * How requests end: completions of send and receive requests, and the error state, which ends all of them (InfiniBand
+ * Architecture Specification, volume 1, clauses 10.3.1 and 11.4.2.1). A send request's slot is given back before its
+ * completion is seen, so that a program may post again at once. Flushing is bounded per call: queues are shared memory
+ * that a hostile program goes on filling. Nothing here knows packets; why a request ends is its caller's business.
  */
 import { QpState } from '../spec/enums.ts'
 import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../spec/rc.ts'
@@ -66,7 +66,9 @@ export const endOldest = (s: EngineState, row: number, status: number): void => 
   giveBlock(s, s.rows[base + SEND_BLOCK], request)
 }
 
-/** Completes a receive request (a block). Immediate and flags as in a completion; nothing but the id counts in an error. */
+/**
+ * Completes a receive request (a block). Immediate and flags as in a completion; nothing but the id counts in an error.
+ */
 export const completeReceive = (
   s: EngineState,
   row: number,

@@ -1,10 +1,11 @@
 /*
- * Data between packets and client memory. Outwards `gather` reads a stretch of a message straight into the payload places of a run.
- * Inwards moves are put off: consecutive packets whose payloads go to consecutive addresses become one strided write, done at a
- * break, before a completion, and at the end of a burst; nothing is acknowledged before it (performance.md section 4).
+ * Data between packets and client memory. Outwards `gather` reads a stretch of a message straight into the payload
+ * places of a run. Inwards moves are put off: consecutive packets whose payloads go to consecutive addresses become one
+ * strided write, done at a break, before a completion, and at the end of a burst; nothing is acknowledged before it
+ * (performance.md section 4).
  *
- * Keys are resolved when a move begins, which finds a peer's mistake at the very packet, and again when it is done, since a region
- * may be gone by then. Who is to blame for a failure is the caller's or `moveFailed`'s business.
+ * Keys are resolved when a move begins, which finds a peer's mistake at the very packet, and again when it is done,
+ * since a region may be gone by then. Who is to blame for a failure is the caller's or `moveFailed`'s business.
  */
 import { SendFlags } from '../spec/rc.ts'
 import type { Arena } from '../wire/arena.ts'
@@ -30,8 +31,8 @@ export const MoveKind = { WRITE: 1, RECEIVE: 2, READ_RESPONSE: 3 } as const
 const carry = (lo: number, offset: number): number => (lo + offset > 0xffff_ffff ? 1 : 0)
 
 /**
- * Reads `total` bytes of a send request from byte `from` of its message on into pieces of `chunk` bytes every `stride` bytes. The
- * request block has its elements, or is inline. Answers Moved.OK or why not.
+ * Reads `total` bytes of a send request from byte `from` of its message on into pieces of `chunk` bytes every `stride`
+ * bytes. The request block has its elements, or is inline. Answers Moved.OK or why not.
  */
 export const gather = (
   s: EngineState,
@@ -102,7 +103,10 @@ export const gather = (
   return left === 0 ? OK : NO_REGION
 }
 
-/** Whether all elements of a request may be used with `access`: Moved.OK or NO_REGION. `sge` is the first element's index. */
+/**
+ * Whether all elements of a request may be used with `access`: Moved.OK or NO_REGION. `sge` is the first element's
+ * index.
+ */
 export const checkElements = (s: EngineState, row: number, sge: number, count: number, access: number): number => {
   const p = s.pool
   const pd = s.rows[row * WORDS + PD]
@@ -115,8 +119,8 @@ export const checkElements = (s: EngineState, row: number, sge: number, count: n
 }
 
 /**
- * Writes `length` payload bytes at `at` to an address, now or with what follows. Answers Moved.OK, or why the memory refuses.
- * An earlier move that fails on the way is reported to `s.moveFailed`, so look at the row's state afterwards.
+ * Writes `length` payload bytes at `at` to an address, now or with what follows. Answers Moved.OK, or why the memory
+ * refuses. An earlier move that fails on the way is reported to `s.moveFailed`, so look at the row's state afterwards.
  */
 export const put = (
   s: EngineState,
@@ -245,8 +249,8 @@ export const settle = (s: EngineState, row: number): void => {
 }
 
 /**
- * Writes `length` payload bytes at `at` to the elements of a request, from byte `offset` of the message on. `sge` is the index of
- * the first element in the pool; `now` as in `putNow`. Answers Moved.OK or why not.
+ * Writes `length` payload bytes at `at` to the elements of a request, from byte `offset` of the message on. `sge` is
+ * the index of the first element in the pool; `now` as in `putNow`. Answers Moved.OK or why not.
  */
 export const scatter = (
   s: EngineState,

@@ -1,9 +1,9 @@
 /*
- * The RC engine (design.md section 5): queue pairs of the reliable connected service (InfiniBand Architecture Specification, volume
- * 1, chapter 9), sans-IO. Packets, doorbells and time go in; runs of packets, completions and events come out through what
- * `Environment` and `TransmitSink` implement, which never calls back into the engine. This file creates rows, moves them between
- * states, and hands packets to responder and completer, turns to responder and requester. Which state changes a program may ask
- * for is checked before, from spec/qp-states.ts.
+ * The RC engine (design.md section 5): queue pairs of the reliable connected service (InfiniBand Architecture
+ * Specification, volume 1, chapter 9), sans-IO. Packets, doorbells and time go in; runs of packets, completions and
+ * events come out through what `Environment` and `TransmitSink` implement, which never calls back into the engine. This
+ * file creates rows, moves them between states, and hands packets to responder and completer, turns to responder and
+ * requester. Which state changes a program may ask for is checked before, from spec/qp-states.ts.
  */
 import { QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY } from '../spec/headers.ts'
@@ -54,7 +54,9 @@ export interface RcEngine {
   create(init: QpInit): number
   /** The queue pair is gone, without completions. Its row may be given out again. */
   destroy(row: number): void
-  /** Sets attributes and, unless `state` is undefined, the state (a number of `QpState`). The transition must be legal. */
+  /**
+   * Sets attributes and, unless `state` is undefined, the state (a number of `QpState`). The transition must be legal.
+   */
   modify(row: number, state: number | undefined, attributes: QpAttributes, now: number): void
   query(row: number): QpSnapshot
   /** Send requests may have been posted. */
@@ -62,13 +64,14 @@ export interface RcEngine {
   /** Receive requests may have been posted to a QP in error: they are flushed. */
   onReceiveScan(row: number): void
   /**
-   * A UDP payload for the queue pair from `peer`, `length` bytes at `offset`, the ICRC (verified by the port) included. The bytes
-   * must stay until `endBurst`.
+   * A UDP payload for the queue pair from `peer`, `length` bytes at `offset`, the ICRC (verified by the port) included.
+   * The bytes must stay until `endBurst`.
    */
   onPacket(row: number, arena: Arena, offset: number, length: number, peer: number, now: number): void
   /**
-   * The same for the first of `count` packets that lie back to back, each `packetBytes` long but the last, which has `lastBytes`; the
-   * first one is for the queue pair. Answers how many were taken, at least one: hand the others in again, each to its own row.
+   * The same for the first of `count` packets that lie back to back, each `packetBytes` long but the last, which has
+   * `lastBytes`; the first one is for the queue pair. Answers how many were taken, at least one: hand the others in
+   * again, each to its own row.
    */
   onRun(
     row: number,
@@ -91,8 +94,9 @@ export interface RcEngine {
 
 export interface RcEngineOptions {
   /**
-   * Most bytes that one QP has unacknowledged: payload and 64 per packet. At least one packet always goes. Default 256 KiB. After
-   * losses it is less for a while. */
+   * Most bytes that one QP has unacknowledged: payload and 64 per packet. At least one packet always goes. Default 256
+   * KiB. After losses it is less for a while.
+   */
   readonly windowBytes?: number
 }
 
@@ -193,7 +197,10 @@ const reset = (s: EngineState, row: number): void => {
   w[base + STATE] = RESET
 }
 
-/** Room for the READs and atomics that the peer may have outstanding; those that it has keep theirs as far as there is room. */
+/**
+ * Room for the READs and atomics that the peer may have outstanding; those that it has keep theirs as far as there is
+ * room.
+ */
 const makeResources = (s: EngineState, row: number): void => {
   const base = row * WORDS
   const count = s.rows[base + Row.MAX_DEST_RD]
@@ -347,7 +354,8 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
   let full = false
   let turns = MAX_TURNS
   for (let row = takeScheduled(s); row >= 0; row = takeScheduled(s)) {
-    // a queue in shared memory can be filled as fast as it is flushed: everybody else is served, and the caller asked again
+    // a queue in shared memory can be filled as fast as it is flushed: everybody else is served, and the caller asked
+    // again
     if ((s.rows[row * WORDS + REQUESTER] & FLUSHING) !== 0) turns -= FLUSH_TURNS
     if (turns-- <= 0) {
       scheduleFirst(s, row)

@@ -1,7 +1,7 @@
 /*
- * How the responder says no: a NAK for the expected PSN, once per gap, or one that ends the queue pair (InfiniBand Architecture
- * Specification, volume 1, clauses 9.7.5.2 and 9.9.3). A receive request in use tells the program why; without one an asynchronous
- * event does. Whether to say no is decided in responder.ts, resources.ts and responses.ts.
+ * How the responder says no: a NAK for the expected PSN, once per gap, or one that ends the queue pair (InfiniBand
+ * Architecture Specification, volume 1, clauses 9.7.5.2 and 9.9.3). A receive request in use tells the program why;
+ * without one an asynchronous event does. Whether to say no is decided in responder.ts, resources.ts and responses.ts.
  */
 import { AsyncEventType, QpState } from '../spec/enums.ts'
 import { nakCode, syndromeKind } from '../spec/headers.ts'

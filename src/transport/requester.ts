@@ -1,8 +1,9 @@
 /*
- * The requester: from posted work requests to request packets (InfiniBand Architecture Specification, volume 1, clauses 9.4, 9.7.3,
- * 9.7.7). One pipeline: load the next request, check it, see whether window, fence and read limit let it go, and build as many of its
- * packets as fit one run, payload read from client memory in one go. After a NAK, a gap or a timeout the same steps start again from
- * the oldest unacknowledged PSN, also in the middle of a message. Answers are the completer's business (completer.ts).
+ * The requester: from posted work requests to request packets (InfiniBand Architecture Specification, volume 1, clauses
+ * 9.4, 9.7.3, 9.7.7). One pipeline: load the next request, check it, see whether window, fence and read limit let it
+ * go, and build as many of its packets as fit one run, payload read from client memory in one go. After a NAK, a gap or
+ * a timeout the same steps start again from the oldest unacknowledged PSN, also in the middle of a message. Answers are
+ * the completer's business (completer.ts).
  */
 import { QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY, ICRC_BYTES } from '../spec/headers.ts'
@@ -69,7 +70,10 @@ for (const [opcode, operation] of Object.entries(sendOperations)) {
 
 const COMPARE_SWAP = onlyOf[WrOpcode.values.ATOMIC_CMP_AND_SWP]
 
-/** Sends what a QP may send now. Answers Turn.MORE when its turn is over before its work, Turn.FULL when the port is full. */
+/**
+ * Sends what a QP may send now. Answers Turn.MORE when its turn is over before its work, Turn.FULL when the port is
+ * full.
+ */
 export const transmitRequests = (s: EngineState, row: number, now: number): number => {
   const base = row * WORDS
   const before = s.rows[base + SENT]
@@ -184,7 +188,8 @@ const check = (s: EngineState, row: number, request: number): number => {
     return LOC_LEN_ERR
   }
   if (kind === ATOMIC && p[wr + LENGTH] !== 8) return LOC_LEN_ERR
-  // a request of one packet and one element is checked when its payload is read; others must not be found wrong half way
+  // a request of one packet and one element is checked when its payload is read; others must not be found wrong half
+  // way
   if (inline || (kind < READ && count <= 1 && p[wr + LENGTH] <= s.rows[base + MTU])) return 0
   const access = kind >= READ ? Access.LOCAL_WRITE : Access.LOCAL_READ
   return checkElements(s, row, wr + Send.SGE, count, access) === Moved.OK ? 0 : LOC_PROT_ERR
@@ -319,8 +324,9 @@ const sendEnd = (s: EngineState, row: number, request: number, opcode: number, o
 const maySolicit = (kind: number, flags: number): boolean => kind !== WRITE || (flags & OP_IMM) !== 0
 
 /**
- * Up to `want` packets of a WRITE of several from its first on, which is longer than the others by its RETH and so a run of its own.
- * The others lie behind it just as they lie behind each other: one read of client memory fills them all.
+ * Up to `want` packets of a WRITE of several from its first on, which is longer than the others by its RETH and so a
+ * run of its own. The others lie behind it just as they lie behind each other: one read of client memory fills them
+ * all.
  */
 const sendWriteFirst = (s: EngineState, row: number, request: number, want: number): number => {
   const w = s.rows

@@ -1,7 +1,8 @@
 /*
- * READs and atomics at the responder: each takes one of max_dest_rd_atomic resources, which keeps what a duplicate of the request is
- * answered from, the range of a READ or the result of an atomic (InfiniBand Architecture Specification, volume 1, clauses 9.4.4,
- * 9.4.5 and 9.7.5.1.1). An atomic is executed here, once; a READ is read when its responses are sent (responses.ts).
+ * READs and atomics at the responder: each takes one of max_dest_rd_atomic resources, which keeps what a duplicate of
+ * the request is answered from, the range of a READ or the result of an atomic (InfiniBand Architecture Specification,
+ * volume 1, clauses 9.4.4, 9.4.5 and 9.7.5.1.1). An atomic is executed here, once; a READ is read when its responses
+ * are sent (responses.ts).
  */
 import { QpState } from '../spec/enums.ts'
 import { opcodeNumber } from '../spec/opcodes.ts'

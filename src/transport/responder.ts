@@ -1,8 +1,9 @@
 /*
- * The responder's receiving half: from request packets to effects (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 to
- * 9.7.5.2 and 9.9.3). One pipeline of small steps: PSN (expected, duplicate, ahead), place in the message, operation, length, rights,
- * resources, execution, acknowledgement due. A step that refuses answers with a NAK and ends the QP, or lets the requester wait
- * (RNR). What goes out, responses and acknowledgements in PSN order, is responses.ts' business.
+ * The responder's receiving half: from request packets to effects (InfiniBand Architecture Specification, volume 1,
+ * clauses 9.7.4 to 9.7.5.2 and 9.9.3). One pipeline of small steps: PSN (expected, duplicate, ahead), place in the
+ * message, operation, length, rights, resources, execution, acknowledgement due. A step that refuses answers with a NAK
+ * and ends the QP, or lets the requester wait (RNR). What goes out, responses and acknowledgements in PSN order, is
+ * responses.ts' business.
  */
 import { AsyncEventType, QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY, ICRC_BYTES, syndromeKind } from '../spec/headers.ts'
@@ -125,7 +126,10 @@ const communicationEstablished = (s: EngineState, row: number): void => {
 
 // ---- what does not fit ----
 
-/** An old PSN: a SEND or WRITE is acknowledged again, a READ or atomic answered again from its resource, if it is still there. */
+/**
+ * An old PSN: a SEND or WRITE is acknowledged again, a READ or atomic answered again from its resource, if it is still
+ * there.
+ */
 const onDuplicate = (
   s: EngineState,
   row: number,
@@ -307,8 +311,9 @@ const PLAIN_MASK = 0xff3f_7fff | 0
 const PLAIN_WRITE_MIDDLE = (opcodeNumber.RC_WRITE_MIDDLE << 24) | (DEFAULT_PKEY & 0x7fff)
 
 /**
- * The short way for most packets of a long message: takes as many of `count` packets, back to back and `size` bytes each, as are just
- * the MIDDLEs that come next in the WRITE under way. Answers how many; the next one, if any, needs the long way (`onRequest`).
+ * The short way for most packets of a long message: takes as many of `count` packets, back to back and `size` bytes
+ * each, as are just the MIDDLEs that come next in the WRITE under way. Answers how many; the next one, if any, needs
+ * the long way (`onRequest`).
  */
 export const onMiddles = (
   s: EngineState,
@@ -389,7 +394,9 @@ const putWrite = (
   return wroteWrite(s, row, why, chunk * pieces)
 }
 
-/** After a move of `length` bytes of the WRITE under way: its cursor moves on, or the QP ends and the answer is false. */
+/**
+ * After a move of `length` bytes of the WRITE under way: its cursor moves on, or the QP ends and the answer is false.
+ */
 const wroteWrite = (s: EngineState, row: number, why: number, length: number): boolean => {
   const w = s.rows
   const base = row * WORDS

@@ -1,7 +1,8 @@
 /*
- * The responder's sending half: READ responses, atomic answers, then the NAK or ACK that is due, in PSN order (InfiniBand
- * Architecture Specification, volume 1, clauses 9.7.5.1 and 9.7.7). A READ is read from memory run by run as the port has room, so
- * that one of 2 GiB neither fills memory nor keeps other queue pairs waiting. One cumulative ACK answers a whole burst of packets.
+ * The responder's sending half: READ responses, atomic answers, then the NAK or ACK that is due, in PSN order
+ * (InfiniBand Architecture Specification, volume 1, clauses 9.7.5.1 and 9.7.7). A READ is read from memory run by run
+ * as the port has room, so that one of 2 GiB neither fills memory nor keeps other queue pairs waiting. One cumulative
+ * ACK answers a whole burst of packets.
  */
 import { CREDITS_NONE, DEFAULT_PKEY, ICRC_BYTES, nakCode, syndromeKind } from '../spec/headers.ts'
 import { opcodeHeaderBytes, opcodeNumber } from '../spec/opcodes.ts'
@@ -116,7 +117,10 @@ const sendReadPart = (s: EngineState, row: number, resource: number): number => 
   return payload + size
 }
 
-/** The first response, longer than the others by its AETH, and MIDDLEs behind it, all filled by one read (as a WRITE's FIRST). */
+/**
+ * The first response, longer than the others by its AETH, and MIDDLEs behind it, all filled by one read (as a WRITE's
+ * FIRST).
+ */
 const sendReadFirst = (s: EngineState, row: number, resource: number, end: number): number => {
   const w = s.rows
   const p = s.pool
@@ -174,7 +178,10 @@ const putMiddles = (s: EngineState, base: number, resource: number, next: number
   acceptRun(s, count, size, size)
 }
 
-/** Reads memory for responses from number `next` on. If that fails the QP ends: the responses to come are replaced by a NAK. */
+/**
+ * Reads memory for responses from number `next` on. If that fails the QP ends: the responses to come are replaced by a
+ * NAK.
+ */
 const readFor = (
   s: EngineState,
   row: number,

@@ -1,10 +1,12 @@
 /*
- * Runs of packets (design.md section 5): packets of one flow that lie back to back, all equally long but the last, which may be
- * shorter. A run stays open while packets that fit its shape come, from whichever queue pair; anything else commits it. Room is
- * taken first, filled, and only then accepted, so that a failed read of client memory leaves no trace.
+ * Runs of packets (design.md section 5): packets of one flow that lie back to back, all equally long but the last,
+ * which may be shorter. A run stays open while packets that fit its shape come, from whichever queue pair; anything
+ * else commits it. Room is taken first, filled, and only then accepted, so that a failed read of client memory leaves
+ * no trace.
  *
- * Runs follow each other in the port's room without gaps as far as alignment allows, so that a message whose first packet is longer
- * than the others (a run of its own) is read from client memory, and written to it, in one move all the same.
+ * Runs follow each other in the port's room without gaps as far as alignment allows, so that a message whose first
+ * packet is longer than the others (a run of its own) is read from client memory, and written to it, in one move all
+ * the same.
  */
 import type { EngineState } from './state.ts'
 
@@ -15,8 +17,8 @@ const least = (a: number, b: number, c: number): number => {
 }
 
 /**
- * Room for up to `want` packets of `size` bytes to `flow`, back to back from `s.runAt` on; the last one accepted may be shorter.
- * Answers how many fit, 0 if the port can take none now.
+ * Room for up to `want` packets of `size` bytes to `flow`, back to back from `s.runAt` on; the last one accepted may be
+ * shorter. Answers how many fit, 0 if the port can take none now.
  */
 export const openRun = (s: EngineState, size: number, flow: number, want: number): number => {
   const maxPackets = s.sink!.maxPackets
@@ -37,8 +39,9 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
 }
 
 /**
- * Room for a packet of `lead` bytes, a run of its own, from `s.runAt` on and for up to `want` packets of `size` bytes, fewer than
- * `lead`, right behind it. Answers how many of the latter fit; -1 if the port cannot take even the first one now.
+ * Room for a packet of `lead` bytes, a run of its own, from `s.runAt` on and for up to `want` packets of `size` bytes,
+ * fewer than `lead`, right behind it. Answers how many of the latter fit; -1 if the port cannot take even the first one
+ * now.
  */
 export const openLedRun = (s: EngineState, lead: number, size: number, flow: number, want: number): number => {
   commitRun(s)
@@ -56,8 +59,9 @@ const beginRun = (s: EngineState, size: number, flow: number): void => {
 }
 
 /**
- * Packets begin at 4 modulo 16, so that the payload behind a BTH, or a BTH and a RETH, begins at 0 modulo 16: copies are
- * 15 % faster (measured, process_vm_readv and writev of 16 × 4096 bytes, 4112 apart). Packets of a full path MTU keep that up.
+ * Packets begin at 4 modulo 16, so that the payload behind a BTH, or a BTH and a RETH, begins at 0 modulo 16: copies
+ * are 15 % faster (measured, process_vm_readv and writev of 16 × 4096 bytes, 4112 apart). Packets of a full path MTU
+ * keep that up.
  */
 const PHASE = 4
 const aligned = (offset: number): number => ((offset + (15 - PHASE)) & ~15) + PHASE
@@ -69,7 +73,10 @@ const SMALL_ROOM = 2048
 /** Rather than cutting a message, the rest of a room is given up, unless it is half of the largest. */
 const isWorthWhile = (s: EngineState, left: number): boolean => left * 2 >= s.sink!.maxBytes
 
-/** Makes `roomAt` the place for a run of at least one packet of `size` bytes, for `total` bytes if possible. False if the port is full. */
+/**
+ * Makes `roomAt` the place for a run of at least one packet of `size` bytes, for `total` bytes if possible. False if
+ * the port is full.
+ */
 const makeRoom = (s: EngineState, size: number, total: number): boolean => {
   const at = aligned(s.roomAt)
   const left = s.roomEnd - at

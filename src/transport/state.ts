@@ -1,10 +1,12 @@
 /*
- * The RC engine's state: rows of typed arrays for queue pairs, and one pool of words for what is in flight (design.md section 7).
+ * The RC engine's state: rows of typed arrays for queue pairs, and one pool of words for what is in flight (design.md
+ * section 7).
  *
- * A queue pair is a row of `rows`, 64 words; an idle one costs nothing else. Requests that were started, the receive request being
- * filled and the responder's READ and atomic resources live in blocks of the pool, 2^n words each, on free lists by size; block
- * numbers are word indices, 0 is none. Arrays grow by being replaced: functions load `s.rows` and `s.pool` after each call that may
- * create, never keep them. The names below are the only description of the layout.
+ * A queue pair is a row of `rows`, 64 words; an idle one costs nothing else. Requests that were started, the receive
+ * request being filled and the responder's READ and atomic resources live in blocks of the pool, 2^n words each, on
+ * free lists by size; block numbers are word indices, 0 is none. Arrays grow by being replaced: functions load `s.rows`
+ * and `s.pool` after each call that may create, never keep them. The names below are the only description of the
+ * layout.
  */
 import type { Arena } from '../wire/arena.ts'
 import { createTimers, growTimers, type Timers } from './timers.ts'
@@ -40,7 +42,9 @@ export const Row = {
   REQUESTER: 22,
   /** Number of the send request to load next. */
   NEXT_INDEX: 23,
-  /** Started requests, oldest first, linked by Request.NEXT; CURRENT is the one to send from, 0 for the next new one. */
+  /**
+   * Started requests, oldest first, linked by Request.NEXT; CURRENT is the one to send from, 0 for the next new one.
+   */
   HEAD: 24,
   TAIL: 25,
   CURRENT: 26,
@@ -48,7 +52,9 @@ export const Row = {
   UNACKED: 27,
   SEND_PSN: 28,
   MAX_PSN: 29,
-  /** Window bytes (`windowBytes`) up to SEND_PSN and up to UNACKED, modulo 2^32, and since the last packet with AckReq. */
+  /**
+   * Window bytes (`windowBytes`) up to SEND_PSN and up to UNACKED, modulo 2^32, and since the last packet with AckReq.
+   */
   SENT: 30,
   ACKED: 31,
   SINCE: 32,
@@ -74,7 +80,9 @@ export const Row = {
   NAK_SYNDROME: 46,
   NAK_PSN: 47,
   NAK_MSN: 48,
-  /** Block of READ and atomic resources, how many it holds, the one to use next, and how many have responses to send. */
+  /**
+   * Block of READ and atomic resources, how many it holds, the one to use next, and how many have responses to send.
+   */
   RESOURCES: 49,
   RESOURCE_COUNT: 50,
   RESOURCE_NEXT: 51,
@@ -140,7 +148,10 @@ export const Resource = {
   LO: 5,
   KEY: 6,
   LENGTH: 7,
-  /** Response packets [NEXT, END) are still to be sent; packet BASE has address READ_HI, READ_LO and READ_LENGTH bytes follow. */
+  /**
+   * Response packets [NEXT, END) are still to be sent; packet BASE has address READ_HI, READ_LO and READ_LENGTH bytes
+   * follow.
+   */
   NEXT: 8,
   END: 9,
   BASE: 10,

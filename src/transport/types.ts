@@ -1,10 +1,11 @@
 /*
- * What a transport engine needs and gives (design.md section 5). An engine is sans-IO: packets, doorbells and time come in, runs of
- * packets, completions and events go out. Whoever joins it with a device implements the interfaces below. No socket, clock, random
- * source, core object or node module is known here. Times are microseconds on any monotonic scale, as Numbers.
+ * What a transport engine needs and gives (design.md section 5). An engine is sans-IO: packets, doorbells and time come
+ * in, runs of packets, completions and events go out. Whoever joins it with a device implements the interfaces below.
+ * No socket, clock, random source, core object or node module is known here. Times are microseconds on any monotonic
+ * scale, as Numbers.
  *
- * Queue pairs are rows: small integers that index the engine's slabs. 64-bit addresses are pairs of u32 (hi, lo), since a remote
- * address may be any 64-bit number. Nothing here allocates per packet or per work request.
+ * Queue pairs are rows: small integers that index the engine's slabs. 64-bit addresses are pairs of u32 (hi, lo), since
+ * a remote address may be any 64-bit number. Nothing here allocates per packet or per work request.
  */
 import type { Arena } from '../wire/arena.ts'
 
@@ -12,7 +13,10 @@ import type { Arena } from '../wire/arena.ts'
 
 /** Words of a send work request; scatter/gather elements follow at `SGE`, four words each (lo, hi, length, lkey). */
 export const Send = {
-  /** ibv_wr_opcode: 0 WRITE, 1 WRITE_WITH_IMM, 2 SEND, 3 SEND_WITH_IMM, 4 READ, 5 CMP_SWAP, 6 FETCH_ADD, 9 SEND_WITH_INV … */
+  /**
+   * ibv_wr_opcode: 0 WRITE, 1 WRITE_WITH_IMM, 2 SEND, 3 SEND_WITH_IMM, 4 READ, 5 CMP_SWAP, 6 FETCH_ADD, 9 SEND_WITH_INV
+   * …
+   */
   OPCODE: 0,
   /** ibv_send_flags: 1 fence, 2 signaled, 4 solicited, 8 inline. */
   FLAGS: 1,
@@ -65,18 +69,22 @@ export const Completion = {
 } as const
 
 /**
- * The queues of queue pairs, whatever their layout. Written by a hostile program: an implementation bounds what it reads, and
- * reports nonsense through `Send.REFUSED`; the engine copies a request once, when it starts it, and never looks again.
+ * The queues of queue pairs, whatever their layout. Written by a hostile program: an implementation bounds what it
+ * reads, and reports nonsense through `Send.REFUSED`; the engine copies a request once, when it starts it, and never
+ * looks again.
  */
 export interface WorkSource {
   /**
-   * Copies send request number `index` (counted from 0 since RESET, modulo 2^32) into `into` from word `at` on; false if the
-   * program has not posted it yet. At most `maxSge` elements are written (given at `create`).
+   * Copies send request number `index` (counted from 0 since RESET, modulo 2^32) into `into` from word `at` on; false
+   * if the program has not posted it yet. At most `maxSge` elements are written (given at `create`).
    */
   loadSend(row: number, index: number, into: Uint32Array, at: number): boolean
   /** `count` oldest send requests are complete: their slots may be posted to again. */
   retireSend(row: number, count: number): void
-  /** Copies `total` inline bytes from `from` on of the request whose INLINE_AT is `inlineAt`, in pieces as in `Memory.read`. */
+  /**
+   * Copies `total` inline bytes from `from` on of the request whose INLINE_AT is `inlineAt`, in pieces as in
+   * `Memory.read`.
+   */
   copyInline(
     row: number,
     inlineAt: number,
@@ -95,9 +103,10 @@ export interface WorkSource {
 export const Access = { LOCAL_READ: 0, LOCAL_WRITE: 1, REMOTE_WRITE: 2, REMOTE_READ: 4, REMOTE_ATOMIC: 8 } as const
 
 /**
- * Registered memory. A region is a small integer that stays valid until the engine's current call returns; later the key is
- * resolved again, so a deregistered region is never touched. Data moves in strided pieces: `total` bytes of consecutive memory
- * against pieces of `chunk` bytes that start every `stride` bytes in the arena, which is how payloads lie in a run of packets.
+ * Registered memory. A region is a small integer that stays valid until the engine's current call returns; later the
+ * key is resolved again, so a deregistered region is never touched. Data moves in strided pieces: `total` bytes of
+ * consecutive memory against pieces of `chunk` bytes that start every `stride` bytes in the arena, which is how
+ * payloads lie in a run of packets.
  */
 export interface Memory {
   /** The region for `key` if it belongs to `pd`, grants `access` and contains the range; -1 if not. */
@@ -124,7 +133,10 @@ export interface Memory {
     stride: number,
     total: number,
   ): number
-  /** 64-bit compare and swap, host byte order, atomic among this device's operations. `original` gets (lo, hi). Returns as `read`. */
+  /**
+   * 64-bit compare and swap, host byte order, atomic among this device's operations. `original` gets (lo, hi). Returns
+   * as `read`.
+   */
   compareSwap(
     region: number,
     hi: number,
@@ -137,23 +149,32 @@ export interface Memory {
   ): number
   /** 64-bit fetch and add; otherwise as compareSwap. */
   fetchAdd(region: number, hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number
-  /** SEND with invalidate: revokes `key` of `pd`. False if there is no such key, or it may not be invalidated this way. */
+  /**
+   * SEND with invalidate: revokes `key` of `pd`. False if there is no such key, or it may not be invalidated this way.
+   */
   invalidate(pd: number, key: number): boolean
 }
 
 export interface Completions {
-  /** Adds a completion (`words` in the layout above, valid during the call) to CQ `cq`; `solicited`: it may wake a solicited-only waiter. */
+  /**
+   * Adds a completion (`words` in the layout above, valid during the call) to CQ `cq`; `solicited`: it may wake a
+   * solicited-only waiter.
+   */
   push(cq: number, words: Uint32Array, solicited: boolean): void
 }
 
 export interface Events {
-  /** An affiliated asynchronous event of a QP (ibv_event_type: 1 QP_FATAL, 2 QP_REQ_ERR, 3 QP_ACCESS_ERR, 4 COMM_EST, 5 SQ_DRAINED …). */
+  /**
+   * An affiliated asynchronous event of a QP (ibv_event_type: 1 QP_FATAL, 2 QP_REQ_ERR, 3 QP_ACCESS_ERR, 4 COMM_EST, 5
+   * SQ_DRAINED …).
+   */
   qp(row: number, type: number): void
 }
 
 /**
- * Where packets go. A run is `count` packets that lie back to back in the sink's arena, each `packetBytes` long but the last, which
- * has `lastBytes` ≤ packetBytes; a packet is a UDP payload: BTH … payload, pad, and 4 bytes of room for the ICRC, which the port seals.
+ * Where packets go. A run is `count` packets that lie back to back in the sink's arena, each `packetBytes` long but the
+ * last, which has `lastBytes` ≤ packetBytes; a packet is a UDP payload: BTH … payload, pad, and 4 bytes of room for the
+ * ICRC, which the port seals.
  */
 export interface TransmitSink {
   readonly arena: Arena
@@ -161,13 +182,14 @@ export interface TransmitSink {
   readonly maxPackets: number
   readonly maxBytes: number
   /**
-   * Room for runs of together `bytes` in the arena: its offset (a multiple of 64), or -1 when the port can take no more now; then the
-   * room reserved before stays the sender's, which otherwise ends, as it does with the port's turn of sending.
+   * Room for runs of together `bytes` in the arena: its offset (a multiple of 64), or -1 when the port can take no more
+   * now; then the room reserved before stays the sender's, which otherwise ends, as it does with the port's turn of
+   * sending.
    */
   reserve(bytes: number): number
   /**
-   * Sends a run that was built in the room reserved last, anywhere behind the runs that were sent from it before; flow as in
-   * `QpAttributes.flow`. Runs that lie back to back let the receiver's memory be written across them in one move.
+   * Sends a run that was built in the room reserved last, anywhere behind the runs that were sent from it before; flow
+   * as in `QpAttributes.flow`. Runs that lie back to back let the receiver's memory be written across them in one move.
    */
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
 }
@@ -195,7 +217,10 @@ export interface QpInit {
   readonly signalAll: boolean
 }
 
-/** Attributes as MODIFY_QP sets them; an absent one keeps its value. Which are legal when is spec/qp-states.ts' business. */
+/**
+ * Attributes as MODIFY_QP sets them; an absent one keeps its value. Which are legal when is spec/qp-states.ts'
+ * business.
+ */
 export interface QpAttributes {
   readonly destQpn?: number
   /** 24 bits. */

@@ -154,8 +154,14 @@ export const clearRequest = ({ compiled, args, facts }: Commanded, request: Uint
   if (layout.tail !== undefined) request.fill(0, layout.size)
 }
 
-/** Puts the arguments of a call into a request that holds a residue, or zeros: the reverse of `clearRequest`. */
+/**
+ * Puts the arguments of a call into a request that holds a residue, or zeros: the reverse of `clearRequest`. Throws
+ * CallError EINVAL if the command is about other classes.
+ */
 export const restoreRequest = (found: CompiledCommand, call: Call, request: Uint8Array): void => {
+  const { name, classes } = found.command
+  if (!classes.includes(call.class.name))
+    throw new CallError('EINVAL', `the legacy attribute holds ${name}, which no ${call.class.name} has`)
   const compiled = found.in(call.class.name)
   const { layout } = compiled
   const struct = new Uint8Array(layout.size)

@@ -185,7 +185,10 @@ const invokeWrite = (message: Message, name: (name: string) => void): Decoded =>
   const driverIn = given.get(UHW_IN)
   const driverOut = given.get(UHW_OUT)
   if ((core?.length ?? 0) < command.request)
-    throw new CallError('ENOSPC', `${command.name}: the request has ${command.request} bytes, not ${core?.length ?? 0}`)
+    throw new CallError(
+      'ENOSPC',
+      `${command.name}: the request must have ${command.request} bytes and has ${core?.length ?? 0}`,
+    )
   if ((response?.length ?? 0) < command.response)
     throw new CallError(
       'ENOSPC',

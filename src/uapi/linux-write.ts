@@ -32,7 +32,7 @@ const plain = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
   if (bytes.length < HEADER + command.request)
     throw new CallError(
       'ENOSPC',
-      `${command.name}: the request has ${HEADER + command.request} bytes, not ${bytes.length}`,
+      `${command.name}: the request must have ${HEADER + command.request} bytes and has ${bytes.length}`,
     )
   if (outLength < command.response)
     throw new CallError(
@@ -55,7 +55,7 @@ const extended = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
   const { command } = found
   const start = HEADER + EX_HEADER
   if (bytes.length < start)
-    throw new CallError('EINVAL', `${command.name}: its headers have ${start} bytes, not ${bytes.length}`)
+    throw new CallError('EINVAL', `${command.name}: its headers must have ${start} bytes and have ${bytes.length}`)
   const header = viewOf(bytes)
   const inLength = header.getUint16(4, true) * 8
   const outLength = header.getUint16(6, true) * 8
@@ -68,7 +68,7 @@ const extended = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
       `${command.name}: the words say ${inLength + driverIn} bytes, ${bytes.length - start} were written`,
     )
   if (inLength < command.request)
-    throw new CallError('ENOSPC', `${command.name}: the request has ${command.request} bytes, not ${inLength}`)
+    throw new CallError('ENOSPC', `${command.name}: the request must have ${command.request} bytes and has ${inLength}`)
   if (header.getUint32(20, true) !== 0)
     throw new CallError('EINVAL', `${command.name}: the reserved word of the header is set`)
   if (response !== 0n) {

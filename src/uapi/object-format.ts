@@ -115,7 +115,7 @@ export const valueIn = (where: string, of: Kind, payload: Uint8Array): AnyValue 
     default: {
       const size = sizeOf(of)
       if (payload.length !== size)
-        throw new CallError('EINVAL', `${where}: it has ${size} bytes, not ${payload.length}`)
+        throw new CallError('EINVAL', `${where}: it must have ${size} bytes and has ${payload.length}`)
       return readScalar(viewOf(payload), 0, size, of, where)
     }
   }
@@ -152,7 +152,7 @@ export function* items(where: string, message: Uint8Array): Generator<Item> {
 
 export const indirect = (where: string, message: Uint8Array, item: Item): { address: bigint; length: bigint } => {
   if (item.length !== INDIRECT)
-    throw new CallError('EINVAL', `${where}: an indirect payload has ${INDIRECT} bytes, not ${item.length}`)
+    throw new CallError('EINVAL', `${where}: an indirect payload must have ${INDIRECT} bytes and has ${item.length}`)
   const view = viewOf(message)
   return { address: view.getBigUint64(item.payload, true), length: view.getBigUint64(item.payload + 8, true) }
 }

@@ -40,7 +40,11 @@ export interface Stat {
   /** Connected sessions and open contexts, the asking tool's own session not counted. */
   readonly sessions: number
   readonly contexts: number
+  /**
+   * Queues in shared memory; and the pieces of memory files, of some rings each, that the daemon has mapped for them.
+   */
   readonly rings: { readonly count: number; readonly bytes: number }
+  readonly mappings: { readonly count: number; readonly bytes: number }
   readonly descriptors: number
   /** Bytes: resident set of the daemon, and V8's heap in use. */
   readonly memory: { readonly resident: number; readonly heap: number }

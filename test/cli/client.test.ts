@@ -81,7 +81,7 @@ describe('a session of a tool', () => {
   it('says where no daemon is', async () => {
     await assert.rejects(openSession(join(folder, 'none')), error => {
       assert.ok(error instanceof NoDaemonError)
-      assert.match(error.message, /^no daemon at .*none; start one with `userdma daemon`$/)
+      assert.match(error.message, /^no daemon at .*none; start one with `userdma daemon --socket \/.*none`$/)
       return true
     })
   })

@@ -3,6 +3,7 @@ import { chmodSync, chownSync, existsSync, mkdirSync, statSync, symlinkSync, wri
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import {
+  daemonCommand,
   makeUserSocket,
   namedSocket,
   packageRoot,
@@ -88,6 +89,12 @@ describe("the user's own socket", () => {
     chmodSync(folder, 0o500)
     assert.throws(() => makeUserSocket(), /cannot make .*EACCES.*--socket PATH/)
     chmodSync(folder, 0o700)
+  })
+
+  it('is where a daemon is by itself; others must be named', () => {
+    assert.equal(daemonCommand(userSocket()), 'userdma daemon')
+    assert.equal(daemonCommand('/x/y'), 'userdma daemon --socket /x/y')
+    assert.equal(daemonCommand("/it's here"), "userdma daemon --socket '/it'\\''s here'")
   })
 
   it('is not used if another one is named, or is that of the daemon that we run under', () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import childProcess from 'node:child_process'
-import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
@@ -23,11 +23,13 @@ describe('a program that cannot be run', () => {
   const good = file('good', 0o755)
   mkdirSync(join(folder, 'sub'))
 
+  symlinkSync('loop', join(folder, 'loop'))
   const cases: readonly (readonly [program: string, status: number, message: RegExp])[] = [
     ['no-such-program', 127, /^no-such-program: there is no such program in PATH$/],
     [join(folder, 'nothing'), 127, /there is no such program$/],
     [plain, 126, /^\/\S*plain is not executable for you$/],
     [join(folder, 'sub'), 126, /^\/\S*sub is a folder, not a program$/],
+    [join(folder, 'loop'), 127, /^\/\S*loop: there is no such program$/],
     ['', 127, /^"": there is no such program in PATH$/],
   ]
   for (const [program, status, message] of cases)

@@ -22,6 +22,7 @@ describe('userdma stat', () => {
       sessions: 2,
       contexts: 1,
       rings: { count: 3, bytes: 12288 },
+      mappings: { count: 1, bytes: 262144 },
       descriptors: 1,
       memory: { resident: 2 ** 26, heap: 2 ** 23 },
       devices: [
@@ -40,6 +41,7 @@ describe('userdma stat', () => {
   sessions     2
   contexts     1
   rings        3 (12 KiB)
+  mappings     1 (256 KiB)
   descriptors  1
   memory       64 MiB resident, 8 MiB heap
 device rxe0 at 127.0.0.1

@@ -74,6 +74,7 @@ test('rings never overlap, and begin as zeros, whoever wrote there before', () =
             own(piece).fill(0xee)
             live.push(piece)
           } else if (live.length > 0) memory.free(live.splice(one.free % live.length, 1)[0])
+          assert.equal(memory.live, live.length)
           assert.equal(
             memory.used,
             live.reduce((sum, { length }) => sum + length, 0),

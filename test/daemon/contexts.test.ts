@@ -48,6 +48,9 @@ test('the last doorbell ends the context, its objects and its memory; others bef
   const second = b.contexts.addDoorbell(open)
   const copy = pidfdGetfd(self, second)
   open.memory.allocate(5000)
+  open.memory.free(open.memory.allocate(100))
+  open.memory.allocate(100)
+  assert.deepEqual(b.contexts.rings, { count: 2, bytes: 12288 }, 'rings, of which several share a mapping')
   assert.deepEqual([b.contexts.count, stat(b.m.core).contexts, b.pool.counters.mapped], [1, 1, 1])
   close(second)
   const first = b.rung()
@@ -58,6 +61,7 @@ test('the last doorbell ends the context, its objects and its memory; others bef
   close(copy)
   await last
   assert.deepEqual([b.contexts.count, stat(b.m.core).contexts, b.pool.counters.mapped], [0, 0, 0])
+  assert.deepEqual(b.contexts.rings, { count: 0, bytes: 0 })
   assert.equal(b.contexts.byNumber(open.number), undefined)
   assert.throws(() => b.contexts.addDoorbell(open), /closed/)
   assert.equal(openDescriptors(), before)

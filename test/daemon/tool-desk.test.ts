@@ -25,7 +25,8 @@ test('config and stat', async t => {
   assert.deepEqual(await client.tool({ what: 'config' }), { config: { devices, fault: '' } })
   const stat = await client.stat()
   assert.equal(stat.pid, process.pid)
-  assert.deepEqual([stat.sessions, stat.contexts, stat.rings, stat.descriptors], [0, 0, { count: 0, bytes: 0 }, 0])
+  const none = { count: 0, bytes: 0 }
+  assert.deepEqual([stat.sessions, stat.contexts, stat.rings, stat.mappings, stat.descriptors], [0, 0, none, none, 0])
   assert.deepEqual(
     stat.devices.map(({ name, address, objects }) => ({ name, address, objects })),
     devices.map(device => ({ ...device, objects: {} })),

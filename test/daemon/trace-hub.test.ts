@@ -29,7 +29,11 @@ const listen = (hub: ReturnType<typeof createTraceHub>, tag = ''): TraceRecord[]
 test('a call is told at once, to those who watch its program', () => {
   const hub = createTraceHub(() => 0)
   const dialect = answering()
-  assert.equal(hub.watch(dialect, 'a', facts, () => []), dialect, 'nobody watches')
+  assert.equal(
+    hub.watch(dialect, 'a', facts, () => []),
+    dialect,
+    'nobody watches',
+  )
   const [all, a, b] = [listen(hub), listen(hub, 'a'), listen(hub, 'b')]
   hub.watch(dialect, 'a', facts, () => [])(view)
   assert.deepEqual([all.length, a.length, b.length], [1, 1, 0])
@@ -46,7 +50,10 @@ test('a call that makes descriptors is told when their numbers are known', () =>
   assert.equal(heard.length, 0)
   hub.settle(one)
   const expected = [{ attribute: 'object', fd: 5 }, { attribute: 'second' }]
-  assert.deepEqual(heard.map(({ descriptors }) => descriptors), [expected])
+  assert.deepEqual(
+    heard.map(({ descriptors }) => descriptors),
+    [expected],
+  )
   hub.settle()
   assert.deepEqual(heard[1].descriptors, [{ attribute: 'object', fd: 9 }])
   hub.settle()

@@ -1,5 +1,6 @@
 /*
- * What the tests of phy share: addresses, flows, a port on a memory link, runs with recognisable packets, and what a port received.
+ * What the tests of phy share: addresses, flows, a port on a memory link, runs with recognisable packets, and what a
+ * port received.
  */
 
 import { createMemorySwitch, type MemorySwitch, memorySwitchBytes } from '../../src/phy/memory.ts'

@@ -161,8 +161,8 @@ static void note(long result)
 }
 
 /*
- * Puts a template's message into scratch with its contents behind it, all pointers ours. Queue pairs that follow garbage
- * in their rings write to scratch at any time: what bounds our own accesses is never read from there twice.
+ * Puts a template's message into scratch with its contents behind it, all pointers ours. Queue pairs that follow
+ * garbage in their rings write to scratch at any time: what bounds our own accesses is never read from there twice.
  */
 static struct message *lay_out(const struct template *template)
 {

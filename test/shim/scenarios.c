@@ -106,6 +106,8 @@ static void device(void)
     FAILS(read(fd, bytes, sizeof bytes), EINVAL);
     FAILS(pread(fd, bytes, sizeof bytes, 0), ESPIPE);
     FAILS(pwrite(fd, bytes, sizeof bytes, 0), ESPIPE);
+    FAILS(lseek(fd, 0, SEEK_SET), ESPIPE);
+    FAILS(lseek64(fd, 0, SEEK_CUR), ESPIPE);
     EXPECT(write(fd, bytes, 24) == 24);
     EXPECT(write(fd, bytes, 32) == 32); /* of a doorbell's size, but none: forwarded */
     struct iovec vector = {bytes, 16};

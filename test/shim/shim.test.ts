@@ -80,11 +80,14 @@ scenario('a descriptor that was passed works in the receiver', 'passed')
 scenario('signal handlers may ring and call', 'signals')
 scenario('threads call, open and close at once, while the process forks', 'threads')
 
+const nobodyServes = (socket: string): string =>
+  `userdma: no daemon at ${socket}: nobody serves this socket; start \`userdma daemon --socket ${socket}\`\n`
+
 test('a dead daemon is EIO for calls, events and doorbells, and no device for those who look', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr, daemon } = await run(['death'])
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
-  assert.equal(stderr, `userdma: no daemon at ${daemon.socket}: nobody serves this socket; start \`userdma daemon\`\n`)
+  assert.equal(stderr, nobodyServes(daemon.socket))
 })
 
 test('a daemon that does not answer can be left by a signal', async t => {
@@ -106,7 +109,7 @@ test('without a daemon there is no device, and one line says why', async t => {
   const USERDMA_SOCKET = join(folder, 'nobody')
   const { status, stdout, stderr, daemon } = await run(['no_daemon'], { USERDMA_SOCKET })
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
-  assert.equal(stderr, `userdma: no daemon at ${USERDMA_SOCKET}: No such file or directory\n`)
+  assert.equal(stderr, nobodyServes(USERDMA_SOCKET))
   assert.deepEqual(daemon.log, [])
 })
 

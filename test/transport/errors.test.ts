@@ -1,7 +1,7 @@
 /*
- * Many connections of which each makes one mistake somewhere: what is before it completes well, it completes with its status, what
- * is after it is flushed, each request exactly once, on both sides, whatever is lost. A NAK that is lost leaves a peer in error that
- * does not answer any more, so over a bad link the retries may run out instead.
+ * Many connections of which each makes one mistake somewhere: what is before it completes well, it completes with its
+ * status, what is after it is flushed, each request exactly once, on both sides, whatever is lost. A NAK that is lost
+ * leaves a peer in error that does not answer any more, so over a bad link the retries may run out instead.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,7 +1,7 @@
 /*
- * Two nodes joined in virtual time by a link that loses, duplicates, holds back and corrupts packets, as its seed says. What is corrupted is
- * dropped: a port never hands on a packet with a wrong ICRC. Each step of time delivers what is due, in one burst and in runs as
- * long as they come, and lets both engines send.
+ * Two nodes joined in virtual time by a link that loses, duplicates, holds back and corrupts packets, as its seed says.
+ * What is corrupted is dropped: a port never hands on a packet with a wrong ICRC. Each step of time delivers what is
+ * due, in one burst and in runs as long as they come, and lets both engines send.
  */
 import type { TestNode } from './node.ts'
 
@@ -85,7 +85,9 @@ export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
     bind(side: number, qpn: number, row: number): void {
       rowOf[side].set(qpn, row)
     },
-    /** One step: everything that may be sent is sent, then time moves to what comes next. False if nothing will come. */
+    /**
+     * One step: everything that may be sent is sent, then time moves to what comes next. False if nothing will come.
+     */
     step(until = Number.POSITIVE_INFINITY): boolean {
       send(0)
       send(1)

@@ -1,6 +1,6 @@
 /*
- * One side of a connection for tests of the RC engine: plain memory with regions, work queues of JavaScript objects, a port that keeps
- * what was sent, and everything that came out of the engine, in order. No time passes by itself.
+ * One side of a connection for tests of the RC engine: plain memory with regions, work queues of JavaScript objects, a
+ * port that keeps what was sent, and everything that came out of the engine, in order. No time passes by itself.
  */
 import { createRcEngine, type RcEngine } from '../../src/transport/rc.ts'
 import {
@@ -356,7 +356,9 @@ export const createNode = (options: NodeOptions = {}) => {
     inject(row: number, bytes: Uint8Array, now: number, peer = 0): void {
       engine.onPacket(row, receiveArena, place(bytes, now), bytes.length, peer, now)
     },
-    /** Hands packets of one length, the last one's may be less, in as one run, as a device does: each is for `rowOf` it. */
+    /**
+     * Hands packets of one length, the last one's may be less, in as one run, as a device does: each is for `rowOf` it.
+     */
     injectRun(packets: readonly Uint8Array[], rowOf: (bytes: Uint8Array) => number, now: number, peer = 0): void {
       const total = packets.reduce((sum, bytes) => sum + bytes.length, 0)
       const all = new Uint8Array(total)

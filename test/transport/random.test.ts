@@ -1,13 +1,15 @@
 /*
- * Random operations between two engines over a link that loses, duplicates, reorders and corrupts: memory is what a model says, every request
- * completes exactly once and well, in order, whatever the path MTU; PSNs wrap on the way.
+ * Random operations between two engines over a link that loses, duplicates, reorders and corrupts: memory is what a
+ * model says, every request completes exactly once and well, in order, whatever the path MTU; PSNs wrap on the way.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { createRandom, joinNodes, type LinkOptions } from './link.ts'
 import { createNode, type NodeOptions, type SendSpec, type TestNode } from './node.ts'
 
-/** Client memory: what is read and sent from, what comes back, what the peer writes, receive buffers, words for atomics. */
+/**
+ * Client memory: what is read and sent from, what comes back, what the peer writes, receive buffers, words for atomics.
+ */
 const SOURCE = 0
 const RESULTS = 0x1_0000
 const TARGET = 0x2_0000

@@ -1,6 +1,6 @@
 /*
- * Packet scripts: one engine, and a peer that is the test. Packets are written as short text, `SEND_ONLY@0 ackreq [5]`, with PSNs
- * relative to where each direction began, so that a test reads like a capture.
+ * Packet scripts: one engine, and a peer that is the test. Packets are written as short text, `SEND_ONLY@0 ackreq [5]`,
+ * with PSNs relative to where each direction began, so that a test reads like a capture.
  */
 import assert from 'node:assert/strict'
 import type { QpAttributes } from '../../src/transport/types.ts'

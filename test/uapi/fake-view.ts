@@ -52,3 +52,13 @@ export const fakeView = (memory: FakeMemory = fakeMemory(), handles = new Map<nu
   }
   return view
 }
+
+/** Where tests put a call, and memory that it may point to. */
+export const AT = 0x100000n
+export const ARENA = 0x200000n
+
+export const arena = (): FakeMemory => {
+  const memory = fakeMemory()
+  memory.map(ARENA, new Uint8Array(4096).fill(0xcc))
+  return memory
+}

@@ -1,14 +1,15 @@
 /*
  * Core's own memory regions (IBA 10.6.3, R22): what a registration must satisfy, and its keys.
  *
- * Refused, in Linux' order (abi/raw.out): address and iova with different page offsets, unknown access bits, remote
- * write or atomic without local write, a range that wraps around (EINVAL), pages that do not exist or do not permit the
- * access (EFAULT). Bits of the optional range are taken and mean nothing here. A length of 0 is taken inside a page. The rkey is the
- * lkey if there is any remote access, else 0.
+ * Refused, in Linux' order (test/fixtures/abi/raw.out): address and iova with different page offsets, unknown access
+ * bits, remote write or atomic without local write, a range that wraps around (EINVAL), pages that do not exist or do
+ * not permit the access (EFAULT). Bits of the optional range are taken and mean nothing here. A length of 0 is taken
+ * inside a page. The rkey is the lkey if there is any remote access, else 0.
  */
 import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
+import { PAGE_BYTES } from '../../spec/memory.ts'
 import { driverClass } from '../driver.ts'
 import { addRegion, type MemoryTable, removeRegion } from '../memory.ts'
 
@@ -22,7 +23,7 @@ const REMOTE = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
 const WRITES = LOCAL_WRITE | REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND
 const KNOWN = Object.values(AccessFlags.values).reduce((all, bit) => all | bit, 0)
 
-const PAGE_OFFSET = 0xfffn
+const PAGE_OFFSET = BigInt(PAGE_BYTES - 1)
 const TOP = 1n << 64n
 
 const hex = (value: bigint | number): string => `0x${(typeof value === 'number' ? value >>> 0 : value).toString(16)}`
@@ -45,7 +46,7 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
       refuse(`access ${hex(access)} lets a peer write what may not be written locally: add LOCAL_WRITE`)
     if (access & ON_DEMAND && device.extended.odpGeneralCaps === 0n)
       refuse(`access ${hex(access)}: device ${device.name} has no on-demand paging`)
-    // No page at all, as Linux counts them; inside a page a length of 0 is one (abi/objects and raw show both).
+    // No page at all, as Linux counts them; inside a page a length of 0 is one (test/fixtures/abi shows both).
     if (length === 0n && (iova & PAGE_OFFSET) === 0n) refuse(`length is 0 at iova ${hex(iova)}, the start of a page`)
     if (start + length >= TOP) refuse(`${hex(start)} and ${length} bytes reach beyond the last address`)
     if (iova + length >= TOP) refuse(`iova ${hex(iova)} and ${length} bytes reach beyond the last address`)

@@ -3,18 +3,17 @@
  * (`Context.state`); a caller in this process needs no mapping and gets plain memory.
  */
 import type { Context } from '../../core/model.ts'
+import { wholePages } from '../../spec/memory.ts'
 import type { RingMemory, RingPiece } from './rings.ts'
 
 export interface RxeContext {
   readonly rings: RingMemory
 }
 
-const PAGE = 4096
-
 /** Rings of a caller in this process, one buffer each. Their offsets name nothing. */
 const plainRings = (): RingMemory => ({
   allocate(bytes) {
-    const length = Math.ceil(bytes / PAGE) * PAGE
+    const length = wholePages(bytes)
     const buffer = new ArrayBuffer(length)
     return {
       offset: 0,

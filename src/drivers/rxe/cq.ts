@@ -7,6 +7,7 @@
  * (CQ_ERR).
  */
 import { Wc } from '../../spec/drivers/rxe-rings.ts'
+import { WcFlags } from '../../spec/rc.ts'
 import { Completion } from '../../transport/types.ts'
 import { createRing, elementAt, loadConsumer, type Ring, type RingMemory, storeProducer } from './rings.ts'
 
@@ -20,7 +21,7 @@ export interface CqRing {
   overrun: boolean
 }
 
-const WITH_INV = 8
+const { WITH_INV } = WcFlags.values
 
 export const createCqRing = (memory: RingMemory, cqe: number): CqRing => ({
   ring: createRing(memory, cqe, 2 ** Wc.LOG2_ELEMENT),

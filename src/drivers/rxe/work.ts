@@ -8,22 +8,17 @@
  */
 
 import { RecvWqe, RingSge, SendWqe } from '../../spec/drivers/rxe-rings.ts'
+import { MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../spec/rc.ts'
 import { Receive, Send, Sge, type WorkSource } from '../../transport/types.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { elementAt, loadProducer, type Ring, storeConsumer, storeProducer } from './rings.ts'
 
-/** ibv_wr_opcode and ibv_send_flags as far as they matter here. */
-const WR_COMPARE_SWAP = 5
-const WR_FETCH_ADD = 6
-const WR_SEND_INVALIDATE = 9
-const KNOWN_OPCODES = 0b10_0111_1111
-const FLAG_INLINE = 8
-
-/** ibv_wc_status of a request that cannot be executed at all. */
-const LOC_LEN_ERR = 1
-const LOC_QP_OP_ERR = 2
-/** Longest message of InfiniBand, bytes. That the port's max_msg_sz is less is checked by nobody, as in rxe. */
-const LONGEST = 2 ** 31
+const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, SEND_WITH_INV } = WrOpcode.values
+const { INLINE } = SendFlags.values
+/** Statuses of a request that cannot be executed at all. */
+const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
+/** Opcodes that RC has, one bit each. */
+const KNOWN_OPCODES = Object.keys(sendOperations).reduce((bits, opcode) => bits | (1 << Number(opcode)), 0)
 
 /** The queues of one QP. `receive` is absent when it takes from a shared queue. */
 export interface QpRings {
@@ -62,7 +57,7 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   const flags = view.getUint32(wqe + SendWqe.FLAGS, true)
   const sges = view.getUint32(wqe + SendWqe.DMA_NUM_SGE, true)
   const claimed = view.getUint32(wqe + SendWqe.DMA_LENGTH, true)
-  const inline = (flags & FLAG_INLINE) !== 0 || (sges === 0 && claimed > 0)
+  const inline = (flags & INLINE) !== 0 || (sges === 0 && claimed > 0)
   let refused = 0
   let length = 0
   let count = 0
@@ -74,16 +69,17 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   else {
     count = sges
     length = copySges(rings.send, wqe + SendWqe.SGE, count, into, at + Send.SGE)
-    if (length > LONGEST) refused = LOC_LEN_ERR
+    // That the port's max_msg_sz is less is checked by nobody, as in rxe.
+    if (length > MAX_MESSAGE_BYTES) refused = LOC_LEN_ERR
   }
-  const atomic = opcode === WR_COMPARE_SWAP || opcode === WR_FETCH_ADD
+  const atomic = opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD
   into[at + Send.OPCODE] = opcode
-  into[at + Send.FLAGS] = inline ? flags | FLAG_INLINE : flags
+  into[at + Send.FLAGS] = inline ? flags | INLINE : flags
   into[at + Send.ID_LO] = view.getUint32(wqe + SendWqe.WR_ID, true)
   into[at + Send.ID_HI] = view.getUint32(wqe + SendWqe.WR_ID + 4, true)
   into[at + Send.SGES] = refused === 0 ? count : 0
   into[at + Send.LENGTH] = refused === 0 ? length : 0
-  into[at + Send.IMM] = view.getUint32(wqe + SendWqe.IMM, opcode === WR_SEND_INVALIDATE)
+  into[at + Send.IMM] = view.getUint32(wqe + SendWqe.IMM, opcode === SEND_WITH_INV)
   into[at + Send.RKEY] = view.getUint32(wqe + (atomic ? SendWqe.ATOMIC_RKEY : SendWqe.RKEY), true)
   into[at + Send.REMOTE_LO] = view.getUint32(wqe + SendWqe.REMOTE, true)
   into[at + Send.REMOTE_HI] = view.getUint32(wqe + SendWqe.REMOTE + 4, true)

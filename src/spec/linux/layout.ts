@@ -10,11 +10,12 @@ import { type Fields, sizeOf } from '../schema.ts'
 
 /**
  * How a cell is understood:
- * - `value`: the attribute's value; `bool`: 0 or 1, where the kernel takes any other number for 1; `bit`: ≠ 0 is `bit` of a flags
- *   attribute
- * - `object`: the object id of the call, or the new handle; `class`: a number that tells the class (`classes`), `family` one
- *   that tells several (`families`)
- * - `fd`: a descriptor; going in a negative number is none; coming out it is installed there. The name `object` is the new object
+ * - `value`: the attribute's value; `bool`: 0 or 1, where the kernel takes any other number for 1; `bit`: ≠ 0 is `bit`
+ *   of a flags attribute
+ * - `object`: the object id of the call, or the new handle; `class`: a number that tells the class (`classes`),
+ *   `family` one that tells several (`families`)
+ * - `fd`: a descriptor; going in a negative number is none; coming out it is installed there. The name `object` is the
+ *   new object
  * - `zero`: anything but 0 is refused with `errno`; `length`: bytes of the response that were filled
  */
 export type CellKind = 'value' | 'bool' | 'bit' | 'object' | 'class' | 'fd' | 'zero' | 'length'

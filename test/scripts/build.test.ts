@@ -1,0 +1,57 @@
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { cpSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { repoRoot } from '../paths.ts'
+import { scratchFolder } from '../tools.ts'
+
+/** A checkout with next to nothing in it, in which the build's own files are those of this one. */
+const smallCheckout = (): string => {
+  const folder = scratchFolder()
+  for (const name of ['scripts', 'tsconfig.json', 'package.json', 'src/spec/session.ts'])
+    cpSync(join(repoRoot, name), join(folder, name), { recursive: true, dereference: true })
+  symlinkSync(join(repoRoot, 'node_modules'), join(folder, 'node_modules'))
+  mkdirSync(join(folder, 'shim'))
+  mkdirSync(join(folder, 'test', 'programs'), { recursive: true })
+  return folder
+}
+
+const build = (folder: string, ...args: string[]) => {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [join(folder, 'scripts', 'build.mjs'), ...args], {
+    encoding: 'utf8',
+  })
+  return { status, said: stdout + stderr }
+}
+
+test('what `npm start` needs is built although tests are broken', () => {
+  const folder = smallCheckout()
+  const source = join(folder, 'test', 'broken.test.ts')
+  writeFileSync(
+    source,
+    "import { SESSION_VERSION } from '../src/spec/session.ts'\nexport const wrong: string = SESSION_VERSION\n",
+  )
+  writeFileSync(join(folder, 'test', 'programs', 'broken.c'), 'int main(void) { return nothing; }\n')
+  const session = join(folder, 'dist', 'src', 'spec', 'session.js')
+
+  const start = build(folder, '--for', 'start')
+  assert.equal(start.status, 0, start.said)
+  assert.ok(existsSync(session))
+  assert.equal(existsSync(join(folder, 'dist', 'test')), false)
+
+  const all = build(folder)
+  assert.equal(all.status, 1)
+  assert.match(all.said, /broken\.test\.ts\(2,14\): error TS2322/)
+
+  writeFileSync(source, "import '../src/spec/session.ts'\n")
+  writeFileSync(join(folder, 'test', 'programs', 'broken.c'), 'int main(void) { return 0; }\n')
+  const mended = build(folder, '--for', 'test')
+  assert.equal(mended.status, 0, mended.said)
+  assert.ok(existsSync(join(folder, 'dist', 'test', 'broken.test.js')))
+})
+
+test('a purpose that does not exist is refused', () => {
+  const { status, said } = build(repoRoot, '--for', 'fun')
+  assert.equal(status, 1)
+  assert.equal(said, 'userdma: usage: node scripts/build.mjs [--for start|test]; got: --for fun\n')
+})
