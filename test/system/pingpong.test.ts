@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
-import { assertGoodPair, caseName, pairwise, runCase, runPair } from './pingpong.ts'
+import { assertGoodPair, caseName, pairwise, runCase, runPair, startPair } from './pingpong.ts'
 import { isEmpty, lacking, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from './programs.ts'
 
 describe('ibv_rc_pingpong', { skip: lacking('ibv_rc_pingpong') }, () => {
