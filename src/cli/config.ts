@@ -1,22 +1,30 @@
 /*
- * `--device` and `--fault` of the command line: checked, and compared with what a running daemon was started with. They
+ * `--device`, `--link` and `--fault` of the command line: checked, and compared with what a running daemon was started with. They
  * mean the same in `daemon`, `run` and `trace` (design.md section 6).
  */
 import { checkDevices, defaultDevice, parseAddress, parseDevice } from '../daemon/device-spec.ts'
 import { formatFaults, parseFaults } from '../phy/fault-spec.ts'
-import type { DaemonConfig, DeviceSpec } from '../uapi/tool.ts'
+import { type DaemonConfig, type DeviceSpec, type Link, links } from '../uapi/tool.ts'
 import { UsageError } from './fail.ts'
 
 /** As commander yields them. */
 export interface ConfigOptions {
   readonly device?: readonly string[]
   readonly fault?: string
+  readonly link?: string
 }
 
 /** What was asked for; a setting that was not given is absent. */
 export interface WantedConfig {
   readonly devices?: readonly DeviceSpec[]
   readonly fault?: string
+  readonly link?: Link
+}
+
+const parseLink = (text: string): Link => {
+  const link = links.find(known => known === text)
+  if (link === undefined) throw new Error(`link "${text}": there are ${links.join(', ')}`)
+  return link
 }
 
 const orUsageError = <T>(parse: () => T): T => {
@@ -28,23 +36,29 @@ const orUsageError = <T>(parse: () => T): T => {
 }
 
 /** What the options say. Throws UsageError with a sentence. */
-export const wantedConfig = ({ device, fault }: ConfigOptions): WantedConfig =>
+export const wantedConfig = ({ device, fault, link }: ConfigOptions): WantedConfig =>
   orUsageError(() => {
     const devices = device?.map(parseDevice)
     if (devices) checkDevices(devices)
-    return { ...(devices && { devices }), ...(fault !== undefined && { fault: formatFaults(parseFaults(fault)) }) }
+    return {
+      ...(devices && { devices }),
+      ...(fault !== undefined && { fault: formatFaults(parseFaults(fault)) }),
+      ...(link !== undefined && { link: parseLink(link) }),
+    }
   })
 
 /** A whole configuration: what was not asked for is as usual. */
-export const fullConfig = ({ devices, fault }: WantedConfig): DaemonConfig => ({
+export const fullConfig = ({ devices, fault, link }: WantedConfig): DaemonConfig => ({
   devices: devices ?? [defaultDevice],
   fault: fault ?? '',
+  link: link ?? 'memory',
 })
 
 /** The options that yield this configuration again. */
-export const configArguments = ({ devices, fault }: DaemonConfig): string[] => [
+export const configArguments = ({ devices, fault, link }: DaemonConfig): string[] => [
   ...devices.flatMap(device => ['--device', deviceText(device)]),
   ...(fault === '' ? [] : ['--fault', fault]),
+  ...(link === 'memory' ? [] : ['--link', link]),
 ]
 
 export const deviceText = ({ name, address }: DeviceSpec): string => `${name}@${address}`
@@ -63,5 +77,6 @@ export const difference = (wanted: WantedConfig, running: DaemonConfig): string 
     return `has ${devicesText(running.devices)}, not ${devicesText(wanted.devices)}`
   if (wanted.fault !== undefined && wanted.fault !== formatFaults(parseFaults(running.fault)))
     return `has ${running.fault === '' ? 'no faults' : `faults ${running.fault}`}, not ${wanted.fault === '' ? 'none' : wanted.fault}`
+  if (wanted.link !== undefined && wanted.link !== running.link) return `has link ${running.link}, not ${wanted.link}`
   return undefined
 }

@@ -69,7 +69,8 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
     },
   )
   const faults = config.fault === '' ? '' : `, faults ${config.fault}`
-  process.stdout.write(`${READY}${socket} (${devicesText(config.devices)}${faults})\n`)
+  const link = config.link === 'memory' ? '' : `, link ${config.link}`
+  process.stdout.write(`${READY}${socket} (${devicesText(config.devices)}${link}${faults})\n`)
   await Promise.race([stopped, running.ended])
   await running.close()
   if (options.removeFolder) removeFolder(dirname(socket))

@@ -13,11 +13,13 @@ const collect = (value: string, all: string[] = []): string[] => [...all, value]
 const SOCKET = '--socket <path>'
 const DEVICE = '--device <name@address>'
 const FAULT = '--fault <spec>'
+const LINK = '--link <kind>'
 
 const withConfig = (command: Command): Command =>
   command
     .option(DEVICE, 'a device and its IP address; may be given several times (default: rxe0@127.0.0.1)', collect)
     .option(FAULT, 'faults of the network, e.g. drop=0.01,reorder=0.01,seed=7 (also dup, corrupt, delay, jitter)')
+    .option(LINK, "what joins the devices: memory (the daemon's own, the default), udp (sockets), udp-plain (uncut)")
 
 const withJoin = (command: Command): Command =>
   withConfig(
@@ -90,7 +92,11 @@ const buildProgram = (): Command => {
     .addOption(new Option('--remove-folder', 'remove the folder of the socket at the end').hideHelp())
     .addHelpText(
       'after',
-      examples('userdma daemon', 'userdma daemon --device rxe0@127.0.0.1 --device rxe1@127.0.0.2 --fault drop=0.01'),
+      examples(
+        'userdma daemon',
+        'userdma daemon --device rxe0@127.0.0.1 --device rxe1@127.0.0.2 --fault drop=0.01',
+        'userdma daemon --link udp --device rxe0@192.0.2.1 --socket /tmp/sock',
+      ),
     )
     .action(async options => (await import('./daemon.ts')).daemon(options))
 

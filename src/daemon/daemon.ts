@@ -1,5 +1,5 @@
 /*
- * The daemon, put together: devices on a memory link, the socket at which processes connect, the tree that they read,
+ * The daemon, put together: devices on a network, the socket at which processes connect, the tree that they read,
  * the loop that moves packets (design.md sections 1 and 6). `userdma daemon` runs it; so does whoever wants one in his
  * own process.
  */
@@ -79,8 +79,16 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   const socket = resolve(path)
   const root = `${socket}.tree`
   if (Buffer.byteLength(root) > LONGEST_ROOT) throw new Error(`socket path ${socket} is too long`)
-  const network = createNetwork(config.fault)
-  const listening = listenAt(socket)
+  const network = createNetwork(config)
+  // Addresses may be taken or missing: that is found out before anything else is there.
+  const ports = config.devices.map(device => network.attach(device))
+  let listening: number
+  try {
+    listening = listenAt(socket)
+  } catch (error) {
+    for (const port of ports) port.close()
+    throw error
+  }
   /** Last of all: as long as we hold the socket nobody else starts at this place, whose files we remove. */
   const stopListening = (): void => {
     rmSync(socket, { force: true })
@@ -88,11 +96,11 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   }
 
   const core = createCore()
-  const devices = config.devices.map(spec =>
+  const devices = config.devices.map((spec, i) =>
     createRxeDevice(core, {
       name: spec.name,
       identity: identityOf(spec),
-      port: network.attach(spec.name),
+      port: ports[i],
       now: nowMicroseconds,
     }),
   )
@@ -102,6 +110,8 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   const loop = createLoop(parked.mapping.i32, devices, () => {
     daemon.turn++
   })
+  // Between devices of a memory link it is the loop itself that moves packets.
+  if (config.link !== 'memory') for (const port of ports) port.wake = () => loop.kick()
   const pool = createRingPool()
   const sessions = new Set<Session>()
   const posted = (context: Context, handle: number): void => {
@@ -134,6 +144,8 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
       devices.map(({ device, state: { identity } }, node) => ({ name: device.name, node, ...identity })),
     )
   } catch (error) {
+    loop.stop()
+    for (const { device } of devices) unregister(device)
     close(parked.fd)
     own.release(parked.mapping)
     stopListening()

@@ -1,22 +1,29 @@
 /*
- * The daemon's network: the memory link that joins its devices, with the faults and captures that people ask for around
- * each port.
+ * The daemon's network: the memory link that joins its devices, or UDP sockets, with the faults and captures that
+ * people ask for around each port.
  */
 import { writeSync } from 'node:fs'
+import { networkInterfaces } from 'node:os'
 import { nowMicroseconds } from '../host/clock.ts'
 import { loadNativeCrc } from '../host/crc.ts'
+import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from '../host/errno.ts'
 import { mapArena } from '../host/mapping.ts'
+import { interfaceMtu } from '../host/udp.ts'
 import { hasFaults, parseFaults } from '../phy/fault-spec.ts'
 import { withFaults } from '../phy/faults.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
 import type { Port } from '../phy/port.ts'
 import { addTap, forEachPacket } from '../phy/tap.ts'
+import { createUdpPort } from '../phy/udp.ts'
+import { ROCE_UDP_PORT } from '../spec/headers.ts'
 import { createPcapng } from '../trace/pcapng.ts'
+import type { DaemonConfig, DeviceSpec } from '../uapi/tool.ts'
 import { useCrcEngine } from '../wire/crc.ts'
+import { identityOf, parseAddress } from './device-spec.ts'
 
 export interface Network {
-  /** A port for one more device. */
-  attach(name: string): Port
+  /** A port for one more device. Over UDP its address is taken now. Throws an Error with a sentence. */
+  attach(device: DeviceSpec): Port
   /**
    * Writes every packet that a device sends to a file, as pcapng, from now until the function returned is called or a
    * write fails. Closing the file is the caller's. Throws what the system says if nothing can be written at all.
@@ -24,22 +31,61 @@ export interface Network {
   capture(fd: number): () => void
 }
 
-/** `fault`: specification as text, empty for none. Each device has its own random sequence, made from the seed. */
-export const createNetwork = (fault: string): Network => {
+type Links = (device: DeviceSpec) => Port
+
+const memoryLink = (): Links => {
   const arena = mapArena(memorySwitchBytes())
-  const crc = loadNativeCrc()
-  if (crc) useCrcEngine(crc, arena)
   // Memory loses no bits: ICRCs are made and checked once somebody looks at packets or damages them (taps and faults
   // ask for it).
   const link = createMemorySwitch({ arena, sealing: 'demand' })
+  return () => link.attach()
+}
+
+/** What a device that cannot have its address is told. */
+const explain = (error: unknown, { name, address }: DeviceSpec): unknown => {
+  if (!(error instanceof SystemError)) return error
+  const device = `device ${name}@${address}`
+  if (error.errno === EADDRINUSE)
+    return new Error(
+      `${device}: UDP port ${ROCE_UDP_PORT} of ${address} is in use by another program (a second userdma daemon?); stop it, or give another address with --device`,
+    )
+  if (error.errno !== EADDRNOTAVAIL) return new Error(`${device}: ${error.message}`)
+  const own = Object.entries(networkInterfaces()).flatMap(([on, all = []]) => all.map(a => `${a.address} (${on})`))
+  return new Error(
+    `${device}: this machine does not have the address ${address}, which --link udp needs; it has ${own.join(', ')}`,
+  )
+}
+
+/** An interface that does not say how long its packets may be. */
+const USUAL_MTU = 1500
+
+const udpLink =
+  (cut: 'auto' | 'never'): Links =>
+  device => {
+    const { interfaceName, interfaceIndex } = identityOf(device)
+    const port = createUdpPort({ mtu: interfaceMtu(interfaceName) ?? USUAL_MTU, interfaceIndex, cut })
+    try {
+      port.addAddress(parseAddress(device.address) as Uint8Array)
+    } catch (error) {
+      port.close()
+      throw explain(error, device)
+    }
+    return port
+  }
+
+/** Each device has its own random sequence of faults, made from the seed. */
+export const createNetwork = ({ fault, link }: DaemonConfig): Network => {
+  const crc = loadNativeCrc()
+  if (crc) useCrcEngine(crc, mapArena(1024))
+  const attach = link === 'memory' ? memoryLink() : udpLink(link === 'udp' ? 'auto' : 'never')
   const faults = parseFaults(fault)
   const ports: { readonly name: string; readonly port: Port }[] = []
 
   return {
-    attach(name) {
-      const bare = link.attach()
+    attach(device) {
+      const bare = attach(device)
       const port = hasFaults(faults) ? withFaults(bare, faults, faults.seed + ports.length) : bare
-      ports.push({ name, port })
+      ports.push({ name: device.name, port })
       return port
     },
     capture(fd) {

@@ -40,6 +40,7 @@ export const EPERM = 1
 export const ENOENT = 2
 export const ESRCH = 3
 export const EINTR = 4
+export const EIO = 5
 export const EBADF = 9
 export const EAGAIN = 11
 export const EACCES = 13
@@ -50,6 +51,7 @@ export const EMFILE = 24
 export const EPIPE = 32
 export const EMSGSIZE = 90
 export const EADDRINUSE = 98
+export const EADDRNOTAVAIL = 99
 export const ECONNRESET = 104
 export const ECONNREFUSED = 111
 

@@ -253,6 +253,9 @@ export const withFaults = (port: Port, initial: FaultSpec, seed: number = initia
     maxPackets: port.maxPackets,
     maxBytes: port.maxBytes,
     pathMtu: port.pathMtu,
+    get windowBytes() {
+      return port.windowBytes
+    },
     setFaults,
 
     addAddress: address => port.addAddress(address),

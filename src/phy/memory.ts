@@ -12,7 +12,7 @@
  * own. A receiver that does not take its runs stops those who send to it, no others. Knows no queue pairs, no clock and
  * no socket.
  */
-import { isMappedIpv4 } from '../wire/address.ts'
+import { addressText } from '../wire/address.ts'
 import type { Arena } from '../wire/arena.ts'
 import { sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
@@ -394,9 +394,3 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     }),
   }
 }
-
-/** An address for people: a.b.c.d, or IPv6 in groups without compression. */
-const addressText = (address: Uint8Array): string =>
-  isMappedIpv4(address)
-    ? address.subarray(12).join('.')
-    : Array.from({ length: 8 }, (_, i) => ((address[2 * i] << 8) | address[2 * i + 1]).toString(16)).join(':')

@@ -94,11 +94,16 @@ export interface Port {
   readonly maxBytes: number
   /** Largest path MTU in bytes that fits the link. */
   readonly pathMtu: number
+  /** Most bytes (payload, and 64 a packet) that a sender should have unacknowledged; absent where nothing can overflow. */
+  readonly windowBytes?: number | undefined
   readonly counters: PortCounters
 
   /** The local addresses on which this port receives (those of the GID table). */
   addAddress(address: Uint8Array): void
-  /** A path to a destination: its number, shared by equal records. */
+  /**
+   * A path to a destination: its number, shared by equal records. Throws a RangeError for a record that no header can hold, and
+   * for one that this port cannot send.
+   */
   openFlow(address: FlowAddress): number
   closeFlow(flow: number): void
   /** The number by which `ReceivedRun.peer` names this source address, while a flow to it is open; -1 otherwise. */

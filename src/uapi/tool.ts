@@ -10,11 +10,16 @@ export interface DeviceSpec {
   readonly address: string
 }
 
+/** What joins the devices: this daemon's memory, or UDP sockets; `udp-plain` sends datagrams one by one. */
+export const links = ['memory', 'udp', 'udp-plain'] as const
+export type Link = (typeof links)[number]
+
 /** What a daemon was started with; who joins it must ask for the same. */
 export interface DaemonConfig {
   readonly devices: readonly DeviceSpec[]
   /** Fault specification as text; empty for none. */
   readonly fault: string
+  readonly link: Link
 }
 
 export type ToolRequest =

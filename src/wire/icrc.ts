@@ -185,3 +185,74 @@ export const verifyIcrc = (
   if (bytes[offset] !== RC_FLUSH) return false
   return found === crcOfArena(arena, offset, length - ICRC_BYTES, icrc)
 }
+
+/**
+ * By k and byte place: what each byte of the register was 2^k zero bytes before. Built when first needed (68 KiB): only
+ * who cannot see IPv4 identifications needs it.
+ */
+let backwards: Int32Array[] | undefined
+const POWERS = 17
+
+const applyBackwards = (table: Int32Array, register: number): number =>
+  table[register & 255] ^
+  table[256 + ((register >>> 8) & 255)] ^
+  table[512 + ((register >>> 16) & 255)] ^
+  table[768 + (register >>> 24)]
+
+const makeBackwards = (): Int32Array[] => {
+  const at = (i: number): number => (i & 255) << (8 * (i >> 8))
+  const tables = [Int32Array.from({ length: 1024 }, (_, i) => crcBackward(at(i)) ^ crcBackward(0))]
+  while (tables.length < POWERS) {
+    const half = tables[tables.length - 1]
+    tables.push(half.map(register => applyBackwards(half, register)))
+  }
+  return tables
+}
+
+/** The difference of registers `count` bytes before. */
+const goBackwards = (difference: number, count: number): number => {
+  backwards ??= makeBackwards()
+  let register = difference
+  for (let power = 0, left = count; left > 0; power++, left >>>= 1)
+    if ((left & 1) !== 0) register = applyBackwards(backwards[power], register)
+  return register
+}
+
+/** Bytes of the prefix from the identification on. */
+const ID_TO_END = PREFIX4 - ONES - 4
+
+/** What must be added (exclusive or) to an identification to explain a difference of CRCs `count` bytes later; -1 if nothing does. */
+const explain = (difference: number, count: number): number => {
+  const before = goBackwards(difference, count + ID_TO_END)
+  return before >>> 16 === 0 ? ((before & 255) << 8) | (before >>> 8) : -1
+}
+
+/**
+ * The IPv4 identification with which the packet's ICRC is right, for who cannot see the IP header: `expected` is tried first,
+ * then the CRC's linearity gives the one of 65,536 that fits; -1 if none does. Of packets that bits changed in, one in
+ * 65,536 therefore passes here, not one in 2^32; their UDP checksum still stands. A FLUSH may have the ICRC of
+ * rdma_rxe. Over IPv6 there is no identification: `expected` or -1. Other arguments as `verifyIcrc`.
+ */
+export const findIdentification = (
+  arena: Arena,
+  offset: number,
+  length: number,
+  flow: Flow,
+  expected: number,
+): number => {
+  if (length < BTH_BYTES + ICRC_BYTES) return -1
+  const bytes = arena.bytes
+  const at = offset + length - ICRC_BYTES
+  const found = bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)
+  const icrc = icrcOf(arena, offset, length, flow, expected)
+  if (found === icrc) return expected
+  const is4 = flow.version === 4
+  const covered = length - ICRC_BYTES
+  const change = is4 ? explain(found ^ icrc, covered) : -1
+  if (change >= 0) return expected ^ change
+  if (bytes[offset] !== RC_FLUSH) return -1
+  const flush = crcOfArena(arena, offset, covered, icrc)
+  if (found === flush) return expected
+  const flushChange = is4 ? explain(found ^ flush, 2 * covered) : -1
+  return flushChange < 0 ? -1 : expected ^ flushChange
+}

@@ -124,14 +124,14 @@ describe('a session of a tool', () => {
           const { what } = JSON.parse(request.text) as { what: string }
           say(writeTrace(out, record(1)))
           say(writeTrace(out, record(2)))
-          const text = what === 'config' ? '{"config":{"devices":[],"fault":""}}' : '{"error":"not today"}'
+          const text = what === 'config' ? '{"config":{"devices":[],"fault":"","link":"memory"}}' : '{"error":"not today"}'
           say(writeToolReply(out, request, text))
           say(writeTrace(out, record(3)))
         }),
       ),
       (call: TraceRecord) => seen.push(call.pid),
     )
-    assert.deepEqual(await client.config(), { devices: [], fault: '' })
+    assert.deepEqual(await client.config(), { devices: [], fault: '', link: 'memory' })
     assert.deepEqual(seen.slice(0, 2), [1, 2])
     await assert.rejects(client.stat(), /refused stat: not today/)
     assert.deepEqual(seen.slice(0, 5), [1, 2, 3, 1, 2])

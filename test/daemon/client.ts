@@ -30,7 +30,7 @@ let daemons = 0
 export const daemonOf = async (t: TestContext, folder: string, devices = ['127.0.0.1']): Promise<Daemon> => {
   const daemon = await startDaemon({
     socket: join(folder, `sock${daemons++}`),
-    config: { devices: devices.map((address, i) => ({ name: `rxe${i}`, address })), fault: '' },
+    config: { devices: devices.map((address, i) => ({ name: `rxe${i}`, address })), fault: '', link: 'memory' },
     endWithLastClient: false,
   })
   t.after(() => daemon.close())

@@ -22,7 +22,7 @@ test('config and stat', async t => {
     { name: 'rxe0', address: '127.0.0.1' },
     { name: 'rxe1', address: '::1' },
   ]
-  assert.deepEqual(await client.tool({ what: 'config' }), { config: { devices, fault: '' } })
+  assert.deepEqual(await client.tool({ what: 'config' }), { config: { devices, fault: '', link: 'memory' } })
   const stat = await client.stat()
   assert.equal(stat.pid, process.pid)
   const none = { count: 0, bytes: 0 }
@@ -87,7 +87,7 @@ test('captures: a descriptor is needed, of a file that can be written; one subsc
 const alone = (trusted: boolean) => {
   const subscribers = new Set<(record: TraceRecord) => void>()
   const daemon = {
-    config: { devices: [], fault: '' },
+    config: { devices: [], fault: '', link: 'memory' },
     trace: {
       settle: () => {},
       subscribe: ({ post }: { post: (record: TraceRecord) => void }) => {

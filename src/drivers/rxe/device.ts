@@ -22,6 +22,7 @@ import { RcQp } from '../../spec/classes/rc_qp.ts'
 import { RXE_DRIVER_ID } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, GidType } from '../../spec/enums.ts'
 import { createRcEngine, type RcEngine } from '../../transport/rc.ts'
+import type { Environment } from '../../transport/types.ts'
 import { bthDestQp } from '../../wire/bth.ts'
 import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
 import { cqClass, cqCompletions } from './cq-class.ts'
@@ -111,7 +112,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     port.addAddress(gid)
   })
 
-  const engine = createRcEngine({
+  const environment: Environment = {
     work: ringWork(state.rings),
     memory: regionMemory(device.memory),
     completions: cqCompletions(state),
@@ -122,7 +123,9 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
         if (qp && (type !== SQ_DRAINED || qp.state.set.enSqdAsyncNotify)) raise(qp, type)
       },
     },
-  })
+  }
+  const { windowBytes } = port
+  const engine = createRcEngine(environment, windowBytes === undefined ? {} : { windowBytes })
   rc = engine
   const posts = createPosts(state.rings, engine)
   const run = emptyRun()

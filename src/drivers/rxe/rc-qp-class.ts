@@ -10,6 +10,7 @@ import { driverClass } from '../../core/driver.ts'
 import { affiliate } from '../../core/events.ts'
 import { type GidTable, getGid } from '../../core/gids.ts'
 import type { Context, CoreObject } from '../../core/model.ts'
+import type { FlowAddress } from '../../phy/port.ts'
 import { type QpAddress, RcQp } from '../../spec/classes/rc_qp.ts'
 import { RxeAttributes } from '../../spec/drivers/rxe.ts'
 import { RecvWqe, RingSge, SendWqe } from '../../spec/drivers/rxe-rings.ts'
@@ -74,6 +75,16 @@ const sourceOf = (gids: GidTable, address: RecordOf<typeof QpAddress>): Uint8Arr
   return gid
 }
 
+/** EADDRNOTAVAIL for a path that the port cannot take: the network has no such source address, or there are too many. */
+const openPath = ({ port }: RxeState, address: FlowAddress): number => {
+  try {
+    return port.openFlow(address)
+  } catch (error) {
+    if (error instanceof RangeError) throw new CallError('EADDRNOTAVAIL', `rc_qp.modify: ${error.message}`)
+    throw error
+  }
+}
+
 /** Opens that path and returns what the engine must know of it. */
 const takePath = (
   device: RxeState,
@@ -81,7 +92,7 @@ const takePath = (
   state: RcQpState,
   address: RecordOf<typeof QpAddress>,
 ): { flow: number; peer: number } => {
-  const flow = device.port.openFlow({
+  const flow = openPath(device, {
     source,
     destination: address.dgid.slice(),
     sourcePort: SOURCE_PORT,
