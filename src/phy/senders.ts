@@ -12,7 +12,12 @@ import type { FlowAddress } from './port.ts'
 
 export interface Senders {
   /** The number of the source of a receive buffer that came to `destination`, the port's address number `local`. */
-  find(batches: UdpBatches, buffer: number, destination: Uint8Array, local: number): number
+  find(
+    batches: Pick<UdpBatches, 'addresses' | 'ports' | 'trafficClasses' | 'hopLimits'>,
+    buffer: number,
+    destination: Uint8Array,
+    local: number,
+  ): number
   recordOf(sender: number): FlowAddress
   icrcFlowOf(sender: number): Flow
   /** Its number among the peers of the flow table, -1 if no flow goes there. */
@@ -31,7 +36,7 @@ export interface Senders {
 const WORDS = 6
 const MOST = 4096
 
-export const createSenders = (flows: FlowTable, udpPort: number = ROCE_UDP_PORT): Senders => {
+export const createSenders = (flows: FlowTable): Senders => {
   const key = new Uint32Array(WORDS)
   let table = createKeyTable(WORDS)
   let records: FlowAddress[] = []
@@ -63,7 +68,7 @@ export const createSenders = (flows: FlowTable, udpPort: number = ROCE_UDP_PORT)
       hopLimit: key[4] & 0xff,
       flowLabel: 0,
     }
-    icrcFlows[sender] = makeFlow({ source, destination, sourcePort, destinationPort: udpPort })
+    icrcFlows[sender] = makeFlow({ source, destination, sourcePort, destinationPort: ROCE_UDP_PORT })
     versions[sender] = -1
     next[sender] = 0
     return sender

@@ -124,7 +124,8 @@ describe('a session of a tool', () => {
           const { what } = JSON.parse(request.text) as { what: string }
           say(writeTrace(out, record(1)))
           say(writeTrace(out, record(2)))
-          const text = what === 'config' ? '{"config":{"devices":[],"fault":"","link":"memory"}}' : '{"error":"not today"}'
+          const text =
+            what === 'config' ? '{"config":{"devices":[],"fault":"","link":"memory"}}' : '{"error":"not today"}'
           say(writeToolReply(out, request, text))
           say(writeTrace(out, record(3)))
         }),

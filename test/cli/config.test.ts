@@ -3,21 +3,25 @@ import { describe, it } from 'node:test'
 import { configArguments, difference, fullConfig, wantedConfig } from '../../src/cli/config.ts'
 import { UsageError } from '../../src/cli/fail.ts'
 
-describe('what --device and --fault say', () => {
+describe('what --device, --link and --fault say', () => {
   it('is the usual configuration if nothing is said', () => {
     assert.deepEqual(fullConfig(wantedConfig({})), {
       devices: [{ name: 'rxe0', address: '127.0.0.1' }],
       fault: '',
+      link: 'memory',
     })
   })
 
   it('comes back from the arguments that a daemon is started with', () => {
-    const wanted = fullConfig(wantedConfig({ device: ['rxe_a@127.0.0.3', 'rxe1@::1'], fault: 'seed=7, drop=0.010' }))
+    const wanted = fullConfig(
+      wantedConfig({ device: ['rxe_a@127.0.0.3', 'rxe1@::1'], fault: 'seed=7, drop=0.010', link: 'udp' }),
+    )
     const words = configArguments(wanted)
-    assert.deepEqual(words, ['--device', 'rxe_a@127.0.0.3', '--device', 'rxe1@::1', '--fault', 'drop=0.01,seed=7'])
+    const devices = ['--device', 'rxe_a@127.0.0.3', '--device', 'rxe1@::1']
+    assert.deepEqual(words, [...devices, '--fault', 'drop=0.01,seed=7', '--link', 'udp'])
     const device = words.filter((_, i) => words[i - 1] === '--device')
     const fault = words.filter((_, i) => words[i - 1] === '--fault')
-    assert.deepEqual(fullConfig(wantedConfig({ device, fault: fault[0] })), wanted)
+    assert.deepEqual(fullConfig(wantedConfig({ device, fault: fault[0], link: 'udp' })), wanted)
   })
 
   const wrong: readonly (readonly [options: Parameters<typeof wantedConfig>[0], message: RegExp])[] = [
@@ -29,6 +33,7 @@ describe('what --device and --fault say', () => {
     [{ device: ['rxe0@127.0.0.1', 'rxe1@127.0.0.1'] }, /same address/],
     [{ fault: 'loss=0.1' }, /no "loss"; there are drop, dup/],
     [{ fault: 'drop=2' }, /"2" is not a share from 0 to 1/],
+    [{ link: 'tcp' }, /^link "tcp": there are memory, udp, udp-plain$/],
   ]
   for (const [options, message] of wrong)
     it(`refuses ${JSON.stringify(options)}`, () => {
@@ -48,6 +53,8 @@ describe('whether a program can join a daemon', () => {
     [{ device: ['rxe0@127.0.0.1'] }, /^has rxe0@127\.0\.0\.1, rxe1@::1, not rxe0@127\.0\.0\.1$/],
     [{ fault: 'drop=0.2' }, /^has faults drop=0\.1, not drop=0\.2$/],
     [{ fault: '' }, /^has faults drop=0\.1, not none$/],
+    [{ link: 'memory' }, undefined],
+    [{ link: 'udp' }, /^has link memory, not udp$/],
   ]
   for (const [options, why] of cases)
     it(`${why ? 'no' : 'yes'}: ${JSON.stringify(options)}`, () => {

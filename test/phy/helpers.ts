@@ -67,9 +67,8 @@ export interface Got {
   bytes: Uint8Array
 }
 
-/** Everything that waits at a port, packet by packet, released. */
-export const receiveAll = (port: Port): Got[] => {
-  const run = emptyRun()
+/** Everything that waits at a port, packet by packet, released; `run` is the last record. */
+export const receiveAll = (port: Port, run = emptyRun()): Got[] => {
   const got: Got[] = []
   while (port.receive(run)) {
     for (let i = 0; i < run.count; i++) {
@@ -89,3 +88,16 @@ export const receiveAll = (port: Port): Got[] => {
 }
 
 export const psns = (got: readonly Got[]): number[] => got.map(g => g.psn)
+
+/** What comes until there are `count` packets, and what else is there then; fails if they do not come. */
+export const collect = async (port: Port, count: number, run = emptyRun()): Promise<Got[]> => {
+  const deadline = Date.now() + 5000
+  const got: Got[] = []
+  for (;;) {
+    got.push(...receiveAll(port, run))
+    if (got.length >= count) return got
+    if (Date.now() > deadline)
+      throw new Error(`${got.length} of ${count} packets came: ${JSON.stringify(port.counters)}`)
+    await new Promise(setImmediate)
+  }
+}

@@ -6,7 +6,20 @@ import { emptyRun, type TappedRun } from '../../src/phy/port.ts'
 import { plainArena } from '../../src/wire/arena.ts'
 import { putBth } from '../../src/wire/bth.ts'
 import { makeFlow, verifyIcrc } from '../../src/wire/icrc.ts'
+import { portContract } from './contract.ts'
 import { flowBetween, ipv4, ipv6, ports, psns, receiveAll, sendRun, smallSwitch } from './helpers.ts'
+
+portContract('a port on a memory link', () => {
+  const link = smallSwitch(16, 64)
+  return {
+    address: ipv4,
+    attach: n => {
+      const port = link.attach()
+      port.addAddress(ipv4(n))
+      return port
+    },
+  }
+})
 
 describe('memory link', () => {
   it('takes a run to the port that has the destination address, and to no other', () => {
@@ -33,12 +46,6 @@ describe('memory link', () => {
       dropped: 0,
     })
     assert.deepEqual([b.counters.receivedPackets, b.counters.receivedBytes], [3, 160])
-  })
-
-  it('takes a run back to its sender when the address is its own', () => {
-    const [a] = ports(smallSwitch(), 1)
-    sendRun(a, a.openFlow(flowBetween(ipv4(1), ipv4(1))), 5, 2)
-    assert.deepEqual(psns(receiveAll(a)), [5, 6])
   })
 
   it('a port may have several addresses, IPv4 and IPv6', () => {
@@ -78,26 +85,6 @@ describe('memory link', () => {
       assert.ok(verifyIcrc(arena, 0, g.length, flow, g.identification))
       assert.ok(!verifyIcrc(arena, 0, g.length, flow, g.identification + 1))
     }
-  })
-
-  it('shows the sender its address record and peer number', () => {
-    const [a, b] = ports(smallSwitch(), 2)
-    const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2), { trafficClass: 7 }))
-    const run = emptyRun()
-    sendRun(a, flow, 0, 1)
-    assert.ok(b.receive(run))
-    assert.equal(run.peer, -1, 'b talks to nobody yet')
-    b.release()
-    const back = b.openFlow(flowBetween(ipv4(2), ipv4(1)))
-    sendRun(a, flow, 1, 1)
-    assert.ok(b.receive(run))
-    assert.equal(run.peer, b.peerOf(ipv4(1)))
-    assert.ok(run.peer >= 0)
-    assert.deepEqual([...run.from.source], [...ipv4(1)])
-    assert.equal(run.from.trafficClass, 7)
-    b.release()
-    b.closeFlow(back)
-    assert.equal(b.peerOf(ipv4(1)), -1)
   })
 
   it('drops and counts packets with a wrong ICRC, and hands out the others of their run', () => {
@@ -167,14 +154,6 @@ describe('memory link', () => {
     assert.notEqual(other, flow)
     assert.deepEqual(psns(receiveAll(b)), [3])
     assert.equal(link.stat().flows, 2)
-  })
-
-  it('refuses flow records that no header can hold', () => {
-    const [a] = ports(smallSwitch(), 1)
-    assert.throws(() => a.openFlow(flowBetween(ipv4(1), ipv4(2), { sourcePort: 65536 })), /sourcePort.*65536/)
-    assert.throws(() => a.openFlow(flowBetween(ipv4(1), ipv4(2), { flowLabel: -1 })), /flowLabel.*-1/)
-    assert.throws(() => a.openFlow(flowBetween(ipv4(1), ipv6(2))), /IPv4.*IPv6/)
-    assert.throws(() => a.openFlow(flowBetween(ipv4(1), new Uint8Array(4))), /16 bytes/)
   })
 
   it('refuses a run outside of the room reserved', () => {

@@ -80,6 +80,8 @@ export interface PairOptions {
   /** Devices of server and client; the first one for both. */
   readonly devices?: readonly [string, string]
   readonly limit?: number
+  /** The daemon of the client, if it is another one. */
+  readonly clientDaemon?: TestDaemon
   /** How the port is given. */
   readonly portOption?: string
 }
@@ -100,15 +102,15 @@ export const startPair = async (
 ): Promise<StartedPair> => {
   const { program = 'ibv_rc_pingpong', devices = ['rxe0', 'rxe0'], limit, portOption = '-p' } = options
   const port = await freePort()
-  const begin = (device: string, more: readonly string[]): Running =>
+  const begin = (device: string, more: readonly string[], { env }: TestDaemon): Running =>
     start(scope, program, ['-d', device, ...args, portOption, String(port), ...more], {
-      env: daemon.env,
+      env,
       ...(limit !== undefined && { limit }),
     })
-  const server = begin(devices[0], [])
+  const server = begin(devices[0], [], daemon)
   if (!(await untilListening(port, server.ended)))
     assert.fail(`${program} ended before it listened:\n${server.output()}`)
-  const client = begin(devices[1], ['localhost'])
+  const client = begin(devices[1], ['localhost'], options.clientDaemon ?? daemon)
   return {
     server,
     client,
@@ -137,9 +139,16 @@ export const assertGoodPair = ({ server, client }: Pair): void => {
 }
 
 /** Runs one case of pingpong and checks it. */
-export const runCase = async (scope: Scope, daemon: TestDaemon, one: PingpongCase, n?: number): Promise<void> => {
+export const runCase = async (
+  scope: Scope,
+  daemon: TestDaemon,
+  one: PingpongCase,
+  n?: number,
+  clientDaemon: TestDaemon = daemon,
+): Promise<void> => {
   const pair = await runPair(scope, daemon, caseArguments(one, n), {
     devices: ['rxe0', one.twoDevices ? 'rxe1' : 'rxe0'],
+    clientDaemon,
   })
   assertGoodPair(pair)
   const count = n ?? iterations(one)

@@ -191,15 +191,25 @@ export interface TestDaemon {
 export const ONE_DEVICE = ['rxe0@127.0.0.1']
 export const TWO_DEVICES = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2']
 
+export interface DaemonSettings {
+  readonly devices?: readonly string[]
+  readonly fault?: string
+  readonly link?: string
+  /** Name of the network namespace that it lives in; the programs need not. */
+  readonly netns?: string
+}
+
 /** Starts `userdma daemon`, ready when this resolves; ended with the test. */
 export const startDaemon = async (
   scope: Scope,
-  { devices = ONE_DEVICE, fault }: { devices?: readonly string[]; fault?: string } = {},
+  { devices = ONE_DEVICE, fault, link, netns }: DaemonSettings = {},
 ): Promise<TestDaemon> => {
   const socket = join(temporaryFolder(scope), 'sock')
   const args = ['daemon', '--socket', socket, ...devices.flatMap(device => ['--device', device])]
   if (fault !== undefined) args.push('--fault', fault)
-  const running = start(scope, userdma, args, { env: cleanEnvironment(), limit: 600_000 })
+  if (link !== undefined) args.push('--link', link)
+  const command = netns === undefined ? [userdma] : ['ip', 'netns', 'exec', netns, userdma]
+  const running = start(scope, command[0], [...command.slice(1), ...args], { env: cleanEnvironment(), limit: 600_000 })
   await running.said(new RegExp(READY))
   const stat = async (): Promise<Stat> => {
     const client = await openSession(socket)

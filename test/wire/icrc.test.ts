@@ -5,7 +5,15 @@ import { crc32 } from 'node:zlib'
 import fc from 'fast-check'
 import { arenaOver, plainArena } from '../../src/wire/arena.ts'
 import { emitFrame, type Ipv4Frame, type Ipv6Frame } from '../../src/wire/frame.ts'
-import { icrcOf, icrcOfRxeFlush, makeFlow, sealIcrc, sealIcrcOfRxeFlush, verifyIcrc } from '../../src/wire/icrc.ts'
+import {
+  findIdentification,
+  icrcOf,
+  icrcOfRxeFlush,
+  makeFlow,
+  sealIcrc,
+  sealIcrcOfRxeFlush,
+  verifyIcrc,
+} from '../../src/wire/icrc.ts'
 import { emitPacket } from '../../src/wire/packet.ts'
 import { anyPacket } from './arbitrary.ts'
 
@@ -153,5 +161,41 @@ describe('seal and verify', () => {
       destinationPort: 2,
     })
     for (let length = 0; length < 16; length++) assert.equal(verifyIcrc(plainArena(16), 0, length, flow, 0), false)
+  })
+
+  test('the identification is found from the ICRC alone, and a wrong packet almost always has none', () => {
+    let passed = 0
+    fc.assert(
+      fc.property(anyFrame, fc.nat(0xffff), fc.nat(), (frame, expected, flip) => {
+        const arena = arenaOver(frame.payload.slice())
+        const length = frame.payload.length
+        const flow = makeFlow(frame)
+        const real = identificationOf(frame)
+        sealIcrc(arena, 0, length, flow, real)
+        const found = flow.version === 4 ? real : expected
+        assert.equal(findIdentification(arena, 0, length, flow, expected), found)
+        assert.equal(findIdentification(arena, 0, length, flow, real), real)
+        if (arena.bytes[0] === 0x1c || flip % length === 4) return
+        arena.bytes[flip % length] ^= 1 + (flip % 255)
+        const other = findIdentification(arena, 0, length, flow, expected)
+        if (flow.version === 6) assert.equal(other, -1)
+        else if (other >= 0) passed++
+      }),
+    )
+    assert.ok(passed < 3, `${passed} wrong packets passed`)
+  })
+
+  test("the identification is found under rdma_rxe's FLUSH too", () => {
+    fc.assert(
+      fc.property(anyFrame, fc.nat(0xffff), (frame, expected) => {
+        const arena = arenaOver(frame.payload.slice())
+        arena.bytes[0] = 0x1c
+        const flow = makeFlow(frame)
+        const length = frame.payload.length
+        const real = flow.version === 4 ? identificationOf(frame) : expected
+        sealIcrcOfRxeFlush(arena, 0, length, flow, real)
+        assert.equal(findIdentification(arena, 0, length, flow, expected), real)
+      }),
+    )
   })
 })

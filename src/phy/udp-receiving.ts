@@ -1,0 +1,191 @@
+/*
+ * The receiving half of a UDP port: messages come into buffers, several with one system call, each a datagram or many
+ * that the kernel joined (UDP_GRO). A UDP socket does not show the IPv4 identification, which the ICRC covers, so it is
+ * found from the ICRC itself (`findIdentification`): what that leaves of the check is in docs/cli.md.
+ *
+ * Buffers are used in order and again from the first once all have been handed out and given back.
+ */
+import type { UdpBatches, UdpSocket } from '../host/udp.ts'
+import { findIdentification } from '../wire/icrc.ts'
+import { type Fate, noAddress, type PortCounters, type PortTap, type ReceivedRun, type TappedRun } from './port.ts'
+import type { Senders } from './senders.ts'
+
+export interface ReceiveCounters extends PortCounters {
+  /** Packets whose IPv4 identification was not the expected one and was found from their ICRC. */
+  unexpectedIdentifications: number
+}
+
+export interface UdpReceiving {
+  /** As in `Port`. */
+  receive(run: ReceivedRun): boolean
+  release(): void
+  /** Forgets what was received and not handed out. */
+  clear(): void
+}
+
+export const RECEIVES = 32
+/** Buffers that one call fills at most. */
+const AT_ONCE = 8
+const UNKNOWN = -2
+
+export const createUdpReceiving = (
+  { arena, receive, bufferAt, lengths, segments, ...batches }: UdpBatches,
+  sockets: readonly UdpSocket[],
+  addresses: readonly Uint8Array[],
+  senders: Senders,
+  counters: ReceiveCounters,
+  options: {
+    readonly tap: () => PortTap | null
+    /** Whether somebody wants to know each packet's identification: then it counts up within a run. */
+    readonly exact: () => boolean
+  },
+): UdpReceiving => {
+  const { tap, exact } = options
+  /** Buffers [cursor, got) were filled and not handed out; `packet` is the next one of the first of them. */
+  let cursor = 0
+  let packet = 0
+  let got = 0
+  /** The identification of that packet, if it was looked at already. */
+  let known = UNKNOWN
+  let outstanding = false
+  const senderOf = new Int32Array(RECEIVES)
+  const packetsIn = new Int32Array(RECEIVES)
+  /** The socket that was asked last. */
+  let turn = 0
+
+  /** Asks the sockets in turn; false if nothing waits there, or there is no buffer to put it. */
+  const fill = (): boolean => {
+    if (got === 0) senders.settle()
+    const room = Math.min(AT_ONCE, RECEIVES - got)
+    if (room === 0) return false
+    for (let tries = sockets.length; tries > 0; tries--) {
+      turn = turn + 1 < sockets.length ? turn + 1 : 0
+      const filled = receive(sockets[turn], got, room)
+      if (filled <= 0) continue
+      for (const end = got + filled; got < end; got++) {
+        const length = lengths[got]
+        if (length <= 0) counters.dropped++
+        packetsIn[got] = length <= 0 ? 0 : Math.ceil(length / segments[got])
+        senderOf[got] = senders.find(batches, got, addresses[turn], turn)
+      }
+      return true
+    }
+    return false
+  }
+
+  const startAgain = (): void => {
+    if (cursor < got || outstanding) return
+    cursor = 0
+    got = 0
+  }
+
+  const placeOf = (buffer: number, index: number): number => bufferAt(buffer) + index * segments[buffer]
+  const lengthOf = (buffer: number, index: number): number =>
+    index === packetsIn[buffer] - 1 ? lengths[buffer] - index * segments[buffer] : segments[buffer]
+
+  /** The identification of a packet, -1 if its ICRC is wrong. */
+  const identify = (buffer: number, index: number): number => {
+    const sender = senderOf[buffer]
+    const expected = senders.nextIdentification(sender)
+    const icrcFlow = senders.icrcFlowOf(sender)
+    const found = findIdentification(arena, placeOf(buffer, index), lengthOf(buffer, index), icrcFlow, expected)
+    if (found < 0) return found
+    if (found !== expected && found !== 0) counters.unexpectedIdentifications++
+    senders.sawIdentification(sender, found)
+    return found
+  }
+  const takeIdentification = (buffer: number, index: number): number => {
+    const found = known === UNKNOWN ? identify(buffer, index) : known
+    known = UNKNOWN
+    return found
+  }
+
+  /** Packet `index` of the buffer at `cursor` comes next, or the next buffer's first one. */
+  const goTo = (index: number): void => {
+    packet = index
+    if (index < packetsIn[cursor]) return
+    cursor++
+    packet = 0
+  }
+
+  const tapped: TappedRun = {
+    direction: 'received',
+    fate: 'passed',
+    arena,
+    offset: 0,
+    packetBytes: 0,
+    count: 0,
+    lastBytes: 0,
+    flow: noAddress,
+    identification: 0,
+  }
+  const show = (fate: Fate, buffer: number, from: number, count: number, identification: number): void => {
+    const look = tap()
+    if (look === null) return
+    tapped.fate = fate
+    tapped.offset = placeOf(buffer, from)
+    tapped.packetBytes = segments[buffer]
+    tapped.count = count
+    tapped.lastBytes = lengthOf(buffer, from + count - 1)
+    tapped.flow = senders.recordOf(senderOf[buffer])
+    tapped.identification = identification
+    look(tapped)
+  }
+
+  /** Hands on what is right from packet `packet` of the buffer at `cursor` on; false if that is wrong, which is counted. */
+  const handOn = (run: ReceivedRun): boolean => {
+    const buffer = cursor
+    const packets = packetsIn[buffer]
+    const from = packet
+    const first = from < packets ? takeIdentification(buffer, from) : -1
+    if (first < 0) {
+      if (from < packets) {
+        counters.icrcErrors++
+        show('wrong icrc', buffer, from, 1, senders.nextIdentification(senderOf[buffer]))
+      }
+      goTo(from + 1)
+      return false
+    }
+    let end = from + 1
+    while (end < packets) {
+      known = identify(buffer, end)
+      if (known < 0 || (exact() && known !== ((first + end - from) & 0xffff))) break
+      known = UNKNOWN
+      end++
+    }
+    const sender = senderOf[buffer]
+    run.offset = placeOf(buffer, from)
+    run.count = end - from
+    run.lastBytes = lengthOf(buffer, end - 1)
+    run.packetBytes = run.count === 1 ? run.lastBytes : segments[buffer]
+    run.peer = senders.peerOf(sender)
+    run.from = senders.recordOf(sender)
+    run.identification = first
+    counters.receivedPackets += run.count
+    counters.receivedBytes += (run.count - 1) * run.packetBytes + run.lastBytes
+    show('passed', buffer, from, run.count, first)
+    goTo(end)
+    outstanding = true
+    return true
+  }
+
+  return {
+    receive: run => {
+      for (;;) {
+        while (cursor < got) if (handOn(run)) return true
+        startAgain()
+        if (!fill()) return false
+      }
+    },
+    release: () => {
+      outstanding = false
+      startAgain()
+    },
+    clear: () => {
+      cursor = 0
+      packet = 0
+      got = 0
+      known = UNKNOWN
+    },
+  }
+}

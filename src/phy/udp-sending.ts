@@ -1,0 +1,228 @@
+/*
+ * The sending half of a UDP port: runs are built in a staging area, cut into messages of up to 62 datagrams of equal
+ * size, sealed, and leave with one system call per turn. The kernel cuts a message (UDP_SEGMENT); its datagrams have
+ * IPv4 identification 0, 1, 2 …, a datagram alone has 0, and the ICRC is made for that.
+ *
+ * Who has never sent us such an identification may be of another make and be reached over hardware that counts in another
+ * way: it gets its datagrams one by one, and so does everybody when the kernel refuses to cut. What the system refuses to
+ * send at all is lost and counted, as the network may do; when it can take no more now, the staging area fills up.
+ */
+import { EAGAIN, EINVAL, EIO } from '../host/errno.ts'
+import type { UdpBatches, UdpSocket } from '../host/udp.ts'
+import { sealIcrc } from '../wire/icrc.ts'
+import type { FlowTable } from './flow-table.ts'
+import { noAddress, type PortCounters, type PortTap, type TappedRun } from './port.ts'
+import type { Senders } from './senders.ts'
+
+export interface SendCounters extends PortCounters {
+  /** System calls, and messages that were cut into several datagrams. */
+  sendCalls: number
+  cutMessages: number
+  /** Datagrams that the system refused to send, and the error number of the last one. */
+  sendErrors: number
+  lastSendError: number
+}
+
+export interface UdpSending {
+  /** As in `Port`. */
+  reserve(bytes: number): number
+  commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
+  flush(): void
+  /** A new flow: the socket that it leaves from. */
+  addFlow(flow: number, socket: number): void
+  /** Sends what waits; false if the sockets take no more now. */
+  sendQueued(): boolean
+}
+
+/** As on the memory link: 64 packets of path MTU 4096, or 990 of path MTU 256. */
+export const RUN_BYTES = 270336
+export const RUN_PACKETS = 1024
+/** Room for runs that wait to be sent, at the arena's begin. */
+export const STAGING = 4 * RUN_BYTES
+export const FLOWS = 16384
+const MESSAGES = 2048
+/** One more message, for what has to be sent again in another way. */
+const SPARE = MESSAGES
+export const ALL_MESSAGES = MESSAGES + 1
+/** Datagrams of one message, and its bytes: below the kernel's limits (64 or 128 segments, 65,507 bytes). */
+const MESSAGE_PACKETS = 62
+const MESSAGE_BYTES = 65000
+/** BTH and ICRC. */
+const SHORTEST_PACKET = 16
+
+export const createUdpSending = (
+  { arena, putMessage, send }: UdpBatches,
+  sockets: readonly UdpSocket[],
+  flows: FlowTable,
+  senders: Senders,
+  counters: SendCounters,
+  options: {
+    /** Whether the kernel may cut messages. */
+    readonly cut: boolean
+    readonly tap: () => PortTap | null
+    /** The sockets take no more now, or they do again. */
+    readonly onBlocked: (blocked: boolean) => void
+  },
+): UdpSending => {
+  const { tap, onBlocked } = options
+  let cuts = options.cut
+  /** By flow: which socket it leaves from, and whether messages to it must not be cut. */
+  const socketOf = new Int32Array(FLOWS)
+  const uncut = new Uint8Array(FLOWS)
+  /** Messages waiting to be sent: [sent, queued). */
+  const offsets = new Int32Array(MESSAGES)
+  const sizes = new Int32Array(MESSAGES)
+  const packetSizes = new Int32Array(MESSAGES)
+  const flowsOf = new Int32Array(MESSAGES)
+  let sent = 0
+  let queued = 0
+  /** The room that was reserved last: where it ends, -1 for none, and how far it is filled. */
+  let roomEnd = -1
+  let filled = 0
+  let blocked = false
+
+  const put = (slot: number, offset: number, bytes: number, flow: number, segment: number): void => {
+    const { hopLimit, trafficClass } = flows.recordOf(flow)
+    putMessage(slot, offset, bytes, flow, segment, hopLimit, trafficClass)
+  }
+
+  const refused = (errno: number): void => {
+    counters.sendErrors++
+    counters.lastSendError = errno
+    counters.dropped++
+  }
+
+  /** The kernel would not have message `slot`: goes on packet by packet if it was several, else the packet is lost. */
+  const sendOtherwise = (slot: number, errno: number): void => {
+    const bytes = sizes[slot]
+    const packet = packetSizes[slot]
+    if (bytes <= packet) {
+      refused(errno)
+      return
+    }
+    if (errno === EIO || errno === EINVAL) cuts = false
+    const flow = flowsOf[slot]
+    uncut[flow] = 1
+    const icrcFlow = flows.icrcFlowOf(flow)
+    for (let at = 0; at < bytes; at += packet) {
+      const length = Math.min(packet, bytes - at)
+      sealIcrc(arena, offsets[slot] + at, length, icrcFlow, 0)
+      put(SPARE, offsets[slot] + at, length, flow, 0)
+      counters.sendCalls++
+      const result = send(sockets[socketOf[flow]], SPARE, 1)
+      if (result < 0) refused(-result)
+    }
+  }
+
+  const setBlocked = (now: boolean): void => {
+    if (blocked === now) return
+    blocked = now
+    onBlocked(now)
+  }
+
+  const sendQueued = (): boolean => {
+    while (sent < queued) {
+      const socket = socketOf[flowsOf[sent]]
+      let end = sent + 1
+      while (end < queued && socketOf[flowsOf[end]] === socket) end++
+      counters.sendCalls++
+      const result = send(sockets[socket], sent, end - sent)
+      if (result === -EAGAIN) {
+        setBlocked(true)
+        return false
+      }
+      if (result >= 0) sent += result
+      else {
+        sendOtherwise(sent, -result)
+        sent++
+      }
+    }
+    for (let i = 0; i < queued; i++) flows.drop(flowsOf[i])
+    sent = 0
+    queued = 0
+    setBlocked(false)
+    return true
+  }
+
+  const tapped: TappedRun = {
+    direction: 'sent',
+    fate: 'passed',
+    arena,
+    offset: 0,
+    packetBytes: 0,
+    count: 0,
+    lastBytes: 0,
+    flow: noAddress,
+    identification: 0,
+  }
+
+  const queueMessage = (offset: number, packet: number, count: number, last: number, flow: number): void => {
+    if (queued === MESSAGES && !sendQueued()) {
+      counters.dropped += count
+      return
+    }
+    const icrcFlow = flows.icrcFlowOf(flow)
+    for (let i = 0, at = offset; i < count; i++, at += packet)
+      sealIcrc(arena, at, i === count - 1 ? last : packet, icrcFlow, i)
+    const bytes = (count - 1) * packet + last
+    put(queued, offset, bytes, flow, count > 1 ? packet : 0)
+    offsets[queued] = offset
+    sizes[queued] = bytes
+    packetSizes[queued] = packet
+    flowsOf[queued] = flow
+    queued++
+    flows.hold(flow)
+    if (count > 1) counters.cutMessages++
+    const look = tap()
+    if (look === null) return
+    tapped.offset = offset
+    tapped.packetBytes = packet
+    tapped.count = count
+    tapped.lastBytes = last
+    tapped.flow = flows.recordOf(flow)
+    look(tapped)
+  }
+
+  return {
+    sendQueued,
+    addFlow: (flow, socket) => {
+      socketOf[flow] = socket
+      uncut[flow] = 0
+    },
+    reserve: bytes => {
+      if (bytes > RUN_BYTES) throw new RangeError(`a run has at most ${RUN_BYTES} bytes, not ${bytes}`)
+      let at = queued === 0 ? 0 : (filled + 63) & ~63
+      if (at + bytes > STAGING || blocked) {
+        if (!sendQueued()) return -1
+        at = 0
+      }
+      filled = at
+      roomEnd = at + bytes
+      return at
+    },
+    commit: (offset, size, count, last, flow) => {
+      if (roomEnd < 0) throw new Error('commit without reserve')
+      const end = offset + (count - 1) * size + last
+      if (count < 1 || count > RUN_PACKETS || last < SHORTEST_PACKET || last > size || offset < filled || end > roomEnd)
+        throw new RangeError(
+          `a run of ${count} packets of ${size} bytes, the last of ${last}, at ${offset} does not fit the room reserved`,
+        )
+      if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
+      filled = end
+      counters.sentPackets += count
+      counters.sentBytes += end - offset
+      const peer = flows.peerOf(0, flows.words(), flows.destinationAt(flow))
+      const mayCut = cuts && uncut[flow] === 0 && (flows.icrcFlowOf(flow).version === 6 || senders.peerCounts(peer))
+      const most = mayCut ? Math.max(1, Math.min(MESSAGE_PACKETS, Math.floor(MESSAGE_BYTES / size))) : 1
+      for (let i = 0; i < count; i += most) {
+        const now = Math.min(most, count - i)
+        const lastNow = i + now === count ? last : size
+        queueMessage(offset + i * size, now === 1 ? lastNow : size, now, lastNow, flow)
+      }
+    },
+    flush: () => {
+      roomEnd = -1
+      sendQueued()
+    },
+  }
+}

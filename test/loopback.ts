@@ -1,0 +1,12 @@
+/*
+ * Addresses of the loopback network that no other process of the tests uses at the same time: UDP ports of RoCE are
+ * fixed, so whoever opens some needs an address of its own.
+ */
+
+const base = [127, 16 + ((process.pid >> 8) & 0x7f), process.pid & 0xff] as const
+
+/** 127.x.y.n as text. */
+export const loopbackText = (n: number): string => [...base, n].join('.')
+
+/** ::ffff:127.x.y.n */
+export const loopback = (n: number): Uint8Array => Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...base, n)

@@ -1,0 +1,235 @@
+/*
+ * What every port does, whatever carries its packets: the same tests for the memory link and for UDP.
+ */
+import assert from 'node:assert/strict'
+import { afterEach, beforeEach, describe, it } from 'node:test'
+import { emptyRun, type Port, type TappedRun } from '../../src/phy/port.ts'
+import { plainArena } from '../../src/wire/arena.ts'
+import { makeFlow, verifyIcrc } from '../../src/wire/icrc.ts'
+import { collect, flowBetween, ipv6, psns, receiveAll, sendRun } from './helpers.ts'
+
+export interface LinkUnderTest {
+  /** A new port with the address number `n`. */
+  attach(n: number): Port
+  /** The address number n, from 1. */
+  address(n: number): Uint8Array
+}
+
+export const portContract = (name: string, makeLink: () => LinkUnderTest): void => {
+  void describe(name, () => {
+    let link: LinkUnderTest
+    let open: Port[] = []
+    const ports = (count: number): Port[] => {
+      open = Array.from({ length: count }, (_, i) => link.attach(i + 1))
+      return open
+    }
+    const flowTo = (from: number, to: number, more = {}) => flowBetween(link.address(from), link.address(to), more)
+    beforeEach(() => {
+      link = makeLink()
+    })
+    afterEach(() => {
+      for (const port of open) port.close()
+    })
+
+    it('takes a run to the port that has the destination address, and to no other', async () => {
+      const [a, b, c] = ports(3)
+      assert.ok(sendRun(a, a.openFlow(flowTo(1, 2)), 7, 3, 64, 32))
+      const got = await collect(b, 3)
+      assert.deepEqual(psns(got), [7, 8, 9])
+      assert.deepEqual(
+        got.map(g => g.length),
+        [64, 64, 32],
+      )
+      assert.deepEqual(receiveAll(a), [])
+      assert.deepEqual(receiveAll(c), [])
+      assert.deepEqual([a.counters.sentPackets, a.counters.sentBytes], [3, 160])
+      assert.deepEqual([b.counters.receivedPackets, b.counters.receivedBytes], [3, 160])
+    })
+
+    it('takes a run back to its sender when the address is its own', async () => {
+      const [a] = ports(1)
+      sendRun(a, a.openFlow(flowTo(1, 1)), 5, 2)
+      assert.deepEqual(psns(await collect(a, 2)), [5, 6])
+    })
+
+    it('seals every packet, and tells the identification that its ICRC was made for', async () => {
+      const [a, b] = ports(2)
+      b.requireSeal(1)
+      const address = flowTo(1, 2, { trafficClass: 0x68, hopLimit: 7 })
+      const flow = a.openFlow(address)
+      const icrcFlow = makeFlow({ ...address, destinationPort: 4791 })
+      for (const count of [1, 5, 70, 200]) {
+        sendRun(a, flow, 100, count, 276, 52)
+        for (const g of await collect(b, count)) {
+          const arena = plainArena(g.length)
+          arena.bytes.set(g.bytes)
+          assert.ok(verifyIcrc(arena, 0, g.length, icrcFlow, g.identification))
+        }
+      }
+    })
+
+    it('shows the receiver the address record of the sender, and its peer number', async () => {
+      const [a, b] = ports(2)
+      const flow = a.openFlow(flowTo(1, 2, { trafficClass: 8, hopLimit: 9 }))
+      const run = emptyRun()
+      sendRun(a, flow, 0, 1)
+      assert.deepEqual(
+        (await collect(b, 1)).map(g => g.peer),
+        [-1],
+        'b talks to nobody yet',
+      )
+      const back = b.openFlow(flowTo(2, 1))
+      sendRun(a, flow, 1, 1)
+      await collect(b, 1, run)
+      assert.equal(run.peer, b.peerOf(link.address(1)))
+      assert.ok(run.peer >= 0)
+      const { source, destination, sourcePort, trafficClass, hopLimit } = run.from
+      assert.deepEqual(
+        [...source, ...destination, sourcePort, trafficClass, hopLimit],
+        [...link.address(1), ...link.address(2), 4791, 8, 9],
+      )
+      b.closeFlow(back)
+      assert.equal(b.peerOf(link.address(1)), -1)
+    })
+
+    it('drops and counts packets with a wrong ICRC, and hands out the others of their run', async () => {
+      const [a, b] = ports(2)
+      const flow = a.openFlow(flowTo(1, 2))
+      let wrong: readonly number[] = []
+      // The tap sees the run before it leaves, and spoils it there.
+      a.tap = run => {
+        for (let i = 0; i < run.count; i++) {
+          const at = run.offset + i * run.packetBytes
+          if (wrong.includes(run.arena.view.getUint32(at + 8) & 0xffffff)) run.arena.bytes[at + 20] ^= 4
+        }
+      }
+      const fates: TappedRun['fate'][] = []
+      b.tap = run => fates.push(...Array.from({ length: run.count }, () => run.fate))
+      let errors = 0
+      for (wrong of [[0], [11], [3, 4, 9], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]]) {
+        sendRun(a, flow, 0, 12)
+        const right = Array.from({ length: 12 }, (_, i) => i).filter(i => !wrong.includes(i))
+        assert.deepEqual(psns(await collect(b, right.length)), right)
+        errors += wrong.length
+        assert.equal(b.counters.icrcErrors, errors)
+      }
+      assert.equal(fates.filter(fate => fate === 'wrong icrc').length, errors)
+      assert.equal(fates.length, 48)
+    })
+
+    it('counts equal flow records as one flow', () => {
+      const [a] = ports(1)
+      const flow = a.openFlow(flowTo(1, 2))
+      assert.equal(a.openFlow(flowTo(1, 2)), flow)
+      assert.notEqual(a.openFlow(flowTo(1, 2, { hopLimit: 1 })), flow)
+      a.closeFlow(flow)
+      assert.ok(sendRun(a, flow, 3, 1))
+      a.closeFlow(flow)
+      assert.throws(() => a.closeFlow(flow), /not open/)
+      assert.throws(() => sendRun(a, flow, 3, 1), /not open/)
+    })
+
+    it('refuses flow records that no header can hold', () => {
+      const [a] = ports(1)
+      assert.throws(() => a.openFlow(flowTo(1, 2, { sourcePort: 65536 })), /sourcePort.*65536/)
+      assert.throws(() => a.openFlow(flowTo(1, 2, { flowLabel: -1 })), /flowLabel.*-1/)
+      assert.throws(() => a.openFlow(flowBetween(link.address(1), ipv6(2))), /IPv4.*IPv6/)
+      assert.throws(() => a.openFlow(flowBetween(link.address(1), new Uint8Array(4))), /16 bytes/)
+    })
+
+    it('refuses a run outside of the room reserved', () => {
+      const [a] = ports(1)
+      const flow = a.openFlow(flowTo(1, 1))
+      assert.throws(() => a.commit(0, 64, 1, 64, flow), /without reserve/)
+      const at = a.reserve(64)
+      assert.equal(at % 64, 0)
+      assert.throws(() => a.commit(at, 1024, 3, 1024, flow), /does not fit/)
+      assert.throws(() => a.commit(at - 64, 64, 1, 64, flow), /does not fit/)
+      assert.throws(() => a.commit(at, 64, 1, 65, flow), /does not fit/)
+      assert.throws(() => a.commit(at, 15, 1, 15, flow), /does not fit/)
+      assert.throws(() => a.reserve(a.maxBytes + 1), new RegExp(`at most ${a.maxBytes}`))
+      a.commit(at, 64, 1, 64, flow)
+    })
+
+    it('may hand out several runs before the first is given back', async () => {
+      const [a, b] = ports(2)
+      const flow = a.openFlow(flowTo(1, 2))
+      for (let i = 0; i < 3; i++) sendRun(a, flow, 10 * i, 1)
+      const offsets: number[] = []
+      const run = emptyRun()
+      const deadline = Date.now() + 5000
+      while (offsets.length < 3) {
+        if (b.receive(run)) offsets.push(run.offset)
+        else await new Promise(setImmediate)
+        assert.ok(Date.now() < deadline, `only ${offsets.length} runs came`)
+      }
+      assert.equal(new Set(offsets).size, 3)
+      assert.deepEqual(
+        offsets.map(at => b.arena.view.getUint32(at + 8) & 0xffffff),
+        [0, 10, 20],
+      )
+      b.release()
+      sendRun(a, flow, 40, 1)
+      assert.deepEqual(psns(await collect(b, 1)), [40])
+    })
+
+    it('wakes a device when packets come', async () => {
+      const [a, b] = ports(2)
+      const flow = a.openFlow(flowTo(1, 2))
+      for (let i = 0; i < 2; i++) {
+        const woken = new Promise<void>(resolve => {
+          b.wake = resolve
+        })
+        sendRun(a, flow, i, 1)
+        await woken
+        assert.deepEqual(psns(await collect(b, 1)), [i])
+      }
+    })
+
+    it('moves runs of every shape, whole', async () => {
+      const [a, b] = ports(2)
+      const flow = a.openFlow(flowTo(1, 2))
+      let psn = 0
+      for (const [count, bytes, last] of [
+        [1, 16, 16],
+        [64, 4112, 4112],
+        [65, 4112, 20],
+        [990, 272, 100],
+        [62, 1040, 1040],
+        [63, 1040, 1036],
+        [1024, 16, 16],
+      ]) {
+        assert.ok(sendRun(a, flow, psn, count, bytes, last))
+        const got = await collect(b, count)
+        assert.deepEqual(
+          psns(got),
+          Array.from({ length: count }, (_, i) => psn + i),
+        )
+        assert.ok(got.every((g, i) => g.length === (i === count - 1 ? last : bytes)))
+        psn += count
+      }
+      assert.equal(b.counters.icrcErrors, 0)
+      assert.equal(a.counters.dropped, 0)
+    })
+
+    it('lends room, and takes it back', () => {
+      const [a] = ports(1)
+      const rooms: number[] = []
+      for (let room = a.takeRoom(a.maxBytes); room >= 0; room = a.takeRoom(a.maxBytes)) rooms.push(room)
+      assert.ok(rooms.length >= 2)
+      assert.equal(new Set(rooms).size, rooms.length)
+      for (const room of rooms) a.giveRoom(room)
+      const again = a.takeRoom(1)
+      assert.ok(again >= 0)
+      a.giveRoom(again)
+    })
+
+    it('takes nothing more when it is closed', () => {
+      const [a] = ports(1)
+      a.close()
+      a.close()
+      assert.equal(a.reserve(64), -1)
+      assert.equal(a.receive(emptyRun()), false)
+    })
+  })
+}
