@@ -16,7 +16,7 @@ import { endOldest, failOldest } from './completing.ts'
 import { flushMoves, Moved, MoveKind, scatter } from './moves.ts'
 import { psnAdd, psnDistance } from './psn.ts'
 import { goBack } from './requester.ts'
-import { type EngineState, PACKET_WEIGHT, Q, Request, Row, schedule } from './state.ts'
+import { type EngineState, PACKET_WEIGHT, Q, Request, Row, readPart, schedule } from './state.ts'
 import { clearTimer, setTimer } from './timers.ts'
 import { Send } from './types.ts'
 
@@ -158,7 +158,8 @@ const progress = (s: EngineState, row: number, now: number): void => {
     w[base + ACKED] = w[base + SENT]
   } else {
     const done = psnDistance(p[request + FIRST_PSN], w[base + UNACKED])
-    w[base + ACKED] = p[request + START] + (p[request + KIND] >= READ ? 0 : done * (w[base + MTU] + PACKET_WEIGHT))
+    const counts = p[request + KIND] < READ || (p[request + KIND] === READ && s.readBytes !== 0)
+    w[base + ACKED] = p[request + START] + (counts ? done * (w[base + MTU] + PACKET_WEIGHT) : 0)
     if (caughtUp) w[base + SENT] = w[base + ACKED]
   }
   if (w[base + WINDOW] < s.window) {
@@ -201,7 +202,10 @@ const onReadResponse = (
   const payload = length - header - bthPadCount(arena.view, at) - ICRC_BYTES
   const index = psnDistance(p[request + FIRST_PSN], w[base + UNACKED])
   const rest = p[request + WR + Send.LENGTH] - index * mtu
-  if (p[request + KIND] !== READ || ends !== rest <= mtu || payload !== (ends ? rest : mtu)) {
+  const isLast = rest <= mtu
+  // a part of a READ ends as a READ of its own
+  const endsPart = isLast || (index + 1) % readPart(s, mtu) === 0
+  if (p[request + KIND] !== READ || ends !== endsPart || payload !== (isLast ? rest : mtu)) {
     failOldest(s, row, BAD_RESP_ERR)
     return
   }
@@ -209,7 +213,7 @@ const onReadResponse = (
     const sge = request + WR + Send.SGE
     const count = p[request + WR + Send.SGES]
     const to = index * mtu
-    const only = ends && index === 0
+    const only = isLast && index === 0
     const kind = MoveKind.READ_RESPONSE
     const why = scatter(s, row, kind, sge, count, to, arena, at + header, payload, 0, 0, only)
     if (!isConnected(s, base)) return
@@ -218,13 +222,21 @@ const onReadResponse = (
       return
     }
   }
-  if (ends) {
+  if (isLast) {
     flushMoves(s)
     if (!isConnected(s, base)) return
   }
   moveUnacked(s, base, 1)
-  if (ends) endRead(s, row)
+  if (endsPart) uncount(s, base, request)
+  if (isLast) endOldest(s, row, SUCCESS)
   progress(s, row, now)
+}
+
+/** One READ, part of a READ or atomic less is on its way, unless it was given up after a loss and its answer came all the same. */
+const uncount = (s: EngineState, base: number, request: number): void => {
+  if (s.pool[request + COUNTED] === 0) return
+  s.pool[request + COUNTED]--
+  s.rows[base + RD_OUT]--
 }
 
 /** The answer of an atomic operation: the word before it, big-endian on the wire, goes to memory in host byte order. */
@@ -254,7 +266,8 @@ const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number,
     return
   }
   moveUnacked(s, base, 1)
-  endRead(s, row)
+  uncount(s, base, request)
+  endOldest(s, row, SUCCESS)
   progress(s, row, now)
 }
 
@@ -271,12 +284,6 @@ const isNext = (s: EngineState, row: number, ahead: number, now: number): boolea
   }
   const base = row * WORDS
   return isConnected(s, base) && s.rows[base + HEAD] !== 0
-}
-
-const endRead = (s: EngineState, row: number): void => {
-  const base = row * WORDS
-  if (s.pool[s.rows[base + HEAD] + COUNTED] !== 0) s.rows[base + RD_OUT]--
-  endOldest(s, row, SUCCESS)
 }
 
 /** NAK: the PSN asked for and all after it are sent again. */

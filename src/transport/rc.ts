@@ -98,6 +98,11 @@ export interface RcEngineOptions {
    * KiB. After losses it is less for a while.
    */
   readonly windowBytes?: number
+  /**
+   * The responses of READs count in the window too, and a READ is asked for in parts of at most half of it: for links that lose what
+   * comes faster than it is taken. Default false.
+   */
+  readonly boundReads?: boolean
 }
 
 /** Attributes that are copied to the row as they are. */
@@ -123,7 +128,8 @@ const moveFailed: MoveFailed = (s, row, kind, why, psn, msn) => {
 }
 
 export const createRcEngine = (env: Environment, options: RcEngineOptions = {}): RcEngine => {
-  const s = createState(env, options.windowBytes ?? 0x4_0000, moveFailed)
+  const { windowBytes = 0x4_0000, boundReads = false } = options
+  const s = createState(env, windowBytes, boundReads ? windowBytes >> 1 : 0, moveFailed)
   return {
     counters: s.counters,
     create: init => create(s, init),

@@ -15,7 +15,7 @@ import { failOldest } from './completing.ts'
 import { checkElements, gather, Moved } from './moves.ts'
 import { PSN_HALF, PSN_MASK, psnAdd, psnDistance } from './psn.ts'
 import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
-import { type EngineState, giveBlock, PACKET_WEIGHT, Q, Request, Row, takeBlock } from './state.ts'
+import { type EngineState, giveBlock, PACKET_WEIGHT, Q, Request, Row, readPart, takeBlock } from './state.ts'
 import { clearTimer, setTimer } from './timers.ts'
 import { Access, Send, Sge } from './types.ts'
 
@@ -218,7 +218,7 @@ const advance = (s: EngineState, row: number, request: number, count: number, we
   if (ends) w[base + CURRENT] = s.pool[request + NEXT]
 }
 
-/** A READ or atomic request; after a loss a READ asks for the rest only. */
+/** A READ or atomic request; a READ asks for one part, or after a loss for the rest of it. */
 const sendRead = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
   const p = s.pool
@@ -226,17 +226,33 @@ const sendRead = (s: EngineState, row: number, request: number): number => {
   const wr = request + WR
   const done = psnDistance(p[request + FIRST_PSN], w[base + SEND_PSN])
   if ((done === 0 && !mayBegin(s, row, request)) || w[base + RD_OUT] >= w[base + MAX_RD]) return WAITS
+  const mtu = w[base + MTU]
+  const offset = done * mtu
+  const isRead = p[request + KIND] === READ
+  let count = p[request + PSNS] - done
+  let length = p[wr + LENGTH] - offset
+  let weight = PACKET_WEIGHT
+  if (isRead && s.readBytes !== 0) {
+    const part = readPart(s, mtu)
+    const left = part - (done % part)
+    if (left < count) {
+      count = left
+      length = left * mtu
+    }
+    weight = length + count * PACKET_WEIGHT
+    const out = (w[base + SENT] - w[base + ACKED]) | 0
+    if (out > 0 && out + weight > w[base + WINDOW]) return WAITS
+  }
   const opcode = onlyOf[p[wr + OPCODE]]
   const size = HEADER_BYTES[opcode] + ICRC_BYTES
   if (openRun(s, size, w[base + FLOW], 1) === 0) return PORT_FULL
   const at = s.runAt
   const view = s.sink!.arena.view
   putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], w[base + SEND_PSN] | BTH_ACKREQ)
-  if (p[request + KIND] === READ) {
-    const offset = done * w[base + MTU]
+  if (isRead) {
     const lo = p[wr + REMOTE_LO] + offset
     const hi = p[wr + REMOTE_HI] + (lo > 0xffff_ffff ? 1 : 0)
-    putReth(view, at + BTH, hi, lo, p[wr + RKEY], p[wr + LENGTH] - offset)
+    putReth(view, at + BTH, hi, lo, p[wr + RKEY], length)
   } else {
     const swap = opcode === COMPARE_SWAP
     const addHi = p[wr + COMPARE_HI]
@@ -254,10 +270,10 @@ const sendRead = (s: EngineState, row: number, request: number): number => {
     )
   }
   acceptRun(s, 1, size, size)
-  p[request + COUNTED] = 1
+  p[request + COUNTED]++
   w[base + RD_OUT]++
   w[base + SINCE] = 0
-  advance(s, row, request, p[request + PSNS] - done, PACKET_WEIGHT, true)
+  advance(s, row, request, count, weight, done + count === p[request + PSNS])
   return SENT_SOME
 }
 

@@ -130,7 +130,7 @@ export const Request = {
   START: 3,
   /** SendKind. */
   KIND: 4,
-  /** Counted in Row.RD_OUT. */
+  /** How often it is counted in Row.RD_OUT: by the parts of a READ that are on their way. */
   COUNTED: 5,
   /** Not 0: a local error, the status with which it ends once it is the oldest. */
   STATUS: 6,
@@ -197,6 +197,8 @@ export interface EngineState {
   readonly counters: Counters
   /** Most bytes (payload and PACKET_WEIGHT per packet) that one QP has unacknowledged: the limit of Row.WINDOW. */
   readonly window: number
+  /** A READ is asked for in parts of at most so many bytes (as `window` counts), which count in the window; 0: whole, and it does not. */
+  readonly readBytes: number
   rows: Int32Array
   rowCount: number
   /** Rows that were destroyed, to be used again. */
@@ -239,9 +241,15 @@ const FIRST_ROWS = 16
 const FIRST_POOL = 4096
 const { WORDS, SCHEDULED, ALIVE } = Row
 
-export const createState = (env: Environment, window: number, moveFailed: MoveFailed): EngineState => ({
+export const createState = (
+  env: Environment,
+  window: number,
+  readBytes: number,
+  moveFailed: MoveFailed,
+): EngineState => ({
   env,
   window,
+  readBytes,
   counters: {
     sentPackets: 0,
     receivedPackets: 0,
@@ -281,6 +289,10 @@ export const createState = (env: Environment, window: number, moveFailed: MoveFa
   completion: new Uint32Array(Completion.WORDS),
   original: new Uint32Array(2),
 })
+
+/** Packets of a part of a READ: parts begin at multiples of it, counted from the READ's first PSN, also when asked for again. */
+export const readPart = (s: EngineState, mtu: number): number =>
+  s.readBytes === 0 ? 0x80_0000 : Math.max(1, Math.floor(s.readBytes / (mtu + PACKET_WEIGHT)))
 
 /** A row for a new queue pair, all zero. */
 export const takeRow = (s: EngineState): number => {

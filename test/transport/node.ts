@@ -83,6 +83,7 @@ const high = (value: bigint): number => Number((value >> 32n) & 0xffff_ffffn)
 export interface NodeOptions {
   memoryBytes?: number
   windowBytes?: number
+  boundReads?: boolean
   maxPackets?: number
   maxBytes?: number
 }
@@ -257,7 +258,10 @@ export const createNode = (options: NodeOptions = {}) => {
       },
       events: { qp: (_row, type) => events.push(EVENTS[type] ?? String(type)) },
     },
-    options.windowBytes === undefined ? {} : { windowBytes: options.windowBytes },
+    {
+      ...(options.windowBytes !== undefined && { windowBytes: options.windowBytes }),
+      ...(options.boundReads !== undefined && { boundReads: options.boundReads }),
+    },
   )
 
   const maxBytes = options.maxBytes ?? 0x1_1000

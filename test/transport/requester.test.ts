@@ -272,6 +272,60 @@ describe('a local mistake', () => {
   })
 })
 
+describe('READs in parts', () => {
+  const bounded = { windowBytes: 4 * (MTU + 64), boundReads: true }
+  it('ask for half a window at a time, and for no more than a window at once', () => {
+    const t = startScript({}, bounded)
+    t.post({ id: 1, opcode: READ, remote: 9, ...sge(0, 5 * MTU - 10) }, { id: 2, opcode: SEND })
+    const ask = (psn: number, packets: number, bytes = packets * MTU): string =>
+      `READ_REQUEST@${psn} ackreq reth +${9 + psn * MTU}:${bytes}`
+    assert.deepEqual(t.sent(), [ask(0, 2), ask(2, 2)])
+    t.response('READ_RESP_FIRST', 0, { payload: MTU })
+    t.response('READ_RESP_LAST', 1, { payload: MTU })
+    assert.deepEqual(t.sent(), [ask(4, 1, MTU - 10), 'SEND_ONLY@5 ackreq'])
+    t.response('READ_RESP_FIRST', 2, { payload: MTU })
+    t.response('READ_RESP_LAST', 3, { payload: MTU })
+    assert.deepEqual(t.completions(), [])
+    t.response('READ_RESP_ONLY', 4, { payload: MTU - 10 })
+    t.response('ACKNOWLEDGE', 5)
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
+    assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
+  })
+  it('count as so many on their way', () => {
+    const t = startScript({ maxRdAtomic: 1 }, bounded)
+    t.post({ id: 1, opcode: READ, ...sge(0, 3 * MTU) })
+    assert.equal(t.sent().length, 1)
+    t.response('READ_RESP_FIRST', 0, { payload: MTU })
+    assert.equal(t.sent().length, 0)
+    t.response('READ_RESP_LAST', 1, { payload: MTU })
+    assert.deepEqual(t.sent(), [`READ_REQUEST@2 ackreq reth +${2 * MTU}:${MTU}`])
+  })
+  it('are asked for again to the end of the part, and what was asked for before may still come', () => {
+    const t = startScript({}, { windowBytes: 8 * (MTU + 64), boundReads: true })
+    t.post({ id: 1, opcode: READ, ...sge(0, 8 * MTU) })
+    assert.equal(t.sent().length, 2)
+    t.response('READ_RESP_FIRST', 0, { payload: MTU })
+    t.response('READ_RESP_MIDDLE', 2, { payload: MTU })
+    assert.deepEqual(t.sent(), [
+      `READ_REQUEST@1 ackreq reth +${MTU}:${3 * MTU}`,
+      `READ_REQUEST@4 ackreq reth +${4 * MTU}:${4 * MTU}`,
+    ])
+    t.response('READ_RESP_FIRST', 1, { payload: MTU })
+    t.response('READ_RESP_MIDDLE', 2, { payload: MTU })
+    t.response('READ_RESP_LAST', 3, { payload: MTU })
+    for (const [i, name] of ['FIRST', 'MIDDLE', 'MIDDLE', 'LAST'].entries())
+      t.response(`READ_RESP_${name}`, 4 + i, { payload: MTU })
+    assert.deepEqual(t.completions(), ['1 ok'])
+  })
+  it('end the queue pair when a part ends where it does not', () => {
+    const t = startScript({}, bounded)
+    t.post({ id: 1, opcode: READ, ...sge(0, 5 * MTU) })
+    t.sent()
+    t.response('READ_RESP_ONLY', 0, { payload: MTU })
+    assert.deepEqual(t.completions(), ['1 BAD_RESP'])
+  })
+})
+
 describe('the window', () => {
   it('is halved by a loss, down to eight packets, and grows with what is acknowledged', () => {
     const t = startScript({}, { windowBytes: 64 * (MTU + 64) })

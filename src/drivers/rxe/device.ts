@@ -125,7 +125,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     },
   }
   const { windowBytes } = port
-  const engine = createRcEngine(environment, windowBytes === undefined ? {} : { windowBytes })
+  const engine = createRcEngine(environment, windowBytes === undefined ? {} : { windowBytes, boundReads: true })
   rc = engine
   const posts = createPosts(state.rings, engine)
   const run = emptyRun()
