@@ -70,7 +70,8 @@ const runs = (pidfd: number): boolean => {
   const { address, u32 } = workArena()
   u32[POLLFD >> 2] = pidfd
   u32[(POLLFD >> 2) + 1] = POLLIN
-  return sys().poll(address + POLLFD, 1, 0) === 0
+  // A signal that arrives just now makes it -1 (EINTR), which says nothing about the process.
+  return sys().poll(address + POLLFD, 1, 0) < 1
 }
 
 /**

@@ -115,7 +115,7 @@ export interface Port {
   /** Ends a turn of sending: what was committed leaves now, and what is left of the room reserved goes back. */
   flush(): void
 
-  /** The next run, with ICRCs right; false if there is none now. The run stays where it is until `release`. */
+  /** The next run, with ICRCs right; false if there is none now, or it has to wait for the next `release`. The run stays where it is until `release`. */
   receive(run: ReceivedRun): boolean
   /** Gives the bytes of all runs received since the last `release` back to the port. */
   release(): void

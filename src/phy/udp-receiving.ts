@@ -26,6 +26,11 @@ export interface UdpReceiving {
 export const RECEIVES = 32
 /** Buffers that one call fills at most. */
 const AT_ONCE = 8
+/**
+ * Bytes that are handed out in one turn, until the release: acknowledgements leave between turns, and a sender who hears of the first
+ * half of its window while the second is being looked at never stops.
+ */
+const TURN_BYTES = 0x1_0000
 const UNKNOWN = -2
 
 export const createUdpReceiving = (
@@ -48,6 +53,8 @@ export const createUdpReceiving = (
   /** The identification of that packet, if it was looked at already. */
   let known = UNKNOWN
   let outstanding = false
+  /** Bytes handed out in this turn. */
+  let handed = 0
   const senderOf = new Int32Array(RECEIVES)
   const packetsIn = new Int32Array(RECEIVES)
   /** The socket that was asked last. */
@@ -162,7 +169,9 @@ export const createUdpReceiving = (
     run.from = senders.recordOf(sender)
     run.identification = first
     counters.receivedPackets += run.count
-    counters.receivedBytes += (run.count - 1) * run.packetBytes + run.lastBytes
+    const bytes = (run.count - 1) * run.packetBytes + run.lastBytes
+    counters.receivedBytes += bytes
+    handed += bytes
     show('passed', buffer, from, run.count, first)
     goTo(end)
     outstanding = true
@@ -171,6 +180,7 @@ export const createUdpReceiving = (
 
   return {
     receive: run => {
+      if (handed >= TURN_BYTES) return false
       for (;;) {
         while (cursor < got) if (handOn(run)) return true
         startAgain()
@@ -179,6 +189,7 @@ export const createUdpReceiving = (
     },
     release: () => {
       outstanding = false
+      handed = 0
       startAgain()
     },
     clear: () => {
