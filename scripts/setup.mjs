@@ -68,6 +68,19 @@ const PACKAGES = [
   },
   { name: 'perftest', for: ['test'], use: 'ib_write_bw', found: program('ib_write_bw') },
   { name: 'tshark', for: ['test'], use: 'reads our packet captures', found: program('tshark') },
+  { name: 'iproute2', for: ['test'], use: 'network namespaces, which some tests need', found: program('ip') },
+  ...(process.arch === 'x64'
+    ? [
+        {
+          name: 'qemu-system-x86',
+          for: ['test'],
+          use: "runs a guest with Linux's own soft device, which ours talks to",
+          found: program('qemu-system-x86_64'),
+        },
+        { name: 'e2fsprogs', for: ['test'], use: "makes the guest's disk", found: program('mke2fs') },
+        { name: 'xz-utils', for: ['test'], use: "unpacks the guest's kernel modules", found: program('xz') },
+      ]
+    : []),
   { name: 'git', for: ['test'], use: 'a program that must not be disturbed', found: program('git') },
   {
     name: 'python3',

@@ -20,6 +20,11 @@ import { newTag } from './trace.ts'
 
 const MESSAGES = 2
 
+/** As commander yields them. */
+export interface DemoOptions {
+  readonly link?: string
+}
+
 /** What the demo with real programs needs and this machine lacks, with what to do about it. */
 const missing = (): string[] => {
   const problems: string[] = []
@@ -89,10 +94,10 @@ interface Conversation {
   readonly client: Finished
 }
 
-const converse = async (joined: Joined, tag: string): Promise<Conversation> => {
+const converse = async (joined: Joined, tag: string, link: string): Promise<Conversation> => {
   heading('2. Two programs exchange data')
   say(
-    'ibv_rc_pingpong, unmodified too, is started twice: a server, and a client that sends it 2000 bytes and gets as many back, four times. The data moves from memory to memory, as RoCEv2 packets inside the daemon.',
+    `ibv_rc_pingpong, unmodified too, is started twice: a server, and a client that sends it 2000 bytes and gets as many back, four times. The data moves from memory to memory, as RoCEv2 packets ${link === 'memory' ? 'inside the daemon' : 'through UDP sockets'}.`,
   )
   blank()
   const port = await freePort()
@@ -142,18 +147,18 @@ const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { se
   say(`After that: ${packets} more packets, and ${rest.length - packets} calls that destroy what was made.`)
 }
 
-const withPrograms = async (): Promise<void> => {
+const withPrograms = async (options: DemoOptions): Promise<void> => {
   const folder = privateFolder()
   const path = join(folder, 'packets.pcapng')
   const capture = openSync(path, 'w')
   const records: TraceRecord[] = []
   try {
-    const joined = await joinDaemon({ private: true }, record => records.push(record))
+    const joined = await joinDaemon({ ...options, private: true }, record => records.push(record))
     try {
       await showDevice(joined)
       const tag = newTag()
       await joined.client.trace(tag, capture)
-      const conversation = await converse(joined, tag)
+      const conversation = await converse(joined, tag, options.link ?? 'memory')
       // After this reply all calls and packets are here.
       const { contexts, devices } = await joined.client.stat()
       showTimeline(records, readFileSync(path), conversation)
@@ -176,10 +181,10 @@ const withPrograms = async (): Promise<void> => {
   say('`bin/userdma trace -- PROGRAM` shows the calls of any program; `bin/userdma --help` has the rest.')
 }
 
-export const demo = async (): Promise<void> => {
+export const demo = async (options: DemoOptions = {}): Promise<void> => {
   heading('userdma: RDMA without hardware')
   const problems = missing()
-  if (problems.length === 0) return withPrograms()
+  if (problems.length === 0) return withPrograms(options)
   await (await import('./demo-inside.ts')).demoInside()
   heading('What was left out')
   say('The full demo runs unmodified programs of Debian in processes of their own. For it, this machine lacks:')

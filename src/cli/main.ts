@@ -14,12 +14,13 @@ const SOCKET = '--socket <path>'
 const DEVICE = '--device <name@address>'
 const FAULT = '--fault <spec>'
 const LINK = '--link <kind>'
+const LINK_HELP = "what joins the devices: memory (the daemon's own, the default), udp (sockets), udp-plain (uncut)"
 
 const withConfig = (command: Command): Command =>
   command
     .option(DEVICE, 'a device and its IP address; may be given several times (default: rxe0@127.0.0.1)', collect)
     .option(FAULT, 'faults of the network, e.g. drop=0.01,reorder=0.01,seed=7 (also dup, corrupt, delay, jitter)')
-    .option(LINK, "what joins the devices: memory (the daemon's own, the default), udp (sockets), udp-plain (uncut)")
+    .option(LINK, LINK_HELP)
 
 const withJoin = (command: Command): Command =>
   withConfig(
@@ -118,7 +119,8 @@ const buildProgram = (): Command => {
   program
     .command('demo')
     .description('Shows it working: two programs exchange data, with their calls and packets.')
-    .action(async () => (await import('./demo.ts')).demo())
+    .option(LINK, LINK_HELP)
+    .action(async options => (await import('./demo.ts')).demo(options))
 
   for (const command of program.commands)
     command.helpOption('-h, --help', 'print this help').configureOutput({

@@ -14,6 +14,7 @@ import { createRingPool, type Mapping, type RingPool } from '../host/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memfd.ts'
 import { watch } from '../host/poll.ts'
 import { accept, close, listen } from '../host/sockets.ts'
+import type { Port } from '../phy/port.ts'
 import { ParkedPage } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { createContexts } from './contexts.ts'
@@ -80,10 +81,11 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   const root = `${socket}.tree`
   if (Buffer.byteLength(root) > LONGEST_ROOT) throw new Error(`socket path ${socket} is too long`)
   const network = createNetwork(config)
-  // Addresses may be taken or missing: that is found out before anything else is there.
-  const ports = config.devices.map(device => network.attach(device))
+  const ports: Port[] = []
   let listening: number
   try {
+    // Addresses may be taken or missing: that is found out before anything else is there.
+    for (const device of config.devices) ports.push(network.attach(device))
     listening = listenAt(socket)
   } catch (error) {
     for (const port of ports) port.close()

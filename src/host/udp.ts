@@ -8,8 +8,8 @@
  *
  * Sockets stay unconnected and never fragment (IP_PMTUDISC_DO): then Linux sends IPv4 identification 0, and 0, 1, 2 …
  * in what it cuts, which whoever checksums headers must know. UDP checksums stay on: UDP_SEGMENT refuses a socket
- * without them, and on loopback nobody computes them. Datagrams without one are taken over IPv6 too
- * (UDP_NO_CHECK6_RX). Opening throws SystemError; moving messages answers a number or -errno. See udp(7), ip(7), ipv6(7), cmsg(3).
+ * without them, and on loopback nobody computes them. Datagrams without one are taken over IPv6 too (UDP_NO_CHECK6_RX).
+ * Opening throws SystemError; moving messages answers a number or -errno. See udp(7), ip(7), ipv6(7), cmsg(3).
  */
 import { EINTR } from './errno.ts'
 import { type Arena, mapArena } from './mapping.ts'
@@ -64,7 +64,8 @@ const DEFAULT_HOPS = 64
 /** The longest UDP payload fits. */
 const RECEIVE_BYTES = 65536
 /**
- * Where buffers begin: at 4 modulo 16, so that the payload behind a BTH of 12 bytes is aligned for copies (transport/run.ts).
+ * Where buffers begin: at 4 modulo 16, so that the payload behind a BTH of 12 bytes is aligned for copies
+ * (transport/run.ts).
  */
 const RECEIVE_STRIDE = RECEIVE_BYTES + 64
 const RECEIVE_PHASE = 4

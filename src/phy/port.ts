@@ -94,15 +94,17 @@ export interface Port {
   readonly maxBytes: number
   /** Largest path MTU in bytes that fits the link. */
   readonly pathMtu: number
-  /** Most bytes (payload, and 64 a packet) that a sender should have unacknowledged; absent where nothing can overflow. */
+  /**
+   * Most bytes (payload, and 64 a packet) that a sender should have unacknowledged; absent where nothing can overflow.
+   */
   readonly windowBytes?: number | undefined
   readonly counters: PortCounters
 
   /** The local addresses on which this port receives (those of the GID table). */
   addAddress(address: Uint8Array): void
   /**
-   * A path to a destination: its number, shared by equal records. Throws a RangeError for a record that no header can hold, and
-   * for one that this port cannot send.
+   * A path to a destination: its number, shared by equal records. Throws a RangeError for a record that no header can
+   * hold, and for one that this port cannot send.
    */
   openFlow(address: FlowAddress): number
   closeFlow(flow: number): void
@@ -115,7 +117,10 @@ export interface Port {
   /** Ends a turn of sending: what was committed leaves now, and what is left of the room reserved goes back. */
   flush(): void
 
-  /** The next run, with ICRCs right; false if there is none now, or it has to wait for the next `release`. The run stays where it is until `release`. */
+  /**
+   * The next run, with ICRCs right; false if there is none now, or it has to wait for the next `release`. The run stays
+   * where it is until `release`.
+   */
   receive(run: ReceivedRun): boolean
   /** Gives the bytes of all runs received since the last `release` back to the port. */
   release(): void

@@ -1,7 +1,7 @@
 /*
- * Who sends to a UDP port: for each source (address, UDP port, traffic class, hop limit, and the address of ours that it
- * sends to) the record that goes beside its runs, what its ICRCs cover of the headers, and which IPv4 identification it
- * will probably use next. Anybody can send, so the table is bounded: it is begun anew when it is full.
+ * Who sends to a UDP port: for each source (address, UDP port, traffic class, hop limit, and the address of ours that
+ * it sends to) the record that goes beside its runs, what its ICRCs cover of the headers, and which IPv4 identification
+ * it will probably use next. Anybody can send, so the table is bounded: it is begun anew when it is full.
  */
 import type { UdpBatches } from '../host/udp.ts'
 import { ROCE_UDP_PORT } from '../spec/headers.ts'

@@ -27,8 +27,8 @@ export const RECEIVES = 32
 /** Buffers that one call fills at most. */
 const AT_ONCE = 8
 /**
- * Bytes that are handed out in one turn, until the release: acknowledgements leave between turns, and a sender who hears of the first
- * half of its window while the second is being looked at never stops.
+ * Bytes that are handed out in one turn, until the release: acknowledgements leave between turns, and a sender who
+ * hears of the first half of its window while the second is being looked at never stops.
  */
 const TURN_BYTES = 0x1_0000
 const UNKNOWN = -2
@@ -139,7 +139,9 @@ export const createUdpReceiving = (
     look(tapped)
   }
 
-  /** Hands on what is right from packet `packet` of the buffer at `cursor` on; false if that is wrong, which is counted. */
+  /**
+   * Hands on what is right from packet `packet` of the buffer at `cursor` on; false if that is wrong, which is counted.
+   */
   const handOn = (run: ReceivedRun): boolean => {
     const buffer = cursor
     const packets = packetsIn[buffer]

@@ -3,9 +3,10 @@
  * size, sealed, and leave with one system call per turn. The kernel cuts a message (UDP_SEGMENT); its datagrams have
  * IPv4 identification 0, 1, 2 …, a datagram alone has 0, and the ICRC is made for that.
  *
- * Who has never sent us such an identification may be of another make and be reached over hardware that counts in another
- * way: it gets its datagrams one by one, and so does everybody when the kernel refuses to cut. What the system refuses to
- * send at all is lost and counted, as the network may do; when it can take no more now, the staging area fills up.
+ * Who has never sent us such an identification may be of another make and be reached over hardware that counts in
+ * another way: it gets its datagrams one by one, and so does everybody when the kernel refuses to cut. What the system
+ * refuses to send at all is lost and counted, as the network may do; when it can take no more now, the staging area
+ * fills up.
  */
 import { EAGAIN, EINVAL, EIO } from '../host/errno.ts'
 import type { UdpBatches, UdpSocket } from '../host/udp.ts'

@@ -232,7 +232,10 @@ const onReadResponse = (
   progress(s, row, now)
 }
 
-/** One READ, part of a READ or atomic less is on its way, unless it was given up after a loss and its answer came all the same. */
+/**
+ * One READ, part of a READ or atomic less is on its way, unless it was given up after a loss and its answer came all
+ * the same.
+ */
 const uncount = (s: EngineState, base: number, request: number): void => {
   if (s.pool[request + COUNTED] === 0) return
   s.pool[request + COUNTED]--

@@ -99,8 +99,8 @@ export interface RcEngineOptions {
    */
   readonly windowBytes?: number
   /**
-   * The responses of READs count in the window too, and a READ is asked for in parts of at most half of it: for links that lose what
-   * comes faster than it is taken. Default false.
+   * The responses of READs count in the window too, and a READ is asked for in parts of at most half of it: for links
+   * that lose what comes faster than it is taken. Default false.
    */
   readonly boundReads?: boolean
 }

@@ -197,7 +197,10 @@ export interface EngineState {
   readonly counters: Counters
   /** Most bytes (payload and PACKET_WEIGHT per packet) that one QP has unacknowledged: the limit of Row.WINDOW. */
   readonly window: number
-  /** A READ is asked for in parts of at most so many bytes (as `window` counts), which count in the window; 0: whole, and it does not. */
+  /**
+   * A READ is asked for in parts of at most so many bytes (as `window` counts), which count in the window; 0: whole,
+   * and it does not.
+   */
   readonly readBytes: number
   rows: Int32Array
   rowCount: number
@@ -290,7 +293,10 @@ export const createState = (
   original: new Uint32Array(2),
 })
 
-/** Packets of a part of a READ: parts begin at multiples of it, counted from the READ's first PSN, also when asked for again. */
+/**
+ * Packets of a part of a READ: parts begin at multiples of it, counted from the READ's first PSN, also when asked for
+ * again.
+ */
 export const readPart = (s: EngineState, mtu: number): number =>
   s.readBytes === 0 ? 0x80_0000 : Math.max(1, Math.floor(s.readBytes / (mtu + PACKET_WEIGHT)))
 

@@ -221,16 +221,19 @@ const goBackwards = (difference: number, count: number): number => {
 /** Bytes of the prefix from the identification on. */
 const ID_TO_END = PREFIX4 - ONES - 4
 
-/** What must be added (exclusive or) to an identification to explain a difference of CRCs `count` bytes later; -1 if nothing does. */
+/**
+ * What must be added (exclusive or) to an identification to explain a difference of CRCs `count` bytes later; -1 if
+ * nothing does.
+ */
 const explain = (difference: number, count: number): number => {
   const before = goBackwards(difference, count + ID_TO_END)
   return before >>> 16 === 0 ? ((before & 255) << 8) | (before >>> 8) : -1
 }
 
 /**
- * The IPv4 identification with which the packet's ICRC is right, for who cannot see the IP header: `expected` is tried first,
- * then the CRC's linearity gives the one of 65,536 that fits; -1 if none does. Of packets that bits changed in, one in
- * 65,536 therefore passes here, not one in 2^32; their UDP checksum still stands. A FLUSH may have the ICRC of
+ * The IPv4 identification with which the packet's ICRC is right, for who cannot see the IP header: `expected` is tried
+ * first, then the CRC's linearity gives the one of 65,536 that fits; -1 if none does. Of packets that bits changed in,
+ * one in 65,536 therefore passes here, not one in 2^32; their UDP checksum still stands. A FLUSH may have the ICRC of
  * rdma_rxe. Over IPv6 there is no identification: `expected` or -1. Other arguments as `verifyIcrc`.
  */
 export const findIdentification = (

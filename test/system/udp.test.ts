@@ -221,7 +221,10 @@ const twoNamespaces = (scope: Scope, mtu: number, hardware: boolean): readonly [
   return [names[0], names[1]]
 }
 
-/** Waits until a capture that is still being written has so many packets; it is up to the caller to find that it has fewer. */
+/**
+ * Waits until a capture that is still being written has so many packets; it is up to the caller to find that it has
+ * fewer.
+ */
 const untilCaptured = async (path: string, count: number): Promise<void> => {
   const deadline = Date.now() + 10_000
   const captured = (): number => {

@@ -75,7 +75,9 @@ const sourceOf = (gids: GidTable, address: RecordOf<typeof QpAddress>): Uint8Arr
   return gid
 }
 
-/** EADDRNOTAVAIL for a path that the port cannot take: the network has no such source address, or there are too many. */
+/**
+ * EADDRNOTAVAIL for a path that the port cannot take: the network has no such source address, or there are too many.
+ */
 const openPath = ({ port }: RxeState, address: FlowAddress): number => {
   try {
     return port.openFlow(address)
