@@ -52,6 +52,13 @@ describe('UDP', { skip }, () => {
     const run = emptyRun()
     await collect(b, 100, run)
     assert.equal(run.count, 38, 'they come joined')
+    b.requireSeal(1)
+    sendRun(a, there, 174, 70, 272)
+    assert.deepEqual(
+      (await collect(b, 70)).map(g => g.identification),
+      Array.from({ length: 70 }, (_, i) => i % 62),
+      'ICRCs are for the identifications of datagrams that the kernel cuts',
+    )
     assert.deepEqual([a.counters.sendErrors, b.counters.unexpectedIdentifications], [0, 0])
   })
 
