@@ -101,7 +101,6 @@ export const createUdpSending = (
       refused(errno)
       return
     }
-    if (errno === EIO || errno === EINVAL) cuts = false
     const flow = flowsOf[slot]
     uncut[flow] = 1
     const icrcFlow = flows.icrcFlowOf(flow)
@@ -112,6 +111,8 @@ export const createUdpSending = (
       counters.sendCalls++
       const result = send(sockets[socketOf[flow]], SPARE, 1)
       if (result < 0) refused(-result)
+      // Only the cutting was wrong, and it will be for everybody: a network card or a path that cannot.
+      else if (errno === EIO || errno === EINVAL) cuts = false
     }
   }
 
