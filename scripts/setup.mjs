@@ -3,7 +3,8 @@
  * Makes a fresh checkout ready: npm packages, Debian packages (when root), build. Does only what is missing, so it
  * takes well under a second when there is nothing to do. `npm start` and `npm test` run it first.
  *
- *   node scripts/setup.mjs [--for start|test]      which Debian packages are wanted (default: test, the larger set)
+ *   node scripts/setup.mjs [--for start|test|long] which Debian packages are wanted (default: test; long: those of the
+ *                                                  long tests too)
  *
  * Debian packages are looked for by the files that are used, not by name, so other distributions work when they have
  * them. Without root, or when apt-get fails, it says exactly what to install and goes on with what can be done.
@@ -73,12 +74,12 @@ const PACKAGES = [
     ? [
         {
           name: 'qemu-system-x86',
-          for: ['test'],
+          for: ['long'],
           use: "runs a guest with Linux's own soft device, which ours talks to",
           found: program('qemu-system-x86_64'),
         },
-        { name: 'e2fsprogs', for: ['test'], use: "makes the guest's disk", found: program('mke2fs') },
-        { name: 'xz-utils', for: ['test'], use: "unpacks the guest's kernel modules", found: program('xz') },
+        { name: 'e2fsprogs', for: ['long'], use: "makes the guest's disk", found: program('mke2fs') },
+        { name: 'xz-utils', for: ['long'], use: "unpacks the guest's kernel modules", found: program('xz') },
       ]
     : []),
   { name: 'git', for: ['test'], use: 'a program that must not be disturbed', found: program('git') },
@@ -107,8 +108,10 @@ const aptInstall = names => {
 /**
  * Debian packages. What stays missing is named with its use; the tests that need it skip (or fail, where CI is set).
  */
+const isFor = (entry, purpose) => entry.for.includes(purpose) || (purpose === 'long' && entry.for.includes('test'))
+
 const installDebian = purpose => {
-  const missing = () => PACKAGES.filter(entry => entry.for.includes(purpose) && !entry.found())
+  const missing = () => PACKAGES.filter(entry => isFor(entry, purpose) && !entry.found())
   let left = missing()
   if (left.length === 0) return
   const names = left.map(entry => entry.name)
