@@ -190,7 +190,7 @@ const buildC = purpose => {
  */
 export const build = purpose => [buildTypeScript, generateProtocol, buildC].map(step => step(purpose)).every(Boolean)
 
-/** What the arguments `--for start|test` say; test, the larger set, without them. */
+/** What the arguments `--for start|test|long` say; test without them. */
 export const purposeOf = (args, script) => {
   const purpose = args.length === 0 ? 'test' : args[0] === '--for' && args.length === 2 ? args[1] : ''
   if (['start', 'test', 'long'].includes(purpose)) return purpose
