@@ -52,8 +52,8 @@ describe('perftest', { skip: lacking('ib_write_bw', 'ib_atomic_lat') }, () => {
         assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
         assert.doesNotMatch(stdout + stderr, /error|fail/i)
       }
-      const [, average] = new RegExp(`^ ${size} +\\d+ +(?:[\\d.]+ +)+?([\\d.]+)`, 'm').exec(client.stdout) ?? []
-      assert.ok(Number(average) > 0, `no result in\n${client.stdout}`)
+      // Its figures may be 0: on a busy machine perftest gives up measuring the processor's frequency.
+      assert.match(client.stdout, new RegExp(`^ ${size} +\\d+ +[\\d.]+ `, 'm'))
     })
   })
 
