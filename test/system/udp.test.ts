@@ -195,8 +195,12 @@ const ip = (...args: readonly string[]): void => {
 /** Whether network namespaces can be made here; skips the test if not. */
 const canMakeNamespaces = (t: Scope & { skip(why: string): void; name: string }): boolean => {
   const name = `ud${process.pid}x`
-  const made = findTool('ip') !== undefined && spawnSync('ip', ['netns', 'add', name]).status === 0
-  if (made) spawnSync('ip', ['netns', 'delete', name])
+  const tried = [
+    ['netns', 'add', name],
+    ['-n', name, 'link', 'show'],
+  ]
+  const made = findTool('ip') !== undefined && tried.every(args => spawnSync('ip', args).status === 0)
+  spawnSync('ip', ['netns', 'delete', name])
   return made || missing(t as Parameters<typeof missing>[0], 'network namespaces need root and iproute2')
 }
 
