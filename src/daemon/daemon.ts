@@ -119,17 +119,13 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   const posted = (context: Context, handle: number): void => {
     for (const { device, posted } of devices) if (device === context.device) posted(context, handle)
   }
-  const rung = (): void => {
-    daemon.turn++
-    loop.kick()
-  }
   const daemon: DaemonState = {
     config,
     core,
     network,
     pool,
     loop,
-    contexts: createContexts(pool, posted, rung),
+    contexts: createContexts(pool, posted, () => loop.kick()),
     events: createEventSockets(core, () => daemon.calling),
     trace: createTraceHub(nowMicroseconds),
     root,

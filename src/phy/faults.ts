@@ -13,8 +13,7 @@ import { ROCE_UDP_PORT } from '../spec/headers.ts'
 import { makeFlow, verifyIcrc } from '../wire/icrc.ts'
 import { type FaultSpec, hasFaults, noFaults } from './fault-spec.ts'
 import { createHeldPackets } from './held.ts'
-import type { Fate, Port, PortTap, ReceivedRun, TappedRun } from './port.ts'
-import { emptyRun } from './port.ts'
+import { emptyRun, emptyTappedRun, type Fate, type Port, type PortTap, type ReceivedRun } from './port.ts'
 import { createRandom } from './random.ts'
 
 export interface FaultCounters {
@@ -69,11 +68,10 @@ export const withFaults = (port: Port, initial: FaultSpec, seed: number = initia
   const held = createHeldPackets(port)
 
   let tap: PortTap | null = null
-  let tapped: TappedRun | undefined
+  const tapped = emptyTappedRun(arena, 'received')
   const showTap = (fate: Fate, run: ReceivedRun): void => {
     if (tap === null) return
     const { offset, packetBytes, count, lastBytes, from: flow, identification } = run
-    tapped ??= { direction: 'received', fate, arena, offset, packetBytes, count, lastBytes, flow, identification }
     Object.assign(tapped, { fate, offset, packetBytes, count, lastBytes, flow, identification })
     tap(tapped)
   }

@@ -17,7 +17,7 @@ import type { Arena } from '../wire/arena.ts'
 import { sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
 import { addressWords, createKeyTable } from './key-table.ts'
-import { type Fate, noAddress, type Port, type TappedRun } from './port.ts'
+import { emptyTappedRun, type Fate, type Port } from './port.ts'
 import { createRunPool } from './run-pool.ts'
 import { createRunRecords, giveRecord, takeRecord } from './run-records.ts'
 
@@ -133,17 +133,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     verifyIcrc(arena, placeOf(run, packet), sizeOf(run, packet), flows.icrcFlowOf(records.flow[run]), packet)
 
   /** One tapped run for all ports: a tap may not keep it. */
-  const tapped: TappedRun = {
-    direction: 'sent',
-    fate: 'passed',
-    arena,
-    offset: 0,
-    packetBytes: 0,
-    count: 0,
-    lastBytes: 0,
-    flow: noAddress,
-    identification: 0,
-  }
+  const tapped = emptyTappedRun(arena, 'sent')
 
   /** The receiving side of a port: a list of runs, those given to the receiver and not yet released first. */
   interface Link {

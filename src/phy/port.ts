@@ -85,6 +85,19 @@ export interface TappedRun {
   identification: number
 }
 
+/** A record for the one run at a time that a port shows its tap. */
+export const emptyTappedRun = (arena: Arena, direction: TappedRun['direction']): TappedRun => ({
+  direction,
+  fate: 'passed',
+  arena,
+  offset: 0,
+  packetBytes: 0,
+  count: 0,
+  lastBytes: 0,
+  flow: noAddress,
+  identification: 0,
+})
+
 /** Sees every run that a port sends and receives, ICRCs included; it must not change them, and must not throw. */
 export type PortTap = (run: TappedRun) => void
 

@@ -7,7 +7,7 @@
  */
 import type { UdpBatches, UdpSocket } from '../host/udp.ts'
 import { findIdentification } from '../wire/icrc.ts'
-import { type Fate, noAddress, type PortCounters, type PortTap, type ReceivedRun, type TappedRun } from './port.ts'
+import { emptyTappedRun, type Fate, type PortCounters, type PortTap, type ReceivedRun } from './port.ts'
 import type { Senders } from './senders.ts'
 
 export interface ReceiveCounters extends PortCounters {
@@ -115,17 +115,7 @@ export const createUdpReceiving = (
     packet = 0
   }
 
-  const tapped: TappedRun = {
-    direction: 'received',
-    fate: 'passed',
-    arena,
-    offset: 0,
-    packetBytes: 0,
-    count: 0,
-    lastBytes: 0,
-    flow: noAddress,
-    identification: 0,
-  }
+  const tapped = emptyTappedRun(arena, 'received')
   const show = (fate: Fate, buffer: number, from: number, count: number, identification: number): void => {
     const look = tap()
     if (look === null) return

@@ -12,7 +12,7 @@ import { EAGAIN, EINVAL, EIO } from '../host/errno.ts'
 import type { UdpBatches, UdpSocket } from '../host/udp.ts'
 import { sealIcrc } from '../wire/icrc.ts'
 import type { FlowTable } from './flow-table.ts'
-import { noAddress, type PortCounters, type PortTap, type TappedRun } from './port.ts'
+import { emptyTappedRun, type PortCounters, type PortTap } from './port.ts'
 import type { Senders } from './senders.ts'
 
 export interface SendCounters extends PortCounters {
@@ -146,17 +146,7 @@ export const createUdpSending = (
     return true
   }
 
-  const tapped: TappedRun = {
-    direction: 'sent',
-    fate: 'passed',
-    arena,
-    offset: 0,
-    packetBytes: 0,
-    count: 0,
-    lastBytes: 0,
-    flow: noAddress,
-    identification: 0,
-  }
+  const tapped = emptyTappedRun(arena, 'sent')
 
   const queueMessage = (offset: number, packet: number, count: number, last: number, flow: number): void => {
     if (queued === MESSAGES && !sendQueued()) {

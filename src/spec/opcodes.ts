@@ -10,7 +10,6 @@ import { type HeaderName, headers } from './headers.ts'
 
 export const transportBits = { RC: 0x00, UC: 0x20, UD: 0x60, XRC: 0xa0 } as const
 export const TRANSPORT_MASK = 0xe0
-export const OPERATION_MASK = 0x1f
 export type TransportName = keyof typeof transportBits
 
 export type OperationKind = 'send' | 'write' | 'read' | 'atomic' | 'flush' | 'atomic_write' | 'ack' | 'cnp'
