@@ -11,6 +11,7 @@ import type { PortAttributes } from '../spec/classes/port.ts'
 import { CallError } from '../spec/errno.ts'
 import type { ObjectClass, RecordOf } from '../spec/schema.ts'
 import { deviceClass, portClass } from './base/device.ts'
+import { interfaceClass } from './base/interface.ts'
 import { mrClass } from './base/mr.ts'
 import { asyncFdClass, compChannelClass, cqClass, pdClass, rcQpClass } from './base/simple.ts'
 import { classTable, compile, createPool, releaseTable, withHooks } from './compile.ts'
@@ -33,6 +34,7 @@ import {
 
 /** The classes that core knows, with what core does itself. */
 export const coreClasses: readonly DriverClass[] = [
+  interfaceClass,
   deviceClass,
   portClass,
   pdClass,

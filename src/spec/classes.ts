@@ -6,6 +6,7 @@ import { AsyncFd } from './classes/async_fd.ts'
 import { CompChannel } from './classes/comp_channel.ts'
 import { Cq } from './classes/cq.ts'
 import { Device } from './classes/device.ts'
+import { Interface } from './classes/interface.ts'
 import { Mr } from './classes/mr.ts'
 import { Pd } from './classes/pd.ts'
 import { Port } from './classes/port.ts'
@@ -15,6 +16,7 @@ import { checkClasses } from './schema.ts'
 
 /** By name, each with its own type. */
 export const Classes = {
+  interface: Interface,
   device: Device,
   port: Port,
   pd: Pd,

@@ -15,6 +15,7 @@ import { emptyRun, type Port } from '../../phy/port.ts'
 import { AsyncFd } from '../../spec/classes/async_fd.ts'
 import { CompChannel } from '../../spec/classes/comp_channel.ts'
 import { Device as DeviceClass } from '../../spec/classes/device.ts'
+import { Interface } from '../../spec/classes/interface.ts'
 import { Mr } from '../../spec/classes/mr.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import { Port as PortClass } from '../../spec/classes/port.ts'
@@ -63,6 +64,7 @@ const rxeDriver: Driver<RxeState> = {
   name: 'rxe',
   id: RXE_DRIVER_ID,
   classes: [
+    driverClass(Interface),
     driverClass(DeviceClass),
     driverClass(PortClass),
     driverClass(Pd),

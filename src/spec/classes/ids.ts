@@ -4,11 +4,12 @@
  * so a number that stands here is never changed or given out again; test/spec/classes.test.ts compares them with the
  * copy in test/fixtures/spec/frozen.txt.
  *
- * Class 1 is kept for `interface` (R13). QP types are classes of their own (R9) and have the numbers from 16.
+ * QP types are classes of their own (R9) and have the numbers from 16.
  */
 import { Block } from '../schema.ts'
 
 export const ClassId = {
+  interface: 1,
   device: 2,
   port: 3,
   pd: 4,

@@ -1,0 +1,23 @@
+/*
+ * Core's own class `interface` (R13): a device tells what it supports, from the very table by which its calls are run,
+ * so that what it lists is what it does. A driver that lists the class gets it as it is.
+ */
+import { Interface } from '../../spec/classes/interface.ts'
+import { type Description, describe } from '../../spec/description.ts'
+import { driverClass } from '../driver.ts'
+import type { DispatchTable } from '../model.ts'
+
+/** Tables do not change, and devices share them. */
+const descriptions = new WeakMap<DispatchTable, Description>()
+
+export const interfaceClass = driverClass(Interface, {
+  query({ device: { shared } }) {
+    let description = descriptions.get(shared)
+    if (description === undefined) {
+      const classes = [...shared.byName.values()].map(table => table.class)
+      description = describe(classes.sort((a, b) => a.id - b.id))
+      descriptions.set(shared, description)
+    }
+    return description
+  },
+})

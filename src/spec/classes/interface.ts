@@ -1,0 +1,92 @@
+/*
+ * Class `interface`: what a device supports, told by the device itself (R13). It exists already and is object 0.
+ *
+ * `query` answers every class, method, attribute, type, enumeration and name as lists of small records that refer to
+ * each other by index: description.ts makes them from declarations and declarations from them. Records grow at their
+ * end only (R4), so that an older client reads what it knows of a newer device (R47).
+ */
+import { at, blob, enumeration, enumOf, flagsOf, list, method, objectClass, QUERY, u8, u16, u32 } from '../schema.ts'
+import { ClassId } from './ids.ts'
+
+/** How objects of a class are named, see `ObjectClass.identity`. */
+export const Identity = enumeration('identity', { handle: 0, fd: 1, fixed: 2 })
+
+/** The kinds of `Kind`. */
+export const KindNumber = enumeration('kind', {
+  u8: 0,
+  u16: 1,
+  u32: 2,
+  u64: 3,
+  bytes: 4,
+  blob: 5,
+  enum: 6,
+  flags: 7,
+  ref: 8,
+  fd: 9,
+  record: 10,
+  list: 11,
+})
+
+export const Direction = enumeration('direction', { in: 0, out: 1 })
+export const MethodFlags = enumeration('method_flags', { DRIVER_ATTRIBUTES: 1 })
+export const AttributeFlags = enumeration('attribute_flags', { OPTIONAL: 1 })
+/** Which of a type's limits are set. */
+export const TypeFlags = enumeration('type_flags', { MIN: 1, MAX: 2 })
+
+/** In all records `name` is where a name begins in `names`; it ends with a zero byte. ASCII. */
+export const ClassRow = { name: at(0, u32(0)), id: at(4, u16(0)), identity: at(6, enumOf(0, Identity, 1)) }
+export const MethodRow = {
+  name: at(0, u32(0)),
+  /** Index of its class. */
+  class: at(4, u16(0)),
+  call: at(6, u8(0)),
+  flags: at(7, flagsOf(0, MethodFlags, 1)),
+}
+export const AttributeRow = {
+  name: at(0, u32(0)),
+  /** Indices of its method and its type. */
+  method: at(4, u32(0)),
+  type: at(8, u32(0)),
+  id: at(12, u16(0)),
+  direction: at(14, enumOf(0, Direction, 1)),
+  flags: at(15, flagsOf(0, AttributeFlags, 1)),
+}
+export const TypeRow = {
+  kind: at(0, enumOf(0, KindNumber, 1)),
+  /** enum, flags: bytes of the value. */
+  width: at(1, u8(0)),
+  flags: at(2, flagsOf(0, TypeFlags, 2)),
+  /** bytes: how many; blob, list: the most. */
+  size: at(4, u32(0)),
+  /** enum, flags: index of the enumeration; ref, fd: name of the class; record, list: index of the first field. */
+  of: at(8, u32(0)),
+  /** record, list: how many fields. */
+  count: at(12, u32(0)),
+  min: at(16, u32(0)),
+  max: at(20, u32(0)),
+}
+export const FieldRow = { name: at(0, u32(0)), offset: at(4, u32(0)), type: at(8, u32(0)) }
+/** Its values are `count` rows from `first` on. */
+export const EnumerationRow = { name: at(0, u32(0)), first: at(4, u32(0)), count: at(8, u32(0)) }
+export const ValueRow = { name: at(0, u32(0)), value: at(4, u32(0)) }
+
+const MANY = 0xffff
+
+export const Interface = objectClass('interface', ClassId.interface, {
+  identity: 'fixed',
+  methods: {
+    query: method(QUERY, {
+      in: {},
+      out: {
+        names: blob(64, 1 << 20),
+        classes: list(65, ClassRow, MANY),
+        methods: list(66, MethodRow, MANY),
+        attributes: list(67, AttributeRow, MANY),
+        types: list(68, TypeRow, MANY),
+        fields: list(69, FieldRow, MANY),
+        enumerations: list(70, EnumerationRow, MANY),
+        values: list(71, ValueRow, MANY),
+      },
+    }),
+  },
+})
