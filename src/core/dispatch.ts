@@ -9,7 +9,7 @@ import { CallError } from '../spec/errno.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer, type Result } from '../uapi/call.ts'
 import { findHandle } from './handles.ts'
 import { execute, methodOf } from './invoke.ts'
-import { destroyNow } from './lifetime.ts'
+import { undoObjects } from './lifetime.ts'
 import type { Caller, Context, Entry } from './model.ts'
 
 /** A way of putting calls into bytes (`decodeWrite`, …); `M` is what its carrier hands over for one call. */
@@ -38,17 +38,12 @@ const refusal = (error: unknown): CallError => {
   throw error
 }
 
-/** The caller never learns of what a call created: take it back. */
-const undo = (context: Context, entry: Entry, result: Result): void => {
+/** The caller never learns of what a call created: take it back, newest first. */
+const undo = (context: Context, entry: Entry, { object, also = [], descriptors = [] }: Result): void => {
   const { core } = context.device
-  const created = result.object === undefined ? undefined : findHandle(context.handles, result.object)
-  if (created !== undefined) destroyNow(created, 'undo')
-  for (const { object } of result.descriptors ?? []) {
-    const fd = core.descriptors.get(object)
-    if (fd === undefined) continue
-    if (context.asyncFd === fd) context.asyncFd = undefined
-    destroyNow(fd, 'undo')
-  }
+  const handles = object === undefined ? also : [...also, object]
+  const fds = descriptors.map(({ object: number }) => core.descriptors.get(number))
+  undoObjects(context, [...handles.map(handle => findHandle(context.handles, handle)), ...fds])
   if (entry.kind === 'open') context.opened = false
 }
 

@@ -136,6 +136,10 @@ const resultOf = (call: CallContext, created: CoreObject | undefined, returned: 
       } else out[name] = object.handle
     }
   }
+  if (call.made !== undefined) {
+    const { objects, descriptors: placed } = call.made
+    return { out, also: objects.map(object => object.handle), descriptors: placed }
+  }
   if (created?.class.identity === 'fd') {
     descriptors ??= []
     descriptors.unshift({ object: created.handle, attribute: 'object' })
@@ -254,7 +258,7 @@ export const execute = (
     }
   }
 
-  const call: CallContext = { context, device, caller, why: 'call', entry, descriptors: undefined }
+  const call: CallContext = { context, device, caller, why: 'call', entry, descriptors: undefined, made: undefined }
   try {
     const out = entry.run(call, object, values, entry.core)
     return out instanceof Promise ? wait(call, object, values, out) : finish(call, object, out)

@@ -150,6 +150,14 @@ export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 
   forget(object)
 }
 
+/** Takes objects back whose caller never learned of them, newest first; those that went are passed over. */
+export const undoObjects = (context: Context, objects: readonly (CoreObject | undefined)[]): void => {
+  for (const object of objects.filter(made => made !== undefined).sort((a, b) => b.id - a.id)) {
+    if (context.asyncFd === object) context.asyncFd = undefined
+    destroyNow(object, 'undo')
+  }
+}
+
 /** Runs a destroy handler whose refusal counts for nothing. */
 export const runDestroy = (
   context: Context,
@@ -157,8 +165,10 @@ export const runDestroy = (
   object: CoreObject,
   why: Exclude<CallContext['why'], 'call'>,
 ): void => {
-  const { core } = context.device
-  const call: CallContext = { context, device: context.device, caller: nobody, why, entry, descriptors: undefined }
+  const { device } = context
+  const { core } = device
+  const none = { descriptors: undefined, made: undefined }
+  const call: CallContext = { context, device, caller: nobody, why, entry, ...none }
   try {
     const out = entry.run(call, object, noArguments, entry.core)
     if (out instanceof Promise)

@@ -9,7 +9,7 @@
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device.ts'
 import type { PortAttributes } from '../spec/classes/port.ts'
 import type { AnyValue, Attributes, Method, Methods, ObjectClass, RecordOf } from '../spec/schema.ts'
-import type { CallerView, Schema } from '../uapi/call.ts'
+import type { CallerView, NewDescriptor, Schema } from '../uapi/call.ts'
 import type { AddressSpace } from './address-space.ts'
 import type { GidTable } from './gids.ts'
 import type { HandleTable } from './handles.ts'
@@ -128,6 +128,14 @@ export interface CallContext {
   readonly entry: Entry
   /** Fd objects that the handler made in this call (`createDescriptor`); discarded if it fails. */
   descriptors: FdObject[] | undefined
+  /** What else the call has made, for its answer to name (a chain). */
+  made: Made | undefined
+}
+
+/** Objects that a call has made beside the one that its method creates. */
+export interface Made {
+  readonly objects: readonly CoreObject[]
+  readonly descriptors: readonly NewDescriptor[]
 }
 
 // ---- dispatch tables ----

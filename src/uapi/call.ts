@@ -6,7 +6,7 @@
  * as handles only.
  */
 import type { CallError } from '../spec/errno.ts'
-import type { AnyValues, Method, ObjectClass } from '../spec/schema.ts'
+import type { AnyValues, Kind, Method, ObjectClass } from '../spec/schema.ts'
 
 /** One call, dialect removed. */
 export interface Call {
@@ -26,6 +26,8 @@ export interface Result {
   readonly object?: number
   /** Values by attribute name, the driver's too; fd objects that were created stand in `descriptors` instead. */
   readonly out: AnyValues
+  /** Handles of other objects that the call has made: those of a chain. */
+  readonly also?: readonly number[]
   /** File descriptors to install in the caller; the carrier makes them and passes them on. */
   readonly descriptors?: readonly NewDescriptor[]
 }
@@ -39,6 +41,8 @@ export interface NewDescriptor {
   readonly object: number
   /** Name of the out attribute, or `object` for the created object itself. */
   readonly attribute: string
+  /** Where in the attribute's value its number belongs, bytes; 0 if it is the value. */
+  readonly offset?: number
 }
 
 /** A descriptor number to be written to the caller's memory once the carrier has installed the descriptor there. */
@@ -96,6 +100,11 @@ export interface CallerView {
   copyOut(address: bigint, bytes: Uint8Array): void
   /** The class of a live handle, for calls whose bytes do not tell it (MODIFY_QP, the destroy of a QP). */
   classOf(handle: number): ObjectClass | undefined
+  /**
+   * Inside a chain: how an attribute of kind `of` names the object that entry number `entry` has made. Throws CallError
+   * EINVAL for an entry that made none.
+   */
+  readonly chained?: ((where: string, of: Kind, entry: number) => number) | undefined
   /** Whether GET_CONTEXT has been called on this descriptor; before that every other call is EINVAL. */
   readonly hasContext: boolean
 }

@@ -12,7 +12,7 @@
  */
 import { AttributeFlag, CommonAttribute, MessageFlag, OpCtrl } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
-import { type AnyValues, type Attribute, sizeOf } from '../spec/schema.ts'
+import { type AnyValue, type AnyValues, type Attribute, type Kind, sizeOf } from '../spec/schema.ts'
 import type { Answer, Call, CallerView, Decoded, Install, Result } from './call.ts'
 import { answering, descriptorOf, refuse } from './caller.ts'
 import {
@@ -33,7 +33,7 @@ import { checkValue, viewOf } from './scalar.ts'
 
 export { ATTRIBUTE, callOfRequest, HEADER, ioctlRequest } from './object-format.ts'
 
-const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT } = AttributeFlag
+const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 
 /** Longest payload that lies elsewhere, for kinds that may grow. */
 const LONGEST = 1 << 20
@@ -56,10 +56,11 @@ export interface ObjectMessage {
   refuse(): Uint8Array
 }
 
-/** A descriptor's number belongs at this offset of the message. */
+/** A descriptor's number belongs at this offset of the message, or of what lies at `base`. */
 export interface Placed {
   readonly descriptor: Install['descriptor']
   readonly offset: number
+  readonly base?: bigint
 }
 
 interface Place {
@@ -70,6 +71,22 @@ interface Place {
 
 const spaceError = (where: string, needed: number, room: number | bigint): CallError =>
   new CallError('ENOSPC', `${where}: it needs ${needed} bytes, there is room for ${room}`)
+
+/** The object that an entry of the chain under way has made, as this attribute names objects. */
+const chained = (view: CallerView, path: string, of: Kind, value: AnyValue): number => {
+  if (view.chained === undefined) throw new CallError('EINVAL', `${path}: it names an entry, but this is no chain`)
+  if (of.kind !== 'ref' && of.kind !== 'fd')
+    throw new CallError('EINVAL', `${path}: it is no reference to an object, so it cannot name an entry`)
+  return view.chained(path, of, value as number)
+}
+
+/** The descriptors whose numbers lie somewhere in the value of an attribute that is none itself. */
+const descriptorsWithin = (result: Result, name: string, of: Kind): Placed[] =>
+  of.kind === 'fd' || result.descriptors === undefined
+    ? []
+    : result.descriptors
+        .filter(({ attribute }) => attribute === name)
+        .map(descriptor => ({ descriptor, offset: descriptor.offset ?? 0 }))
 
 /** Decodes one message of call number `call`. Throws CallError. */
 export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array): ObjectMessage => {
@@ -106,7 +123,7 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
   for (const item of items(where, message)) {
     const { id, flags } = item
     const isOut = (flags & OUT) !== 0
-    if ((flags & ~(MANDATORY | OUT | FILLED | IS_INDIRECT) & 0xffff) !== 0)
+    if ((flags & ~(MANDATORY | OUT | FILLED | IS_INDIRECT | CHAINED) & 0xffff) !== 0)
       throw new CallError(
         'EINVAL',
         `${where}: attribute 0x${id.toString(16)} has unknown flags 0x${flags.toString(16)}`,
@@ -150,7 +167,7 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
     }
     const value = valueIn(path, attribute.of, payload)
     checkValue(path, attribute.of, value, true)
-    args[name] = value
+    args[name] = flags & CHAINED ? chained(view, path, attribute.of, value) : value
   }
   for (const name in named.method.in)
     if (!named.method.in[name].optional && args[name] === undefined)
@@ -180,6 +197,8 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
             continue
           }
           indirects.push([address, payload])
+          for (const within of descriptorsWithin(result, name, attribute.of))
+            installs.push({ ...within, base: address })
           out.setBigUint64(item.payload + 8, BigInt(payload.length), true)
           out.setUint32(item.at + 4, item.flags | FILLED, true)
           continue
@@ -193,6 +212,8 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
         answered.set(payload, item.payload)
         out.setUint32(item.at + 4, ((item.flags & 0xffff) | FILLED | (payload.length << WRITTEN)) >>> 0, true)
         if (descriptor !== undefined) installs.push({ descriptor, offset: item.payload })
+        for (const { descriptor, offset } of descriptorsWithin(result, name, attribute.of))
+          installs.push({ descriptor, offset: item.payload + offset })
       }
       if (short !== undefined) throw short
       for (const [address, payload] of indirects) view.copyOut(address, payload)
@@ -243,9 +264,9 @@ export const decodeObject = (view: CallerView, call: number, address: bigint): D
           view.copyOut(address, message)
           return {
             ret: 0,
-            installs: installs.map(({ descriptor, offset }) => ({
+            installs: installs.map(({ descriptor, offset, base = address }) => ({
               descriptor,
-              address: address + BigInt(offset),
+              address: base + BigInt(offset),
               width: 4,
             })),
           }

@@ -176,7 +176,7 @@ test('attributes: missing, twice, unknown, in the wrong direction (R3)', () => {
   assert.equal(decode(plus(create, attribute(DRIVER_FIRST, 0, [1]))), 'OK')
   assert.equal(decode(without(create, 64, attribute(64, 0, [1, 2, 3, 4]))), 'EINVAL')
   assert.equal(decode(without(create, 1, attribute(1, AttributeFlag.OUT, [1, 2, 3, 4]))), 'EINVAL')
-  assert.equal(decode(plus(create, attribute(99, 16, []))), 'EINVAL')
+  assert.equal(decode(plus(create, attribute(99, 32, []))), 'EINVAL')
 })
 
 test('values: wrong length, out of limits, unknown flags; the sentence has the path', () => {

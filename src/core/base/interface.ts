@@ -4,11 +4,19 @@
  */
 import { Interface } from '../../spec/classes/interface.ts'
 import { type Description, describe } from '../../spec/description.ts'
+import { type ChainOutcome, reasonBytes, runChain } from '../chain.ts'
 import { driverClass } from '../driver.ts'
 import type { DispatchTable } from '../model.ts'
 
 /** Tables do not change, and devices share them. */
 const descriptions = new WeakMap<DispatchTable, Description>()
+
+const told = ({ results, done, error, reason }: ChainOutcome) => ({
+  results,
+  done,
+  error,
+  ...(reason !== undefined && { reason: reasonBytes(reason) }),
+})
 
 export const interfaceClass = driverClass(Interface, {
   query({ device: { shared } }) {
@@ -19,5 +27,10 @@ export const interfaceClass = driverClass(Interface, {
       descriptions.set(shared, description)
     }
     return description
+  },
+
+  chain(call, _object, { entries, onError }) {
+    const outcome = runChain(call, entries, onError)
+    return outcome instanceof Promise ? outcome.then(told) : told(outcome)
   },
 })

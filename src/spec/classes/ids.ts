@@ -30,8 +30,12 @@ export const CallNumber = {
 
 /**
  * Flags of an attribute. Bits 16–31 of an answered output hold the bytes written or, after ENOSPC, the bytes needed.
+ * CHAINED: a reference whose payload is, in a chain, the number of the entry that made the object (R16).
  */
-export const AttributeFlag = { MANDATORY: 1, OUT: 2, FILLED: 4, INDIRECT: 8 } as const
+export const AttributeFlag = { MANDATORY: 1, OUT: 2, FILLED: 4, INDIRECT: 8, CHAINED: 16 } as const
+
+/** Flags of an entry of a chain. OBJECT: the call is about what entry `ref` has made (R16). */
+export const ChainEntryFlag = { OBJECT: 1 } as const
 
 /** Flags of a message. `ANSWERED` is set in a message that has been answered. */
 export const MessageFlag = { ANSWERED: 1 } as const

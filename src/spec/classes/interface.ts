@@ -5,7 +5,22 @@
  * each other by index: description.ts makes them from declarations and declarations from them. Records grow at their
  * end only (R4), so that an older client reads what it knows of a newer device (R47).
  */
-import { at, blob, enumeration, enumOf, flagsOf, list, method, objectClass, QUERY, u8, u16, u32 } from '../schema.ts'
+import {
+  at,
+  blob,
+  CHAIN,
+  enumeration,
+  enumOf,
+  flagsOf,
+  list,
+  method,
+  objectClass,
+  optional,
+  QUERY,
+  u8,
+  u16,
+  u32,
+} from '../schema.ts'
 import { ClassId } from './ids.ts'
 
 /** How objects of a class are named, see `ObjectClass.identity`. */
@@ -70,6 +85,10 @@ export const FieldRow = { name: at(0, u32(0)), offset: at(4, u32(0)), type: at(8
 export const EnumerationRow = { name: at(0, u32(0)), first: at(4, u32(0)), count: at(8, u32(0)) }
 export const ValueRow = { name: at(0, u32(0)), value: at(4, u32(0)) }
 
+/** What becomes of what a chain has made when one of its calls fails. */
+export const ChainErrors = enumeration('chain_errors', { STOP: 0, UNDO: 1 })
+
+const CHAIN_BYTES = 1 << 20
 const MANY = 0xffff
 
 export const Interface = objectClass('interface', ClassId.interface, {
@@ -87,6 +106,16 @@ export const Interface = objectClass('interface', ClassId.interface, {
         enumerations: list(70, EnumerationRow, MANY),
         values: list(71, ValueRow, MANY),
       },
+    }),
+    /**
+     * Runs the calls of a chain, one after the other, up to the first that fails (R16; layout: uapi/chain.ts). UNDO:
+     * what the chain has made before the failure goes again, and nothing else may be changed by it. `results` are the
+     * entries with their messages answered; `done` says how many succeeded; if that is not all, `error` (errno) and
+     * `reason` are those of the next one.
+     */
+    chain: method(CHAIN, {
+      in: { entries: blob(1, CHAIN_BYTES), onError: enumOf(2, ChainErrors, 1) },
+      out: { results: blob(64, CHAIN_BYTES), done: u32(65), error: u32(66), reason: optional(blob(67, 1024)) },
     }),
   },
 })

@@ -1,0 +1,160 @@
+/*
+ * Chains (R16): one call runs a list of calls, of which a later one can use what an earlier one has made.
+ *
+ * The entries are messages of the object dialect, so this is the one place of core that decodes: each entry goes the
+ * way of a call by itself (decode, look up, run, answer), with a view of its caller that knows what the chain has made.
+ * The first entry that fails ends the chain. With UNDO everything that the chain has made is taken back then, newest
+ * first; calls that change what was there before could not be, so such a chain is refused before anything runs.
+ */
+import { ChainErrors, Interface } from '../spec/classes/interface.ts'
+import { CallError } from '../spec/errno.ts'
+import { CHAIN, type Kind, QUERY } from '../spec/schema.ts'
+import type { CallerView, NewDescriptor, Result } from '../uapi/call.ts'
+import { type ChainEntry, chainEntries } from '../uapi/chain.ts'
+import { decodeMessage } from '../uapi/object.ts'
+import { creates, methodByCall } from '../uapi/object-format.ts'
+import { viewOf } from '../uapi/scalar.ts'
+import { callerView } from './dispatch.ts'
+import { findHandle } from './handles.ts'
+import { execute, methodOf } from './invoke.ts'
+import { undoObjects } from './lifetime.ts'
+import { type CallContext, type Caller, type CoreObject, Life } from './model.ts'
+
+export interface ChainOutcome {
+  /** The entries, those that ran answered. */
+  readonly results: Uint8Array
+  /** How many succeeded. */
+  readonly done: number
+  /** Errno of the one after them, 0 if all did. */
+  readonly error: number
+  readonly reason?: string
+}
+
+/** Descriptors that the chain has made have no number yet: inside the chain the entry's number, from here on. */
+const UNNUMBERED = 0x8000_0000
+
+/** Most bytes of a reason that are told. */
+const REASON = 1000
+
+const refuseEntry = (index: number, reason: string): never => {
+  throw new CallError('EINVAL', `entry ${index} of the chain: ${reason}`)
+}
+
+/** Refuses a chain that could not be undone. What does not exist fails when it is its turn. */
+const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
+  entries.forEach(({ call, ref, message }, index) => {
+    const cls = view.schema.classById(viewOf(message).getUint16(2, true))
+    const named = cls === undefined ? undefined : methodByCall(cls, call)
+    if (named === undefined || creates(named.method) || call === QUERY || ref !== undefined) return
+    refuseEntry(index, `${cls?.name}.${named.name} of an object that the chain does not make cannot be undone`)
+  })
+}
+
+/** Runs a chain. EINVAL for bytes that are none, or for one that could not be undone as asked. */
+export const runChain = (
+  call: CallContext,
+  bytes: Uint8Array,
+  onError: number,
+): ChainOutcome | Promise<ChainOutcome> => {
+  const { context, caller } = call
+  const entries = chainEntries(bytes)
+  const made: (CoreObject | undefined)[] = []
+  const descriptors: NewDescriptor[] = []
+  const results = bytes.slice()
+
+  const objectOf = (where: string, entry: number): CoreObject => {
+    const object = made[entry]
+    if (object === undefined) throw new CallError('EINVAL', `${where}: entry ${entry} of the chain has made no object`)
+    if (object.life !== Life.LIVE) throw new CallError('ENOENT', `${where}: what entry ${entry} has made is gone`)
+    return object
+  }
+  const view: CallerView = {
+    ...callerView(context, caller),
+    chained: (where: string, of: Kind, entry: number) => {
+      const object = objectOf(where, entry)
+      if ((of.kind === 'ref' || of.kind === 'fd') && of.class !== object.class.name)
+        throw new CallError(
+          'EINVAL',
+          `${where}: entry ${entry} of the chain has made a ${object.class.name}, no ${of.class}`,
+        )
+      return of.kind === 'fd' ? UNNUMBERED + entry : object.handle
+    },
+  }
+  const inChain: Caller = {
+    memory: caller.memory,
+    copyIn: (address, length) => caller.copyIn(address, length),
+    copyOut: (address, data) => caller.copyOut(address, data),
+    descriptor: fd => (fd >= UNNUMBERED ? made[fd - UNNUMBERED]?.handle : caller.descriptor(fd)),
+  }
+  if (onError === ChainErrors.values.UNDO) checkUndo(view, entries)
+
+  const end = (done: number, error?: CallError): ChainOutcome => {
+    const undone = error !== undefined && onError === ChainErrors.values.UNDO
+    if (undone) undoObjects(context, made)
+    const objects = undone ? [] : made.filter(object => object !== undefined && object.life === Life.LIVE)
+    call.made = {
+      objects: objects.filter(object => object?.class.identity === 'handle') as CoreObject[],
+      descriptors: undone ? [] : descriptors,
+    }
+    return { results, done, error: error?.errno ?? 0, ...(error !== undefined && { reason: error.message }) }
+  }
+
+  /** Runs entry `index` and those after it. */
+  const runFrom = (first: number): ChainOutcome | Promise<ChainOutcome> => {
+    for (let index = first; index < entries.length; index++) {
+      const { call: number, ref, at, message } = entries[index]
+      const failed = (error: unknown, refused?: Uint8Array): ChainOutcome => {
+        if (!(error instanceof CallError)) throw error
+        // Made, but its answer did not fit: nobody can name it.
+        undoObjects(context, [made[index]])
+        made[index] = undefined
+        if (refused !== undefined) results.set(refused, at)
+        return end(index, error)
+      }
+      try {
+        const decoded = decodeMessage(view, number, message)
+        const { call: found } = decoded
+        if (decoded.short !== undefined) return failed(decoded.short, decoded.refuse())
+        if (found.class.id === Interface.id && number === CHAIN) refuseEntry(index, 'a chain in a chain')
+        if (ref !== undefined && creates(found.method))
+          refuseEntry(
+            index,
+            `${found.class.name}.${found.methodName} makes its object, it cannot be that of entry ${ref}`,
+          )
+        const object =
+          ref === undefined ? found.object : objectOf(`${found.class.name}.${found.methodName}`, ref).handle
+        const entry = methodOf(context, found.class.id, number, `${found.class.name}.${found.methodName}`)
+        const answered = (result: Result): void => {
+          const own = result.descriptors?.find(({ attribute }) => attribute === 'object')
+          made[index] =
+            own !== undefined
+              ? context.device.core.descriptors.get(own.object)
+              : result.object === undefined
+                ? undefined
+                : findHandle(context.handles, result.object)
+          const { message: answer, installs } = decoded.answer(result)
+          results.set(answer, at)
+          for (const { descriptor, offset } of installs)
+            descriptors.push({ object: descriptor.object, attribute: 'results', offset: at + offset })
+        }
+        const result = execute(context, entry, object, found.args, inChain)
+        if (result instanceof Promise)
+          return result.then(
+            done => {
+              answered(done)
+              return runFrom(index + 1)
+            },
+            error => failed(error, decoded.refuse()),
+          )
+        answered(result)
+      } catch (error) {
+        return failed(error)
+      }
+    }
+    return end(entries.length)
+  }
+  return runFrom(0)
+}
+
+/** A reason as an attribute has it. */
+export const reasonBytes = (reason: string): Uint8Array => new TextEncoder().encode(reason).subarray(0, REASON)

@@ -1,0 +1,85 @@
+/*
+ * Chains of calls in bytes (R16, design.md section 3): entries of {u8 call, u8 flags, u16 ref, u32 size} and a message
+ * of the object dialect, `size` bytes, a multiple of 8. With flag OBJECT the object of the call is the one that entry
+ * `ref` has made; an attribute with flag CHAINED names an entry in the same way. Answers stand in place of messages.
+ */
+import { AttributeFlag, ChainEntryFlag } from '../spec/classes/ids.ts'
+import { CallError } from '../spec/errno.ts'
+import type { Call } from './call.ts'
+import { type EncodeOptions, encodeCall, HEADER } from './object.ts'
+import { items } from './object-format.ts'
+import { viewOf } from './scalar.ts'
+
+/** Bytes before the message of an entry. */
+export const ENTRY = 8
+/** Entries of one chain: `ref` has 16 bits. */
+export const MAX_ENTRIES = 0xffff
+
+export interface ChainEntry {
+  readonly call: number
+  /** The entry whose object this call is about; undefined: the message says it. */
+  readonly ref: number | undefined
+  /** Where the message lies in the chain, and its bytes. */
+  readonly at: number
+  readonly message: Uint8Array
+}
+
+/** The entries of a chain. Throws CallError EINVAL with the number of the one that cannot be read. */
+export const chainEntries = (bytes: Uint8Array): ChainEntry[] => {
+  const view = viewOf(bytes)
+  const entries: ChainEntry[] = []
+  const bad = (reason: string): never => {
+    throw new CallError('EINVAL', `entry ${entries.length} of the chain, at ${at}: ${reason}`)
+  }
+  let at = 0
+  while (at < bytes.length) {
+    if (entries.length === MAX_ENTRIES) bad(`a chain has at most ${MAX_ENTRIES} entries`)
+    if (at + ENTRY + HEADER > bytes.length) bad(`${bytes.length - at} bytes are left, an entry has at least 24`)
+    const flags = view.getUint8(at + 1)
+    const ref = view.getUint16(at + 2, true)
+    const size = view.getUint32(at + 4, true)
+    if ((flags & ~ChainEntryFlag.OBJECT) !== 0) bad(`its flags 0x${flags.toString(16)} are unknown`)
+    if (size < HEADER || size % 8 !== 0 || size > bytes.length - at - ENTRY)
+      bad(`its size is ${size}; a multiple of 8 from ${HEADER} to ${bytes.length - at - ENTRY} is right`)
+    const message = bytes.subarray(at + ENTRY, at + ENTRY + size)
+    const named = (flags & ChainEntryFlag.OBJECT) !== 0
+    entries.push({ call: view.getUint8(at), ref: named ? ref : undefined, at: at + ENTRY, message })
+    at += ENTRY + size
+  }
+  return entries
+}
+
+/** One call of a chain to be sent. References may name entries: by attribute, and for the object of the call. */
+export interface Link {
+  readonly call: Call
+  readonly options?: EncodeOptions
+  /** The entry whose object the call is about. */
+  readonly object?: number
+  /** By attribute: the entry whose object it means; the call's argument is then ignored. */
+  readonly refs?: Readonly<Record<string, number>>
+}
+
+/** The bytes of a chain. Throws CallError as `encodeCall` does. */
+export const encodeChain = (links: readonly Link[]): Uint8Array => {
+  const messages = links.map(({ call, options, refs = {} }) => {
+    const message = encodeCall({ ...call, args: { ...call.args, ...refs } }, options)
+    const marked = new Set(Object.keys(refs).map(name => call.method.in[name]?.id))
+    const view = viewOf(message)
+    for (const { id, flags, at } of items(call.methodName, message))
+      if ((flags & AttributeFlag.OUT) === 0 && marked.has(id))
+        view.setUint32(at + 4, flags | AttributeFlag.CHAINED, true)
+    return message
+  })
+  const bytes = new Uint8Array(messages.reduce((sum, message) => sum + ENTRY + message.length, 0))
+  const view = viewOf(bytes)
+  let at = 0
+  links.forEach(({ call, object }, i) => {
+    view.setUint8(at, call.method.call)
+    view.setUint8(at + 1, object === undefined ? 0 : ChainEntryFlag.OBJECT)
+    view.setUint16(at + 2, object ?? 0, true)
+    view.setUint32(at + 4, messages[i].length, true)
+    bytes.set(messages[i], at + ENTRY)
+    at += ENTRY + messages[i].length
+  })
+  return bytes
+}
