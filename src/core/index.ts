@@ -57,3 +57,4 @@ export {
   unregister,
 } from './registry.ts'
 export { type CoreCounts, type DeviceCounts, stat } from './stat.ts'
+export { type Bind, bindWindow, invalidateWindow, unbindWindowsOf } from './windows.ts'

@@ -1,5 +1,6 @@
 /*
- * The memory regions of one device: key → row, for calls and for hot code (IBA 10.6.3, design.md section 4).
+ * The memory regions and windows of one device: key → row, for calls and for hot code (IBA 10.6.3, design.md section
+ * 4). What binding and invalidating a window does to its row is windows.ts' business.
  *
  * A key is 32 bits: an index of 24 bits above a key byte, as Linux' soft device builds it. Indices are given out in
  * turn, so that the one that was free longest comes first, and with every round the key byte changes: a key that was
@@ -7,6 +8,7 @@
  * Rows are typed arrays that grow; a two-level directory finds a row by index without hashing. `resolve` does the
  * checks of every access and allocates nothing.
  */
+import { AccessFlags } from '../spec/enums.ts'
 import { CallError } from '../spec/errno.ts'
 import { TWO_32 } from '../spec/memory.ts'
 import type { AddressSpace } from './address-space.ts'
@@ -15,6 +17,9 @@ const PAGE_BITS = 12
 const PAGE_SIZE = 1 << PAGE_BITS
 const PAGE_MASK = PAGE_SIZE - 1
 const INDICES = 1 << 24
+
+/** What a key stands for. */
+export const KeyKind = { REGION: 0, WINDOW_1: 1, WINDOW_2: 2 } as const
 
 /** Rows by number; columns are exchanged when the table grows, so read them from the table each time. */
 export interface MemoryTable {
@@ -32,8 +37,14 @@ export interface MemoryTable {
   iovaLo: Uint32Array
   /** Bytes, an exact Number. */
   length: Float64Array
-  /** Index into `spaces`. */
+  /** Index into `spaces`; -1 for a window that is not bound. */
   space: Int32Array
+  /** `KeyKind`. */
+  kind: Uint8Array
+  /** A window's region, -1 if it is not bound; a region's count of bound windows. */
+  bound: Int32Array
+  /** The queue pair's number to which a window of type 2 is bound. */
+  qp: Int32Array
   readonly spaces: (AddressSpace | undefined)[]
   /** Rows that use each space. */
   readonly spaceUses: number[]
@@ -58,6 +69,9 @@ export const createMemoryTable = (): MemoryTable => ({
   iovaLo: new Uint32Array(16),
   length: new Float64Array(16),
   space: new Int32Array(16),
+  kind: new Uint8Array(16),
+  bound: new Int32Array(16),
+  qp: new Int32Array(16),
   spaces: [],
   spaceUses: [],
   pages: new Array<Int32Array | undefined>(INDICES / PAGE_SIZE).fill(undefined),
@@ -71,7 +85,7 @@ export const createMemoryTable = (): MemoryTable => ({
 
 const grow = (table: MemoryTable): void => {
   const size = table.key.length * 2
-  const bigger = <T extends Uint32Array | Int32Array | Float64Array>(old: T): T => {
+  const bigger = <T extends Uint8Array | Uint32Array | Int32Array | Float64Array>(old: T): T => {
     const made = new (old.constructor as new (length: number) => T)(size)
     made.set(old)
     return made
@@ -85,6 +99,9 @@ const grow = (table: MemoryTable): void => {
   table.iovaLo = bigger(table.iovaLo)
   table.length = bigger(table.length)
   table.space = bigger(table.space)
+  table.kind = bigger(table.kind)
+  table.bound = bigger(table.bound)
+  table.qp = bigger(table.qp)
 }
 
 /** The row that has this key's index, whatever its key byte; -1 for none. */
@@ -107,7 +124,8 @@ const takeKey = (table: MemoryTable): number => {
   }
 }
 
-const takeSpace = (table: MemoryTable, space: AddressSpace): number => {
+/** Counts one more row in `space`; answers its index. */
+export const takeSpace = (table: MemoryTable, space: AddressSpace): number => {
   let at = table.spaces.indexOf(space)
   if (at < 0) {
     at = table.spaces.indexOf(undefined)
@@ -119,9 +137,46 @@ const takeSpace = (table: MemoryTable, space: AddressSpace): number => {
   return at
 }
 
+/** One row less in space `at`; -1 is none. */
+export const giveSpace = (table: MemoryTable, at: number): void => {
+  if (at >= 0 && --table.spaceUses[at] === 0) table.spaces[at] = undefined
+}
+
+/** A row with a key of its own, everything else to be filled in. ENOMEM when all 2^24 − 1 indices are taken. */
+export const takeKeyRow = (table: MemoryTable): number => {
+  if (table.live === INDICES - 1)
+    throw new CallError('ENOMEM', `${INDICES - 1} memory keys are in use, there is no further one`)
+  const key = takeKey(table)
+  const row = table.freeRows.pop() ?? table.rows++
+  if (row === table.key.length) grow(table)
+  const page = key >>> (8 + PAGE_BITS)
+  table.pages[page] ??= new Int32Array(PAGE_SIZE)
+  table.pages[page][(key >>> 8) & PAGE_MASK] = row + 1
+  table.pageUses[page]++
+  table.live++
+  table.key[row] = key
+  return row
+}
+
+/** The row is free, its key names nothing any more. */
+export const giveKeyRow = (table: MemoryTable, row: number): void => {
+  const key = table.key[row]
+  if (key === 0) throw new Error(`memory row ${row} is removed, but it is free`)
+  const page = key >>> (8 + PAGE_BITS)
+  table.pages[page]![(key >>> 8) & PAGE_MASK] = 0
+  table.pageUses[page]--
+  // The page from which the next key comes is kept, it would be made again at once; it goes with the last key that
+  // comes from it.
+  if (table.pageUses[page] === 0 && page !== table.next >>> PAGE_BITS) table.pages[page] = undefined
+  giveSpace(table, table.space[row])
+  table.key[row] = 0
+  table.live--
+  table.freeRows.push(row)
+}
+
 /**
  * Adds a region and returns its row. `start` and `iova` are any u64, `length` is an exact Number; whether they make
- * sense has been checked (base/mr.ts). ENOMEM when all 2^24 − 1 indices are taken.
+ * sense has been checked (base/mr.ts). ENOMEM as `takeKeyRow`.
  */
 export const addRegion = (
   table: MemoryTable,
@@ -132,17 +187,7 @@ export const addRegion = (
   access: number,
   space: AddressSpace,
 ): number => {
-  if (table.live === INDICES - 1)
-    throw new CallError('ENOMEM', `${INDICES - 1} memory regions are registered, there is no further key`)
-  const key = takeKey(table)
-  const row = table.freeRows.pop() ?? table.rows++
-  if (row === table.key.length) grow(table)
-  const page = key >>> (8 + PAGE_BITS)
-  table.pages[page] ??= new Int32Array(PAGE_SIZE)
-  table.pages[page][(key >>> 8) & PAGE_MASK] = row + 1
-  table.pageUses[page]++
-  table.live++
-  table.key[row] = key
+  const row = takeKeyRow(table)
   table.pd[row] = pd
   table.access[row] = access
   table.startHi[row] = Number(start >> 32n)
@@ -151,24 +196,10 @@ export const addRegion = (
   table.iovaLo[row] = Number(iova & 0xffffffffn)
   table.length[row] = length
   table.space[row] = takeSpace(table, space)
+  table.kind[row] = KeyKind.REGION
+  table.bound[row] = 0
+  table.qp[row] = 0
   return row
-}
-
-/** Takes a region away: its key names nothing any more. */
-export const removeRegion = (table: MemoryTable, row: number): void => {
-  const key = table.key[row]
-  if (key === 0) throw new Error(`memory row ${row} is removed, but it is free`)
-  const page = key >>> (8 + PAGE_BITS)
-  table.pages[page]![(key >>> 8) & PAGE_MASK] = 0
-  table.pageUses[page]--
-  // The page from which the next key comes is kept, it would be made again at once; it goes with the last key that
-  // comes from it.
-  if (table.pageUses[page] === 0 && page !== table.next >>> PAGE_BITS) table.pages[page] = undefined
-  const space = table.space[row]
-  if (--table.spaceUses[space] === 0) table.spaces[space] = undefined
-  table.key[row] = 0
-  table.live--
-  table.freeRows.push(row)
 }
 
 /** The row of a live key, -1 if it is none. */
@@ -177,9 +208,18 @@ export const findKey = (table: MemoryTable, key: number): number => {
   return row >= 0 && table.key[row] === key >>> 0 ? row : -1
 }
 
+/** Rights of a peer: every access that asks for one of them comes from the wire. */
+const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
+export const REMOTE_RIGHTS = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | FLUSH_GLOBAL | FLUSH_PERSISTENT
+
+/** A window serves a peer only, one of type 2 only the peer of its queue pair. */
+const isWindowOpen = (table: MemoryTable, row: number, access: number, qp: number): boolean =>
+  (access & REMOTE_RIGHTS) !== 0 && (table.kind[row] === KeyKind.WINDOW_1 || table.qp[row] === qp)
+
 /**
  * The row for `key` if it belongs to protection domain `pd`, grants every right in `access` and contains `length` bytes
- * from address hi:lo on; -1 if not. `length` is an exact Number. For every access of the data path.
+ * from address hi:lo on; -1 if not. `qp` is the number of the queue pair that asks. `length` is an exact Number. For
+ * every access of the data path.
  */
 export const resolve = (
   table: MemoryTable,
@@ -189,9 +229,11 @@ export const resolve = (
   lo: number,
   length: number,
   access: number,
+  qp: number,
 ): number => {
   const row = findKey(table, key)
   if (row < 0 || table.pd[row] !== pd || (table.access[row] & access) !== access) return -1
+  if (table.kind[row] !== KeyKind.REGION && !isWindowOpen(table, row, access, qp)) return -1
   // The offset of hi:lo in the region as a Number: inexact only where it is far beyond any length.
   const offset = ((hi >>> 0) - table.iovaHi[row]) * TWO_32 + ((lo >>> 0) - table.iovaLo[row])
   return offset >= 0 && offset + length <= table.length[row] ? row : -1

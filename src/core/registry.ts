@@ -13,6 +13,7 @@ import type { ObjectClass, RecordOf } from '../spec/schema.ts'
 import { deviceClass, portClass } from './base/device.ts'
 import { interfaceClass } from './base/interface.ts'
 import { mrClass } from './base/mr.ts'
+import { mwClass } from './base/mw.ts'
 import { asyncFdClass, compChannelClass, cqClass, pdClass, rcQpClass } from './base/simple.ts'
 import { classTable, compile, createPool, releaseTable, withHooks } from './compile.ts'
 import { DEVICE_FATAL, raiseDevice } from './events.ts'
@@ -40,6 +41,7 @@ export const coreClasses: readonly DriverClass[] = [
   pdClass,
   cqClass,
   mrClass,
+  mwClass,
   compChannelClass,
   asyncFdClass,
   rcQpClass,

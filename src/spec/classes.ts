@@ -8,6 +8,7 @@ import { Cq } from './classes/cq.ts'
 import { Device } from './classes/device.ts'
 import { Interface } from './classes/interface.ts'
 import { Mr } from './classes/mr.ts'
+import { Mw } from './classes/mw.ts'
 import { Pd } from './classes/pd.ts'
 import { Port } from './classes/port.ts'
 import { RcQp } from './classes/rc_qp.ts'
@@ -24,6 +25,7 @@ export const Classes = {
   mr: Mr,
   comp_channel: CompChannel,
   async_fd: AsyncFd,
+  mw: Mw,
   rc_qp: RcQp,
 } as const
 

@@ -15,10 +15,18 @@ export const AccessFlags = enumeration('access_flags', {
   ZERO_BASED: 1 << 5,
   ON_DEMAND: 1 << 6,
   HUGETLB: 1 << 7,
+  /** What a FLUSH of a peer may ask for (annex A19): placement that is visible to all, or that survives power loss. */
+  FLUSH_GLOBAL: 1 << 8,
+  FLUSH_PERSISTENT: 1 << 9,
   RELAXED_ORDERING: 1 << 20,
   /** Bits 20–29 may be set by anyone and ignored by a device that does not know them. */
   OPTIONAL_RANGE: 0x3ff00000,
 })
+
+/**
+ * Types of memory windows (IBA 10.6.7): 1 belongs to a protection domain, 2 (here 2B) to the queue pair that bound it.
+ */
+export const MwType = enumeration('mw_type', { TYPE_1: 1, TYPE_2: 2 })
 
 /** States of a queue pair (IBA 10.3.1). RC never enters SQE. */
 export const QpState = enumeration('qp_state', { RESET: 0, INIT: 1, RTR: 2, RTS: 3, SQD: 4, SQE: 5, ERR: 6 })

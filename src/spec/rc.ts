@@ -43,6 +43,8 @@ export const WcOpcode = enumeration('wc_opcode', {
   FETCH_ADD: 4,
   BIND_MW: 5,
   LOCAL_INV: 6,
+  FLUSH: 8,
+  ATOMIC_WRITE: 9,
   RECV: 128,
   RECV_RDMA_WITH_IMM: 129,
 })
@@ -62,6 +64,8 @@ export const WrOpcode = enumeration('wr_opcode', {
   LOCAL_INV: 7,
   BIND_MW: 8,
   SEND_WITH_INV: 9,
+  FLUSH: 14,
+  ATOMIC_WRITE: 15,
 })
 
 /** ibv_send_flags. */

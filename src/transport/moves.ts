@@ -12,7 +12,7 @@ import type { Arena } from '../wire/arena.ts'
 import { type EngineState, Move, Request, Row } from './state.ts'
 import { Access, Send, Sge } from './types.ts'
 
-const { PD, WORDS } = Row
+const { PD, QPN, WORDS } = Row
 const { WR } = Request
 const { ROW, KIND, KEY, ACCESS, HI, LO, AT, CHUNK, STRIDE, PIECES, TOTAL, CLOSED, PSN, MSN } = Move
 const MOVE_PD = Move.PD
@@ -53,12 +53,13 @@ export const gather = (
     return OK
   }
   const pd = s.rows[row * WORDS + PD]
+  const qp = s.rows[row * WORDS + QPN]
   const count = p[wr + SGES]
   let sge = wr + SGE
   if (count === 1) {
     const end = p[sge + SGE_LO] + from
     const hi = (p[sge + SGE_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
-    const region = memory.resolve(pd, p[sge + SGE_KEY], hi, end >>> 0, total, LOCAL_READ)
+    const region = memory.resolve(pd, p[sge + SGE_KEY], hi, end >>> 0, total, LOCAL_READ, qp)
     if (region < 0) return NO_REGION
     return memory.read(region, hi, end >>> 0, to, at, chunk, stride, total) === 0 ? OK : FAULT
   }
@@ -78,7 +79,7 @@ export const gather = (
     let n = length - skip < left ? length - skip : left
     skip = 0
     left -= n
-    const region = memory.resolve(pd, p[sge + SGE_KEY], hi, lo, n, LOCAL_READ)
+    const region = memory.resolve(pd, p[sge + SGE_KEY], hi, lo, n, LOCAL_READ, qp)
     if (region < 0) return NO_REGION
     let done = 0
     if (within > 0) {
@@ -110,10 +111,12 @@ export const gather = (
 export const checkElements = (s: EngineState, row: number, sge: number, count: number, access: number): number => {
   const p = s.pool
   const pd = s.rows[row * WORDS + PD]
+  const qp = s.rows[row * WORDS + QPN]
   for (let i = 0, at = sge; i < count; i++, at += SGE_WORDS) {
     const length = p[at + SGE_LENGTH]
     if (length === 0) continue
-    if (s.env.memory.resolve(pd, p[at + SGE_KEY], p[at + SGE_HI], p[at + SGE_LO], length, access) < 0) return NO_REGION
+    if (s.env.memory.resolve(pd, p[at + SGE_KEY], p[at + SGE_HI], p[at + SGE_LO], length, access, qp) < 0)
+      return NO_REGION
   }
   return OK
 }
@@ -187,7 +190,7 @@ export const putPieces = (
     flushMoves(s)
   }
   const pd = s.rows[row * WORDS + PD]
-  if (s.env.memory.resolve(pd, key, hi, lo, length, access) < 0) return NO_REGION
+  if (s.env.memory.resolve(pd, key, hi, lo, length, access, s.rows[row * WORDS + QPN]) < 0) return NO_REGION
   m[ROW] = row
   m[KIND] = kind
   m[MOVE_PD] = pd
@@ -221,7 +224,8 @@ export const putNow = (
 ): number => {
   if (s.moveArena !== undefined) flushMoves(s)
   const memory = s.env.memory
-  const region = memory.resolve(s.rows[row * WORDS + PD], key, hi, lo, length, access)
+  const base = row * WORDS
+  const region = memory.resolve(s.rows[base + PD], key, hi, lo, length, access, s.rows[base + QPN])
   if (region < 0) return NO_REGION
   return memory.write(region, hi, lo, from, at, length, length, length) === 0 ? OK : FAULT
 }
@@ -233,7 +237,8 @@ export const flushMoves = (s: EngineState): void => {
   s.moveArena = undefined
   const m = s.move
   const memory = s.env.memory
-  const region = memory.resolve(m[MOVE_PD], m[KEY], m[HI], m[LO], m[TOTAL], m[ACCESS])
+  const qp = s.rows[m[ROW] * WORDS + QPN]
+  const region = memory.resolve(m[MOVE_PD], m[KEY], m[HI], m[LO], m[TOTAL], m[ACCESS], qp)
   const why =
     region < 0
       ? NO_REGION

@@ -15,7 +15,7 @@ import { Refusal, refuse } from './refusals.ts'
 import { type EngineState, R, Resource, Row, schedule } from './state.ts'
 import { Access } from './types.ts'
 
-const { WORDS, STATE, PD, MTU, ACCESS, RESPONDER, EXPECTED, MSN } = Row
+const { WORDS, STATE, QPN, PD, MTU, ACCESS, RESPONDER, EXPECTED, MSN } = Row
 const { RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
 const { ACK_DUE } = R
 const { ERR } = QpState.values
@@ -127,7 +127,7 @@ export const onRead = (s: EngineState, row: number, arena: Arena, at: number): v
     refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
     return
   }
-  if (length > 0 && s.env.memory.resolve(w[base + PD], key, hi, lo, length, Access.REMOTE_READ) < 0) {
+  if (length > 0 && s.env.memory.resolve(w[base + PD], key, hi, lo, length, Access.REMOTE_READ, w[base + QPN]) < 0) {
     refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR)
     return
   }
@@ -161,7 +161,7 @@ export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, 
   }
   flushMoves(s) // WRITEs before it are seen
   if (w[base + STATE] === ERR) return
-  const region = memory.resolve(w[base + PD], ext.atomicRkey(view, at), hi, lo, 8, Access.REMOTE_ATOMIC)
+  const region = memory.resolve(w[base + PD], ext.atomicRkey(view, at), hi, lo, 8, Access.REMOTE_ATOMIC, w[base + QPN])
   if (region < 0) {
     refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR)
     return

@@ -223,7 +223,7 @@ const onSend = (
     if (w[base + STATE] === ERR) return
     if (
       (flags & OP_INV) !== 0 &&
-      !s.env.memory.invalidate(w[base + PD], ext.iethRkey(arena.view, at + IETH_AT[opcode]))
+      !s.env.memory.invalidate(w[base + PD], w[base + QPN], ext.iethRkey(arena.view, at + IETH_AT[opcode]))
     ) {
       onInvalidateFailed(s, row, arena, at)
       return
@@ -427,7 +427,8 @@ const beginWrite = (s: EngineState, row: number, arena: Arena, at: number, flags
   const key = ext.rethRkey(view, at)
   // one packet is checked when it is written
   if ((flags & OP_FIRST) !== 0) {
-    if (s.env.memory.resolve(w[base + PD], key, hi, lo, length, Access.REMOTE_WRITE) < 0) return REMOTE_ACCESS
+    if (s.env.memory.resolve(w[base + PD], key, hi, lo, length, Access.REMOTE_WRITE, w[base + QPN]) < 0)
+      return REMOTE_ACCESS
   }
   w[base + WRITE_HI] = hi
   w[base + WRITE_LO] = lo

@@ -16,7 +16,7 @@ import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
 import { type EngineState, R, Resource, Row } from './state.ts'
 import { Access } from './types.ts'
 
-const { WORDS, PD, MTU, DEST_QPN, FLOW, RESPONDER, EXPECTED, MSN, NAK_SYNDROME, NAK_PSN, NAK_MSN } = Row
+const { WORDS, QPN, PD, MTU, DEST_QPN, FLOW, RESPONDER, EXPECTED, MSN, NAK_SYNDROME, NAK_PSN, NAK_MSN } = Row
 const { RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
 const { KIND, FIRST_PSN, NEXT, END, BASE, READ_HI, READ_LO, READ_LENGTH, KEY, RESULT_HI, RESULT_LO } = Resource
 const RESOURCE_MSN = Resource.MSN
@@ -199,7 +199,8 @@ const readFor = (
   const hi = (p[resource + READ_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
   const lo = end >>> 0
   const pd = s.rows[row * WORDS + PD]
-  const region = memory.resolve(pd, p[resource + KEY], hi, lo, total, Access.REMOTE_READ)
+  const qp = s.rows[row * WORDS + QPN]
+  const region = memory.resolve(pd, p[resource + KEY], hi, lo, total, Access.REMOTE_READ, qp)
   if (region >= 0 && memory.read(region, hi, lo, s.sink!.arena, at, chunk, stride, total) === 0) return true
   const psn = psnAdd(p[resource + FIRST_PSN], next)
   forgetPending(s, row * WORDS)

@@ -43,6 +43,22 @@ export const Send = {
   SGE: 16,
 } as const
 
+/** Words of a BIND_MW request, where `Send` has what a window has no use for. */
+export const BindMw = {
+  /** What the low byte of the window's key becomes. */
+  KEY: Send.IMM,
+  /** The window's key as it is. */
+  WINDOW: Send.RKEY,
+  LO: Send.REMOTE_LO,
+  HI: Send.REMOTE_HI,
+  LENGTH_LO: Send.COMPARE_LO,
+  LENGTH_HI: Send.COMPARE_HI,
+  /** The region. */
+  LKEY: Send.SWAP_LO,
+  /** ibv_access_flags of the window. */
+  ACCESS: Send.SWAP_HI,
+} as const
+
 /** Words of a receive work request; elements follow at `SGE` as above. */
 export const Receive = { ID_LO: 0, ID_HI: 1, SGES: 2, LENGTH: 3, SGE: 4 } as const
 
@@ -100,7 +116,15 @@ export interface WorkSource {
 }
 
 /** Rights asked of a region: the bits of ibv_access_flags. */
-export const Access = { LOCAL_READ: 0, LOCAL_WRITE: 1, REMOTE_WRITE: 2, REMOTE_READ: 4, REMOTE_ATOMIC: 8 } as const
+export const Access = {
+  LOCAL_READ: 0,
+  LOCAL_WRITE: 1,
+  REMOTE_WRITE: 2,
+  REMOTE_READ: 4,
+  REMOTE_ATOMIC: 8,
+  FLUSH_GLOBAL: 0x100,
+  FLUSH_PERSISTENT: 0x200,
+} as const
 
 /**
  * Registered memory. A region is a small integer that stays valid until the engine's current call returns; later the
@@ -109,8 +133,11 @@ export const Access = { LOCAL_READ: 0, LOCAL_WRITE: 1, REMOTE_WRITE: 2, REMOTE_R
  * payloads lie in a run of packets.
  */
 export interface Memory {
-  /** The region for `key` if it belongs to `pd`, grants `access` and contains the range; -1 if not. */
-  resolve(pd: number, key: number, hi: number, lo: number, length: number, access: number): number
+  /**
+   * The region for `key` if it belongs to `pd`, grants `access` to queue pair number `qp` and contains the range; -1 if
+   * not. A memory window is as good as a region, for remote access.
+   */
+  resolve(pd: number, key: number, hi: number, lo: number, length: number, access: number, qp: number): number
   /** Memory → arena. Returns 0, or the errno (EFAULT: the pages are gone) after which nothing may be relied on. */
   read(
     region: number,
@@ -150,9 +177,15 @@ export interface Memory {
   /** 64-bit fetch and add; otherwise as compareSwap. */
   fetchAdd(region: number, hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number
   /**
-   * SEND with invalidate: revokes `key` of `pd`. False if there is no such key, or it may not be invalidated this way.
+   * BIND_MW of queue pair `qp`: the request's words begin at `words[at]` (`Send`, with the names of `BindMw`). False if
+   * a rule forbids it, and then nothing has changed (IBA 10.6.7).
    */
-  invalidate(pd: number, key: number): boolean
+  bindWindow(pd: number, qp: number, words: Uint32Array, at: number): boolean
+  /**
+   * LOCAL_INV, or a peer's SEND with invalidate: revokes `key` of `pd`. False if it is no window that is bound to queue
+   * pair `qp` and may be invalidated this way.
+   */
+  invalidate(pd: number, qp: number, key: number): boolean
 }
 
 export interface Completions {

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { findKey, invokeNow, noMemory, placeHi, placeLo, resolve } from '../../src/core/index.ts'
-import { addRegion, createMemoryTable, removeRegion } from '../../src/core/memory.ts'
+import { addRegion, createMemoryTable } from '../../src/core/memory.ts'
+import { removeRegion } from '../../src/core/windows.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { AccessFlags } from '../../src/spec/enums.ts'
 import { bench, errnoOf } from './fixture.ts'
@@ -63,10 +64,10 @@ test('a region keeps its protection domain busy, and its key dies with it', () =
     errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
     'EBUSY',
   )
-  assert.ok(resolve(device.memory, pd, out.lkey, hi, 0, 4096, ALL) >= 0)
-  assert.equal(resolve(device.memory, pd + 1, out.lkey, hi, 0, 4096, ALL), -1)
+  assert.ok(resolve(device.memory, pd, out.lkey, hi, 0, 4096, ALL, 17) >= 0)
+  assert.equal(resolve(device.memory, pd + 1, out.lkey, hi, 0, 4096, ALL, 17), -1)
   invokeNow(context, Mr, 'destroy', object!, {}, caller)
-  assert.equal(resolve(device.memory, pd, out.lkey, hi, 0, 4096, ALL), -1)
+  assert.equal(resolve(device.memory, pd, out.lkey, hi, 0, 4096, ALL, 17), -1)
   assert.equal(findKey(device.memory, out.lkey), -1)
   assert.equal(
     errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
@@ -116,7 +117,7 @@ test('resolve agrees with arithmetic on big integers', () => {
         for (const address of edges) {
           const inside = address >= iova && address + BigInt(size) <= iova + BigInt(length)
           const [hi, lo] = [Number(address >> 32n), Number(address & 0xffffffffn)]
-          const found = resolve(table, 3, table.key[row], hi, lo, size, asks)
+          const found = resolve(table, 3, table.key[row], hi, lo, size, asks, 17)
           assert.equal(found, inside && (has & asks) === asks ? row : -1)
           if (!inside) continue
           const place = (BigInt(placeHi(table, row, hi, lo)) << 32n) | BigInt(placeLo(table, row, lo))

@@ -4,6 +4,7 @@
  */
 import { createRcEngine, type RcEngine } from '../../src/transport/rc.ts'
 import {
+  BindMw,
   Completion,
   type Memory,
   type QpAttributes,
@@ -105,6 +106,9 @@ export const createNode = (options: NodeOptions = {}) => {
   /** Set to an errno to make reads or writes fail. */
   const faults = { read: 0, write: 0 }
   const invalidated: number[] = []
+  /** BIND_MW requests as the memory got them; a window of key 0 cannot be bound. */
+  const bound: { qp: number; window: number; key: number; at: number; length: number; lkey: number; access: number }[] =
+    []
   const queues: { sends: (SendSpec | undefined)[]; receives: ReceiveSpec[]; retired: number }[] = []
 
   const move = (
@@ -171,7 +175,15 @@ export const createNode = (options: NodeOptions = {}) => {
       words.setBigUint64(at, BigInt.asUintN(64, value), true)
       return 0
     },
-    invalidate(pd, key) {
+    bindWindow(_pd, qp, words, at) {
+      const window = words[at + BindMw.WINDOW]
+      const address = word(words[at + BindMw.HI], words[at + BindMw.LO])
+      const length = words[at + BindMw.LENGTH_LO]
+      const [key, lkey, access] = [words[at + BindMw.KEY], words[at + BindMw.LKEY], words[at + BindMw.ACCESS]]
+      bound.push({ qp, window, key, at: address, length, lkey, access })
+      return window !== 0
+    },
+    invalidate(pd, _qp, key) {
       const index = regions.findIndex(r => r.key === key && r.pd === pd)
       if (index < 0) return false
       invalidated.push(key)
@@ -322,6 +334,7 @@ export const createNode = (options: NodeOptions = {}) => {
     calls,
     faults,
     invalidated,
+    bound,
     sink,
     port,
     queues,

@@ -212,6 +212,7 @@ describe('a hostile program', () => {
     write: nothing,
     compareSwap: nothing,
     fetchAdd: nothing,
+    bindWindow: () => false,
     invalidate: () => false,
   }
   const attributes = { destQpn: 1, rqPsn: 0, pathMtu: 256, maxDestRdAtomic: 1, minRnrTimer: 1, flow: 0, peer: 0 }

@@ -4,22 +4,25 @@
  * Refused, in Linux' order (test/fixtures/abi/raw.out): address and iova with different page offsets, unknown access
  * bits, remote write or atomic without local write, a range that wraps around (EINVAL), pages that do not exist or do
  * not permit the access (EFAULT). Bits of the optional range are taken and mean nothing here. A length of 0 is taken
- * inside a page. The rkey is the lkey if there is any remote access, else 0.
+ * inside a page. The rkey is the lkey if there is any remote access, else 0. A region with ZERO_BASED is addressed from
+ * 0 on, as ibv_reg_mr's manual has it; Linux' soft device takes the flag and passes it over. While windows are bound to
+ * a region it cannot be deregistered (10.6.7.2.6).
  */
 import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
 import { driverClass } from '../driver.ts'
-import { addRegion, type MemoryTable, removeRegion } from '../memory.ts'
+import { addRegion, type MemoryTable, REMOTE_RIGHTS } from '../memory.ts'
+import { removeRegion } from '../windows.ts'
 
 export interface MrState {
   /** Row of the device's MemoryTable. */
   readonly row: number
 }
 
-const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND, ON_DEMAND } = AccessFlags.values
-const REMOTE = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ON_DEMAND, ZERO_BASED, FLUSH_PERSISTENT } =
+  AccessFlags.values
 const WRITES = LOCAL_WRITE | REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND
 const KNOWN = Object.values(AccessFlags.values).reduce((all, bit) => all | bit, 0)
 
@@ -34,7 +37,7 @@ const refuse = (reason: string): never => {
 /** The two keys of a row. */
 export const keysOf = (table: MemoryTable, row: number): { lkey: number; rkey: number } => {
   const lkey = table.key[row]
-  return { lkey, rkey: table.access[row] & REMOTE ? lkey : 0 }
+  return { lkey, rkey: table.access[row] & REMOTE_RIGHTS ? lkey : 0 }
 }
 
 export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
@@ -46,6 +49,8 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
       refuse(`access ${hex(access)} lets a peer write what may not be written locally: add LOCAL_WRITE`)
     if (access & ON_DEMAND && device.extended.odpGeneralCaps === 0n)
       refuse(`access ${hex(access)}: device ${device.name} has no on-demand paging`)
+    if (access & FLUSH_PERSISTENT)
+      refuse(`access ${hex(access)}: memory of a process is not persistent, leave FLUSH_PERSISTENT out`)
     // No page at all, as Linux counts them; inside a page a length of 0 is one (test/fixtures/abi shows both).
     if (length === 0n && (iova & PAGE_OFFSET) === 0n) refuse(`length is 0 at iova ${hex(iova)}, the start of a page`)
     if (start + length >= TOP) refuse(`${hex(start)} and ${length} bytes reach beyond the last address`)
@@ -60,7 +65,8 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
         'EFAULT',
         `mr.create: the ${length} bytes from ${hex(start)} are not all there, or may not be ${access & WRITES ? 'written' : 'read'}`,
       )
-    const row = addRegion(device.memory, pd.id, start, iova, bytes, access >>> 0, memory)
+    const base = access & ZERO_BASED ? 0n : iova
+    const row = addRegion(device.memory, pd.id, start, base, bytes, access >>> 0, memory)
     object.state = { row }
     return keysOf(device.memory, row)
   },
@@ -70,8 +76,11 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     return { ...keysOf(memory, row), length: BigInt(memory.length[row]), iova }
   },
 
-  destroy({ device }, { state }) {
-    removeRegion(device.memory, state.row)
+  destroy({ device, why }, { state: { row } }) {
+    const windows = device.memory.bound[row]
+    if (windows > 0 && why === 'call')
+      throw new CallError('EINVAL', `mr.destroy: ${windows} memory windows are bound to it: unbind them first`)
+    removeRegion(device.memory, row)
     return {}
   },
 })

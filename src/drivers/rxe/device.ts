@@ -17,6 +17,7 @@ import { CompChannel } from '../../spec/classes/comp_channel.ts'
 import { Device as DeviceClass } from '../../spec/classes/device.ts'
 import { Interface } from '../../spec/classes/interface.ts'
 import { Mr } from '../../spec/classes/mr.ts'
+import { Mw } from '../../spec/classes/mw.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import { Port as PortClass } from '../../spec/classes/port.ts'
 import { RcQp } from '../../spec/classes/rc_qp.ts'
@@ -69,6 +70,7 @@ const rxeDriver: Driver<RxeState> = {
     driverClass(PortClass),
     driverClass(Pd),
     driverClass(Mr),
+    driverClass(Mw),
     driverClass(CompChannel),
     driverClass(AsyncFd),
     cqClass,
@@ -107,7 +109,13 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     extended: extendedAttributes(),
     ports: [portAttributes(mtuOf(port.pathMtu))],
     numCompVectors: Limits.compVectors,
-    limits: { pd: attributes.maxPd, cq: attributes.maxCq, mr: attributes.maxMr, rc_qp: attributes.maxQp },
+    limits: {
+      pd: attributes.maxPd,
+      cq: attributes.maxCq,
+      mr: attributes.maxMr,
+      mw: attributes.maxMw,
+      rc_qp: attributes.maxQp,
+    },
   })
   identity.gids.forEach((gid, index) => {
     setGid(device.ports[0].gids, index, { gid, type: GidType.values.ROCE_V2, ifindex: identity.interfaceIndex })

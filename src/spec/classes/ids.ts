@@ -17,6 +17,7 @@ export const ClassId = {
   mr: 6,
   comp_channel: 7,
   async_fd: 8,
+  mw: 13,
   rc_qp: 16,
 } as const
 

@@ -159,7 +159,7 @@ const method = (
 /** Attributes of INVOKE_WRITE. */
 export const InvokeWrite = { CORE_IN: 0, CORE_OUT: 1, WRITE_CMD: 2 } as const
 
-const { DEVICE, PD, CQ, QP, MR, ASYNC_EVENT } = LinuxObject
+const { DEVICE, PD, CQ, QP, MR, MW, ASYNC_EVENT } = LinuxObject
 const contextValues = [
   optional(out(0, 4, value(0, 4, 'numCompVectors'))),
   optional(out(1, 8, value(0, 8, 'coreSupport'))),
@@ -262,5 +262,6 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     out(3, 8, value(0, 8, 'length')),
     optional(out(4, 8, value(0, 8, 'iova'))),
   ]),
+  method(MW, 0, 'MW_DESTROY', ['mw'], 'destroy', [destroy(0, ['mw'])]),
   method(ASYNC_EVENT, 0, 'ASYNC_EVENT_ALLOC', ['async_fd'], 'create', [newFd(0)]),
 ]

@@ -68,5 +68,6 @@ export const LinuxObjectClasses: Readonly<Record<number, readonly string[]>> = {
   [LinuxObject.CQ]: ['cq'],
   [LinuxObject.QP]: QP_CLASSES,
   [LinuxObject.MR]: ['mr'],
+  [LinuxObject.MW]: ['mw'],
   [LinuxObject.ASYNC_EVENT]: ['async_fd'],
 }

@@ -153,6 +153,12 @@ export const writeCommands: readonly WriteCommand[] = [
     driver: true,
   }),
   command(13, 'DEREG_MR', ['mr'], 'destroy', { in: layout(4, object(0)) }),
+  command(14, 'ALLOC_MW', ['mw'], 'create', {
+    in: layout(16, value(8, 4, 'pd'), value(12, 1, 'type')),
+    out: layout(8, object(0), value(4, 4, 'rkey')),
+    driver: true,
+  }),
+  command(16, 'DEALLOC_MW', ['mw'], 'destroy', { in: layout(4, object(0)) }),
   command(17, 'CREATE_COMP_CHANNEL', ['comp_channel'], 'create', {
     in: layout(RESPONSE),
     out: layout(4, descriptor(0, 'object')),

@@ -1,0 +1,39 @@
+/*
+ * Core's own memory windows (IBA 10.6.7, R22): their allocation and end. They are bound and invalidated by work
+ * requests (windows.ts), which a driver hands on.
+ */
+import { Mw } from '../../spec/classes/mw.ts'
+import { MwType } from '../../spec/enums.ts'
+import { driverClass } from '../driver.ts'
+import { KeyKind } from '../memory.ts'
+import { addWindow, removeWindow } from '../windows.ts'
+
+export interface MwState {
+  /** Row of the device's MemoryTable. */
+  readonly row: number
+}
+
+export const mwClass = driverClass<typeof Mw, MwState>(Mw, {
+  create({ device }, object, { pd, type }) {
+    const row = addWindow(device.memory, pd.id, type)
+    object.state = { row }
+    return { rkey: device.memory.key[row] }
+  },
+
+  query({ device: { memory } }, { state: { row } }) {
+    const { TYPE_1, TYPE_2 } = MwType.values
+    return {
+      rkey: memory.key[row],
+      type: memory.kind[row] === KeyKind.WINDOW_1 ? TYPE_1 : TYPE_2,
+      iova: (BigInt(memory.iovaHi[row]) << 32n) | BigInt(memory.iovaLo[row]),
+      length: BigInt(memory.length[row]),
+      access: memory.access[row],
+      qpNum: memory.qp[row],
+    }
+  },
+
+  destroy({ device }, { state }) {
+    removeWindow(device.memory, state.row)
+    return {}
+  },
+})
