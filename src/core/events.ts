@@ -8,7 +8,7 @@
  * layouts are the driver's.
  */
 import { CallError } from '../spec/errno.ts'
-import type { Affiliation, Context, CoreObject, Device, EventRecord, EventSink, FdObject } from './model.ts'
+import type { Affiliation, CoreObject, Device, DeviceEvent, EventRecord, EventSink, FdObject } from './model.ts'
 
 /** ibv_event_type: the device is gone (IBV_EVENT_DEVICE_FATAL). */
 export const DEVICE_FATAL = 8
@@ -139,6 +139,7 @@ export const affiliate = (
     completions: 0,
     asyncs: 0,
     record: undefined,
+    handlers: undefined,
   }
   return object.events
 }
@@ -159,6 +160,10 @@ export const arm = (object: CoreObject, solicitedOnly: boolean): void => {
 export const completed = (events: Affiliation, solicited: boolean): void => {
   if (events.armed === 0 || (events.armed === 1 && !solicited)) return
   events.armed = 0
+  if (events.handlers?.completion !== undefined) {
+    events.handlers.completion(events.userHandle)
+    return
+  }
   events.record ??= completionRecord(events)
   post(events.channel, events.record)
 }
@@ -166,7 +171,8 @@ export const completed = (events: Affiliation, solicited: boolean): void => {
 /** An async event of an object (ibv_event_type: 0 CQ_ERR, 1 QP_FATAL, …). */
 export const raise = (object: CoreObject, type: number): void => {
   const { events } = object
-  if (events !== undefined) post(events.asyncFd, asyncRecord(events, type))
+  if (events?.handlers?.event !== undefined) events.handlers.event(events.userHandle, type)
+  else if (events !== undefined) post(events.asyncFd, asyncRecord(events, type))
 }
 
 const nobody = (userHandle: bigint): Affiliation => ({
@@ -177,25 +183,31 @@ const nobody = (userHandle: bigint): Affiliation => ({
   completions: 0,
   asyncs: 0,
   record: undefined,
+  handlers: undefined,
 })
 
 /** The class whose fd objects get async events. */
 const ASYNC = 'async_fd'
 
-const broadcast = (contexts: Iterable<Context>, event: EventRecord): void => {
-  for (const context of contexts) for (const fd of context.descriptors) if (fd.class.name === ASYNC) post(fd, event)
+const tell = ({ contexts, eventHandlers, core }: Device, event: DeviceEvent): void => {
+  const record = asyncRecord(nobody(BigInt(event.port ?? 0)), event.type)
+  for (const context of contexts) for (const fd of context.descriptors) if (fd.class.name === ASYNC) post(fd, record)
+  for (const handler of [...eventHandlers])
+    try {
+      handler(event)
+    } catch {
+      core.faults++
+    }
 }
 
 /**
- * An event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …): every async fd of the device gets it; its element is the port's
- * number.
+ * An event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …): every async fd of the device gets it, its element is the port's
+ * number; and every handler (R32).
  */
-export const raisePort = (device: Device, port: number, type: number): void =>
-  broadcast(device.contexts, asyncRecord(nobody(BigInt(port)), type))
+export const raisePort = (device: Device, port: number, type: number): void => tell(device, { type, port })
 
 /** An event of the device as a whole: every async fd gets it, element 0. */
-export const raiseDevice = (device: Device, type: number): void =>
-  broadcast(device.contexts, asyncRecord(nobody(0n), type))
+export const raiseDevice = (device: Device, type: number): void => tell(device, { type, port: undefined })
 
 /**
  * Ends an object's events: takes back what its client has not read and returns what it has, as a destroy reports it. A

@@ -3,6 +3,7 @@
  */
 export { type AddressSpace, type Bytes, noMemory } from './address-space.ts'
 export { keysOf, type MrState } from './base/mr.ts'
+export { addEventHandler, registerClient } from './clients.ts'
 export { tableSlots } from './compile.ts'
 export { closeDescriptor, findDescriptor } from './descriptors.ts'
 export { callerView, type Dialect, dispatch } from './dispatch.ts'
@@ -31,12 +32,16 @@ export {
   type Affiliation,
   type CallContext,
   type Caller,
+  type Client,
   type Context,
   type Core,
   type CoreObject,
   type Device,
+  type DeviceEvent,
+  type DeviceEventHandler,
   type Driver,
   type DriverClass,
+  type EventHandlers,
   type EventRecord,
   type EventSink,
   type FdObject,

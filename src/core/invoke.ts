@@ -175,6 +175,7 @@ const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result =
   }
   if (kind === 'create') {
     object.life = Life.LIVE
+    if (object.events !== undefined) object.events.handlers = call.caller.handlers
     return resultOf(call, object, out)
   }
   if (kind === 'destroy') forget(object)

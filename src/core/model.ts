@@ -98,6 +98,19 @@ export interface Affiliation {
   asyncs: number
   /** The one completion record of this element, made when the first is posted. */
   record: EventRecord | undefined
+  /** A client in this process that is called instead; it brought them when it made the object. */
+  handlers: EventHandlers | undefined
+}
+
+/**
+ * Who makes an object in this process may be called for its events instead of reading them (R33). A handler runs in the
+ * middle of the device's work: it notes what happened and makes no call there and then.
+ */
+export interface EventHandlers {
+  /** The armed CQ that was made with this user handle has a completion. */
+  completion?(userHandle: bigint): void
+  /** An asynchronous event (ibv_event_type) of the object that was made with this user handle. */
+  event?(userHandle: bigint, type: number): void
 }
 
 // ---- callers ----
@@ -112,6 +125,8 @@ export interface Caller {
   copyOut(address: bigint, bytes: Uint8Array): void
   /** Core's number of the fd object behind one of the caller's descriptors; undefined if it is something else. */
   descriptor(fd: number): number | undefined
+  /** Called for the events of what this caller makes. */
+  readonly handlers?: EventHandlers | undefined
 }
 
 /** What a handler is told about its call beside object and arguments. */
@@ -200,6 +215,34 @@ export interface Hook {
   post?(call: CallContext, object: CoreObject, args: HandlerValues, out: AnyResult, error: unknown): void
 }
 
+// ---- clients (R31, R32) ----
+
+export interface Client {
+  readonly name: string
+  /** A device has come. False: the client has no use for it, and `remove` will not be called. */
+  add(device: Device): boolean | undefined
+  /** The device goes: calls answer EIO already. What the client has there it lets go of now (`closeContext`). */
+  remove(device: Device): void
+}
+
+/** A client as core keeps it. */
+export interface ClientEntry {
+  readonly client: Client
+  /** The devices it was told of and uses. */
+  readonly devices: Set<Device>
+  /** A callback of it runs. */
+  busy: boolean
+}
+
+/** An unaffiliated event: of a port, or of the device as a whole. */
+export interface DeviceEvent {
+  /** ibv_event_type. */
+  readonly type: number
+  /** 1 …; undefined: the device. */
+  readonly port: number | undefined
+}
+export type DeviceEventHandler = (event: DeviceEvent) => void
+
 // ---- devices and contexts ----
 
 export interface Port {
@@ -230,6 +273,8 @@ export interface Device<D = unknown> {
   readonly counts: Record<string, number>
   readonly contexts: Set<Context>
   readonly hooks: Hook[]
+  /** Told of unaffiliated events (clients.ts). */
+  readonly eventHandlers: Set<DeviceEventHandler>
   /** The device's own object and `interface`'s, by class name. */
   readonly fixed: ReadonlyMap<string, CoreObject>
   /** The table without hooks, shared with devices that have an equal one. */
@@ -291,6 +336,8 @@ export interface Core {
   /** Core's classes with its handlers, by name. */
   readonly classes: ReadonlyMap<string, DriverClass>
   readonly tables: TablePool
+  /** In order of registration. */
+  readonly clients: ClientEntry[]
   nextObject: number
   nextContext: number
   /** Calls that run handlers which wait. */

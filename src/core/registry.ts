@@ -15,6 +15,7 @@ import { interfaceClass } from './base/interface.ts'
 import { mrClass } from './base/mr.ts'
 import { mwClass } from './base/mw.ts'
 import { asyncFdClass, compChannelClass, cqClass, pdClass, rcQpClass } from './base/simple.ts'
+import { announce, withdraw } from './clients.ts'
 import { classTable, compile, createPool, releaseTable, withHooks } from './compile.ts'
 import { DEVICE_FATAL, raiseDevice } from './events.ts'
 import { createGidTable } from './gids.ts'
@@ -53,6 +54,7 @@ export const createCore = (classes: readonly DriverClass[] = coreClasses): Core 
   descriptors: new Map(),
   classes: new Map(classes.map(line => [line.class.name, line])),
   tables: createPool(),
+  clients: [],
   nextObject: 1,
   nextContext: 1,
   waiting: 0,
@@ -141,12 +143,14 @@ export const register = <D>(core: Core, description: DeviceDescription<D>): Devi
     counts: {},
     contexts: new Set(),
     hooks: [],
+    eventHandlers: new Set(),
     fixed,
     shared: table,
     table,
     alive: true,
   }
   core.devices.set(name, device as Device)
+  announce(core, device as Device)
   return device
 }
 
@@ -157,6 +161,7 @@ export const unregister = (device: Device): void => {
   device.alive = false
   core.devices.delete(device.name)
   raiseDevice(device, DEVICE_FATAL)
+  withdraw(core, device)
   // Newest first: what came last may use what was there before.
   for (const context of [...device.contexts].reverse()) endContext(context, 'remove')
   device.driver.removed?.(device)

@@ -20,6 +20,7 @@ const element = (userHandle: bigint): Affiliation => ({
   completions: 0,
   asyncs: 0,
   record: undefined,
+  handlers: undefined,
 })
 
 const record = (of: Affiliation, number = 0): EventRecord => {

@@ -1,0 +1,182 @@
+/*
+ * R31, R32, R33: clients hear of every device in the right order, handlers of every event.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  addEventHandler,
+  arm,
+  type Client,
+  closeContext,
+  completed,
+  createCore,
+  type Device,
+  invokeNow,
+  openContext,
+  raise,
+  raiseDevice,
+  raisePort,
+  register,
+  registerClient,
+  unregister,
+} from '../../src/core/index.ts'
+import { Classes } from '../../src/spec/classes.ts'
+import { bench, describeDevice, errnoOf } from './fixture.ts'
+
+const subsystem = () => {
+  const core = createCore()
+  const log: string[] = []
+  const plug = (name: string): Device => register(core, describeDevice(name)) as Device
+  const client = (name: string, wants: (device: Device) => boolean = () => true): Client => ({
+    name,
+    add: device => {
+      log.push(`${name}+${device.name}`)
+      return wants(device)
+    },
+    remove: device => {
+      log.push(`${name}-${device.name}`)
+    },
+  })
+  /** What happened since the last look. */
+  const seen = () => log.splice(0).join(' ')
+  return { core, log, plug, client, seen }
+}
+
+test('registering tells of what exists, unregistering of what remains, both within the call', () => {
+  const { core, plug, client, seen } = subsystem()
+  const one = plug('d1')
+  plug('d2')
+  const leave = registerClient(core, client('a'))
+  assert.equal(seen(), 'a+d1 a+d2')
+  unregister(one)
+  assert.equal(seen(), 'a-d1')
+  leave()
+  assert.equal(seen(), 'a-d2')
+  leave()
+  plug('d3')
+  assert.equal(seen(), '')
+})
+
+test('a new device calls add in order of registration, a removed one remove in the opposite order', () => {
+  const { core, plug, client, seen } = subsystem()
+  for (const name of ['mad', 'cm', 'ipoib']) registerClient(core, client(name))
+  const device = plug('d1')
+  assert.equal(seen(), 'mad+d1 cm+d1 ipoib+d1')
+  unregister(device)
+  assert.equal(seen(), 'ipoib-d1 cm-d1 mad-d1')
+})
+
+test('a client that has no use for a device does not hear of its end', () => {
+  const { core, plug, client, seen } = subsystem()
+  registerClient(
+    core,
+    client('a', device => device.name !== 'd1'),
+  )
+  const device = plug('d1')
+  const other = plug('d2')
+  unregister(device)
+  unregister(other)
+  assert.equal(seen(), 'a+d1 a+d2 a-d2')
+})
+
+test('in remove the device answers EIO, and what the client had there it can let go of', () => {
+  const { core, plug } = subsystem()
+  const codes: string[] = []
+  let live: () => number = () => -1
+  registerClient(core, {
+    name: 'a',
+    add(device) {
+      const context = openContext(device, { opened: true })
+      const { caller } = bench()
+      invokeNow(context, Classes.pd, 'create', 0, {}, caller)
+      live = () => device.counts.pd
+      this.remove = () => {
+        codes.push(errnoOf(() => invokeNow(context, Classes.pd, 'create', 0, {}, caller)))
+        closeContext(context)
+      }
+      return true
+    },
+    remove() {},
+  })
+  const device = plug('d1')
+  assert.equal(live(), 1)
+  unregister(device)
+  assert.deepEqual([codes, live()], [['EIO'], 0])
+})
+
+test('a client that fails: at registration it is none, at removal the others go on', () => {
+  const { core, plug, client, seen } = subsystem()
+  const device = plug('d1')
+  const broken = { ...client('b'), add: () => assert.fail('no room') }
+  assert.throws(() => registerClient(core, broken), /no room/)
+  registerClient(core, client('a'))
+  registerClient(core, { ...client('c'), remove: () => assert.fail('lost') })
+  unregister(device)
+  assert.equal(seen(), 'b-d1 a+d1 c+d1 a-d1')
+  assert.equal(core.faults, 1)
+})
+
+test('a client cannot unregister in a callback of its own', () => {
+  const { core, plug } = subsystem()
+  let leave: () => void = () => {}
+  let refused: unknown
+  leave = registerClient(core, {
+    name: 'a',
+    add: () => {
+      try {
+        leave()
+      } catch (error) {
+        refused = error
+      }
+      return true
+    },
+    remove: () => {},
+  })
+  plug('d1')
+  assert.match(String(refused), /unregisters in a callback of its own/)
+})
+
+test('handlers hear of the events of ports and device until they are taken away', () => {
+  const { plug, log, seen } = subsystem()
+  const device = plug('d1')
+  const handler = ({ type, port }: { type: number; port: number | undefined }) => void log.push(`${type}@${port}`)
+  const stop = addEventHandler(device, handler)
+  const again = addEventHandler(device, handler)
+  raisePort(device, 1, 10)
+  assert.equal(seen(), '10@1 10@1')
+  again()
+  raiseDevice(device, 8)
+  assert.equal(seen(), '8@undefined')
+  stop()
+  raisePort(device, 1, 9)
+  assert.equal(seen(), '')
+})
+
+test('a handler that fails is counted, the others are called', () => {
+  const { core, plug, log, seen } = subsystem()
+  const device = plug('d1')
+  addEventHandler(device, () => assert.fail())
+  addEventHandler(device, ({ type }) => void log.push(String(type)))
+  raisePort(device, 1, 9)
+  assert.deepEqual([seen(), core.faults], ['9', 1])
+})
+
+test('who brings handlers when an object is made is called for its events, with the context given (R33)', () => {
+  const { context, caller } = bench()
+  const heard: string[] = []
+  const handlers = {
+    completion: (userHandle: bigint) => void heard.push(`completion ${userHandle}`),
+    event: (userHandle: bigint, type: number) => void heard.push(`event ${userHandle} ${type}`),
+  }
+  const args = { cqe: 4, userHandle: 77n, compVector: 1 }
+  invokeNow(context, Classes.cq, 'create', 0, args, { ...caller, handlers })
+  const cq = context.handles.slots[0]!
+  completed(cq.events!, true)
+  assert.deepEqual(heard, [], 'not armed')
+  arm(cq, true)
+  completed(cq.events!, false)
+  completed(cq.events!, true)
+  completed(cq.events!, true)
+  raise(cq, 0)
+  assert.deepEqual(heard, ['completion 77', 'event 77 0'])
+})
