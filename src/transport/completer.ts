@@ -347,7 +347,8 @@ const onReceiverNotReady = (s: EngineState, row: number, code: number, now: numb
     w[base + RNR_LEFT]--
   }
   goBack(s, row)
-  w[base + REQUESTER] = (w[base + REQUESTER] | RNR_WAIT) & ~RESENT
+  // Linux adds a sequence error for what came behind: it may be late, and is no loss that the retries should pay for.
+  w[base + REQUESTER] |= RNR_WAIT | RESENT
   setTimer(s.timers, row, now + rnrMicroseconds(code))
 }
 

@@ -103,7 +103,7 @@ export const Q = {
   MORE: 1,
   /** A receiver was not ready: the timer runs until sending may go on. */
   RNR_WAIT: 2,
-  /** Resent after a NAK or a gap, and no progress since: the next such sign is ignored. */
+  /** Resent after a NAK, RNR NAK or a gap, and no progress since: signs of the gap behind it are ignored. */
   RESENT: 4,
   /** SQD: the drain event is to come. */
   DRAINING: 8,

@@ -17,6 +17,8 @@ const sources = join(repoRoot, 'test/programs')
 const refusals: Readonly<Record<string, readonly [args: readonly string[], sentence: RegExp]>> = {
   verbs_check: [['-s', '3'], /largest size 3: 8 to 67108864 are allowed/],
   verbs_errors: [['-q'], /usage: .*verbs_errors/],
+  soak: [['-s', '3'], /largest block 3: 8 to 4194304 are allowed/],
+  outcomes: [['-q'], /usage: .*outcomes/],
   hostile: [['-q'], /usage: .*hostile/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }

@@ -228,6 +228,22 @@ describe('a receiver that is not ready', () => {
     assert.deepEqual(u.completions(), ['1 ok'])
     assert.equal(u.state, RTS)
   })
+  it('costs no retries, although Linux tells a sequence error each time, and late', () => {
+    const t = startScript({ rnrRetry: 7, retryCnt: 1 })
+    t.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
+    for (let i = 0; i < 5; i++) {
+      assert.equal(t.sent().length, 2)
+      t.response('ACKNOWLEDGE', 0, { syndrome: rnr(1) })
+      t.sleep(10)
+      assert.equal(t.sent().length, 2)
+      t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
+      assert.equal(t.sent().length, 0)
+      t.response('ACKNOWLEDGE', 0, { syndrome: rnr(1) })
+      t.sleep(10)
+    }
+    t.response('ACKNOWLEDGE', 1)
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
+  })
   it('has timer code 0 mean the longest time', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND })
