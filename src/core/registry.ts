@@ -14,7 +14,7 @@ import { deviceClass, portClass } from './base/device.ts'
 import { interfaceClass } from './base/interface.ts'
 import { mrClass } from './base/mr.ts'
 import { mwClass } from './base/mw.ts'
-import { asyncFdClass, compChannelClass, cqClass, pdClass, rcQpClass } from './base/simple.ts'
+import { asyncFdClass, compChannelClass, cqClass, pdClass, qpClasses } from './base/simple.ts'
 import { announce, withdraw } from './clients.ts'
 import { classTable, compile, createPool, releaseTable, withHooks } from './compile.ts'
 import { DEVICE_FATAL, raiseDevice } from './events.ts'
@@ -45,7 +45,7 @@ export const coreClasses: readonly DriverClass[] = [
   mwClass,
   compChannelClass,
   asyncFdClass,
-  rcQpClass,
+  ...qpClasses,
 ]
 
 /** A subsystem without devices. `classes` beside core's own are for tests of the compile phase. */

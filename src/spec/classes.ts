@@ -12,6 +12,8 @@ import { Mw } from './classes/mw.ts'
 import { Pd } from './classes/pd.ts'
 import { Port } from './classes/port.ts'
 import { RcQp } from './classes/rc_qp.ts'
+import { UcQp } from './classes/uc_qp.ts'
+import { UdQp } from './classes/ud_qp.ts'
 import type { ObjectClass } from './schema.ts'
 import { checkClasses } from './schema.ts'
 
@@ -27,6 +29,8 @@ export const Classes = {
   async_fd: AsyncFd,
   mw: Mw,
   rc_qp: RcQp,
+  uc_qp: UcQp,
+  ud_qp: UdQp,
 } as const
 
 /** The same, in order of their ids. */

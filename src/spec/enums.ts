@@ -148,8 +148,8 @@ export const CoreSupport = { OPTIONAL_MR_ACCESS: 1n } as const
 
 export const CqFlags = enumeration('cq_flags', { TIMESTAMP_COMPLETION: 1 << 0, IGNORE_OVERRUN: 1 << 1 })
 
-/** Flags at the creation of an RC queue pair. */
-export const RcQpFlags = enumeration('rc_qp_flags', { SQ_SIG_ALL: 1 << 12 })
+/** Flags at the creation of a queue pair. */
+export const QpFlags = enumeration('qp_flags', { SQ_SIG_ALL: 1 << 12 })
 
 /** Types of asynchronous events (ib_event_type). */
 export const AsyncEventType = enumeration('async_event_type', {

@@ -10,6 +10,7 @@ import { type HeaderName, headers } from './headers.ts'
 
 export const transportBits = { RC: 0x00, UC: 0x20, UD: 0x60, XRC: 0xa0 } as const
 export const TRANSPORT_MASK = 0xe0
+export const OPERATION_MASK = 0x1f
 export type TransportName = keyof typeof transportBits
 
 export type OperationKind = 'send' | 'write' | 'read' | 'atomic' | 'flush' | 'atomic_write' | 'ack' | 'cnp'
@@ -103,6 +104,9 @@ type AnyOperation = (typeof operations)[number]
 type NameOn<O, T> = O extends { name: infer N extends string } ? `${T & string}_${N}` : never
 type NameOf<O> = O extends { on: readonly (infer T)[] } ? NameOn<O, T> : never
 
+/** SEND_FIRST, FETCH_ADD, … */
+export type OperationName = AnyOperation['name']
+
 /** As in captures' listings: RC_SEND_FIRST, UD_SEND_ONLY_IMM, XRC_FETCH_ADD, CNP, … */
 export type OpcodeName = NameOf<AnyOperation> | 'CNP'
 
@@ -183,6 +187,11 @@ export const opcodes: readonly Opcode[] = [
     solicited: false,
   } satisfies Opcode,
 ].sort((a, b) => a.opcode - b.opcode)
+
+/** The lower five bits of BTH.opcode, by name of the operation: what packets of all services have in common. */
+export const operationCode = Object.fromEntries(operations.map(o => [o.name, o.code])) as Readonly<
+  Record<OperationName, number>
+>
 
 /** By BTH.opcode; undefined for one that does not exist. */
 export const opcodeByNumber: readonly (Opcode | undefined)[] = Array.from({ length: 256 }, (_, number) =>

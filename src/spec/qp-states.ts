@@ -2,8 +2,8 @@
  * The state machine of queue pairs as a table: which transitions MODIFY_QP may make, which attributes each one needs
  * and which it may carry besides (InfiniBand Architecture Specification, volume 1, clause 10.3.1 and table 91; Linux's
  * ib_modify_qp_is_ok agrees). Any state may go to RESET or ERR without attributes. The device itself moves a QP to ERR,
- * or (not RC) to SQE. Attribute names are those of the classes in spec/classes. No QP, engine or core is known here;
- * docs and tests read the same table.
+ * or, of datagrams and UC, to SQE. Attribute names are those of the classes in spec/classes. No QP, engine or core is
+ * known here; docs and tests read the same table.
  */
 import { QpState } from './enums.ts'
 
@@ -16,47 +16,92 @@ export interface Transition {
 
 type Transitions = Partial<Record<QpStateName, Partial<Record<QpStateName, Transition>>>>
 
-const anyTime = ['accessFlags', 'minRnrTimer', 'alternatePath', 'pathMigState'] as const
+/** What may be changed along the way once a QP of the type is connected. */
+const anyTime = {
+  RC: ['accessFlags', 'minRnrTimer', 'alternatePath', 'pathMigState'],
+  UC: ['accessFlags', 'alternatePath', 'pathMigState'],
+} as const
+const path = ['address', 'pathMtu', 'destQpn', 'rqPsn'] as const
+const initial = ['pkeyIndex', 'port', 'accessFlags'] as const
+const retries = ['timeout', 'retryCnt', 'rnrRetry'] as const
+/** INIT to RTR of connected types. */
+const changes = ['alternatePath', 'accessFlags', 'pkeyIndex'] as const
+
+/** Only what is required, or only what is optional. */
+const needs = (...required: string[]): Transition => ({ required, optional: [] })
+const takes = (...optional: string[]): Transition => ({ required: [], optional })
+
+/** Types that send datagrams differ in what names their port: `first` for RESET to INIT. */
+const datagram = (...first: string[]) => ({
+  RESET: { INIT: needs(...first) },
+  INIT: { INIT: takes(...first), RTR: takes('pkeyIndex', 'qkey') },
+  RTR: { RTS: { required: ['sqPsn'], optional: ['curState', 'qkey'] } },
+  RTS: { RTS: takes('curState', 'qkey'), SQD: takes('enSqdAsyncNotify') },
+  SQD: { RTS: takes('curState', 'qkey'), SQD: takes('pkeyIndex', 'qkey') },
+  SQE: { RTS: takes('curState', 'qkey') },
+})
 
 /** By type of QP, state before and state after. Those to RESET and ERR, which take no attributes, are not listed. */
 export const qpTransitions = {
   RC: {
-    RESET: { INIT: { required: ['pkeyIndex', 'port', 'accessFlags'], optional: [] } },
+    RESET: { INIT: needs(...initial) },
     INIT: {
-      INIT: { required: [], optional: ['pkeyIndex', 'port', 'accessFlags'] },
-      RTR: {
-        required: ['address', 'pathMtu', 'destQpn', 'rqPsn', 'maxDestRdAtomic', 'minRnrTimer'],
-        optional: ['alternatePath', 'accessFlags', 'pkeyIndex'],
-      },
+      INIT: takes(...initial),
+      RTR: { required: [...path, 'maxDestRdAtomic', 'minRnrTimer'], optional: changes },
     },
-    RTR: {
-      RTS: {
-        required: ['timeout', 'retryCnt', 'rnrRetry', 'sqPsn', 'maxRdAtomic'],
-        optional: ['curState', ...anyTime],
-      },
-    },
-    RTS: {
-      RTS: { required: [], optional: ['curState', ...anyTime] },
-      SQD: { required: [], optional: ['enSqdAsyncNotify'] },
-    },
+    RTR: { RTS: { required: [...retries, 'sqPsn', 'maxRdAtomic'], optional: ['curState', ...anyTime.RC] } },
+    RTS: { RTS: takes('curState', ...anyTime.RC), SQD: takes('enSqdAsyncNotify') },
     SQD: {
-      RTS: { required: [], optional: ['curState', ...anyTime] },
-      SQD: {
-        required: [],
-        optional: [
-          'port',
-          'address',
-          'timeout',
-          'retryCnt',
-          'rnrRetry',
-          'maxRdAtomic',
-          'maxDestRdAtomic',
-          'pkeyIndex',
-          ...anyTime,
-        ],
-      },
+      RTS: takes('curState', ...anyTime.RC),
+      SQD: takes('port', 'address', ...retries, 'maxRdAtomic', 'maxDestRdAtomic', 'pkeyIndex', ...anyTime.RC),
     },
-    SQE: { RTS: { required: [], optional: [] } },
+    SQE: { RTS: needs() },
+  },
+  UC: {
+    RESET: { INIT: needs(...initial) },
+    INIT: { INIT: takes(...initial), RTR: { required: path, optional: changes } },
+    RTR: { RTS: { required: ['sqPsn'], optional: ['curState', ...anyTime.UC] } },
+    RTS: { RTS: takes('curState', ...anyTime.UC), SQD: takes('enSqdAsyncNotify') },
+    SQD: { RTS: takes('curState', ...anyTime.UC), SQD: takes('address', 'pkeyIndex', ...anyTime.UC) },
+    SQE: { RTS: takes('curState', 'accessFlags') },
+  },
+  UD: datagram('pkeyIndex', 'port', 'qkey'),
+  /** Queue pairs 0 and 1 belong to their port. */
+  GSI: datagram('pkeyIndex', 'qkey'),
+  SMI: datagram('pkeyIndex', 'qkey'),
+  RAW_PACKET: {
+    RESET: { INIT: needs('port') },
+    INIT: { INIT: needs(), RTR: needs() },
+    RTR: { RTS: needs() },
+    RTS: { RTS: needs(), SQD: takes('enSqdAsyncNotify') },
+    SQD: { RTS: needs(), SQD: needs() },
+    SQE: { RTS: needs() },
+  },
+  /** The initiator has a requester only, the target a responder only. */
+  XRC_INI: {
+    RESET: { INIT: needs(...initial) },
+    INIT: { INIT: takes(...initial), RTR: { required: path, optional: changes } },
+    RTR: { RTS: { required: [...retries, 'sqPsn', 'maxRdAtomic'], optional: ['curState', ...anyTime.UC] } },
+    RTS: { RTS: takes('curState', ...anyTime.UC), SQD: takes('enSqdAsyncNotify') },
+    SQD: {
+      RTS: takes('curState', ...anyTime.UC),
+      SQD: takes('port', 'address', ...retries, 'maxRdAtomic', 'pkeyIndex', ...anyTime.UC),
+    },
+    SQE: { RTS: needs() },
+  },
+  XRC_TGT: {
+    RESET: { INIT: needs(...initial) },
+    INIT: {
+      INIT: takes(...initial),
+      RTR: { required: [...path, 'maxDestRdAtomic', 'minRnrTimer'], optional: changes },
+    },
+    RTR: { RTS: { required: ['timeout', 'sqPsn'], optional: ['curState', ...anyTime.RC] } },
+    RTS: { RTS: takes('curState', ...anyTime.RC), SQD: takes('enSqdAsyncNotify') },
+    SQD: {
+      RTS: takes('curState', ...anyTime.RC),
+      SQD: takes('port', 'address', 'timeout', 'maxDestRdAtomic', 'pkeyIndex', ...anyTime.RC),
+    },
+    SQE: { RTS: needs() },
   },
 } as const satisfies Record<string, Transitions>
 
@@ -101,15 +146,15 @@ export const checkTransition = (
   const transition = transitionOf(type, before, after)
   if (transition === undefined) {
     const allowed = names.filter(name => transitionOf(type, before, name) !== undefined)
-    return `an ${type} queue pair cannot go from ${before} to ${after}; from ${before} it can go to ${allowed.join(', ')}`
+    return `${type} queue pairs cannot go from ${before} to ${after}; from ${before} it can go to ${allowed.join(', ')}`
   }
   const missing = transition.required.filter(name => !given.has(name))
-  if (missing.length > 0) return `${before} to ${after} of an ${type} queue pair needs ${missing.join(', ')} as well`
+  if (missing.length > 0) return `${before} to ${after} of ${type} queue pairs needs ${missing.join(', ')} as well`
   const legal = [...transition.required, ...transition.optional]
   const extra = [...given].filter(name => !legal.includes(name))
   if (extra.length > 0) {
     const list = legal.length === 0 ? 'no attributes' : legal.join(', ')
-    return `${before} to ${after} of an ${type} queue pair does not take ${extra.join(', ')}; it takes ${list}`
+    return `${before} to ${after} of ${type} queue pairs does not take ${extra.join(', ')}; it takes ${list}`
   }
   return undefined
 }

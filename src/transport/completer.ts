@@ -8,7 +8,7 @@
 import { AsyncEventType, QpState } from '../spec/enums.ts'
 import { ICRC_BYTES, nakCode, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../spec/headers.ts'
 import { headerAt, OP_ATOMIC, OP_END, OP_READ, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
-import { rnrMicroseconds, SendKind, WcStatus } from '../spec/rc.ts'
+import { rnrMicroseconds, SendKind, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthOpcode, bthPadCount, bthPsn } from '../wire/bth.ts'
 import { aethSyndrome, atomicAckHi, atomicAckLo } from '../wire/extensions.ts'

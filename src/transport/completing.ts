@@ -5,7 +5,7 @@
  * that a hostile program goes on filling. Nothing here knows packets; why a request ends is its caller's business.
  */
 import { QpState } from '../spec/enums.ts'
-import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../spec/rc.ts'
+import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import { settle } from './moves.ts'
 import { type EngineState, giveBlock, Q, R, Request, Row, schedule, takeBlock } from './state.ts'
 import { clearTimer } from './timers.ts'

@@ -1,5 +1,5 @@
 /*
  * What `userdma/transport` exports: the engines and the interfaces that whoever joins them with a device implements.
  */
-export { createRcEngine, type RcEngine, type RcEngineOptions } from './rc.ts'
+export { createEngine, type Engine, type EngineOptions } from './engine.ts'
 export * from './types.ts'

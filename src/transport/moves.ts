@@ -7,7 +7,7 @@
  * Keys are resolved when a move begins, which finds a peer's mistake at the very packet, and again when it is done,
  * since a region may be gone by then. Who is to blame for a failure is the caller's or `moveFailed`'s business.
  */
-import { SendFlags } from '../spec/rc.ts'
+import { SendFlags } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { type EngineState, Move, Request, Row } from './state.ts'
 import { Access, Send, Sge } from './types.ts'

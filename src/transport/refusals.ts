@@ -5,7 +5,7 @@
  */
 import { AsyncEventType, QpState } from '../spec/enums.ts'
 import { nakCode, syndromeKind } from '../spec/headers.ts'
-import { WcStatus } from '../spec/rc.ts'
+import { WcStatus } from '../spec/work.ts'
 import { enterError, failReceive } from './completing.ts'
 import { flushMoves, Moved, MoveKind } from './moves.ts'
 import { type EngineState, R, Row, schedule } from './state.ts'

@@ -7,19 +7,21 @@
  */
 import { QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY, ICRC_BYTES } from '../spec/headers.ts'
-import { headerAt, OP_IMM, OP_INV, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
-import { MAX_MESSAGE_BYTES, SendFlags, SendKind, sendOperations, WcStatus, WrOpcode } from '../spec/rc.ts'
+import { headerAt, OP_IMM, OP_INV, opcodeFlags, opcodeHeaderBytes, operationCode } from '../spec/opcodes.ts'
+import { serviceBits } from '../spec/services.ts'
+import { MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../spec/work.ts'
 import { BTH_ACKREQ, BTH_PAD_SHIFT, BTH_SOLICITED, putBth } from '../wire/bth.ts'
 import { putAtomicEth, putIeth, putImmediate, putReth } from '../wire/extensions.ts'
 import { failOldest } from './completing.ts'
 import { checkElements, gather, Moved } from './moves.ts'
+import { firstOf, kindOf, lastOf, middleOf, onlyOf, operationOf } from './operations.ts'
 import { PSN_HALF, PSN_MASK, psnAdd, psnDistance } from './psn.ts'
 import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
 import { type EngineState, giveBlock, PACKET_WEIGHT, Q, Request, Row, readPart, takeBlock } from './state.ts'
 import { clearTimer, setTimer } from './timers.ts'
 import { Access, Send, Sge } from './types.ts'
 
-const { WORDS, STATE, MTU, DEST_QPN, FLOW, SEND_BLOCK, MAX_SEND_SGE, MAX_RD, REQUESTER, NEXT_INDEX } = Row
+const { WORDS, SERVICE, STATE, MTU, DEST_QPN, FLOW, SEND_BLOCK, MAX_SEND_SGE, MAX_RD, REQUESTER, NEXT_INDEX } = Row
 const { HEAD, TAIL, CURRENT, UNACKED, SEND_PSN, MAX_PSN, SENT, ACKED, SINCE, RD_OUT, WINDOW } = Row
 const { NEXT, FIRST_PSN, PSNS, START, KIND, COUNTED, STATUS, WR } = Request
 const {
@@ -54,21 +56,7 @@ const QUANTUM = 0x1_0000
 /** What a turn of a QP ended with. */
 export const Turn = { DONE: 0, MORE: 1, FULL: -1 } as const
 
-// sendOperations, densely: by ibv_wr_opcode
-const kindOf = new Uint8Array(256)
-const firstOf = new Uint8Array(256)
-const middleOf = new Uint8Array(256)
-const lastOf = new Uint8Array(256)
-const onlyOf = new Uint8Array(256)
-for (const [opcode, operation] of Object.entries(sendOperations)) {
-  kindOf[+opcode] = operation.kind
-  firstOf[+opcode] = operation.first
-  middleOf[+opcode] = operation.middle
-  lastOf[+opcode] = operation.last
-  onlyOf[+opcode] = operation.only
-}
-
-const COMPARE_SWAP = onlyOf[WrOpcode.values.ATOMIC_CMP_AND_SWP]
+const COMPARE_SWAP = operationCode.COMPARE_SWAP
 
 /**
  * Sends what a QP may send now. Answers Turn.MORE when its turn is over before its work, Turn.FULL when the port is
@@ -161,8 +149,7 @@ const check = (s: EngineState, row: number, request: number): number => {
   const p = s.pool
   const base = row * WORDS
   const wr = request + WR
-  const opcode = p[wr + OPCODE]
-  const kind = opcode < 256 ? kindOf[opcode] : NONE
+  const kind = kindOf[operationOf(s.rows[base + SERVICE], p[wr + OPCODE])]
   p[request + KIND] = kind
   const refused = p[wr + REFUSED]
   const count = p[wr + SGES]
@@ -243,7 +230,9 @@ const sendRead = (s: EngineState, row: number, request: number): number => {
     const out = (w[base + SENT] - w[base + ACKED]) | 0
     if (out > 0 && out + weight > w[base + WINDOW]) return WAITS
   }
-  const opcode = onlyOf[p[wr + OPCODE]]
+  const service = w[base + SERVICE]
+  const code = onlyOf[operationOf(service, p[wr + OPCODE])]
+  const opcode = serviceBits[service] | code
   const size = HEADER_BYTES[opcode] + ICRC_BYTES
   if (openRun(s, size, w[base + FLOW], 1) === 0) return PORT_FULL
   const at = s.runAt
@@ -254,7 +243,7 @@ const sendRead = (s: EngineState, row: number, request: number): number => {
     const hi = p[wr + REMOTE_HI] + (lo > 0xffff_ffff ? 1 : 0)
     putReth(view, at + BTH, hi, lo, p[wr + RKEY], length)
   } else {
-    const swap = opcode === COMPARE_SWAP
+    const swap = code === COMPARE_SWAP
     const addHi = p[wr + COMPARE_HI]
     const addLo = p[wr + COMPARE_LO]
     putAtomicEth(
@@ -289,9 +278,11 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   const room = w[base + WINDOW] - ((w[base + SENT] - w[base + ACKED]) | 0)
   if (room <= 0) return WAITS
   const left = psns - done
-  const opcode = p[request + WR + OPCODE]
-  if (left === 1) return sendEnd(s, row, request, psns === 1 ? onlyOf[opcode] : lastOf[opcode], done * mtu)
-  const plainEnd = HEADER_BYTES[lastOf[opcode]] === BTH
+  const service = w[base + SERVICE]
+  const operation = operationOf(service, p[request + WR + OPCODE])
+  const end = serviceBits[service] | (psns === 1 ? onlyOf[operation] : lastOf[operation])
+  if (left === 1) return sendEnd(s, row, request, end, done * mtu)
+  const plainEnd = HEADER_BYTES[end] === BTH
   const allowed = Math.ceil(room / (mtu + PACKET_WEIGHT))
   const reach = plainEnd ? left : left - 1
   const want = allowed < reach ? allowed : reach
@@ -350,7 +341,8 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
   const base = row * WORDS
   const wr = request + WR
   const mtu = w[base + MTU]
-  const opcode = firstOf[p[wr + OPCODE]]
+  const service = w[base + SERVICE]
+  const opcode = serviceBits[service] | firstOf[operationOf(service, p[wr + OPCODE])]
   const header = HEADER_BYTES[opcode]
   const lead = header + mtu + ICRC_BYTES
   const size = BTH + mtu + ICRC_BYTES
@@ -403,15 +395,17 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
   const size = BTH + mtu + ICRC_BYTES
   const arena = s.sink!.arena
   const view = arena.view
-  const opcode = p[request + WR + OPCODE]
-  const middle = middleOf[opcode]
+  const service = w[base + SERVICE]
+  const bits = serviceBits[service]
+  const operation = operationOf(service, p[request + WR + OPCODE])
+  const middle = bits | middleOf[operation]
   const qpn = w[base + DEST_QPN]
   const ends = done + count === p[request + PSNS]
   const plain = ends ? count - 1 : count
   let psn = w[base + SEND_PSN]
   let to = s.runAt
   for (let i = 0; i < plain; i++, to += size) {
-    const code = done + i === 0 ? firstOf[opcode] : middle
+    const code = done + i === 0 ? bits | firstOf[operation] : middle
     putBth(view, to, code, 0, DEFAULT_PKEY, qpn, psn | ackReq(s, base, mtu))
     psn = (psn + 1) & PSN_MASK
   }
@@ -422,7 +416,7 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
     lastSize = BTH + tail + pad + ICRC_BYTES
     for (let i = 0; i < pad; i++) arena.bytes[to + BTH + tail + i] = 0
     const solicited = (p[request + WR + FLAGS] & SOLICITED) !== 0 && p[request + KIND] !== WRITE ? BTH_SOLICITED : 0
-    putBth(view, to, lastOf[opcode], solicited | (pad << BTH_PAD_SHIFT), DEFAULT_PKEY, qpn, psn | BTH_ACKREQ)
+    putBth(view, to, bits | lastOf[operation], solicited | (pad << BTH_PAD_SHIFT), DEFAULT_PKEY, qpn, psn | BTH_ACKREQ)
     w[base + SINCE] = 0
   }
   acceptRun(s, count, size, lastSize)

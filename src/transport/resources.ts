@@ -5,8 +5,8 @@
  * are sent (responses.ts).
  */
 import { QpState } from '../spec/enums.ts'
-import { opcodeNumber } from '../spec/opcodes.ts'
-import { MAX_MESSAGE_BYTES, SendKind, WcStatus } from '../spec/rc.ts'
+import { OPERATION_MASK, operationCode } from '../spec/opcodes.ts'
+import { MAX_MESSAGE_BYTES, SendKind, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import * as ext from '../wire/extensions.ts'
 import { flushMoves } from './moves.ts'
@@ -22,7 +22,7 @@ const { ERR } = QpState.values
 const { NONE, READ, ATOMIC } = SendKind
 const { REM_INV_REQ_ERR, LOC_QP_OP_ERR } = WcStatus.values
 const { INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = Refusal
-const COMPARE_SWAP = opcodeNumber.RC_COMPARE_SWAP
+const COMPARE_SWAP = operationCode.COMPARE_SWAP
 
 /** The resource whose request has `psn` in its range; 0 if it is forgotten. */
 const findResource = (s: EngineState, row: number, kind: number, psn: number): number => {
@@ -175,7 +175,7 @@ export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, 
   const swapLo = ext.atomicSwapLo(view, at)
   const original = s.original
   const errno =
-    opcode === COMPARE_SWAP
+    (opcode & OPERATION_MASK) === COMPARE_SWAP
       ? memory.compareSwap(
           region,
           hi,

@@ -22,9 +22,10 @@ import {
   OP_WRITE,
   opcodeFlags,
   opcodeHeaderBytes,
-  opcodeNumber,
+  operationCode,
 } from '../spec/opcodes.ts'
-import { MAX_MESSAGE_BYTES, SendKind, WcFlags, WcOpcode, WcStatus } from '../spec/rc.ts'
+import { serviceBits } from '../spec/services.ts'
+import { MAX_MESSAGE_BYTES, SendKind, WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { BTH_ACKREQ, bthAckReq, bthDestQp, bthOpcode, bthPadCount, bthPsn, bthSolicited } from '../wire/bth.ts'
 import * as ext from '../wire/extensions.ts'
@@ -38,6 +39,7 @@ import { Access, Receive } from './types.ts'
 
 const {
   WORDS,
+  SERVICE,
   STATE,
   QPN,
   PD,
@@ -308,7 +310,7 @@ const onWrite = (
 
 /** What the first word of a plain packet's BTH may not differ in: opcode, pad, version and the base of the P_Key. */
 const PLAIN_MASK = 0xff3f_7fff | 0
-const PLAIN_WRITE_MIDDLE = (opcodeNumber.RC_WRITE_MIDDLE << 24) | (DEFAULT_PKEY & 0x7fff)
+const PLAIN_WRITE_MIDDLE = (operationCode.WRITE_MIDDLE << 24) | (DEFAULT_PKEY & 0x7fff)
 
 /**
  * The short way for most packets of a long message: takes as many of `count` packets, back to back and `size` bytes
@@ -333,16 +335,13 @@ export const onMiddles = (
   const most = inside < count ? inside : count
   const view = arena.view
   const qpn = w[base + QPN]
+  const first = PLAIN_WRITE_MIDDLE | (serviceBits[w[base + SERVICE]] << 24)
   let psn = w[base + EXPECTED]
   let third = 0
   let taken = 0
   for (let from = at; taken < most; taken++, from += size) {
     const word = view.getUint32(from + 8)
-    if (
-      (view.getUint32(from) & PLAIN_MASK) !== PLAIN_WRITE_MIDDLE ||
-      bthDestQp(view, from) !== qpn ||
-      (word & PSN_MASK) !== psn
-    )
+    if ((view.getUint32(from) & PLAIN_MASK) !== first || bthDestQp(view, from) !== qpn || (word & PSN_MASK) !== psn)
       break
     third |= word
     psn = (psn + 1) & PSN_MASK

@@ -5,8 +5,9 @@
  * ACK answers a whole burst of packets.
  */
 import { CREDITS_NONE, DEFAULT_PKEY, ICRC_BYTES, nakCode, syndromeKind } from '../spec/headers.ts'
-import { opcodeHeaderBytes, opcodeNumber } from '../spec/opcodes.ts'
-import { SendKind } from '../spec/rc.ts'
+import { opcodeHeaderBytes, operationCode } from '../spec/opcodes.ts'
+import { serviceBits } from '../spec/services.ts'
+import { SendKind } from '../spec/work.ts'
 import { BTH_PAD_SHIFT, putBth } from '../wire/bth.ts'
 import { putAeth, putAtomicAck } from '../wire/extensions.ts'
 import { PSN_MASK, psnAdd } from './psn.ts'
@@ -16,19 +17,20 @@ import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
 import { type EngineState, R, Resource, Row } from './state.ts'
 import { Access } from './types.ts'
 
-const { WORDS, QPN, PD, MTU, DEST_QPN, FLOW, RESPONDER, EXPECTED, MSN, NAK_SYNDROME, NAK_PSN, NAK_MSN } = Row
+const { WORDS, SERVICE, QPN, PD, MTU, DEST_QPN, FLOW, RESPONDER, EXPECTED, MSN } = Row
+const { NAK_SYNDROME, NAK_PSN, NAK_MSN } = Row
 const { RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
 const { KIND, FIRST_PSN, NEXT, END, BASE, READ_HI, READ_LO, READ_LENGTH, KEY, RESULT_HI, RESULT_LO } = Resource
 const RESOURCE_MSN = Resource.MSN
 const RESOURCE_WORDS = Resource.WORDS
 const { ACK_DUE, NAK_DUE } = R
 const { NONE, ATOMIC } = SendKind
-const ACK = opcodeNumber.RC_ACKNOWLEDGE
-const ATOMIC_ACK = opcodeNumber.RC_ATOMIC_ACK
-const READ_FIRST = opcodeNumber.RC_READ_RESP_FIRST
-const READ_MIDDLE = opcodeNumber.RC_READ_RESP_MIDDLE
-const READ_LAST = opcodeNumber.RC_READ_RESP_LAST
-const READ_ONLY = opcodeNumber.RC_READ_RESP_ONLY
+const ACK = operationCode.ACKNOWLEDGE
+const ATOMIC_ACK = operationCode.ATOMIC_ACK
+const READ_FIRST = operationCode.READ_RESP_FIRST
+const READ_MIDDLE = operationCode.READ_RESP_MIDDLE
+const READ_LAST = operationCode.READ_RESP_LAST
+const READ_ONLY = operationCode.READ_RESP_ONLY
 const HEADER_BYTES = opcodeHeaderBytes
 const POSITIVE = syndromeKind.ACK | CREDITS_NONE
 const BTH = 12
@@ -74,11 +76,12 @@ const sentUpTo = (s: EngineState, base: number, resource: number, next: number):
 const sendAtomicAck = (s: EngineState, base: number, resource: number): number => {
   const w = s.rows
   const p = s.pool
-  const size = HEADER_BYTES[ATOMIC_ACK] + ICRC_BYTES
+  const opcode = serviceBits[w[base + SERVICE]] | ATOMIC_ACK
+  const size = HEADER_BYTES[opcode] + ICRC_BYTES
   if (openRun(s, size, w[base + FLOW], 1) === 0) return 0
   const at = s.runAt
   const view = s.sink!.arena.view
-  putBth(view, at, ATOMIC_ACK, 0, DEFAULT_PKEY, w[base + DEST_QPN], p[resource + FIRST_PSN])
+  putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], p[resource + FIRST_PSN])
   putAeth(view, at + BTH, POSITIVE, p[resource + RESOURCE_MSN])
   putAtomicAck(view, at + AETH_END, p[resource + RESULT_HI], p[resource + RESULT_LO])
   acceptRun(s, 1, size, size)
@@ -100,7 +103,7 @@ const sendReadPart = (s: EngineState, row: number, resource: number): number => 
   // the opcode says where in the first answer the packet stands, also in a repetition of a part
   const begins = next === 0
   if (!ends) return begins ? sendReadFirst(s, row, resource, end) : sendReadMiddle(s, row, resource, next, end, offset)
-  const opcode = begins ? READ_ONLY : READ_LAST
+  const opcode = serviceBits[w[base + SERVICE]] | (begins ? READ_ONLY : READ_LAST)
   const payload = rest
   const pad = -payload & 3
   const size = AETH_END + payload + pad + ICRC_BYTES
@@ -133,7 +136,8 @@ const sendReadFirst = (s: EngineState, row: number, resource: number, end: numbe
   const at = s.runAt
   const view = s.sink!.arena.view
   if (!readFor(s, row, resource, 0, 0, at + AETH_END, mtu, size, (1 + more) * mtu)) return 1
-  putBth(view, at, READ_FIRST, 0, DEFAULT_PKEY, w[base + DEST_QPN], p[resource + FIRST_PSN])
+  const opcode = serviceBits[w[base + SERVICE]] | READ_FIRST
+  putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], p[resource + FIRST_PSN])
   putAeth(view, at + BTH, POSITIVE, p[resource + RESOURCE_MSN])
   acceptRun(s, 1, lead, lead)
   if (more > 0) {
@@ -169,10 +173,11 @@ const putMiddles = (s: EngineState, base: number, resource: number, next: number
   const w = s.rows
   const size = BTH + w[base + MTU] + ICRC_BYTES
   const view = s.sink!.arena.view
+  const opcode = serviceBits[w[base + SERVICE]] | READ_MIDDLE
   const qpn = w[base + DEST_QPN]
   let psn = psnAdd(s.pool[resource + FIRST_PSN], next)
   for (let i = 0, to = s.runAt; i < count; i++, to += size) {
-    putBth(view, to, READ_MIDDLE, 0, DEFAULT_PKEY, qpn, psn)
+    putBth(view, to, opcode, 0, DEFAULT_PKEY, qpn, psn)
     psn = (psn + 1) & PSN_MASK
   }
   acceptRun(s, count, size, size)
@@ -220,15 +225,16 @@ const forgetPending = (s: EngineState, base: number): void => {
 /** One ACK for all that came, or the NAK; false if the port is full. */
 const sendAcknowledge = (s: EngineState, base: number, due: number): boolean => {
   const w = s.rows
-  const size = HEADER_BYTES[ACK] + ICRC_BYTES
+  const opcode = serviceBits[w[base + SERVICE]] | ACK
+  const size = HEADER_BYTES[opcode] + ICRC_BYTES
   if (openRun(s, size, w[base + FLOW], 1) === 0) return false
   const at = s.runAt
   const view = s.sink!.arena.view
   if ((due & NAK_DUE) !== 0) {
-    putBth(view, at, ACK, 0, DEFAULT_PKEY, w[base + DEST_QPN], w[base + NAK_PSN])
+    putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], w[base + NAK_PSN])
     putAeth(view, at + BTH, w[base + NAK_SYNDROME], w[base + NAK_MSN])
   } else {
-    putBth(view, at, ACK, 0, DEFAULT_PKEY, w[base + DEST_QPN], (w[base + EXPECTED] - 1) & PSN_MASK)
+    putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], (w[base + EXPECTED] - 1) & PSN_MASK)
     putAeth(view, at + BTH, POSITIVE, w[base + MSN])
   }
   acceptRun(s, 1, size, size)

@@ -1,5 +1,5 @@
 /*
- * The RC engine's state: rows of typed arrays for queue pairs, and one pool of words for what is in flight (design.md
+ * The engine's state: rows of typed arrays for queue pairs, and one pool of words for what is in flight (design.md
  * section 7).
  *
  * A queue pair is a row of `rows`, 64 words; an idle one costs nothing else. Requests that were started, the receive
@@ -94,6 +94,8 @@ export const Row = {
   ALIVE: 55,
   /** Most window bytes that may be unacknowledged now: less after a loss, growing again with what is acknowledged. */
   WINDOW: 56,
+  /** A number of `Service`. */
+  SERVICE: 57,
   WORDS: 64,
 } as const
 

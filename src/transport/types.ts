@@ -239,6 +239,8 @@ export interface Environment {
 
 /** What is fixed when a QP is made. */
 export interface QpInit {
+  /** A number of `Service` (spec/services.ts). */
+  readonly service: number
   readonly qpn: number
   readonly pd: number
   readonly sendCq: number

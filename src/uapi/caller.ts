@@ -7,7 +7,7 @@ import { CallError } from '../spec/errno.ts'
 import { driverLayouts } from '../spec/linux/drivers.ts'
 import type { Layout } from '../spec/linux/layout.ts'
 import { QpTypeClasses } from '../spec/linux/structs.ts'
-import { type AnyValues, CREATE, type Method, type ObjectClass } from '../spec/schema.ts'
+import { type AnyValues, type Attributes, CREATE, type Method, type ObjectClass } from '../spec/schema.ts'
 import {
   type Answer,
   type Call,
@@ -62,15 +62,19 @@ export const declared = (className: string, method: string): Method => {
 /** `compileLayout` per class of a call that several classes can have (the types of QPs), done when first needed. */
 export const compiledFor = (
   name: string,
+  classes: readonly string[],
   layout: Layout,
   method: string,
   direction: 'in' | 'out',
 ): ((className: string) => CompiledLayout) => {
   const byClass = new Map<string, CompiledLayout>()
+  let all: Attributes | undefined
   return className => {
     let compiled = byClass.get(className)
     if (compiled === undefined) {
-      compiled = compileLayout(`${className}.${method} (${name})`, layout, declared(className, method)[direction])
+      all ??= Object.assign({}, ...classes.map(cls => declared(cls, method)[direction])) as Attributes
+      const { [direction]: own } = declared(className, method)
+      compiled = compileLayout(`${className}.${method} (${name})`, layout, own, all)
       byClass.set(className, compiled)
     }
     return compiled

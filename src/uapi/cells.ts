@@ -52,12 +52,21 @@ const kindOf = (where: string, attributes: Attributes, attribute: string, field:
   return kind
 }
 
-/** Joins a layout to the attributes of its method. Throws a sentence if they do not fit: our own mistake. */
-export const compileLayout = (path: string, layout: Layout, attributes: Attributes): CompiledLayout => {
+/**
+ * Joins a layout to the attributes of its method. Throws a sentence if they do not fit: our own mistake. `elsewhere`:
+ * attributes that the same method of other classes has; of what this class lacks the struct says nothing.
+ */
+export const compileLayout = (
+  path: string,
+  layout: Layout,
+  attributes: Attributes,
+  elsewhere: Attributes = {},
+): CompiledLayout => {
   const ops: Op[] = []
   const fds: FdSlot[] = []
   for (const cell of layout.cells) {
     const [attribute, field] = cell.name.split('.') as [string, string | undefined]
+    if (attributes[attribute] === undefined && elsewhere[attribute] !== undefined) continue
     const where = `${path}: ${attribute === 'object' ? '' : 'attribute '}${cell.name}`
     if (cell.at + cell.size > layout.size) throw new Error(`${where}: it ends beyond the struct`)
     let of: Kind = NUMBER
@@ -89,10 +98,11 @@ const store = (values: AnyValues, op: Op, value: AnyValue): void => {
 const load = (values: AnyValues, op: Op): AnyValue | undefined =>
   op.field === undefined ? values[op.attribute] : (values[op.attribute] as AnyRecord | undefined)?.[op.field]
 
-const readMask = (compiled: CompiledLayout, view: DataView): number => {
+const readMask = (compiled: CompiledLayout, view: DataView, checked: boolean): number => {
   const { mask, maskBits } = compiled.layout
   if (mask === undefined) return 0
   const bits = view.getUint32(mask, true)
+  if (!checked) return bits
   const unknown = (bits & ~(maskBits ?? 0)) >>> 0
   if (unknown !== 0) throw new CallError('EOPNOTSUPP', `attribute mask: bits 0x${unknown.toString(16)} are unknown`)
   const strange = (bits & ~compiled.maskBits) >>> 0
@@ -106,7 +116,7 @@ const readMask = (compiled: CompiledLayout, view: DataView): number => {
 
 /**
  * Reads a struct; `bytes` has at least the layout's size. `checked`: values outside their limits are EINVAL (a caller's
- * struct); answers are taken as they are.
+ * struct); answers, and a struct whose class is not known yet, are taken as they are.
  */
 export const readCells = (
   compiled: CompiledLayout,
@@ -116,7 +126,7 @@ export const readCells = (
   checked: boolean,
 ): void => {
   const view = viewOf(bytes)
-  const mask = readMask(compiled, view)
+  const mask = readMask(compiled, view, checked)
   for (const op of compiled.ops) {
     const { cell, of } = op
     if (op.present !== 0 && (mask & op.present) === 0) continue

@@ -37,7 +37,7 @@ const compileMethod = (spec: IoctlMethod): CompiledMethod => {
     const struct = layout(attribute.max, attribute.cells)
     const direction = attribute.kind === 'out' ? 'out' : 'in'
     // A method that no device has takes its declaration from the one that answers the same values.
-    const compiled = compiledFor(spec.name, struct, spec.method ?? 'open', direction)
+    const compiled = compiledFor(spec.name, spec.classes, struct, spec.method ?? 'open', direction)
     return [attribute.id, { spec: attribute, layout: compiled }] as const
   })
   return { spec, attributes: new Map(attributes) }

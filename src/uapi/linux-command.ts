@@ -58,8 +58,8 @@ for (const command of writeCommands) {
   const { out } = command
   compiled.set((command.extended ? EXTENDED : 0) + command.number, {
     command,
-    in: compiledFor(command.name, command.in, command.method, 'in'),
-    out: out === undefined ? undefined : compiledFor(command.name, out, command.method, 'out'),
+    in: compiledFor(command.name, command.classes, command.in, command.method, 'in'),
+    out: out === undefined ? undefined : compiledFor(command.name, command.classes, out, command.method, 'out'),
   })
 }
 

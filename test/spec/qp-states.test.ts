@@ -4,30 +4,62 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { RcQp } from '../../src/spec/classes/rc_qp.ts'
+import { UcQp } from '../../src/spec/classes/uc_qp.ts'
+import { UdQp } from '../../src/spec/classes/ud_qp.ts'
 import { QpState } from '../../src/spec/enums.ts'
-import { checkTransition, type QpStateName, qpTransitions, transitionOf } from '../../src/spec/qp-states.ts'
+import {
+  checkTransition,
+  type QpStateName,
+  type QpTypeName,
+  qpTransitions,
+  type Transition,
+  transitionOf,
+} from '../../src/spec/qp-states.ts'
+import type { ObjectClass } from '../../src/spec/schema.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 const states = Object.keys(QpState.values) as QpStateName[]
 
 describe('the QP state table', () => {
-  it('has exactly the legal transitions of RC', () => {
-    const legal = states.map(from => states.filter(to => transitionOf('RC', from, to) !== undefined))
-    assert.deepEqual(legal, [
-      ['RESET', 'INIT', 'ERR'],
-      ['RESET', 'INIT', 'RTR', 'ERR'],
-      ['RESET', 'RTS', 'ERR'],
-      ['RESET', 'RTS', 'SQD', 'ERR'],
-      ['RESET', 'RTS', 'SQD', 'ERR'],
-      ['RESET', 'RTS', 'ERR'],
-      ['RESET', 'ERR'],
-    ])
+  const types = Object.keys(qpTransitions) as QpTypeName[]
+  const classOf: Partial<Record<QpTypeName, ObjectClass>> = { RC: RcQp, UC: UcQp, UD: UdQp }
+
+  it('has exactly the legal transitions, the same for all types', () => {
+    for (const type of types) {
+      const legal = states.map(from => states.filter(to => transitionOf(type, from, to) !== undefined))
+      const expected = [
+        ['RESET', 'INIT', 'ERR'],
+        ['RESET', 'INIT', 'RTR', 'ERR'],
+        ['RESET', 'RTS', 'ERR'],
+        ['RESET', 'RTS', 'SQD', 'ERR'],
+        ['RESET', 'RTS', 'SQD', 'ERR'],
+        ['RESET', 'RTS', 'ERR'],
+        ['RESET', 'ERR'],
+      ]
+      assert.deepEqual(legal, expected, type)
+    }
   })
   it('names only attributes that the class has', () => {
-    const known = Object.keys(RcQp.methods.modify.in)
-    for (const [from, row] of Object.entries(qpTransitions.RC))
-      for (const [to, { required, optional }] of Object.entries(row))
-        for (const name of [...required, ...optional]) assert.ok(known.includes(name), `${from} to ${to}: ${name}`)
+    for (const [type, cls] of Object.entries(classOf)) {
+      const known = Object.keys(cls.methods.modify.in)
+      for (const [from, row] of Object.entries(qpTransitions[type as QpTypeName]))
+        for (const [to, { required, optional }] of Object.entries(row as Record<string, Transition>))
+          for (const name of [...required, ...optional])
+            assert.ok(known.includes(name), `${type} ${from} to ${to}: ${name}`)
+    }
+  })
+  it('asks of each type what it has', () => {
+    const required = (type: QpTypeName, from: QpStateName, to: QpStateName) =>
+      transitionOf(type, from, to)?.required.join(' ')
+    assert.equal(required('UC', 'RESET', 'INIT'), 'pkeyIndex port accessFlags')
+    assert.equal(required('UC', 'INIT', 'RTR'), 'address pathMtu destQpn rqPsn')
+    assert.equal(required('UC', 'RTR', 'RTS'), 'sqPsn')
+    assert.equal(required('UD', 'RESET', 'INIT'), 'pkeyIndex port qkey')
+    assert.equal(required('UD', 'INIT', 'RTR'), '')
+    assert.equal(required('UD', 'RTR', 'RTS'), 'sqPsn')
+    assert.equal(required('XRC_INI', 'INIT', 'RTR'), 'address pathMtu destQpn rqPsn')
+    assert.equal(required('XRC_TGT', 'RTR', 'RTS'), 'timeout sqPsn')
+    assert.equal(required('GSI', 'RESET', 'INIT'), 'pkeyIndex qkey')
   })
 })
 

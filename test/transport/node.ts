@@ -1,8 +1,9 @@
 /*
- * One side of a connection for tests of the RC engine: plain memory with regions, work queues of JavaScript objects, a
+ * One side of a connection for tests of the engine: plain memory with regions, work queues of JavaScript objects, a
  * port that keeps what was sent, and everything that came out of the engine, in order. No time passes by itself.
  */
-import { createRcEngine, type RcEngine } from '../../src/transport/rc.ts'
+import { Service } from '../../src/spec/services.ts'
+import { createEngine, type Engine } from '../../src/transport/engine.ts'
 import {
   BindMw,
   Completion,
@@ -249,7 +250,7 @@ export const createNode = (options: NodeOptions = {}) => {
     },
   }
 
-  const engine: RcEngine = createRcEngine(
+  const engine: Engine = createEngine(
     {
       work,
       memory: clientMemory,
@@ -339,9 +340,10 @@ export const createNode = (options: NodeOptions = {}) => {
     port,
     queues,
     /** A new QP in RESET; its row. */
-    createQp(qpn: number, init: { signalAll?: boolean; maxSge?: number } = {}): number {
+    createQp(qpn: number, init: { service?: number; signalAll?: boolean; maxSge?: number } = {}): number {
       const maxSge = init.maxSge ?? 4
       const row = engine.create({
+        service: init.service ?? Service.RC,
         qpn,
         pd: 1,
         sendCq: 1,

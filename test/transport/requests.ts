@@ -1,7 +1,7 @@
 /*
  * What packet scripts for the requester and the completer share: numbers by short names, and client memory.
  */
-import { WrOpcode } from '../../src/spec/rc.ts'
+import { WrOpcode } from '../../src/spec/work.ts'
 import type { startScript } from './script.ts'
 
 export const MTU = 1024

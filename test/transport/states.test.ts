@@ -4,7 +4,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { createRcEngine } from '../../src/transport/rc.ts'
+import { Service } from '../../src/spec/services.ts'
+import { createEngine } from '../../src/transport/engine.ts'
 import { Send, type WorkSource } from '../../src/transport/types.ts'
 import { createRandom, joinNodes } from './link.ts'
 import { createNode, type TestNode } from './node.ts'
@@ -218,14 +219,14 @@ describe('a hostile program', () => {
   const attributes = { destQpn: 1, rqPsn: 0, pathMtu: 256, maxDestRdAtomic: 1, minRnrTimer: 1, flow: 0, peer: 0 }
   const start = (work: WorkSource) => {
     const statuses: number[] = []
-    const engine = createRcEngine({
+    const engine = createEngine({
       work,
       memory,
       completions: { push: (_cq, words) => statuses.push(words[2]) },
       events: { qp: () => {} },
     })
-    const init = { qpn: 1, pd: 1, sendCq: 1, recvCq: 1, maxSendWr: 4, maxSendSge: 4, maxRecvSge: 4, signalAll: true }
-    const row = engine.create(init)
+    const sizes = { maxSendWr: 4, maxSendSge: 4, maxRecvSge: 4 }
+    const row = engine.create({ service: Service.RC, qpn: 1, pd: 1, sendCq: 1, recvCq: 1, ...sizes, signalAll: true })
     engine.modify(row, INIT, { access: 14 }, 0)
     engine.modify(row, RTR, attributes, 0)
     engine.modify(row, RTS, { sqPsn: 0, timeout: 1, retryCnt: 1, rnrRetry: 1, maxRdAtomic: 1 }, 0)

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { QP_CLASSES } from '../../src/spec/classes/qp.ts'
 import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
 import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
 import type { AnyValues } from '../../src/spec/schema.ts'
@@ -44,7 +45,7 @@ const distinct = (call: Call): boolean => {
 /** Arguments that a dialect cannot say. */
 const unsayable: Readonly<Record<string, readonly string[]>> = {
   [`${WRITE} cq.create`]: ['flags', 'asyncFd'],
-  [`${WRITE} rc_qp.create`]: ['asyncFd'],
+  ...Object.fromEntries(QP_CLASSES.map(name => [`${WRITE} ${name}.create`, ['asyncFd']])),
   [`${WRITE} device.open`]: ['wantAsyncFd'],
   [`${IOCTL} device.open`]: ['wantAsyncFd'],
 }

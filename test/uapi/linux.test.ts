@@ -22,7 +22,7 @@ const errorOf = (decoded: Decoded | Answer): string =>
 
 // ---- write: headers and lengths ----
 
-const write = (bytes: readonly number[] | Uint8Array, prepare?: (view: FakeView) => void): Decoded | Answer => {
+const write = (bytes: readonly number[] | Uint8Array, prepare?: (view: FakeView) => unknown): Decoded | Answer => {
   const memory = arena()
   memory.map(AT, Uint8Array.from(bytes))
   const view = fakeView(memory)
@@ -117,12 +117,19 @@ const CREATE_QP = (type: number, cqes: number[] = []): number[] =>
     16,
   )
 
-test('a QP type is a class of its own: RC is there, the others EOPNOTSUPP, what is none EINVAL (R9)', () => {
+test('a QP type is a class of its own; those that no device has EOPNOTSUPP, what is none EINVAL (R9)', () => {
   const decoded = write(CREATE_QP(2))
   assert.ok(!isAnswer(decoded))
   assert.equal(decoded.call.class.name, 'rc_qp')
   assert.equal(decoded.call.args.flags, 0x1000)
-  for (const type of [3, 4, 8, 9, 10, 255]) assert.equal(errorOf(write(CREATE_QP(type))), 'EOPNOTSUPP', `type ${type}`)
+  for (const [type, name] of [
+    [3, 'uc_qp'],
+    [4, 'ud_qp'],
+  ] as const) {
+    const other = write(CREATE_QP(type))
+    assert.equal(!isAnswer(other) && other.call.class.name, name)
+  }
+  for (const type of [8, 9, 10, 255]) assert.equal(errorOf(write(CREATE_QP(type))), 'EOPNOTSUPP', `type ${type}`)
   for (const type of [0, 1, 5, 11, 254]) assert.equal(errorOf(write(CREATE_QP(type))), 'EINVAL', `type ${type}`)
   // Linux's rxe takes no input of its own.
   assert.equal(errorOf(write(CREATE_QP(2, u64(0n)))), 'EINVAL')
@@ -145,6 +152,13 @@ test('MODIFY_QP: mask bits that Linux lacks EOPNOTSUPP, attributes that RC lacks
   assert.equal(errorOf(write(modify(1, { 96: 7 }))), 'EINVAL')
   // Without the bit nobody looks at the byte.
   assert.equal(errorOf(write(modify(1, { 98: 6 }))), 'OK')
+})
+
+test('MODIFY_QP of UD takes a Q_Key, and EINVAL for what only connections have', () => {
+  const asUd = (view: FakeView): unknown => view.handles.set(3, 'ud_qp')
+  const decoded = write(modify(1 << 6, { 72: 1, 75: 0x80 }), asUd)
+  assert.deepEqual(!isAnswer(decoded) && decoded.call.args, { qkey: 0x80000001 })
+  assert.equal(errorOf(write(modify(1 << 8, { 98: 5 }), asUd)), 'EINVAL')
 })
 
 test('MODIFY_QP: of a PSN Linux takes 24 bits; the others ride in the legacy part', () => {
@@ -242,7 +256,7 @@ test('ioctl QP_CREATE: of several mistakes the kernel’s first', () => {
     ['EINVAL', { 3: [3, 0, 2n] }],
     ['EINVAL', { 9: [9, 4, 2n] }],
     ['EINVAL', { 9: [9, 8, 1n << 32n] }],
-    ['EOPNOTSUPP', { 9: [9, 8, 4n] }],
+    ['EOPNOTSUPP', { 9: [9, 8, 8n] }],
     ['EINVAL', { 9: [9, 8, 5n] }],
     ['OK', { 10: [10, 4, 0x1000n] }],
     ['OK', { 10: [10, 8, 0x1000n] }],

@@ -6,7 +6,8 @@ import { AsyncFd } from '../../spec/classes/async_fd.ts'
 import { CompChannel } from '../../spec/classes/comp_channel.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { Pd } from '../../spec/classes/pd.ts'
-import { RcQp } from '../../spec/classes/rc_qp.ts'
+import { QP_CLASSES } from '../../spec/classes/qp.ts'
+import { Classes } from '../../spec/classes.ts'
 import { driverClass } from '../driver.ts'
 import { arm, withdrawEvents } from '../events.ts'
 import type { FdObject } from '../model.ts'
@@ -31,6 +32,9 @@ export const cqClass = driverClass(Cq, {
   },
 })
 
-export const rcQpClass = driverClass(RcQp, {
-  destroy: (_call, object) => ({ events: withdrawEvents(object).asyncEvents }),
-})
+/** Queue pairs of any type. */
+export const qpClasses = QP_CLASSES.map(name =>
+  driverClass(Classes[name] as typeof Classes.rc_qp, {
+    destroy: (_call, object) => ({ events: withdrawEvents(object).asyncEvents }),
+  }),
+)

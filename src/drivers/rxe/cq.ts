@@ -7,7 +7,7 @@
  * (CQ_ERR).
  */
 import { Wc } from '../../spec/drivers/rxe-rings.ts'
-import { WcFlags } from '../../spec/rc.ts'
+import { WcFlags } from '../../spec/work.ts'
 import { Completion } from '../../transport/types.ts'
 import { createRing, elementAt, loadConsumer, type Ring, type RingMemory, storeProducer } from './rings.ts'
 

@@ -1,5 +1,5 @@
 /*
- * The soft device: core's objects, an RC engine and a port of a network, joined (design.md sections 1 and 5).
+ * The soft device: core's objects, an engine and a port of a network, joined (design.md sections 1 and 5).
  *
  * Calls arrive through core at the classes; work requests and packets are moved by `poll`, which whoever owns the
  * device calls when something may have happened and when `nextTimeout` has come. Knows neither processes nor sockets:
@@ -20,10 +20,9 @@ import { Mr } from '../../spec/classes/mr.ts'
 import { Mw } from '../../spec/classes/mw.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import { Port as PortClass } from '../../spec/classes/port.ts'
-import { RcQp } from '../../spec/classes/rc_qp.ts'
 import { RXE_DRIVER_ID } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, GidType } from '../../spec/enums.ts'
-import { createRcEngine, type RcEngine } from '../../transport/rc.ts'
+import { createEngine, type Engine } from '../../transport/engine.ts'
 import type { Environment } from '../../transport/types.ts'
 import { bthDestQp } from '../../wire/bth.ts'
 import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
@@ -31,7 +30,7 @@ import { cqClass, cqCompletions } from './cq-class.ts'
 import type { Identity } from './identity.ts'
 import { regionMemory } from './memory.ts'
 import { createPosts, Where } from './posts.ts'
-import { rcQpClass } from './rc-qp-class.ts'
+import { qpClasses } from './qp-class.ts'
 import { createSlots } from './slots.ts'
 import { createQpNumbers, type QpObject, type RxeState } from './state.ts'
 import { ringWork } from './work.ts'
@@ -58,6 +57,9 @@ export interface RxeOptions {
   readonly now: () => number
 }
 
+/** Names of the classes whose objects have a send queue. */
+const qpNames = new Set(qpClasses.map(line => line.class.name))
+
 const { SQ_DRAINED } = AsyncEventType.values
 
 /** One for all soft devices, so that they share their dispatch table. */
@@ -74,7 +76,7 @@ const rxeDriver: Driver<RxeState> = {
     driverClass(CompChannel),
     driverClass(AsyncFd),
     cqClass,
-    rcQpClass,
+    ...qpClasses,
   ],
   removed: device => device.state.port.close(),
 }
@@ -87,7 +89,7 @@ const mtuOf = (bytes: number): number => Math.log2(bytes) - 7
 
 export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOptions): RxeDevice => {
   // The engine needs the device's memory table, the device its classes, and those the engine: it comes last.
-  let rc: RcEngine | undefined
+  let engineOrNone: Engine | undefined
   const state: RxeState = {
     identity,
     port,
@@ -97,7 +99,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     rings: [],
     look: row => posts.look(row),
     now,
-    engine: () => rc as RcEngine,
+    engine: () => engineOrNone as Engine,
   }
 
   const attributes = deviceAttributes(identity.guid)
@@ -114,7 +116,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       cq: attributes.maxCq,
       mr: attributes.maxMr,
       mw: attributes.maxMw,
-      rc_qp: attributes.maxQp,
+      ...Object.fromEntries([...qpNames].map(name => [name, attributes.maxQp])),
     },
   })
   identity.gids.forEach((gid, index) => {
@@ -135,8 +137,8 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     },
   }
   const { windowBytes } = port
-  const engine = createRcEngine(environment, windowBytes === undefined ? {} : { windowBytes, boundReads: true })
-  rc = engine
+  const engine = createEngine(environment, windowBytes === undefined ? {} : { windowBytes, boundReads: true })
+  engineOrNone = engine
   const posts = createPosts(state.rings, engine)
   const run = emptyRun()
   // Taken out of `state` here: an object with accessors is slow to read, and this is done with every run.
@@ -207,7 +209,8 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     },
     posted(context, handle) {
       const object = findHandle(context.handles, handle)
-      if (object?.class.name === RcQp.name && object.life === Life.LIVE) posts.look((object as QpObject).state.row)
+      if (object && qpNames.has(object.class.name) && object.life === Life.LIVE)
+        posts.look((object as QpObject).state.row)
     },
     nextTimeout: () => Math.min(engine.nextTimeout(), port.nextTimeout()),
   }

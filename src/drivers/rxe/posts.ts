@@ -5,7 +5,7 @@
  * of a program looks at the queue pairs that it changed, a busy loop at those that were used lately, and now and then,
  * before it sleeps above all, at every one.
  */
-import type { RcEngine } from '../../transport/rc.ts'
+import type { Engine } from '../../transport/engine.ts'
 import { loadProducer } from './rings.ts'
 import type { QpRings } from './work.ts'
 
@@ -25,7 +25,7 @@ const MEMORY = 16
 /** When a queue was used last that never was. */
 const NEVER = -MEMORY - 1
 
-export const createPosts = (rings: readonly (QpRings | undefined)[], engine: RcEngine): Posts => {
+export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Engine): Posts => {
   /**
    * By row: producer indices at the last look, -1 for none, and the number of the full look at which it was used last.
    */

@@ -3,9 +3,9 @@
  */
 import type { CallContext, CoreObject } from '../../core/model.ts'
 import type { Port } from '../../phy/port.ts'
-import type { RcQp } from '../../spec/classes/rc_qp.ts'
-import type { In } from '../../spec/schema.ts'
-import type { RcEngine } from '../../transport/rc.ts'
+import type { postSend, QpAttributeName, qpMethods } from '../../spec/classes/qp.ts'
+import type { In, ObjectClass } from '../../spec/schema.ts'
+import type { Engine } from '../../transport/engine.ts'
 import type { CqRing } from './cq.ts'
 import type { Identity } from './identity.ts'
 import type { Slots } from './slots.ts'
@@ -18,18 +18,25 @@ export interface CqState extends CqRing {
 }
 export type CqObject = CoreObject<CqState>
 
-/** What an RC queue pair object keeps. */
-export interface RcQpState {
+/** A class of queue pairs with every attribute that any type has. */
+export type AnyQp = ObjectClass<
+  ReturnType<typeof qpMethods<QpAttributeName>> & { postSend: ReturnType<typeof postSend> }
+>
+/** Attributes of `modify`, of any type. */
+export type QpModify = In<AnyQp['methods']['modify'], CoreObject>
+
+/** What a queue pair object keeps. */
+export interface QueuePair {
   readonly row: number
   readonly qpn: number
   readonly rings: QpRings
   readonly signalAll: boolean
   /** Attributes as they were set last; the engine knows state and PSNs. */
-  set: In<typeof RcQp.methods.modify, CoreObject>
+  set: QpModify
   /** The port's flow to the peer; -1 without a path. */
   flow: number
 }
-export type QpObject = CoreObject<RcQpState>
+export type QpObject = CoreObject<QueuePair>
 
 export interface RxeState {
   readonly identity: Identity
@@ -45,7 +52,7 @@ export interface RxeState {
   /** Microseconds, of the clock that `poll` is called with. */
   readonly now: () => number
   /** Made after the device is registered. A function, since objects with accessors are slow to read. */
-  readonly engine: () => RcEngine
+  readonly engine: () => Engine
 }
 
 /** The device's state, as its class handlers get at it: the handlers are the same for all soft devices. */

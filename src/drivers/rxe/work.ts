@@ -8,7 +8,7 @@
  */
 
 import { RecvWqe, RingSge, SendWqe } from '../../spec/drivers/rxe-rings.ts'
-import { MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../spec/rc.ts'
+import { MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { Receive, Send, Sge, type WorkSource } from '../../transport/types.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { elementAt, loadProducer, type Ring, storeConsumer, storeProducer } from './rings.ts'

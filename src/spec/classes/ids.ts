@@ -4,7 +4,8 @@
  * so a number that stands here is never changed or given out again; test/spec/classes.test.ts compares them with the
  * copy in test/fixtures/spec/frozen.txt.
  *
- * QP types are classes of their own (R9) and have the numbers from 16.
+ * Numbers that are kept for classes which are not there yet: 9 srq, 10 xrc_srq, 11 tm_srq, 12 ah, 14 xrcd. QP types are
+ * classes of their own (R9) from 16 on: 19 xrc_ini_qp, 20 xrc_tgt_qp, 21 raw_packet_qp, 22 gsi_qp, 23 smi_qp, 24 rd_qp.
  */
 import { Block } from '../schema.ts'
 
@@ -19,6 +20,8 @@ export const ClassId = {
   async_fd: 8,
   mw: 13,
   rc_qp: 16,
+  uc_qp: 17,
+  ud_qp: 18,
 } as const
 
 /** Methods beyond the common ones (create, query, modify, destroy, create_fd, chain), by class. */
@@ -27,6 +30,8 @@ export const CallNumber = {
   port: { queryGidEntry: Block.CM + 0 },
   cq: { reqNotify: Block.DRIVER_FAST + 0 },
   rc_qp: { postSend: Block.DRIVER_FAST + 0 },
+  uc_qp: { postSend: Block.DRIVER_FAST + 0 },
+  ud_qp: { postSend: Block.DRIVER_FAST + 0, attachMcast: Block.CM + 0, detachMcast: Block.CM + 1 },
 } as const
 
 /**

@@ -14,15 +14,18 @@ export const MmapInfo = { offset: at(0, u64(0)), size: at(8, u32(0)) }
 
 const queue = (id: number) => optional(record(id, MmapInfo))
 
+/** What the creation of a queue pair of any type answers. */
+export const QpQueues = { create: { out: { recvQueue: queue(0x8000), sendQueue: queue(0x8001) } } }
+
 /** By class and method: the attributes that join core's. */
 export const RxeAttributes = {
   cq: {
     create: { out: { queue: queue(0x8000) } },
     modify: { out: { queue: queue(0x8000) } },
   },
-  rc_qp: {
-    create: { out: { recvQueue: queue(0x8000), sendQueue: queue(0x8001) } },
-  },
+  rc_qp: QpQueues,
+  uc_qp: QpQueues,
+  ud_qp: QpQueues,
 } as const
 
 export interface DriverLayout {
@@ -36,12 +39,16 @@ const cq = { out: layout(16, embed(0, 'queue', MmapInfo)) }
 /** RDMA_DRIVER_RXE */
 export const RXE_DRIVER_ID = 14
 
+const qp = {
+  out: layout(32, embed(0, 'recvQueue', MmapInfo), embed(16, 'sendQueue', MmapInfo)),
+  noInput: true,
+}
+
 /** By 'class.method': the driver's part of the response in Linux's dialects. */
 export const RxeLayouts: Readonly<Record<string, DriverLayout>> = {
   'cq.create': cq,
   'cq.modify': cq,
-  'rc_qp.create': {
-    out: layout(32, embed(0, 'recvQueue', MmapInfo), embed(16, 'sendQueue', MmapInfo)),
-    noInput: true,
-  },
+  'rc_qp.create': qp,
+  'uc_qp.create': qp,
+  'ud_qp.create': qp,
 }

@@ -7,10 +7,11 @@
  */
 import { GidEntry } from '../classes/device.ts'
 import { PortAttributes } from '../classes/port.ts'
-import { CqFlags, RcQpFlags } from '../enums.ts'
+import { QP_CLASSES } from '../classes/qp.ts'
+import { CqFlags, QpFlags } from '../enums.ts'
 import type { ErrnoName } from '../errno.ts'
 import { type Cell, embed, object, value, whichClass } from './layout.ts'
-import { LinuxObject, QP_CLASSES, qpCap } from './structs.ts'
+import { LinuxObject, qpCap } from './structs.ts'
 
 /** RDMA_VERBS_IOCTL */
 export const RDMA_VERBS_IOCTL = 0xc0181b01
@@ -245,7 +246,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       into(7, 8, value(0, 8, 'userHandle')),
       grows(into(8, 20, ...qpCap(0))),
       into(9, 8, whichClass(0, 8)),
-      optional(flags(10, 'flags', RcQpFlags.values.SQ_SIG_ALL)),
+      optional(flags(10, 'flags', QpFlags.values.SQ_SIG_ALL)),
       refused(into(11, 4), 'EOPNOTSUPP'),
       optional(fd(12, 'asyncFd')),
       grows(out(13, 20, ...qpCap(0))),

@@ -2,11 +2,9 @@
  * Layouts of structs that more than one call of Linux's dialects has (ib_user_verbs.h), and the numbers by which those
  * dialects name what are classes here.
  */
+import { QP_CLASSES } from '../classes/qp.ts'
 import { QpType } from '../enums.ts'
 import { bool, type Cell, value } from './layout.ts'
-
-/** Classes that a handle of a QP can have. */
-export const QP_CLASSES = ['rc_qp'] as const
 
 /**
  * ib_uverbs_qp_dest, 32 bytes; dlid and src_path_bits are not of links that are Ethernet, the kernel ignores them
@@ -37,6 +35,8 @@ export const qpCap = (at: number): Cell[] => [
 export const QpTypeClasses: Readonly<Record<number, string | undefined>> = {
   ...Object.fromEntries(Object.values(QpType.values).map(type => [type, undefined])),
   [QpType.values.RC]: 'rc_qp',
+  [QpType.values.UC]: 'uc_qp',
+  [QpType.values.UD]: 'ud_qp',
 }
 
 /** uverbs_default_objects. */

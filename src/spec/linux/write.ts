@@ -8,7 +8,8 @@
  */
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../classes/device.ts'
 import { PortAttributes } from '../classes/port.ts'
-import { RcQpFlags } from '../enums.ts'
+import { QP_CLASSES } from '../classes/qp.ts'
+import { QpFlags } from '../enums.ts'
 import type { AnyValues } from '../schema.ts'
 import {
   bit,
@@ -23,7 +24,7 @@ import {
   whichClass,
   zero,
 } from './layout.ts'
-import { QP_CLASSES, qpCap, qpDest } from './structs.ts'
+import { qpCap, qpDest } from './structs.ts'
 
 export const COMMAND_MASK = 0xff
 export const EXTENDED = 0x80000000
@@ -84,6 +85,7 @@ const modifyQp = [
   ...qpDest(0, 'address'),
   ...qpDest(32, 'alternatePath'),
   object(64),
+  value(72, 4, 'qkey'),
   value(76, 4, 'rqPsn', PSN),
   value(80, 4, 'sqPsn', PSN),
   value(84, 4, 'destQpn', PSN),
@@ -108,7 +110,7 @@ const modifyQp = [
 const STANDARD_MASK_BITS = 0x1fffff
 const RATE_LIMIT = 1 << 25
 
-const SIG_ALL = RcQpFlags.values.SQ_SIG_ALL
+const SIG_ALL = QpFlags.values.SQ_SIG_ALL
 /** ib_uverbs_create_qp after its response pointer; ib_uverbs_ex_create_qp begins with the same. */
 const createQp = (at: number) => [
   value(at, 8, 'userHandle'),
@@ -196,6 +198,7 @@ export const writeCommands: readonly WriteCommand[] = [
       qpDest(0, 'address'),
       qpDest(32, 'alternatePath'),
       qpCap(64),
+      value(84, 4, 'qkey'),
       value(88, 4, 'rqPsn'),
       value(92, 4, 'sqPsn'),
       value(96, 4, 'destQpn'),

@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { createPosts, Where } from '../../../src/drivers/rxe/posts.ts'
 import { createRing, storeProducer } from '../../../src/drivers/rxe/rings.ts'
 import type { QpRings } from '../../../src/drivers/rxe/work.ts'
-import type { RcEngine } from '../../../src/transport/rc.ts'
+import type { Engine } from '../../../src/transport/engine.ts'
 import { testRings } from './provider.ts'
 
 const bench = (count: number) => {
@@ -24,7 +24,7 @@ const bench = (count: number) => {
   const engine = {
     onDoorbell: (row: number) => told.push(`send ${row}`),
     onReceiveScan: (row: number) => told.push(`receive ${row}`),
-  } as unknown as RcEngine
+  } as unknown as Engine
   const posts = createPosts(rings, engine)
   const scan = (where: Where): string[] => {
     told.length = 0

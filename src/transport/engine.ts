@@ -1,14 +1,15 @@
 /*
- * The RC engine (design.md section 5): queue pairs of the reliable connected service (InfiniBand Architecture
- * Specification, volume 1, chapter 9), sans-IO. Packets, doorbells and time go in; runs of packets, completions and
- * events come out through what `Environment` and `TransmitSink` implement, which never calls back into the engine. This
- * file creates rows, moves them between states, and hands packets to responder and completer, turns to responder and
- * requester. Which state changes a program may ask for is checked before, from spec/qp-states.ts.
+ * The transport engine (design.md section 5): queue pairs of all services (InfiniBand Architecture Specification,
+ * volume 1, chapter 9), sans-IO. Packets, doorbells and time go in; runs of packets, completions and events come out
+ * through what `Environment` and `TransmitSink` implement, which never calls back into the engine. This file creates
+ * rows, moves them between states, and hands packets to responder and completer, turns to responder and requester.
+ * Which state changes a program may ask for is checked before, from spec/qp-states.ts.
  */
 import { QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY } from '../spec/headers.ts'
-import { OP_REQUEST, OP_RESPONSE, opcodeFlags, TRANSPORT_MASK, transportBits } from '../spec/opcodes.ts'
-import { ackTimeoutMicroseconds } from '../spec/rc.ts'
+import { OP_REQUEST, OP_RESPONSE, opcodeFlags, TRANSPORT_MASK } from '../spec/opcodes.ts'
+import { serviceBits } from '../spec/services.ts'
+import { ackTimeoutMicroseconds } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthPkey, bthVersion } from '../wire/bth.ts'
 import { checkPacket } from '../wire/packet.ts'
@@ -40,15 +41,14 @@ import {
 import { clearTimer, nextDeadline, takeExpired } from './timers.ts'
 import type { Counters, Environment, QpAttributes, QpInit, QpSnapshot, TransmitSink } from './types.ts'
 
-const { WORDS, STATE, ALIVE, PEER, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, MAX_PSN } = Row
+const { WORDS, SERVICE, STATE, ALIVE, PEER, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, MAX_PSN } = Row
 const { RETRIES, RNR_LEFT, RETRY_CNT, RNR_RETRY, EXPECTED, RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
 const { RESET, INIT, RTR, RTS, SQD, ERR } = QpState.values
 const { MORE, DRAINING, FLUSHING } = Q
-const RC = transportBits.RC
 const FLAGS_OF = opcodeFlags
 const PKEY_BASE = 0x7fff
 
-export interface RcEngine {
+export interface Engine {
   readonly counters: Counters
   /** A new queue pair in RESET; answers its row. */
   create(init: QpInit): number
@@ -92,7 +92,7 @@ export interface RcEngine {
   onTimeout(now: number): void
 }
 
-export interface RcEngineOptions {
+export interface EngineOptions {
   /**
    * Most bytes that one QP has unacknowledged: payload and 64 per packet. At least one packet always goes. Default 256
    * KiB. After losses it is less for a while.
@@ -127,7 +127,7 @@ const moveFailed: MoveFailed = (s, row, kind, why, psn, msn) => {
   else onRequestMoveFailed(s, row, kind, why, psn, msn)
 }
 
-export const createRcEngine = (env: Environment, options: RcEngineOptions = {}): RcEngine => {
+export const createEngine = (env: Environment, options: EngineOptions = {}): Engine => {
   const { windowBytes = 0x4_0000, boundReads = false } = options
   const s = createState(env, windowBytes, boundReads ? windowBytes >> 1 : 0, moveFailed)
   return {
@@ -156,6 +156,7 @@ const create = (s: EngineState, init: QpInit): number => {
   const row = takeRow(s)
   const w = s.rows
   const base = row * WORDS
+  w[base + SERVICE] = init.service
   w[base + Row.QPN] = init.qpn
   w[base + Row.PD] = init.pd
   w[base + Row.SEND_CQ] = init.sendCq
@@ -318,7 +319,7 @@ const onPacket = (
   }
   const opcode = view.getUint8(offset)
   const flags = FLAGS_OF[opcode]
-  if ((opcode & TRANSPORT_MASK) !== RC) s.counters.dropped++
+  if ((opcode & TRANSPORT_MASK) !== serviceBits[w[base + SERVICE]]) s.counters.dropped++
   else if ((flags & OP_REQUEST) !== 0) onRequest(s, row, arena, offset, length)
   else if ((flags & OP_RESPONSE) !== 0 && (state === RTS || state === SQD))
     onResponse(s, row, arena, offset, length, now)

@@ -1,11 +1,12 @@
 /*
- * Numbers of the reliable connected service as data: work request opcodes and the packets that they become (InfiniBand
+ * Numbers of work requests and completions as data: work request opcodes and the packets that they become (InfiniBand
  * Architecture Specification, volume 1, clause 9.4), completion statuses, opcodes and flags (libibverbs' ibv_wc; IBA
- * 11.4.2.1), send flags, and the local ACK timer (IBA 9.7.6.1.3). The engine is driven by `sendOperations`; tracer and
- * tests take names from here.
+ * 11.4.2.1), send flags, and the local ACK timer (IBA 9.7.6.1.3). Packets are named without their service, of which
+ * only the upper bits differ (services.ts). The engine is driven by `sendOperations`; tracer and tests take names from
+ * here.
  */
 import { rnrTimerMicroseconds } from './headers.ts'
-import { type OpcodeName, opcodeNumber } from './opcodes.ts'
+import { type OperationName, operationCode } from './opcodes.ts'
 import { enumeration } from './schema.ts'
 
 /** ibv_wc_status. */
@@ -81,54 +82,57 @@ interface SendOperation {
   readonly kind: (typeof SendKind)[keyof typeof SendKind]
   /** Opcode of the completion. */
   readonly completion: number
-  /** BTH.opcode of a message's packets; a READ or atomic has `only` (its request). */
+  /** The lower five bits of BTH.opcode of a message's packets; a READ or atomic has `only` (its request). */
   readonly first: number
   readonly middle: number
   readonly last: number
   readonly only: number
 }
 
-const packets = (first: OpcodeName, middle: OpcodeName, last: OpcodeName, only: OpcodeName) => ({
-  first: opcodeNumber[first],
-  middle: opcodeNumber[middle],
-  last: opcodeNumber[last],
-  only: opcodeNumber[only],
+const packets = (first: OperationName, middle: OperationName, last: OperationName, only: OperationName) => ({
+  first: operationCode[first],
+  middle: operationCode[middle],
+  last: operationCode[last],
+  only: operationCode[only],
 })
-const single = (name: OpcodeName) => packets(name, name, name, name)
+const single = (name: OperationName) => packets(name, name, name, name)
 const { SEND, WRITE, READ, ATOMIC } = SendKind
 const wr = WrOpcode.values
 const wc = WcOpcode.values
 
-/** By ibv_wr_opcode: the work requests that become RC packets. */
+/**
+ * By ibv_wr_opcode: the work requests that become packets. A service has those whose `only` packet exists there
+ * (`hasOperation`).
+ */
 export const sendOperations: Readonly<Record<number, SendOperation>> = {
   [wr.SEND]: {
     kind: SEND,
     completion: wc.SEND,
-    ...packets('RC_SEND_FIRST', 'RC_SEND_MIDDLE', 'RC_SEND_LAST', 'RC_SEND_ONLY'),
+    ...packets('SEND_FIRST', 'SEND_MIDDLE', 'SEND_LAST', 'SEND_ONLY'),
   },
   [wr.SEND_WITH_IMM]: {
     kind: SEND,
     completion: wc.SEND,
-    ...packets('RC_SEND_FIRST', 'RC_SEND_MIDDLE', 'RC_SEND_LAST_IMM', 'RC_SEND_ONLY_IMM'),
+    ...packets('SEND_FIRST', 'SEND_MIDDLE', 'SEND_LAST_IMM', 'SEND_ONLY_IMM'),
   },
   [wr.SEND_WITH_INV]: {
     kind: SEND,
     completion: wc.SEND,
-    ...packets('RC_SEND_FIRST', 'RC_SEND_MIDDLE', 'RC_SEND_LAST_INV', 'RC_SEND_ONLY_INV'),
+    ...packets('SEND_FIRST', 'SEND_MIDDLE', 'SEND_LAST_INV', 'SEND_ONLY_INV'),
   },
   [wr.RDMA_WRITE]: {
     kind: WRITE,
     completion: wc.RDMA_WRITE,
-    ...packets('RC_WRITE_FIRST', 'RC_WRITE_MIDDLE', 'RC_WRITE_LAST', 'RC_WRITE_ONLY'),
+    ...packets('WRITE_FIRST', 'WRITE_MIDDLE', 'WRITE_LAST', 'WRITE_ONLY'),
   },
   [wr.RDMA_WRITE_WITH_IMM]: {
     kind: WRITE,
     completion: wc.RDMA_WRITE,
-    ...packets('RC_WRITE_FIRST', 'RC_WRITE_MIDDLE', 'RC_WRITE_LAST_IMM', 'RC_WRITE_ONLY_IMM'),
+    ...packets('WRITE_FIRST', 'WRITE_MIDDLE', 'WRITE_LAST_IMM', 'WRITE_ONLY_IMM'),
   },
-  [wr.RDMA_READ]: { kind: READ, completion: wc.RDMA_READ, ...single('RC_READ_REQUEST') },
-  [wr.ATOMIC_CMP_AND_SWP]: { kind: ATOMIC, completion: wc.COMP_SWAP, ...single('RC_COMPARE_SWAP') },
-  [wr.ATOMIC_FETCH_AND_ADD]: { kind: ATOMIC, completion: wc.FETCH_ADD, ...single('RC_FETCH_ADD') },
+  [wr.RDMA_READ]: { kind: READ, completion: wc.RDMA_READ, ...single('READ_REQUEST') },
+  [wr.ATOMIC_CMP_AND_SWP]: { kind: ATOMIC, completion: wc.COMP_SWAP, ...single('COMPARE_SWAP') },
+  [wr.ATOMIC_FETCH_AND_ADD]: { kind: ATOMIC, completion: wc.FETCH_ADD, ...single('FETCH_ADD') },
 }
 
 /** Microseconds of local ACK timeout code `code` (0–31): 4.096 · 2^code, and Infinity for 0, which means none. */

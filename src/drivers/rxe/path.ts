@@ -1,0 +1,69 @@
+/*
+ * Paths of the soft device: an address vector, as a queue pair's or an address handle's attribute, becomes a flow of
+ * the port (R10; RoCEv2 as of IBA annex A17). Checks come in Linux' order. Nothing here knows queue pairs.
+ */
+import { type GidTable, getGid } from '../../core/gids.ts'
+import type { FlowAddress, Port } from '../../phy/port.ts'
+import type { QpAddress } from '../../spec/classes/qp.ts'
+import { CallError } from '../../spec/errno.ts'
+import type { RecordOf } from '../../spec/schema.ts'
+import { isMappedIpv4 } from '../../wire/address.ts'
+
+export type Address = RecordOf<typeof QpAddress>
+
+/** What a QP that has no path answers to a query: on Ethernet a path is global. */
+export const noAddress: Address = {
+  dgid: new Uint8Array(16),
+  flowLabel: 0,
+  sgidIndex: 0,
+  hopLimit: 0,
+  trafficClass: 0,
+  sl: 0,
+  staticRate: 0,
+  isGlobal: 1,
+  port: 0,
+}
+
+/** UDP source port of a soft device; receivers take any (responder.md, udp_source_port). */
+const SOURCE_PORT = 4791
+/** Linux resolves the hop limit of a RoCE path from the route and ignores the caller's. */
+export const HOP_LIMIT = 64
+
+/**
+ * The source GID of the path that an address vector describes. EINVAL, ENODATA. `where` begins the sentence of a
+ * refusal.
+ */
+export const sourceOf = (gids: GidTable, address: Address, where: string): Uint8Array => {
+  const refuse = (reason: string): never => {
+    throw new CallError('EINVAL', `${where}: attribute address: ${reason}`)
+  }
+  if (address.port !== 1) refuse(`port ${address.port}: the device has port 1`)
+  if (!address.isGlobal) refuse('isGlobal is 0: a RoCE path needs a global route (a GID index, `-g`)')
+  const { gid } = getGid(gids, address.sgidIndex)
+  if (isMappedIpv4(gid) !== isMappedIpv4(address.dgid))
+    refuse(`GID index ${address.sgidIndex} and the destination GID are not both IPv4 or both IPv6`)
+  return gid
+}
+
+/** The record of that path, a copy. */
+export const flowAddress = (source: Uint8Array, address: Address): FlowAddress => ({
+  source,
+  destination: address.dgid.slice(),
+  sourcePort: SOURCE_PORT,
+  trafficClass: address.trafficClass,
+  hopLimit: HOP_LIMIT,
+  flowLabel: address.flowLabel & 0xfffff,
+})
+
+/**
+ * The port's flow for it; EADDRNOTAVAIL for a path that the port cannot take: the network has no such source address,
+ * or there are too many.
+ */
+export const openPath = (port: Port, path: FlowAddress, where: string): number => {
+  try {
+    return port.openFlow(path)
+  } catch (error) {
+    if (error instanceof RangeError) throw new CallError('EADDRNOTAVAIL', `${where}: ${error.message}`)
+    throw error
+  }
+}

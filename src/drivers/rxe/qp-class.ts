@@ -1,0 +1,233 @@
+/*
+ * The classes of queue pairs of the soft device: what creation, change, query and destruction of all types have in
+ * common, and a factory that makes the class of one type (R9, R19, R22).
+ *
+ * What a transition needs and takes is the table's business (spec/qp-states.ts), what a type does not have is not among
+ * its class's attributes, what packets do is the engine's. Here values are checked against the device's limits, address
+ * vectors become flows of the port, and what the engine does not keep is kept for `query`.
+ */
+import { driverClass } from '../../core/driver.ts'
+import { affiliate } from '../../core/events.ts'
+import type { Context, DriverClass } from '../../core/model.ts'
+import { RcQp } from '../../spec/classes/rc_qp.ts'
+import { QpQueues } from '../../spec/drivers/rxe.ts'
+import { RecvWqe, RingSge, SendWqe } from '../../spec/drivers/rxe-rings.ts'
+import { Mtu, QpFlags, QpState } from '../../spec/enums.ts'
+import { CallError } from '../../spec/errno.ts'
+import { checkTransition, type QpTypeName } from '../../spec/qp-states.ts'
+import type { In, ObjectClass } from '../../spec/schema.ts'
+import { Service } from '../../spec/services.ts'
+import type { QpAttributes } from '../../transport/types.ts'
+import { Limits } from './attributes.ts'
+import { mmapInfo, ringsOf } from './context.ts'
+import { flowAddress, HOP_LIMIT, noAddress, openPath, sourceOf } from './path.ts'
+import { createRing } from './rings.ts'
+import { type AnyQp, type CqObject, type QpModify, type QueuePair, type RxeState, stateOf } from './state.ts'
+import { type QpRings, resetRings } from './work.ts'
+
+type Methods = AnyQp['methods']
+
+const { RESET, ERR } = QpState.values
+
+const refuse = (where: string, reason: string): never => {
+  throw new CallError('EINVAL', `${where}: ${reason}`)
+}
+
+const within = (where: string, name: string, value: number, most: number, least = 0): void => {
+  if (value < least || value > most) refuse(where, `attribute ${name}: ${value} is not in ${least} to ${most}`)
+}
+
+const leavePath = (device: RxeState, state: QueuePair): void => {
+  if (state.flow >= 0) device.port.closeFlow(state.flow)
+  state.flow = -1
+}
+
+/** Values that the state table does not judge. */
+const checkValues = (where: string, args: QpModify): void => {
+  if (args.port !== undefined) within(where, 'port', args.port, 1, 1)
+  if (args.pkeyIndex !== undefined) within(where, 'pkeyIndex', args.pkeyIndex, 0)
+  if (args.maxRdAtomic !== undefined) within(where, 'maxRdAtomic', args.maxRdAtomic, Limits.maxRdAtomic)
+  if (args.maxDestRdAtomic !== undefined) within(where, 'maxDestRdAtomic', args.maxDestRdAtomic, Limits.maxRdAtomic)
+  if (args.pathMtu !== undefined) within(where, 'pathMtu', args.pathMtu, 5, 1)
+  // Automatic path migration is not there: an alternate path would be a promise that nobody keeps.
+  if (args.alternatePath !== undefined) throw new CallError('EOPNOTSUPP', `${where}: no alternate paths on this device`)
+}
+
+const engineAttributes = (args: QpModify, path: { flow: number; peer: number } | undefined): QpAttributes => ({
+  ...(args.destQpn !== undefined && { destQpn: args.destQpn }),
+  ...(args.rqPsn !== undefined && { rqPsn: args.rqPsn }),
+  ...(args.sqPsn !== undefined && { sqPsn: args.sqPsn }),
+  ...(args.pathMtu !== undefined && { pathMtu: 128 << args.pathMtu }),
+  ...(args.timeout !== undefined && { timeout: args.timeout }),
+  ...(args.retryCnt !== undefined && { retryCnt: args.retryCnt }),
+  ...(args.rnrRetry !== undefined && { rnrRetry: args.rnrRetry }),
+  ...(args.minRnrTimer !== undefined && { minRnrTimer: args.minRnrTimer }),
+  ...(args.maxRdAtomic !== undefined && { maxRdAtomic: args.maxRdAtomic }),
+  ...(args.maxDestRdAtomic !== undefined && { maxDestRdAtomic: args.maxDestRdAtomic }),
+  ...(args.accessFlags !== undefined && { access: args.accessFlags }),
+  ...(args.pkeyIndex !== undefined && { pkeyIndex: args.pkeyIndex }),
+  ...(args.qkey !== undefined && { qkey: args.qkey }),
+  ...path,
+})
+
+/** What a query answers of the attributes that were given: copies, and of the path what became of it. */
+const kept = (args: QpModify): QpModify => {
+  const { address } = args
+  const given = Object.fromEntries(Object.entries(args).filter(([, value]) => value !== undefined)) as QpModify
+  return address ? { ...given, address: { ...address, dgid: address.dgid.slice(), hopLimit: HOP_LIMIT } } : given
+}
+
+const createRings = (context: Context, cap: In<Methods['create']>['cap']): QpRings => {
+  const memory = ringsOf(context)
+  const inline = Math.max(cap.maxSendSge * RingSge.BYTES, cap.maxInlineData)
+  const send = createRing(memory, cap.maxSendWr, SendWqe.SGE + inline)
+  try {
+    const receive = createRing(memory, cap.maxRecvWr, RecvWqe.SGE + cap.maxRecvSge * RingSge.BYTES)
+    const maxSendSge = Math.min(Math.floor(inline / RingSge.BYTES), Limits.maxSge)
+    return { send, receive, maxSendSge, maxRecvSge: cap.maxRecvSge, maxInline: inline, retired: 0, taken: 0 }
+  } catch (error) {
+    memory.free(send.piece)
+    throw error
+  }
+}
+
+/** The class of one type of queue pair. `cls` has those of the attributes here that the type has. */
+const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): DriverClass =>
+  driverClass<AnyQp, QueuePair, typeof QpQueues>(
+    cls as unknown as AnyQp,
+    {
+      create(call, object, { pd, sendCq, recvCq, cap, flags, userHandle, asyncFd }) {
+        within(`${cls.name}.create`, 'cap.maxSendWr', cap.maxSendWr, Limits.maxQpWr)
+        within(`${cls.name}.create`, 'cap.maxRecvWr', cap.maxRecvWr, Limits.maxQpWr)
+        within(`${cls.name}.create`, 'cap.maxSendSge', cap.maxSendSge, Limits.maxSge)
+        within(`${cls.name}.create`, 'cap.maxRecvSge', cap.maxRecvSge, Limits.maxSge)
+        within(`${cls.name}.create`, 'cap.maxInlineData', cap.maxInlineData, Limits.maxInline)
+        const device = stateOf(call)
+        const signalAll = ((flags ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
+        // Only the rings can be refused; nothing after them fails, so nothing has to be undone.
+        const rings = createRings(call.context, cap)
+        const qpn = device.qpns.take()
+        const row = device.engine().create({
+          service,
+          qpn,
+          pd: pd.id,
+          sendCq: (sendCq as CqObject).state.number,
+          recvCq: (recvCq as CqObject).state.number,
+          maxSendWr: rings.send.mask,
+          maxSendSge: rings.maxSendSge,
+          maxRecvSge: rings.maxRecvSge,
+          signalAll,
+        })
+        device.qpns.bind(qpn, row)
+        object.state = { row, qpn, rings, signalAll, set: {}, flow: -1 }
+        device.qps[row] = object
+        device.rings[row] = rings
+        device.look(row)
+        affiliate(object, userHandle, { asyncFd })
+        return {
+          cap: { ...cap, maxSendSge: rings.maxSendSge, maxInlineData: rings.maxInline },
+          qpNum: qpn,
+          recvQueue: mmapInfo(rings.receive.piece),
+          sendQueue: mmapInfo(rings.send.piece),
+        }
+      },
+
+      query(call, { state }) {
+        const device = stateOf(call)
+        const { set, rings } = state
+        const { state: now, rqPsn, sqPsn, draining } = device.engine().query(state.row)
+        const all = {
+          state: now,
+          curState: now,
+          enSqdAsyncNotify: set.enSqdAsyncNotify ?? 0,
+          accessFlags: set.accessFlags ?? 0,
+          pkeyIndex: set.pkeyIndex ?? 0,
+          port: set.port ?? 0,
+          qkey: set.qkey ?? 0,
+          address: set.address ?? noAddress,
+          pathMtu: set.pathMtu ?? Mtu.values.MTU_256,
+          timeout: set.timeout ?? 0,
+          retryCnt: set.retryCnt ?? 0,
+          rnrRetry: set.rnrRetry ?? 0,
+          rqPsn,
+          maxRdAtomic: set.maxRdAtomic ?? 0,
+          alternatePath: { ...noAddress, primaryPort: 0, altPort: 0, pkeyIndex: 0, timeout: 0 },
+          minRnrTimer: set.minRnrTimer ?? 0,
+          sqPsn,
+          maxDestRdAtomic: set.maxDestRdAtomic ?? 0,
+          pathMigState: 0,
+          destQpn: set.destQpn ?? 0,
+          cap: {
+            maxSendWr: rings.send.mask,
+            maxRecvWr: rings.receive.mask,
+            maxSendSge: rings.maxSendSge,
+            maxRecvSge: rings.maxRecvSge,
+            maxInlineData: rings.maxInline,
+          },
+          sqDraining: draining ? 1 : 0,
+          sqSigAll: state.signalAll ? 1 : 0,
+        }
+        const has = cls.methods.query.out
+        return Object.fromEntries(Object.entries(all).filter(([name]) => name in has)) as typeof all
+      },
+
+      modify(call, { state }, args) {
+        const device = stateOf(call)
+        const before = device.engine().query(state.row).state
+        const after = args.state ?? before
+        const given = Object.keys(args).filter(name => args[name as keyof QpModify] !== undefined)
+        // Linux looks the GID up before it looks at the transition (abi/objects).
+        const where = `${cls.name}.modify`
+        const source = args.address && sourceOf(call.device.ports[0].gids, args.address, where)
+        const why = checkTransition(type, before, after, given, args.curState)
+        if (why !== undefined) refuse(where, why)
+        checkValues(where, args)
+        let path: { flow: number; peer: number } | undefined
+        if (args.address && source) {
+          const flow = openPath(device.port, flowAddress(source, args.address), where)
+          leavePath(device, state)
+          state.flow = flow
+          path = { flow, peer: device.port.peerOf(args.address.dgid) }
+        }
+        // Before the engine moves: it may raise an event that these attributes ask for.
+        if (after === RESET) state.set = {}
+        else if (after !== ERR) state.set = { ...state.set, ...kept(args) }
+        device.engine().modify(state.row, after, engineAttributes(args, path), device.now())
+        if (after === RESET) {
+          leavePath(device, state)
+          resetRings(state.rings)
+        }
+        device.look(state.row)
+        return {}
+      },
+
+      destroy(call, object, args, core) {
+        const device = stateOf(call)
+        const { state } = object
+        device.engine().destroy(state.row)
+        device.qpns.free(state.qpn)
+        device.qps[state.row] = undefined
+        device.rings[state.row] = undefined
+        leavePath(device, state)
+        const memory = ringsOf(call.context)
+        memory.free(state.rings.send.piece)
+        memory.free(state.rings.receive.piece)
+        return core(call, object, args)
+      },
+
+      postSend(call, { state }, { wrCount }) {
+        // Requests lie in the mapped queue; a list of them in the call itself is what rxe refuses too.
+        if (wrCount)
+          throw new CallError(
+            'EINVAL',
+            `${cls.name}.postSend: ${wrCount} requests in the call; they belong into the mapped queue`,
+          )
+        stateOf(call).look(state.row)
+        return { badWr: 0 }
+      },
+    },
+    QpQueues,
+  )
+
+/** All types of queue pairs that the device has. */
+export const qpClasses: readonly DriverClass[] = [qpClass(RcQp, 'RC', Service.RC)]

@@ -1,0 +1,25 @@
+/*
+ * Class `uc_qp`: a queue pair of the unreliable connected service (IBA 9.8). Nothing is acknowledged, so there are no
+ * timers, retries, READs or atomics to be set.
+ */
+import { objectClass } from '../schema.ts'
+import { CallNumber, ClassId } from './ids.ts'
+import { postSend, qpMethods } from './qp.ts'
+
+export const UcQp = objectClass('uc_qp', ClassId.uc_qp, {
+  methods: {
+    ...qpMethods(
+      'accessFlags',
+      'pkeyIndex',
+      'port',
+      'address',
+      'pathMtu',
+      'rqPsn',
+      'alternatePath',
+      'sqPsn',
+      'pathMigState',
+      'destQpn',
+    ),
+    postSend: postSend(CallNumber.uc_qp.postSend),
+  },
+})

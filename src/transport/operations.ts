@@ -1,0 +1,35 @@
+/*
+ * The table of work operations (spec/work.ts) densely, for the requesters of all services: typed arrays by
+ * `operationOf`. The packets are the lower five bits of BTH.opcode; `serviceBits` of the queue pair's service are the
+ * upper three. What a service does not have is of kind NONE there. No queue pair is known here.
+ */
+import { hasOperation, SERVICES, Service } from '../spec/services.ts'
+import { sendOperations } from '../spec/work.ts'
+
+const OPCODES = 256
+const SIZE = SERVICES * OPCODES
+
+/** Index of the tables for a work request with this ibv_wr_opcode (any u32); a row that is all 0 for one unknown. */
+export const operationOf = (service: number, opcode: number): number =>
+  opcode < OPCODES ? service * OPCODES + opcode : OPCODES - 1
+
+/** SendKind. */
+export const kindOf = new Uint8Array(SIZE)
+/** The lower five bits of BTH.opcode of the packets of a message. */
+export const firstOf = new Uint8Array(SIZE)
+export const middleOf = new Uint8Array(SIZE)
+export const lastOf = new Uint8Array(SIZE)
+export const onlyOf = new Uint8Array(SIZE)
+
+for (const service of Object.values(Service)) {
+  if (service === Service.XRC_TGT) continue
+  for (const [opcode, operation] of Object.entries(sendOperations)) {
+    if (!hasOperation(service, operation.only)) continue
+    const index = operationOf(service, +opcode)
+    kindOf[index] = operation.kind
+    firstOf[index] = operation.first
+    middleOf[index] = operation.middle
+    lastOf[index] = operation.last
+    onlyOf[index] = operation.only
+  }
+}

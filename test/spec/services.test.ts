@@ -1,0 +1,44 @@
+/*
+ * Services of queue pairs: which work requests each has, as the opcodes that exist say (IBA table 38).
+ */
+import assert from 'node:assert/strict'
+import { it } from 'node:test'
+import { opcodeByNumber } from '../../src/spec/opcodes.ts'
+import { hasOperation, Service, type ServiceName, serviceBits } from '../../src/spec/services.ts'
+import { sendOperations, WrOpcode } from '../../src/spec/work.ts'
+import { firstOf, kindOf, lastOf, middleOf, onlyOf, operationOf } from '../../src/transport/operations.ts'
+
+const namesOf = (service: number): string[] =>
+  Object.entries(WrOpcode.values)
+    .filter(([, opcode]) => kindOf[operationOf(service, opcode)] !== 0)
+    .map(([name]) => name)
+
+it('a service has the work requests whose packets exist', () => {
+  const sends = ['SEND', 'SEND_WITH_IMM']
+  const unreliable = ['RDMA_WRITE', 'RDMA_WRITE_WITH_IMM', ...sends]
+  const connected = [...unreliable, 'RDMA_READ', 'ATOMIC_CMP_AND_SWP', 'ATOMIC_FETCH_AND_ADD', 'SEND_WITH_INV']
+  assert.deepEqual(namesOf(Service.RC), connected)
+  assert.deepEqual(namesOf(Service.XRC_INI), connected)
+  assert.deepEqual(namesOf(Service.UC), unreliable)
+  assert.deepEqual(namesOf(Service.UD), sends)
+  assert.deepEqual(namesOf(Service.XRC_TGT), [])
+  assert.equal(kindOf[operationOf(Service.RC, 0xffff_ffff)], 0)
+})
+
+it('packets of a service are named like those of RC', () => {
+  for (const [name, service] of Object.entries(Service)) {
+    const prefix = name.replace(/_.*/, '')
+    for (const opcode of Object.keys(sendOperations)) {
+      const index = operationOf(service, +opcode)
+      if (kindOf[index] === 0) continue
+      for (const table of [firstOf, middleOf, lastOf, onlyOf]) {
+        if (!hasOperation(service, table[index])) {
+          assert.equal(name as ServiceName, 'UD')
+          continue
+        }
+        const rc = opcodeByNumber[table[index]]?.name
+        assert.equal(opcodeByNumber[serviceBits[service] | table[index]]?.name, rc?.replace('RC', prefix))
+      }
+    }
+  }
+})
