@@ -11,7 +11,6 @@
  * since implementations differ.
  */
 #define _GNU_SOURCE
-#include <signal.h>
 #include <time.h>
 
 #include "endpoint.h"
@@ -163,14 +162,6 @@ static void run(const struct scenario *s, int peer, bool requests, struct option
     destroy_endpoint(&end);
 }
 
-static void on_alarm(int number)
-{
-    static const char text[] = "gave up: not finished in time (-t)\n";
-    (void)number;
-    if (write(STDERR_FILENO, text, sizeof text - 1) > 0)
-        _exit(3);
-}
-
 int main(int argc, char **argv)
 {
     const char *port = "18515";
@@ -190,8 +181,7 @@ int main(int argc, char **argv)
         }
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
-    signal(SIGALRM, on_alarm);
-    alarm(patience);
+    give_up_after(patience);
     const char *host = optind < argc ? argv[optind] : NULL;
     struct ibv_context *context = open_named(options.device);
     const int peer = host ? dial(host, port) : serve(port);

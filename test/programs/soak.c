@@ -9,15 +9,15 @@
  *
  * Each end draws the same script for both streams from the seed: SEND, WRITE with immediate, plain WRITE with a SEND
  * behind it, READ, compare-and-swap, fetch-and-add; up to WINDOW operations of a stream are on their way. A block's
- * bytes follow from its number, so a block that is lost, doubled or out of place is a wrong block. Atomics count: an old
- * value tells whether each was done exactly once. Room in the far slots is told by WRITEs to a word of the sender, so
- * nothing waits for a receiver that is not ready, and nothing but the queue pair keeps order.
+ * bytes follow from its number, so a block that is lost, doubled or out of place is a wrong block. Atomics count: an
+ * old value tells whether each was done exactly once. Room in the far slots is told by WRITEs to a word of the sender,
+ * so nothing waits for a receiver that is not ready, and nothing but the queue pair keeps order.
  */
 #define _GNU_SOURCE
 #include <sched.h>
-#include <signal.h>
 
 #include "endpoint.h"
+#include "pattern.h"
 #include "tcp.h"
 
 #define WINDOW 16
@@ -55,34 +55,13 @@ static size_t largest = 65536, slot_size;
 static uint64_t wanted = 1 << 20, seed = 1;
 static uint64_t my_key, their_key;
 
-static uint64_t mix(uint64_t x)
-{
-    x ^= x >> 30;
-    x *= 0xbf58476d1ce4e5b9u;
-    x ^= x >> 27;
-    x *= 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
 static uint64_t draw(struct stream *s)
 {
     return mix(s->state += 0x9e3779b97f4a7c15u);
 }
 
-static uint64_t word_of(uint64_t key, size_t i)
-{
-    return mix(key + i * 0x9e3779b97f4a7c15u);
-}
-
-static void fill(uint8_t *bytes, size_t length, uint64_t key)
-{
-    for (size_t i = 0; i < length; i += 8) {
-        const uint64_t word = word_of(key, i);
-        memcpy(bytes + i, &word, length - i < 8 ? length - i : 8);
-    }
-}
-
-static void expect_bytes(const char *what, uint64_t number, const uint8_t *bytes, size_t length, uint64_t key, size_t skip)
+static void expect_bytes(const char *what, uint64_t number, const uint8_t *bytes, size_t length, uint64_t key,
+                         size_t skip)
 {
     for (size_t i = 0; i < length; i += 8) {
         const uint64_t word = word_of(key, skip + i);
@@ -203,7 +182,8 @@ static void check_done(struct stream *done, const struct ibv_wc *wc)
     uint64_t old, right;
     NEED(wc->wr_id == number, "completion of %lu, not %lu", (unsigned long)wc->wr_id, (unsigned long)number);
     if (op->kind == READ)
-        expect_bytes("READ", number, end.buffer + at.read + number % WINDOW * slot_size, op->size, their_key, op->offset);
+        expect_bytes("READ", number, end.buffer + at.read + number % WINDOW * slot_size, op->size, their_key,
+                     op->offset);
     if (op->kind < COMPARE_SWAP)
         return;
     memcpy(&old, end.buffer + at.results + number % WINDOW * 8, 8);
@@ -314,14 +294,6 @@ static void run(void)
 
 /* ---- start ---- */
 
-static void on_alarm(int number)
-{
-    static const char text[] = "gave up: not finished in time (-t)\n";
-    (void)number;
-    if (write(STDERR_FILENO, text, sizeof text - 1) > 0)
-        _exit(3);
-}
-
 static void lay_out(void)
 {
     const size_t area = slot_size * WINDOW;
@@ -359,11 +331,11 @@ int main(int argc, char **argv)
                  argv[0]);
         }
     }
-    NEED(largest >= MARKER && largest <= 1u << 22, "largest block %zu: %d to %u are allowed", largest, MARKER, 1u << 22);
+    NEED(largest >= MARKER && largest <= 1u << 22, "largest block %zu: %d to %u are allowed", largest, MARKER,
+         1u << 22);
     slot_size = (largest + 63) / 64 * 64;
     lay_out();
-    signal(SIGALRM, on_alarm);
-    alarm(patience);
+    give_up_after(patience);
 
     const char *host = optind < argc ? argv[optind] : NULL;
     my_key = mix(seed + (host ? 1 : 2));

@@ -1,6 +1,6 @@
 /*
  * The TCP connection on which the two sides of a program of this folder tell each other their addresses and keep in
- * step.
+ * step, and the end of their patience.
  */
 #ifndef TCP_H
 #define TCP_H
@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <sys/socket.h>
 
 #include "endpoint.h"
@@ -55,6 +56,21 @@ UNUSED static void exchange(int peer, const void *out, void *in, size_t length)
 {
     const bool sent = send(peer, out, length, MSG_NOSIGNAL) == (ssize_t)length;
     NEED(sent && recv(peer, in, length, MSG_WAITALL) == (ssize_t)length, "the other side is gone");
+}
+
+static void on_alarm(int number)
+{
+    static const char text[] = "gave up: not finished in time (-t)\n";
+    (void)number;
+    if (write(STDERR_FILENO, text, sizeof text - 1) > 0)
+        _exit(3);
+}
+
+/* The program ends with status 3 if it still runs then. */
+UNUSED static void give_up_after(unsigned seconds)
+{
+    signal(SIGALRM, on_alarm);
+    alarm(seconds);
 }
 
 #endif

@@ -14,9 +14,9 @@
  * does not depend on timing. Completions are checked too: order, status, opcode, length, immediate data.
  */
 #define _GNU_SOURCE
-#include <signal.h>
 
 #include "endpoint.h"
+#include "pattern.h"
 #include "tcp.h"
 
 #define BATCH 16
@@ -59,15 +59,6 @@ static int peer_socket = -1;
 
 static uint64_t state;
 
-static uint64_t mix(uint64_t x)
-{
-    x ^= x >> 30;
-    x *= 0xbf58476d1ce4e5b9u;
-    x ^= x >> 27;
-    x *= 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
 static uint64_t draw(void)
 {
     return mix(state += 0x9e3779b97f4a7c15u);
@@ -76,14 +67,6 @@ static uint64_t draw(void)
 static uint32_t below(uint32_t limit)
 {
     return (uint32_t)(draw() % limit);
-}
-
-static void fill(uint8_t *bytes, size_t length, uint64_t key)
-{
-    for (size_t i = 0; i < length; i += 8) {
-        const uint64_t word = mix(key + i * 0x9e3779b97f4a7c15u);
-        memcpy(bytes + i, &word, length - i < 8 ? length - i : 8);
-    }
 }
 
 /* ---- the script ---- */
@@ -406,14 +389,6 @@ static void run(void)
 
 /* ---- start ---- */
 
-static void on_alarm(int number)
-{
-    static const char text[] = "gave up: no progress in time (-t)\n";
-    (void)number;
-    if (write(STDERR_FILENO, text, sizeof text - 1) > 0)
-        _exit(3);
-}
-
 int main(int argc, char **argv)
 {
     const char *port = "18515", *second = NULL;
@@ -444,8 +419,7 @@ int main(int argc, char **argv)
     slot_size = (largest + MARGIN + 63) / 64 * 64;
     total = slot_size * BATCH;
     state = mix(seed);
-    signal(SIGALRM, on_alarm);
-    alarm(patience);
+    give_up_after(patience);
 
     const char *host = optind < argc ? argv[optind] : NULL;
     const int me = host ? 1 : 0;
