@@ -1,0 +1,298 @@
+/*
+ * What must hold at every completion, at every byte that is written and at the end of a pair's life: each request ends
+ * exactly once, in order, with the status that it must have; what a completion says is true at that moment; memory
+ * changes only where a request that is out says so, and to what it says; in the end memory is what the requests that
+ * went well, and perhaps the beginning of the next, have made of it. An outcome is open (`Pair.loose`) once an attacker
+ * has known all that a receiver can check; then only order, exactly once, and the bounds of memory are left.
+ */
+import assert from 'node:assert/strict'
+import { AsyncEventType, QpState } from '../../src/spec/enums.ts'
+import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../../src/spec/rc.ts'
+import type { Region } from './memory.ts'
+import type { Completed, SendRequest } from './node.ts'
+import { type End, type Operation, outstanding, type Pair, TARGET_BYTES, WORDS } from './pair.ts'
+
+const { SUCCESS, WR_FLUSH_ERR, RETRY_EXC_ERR, LOC_ACCESS_ERR } = WcStatus.values
+const { WITH_IMM } = WcFlags.values
+const { SIGNALED, SOLICITED } = SendFlags.values
+const { ERR } = QpState.values
+const { COMM_EST, SQ_DRAINED } = AsyncEventType.values
+
+/** What went otherwise than a good network would have it, though not wrongly. */
+export const createTally = () => ({ succeeded: 0, failed: 0, flushed: 0, messages: 0, lost: 0, loose: 0, lives: 0 })
+export type Tally = ReturnType<typeof createTally>
+
+const stateOf = (end: End): number => end.host.engine.query(end.row).state
+const about = (end: End, operation: Operation): string =>
+  `${end.name} request ${operation.request.id} (${operation.kind})`
+
+const totalOf = (request: SendRequest): number =>
+  request.inline?.length ?? request.sges.reduce((sum, sge) => sum + sge.length, 0)
+
+/** Bytes that a request moves; an atomic's 8 take one packet as well. */
+const psnsOf = (end: End, { request }: Operation): number => Math.max(1, Math.ceil(totalOf(request) / end.pair.mtu))
+
+/** Whether the stretches of two WRITEs have a byte in common. */
+const overlap = (a: NonNullable<Operation['write']>, b: NonNullable<Operation['write']>): boolean =>
+  a.at < b.at + b.data.length && b.at < a.at + a.data.length
+
+const memoryOf = (end: End, at: number, length: number): Uint8Array => end.host.memory.bytes.subarray(at, at + length)
+
+const assertSame = (actual: Uint8Array, expected: Uint8Array, what: () => string): void => {
+  if (Buffer.compare(actual, expected) === 0) return
+  const at = actual.findIndex((byte, i) => byte !== expected[i])
+  assert.fail(`${what()}: byte ${at} of ${expected.length} is ${actual[at]}, not ${expected[at]}`)
+}
+
+// ---- sends ----
+
+/** A request went well: what it was for is done, now. */
+const succeeded = (end: End, operation: Operation, tally: Tally): void => {
+  const { peer, pair } = end
+  const { request, write, message, read, atomic } = operation
+  tally.succeeded++
+  end.good++
+  if (pair.loose !== undefined) return
+  assert.equal(operation.fatal, 'no', `${about(end, operation)} went well, though it cannot`)
+  if (message !== undefined)
+    assert.ok(peer.came > operation.place!, `${about(end, operation)} is complete before its message has come`)
+  if (write !== undefined) {
+    peer.base.set(write.data, write.at - peer.areas.target)
+    const later = end.sends.slice(request.id + 1).some(next => next.write !== undefined && overlap(next.write, write))
+    if (!later) assertSame(memoryOf(peer, write.at, write.data.length), write.data, () => about(end, operation))
+  }
+  if (read !== undefined && read.length > 0)
+    assertSame(memoryOf(end, request.sges[0].at, read.length), read, () => about(end, operation))
+  if (atomic !== undefined) {
+    assert.equal(atomic.executed, 1, `${about(end, operation)} was executed ${atomic.executed} times`)
+    const result = end.host.memory.words.getBigUint64(request.sges[0].at, true)
+    assert.equal(result, atomic.before, `${about(end, operation)}: its result`)
+  }
+}
+
+/** The first request that does not go well, and why it may. */
+const failed = (end: End, operation: Operation, status: number, tally: Tally): void => {
+  const { peer, pair } = end
+  end.failed = true
+  pair.failing = true
+  tally.failed++
+  if (pair.loose !== undefined) return
+  const what = `${about(end, operation)} has status ${status}`
+  if (status === WR_FLUSH_ERR) {
+    assert.ok(end.askedError || peer.fatalAt < peer.sends.length, `${what}, and nothing was wrong`)
+  } else if (!(operation.request.id === end.fatalAt && operation.statuses.includes(status))) {
+    assert.equal(status, RETRY_EXC_ERR, `${what}; allowed: ${operation.statuses}`)
+    // nobody answers in the error state; else the network was worse than the retries
+    if (stateOf(peer) !== ERR) tally.lost++
+  }
+}
+
+const nextSend = (end: End): void => {
+  end.ackedPsns += psnsOf(end, end.sends[end.done++])
+}
+
+/** Requests before `id` that have ended without a completion. */
+const passSilent = (end: End, id: number, tally: Tally): void => {
+  while (end.done < id) {
+    const silent = end.sends[end.done]
+    const visible = end.failed || end.pair.signalAll || (silent.request.flags & SIGNALED) !== 0
+    assert.ok(!visible, `${about(end, silent)} has no completion`)
+    succeeded(end, silent, tally)
+    nextSend(end)
+  }
+}
+
+/** The queue is empty: what has not completed has ended well, and silently. */
+export const finishSilent = (end: End, tally: Tally): void => {
+  if (!end.failed && end.host.queues[end.row].sends.length === 0) passSilent(end, end.sends.length, tally)
+}
+
+export const onSendCompleted = (end: End, c: Completed, tally: Tally): void => {
+  const operation = end.sends[c.id]
+  assert.ok(operation !== undefined && c.id >= end.done, `${end.name}: request ${c.id} completes after ${end.done - 1}`)
+  assert.equal(c.qpn, end.qpn)
+  passSilent(end, c.id, tally)
+  if (c.status === SUCCESS) {
+    assert.ok(!end.failed, `${about(end, operation)} goes well after one that did not`)
+    const { flags, opcode } = operation.request
+    assert.ok(end.pair.signalAll || (flags & SIGNALED) !== 0, `${about(end, operation)} has a completion`)
+    assert.equal(c.opcode, sendOperations[opcode].completion)
+    assert.equal(c.bytes, totalOf(operation.request))
+    succeeded(end, operation, tally)
+  } else if (end.failed) {
+    assert.equal(c.status, WR_FLUSH_ERR, `${about(end, operation)} after one that failed`)
+    tally.flushed++
+  } else failed(end, operation, c.status, tally)
+  if (c.status !== SUCCESS) assert.ok(c.solicited)
+  // the request that fails is complete just before the state changes
+  if (c.status === WR_FLUSH_ERR) assert.equal(stateOf(end), ERR, `${about(end, operation)} is flushed`)
+  nextSend(end)
+}
+
+// ---- receives ----
+
+export const onReceiveCompleted = (end: End, c: Completed, tally: Tally): void => {
+  const request = end.receives[end.received]
+  assert.equal(c.id, request?.id, `${end.name}: receive requests complete in order`)
+  assert.equal(c.qpn, end.qpn)
+  end.received++
+  const what = `${end.name} receive ${c.id - 0x4000_0000}`
+  if (c.status !== SUCCESS) {
+    assert.ok(c.solicited)
+    if (c.status === WR_FLUSH_ERR) assert.equal(stateOf(end), ERR, `${what} is flushed`)
+    const first = !end.receiveFailed
+    end.receiveFailed = true
+    if (c.status === WR_FLUSH_ERR) return
+    assert.ok(first, `${what} has status ${c.status} after one that failed`)
+    if (end.pair.loose !== undefined) return
+    const { peer } = end
+    const bad = peer.sends[peer.fatalAt]
+    const expected = bad?.message?.status ?? LOC_ACCESS_ERR
+    assert.ok(bad !== undefined && c.status === expected, `${what} has status ${c.status}, and nothing was wrong`)
+    if (bad.message !== undefined) assert.equal(bad.place, end.came, `${what}: messages before it are missing`)
+    return
+  }
+  assert.ok(!end.receiveFailed, `${what} goes well after one that did not`)
+  tally.messages++
+  const operation = end.incoming[end.came++]
+  if (end.pair.loose !== undefined) return
+  assert.ok(operation !== undefined, `${what}: a message that nobody sent`)
+  const from = `${what} of ${about(end.peer, operation)}`
+  const { data, imm, opcode, status } = operation.message!
+  assert.ok(operation.request.id >= end.peer.good, `${from} comes after its request is complete`)
+  assert.equal(status, SUCCESS, `${from} cannot go well`)
+  assert.equal(c.bytes, data.length, `${from}: bytes`)
+  assert.equal((c.flags & WITH_IMM) !== 0 ? c.imm : undefined, imm, `${from}: immediate`)
+  assert.equal(c.opcode, opcode, `${from}: opcode`)
+  assert.equal(c.solicited, (operation.request.flags & SOLICITED) !== 0, `${from}: solicited`)
+  if (opcode === WcOpcode.values.RECV && data.length > 0)
+    assertSame(memoryOf(end, request.sges[0].at, data.length), data, () => from)
+}
+
+export const onEvent = (end: End, type: number): void => {
+  if (type === COMM_EST) return
+  if (type === SQ_DRAINED) {
+    assert.ok(end.draining, `${end.name}: drained, which nobody asked for`)
+    end.draining = false
+    return
+  }
+  const { peer, pair } = end
+  const explained = pair.loose !== undefined || peer.fatalAt < peer.sends.length
+  assert.ok(explained && stateOf(end) === ERR, `${end.name} has event ${type}, and nothing was wrong`)
+}
+
+// ---- memory ----
+
+/** Whether a stretch lies in the elements of a request, which follow each other. */
+const isInside = (request: { sges: SendRequest['sges'] }, at: number, length: number): boolean => {
+  if (request.sges.length === 0) return false
+  const start = request.sges[0].at
+  return at >= start && at + length <= start + request.sges.reduce((sum, sge) => sum + sge.length, 0)
+}
+
+/** Bytes of the area of `end` for itself: only the oldest receive request, and results that are out. */
+const wroteLocal = (end: End, at: number, length: number): void => {
+  const receive = end.receives[end.received]
+  if (receive !== undefined && isInside(receive, at, length)) return
+  for (let i = end.done; i < end.sends.length; i++) {
+    const { read, atomic, request } = end.sends[i]
+    if ((read !== undefined || atomic !== undefined) && isInside(request, at, length)) return
+  }
+  assert.fail(`${end.name}: ${length} bytes are written at ${at}, where nothing is expected`)
+}
+
+/** Bytes of the target of `end`: what WRITEs of the peer that are out say. Neighbours may be written at once. */
+const wroteTarget = (end: End, at: number, length: number): void => {
+  const { peer } = end
+  const { bytes } = end.host.memory
+  let from = at
+  while (from < at + length) {
+    let reached = from
+    for (let i = peer.good; i < peer.sends.length && i < peer.fatalAt; i++) {
+      const { write } = peer.sends[i]
+      if (write === undefined || from < write.at) continue
+      let to = from
+      const limit = Math.min(at + length, write.at + write.data.length)
+      while (to < limit && bytes[to] === write.data[to - write.at]) to++
+      if (to > reached) reached = to
+    }
+    assert.ok(
+      reached > from,
+      `${end.name}: byte ${from - end.areas.target} of the target is none that was to be written`,
+    )
+    from = reached
+  }
+}
+
+export const onWrote = (end: End, region: Region, at: number, length: number): void => {
+  if (region === end.local) wroteLocal(end, at, length)
+  else {
+    assert.ok(region === end.target, `${end.name}: a write through a key that is for reading`)
+    if (end.pair.loose === undefined) wroteTarget(end, at, length)
+  }
+}
+
+export const onAtomic = (end: End, region: Region, at: number, before: bigint): void => {
+  assert.ok(region === end.target, `${end.name}: an atomic through a key that is for reading`)
+  const after = end.host.memory.words.getBigUint64(at, true)
+  const index = (at - end.areas.words) / 8
+  if (end.pair.loose === undefined) {
+    const operation = end.atomics[end.executed]
+    assert.ok(operation !== undefined, `${end.name}: an atomic that nobody asked for`)
+    const what = about(end.peer, operation)
+    const { request } = operation
+    assert.ok(request.id >= end.peer.good && request.id < end.peer.fatalAt, `${what} is executed late`)
+    assert.equal(at, request.remote, `${what} is executed elsewhere, or another one again`)
+    assert.equal(before, end.words[index], `${what}: the word before`)
+    const swaps = operation.kind === 'CMP_AND_SWP'
+    const sum = BigInt.asUintN(64, before + request.compare)
+    assert.equal(after, !swaps ? sum : before === request.compare ? request.swap : before, `${what}: the word after`)
+    operation.atomic!.executed++
+    operation.atomic!.before = before
+    end.executed++
+  }
+  if (Number.isInteger(index) && index >= 0 && index < WORDS) end.words[index] = after
+}
+
+/** Whether the target is what the requests that went well made of it, and the next ones as far as they came. */
+const isTargetRight = (end: End): boolean => {
+  const { peer, pair } = end
+  const memory = memoryOf(end, end.areas.target, TARGET_BYTES)
+  const image = end.base.slice()
+  if (Buffer.compare(memory, image) === 0) return true
+  for (let i = peer.good; i < peer.sends.length && i < peer.fatalAt; i++) {
+    const { write } = peer.sends[i]
+    if (write === undefined) continue
+    for (let done = 0; done < write.data.length; done += pair.mtu) {
+      image.set(write.data.subarray(done, done + pair.mtu), write.at - end.areas.target + done)
+      if (Buffer.compare(memory, image) === 0) return true
+    }
+  }
+  return false
+}
+
+/** At the end of a life. `flushed`: the end has gone through the error state, so all must have completed. */
+export const checkEnd = (end: End, flushed: boolean, tally: Tally): void => {
+  const { pair, host } = end
+  finishSilent(end, tally)
+  if (flushed) {
+    assert.equal(outstanding(end), 0, `${end.name}: requests that never complete`)
+    assert.equal(end.received, end.receives.length, `${end.name}: receive requests that never complete`)
+    const { sends, receives } = host.queues[end.row]
+    assert.deepEqual([sends.length, receives.length], [0, 0], `${end.name}: requests that nobody took`)
+  }
+  if (pair.loose !== undefined) return
+  assert.ok(isTargetRight(end), `${end.name}: the target is not what the requests say`)
+  for (let i = 0; i < WORDS; i++)
+    assert.equal(host.memory.words.getBigUint64(end.areas.words + 8 * i, true), end.words[i], `${end.name}: word ${i}`)
+}
+
+/** When all has ended well: the target is all that was posted. */
+export const checkQuiet = (pair: Pair, tally: Tally): void => {
+  for (const end of pair.ends) finishSilent(end, tally)
+  if (pair.loose !== undefined || pair.failing) return
+  for (const end of pair.ends) {
+    const memory = memoryOf(end, end.areas.target, TARGET_BYTES)
+    assertSame(memory, end.planned, () => `${end.name}: the target, when all has ended`)
+  }
+}

@@ -1,0 +1,167 @@
+/*
+ * The attacker of the model test: makes packets from packets that went by. Most of them are wrong in something that
+ * the receiver checks, and then must have no effect; some are right in everything (PSN, queue pair, source, key), and
+ * may have theirs: `opens` says for a packet, before it is delivered, whether the outcome is open from then on. That
+ * errs towards open only.
+ */
+import { QpState } from '../../src/spec/enums.ts'
+import { DEFAULT_PKEY } from '../../src/spec/headers.ts'
+import {
+  headerAt,
+  OP_READ,
+  OP_REQUEST,
+  OP_RESPONSE,
+  opcodeByNumber,
+  opcodeFlags,
+  TRANSPORT_MASK,
+} from '../../src/spec/opcodes.ts'
+import { checkPacket } from '../../src/wire/packet.ts'
+import type { Packet } from './link.ts'
+import type { End } from './pair.ts'
+import type { Chance } from './random.ts'
+
+const { RTR, RTS, SQD, ERR } = QpState.values
+const PSN_MASK = 0xff_ffff
+
+export const qpnOf = (bytes: Uint8Array): number => (bytes[5] << 16) | (bytes[6] << 8) | bytes[7]
+const psnOf = (bytes: Uint8Array): number => (bytes[9] << 16) | (bytes[10] << 8) | bytes[11]
+const put24 = (bytes: Uint8Array, at: number, value: number): void => {
+  bytes[at] = value >> 16
+  bytes[at + 1] = value >> 8
+  bytes[at + 2] = value
+}
+const put32 = (bytes: Uint8Array, at: number, value: number): void => {
+  bytes[at] = value >>> 24
+  put24(bytes, at + 1, value)
+}
+
+/** What the attacker knows: queue pairs that live, by node and number. */
+export interface Knowledge {
+  readonly ends: readonly End[]
+  readonly nodes: number
+  find(node: number, qpn: number): End | undefined
+}
+
+interface Trick {
+  readonly name: string
+  readonly weight: number
+  /** Changes the packet in place, or answers another one. */
+  play(packet: Packet, knowledge: Knowledge, chance: Chance): Packet | undefined
+}
+
+const change =
+  (edit: (bytes: Uint8Array, chance: Chance) => unknown): Trick['play'] =>
+  (packet, _knowledge, chance) => {
+    edit(packet.bytes, chance)
+    return packet
+  }
+const inHeader = (header: 'RETH' | 'AtomicETH' | 'AETH' | 'IETH' | 'DETH', offset: number, bits: 8 | 32) =>
+  change((bytes, chance) => {
+    const at = headerAt[header][bytes[0]]
+    if (at === 0 || at + offset + 4 > bytes.length) return
+    if (bits === 8) bytes[at + offset] = chance.u32()
+    else put32(bytes, at + offset, chance.hits(0.5) ? chance.u32() : chance.int(64))
+  })
+/** The PSN that the receiver waits for. */
+const rightPsn: Trick['play'] = (packet, { find }) => {
+  const end = find(packet.to, qpnOf(packet.bytes))
+  if (end === undefined) return undefined
+  const flags = opcodeFlags[packet.bytes[0]]
+  const { rqPsn, sqPsn } = end.host.engine.query(end.row)
+  put24(packet.bytes, 9, (flags & OP_REQUEST) !== 0 ? rqPsn : sqPsn - 1)
+  return packet
+}
+
+const tricks: readonly Trick[] = [
+  { name: 'same', weight: 2, play: packet => packet },
+  {
+    name: 'near PSN',
+    weight: 6,
+    play: change((bytes, chance) => put24(bytes, 9, psnOf(bytes) + chance.int(64) - 32)),
+  },
+  { name: 'any PSN', weight: 6, play: change((bytes, chance) => put24(bytes, 9, chance.u32())) },
+  { name: 'right PSN', weight: 1, play: rightPsn },
+  {
+    name: 'other queue pair',
+    weight: 4,
+    play: (packet, { ends }, chance) => {
+      const end = chance.pick(ends)
+      put24(packet.bytes, 5, end.qpn)
+      return { ...packet, to: end.node, from: end.peer.node }
+    },
+  },
+  { name: 'any queue pair', weight: 1, play: change((bytes, chance) => put24(bytes, 5, chance.u32())) },
+  {
+    name: 'other source',
+    weight: 4,
+    play: (packet, { nodes }, chance) => ({ ...packet, from: chance.int(nodes) }),
+  },
+  { name: 'rkey', weight: 3, play: inHeader('RETH', 8, 32) },
+  { name: 'address', weight: 3, play: inHeader('RETH', 4, 32) },
+  { name: 'length', weight: 3, play: inHeader('RETH', 12, 32) },
+  { name: "atomic's key", weight: 2, play: inHeader('AtomicETH', 8, 32) },
+  { name: 'invalidated key', weight: 1, play: inHeader('IETH', 0, 32) },
+  { name: 'Q_Key', weight: 2, play: inHeader('DETH', 0, 32) },
+  { name: 'syndrome', weight: 3, play: inHeader('AETH', 0, 8) },
+  { name: 'opcode', weight: 4, play: change((bytes, chance) => bytes.fill(chance.u32(), 0, 1)) },
+  {
+    name: 'opcode of the same service',
+    weight: 4,
+    play: change((bytes, chance) => bytes.fill((bytes[0] & TRANSPORT_MASK) | chance.int(0x20), 0, 1)),
+  },
+  { name: 'flags, pad, version', weight: 3, play: change((bytes, chance) => bytes.fill(chance.u32(), 1, 2)) },
+  { name: 'P_Key', weight: 2, play: change((bytes, chance) => bytes.fill(chance.u32(), 2, 3 + chance.int(2))) },
+  { name: 'ackReq', weight: 1, play: change(bytes => bytes.fill(bytes[8] ^ 0x80, 8, 9)) },
+  {
+    name: 'shorter',
+    weight: 2,
+    play: (packet, _, chance) => ({
+      ...packet,
+      bytes: packet.bytes.slice(0, 16 + (chance.int(packet.bytes.length - 15) & ~3)),
+    }),
+  },
+  {
+    name: 'longer',
+    weight: 2,
+    play: (packet, _, chance) => {
+      const bytes = new Uint8Array(packet.bytes.length + 4 * chance.int(8))
+      bytes.set(packet.bytes)
+      return { ...packet, bytes }
+    },
+  },
+]
+
+/** A forged packet from one that was seen. */
+export const forge = (seen: Packet, knowledge: Knowledge, chance: Chance): Packet | undefined => {
+  let packet: Packet | undefined = { ...seen, bytes: seen.bytes.slice() }
+  for (let left = 1 + chance.int(2); left > 0 && packet !== undefined; left--)
+    packet = chance.weighted(tricks).play(packet, knowledge, chance)
+  return packet
+}
+
+/** Why a forged packet, about to be delivered to `end`, opens the outcome; undefined if it must have no effect. */
+export const opens = (packet: Packet, end: End): string | undefined => {
+  const { bytes, from } = packet
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  if (checkPacket(view, 0, bytes.length) !== 0 || from !== end.peer.node) return undefined
+  if ((bytes[1] & 15) !== 0 || ((view.getUint16(2) ^ DEFAULT_PKEY) & 0x7fff) !== 0) return undefined
+  const opcode = bytes[0]
+  if ((opcode & TRANSPORT_MASK) !== 0) return undefined
+  const { state, rqPsn, sqPsn } = end.host.engine.query(end.row)
+  const flags = opcodeFlags[opcode]
+  const psn = psnOf(bytes)
+  const name = opcodeByNumber[opcode]?.name
+  if ((flags & OP_REQUEST) !== 0 && state >= RTR && state !== ERR) {
+    if (psn === rqPsn) return `${name} with the expected PSN`
+    // a READ again: asked for otherwise, it is answered otherwise
+    const { peer } = end
+    const behind = (psn - peer.psn) & PSN_MASK
+    const out = (peer.host.engine.query(peer.row).sqPsn - peer.psn) & PSN_MASK
+    if ((flags & OP_READ) !== 0 && behind >= peer.ackedPsns && behind < out) return `${name} again`
+  }
+  if ((flags & OP_RESPONSE) !== 0 && (state === RTS || state === SQD)) {
+    const behind = (psn - end.psn) & PSN_MASK
+    if (behind >= end.ackedPsns && behind < ((sqPsn - end.psn) & PSN_MASK)) return `${name} to what is out`
+  }
+  return undefined
+}

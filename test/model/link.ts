@@ -1,0 +1,216 @@
+/*
+ * A hostile network in virtual time: it loses, repeats, holds back and spoils packets, brings back old ones, and lets
+ * an attacker put in packets of his own. Every packet has its real ICRC, made here as a port makes it and checked where
+ * it arrives, so that what was spoilt is dropped as a port drops it. How bad it is changes with time. Knows no queue
+ * pairs but by the number in a packet.
+ */
+import assert from 'node:assert/strict'
+import { arenaOver } from '../../src/wire/arena.ts'
+import { type Flow, makeFlow, sealIcrc, verifyIcrc } from '../../src/wire/icrc.ts'
+import type { Chance } from './random.ts'
+
+/** Shares of packets, 0 to 1. */
+export interface Weather {
+  readonly name: string
+  readonly weight: number
+  readonly drop: number
+  readonly duplicate: number
+  readonly reorder: number
+  readonly corrupt: number
+  /** Old packets and forged ones, per packet that is sent. */
+  readonly replay: number
+  readonly forge: number
+}
+
+const calm = { drop: 0, duplicate: 0, reorder: 0, corrupt: 0, replay: 0, forge: 0 }
+export const weathers: readonly Weather[] = [
+  { name: 'calm', weight: 2, ...calm },
+  { name: 'lossy', weight: 4, ...calm, drop: 0.02, duplicate: 0.02, reorder: 0.03, corrupt: 0.01 },
+  { name: 'hostile', weight: 3, ...calm, drop: 0.01, duplicate: 0.02, corrupt: 0.02, replay: 0.05, forge: 0.02 },
+  { name: 'storm', weight: 1, drop: 0.06, duplicate: 0.1, reorder: 0.2, corrupt: 0.03, replay: 0.1, forge: 0.05 },
+]
+
+/** µs from one node to another. */
+const LATENCY = 10
+/** Packets that the network remembers, to bring them back. */
+const MEMORY = 256
+const MOST_IN_RUN = 20
+
+export interface Packet {
+  readonly from: number
+  readonly to: number
+  readonly bytes: Uint8Array
+}
+
+interface Flying extends Packet {
+  readonly at: number
+  readonly order: number
+  readonly forged: boolean
+}
+
+export interface LinkHooks {
+  /** Packets that lie back to back, all of one size but the last, which may be shorter. */
+  deliver(to: number, from: number, packets: readonly Uint8Array[]): void
+  /** A forged packet with a right ICRC is about to be delivered. */
+  forged(packet: Packet): void
+  /** A forged packet from one that was seen; undefined: nothing comes of it. */
+  forge(seen: Packet): Packet | undefined
+}
+
+const isBefore = (a: Flying, b: Flying): boolean => a.at < b.at || (a.at === b.at && a.order < b.order)
+
+/** Priority queue of packets by time, then by order. */
+const createHeap = () => {
+  const heap: Flying[] = []
+  return {
+    heap,
+    push(item: Flying): void {
+      let i = heap.push(item) - 1
+      while (i > 0 && isBefore(item, heap[(i - 1) >> 1])) {
+        heap[i] = heap[(i - 1) >> 1]
+        i = (i - 1) >> 1
+      }
+      heap[i] = item
+    },
+    pop(): Flying {
+      const top = heap[0]
+      const item = heap.pop()!
+      if (heap.length === 0) return top
+      let i = 0
+      for (;;) {
+        let child = 2 * i + 1
+        if (child >= heap.length) break
+        if (child + 1 < heap.length && isBefore(heap[child + 1], heap[child])) child++
+        if (!isBefore(heap[child], item)) break
+        heap[i] = heap[child]
+        i = child
+      }
+      heap[i] = item
+      return top
+    },
+  }
+}
+
+/** BTH byte 4 (FECN, BECN, reserved bits) may change on the way: the ICRC does not cover it. */
+const UNCOVERED = 4
+
+export type Link = ReturnType<typeof createLink>
+
+/** A network of `count` nodes. */
+export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
+  const flows: Flow[][] = Array.from({ length: count }, (_, from) =>
+    Array.from({ length: count }, (_, to) =>
+      makeFlow({
+        source: Uint8Array.of(10, 0, 0, from + 1),
+        destination: Uint8Array.of(10, 0, 0, to + 1),
+        sourcePort: 0xc000,
+        destinationPort: 4791,
+      }),
+    ),
+  )
+  const { heap, push, pop } = createHeap()
+  const seen: Packet[] = []
+  let order = 0
+  let weather = weathers[0]
+  const counts = { sent: 0, dropped: 0, spoilt: 0, replayed: 0, forged: 0 }
+
+  const fly = (packet: Packet, at: number, forged = false): void => {
+    push({ ...packet, at, order: order++, forged })
+  }
+  /** Turns one to three bits; true if the ICRC covers one of them. */
+  const spoil = (bytes: Uint8Array): boolean => {
+    const before = bytes.slice()
+    for (let left = 1 + chance.int(3); left > 0; left--) bytes[chance.int(bytes.length)] ^= 1 << chance.int(8)
+    return bytes.some((byte, i) => byte !== before[i] && i !== UNCOVERED)
+  }
+  const isRight = ({ from, to, bytes }: Packet): boolean =>
+    verifyIcrc(arenaOver(bytes), 0, bytes.length, flows[from][to], 0)
+
+  const self = {
+    now: 0,
+    counts,
+    get weather() {
+      return weather
+    },
+    change(to: Weather): void {
+      weather = to
+    },
+    get flying() {
+      return heap.length
+    },
+    /** What was seen lately, newest last. */
+    seen,
+    /** When the next packet arrives; Infinity if none is under way. */
+    next: (): number => heap[0]?.at ?? Number.POSITIVE_INFINITY,
+    /** A sender's packet, with room for its ICRC. */
+    send(from: number, to: number, bytes: Uint8Array): void {
+      sealIcrc(arenaOver(bytes), 0, bytes.length, flows[from][to], 0)
+      const packet = { from, to, bytes }
+      counts.sent++
+      if (seen.length < MEMORY) seen.push(packet)
+      else seen[chance.int(MEMORY)] = packet
+      const late = chance.hits(weather.reorder) ? LATENCY * (1 + 4 * (chance.int(100) / 100)) : 0
+      if (chance.hits(weather.drop)) counts.dropped++
+      else if (chance.hits(weather.corrupt)) {
+        const bad = bytes.slice()
+        const covered = spoil(bad)
+        assert.equal(isRight({ from, to, bytes: bad }), !covered, 'the ICRC finds spoilt packets')
+        counts.spoilt++
+        fly({ from, to, bytes: bad }, self.now + LATENCY + late)
+      } else fly(packet, self.now + LATENCY + late)
+      if (chance.hits(weather.duplicate)) fly(packet, self.now + LATENCY * (1 + chance.int(20)))
+      if (chance.hits(weather.replay)) {
+        counts.replayed++
+        fly(chance.pick(seen), self.now + LATENCY + chance.int(100))
+      }
+      if (chance.hits(weather.forge)) {
+        const forged = hooks.forge(chance.pick(seen))
+        if (forged !== undefined) self.inject(forged, LATENCY + chance.int(100))
+      }
+    },
+    /** An attacker's packet; it gets a right ICRC. */
+    inject(packet: Packet, delay: number): void {
+      sealIcrc(arenaOver(packet.bytes), 0, packet.bytes.length, flows[packet.from][packet.to], 0)
+      counts.forged++
+      fly(packet, self.now + delay, true)
+    },
+    /** Delivers everything that is due, in runs as long as they come. */
+    deliver(): void {
+      let run: Flying[] = []
+      const flush = (): void => {
+        if (run.length === 0) return
+        const bytes = run.map(packet => packet.bytes)
+        const { to, from } = run[0]
+        run = []
+        hooks.deliver(to, from, bytes)
+      }
+      while (heap.length > 0 && heap[0].at <= self.now) {
+        const packet = pop()
+        if (!isRight(packet)) continue
+        if (packet.forged) {
+          flush()
+          hooks.forged(packet)
+        }
+        const head = run[0]
+        const joins =
+          head !== undefined &&
+          !packet.forged &&
+          head.to === packet.to &&
+          head.from === packet.from &&
+          run.length < MOST_IN_RUN &&
+          run[run.length - 1].bytes.length === head.bytes.length &&
+          packet.bytes.length <= head.bytes.length
+        if (!joins) flush()
+        run.push(packet)
+        if (packet.forged) flush()
+      }
+      flush()
+    },
+    /** Forgets what is under way and what was seen. */
+    clear(): void {
+      heap.length = 0
+      seen.length = 0
+    },
+  }
+  return self
+}

@@ -1,0 +1,135 @@
+/*
+ * Client memory for the model test: one stretch of bytes with registered regions, guards between them, and a watcher
+ * that is told of every move into it, so that a byte that no request asked for is found when it is written and not at
+ * the end. Regions belong to protection domains; each queue pair has one of its own, so what is written tells whose
+ * it is. Nothing here knows queue pairs or the model.
+ */
+import assert from 'node:assert/strict'
+import { Access, type Memory } from '../../src/transport/types.ts'
+import type { Arena } from '../../src/wire/arena.ts'
+
+/** Client memory starts here, just below a 4 GiB line. */
+export const BASE_HI = 0x7f01
+export const BASE_LO = 0xffff_c000
+const GUARD = 0x5a
+
+export interface Region {
+  readonly key: number
+  readonly pd: number
+  /** From the start of client memory, in bytes. */
+  readonly offset: number
+  readonly length: number
+  readonly access: number
+  /** May be invalidated by the peer. */
+  readonly invalidable: boolean
+  live: boolean
+}
+
+/** Told after the bytes have changed. */
+export interface Watcher {
+  wrote(region: Region, at: number, length: number): void
+  atomic(region: Region, at: number, before: bigint): void
+  invalidated(region: Region): void
+}
+
+/** Offset in client memory of a 64-bit address; far out of it for an address elsewhere. */
+const offsetOf = (hi: number, lo: number): number => (hi - BASE_HI) * 0x1_0000_0000 + lo - BASE_LO
+
+export const addressHi = (offset: number): number => BASE_HI + (BASE_LO + offset > 0xffff_ffff ? 1 : 0)
+export const addressLo = (offset: number): number => (BASE_LO + offset) >>> 0
+
+export type ClientMemory = ReturnType<typeof createMemory>
+
+/** `size` bytes of memory, all guard until areas are taken. */
+export const createMemory = (size: number, watcher: Watcher) => {
+  const bytes = new Uint8Array(size).fill(GUARD)
+  const words = new DataView(bytes.buffer)
+  const regions: Region[] = []
+  const byKey = new Map<number, number>()
+  let top = 64
+  const use = (index: number, hi: number, lo: number, total: number): number => {
+    const region = regions[index]
+    const at = offsetOf(hi, lo)
+    assert.ok(region?.live, `region ${index} is used, which was not resolved`)
+    assert.ok(
+      at >= region.offset && at + total <= region.offset + region.length,
+      `a move of ${total} bytes at ${at} leaves its region ${region.offset}+${region.length}`,
+    )
+    return at
+  }
+  const engineMemory: Memory = {
+    resolve(pd, key, hi, lo, length, access) {
+      const index = byKey.get(key) ?? -1
+      const region = regions[index]
+      if (region === undefined || !region.live || region.pd !== pd || (region.access & access) !== access) return -1
+      const at = offsetOf(hi, lo)
+      return at >= region.offset && at + length <= region.offset + region.length ? index : -1
+    },
+    read(region, hi, lo, to, at, chunk, stride, total) {
+      let from = use(region, hi, lo, total)
+      for (let left = total, piece = at; left > 0; left -= chunk, from += chunk, piece += stride)
+        to.bytes.set(bytes.subarray(from, from + Math.min(left, chunk)), piece)
+      return 0
+    },
+    write(region, hi, lo, from: Arena, at, chunk, stride, total) {
+      const start = use(region, hi, lo, total)
+      assert.ok((regions[region].access & (Access.LOCAL_WRITE | Access.REMOTE_WRITE)) !== 0, 'a read-only region')
+      for (let left = total, piece = at, to = start; left > 0; left -= chunk, to += chunk, piece += stride)
+        bytes.set(from.bytes.subarray(piece, piece + Math.min(left, chunk)), to)
+      watcher.wrote(regions[region], start, total)
+      return 0
+    },
+    compareSwap(region, hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
+      const at = use(region, hi, lo, 8)
+      const before = words.getBigUint64(at, true)
+      original[0] = words.getUint32(at, true)
+      original[1] = words.getUint32(at + 4, true)
+      if (original[0] === compareLo && original[1] === compareHi) {
+        words.setUint32(at, swapLo, true)
+        words.setUint32(at + 4, swapHi, true)
+      }
+      watcher.atomic(regions[region], at, before)
+      return 0
+    },
+    fetchAdd(region, hi, lo, addHi, addLo, original) {
+      const at = use(region, hi, lo, 8)
+      const before = words.getBigUint64(at, true)
+      original[0] = words.getUint32(at, true)
+      original[1] = words.getUint32(at + 4, true)
+      words.setBigUint64(at, BigInt.asUintN(64, before + ((BigInt(addHi) << 32n) | BigInt(addLo))), true)
+      watcher.atomic(regions[region], at, before)
+      return 0
+    },
+    invalidate(pd, key) {
+      const region = regions[byKey.get(key) ?? -1]
+      if (region === undefined || !region.live || region.pd !== pd || !region.invalidable) return false
+      region.live = false
+      watcher.invalidated(region)
+      return true
+    },
+  }
+  return {
+    bytes,
+    words,
+    engineMemory,
+    /** The next `length` bytes, with guards around; their offset, a multiple of 64. */
+    take(length: number): number {
+      const at = top
+      top = (at + length + 64 + 63) & ~63
+      assert.ok(top <= size, `client memory of ${size} bytes is too small`)
+      return at
+    },
+    register(key: number, pd: number, offset: number, length: number, access: number, invalidable = false): Region {
+      assert.ok(!byKey.has(key), `key ${key} is given out twice`)
+      const region = { key, pd, offset, length, access, invalidable, live: true }
+      byKey.set(key, regions.length)
+      regions.push(region)
+      return region
+    },
+    /** The key may be given out again. */
+    deregister(region: Region): void {
+      region.live = false
+      byKey.delete(region.key)
+    },
+  }
+}

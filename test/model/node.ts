@@ -1,0 +1,239 @@
+/*
+ * One engine for the model test, with client memory, work queues and a port that hands packets to the link. The only
+ * file here that makes an engine. The port is full at times; the queues are plain lists, so nothing about rings is
+ * tested here (tests of drivers/rxe do that). No time passes by itself.
+ */
+import { createRcEngine, type RcEngine } from '../../src/transport/rc.ts'
+import { Completion, Receive, Send, Sge, type TransmitSink, type WorkSource } from '../../src/transport/types.ts'
+import { type Arena, plainArena } from '../../src/wire/arena.ts'
+import { addressHi, addressLo, type ClientMemory, createMemory, type Watcher } from './memory.ts'
+import type { Chance } from './random.ts'
+
+export interface Element {
+  /** From the start of client memory. */
+  readonly at: number
+  readonly length: number
+  readonly key: number
+}
+
+export interface SendRequest {
+  readonly id: number
+  /** ibv_wr_opcode. */
+  readonly opcode: number
+  /** ibv_send_flags. */
+  readonly flags: number
+  readonly sges: readonly Element[]
+  readonly inline?: Uint8Array | undefined
+  readonly imm: number
+  /** From the start of the peer's client memory. */
+  readonly remote: number
+  readonly rkey: number
+  readonly compare: bigint
+  readonly swap: bigint
+  /** An ibv_wc_status with which the source refuses it, or 0. */
+  readonly refused: number
+}
+
+export interface ReceiveRequest {
+  readonly id: number
+  readonly sges: readonly Element[]
+}
+
+/** A completion as it came out of the engine. */
+export interface Completed {
+  readonly id: number
+  readonly status: number
+  readonly opcode: number
+  readonly bytes: number
+  readonly imm: number
+  readonly qpn: number
+  readonly flags: number
+  readonly solicited: boolean
+}
+
+/** Queues of one queue pair. `first`: number of the oldest send request that is kept. */
+export interface Queues {
+  sends: SendRequest[]
+  first: number
+  receives: ReceiveRequest[]
+}
+
+export interface NodeHooks extends Watcher {
+  /** `cq` is what the queue pair was made with. */
+  completed(cq: number, completion: Completed): void
+  event(row: number, type: number): void
+  /** Packets leave: bytes are a copy, with room for the ICRC. */
+  sent(bytes: Uint8Array, flow: number): void
+}
+
+export interface NodeOptions {
+  readonly memoryBytes: number
+  readonly windowBytes?: number | undefined
+  readonly boundReads?: boolean | undefined
+  readonly maxPackets: number
+  readonly maxBytes: number
+}
+
+export interface ModelNode {
+  readonly engine: RcEngine
+  readonly memory: ClientMemory
+  /** By row. */
+  readonly queues: Queues[]
+  /** A new queue pair in RESET. */
+  create(qp: { qpn: number; pd: number; sendCq: number; recvCq: number; maxSge: number; signalAll: boolean }): number
+  /** Hands in packets, one run, for which the first one's row is known and the others' are looked up. */
+  receive(packets: readonly Uint8Array[], rowOf: (bytes: Uint8Array) => number, peer: number, now: number): void
+  /** Sends what the port takes; true if it was full, so that this has to be called again. */
+  transmit(now: number): boolean
+}
+
+const u32 = (value: bigint, shift: bigint): number => Number((value >> shift) & 0xffff_ffffn)
+
+const putElements = (sges: readonly Element[], into: Uint32Array, at: number): number => {
+  let total = 0
+  sges.forEach(({ at: offset, length, key }, i) => {
+    const word = at + i * Sge.WORDS
+    into[word + Sge.LO] = addressLo(offset)
+    into[word + Sge.HI] = addressHi(offset)
+    into[word + Sge.LENGTH] = length
+    into[word + Sge.LKEY] = key
+    total += length
+  })
+  return total
+}
+
+const workOf = (queues: readonly Queues[]): WorkSource => ({
+  loadSend(row, index, into, at) {
+    const queue = queues[row]
+    const request = queue.sends[index - queue.first]
+    if (request === undefined) return false
+    into.fill(0, at, at + Send.SGE)
+    into[at + Send.OPCODE] = request.opcode
+    into[at + Send.FLAGS] = request.flags
+    into[at + Send.ID_LO] = request.id
+    into[at + Send.SGES] = request.sges.length
+    into[at + Send.LENGTH] = putElements(request.sges, into, at + Send.SGE)
+    if (request.inline !== undefined) into[at + Send.LENGTH] = request.inline.length
+    into[at + Send.IMM] = request.imm
+    into[at + Send.RKEY] = request.rkey
+    into[at + Send.REMOTE_LO] = addressLo(request.remote)
+    into[at + Send.REMOTE_HI] = addressHi(request.remote)
+    into[at + Send.COMPARE_LO] = u32(request.compare, 0n)
+    into[at + Send.COMPARE_HI] = u32(request.compare, 32n)
+    into[at + Send.SWAP_LO] = u32(request.swap, 0n)
+    into[at + Send.SWAP_HI] = u32(request.swap, 32n)
+    into[at + Send.INLINE_AT] = index
+    into[at + Send.REFUSED] = request.refused
+    return true
+  },
+  retireSend(row, count) {
+    const queue = queues[row]
+    if (count > queue.sends.length) throw new Error('more requests are retired than were posted')
+    queue.sends.splice(0, count)
+    queue.first += count
+  },
+  copyInline(row, inlineAt, from, to: Arena, at, chunk, stride, total) {
+    const data = queues[row].sends[inlineAt - queues[row].first]?.inline
+    if (data === undefined) throw new Error('inline data of a request that was retired')
+    for (let done = 0, piece = at; done < total; done += chunk, piece += stride)
+      to.bytes.set(data.subarray(from + done, from + done + Math.min(chunk, total - done)), piece)
+  },
+  takeReceive(row, into, at) {
+    const request = queues[row].receives.shift()
+    if (request === undefined) return false
+    into[at + Receive.ID_LO] = request.id
+    into[at + Receive.ID_HI] = 0
+    into[at + Receive.SGES] = request.sges.length
+    into[at + Receive.LENGTH] = putElements(request.sges, into, at + Receive.SGE)
+    return true
+  },
+})
+
+export const createNode = (options: NodeOptions, hooks: NodeHooks, chance: Chance): ModelNode => {
+  const memory = createMemory(options.memoryBytes, hooks)
+  const queues: Queues[] = []
+  const { windowBytes, boundReads, maxPackets, maxBytes } = options
+  const engine = createRcEngine(
+    {
+      work: workOf(queues),
+      memory: memory.engineMemory,
+      completions: {
+        push(cq, c, solicited) {
+          hooks.completed(cq, {
+            id: c[Completion.ID_LO],
+            status: c[Completion.STATUS],
+            opcode: c[Completion.OPCODE],
+            bytes: c[Completion.BYTES],
+            imm: c[Completion.IMM],
+            qpn: c[Completion.QPN],
+            flags: c[Completion.FLAGS],
+            solicited,
+          })
+        },
+      },
+      events: { qp: (row, type) => hooks.event(row, type) },
+    },
+    { ...(windowBytes !== undefined && { windowBytes }), ...(boundReads !== undefined && { boundReads }) },
+  )
+
+  const arena = plainArena(maxBytes + 64)
+  let room = 0
+  const sink: TransmitSink = {
+    arena,
+    maxPackets,
+    maxBytes,
+    reserve(bytes) {
+      if (bytes > maxBytes) throw new Error(`${bytes} bytes are reserved, of at most ${maxBytes}`)
+      if (room <= 0) return -1
+      room--
+      arena.bytes.fill(0xdb, 0, Math.min(256, maxBytes))
+      return 64
+    },
+    commit(offset, packetBytes, count, lastBytes, flow) {
+      const end = offset + (count - 1) * packetBytes + lastBytes
+      if (offset < 64 || end > 64 + maxBytes || count > maxPackets || lastBytes > packetBytes)
+        throw new Error(`a run of ${count} × ${packetBytes}, last ${lastBytes}, at ${offset} does not fit its room`)
+      for (let i = 0, at = offset; i < count; i++, at += packetBytes)
+        hooks.sent(arena.bytes.slice(at, at + (i === count - 1 ? lastBytes : packetBytes)), flow)
+    },
+  }
+
+  const arrivals = plainArena(0x4_0000)
+  return {
+    engine,
+    memory,
+    queues,
+    create({ maxSge, ...init }) {
+      const row = engine.create({ ...init, maxSendWr: 64, maxSendSge: maxSge, maxRecvSge: maxSge })
+      queues[row] = { sends: [], first: 0, receives: [] }
+      return row
+    },
+    receive(packets, rowOf, peer, now) {
+      const size = packets[0].length
+      let end = 64
+      for (const bytes of packets) {
+        arrivals.bytes.set(bytes, end)
+        end += bytes.length
+      }
+      let at = 64
+      for (let i = 0; i < packets.length; ) {
+        const left = packets.length - i
+        const row = rowOf(packets[i])
+        const last = packets[packets.length - 1].length
+        const taken = row < 0 ? 1 : engine.onRun(row, arrivals, at, size, left, last, peer, now)
+        if (taken < 1 || taken > left) throw new Error(`${taken} of ${left} packets are taken`)
+        i += taken
+        at += taken * size
+      }
+      engine.endBurst(now)
+      arrivals.bytes.fill(0xee, 64, end)
+    },
+    transmit(now) {
+      // the port is full now and then, for a while: the engine has to come back to where it was
+      room = chance.hits(0.1) ? chance.int(3) : 1_000_000
+      let again = engine.pollTransmit(sink, now)
+      while (again && room > 0) again = engine.pollTransmit(sink, now)
+      return again
+    },
+  }
+}

@@ -1,0 +1,259 @@
+/*
+ * Two connected queue pairs as the model sees them: their areas of client memory and keys, what was posted and what of
+ * it is complete, and what memory must be. Each end has a protection domain of its own, so that a byte written tells
+ * whose it is. Each life of a pair, from RESET to RESET, begins with what memory is then. Nothing is checked here
+ * (checks.ts) and nothing posted (operations.ts).
+ */
+import { Access } from '../../src/transport/types.ts'
+import type { Region } from './memory.ts'
+import type { ModelNode, ReceiveRequest, SendRequest } from './node.ts'
+import type { Chance } from './random.ts'
+
+/** What one send request shall do. */
+export interface Operation {
+  readonly kind: string
+  readonly request: SendRequest
+  /** Where it must fail: here, there, or nowhere; and with which statuses. */
+  readonly fatal: 'no' | 'local' | 'remote'
+  readonly statuses: readonly number[]
+  /** Its message's place among those for the peer. */
+  place?: number
+  /** It takes a receive request of the peer. `opcode`: the completion's; `status`: of the receive. */
+  readonly message?: {
+    readonly data: Uint8Array
+    readonly imm: number | undefined
+    readonly opcode: number
+    readonly status: number
+    readonly invalidates: number | undefined
+  }
+  /** It changes the peer's target; offset in its memory. */
+  readonly write?: { readonly at: number; readonly data: Uint8Array }
+  /** What must lie in its elements in the end. */
+  readonly read?: Uint8Array
+  /** An atomic on the word at an offset of the peer's memory. */
+  readonly atomic?: { readonly at: number; executed: number; before: bigint }
+}
+
+/** Sizes in bytes. */
+export const SOURCE_BYTES = 0x8000
+export const TARGET_BYTES = 0x2000
+export const MESSAGE_BYTES = 0x1400
+export const WORDS = 8
+export const RECEIVE_SLOTS = 12
+export const READ_SLOTS = 12
+export const ATOMIC_SLOTS = 64
+/** Client memory that one end takes. */
+export const END_BYTES = TARGET_BYTES + (RECEIVE_SLOTS + READ_SLOTS + 2) * MESSAGE_BYTES + 0x1000
+
+export interface Areas {
+  readonly source: number
+  readonly target: number
+  readonly words: number
+  readonly buffers: number
+  readonly results: number
+  readonly atomics: number
+}
+
+export interface End {
+  readonly name: string
+  readonly node: number
+  readonly host: ModelNode
+  readonly pd: number
+  readonly areas: Areas
+  /** Shared by all: read by the peer and by sends. Written by nobody. */
+  readonly sourceKey: number
+  /** Target and words, for the peer. */
+  readonly target: Region
+  /** Buffers and results, for this end only. */
+  readonly local: Region
+  pair: Pair
+  peer: End
+  qpn: number
+  row: number
+  /** First PSN of its requests in this life. */
+  psn: number
+  maxRd: number
+
+  // this life
+  sends: Operation[]
+  /** Sends whose end is known, and of these the ones that went well. */
+  done: number
+  good: number
+  failed: boolean
+  receives: ReceiveRequest[]
+  received: number
+  /** Messages that the peer posted, in order, and how many came. */
+  incoming: Operation[]
+  came: number
+  /** Atomics that the peer posted, in order, and how many were executed. */
+  atomics: Operation[]
+  executed: number
+  /** The test asked for the error state. */
+  askedError: boolean
+  draining: boolean
+  /** Requests up to this one must be complete before the peer's target may change. */
+  fenceTo: number
+  /** What the target is after all requests that went well, and after all that were posted. */
+  base: Uint8Array
+  planned: Uint8Array
+  readonly words: BigUint64Array
+  /** The first request that must fail, and PSNs of the requests that are done. */
+  fatalAt: number
+  ackedPsns: number
+  receiveFailed: boolean
+}
+
+export interface Pair {
+  readonly name: string
+  readonly ends: readonly [End, End]
+  mtu: number
+  maxSge: number
+  signalAll: boolean
+  life: number
+  /** Why the outcome is open: an attacker knew all that a receiver can check. */
+  loose: string | undefined
+  /** Turns until it ends, -1 while it lives. */
+  dying: number
+  /** An end failed as it had to, or was asked to. */
+  failing: boolean
+}
+
+/** Takes memory and keys for an end. */
+export const createEnd = (
+  name: string,
+  node: number,
+  host: ModelNode,
+  pd: number,
+  source: number,
+  nextKey: () => number,
+): End => {
+  const { memory } = host
+  const target = memory.take(TARGET_BYTES + WORDS * 8)
+  const local = memory.take((RECEIVE_SLOTS + READ_SLOTS) * MESSAGE_BYTES + ATOMIC_SLOTS * 8)
+  const results = local + RECEIVE_SLOTS * MESSAGE_BYTES
+  const areas = {
+    source,
+    target,
+    words: target + TARGET_BYTES,
+    buffers: local,
+    results,
+    atomics: results + READ_SLOTS * MESSAGE_BYTES,
+  }
+  const remote = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC
+  const sourceKey = nextKey()
+  memory.register(sourceKey, pd, source, SOURCE_BYTES, Access.REMOTE_READ)
+  const end = {
+    name,
+    node,
+    host,
+    pd,
+    areas,
+    sourceKey,
+    target: memory.register(nextKey(), pd, target, TARGET_BYTES + WORDS * 8, remote),
+    local: memory.register(
+      nextKey(),
+      pd,
+      local,
+      (RECEIVE_SLOTS + READ_SLOTS) * MESSAGE_BYTES + ATOMIC_SLOTS * 8,
+      Access.LOCAL_WRITE,
+    ),
+    qpn: 0,
+    row: -1,
+    psn: 0,
+    maxRd: 1,
+    base: new Uint8Array(TARGET_BYTES),
+    planned: new Uint8Array(TARGET_BYTES),
+    words: new BigUint64Array(WORDS),
+  }
+  // peer and pair are joined in `createPair`
+  return beginLife(end as unknown as End)
+}
+
+/** Forgets what was posted; memory is what it is. */
+export const beginLife = (end: End): End => {
+  const { bytes, words } = end.host.memory
+  const fresh = {
+    sends: [],
+    done: 0,
+    good: 0,
+    failed: false,
+    receives: [],
+    received: 0,
+    incoming: [],
+    came: 0,
+    atomics: [],
+    executed: 0,
+    askedError: false,
+    draining: false,
+    fenceTo: -1,
+    fatalAt: Number.POSITIVE_INFINITY,
+    ackedPsns: 0,
+    receiveFailed: false,
+  }
+  Object.assign(end, fresh)
+  end.base.set(bytes.subarray(end.areas.target, end.areas.target + TARGET_BYTES))
+  end.planned.set(end.base)
+  for (let i = 0; i < WORDS; i++) end.words[i] = words.getBigUint64(end.areas.words + 8 * i, true)
+  return end
+}
+
+export const createPair = (name: string, a: End, b: End): Pair => {
+  const pair: Pair = {
+    name,
+    ends: [a, b],
+    mtu: 256,
+    maxSge: 4,
+    signalAll: false,
+    life: 0,
+    loose: undefined,
+    dying: -1,
+    failing: false,
+  }
+  a.peer = b
+  b.peer = a
+  a.pair = pair
+  b.pair = pair
+  return pair
+}
+
+/** Sends that are posted and whose end is not known. */
+export const outstanding = (end: End): number => end.sends.length - end.done
+
+/** Whether everything that was posted has ended: some requests end without a completion. */
+export const isQuiet = (pair: Pair): boolean =>
+  pair.ends.every(end => outstanding(end) === 0 || end.host.queues[end.row].sends.length === 0)
+
+const ATTRIBUTES = { pkeyIndex: 0, access: 14 }
+
+/** RESET to RTS, both ends, with attributes of chance. PSNs are far from those of the life before. */
+export const connect = (pair: Pair, chance: Chance, now: number): void => {
+  pair.life++
+  pair.loose = undefined
+  pair.dying = -1
+  pair.failing = false
+  pair.mtu = chance.pick([256, 256, 512, 1024, 1024, 2048, 4096])
+  for (const end of pair.ends) {
+    // near the wrap every sixth life or so; never where packets of the last lives could be taken for new ones
+    end.psn = (end.psn + 0x30_0000 + chance.int(0x1000)) & 0xff_ffff
+    end.maxRd = 1 + chance.int(4)
+  }
+  for (const end of pair.ends) {
+    const { engine } = end.host
+    const { peer } = end
+    engine.modify(end.row, 1, ATTRIBUTES, now)
+    const rtr = {
+      destQpn: peer.qpn,
+      rqPsn: peer.psn,
+      pathMtu: pair.mtu,
+      minRnrTimer: 1 + chance.int(8),
+      maxDestRdAtomic: peer.maxRd + chance.int(2),
+      flow: peer.node,
+      peer: peer.node,
+    }
+    engine.modify(end.row, 2, rtr, now)
+  }
+  for (const end of pair.ends) {
+    const rts = { sqPsn: end.psn, timeout: 8 + chance.int(3), retryCnt: 7, rnrRetry: 7, maxRdAtomic: end.maxRd }
+    end.host.engine.modify(end.row, 3, rts, now)
+  }
+}

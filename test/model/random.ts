@@ -1,0 +1,33 @@
+/*
+ * Chance for the model test and the fuzzer: everything that they draw comes from one seed, so that a failure is a
+ * number that brings it back.
+ */
+import { createRandom } from '../../src/phy/random.ts'
+
+export type Chance = ReturnType<typeof createChance>
+
+/** Draws from a seed. */
+export const createChance = (seed: number) => {
+  const next = createRandom(seed)
+  return {
+    /** An integer from 0 to n-1. */
+    int: (n: number): number => Math.floor((next() / 0x1_0000_0000) * n),
+    /** True with probability `share`, 0 to 1. */
+    hits: (share: number): boolean => next() < share * 0x1_0000_0000,
+    /** 32 random bits. */
+    u32: (): number => next(),
+    pick: <T>(list: readonly T[]): T => list[Math.floor((next() / 0x1_0000_0000) * list.length)],
+    /** An entry of a table, as often as its weight says. */
+    weighted<T extends { readonly weight: number }>(list: readonly T[]): T {
+      let left = (next() / 0x1_0000_0000) * list.reduce((sum, entry) => sum + entry.weight, 0)
+      for (const entry of list) {
+        left -= entry.weight
+        if (left < 0) return entry
+      }
+      return list[list.length - 1]
+    },
+    fill(bytes: Uint8Array): void {
+      for (let i = 0; i < bytes.length; i++) bytes[i] = next() & 255
+    },
+  }
+}

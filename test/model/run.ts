@@ -1,0 +1,33 @@
+/*
+ * One run of the model test from a seed, which also decides the size of the world. A failure becomes an error that
+ * says how to see it again, and what happened last.
+ */
+import { createChance } from './random.ts'
+import { createWorld, type WorldOptions } from './world.ts'
+
+/** The world of a seed: how many nodes and pairs, and how narrow windows and ports are. */
+export const worldOf = (seed: number): WorldOptions => {
+  const chance = createChance(seed ^ 0x5eed)
+  const narrow = chance.hits(0.4)
+  return {
+    seed,
+    nodes: 1 + chance.int(3),
+    pairs: 1 + chance.int(12),
+    ...(narrow && { windowBytes: 4500 + chance.int(40_000), boundReads: chance.hits(0.7) }),
+    ...(chance.hits(0.3) && { maxPackets: 1 + chance.int(8) }),
+    ...(chance.hits(0.3) && { maxBytes: 4400 + chance.int(20_000) }),
+  }
+}
+
+/** Runs `operations` requests; answers what became of them. Throws with the seed and the last events. */
+export const runModel = (seed: number, operations: number) => {
+  const world = createWorld(worldOf(seed))
+  try {
+    world.run(operations)
+  } catch (error) {
+    const why = error instanceof Error ? (error.stack ?? error.message) : String(error)
+    const again = `USERDMA_MODEL_SEED=${seed} USERDMA_MODEL_OPERATIONS=${operations} npm test -- model/model`
+    throw new Error(`${why}\nseed ${seed}; again: ${again}\nat ${world.now} µs, last:\n  ${world.lines.join('\n  ')}`)
+  }
+  return world.tally
+}

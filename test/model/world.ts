@@ -1,0 +1,328 @@
+/*
+ * The model test's world: engines on a hostile network, pairs of queue pairs on them, and what happens to them by
+ * chance: requests, receive requests, draining, errors, resets, new queue pairs, forged packets. A world is made from
+ * a seed and is the same each time. What must hold is checked in checks.ts; a failure carries the seed and what
+ * happened last.
+ */
+import assert from 'node:assert/strict'
+import { QpState } from '../../src/spec/enums.ts'
+import {
+  checkEnd,
+  checkQuiet,
+  createTally,
+  onAtomic,
+  onEvent,
+  onReceiveCompleted,
+  onSendCompleted,
+  onWrote,
+} from './checks.ts'
+import { forge, opens, qpnOf } from './forge.ts'
+import { createLink, type Link, weathers } from './link.ts'
+import { createNode, type ModelNode } from './node.ts'
+import { fatalKinds, kinds, post, postReceive } from './operations.ts'
+import {
+  beginLife,
+  connect,
+  createEnd,
+  createPair,
+  END_BYTES,
+  type End,
+  isQuiet,
+  outstanding,
+  type Pair,
+  SOURCE_BYTES,
+} from './pair.ts'
+import { createChance } from './random.ts'
+
+const { RESET, RTS, SQD, ERR } = QpState.values
+
+export interface WorldOptions {
+  readonly seed: number
+  readonly nodes: number
+  readonly pairs: number
+  readonly windowBytes?: number
+  readonly boundReads?: boolean
+  readonly maxPackets?: number
+  readonly maxBytes?: number
+}
+
+/** Requests that one end has out at most. */
+const MOST_OUT = 24
+const KEPT_LINES = 60
+
+export const createWorld = (options: WorldOptions) => {
+  const chance = createChance(options.seed)
+  const tally = createTally()
+  const lines: string[] = []
+  const say = (line: string): void => {
+    if (lines.length >= KEPT_LINES) lines.shift()
+    lines.push(line)
+  }
+  const pairs: Pair[] = []
+  const ends: End[] = []
+  const byPd: End[] = []
+  const byQpn: Map<number, End>[] = []
+  let now = 0
+  let nextQpn = 0x100
+  let nextKey = 0x1000
+  const key = (): number => {
+    nextKey += 2 + 2 * chance.int(0x1000)
+    return nextKey
+  }
+
+  const link: Link = createLink(
+    options.nodes,
+    {
+      deliver(to, from, packets) {
+        nodes[to].receive(packets, bytes => byQpn[to].get(qpnOf(bytes))?.row ?? -1, from, now)
+      },
+      forged(packet) {
+        const end = byQpn[packet.to].get(qpnOf(packet.bytes))
+        const why = end === undefined ? undefined : opens(packet, end)
+        if (end === undefined || why === undefined || end.pair.loose !== undefined) return
+        end.pair.loose = why
+        tally.loose++
+        if (end.pair.dying < 0) end.pair.dying = 5 + chance.int(30)
+        say(`${end.name}: open from now on, ${why}`)
+      },
+      forge: seen => forge(seen, { ends, nodes: options.nodes, find: (node, qpn) => byQpn[node].get(qpn) }, chance),
+    },
+    chance,
+  )
+
+  const createHost = (index: number): ModelNode => {
+    const endOf = (pd: number): End => {
+      const end = byPd[pd]
+      assert.ok(end?.node === index, `node ${index}: a write to the memory of another`)
+      return end
+    }
+    return createNode(
+      {
+        memoryBytes: SOURCE_BYTES + 0x1000 + (END_BYTES + 0x400) * 2 * options.pairs,
+        windowBytes: options.windowBytes,
+        boundReads: options.boundReads,
+        maxPackets: options.maxPackets ?? 64,
+        maxBytes: options.maxBytes ?? 0x1_1000,
+      },
+      {
+        wrote: (region, at, length) => onWrote(endOf(region.pd), region, at, length),
+        atomic: (region, at, before) => onAtomic(endOf(region.pd), region, at, before),
+        invalidated: () => assert.fail('a key is invalidated that nobody gave away'),
+        completed(cq, c) {
+          const end = ends[cq >> 1]
+          say(`${end.name} ${(cq & 1) === 0 ? 'request' : 'receive'} ${c.id & 0xff_ffff}: status ${c.status}`)
+          if ((cq & 1) === 0) onSendCompleted(end, c, tally)
+          else onReceiveCompleted(end, c, tally)
+        },
+        event(row, type) {
+          const end = ends.find(one => one.node === index && one.row === row)!
+          say(`${end.name}: event ${type}`)
+          onEvent(end, type)
+        },
+        sent: (bytes, flow) => link.send(index, flow, bytes),
+      },
+      chance,
+    )
+  }
+  const nodes = Array.from({ length: options.nodes }, (_, i) => createHost(i))
+  const sources = nodes.map((node, i) => {
+    byQpn[i] = new Map()
+    const at = node.memory.take(SOURCE_BYTES)
+    chance.fill(node.memory.bytes.subarray(at, at + SOURCE_BYTES))
+    return at
+  })
+
+  const createQp = (end: End, maxSge: number, signalAll: boolean): void => {
+    const index = ends.indexOf(end)
+    end.qpn = nextQpn++
+    end.row = end.host.create({
+      qpn: end.qpn,
+      pd: end.pd,
+      sendCq: 2 * index,
+      recvCq: 2 * index + 1,
+      maxSge,
+      signalAll,
+    })
+    byQpn[end.node].set(end.qpn, end)
+  }
+  const createQps = (pair: Pair): void => {
+    pair.maxSge = 1 + chance.int(6)
+    pair.signalAll = chance.hits(0.2)
+    for (const end of pair.ends) createQp(end, pair.maxSge, pair.signalAll)
+  }
+
+  for (let i = 0; i < options.pairs; i++) {
+    const made = [0, 1].map(side => {
+      const node = chance.int(options.nodes)
+      const pd = ends.length + 1
+      const end = createEnd(`${i}${'ab'[side]}`, node, nodes[node], pd, sources[node], key)
+      end.psn = chance.u32() & 0xff_ffff
+      byPd[pd] = end
+      ends.push(end)
+      return end
+    })
+    const pair = createPair(String(i), made[0], made[1])
+    pairs.push(pair)
+    createQps(pair)
+    connect(pair, chance, now)
+  }
+  /** Everything that no end may write: it never changes. */
+  const still = nodes.map(node => node.memory.bytes.slice())
+  const checkStill = (): void => {
+    nodes.forEach((node, i) => {
+      const expected = still[i]
+      for (const end of ends)
+        if (end.node === i)
+          for (const { offset, length } of [end.target, end.local])
+            expected.set(node.memory.bytes.subarray(offset, offset + length), offset)
+      assert.ok(Buffer.compare(expected, node.memory.bytes) === 0, `node ${i}: memory outside of all areas has changed`)
+    })
+  }
+
+  // ---- what happens to a pair ----
+
+  const stateOf = (end: End): number => end.host.engine.query(end.row).state
+  const ring = (end: End): void => end.host.engine.onDoorbell(end.row, now)
+
+  const toError = (end: End): void => {
+    end.askedError = true
+    end.pair.failing = true
+    end.host.engine.modify(end.row, ERR, {}, now)
+  }
+  /** In error what is posted is flushed at once. */
+  const postInError = (end: End): void => {
+    for (let left = chance.int(3); left > 0; left--) {
+      post(end, chance.weighted(kinds), chance)
+      ring(end)
+    }
+    if (chance.hits(0.5) && postReceive(end, chance)) end.host.engine.onReceiveScan(end.row)
+  }
+
+  /** The end of a life, and the beginning of the next. */
+  const renew = (pair: Pair): void => {
+    say(`pair ${pair.name}: life ${pair.life} ends${pair.loose === undefined ? '' : `, open: ${pair.loose}`}`)
+    tally.lives++
+    for (const end of pair.ends) {
+      const flushed = stateOf(end) === ERR || chance.hits(0.5)
+      if (flushed) {
+        toError(end)
+        postInError(end)
+      }
+      nodes[end.node].transmit(now)
+      checkEnd(end, flushed, tally)
+    }
+    const again = chance.hits(0.3)
+    for (const end of pair.ends) {
+      const { engine } = end.host
+      byQpn[end.node].delete(end.qpn)
+      if (again) engine.destroy(end.row)
+      else {
+        engine.modify(end.row, RESET, {}, now)
+        byQpn[end.node].set(end.qpn, end)
+        Object.assign(end.host.queues[end.row], { sends: [], first: 0, receives: [] })
+      }
+      beginLife(end)
+    }
+    if (again) createQps(pair)
+    connect(pair, chance, now)
+  }
+
+  const postSome = (end: End): number => {
+    let posted = 0
+    for (let left = 1 + chance.int(4); left > 0 && outstanding(end) < MOST_OUT; left--) {
+      const fatal = end.pair.dying < 0 && chance.hits(0.006)
+      const operation = post(end, chance.weighted(fatal ? fatalKinds : kinds), chance)
+      if (operation === undefined) continue
+      posted++
+      say(`${end.name} posts ${operation.request.id}: ${operation.kind}`)
+      if (operation.fatal !== 'no') {
+        end.pair.dying = 2000
+        break
+      }
+    }
+    if (posted > 0) ring(end)
+    return posted
+  }
+
+  /** One turn of a pair; how many requests it posted. */
+  const turn = (pair: Pair, posting: boolean): number => {
+    let posted = 0
+    for (const end of pair.ends) {
+      let fresh = false
+      while (chance.hits(0.5) && postReceive(end, chance)) fresh = true
+      const state = stateOf(end)
+      if (state === ERR && fresh) end.host.engine.onReceiveScan(end.row)
+      if (state === SQD && !end.draining && chance.hits(0.5)) end.host.engine.modify(end.row, RTS, {}, now)
+      else if (state === RTS && posting && pair.dying < 0 && chance.hits(0.004)) {
+        end.draining = true
+        end.host.engine.modify(end.row, SQD, {}, now)
+      }
+      const dies = pair.dying >= 0 && pair.loose === undefined
+      if (posting && !dies && state !== ERR && chance.hits(0.6)) posted += postSome(end)
+    }
+    if (pair.dying < 0 && pair.ends.some(end => stateOf(end) === ERR)) pair.dying = 2000
+    if (isQuiet(pair)) {
+      checkQuiet(pair, tally)
+      if (pair.dying > 10) pair.dying = 10
+    }
+    if (pair.dying > 0) pair.dying--
+    if (pair.dying === 0) renew(pair)
+    else if (posting && chance.hits(0.0005)) {
+      say(`pair ${pair.name}: ended by chance`)
+      if (chance.hits(0.5)) toError(chance.pick(pair.ends))
+      else renew(pair)
+    }
+    return posted
+  }
+
+  /** Everything that may be sent is sent, then time moves to what comes next. False if nothing will come. */
+  const step = (): boolean => {
+    let full = false
+    for (const node of nodes) full = node.transmit(now) || full
+    let next = link.next()
+    for (const { engine } of nodes) next = Math.min(next, engine.nextTimeout())
+    if (next === Number.POSITIVE_INFINITY) return full
+    now = Math.max(now, next)
+    link.now = now
+    for (const { engine } of nodes) if (engine.nextTimeout() <= now) engine.onTimeout(now)
+    link.deliver()
+    return true
+  }
+
+  return {
+    tally,
+    link,
+    nodes,
+    ends,
+    lines,
+    get now() {
+      return now
+    },
+    /** Posts `operations` requests while the network does what it can, and then lets all of them end. */
+    run(operations: number): void {
+      let left = operations
+      for (let turns = 0; left > 0; turns++) {
+        if (turns % 400 === 0) {
+          link.change(chance.weighted(weathers))
+          say(`the network is ${link.weather.name}`)
+          checkStill()
+        }
+        left -= turn(chance.pick(pairs), true)
+        if (chance.hits(0.7)) step()
+      }
+      link.change(weathers[0])
+      for (let turns = 0; !pairs.every(isQuiet); turns++) {
+        assert.ok(
+          turns < 200_000,
+          `no end is in sight of ${pairs.filter(pair => !isQuiet(pair)).map(pair => pair.name)}`,
+        )
+        turn(chance.pick(pairs), false)
+        step()
+      }
+      for (const pair of pairs) checkQuiet(pair, tally)
+      checkStill()
+      // eight losses in a row are rare, also in a storm
+      assert.ok(tally.lost <= operations / 5000, `${tally.lost} requests were given up, with a receiver that was there`)
+    },
+  }
+}
