@@ -37,6 +37,7 @@ import {
   takeBlock,
   takeRow,
   takeScheduled,
+  usedWords,
 } from './state.ts'
 import { clearTimer, nextDeadline, takeExpired } from './timers.ts'
 import type { Counters, Environment, QpAttributes, QpInit, QpSnapshot, TransmitSink } from './types.ts'
@@ -90,6 +91,8 @@ export interface Engine {
   /** When `onTimeout` is to be called, µs; Infinity for never. */
   nextTimeout(): number
   onTimeout(now: number): void
+  /** Queue pairs, and the words of the pool that they hold: what is in flight, and nothing once they are in RESET. */
+  stat(): { queuePairs: number; poolWords: number }
 }
 
 export interface EngineOptions {
@@ -149,6 +152,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     onTimeout: now => {
       for (let row = takeExpired(s.timers, now); row >= 0; row = takeExpired(s.timers, now)) onTimer(s, row)
     },
+    stat: () => ({ queuePairs: s.rowCount - s.spare.length, poolWords: usedWords(s) }),
   }
 }
 

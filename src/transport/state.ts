@@ -244,6 +244,8 @@ export interface EngineState {
 
 const FIRST_ROWS = 16
 const FIRST_POOL = 4096
+/** Block 0 is none. */
+const POOL_START = 16
 const { WORDS, SCHEDULED, ALIVE } = Row
 
 export const createState = (
@@ -271,7 +273,7 @@ export const createState = (
   rowCount: 0,
   spare: [],
   pool: new Uint32Array(FIRST_POOL),
-  poolTop: 16,
+  poolTop: POOL_START,
   free: new Int32Array(32),
   timers: createTimers(FIRST_ROWS),
   ackTimeout: new Float64Array(FIRST_ROWS),
@@ -358,6 +360,14 @@ export const takeBlock = (s: EngineState, size: number): number => {
 export const giveBlock = (s: EngineState, size: number, block: number): void => {
   s.pool[block] = s.free[size]
   s.free[size] = block
+}
+
+/** Words of the pool that are in no free list; for statistics, since it walks the lists. */
+export const usedWords = (s: EngineState): number => {
+  let words = s.poolTop - POOL_START
+  for (let size = 0; size < s.free.length; size++)
+    for (let block = s.free[size]; block !== 0; block = s.pool[block]) words -= 1 << size
+  return words
 }
 
 /** Puts a row into the transmit queue, at its end, unless it is there. */

@@ -7,13 +7,13 @@
  */
 import assert from 'node:assert/strict'
 import { AsyncEventType, QpState } from '../../src/spec/enums.ts'
-import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../../src/spec/rc.ts'
+import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../../src/spec/work.ts'
 import type { Region } from './memory.ts'
 import type { Completed, SendRequest } from './node.ts'
 import { type End, type Operation, outstanding, type Pair, TARGET_BYTES, WORDS } from './pair.ts'
 
 const { SUCCESS, WR_FLUSH_ERR, RETRY_EXC_ERR, LOC_ACCESS_ERR } = WcStatus.values
-const { WITH_IMM } = WcFlags.values
+const { WITH_IMM, WITH_INV } = WcFlags.values
 const { SIGNALED, SOLICITED } = SendFlags.values
 const { ERR } = QpState.values
 const { COMM_EST, SQ_DRAINED } = AsyncEventType.values
@@ -53,7 +53,8 @@ const succeeded = (end: End, operation: Operation, tally: Tally): void => {
   tally.succeeded++
   end.good++
   if (pair.loose !== undefined) return
-  assert.equal(operation.fatal, 'no', `${about(end, operation)} went well, though it cannot`)
+  assert.ok(operation.fatal === 'no' || operation.mayPass, `${about(end, operation)} went well, though it cannot`)
+  if (operation.fatal !== 'no') return
   if (message !== undefined)
     assert.ok(peer.came > operation.place!, `${about(end, operation)} is complete before its message has come`)
   if (write !== undefined) {
@@ -158,11 +159,13 @@ export const onReceiveCompleted = (end: End, c: Completed, tally: Tally): void =
   if (end.pair.loose !== undefined) return
   assert.ok(operation !== undefined, `${what}: a message that nobody sent`)
   const from = `${what} of ${about(end.peer, operation)}`
-  const { data, imm, opcode, status } = operation.message!
+  const { data, imm, opcode, status, invalidates } = operation.message!
   assert.ok(operation.request.id >= end.peer.good, `${from} comes after its request is complete`)
   assert.equal(status, SUCCESS, `${from} cannot go well`)
   assert.equal(c.bytes, data.length, `${from}: bytes`)
   assert.equal((c.flags & WITH_IMM) !== 0 ? c.imm : undefined, imm, `${from}: immediate`)
+  assert.equal((c.flags & WITH_INV) !== 0 ? c.imm : undefined, invalidates, `${from}: invalidated key`)
+  assert.ok(!end.lent.some(region => region.key === invalidates && region.live), `${from}: the key lives`)
   assert.equal(c.opcode, opcode, `${from}: opcode`)
   assert.equal(c.solicited, (operation.request.flags & SOLICITED) !== 0, `${from}: solicited`)
   if (opcode === WcOpcode.values.RECV && data.length > 0)
@@ -252,6 +255,12 @@ export const onAtomic = (end: End, region: Region, at: number, before: bigint): 
     end.executed++
   }
   if (Number.isInteger(index) && index >= 0 && index < WORDS) end.words[index] = after
+}
+
+export const onInvalidated = (end: End, region: Region): void => {
+  if (end.pair.loose !== undefined) return
+  const expected = end.incoming[end.came]?.message?.invalidates
+  assert.equal(region.key, expected, `${end.name}: a key is invalidated that the next message does not name`)
 }
 
 /** Whether the target is what the requests that went well made of it, and the next ones as far as they came. */

@@ -80,7 +80,7 @@ const tricks: readonly Trick[] = [
     play: change((bytes, chance) => put24(bytes, 9, psnOf(bytes) + chance.int(64) - 32)),
   },
   { name: 'any PSN', weight: 6, play: change((bytes, chance) => put24(bytes, 9, chance.u32())) },
-  { name: 'right PSN', weight: 1, play: rightPsn },
+  { name: 'right PSN', weight: 4, play: rightPsn },
   {
     name: 'other queue pair',
     weight: 4,

@@ -100,7 +100,8 @@ export const createMemory = (size: number, watcher: Watcher) => {
       watcher.atomic(regions[region], at, before)
       return 0
     },
-    invalidate(pd, key) {
+    bindWindow: () => false,
+    invalidate(pd, _qp, key) {
       const region = regions[byKey.get(key) ?? -1]
       if (region === undefined || !region.live || region.pd !== pd || !region.invalidable) return false
       region.live = false

@@ -3,7 +3,7 @@
  * file here that makes an engine. The port is full at times; the queues are plain lists, so nothing about rings is
  * tested here (tests of drivers/rxe do that). No time passes by itself.
  */
-import { createRcEngine, type RcEngine } from '../../src/transport/rc.ts'
+import { createEngine, type Engine } from '../../src/transport/engine.ts'
 import { Completion, Receive, Send, Sge, type TransmitSink, type WorkSource } from '../../src/transport/types.ts'
 import { type Arena, plainArena } from '../../src/wire/arena.ts'
 import { addressHi, addressLo, type ClientMemory, createMemory, type Watcher } from './memory.ts'
@@ -75,12 +75,20 @@ export interface NodeOptions {
 }
 
 export interface ModelNode {
-  readonly engine: RcEngine
+  readonly engine: Engine
   readonly memory: ClientMemory
   /** By row. */
   readonly queues: Queues[]
   /** A new queue pair in RESET. */
-  create(qp: { qpn: number; pd: number; sendCq: number; recvCq: number; maxSge: number; signalAll: boolean }): number
+  create(qp: {
+    service: number
+    qpn: number
+    pd: number
+    sendCq: number
+    recvCq: number
+    maxSge: number
+    signalAll: boolean
+  }): number
   /** Hands in packets, one run, for which the first one's row is known and the others' are looked up. */
   receive(packets: readonly Uint8Array[], rowOf: (bytes: Uint8Array) => number, peer: number, now: number): void
   /** Sends what the port takes; true if it was full, so that this has to be called again. */
@@ -153,7 +161,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, chance: Chanc
   const memory = createMemory(options.memoryBytes, hooks)
   const queues: Queues[] = []
   const { windowBytes, boundReads, maxPackets, maxBytes } = options
-  const engine = createRcEngine(
+  const engine = createEngine(
     {
       work: workOf(queues),
       memory: memory.engineMemory,

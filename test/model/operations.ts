@@ -3,7 +3,7 @@
  * shall do to the peer's memory, to its receive queue and to its own, or where and how it must fail. A new operation of
  * the engine is a new entry. What becomes of it is checked in checks.ts.
  */
-import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/rc.ts'
+import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import type { Element, ReceiveRequest, SendRequest } from './node.ts'
 import {
   ATOMIC_SLOTS,
@@ -229,9 +229,25 @@ const tooLong = (end: End, chance: Chance): Operation => {
   }
 }
 
+/** The peer gives a key for this message to revoke, or has none of that number. */
+const sendInvalidate = (known: boolean) => (end: End, chance: Chance) => {
+  const { peer } = end
+  const { data, more } = payload(end, chance, lengthOf(end, chance))
+  const key = known ? peer.nextKey() : badKey(chance)
+  if (known) peer.lent.push(peer.host.memory.register(key, peer.pd, peer.areas.target, 64, 0, true))
+  return {
+    kind: known ? 'SEND_WITH_INV' : 'SEND_WITH_INV of a wrong key',
+    request: plain(end, chance, wr.SEND_WITH_INV, { ...more, imm: key }),
+    message: { data, imm: undefined, opcode: wc.RECV, status: known ? SUCCESS : REM_INV_REQ_ERR, invalidates: key },
+    // the data came, so the sender may be told that all went well
+    ...(known ? none : ({ fatal: 'remote', mayPass: true, statuses: [] } as const)),
+  }
+}
+
 export const kinds: readonly Kind[] = [
   { name: 'SEND', weight: 20, make: send(false) },
   { name: 'SEND_WITH_IMM', weight: 10, make: send(true) },
+  { name: 'SEND_WITH_INV', weight: 4, make: sendInvalidate(true) },
   { name: 'WRITE', weight: 25, make: write(false) },
   { name: 'WRITE_WITH_IMM', weight: 10, make: write(true) },
   { name: 'READ', weight: 12, make: read(false) },
@@ -252,6 +268,7 @@ export const fatalKinds: readonly Kind[] = [
   { name: 'atomic, read-only key', weight: 1, make: remotely(atomic(false), REM_ACCESS_ERR, readOnlyKey) },
   { name: 'atomic, misaligned', weight: 1, make: remotely(atomic(true), REM_INV_REQ_ERR, misaligned) },
   { name: 'SEND of too much', weight: 2, make: tooLong },
+  { name: 'SEND_WITH_INV of a wrong key', weight: 1, make: sendInvalidate(false) },
   { name: 'SEND of a wrong key', weight: 2, make: localKey },
   { name: 'READ into what is not to be written', weight: 1, make: readIntoSource },
   { name: 'unknown opcode', weight: 1, make: nonsense },

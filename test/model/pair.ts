@@ -16,6 +16,8 @@ export interface Operation {
   /** Where it must fail: here, there, or nowhere; and with which statuses. */
   readonly fatal: 'no' | 'local' | 'remote'
   readonly statuses: readonly number[]
+  /** It may go well here although the peer is in error for it. */
+  readonly mayPass?: boolean
   /** Its message's place among those for the peer. */
   place?: number
   /** It takes a receive request of the peer. `opcode`: the completion's; `status`: of the receive. */
@@ -66,6 +68,7 @@ export interface End {
   readonly target: Region
   /** Buffers and results, for this end only. */
   readonly local: Region
+  nextKey(): number
   pair: Pair
   peer: End
   qpn: number
@@ -101,6 +104,8 @@ export interface End {
   fatalAt: number
   ackedPsns: number
   receiveFailed: boolean
+  /** Regions that are there to be invalidated. */
+  lent: Region[]
 }
 
 export interface Pair {
@@ -157,6 +162,7 @@ export const createEnd = (
       (RECEIVE_SLOTS + READ_SLOTS) * MESSAGE_BYTES + ATOMIC_SLOTS * 8,
       Access.LOCAL_WRITE,
     ),
+    nextKey,
     qpn: 0,
     row: -1,
     psn: 0,
@@ -172,6 +178,7 @@ export const createEnd = (
 /** Forgets what was posted; memory is what it is. */
 export const beginLife = (end: End): End => {
   const { bytes, words } = end.host.memory
+  for (const region of end.lent ?? []) end.host.memory.deregister(region)
   const fresh = {
     sends: [],
     done: 0,
@@ -189,6 +196,7 @@ export const beginLife = (end: End): End => {
     fatalAt: Number.POSITIVE_INFINITY,
     ackedPsns: 0,
     receiveFailed: false,
+    lent: [],
   }
   Object.assign(end, fresh)
   end.base.set(bytes.subarray(end.areas.target, end.areas.target + TARGET_BYTES))

@@ -6,12 +6,14 @@
  */
 import assert from 'node:assert/strict'
 import { QpState } from '../../src/spec/enums.ts'
+import { Service } from '../../src/spec/services.ts'
 import {
   checkEnd,
   checkQuiet,
   createTally,
   onAtomic,
   onEvent,
+  onInvalidated,
   onReceiveCompleted,
   onSendCompleted,
   onWrote,
@@ -107,7 +109,7 @@ export const createWorld = (options: WorldOptions) => {
       {
         wrote: (region, at, length) => onWrote(endOf(region.pd), region, at, length),
         atomic: (region, at, before) => onAtomic(endOf(region.pd), region, at, before),
-        invalidated: () => assert.fail('a key is invalidated that nobody gave away'),
+        invalidated: region => onInvalidated(endOf(region.pd), region),
         completed(cq, c) {
           const end = ends[cq >> 1]
           say(`${end.name} ${(cq & 1) === 0 ? 'request' : 'receive'} ${c.id & 0xff_ffff}: status ${c.status}`)
@@ -136,6 +138,7 @@ export const createWorld = (options: WorldOptions) => {
     const index = ends.indexOf(end)
     end.qpn = nextQpn++
     end.row = end.host.create({
+      service: Service.RC,
       qpn: end.qpn,
       pd: end.pd,
       sendCq: 2 * index,
@@ -321,6 +324,12 @@ export const createWorld = (options: WorldOptions) => {
       }
       for (const pair of pairs) checkQuiet(pair, tally)
       checkStill()
+      for (const end of ends) end.host.engine.modify(end.row, RESET, {}, now)
+      for (const { engine } of nodes) {
+        const { queuePairs, poolWords } = engine.stat()
+        const alive = ends.filter(end => end.host.engine === engine).length
+        assert.deepEqual([queuePairs, poolWords, engine.nextTimeout()], [alive, 0, Number.POSITIVE_INFINITY], 'leaks')
+      }
       // eight losses in a row are rare, also in a storm
       assert.ok(tally.lost <= operations / 5000, `${tally.lost} requests were given up, with a receiver that was there`)
     },

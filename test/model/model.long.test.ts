@@ -1,0 +1,9 @@
+/*
+ * As model.test.ts, 1,000,000 operations in worlds of other seeds.
+ */
+import { describe, it } from 'node:test'
+import { runModel } from './run.ts'
+
+describe('a million random operations over a hostile network', () => {
+  for (let seed = 1000; seed < 1100; seed++) it(`keep their meaning, seed ${seed}`, () => void runModel(seed, 10_000))
+})
