@@ -10,9 +10,10 @@ import { icrcRows } from './icrc.ts'
 import { idleRows } from './idle.ts'
 import { createNoiseProbe, noProbe } from './noise.ts'
 import { pingpongRows } from './pingpong.ts'
+import { udpRows } from './udp.ts'
 import { writeBwRows } from './write-bw.ts'
 
-const rows: readonly Row[] = [...codecRows, ...icrcRows, ...pingpongRows, ...writeBwRows, ...idleRows]
+const rows: readonly Row[] = [...codecRows, ...icrcRows, ...pingpongRows, ...writeBwRows, ...idleRows, ...udpRows]
 
 const print = (line: string): void => {
   process.stdout.write(`${line}\n`)

@@ -78,12 +78,21 @@ const start = (command: string, args: readonly string[]): Started => {
   }
 }
 
-/** Runs a twin to its end and returns the number that its output begins with. */
-export const runTwin = async (name: string, ...args: readonly (string | number)[]): Promise<number> => {
+/** The same through a command that runs it somewhere else (`ip netns exec NAME`). */
+export const runTwinIn = async (
+  prefix: readonly string[],
+  name: string,
+  ...args: readonly (string | number)[]
+): Promise<number> => {
   const path = join(root, 'build', 'bench', name)
   if (!existsSync(path)) throw new Unavailable(`build/bench/${name} was not built (is there a C compiler?)`)
-  return Number.parseFloat(await start(path, args.map(String)).finished())
+  const [command, ...rest] = [...prefix, path, ...args.map(String)]
+  return Number.parseFloat(await start(command, rest).finished())
 }
+
+/** Runs a twin to its end and returns the number that its output begins with. */
+export const runTwin = (name: string, ...args: readonly (string | number)[]): Promise<number> =>
+  runTwinIn([], name, ...args)
 
 export interface Daemon {
   readonly pid: number

@@ -1,0 +1,47 @@
+/*
+ * Processes of this folder's own that a row sets to work by messages: started, asked one thing at a time, ended.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import { Unavailable } from './harness.ts'
+
+export interface Child<Order> {
+  /** Sends an order and resolves with the answer. Throws Unavailable with what it said last if it fails or dies. */
+  ask<A>(order: Order): Promise<A>
+  /** The next message that it sends by itself. */
+  hear<A>(): Promise<A>
+  stop(): Promise<void>
+}
+
+/** Starts dist/bench/`script`; `prefix`: a command that runs it (`ip netns exec NAME`). */
+export const startChild = <Order>(script: string, prefix: readonly string[] = []): Child<Order> => {
+  const file = fileURLToPath(new URL(script, import.meta.url))
+  const [command, ...args] = [...prefix, process.execPath, file]
+  const child: ChildProcess = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] })
+  let said = ''
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    said += text
+  })
+  const over = once(child, 'close')
+  const hear = async <A>(): Promise<A> => {
+    const message = await Promise.race([once(child, 'message'), over.then(() => undefined)])
+    if (message === undefined)
+      throw new Unavailable(`${script} ended with ${child.exitCode}: ${said.trim().split('\n').slice(-3).join(' | ')}`)
+    const [answer] = message as [A & { failed?: string }]
+    if (answer.failed !== undefined) throw new Unavailable(`${script}: ${answer.failed}`)
+    return answer
+  }
+  return {
+    hear,
+    ask(order) {
+      const answer = hear()
+      child.send(order as object)
+      return answer as never
+    },
+    async stop() {
+      if (child.connected) child.disconnect()
+      await over
+    },
+  }
+}

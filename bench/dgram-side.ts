@@ -1,0 +1,112 @@
+/*
+ * The transport that one would write with Node alone: messages cut into packets with a header, one datagram each by
+ * node:dgram, a table-free CRC by zlib, cumulative acknowledgements, a window. One end of it, a process; the UDP port's
+ * rows are measured beside it. Loopback and a window inside the socket's buffer: nothing is lost, so nothing is resent.
+ */
+import { createSocket } from 'node:dgram'
+import { crc32 } from 'node:zlib'
+
+const HEADER = 16
+/** An acknowledgement for so many packets. */
+const ACK_EVERY = 8
+
+interface Stream {
+  readonly kind: 'stream'
+  readonly port: number
+  readonly messages: number
+  readonly size: number
+  readonly mtu: number
+  readonly window: number
+}
+interface Ping {
+  readonly kind: 'ping'
+  readonly port: number
+  readonly rounds: number
+  readonly size: number
+}
+export type DgramOrder = Stream | Ping | { readonly kind: 'sink' } | { readonly kind: 'echo' }
+
+const socket = createSocket({ type: 'udp4', recvBufferSize: 8 << 20, sendBufferSize: 8 << 20 })
+
+const packet = (payload: Buffer, psn: number, last: boolean): Buffer => {
+  const bytes = Buffer.allocUnsafe(HEADER + payload.length + 4)
+  bytes.writeUInt8(last ? 2 : 1, 0)
+  bytes.writeUInt32BE(psn >>> 0, 4)
+  bytes.writeUInt32BE(payload.length, 8)
+  payload.copy(bytes, HEADER)
+  bytes.writeUInt32BE(crc32(bytes.subarray(0, HEADER + payload.length)), HEADER + payload.length)
+  return bytes
+}
+
+const isWhole = (bytes: Buffer): boolean =>
+  crc32(bytes.subarray(0, bytes.length - 4)) === bytes.readUInt32BE(bytes.length - 4)
+
+const sink = (): void => {
+  const memory = Buffer.alloc(1 << 20)
+  let expected = 0
+  socket.removeAllListeners('message')
+  socket.on('message', (bytes, { port, address }) => {
+    if (!isWhole(bytes) || bytes.readUInt32BE(4) !== expected) return
+    const length = bytes.readUInt32BE(8)
+    bytes.copy(memory, (expected * length) % (memory.length - length), HEADER, HEADER + length)
+    expected++
+    if (expected % ACK_EVERY === 0 || bytes.readUInt8(0) === 2)
+      socket.send(packet(Buffer.alloc(0), expected, true), port, address)
+  })
+}
+
+const stream = ({ port, messages, size, mtu, window }: Stream): Promise<number> =>
+  new Promise(resolve => {
+    const data = Buffer.alloc(size, 7)
+    const perMessage = Math.ceil(size / mtu)
+    const total = messages * perMessage
+    const most = Math.max(2 * ACK_EVERY, Math.floor(window / mtu))
+    let sent = 0
+    let acked = 0
+    const start = process.hrtime.bigint()
+    const send = (): void => {
+      for (; sent < total && sent - acked < most; sent++) {
+        const at = (sent % perMessage) * mtu
+        const last = sent % perMessage === perMessage - 1
+        socket.send(packet(data.subarray(at, Math.min(size, at + mtu)), sent, last), port, '127.0.0.1')
+      }
+    }
+    socket.removeAllListeners('message')
+    socket.on('message', bytes => {
+      acked = Math.max(acked, bytes.readUInt32BE(4))
+      if (acked === total) resolve(Number(process.hrtime.bigint() - start) / 1e9)
+      else send()
+    })
+    send()
+  })
+
+const echo = (): void => {
+  socket.removeAllListeners('message')
+  socket.on('message', (bytes, { port, address }) => {
+    if (isWhole(bytes)) socket.send(packet(bytes.subarray(HEADER, bytes.length - 4), 0, true), port, address)
+  })
+}
+
+const ping = ({ port, rounds, size }: Ping): Promise<number> =>
+  new Promise(resolve => {
+    const data = Buffer.alloc(size)
+    let left = rounds
+    const start = process.hrtime.bigint()
+    socket.removeAllListeners('message')
+    socket.on('message', bytes => {
+      if (!isWhole(bytes)) return
+      if (--left === 0) resolve(Number(process.hrtime.bigint() - start) / 1e3 / rounds)
+      else socket.send(packet(data, 0, true), port, '127.0.0.1')
+    })
+    socket.send(packet(data, 0, true), port, '127.0.0.1')
+  })
+
+socket.bind(0, '127.0.0.1', () => process.send?.({ port: socket.address().port }))
+process.on('message', async (order: DgramOrder) => {
+  let value = 0
+  if (order.kind === 'sink') sink()
+  else if (order.kind === 'echo') echo()
+  else value = await (order.kind === 'stream' ? stream(order) : ping(order))
+  process.send?.({ value })
+})
+process.on('disconnect', () => process.exit(0))

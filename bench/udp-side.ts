@@ -1,0 +1,382 @@
+/*
+ * One end of a UDP measurement, a process of its own: a soft device on a UDP port, a program's rings and memory in this
+ * process, queue pairs to the other end. It is told by messages of its parent what to do (`Order`), and answers each.
+ *
+ * Every slot of every ring holds the same request, written once: posting is moving an index, so that what is measured
+ * is the device, the engine and the port. The device is driven as the daemon drives it, by its loop, or by polling
+ * without end (`spin`).
+ */
+import { invokeNow } from '../src/core/invoke.ts'
+import { createLocalSpace } from '../src/core/local-space.ts'
+import type { Caller } from '../src/core/model.ts'
+import { createCore, openContext } from '../src/core/registry.ts'
+import { parseAddress } from '../src/daemon/device-spec.ts'
+import { createLoop } from '../src/daemon/loop.ts'
+import type { RxeContext } from '../src/drivers/rxe/context.ts'
+import { createRxeDevice } from '../src/drivers/rxe/device.ts'
+import { identify } from '../src/drivers/rxe/identity.ts'
+import { Where } from '../src/drivers/rxe/posts.ts'
+import type { RingPiece } from '../src/drivers/rxe/rings.ts'
+import { nowMicroseconds } from '../src/host/clock.ts'
+import { loadNativeCrc } from '../src/host/crc.ts'
+import { mapArena } from '../src/host/mapping.ts'
+import { yieldProcessor } from '../src/host/yield.ts'
+import { createUdpPort } from '../src/phy/udp.ts'
+import { Cq } from '../src/spec/classes/cq.ts'
+import { Mr } from '../src/spec/classes/mr.ts'
+import { Pd } from '../src/spec/classes/pd.ts'
+import { RcQp } from '../src/spec/classes/rc_qp.ts'
+import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../src/spec/drivers/rxe-rings.ts'
+import { AccessFlags, QpState } from '../src/spec/enums.ts'
+import { wholePages } from '../src/spec/memory.ts'
+import { SendFlags, WrOpcode } from '../src/spec/work.ts'
+import { useCrcEngine } from '../src/wire/crc.ts'
+
+export type Operation = 'write' | 'read' | 'send'
+
+export interface SideOptions {
+  readonly address: string
+  /** Path MTU in bytes. */
+  readonly mtu: number
+  readonly cut: 'auto' | 'never'
+  readonly qps: number
+  readonly operation: Operation
+  /** Bytes of a message. */
+  readonly size: number
+  /** Requests that a queue pair may have posted at once. */
+  readonly depth: number
+}
+
+/** What the other end must know. */
+export interface SideFacts {
+  readonly address: string
+  readonly qpns: readonly number[]
+  readonly buffer: number
+  readonly rkey: number
+}
+
+export type Order =
+  | { readonly kind: 'make'; readonly options: SideOptions }
+  | { readonly kind: 'connect'; readonly peer: SideFacts }
+  /** Serve until the next order; `receives`: messages that will come in. */
+  | { readonly kind: 'serve'; readonly receives: number }
+  /** Send so many messages, over all queue pairs in turn. Answers seconds. */
+  | { readonly kind: 'stream'; readonly messages: number }
+  /** SEND back and forth. Answers microseconds per round trip. */
+  | { readonly kind: 'ping' | 'pong'; readonly rounds: number; readonly spin: boolean }
+  | { readonly kind: 'usage' }
+
+export type Answer =
+  | { readonly facts: SideFacts }
+  | { readonly value: number }
+  | { readonly cpu: number; readonly resent: number }
+  | { readonly done: true }
+  | { readonly failed: string }
+
+const LARGEST_PACKET = 65_535
+const PRODUCER = RingHeader.PRODUCER >> 2
+const CONSUMER = RingHeader.CONSUMER >> 2
+
+/** A ring as the program sees it: its masked index and its memory. */
+interface ProgramRing {
+  readonly piece: RingPiece
+  readonly mask: number
+  index: number
+}
+
+const makeSide = (options: SideOptions) => {
+  const { address, mtu, cut, qps, operation, size, depth } = options
+  const crc = loadNativeCrc()
+  if (crc) useCrcEngine(crc, mapArena(1024))
+  const bytes = parseAddress(address)
+  if (bytes === undefined) throw new Error(`${address} is no IP address`)
+  const port = createUdpPort({ mtu: LARGEST_PACKET, interfaceIndex: 0, cut })
+  const identity = identify(bytes, { name: 'bench', index: 0 })
+  // One address of this network namespace: no link-local one is there to be opened.
+  port.addAddress(bytes)
+  const own = { ...identity, gids: [bytes] }
+  const rxe = createRxeDevice(createCore(), { name: 'rxe0', identity: own, port, now: nowMicroseconds })
+  const context = openContext(rxe.device, { opened: true })
+
+  const pieces = new Map<number, RingPiece>()
+  let next = 4096
+  const rings: RxeContext['rings'] = {
+    allocate(wanted) {
+      const length = wholePages(wanted)
+      const buffer = new ArrayBuffer(length)
+      const piece: RingPiece = {
+        offset: next,
+        length,
+        at: 0,
+        bytes: new Uint8Array(buffer),
+        view: new DataView(buffer),
+        words: new Int32Array(buffer),
+      }
+      pieces.set(next, piece)
+      next += length
+      return piece
+    },
+    free: ({ offset }) => void pieces.delete(offset),
+  }
+  context.state = { rings } satisfies RxeContext
+  const ringAt = (info: unknown): ProgramRing => {
+    const piece = pieces.get(Number((info as { offset: bigint }).offset))
+    if (piece === undefined) throw new Error('a ring was told of that is not there')
+    return { piece, mask: piece.view.getUint32(RingHeader.INDEX_MASK, true), index: 0 }
+  }
+
+  const memory = createLocalSpace()
+  const none = (): never => {
+    throw new Error('no caller memory is needed')
+  }
+  const caller: Caller = { memory, copyIn: none, copyOut: none, descriptor: () => undefined }
+  const data = new Uint8Array(Math.max(size, 4096) * 2)
+  const buffer = memory.add(data)
+  const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object as number
+  const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ } = AccessFlags.values
+  const access = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ
+  const region = { pd, start: BigInt(buffer), iova: BigInt(buffer), length: BigInt(data.length), access }
+  const { lkey, rkey } = invokeNow(context, Mr, 'create', 0, region, caller).out
+  const cqe = Math.min(32767, 2 * depth * qps + 64)
+  const newCq = () => invokeNow(context, Cq, 'create', 0, { cqe, userHandle: 0n, compVector: 0 }, caller)
+  const [sent, received] = [newCq(), newCq()]
+  const cqs = [sent, received].map(cq => ringAt(cq.out.queue))
+  const cap = { maxSendWr: depth, maxRecvWr: depth, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
+  const made = Array.from({ length: qps }, () => {
+    const queues = { sendCq: sent.object as number, recvCq: received.object as number }
+    const { object, out } = invokeNow(context, RcQp, 'create', 0, { pd, ...queues, cap, userHandle: 0n }, caller)
+    return {
+      handle: object as number,
+      qpn: out.qpNum,
+      send: ringAt(out.sendQueue),
+      receive: ringAt(out.recvQueue),
+    }
+  })
+
+  const opcode =
+    operation === 'write'
+      ? WrOpcode.values.RDMA_WRITE
+      : operation === 'read'
+        ? WrOpcode.values.RDMA_READ
+        : WrOpcode.values.SEND
+  const fill = (ring: ProgramRing, write: (view: DataView, at: number) => void): void => {
+    const { view } = ring.piece
+    const log2 = view.getUint32(RingHeader.LOG2_ELEMENT, true)
+    for (let i = 0; i <= ring.mask; i++) write(view, RingHeader.DATA + (i << log2))
+  }
+  const putSge = (view: DataView, at: number): void => {
+    view.setBigUint64(at + RingSge.ADDRESS, BigInt(buffer), true)
+    view.setUint32(at + RingSge.LENGTH, size, true)
+    view.setUint32(at + RingSge.LKEY, lkey, true)
+  }
+
+  const connect = (peer: SideFacts): void => {
+    const modify = (handle: number, args: Parameters<typeof invokeNow<typeof RcQp, 'modify'>>[4]): void => {
+      invokeNow(context, RcQp, 'modify', handle, args, caller)
+    }
+    const dgid = parseAddress(peer.address) as Uint8Array
+    const route = { flowLabel: 0, hopLimit: 64, trafficClass: 0, sl: 0, staticRate: 0, isGlobal: 1 }
+    const { INIT, RTR, RTS } = QpState.values
+    made.forEach(({ handle, send, receive }, i) => {
+      modify(handle, { state: INIT, pkeyIndex: 0, port: 1, accessFlags: access })
+      modify(handle, {
+        state: RTR,
+        address: { dgid, sgidIndex: 0, port: 1, ...route },
+        pathMtu: Math.log2(mtu) - 7,
+        destQpn: peer.qpns[i],
+        rqPsn: 0,
+        maxDestRdAtomic: 16,
+        minRnrTimer: 1,
+      })
+      modify(handle, { state: RTS, timeout: 14, retryCnt: 7, rnrRetry: 7, sqPsn: 0, maxRdAtomic: 16 })
+      fill(send, (view, at) => {
+        view.setUint32(at + SendWqe.OPCODE, opcode, true)
+        view.setUint32(at + SendWqe.FLAGS, SendFlags.values.SIGNALED, true)
+        view.setBigUint64(at + SendWqe.REMOTE, BigInt(peer.buffer), true)
+        view.setUint32(at + SendWqe.RKEY, peer.rkey, true)
+        view.setUint32(at + SendWqe.DMA_LENGTH, size, true)
+        view.setUint32(at + SendWqe.DMA_NUM_SGE, 1, true)
+        putSge(view, at + SendWqe.SGE)
+      })
+      fill(receive, (view, at) => {
+        view.setUint32(at + RecvWqe.DMA_NUM_SGE, 1, true)
+        putSge(view, at + RecvWqe.SGE)
+      })
+    })
+  }
+
+  /** Posts up to `count` requests to a ring, as many as it has room for; how many these were. */
+  const post = (ring: ProgramRing, count: number): number => {
+    const { words } = ring.piece
+    const used = (ring.index - Atomics.load(words, CONSUMER)) & ring.mask
+    const n = Math.min(count, depth - used)
+    if (n <= 0) return 0
+    ring.index = (ring.index + n) & ring.mask
+    Atomics.store(words, PRODUCER, ring.index)
+    return n
+  }
+  /** Takes all completions of a CQ; how many. Throws for one that failed. */
+  const take = (cq: ProgramRing): number => {
+    const { words, view } = cq.piece
+    const producer = Atomics.load(words, PRODUCER)
+    const n = (producer - cq.index) & cq.mask
+    for (let i = 0; i < n; i++) {
+      const status = view.getUint32(RingHeader.DATA + (((cq.index + i) & cq.mask) << Wc.LOG2_ELEMENT) + Wc.STATUS, true)
+      if (status !== 0) throw new Error(`a completion has status ${status}`)
+    }
+    cq.index = producer
+    if (n > 0) Atomics.store(words, CONSUMER, producer)
+    return n
+  }
+  return {
+    options,
+    rxe,
+    port,
+    made,
+    cqs,
+    facts: { address, qpns: made.map(qp => qp.qpn), buffer, rkey },
+    connect,
+    post,
+    take,
+  }
+}
+type Side = ReturnType<typeof makeSide>
+
+/** How long a turn may last before the event loop has its turn, microseconds. */
+const SLICE = 1000
+
+/** Polls without end, with the event loop in between, until `step` says that it is done. */
+const spin = (side: Side, step: () => boolean): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const turn = (): void => {
+      try {
+        const end = nowMicroseconds() + SLICE
+        for (let now = nowMicroseconds(); now < end; now = nowMicroseconds()) {
+          if (!side.rxe.poll(now, Where.USED)) yieldProcessor()
+          if (step()) {
+            side.rxe.poll(nowMicroseconds(), Where.USED)
+            resolve()
+            return
+          }
+        }
+        setImmediate(turn)
+      } catch (error) {
+        reject(error)
+      }
+    }
+    side.rxe.poll(nowMicroseconds(), Where.ALL)
+    turn()
+  })
+
+/** Is driven by the daemon's loop and by arriving packets until `step`, looked at after each turn, is done. */
+const byEvents = (side: Side, step: () => boolean): Promise<void> =>
+  new Promise((resolve, reject) => {
+    let over = false
+    const poll = (now: number, where: Where): boolean => {
+      const progress = side.rxe.poll(now, where)
+      try {
+        if (!over && step()) {
+          over = true
+          queueMicrotask(() => {
+            loop.stop()
+            side.port.wake = null
+            resolve()
+          })
+        }
+      } catch (error) {
+        over = true
+        reject(error)
+      }
+      return progress
+    }
+    const loop = createLoop(new Int32Array(1), [{ poll, nextTimeout: () => side.rxe.nextTimeout() }])
+    side.port.wake = () => loop.kick()
+    loop.kick()
+  })
+
+let server: { stop(): Promise<void> } | undefined
+
+const obey = async (side: Side, order: Order): Promise<Answer> => {
+  const [sent, received] = side.cqs
+  switch (order.kind) {
+    case 'serve': {
+      let expected = order.receives
+      let stop = false
+      const running = spin(side, () => {
+        if (expected > 0) {
+          expected -= side.take(received)
+          for (const { receive } of side.made) side.post(receive, side.options.depth)
+        }
+        return stop
+      })
+      server = {
+        stop: () => {
+          stop = true
+          return running
+        },
+      }
+      return { done: true }
+    }
+    case 'stream': {
+      const { made } = side
+      let posted = 0
+      let done = 0
+      const start = nowMicroseconds()
+      await spin(side, () => {
+        done += side.take(sent)
+        for (let i = 0; i < made.length && posted < order.messages; i++)
+          posted += side.post(made[i].send, order.messages - posted)
+        return done === order.messages
+      })
+      return { value: (nowMicroseconds() - start) / 1e6 }
+    }
+    case 'ping':
+    case 'pong': {
+      const [{ send, receive }] = side.made
+      let rounds = 0
+      const first = order.kind === 'ping'
+      side.post(receive, side.options.depth)
+      if (first) side.post(send, 1)
+      const start = nowMicroseconds()
+      await (order.spin ? spin : byEvents)(side, () => {
+        side.take(sent)
+        const n = side.take(received)
+        if (n === 0) return false
+        rounds += n
+        side.post(receive, n)
+        if (!first || rounds < order.rounds) side.post(send, 1)
+        return rounds >= order.rounds
+      })
+      return { value: (nowMicroseconds() - start) / order.rounds }
+    }
+    case 'usage': {
+      const { user, system } = process.cpuUsage()
+      return { cpu: (user + system) / 1e6, resent: side.rxe.state.engine().counters.retransmissions }
+    }
+    default:
+      throw new Error(`there is no order ${order.kind}`)
+  }
+}
+
+let side: Side | undefined
+const answer = async (order: Order): Promise<Answer> => {
+  await server?.stop()
+  server = undefined
+  if (order.kind === 'make') {
+    side = makeSide(order.options)
+    return { facts: side.facts }
+  }
+  if (side === undefined) throw new Error('nothing is made yet')
+  if (order.kind === 'connect') {
+    side.connect(order.peer)
+    return { done: true }
+  }
+  return obey(side, order)
+}
+
+process.on('message', (order: Order) => {
+  answer(order)
+    .catch((error: unknown): Answer => ({ failed: String(error) }))
+    .then(said => process.send?.(said))
+})
+process.on('disconnect', () => process.exit(0))

@@ -1,0 +1,423 @@
+/*
+ * Rows "udp …": two processes, each with a soft device on a real UDP port of the loopback interface or of a veth pair,
+ * beside what C, iperf3 and node:dgram do with the same number of bytes (design.md section 10).
+ */
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { type Child, startChild } from './children.ts'
+import type { DgramOrder } from './dgram-side.ts'
+import type { Bench, Row } from './harness.ts'
+import { Unavailable } from './harness.ts'
+import { needProgram, runTwin, runTwinIn } from './processes.ts'
+import type { Operation, Order, SideFacts, SideOptions } from './udp-side.ts'
+
+/** Headers and ICRC of a MIDDLE: what a datagram has beside its payload. */
+const OVERHEAD = 16
+
+interface Pair {
+  /** Seconds for so many messages. */
+  stream(messages: number): Promise<number>
+  /** Microseconds per round trip. */
+  pingpong(rounds: number, spin: boolean): Promise<number>
+  /** CPU seconds of both so far, and packets that were sent again. */
+  usage(): Promise<{ cpu: number; resent: number }>
+  close(): Promise<void>
+}
+
+type Choice = Omit<SideOptions, 'address'>
+
+/** Where the two ends are: addresses, and commands that start a process there. */
+interface Place {
+  readonly addresses: readonly [string, string]
+  readonly prefixes: readonly (readonly string[])[]
+  /** Their network namespaces' files, if they have their own. */
+  readonly files: readonly string[]
+  close(): void
+}
+
+const loopback: Place = { addresses: ['127.0.41.1', '127.0.41.2'], prefixes: [[], []], files: [], close() {} }
+
+/** Two network namespaces joined by a veth pair. Throws Unavailable where that is not allowed. */
+const vethPlace = (): Place => {
+  needProgram('ip', 'iproute2')
+  const names = ['a', 'b'].map(end => `udbench${process.pid}${end}`)
+  const ip = (...args: string[]): void => {
+    execFileSync('ip', args, { stdio: 'pipe' })
+  }
+  const close = (): void => {
+    for (const name of names)
+      try {
+        ip('netns', 'delete', name)
+      } catch {
+        // It was never made.
+      }
+  }
+  try {
+    for (const name of names) ip('netns', 'add', name)
+    ip('link', 'add', 'ud0', 'mtu', '9000', 'netns', names[0], 'type', 'veth', 'peer', 'name', 'ud0', 'netns', names[1])
+    names.forEach((name, i) => {
+      ip('-n', name, 'address', 'add', `10.41.0.${i + 1}/24`, 'dev', 'ud0')
+      ip('-n', name, 'link', 'set', 'ud0', 'mtu', '9000', 'up')
+    })
+  } catch (error) {
+    close()
+    throw new Unavailable(`no network namespaces here: ${String(error).split('\n')[0]}`)
+  }
+  return {
+    addresses: ['10.41.0.1', '10.41.0.2'],
+    prefixes: names.map(name => ['ip', 'netns', 'exec', name]),
+    files: names.map(name => `/run/netns/${name}`),
+    close,
+  }
+}
+
+const startPair = async (choice: Choice, place: Place = loopback): Promise<Pair> => {
+  const sides = place.prefixes.map(prefix => startChild<Order>('udp-side.js', prefix))
+  const close = async (): Promise<void> => {
+    await Promise.all(sides.map(side => side.stop()))
+    place.close()
+  }
+  const [near, far] = sides
+  try {
+    const facts: SideFacts[] = []
+    for (const [i, side] of sides.entries()) {
+      const options = { ...choice, address: place.addresses[i] }
+      facts.push((await side.ask<{ facts: SideFacts }>({ kind: 'make', options })).facts)
+    }
+    for (const [i, side] of sides.entries()) await side.ask({ kind: 'connect', peer: facts[1 - i] })
+  } catch (error) {
+    await close()
+    throw error
+  }
+  return {
+    async stream(messages) {
+      await far.ask({ kind: 'serve', receives: choice.operation === 'send' ? messages : 0 })
+      return (await near.ask<{ value: number }>({ kind: 'stream', messages })).value
+    },
+    async pingpong(rounds, spin) {
+      const pong = far.ask({ kind: 'pong', rounds, spin })
+      const { value } = await near.ask<{ value: number }>({ kind: 'ping', rounds, spin })
+      await pong
+      return value
+    },
+    async usage() {
+      const all = await Promise.all(sides.map(side => side.ask<{ cpu: number; resent: number }>({ kind: 'usage' })))
+      return { cpu: all[0].cpu + all[1].cpu, resent: all[0].resent + all[1].resent }
+    },
+    close,
+  }
+}
+
+// ---- references ----
+
+const twinGso = (mtu: number, bytes: number) => () => runTwin('udp_stream', 'gso', mtu + OVERHEAD, mtu, bytes)
+const twinPlain = (mtu: number, bytes: number) => () => runTwin('udp_stream', 'plain', mtu + OVERHEAD, mtu, bytes)
+
+const IPERF_SECONDS = 1
+
+/** iperf3 over TCP with messages of `size`: GB/s that arrived. */
+const iperf = async (size: number): Promise<number> => {
+  const port = 20_000 + (process.pid % 20_000)
+  const server = spawn('iperf3', ['-s', '-1', '-p', String(port)], { stdio: ['ignore', 'pipe', 'ignore'] })
+  try {
+    await Promise.race([once(server.stdout, 'data'), once(server, 'close')])
+    const args = ['-c', '127.0.0.1', '-p', String(port), '-l', String(size), '-t', String(IPERF_SECONDS), '-J']
+    const client = spawn('iperf3', args, { stdio: ['ignore', 'pipe', 'ignore'] })
+    let said = ''
+    client.stdout.setEncoding('utf8').on('data', (text: string) => {
+      said += text
+    })
+    await once(client, 'close')
+    const found = JSON.parse(said) as { end?: { sum_received?: { bits_per_second: number } } }
+    const bits = found.end?.sum_received?.bits_per_second
+    if (bits === undefined) throw new Unavailable(`iperf3 failed: ${said.slice(0, 200)}`)
+    return bits / 8e9
+  } finally {
+    server.kill()
+  }
+}
+
+interface Dgram {
+  readonly near: Child<DgramOrder>
+  readonly far: Child<DgramOrder>
+  readonly port: number
+  close(): Promise<void>
+}
+const startDgram = async (): Promise<Dgram> => {
+  const [near, far] = [startChild<DgramOrder>('dgram-side.js'), startChild<DgramOrder>('dgram-side.js')]
+  const [, { port }] = await Promise.all([near.hear(), far.hear<{ port: number }>()])
+  return { near, far, port, close: async () => void (await Promise.all([near.stop(), far.stop()])) }
+}
+
+// ---- bandwidth ----
+
+interface Bandwidth {
+  readonly operation: Operation
+  readonly size: number
+  readonly mtu: number
+  readonly cut?: 'auto' | 'never'
+  readonly qps?: number
+}
+
+const name = (bytes: number): string =>
+  bytes < 1024 ? `${bytes} B` : bytes < 2 ** 20 ? `${bytes / 1024} KiB` : '1 MiB'
+
+/** Bytes of a round: a fraction of a second. */
+const ROUND = { auto: 1e9, never: 1e8 }
+
+const bandwidth = async (
+  { operation, size, mtu, cut = 'auto', qps = 1 }: Bandwidth,
+  beside: (bytes: number) => Promise<Bench['beside'] & object> | (Bench['beside'] & object),
+): Promise<Bench> => {
+  const bytes = ROUND[cut]
+  const messages = Math.ceil(bytes / size)
+  const reference = await beside(bytes)
+  const pair = await startPair({ operation, size, mtu, cut, qps, depth: 64 })
+  return {
+    ours: async () => (messages * size) / (await pair.stream(messages)) / 1e9,
+    beside: reference,
+    note: `${messages} messages a round`,
+    close: () => pair.close(),
+  }
+}
+
+const bandwidthRow = (
+  what: Bandwidth,
+  reference: string,
+  limits: { floor: number; aim: number },
+  beside: (bytes: number) => Promise<Bench['beside'] & object> | (Bench['beside'] & object),
+  own?: string,
+): Row => {
+  const how = what.cut === 'never' ? ', packet by packet' : ''
+  const label = `${what.operation} ${what.size} mtu ${what.mtu}${what.cut === 'never' ? ' plain' : ''}`
+  return {
+    name: `udp ${own ?? label}`,
+    quantity: `UDP ${what.operation.toUpperCase()} ${name(what.size)}, MTU ${what.mtu}${how}`,
+    unit: 'GB/s',
+    better: 'higher',
+    reference,
+    ...limits,
+    cores: 2,
+    prepare: () => bandwidth(what, beside),
+  }
+}
+
+const C_GSO = 'C with GSO and GRO'
+const C_PLAIN = 'C with sendmmsg'
+const MEBI = 2 ** 20
+
+const gsoRows = (['write', 'read', 'send'] as const).flatMap(operation =>
+  [
+    { size: 4096, mtu: 4096, floor: 0.2, aim: 0.4 },
+    { size: 65536, mtu: 4096, floor: 0.4, aim: 0.65 },
+    { size: MEBI, mtu: 4096, floor: 0.5, aim: 0.75 },
+    { size: 65536, mtu: 1024, floor: 0.28, aim: 0.5 },
+    { size: MEBI, mtu: 1024, floor: 0.28, aim: 0.5 },
+  ].map(({ size, mtu, floor, aim }) =>
+    bandwidthRow({ operation, size, mtu }, C_GSO, { floor, aim }, bytes => twinGso(mtu, bytes)),
+  ),
+)
+const plainRows = (['write', 'read', 'send'] as const).map(operation =>
+  bandwidthRow({ operation, size: 65536, mtu: 4096, cut: 'never' }, C_PLAIN, { floor: 0.55, aim: 0.8 }, bytes =>
+    twinPlain(4096, bytes),
+  ),
+)
+const iperfRows = [65536, MEBI].map(size =>
+  bandwidthRow(
+    { operation: 'write', size, mtu: 4096 },
+    `iperf3 TCP -l ${name(size)}`,
+    { floor: 0.8, aim: 1.2 },
+    () => {
+      needProgram('iperf3', 'iperf3')
+      return () => iperf(size)
+    },
+    `iperf3 ${size}`,
+  ),
+)
+
+const dgramRow: Row = {
+  name: 'udp dgram 65536',
+  quantity: 'UDP WRITE 64 KiB, MTU 4096',
+  unit: 'GB/s',
+  better: 'higher',
+  reference: 'the same with node:dgram',
+  floor: 5,
+  aim: 10,
+  cores: 2,
+  async prepare() {
+    const size = 65536
+    const twin = await startDgram()
+    await twin.far.ask({ kind: 'sink' })
+    const pair = await startPair({ operation: 'write', size, mtu: 4096, cut: 'auto', qps: 1, depth: 64 })
+    const [many, few] = [Math.ceil(1e9 / size), Math.ceil(1e8 / size)]
+    return {
+      ours: async () => (many * size) / (await pair.stream(many)) / 1e9,
+      beside: async () => {
+        const order = { kind: 'stream', port: twin.port, messages: few, size, mtu: 4096, window: 131072 } as const
+        await twin.far.ask({ kind: 'sink' })
+        return (few * size) / (await twin.near.ask<{ value: number }>(order)).value / 1e9
+      },
+      close: async () => void (await Promise.all([pair.close(), twin.close()])),
+    }
+  },
+}
+
+const vethRow: Row = {
+  name: 'udp veth 65536',
+  quantity: 'UDP WRITE 64 KiB between namespaces over veth, MTU 4096',
+  unit: 'GB/s',
+  better: 'higher',
+  reference: 'C with GSO and GRO there',
+  floor: 0.5,
+  aim: 0.7,
+  cores: 2,
+  async prepare() {
+    const size = 65536
+    const messages = Math.ceil(5e8 / size)
+    const place = vethPlace()
+    const [from, to] = place.addresses
+    const choice = { operation: 'write', size, mtu: 4096, cut: 'auto', qps: 1, depth: 64 } as const
+    const pair = await startPair(choice, place)
+    return {
+      ours: async () => (messages * size) / (await pair.stream(messages)) / 1e9,
+      beside: () => runTwinIn(place.prefixes[0], 'udp_stream', 'gso', 4112, 4096, 5e8, from, to, place.files[1]),
+      close: () => pair.close(),
+    }
+  },
+}
+
+// ---- latency ----
+
+const ROUNDS = 20_000
+
+const latency = async (spin: boolean): Promise<Pair> =>
+  startPair({ operation: 'send', size: 64, mtu: 1024, cut: 'auto', qps: 1, depth: 16 }).then(async pair => {
+    await pair.pingpong(ROUNDS, spin)
+    return pair
+  })
+
+const spinRow: Row = {
+  name: 'udp latency spin',
+  quantity: 'UDP 64 B SEND, busy poll, round trip / 2',
+  unit: 'us',
+  better: 'lower',
+  reference: 'C, UDP spin',
+  floor: 1.8,
+  aim: 1.35,
+  cores: 2,
+  async prepare() {
+    const pair = await latency(true)
+    return {
+      ours: async () => (await pair.pingpong(ROUNDS, true)) / 2,
+      beside: async () => (await runTwin('udp_pingpong', 'spin', 96, ROUNDS)) / 2,
+      close: () => pair.close(),
+    }
+  },
+}
+
+const eventRow: Row = {
+  name: 'udp latency events',
+  quantity: 'UDP 64 B SEND, event driven, round trip / 2',
+  unit: 'us',
+  better: 'lower',
+  reference: 'node:dgram ping-pong',
+  floor: 0.75,
+  aim: 0.4,
+  cores: 2,
+  async prepare() {
+    const twin = await startDgram()
+    await twin.far.ask({ kind: 'echo' })
+    const pair = await latency(false)
+    return {
+      ours: async () => (await pair.pingpong(ROUNDS, false)) / 2,
+      beside: async () =>
+        (await twin.near.ask<{ value: number }>({ kind: 'ping', port: twin.port, rounds: ROUNDS, size: 64 })).value / 2,
+      close: async () => void (await Promise.all([pair.close(), twin.close()])),
+    }
+  },
+}
+
+// ---- message rate, many queue pairs, cost ----
+
+const RATE_MESSAGES = 400_000
+
+const rateRow: Row = {
+  name: 'udp rate',
+  quantity: 'UDP 64 B WRITE rate, 64 posted at once',
+  unit: 'M/s',
+  better: 'higher',
+  reference: 'C with GSO, 96 B',
+  floor: 0.15,
+  aim: 0.35,
+  cores: 2,
+  async prepare() {
+    const pair = await startPair({ operation: 'write', size: 64, mtu: 1024, cut: 'auto', qps: 1, depth: 64 })
+    return {
+      ours: async () => RATE_MESSAGES / (await pair.stream(RATE_MESSAGES)) / 1e6,
+      // payload 1000 counts packets: GB/s are M packets/s
+      beside: () => runTwin('udp_stream', 'gso', 96, 1000, 2e9),
+      close: () => pair.close(),
+    }
+  },
+}
+
+const manyRow = (qps: number): Row => ({
+  name: `udp qps ${qps}`,
+  quantity: `UDP 64 B WRITE rate with ${qps} busy QPs`,
+  unit: 'M/s',
+  better: 'higher',
+  reference: 'the same with 1 QP',
+  floor: 0.4,
+  aim: 0.7,
+  cores: 2,
+  async prepare() {
+    const choice = { operation: 'write', size: 64, mtu: 1024, cut: 'auto' } as const
+    const one = await startPair({ ...choice, qps: 1, depth: 64 })
+    const place = { ...loopback, addresses: ['127.0.42.1', '127.0.42.2'] as const }
+    const many = await startPair({ ...choice, qps, depth: 64 }, place)
+    return {
+      ours: async () => RATE_MESSAGES / (await many.stream(RATE_MESSAGES)) / 1e6,
+      beside: async () => RATE_MESSAGES / (await one.stream(RATE_MESSAGES)) / 1e6,
+      close: async () => void (await Promise.all([one.close(), many.close()])),
+    }
+  },
+})
+
+const costRow: Row = {
+  name: 'udp cost',
+  quantity: 'CPU seconds per GB, both ends, WRITE 64 KiB, MTU 4096',
+  unit: 's/GB',
+  better: 'lower',
+  reference: C_GSO,
+  floor: 3,
+  aim: 1.8,
+  cores: 2,
+  async prepare() {
+    const size = 65536
+    const messages = Math.ceil(1e9 / size)
+    const pair = await startPair({ operation: 'write', size, mtu: 4096, cut: 'auto', qps: 1, depth: 64 })
+    return {
+      async ours() {
+        const before = (await pair.usage()).cpu
+        await pair.stream(messages)
+        return ((await pair.usage()).cpu - before) / ((messages * size) / 1e9)
+      },
+      beside: () => runTwin('udp_stream', 'gso-cost', 4096 + OVERHEAD, 4096, 1e9),
+      close: () => pair.close(),
+    }
+  },
+}
+
+export const udpRows: readonly Row[] = [
+  ...gsoRows,
+  ...plainRows,
+  ...iperfRows,
+  dgramRow,
+  vethRow,
+  spinRow,
+  eventRow,
+  rateRow,
+  manyRow(100),
+  manyRow(10_000),
+  costRow,
+]

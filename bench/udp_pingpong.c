@@ -1,0 +1,78 @@
+/*
+ * Two processes throw a datagram back and forth: the least that a message over UDP can take.
+ *
+ *   udp_pingpong spin|block SIZE ITERATIONS      prints microseconds per round trip
+ */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static void fail(const char *what)
+{
+    perror(what);
+    exit(1);
+}
+
+static int open_socket(struct sockaddr_in *own)
+{
+    socklen_t length = sizeof *own;
+    const int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    *own = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    if (fd < 0 || bind(fd, (struct sockaddr *)own, length) || getsockname(fd, (struct sockaddr *)own, &length))
+        fail("socket");
+    return fd;
+}
+
+static void get(int fd, char *message, size_t size, int flags)
+{
+    while (recv(fd, message, size, flags) < 0)
+        if (!flags)
+            fail("recv");
+}
+
+static void put(int fd, const char *message, size_t size, const struct sockaddr_in *to)
+{
+    if (sendto(fd, message, size, 0, (const struct sockaddr *)to, sizeof *to) < 0)
+        fail("sendto");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 4) {
+        fprintf(stderr, "usage: udp_pingpong spin|block SIZE ITERATIONS\n");
+        return 2;
+    }
+    const int flags = strcmp(argv[1], "spin") == 0 ? MSG_DONTWAIT : 0;
+    const size_t size = strtoul(argv[2], NULL, 0);
+    const long iterations = strtol(argv[3], NULL, 0);
+    char *message = calloc(1, size);
+    struct sockaddr_in one, two;
+    const int here = open_socket(&one), there = open_socket(&two);
+
+    const pid_t child = fork();
+    if (child < 0 || !message)
+        fail("fork");
+    if (child == 0) {
+        for (long i = 0; i < iterations; i++) {
+            get(there, message, size, flags);
+            put(there, message, size, &one);
+        }
+        return 0;
+    }
+    struct timespec start, end;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    for (long i = 0; i < iterations; i++) {
+        put(here, message, size, &two);
+        get(here, message, size, flags);
+    }
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    const double us = (double)(end.tv_sec - start.tv_sec) * 1e6 + (double)(end.tv_nsec - start.tv_nsec) / 1e3;
+    printf("%.3f usec/iter\n", us / (double)iterations);
+    return waitpid(child, NULL, 0) == child ? 0 : 1;
+}

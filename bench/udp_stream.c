@@ -1,0 +1,228 @@
+/*
+ * The limit of UDP: one process sends segments of equal size over the loopback (or any) interface to another, which
+ * looks at nothing but their number. Beside it the UDP port is measured, which makes RoCE packets of the same size.
+ *
+ *   udp_stream gso|plain SEGMENT PAYLOAD BYTES [FROM TO [NETNS]]     prints GB/s of payload
+ *   udp_stream gso-cost …                                            prints CPU seconds per GB, both processes
+ *
+ * SEGMENT: bytes of each datagram, PAYLOAD: those of them that count, BYTES: how much payload in all. gso: cut and
+ * joined by the kernel (UDP_SEGMENT, UDP_GRO); plain: datagrams one by one with sendmmsg and recvmmsg. So that nothing
+ * is lost, the receiver tells how much it has, and the sender stays at most a window ahead. FROM, TO: IPv4 addresses;
+ * NETNS: the file of the network namespace in which the receiver is.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+
+enum { BATCH = 16, PLAIN_BATCH = 64, ROOM = 65536, MOST_SEGMENTS = 62, MOST_BYTES = 65000 };
+
+static void fail(const char *what)
+{
+    perror(what);
+    exit(1);
+}
+
+static int open_socket(struct sockaddr_in *own)
+{
+    const int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    int buffer = 8 << 20;
+    socklen_t length = sizeof *own;
+    if (fd < 0 || bind(fd, (struct sockaddr *)own, length) || getsockname(fd, (struct sockaddr *)own, &length))
+        fail("socket");
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer) ||
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer))
+        fail("buffers");
+    return fd;
+}
+
+/* What may be on its way: a share of the receiver's buffer, as the UDP port reckons. */
+static uint64_t window_of(int fd)
+{
+    int buffer;
+    socklen_t length = sizeof buffer;
+    if (getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, &length))
+        fail("SO_RCVBUF");
+    const uint64_t window = (uint64_t)buffer * 2 / 9;
+    return window < 4 * ROOM ? 4 * ROOM : window;
+}
+
+static double cpu_seconds(int who)
+{
+    struct rusage usage;
+    getrusage(who, &usage);
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+}
+
+/* Receives until `total` bytes of datagrams have come, and says after each batch how many these are. */
+static void receive(int fd, const struct sockaddr_in *peer, uint64_t total, int gso)
+{
+    const int on = 1, batch = gso ? BATCH : PLAIN_BATCH;
+    if (gso && setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on))
+        fail("UDP_GRO");
+    char *room = malloc((size_t)batch * ROOM);
+    struct mmsghdr messages[PLAIN_BATCH];
+    struct iovec parts[PLAIN_BATCH];
+    memset(messages, 0, sizeof messages);
+    for (int i = 0; i < batch; i++) {
+        parts[i] = (struct iovec){room + (size_t)i * ROOM, ROOM};
+        messages[i].msg_hdr.msg_iov = &parts[i];
+        messages[i].msg_hdr.msg_iovlen = 1;
+    }
+    for (uint64_t got = 0; got < total;) {
+        const int n = recvmmsg(fd, messages, (unsigned)batch, MSG_WAITFORONE, NULL);
+        if (n < 0)
+            fail("recvmmsg");
+        for (int i = 0; i < n; i++)
+            got += messages[i].msg_len;
+        if (sendto(fd, &got, sizeof got, 0, (const struct sockaddr *)peer, sizeof *peer) < 0)
+            fail("sendto");
+    }
+}
+
+/* Takes what the receiver has told; waits for it if `wait`. */
+static uint64_t told(int fd, uint64_t before, int wait)
+{
+    uint64_t got = before, news;
+    while (recv(fd, &news, sizeof news, wait ? 0 : MSG_DONTWAIT) == (ssize_t)sizeof news) {
+        got = news > got ? news : got;
+        wait = 0;
+    }
+    return got;
+}
+
+static void stream(int fd, const struct sockaddr_in *peer, uint64_t total, int gso, uint64_t segment, uint64_t window)
+{
+    uint64_t segments = gso ? MOST_BYTES / segment : 1;
+    segments = segments > MOST_SEGMENTS ? MOST_SEGMENTS : segments;
+    const int batch = gso ? 4 : PLAIN_BATCH;
+    const uint64_t step = segments * segment;
+    char *data = calloc(1, ROOM);
+    struct mmsghdr messages[PLAIN_BATCH];
+    struct iovec parts[PLAIN_BATCH];
+    union {
+        char bytes[CMSG_SPACE(sizeof(uint16_t))];
+        struct cmsghdr align;
+    } control;
+    memset(&control, 0, sizeof control);
+    control.align.cmsg_level = IPPROTO_UDP;
+    control.align.cmsg_type = UDP_SEGMENT;
+    control.align.cmsg_len = CMSG_LEN(sizeof(uint16_t));
+    *(uint16_t *)CMSG_DATA(&control.align) = (uint16_t)segment;
+    memset(messages, 0, sizeof messages);
+    for (int i = 0; i < batch; i++) {
+        struct msghdr *header = &messages[i].msg_hdr;
+        parts[i] = (struct iovec){data, step};
+        header->msg_name = (void *)(uintptr_t)peer;
+        header->msg_namelen = sizeof *peer;
+        header->msg_iov = &parts[i];
+        header->msg_iovlen = 1;
+        if (gso && segments > 1) {
+            header->msg_control = control.bytes;
+            header->msg_controllen = sizeof control.bytes;
+        }
+    }
+    uint64_t got = 0;
+    for (uint64_t sent = 0; sent < total;) {
+        got = told(fd, got, sent - got + step > window);
+        uint64_t many = (window - (sent - got)) / step;
+        const uint64_t left = (total - sent + step - 1) / step;
+        many = many > left ? left : many;
+        many = many > (uint64_t)batch ? (uint64_t)batch : many;
+        if (many == 0)
+            continue;
+        const int n = sendmmsg(fd, messages, (unsigned)many, 0);
+        if (n < 0)
+            fail("sendmmsg");
+        sent += (uint64_t)n * step;
+    }
+    while (got < total)
+        got = told(fd, got, 1);
+}
+
+static double seconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void enter(const char *netns)
+{
+    const int fd = open(netns, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || setns(fd, CLONE_NEWNET))
+        fail(netns);
+    close(fd);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 5 && argc != 7 && argc != 8) {
+        fprintf(stderr, "usage: udp_stream gso|plain|gso-cost SEGMENT PAYLOAD BYTES [FROM TO [NETNS]]\n");
+        return 2;
+    }
+    const int gso = strncmp(argv[1], "gso", 3) == 0, cost = strcmp(argv[1], "gso-cost") == 0;
+    const uint64_t segment = strtoull(argv[2], NULL, 0), payload = strtoull(argv[3], NULL, 0);
+    const uint64_t bytes = strtoull(argv[4], NULL, 0);
+    const uint64_t total = (bytes + payload - 1) / payload * segment;
+    struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = inet_addr(argc > 5 ? argv[5] : "127.0.0.1")};
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = inet_addr(argc > 5 ? argv[6] : "127.0.0.1")};
+    struct {
+        struct sockaddr_in address;
+        uint64_t window;
+    } ready;
+    int line[2];
+    const int sender = open_socket(&from);
+    if (pipe(line))
+        fail("pipe");
+
+    const pid_t child = fork();
+    if (child < 0)
+        fail("fork");
+    if (child == 0) {
+        close(sender);
+        if (argc == 8)
+            enter(argv[7]);
+        const int receiver = open_socket(&to);
+        ready.address = to;
+        ready.window = window_of(receiver);
+        if (write(line[1], &ready, sizeof ready) != sizeof ready)
+            fail("write");
+        receive(receiver, &from, total, gso);
+        return 0;
+    }
+    close(line[1]);
+    if (read(line[0], &ready, sizeof ready) != sizeof ready)
+        return 1;
+    const double start = seconds_now();
+    stream(sender, &ready.address, total, gso, segment, ready.window);
+    const double seconds = seconds_now() - start;
+    int status;
+    if (waitpid(child, &status, 0) != child || status != 0)
+        return 1;
+    const double gigabytes = (double)(total / segment * payload) / 1e9;
+    if (cost)
+        printf("%.4f CPU s/GB\n", (cpu_seconds(RUSAGE_SELF) + cpu_seconds(RUSAGE_CHILDREN)) / gigabytes);
+    else
+        printf("%.4f GB/s\n", gigabytes / seconds);
+    return 0;
+}
