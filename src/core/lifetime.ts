@@ -35,6 +35,7 @@ const nobody: Caller = {
   copyIn: () => fault('copyIn'),
   copyOut: () => fault('copyOut'),
   descriptor: () => undefined,
+  file: () => undefined,
 }
 
 // ---- making ----

@@ -14,7 +14,17 @@ import { deviceClass, portClass } from './base/device.ts'
 import { interfaceClass } from './base/interface.ts'
 import { mrClass } from './base/mr.ts'
 import { mwClass } from './base/mw.ts'
-import { asyncFdClass, compChannelClass, cqClass, pdClass, qpClasses } from './base/simple.ts'
+import {
+  asyncFdClass,
+  compChannelClass,
+  cqClass,
+  pdClass,
+  qpClasses,
+  srqClass,
+  tmSrqClass,
+  xrcdClass,
+  xrcSrqClass,
+} from './base/simple.ts'
 import { announce, withdraw } from './clients.ts'
 import { classTable, compile, createPool, releaseTable, withHooks } from './compile.ts'
 import { DEVICE_FATAL, raiseDevice } from './events.ts'
@@ -46,6 +56,10 @@ export const coreClasses: readonly DriverClass[] = [
   compChannelClass,
   asyncFdClass,
   ...qpClasses,
+  srqClass,
+  xrcSrqClass,
+  tmSrqClass,
+  xrcdClass,
 ]
 
 /** A subsystem without devices. `classes` beside core's own are for tests of the compile phase. */

@@ -14,6 +14,7 @@ import { watch } from '../host/poll.ts'
 import {
   closeProcess,
   commandName,
+  fdFile,
   fdTarget,
   findFd,
   mayAccess,
@@ -105,6 +106,7 @@ const serve = (
       const target = fdTarget(process.pid, number)
       return typeof target === 'string' ? daemon.events.find(target) : undefined
     },
+    file: number => fdFile(process.pid, number),
   }
   let tag = ''
   let greeted = false

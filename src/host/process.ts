@@ -10,7 +10,7 @@
  * before the batch. See process_vm_readv(2), pidfd_open(2), proc(5). Remote addresses are 64-bit and travel as two
  * 32-bit words.
  */
-import { closeSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { EFAULT, ENOENT, EPERM, ESRCH, errnoNumber, SystemError } from './errno.ts'
 import { type Arena, mapArena } from './mapping.ts'
 import { libcFunctions, orErrno } from './native.ts'
@@ -241,6 +241,19 @@ export const fdTarget = (pid: number, fd: number): string | SystemError => {
     return readlinkSync(`/proc/${pid}/fd/${fd}`)
   } catch (error) {
     return failure('readlink', error)
+  }
+}
+
+/**
+ * What names the file behind a descriptor of a process in every process, and no other file later: device, inode, and
+ * when it was made. Undefined if there is no such descriptor, or no right to look.
+ */
+export const fdFile = (pid: number, fd: number): string | undefined => {
+  try {
+    const { dev, ino, birthtimeNs } = statSync(`/proc/${pid}/fd/${fd}`, { bigint: true })
+    return `${dev}:${ino}:${birthtimeNs}`
+  } catch {
+    return undefined
   }
 }
 

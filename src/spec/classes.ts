@@ -12,8 +12,10 @@ import { Mw } from './classes/mw.ts'
 import { Pd } from './classes/pd.ts'
 import { Port } from './classes/port.ts'
 import { RcQp } from './classes/rc_qp.ts'
+import { Srq, TmSrq, XrcSrq } from './classes/srq.ts'
 import { UcQp } from './classes/uc_qp.ts'
 import { UdQp } from './classes/ud_qp.ts'
+import { Xrcd } from './classes/xrcd.ts'
 import type { ObjectClass } from './schema.ts'
 import { checkClasses } from './schema.ts'
 
@@ -28,6 +30,10 @@ export const Classes = {
   comp_channel: CompChannel,
   async_fd: AsyncFd,
   mw: Mw,
+  srq: Srq,
+  xrc_srq: XrcSrq,
+  tm_srq: TmSrq,
+  xrcd: Xrcd,
   rc_qp: RcQp,
   uc_qp: UcQp,
   ud_qp: UdQp,

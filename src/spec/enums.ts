@@ -45,6 +45,12 @@ export const QpType = enumeration('qp_type', {
 /** Path MTU: 128 << value bytes. */
 export const Mtu = enumeration('mtu', { MTU_256: 1, MTU_512: 2, MTU_1024: 3, MTU_2048: 4, MTU_4096: 5 })
 
+/** Types of shared receive queues in Linux's ABI; in the object dialect each is a class of its own. */
+export const SrqType = enumeration('srq_type', { BASIC: 0, XRC: 1, TM: 2 })
+
+/** Flags at the opening of an XRC domain, as open(2): make it for a file that has none; refuse one that exists. */
+export const XrcdFlags = enumeration('xrcd_flags', { CREAT: 0o100, EXCL: 0o200 })
+
 export const PathMigState = enumeration('path_mig_state', { MIGRATED: 0, REARM: 1, ARMED: 2 })
 
 export const PortState = enumeration('port_state', {

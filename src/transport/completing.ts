@@ -4,7 +4,7 @@
  * completion is seen, so that a program may post again at once. Flushing is bounded per call: queues are shared memory
  * that a hostile program goes on filling. Nothing here knows packets; why a request ends is its caller's business.
  */
-import { QpState } from '../spec/enums.ts'
+import { AsyncEventType, QpState } from '../spec/enums.ts'
 import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import { settle } from './moves.ts'
 import { type EngineState, giveBlock, Q, R, Request, Row, schedule, takeBlock } from './state.ts'
@@ -17,6 +17,7 @@ const { NEXT, WR } = Request
 const { MORE, RNR_WAIT, DRAINING, FLUSHING } = Q
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 const { ERR } = QpState.values
+const { QP_LAST_WQE_REACHED } = AsyncEventType.values
 const RECV = WcOpcode.values.RECV
 const { GRH } = WcFlags.values
 const { ID_LO, ID_HI, STATUS, OPCODE, BYTES, IMM, SRC_QPN, FLAGS } = Completion
@@ -123,9 +124,10 @@ export const flushSends = (s: EngineState, row: number): void => {
   if (left === 0) keepFlushing(s, row)
 }
 
-/** Flushes receive requests that were posted. */
+/** Flushes receive requests that were posted; those in a shared queue are for others. */
 export const flushReceives = (s: EngineState, row: number): void => {
   const base = row * WORDS
+  if (s.rows[base + Row.SHARED] !== 0) return
   const size = s.rows[base + RECV_BLOCK]
   const block = takeBlock(s, size)
   let left = FLUSH_TURN
@@ -156,6 +158,8 @@ export const enterError = (s: EngineState, row: number): void => {
   endReceive(s, row, WR_FLUSH_ERR)
   flushSends(s, row)
   flushReceives(s, row)
+  // The queue itself goes on: whoever empties it by hand waits for this (IBA 10.3.1.5).
+  if (w[base + Row.SHARED] !== 0) s.env.events.qp(row, QP_LAST_WQE_REACHED)
 }
 
 /** The oldest send request ends with an error, and the QP with it. */

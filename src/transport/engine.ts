@@ -166,6 +166,7 @@ const create = (s: EngineState, init: QpInit): number => {
   w[base + Row.SEND_CQ] = init.sendCq
   w[base + Row.RECV_CQ] = init.recvCq
   w[base + Row.SIGNAL_ALL] = init.signalAll ? 1 : 0
+  w[base + Row.SHARED] = init.sharedReceive ? 1 : 0
   w[base + Row.MAX_SEND_SGE] = init.maxSendSge
   w[base + Row.MAX_RECV_SGE] = init.maxRecvSge
   w[base + Row.SEND_BLOCK] = requestBlock(init.maxSendSge)

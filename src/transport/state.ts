@@ -96,6 +96,8 @@ export const Row = {
   WINDOW: 56,
   /** A number of `Service`. */
   SERVICE: 57,
+  /** Whether receive requests come from a queue that it shares. */
+  SHARED: 58,
   WORDS: 64,
 } as const
 

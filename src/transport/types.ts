@@ -199,7 +199,7 @@ export interface Completions {
 export interface Events {
   /**
    * An affiliated asynchronous event of a QP (ibv_event_type: 1 QP_FATAL, 2 QP_REQ_ERR, 3 QP_ACCESS_ERR, 4 COMM_EST, 5
-   * SQ_DRAINED …).
+   * SQ_DRAINED, 16 LAST_WQE_REACHED …).
    */
   qp(row: number, type: number): void
 }
@@ -248,6 +248,8 @@ export interface QpInit {
   readonly maxSendWr: number
   readonly maxSendSge: number
   readonly maxRecvSge: number
+  /** Its receive requests come from a queue that others use too: what it has not taken is not its to flush. */
+  readonly sharedReceive?: boolean
   /** Every send completes visibly, signaled or not. */
   readonly signalAll: boolean
 }

@@ -6,7 +6,7 @@ import { Classes } from '../spec/classes.ts'
 import { CallError } from '../spec/errno.ts'
 import { driverLayouts } from '../spec/linux/drivers.ts'
 import type { Layout } from '../spec/linux/layout.ts'
-import { QpTypeClasses } from '../spec/linux/structs.ts'
+import { typeTables } from '../spec/linux/structs.ts'
 import { type AnyValues, type Attributes, CREATE, type Method, type ObjectClass } from '../spec/schema.ts'
 import {
   type Answer,
@@ -19,6 +19,7 @@ import {
   type Result,
 } from './call.ts'
 import { type CompiledLayout, compileLayout, type Facts, writeCells } from './cells.ts'
+import { viewOf } from './scalar.ts'
 
 /** Room in the caller's memory. */
 export interface Room {
@@ -82,14 +83,16 @@ export const compiledFor = (
 }
 
 /**
- * Which of `classes` a call is about: the only one; the one that a QP type names; that of the object. An object of none
- * of them is taken for the first, so that core refuses it.
+ * Which of `classes` a call is about: the only one; the one that a type of QP or SRQ names; that of the object. An
+ * object of none of them is taken for the first, so that core refuses it.
  */
 export const classNameOf = (view: CallerView, classes: readonly string[], facts: Facts): string => {
-  if (facts.class !== undefined) {
-    if (!(facts.class in QpTypeClasses)) throw new CallError('EINVAL', `QP type ${facts.class} does not exist`)
-    const name = QpTypeClasses[facts.class]
-    if (name === undefined) throw new CallError('EOPNOTSUPP', `no device here has QPs of type ${facts.class}`)
+  const table = typeTables.find(table => (table.classes as readonly string[]).includes(classes[0]))
+  if (facts.class !== undefined && table !== undefined) {
+    const { what, types } = table
+    if (!(facts.class in types)) throw new CallError('EINVAL', `${what} type ${facts.class} does not exist`)
+    const name = types[facts.class]
+    if (name === undefined) throw new CallError('EOPNOTSUPP', `no device here has ${what}s of type ${facts.class}`)
     return name
   }
   if (classes.length > 1 && facts.object !== undefined) {
@@ -101,7 +104,7 @@ export const classNameOf = (view: CallerView, classes: readonly string[], facts:
 
 /** What a struct says about a call beside its attributes: `classNameOf` backwards. */
 export const factsOf = (call: Call): Facts => {
-  const type = Object.entries(QpTypeClasses).find(([, name]) => name === call.class.name)
+  const type = typeTables.flatMap(({ types }) => Object.entries(types)).find(([, name]) => name === call.class.name)
   const creates = call.method.call === CREATE
   return {
     ...(creates ? {} : { object: call.object }),
@@ -137,46 +140,70 @@ export const AGAIN = new CallError('EINVAL', 'the descriptor has a context alrea
 
 // ---- the driver's part ----
 
+/** The driver's part of a request. */
+export interface DriverInput {
+  readonly length: number
+  /** Throws CallError EFAULT. */
+  bytes(): Uint8Array
+}
+
+/** The driver's part of a response: its struct, and where that goes. */
+interface DriverPart {
+  readonly compiled: CompiledLayout
+  readonly room: Room
+  /** Nothing is written if the result has nothing of it. */
+  readonly optional: boolean
+}
+
 const driverParts = new Map<string, CompiledLayout>()
+const ADDRESS_BYTES = 8
 
 /**
- * Checks that a driver of Linux would have taken its parts of request and response, and returns how to write the
- * latter. EINVAL if there is too little room for it, or input where the driver takes none.
+ * Checks that a driver of Linux would have taken its parts of request and response; `writeDriverPart` takes what this
+ * returns. EINVAL if there is too little room for the latter, input where the driver takes none, or too little of it.
  */
 export const driverPart = (
   view: CallerView,
   call: Call,
-  inputLength: number,
-  room: number,
-): CompiledLayout | undefined => {
+  input: DriverInput,
+  room: Room | undefined,
+): DriverPart | undefined => {
   const name = `${call.class.name}.${call.methodName}`
   const part = driverLayouts(view.schema.driverId)?.[name]
   if (part === undefined) return undefined
-  if (part.noInput === true && inputLength > 0)
-    throw new CallError('EINVAL', `${name}: the driver takes no input of its own, ${inputLength} bytes are there`)
-  if (room < part.out.size)
-    throw new CallError(
-      'EINVAL',
-      `${name}: the driver's response has ${part.out.size} bytes, there is room for ${room}`,
-    )
+  const { out, input: takes } = part
+  if (takes === 'none' && input.length > 0)
+    throw new CallError('EINVAL', `${name}: the driver takes no input of its own, ${input.length} bytes are there`)
   const key = `${view.schema.driverId} ${name}`
   let compiled = driverParts.get(key)
   if (compiled === undefined) {
-    compiled = compileLayout(name, part.out, call.method.out)
+    compiled = compileLayout(name, out, call.method.out)
     driverParts.set(key, compiled)
   }
-  return compiled
+  if (takes === 'pointer') {
+    if (input.length < ADDRESS_BYTES)
+      throw new CallError(
+        'EINVAL',
+        `${name}: the driver takes an address of ${ADDRESS_BYTES} bytes, not ${input.length}`,
+      )
+    const address = viewOf(input.bytes()).getBigUint64(0, true)
+    return { compiled, room: { address, length: out.size }, optional: true }
+  }
+  const needed = part.room ?? out.size
+  if (room === undefined || room.length < needed)
+    throw new CallError(
+      'EINVAL',
+      `${name}: the driver's response has ${needed} bytes, there is room for ${room?.length ?? 0}`,
+    )
+  return { compiled, room, optional: false }
 }
 
-export const writeDriverPart = (
-  view: CallerView,
-  part: CompiledLayout | undefined,
-  room: Room,
-  result: Result,
-): void => {
+export const writeDriverPart = (view: CallerView, part: DriverPart | undefined, { out }: Result): void => {
   if (part === undefined) return
-  const bytes = new Uint8Array(part.layout.size)
-  writeCells(part, bytes, result.out, {})
+  const { compiled, room } = part
+  if (part.optional && compiled.ops.every(op => out[op.attribute] === undefined)) return
+  const bytes = new Uint8Array(compiled.layout.size)
+  writeCells(compiled, bytes, out, {})
   view.copyOut(room.address, bytes)
 }
 

@@ -52,6 +52,9 @@ const kindOf = (where: string, attributes: Attributes, attribute: string, field:
   return kind
 }
 
+/** Whether a cell stands for an attribute's value. */
+export const isNamed = ({ as }: Cell): boolean => as === 'value' || as === 'bool' || as === 'bit'
+
 /**
  * Joins a layout to the attributes of its method. Throws a sentence if they do not fit: our own mistake. `elsewhere`:
  * attributes that the same method of other classes has; of what this class lacks the struct says nothing.
@@ -74,7 +77,7 @@ export const compileLayout = (
     if (cell.as === 'fd') {
       of = FD
       fds.push({ at: cell.at, attribute })
-    } else if (cell.as === 'value' || cell.as === 'bool' || cell.as === 'bit') {
+    } else if (isNamed(cell)) {
       of = kindOf(where, attributes, attribute, field)
       if (layout.mask !== undefined) present = 1 << (attributes[attribute].id - 1)
     }
@@ -132,6 +135,7 @@ export const readCells = (
     if (op.present !== 0 && (mask & op.present) === 0) continue
     switch (cell.as) {
       case 'value': {
+        if (cell.when !== undefined && bytes[cell.when] === 0) break
         let value = readScalar(view, cell.at, cell.size, of, op.where)
         if (cell.mask !== undefined) value = ((value as number) & cell.mask) >>> 0
         if (checked) checkValue(op.where, of, value)
@@ -192,6 +196,7 @@ export const writeCells = (
             ((readUint(view, cell.at, cell.size) & ~cell.mask) | (value as number)) >>> 0,
           )
         else writeScalar(view, cell.at, cell.size, of, value)
+        if (cell.when !== undefined && bytes[cell.when] === 0) bytes[cell.when] = 1
         mask |= op.present
         break
       case 'bool':
@@ -239,6 +244,7 @@ export const residue = (compiled: CompiledLayout, bytes: Uint8Array, values: Any
     switch (cell.as) {
       case 'value':
         if (value === undefined) break
+        if (cell.when !== undefined && rest[cell.when] === 1) rest[cell.when] = 0
         if (cell.mask === undefined) clear(cell)
         else writeUint(view, cell.at, cell.size, (readUint(view, cell.at, cell.size) & ~cell.mask) >>> 0)
         break

@@ -15,6 +15,7 @@ import {
   callOf,
   classNameOf,
   compiledFor,
+  type DriverInput,
   driverPart,
   factsOf,
   fill,
@@ -39,7 +40,7 @@ export interface Envelope {
   readonly request: Uint8Array
   /** Room for the core's part of the response; undefined if there is none (a null pointer without length). */
   readonly response: Room | undefined
-  readonly driverInput: number
+  readonly driverInput: DriverInput
   readonly driverResponse: Room | undefined
 }
 
@@ -124,7 +125,7 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
   const call = again
     ? callOf(view, 'device', 'query', 0, {})
     : callOf(view, className, command.method, facts.object, args)
-  const part = driverPart(view, call, envelope.driverInput, envelope.driverResponse?.length ?? 0)
+  const part = driverPart(view, call, envelope.driverInput, envelope.driverResponse)
   return {
     compiled: struct,
     call,
@@ -132,8 +133,8 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
     args,
     answer: outcome => {
       if (outcome instanceof CallError) return refuse(outcome)
-      const { response, driverResponse } = envelope
-      if (driverResponse !== undefined) writeDriverPart(view, part, driverResponse, outcome)
+      const { response } = envelope
+      writeDriverPart(view, part, outcome)
       let installs: Answer['installs'] = []
       if (found.out !== undefined && response !== undefined) {
         const struct = responseStruct(found.out(className), outcome, response)

@@ -9,11 +9,11 @@
 import { AttributeFlag } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
 import { driverLayouts } from '../spec/linux/drivers.ts'
-import { InvokeWrite, ioctlMethods, UHW_OUT } from '../spec/linux/ioctl.ts'
+import { InvokeWrite, type IoctlAttribute, ioctlMethods, UHW_OUT } from '../spec/linux/ioctl.ts'
 import { EXTENDED, writeCommands } from '../spec/linux/write.ts'
 import type { Call } from './call.ts'
 import { factsOf } from './caller.ts'
-import { writeCells } from './cells.ts'
+import { isNamed, writeCells } from './cells.ts'
 import { ATTRIBUTE, findMethod, HEADER as IOCTL_HEADER } from './ioctl-message.ts'
 import { Door, packLegacy, unpackLegacy } from './legacy.ts'
 import { findCommand, restoreRequest } from './linux-command.ts'
@@ -85,19 +85,34 @@ export const encodeLinux = (call: Call, legacy: Uint8Array): LinuxImage => {
 
 // ---- envelopes for calls that never were Linux's ----
 
+/** Bytes of the driver's parts of request and response. */
+const driverRooms = (call: Call, driverId: number): { input: number; output: number } => {
+  const part = driverLayouts(driverId)?.[`${call.class.name}.${call.methodName}`]
+  if (part?.input === 'pointer') return { input: 8, output: 0 }
+  return { input: 0, output: part === undefined ? 0 : (part.room ?? part.out.size) }
+}
+
+/** Whether an attribute of an ioctl is one of other classes that the ioctl can be about. */
+const isForeign = ({ kind, cells }: IoctlAttribute, { method }: Call): boolean => {
+  const own = kind === 'out' ? method.out : method.in
+  return cells.length > 0 && cells.every(cell => isNamed(cell) && own[cell.name.split('.')[0]] === undefined)
+}
+
 const writeEnvelope = (call: Call, driverId: number, arena: bigint): Uint8Array | undefined => {
   const command = writeCommands.find(c => c.classes.includes(call.class.name) && c.method === call.methodName)
   if (command === undefined) return undefined
   const tail = command.in.tail === undefined ? undefined : (call.args[command.in.tail] as Uint8Array | undefined)
   const start = requestStart(command.extended)
-  const driver = driverLayouts(driverId)?.[`${call.class.name}.${call.methodName}`]?.out.size ?? 0
-  const bytes = new Uint8Array(start + command.in.size + (tail?.length ?? 0))
+  const { input, output } = driverRooms(call, driverId)
+  const bytes = new Uint8Array(start + command.in.size + (tail?.length ?? 0) + input)
   const view = viewOf(bytes)
+  // An address for what the driver answers.
+  if (input > 0) view.setBigUint64(bytes.length - input, arena, true)
   const unit = command.extended ? 8 : 4
   view.setUint32(0, (command.number + (command.extended ? EXTENDED : 0)) >>> 0, true)
   view.setUint16(4, (command.extended ? bytes.length - start : bytes.length) / unit, true)
-  view.setUint16(6, ((command.out?.size ?? 0) + (command.extended ? 0 : driver)) / unit, true)
-  if (command.extended) view.setUint16(18, driver / unit, true)
+  view.setUint16(6, ((command.out?.size ?? 0) + (command.extended ? 0 : output)) / unit, true)
+  if (command.extended) view.setUint16(18, output / unit, true)
   if (command.out !== undefined) view.setBigUint64(HEADER, arena, true)
   return packLegacy({ door: Door.WRITE, parts: [bytes] })
 }
@@ -105,9 +120,10 @@ const writeEnvelope = (call: Call, driverId: number, arena: bigint): Uint8Array 
 const ioctlEnvelope = (call: Call, driverId: number, arena: bigint): Uint8Array | undefined => {
   const spec = ioctlMethods.find(m => m.classes.includes(call.class.name) && m.method === call.methodName)
   if (spec === undefined || spec.converter !== undefined) return undefined
-  const driver = driverLayouts(driverId)?.[`${call.class.name}.${call.methodName}`]?.out.size
+  const { output } = driverRooms(call, driverId)
   const all = [...findMethod(spec.object, spec.number).attributes.values()].flatMap(({ spec: attribute }) => {
-    if (attribute.id === UHW_OUT) return driver === undefined ? [] : [{ attribute, length: driver }]
+    if (attribute.id === UHW_OUT) return output === 0 ? [] : [{ attribute, length: output }]
+    if (isForeign(attribute, call)) return []
     const { kind, name, mandatory } = attribute
     const given = name === 'object' || name === '' ? mandatory : call.args[name] !== undefined
     if ((kind === 'fd' || kind === 'handle' || kind === 'flags') && !given) return []

@@ -6,7 +6,7 @@
  * them. Named converters: INVOKE_WRITE, the lists of INFO_HANDLES and QUERY_GID_TABLE.
  */
 import { CallError } from '../spec/errno.ts'
-import { InvokeWrite, RDMA_VERBS_IOCTL, UHW_IN, UHW_OUT } from '../spec/linux/ioctl.ts'
+import { InvokeWrite, type IoctlAttribute, RDMA_VERBS_IOCTL, UHW_IN, UHW_OUT } from '../spec/linux/ioctl.ts'
 import { LinuxObjectClasses } from '../spec/linux/structs.ts'
 import { type AnyRecord, type AnyValues, recordSize } from '../spec/schema.ts'
 import type { Answer, Call, CallerView, Decoded, Install, Result } from './call.ts'
@@ -16,6 +16,7 @@ import {
   answeringAs,
   callOf,
   classNameOf,
+  type DriverInput,
   declared,
   descriptorOf,
   driverPart,
@@ -65,7 +66,11 @@ const readAttributes = (message: Message): Read => {
       facts.class = constant(message, attribute.compiled.spec.id, 0xffffffffn)
   }
   const className = classNameOf(message.view, spec.classes, facts)
-  const missing = [...method.attributes.values()].find(a => a.spec.absent !== undefined && !given.has(a.spec.id))
+  const { in: inputs } = declared(className, spec.method ?? 'open')
+  const missing = [...method.attributes.values()].find(
+    ({ spec: { absent, id, cells, name } }) =>
+      absent !== undefined && !given.has(id) && inputs[cells[0]?.name ?? name] !== undefined,
+  )
   if (missing !== undefined)
     throw new CallError(missing.spec.absent!, `${spec.name}: attribute ${missing.spec.id} is missing`)
   for (const attribute of given.values()) {
@@ -73,7 +78,9 @@ const readAttributes = (message: Message): Read => {
     if (present !== undefined) throw new CallError(present, `${spec.name}: no device here takes attribute ${id}`)
     if (kind === 'in' && cells.length > 0)
       readCells(attribute.compiled.layout(className), bytesOf(message, attribute), args, facts, true)
-    else if ((kind === 'handle' && name !== 'object') || kind === 'fd') args[name] = Number(attribute.data)
+    // What belongs to other classes of the call is checked and means nothing.
+    else if (name !== '' && inputs[name] === undefined) continue
+    else if (kind === 'handle' || kind === 'fd') args[name] = Number(attribute.data)
     else if (kind === 'flags') {
       const flags = flagsOf(message, attribute)
       if (name !== '') args[name] = flags
@@ -175,6 +182,11 @@ const listCall = (message: Message): { args: AnyValues; write(result: Result, ch
   }
 }
 
+const inputOf = (message: Message, given: Given | undefined): DriverInput => ({
+  length: given?.length ?? 0,
+  bytes: () => bytesOf(message, given!),
+})
+
 const invokeWrite = (message: Message, name: (name: string) => void): Decoded => {
   const { view, given } = message
   const found = findCommand(constant(message, InvokeWrite.WRITE_CMD, 0xffffffffn))
@@ -197,7 +209,7 @@ const invokeWrite = (message: Message, name: (name: string) => void): Decoded =>
   const commanded = readCommand(view, found, {
     request: bytesOf(message, core!),
     response: response === undefined ? undefined : roomOf(response),
-    driverInput: driverIn?.length ?? 0,
+    driverInput: inputOf(message, driverIn),
     driverResponse: driverOut === undefined ? undefined : roomOf(driverOut),
   })
   return {
@@ -219,6 +231,10 @@ const invokeWrite = (message: Message, name: (name: string) => void): Decoded =>
 
 // ---- what rides beside the call ----
 
+/** A handle, descriptor or flags of other classes: no argument. */
+const isForeign = ({ args }: Read, { kind, name }: IoctlAttribute): boolean =>
+  (kind === 'handle' || kind === 'fd' || kind === 'flags') && name !== 'object' && args[name] === undefined
+
 const legacyOf = (message: Message, read: Read | undefined, commanded: Commanded | undefined): Uint8Array => {
   const bytes = message.bytes.slice()
   const memory: Uint8Array[] = []
@@ -226,6 +242,7 @@ const legacyOf = (message: Message, read: Read | undefined, commanded: Commanded
     const { spec, layout: compiled } = given.compiled
     const at = offsetOf(given.index)
     const inline = bytes.subarray(at + ATTRIBUTE - INLINE, at + ATTRIBUTE)
+    if (read !== undefined && isForeign(read, spec)) continue
     if (spec.kind === 'handle' || spec.kind === 'destroy' || spec.kind === 'fd') inline.fill(0)
     else if (spec.kind === 'flags' && spec.name !== '') inline.fill(0, 0, given.length)
     else if (
@@ -267,7 +284,12 @@ export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bi
       : callOf(view, read.className, spec.method, read.facts.object, args)
     const driverOut = message.given.get(UHW_OUT)
     const part = spec.driver
-      ? driverPart(view, call, message.given.get(UHW_IN)?.length ?? 0, driverOut?.length ?? 0)
+      ? driverPart(
+          view,
+          call,
+          inputOf(message, message.given.get(UHW_IN)),
+          driverOut === undefined ? undefined : roomOf(driverOut),
+        )
       : undefined
     return {
       call,
@@ -276,7 +298,7 @@ export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bi
         if (outcome instanceof CallError) return refuse(outcome)
         return writing(message, again ? refuse(AGAIN) : SUCCESS, changes => {
           if (driverOut !== undefined && !again) {
-            writeDriverPart(view, part, roomOf(driverOut), outcome)
+            writeDriverPart(view, part, outcome)
             markFilled(changes, driverOut)
           }
           writeOutputs(message, read, outcome, changes)

@@ -8,7 +8,7 @@
 import { CallError } from '../spec/errno.ts'
 import { EXTENDED } from '../spec/linux/write.ts'
 import type { Answer, CallerView, Decoded } from './call.ts'
-import { answering, answeringAs, type Room } from './caller.ts'
+import { answering, answeringAs, type DriverInput, type Room } from './caller.ts'
 import { Door, packLegacy } from './legacy.ts'
 import { type CompiledCommand, clearRequest, type Envelope, findCommand, readCommand } from './linux-command.ts'
 import { viewOf } from './scalar.ts'
@@ -21,6 +21,8 @@ export const EX_HEADER = 16
 export const requestStart = (extended: boolean): number => (extended ? HEADER + EX_HEADER : HEADER)
 
 const room = (address: bigint, length: number): Room | undefined => (length === 0 ? undefined : { address, length })
+
+const inputOf = (bytes: Uint8Array): DriverInput => ({ length: bytes.length, bytes: () => bytes })
 
 const plain = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
   const { command } = found
@@ -45,7 +47,7 @@ const plain = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
   return {
     request: bytes.subarray(HEADER, end),
     response: command.out === undefined ? undefined : { address: response, length: coreOut },
-    driverInput: bytes.length - end,
+    driverInput: inputOf(bytes.subarray(end)),
     driverResponse:
       command.driver && command.out !== undefined ? room(response + BigInt(coreOut), outLength - coreOut) : undefined,
   }
@@ -82,7 +84,7 @@ const extended = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
   return {
     request: bytes.subarray(start, start + inLength),
     response: room(response, outLength),
-    driverInput: driverIn,
+    driverInput: inputOf(bytes.subarray(start + inLength)),
     driverResponse: room(response + BigInt(outLength), driverOut),
   }
 }

@@ -105,6 +105,7 @@ export const testCaller = (): TestCaller => {
     copyIn: (_address, length) => new Uint8Array(length),
     copyOut: () => {},
     descriptor: fd => fds.get(fd),
+    file: fd => (fd < 0x100 ? undefined : `file ${fd}`),
   }
 }
 

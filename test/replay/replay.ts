@@ -74,12 +74,18 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
     [1, 4, 12],
     [RESPONSE, 4, 12],
   ],
+  'mw.create': [[1, 4, 8]],
   // Where in the context's file the queues lie.
   'cq.create': [
     [0x1001, 0, 8],
     [RESPONSE, 8, 16],
   ],
   'cq.modify': [[0x1001, 0, 8]],
+  'srq.create': [
+    [0x1001, 0, 8],
+    [0x1001, 16, 20],
+  ],
+  'srq.modify': [[0x1000, 0, 8]],
   'rc_qp.create': [
     [14, 0, 4],
     [0x1001, 0, 8],
@@ -205,6 +211,7 @@ export const replay = (
     copyIn: (address, length) => memory.copyIn(address, length),
     copyOut: (address, bytes) => memory.copyOut(address, bytes),
     descriptor: fd => descriptors.get(fd),
+    file: () => undefined,
   }
   let context: Context | undefined
   let calls = 0

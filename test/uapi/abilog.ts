@@ -5,6 +5,7 @@
 import { readFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
 import { CallError } from '../../src/spec/errno.ts'
+import { UHW_IN } from '../../src/spec/linux/ioctl.ts'
 import { fixture } from '../paths.ts'
 
 export interface LoggedAttribute {
@@ -162,6 +163,8 @@ export const PROGRAM_LOGS = [
   'ibv_rc_pingpong.server.abilog',
   'ibv_rc_pingpong_events.client.abilog',
   'ibv_rc_pingpong_events.server.abilog',
+  'ibv_srq_pingpong.client.abilog',
+  'ibv_srq_pingpong.server.abilog',
 ] as const
 
 /** Whether a call is on a uverbs file (and not on rdma_cm's). */
@@ -170,6 +173,8 @@ export const onUverbs = (call: LoggedCall): boolean => !('path' in call) || call
 // ---- memory of a made-up process ----
 
 const PAGE = 4096
+/** struct mminfo */
+const MMAP_INFO = 16
 
 /** Sparse memory: what was not mapped faults. */
 export interface FakeMemory {
@@ -262,7 +267,12 @@ export const ioctlMessageAfter = (call: LoggedIoctl): Uint8Array => {
 export const memoryBefore = (call: LoggedIoctl | LoggedWrite): FakeMemory => {
   const memory = fakeMemory()
   if (call.kind === 'ioctl') {
-    for (const { data, before } of call.attributes) if (before !== undefined) memory.map(data, before)
+    for (const { id, data, before } of call.attributes) {
+      if (before === undefined) continue
+      // A driver's input of 8 bytes is an address; the log has the first 8 bytes of the struct that is there.
+      if (id === UHW_IN) memory.map(data, new Uint8Array(MMAP_INFO))
+      memory.map(data, before)
+    }
     memory.map(MESSAGE_AT, ioctlMessage(call))
   } else {
     memory.map(MESSAGE_AT, call.data)

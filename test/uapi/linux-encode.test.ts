@@ -46,6 +46,10 @@ const distinct = (call: Call): boolean => {
 const unsayable: Readonly<Record<string, readonly string[]>> = {
   [`${WRITE} cq.create`]: ['flags', 'asyncFd'],
   ...Object.fromEntries(QP_CLASSES.map(name => [`${WRITE} ${name}.create`, ['asyncFd']])),
+  [`${WRITE} rc_qp.create`]: ['asyncFd'],
+  [`${WRITE} srq.create`]: ['asyncFd'],
+  [`${WRITE} xrc_srq.create`]: ['asyncFd'],
+  [`${WRITE} tm_srq.create`]: ['asyncFd'],
   [`${WRITE} device.open`]: ['wantAsyncFd'],
   [`${IOCTL} device.open`]: ['wantAsyncFd'],
 }

@@ -7,10 +7,12 @@ import { CompChannel } from '../../spec/classes/comp_channel.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import { QP_CLASSES } from '../../spec/classes/qp.ts'
+import { Srq, TmSrq, XrcSrq } from '../../spec/classes/srq.ts'
+import { Xrcd } from '../../spec/classes/xrcd.ts'
 import { Classes } from '../../spec/classes.ts'
 import { driverClass } from '../driver.ts'
 import { arm, withdrawEvents } from '../events.ts'
-import type { FdObject } from '../model.ts'
+import type { CoreObject, FdObject } from '../model.ts'
 
 export const pdClass = driverClass(Pd, { create: () => ({}), destroy: () => ({}) })
 
@@ -32,9 +34,17 @@ export const cqClass = driverClass(Cq, {
   },
 })
 
+const countEvents = (_call: unknown, object: CoreObject) => ({ events: withdrawEvents(object).asyncEvents })
+
 /** Queue pairs of any type. */
 export const qpClasses = QP_CLASSES.map(name =>
   driverClass(Classes[name] as typeof Classes.rc_qp, {
-    destroy: (_call, object) => ({ events: withdrawEvents(object).asyncEvents }),
+    destroy: countEvents,
   }),
 )
+
+export const srqClass = driverClass(Srq, { destroy: countEvents })
+export const xrcSrqClass = driverClass(XrcSrq, { destroy: countEvents })
+export const tmSrqClass = driverClass(TmSrq, { destroy: countEvents })
+
+export const xrcdClass = driverClass(Xrcd, { destroy: () => ({}) })

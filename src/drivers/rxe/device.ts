@@ -32,8 +32,10 @@ import { regionMemory } from './memory.ts'
 import { createPosts, Where } from './posts.ts'
 import { qpClasses } from './qp-class.ts'
 import { createSlots } from './slots.ts'
-import { createQpNumbers, type QpObject, type RxeState } from './state.ts'
+import { srqClass, xrcSrqClass } from './srq-class.ts'
+import { createNumbers, FIRST_QPN, FIRST_SRQN, type QpObject, type RxeState } from './state.ts'
 import { ringWork } from './work.ts'
+import { xrcdClass } from './xrcd-class.ts'
 
 export interface RxeDevice {
   readonly device: Device<RxeState>
@@ -77,6 +79,9 @@ const rxeDriver: Driver<RxeState> = {
     driverClass(AsyncFd),
     cqClass,
     ...qpClasses,
+    srqClass,
+    xrcSrqClass,
+    xrcdClass,
   ],
   removed: device => device.state.port.close(),
 }
@@ -94,7 +99,10 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     identity,
     port,
     cqs: createSlots(),
-    qpns: createQpNumbers(),
+    qpns: createNumbers(FIRST_QPN),
+    srqs: createSlots(),
+    srqns: createNumbers(FIRST_SRQN),
+    domains: new Map(),
     qps: [],
     rings: [],
     look: row => posts.look(row),
@@ -117,6 +125,8 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       mr: attributes.maxMr,
       mw: attributes.maxMw,
       ...Object.fromEntries([...qpNames].map(name => [name, attributes.maxQp])),
+      srq: attributes.maxSrq,
+      xrc_srq: attributes.maxSrq,
     },
   })
   identity.gids.forEach((gid, index) => {

@@ -39,7 +39,7 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
   const inspect = (row: number, now: number): boolean => {
     const queues = rings[row]
     if (queues === undefined) return false
-    const receive = loadProducer(queues.receive)
+    const receive = queues.receive.shared ? 0 : loadProducer(queues.receive.ring)
     if (receive !== receives[row]) {
       receives[row] = receive
       // Only a queue pair in error has anything to do with a new receive request: it flushes it.

@@ -11,7 +11,7 @@ import { affiliate } from '../../core/events.ts'
 import type { Context, DriverClass } from '../../core/model.ts'
 import { RcQp } from '../../spec/classes/rc_qp.ts'
 import { QpQueues } from '../../spec/drivers/rxe.ts'
-import { RecvWqe, RingSge, SendWqe } from '../../spec/drivers/rxe-rings.ts'
+import { RingSge, SendWqe } from '../../spec/drivers/rxe-rings.ts'
 import { Mtu, QpFlags, QpState } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { checkTransition, type QpTypeName } from '../../spec/qp-states.ts'
@@ -21,8 +21,17 @@ import type { QpAttributes } from '../../transport/types.ts'
 import { Limits } from './attributes.ts'
 import { mmapInfo, ringsOf } from './context.ts'
 import { flowAddress, HOP_LIMIT, noAddress, openPath, sourceOf } from './path.ts'
+import { createReceiveQueue, type ReceiveQueue } from './receive-queue.ts'
 import { createRing } from './rings.ts'
-import { type AnyQp, type CqObject, type QpModify, type QueuePair, type RxeState, stateOf } from './state.ts'
+import {
+  type AnyQp,
+  type CqObject,
+  type QpModify,
+  type QueuePair,
+  type RxeState,
+  type SrqObject,
+  stateOf,
+} from './state.ts'
 import { type QpRings, resetRings } from './work.ts'
 
 type Methods = AnyQp['methods']
@@ -77,14 +86,19 @@ const kept = (args: QpModify): QpModify => {
   return address ? { ...given, address: { ...address, dgid: address.dgid.slice(), hopLimit: HOP_LIMIT } } : given
 }
 
-const createRings = (context: Context, cap: In<Methods['create']>['cap']): QpRings => {
+/** The queues of a new queue pair; with `shared` it has no receive queue of its own. */
+const createRings = (
+  context: Context,
+  cap: In<Methods['create']>['cap'],
+  shared: ReceiveQueue | undefined,
+): QpRings => {
   const memory = ringsOf(context)
   const inline = Math.max(cap.maxSendSge * RingSge.BYTES, cap.maxInlineData)
   const send = createRing(memory, cap.maxSendWr, SendWqe.SGE + inline)
   try {
-    const receive = createRing(memory, cap.maxRecvWr, RecvWqe.SGE + cap.maxRecvSge * RingSge.BYTES)
+    const receive = shared ?? createReceiveQueue(memory, cap.maxRecvWr, cap.maxRecvSge)
     const maxSendSge = Math.min(Math.floor(inline / RingSge.BYTES), Limits.maxSge)
-    return { send, receive, maxSendSge, maxRecvSge: cap.maxRecvSge, maxInline: inline, retired: 0, taken: 0 }
+    return { send, receive, maxSendSge, maxInline: inline, retired: 0 }
   } catch (error) {
     memory.free(send.piece)
     throw error
@@ -96,7 +110,7 @@ const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): DriverCla
   driverClass<AnyQp, QueuePair, typeof QpQueues>(
     cls as unknown as AnyQp,
     {
-      create(call, object, { pd, sendCq, recvCq, cap, flags, userHandle, asyncFd }) {
+      create(call, object, { pd, sendCq, recvCq, cap, flags, userHandle, asyncFd, srq }) {
         within(`${cls.name}.create`, 'cap.maxSendWr', cap.maxSendWr, Limits.maxQpWr)
         within(`${cls.name}.create`, 'cap.maxRecvWr', cap.maxRecvWr, Limits.maxQpWr)
         within(`${cls.name}.create`, 'cap.maxSendSge', cap.maxSendSge, Limits.maxSge)
@@ -105,7 +119,8 @@ const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): DriverCla
         const device = stateOf(call)
         const signalAll = ((flags ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
         // Only the rings can be refused; nothing after them fails, so nothing has to be undone.
-        const rings = createRings(call.context, cap)
+        const rings = createRings(call.context, cap, (srq as SrqObject | undefined)?.state.queue)
+        const { receive } = rings
         const qpn = device.qpns.take()
         const row = device.engine().create({
           service,
@@ -115,7 +130,8 @@ const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): DriverCla
           recvCq: (recvCq as CqObject).state.number,
           maxSendWr: rings.send.mask,
           maxSendSge: rings.maxSendSge,
-          maxRecvSge: rings.maxRecvSge,
+          maxRecvSge: receive.maxSge,
+          sharedReceive: receive.shared,
           signalAll,
         })
         device.qpns.bind(qpn, row)
@@ -127,7 +143,7 @@ const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): DriverCla
         return {
           cap: { ...cap, maxSendSge: rings.maxSendSge, maxInlineData: rings.maxInline },
           qpNum: qpn,
-          recvQueue: mmapInfo(rings.receive.piece),
+          ...(!receive.shared && { recvQueue: mmapInfo(receive.ring.piece) }),
           sendQueue: mmapInfo(rings.send.piece),
         }
       },
@@ -135,6 +151,7 @@ const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): DriverCla
       query(call, { state }) {
         const device = stateOf(call)
         const { set, rings } = state
+        const { receive } = rings
         const { state: now, rqPsn, sqPsn, draining } = device.engine().query(state.row)
         const all = {
           state: now,
@@ -159,9 +176,9 @@ const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): DriverCla
           destQpn: set.destQpn ?? 0,
           cap: {
             maxSendWr: rings.send.mask,
-            maxRecvWr: rings.receive.mask,
+            maxRecvWr: receive.shared ? 0 : receive.ring.mask,
             maxSendSge: rings.maxSendSge,
-            maxRecvSge: rings.maxRecvSge,
+            maxRecvSge: receive.shared ? 0 : receive.maxSge,
             maxInlineData: rings.maxInline,
           },
           sqDraining: draining ? 1 : 0,
@@ -211,7 +228,7 @@ const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): DriverCla
         leavePath(device, state)
         const memory = ringsOf(call.context)
         memory.free(state.rings.send.piece)
-        memory.free(state.rings.receive.piece)
+        if (!state.rings.receive.shared) memory.free(state.rings.receive.ring.piece)
         return core(call, object, args)
       },
 

@@ -79,3 +79,8 @@ export const storeProducer = (ring: Ring, index: number): void => {
 export const storeConsumer = (ring: Ring, index: number): void => {
   Atomics.store(ring.words, ring.consumer, index & ring.mask)
 }
+/** Empties a ring, for the program too. */
+export const clearRing = (ring: Ring): void => {
+  storeProducer(ring, 0)
+  storeConsumer(ring, 0)
+}

@@ -8,6 +8,7 @@ import type { In, ObjectClass } from '../../spec/schema.ts'
 import type { Engine } from '../../transport/engine.ts'
 import type { CqRing } from './cq.ts'
 import type { Identity } from './identity.ts'
+import type { ReceiveQueue } from './receive-queue.ts'
 import type { Slots } from './slots.ts'
 import type { QpRings } from './work.ts'
 
@@ -17,6 +18,28 @@ export interface CqState extends CqRing {
   readonly number: number
 }
 export type CqObject = CoreObject<CqState>
+
+/** An XRC domain: identity is what counts. It lives as long as anybody has it open. */
+export interface XrcDomain {
+  /** What names the file; undefined for a domain without one. */
+  readonly file: string | undefined
+  openers: number
+}
+export type XrcdObject = CoreObject<XrcDomain>
+
+/** What a shared receive queue object keeps. */
+export interface SrqState {
+  /** 24 bits: what XRC senders name it by. */
+  readonly number: number
+  readonly slot: number
+  readonly queue: ReceiveQueue
+  /** Of its requests' memory. */
+  readonly pd: number
+  /** The engines' number of its CQ, and its domain: only an XRC queue has them (-1, undefined). */
+  readonly cq: number
+  readonly domain: XrcDomain | undefined
+}
+export type SrqObject = CoreObject<SrqState>
 
 /** A class of queue pairs with every attribute that any type has. */
 export type AnyQp = ObjectClass<
@@ -42,7 +65,12 @@ export interface RxeState {
   readonly identity: Identity
   readonly port: Port
   readonly cqs: Slots<CqObject>
-  readonly qpns: QpNumbers
+  readonly qpns: Numbers
+  readonly srqs: Slots<SrqObject>
+  /** SRQ numbers, each with its slot in `srqs`. */
+  readonly srqns: Numbers
+  /** XRC domains of files, by what names the file. */
+  readonly domains: Map<string, XrcDomain>
   /** By row of the engine; undefined for a free row. */
   readonly qps: (QpObject | undefined)[]
   /** The same rows, for the engine's work source. */
@@ -58,43 +86,44 @@ export interface RxeState {
 /** The device's state, as its class handlers get at it: the handlers are the same for all soft devices. */
 export const stateOf = (call: CallContext): RxeState => call.device.state as RxeState
 
-/** QP numbers in use and the engine's row of each. */
-export interface QpNumbers {
+/** Numbers of 24 bits in use, and the row of a table that each one means. */
+export interface Numbers {
   take(): number
-  bind(qpn: number, row: number): void
-  free(qpn: number): void
-  /** The row of a QP number, -1 if it is not in use. */
-  rowOf(qpn: number): number
+  bind(number: number, row: number): void
+  free(number: number): void
+  /** The row of a number, -1 if it is not in use. */
+  rowOf(number: number): number
   /** Numbers in use. */
   count(): number
 }
 
-/** 0 and 1 are the management QPs; rxe's first is 17. */
-const FIRST = 17
+/** QPs 0 and 1 are the management QPs; rxe's first is 17, its first SRQ 0x20001. */
+export const FIRST_QPN = 17
+export const FIRST_SRQN = 0x20001
 const LAST = 0xfffffe
 
 /**
  * Numbers are given out in turn, so that one that was freed lately names nobody: late packets of an old connection go
  * nowhere.
  */
-export const createQpNumbers = (): QpNumbers => {
+export const createNumbers = (first: number): Numbers => {
   const rows = new Map<number, number>()
-  let next = FIRST
+  let next = first
   return {
     take() {
-      while (rows.has(next)) next = next === LAST ? FIRST : next + 1
-      const qpn = next
-      rows.set(qpn, -1)
-      next = next === LAST ? FIRST : next + 1
-      return qpn
+      while (rows.has(next)) next = next === LAST ? first : next + 1
+      const number = next
+      rows.set(number, -1)
+      next = next === LAST ? first : next + 1
+      return number
     },
-    bind(qpn, row) {
-      rows.set(qpn, row)
+    bind(number, row) {
+      rows.set(number, row)
     },
-    free(qpn) {
-      rows.delete(qpn)
+    free(number) {
+      rows.delete(number)
     },
-    rowOf: qpn => rows.get(qpn) ?? -1,
+    rowOf: number => rows.get(number) ?? -1,
     count: () => rows.size,
   }
 }

@@ -7,11 +7,13 @@
  * requests of the ibv_wr_* calls (the elements are summed instead) and inline data without the inline flag.
  */
 
-import { RecvWqe, RingSge, SendWqe } from '../../spec/drivers/rxe-rings.ts'
+import { SendWqe } from '../../spec/drivers/rxe-rings.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../spec/work.ts'
-import { Receive, Send, Sge, type WorkSource } from '../../transport/types.ts'
+import { Send, type WorkSource } from '../../transport/types.ts'
 import type { Arena } from '../../wire/arena.ts'
-import { elementAt, loadProducer, type Ring, storeConsumer, storeProducer } from './rings.ts'
+import { copySges } from './elements.ts'
+import { clearReceives, type ReceiveQueue, takeReceive } from './receive-queue.ts'
+import { clearRing, elementAt, loadProducer, type Ring, storeConsumer } from './rings.ts'
 
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, SEND_WITH_INV } = WrOpcode.values
 const { INLINE } = SendFlags.values
@@ -20,29 +22,15 @@ const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 /** Opcodes that RC has, one bit each. */
 const KNOWN_OPCODES = Object.keys(sendOperations).reduce((bits, opcode) => bits | (1 << Number(opcode)), 0)
 
-/** The queues of one QP. `receive` is absent when it takes from a shared queue. */
+/** The queues of one QP. */
 export interface QpRings {
   readonly send: Ring
-  readonly receive: Ring
+  /** Its own queue, or the shared one that it takes from. */
+  readonly receive: ReceiveQueue
   readonly maxSendSge: number
-  readonly maxRecvSge: number
   readonly maxInline: number
-  /** Our own indices: never read back from the program. */
+  /** Our own index: never read back from the program. */
   retired: number
-  taken: number
-}
-
-const copySges = (ring: Ring, from: number, count: number, into: Uint32Array, at: number): number => {
-  let total = 0
-  for (let i = 0, source = from, to = at; i < count; i++, source += RingSge.BYTES, to += Sge.WORDS) {
-    const length = ring.view.getUint32(source + RingSge.LENGTH, true)
-    into[to + Sge.LO] = ring.view.getUint32(source + RingSge.ADDRESS, true)
-    into[to + Sge.HI] = ring.view.getUint32(source + RingSge.ADDRESS + 4, true)
-    into[to + Sge.LENGTH] = length
-    into[to + Sge.LKEY] = ring.view.getUint32(source + RingSge.LKEY, true)
-    total += length
-  }
-  return total
 }
 
 /** Whether the program has posted send request number `index`. */
@@ -92,23 +80,6 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   return true
 }
 
-const takeReceive = (rings: QpRings, into: Uint32Array, at: number): boolean => {
-  const ring = rings.receive
-  if (((loadProducer(ring) - rings.taken) & ring.mask) === 0) return false
-  const wqe = elementAt(ring, rings.taken)
-  const sges = ring.view.getUint32(wqe + RecvWqe.DMA_NUM_SGE, true)
-  // An element count that the queue cannot hold leaves a buffer of no bytes: any payload ends it with a length error.
-  const count = sges > rings.maxRecvSge ? 0 : sges
-  const length = copySges(ring, wqe + RecvWqe.SGE, count, into, at + Receive.SGE)
-  into[at + Receive.ID_LO] = ring.view.getUint32(wqe + RecvWqe.WR_ID, true)
-  into[at + Receive.ID_HI] = ring.view.getUint32(wqe + RecvWqe.WR_ID + 4, true)
-  into[at + Receive.SGES] = count
-  into[at + Receive.LENGTH] = Math.min(length, 0xffffffff)
-  rings.taken = (rings.taken + 1) & ring.mask
-  storeConsumer(ring, rings.taken)
-  return true
-}
-
 const copyInline = (
   rings: QpRings,
   inlineAt: number,
@@ -133,12 +104,9 @@ const copyInline = (
 
 /** Empties both queues, as a move to RESET does: the program's view of them starts at 0 again too. */
 export const resetRings = (rings: QpRings): void => {
-  for (const ring of [rings.send, rings.receive]) {
-    storeProducer(ring, 0)
-    storeConsumer(ring, 0)
-  }
+  clearRing(rings.send)
   rings.retired = 0
-  rings.taken = 0
+  if (!rings.receive.shared) clearReceives(rings.receive)
 }
 
 /** The work source of an engine whose row `r` has the rings `ringsOf[r]`. */
@@ -153,6 +121,6 @@ export const ringWork = (rings: readonly (QpRings | undefined)[]): WorkSource =>
     },
     copyInline: (row, inlineAt, from, to, at, chunk, stride, total) =>
       copyInline(ringsOf[row], inlineAt, from, to, at, chunk, stride, total),
-    takeReceive: (row, into, at) => takeReceive(ringsOf[row], into, at),
+    takeReceive: (row, into, at) => takeReceive(ringsOf[row].receive, into, at),
   }
 }

@@ -112,6 +112,8 @@ const createArguments = {
   flags: optional(flagsOf(5, QpFlags)),
   userHandle: u64(6),
   asyncFd: optional(fd(7, 'async_fd')),
+  /** Receive requests come from there: the queue pair has none of its own, and `cap.maxRecvWr` means nothing. */
+  srq: optional(ref(8, 'srq')),
 }
 
 /** The methods of a type whose queue pairs have these attributes beside `state` and `curState`. */

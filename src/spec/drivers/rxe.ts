@@ -6,7 +6,7 @@
  * which attribute; a method that is listed there and called without room for all of it is refused with EINVAL, as
  * Linux's driver does.
  */
-import { embed, type Layout, layout } from '../linux/layout.ts'
+import { embed, type Layout, layout, value } from '../linux/layout.ts'
 import { at, optional, record, u32, u64 } from '../schema.ts'
 
 /** struct mminfo: offset for mmap and number of bytes. */
@@ -26,22 +26,38 @@ export const RxeAttributes = {
   rc_qp: QpQueues,
   uc_qp: QpQueues,
   ud_qp: QpQueues,
+  srq: {
+    /** `number`: what Linux's driver calls srq_num; packets do not name a plain queue. */
+    create: { out: { queue: queue(0x8000), number: optional(u32(0x8001)) } },
+    modify: { out: { queue: queue(0x8000) } },
+  },
+  xrc_srq: {
+    create: { out: { queue: queue(0x8000), number: optional(u32(0x8001)) } },
+    modify: { out: { queue: queue(0x8000) } },
+  },
 } as const
 
 export interface DriverLayout {
   readonly out: Layout
-  /** The driver refuses input of its own with EINVAL. */
-  readonly noInput?: boolean
+  /** Bytes that there must be room for, if that is more than are written. */
+  readonly room?: number
+  /**
+   * `none`: the driver refuses input of its own with EINVAL. `pointer`: its input is the address that the response goes
+   * to, if there is one.
+   */
+  readonly input?: 'none' | 'pointer'
 }
 
+const srqCreate: DriverLayout = { out: layout(20, embed(0, 'queue', MmapInfo), value(16, 4, 'number')), room: 24 }
+const srqModify: DriverLayout = { out: layout(16, embed(0, 'queue', MmapInfo)), input: 'pointer' }
 const cq = { out: layout(16, embed(0, 'queue', MmapInfo)) }
 
 /** RDMA_DRIVER_RXE */
 export const RXE_DRIVER_ID = 14
 
-const qp = {
+const qp: DriverLayout = {
   out: layout(32, embed(0, 'recvQueue', MmapInfo), embed(16, 'sendQueue', MmapInfo)),
-  noInput: true,
+  input: 'none',
 }
 
 /** By 'class.method': the driver's part of the response in Linux's dialects. */
@@ -51,4 +67,8 @@ export const RxeLayouts: Readonly<Record<string, DriverLayout>> = {
   'rc_qp.create': qp,
   'uc_qp.create': qp,
   'ud_qp.create': qp,
+  'srq.create': srqCreate,
+  'srq.modify': srqModify,
+  'xrc_srq.create': srqCreate,
+  'xrc_srq.modify': srqModify,
 }

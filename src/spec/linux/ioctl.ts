@@ -11,7 +11,7 @@ import { QP_CLASSES } from '../classes/qp.ts'
 import { CqFlags, QpFlags } from '../enums.ts'
 import type { ErrnoName } from '../errno.ts'
 import { type Cell, embed, object, value, whichClass } from './layout.ts'
-import { LinuxObject, qpCap } from './structs.ts'
+import { LinuxObject, qpCap, SRQ_CLASSES } from './structs.ts'
 
 /** RDMA_VERBS_IOCTL */
 export const RDMA_VERBS_IOCTL = 0xc0181b01
@@ -160,7 +160,7 @@ const method = (
 /** Attributes of INVOKE_WRITE. */
 export const InvokeWrite = { CORE_IN: 0, CORE_OUT: 1, WRITE_CMD: 2 } as const
 
-const { DEVICE, PD, CQ, QP, MR, MW, ASYNC_EVENT } = LinuxObject
+const { DEVICE, PD, CQ, QP, SRQ, MR, MW, XRCD, ASYNC_EVENT } = LinuxObject
 const contextValues = [
   optional(out(0, 4, value(0, 4, 'numCompVectors'))),
   optional(out(1, 8, value(0, 8, 'coreSupport'))),
@@ -239,7 +239,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       newHandle(0),
       optional(handle(1, 'xrcd', [])),
       late(handle(2, 'pd', ['pd']), 'ENOENT'),
-      optional(handle(3, 'srq', [])),
+      optional(handle(3, 'srq', ['srq'])),
       late(handle(4, 'sendCq', ['cq']), 'ENOENT'),
       late(handle(5, 'recvCq', ['cq']), 'ENOENT'),
       optional(handle(6, 'rwqIndTbl', [])),
@@ -255,6 +255,31 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     { driver: true },
   ),
   method(QP, 1, 'QP_DESTROY', QP_CLASSES, 'destroy', [destroy(0, QP_CLASSES), out(1, 4, value(0, 4, 'events'))]),
+  method(
+    SRQ,
+    0,
+    'SRQ_CREATE',
+    SRQ_CLASSES,
+    'create',
+    [
+      newHandle(0),
+      handle(1, 'pd', ['pd']),
+      late(handle(2, 'xrcd', ['xrcd']), 'ENOENT'),
+      late(handle(3, 'cq', ['cq']), 'ENOENT'),
+      into(4, 8, value(0, 8, 'userHandle')),
+      into(5, 4, value(0, 4, 'maxWr')),
+      into(6, 4, value(0, 4, 'maxSge')),
+      into(7, 4, value(0, 4, 'limit')),
+      late(into(8, 4, value(0, 4, 'maxNumTags')), 'EINVAL'),
+      into(9, 8, whichClass(0, 8)),
+      optional(fd(10, 'asyncFd')),
+      out(11, 4, value(0, 4, 'maxWr')),
+      out(12, 4, value(0, 4, 'maxSge')),
+      optional(out(13, 4, value(0, 4, 'srqNum'))),
+    ],
+    { driver: true },
+  ),
+  method(SRQ, 1, 'SRQ_DESTROY', SRQ_CLASSES, 'destroy', [destroy(0, SRQ_CLASSES), out(1, 4, value(0, 4, 'events'))]),
   method(MR, 1, 'MR_DESTROY', ['mr'], 'destroy', [destroy(0, ['mr'])]),
   method(MR, 3, 'QUERY_MR', ['mr'], 'query', [
     handle(0, 'object', ['mr']),
@@ -264,5 +289,6 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     optional(out(4, 8, value(0, 8, 'iova'))),
   ]),
   method(MW, 0, 'MW_DESTROY', ['mw'], 'destroy', [destroy(0, ['mw'])]),
+  method(XRCD, 0, 'XRCD_DESTROY', ['xrcd'], 'destroy', [destroy(0, ['xrcd'])]),
   method(ASYNC_EVENT, 0, 'ASYNC_EVENT_ALLOC', ['async_fd'], 'create', [newFd(0)]),
 ]

@@ -30,6 +30,8 @@ export interface Cell {
   /** Bits of the value that the kernel takes; it ignores the others. */
   readonly mask?: number
   readonly errno?: ErrnoName
+  /** Offset of a byte that says whether the value is there: ≠ 0. */
+  readonly when?: number
 }
 
 export interface Layout {
@@ -51,6 +53,11 @@ export const value = (at: number, size: number, name: string, mask?: number): Ce
   name,
   ...(mask === undefined ? {} : { mask }),
 })
+/** A value that is there if the byte at `when` is not 0. */
+export const valueWhen = (when: number, at: number, size: number, name: string): Cell => ({
+  ...value(at, size, name),
+  when,
+})
 export const bool = (at: number, name: string): Cell => ({ at, size: 1, as: 'bool', name })
 export const bit = (at: number, size: number, name: string, of: number): Cell => ({
   at,
@@ -60,7 +67,7 @@ export const bit = (at: number, size: number, name: string, of: number): Cell =>
   bit: of,
 })
 export const object = (at: number, size: 1 | 4 | 8 = 4): Cell => ({ at, size, as: 'object', name: 'object' })
-export const whichClass = (at: number, size: 1 | 8): Cell => ({ at, size, as: 'class', name: 'class' })
+export const whichClass = (at: number, size: 1 | 4 | 8): Cell => ({ at, size, as: 'class', name: 'class' })
 export const descriptor = (at: number, name: string): Cell => ({ at, size: 4, as: 'fd', name })
 export const zero = (at: number, size: number, errno: ErrnoName): Cell => ({
   at,

@@ -3,7 +3,7 @@
  * dialects name what are classes here.
  */
 import { QP_CLASSES } from '../classes/qp.ts'
-import { QpType } from '../enums.ts'
+import { QpType, SrqType } from '../enums.ts'
 import { bool, type Cell, value } from './layout.ts'
 
 /**
@@ -39,6 +39,22 @@ export const QpTypeClasses: Readonly<Record<number, string | undefined>> = {
   [QpType.values.UD]: 'ud_qp',
 }
 
+/** Classes that a handle of a shared receive queue can have. */
+export const SRQ_CLASSES = ['srq', 'xrc_srq', 'tm_srq'] as const
+
+/** The class that a type of shared receive queue is. */
+export const SrqTypeClasses: Readonly<Record<number, string | undefined>> = {
+  [SrqType.values.BASIC]: 'srq',
+  [SrqType.values.XRC]: 'xrc_srq',
+  [SrqType.values.TM]: 'tm_srq',
+}
+
+/** Numbers that tell the class of a call, by the classes that the call can be about. */
+export const typeTables = [
+  { what: 'QP', classes: QP_CLASSES, types: QpTypeClasses },
+  { what: 'SRQ', classes: SRQ_CLASSES, types: SrqTypeClasses },
+] as const
+
 /** uverbs_default_objects. */
 export const LinuxObject = {
   DEVICE: 0,
@@ -67,7 +83,9 @@ export const LinuxObjectClasses: Readonly<Record<number, readonly string[]>> = {
   [LinuxObject.COMP_CHANNEL]: ['comp_channel'],
   [LinuxObject.CQ]: ['cq'],
   [LinuxObject.QP]: QP_CLASSES,
+  [LinuxObject.SRQ]: SRQ_CLASSES,
   [LinuxObject.MR]: ['mr'],
   [LinuxObject.MW]: ['mw'],
+  [LinuxObject.XRCD]: ['xrcd'],
   [LinuxObject.ASYNC_EVENT]: ['async_fd'],
 }

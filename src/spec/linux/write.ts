@@ -9,7 +9,7 @@
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../classes/device.ts'
 import { PortAttributes } from '../classes/port.ts'
 import { QP_CLASSES } from '../classes/qp.ts'
-import { QpFlags } from '../enums.ts'
+import { QpFlags, XrcdFlags } from '../enums.ts'
 import type { AnyValues } from '../schema.ts'
 import {
   bit,
@@ -21,10 +21,11 @@ import {
   layout,
   object,
   value,
+  valueWhen,
   whichClass,
   zero,
 } from './layout.ts'
-import { qpCap, qpDest } from './structs.ts'
+import { qpCap, qpDest, SRQ_CLASSES } from './structs.ts'
 
 export const COMMAND_MASK = 0xff
 export const EXTENDED = 0x80000000
@@ -109,6 +110,8 @@ const modifyQp = [
 ]
 const STANDARD_MASK_BITS = 0x1fffff
 const RATE_LIMIT = 1 << 25
+/** MAX_WR, LIMIT */
+const SRQ_MASK_BITS = 3
 
 const SIG_ALL = QpFlags.values.SQ_SIG_ALL
 /** ib_uverbs_create_qp after its response pointer; ib_uverbs_ex_create_qp begins with the same. */
@@ -120,10 +123,12 @@ const createQp = (at: number) => [
   ...qpCap(at + 24),
   bit(at + 44, 1, 'flags', SIG_ALL),
   whichClass(at + 45, 1),
-  // A shared receive queue is a class that does not exist here.
-  zero(at + 46, 1, 'EOPNOTSUPP'),
+  valueWhen(at + 46, at + 20, 4, 'srq'),
 ]
 const createQpResponse = [object(0), value(4, 4, 'qpNum'), ...qpCap(8)]
+
+/** ib_uverbs_create_srq and ib_uverbs_create_xsrq answer the same; the former has no number of the queue. */
+const createSrqResponse = [object(0), value(4, 4, 'maxWr'), value(8, 4, 'maxSge')]
 
 export const writeCommands: readonly WriteCommand[] = [
   command(0, 'GET_CONTEXT', ['device'], 'open', {
@@ -235,6 +240,52 @@ export const writeCommands: readonly WriteCommand[] = [
       tail: 'requests',
     },
     out: layout(4, value(0, 4, 'badWr')),
+  }),
+  command(32, 'CREATE_SRQ', ['srq'], 'create', {
+    in: layout(
+      32,
+      value(8, 8, 'userHandle'),
+      value(16, 4, 'pd'),
+      value(20, 4, 'maxWr'),
+      value(24, 4, 'maxSge'),
+      value(28, 4, 'limit'),
+    ),
+    out: layout(16, createSrqResponse),
+    driver: true,
+  }),
+  command(33, 'MODIFY_SRQ', SRQ_CLASSES, 'modify', {
+    in: { ...layout(16, object(0), value(8, 4, 'maxWr'), value(12, 4, 'limit')), mask: 4, maskBits: SRQ_MASK_BITS },
+    driver: true,
+  }),
+  command(34, 'QUERY_SRQ', SRQ_CLASSES, 'query', {
+    in: layout(16, object(8)),
+    out: layout(16, value(0, 4, 'maxWr'), value(4, 4, 'maxSge'), value(8, 4, 'limit')),
+  }),
+  command(35, 'DESTROY_SRQ', SRQ_CLASSES, 'destroy', {
+    in: layout(16, object(8)),
+    out: layout(4, value(0, 4, 'events')),
+  }),
+  command(37, 'OPEN_XRCD', ['xrcd'], 'create', {
+    in: layout(16, descriptor(8, 'file'), value(12, 4, 'flags', XrcdFlags.values.CREAT | XrcdFlags.values.EXCL)),
+    out: layout(4, object(0)),
+    driver: true,
+  }),
+  command(38, 'CLOSE_XRCD', ['xrcd'], 'destroy', { in: layout(4, object(0)) }),
+  command(39, 'CREATE_XSRQ', SRQ_CLASSES, 'create', {
+    in: layout(
+      48,
+      value(8, 8, 'userHandle'),
+      whichClass(16, 4),
+      value(20, 4, 'pd'),
+      value(24, 4, 'maxWr'),
+      value(28, 4, 'maxSge'),
+      value(32, 4, 'limit'),
+      value(36, 4, 'maxNumTags'),
+      value(40, 4, 'xrcd'),
+      value(44, 4, 'cq'),
+    ),
+    out: layout(16, createSrqResponse, value(12, 4, 'srqNum')),
+    driver: true,
   }),
   command(1, 'EX_QUERY_DEVICE', ['device'], 'query', {
     extended: true,

@@ -105,6 +105,7 @@ export const program = (on: Machine, device = 0): Program => {
     copyIn: (_address, length) => new Uint8Array(length),
     copyOut: () => {},
     descriptor: fd => fds.get(fd),
+    file: fd => (fd < 0x100 ? undefined : `file ${fd}`),
   }
   const number = invokeNow(context, AsyncFd, 'create', 0, {}, caller).descriptors![0].object
   fds.set(number, number)

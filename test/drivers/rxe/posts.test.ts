@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createPosts, Where } from '../../../src/drivers/rxe/posts.ts'
+import { createReceiveQueue } from '../../../src/drivers/rxe/receive-queue.ts'
 import { createRing, storeProducer } from '../../../src/drivers/rxe/rings.ts'
 import type { QpRings } from '../../../src/drivers/rxe/work.ts'
 import type { Engine } from '../../../src/transport/engine.ts'
@@ -13,12 +14,10 @@ const bench = (count: number) => {
   const memory = testRings()
   const rings: (QpRings | undefined)[] = Array.from({ length: count }, () => ({
     send: createRing(memory, 15, 64),
-    receive: createRing(memory, 15, 64),
+    receive: createReceiveQueue(memory, 15, 1),
     maxSendSge: 1,
-    maxRecvSge: 1,
     maxInline: 0,
     retired: 0,
-    taken: 0,
   }))
   const told: string[] = []
   const engine = {
@@ -44,7 +43,7 @@ test('a full look finds every post, once', () => {
   const { rings, scan, send } = bench(200)
   assert.deepEqual(scan(Where.ALL), [])
   send(150, 1)
-  storeProducer(rings[3]!.receive, 2)
+  storeProducer(rings[3]!.receive.ring, 2)
   assert.deepEqual(scan(Where.CHANGED), [])
   assert.deepEqual(scan(Where.ALL), ['receive 3', 'send 150'])
   assert.deepEqual(scan(Where.ALL), [])

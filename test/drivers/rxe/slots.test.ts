@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { createSlots } from '../../../src/drivers/rxe/slots.ts'
-import { createQpNumbers } from '../../../src/drivers/rxe/state.ts'
+import { createNumbers, FIRST_QPN } from '../../../src/drivers/rxe/state.ts'
 
 test('slots: live values keep different numbers, freed ones are used again', () => {
   fc.assert(
@@ -42,7 +42,7 @@ test('slots: removing twice is our own mistake', () => {
 })
 
 test('QP numbers: from 17 on, in turn, none twice while it lives, 24 bits', () => {
-  const numbers = createQpNumbers()
+  const numbers = createNumbers(FIRST_QPN)
   const first = numbers.take()
   assert.equal(first, 17)
   numbers.bind(first, 5)

@@ -5,9 +5,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { createReceiveQueue } from '../../../src/drivers/rxe/receive-queue.ts'
 import { createRing } from '../../../src/drivers/rxe/rings.ts'
 import { type QpRings, resetRings, ringWork } from '../../../src/drivers/rxe/work.ts'
-import { RecvWqe, RingHeader, RingSge, SendWqe } from '../../../src/spec/drivers/rxe-rings.ts'
+import { RingHeader, SendWqe } from '../../../src/spec/drivers/rxe-rings.ts'
 import { Receive, Send, Sge, type WorkSource } from '../../../src/transport/types.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 import {
@@ -43,15 +44,13 @@ interface Bench {
 const bench = (elements = 7): Bench => {
   const memory = testRings()
   const send = createRing(memory, elements, SendWqe.SGE + INLINE)
-  const receive = createRing(memory, elements, RecvWqe.SGE + MAX_SGE * RingSge.BYTES)
+  const receive = createReceiveQueue(memory, elements, MAX_SGE)
   const rings: QpRings = {
     send,
     receive,
     maxSendSge: MAX_SGE,
-    maxRecvSge: MAX_SGE,
     maxInline: INLINE,
     retired: 0,
-    taken: 0,
   }
   const work = ringWork([undefined, undefined, undefined, rings])
   const copied = (words: number, copy: (into: Uint32Array, at: number) => boolean): Uint32Array | undefined => {
@@ -73,7 +72,7 @@ const bench = (elements = 7): Bench => {
     rings,
     work,
     send: mapRing(send.piece),
-    receive: mapRing(receive.piece),
+    receive: mapRing(receive.ring.piece),
     load: index => copied(Send.SGE + MAX_SGE * Sge.WORDS, (into, at) => work.loadSend(ROW, index, into, at)),
     take: () => copied(Receive.SGE + MAX_SGE * Sge.WORDS, (into, at) => work.takeReceive(ROW, into, at)),
   }
@@ -242,7 +241,7 @@ test('garbage in rings and indices is refused or carried out inside bounds', () 
       u32,
       (noise, indices, seed) => {
         const b = bench(3)
-        for (const { piece } of [b.rings.send, b.rings.receive])
+        for (const { piece } of [b.rings.send, b.rings.receive.ring])
           for (let at = 0; at < piece.length; at += 4)
             piece.view.setUint32(piece.at + at, noise[(at / 4 + seed) % noise.length], true)
         const arena = plainArena(4096)
@@ -273,7 +272,7 @@ test('garbage in rings and indices is refused or carried out inside bounds', () 
           b.send.producer = index
           b.receive.producer = seed ^ index
         }
-        assert.ok(isIntact(b.rings.send.piece) && isIntact(b.rings.receive.piece))
+        assert.ok(isIntact(b.rings.send.piece) && isIntact(b.rings.receive.ring.piece))
       },
     ),
   )
