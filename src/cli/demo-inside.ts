@@ -86,7 +86,7 @@ const createSide = ({ device }: RxeDevice): Side => {
   const none = (): never => {
     throw new Error('a call in this process has no bytes')
   }
-  const caller: Caller = { memory, copyIn: none, copyOut: none, descriptor: () => undefined, file: () => undefined }
+  const caller: Caller = { memory, copyIn: none, copyOut: none, descriptor: () => undefined }
   const buffer = new Uint8Array(BYTES)
   const start = BigInt(memory.add(buffer))
   const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object ?? 0

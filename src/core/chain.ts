@@ -84,7 +84,7 @@ export const runChain = (
     memory: caller.memory,
     copyIn: (address, length) => caller.copyIn(address, length),
     copyOut: (address, data) => caller.copyOut(address, data),
-    file: fd => caller.file(fd),
+    file: fd => caller.file?.(fd),
     descriptor: fd => (fd >= UNNUMBERED ? made[fd - UNNUMBERED]?.handle : caller.descriptor(fd)),
   }
   if (onError === ChainErrors.values.UNDO) checkUndo(view, entries)

@@ -35,7 +35,6 @@ const nobody: Caller = {
   copyIn: () => fault('copyIn'),
   copyOut: () => fault('copyOut'),
   descriptor: () => undefined,
-  file: () => undefined,
 }
 
 // ---- making ----

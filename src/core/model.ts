@@ -128,7 +128,7 @@ export interface Caller {
   /** Called for the events of what this caller makes. */
   readonly handlers?: EventHandlers | undefined
   /** What names the file behind one of the caller's descriptors, in every process; undefined if it has none such. */
-  file(fd: number): string | undefined
+  file?(fd: number): string | undefined
 }
 
 /** What a handler is told about its call beside object and arguments. */

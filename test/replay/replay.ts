@@ -211,7 +211,6 @@ export const replay = (
     copyIn: (address, length) => memory.copyIn(address, length),
     copyOut: (address, bytes) => memory.copyOut(address, bytes),
     descriptor: fd => descriptors.get(fd),
-    file: () => undefined,
   }
   let context: Context | undefined
   let calls = 0

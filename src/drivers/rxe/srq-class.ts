@@ -3,8 +3,8 @@
  * 10.2.9, annex A14). Which request a queue pair gets is receive-queue.ts' business.
  *
  * Limits are checked as Linux's rxe does. A limit at creation is ignored: the specification has none there, and man
- * ibv_create_srq calls it irrelevant. A queue that is below its limit when it is armed tells so, as rxe's, when the next
- * request is taken.
+ * ibv_create_srq calls it irrelevant. A queue that is below its limit when it is armed tells so, as rxe's, when the
+ * next request is taken.
  */
 import { driverClass } from '../../core/driver.ts'
 import { affiliate, raise } from '../../core/events.ts'

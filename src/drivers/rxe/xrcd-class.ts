@@ -19,7 +19,7 @@ export const xrcdClass = driverClass<typeof Xrcd, XrcDomain>(Xrcd, {
   create(call, object, { file, flags }) {
     const { domains } = stateOf(call)
     if (flags & ~KNOWN) refuse('EINVAL', `attribute flags: ${flags} has bits beyond CREAT and EXCL`)
-    const name = file === undefined ? undefined : call.caller.file(file)
+    const name = file === undefined ? undefined : call.caller.file?.(file)
     if (file !== undefined && name === undefined) refuse('EBADF', `attribute file: ${file} is no descriptor`)
     const there = name === undefined ? undefined : domains.get(name)
     if (there === undefined && !(flags & CREAT)) refuse('EAGAIN', 'there is no such domain, and CREAT is not set')
