@@ -8,7 +8,7 @@ import { type Watch, watch } from '../host/poll.ts'
 import { close, connect, peerCredentials, recv, send } from '../host/sockets.ts'
 import { MessageType, SESSION_VERSION } from '../spec/session.ts'
 import { messageBuffer, newReply, type Reply, readReply, writeHello, writeTool } from '../uapi/session.ts'
-import type { DaemonConfig, Stat, ToolReply, ToolRequest, TraceRecord } from '../uapi/tool.ts'
+import type { DaemonConfig, FaultStat, Stat, ToolReply, ToolRequest, TraceRecord } from '../uapi/tool.ts'
 import { daemonCommand } from './places.ts'
 
 /** Nobody serves the socket, or who did went away before it answered. */
@@ -24,6 +24,8 @@ export interface ToolClient {
   readonly ended: Promise<void>
   config(): Promise<DaemonConfig>
   stat(): Promise<Stat>
+  /** The rules of faults; those of the text `set` from now on, if it is given. */
+  faults(set?: string): Promise<readonly FaultStat[]>
   /**
    * Calls of programs with this tag go to `onTrace` from now on; packets, if a descriptor is given, to it as pcapng.
    */
@@ -169,6 +171,11 @@ export const openSession = async (socket: string, onTrace?: (record: TraceRecord
       const answer = await request({ what: 'stat' })
       if ('stat' in answer) return answer.stat
       throw odd('stat')
+    },
+    async faults(set) {
+      const answer = await request(set === undefined ? { what: 'fault' } : { what: 'fault', set })
+      if ('faults' in answer) return answer.faults
+      throw odd('fault')
     },
     async trace(tag, pcap) {
       await request({ what: 'trace', tag, pcap: pcap !== undefined }, pcap === undefined ? [] : [pcap])

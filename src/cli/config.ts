@@ -10,7 +10,8 @@ import { UsageError } from './fail.ts'
 /** As commander yields them. */
 export interface ConfigOptions {
   readonly device?: readonly string[]
-  readonly fault?: string
+  /** One rule, or several with `;` between them, each. */
+  readonly fault?: readonly string[]
   readonly link?: string
 }
 
@@ -27,7 +28,10 @@ const parseLink = (text: string): Link => {
   return link
 }
 
-const orUsageError = <T>(parse: () => T): T => {
+/** The rules of all `texts` as one text. Throws an Error with a sentence. */
+export const canonicalFaults = (texts: readonly string[]): string => formatFaults(parseFaults(texts.join(';')))
+
+export const orUsageError = <T>(parse: () => T): T => {
   try {
     return parse()
   } catch (error) {
@@ -42,7 +46,7 @@ export const wantedConfig = ({ device, fault, link }: ConfigOptions): WantedConf
     if (devices) checkDevices(devices)
     return {
       ...(devices && { devices }),
-      ...(fault !== undefined && { fault: formatFaults(parseFaults(fault)) }),
+      ...(fault !== undefined && { fault: canonicalFaults(fault) }),
       ...(link !== undefined && { link: parseLink(link) }),
     }
   })
@@ -75,7 +79,7 @@ const canonical = (devices: readonly DeviceSpec[]): string =>
 export const difference = (wanted: WantedConfig, running: DaemonConfig): string | undefined => {
   if (wanted.devices && canonical(wanted.devices) !== canonical(running.devices))
     return `has ${devicesText(running.devices)}, not ${devicesText(wanted.devices)}`
-  if (wanted.fault !== undefined && wanted.fault !== formatFaults(parseFaults(running.fault)))
+  if (wanted.fault !== undefined && wanted.fault !== canonicalFaults([running.fault]))
     return `has ${running.fault === '' ? 'no faults' : `faults ${running.fault}`}, not ${wanted.fault === '' ? 'none' : wanted.fault}`
   if (wanted.link !== undefined && wanted.link !== running.link) return `has link ${running.link}, not ${wanted.link}`
   return undefined

@@ -12,14 +12,16 @@ const collect = (value: string, all: string[] = []): string[] => [...all, value]
 
 const SOCKET = '--socket <path>'
 const DEVICE = '--device <name@address>'
-const FAULT = '--fault <spec>'
+const FAULT = '--fault <rule>'
+const FAULT_HELP =
+  'faults of the network, e.g. drop=1% or dir=sent,opcode=RC_ACKNOWLEDGE,delay=5ms; may be given several times'
 const LINK = '--link <kind>'
 const LINK_HELP = "what joins the devices: memory (the daemon's own, the default), udp (sockets), udp-plain (uncut)"
 
 const withConfig = (command: Command): Command =>
   command
     .option(DEVICE, 'a device and its IP address; may be given several times (default: rxe0@127.0.0.1)', collect)
-    .option(FAULT, 'faults of the network, e.g. drop=0.01,reorder=0.01,seed=7 (also dup, corrupt, delay, jitter)')
+    .option(FAULT, FAULT_HELP, collect)
     .option(LINK, LINK_HELP)
 
 const withJoin = (command: Command): Command =>
@@ -32,6 +34,23 @@ const withJoin = (command: Command): Command =>
   ).passThroughOptions()
 
 const examples = (...lines: readonly string[]): string => `\nExamples:\n${lines.map(line => `  $ ${line}\n`).join('')}`
+
+const faultHelp = `
+A rule says for which packets it is, and what happens to them; every rule that fits a packet acts on it.
+  device=rxe0                 one device only
+  dir=received|sent|both      what the device receives (the default), or sends
+  qp=0x12                     packets to this queue pair (several: 0x12+0x13)
+  opcode=RC_ACKNOWLEDGE       packets with this opcode (RC_READ_RESP_*, 0x11; several with +)
+  drop= dup= reorder= corrupt=  shares, 1% or 0.01: lost, twice, after up to eight later ones, bits flipped
+  delay=5ms,jitter=1ms        all come later, by 4 to 6 ms here
+  rate=10mbit                 bits per second; what does not fit a queue of 1000 packets is lost
+  seed=7                      the same seed and packets: the same faults
+${examples(
+  'userdma fault set drop=1%',
+  "userdma fault set 'device=rxe0,dir=sent,opcode=RC_ACKNOWLEDGE,delay=5ms' rate=100mbit",
+  'userdma fault show',
+  'userdma fault clear',
+)}`
 
 const version = (): string =>
   (JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version
@@ -67,7 +86,7 @@ const buildProgram = (): Command => {
       examples(
         'userdma run -- ibv_devices',
         'userdma run --private --device rxe0@127.0.0.1 --device rxe1@127.0.0.2 -- ./test.sh',
-        'userdma run --private --fault drop=0.05,seed=7 -- ib_write_bw …',
+        'userdma run --private --fault drop=5%,seed=7 -- ib_write_bw …',
       ),
     )
     .action(async (name, args, options) => (await import('./run.ts')).run(name, args, options))
@@ -95,7 +114,7 @@ const buildProgram = (): Command => {
       'after',
       examples(
         'userdma daemon',
-        'userdma daemon --device rxe0@127.0.0.1 --device rxe1@127.0.0.2 --fault drop=0.01',
+        'userdma daemon --device rxe0@127.0.0.1 --device rxe1@127.0.0.2 --fault device=rxe1,drop=1%',
         'userdma daemon --link udp --device rxe0@192.0.2.1 --socket /tmp/sock',
       ),
     )
@@ -116,17 +135,41 @@ const buildProgram = (): Command => {
     .option('--json', 'as JSON')
     .action(async options => (await import('./stat.ts')).devices(options))
 
+  const fault = program
+    .command('fault')
+    .description('Shows or changes what is wrong with the network of a running daemon.')
+    .addHelpText('after', faultHelp)
+  fault
+    .command('show')
+    .description('Prints the rules that hold, one per line, and what each has done.')
+    .option(SOCKET, 'the daemon at this socket')
+    .option('--json', 'as JSON')
+    .action(async options => (await import('./fault.ts')).showFaults(options))
+  fault
+    .command('set')
+    .description('These rules hold from now on, in the place of all others.')
+    .argument('<rules...>', 'rules, e.g. drop=1%')
+    .option(SOCKET, 'the daemon at this socket')
+    .action(async (rules, options) => (await import('./fault.ts')).setFaults(rules, options))
+  fault
+    .command('clear')
+    .description('No faults from now on.')
+    .option(SOCKET, 'the daemon at this socket')
+    .action(async options => (await import('./fault.ts')).setFaults([], options))
+
   program
     .command('demo')
     .description('Shows it working: two programs exchange data, with their calls and packets.')
     .option(LINK, LINK_HELP)
     .action(async options => (await import('./demo.ts')).demo(options))
 
-  for (const command of program.commands)
+  for (const command of program.commands.flatMap(one => [one, ...one.commands])) {
+    const { parent } = command
+    const name = `userdma ${parent === null || parent === program ? '' : `${parent.name()} `}${command.name()}`
     command.helpOption('-h, --help', 'print this help').configureOutput({
-      outputError: (text, write) =>
-        write(`${text.replace(/^error: /, `userdma ${command.name()}: `)}see \`userdma ${command.name()} --help\`\n`),
+      outputError: (text, write) => write(`${text.replace(/^error: /, `${name}: `)}see \`${name} --help\`\n`),
     })
+  }
   return program
 }
 

@@ -25,7 +25,7 @@ export const bytesText = (bytes: number): string => {
 }
 
 /** Counts that are not zero, by name. */
-const countsText = (counts: Readonly<Record<string, number>>): string =>
+export const countsText = (counts: Readonly<Record<string, number>>): string =>
   Object.entries(counts)
     .filter(([, count]) => count !== 0)
     .map(([name, count]) => `${name} ${count}`)
@@ -51,11 +51,12 @@ export const statText = (stat: Stat, socket: string): string => {
       `  objects      ${countsText(device.objects)}`,
       `  port         ${countsText(device.port)}`,
       `  transport    ${countsText(device.transport)}`,
+      ...(Object.values(device.faults).some(count => count > 0) ? [`  faults       ${countsText(device.faults)}`] : []),
     )
   return `${lines.join('\n')}\n`
 }
 
-const look = async (options: LookOptions, show: (client: ToolClient) => Promise<string>): Promise<void> => {
+export const look = async (options: LookOptions, show: (client: ToolClient) => Promise<string>): Promise<void> => {
   const client = await openSession(namedSocket(options.socket) ?? userSocket())
   try {
     process.stdout.write(await show(client))

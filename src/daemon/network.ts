@@ -9,8 +9,10 @@ import { loadNativeCrc } from '../host/crc.ts'
 import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from '../host/errno.ts'
 import { mapArena } from '../host/mapping.ts'
 import { interfaceMtu } from '../host/udp.ts'
-import { hasFaults, parseFaults } from '../phy/fault-spec.ts'
-import { withFaults } from '../phy/faults.ts'
+import type { RuleCounts } from '../phy/chance.ts'
+import type { FaultCounters } from '../phy/fault-counters.ts'
+import { type FaultRule, formatFaults, formatRule, parseFaults } from '../phy/fault-spec.ts'
+import { type FaultPort, withFaults } from '../phy/faults.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
 import type { Port } from '../phy/port.ts'
 import { addTap, forEachPacket } from '../phy/tap.ts'
@@ -23,7 +25,14 @@ import { identityOf, parseAddress } from './device-spec.ts'
 
 export interface Network {
   /** A port for one more device. Over UDP its address is taken now. Throws an Error with a sentence. */
-  attach(device: DeviceSpec): Port
+  attach(device: DeviceSpec): FaultPort
+  /** The rules of faults that hold now, as text; what each has done on all devices; others from now on. */
+  readonly faults: string
+  /** What they did to the packets of a device since the start. */
+  faultsOf(device: string): FaultCounters | undefined
+  faultCounts(): ({ readonly rule: string } & RuleCounts)[]
+  /** Throws an Error with a sentence for a text that is no list of rules, or names a device that is not there. */
+  setFaults(text: string): void
   /**
    * Writes every packet that a device sends to a file, as pcapng, from now until the function returned is called or a
    * write fails. Closing the file is the caller's. Throws what the system says if nothing can be written at all.
@@ -73,20 +82,48 @@ const udpLink =
     return port
   }
 
-/** Each device has its own random sequence of faults, made from the seed. */
-export const createNetwork = ({ fault, link }: DaemonConfig): Network => {
+/** The rules of a text. Throws an Error with a sentence if it is none, or names a device that is not there. */
+export const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] => {
+  const rules = parseFaults(text)
+  for (const { device } of rules)
+    if (device !== '' && !devices.some(({ name }) => name === device))
+      throw new Error(`fault device: there is no "${device}"; there are ${devices.map(({ name }) => name).join(', ')}`)
+  return rules
+}
+
+export const createNetwork = ({ devices, fault, link }: DaemonConfig): Network => {
   const crc = loadNativeCrc()
   if (crc) useCrcEngine(crc, mapArena(1024))
   const attach = link === 'memory' ? memoryLink() : udpLink(link === 'udp' ? 'auto' : 'never')
-  const faults = parseFaults(fault)
-  const ports: { readonly name: string; readonly port: Port }[] = []
+  let rules = faultRules(fault, devices)
+  const ports: { readonly name: string; readonly port: FaultPort }[] = []
 
   return {
     attach(device) {
-      const bare = attach(device)
-      const port = hasFaults(faults) ? withFaults(bare, faults, faults.seed + ports.length) : bare
+      const port = withFaults(attach(device), device.name, rules)
       ports.push({ name: device.name, port })
       return port
+    },
+    get faults() {
+      return formatFaults(rules)
+    },
+    faultsOf: device => ports.find(({ name }) => name === device)?.port.faults,
+    faultCounts() {
+      const counts = ports.map(({ port }) => port.ruleCounts())
+      const sum = (rule: number, name: keyof RuleCounts): number =>
+        counts.reduce((total, ofPort) => total + ofPort[rule][name], 0)
+      return rules.map((rule, i) => ({
+        rule: formatRule(rule),
+        matched: sum(i, 'matched'),
+        dropped: sum(i, 'dropped'),
+        duplicated: sum(i, 'duplicated'),
+        reordered: sum(i, 'reordered'),
+        corrupted: sum(i, 'corrupted'),
+      }))
+    },
+    setFaults(text) {
+      rules = faultRules(text, devices)
+      for (const { port } of ports) port.setFaults(rules)
     },
     capture(fd) {
       const write = createPcapng(

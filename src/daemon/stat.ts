@@ -26,6 +26,7 @@ export const statOf = (daemon: DaemonState): Stat => {
         objects: counts.devices[name]?.objects ?? {},
         port: { ...rxe?.state.port.counters },
         transport: { ...rxe?.state.engine().counters },
+        faults: { ...daemon.network.faultsOf(name) },
       }
     }),
   }

@@ -37,8 +37,9 @@ const parse = (text: string): ToolRequest | undefined => {
     return undefined
   }
   if (typeof value !== 'object' || value === null) return undefined
-  const { what, tag = '', pcap = false } = value as { what?: unknown; tag?: unknown; pcap?: unknown }
-  if (what === 'config' || what === 'stat') return { what }
+  const { what, tag = '', pcap = false, set } = value as Partial<Record<'what' | 'tag' | 'pcap' | 'set', unknown>>
+  if (what === 'config' || what === 'stat' || (what === 'fault' && set === undefined)) return { what }
+  if (what === 'fault' && typeof set === 'string') return { what, set }
   return what === 'trace' && typeof tag === 'string' && typeof pcap === 'boolean' ? { what, tag, pcap } : undefined
 }
 
@@ -93,12 +94,24 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
     return { tracing: true }
   }
 
+  const setFaults = (text: string): ToolReply | undefined => {
+    if (!counter.trusted) return { error: 'only root and the user whose daemon this is may set faults' }
+    try {
+      daemon.network.setFaults(text)
+      return undefined
+    } catch (error) {
+      return { error: error instanceof Error ? error.message : String(error) }
+    }
+  }
+
   /** Descriptors that came along are closed here, but for the one that a capture keeps. */
   const answer = (request: ToolRequest | undefined, fds: readonly number[]): ToolReply => {
     const file = request?.what === 'trace' && request.pcap ? fds[0] : undefined
-    let reply: ToolReply = { error: 'unknown request of a tool: this daemon answers config, stat and trace' }
-    if (request?.what === 'config') reply = { config: daemon.config }
+    let reply: ToolReply = { error: 'unknown request of a tool: this daemon answers config, stat, fault and trace' }
+    if (request?.what === 'config') reply = { config: { ...daemon.config, fault: daemon.network.faults } }
     else if (request?.what === 'stat') reply = { stat: statOf(daemon) }
+    else if (request?.what === 'fault')
+      reply = (request.set !== undefined && setFaults(request.set)) || { faults: daemon.network.faultCounts() }
     else if (request?.pcap && file === undefined) reply = { error: 'a capture needs the descriptor of a file' }
     else if (request) reply = startTrace(request.tag, file)
     for (const fd of fds) if (fd !== file || 'error' in reply) close(fd)

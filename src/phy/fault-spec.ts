@@ -1,14 +1,29 @@
 /*
- * What `--fault` says: rates of loss and other faults as text, `drop=0.01,reorder=0.01,seed=7`, and as a record. One
- * table names the settings, their limits and their defaults; messages and text are made from it.
+ * What `--fault` and `userdma fault set` say: rules as text, `dir=sent,opcode=RC_ACKNOWLEDGE,drop=1%,seed=7`, and as
+ * records. A rule has selectors, which say for what packets it is, and effects, which say what happens to them; every
+ * rule that fits a packet acts on it. Several rules stand in one text with `;` between them.
+ *
+ * One table names the settings, their limits and how they are written; messages and text are made from it. Units are
+ * those of tc-netem, but a share may be a plain number too, as it is a chance, and a bare time is in milliseconds.
  */
+import { type OpcodeName, opcodes } from '../spec/opcodes.ts'
 
-export interface FaultSpec {
-  /** Share of packets, 0 to 1, that are lost … */
+export const faultDirections = ['received', 'sent', 'both'] as const
+export type FaultDirection = (typeof faultDirections)[number]
+
+export interface FaultRule {
+  /** Selectors: the device, all if empty; what it sends, receives, or both; … */
+  readonly device: string
+  readonly dir: FaultDirection
+  /** … numbers of the queue pairs that the packets go to (BTH.destQP), all if empty; … */
+  readonly qp: readonly number[]
+  /** … names of opcodes, in which `*` stands for any letters, or numbers (0x11); all if empty. */
+  readonly opcode: readonly string[]
+  /** Effects: share of packets, 0 to 1, that are lost, … */
   readonly drop: number
-  /** … that arrive twice … */
+  /** … that come twice, … */
   readonly dup: number
-  /** … that arrive after up to eight later ones … */
+  /** … that come after up to eight later ones, … */
   readonly reorder: number
   /** … in which bits are flipped. */
   readonly corrupt: number
@@ -16,67 +31,185 @@ export interface FaultSpec {
   readonly delay: number
   /** … and up to so many milliseconds more or less, at random. */
   readonly jitter: number
+  /** Most bits a second, IP headers included; 0 for as many as there are. */
+  readonly rate: number
   /** Start of the random sequence: the same seed and packets give the same faults. */
   readonly seed: number
 }
 
-interface Setting {
-  readonly max: number
-  readonly whole?: true
+type Name = keyof FaultRule
+
+interface Setting<T> {
+  /** The value; undefined if the text is none. */
+  read(text: string): T | undefined
+  write(value: T): string
   readonly allowed: string
 }
 
-const rate: Setting = { max: 1, allowed: 'a share from 0 to 1' }
-const milliseconds: Setting = { max: 10000, allowed: 'milliseconds from 0 to 10000' }
-const settings: Readonly<Record<keyof FaultSpec, Setting>> = {
-  drop: rate,
-  dup: rate,
-  reorder: rate,
-  corrupt: rate,
+/** A number and its unit, as `number(text, units)`; undefined if it is neither. The unit '' is that of bare numbers. */
+const number = (text: string, units: Readonly<Record<string, number>>): number | undefined => {
+  const [, digits, unit] = /^([0-9]+\.?[0-9]*|\.[0-9]+)([a-z%]*)$/i.exec(text) ?? []
+  const scale = digits === undefined ? undefined : units[unit.toLowerCase()]
+  // Twelve digits: 0.1 % is 0.001 then.
+  return scale === undefined ? undefined : Number((Number(digits) * scale).toPrecision(12))
+}
+const within = (value: number | undefined, least: number, most: number): number | undefined =>
+  value !== undefined && value >= least && value <= most ? value : undefined
+
+/** Without an exponent, which `number` does not read. */
+const plain = (value: number): string => value.toFixed(12).replace(/\.?0+$/, '')
+
+const share: Setting<number> = {
+  read: text => within(number(text, { '': 1, '%': 0.01 }), 0, 1),
+  write: plain,
+  allowed: 'a share from 0 to 1 or from 0% to 100%',
+}
+const milliseconds: Setting<number> = {
+  read: text => within(number(text, { '': 1, us: 0.001, ms: 1, s: 1000 }), 0, 10000),
+  write: plain,
+  allowed: 'milliseconds from 0 to 10000, or a time like 200us, 5ms or 1s',
+}
+const RATES = { tbit: 1e12, gbit: 1e9, mbit: 1e6, kbit: 1e3, bit: 1, '': 1 } as const
+const bitsPerSecond: Setting<number> = {
+  read: text => within(number(text, RATES), 1000, 1e12),
+  write: value => {
+    const [unit, scale] = Object.entries(RATES).find(([, scale]) => value >= scale) ?? ['', 1]
+    return `${plain(value / scale)}${unit}`
+  },
+  allowed: 'bits per second from 1kbit to 1tbit, like 800kbit, 10mbit or 2.5gbit',
+}
+const integer = (text: string, most: number): number | undefined =>
+  /^([0-9]+|0x[0-9a-f]+)$/i.test(text) ? within(Number(text), 0, most) : undefined
+const all = <T>(values: readonly (T | undefined)[]): readonly T[] | undefined =>
+  values.includes(undefined) ? undefined : (values as readonly T[])
+
+/** Numbers of the opcodes that a pattern means. */
+const opcodesOf = (pattern: string): number[] => {
+  const fixed = integer(pattern, 255)
+  if (fixed !== undefined) return [fixed]
+  if (!/^[A-Z_*]+$/.test(pattern)) return []
+  const expression = new RegExp(`^${pattern.replaceAll('*', '.*')}$`)
+  return opcodes.filter(({ name }) => expression.test(name)).map(({ opcode }) => opcode)
+}
+const example: OpcodeName = 'RC_ACKNOWLEDGE'
+
+const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
+  device: {
+    read: text => (/^[\w.:-]+$/.test(text) ? text : undefined),
+    write: String,
+    allowed: 'the name of a device',
+  },
+  dir: {
+    read: text => faultDirections.find(known => known === text),
+    write: String,
+    allowed: faultDirections.join(', '),
+  },
+  qp: {
+    read: text => all(text.split('+').map(one => integer(one, 0xff_ffff))),
+    write: qps => qps.map(qpn => `0x${qpn.toString(16)}`).join('+'),
+    allowed: 'a number of a queue pair from 0 to 0xffffff, or several with + between them',
+  },
+  opcode: {
+    read: text => {
+      const patterns = text.toUpperCase().replaceAll('0X', '0x').split('+')
+      return patterns.every(pattern => opcodesOf(pattern).length > 0) ? patterns : undefined
+    },
+    write: patterns => patterns.join('+'),
+    allowed: `an opcode as traces have it (${example}), a pattern (RC_READ_RESP_*) or a number, or several with + between them`,
+  },
+  drop: share,
+  dup: share,
+  reorder: share,
+  corrupt: share,
   delay: milliseconds,
   jitter: milliseconds,
-  seed: { max: 0xffff_ffff, whole: true, allowed: 'an integer from 0 to 4294967295' },
+  rate: bitsPerSecond,
+  seed: {
+    read: text => (/^[0-9]+$/.test(text) ? integer(text, 0xffff_ffff) : undefined),
+    write: String,
+    allowed: 'an integer from 0 to 4294967295',
+  },
 }
-const names = Object.keys(settings) as (keyof FaultSpec)[]
+const names = Object.keys(settings) as Name[]
+const isSelector = (name: Name): boolean => ['device', 'dir', 'qp', 'opcode'].includes(name)
+const effects = ['drop', 'dup', 'reorder', 'corrupt', 'delay', 'jitter', 'rate'] as const
 
-export const noFaults: FaultSpec = { drop: 0, dup: 0, reorder: 0, corrupt: 0, delay: 0, jitter: 0, seed: 1 }
+/** The rule that is for all received packets and does nothing. */
+export const noFaults: FaultRule = {
+  device: '',
+  dir: 'received',
+  qp: [],
+  opcode: [],
+  drop: 0,
+  dup: 0,
+  reorder: 0,
+  corrupt: 0,
+  delay: 0,
+  jitter: 0,
+  rate: 0,
+  seed: 1,
+}
 
-/** Whether any fault can ever happen. */
-export const hasFaults = (spec: FaultSpec): boolean => names.some(name => name !== 'seed' && spec[name] > 0)
+/** Most rules at once. */
+export const MOST_RULES = 32
 
-const check = (spec: FaultSpec): FaultSpec => {
-  if (spec.jitter > spec.delay)
-    throw new Error(
-      `fault jitter=${spec.jitter}: more than delay=${spec.delay}, and no packet can arrive before it was sent`,
-    )
-  return spec
+/** Whether the rule can ever do anything. */
+export const hasEffect = (rule: FaultRule): boolean => effects.some(name => rule[name] > 0)
+
+/** Numbers of the opcodes that the rule is for; empty for all. */
+export const opcodeNumbers = (rule: FaultRule): readonly number[] => rule.opcode.flatMap(opcodesOf)
+
+const readSetting = <N extends Name>(name: N, text: string): FaultRule[N] => {
+  const { read, allowed } = settings[name]
+  const value = read(text)
+  if (value === undefined) throw new Error(`fault ${name}: "${text}" is not ${allowed}`)
+  return value
 }
 
 /**
- * The record of a text like `drop=0.01,seed=7`; what it does not name is as in `noFaults`, and the empty text is
- * `noFaults`. Throws an Error that names the setting, its value and what is allowed.
+ * The record of one rule; what it does not name is as in `noFaults`, and the empty text is `noFaults`. Throws an Error
+ * that names the setting, its value and what is allowed.
  */
-export const parseFaults = (text: string): FaultSpec => {
-  const given: Partial<Record<keyof FaultSpec, number>> = {}
-  for (const part of text === '' ? [] : text.split(',')) {
+export const parseRule = (text: string): FaultRule => {
+  const given = new Map<Name, string>()
+  let rule = noFaults
+  for (const part of text.trim() === '' ? [] : text.split(',')) {
     const [name, value, ...rest] = part.split('=').map(word => word.trim())
     const key = names.find(known => known === name)
     if (key === undefined) throw new Error(`fault "${part}": there is no "${name}"; there are ${names.join(', ')}`)
-    const { max, whole, allowed } = settings[key]
     if (value === undefined || value === '' || rest.length > 0)
-      throw new Error(`fault "${part}": write ${key}=VALUE, where VALUE is ${allowed}`)
-    const number = /^[0-9]*\.?[0-9]+$|^[0-9]+\.$/.test(value) ? Number(value) : Number.NaN
-    if (!(number <= max) || (whole && !Number.isInteger(number)))
-      throw new Error(`fault ${key}: "${value}" is not ${allowed}`)
-    if (given[key] !== undefined) throw new Error(`fault ${key}: given twice, as ${given[key]} and as ${value}`)
-    given[key] = number
+      throw new Error(`fault "${part}": write ${key}=VALUE, where VALUE is ${settings[key].allowed}`)
+    if (given.has(key)) throw new Error(`fault ${key}: given twice, as ${given.get(key)} and as ${value}`)
+    given.set(key, value)
+    rule = { ...rule, [key]: readSetting(key, value) }
   }
-  return check({ ...noFaults, ...given })
+  if (rule.jitter > rule.delay)
+    throw new Error(
+      `fault jitter=${rule.jitter}: more than delay=${rule.delay}, and no packet can arrive before it was sent`,
+    )
+  if (given.size > 0 && [...given.keys()].every(isSelector))
+    throw new Error(
+      `fault "${text}": it says for which packets, but not what happens; add one of ${effects.join(', ')}`,
+    )
+  return rule
 }
 
-/** The text that `parseFaults` reads back as the same record: only what differs from `noFaults`, in a fixed order. */
-export const formatFaults = (spec: FaultSpec): string =>
-  names
-    .filter(name => spec[name] !== noFaults[name])
-    .map(name => `${name}=${spec[name]}`)
+/** The text that `parseRule` reads back as the same record: only what differs from `noFaults`, in a fixed order. */
+export const formatRule = (rule: FaultRule): string => {
+  const text = <N extends Name>(name: N): string => `${name}=${settings[name].write(rule[name])}`
+  return names
+    .filter(name => String(rule[name]) !== String(noFaults[name]))
+    .map(text)
     .join(',')
+}
+
+/** All rules of a text that have an effect, in order. Throws as `parseRule`, and for more than MOST_RULES. */
+export const parseFaults = (text: string): FaultRule[] => {
+  const rules = text.split(';').map(parseRule).filter(hasEffect)
+  if (rules.length > MOST_RULES)
+    throw new Error(`there are ${rules.length} fault rules; ${MOST_RULES} are allowed at most`)
+  return rules
+}
+
+/** The text that `parseFaults` reads back as the same rules. */
+export const formatFaults = (rules: readonly FaultRule[]): string => rules.map(formatRule).join(';')

@@ -1,57 +1,58 @@
 /*
- * Packets that a fault layer holds back: copied into room in the arena that the port lends, until enough others have
- * passed them or their time has come. Time is what the caller says it is; a packet's wait begins with the first
- * `onTimeout` after it was held.
+ * Packets that a fault layer holds back: copied away until enough others have passed them, or until their delay is over
+ * and the limits of the rate let them pass. Time is what the caller says it is; a packet's wait begins with the first
+ * `onTimeout` after it was held. The queue is bounded, as that of any link. `Tag` is what goes with a packet.
  */
-import type { Fate, FlowAddress, Port, ReceivedRun } from './port.ts'
 
-/** Room for one packet: path MTU 4096 and all headers there are. */
-const SLOT_BYTES = 4224
-/** Rooms that are borrowed from the port at most. */
-const MAX_ROOMS = 8
+/** Most packets that are held, as tc-netem's limit. */
+export const MOST_HELD = 1000
+/** Longest packet: path MTU 4096 and all headers there are. */
+export const LONGEST_HELD = 4224
+/** Slots that are made at once. */
+const CHUNK = 50
 
-interface Held {
-  readonly slot: number
+/** A packet that is held or was just taken out; its bytes stay until the next `hold`. */
+export interface Held<Tag> {
+  readonly bytes: Uint8Array
+  readonly offset: number
   readonly length: number
-  readonly from: FlowAddress
-  readonly identification: number
-  readonly fate: Fate
+  readonly tag: Tag
   /** Packets that must still pass it; Infinity if only time counts. */
   passing: number
-  /** Microseconds. */
+  /** Microseconds of delay, and the limits that come after it. */
   readonly wait: number
-  /** When it leaves; -1 until the time is known. */
+  limits: number
+  /** When it leaves, Infinity until that is known; and its place among those with the same time. */
   due: number
-  ready: boolean
+  readonly order: number
+  gone: boolean
 }
 
-export interface HeldPackets {
+export interface HeldPackets<Tag> {
+  /** Those that wait, and those that may leave. */
   readonly count: number
+  readonly ready: number
   /**
-   * Copies the packet of `length` bytes at `offset` away, until `passing` others have passed or `wait` microseconds are
-   * over. False if there is no room.
+   * Copies a packet away, until `passing` others have passed, or `wait` microseconds and the limits behind it are over.
+   * False if there are too many, or it is too long.
    */
   hold(
+    bytes: Uint8Array,
     offset: number,
     length: number,
-    from: FlowAddress,
-    identification: number,
-    fate: Fate,
+    tag: Tag,
     passing: number,
     wait: number,
+    limits: number,
   ): boolean
   /** `count` packets go past those that are held. */
   pass(count: number): void
   /** How many packets may pass before a held one must come. */
   untilNext(): number
-  /** Hands on the ready packet that is due first and says what it is; undefined if none is ready. */
-  take(run: ReceivedRun): Fate | undefined
-  /** Everything held is ready. */
+  /** The packet that leaves next; undefined if none is ready. */
+  take(): Held<Tag> | undefined
+  /** Everything held is ready, in the order of time. */
   readyAll(): void
-  /** The room of what was handed on is free again. */
-  release(): void
-  /** Gives borrowed room back to the port once nothing lies in it. */
-  giveRooms(): void
   /** Forgets everything that is held. */
   clear(): void
   nextTimeout(): number
@@ -59,95 +60,127 @@ export interface HeldPackets {
   onTimeout(now: number): boolean
 }
 
-export const createHeldPackets = (port: Port): HeldPackets => {
-  const { arena } = port
-  const held: Held[] = []
-  const rooms: number[] = []
-  const freeSlots: number[] = []
-  /** Slots of packets that were handed on and not released. */
-  const lentSlots: number[] = []
+/** `departure`: when a packet that comes at `time` has passed the limits (chance.ts). */
+export const createHeldPackets = <Tag>(
+  departure: (limits: number, time: number, length: number, tag: Tag) => number,
+): HeldPackets<Tag> => {
+  /** Those without a time yet; those with one, as a heap, the first at 0; those that others pass; those that leave. */
+  let fresh: Held<Tag>[] = []
+  const timed: Held<Tag>[] = []
+  let passed: Held<Tag>[] = []
+  let ready: Held<Tag>[] = []
+  const slots: { readonly bytes: Uint8Array; readonly offset: number }[] = []
+  let count = 0
+  let orders = 0
 
-  const takeSlot = (): number => {
-    if (freeSlots.length === 0 && rooms.length < MAX_ROOMS) {
-      const count = Math.floor(port.maxBytes / SLOT_BYTES)
-      const room = port.takeRoom(count * SLOT_BYTES)
-      if (room >= 0) {
-        rooms.push(room)
-        for (let i = count - 1; i >= 0; i--) freeSlots.push(room + i * SLOT_BYTES)
-      }
-    }
-    return freeSlots.pop() ?? -1
+  const isBefore = (a: Held<Tag>, b: Held<Tag>): boolean => a.due < b.due || (a.due === b.due && a.order < b.order)
+  const push = (packet: Held<Tag>): void => {
+    let i = timed.length
+    for (; i > 0 && isBefore(packet, timed[(i - 1) >> 1]); i = (i - 1) >> 1) timed[i] = timed[(i - 1) >> 1]
+    timed[i] = packet
   }
-  /** One that has been passed counts as due at once. */
-  const isBefore = (a: Held, b: Held): boolean => b.passing > 0 && (a.passing <= 0 || a.due < b.due)
+  const pop = (): void => {
+    const last = timed.pop() as Held<Tag>
+    if (timed.length === 0) return
+    let i = 0
+    for (;;) {
+      let child = 2 * i + 1
+      if (child + 1 < timed.length && isBefore(timed[child + 1], timed[child])) child++
+      if (child >= timed.length || !isBefore(timed[child], last)) break
+      timed[i] = timed[child]
+      i = child
+    }
+    timed[i] = last
+  }
+  /** Takes what left otherwise off the heap's top. */
+  const settle = (): void => {
+    while (timed.length > 0 && timed[0].gone) pop()
+  }
+  const leave = (packet: Held<Tag>): void => {
+    packet.gone = true
+    ready.push(packet)
+  }
 
   return {
     get count() {
-      return held.length
+      return count
     },
-    hold: (offset, length, from, identification, fate, passing, wait) => {
-      const slot = length <= SLOT_BYTES ? takeSlot() : -1
-      if (slot < 0) return false
-      arena.bytes.copyWithin(slot, offset, offset + length)
-      held.push({ slot, length, from, identification, fate, passing, wait, due: -1, ready: false })
+    get ready() {
+      return ready.length
+    },
+    hold: (bytes, offset, length, tag, passing, wait, limits) => {
+      if (length > LONGEST_HELD || count >= MOST_HELD) return false
+      if (slots.length === 0) {
+        const chunk = new Uint8Array(CHUNK * LONGEST_HELD)
+        for (let i = CHUNK - 1; i >= 0; i--) slots.push({ bytes: chunk, offset: i * LONGEST_HELD })
+      }
+      const slot = slots.pop() as (typeof slots)[number]
+      slot.bytes.set(bytes.subarray(offset, offset + length), slot.offset)
+      const packet = { ...slot, length, tag, passing, wait, limits, due: Infinity, order: orders++, gone: false }
+      fresh.push(packet)
+      if (passing < Infinity) passed.push(packet)
+      count++
       return true
     },
-    pass: count => {
-      for (const packet of held) {
-        packet.passing -= count
-        if (packet.passing <= 0) packet.ready = true
+    pass: packets => {
+      if (passed.length === 0) return
+      for (const packet of passed) {
+        packet.passing -= packets
+        if (packet.passing <= 0 && !packet.gone) leave(packet)
       }
+      passed = passed.filter(({ gone }) => !gone)
     },
     untilNext: () => {
       let least = Number.POSITIVE_INFINITY
-      for (const packet of held) if (packet.passing < least) least = packet.passing
+      for (const { passing, gone } of passed) if (!gone && passing < least) least = passing
       return least
     },
-    take: run => {
-      let best = -1
-      for (let i = 0; i < held.length; i++) if (held[i].ready && (best < 0 || isBefore(held[i], held[best]))) best = i
-      if (best < 0) return undefined
-      const [packet] = held.splice(best, 1)
-      lentSlots.push(packet.slot)
-      run.offset = packet.slot
-      run.packetBytes = packet.length
-      run.count = 1
-      run.lastBytes = packet.length
-      run.peer = port.peerOf(packet.from.source)
-      run.from = packet.from
-      run.identification = packet.identification
-      return packet.fate
+    take: () => {
+      const packet = ready.shift()
+      if (packet === undefined) return undefined
+      count--
+      slots.push({ bytes: packet.bytes, offset: packet.offset })
+      return packet
     },
     readyAll: () => {
-      for (const packet of held) packet.ready = true
-    },
-    release: () => {
-      if (lentSlots.length > 0) freeSlots.push(...lentSlots.splice(0))
-    },
-    giveRooms: () => {
-      if (held.length + lentSlots.length > 0) return
-      for (const room of rooms.splice(0)) port.giveRoom(room)
-      freeSlots.length = 0
+      const waiting = [...timed, ...fresh].filter(({ gone }) => !gone)
+      for (const packet of waiting.sort((a, b) => (isBefore(a, b) ? -1 : 1))) leave(packet)
+      timed.length = 0
+      fresh = []
+      passed = []
     },
     clear: () => {
-      for (const { slot } of held.splice(0)) freeSlots.push(slot)
+      timed.length = 0
+      fresh = []
+      passed = []
+      ready = []
+      slots.length = 0
+      count = 0
     },
     nextTimeout: () => {
-      let first = Number.POSITIVE_INFINITY
+      settle()
       // One that waits without a time yet needs the time now.
-      for (const packet of held) if (!packet.ready) first = Math.min(first, Math.max(packet.due, 0))
-      return first
+      return fresh.some(({ gone }) => !gone) ? 0 : timed.length > 0 ? timed[0].due : Infinity
     },
     onTimeout: now => {
-      let became = false
-      for (const packet of held) {
-        if (packet.ready) continue
-        if (packet.due < 0) packet.due = now + packet.wait
-        if (packet.due > now) continue
-        packet.ready = true
-        became = true
+      const before = ready.length
+      for (const packet of fresh) {
+        if (packet.gone) continue
+        packet.due = now + packet.wait
+        push(packet)
       }
-      return became
+      fresh = []
+      for (settle(); timed.length > 0 && timed[0].due <= now; settle()) {
+        const packet = timed[0]
+        pop()
+        // The delay is over; behind it the limits let packets pass one after the other.
+        if (packet.limits !== 0) {
+          packet.due = departure(packet.limits, packet.due, packet.length, packet.tag)
+          packet.limits = 0
+          push(packet)
+        } else leave(packet)
+      }
+      return ready.length > before
     },
   }
 }

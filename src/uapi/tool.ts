@@ -14,10 +14,10 @@ export interface DeviceSpec {
 export const links = ['memory', 'udp', 'udp-plain'] as const
 export type Link = (typeof links)[number]
 
-/** What a daemon was started with; who joins it must ask for the same. */
+/** What a daemon has; who joins it must ask for the same. */
 export interface DaemonConfig {
   readonly devices: readonly DeviceSpec[]
-  /** Fault specification as text; empty for none. */
+  /** Rules of faults as text (phy/fault-spec.ts), those that hold now; empty for none. */
   readonly fault: string
   readonly link: Link
 }
@@ -25,11 +25,23 @@ export interface DaemonConfig {
 export type ToolRequest =
   | { readonly what: 'config' }
   | { readonly what: 'stat' }
+  /** The rules of faults; with `set`, they are those of that text from now on. */
+  | { readonly what: 'fault'; readonly set?: string }
   /**
    * Calls of processes tagged `tag` (all, if empty) come as TRACE messages from now on; with a descriptor, packets go
    * to it as pcapng.
    */
   | { readonly what: 'trace'; readonly tag: string; readonly pcap: boolean }
+
+/** A rule of faults, and packets since it was set: those that it was for, and what happened to them. */
+export interface FaultStat {
+  readonly rule: string
+  readonly matched: number
+  readonly dropped: number
+  readonly duplicated: number
+  readonly reordered: number
+  readonly corrupted: number
+}
 
 export interface DeviceStat {
   readonly name: string
@@ -38,6 +50,8 @@ export interface DeviceStat {
   readonly objects: Readonly<Record<string, number>>
   readonly port: Readonly<Record<string, number>>
   readonly transport: Readonly<Record<string, number>>
+  /** Packets by what faults did to them since the start. */
+  readonly faults: Readonly<Record<string, number>>
 }
 
 export interface Stat {
@@ -60,6 +74,7 @@ export type ToolReply =
   | { readonly error: string }
   | { readonly config: DaemonConfig }
   | { readonly stat: Stat }
+  | { readonly faults: readonly FaultStat[] }
   | { readonly tracing: true }
 
 /** One traced call, the JSON of a TRACE message. Messages are in the object dialect, base64. */

@@ -14,14 +14,14 @@ describe('what --device, --link and --fault say', () => {
 
   it('comes back from the arguments that a daemon is started with', () => {
     const wanted = fullConfig(
-      wantedConfig({ device: ['rxe_a@127.0.0.3', 'rxe1@::1'], fault: 'seed=7, drop=0.010', link: 'udp' }),
+      wantedConfig({ device: ['rxe_a@127.0.0.3', 'rxe1@::1'], fault: ['seed=7, drop=0.010'], link: 'udp' }),
     )
     const words = configArguments(wanted)
     const devices = ['--device', 'rxe_a@127.0.0.3', '--device', 'rxe1@::1']
     assert.deepEqual(words, [...devices, '--fault', 'drop=0.01,seed=7', '--link', 'udp'])
     const device = words.filter((_, i) => words[i - 1] === '--device')
     const fault = words.filter((_, i) => words[i - 1] === '--fault')
-    assert.deepEqual(fullConfig(wantedConfig({ device, fault: fault[0], link: 'udp' })), wanted)
+    assert.deepEqual(fullConfig(wantedConfig({ device, fault, link: 'udp' })), wanted)
   })
 
   const wrong: readonly (readonly [options: Parameters<typeof wantedConfig>[0], message: RegExp])[] = [
@@ -31,8 +31,8 @@ describe('what --device, --link and --fault say', () => {
     [{ device: ['rxe0@224.0.0.1'] }, /multicast/],
     [{ device: ['rxe0@127.0.0.1', 'rxe0@127.0.0.2'] }, /"rxe0" is given twice/],
     [{ device: ['rxe0@127.0.0.1', 'rxe1@127.0.0.1'] }, /same address/],
-    [{ fault: 'loss=0.1' }, /no "loss"; there are drop, dup/],
-    [{ fault: 'drop=2' }, /"2" is not a share from 0 to 1/],
+    [{ fault: ['loss=0.1'] }, /no "loss"; there are device, dir, qp, opcode, drop, dup/],
+    [{ fault: ['drop=2'] }, /"2" is not a share from 0 to 1/],
     [{ link: 'tcp' }, /^link "tcp": there are memory, udp, udp-plain$/],
   ]
   for (const [options, message] of wrong)
@@ -45,14 +45,15 @@ describe('what --device, --link and --fault say', () => {
 })
 
 describe('whether a program can join a daemon', () => {
-  const running = fullConfig(wantedConfig({ device: ['rxe0@127.0.0.1', 'rxe1@::1'], fault: 'drop=0.1' }))
+  const running = fullConfig(wantedConfig({ device: ['rxe0@127.0.0.1', 'rxe1@::1'], fault: ['drop=0.1'] }))
   const cases: readonly (readonly [options: Parameters<typeof wantedConfig>[0], why: RegExp | undefined])[] = [
     [{}, undefined],
     [{ device: ['rxe1@0:0:0:0:0:0:0:1', 'rxe0@127.0.0.1'] }, undefined],
-    [{ fault: 'drop=0.10,seed=1' }, undefined],
+    [{ fault: ['drop=10%,seed=1', ''] }, undefined],
+    [{ fault: ['drop=0.1', 'dup=0.1'] }, /^has faults drop=0\.1, not drop=0\.1;dup=0\.1$/],
     [{ device: ['rxe0@127.0.0.1'] }, /^has rxe0@127\.0\.0\.1, rxe1@::1, not rxe0@127\.0\.0\.1$/],
-    [{ fault: 'drop=0.2' }, /^has faults drop=0\.1, not drop=0\.2$/],
-    [{ fault: '' }, /^has faults drop=0\.1, not none$/],
+    [{ fault: ['drop=0.2'] }, /^has faults drop=0\.1, not drop=0\.2$/],
+    [{ fault: [''] }, /^has faults drop=0\.1, not none$/],
     [{ link: 'memory' }, undefined],
     [{ link: 'udp' }, /^has link memory, not udp$/],
   ]
@@ -64,6 +65,6 @@ describe('whether a program can join a daemon', () => {
     })
 
   it('says so where faults are wanted and there are none', () => {
-    assert.equal(difference(wantedConfig({ fault: 'dup=0.5' }), fullConfig({})), 'has no faults, not dup=0.5')
+    assert.equal(difference(wantedConfig({ fault: ['dup=0.5'] }), fullConfig({})), 'has no faults, not dup=0.5')
   })
 })

@@ -32,6 +32,7 @@ describe('userdma stat', () => {
           objects: { pd: 1, rc_qp: 2 },
           port: { sentPackets: 5, dropped: 0 },
           transport: { retransmissions: 0 },
+          faults: { dropped: 3, delayed: 0 },
         },
       ],
     }
@@ -48,6 +49,7 @@ device rxe0 at 127.0.0.1
   objects      pd 1, rc_qp 2
   port         sentPackets 5
   transport    none
+  faults       dropped 3
 `,
     )
   })

@@ -15,7 +15,11 @@ const wrong: readonly (readonly [args: readonly string[], status: number, messag
   [['run', '--socket'], 2, /^userdma run: option '--socket <path>' argument missing\n/],
   [['run', '--device', 'eth0@10.0.0.1', '--', 'true'], 2, /^userdma: device name "eth0": a name begins with "rxe"/],
   [['run', '--device', 'rxe0@10.0.0', '--', 'true'], 2, /^userdma: device "rxe0@10\.0\.0": "10\.0\.0" is not an IPv4/],
-  [['run', '--fault', 'drop=x', '--', 'true'], 2, /^userdma: fault drop: "x" is not a share from 0 to 1\n$/],
+  [
+    ['run', '--fault', 'drop=x', '--', 'true'],
+    2,
+    /^userdma: fault drop: "x" is not a share from 0 to 1 or from 0% to 100%\n$/,
+  ],
   [['run', '--private', '--socket', 'x', '--', 'true'], 2, /^userdma: --private and --socket exclude each other/],
   [['run', '--', 'no-such-program'], 127, /^userdma: no-such-program: there is no such program in PATH\n$/],
   [['run', '--', '/etc/passwd'], 126, /^userdma: \/etc\/passwd is not executable for you\n$/],
@@ -42,6 +46,11 @@ const wrong: readonly (readonly [args: readonly string[], status: number, messag
   ],
   [['stat'], 1, /^userdma: no daemon at .*; start one with `userdma daemon`\n$/],
   [['stat', '--yaml'], 2, /^userdma stat: unknown option '--yaml'\n/],
+  [['fault'], 2, /^Usage: userdma fault /],
+  [['fault', 'set'], 2, /^userdma fault set: missing required argument 'rules'\nsee `userdma fault set --help`\n$/],
+  [['fault', 'set', 'drop=2'], 2, /^userdma: fault drop: "2" is not a share/],
+  [['fault', 'set', 'qp=0x12'], 2, /^userdma: fault "qp=0x12": it says for which packets, but not what happens; add/],
+  [['fault', 'show'], 1, /^userdma: no daemon at .*; start one with `userdma daemon`\n$/],
   [['devices', '--socket', '/nonexistent'], 1, /^userdma: no daemon at/],
 ]
 

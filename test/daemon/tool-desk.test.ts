@@ -33,6 +33,25 @@ test('config and stat', async t => {
   )
 })
 
+test('faults are set, shown and cleared', async t => {
+  const daemon = await daemonOf(t, folder, ['127.0.0.1', '127.0.0.2'])
+  const client = dial(t, daemon)
+  await client.hello()
+  const faults = async (set?: string): Promise<unknown> =>
+    client.tool({ what: 'fault', ...(set !== undefined && { set }) })
+  const rule = (text: string) => ({ rule: text, matched: 0, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0 })
+  assert.deepEqual(await faults(), { faults: [] })
+  const two = { faults: [rule('device=rxe1,drop=0.01'), rule('rate=10mbit')] }
+  assert.deepEqual(await faults('drop=1%,device=rxe1;rate=10mbit'), two)
+  const refused = await faults('device=rxe2,drop=1')
+  assert.deepEqual(refused, { error: 'fault device: there is no "rxe2"; there are rxe0, rxe1' })
+  assert.match(JSON.stringify(await faults('drop=7')), /"error":"fault drop: \\"7\\" is not a share/)
+  assert.deepEqual(await faults(), two, 'what was refused changed nothing')
+  const { config } = (await client.tool({ what: 'config' })) as { config: { fault: string } }
+  assert.equal(config.fault, 'device=rxe1,drop=0.01;rate=10mbit')
+  assert.deepEqual(await faults(''), { faults: [] })
+})
+
 test('requests that are none get a sentence', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
@@ -48,6 +67,7 @@ test('requests that are none get a sentence', async t => {
     '{"what":"reboot"}',
     '{"what":{"toString":1}}',
     '{"what":"trace","tag":{"toString":1}}',
+    '{"what":"fault","set":["drop=1"]}',
     '{"what":"trace","tag":7,"pcap":false}',
     '{"what":"trace","tag":"","pcap":"yes"}',
     '{"__proto__":{"what":"stat"}}',
@@ -55,7 +75,7 @@ test('requests that are none get a sentence', async t => {
   ])
     assert.deepEqual(
       await client.tool(text),
-      { error: 'unknown request of a tool: this daemon answers config, stat and trace' },
+      { error: 'unknown request of a tool: this daemon answers config, stat, fault and trace' },
       text.slice(0, 60),
     )
   assert.ok('stat' in (await client.tool({ what: 'stat' })))
@@ -88,6 +108,7 @@ const alone = (trusted: boolean) => {
   const subscribers = new Set<(record: TraceRecord) => void>()
   const daemon = {
     config: { devices: [], fault: '', link: 'memory' },
+    network: { faults: '' },
     trace: {
       settle: () => {},
       subscribe: ({ post }: { post: (record: TraceRecord) => void }) => {
@@ -156,6 +177,8 @@ test('calls of all users are for root and the daemon’s own user', () => {
   const reply = stranger.ask(trace)
   assert.match('error' in reply ? reply.error : '', /only root and the user/)
   assert.equal(stranger.subscribers.size, 0)
+  const fault = stranger.ask({ what: 'fault', set: 'drop=1' })
+  assert.match('error' in fault ? fault.error : '', /only root and the user whose daemon this is may set faults/)
   assert.ok('config' in stranger.ask({ what: 'config' }), 'the rest is for everybody')
 })
 

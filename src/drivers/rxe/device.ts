@@ -195,7 +195,8 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
 
   /** Sends what there is until the port is full. */
   const transmit = (time: number): boolean => {
-    const { counters } = port
+    // The engine's: faults may lose what the port would count.
+    const { counters } = engine
     const start = counters.sentPackets
     let before: number
     do before = counters.sentPackets
