@@ -2,9 +2,10 @@
  * `--device`, `--link` and `--fault` of the command line: checked, and compared with what a running daemon was started
  * with. They mean the same in `daemon`, `run` and `trace` (design.md section 6).
  */
-import { checkDevices, defaultDevice, parseAddress, parseDevice } from '../daemon/device-spec.ts'
+import { checkDevices, defaultDevice, parseDevice } from '../daemon/device-spec.ts'
 import { formatFaults, parseFaults } from '../phy/fault-spec.ts'
 import { type DaemonConfig, type DeviceSpec, type Link, links } from '../uapi/tool.ts'
+import { parseAddress } from '../wire/address.ts'
 import { UsageError } from './fail.ts'
 
 /** As commander yields them. */

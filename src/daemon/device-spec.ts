@@ -5,38 +5,15 @@
  * (abi/uverbs-facts section 2).
  */
 import { readFileSync } from 'node:fs'
-import { isIPv4, isIPv6 } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { type Identity, identify } from '../drivers/rxe/identity.ts'
 import type { DeviceSpec } from '../uapi/tool.ts'
-import { isMappedIpv4 } from '../wire/address.ts'
+import { isMappedIpv4, parseAddress } from '../wire/address.ts'
 
 export const defaultDevice: DeviceSpec = { name: 'rxe0', address: '127.0.0.1' }
 
 /** Longest device name of Linux (IB_DEVICE_NAME_MAX) without its NUL. */
 const LONGEST_NAME = 63
-
-/** 16 bytes of an address as text; IPv4 as ::ffff:a.b.c.d. Undefined if it is no address. */
-export const parseAddress = (text: string): Uint8Array | undefined => {
-  const bytes = new Uint8Array(16)
-  if (isIPv4(text)) {
-    bytes.set([0xff, 0xff, ...text.split('.').map(Number)], 10)
-    return bytes
-  }
-  if (!isIPv6(text) || text.includes('%')) return undefined
-  // A dotted tail is two groups; "::" stands for as many zero groups as are missing.
-  const plain = text.replace(/(\d+)\.(\d+)\.(\d+)\.(\d+)$/, (_, a, b, c, d) =>
-    [Number(a) * 256 + Number(b), Number(c) * 256 + Number(d)].map(group => group.toString(16)).join(':'),
-  )
-  const [head, tail] = plain.split('::').map(part => (part === '' ? [] : part.split(':')))
-  const groups = tail === undefined ? head : [...head, ...new Array(8 - head.length - tail.length).fill('0'), ...tail]
-  groups.forEach((group, i) => {
-    const value = Number.parseInt(group, 16)
-    bytes[2 * i] = value >> 8
-    bytes[2 * i + 1] = value & 0xff
-  })
-  return bytes
-}
 
 const unusable = (address: Uint8Array): string | undefined => {
   const isV4 = isMappedIpv4(address)

@@ -20,8 +20,9 @@ import { createUdpPort } from '../phy/udp.ts'
 import { ROCE_UDP_PORT } from '../spec/headers.ts'
 import { createPcapng } from '../trace/pcapng.ts'
 import type { DaemonConfig, DeviceSpec } from '../uapi/tool.ts'
+import { parseAddress } from '../wire/address.ts'
 import { useCrcEngine } from '../wire/crc.ts'
-import { identityOf, parseAddress } from './device-spec.ts'
+import { identityOf } from './device-spec.ts'
 
 export interface Network {
   /** A port for one more device. Over UDP its address is taken now. Throws an Error with a sentence. */

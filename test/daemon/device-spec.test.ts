@@ -6,7 +6,8 @@ import { isIP } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { checkDevices, identityOf, parseAddress, parseDevice } from '../../src/daemon/device-spec.ts'
+import { checkDevices, identityOf, parseDevice } from '../../src/daemon/device-spec.ts'
+import { parseAddress } from '../../src/wire/address.ts'
 
 const hex = (bytes: Uint8Array | undefined): string | undefined => bytes && Buffer.from(bytes).toString('hex')
 
