@@ -29,3 +29,7 @@ for (const [name, number] of Object.entries(Service))
 
 /** Whether packets of the operation with these lower five bits exist in a service. */
 export const hasOperation = (service: number, code: number): boolean => opcodeFlags[serviceBits[service] | code] !== 0
+
+/** Services whose packets are acknowledged, by number: 1 or 0. */
+export const reliableService = new Uint8Array(SERVICES)
+for (const name of ['RC', 'XRC_INI', 'XRC_TGT'] as const) reliableService[Service[name]] = 1

@@ -5,14 +5,15 @@
  * passes it tells that the response was lost. Losses are repaired by going back (requester.ts); here is decided when,
  * and when to give up.
  */
-import { AsyncEventType, QpState } from '../spec/enums.ts'
+import { QpState } from '../spec/enums.ts'
 import { ICRC_BYTES, nakCode, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../spec/headers.ts'
 import { headerAt, OP_ATOMIC, OP_END, OP_READ, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
+import { reliableService } from '../spec/services.ts'
 import { rnrMicroseconds, SendKind, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthOpcode, bthPadCount, bthPsn } from '../wire/bth.ts'
 import { aethSyndrome, atomicAckHi, atomicAckLo } from '../wire/extensions.ts'
-import { endOldest, failOldest } from './completing.ts'
+import { drained, endOldest, failOldest } from './completing.ts'
 import { flushMoves, Moved, MoveKind, scatter } from './moves.ts'
 import { psnAdd, psnDistance } from './psn.ts'
 import { goBack } from './requester.ts'
@@ -20,7 +21,7 @@ import { type EngineState, PACKET_WEIGHT, Q, Request, Row, readPart, schedule } 
 import { clearTimer, setTimer } from './timers.ts'
 import { Send } from './types.ts'
 
-const { WORDS, STATE, MTU, RETRY_CNT, RNR_RETRY, REQUESTER, HEAD, UNACKED, SEND_PSN, MAX_PSN } = Row
+const { WORDS, SERVICE, STATE, MTU, RETRY_CNT, RNR_RETRY, REQUESTER, HEAD, UNACKED, SEND_PSN, MAX_PSN } = Row
 const { SENT, ACKED, RD_OUT, RETRIES, RNR_LEFT, WINDOW } = Row
 const { FIRST_PSN, PSNS, START, KIND, COUNTED, STATUS, WR } = Request
 const { RNR_WAIT, RESENT, DRAINING } = Q
@@ -35,7 +36,6 @@ const HEADER_BYTES = opcodeHeaderBytes
 const { ACK, RNR_NAK, NAK } = syndromeKind
 /** retry_cnt counts as it stands; 7 is endless for rnr_retry only. */
 const ENDLESS = 7
-const { SQ_DRAINED } = AsyncEventType.values
 
 /** Status of the request that a NAK code is about; 0 for reserved codes, which are ignored. */
 const nakStatus = new Uint8Array(32)
@@ -172,12 +172,6 @@ const progress = (s: EngineState, row: number, now: number): void => {
   schedule(s, row)
   if (request === 0 && (w[base + REQUESTER] & DRAINING) !== 0) drained(s, row)
   else if (request !== 0 && p[request + STATUS] !== 0) failOldest(s, row, p[request + STATUS])
-}
-
-/** SQD, and the last started request is complete. */
-export const drained = (s: EngineState, row: number): void => {
-  s.rows[row * WORDS + REQUESTER] &= ~DRAINING
-  s.env.events.qp(row, SQ_DRAINED)
 }
 
 /** A READ response: its place, its length, its data; the last one completes the request. */
@@ -352,11 +346,18 @@ const onReceiverNotReady = (s: EngineState, row: number, code: number, now: numb
   setTimer(s.timers, row, now + rnrMicroseconds(code))
 }
 
-/** The row's timer has expired: the receiver may be ready now, or nothing was heard for the ACK timeout. */
+/**
+ * The row's timer has expired: the receiver may be ready now, an interval of sending is over (unreliable), or nothing
+ * was heard for the ACK timeout.
+ */
 export const onTimer = (s: EngineState, row: number): void => {
   const w = s.rows
   const base = row * WORDS
   if (!isConnected(s, base)) return
+  if (reliableService[w[base + SERVICE]] === 0) {
+    schedule(s, row)
+    return
+  }
   if ((w[base + REQUESTER] & RNR_WAIT) !== 0) {
     w[base + REQUESTER] &= ~RNR_WAIT
     schedule(s, row)

@@ -5,19 +5,20 @@
  * that a hostile program goes on filling. Nothing here knows packets; why a request ends is its caller's business.
  */
 import { AsyncEventType, QpState } from '../spec/enums.ts'
+import { reliableService } from '../spec/services.ts'
 import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import { settle } from './moves.ts'
 import { type EngineState, giveBlock, Q, R, Request, Row, schedule, takeBlock } from './state.ts'
 import { clearTimer } from './timers.ts'
 import { Completion, Receive, Send } from './types.ts'
 
-const { WORDS, STATE, QPN, DEST_QPN, SEND_CQ, RECV_CQ, SIGNAL_ALL, SEND_BLOCK, RECV_BLOCK, PKEY_INDEX } = Row
+const { WORDS, SERVICE, STATE, QPN, DEST_QPN, SEND_CQ, RECV_CQ, SIGNAL_ALL, SEND_BLOCK, RECV_BLOCK, PKEY_INDEX } = Row
 const { REQUESTER, RESPONDER, NEXT_INDEX, HEAD, TAIL, CURRENT, RECEIVE, MESSAGE, RD_OUT } = Row
 const { NEXT, WR } = Request
 const { MORE, RNR_WAIT, DRAINING, FLUSHING } = Q
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
-const { ERR } = QpState.values
-const { QP_LAST_WQE_REACHED } = AsyncEventType.values
+const { SQE, ERR } = QpState.values
+const { SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 const RECV = WcOpcode.values.RECV
 const { GRH } = WcFlags.values
 const { ID_LO, ID_HI, STATUS, OPCODE, BYTES, IMM, SRC_QPN, FLAGS } = Completion
@@ -162,12 +163,29 @@ export const enterError = (s: EngineState, row: number): void => {
   if (w[base + Row.SHARED] !== 0) s.env.events.qp(row, QP_LAST_WQE_REACHED)
 }
 
-/** The oldest send request ends with an error, and the QP with it. */
+/** SQD, and the last started request is complete. */
+export const drained = (s: EngineState, row: number): void => {
+  s.rows[row * WORDS + REQUESTER] &= ~DRAINING
+  s.env.events.qp(row, SQ_DRAINED)
+}
+
+/** To the send queue error state: what was posted to send is flushed; receiving goes on (IBA 10.3.1, not RC). */
+const enterSendError = (s: EngineState, row: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  w[base + STATE] = SQE
+  w[base + REQUESTER] &= ~(MORE | DRAINING)
+  clearTimer(s.timers, row)
+  flushSends(s, row)
+}
+
+/** The oldest send request ends with an error, and the QP with it; of an unreliable QP the sending half. */
 export const failOldest = (s: EngineState, row: number, status: number): void => {
   settle(s, row)
   if (s.rows[row * WORDS + STATE] === ERR) return
   endOldest(s, row, status)
-  enterError(s, row)
+  if (reliableService[s.rows[row * WORDS + SERVICE]] !== 0) enterError(s, row)
+  else enterSendError(s, row)
 }
 
 /** The receive request in use ends with an error, and the QP with it. True if there was one. */

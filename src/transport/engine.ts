@@ -8,13 +8,13 @@
 import { QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY } from '../spec/headers.ts'
 import { OP_REQUEST, OP_RESPONSE, opcodeFlags, TRANSPORT_MASK } from '../spec/opcodes.ts'
-import { serviceBits } from '../spec/services.ts'
+import { reliableService, serviceBits } from '../spec/services.ts'
 import { ackTimeoutMicroseconds } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthPkey, bthVersion } from '../wire/bth.ts'
 import { checkPacket } from '../wire/packet.ts'
-import { drained, onReadMoveFailed, onResponse, onTimer } from './completer.ts'
-import { enterError, flushReceives, flushSends } from './completing.ts'
+import { onReadMoveFailed, onResponse, onTimer } from './completer.ts'
+import { drained, enterError, flushReceives, flushSends } from './completing.ts'
 import { flushMoves, MoveKind, settle } from './moves.ts'
 import { onRequestMoveFailed } from './refusals.ts'
 import { Turn, transmitRequests } from './requester.ts'
@@ -44,7 +44,7 @@ import type { Counters, Environment, QpAttributes, QpInit, QpSnapshot, TransmitS
 
 const { WORDS, SERVICE, STATE, ALIVE, PEER, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, MAX_PSN } = Row
 const { RETRIES, RNR_LEFT, RETRY_CNT, RNR_RETRY, EXPECTED, RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
-const { RESET, INIT, RTR, RTS, SQD, ERR } = QpState.values
+const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 const { MORE, DRAINING, FLUSHING } = Q
 const FLAGS_OF = opcodeFlags
 const PKEY_BASE = 0x7fff
@@ -106,6 +106,8 @@ export interface EngineOptions {
    * that lose what comes faster than it is taken. Default false.
    */
   readonly boundReads?: boolean
+  /** Services without acknowledgements: a QP sends at most `windowBytes` in so many µs. Default 0: no limit. */
+  readonly pace?: number
 }
 
 /** Attributes that are copied to the row as they are. */
@@ -131,8 +133,8 @@ const moveFailed: MoveFailed = (s, row, kind, why, psn, msn) => {
 }
 
 export const createEngine = (env: Environment, options: EngineOptions = {}): Engine => {
-  const { windowBytes = 0x4_0000, boundReads = false } = options
-  const s = createState(env, windowBytes, boundReads ? windowBytes >> 1 : 0, moveFailed)
+  const { windowBytes = 0x4_0000, boundReads = false, pace = 0 } = options
+  const s = createState(env, windowBytes, boundReads ? windowBytes >> 1 : 0, pace, moveFailed)
   return {
     counters: s.counters,
     create: init => create(s, init),
@@ -175,6 +177,7 @@ const create = (s: EngineState, init: QpInit): number => {
   w[base + PEER] = -1
   w[base + STATE] = RESET
   s.ackTimeout[row] = Number.POSITIVE_INFINITY
+  s.interval[row] = Number.NEGATIVE_INFINITY
   return row
 }
 
@@ -255,7 +258,8 @@ const modify = (s: EngineState, row: number, state: number | undefined, attribut
   }
   if (attributes.retryCnt !== undefined) w[base + RETRIES] = attributes.retryCnt
   if (attributes.rnrRetry !== undefined) w[base + RNR_LEFT] = attributes.rnrRetry
-  if (after === RTR && before === INIT) makeResources(s, row)
+  const reliable = reliableService[w[base + SERVICE]] !== 0
+  if (reliable && after === RTR && before === INIT) makeResources(s, row)
   else if (attributes.maxDestRdAtomic !== undefined && before === SQD) makeResources(s, row)
   if (after === ERR) enterError(s, row)
   else if (after === RESET) reset(s, row)
@@ -287,7 +291,7 @@ const onDoorbell = (s: EngineState, row: number): void => {
   const w = s.rows
   const base = row * WORDS
   const state = w[base + STATE]
-  if (state === ERR) {
+  if (state === ERR || state === SQE) {
     flushSends(s, row)
     return
   }
@@ -394,7 +398,7 @@ const transmitRow = (s: EngineState, row: number, now: number): number => {
   if ((s.rows[base + REQUESTER] & FLUSHING) !== 0) {
     s.rows[base + REQUESTER] &= ~FLUSHING
     flushSends(s, row)
-    flushReceives(s, row)
+    if (s.rows[base + STATE] === ERR) flushReceives(s, row)
   }
   const requests = transmitRequests(s, row, now)
   return requests === Turn.DONE ? responses : requests

@@ -1,17 +1,19 @@
 /*
  * How the responder says no: a NAK for the expected PSN, once per gap, or one that ends the queue pair (InfiniBand
  * Architecture Specification, volume 1, clauses 9.7.5.2 and 9.9.3). A receive request in use tells the program why;
- * without one an asynchronous event does. Whether to say no is decided in responder.ts, resources.ts and responses.ts.
+ * without one an asynchronous event does. An unreliable service has no NAKs: it passes the message over (9.8.2.2, error
+ * class D). Whether to say no is decided in responder.ts, resources.ts and responses.ts.
  */
 import { AsyncEventType, QpState } from '../spec/enums.ts'
 import { nakCode, syndromeKind } from '../spec/headers.ts'
-import { WcStatus } from '../spec/work.ts'
+import { reliableService } from '../spec/services.ts'
+import { SendKind, WcStatus } from '../spec/work.ts'
 import { enterError, failReceive } from './completing.ts'
 import { flushMoves, Moved, MoveKind } from './moves.ts'
 import { type EngineState, R, Row, schedule } from './state.ts'
 
-const { WORDS, STATE, RESPONDER, EXPECTED, MSN, NAK_SYNDROME, NAK_PSN, NAK_MSN } = Row
-const { ACK_DUE, NAK_DUE, NAK_SENT } = R
+const { WORDS, SERVICE, STATE, RESPONDER, MESSAGE, EXPECTED, MSN, NAK_SYNDROME, NAK_PSN, NAK_MSN } = Row
+const { ACK_DUE, NAK_DUE, NAK_SENT, DROPPING } = R
 const { RTR, ERR } = QpState.values
 const { LOC_PROT_ERR, LOC_ACCESS_ERR } = WcStatus.values
 const { QP_FATAL, QP_REQ_ERR, QP_ACCESS_ERR } = AsyncEventType.values
@@ -42,11 +44,29 @@ export const nak = (s: EngineState, row: number, syndrome: number): void => {
   schedule(s, row)
 }
 
+/**
+ * Unreliable: the message under way is passed over, and whatever comes until another one begins. A receive request that
+ * it had taken serves the next one.
+ */
+export const dropMessage = (s: EngineState, row: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  w[base + MESSAGE] = SendKind.NONE
+  w[base + RESPONDER] |= DROPPING
+  s.counters.dropped++
+}
+
 /** A fatal NAK. The receive request in use ends with `status`; without one an event tells the program. */
 export const refuse = (s: EngineState, row: number, syndrome: number, status: number): void => {
   const base = row * WORDS
   flushMoves(s) // the NAK acknowledges what came before
   if (s.rows[base + STATE] === ERR) return
+  if (reliableService[s.rows[base + SERVICE]] === 0) {
+    // what the program's own buffer is to blame for ends the queue pair of any service
+    if (status === LOC_PROT_ERR) failReceive(s, row, status)
+    else dropMessage(s, row)
+    return
+  }
   nak(s, row, syndrome)
   if (failReceive(s, row, status)) return
   const event = syndrome === INVALID_REQUEST ? QP_REQ_ERR : syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL
@@ -65,6 +85,11 @@ export const onRequestMoveFailed = (
   const w = s.rows
   const base = row * WORDS
   if (w[base + STATE] < RTR) return
+  if (reliableService[w[base + SERVICE]] === 0) {
+    if (kind === MoveKind.RECEIVE) failReceive(s, row, LOC_PROT_ERR)
+    else if (w[base + MESSAGE] === SendKind.WRITE) dropMessage(s, row)
+    return
+  }
   w[base + RESPONDER] &= ~ACK_DUE
   w[base + EXPECTED] = psn
   w[base + MSN] = msn

@@ -8,7 +8,7 @@
 import { QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY, ICRC_BYTES } from '../spec/headers.ts'
 import { headerAt, OP_IMM, OP_INV, opcodeFlags, opcodeHeaderBytes, operationCode } from '../spec/opcodes.ts'
-import { serviceBits } from '../spec/services.ts'
+import { reliableService, serviceBits } from '../spec/services.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../spec/work.ts'
 import { BTH_ACKREQ, BTH_PAD_SHIFT, BTH_SOLICITED, putBth } from '../wire/bth.ts'
 import { putAtomicEth, putIeth, putImmediate, putReth } from '../wire/extensions.ts'
@@ -20,6 +20,7 @@ import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
 import { type EngineState, giveBlock, PACKET_WEIGHT, Q, Request, Row, readPart, takeBlock } from './state.ts'
 import { clearTimer, setTimer } from './timers.ts'
 import { Access, Send, Sge } from './types.ts'
+import { awaitWindow, onLeft, renewWindow } from './unreliable.ts'
 
 const { WORDS, SERVICE, STATE, MTU, DEST_QPN, FLOW, SEND_BLOCK, MAX_SEND_SGE, MAX_RD, REQUESTER, NEXT_INDEX } = Row
 const { HEAD, TAIL, CURRENT, UNACKED, SEND_PSN, MAX_PSN, SENT, ACKED, SINCE, RD_OUT, WINDOW } = Row
@@ -65,6 +66,8 @@ const COMPARE_SWAP = operationCode.COMPARE_SWAP
 export const transmitRequests = (s: EngineState, row: number, now: number): number => {
   const base = row * WORDS
   const before = s.rows[base + SENT]
+  const reliable = reliableService[s.rows[base + SERVICE]] !== 0
+  if (!reliable) renewWindow(s, row, now)
   let answer: number = Turn.DONE
   for (;;) {
     const w = s.rows
@@ -85,12 +88,16 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
       break
     }
     const step = s.pool[request + KIND] >= READ ? sendRead(s, row, request) : sendMessage(s, row, request)
-    if (step === SENT_SOME) continue
+    if (step === SENT_SOME) {
+      if (!reliable) onLeft(s, row, request)
+      continue
+    }
     if (step === PORT_FULL) answer = Turn.FULL
     if (step === REFUSES) stopAt(s, row, request)
     break
   }
-  armAckTimer(s, row, now)
+  if (reliable) armAckTimer(s, row, now)
+  else awaitWindow(s, row)
   return answer
 }
 
@@ -315,7 +322,7 @@ const sendEnd = (s: EngineState, row: number, request: number, opcode: number, o
   for (let i = 0; i < pad; i++) arena.bytes[at + header + payload + i] = 0
   const flags = FLAGS_OF[opcode]
   const solicited = (p[wr + FLAGS] & SOLICITED) !== 0 && maySolicit(p[request + KIND], flags) ? BTH_SOLICITED : 0
-  const psn = w[base + SEND_PSN] | BTH_ACKREQ
+  const psn = w[base + SEND_PSN] | endAck(w, base)
   putBth(view, at, opcode, solicited | (pad << BTH_PAD_SHIFT), DEFAULT_PKEY, w[base + DEST_QPN], psn)
   if (p[request + KIND] === WRITE && offset === 0)
     putReth(view, at + BTH, p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], payload)
@@ -416,12 +423,23 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
     lastSize = BTH + tail + pad + ICRC_BYTES
     for (let i = 0; i < pad; i++) arena.bytes[to + BTH + tail + i] = 0
     const solicited = (p[request + WR + FLAGS] & SOLICITED) !== 0 && p[request + KIND] !== WRITE ? BTH_SOLICITED : 0
-    putBth(view, to, bits | lastOf[operation], solicited | (pad << BTH_PAD_SHIFT), DEFAULT_PKEY, qpn, psn | BTH_ACKREQ)
+    putBth(
+      view,
+      to,
+      bits | lastOf[operation],
+      solicited | (pad << BTH_PAD_SHIFT),
+      DEFAULT_PKEY,
+      qpn,
+      psn | endAck(w, base),
+    )
     w[base + SINCE] = 0
   }
   acceptRun(s, count, size, lastSize)
   advance(s, row, request, count, total + count * PACKET_WEIGHT, ends)
 }
+
+/** The AckReq bit for the end of a message. */
+const endAck = (w: Int32Array, base: number): number => (reliableService[w[base + SERVICE]] !== 0 ? BTH_ACKREQ : 0)
 
 /** The AckReq bit for a packet inside a message: often enough that the window moves while it is not yet full. */
 const ackReq = (s: EngineState, base: number, mtu: number): number => {
@@ -429,7 +447,7 @@ const ackReq = (s: EngineState, base: number, mtu: number): number => {
   const since = w[base + SINCE] + mtu + PACKET_WEIGHT
   if (since * 4 >= w[base + WINDOW]) {
     w[base + SINCE] = 0
-    return BTH_ACKREQ
+    return endAck(w, base)
   }
   w[base + SINCE] = since
   return 0

@@ -24,7 +24,7 @@ import {
   opcodeHeaderBytes,
   operationCode,
 } from '../spec/opcodes.ts'
-import { serviceBits } from '../spec/services.ts'
+import { reliableService, serviceBits } from '../spec/services.ts'
 import { MAX_MESSAGE_BYTES, SendKind, WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { BTH_ACKREQ, bthAckReq, bthDestQp, bthOpcode, bthPadCount, bthPsn, bthSolicited } from '../wire/bth.ts'
@@ -32,10 +32,11 @@ import * as ext from '../wire/extensions.ts'
 import { completeReceive, failReceive } from './completing.ts'
 import { flushMoves, Moved, MoveKind, putNow, putPieces, scatter } from './moves.ts'
 import { PSN_MASK, psnDifference } from './psn.ts'
-import { nak, onGap, Refusal, refuse } from './refusals.ts'
+import { dropMessage, nak, onGap, Refusal, refuse } from './refusals.ts'
 import { onAtomic, onRead, replayAtomic, replayRead } from './resources.ts'
 import { type EngineState, giveBlock, R, Row, schedule, takeBlock } from './state.ts'
 import { Access, Receive } from './types.ts'
+import { admit } from './unreliable.ts'
 
 const {
   WORDS,
@@ -56,7 +57,7 @@ const {
   DONE,
 } = Row
 const { WRITE_HI, WRITE_LO, WRITE_KEY, WRITE_LEFT } = Row
-const { ACK_DUE, NAK_DUE, NAK_SENT } = R
+const { ACK_DUE, NAK_DUE, NAK_SENT, DROPPING } = R
 const { RTR, ERR } = QpState.values
 const { NONE, SEND, WRITE } = SendKind
 const { SUCCESS, LOC_LEN_ERR, LOC_PROT_ERR, LOC_ACCESS_ERR, REM_INV_REQ_ERR } = WcStatus.values
@@ -83,17 +84,9 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
     return
   }
   const psn = bthPsn(arena.view, at)
-  const ahead = psnDifference(psn, w[base + EXPECTED])
-  if (ahead < 0) {
-    onDuplicate(s, row, arena, at, opcode, flags, psn)
-    return
-  }
-  if (ahead > 0) {
-    onGap(s, row)
-    return
-  }
-  // a NAK that has not left yet is overtaken by what it asks for
-  w[base + RESPONDER] &= ~(NAK_SENT | NAK_DUE)
+  if (reliableService[w[base + SERVICE]] === 0) {
+    if (!admit(s, row, flags, psn)) return
+  } else if (!isExpected(s, row, arena, at, opcode, flags, psn)) return
   if (w[base + STATE] === RTR) communicationEstablished(s, row)
   const payload = length - HEADER_BYTES[opcode] - bthPadCount(arena.view, at) - ICRC_BYTES
   const refusal = isOutOfPlace(w[base + MESSAGE], flags) ? INVALID_REQUEST : checkLength(w[base + MTU], flags, payload)
@@ -128,6 +121,27 @@ const communicationEstablished = (s: EngineState, row: number): void => {
 
 // ---- what does not fit ----
 
+/** The PSN that is expected; an old one is answered again, after a gap the requester is told. */
+const isExpected = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  opcode: number,
+  flags: number,
+  psn: number,
+): boolean => {
+  const w = s.rows
+  const base = row * WORDS
+  const ahead = psnDifference(psn, w[base + EXPECTED])
+  if (ahead < 0) onDuplicate(s, row, arena, at, opcode, flags, psn)
+  else if (ahead > 0) onGap(s, row)
+  if (ahead !== 0) return false
+  // a NAK that has not left yet is overtaken by what it asks for
+  w[base + RESPONDER] &= ~(NAK_SENT | NAK_DUE)
+  return true
+}
+
 /**
  * An old PSN: a SEND or WRITE is acknowledged again, a READ or atomic answered again from its resource, if it is still
  * there.
@@ -152,6 +166,8 @@ const onDuplicate = (
 /** Takes the oldest receive request for the message; if there is none, the requester is told to wait. */
 const takeReceive = (s: EngineState, row: number): boolean => {
   const base = row * WORDS
+  // of an unreliable message that was dropped
+  if (s.rows[base + RECEIVE] !== 0) return true
   const size = s.rows[base + RECV_BLOCK]
   const block = takeBlock(s, size)
   if (s.env.work.takeReceive(row, s.pool, block)) {
@@ -161,6 +177,10 @@ const takeReceive = (s: EngineState, row: number): boolean => {
     return true
   }
   giveBlock(s, size, block)
+  if (reliableService[s.rows[base + SERVICE]] === 0) {
+    dropMessage(s, row)
+    return false
+  }
   s.counters.sentRnr++
   nak(s, row, syndromeKind.RNR_NAK | s.rows[base + MIN_RNR])
   return false
@@ -177,7 +197,7 @@ const taken = (s: EngineState, row: number, arena: Arena, at: number, ends: bool
     w[base + MESSAGE] = NONE
     w[base + MSN] = (w[base + MSN] + 1) & PSN_MASK
   }
-  if (bthAckReq(arena.view, at)) {
+  if (bthAckReq(arena.view, at) && reliableService[w[base + SERVICE]] !== 0) {
     w[base + RESPONDER] |= ACK_DUE
     schedule(s, row)
   }
@@ -212,7 +232,7 @@ const onSend = (
     const psn = w[base + EXPECTED]
     const sge = receive + Receive.SGE
     const why = scatter(s, row, MoveKind.RECEIVE, sge, count, done, arena, from, payload, psn, w[base + MSN], only)
-    if (w[base + STATE] === ERR) return
+    if (isOver(w, base)) return
     if (why !== Moved.OK) {
       refuse(s, row, REMOTE_OPERATION, LOC_PROT_ERR)
       return
@@ -222,7 +242,7 @@ const onSend = (
   const ends = (flags & OP_END) !== 0
   if (ends) {
     flushMoves(s)
-    if (w[base + STATE] === ERR) return
+    if (isOver(w, base)) return
     if (
       (flags & OP_INV) !== 0 &&
       !s.env.memory.invalidate(w[base + PD], w[base + QPN], ext.iethRkey(arena.view, at + IETH_AT[opcode]))
@@ -240,6 +260,10 @@ const onInvalidateFailed = (s: EngineState, row: number, arena: Arena, at: numbe
   taken(s, row, arena, at, true)
   failReceive(s, row, REM_INV_REQ_ERR)
 }
+
+/** Whether what was done last ended the QP, or dropped the message under way. */
+const isOver = (w: Int32Array, base: number): boolean =>
+  w[base + STATE] === ERR || (w[base + RESPONDER] & DROPPING) !== 0
 
 /** Completes the receive request in use with the message that ends in this packet. */
 const deliver = (
@@ -302,7 +326,7 @@ const onWrite = (
   if (!ends) w[base + MESSAGE] = WRITE
   else if ((flags & OP_IMM) !== 0) {
     flushMoves(s)
-    if (w[base + STATE] === ERR) return
+    if (isOver(w, base)) return
     deliver(s, row, arena, at, opcode, flags, RECV_RDMA_WITH_IMM)
   }
   taken(s, row, arena, at, ends)
@@ -310,7 +334,7 @@ const onWrite = (
 
 /** What the first word of a plain packet's BTH may not differ in: opcode, pad, version and the base of the P_Key. */
 const PLAIN_MASK = 0xff3f_7fff | 0
-const PLAIN_WRITE_MIDDLE = (operationCode.WRITE_MIDDLE << 24) | (DEFAULT_PKEY & 0x7fff)
+const PLAIN_PKEY = DEFAULT_PKEY & 0x7fff
 
 /**
  * The short way for most packets of a long message: takes as many of `count` packets, back to back and `size` bytes
@@ -328,14 +352,15 @@ export const onMiddles = (
   const w = s.rows
   const base = row * WORDS
   const mtu = w[base + MTU]
-  if (w[base + MESSAGE] !== WRITE || size !== BTH + mtu + ICRC_BYTES) return 0
+  const opcode = serviceBits[w[base + SERVICE]] | operationCode.WRITE_MIDDLE
+  if (w[base + MESSAGE] !== WRITE || HEADER_BYTES[opcode] !== BTH || size !== BTH + mtu + ICRC_BYTES) return 0
   const left = w[base + WRITE_LEFT] >>> 0
   // the packet that the message ends with is none
   const inside = Math.ceil(left / mtu) - 1
   const most = inside < count ? inside : count
   const view = arena.view
   const qpn = w[base + QPN]
-  const first = PLAIN_WRITE_MIDDLE | (serviceBits[w[base + SERVICE]] << 24)
+  const first = (opcode << 24) | PLAIN_PKEY
   let psn = w[base + EXPECTED]
   let third = 0
   let taken = 0
@@ -351,7 +376,7 @@ export const onMiddles = (
   if (!putWrite(s, row, arena, at + BTH, mtu, size, taken)) return taken
   w[base + DONE] += mtu * taken
   w[base + EXPECTED] = psn
-  if ((third & BTH_ACKREQ) !== 0) {
+  if ((third & BTH_ACKREQ) !== 0 && reliableService[w[base + SERVICE]] !== 0) {
     w[base + RESPONDER] |= ACK_DUE
     schedule(s, row)
   }
@@ -400,7 +425,7 @@ const wroteWrite = (s: EngineState, row: number, why: number, length: number): b
   const w = s.rows
   const base = row * WORDS
   // an earlier move may have failed on the way
-  if (w[base + STATE] === ERR) return false
+  if (isOver(w, base)) return false
   if (why !== Moved.OK) {
     refuse(s, row, why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR)
     return false

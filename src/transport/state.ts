@@ -123,6 +123,8 @@ export const R = {
   NAK_SENT: 4,
   /** RTR: the event of the first packet was told. */
   ESTABLISHED: 8,
+  /** Unreliable: what comes is passed over until a message begins. */
+  DROPPING: 16,
 } as const
 
 /** Words of a started send request, before the work request itself (`Send`, from REQUEST on). */
@@ -216,6 +218,9 @@ export interface EngineState {
   readonly timers: Timers
   /** By row: the local ACK timeout in µs. */
   ackTimeout: Float64Array
+  /** µs in which an unreliable QP sends no more than its window; 0: no limit. By row: since when it does. */
+  readonly pace: number
+  interval: Float64Array
   /** Queue of rows that may have something to send: head, tail, and next by row; -1 ends it. */
   queueHead: number
   queueTail: number
@@ -254,6 +259,7 @@ export const createState = (
   env: Environment,
   window: number,
   readBytes: number,
+  pace: number,
   moveFailed: MoveFailed,
 ): EngineState => ({
   env,
@@ -279,6 +285,8 @@ export const createState = (
   free: new Int32Array(32),
   timers: createTimers(FIRST_ROWS),
   ackTimeout: new Float64Array(FIRST_ROWS),
+  pace,
+  interval: new Float64Array(FIRST_ROWS),
   queueHead: -1,
   queueTail: -1,
   queueNext: new Int32Array(FIRST_ROWS),
@@ -328,6 +336,9 @@ const growRows = (s: EngineState, count: number): void => {
   const ackTimeout = new Float64Array(count)
   ackTimeout.set(s.ackTimeout)
   s.ackTimeout = ackTimeout
+  const interval = new Float64Array(count)
+  interval.set(s.interval)
+  s.interval = interval
   const queueNext = new Int32Array(count)
   queueNext.set(s.queueNext)
   s.queueNext = queueNext

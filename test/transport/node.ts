@@ -86,6 +86,7 @@ export interface NodeOptions {
   memoryBytes?: number
   windowBytes?: number
   boundReads?: boolean
+  pace?: number
   maxPackets?: number
   maxBytes?: number
 }
@@ -274,6 +275,7 @@ export const createNode = (options: NodeOptions = {}) => {
     {
       ...(options.windowBytes !== undefined && { windowBytes: options.windowBytes }),
       ...(options.boundReads !== undefined && { boundReads: options.boundReads }),
+      ...(options.pace !== undefined && { pace: options.pace }),
     },
   )
 

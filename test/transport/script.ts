@@ -84,7 +84,7 @@ export const describe = (bytes: Uint8Array, sq = SQ, rq = RQ): string => {
   const { BTH, AETH, RETH, ImmDt, IETH, AtomicAckETH, AtomicETH } = record
   assert.equal(p.BTH.destQp, PEER_QPN)
   assert.equal(p.BTH.pkey, 0xffff)
-  const name = p.name.replace('RC_', '')
+  const name = p.name.replace(/^(RC|UC)_/, '')
   const isResponse = AETH !== undefined || name === 'READ_RESP_MIDDLE'
   const at = `@${relative(Number(BTH.psn), isResponse ? rq : sq)}`
   const words: string[] = []
@@ -128,7 +128,7 @@ const MORE_STATUS: Record<number, string> = { 11: 'REM_OP', 12: 'RETRY_EXC', 13:
 /** An engine with one connected QP, and the test as its peer. */
 export const startScript = (
   attributes: QpAttributes = {},
-  options: NodeOptions & { signalAll?: boolean; maxSge?: number } = {},
+  options: NodeOptions & { service?: number; signalAll?: boolean; maxSge?: number } = {},
 ) => {
   const node = createNode(options)
   const row = node.createQp(QPN, options)

@@ -89,6 +89,9 @@ const rxeDriver: Driver<RxeState> = {
 /** Runs of so many bytes are received before they are given back to the port. */
 const BURST_BYTES = 1 << 20
 
+/** µs in which a queue pair without acknowledgements sends no more than the port's window (unreliable.ts). */
+const PACE = 100
+
 /** Enumeration of ibv_mtu for a path MTU in bytes. */
 const mtuOf = (bytes: number): number => Math.log2(bytes) - 7
 
@@ -147,7 +150,10 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     },
   }
   const { windowBytes } = port
-  const engine = createEngine(environment, windowBytes === undefined ? {} : { windowBytes, boundReads: true })
+  const engine = createEngine(
+    environment,
+    windowBytes === undefined ? {} : { windowBytes, boundReads: true, pace: PACE },
+  )
   engineOrNone = engine
   const posts = createPosts(state.rings, engine)
   const run = emptyRun()

@@ -10,6 +10,7 @@ import { driverClass } from '../../core/driver.ts'
 import { affiliate } from '../../core/events.ts'
 import type { Context, DriverClass } from '../../core/model.ts'
 import { RcQp } from '../../spec/classes/rc_qp.ts'
+import { UcQp } from '../../spec/classes/uc_qp.ts'
 import { QpQueues } from '../../spec/drivers/rxe.ts'
 import { RingSge, SendWqe } from '../../spec/drivers/rxe-rings.ts'
 import { Mtu, QpFlags, QpState } from '../../spec/enums.ts'
@@ -247,4 +248,4 @@ const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): DriverCla
   )
 
 /** All types of queue pairs that the device has. */
-export const qpClasses: readonly DriverClass[] = [qpClass(RcQp, 'RC', Service.RC)]
+export const qpClasses: readonly DriverClass[] = [qpClass(RcQp, 'RC', Service.RC), qpClass(UcQp, 'UC', Service.UC)]

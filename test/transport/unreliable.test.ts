@@ -1,0 +1,279 @@
+/*
+ * Packet scripts for unreliable connections (IBA 9.8): what is sent and completes without acknowledgements, what a
+ * receiver makes of gaps and of what it cannot take, the send queue error state, and the pace.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { QpState } from '../../src/spec/enums.ts'
+import { Service } from '../../src/spec/services.ts'
+import { WrOpcode } from '../../src/spec/work.ts'
+import { parsePacket } from '../../src/wire/packet.ts'
+import { createNode, type NodeOptions } from './node.ts'
+import { data, flushed, inMemory, MTU } from './responding.ts'
+import { type PacketSpec, startScript } from './script.ts'
+
+const { SEND, SEND_WITH_IMM, RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ, SEND_WITH_INV } = WrOpcode.values
+const { RTS, SQD, SQE, ERR } = QpState.values
+
+const start = (options: NodeOptions = {}) => startScript({}, { service: Service.UC, ...options })
+type Script = ReturnType<typeof start>
+const request = (t: Script, name: string, psn: number, spec: PacketSpec = {}): void =>
+  t.request(`UC_${name}`, psn, spec)
+const sge = (at: number, length: number) => ({ sges: [{ at, length }] })
+/** A script with `count` receive buffers of 4096 bytes. */
+const receiving = (count = 4) => {
+  const t = start()
+  t.receives(count, 4096)
+  return t
+}
+
+describe('a requester of UC', () => {
+  it('sends UC packets that ask for no acknowledgement, and is done when they have left', () => {
+    const t = start()
+    t.post(
+      { id: 1, opcode: SEND, ...sge(0, 2 * MTU + 5) },
+      { id: 2, opcode: SEND_WITH_IMM, imm: 7, flags: 2 | 4, ...sge(0, 3) },
+      { id: 3, opcode: RDMA_WRITE, remote: 0x100, ...sge(0, 2 * MTU) },
+      { id: 4, opcode: RDMA_WRITE_WITH_IMM, imm: 8, ...sge(0, MTU + 1) },
+      { id: 5, opcode: SEND },
+    )
+    assert.deepEqual(t.sent(), [
+      'SEND_FIRST@0 [1024]',
+      'SEND_MIDDLE@1 [1024]',
+      'SEND_LAST@2 [5]',
+      'SEND_ONLY_IMM@3 se imm 7 [3]',
+      'WRITE_FIRST@4 reth +256:2048 [1024]',
+      'WRITE_LAST@5 [1024]',
+      'WRITE_FIRST@6 reth +0:1025 [1024]',
+      'WRITE_LAST_IMM@7 imm 8 [1]',
+      'SEND_ONLY@8',
+    ])
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok', '3 ok', '4 ok', '5 ok'])
+    for (const { bytes } of t.node.sent) assert.match(parsePacket(bytes).kind === 'packet' ? 'UC' : '', /UC/)
+    assert.ok(t.node.sent.every(({ bytes }) => (bytes[0] & 0xe0) === 0x20))
+    assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY, 'nothing is waited for')
+  })
+  it('sends more than a window without hearing of anybody', () => {
+    const t = start({ windowBytes: 4096 })
+    t.post({ id: 1, opcode: SEND, ...sge(0, 64 * MTU) })
+    assert.equal(t.sent().length, 64)
+    assert.deepEqual(t.completions(), ['1 ok'])
+  })
+  it('shares the port: after 64 KiB it is another one’s turn', () => {
+    const node = createNode({ memoryBytes: 0x10_0000 })
+    const rows = [0x11, 0x12].map(qpn => node.createQp(qpn, { service: Service.UC }))
+    for (const row of rows) node.connect(row, { destQpn: row + 0x40, sqPsn: 0, rqPsn: 0 })
+    for (const row of rows) node.post(row, { id: row, opcode: SEND, ...sge(0, 0x4_0000) })
+    node.transmit(0)
+    const order = node.sent.map(({ bytes }) => bytes[7])
+    const first = order.lastIndexOf(rows[0] + 0x40)
+    assert.ok(order.indexOf(rows[1] + 0x40) < 80, 'the second one waits for no more than a turn')
+    assert.ok(first > 256)
+  })
+  it('has no READ, atomic or invalidate: local QP operation error, and the rest is flushed', () => {
+    for (const opcode of [RDMA_READ, SEND_WITH_INV, 5, 6, 77]) {
+      const t = receiving()
+      t.post({ id: 1, opcode: SEND }, { id: 2, opcode, ...sge(0, 8) }, { id: 3, opcode: SEND })
+      assert.deepEqual(t.sent(), ['SEND_ONLY@0'])
+      assert.deepEqual(t.completions(), ['1 ok', '2 LOC_QP_OP', '3 FLUSH'])
+      assert.equal(t.state, SQE)
+    }
+  })
+  it('in SQE goes on receiving, flushes what is posted, and may go back to RTS', () => {
+    const t = receiving()
+    t.post({ id: 1, opcode: SEND, sges: [{ at: 0, length: 3, key: 99 }] })
+    assert.deepEqual(t.sent(), [])
+    assert.deepEqual(t.completions(), ['1 LOC_PROT'])
+    t.post({ id: 2, opcode: SEND })
+    assert.deepEqual(t.completions(), ['2 FLUSH'])
+    request(t, 'SEND_ONLY', 0, { payload: 5 })
+    assert.deepEqual(t.completions(), ['100 ok recv 5'])
+    t.node.engine.modify(t.row, RTS, {}, t.now)
+    t.post({ id: 3, opcode: SEND })
+    assert.deepEqual(t.sent(), ['SEND_ONLY@0'])
+    assert.deepEqual(t.completions(), ['3 ok'])
+    assert.deepEqual(t.node.events, [])
+  })
+  it('finds memory gone in the middle of a message: error, and no more of it', () => {
+    const t = start({ maxBytes: 2200 })
+    t.node.port.room = 1
+    t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) })
+    assert.equal(t.sent().length, 2)
+    t.node.port.room = Number.POSITIVE_INFINITY
+    t.node.regions.length = 0
+    assert.deepEqual(t.sent(), [])
+    assert.deepEqual(t.completions(), ['1 LOC_PROT'])
+    assert.equal(t.state, SQE)
+  })
+  it('drains at once, as nothing is outstanding', () => {
+    const t = start()
+    t.post({ id: 1, opcode: SEND })
+    t.sent()
+    t.node.engine.modify(t.row, SQD, {}, t.now)
+    assert.deepEqual(t.node.events, ['SQ_DRAINED'])
+    t.post({ id: 2, opcode: SEND })
+    assert.deepEqual(t.sent(), [])
+    t.node.engine.modify(t.row, RTS, {}, t.now)
+    assert.deepEqual(t.sent(), ['SEND_ONLY@1'])
+  })
+  it('in SQD finishes the message that it has begun', () => {
+    const t = start({ maxBytes: 2200 })
+    t.node.port.room = 1
+    t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) }, { id: 2, opcode: SEND })
+    assert.equal(t.sent().length, 2)
+    t.node.engine.modify(t.row, SQD, {}, t.now)
+    assert.deepEqual(t.node.events, [])
+    t.node.port.room = Number.POSITIVE_INFINITY
+    assert.equal(t.sent().length, 2)
+    assert.deepEqual(t.completions(), ['1 ok'])
+    assert.deepEqual(t.node.events, ['SQ_DRAINED'])
+  })
+})
+
+describe('the pace of UC', () => {
+  const paced = (count: number) => {
+    const t = start({ windowBytes: 8 * (MTU + 64), pace: 100 })
+    t.post({ id: 1, opcode: SEND, ...sge(0, count * MTU) })
+    return t
+  }
+  it('lets out a window in an interval, and the next one at its end', () => {
+    const t = paced(20)
+    t.sleep(1000)
+    assert.equal(t.sent().length, 8)
+    assert.equal(t.node.engine.nextTimeout(), 1100)
+    t.sleep(99)
+    assert.equal(t.sent().length, 0)
+    t.sleep(1)
+    assert.equal(t.sent().length, 8)
+    assert.deepEqual(t.completions(), [])
+    t.sleep(100)
+    assert.equal(t.sent().length, 4)
+    assert.deepEqual(t.completions(), ['1 ok'])
+  })
+  it('sets no timer for who sends less', () => {
+    const t = paced(7)
+    assert.equal(t.sent().length, 7)
+    assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
+    t.sleep(150)
+    t.post({ id: 2, opcode: SEND, ...sge(0, 7 * MTU) })
+    assert.equal(t.sent().length, 7)
+  })
+})
+
+describe('a responder of UC', () => {
+  it('delivers, and answers nothing', () => {
+    const t = receiving()
+    t.node.events.length = 0
+    request(t, 'SEND_FIRST', 0, { payload: MTU, ackReq: true })
+    request(t, 'SEND_MIDDLE', 1, { payload: MTU })
+    request(t, 'SEND_LAST_IMM', 2, { payload: 5, imm: 9, solicited: true })
+    request(t, 'WRITE_FIRST', 3, { payload: MTU, remote: 0x8000, dmaLen: 3 * MTU })
+    t.run(['UC_WRITE_MIDDLE', 4, { payload: MTU, ackReq: true }], ['UC_WRITE_LAST', 5, { payload: MTU }])
+    request(t, 'WRITE_ONLY_IMM', 6, { payload: 4, remote: 0x9000, imm: 3 })
+    assert.deepEqual(t.sent(), [])
+    assert.deepEqual(t.completions(), ['100 ok recv 2053 imm 9', '101 ok recv-imm 4 imm 3'])
+    assert.equal(t.node.cqes[0].solicited, true)
+    assert.deepEqual(inMemory(t, MTU, MTU), data(MTU))
+    assert.deepEqual(inMemory(t, 0x8000 + 2 * MTU, MTU), data(MTU))
+    assert.equal(t.node.engine.query(t.row).rqPsn, 0x207)
+  })
+  it('drops a message with a gap; its buffer serves the next one', () => {
+    const t = receiving()
+    request(t, 'SEND_FIRST', 0, { payload: MTU })
+    request(t, 'SEND_LAST', 2, { payload: 1 })
+    request(t, 'SEND_MIDDLE', 3, { payload: MTU })
+    assert.deepEqual(t.completions(), [])
+    request(t, 'SEND_ONLY', 7, { payload: 6 })
+    request(t, 'SEND_ONLY', 8, { payload: 7 })
+    assert.deepEqual(t.completions(), ['100 ok recv 6', '101 ok recv 7'])
+    assert.deepEqual(t.sent(), [])
+    assert.equal(t.node.engine.counters.outOfSequence, 3)
+  })
+  it('begins anew with a FIRST in the middle of a message, of either kind', () => {
+    const t = receiving()
+    request(t, 'SEND_FIRST', 0, { payload: MTU })
+    request(t, 'WRITE_FIRST', 1, { payload: MTU, remote: 0x8000, dmaLen: MTU + 1 })
+    request(t, 'WRITE_LAST', 2, { payload: 1 })
+    request(t, 'SEND_FIRST', 3, { payload: MTU })
+    request(t, 'SEND_FIRST', 4, { payload: MTU })
+    request(t, 'SEND_LAST', 5, { payload: 2 })
+    assert.deepEqual(t.completions(), [`100 ok recv ${MTU + 2}`])
+    assert.deepEqual(inMemory(t, 0x8000, MTU), data(MTU))
+  })
+  it('passes over a MIDDLE or LAST that continues nothing', () => {
+    const t = receiving()
+    request(t, 'SEND_LAST', 0, { payload: 1 })
+    request(t, 'WRITE_FIRST', 0, { payload: MTU, remote: 0x8000, dmaLen: MTU + 1 })
+    request(t, 'SEND_LAST', 1, { payload: 1 })
+    request(t, 'WRITE_LAST', 1, { payload: 1 })
+    assert.deepEqual(t.completions(), [])
+    request(t, 'SEND_ONLY', 1, { payload: 1 })
+    assert.deepEqual(t.completions(), ['100 ok recv 1'])
+  })
+  it('without a buffer drops the message in silence', () => {
+    const t = receiving(1)
+    request(t, 'SEND_ONLY', 0, { payload: 1 })
+    request(t, 'SEND_FIRST', 1, { payload: MTU })
+    t.receives(1, 4096)
+    request(t, 'SEND_LAST', 2, { payload: 1 })
+    request(t, 'WRITE_ONLY', 3, { payload: 4, remote: 0x8000 })
+    assert.deepEqual(t.completions(), ['100 ok recv 1'])
+    assert.deepEqual(inMemory(t, 0x8000, 4), data(4))
+    request(t, 'SEND_ONLY', 4, { payload: 2 })
+    assert.deepEqual(t.completions(), ['100 ok recv 2'])
+    request(t, 'WRITE_ONLY_IMM', 5, { payload: 4, remote: 0x9000, imm: 1 })
+    assert.deepEqual(t.completions(), [])
+    assert.deepEqual(t.sent(), [])
+  })
+  const silent: readonly (readonly [what: string, name: string, spec: PacketSpec])[] = [
+    ['a key that does not exist', 'WRITE_ONLY', { payload: 4, rkey: 0x99 }],
+    ['a range that is not registered', 'WRITE_FIRST', { payload: MTU, remote: 0x1_fff0, dmaLen: 2 * MTU }],
+    ['a length that is not the payload’s', 'WRITE_ONLY', { payload: 4, dmaLen: 8 }],
+    ['a packet longer than the path MTU', 'SEND_ONLY', { payload: MTU + 4 }],
+    ['a FIRST that is not full', 'SEND_FIRST', { payload: MTU - 4 }],
+    ['a message longer than the buffer', 'SEND_ONLY', { payload: 700 }],
+  ]
+  for (const [what, name, spec] of silent)
+    it(`drops ${what} in silence, and stays`, () => {
+      const t = start()
+      t.receives(2, 600)
+      request(t, name, 0, spec)
+      request(t, 'SEND_ONLY', 1, { payload: 3 })
+      assert.deepEqual(t.sent(), [])
+      assert.deepEqual(t.completions(), ['100 ok recv 3'])
+      assert.deepEqual(t.node.events, [])
+      assert.equal(t.state, RTS)
+      assert.ok(inMemory(t, 0x1_0000, 0x1_0000).every(byte => byte === 0))
+    })
+  it('whose own buffer may not be written is in error', () => {
+    const t = start()
+    t.node.postReceive(t.row, { id: 100, sges: [{ at: 0, length: 100, key: 99 }] }, { id: 101, ...sge(0, 100) })
+    request(t, 'SEND_ONLY', 0, { payload: 3 })
+    assert.deepEqual(t.completions(), ['100 LOC_PROT', ...flushed(101, 101)])
+    assert.equal(t.state, ERR)
+    assert.deepEqual(t.sent(), [])
+  })
+  it('takes no packets of RC, and RC none of UC', () => {
+    const t = receiving()
+    t.request('SEND_ONLY', 0, { payload: 3 })
+    assert.deepEqual(t.completions(), [])
+    const rc = startScript()
+    rc.receives(1, 100)
+    rc.request('UC_SEND_ONLY', 0, { payload: 3 })
+    assert.deepEqual(rc.completions(), [])
+  })
+  it('counts the first packet in RTR as communication', () => {
+    const node = createNode()
+    const row = node.createQp(0x11, { service: Service.UC })
+    node.engine.modify(row, 1, { access: 2 }, 0)
+    node.engine.modify(row, 2, { destQpn: 0x22, rqPsn: 0x200, flow: 0, peer: 0, pathMtu: 1024 }, 0)
+    const t = startScript({}, { service: Service.UC })
+    node.postReceive(row, { id: 1, ...sge(0, 10) })
+    t.post({ id: 1, opcode: SEND, ...sge(0, 4) })
+    t.sent()
+    const { bytes } = t.node.sent[0]
+    node.inject(row, Uint8Array.from(bytes), 0)
+    assert.deepEqual(node.events, ['COMM_EST'])
+    assert.equal(node.cqes.length, 1)
+  })
+})
