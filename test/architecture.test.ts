@@ -27,7 +27,7 @@ const BELOW_USERS = [...BELOW_DRIVERS, 'trace', 'drivers', 'clients']
 
 const FOLDERS: Readonly<Record<string, Folder>> = {
   spec: { floor: 0, imports: [], node: [], timeless: true },
-  wire: { floor: 1, imports: ['spec'], node: ['node:net', 'node:zlib'], timeless: true },
+  wire: { floor: 1, imports: ['spec'], node: ['node:zlib'], timeless: true },
   uapi: { floor: 1, imports: ['spec'], node: [], timeless: true },
   host: { floor: 1, imports: [], node: 'all', packages: ['koffi'] },
   core: { floor: 2, imports: ['spec', 'uapi'], node: [], timeless: true },

@@ -1,7 +1,6 @@
 /*
  * IP addresses as GIDs have them: 16 bytes, IPv6 or IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2; IBA annex A17).
  */
-import { isIPv4, isIPv6 } from 'node:net'
 
 /** Whether 16 bytes are an IPv4 address. */
 export const isMappedIpv4 = (address: Uint8Array): boolean =>
@@ -13,24 +12,40 @@ export const addressText = (address: Uint8Array): string =>
     ? address.subarray(12).join('.')
     : Array.from({ length: 8 }, (_, i) => ((address[2 * i] << 8) | address[2 * i + 1]).toString(16)).join(':')
 
+const BYTE = '(?:25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)'
+const DOTTED = `${BYTE}(?:\\.${BYTE}){3}`
+const IPV4 = new RegExp(`^${DOTTED}$`)
+const DOTTED_TAIL = new RegExp(`(^|:)(${DOTTED})$`)
+const GROUP = /^[0-9a-f]{1,4}$/i
+const GROUPS = 8
+
+/** The groups of a part of an IPv6 address; undefined if one is none. */
+const groupsOf = (part: string): number[] | undefined => {
+  const groups = part === '' ? [] : part.split(':')
+  return groups.every(group => GROUP.test(group)) ? groups.map(group => Number.parseInt(group, 16)) : undefined
+}
+
 /** 16 bytes of an address as text; IPv4 as ::ffff:a.b.c.d. Undefined if it is no address. */
 export const parseAddress = (text: string): Uint8Array | undefined => {
   const bytes = new Uint8Array(16)
-  if (isIPv4(text)) {
+  if (IPV4.test(text)) {
     bytes.set([0xff, 0xff, ...text.split('.').map(Number)], 10)
     return bytes
   }
-  if (!isIPv6(text) || text.includes('%')) return undefined
-  // A dotted tail is two groups; "::" stands for as many zero groups as are missing.
-  const plain = text.replace(/(\d+)\.(\d+)\.(\d+)\.(\d+)$/, (_, a, b, c, d) =>
-    [Number(a) * 256 + Number(b), Number(c) * 256 + Number(d)].map(group => group.toString(16)).join(':'),
-  )
-  const [head, tail] = plain.split('::').map(part => (part === '' ? [] : part.split(':')))
-  const groups = tail === undefined ? head : [...head, ...new Array(8 - head.length - tail.length).fill('0'), ...tail]
+  // A dotted tail is two groups; "::" stands for as many zero groups as are missing, at least one.
+  const plain = text.replace(DOTTED_TAIL, (_, before: string, tail: string) => {
+    const [a, b, c, d] = tail.split('.').map(Number)
+    return `${before}${(a * 256 + b).toString(16)}:${(c * 256 + d).toString(16)}`
+  })
+  const parts = plain.split('::')
+  const [head, tail] = parts.map(groupsOf)
+  if (parts.length > 2 || head === undefined || (parts.length === 2 && tail === undefined)) return undefined
+  const missing = GROUPS - head.length - (tail?.length ?? 0)
+  if (tail === undefined ? missing !== 0 : missing < 1) return undefined
+  const groups = tail === undefined ? head : [...head, ...new Array<number>(missing).fill(0), ...tail]
   groups.forEach((group, i) => {
-    const value = Number.parseInt(group, 16)
-    bytes[2 * i] = value >> 8
-    bytes[2 * i + 1] = value & 0xff
+    bytes[2 * i] = group >> 8
+    bytes[2 * i + 1] = group & 0xff
   })
   return bytes
 }
