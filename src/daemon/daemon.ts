@@ -7,9 +7,10 @@ import { closeSync, existsSync, mkdirSync, openSync, rmSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { Context } from '../core/model.ts'
 import { createCore, unregister } from '../core/registry.ts'
-import { createRxeDevice } from '../drivers/rxe/device.ts'
+import { createRxeDevice, type RxeDevice } from '../drivers/rxe/device.ts'
 import { nowMicroseconds } from '../host/clock.ts'
 import { EADDRINUSE, EMFILE, SystemError } from '../host/errno.ts'
+import { openInterfaces } from '../host/interfaces.ts'
 import { createRingPool, type Mapping, type RingPool } from '../host/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memfd.ts'
 import { watch } from '../host/poll.ts'
@@ -20,12 +21,13 @@ import type { DaemonConfig } from '../uapi/tool.ts'
 import { createContexts } from './contexts.ts'
 import { checkDevices, identityOf } from './device-spec.ts'
 import { createEventSockets } from './event-sockets.ts'
+import { followInterfaces } from './follow.ts'
 import { createLoop } from './loop.ts'
 import { createNetwork } from './network.ts'
 import { createSession, type Session } from './session.ts'
 import type { DaemonState } from './state.ts'
 import { createTraceHub } from './trace-hub.ts'
-import { removeTree, writeTree } from './tree.ts'
+import { removeTree, type TreeDevice, updateTree, writeTree } from './tree.ts'
 
 export interface DaemonOptions {
   /** Path of the socket. */
@@ -80,7 +82,8 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   const socket = resolve(path)
   const root = `${socket}.tree`
   if (Buffer.byteLength(root) > LONGEST_ROOT) throw new Error(`socket path ${socket} is too long`)
-  const network = createNetwork(config)
+  const interfaces = config.link === 'memory' ? undefined : openInterfaces()
+  const network = createNetwork(config, interfaces)
   const ports: Port[] = []
   let listening: number
   try {
@@ -89,6 +92,7 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     listening = listenAt(socket)
   } catch (error) {
     for (const port of ports) port.close()
+    interfaces?.close()
     throw error
   }
   /** Last of all: as long as we hold the socket nobody else starts at this place, whose files we remove. */
@@ -101,7 +105,7 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   const devices = config.devices.map((spec, i) =>
     createRxeDevice(core, {
       name: spec.name,
-      identity: identityOf(spec),
+      identity: identityOf(spec, interfaces),
       port: ports[i],
       now: nowMicroseconds,
     }),
@@ -135,14 +139,34 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     turn: 0,
     calling: undefined,
   }
+  const treeDevice = ({ device, state }: Pick<RxeDevice, 'device' | 'state'>): TreeDevice => {
+    const { gids, attributes } = device.ports[0]
+    return {
+      ...state.identity,
+      name: device.name,
+      node: devices.findIndex(one => one.device === device),
+      port: {
+        gids: gids.entries.flatMap((entry, index) => (entry === undefined ? [] : [{ index, gid: entry.gid }])),
+        state: attributes.state,
+        physState: attributes.physState,
+      },
+    }
+  }
+  const changed = (device: Pick<RxeDevice, 'device' | 'state'>): void => {
+    try {
+      updateTree(root, treeDevice(device))
+    } catch (error) {
+      // A full disk, or somebody took the folder away: calls still tell how the port is.
+      console.error(`userdma daemon: the files of ${device.device.name} are out of date:`, String(error))
+    }
+  }
   try {
     mkdirSync(root, { recursive: true })
-    writeTree(
-      root,
-      devices.map(({ device, state: { identity } }, node) => ({ name: device.name, node, ...identity })),
-    )
+    writeTree(root, devices.map(treeDevice))
+    if (interfaces) followInterfaces(interfaces, devices, changed)
   } catch (error) {
     loop.stop()
+    interfaces?.close()
     for (const { device } of devices) unregister(device)
     close(parked.fd)
     own.release(parked.mapping)
@@ -165,6 +189,7 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     for (const { device } of devices) unregister(device)
     daemon.events.closeAll()
     loop.stop()
+    interfaces?.close()
     close(parked.fd)
     own.release(parked.mapping)
     closeSync(spare)

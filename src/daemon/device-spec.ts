@@ -7,6 +7,7 @@
 import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import { type Identity, identify } from '../drivers/rxe/identity.ts'
+import type { Interfaces } from '../host/interfaces.ts'
 import type { DeviceSpec } from '../uapi/tool.ts'
 import { isMappedIpv4, parseAddress } from '../wire/address.ts'
 
@@ -69,10 +70,13 @@ const interfaceIndex = (name: string): number => {
 
 /**
  * Who a device is, from the interface that has its address; one that no interface has gets an identity made from it.
+ * Node lists only interfaces that are up and connected; `interfaces` has the others too.
  */
-export const identityOf = ({ address }: DeviceSpec): Identity => {
+export const identityOf = ({ address }: DeviceSpec, interfaces?: Pick<Interfaces, 'withAddress'>): Identity => {
   const bytes = parseAddress(address)
   if (!bytes) throw new Error(`"${address}" is not an IPv4 or IPv6 address`)
+  const known = interfaces?.withAddress(bytes)
+  if (known) return identify(bytes, known)
   const key = String(bytes)
   for (const [name, addresses = []] of Object.entries(networkInterfaces())) {
     const own = addresses.find(a => String(parseAddress(a.address.split('%')[0])) === key)

@@ -7,6 +7,7 @@ import { networkInterfaces } from 'node:os'
 import { nowMicroseconds } from '../host/clock.ts'
 import { loadNativeCrc } from '../host/crc.ts'
 import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from '../host/errno.ts'
+import type { Interfaces } from '../host/interfaces.ts'
 import { mapArena } from '../host/mapping.ts'
 import { interfaceMtu } from '../host/udp.ts'
 import type { RuleCounts } from '../phy/chance.ts'
@@ -70,9 +71,9 @@ const explain = (error: unknown, { name, address }: DeviceSpec): unknown => {
 const USUAL_MTU = 1500
 
 const udpLink =
-  (cut: 'auto' | 'never'): Links =>
+  (cut: 'auto' | 'never', interfaces: Interfaces | undefined): Links =>
   device => {
-    const { interfaceName, interfaceIndex } = identityOf(device)
+    const { interfaceName, interfaceIndex } = identityOf(device, interfaces)
     const port = createUdpPort({ mtu: interfaceMtu(interfaceName) ?? USUAL_MTU, interfaceIndex, cut })
     try {
       port.addAddress(parseAddress(device.address) as Uint8Array)
@@ -92,10 +93,11 @@ export const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultR
   return rules
 }
 
-export const createNetwork = ({ devices, fault, link }: DaemonConfig): Network => {
+/** `interfaces`: those of this system, if they are known. */
+export const createNetwork = ({ devices, fault, link }: DaemonConfig, interfaces?: Interfaces): Network => {
   const crc = loadNativeCrc()
   if (crc) useCrcEngine(crc, mapArena(1024))
-  const attach = link === 'memory' ? memoryLink() : udpLink(link === 'udp' ? 'auto' : 'never')
+  const attach = link === 'memory' ? memoryLink() : udpLink(link === 'udp' ? 'auto' : 'never', interfaces)
   let rules = faultRules(fault, devices)
   const ports: { readonly name: string; readonly port: FaultPort }[] = []
 

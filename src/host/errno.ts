@@ -53,6 +53,7 @@ export const EMSGSIZE = 90
 export const EADDRINUSE = 98
 export const EADDRNOTAVAIL = 99
 export const ECONNRESET = 104
+export const ENOBUFS = 105
 export const ECONNREFUSED = 111
 
 /** A system call that failed: `errno` is positive, `code` its name ('EIO'), `call` the name of the call. */

@@ -11,7 +11,7 @@
  * without them, and on loopback nobody computes them. Datagrams without one are taken over IPv6 too (UDP_NO_CHECK6_RX).
  * Opening throws SystemError; moving messages answers a number or -errno. See udp(7), ip(7), ipv6(7), cmsg(3).
  */
-import { EINTR } from './errno.ts'
+import { EADDRINUSE, EINTR, SystemError } from './errno.ts'
 import { type Arena, mapArena } from './mapping.ts'
 import { check, libcFunctions, orErrno } from './native.ts'
 import { isWatched } from './poll.ts'
@@ -31,6 +31,7 @@ const AF_INET = 2
 const AF_INET6 = 10
 const SOCK_DGRAM_NONBLOCK_CLOEXEC = 2 | 0o4000 | 0o2000000
 const SOL_SOCKET = 1
+const SO_REUSEADDR = 2
 const SO_SNDBUF = 7
 const SO_RCVBUF = 8
 const SOL_IP = 0
@@ -127,10 +128,32 @@ const putAddress = (arena: Arena, at: number, address: Uint8Array, port: number,
 }
 
 /**
- * A non-blocking socket bound to `address` (16 bytes, IPv4 as ::ffff:a.b.c.d) and `port`, 0 for any. `scope`: the
- * interface of a link-local address. Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES.
+ * Binds; a spare binding may be taken over. Linux lets two sockets share an address if both allow it at that moment,
+ * and gives datagrams to the one that came last: so who binds a spare one allows it from then on, and who binds one of
+ * his own allows it only until he has it.
  */
-export const openUdpSocket = (address: Uint8Array, port: number, scope = 0): UdpSocket => {
+const bind = (fd: number, address: number, length: number, claim: 'own' | 'spare'): void => {
+  let result = orErrno(sys().bind(fd, address, length))
+  if (result === -EADDRINUSE && claim === 'own') {
+    setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1)
+    result = orErrno(sys().bind(fd, address, length))
+    setOption(fd, SOL_SOCKET, SO_REUSEADDR, 0)
+  }
+  if (result < 0) throw new SystemError('bind', -result)
+  if (claim === 'spare') setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1)
+}
+
+/**
+ * A non-blocking socket bound to `address` (16 bytes, IPv4 as ::ffff:a.b.c.d) and `port`, 0 for any. `scope`: the
+ * interface of a link-local address. `spare`: a later socket that wants the address for its own gets it, and the
+ * datagrams, while it is there. Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES.
+ */
+export const openUdpSocket = (
+  address: Uint8Array,
+  port: number,
+  scope = 0,
+  claim: 'own' | 'spare' = 'own',
+): UdpSocket => {
   const version = isMapped(address) ? 4 : 6
   const family = version === 4 ? AF_INET : AF_INET6
   const fd = check('socket', sys().socket(family, SOCK_DGRAM_NONBLOCK_CLOEXEC, 0))
@@ -158,7 +181,7 @@ export const openUdpSocket = (address: Uint8Array, port: number, scope = 0): Udp
     setOption(fd, SOL_SOCKET, SO_RCVBUF, WANTED_BUFFER)
     setOption(fd, SOL_SOCKET, SO_SNDBUF, WANTED_BUFFER)
     const memory = scratchArena()
-    check('bind', sys().bind(fd, memory.address + 64, putAddress(memory, 64, address, port, scope)))
+    bind(fd, memory.address + 64, putAddress(memory, 64, address, port, scope), claim)
     return { fd, version, receiveBuffer: getOption(fd, SOL_SOCKET, SO_RCVBUF) }
   } catch (error) {
     sys().close(fd)

@@ -105,6 +105,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
       }),
 
     addAddress: port.addAddress,
+    removeAddress: port.removeAddress,
     openFlow: address => {
       const flow = port.openFlow(address)
       flows[flow] = address

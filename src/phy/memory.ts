@@ -220,6 +220,13 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         portOfAddress[number] = me
         own.push(number)
       },
+      removeAddress: address => {
+        addressWords(address, scratch, 0)
+        const number = addresses.find(scratch, 0)
+        if (number < 0 || portOfAddress[number] !== me) return
+        own.splice(own.indexOf(number), 1)
+        addresses.drop(number)
+      },
       openFlow: address => flows.open(me, address),
       closeFlow: flow => flows.close(me, flow),
       peerOf: address => {

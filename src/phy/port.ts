@@ -105,7 +105,7 @@ export interface Port {
   readonly arena: Arena
   readonly maxPackets: number
   readonly maxBytes: number
-  /** Largest path MTU in bytes that fits the link. */
+  /** Largest path MTU in bytes that fits the link, when the port was made. */
   readonly pathMtu: number
   /**
    * Most bytes (payload, and 64 a packet) that a sender should have unacknowledged; absent where nothing can overflow.
@@ -113,8 +113,13 @@ export interface Port {
   readonly windowBytes?: number | undefined
   readonly counters: PortCounters
 
-  /** The local addresses on which this port receives (those of the GID table). */
-  addAddress(address: Uint8Array): void
+  /**
+   * One more local address on which this port receives (those of the GID table); one that it has already is nothing.
+   * Throws SystemError for one that the system does not give. `spare`: somebody else may take it for his own later.
+   */
+  addAddress(address: Uint8Array, claim?: 'own' | 'spare'): void
+  /** Nothing is received there any more, and what flows from it send is lost, until it is added again. */
+  removeAddress(address: Uint8Array): void
   /**
    * A path to a destination: its number, shared by equal records. Throws a RangeError for a record that no header can
    * hold, and for one that this port cannot send.

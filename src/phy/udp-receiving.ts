@@ -35,7 +35,7 @@ const UNKNOWN = -2
 
 export const createUdpReceiving = (
   { arena, receive, bufferAt, lengths, segments, ...batches }: UdpBatches,
-  sockets: readonly UdpSocket[],
+  sockets: readonly (UdpSocket | undefined)[],
   addresses: readonly Uint8Array[],
   senders: Senders,
   counters: ReceiveCounters,
@@ -67,7 +67,10 @@ export const createUdpReceiving = (
     if (room === 0) return false
     for (let tries = sockets.length; tries > 0; tries--) {
       turn = turn + 1 < sockets.length ? turn + 1 : 0
-      const filled = receive(sockets[turn], got, room)
+      const socket = sockets[turn]
+      if (socket === undefined) continue
+      const filled = receive(socket, got, room)
+      // Nothing waits, or the network told of something that was sent (ICMP): neither is the end of anything.
       if (filled <= 0) continue
       for (const end = got + filled; got < end; got++) {
         const length = lengths[got]

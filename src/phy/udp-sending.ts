@@ -5,10 +5,10 @@
  *
  * Who has never sent us such an identification may be of another make and be reached over hardware that counts in
  * another way: it gets its datagrams one by one, and so does everybody when the kernel refuses to cut. What the system
- * refuses to send at all is lost and counted, as the network may do; when it can take no more now, the staging area
- * fills up.
+ * refuses to send at all (no route, an interface that is down, a packet beyond its MTU, an address that is gone) is
+ * lost and counted, as the network may do; when it can take no more now, the staging area fills up.
  */
-import { EAGAIN, EINVAL, EIO } from '../host/errno.ts'
+import { EADDRNOTAVAIL, EAGAIN, EINVAL, EIO, EMSGSIZE } from '../host/errno.ts'
 import type { UdpBatches, UdpSocket } from '../host/udp.ts'
 import { sealIcrc } from '../wire/icrc.ts'
 import type { FlowTable } from './flow-table.ts'
@@ -53,7 +53,7 @@ const SHORTEST_PACKET = 16
 
 export const createUdpSending = (
   { arena, putMessage, send }: UdpBatches,
-  sockets: readonly UdpSocket[],
+  sockets: readonly (UdpSocket | undefined)[],
   flows: FlowTable,
   senders: Senders,
   counters: SendCounters,
@@ -67,9 +67,8 @@ export const createUdpSending = (
 ): UdpSending => {
   const { tap, onBlocked } = options
   let cuts = options.cut
-  /** By flow: which socket it leaves from, and whether messages to it must not be cut. */
+  /** By flow: which socket it leaves from. */
   const socketOf = new Int32Array(FLOWS)
-  const uncut = new Uint8Array(FLOWS)
   /** Messages waiting to be sent: [sent, queued). */
   const offsets = new Int32Array(MESSAGES)
   const sizes = new Int32Array(MESSAGES)
@@ -87,32 +86,35 @@ export const createUdpSending = (
     putMessage(slot, offset, bytes, flow, segment, hopLimit, trafficClass)
   }
 
-  const refused = (errno: number): void => {
-    counters.sendErrors++
+  const refused = (errno: number, packets: number): void => {
+    counters.sendErrors += packets
     counters.lastSendError = errno
-    counters.dropped++
+    counters.dropped += packets
   }
 
-  /** The kernel would not have message `slot`: goes on packet by packet if it was several, else the packet is lost. */
-  const sendOtherwise = (slot: number, errno: number): void => {
+  /**
+   * The kernel would not have message `slot`: goes on packet by packet if the cutting may be the reason, else it is
+   * lost.
+   */
+  const sendOtherwise = (socket: UdpSocket, slot: number, errno: number): void => {
     const bytes = sizes[slot]
     const packet = packetSizes[slot]
-    if (bytes <= packet) {
-      refused(errno)
+    if (bytes <= packet || (errno !== EIO && errno !== EINVAL && errno !== EMSGSIZE)) {
+      refused(errno, Math.ceil(bytes / packet))
       return
     }
     const flow = flowsOf[slot]
-    uncut[flow] = 1
     const icrcFlow = flows.icrcFlowOf(flow)
     for (let at = 0; at < bytes; at += packet) {
       const length = Math.min(packet, bytes - at)
       sealIcrc(arena, offsets[slot] + at, length, icrcFlow, 0)
       put(SPARE, offsets[slot] + at, length, flow, 0)
       counters.sendCalls++
-      const result = send(sockets[socketOf[flow]], SPARE, 1)
-      if (result < 0) refused(-result)
-      // Only the cutting was wrong, and it will be for everybody: a network card or a path that cannot.
-      else if (errno === EIO || errno === EINVAL) cuts = false
+      const result = send(socket, SPARE, 1)
+      if (result < 0) refused(-result, 1)
+      // Only the cutting was wrong, and it will be for everybody: a network card or a kernel that cannot. When an MTU
+      // fell, whole packets fail too, and cutting is right again once it has risen.
+      else if (length === packet) cuts = false
     }
   }
 
@@ -124,18 +126,24 @@ export const createUdpSending = (
 
   const sendQueued = (): boolean => {
     while (sent < queued) {
-      const socket = socketOf[flowsOf[sent]]
+      const number = socketOf[flowsOf[sent]]
+      const socket = sockets[number]
+      if (socket === undefined) {
+        refused(EADDRNOTAVAIL, Math.ceil(sizes[sent] / packetSizes[sent]))
+        sent++
+        continue
+      }
       let end = sent + 1
-      while (end < queued && socketOf[flowsOf[end]] === socket) end++
+      while (end < queued && socketOf[flowsOf[end]] === number) end++
       counters.sendCalls++
-      const result = send(sockets[socket], sent, end - sent)
+      const result = send(socket, sent, end - sent)
       if (result === -EAGAIN) {
         setBlocked(true)
         return false
       }
       if (result >= 0) sent += result
       else {
-        sendOtherwise(sent, -result)
+        sendOtherwise(socket, sent, -result)
         sent++
       }
     }
@@ -179,7 +187,6 @@ export const createUdpSending = (
     sendQueued,
     addFlow: (flow, socket) => {
       socketOf[flow] = socket
-      uncut[flow] = 0
     },
     reserve: bytes => {
       if (bytes > RUN_BYTES) throw new RangeError(`a run has at most ${RUN_BYTES} bytes, not ${bytes}`)
@@ -204,7 +211,7 @@ export const createUdpSending = (
       counters.sentPackets += count
       counters.sentBytes += end - offset
       const peer = flows.peerOf(0, flows.words(), flows.destinationAt(flow))
-      const mayCut = cuts && uncut[flow] === 0 && (flows.icrcFlowOf(flow).version === 6 || senders.peerCounts(peer))
+      const mayCut = cuts && (flows.icrcFlowOf(flow).version === 6 || senders.peerCounts(peer))
       const most = mayCut ? Math.max(1, Math.min(MESSAGE_PACKETS, Math.floor(MESSAGE_BYTES / size))) : 1
       for (let i = 0; i < count; i += most) {
         const now = Math.min(most, count - i)

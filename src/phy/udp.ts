@@ -70,10 +70,10 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
   })
   const flows = createFlowTable()
   const senders = createSenders(flows)
-  /** By number: a socket, its address, who waits for it. */
-  const sockets: UdpSocket[] = []
+  /** By number: an address, and while the port has it the socket, and who waits for it. Numbers stay. */
   const addresses: Uint8Array[] = []
-  const watches: Watch[] = []
+  const sockets: (UdpSocket | undefined)[] = []
+  const watches: (Watch | undefined)[] = []
   const scratch = new Uint32Array(4)
   const freeRooms = Array.from({ length: ROOMS }, (_, i) => STAGING + i * RUN_BYTES)
   let closed = false
@@ -97,7 +97,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
     cut: cut === 'auto',
     tap,
     onBlocked: blocked => {
-      for (const one of watches) one.update({ readable: true, writable: blocked })
+      for (const one of watches) one?.update({ readable: true, writable: blocked })
     },
   })
   const receiving = createUdpReceiving(batches, sockets, addresses, senders, counters, { tap, exact: () => seals > 0 })
@@ -121,11 +121,12 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
     wake: null,
     tap: null,
 
-    addAddress: address => {
-      if (numberOf(address) >= 0) return
+    addAddress: (address, claim) => {
+      const known = numberOf(address)
+      if (known >= 0 && sockets[known] !== undefined) return
       let socket: UdpSocket
       try {
-        socket = openUdpSocket(address, ROCE_UDP_PORT, interfaceIndex)
+        socket = openUdpSocket(address, ROCE_UDP_PORT, interfaceIndex, claim)
       } catch (error) {
         // The default GID of a RoCE device: interfaces need not have it, and several devices of one have the same.
         const errno = error instanceof SystemError ? error.errno : 0
@@ -133,16 +134,29 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
         throw error
       }
       port.windowBytes = Math.min(port.windowBytes, windowOf(socket.receiveBuffer))
-      sockets.push(socket)
-      addresses.push(address.slice())
-      watches.push(watch(socket.fd, { readable: true }, onReady))
+      const number = known >= 0 ? known : addresses.push(address.slice()) - 1
+      sockets[number] = socket
+      watches[number] = watch(socket.fd, { readable: true }, onReady)
+    },
+    removeAddress: address => {
+      const number = numberOf(address)
+      const socket = sockets[number]
+      if (socket === undefined) return
+      watches[number]?.stop()
+      closeUdpSocket(socket)
+      sockets[number] = undefined
+      watches[number] = undefined
+      // What waited for this socket is lost, and must not keep back the rest.
+      sending.sendQueued()
     },
     openFlow: address => {
       const socket = numberOf(address.source)
-      if (socket < 0)
+      if (sockets[socket] === undefined) {
+        const has = addresses.filter((_, i) => sockets[i] !== undefined).map(addressText)
         throw new RangeError(
-          `flow: this port has no address ${addressText(address.source)}; it has ${addresses.map(addressText).join(', ')}`,
+          `flow: this port has no address ${addressText(address.source)}; it has ${has.join(', ') || 'none'}`,
         )
+      }
       const flow = flows.open(0, address)
       if (flow >= FLOWS) {
         flows.close(0, flow)
@@ -189,8 +203,8 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       sending.sendQueued()
       closed = true
       receiving.clear()
-      for (const one of watches) one.stop()
-      for (const socket of sockets) closeUdpSocket(socket)
+      for (const one of watches) one?.stop()
+      for (const socket of sockets) if (socket !== undefined) closeUdpSocket(socket)
       flows.closeAll(0)
     },
   }

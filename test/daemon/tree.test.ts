@@ -6,14 +6,16 @@ import assert from 'node:assert/strict'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { nodeRdev, removeTree, type TreeDevice, writeTree } from '../../src/daemon/tree.ts'
+import { nodeRdev, removeTree, type TreeDevice, updateTree, writeTree } from '../../src/daemon/tree.ts'
 import { identify } from '../../src/drivers/rxe/identity.ts'
 import { scratchFolder } from '../tools.ts'
 
 const device = (name: string, node: number): TreeDevice => {
   const mac = Uint8Array.of(0x52, 0x54, 0, 0x77, 0, 2)
   const address = Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 77, 0, 2])
-  return { name, node, ...identify(address, { mac, name: 'enp1s0', index: 2 }) }
+  const identity = identify(address, { mac, name: 'enp1s0', index: 2 })
+  const gids = identity.gids.map((gid, index) => ({ index, gid }))
+  return { ...identity, name, node, port: { gids, state: 4, physState: 5 } }
 }
 
 const folder = scratchFolder()
@@ -48,4 +50,19 @@ test('a tree that was left behind is replaced, and removed without a trace', () 
   removeTree(root)
   assert.equal(existsSync(root), false)
   removeTree(root)
+})
+
+test('what changes at a port is written again, and GIDs that are gone have no files', () => {
+  const root = join(folder, 'c')
+  const before = device('rxe0', 0)
+  writeTree(root, [before])
+  const gid = new Uint8Array(16).fill(0xab)
+  updateTree(root, { ...before, port: { gids: [{ index: 2, gid }], state: 1, physState: 3 } })
+  const port = join(root, 'sys/class/infiniband/rxe0/ports/1')
+  const read = (path: string): string => readFileSync(join(port, path), 'latin1')
+  assert.deepEqual([read('state'), read('phys_state')], ['1: DOWN\n', '3: Disabled\n'])
+  for (const names of ['gids', 'gid_attrs/types', 'gid_attrs/ndevs'])
+    assert.deepEqual(readdirSync(join(port, names)), ['2'])
+  assert.match(read('gids/2'), /^abab(:abab){7}\n$/)
+  assert.deepEqual(readdirSync(root).sort(), ['dev', 'sys'])
 })

@@ -173,6 +173,21 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.deepEqual(psns(await collect(b, 1)), [40])
     })
 
+    it('gives an address back, and takes it again', async () => {
+      const [a, b] = ports(2)
+      const flow = a.openFlow(flowTo(1, 2))
+      const back = b.openFlow(flowTo(2, 1))
+      b.removeAddress(link.address(2))
+      b.removeAddress(link.address(2))
+      b.removeAddress(link.address(9))
+      sendRun(a, flow, 1, 1)
+      b.addAddress(link.address(2))
+      sendRun(a, flow, 2, 1)
+      assert.deepEqual(psns(await collect(b, 1)), [2])
+      sendRun(b, back, 3, 1)
+      assert.deepEqual(psns(await collect(a, 1)), [3], 'its flows are as before')
+    })
+
     it('wakes a device when packets come', async () => {
       const [a, b] = ports(2)
       const flow = a.openFlow(flowTo(1, 2))

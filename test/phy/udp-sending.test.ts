@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import type { UdpBatches } from '../../src/host/udp.ts'
+import type { UdpBatches, UdpSocket } from '../../src/host/udp.ts'
 import { createFlowTable } from '../../src/phy/flow-table.ts'
 import type { Senders } from '../../src/phy/senders.ts'
 import { ALL_MESSAGES, createUdpSending, STAGING } from '../../src/phy/udp-sending.ts'
@@ -11,6 +11,9 @@ import { flowBetween, ipv4 } from './helpers.ts'
 const EIO = 5
 const EAGAIN = 11
 const EINVAL = 22
+const EMSGSIZE = 90
+const EADDRNOTAVAIL = 99
+const ENETUNREACH = 101
 
 /** A sending half over a kernel that the test plays: `answer` says what becomes of a message, 0 for sent. */
 const start = (answer: (segment: number) => number) => {
@@ -49,7 +52,8 @@ const start = (answer: (segment: number) => number) => {
   }
   const senders = { peerCounts: () => true } as unknown as Senders
   const socket = { fd: -1, version: 4, receiveBuffer: 0 } as const
-  const sending = createUdpSending(batches as UdpBatches, [socket], flows, senders, counters, {
+  const sockets: (UdpSocket | undefined)[] = [socket]
+  const sending = createUdpSending(batches as UdpBatches, sockets, flows, senders, counters, {
     cut: true,
     tap: () => null,
     onBlocked: now => blocked.push(now),
@@ -67,7 +71,7 @@ const start = (answer: (segment: number) => number) => {
   }
   const isSealed = (offset: number, identification: number): boolean =>
     verifyIcrc(arena, offset, 64, icrcFlow, identification)
-  return { sending, counters, sent, blocked, sendRun, isSealed }
+  return { sending, counters, sent, blocked, sendRun, isSealed, sockets }
 }
 
 describe('sending over UDP', () => {
@@ -104,7 +108,30 @@ describe('sending over UDP', () => {
     assert.deepEqual([t.counters.dropped, t.counters.sendErrors, t.counters.lastSendError], [3, 3, EINVAL])
     broken = false
     t.sendRun(3)
-    assert.equal(t.sent.length, 3)
+    assert.deepEqual(t.sent, [[0, 192, 64]], 'cutting was not to blame')
+  })
+
+  it('loses a run with one call when the network is gone, and what leaves from an address that is', () => {
+    let errno = ENETUNREACH
+    const t = start(() => errno)
+    t.sendRun(3)
+    assert.deepEqual([t.counters.dropped, t.counters.lastSendError, t.counters.sendCalls], [3, ENETUNREACH, 1])
+    t.sockets[0] = undefined
+    errno = 0
+    t.sendRun(3)
+    assert.deepEqual([t.counters.dropped, t.counters.lastSendError, t.counters.sendCalls], [6, EADDRNOTAVAIL, 1])
+    assert.deepEqual(t.sent, [])
+  })
+
+  it('cuts again once an interface takes long packets again', () => {
+    let mtu = 100
+    const t = start(segment => (segment > mtu || mtu < 64 ? EMSGSIZE : 0))
+    mtu = 50
+    t.sendRun(3)
+    assert.deepEqual([t.counters.dropped, t.counters.lastSendError], [3, EMSGSIZE])
+    mtu = 100
+    t.sendRun(3)
+    assert.deepEqual(t.sent, [[0, 192, 64]])
   })
 
   it('keeps what a full socket does not take, says so, and sends it in order later', () => {

@@ -145,6 +145,37 @@ describe('UDP', { skip }, () => {
     a.addAddress(loopback(1))
   })
 
+  it('loses what leaves from an address that is gone', async () => {
+    const [a, b, there] = pair()
+    a.removeAddress(loopback(1))
+    sendRun(a, there, 0, 5)
+    assert.deepEqual([a.counters.dropped, a.counters.lastSendError], [5, 99])
+    assert.throws(() => a.openFlow(flowBetween(loopback(1), loopback(2))), /has no address .*; it has none/)
+    a.addAddress(loopback(1))
+    sendRun(a, there, 5, 1)
+    assert.deepEqual(psns(await collect(b, 1)), [5])
+  })
+
+  it('yields an address that it has to spare to who wants it for his own, and gets it back', async () => {
+    const [a, b] = pair()
+    const [first, second] = [0, 1].map(() => createUdpPort({ mtu: 65536, interfaceIndex: 1 }))
+    open.push(first, second)
+    first.addAddress(loopback(5), 'spare')
+    assert.throws(() => second.addAddress(loopback(5), 'spare'), /EADDRINUSE/)
+    second.addAddress(loopback(5))
+    const third = createUdpPort({ mtu: 65536, interfaceIndex: 1 })
+    open.push(third)
+    for (const claim of ['own', 'spare'] as const)
+      assert.throws(() => third.addAddress(loopback(5), claim), /EADDRINUSE/)
+    const flow = a.openFlow(flowBetween(loopback(1), loopback(5)))
+    sendRun(a, flow, 1, 1)
+    assert.deepEqual(psns(await collect(second, 1)), [1])
+    second.close()
+    sendRun(a, flow, 2, 1)
+    assert.deepEqual(psns(await collect(first, 1)), [2])
+    assert.deepEqual(receiveAll(b), [])
+  })
+
   it('talks IPv6, to itself where loopback has one address only', async t => {
     const address = new Uint8Array(16)
     address[15] = 1

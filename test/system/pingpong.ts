@@ -82,6 +82,8 @@ export interface PairOptions {
   readonly limit?: number
   /** The daemon of the client, if it is another one. */
   readonly clientDaemon?: TestDaemon
+  /** Arguments of the client, if they are others. */
+  readonly clientArgs?: readonly string[]
   /** How the port is given. */
   readonly portOption?: string
 }
@@ -102,15 +104,15 @@ export const startPair = async (
 ): Promise<StartedPair> => {
   const { program = 'ibv_rc_pingpong', devices = ['rxe0', 'rxe0'], limit, portOption = '-p' } = options
   const port = await freePort()
-  const begin = (device: string, more: readonly string[], { env }: TestDaemon): Running =>
-    start(scope, program, ['-d', device, ...args, portOption, String(port), ...more], {
+  const begin = (device: string, own: readonly string[], more: readonly string[], { env }: TestDaemon): Running =>
+    start(scope, program, ['-d', device, ...own, portOption, String(port), ...more], {
       env,
       ...(limit !== undefined && { limit }),
     })
-  const server = begin(devices[0], [], daemon)
+  const server = begin(devices[0], args, [], daemon)
   if (!(await untilListening(port, server.ended)))
     assert.fail(`${program} ended before it listened:\n${server.output()}`)
-  const client = begin(devices[1], ['localhost'], options.clientDaemon ?? daemon)
+  const client = begin(devices[1], options.clientArgs ?? args, ['localhost'], options.clientDaemon ?? daemon)
   return {
     server,
     client,

@@ -204,12 +204,19 @@ export const startDaemon = async (
   scope: Scope,
   { devices = ONE_DEVICE, fault, link, netns }: DaemonSettings = {},
 ): Promise<TestDaemon> => {
+  // Its folder is removed when it writes there no more.
+  let started: Running | undefined
+  scope.after(() => {
+    started?.child.kill('SIGKILL')
+    return started?.ended.catch(() => {})
+  })
   const socket = join(temporaryFolder(scope), 'sock')
   const args = ['daemon', '--socket', socket, ...devices.flatMap(device => ['--device', device])]
   if (fault !== undefined) args.push('--fault', fault)
   if (link !== undefined) args.push('--link', link)
   const command = netns === undefined ? [userdma] : ['ip', 'netns', 'exec', netns, userdma]
   const running = start(scope, command[0], [...command.slice(1), ...args], { env: cleanEnvironment(), limit: 600_000 })
+  started = running
   await running.said(new RegExp(READY))
   const stat = async (): Promise<Stat> => {
     const client = await openSession(socket)

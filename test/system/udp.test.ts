@@ -2,7 +2,6 @@
  * Devices on real sockets: programs of two daemons exchange data over UDP, on loopback and between network namespaces.
  */
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, it } from 'node:test'
@@ -10,6 +9,7 @@ import { readCapture } from '../../src/wire/pcap.ts'
 import { loopbackText } from '../loopback.ts'
 import { fixture } from '../paths.ts'
 import { findTool, missing } from '../tools.ts'
+import { canMakeNamespaces, twoNamespaces } from './namespaces.ts'
 import { assertGoodPair, caseName, type PingpongCase, runCase, runPair } from './pingpong.ts'
 import {
   isEmpty,
@@ -186,44 +186,6 @@ describe('the daemon over UDP', { skip: lacking('ibv_devinfo') }, () => {
     assert.match(client.stderr + server.stderr, /Failed to modify QP to RTR/)
   })
 })
-
-const ip = (...args: readonly string[]): void => {
-  const { status, stderr } = spawnSync('ip', args, { encoding: 'utf8' })
-  if (status !== 0) throw new Error(`ip ${args.join(' ')}: ${stderr}`)
-}
-
-/** Whether network namespaces can be made here; skips the test if not. */
-const canMakeNamespaces = (t: Scope & { skip(why: string): void; name: string }): boolean => {
-  const name = `ud${process.pid}x`
-  const tried = [
-    ['netns', 'add', name],
-    ['-n', name, 'link', 'show'],
-  ]
-  const made = findTool('ip') !== undefined && tried.every(args => spawnSync('ip', args).status === 0)
-  spawnSync('ip', ['netns', 'delete', name])
-  return made || missing(t as Parameters<typeof missing>[0], 'network namespaces need root and iproute2')
-}
-
-let namespaces = 0
-
-/** Two namespaces joined by a pair of virtual interfaces with IPv4 and IPv6 addresses; removed with the test. */
-const twoNamespaces = (scope: Scope, mtu: number, hardware: boolean): readonly [string, string] => {
-  const names = [0, 1].map(i => `ud${process.pid}n${namespaces}${i}`)
-  namespaces++
-  scope.after(() => {
-    for (const name of names) spawnSync('ip', ['netns', 'delete', name])
-  })
-  for (const name of names) ip('netns', 'add', name)
-  ip('link', 'add', 'v0', 'netns', names[0], 'type', 'veth', 'peer', 'name', 'v0', 'netns', names[1])
-  names.forEach((name, i) => {
-    ip('-n', name, 'address', 'add', `10.99.0.${i + 1}/24`, 'dev', 'v0')
-    ip('-n', name, 'address', 'add', `fd99::${i + 1}/64`, 'dev', 'v0', 'nodad')
-    // An interface that takes one segment at a time: the kernel cuts before it, so that real packets are on the wire.
-    ip('-n', name, 'link', 'set', 'v0', 'mtu', String(mtu), ...(hardware ? [] : ['gso_max_segs', '1']), 'up')
-    ip('-n', name, 'link', 'set', 'lo', 'up')
-  })
-  return [names[0], names[1]]
-}
 
 /**
  * Waits until a capture that is still being written has so many packets; it is up to the caller to find that it has

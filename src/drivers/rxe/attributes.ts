@@ -6,6 +6,7 @@
 
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
 import type { PortAttributes } from '../../spec/classes/port.ts'
+import { PhysState, PortState } from '../../spec/enums.ts'
 import type { RecordOf } from '../../spec/schema.ts'
 
 /** Limits that creation checks; programs see them in the device attributes. */
@@ -96,8 +97,6 @@ export const extendedAttributes = (): RecordOf<typeof ExtendedDeviceAttributes> 
 
 const IP_BASED_CM = 0x10000
 const MTU_4096 = 5
-const STATE_ACTIVE = 4
-const LINK_UP = 5
 const ETHERNET = 2
 const GRH_REQUIRED = 1
 
@@ -111,7 +110,7 @@ export const portAttributes = (activeMtu: number): RecordOf<typeof PortAttribute
   pkeyTblLen: 1,
   lid: 0,
   smLid: 0,
-  state: STATE_ACTIVE,
+  state: PortState.values.ACTIVE,
   maxMtu: MTU_4096,
   activeMtu,
   lmc: 0,
@@ -121,7 +120,7 @@ export const portAttributes = (activeMtu: number): RecordOf<typeof PortAttribute
   initTypeReply: 0,
   activeWidth: 1,
   activeSpeed: 1,
-  physState: LINK_UP,
+  physState: PhysState.values.LINK_UP,
   linkLayer: ETHERNET,
   flags: GRH_REQUIRED,
   portCapFlags2: 0,

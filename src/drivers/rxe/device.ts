@@ -28,6 +28,7 @@ import { bthDestQp } from '../../wire/bth.ts'
 import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
 import { cqClass, cqCompletions } from './cq-class.ts'
 import type { Identity } from './identity.ts'
+import { mtuOf } from './interface.ts'
 import { regionMemory } from './memory.ts'
 import { createPosts, Where } from './posts.ts'
 import { qpClasses } from './qp-class.ts'
@@ -91,9 +92,6 @@ const BURST_BYTES = 1 << 20
 
 /** µs in which a queue pair without acknowledgements sends no more than the port's window (unreliable.ts). */
 const PACE = 100
-
-/** Enumeration of ibv_mtu for a path MTU in bytes. */
-const mtuOf = (bytes: number): number => Math.log2(bytes) - 7
 
 export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOptions): RxeDevice => {
   // The engine needs the device's memory table, the device its classes, and those the engine: it comes last.

@@ -52,13 +52,13 @@ const leavePath = (device: RxeState, state: QueuePair): void => {
   state.flow = -1
 }
 
-/** Values that the state table does not judge. */
-const checkValues = (where: string, args: QpModify): void => {
+/** Values that the state table does not judge. `activeMtu`: the largest that the interface can carry now. */
+const checkValues = (where: string, args: QpModify, activeMtu: number): void => {
   if (args.port !== undefined) within(where, 'port', args.port, 1, 1)
   if (args.pkeyIndex !== undefined) within(where, 'pkeyIndex', args.pkeyIndex, 0)
   if (args.maxRdAtomic !== undefined) within(where, 'maxRdAtomic', args.maxRdAtomic, Limits.maxRdAtomic)
   if (args.maxDestRdAtomic !== undefined) within(where, 'maxDestRdAtomic', args.maxDestRdAtomic, Limits.maxRdAtomic)
-  if (args.pathMtu !== undefined) within(where, 'pathMtu', args.pathMtu, 5, 1)
+  if (args.pathMtu !== undefined) within(where, 'pathMtu', args.pathMtu, activeMtu, 1)
   // Automatic path migration is not there: an alternate path would be a promise that nobody keeps.
   if (args.alternatePath !== undefined) throw new CallError('EOPNOTSUPP', `${where}: no alternate paths on this device`)
 }
@@ -199,7 +199,7 @@ const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): DriverCla
         const source = args.address && sourceOf(call.device.ports[0].gids, args.address, where)
         const why = checkTransition(type, before, after, given, args.curState)
         if (why !== undefined) refuse(where, why)
-        checkValues(where, args)
+        checkValues(where, args, call.device.ports[0].attributes.activeMtu)
         let path: { flow: number; peer: number } | undefined
         if (args.address && source) {
           const flow = openPath(device.port, flowAddress(source, args.address), where)

@@ -1,0 +1,85 @@
+/*
+ * Devices on real interfaces follow them while they run: which addresses they have, whether they are up, how long their
+ * packets may be (drivers/rxe/interface.ts says what becomes of that).
+ *
+ * As with Linux's rxe all addresses of an interface are GIDs of its device, which was named by one of them. On the
+ * loopback interface, and where several devices of the daemon share an interface, each keeps to its own address. Other
+ * daemons may share it too: an address that is in use is left out, with a line in the log, and one that we have besides
+ * our own goes to a daemon that is started for it (`spare` in host/udp.ts).
+ */
+
+import { raisePort } from '../core/events.ts'
+import type { RxeDevice } from '../drivers/rxe/device.ts'
+import { addGid, NO_EVENT, type PortEvent, removeGid, setLink } from '../drivers/rxe/interface.ts'
+import { EADDRINUSE, SystemError } from '../host/errno.ts'
+import type { Interfaces, NetworkInterface } from '../host/interfaces.ts'
+import { pathMtuOf } from '../phy/udp.ts'
+import { addressText } from '../wire/address.ts'
+
+/** The name of a device, and what is done with it. */
+type Followed = Pick<RxeDevice, 'device' | 'state'>
+
+/** The link of an interface that is no more. */
+const GONE = { up: false, carrier: false }
+
+const same = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
+
+/** Begins to follow; `changed` is told when a device's port or GIDs are not what they were, before programs are. */
+export const followInterfaces = (
+  interfaces: Interfaces,
+  devices: readonly Followed[],
+  changed: (device: Followed) => void,
+): void => {
+  const indexOf = ({ state }: Followed): number => state.identity.interfaceIndex
+  const on = (index: number): readonly Followed[] => devices.filter(device => indexOf(device) === index)
+
+  /** Whether a device takes this address: as its own, besides its own, or not at all. */
+  const claimOf = ({ state }: Followed, index: number, address: Uint8Array): 'own' | 'spare' | undefined => {
+    if (state.identity.gids.some(gid => same(gid, address))) return 'own'
+    return on(index).length > 1 || interfaces.links().get(index)?.loopback ? undefined : 'spare'
+  }
+
+  const tell = (followed: Followed, event: PortEvent | undefined): void => {
+    if (event === undefined) return
+    changed(followed)
+    if (event !== NO_EVENT) raisePort(followed.device, 1, event)
+  }
+
+  const appeared = (
+    { device, state }: Followed,
+    address: Uint8Array,
+    claim: 'own' | 'spare',
+  ): PortEvent | undefined => {
+    try {
+      state.port.addAddress(address, claim)
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error
+      const why = error.errno === EADDRINUSE ? 'another program uses its RoCE port' : error.message
+      console.error(`userdma daemon: ${device.name} does without the address ${addressText(address)}: ${why}`)
+      return undefined
+    }
+    return addGid(device, address)
+  }
+
+  const onAddress = (index: number, address: Uint8Array, present: boolean): void => {
+    for (const followed of on(index)) {
+      const claim = claimOf(followed, index, address)
+      if (claim === undefined) continue
+      if (!present) followed.state.port.removeAddress(address)
+      tell(followed, present ? appeared(followed, address, claim) : removeGid(followed.device, address))
+    }
+  }
+
+  const onLink = (index: number, now: NetworkInterface | undefined): void => {
+    for (const followed of on(index)) {
+      const link = now ? { up: now.up, carrier: now.carrier, pathMtu: pathMtuOf(now.mtu) } : GONE
+      tell(followed, setLink(followed.device, link))
+    }
+  }
+
+  for (const index of new Set(devices.map(indexOf))) {
+    onLink(index, interfaces.links().get(index))
+    for (const address of interfaces.addresses(index)) onAddress(index, address, true)
+  }
+  interfaces.listen({ link: onLink, address: onAddress })
+}

@@ -1,0 +1,68 @@
+/*
+ * A soft device follows its network interface: link state and MTU become the port's state and active MTU, addresses
+ * become GIDs, and programs are told by port events (IBA 11.6.3), as Linux's rxe and its GID cache do it.
+ *
+ * GID 0 is the link-local default and stays; other addresses take the first index that is free and leave it empty when
+ * they go, so that no index changes its meaning under a program that remembers it. Linux has no event for a change of
+ * the MTU; here PORT_ACTIVE tells it, which means that a program should look at the port again.
+ *
+ * The functions change the port and answer with the event that programs are to be told (`raisePort`), once everything
+ * that they may look at then has changed too; undefined if nothing did.
+ */
+import { findGid, setGid } from '../../core/gids.ts'
+import type { Device } from '../../core/model.ts'
+import { AsyncEventType, GidType, Mtu, PhysState, PortState } from '../../spec/enums.ts'
+import type { RxeState } from './state.ts'
+
+export interface LinkState {
+  /** Switched on by the administrator. */
+  readonly up: boolean
+  /** Connected to something. */
+  readonly carrier: boolean
+  /** Largest path MTU that fits the interface: 256, 512, … 4096; absent when it has gone. */
+  readonly pathMtu?: number
+}
+
+const { PORT_ACTIVE, PORT_ERR, GID_CHANGE } = AsyncEventType.values
+const { ACTIVE, DOWN } = PortState.values
+const { LINK_UP, POLLING, DISABLED } = PhysState.values
+
+/** The type of an event of the port; NO_EVENT for a change that programs are not told. */
+export type PortEvent = number
+export const NO_EVENT = -1
+
+/** The enumeration of a path MTU in bytes. */
+export const mtuOf = (bytes: number): number => Math.log2(bytes) - Math.log2(256) + Mtu.values.MTU_256
+
+/** Takes over what the interface says. */
+export const setLink = (device: Device<RxeState>, { up, carrier, pathMtu }: LinkState): PortEvent | undefined => {
+  const { attributes } = device.ports[0]
+  const active = up && carrier
+  const state = active ? ACTIVE : DOWN
+  const physState = active ? LINK_UP : up ? POLLING : DISABLED
+  const activeMtu = pathMtu === undefined ? attributes.activeMtu : mtuOf(pathMtu)
+  const toTell = attributes.state !== state || (active && attributes.activeMtu !== activeMtu)
+  const differs = toTell || attributes.activeMtu !== activeMtu || attributes.physState !== physState
+  Object.assign(attributes, { state, physState, activeMtu })
+  if (toTell) return active ? PORT_ACTIVE : PORT_ERR
+  return differs ? NO_EVENT : undefined
+}
+
+/** The interface has this address now: it gets a GID, unless it has one or the table is full. */
+export const addGid = (device: Device<RxeState>, address: Uint8Array): PortEvent | undefined => {
+  const { gids } = device.ports[0]
+  if (findGid(gids, address) >= 0) return undefined
+  const index = gids.entries.findIndex((entry, i) => i > 0 && entry === undefined)
+  if (index < 0) return undefined
+  setGid(gids, index, { gid: address, type: GidType.values.ROCE_V2, ifindex: device.state.identity.interfaceIndex })
+  return GID_CHANGE
+}
+
+/** The address is gone, and its GID goes, unless it is the default one. */
+export const removeGid = (device: Device<RxeState>, address: Uint8Array): PortEvent | undefined => {
+  const { gids } = device.ports[0]
+  const index = findGid(gids, address)
+  if (index <= 0) return undefined
+  setGid(gids, index, undefined)
+  return GID_CHANGE
+}

@@ -1,0 +1,167 @@
+/*
+ * Messages of rtnetlink as bytes: what the system says about network interfaces and their addresses, when asked (a
+ * dump) and when something changes (rtnetlink(7), netlink(7); numbers are those of linux/rtnetlink.h, if_link.h and
+ * if_addr.h). Only what a device on an interface follows is read: its name, MAC, MTU, whether it is up and has a
+ * carrier, and which addresses it has. Knows no sockets; lengths are checked, so that any bytes can be parsed.
+ */
+
+export interface LinkMessage {
+  readonly kind: 'link'
+  /** False when the interface is gone. */
+  readonly present: boolean
+  readonly index: number
+  readonly name: string
+  readonly mac: Uint8Array
+  /** Largest IP packet, bytes. */
+  readonly mtu: number
+  /** The administrator has switched it on. */
+  readonly up: boolean
+  /** … and it is connected to something. */
+  readonly carrier: boolean
+  readonly loopback: boolean
+}
+
+export interface AddressMessage {
+  readonly kind: 'address'
+  /** False when the address is gone, or may not be used (yet): duplicates are being looked for, or were found. */
+  readonly present: boolean
+  readonly index: number
+  /** 16 bytes, IPv4 as ::ffff:a.b.c.d. */
+  readonly address: Uint8Array
+}
+
+/** `done`: a dump has ended, with an error number if it failed. */
+export type RouteMessage = LinkMessage | AddressMessage | { readonly kind: 'done'; readonly errno: number }
+
+const HEADER = 16
+const NLMSG_ERROR = 2
+const NLMSG_DONE = 3
+const RTM_NEWLINK = 16
+const RTM_DELLINK = 17
+const RTM_NEWADDR = 20
+const RTM_DELADDR = 21
+export const RTM_GETLINK = 18
+export const RTM_GETADDR = 22
+const NLM_F_REQUEST_DUMP = 0x301
+
+const AF_UNSPEC = 0
+const AF_INET = 2
+const AF_INET6 = 10
+
+const LINK_BODY = 16
+const IFF_UP = 1
+const IFF_LOOPBACK = 8
+const IFF_LOWER_UP = 0x1_0000
+const IFLA_ADDRESS = 1
+const IFLA_IFNAME = 3
+const IFLA_MTU = 4
+
+const ADDRESS_BODY = 8
+const IFA_ADDRESS = 1
+const IFA_LOCAL = 2
+const IFA_FLAGS = 8
+const IFA_F_OPTIMISTIC = 4
+const IFA_F_DADFAILED = 8
+const IFA_F_TENTATIVE = 0x40
+
+const align4 = (length: number): number => (length + 3) & ~3
+
+/** The payloads of attributes (struct rtattr: length u16 with its header, type u16) in [from, end). */
+const attributesOf = (bytes: Uint8Array, from: number, end: number): Map<number, Uint8Array> => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const found = new Map<number, Uint8Array>()
+  for (let at = from; at + 4 <= end; ) {
+    const length = view.getUint16(at, true)
+    if (length < 4 || at + length > end) break
+    found.set(view.getUint16(at + 2, true), bytes.slice(at + 4, at + length))
+    at += align4(length)
+  }
+  return found
+}
+
+const u32Of = (attribute: Uint8Array | undefined): number | undefined =>
+  attribute === undefined || attribute.length < 4
+    ? undefined
+    : new DataView(attribute.buffer, attribute.byteOffset).getUint32(0, true)
+
+const linkOf = (bytes: Uint8Array, view: DataView, at: number, end: number, present: boolean): LinkMessage => {
+  const flags = view.getUint32(at + 8, true)
+  const attributes = attributesOf(bytes, at + LINK_BODY, end)
+  const name = attributes.get(IFLA_IFNAME) ?? new Uint8Array()
+  const terminator = name.indexOf(0)
+  return {
+    kind: 'link',
+    present,
+    index: view.getInt32(at + 4, true),
+    name: Buffer.from(terminator < 0 ? name : name.subarray(0, terminator)).toString(),
+    mac: attributes.get(IFLA_ADDRESS) ?? new Uint8Array(),
+    mtu: u32Of(attributes.get(IFLA_MTU)) ?? 0,
+    up: (flags & IFF_UP) !== 0,
+    carrier: (flags & IFF_LOWER_UP) !== 0,
+    loopback: (flags & IFF_LOOPBACK) !== 0,
+  }
+}
+
+const addressOf = (
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+  end: number,
+  present: boolean,
+): AddressMessage | undefined => {
+  const attributes = attributesOf(bytes, at + ADDRESS_BODY, end)
+  // On a point-to-point interface IFA_ADDRESS is the other end.
+  const own = attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS)
+  const family = view.getUint8(at)
+  if (own === undefined || own.length !== (family === AF_INET ? 4 : 16)) return undefined
+  const address = new Uint8Array(16)
+  if (family === AF_INET) address.set([0xff, 0xff, ...own], 10)
+  else address.set(own)
+  const flags = u32Of(attributes.get(IFA_FLAGS)) ?? view.getUint8(at + 2)
+  const usable =
+    (flags & IFA_F_DADFAILED) === 0 && ((flags & IFA_F_TENTATIVE) === 0 || (flags & IFA_F_OPTIMISTIC) !== 0)
+  return { kind: 'address', present: present && usable, index: view.getUint32(at + 4, true), address }
+}
+
+const messageOf = (bytes: Uint8Array, view: DataView, at: number, end: number): RouteMessage | undefined => {
+  const type = view.getUint16(at + 4, true)
+  const body = at + HEADER
+  if (type === NLMSG_DONE) return { kind: 'done', errno: 0 }
+  if (type === NLMSG_ERROR) return { kind: 'done', errno: body + 4 <= end ? Math.abs(view.getInt32(body, true)) : 0 }
+  if (type === RTM_NEWLINK || type === RTM_DELLINK) {
+    // Of another family: the interface's membership in a bridge.
+    if (body + LINK_BODY > end || view.getUint8(body) !== AF_UNSPEC) return undefined
+    return linkOf(bytes, view, body, end, type === RTM_NEWLINK)
+  }
+  if (type === RTM_NEWADDR || type === RTM_DELADDR) {
+    if (body + ADDRESS_BODY > end) return undefined
+    const family = view.getUint8(body)
+    if (family === AF_INET || family === AF_INET6) return addressOf(bytes, view, body, end, type === RTM_NEWADDR)
+  }
+  return undefined
+}
+
+/** Everything of interest in one datagram of a netlink socket, in order. What is cut off or malformed ends it. */
+export const parseRouteMessages = (bytes: Uint8Array): RouteMessage[] => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const found: RouteMessage[] = []
+  for (let at = 0; at + HEADER <= bytes.length; ) {
+    const length = view.getUint32(at, true)
+    if (length < HEADER || at + length > bytes.length) break
+    const message = messageOf(bytes, view, at, at + length)
+    if (message !== undefined) found.push(message)
+    at += align4(length)
+  }
+  return found
+}
+
+/** A request for all interfaces (RTM_GETLINK) or all their addresses (RTM_GETADDR): 20 bytes. */
+export const dumpRequest = (type: typeof RTM_GETLINK | typeof RTM_GETADDR): Uint8Array => {
+  const bytes = new Uint8Array(20)
+  const view = new DataView(bytes.buffer)
+  view.setUint32(0, bytes.length, true)
+  view.setUint16(4, type, true)
+  view.setUint16(6, NLM_F_REQUEST_DUMP, true)
+  bytes[16] = AF_UNSPEC
+  return bytes
+}

@@ -1,0 +1,129 @@
+/*
+ * The interface of a device changes while programs use it: addresses become GIDs and go, the link goes down and comes
+ * back, the MTU grows, and programs are told by events. Nothing of it ends a daemon.
+ */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { canMakeNamespaces, ip, twoNamespaces } from './namespaces.ts'
+import { assertGoodPair, runPair, startPair } from './pingpong.ts'
+import { lacking, run, type Scope, start, startDaemon, type TestDaemon } from './programs.ts'
+
+const GOOD = ['-g', '1', '-n', '20', '-c']
+
+/** The GIDs of a device, from a program that asks for them. */
+const gidsOf = async (t: Scope, daemon: TestDaemon): Promise<Readonly<Record<number, string>>> => {
+  const { stdout } = await run(t, 'ibv_devinfo', ['-v'], { env: daemon.env })
+  return Object.fromEntries([...stdout.matchAll(/GID\[ *(\d+)\]:\s+(\S+?),/g)].map(([, i, gid]) => [i, gid]))
+}
+
+const pingpong = async (t: Scope, [a, b]: readonly TestDaemon[]): Promise<void> =>
+  assertGoodPair(await runPair(t, a, GOOD, { clientDaemon: b }))
+
+/** A program that prints events; `next` resolves when one more of a kind has come. */
+const startWatching = async (t: Scope, daemon: TestDaemon): Promise<(event: string) => Promise<void>> => {
+  const watching = start(t, 'stdbuf', ['-oL', 'ibv_asyncwatch'], { env: daemon.env })
+  await watching.said(/async event FD/)
+  const seen: Record<string, number> = {}
+  return async event => {
+    seen[event] = (seen[event] ?? 0) + 1
+    await watching.said(new RegExp(`(IBV_EVENT_${event} [^]*?port 1\\n[^]*?){${seen[event]}}`))
+  }
+}
+
+describe('a device follows its interface', {
+  skip: lacking('ibv_asyncwatch', 'ibv_rc_pingpong', 'ibv_devinfo'),
+}, () => {
+  it('in a network namespace: addresses, MTU, link', async t => {
+    if (!canMakeNamespaces(t)) return
+    const [name, other] = twoNamespaces(t, 1500, true)
+    const daemons = await Promise.all(
+      [name, other].map((netns, i) => startDaemon(t, { devices: [`rxe0@10.99.0.${i + 1}`], link: 'udp', netns })),
+    )
+    const [daemon] = daemons
+    const port = join(`${daemon.socket}.tree`, 'sys/class/infiniband/rxe0/ports/1')
+    const linkIs = (state: string, phys: string): void =>
+      assert.deepEqual(
+        ['state', 'phys_state'].map(file => readFileSync(join(port, file), 'latin1')),
+        [`${state}\n`, `${phys}\n`],
+      )
+    const next = await startWatching(t, daemon)
+    const before = await gidsOf(t, daemon)
+    assert.deepEqual([before[1], before[2]], ['::ffff:10.99.0.1', 'fd99::1'], 'all addresses of the interface')
+
+    ip('-n', name, 'address', 'add', '10.99.0.7/24', 'dev', 'v0')
+    await next('GID_CHANGE')
+    ip('-n', name, 'address', 'add', 'fd99::7/64', 'dev', 'v0', 'nodad')
+    await next('GID_CHANGE')
+    assert.deepEqual(await gidsOf(t, daemon), { ...before, 3: '::ffff:10.99.0.7', 4: 'fd99::7' })
+    const { client, server } = await runPair(t, daemon, ['-g', '4', '-n', '20', '-c'], {
+      clientDaemon: daemons[1],
+      clientArgs: ['-g', '2', '-n', '20', '-c'],
+    })
+    assert.deepEqual([client.status, server.status], [0, 0], client.stderr + server.stderr)
+
+    ip('-n', name, 'link', 'set', 'v0', 'mtu', '9000')
+    await next('PORT_ACTIVE')
+    assert.match((await run(t, 'ibv_devinfo', [], { env: daemon.env })).stdout, /active_mtu:\s+4096 /)
+
+    const tooLong = await runPair(t, daemon, [...GOOD, '-m', '4096'], { clientDaemon: daemons[1] })
+    assert.equal(tooLong.client.status, 1)
+    assert.match(tooLong.client.stderr, /Failed to modify QP to RTR/, 'its interface has the old MTU')
+    const cut = await startPair(t, daemon, ['-g', '1', '-n', '100000000'], { clientDaemon: daemons[1] })
+    await daemon.settled(({ devices }) => devices[0].port.sentPackets > 1000)
+    // Linux takes the other address of that network away with the first.
+    ip('-n', name, 'address', 'delete', '10.99.0.1/24', 'dev', 'v0')
+    await next('GID_CHANGE')
+    await next('GID_CHANGE')
+    const { 1: _own, ...rest } = before
+    assert.deepEqual(await gidsOf(t, daemon), { ...rest, 4: 'fd99::7' }, 'the others keep their index')
+    assert.deepEqual(readdirSync(join(port, 'gids')).sort(), ['0', '2', '4'])
+    const failed = await Promise.race([cut.client.ended, cut.server.ended])
+    assert.match(failed.stderr, /transport retry counter exceeded/)
+    for (const { child } of [cut.client, cut.server]) child.kill()
+    ip('-n', name, 'address', 'add', '10.99.0.1/24', 'dev', 'v0')
+    await next('GID_CHANGE')
+    assert.equal((await gidsOf(t, daemon))[1], '::ffff:10.99.0.1')
+    await pingpong(t, daemons)
+
+    linkIs('4: ACTIVE', '5: LinkUp')
+    ip('-n', other, 'link', 'set', 'v0', 'down')
+    await next('PORT_ERR')
+    linkIs('1: DOWN', '2: Polling')
+    ip('-n', other, 'link', 'set', 'v0', 'up')
+    await next('PORT_ACTIVE')
+    ip('-n', name, 'link', 'set', 'v0', 'down')
+    await next('PORT_ERR')
+    linkIs('1: DOWN', '3: Disabled')
+    ip('-n', name, 'link', 'set', 'v0', 'up')
+    await next('PORT_ACTIVE')
+    linkIs('4: ACTIVE', '5: LinkUp')
+    await pingpong(t, daemons)
+
+    ip('-n', name, 'link', 'delete', 'v0')
+    await next('PORT_ERR')
+    linkIs('1: DOWN', '3: Disabled')
+    assert.deepEqual((await daemon.stat()).devices.length, 1, 'the daemon lives')
+  })
+
+  it('and leaves addresses to other devices, of its daemon and of others', async t => {
+    if (!canMakeNamespaces(t)) return
+    const [name] = twoNamespaces(t, 1500, true)
+    ip('-n', name, 'address', 'add', '10.99.0.8/24', 'dev', 'v0')
+    const first = await startDaemon(t, { devices: ['rxe0@10.99.0.1'], link: 'udp', netns: name })
+    assert.deepEqual(Object.values(await gidsOf(t, first)).slice(1), [
+      '::ffff:10.99.0.1',
+      '::ffff:10.99.0.8',
+      'fd99::1',
+    ])
+    const second = await startDaemon(t, { devices: ['rxe0@10.99.0.8'], link: 'udp', netns: name })
+    assert.match(second.running.output(), /rxe0 does without the address 10\.99\.0\.1: another program/)
+    assert.deepEqual(Object.values(await gidsOf(t, second)).slice(1), ['::ffff:10.99.0.8'])
+    await pingpong(t, [first, second])
+    const devices = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2']
+    const both = await startDaemon(t, { devices, link: 'udp', netns: name })
+    const gids = Object.values(await gidsOf(t, both))
+    assert.deepEqual(gids.slice(1), ['::ffff:127.0.0.2'], 'of the last device, without ::1')
+  })
+})
