@@ -89,6 +89,8 @@ export interface NodeOptions {
   pace?: number
   maxPackets?: number
   maxBytes?: number
+  /** Place in client memory of an address that a program or a peer names; from MEMORY_BASE on if absent. */
+  locate?: (address: bigint) => number
 }
 
 export type TestNode = ReturnType<typeof createNode>
@@ -125,7 +127,7 @@ export const createNode = (options: NodeOptions = {}) => {
     out: boolean,
   ): void => {
     if (regions[region] === undefined) throw new Error(`region ${region} was not resolved`)
-    let address = Number(((BigInt(hi) << 32n) | BigInt(lo)) - MEMORY_BASE)
+    let address = word(hi, lo)
     if (address < 0 || address + total > memoryBytes) throw new Error(`move of ${total} bytes at ${address}`)
     for (let left = total, piece = at; left > 0; piece += stride) {
       const n = Math.min(left, chunk)
@@ -135,7 +137,8 @@ export const createNode = (options: NodeOptions = {}) => {
       left -= n
     }
   }
-  const word = (hi: number, lo: number): number => Number(((BigInt(hi) << 32n) | BigInt(lo)) - MEMORY_BASE)
+  const locate = options.locate ?? (address => Number(address - MEMORY_BASE))
+  const word = (hi: number, lo: number): number => locate((BigInt(hi) << 32n) | BigInt(lo))
 
   const clientMemory: Memory = {
     resolve(pd, key, hi, lo, length, access) {

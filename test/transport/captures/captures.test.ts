@@ -1,0 +1,100 @@
+/*
+ * Replay: for every capture of Linux's rxe, our engine takes the place of each side in turn, and must send what that
+ * side sent, packet by packet and field by field, at the same kind of time, and end with the same completions, but for
+ * the rows of permitted.ts. Twins with one difference must be found wrong.
+ */
+import assert from 'node:assert/strict'
+import { readdirSync } from 'node:fs'
+import { after, describe, test } from 'node:test'
+import { QpState } from '../../../src/spec/enums.ts'
+import { fixture } from '../../paths.ts'
+import { compareStreams, describeDifference, type RecordedStream, recordedStreams } from './compare.ts'
+import { type Conversation, readConversation, type Side } from './conversation.ts'
+import { excluded, type Facts, factsOf } from './facts.ts'
+import { takesReceive } from './messages.ts'
+import { handedTwins, recordedTwins } from './mutations.ts'
+import { outcomeFaults } from './outcome.ts'
+import { pairsOf } from './pairs.ts'
+import { permitFor, permitted, permittedOutcomes, type Row, sparedPackets } from './permitted.ts'
+import { type Performance, play } from './play.ts'
+
+const { ERR } = QpState.values
+
+const captures = readdirSync(fixture('wire'))
+  .filter(name => name.endsWith('.pcap'))
+  .map(name => name.slice(0, -'.pcap'.length))
+
+const used = new Set<Row>()
+const usedOutcomes = new Set<unknown>()
+
+/** All that is wrong with a performance, in words. */
+const faultsOf = (
+  conversation: Conversation,
+  side: Side,
+  facts: Facts,
+  recorded: readonly RecordedStream[],
+  performance: Performance,
+): string[] => {
+  const differences = compareStreams(recorded, performance, permitFor(conversation.name, side, used))
+  const outcomes = outcomeFaults(conversation, side, facts, performance).filter(says => {
+    const row = permittedOutcomes.find(r => r.capture === conversation.name && r.side === side && r.says === says)
+    usedOutcomes.add(row)
+    return row === undefined
+  })
+  return [...differences.map(describeDifference), ...outcomes]
+}
+
+test('what is excluded exists', () => {
+  assert.deepEqual(
+    Object.keys(excluded).filter(name => !captures.includes(name)),
+    [],
+  )
+})
+
+for (const name of captures.filter(c => excluded[c] === undefined)) {
+  describe(name, () => {
+    const facts = factsOf[name] ?? {}
+    const conversation = readConversation(name, facts.loss)
+    const pairs = pairsOf(conversation)
+    for (const side of [0, 1] as const) {
+      const what = side === 0 ? 'as the client' : 'as the server'
+      const recorded = recordedStreams(conversation, pairs, side, facts)
+      const performance = play(conversation, pairs, side, facts)
+
+      test(what, () => {
+        assert.deepEqual(faultsOf(conversation, side, facts, recorded, performance), [])
+      })
+
+      test(`${what}: twins of the recording are found wrong`, () => {
+        const twins = recordedTwins(name, recorded, sparedPackets(name, side))
+        for (const [twin, streams] of twins)
+          assert.notEqual(faultsOf(conversation, side, facts, streams, performance).length, 0, twin)
+      })
+
+      test(`${what}: twins of what comes in are found wrong`, () => {
+        if (facts.gone?.side === side && facts.gone.from === 1) return
+        const incoming = performance.ends.flatMap(end => end.incoming)
+        // what a queue pair received that is in error since is not looked at
+        const failed = performance.ends.some(end => performance.node.engine.query(end.row).state === ERR)
+        const visible = failed ? [] : facts.programWrites === true ? incoming.filter(takesReceive) : incoming
+        for (const [twin, handed] of handedTwins(conversation, side, visible)) {
+          const changed = play(conversation, pairs, side, facts, handed)
+          assert.notEqual(faultsOf(conversation, side, facts, recorded, changed).length, 0, twin)
+        }
+      })
+    }
+  })
+}
+
+after(() => {
+  assert.deepEqual(
+    permitted.filter(row => !used.has(row)),
+    [],
+    'rows that nothing needs',
+  )
+  assert.deepEqual(
+    permittedOutcomes.filter(row => !usedOutcomes.has(row)),
+    [],
+    'outcomes that nothing needs',
+  )
+})

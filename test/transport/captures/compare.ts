@@ -1,0 +1,209 @@
+/*
+ * What a side of a capture sent against what our engine sent in its place: packet by packet, each stream (answers,
+ * requests) of each queue pair in its order, every field of every header, payload, pad, and the kind of timing. The
+ * ICRC is not compared: it covers addresses, and is the port's. Differences that are allowed are rows of permitted.ts.
+ */
+
+import { ackTimeoutMicroseconds, rnrMicroseconds } from '../../../src/spec/rc.ts'
+import { psnDistance } from '../../../src/transport/psn.ts'
+import type { WellFormedPacket } from '../../../src/wire/packet.ts'
+import {
+  type Conversation,
+  type Entry,
+  field,
+  headersOf,
+  isRead,
+  isRequest,
+  rnrSince,
+  type Side,
+} from './conversation.ts'
+import type { Facts } from './facts.ts'
+import { isRc, type Pair, peerOf, qpnOn } from './pairs.ts'
+import type { Performance, Sent, Timing } from './play.ts'
+
+/** A packet of the recording, as our engine's are described. */
+export interface Recorded {
+  readonly packet: WellFormedPacket
+  readonly timing: Timing
+  /** µs that passed since what came before it. */
+  readonly waited: number
+  /** Its number in the capture file. */
+  readonly number: number
+}
+
+export interface RecordedStream {
+  readonly qpn: number
+  readonly answers: readonly Recorded[]
+  readonly requests: readonly Recorded[]
+}
+
+export type StreamKind = 'answers' | 'requests'
+
+/** One difference, in fields: `-` is an absent packet. */
+export interface Difference {
+  readonly qpn: number
+  readonly kind: StreamKind
+  readonly recorded: Recorded | undefined
+  readonly ours: Sent | undefined
+  readonly fields: readonly FieldDifference[]
+}
+
+/** Values as text; `-` for an absent field, and for `packet` where one side has none. */
+export interface FieldDifference {
+  readonly path: string
+  readonly recorded: string
+  readonly ours: string
+}
+
+/** What `side` of the capture sent, by queue pair. */
+export const recordedStreams = (
+  { entries }: Conversation,
+  pairs: readonly Pair[],
+  side: Side,
+  facts: Facts,
+): RecordedStream[] => {
+  const qpns = [...new Set(pairs.map(pair => qpnOn(pair, side)))]
+  return qpns.map(qpn => {
+    const pair = pairs.find(p => qpnOn(p, side) === qpn)!
+    const peer = peerOf(pair, side)
+    const mine = entries.filter(e => isRc(e) && e.from === side && e.packet.BTH.destQp === peer)
+    const requests = mine.filter(e => isRequest(e.packet))
+    return {
+      qpn,
+      answers: mine
+        .filter(e => !isRequest(e.packet))
+        .map(e => ({ packet: e.packet, timing: 'at once', waited: 0, number: e.number })),
+      requests: requests.map((e, i) => ({
+        packet: e.packet,
+        number: e.number,
+        ...timingOf(entries, e, requests[i - 1], pair, side, facts),
+      })),
+    }
+  })
+}
+
+/** A recorded request came at once, or after a timer: guests are slow, so half the ACK timeout decides. */
+const timingOf = (
+  entries: readonly Entry[],
+  entry: Entry,
+  before: Entry | undefined,
+  pair: Pair,
+  side: Side,
+  facts: Facts,
+): { timing: Timing; waited: number } => {
+  const at = entries.indexOf(entry)
+  const previous = entries[at - 1]
+  const atOnce = { timing: 'at once', waited: 0 } as const
+  if (before === undefined || previous === undefined) return atOnce
+  const psns = isRead(before.packet) ? Math.max(1, Math.ceil(field(before.packet, 'RETH', 'dmaLen') / pair.mtu)) : 1
+  const isNew = psnDistance(before.packet.BTH.psn, entry.packet.BTH.psn) === psns
+  const waited = entry.time - before.time
+  if (isNew) return atOnce
+  const rnr = rnrSince(entries, entry.number, side)
+  if (rnr !== undefined) {
+    const least = rnrMicroseconds(field(rnr.packet, 'AETH', 'syndrome') & 31) * 0.9
+    if (entry.time - rnr.time >= least) return { timing: 'after the RNR timer', waited: entry.time - rnr.time }
+  }
+  const timeout = ackTimeoutMicroseconds(facts.timeout ?? 14)
+  return entry.time - previous.time >= timeout / 2 ? { timing: 'after the ACK timeout', waited } : atOnce
+}
+
+/**
+ * The recording's guests were emulated and slow: a wait was up to 30 % longer than the timer says, which the
+ * specification allows anyway (IBA 9.7.6.1.3: up to four times), and not shorter.
+ */
+const isAlike = (recorded: number, ours: number): boolean => recorded >= ours * 0.98 && recorded <= ours * 1.3
+
+type Fields = Map<string, string>
+
+/** Every field of a packet by its path, as text. */
+const fieldsOf = (packet: WellFormedPacket): Fields => {
+  const fields: Fields = new Map([['opcode', packet.name]])
+  for (const [header, record] of Object.entries(headersOf(packet))) {
+    if (record === undefined || typeof record !== 'object' || record instanceof Uint8Array) continue
+    for (const [name, value] of Object.entries(record)) fields.set(`${header}.${name}`, String(value))
+  }
+  fields.set('payload', Buffer.from(packet.payload).toString('hex'))
+  fields.set('pad', packet.pad === undefined ? 'zeros' : Buffer.from(packet.pad).toString('hex'))
+  return fields
+}
+
+const short = (text: string): string => (text.length > 24 ? `${text.slice(0, 24)}… (${text.length / 2} bytes)` : text)
+
+/** What differs between two packets; nothing if they are the same. */
+export const differingFields = (recorded: Recorded, ours: Sent): FieldDifference[] => {
+  const theirs = fieldsOf(recorded.packet)
+  const mine = fieldsOf(ours.packet)
+  const paths = new Set([...theirs.keys(), ...mine.keys()])
+  const found: FieldDifference[] = []
+  for (const path of paths) {
+    const a = theirs.get(path) ?? '-'
+    const b = mine.get(path) ?? '-'
+    if (a !== b) found.push({ path, recorded: a, ours: b })
+  }
+  if (recorded.timing !== ours.timing) found.push({ path: 'timing', recorded: recorded.timing, ours: ours.timing })
+  else if (!isAlike(recorded.waited, ours.waited))
+    found.push({ path: 'waited', recorded: `${recorded.waited} µs`, ours: `${ours.waited} µs` })
+  return found
+}
+
+/** Allows a difference: how many packets of the recording and of ours it takes away; undefined if it has no say. */
+export type Permit = (difference: Difference) => { readonly recorded: number; readonly ours: number } | undefined
+
+/** All differences that no permit takes away. */
+export const compareStreams = (
+  recorded: readonly RecordedStream[],
+  performance: Performance,
+  permit: Permit,
+): Difference[] =>
+  recorded.flatMap(stream => {
+    const ours = performance.ends.find(end => end.qpn === stream.qpn)!.stream
+    return (['answers', 'requests'] as const).flatMap(kind =>
+      compareLists(stream.qpn, kind, stream[kind], ours[kind], permit),
+    )
+  })
+
+const compareLists = (
+  qpn: number,
+  kind: StreamKind,
+  recorded: readonly Recorded[],
+  ours: readonly Sent[],
+  permit: Permit,
+): Difference[] => {
+  const found: Difference[] = []
+  let i = 0
+  let j = 0
+  while (i < recorded.length || j < ours.length) {
+    const theirs = recorded[i]
+    const mine = ours[j]
+    const fields = theirs === undefined || mine === undefined ? absent(theirs, mine) : differingFields(theirs, mine)
+    if (fields.length === 0) {
+      i++
+      j++
+      continue
+    }
+    const difference = { qpn, kind, recorded: theirs, ours: mine, fields }
+    const allowed = permit(difference)
+    if (allowed === undefined) found.push(difference)
+    i += allowed?.recorded ?? 1
+    j += allowed?.ours ?? 1
+  }
+  return found
+}
+
+const absent = (theirs: Recorded | undefined, mine: Sent | undefined): FieldDifference[] => [
+  { path: 'packet', recorded: theirs?.packet.name ?? '-', ours: mine?.packet.name ?? '-' },
+]
+
+const describePacket = (packet: WellFormedPacket): string => {
+  const { AETH } = headersOf(packet)
+  const answer = AETH === undefined ? '' : ` syndrome 0x${Number(AETH.syndrome).toString(16)} msn ${AETH.msn}`
+  return `${packet.name} PSN 0x${packet.BTH.psn.toString(16)}${answer}`
+}
+
+/** A difference as a sentence. */
+export const describeDifference = ({ qpn, kind, recorded, ours, fields }: Difference): string => {
+  const theirs = recorded === undefined ? 'nothing' : `packet ${recorded.number} ${describePacket(recorded.packet)}`
+  const mine = ours === undefined ? 'nothing' : describePacket(ours.packet)
+  return `QP ${qpn}, ${kind}: ${theirs}; ours: ${mine}; ${fields.map(f => `${f.path}: ${short(f.recorded)} ≠ ${short(f.ours)}`).join('; ')}`
+}

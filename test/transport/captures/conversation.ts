@@ -1,0 +1,98 @@
+/*
+ * A capture of two endpoints as a conversation: who sent which packet when, and which queue pairs talk to each other.
+ * Everything is learned from the packets; side 0 is the one that sent first, unless an address says that it is the
+ * server (test/fixtures/wire/ORIGIN.md). Nothing here knows an engine.
+ */
+import { readFileSync } from 'node:fs'
+import { ROCE_UDP_PORT } from '../../../src/spec/headers.ts'
+import { OP_READ, OP_REQUEST, OP_RESPONSE, opcodeFlags, opcodeNumber } from '../../../src/spec/opcodes.ts'
+import { parseFrame } from '../../../src/wire/frame.ts'
+import { parsePacket, type WellFormedPacket } from '../../../src/wire/packet.ts'
+import { readCapture } from '../../../src/wire/pcap.ts'
+import { fixture } from '../../paths.ts'
+
+export type Side = 0 | 1
+export const otherSide = (side: Side): Side => (side === 0 ? 1 : 0)
+
+type Value = number | bigint | boolean
+
+/** The headers of any packet, for code that looks for one whatever the opcode. */
+export type AnyHeaders = Readonly<Record<string, Readonly<Record<string, Value>> | undefined>>
+export const headersOf = (packet: WellFormedPacket): AnyHeaders => packet as unknown as AnyHeaders
+export const field = (packet: WellFormedPacket, header: string, name: string): number =>
+  Number(headersOf(packet)[header]![name])
+
+export interface Entry {
+  /** Its number in the capture file, from 1, as other programs count. */
+  readonly number: number
+  /** µs since the first packet of the file. */
+  readonly time: number
+  readonly from: Side
+  readonly packet: WellFormedPacket
+  /** The UDP payload. */
+  readonly bytes: Uint8Array
+  /** Recorded, but lost before it was received. */
+  readonly lost: boolean
+}
+
+export const flagsOf = (packet: WellFormedPacket): number => opcodeFlags[opcodeNumber[packet.name]]
+export const isRequest = (packet: WellFormedPacket): boolean => (flagsOf(packet) & OP_REQUEST) !== 0
+export const isResponse = (packet: WellFormedPacket): boolean => (flagsOf(packet) & OP_RESPONSE) !== 0
+export const isRead = (packet: WellFormedPacket): boolean => isRequest(packet) && (flagsOf(packet) & OP_READ) !== 0
+/** A positive acknowledgement or a response with data. */
+export const isPositive = (packet: WellFormedPacket): boolean =>
+  headersOf(packet).AETH === undefined || (field(packet, 'AETH', 'syndrome') & 0x60) === 0
+
+export interface Conversation {
+  readonly name: string
+  readonly entries: readonly Entry[]
+}
+
+/** Which packets are lost on their way to a side: each `each`th, as the recording's filter counted them. */
+export interface Loss {
+  readonly to: Side
+  readonly each: number
+}
+
+const SERVERS = ['10.77.0.3', 'fd77::3']
+
+/** The RoCE packets of capture `name` in test/fixtures/wire; malformed ones make it throw. */
+export const readConversation = (name: string, loss?: Loss): Conversation => {
+  const frames = readCapture(readFileSync(fixture('wire', `${name}.pcap`)))
+  const entries: Entry[] = []
+  const sides = new Map<string, Side>()
+  const counts = [0, 0]
+  const start = frames[0]?.time ?? 0n
+  for (const [i, { bytes, time }] of frames.entries()) {
+    const frame = parseFrame(bytes)
+    if (frame.kind === 'opaque' || frame.destinationPort !== ROCE_UDP_PORT) continue
+    const packet = parsePacket(frame.payload)
+    if (packet.kind === 'opaque') throw new Error(`${name}: packet ${i + 1}: ${packet.reason}`)
+    const source = Buffer.from(frame.source).toString('hex')
+    if (!sides.has(source)) {
+      const [first] = sides.values()
+      sides.set(source, first !== undefined ? otherSide(first) : isServer(frame.source) ? 1 : 0)
+    }
+    const from = sides.get(source)!
+    const to = otherSide(from)
+    counts[to]++
+    const lost = loss !== undefined && loss.to === to && counts[to] % loss.each === 0
+    const micros = Number((time ?? 0n) - start) / 1000
+    entries.push({ number: i + 1, time: micros, from, packet, bytes: frame.payload, lost })
+  }
+  return { name, entries }
+}
+
+const isServer = (address: Uint8Array): boolean => {
+  const text = address.length === 4 ? address.join('.') : ''
+  return SERVERS.includes(text) || (address.length === 16 && address[0] === 0xfd && address[15] === 3)
+}
+
+/** The RNR NAK, if any, that came to `side` between the last packet that it sent before packet `number`, and that. */
+export const rnrSince = (entries: readonly Entry[], number: number, side: Side): Entry | undefined => {
+  const before = entries.filter(e => e.number < number)
+  const from = before.findLastIndex(e => e.from === side)
+  return before
+    .slice(from + 1)
+    .find(e => !e.lost && e.packet.name === 'RC_ACKNOWLEDGE' && (field(e.packet, 'AETH', 'syndrome') & 0x60) === 0x20)
+}

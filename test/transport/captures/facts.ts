@@ -1,0 +1,92 @@
+/*
+ * What a capture's packets do not tell and the engine under test must be given: attributes of the queue pairs, losses
+ * that the recording made on purpose, receive buffers that are too small, windows. From the programs' options and
+ * sources (test/fixtures/wire/ORIGIN.md); everything else is learned. Also: which captures have nothing to replay.
+ */
+import type { Loss, Side } from './conversation.ts'
+
+export interface Facts {
+  readonly loss?: Loss
+  /** Local ACK timeout code, retry_cnt, rnr_retry. */
+  readonly timeout?: number
+  readonly retryCnt?: number
+  readonly rnrRetry?: number
+  /** READs and atomics that both sides allow at once. */
+  readonly rdAtomic?: number
+  /** All requests were posted with one doorbell, whatever the packets look like. */
+  readonly postedAtOnce?: boolean
+  /** Messages, from 0, that were posted with a fence. */
+  readonly fences?: readonly number[]
+  /** Sizes of the receive buffers of the server; otherwise they are large enough. */
+  readonly receives?: readonly number[]
+  /** Keys of the server for a part of its buffer: offset, length, ibv_access_flags. */
+  readonly windows?: readonly {
+    readonly key: number
+    readonly offset: number
+    readonly length: number
+    readonly access: number
+  }[]
+  /** Messages, from 0, that were signaled; all if absent. */
+  readonly signaled?: readonly number[]
+  /** The client gave up in the end: one more timeout. */
+  readonly givesUp?: boolean
+  /** From this packet of the file on a side's queue pair is no more. */
+  readonly gone?: { readonly side: Side; readonly from: number }
+  /** The program of a side writes anew what the peer reads: it is taken from the answers. */
+  readonly programWrites?: boolean
+  /** There is a log of keys, addresses and completions: `logs/NAME.log`. */
+  readonly log?: boolean
+}
+
+/** Programs with `logs/NAME.log`: retry_cnt 7, timeout 16, rnr_retry 7, four READs at once (the recording's own programs). */
+const probe: Facts = { log: true, timeout: 16, rdAtomic: 4 }
+
+export const factsOf: Readonly<Record<string, Facts>> = {
+  send_pad: probe,
+  send_imm: probe,
+  send_burst: { ...probe, signaled: [7] },
+  send_80_packets: probe,
+  write_only: probe,
+  write_imm: probe,
+  write_burst: { ...probe, signaled: [11] },
+  read_many: probe,
+  read_many_mtu256: probe,
+  read_limit: { ...probe, rdAtomic: 1, postedAtOnce: true, fences: [3] },
+  atomics: probe,
+  atomics_ipv6: probe,
+  psn_wrap: probe,
+  memory_window_type2: { ...probe, windows: [{ key: 0x0800_0380, offset: 4096, length: 4096, access: 2 }] },
+  memory_window_type1: { ...probe, windows: [{ key: 0x0800_0402, offset: 4096, length: 4096, access: 6 }] },
+  rnr_nak: probe,
+  rnr_retry_exceeded: { ...probe, rnrRetry: 2 },
+  nak_access_write: probe,
+  nak_access_read: probe,
+  nak_access_range: probe,
+  nak_access_permission: probe,
+  nak_operation_too_long: { ...probe, receives: [64] },
+  nak_operation_too_long_multi: { ...probe, receives: [1500] },
+  bad_invalidate: probe,
+  retry_exceeded: { ...probe, timeout: 14, retryCnt: 3, givesUp: true, gone: { side: 1, from: 1 } },
+  rping: { programWrites: true },
+  rping_ipv6: { programWrites: true },
+  // the server's program has closed before the client's last WRITE comes
+  rstream: { gone: { side: 1, from: 70 } },
+  loss_send_requests: { ...probe, loss: { to: 1, each: 7 } },
+  loss_write_requests: { ...probe, loss: { to: 1, each: 7 } },
+  loss_send_acks: { ...probe, loss: { to: 0, each: 2 } },
+  loss_read_responses: { ...probe, loss: { to: 0, each: 5 } },
+  loss_read_requests: { ...probe, loss: { to: 1, each: 4 } },
+  loss_atomic_responses: { ...probe, loss: { to: 0, each: 3 } },
+}
+
+/** Captures without anything that this replay could drive, each with why. */
+export const excluded: Readonly<Record<string, string>> = {
+  cm_connect: 'connection management only: its datagrams are answered by the CM, not by a queue pair',
+  cm_reject: 'connection management only',
+  cm_loss_at_client: 'connection management only',
+  cm_loss_at_server: 'connection management only',
+  rping_reject: 'connection management only',
+  udaddy_reject: 'connection management only',
+  inject: 'forged packets: test/transport/captures/forged.test.ts',
+  linux612_inject: 'forged packets: test/transport/captures/forged.test.ts',
+}

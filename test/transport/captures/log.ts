@@ -1,0 +1,50 @@
+/*
+ * What the recorded programs printed (test/fixtures/wire/logs): key and address of a side's buffer, and its work
+ * completions. Side a is the client, b the server.
+ */
+import { readFileSync } from 'node:fs'
+import { fixture } from '../../paths.ts'
+import type { Side } from './conversation.ts'
+
+export interface LoggedCompletion {
+  readonly status: number
+  readonly opcode: number
+  readonly bytes: number
+  readonly imm: number
+  readonly flags: number
+}
+
+export interface Log {
+  readonly qpn: number
+  readonly psn: number
+  readonly rkey: number
+  readonly address: bigint
+  readonly completions: readonly LoggedCompletion[]
+  /** ibv_qp_state in the end, where it was printed. */
+  readonly state?: number
+}
+
+/** Bytes of every program's buffer. */
+export const BUFFER_BYTES = 65536
+
+export const readLog = (name: string, side: Side): Log => {
+  const mark = side === 0 ? '[a] ' : '[b] '
+  const lines = readFileSync(fixture('wire', 'logs', `${name}.log`), 'utf8')
+    .split('\n')
+    .filter(line => line.startsWith(mark))
+  const me = lines.map(line => /qpn (\S+) psn (\S+) rkey (\S+) addr (\S+);/.exec(line)).find(found => found !== null)
+  if (me === undefined) throw new Error(`logs/${name}.log does not say what side ${side} is`)
+  const state = lines.map(line => /qp state (\d)/.exec(line)).find(found => found !== null)
+  const completions = lines.flatMap(line => {
+    const wc = /status (\d+) .* opcode (\d+) len (\d+) imm (\S+) flags (\d+)/.exec(line)
+    return wc === null ? [] : [{ status: +wc[1], opcode: +wc[2], bytes: +wc[3], imm: Number(wc[4]), flags: +wc[5] }]
+  })
+  return {
+    qpn: Number(me[1]),
+    psn: Number(me[2]),
+    rkey: Number(me[3]),
+    address: BigInt(me[4]),
+    completions,
+    ...(state !== undefined && { state: +state[1] }),
+  }
+}

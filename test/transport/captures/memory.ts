@@ -1,0 +1,168 @@
+/*
+ * A side's memory as a capture shows it: where the peer reached for it (`Space`), under which keys, with which rights
+ * (what was answered was allowed, what got an access NAK was not), and what lay there before (what READs and atomics
+ * brought that nobody had written). Places are packed: a capture's addresses lie far apart, the engine under test is
+ * given one small array.
+ */
+import { OP_ATOMIC, OP_READ, OP_WRITE } from '../../../src/spec/opcodes.ts'
+import { psnDistance } from '../../../src/transport/psn.ts'
+import type { Region } from '../node.ts'
+import { type Conversation, type Entry, field, headersOf, isPositive, isResponse, type Side } from './conversation.ts'
+import type { Facts } from './facts.ts'
+import { BUFFER_BYTES, readLog } from './log.ts'
+import { type Message, messagesOf } from './messages.ts'
+import type { Pair } from './pairs.ts'
+
+const PAGE = 4096n
+
+export interface Space {
+  /** Bytes in all. */
+  readonly bytes: number
+  /** Place of an address; -1 for one that nobody asked for. */
+  locate(address: bigint): number
+}
+
+interface Range {
+  from: bigint
+  to: bigint
+}
+
+/** Packs whole pages around address ranges. */
+export const packSpace = (wanted: readonly Range[]): Space => {
+  const pages = wanted
+    .map(({ from, to }) => ({ from: from - (from % PAGE), to: to + ((PAGE - (to % PAGE)) % PAGE) }))
+    .sort((a, b) => (a.from < b.from ? -1 : 1))
+  const packed: (Range & { at: number })[] = []
+  let bytes = 0
+  for (const { from, to } of pages) {
+    const last = packed.at(-1)
+    if (last !== undefined && from <= last.to) {
+      if (to > last.to) bytes += Number(to - last.to)
+      last.to = to > last.to ? to : last.to
+    } else {
+      packed.push({ from, to, at: bytes })
+      bytes += Number(to - from)
+    }
+  }
+  return {
+    bytes,
+    locate(address) {
+      const range = packed.find(r => address >= r.from && address < r.to)
+      return range === undefined ? -1 : range.at + Number(address - range.from)
+    },
+  }
+}
+
+/** The header that says where a message reaches, if it does. */
+export const remoteOf = (message: Message): { address: bigint; key: number; length: number } | undefined => {
+  const { RETH, AtomicETH } = headersOf(message.entry.packet)
+  const header = RETH ?? AtomicETH
+  if (header === undefined) return undefined
+  return { address: BigInt(header.va), key: Number(header.rkey), length: Number(header.dmaLen ?? 8) }
+}
+
+const rightOf = (flags: number): number =>
+  (flags & OP_READ) !== 0 ? 4 : (flags & OP_ATOMIC) !== 0 ? 8 : (flags & OP_WRITE) !== 0 ? 2 : 0
+
+/** Whether the responder ended its queue pair at the message. */
+export const isRefused = ({ entries }: Conversation, pair: Pair, message: Message): boolean =>
+  entries.some(
+    e =>
+      e.from !== pair.requester &&
+      e.packet.BTH.destQp === pair.requesterQpn &&
+      e.packet.name === 'RC_ACKNOWLEDGE' &&
+      (field(e.packet, 'AETH', 'syndrome') & 0x60) === 0x60 &&
+      (field(e.packet, 'AETH', 'syndrome') & 0x1f) !== 0 &&
+      psnDistance(message.psn, e.packet.BTH.psn) < message.psns,
+  )
+
+export interface SideMemory {
+  readonly space: Space
+  readonly regions: readonly Region[]
+  /** What lies there at first. */
+  readonly content: Uint8Array
+}
+
+/** The memory that `side` had, as its peer saw it. */
+export const memoryOf = (conversation: Conversation, pairs: readonly Pair[], side: Side, facts: Facts): SideMemory => {
+  const served = pairs.filter(pair => pair.requester !== side)
+  const accesses = served.flatMap(pair =>
+    messagesOf(conversation, pair).flatMap(message => {
+      const where = remoteOf(message)
+      return where === undefined ? [] : [{ pair, message, refused: isRefused(conversation, pair, message), ...where }]
+    }),
+  )
+  const ranges = accesses.map(a => ({ from: a.address, to: a.address + BigInt(a.length || 1) }))
+  const log = facts.log === true ? readLog(conversation.name, side) : undefined
+  if (log !== undefined) ranges.push({ from: log.address, to: log.address + BigInt(BUFFER_BYTES) })
+  const space = packSpace(ranges)
+  const regions: Region[] = []
+  if (log !== undefined)
+    regions.push({ key: log.rkey, pd: 1, offset: space.locate(log.address), length: BUFFER_BYTES, access: 15 })
+  const windows = side === 1 ? (facts.windows ?? []) : []
+  for (const { key, offset, length, access } of windows)
+    regions.push({ key, pd: 1, offset: space.locate(log!.address) + offset, length, access })
+  const told = regions.map(r => r.key)
+  for (const { key, address, length, message, refused } of accesses) {
+    if (refused || length === 0 || told.includes(key)) continue
+    grant(regions, key, space.locate(address), length, rightOf(message.flags))
+  }
+  return { space, regions, content: contentOf(conversation, accesses, space) }
+}
+
+/** One region for a key, as large as all that was done with it; another one where places are not neighbours. */
+const grant = (regions: Region[], key: number, offset: number, length: number, access: number): void => {
+  const region = regions.find(r => r.key === key)
+  if (region === undefined) {
+    regions.push({ key, pd: 1, offset, length, access })
+    return
+  }
+  const end = Math.max(region.offset + region.length, offset + length)
+  region.offset = Math.min(region.offset, offset)
+  region.length = end - region.offset
+  region.access |= access
+}
+
+interface Access {
+  readonly pair: Pair
+  readonly message: Message
+  readonly address: bigint
+  readonly length: number
+  readonly refused: boolean
+}
+
+/** In the order of the capture: what is read before anybody wrote it was there. */
+const contentOf = ({ entries }: Conversation, accesses: readonly Access[], space: Space): Uint8Array => {
+  const content = new Uint8Array(space.bytes)
+  const known = new Uint8Array(space.bytes)
+  const learn = (at: number, bytes: Uint8Array): void => {
+    for (let i = 0; i < bytes.length; i++) if (known[at + i] === 0) content[at + i] = bytes[i]
+    known.fill(1, at, at + bytes.length)
+  }
+  for (const entry of entries) {
+    for (const access of accesses) {
+      const { message, pair } = access
+      if (entry === message.entry && !access.refused && (message.flags & OP_WRITE) !== 0)
+        known.fill(1, space.locate(access.address), space.locate(access.address) + access.length)
+      const answer = answerTo(entry, pair, message)
+      if (answer < 0) continue
+      if ((message.flags & OP_READ) !== 0) learn(space.locate(access.address) + answer * pair.mtu, entry.packet.payload)
+      else if ((message.flags & OP_ATOMIC) !== 0) {
+        const word = new Uint8Array(8)
+        const { AtomicAckETH } = headersOf(entry.packet)
+        if (AtomicAckETH === undefined) continue
+        new DataView(word.buffer).setBigUint64(0, BigInt(AtomicAckETH.origRemDt), true)
+        learn(space.locate(access.address), word)
+      }
+    }
+  }
+  return content
+}
+
+/** Number of the response to a READ or atomic that a packet is; -1 if it is none. */
+export const answerTo = (entry: Entry, pair: Pair, message: Message): number => {
+  if (entry.from === pair.requester || entry.packet.BTH.destQp !== pair.requesterQpn) return -1
+  if (!isResponse(entry.packet) || !isPositive(entry.packet) || entry.packet.name === 'RC_ACKNOWLEDGE') return -1
+  const index = psnDistance(message.psn, entry.packet.BTH.psn)
+  return index < message.psns ? index : -1
+}

@@ -1,0 +1,130 @@
+/*
+ * What a recorded requester must have posted: its packets, each PSN once, put together to messages, with when each one
+ * was acknowledged and so which ones were posted together. InfiniBand Architecture Specification, volume 1, clauses 9.4
+ * (messages and packets) and 9.7.3 (PSNs). A recording is taken at its word: what is no message throws.
+ */
+import { OP_ATOMIC, OP_END, OP_IMM, OP_INV, OP_READ, OP_SEND, OP_START, OP_WRITE } from '../../../src/spec/opcodes.ts'
+import { psnDistance } from '../../../src/transport/psn.ts'
+import {
+  type Conversation,
+  type Entry,
+  field,
+  flagsOf,
+  headersOf,
+  isPositive,
+  isRequest,
+  isResponse,
+} from './conversation.ts'
+import type { Pair } from './pairs.ts'
+
+export interface Message {
+  /** First packet. */
+  readonly entry: Entry
+  /** OP_… bits of the first packet; of the last one. */
+  readonly flags: number
+  endFlags: number
+  readonly psn: number
+  /** PSNs that it takes. */
+  psns: number
+  /** Bytes of the packets; of a READ none. */
+  payload: Uint8Array
+  /** Bytes that it moves. */
+  length: number
+  solicited: boolean
+  /** Immediate, or key to invalidate. */
+  imm: number
+  /** Place in the conversation after which it is known to be complete; Infinity if that is never seen. */
+  completeAt: number
+  /** Place in the conversation where it was posted: before its own first packet, or one of before. */
+  postedAt: number
+}
+
+/** Where a packet of `pair` stands on its requester's PSN axis, counted from the first request. */
+const place = (pair: Pair, entry: Entry): number => psnDistance(pair.firstPsn, entry.packet.BTH.psn)
+
+const psnsOf = (entry: Entry, mtu: number): number => {
+  if ((flagsOf(entry.packet) & OP_READ) === 0) return 1
+  return Math.max(1, Math.ceil(field(entry.packet, 'RETH', 'dmaLen') / mtu))
+}
+
+/** The messages of the requester of `pair`, in order. */
+export const messagesOf = ({ name, entries }: Conversation, pair: Pair): Message[] => {
+  const messages: Message[] = []
+  let next = 0
+  let open: Message | undefined
+  for (const entry of entries) {
+    if (entry.from !== pair.requester || entry.packet.BTH.destQp !== pair.responderQpn || !isRequest(entry.packet))
+      continue
+    const { packet } = entry
+    if (place(pair, entry) !== next) continue
+    const flags = flagsOf(packet)
+    const begins = (flags & (OP_START | OP_READ | OP_ATOMIC)) !== 0
+    if (begins !== (open === undefined))
+      throw new Error(`${name}: packet ${entry.number} is out of place in its message`)
+    const psns = psnsOf(entry, pair.mtu)
+    if (open === undefined) {
+      open = {
+        entry,
+        flags,
+        endFlags: flags,
+        psn: packet.BTH.psn,
+        psns: 0,
+        payload: new Uint8Array(),
+        length: 0,
+        solicited: false,
+        imm: 0,
+        completeAt: Number.POSITIVE_INFINITY,
+        postedAt: entries.indexOf(entry),
+      }
+      messages.push(open)
+    }
+    open.endFlags = flags
+    open.psns += psns
+    open.payload = Uint8Array.from([...open.payload, ...packet.payload])
+    open.solicited ||= packet.BTH.se
+    const { ImmDt, IETH } = headersOf(packet)
+    open.imm = Number(ImmDt?.immDt ?? IETH?.rkey ?? 0)
+    open.length = (flags & OP_READ) !== 0 ? field(packet, 'RETH', 'dmaLen') : open.payload.length
+    if ((flags & OP_ATOMIC) !== 0) open.length = 8
+    if ((flags & (OP_END | OP_READ | OP_ATOMIC)) !== 0) open = undefined
+    next += psns
+  }
+  findCompletions(entries, pair, messages)
+  return messages
+}
+
+/** A message is complete with the first positive response that came through for its last PSN or a later one. */
+const findCompletions = (entries: readonly Entry[], pair: Pair, messages: readonly Message[]): void => {
+  let done = 0
+  for (const [i, entry] of entries.entries()) {
+    if (entry.from === pair.requester || entry.lost || entry.packet.BTH.destQp !== pair.requesterQpn) continue
+    if (!isResponse(entry.packet) || !isPositive(entry.packet)) continue
+    const upTo = place(pair, entry)
+    for (; done < messages.length; done++) {
+      const message = messages[done]
+      if (psnDistance(pair.firstPsn, message.psn) + message.psns - 1 > upTo) break
+      message.completeAt = i
+    }
+  }
+  for (const [k, message] of messages.entries()) {
+    const before = messages[k - 1]
+    if (before !== undefined && before.completeAt > message.postedAt) message.postedAt = before.postedAt
+  }
+}
+
+const KINDS = [OP_SEND, OP_WRITE, OP_READ, OP_ATOMIC] as const
+
+/** Whether a message takes a receive request of the other side. */
+export const takesReceive = (message: Message): boolean =>
+  (message.flags & OP_SEND) !== 0 || (message.endFlags & OP_IMM) !== 0
+
+/** ibv_wr_opcode. */
+export const workOpcode = (message: Message): number => {
+  const kind = KINDS.find(k => (message.flags & k) !== 0)
+  const hasImm = (message.endFlags & OP_IMM) !== 0
+  if (kind === OP_SEND) return hasImm ? 3 : (message.endFlags & OP_INV) !== 0 ? 9 : 2
+  if (kind === OP_WRITE) return hasImm ? 1 : 0
+  if (kind === OP_READ) return 4
+  if (kind === OP_ATOMIC) return message.entry.packet.name.endsWith('COMPARE_SWAP') ? 5 : 6
+  throw new Error(`no work request becomes ${message.entry.packet.name}`)
+}

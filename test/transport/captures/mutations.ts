@@ -1,0 +1,143 @@
+/*
+ * Twins of a recording that a replay must find fault with: one field of one recorded packet is changed (every field that
+ * occurs, in each stream), one packet is left out, doubled, or changes place, one comes at another time; or a packet is
+ * withheld from our engine, or its payload changed. Which packet it is follows from the names: the same ones each time.
+ */
+import { ICRC_BYTES } from '../../../src/spec/headers.ts'
+import type { WellFormedPacket } from '../../../src/wire/packet.ts'
+import type { Recorded, RecordedStream, StreamKind } from './compare.ts'
+import { type Conversation, type Entry, headersOf, isRequest, type Side } from './conversation.ts'
+import type { Message } from './messages.ts'
+import { isRc } from './pairs.ts'
+import type { Handed } from './play.ts'
+
+/** Whether a packet is another one, or that one again. */
+const isSame = (a: Entry, b: Entry): boolean =>
+  a.from === b.from && a.packet.name === b.packet.name && a.packet.BTH.psn === b.packet.BTH.psn
+
+/** A number from a text, the same each time (FNV-1a). */
+const hash = (text: string): number => {
+  let value = 0x811c_9dc5
+  for (const char of text) value = Math.imul(value ^ char.charCodeAt(0), 0x0100_0193)
+  return value >>> 0
+}
+
+type Change = (recorded: Recorded) => Recorded | undefined
+
+const withPacket = (recorded: Recorded, change: object): Recorded => ({
+  ...recorded,
+  packet: { ...recorded.packet, ...change } as unknown as WellFormedPacket,
+})
+
+const other = (value: number | bigint | boolean): number | bigint | boolean =>
+  typeof value === 'boolean' ? !value : typeof value === 'bigint' ? value ^ 1n : value ^ 1
+
+const headerChange =
+  (header: string, field: string): Change =>
+  recorded => {
+    const record = headersOf(recorded.packet)[header]
+    if (record?.[field] === undefined) return undefined
+    return withPacket(recorded, { [header]: { ...record, [field]: other(record[field]) } })
+  }
+
+const plainChanges: Readonly<Record<string, Change>> = {
+  opcode: r => withPacket(r, { name: r.packet.name === 'RC_ACKNOWLEDGE' ? 'RC_ATOMIC_ACK' : 'RC_ACKNOWLEDGE' }),
+  payload: r => {
+    if (r.packet.payload.length === 0) return undefined
+    const payload = r.packet.payload.slice()
+    payload[payload.length - 1] ^= 0x10
+    return withPacket(r, { payload })
+  },
+  'payload length': r => withPacket(r, { payload: Uint8Array.from([...r.packet.payload, 0]) }),
+  timing: r => ({ ...r, timing: r.timing === 'at once' ? 'after the ACK timeout' : 'at once' }),
+}
+
+/** Every field that a packet of the list has. */
+const changesFor = (list: readonly Recorded[]): Record<string, Change> => {
+  const changes = { ...plainChanges }
+  for (const { packet } of list) {
+    for (const [header, record] of Object.entries(headersOf(packet))) {
+      if (typeof record !== 'object' || record instanceof Uint8Array) continue
+      for (const field of Object.keys(record)) changes[`${header}.${field}`] = headerChange(header, field)
+    }
+  }
+  return changes
+}
+
+const same = (a: Recorded, b: Recorded): boolean =>
+  a.packet.name === b.packet.name && a.packet.BTH.psn === b.packet.BTH.psn
+
+/** Twins of one list of packets; packets in `spared` stay as they are. */
+const twinsOf = (list: readonly Recorded[], spared: ReadonlySet<number>, salt: string): [string, Recorded[]][] => {
+  const positions = list.flatMap((r, i) => (spared.has(r.number) ? [] : [i]))
+  const twins: [string, Recorded[]][] = []
+  const pick = (what: string, among: readonly number[]): number | undefined => among[hash(salt + what) % among.length]
+  for (const [what, change] of Object.entries(changesFor(list))) {
+    const at = pick(
+      what,
+      positions.filter(i => change(list[i]) !== undefined),
+    )
+    if (at === undefined) continue
+    twins.push([`${what} of packet ${list[at].number}`, list.with(at, change(list[at])!)])
+  }
+  const gone = pick('missing', positions)
+  if (gone !== undefined) twins.push([`packet ${list[gone].number} missing`, list.toSpliced(gone, 1)])
+  const twice = pick('doubled', positions)
+  if (twice !== undefined) twins.push([`packet ${list[twice].number} doubled`, list.toSpliced(twice, 0, list[twice])])
+  const moved = pick(
+    'moved',
+    positions.filter(i => positions.includes(i + 1) && !same(list[i], list[i + 1])),
+  )
+  if (moved !== undefined)
+    twins.push([`packet ${list[moved].number} later`, list.with(moved, list[moved + 1]).with(moved + 1, list[moved])])
+  return twins
+}
+
+/** Twins of what a side recorded, each with its name. */
+export const recordedTwins = (
+  name: string,
+  streams: readonly RecordedStream[],
+  spared: ReadonlySet<number>,
+): [string, RecordedStream[]][] =>
+  streams.flatMap((stream, s) =>
+    (['answers', 'requests'] as const).flatMap((kind: StreamKind) =>
+      twinsOf(stream[kind], spared, name + kind).map(([what, list]): [string, RecordedStream[]] => [
+        `QP ${stream.qpn}, ${kind}: ${what}`,
+        streams.with(s, { ...stream, [kind]: list }),
+      ]),
+    ),
+  )
+
+/**
+ * Twins of what is handed to `side`: its peer's first request is withheld, its last response, and the payload of the
+ * last message of `incoming` (in order) that was taken is changed.
+ */
+export const handedTwins = (
+  { entries }: Conversation,
+  side: Side,
+  incoming: readonly Message[],
+): [string, Handed][] => {
+  const handed = entries.filter(e => isRc(e) && e.from !== side && !e.lost)
+  const twins: [string, Handed][] = []
+  const twin = (what: string, entry: Entry | undefined, bytes: (entry: Entry) => Uint8Array | undefined): void => {
+    if (entry !== undefined) twins.push([`${what} ${entry.number}`, e => (isSame(e, entry) ? bytes(e) : e.bytes)])
+  }
+  twin(
+    'without request',
+    handed.find(e => isRequest(e.packet)),
+    () => undefined,
+  )
+  twin(
+    'without response',
+    handed.findLast(e => !isRequest(e.packet)),
+    () => undefined,
+  )
+  const taken = incoming.filter(m => m.completeAt !== Number.POSITIVE_INFINITY)
+  const loaded = taken.findLast(m => m.entry.packet.payload.length > 0 && !m.entry.lost)?.entry
+  twin('other payload in request', loaded, e => {
+    const bytes = e.bytes.slice()
+    bytes[bytes.length - ICRC_BYTES - (-e.packet.payload.length & 3) - 1] ^= 0x20
+    return bytes
+  })
+  return twins
+}

@@ -1,0 +1,134 @@
+/*
+ * What came of the work, after a side of a capture was played: each receive request has the peer's message, each READ
+ * and atomic brought what the recorded answers brought, WRITEs are in memory, and completions and the state in the end
+ * are those that the recorded program printed (log.ts). Answers sentences; none if all is well.
+ */
+import { OP_ATOMIC, OP_IMM, OP_INV, OP_READ, OP_SEND, OP_WRITE } from '../../../src/spec/opcodes.ts'
+import { type Conversation, headersOf, type Side } from './conversation.ts'
+import type { Facts } from './facts.ts'
+import { type LoggedCompletion, readLog } from './log.ts'
+import { answerTo, remoteOf } from './memory.ts'
+import { type Message, takesReceive } from './messages.ts'
+import type { Performance, Work } from './play.ts'
+
+type Cqe = Performance['node']['cqes'][number]
+
+const SUCCESS = 0
+const RECV = 128
+const RECV_CQ = 2
+const WITH_IMM = 2
+const BIND_MW = 5
+
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
+
+/** Faults in what the queue pairs of `side` did. */
+export const outcomeFaults = (
+  conversation: Conversation,
+  side: Side,
+  facts: Facts,
+  performance: Performance,
+): string[] => {
+  const { node, ends } = performance
+  const faults = ends.flatMap(end => {
+    const mine = node.cqes.filter(c => c.qpn === end.qpn)
+    return [...receiveFaults(end, mine, node.memory), ...sendFaults(conversation, end, mine, node.memory)]
+  })
+  faults.push(...writeFaults(performance, facts))
+  if (facts.log === true && facts.gone?.side !== side) {
+    const log = readLog(conversation.name, side)
+    faults.push(...logFaults(log.completions, node.cqes))
+    const states = ends.map(end => node.engine.query(end.row).state)
+    if (log.state !== undefined && states.some(state => state !== log.state))
+      faults.push(`the state is ${states.join()}, the program says ${log.state}`)
+  }
+  return faults
+}
+
+const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): string[] => {
+  const messages = end.incoming.filter(takesReceive)
+  return cqes
+    .filter(c => c.cq === RECV_CQ && c.status === SUCCESS)
+    .flatMap((cqe, k) => {
+      const message = messages[k]
+      if (message === undefined) return [`receive ${k} completed without a message`]
+      const isSend = (message.flags & OP_SEND) !== 0
+      const faults: string[] = []
+      if (cqe.id !== k) faults.push(`receive ${k}: id ${cqe.id}`)
+      if (cqe.bytes !== message.length) faults.push(`receive ${k}: ${cqe.bytes} bytes, not ${message.length}`)
+      if (cqe.opcode !== (isSend ? RECV : RECV + 1)) faults.push(`receive ${k}: opcode ${cqe.opcode}`)
+      if ((message.endFlags & (OP_IMM | OP_INV)) !== 0 && cqe.imm !== message.imm)
+        faults.push(`receive ${k}: immediate ${cqe.imm}, not ${message.imm}`)
+      if (cqe.solicited !== message.solicited) faults.push(`receive ${k}: solicited ${cqe.solicited}`)
+      const { at } = end.receives[k]
+      if (isSend && hex(memory.subarray(at, at + message.length)) !== hex(message.payload))
+        faults.push(`receive ${k}: other bytes than the message's`)
+      return faults
+    })
+}
+
+/** What the last answers to a READ or atomic brought, in their places. */
+const brought = ({ entries }: Conversation, end: Work, message: Message, mtu: number): Uint8Array => {
+  const bytes = new Uint8Array(message.length)
+  for (const entry of entries) {
+    if (entry.lost || end.asks === undefined) continue
+    const index = answerTo(entry, end.asks, message)
+    if (index < 0) continue
+    const { AtomicAckETH } = headersOf(entry.packet)
+    if (AtomicAckETH === undefined) bytes.set(entry.packet.payload, index * mtu)
+    else new DataView(bytes.buffer).setBigUint64(0, BigInt(AtomicAckETH.origRemDt), true)
+  }
+  return bytes
+}
+
+const sendFaults = (conversation: Conversation, end: Work, cqes: readonly Cqe[], memory: Uint8Array): string[] =>
+  end.posted.flatMap(({ message, place, signaled }, k) => {
+    const cqe = cqes.filter(c => c.cq !== RECV_CQ && c.id === k)
+    const complete = message.completeAt !== Number.POSITIVE_INFINITY
+    if (complete && signaled && cqe.length !== 1) return [`request ${k}: ${cqe.length} completions`]
+    if (!complete && cqe.some(c => c.status === SUCCESS)) return [`request ${k}: complete without an acknowledgement`]
+    if (!complete || cqe[0]?.status !== SUCCESS || (message.flags & (OP_READ | OP_ATOMIC)) === 0) return []
+    const wanted = brought(conversation, end, message, end.asks!.mtu)
+    if (hex(memory.subarray(place, place + message.length)) === hex(wanted)) return []
+    return [`request ${k}: other bytes than the answers'`]
+  })
+
+/** Completions against those that the program printed, one by one. */
+const logFaults = (logged: readonly LoggedCompletion[], cqes: readonly Cqe[]): string[] => {
+  const wanted = logged.filter(c => c.opcode !== BIND_MW)
+  if (wanted.length !== cqes.length) return [`${cqes.length} completions, the program had ${wanted.length}`]
+  return wanted.flatMap((c, i) => {
+    const ours = cqes[i]
+    if (c.status !== ours.status) return [`completion ${i}: status ${ours.status}, the program had ${c.status}`]
+    if (c.status !== SUCCESS) return []
+    const faults: string[] = []
+    if (c.opcode !== ours.opcode) faults.push(`completion ${i}: opcode ${ours.opcode}, the program had ${c.opcode}`)
+    if (c.opcode >= RECV && c.bytes !== ours.bytes)
+      faults.push(`completion ${i}: ${ours.bytes} bytes, the program had ${c.bytes}`)
+    if (c.opcode >= RECV && (c.flags & WITH_IMM) !== 0 && c.imm !== ours.imm)
+      faults.push(`completion ${i}: immediate ${ours.imm}, the program had ${c.imm}`)
+    return faults
+  })
+}
+
+/** WRITEs of the peer, one after the other, are what memory has: unless atomics or the program changed it too. */
+const writeFaults = ({ node, memory, ends }: Performance, facts: Facts): string[] => {
+  const { space, content } = memory
+  const image = content.slice()
+  const written = ends.flatMap(end => end.incoming).filter(m => (m.flags & OP_WRITE) !== 0 && m.length > 0)
+  const faults: string[] = []
+  if (facts.programWrites === true || ends.some(end => end.incoming.some(m => (m.flags & OP_ATOMIC) !== 0))) return []
+  for (const message of written) {
+    if (message.completeAt !== Number.POSITIVE_INFINITY)
+      image.set(message.payload, space.locate(remoteOf(message)!.address))
+  }
+  for (const [k, message] of written.entries()) {
+    const at = space.locate(remoteOf(message)!.address)
+    const end = at + message.length
+    if (
+      message.completeAt !== Number.POSITIVE_INFINITY &&
+      hex(image.subarray(at, end)) !== hex(node.memory.subarray(at, end))
+    )
+      faults.push(`WRITE ${k}: other bytes in memory`)
+  }
+  return faults
+}

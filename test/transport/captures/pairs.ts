@@ -1,0 +1,73 @@
+/*
+ * Which queue pairs of a capture talk to each other: a packet names its destination only, so that the source is found
+ * by the answers. One pair here is one direction: requests to `responderQpn`, answers to `requesterQpn`.
+ */
+import { OP_READ, transportBits } from '../../../src/spec/opcodes.ts'
+import { psnDistance } from '../../../src/transport/psn.ts'
+import { type Conversation, type Entry, flagsOf, isRequest, isResponse, otherSide, type Side } from './conversation.ts'
+
+export interface Pair {
+  readonly requester: Side
+  /** A number that is in no packet where nothing was sent to the requester. */
+  readonly requesterQpn: number
+  readonly responderQpn: number
+  /** PSN of the first request. */
+  readonly firstPsn: number
+  /** Path MTU, as the packets in the middle of messages have it. */
+  readonly mtu: number
+}
+
+export const UNKNOWN_QPN = 0xabcd
+const USUAL_MTU = 1024
+
+/** Whether a packet belongs to the reliable connected service. */
+export const isRc = ({ packet }: Entry): boolean => packet.name.startsWith('RC_')
+
+const unique = (values: readonly number[]): number[] => [...new Set(values)]
+
+/** The path MTU of a side's packets to a queue pair, if any packet tells. */
+const mtuOf = (entries: readonly Entry[]): number | undefined =>
+  entries.find(e => /_(FIRST|MIDDLE)$/.test(e.packet.name))?.packet.payload.length
+
+/** Both directions of each RC connection: requests of side 0 first. */
+export const pairsOf = ({ entries }: Conversation): Pair[] => {
+  const rc = entries.filter(isRc)
+  const to = (side: Side, qpn: number): Entry[] => rc.filter(e => e.from !== side && e.packet.BTH.destQp === qpn)
+  const qpns = (side: Side): number[] => unique(rc.filter(e => e.from !== side).map(e => e.packet.BTH.destQp))
+  const pairs: Pair[] = []
+  const taken = new Set<number>()
+  for (const server of qpns(1)) {
+    const asked = to(1, server)
+    const client = qpns(0).find(qpn => !taken.has(qpn) && answers(asked, to(0, qpn))) ?? UNKNOWN_QPN
+    taken.add(client)
+    const answered = to(0, client)
+    const mtu = mtuOf(asked) ?? mtuOf(answered) ?? USUAL_MTU
+    const direction = (requester: Side, requesterQpn: number, responderQpn: number, sent: readonly Entry[]): void => {
+      const first = sent.find(e => isRequest(e.packet))
+      if (first !== undefined)
+        pairs.push({ requester, requesterQpn, responderQpn, firstPsn: first.packet.BTH.psn, mtu })
+    }
+    direction(0, client, server, asked)
+    direction(1, server, client, answered)
+  }
+  return pairs
+}
+
+/** Whether responses among `there` are for the requests in `here`, or the other way round. */
+const answers = (here: readonly Entry[], there: readonly Entry[]): boolean => fits(here, there) && fits(there, here)
+
+const fits = (sent: readonly Entry[], received: readonly Entry[]): boolean => {
+  const requests = sent.filter(e => isRequest(e.packet))
+  const responses = received.filter(e => isResponse(e.packet))
+  if (requests.length === 0) return responses.length === 0
+  const first = requests[0].packet.BTH.psn
+  const reach = Math.max(
+    ...requests.map(e => psnDistance(first, e.packet.BTH.psn) + ((flagsOf(e.packet) & OP_READ) !== 0 ? 64 : 1)),
+  )
+  return responses.length > 0 && responses.every(e => psnDistance(first, e.packet.BTH.psn) < reach)
+}
+
+export const qpnOn = (pair: Pair, side: Side): number =>
+  pair.requester === side ? pair.requesterQpn : pair.responderQpn
+export const peerOf = (pair: Pair, side: Side): number => qpnOn(pair, otherSide(side))
+export const RC_BITS = transportBits.RC

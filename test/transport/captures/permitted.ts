@@ -1,0 +1,139 @@
+/*
+ * Where a capture of Linux's rxe and our engine may differ: each row is about given packets of one capture, with the
+ * values on both sides, why, and the clause of the InfiniBand Architecture Specification, volume 1, that we follow. A
+ * difference that no row names fails the replay, and so does a row that nothing needs.
+ */
+
+import type { Difference, Permit, StreamKind } from './compare.ts'
+import type { Side } from './conversation.ts'
+
+export interface Row {
+  readonly capture: string
+  readonly side: Side
+  readonly stream: StreamKind
+  /** Numbers of the recording's packets in its file; 0: packets that the recording lacks. */
+  readonly packets: readonly number[]
+  /** Path of the field → recorded and our value; `packet` → a packet that is absent on one side (`-`). */
+  readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string] | 'any'>>
+  readonly clause: string
+  readonly reason: string
+}
+
+const LATE_RESEND = {
+  side: 0,
+  stream: 'requests',
+  fields: { timing: ['after the ACK timeout', 'at once'] },
+  clause: '9.7.5.2.3, 9.7.6.1',
+} as const
+
+const TOO_LONG = {
+  side: 1,
+  stream: 'answers',
+  fields: { 'AETH.syndrome': ['99', '97'] },
+  clause: '9.7.4.1.6, 9.9.3',
+  reason: 'a SEND longer than the receive buffer is an invalid request, rxe calls it a remote operational error',
+} as const
+
+export const permitted: readonly Row[] = [
+  {
+    capture: 'send_80_packets',
+    side: 0,
+    stream: 'requests',
+    packets: [66],
+    fields: { 'BTH.ackReq': ['true', 'false'] },
+    clause: '9.7.3.1, 11.5.2',
+    reason:
+      'when to ask for an acknowledgement inside a message is the requester’s choice: rxe counts packets, we bytes of the window',
+  },
+  {
+    ...LATE_RESEND,
+    capture: 'loss_send_requests',
+    packets: [22, 28],
+    reason:
+      'rxe resends once per timeout, also when a NAK has acknowledged more; we go back on each NAK that brings news',
+  },
+  {
+    ...LATE_RESEND,
+    capture: 'loss_write_requests',
+    packets: [22, 28],
+    reason: 'as loss_send_requests',
+  },
+  {
+    ...LATE_RESEND,
+    capture: 'loss_read_responses',
+    packets: [10, 15],
+    clause: '9.7.6.1.2',
+    reason: 'a gap in the responses of a READ tells of the loss: we ask again at once, rxe after its timeout',
+  },
+  {
+    capture: 'retry_exceeded',
+    side: 0,
+    stream: 'requests',
+    packets: [2],
+    fields: { waited: 'any' },
+    clause: '9.7.6.1.3',
+    reason: 'rxe’s first wait is up to twice the ACK timeout, which may be up to four times as long',
+  },
+  {
+    capture: 'rnr_nak',
+    side: 1,
+    stream: 'answers',
+    packets: [4, 8],
+    fields: { packet: 'any' },
+    clause: '9.7.5.2.8',
+    reason: 'after an RNR NAK the packets behind it are passed over in silence; rxe adds a NAK for their sequence',
+  },
+  { ...TOO_LONG, capture: 'nak_operation_too_long', packets: [2] },
+  { ...TOO_LONG, capture: 'nak_operation_too_long_multi', packets: [4] },
+  {
+    capture: 'bad_invalidate',
+    side: 1,
+    stream: 'answers',
+    packets: [2],
+    fields: { 'AETH.msn': ['0', '1'] },
+    clause: '9.7.7.1',
+    reason: 'the message is acknowledged, so it counts; rxe acknowledges it and does not count it',
+  },
+  {
+    capture: 'memory_window_type1',
+    side: 1,
+    stream: 'answers',
+    packets: [6],
+    fields: { 'AETH.syndrome': ['31', '98'], 'AETH.msn': ['3', '2'] },
+    clause: '9.7.4.1.5, 10.6.6',
+    reason: 'a WRITE past the end of a memory window is refused; rxe looks at the bounds of the memory region only',
+  },
+]
+
+/** Sentences of outcome.ts that are allowed, for the reasons of the rows above. */
+export const permittedOutcomes: readonly { readonly capture: string; readonly side: Side; readonly says: string }[] = [
+  { capture: 'nak_operation_too_long', side: 1, says: 'completion 0: status 1, the program had 2' },
+  { capture: 'nak_operation_too_long_multi', side: 1, says: 'completion 0: status 1, the program had 2' },
+  { capture: 'memory_window_type1', side: 1, says: 'WRITE 1: other bytes in memory' },
+  { capture: 'memory_window_type1', side: 1, says: 'the state is 6, the program says 3' },
+]
+
+/** Numbers of packets that rows for a side of a capture are about. */
+export const sparedPackets = (capture: string, side: Side): Set<number> =>
+  new Set(permitted.filter(row => row.capture === capture && row.side === side).flatMap(row => row.packets))
+
+/** Permits what the rows for a side of a capture name, and notes in `used` which rows that took. */
+export const permitFor = (capture: string, side: Side, used: Set<Row>): Permit => {
+  const rows = permitted.filter(row => row.capture === capture && row.side === side)
+  return difference => {
+    const row = rows.find(r => allows(r, difference))
+    if (row === undefined) return undefined
+    used.add(row)
+    if (row.fields.packet === undefined) return { recorded: 1, ours: 1 }
+    return row.packets.includes(0) ? { recorded: 0, ours: 1 } : { recorded: 1, ours: 0 }
+  }
+}
+
+const allows = (row: Row, { kind, recorded, fields }: Difference): boolean => {
+  if (row.stream !== kind || !row.packets.includes(recorded?.number ?? 0)) return false
+  if (row.fields.packet !== undefined) return true
+  return fields.every(({ path, recorded: theirs, ours }) => {
+    const pair = row.fields[path]
+    return pair === 'any' || (pair !== undefined && pair[0] === theirs && pair[1] === ours)
+  })
+}

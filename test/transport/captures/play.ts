@@ -1,0 +1,322 @@
+/*
+ * Our engine in the place of one side of a capture, in virtual time: the other side's recorded packets are handed in, in
+ * their order, less those that were lost; requests are posted when the recorded program posted them. Requests are sent
+ * one by one, each when the recording has one, so that what was under way at a loss is the same; if our engine has
+ * nothing to send then, time passes until its timer expires. What it sent comes out as two streams per queue pair,
+ * answers and requests, to be compared (compare.ts). Nothing is judged here.
+ */
+import { OP_END, OP_IMM, OP_SEND, OP_START } from '../../../src/spec/opcodes.ts'
+import { parsePacket, type WellFormedPacket } from '../../../src/wire/packet.ts'
+import { createNode, LOCAL_KEY, MEMORY_BASE, type SendSpec, type SgeSpec, type TestNode } from '../node.ts'
+import {
+  type Conversation,
+  type Entry,
+  field,
+  flagsOf,
+  headersOf,
+  isRead,
+  isRequest,
+  otherSide,
+  rnrSince,
+  type Side,
+} from './conversation.ts'
+import type { Facts } from './facts.ts'
+import { answerTo, memoryOf, remoteOf, type SideMemory } from './memory.ts'
+import { type Message, messagesOf, takesReceive, workOpcode } from './messages.ts'
+import { isRc, type Pair, peerOf, qpnOn } from './pairs.ts'
+
+/** When a packet was sent: as soon as it could be, or after a wait. */
+export type Timing = 'at once' | 'after the RNR timer' | 'after the ACK timeout'
+
+export interface Sent {
+  readonly packet: WellFormedPacket
+  readonly timing: Timing
+  /** µs of virtual time that passed for it. */
+  readonly waited: number
+  /** Of the capture: the packet that was handed in, or that was looked for, last. */
+  readonly at: number
+}
+
+/** What one queue pair sent. */
+export interface Stream {
+  readonly qpn: number
+  readonly answers: Sent[]
+  readonly requests: Sent[]
+}
+
+/** What one queue pair was given to do; ids of work requests are positions here. */
+export interface Work {
+  readonly row: number
+  readonly qpn: number
+  readonly stream: Stream
+  /** The direction in which this side asks, and the one in which it is asked. */
+  readonly asks: Pair | undefined
+  readonly asked: Pair | undefined
+  readonly posted: readonly Posted[]
+  /** Places of receive buffers. */
+  readonly receives: readonly { readonly at: number; readonly length: number }[]
+  /** What the peer's messages are, in order. */
+  readonly incoming: readonly Message[]
+}
+
+export interface Performance {
+  readonly node: TestNode
+  readonly memory: SideMemory
+  readonly ends: readonly Work[]
+}
+
+const IBV_SEND_FENCE = 1
+const IBV_SEND_SIGNALED = 2
+const IBV_SEND_SOLICITED = 4
+const USUAL_TIMEOUT = 14
+const USUAL_RNR_TIMER = 12
+const USUAL_RD_ATOMIC = 16
+
+export interface Posted {
+  readonly message: Message
+  readonly place: number
+  readonly signaled: boolean
+}
+
+interface End extends Work {
+  readonly toPost: Message[]
+  readonly posted: Posted[]
+  /** Requests that came before they were looked for. */
+  readonly ahead: Sent[]
+  readonly receives: { readonly at: number; readonly length: number }[]
+  readonly toReceive: number[]
+}
+
+/** The RNR timer that a side's NAKs name. */
+const rnrTimerOf = (conversation: Conversation, side: Side): number => {
+  const nak = conversation.entries.find(
+    e => e.from === side && e.packet.name === 'RC_ACKNOWLEDGE' && (field(e.packet, 'AETH', 'syndrome') & 0x60) === 0x20,
+  )
+  return nak === undefined ? USUAL_RNR_TIMER : field(nak.packet, 'AETH', 'syndrome') & 31
+}
+
+/** What our engine gets of a packet that was recorded: nothing if it is withheld. */
+export type Handed = (entry: Entry) => Uint8Array | undefined
+
+/** `side` of the capture, played by our engine. */
+export const play = (
+  conversation: Conversation,
+  pairs: readonly Pair[],
+  side: Side,
+  facts: Facts,
+  handed: Handed = entry => entry.bytes,
+): Performance => {
+  const { entries } = conversation
+  const memory = memoryOf(conversation, pairs, side, facts)
+  const { space, regions, content } = memory
+  const messages = pairs.flatMap(p => messagesOf(conversation, p))
+  const room = messages.reduce((sum, m) => sum + m.length + 64, 0) + (facts.receives ?? []).length * 0x1_0000
+  const node = createNode({
+    memoryBytes: space.bytes + room,
+    maxPackets: 1,
+    locate: address => {
+      const local = address - MEMORY_BASE
+      return local >= space.bytes && local < 0x1000_0000n ? Number(local) : space.locate(address)
+    },
+  })
+  node.memory.set(content)
+  node.regions.length = 0
+  node.regions.push(...regions, { key: LOCAL_KEY, pd: 1, offset: 0, length: node.memory.length, access: 1 })
+  let free = space.bytes
+  const take = (bytes: number): number => {
+    const at = free
+    free += (bytes + 7) & ~7
+    return at
+  }
+  const ends = joinEnds(conversation, pairs, side, facts, node)
+  const endOf = (qpn: number): End | undefined => ends.find(end => end.qpn === qpn)
+  let now = 0
+  let at = 0
+  let seen = 0
+  /** One packet, if the engine has one to send. */
+  const pull = (timing: Timing, waited: number): { end: End; sent: Sent } | undefined => {
+    node.port.room = 1
+    node.transmit(now)
+    node.port.room = 0
+    const fresh = node.sent[seen]
+    if (fresh === undefined) return undefined
+    seen++
+    const packet = parsePacket(fresh.bytes)
+    if (packet.kind === 'opaque') throw new Error(`our engine sent what is no packet: ${packet.reason}`)
+    const end = ends.find(e => peerOf((e.asks ?? e.asked)!, side) === packet.BTH.destQp)
+    if (end === undefined) throw new Error(`our engine sent to QP ${packet.BTH.destQp}`)
+    return { end, sent: { packet, timing, waited, at } }
+  }
+  /** All answers that are due; a request that comes on the way is kept for when it is looked for. */
+  const drain = (timing: Timing, waited: number): boolean => {
+    for (let some = pull(timing, waited); some !== undefined; some = pull(timing, waited)) {
+      const { end, sent } = some
+      if (isRequest(sent.packet)) {
+        end.ahead.push(sent)
+        return true
+      }
+      end.stream.answers.push(sent)
+    }
+    return false
+  }
+  const request = (end: End): void => {
+    if (end.ahead.length === 0) drain('at once', 0)
+    if (end.ahead.length === 0) {
+      const due = node.engine.nextTimeout()
+      if (due !== Number.POSITIVE_INFINITY) {
+        const waited = due - now
+        const timing = wasNotReady(entries, at, side) ? 'after the RNR timer' : 'after the ACK timeout'
+        now = due
+        node.engine.onTimeout(now)
+        drain(timing, waited)
+      }
+    }
+    const sent = end.ahead.shift()
+    if (sent !== undefined) end.stream.requests.push(sent)
+  }
+  /** What the recorded program had written before a READ: the READ's answers. */
+  const refresh = (entry: Entry, end: End): void => {
+    const message = end.incoming.find(m => m.entry === entry)!
+    const place = space.locate(remoteOf(message)!.address)
+    for (const answer of entries) {
+      const index = answerTo(answer, end.asked!, message)
+      if (index >= 0) node.memory.set(answer.packet.payload, place + index * end.asked!.mtu)
+    }
+  }
+  for (const [i, entry] of entries.entries()) {
+    if (!isRc(entry)) continue
+    at = entry.number
+    if (entry.from === side) {
+      const end = ends.find(e => peerOf((e.asks ?? e.asked)!, side) === entry.packet.BTH.destQp)
+      if (end === undefined || !isRequest(entry.packet)) continue
+      post(node, end, i, facts, take)
+      request(end)
+    } else if (!entry.lost && !(facts.gone?.side === side && entry.number >= facts.gone.from)) {
+      const end = endOf(entry.packet.BTH.destQp)
+      const bytes = handed(entry)
+      if (end === undefined || bytes === undefined) continue
+      if (isRequest(entry.packet) && mayReceive(entry) && !isRefusedForNow(entries, i, end)) receive(node, end, take)
+      if (facts.programWrites === true && isRead(entry.packet)) refresh(entry, end)
+      node.inject(end.row, bytes, now)
+      node.endBurst(now)
+      drain('at once', 0)
+    }
+  }
+  while (drain('at once', 0)) {}
+  if (facts.givesUp === true && side === 0) {
+    now = node.engine.nextTimeout()
+    node.engine.onTimeout(now)
+    while (drain('after the ACK timeout', 0)) {}
+  }
+  for (const end of ends) end.stream.requests.push(...end.ahead)
+  return { node, memory, ends }
+}
+
+/** The queue pairs of `side`, connected. */
+const joinEnds = (
+  conversation: Conversation,
+  pairs: readonly Pair[],
+  side: Side,
+  facts: Facts,
+  node: TestNode,
+): End[] => {
+  const qpns = [...new Set(pairs.map(pair => qpnOn(pair, side)))]
+  return qpns.map(qpn => {
+    const asks = pairs.find(p => p.requester === side && qpnOn(p, side) === qpn)
+    const asked = pairs.find(p => p.requester !== side && qpnOn(p, side) === qpn)
+    const pair = (asks ?? asked)!
+    const row = node.createQp(qpn, { maxSge: 1 })
+    node.connect(row, {
+      destQpn: peerOf(pair, side),
+      pathMtu: pair.mtu,
+      sqPsn: asks?.firstPsn ?? 0,
+      rqPsn: asked?.firstPsn ?? 0,
+      timeout: facts.timeout ?? USUAL_TIMEOUT,
+      retryCnt: facts.retryCnt ?? 7,
+      rnrRetry: facts.rnrRetry ?? 7,
+      minRnrTimer: rnrTimerOf(conversation, side),
+      maxRdAtomic: facts.rdAtomic ?? USUAL_RD_ATOMIC,
+      maxDestRdAtomic: facts.rdAtomic ?? USUAL_RD_ATOMIC,
+    })
+    return {
+      row,
+      qpn,
+      stream: { qpn, answers: [], requests: [] },
+      asks,
+      asked,
+      toPost: asks === undefined ? [] : messagesOf(conversation, asks),
+      incoming: asked === undefined ? [] : messagesOf(conversation, asked),
+      posted: [],
+      ahead: [],
+      receives: [],
+      toReceive: side === 1 ? [...(facts.receives ?? [])] : [],
+    }
+  })
+}
+
+/** Posts what the recorded program had posted when it sent packet number `i` of the conversation. */
+const post = (node: TestNode, end: End, i: number, facts: Facts, take: (bytes: number) => number): void => {
+  const specs: SendSpec[] = []
+  for (;;) {
+    const message = end.toPost[0]
+    if (message === undefined || (message.postedAt > i && facts.postedAtOnce !== true)) break
+    end.toPost.shift()
+    const place = take(message.length)
+    node.memory.set(message.payload, place)
+    const fence = facts.fences?.includes(end.posted.length) === true ? IBV_SEND_FENCE : 0
+    const signaled = facts.signaled?.includes(end.posted.length) === false ? 0 : IBV_SEND_SIGNALED
+    const remote = remoteOf(message)
+    const sges: SgeSpec[] = message.length === 0 ? [] : [{ at: place, length: message.length }]
+    const { AtomicETH } = headersOf(message.entry.packet)
+    const swap = BigInt(AtomicETH?.swapDt ?? 0)
+    const compare = BigInt(AtomicETH?.cmpDt ?? 0)
+    const opcode = workOpcode(message)
+    specs.push({
+      id: end.posted.length,
+      opcode,
+      flags: signaled | fence | (message.solicited ? IBV_SEND_SOLICITED : 0),
+      sges,
+      imm: message.imm,
+      ...(remote !== undefined && { remote: Number(remote.address - MEMORY_BASE), rkey: remote.key }),
+      ...(AtomicETH !== undefined && (opcode === 6 ? { compare: swap } : { compare, swap })),
+    })
+    end.posted.push({ message, place, signaled: signaled !== 0 })
+  }
+  if (specs.length > 0) node.post(end.row, ...specs)
+}
+
+/** Whether a request takes a receive request when it is the next one. */
+const mayReceive = ({ packet }: Entry): boolean => {
+  const flags = flagsOf(packet)
+  if ((flags & OP_SEND) !== 0) return (flags & OP_START) !== 0
+  return (flags & OP_IMM) !== 0 && (flags & OP_END) !== 0
+}
+
+/** Whether the recorded side had no receive request for the packet: its next answer says so. */
+const isRefusedForNow = (entries: readonly Entry[], i: number, end: End): boolean => {
+  const answer = entries
+    .slice(i + 1)
+    .find(
+      e =>
+        e.from !== entries[i].from &&
+        !isRequest(e.packet) &&
+        e.packet.BTH.destQp === peerOf(end.asked!, otherSide(end.asked!.requester)),
+    )
+  if (answer === undefined || answer.packet.name !== 'RC_ACKNOWLEDGE') return false
+  const syndrome = field(answer.packet, 'AETH', 'syndrome')
+  return (syndrome & 0x60) === 0x20 && answer.packet.BTH.psn === entries[i].packet.BTH.psn
+}
+
+/** A receive request of the size that was recorded, or that of the message to come. */
+const receive = (node: TestNode, end: End, take: (bytes: number) => number): void => {
+  if (node.queues[end.row].receives.length > 0) return
+  const next = end.incoming.filter(takesReceive)[end.receives.length]
+  const length = end.toReceive.shift() ?? next?.length ?? 0
+  const at = take(length)
+  node.postReceive(end.row, { id: end.receives.length, sges: [{ at, length }] })
+  end.receives.push({ at, length })
+}
+
+/** Whether an RNR NAK came to `side` since it sent the last packet before packet `number`. */
+const wasNotReady = (entries: readonly Entry[], number: number, side: Side): boolean =>
+  rnrSince(entries, number, side) !== undefined
