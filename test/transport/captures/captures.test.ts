@@ -56,6 +56,7 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
     const facts = factsOf[name] ?? {}
     const conversation = readConversation(name, facts.loss)
     const pairs = pairsOf(conversation)
+    test('somebody talks to somebody', () => assert.notEqual(pairs.length, 0))
     for (const side of [0, 1] as const) {
       const what = side === 0 ? 'as the client' : 'as the server'
       const recorded = recordedStreams(conversation, pairs, side, facts)

@@ -4,7 +4,7 @@
  * ICRC is not compared: it covers addresses, and is the port's. Differences that are allowed are rows of permitted.ts.
  */
 
-import { ackTimeoutMicroseconds, rnrMicroseconds } from '../../../src/spec/rc.ts'
+import { ackTimeoutMicroseconds, rnrMicroseconds } from '../../../src/spec/work.ts'
 import { psnDistance } from '../../../src/transport/psn.ts'
 import type { WellFormedPacket } from '../../../src/wire/packet.ts'
 import {
@@ -18,7 +18,7 @@ import {
   type Side,
 } from './conversation.ts'
 import type { Facts } from './facts.ts'
-import { isRc, type Pair, peerOf, qpnOn } from './pairs.ts'
+import { isConnected, type Pair, peerOf, qpnOn } from './pairs.ts'
 import type { Performance, Sent, Timing } from './play.ts'
 
 /** A packet of the recording, as our engine's are described. */
@@ -66,7 +66,7 @@ export const recordedStreams = (
   return qpns.map(qpn => {
     const pair = pairs.find(p => qpnOn(p, side) === qpn)!
     const peer = peerOf(pair, side)
-    const mine = entries.filter(e => isRc(e) && e.from === side && e.packet.BTH.destQp === peer)
+    const mine = entries.filter(e => isConnected(e) && e.from === side && e.packet.BTH.destQp === peer)
     const requests = mine.filter(e => isRequest(e.packet))
     return {
       qpn,

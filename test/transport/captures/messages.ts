@@ -4,6 +4,7 @@
  * (messages and packets) and 9.7.3 (PSNs). A recording is taken at its word: what is no message throws.
  */
 import { OP_ATOMIC, OP_END, OP_IMM, OP_INV, OP_READ, OP_SEND, OP_START, OP_WRITE } from '../../../src/spec/opcodes.ts'
+import { reliableService } from '../../../src/spec/services.ts'
 import { psnDistance } from '../../../src/transport/psn.ts'
 import {
   type Conversation,
@@ -79,6 +80,7 @@ export const messagesOf = ({ name, entries }: Conversation, pair: Pair): Message
       messages.push(open)
     }
     open.endFlags = flags
+    if (reliableService[pair.service] === 0) open.completeAt = entries.indexOf(entry)
     open.psns += psns
     open.payload = Uint8Array.from([...open.payload, ...packet.payload])
     open.solicited ||= packet.BTH.se
@@ -93,7 +95,10 @@ export const messagesOf = ({ name, entries }: Conversation, pair: Pair): Message
   return messages
 }
 
-/** A message is complete with the first positive response that came through for its last PSN or a later one. */
+/**
+ * A message without acknowledgement is complete with its last packet; one with, with the first positive response that came
+ * through for its last PSN or a later one.
+ */
 const findCompletions = (entries: readonly Entry[], pair: Pair, messages: readonly Message[]): void => {
   let done = 0
   for (const [i, entry] of entries.entries()) {

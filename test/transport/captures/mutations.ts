@@ -8,7 +8,7 @@ import type { WellFormedPacket } from '../../../src/wire/packet.ts'
 import type { Recorded, RecordedStream, StreamKind } from './compare.ts'
 import { type Conversation, type Entry, headersOf, isRequest, type Side } from './conversation.ts'
 import type { Message } from './messages.ts'
-import { isRc } from './pairs.ts'
+import { isConnected } from './pairs.ts'
 import type { Handed } from './play.ts'
 
 /** Whether a packet is another one, or that one again. */
@@ -117,7 +117,7 @@ export const handedTwins = (
   side: Side,
   incoming: readonly Message[],
 ): [string, Handed][] => {
-  const handed = entries.filter(e => isRc(e) && e.from !== side && !e.lost)
+  const handed = entries.filter(e => isConnected(e) && e.from !== side && !e.lost)
   const twins: [string, Handed][] = []
   const twin = (what: string, entry: Entry | undefined, bytes: (entry: Entry) => Uint8Array | undefined): void => {
     if (entry !== undefined) twins.push([`${what} ${entry.number}`, e => (isSame(e, entry) ? bytes(e) : e.bytes)])

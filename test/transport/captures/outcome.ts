@@ -4,6 +4,7 @@
  * are those that the recorded program printed (log.ts). Answers sentences; none if all is well.
  */
 import { OP_ATOMIC, OP_IMM, OP_INV, OP_READ, OP_SEND, OP_WRITE } from '../../../src/spec/opcodes.ts'
+import { reliableService } from '../../../src/spec/services.ts'
 import { type Conversation, headersOf, type Side } from './conversation.ts'
 import type { Facts } from './facts.ts'
 import { type LoggedCompletion, readLog } from './log.ts'
@@ -33,6 +34,9 @@ export const outcomeFaults = (
     const mine = node.cqes.filter(c => c.qpn === end.qpn)
     return [...receiveFaults(end, mine, node.memory), ...sendFaults(conversation, end, mine, node.memory)]
   })
+  const { dropped, outOfSequence } = node.engine.counters
+  const isReliable = ends.some(end => reliableService[(end.asks ?? end.asked)!.service] !== 0)
+  if (!isReliable && dropped + outOfSequence > 0) faults.push(`${dropped + outOfSequence} packets were passed over`)
   faults.push(...writeFaults(performance, facts))
   if (facts.log === true && facts.gone?.side !== side) {
     const log = readLog(conversation.name, side)
@@ -46,24 +50,26 @@ export const outcomeFaults = (
 
 const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): string[] => {
   const messages = end.incoming.filter(takesReceive)
-  return cqes
-    .filter(c => c.cq === RECV_CQ && c.status === SUCCESS)
-    .flatMap((cqe, k) => {
-      const message = messages[k]
-      if (message === undefined) return [`receive ${k} completed without a message`]
-      const isSend = (message.flags & OP_SEND) !== 0
-      const faults: string[] = []
-      if (cqe.id !== k) faults.push(`receive ${k}: id ${cqe.id}`)
-      if (cqe.bytes !== message.length) faults.push(`receive ${k}: ${cqe.bytes} bytes, not ${message.length}`)
-      if (cqe.opcode !== (isSend ? RECV : RECV + 1)) faults.push(`receive ${k}: opcode ${cqe.opcode}`)
-      if ((message.endFlags & (OP_IMM | OP_INV)) !== 0 && cqe.imm !== message.imm)
-        faults.push(`receive ${k}: immediate ${cqe.imm}, not ${message.imm}`)
-      if (cqe.solicited !== message.solicited) faults.push(`receive ${k}: solicited ${cqe.solicited}`)
-      const { at } = end.receives[k]
-      if (isSend && hex(memory.subarray(at, at + message.length)) !== hex(message.payload))
-        faults.push(`receive ${k}: other bytes than the message's`)
-      return faults
-    })
+  const received = cqes.filter(c => c.cq === RECV_CQ && c.status === SUCCESS)
+  const wanted = messages.filter(m => m.completeAt !== Number.POSITIVE_INFINITY).length
+  if (received.length < wanted && !cqes.some(c => c.cq === RECV_CQ && c.status !== SUCCESS))
+    return [`${received.length} messages were received, not ${wanted}`]
+  return received.flatMap((cqe, k) => {
+    const message = messages[k]
+    if (message === undefined) return [`receive ${k} completed without a message`]
+    const isSend = (message.flags & OP_SEND) !== 0
+    const faults: string[] = []
+    if (cqe.id !== k) faults.push(`receive ${k}: id ${cqe.id}`)
+    if (cqe.bytes !== message.length) faults.push(`receive ${k}: ${cqe.bytes} bytes, not ${message.length}`)
+    if (cqe.opcode !== (isSend ? RECV : RECV + 1)) faults.push(`receive ${k}: opcode ${cqe.opcode}`)
+    if ((message.endFlags & (OP_IMM | OP_INV)) !== 0 && cqe.imm !== message.imm)
+      faults.push(`receive ${k}: immediate ${cqe.imm}, not ${message.imm}`)
+    if (cqe.solicited !== message.solicited) faults.push(`receive ${k}: solicited ${cqe.solicited}`)
+    const { at } = end.receives[k]
+    if (isSend && hex(memory.subarray(at, at + message.length)) !== hex(message.payload))
+      faults.push(`receive ${k}: other bytes than the message's`)
+    return faults
+  })
 }
 
 /** What the last answers to a READ or atomic brought, in their places. */

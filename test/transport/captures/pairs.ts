@@ -2,11 +2,14 @@
  * Which queue pairs of a capture talk to each other: a packet names its destination only, so that the source is found
  * by the answers. One pair here is one direction: requests to `responderQpn`, answers to `requesterQpn`.
  */
-import { OP_READ, transportBits } from '../../../src/spec/opcodes.ts'
+import { OP_READ } from '../../../src/spec/opcodes.ts'
+import { Service } from '../../../src/spec/services.ts'
 import { psnDistance } from '../../../src/transport/psn.ts'
 import { type Conversation, type Entry, flagsOf, isRequest, isResponse, otherSide, type Side } from './conversation.ts'
 
 export interface Pair {
+  /** A number of `Service`. */
+  readonly service: number
   readonly requester: Side
   /** A number that is in no packet where nothing was sent to the requester. */
   readonly requesterQpn: number
@@ -20,8 +23,13 @@ export interface Pair {
 export const UNKNOWN_QPN = 0xabcd
 const USUAL_MTU = 1024
 
-/** Whether a packet belongs to the reliable connected service. */
-export const isRc = ({ packet }: Entry): boolean => packet.name.startsWith('RC_')
+/** Services with connections; which one a packet belongs to. */
+const CONNECTED = { RC: Service.RC, UC: Service.UC } as const
+type ConnectedName = keyof typeof CONNECTED
+const serviceOf = ({ packet }: Entry): string => packet.name.slice(0, packet.name.indexOf('_'))
+
+/** Whether a packet is between connected queue pairs. */
+export const isConnected = (entry: Entry): boolean => serviceOf(entry) in CONNECTED
 
 const unique = (values: readonly number[]): number[] => [...new Set(values)]
 
@@ -29,23 +37,33 @@ const unique = (values: readonly number[]): number[] => [...new Set(values)]
 const mtuOf = (entries: readonly Entry[]): number | undefined =>
   entries.find(e => /_(FIRST|MIDDLE)$/.test(e.packet.name))?.packet.payload.length
 
-/** Both directions of each RC connection: requests of side 0 first. */
-export const pairsOf = ({ entries }: Conversation): Pair[] => {
-  const rc = entries.filter(isRc)
-  const to = (side: Side, qpn: number): Entry[] => rc.filter(e => e.from !== side && e.packet.BTH.destQp === qpn)
-  const qpns = (side: Side): number[] => unique(rc.filter(e => e.from !== side).map(e => e.packet.BTH.destQp))
+/** Both directions of each connection: requests of side 0 first. */
+export const pairsOf = ({ entries }: Conversation): Pair[] =>
+  (['RC', 'UC'] as const).flatMap(name =>
+    connectionsOf(
+      name,
+      entries.filter(e => serviceOf(e) === name),
+    ),
+  )
+
+const connectionsOf = (name: ConnectedName, entries: readonly Entry[]): Pair[] => {
+  const to = (side: Side, qpn: number): Entry[] => entries.filter(e => e.from !== side && e.packet.BTH.destQp === qpn)
+  const qpns = (side: Side): number[] => unique(entries.filter(e => e.from !== side).map(e => e.packet.BTH.destQp))
   const pairs: Pair[] = []
   const taken = new Set<number>()
   for (const server of qpns(1)) {
     const asked = to(1, server)
-    const client = qpns(0).find(qpn => !taken.has(qpn) && answers(asked, to(0, qpn))) ?? UNKNOWN_QPN
+    const isPartner = (qpn: number): boolean =>
+      !taken.has(qpn) && (name === 'UC' ? qpns(0).length === 1 : answers(asked, to(0, qpn)))
+    const client = qpns(0).find(isPartner) ?? UNKNOWN_QPN
     taken.add(client)
     const answered = to(0, client)
     const mtu = mtuOf(asked) ?? mtuOf(answered) ?? USUAL_MTU
     const direction = (requester: Side, requesterQpn: number, responderQpn: number, sent: readonly Entry[]): void => {
       const first = sent.find(e => isRequest(e.packet))
-      if (first !== undefined)
-        pairs.push({ requester, requesterQpn, responderQpn, firstPsn: first.packet.BTH.psn, mtu })
+      if (first === undefined) return
+      const service = CONNECTED[name]
+      pairs.push({ service, requester, requesterQpn, responderQpn, firstPsn: first.packet.BTH.psn, mtu })
     }
     direction(0, client, server, asked)
     direction(1, server, client, answered)
@@ -70,4 +88,3 @@ const fits = (sent: readonly Entry[], received: readonly Entry[]): boolean => {
 export const qpnOn = (pair: Pair, side: Side): number =>
   pair.requester === side ? pair.requesterQpn : pair.responderQpn
 export const peerOf = (pair: Pair, side: Side): number => qpnOn(pair, otherSide(side))
-export const RC_BITS = transportBits.RC

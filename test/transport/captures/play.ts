@@ -23,7 +23,7 @@ import {
 import type { Facts } from './facts.ts'
 import { answerTo, memoryOf, remoteOf, type SideMemory } from './memory.ts'
 import { type Message, messagesOf, takesReceive, workOpcode } from './messages.ts'
-import { isRc, type Pair, peerOf, qpnOn } from './pairs.ts'
+import { isConnected, type Pair, peerOf, qpnOn } from './pairs.ts'
 
 /** When a packet was sent: as soon as it could be, or after a wait. */
 export type Timing = 'at once' | 'after the RNR timer' | 'after the ACK timeout'
@@ -184,7 +184,7 @@ export const play = (
     }
   }
   for (const [i, entry] of entries.entries()) {
-    if (!isRc(entry)) continue
+    if (!isConnected(entry)) continue
     at = entry.number
     if (entry.from === side) {
       const end = ends.find(e => peerOf((e.asks ?? e.asked)!, side) === entry.packet.BTH.destQp)
@@ -225,7 +225,7 @@ const joinEnds = (
     const asks = pairs.find(p => p.requester === side && qpnOn(p, side) === qpn)
     const asked = pairs.find(p => p.requester !== side && qpnOn(p, side) === qpn)
     const pair = (asks ?? asked)!
-    const row = node.createQp(qpn, { maxSge: 1 })
+    const row = node.createQp(qpn, { service: pair.service, maxSge: 1 })
     node.connect(row, {
       destQpn: peerOf(pair, side),
       pathMtu: pair.mtu,
