@@ -38,7 +38,7 @@ export interface Facts {
   readonly log?: boolean
 }
 
-/** Programs with `logs/NAME.log`: retry_cnt 7, timeout 16, rnr_retry 7, four READs at once (the recording's own programs). */
+/** The recording's own programs, which have logs: retry_cnt 7, timeout 16, rnr_retry 7, four READs at once. */
 const probe: Facts = { log: true, timeout: 16, rdAtomic: 4 }
 
 export const factsOf: Readonly<Record<string, Facts>> = {

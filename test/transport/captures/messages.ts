@@ -96,8 +96,8 @@ export const messagesOf = ({ name, entries }: Conversation, pair: Pair): Message
 }
 
 /**
- * A message without acknowledgement is complete with its last packet; one with, with the first positive response that came
- * through for its last PSN or a later one.
+ * A message without acknowledgement is complete with its last packet; one with, with the first positive response that
+ * came through for its last PSN or a later one.
  */
 const findCompletions = (entries: readonly Entry[], pair: Pair, messages: readonly Message[]): void => {
   let done = 0

@@ -1,7 +1,8 @@
 /*
- * Twins of a recording that a replay must find fault with: one field of one recorded packet is changed (every field that
- * occurs, in each stream), one packet is left out, doubled, or changes place, one comes at another time; or a packet is
- * withheld from our engine, or its payload changed. Which packet it is follows from the names: the same ones each time.
+ * Twins of a recording that a replay must find fault with: one field of one recorded packet is changed (every field
+ * that occurs, in each stream), one packet is left out, doubled, or changes place, one comes at another time; or a
+ * packet is withheld from our engine, or its payload changed. Which packet it is follows from the names: the same ones
+ * each time.
  */
 import { ICRC_BYTES } from '../../../src/spec/headers.ts'
 import type { WellFormedPacket } from '../../../src/wire/packet.ts'

@@ -1,7 +1,7 @@
 /*
- * Our engine in the place of one side of a capture, in virtual time: the other side's recorded packets are handed in, in
- * their order, less those that were lost; requests are posted when the recorded program posted them. Requests are sent
- * one by one, each when the recording has one, so that what was under way at a loss is the same; if our engine has
+ * Our engine in the place of one side of a capture, in virtual time: the other side's recorded packets are handed in,
+ * in their order, less those that were lost; requests are posted when the recorded program posted them. Requests are
+ * sent one by one, each when the recording has one, so that what was under way at a loss is the same; if our engine has
  * nothing to send then, time passes until its timer expires. What it sent comes out as two streams per queue pair,
  * answers and requests, to be compared (compare.ts). Nothing is judged here.
  */
