@@ -163,7 +163,7 @@ export const compareStreams = (
     )
   })
 
-const compareLists = (
+export const compareLists = (
   qpn: number,
   kind: StreamKind,
   recorded: readonly Recorded[],

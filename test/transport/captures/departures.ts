@@ -1,0 +1,115 @@
+/*
+ * Forged packets that Linux's rxe answers otherwise than we do: per case, the fields of its replies that differ, what
+ * our queue pair says in the end, why, and the clause of the InfiniBand Architecture Specification, volume 1, that we
+ * follow. A difference that no row names fails the test, and so does a row that is not needed.
+ */
+import type { Linux } from './forged.ts'
+
+export interface Departure {
+  readonly name: string
+  /** Both if absent. */
+  readonly linux?: Linux
+  /** Fields of the reply (the only one) → recorded and our value. */
+  readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string]>>
+  /** Our completions, state and word, where they differ. */
+  readonly after?: string
+  readonly clause: string
+  readonly reason: string
+}
+
+const flushed = (count: number): string => Array<string>(count).fill('status 5').join('; ')
+
+/** The packet is refused before it takes a receive request: all of them are flushed. */
+const REFUSED = `${flushed(8)}; state 6 rq_psn 0x000200; word 5`
+const INVALID = ['31', '97'] as const
+const NOT_COUNTED = ['1', '0'] as const
+
+export const departures: readonly Departure[] = [
+  {
+    name: 'duplicate_very_old',
+    fields: { 'BTH.psn': ['16777215', '511'] },
+    clause: '9.7.5.1',
+    reason: 'a duplicate is acknowledged with the PSN before the expected one, also before anything came; rxe says -1',
+  },
+  {
+    name: 'first_shorter_than_mtu',
+    linux: '6.1',
+    fields: { 'AETH.syndrome': INVALID },
+    after: REFUSED,
+    clause: '9.7.4.1',
+    reason: 'packets inside a message are as long as the path MTU; rxe 6.1 does not look, 6.12 does',
+  },
+  {
+    name: 'first_shorter_than_mtu',
+    linux: '6.12',
+    fields: {},
+    after: REFUSED,
+    clause: '9.7.4.1',
+    reason: 'lengths are checked before a receive request is taken, so that none ends with status 9',
+  },
+  {
+    name: 'only_longer_than_mtu',
+    linux: '6.1',
+    fields: { 'AETH.syndrome': INVALID, 'AETH.msn': NOT_COUNTED },
+    after: REFUSED,
+    clause: '9.7.4.1',
+    reason: 'no packet is longer than the path MTU; rxe 6.1 does not look, 6.12 does',
+  },
+  {
+    name: 'only_longer_than_mtu',
+    linux: '6.12',
+    fields: {},
+    after: REFUSED,
+    clause: '9.7.4.1',
+    reason: 'lengths are checked before a receive request is taken',
+  },
+  {
+    name: 'last_empty',
+    linux: '6.1',
+    fields: { 'AETH.syndrome': INVALID, 'AETH.msn': NOT_COUNTED },
+    after: `status 9; ${flushed(7)}; state 6 rq_psn 0x000201; word 5`,
+    clause: '9.7.4.1',
+    reason: 'the last packet of several has at least one byte; rxe 6.1 does not look, 6.12 does',
+  },
+  {
+    name: 'write_over_2gib',
+    linux: '6.1',
+    fields: { 'AETH.syndrome': ['98', '97'] },
+    clause: '9.4.3, 9.9.3',
+    reason: 'a message is 2 GiB at most: an invalid request before it is a question of rights, as for rxe 6.12',
+  },
+  {
+    name: 'read_huge',
+    linux: '6.1',
+    fields: { 'AETH.syndrome': ['98', '97'] },
+    clause: '9.4.4, 9.9.3',
+    reason: 'as write_over_2gib',
+  },
+  {
+    name: 'invalidate_unknown',
+    fields: { 'AETH.msn': ['0', '1'] },
+    after: `status 9; ${flushed(7)}; state 6 rq_psn 0x000201; word 5`,
+    clause: '9.7.7',
+    reason: 'what is acknowledged counts, in the MSN and in the expected PSN',
+  },
+  {
+    name: 'too_long_for_buffer',
+    fields: { 'AETH.syndrome': ['99', '97'] },
+    after: `status 1; ${flushed(7)}; state 6 rq_psn 0x000204; word 5`,
+    clause: '9.7.4.1, 9.9.3',
+    reason: 'longer than the receive buffer is an invalid request and a local length error; rxe says operation errors',
+  },
+]
+
+/** Malformed cases, which are in the table only: what rxe did is in `rxe` where we do otherwise. */
+export const malformedDepartures: readonly {
+  readonly name: string
+  readonly clause: string
+  readonly reason: string
+}[] = [
+  {
+    name: 'pad_more_than_body',
+    clause: '9.2, 9.6',
+    reason: 'a packet whose length is no multiple of four bytes is no packet: dropped; rxe takes it for an empty SEND',
+  },
+]

@@ -1,0 +1,122 @@
+/*
+ * Forged packets (responder.md): the replies of our engine are those that Linux's rxe gave, field by field, and its
+ * completions, state and memory too, but for the rows of departures.ts. Twins with one difference must be found wrong.
+ */
+import assert from 'node:assert/strict'
+import { after, describe, test } from 'node:test'
+import { arenaOver } from '../../../src/wire/arena.ts'
+import type { Ipv4Frame } from '../../../src/wire/frame.ts'
+import { makeFlow, sealIcrc } from '../../../src/wire/icrc.ts'
+import { compareLists, describeDifference, type Permit, type Recorded } from './compare.ts'
+import { type Departure, departures, malformedDepartures } from './departures.ts'
+import { type Case, type Linux, notCaptured, plainAfter, type Result, readCases, run, tableOf } from './forged.ts'
+import { recordedTwins } from './mutations.ts'
+
+/** A packet cut off here still says whose it is. */
+const QPN_END = 8
+
+/** FLUSH and ATOMIC WRITE. */
+const hasNewOperation = ({ frames }: Case): boolean => frames.some(f => f.payload[0] === 0x1c || f.payload[0] === 0x1d)
+
+const used = new Set<Departure>()
+
+const permitFor =
+  (departure: Departure | undefined): Permit =>
+  ({ fields }) => {
+    const isAllowed = fields.every(({ path, recorded, ours }) => {
+      const pair = departure?.fields[path]
+      return pair !== undefined && pair[0] === recorded && pair[1] === ours
+    })
+    if (!isAllowed) return undefined
+    used.add(departure!)
+    return { recorded: 1, ours: 1 }
+  }
+
+/** All that is wrong with a result, in words. */
+const faultsOf = (
+  linux: Linux,
+  { name }: Case,
+  told: string,
+  replies: readonly Recorded[],
+  result: Result,
+): string[] => {
+  const departure = departures.find(d => d.name === name && (d.linux ?? linux) === linux)
+  const faults = compareLists(0, 'answers', replies, result.replies, permitFor(departure)).map(describeDifference)
+  const wanted = departure?.after ?? plainAfter(told)
+  if (departure?.after !== undefined && departure.after !== plainAfter(told)) used.add(departure)
+  if (wanted !== result.after) faults.push(`${result.after}, not ${wanted}`)
+  return faults
+}
+
+for (const linux of ['6.1', '6.12'] as const) {
+  describe(`forged packets against Linux ${linux}`, () => {
+    for (const c of readCases(linux).filter(one => linux === '6.1' || !hasNewOperation(one))) {
+      const result = run(c.name, c.frames)
+      test(c.name, () => assert.deepEqual(faultsOf(linux, c, c.after, c.replies, result), []))
+
+      test(`${c.name}: twins are found wrong`, () => {
+        const departure = departures.find(d => d.name === c.name && (d.linux ?? linux) === linux)
+        const spared = new Set(Object.keys(departure?.fields ?? {}).length > 0 ? c.replies.map(r => r.number) : [])
+        const stream = { qpn: 0, answers: c.replies, requests: [] }
+        for (const [twin, [{ answers }]] of recordedTwins(c.name, [stream], spared))
+          assert.notEqual(faultsOf(linux, c, c.after, answers, result).length, 0, twin)
+        if (departure?.after === undefined)
+          for (const [from, to] of [
+            ['word ', 'word 1'],
+            ['qp state ', 'qp state 1'],
+            ['rq_psn 0x', 'rq_psn 0x1'],
+            ['wc status ', 'wc status 1'],
+          ]) {
+            const told = c.after.replace(from, to)
+            if (told !== c.after) assert.notEqual(faultsOf(linux, c, told, c.replies, result).length, 0, to)
+          }
+        // a queue pair that is not given one of the packets does not do as well
+        if (c.replies.length === 0) return
+        const found = c.frames.some((_, i) => {
+          const without = run(
+            c.name,
+            c.frames.with(i, { ...c.frames[i], payload: c.frames[i].payload.subarray(0, QPN_END) }),
+          )
+          return faultsOf(linux, c, c.after, c.replies, without).length > 0
+        })
+        assert.ok(found, 'without one of the packets')
+      })
+    }
+  })
+}
+
+describe('malformed packets, which were not captured', () => {
+  const sample = readCases('6.1').find(c => c.name === 'send_ackreq')!.frames[0]
+  const sealed = (payload: Uint8Array): Ipv4Frame => {
+    const frame = { ...sample, payload }
+    sealIcrc(arenaOver(payload), 0, payload.length, makeFlow(frame), frame.identification)
+    return frame
+  }
+  const spoiled = sample.payload.slice()
+  spoiled[spoiled.length - 1] ^= 1
+  const padded = new Uint8Array(12 + 3 + 4)
+  padded.set(sample.payload.subarray(0, 12))
+  padded[1] |= 3 << 4
+  const packets: Record<string, Ipv4Frame> = {
+    bad_icrc: { ...sample, payload: spoiled },
+    short_packet: { ...sample, payload: sample.payload.slice(0, 10) },
+    pad_more_than_body: sealed(padded),
+  }
+  for (const name of notCaptured) {
+    test(name, () => {
+      const { replies, after: end } = run(name, [packets[name]])
+      const told = tableOf('Linux 6.1.192').find(c => c.name === name)!
+      const departs = malformedDepartures.some(d => d.name === name)
+      assert.equal(plainAfter(told.after) !== end, departs)
+      assert.deepEqual({ replies, end }, { replies: [], end: 'state 3 rq_psn 0x000200; word 5' })
+    })
+  }
+})
+
+after(() => {
+  assert.deepEqual(
+    departures.filter(row => !used.has(row)),
+    [],
+    'rows that nothing needs',
+  )
+})

@@ -1,0 +1,180 @@
+/*
+ * Forged packets and what Linux made of them (test/fixtures/wire/responder.md, inject.pcap, linux612_inject.pcap): each
+ * case is one connected queue pair with eight receive buffers of 4096 bytes at the start of a region of 64 KiB, path
+ * MTU 1024, four READs and atomics at most, and a word of value 5 at offset 40960. Here the cases are read, and given
+ * to our engine; results have the table's form. As a port does, packets with a wrong ICRC are dropped, and as a device
+ * does, those for other queue pairs.
+ */
+import { readFileSync } from 'node:fs'
+import { arenaOver } from '../../../src/wire/arena.ts'
+import { type Frame, type Ipv4Frame, parseFrame } from '../../../src/wire/frame.ts'
+import { makeFlow, verifyIcrc } from '../../../src/wire/icrc.ts'
+import { parsePacket, type WellFormedPacket } from '../../../src/wire/packet.ts'
+import { readCapture } from '../../../src/wire/pcap.ts'
+import { fixture } from '../../paths.ts'
+import { ALL_ACCESS, createNode, LOCAL_KEY, MEMORY_BASE } from '../node.ts'
+import type { Recorded } from './compare.ts'
+import { headersOf } from './conversation.ts'
+import type { Sent } from './play.ts'
+
+export type Linux = '6.1' | '6.12'
+
+/** A row of the table. */
+export interface Told {
+  readonly name: string
+  readonly sent: number
+  /** Completions, state and word, as the table has them. */
+  readonly after: string
+}
+
+export interface Case extends Told {
+  /** The packets, with addresses. */
+  readonly frames: readonly Ipv4Frame[]
+  readonly replies: readonly Recorded[]
+}
+
+const ATTACKER = [10, 77, 0, 1]
+const WORD_OFFSET = 40960
+const BUFFER = 0x1_0000
+const FIRST_PSN = 0x200
+const QPN_BYTES = 5
+/** Offsets of the first address of a case in the region: 0, or where atomics go, or else. */
+const OTHER_OFFSETS: Readonly<Record<string, number>> = {
+  read_past_end: BUFFER - 10,
+  atomic_unaligned: WORD_OFFSET + 4,
+  atomic_write_unaligned: WORD_OFFSET + 4,
+  flush_whole_region: 0,
+}
+
+/** A table of responder.md, by the beginning of its heading. */
+export const tableOf = (heading: string): Told[] => {
+  const text = readFileSync(fixture('wire', 'responder.md'), 'utf8')
+  const part = text.split('\n## ').find(section => section.startsWith(heading))!
+  return part
+    .split('\n')
+    .map(line => line.split(' | '))
+    .filter(cells => cells.length === 4 && !cells[0].startsWith('| case'))
+    .map(([name, sent, , after]) => ({
+      name: name.replace('| ', ''),
+      sent: sent.split(' ').filter(word => word.includes('@')).length,
+      after: after.replace(/\s*\|\s*$/, ''),
+    }))
+}
+
+/** Malformed cases are in the table only. */
+export const notCaptured = ['bad_icrc', 'short_packet', 'pad_more_than_body']
+
+const casesOf = (linux: Linux): Told[] => {
+  const old = tableOf('Linux 6.1.192').filter(c => !notCaptured.includes(c.name))
+  if (linux === '6.1') return old
+  const changed = tableOf('Linux 6.12.117')
+  const added = changed.filter(c => !old.some(o => o.name === c.name))
+  return old.flatMap(c => {
+    const now = changed.find(o => o.name === c.name) ?? c
+    return c.name === 'opcode_flush' ? [now, ...added] : [now]
+  })
+}
+
+const isIpv4 = (frame: Frame): frame is Ipv4Frame => frame.kind === 'ipv4'
+
+/** All cases of a capture, in its order. */
+export const readCases = (linux: Linux): Case[] => {
+  const file = linux === '6.1' ? 'inject.pcap' : 'linux612_inject.pcap'
+  const frames = readCapture(readFileSync(fixture('wire', file)))
+    .map(p => parseFrame(p.bytes))
+    .filter(isIpv4)
+  let at = 0
+  return casesOf(linux).map(told => {
+    const sent: Ipv4Frame[] = []
+    const replies: Recorded[] = []
+    for (; at < frames.length; at++) {
+      const frame = frames[at]
+      if (frame.destination.join() === ATTACKER.join()) {
+        const packet = parsePacket(frame.payload)
+        if (packet.kind === 'opaque') throw new Error(`reply ${at + 1} is no packet`)
+        replies.push({ packet, timing: 'at once', waited: 0, number: at + 1 })
+      } else if (sent.length < told.sent) sent.push(frame)
+      else break
+    }
+    return { ...told, frames: sent, replies }
+  })
+}
+
+/** What a run of a case gave. */
+export interface Result {
+  readonly replies: readonly Sent[]
+  /** In the table's words. */
+  readonly after: string
+}
+
+const qpnOf = (frame: Ipv4Frame): number =>
+  (frame.payload[QPN_BYTES] << 16) | (frame.payload[QPN_BYTES + 1] << 8) | frame.payload[QPN_BYTES + 2]
+
+/** The address and key that a packet names, if it does. */
+const target = (bytes: Uint8Array): { va: bigint; rkey: number } | undefined => {
+  const packet = parsePacket(bytes)
+  if (packet.kind === 'opaque') return undefined
+  const { RETH, AtomicETH } = headersOf(packet)
+  const header = RETH ?? AtomicETH
+  return header === undefined ? undefined : { va: BigInt(header.va), rkey: Number(header.rkey) }
+}
+
+const isToWord = (packet: Uint8Array): boolean => [0x13, 0x14, 0x1c, 0x1d].includes(packet[0])
+const WRONG_KEYS = [0xdeadbeef]
+
+/** Gives the frames to our engine, one by one, and answers what it did. */
+export const run = (name: string, frames: readonly Ipv4Frame[]): Result => {
+  const first = frames.map(f => target(f.payload)).find(t => t !== undefined)
+  const carrier = frames.find(f => target(f.payload) !== undefined)
+  const offset =
+    OTHER_OFFSETS[name] ??
+    (name === 'flush_global' || (carrier !== undefined && isToWord(carrier.payload)) ? WORD_OFFSET : 0)
+  const base = first === undefined ? MEMORY_BASE : first.va - BigInt(offset)
+  const node = createNode({
+    memoryBytes: BUFFER,
+    locate: a => Number(a >= MEMORY_BASE && a < MEMORY_BASE + BigInt(BUFFER) ? a - MEMORY_BASE : a - base),
+  })
+  for (let i = 0; i < BUFFER; i++) node.memory[i] = 'a'.charCodeAt(0) + (i % 26)
+  node.words.setBigUint64(WORD_OFFSET, 5n, true)
+  node.regions.length = 0
+  if (first !== undefined && !WRONG_KEYS.includes(first.rkey))
+    node.regions.push({ key: first.rkey, pd: 1, offset: 0, length: BUFFER, access: ALL_ACCESS })
+  node.regions.push({ key: LOCAL_KEY, pd: 1, offset: 0, length: BUFFER, access: 1 })
+  const qpn = name === 'unknown_qp' ? 1 : qpnOf(frames[0])
+  const row = node.createQp(qpn, { maxSge: 1 })
+  node.connect(row, { destQpn: 0x77, sqPsn: 0x1100, rqPsn: FIRST_PSN, minRnrTimer: 27, maxDestRdAtomic: 4 })
+  for (let i = 0; i < 8; i++) node.postReceive(row, { id: i, sges: [{ at: i * 4096, length: 4096 }] })
+  for (const frame of frames) {
+    const arena = arenaOver(frame.payload)
+    const isRight = verifyIcrc(arena, 0, frame.payload.length, makeFlow(frame), frame.identification)
+    if (frame.payload.length < 16 || !isRight || qpnOf(frame) !== qpn) continue
+    node.inject(row, frame.payload, 0, frame.source.join() === ATTACKER.join() ? 0 : 1)
+    node.endBurst(0)
+    node.transmit(0)
+  }
+  const replies = node.sent.map(({ bytes }): Sent => {
+    const packet = parsePacket(bytes)
+    if (packet.kind === 'opaque') throw new Error(`our engine sent what is no packet: ${packet.reason}`)
+    return { packet: packet as WellFormedPacket, timing: 'at once', waited: 0, at: 0 }
+  })
+  const { state, rqPsn } = node.engine.query(row)
+  const hex = rqPsn.toString(16).padStart(6, '0')
+  const word = node.words.getBigUint64(WORD_OFFSET, true)
+  const lines = node.cqes.map(c => `status ${c.status}${c.status === 0 ? ` opcode ${c.opcode} len ${c.bytes}` : ''}`)
+  return { replies, after: [...lines, `state ${state} rq_psn 0x${hex}`, `word ${word}`].join('; ') }
+}
+
+/** The table's last column in the words of `run`: what rxe fills in for failures is left out. */
+export const plainAfter = (after: string): string =>
+  after
+    .split('; ')
+    .flatMap(part => {
+      const wc = /^(?:(\d+) x \()?wc status (\d+) \(.*?\) opcode (\d+) len (\d+)/.exec(part)
+      if (wc !== null) {
+        const line = `status ${wc[2]}${wc[2] === '0' ? ` opcode ${wc[3]} len ${wc[4]}` : ''}`
+        return Array<string>(Number(wc[1] ?? 1)).fill(line)
+      }
+      const qp = /^qp state (\d) sq_psn \S+ rq_psn (\S+)/.exec(part)
+      return [qp === null ? part : `state ${qp[1]} rq_psn ${qp[2]}`]
+    })
+    .join('; ')
