@@ -26,7 +26,7 @@ export { findGid, type GidTable, type GidTableEntry, getGid, setGid } from './gi
 export { invoke, invokeNow, type Returned } from './invoke.ts'
 export { addParent, createDescriptor, dropParent } from './lifetime.ts'
 export { createLocalSpace, type LocalSpace } from './local-space.ts'
-export { findKey, type MemoryTable, placeHi, placeLo, resolve } from './memory.ts'
+export { findGrant, findKey, type MemoryTable, placeHi, placeLo, resolve } from './memory.ts'
 export {
   type Additions,
   type Affiliation,

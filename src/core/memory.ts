@@ -52,6 +52,8 @@ export interface MemoryTable {
   readonly pages: (Int32Array | undefined)[]
   readonly pageUses: Int32Array
   readonly freeRows: number[]
+  /** Windows of type 2 that are bound now. */
+  boundToQps: number
   rows: number
   live: number
   /** Where the search for the next key starts: the key byte's round above, the index below. */
@@ -77,6 +79,7 @@ export const createMemoryTable = (): MemoryTable => ({
   pages: new Array<Int32Array | undefined>(INDICES / PAGE_SIZE).fill(undefined),
   pageUses: new Int32Array(INDICES / PAGE_SIZE),
   freeRows: [],
+  boundToQps: 0,
   rows: 0,
   live: 0,
   next: 1,
@@ -217,9 +220,18 @@ const isWindowOpen = (table: MemoryTable, row: number, access: number, qp: numbe
   (access & REMOTE_RIGHTS) !== 0 && (table.kind[row] === KeyKind.WINDOW_1 || table.qp[row] === qp)
 
 /**
- * The row for `key` if it belongs to protection domain `pd`, grants every right in `access` and contains `length` bytes
- * from address hi:lo on; -1 if not. `qp` is the number of the queue pair that asks. `length` is an exact Number. For
- * every access of the data path.
+ * The row for `key` if it belongs to protection domain `pd` and grants every right in `access` to the queue pair with
+ * number `qp`; -1 if not.
+ */
+export const findGrant = (table: MemoryTable, pd: number, key: number, access: number, qp: number): number => {
+  const row = findKey(table, key)
+  if (row < 0 || table.pd[row] !== pd || (table.access[row] & access) !== access) return -1
+  return table.kind[row] === KeyKind.REGION || isWindowOpen(table, row, access, qp) ? row : -1
+}
+
+/**
+ * The row for `key` if it grants all this (`findGrant`) and contains `length` bytes from address hi:lo on; -1 if not.
+ * `length` is an exact Number. For every access of the data path.
  */
 export const resolve = (
   table: MemoryTable,
@@ -231,9 +243,8 @@ export const resolve = (
   access: number,
   qp: number,
 ): number => {
-  const row = findKey(table, key)
-  if (row < 0 || table.pd[row] !== pd || (table.access[row] & access) !== access) return -1
-  if (table.kind[row] !== KeyKind.REGION && !isWindowOpen(table, row, access, qp)) return -1
+  const row = findGrant(table, pd, key, access, qp)
+  if (row < 0) return -1
   // The offset of hi:lo in the region as a Number: inexact only where it is far beyond any length.
   const offset = ((hi >>> 0) - table.iovaHi[row]) * TWO_32 + ((lo >>> 0) - table.iovaLo[row])
   return offset >= 0 && offset + length <= table.length[row] ? row : -1

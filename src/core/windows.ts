@@ -50,6 +50,7 @@ const clear = (table: MemoryTable, row: number): void => {
 export const unbindWindow = (table: MemoryTable, row: number): void => {
   const region = table.bound[row]
   if (region >= 0) table.bound[region]--
+  if (region >= 0 && table.kind[row] === KeyKind.WINDOW_2) table.boundToQps--
   giveSpace(table, table.space[row])
   table.bound[row] = -1
   table.space[row] = -1
@@ -73,10 +74,10 @@ export const removeRegion = (table: MemoryTable, row: number): void => {
   giveKeyRow(table, row)
 }
 
-/** A queue pair is gone: windows of type 2 that were bound to it grant nothing any more. */
-export const unbindWindowsOf = (table: MemoryTable, pd: number, qp: number): void => {
-  for (let row = 0; row < table.rows; row++)
-    if (table.key[row] !== 0 && table.kind[row] === KeyKind.WINDOW_2 && table.qp[row] === qp && table.pd[row] === pd)
+/** The queue pair with this number is gone: windows of type 2 that were bound to it grant nothing any more. */
+export const unbindWindowsOf = (table: MemoryTable, qp: number): void => {
+  for (let row = 0; table.boundToQps > 0 && row < table.rows; row++)
+    if (table.key[row] !== 0 && table.kind[row] === KeyKind.WINDOW_2 && table.bound[row] >= 0 && table.qp[row] === qp)
       unbindWindow(table, row)
 }
 
@@ -129,7 +130,10 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   table.space[row] = takeSpace(table, table.spaces[table.space[region]]!)
   table.bound[row] = region
   table.bound[region]++
-  table.qp[row] = isType1 ? 0 : qp
+  if (!isType1) {
+    table.qp[row] = qp
+    table.boundToQps++
+  }
   return true
 }
 

@@ -75,8 +75,20 @@ export const SendFlags = enumeration('send_flags', { FENCE: 1, SIGNALED: 2, SOLI
 /** The longest message, in bytes (IBA 9.4.3). */
 export const MAX_MESSAGE_BYTES = 2 ** 31
 
-/** What moves: the requester treats all work requests of one kind alike. */
-export const SendKind = { NONE: 0, SEND: 1, WRITE: 2, READ: 3, ATOMIC: 4 } as const
+/**
+ * What moves: the requester treats all work requests of one kind alike. LOCAL makes no packets; from READ on each is
+ * answered by a response of its own, and counts among the READs and atomics outstanding (IBA 9.4.4, annex A19).
+ */
+export const SendKind = {
+  NONE: 0,
+  LOCAL: 1,
+  SEND: 2,
+  WRITE: 3,
+  READ: 4,
+  ATOMIC: 5,
+  FLUSH: 6,
+  ATOMIC_WRITE: 7,
+} as const
 
 interface SendOperation {
   readonly kind: (typeof SendKind)[keyof typeof SendKind]
@@ -96,13 +108,14 @@ const packets = (first: OperationName, middle: OperationName, last: OperationNam
   only: operationCode[only],
 })
 const single = (name: OperationName) => packets(name, name, name, name)
-const { SEND, WRITE, READ, ATOMIC } = SendKind
+const { LOCAL, SEND, WRITE, READ, ATOMIC, FLUSH, ATOMIC_WRITE } = SendKind
+const noPackets = { kind: LOCAL, first: 0, middle: 0, last: 0, only: 0 }
 const wr = WrOpcode.values
 const wc = WcOpcode.values
 
 /**
- * By ibv_wr_opcode: the work requests that become packets. A service has those whose `only` packet exists there
- * (`hasOperation`).
+ * By ibv_wr_opcode: all work requests. A service has those whose `only` packet exists there (`hasOperation`), and a
+ * connected one the local ones, which become no packets.
  */
 export const sendOperations: Readonly<Record<number, SendOperation>> = {
   [wr.SEND]: {
@@ -133,6 +146,10 @@ export const sendOperations: Readonly<Record<number, SendOperation>> = {
   [wr.RDMA_READ]: { kind: READ, completion: wc.RDMA_READ, ...single('READ_REQUEST') },
   [wr.ATOMIC_CMP_AND_SWP]: { kind: ATOMIC, completion: wc.COMP_SWAP, ...single('COMPARE_SWAP') },
   [wr.ATOMIC_FETCH_AND_ADD]: { kind: ATOMIC, completion: wc.FETCH_ADD, ...single('FETCH_ADD') },
+  [wr.FLUSH]: { kind: FLUSH, completion: wc.FLUSH, ...single('FLUSH') },
+  [wr.ATOMIC_WRITE]: { kind: ATOMIC_WRITE, completion: wc.ATOMIC_WRITE, ...single('ATOMIC_WRITE') },
+  [wr.LOCAL_INV]: { completion: wc.LOCAL_INV, ...noPackets },
+  [wr.BIND_MW]: { completion: wc.BIND_MW, ...noPackets },
 }
 
 /** Microseconds of local ACK timeout code `code` (0–31): 4.096 · 2^code, and Infinity for 0, which means none. */

@@ -7,7 +7,7 @@
  */
 import { QpState } from '../spec/enums.ts'
 import { ICRC_BYTES, nakCode, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../spec/headers.ts'
-import { headerAt, OP_ATOMIC, OP_END, OP_READ, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
+import { headerAt, OP_ATOMIC, OP_END, OP_ONLY, OP_READ, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
 import { reliableService } from '../spec/services.ts'
 import { rnrMicroseconds, SendKind, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
@@ -191,6 +191,10 @@ const onReadResponse = (
   const w = s.rows
   const p = s.pool
   const request = w[base + HEAD]
+  if (p[request + KIND] > ATOMIC) {
+    onPlaced(s, row, request, length === HEADER_BYTES[opcode] + ICRC_BYTES && (FLAGS_OF[opcode] & OP_ONLY) !== 0, now)
+    return
+  }
   const mtu = w[base + MTU]
   const header = HEADER_BYTES[opcode]
   const payload = length - header - bthPadCount(arena.view, at) - ICRC_BYTES
@@ -223,6 +227,19 @@ const onReadResponse = (
   moveUnacked(s, base, 1)
   if (endsPart) uncount(s, base, request)
   if (isLast) endOldest(s, row, SUCCESS)
+  progress(s, row, now)
+}
+
+/** The answer of a FLUSH or ATOMIC WRITE, a READ response that is alone and has no payload (annex A19). */
+const onPlaced = (s: EngineState, row: number, request: number, isRight: boolean, now: number): void => {
+  if (!isRight) {
+    failOldest(s, row, BAD_RESP_ERR)
+    return
+  }
+  const base = row * WORDS
+  moveUnacked(s, base, 1)
+  uncount(s, base, request)
+  endOldest(s, row, SUCCESS)
   progress(s, row, now)
 }
 

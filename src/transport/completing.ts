@@ -14,7 +14,7 @@ import { Completion, Receive, Send } from './types.ts'
 
 const { WORDS, SERVICE, STATE, QPN, DEST_QPN, SEND_CQ, RECV_CQ, SIGNAL_ALL, SEND_BLOCK, RECV_BLOCK, PKEY_INDEX } = Row
 const { REQUESTER, RESPONDER, NEXT_INDEX, HEAD, TAIL, CURRENT, RECEIVE, MESSAGE, RD_OUT } = Row
-const { NEXT, WR } = Request
+const { NEXT, DONE, WR } = Request
 const { MORE, RNR_WAIT, DRAINING, FLUSHING } = Q
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 const { SQE, ERR } = QpState.values
@@ -54,8 +54,19 @@ export const completeSend = (s: EngineState, row: number, request: number, statu
   push(s, row, SEND_CQ, status !== SUCCESS)
 }
 
-/** Takes the oldest started request off the list, gives its slot and block back, and completes it. */
+/**
+ * Takes the oldest started request off the list, gives its slot and block back, and completes it; with success also the
+ * local ones behind it that had their effect already.
+ */
 export const endOldest = (s: EngineState, row: number, status: number): void => {
+  endOne(s, row, status)
+  if (status !== SUCCESS) return
+  const base = row * WORDS
+  for (let next = s.rows[base + HEAD]; next !== 0 && s.pool[next + DONE] !== 0; next = s.rows[base + HEAD])
+    endOne(s, row, SUCCESS)
+}
+
+const endOne = (s: EngineState, row: number, status: number): void => {
   const w = s.rows
   const base = row * WORDS
   const request = w[base + HEAD]

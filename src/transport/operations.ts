@@ -4,7 +4,7 @@
  * upper three. What a service does not have is of kind NONE there. No queue pair is known here.
  */
 import { hasOperation, SERVICES, Service } from '../spec/services.ts'
-import { sendOperations } from '../spec/work.ts'
+import { SendKind, sendOperations } from '../spec/work.ts'
 
 const OPCODES = 256
 const SIZE = SERVICES * OPCODES
@@ -24,7 +24,7 @@ export const onlyOf = new Uint8Array(SIZE)
 for (const service of Object.values(Service)) {
   if (service === Service.XRC_TGT) continue
   for (const [opcode, operation] of Object.entries(sendOperations)) {
-    if (!hasOperation(service, operation.only)) continue
+    if (operation.kind === SendKind.LOCAL ? service === Service.UD : !hasOperation(service, operation.only)) continue
     const index = operationOf(service, +opcode)
     kindOf[index] = operation.kind
     firstOf[index] = operation.first

@@ -7,12 +7,14 @@
  */
 import { QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY, ICRC_BYTES } from '../spec/headers.ts'
-import { headerAt, OP_IMM, OP_INV, opcodeFlags, opcodeHeaderBytes, operationCode } from '../spec/opcodes.ts'
+import { headerAt, OP_IMM, OP_INV, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
 import { reliableService, serviceBits } from '../spec/services.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../spec/work.ts'
 import { BTH_ACKREQ, BTH_PAD_SHIFT, BTH_SOLICITED, putBth } from '../wire/bth.ts'
-import { putAtomicEth, putIeth, putImmediate, putReth } from '../wire/extensions.ts'
-import { failOldest } from './completing.ts'
+import { putIeth, putImmediate, putReth } from '../wire/extensions.ts'
+import { ATOMIC_WRITE_BYTES, askingPayload, isFlushKnown, putAsking } from './asking.ts'
+import { drained, endOldest, failOldest } from './completing.ts'
+import { doLocal, isLocalFenced } from './local.ts'
 import { checkElements, gather, Moved } from './moves.ts'
 import { firstOf, kindOf, lastOf, middleOf, onlyOf, operationOf } from './operations.ts'
 import { PSN_HALF, PSN_MASK, psnAdd, psnDistance } from './psn.ts'
@@ -24,26 +26,12 @@ import { awaitWindow, onLeft, renewWindow } from './unreliable.ts'
 
 const { WORDS, SERVICE, STATE, MTU, DEST_QPN, FLOW, SEND_BLOCK, MAX_SEND_SGE, MAX_RD, REQUESTER, NEXT_INDEX } = Row
 const { HEAD, TAIL, CURRENT, UNACKED, SEND_PSN, MAX_PSN, SENT, ACKED, SINCE, RD_OUT, WINDOW } = Row
-const { NEXT, FIRST_PSN, PSNS, START, KIND, COUNTED, STATUS, WR } = Request
-const {
-  OPCODE,
-  FLAGS,
-  SGES,
-  LENGTH,
-  IMM,
-  RKEY,
-  REMOTE_LO,
-  REMOTE_HI,
-  COMPARE_LO,
-  COMPARE_HI,
-  SWAP_LO,
-  SWAP_HI,
-  REFUSED,
-} = Send
-const { MORE, RNR_WAIT } = Q
+const { NEXT, FIRST_PSN, PSNS, START, KIND, COUNTED, STATUS, DONE, WR } = Request
+const { OPCODE, FLAGS, SGES, LENGTH, IMM, RKEY, REMOTE_LO, REMOTE_HI, REFUSED } = Send
+const { MORE, RNR_WAIT, DRAINING } = Q
 const { RTS, SQD } = QpState.values
-const { NONE, READ, ATOMIC, WRITE } = SendKind
-const { LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR } = WcStatus.values
+const { NONE, LOCAL, READ, ATOMIC, FLUSH, ATOMIC_WRITE, WRITE } = SendKind
+const { SUCCESS, LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR } = WcStatus.values
 const { FENCE, SOLICITED, INLINE } = SendFlags.values
 const IMM_AT = headerAt.ImmDt
 const IETH_AT = headerAt.IETH
@@ -56,8 +44,6 @@ const QUANTUM = 0x1_0000
 
 /** What a turn of a QP ended with. */
 export const Turn = { DONE: 0, MORE: 1, FULL: -1 } as const
-
-const COMPARE_SWAP = operationCode.COMPARE_SWAP
 
 /**
  * Sends what a QP may send now. Answers Turn.MORE when its turn is over before its work, Turn.FULL when the port is
@@ -87,9 +73,10 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
       stopAt(s, row, request)
       break
     }
-    const step = s.pool[request + KIND] >= READ ? sendRead(s, row, request) : sendMessage(s, row, request)
+    const kind = s.pool[request + KIND]
+    const step = sendStep(s, row, request, kind)
     if (step === SENT_SOME) {
-      if (!reliable) onLeft(s, row, request)
+      if (!reliable && kind !== LOCAL) onLeft(s, row, request)
       continue
     }
     if (step === PORT_FULL) answer = Turn.FULL
@@ -100,6 +87,13 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
   else awaitWindow(s, row)
   return answer
 }
+
+const sendStep = (s: EngineState, row: number, request: number, kind: number): number =>
+  kind >= READ
+    ? sendAsking(s, row, request)
+    : kind === LOCAL
+      ? passLocal(s, row, request)
+      : sendMessage(s, row, request)
 
 /** Answers of one step. */
 const SENT_SOME = 1
@@ -141,7 +135,8 @@ const start = (s: EngineState, row: number): number => {
   const kind = p[request + KIND]
   p[request + NEXT] = 0
   p[request + FIRST_PSN] = w[base + SEND_PSN]
-  p[request + PSNS] = kind === ATOMIC || length === 0 ? 1 : Math.ceil(length / w[base + MTU])
+  p[request + PSNS] = kind === LOCAL ? 0 : kind >= ATOMIC || length === 0 ? 1 : Math.ceil(length / w[base + MTU])
+  p[request + DONE] = 0
   p[request + START] = w[base + SENT]
   p[request + COUNTED] = 0
   if (w[base + HEAD] === 0) w[base + HEAD] = request
@@ -150,6 +145,9 @@ const start = (s: EngineState, row: number): number => {
   w[base + CURRENT] = request
   return request
 }
+
+/** Whether a request of this kind has inline data that it cannot have. */
+const isForeign = (kind: number, inline: boolean): boolean => inline && kind >= READ && kind !== ATOMIC_WRITE
 
 /** Sums a request up and looks for local mistakes: 0, or the status with which it must end. */
 const check = (s: EngineState, row: number, request: number): number => {
@@ -161,13 +159,17 @@ const check = (s: EngineState, row: number, request: number): number => {
   const refused = p[wr + REFUSED]
   const count = p[wr + SGES]
   const inline = (p[wr + FLAGS] & INLINE) !== 0
-  if (refused !== 0 || kind === NONE || (!inline && count > s.rows[base + MAX_SEND_SGE]) || (inline && kind >= READ)) {
+  if (refused !== 0 || kind === NONE || (!inline && count > s.rows[base + MAX_SEND_SGE]) || isForeign(kind, inline)) {
     p[wr + LENGTH] = 0
     return refused !== 0 ? refused : LOC_QP_OP_ERR
   }
   if (kind >= READ && s.rows[base + MAX_RD] === 0) {
     p[wr + LENGTH] = 0
     return LOC_QP_OP_ERR
+  }
+  if (kind === LOCAL || kind === FLUSH) {
+    p[wr + LENGTH] = 0
+    return kind === FLUSH && !isFlushKnown(s, request) ? LOC_QP_OP_ERR : 0
   }
   if (!inline) {
     let sum = 0
@@ -181,11 +183,11 @@ const check = (s: EngineState, row: number, request: number): number => {
     p[wr + LENGTH] = 0
     return LOC_LEN_ERR
   }
-  if (kind === ATOMIC && p[wr + LENGTH] !== 8) return LOC_LEN_ERR
+  if (kind >= ATOMIC && p[wr + LENGTH] !== ATOMIC_WRITE_BYTES) return LOC_LEN_ERR
   // a request of one packet and one element is checked when its payload is read; others must not be found wrong half
   // way
   if (inline || (kind < READ && count <= 1 && p[wr + LENGTH] <= s.rows[base + MTU])) return 0
-  const access = kind >= READ ? Access.LOCAL_WRITE : Access.LOCAL_READ
+  const access = kind >= READ && kind !== ATOMIC_WRITE ? Access.LOCAL_WRITE : Access.LOCAL_READ
   return checkElements(s, row, wr + Send.SGE, count, access) === Moved.OK ? 0 : LOC_PROT_ERR
 }
 
@@ -212,8 +214,8 @@ const advance = (s: EngineState, row: number, request: number, count: number, we
   if (ends) w[base + CURRENT] = s.pool[request + NEXT]
 }
 
-/** A READ or atomic request; a READ asks for one part, or after a loss for the rest of it. */
-const sendRead = (s: EngineState, row: number, request: number): number => {
+/** A request with a response of its own; a READ asks for one part, or after a loss for the rest of it. */
+const sendAsking = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
   const p = s.pool
   const base = row * WORDS
@@ -240,36 +242,32 @@ const sendRead = (s: EngineState, row: number, request: number): number => {
   const service = w[base + SERVICE]
   const code = onlyOf[operationOf(service, p[wr + OPCODE])]
   const opcode = serviceBits[service] | code
-  const size = HEADER_BYTES[opcode] + ICRC_BYTES
+  const header = HEADER_BYTES[opcode]
+  const size = header + askingPayload(p[request + KIND]) + ICRC_BYTES
   if (openRun(s, size, w[base + FLOW], 1) === 0) return PORT_FULL
   const at = s.runAt
-  const view = s.sink!.arena.view
-  putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], w[base + SEND_PSN] | BTH_ACKREQ)
-  if (isRead) {
-    const lo = p[wr + REMOTE_LO] + offset
-    const hi = p[wr + REMOTE_HI] + (lo > 0xffff_ffff ? 1 : 0)
-    putReth(view, at + BTH, hi, lo, p[wr + RKEY], length)
-  } else {
-    const swap = code === COMPARE_SWAP
-    const addHi = p[wr + COMPARE_HI]
-    const addLo = p[wr + COMPARE_LO]
-    putAtomicEth(
-      view,
-      at + BTH,
-      p[wr + REMOTE_HI],
-      p[wr + REMOTE_LO],
-      p[wr + RKEY],
-      swap ? p[wr + SWAP_HI] : addHi,
-      swap ? p[wr + SWAP_LO] : addLo,
-      swap ? addHi : 0,
-      swap ? addLo : 0,
-    )
-  }
+  putBth(s.sink!.arena.view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], w[base + SEND_PSN] | BTH_ACKREQ)
+  if (putAsking(s, row, request, at, opcode, header, offset, length) !== Moved.OK) return refuse(s, request)
   acceptRun(s, 1, size, size)
   p[request + COUNTED]++
   w[base + RD_OUT]++
   w[base + SINCE] = 0
   advance(s, row, request, count, weight, done + count === p[request + PSNS])
+  return SENT_SOME
+}
+
+/** A local request takes its turn, and completes if nothing is before it. It weighs as a packet, so that turns end. */
+const passLocal = (s: EngineState, row: number, request: number): number => {
+  const w = s.rows
+  const base = row * WORDS
+  if (isLocalFenced(s, row, request)) return WAITS
+  if (!doLocal(s, row, request)) return REFUSES
+  advance(s, row, request, 0, PACKET_WEIGHT, true)
+  if (w[base + HEAD] !== request) return SENT_SOME
+  endOldest(s, row, SUCCESS)
+  // nothing is out, but an unreliable queue pair's window may be an interval's
+  if (s.pace === 0 || reliableService[w[base + SERVICE]] !== 0) w[base + ACKED] = w[base + SENT]
+  if ((w[base + REQUESTER] & DRAINING) !== 0) drained(s, row)
   return SENT_SOME
 }
 

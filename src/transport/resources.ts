@@ -36,9 +36,12 @@ const findResource = (s: EngineState, row: number, kind: number, psn: number): n
   return 0
 }
 
-/** An atomic again: answered with the result of the first time, or not at all if that is forgotten. */
-export const replayAtomic = (s: EngineState, row: number, psn: number): void => {
-  const resource = findResource(s, row, ATOMIC, psn)
+/**
+ * An atomic, FLUSH or ATOMIC WRITE again: answered as the first time, without being executed, or not at all if it is
+ * forgotten.
+ */
+export const replayAnswer = (s: EngineState, row: number, kind: number, psn: number): void => {
+  const resource = findResource(s, row, kind, psn)
   if (resource !== 0) replay(s, row, resource, 0, 1)
 }
 
@@ -79,7 +82,7 @@ export const replayRead = (s: EngineState, row: number, arena: Arena, at: number
 }
 
 /** The resource for a new READ or atomic; 0 if the peer has more outstanding than it may. */
-const takeResource = (s: EngineState, row: number): number => {
+export const takeResource = (s: EngineState, row: number): number => {
   const w = s.rows
   const p = s.pool
   const base = row * WORDS
@@ -95,7 +98,7 @@ const takeResource = (s: EngineState, row: number): number => {
 }
 
 /** A new READ or atomic is taken: its response is put up, and acknowledges everything before it. */
-const answerWith = (s: EngineState, row: number, resource: number, kind: number, psns: number): void => {
+export const answerWith = (s: EngineState, row: number, resource: number, kind: number, psns: number): void => {
   const w = s.rows
   const p = s.pool
   const base = row * WORDS

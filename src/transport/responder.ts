@@ -10,8 +10,10 @@ import { DEFAULT_PKEY, ICRC_BYTES, syndromeKind } from '../spec/headers.ts'
 import {
   headerAt,
   OP_ATOMIC,
+  OP_ATOMIC_WRITE,
   OP_END,
   OP_FIRST,
+  OP_FLUSH,
   OP_IMM,
   OP_INV,
   OP_LAST,
@@ -31,9 +33,10 @@ import { BTH_ACKREQ, bthAckReq, bthDestQp, bthOpcode, bthPadCount, bthPsn, bthSo
 import * as ext from '../wire/extensions.ts'
 import { completeReceive, failReceive } from './completing.ts'
 import { flushMoves, Moved, MoveKind, putNow, putPieces, scatter } from './moves.ts'
+import { onAtomicWrite, onFlush } from './placement.ts'
 import { PSN_MASK, psnDifference } from './psn.ts'
 import { dropMessage, nak, onGap, Refusal, refuse } from './refusals.ts'
-import { onAtomic, onRead, replayAtomic, replayRead } from './resources.ts'
+import { onAtomic, onRead, replayAnswer, replayRead } from './resources.ts'
 import { type EngineState, giveBlock, R, Row, schedule, takeBlock } from './state.ts'
 import { Access, Receive } from './types.ts'
 import { admit } from './unreliable.ts'
@@ -59,7 +62,7 @@ const {
 const { WRITE_HI, WRITE_LO, WRITE_KEY, WRITE_LEFT } = Row
 const { ACK_DUE, NAK_DUE, NAK_SENT, DROPPING } = R
 const { RTR, ERR } = QpState.values
-const { NONE, SEND, WRITE } = SendKind
+const { NONE, SEND, WRITE, ATOMIC, FLUSH, ATOMIC_WRITE } = SendKind
 const { SUCCESS, LOC_LEN_ERR, LOC_PROT_ERR, LOC_ACCESS_ERR, REM_INV_REQ_ERR } = WcStatus.values
 const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
 const { WITH_IMM, WITH_INV } = WcFlags.values
@@ -71,6 +74,7 @@ const RETH_AT = headerAt.RETH
 const IMM_AT = headerAt.ImmDt
 const IETH_AT = headerAt.IETH
 const ATOMIC_AT = headerAt.AtomicETH
+const FETH_AT = headerAt.FETH
 const BTH = 12
 
 /** A request packet (checked by `checkPacket`) for a QP in RTR or beyond, not in error. */
@@ -79,10 +83,6 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
   const base = row * WORDS
   const opcode = bthOpcode(arena.view, at)
   const flags = FLAGS_OF[opcode]
-  if ((flags & (OP_SEND | OP_WRITE | OP_READ | OP_ATOMIC)) === 0) {
-    s.counters.dropped++ // FLUSH and ATOMIC WRITE: operations that this engine does not have
-    return
-  }
   const psn = bthPsn(arena.view, at)
   if (reliableService[w[base + SERVICE]] === 0) {
     if (!admit(s, row, flags, psn)) return
@@ -94,7 +94,9 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
   else if ((flags & OP_SEND) !== 0) onSend(s, row, arena, at, opcode, flags, payload)
   else if ((flags & OP_WRITE) !== 0) onWrite(s, row, arena, at, opcode, flags, payload)
   else if ((flags & OP_READ) !== 0) onRead(s, row, arena, at + RETH_AT[opcode])
-  else onAtomic(s, row, arena, at + ATOMIC_AT[opcode], opcode)
+  else if ((flags & OP_ATOMIC) !== 0) onAtomic(s, row, arena, at + ATOMIC_AT[opcode], opcode)
+  else if ((flags & OP_FLUSH) !== 0) onFlush(s, row, arena, at + FETH_AT[opcode], at + RETH_AT[opcode])
+  else onAtomicWrite(s, row, arena, at + RETH_AT[opcode], at + HEADER_BYTES[opcode], payload)
 }
 
 /** A MIDDLE or LAST continues a message of its own kind; anything else begins one when none is under way. */
@@ -158,7 +160,9 @@ const onDuplicate = (
   s.counters.duplicateRequests++
   const base = row * WORDS
   if ((flags & OP_READ) !== 0) replayRead(s, row, arena, at + RETH_AT[opcode], psn)
-  else if ((flags & OP_ATOMIC) !== 0) replayAtomic(s, row, psn)
+  else if ((flags & OP_ATOMIC) !== 0) replayAnswer(s, row, ATOMIC, psn)
+  else if ((flags & OP_FLUSH) !== 0) replayAnswer(s, row, FLUSH, psn)
+  else if ((flags & OP_ATOMIC_WRITE) !== 0) replayAnswer(s, row, ATOMIC_WRITE, psn)
   else s.rows[base + RESPONDER] |= ACK_DUE
   schedule(s, row)
 }

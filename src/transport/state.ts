@@ -140,12 +140,14 @@ export const Request = {
   COUNTED: 5,
   /** Not 0: a local error, the status with which it ends once it is the oldest. */
   STATUS: 6,
+  /** LOCAL: it has had its effect, and waits for what was before it. */
+  DONE: 7,
   WR: 8,
 } as const
 
 /** Words of a READ or atomic resource of the responder: what a duplicate of the request is answered from. */
 export const Resource = {
-  /** SendKind.READ or ATOMIC, 0 unused. */
+  /** SendKind from READ on, 0 unused. */
   KIND: 0,
   FIRST_PSN: 1,
   PSNS: 2,

@@ -14,8 +14,8 @@ import type { Arena } from '../wire/arena.ts'
 /** Words of a send work request; scatter/gather elements follow at `SGE`, four words each (lo, hi, length, lkey). */
 export const Send = {
   /**
-   * ibv_wr_opcode: 0 WRITE, 1 WRITE_WITH_IMM, 2 SEND, 3 SEND_WITH_IMM, 4 READ, 5 CMP_SWAP, 6 FETCH_ADD, 9 SEND_WITH_INV
-   * …
+   * ibv_wr_opcode: 0 WRITE, 1 WRITE_WITH_IMM, 2 SEND, 3 SEND_WITH_IMM, 4 READ, 5 CMP_SWAP, 6 FETCH_ADD, 7 LOCAL_INV, 8
+   * BIND_MW (`BindMw`), 9 SEND_WITH_INV, 14 FLUSH (`Flush`), 15 ATOMIC_WRITE (8 bytes of data).
    */
   OPCODE: 0,
   /** ibv_send_flags: 1 fence, 2 signaled, 4 solicited, 8 inline. */
@@ -26,7 +26,7 @@ export const Send = {
   SGES: 4,
   /** Sum of the elements' lengths, or of the inline data, in bytes. */
   LENGTH: 5,
-  /** Immediate as it goes onto the wire (the u32 whose big-endian bytes are sent), or the rkey to invalidate. */
+  /** Immediate as it goes onto the wire (the u32 whose big-endian bytes are sent), or the key to invalidate. */
   IMM: 6,
   RKEY: 7,
   REMOTE_LO: 8,
@@ -57,6 +57,15 @@ export const BindMw = {
   LKEY: Send.SWAP_LO,
   /** ibv_access_flags of the window. */
   ACCESS: Send.SWAP_HI,
+} as const
+
+/** Words of a FLUSH request, which has no data of its own. */
+export const Flush = {
+  /** Bytes of the range at REMOTE. */
+  LENGTH: Send.COMPARE_LO,
+  /** `flushPlacement` and `flushSelectivity` (spec/headers.ts). */
+  PLACEMENT: Send.SWAP_LO,
+  SELECTIVITY: Send.SWAP_HI,
 } as const
 
 /** Words of a receive work request; elements follow at `SGE` as above. */
@@ -138,6 +147,8 @@ export interface Memory {
    * not. A memory window is as good as a region, for remote access.
    */
   resolve(pd: number, key: number, hi: number, lo: number, length: number, access: number, qp: number): number
+  /** Whether `key` belongs to `pd` and grants `access` to queue pair number `qp`, wherever it lies. */
+  grants(pd: number, key: number, access: number, qp: number): boolean
   /** Memory → arena. Returns 0, or the errno (EFAULT: the pages are gone) after which nothing may be relied on. */
   read(
     region: number,

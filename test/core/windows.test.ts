@@ -163,9 +163,9 @@ test('invalidation: type 2 that is bound to this queue pair, nothing else (o10-3
 test('a queue pair takes its windows of type 2 along, and only them', () => {
   const { table, bind, reach, window } = setUp(TYPE_2)
   bind()
-  unbindWindowsOf(table, PD, QP + 1)
+  unbindWindowsOf(table, QP + 1)
   assert.equal(reach(LO + 100, 50), true)
-  unbindWindowsOf(table, PD, QP)
+  unbindWindowsOf(table, QP)
   assert.equal(reach(LO + 100, 50), false)
   assert.equal(bind({}, QP + 1), true)
   removeWindow(table, window)
@@ -265,7 +265,7 @@ test('whatever is bound, invalidated and freed, counts and spaces come out right
         const request = { window, key: length, lkey, hi: 0, lo: 0, lengthHi: 0, lengthLo: length, access: REMOTE_READ }
         if (act < 3) bindWindow(table, PD, qp, request)
         else if (act === 3) invalidateWindow(table, PD, qp, window)
-        else if (act === 4) unbindWindowsOf(table, PD, qp)
+        else if (act === 4) unbindWindowsOf(table, qp)
         else {
           removeRegion(table, regions[b])
           regions[b] = addRegion(table, PD, 0n, 0n, 100, REGION_ACCESS, noMemory)
@@ -276,6 +276,7 @@ test('whatever is bound, invalidated and freed, counts and spaces come out right
           count,
         )
         assert.deepEqual(table.spaceUses, [regions.length + count])
+        assert.equal(table.boundToQps, [1, 3].filter(w => table.bound[windows[w]] >= 0).length)
       }
     }),
   )

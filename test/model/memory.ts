@@ -65,6 +65,10 @@ export const createMemory = (size: number, watcher: Watcher) => {
       const at = offsetOf(hi, lo)
       return at >= region.offset && at + length <= region.offset + region.length ? index : -1
     },
+    grants(pd, key, access) {
+      const region = regions[byKey.get(key) ?? -1]
+      return region?.live === true && region.pd === pd && (region.access & access) === access
+    },
     read(region, hi, lo, to, at, chunk, stride, total) {
       let from = use(region, hi, lo, total)
       for (let left = total, piece = at; left > 0; left -= chunk, from += chunk, piece += stride)

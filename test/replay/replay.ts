@@ -74,7 +74,11 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
     [1, 4, 12],
     [RESPONSE, 4, 12],
   ],
-  'mw.create': [[1, 4, 8]],
+  // The key.
+  'mw.create': [
+    [1, 4, 8],
+    [RESPONSE, 4, 8],
+  ],
   // Where in the context's file the queues lie.
   'cq.create': [
     [0x1001, 0, 8],

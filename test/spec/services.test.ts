@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { opcodeByNumber } from '../../src/spec/opcodes.ts'
 import { hasOperation, Service, type ServiceName, serviceBits } from '../../src/spec/services.ts'
-import { sendOperations, WrOpcode } from '../../src/spec/work.ts'
+import { SendKind, sendOperations, WrOpcode } from '../../src/spec/work.ts'
 import { firstOf, kindOf, lastOf, middleOf, onlyOf, operationOf } from '../../src/transport/operations.ts'
 
 const namesOf = (service: number): string[] =>
@@ -13,10 +13,13 @@ const namesOf = (service: number): string[] =>
     .filter(([, opcode]) => kindOf[operationOf(service, opcode)] !== 0)
     .map(([name]) => name)
 
-it('a service has the work requests whose packets exist', () => {
+it('a service has the work requests whose packets exist, and a connected one the local ones', () => {
   const sends = ['SEND', 'SEND_WITH_IMM']
-  const unreliable = ['RDMA_WRITE', 'RDMA_WRITE_WITH_IMM', ...sends]
-  const connected = [...unreliable, 'RDMA_READ', 'ATOMIC_CMP_AND_SWP', 'ATOMIC_FETCH_AND_ADD', 'SEND_WITH_INV']
+  const writes = ['RDMA_WRITE', 'RDMA_WRITE_WITH_IMM']
+  const local = ['LOCAL_INV', 'BIND_MW']
+  const unreliable = [...writes, ...sends, ...local]
+  const answered = ['RDMA_READ', 'ATOMIC_CMP_AND_SWP', 'ATOMIC_FETCH_AND_ADD']
+  const connected = [...writes, ...sends, ...answered, ...local, 'SEND_WITH_INV', 'FLUSH', 'ATOMIC_WRITE']
   assert.deepEqual(namesOf(Service.RC), connected)
   assert.deepEqual(namesOf(Service.XRC_INI), connected)
   assert.deepEqual(namesOf(Service.UC), unreliable)
@@ -30,7 +33,7 @@ it('packets of a service are named like those of RC', () => {
     const prefix = name.replace(/_.*/, '')
     for (const opcode of Object.keys(sendOperations)) {
       const index = operationOf(service, +opcode)
-      if (kindOf[index] === 0) continue
+      if (kindOf[index] <= SendKind.LOCAL) continue
       for (const table of [firstOf, middleOf, lastOf, onlyOf]) {
         if (!hasOperation(service, table[index])) {
           assert.equal(name as ServiceName, 'UD')

@@ -152,6 +152,7 @@ export const createNode = (options: NodeOptions = {}) => {
           at + length <= r.offset + r.length,
       )
     },
+    grants: (pd, key, access) => regions.some(r => r.key === key && r.pd === pd && (r.access & access) === access),
     read(region, hi, lo, to, at, chunk, stride, total) {
       calls.reads++
       if (faults.read === 0) move(region, hi, lo, to, at, chunk, stride, total, true)

@@ -24,7 +24,6 @@ import {
   T14,
   WRITE,
   WRITE_IMM,
-  wr,
 } from './requests.ts'
 import { startScript } from './script.ts'
 
@@ -223,7 +222,7 @@ describe('a local mistake', () => {
     ['more than 2 GiB', { opcode: SEND, sges: [sge(0, 0x8000_0000).sges[0], sge(0, 1).sges[0]] }, 'LOC_LEN'],
     ['an unknown opcode', { opcode: 77 }, 'LOC_QP_OP'],
     ['an opcode beyond all', { opcode: 0xffff_ffff }, 'LOC_QP_OP'],
-    ['an operation that is not ours', { opcode: wr.BIND_MW }, 'LOC_QP_OP'],
+    ['an operation that is not ours', { opcode: 10 }, 'LOC_QP_OP'],
     ['an inline READ', { opcode: READ, inline: new Uint8Array(4) }, 'LOC_QP_OP'],
     ['what the queue refuses', { opcode: SEND, refused: 1 }, 'LOC_LEN'],
     ['too many elements', { opcode: SEND, sges: Array.from({ length: 5 }, () => ({ at: 0, length: 1 })) }, 'LOC_QP_OP'],

@@ -29,6 +29,9 @@ export interface PacketSpec {
   original?: bigint
   pkey?: number
   tver?: number
+  /** FLUSH: selectivity and placement. */
+  sel?: number
+  plt?: number
   migReq?: boolean
 }
 
@@ -65,7 +68,7 @@ export const packet = (name: string, psn: number, spec: PacketSpec = {}, qpn = Q
     AtomicAckETH: { origRemDt: spec.original ?? 0n },
     ImmDt: { immDt: spec.imm ?? 0 },
     IETH: { rkey: spec.imm ?? 0 },
-    FETH: { resv26: 0, sel: 0, plt: 1 },
+    FETH: { resv26: 0, sel: spec.sel ?? 0, plt: spec.plt ?? 1 },
     DETH: { qkey: 0, resv8: 0, srcQp: 0 },
     XRCETH: { resv8: 0, xrcSrq: 0 },
     payload,
@@ -81,7 +84,7 @@ export const describe = (bytes: Uint8Array, sq = SQ, rq = RQ): string => {
   const p = parsePacket(bytes)
   if (p.kind === 'opaque') return `opaque (${p.reason})`
   const record = p as unknown as Record<string, Record<string, number | bigint>>
-  const { BTH, AETH, RETH, ImmDt, IETH, AtomicAckETH, AtomicETH } = record
+  const { BTH, AETH, RETH, ImmDt, IETH, AtomicAckETH, AtomicETH, FETH } = record
   assert.equal(p.BTH.destQp, PEER_QPN)
   assert.equal(p.BTH.pkey, 0xffff)
   const name = p.name.replace(/^(RC|UC)_/, '')
@@ -100,6 +103,7 @@ export const describe = (bytes: Uint8Array, sq = SQ, rq = RQ): string => {
   }
   if (p.BTH.ackReq) words.push('ackreq')
   if (p.BTH.se) words.push('se')
+  if (FETH !== undefined) words.push(`sel ${FETH.sel} plt ${FETH.plt}`)
   if (RETH !== undefined) words.push(`reth +${BigInt(RETH.va) - MEMORY_BASE}:${RETH.dmaLen}`)
   if (AtomicETH !== undefined)
     words.push(`+${BigInt(AtomicETH.va) - MEMORY_BASE} swap ${AtomicETH.swapDt} cmp ${AtomicETH.cmpDt}`)
@@ -117,7 +121,7 @@ const STATUS = [
   '',
   'LOC_PROT',
   'FLUSH',
-  '',
+  'MW_BIND',
   'BAD_RESP',
   'LOC_ACCESS',
   'REM_INV_REQ',

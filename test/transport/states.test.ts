@@ -209,6 +209,7 @@ describe('a hostile program', () => {
   const nothing = (): number => 0
   const memory = {
     resolve: () => -1,
+    grants: () => false,
     read: nothing,
     write: nothing,
     compareSwap: nothing,

@@ -5,17 +5,15 @@ import { crc32 } from 'node:zlib'
 import fc from 'fast-check'
 import { arenaOver, plainArena } from '../../src/wire/arena.ts'
 import { emitFrame, type Ipv4Frame, type Ipv6Frame } from '../../src/wire/frame.ts'
-import {
-  findIdentification,
-  icrcOf,
-  icrcOfRxeFlush,
-  makeFlow,
-  sealIcrc,
-  sealIcrcOfRxeFlush,
-  verifyIcrc,
-} from '../../src/wire/icrc.ts'
+import { findIdentification, icrcOf, icrcOfRxeFlush, makeFlow, sealIcrc, verifyIcrc } from '../../src/wire/icrc.ts'
 import { emitPacket } from '../../src/wire/packet.ts'
 import { anyPacket } from './arbitrary.ts'
+
+/** Seals in the way of one of the functions. */
+const sealBy =
+  (make: typeof icrcOf): typeof sealIcrc =>
+  (arena, offset, length, flow, identification) =>
+    arena.view.setUint32(offset + length - 4, make(arena, offset, length, flow, identification), true)
 
 /** The definition, over a whole frame without trailer. */
 const byDefinition = (frame: Ipv4Frame | Ipv6Frame): number => {
@@ -139,12 +137,28 @@ describe('seal and verify', () => {
     fc.assert(fc.property(anyFrame, fc.nat(), (frame, flip) => assert.ok(check(sealIcrc, frame, flip))))
   })
 
+  test('a FLUSH is sealed as rdma_rxe wants it, and either way is taken', () => {
+    fc.assert(
+      fc.property(anyFrame, fc.nat(), (frame, flip) => {
+        const payload = frame.payload.slice()
+        payload[0] = 0x1c
+        assert.ok(check(sealBy(icrcOf), { ...frame, payload }, flip))
+        const [sealed, wanted] = [sealIcrc, sealBy(icrcOfRxeFlush)].map(seal => {
+          const arena = arenaOver(payload.slice())
+          seal(arena, 0, payload.length, makeFlow(frame), identificationOf(frame))
+          return arena.bytes
+        })
+        assert.deepEqual(sealed, wanted)
+      }),
+    )
+  })
+
   test("rdma_rxe's way is right for a FLUSH and wrong for everything else", () => {
     fc.assert(
       fc.property(anyFrame, fc.nat(), fc.boolean(), (frame, flip, flush) => {
         const payload = frame.payload.slice()
         if (flush) payload[0] = 0x1c
-        assert.equal(check(sealIcrcOfRxeFlush, { ...frame, payload }, flip), payload[0] === 0x1c)
+        assert.equal(check(sealBy(icrcOfRxeFlush), { ...frame, payload }, flip), payload[0] === 0x1c)
         const arena = arenaOver(payload)
         const flow = makeFlow(frame)
         const both = [icrcOf, icrcOfRxeFlush].map(f => f(arena, 0, payload.length, flow, identificationOf(frame)))
@@ -193,7 +207,7 @@ describe('seal and verify', () => {
         const flow = makeFlow(frame)
         const length = frame.payload.length
         const real = flow.version === 4 ? identificationOf(frame) : expected
-        sealIcrcOfRxeFlush(arena, 0, length, flow, real)
+        sealIcrc(arena, 0, length, flow, real)
         assert.equal(findIdentification(arena, 0, length, flow, expected), real)
       }),
     )

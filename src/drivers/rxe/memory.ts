@@ -2,7 +2,7 @@
  * Registered memory as the engines want it (transport/types.ts, Memory), on top of core's table of regions: checks are
  * core's, bytes move in the address space of the process that registered them.
  */
-import { type MemoryTable, placeHi, placeLo, resolve } from '../../core/memory.ts'
+import { findGrant, type MemoryTable, placeHi, placeLo, resolve } from '../../core/memory.ts'
 import { type Bind, bindWindow, invalidateWindow } from '../../core/windows.ts'
 import { Errno } from '../../spec/errno.ts'
 import { BindMw, type Memory } from '../../transport/types.ts'
@@ -12,6 +12,7 @@ export const regionMemory = (table: MemoryTable): Memory => {
   const bind: Bind = { window: 0, key: 0, lkey: 0, hi: 0, lo: 0, lengthHi: 0, lengthLo: 0, access: 0 }
   return {
     resolve: (pd, key, hi, lo, length, access, qp) => resolve(table, pd, key, hi, lo, length, access, qp),
+    grants: (pd, key, access, qp) => findGrant(table, pd, key, access, qp) >= 0,
     read: (region, hi, lo, to, at, chunk, stride, total) =>
       spaceOf(region)?.read(placeHi(table, region, hi, lo), placeLo(table, region, lo), to, at, chunk, stride, total) ??
       Errno.EFAULT,

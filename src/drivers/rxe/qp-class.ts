@@ -9,6 +9,7 @@
 import { driverClass } from '../../core/driver.ts'
 import { affiliate } from '../../core/events.ts'
 import type { Context, DriverClass } from '../../core/model.ts'
+import { unbindWindowsOf } from '../../core/windows.ts'
 import { RcQp } from '../../spec/classes/rc_qp.ts'
 import { UcQp } from '../../spec/classes/uc_qp.ts'
 import { QpQueues } from '../../spec/drivers/rxe.ts'
@@ -223,6 +224,7 @@ const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): DriverCla
         const device = stateOf(call)
         const { state } = object
         device.engine().destroy(state.row)
+        unbindWindowsOf(call.device.memory, state.qpn)
         device.qpns.free(state.qpn)
         device.qps[state.row] = undefined
         device.rings[state.row] = undefined

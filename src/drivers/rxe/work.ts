@@ -4,23 +4,29 @@
  *
  * Here the provider's struct is turned into the compact layout, and nonsense into a refusal: unknown opcodes, too many
  * elements, lengths that no message can have. Two habits of Debian's provider are tolerated: a wrong total length in
- * requests of the ibv_wr_* calls (the elements are summed instead) and inline data without the inline flag.
+ * requests of the ibv_wr_* calls (the elements are summed instead) and inline data without the inline flag. An ATOMIC
+ * WRITE has its 8 bytes where inline data lies, whatever its flags say.
  */
 
 import { SendWqe } from '../../spec/drivers/rxe-rings.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../spec/work.ts'
-import { Send, type WorkSource } from '../../transport/types.ts'
+import { BindMw, Flush, Send, type WorkSource } from '../../transport/types.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { copySges } from './elements.ts'
 import { clearReceives, type ReceiveQueue, takeReceive } from './receive-queue.ts'
 import { clearRing, elementAt, loadProducer, type Ring, storeConsumer } from './rings.ts'
 
-const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, SEND_WITH_INV } = WrOpcode.values
+const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, SEND_WITH_INV, LOCAL_INV, BIND_MW, FLUSH, ATOMIC_WRITE } =
+  WrOpcode.values
 const { INLINE } = SendFlags.values
 /** Statuses of a request that cannot be executed at all. */
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
-/** Opcodes that RC has, one bit each. */
+/** Opcodes that a service has, one bit each. */
 const KNOWN_OPCODES = Object.keys(sendOperations).reduce((bits, opcode) => bits | (1 << Number(opcode)), 0)
+
+/** Opcodes whose requests have no data, one bit each. */
+const DATALESS = (1 << LOCAL_INV) | (1 << BIND_MW) | (1 << FLUSH)
+const ATOMIC_WRITE_BYTES = 8
 
 /** The queues of one QP. */
 export interface QpRings {
@@ -45,39 +51,59 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   const flags = view.getUint32(wqe + SendWqe.FLAGS, true)
   const sges = view.getUint32(wqe + SendWqe.DMA_NUM_SGE, true)
   const claimed = view.getUint32(wqe + SendWqe.DMA_LENGTH, true)
-  const inline = (flags & INLINE) !== 0 || (sges === 0 && claimed > 0)
+  const dataless = opcode < 32 && ((DATALESS >>> opcode) & 1) !== 0
+  const inline = !dataless && ((flags & INLINE) !== 0 || opcode === ATOMIC_WRITE || (sges === 0 && claimed > 0))
   let refused = 0
   let length = 0
   let count = 0
   if (opcode > 31 || ((KNOWN_OPCODES >>> opcode) & 1) === 0) refused = LOC_QP_OP_ERR
   else if (inline) {
-    length = claimed
-    if (length > rings.maxInline) refused = LOC_LEN_ERR
-  } else if (sges > rings.maxSendSge) refused = LOC_QP_OP_ERR
-  else {
+    length = opcode === ATOMIC_WRITE ? ATOMIC_WRITE_BYTES : claimed
+    if (claimed > rings.maxInline && opcode !== ATOMIC_WRITE) refused = LOC_LEN_ERR
+  } else if (!dataless && sges > rings.maxSendSge) refused = LOC_QP_OP_ERR
+  else if (!dataless) {
     count = sges
     length = copySges(rings.send, wqe + SendWqe.SGE, count, into, at + Send.SGE)
     // That the port's max_msg_sz is less is checked by nobody, as in rxe.
     if (length > MAX_MESSAGE_BYTES) refused = LOC_LEN_ERR
   }
-  const atomic = opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD
   into[at + Send.OPCODE] = opcode
-  into[at + Send.FLAGS] = inline ? flags | INLINE : flags
+  into[at + Send.FLAGS] = inline ? flags | INLINE : dataless ? flags & ~INLINE : flags
   into[at + Send.ID_LO] = view.getUint32(wqe + SendWqe.WR_ID, true)
   into[at + Send.ID_HI] = view.getUint32(wqe + SendWqe.WR_ID + 4, true)
   into[at + Send.SGES] = refused === 0 ? count : 0
   into[at + Send.LENGTH] = refused === 0 ? length : 0
-  into[at + Send.IMM] = view.getUint32(wqe + SendWqe.IMM, opcode === SEND_WITH_INV)
-  into[at + Send.RKEY] = view.getUint32(wqe + (atomic ? SendWqe.ATOMIC_RKEY : SendWqe.RKEY), true)
+  into[at + Send.IMM] = view.getUint32(wqe + SendWqe.IMM, opcode === SEND_WITH_INV || opcode === LOCAL_INV)
   into[at + Send.REMOTE_LO] = view.getUint32(wqe + SendWqe.REMOTE, true)
   into[at + Send.REMOTE_HI] = view.getUint32(wqe + SendWqe.REMOTE + 4, true)
-  into[at + Send.COMPARE_LO] = view.getUint32(wqe + SendWqe.ATOMIC_COMPARE_ADD, true)
-  into[at + Send.COMPARE_HI] = view.getUint32(wqe + SendWqe.ATOMIC_COMPARE_ADD + 4, true)
-  into[at + Send.SWAP_LO] = view.getUint32(wqe + SendWqe.ATOMIC_SWAP, true)
-  into[at + Send.SWAP_HI] = view.getUint32(wqe + SendWqe.ATOMIC_SWAP + 4, true)
   into[at + Send.INLINE_AT] = wqe + SendWqe.SGE
   into[at + Send.REFUSED] = refused
+  loadOperands(view, wqe, opcode, into, at)
   return true
+}
+
+/** The words that mean something else in each kind of request. */
+const loadOperands = (view: DataView, wqe: number, opcode: number, into: Uint32Array, at: number): void => {
+  if (opcode === BIND_MW) {
+    into[at + BindMw.WINDOW] = view.getUint32(wqe + SendWqe.MW_KEY, true)
+    into[at + BindMw.KEY] = view.getUint32(wqe + SendWqe.MW_NEW_KEY, true)
+    into[at + BindMw.LENGTH_LO] = view.getUint32(wqe + SendWqe.MW_LENGTH, true)
+    into[at + BindMw.LENGTH_HI] = view.getUint32(wqe + SendWqe.MW_LENGTH + 4, true)
+    into[at + BindMw.LKEY] = view.getUint32(wqe + SendWqe.MW_LKEY, true)
+    into[at + BindMw.ACCESS] = view.getUint32(wqe + SendWqe.MW_ACCESS, true)
+  } else if (opcode === FLUSH) {
+    into[at + Send.RKEY] = view.getUint32(wqe + SendWqe.FLUSH_RKEY, true)
+    into[at + Flush.LENGTH] = view.getUint32(wqe + SendWqe.FLUSH_LENGTH, true)
+    into[at + Flush.PLACEMENT] = view.getUint8(wqe + SendWqe.FLUSH_PLACEMENT)
+    into[at + Flush.SELECTIVITY] = view.getUint8(wqe + SendWqe.FLUSH_SELECTIVITY)
+  } else {
+    const atomic = opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD
+    into[at + Send.RKEY] = view.getUint32(wqe + (atomic ? SendWqe.ATOMIC_RKEY : SendWqe.RKEY), true)
+    into[at + Send.COMPARE_LO] = view.getUint32(wqe + SendWqe.ATOMIC_COMPARE_ADD, true)
+    into[at + Send.COMPARE_HI] = view.getUint32(wqe + SendWqe.ATOMIC_COMPARE_ADD + 4, true)
+    into[at + Send.SWAP_LO] = view.getUint32(wqe + SendWqe.ATOMIC_SWAP, true)
+    into[at + Send.SWAP_HI] = view.getUint32(wqe + SendWqe.ATOMIC_SWAP + 4, true)
+  }
 }
 
 const copyInline = (

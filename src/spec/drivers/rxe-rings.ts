@@ -42,8 +42,20 @@ export const SendWqe = {
   ATOMIC_COMPARE_ADD: 32,
   ATOMIC_SWAP: 40,
   ATOMIC_RKEY: 48,
+  /** BIND_MW: u64 address (at REMOTE) and length; the region's key, the window's key as it is and as it becomes. */
+  MW_LENGTH: 32,
+  MW_LKEY: 40,
+  MW_KEY: 44,
+  MW_NEW_KEY: 48,
+  MW_ACCESS: 52,
+  /** FLUSH (Linux 6.2): u32 length, key, and a byte each for placement and selectivity. */
+  FLUSH_LENGTH: 32,
+  FLUSH_RKEY: 36,
+  FLUSH_PLACEMENT: 40,
+  FLUSH_SELECTIVITY: 41,
   DMA_LENGTH: 184,
   DMA_NUM_SGE: 196,
+  /** The elements, or the data itself: inline, and always the 8 bytes of an ATOMIC WRITE. */
   SGE: 208,
 } as const
 

@@ -9,7 +9,7 @@ import { createReceiveQueue } from '../../../src/drivers/rxe/receive-queue.ts'
 import { createRing } from '../../../src/drivers/rxe/rings.ts'
 import { type QpRings, resetRings, ringWork } from '../../../src/drivers/rxe/work.ts'
 import { RingHeader, SendWqe } from '../../../src/spec/drivers/rxe-rings.ts'
-import { Receive, Send, Sge, type WorkSource } from '../../../src/transport/types.ts'
+import { BindMw, Flush, Receive, Send, Sge, type WorkSource } from '../../../src/transport/types.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 import {
   Flag,
@@ -156,10 +156,60 @@ test('elements that sum to more than 2^31 bytes are a length error, and their su
   assert.equal(post({ opcode: Wr.WRITE, sges: [most, { ...most, length: 1 }] })[Send.REFUSED], LOC_LEN_ERR)
 })
 
+test('BIND_MW, LOCAL_INV and FLUSH have operands and no data, whatever their elements say', () => {
+  const loaded = (opcode: number, fill: (view: DataView, at: number) => void): Uint32Array => {
+    const b = bench()
+    writeSend(b.send, { opcode, sges, flags: Flag.SIGNALED | Flag.INLINE, count: MAX_SGE + 7 })
+    fill(b.send.view, RingHeader.DATA)
+    b.send.producer = 1
+    const words = b.load(0)
+    assert.ok(words)
+    assert.deepEqual([words[Send.REFUSED], words[Send.SGES], words[Send.LENGTH]], [0, 0, 0])
+    assert.equal(words[Send.FLAGS], Flag.SIGNALED)
+    return words
+  }
+  const bind = loaded(8, (view, at) => {
+    view.setBigUint64(at + 24, 0x1111_2222_3333_4444n, true)
+    view.setBigUint64(at + 32, 0x5_0000_0006n, true)
+    for (const [i, value] of [0xa1, 0xa2, 0xa3, 0xa4].entries()) view.setUint32(at + 40 + 4 * i, value, true)
+  })
+  const words = ['HI', 'LO', 'LENGTH_HI', 'LENGTH_LO', 'LKEY', 'WINDOW', 'KEY', 'ACCESS'] as const
+  assert.deepEqual(
+    words.map(name => bind[BindMw[name]]),
+    [0x1111_2222, 0x3333_4444, 5, 6, 0xa1, 0xa2, 0xa3, 0xa4],
+  )
+  assert.equal(loaded(7, (view, at) => view.setUint32(at + 20, 0x0102_0304, true))[Send.IMM], 0x0102_0304)
+  const flush = loaded(14, (view, at) => {
+    view.setBigUint64(at + 24, 0x1111_2222_3333_4444n, true)
+    view.setUint32(at + 32, 100, true)
+    view.setUint32(at + 36, 0xbeef, true)
+    view.setUint8(at + 40, 1)
+    view.setUint8(at + 41, 2)
+  })
+  assert.deepEqual(
+    [Send.REMOTE_LO, Send.RKEY, Flush.LENGTH, Flush.PLACEMENT, Flush.SELECTIVITY].map(word => flush[word]),
+    [0x3333_4444, 0xbeef, 100, 1, 2],
+  )
+})
+
+test('an ATOMIC WRITE has its 8 bytes in the request, inline flag or not', () => {
+  const data = Uint8Array.from([1, 2, 3, 4, 5, 6, 7, 8])
+  const b = bench()
+  writeSend(b.send, { opcode: 15, inline: data, rkey: 0xbeef, claimed: 0xffff_ffff })
+  b.send.view.setUint32(RingHeader.DATA + SendWqe.FLAGS, Flag.SIGNALED, true)
+  b.send.producer = 1
+  const words = b.load(0)
+  assert.ok(words)
+  assert.deepEqual([words[Send.REFUSED], words[Send.LENGTH], words[Send.RKEY]], [0, 8, 0xbeef])
+  const arena = plainArena(16)
+  b.work.copyInline(ROW, words[Send.INLINE_AT], 0, arena, 4, 8, 8, words[Send.LENGTH])
+  assert.deepEqual(arena.bytes.slice(4, 12), data)
+})
+
 test('too many elements, unknown opcodes', () => {
   assert.equal(post({ opcode: Wr.SEND, count: MAX_SGE + 1 })[Send.REFUSED], LOC_QP_OP_ERR)
   assert.equal(post({ opcode: Wr.SEND, count: 0xffffffff })[Send.REFUSED], LOC_QP_OP_ERR)
-  for (const opcode of [7, 8, 10, 14, 15, 31, 32, 64, 0x80000000, 0xffffffff])
+  for (const opcode of [10, 11, 12, 13, 16, 31, 32, 64, 0x80000000, 0xffffffff])
     assert.equal(post({ opcode })[Send.REFUSED], LOC_QP_OP_ERR, `opcode ${opcode}`)
 })
 

@@ -1,0 +1,111 @@
+/*
+ * FLUSH and ATOMIC WRITE at the responder (InfiniBand Architecture Specification, volume 1, annex A19). Both are
+ * answered by a READ response without payload, which tells that all data before it is where everybody sees it. Like
+ * READs and atomics they take a resource, from which a duplicate is answered without being executed again.
+ *
+ * Memory of processes is visible to its machine as soon as it is written, and never persistent: a FLUSH writes out what
+ * was put off and answers, and one that asks for persistence is an invalid request.
+ */
+import { QpState } from '../spec/enums.ts'
+import { flushPlacement, flushSelectivity } from '../spec/headers.ts'
+import { MAX_MESSAGE_BYTES, SendKind, WcStatus } from '../spec/work.ts'
+import type { Arena } from '../wire/arena.ts'
+import * as ext from '../wire/extensions.ts'
+import { ATOMIC_WRITE_BYTES } from './asking.ts'
+import { flushMoves, Moved, putNow } from './moves.ts'
+import { Refusal, refuse } from './refusals.ts'
+import { answerWith, takeResource } from './resources.ts'
+import { type EngineState, Resource, Row } from './state.ts'
+import { Access } from './types.ts'
+
+const { WORDS, STATE, QPN, PD, ACCESS } = Row
+const { ERR } = QpState.values
+const { NONE, FLUSH, ATOMIC_WRITE } = SendKind
+const { REM_INV_REQ_ERR, LOC_QP_OP_ERR, LOC_ACCESS_ERR } = WcStatus.values
+const { INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = Refusal
+const { RANGE, REGION } = flushSelectivity
+
+/** A resource for the request; 0, and the request is refused, if the peer has more outstanding than it may. */
+const claim = (s: EngineState, row: number): number => {
+  const resource = takeResource(s, row)
+  if (resource === 0) refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
+  return resource
+}
+
+/** Puts the response up: one packet without payload. */
+const answer = (s: EngineState, row: number, resource: number, kind: number): void => {
+  s.pool[resource + Resource.READ_LENGTH] = 0
+  answerWith(s, row, resource, kind, 1)
+}
+
+/** `feth` and `reth`: where these headers are. */
+export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number, reth: number): void => {
+  const base = row * WORDS
+  const view = arena.view
+  const selectivity = ext.fethSelectivity(view, feth)
+  const length = ext.rethDmaLen(view, reth)
+  // global and nothing else: persistent memory and placements of the future are what this device cannot do
+  const isKnown =
+    ext.fethPlacement(view, feth) === flushPlacement.GLOBAL && (selectivity === RANGE || selectivity === REGION)
+  if (!isKnown || (s.rows[base + ACCESS] & Access.FLUSH_GLOBAL) === 0 || length > MAX_MESSAGE_BYTES) {
+    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
+    return
+  }
+  flushMoves(s) // this is what it is about
+  if (s.rows[base + STATE] === ERR) return
+  if (!mayFlush(s, row, arena, reth, selectivity === REGION, length)) {
+    refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR)
+    return
+  }
+  const resource = claim(s, row)
+  if (resource !== 0) answer(s, row, resource, FLUSH)
+}
+
+/** Range and rights, as for a WRITE; of a whole region the address means nothing, of no bytes not even the key. */
+const mayFlush = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  reth: number,
+  isRegion: boolean,
+  length: number,
+): boolean => {
+  const { memory } = s.env
+  const pd = s.rows[row * WORDS + PD]
+  const qp = s.rows[row * WORDS + QPN]
+  const key = ext.rethRkey(arena.view, reth)
+  if (isRegion) return memory.grants(pd, key, Access.FLUSH_GLOBAL, qp)
+  const hi = ext.rethVaHi(arena.view, reth)
+  const lo = ext.rethVaLo(arena.view, reth)
+  return length === 0 || memory.resolve(pd, key, hi, lo, length, Access.FLUSH_GLOBAL, qp) >= 0
+}
+
+/** `reth`: where it is; `from`: the payload, `length` bytes. */
+export const onAtomicWrite = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  reth: number,
+  from: number,
+  length: number,
+): void => {
+  const view = arena.view
+  const lo = ext.rethVaLo(view, reth)
+  const isWhole = length === ATOMIC_WRITE_BYTES && ext.rethDmaLen(view, reth) === ATOMIC_WRITE_BYTES
+  if ((s.rows[row * WORDS + ACCESS] & Access.REMOTE_WRITE) === 0 || !isWhole || (lo & (ATOMIC_WRITE_BYTES - 1)) !== 0) {
+    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
+    return
+  }
+  flushMoves(s) // data before it is there before it
+  if (s.rows[row * WORDS + STATE] === ERR) return
+  const resource = claim(s, row)
+  if (resource === 0) return
+  const hi = ext.rethVaHi(view, reth)
+  const why = putNow(s, row, ext.rethRkey(view, reth), Access.REMOTE_WRITE, hi, lo, arena, from, length)
+  if (why !== Moved.OK) {
+    s.pool[resource + Resource.KIND] = NONE
+    refuse(s, row, why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR)
+    return
+  }
+  answer(s, row, resource, ATOMIC_WRITE)
+}
