@@ -81,7 +81,9 @@ export const parseFrame = (bytes: Uint8Array): Frame => {
   if (view.getUint8(ip) >> 4 !== (isIpv4 ? 4 : 6)) return opaque(`IP version ${view.getUint8(ip) >> 4}`)
   if (isIpv4) {
     if ((view.getUint8(ip) & 15) * 4 !== IPV4) return opaque('IPv4 options')
-    if (internetChecksum(view, ip, IPV4) !== 0) return opaque('IPv4 header checksum')
+    // 0xffff is zero too, but nobody writes it so
+    if (internetChecksum(view, ip, IPV4) !== 0 || view.getUint16(ip + 10) === 0xffff)
+      return opaque('IPv4 header checksum')
     if ((view.getUint16(ip + 6) & ~DONT_FRAGMENT) !== 0) return opaque('IPv4 fragment')
   }
   const protocol = view.getUint8(ip + (isIpv4 ? 9 : 6))

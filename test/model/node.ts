@@ -72,6 +72,8 @@ export interface NodeOptions {
   readonly boundReads?: boolean | undefined
   readonly maxPackets: number
   readonly maxBytes: number
+  /** Where arriving packets lie; 256 KiB of its own by default. */
+  readonly arrivals?: Arena
 }
 
 export interface ModelNode {
@@ -206,7 +208,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, chance: Chanc
     },
   }
 
-  const arrivals = plainArena(0x4_0000)
+  const arrivals = options.arrivals ?? plainArena(0x4_0000)
   return {
     engine,
     memory,

@@ -131,6 +131,17 @@ test('reasons for opaque frames', () => {
   assert.equal(reasonOf(six, set(58, 0, 11)), 'UDP length')
 })
 
+test('a checksum of zero in the form that nobody writes is a wrong one, so that the bytes stay', () => {
+  const bytes = emitFrame({ ...four, identification: 0 })
+  const view = new DataView(bytes.buffer)
+  // with the identification that makes the sum of all others 0xffff the right checksum is 0
+  view.setUint16(18, view.getUint16(24))
+  view.setUint16(24, 0)
+  assert.equal(parseFrame(bytes).kind, 'ipv4')
+  view.setUint16(24, 0xffff)
+  assert.deepEqual(emitFrame(parseFrame(bytes)), bytes)
+})
+
 test('a record that does not fit is refused with field, value and range', () => {
   assert.throws(() => emitFrame({ ...four, hopLimit: 256 }), /hopLimit is 256, allowed is an integer from 0 to 255/)
   assert.throws(() => emitFrame({ ...four, sourceMac: new Uint8Array(5) }), /sourceMac has 5 bytes, allowed is 6/)

@@ -1,0 +1,167 @@
+/*
+ * Fuzz targets for what reads bytes and text of others: packets, frames, capture files, the text of --fault. What reads
+ * and what writes are inverse to each other; what refuses says a sentence, and never runs into a mistake of its own.
+ */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { formatFaults, parseFaults } from '../../src/phy/fault-spec.ts'
+import { createPcapng, packetJson, packetLine } from '../../src/trace/index.ts'
+import {
+  arenaOver,
+  checkPacket,
+  emitFrame,
+  emitPacket,
+  findIdentification,
+  makeFlow,
+  parseFrame,
+  parsePacket,
+  readCapture,
+  sealIcrc,
+  verifyIcrc,
+} from '../../src/wire/index.ts'
+import { packetFaults } from '../../src/wire/packet.ts'
+import { fixture } from '../paths.ts'
+import type { Target } from './fuzzer.ts'
+
+const capturesFolder = fixture('wire')
+const captureNames = readdirSync(capturesFolder).filter(name => name.endsWith('.pcap'))
+const readFile = (name: string): Uint8Array => new Uint8Array(readFileSync(`${capturesFolder}/${name}`))
+
+/** The UDP payloads to RoCE's port of a recorded capture, in order. */
+export const recordedPackets = (name: string): Uint8Array[] =>
+  readCapture(readFile(name))
+    .map(({ bytes }) => parseFrame(bytes))
+    .flatMap(frame => (frame.kind !== 'opaque' && frame.destinationPort === 4791 ? [frame.payload] : []))
+
+export { captureNames }
+
+/** A refusal is an Error with a sentence, not what the language throws at mistakes. */
+const refuses = (call: () => void): void => {
+  try {
+    call()
+  } catch (error) {
+    assert.ok(error instanceof Error && error.constructor === Error && error.message.length > 10, String(error))
+  }
+}
+
+const flows = [
+  makeFlow({
+    source: Uint8Array.of(10, 0, 0, 1),
+    destination: Uint8Array.of(10, 0, 0, 2),
+    sourcePort: 49152,
+    destinationPort: 4791,
+  }),
+  makeFlow({
+    source: new Uint8Array(16).fill(1),
+    destination: new Uint8Array(16).fill(2),
+    sourcePort: 49152,
+    destinationPort: 4791,
+  }),
+]
+
+const packets: Target = {
+  name: 'packet',
+  seeds: () => {
+    const seen = new Set<number>()
+    return captureNames.flatMap(recordedPackets).filter(bytes => {
+      const fresh = !seen.has(bytes[0])
+      seen.add(bytes[0])
+      return fresh && bytes.length < 1000
+    })
+  },
+  run(bytes, feature) {
+    const packet = parsePacket(bytes)
+    assert.deepEqual(emitPacket(packet), bytes)
+    const view = new DataView(bytes.buffer)
+    const fault = checkPacket(view, 0, bytes.length)
+    assert.equal(fault !== 0, packet.kind === 'opaque')
+    assert.ok(packetFaults[fault] !== undefined)
+    feature((fault << 8) | (bytes[0] ?? 0))
+    assert.ok(packetLine(packet).length > 0)
+    JSON.stringify(packetJson(packet))
+    const arena = arenaOver(bytes)
+    for (const [i, flow] of flows.entries()) {
+      const before = verifyIcrc(arena, 0, bytes.length, flow, 7)
+      const id = findIdentification(arena, 0, bytes.length, flow, 7)
+      if (before) assert.equal(id, 7)
+      else if (id >= 0) assert.ok(verifyIcrc(arena, 0, bytes.length, flow, id))
+      if (bytes.length < 16) continue
+      sealIcrc(arena, 0, bytes.length, flow, 0x1234)
+      assert.ok(verifyIcrc(arena, 0, bytes.length, flow, 0x1234))
+      assert.equal(findIdentification(arena, 0, bytes.length, flow, 1), i === 0 ? 0x1234 : 1)
+    }
+  },
+}
+
+/** The frame with a right IPv4 header checksum, which chance does not hit; of zero's two forms `zero`. */
+const withChecksum = (bytes: Uint8Array, zero: number): Uint8Array => {
+  if (bytes.length < 34) return bytes
+  const fixed = bytes.slice()
+  const view = new DataView(fixed.buffer)
+  let sum = 0
+  for (let at = 14; at < 34; at += 2) if (at !== 24) sum += view.getUint16(at)
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16)
+  view.setUint16(24, sum === 0xffff ? zero : ~sum)
+  return fixed
+}
+
+const frames: Target = {
+  name: 'frame',
+  seeds: () =>
+    ['atomics_ipv6.pcap', 'send_pad.pcap', 'ud_multicast.pcap'].flatMap(name =>
+      readCapture(readFile(name))
+        .filter(({ bytes }) => bytes.length < 200)
+        .slice(0, 4)
+        .map(({ bytes }) => bytes),
+    ),
+  run(bytes, feature) {
+    for (const one of [bytes, withChecksum(bytes, 0), withChecksum(bytes, 0xffff)]) {
+      const frame = parseFrame(one)
+      assert.deepEqual(emitFrame(frame), one)
+      if (frame.kind === 'opaque') assert.ok(frame.reason.length > 0)
+      feature(frame.kind === 'opaque' ? frame.reason.length : frame.kind === 'ipv4' ? 1001 : 1002)
+    }
+  },
+}
+
+/** A capture as our tracer writes it. */
+const pcapng = (): Uint8Array => {
+  const blocks: Uint8Array[] = []
+  const write = createPcapng(bytes => blocks.push(bytes), { interfaces: ['rxe0'] })
+  const address = Uint8Array.from([...new Array(10).fill(0), 255, 255, 10, 0, 0, 1])
+  const flow = { source: address, destination: address, sourcePort: 1, trafficClass: 0, hopLimit: 1, flowLabel: 0 }
+  for (const comment of ['dropped', ''])
+    write({ interface: 0, time: 1, flow, identification: 0, payload: new Uint8Array(20), comment, direction: 'sent' })
+  return new Uint8Array(Buffer.concat(blocks))
+}
+
+const captures: Target = {
+  name: 'capture',
+  seeds: () => [...captureNames.map(readFile).filter(bytes => bytes.length < 700), pcapng()],
+  run(bytes, feature) {
+    refuses(() => {
+      const found = readCapture(bytes)
+      assert.ok(found.length * 12 <= bytes.length, 'more packets than bytes')
+      for (const packet of found) assert.ok(packet.bytes.length <= bytes.length)
+      feature(found.length > 3 ? 3 : found.length)
+    })
+  },
+}
+
+const faults: Target = {
+  name: 'fault-spec',
+  seeds: () =>
+    ['', 'drop=0.01,seed=7', 'drop=.5,dup=1.,reorder=0.1,corrupt=1,delay=10,jitter=3.5,seed=4294967295'].map(text =>
+      new TextEncoder().encode(text),
+    ),
+  run(bytes) {
+    const text = new TextDecoder().decode(bytes)
+    refuses(() => {
+      const spec = parseFaults(text)
+      assert.deepEqual(parseFaults(formatFaults(spec)), spec)
+      for (const value of Object.values(spec)) assert.ok(value === null || typeof value !== 'number' || value >= 0)
+    })
+  },
+}
+
+export const codecTargets: readonly Target[] = [packets, frames, captures, faults]

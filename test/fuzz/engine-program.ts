@@ -1,0 +1,87 @@
+/*
+ * The inputs of the fuzz target for engines, as a small program: records of packets that arrive, requests that are
+ * posted, time that passes, and changes of state, each for one of the queue pairs. Any bytes are a program. Packets are
+ * given by their first bytes and a length; what the receiver checks first (queue pair, PSN, key) can be set right, so
+ * that chance gets past it. Captures become programs here too. Nothing runs here (engine.ts).
+ */
+import { OP_REQUEST, opcodeFlags } from '../../src/spec/opcodes.ts'
+import { captureNames, recordedPackets } from './codecs.ts'
+
+export const Record = {
+  PACKET: 0,
+  SEND: 1,
+  RECEIVE: 2,
+  TRANSMIT: 3,
+  TIME: 4,
+  STATE: 5,
+  ATTRIBUTES: 6,
+  RENEW: 7,
+} as const
+const RECORDS = 8
+
+/** Bits of a packet record: what is set right. */
+export const Fix = { QPN: 1, PSN: 2, KEY: 4, PKEY: 8, SERVICE: 16, VERSION: 32, JOINS: 64, PEER: 128 } as const
+
+/** Bytes of a packet that a record holds at most: the longest headers and a few of payload. */
+export const HEAD_BYTES = 48
+
+/** Bytes of a record without the packet's head: kind and row, then arguments. */
+const ARGUMENTS: readonly number[] = [5, 9, 3, 1, 2, 1, 4, 1]
+
+export interface Step {
+  readonly kind: number
+  /** Which queue pair. */
+  readonly row: number
+  /** Argument bytes; beyond the input's end they are 0. */
+  readonly at: number
+  readonly end: number
+}
+
+/** Where the records of a program lie. The first byte of each: kind and row. */
+export const stepsOf = (bytes: Uint8Array): Step[] => {
+  const steps: Step[] = []
+  for (let at = 0; at < bytes.length; ) {
+    const kind = bytes[at] % RECORDS
+    const row = bytes[at] >> 3
+    let end = at + 1 + ARGUMENTS[kind]
+    if (kind === Record.PACKET) end += Math.min(bytes[at + 5] ?? 0, HEAD_BYTES)
+    steps.push({ kind, row, at: at + 1, end: Math.min(end, bytes.length) })
+    at = end
+  }
+  return steps
+}
+
+export const splitProgram = (bytes: Uint8Array): Uint8Array[] =>
+  stepsOf(bytes).map(({ at, end }) => bytes.slice(at - 1, end))
+
+/** A packet record: fixes, difference of the PSN from the right one, length in four bytes, then the head. */
+export const packetRecord = (row: number, fixes: number, delta: number, packet: Uint8Array): number[] => {
+  const head = packet.subarray(0, HEAD_BYTES)
+  const quads = packet.length >> 2
+  return [(row << 3) | Record.PACKET, fixes, delta, quads >> 8, quads, head.length, ...head]
+}
+
+const ALL_RIGHT = Fix.QPN | Fix.PSN | Fix.KEY | Fix.PKEY | Fix.VERSION
+
+/** A program from a capture: its packets come to queue pairs that have posted what might be answered. */
+const programOf = (name: string): Uint8Array => {
+  const program: number[] = []
+  const packets = recordedPackets(name).slice(0, 16)
+  for (let row = 0; row < 5; row++) program.push((row << 3) | Record.RECEIVE, 3, 200, 0)
+  packets.forEach((packet, i) => {
+    const row = [0, 1, 0, 2, 0, 3][packet[0] >> 5] ?? 0
+    if ((opcodeFlags[packet[0]] & OP_REQUEST) === 0)
+      program.push((row << 3) | Record.SEND, i % 10, 2, 1, 0, 60, 1, i, 0, 0, (row << 3) | Record.TRANSMIT, 9)
+    program.push(...packetRecord(row, ALL_RIGHT, 0, packet))
+    if (i % 4 === 3) program.push((row << 3) | Record.TRANSMIT, 9)
+  })
+  return Uint8Array.from([...program, Record.TIME, 200, 4, Record.TRANSMIT, 9])
+}
+
+/** Programs to begin with: one from each capture, and each kind of request once. */
+export const seedPrograms = (): Uint8Array[] => [
+  ...captureNames.map(programOf),
+  ...Array.from({ length: 17 }, (_, opcode) =>
+    Uint8Array.from([Record.RECEIVE, 2, 100, 0, Record.SEND, opcode, 2, 2, 8, 0, 1, 3, 0, 0, Record.TRANSMIT, 9]),
+  ),
+]

@@ -1,0 +1,254 @@
+/*
+ * Fuzz target for the engine: queue pairs of each service in each state, and a program (engine-program.ts) that is the
+ * rest of the world. Whatever arrives and whatever is posted: nothing is thrown, memory changes only in registered
+ * regions that allow it, every request completes at most once and in order, what is sent is a well-formed packet,
+ * counters agree with what was handed in, and in the end nothing is held any more.
+ */
+import assert from 'node:assert/strict'
+import { headerAt, OP_REQUEST, opcodeFlags } from '../../src/spec/opcodes.ts'
+import { Service, serviceBits } from '../../src/spec/services.ts'
+import { Access } from '../../src/transport/types.ts'
+import { plainArena } from '../../src/wire/arena.ts'
+import { checkPacket } from '../../src/wire/packet.ts'
+import { addressHi, addressLo } from '../model/memory.ts'
+import { createNode, type ModelNode } from '../model/node.ts'
+import { createChance } from '../model/random.ts'
+import { Fix, HEAD_BYTES, Record, type Step, seedPrograms, splitProgram, stepsOf } from './engine-program.ts'
+import type { Target } from './fuzzer.ts'
+
+const SERVICES = [Service.RC, Service.RC, Service.UC]
+const AREA = 0x2000
+const LOCAL_KEY = 0x1110
+const REMOTE_KEY = 0x2220
+const MTUS = [256, 512, 1024, 2048, 4096]
+const [RESET, INIT, RTR, RTS, SQD, SQE, ERR] = [0, 1, 2, 3, 4, 5, 6]
+/** States that a program may ask for, by the state before. */
+const WAYS: readonly (readonly number[])[] = [
+  [INIT, ERR],
+  [INIT, RTR, RESET, ERR],
+  [RTS, RESET, ERR],
+  [RTS, SQD, RESET, ERR],
+  [RTS, SQD, RESET, ERR],
+  [RTS, RESET, ERR],
+  [RESET],
+]
+const MOST_PACKET = 4096 + 60
+const PEER = 1
+
+const arrivals = plainArena(0x8000)
+
+/** One run of a program. */
+const start = (feature: (number: number) => void) => {
+  const rows: { row: number; posted: number; ended: number; receives: number; received: number }[] = []
+  let last = 0
+  const ofCq = (cq: number) => rows[cq >> 1]
+  const node: ModelNode = createNode(
+    { memoryBytes: 2 * AREA + 0x400, maxPackets: 16, maxBytes: 0x4000, arrivals },
+    {
+      wrote: region => assert.ok((region.access & (Access.LOCAL_WRITE | Access.REMOTE_WRITE)) !== 0),
+      atomic: region => assert.ok((region.access & Access.REMOTE_ATOMIC) !== 0),
+      invalidated: region => assert.ok(region.invalidable),
+      completed(cq, c) {
+        const queue = ofCq(cq)
+        feature(0x4000 | ((cq & 1) << 8) | c.status)
+        if ((cq & 1) === 0) {
+          assert.ok(c.id >= queue.ended && c.id < queue.posted, `request ${c.id} of ${queue.ended}…${queue.posted}`)
+          queue.ended = c.id + 1
+        } else {
+          assert.ok(c.id === queue.received && c.id < queue.receives, `receive ${c.id}, after ${queue.received - 1}`)
+          queue.received++
+        }
+      },
+      event: (_row, type) => feature(0x5000 | type),
+      sent(bytes) {
+        const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+        assert.equal(checkPacket(view, 0, bytes.length), 0, 'a packet of ours is malformed')
+        feature(0x6000 | (last << 16) | bytes[0])
+      },
+    },
+    createChance(1),
+  )
+  const area = node.memory.take(AREA)
+  const remote = node.memory.take(AREA)
+  const states = (i: number): number => node.engine.query(rows[i].row).state
+  const outside = node.memory.bytes.slice()
+  let now = 0
+
+  const create = (i: number): void => {
+    const init = { service: SERVICES[i], qpn: 0x10 + i, pd: 1 + i, sendCq: 2 * i, recvCq: 2 * i + 1 }
+    const row = node.create({ ...init, maxSge: 3, signalAll: i === 1 })
+    rows[i] = { row, posted: 0, ended: 0, receives: 0, received: 0 }
+  }
+  SERVICES.forEach((_, i) => {
+    const all = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC
+    node.memory.register(LOCAL_KEY + i, 1 + i, area, AREA, Access.LOCAL_WRITE)
+    node.memory.register(REMOTE_KEY + i, 1 + i, remote, AREA, all)
+    create(i)
+    for (const state of [INIT, RTR, RTS]) change(i, state, 0)
+  })
+
+  function change(i: number, state: number, choice: number): void {
+    const { row } = rows[i]
+    const attributes = {
+      [INIT]: { pkeyIndex: 0, access: (choice & 1) !== 0 ? 0 : 14 },
+      [RTR]: {
+        destQpn: 0x99,
+        rqPsn: (0xff_fffe + choice) & 0xff_ffff,
+        pathMtu: MTUS[choice % 5],
+        minRnrTimer: choice & 31,
+        maxDestRdAtomic: choice & 3 || 2,
+        flow: 0,
+        peer: PEER,
+      },
+      [RTS]: { sqPsn: (0x7f_fffe + choice) & 0xff_ffff, timeout: 8, retryCnt: 2, rnrRetry: 1, maxRdAtomic: 2 },
+    }
+    const before = states(i)
+    const more = state === RTS && before !== RTR ? {} : attributes[state as 1 | 2 | 3]
+    node.engine.modify(row, state, more ?? {}, now)
+    if (state === RESET) {
+      Object.assign(node.queues[row], { sends: [], first: 0, receives: [] })
+      Object.assign(rows[i], { posted: 0, ended: 0, receives: 0, received: 0 })
+    }
+  }
+
+  let run: Uint8Array[] = []
+  const deliver = (): void => {
+    if (run.length === 0) return
+    const packets = run
+    run = []
+    node.receive(packets, bytes => rows[((bytes[7] - 0x10) & 255) % rows.length].row, PEER, now)
+    handed += packets.length
+  }
+  let handed = 0
+
+  const arrive = (bytes: Uint8Array, { row: i, at, end }: Step): void => {
+    const argument = (n: number): number => (at + n < end ? bytes[at + n] : 0)
+    const fixes = argument(0)
+    const delta = (argument(1) << 24) >> 24
+    const quads = (argument(2) << 8) | argument(3)
+    const head = bytes.subarray(at + 5, end)
+    const length = Math.min(MOST_PACKET, Math.max(16, quads * 4))
+    const packet = new Uint8Array(length).fill(0xcd)
+    packet.set(head.subarray(0, Math.min(HEAD_BYTES, length)))
+    const view = new DataView(packet.buffer)
+    if ((fixes & Fix.SERVICE) !== 0) packet[0] = serviceBits[SERVICES[i]] | (packet[0] & 31)
+    const opcode = packet[0]
+    if ((fixes & Fix.QPN) !== 0) view.setUint32(4, 0x10 + i)
+    if ((fixes & Fix.PKEY) !== 0) view.setUint16(2, 0xffff)
+    if ((fixes & Fix.VERSION) !== 0) packet[1] &= 0xf0
+    const { rqPsn, sqPsn } = node.engine.query(rows[i].row)
+    if ((fixes & Fix.PSN) !== 0) {
+      const right = (opcodeFlags[opcode] & OP_REQUEST) !== 0 ? rqPsn : sqPsn - 1
+      view.setUint32(8, (view.getUint32(8) & 0xff00_0000) | ((right + delta) & 0xff_ffff))
+    }
+    const reth = headerAt.RETH[opcode] || headerAt.AtomicETH[opcode]
+    if ((fixes & Fix.KEY) !== 0 && reth > 0 && reth + 16 <= length) {
+      const offset = remote + (view.getUint32(reth + 4) % (AREA + 64))
+      view.setUint32(reth, addressHi(offset))
+      view.setUint32(reth + 4, addressLo(offset))
+      view.setUint32(reth + 8, REMOTE_KEY + i)
+    }
+    last = opcode
+    feature(0x1_0000 | (states(i) << 8) | opcode)
+    const joins = run.length > 0 && run.length < 7 && packet.length <= run[0].length
+    if (!joins || run[run.length - 1].length < run[0].length) deliver()
+    run.push(packet)
+    if ((fixes & Fix.JOINS) === 0) deliver()
+  }
+
+  const perform = (bytes: Uint8Array, step: Step): void => {
+    const { kind, at, end } = step
+    const i = step.row % rows.length
+    const argument = (n: number): number => (at + n < end ? bytes[at + n] : 0)
+    const queue = rows[i]
+    const { row } = queue
+    if (kind !== Record.PACKET) deliver()
+    if (kind === Record.PACKET) arrive(bytes, { ...step, row: i })
+    else if (kind === Record.SEND) {
+      if (queue.posted - queue.ended >= 20 || states(i) === RESET) return
+      const length = ((argument(3) << 8) | argument(4)) % (AREA / 2)
+      const count = argument(2) % 5
+      const each = Math.floor(length / Math.max(1, count))
+      const key = (argument(6) & 7) === 7 ? 0x666 : LOCAL_KEY + i
+      node.queues[row].sends.push({
+        id: queue.posted++,
+        opcode: argument(0) % 24,
+        flags: argument(1) & ~8,
+        sges: Array.from({ length: count }, (_, n) => ({ at: area + n * each, length: each, key })),
+        inline: undefined,
+        imm: argument(6) * 0x0101_0101,
+        remote: remote + argument(5),
+        rkey: REMOTE_KEY + i,
+        compare: BigInt(argument(7)),
+        swap: BigInt(argument(8)),
+        refused: 0,
+      })
+      node.engine.onDoorbell(row, now)
+    } else if (kind === Record.RECEIVE) {
+      if (states(i) === RESET) return
+      for (let left = argument(0) % 4; left > 0 && queue.receives - queue.received < 20; left--) {
+        const length = argument(1) * 16
+        const key = (argument(2) & 7) === 7 ? 0x666 : LOCAL_KEY + i
+        node.queues[row].receives.push({ id: queue.receives++, sges: [{ at: area + 0x1000, length, key }] })
+      }
+      node.engine.onReceiveScan(row)
+    } else if (kind === Record.TRANSMIT) {
+      for (let turns = 0; node.transmit(now); turns++) assert.ok(turns < 200, 'sending does not end')
+    } else if (kind === Record.TIME) {
+      now += (argument(0) + 1) << (argument(1) % 16)
+      for (let turns = 0; node.engine.nextTimeout() <= now; turns++) {
+        assert.ok(turns < 200, 'timers do not end')
+        node.engine.onTimeout(now)
+      }
+    } else if (kind === Record.STATE) {
+      const ways = WAYS[states(i)]
+      change(i, ways[argument(0) % ways.length], argument(0))
+    } else if (kind === Record.ATTRIBUTES) {
+      const state = states(i)
+      if (state === RTS)
+        node.engine.modify(row, undefined, { access: argument(0) & 14, minRnrTimer: argument(1) & 31 }, now)
+      if (state === SQD || state === SQE)
+        node.engine.modify(row, undefined, { maxDestRdAtomic: argument(2) % 9, maxRdAtomic: argument(3) % 5 }, now)
+    } else if (kind === Record.RENEW && (argument(0) & 7) === 0) {
+      node.engine.destroy(row)
+      create(i)
+    }
+  }
+
+  return {
+    perform,
+    /** Whatever happened, all can be put away, and nothing else has changed. */
+    finish(): void {
+      deliver()
+      const { counters } = node.engine
+      for (const [name, count] of Object.entries(counters))
+        assert.ok(Number.isInteger(count) && count >= 0, `${name} is ${count}`)
+      assert.equal(counters.receivedPackets, handed, 'every packet is counted once')
+      assert.ok(counters.dropped <= handed)
+      assert.ok(node.engine.stat().poolWords <= rows.length * 40 * 64, 'the pool grows')
+      for (const { row } of rows) if (node.engine.query(row).state !== ERR) node.engine.modify(row, ERR, {}, now)
+      rows.forEach(({ receives, received, row }) => {
+        assert.equal(received, receives, 'all receive requests are flushed')
+        assert.equal(node.queues[row].sends.length, 0, 'all send requests are flushed')
+      })
+      for (const { row } of rows) node.engine.destroy(row)
+      assert.deepEqual(node.engine.stat(), { queuePairs: 0, poolWords: 0 })
+      assert.equal(node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
+      const after = node.memory.bytes
+      outside.set(after.subarray(area, area + AREA), area)
+      outside.set(after.subarray(remote, remote + AREA), remote)
+      assert.ok(Buffer.compare(outside, after) === 0, 'memory outside of the regions has changed')
+    },
+  }
+}
+
+export const engineTarget: Target = {
+  name: 'engine',
+  seeds: seedPrograms,
+  split: splitProgram,
+  run(bytes, feature) {
+    const world = start(feature)
+    for (const step of stepsOf(bytes)) world.perform(bytes, step)
+    world.finish()
+  },
+}

@@ -1,0 +1,30 @@
+/*
+ * Fuzzing for ten minutes, guided by coverage, from a seed of the day's own: what it finds is printed with its input and
+ * kept in the corpus, where fuzz.test.ts runs it from then on.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { watchCoverage } from './coverage.ts'
+import { Finding, fuzz, keepInput } from './fuzzer.ts'
+import { targets } from './targets.ts'
+
+/** Seconds for each target; the engine is where most can go wrong. */
+const secondsFor = (name: string): number => (name === 'engine' ? 480 : 30)
+
+describe('fuzzing for long', () => {
+  const seed = Date.now() & 0x7fff_ffff
+  for (const target of targets)
+    it(`${target.name}: nothing does harm, seed ${seed}`, () => {
+      const coverage = watchCoverage('/dist/src/')
+      const end = Date.now() + 1000 * secondsFor(target.name)
+      try {
+        const { kept } = fuzz(target, seed, coverage, () => Date.now() < end)
+        assert.ok(kept.length > 1, 'nothing was reached')
+      } catch (error) {
+        if (error instanceof Finding) keepInput(target, error.input, 'regression-')
+        throw error
+      } finally {
+        coverage.stop()
+      }
+    })
+})

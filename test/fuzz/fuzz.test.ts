@@ -1,0 +1,27 @@
+/*
+ * Fuzzing in short: every input of the corpus, which has a regression for everything that was found, and then so many
+ * executions from a fixed seed, guided by coverage. fuzz.long.test.ts and main.ts go on for longer.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { watchCoverage } from './coverage.ts'
+import { fuzz, readCorpus, runInput } from './fuzzer.ts'
+import { targets } from './targets.ts'
+
+const EXECUTIONS: Readonly<Record<string, number>> = { engine: 12_000 }
+const DEFAULT_EXECUTIONS = 6000
+
+describe('fuzzing', () => {
+  for (const target of targets) {
+    const executions = EXECUTIONS[target.name] ?? DEFAULT_EXECUTIONS
+    it(`${target.name}: the corpus does no harm`, () => {
+      for (const { bytes } of readCorpus(target)) runInput(target, bytes)
+    })
+    it(`${target.name}: ${executions} inputs do no harm`, () => {
+      const coverage = watchCoverage('/dist/src/')
+      const result = fuzz(target, 1, coverage, done => done < executions)
+      coverage.stop()
+      assert.ok(result.kept.length > 1, 'nothing was reached')
+    })
+  }
+})

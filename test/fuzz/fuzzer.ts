@@ -1,0 +1,135 @@
+/*
+ * A fuzzer that is guided by coverage: it makes inputs from those that it keeps, runs them against a target, and keeps
+ * what reaches code, or a feature that the target tells, that nothing reached before. Everything comes from a seed. A
+ * target throws when something is wrong; what hangs is found by the test runner, and comes back with the same seed.
+ */
+import { createHash } from 'node:crypto'
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createChance } from '../model/random.ts'
+import { fixture } from '../paths.ts'
+import type { Coverage } from './coverage.ts'
+import { mutate } from './mutate.ts'
+
+export interface Target {
+  readonly name: string
+  /** Throws if the input shows something wrong. `feature`: something happened, by a number of its own. */
+  run(bytes: Uint8Array, feature: (number: number) => void): void
+  /** Pieces of an input, for changes that keep its structure. */
+  split?(bytes: Uint8Array): Uint8Array[]
+  /** Inputs to begin with, beside the corpus. */
+  seeds(): Uint8Array[]
+}
+
+/** An input on which a target fails. */
+export class Finding extends Error {
+  readonly input: Uint8Array
+  constructor(target: Target, input: Uint8Array, cause: unknown) {
+    const why = cause instanceof Error ? (cause.stack ?? cause.message) : String(cause)
+    super(`${target.name}: ${why}\ninput: ${Buffer.from(input).toString('base64')}`, { cause })
+    this.input = input
+  }
+}
+
+const folderOf = (target: Target): string => fixture('corpus', target.name)
+
+/** Inputs that are kept in the repository, by name; sorted. */
+export const readCorpus = (target: Target): { name: string; bytes: Uint8Array }[] => {
+  let names: string[] = []
+  try {
+    names = readdirSync(folderOf(target)).sort()
+  } catch {
+    // a target without a corpus yet
+  }
+  return names.map(name => ({ name, bytes: new Uint8Array(readFileSync(join(folderOf(target), name))) }))
+}
+
+/** Keeps an input: its name says what it contains. `regression-…` stays when a corpus is made anew. */
+export const keepInput = (target: Target, bytes: Uint8Array, prefix = ''): string => {
+  const name = prefix + createHash('sha256').update(bytes).digest('hex').slice(0, 12)
+  mkdirSync(folderOf(target), { recursive: true })
+  writeFileSync(join(folderOf(target), name), bytes)
+  return name
+}
+
+/** Replaces the corpus, but for regressions. */
+export const replaceCorpus = (target: Target, inputs: readonly Uint8Array[]): void => {
+  for (const { name } of readCorpus(target)) if (!name.startsWith('regression-')) rmSync(join(folderOf(target), name))
+  for (const bytes of inputs) keepInput(target, bytes)
+}
+
+/** Runs one input; a failure is a `Finding`. */
+export const runInput = (target: Target, bytes: Uint8Array, feature: (number: number) => void = () => {}): void => {
+  try {
+    // a copy without anything behind it: reading too far shows
+    target.run(bytes.slice(), feature)
+  } catch (error) {
+    throw new Finding(target, bytes, error)
+  }
+}
+
+const BATCH = 64
+
+export interface FuzzResult {
+  readonly executions: number
+  readonly features: number
+  /** Inputs that reached something new, in the order of finding. */
+  readonly kept: readonly Uint8Array[]
+}
+
+/** Fuzzes until `more` says no (asked once per batch, with the executions so far). */
+export const fuzz = (
+  target: Target,
+  seed: number,
+  coverage: Coverage,
+  more: (executions: number) => boolean,
+): FuzzResult => {
+  const chance = createChance(seed)
+  const features = new Set<number>()
+  const kept: Uint8Array[] = []
+  const start = [...readCorpus(target).map(entry => entry.bytes), ...target.seeds()]
+  if (start.length === 0) start.push(new Uint8Array(1))
+  coverage.peek() // what making the seeds has run counts for nothing
+  let executions = 0
+  /** Runs an input; true if it showed a new feature. */
+  const execute = (bytes: Uint8Array): boolean => {
+    const before = features.size
+    executions++
+    runInput(target, bytes, number => features.add(number))
+    return features.size > before
+  }
+  const keep = (bytes: Uint8Array): void => {
+    kept.push(bytes)
+  }
+  for (const bytes of start) {
+    const isNew = execute(bytes)
+    if (coverage.look() > 0 || isNew) keep(bytes)
+  }
+  const pool = (): Uint8Array => (chance.hits(0.8) ? chance.pick(kept) : chance.pick(start))
+  /** Of inputs that together reach new code, keeps those that do: runs them again, in halves. */
+  const narrow = (inputs: readonly Uint8Array[]): void => {
+    for (const bytes of inputs) execute(bytes)
+    if (inputs.length === 1) {
+      if (coverage.look() > 0) keep(inputs[0])
+      return
+    }
+    if (coverage.peek() === 0) return
+    narrow(inputs.slice(0, inputs.length >> 1))
+    narrow(inputs.slice(inputs.length >> 1))
+  }
+  while (more(executions)) {
+    const batch = Array.from({ length: BATCH }, () => mutate(pool(), pool(), target.split, chance))
+    for (const bytes of batch) if (execute(bytes)) keep(bytes)
+    if (coverage.peek() > 0) narrow(batch)
+  }
+  return { executions, features: features.size, kept }
+}
+
+/** Few small inputs that reach all the code that the given ones reach: smallest first, each only if it adds some. */
+export const minimise = (target: Target, inputs: readonly Uint8Array[], coverage: Coverage): Uint8Array[] =>
+  [...inputs]
+    .sort((a, b) => a.length - b.length)
+    .filter(bytes => {
+      runInput(target, bytes)
+      return coverage.look() > 0
+    })

@@ -1,0 +1,43 @@
+/*
+ * The fuzzer as a program, for as long as one likes: `npm run fuzz -- [TARGET …] [--seconds N] [--seed N] [--save]`.
+ * It goes from target to target. A finding ends it, and is kept in the corpus as a regression; --save replaces the
+ * corpus by few small inputs that reach all that was reached.
+ */
+import { watchCoverage } from './coverage.ts'
+import { Finding, fuzz, keepInput, minimise, replaceCorpus } from './fuzzer.ts'
+import { targets } from './targets.ts'
+
+const args = process.argv.slice(2)
+const optionOf = (name: string, otherwise: number): number => {
+  const at = args.indexOf(name)
+  return at < 0 ? otherwise : Number(args.splice(at, 2)[1])
+}
+const seconds = optionOf('--seconds', 60)
+const seed = optionOf('--seed', Date.now() & 0x7fff_ffff)
+const save = args.includes('--save')
+const names = args.filter(arg => !arg.startsWith('-'))
+const chosen = targets.filter(({ name }) => names.length === 0 || names.includes(name))
+if (chosen.length === 0) throw new Error(`there is no target ${names}; there are ${targets.map(({ name }) => name)}`)
+
+for (const target of chosen) {
+  const coverage = watchCoverage('/dist/src/')
+  const end = Date.now() + (seconds * 1000) / chosen.length
+  try {
+    const { executions, features, kept } = fuzz(target, seed, coverage, () => Date.now() < end)
+    const text = `${executions} executions, ${coverage.total()} characters of code, ${features} features, ${kept.length} kept`
+    console.log(`${target.name}, seed ${seed}: ${text}`)
+    if (save) {
+      const fresh = watchCoverage('/dist/src/')
+      const inputs = minimise(target, kept, fresh)
+      replaceCorpus(target, inputs)
+      fresh.stop()
+      console.log(`${target.name}: corpus of ${inputs.length} inputs`)
+    }
+  } catch (error) {
+    if (!(error instanceof Finding)) throw error
+    console.error(error.message)
+    console.error(`kept as test/fixtures/corpus/${target.name}/${keepInput(target, error.input, 'regression-')}`)
+    process.exitCode = 1
+  }
+  coverage.stop()
+}
