@@ -1,5 +1,5 @@
 /*
- * Fuzzing for ten minutes, guided by coverage, from a seed of the day's own: what it finds is printed with its input and
+ * Fuzzing for ten minutes, guided by coverage, from a seed of its own each time: what it finds is printed and
  * kept in the corpus, where fuzz.test.ts runs it from then on.
  */
 import assert from 'node:assert/strict'

@@ -1,6 +1,6 @@
 /*
- * How the fuzzer makes an input from others: bits, bytes, numbers that code finds interesting, stretches moved, doubled,
- * cut out and taken from another input; and, where a target says how its inputs fall into pieces, the same with whole
+ * How the fuzzer makes an input from others: bits, bytes, numbers that code finds interesting, stretches doubled, cut
+ * out and taken from another input; and, where a target says how its inputs fall into pieces, the same with whole
  * pieces, so that what has a structure keeps it.
  */
 import type { Chance } from '../model/random.ts'
