@@ -1,0 +1,56 @@
+/*
+ * How the library reaches a device: the same calls and rings whether it is in this process or in the daemon (design.md
+ * section 8). Objects of the library are written against this and know nothing of the way.
+ */
+import type { In, ObjectClass, Out } from '../spec/schema.ts'
+
+/** Memory of one ring as this process sees it: bytes `at` … `at + length` of its views. */
+export interface RingBytes {
+  readonly at: number
+  readonly bytes: Uint8Array
+  readonly view: DataView
+  readonly words: Int32Array
+}
+
+/** Where a ring lies, as calls answer it. */
+export interface RingPlace {
+  readonly offset: bigint
+  readonly size: number
+}
+
+/** What a call answered: results, and the handle of what it made (of a descriptor: its number). */
+export interface Answered<O> {
+  readonly object: number
+  readonly out: O
+}
+
+/** Where the events of what this carrier made go. `userHandle` is what the object was made with. */
+export interface EventTargets {
+  completion(userHandle: number): void
+  /** `type`: ibv_event_type; without a handle an event of the device or of port `port`. */
+  event(type: number, userHandle: number | undefined, port: number | undefined): void
+}
+
+export interface Carrier {
+  /** Runs a method; throws RdmaError. */
+  call<C extends ObjectClass, K extends keyof C['methods'] & string>(
+    cls: C,
+    method: K,
+    object: number,
+    args: In<C['methods'][K]>,
+  ): Answered<Out<C['methods'][K]>>
+  /** The ring that a call answered. */
+  ring(place: RingPlace): RingBytes
+  /** Something was posted to the send queue with this handle, or to the receive queue of one in error. */
+  posted(handle: number): void
+  /** Lets the device work, if it is this process that must; true if something was done. */
+  drive(): boolean
+  /** Makes a buffer known by an address that the device can use; the same buffer again has the same address. */
+  addressOf(buffer: Uint8Array): bigint
+  /** The buffer is not registered any more. */
+  forget(buffer: Uint8Array): void
+  /** Set once, by the device object. */
+  targets: EventTargets | undefined
+  /** Ends the context; everything made in it is gone. */
+  close(): void
+}

@@ -1,0 +1,95 @@
+/*
+ * Work completions, read where they lie (R45): a base record that every completion has, and optional parts that are
+ * there or undefined. One object per completion queue stands for the oldest completion; nothing is allocated or copied,
+ * so what it says holds until the queue's next step.
+ */
+import { Wc } from '../spec/drivers/rxe-rings.ts'
+import { WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
+import type { ProgramRing } from './ring.ts'
+
+export interface Completion {
+  /** As the request was posted with it, an exact Number. */
+  readonly id: number
+  readonly ok: boolean
+  /** ibv_wc_status, and its name: 'SUCCESS', 'RETRY_EXC_ERR' … */
+  readonly status: number
+  readonly statusName: string
+  /** ibv_wc_opcode; means nothing unless `ok`. */
+  readonly opcode: number
+  readonly opcodeName: string
+  /** Bytes that were received or read. */
+  readonly bytes: number
+  /** The queue pair's number. */
+  readonly qpn: number
+  /** The immediate data that came with a message, u32. */
+  readonly immediate: number | undefined
+  /** The key that the peer's message has invalidated. */
+  readonly invalidated: number | undefined
+  /** Datagrams: the sender's queue pair. */
+  readonly sourceQpn: number
+  /** Datagrams: the first 40 bytes of the buffer are a global route header. */
+  readonly hasGrh: boolean
+}
+
+/** The cursor of one queue: `at` is where its completion lies. */
+export interface CompletionCursor extends Completion {
+  ring: ProgramRing
+  at: number
+}
+
+const { GRH, WITH_IMM, WITH_INV } = WcFlags.values
+const nameOf = (values: Readonly<Record<string, number>>): readonly string[] => {
+  const names: string[] = []
+  for (const [name, value] of Object.entries(values)) names[value] = name
+  return names
+}
+const statusNames = nameOf(WcStatus.values)
+const opcodeNames = nameOf(WcOpcode.values)
+const SUCCESS = WcStatus.values.SUCCESS
+const TWO_32 = 2 ** 32
+
+export const completionCursor = (ring: ProgramRing): CompletionCursor => ({
+  ring,
+  at: 0,
+  get id() {
+    const { view } = this.ring
+    return view.getUint32(this.at + Wc.WR_ID, true) + view.getUint32(this.at + Wc.WR_ID + 4, true) * TWO_32
+  },
+  get ok() {
+    return this.ring.view.getUint32(this.at + Wc.STATUS, true) === SUCCESS
+  },
+  get status() {
+    return this.ring.view.getUint32(this.at + Wc.STATUS, true)
+  },
+  get statusName() {
+    return statusNames[this.status] ?? String(this.status)
+  },
+  get opcode() {
+    return this.ring.view.getUint32(this.at + Wc.OPCODE, true)
+  },
+  get opcodeName() {
+    return opcodeNames[this.opcode] ?? String(this.opcode)
+  },
+  get bytes() {
+    return this.ring.view.getUint32(this.at + Wc.BYTE_LEN, true)
+  },
+  get qpn() {
+    return this.ring.view.getUint32(this.at + Wc.QP_NUM, true)
+  },
+  get immediate() {
+    const { view } = this.ring
+    const flags = view.getUint32(this.at + Wc.FLAGS, true)
+    return (flags & WITH_IMM) === 0 ? undefined : view.getUint32(this.at + Wc.IMM)
+  },
+  get invalidated() {
+    const { view } = this.ring
+    const flags = view.getUint32(this.at + Wc.FLAGS, true)
+    return (flags & WITH_INV) === 0 ? undefined : view.getUint32(this.at + Wc.IMM, true)
+  },
+  get sourceQpn() {
+    return this.ring.view.getUint32(this.at + Wc.SRC_QP, true)
+  },
+  get hasGrh() {
+    return (this.ring.view.getUint32(this.at + Wc.FLAGS, true) & GRH) !== 0
+  },
+})

@@ -1,0 +1,102 @@
+/*
+ * Work requests as the device's rings have them (spec/drivers/rxe-rings.ts). Written with plain stores into a slot;
+ * nothing is allocated, so that posting costs what its stores cost.
+ */
+import { RecvWqe, RingSge, SendWqe } from '../spec/drivers/rxe-rings.ts'
+import type { Slice } from './memory.ts'
+import type { ProgramRing } from './ring.ts'
+
+const TWO_32 = 2 ** 32
+
+const putU64 = (view: DataView, at: number, value: number): void => {
+  view.setUint32(at, value, true)
+  view.setUint32(at + 4, value / TWO_32, true)
+}
+
+const putSlice = (view: DataView, at: number, { lo, hi, length, lkey }: Slice): void => {
+  view.setUint32(at + RingSge.ADDRESS, lo, true)
+  view.setUint32(at + RingSge.ADDRESS + 4, hi, true)
+  view.setUint32(at + RingSge.LENGTH, length, true)
+  view.setUint32(at + RingSge.LKEY, lkey, true)
+}
+
+/** Writes elements to `at` and answers their number; `total` of them is `totalOf`. */
+const putSlices = (view: DataView, at: number, local: Slice | readonly Slice[]): number => {
+  if (!Array.isArray(local)) {
+    putSlice(view, at, local as Slice)
+    return 1
+  }
+  for (let i = 0; i < local.length; i++) putSlice(view, at + i * RingSge.BYTES, local[i])
+  return local.length
+}
+
+export const totalOf = (local: Slice | readonly Slice[]): number => {
+  if (!Array.isArray(local)) return (local as Slice).length
+  let total = 0
+  for (let i = 0; i < local.length; i++) total += local[i].length
+  return total
+}
+
+/** The part that every send request has. */
+export const putSend = (
+  { view }: ProgramRing,
+  at: number,
+  opcode: number,
+  id: number,
+  flags: number,
+  local: Slice | readonly Slice[] | undefined,
+): void => {
+  putU64(view, at + SendWqe.WR_ID, id)
+  view.setUint32(at + SendWqe.OPCODE, opcode, true)
+  view.setUint32(at + SendWqe.FLAGS, flags, true)
+  view.setUint32(at + SendWqe.DMA_LENGTH, local === undefined ? 0 : totalOf(local), true)
+  view.setUint32(at + SendWqe.DMA_NUM_SGE, local === undefined ? 0 : putSlices(view, at + SendWqe.SGE, local), true)
+}
+
+/** Inline data instead of elements. */
+export const putInline = ({ view, bytes }: ProgramRing, at: number, data: Uint8Array): void => {
+  view.setUint32(at + SendWqe.DMA_LENGTH, data.length, true)
+  view.setUint32(at + SendWqe.DMA_NUM_SGE, 0, true)
+  bytes.set(data, at + SendWqe.SGE)
+}
+
+/** Immediate data: the u32 as the peer sees it. */
+export const putImmediate = ({ view }: ProgramRing, at: number, immediate: number): void => {
+  view.setUint32(at + SendWqe.IMM, immediate)
+}
+
+/** The key that the peer is to invalidate. */
+export const putInvalidate = ({ view }: ProgramRing, at: number, key: number): void => {
+  view.setUint32(at + SendWqe.IMM, key, true)
+}
+
+/** Remote memory of WRITE and READ. */
+export const putRemote = ({ view }: ProgramRing, at: number, address: bigint, rkey: number): void => {
+  view.setBigUint64(at + SendWqe.REMOTE, address, true)
+  view.setUint32(at + SendWqe.RKEY, rkey, true)
+}
+
+/** Remote word and operands of an atomic. */
+export const putAtomic = (
+  { view }: ProgramRing,
+  at: number,
+  address: bigint,
+  rkey: number,
+  compareOrAdd: bigint,
+  swap: bigint,
+): void => {
+  view.setBigUint64(at + SendWqe.REMOTE, address, true)
+  view.setBigUint64(at + SendWqe.ATOMIC_COMPARE_ADD, compareOrAdd, true)
+  view.setBigUint64(at + SendWqe.ATOMIC_SWAP, swap, true)
+  view.setUint32(at + SendWqe.ATOMIC_RKEY, rkey, true)
+}
+
+export const putReceive = (
+  { view }: ProgramRing,
+  at: number,
+  id: number,
+  local: Slice | readonly Slice[] | undefined,
+): void => {
+  putU64(view, at + RecvWqe.WR_ID, id)
+  view.setUint32(at + RecvWqe.DMA_NUM_SGE, local === undefined ? 0 : putSlices(view, at + RecvWqe.SGE, local), true)
+}
