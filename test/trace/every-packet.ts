@@ -1,0 +1,106 @@
+/*
+ * Every kind of packet that our engine sends: two nodes of each service, joined, do every operation in several lengths,
+ * and every mistake that has an answer of its own. The packets are the engine's; nothing is made up here but what the
+ * programs ask for.
+ */
+import { Service } from '../../src/spec/services.ts'
+import { WrOpcode } from '../../src/spec/work.ts'
+import { createNode, REMOTE_KEY, type SendSpec } from '../transport/node.ts'
+
+const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM } = WrOpcode.values
+const { RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
+
+const QPN = [0x11, 0x22] as const
+const PSN = [0xffff_fa & 0xffffff, 0x3000] as const
+const MTU = 1024
+/** One packet with each pad count, none, full ones, several with a MIDDLE. */
+const LENGTHS = [0, 1, 2, 3, 4, MTU, 2 * MTU, 2 * MTU + 5]
+const SIGNALED = 2
+const SOLICITED = 4
+const WINDOW_KEY = 0x4444
+
+export interface EnginePacket {
+  /** Node that sent it. */
+  readonly from: 0 | 1
+  /** BTH to ICRC; the ICRC is not made yet. */
+  readonly bytes: Uint8Array
+}
+
+const sges = (length: number): Pick<SendSpec, 'sges'> => ({ sges: length === 0 ? [] : [{ at: 0x100, length }] })
+const each = (opcode: number, more: Partial<SendSpec> = {}): SendSpec[] =>
+  LENGTHS.map(length => ({ id: 1, opcode, flags: SIGNALED, remote: 0x8003, ...sges(length), ...more }))
+
+const messages: readonly SendSpec[] = [
+  ...each(SEND),
+  ...each(SEND_WITH_IMM, { imm: 0x0102_0304, flags: SIGNALED | SOLICITED }),
+  ...each(RDMA_WRITE),
+  ...each(RDMA_WRITE_WITH_IMM, { imm: 0xfffe_fdfc }),
+]
+
+/** What a requester of each service does, in the order in which it does it. */
+const work: readonly (readonly [service: number, specs: readonly SendSpec[]])[] = [
+  [
+    Service.RC,
+    [
+      ...messages,
+      ...each(RDMA_READ),
+      { id: 2, opcode: ATOMIC_CMP_AND_SWP, remote: 0x8000, compare: 1n, swap: 0x1122_3344_5566_7788n, ...sges(8) },
+      { id: 3, opcode: ATOMIC_FETCH_AND_ADD, remote: 0x8000, compare: 0xffff_ffff_ffff_fff0n, ...sges(8) },
+      { id: 4, opcode: SEND_WITH_INV, imm: WINDOW_KEY, ...sges(5) },
+      { id: 5, opcode: SEND_WITH_INV, imm: WINDOW_KEY, ...sges(MTU + 1) },
+    ],
+  ],
+  [Service.UC, messages],
+]
+
+/** Mistakes of a requester of RC, each of which ends its queue pair: wrong key, too long, memory that is gone. */
+const mistakes: readonly SendSpec[] = [
+  { id: 1, opcode: RDMA_WRITE, remote: 0, rkey: 0xbad, ...sges(4) },
+  { id: 1, opcode: SEND, ...sges(5000) },
+  { id: 1, opcode: RDMA_WRITE, remote: 0x8000, ...sges(4) },
+]
+const GONE = 14
+const BUFFER = 4096
+
+const perform = (service: number, specs: readonly SendSpec[], receives: boolean, gone = false): EnginePacket[] => {
+  const nodes = [createNode(), createNode()] as const
+  const all: EnginePacket[] = []
+  const rows = nodes.map((node, side) => {
+    const row = node.createQp(QPN[side], { service })
+    node.connect(row, { destQpn: QPN[1 - side], sqPsn: PSN[side], rqPsn: PSN[1 - side], pathMtu: MTU })
+    return row
+  })
+  // a key for each message that invalidates one
+  for (let i = 0; i < 2; i++) nodes[1].regions.push({ key: WINDOW_KEY, pd: 1, offset: 0, length: 8, access: 15 })
+  if (gone) nodes[1].faults.write = GONE
+  const pump = (): void => {
+    for (let some = true; some; ) {
+      some = false
+      for (const [from, node] of nodes.entries()) {
+        node.transmit(0)
+        const sent = node.sent.splice(0)
+        const to = 1 - from
+        for (const { bytes } of sent) {
+          all.push({ from: from as 0 | 1, bytes })
+          nodes[to].inject(rows[to], bytes, 0)
+          some = true
+        }
+        nodes[to].endBurst(0)
+      }
+    }
+  }
+  for (const spec of specs) {
+    if (receives) nodes[1].postReceive(rows[1], { id: 1, sges: [{ at: 0x4000, length: BUFFER }] })
+    nodes[0].post(rows[0], spec)
+    pump()
+  }
+  return all
+}
+
+/** All of them, some more than once. */
+export const everyPacket = (): EnginePacket[] => [
+  ...work.flatMap(([service, specs]) => perform(service, specs, true)),
+  ...mistakes.flatMap((spec, i) => perform(Service.RC, [spec], true, i === mistakes.length - 1)),
+  // nobody is ready to receive
+  ...perform(Service.RC, [{ id: 1, opcode: SEND, rkey: REMOTE_KEY, ...sges(5) }], false),
+]

@@ -1,0 +1,192 @@
+/*
+ * tshark reads every kind of packet that we send: none malformed, the opcode called as we call it, and every field of
+ * every header with our value. The file is written by our own pcapng writer, read back by our own reader to the same
+ * packets, and every ICRC in it is right.
+ */
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { before, describe, it } from 'node:test'
+import { ROCE_UDP_PORT } from '../../src/spec/headers.ts'
+import { type Opcode, opcodeByNumber, opcodes } from '../../src/spec/opcodes.ts'
+import { packetLine } from '../../src/trace/packets.ts'
+import { createPcapng, frameOf } from '../../src/trace/pcapng.ts'
+import { arenaOver } from '../../src/wire/arena.ts'
+import { parseFrame } from '../../src/wire/frame.ts'
+import { makeFlow, sealIcrc, verifyIcrc } from '../../src/wire/icrc.ts'
+import { parsePacket } from '../../src/wire/packet.ts'
+import { readCapture } from '../../src/wire/pcap.ts'
+import { findTool, inCi, scratchFolder } from '../tools.ts'
+import { everyPacket } from './every-packet.ts'
+
+/** Services whose packets `everyPacket` brings, and opcodes of theirs that nobody sends. */
+const SERVICES = ['RC', 'UC']
+const notSent = new Set(['RC_FLUSH', 'RC_ATOMIC_WRITE'])
+
+const addresses = [0, 1].map(last => Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, last + 1]))
+const flows = [0, 1].map(from => ({
+  source: addresses[from],
+  destination: addresses[1 - from],
+  sourcePort: 49152 + from,
+  trafficClass: 0,
+  hopLimit: 64,
+  flowLabel: 0,
+}))
+
+const packets = everyPacket().map(({ from, bytes }, i) => {
+  const payload = bytes.slice()
+  const flow = flows[from]
+  sealIcrc(arenaOver(payload), 0, payload.length, makeFlow({ ...flow, destinationPort: ROCE_UDP_PORT }), i & 0xffff)
+  return { flow, payload, identification: i & 0xffff, interface: from, time: 1_700_000_000_000_000 + i }
+})
+
+const capture = (): Buffer => {
+  const blocks: Uint8Array[] = []
+  const write = createPcapng(bytes => blocks.push(bytes), { interfaces: ['rxe0', 'rxe1'] })
+  packets.forEach(write)
+  return Buffer.concat(blocks)
+}
+
+const TRANSPORTS: Readonly<Record<string, string>> = {
+  RC: 'Reliable Connection (RC)',
+  UC: 'Unreliable Connection (UC)',
+  UD: 'Unreliable Datagram (UD)',
+  XRC: 'Extended Reliable Connection (XRC)',
+}
+
+/** The name of an opcode as Wireshark writes it; upper and lower case vary there. */
+const wiresharkName = ({ name, transport }: Opcode): string => {
+  const operation = name
+    .slice(name.indexOf('_') + 1)
+    .replace(/^WRITE/, 'RDMA_WRITE')
+    .replace(/^READ_RESP/, 'RDMA_READ_response')
+    .replace(/^READ_REQUEST/, 'RDMA_READ_Request')
+    .replace(/^ATOMIC_ACK/, 'ATOMIC_Acknowledge')
+    .replace(/^COMPARE_SWAP/, 'CmpSwap')
+    .replace(/^FETCH_ADD/, 'FetchAdd')
+    .replace(/_IMM$/, '_with_Immediate')
+    .replace(/_INV$/, '_with_Invalidate')
+    .replaceAll('_', ' ')
+  return `${TRANSPORTS[transport ?? '']} - ${operation}`.toLowerCase()
+}
+
+/** Wireshark's field → ours. */
+const FIELDS: readonly (readonly [theirs: string, header: string, ours: string])[] = [
+  ['infiniband.bth.se', 'BTH', 'se'],
+  ['infiniband.bth.m', 'BTH', 'migReq'],
+  ['infiniband.bth.tver', 'BTH', 'tver'],
+  ['infiniband.bth.p_key', 'BTH', 'pkey'],
+  ['infiniband.bth.destqp', 'BTH', 'destQp'],
+  ['infiniband.bth.a', 'BTH', 'ackReq'],
+  ['infiniband.bth.psn', 'BTH', 'psn'],
+  ['infiniband.reth.va', 'RETH', 'va'],
+  ['infiniband.reth.r_key', 'RETH', 'rkey'],
+  ['infiniband.reth.dmalen', 'RETH', 'dmaLen'],
+  ['infiniband.atomiceth.swapdt', 'AtomicETH', 'swapDt'],
+  ['infiniband.atomiceth.cmpdt', 'AtomicETH', 'cmpDt'],
+  ['infiniband.aeth.syndrome', 'AETH', 'syndrome'],
+  ['infiniband.aeth.msn', 'AETH', 'msn'],
+  ['infiniband.atomicacketh.origremdt', 'AtomicAckETH', 'origRemDt'],
+  ['infiniband.immdt', 'ImmDt', 'immDt'],
+  ['infiniband.ieth', 'IETH', 'rkey'],
+  ['infiniband.deth.q_key', 'DETH', 'qkey'],
+  ['infiniband.deth.srcqp', 'DETH', 'srcQp'],
+]
+
+/** Fields that tshark shows as bytes in hexadecimal, more than once. */
+const BYTES = new Set(['infiniband.immdt', 'infiniband.ieth'])
+
+/** A field of tshark's as a number. */
+const numberOf = (field: string, text: string): bigint => {
+  if (BYTES.has(field)) return BigInt(`0x${text.split(',')[0].replaceAll(':', '')}`)
+  if (/^(true|false)$/i.test(text)) return /true/i.test(text) ? 1n : 0n
+  return BigInt(text)
+}
+
+describe('every kind of packet that we send', () => {
+  it('is there', () => {
+    const seen = new Set(packets.map(p => opcodeByNumber[p.payload[0]]!.name))
+    const wanted = opcodes.filter(o => SERVICES.includes(o.transport ?? '') && !notSent.has(o.name)).map(o => o.name)
+    assert.deepEqual([...seen].sort(), [...wanted].sort())
+    const syndromes = new Set(
+      packets
+        .map(p => parsePacket(p.payload))
+        .map(p => (p.kind === 'packet' && p.name === 'RC_ACKNOWLEDGE' ? p.AETH.syndrome : -1)),
+    )
+    for (const syndrome of [0x1f, 0x20 | 12, 0x61, 0x62, 0x63])
+      assert.ok(syndromes.has(syndrome), `syndrome ${syndrome}`)
+  })
+
+  it('is in a capture file as it was sent, with the right ICRC, under the name that a trace prints', () => {
+    const read = readCapture(capture())
+    assert.equal(read.length, packets.length)
+    for (const [i, { bytes }] of read.entries()) {
+      const frame = parseFrame(bytes)
+      assert.ok(frame.kind === 'ipv4')
+      assert.deepEqual(new Uint8Array(bytes), frameOf(packets[i]))
+      assert.deepEqual(frame.payload, packets[i].payload)
+      assert.ok(verifyIcrc(arenaOver(frame.payload), 0, frame.payload.length, makeFlow(frame), frame.identification))
+      const packet = parsePacket(frame.payload)
+      assert.ok(packet.kind === 'packet')
+      assert.equal(packetLine(packet).split(' ')[0], packet.name.replace(/^RC_/, ''))
+    }
+  })
+})
+
+const skip = findTool('tshark') || inCi() ? false : 'tshark is not installed here (Debian: apt-get install tshark)'
+
+/** RPC over RDMA is guessed from the payload, and guessed wrong. */
+const PLAIN = ['--disable-protocol', 'rpcordma', '--disable-heuristic', 'rpcrdma_infiniband']
+
+describe('tshark', { skip }, () => {
+  const folder = scratchFolder()
+  const file = join(folder, 'every.pcapng')
+  let lines: string[][] = []
+  const tshark = (args: readonly string[]): string => {
+    const { status, stdout, stderr } = spawnSync('tshark', args, { encoding: 'utf8', maxBuffer: 1 << 26 })
+    assert.equal(status, 0, stderr)
+    return stdout
+  }
+
+  before(() => {
+    writeFileSync(file, capture())
+    const fields = [
+      '_ws.malformed',
+      'infiniband.bth.opcode',
+      'infiniband.bth.padcnt',
+      ...FIELDS.map(([theirs]) => theirs),
+    ]
+    const stdout = tshark(['-r', file, ...PLAIN, '-T', 'fields', ...fields.flatMap(field => ['-e', field])])
+    lines = stdout
+      .replace(/\n$/, '')
+      .split('\n')
+      .map(line => line.split('\t'))
+  })
+
+  it('finds no packet malformed, and the fields that we wrote', () => {
+    assert.equal(lines.length, packets.length)
+    for (const [i, [malformed, opcode, pad, ...values]] of lines.entries()) {
+      const packet = parsePacket(packets[i].payload)
+      assert.ok(packet.kind === 'packet')
+      const where = `packet ${i + 1}, ${packet.name}`
+      assert.equal(malformed, '', where)
+      assert.equal(Number(opcode), packets[i].payload[0], where)
+      assert.equal(Number(pad), -packet.payload.length & 3, where)
+      const records = packet as unknown as Record<string, Record<string, number | bigint | boolean> | undefined>
+      for (const [k, [theirs, header, ours]] of FIELDS.entries()) {
+        const record = records[header] ?? (header === 'RETH' ? records.AtomicETH : undefined)
+        const wanted = record?.[ours]
+        if (wanted === undefined) assert.equal(values[k], '', `${where}: ${theirs}`)
+        else assert.equal(numberOf(theirs, values[k]), BigInt(wanted), `${where}: ${theirs}`)
+      }
+    }
+  })
+
+  it('calls opcodes as we do', () => {
+    const names = [...tshark(['-r', file, ...PLAIN, '-V', '-O', 'infiniband']).matchAll(/^ {8}Opcode: (.*) \(\d+\)$/gm)]
+    assert.equal(names.length, packets.length)
+    for (const [i, { payload }] of packets.entries())
+      assert.equal(names[i][1].toLowerCase(), wiresharkName(opcodeByNumber[payload[0]]!), `packet ${i + 1}`)
+  })
+})
