@@ -8,13 +8,16 @@ import { WrOpcode } from '../../src/spec/work.ts'
 import { createNode, REMOTE_KEY, type SendSpec } from '../transport/node.ts'
 
 const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM } = WrOpcode.values
-const { RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
+const { RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, FLUSH, ATOMIC_WRITE } = WrOpcode.values
 
 const QPN = [0x11, 0x22] as const
 const PSN = [0xffff_fa & 0xffffff, 0x3000] as const
 const MTU = 1024
 /** One packet with each pad count, none, full ones, several with a MIDDLE. */
 const LENGTHS = [0, 1, 2, 3, 4, MTU, 2 * MTU, 2 * MTU + 5]
+/** FLUSH: placement, and selectivity in the upper half. */
+const GLOBAL = 1n
+const WHOLE_REGION = 1n
 const SIGNALED = 2
 const SOLICITED = 4
 const WINDOW_KEY = 0x4444
@@ -46,6 +49,9 @@ const work: readonly (readonly [service: number, specs: readonly SendSpec[]])[] 
       ...each(RDMA_READ),
       { id: 2, opcode: ATOMIC_CMP_AND_SWP, remote: 0x8000, compare: 1n, swap: 0x1122_3344_5566_7788n, ...sges(8) },
       { id: 3, opcode: ATOMIC_FETCH_AND_ADD, remote: 0x8000, compare: 0xffff_ffff_ffff_fff0n, ...sges(8) },
+      { id: 6, opcode: FLUSH, remote: 0x8000, compare: 100n, swap: GLOBAL },
+      { id: 7, opcode: FLUSH, remote: 0, swap: GLOBAL | (WHOLE_REGION << 32n) },
+      { id: 8, opcode: ATOMIC_WRITE, remote: 0x8000, ...sges(8) },
       { id: 4, opcode: SEND_WITH_INV, imm: WINDOW_KEY, ...sges(5) },
       { id: 5, opcode: SEND_WITH_INV, imm: WINDOW_KEY, ...sges(MTU + 1) },
     ],
@@ -59,6 +65,8 @@ const mistakes: readonly SendSpec[] = [
   { id: 1, opcode: SEND, ...sges(5000) },
   { id: 1, opcode: RDMA_WRITE, remote: 0x8000, ...sges(4) },
 ]
+/** Of a queue pair and of all memory: write, read, atomic, global flush. */
+const ALL_RIGHTS = 0x10e
 const GONE = 14
 const BUFFER = 4096
 
@@ -67,9 +75,16 @@ const perform = (service: number, specs: readonly SendSpec[], receives: boolean,
   const all: EnginePacket[] = []
   const rows = nodes.map((node, side) => {
     const row = node.createQp(QPN[side], { service })
-    node.connect(row, { destQpn: QPN[1 - side], sqPsn: PSN[side], rqPsn: PSN[1 - side], pathMtu: MTU })
+    node.connect(row, {
+      destQpn: QPN[1 - side],
+      sqPsn: PSN[side],
+      rqPsn: PSN[1 - side],
+      pathMtu: MTU,
+      access: ALL_RIGHTS,
+    })
     return row
   })
+  for (const region of nodes[1].regions) region.access |= ALL_RIGHTS
   // a key for each message that invalidates one
   for (let i = 0; i < 2; i++) nodes[1].regions.push({ key: WINDOW_KEY, pd: 1, offset: 0, length: 8, access: 15 })
   if (gone) nodes[1].faults.write = GONE

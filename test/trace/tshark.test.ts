@@ -20,9 +20,11 @@ import { readCapture } from '../../src/wire/pcap.ts'
 import { findTool, inCi, scratchFolder } from '../tools.ts'
 import { everyPacket } from './every-packet.ts'
 
-/** Services whose packets `everyPacket` brings, and opcodes of theirs that nobody sends. */
+/** Services whose packets `everyPacket` brings. */
 const SERVICES = ['RC', 'UC']
-const notSent = new Set(['RC_FLUSH', 'RC_ATOMIC_WRITE'])
+
+/** Younger than the tshark of Debian 12: it may not know their names and headers. `packetLine` does. */
+const YOUNG = /_(FLUSH|ATOMIC_WRITE)$/
 
 const addresses = [0, 1].map(last => Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, last + 1]))
 const flows = [0, 1].map(from => ({
@@ -107,7 +109,7 @@ const numberOf = (field: string, text: string): bigint => {
 describe('every kind of packet that we send', () => {
   it('is there', () => {
     const seen = new Set(packets.map(p => opcodeByNumber[p.payload[0]]!.name))
-    const wanted = opcodes.filter(o => SERVICES.includes(o.transport ?? '') && !notSent.has(o.name)).map(o => o.name)
+    const wanted = opcodes.filter(o => SERVICES.includes(o.transport ?? '')).map(o => o.name)
     assert.deepEqual([...seen].sort(), [...wanted].sort())
     const syndromes = new Set(
       packets
@@ -177,6 +179,7 @@ describe('tshark', { skip }, () => {
       for (const [k, [theirs, header, ours]] of FIELDS.entries()) {
         const record = records[header] ?? (header === 'RETH' ? records.AtomicETH : undefined)
         const wanted = record?.[ours]
+        if (header !== 'BTH' && YOUNG.test(packet.name)) continue
         if (wanted === undefined) assert.equal(values[k], '', `${where}: ${theirs}`)
         else assert.equal(numberOf(theirs, values[k]), BigInt(wanted), `${where}: ${theirs}`)
       }
@@ -186,7 +189,10 @@ describe('tshark', { skip }, () => {
   it('calls opcodes as we do', () => {
     const names = [...tshark(['-r', file, ...PLAIN, '-V', '-O', 'infiniband']).matchAll(/^ {8}Opcode: (.*) \(\d+\)$/gm)]
     assert.equal(names.length, packets.length)
-    for (const [i, { payload }] of packets.entries())
-      assert.equal(names[i][1].toLowerCase(), wiresharkName(opcodeByNumber[payload[0]]!), `packet ${i + 1}`)
+    for (const [i, { payload }] of packets.entries()) {
+      const opcode = opcodeByNumber[payload[0]]!
+      if (YOUNG.test(opcode.name) && names[i][1] === 'Unknown') continue
+      assert.equal(names[i][1].toLowerCase(), wiresharkName(opcode), `packet ${i + 1}`)
+    }
   })
 })

@@ -9,7 +9,7 @@ export interface Departure {
   readonly name: string
   /** Both if absent. */
   readonly linux?: Linux
-  /** Fields of the reply (the only one) → recorded and our value. */
+  /** Fields of the reply (the only one) → recorded and our value; `packet`: a reply that rxe did not send. */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string]>>
   /** Our completions, state and word, where they differ. */
   readonly after?: string
@@ -91,6 +91,29 @@ export const departures: readonly Departure[] = [
     after: `status 9; ${flushed(7)}; state 6 rq_psn 0x000201; word 5`,
     clause: '9.7.7',
     reason: 'what is acknowledged counts, in the MSN and in the expected PSN',
+  },
+  {
+    name: 'opcode_atomic_write',
+    linux: '6.1',
+    fields: { packet: ['-', 'RC_READ_RESP_ONLY'] },
+    after: 'state 3 rq_psn 0x000201; word 9',
+    clause: 'A19',
+    reason: 'rxe 6.1 has no ATOMIC WRITE and drops it; we have it, as 6.12',
+  },
+  {
+    name: 'opcode_flush',
+    linux: '6.1',
+    fields: { packet: ['-', 'RC_ACKNOWLEDGE'] },
+    after: REFUSED,
+    clause: 'A19',
+    reason: 'rxe 6.1 has no FLUSH and drops it; we refuse one that the queue pair was not given the right for',
+  },
+  {
+    name: 'flush_standard_icrc',
+    fields: { packet: ['-', 'RC_READ_RESP_ONLY'] },
+    after: 'state 3 rq_psn 0x000201; word 5',
+    clause: '7.8.1, A19',
+    reason: 'the ICRC of the specification is right; rxe takes only its own kind, we take both',
   },
   {
     name: 'too_long_for_buffer',

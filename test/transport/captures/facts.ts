@@ -3,6 +3,7 @@
  * that the recording made on purpose, receive buffers that are too small, windows. From the programs' options and
  * sources (test/fixtures/wire/ORIGIN.md); everything else is learned. Also: which captures have nothing to replay.
  */
+import { Access } from '../../../src/transport/types.ts'
 import type { Loss, Side } from './conversation.ts'
 
 export interface Facts {
@@ -34,6 +35,8 @@ export interface Facts {
   readonly gone?: { readonly side: Side; readonly from: number }
   /** The program of a side writes anew what the peer reads: it is taken from the answers. */
   readonly programWrites?: boolean
+  /** ibv_access_flags of memory and queue pairs, in addition. */
+  readonly access?: number
   /** There is a log of keys, addresses and completions: `logs/NAME.log`. */
   readonly log?: boolean
 }
@@ -55,6 +58,7 @@ export const factsOf: Readonly<Record<string, Facts>> = {
   atomics: probe,
   atomics_ipv6: probe,
   psn_wrap: probe,
+  linux612_new_operations: { ...probe, access: Access.FLUSH_GLOBAL },
   uc_mix: probe,
   memory_window_type2: { ...probe, windows: [{ key: 0x0800_0380, offset: 4096, length: 4096, access: 2 }] },
   memory_window_type1: { ...probe, windows: [{ key: 0x0800_0402, offset: 4096, length: 4096, access: 6 }] },
@@ -95,7 +99,6 @@ export const excluded: Readonly<Record<string, string>> = {
   ud_pingpong_ipv6: 'datagrams',
   ud_send: 'datagrams',
   udaddy: 'datagrams',
-  linux612_new_operations: 'FLUSH and ATOMIC WRITE',
   inject: 'forged packets: test/transport/captures/forged.test.ts',
   linux612_inject: 'forged packets: test/transport/captures/forged.test.ts',
 }

@@ -6,6 +6,7 @@
  * does, those for other queue pairs.
  */
 import { readFileSync } from 'node:fs'
+import { Access } from '../../../src/transport/types.ts'
 import { arenaOver } from '../../../src/wire/arena.ts'
 import { type Frame, type Ipv4Frame, parseFrame } from '../../../src/wire/frame.ts'
 import { makeFlow, verifyIcrc } from '../../../src/wire/icrc.ts'
@@ -123,7 +124,7 @@ const isToWord = (packet: Uint8Array): boolean => [0x13, 0x14, 0x1c, 0x1d].inclu
 const WRONG_KEYS = [0xdeadbeef]
 
 /** Gives the frames to our engine, one by one, and answers what it did. */
-export const run = (name: string, frames: readonly Ipv4Frame[]): Result => {
+export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): Result => {
   const first = frames.map(f => target(f.payload)).find(t => t !== undefined)
   const carrier = frames.find(f => target(f.payload) !== undefined)
   const offset =
@@ -137,12 +138,20 @@ export const run = (name: string, frames: readonly Ipv4Frame[]): Result => {
   for (let i = 0; i < BUFFER; i++) node.memory[i] = 'a'.charCodeAt(0) + (i % 26)
   node.words.setBigUint64(WORD_OFFSET, 5n, true)
   node.regions.length = 0
+  const more = linux === '6.12' ? Access.FLUSH_GLOBAL : 0
   if (first !== undefined && !WRONG_KEYS.includes(first.rkey))
-    node.regions.push({ key: first.rkey, pd: 1, offset: 0, length: BUFFER, access: ALL_ACCESS })
+    node.regions.push({ key: first.rkey, pd: 1, offset: 0, length: BUFFER, access: ALL_ACCESS | more })
   node.regions.push({ key: LOCAL_KEY, pd: 1, offset: 0, length: BUFFER, access: 1 })
   const qpn = name === 'unknown_qp' ? 1 : qpnOf(frames[0])
   const row = node.createQp(qpn, { maxSge: 1 })
-  node.connect(row, { destQpn: 0x77, sqPsn: 0x1100, rqPsn: FIRST_PSN, minRnrTimer: 27, maxDestRdAtomic: 4 })
+  node.connect(row, {
+    destQpn: 0x77,
+    sqPsn: 0x1100,
+    rqPsn: FIRST_PSN,
+    minRnrTimer: 27,
+    maxDestRdAtomic: 4,
+    access: 14 | more,
+  })
   for (let i = 0; i < 8; i++) node.postReceive(row, { id: i, sges: [{ at: i * 4096, length: 4096 }] })
   for (const frame of frames) {
     const arena = arenaOver(frame.payload)

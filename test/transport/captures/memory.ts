@@ -4,7 +4,7 @@
  * brought that nobody had written). Places are packed: a capture's addresses lie far apart, the engine under test is
  * given one small array.
  */
-import { OP_ATOMIC, OP_READ, OP_WRITE } from '../../../src/spec/opcodes.ts'
+import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_READ, OP_WRITE } from '../../../src/spec/opcodes.ts'
 import { psnDistance } from '../../../src/transport/psn.ts'
 import type { Region } from '../node.ts'
 import { type Conversation, type Entry, field, headersOf, isPositive, isResponse, type Side } from './conversation.ts'
@@ -62,7 +62,7 @@ export const remoteOf = (message: Message): { address: bigint; key: number; leng
 }
 
 const rightOf = (flags: number): number =>
-  (flags & OP_READ) !== 0 ? 4 : (flags & OP_ATOMIC) !== 0 ? 8 : (flags & OP_WRITE) !== 0 ? 2 : 0
+  (flags & OP_READ) !== 0 ? 4 : (flags & OP_ATOMIC) !== 0 ? 8 : (flags & (OP_WRITE | OP_ATOMIC_WRITE)) !== 0 ? 2 : 0
 
 /** Whether the responder ended its queue pair at the message. */
 export const isRefused = ({ entries }: Conversation, pair: Pair, message: Message): boolean =>
@@ -98,7 +98,13 @@ export const memoryOf = (conversation: Conversation, pairs: readonly Pair[], sid
   const space = packSpace(ranges)
   const regions: Region[] = []
   if (log !== undefined)
-    regions.push({ key: log.rkey, pd: 1, offset: space.locate(log.address), length: BUFFER_BYTES, access: 15 })
+    regions.push({
+      key: log.rkey,
+      pd: 1,
+      offset: space.locate(log.address),
+      length: BUFFER_BYTES,
+      access: 15 | (facts.access ?? 0),
+    })
   const windows = side === 1 ? (facts.windows ?? []) : []
   for (const { key, offset, length, access } of windows)
     regions.push({ key, pd: 1, offset: space.locate(log!.address) + offset, length, access })
@@ -142,7 +148,7 @@ const contentOf = ({ entries }: Conversation, accesses: readonly Access[], space
   for (const entry of entries) {
     for (const access of accesses) {
       const { message, pair } = access
-      if (entry === message.entry && !access.refused && (message.flags & OP_WRITE) !== 0)
+      if (entry === message.entry && !access.refused && (message.flags & (OP_WRITE | OP_ATOMIC_WRITE)) !== 0)
         known.fill(1, space.locate(access.address), space.locate(access.address) + access.length)
       const answer = answerTo(entry, pair, message)
       if (answer < 0) continue

@@ -3,8 +3,20 @@
  * was acknowledged and so which ones were posted together. InfiniBand Architecture Specification, volume 1, clauses 9.4
  * (messages and packets) and 9.7.3 (PSNs). A recording is taken at its word: what is no message throws.
  */
-import { OP_ATOMIC, OP_END, OP_IMM, OP_INV, OP_READ, OP_SEND, OP_START, OP_WRITE } from '../../../src/spec/opcodes.ts'
+import {
+  OP_ATOMIC,
+  OP_ATOMIC_WRITE,
+  OP_END,
+  OP_FLUSH,
+  OP_IMM,
+  OP_INV,
+  OP_READ,
+  OP_SEND,
+  OP_START,
+  OP_WRITE,
+} from '../../../src/spec/opcodes.ts'
 import { reliableService } from '../../../src/spec/services.ts'
+import { WrOpcode } from '../../../src/spec/work.ts'
 import { psnDistance } from '../../../src/transport/psn.ts'
 import {
   type Conversation,
@@ -17,6 +29,9 @@ import {
   isResponse,
 } from './conversation.ts'
 import type { Pair } from './pairs.ts'
+
+const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = WrOpcode.values
+const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, FLUSH, ATOMIC_WRITE } = WrOpcode.values
 
 export interface Message {
   /** First packet. */
@@ -117,7 +132,7 @@ const findCompletions = (entries: readonly Entry[], pair: Pair, messages: readon
   }
 }
 
-const KINDS = [OP_SEND, OP_WRITE, OP_READ, OP_ATOMIC] as const
+const KINDS = [OP_SEND, OP_WRITE, OP_READ, OP_ATOMIC, OP_FLUSH, OP_ATOMIC_WRITE] as const
 
 /** Whether a message takes a receive request of the other side. */
 export const takesReceive = (message: Message): boolean =>
@@ -127,9 +142,12 @@ export const takesReceive = (message: Message): boolean =>
 export const workOpcode = (message: Message): number => {
   const kind = KINDS.find(k => (message.flags & k) !== 0)
   const hasImm = (message.endFlags & OP_IMM) !== 0
-  if (kind === OP_SEND) return hasImm ? 3 : (message.endFlags & OP_INV) !== 0 ? 9 : 2
-  if (kind === OP_WRITE) return hasImm ? 1 : 0
-  if (kind === OP_READ) return 4
-  if (kind === OP_ATOMIC) return message.entry.packet.name.endsWith('COMPARE_SWAP') ? 5 : 6
+  if (kind === OP_SEND) return hasImm ? SEND_WITH_IMM : (message.endFlags & OP_INV) !== 0 ? SEND_WITH_INV : SEND
+  if (kind === OP_WRITE) return hasImm ? RDMA_WRITE_WITH_IMM : RDMA_WRITE
+  if (kind === OP_READ) return RDMA_READ
+  if (kind === OP_FLUSH) return FLUSH
+  if (kind === OP_ATOMIC_WRITE) return ATOMIC_WRITE
+  if (kind === OP_ATOMIC)
+    return message.entry.packet.name.endsWith('COMPARE_SWAP') ? ATOMIC_CMP_AND_SWP : ATOMIC_FETCH_AND_ADD
   throw new Error(`no work request becomes ${message.entry.packet.name}`)
 }

@@ -3,7 +3,7 @@
  * and atomic brought what the recorded answers brought, WRITEs are in memory, and completions and the state in the end
  * are those that the recorded program printed (log.ts). Answers sentences; none if all is well.
  */
-import { OP_ATOMIC, OP_IMM, OP_INV, OP_READ, OP_SEND, OP_WRITE } from '../../../src/spec/opcodes.ts'
+import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_IMM, OP_INV, OP_READ, OP_SEND, OP_WRITE } from '../../../src/spec/opcodes.ts'
 import { reliableService } from '../../../src/spec/services.ts'
 import { type Conversation, headersOf, type Side } from './conversation.ts'
 import type { Facts } from './facts.ts'
@@ -120,7 +120,9 @@ const logFaults = (logged: readonly LoggedCompletion[], cqes: readonly Cqe[]): s
 const writeFaults = ({ node, memory, ends }: Performance, facts: Facts): string[] => {
   const { space, content } = memory
   const image = content.slice()
-  const written = ends.flatMap(end => end.incoming).filter(m => (m.flags & OP_WRITE) !== 0 && m.length > 0)
+  const written = ends
+    .flatMap(end => end.incoming)
+    .filter(m => (m.flags & (OP_WRITE | OP_ATOMIC_WRITE)) !== 0 && m.length > 0)
   const faults: string[] = []
   if (facts.programWrites === true || ends.some(end => end.incoming.some(m => (m.flags & OP_ATOMIC) !== 0))) return []
   for (const message of written) {

@@ -6,6 +6,7 @@
  * answers and requests, to be compared (compare.ts). Nothing is judged here.
  */
 import { OP_END, OP_IMM, OP_SEND, OP_START } from '../../../src/spec/opcodes.ts'
+import { SendFlags, WrOpcode } from '../../../src/spec/work.ts'
 import { parsePacket, type WellFormedPacket } from '../../../src/wire/packet.ts'
 import { createNode, LOCAL_KEY, MEMORY_BASE, type SendSpec, type SgeSpec, type TestNode } from '../node.ts'
 import {
@@ -65,9 +66,10 @@ export interface Performance {
   readonly ends: readonly Work[]
 }
 
-const IBV_SEND_FENCE = 1
-const IBV_SEND_SIGNALED = 2
-const IBV_SEND_SOLICITED = 4
+const { FENCE, SIGNALED, SOLICITED } = SendFlags.values
+const { ATOMIC_FETCH_AND_ADD } = WrOpcode.values
+/** Write, read, atomic. */
+const REMOTE_ACCESS = 14
 const USUAL_TIMEOUT = 14
 const USUAL_RNR_TIMER = 12
 const USUAL_RD_ATOMIC = 16
@@ -228,6 +230,7 @@ const joinEnds = (
     const row = node.createQp(qpn, { service: pair.service, maxSge: 1 })
     node.connect(row, {
       destQpn: peerOf(pair, side),
+      access: REMOTE_ACCESS | (facts.access ?? 0),
       pathMtu: pair.mtu,
       sqPsn: asks?.firstPsn ?? 0,
       rqPsn: asked?.firstPsn ?? 0,
@@ -263,22 +266,26 @@ const post = (node: TestNode, end: End, i: number, facts: Facts, take: (bytes: n
     end.toPost.shift()
     const place = take(message.length)
     node.memory.set(message.payload, place)
-    const fence = facts.fences?.includes(end.posted.length) === true ? IBV_SEND_FENCE : 0
-    const signaled = facts.signaled?.includes(end.posted.length) === false ? 0 : IBV_SEND_SIGNALED
+    const fence = facts.fences?.includes(end.posted.length) === true ? FENCE : 0
+    const signaled = facts.signaled?.includes(end.posted.length) === false ? 0 : SIGNALED
     const remote = remoteOf(message)
     const sges: SgeSpec[] = message.length === 0 ? [] : [{ at: place, length: message.length }]
-    const { AtomicETH } = headersOf(message.entry.packet)
+    const { AtomicETH, FETH, RETH } = headersOf(message.entry.packet)
     const swap = BigInt(AtomicETH?.swapDt ?? 0)
     const compare = BigInt(AtomicETH?.cmpDt ?? 0)
     const opcode = workOpcode(message)
     specs.push({
       id: end.posted.length,
       opcode,
-      flags: signaled | fence | (message.solicited ? IBV_SEND_SOLICITED : 0),
+      flags: signaled | fence | (message.solicited ? SOLICITED : 0),
       sges,
       imm: message.imm,
       ...(remote !== undefined && { remote: Number(remote.address - MEMORY_BASE), rkey: remote.key }),
-      ...(AtomicETH !== undefined && (opcode === 6 ? { compare: swap } : { compare, swap })),
+      ...(AtomicETH !== undefined && (opcode === ATOMIC_FETCH_AND_ADD ? { compare: swap } : { compare, swap })),
+      ...(FETH !== undefined && {
+        compare: BigInt(RETH!.dmaLen),
+        swap: BigInt(FETH.plt) | (BigInt(FETH.sel) << 32n),
+      }),
     })
     end.posted.push({ message, place, signaled: signaled !== 0 })
   }
