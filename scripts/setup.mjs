@@ -74,12 +74,12 @@ const PACKAGES = [
     ? [
         {
           name: 'qemu-system-x86',
-          for: ['long'],
+          for: ['test'],
           use: "runs a guest with Linux's own soft device, which ours talks to",
           found: program('qemu-system-x86_64'),
         },
-        { name: 'e2fsprogs', for: ['long'], use: "makes the guest's disk", found: program('mke2fs') },
-        { name: 'xz-utils', for: ['long'], use: "unpacks the guest's kernel modules", found: program('xz') },
+        { name: 'e2fsprogs', for: ['test'], use: "makes the guest's disk", found: program('mke2fs') },
+        { name: 'xz-utils', for: ['test'], use: "unpacks the guest's kernel modules", found: program('xz') },
       ]
     : []),
   { name: 'git', for: ['test'], use: 'a program that must not be disturbed', found: program('git') },

@@ -13,8 +13,11 @@ import { existsSync } from 'node:fs'
 import { relative } from 'node:path'
 import { filesBelow, inRoot, main, root, run, StepError, say } from './common.mjs'
 
-/** A test that has not ended by then hangs: the runner ends it and says which one it was. */
-const HANG_MS = { normal: 180_000, long: 3_600_000 }
+/**
+ * A file of tests that has not ended by then hangs: the runner ends it and says which one it was. The longest builds
+ * and boots a guest.
+ */
+const HANG_MS = { normal: 400_000, long: 3_600_000 }
 
 const testFiles = (long, words) => {
   const compiled = filesBelow(inRoot('dist', 'test'), path => path.endsWith('.test.js'))

@@ -4,14 +4,20 @@
  * 10.77.0.1 and fd77::1, the guest 10.77.0.2 and fd77::2.
  */
 import { spawnSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { copyFileSync, readFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import { repoRoot } from '../paths.ts'
 import { type Finished, type Running, run, type Scope, start, temporaryFolder } from '../system/programs.ts'
 import { findTool, inCi } from '../tools.ts'
 
 export const HOST = { 4: '10.77.0.1', 6: 'fd77::1' } as const
 export const GUEST = '10.77.0.2'
+/** Indices of the guest's addresses in its GID table; 0 is link-local. */
+export const GUEST_GID = { 4: 1, 6: 2 } as const
+
+/** Kernels that a guest can have, with the Debian release that has them. */
+const SUITES = { 'Linux 6.1': '', 'Linux 6.12': 'trixie' } as const
+export type Kernel = keyof typeof SUITES
 
 const script = join(repoRoot, 'test', 'peer', 'kernel-peer')
 
@@ -35,19 +41,27 @@ export interface Guest {
   readonly netns: string
   /** Runs a program in the guest to its end. */
   exec(scope: Scope, program: string, args: readonly string[]): Promise<Finished>
-  start(scope: Scope, program: string, args: readonly string[]): Running
+  start(scope: Scope, program: string, args: readonly string[], limit?: number): Running
   /** Starts a program on the host's side of the network. */
-  startHere(scope: Scope, program: string, args: readonly string[], env: NodeJS.ProcessEnv): Running
+  startHere(scope: Scope, program: string, args: readonly string[], env: NodeJS.ProcessEnv, limit?: number): Running
+  /** Copies a program of the host, and returns its path in the guest. */
+  copy(scope: Scope, program: string): Promise<string>
   /** Waits until a server listens on a TCP port in the guest. */
   untilListening(scope: Scope, port: number): Promise<void>
-  /** Packets that the guest's device has accepted, their ICRC above all. */
-  acceptedPackets(scope: Scope): Promise<number>
+  /** A counter of the guest's device; `rcvd_pkts` has the packets that it has accepted, their ICRC above all. */
+  counter(scope: Scope, name: string): Promise<number>
+  /** The guest loses this share of the packets that it sends, in per cent. */
+  lose(scope: Scope, percent: number): Promise<void>
 }
 
+/** Seconds that a program may run at either end, so long as nothing else is said. */
+const LIMIT = 110
+
 /** Boots a guest; it goes with the scope. Throws what the script says if it cannot. */
-export const startGuest = async (scope: Scope): Promise<Guest> => {
+export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> => {
   const netns = `udpeer${process.pid}`
-  const env = { ...process.env, KERNEL_PEER_RUN: temporaryFolder(scope) }
+  const env: NodeJS.ProcessEnv = { ...process.env, KERNEL_PEER_RUN: temporaryFolder(scope) }
+  env.KERNEL_PEER_SUITE = SUITES[kernel]
   const added = spawnSync('ip', ['netns', 'add', netns], { encoding: 'utf8' })
   if (added.status !== 0) throw new Error(`ip netns add ${netns}: ${added.stderr}`)
   scope.after(() => {
@@ -57,23 +71,43 @@ export const startGuest = async (scope: Scope): Promise<Guest> => {
   // The first time it is built, from Debian's packages. A daemonised qemu keeps no pipe of ours.
   const up = await run(scope, script, ['up', '--netns', netns], { env, limit: 170_000 })
   if (up.status !== 0) throw new Error(`the guest did not start: ${up.stderr}`)
+  const shared = spawnSync(script, ['dir'], { env, encoding: 'utf8' }).stdout.trim()
+
+  const begin = (within: Scope, program: string, args: readonly string[], limit = LIMIT): Running =>
+    start(within, script, ['exec', '-t', String(limit), '--', program, ...args], { env, limit: (limit + 10) * 1000 })
   const exec = (within: Scope, program: string, args: readonly string[]): Promise<Finished> =>
-    run(within, script, ['exec', '-t', '50', '--', program, ...args], { env })
+    begin(within, program, args).ended
+  const command = async (within: Scope, what: string, line: string): Promise<string> => {
+    const { status, stdout, stderr } = await exec(within, 'bash', ['-c', line])
+    if (status !== 0) throw new Error(`${what}: status ${status} in the guest: ${stderr}`)
+    return stdout
+  }
+  const copied = new Map<string, string>()
   return {
     netns,
     exec,
-    start: (within, program, args) => start(within, script, ['exec', '-t', '50', '--', program, ...args], { env }),
-    startHere: (within, program, args, programEnv) =>
-      start(within, 'ip', ['netns', 'exec', netns, program, ...args], { env: programEnv }),
+    start: begin,
+    startHere: (within, program, args, programEnv, limit = LIMIT) =>
+      start(within, 'ip', ['netns', 'exec', netns, program, ...args], { env: programEnv, limit: limit * 1000 }),
+    async copy(within, program) {
+      const name = basename(program)
+      const there = copied.get(program) ?? `/tmp/${name}`
+      if (copied.has(program)) return there
+      copyFileSync(program, join(shared, name))
+      await command(within, `copying ${name}`, `cp /host/${name} ${there}`)
+      copied.set(program, there)
+      return there
+    },
     async untilListening(within, port) {
       const hex = port.toString(16).toUpperCase().padStart(4, '0')
       const look = `for i in $(seq 600); do grep -q ":${hex} 0*:0000 0A" /proc/net/tcp /proc/net/tcp6 && exit; sleep 0.05; done; exit 1`
-      const { status } = await exec(within, 'bash', ['-c', look])
-      if (status !== 0) throw new Error(`nothing listens on port ${port} in the guest`)
+      await command(within, `nothing listens on port ${port}`, look)
     },
-    async acceptedPackets(within) {
-      const path = '/sys/class/infiniband/rxe0/ports/1/hw_counters/rcvd_pkts'
-      return Number((await exec(within, 'cat', [path])).stdout)
+    async counter(within, name) {
+      return Number(await command(within, name, `cat /sys/class/infiniband/rxe0/ports/1/hw_counters/${name}`))
+    },
+    async lose(within, percent) {
+      await command(within, 'tc', `tc qdisc replace dev eth0 root netem limit 20000 loss ${percent}%`)
     },
   }
 }

@@ -1,0 +1,12 @@
+/*
+ * Linux 6.1 as the other side, in short: what every change has to pass. The long tests have the whole matrix.
+ */
+import { lacking, ownProgram } from '../system/programs.ts'
+import { fewCases } from './cases.ts'
+import { lackingGuest } from './guest.ts'
+import { peerSuite } from './suite.ts'
+
+peerSuite(
+  { kernel: 'Linux 6.1', cases: { 4: fewCases }, soaks: [{ version: 6, bytes: 1_000_000, percent: 2 }], outcomes: [] },
+  lacking('ibv_rc_pingpong', 'ib_write_bw', ownProgram('soak')) || lackingGuest(),
+)

@@ -1,0 +1,191 @@
+/*
+ * Tests with one guest: the cases over IPv4 and IPv6, how requests end that cannot be granted, and a soak in which
+ * both sides lose packets. A daemon of the test's own has the host's address for each of them.
+ */
+import assert from 'node:assert/strict'
+import { before, describe, it, type TestContext } from 'node:test'
+import { assertOutcomes } from '../system/outcomes.ts'
+import {
+  type Finished,
+  isEmpty,
+  ownProgram,
+  type Running,
+  type Scope,
+  startDaemon,
+  suiteScope,
+  type TestDaemon,
+} from '../system/programs.ts'
+import { inCi } from '../tools.ts'
+import type { PeerCase } from './cases.ts'
+import { GUEST, GUEST_GID, type Guest, HOST, type Kernel, startGuest, untilListeningThere } from './guest.ts'
+
+type Version = 4 | 6
+
+interface Ends {
+  readonly guest: Guest
+  readonly daemon: TestDaemon
+  readonly version: Version
+  readonly guestServes: boolean
+}
+
+interface Pair {
+  readonly server: Finished
+  readonly client: Finished
+}
+
+let lastPort = 18600
+
+/** Runs a program at both ends. `gidOption` is how it wants the index of its address. */
+const runPair = async (
+  t: Scope,
+  { guest, daemon, version, guestServes }: Ends,
+  programs: { readonly here: string; readonly there: string },
+  gidOption: string,
+  args: readonly string[],
+  limit?: number,
+): Promise<Pair> => {
+  const port = ++lastPort
+  const options = (gid: number): string[] => ['-d', 'rxe0', gidOption, String(gid), '-p', String(port), ...args]
+  const here = options(1)
+  const there = options(GUEST_GID[version])
+  let server: Running
+  let client: Running
+  if (guestServes) {
+    server = guest.start(t, programs.there, there, limit)
+    await guest.untilListening(t, port)
+    client = guest.startHere(t, programs.here, [...here, GUEST], daemon.env, limit)
+  } else {
+    server = guest.startHere(t, programs.here, here, daemon.env, limit)
+    const listens = await untilListeningThere(server.child.pid ?? 0, port, server.ended)
+    assert.ok(listens, `${programs.here} ended before it listened:\n${server.output()}`)
+    client = guest.start(t, programs.there, [...there, HOST[4]], limit)
+  }
+  const finished = await client.ended
+  if (finished.status !== 0) server.child.kill('SIGTERM')
+  return { client: finished, server: await server.ended }
+}
+
+const assertGood = ({ client, server }: Pair, guestServes: boolean): void => {
+  const ends = { client, server }
+  for (const [name, { status, signal, stdout, stderr }] of Object.entries(ends)) {
+    const where = `${name} ${(name === 'server') === guestServes ? 'in the guest' : 'here'}`
+    assert.equal(status, 0, `${where}: status ${status}, signal ${signal}\n${stdout}${stderr}`)
+    assert.doesNotMatch(stdout + stderr, /invalid data in page|Failed|Completion with error/, where)
+  }
+}
+
+const runCase = async (t: Scope, ends: Ends, { program, args }: PeerCase): Promise<void> => {
+  const isPerftest = program.startsWith('ib_')
+  const more = isPerftest ? ['-F', ...args] : args
+  const pair = await runPair(t, ends, { here: program, there: program }, isPerftest ? '-x' : '-g', more)
+  assertGood(pair, ends.guestServes)
+}
+
+/** Runs one of our own programs at both ends; it gives up by itself after `limit` seconds. */
+const runOwn = async (t: Scope, ends: Ends, name: string, limit: number, ...args: string[]): Promise<Pair> => {
+  const here = ownProgram(name)
+  const programs = { here, there: await ends.guest.copy(t, here) }
+  const pair = await runPair(t, ends, programs, '-g', ['-t', String(limit), ...args], limit + 10)
+  assertGood(pair, ends.guestServes)
+  return pair
+}
+
+const direction = (guestServes: boolean): string => (guestServes ? 'Linux serves userdma' : 'userdma serves Linux')
+
+export interface PeerPlan {
+  readonly kernel: Kernel
+  readonly cases: Readonly<Partial<Record<Version, readonly PeerCase[]>>>
+  /** Versions of IP, bytes each way and the share of lost packets of soaks. */
+  readonly soaks: readonly { readonly version: Version; readonly bytes: number; readonly percent: number }[]
+  readonly outcomes: readonly Version[]
+}
+
+export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
+  void describe(plan.kernel, { skip }, () => {
+    const suite = suiteScope()
+    let guest: Guest
+    /** Why there is none, on a machine where it could not be built. */
+    let problem: string | undefined
+    before(async () => {
+      try {
+        guest = await startGuest(suite, plan.kernel)
+      } catch (error) {
+        if (inCi()) throw error
+        problem = String(error)
+      }
+    })
+
+    /** Tests with a daemon, which is told that all that it sent arrived well. */
+    const withDaemon = (
+      name: string,
+      version: Version,
+      fault: string | undefined,
+      body: (
+        test: (name: string, run: (t: TestContext, ends: Omit<Ends, 'guestServes'>) => Promise<void>) => void,
+      ) => void,
+    ): void =>
+      void describe(name, () => {
+        const scope = suiteScope()
+        let daemon: TestDaemon
+        let accepted: number
+        before(async () => {
+          if (problem !== undefined) return
+          const devices = [`rxe0@${HOST[version]}`]
+          daemon = await startDaemon(scope, {
+            devices,
+            link: 'udp',
+            netns: guest.netns,
+            ...(fault !== undefined && { fault }),
+          })
+          accepted = await guest.counter(scope, 'rcvd_pkts')
+        })
+        body((title, run) =>
+          it(title, t => (problem === undefined ? run(t, { guest, daemon, version }) : t.skip(problem))),
+        )
+        it('each side took every packet of the other that came, ICRCs included', async t => {
+          if (problem !== undefined) return t.skip(problem)
+          const { devices } = await daemon.settled(isEmpty)
+          const { sentPackets, icrcErrors, dropped } = devices[0].port
+          assert.deepEqual({ icrcErrors, dropped }, { icrcErrors: 0, dropped: 0 })
+          assert.equal((await guest.counter(t, 'rcvd_pkts')) - accepted, sentPackets)
+        })
+      })
+
+    for (const version of [4, 6] as const) {
+      const cases = plan.cases[version]
+      if (cases)
+        withDaemon(`programs over IPv${version}`, version, undefined, test => {
+          for (const one of cases)
+            for (const guestServes of [true, false])
+              test(`${one.program} ${one.args.join(' ')}: ${direction(guestServes)}`, (t, ends) =>
+                runCase(t, { ...ends, guestServes }, one))
+        })
+    }
+
+    for (const version of plan.outcomes)
+      withDaemon(`what cannot be granted, over IPv${version}`, version, undefined, test => {
+        for (const guestServes of [true, false])
+          test(direction(guestServes), async (t, ends) => {
+            const { client, server } = await runOwn(t, { ...ends, guestServes }, 'outcomes', 100)
+            assertOutcomes(guestServes ? 'Linux' : 'userdma', client.stdout, server.stdout)
+          })
+      })
+
+    for (const { version, bytes, percent } of plan.soaks)
+      withDaemon(`a soak over IPv${version}`, version, `drop=${percent / 100},seed=7`, test => {
+        for (const guestServes of [true, false])
+          test(`${bytes} bytes each way, ${percent} % lost each way: ${direction(guestServes)}`, async (t, ends) => {
+            await guest.lose(t, percent)
+            // A stalled guest outlasts seven short timeouts; with long ones each lost answer costs seconds.
+            const args = ['-b', String(bytes), '-T', '15', '-S', guestServes ? '1' : '2']
+            const { client } = await runOwn(t, { ...ends, guestServes }, 'soak', 100 + bytes / 100_000, ...args)
+            assert.match(client.stdout, /every byte is right/)
+            await guest.lose(t, 0)
+            if (percent > 0) {
+              const { transport } = (await ends.daemon.stat()).devices[0]
+              assert.ok(transport.retransmissions > 0, 'something was lost')
+            }
+          })
+      })
+  })
+}
