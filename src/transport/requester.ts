@@ -21,7 +21,7 @@ import { PSN_HALF, PSN_MASK, psnAdd, psnDistance } from './psn.ts'
 import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
 import { type EngineState, giveBlock, PACKET_WEIGHT, Q, Request, Row, readPart, takeBlock } from './state.ts'
 import { clearTimer, setTimer } from './timers.ts'
-import { Access, Send, Sge } from './types.ts'
+import { Access, Flush, Send, Sge } from './types.ts'
 import { awaitWindow, onLeft, renewWindow } from './unreliable.ts'
 
 const { WORDS, SERVICE, STATE, MTU, DEST_QPN, FLOW, SEND_BLOCK, MAX_SEND_SGE, MAX_RD, REQUESTER, NEXT_INDEX } = Row
@@ -168,7 +168,7 @@ const check = (s: EngineState, row: number, request: number): number => {
     return LOC_QP_OP_ERR
   }
   if (kind === LOCAL || kind === FLUSH) {
-    p[wr + LENGTH] = 0
+    p[wr + LENGTH] = kind === FLUSH ? p[wr + Flush.LENGTH] : 0 // for the completion, as Linux has it
     return kind === FLUSH && !isFlushKnown(s, request) ? LOC_QP_OP_ERR : 0
   }
   if (!inline) {

@@ -37,7 +37,7 @@ describe('the requester', () => {
     t.response('READ_RESP_ONLY', 0)
     assert.deepEqual(t.completions(), ['1 ok'])
     assert.equal(t.node.cqes[0].opcode, 8)
-    assert.equal(t.node.cqes[0].bytes, 0)
+    assert.equal(t.node.cqes[0].bytes, 100)
   })
   it('FLUSH of a region, and of persistent memory', () => {
     const t = startScript()
