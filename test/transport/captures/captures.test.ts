@@ -4,12 +4,14 @@
  * the rows of permitted.ts. Twins with one difference must be found wrong.
  */
 import assert from 'node:assert/strict'
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { QpState } from '../../../src/spec/enums.ts'
-import { fixture } from '../../paths.ts'
+import { fixture, repoRoot } from '../../paths.ts'
 import { compareStreams, describeDifference, type RecordedStream, recordedStreams } from './compare.ts'
 import { type Conversation, readConversation, type Side } from './conversation.ts'
+import { departures, malformedDepartures } from './departures.ts'
 import { excluded, type Facts, factsOf } from './facts.ts'
 import { takesReceive } from './messages.ts'
 import { handedTwins, recordedTwins } from './mutations.ts'
@@ -34,8 +36,9 @@ const faultsOf = (
   facts: Facts,
   recorded: readonly RecordedStream[],
   performance: Performance,
+  coalesced = false,
 ): string[] => {
-  const differences = compareStreams(recorded, performance, permitFor(conversation.name, side, used))
+  const differences = compareStreams(recorded, performance, permitFor(conversation.name, side, used), coalesced)
   const outcomes = outcomeFaults(conversation, side, facts, performance).filter(says => {
     const row = permittedOutcomes.find(r => r.capture === conversation.name && r.side === side && r.says === says)
     usedOutcomes.add(row)
@@ -43,6 +46,18 @@ const faultsOf = (
   })
   return [...differences.map(describeDifference), ...outcomes]
 }
+
+test('each row that is allowed is explained in docs/conformance.md', () => {
+  const page = readFileSync(join(repoRoot, 'docs', 'conformance.md'), 'utf8')
+  const rows = [
+    ...permitted.map(r => `"capture: '${r.capture}'"`),
+    ...[...departures, ...malformedDepartures].map(r => `"name: '${r.name}'"`),
+  ]
+  assert.deepEqual(
+    rows.filter(row => !page.includes(row)),
+    [],
+  )
+})
 
 test('what is excluded exists', () => {
   assert.deepEqual(
@@ -66,6 +81,11 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
         assert.deepEqual(faultsOf(conversation, side, facts, recorded, performance), [])
       })
 
+      test(`${what}, packets in bursts`, () => {
+        const burst = play(conversation, pairs, side, facts, { inBursts: true })
+        assert.deepEqual(faultsOf(conversation, side, facts, recorded, burst, true), [])
+      })
+
       test(`${what}: twins of the recording are found wrong`, () => {
         const twins = recordedTwins(name, recorded, sparedPackets(name, side))
         for (const [twin, streams] of twins)
@@ -79,7 +99,7 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
         const failed = performance.ends.some(end => performance.node.engine.query(end.row).state === ERR)
         const visible = failed ? [] : facts.programWrites === true ? incoming.filter(takesReceive) : incoming
         for (const [twin, handed] of handedTwins(conversation, side, visible)) {
-          const changed = play(conversation, pairs, side, facts, handed)
+          const changed = play(conversation, pairs, side, facts, { handed })
           assert.notEqual(faultsOf(conversation, side, facts, recorded, changed).length, 0, twin)
         }
       })

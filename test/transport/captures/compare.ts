@@ -12,6 +12,7 @@ import {
   type Entry,
   field,
   headersOf,
+  isPositive,
   isRead,
   isRequest,
   rnrSince,
@@ -150,18 +151,29 @@ export const differingFields = (recorded: Recorded, ours: Sent): FieldDifference
 /** Allows a difference: how many packets of the recording and of ours it takes away; undefined if it has no say. */
 export type Permit = (difference: Difference) => { readonly recorded: number; readonly ours: number } | undefined
 
-/** All differences that no permit takes away. */
+/**
+ * All differences that no permit takes away. `coalesced`: packets came in bursts, so that one acknowledgement may stand
+ * for several (IBA 9.7.5.1.2) and fall between others; only the last one must be the same.
+ */
 export const compareStreams = (
   recorded: readonly RecordedStream[],
   performance: Performance,
   permit: Permit,
+  coalesced = false,
 ): Difference[] =>
   recorded.flatMap(stream => {
     const ours = performance.ends.find(end => end.qpn === stream.qpn)!.stream
-    return (['answers', 'requests'] as const).flatMap(kind =>
-      compareLists(stream.qpn, kind, stream[kind], ours[kind], permit),
-    )
+    const few = <P extends Sent | Recorded>(list: readonly P[]): readonly P[] =>
+      coalesced ? withoutAcknowledgements(list) : list
+    return [
+      ...compareLists(stream.qpn, 'answers', few(stream.answers), few(ours.answers), permit),
+      ...compareLists(stream.qpn, 'requests', stream.requests, ours.requests, permit),
+    ]
   })
+
+/** A list without its acknowledgements that say nothing but yes, unless it ends with one. */
+const withoutAcknowledgements = <P extends Sent | Recorded>(list: readonly P[]): readonly P[] =>
+  list.filter(({ packet }, i) => i === list.length - 1 || packet.name !== 'RC_ACKNOWLEDGE' || !isPositive(packet))
 
 export const compareLists = (
   qpn: number,

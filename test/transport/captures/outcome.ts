@@ -37,7 +37,7 @@ export const outcomeFaults = (
   const { dropped, outOfSequence } = node.engine.counters
   const isReliable = ends.some(end => reliableService[(end.asks ?? end.asked)!.service] !== 0)
   if (!isReliable && dropped + outOfSequence > 0) faults.push(`${dropped + outOfSequence} packets were passed over`)
-  faults.push(...writeFaults(performance, facts))
+  faults.push(...performance.early, ...writeFaults(performance, facts))
   if (facts.log === true && facts.gone?.side !== side) {
     const log = readLog(conversation.name, side)
     faults.push(...logFaults(log.completions, node.cqes))

@@ -64,6 +64,8 @@ export interface Performance {
   readonly node: TestNode
   readonly memory: SideMemory
   readonly ends: readonly Work[]
+  /** Packets that it did not wait for before it sent the next one, in words. */
+  readonly early: readonly string[]
 }
 
 const { FENCE, SIGNALED, SOLICITED } = SendFlags.values
@@ -100,13 +102,19 @@ const rnrTimerOf = (conversation: Conversation, side: Side): number => {
 /** What our engine gets of a packet that was recorded: nothing if it is withheld. */
 export type Handed = (entry: Entry) => Uint8Array | undefined
 
+export interface PlayOptions {
+  readonly handed?: Handed
+  /** What was recorded without a packet of `side` between comes as one burst, in runs as long as they get. */
+  readonly inBursts?: boolean
+}
+
 /** `side` of the capture, played by our engine. */
 export const play = (
   conversation: Conversation,
   pairs: readonly Pair[],
   side: Side,
   facts: Facts,
-  handed: Handed = entry => entry.bytes,
+  { handed = entry => entry.bytes, inBursts = false }: PlayOptions = {},
 ): Performance => {
   const { entries } = conversation
   const memory = memoryOf(conversation, pairs, side, facts)
@@ -185,10 +193,16 @@ export const play = (
       if (index >= 0) node.memory.set(answer.packet.payload, place + index * end.asked!.mtu)
     }
   }
+  const early: string[] = []
+  const burst = createBurst(node)
+  const finishBurst = (): void => {
+    if (burst.finish(now)) drain('at once', 0)
+  }
   for (const [i, entry] of entries.entries()) {
     if (!isConnected(entry)) continue
     at = entry.number
     if (entry.from === side) {
+      finishBurst()
       const end = ends.find(e => peerOf((e.asks ?? e.asked)!, side) === entry.packet.BTH.destQp)
       if (end === undefined || !isRequest(entry.packet)) continue
       post(node, end, i, facts, take)
@@ -197,13 +211,20 @@ export const play = (
       const end = endOf(entry.packet.BTH.destQp)
       const bytes = handed(entry)
       if (end === undefined || bytes === undefined) continue
+      // a receive request is posted when those before are taken
+      if (mayReceive(entry)) burst.cut(now)
       if (isRequest(entry.packet) && mayReceive(entry) && !isRefusedForNow(entries, i, end)) receive(node, end, take)
       if (facts.programWrites === true && isRead(entry.packet)) refresh(entry, end)
-      node.inject(end.row, bytes, now)
-      node.endBurst(now)
-      drain('at once', 0)
+      if (facts.postedAtOnce === true && drain('at once', 0)) early.push(`packet ${at} was not waited for`)
+      if (inBursts) burst.add(end.row, bytes, now)
+      else {
+        node.inject(end.row, bytes, now)
+        node.endBurst(now)
+        drain('at once', 0)
+      }
     }
   }
+  finishBurst()
   while (drain('at once', 0)) {}
   if (facts.givesUp === true && side === 0) {
     now = node.engine.nextTimeout()
@@ -211,7 +232,38 @@ export const play = (
     while (drain('after the ACK timeout', 0)) {}
   }
   for (const end of ends) end.stream.requests.push(...end.ahead)
-  return { node, memory, ends }
+  return { node, memory, ends, early }
+}
+
+/** Packets that arrive together: runs of one queue pair's packets of one length, of which the last may be shorter. */
+const createBurst = (node: TestNode) => {
+  let row = -1
+  let run: Uint8Array[] = []
+  let some = false
+  const handIn = (now: number): void => {
+    if (run.length > 0) node.injectRun(run, () => row, now)
+    run = []
+  }
+  return {
+    add(to: number, bytes: Uint8Array, now: number): void {
+      const [first] = run
+      const last = run.at(-1)
+      if (first !== undefined && (to !== row || last!.length < first.length || bytes.length > first.length)) handIn(now)
+      row = to
+      run.push(bytes)
+      some = true
+    },
+    /** What follows is another run. */
+    cut: handIn,
+    /** The burst is over; false if nothing came. */
+    finish(now: number): boolean {
+      handIn(now)
+      if (some) node.endBurst(now)
+      const came = some
+      some = false
+      return came
+    },
+  }
 }
 
 /** The queue pairs of `side`, connected. */
