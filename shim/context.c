@@ -83,6 +83,25 @@ int session_open(unsigned node, int flags)
     return result < 0 ? -1 : result;
 }
 
+void session_refresh(void)
+{
+    struct shim_guard guard;
+    int saved = errno;
+    /* A vfork child has its parent's memory, and must leave the connection alone. */
+    if (shim_pid != 0 && shim_foreign())
+        return;
+    if (session_enter(&guard)) {
+        if (session_ensure(&guard, true)) {
+            struct request request = {.header = {.type = USERDMA_REFRESH, .fd = -1}};
+            struct reply reply;
+            if (session_exchange(&request, 0, &reply, &guard) == 0)
+                reply_close_all(&reply);
+        }
+        session_leave(&guard);
+    }
+    errno = saved;
+}
+
 /* ---- attach ---- */
 
 /*

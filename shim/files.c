@@ -162,7 +162,10 @@ EXPORT int scandir64(const char *path, struct dirent64 ***list, int (*select)(co
 EXPORT int chdir(const char *path)
 {
     REWRITE(path, -1);
-    return REAL(chdir)(path);
+    int result = REAL(chdir)(path);
+    if (UNLIKELY(shim_active) && result == 0)
+        path_folder_changed();
+    return result;
 }
 
 EXPORT int inotify_add_watch(int fd, const char *path, uint32_t mask)

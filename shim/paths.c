@@ -57,6 +57,23 @@ bool path_matches(const char *path)
     return find(path, &rest) != NULL;
 }
 
+/*
+ * Whether a path below a prefix leads to files of counters: theirs, or a folder on the way to them, whose contents may
+ * be opened without us (grep -r).
+ */
+static bool leads_to_counters(const char *prefix, const char *rest)
+{
+    if (prefix != prefixes[0] || (*rest != 0 && *rest != '/'))
+        return false;
+    if (strstr(rest, "counters"))
+        return true;
+    /* "", /DEVICE, /DEVICE/ports, /DEVICE/ports/N */
+    const char *device = *rest ? strchr(rest + 1, '/') : NULL;
+    if (!device || device[1] == 0)
+        return true;
+    return strncmp(device, "/ports", 6) == 0 && (device[6] == 0 || !strchr(device + 7, '/'));
+}
+
 const char *path_rewrite(const char *path, char room[PATH_ROOM])
 {
     char root[sizeof(((struct userdma_hello_reply *)0)->root)];
@@ -71,7 +88,20 @@ const char *path_rewrite(const char *path, char room[PATH_ROOM])
     memcpy(room, root, parts[0]);
     memcpy(room + parts[0], prefix, parts[1]);
     memcpy(room + parts[0] + parts[1], rest, parts[2]);
+    if (leads_to_counters(prefix, rest))
+        session_refresh();
     return room;
+}
+
+bool shim_in_tree;
+
+void path_folder_changed(void)
+{
+    char folder[PATH_ROOM];
+    int saved = errno;
+    /* Where the tree lies is only known to the daemon; this is what all of them are called. */
+    shim_in_tree = getcwd(folder, sizeof folder) && strstr(folder, ".tree/sys/class/infiniband/");
+    errno = saved;
 }
 
 int path_device_node(const char *path)

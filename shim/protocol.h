@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#define USERDMA_SESSION_VERSION 1u
+#define USERDMA_SESSION_VERSION 2u
 
 /* Environment variables. */
 #define USERDMA_ENV_SOCKET "USERDMA_SOCKET"
@@ -19,6 +19,7 @@
 #define USERDMA_ATTACH 3u
 #define USERDMA_IOCTL 4u
 #define USERDMA_WRITE 5u
+#define USERDMA_REFRESH 6u
 #define USERDMA_TOOL 16u
 #define USERDMA_TRACE 17u
 #define USERDMA_REPLY 32768u

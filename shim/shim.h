@@ -96,6 +96,8 @@ extern bool shim_active;
 extern char shim_socket_path[108];
 /* The program's calls are watched: every one goes to the daemon, doorbells too. */
 extern bool shim_traced;
+/* The current folder lies in the daemon's tree, as far as we know: relative paths may lead to counters. */
+extern bool shim_in_tree;
 
 void shim_init(void);
 
@@ -121,6 +123,9 @@ static inline bool shim_foreign(void)
 
 /* Copies the folder into which paths are rewritten. False, with ENOENT in errno, if there is no daemon. */
 bool session_root(char root[sizeof(((struct userdma_hello_reply *)0)->root)]);
+
+/* Asks the daemon to bring the files of counters up to date; nothing happens without a daemon. */
+void session_refresh(void);
 
 /* Opens device node number `node`; the program's descriptor, or -1 with errno. `flags` as for open(2). */
 int session_open(unsigned node, int flags);
@@ -229,10 +234,20 @@ int shim_store(uint64_t address, uint32_t width, int value);
 
 bool path_matches(const char *path);
 
+/* The program changed its folder. */
+void path_folder_changed(void);
+
 /* Whether a path leads to RDMA. Costs two comparisons for most others. */
 static inline bool path_is_ours(const char *path)
 {
-    if (LIKELY((uintptr_t)path < 4096 || path[0] != '/' || (path[1] != 's' && path[1] != 'd' && path[1] != '/')))
+    if (LIKELY((uintptr_t)path < 4096))
+        return false;
+    if (path[0] != '/') {
+        if (UNLIKELY(shim_in_tree))
+            session_refresh();
+        return false;
+    }
+    if (LIKELY(path[1] != 's' && path[1] != 'd' && path[1] != '/'))
         return false;
     if (UNLIKELY(!shim_ready))
         shim_init();

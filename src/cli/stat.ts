@@ -1,6 +1,7 @@
 /*
  * `userdma stat` and `userdma devices`: what lives in a daemon now.
  */
+import { otherCounts } from '../spec/counters.ts'
 import type { Stat } from '../uapi/tool.ts'
 import { openSession, type ToolClient } from './client.ts'
 import { namedSocket, userSocket } from './places.ts'
@@ -49,9 +50,11 @@ export const statText = (stat: Stat, socket: string): string => {
     lines.push(
       `device ${device.name} at ${device.address}`,
       `  objects      ${countsText(device.objects)}`,
-      `  port         ${countsText(device.port)}`,
-      `  transport    ${countsText(device.transport)}`,
-      ...(Object.values(device.faults).some(count => count > 0) ? [`  faults       ${countsText(device.faults)}`] : []),
+      `  hw_counters  ${countsText(device.hw_counters)}`,
+      `  counters     ${countsText(device.counters)}`,
+      `  port         ${countsText(otherCounts('port', device.port))}`,
+      `  transport    ${countsText(otherCounts('engine', device.transport))}`,
+      `  faults       ${countsText(device.faults)}`,
     )
   return `${lines.join('\n')}\n`
 }

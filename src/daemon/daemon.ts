@@ -19,12 +19,14 @@ import type { Port } from '../phy/port.ts'
 import { ParkedPage } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { createContexts } from './contexts.ts'
+import { type CounterFiles, createCounterFiles } from './counter-files.ts'
 import { checkDevices, identityOf } from './device-spec.ts'
 import { createEventSockets } from './event-sockets.ts'
 import { followInterfaces } from './follow.ts'
 import { createLoop } from './loop.ts'
 import { createNetwork } from './network.ts'
 import { createSession, type Session } from './session.ts'
+import { countedBy } from './stat.ts'
 import type { DaemonState } from './state.ts'
 import { createTraceHub } from './trace-hub.ts'
 import { removeTree, type TreeDevice, updateTree, writeTree } from './tree.ts'
@@ -123,6 +125,7 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   const posted = (context: Context, handle: number): void => {
     for (const { device, posted } of devices) if (device === context.device) posted(context, handle)
   }
+  let counterFiles: CounterFiles | undefined
   const daemon: DaemonState = {
     config,
     core,
@@ -132,6 +135,14 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     contexts: createContexts(pool, posted, () => loop.kick()),
     events: createEventSockets(core, () => daemon.calling),
     trace: createTraceHub(nowMicroseconds),
+    refreshCounters() {
+      try {
+        counterFiles?.refresh()
+      } catch (error) {
+        // As above: a program that reads old numbers is better off than one without a daemon.
+        console.error('userdma daemon: the files of counters are out of date:', String(error))
+      }
+    },
     root,
     parkedFd: parked.fd,
     devices,
@@ -163,6 +174,11 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   try {
     mkdirSync(root, { recursive: true })
     writeTree(root, devices.map(treeDevice))
+    counterFiles = createCounterFiles(
+      root,
+      devices.map(one => ({ name: one.device.name, counted: () => countedBy(one) })),
+      () => performance.now(),
+    )
     if (interfaces) followInterfaces(interfaces, devices, changed)
   } catch (error) {
     loop.stop()

@@ -281,7 +281,10 @@ const serve = (
     else if (!greeted) session.close()
     else if (request.type === MessageType.OPEN) opening(openNode)
     else if (request.type === MessageType.ATTACH) opening(attach)
-    else if (request.type === MessageType.TOOL) desk.handle(request, fds)
+    else if (request.type === MessageType.REFRESH) {
+      daemon.refreshCounters()
+      reply(writeCallReply(outgoing, request, 0))
+    } else if (request.type === MessageType.TOOL) desk.handle(request, fds)
     else call()
   }
 

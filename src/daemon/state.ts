@@ -21,6 +21,8 @@ export interface DaemonState {
   readonly contexts: Contexts
   readonly events: EventSockets
   readonly trace: TraceHub
+  /** The files of counters are to be up to date now. */
+  readonly refreshCounters: () => void
   /** Folder of the sysfs and device tree, as clients are told. */
   readonly root: string
   /** Memory file of the parked page. */

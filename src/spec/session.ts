@@ -17,12 +17,14 @@
  *   that of OPEN, with the doorbell socket alone.
  * - IOCTL and WRITE forward a system call; the daemon reads and writes the caller's memory itself. The reply's installs
  *   say where the caller wants the numbers of new descriptors, which ride on the reply in the same order.
+ * - REFRESH: the client is about to read files of counters below the folder; the reply comes when they are up to date.
+ *   It has the header alone, and the reply is that of IOCTL with 0.
  * - On a doorbell socket only 4-byte tokens travel (the QP's handle); any token makes the daemon look at all send
  *   queues of the context.
  * - The rest is for tools; bodies and replies are JSON text.
  */
 
-export const SESSION_VERSION = 1
+export const SESSION_VERSION = 2
 
 /** Where the session socket of a client is found, and what a traced program is tagged with. */
 export const SessionEnv = { socket: 'USERDMA_SOCKET', tag: 'USERDMA_TAG' } as const
@@ -33,6 +35,7 @@ export const MessageType = {
   ATTACH: 3,
   IOCTL: 4,
   WRITE: 5,
+  REFRESH: 6,
   /** Tools: JSON request and reply. */
   TOOL: 16,
   /** Daemon to a subscribed tool, unasked: one traced call (header fields and body as in trace/record). */

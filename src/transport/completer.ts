@@ -96,7 +96,10 @@ const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahead: num
   // nothing was sent since going back: this is an echo of what we know
   if (s.rows[base + SEND_PSN] === s.rows[base + UNACKED]) return
   if (kind === RNR_NAK) onReceiverNotReady(s, row, value, now)
-  else onSequenceError(s, row)
+  else {
+    s.counters.receivedSequenceErrors++
+    onSequenceError(s, row)
+  }
 }
 
 /**
@@ -326,6 +329,7 @@ const retry = (s: EngineState, row: number, told: boolean): void => {
     return
   }
   w[base + RETRIES]--
+  s.counters.retries++
   narrow(s, base)
   if (told) w[base + REQUESTER] |= RESENT
   else w[base + REQUESTER] &= ~RESENT

@@ -28,7 +28,12 @@ const FLUSH_TURN = 1024
 
 /** Completion opcode by ibv_wr_opcode, 0 where there is none. */
 const completionOpcode = new Uint8Array(256)
-for (const [opcode, operation] of Object.entries(sendOperations)) completionOpcode[+opcode] = operation.completion
+/** 1 for those that are SENDs, by ibv_wr_opcode. */
+const isSend = new Uint8Array(256)
+for (const [opcode, { completion }] of Object.entries(sendOperations)) {
+  completionOpcode[+opcode] = completion
+  isSend[+opcode] = +(completion === WcOpcode.values.SEND)
+}
 
 const push = (s: EngineState, row: number, cq: number, solicited: boolean): void => {
   const base = row * WORDS
@@ -41,6 +46,7 @@ const push = (s: EngineState, row: number, cq: number, solicited: boolean): void
 export const completeSend = (s: EngineState, row: number, request: number, status: number): void => {
   const p = s.pool
   const wr = request + WR
+  if (status === SUCCESS) s.counters.sends += isSend[p[wr + Send.OPCODE]]
   if (status === SUCCESS && (p[wr + Send.FLAGS] & SIGNALED) === 0 && s.rows[row * WORDS + SIGNAL_ALL] === 0) return
   const c = s.completion
   c[ID_LO] = p[wr + Send.ID_LO]
@@ -98,6 +104,7 @@ export const completeReceive = (
   c[ID_HI] = s.pool[receive + Receive.ID_HI]
   c[STATUS] = status
   const good = status === SUCCESS
+  if (good && opcode === RECV) s.counters.receives++
   c[OPCODE] = good ? opcode : RECV
   c[BYTES] = good ? bytes : 0
   c[IMM] = good ? imm : 0

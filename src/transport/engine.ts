@@ -320,9 +320,13 @@ const onPacket = (
     peer !== w[base + PEER] ||
     peer < 0 ||
     checkPacket(view, offset, length) !== 0 ||
-    bthVersion(view, offset) !== 0 ||
-    (bthPkey(view, offset) & PKEY_BASE) !== (DEFAULT_PKEY & PKEY_BASE)
+    bthVersion(view, offset) !== 0
   ) {
+    s.counters.dropped++
+    return
+  }
+  if ((bthPkey(view, offset) & PKEY_BASE) !== (DEFAULT_PKEY & PKEY_BASE)) {
+    s.counters.pkeyViolations++
     s.counters.dropped++
     return
   }

@@ -8,6 +8,7 @@
  * and `s.pool` after each call that may create, never keep them. The names below are the only description of the
  * layout.
  */
+import { engineCounters } from '../spec/counters.ts'
 import type { Arena } from '../wire/arena.ts'
 import { createTimers, growTimers, type Timers } from './timers.ts'
 import { Completion, type Counters, type Environment, Send, Sge, type TransmitSink } from './types.ts'
@@ -267,18 +268,7 @@ export const createState = (
   env,
   window,
   readBytes,
-  counters: {
-    sentPackets: 0,
-    receivedPackets: 0,
-    duplicateRequests: 0,
-    outOfSequence: 0,
-    receivedRnr: 0,
-    sentRnr: 0,
-    retransmissions: 0,
-    retryExceeded: 0,
-    rnrRetryExceeded: 0,
-    dropped: 0,
-  },
+  counters: Object.fromEntries(Object.keys(engineCounters).map(name => [name, 0])) as Counters,
   rows: new Int32Array(FIRST_ROWS * WORDS),
   rowCount: 0,
   spare: [],

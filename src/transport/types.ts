@@ -7,6 +7,7 @@
  * Queue pairs are rows: small integers that index the engine's slabs. 64-bit addresses are pairs of u32 (hi, lo), since
  * a remote address may be any 64-bit number. Nothing here allocates per packet or per work request.
  */
+import type { EngineCounter } from '../spec/counters.ts'
 import type { Arena } from '../wire/arena.ts'
 
 // ---- work requests: the compact layout, 32-bit words (design.md section 6: ring layout is data) ----
@@ -306,17 +307,5 @@ export interface QpSnapshot {
   readonly draining: boolean
 }
 
-/** Counters of one engine, names as rxe's hw_counters where it has them. */
-export type Counters = Record<
-  | 'sentPackets'
-  | 'receivedPackets'
-  | 'duplicateRequests'
-  | 'outOfSequence'
-  | 'receivedRnr'
-  | 'sentRnr'
-  | 'retransmissions'
-  | 'retryExceeded'
-  | 'rnrRetryExceeded'
-  | 'dropped',
-  number
->
+/** What one engine counts. */
+export type Counters = Record<EngineCounter, number>

@@ -143,6 +143,7 @@ const REQUEST_SIZE: Readonly<Record<number, number>> = {
   [MessageType.ATTACH]: HEADER,
   [MessageType.IOCTL]: HEADER + Messages.ioctl.size,
   [MessageType.WRITE]: HEADER + Messages.write.size,
+  [MessageType.REFRESH]: HEADER,
 }
 
 const encoder = new TextEncoder()
@@ -328,6 +329,9 @@ export const writeWrite = ({ view }: MessageBuffer, from: Partial<Header>, buffe
   return putHeader(view, MessageType.WRITE, HEADER + Messages.write.size, from)
 }
 
+export const writeRefresh = ({ view }: MessageBuffer, from: Partial<Header>): number =>
+  putHeader(view, MessageType.REFRESH, HEADER, from)
+
 /** Writes a TOOL request; its length, or 0 if the text is too long for one message. */
 export const writeTool = (buffer: MessageBuffer, from: Partial<Header>, text: string): number =>
   putText(buffer, MessageType.TOOL, from, text)
@@ -371,6 +375,7 @@ export const readReply = ({ bytes, view }: MessageBuffer, length: number, into: 
       into.inode = view.getBigUint64(OPEN_REPLY_INODE, true)
       return undefined
     }
+    case MessageType.REPLY | MessageType.REFRESH:
     case MessageType.REPLY | MessageType.IOCTL:
     case MessageType.REPLY | MessageType.WRITE: {
       const fault = short(INSTALLS)

@@ -48,6 +48,10 @@ export interface DeviceStat {
   readonly address: string
   /** Live objects by class name. */
   readonly objects: Readonly<Record<string, number>>
+  /** The numbers of the port's files, by their folders and names (spec/counters.ts). */
+  readonly hw_counters: Readonly<Record<string, number>>
+  readonly counters: Readonly<Record<string, number>>
+  /** What they are made from, and more: what the port and the transport engine count, by their own names. */
   readonly port: Readonly<Record<string, number>>
   readonly transport: Readonly<Record<string, number>>
   /** Packets by what faults did to them since the start. */

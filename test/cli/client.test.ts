@@ -5,7 +5,7 @@ import { NoDaemonError, openSession } from '../../src/cli/client.ts'
 import { privateFolder, removeFolder } from '../../src/cli/places.ts'
 import { type Watch, watch } from '../../src/host/poll.ts'
 import { accept, close, listen, recv, send } from '../../src/host/sockets.ts'
-import { Messages, MessageType } from '../../src/spec/session.ts'
+import { Messages, MessageType, SESSION_VERSION } from '../../src/spec/session.ts'
 import {
   messageBuffer,
   newRequest,
@@ -96,7 +96,8 @@ describe('a session of a tool', () => {
       out.view.setUint32(Messages.header.size, 77, true)
       say(length)
     })
-    await assert.rejects(openSession(socket), /speaks version 77 of the session protocol, this program 1/)
+    const own = new RegExp(`speaks version 77 of the session protocol, this program ${SESSION_VERSION};`)
+    await assert.rejects(openSession(socket), own)
   })
 
   it('refuses a daemon that refuses', async () => {

@@ -30,8 +30,10 @@ describe('userdma stat', () => {
           name: 'rxe0',
           address: '127.0.0.1',
           objects: { pd: 1, rc_qp: 2 },
-          port: { sentPackets: 5, dropped: 0 },
-          transport: { retransmissions: 0 },
+          hw_counters: { sent_pkts: 5, rcvd_pkts: 0 },
+          counters: { port_xmit_data: 40 },
+          port: { sentPackets: 5, cutMessages: 2 },
+          transport: { sentPackets: 5, retransmissions: 0 },
           faults: { dropped: 3, delayed: 0 },
         },
       ],
@@ -47,7 +49,9 @@ describe('userdma stat', () => {
   memory       64 MiB resident, 8 MiB heap
 device rxe0 at 127.0.0.1
   objects      pd 1, rc_qp 2
-  port         sentPackets 5
+  hw_counters  sent_pkts 5
+  counters     port_xmit_data 40
+  port         cutMessages 2
   transport    none
   faults       dropped 3
 `,

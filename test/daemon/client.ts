@@ -19,6 +19,7 @@ import {
   writeHello,
   writeIoctl,
   writeOpen,
+  writeRefresh,
   writeTool,
   writeWrite,
 } from '../../src/uapi/session.ts'
@@ -66,6 +67,8 @@ export interface Client {
     body?: readonly number[],
     words?: number,
   ): Promise<{ ret: number; response: number[]; fds: readonly number[] }>
+  /** Says that files of counters are about to be read. */
+  refresh(): Promise<Heard>
   tool(request: unknown, fds?: readonly number[]): Promise<ToolReply>
   stat(): Promise<Stat>
   /** Keeps a descriptor until the client closes. */
@@ -155,6 +158,7 @@ export const dial = (t: TestContext, daemon: Daemon): Client => {
       const response = Array.from({ length: words }, (_, i) => memory.u32[RESPONSE / 4 + i])
       return { ret: Number(ret), response, fds: descriptors }
     },
+    refresh: () => ask(writeRefresh(outgoing, {})),
     async tool(request, fds = []) {
       const text = typeof request === 'string' ? request : JSON.stringify(request)
       return JSON.parse((await ask(writeTool(outgoing, {}, text), fds)).text) as ToolReply

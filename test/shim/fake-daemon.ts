@@ -97,12 +97,14 @@ const TREE: Readonly<Record<string, string>> = {
   '/sys/class/infiniband_verbs/uverbs0/abi_version': '2\n',
   '/sys/class/infiniband/rxe0/node_type': '1: CA\n',
   '/sys/class/infiniband/rxe0/node_guid': '5054:00ff:fe77:0002\n',
+  '/sys/class/infiniband/rxe0/ports/1/hw_counters/sent_pkts': '7\n',
+  '/sys/class/infiniband/rxe0/ports/1/counters/port_xmit_data': '8\n',
   '/dev/infiniband/uverbs0': '',
 }
 
 /** `refusal`: errno with which HELLO is answered. */
 export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
-  const root = join(folder, 'root')
+  const root = join(folder, 'sock.tree')
   for (const [path, text] of Object.entries(TREE)) {
     mkdirSync(dirname(root + path), { recursive: true })
     writeFileSync(root + path, text)
@@ -249,6 +251,9 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
       case MessageType.ATTACH:
         log.push('attach')
         return answerOpen(fd, shown(peerCredentials(fd).pid, request.fd), false)
+      case MessageType.REFRESH:
+        log.push('refresh')
+        return reply(fd, writeCallReply(buffer, request, 0))
       case MessageType.WRITE: {
         log.push(`write ${request.length}`)
         return reply(fd, writeCallReply(buffer, request, Number(request.length)))

@@ -35,17 +35,18 @@ const compileFakeVerbs = (): string => {
 
 let runs = 0
 
-/** Runs a scenario with a daemon of its own. */
+/** Runs a scenario, or another program, with a daemon of its own. */
 const run = async (
   args: readonly string[],
   env: NodeJS.ProcessEnv = {},
   refusal = 0,
+  program = compileScenarios(),
 ): Promise<Ended & { daemon: FakeDaemon }> => {
   const place = join(folder, `run${++runs}`)
   mkdirSync(place)
   const daemon = startFakeDaemon(place, refusal)
   try {
-    const ended = await runProgram(compileScenarios(), args, {
+    const ended = await runProgram(program, args, {
       PATH: process.env.PATH,
       LD_PRELOAD: compileShim(folder),
       USERDMA_SOCKET: daemon.socket,
@@ -153,4 +154,24 @@ test('the first access dials, once, and says the tag', async t => {
   )
   const quiet = await run(['netlink'])
   assert.deepEqual({ status: quiet.status, log: quiet.daemon.log }, { status: 0, log: [] })
+})
+
+test('the daemon is told before counters are read, by whatever path, and not before other files', async t => {
+  if (!shimIsPossible(t)) return
+  const port = '/sys/class/infiniband/rxe0/ports/1'
+  const refreshes = async (script: string): Promise<number> => {
+    const { status, stderr, daemon } = await run(['-c', script], {}, 0, '/bin/sh')
+    assert.deepEqual({ status, stderr }, { status: 0, stderr: '' }, script)
+    return daemon.log.filter(line => line === 'refresh').length
+  }
+  assert.ok((await refreshes(`cat ${port}/hw_counters/sent_pkts`)) > 0)
+  assert.ok((await refreshes(`cat //sys/class/./infiniband/rxe0/ports/1/counters/port_xmit_data`)) > 0)
+  for (const walk of ['', '/rxe0', '/rxe0/ports', '/rxe0/ports/1', '/rxe0/ports/1/counters'])
+    assert.ok((await refreshes(`ls /sys/class/infiniband${walk}`)) > 0, walk)
+  const once = await refreshes(`cd ${port}/hw_counters`)
+  assert.ok((await refreshes(`cd ${port}/hw_counters && cat sent_pkts`)) > once, 'a relative path')
+  assert.equal(await refreshes(`cd ${port}/hw_counters && cd / && cat etc/passwd > /dev/null`), once)
+  for (const other of ['infiniband/rxe0/node_guid', 'infiniband_verbs/uverbs0/dev'])
+    assert.equal(await refreshes(`cat /sys/class/${other}`), 0, other)
+  assert.equal(await refreshes('ls /sys/class/infiniband_verbs'), 0)
 })

@@ -8,6 +8,7 @@ import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/clas
 import type { PortAttributes } from '../../spec/classes/port.ts'
 import { PhysState, PortState } from '../../spec/enums.ts'
 import type { RecordOf } from '../../spec/schema.ts'
+import type { Counters } from '../../transport/types.ts'
 
 /** Limits that creation checks; programs see them in the device attributes. */
 export const Limits = {
@@ -100,12 +101,19 @@ const MTU_4096 = 5
 const ETHERNET = 2
 const GRH_REQUIRED = 1
 
-/** `activeMtu`: enumeration 1 (256) … 5 (4096), from the link. */
-export const portAttributes = (activeMtu: number): RecordOf<typeof PortAttributes> => ({
+/** PortInfo's counters of violations have 16 bits, and stay at their greatest (IBA 14.2.5.6). */
+const MOST_VIOLATIONS = 0xffff
+
+/** `activeMtu`: enumeration 1 (256) … 5 (4096), from the link. `counters`: those of the device's engine. */
+export const portAttributes = (activeMtu: number, counters: () => Counters): RecordOf<typeof PortAttributes> => ({
   portCapFlags: IP_BASED_CM,
   maxMsgSz: Limits.maxMsgSize,
-  badPkeyCntr: 0,
-  qkeyViolCntr: 0,
+  get badPkeyCntr() {
+    return Math.min(counters().pkeyViolations, MOST_VIOLATIONS)
+  },
+  get qkeyViolCntr() {
+    return Math.min(counters().qkeyViolations, MOST_VIOLATIONS)
+  },
   gidTblLen: Limits.gidTable,
   pkeyTblLen: 1,
   lid: 0,

@@ -107,6 +107,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     qps: [],
     rings: [],
     look: row => posts.look(row),
+    linkDowned: 0,
     now,
     engine: () => engineOrNone as Engine,
   }
@@ -118,7 +119,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     state,
     attributes,
     extended: extendedAttributes(),
-    ports: [portAttributes(mtuOf(port.pathMtu))],
+    ports: [portAttributes(mtuOf(port.pathMtu), () => state.engine().counters)],
     numCompVectors: Limits.compVectors,
     limits: {
       pd: attributes.maxPd,
@@ -171,7 +172,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
         row = rowOf(to)
       }
       let taken = 1
-      if (row < 0) port.counters.dropped++
+      if (row < 0) engine.counters.dropped++
       else taken = engine.onRun(row, arena, at, packetBytes, count - i, lastBytes, peer, time)
       i += taken
       at += taken * packetBytes

@@ -77,6 +77,8 @@ export interface RxeState {
   readonly rings: (QpRings | undefined)[]
   /** By row: the queues are looked at by the next `poll`, whatever their indices say. */
   readonly look: (row: number) => void
+  /** Times that the link went down. */
+  linkDowned: number
   /** Microseconds, of the clock that `poll` is called with. */
   readonly now: () => number
   /** Made after the device is registered. A function, since objects with accessors are slow to read. */

@@ -4,6 +4,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { deviceAttributes, Limits, portAttributes } from '../../../src/drivers/rxe/attributes.ts'
+import type { Counters } from '../../../src/transport/types.ts'
+
+const counted = { pkeyViolations: 0, qkeyViolations: 0 } as Counters
 
 test('what is announced is what is checked', () => {
   const guid = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8)
@@ -20,7 +23,7 @@ test('what is announced is what is checked', () => {
 })
 
 test('the port is active, Ethernet, and needs global routes; its MTU is the link’s', () => {
-  const { activeMtu, maxMtu, gidTblLen, flags, linkLayer, state } = portAttributes(3)
+  const { activeMtu, maxMtu, gidTblLen, flags, linkLayer, state } = portAttributes(3, () => counted)
   assert.deepEqual(
     { activeMtu, maxMtu, gidTblLen, flags, linkLayer, state },
     {
@@ -32,4 +35,12 @@ test('the port is active, Ethernet, and needs global routes; its MTU is the link
       state: 4,
     },
   )
+})
+
+test('violations of keys are counted with 16 bits', () => {
+  const counters = { ...counted }
+  const port = portAttributes(3, () => counters)
+  assert.deepEqual([port.badPkeyCntr, port.qkeyViolCntr], [0, 0])
+  Object.assign(counters, { pkeyViolations: 3, qkeyViolations: 70_000 })
+  assert.deepEqual([port.badPkeyCntr, port.qkeyViolCntr], [3, 0xffff])
 })

@@ -1,0 +1,134 @@
+/*
+ * Counters as data: what an engine counts, and the files in which Linux shows counters of a port, with where each
+ * number comes from. Names of files are rxe's (`hw_counters`) and those of the InfiniBand Architecture Specification's
+ * PortCounters (`counters`; volume 1, clause 16.1.3.5) as Linux spells them. The engine's record, the files,
+ * `userdma stat` and docs/counters.md are made from these tables or held to them by tests.
+ */
+
+/** What an engine counts, over all its queue pairs. */
+export const engineCounters = {
+  sentPackets: 'packets that queue pairs sent, those sent again included',
+  receivedPackets: 'packets for a queue pair that exists',
+  sends: 'SENDs that were completed, of any kind',
+  receives: 'receive requests that SENDs completed',
+  duplicateRequests: 'requests that came a second time',
+  outOfSequence: 'requests that came before an earlier one',
+  sentRnr: 'RNR NAKs sent: there was no receive request',
+  receivedRnr: 'RNR NAKs received',
+  receivedSequenceErrors: 'NAKs received that told of a lost packet',
+  retries: 'times that sending began again after a loss or a timeout',
+  retransmissions: 'times that sending began again for any reason, RNR too',
+  retryExceeded: 'requests that failed since the peer did not answer',
+  rnrRetryExceeded: 'requests that failed since the peer never was ready to receive',
+  pkeyViolations: 'packets with another partition key than the queue pair',
+  qkeyViolations: 'datagrams with a wrong queue key',
+  multicastSent: 'of the packets sent, those to a multicast group',
+  multicastReceived: 'of the packets received, those to a multicast group, once for each member here',
+  dropped: 'packets received that no queue pair took: of the past, forged, in the wrong state, with wrong keys',
+} as const
+
+export type EngineCounter = keyof typeof engineCounters
+
+export type CounterFolder = 'hw_counters' | 'counters'
+export type CounterUnit = 'packets' | 'requests' | 'times' | '4 bytes'
+
+export interface PortCounterFile {
+  readonly folder: CounterFolder
+  readonly name: string
+  readonly unit: CounterUnit
+  /**
+   * The numbers that are added and, behind a minus, taken off: `engine.NAME` as above, `port.NAME` as a port counts
+   * (phy/port.ts; some ports do not have all). None: this kind of link never has it, so it is 0.
+   */
+  readonly from: readonly string[]
+  readonly means: string
+}
+
+const file = (
+  folder: CounterFolder,
+  name: string,
+  unit: CounterUnit,
+  from: string | readonly string[],
+  means: string,
+): PortCounterFile => ({ folder, name, unit, from: typeof from === 'string' ? [from] : from, means })
+const hw = file.bind(undefined, 'hw_counters')
+const pma = file.bind(undefined, 'counters')
+
+const NEVER: readonly string[] = []
+
+export const portCounterFiles: readonly PortCounterFile[] = [
+  hw('sent_pkts', 'packets', 'engine.sentPackets', engineCounters.sentPackets),
+  hw('rcvd_pkts', 'packets', 'engine.receivedPackets', engineCounters.receivedPackets),
+  hw('duplicate_request', 'packets', 'engine.duplicateRequests', engineCounters.duplicateRequests),
+  hw('out_of_seq_request', 'packets', 'engine.outOfSequence', engineCounters.outOfSequence),
+  hw('rcvd_rnr_err', 'packets', 'engine.receivedRnr', engineCounters.receivedRnr),
+  hw('send_rnr_err', 'packets', 'engine.sentRnr', engineCounters.sentRnr),
+  hw('rcvd_seq_err', 'packets', 'engine.receivedSequenceErrors', engineCounters.receivedSequenceErrors),
+  hw('ack_deferred', 'packets', NEVER, 'responses that waited to be looked at: here none does'),
+  hw('retry_exceeded_err', 'requests', 'engine.retryExceeded', engineCounters.retryExceeded),
+  hw('retry_rnr_exceeded_err', 'requests', 'engine.rnrRetryExceeded', engineCounters.rnrRetryExceeded),
+  hw('completer_retry_err', 'times', 'engine.retries', engineCounters.retries),
+  hw('send_err', 'packets', 'port.sendErrors', 'packets that the system refused to send'),
+  hw('link_downed', 'times', 'port.linkDowned', 'times that the link went down'),
+  hw('rdma_sends', 'requests', 'engine.sends', engineCounters.sends),
+  hw('rdma_recvs', 'requests', 'engine.receives', engineCounters.receives),
+
+  pma('port_xmit_data', '4 bytes', 'port.sentBytes', 'bytes sent, BTH to ICRC, divided by 4'),
+  pma('port_rcv_data', '4 bytes', 'port.receivedBytes', 'bytes received, BTH to ICRC, divided by 4'),
+  pma('port_xmit_packets', 'packets', 'port.sentPackets', 'packets sent'),
+  pma('port_rcv_packets', 'packets', 'port.receivedPackets', 'packets received with a right ICRC'),
+  pma('unicast_xmit_packets', 'packets', ['port.sentPackets', '-engine.multicastSent'], 'of them not multicast'),
+  pma('unicast_rcv_packets', 'packets', ['port.receivedPackets', '-engine.multicastReceived'], 'of them not multicast'),
+  pma('multicast_xmit_packets', 'packets', 'engine.multicastSent', engineCounters.multicastSent),
+  pma('multicast_rcv_packets', 'packets', 'engine.multicastReceived', engineCounters.multicastReceived),
+  pma(
+    'port_xmit_discards',
+    'packets',
+    'port.dropped',
+    'packets that could not be sent: no way there, no room, refused',
+  ),
+  pma('port_rcv_errors', 'packets', 'port.icrcErrors', 'packets received with a wrong ICRC'),
+  pma('port_rcv_constraint_errors', 'packets', 'engine.pkeyViolations', engineCounters.pkeyViolations),
+  pma('link_downed', 'times', 'port.linkDowned', 'times that the link went down'),
+  pma('symbol_error', 'times', NEVER, 'a matter of wires'),
+  pma('link_error_recovery', 'times', NEVER, 'a matter of wires'),
+  pma('local_link_integrity_errors', 'times', NEVER, 'a matter of wires'),
+  pma('excessive_buffer_overrun_errors', 'times', NEVER, 'a matter of credits, which Ethernet has not'),
+  pma('port_rcv_remote_physical_errors', 'packets', NEVER, 'a matter of InfiniBand switches'),
+  pma('port_rcv_switch_relay_errors', 'packets', NEVER, 'a matter of InfiniBand switches'),
+  pma('port_xmit_constraint_errors', 'packets', NEVER, 'a matter of InfiniBand switches'),
+  pma('VL15_dropped', 'packets', NEVER, 'a matter of InfiniBand management'),
+]
+
+/** Divisor of a counter's source. */
+const divisor: Readonly<Record<CounterUnit, number>> = { packets: 1, requests: 1, times: 1, '4 bytes': 4 }
+
+/** Values of one folder's files by name, from what the engine and the port counted. */
+export const counterValues = (
+  folder: CounterFolder,
+  engine: Readonly<Record<string, number>>,
+  port: Readonly<Record<string, number>>,
+): Record<string, number> => {
+  const read = (source: string): number => {
+    const [sign, from, name] = /^(-?)(\w+)\.(\w+)$/.exec(source)?.slice(1) ?? []
+    const value = (from === 'engine' ? engine : port)[name] ?? 0
+    return sign === '-' ? -value : value
+  }
+  return Object.fromEntries(
+    portCounterFiles
+      .filter(one => one.folder === folder)
+      .map(({ name, unit, from }) => {
+        const sum = from.reduce((total, source) => total + read(source), 0)
+        return [name, Math.max(0, Math.floor(sum / divisor[unit]))]
+      }),
+  )
+}
+
+/** Of what the engine or the port counted, that which no file shows. */
+export const otherCounts = (
+  from: 'engine' | 'port',
+  counts: Readonly<Record<string, number>>,
+): Record<string, number> => {
+  const shown = new Set(portCounterFiles.flatMap(one => one.from))
+  return Object.fromEntries(Object.entries(counts).filter(([name]) => !shown.has(`${from}.${name}`)))
+}

@@ -1,0 +1,76 @@
+/*
+ * Counters by name: Linux's files, and a page that explains all of them.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import {
+  type CounterFolder,
+  counterValues,
+  engineCounters,
+  otherCounts,
+  portCounterFiles,
+} from '../../src/spec/counters.ts'
+import { repoRoot } from '../paths.ts'
+
+const namesIn = (folder: CounterFolder): string[] =>
+  portCounterFiles.filter(one => one.folder === folder).map(({ name }) => name)
+
+/** Of a Linux 6.1 with rdma_rxe: /sys/class/infiniband/rxe0/ports/1/hw_counters, but for `lifespan`. */
+const rxe =
+  'ack_deferred completer_retry_err duplicate_request link_downed out_of_seq_request rcvd_pkts rcvd_rnr_err ' +
+  'rcvd_seq_err rdma_recvs rdma_sends retry_exceeded_err retry_rnr_exceeded_err send_err send_rnr_err sent_pkts'
+
+/** Of Linux's ports whose management has the counters of 64 bits (Documentation/ABI/stable/sysfs-class-infiniband). */
+const pma =
+  'VL15_dropped excessive_buffer_overrun_errors link_downed link_error_recovery local_link_integrity_errors ' +
+  'multicast_rcv_packets multicast_xmit_packets port_rcv_constraint_errors port_rcv_data port_rcv_errors ' +
+  'port_rcv_packets port_rcv_remote_physical_errors port_rcv_switch_relay_errors port_xmit_constraint_errors ' +
+  'port_xmit_data port_xmit_discards port_xmit_packets symbol_error unicast_rcv_packets unicast_xmit_packets'
+
+test('files have the names that they have on Linux, each once', () => {
+  assert.equal(namesIn('hw_counters').sort().join(' '), rxe)
+  assert.equal(namesIn('counters').sort().join(' '), pma)
+})
+
+test('what a file is made from is counted', () => {
+  const ports = ['sentBytes', 'receivedBytes', 'sentPackets', 'receivedPackets', 'dropped', 'icrcErrors']
+  const known = new Set([
+    ...Object.keys(engineCounters).map(name => `engine.${name}`),
+    ...[...ports, 'sendErrors', 'linkDowned'].map(name => `port.${name}`),
+  ])
+  for (const { name, from } of portCounterFiles)
+    for (const source of from) assert.ok(known.has(source.replace('-', '')), `${name} from ${source}`)
+})
+
+test('values are sums and differences, data in words of 4 bytes, and what a port does not count is 0', () => {
+  const engine = { sentPackets: 7, retries: 2, multicastSent: 3 }
+  const port = { sentPackets: 9, sentBytes: 103, icrcErrors: 1 }
+  const hw = counterValues('hw_counters', engine, port)
+  assert.equal(Object.keys(hw).join(), namesIn('hw_counters').join())
+  assert.deepEqual([hw.sent_pkts, hw.completer_retry_err, hw.send_err, hw.ack_deferred], [7, 2, 0, 0])
+  const counters = counterValues('counters', engine, port)
+  assert.equal(counters.port_xmit_data, 25)
+  assert.equal(counters.unicast_xmit_packets, 6)
+  assert.equal(counters.multicast_xmit_packets, 3)
+  assert.equal(counters.port_rcv_errors, 1)
+})
+
+test('what no file shows is told apart', () => {
+  assert.deepEqual(otherCounts('engine', { sentPackets: 1, retransmissions: 2, qkeyViolations: 3 }), {
+    retransmissions: 2,
+    qkeyViolations: 3,
+  })
+  assert.deepEqual(otherCounts('port', { sentBytes: 1, cutMessages: 2 }), { cutMessages: 2 })
+})
+
+test('docs/counters.md has all of them, with these words', () => {
+  const page = readFileSync(join(repoRoot, 'docs', 'counters.md'), 'utf8')
+  for (const { folder, name, unit, from, means } of portCounterFiles) {
+    const source = from.length === 0 ? '–' : from.map(one => `\`${one}\``).join(' ')
+    assert.ok(page.includes(`| \`${folder}/${name}\` | ${unit} | ${means} | ${source} |\n`), `${folder}/${name}`)
+  }
+  for (const [name, means] of Object.entries(engineCounters))
+    assert.ok(page.includes(`| \`${name}\` | ${means} |\n`), name)
+})

@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import type { DeviceStat } from '../../src/uapi/tool.ts'
+import { assertGoodPair, runPair } from './pingpong.ts'
+import { lacking, run, startDaemon } from './programs.ts'
+
+const PORT = '/sys/class/infiniband/rxe0/ports/1'
+
+/** What `grep -H` printed: values by folder and name. */
+const parse = (text: string): Record<string, Record<string, number>> => {
+  const found: Record<string, Record<string, number>> = {}
+  for (const [, folder, name, value] of text.matchAll(/(\w+)\/(\w+):(\d+)\n/g)) {
+    found[folder] ??= {}
+    found[folder][name] = Number(value)
+  }
+  return found
+}
+
+describe('files of counters', { skip: lacking('ibv_rc_pingpong') }, () => {
+  it('say what happened, to any program, and the same as stat', async t => {
+    const daemon = await startDaemon(t, {})
+    const read = async (script: string): Promise<string> => {
+      const { status, stdout, stderr } = await run(t, 'sh', ['-c', script], { env: daemon.env })
+      assert.deepEqual([status, stderr], [0, ''], script)
+      return stdout
+    }
+    // Values are current from now on, not 10 ms old.
+    assert.equal(
+      await read(`cd ${PORT}/hw_counters; cat lifespan sent_pkts; echo 0 > lifespan; cat lifespan`),
+      '10\n0\n0\n',
+    )
+    assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '50']))
+    const all = parse(await read(`grep -H . ${PORT}/hw_counters/* ${PORT}/counters/*`))
+    const { devices } = await daemon.stat()
+    const [{ hw_counters, counters }]: readonly DeviceStat[] = devices
+    const expected: typeof all = { hw_counters: { ...hw_counters, lifespan: 0 }, counters: { ...counters } }
+    assert.deepEqual(all, expected)
+    const hw = all.hw_counters
+    assert.equal(hw.rdma_sends, 100)
+    assert.equal(hw.rdma_recvs, 100)
+    assert.equal(hw.sent_pkts, hw.rcvd_pkts)
+    assert.equal(all.counters.port_xmit_packets, hw.sent_pkts)
+    assert.ok(all.counters.port_xmit_data * 4 > 100 * 4096)
+    // A program that stays in the folder sees what has changed, too.
+    const script = `cd ${PORT}/hw_counters; cat rdma_sends; (ibv_rc_pingpong -g 1 -n 5 & until ibv_rc_pingpong -g 1 -n 5 localhost; do :; done; wait) > /dev/null 2>&1; cat rdma_sends`
+    assert.equal(await read(script), '100\n110\n')
+  })
+})
