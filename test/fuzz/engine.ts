@@ -7,6 +7,7 @@
 import assert from 'node:assert/strict'
 import { headerAt, OP_REQUEST, opcodeFlags } from '../../src/spec/opcodes.ts'
 import { Service, serviceBits } from '../../src/spec/services.ts'
+import { WrOpcode } from '../../src/spec/work.ts'
 import { Access } from '../../src/transport/types.ts'
 import { plainArena } from '../../src/wire/arena.ts'
 import { checkPacket } from '../../src/wire/packet.ts'
@@ -20,7 +21,10 @@ const SERVICES = [Service.RC, Service.RC, Service.UC]
 const AREA = 0x2000
 const LOCAL_KEY = 0x1110
 const REMOTE_KEY = 0x2220
+const WINDOW_KEY = 0x3330
+const WINDOWS = 4
 const MTUS = [256, 512, 1024, 2048, 4096]
+const { LOCAL_INV, BIND_MW, SEND_WITH_INV } = WrOpcode.values
 const [RESET, INIT, RTR, RTS, SQD, SQE, ERR] = [0, 1, 2, 3, 4, 5, 6]
 /** States that a program may ask for, by the state before. */
 const WAYS: readonly (readonly number[])[] = [
@@ -47,7 +51,8 @@ const start = (feature: (number: number) => void) => {
     {
       wrote: region => assert.ok((region.access & (Access.LOCAL_WRITE | Access.REMOTE_WRITE)) !== 0),
       atomic: region => assert.ok((region.access & Access.REMOTE_ATOMIC) !== 0),
-      invalidated: region => assert.ok(region.invalidable),
+      bound: region => assert.ok(region.window),
+      invalidated: region => assert.ok(region.window),
       completed(cq, c) {
         const queue = ofCq(cq)
         feature(0x4000 | ((cq & 1) << 8) | c.status)
@@ -80,9 +85,10 @@ const start = (feature: (number: number) => void) => {
     rows[i] = { row, posted: 0, ended: 0, receives: 0, received: 0 }
   }
   SERVICES.forEach((_, i) => {
-    const all = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC
+    const all = 0x10f
     node.memory.register(LOCAL_KEY + i, 1 + i, area, AREA, Access.LOCAL_WRITE)
     node.memory.register(REMOTE_KEY + i, 1 + i, remote, AREA, all)
+    for (let n = 0; n < WINDOWS; n++) node.memory.addWindow(WINDOW_KEY + 16 * i + n, 1 + i, false)
     create(i)
     for (const state of [INIT, RTR, RTS]) change(i, state, 0)
   })
@@ -90,7 +96,7 @@ const start = (feature: (number: number) => void) => {
   function change(i: number, state: number, choice: number): void {
     const { row } = rows[i]
     const attributes = {
-      [INIT]: { pkeyIndex: 0, access: (choice & 1) !== 0 ? 0 : 14 },
+      [INIT]: { pkeyIndex: 0, access: (choice & 1) !== 0 ? 0 : 0x10e },
       [RTR]: {
         destQpn: 0x99,
         rqPsn: (0xff_fffe + choice) & 0xff_ffff,
@@ -170,15 +176,18 @@ const start = (feature: (number: number) => void) => {
       const count = argument(2) % 5
       const each = Math.floor(length / Math.max(1, count))
       const key = (argument(6) & 7) === 7 ? 0x666 : LOCAL_KEY + i
+      const opcode = argument(0) % 24
+      const window = WINDOW_KEY + 16 * i + (argument(8) % (WINDOWS + 1))
       node.queues[row].sends.push({
         id: queue.posted++,
-        opcode: argument(0) % 24,
+        opcode,
         flags: argument(1) & ~8,
         sges: Array.from({ length: count }, (_, n) => ({ at: area + n * each, length: each, key })),
         inline: undefined,
-        imm: argument(6) * 0x0101_0101,
+        imm: opcode === LOCAL_INV || opcode === SEND_WITH_INV ? window : argument(6) * 0x0101_0101,
         remote: remote + argument(5),
         rkey: REMOTE_KEY + i,
+        ...(opcode === BIND_MW && { bind: { window, at: remote + argument(5), length: argument(4), access: 0xe } }),
         compare: BigInt(argument(7)),
         swap: BigInt(argument(8)),
         refused: 0,
@@ -206,7 +215,7 @@ const start = (feature: (number: number) => void) => {
     } else if (kind === Record.ATTRIBUTES) {
       const state = states(i)
       if (state === RTS)
-        node.engine.modify(row, undefined, { access: argument(0) & 14, minRnrTimer: argument(1) & 31 }, now)
+        node.engine.modify(row, undefined, { access: (argument(0) & 14) | 0x100, minRnrTimer: argument(1) & 31 }, now)
       if (state === SQD || state === SQE)
         node.engine.modify(row, undefined, { maxDestRdAtomic: argument(2) % 9, maxRdAtomic: argument(3) % 5 }, now)
     } else if (kind === Record.RENEW && (argument(0) & 7) === 0) {

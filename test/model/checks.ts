@@ -7,15 +7,15 @@
  */
 import assert from 'node:assert/strict'
 import { AsyncEventType, QpState } from '../../src/spec/enums.ts'
-import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../../src/spec/work.ts'
+import { SendFlags, SendKind, sendOperations, WcFlags, WcOpcode, WcStatus } from '../../src/spec/work.ts'
 import type { Region } from './memory.ts'
-import type { Completed, SendRequest } from './node.ts'
-import { type End, type Operation, outstanding, type Pair, TARGET_BYTES, WORDS } from './pair.ts'
+import type { Completed, ReceiveRequest, SendRequest } from './node.ts'
+import { type End, isReliable, type Operation, outstanding, type Pair, TARGET_BYTES, WORDS } from './pair.ts'
 
 const { SUCCESS, WR_FLUSH_ERR, RETRY_EXC_ERR, LOC_ACCESS_ERR } = WcStatus.values
 const { WITH_IMM, WITH_INV } = WcFlags.values
 const { SIGNALED, SOLICITED } = SendFlags.values
-const { ERR } = QpState.values
+const { SQE, ERR } = QpState.values
 const { COMM_EST, SQ_DRAINED } = AsyncEventType.values
 
 /** What went otherwise than a good network would have it, though not wrongly. */
@@ -23,14 +23,17 @@ export const createTally = () => ({ succeeded: 0, failed: 0, flushed: 0, message
 export type Tally = ReturnType<typeof createTally>
 
 const stateOf = (end: End): number => end.host.engine.query(end.row).state
+/** Unreliable queue pairs have a state in which only sending is in error. */
+const isInError = (end: End): boolean => stateOf(end) === ERR || (stateOf(end) === SQE && !isReliable(end.pair))
 const about = (end: End, operation: Operation): string =>
   `${end.name} request ${operation.request.id} (${operation.kind})`
 
 const totalOf = (request: SendRequest): number =>
   request.inline?.length ?? request.sges.reduce((sum, sge) => sum + sge.length, 0)
 
-/** Bytes that a request moves; an atomic's 8 take one packet as well. */
-const psnsOf = (end: End, { request }: Operation): number => Math.max(1, Math.ceil(totalOf(request) / end.pair.mtu))
+/** Packets of a request, or of its answer; local ones have none. */
+const psnsOf = (end: End, { request }: Operation): number =>
+  sendOperations[request.opcode]?.kind === SendKind.LOCAL ? 0 : Math.max(1, Math.ceil(totalOf(request) / end.pair.mtu))
 
 /** Whether the stretches of two WRITEs have a byte in common. */
 const overlap = (a: NonNullable<Operation['write']>, b: NonNullable<Operation['write']>): boolean =>
@@ -52,9 +55,13 @@ const succeeded = (end: End, operation: Operation, tally: Tally): void => {
   const { request, write, message, read, atomic } = operation
   tally.succeeded++
   end.good++
+  if (operation.binds?.live) end.windows.push(operation.binds)
   if (pair.loose !== undefined) return
+  if (operation.binds !== undefined) assert.ok(operation.binds.live, `${about(end, operation)}: it is not bound`)
+  if (operation.invalidates !== undefined)
+    assert.ok(!operation.invalidates.live, `${about(end, operation)}: the key lives`)
   assert.ok(operation.fatal === 'no' || operation.mayPass, `${about(end, operation)} went well, though it cannot`)
-  if (operation.fatal !== 'no') return
+  if (operation.fatal !== 'no' || !isReliable(pair)) return
   if (message !== undefined)
     assert.ok(peer.came > operation.place!, `${about(end, operation)} is complete before its message has come`)
   if (write !== undefined) {
@@ -126,7 +133,7 @@ export const onSendCompleted = (end: End, c: Completed, tally: Tally): void => {
   } else failed(end, operation, c.status, tally)
   if (c.status !== SUCCESS) assert.ok(c.solicited)
   // the request that fails is complete just before the state changes
-  if (c.status === WR_FLUSH_ERR) assert.equal(stateOf(end), ERR, `${about(end, operation)} is flushed`)
+  if (c.status === WR_FLUSH_ERR) assert.ok(isInError(end), `${about(end, operation)} is flushed`)
   nextSend(end)
 }
 
@@ -155,21 +162,32 @@ export const onReceiveCompleted = (end: End, c: Completed, tally: Tally): void =
   }
   assert.ok(!end.receiveFailed, `${what} goes well after one that did not`)
   tally.messages++
+  if (!isReliable(end.pair)) {
+    const known =
+      end.pair.loose !== undefined || end.past.some(one => one.message && !wrongMessage(end, one, request, c))
+    assert.ok(known, `${what} is no message that was sent`)
+    return
+  }
   const operation = end.incoming[end.came++]
   if (end.pair.loose !== undefined) return
   assert.ok(operation !== undefined, `${what}: a message that nobody sent`)
-  const from = `${what} of ${about(end.peer, operation)}`
+  const wrong = wrongMessage(end, operation, request, c)
+  assert.equal(wrong, undefined, `${what} of ${about(end.peer, operation)}`)
+  assert.ok(operation.request.id >= end.peer.good, `${what}: after its request is complete`)
+}
+
+/** What is wrong with a message that has come, if it shall be that of `operation`. */
+const wrongMessage = (end: End, operation: Operation, receive: ReceiveRequest, c: Completed): string | undefined => {
   const { data, imm, opcode, status, invalidates } = operation.message!
-  assert.ok(operation.request.id >= end.peer.good, `${from} comes after its request is complete`)
-  assert.equal(status, SUCCESS, `${from} cannot go well`)
-  assert.equal(c.bytes, data.length, `${from}: bytes`)
-  assert.equal((c.flags & WITH_IMM) !== 0 ? c.imm : undefined, imm, `${from}: immediate`)
-  assert.equal((c.flags & WITH_INV) !== 0 ? c.imm : undefined, invalidates, `${from}: invalidated key`)
-  assert.ok(!end.lent.some(region => region.key === invalidates && region.live), `${from}: the key lives`)
-  assert.equal(c.opcode, opcode, `${from}: opcode`)
-  assert.equal(c.solicited, (operation.request.flags & SOLICITED) !== 0, `${from}: solicited`)
-  if (opcode === WcOpcode.values.RECV && data.length > 0)
-    assertSame(memoryOf(end, request.sges[0].at, data.length), data, () => from)
+  if (status !== SUCCESS) return 'it cannot go well'
+  if (c.bytes !== data.length) return `${c.bytes} bytes, not ${data.length}`
+  if (((c.flags & WITH_IMM) !== 0 ? c.imm : undefined) !== imm) return 'immediate'
+  if (((c.flags & WITH_INV) !== 0 ? c.imm : undefined) !== invalidates) return 'invalidated key'
+  if (end.lent.some(window => window.key === invalidates && window.live)) return 'the invalidated key lives'
+  if (c.opcode !== opcode) return 'opcode'
+  if (c.solicited !== ((operation.request.flags & SOLICITED) !== 0)) return 'solicited'
+  if (opcode !== WcOpcode.values.RECV || data.length === 0) return undefined
+  return Buffer.compare(memoryOf(end, receive.sges[0].at, data.length), data) === 0 ? undefined : 'data'
 }
 
 export const onEvent = (end: End, type: number): void => {
@@ -208,11 +226,13 @@ const wroteLocal = (end: End, at: number, length: number): void => {
 const wroteTarget = (end: End, at: number, length: number): void => {
   const { peer } = end
   const { bytes } = end.host.memory
+  const writes = isReliable(end.pair)
+    ? peer.sends.slice(peer.good, Math.min(peer.sends.length, peer.fatalAt))
+    : end.past
   let from = at
   while (from < at + length) {
     let reached = from
-    for (let i = peer.good; i < peer.sends.length && i < peer.fatalAt; i++) {
-      const { write } = peer.sends[i]
+    for (const { write } of writes) {
       if (write === undefined || from < write.at) continue
       let to = from
       const limit = Math.min(at + length, write.at + write.data.length)
@@ -230,7 +250,7 @@ const wroteTarget = (end: End, at: number, length: number): void => {
 export const onWrote = (end: End, region: Region, at: number, length: number): void => {
   if (region === end.local) wroteLocal(end, at, length)
   else {
-    assert.ok(region === end.target, `${end.name}: a write through a key that is for reading`)
+    assert.ok(region === end.target || region.window, `${end.name}: a write through a key that is for reading`)
     if (end.pair.loose === undefined) wroteTarget(end, at, length)
   }
 }
@@ -257,8 +277,20 @@ export const onAtomic = (end: End, region: Region, at: number, before: bigint): 
   if (Number.isInteger(index) && index >= 0 && index < WORDS) end.words[index] = after
 }
 
+/** Requests that are out, or were done although one before them fails. */
+const started = (end: End): Operation[] => {
+  const bad = end.sends[end.fatalAt]
+  return end.sends.slice(end.good, bad?.fatal === 'local' ? end.fatalAt : end.sends.length)
+}
+
+export const onBound = (end: End, region: Region): void =>
+  assert.ok(
+    started(end).some(operation => operation.binds === region),
+    `${end.name}: a window is bound that no request names`,
+  )
+
 export const onInvalidated = (end: End, region: Region): void => {
-  if (end.pair.loose !== undefined) return
+  if (started(end).some(operation => operation.invalidates === region) || end.pair.loose !== undefined) return
   const expected = end.incoming[end.came]?.message?.invalidates
   assert.equal(region.key, expected, `${end.name}: a key is invalidated that the next message does not name`)
 }
@@ -291,7 +323,7 @@ export const checkEnd = (end: End, flushed: boolean, tally: Tally): void => {
     assert.deepEqual([sends.length, receives.length], [0, 0], `${end.name}: requests that nobody took`)
   }
   if (pair.loose !== undefined) return
-  assert.ok(isTargetRight(end), `${end.name}: the target is not what the requests say`)
+  assert.ok(!isReliable(pair) || isTargetRight(end), `${end.name}: the target is not what the requests say`)
   for (let i = 0; i < WORDS; i++)
     assert.equal(host.memory.words.getBigUint64(end.areas.words + 8 * i, true), end.words[i], `${end.name}: word ${i}`)
 }
@@ -299,7 +331,7 @@ export const checkEnd = (end: End, flushed: boolean, tally: Tally): void => {
 /** When all has ended well: the target is all that was posted. */
 export const checkQuiet = (pair: Pair, tally: Tally): void => {
   for (const end of pair.ends) finishSilent(end, tally)
-  if (pair.loose !== undefined || pair.failing) return
+  if (pair.loose !== undefined || pair.failing || !isReliable(pair)) return
   for (const end of pair.ends) {
     const memory = memoryOf(end, end.areas.target, TARGET_BYTES)
     assertSame(memory, end.planned, () => `${end.name}: the target, when all has ended`)

@@ -5,7 +5,7 @@
  * it is. Nothing here knows queue pairs or the model.
  */
 import assert from 'node:assert/strict'
-import { Access, type Memory } from '../../src/transport/types.ts'
+import { Access, BindMw, type Memory } from '../../src/transport/types.ts'
 import type { Arena } from '../../src/wire/arena.ts'
 
 /** Client memory starts here, just below a 4 GiB line. */
@@ -16,12 +16,12 @@ const GUARD = 0x5a
 export interface Region {
   readonly key: number
   readonly pd: number
-  /** From the start of client memory, in bytes. */
-  readonly offset: number
-  readonly length: number
-  readonly access: number
-  /** May be invalidated by the peer. */
-  readonly invalidable: boolean
+  /** From the start of client memory, in bytes. A window has these from when it is bound. */
+  offset: number
+  length: number
+  access: number
+  /** A window: may be bound when it is not live, and invalidated when it is. */
+  readonly window: boolean
   live: boolean
 }
 
@@ -29,6 +29,7 @@ export interface Region {
 export interface Watcher {
   wrote(region: Region, at: number, length: number): void
   atomic(region: Region, at: number, before: bigint): void
+  bound(region: Region): void
   invalidated(region: Region): void
 }
 
@@ -57,18 +58,25 @@ export const createMemory = (size: number, watcher: Watcher) => {
     )
     return at
   }
+  const granting = (pd: number, key: number, access: number): number => {
+    const index = byKey.get(key) ?? -1
+    const region = regions[index]
+    const grants = region?.live && region.pd === pd && (region.access & access) === access
+    return grants ? index : -1
+  }
+  const windowOf = (pd: number, key: number, live: boolean): Region | undefined => {
+    const region = regions[byKey.get(key) ?? -1]
+    return region?.window && region.pd === pd && region.live === live ? region : undefined
+  }
   const engineMemory: Memory = {
     resolve(pd, key, hi, lo, length, access) {
-      const index = byKey.get(key) ?? -1
-      const region = regions[index]
-      if (region === undefined || !region.live || region.pd !== pd || (region.access & access) !== access) return -1
+      const index = granting(pd, key, access)
+      if (index < 0) return -1
       const at = offsetOf(hi, lo)
-      return at >= region.offset && at + length <= region.offset + region.length ? index : -1
+      const { offset, length: size } = regions[index]
+      return at >= offset && at + length <= offset + size ? index : -1
     },
-    grants(pd, key, access) {
-      const region = regions[byKey.get(key) ?? -1]
-      return region?.live === true && region.pd === pd && (region.access & access) === access
-    },
+    grants: (pd, key, access) => granting(pd, key, access) >= 0,
     read(region, hi, lo, to, at, chunk, stride, total) {
       let from = use(region, hi, lo, total)
       for (let left = total, piece = at; left > 0; left -= chunk, from += chunk, piece += stride)
@@ -104,14 +112,28 @@ export const createMemory = (size: number, watcher: Watcher) => {
       watcher.atomic(regions[region], at, before)
       return 0
     },
-    bindWindow: () => false,
+    bindWindow(pd, _qp, words, at) {
+      const region = windowOf(pd, words[at + BindMw.WINDOW], false)
+      if (region === undefined) return false
+      region.offset = offsetOf(words[at + BindMw.HI], words[at + BindMw.LO])
+      region.length = words[at + BindMw.LENGTH_LO]
+      region.access = words[at + BindMw.ACCESS]
+      region.live = true
+      watcher.bound(region)
+      return true
+    },
     invalidate(pd, _qp, key) {
-      const region = regions[byKey.get(key) ?? -1]
-      if (region === undefined || !region.live || region.pd !== pd || !region.invalidable) return false
+      const region = windowOf(pd, key, true)
+      if (region === undefined) return false
       region.live = false
       watcher.invalidated(region)
       return true
     },
+  }
+  const add = (region: Region): Region => {
+    assert.ok(!byKey.has(region.key), `key ${region.key} is given out twice`)
+    byKey.set(region.key, regions.push(region) - 1)
+    return region
   }
   return {
     bytes,
@@ -124,13 +146,12 @@ export const createMemory = (size: number, watcher: Watcher) => {
       assert.ok(top <= size, `client memory of ${size} bytes is too small`)
       return at
     },
-    register(key: number, pd: number, offset: number, length: number, access: number, invalidable = false): Region {
-      assert.ok(!byKey.has(key), `key ${key} is given out twice`)
-      const region = { key, pd, offset, length, access, invalidable, live: true }
-      byKey.set(key, regions.length)
-      regions.push(region)
-      return region
+    register(key: number, pd: number, offset: number, length: number, access: number): Region {
+      return add({ key, pd, offset, length, access, window: false, live: true })
     },
+    /** A window: `bound` to no bytes, or not yet. */
+    addWindow: (key: number, pd: number, bound: boolean): Region =>
+      add({ key, pd, offset: 0, length: 0, access: 0, window: true, live: bound }),
     /** The key may be given out again. */
     deregister(region: Region): void {
       region.live = false

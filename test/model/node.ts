@@ -4,7 +4,15 @@
  * tested here (tests of drivers/rxe do that). No time passes by itself.
  */
 import { createEngine, type Engine } from '../../src/transport/engine.ts'
-import { Completion, Receive, Send, Sge, type TransmitSink, type WorkSource } from '../../src/transport/types.ts'
+import {
+  BindMw,
+  Completion,
+  Receive,
+  Send,
+  Sge,
+  type TransmitSink,
+  type WorkSource,
+} from '../../src/transport/types.ts'
 import { type Arena, plainArena } from '../../src/wire/arena.ts'
 import { addressHi, addressLo, type ClientMemory, createMemory, type Watcher } from './memory.ts'
 import type { Chance } from './random.ts'
@@ -30,6 +38,8 @@ export interface SendRequest {
   readonly rkey: number
   readonly compare: bigint
   readonly swap: bigint
+  /** BIND_MW: the window's key, and what it is bound to. */
+  readonly bind?: { readonly window: number; readonly at: number; readonly length: number; readonly access: number }
   /** An ibv_wc_status with which the source refuses it, or 0. */
   readonly refused: number
 }
@@ -70,6 +80,7 @@ export interface NodeOptions {
   readonly memoryBytes: number
   readonly windowBytes?: number | undefined
   readonly boundReads?: boolean | undefined
+  readonly pace?: number | undefined
   readonly maxPackets: number
   readonly maxBytes: number
   /** Where arriving packets lie; 256 KiB of its own by default. */
@@ -134,6 +145,16 @@ const workOf = (queues: readonly Queues[]): WorkSource => ({
     into[at + Send.SWAP_HI] = u32(request.swap, 32n)
     into[at + Send.INLINE_AT] = index
     into[at + Send.REFUSED] = request.refused
+    if (request.bind !== undefined) {
+      const { window, at: from, length, access } = request.bind
+      into[at + BindMw.WINDOW] = window
+      into[at + BindMw.KEY] = window
+      into[at + BindMw.HI] = addressHi(from)
+      into[at + BindMw.LO] = addressLo(from)
+      into[at + BindMw.LENGTH_HI] = 0
+      into[at + BindMw.LENGTH_LO] = length
+      into[at + BindMw.ACCESS] = access
+    }
     return true
   },
   retireSend(row, count) {
@@ -162,7 +183,7 @@ const workOf = (queues: readonly Queues[]): WorkSource => ({
 export const createNode = (options: NodeOptions, hooks: NodeHooks, chance: Chance): ModelNode => {
   const memory = createMemory(options.memoryBytes, hooks)
   const queues: Queues[] = []
-  const { windowBytes, boundReads, maxPackets, maxBytes } = options
+  const { windowBytes, boundReads, pace, maxPackets, maxBytes } = options
   const engine = createEngine(
     {
       work: workOf(queues),
@@ -183,7 +204,11 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, chance: Chanc
       },
       events: { qp: (row, type) => hooks.event(row, type) },
     },
-    { ...(windowBytes !== undefined && { windowBytes }), ...(boundReads !== undefined && { boundReads }) },
+    {
+      ...(windowBytes !== undefined && { windowBytes }),
+      ...(boundReads !== undefined && { boundReads }),
+      ...(pace !== undefined && { pace }),
+    },
   )
 
   const arena = plainArena(maxBytes + 64)

@@ -1,178 +1,50 @@
 /*
- * The table of what the model test posts: each kind of operation is an entry that makes a request and says what it
- * shall do to the peer's memory, to its receive queue and to its own, or where and how it must fail. A new operation of
- * the engine is a new entry. What becomes of it is checked in checks.ts.
+ * The tables of what the model test posts: requests that go well (requests.ts makes them), requests that must fail here
+ * or there, and with which status, and what a service has of them. A new operation of the engine is a new entry.
  */
+import { flushPlacement } from '../../src/spec/headers.ts'
+import { Service } from '../../src/spec/services.ts'
 import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
-import type { Element, ReceiveRequest, SendRequest } from './node.ts'
-import {
-  ATOMIC_SLOTS,
-  type End,
-  MESSAGE_BYTES,
-  type Operation,
-  READ_SLOTS,
-  RECEIVE_SLOTS,
-  SOURCE_BYTES,
-  TARGET_BYTES,
-  WORDS,
-} from './pair.ts'
+import type { ReceiveRequest, SendRequest } from './node.ts'
+import { type End, isReliable, MESSAGE_BYTES, type Operation, RECEIVE_SLOTS, TARGET_BYTES, WORDS } from './pair.ts'
 import type { Chance } from './random.ts'
+import * as make from './requests.ts'
 
 const wr = WrOpcode.values
 const wc = WcOpcode.values
-const { FENCE, SIGNALED, SOLICITED, INLINE } = SendFlags.values
-const { LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, SUCCESS } = WcStatus.values
+const { FENCE } = SendFlags.values
+const { LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR, MW_BIND_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR } = WcStatus.values
+const { badKey, plain } = make
 
 interface Kind {
   readonly name: string
   readonly weight: number
-  /** The operation that `end` posts; undefined if it cannot now. */
-  make(end: End, chance: Chance): Operation | undefined
+  readonly make: make.Make
+  /** Not only for reliable connections. */
+  readonly everywhere?: true
 }
 
-/** A key that nothing has: those that are given out are even. */
-const badKey = (chance: Chance): number => (chance.u32() | 1) >>> 0
-
-/** Most bytes of a message of the pair: five packets, as its receive buffers. */
-export const bufferBytes = (end: End): number => Math.min(5 * end.pair.mtu, MESSAGE_BYTES)
-
-const lengthOf = (end: End, chance: Chance): number =>
-  chance.hits(0.3) ? chance.int(80) : chance.hits(0.1) ? end.pair.mtu : chance.int(bufferBytes(end) + 1)
-
-/** A stretch of memory as one element, or as several; some may be empty. */
-const split = (at: number, length: number, key: number, most: number, chance: Chance): Element[] => {
-  const elements: Element[] = []
-  let from = at
-  let left = length
-  for (let n = chance.hits(0.6) ? 1 : 1 + chance.int(most); n > 1; n--) {
-    const piece = chance.int(left + 1)
-    elements.push({ at: from, length: piece, key })
-    from += piece
-    left -= piece
-  }
-  elements.push({ at: from, length: left, key })
-  return elements
-}
-
-/** A request with flags of chance, and nothing in it. */
-const plain = (end: End, chance: Chance, opcode: number, more: Partial<SendRequest> = {}): SendRequest => ({
-  id: end.sends.length,
-  opcode,
-  flags:
-    (chance.hits(0.8) ? SIGNALED : 0) |
-    (chance.hits(0.15) ? FENCE : 0) |
-    (chance.hits(0.3) ? SOLICITED : 0) |
-    (more.inline === undefined ? 0 : INLINE),
-  sges: [],
-  imm: 0,
-  remote: 0,
-  rkey: 0,
-  compare: 0n,
-  swap: 0n,
-  refused: 0,
-  ...more,
-})
-
-/** Bytes of the source, and how a request names them: in elements, or inline. */
-const payload = (end: End, chance: Chance, length: number) => {
-  const at = end.areas.source + chance.int(SOURCE_BYTES - length + 1)
-  const data = end.host.memory.bytes.slice(at, at + length)
-  if (length <= 200 && chance.hits(0.3)) return { data, more: { inline: data } }
-  return { data, more: { sges: split(at, length, end.sourceKey, end.pair.maxSge, chance) } }
-}
-
-const none = { fatal: 'no', statuses: [] } as const
-
-const send = (imm: boolean) => (end: End, chance: Chance) => {
-  const { data, more } = payload(end, chance, lengthOf(end, chance))
-  const value = imm ? chance.u32() : undefined
-  const opcode = imm ? wr.SEND_WITH_IMM : wr.SEND
-  return {
-    kind: imm ? 'SEND_WITH_IMM' : 'SEND',
-    request: plain(end, chance, opcode, { ...more, imm: value ?? 0 }),
-    ...none,
-    message: { data, imm: value, opcode: wc.RECV, status: SUCCESS, invalidates: undefined },
-  }
-}
-
-const write = (imm: boolean) => (end: End, chance: Chance) => {
-  const { peer } = end
-  const { data, more } = payload(end, chance, lengthOf(end, chance))
-  const to = chance.int(TARGET_BYTES - data.length + 1)
-  const value = imm ? chance.u32() : undefined
-  const request = plain(end, chance, imm ? wr.RDMA_WRITE_WITH_IMM : wr.RDMA_WRITE, {
-    ...more,
-    imm: value ?? 0,
-    remote: peer.areas.target + to,
-    rkey: data.length === 0 && chance.hits(0.5) ? badKey(chance) : peer.target.key,
-  })
-  const message = imm && {
-    message: { data, imm: value, opcode: wc.RECV_RDMA_WITH_IMM, status: SUCCESS, invalidates: undefined },
-  }
-  return {
-    kind: imm ? 'WRITE_WITH_IMM' : 'WRITE',
-    request,
-    ...none,
-    write: { at: peer.areas.target + to, data },
-    ...message,
-  }
-}
-
-/** The slot for results of request number `id`; undefined while an earlier request may still write there. */
-const slotOf = (end: End, id: number, slots: number): number | undefined =>
-  id - slots >= end.done ? undefined : id % slots
-
-/** Reads the source, which nobody changes, or the target as all requests before have left it. */
-const read = (fromTarget: boolean) => (end: End, chance: Chance) => {
-  const id = end.sends.length
-  const slot = slotOf(end, id, READ_SLOTS)
-  if (slot === undefined) return undefined
-  const { peer } = end
-  const length = lengthOf(end, chance)
-  const from = chance.int((fromTarget ? TARGET_BYTES : SOURCE_BYTES) - length + 1)
-  const at = (fromTarget ? peer.areas.target : peer.areas.source) + from
-  const to = end.areas.results + slot * MESSAGE_BYTES
-  if (fromTarget) end.fenceTo = id
-  return {
-    kind: fromTarget ? 'READ back' : 'READ',
-    request: plain(end, chance, wr.RDMA_READ, {
-      sges: split(to, length, end.local.key, end.pair.maxSge, chance),
-      remote: at,
-      rkey: fromTarget ? peer.target.key : peer.sourceKey,
-    }),
-    ...none,
-    read: fromTarget ? peer.planned.slice(from, from + length) : peer.host.memory.bytes.slice(at, at + length),
-  }
-}
-
-const atomic = (swap: boolean) => (end: End, chance: Chance) => {
-  const id = end.sends.length
-  const slot = slotOf(end, id, ATOMIC_SLOTS)
-  if (slot === undefined) return undefined
-  const { peer } = end
-  const at = peer.areas.words + 8 * chance.int(WORDS)
-  const value = (BigInt(chance.u32()) << 32n) | BigInt(chance.u32())
-  // half of the comparisons are with what the word is now, unless an atomic on the way changes it
-  const now = BigInt.asUintN(64, peer.host.memory.words.getBigUint64(at, true))
-  return {
-    kind: swap ? 'CMP_AND_SWP' : 'FETCH_AND_ADD',
-    request: plain(end, chance, swap ? wr.ATOMIC_CMP_AND_SWP : wr.ATOMIC_FETCH_AND_ADD, {
-      sges: split(end.areas.atomics + 8 * slot, 8, end.local.key, end.pair.maxSge, chance),
-      remote: at,
-      rkey: peer.target.key,
-      compare: swap && chance.hits(0.5) ? now : value,
-      swap: value,
-    }),
-    ...none,
-    atomic: { at, executed: 0, before: 0n },
-  }
-}
+const kinds: readonly Kind[] = [
+  { name: 'SEND', weight: 20, make: make.send(false), everywhere: true },
+  { name: 'SEND_WITH_IMM', weight: 10, make: make.send(true), everywhere: true },
+  { name: 'SEND_WITH_INV', weight: 4, make: make.sendInvalidate(true) },
+  { name: 'WRITE', weight: 25, make: make.write(false), everywhere: true },
+  { name: 'WRITE_WITH_IMM', weight: 10, make: make.write(true), everywhere: true },
+  { name: 'READ', weight: 12, make: make.read(false) },
+  { name: 'READ back', weight: 8, make: make.read(true) },
+  { name: 'CMP_AND_SWP', weight: 6, make: make.atomic(true) },
+  { name: 'FETCH_AND_ADD', weight: 6, make: make.atomic(false) },
+  { name: 'ATOMIC_WRITE', weight: 5, make: make.atomicWrite },
+  { name: 'FLUSH', weight: 4, make: make.flush(flushPlacement.GLOBAL) },
+  { name: 'BIND_MW', weight: 3, make: make.bindWindow, everywhere: true },
+  { name: 'LOCAL_INV', weight: 3, make: make.localInvalidate, everywhere: true },
+]
 
 /** Another request, spoilt, so that the peer refuses it. */
 const remotely =
-  (make: Kind['make'], status: number, change: (end: End, chance: Chance) => Partial<SendRequest>) =>
-  (end: End, chance: Chance): Operation | undefined => {
-    const operation = make(end, chance)
+  (wellMade: make.Make, status: number, change: (end: End, chance: Chance) => Partial<SendRequest>): make.Make =>
+  (end, chance) => {
+    const operation = wellMade(end, chance)
     if (operation === undefined) return undefined
     const { kind, request } = operation
     const length = request.inline?.length ?? request.sges.reduce((sum, sge) => sum + sge.length, 0)
@@ -188,38 +60,36 @@ const ownKey = (end: End): Partial<SendRequest> => ({ rkey: end.target.key, remo
 const outside = (end: End): Partial<SendRequest> => ({ remote: end.peer.areas.target + TARGET_BYTES + WORDS * 8 })
 const misaligned = (end: End): Partial<SendRequest> => ({ remote: end.peer.areas.words + 4 })
 
-const localKey = (end: End, chance: Chance): Operation => {
-  const length = 1 + lengthOf(end, chance)
-  const key = chance.pick([badKey(chance), end.peer.sourceKey])
-  return {
-    kind: 'SEND of a wrong key',
-    request: plain(end, chance, wr.SEND, { sges: [{ at: end.areas.source, length, key }] }),
-    fatal: 'local',
-    statuses: [LOC_PROT_ERR],
-  }
-}
+/** A request that fails at its own end. */
+const locally =
+  (kind: string, status: number, request: (end: End, chance: Chance) => SendRequest): make.Make =>
+  (end, chance) => ({ kind, request: request(end, chance), fatal: 'local', statuses: [status] })
 
-const readIntoSource = (end: End, chance: Chance): Operation => ({
-  kind: 'READ into what is not to be written',
-  request: plain(end, chance, wr.RDMA_READ, {
-    sges: [{ at: end.areas.source, length: 1 + lengthOf(end, chance), key: end.sourceKey }],
+const sendOfWrongKey = locally('SEND of a wrong key', LOC_PROT_ERR, (end, chance) => {
+  const length = 1 + make.lengthOf(end, chance)
+  const key = chance.pick([badKey(chance), end.peer.sourceKey])
+  return plain(end, chance, wr.SEND, { sges: [{ at: end.areas.source, length, key }] })
+})
+const readIntoSource = locally('READ into what is not to be written', LOC_PROT_ERR, (end, chance) =>
+  plain(end, chance, wr.RDMA_READ, {
+    sges: [{ at: end.areas.source, length: 1 + make.lengthOf(end, chance), key: end.sourceKey }],
     remote: end.peer.areas.source,
     rkey: end.peer.sourceKey,
   }),
-  fatal: 'local',
-  statuses: [LOC_PROT_ERR],
+)
+const nonsense = locally('unknown opcode', LOC_QP_OP_ERR, (end, chance) =>
+  plain(end, chance, chance.pick([100, 200, 255, 0x7fff_ffff])),
+)
+const invalidateNothing = locally('LOCAL_INV of a wrong key', LOC_QP_OP_ERR, (end, chance) =>
+  plain(end, chance, wr.LOCAL_INV, { imm: chance.pick([badKey(chance), end.target.key]) }),
+)
+const bindNothing = locally('BIND_MW of a wrong key', MW_BIND_ERR, (end, chance) => {
+  const bind = { window: chance.pick([badKey(chance), end.target.key]), at: end.areas.target, length: 8, access: 0 }
+  return plain(end, chance, wr.BIND_MW, { bind })
 })
 
-const nonsense = (end: End, chance: Chance): Operation => ({
-  kind: 'unknown opcode',
-  request: plain(end, chance, chance.pick([100, 200, 255, 0x7fff_ffff])),
-  fatal: 'local',
-  statuses: [LOC_QP_OP_ERR],
-})
-
-const tooLong = (end: End, chance: Chance): Operation => {
-  const most = bufferBytes(end)
-  const { data, more } = payload(end, chance, most + 1 + chance.int(end.pair.mtu))
+const tooLong: make.Make = (end, chance) => {
+  const { data, more } = make.payload(end, chance, make.bufferBytes(end) + 1 + chance.int(end.pair.mtu))
   return {
     kind: 'SEND of too much',
     request: plain(end, chance, wr.SEND, more),
@@ -229,50 +99,67 @@ const tooLong = (end: End, chance: Chance): Operation => {
   }
 }
 
-/** The peer gives a key for this message to revoke, or has none of that number. */
-const sendInvalidate = (known: boolean) => (end: End, chance: Chance) => {
-  const { peer } = end
-  const { data, more } = payload(end, chance, lengthOf(end, chance))
-  const key = known ? peer.nextKey() : badKey(chance)
-  if (known) peer.lent.push(peer.host.memory.register(key, peer.pd, peer.areas.target, 64, 0, true))
-  return {
-    kind: known ? 'SEND_WITH_INV' : 'SEND_WITH_INV of a wrong key',
-    request: plain(end, chance, wr.SEND_WITH_INV, { ...more, imm: key }),
-    message: { data, imm: undefined, opcode: wc.RECV, status: known ? SUCCESS : REM_INV_REQ_ERR, invalidates: key },
-    // the data came, so the sender may be told that all went well
-    ...(known ? none : ({ fatal: 'remote', mayPass: true, statuses: [] } as const)),
-  }
-}
-
-export const kinds: readonly Kind[] = [
-  { name: 'SEND', weight: 20, make: send(false) },
-  { name: 'SEND_WITH_IMM', weight: 10, make: send(true) },
-  { name: 'SEND_WITH_INV', weight: 4, make: sendInvalidate(true) },
-  { name: 'WRITE', weight: 25, make: write(false) },
-  { name: 'WRITE_WITH_IMM', weight: 10, make: write(true) },
-  { name: 'READ', weight: 12, make: read(false) },
-  { name: 'READ back', weight: 8, make: read(true) },
-  { name: 'CMP_AND_SWP', weight: 6, make: atomic(true) },
-  { name: 'FETCH_AND_ADD', weight: 6, make: atomic(false) },
-]
-
-/** Operations that end the life of the pair. */
-export const fatalKinds: readonly Kind[] = [
-  { name: 'WRITE, wrong key', weight: 2, make: remotely(write(false), REM_ACCESS_ERR, wrongKey) },
-  { name: 'WRITE, read-only key', weight: 1, make: remotely(write(false), REM_ACCESS_ERR, readOnlyKey) },
-  { name: "WRITE, the peer's private key", weight: 1, make: remotely(write(true), REM_ACCESS_ERR, privateKey) },
-  { name: "WRITE, another domain's key", weight: 1, make: remotely(write(false), REM_ACCESS_ERR, ownKey) },
-  { name: 'WRITE, outside', weight: 1, make: remotely(write(false), REM_ACCESS_ERR, outside) },
-  { name: 'READ, wrong key', weight: 1, make: remotely(read(false), REM_ACCESS_ERR, wrongKey) },
-  { name: 'READ, private key', weight: 1, make: remotely(read(false), REM_ACCESS_ERR, privateKey) },
-  { name: 'atomic, read-only key', weight: 1, make: remotely(atomic(false), REM_ACCESS_ERR, readOnlyKey) },
-  { name: 'atomic, misaligned', weight: 1, make: remotely(atomic(true), REM_INV_REQ_ERR, misaligned) },
+/** Operations that end the life of the pair, or put the sending half in error. */
+const fatalKinds: readonly Kind[] = [
+  { name: 'WRITE, wrong key', weight: 2, make: remotely(make.write(false), REM_ACCESS_ERR, wrongKey) },
+  { name: 'WRITE, read-only key', weight: 1, make: remotely(make.write(false), REM_ACCESS_ERR, readOnlyKey) },
+  { name: "WRITE, the peer's private key", weight: 1, make: remotely(make.write(true), REM_ACCESS_ERR, privateKey) },
+  { name: "WRITE, another domain's key", weight: 1, make: remotely(make.write(false), REM_ACCESS_ERR, ownKey) },
+  { name: 'WRITE, outside', weight: 1, make: remotely(make.write(false), REM_ACCESS_ERR, outside) },
+  { name: 'READ, wrong key', weight: 1, make: remotely(make.read(false), REM_ACCESS_ERR, wrongKey) },
+  { name: 'READ, private key', weight: 1, make: remotely(make.read(false), REM_ACCESS_ERR, privateKey) },
+  { name: 'atomic, read-only key', weight: 1, make: remotely(make.atomic(false), REM_ACCESS_ERR, readOnlyKey) },
+  { name: 'atomic, misaligned', weight: 1, make: remotely(make.atomic(true), REM_INV_REQ_ERR, misaligned) },
+  { name: 'ATOMIC_WRITE, read-only key', weight: 1, make: remotely(make.atomicWrite, REM_ACCESS_ERR, readOnlyKey) },
+  { name: 'ATOMIC_WRITE, misaligned', weight: 1, make: remotely(make.atomicWrite, REM_INV_REQ_ERR, misaligned) },
+  { name: 'FLUSH, persistent', weight: 1, make: make.flush(flushPlacement.PERSISTENT) },
   { name: 'SEND of too much', weight: 2, make: tooLong },
-  { name: 'SEND_WITH_INV of a wrong key', weight: 1, make: sendInvalidate(false) },
-  { name: 'SEND of a wrong key', weight: 2, make: localKey },
+  { name: 'SEND_WITH_INV of a wrong key', weight: 1, make: make.sendInvalidate(false) },
+  { name: 'SEND of a wrong key', weight: 2, make: sendOfWrongKey, everywhere: true },
   { name: 'READ into what is not to be written', weight: 1, make: readIntoSource },
-  { name: 'unknown opcode', weight: 1, make: nonsense },
+  { name: 'unknown opcode', weight: 1, make: nonsense, everywhere: true },
+  { name: 'LOCAL_INV of a wrong key', weight: 1, make: invalidateNothing, everywhere: true },
+  { name: 'BIND_MW of a wrong key', weight: 1, make: bindNothing, everywhere: true },
 ]
+
+/** Requests that a reliable service would refuse: here they have no effect, and the sender does not learn of it. */
+const unheard =
+  (refused: make.Make): make.Make =>
+  (end, chance) => {
+    const made = refused(end, chance)
+    return made && { kind: `unheard ${made.kind}`, request: made.request, fatal: 'no', statuses: [] }
+  }
+const unreliableKinds: readonly Kind[] = [
+  ...kinds.filter(kind => kind.everywhere),
+  { name: 'WRITE, wrong key', weight: 1, make: unheard(remotely(make.write(false), 0, wrongKey)) },
+  { name: 'WRITE, outside', weight: 1, make: unheard(remotely(make.write(false), 0, outside)) },
+  { name: 'WRITE, private key', weight: 1, make: unheard(remotely(make.write(false), 0, privateKey)) },
+  { name: 'SEND of too much', weight: 1, make: unheard(tooLong) },
+]
+/** What only reliable connections have. */
+const unreliableFatalKinds: readonly Kind[] = [
+  ...fatalKinds.filter(kind => kind.everywhere),
+  ...kinds
+    .filter(kind => /READ|AND|ATOMIC|FLUSH|INV$/.test(kind.name) && !kind.everywhere)
+    .map(kind => ({
+      ...kind,
+      make: (end: End, chance: Chance): Operation | undefined => {
+        const made = kind.make(end, chance)
+        return (
+          made && { kind: `${made.kind}, unreliably`, request: made.request, fatal: 'local', statuses: [LOC_QP_OP_ERR] }
+        )
+      },
+    })),
+]
+
+/** Operations that a late packet of an unreliable connection may belong to. */
+const PAST = 600
+
+/** A kind of operation for a pair's service. */
+export const chooseKind = (end: End, fatal: boolean, chance: Chance): Kind =>
+  end.pair.service === Service.RC
+    ? chance.weighted(fatal ? fatalKinds : kinds)
+    : chance.weighted(fatal ? unreliableFatalKinds : unreliableKinds)
 
 /** Posts an operation of `end`, and plans what it does. */
 export const post = (end: End, kind: Kind, chance: Chance): Operation | undefined => {
@@ -287,6 +174,10 @@ export const post = (end: End, kind: Kind, chance: Chance): Operation | undefine
   if (operation.message !== undefined) operation.place = peer.incoming.push(operation) - 1
   if (operation.write !== undefined) peer.planned.set(operation.write.data, operation.write.at - peer.areas.target)
   if (operation.atomic !== undefined) peer.atomics.push(operation)
+  if (!isReliable(end.pair) && operation.fatal === 'no') {
+    peer.past.push(operation)
+    if (peer.past.length > PAST) peer.past.shift()
+  }
   end.host.queues[end.row].sends.push(operation.request)
   return operation
 }
@@ -298,7 +189,7 @@ export const postReceive = (end: End, chance: Chance): boolean => {
   const at = end.areas.buffers + (id % RECEIVE_SLOTS) * MESSAGE_BYTES
   const request: ReceiveRequest = {
     id: id + 0x4000_0000,
-    sges: split(at, bufferBytes(end), end.local.key, end.pair.maxSge, chance),
+    sges: make.split(at, make.bufferBytes(end), end.local.key, end.pair.maxSge, chance),
   }
   end.receives.push(request)
   end.host.queues[end.row].receives.push(request)

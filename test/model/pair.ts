@@ -4,6 +4,7 @@
  * whose it is. Each life of a pair, from RESET to RESET, begins with what memory is then. Nothing is checked here
  * (checks.ts) and nothing posted (operations.ts).
  */
+import { Service } from '../../src/spec/services.ts'
 import { Access } from '../../src/transport/types.ts'
 import type { Region } from './memory.ts'
 import type { ModelNode, ReceiveRequest, SendRequest } from './node.ts'
@@ -32,6 +33,9 @@ export interface Operation {
   readonly write?: { readonly at: number; readonly data: Uint8Array }
   /** What must lie in its elements in the end. */
   readonly read?: Uint8Array
+  /** It binds, or revokes, a window of its own end. */
+  readonly binds?: Region
+  readonly invalidates?: Region
   /** An atomic on the word at an offset of the peer's memory. */
   readonly atomic?: { readonly at: number; executed: number; before: bigint }
 }
@@ -104,12 +108,17 @@ export interface End {
   fatalAt: number
   ackedPsns: number
   receiveFailed: boolean
-  /** Regions that are there to be invalidated. */
+  /** Windows of this life, and those of them that are bound for the peer to use. */
   lent: Region[]
+  windows: Region[]
+  /** Unreliable: the newest operations that were posted to this end, of all lives. */
+  past: Operation[]
 }
 
 export interface Pair {
   readonly name: string
+  /** A number of `Service`. */
+  readonly service: number
   readonly ends: readonly [End, End]
   mtu: number
   maxSge: number
@@ -144,7 +153,7 @@ export const createEnd = (
     results,
     atomics: results + READ_SLOTS * MESSAGE_BYTES,
   }
-  const remote = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC
+  const access = Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC | Access.FLUSH_GLOBAL
   const sourceKey = nextKey()
   memory.register(sourceKey, pd, source, SOURCE_BYTES, Access.REMOTE_READ)
   const end = {
@@ -154,7 +163,7 @@ export const createEnd = (
     pd,
     areas,
     sourceKey,
-    target: memory.register(nextKey(), pd, target, TARGET_BYTES + WORDS * 8, remote),
+    target: memory.register(nextKey(), pd, target, TARGET_BYTES + WORDS * 8, access | Access.LOCAL_WRITE),
     local: memory.register(
       nextKey(),
       pd,
@@ -170,6 +179,7 @@ export const createEnd = (
     base: new Uint8Array(TARGET_BYTES),
     planned: new Uint8Array(TARGET_BYTES),
     words: new BigUint64Array(WORDS),
+    past: [],
   }
   // peer and pair are joined in `createPair`
   return beginLife(end as unknown as End)
@@ -197,6 +207,7 @@ export const beginLife = (end: End): End => {
     ackedPsns: 0,
     receiveFailed: false,
     lent: [],
+    windows: [],
   }
   Object.assign(end, fresh)
   end.base.set(bytes.subarray(end.areas.target, end.areas.target + TARGET_BYTES))
@@ -205,9 +216,10 @@ export const beginLife = (end: End): End => {
   return end
 }
 
-export const createPair = (name: string, a: End, b: End): Pair => {
+export const createPair = (name: string, service: number, a: End, b: End): Pair => {
   const pair: Pair = {
     name,
+    service,
     ends: [a, b],
     mtu: 256,
     maxSge: 4,
@@ -224,6 +236,8 @@ export const createPair = (name: string, a: End, b: End): Pair => {
   return pair
 }
 
+export const isReliable = (pair: Pair): boolean => pair.service === Service.RC
+
 /** Sends that are posted and whose end is not known. */
 export const outstanding = (end: End): number => end.sends.length - end.done
 
@@ -231,7 +245,8 @@ export const outstanding = (end: End): number => end.sends.length - end.done
 export const isQuiet = (pair: Pair): boolean =>
   pair.ends.every(end => outstanding(end) === 0 || end.host.queues[end.row].sends.length === 0)
 
-const ATTRIBUTES = { pkeyIndex: 0, access: 14 }
+/** All that a peer may do: write, read, atomics, flush. */
+const ATTRIBUTES = { pkeyIndex: 0, access: 0x10e }
 
 /** RESET to RTS, both ends, with attributes of chance. PSNs are far from those of the life before. */
 export const connect = (pair: Pair, chance: Chance, now: number): void => {
@@ -249,19 +264,12 @@ export const connect = (pair: Pair, chance: Chance, now: number): void => {
     const { engine } = end.host
     const { peer } = end
     engine.modify(end.row, 1, ATTRIBUTES, now)
-    const rtr = {
-      destQpn: peer.qpn,
-      rqPsn: peer.psn,
-      pathMtu: pair.mtu,
-      minRnrTimer: 1 + chance.int(8),
-      maxDestRdAtomic: peer.maxRd + chance.int(2),
-      flow: peer.node,
-      peer: peer.node,
-    }
-    engine.modify(end.row, 2, rtr, now)
+    const path = { destQpn: peer.qpn, rqPsn: peer.psn, pathMtu: pair.mtu, flow: peer.node, peer: peer.node }
+    const resources = { minRnrTimer: 1 + chance.int(8), maxDestRdAtomic: peer.maxRd + chance.int(2) }
+    engine.modify(end.row, 2, isReliable(pair) ? { ...path, ...resources } : path, now)
   }
   for (const end of pair.ends) {
-    const rts = { sqPsn: end.psn, timeout: 8 + chance.int(3), retryCnt: 7, rnrRetry: 7, maxRdAtomic: end.maxRd }
-    end.host.engine.modify(end.row, 3, rts, now)
+    const retries = { timeout: 8 + chance.int(3), retryCnt: 7, rnrRetry: 7, maxRdAtomic: end.maxRd }
+    end.host.engine.modify(end.row, 3, { sqPsn: end.psn, ...(isReliable(pair) && retries) }, now)
   }
 }

@@ -13,7 +13,7 @@ export const worldOf = (seed: number): WorldOptions => {
     seed,
     nodes: 1 + chance.int(3),
     pairs: 1 + chance.int(12),
-    ...(narrow && { windowBytes: 4500 + chance.int(40_000), boundReads: chance.hits(0.7) }),
+    ...(narrow && { windowBytes: 4500 + chance.int(40_000), boundReads: chance.hits(0.7), pace: chance.int(2) * 50 }),
     ...(chance.hits(0.3) && { maxPackets: 1 + chance.int(8) }),
     ...(chance.hits(0.3) && { maxBytes: 4400 + chance.int(20_000) }),
   }

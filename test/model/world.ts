@@ -12,6 +12,7 @@ import {
   checkQuiet,
   createTally,
   onAtomic,
+  onBound,
   onEvent,
   onInvalidated,
   onReceiveCompleted,
@@ -21,7 +22,7 @@ import {
 import { forge, opens, qpnOf } from './forge.ts'
 import { createLink, type Link, weathers } from './link.ts'
 import { createNode, type ModelNode } from './node.ts'
-import { fatalKinds, kinds, post, postReceive } from './operations.ts'
+import { chooseKind, post, postReceive } from './operations.ts'
 import {
   beginLife,
   connect,
@@ -30,13 +31,14 @@ import {
   END_BYTES,
   type End,
   isQuiet,
+  isReliable,
   outstanding,
   type Pair,
   SOURCE_BYTES,
 } from './pair.ts'
 import { createChance } from './random.ts'
 
-const { RESET, RTS, SQD, ERR } = QpState.values
+const { RESET, RTS, SQD, SQE, ERR } = QpState.values
 
 export interface WorldOptions {
   readonly seed: number
@@ -44,6 +46,7 @@ export interface WorldOptions {
   readonly pairs: number
   readonly windowBytes?: number
   readonly boundReads?: boolean
+  readonly pace?: number
   readonly maxPackets?: number
   readonly maxBytes?: number
 }
@@ -102,6 +105,7 @@ export const createWorld = (options: WorldOptions) => {
       {
         memoryBytes: SOURCE_BYTES + 0x1000 + (END_BYTES + 0x400) * 2 * options.pairs,
         windowBytes: options.windowBytes,
+        pace: options.pace,
         boundReads: options.boundReads,
         maxPackets: options.maxPackets ?? 64,
         maxBytes: options.maxBytes ?? 0x1_1000,
@@ -109,6 +113,7 @@ export const createWorld = (options: WorldOptions) => {
       {
         wrote: (region, at, length) => onWrote(endOf(region.pd), region, at, length),
         atomic: (region, at, before) => onAtomic(endOf(region.pd), region, at, before),
+        bound: region => onBound(endOf(region.pd), region),
         invalidated: region => onInvalidated(endOf(region.pd), region),
         completed(cq, c) {
           const end = ends[cq >> 1]
@@ -138,7 +143,7 @@ export const createWorld = (options: WorldOptions) => {
     const index = ends.indexOf(end)
     end.qpn = nextQpn++
     end.row = end.host.create({
-      service: Service.RC,
+      service: end.pair.service,
       qpn: end.qpn,
       pd: end.pd,
       sendCq: 2 * index,
@@ -164,7 +169,7 @@ export const createWorld = (options: WorldOptions) => {
       ends.push(end)
       return end
     })
-    const pair = createPair(String(i), made[0], made[1])
+    const pair = createPair(String(i), chance.hits(0.3) ? Service.UC : Service.RC, made[0], made[1])
     pairs.push(pair)
     createQps(pair)
     connect(pair, chance, now)
@@ -195,7 +200,7 @@ export const createWorld = (options: WorldOptions) => {
   /** In error what is posted is flushed at once. */
   const postInError = (end: End): void => {
     for (let left = chance.int(3); left > 0; left--) {
-      post(end, chance.weighted(kinds), chance)
+      post(end, chooseKind(end, false, chance), chance)
       ring(end)
     }
     if (chance.hits(0.5) && postReceive(end, chance)) end.host.engine.onReceiveScan(end.row)
@@ -234,17 +239,25 @@ export const createWorld = (options: WorldOptions) => {
     let posted = 0
     for (let left = 1 + chance.int(4); left > 0 && outstanding(end) < MOST_OUT; left--) {
       const fatal = end.pair.dying < 0 && chance.hits(0.006)
-      const operation = post(end, chance.weighted(fatal ? fatalKinds : kinds), chance)
+      const operation = post(end, chooseKind(end, fatal, chance), chance)
       if (operation === undefined) continue
       posted++
       say(`${end.name} posts ${operation.request.id}: ${operation.kind}`)
       if (operation.fatal !== 'no') {
-        end.pair.dying = 2000
+        if (isReliable(end.pair)) end.pair.dying = 2000
         break
       }
     }
     if (posted > 0) ring(end)
     return posted
+  }
+
+  /** Out of the send queue error state, all before is forgotten. */
+  const recover = (end: End): void => {
+    say(`${end.name} recovers`)
+    end.failed = false
+    end.fatalAt = Number.POSITIVE_INFINITY
+    end.host.engine.modify(end.row, RTS, {}, now)
   }
 
   /** One turn of a pair; how many requests it posted. */
@@ -255,7 +268,8 @@ export const createWorld = (options: WorldOptions) => {
       while (chance.hits(0.5) && postReceive(end, chance)) fresh = true
       const state = stateOf(end)
       if (state === ERR && fresh) end.host.engine.onReceiveScan(end.row)
-      if (state === SQD && !end.draining && chance.hits(0.5)) end.host.engine.modify(end.row, RTS, {}, now)
+      if (state === SQE && outstanding(end) === 0 && chance.hits(0.3)) recover(end)
+      else if (state === SQD && !end.draining && chance.hits(0.5)) end.host.engine.modify(end.row, RTS, {}, now)
       else if (state === RTS && posting && pair.dying < 0 && chance.hits(0.004)) {
         end.draining = true
         end.host.engine.modify(end.row, SQD, {}, now)

@@ -1,0 +1,264 @@
+/*
+ * How the model test makes requests: for each operation of the engine a function that draws one by chance and says what
+ * it shall do to the peer's memory, to its receive queue and to its own. Which are posted, and how they are spoilt, is
+ * in operations.ts; what becomes of them is checked in checks.ts.
+ */
+import { flushPlacement, flushSelectivity } from '../../src/spec/headers.ts'
+import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
+import { Access } from '../../src/transport/types.ts'
+import type { Region } from './memory.ts'
+import type { Element, SendRequest } from './node.ts'
+import {
+  ATOMIC_SLOTS,
+  type End,
+  MESSAGE_BYTES,
+  type Operation,
+  READ_SLOTS,
+  SOURCE_BYTES,
+  TARGET_BYTES,
+  WORDS,
+} from './pair.ts'
+import type { Chance } from './random.ts'
+
+const wr = WrOpcode.values
+const wc = WcOpcode.values
+const { FENCE, SIGNALED, SOLICITED, INLINE } = SendFlags.values
+const { REM_INV_REQ_ERR, SUCCESS } = WcStatus.values
+
+/** The operation that `end` posts; undefined if it cannot now. */
+export type Make = (end: End, chance: Chance) => Operation | undefined
+
+/** A key that nothing has: those that are given out are even. */
+export const badKey = (chance: Chance): number => (chance.u32() | 1) >>> 0
+
+/** Most bytes of a message of the pair: five packets, as its receive buffers. */
+export const bufferBytes = (end: End): number => Math.min(5 * end.pair.mtu, MESSAGE_BYTES)
+
+export const lengthOf = (end: End, chance: Chance): number =>
+  chance.hits(0.3) ? chance.int(80) : chance.hits(0.1) ? end.pair.mtu : chance.int(bufferBytes(end) + 1)
+
+/** A stretch of memory as one element, or as several; some may be empty. */
+export const split = (at: number, length: number, key: number, most: number, chance: Chance): Element[] => {
+  const elements: Element[] = []
+  let from = at
+  let left = length
+  for (let n = chance.hits(0.6) ? 1 : 1 + chance.int(most); n > 1; n--) {
+    const piece = chance.int(left + 1)
+    elements.push({ at: from, length: piece, key })
+    from += piece
+    left -= piece
+  }
+  elements.push({ at: from, length: left, key })
+  return elements
+}
+
+/** A request with flags of chance, and nothing in it. */
+export const plain = (end: End, chance: Chance, opcode: number, more: Partial<SendRequest> = {}): SendRequest => ({
+  id: end.sends.length,
+  opcode,
+  flags:
+    (chance.hits(0.8) ? SIGNALED : 0) |
+    (chance.hits(0.15) ? FENCE : 0) |
+    (chance.hits(0.3) ? SOLICITED : 0) |
+    (more.inline === undefined ? 0 : INLINE),
+  sges: [],
+  imm: 0,
+  remote: 0,
+  rkey: 0,
+  compare: 0n,
+  swap: 0n,
+  refused: 0,
+  ...more,
+})
+
+/** Bytes of the source, and how a request names them: in elements, or inline. */
+export const payload = (end: End, chance: Chance, length: number) => {
+  const at = end.areas.source + chance.int(SOURCE_BYTES - length + 1)
+  const data = end.host.memory.bytes.slice(at, at + length)
+  if (length <= 200 && chance.hits(0.3)) return { data, more: { inline: data } }
+  return { data, more: { sges: split(at, length, end.sourceKey, end.pair.maxSge, chance) } }
+}
+
+const none = { fatal: 'no', statuses: [] } as const
+
+export const send =
+  (imm: boolean): Make =>
+  (end, chance) => {
+    const { data, more } = payload(end, chance, lengthOf(end, chance))
+    const value = imm ? chance.u32() : undefined
+    return {
+      kind: imm ? 'SEND_WITH_IMM' : 'SEND',
+      request: plain(end, chance, imm ? wr.SEND_WITH_IMM : wr.SEND, { ...more, imm: value ?? 0 }),
+      ...none,
+      message: { data, imm: value, opcode: wc.RECV, status: SUCCESS, invalidates: undefined },
+    }
+  }
+
+/** A window that the peer has bound for this end, at times. */
+const windowFor = (end: End, chance: Chance): Region | undefined =>
+  end.peer.windows.length > 0 && chance.hits(0.3) ? chance.pick(end.peer.windows) : undefined
+
+export const write =
+  (imm: boolean): Make =>
+  (end, chance) => {
+    const { peer } = end
+    const { data, more } = payload(end, chance, lengthOf(end, chance))
+    const value = imm ? chance.u32() : undefined
+    const window = windowFor(end, chance)
+    const through = window !== undefined && data.length <= window.length ? window : undefined
+    const offset = through?.offset ?? peer.areas.target
+    const at = offset + chance.int((through?.length ?? TARGET_BYTES) - data.length + 1)
+    const request = plain(end, chance, imm ? wr.RDMA_WRITE_WITH_IMM : wr.RDMA_WRITE, {
+      ...more,
+      imm: value ?? 0,
+      remote: at,
+      rkey: data.length === 0 && chance.hits(0.5) ? badKey(chance) : (through ?? peer.target).key,
+    })
+    const message = imm && {
+      message: { data, imm: value, opcode: wc.RECV_RDMA_WITH_IMM, status: SUCCESS, invalidates: undefined },
+    }
+    const kind = `${imm ? 'WRITE_WITH_IMM' : 'WRITE'}${through === undefined ? '' : ' through a window'}`
+    return { kind, request, ...none, write: { at, data }, ...message }
+  }
+
+/** The slot for results of request number `id`; undefined while an earlier request may still write there. */
+const slotOf = (end: End, id: number, slots: number): number | undefined =>
+  id - slots >= end.done ? undefined : id % slots
+
+/** Reads the source, which nobody changes, or the target as all requests before have left it. */
+export const read =
+  (fromTarget: boolean): Make =>
+  (end, chance) => {
+    const id = end.sends.length
+    const slot = slotOf(end, id, READ_SLOTS)
+    if (slot === undefined) return undefined
+    const { peer } = end
+    const length = lengthOf(end, chance)
+    const from = chance.int((fromTarget ? TARGET_BYTES : SOURCE_BYTES) - length + 1)
+    const at = (fromTarget ? peer.areas.target : peer.areas.source) + from
+    const to = end.areas.results + slot * MESSAGE_BYTES
+    if (fromTarget) end.fenceTo = id
+    return {
+      kind: fromTarget ? 'READ back' : 'READ',
+      request: plain(end, chance, wr.RDMA_READ, {
+        sges: split(to, length, end.local.key, end.pair.maxSge, chance),
+        remote: at,
+        rkey: fromTarget ? peer.target.key : peer.sourceKey,
+      }),
+      ...none,
+      read: fromTarget ? peer.planned.slice(from, from + length) : peer.host.memory.bytes.slice(at, at + length),
+    }
+  }
+
+export const atomic =
+  (swap: boolean): Make =>
+  (end, chance) => {
+    const id = end.sends.length
+    const slot = slotOf(end, id, ATOMIC_SLOTS)
+    if (slot === undefined) return undefined
+    const { peer } = end
+    const at = peer.areas.words + 8 * chance.int(WORDS)
+    const value = (BigInt(chance.u32()) << 32n) | BigInt(chance.u32())
+    // half of the comparisons are with what the word is now, unless an atomic on the way changes it
+    const now = peer.host.memory.words.getBigUint64(at, true)
+    return {
+      kind: swap ? 'CMP_AND_SWP' : 'FETCH_AND_ADD',
+      request: plain(end, chance, swap ? wr.ATOMIC_CMP_AND_SWP : wr.ATOMIC_FETCH_AND_ADD, {
+        sges: split(end.areas.atomics + 8 * slot, 8, end.local.key, end.pair.maxSge, chance),
+        remote: at,
+        rkey: peer.target.key,
+        compare: swap && chance.hits(0.5) ? now : value,
+        swap: value,
+      }),
+      ...none,
+      atomic: { at, executed: 0, before: 0n },
+    }
+  }
+
+export const atomicWrite: Make = (end, chance) => {
+  const { peer } = end
+  const at = end.areas.source + chance.int(SOURCE_BYTES - 8)
+  const to = peer.areas.target + 8 * chance.int(TARGET_BYTES / 8)
+  return {
+    kind: 'ATOMIC_WRITE',
+    request: plain(end, chance, wr.ATOMIC_WRITE, {
+      sges: split(at, 8, end.sourceKey, end.pair.maxSge, chance),
+      remote: to,
+      rkey: peer.target.key,
+    }),
+    ...none,
+    write: { at: to, data: end.host.memory.bytes.slice(at, at + 8) },
+  }
+}
+
+/** A FLUSH of `length` bytes, the words where they go. */
+const flushWords = (length: number, selectivity: number, placement: number): Partial<SendRequest> => ({
+  compare: BigInt(length),
+  swap: (BigInt(selectivity) << 32n) | BigInt(placement),
+})
+
+export const flush =
+  (placement: number): Make =>
+  (end, chance) => {
+    const { peer } = end
+    const length = chance.int(TARGET_BYTES + 1)
+    const selectivity = chance.hits(0.5) ? flushSelectivity.RANGE : flushSelectivity.REGION
+    const isGlobal = placement === flushPlacement.GLOBAL
+    return {
+      kind: isGlobal ? 'FLUSH' : 'FLUSH to what is not persistent',
+      request: plain(end, chance, wr.FLUSH, {
+        remote: peer.areas.target + chance.int(TARGET_BYTES - length + 1),
+        rkey: peer.target.key,
+        ...flushWords(length, selectivity, placement),
+      }),
+      ...(isGlobal ? none : { fatal: 'remote', statuses: [REM_INV_REQ_ERR] }),
+    }
+  }
+
+/** Most windows that an end has bound for its peer. */
+const MOST_WINDOWS = 4
+
+/** Binds a fresh window to a part of the target. The peer uses it once this is known to be done. */
+export const bindWindow: Make = (end, chance) => {
+  if (end.windows.length >= MOST_WINDOWS) return undefined
+  const window = end.host.memory.addWindow(end.nextKey(), end.pd, false)
+  end.lent.push(window)
+  const length = 1 + chance.int(TARGET_BYTES)
+  const at = end.areas.target + chance.int(TARGET_BYTES - length + 1)
+  const bind = { window: window.key, at, length, access: Access.REMOTE_WRITE | Access.REMOTE_READ }
+  return { kind: 'BIND_MW', request: plain(end, chance, wr.BIND_MW, { bind }), ...none, binds: window }
+}
+
+/** Revokes a key of its own that nobody uses. */
+export const localInvalidate: Make = (end, chance) => {
+  const window = end.host.memory.addWindow(end.nextKey(), end.pd, true)
+  end.lent.push(window)
+  return {
+    kind: 'LOCAL_INV',
+    request: plain(end, chance, wr.LOCAL_INV, { imm: window.key }),
+    ...none,
+    invalidates: window,
+  }
+}
+
+/** The peer gives a key for this message to revoke, one that was in use or a fresh one; or has none of that number. */
+export const sendInvalidate =
+  (known: boolean): Make =>
+  (end, chance) => {
+    const { peer } = end
+    const { data, more } = payload(end, chance, lengthOf(end, chance))
+    let key = badKey(chance)
+    if (known && peer.windows.length > 0 && chance.hits(0.7)) key = peer.windows.shift()!.key
+    else if (known) {
+      const window = peer.host.memory.addWindow(peer.nextKey(), peer.pd, true)
+      peer.lent.push(window)
+      key = window.key
+    }
+    return {
+      kind: known ? 'SEND_WITH_INV' : 'SEND_WITH_INV of a wrong key',
+      request: plain(end, chance, wr.SEND_WITH_INV, { ...more, imm: key }),
+      message: { data, imm: undefined, opcode: wc.RECV, status: known ? SUCCESS : REM_INV_REQ_ERR, invalidates: key },
+      // the data came, so the sender may be told that all went well
+      ...(known ? none : ({ fatal: 'remote', mayPass: true, statuses: [] } as const)),
+    }
+  }
