@@ -7,7 +7,7 @@
  */
 import assert from 'node:assert/strict'
 import { AsyncEventType, QpState } from '../../src/spec/enums.ts'
-import { SendFlags, SendKind, sendOperations, WcFlags, WcOpcode, WcStatus } from '../../src/spec/work.ts'
+import { SendFlags, SendKind, sendOperations, WcFlags, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import type { Region } from './memory.ts'
 import type { Completed, ReceiveRequest, SendRequest } from './node.ts'
 import { type End, isReliable, type Operation, outstanding, type Pair, TARGET_BYTES, WORDS } from './pair.ts'
@@ -125,7 +125,9 @@ export const onSendCompleted = (end: End, c: Completed, tally: Tally): void => {
     const { flags, opcode } = operation.request
     assert.ok(end.pair.signalAll || (flags & SIGNALED) !== 0, `${about(end, operation)} has a completion`)
     assert.equal(c.opcode, sendOperations[opcode].completion)
-    assert.equal(c.bytes, totalOf(operation.request))
+    // a FLUSH tells the length that was asked for
+    const { compare } = operation.request
+    assert.equal(c.bytes, opcode === WrOpcode.values.FLUSH ? Number(compare) : totalOf(operation.request))
     succeeded(end, operation, tally)
   } else if (end.failed) {
     assert.equal(c.status, WR_FLUSH_ERR, `${about(end, operation)} after one that failed`)
