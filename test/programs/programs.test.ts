@@ -19,6 +19,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], sente
   verbs_errors: [['-q'], /usage: .*verbs_errors/],
   soak: [['-s', '3'], /largest block 3: 8 to 4194304 are allowed/],
   outcomes: [['-q'], /usage: .*outcomes/],
+  memory_windows: [['-q'], /usage: .*memory_windows/],
   hostile: [['-q'], /usage: .*hostile/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }

@@ -8,89 +8,7 @@
  * of the queue pairs and the flushed work requests are checked. Prints one line per case; status 1 if any differs.
  */
 #define _GNU_SOURCE
-#include <signal.h>
-
-#include "endpoint.h"
-
-#define LENGTH 65536
-
-static struct options options;
-static struct endpoint ends[2];
-static struct ibv_context *context;
-static bool right;
-
-static void differs(const char *what, int got, int wanted)
-{
-    printf("  %s: %d, not %d\n", what, got, wanted);
-    right = false;
-}
-
-static void check(const char *what, int got, int wanted)
-{
-    if (got != wanted)
-        differs(what, got, wanted);
-}
-
-/* ---- posting ---- */
-
-static void post_receive(int who, uint64_t id, uint32_t length)
-{
-    struct ibv_sge sge = {(uintptr_t)ends[who].buffer, length, ends[who].mr->lkey};
-    struct ibv_recv_wr wr = {.wr_id = id, .sg_list = &sge, .num_sge = 1}, *bad;
-    const int error = ibv_post_recv(ends[who].qp, &wr, &bad);
-    NEED(error == 0, "ibv_post_recv: %s", strerror(error));
-}
-
-/* From end 0 to end 1; `offset` is of the far buffer. */
-static void post(uint64_t id, enum ibv_wr_opcode opcode, uint32_t length, uint64_t offset, uint32_t rkey, uint32_t lkey)
-{
-    struct ibv_sge sge = {(uintptr_t)ends[0].buffer, length, lkey};
-    struct ibv_send_wr wr = {
-        .wr_id = id, .sg_list = &sge, .num_sge = 1, .opcode = opcode, .send_flags = IBV_SEND_SIGNALED};
-    if (opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
-        wr.wr.atomic.remote_addr = (uintptr_t)ends[1].buffer + offset;
-        wr.wr.atomic.rkey = rkey;
-        wr.wr.atomic.compare_add = 1;
-    } else {
-        wr.wr.rdma.remote_addr = (uintptr_t)ends[1].buffer + offset;
-        wr.wr.rdma.rkey = rkey;
-    }
-    struct ibv_send_wr *bad;
-    const int error = ibv_post_send(ends[0].qp, &wr, &bad);
-    NEED(error == 0, "ibv_post_send: %s", strerror(error));
-}
-
-static const char *running = "start";
-static uint64_t awaited;
-
-/* The next completion of an end, which must have this status; its wr_id. */
-static uint64_t wait_for_any(int who, int status)
-{
-    struct ibv_wc wc;
-    char what[64];
-    while (next_completion(&ends[who], &wc) == 0)
-        ;
-    const char *kind = wc.wr_id >= 100 ? "receive" : "request";
-    snprintf(what, sizeof what, "end %d, status of %s %u", who, kind, (unsigned)wc.wr_id);
-    check(what, wc.status, status);
-    return wc.wr_id;
-}
-
-static void wait_for(int who, uint64_t id, int status)
-{
-    awaited = id;
-    const uint64_t found = wait_for_any(who, status);
-    if (found != id)
-        differs("wr_id", (int)found, (int)id);
-}
-
-static void check_state(int who, enum ibv_qp_state wanted)
-{
-    struct ibv_qp_attr attr;
-    struct ibv_qp_init_attr init;
-    NEED(ibv_query_qp(ends[who].qp, &attr, IBV_QP_STATE, &init) == 0, "ibv_query_qp: %s", strerror(errno));
-    check(who ? "state of end 1" : "state of end 0", attr.qp_state, wanted);
-}
+#include "cases.h"
 
 /* ---- cases ---- */
 
@@ -259,10 +177,7 @@ static void reset(void)
     wait_for(1, 100, IBV_WC_SUCCESS);
 }
 
-static const struct {
-    const char *name;
-    void (*run)(void);
-} cases[] = {
+static const struct test_case cases[] = {
     {"write_bad_rkey", write_bad_rkey},
     {"read_bad_rkey", read_bad_rkey},
     {"atomic_bad_rkey", atomic_bad_rkey},
@@ -280,62 +195,7 @@ static const struct {
     {"reset", reset},
 };
 
-static void on_alarm(int number)
-{
-    (void)number;
-    dprintf(STDERR_FILENO, "gave up: case %s does not end; request %u was waited for\n", running, (unsigned)awaited);
-    _exit(3);
-}
-
-static bool run(size_t i)
-{
-    running = cases[i].name;
-    right = true;
-    for (int who = 0; who < 2; who++)
-        create_endpoint(&ends[who], context, &options, LENGTH, (uint32_t)(1000 * i + 77 * (unsigned)who));
-    for (int who = 0; who < 2; who++) {
-        const struct address peer = address_of(&ends[!who]);
-        connect_to(&ends[who], &peer, &options);
-    }
-    cases[i].run();
-    for (int who = 0; who < 2; who++) {
-        struct ibv_wc wc;
-        if (ibv_poll_cq(ends[who].cq, 1, &wc) != 0)
-            differs("a completion too many, wr_id", (int)wc.wr_id, -1);
-        destroy_endpoint(&ends[who]);
-    }
-    printf("%s: %s\n", cases[i].name, right ? "right" : "WRONG");
-    return right;
-}
-
 int main(int argc, char **argv)
 {
-    /* One retry after 16 ms, no RNR retry: errors are to come soon. */
-    options = default_options;
-    options.timeout = 12;
-    options.retry_count = 1;
-    options.rnr_retry = 0;
-    for (int c; (c = getopt(argc, argv, "d:g:m:")) != -1;) {
-        switch (c) {
-        case 'd': options.device = optarg; break;
-        case 'g': options.gid_index = atoi(optarg); break;
-        case 'm': options.mtu = atoi(optarg); break;
-        default: fail("usage: %s [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]", argv[0]);
-        }
-    }
-    setvbuf(stdout, NULL, _IOLBF, 0);
-    signal(SIGALRM, on_alarm);
-    context = open_named(options.device);
-    int wrong = 0, ran = 0;
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        if (optind < argc && strcmp(argv[optind], cases[i].name) != 0)
-            continue;
-        alarm(20);
-        ran++;
-        wrong += !run(i);
-    }
-    NEED(ran > 0, "there is no case %s", argv[optind]);
-    NEED(ibv_close_device(context) == 0, "ibv_close_device: %s", strerror(errno));
-    printf("%d cases, %d wrong\n", ran, wrong);
-    return wrong > 0;
+    return run_cases(cases, sizeof cases / sizeof cases[0], argc, argv);
 }

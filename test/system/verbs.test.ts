@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
+import { loopbackText } from '../loopback.ts'
 import { runPair } from './pingpong.ts'
 import {
   type Finished,
@@ -11,6 +12,7 @@ import {
   suiteScope,
   type TestDaemon,
   TWO_DEVICES,
+  userdma,
 } from './programs.ts'
 
 const assertGood = ({ status, signal, stdout, stderr }: Finished): void => {
@@ -19,7 +21,9 @@ const assertGood = ({ status, signal, stdout, stderr }: Finished): void => {
 
 const check = ownProgram('verbs_check')
 
-describe('our own programs with libibverbs', { skip: lacking(check, ownProgram('verbs_errors')) }, () => {
+const own = [check, ownProgram('verbs_errors'), ownProgram('memory_windows')]
+
+describe('our own programs with libibverbs', { skip: lacking(...own) }, () => {
   const suite = suiteScope()
   let daemon: TestDaemon
   before(async () => {
@@ -48,6 +52,19 @@ describe('our own programs with libibverbs', { skip: lacking(check, ownProgram('
 
   it('errors have the statuses of the specification', async t => {
     assertGood(await run(t, ownProgram('verbs_errors'), ['-d', 'rxe0', '-g', '1'], { env: daemon.env }))
+  })
+
+  it('memory windows, invalidation, ATOMIC WRITE and FLUSH', async t => {
+    assertGood(await run(t, ownProgram('memory_windows'), ['-d', 'rxe0', '-g', '1'], { env: daemon.env }))
+  })
+
+  it('the same over UDP, and the trace names what they call', async t => {
+    const args = ['trace', '--private', '--link', 'udp', '--device', `rxe0@${loopbackText(61)}`, '--']
+    const finished = await run(t, userdma, [...args, ownProgram('memory_windows'), '-g', '1'])
+    assertGood(finished)
+    const said = finished.stdout + finished.stderr
+    for (const name of ['mw.create(pd', 'type TYPE_2', 'mw.destroy', 'access LOCAL_WRITE|MW_BIND'])
+      assert.ok(said.includes(name), `the trace does not say ${name}`)
   })
 
   it('leave nothing behind', async () => {
