@@ -12,6 +12,7 @@
  *   stat.c         the stat family
  *   descriptors.c  interposed calls that take a descriptor
  *   verbs.c        the provider's polling functions, wrapped
+ *   xrc.c          XRC, which rxe's provider lacks (verbs_ops.h joins the two)
  *
  * Rules for all: a program without RDMA pays one comparison per call; errno is kept by calls that succeed; nothing is
  * allocated; a descriptor of ours in a child that shares our memory (vfork) is handled by bare system calls.

@@ -1,5 +1,6 @@
 /*
- * The provider's polling functions, wrapped: an empty poll gives up the processor, and notices a dead daemon.
+ * The provider's polling functions, wrapped: an empty poll gives up the processor, and notices a dead daemon. And
+ * what XRC needs of a provider that has none (xrc.c).
  *
  * Two programs and a daemon that spin on two processors take milliseconds per message, with sched_yield()
  * microseconds. The functions lie in the public operation table of the context that libibverbs hands out, so they are
@@ -17,6 +18,8 @@
 #include <infiniband/verbs.h>
 #include <sched.h>
 
+#include "verbs_ops.h"
+
 /* Distinct providers in one program: rxe's, and whatever else speaks to the daemon. */
 #define SLOTS 4
 
@@ -31,10 +34,13 @@
 typedef int poll_cq_function(struct ibv_cq *, int, struct ibv_wc *);
 typedef int start_poll_function(struct ibv_cq_ex *, struct ibv_poll_cq_attr *);
 typedef struct ibv_cq_ex *create_cq_ex_function(struct ibv_context *, struct ibv_cq_init_attr_ex *);
+typedef struct ibv_qp *create_qp_ex_function(struct ibv_context *, struct ibv_qp_init_attr_ex *);
 
 static poll_cq_function *poll_cq_of[SLOTS];
 static start_poll_function *start_poll_of[SLOTS];
 static create_cq_ex_function *create_cq_ex_of[SLOTS];
+static create_qp_ex_function *create_qp_ex_of[SLOTS];
+static post_send_function *post_send_of[SLOTS];
 
 /* After an empty poll: true if the daemon is gone. */
 static bool idle(const struct ibv_context *context)
@@ -79,6 +85,22 @@ static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struc
 static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *context,
                                       struct ibv_cq_init_attr_ex *attributes);
 
+static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_context *context,
+                                   struct ibv_qp_init_attr_ex *attributes)
+{
+    if (UNLIKELY(attributes->qp_type == IBV_QPT_XRC_RECV))
+        return xrc_create_target(context, attributes);
+    return original(context, attributes);
+}
+
+static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
+                     struct ibv_send_wr **bad)
+{
+    if (UNLIKELY(qp->qp_type == IBV_QPT_XRC_SEND))
+        return xrc_post_send(original, qp, list, bad);
+    return original(qp, list, bad);
+}
+
 #define SLOT(n)                                                                                                        \
     static int poll_cq_##n(struct ibv_cq *cq, int entries, struct ibv_wc *wc)                                          \
     {                                                                                                                  \
@@ -91,6 +113,14 @@ static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ib
     static struct ibv_cq_ex *create_cq_ex_##n(struct ibv_context *context, struct ibv_cq_init_attr_ex *attributes)     \
     {                                                                                                                  \
         return create_cq_ex(create_cq_ex_of[n], context, attributes);                                                  \
+    }                                                                                                                  \
+    static struct ibv_qp *create_qp_ex_##n(struct ibv_context *context, struct ibv_qp_init_attr_ex *attributes)        \
+    {                                                                                                                  \
+        return create_qp_ex(create_qp_ex_of[n], context, attributes);                                                  \
+    }                                                                                                                  \
+    static int post_send_##n(struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **bad)                    \
+    {                                                                                                                  \
+        return post_send(post_send_of[n], qp, list, bad);                                                              \
     }
 SLOT(0)
 SLOT(1)
@@ -101,6 +131,9 @@ static poll_cq_function *const poll_cq_wrapper[SLOTS] = {poll_cq_0, poll_cq_1, p
 static start_poll_function *const start_poll_wrapper[SLOTS] = {start_poll_0, start_poll_1, start_poll_2, start_poll_3};
 static create_cq_ex_function *const create_cq_ex_wrapper[SLOTS] = {create_cq_ex_0, create_cq_ex_1, create_cq_ex_2,
                                                                    create_cq_ex_3};
+static create_qp_ex_function *const create_qp_ex_wrapper[SLOTS] = {create_qp_ex_0, create_qp_ex_1, create_qp_ex_2,
+                                                                   create_qp_ex_3};
+static post_send_function *const post_send_wrapper[SLOTS] = {post_send_0, post_send_1, post_send_2, post_send_3};
 
 /* Replaces *function by the wrapper of its slot. With all slots taken, or if it is a wrapper, nothing is done. */
 #define WRAP(function, originals, wrappers)                                                                            \
@@ -136,6 +169,12 @@ static struct ibv_context *wrap(struct ibv_context *context)
     struct verbs_context *extended = verbs_get_ctx_op(context, create_cq_ex);
     if (extended)
         WRAP(extended->create_cq_ex, create_cq_ex_of, create_cq_ex_wrapper);
+    extended = verbs_get_ctx_op(context, create_qp_ex);
+    if (extended && verbs_get_ctx_op(context, create_srq_ex)) {
+        WRAP(extended->create_qp_ex, create_qp_ex_of, create_qp_ex_wrapper);
+        WRAP(context->ops.post_send, post_send_of, post_send_wrapper);
+        xrc_complete(extended);
+    }
     return context;
 }
 

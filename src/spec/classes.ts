@@ -15,6 +15,7 @@ import { RcQp } from './classes/rc_qp.ts'
 import { Srq, TmSrq, XrcSrq } from './classes/srq.ts'
 import { UcQp } from './classes/uc_qp.ts'
 import { UdQp } from './classes/ud_qp.ts'
+import { XrcIniQp, XrcTgtQp } from './classes/xrc_qp.ts'
 import { Xrcd } from './classes/xrcd.ts'
 import type { ObjectClass } from './schema.ts'
 import { checkClasses } from './schema.ts'
@@ -37,6 +38,8 @@ export const Classes = {
   rc_qp: RcQp,
   uc_qp: UcQp,
   ud_qp: UdQp,
+  xrc_ini_qp: XrcIniQp,
+  xrc_tgt_qp: XrcTgtQp,
 } as const
 
 /** The same, in order of their ids. */

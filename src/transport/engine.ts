@@ -8,7 +8,7 @@
 import { QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY } from '../spec/headers.ts'
 import { OP_REQUEST, OP_RESPONSE, opcodeFlags, TRANSPORT_MASK } from '../spec/opcodes.ts'
-import { reliableService, serviceBits } from '../spec/services.ts'
+import { reliableService, Service, serviceBits } from '../spec/services.ts'
 import { ackTimeoutMicroseconds } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthPkey, bthVersion } from '../wire/bth.ts'
@@ -41,6 +41,7 @@ import {
 } from './state.ts'
 import { clearTimer, nextDeadline, takeExpired } from './timers.ts'
 import type { Counters, Environment, QpAttributes, QpInit, QpSnapshot, TransmitSink } from './types.ts'
+import { forgetQueue } from './xrc.ts'
 
 const { WORDS, SERVICE, STATE, ALIVE, PEER, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, MAX_PSN } = Row
 const { RETRIES, RNR_LEFT, RETRY_CNT, RNR_RETRY, EXPECTED, RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
@@ -48,6 +49,7 @@ const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 const { MORE, DRAINING, FLUSHING } = Q
 const FLAGS_OF = opcodeFlags
 const PKEY_BASE = 0x7fff
+const { XRC_INI, XRC_TGT } = Service
 
 export interface Engine {
   readonly counters: Counters
@@ -60,6 +62,8 @@ export interface Engine {
    */
   modify(row: number, state: number | undefined, attributes: QpAttributes, now: number): void
   query(row: number): QpSnapshot
+  /** XRC: the shared receive queue with this number is no more; its CQ may go too. Nothing is completed. */
+  forgetShared(srqn: number): void
   /** Send requests may have been posted. */
   onDoorbell(row: number, now: number): void
   /** Receive requests may have been posted to a QP in error: they are flushed. */
@@ -141,6 +145,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     destroy: row => destroy(s, row),
     modify: (row, state, attributes) => modify(s, row, state, attributes),
     query: row => query(s, row),
+    forgetShared: srqn => forgetQueue(s, srqn),
     onDoorbell: row => onDoorbell(s, row),
     onReceiveScan: row => {
       if (s.rows[row * WORDS + STATE] === ERR) flushReceives(s, row)
@@ -333,8 +338,9 @@ const onPacket = (
   const opcode = view.getUint8(offset)
   const flags = FLAGS_OF[opcode]
   if ((opcode & TRANSPORT_MASK) !== serviceBits[w[base + SERVICE]]) s.counters.dropped++
-  else if ((flags & OP_REQUEST) !== 0) onRequest(s, row, arena, offset, length)
-  else if ((flags & OP_RESPONSE) !== 0 && (state === RTS || state === SQD))
+  // an XRC initiator has no responder, a target no requester
+  else if ((flags & OP_REQUEST) !== 0 && w[base + SERVICE] !== XRC_INI) onRequest(s, row, arena, offset, length)
+  else if ((flags & OP_RESPONSE) !== 0 && (state === RTS || state === SQD) && w[base + SERVICE] !== XRC_TGT)
     onResponse(s, row, arena, offset, length, now)
   else s.counters.dropped++
 }

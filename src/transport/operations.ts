@@ -3,7 +3,8 @@
  * `operationOf`. The packets are the lower five bits of BTH.opcode; `serviceBits` of the queue pair's service are the
  * upper three. What a service does not have is of kind NONE there. No queue pair is known here.
  */
-import { hasOperation, SERVICES, Service } from '../spec/services.ts'
+import { opcodeHeaderBytes, operationCode } from '../spec/opcodes.ts'
+import { hasOperation, SERVICES, Service, serviceBits } from '../spec/services.ts'
 import { SendKind, sendOperations } from '../spec/work.ts'
 
 const OPCODES = 256
@@ -12,6 +13,9 @@ const SIZE = SERVICES * OPCODES
 /** Index of the tables for a work request with this ibv_wr_opcode (any u32); a row that is all 0 for one unknown. */
 export const operationOf = (service: number, opcode: number): number =>
   opcode < OPCODES ? service * OPCODES + opcode : OPCODES - 1
+
+/** Bytes of a request packet before its payload that has nothing but what every one of the service has. */
+export const plainBytes = Uint8Array.from(serviceBits, bits => opcodeHeaderBytes[bits | operationCode.SEND_MIDDLE])
 
 /** SendKind. */
 export const kindOf = new Uint8Array(SIZE)

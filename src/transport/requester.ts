@@ -6,17 +6,18 @@
  * the completer's business (completer.ts).
  */
 import { QpState } from '../spec/enums.ts'
-import { DEFAULT_PKEY, ICRC_BYTES } from '../spec/headers.ts'
+import { ICRC_BYTES } from '../spec/headers.ts'
 import { headerAt, OP_IMM, OP_INV, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
 import { reliableService, serviceBits } from '../spec/services.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../spec/work.ts'
-import { BTH_ACKREQ, BTH_PAD_SHIFT, BTH_SOLICITED, putBth } from '../wire/bth.ts'
+import { BTH_ACKREQ, BTH_PAD_SHIFT, BTH_SOLICITED } from '../wire/bth.ts'
 import { putIeth, putImmediate, putReth } from '../wire/extensions.ts'
 import { ATOMIC_WRITE_BYTES, askingPayload, isFlushKnown, putAsking } from './asking.ts'
 import { drained, endOldest, failOldest } from './completing.ts'
+import { putHead, sharedOf } from './heads.ts'
 import { doLocal, isLocalFenced } from './local.ts'
 import { checkElements, gather, Moved } from './moves.ts'
-import { firstOf, kindOf, lastOf, middleOf, onlyOf, operationOf } from './operations.ts'
+import { firstOf, kindOf, lastOf, middleOf, onlyOf, operationOf, plainBytes } from './operations.ts'
 import { PSN_HALF, PSN_MASK, psnAdd, psnDistance } from './psn.ts'
 import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
 import { type EngineState, giveBlock, PACKET_WEIGHT, Q, Request, Row, readPart, takeBlock } from './state.ts'
@@ -37,7 +38,6 @@ const IMM_AT = headerAt.ImmDt
 const IETH_AT = headerAt.IETH
 const HEADER_BYTES = opcodeHeaderBytes
 const FLAGS_OF = opcodeFlags
-const BTH = 12
 
 /** Bytes (payload and weight of packets) that a QP sends before it is another one's turn. */
 const QUANTUM = 0x1_0000
@@ -246,7 +246,8 @@ const sendAsking = (s: EngineState, row: number, request: number): number => {
   const size = header + askingPayload(p[request + KIND]) + ICRC_BYTES
   if (openRun(s, size, w[base + FLOW], 1) === 0) return PORT_FULL
   const at = s.runAt
-  putBth(s.sink!.arena.view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], w[base + SEND_PSN] | BTH_ACKREQ)
+  const psn = w[base + SEND_PSN] | BTH_ACKREQ
+  putHead(s.sink!.arena.view, at, opcode, 0, w[base + DEST_QPN], psn, sharedOf(s, base, request))
   if (putAsking(s, row, request, at, opcode, header, offset, length) !== Moved.OK) return refuse(s, request)
   acceptRun(s, 1, size, size)
   p[request + COUNTED]++
@@ -287,7 +288,7 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   const operation = operationOf(service, p[request + WR + OPCODE])
   const end = serviceBits[service] | (psns === 1 ? onlyOf[operation] : lastOf[operation])
   if (left === 1) return sendEnd(s, row, request, end, done * mtu)
-  const plainEnd = HEADER_BYTES[end] === BTH
+  const plainEnd = HEADER_BYTES[end] === plainBytes[service]
   const allowed = Math.ceil(room / (mtu + PACKET_WEIGHT))
   const reach = plainEnd ? left : left - 1
   const want = allowed < reach ? allowed : reach
@@ -321,9 +322,10 @@ const sendEnd = (s: EngineState, row: number, request: number, opcode: number, o
   const flags = FLAGS_OF[opcode]
   const solicited = (p[wr + FLAGS] & SOLICITED) !== 0 && maySolicit(p[request + KIND], flags) ? BTH_SOLICITED : 0
   const psn = w[base + SEND_PSN] | endAck(w, base)
-  putBth(view, at, opcode, solicited | (pad << BTH_PAD_SHIFT), DEFAULT_PKEY, w[base + DEST_QPN], psn)
+  const srqn = sharedOf(s, base, request)
+  putHead(view, at, opcode, solicited | (pad << BTH_PAD_SHIFT), w[base + DEST_QPN], psn, srqn)
   if (p[request + KIND] === WRITE && offset === 0)
-    putReth(view, at + BTH, p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], payload)
+    putReth(view, at + plainBytes[w[base + SERVICE]], p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], payload)
   if ((flags & OP_IMM) !== 0) putImmediate(view, at + IMM_AT[opcode], p[wr + IMM])
   else if ((flags & OP_INV) !== 0) putIeth(view, at + IETH_AT[opcode], p[wr + IMM])
   acceptRun(s, 1, size, size)
@@ -349,8 +351,9 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
   const service = w[base + SERVICE]
   const opcode = serviceBits[service] | firstOf[operationOf(service, p[wr + OPCODE])]
   const header = HEADER_BYTES[opcode]
+  const plain = plainBytes[service]
   const lead = header + mtu + ICRC_BYTES
-  const size = BTH + mtu + ICRC_BYTES
+  const size = plain + mtu + ICRC_BYTES
   const more = openLedRun(s, lead, size, w[base + FLOW], want - 1)
   if (more < 0) return PORT_FULL
   const at = s.runAt
@@ -358,8 +361,8 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
   const total = stretch(s, row, request, 0, more + 1)
   if (gather(s, row, request, 0, total, s.sink!.arena, at + header, mtu, size) !== Moved.OK) return refuse(s, request)
   const psn = w[base + SEND_PSN] | ackReq(s, base, mtu)
-  putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], psn)
-  putReth(view, at + BTH, p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], p[wr + LENGTH])
+  putHead(view, at, opcode, 0, w[base + DEST_QPN], psn, sharedOf(s, base, request))
+  putReth(view, at + plain, p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], p[wr + LENGTH])
   acceptRun(s, 1, lead, lead)
   advance(s, row, request, 1, mtu + PACKET_WEIGHT, false)
   if (more > 0) {
@@ -369,16 +372,20 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
   return SENT_SOME
 }
 
-/** Up to `want` packets with nothing but a BTH before their payload: SEND FIRST, MIDDLE, and LAST without immediate. */
+/**
+ * Up to `want` packets with nothing but what every packet has before their payload: SEND FIRST, MIDDLE, and LAST
+ * without immediate.
+ */
 const sendMiddle = (s: EngineState, row: number, request: number, done: number, want: number): number => {
   const w = s.rows
   const base = row * WORDS
   const mtu = w[base + MTU]
-  const size = BTH + mtu + ICRC_BYTES
+  const plain = plainBytes[w[base + SERVICE]]
+  const size = plain + mtu + ICRC_BYTES
   const count = openRun(s, size, w[base + FLOW], want)
   if (count === 0) return PORT_FULL
   const total = stretch(s, row, request, done, count)
-  if (gather(s, row, request, done * mtu, total, s.sink!.arena, s.runAt + BTH, mtu, size) !== Moved.OK)
+  if (gather(s, row, request, done * mtu, total, s.sink!.arena, s.runAt + plain, mtu, size) !== Moved.OK)
     return refuse(s, request)
   putPackets(s, row, request, done, count, total)
   return SENT_SOME
@@ -397,10 +404,12 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
   const p = s.pool
   const base = row * WORDS
   const mtu = w[base + MTU]
-  const size = BTH + mtu + ICRC_BYTES
+  const service = w[base + SERVICE]
+  const head = plainBytes[service]
+  const size = head + mtu + ICRC_BYTES
   const arena = s.sink!.arena
   const view = arena.view
-  const service = w[base + SERVICE]
+  const srqn = sharedOf(s, base, request)
   const bits = serviceBits[service]
   const operation = operationOf(service, p[request + WR + OPCODE])
   const middle = bits | middleOf[operation]
@@ -411,25 +420,18 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
   let to = s.runAt
   for (let i = 0; i < plain; i++, to += size) {
     const code = done + i === 0 ? bits | firstOf[operation] : middle
-    putBth(view, to, code, 0, DEFAULT_PKEY, qpn, psn | ackReq(s, base, mtu))
+    putHead(view, to, code, 0, qpn, psn | ackReq(s, base, mtu), srqn)
     psn = (psn + 1) & PSN_MASK
   }
   let lastSize = size
   if (ends) {
     const tail = total - plain * mtu
     const pad = -tail & 3
-    lastSize = BTH + tail + pad + ICRC_BYTES
-    for (let i = 0; i < pad; i++) arena.bytes[to + BTH + tail + i] = 0
+    lastSize = head + tail + pad + ICRC_BYTES
+    for (let i = 0; i < pad; i++) arena.bytes[to + head + tail + i] = 0
     const solicited = (p[request + WR + FLAGS] & SOLICITED) !== 0 && p[request + KIND] !== WRITE ? BTH_SOLICITED : 0
-    putBth(
-      view,
-      to,
-      bits | lastOf[operation],
-      solicited | (pad << BTH_PAD_SHIFT),
-      DEFAULT_PKEY,
-      qpn,
-      psn | endAck(w, base),
-    )
+    const bthBits = solicited | (pad << BTH_PAD_SHIFT)
+    putHead(view, to, bits | lastOf[operation], bthBits, qpn, psn | endAck(w, base), srqn)
     w[base + SINCE] = 0
   }
   acceptRun(s, count, size, lastSize)

@@ -143,6 +143,7 @@ export const onRead = (s: EngineState, row: number, arena: Arena, at: number): v
   p[resource + Resource.HI] = hi
   p[resource + Resource.LO] = lo
   p[resource + Resource.KEY] = key
+  p[resource + Resource.PD] = w[base + PD]
   p[resource + Resource.LENGTH] = length
   p[resource + Resource.READ_HI] = hi
   p[resource + Resource.READ_LO] = lo

@@ -26,7 +26,7 @@ import {
   opcodeHeaderBytes,
   operationCode,
 } from '../spec/opcodes.ts'
-import { reliableService, serviceBits } from '../spec/services.ts'
+import { reliableService, Service, serviceBits } from '../spec/services.ts'
 import { MAX_MESSAGE_BYTES, SendKind, WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { BTH_ACKREQ, bthAckReq, bthDestQp, bthOpcode, bthPadCount, bthPsn, bthSolicited } from '../wire/bth.ts'
@@ -40,10 +40,12 @@ import { onAtomic, onRead, replayAnswer, replayRead } from './resources.ts'
 import { type EngineState, giveBlock, R, Row, schedule, takeBlock } from './state.ts'
 import { Access, Receive } from './types.ts'
 import { admit } from './unreliable.ts'
+import { nameQueue } from './xrc.ts'
 
 const {
   WORDS,
   SERVICE,
+  SRQN,
   STATE,
   QPN,
   PD,
@@ -75,7 +77,8 @@ const IMM_AT = headerAt.ImmDt
 const IETH_AT = headerAt.IETH
 const ATOMIC_AT = headerAt.AtomicETH
 const FETH_AT = headerAt.FETH
-const BTH = 12
+const XRCETH_AT = headerAt.XRCETH
+const { XRC_TGT } = Service
 
 /** A request packet (checked by `checkPacket`) for a QP in RTR or beyond, not in error. */
 export const onRequest = (s: EngineState, row: number, arena: Arena, at: number, length: number): void => {
@@ -91,6 +94,8 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
   const payload = length - HEADER_BYTES[opcode] - bthPadCount(arena.view, at) - ICRC_BYTES
   const refusal = isOutOfPlace(w[base + MESSAGE], flags) ? INVALID_REQUEST : checkLength(w[base + MTU], flags, payload)
   if (refusal !== 0) refuse(s, row, refusal, REM_INV_REQ_ERR)
+  else if (w[base + SERVICE] === XRC_TGT && !nameQueue(s, row, arena.view, at, opcode, flags))
+    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
   else if ((flags & OP_SEND) !== 0) onSend(s, row, arena, at, opcode, flags, payload)
   else if ((flags & OP_WRITE) !== 0) onWrite(s, row, arena, at, opcode, flags, payload)
   else if ((flags & OP_READ) !== 0) onRead(s, row, arena, at + RETH_AT[opcode])
@@ -357,7 +362,8 @@ export const onMiddles = (
   const base = row * WORDS
   const mtu = w[base + MTU]
   const opcode = serviceBits[w[base + SERVICE]] | operationCode.WRITE_MIDDLE
-  if (w[base + MESSAGE] !== WRITE || HEADER_BYTES[opcode] !== BTH || size !== BTH + mtu + ICRC_BYTES) return 0
+  const head = HEADER_BYTES[opcode]
+  if (w[base + MESSAGE] !== WRITE || size !== head + mtu + ICRC_BYTES) return 0
   const left = w[base + WRITE_LEFT] >>> 0
   // the packet that the message ends with is none
   const inside = Math.ceil(left / mtu) - 1
@@ -365,6 +371,7 @@ export const onMiddles = (
   const view = arena.view
   const qpn = w[base + QPN]
   const first = (opcode << 24) | PLAIN_PKEY
+  const shared = XRCETH_AT[opcode]
   let psn = w[base + EXPECTED]
   let third = 0
   let taken = 0
@@ -372,12 +379,13 @@ export const onMiddles = (
     const word = view.getUint32(from + 8)
     if ((view.getUint32(from) & PLAIN_MASK) !== first || bthDestQp(view, from) !== qpn || (word & PSN_MASK) !== psn)
       break
+    if (shared !== 0 && ext.xrcethSrq(view, from + shared) !== w[base + SRQN]) break
     third |= word
     psn = (psn + 1) & PSN_MASK
   }
   if (taken === 0) return 0
   w[base + RESPONDER] &= ~(NAK_SENT | NAK_DUE)
-  if (!putWrite(s, row, arena, at + BTH, mtu, size, taken)) return taken
+  if (!putWrite(s, row, arena, at + head, mtu, size, taken)) return taken
   w[base + DONE] += mtu * taken
   w[base + EXPECTED] = psn
   if ((third & BTH_ACKREQ) !== 0 && reliableService[w[base + SERVICE]] !== 0) {

@@ -17,10 +17,10 @@ import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
 import { type EngineState, R, Resource, Row } from './state.ts'
 import { Access } from './types.ts'
 
-const { WORDS, SERVICE, QPN, PD, MTU, DEST_QPN, FLOW, RESPONDER, EXPECTED, MSN } = Row
+const { WORDS, SERVICE, QPN, MTU, DEST_QPN, FLOW, RESPONDER, EXPECTED, MSN } = Row
 const { NAK_SYNDROME, NAK_PSN, NAK_MSN } = Row
 const { RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
-const { KIND, FIRST_PSN, NEXT, END, BASE, READ_HI, READ_LO, READ_LENGTH, KEY, RESULT_HI, RESULT_LO } = Resource
+const { KIND, FIRST_PSN, NEXT, END, BASE, READ_HI, READ_LO, READ_LENGTH, KEY, PD, RESULT_HI, RESULT_LO } = Resource
 const RESOURCE_MSN = Resource.MSN
 const RESOURCE_WORDS = Resource.WORDS
 const { ACK_DUE, NAK_DUE } = R
@@ -203,7 +203,7 @@ const readFor = (
   const end = p[resource + READ_LO] + offset
   const hi = (p[resource + READ_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
   const lo = end >>> 0
-  const pd = s.rows[row * WORDS + PD]
+  const pd = p[resource + PD]
   const qp = s.rows[row * WORDS + QPN]
   const region = memory.resolve(pd, p[resource + KEY], hi, lo, total, Access.REMOTE_READ, qp)
   if (region >= 0 && memory.read(region, hi, lo, s.sink!.arena, at, chunk, stride, total) === 0) return true

@@ -99,6 +99,8 @@ export const Row = {
   SERVICE: 57,
   /** Whether receive requests come from a queue that it shares. */
   SHARED: 58,
+  /** XRC target: number of the shared queue that the message is for, -1 for one that is gone. */
+  SRQN: 59,
   WORDS: 64,
 } as const
 
@@ -169,6 +171,8 @@ export const Resource = {
   READ_LENGTH: 13,
   /** These responses are a repetition, and may be given up. READ: 1 or 0. */
   REPLAY: 14,
+  /** READ: the protection domain of what is read. */
+  PD: 15,
   /** ATOMIC: the word before the operation, instead of the address to read. */
   RESULT_HI: 11,
   RESULT_LO: 12,
@@ -250,6 +254,8 @@ export interface EngineState {
   /** Scratch: a completion, and the word before an atomic operation (lo, hi). */
   readonly completion: Uint32Array
   readonly original: Uint32Array
+  /** Scratch: protection domain and CQ of a shared queue. */
+  readonly shared: Int32Array
 }
 
 const FIRST_ROWS = 16
@@ -297,6 +303,7 @@ export const createState = (
   moveFailed,
   completion: new Uint32Array(Completion.WORDS),
   original: new Uint32Array(2),
+  shared: new Int32Array(2),
 })
 
 /**

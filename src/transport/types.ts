@@ -19,7 +19,10 @@ export const Send = {
    * BIND_MW (`BindMw`), 9 SEND_WITH_INV, 14 FLUSH (`Flush`), 15 ATOMIC_WRITE (8 bytes of data).
    */
   OPCODE: 0,
-  /** ibv_send_flags: 1 fence, 2 signaled, 4 solicited, 8 inline. */
+  /**
+   * ibv_send_flags: 1 fence, 2 signaled, 4 solicited, 8 inline. Of an XRC request the bits from 8 on are the number of
+   * the receiver's shared queue.
+   */
   FLAGS: 1,
   ID_LO: 2,
   ID_HI: 3,
@@ -123,6 +126,11 @@ export interface WorkSource {
   ): void
   /** Copies the oldest receive request that has not been taken, and takes it; false if there is none. */
   takeReceive(row: number, into: Uint32Array, at: number): boolean
+  /**
+   * XRC target: `takeReceive` of this row takes from the shared queue with number `srqn` from now on; `into` gets its
+   * protection domain and its CQ. False if the row's domain has no such queue. Not there: no row is an XRC target.
+   */
+  selectShared?(row: number, srqn: number, into: Int32Array): boolean
 }
 
 /** Rights asked of a region: the bits of ibv_access_flags. */

@@ -75,7 +75,7 @@ export const compiledFor = (
     if (compiled === undefined) {
       all ??= Object.assign({}, ...classes.map(cls => declared(cls, method)[direction])) as Attributes
       const { [direction]: own } = declared(className, method)
-      compiled = compileLayout(`${className}.${method} (${name})`, layout, own, all)
+      compiled = compileLayout(`${className}.${method} (${name})`, layout, own, all, className)
       byClass.set(className, compiled)
     }
     return compiled

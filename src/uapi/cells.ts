@@ -40,6 +40,8 @@ export interface CompiledLayout {
   readonly fds: readonly FdSlot[]
   /** All bits of a mask that attributes of the method stand for. */
   readonly maskBits: number
+  /** Bits of a mask that say nothing about this class. */
+  readonly ignoredBits: number
 }
 
 const NUMBER: Kind = { kind: 'u32' }
@@ -57,13 +59,15 @@ export const isNamed = ({ as }: Cell): boolean => as === 'value' || as === 'bool
 
 /**
  * Joins a layout to the attributes of its method. Throws a sentence if they do not fit: our own mistake. `elsewhere`:
- * attributes that the same method of other classes has; of what this class lacks the struct says nothing.
+ * attributes that the same method of other classes has; of what this class lacks the struct says nothing. `className`:
+ * for what a layout says of single classes.
  */
 export const compileLayout = (
   path: string,
   layout: Layout,
   attributes: Attributes,
   elsewhere: Attributes = {},
+  className = '',
 ): CompiledLayout => {
   const ops: Op[] = []
   const fds: FdSlot[] = []
@@ -85,7 +89,7 @@ export const compileLayout = (
   }
   if (layout.tail !== undefined) kindOf(path, attributes, layout.tail, undefined)
   const maskBits = ops.reduce((bits, op) => bits | op.present, 0)
-  return { layout, ops, fds, maskBits }
+  return { layout, ops, fds, maskBits, ignoredBits: layout.ignored?.[className] ?? 0 }
 }
 
 const store = (values: AnyValues, op: Op, value: AnyValue): void => {
@@ -108,7 +112,7 @@ const readMask = (compiled: CompiledLayout, view: DataView, checked: boolean): n
   if (!checked) return bits
   const unknown = (bits & ~(maskBits ?? 0)) >>> 0
   if (unknown !== 0) throw new CallError('EOPNOTSUPP', `attribute mask: bits 0x${unknown.toString(16)} are unknown`)
-  const strange = (bits & ~compiled.maskBits) >>> 0
+  const strange = (bits & ~compiled.maskBits & ~compiled.ignoredBits) >>> 0
   if (strange !== 0)
     throw new CallError(
       'EINVAL',
@@ -225,7 +229,9 @@ export const writeCells = (
         break
     }
   }
-  if (compiled.layout.mask !== undefined) view.setUint32(compiled.layout.mask, mask >>> 0, true)
+  const { layout, ignoredBits } = compiled
+  if (layout.mask !== undefined)
+    view.setUint32(layout.mask, (mask | (view.getUint32(layout.mask, true) & ignoredBits)) >>> 0, true)
 }
 
 /**
@@ -266,6 +272,8 @@ export const residue = (compiled: CompiledLayout, bytes: Uint8Array, values: Any
         break
     }
   }
-  if (compiled.layout.mask !== undefined) view.setUint32(compiled.layout.mask, 0, true)
+  const { layout, ignoredBits } = compiled
+  if (layout.mask !== undefined)
+    view.setUint32(layout.mask, (view.getUint32(layout.mask, true) & ignoredBits) >>> 0, true)
   return rest
 }

@@ -123,7 +123,7 @@ const ioctlEnvelope = (call: Call, driverId: number, arena: bigint): Uint8Array 
   const { output } = driverRooms(call, driverId)
   const all = [...findMethod(spec.object, spec.number).attributes.values()].flatMap(({ spec: attribute }) => {
     if (attribute.id === UHW_OUT) return output === 0 ? [] : [{ attribute, length: output }]
-    if (isForeign(attribute, call)) return []
+    if (!attribute.mandatory && isForeign(attribute, call)) return []
     const { kind, name, mandatory } = attribute
     const given = name === 'object' || name === '' ? mandatory : call.args[name] !== undefined
     if ((kind === 'fd' || kind === 'handle' || kind === 'flags') && !given) return []

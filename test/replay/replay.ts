@@ -97,6 +97,9 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
   ],
 }
 
+/** Where the device's attributes say that it has XRC: ours has, Linux's rxe has not. */
+const XRC_FLAG: Chosen = [1, RESPONSE].flatMap(where => [[where, 62, 63] as const, [where, 226, 227] as const])
+
 /** As hex, which a failure shows in one line. */
 const mask = (bytes: Uint8Array, chosen: Chosen, attribute: number): string => {
   const masked = bytes.slice()
@@ -278,7 +281,7 @@ export const replay = (
     }
     const own = differences.chosen?.[method]
     const chosen = [
-      ...(method === 'device.query' && logged.errno === 0 ? [] : (CHOSEN[method] ?? [])),
+      ...(method === 'device.query' && logged.errno === 0 ? XRC_FLAG : (CHOSEN[method] ?? [])),
       ...(own?.step.test(logged.step) ? own.bytes : []),
     ]
     if (logged.kind === 'write') {

@@ -6,7 +6,7 @@
 
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
 import type { PortAttributes } from '../../spec/classes/port.ts'
-import { PhysState, PortState } from '../../spec/enums.ts'
+import { DeviceCapFlags, PhysState, PortState } from '../../spec/enums.ts'
 import type { RecordOf } from '../../spec/schema.ts'
 import type { Counters } from '../../transport/types.ts'
 
@@ -25,8 +25,8 @@ export const Limits = {
   maxMsgSize: 0x800000,
 } as const
 
-/** BAD_PKEY_CNTR … MEM_WINDOW_TYPE_2B, as rxe. */
-const CAP_FLAGS = 0x01223c76
+/** BAD_PKEY_CNTR … MEM_WINDOW_TYPE_2B, as rxe, and XRC, which rxe lacks. */
+const CAP_FLAGS = 0x01223c76 | DeviceCapFlags.values.XRC
 const ATOMIC_HCA = 1
 
 export const deviceAttributes = (guid: Uint8Array): RecordOf<typeof DeviceAttributes> => ({

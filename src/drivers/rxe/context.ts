@@ -11,7 +11,7 @@ export interface RxeContext {
 }
 
 /** Rings of a caller in this process, one buffer each. Their offsets name nothing. */
-const plainRings = (): RingMemory => ({
+export const plainRings = (): RingMemory => ({
   allocate(bytes) {
     const length = wholePages(bytes)
     const buffer = new ArrayBuffer(length)

@@ -36,6 +36,7 @@ import { createSlots } from './slots.ts'
 import { srqClass, xrcSrqClass } from './srq-class.ts'
 import { createNumbers, FIRST_QPN, FIRST_SRQN, type QpObject, type RxeState } from './state.ts'
 import { ringWork } from './work.ts'
+import { findShared, xrcQpClasses } from './xrc-qp-class.ts'
 import { xrcdClass } from './xrcd-class.ts'
 
 export interface RxeDevice {
@@ -61,7 +62,7 @@ export interface RxeOptions {
 }
 
 /** Names of the classes whose objects have a send queue. */
-const qpNames = new Set(qpClasses.map(line => line.class.name))
+const qpNames = new Set([...qpClasses, ...xrcQpClasses].map(line => line.class.name))
 
 const { SQ_DRAINED } = AsyncEventType.values
 
@@ -80,6 +81,7 @@ const rxeDriver: Driver<RxeState> = {
     driverClass(AsyncFd),
     cqClass,
     ...qpClasses,
+    ...xrcQpClasses,
     srqClass,
     xrcSrqClass,
     xrcdClass,
@@ -137,14 +139,15 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   })
 
   const environment: Environment = {
-    work: ringWork(state.rings),
+    work: ringWork(state.rings, findShared(state)),
     memory: regionMemory(device.memory),
     completions: cqCompletions(state),
     events: {
       qp(row, type) {
         const qp = state.qps[row]
         // Who drains a send queue says whether he wants to hear of its end.
-        if (qp && (type !== SQ_DRAINED || qp.state.set.enSqdAsyncNotify)) raise(qp, type)
+        if (!qp || (type === SQ_DRAINED && !qp.state.set.enSqdAsyncNotify)) return
+        for (const object of qp.state.openers ?? [qp]) raise(object, type)
       },
     },
   }

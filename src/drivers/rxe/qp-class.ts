@@ -48,7 +48,7 @@ const within = (where: string, name: string, value: number, most: number, least 
   if (value < least || value > most) refuse(where, `attribute ${name}: ${value} is not in ${least} to ${most}`)
 }
 
-const leavePath = (device: RxeState, state: QueuePair): void => {
+export const leavePath = (device: RxeState, state: QueuePair): void => {
   if (state.flow >= 0) device.port.closeFlow(state.flow)
   state.flow = -1
 }
@@ -108,7 +108,7 @@ const createRings = (
 }
 
 /** The class of one type of queue pair. `cls` has those of the attributes here that the type has. */
-const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): DriverClass =>
+export const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): DriverClass =>
   driverClass<AnyQp, QueuePair, typeof QpQueues>(
     cls as unknown as AnyQp,
     {

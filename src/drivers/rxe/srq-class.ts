@@ -118,6 +118,7 @@ export const xrcSrqClass = driverClass<typeof XrcSrq, SrqState, typeof RxeAttrib
     query,
     modify,
     destroy(call, object, args, core) {
+      stateOf(call).engine().forgetShared(object.state.number)
       release(call, object)
       return core(call, object, args)
     },

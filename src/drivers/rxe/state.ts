@@ -53,6 +53,9 @@ export interface QueuePair {
   readonly row: number
   readonly qpn: number
   readonly rings: QpRings
+  /** XRC target: its domain, and all objects that it is; each gets its events. */
+  readonly domain?: XrcDomain
+  readonly openers?: readonly QpObject[]
   readonly signalAll: boolean
   /** Attributes as they were set last; the engine knows state and PSNs. */
   set: QpModify

@@ -31,8 +31,8 @@ const ATOMIC_WRITE_BYTES = 8
 /** The queues of one QP. */
 export interface QpRings {
   readonly send: Ring
-  /** Its own queue, or the shared one that it takes from. */
-  readonly receive: ReceiveQueue
+  /** Its own queue, or the shared one that it takes from; an XRC target's is that of the message. */
+  receive: ReceiveQueue
   readonly maxSendSge: number
   readonly maxInline: number
   /** Our own index: never read back from the program. */
@@ -135,8 +135,17 @@ export const resetRings = (rings: QpRings): void => {
   if (!rings.receive.shared) clearReceives(rings.receive)
 }
 
+/** Finds the shared receive queue that an XRC target in this row may be sent to by number. */
+export type FindShared = (
+  row: number,
+  srqn: number,
+) => { readonly queue: ReceiveQueue; readonly pd: number; readonly cq: number } | undefined
+
 /** The work source of an engine whose row `r` has the rings `ringsOf[r]`. */
-export const ringWork = (rings: readonly (QpRings | undefined)[]): WorkSource => {
+export const ringWork = (
+  rings: readonly (QpRings | undefined)[],
+  findShared: FindShared = () => undefined,
+): WorkSource => {
   const ringsOf = rings as readonly QpRings[] // the engine names rows that exist
   return {
     loadSend: (row, index, into, at) => loadSend(ringsOf[row], index, into, at),
@@ -148,5 +157,13 @@ export const ringWork = (rings: readonly (QpRings | undefined)[]): WorkSource =>
     copyInline: (row, inlineAt, from, to, at, chunk, stride, total) =>
       copyInline(ringsOf[row], inlineAt, from, to, at, chunk, stride, total),
     takeReceive: (row, into, at) => takeReceive(ringsOf[row].receive, into, at),
+    selectShared: (row, srqn, into) => {
+      const found = findShared(row, srqn)
+      if (found === undefined) return false
+      ringsOf[row].receive = found.queue
+      into[0] = found.pd
+      into[1] = found.cq
+      return true
+    },
   }
 }

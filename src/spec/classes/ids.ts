@@ -26,6 +26,8 @@ export const ClassId = {
   rc_qp: 16,
   uc_qp: 17,
   ud_qp: 18,
+  xrc_ini_qp: 19,
+  xrc_tgt_qp: 20,
 } as const
 
 /** Methods beyond the common ones (create, query, modify, destroy, create_fd, chain), by class. */
@@ -35,6 +37,7 @@ export const CallNumber = {
   cq: { reqNotify: Block.DRIVER_FAST + 0 },
   rc_qp: { postSend: Block.DRIVER_FAST + 0 },
   uc_qp: { postSend: Block.DRIVER_FAST + 0 },
+  xrc_ini_qp: { postSend: Block.DRIVER_FAST + 0 },
   ud_qp: { postSend: Block.DRIVER_FAST + 0, attachMcast: Block.CM + 0, detachMcast: Block.CM + 1 },
 } as const
 

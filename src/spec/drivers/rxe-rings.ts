@@ -34,6 +34,7 @@ export const Wc = {
 export const SendWqe = {
   WR_ID: 0,
   OPCODE: 12,
+  /** ibv_send_flags; of an XRC request the bits from 8 on are the number of the receiver's shared queue. */
   FLAGS: 16,
   /** Immediate data big-endian, or the rkey to invalidate little-endian. */
   IMM: 20,

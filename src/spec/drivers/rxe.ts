@@ -26,6 +26,7 @@ export const RxeAttributes = {
   rc_qp: QpQueues,
   uc_qp: QpQueues,
   ud_qp: QpQueues,
+  xrc_ini_qp: QpQueues,
   srq: {
     /** `number`: what Linux's driver calls srq_num; packets do not name a plain queue. */
     create: { out: { queue: queue(0x8000), number: optional(u32(0x8001)) } },
@@ -67,6 +68,7 @@ export const RxeLayouts: Readonly<Record<string, DriverLayout>> = {
   'rc_qp.create': qp,
   'uc_qp.create': qp,
   'ud_qp.create': qp,
+  'xrc_ini_qp.create': qp,
   'srq.create': srqCreate,
   'srq.modify': srqModify,
   'xrc_srq.create': srqCreate,

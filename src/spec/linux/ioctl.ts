@@ -237,7 +237,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     'create',
     [
       newHandle(0),
-      optional(handle(1, 'xrcd', [])),
+      late(handle(1, 'xrcd', ['xrcd']), 'ENOENT'),
       late(handle(2, 'pd', ['pd']), 'ENOENT'),
       optional(handle(3, 'srq', ['srq'])),
       late(handle(4, 'sendCq', ['cq']), 'ENOENT'),

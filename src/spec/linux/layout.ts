@@ -42,6 +42,8 @@ export interface Layout {
   readonly mask?: number
   /** Mask bits that the kernel knows; others are EOPNOTSUPP, those of attributes that the class lacks EINVAL. */
   readonly maskBits?: number
+  /** By class: mask bits that the kernel takes away for it, whatever they would say. */
+  readonly ignored?: Readonly<Record<string, number>>
   /** Bytes after the struct belong to this attribute. */
   readonly tail?: string
 }

@@ -37,6 +37,8 @@ export const QpTypeClasses: Readonly<Record<number, string | undefined>> = {
   [QpType.values.RC]: 'rc_qp',
   [QpType.values.UC]: 'uc_qp',
   [QpType.values.UD]: 'ud_qp',
+  [QpType.values.XRC_INI]: 'xrc_ini_qp',
+  [QpType.values.XRC_TGT]: 'xrc_tgt_qp',
 }
 
 /** Classes that a handle of a shared receive queue can have. */

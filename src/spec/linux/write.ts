@@ -8,9 +8,9 @@
  */
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../classes/device.ts'
 import { PortAttributes } from '../classes/port.ts'
-import { QP_CLASSES } from '../classes/qp.ts'
+import { QP_CLASSES, qpAttributes } from '../classes/qp.ts'
 import { QpFlags, XrcdFlags } from '../enums.ts'
-import type { AnyValues } from '../schema.ts'
+import type { AnyValues, Attribute } from '../schema.ts'
 import {
   bit,
   bool,
@@ -108,8 +108,16 @@ const modifyQp = [
   value(108, 1, 'alternatePath.altPort'),
   value(109, 1, 'alternatePath.timeout'),
 ]
+/** Bits of the attribute mask: an attribute's number is one more than its bit's. */
+const maskBits = (...attributes: readonly Attribute[]): number =>
+  attributes.reduce((bits, { id }) => bits | (1 << (id - 1)), 0)
 const STANDARD_MASK_BITS = 0x1fffff
 const RATE_LIMIT = 1 << 25
+/** What an initiator and a target do not have: programs that treat all types alike set it all the same. */
+const XRC_IGNORED = {
+  xrc_ini_qp: maskBits(qpAttributes.minRnrTimer, qpAttributes.maxDestRdAtomic),
+  xrc_tgt_qp: maskBits(qpAttributes.maxRdAtomic, qpAttributes.retryCnt, qpAttributes.rnrRetry),
+}
 /** MAX_WR, LIMIT */
 const SRQ_MASK_BITS = 3
 
@@ -117,7 +125,9 @@ const SIG_ALL = QpFlags.values.SQ_SIG_ALL
 /** ib_uverbs_create_qp after its response pointer; ib_uverbs_ex_create_qp begins with the same. */
 const createQp = (at: number) => [
   value(at, 8, 'userHandle'),
+  // Of a target this is its domain.
   value(at + 8, 4, 'pd'),
+  value(at + 8, 4, 'xrcd'),
   value(at + 12, 4, 'sendCq'),
   value(at + 16, 4, 'recvCq'),
   ...qpCap(at + 24),
@@ -126,6 +136,9 @@ const createQp = (at: number) => [
   valueWhen(at + 46, at + 20, 4, 'srq'),
 ]
 const createQpResponse = [object(0), value(4, 4, 'qpNum'), ...qpCap(8)]
+
+/** A target of XRC has nothing to send. */
+const SENDERS = QP_CLASSES.filter(name => name !== 'xrc_tgt_qp')
 
 /** ib_uverbs_create_srq and ib_uverbs_create_xsrq answer the same; the former has no number of the queue. */
 const createSrqResponse = [object(0), value(4, 4, 'maxWr'), value(8, 4, 'maxSge')]
@@ -228,13 +241,13 @@ export const writeCommands: readonly WriteCommand[] = [
     ),
   }),
   command(26, 'MODIFY_QP', QP_CLASSES, 'modify', {
-    in: { ...layout(112, modifyQp), mask: 68, maskBits: STANDARD_MASK_BITS },
+    in: { ...layout(112, modifyQp), mask: 68, maskBits: STANDARD_MASK_BITS, ignored: XRC_IGNORED },
   }),
   command(27, 'DESTROY_QP', QP_CLASSES, 'destroy', {
     in: layout(16, object(8)),
     out: layout(4, value(0, 4, 'events')),
   }),
-  command(28, 'POST_SEND', QP_CLASSES, 'postSend', {
+  command(28, 'POST_SEND', SENDERS, 'postSend', {
     in: {
       ...layout(24, object(8), value(12, 4, 'wrCount'), value(16, 4, 'sgeCount'), value(20, 4, 'wqeSize')),
       tail: 'requests',
@@ -287,6 +300,11 @@ export const writeCommands: readonly WriteCommand[] = [
     out: layout(16, createSrqResponse, value(12, 4, 'srqNum')),
     driver: true,
   }),
+  command(40, 'OPEN_QP', ['xrc_tgt_qp'], 'create', {
+    in: layout(32, value(8, 8, 'userHandle'), value(16, 4, 'xrcd'), value(20, 4, 'qpNum'), whichClass(24, 1)),
+    out: layout(32, object(0), value(4, 4, 'qpNum')),
+    driver: true,
+  }),
   command(1, 'EX_QUERY_DEVICE', ['device'], 'query', {
     extended: true,
     in: layout(8, zero(0, 4, 'EINVAL'), zero(4, 4, 'EINVAL')),
@@ -324,7 +342,7 @@ export const writeCommands: readonly WriteCommand[] = [
   }),
   command(26, 'EX_MODIFY_QP', QP_CLASSES, 'modify', {
     extended: true,
-    in: { ...layout(120, modifyQp), mask: 68, maskBits: STANDARD_MASK_BITS | RATE_LIMIT },
+    in: { ...layout(120, modifyQp), mask: 68, maskBits: STANDARD_MASK_BITS | RATE_LIMIT, ignored: XRC_IGNORED },
     request: 112,
     out: layout(8, filledLength(4)),
     driver: true,

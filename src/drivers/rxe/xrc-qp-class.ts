@@ -1,0 +1,118 @@
+/*
+ * Classes `xrc_ini_qp` and `xrc_tgt_qp` of the soft device: what differs from the queue pairs of qp-class.ts (IBA annex
+ * A14; R9).
+ *
+ * An initiator is a queue pair whose receive queue holds nothing: rxe's user library maps one for each queue pair. A
+ * target is one queue pair of the engine behind any number of objects, in any process that has its domain open; which
+ * shared queue takes a message is decided packet by packet (`findShared`).
+ */
+import { driverClass } from '../../core/driver.ts'
+import { affiliate } from '../../core/events.ts'
+import type { AnyHandler, DriverClass } from '../../core/model.ts'
+import { XrcIniQp, XrcTgtQp } from '../../spec/classes/xrc_qp.ts'
+import { CallError } from '../../spec/errno.ts'
+import { Service } from '../../spec/services.ts'
+import { Limits } from './attributes.ts'
+import { plainRings } from './context.ts'
+import { leavePath, qpClass } from './qp-class.ts'
+import { createReceiveQueue } from './receive-queue.ts'
+import { createRing } from './rings.ts'
+import { type QpObject, type QueuePair, type RxeState, type SrqState, stateOf, type XrcdObject } from './state.ts'
+import type { FindShared, QpRings } from './work.ts'
+
+/** What all objects of one target keep together. */
+interface Target extends QueuePair {
+  readonly domain: XrcdObject['state']
+  readonly openers: QpObject[]
+}
+
+// ---- initiators ----
+
+const initiator = qpClass(XrcIniQp, 'XRC_INI', Service.XRC_INI)
+const createInitiator = initiator.handlers.create as AnyHandler
+
+const xrcIniQpClass: DriverClass = {
+  ...initiator,
+  handlers: {
+    ...initiator.handlers,
+    create(call, object, args, core) {
+      const cap = { ...(args.cap as Record<string, number>), maxRecvWr: 0, maxRecvSge: 0 }
+      return createInitiator(call, object, { ...args, cap, recvCq: args.sendCq }, core)
+    },
+  },
+}
+
+// ---- targets ----
+
+/** In place of queues that a target does not have: nothing is ever posted there, and no program sees them. */
+const NO_SENDS = createRing(plainRings(), 0, 0)
+const NO_RECEIVES = createReceiveQueue(plainRings(), 0, 0, () => {})
+
+const makeTarget = (device: RxeState, domain: Target['domain']): Target => {
+  const qpn = device.qpns.take()
+  const row = device.engine().create({
+    service: Service.XRC_TGT,
+    qpn,
+    pd: 0,
+    sendCq: -1,
+    recvCq: -1,
+    maxSendWr: 0,
+    maxSendSge: 0,
+    maxRecvSge: Limits.maxSrqSge,
+    sharedReceive: true,
+    signalAll: false,
+  })
+  device.qpns.bind(qpn, row)
+  const rings: QpRings = { send: NO_SENDS, receive: NO_RECEIVES, maxSendSge: 0, maxInline: 0, retired: 0 }
+  device.rings[row] = rings
+  return { row, qpn, rings, signalAll: false, set: {}, flow: -1, domain, openers: [] }
+}
+
+const findTarget = (device: RxeState, domain: Target['domain'], qpn: number): Target => {
+  const there = device.qps[device.qpns.rowOf(qpn)]?.state
+  if (there?.domain === domain) return there as Target
+  throw new CallError('EINVAL', `xrc_tgt_qp.create: attribute qpNum: ${qpn} is no target queue pair of this domain`)
+}
+
+const { modify, query } = qpClass(XrcTgtQp, 'XRC_TGT', Service.XRC_TGT).handlers
+
+const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
+  create(call, object, { xrcd, qpNum, userHandle, asyncFd }) {
+    const device = stateOf(call)
+    const { state: domain } = xrcd as XrcdObject
+    const there = qpNum === undefined ? makeTarget(device, domain) : findTarget(device, domain, qpNum)
+    there.openers.push(object as QpObject)
+    device.qps[there.row] ??= object as QpObject
+    object.state = there
+    affiliate(object, userHandle, { asyncFd })
+    return { qpNum: there.qpn }
+  },
+
+  destroy(call, object, args, core) {
+    const device = stateOf(call)
+    const there = object.state as Target
+    const { row, qpn, openers } = there
+    openers.splice(openers.indexOf(object as QpObject), 1)
+    device.qps[row] = openers[0]
+    if (openers.length === 0) {
+      device.engine().destroy(row)
+      device.qpns.free(qpn)
+      device.rings[row] = undefined
+      leavePath(device, there)
+    }
+    return core(call, object, args)
+  },
+})
+
+const xrcTgtQpClass: DriverClass = { ...target, handlers: { ...target.handlers, modify, query } }
+
+export const xrcQpClasses: readonly DriverClass[] = [xrcIniQpClass, xrcTgtQpClass]
+
+/** The shared queues of a target are those of its domain. */
+export const findShared =
+  ({ srqns, srqs, qps }: RxeState): FindShared =>
+  (row, srqn): SrqState | undefined => {
+    const slot = srqns.rowOf(srqn)
+    const srq = slot < 0 ? undefined : srqs.get(slot).state
+    return srq?.domain !== undefined && srq.domain === qps[row]?.state.domain ? srq : undefined
+  }

@@ -1,0 +1,76 @@
+/*
+ * Classes of XRC queue pairs (IBA annex A14): `xrc_ini_qp`, the initiator, has a send queue only, and each of its
+ * requests names the receiver's shared queue; `xrc_tgt_qp`, the target, has no queue at all and belongs to a domain.
+ *
+ * A target may be shared: `create` with `qpNum` opens one of the same domain that exists, in this process or another
+ * (Linux: OPEN_QP). It lives until the last who has it open destroys it. Each of them gets its events.
+ */
+import { QpFlags } from '../enums.ts'
+import { CREATE, fd, flagsOf, method, objectClass, optional, record, ref, u32, u64 } from '../schema.ts'
+import { CallNumber, ClassId } from './ids.ts'
+import { postSend, QpCap, qpMethods } from './qp.ts'
+
+export const XrcIniQp = objectClass('xrc_ini_qp', ClassId.xrc_ini_qp, {
+  methods: {
+    ...qpMethods(
+      'accessFlags',
+      'pkeyIndex',
+      'port',
+      'address',
+      'pathMtu',
+      'timeout',
+      'retryCnt',
+      'rnrRetry',
+      'rqPsn',
+      'maxRdAtomic',
+      'alternatePath',
+      'sqPsn',
+      'pathMigState',
+      'destQpn',
+    ),
+    create: method(CREATE, {
+      in: {
+        pd: ref(1, 'pd'),
+        sendCq: ref(2, 'cq'),
+        cap: record(4, QpCap),
+        flags: optional(flagsOf(5, QpFlags)),
+        userHandle: u64(6),
+        asyncFd: optional(fd(7, 'async_fd')),
+      },
+      out: { cap: record(64, QpCap), qpNum: u32(65) },
+      driverAttributes: true,
+    }),
+    postSend: postSend(CallNumber.xrc_ini_qp.postSend),
+  },
+})
+
+export const XrcTgtQp = objectClass('xrc_tgt_qp', ClassId.xrc_tgt_qp, {
+  methods: {
+    ...qpMethods(
+      'accessFlags',
+      'pkeyIndex',
+      'port',
+      'address',
+      'pathMtu',
+      'timeout',
+      'rqPsn',
+      'alternatePath',
+      'minRnrTimer',
+      'sqPsn',
+      'maxDestRdAtomic',
+      'pathMigState',
+      'destQpn',
+    ),
+    create: method(CREATE, {
+      in: {
+        xrcd: ref(1, 'xrcd'),
+        /** Open the target with this number instead. EINVAL if the domain has none. */
+        qpNum: optional(u32(2, { max: 0xffffff })),
+        userHandle: u64(6),
+        asyncFd: optional(fd(7, 'async_fd')),
+      },
+      out: { qpNum: u32(65) },
+      driverAttributes: true,
+    }),
+  },
+})
