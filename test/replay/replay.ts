@@ -64,6 +64,12 @@ const space: AddressSpace = {
 /** Bytes of an answer that each machine chooses: [from, to) by attribute of an ioctl, or in the response of a write. */
 type Chosen = readonly (readonly [attribute: number, from: number, to: number])[]
 const RESPONSE = -1
+/** The number of a queue pair, and where its queues lie. */
+const QP_CHOSEN: Chosen = [
+  [14, 0, 4],
+  [0x1001, 0, 8],
+  [0x1001, 16, 24],
+]
 const CHOSEN: Readonly<Record<string, Chosen>> = {
   // The descriptor that a refused GET_CONTEXT leaves in its response.
   'device.query': [[RESPONSE, 0, 4]],
@@ -90,11 +96,9 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
     [0x1001, 16, 20],
   ],
   'srq.modify': [[0x1000, 0, 8]],
-  'rc_qp.create': [
-    [14, 0, 4],
-    [0x1001, 0, 8],
-    [0x1001, 16, 24],
-  ],
+  'rc_qp.create': QP_CHOSEN,
+  'uc_qp.create': QP_CHOSEN,
+  'ud_qp.create': QP_CHOSEN,
 }
 
 /** Where the device's attributes say that it has XRC: ours has, Linux's rxe has not. */
