@@ -133,7 +133,9 @@ export const createFaultySending = (
 
   return {
     commit: (offset, packetBytes, count, lastBytes, flow) => {
-      if (!chance.decide(arena.view, offset, packetBytes, count)) {
+      // A run that lies outside of the arena is the port's to refuse.
+      const inside = offset >= 0 && offset + (count - 1) * packetBytes + lastBytes <= arena.bytes.length
+      if (!inside || !chance.decide(arena.view, offset, packetBytes, count)) {
         port.commit(offset, packetBytes, count, lastBytes, flow)
         held.pass(count)
         return

@@ -129,7 +129,10 @@ export interface Port {
   /** The number by which `ReceivedRun.peer` names this source address, while a flow to it is open; -1 otherwise. */
   peerOf(address: Uint8Array): number
 
-  /** As `TransmitSink` in transport/types.ts. */
+  /**
+   * As `TransmitSink` in transport/types.ts. A run is sealed, if it is to be, when `commit` returns; its bytes are the
+   * sender's to damage until `flush`.
+   */
   reserve(bytes: number): number
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
   /** Ends a turn of sending: what was committed leaves now, and what is left of the room reserved goes back. */

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { emptyRun, type Port, type TappedRun } from '../../src/phy/port.ts'
 import { plainArena } from '../../src/wire/arena.ts'
+import { putBth } from '../../src/wire/bth.ts'
 import { makeFlow, verifyIcrc } from '../../src/wire/icrc.ts'
 import { collect, flowBetween, ipv6, psns, receiveAll, sendRun } from './helpers.ts'
 
@@ -115,6 +116,22 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       }
       assert.equal(fates.filter(fate => fate === 'wrong icrc').length, errors)
       assert.equal(fates.length, 48)
+    })
+
+    it('sends what was damaged behind its ICRC, which the receiver notices', async () => {
+      const [a, b] = ports(2)
+      const flow = a.openFlow(flowTo(1, 2))
+      a.requireSeal(1)
+      for (const count of [1, 3]) {
+        const at = a.reserve(64 * count)
+        for (let i = 0; i < count; i++) putBth(a.arena.view, at + 64 * i, 4, 0, 0xffff, 0x11, 20 + i)
+        a.commit(at, 64, count, 64, flow)
+        a.arena.bytes[at + 30] ^= 1
+        a.flush()
+        sendRun(a, flow, 7, 1)
+        assert.deepEqual(psns(await collect(b, count)), [21, 22, 7].slice(3 - count))
+      }
+      assert.equal(b.counters.icrcErrors, 2)
     })
 
     it('counts equal flow records as one flow', () => {

@@ -1,0 +1,75 @@
+/*
+ * A fault layer around each kind of port: it is a port like the one inside, and its faults come out on the wire.
+ */
+import assert from 'node:assert/strict'
+import { after, describe, it } from 'node:test'
+import { hasNative } from '../../src/host/native.ts'
+import { parseFaults } from '../../src/phy/fault-spec.ts'
+import { type FaultPort, withFaults } from '../../src/phy/faults.ts'
+import { createUdpPort } from '../../src/phy/udp.ts'
+import { loopback } from '../loopback.ts'
+import { portContract } from './contract.ts'
+import { collect, flowBetween, ipv4, psns, receiveAll, sendRun, smallSwitch } from './helpers.ts'
+
+/** Rules that put both halves of the layer to work, and hit nothing. */
+const idle = 'dir=both,opcode=0xff,drop=1;dir=both,drop=0.00001%,corrupt=0.00001%'
+
+const udpPort = (n: number, rules: string): FaultPort => {
+  const port = createUdpPort({ mtu: 65536, interfaceIndex: 1 })
+  port.addAddress(loopback(n))
+  return withFaults(port, `rxe${n}`, parseFaults(rules))
+}
+
+for (const rules of ['', idle]) {
+  const name = rules === '' ? 'no rules' : 'rules that hit nothing'
+  portContract(`a port on a memory link with ${name}`, () => {
+    const link = smallSwitch(16, 64)
+    return {
+      address: ipv4,
+      attach: n => {
+        const port = withFaults(link.attach(), `rxe${n}`, parseFaults(rules))
+        port.addAddress(ipv4(n))
+        return port
+      },
+    }
+  })
+}
+
+describe('faults over UDP', { skip: hasNative() ? false : 'koffi is not there' }, () => {
+  portContract('a port on UDP with rules that hit nothing', () => ({
+    address: loopback,
+    attach: n => udpPort(n, idle),
+  }))
+
+  const open: FaultPort[] = []
+  after(() => {
+    for (const port of open) port.close()
+  })
+
+  it('of what is sent are seen by the receiver', async () => {
+    const a = udpPort(1, '')
+    const b = udpPort(2, '')
+    open.push(a, b)
+    const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
+    /** What arrives of packets 0 … 39; a last one, without faults, tells that all have come. */
+    const arrived = async (rules: string): Promise<number[]> => {
+      a.setFaults(parseFaults(rules))
+      for (let psn = 0; psn < 40; psn += 10) assert.ok(sendRun(a, flow, psn, 10))
+      a.setFaults([])
+      assert.ok(sendRun(a, flow, 99, 1))
+      const got: number[] = []
+      while (!got.includes(99)) got.push(...psns(await collect(b, 1)))
+      return [...got, ...psns(receiveAll(b))].filter(psn => psn < 99)
+    }
+    assert.deepEqual(await arrived('dir=sent,opcode=RC_SEND_ONLY,drop=1'), [])
+    const twice = await arrived('dir=sent,dup=1')
+    assert.equal(twice.length, 80)
+    const changed = await arrived('dir=sent,reorder=0.3,seed=2')
+    assert.notDeepEqual(changed, changed.toSorted())
+    assert.equal(new Set(changed).size, 40)
+    const before = b.counters.icrcErrors
+    const intact = await arrived('dir=sent,corrupt=0.5,seed=2')
+    assert.ok(intact.length > 5 && intact.length < 35)
+    assert.equal(b.counters.icrcErrors - before, 40 - intact.length)
+  })
+})
