@@ -140,6 +140,8 @@ export interface Replayed {
 export interface Differences {
   /** Calls for which there is no method are passed over; their handles are taken by protection domains. */
   readonly skip?: boolean
+  /** Path MTU of the interface in bytes, 1024 if absent. */
+  readonly pathMtu?: number
   /** Steps that are passed over as a whole. */
   readonly except?: RegExp
   /** More bytes that need not be the same: by method, of steps whose name matches. */
@@ -213,7 +215,7 @@ export const replay = (
   const arena = plainArena(memorySwitchBytes(2, 4))
   const port = createMemorySwitch({ arena, runs: 2, smallRuns: 4 }).attach()
   // The recordings' interface has an MTU of 1500.
-  Object.defineProperty(port, 'pathMtu', { value: 1024 })
+  Object.defineProperty(port, 'pathMtu', { value: differences.pathMtu ?? 1024 })
   const { device } = createRxeDevice(core, { name: 'rxe0', identity: machine(last), port, now: () => 0 })
   let memory: FakeMemory = fakeMemory()
   const descriptors = new Map<number, number>()
