@@ -101,8 +101,15 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
   'ud_qp.create': QP_CHOSEN,
 }
 
-/** Where the device's attributes say that it has XRC: ours has, Linux's rxe has not. */
-const XRC_FLAG: Chosen = [1, RESPONSE].flatMap(where => [[where, 62, 63] as const, [where, 226, 227] as const])
+/**
+ * Where the device's attributes say that it has XRC, which rxe lacks, and FLUSH and ATOMIC WRITE, which the recorded
+ * kernel did not have yet.
+ */
+const NEWER: Chosen = [1, RESPONSE].flatMap(where => [
+  [where, 62, 63] as const,
+  [where, 226, 227] as const,
+  [where, 228, 232] as const,
+])
 
 /** As hex, which a failure shows in one line. */
 const mask = (bytes: Uint8Array, chosen: Chosen, attribute: number): string => {
@@ -287,7 +294,7 @@ export const replay = (
     }
     const own = differences.chosen?.[method]
     const chosen = [
-      ...(method === 'device.query' && logged.errno === 0 ? XRC_FLAG : (CHOSEN[method] ?? [])),
+      ...(method === 'device.query' && logged.errno === 0 ? NEWER : (CHOSEN[method] ?? [])),
       ...(own?.step.test(logged.step) ? own.bytes : []),
     ]
     if (logged.kind === 'write') {

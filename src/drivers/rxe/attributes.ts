@@ -27,6 +27,8 @@ export const Limits = {
 
 /** BAD_PKEY_CNTR … MEM_WINDOW_TYPE_2B, as rxe, and XRC, which rxe lacks. */
 const CAP_FLAGS = 0x01223c76 | DeviceCapFlags.values.XRC
+/** FLUSH_GLOBAL and ATOMIC_WRITE, as rxe of Linux 6.12; it has FLUSH_PERSISTENT too, our memory is not persistent. */
+const CAP_FLAGS_EX = (1n << 38n) | (1n << 40n)
 const ATOMIC_HCA = 1
 
 export const deviceAttributes = (guid: Uint8Array): RecordOf<typeof DeviceAttributes> => ({
@@ -79,7 +81,7 @@ export const extendedAttributes = (): RecordOf<typeof ExtendedDeviceAttributes> 
   odpUdCaps: 0,
   timestampMask: 0n,
   hcaCoreClock: 0n,
-  deviceCapFlagsEx: BigInt(CAP_FLAGS),
+  deviceCapFlagsEx: BigInt(CAP_FLAGS) | CAP_FLAGS_EX,
   rssSupportedQpts: 0,
   rssMaxRwqIndirectionTables: 0,
   rssMaxRwqIndirectionTableSize: 0,
