@@ -135,20 +135,13 @@ export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
     change(to: Weather): void {
       weather = to
     },
-    get flying() {
-      return heap.length
-    },
-    /** What was seen lately, newest last. */
-    seen,
     /** When the next packet arrives; Infinity if none is under way. */
     next: (): number => heap[0]?.at ?? Number.POSITIVE_INFINITY,
     /** A sender's packet, with room for its ICRC. */
     send(from: number, to: number, bytes: Uint8Array): void {
       sealIcrc(arenaOver(bytes), 0, bytes.length, flows[from][to], 0)
       const packet = { from, to, bytes }
-      counts.sent++
-      if (seen.length < MEMORY) seen.push(packet)
-      else seen[chance.int(MEMORY)] = packet
+      seen[counts.sent++ % MEMORY] = packet
       const late = chance.hits(weather.reorder) ? LATENCY * (1 + 4 * (chance.int(100) / 100)) : 0
       if (chance.hits(weather.drop)) counts.dropped++
       else if (chance.hits(weather.corrupt)) {
@@ -205,11 +198,6 @@ export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
         if (packet.forged) flush()
       }
       flush()
-    },
-    /** Forgets what is under way and what was seen. */
-    clear(): void {
-      heap.length = 0
-      seen.length = 0
     },
   }
   return self
