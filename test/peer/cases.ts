@@ -36,8 +36,24 @@ const rc: readonly PeerCase[] = [
   perftest('ib_atomic_lat', '-n', '30'),
 ]
 
+/** What is lost is lost, and a pingpong waits for it for ever: little is under way at a time. */
+const uc: readonly PeerCase[] = [
+  peerCase('ibv_uc_pingpong', '-n', '100', '-c', '-s', '1000'),
+  peerCase('ibv_uc_pingpong', '-n', '50', '-c', '-e', '-s', '8000', '-m', '512'),
+  peerCase('ib_send_bw', '-c', 'UC', '-s', '8192', '-n', '50'),
+  peerCase('ib_write_bw', '-c', 'UC', '-s', '8192', '-n', '50'),
+  peerCase('ib_write_lat', '-c', 'UC', '-s', '64', '-n', '30'),
+  peerCase('ib_send_lat', '-c', 'UC', '-s', '2000', '-n', '30'),
+]
+
+const srq: readonly PeerCase[] = [
+  peerCase('ibv_srq_pingpong', '-n', '200', '-c', '-s', '1000', '-q', '4'),
+  peerCase('ibv_srq_pingpong', '-n', '200', '-c', '-s', '1000', '-q', '8', '-e', '-r', '20'),
+  perftest('ib_send_bw', '--use-srq', '-s', '8192', '-n', '50', '-q', '2'),
+]
+
 /** Everything. */
-export const allCases: readonly PeerCase[] = [...rc]
+export const allCases: readonly PeerCase[] = [...rc, ...uc, ...srq]
 
 /** One of each kind, for every day. */
-export const fewCases: readonly PeerCase[] = [rc[0], rc[4], rc[5], rc[9]]
+export const fewCases: readonly PeerCase[] = [rc[0], rc[4], rc[5], rc[9], uc[1], srq[0]]

@@ -50,6 +50,8 @@ export interface Guest {
   untilListening(scope: Scope, port: number): Promise<void>
   /** A counter of the guest's device; `rcvd_pkts` has the packets that it has accepted, their ICRC above all. */
   counter(scope: Scope, name: string): Promise<number>
+  /** A command line that runs a program of the host with the guest's libraries, its libibverbs and provider. */
+  withItsLibraries(scope: Scope, program: string): readonly string[]
   /** The guest loses this share of the packets that it sends, in per cent. */
   lose(scope: Scope, percent: number): Promise<void>
 }
@@ -105,6 +107,17 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
     },
     async counter(within, name) {
       return Number(await command(within, name, `cat /sys/class/infiniband/rxe0/ports/1/hw_counters/${name}`))
+    },
+    withItsLibraries(within, program) {
+      const folder = temporaryFolder(within)
+      const packages = ['libc6', 'libibverbs1', 'ibverbs-providers', 'libnl-3-200', 'libnl-route-3-200']
+      const { status, stderr } = spawnSync(script, ['unpack', folder, ...packages], { env, encoding: 'utf8' })
+      if (status !== 0) throw new Error(`the guest's libraries: ${stderr}`)
+      const libraries = join(folder, 'usr', 'lib', 'x86_64-linux-gnu')
+      // libibverbs knows the path of its providers: one that is loaded before goes before the host's.
+      const provider = join(libraries, 'libibverbs', 'librxe-rdmav34.so')
+      const linker = join(libraries, 'ld-linux-x86-64.so.2')
+      return [linker, '--library-path', libraries, '--preload', provider, program]
     },
     async lose(within, percent) {
       await command(within, 'tc', `tc qdisc replace dev eth0 root netem limit 20000 loss ${percent}%`)

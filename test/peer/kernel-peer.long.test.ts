@@ -6,7 +6,8 @@ import { allCases } from './cases.ts'
 import { lackingGuest } from './guest.ts'
 import { peerSuite } from './suite.ts'
 
-const skip = lacking('ibv_rc_pingpong', 'ib_write_bw', ownProgram('soak'), ownProgram('outcomes')) || lackingGuest()
+const own = ['soak', 'outcomes', 'persist'].map(ownProgram)
+const skip = lacking('ibv_rc_pingpong', 'ib_write_bw', ...own) || lackingGuest()
 
 for (const kernel of ['Linux 6.1', 'Linux 6.12'] as const)
   peerSuite(
@@ -14,6 +15,7 @@ for (const kernel of ['Linux 6.1', 'Linux 6.12'] as const)
       kernel,
       cases: { 4: allCases, 6: allCases },
       outcomes: [4, 6],
+      persistence: kernel === 'Linux 6.12' ? [4, 6] : [],
       soaks: [
         { version: 4, bytes: 25_000_000, percent: 2 },
         { version: 6, bytes: 25_000_000, percent: 2 },

@@ -7,6 +7,12 @@ import { lackingGuest } from './guest.ts'
 import { peerSuite } from './suite.ts'
 
 peerSuite(
-  { kernel: 'Linux 6.1', cases: { 4: fewCases }, soaks: [{ version: 6, bytes: 1_000_000, percent: 2 }], outcomes: [] },
+  {
+    kernel: 'Linux 6.1',
+    cases: { 4: fewCases },
+    soaks: [{ version: 6, bytes: 1_000_000, percent: 2 }],
+    outcomes: [],
+    persistence: [],
+  },
   lacking('ibv_rc_pingpong', 'ib_write_bw', ownProgram('soak')) || lackingGuest(),
 )

@@ -39,25 +39,26 @@ let lastPort = 18600
 const runPair = async (
   t: Scope,
   { guest, daemon, version, guestServes }: Ends,
-  programs: { readonly here: string; readonly there: string },
+  programs: { readonly here: readonly string[]; readonly there: string },
   gidOption: string,
   args: readonly string[],
   limit?: number,
 ): Promise<Pair> => {
   const port = ++lastPort
   const options = (gid: number): string[] => ['-d', 'rxe0', gidOption, String(gid), '-p', String(port), ...args]
-  const here = options(1)
+  const [here, ...first] = programs.here
+  const ours = [...first, ...options(1)]
   const there = options(GUEST_GID[version])
   let server: Running
   let client: Running
   if (guestServes) {
     server = guest.start(t, programs.there, there, limit)
     await guest.untilListening(t, port)
-    client = guest.startHere(t, programs.here, [...here, GUEST], daemon.env, limit)
+    client = guest.startHere(t, here, [...ours, GUEST], daemon.env, limit)
   } else {
-    server = guest.startHere(t, programs.here, here, daemon.env, limit)
+    server = guest.startHere(t, here, ours, daemon.env, limit)
     const listens = await untilListeningThere(server.child.pid ?? 0, port, server.ended)
-    assert.ok(listens, `${programs.here} ended before it listened:\n${server.output()}`)
+    assert.ok(listens, `${programs.there} ended before it listened:\n${server.output()}`)
     client = guest.start(t, programs.there, [...there, HOST[4]], limit)
   }
   const finished = await client.ended
@@ -77,14 +78,23 @@ const assertGood = ({ client, server }: Pair, guestServes: boolean): void => {
 const runCase = async (t: Scope, ends: Ends, { program, args }: PeerCase): Promise<void> => {
   const isPerftest = program.startsWith('ib_')
   const more = isPerftest ? ['-F', ...args] : args
-  const pair = await runPair(t, ends, { here: program, there: program }, isPerftest ? '-x' : '-g', more)
+  const pair = await runPair(t, ends, { here: [program], there: program }, isPerftest ? '-x' : '-g', more)
   assertGood(pair, ends.guestServes)
 }
 
-/** Runs one of our own programs at both ends; it gives up by itself after `limit` seconds. */
-const runOwn = async (t: Scope, ends: Ends, name: string, limit: number, ...args: string[]): Promise<Pair> => {
-  const here = ownProgram(name)
-  const programs = { here, there: await ends.guest.copy(t, here) }
+/**
+ * Runs one of our own programs at both ends; it gives up by itself after `limit` seconds. `itsLibraries`: with the
+ * guest's libibverbs at both, where the host's is too old.
+ */
+const runOwn = async (
+  t: Scope,
+  ends: Ends,
+  { name, limit, itsLibraries = false }: { name: string; limit: number; itsLibraries?: boolean },
+  ...args: string[]
+): Promise<Pair> => {
+  const program = ownProgram(name)
+  const here = itsLibraries ? ends.guest.withItsLibraries(t, program) : [program]
+  const programs = { here, there: await ends.guest.copy(t, program) }
   const pair = await runPair(t, ends, programs, '-g', ['-t', String(limit), ...args], limit + 10)
   assertGood(pair, ends.guestServes)
   return pair
@@ -98,6 +108,8 @@ export interface PeerPlan {
   /** Versions of IP, bytes each way and the share of lost packets of soaks. */
   readonly soaks: readonly { readonly version: Version; readonly bytes: number; readonly percent: number }[]
   readonly outcomes: readonly Version[]
+  /** FLUSH and ATOMIC WRITE, which Linux has since 6.2. */
+  readonly persistence: readonly Version[]
 }
 
 export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
@@ -166,8 +178,18 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
       withDaemon(`what cannot be granted, over IPv${version}`, version, undefined, test => {
         for (const guestServes of [true, false])
           test(direction(guestServes), async (t, ends) => {
-            const { client, server } = await runOwn(t, { ...ends, guestServes }, 'outcomes', 100)
+            const { client, server } = await runOwn(t, { ...ends, guestServes }, { name: 'outcomes', limit: 100 })
             assertOutcomes(guestServes ? 'Linux' : 'userdma', client.stdout, server.stdout)
+          })
+      })
+
+    for (const version of plan.persistence)
+      withDaemon(`FLUSH and ATOMIC WRITE over IPv${version}`, version, undefined, test => {
+        for (const guestServes of [true, false])
+          test(direction(guestServes), async (t, ends) => {
+            const which = { name: 'persist', limit: 100, itsLibraries: true }
+            const { client } = await runOwn(t, { ...ends, guestServes }, which)
+            assert.match(client.stdout, /each there before its number\n.*beyond the region.*\n.*without that right/)
           })
       })
 
@@ -178,7 +200,12 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
             await guest.lose(t, percent)
             // A stalled guest outlasts seven short timeouts; with long ones each lost answer costs seconds.
             const args = ['-b', String(bytes), '-T', '15', '-S', guestServes ? '1' : '2']
-            const { client } = await runOwn(t, { ...ends, guestServes }, 'soak', 100 + bytes / 100_000, ...args)
+            const { client } = await runOwn(
+              t,
+              { ...ends, guestServes },
+              { name: 'soak', limit: 100 + bytes / 100_000 },
+              ...args,
+            )
             assert.match(client.stdout, /every byte is right/)
             await guest.lose(t, 0)
             if (percent > 0) {

@@ -20,6 +20,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], sente
   soak: [['-s', '3'], /largest block 3: 8 to 4194304 are allowed/],
   outcomes: [['-q'], /usage: .*outcomes/],
   memory_windows: [['-q'], /usage: .*memory_windows/],
+  persist: [['-s', '0'], /block of 0 bytes: 1 to 16777216 are allowed/],
   hostile: [['-q'], /usage: .*hostile/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }

@@ -93,7 +93,7 @@ const loadOperands = (view: DataView, wqe: number, opcode: number, into: Uint32A
     into[at + BindMw.ACCESS] = view.getUint32(wqe + SendWqe.MW_ACCESS, true)
   } else if (opcode === FLUSH) {
     into[at + Send.RKEY] = view.getUint32(wqe + SendWqe.FLUSH_RKEY, true)
-    into[at + Flush.LENGTH] = view.getUint32(wqe + SendWqe.FLUSH_LENGTH, true)
+    into[at + Flush.LENGTH] = view.getUint32(wqe + SendWqe.DMA_LENGTH, true)
     into[at + Flush.PLACEMENT] = view.getUint8(wqe + SendWqe.FLUSH_PLACEMENT)
     into[at + Flush.SELECTIVITY] = view.getUint8(wqe + SendWqe.FLUSH_SELECTIVITY)
   } else {

@@ -49,8 +49,10 @@ export const SendWqe = {
   MW_KEY: 44,
   MW_NEW_KEY: 48,
   MW_ACCESS: 52,
-  /** FLUSH (Linux 6.2): u32 length, key, and a byte each for placement and selectivity. */
-  FLUSH_LENGTH: 32,
+  /**
+   * FLUSH (Linux 6.2): the key, and a byte each for placement and selectivity. A length stands before the key, but
+   * libibverbs leaves it 0, and rxe takes DMA_LENGTH.
+   */
   FLUSH_RKEY: 36,
   FLUSH_PLACEMENT: 40,
   FLUSH_SELECTIVITY: 41,

@@ -181,7 +181,7 @@ test('BIND_MW, LOCAL_INV and FLUSH have operands and no data, whatever their ele
   assert.equal(loaded(7, (view, at) => view.setUint32(at + 20, 0x0102_0304, true))[Send.IMM], 0x0102_0304)
   const flush = loaded(14, (view, at) => {
     view.setBigUint64(at + 24, 0x1111_2222_3333_4444n, true)
-    view.setUint32(at + 32, 100, true)
+    view.setUint32(at + SendWqe.DMA_LENGTH, 100, true)
     view.setUint32(at + 36, 0xbeef, true)
     view.setUint8(at + 40, 1)
     view.setUint8(at + 41, 2)
