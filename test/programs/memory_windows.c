@@ -381,7 +381,7 @@ static uint8_t *ring_entry(uint64_t id)
     return found;
 }
 
-/* struct rxe_send_wr of Linux 6.2: the union for flush. */
+/* struct rxe_send_wr of Linux 6.2: the union for flush; its length stays 0, that of the data counts. */
 static void flush_range(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t length, uint8_t type, int status)
 {
     struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(ends[0].qp);
@@ -392,7 +392,7 @@ static void flush_range(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t le
     uint8_t *entry = ring_entry(id);
     const uint32_t opcode = WR_FLUSH;
     memcpy(entry + 12, &opcode, 4);
-    memcpy(entry + 32, &length, 4);
+    memcpy(entry + 184, &length, 4);
     memcpy(entry + 36, &rkey, 4);
     entry[40] = type;
     entry[41] = 0;
