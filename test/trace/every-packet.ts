@@ -5,7 +5,7 @@
  */
 import { Service } from '../../src/spec/services.ts'
 import { WrOpcode } from '../../src/spec/work.ts'
-import { createNode, REMOTE_KEY, type SendSpec } from '../transport/node.ts'
+import { createNode, REMOTE_KEY, type SendSpec, SHARED_QUEUE } from '../transport/node.ts'
 
 const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM } = WrOpcode.values
 const { RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, FLUSH, ATOMIC_WRITE } = WrOpcode.values
@@ -40,23 +40,27 @@ const messages: readonly SendSpec[] = [
   ...each(RDMA_WRITE_WITH_IMM, { imm: 0xfffe_fdfc }),
 ]
 
-/** What a requester of each service does, in the order in which it does it. */
-const work: readonly (readonly [service: number, specs: readonly SendSpec[]])[] = [
-  [
-    Service.RC,
-    [
-      ...messages,
-      ...each(RDMA_READ),
-      { id: 2, opcode: ATOMIC_CMP_AND_SWP, remote: 0x8000, compare: 1n, swap: 0x1122_3344_5566_7788n, ...sges(8) },
-      { id: 3, opcode: ATOMIC_FETCH_AND_ADD, remote: 0x8000, compare: 0xffff_ffff_ffff_fff0n, ...sges(8) },
-      { id: 6, opcode: FLUSH, remote: 0x8000, compare: 100n, swap: GLOBAL },
-      { id: 7, opcode: FLUSH, remote: 0, swap: GLOBAL | (WHOLE_REGION << 32n) },
-      { id: 8, opcode: ATOMIC_WRITE, remote: 0x8000, ...sges(8) },
-      { id: 4, opcode: SEND_WITH_INV, imm: WINDOW_KEY, ...sges(5) },
-      { id: 5, opcode: SEND_WITH_INV, imm: WINDOW_KEY, ...sges(MTU + 1) },
-    ],
-  ],
-  [Service.UC, messages],
+/** Names the shared receive queue in an XRC request (types.ts: Send.FLAGS). */
+const toShared = (spec: SendSpec): SendSpec => ({ ...spec, flags: (spec.flags ?? SIGNALED) | (SHARED_QUEUE << 8) })
+
+/** All that a reliable requester does, in the order in which it does it. */
+const reliable: readonly SendSpec[] = [
+  ...messages,
+  ...each(RDMA_READ),
+  { id: 2, opcode: ATOMIC_CMP_AND_SWP, remote: 0x8000, compare: 1n, swap: 0x1122_3344_5566_7788n, ...sges(8) },
+  { id: 3, opcode: ATOMIC_FETCH_AND_ADD, remote: 0x8000, compare: 0xffff_ffff_ffff_fff0n, ...sges(8) },
+  { id: 6, opcode: FLUSH, remote: 0x8000, compare: 100n, swap: GLOBAL },
+  { id: 7, opcode: FLUSH, remote: 0, swap: GLOBAL | (WHOLE_REGION << 32n) },
+  { id: 8, opcode: ATOMIC_WRITE, remote: 0x8000, ...sges(8) },
+  { id: 4, opcode: SEND_WITH_INV, imm: WINDOW_KEY, ...sges(5) },
+  { id: 5, opcode: SEND_WITH_INV, imm: WINDOW_KEY, ...sges(MTU + 1) },
+]
+
+/** What requesters do, and the services of both sides. */
+const work: readonly (readonly [service: number, peer: number, specs: readonly SendSpec[]])[] = [
+  [Service.RC, Service.RC, reliable],
+  [Service.UC, Service.UC, messages],
+  [Service.XRC_INI, Service.XRC_TGT, reliable.map(toShared)],
 ]
 
 /** Mistakes of a requester of RC, each of which ends its queue pair: wrong key, too long, memory that is gone. */
@@ -67,14 +71,20 @@ const mistakes: readonly SendSpec[] = [
 ]
 /** Of a queue pair and of all memory: write, read, atomic, global flush. */
 const ALL_RIGHTS = 0x10e
+const RC = [Service.RC, Service.RC] as const
 const GONE = 14
 const BUFFER = 4096
 
-const perform = (service: number, specs: readonly SendSpec[], receives: boolean, gone = false): EnginePacket[] => {
+const perform = (
+  services: readonly [number, number],
+  specs: readonly SendSpec[],
+  receives: boolean,
+  gone = false,
+): EnginePacket[] => {
   const nodes = [createNode(), createNode()] as const
   const all: EnginePacket[] = []
   const rows = nodes.map((node, side) => {
-    const row = node.createQp(QPN[side], { service })
+    const row = node.createQp(QPN[side], { service: services[side] })
     node.connect(row, {
       destQpn: QPN[1 - side],
       sqPsn: PSN[side],
@@ -114,8 +124,8 @@ const perform = (service: number, specs: readonly SendSpec[], receives: boolean,
 
 /** All of them, some more than once. */
 export const everyPacket = (): EnginePacket[] => [
-  ...work.flatMap(([service, specs]) => perform(service, specs, true)),
-  ...mistakes.flatMap((spec, i) => perform(Service.RC, [spec], true, i === mistakes.length - 1)),
+  ...work.flatMap(([service, peer, specs]) => perform([service, peer], specs, true)),
+  ...mistakes.flatMap((spec, i) => perform(RC, [spec], true, i === mistakes.length - 1)),
   // nobody is ready to receive
-  ...perform(Service.RC, [{ id: 1, opcode: SEND, rkey: REMOTE_KEY, ...sges(5) }], false),
+  ...perform(RC, [{ id: 1, opcode: SEND, rkey: REMOTE_KEY, ...sges(5) }], false),
 ]

@@ -78,6 +78,8 @@ export interface SentPacket {
 export const LOCAL_KEY = 0x1111
 export const REMOTE_KEY = 0x8000_2222
 export const ALL_ACCESS = 15
+/** Number of the one shared receive queue of XRC targets: its requests are those of the row. */
+export const SHARED_QUEUE = 0x5a
 
 const low = (value: bigint): number => Number(value & 0xffff_ffffn)
 const high = (value: bigint): number => Number((value >> 32n) & 0xffff_ffffn)
@@ -252,6 +254,11 @@ export const createNode = (options: NodeOptions = {}) => {
       into[at + Receive.LENGTH] = sum(spec.sges)
       writeSges(spec.sges, into, at + Receive.SGE)
       return true
+    },
+    selectShared(_row, srqn, into) {
+      into[0] = 1
+      into[1] = 2
+      return srqn === SHARED_QUEUE
     },
   }
 
