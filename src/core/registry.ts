@@ -15,6 +15,7 @@ import { interfaceClass } from './base/interface.ts'
 import { mrClass } from './base/mr.ts'
 import { mwClass } from './base/mw.ts'
 import {
+  ahClass,
   asyncFdClass,
   compChannelClass,
   cqClass,
@@ -53,6 +54,7 @@ export const coreClasses: readonly DriverClass[] = [
   cqClass,
   mrClass,
   mwClass,
+  ahClass,
   compChannelClass,
   asyncFdClass,
   ...qpClasses,

@@ -87,6 +87,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
 
   const layer: FaultPort = {
     arena: port.arena,
+    scratch: port.scratch,
     counters: port.counters,
     faults,
     maxPackets: port.maxPackets,

@@ -17,7 +17,7 @@ import type { Arena } from '../wire/arena.ts'
 import { sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
 import { addressWords, createKeyTable } from './key-table.ts'
-import { emptyTappedRun, type Fate, type Port } from './port.ts'
+import { emptyTappedRun, type Fate, type Port, SCRATCH_BYTES } from './port.ts'
 import { createRunPool } from './run-pool.ts'
 import { createRunRecords, giveRecord, takeRecord } from './run-records.ts'
 
@@ -62,7 +62,7 @@ const DEFAULT_SMALL_RUNS = 256
 
 /** Bytes of arena that a memory link with so many buffers needs. */
 export const memorySwitchBytes = (runs: number = DEFAULT_RUNS, smallRuns: number = DEFAULT_SMALL_RUNS): number =>
-  runs * RUN_BYTES + smallRuns * SMALL_RUN_BYTES
+  runs * (RUN_BYTES + SCRATCH_BYTES) + smallRuns * SMALL_RUN_BYTES
 
 export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch => {
   const { arena, runs = DEFAULT_RUNS, smallRuns = DEFAULT_SMALL_RUNS, sealing = 'always' } = options
@@ -202,6 +202,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
 
     const port: Port = {
       arena,
+      scratch: runs * RUN_BYTES + smallRuns * SMALL_RUN_BYTES + me * SCRATCH_BYTES,
       maxPackets: RUN_PACKETS,
       maxBytes: RUN_BYTES,
       pathMtu: PATH_MTU,

@@ -101,8 +101,13 @@ export const emptyTappedRun = (arena: Arena, direction: TappedRun['direction']):
 /** Sees every run that a port sends and receives, ICRCs included; it must not change them, and must not throw. */
 export type PortTap = (run: TappedRun) => void
 
+/** Bytes of `Port.scratch`. */
+export const SCRATCH_BYTES = 4160
+
 export interface Port {
   readonly arena: Arena
+  /** Offset of SCRATCH_BYTES in the arena that nobody but the port's owner uses, to put together what it hands on. */
+  readonly scratch: number
   readonly maxPackets: number
   readonly maxBytes: number
   /** Largest path MTU in bytes that fits the link, when the port was made. */

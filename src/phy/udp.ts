@@ -11,7 +11,7 @@ import { ROCE_UDP_PORT } from '../spec/headers.ts'
 import { addressText } from '../wire/address.ts'
 import { createFlowTable } from './flow-table.ts'
 import { addressWords } from './key-table.ts'
-import { noAddress, type Port } from './port.ts'
+import { noAddress, type Port, SCRATCH_BYTES } from './port.ts'
 import { createSenders } from './senders.ts'
 import { createUdpReceiving, RECEIVES, type ReceiveCounters } from './udp-receiving.ts'
 import {
@@ -63,7 +63,7 @@ const isLinkLocal = (address: Uint8Array): boolean => address[0] === 0xfe && (ad
 
 export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOptions): UdpPort => {
   const batches = createUdpBatches({
-    staging: STAGING + ROOMS * RUN_BYTES,
+    staging: STAGING + ROOMS * RUN_BYTES + SCRATCH_BYTES,
     messages: ALL_MESSAGES,
     destinations: FLOWS,
     receives: RECEIVES,
@@ -113,6 +113,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
 
   const port: UdpPort & { windowBytes: number } = {
     arena: batches.arena,
+    scratch: STAGING + ROOMS * RUN_BYTES,
     maxPackets: RUN_PACKETS,
     maxBytes: RUN_BYTES,
     pathMtu: pathMtuOf(mtu),

@@ -2,10 +2,12 @@
  * All classes of the object model, as the core compiles them and the codecs and the tracer look them up. Their frozen
  * ids stand in classes/ids.ts.
  */
+import { Ah } from './classes/ah.ts'
 import { AsyncFd } from './classes/async_fd.ts'
 import { CompChannel } from './classes/comp_channel.ts'
 import { Cq } from './classes/cq.ts'
 import { Device } from './classes/device.ts'
+import { GsiQp } from './classes/gsi_qp.ts'
 import { Interface } from './classes/interface.ts'
 import { Mr } from './classes/mr.ts'
 import { Mw } from './classes/mw.ts'
@@ -30,6 +32,7 @@ export const Classes = {
   mr: Mr,
   comp_channel: CompChannel,
   async_fd: AsyncFd,
+  ah: Ah,
   mw: Mw,
   srq: Srq,
   xrc_srq: XrcSrq,
@@ -40,6 +43,7 @@ export const Classes = {
   ud_qp: UdQp,
   xrc_ini_qp: XrcIniQp,
   xrc_tgt_qp: XrcTgtQp,
+  gsi_qp: GsiQp,
 } as const
 
 /** The same, in order of their ids. */

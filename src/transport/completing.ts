@@ -21,7 +21,7 @@ const { SQE, ERR } = QpState.values
 const { SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 const RECV = WcOpcode.values.RECV
 const { GRH } = WcFlags.values
-const { ID_LO, ID_HI, STATUS, OPCODE, BYTES, IMM, SRC_QPN, FLAGS } = Completion
+const { ID_LO, ID_HI, STATUS, OPCODE, BYTES, IMM, SRC_QPN, FLAGS, SL } = Completion
 const { SIGNALED } = SendFlags.values
 /** Requests of each queue that one call flushes at most. */
 const FLUSH_TURN = 1024
@@ -56,6 +56,7 @@ export const completeSend = (s: EngineState, row: number, request: number, statu
   c[BYTES] = status === SUCCESS ? p[wr + Send.LENGTH] : 0
   c[IMM] = 0
   c[SRC_QPN] = 0
+  c[SL] = 0
   c[FLAGS] = 0
   push(s, row, SEND_CQ, status !== SUCCESS)
 }
@@ -109,6 +110,7 @@ export const completeReceive = (
   c[BYTES] = good ? bytes : 0
   c[IMM] = good ? imm : 0
   c[SRC_QPN] = s.rows[row * WORDS + DEST_QPN]
+  c[SL] = s.rows[row * WORDS + Row.SL]
   c[FLAGS] = good ? flags | GRH : 0
   push(s, row, RECV_CQ, solicited || !good)
 }

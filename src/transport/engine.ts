@@ -15,6 +15,7 @@ import { bthPkey, bthVersion } from '../wire/bth.ts'
 import { checkPacket } from '../wire/packet.ts'
 import { onReadMoveFailed, onResponse, onTimer } from './completer.ts'
 import { drained, enterError, flushReceives, flushSends } from './completing.ts'
+import { onDatagram } from './datagram.ts'
 import { flushMoves, MoveKind, settle } from './moves.ts'
 import { onRequestMoveFailed } from './refusals.ts'
 import { Turn, transmitRequests } from './requester.ts'
@@ -126,6 +127,7 @@ const plainAttributes = [
   ['maxDestRdAtomic', Row.MAX_DEST_RD],
   ['access', Row.ACCESS],
   ['pkeyIndex', Row.PKEY_INDEX],
+  ['qkey', Row.QKEY],
   ['flow', Row.FLOW],
   ['peer', PEER],
   ['rqPsn', EXPECTED],
@@ -164,6 +166,8 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
 }
 
 const create = (s: EngineState, init: QpInit): number => {
+  if (init.service === Service.UD && s.env.route === undefined)
+    throw new Error('this engine has no datagrams: no route')
   const row = takeRow(s)
   const w = s.rows
   const base = row * WORDS
@@ -317,13 +321,13 @@ const onPacket = (
   const w = s.rows
   const base = row * WORDS
   const state = w[base + STATE]
+  const service = w[base + SERVICE]
   s.counters.receivedPackets++
   const view = arena.view
   if (
     state < RTR ||
     state === ERR ||
-    peer !== w[base + PEER] ||
-    peer < 0 ||
+    (service !== Service.UD && (peer !== w[base + PEER] || peer < 0)) ||
     checkPacket(view, offset, length) !== 0 ||
     bthVersion(view, offset) !== 0
   ) {
@@ -337,10 +341,11 @@ const onPacket = (
   }
   const opcode = view.getUint8(offset)
   const flags = FLAGS_OF[opcode]
-  if ((opcode & TRANSPORT_MASK) !== serviceBits[w[base + SERVICE]]) s.counters.dropped++
+  if ((opcode & TRANSPORT_MASK) !== serviceBits[service]) s.counters.dropped++
+  else if (service === Service.UD) onDatagram(s, row, arena, offset, length)
   // an XRC initiator has no responder, a target no requester
-  else if ((flags & OP_REQUEST) !== 0 && w[base + SERVICE] !== XRC_INI) onRequest(s, row, arena, offset, length)
-  else if ((flags & OP_RESPONSE) !== 0 && (state === RTS || state === SQD) && w[base + SERVICE] !== XRC_TGT)
+  else if ((flags & OP_REQUEST) !== 0 && service !== XRC_INI) onRequest(s, row, arena, offset, length)
+  else if ((flags & OP_RESPONSE) !== 0 && (state === RTS || state === SQD) && service !== XRC_TGT)
     onResponse(s, row, arena, offset, length, now)
   else s.counters.dropped++
 }

@@ -8,12 +8,13 @@
 import { QpState } from '../spec/enums.ts'
 import { ICRC_BYTES } from '../spec/headers.ts'
 import { headerAt, OP_IMM, OP_INV, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
-import { reliableService, serviceBits } from '../spec/services.ts'
+import { reliableService, Service, serviceBits } from '../spec/services.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../spec/work.ts'
 import { BTH_ACKREQ, BTH_PAD_SHIFT, BTH_SOLICITED } from '../wire/bth.ts'
 import { putIeth, putImmediate, putReth } from '../wire/extensions.ts'
 import { ATOMIC_WRITE_BYTES, askingPayload, isFlushKnown, putAsking } from './asking.ts'
 import { drained, endOldest, failOldest } from './completing.ts'
+import { putDatagramHeader } from './datagram.ts'
 import { putHead, sharedOf } from './heads.ts'
 import { doLocal, isLocalFenced } from './local.ts'
 import { checkElements, gather, Moved } from './moves.ts'
@@ -36,6 +37,7 @@ const { SUCCESS, LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR } = WcStatus.values
 const { FENCE, SOLICITED, INLINE } = SendFlags.values
 const IMM_AT = headerAt.ImmDt
 const IETH_AT = headerAt.IETH
+const DETH_AT = headerAt.DETH
 const HEADER_BYTES = opcodeHeaderBytes
 const FLAGS_OF = opcodeFlags
 
@@ -283,6 +285,11 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   if (done === 0 && !mayBegin(s, row, request)) return WAITS
   const room = w[base + WINDOW] - ((w[base + SENT] - w[base + ACKED]) | 0)
   if (room <= 0) return WAITS
+  if (isDatagram(w, base) && psns > 1) {
+    // C10-93.1.1: nothing is sent, and that is no error
+    w[base + CURRENT] = p[request + NEXT]
+    return SENT_SOME
+  }
   const left = psns - done
   const service = w[base + SERVICE]
   const operation = operationOf(service, p[request + WR + OPCODE])
@@ -295,6 +302,8 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   if (done === 0 && p[request + KIND] === WRITE) return sendWriteFirst(s, row, request, want)
   return sendMiddle(s, row, request, done, want)
 }
+
+const isDatagram = (w: Int32Array, base: number): boolean => w[base + SERVICE] === Service.UD
 
 /** Maps why client memory could not be read to the status of the request. */
 const refuse = (s: EngineState, request: number): number => {
@@ -312,7 +321,8 @@ const sendEnd = (s: EngineState, row: number, request: number, opcode: number, o
   const payload = p[wr + LENGTH] - offset
   const pad = -payload & 3
   const size = header + payload + pad + ICRC_BYTES
-  if (openRun(s, size, w[base + FLOW], 1) === 0) return PORT_FULL
+  const datagram = isDatagram(w, base)
+  if (openRun(s, size, datagram ? p[wr + Send.FLOW] | 0 : w[base + FLOW], 1) === 0) return PORT_FULL
   const at = s.runAt
   const arena = s.sink!.arena
   const view = arena.view
@@ -323,8 +333,10 @@ const sendEnd = (s: EngineState, row: number, request: number, opcode: number, o
   const solicited = (p[wr + FLAGS] & SOLICITED) !== 0 && maySolicit(p[request + KIND], flags) ? BTH_SOLICITED : 0
   const psn = w[base + SEND_PSN] | endAck(w, base)
   const srqn = sharedOf(s, base, request)
-  putHead(view, at, opcode, solicited | (pad << BTH_PAD_SHIFT), w[base + DEST_QPN], psn, srqn)
-  if (p[request + KIND] === WRITE && offset === 0)
+  const qpn = datagram ? p[wr + Send.DEST_QPN] & 0xff_ffff : w[base + DEST_QPN]
+  putHead(view, at, opcode, solicited | (pad << BTH_PAD_SHIFT), qpn, psn, srqn)
+  if (datagram) putDatagramHeader(s, row, wr, view, at + DETH_AT[opcode])
+  else if (p[request + KIND] === WRITE && offset === 0)
     putReth(view, at + plainBytes[w[base + SERVICE]], p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], payload)
   if ((flags & OP_IMM) !== 0) putImmediate(view, at + IMM_AT[opcode], p[wr + IMM])
   else if ((flags & OP_INV) !== 0) putIeth(view, at + IETH_AT[opcode], p[wr + IMM])

@@ -35,9 +35,10 @@ import { completeReceive, failReceive } from './completing.ts'
 import { flushMoves, Moved, MoveKind, putNow, putPieces, scatter } from './moves.ts'
 import { onAtomicWrite, onFlush } from './placement.ts'
 import { PSN_MASK, psnDifference } from './psn.ts'
+import { takeReceive } from './receives.ts'
 import { dropMessage, nak, onGap, Refusal, refuse } from './refusals.ts'
 import { onAtomic, onRead, replayAnswer, replayRead } from './resources.ts'
-import { type EngineState, giveBlock, R, Row, schedule, takeBlock } from './state.ts'
+import { type EngineState, giveBlock, R, Row, schedule } from './state.ts'
 import { Access, Receive } from './types.ts'
 import { admit } from './unreliable.ts'
 import { nameQueue } from './xrc.ts'
@@ -52,7 +53,6 @@ const {
   MTU,
   ACCESS,
   MIN_RNR,
-  MAX_RECV_SGE,
   RECV_BLOCK,
   RESPONDER,
   EXPECTED,
@@ -172,20 +172,10 @@ const onDuplicate = (
   schedule(s, row)
 }
 
-/** Takes the oldest receive request for the message; if there is none, the requester is told to wait. */
-const takeReceive = (s: EngineState, row: number): boolean => {
+/** A receive request for the message that begins; if there is none, the requester is told to wait. */
+const needReceive = (s: EngineState, row: number): boolean => {
+  if (takeReceive(s, row)) return true
   const base = row * WORDS
-  // of an unreliable message that was dropped
-  if (s.rows[base + RECEIVE] !== 0) return true
-  const size = s.rows[base + RECV_BLOCK]
-  const block = takeBlock(s, size)
-  if (s.env.work.takeReceive(row, s.pool, block)) {
-    s.rows[base + RECEIVE] = block
-    // a source bounds what it reads; one that does not gives a request without room
-    if (s.pool[block + Receive.SGES] > s.rows[base + MAX_RECV_SGE]) s.pool[block + Receive.LENGTH] = 0
-    return true
-  }
-  giveBlock(s, size, block)
   if (reliableService[s.rows[base + SERVICE]] === 0) {
     dropMessage(s, row)
     return false
@@ -224,7 +214,7 @@ const onSend = (
   const w = s.rows
   const base = row * WORDS
   if ((flags & OP_START) !== 0) {
-    if (!takeReceive(s, row)) return
+    if (!needReceive(s, row)) return
     w[base + DONE] = 0
     w[base + MESSAGE] = SEND
   }
@@ -317,7 +307,7 @@ const onWrite = (
     refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
     return
   }
-  if ((flags & OP_IMM) !== 0 && !takeReceive(s, row)) return
+  if ((flags & OP_IMM) !== 0 && !needReceive(s, row)) return
   if (payload > 0) {
     const from = at + HEADER_BYTES[opcode]
     if ((flags & OP_ONLY) === 0) {

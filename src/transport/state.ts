@@ -101,6 +101,9 @@ export const Row = {
   SHARED: 58,
   /** XRC target: number of the shared queue that the message is for, -1 for one that is gone. */
   SRQN: 59,
+  /** Datagrams: the Q_Key, and of the packet that is being received the service level; DEST_QPN is who sent it. */
+  QKEY: 60,
+  SL: 61,
   WORDS: 64,
 } as const
 

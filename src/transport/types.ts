@@ -42,6 +42,10 @@ export const Send = {
   SWAP_HI: 13,
   /** Where the source keeps inline data: its own business, handed back to `copyInline`. */
   INLINE_AT: 14,
+  /** Datagrams, instead of the remote address: 24 bits; top bit set: the QP's own; the port's number for the path. */
+  DEST_QPN: 8,
+  QKEY: 9,
+  FLOW: 10,
   /** 0, or the ibv_wc_status with which a request that makes no sense (too many elements, unknown opcode) must end. */
   REFUSED: 15,
   SGE: 16,
@@ -247,8 +251,19 @@ export interface TransmitSink {
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
 }
 
+/** How datagrams show where they came from (IBA 11.4.1.2, annex A17.4.5.2). */
+export interface DatagramRoute {
+  /**
+   * Writes the global route header of the packet, of `length` bytes at `at`, that is being handed in, into `arena`,
+   * where a payload of 4096 bytes may follow it: 40 bytes, of IPv4 the last 20 its header. Answers the offset.
+   */
+  header(arena: Arena, at: number, length: number): number
+}
+
 /** Everything an engine is given, once. */
 export interface Environment {
+  /** Needed for queue pairs of datagrams. */
+  readonly route?: DatagramRoute
   readonly work: WorkSource
   readonly memory: Memory
   readonly completions: Completions
@@ -300,6 +315,8 @@ export interface QpAttributes {
   /** ibv_access_flags for the peer: 2 remote write, 4 remote read, 8 remote atomic. */
   readonly access?: number
   readonly pkeyIndex?: number
+  /** Datagrams: what arriving ones must have, and what is sent if the request says so. */
+  readonly qkey?: number
   /** The port's number for the path to the peer: goes with each run. */
   readonly flow?: number
   /** The port's number for the peer's address: packets of another source are dropped. -1: none yet. */

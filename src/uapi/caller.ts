@@ -190,6 +190,7 @@ export const driverPart = (
     return { compiled, room: { address, length: out.size }, optional: true }
   }
   const needed = part.room ?? out.size
+  if (needed === 0 && (room === undefined || room.length < out.size)) return undefined
   if (room === undefined || room.length < needed)
     throw new CallError(
       'EINVAL',

@@ -38,6 +38,8 @@ export interface CompiledLayout {
   readonly layout: Layout
   readonly ops: readonly Op[]
   readonly fds: readonly FdSlot[]
+  /** Of attributes that the class lacks. */
+  readonly constants: readonly Cell[]
   /** All bits of a mask that attributes of the method stand for. */
   readonly maskBits: number
   /** Bits of a mask that say nothing about this class. */
@@ -71,9 +73,13 @@ export const compileLayout = (
 ): CompiledLayout => {
   const ops: Op[] = []
   const fds: FdSlot[] = []
+  const constants: Cell[] = []
   for (const cell of layout.cells) {
     const [attribute, field] = cell.name.split('.') as [string, string | undefined]
-    if (attributes[attribute] === undefined && elsewhere[attribute] !== undefined) continue
+    if (attributes[attribute] === undefined && elsewhere[attribute] !== undefined) {
+      if (cell.lacking !== undefined) constants.push(cell)
+      continue
+    }
     const where = `${path}: ${attribute === 'object' ? '' : 'attribute '}${cell.name}`
     if (cell.at + cell.size > layout.size) throw new Error(`${where}: it ends beyond the struct`)
     let of: Kind = NUMBER
@@ -89,7 +95,7 @@ export const compileLayout = (
   }
   if (layout.tail !== undefined) kindOf(path, attributes, layout.tail, undefined)
   const maskBits = ops.reduce((bits, op) => bits | op.present, 0)
-  return { layout, ops, fds, maskBits, ignoredBits: layout.ignored?.[className] ?? 0 }
+  return { layout, ops, fds, constants, maskBits, ignoredBits: layout.ignored?.[className] ?? 0 }
 }
 
 const store = (values: AnyValues, op: Op, value: AnyValue): void => {
@@ -229,6 +235,7 @@ export const writeCells = (
         break
     }
   }
+  for (const { at, size, lacking } of compiled.constants) writeUint(view, at, size, lacking!)
   const { layout, ignoredBits } = compiled
   if (layout.mask !== undefined)
     view.setUint32(layout.mask, (mask | (view.getUint32(layout.mask, true) & ignoredBits)) >>> 0, true)

@@ -89,7 +89,7 @@ export const encodeLinux = (call: Call, legacy: Uint8Array): LinuxImage => {
 const driverRooms = (call: Call, driverId: number): { input: number; output: number } => {
   const part = driverLayouts(driverId)?.[`${call.class.name}.${call.methodName}`]
   if (part?.input === 'pointer') return { input: 8, output: 0 }
-  return { input: 0, output: part === undefined ? 0 : (part.room ?? part.out.size) }
+  return { input: 0, output: part === undefined ? 0 : Math.max(part.room ?? 0, part.out.size) }
 }
 
 /** Whether an attribute of an ioctl is one of other classes that the ioctl can be about. */

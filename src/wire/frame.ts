@@ -6,6 +6,17 @@
  * is packet.ts' business.
  */
 
+import {
+  DONT_FRAGMENT,
+  IPV4_BYTES,
+  IPV6_BYTES,
+  internetChecksum,
+  PROTOCOL_UDP,
+  putIpv4,
+  putIpv6,
+  UDP_BYTES,
+} from './ip.ts'
+
 interface FrameFields {
   /** 6 bytes. */
   readonly destinationMac: Uint8Array
@@ -48,21 +59,11 @@ export interface OpaqueFrame {
 export type Frame = Ipv4Frame | Ipv6Frame | OpaqueFrame
 
 const ETHERNET = 14
-const IPV4 = 20
-const IPV6 = 40
-const UDP = 8
+const IPV4 = IPV4_BYTES
+const IPV6 = IPV6_BYTES
+const UDP = UDP_BYTES
 const TYPE_IPV4 = 0x0800
 const TYPE_IPV6 = 0x86dd
-const PROTOCOL_UDP = 17
-const DONT_FRAGMENT = 0x4000
-
-/** The ones' complement sum over the header's 16-bit words: 0 over a header with the right checksum in it. */
-const internetChecksum = (view: DataView, at: number, length: number): number => {
-  let sum = 0
-  for (let i = 0; i < length; i += 2) sum += view.getUint16(at + i)
-  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16)
-  return ~sum & 0xffff
-}
 
 /** A copy that is a plain Uint8Array even of a Buffer, whose own slice is none. */
 const copy = (bytes: Uint8Array, from: number, to?: number): Uint8Array => new Uint8Array(bytes.subarray(from, to))
@@ -154,24 +155,11 @@ export const emitFrame = (frame: Frame): Uint8Array => {
   view.setUint16(12, isIpv4 ? TYPE_IPV4 : TYPE_IPV6)
   if (frame.kind === 'ipv4') {
     checkNumber('identification', frame.identification, 0xffff)
-    view.setUint8(ip, 0x45)
-    view.setUint8(ip + 1, trafficClass)
-    view.setUint16(ip + 2, ipLength)
-    view.setUint16(ip + 4, frame.identification)
-    view.setUint16(ip + 6, frame.dontFragment ? DONT_FRAGMENT : 0)
-    view.setUint8(ip + 8, hopLimit)
-    view.setUint8(ip + 9, PROTOCOL_UDP)
-    bytes.set(source, ip + 12)
-    bytes.set(destination, ip + 16)
-    view.setUint16(ip + 10, internetChecksum(view, ip, IPV4))
+    const { identification, dontFragment } = frame
+    putIpv4(view, ip, ipLength, identification, dontFragment, trafficClass, hopLimit, source, destination)
   } else {
     checkNumber('flowLabel', frame.flowLabel, 0xf_ffff)
-    view.setUint32(ip, 0x6000_0000 | (trafficClass << 20) | frame.flowLabel)
-    view.setUint16(ip + 4, ipLength)
-    view.setUint8(ip + 6, PROTOCOL_UDP)
-    view.setUint8(ip + 7, hopLimit)
-    bytes.set(source, ip + 8)
-    bytes.set(destination, ip + 24)
+    putIpv6(view, ip, ipLength, frame.flowLabel, trafficClass, hopLimit, source, destination)
   }
   view.setUint16(udp, sourcePort)
   view.setUint16(udp + 2, destinationPort)

@@ -99,6 +99,8 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
   'rc_qp.create': QP_CHOSEN,
   'uc_qp.create': QP_CHOSEN,
   'ud_qp.create': QP_CHOSEN,
+  // The number that requests name it by.
+  'ah.create': [[0x1001, 0, 4]],
 }
 
 /**

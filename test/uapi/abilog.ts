@@ -163,6 +163,10 @@ export const PROGRAM_LOGS = [
   'ibv_rc_pingpong.server.abilog',
   'ibv_rc_pingpong_events.client.abilog',
   'ibv_rc_pingpong_events.server.abilog',
+  'ibv_uc_pingpong.client.abilog',
+  'ibv_uc_pingpong.server.abilog',
+  'ibv_ud_pingpong.client.abilog',
+  'ibv_ud_pingpong.server.abilog',
   'ibv_srq_pingpong.client.abilog',
   'ibv_srq_pingpong.server.abilog',
 ] as const

@@ -2,6 +2,7 @@
  * Core's own methods of the simple classes (R22): protection domains, event descriptors, and of the classes whose
  * objects are a driver's what is the same for every driver – counting events at a destroy, arming a CQ.
  */
+import { Ah } from '../../spec/classes/ah.ts'
 import { AsyncFd } from '../../spec/classes/async_fd.ts'
 import { CompChannel } from '../../spec/classes/comp_channel.ts'
 import { Cq } from '../../spec/classes/cq.ts'
@@ -46,5 +47,7 @@ export const qpClasses = QP_CLASSES.map(name =>
 export const srqClass = driverClass(Srq, { destroy: countEvents })
 export const xrcSrqClass = driverClass(XrcSrq, { destroy: countEvents })
 export const tmSrqClass = driverClass(TmSrq, { destroy: countEvents })
+
+export const ahClass = driverClass(Ah, { destroy: () => ({}) })
 
 export const xrcdClass = driverClass(Xrcd, { destroy: () => ({}) })

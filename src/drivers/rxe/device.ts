@@ -25,6 +25,7 @@ import { AsyncEventType, GidType } from '../../spec/enums.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
 import type { Environment } from '../../transport/types.ts'
 import { bthDestQp } from '../../wire/bth.ts'
+import { ahClass } from './ah-class.ts'
 import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
 import { cqClass, cqCompletions } from './cq-class.ts'
 import type { Identity } from './identity.ts'
@@ -32,6 +33,7 @@ import { mtuOf } from './interface.ts'
 import { regionMemory } from './memory.ts'
 import { createPosts, Where } from './posts.ts'
 import { qpClasses } from './qp-class.ts'
+import { routeOf } from './route.ts'
 import { createSlots } from './slots.ts'
 import { srqClass, xrcSrqClass } from './srq-class.ts'
 import { createNumbers, FIRST_QPN, FIRST_SRQN, type QpObject, type RxeState } from './state.ts'
@@ -82,6 +84,7 @@ const rxeDriver: Driver<RxeState> = {
     cqClass,
     ...qpClasses,
     ...xrcQpClasses,
+    ahClass,
     srqClass,
     xrcSrqClass,
     xrcdClass,
@@ -106,6 +109,8 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     srqs: createSlots(),
     srqns: createNumbers(FIRST_SRQN),
     domains: new Map(),
+    ahs: new Map(),
+    ahns: createNumbers(1),
     qps: [],
     rings: [],
     look: row => posts.look(row),
@@ -129,6 +134,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       mr: attributes.maxMr,
       mw: attributes.maxMw,
       ...Object.fromEntries([...qpNames].map(name => [name, attributes.maxQp])),
+      ah: attributes.maxAh,
       srq: attributes.maxSrq,
       xrc_srq: attributes.maxSrq,
     },
@@ -138,7 +144,9 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     port.addAddress(gid)
   })
 
+  const run = emptyRun()
   const environment: Environment = {
+    route: routeOf(port, run),
     work: ringWork(state.rings, findShared(state)),
     memory: regionMemory(device.memory),
     completions: cqCompletions(state),
@@ -158,7 +166,6 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   )
   engineOrNone = engine
   const posts = createPosts(state.rings, engine)
-  const run = emptyRun()
   // Taken out of `state` here: an object with accessors is slow to read, and this is done with every run.
   const { rowOf } = state.qpns
 

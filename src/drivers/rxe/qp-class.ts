@@ -12,6 +12,7 @@ import type { Context, DriverClass } from '../../core/model.ts'
 import { unbindWindowsOf } from '../../core/windows.ts'
 import { RcQp } from '../../spec/classes/rc_qp.ts'
 import { UcQp } from '../../spec/classes/uc_qp.ts'
+import { UdQp } from '../../spec/classes/ud_qp.ts'
 import { QpQueues } from '../../spec/drivers/rxe.ts'
 import { RingSge, SendWqe } from '../../spec/drivers/rxe-rings.ts'
 import { Mtu, QpFlags, QpState } from '../../spec/enums.ts'
@@ -22,6 +23,7 @@ import { Service } from '../../spec/services.ts'
 import type { QpAttributes } from '../../transport/types.ts'
 import { Limits } from './attributes.ts'
 import { mmapInfo, ringsOf } from './context.ts'
+import { createDestinations, type Destinations } from './destinations.ts'
 import { flowAddress, HOP_LIMIT, noAddress, openPath, sourceOf } from './path.ts'
 import { createReceiveQueue, type ReceiveQueue } from './receive-queue.ts'
 import { createRing } from './rings.ts'
@@ -93,6 +95,7 @@ const createRings = (
   context: Context,
   cap: In<Methods['create']>['cap'],
   shared: ReceiveQueue | undefined,
+  destinations: Destinations | undefined,
 ): QpRings => {
   const memory = ringsOf(context)
   const inline = Math.max(cap.maxSendSge * RingSge.BYTES, cap.maxInlineData)
@@ -100,7 +103,7 @@ const createRings = (
   try {
     const receive = shared ?? createReceiveQueue(memory, cap.maxRecvWr, cap.maxRecvSge)
     const maxSendSge = Math.min(Math.floor(inline / RingSge.BYTES), Limits.maxSge)
-    return { send, receive, maxSendSge, maxInline: inline, retired: 0 }
+    return { send, receive, maxSendSge, maxInline: inline, destinations, retired: 0 }
   } catch (error) {
     memory.free(send.piece)
     throw error
@@ -121,7 +124,11 @@ export const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): Dr
         const device = stateOf(call)
         const signalAll = ((flags ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
         // Only the rings can be refused; nothing after them fails, so nothing has to be undone.
-        const rings = createRings(call.context, cap, (srq as SrqObject | undefined)?.state.queue)
+        const destinations =
+          service === Service.UD
+            ? createDestinations(device.ahs, device.port, call.device.ports[0].gids, pd.id)
+            : undefined
+        const rings = createRings(call.context, cap, (srq as SrqObject | undefined)?.state.queue, destinations)
         const { receive } = rings
         const qpn = device.qpns.take()
         const row = device.engine().create({
@@ -211,7 +218,14 @@ export const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): Dr
         // Before the engine moves: it may raise an event that these attributes ask for.
         if (after === RESET) state.set = {}
         else if (after !== ERR) state.set = { ...state.set, ...kept(args) }
-        device.engine().modify(state.row, after, engineAttributes(args, path), device.now())
+        device
+          .engine()
+          .modify(
+            state.row,
+            after,
+            { ...engineAttributes(args, path), ...(service === Service.UD && { pathMtu: device.port.pathMtu }) },
+            device.now(),
+          )
         if (after === RESET) {
           leavePath(device, state)
           resetRings(state.rings)
@@ -229,6 +243,7 @@ export const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): Dr
         device.qps[state.row] = undefined
         device.rings[state.row] = undefined
         leavePath(device, state)
+        state.rings.destinations?.close()
         const memory = ringsOf(call.context)
         memory.free(state.rings.send.piece)
         if (!state.rings.receive.shared) memory.free(state.rings.receive.ring.piece)
@@ -250,4 +265,8 @@ export const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): Dr
   )
 
 /** All types of queue pairs that the device has. */
-export const qpClasses: readonly DriverClass[] = [qpClass(RcQp, 'RC', Service.RC), qpClass(UcQp, 'UC', Service.UC)]
+export const qpClasses: readonly DriverClass[] = [
+  qpClass(RcQp, 'RC', Service.RC),
+  qpClass(UcQp, 'UC', Service.UC),
+  qpClass(UdQp, 'UD', Service.UD),
+]

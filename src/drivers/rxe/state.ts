@@ -7,6 +7,7 @@ import type { postSend, QpAttributeName, qpMethods } from '../../spec/classes/qp
 import type { In, ObjectClass } from '../../spec/schema.ts'
 import type { Engine } from '../../transport/engine.ts'
 import type { CqRing } from './cq.ts'
+import type { AddressHandle } from './destinations.ts'
 import type { Identity } from './identity.ts'
 import type { ReceiveQueue } from './receive-queue.ts'
 import type { Slots } from './slots.ts'
@@ -69,6 +70,9 @@ export interface RxeState {
   readonly port: Port
   readonly cqs: Slots<CqObject>
   readonly qpns: Numbers
+  /** Address handles by number. */
+  readonly ahs: Map<number, AddressHandle>
+  readonly ahns: Numbers
   readonly srqs: Slots<SrqObject>
   /** SRQ numbers, each with its slot in `srqs`. */
   readonly srqns: Numbers

@@ -12,6 +12,7 @@ import { SendWqe } from '../../spec/drivers/rxe-rings.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { BindMw, Flush, Send, type WorkSource } from '../../transport/types.ts'
 import type { Arena } from '../../wire/arena.ts'
+import type { Destinations } from './destinations.ts'
 import { copySges } from './elements.ts'
 import { clearReceives, type ReceiveQueue, takeReceive } from './receive-queue.ts'
 import { clearRing, elementAt, loadProducer, type Ring, storeConsumer } from './rings.ts'
@@ -35,6 +36,8 @@ export interface QpRings {
   receive: ReceiveQueue
   readonly maxSendSge: number
   readonly maxInline: number
+  /** Only of queue pairs that send datagrams. */
+  readonly destinations?: Destinations | undefined
   /** Our own index: never read back from the program. */
   retired: number
 }
@@ -78,7 +81,8 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   into[at + Send.REMOTE_HI] = view.getUint32(wqe + SendWqe.REMOTE + 4, true)
   into[at + Send.INLINE_AT] = wqe + SendWqe.SGE
   into[at + Send.REFUSED] = refused
-  loadOperands(view, wqe, opcode, into, at)
+  if (rings.destinations === undefined) loadOperands(view, wqe, opcode, into, at)
+  else loadDestination(rings.destinations, rings.send, wqe, into, at)
   return true
 }
 
@@ -104,6 +108,17 @@ const loadOperands = (view: DataView, wqe: number, opcode: number, into: Uint32A
     into[at + Send.SWAP_LO] = view.getUint32(wqe + SendWqe.ATOMIC_SWAP, true)
     into[at + Send.SWAP_HI] = view.getUint32(wqe + SendWqe.ATOMIC_SWAP + 4, true)
   }
+}
+
+/** Of a datagram: where it goes. */
+const loadDestination = (to: Destinations, ring: Ring, wqe: number, into: Uint32Array, at: number): void => {
+  const { view } = ring
+  const number = view.getUint32(wqe + SendWqe.UD_AH, true)
+  const flow = number === 0 ? to.byVector(ring.bytes, wqe + SendWqe.UD_VECTOR) : to.byHandle(number)
+  into[at + Send.DEST_QPN] = view.getUint32(wqe + SendWqe.UD_QPN, true)
+  into[at + Send.QKEY] = view.getUint32(wqe + SendWqe.UD_QKEY, true)
+  into[at + Send.FLOW] = flow
+  if (flow < 0 && into[at + Send.REFUSED] === 0) into[at + Send.REFUSED] = LOC_QP_OP_ERR
 }
 
 const copyInline = (

@@ -4,8 +4,8 @@
  * so a number that stands here is never changed or given out again; test/spec/classes.test.ts compares them with the
  * copy in test/fixtures/spec/frozen.txt.
  *
- * Numbers that are kept for classes which are not there yet: 9 srq, 10 xrc_srq, 11 tm_srq, 12 ah, 14 xrcd. QP types are
- * classes of their own (R9) from 16 on: 19 xrc_ini_qp, 20 xrc_tgt_qp, 21 raw_packet_qp, 22 gsi_qp, 23 smi_qp, 24 rd_qp.
+ * QP types are classes of their own (R9) from 16 on; 19 xrc_ini_qp, 20 xrc_tgt_qp, 21 raw_packet_qp, 23 smi_qp and 24
+ * rd_qp are kept for types that are not there yet.
  */
 import { Block } from '../schema.ts'
 
@@ -21,6 +21,7 @@ export const ClassId = {
   srq: 9,
   xrc_srq: 10,
   tm_srq: 11,
+  ah: 12,
   mw: 13,
   xrcd: 14,
   rc_qp: 16,
@@ -28,6 +29,7 @@ export const ClassId = {
   ud_qp: 18,
   xrc_ini_qp: 19,
   xrc_tgt_qp: 20,
+  gsi_qp: 22,
 } as const
 
 /** Methods beyond the common ones (create, query, modify, destroy, create_fd, chain), by class. */
@@ -38,6 +40,7 @@ export const CallNumber = {
   rc_qp: { postSend: Block.DRIVER_FAST + 0 },
   uc_qp: { postSend: Block.DRIVER_FAST + 0 },
   xrc_ini_qp: { postSend: Block.DRIVER_FAST + 0 },
+  gsi_qp: { postSend: Block.DRIVER_FAST + 0 },
   ud_qp: { postSend: Block.DRIVER_FAST + 0, attachMcast: Block.CM + 0, detachMcast: Block.CM + 1 },
 } as const
 

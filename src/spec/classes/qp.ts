@@ -32,7 +32,7 @@ import {
 } from '../schema.ts'
 
 /** The classes of queue pairs. */
-export const QP_CLASSES = ['rc_qp', 'uc_qp', 'ud_qp', 'xrc_ini_qp', 'xrc_tgt_qp'] as const
+export const QP_CLASSES = ['rc_qp', 'uc_qp', 'ud_qp', 'xrc_ini_qp', 'xrc_tgt_qp', 'gsi_qp'] as const
 
 /** Sizes of the queues: work requests, scatter/gather elements of one, bytes of inline data. */
 export const QpCap = {

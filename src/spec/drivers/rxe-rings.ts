@@ -56,11 +56,19 @@ export const SendWqe = {
   FLUSH_RKEY: 36,
   FLUSH_PLACEMENT: 40,
   FLUSH_SELECTIVITY: 41,
+  /** Datagrams: number of the queue pair, Q_Key, number of the address handle, 0: the address vector itself. */
+  UD_QPN: 24,
+  UD_QKEY: 28,
+  UD_AH: 36,
+  UD_VECTOR: 56,
   DMA_LENGTH: 184,
   DMA_NUM_SGE: 196,
   /** The elements, or the data itself: inline, and always the 8 bytes of an ATOMIC WRITE. */
   SGE: 208,
 } as const
+
+/** struct rxe_av, in a request: what older providers write who got no number for their address handle. */
+export const Vector = { PORT: 0, DGID: 8, FLOW_LABEL: 24, SGID_INDEX: 28, TRAFFIC_CLASS: 30, BYTES: 88 } as const
 
 /** struct rxe_recv_wqe up to the elements. */
 export const RecvWqe = { WR_ID: 0, DMA_NUM_SGE: 28, SGE: 40 } as const

@@ -27,6 +27,11 @@ export const RxeAttributes = {
   uc_qp: QpQueues,
   ud_qp: QpQueues,
   xrc_ini_qp: QpQueues,
+  gsi_qp: QpQueues,
+  ah: {
+    /** What work requests name it by. */
+    create: { out: { number: optional(u32(0x8000)) } },
+  },
   srq: {
     /** `number`: what Linux's driver calls srq_num; packets do not name a plain queue. */
     create: { out: { queue: queue(0x8000), number: optional(u32(0x8001)) } },
@@ -40,7 +45,7 @@ export const RxeAttributes = {
 
 export interface DriverLayout {
   readonly out: Layout
-  /** Bytes that there must be room for, if that is more than are written. */
+  /** Bytes that there must be room for, if it is not those that are written; 0: without room nothing is. */
   readonly room?: number
   /**
    * `none`: the driver refuses input of its own with EINVAL. `pointer`: its input is the address that the response goes
@@ -69,6 +74,8 @@ export const RxeLayouts: Readonly<Record<string, DriverLayout>> = {
   'uc_qp.create': qp,
   'ud_qp.create': qp,
   'xrc_ini_qp.create': qp,
+  'gsi_qp.create': qp,
+  'ah.create': { out: layout(8, value(0, 4, 'number')), room: 0 },
   'srq.create': srqCreate,
   'srq.modify': srqModify,
   'xrc_srq.create': srqCreate,

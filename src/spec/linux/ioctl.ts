@@ -7,11 +7,10 @@
  */
 import { GidEntry } from '../classes/device.ts'
 import { PortAttributes } from '../classes/port.ts'
-import { QP_CLASSES } from '../classes/qp.ts'
 import { CqFlags, QpFlags } from '../enums.ts'
 import type { ErrnoName } from '../errno.ts'
 import { type Cell, embed, object, value, whichClass } from './layout.ts'
-import { LinuxObject, qpCap, SRQ_CLASSES } from './structs.ts'
+import { LINUX_QP_CLASSES, LinuxObject, qpCap, SRQ_CLASSES } from './structs.ts'
 
 /** RDMA_VERBS_IOCTL */
 export const RDMA_VERBS_IOCTL = 0xc0181b01
@@ -160,7 +159,7 @@ const method = (
 /** Attributes of INVOKE_WRITE. */
 export const InvokeWrite = { CORE_IN: 0, CORE_OUT: 1, WRITE_CMD: 2 } as const
 
-const { DEVICE, PD, CQ, QP, SRQ, MR, MW, XRCD, ASYNC_EVENT } = LinuxObject
+const { DEVICE, PD, CQ, QP, SRQ, AH, MR, MW, XRCD, ASYNC_EVENT } = LinuxObject
 const contextValues = [
   optional(out(0, 4, value(0, 4, 'numCompVectors'))),
   optional(out(1, 8, value(0, 8, 'coreSupport'))),
@@ -233,7 +232,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     QP,
     0,
     'QP_CREATE',
-    QP_CLASSES,
+    LINUX_QP_CLASSES,
     'create',
     [
       newHandle(0),
@@ -254,7 +253,10 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     ],
     { driver: true },
   ),
-  method(QP, 1, 'QP_DESTROY', QP_CLASSES, 'destroy', [destroy(0, QP_CLASSES), out(1, 4, value(0, 4, 'events'))]),
+  method(QP, 1, 'QP_DESTROY', LINUX_QP_CLASSES, 'destroy', [
+    destroy(0, LINUX_QP_CLASSES),
+    out(1, 4, value(0, 4, 'events')),
+  ]),
   method(
     SRQ,
     0,
@@ -288,6 +290,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     out(3, 8, value(0, 8, 'length')),
     optional(out(4, 8, value(0, 8, 'iova'))),
   ]),
+  method(AH, 0, 'AH_DESTROY', ['ah'], 'destroy', [destroy(0, ['ah'])]),
   method(MW, 0, 'MW_DESTROY', ['mw'], 'destroy', [destroy(0, ['mw'])]),
   method(XRCD, 0, 'XRCD_DESTROY', ['xrcd'], 'destroy', [destroy(0, ['xrcd'])]),
   method(ASYNC_EVENT, 0, 'ASYNC_EVENT_ALLOC', ['async_fd'], 'create', [newFd(0)]),

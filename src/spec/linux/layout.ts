@@ -32,6 +32,8 @@ export interface Cell {
   readonly errno?: ErrnoName
   /** Offset of a byte that says whether the value is there: ≠ 0. */
   readonly when?: number
+  /** What the kernel answers there of a class without the attribute, if that is not 0. */
+  readonly lacking?: number
 }
 
 export interface Layout {
@@ -60,6 +62,8 @@ export const valueWhen = (when: number, at: number, size: number, name: string):
   ...value(at, size, name),
   when,
 })
+/** A cell of a response, and what is there for classes without its attribute. */
+export const orElse = (cell: Cell, lacking: number): Cell => ({ ...cell, lacking })
 export const bool = (at: number, name: string): Cell => ({ at, size: 1, as: 'bool', name })
 export const bit = (at: number, size: number, name: string, of: number): Cell => ({
   at,

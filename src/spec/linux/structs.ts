@@ -4,7 +4,10 @@
  */
 import { QP_CLASSES } from '../classes/qp.ts'
 import { QpType, SrqType } from '../enums.ts'
-import { bool, type Cell, value } from './layout.ts'
+import { bool, type Cell, orElse, value } from './layout.ts'
+
+/** Classes that a handle of a QP can have; programs have no queue pair of the general services. */
+export const LINUX_QP_CLASSES = QP_CLASSES.filter(name => name !== 'gsi_qp')
 
 /**
  * ib_uverbs_qp_dest, 32 bytes; dlid and src_path_bits are not of links that are Ethernet, the kernel ignores them
@@ -20,6 +23,23 @@ export const qpDest = (at: number, name: string): Cell[] => [
   value(at + 29, 1, `${name}.staticRate`),
   bool(at + 30, `${name}.isGlobal`),
   value(at + 31, 1, `${name}.port`),
+]
+
+/** The same in an answer: on Ethernet every path is global, also that of a QP that has none. */
+export const qpDestAnswer = (at: number, name: string): Cell[] =>
+  qpDest(at, name).map(cell => (cell.as === 'bool' ? orElse(cell, 1) : cell))
+
+/** ib_uverbs_ah_attr, 32 bytes; dlid and src_path_bits as in `qpDest`. */
+export const ahAddress = (at: number): Cell[] => [
+  value(at, 16, 'address.dgid'),
+  value(at + 16, 4, 'address.flowLabel'),
+  value(at + 20, 1, 'address.sgidIndex'),
+  value(at + 21, 1, 'address.hopLimit'),
+  value(at + 22, 1, 'address.trafficClass'),
+  value(at + 26, 1, 'address.sl'),
+  value(at + 28, 1, 'address.staticRate'),
+  bool(at + 29, 'address.isGlobal'),
+  value(at + 30, 1, 'address.port'),
 ]
 
 /** ib_uverbs_qp_cap, 20 bytes. */
@@ -53,7 +73,7 @@ export const SrqTypeClasses: Readonly<Record<number, string | undefined>> = {
 
 /** Numbers that tell the class of a call, by the classes that the call can be about. */
 export const typeTables = [
-  { what: 'QP', classes: QP_CLASSES, types: QpTypeClasses },
+  { what: 'QP', classes: LINUX_QP_CLASSES, types: QpTypeClasses },
   { what: 'SRQ', classes: SRQ_CLASSES, types: SrqTypeClasses },
 ] as const
 
@@ -84,9 +104,10 @@ export const LinuxObjectClasses: Readonly<Record<number, readonly string[]>> = {
   [LinuxObject.PD]: ['pd'],
   [LinuxObject.COMP_CHANNEL]: ['comp_channel'],
   [LinuxObject.CQ]: ['cq'],
-  [LinuxObject.QP]: QP_CLASSES,
+  [LinuxObject.QP]: LINUX_QP_CLASSES,
   [LinuxObject.SRQ]: SRQ_CLASSES,
   [LinuxObject.MR]: ['mr'],
+  [LinuxObject.AH]: ['ah'],
   [LinuxObject.MW]: ['mw'],
   [LinuxObject.XRCD]: ['xrcd'],
   [LinuxObject.ASYNC_EVENT]: ['async_fd'],

@@ -8,8 +8,8 @@
  */
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../classes/device.ts'
 import { PortAttributes } from '../classes/port.ts'
-import { QP_CLASSES, qpAttributes } from '../classes/qp.ts'
-import { QpFlags, XrcdFlags } from '../enums.ts'
+import { qpAttributes } from '../classes/qp.ts'
+import { Mtu, QpFlags, XrcdFlags } from '../enums.ts'
 import type { AnyValues, Attribute } from '../schema.ts'
 import {
   bit,
@@ -20,12 +20,13 @@ import {
   type Layout,
   layout,
   object,
+  orElse,
   value,
   valueWhen,
   whichClass,
   zero,
 } from './layout.ts'
-import { qpCap, qpDest, SRQ_CLASSES } from './structs.ts'
+import { ahAddress, LINUX_QP_CLASSES, qpCap, qpDest, qpDestAnswer, SRQ_CLASSES } from './structs.ts'
 
 export const COMMAND_MASK = 0xff
 export const EXTENDED = 0x80000000
@@ -138,10 +139,13 @@ const createQp = (at: number) => [
 const createQpResponse = [object(0), value(4, 4, 'qpNum'), ...qpCap(8)]
 
 /** A target of XRC has nothing to send. */
-const SENDERS = QP_CLASSES.filter(name => name !== 'xrc_tgt_qp')
+const SENDERS = LINUX_QP_CLASSES.filter(name => name !== 'xrc_tgt_qp')
 
 /** ib_uverbs_create_srq and ib_uverbs_create_xsrq answer the same; the former has no number of the queue. */
 const createSrqResponse = [object(0), value(4, 4, 'maxWr'), value(8, 4, 'maxSge')]
+
+/** ib_uverbs_attach_mcast, and the same to detach. */
+const multicast = layout(24, value(0, 16, 'gid'), object(16), value(20, 2, 'mlid'))
 
 export const writeCommands: readonly WriteCommand[] = [
   command(0, 'GET_CONTEXT', ['device'], 'open', {
@@ -160,6 +164,12 @@ export const writeCommands: readonly WriteCommand[] = [
   }),
   command(3, 'ALLOC_PD', ['pd'], 'create', { in: layout(RESPONSE), out: layout(4, object(0)), driver: true }),
   command(4, 'DEALLOC_PD', ['pd'], 'destroy', { in: layout(4, object(0)) }),
+  command(5, 'CREATE_AH', ['ah'], 'create', {
+    in: layout(56, value(8, 8, 'userHandle'), value(16, 4, 'pd'), ahAddress(24)),
+    out: layout(4, object(0)),
+    driver: true,
+  }),
+  command(7, 'DESTROY_AH', ['ah'], 'destroy', { in: layout(4, object(0)) }),
   command(9, 'REG_MR', ['mr'], 'create', {
     in: layout(
       40,
@@ -204,17 +214,17 @@ export const writeCommands: readonly WriteCommand[] = [
     out: layout(8, value(0, 4, 'compEvents'), value(4, 4, 'asyncEvents')),
   }),
   command(23, 'REQ_NOTIFY_CQ', ['cq'], 'reqNotify', { in: layout(8, object(0), value(4, 4, 'solicitedOnly')) }),
-  command(24, 'CREATE_QP', QP_CLASSES, 'create', {
+  command(24, 'CREATE_QP', LINUX_QP_CLASSES, 'create', {
     in: layout(56, createQp(8)),
     out: layout(32, createQpResponse),
     driver: true,
   }),
-  command(25, 'QUERY_QP', QP_CLASSES, 'query', {
+  command(25, 'QUERY_QP', LINUX_QP_CLASSES, 'query', {
     in: layout(16, object(8), value(12, 4, 'attrMask')),
     out: layout(
       128,
-      qpDest(0, 'address'),
-      qpDest(32, 'alternatePath'),
+      qpDestAnswer(0, 'address'),
+      qpDestAnswer(32, 'alternatePath'),
       qpCap(64),
       value(84, 4, 'qkey'),
       value(88, 4, 'rqPsn'),
@@ -225,7 +235,7 @@ export const writeCommands: readonly WriteCommand[] = [
       value(106, 2, 'alternatePath.pkeyIndex'),
       value(108, 1, 'state'),
       value(109, 1, 'curState'),
-      value(110, 1, 'pathMtu'),
+      orElse(value(110, 1, 'pathMtu'), Mtu.values.MTU_256),
       value(111, 1, 'pathMigState'),
       value(112, 1, 'sqDraining'),
       value(113, 1, 'maxRdAtomic'),
@@ -240,10 +250,10 @@ export const writeCommands: readonly WriteCommand[] = [
       bool(122, 'sqSigAll'),
     ),
   }),
-  command(26, 'MODIFY_QP', QP_CLASSES, 'modify', {
+  command(26, 'MODIFY_QP', LINUX_QP_CLASSES, 'modify', {
     in: { ...layout(112, modifyQp), mask: 68, maskBits: STANDARD_MASK_BITS, ignored: XRC_IGNORED },
   }),
-  command(27, 'DESTROY_QP', QP_CLASSES, 'destroy', {
+  command(27, 'DESTROY_QP', LINUX_QP_CLASSES, 'destroy', {
     in: layout(16, object(8)),
     out: layout(4, value(0, 4, 'events')),
   }),
@@ -300,6 +310,8 @@ export const writeCommands: readonly WriteCommand[] = [
     out: layout(16, createSrqResponse, value(12, 4, 'srqNum')),
     driver: true,
   }),
+  command(30, 'ATTACH_MCAST', ['ud_qp'], 'attachMcast', { in: multicast }),
+  command(31, 'DETACH_MCAST', ['ud_qp'], 'detachMcast', { in: multicast }),
   command(40, 'OPEN_QP', ['xrc_tgt_qp'], 'create', {
     in: layout(32, value(8, 8, 'userHandle'), value(16, 4, 'xrcd'), value(20, 4, 'qpNum'), whichClass(24, 1)),
     out: layout(32, object(0), value(4, 4, 'qpNum')),
@@ -332,7 +344,7 @@ export const writeCommands: readonly WriteCommand[] = [
     out: layout(16, object(0), value(4, 4, 'cqe'), filledLength(12)),
     driver: true,
   }),
-  command(24, 'EX_CREATE_QP', QP_CLASSES, 'create', {
+  command(24, 'EX_CREATE_QP', LINUX_QP_CLASSES, 'create', {
     extended: true,
     // Creation flags and receive tables belong to types of QP that do not exist here.
     in: layout(64, createQp(0), zero(47, 1, 'EINVAL'), zero(48, 4, 'EINVAL'), zero(52, 4, 'EINVAL')),
@@ -340,7 +352,7 @@ export const writeCommands: readonly WriteCommand[] = [
     out: layout(40, createQpResponse, filledLength(36)),
     driver: true,
   }),
-  command(26, 'EX_MODIFY_QP', QP_CLASSES, 'modify', {
+  command(26, 'EX_MODIFY_QP', LINUX_QP_CLASSES, 'modify', {
     extended: true,
     in: { ...layout(120, modifyQp), mask: 68, maskBits: STANDARD_MASK_BITS | RATE_LIMIT, ignored: XRC_IGNORED },
     request: 112,

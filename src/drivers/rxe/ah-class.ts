@@ -1,0 +1,52 @@
+/*
+ * Class `ah` of the soft device: address handles, each a flow of the port and a number by which work requests name it
+ * (R19; rxe's provider writes that number into its requests). Numbers are given out in turn, so that a request that
+ * names a destroyed handle finds none.
+ */
+import { driverClass } from '../../core/driver.ts'
+import type { CallContext } from '../../core/model.ts'
+import { Ah } from '../../spec/classes/ah.ts'
+import { RxeAttributes } from '../../spec/drivers/rxe.ts'
+import type { AddressHandle } from './destinations.ts'
+import { type Address, flowAddress, HOP_LIMIT, openPath, sourceOf } from './path.ts'
+import { stateOf } from './state.ts'
+
+const open = (call: CallContext, address: Address, where: string): { flow: number; address: Address } => {
+  const source = sourceOf(call.device.ports[0].gids, address, where)
+  const flow = openPath(stateOf(call).port, flowAddress(source, address), where)
+  return { flow, address: { ...address, dgid: address.dgid.slice(), hopLimit: HOP_LIMIT } }
+}
+
+export const ahClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes.ah>(
+  Ah,
+  {
+    create(call, object, { pd, address }) {
+      const device = stateOf(call)
+      const path = open(call, address, 'ah.create')
+      const number = device.ahns.take()
+      object.state = { number, pd: pd.id, ...path }
+      device.ahs.set(number, object.state)
+      return { number }
+    },
+
+    query: (_call, { state }) => ({ address: state.address }),
+
+    modify(call, { state }, { address }) {
+      const { port } = stateOf(call)
+      const path = open(call, address, 'ah.modify')
+      port.closeFlow(state.flow)
+      Object.assign(state, path)
+      return {}
+    },
+
+    destroy(call, object, args, core) {
+      const device = stateOf(call)
+      const { number, flow } = object.state
+      device.ahs.delete(number)
+      device.ahns.free(number)
+      device.port.closeFlow(flow)
+      return core(call, object, args)
+    },
+  },
+  RxeAttributes.ah,
+)

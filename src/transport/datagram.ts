@@ -1,0 +1,95 @@
+/*
+ * What is particular to datagrams, UD (InfiniBand Architecture Specification, volume 1, clauses 9.8.3 and 10.2.5): each
+ * packet is a message of its own, goes where its work request says, and is taken if it has the Q_Key of the queue pair.
+ * The 40 bytes of a global route header come before its payload in the receive buffer.
+ *
+ * What does not fit is passed over in silence: a wrong Q_Key, no receive request, a buffer that is too short, which
+ * then serves the next message (9.9.3, error class D). A message longer than the path MTU is not sent, and that is no
+ * error (C10-93.1.1). The requester's loop, runs and window are those of all services.
+ */
+import { ICRC_BYTES } from '../spec/headers.ts'
+import { headerAt, OP_IMM, OP_SEND, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
+import { WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
+import type { Arena } from '../wire/arena.ts'
+import { bthOpcode, bthPadCount, bthSolicited } from '../wire/bth.ts'
+import { dethQkey, dethSrcQp, immediate, putDeth } from '../wire/extensions.ts'
+import { completeReceive, failReceive } from './completing.ts'
+import { Moved, MoveKind, scatter } from './moves.ts'
+import { takeReceive } from './receives.ts'
+import { type EngineState, giveBlock, Row } from './state.ts'
+import { Receive, Send } from './types.ts'
+
+const { WORDS, QPN, QKEY, SL, DEST_QPN, RECEIVE, RECV_BLOCK } = Row
+const DETH_AT = headerAt.DETH
+const IMM_AT = headerAt.ImmDt
+/** Bytes before the payload in a receive buffer. */
+const ROUTE_BYTES = 40
+const LONGEST_PAYLOAD = 4096
+/**
+ * The service level in a completion, as makers of hardware fill it in for RoCEv2: bit 3 says UDP, below it 1 stands for
+ * IPv6 and 2 for IPv4. There are programs that read the family from it.
+ */
+const SL_IPV4 = 0xa
+const SL_IPV6 = 0x9
+/** A Q_Key whose top bit is set: the queue pair's own is sent (10.2.5, 11.4.1.1). */
+const OWN_QKEY = 0x8000_0000
+
+/** The DETH of a packet, at `at`, for the work request at `wr` in the pool. */
+export const putDatagramHeader = (s: EngineState, row: number, wr: number, view: DataView, at: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  const qkey = s.pool[wr + Send.QKEY]
+  putDeth(view, at, (qkey & OWN_QKEY) !== 0 ? w[base + QKEY] : qkey, w[base + QPN])
+}
+
+/** A packet (checked by `checkPacket`) for a QP in RTR or beyond, not in error. */
+export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number, length: number): void => {
+  const base = row * WORDS
+  const view = arena.view
+  const opcode = bthOpcode(view, at)
+  const flags = opcodeFlags[opcode]
+  const header = opcodeHeaderBytes[opcode]
+  const payload = length - header - bthPadCount(view, at) - ICRC_BYTES
+  const deth = at + DETH_AT[opcode]
+  if (dethQkey(view, deth) !== s.rows[base + QKEY] >>> 0) {
+    s.counters.qkeyViolations++
+    s.counters.dropped++
+    return
+  }
+  if ((flags & OP_SEND) === 0 || payload > LONGEST_PAYLOAD || !takeReceive(s, row)) {
+    s.counters.dropped++
+    return
+  }
+  const w = s.rows
+  const receive = w[base + RECEIVE]
+  const bytes = ROUTE_BYTES + payload
+  if (bytes > s.pool[receive + Receive.LENGTH]) {
+    s.counters.dropped++
+    return
+  }
+  // side by side, so that one move brings both to the program
+  const from = s.env.route!.header(arena, at, length)
+  arena.bytes.copyWithin(from + ROUTE_BYTES, at + header, at + header + payload)
+  const count = s.pool[receive + Receive.SGES]
+  const why = scatter(s, row, MoveKind.RECEIVE, receive + Receive.SGE, count, 0, arena, from, bytes, 0, 0, true)
+  if (why !== Moved.OK) {
+    failReceive(s, row, WcStatus.values.LOC_PROT_ERR)
+    return
+  }
+  w[base + DEST_QPN] = dethSrcQp(view, deth)
+  w[base + SL] = arena.bytes[from] >> 4 === 6 ? SL_IPV6 : SL_IPV4
+  w[base + RECEIVE] = 0
+  const hasImmediate = (flags & OP_IMM) !== 0
+  completeReceive(
+    s,
+    row,
+    receive,
+    WcStatus.values.SUCCESS,
+    WcOpcode.values.RECV,
+    bytes,
+    hasImmediate ? immediate(view, at + IMM_AT[opcode]) : 0,
+    hasImmediate ? WcFlags.values.WITH_IMM : 0,
+    bthSolicited(view, at),
+  )
+  giveBlock(s, s.rows[base + RECV_BLOCK], receive)
+}
