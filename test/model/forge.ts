@@ -16,10 +16,10 @@ import {
   opcodeFlags,
   TRANSPORT_MASK,
 } from '../../src/spec/opcodes.ts'
-import { Service, serviceBits } from '../../src/spec/services.ts'
+import { serviceBits } from '../../src/spec/services.ts'
 import { checkPacket } from '../../src/wire/packet.ts'
 import type { Packet } from './link.ts'
-import type { End } from './pair.ts'
+import { type End, isReliable, serviceOf } from './pair.ts'
 import type { Chance } from './random.ts'
 
 const { RTR, RTS, SQD, ERR } = QpState.values
@@ -148,15 +148,14 @@ export const opens = (packet: Packet, end: End): string | undefined => {
   if (checkPacket(view, 0, bytes.length) !== 0 || from !== end.peer.node) return undefined
   if ((bytes[1] & 15) !== 0 || ((view.getUint16(2) ^ DEFAULT_PKEY) & 0x7fff) !== 0) return undefined
   const opcode = bytes[0]
-  const { service } = end.pair
-  if ((opcode & TRANSPORT_MASK) !== serviceBits[service]) return undefined
+  if ((opcode & TRANSPORT_MASK) !== serviceBits[serviceOf(end)]) return undefined
   const { state, rqPsn, sqPsn } = end.host.engine.query(end.row)
   const flags = opcodeFlags[opcode]
   const psn = psnOf(bytes)
   const name = opcodeByNumber[opcode]?.name
   if ((flags & OP_REQUEST) !== 0 && state >= RTR && state !== ERR) {
     if (psn === rqPsn) return `${name} with the expected PSN`
-    if (service !== Service.RC) return (flags & OP_START) !== 0 ? `${name} begins a message` : undefined
+    if (!isReliable(end.pair)) return (flags & OP_START) !== 0 ? `${name} begins a message` : undefined
     // a READ again: asked for otherwise, it is answered otherwise
     const { peer } = end
     const behind = (psn - peer.psn) & PSN_MASK

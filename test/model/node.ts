@@ -66,6 +66,22 @@ export interface Queues {
   sends: SendRequest[]
   first: number
   receives: ReceiveRequest[]
+  /** The receive requests are those of a shared queue of this number; whose memory and CQ it is for. */
+  readonly shared?: { readonly srqn: number; readonly pd: number; readonly cq: number } | undefined
+}
+
+/** What a queue pair is made with. */
+export interface QpSpec {
+  /** A number of `Service`. */
+  readonly service: number
+  readonly qpn: number
+  readonly pd: number
+  readonly sendCq: number
+  readonly recvCq: number
+  readonly maxSge: number
+  readonly signalAll: boolean
+  /** Number of the shared receive queue that it takes from. */
+  readonly srqn?: number | undefined
 }
 
 export interface NodeHooks extends Watcher {
@@ -93,15 +109,7 @@ export interface ModelNode {
   /** By row. */
   readonly queues: Queues[]
   /** A new queue pair in RESET. */
-  create(qp: {
-    service: number
-    qpn: number
-    pd: number
-    sendCq: number
-    recvCq: number
-    maxSge: number
-    signalAll: boolean
-  }): number
+  create(qp: QpSpec): number
   /** Hands in packets, one run, for which the first one's row is known and the others' are looked up. */
   receive(packets: readonly Uint8Array[], rowOf: (bytes: Uint8Array) => number, peer: number, now: number): void
   /** Sends what the port takes; true if it was full, so that this has to be called again. */
@@ -168,6 +176,13 @@ const workOf = (queues: readonly Queues[]): WorkSource => ({
     if (data === undefined) throw new Error('inline data of a request that was retired')
     for (let done = 0, piece = at; done < total; done += chunk, piece += stride)
       to.bytes.set(data.subarray(from + done, from + done + Math.min(chunk, total - done)), piece)
+  },
+  selectShared(row, srqn, into) {
+    const shared = queues[row].shared
+    if (shared?.srqn !== srqn) return false
+    into[0] = shared.pd
+    into[1] = shared.cq
+    return true
   },
   takeReceive(row, into, at) {
     const request = queues[row].receives.shift()
@@ -238,9 +253,11 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, chance: Chanc
     engine,
     memory,
     queues,
-    create({ maxSge, ...init }) {
-      const row = engine.create({ ...init, maxSendWr: 64, maxSendSge: maxSge, maxRecvSge: maxSge })
-      queues[row] = { sends: [], first: 0, receives: [] }
+    create({ maxSge, srqn, ...init }) {
+      const sharedReceive = srqn !== undefined
+      const row = engine.create({ ...init, sharedReceive, maxSendWr: 64, maxSendSge: maxSge, maxRecvSge: maxSge })
+      const shared = srqn === undefined ? undefined : { srqn, pd: init.pd, cq: init.recvCq }
+      queues[row] = { sends: [], first: 0, receives: [], shared }
       return row
     },
     receive(packets, rowOf, peer, now) {

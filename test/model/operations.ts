@@ -155,11 +155,21 @@ const unreliableFatalKinds: readonly Kind[] = [
 /** Operations that a late packet of an unreliable connection may belong to. */
 const PAST = 600
 
+/** To a shared queue that the target's domain does not have. */
+const elsewhere: make.Make = (end, chance) => {
+  const request = plain(end, chance, wr.SEND)
+  const flags = request.flags | ((end.peer.srqn + 1 + chance.int(1000)) << 8)
+  return { kind: 'SEND to no queue', request: { ...request, flags }, fatal: 'remote', statuses: [REM_INV_REQ_ERR] }
+}
+const xrcFatalKinds = [...fatalKinds, { name: 'SEND to no queue', weight: 4, make: elsewhere }]
+
 /** A kind of operation for a pair's service. */
 export const chooseKind = (end: End, fatal: boolean, chance: Chance): Kind =>
-  end.pair.service === Service.RC
-    ? chance.weighted(fatal ? fatalKinds : kinds)
-    : chance.weighted(fatal ? unreliableFatalKinds : unreliableKinds)
+  end.pair.service === Service.XRC_INI
+    ? chance.weighted(fatal ? xrcFatalKinds : kinds)
+    : isReliable(end.pair)
+      ? chance.weighted(fatal ? fatalKinds : kinds)
+      : chance.weighted(fatal ? unreliableFatalKinds : unreliableKinds)
 
 /** Posts an operation of `end`, and plans what it does. */
 export const post = (end: End, kind: Kind, chance: Chance): Operation | undefined => {
@@ -167,8 +177,11 @@ export const post = (end: End, kind: Kind, chance: Chance): Operation | undefine
   if (made === undefined) return undefined
   const changes = made.write !== undefined || made.atomic !== undefined
   const fenced = changes && end.fenceTo >= end.done
-  const operation = fenced ? { ...made, request: { ...made.request, flags: made.request.flags | FENCE } } : made
   const { peer } = end
+  const { flags } = made.request
+  // an XRC request that does not name a queue already goes to the peer's
+  const queue = end.pair.service === Service.XRC_INI && flags >> 8 === 0 ? peer.srqn << 8 : 0
+  const operation = { ...made, request: { ...made.request, flags: flags | (fenced ? FENCE : 0) | queue } }
   end.sends.push(operation)
   if (operation.fatal !== 'no' && end.fatalAt === Number.POSITIVE_INFINITY) end.fatalAt = operation.request.id
   if (operation.message !== undefined) operation.place = peer.incoming.push(operation) - 1

@@ -77,6 +77,7 @@ export interface End {
   peer: End
   qpn: number
   row: number
+  srqn: number
   /** First PSN of its requests in this life. */
   psn: number
   maxRd: number
@@ -117,8 +118,10 @@ export interface End {
 
 export interface Pair {
   readonly name: string
-  /** A number of `Service`. */
+  /** A number of `Service`; XRC_INI for an initiator (the first end) with its target. */
   readonly service: number
+  /** Receive requests are in a shared queue, which one end alone uses. */
+  shared: boolean
   readonly ends: readonly [End, End]
   mtu: number
   maxSge: number
@@ -173,6 +176,7 @@ export const createEnd = (
     ),
     nextKey,
     qpn: 0,
+    srqn: 0,
     row: -1,
     psn: 0,
     maxRd: 1,
@@ -220,6 +224,7 @@ export const createPair = (name: string, service: number, a: End, b: End): Pair 
   const pair: Pair = {
     name,
     service,
+    shared: false,
     ends: [a, b],
     mtu: 256,
     maxSge: 4,
@@ -236,7 +241,15 @@ export const createPair = (name: string, service: number, a: End, b: End): Pair 
   return pair
 }
 
-export const isReliable = (pair: Pair): boolean => pair.service === Service.RC
+export const isReliable = (pair: Pair): boolean => pair.service !== Service.UC
+
+/** The service of one end. */
+export const serviceOf = (end: End): number =>
+  end.pair.service === Service.XRC_INI && end === end.pair.ends[1] ? Service.XRC_TGT : end.pair.service
+
+/** XRC goes one way: a target only receives, an initiator only sends. */
+export const canSend = (end: End): boolean => serviceOf(end) !== Service.XRC_TGT
+export const canReceive = (end: End): boolean => serviceOf(end) !== Service.XRC_INI
 
 /** Sends that are posted and whose end is not known. */
 export const outstanding = (end: End): number => end.sends.length - end.done
@@ -266,9 +279,10 @@ export const connect = (pair: Pair, chance: Chance, now: number): void => {
     engine.modify(end.row, 1, ATTRIBUTES, now)
     const path = { destQpn: peer.qpn, rqPsn: peer.psn, pathMtu: pair.mtu, flow: peer.node, peer: peer.node }
     const resources = { minRnrTimer: 1 + chance.int(8), maxDestRdAtomic: peer.maxRd + chance.int(2) }
-    engine.modify(end.row, 2, isReliable(pair) ? { ...path, ...resources } : path, now)
+    engine.modify(end.row, 2, isReliable(pair) && canReceive(end) ? { ...path, ...resources } : path, now)
   }
   for (const end of pair.ends) {
+    if (!canSend(end) && chance.hits(0.5)) continue
     const retries = { timeout: 8 + chance.int(3), retryCnt: 7, rnrRetry: 7, maxRdAtomic: end.maxRd }
     end.host.engine.modify(end.row, 3, { sqPsn: end.psn, ...(isReliable(pair) && retries) }, now)
   }

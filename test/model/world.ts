@@ -25,6 +25,8 @@ import { createNode, type ModelNode } from './node.ts'
 import { chooseKind, post, postReceive } from './operations.ts'
 import {
   beginLife,
+  canReceive,
+  canSend,
   connect,
   createEnd,
   createPair,
@@ -35,6 +37,7 @@ import {
   outstanding,
   type Pair,
   SOURCE_BYTES,
+  serviceOf,
 } from './pair.ts'
 import { createChance } from './random.ts'
 
@@ -50,6 +53,9 @@ export interface WorldOptions {
   readonly maxPackets?: number
   readonly maxBytes?: number
 }
+
+/** Services of pairs, as often as they stand here. */
+const SERVICES = [Service.RC, Service.RC, Service.UC, Service.XRC_INI]
 
 /** Requests that one end has out at most. */
 const MOST_OUT = 24
@@ -142,20 +148,24 @@ export const createWorld = (options: WorldOptions) => {
   const createQp = (end: End, maxSge: number, signalAll: boolean): void => {
     const index = ends.indexOf(end)
     end.qpn = nextQpn++
+    end.srqn = nextQpn
+    const srqn = end.pair.shared ? end.srqn : undefined
     end.row = end.host.create({
-      service: end.pair.service,
+      service: serviceOf(end),
       qpn: end.qpn,
       pd: end.pd,
       sendCq: 2 * index,
       recvCq: 2 * index + 1,
       maxSge,
       signalAll,
+      srqn,
     })
     byQpn[end.node].set(end.qpn, end)
   }
   const createQps = (pair: Pair): void => {
     pair.maxSge = 1 + chance.int(6)
     pair.signalAll = chance.hits(0.2)
+    pair.shared = pair.service === Service.XRC_INI || chance.hits(0.3)
     for (const end of pair.ends) createQp(end, pair.maxSge, pair.signalAll)
   }
 
@@ -169,7 +179,7 @@ export const createWorld = (options: WorldOptions) => {
       ends.push(end)
       return end
     })
-    const pair = createPair(String(i), chance.hits(0.3) ? Service.UC : Service.RC, made[0], made[1])
+    const pair = createPair(String(i), chance.pick(SERVICES), made[0], made[1])
     pairs.push(pair)
     createQps(pair)
     connect(pair, chance, now)
@@ -199,11 +209,11 @@ export const createWorld = (options: WorldOptions) => {
   }
   /** In error what is posted is flushed at once. */
   const postInError = (end: End): void => {
-    for (let left = chance.int(3); left > 0; left--) {
+    for (let left = canSend(end) ? chance.int(3) : 0; left > 0; left--) {
       post(end, chooseKind(end, false, chance), chance)
       ring(end)
     }
-    if (chance.hits(0.5) && postReceive(end, chance)) end.host.engine.onReceiveScan(end.row)
+    if (canReceive(end) && chance.hits(0.5) && postReceive(end, chance)) end.host.engine.onReceiveScan(end.row)
   }
 
   /** The end of a life, and the beginning of the next. */
@@ -265,17 +275,17 @@ export const createWorld = (options: WorldOptions) => {
     let posted = 0
     for (const end of pair.ends) {
       let fresh = false
-      while (chance.hits(0.5) && postReceive(end, chance)) fresh = true
+      while (canReceive(end) && chance.hits(0.5) && postReceive(end, chance)) fresh = true
       const state = stateOf(end)
       if (state === ERR && fresh) end.host.engine.onReceiveScan(end.row)
       if (state === SQE && outstanding(end) === 0 && chance.hits(0.3)) recover(end)
       else if (state === SQD && !end.draining && chance.hits(0.5)) end.host.engine.modify(end.row, RTS, {}, now)
-      else if (state === RTS && posting && pair.dying < 0 && chance.hits(0.004)) {
+      else if (state === RTS && canSend(end) && posting && pair.dying < 0 && chance.hits(0.004)) {
         end.draining = true
         end.host.engine.modify(end.row, SQD, {}, now)
       }
       const dies = pair.dying >= 0 && pair.loose === undefined
-      if (posting && !dies && state !== ERR && chance.hits(0.6)) posted += postSome(end)
+      if (posting && canSend(end) && !dies && state !== ERR && chance.hits(0.6)) posted += postSome(end)
     }
     if (pair.dying < 0 && pair.ends.some(end => stateOf(end) === ERR)) pair.dying = 2000
     if (isQuiet(pair)) {
