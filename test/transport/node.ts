@@ -49,6 +49,8 @@ export interface SendSpec {
   compare?: bigint
   swap?: bigint
   refused?: number
+  /** Datagrams: where to. */
+  to?: { qpn: number; qkey: number; flow: number }
 }
 
 export interface ReceiveSpec {
@@ -64,6 +66,8 @@ export interface Cqe {
   imm: number
   flags: number
   qpn: number
+  from: number
+  sl: number
   cq: number
   solicited: boolean
 }
@@ -80,6 +84,9 @@ export const REMOTE_KEY = 0x8000_2222
 export const ALL_ACCESS = 15
 /** Number of the one shared receive queue of XRC targets: its requests are those of the row. */
 export const SHARED_QUEUE = 0x5a
+
+/** Behind what was received: where datagrams are put together. */
+const ROUTE_ROOM = 0x1100
 
 const low = (value: bigint): number => Number(value & 0xffff_ffffn)
 const high = (value: bigint): number => Number((value >> 32n) & 0xffff_ffffn)
@@ -230,6 +237,11 @@ export const createNode = (options: NodeOptions = {}) => {
       into[at + Send.COMPARE_HI] = high(spec.compare ?? 0n)
       into[at + Send.SWAP_LO] = low(spec.swap ?? 0n)
       into[at + Send.SWAP_HI] = high(spec.swap ?? 0n)
+      if (spec.to !== undefined) {
+        into[at + Send.DEST_QPN] = spec.to.qpn
+        into[at + Send.QKEY] = spec.to.qkey
+        into[at + Send.FLOW] = spec.to.flow
+      }
       into[at + Send.INLINE_AT] = index
       into[at + Send.REFUSED] = spec.refused ?? 0
       writeSges(spec.sges ?? [], into, at + Send.SGE)
@@ -262,8 +274,19 @@ export const createNode = (options: NodeOptions = {}) => {
     },
   }
 
+  /** At the end of the arena: a route header of IPv4 as far as tests look at it. */
+  const writeRoute = (arena: Arena, _at: number, length: number): number => {
+    const to = arena.bytes.length - ROUTE_ROOM
+    arena.bytes.fill(0, to, to + 40)
+    arena.view.setUint16(to + 20, routeVersion.is === 6 ? 0 : 0x4500)
+    if (routeVersion.is === 6) arena.view.setUint16(to, 0x6000)
+    arena.view.setUint16(to + 22, 28 + length)
+    return to
+  }
+  const routeVersion = { is: 4 }
   const engine: Engine = createEngine(
     {
+      route: { header: writeRoute },
       work,
       memory: clientMemory,
       completions: {
@@ -276,6 +299,8 @@ export const createNode = (options: NodeOptions = {}) => {
             imm: c[Completion.IMM],
             flags: c[Completion.FLAGS],
             qpn: c[Completion.QPN],
+            from: c[Completion.SRC_QPN],
+            sl: c[Completion.SL],
             cq,
             solicited,
           })
@@ -329,7 +354,7 @@ export const createNode = (options: NodeOptions = {}) => {
   let receiveAt = 0
   /** Where bytes that were received lie. */
   const place = (bytes: Uint8Array, now: number): number => {
-    if (receiveAt + bytes.length > receiveArena.bytes.length) {
+    if (receiveAt + bytes.length > receiveArena.bytes.length - ROUTE_ROOM) {
       engine.endBurst(now)
       receiveAt = 0
     }
@@ -352,6 +377,8 @@ export const createNode = (options: NodeOptions = {}) => {
     sink,
     port,
     queues,
+    /** 4 or 6: of the datagrams that arrive. */
+    routeVersion,
     /** A new QP in RESET; its row. */
     createQp(qpn: number, init: { service?: number; signalAll?: boolean; maxSge?: number } = {}): number {
       const maxSge = init.maxSge ?? 4

@@ -33,6 +33,9 @@ export interface PacketSpec {
   sel?: number
   plt?: number
   migReq?: boolean
+  /** Datagrams: Q_Key and number of the sender. */
+  qkey?: number
+  from?: number
 }
 
 const bytesOf = (payload: Uint8Array | number | undefined): Uint8Array =>
@@ -69,7 +72,7 @@ export const packet = (name: string, psn: number, spec: PacketSpec = {}, qpn = Q
     ImmDt: { immDt: spec.imm ?? 0 },
     IETH: { rkey: spec.imm ?? 0 },
     FETH: { resv26: 0, sel: spec.sel ?? 0, plt: spec.plt ?? 1 },
-    DETH: { qkey: 0, resv8: 0, srcQp: 0 },
+    DETH: { qkey: spec.qkey ?? 0, resv8: 0, srcQp: spec.from ?? 0 },
     XRCETH: { resv8: 0, xrcSrq: 0 },
     payload,
     icrc: 0,

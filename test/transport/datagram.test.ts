@@ -1,0 +1,239 @@
+/*
+ * Packet scripts for datagrams (IBA 9.8.3, 10.2.5): where they go and what they carry, what is taken and what passed
+ * over in silence, and the route header before the payload.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { QpState } from '../../src/spec/enums.ts'
+import { Service } from '../../src/spec/services.ts'
+import { WcFlags, WrOpcode } from '../../src/spec/work.ts'
+import { createEngine } from '../../src/transport/engine.ts'
+import { parsePacket } from '../../src/wire/packet.ts'
+import { createNode, type NodeOptions, type SendSpec } from './node.ts'
+import { data, flushed } from './responding.ts'
+import { type PacketSpec, packet } from './script.ts'
+
+const { SEND, SEND_WITH_IMM, RDMA_WRITE, RDMA_READ } = WrOpcode.values
+const { RESET, INIT, RTR, RTS, SQE, ERR } = QpState.values
+const QPN = 0x11
+const QKEY = 0x1234_5678
+const MTU = 1024
+const SQ = 0xff_fffe
+
+const start = (options: NodeOptions & { maxSge?: number } = {}) => {
+  const node = createNode(options)
+  const row = node.createQp(QPN, { service: Service.UD, ...options })
+  node.engine.modify(row, INIT, { pkeyIndex: 0, qkey: QKEY }, 0)
+  node.engine.modify(row, RTR, { pathMtu: MTU }, 0)
+  node.engine.modify(row, RTS, { sqPsn: SQ }, 0)
+  let seen = 0
+  return {
+    node,
+    row,
+    post: (...specs: SendSpec[]): void => node.post(row, ...specs),
+    /** What was sent since the last look: `name qpn q_key source psn flow [length]`. */
+    sent(now = 0): string[] {
+      node.transmit(now)
+      const fresh = node.sent.slice(seen)
+      seen = node.sent.length
+      return fresh.map(({ bytes, flow }) => {
+        const p = parsePacket(bytes)
+        assert.ok(p.kind === 'packet' && 'DETH' in p)
+        const { BTH, DETH } = p as unknown as Record<string, Record<string, number>>
+        assert.equal(BTH.ackReq, false)
+        const imm = 'ImmDt' in p ? ` imm ${(p.ImmDt as unknown as { immDt: number }).immDt}` : ''
+        const se = BTH.se ? ' se' : ''
+        const to = `to ${BTH.destQp} key ${DETH.qkey.toString(16)} from ${DETH.srcQp} @${(BTH.psn - SQ) & 0xffffff}`
+        return `${p.name} ${to} flow ${flow}${se}${imm} [${p.payload.length}]`
+      })
+    },
+    receives(count: number, length: number): void {
+      for (let i = 0; i < count; i++) node.postReceive(row, { id: 100 + i, sges: [{ at: i * length, length }] })
+    },
+    /** A datagram from queue pair 0x77 with the right Q_Key. */
+    arrives(name: string, spec: PacketSpec = {}): void {
+      node.inject(row, packet(`UD_${name}`, 5, { qkey: QKEY, from: 0x77, ...spec }), 0, -1)
+    },
+    completions: () => node.cqes.map(({ id, status, bytes }) => `${id} ${status} ${bytes}`),
+  }
+}
+const to = (qpn: number, flow = 3, qkey = 0x55) => ({ to: { qpn, qkey, flow } })
+const sge = (at: number, length: number) => ({ sges: [{ at, length }] })
+
+describe('a sender of datagrams', () => {
+  it('sends each to its own place, and is done when it has left', () => {
+    const t = start()
+    t.post(
+      { id: 1, opcode: SEND, ...to(0x22, 3), ...sge(0, 30) },
+      { id: 2, opcode: SEND_WITH_IMM, imm: 9, flags: 2 | 4, ...to(0x23, 4, 0x66), ...sge(0, 1000) },
+      { id: 3, opcode: SEND, ...to(0xff_ffff, 5, 7), ...sge(0, MTU) },
+      { id: 4, opcode: SEND, ...to(0x22, 3) },
+    )
+    assert.deepEqual(t.sent(), [
+      'UD_SEND_ONLY to 34 key 55 from 17 @0 flow 3 [30]',
+      'UD_SEND_ONLY_IMM to 35 key 66 from 17 @1 flow 4 se imm 9 [1000]',
+      `UD_SEND_ONLY to ${0xff_ffff} key 7 from 17 @2 flow 5 [1024]`,
+      'UD_SEND_ONLY to 34 key 55 from 17 @3 flow 3 [0]',
+    ])
+    assert.deepEqual(t.completions(), ['1 0 30', '2 0 1000', '3 0 1024', '4 0 0'])
+    assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
+  })
+  it('sends its own Q_Key where the request’s has the top bit', () => {
+    const t = start()
+    t.post({ id: 1, opcode: SEND, ...to(0x22, 3, 0x8000_0000) })
+    assert.deepEqual(t.sent(), ['UD_SEND_ONLY to 34 key 12345678 from 17 @0 flow 3 [0]'])
+  })
+  it('puts datagrams of one flow and length into one run', () => {
+    const t = start()
+    t.post(...[1, 2, 3, 4].map(id => ({ id, opcode: SEND, ...to(0x22), ...sge(id, 64) })))
+    t.sent()
+    assert.equal(new Set(t.node.sent.map(({ run }) => run)).size, 1)
+  })
+  it('does not send what is longer than the path MTU, and that is no error', () => {
+    const t = start()
+    t.post({ id: 1, opcode: SEND, ...to(0x22), ...sge(0, MTU + 1) }, { id: 2, opcode: SEND, ...to(0x22) })
+    assert.deepEqual(t.sent(), ['UD_SEND_ONLY to 34 key 55 from 17 @0 flow 3 [0]'])
+    assert.deepEqual(t.completions(), [`1 0 ${MTU + 1}`, '2 0 0'])
+  })
+  it('has no WRITE or READ, and no place without an address: error, flush, SQE', () => {
+    for (const wrong of [{ opcode: RDMA_WRITE }, { opcode: RDMA_READ }, { opcode: SEND, refused: 2 }]) {
+      const t = start()
+      t.post({ id: 1, ...to(0x22), ...wrong }, { id: 2, opcode: SEND, ...to(0x22) })
+      assert.deepEqual(t.sent(), [])
+      assert.deepEqual(t.completions(), ['1 2 0', '2 5 0'])
+      assert.equal(t.node.engine.query(t.row).state, SQE)
+    }
+  })
+  it('keeps to the pace', () => {
+    const t = start({ windowBytes: 4 * (MTU + 64), pace: 100 })
+    t.post(...Array.from({ length: 6 }, (_, id) => ({ id, opcode: SEND, ...to(0x22), ...sge(0, MTU) })))
+    assert.equal(t.sent().length, 4)
+    assert.equal(t.node.engine.nextTimeout(), 100)
+    t.node.engine.onTimeout(100)
+    assert.equal(t.sent(100).length, 2)
+    assert.equal(t.node.cqes.length, 6)
+  })
+})
+
+describe('a receiver of datagrams', () => {
+  it('gets the route header and the payload, and who sent them', () => {
+    const t = start()
+    t.receives(2, 500)
+    t.arrives('SEND_ONLY', { payload: 101 })
+    t.arrives('SEND_ONLY_IMM', { payload: 4, imm: 8, solicited: true })
+    assert.deepEqual(t.completions(), ['100 0 141', '101 0 44'])
+    const [first, second] = t.node.cqes
+    assert.equal(first.from, 0x77)
+    assert.equal(first.sl, 0xa)
+    assert.equal(first.flags, WcFlags.values.GRH)
+    assert.equal(second.flags, WcFlags.values.GRH | WcFlags.values.WITH_IMM)
+    assert.equal(second.imm, 8)
+    assert.ok(second.solicited && !first.solicited)
+    const { memory } = t.node
+    assert.ok(memory.subarray(0, 20).every(byte => byte === 0))
+    assert.equal(memory[20], 0x45)
+    assert.equal((memory[22] << 8) | memory[23], 28 + 12 + 8 + 101 + 3 + 4)
+    assert.deepEqual(memory.slice(40, 141), data(101))
+    assert.equal(memory[141], 0)
+    assert.equal(t.node.calls.writes, 2, 'one move each')
+    assert.deepEqual(t.sent(), [])
+  })
+  it('is told of IPv6 by the service level', () => {
+    const t = start()
+    t.node.routeVersion.is = 6
+    t.receives(1, 100)
+    t.arrives('SEND_ONLY')
+    assert.equal(t.node.cqes[0].sl, 0x9)
+    assert.equal(t.node.memory[0] >> 4, 6)
+  })
+  it('may spread a datagram over elements, the header too', () => {
+    const t = start()
+    const sges = [
+      { at: 0, length: 30 },
+      { at: 1000, length: 20 },
+      { at: 2000, length: 50 },
+    ]
+    t.node.postReceive(t.row, { id: 1, sges })
+    t.arrives('SEND_ONLY', { payload: 60 })
+    assert.deepEqual(t.completions(), ['1 0 100'])
+    const { memory } = t.node
+    assert.equal(memory[20], 0x45)
+    assert.deepEqual([...memory.slice(1010, 1020), ...memory.slice(2000, 2050)], [...data(60)])
+  })
+  const silent: readonly (readonly [what: string, name: string, spec: PacketSpec])[] = [
+    ['another Q_Key', 'SEND_ONLY', { qkey: QKEY + 1 }],
+    ['another P_Key', 'SEND_ONLY', { pkey: 0x8001 }],
+    ['more than the buffer holds', 'SEND_ONLY', { payload: 61 }],
+    ['another version', 'SEND_ONLY', { tver: 1 }],
+  ]
+  for (const [what, name, spec] of silent)
+    it(`passes over a datagram with ${what}; its buffer serves the next one`, () => {
+      const t = start()
+      t.receives(1, 100)
+      t.arrives(name, spec)
+      assert.deepEqual(t.completions(), [])
+      t.arrives('SEND_ONLY', { payload: 60 })
+      assert.deepEqual(t.completions(), ['100 0 100'])
+      assert.deepEqual(t.node.events, [])
+    })
+  it('counts wrong keys', () => {
+    const t = start()
+    t.arrives('SEND_ONLY', { qkey: 1 })
+    t.arrives('SEND_ONLY', { pkey: 1 })
+    assert.equal(t.node.engine.counters.qkeyViolations, 1)
+    assert.equal(t.node.engine.counters.pkeyViolations, 1)
+  })
+  it('without a buffer loses the datagram', () => {
+    const t = start()
+    t.arrives('SEND_ONLY', { payload: 8 })
+    t.receives(1, 100)
+    assert.deepEqual(t.completions(), [])
+    t.arrives('SEND_ONLY', { payload: 9 })
+    assert.deepEqual(t.completions(), ['100 0 49'])
+  })
+  it('takes datagrams in any order of PSNs, from anybody, and none of other services', () => {
+    const t = start()
+    t.receives(4, 100)
+    t.node.inject(t.row, packet('UD_SEND_ONLY', 900, { qkey: QKEY, from: 1 }), 0, 7)
+    t.node.inject(t.row, packet('UD_SEND_ONLY', 3, { qkey: QKEY, from: 2 }), 0, -1)
+    t.node.inject(t.row, packet('UC_SEND_ONLY', 4), 0, 7)
+    t.node.inject(t.row, packet('RC_SEND_ONLY', 4), 0, 7)
+    assert.deepEqual(
+      t.node.cqes.map(c => c.from),
+      [1, 2],
+    )
+  })
+  it('receives in RTR and in SQE, not in INIT', () => {
+    const t = start()
+    t.receives(3, 100)
+    t.post({ id: 1, opcode: RDMA_READ, ...to(1) })
+    t.sent()
+    t.arrives('SEND_ONLY')
+    assert.deepEqual(t.completions(), ['1 2 0', '100 0 40'])
+    t.node.engine.modify(t.row, RESET, {}, 0)
+    t.node.engine.modify(t.row, INIT, { qkey: 9 }, 0)
+    t.arrives('SEND_ONLY', { qkey: 9 })
+    assert.equal(t.node.cqes.length, 2)
+    t.node.engine.modify(t.row, RTR, { pathMtu: MTU }, 0)
+    t.arrives('SEND_ONLY', { qkey: 9 })
+    assert.equal(t.node.cqes.length, 3)
+    assert.deepEqual(t.node.events, [], 'nothing is established')
+  })
+  it('whose own buffer may not be written is in error', () => {
+    const t = start()
+    t.node.postReceive(t.row, { id: 100, sges: [{ at: 0, length: 100, key: 99 }] }, { id: 101, ...sge(0, 100) })
+    t.arrives('SEND_ONLY', { payload: 3 })
+    assert.deepEqual(
+      t.node.cqes.map(({ id, status }) => (status === 5 ? `${id} FLUSH` : `${id} ${status}`)),
+      ['100 4', ...flushed(101, 101)],
+    )
+    assert.equal(t.node.engine.query(t.row).state, ERR)
+  })
+})
+
+it('an engine that shows no routes makes no queue pairs for datagrams', () => {
+  const { engine } = createNode()
+  assert.ok(engine)
+  const bare = createEngine({ work: {}, memory: {}, completions: {}, events: {} } as never)
+  assert.throws(() => bare.create({ service: Service.UD } as never), /this engine has no datagrams: no route/)
+})
