@@ -96,6 +96,9 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     get windowBytes() {
       return port.windowBytes
     },
+    get sharedWindowBytes() {
+      return port.sharedWindowBytes
+    },
     setFaults,
     ruleCounts: () =>
       rules.map((_, i) => {

@@ -116,6 +116,8 @@ export interface Port {
    * Most bytes (payload, and 64 a packet) that a sender should have unacknowledged; absent where nothing can overflow.
    */
   readonly windowBytes?: number | undefined
+  /** The same for all senders of this port together, to one peer. */
+  readonly sharedWindowBytes?: number | undefined
   readonly counters: PortCounters
 
   /**

@@ -54,10 +54,12 @@ export const pathMtuOf = (mtu: number): number => [4096, 2048, 1024, 512].find(s
  */
 const WINDOW_SHARE = 4.5
 const LARGEST_WINDOW = 0x4_0000
+const LARGEST_SHARED_WINDOW = 0x100_0000
 const SMALLEST_WINDOW = 0x4000
 
-const windowOf = (receiveBuffer: number): number =>
-  Math.max(SMALLEST_WINDOW, Math.min(LARGEST_WINDOW, Math.floor(receiveBuffer / WINDOW_SHARE)))
+/** The same for all senders of this port. */
+const sharedWindowOf = (receiveBuffer: number): number =>
+  Math.max(SMALLEST_WINDOW, Math.floor(receiveBuffer / WINDOW_SHARE))
 
 const isLinkLocal = (address: Uint8Array): boolean => address[0] === 0xfe && (address[1] & 0xc0) === 0x80
 
@@ -111,13 +113,14 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
     port.wake?.()
   }
 
-  const port: UdpPort & { windowBytes: number } = {
+  const port: UdpPort & { windowBytes: number; sharedWindowBytes: number } = {
     arena: batches.arena,
     scratch: STAGING + ROOMS * RUN_BYTES,
     maxPackets: RUN_PACKETS,
     maxBytes: RUN_BYTES,
     pathMtu: pathMtuOf(mtu),
     windowBytes: LARGEST_WINDOW,
+    sharedWindowBytes: LARGEST_SHARED_WINDOW,
     counters,
     wake: null,
     tap: null,
@@ -134,7 +137,8 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
         if (isLinkLocal(address) && (errno === EADDRNOTAVAIL || errno === EADDRINUSE)) return
         throw error
       }
-      port.windowBytes = Math.min(port.windowBytes, windowOf(socket.receiveBuffer))
+      port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
+      port.windowBytes = Math.min(LARGEST_WINDOW, port.sharedWindowBytes)
       const number = known >= 0 ? known : addresses.push(address.slice()) - 1
       sockets[number] = socket
       watches[number] = watch(socket.fd, { readable: true }, onReady)

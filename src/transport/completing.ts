@@ -8,6 +8,7 @@ import { AsyncEventType, QpState } from '../spec/enums.ts'
 import { reliableService } from '../spec/services.ts'
 import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import { settle } from './moves.ts'
+import { leaveShare } from './sharing.ts'
 import { type EngineState, giveBlock, Q, R, Request, Row, schedule, takeBlock } from './state.ts'
 import { clearTimer } from './timers.ts'
 import { Completion, Receive, Send } from './types.ts'
@@ -172,6 +173,8 @@ export const enterError = (s: EngineState, row: number): void => {
   const base = row * WORDS
   if (w[base + STATE] === ERR) return
   w[base + STATE] = ERR
+  w[base + Row.SENT] = w[base + Row.ACKED]
+  leaveShare(s, row)
   w[base + REQUESTER] &= ~(MORE | RNR_WAIT | DRAINING)
   w[base + RESPONDER] &= R.ACK_DUE | R.NAK_DUE
   w[base + MESSAGE] = 0

@@ -22,6 +22,7 @@ import { Turn, transmitRequests } from './requester.ts'
 import { onMiddles, onRequest } from './responder.ts'
 import { transmitResponses } from './responses.ts'
 import { endRun } from './run.ts'
+import { leaveShare, onStall, putBack, takeWaiting } from './sharing.ts'
 import {
   createState,
   type EngineState,
@@ -106,6 +107,8 @@ export interface EngineOptions {
    * KiB. After losses it is less for a while.
    */
   readonly windowBytes?: number
+  /** Most bytes, counted in the same way, that all QPs have unacknowledged to one peer. Default 0: no limit. */
+  readonly sharedWindowBytes?: number
   /**
    * The responses of READs count in the window too, and a READ is asked for in parts of at most half of it: for links
    * that lose what comes faster than it is taken. Default false.
@@ -139,8 +142,8 @@ const moveFailed: MoveFailed = (s, row, kind, why, psn, msn) => {
 }
 
 export const createEngine = (env: Environment, options: EngineOptions = {}): Engine => {
-  const { windowBytes = 0x4_0000, boundReads = false, pace = 0 } = options
-  const s = createState(env, windowBytes, boundReads ? windowBytes >> 1 : 0, pace, moveFailed)
+  const { windowBytes = 0x4_0000, sharedWindowBytes = 0, boundReads = false, pace = 0 } = options
+  const s = createState(env, windowBytes, sharedWindowBytes, boundReads ? windowBytes >> 1 : 0, pace, moveFailed)
   return {
     counters: s.counters,
     create: init => create(s, init),
@@ -157,8 +160,9 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
       onRun(s, row, arena, offset, packetBytes, count, lastBytes, peer, now),
     endBurst: () => flushMoves(s),
     pollTransmit: (sink, now) => pollTransmit(s, sink, now),
-    nextTimeout: () => nextDeadline(s.timers),
+    nextTimeout: () => Math.min(nextDeadline(s.timers), s.shares.deadline),
     onTimeout: now => {
+      if (now >= s.shares.deadline) onStall(s, now)
       for (let row = takeExpired(s.timers, now); row >= 0; row = takeExpired(s.timers, now)) onTimer(s, row)
     },
     stat: () => ({ queuePairs: s.rowCount - s.spare.length, poolWords: usedWords(s) }),
@@ -207,6 +211,7 @@ const destroy = (s: EngineState, row: number): void => {
 /** Forgets everything in flight, without completions, and all that RTR and RTS set. */
 const reset = (s: EngineState, row: number): void => {
   settle(s, row)
+  leaveShare(s, row)
   const w = s.rows
   const base = row * WORDS
   for (let request = w[base + HEAD]; request !== 0; ) {
@@ -384,18 +389,14 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
   s.sink = sink
   let full = false
   let turns = MAX_TURNS
-  for (let row = takeScheduled(s); row >= 0; row = takeScheduled(s)) {
+  for (let row = nextTurn(s); row >= 0; row = nextTurn(s)) {
     // a queue in shared memory can be filled as fast as it is flushed: everybody else is served, and the caller asked
     // again
     if ((s.rows[row * WORDS + REQUESTER] & FLUSHING) !== 0) turns -= FLUSH_TURNS
-    if (turns-- <= 0) {
-      scheduleFirst(s, row)
-      full = true
-      break
-    }
-    const turn = transmitRow(s, row, now)
+    const turn = turns-- > 0 ? transmitRow(s, row, now) : Turn.FULL
     if (turn === Turn.FULL) {
-      scheduleFirst(s, row)
+      if (s.shares.serving === row) putBack(s, row)
+      else scheduleFirst(s, row)
       full = true
       break
     }
@@ -403,6 +404,13 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
   }
   endRun(s)
   return full
+}
+
+/** The row whose turn it is: who has news, then who waited for room at its peer; -1 when all are done. */
+const nextTurn = (s: EngineState): number => {
+  s.shares.serving = -1
+  const row = takeScheduled(s)
+  return row >= 0 || s.shares.full.length === 0 ? row : takeWaiting(s)
 }
 
 const transmitRow = (s: EngineState, row: number, now: number): number => {

@@ -21,6 +21,7 @@ import { checkElements, gather, Moved } from './moves.ts'
 import { firstOf, kindOf, lastOf, middleOf, onlyOf, operationOf, plainBytes } from './operations.ts'
 import { PSN_HALF, PSN_MASK, psnAdd, psnDistance } from './psn.ts'
 import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
+import { closeShare, openShare, withoutShare } from './sharing.ts'
 import { type EngineState, giveBlock, PACKET_WEIGHT, Q, Request, Row, readPart, takeBlock } from './state.ts'
 import { clearTimer, setTimer } from './timers.ts'
 import { Access, Flush, Send, Sge } from './types.ts'
@@ -55,6 +56,9 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
   const base = row * WORDS
   const before = s.rows[base + SENT]
   const reliable = reliableService[s.rows[base + SERVICE]] !== 0
+  const shares = reliable && s.shares.budget !== 0
+  if (shares) openShare(s, row)
+  else withoutShare(s)
   if (!reliable) renewWindow(s, row, now)
   let answer: number = Turn.DONE
   for (;;) {
@@ -85,6 +89,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
     if (step === REFUSES) stopAt(s, row, request)
     break
   }
+  if (shares) closeShare(s, row, now)
   if (reliable) armAckTimer(s, row, now)
   else awaitWindow(s, row)
   return answer
@@ -216,6 +221,12 @@ const advance = (s: EngineState, row: number, request: number, count: number, we
   if (ends) w[base + CURRENT] = s.pool[request + NEXT]
 }
 
+/** The window of the peer has not so much room. */
+const lacks = (s: EngineState, bytes: number): number => {
+  s.shares.lacked = bytes
+  return WAITS
+}
+
 /** A request with a response of its own; a READ asks for one part, or after a loss for the rest of it. */
 const sendAsking = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
@@ -240,6 +251,7 @@ const sendAsking = (s: EngineState, row: number, request: number): number => {
     weight = length + count * PACKET_WEIGHT
     const out = (w[base + SENT] - w[base + ACKED]) | 0
     if (out > 0 && out + weight > w[base + WINDOW]) return WAITS
+    if (out + weight > s.shares.limit) return lacks(s, weight)
   }
   const service = w[base + SERVICE]
   const code = onlyOf[operationOf(service, p[wr + OPCODE])]
@@ -283,8 +295,10 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   const psns = p[request + PSNS]
   const done = psnDistance(p[request + FIRST_PSN], w[base + SEND_PSN])
   if (done === 0 && !mayBegin(s, row, request)) return WAITS
-  const room = w[base + WINDOW] - ((w[base + SENT] - w[base + ACKED]) | 0)
-  if (room <= 0) return WAITS
+  const out = (w[base + SENT] - w[base + ACKED]) | 0
+  if (out >= w[base + WINDOW]) return WAITS
+  if (out >= s.shares.limit) return lacks(s, 1)
+  const room = (w[base + WINDOW] < s.shares.limit ? w[base + WINDOW] : s.shares.limit) - out
   if (isDatagram(w, base) && psns > 1) {
     // C10-93.1.1: nothing is sent, and that is no error
     w[base + CURRENT] = p[request + NEXT]

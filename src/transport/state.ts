@@ -10,6 +10,7 @@
  */
 import { engineCounters } from '../spec/counters.ts'
 import type { Arena } from '../wire/arena.ts'
+import { createShares, growShares, type Shares } from './shares.ts'
 import { createTimers, growTimers, type Timers } from './timers.ts'
 import { Completion, type Counters, type Environment, Send, Sge, type TransmitSink } from './types.ts'
 
@@ -218,6 +219,8 @@ export interface EngineState {
    * and it does not.
    */
   readonly readBytes: number
+  /** What queue pairs to one peer share of its buffer. */
+  readonly shares: Shares
   rows: Int32Array
   rowCount: number
   /** Rows that were destroyed, to be used again. */
@@ -270,6 +273,7 @@ const { WORDS, SCHEDULED, ALIVE } = Row
 export const createState = (
   env: Environment,
   window: number,
+  sharedWindow: number,
   readBytes: number,
   pace: number,
   moveFailed: MoveFailed,
@@ -277,6 +281,7 @@ export const createState = (
   env,
   window,
   readBytes,
+  shares: createShares(sharedWindow, FIRST_ROWS),
   counters: Object.fromEntries(Object.keys(engineCounters).map(name => [name, 0])) as Counters,
   rows: new Int32Array(FIRST_ROWS * WORDS),
   rowCount: 0,
@@ -345,6 +350,7 @@ const growRows = (s: EngineState, count: number): void => {
   queueNext.set(s.queueNext)
   s.queueNext = queueNext
   growTimers(s.timers, count)
+  growShares(s.shares, count)
 }
 
 /** log2 of the words that a block for a request with up to `elements` scatter/gather elements has. */

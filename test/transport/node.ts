@@ -94,6 +94,7 @@ const high = (value: bigint): number => Number((value >> 32n) & 0xffff_ffffn)
 export interface NodeOptions {
   memoryBytes?: number
   windowBytes?: number
+  sharedWindowBytes?: number
   boundReads?: boolean
   pace?: number
   maxPackets?: number
@@ -310,6 +311,7 @@ export const createNode = (options: NodeOptions = {}) => {
     },
     {
       ...(options.windowBytes !== undefined && { windowBytes: options.windowBytes }),
+      ...(options.sharedWindowBytes !== undefined && { sharedWindowBytes: options.sharedWindowBytes }),
       ...(options.boundReads !== undefined && { boundReads: options.boundReads }),
       ...(options.pace !== undefined && { pace: options.pace }),
     },

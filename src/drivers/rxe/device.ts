@@ -159,10 +159,10 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       },
     },
   }
-  const { windowBytes } = port
+  const { windowBytes, sharedWindowBytes = 0 } = port
   const engine = createEngine(
     environment,
-    windowBytes === undefined ? {} : { windowBytes, boundReads: true, pace: PACE },
+    windowBytes === undefined ? {} : { windowBytes, sharedWindowBytes, boundReads: true, pace: PACE },
   )
   engineOrNone = engine
   const posts = createPosts(state.rings, engine)
@@ -226,11 +226,12 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     poll(time, where = Where.ALL) {
       let progress = posts.scan(where, time)
       if (time >= port.nextTimeout()) port.onTimeout(time)
+      // What came in time is seen before the time is over: this process may not have run for a while.
+      progress = deliver(time) || progress
       if (time >= engine.nextTimeout()) {
         engine.onTimeout(time)
         progress = true
       }
-      progress = deliver(time) || progress
       return transmit(time) || progress
     },
     posted(context, handle) {
