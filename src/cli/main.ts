@@ -16,7 +16,8 @@ const FAULT = '--fault <rule>'
 const FAULT_HELP =
   'faults of the network, e.g. drop=1% or dir=sent,opcode=RC_ACKNOWLEDGE,delay=5ms; may be given several times'
 const LINK = '--link <kind>'
-const LINK_HELP = "what joins the devices: memory (the daemon's own, the default), udp (sockets), udp-plain (uncut)"
+const LINK_HELP =
+  "what joins the devices: memory (the daemon's own, the default), udp (sockets), udp-plain (uncut), dgram (Node's)"
 
 const withConfig = (command: Command): Command =>
   command

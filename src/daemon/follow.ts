@@ -13,7 +13,7 @@ import type { RxeDevice } from '../drivers/rxe/device.ts'
 import { addGid, NO_EVENT, type PortEvent, removeGid, setLink } from '../drivers/rxe/interface.ts'
 import { EADDRINUSE, SystemError } from '../host/errno.ts'
 import type { Interfaces, NetworkInterface } from '../host/interfaces.ts'
-import { pathMtuOf } from '../phy/udp.ts'
+import { pathMtuOf } from '../phy/udp-window.ts'
 import { addressText } from '../wire/address.ts'
 
 /** The name of a device, and what is done with it. */

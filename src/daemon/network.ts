@@ -11,6 +11,7 @@ import type { Interfaces } from '../host/interfaces.ts'
 import { mapArena } from '../host/mapping.ts'
 import { interfaceMtu } from '../host/udp.ts'
 import type { RuleCounts } from '../phy/chance.ts'
+import { createDgramPort } from '../phy/dgram.ts'
 import type { FaultCounters } from '../phy/fault-counters.ts'
 import { type FaultRule, formatFaults, formatRule, parseFaults } from '../phy/fault-spec.ts'
 import { type FaultPort, withFaults } from '../phy/faults.ts'
@@ -20,8 +21,8 @@ import { addTap, forEachPacket } from '../phy/tap.ts'
 import { createUdpPort } from '../phy/udp.ts'
 import { ROCE_UDP_PORT } from '../spec/headers.ts'
 import { createPcapng } from '../trace/pcapng.ts'
-import type { DaemonConfig, DeviceSpec } from '../uapi/tool.ts'
-import { parseAddress } from '../wire/address.ts'
+import type { DaemonConfig, DeviceSpec, Link } from '../uapi/tool.ts'
+import { addressText, parseAddress } from '../wire/address.ts'
 import { useCrcEngine } from '../wire/crc.ts'
 import { identityOf } from './device-spec.ts'
 
@@ -53,7 +54,7 @@ const memoryLink = (): Links => {
 }
 
 /** What a device that cannot have its address is told. */
-const explain = (error: unknown, { name, address }: DeviceSpec): unknown => {
+const explain = (error: unknown, { name, address }: DeviceSpec, link: Link): unknown => {
   if (!(error instanceof SystemError)) return error
   const device = `device ${name}@${address}`
   if (error.errno === EADDRINUSE)
@@ -63,23 +64,40 @@ const explain = (error: unknown, { name, address }: DeviceSpec): unknown => {
   if (error.errno !== EADDRNOTAVAIL) return new Error(`${device}: ${error.message}`)
   const own = Object.entries(networkInterfaces()).flatMap(([on, all = []]) => all.map(a => `${a.address} (${on})`))
   return new Error(
-    `${device}: this machine does not have the address ${address}, which --link udp needs; it has ${own.join(', ')}`,
+    `${device}: this machine does not have the address ${address}, which --link ${link} needs; it has ${own.join(', ')}`,
   )
 }
 
 /** An interface that does not say how long its packets may be. */
 const USUAL_MTU = 1500
 
-const udpLink =
-  (cut: 'auto' | 'never', interfaces: Interfaces | undefined): Links =>
+/** A port of node:dgram; it says whom it refuses. */
+const dgramPort = ({ name }: DeviceSpec, mtu: number, interfaceName: string): Port =>
+  createDgramPort({
+    mtu,
+    interfaceName,
+    makeArena: mapArena,
+    onForeign: address =>
+      console.error(
+        `userdma daemon: ${name} refuses packets from ${addressText(address)}: they are those of another kind of port, and --link dgram speaks to --link dgram only; use --link udp`,
+      ),
+  })
+
+/** Ports on sockets, of each kind of link that uses them. */
+const socketLink =
+  (link: Exclude<Link, 'memory'>, interfaces: Interfaces | undefined): Links =>
   device => {
     const { interfaceName, interfaceIndex } = identityOf(device, interfaces)
-    const port = createUdpPort({ mtu: interfaceMtu(interfaceName) ?? USUAL_MTU, interfaceIndex, cut })
+    const mtu = interfaceMtu(interfaceName) ?? USUAL_MTU
+    const port =
+      link === 'dgram'
+        ? dgramPort(device, mtu, interfaceName)
+        : createUdpPort({ mtu, interfaceIndex, cut: link === 'udp' ? 'auto' : 'never' })
     try {
       port.addAddress(parseAddress(device.address) as Uint8Array)
     } catch (error) {
       port.close()
-      throw explain(error, device)
+      throw explain(error, device, link)
     }
     return port
   }
@@ -97,7 +115,7 @@ export const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultR
 export const createNetwork = ({ devices, fault, link }: DaemonConfig, interfaces?: Interfaces): Network => {
   const crc = loadNativeCrc()
   if (crc) useCrcEngine(crc, mapArena(1024))
-  const attach = link === 'memory' ? memoryLink() : udpLink(link === 'udp' ? 'auto' : 'never', interfaces)
+  const attach = link === 'memory' ? memoryLink() : socketLink(link, interfaces)
   let rules = faultRules(fault, devices)
   const ports: { readonly name: string; readonly port: FaultPort }[] = []
 

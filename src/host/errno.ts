@@ -50,6 +50,7 @@ export const EINVAL = 22
 export const EMFILE = 24
 export const EPIPE = 32
 export const EMSGSIZE = 90
+export const EOPNOTSUPP = 95
 export const EADDRINUSE = 98
 export const EADDRNOTAVAIL = 99
 export const ECONNRESET = 104

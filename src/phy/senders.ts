@@ -3,21 +3,23 @@
  * it sends to) the record that goes beside its runs, what its ICRCs cover of the headers, and which IPv4 identification
  * it will probably use next. Anybody can send, so the table is bounded: it is begun anew when it is full.
  */
-import type { UdpBatches } from '../host/udp.ts'
 import { ROCE_UDP_PORT } from '../spec/headers.ts'
 import { type Flow, makeFlow } from '../wire/icrc.ts'
 import type { FlowTable } from './flow-table.ts'
 import { createKeyTable } from './key-table.ts'
 import type { FlowAddress } from './port.ts'
 
+/** Where datagrams come from, by number of their buffer: as `UdpBatches` has it. */
+export interface SourceColumns {
+  readonly addresses: ArrayLike<number>
+  readonly ports: ArrayLike<number>
+  readonly trafficClasses: ArrayLike<number>
+  readonly hopLimits: ArrayLike<number>
+}
+
 export interface Senders {
   /** The number of the source of a receive buffer that came to `destination`, the port's address number `local`. */
-  find(
-    batches: Pick<UdpBatches, 'addresses' | 'ports' | 'trafficClasses' | 'hopLimits'>,
-    buffer: number,
-    destination: Uint8Array,
-    local: number,
-  ): number
+  find(batches: SourceColumns, buffer: number, destination: Uint8Array, local: number): number
   recordOf(sender: number): FlowAddress
   icrcFlowOf(sender: number): Flow
   /** Its number among the peers of the flow table, -1 if no flow goes there. */

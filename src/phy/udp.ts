@@ -8,7 +8,7 @@ import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from '../host/errno.ts'
 import { type Watch, watch } from '../host/poll.ts'
 import { closeUdpSocket, createUdpBatches, openUdpSocket, type UdpSocket } from '../host/udp.ts'
 import { ROCE_UDP_PORT } from '../spec/headers.ts'
-import { addressText } from '../wire/address.ts'
+import { addressText, isLinkLocal } from '../wire/address.ts'
 import { createFlowTable } from './flow-table.ts'
 import { addressWords } from './key-table.ts'
 import { noAddress, type Port, SCRATCH_BYTES } from './port.ts'
@@ -23,6 +23,7 @@ import {
   type SendCounters,
   STAGING,
 } from './udp-sending.ts'
+import { LARGEST_SHARED_WINDOW, LARGEST_WINDOW, pathMtuOf, sharedWindowOf } from './udp-window.ts'
 
 export interface UdpCounters extends SendCounters, ReceiveCounters {}
 
@@ -41,27 +42,6 @@ export interface UdpPortOptions {
 
 /** Rooms for layers that keep packets. */
 const ROOMS = 8
-
-/** All headers that a RoCEv2 packet may have around its payload, as Linux counts them (iboe_get_mtu). */
-const HEADERS = 96
-
-/** Largest path MTU that fits an interface whose IP packets have at most `mtu` bytes; at least 256. */
-export const pathMtuOf = (mtu: number): number => [4096, 2048, 1024, 512].find(size => mtu >= size + HEADERS) ?? 256
-
-/**
- * What one sender may have unacknowledged, payload and 64 bytes a packet: what fits half of a receiver's socket buffer
- * that is like ours, when a datagram alone costs the kernel up to 2.2 times its bytes.
- */
-const WINDOW_SHARE = 4.5
-const LARGEST_WINDOW = 0x4_0000
-const LARGEST_SHARED_WINDOW = 0x100_0000
-const SMALLEST_WINDOW = 0x4000
-
-/** The same for all senders of this port. */
-const sharedWindowOf = (receiveBuffer: number): number =>
-  Math.max(SMALLEST_WINDOW, Math.floor(receiveBuffer / WINDOW_SHARE))
-
-const isLinkLocal = (address: Uint8Array): boolean => address[0] === 0xfe && (address[1] & 0xc0) === 0x80
 
 export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOptions): UdpPort => {
   const batches = createUdpBatches({

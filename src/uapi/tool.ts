@@ -10,8 +10,11 @@ export interface DeviceSpec {
   readonly address: string
 }
 
-/** What joins the devices: this daemon's memory, or UDP sockets; `udp-plain` sends datagrams one by one. */
-export const links = ['memory', 'udp', 'udp-plain'] as const
+/**
+ * What joins the devices: this daemon's memory, or UDP sockets. `udp-plain` sends datagrams one by one, `dgram` does so
+ * with sockets of Node and reaches only its like.
+ */
+export const links = ['memory', 'udp', 'udp-plain', 'dgram'] as const
 export type Link = (typeof links)[number]
 
 /** What a daemon has; who joins it must ask for the same. */

@@ -6,6 +6,9 @@
 export const isMappedIpv4 = (address: Uint8Array): boolean =>
   address.length === 16 && address.every((byte, i) => i >= 12 || byte === (i < 10 ? 0 : 0xff))
 
+/** Whether an address is of one link only, fe80::/10 (RFC 4291, 2.5.6): it needs an interface beside it. */
+export const isLinkLocal = (address: Uint8Array): boolean => address[0] === 0xfe && (address[1] & 0xc0) === 0x80
+
 /** An address for people: a.b.c.d, or IPv6 in groups without compression. */
 export const addressText = (address: Uint8Array): string =>
   isMappedIpv4(address)

@@ -33,7 +33,7 @@ describe('what --device, --link and --fault say', () => {
     [{ device: ['rxe0@127.0.0.1', 'rxe1@127.0.0.1'] }, /same address/],
     [{ fault: ['loss=0.1'] }, /no "loss"; there are device, dir, qp, opcode, drop, dup/],
     [{ fault: ['drop=2'] }, /"2" is not a share from 0 to 1/],
-    [{ link: 'tcp' }, /^link "tcp": there are memory, udp, udp-plain$/],
+    [{ link: 'tcp' }, /^link "tcp": there are memory, udp, udp-plain, dgram$/],
   ]
   for (const [options, message] of wrong)
     it(`refuses ${JSON.stringify(options)}`, () => {

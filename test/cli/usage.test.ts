@@ -31,7 +31,7 @@ const wrong: readonly (readonly [args: readonly string[], status: number, messag
   [['trace', '-o', '/nonexistent/x', '--', 'true'], 2, /^userdma: cannot write to \/nonexistent\/x: ENOENT\n$/],
   [['trace', '--', 'no-such-program'], 127, /^userdma: no-such-program: there is no such program/],
   [['daemon', '--fault', 'drop=1.5'], 2, /^userdma: fault drop: "1\.5" is not/],
-  [['run', '--link', 'tcp', '--', 'true'], 2, /^userdma: link "tcp": there are memory, udp, udp-plain\n$/],
+  [['run', '--link', 'tcp', '--', 'true'], 2, /^userdma: link "tcp": there are memory, udp, udp-plain, dgram\n$/],
   [['daemon', '--device', 'rxe0'], 2, /^userdma: device "rxe0": the address is missing/],
   [
     ['daemon', '--socket', '/nonexistent/s'],

@@ -1,0 +1,339 @@
+/*
+ * The UDP port for where no native code can be loaded: datagrams one by one through node:dgram (design.md section 7).
+ *
+ * Such a socket lets the kernel choose the IPv4 identification of what it sends, which the ICRC covers: nobody else
+ * could check our packets, and over IPv6 some of theirs would not arrive. So it speaks to its like only, and both say
+ * so: their ICRC is made for identification 0 and marked, which is right for nobody else. What comes with an ICRC as
+ * the specification has it is from another kind of port: it is dropped and counted, and whoever made the port is told,
+ * so that people hear of it. Hop limit, traffic class and flow label can be neither sent nor seen. Knows no queue pairs
+ * and no clock.
+ */
+import { type DgramSocket, openDgramSocket } from '../host/dgram.ts'
+import { EADDRINUSE, EADDRNOTAVAIL, EOPNOTSUPP, SystemError } from '../host/errno.ts'
+import { ICRC_BYTES, ROCE_UDP_PORT } from '../spec/headers.ts'
+import { addressText, isLinkLocal, parseAddress } from '../wire/address.ts'
+import { type Arena, plainArena } from '../wire/arena.ts'
+import { findIdentification, sealIcrc, verifyIcrc } from '../wire/icrc.ts'
+import { createFlowTable } from './flow-table.ts'
+import { addressWords } from './key-table.ts'
+import { emptyTappedRun, type Fate, noAddress, type Port, type PortCounters } from './port.ts'
+import { createSenders } from './senders.ts'
+import { RUN_BYTES, RUN_PACKETS } from './udp-sending.ts'
+import { LARGEST_SHARED_WINDOW, LARGEST_WINDOW, pathMtuOf, sharedWindowOf } from './udp-window.ts'
+
+export interface DgramCounters extends PortCounters {
+  /** Packets of ports of another kind, which were dropped. */
+  foreignPackets: number
+  /** Datagrams that the system refused to send, and the error number of the last one. */
+  sendErrors: number
+  lastSendError: number
+}
+
+export interface DgramPort extends Port {
+  readonly counters: DgramCounters
+}
+
+export interface DgramPortOptions {
+  /** Largest IP packet of the interface, bytes, and its name, for link-local addresses. */
+  readonly mtu: number
+  readonly interfaceName: string
+  /** Makes the memory for packets; native code that is to reach it needs an address. Default: ordinary memory. */
+  readonly makeArena?: (bytes: number) => Arena
+  /** Told of each address whose packets are refused, once. */
+  readonly onForeign?: (address: Uint8Array) => void
+}
+
+/** Added to the ICRC, bit by bit. No identification makes the same change to a packet of any length. */
+export const ICRC_MARK = 0x756d_6461
+
+/** Shortest packet: BTH and ICRC. */
+const SHORTEST = 16
+/** The arena: runs that are being sent, rooms for layers that keep packets, what was received. */
+const STAGING = 4 * RUN_BYTES
+const ROOMS = 8
+const ROOMS_AT = STAGING
+const RECEIVED_AT = ROOMS_AT + ROOMS * RUN_BYTES
+const RECEIVED_BYTES = 4 << 20
+/** Where packets begin: behind the BTH the payload is aligned for copies (transport/run.ts). */
+const PHASE = 4
+/** Addresses of others that are kept as bytes, and those that were told of. */
+const MOST_KNOWN = 4096
+
+interface Waiting {
+  readonly offset: number
+  readonly length: number
+  readonly sender: number
+}
+
+export const createDgramPort = ({
+  mtu,
+  interfaceName,
+  makeArena = plainArena,
+  onForeign,
+}: DgramPortOptions): DgramPort => {
+  const arena = makeArena(RECEIVED_AT + RECEIVED_BYTES)
+  const flows = createFlowTable()
+  const senders = createSenders(flows)
+  /** By number: an address and its socket, while the port has it. Numbers stay. */
+  const addresses: Uint8Array[] = []
+  const sockets: (DgramSocket | undefined)[] = []
+  /** By flow: number of the source address, and the destination as text. */
+  const sourceOf: number[] = []
+  const destinationOf: string[] = []
+  const known = new Map<string, Uint8Array>()
+  const refused = new Set<string>()
+  const freeRooms = Array.from({ length: ROOMS }, (_, i) => ROOMS_AT + i * RUN_BYTES)
+  const scratch = new Uint32Array(4)
+  const source = { addresses: new Uint32Array(4), ports: new Uint16Array(1), trafficClasses: [0], hopLimits: [0] }
+  const counters: DgramCounters = {
+    sentPackets: 0,
+    sentBytes: 0,
+    receivedPackets: 0,
+    receivedBytes: 0,
+    icrcErrors: 0,
+    dropped: 0,
+    foreignPackets: 0,
+    sendErrors: 0,
+    lastSendError: 0,
+  }
+  let closed = false
+  /** Sending: how far the staging area is used, where the room reserved ends, datagrams that the system still has. */
+  let filled = 0
+  let roomEnd = -1
+  let sending = 0
+  let wanted = false
+  /** Receiving: packets that wait, how far their area is used, and whether the port's user has some of them. */
+  let waiting: Waiting[] = []
+  let cursor = 0
+  let used = 0
+  let handedOut = false
+
+  const numberOf = (address: Uint8Array): number =>
+    addresses.findIndex(own => own.every((byte, i) => byte === address[i]))
+  const textOf = (address: Uint8Array): string =>
+    isLinkLocal(address) ? `${addressText(address)}%${interfaceName}` : addressText(address)
+
+  const mark = (offset: number, length: number): void => {
+    const at = offset + length - ICRC_BYTES
+    arena.view.setUint32(at, arena.view.getUint32(at) ^ ICRC_MARK)
+  }
+
+  const tapped = { sent: emptyTappedRun(arena, 'sent'), received: emptyTappedRun(arena, 'received') }
+  const show = (
+    direction: 'sent' | 'received',
+    fate: Fate,
+    flow: typeof noAddress,
+    at: number,
+    length: number,
+  ): void => {
+    if (port.tap === null) return
+    const run = tapped[direction]
+    Object.assign(run, { fate, flow, offset: at, packetBytes: length, count: 1, lastBytes: length })
+    port.tap(run)
+  }
+
+  const onSent = (errno: number): void => {
+    if (errno !== 0) {
+      counters.sendErrors++
+      counters.lastSendError = errno
+      counters.dropped++
+    }
+    if (--sending > 0 || !wanted) return
+    wanted = false
+    port.wake?.()
+  }
+
+  const sendPacket = (flow: number, at: number, length: number): void => {
+    sealIcrc(arena, at, length, flows.icrcFlowOf(flow), 0)
+    show('sent', 'passed', flows.recordOf(flow), at, length)
+    const socket = sockets[sourceOf[flow]]
+    sending++
+    if (socket === undefined) {
+      onSent(EADDRNOTAVAIL)
+      return
+    }
+    mark(at, length)
+    socket.send(arena.bytes, at, length, ROCE_UDP_PORT, destinationOf[flow], onSent)
+  }
+
+  /** 16 bytes of an address as Node writes it. */
+  const bytesOf = (text: string): Uint8Array => {
+    let bytes = known.get(text)
+    if (bytes === undefined) {
+      if (known.size >= MOST_KNOWN) known.clear()
+      bytes = parseAddress(text.split('%')[0]) ?? new Uint8Array(16)
+      known.set(text, bytes)
+    }
+    return bytes
+  }
+
+  const refuse = (from: string): void => {
+    counters.foreignPackets++
+    if (refused.has(from) || refused.size >= MOST_KNOWN) return
+    refused.add(from)
+    onForeign?.(bytesOf(from))
+  }
+
+  const startAgain = (): void => {
+    if (handedOut || cursor < waiting.length) return
+    waiting = []
+    cursor = 0
+    used = 0
+    senders.settle()
+  }
+
+  const onMessage = (local: number, bytes: Uint8Array, from: string, fromPort: number): void => {
+    if (closed) return
+    startAgain()
+    const at = RECEIVED_AT + PHASE + ((used + 15) & ~15)
+    if (bytes.length < SHORTEST || at + bytes.length > RECEIVED_AT + RECEIVED_BYTES) {
+      if (bytes.length > 0 && bytes.length < SHORTEST) counters.icrcErrors++
+      else counters.dropped++
+      return
+    }
+    arena.bytes.set(bytes, at)
+    addressWords(bytesOf(from), source.addresses, 0)
+    source.ports[0] = fromPort
+    const sender = senders.find(source, 0, addresses[local], local)
+    const flow = senders.icrcFlowOf(sender)
+    mark(at, bytes.length)
+    if (!verifyIcrc(arena, at, bytes.length, flow, 0)) {
+      mark(at, bytes.length)
+      if (findIdentification(arena, at, bytes.length, flow, 0) >= 0) refuse(from)
+      else counters.icrcErrors++
+      show('received', 'wrong icrc', senders.recordOf(sender), at, bytes.length)
+      return
+    }
+    used = at + bytes.length - RECEIVED_AT
+    waiting.push({ offset: at, length: bytes.length, sender })
+    if (cursor === waiting.length - 1) port.wake?.()
+  }
+
+  const port: DgramPort & { windowBytes: number; sharedWindowBytes: number } = {
+    arena,
+    maxPackets: RUN_PACKETS,
+    maxBytes: RUN_BYTES,
+    pathMtu: pathMtuOf(mtu),
+    windowBytes: LARGEST_WINDOW,
+    sharedWindowBytes: LARGEST_SHARED_WINDOW,
+    counters,
+    wake: null,
+    tap: null,
+
+    addAddress: (address, claim) => {
+      const before = numberOf(address)
+      if (sockets[before] !== undefined) return
+      if (claim === 'spare')
+        throw new SystemError('bind', EOPNOTSUPP, 'a socket of node:dgram cannot leave an address to others')
+      const number = before >= 0 ? before : addresses.length
+      let socket: DgramSocket
+      try {
+        socket = openDgramSocket(textOf(address), ROCE_UDP_PORT, (bytes, from, fromPort) =>
+          onMessage(number, bytes, from, fromPort),
+        )
+      } catch (error) {
+        // As in udp.ts: interfaces need not have the default GID.
+        const errno = error instanceof SystemError ? error.errno : 0
+        if (isLinkLocal(address) && (errno === EADDRNOTAVAIL || errno === EADDRINUSE)) return
+        throw error
+      }
+      port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
+      port.windowBytes = Math.min(LARGEST_WINDOW, port.sharedWindowBytes)
+      addresses[number] = address.slice()
+      sockets[number] = socket
+    },
+    removeAddress: address => {
+      const number = numberOf(address)
+      sockets[number]?.close()
+      if (number >= 0) sockets[number] = undefined
+    },
+    openFlow: address => {
+      const number = numberOf(address.source)
+      if (sockets[number] === undefined)
+        throw new RangeError(`flow: this port has no address ${addressText(address.source)}`)
+      const flow = flows.open(0, address)
+      sourceOf[flow] = number
+      destinationOf[flow] = textOf(address.destination)
+      return flow
+    },
+    closeFlow: flow => {
+      const { destination } = flows.recordOf(flow) ?? noAddress
+      const peer = port.peerOf(destination)
+      flows.close(0, flow)
+      if (peer >= 0 && port.peerOf(destination) < 0) senders.forgetPeer(peer)
+    },
+    peerOf: address => {
+      addressWords(address, scratch, 0)
+      return flows.peerOf(0, scratch, 0)
+    },
+
+    reserve: bytes => {
+      if (bytes > RUN_BYTES) throw new RangeError(`a run has at most ${RUN_BYTES} bytes, not ${bytes}`)
+      if (closed) return -1
+      const at = sending === 0 ? 0 : (filled + 63) & ~63
+      if (at + bytes > STAGING) {
+        wanted = true
+        return -1
+      }
+      filled = at
+      roomEnd = at + bytes
+      return at
+    },
+    commit: (offset, size, count, last, flow) => {
+      if (roomEnd < 0) throw new Error('commit without reserve')
+      const end = offset + (count - 1) * size + last
+      if (count < 1 || count > RUN_PACKETS || last < SHORTEST || last > size || offset < filled || end > roomEnd)
+        throw new RangeError(
+          `a run of ${count} packets of ${size} bytes, the last of ${last}, at ${offset} does not fit the room reserved`,
+        )
+      if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
+      filled = end
+      counters.sentPackets += count
+      counters.sentBytes += end - offset
+      for (let i = 0; i < count; i++) sendPacket(flow, offset + i * size, i === count - 1 ? last : size)
+    },
+    flush: () => {
+      roomEnd = -1
+    },
+
+    receive: run => {
+      if (closed || cursor === waiting.length) return false
+      const { offset, length, sender } = waiting[cursor++]
+      run.offset = offset
+      run.packetBytes = length
+      run.count = 1
+      run.lastBytes = length
+      run.peer = senders.peerOf(sender)
+      run.from = senders.recordOf(sender)
+      run.identification = 0
+      counters.receivedPackets++
+      counters.receivedBytes += length
+      show('received', 'passed', run.from, offset, length)
+      handedOut = true
+      return true
+    },
+    release: () => {
+      handedOut = false
+      startAgain()
+    },
+
+    requireSeal: () => {},
+    takeRoom: bytes => {
+      if (bytes > RUN_BYTES) throw new RangeError(`room is at most ${RUN_BYTES} bytes, not ${bytes}`)
+      return freeRooms.pop() ?? -1
+    },
+    giveRoom: offset => {
+      freeRooms.push(offset)
+    },
+
+    nextTimeout: () => Number.POSITIVE_INFINITY,
+    onTimeout: () => {},
+    close: () => {
+      if (closed) return
+      closed = true
+      for (const socket of sockets) socket?.close()
+      flows.closeAll(0)
+    },
+  }
+  return port
+}

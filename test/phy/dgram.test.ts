@@ -1,0 +1,146 @@
+/*
+ * The port on node:dgram: all that a port does, without native code; and that it refuses ports of another kind.
+ */
+import assert from 'node:assert/strict'
+import { createSocket } from 'node:dgram'
+import { after, describe, it } from 'node:test'
+import { hasNative } from '../../src/host/native.ts'
+import { createDgramPort, type DgramPort, ICRC_MARK } from '../../src/phy/dgram.ts'
+import type { Port } from '../../src/phy/port.ts'
+import { createUdpPort } from '../../src/phy/udp.ts'
+import { addressText } from '../../src/wire/address.ts'
+import { plainArena } from '../../src/wire/arena.ts'
+import { putBth } from '../../src/wire/bth.ts'
+import { findIdentification, makeFlow, sealIcrc } from '../../src/wire/icrc.ts'
+import { loopback } from '../loopback.ts'
+import { portContract } from './contract.ts'
+import { collect, flowBetween, psns, receiveAll, sendRun } from './helpers.ts'
+
+const foreign: string[] = []
+const attach = (n: number): DgramPort => {
+  const port = createDgramPort({
+    mtu: 65536,
+    interfaceName: 'lo',
+    onForeign: address => foreign.push(addressText(address)),
+  })
+  port.addAddress(loopback(n))
+  return port
+}
+
+portContract('a port on node:dgram', () => ({ address: loopback, attach, hidesHeader: true }))
+
+describe('node:dgram', () => {
+  const open: Port[] = []
+  const close = (): void => {
+    for (const port of open.splice(0)) port.close()
+  }
+  after(close)
+  const pair = (): readonly [DgramPort, DgramPort] => {
+    close()
+    foreign.length = 0
+    const [a, b] = [attach(1), attach(2)]
+    open.push(a, b)
+    return [a, b]
+  }
+
+  it('refuses packets with an ICRC as the specification has it, and says from whom, once', async () => {
+    const [a, b] = pair()
+    const stranger = createSocket('udp4')
+    await new Promise<void>(resolve => stranger.bind(4791, addressText(loopback(3)), resolve))
+    const arena = plainArena(64)
+    const flow = makeFlow({ source: loopback(3), destination: loopback(2), sourcePort: 4791, destinationPort: 4791 })
+    for (const identification of [0, 0x1234]) {
+      putBth(arena.view, 0, 4, 0, 0xffff, 17, 1)
+      sealIcrc(arena, 0, 64, flow, identification)
+      await new Promise(resolve => stranger.send(arena.bytes.slice(), 4791, addressText(loopback(2)), resolve))
+    }
+    await new Promise<void>(resolve => stranger.close(resolve))
+    const own = a.openFlow(flowBetween(loopback(1), loopback(2)))
+    sendRun(a, own, 7, 1)
+    assert.deepEqual(psns(await collect(b, 1)), [7])
+    assert.deepEqual([b.counters.foreignPackets, b.counters.icrcErrors], [2, 0])
+    assert.deepEqual(foreign, [addressText(loopback(3))])
+  })
+
+  it('is understood by no port on UDP, whatever the packet’s length', { skip: !hasNative() }, async () => {
+    const [a] = pair()
+    const other = createUdpPort({ mtu: 65536, interfaceIndex: 1 })
+    open.push(other)
+    other.addAddress(loopback(4))
+    const to = a.openFlow(flowBetween(loopback(1), loopback(4)))
+    const back = other.openFlow(flowBetween(loopback(4), loopback(1)))
+    sendRun(a, to, 0, 5)
+    sendRun(other, back, 0, 5)
+    const deadline = Date.now() + 5000
+    while ((other.counters.icrcErrors < 5 || a.counters.foreignPackets < 5) && Date.now() < deadline) {
+      assert.deepEqual([...receiveAll(other), ...receiveAll(a)], [])
+      await new Promise(setImmediate)
+    }
+    assert.deepEqual([other.counters.icrcErrors, a.counters.foreignPackets], [5, 5])
+  })
+
+  it('has a mark that no identification explains', () => {
+    const arena = plainArena(4300)
+    const flow = makeFlow({ source: loopback(1), destination: loopback(2), sourcePort: 4791, destinationPort: 4791 })
+    for (let length = 16; length <= 4300; length += 4) {
+      sealIcrc(arena, 0, length, flow, 0)
+      arena.view.setUint32(length - 4, arena.view.getUint32(length - 4) ^ ICRC_MARK)
+      assert.equal(findIdentification(arena, 0, length, flow, 0), -1, `${length} bytes`)
+    }
+  })
+
+  it('takes the address of nobody else, and refuses sources that it has not', () => {
+    const [a] = pair()
+    const second = createDgramPort({ mtu: 1500, interfaceName: 'lo' })
+    open.push(second)
+    assert.equal(second.pathMtu, 1024)
+    assert.throws(() => second.addAddress(loopback(1)), /EADDRINUSE/)
+    assert.throws(() => second.addAddress(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 203, 0, 113, 9)), {
+      code: 'EADDRNOTAVAIL',
+    })
+    second.addAddress(Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9))
+    assert.throws(() => a.openFlow(flowBetween(loopback(9), loopback(2))), /has no address 127\./)
+  })
+
+  it('survives what the system does not send and what is no packet', async () => {
+    const [a, b] = pair()
+    const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
+    sendRun(a, flow, 0, 1, 66000)
+    const stranger = createSocket('udp4')
+    for (const length of [0, 1, 15, 16, 5000])
+      await new Promise(resolve => stranger.send(new Uint8Array(length), 4791, addressText(loopback(2)), resolve))
+    stranger.close()
+    sendRun(a, flow, 1, 1)
+    assert.deepEqual(psns(await collect(b, 1)), [1])
+    assert.deepEqual([a.counters.sendErrors, a.counters.lastSendError], [1, 90])
+    assert.deepEqual([b.counters.dropped, b.counters.icrcErrors], [1, 4])
+  })
+
+  it('talks IPv6, to itself where loopback has one address only', async t => {
+    const address = new Uint8Array(16)
+    address[15] = 1
+    const port = createDgramPort({ mtu: 65536, interfaceName: 'lo' })
+    open.push(port)
+    try {
+      port.addAddress(address)
+    } catch (error) {
+      t.skip(`no IPv6 here: ${error}`)
+      return
+    }
+    sendRun(port, port.openFlow(flowBetween(address, address)), 0, 30, 1040, 52)
+    assert.equal((await collect(port, 30)).length, 30)
+  })
+
+  it('sends again once what was under way has left', async () => {
+    const [a, b] = pair()
+    const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
+    let runs = 0
+    while (sendRun(a, flow, runs, 64, 4112)) runs++
+    assert.ok(runs > 1)
+    await new Promise<void>(resolve => {
+      a.wake = resolve
+    })
+    assert.ok(sendRun(a, flow, runs, 1))
+    await collect(b, 1)
+  })
+})
