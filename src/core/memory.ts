@@ -193,16 +193,31 @@ export const addRegion = (
   const row = takeKeyRow(table)
   table.pd[row] = pd
   table.access[row] = access
+  table.kind[row] = KeyKind.REGION
+  table.bound[row] = 0
+  table.qp[row] = 0
+  table.space[row] = -1
+  placeRegion(table, row, start, iova, length, space)
+  return row
+}
+
+/** Says anew where a region lies, under the same key; arguments as `addRegion`. */
+export const placeRegion = (
+  table: MemoryTable,
+  row: number,
+  start: bigint,
+  iova: bigint,
+  length: number,
+  space: AddressSpace,
+): void => {
   table.startHi[row] = Number(start >> 32n)
   table.startLo[row] = Number(start & 0xffffffffn)
   table.iovaHi[row] = Number(iova >> 32n)
   table.iovaLo[row] = Number(iova & 0xffffffffn)
   table.length[row] = length
+  const before = table.space[row]
   table.space[row] = takeSpace(table, space)
-  table.kind[row] = KeyKind.REGION
-  table.bound[row] = 0
-  table.qp[row] = 0
-  return row
+  giveSpace(table, before)
 }
 
 /** The row of a live key, -1 if it is none. */

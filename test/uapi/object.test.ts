@@ -130,7 +130,7 @@ test('missing class, method, chain: EOPNOTSUPP', () => {
   assert.equal(decode(other), 'EOPNOTSUPP')
   u16(other, 2, 0x8001)
   assert.equal(decode(other), 'EOPNOTSUPP')
-  assert.equal(decode(create, 2), 'EOPNOTSUPP')
+  assert.equal(decode(create, 4), 'EOPNOTSUPP')
   assert.equal(decode(create, 5), 'EOPNOTSUPP')
   assert.equal(decode(create, 255), 'EOPNOTSUPP')
 })

@@ -12,13 +12,25 @@ import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
+import type { AddressSpace } from '../address-space.ts'
 import { driverClass } from '../driver.ts'
-import { addRegion, type MemoryTable, REMOTE_RIGHTS } from '../memory.ts'
+import { addParent, dropParent } from '../lifetime.ts'
+import { addRegion, type MemoryTable, placeRegion, REMOTE_RIGHTS } from '../memory.ts'
+import type { Device } from '../model.ts'
 import { removeRegion } from '../windows.ts'
 
 export interface MrState {
   /** Row of the device's MemoryTable. */
   readonly row: number
+  /** As it was given: of a zero-based region work requests do not use it. */
+  readonly iova: bigint
+}
+
+/** What is registered, as `Translation` of the class. */
+interface Place {
+  readonly start: bigint
+  readonly length: bigint
+  readonly iova: bigint
 }
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ON_DEMAND, ZERO_BASED, FLUSH_PERSISTENT } =
@@ -30,9 +42,58 @@ const PAGE_OFFSET = BigInt(PAGE_BYTES - 1)
 const TOP = 1n << 64n
 
 const hex = (value: bigint | number): string => `0x${(typeof value === 'number' ? value >>> 0 : value).toString(16)}`
-const refuse = (reason: string): never => {
-  throw new CallError('EINVAL', `mr.create: ${reason}`)
+const refuse = (method: string, reason: string): never => {
+  throw new CallError('EINVAL', `mr.${method}: ${reason}`)
 }
+
+const checkAccess = (method: string, device: Device, access: number): void => {
+  if (access & ~KNOWN) refuse(method, `access has unknown bits ${hex(access & ~KNOWN)}, known are ${hex(KNOWN)}`)
+  if (access & (REMOTE_WRITE | REMOTE_ATOMIC) && !(access & LOCAL_WRITE))
+    refuse(method, `access ${hex(access)} lets a peer write what may not be written locally: add LOCAL_WRITE`)
+  if (access & ON_DEMAND && device.extended.odpGeneralCaps === 0n)
+    refuse(method, `access ${hex(access)}: device ${device.name} has no on-demand paging`)
+  if (access & FLUSH_PERSISTENT)
+    refuse(method, `access ${hex(access)}: memory of a process is not persistent, leave FLUSH_PERSISTENT out`)
+}
+
+const checkOffsets = (method: string, { start, iova }: Place): void => {
+  if ((start & PAGE_OFFSET) !== (iova & PAGE_OFFSET))
+    refuse(method, `iova ${hex(iova)} must have the same offset in its page as address ${hex(start)}`)
+}
+
+const checkRange = (method: string, { start, length, iova }: Place): void => {
+  // No page at all, as Linux counts them; inside a page a length of 0 is one (test/fixtures/abi shows both).
+  if (length === 0n && (iova & PAGE_OFFSET) === 0n)
+    refuse(method, `length is 0 at iova ${hex(iova)}, the start of a page`)
+  if (start + length >= TOP) refuse(method, `${hex(start)} and ${length} bytes reach beyond the last address`)
+  if (iova + length >= TOP) refuse(method, `iova ${hex(iova)} and ${length} bytes reach beyond the last address`)
+}
+
+/** Whether the pages are there and permit the access; the length as a Number. */
+const checkPages = (method: string, memory: AddressSpace, { start, length }: Place, access: number): number => {
+  const bytes = Number(length)
+  const writes = (access & WRITES) !== 0
+  if (!Number.isSafeInteger(bytes) || !memory.check(Number(start >> 32n), Number(start & 0xffffffffn), bytes, writes))
+    throw new CallError(
+      'EFAULT',
+      `mr.${method}: the ${length} bytes from ${hex(start)} are not all there, or may not be ${writes ? 'written' : 'read'}`,
+    )
+  return bytes
+}
+
+/** By which address work requests name the first byte. */
+const baseOf = ({ iova }: Place, access: number): bigint => (access & ZERO_BASED ? 0n : iova)
+
+const requireNoWindows = (method: string, table: MemoryTable, row: number): void => {
+  const windows = table.bound[row]
+  if (windows > 0) refuse(method, `${windows} memory windows are bound to it: unbind them first`)
+}
+
+const placeOf = (table: MemoryTable, row: number, iova: bigint): Place => ({
+  start: (BigInt(table.startHi[row]) << 32n) | BigInt(table.startLo[row]),
+  length: BigInt(table.length[row]),
+  iova,
+})
 
 /** The two keys of a row. */
 export const keysOf = (table: MemoryTable, row: number): { lkey: number; rkey: number } => {
@@ -42,33 +103,40 @@ export const keysOf = (table: MemoryTable, row: number): { lkey: number; rkey: n
 
 export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
   create({ caller, device }, object, { pd, start, length, iova, access }) {
-    if ((start & PAGE_OFFSET) !== (iova & PAGE_OFFSET))
-      refuse(`iova ${hex(iova)} must have the same offset in its page as address ${hex(start)}`)
-    if (access & ~KNOWN) refuse(`access has unknown bits ${hex(access & ~KNOWN)}, known are ${hex(KNOWN)}`)
-    if (access & (REMOTE_WRITE | REMOTE_ATOMIC) && !(access & LOCAL_WRITE))
-      refuse(`access ${hex(access)} lets a peer write what may not be written locally: add LOCAL_WRITE`)
-    if (access & ON_DEMAND && device.extended.odpGeneralCaps === 0n)
-      refuse(`access ${hex(access)}: device ${device.name} has no on-demand paging`)
-    if (access & FLUSH_PERSISTENT)
-      refuse(`access ${hex(access)}: memory of a process is not persistent, leave FLUSH_PERSISTENT out`)
-    // No page at all, as Linux counts them; inside a page a length of 0 is one (test/fixtures/abi shows both).
-    if (length === 0n && (iova & PAGE_OFFSET) === 0n) refuse(`length is 0 at iova ${hex(iova)}, the start of a page`)
-    if (start + length >= TOP) refuse(`${hex(start)} and ${length} bytes reach beyond the last address`)
-    if (iova + length >= TOP) refuse(`iova ${hex(iova)} and ${length} bytes reach beyond the last address`)
-    const bytes = Number(length)
-    const { memory } = caller
-    if (
-      !Number.isSafeInteger(bytes) ||
-      !memory.check(Number(start >> 32n), Number(start & 0xffffffffn), bytes, (access & WRITES) !== 0)
-    )
-      throw new CallError(
-        'EFAULT',
-        `mr.create: the ${length} bytes from ${hex(start)} are not all there, or may not be ${access & WRITES ? 'written' : 'read'}`,
-      )
-    const base = access & ZERO_BASED ? 0n : iova
-    const row = addRegion(device.memory, pd.id, start, base, bytes, access >>> 0, memory)
-    object.state = { row }
+    const place = { start, length, iova }
+    checkOffsets('create', place)
+    checkAccess('create', device, access)
+    checkRange('create', place)
+    const bytes = checkPages('create', caller.memory, place, access)
+    const base = baseOf(place, access)
+    const row = addRegion(device.memory, pd.id, start, base, bytes, access >>> 0, caller.memory)
+    object.state = { row, iova }
     return keysOf(device.memory, row)
+  },
+
+  modify({ caller, device }, object, { translation, pd, access }) {
+    const table = device.memory
+    const { row } = object.state
+    if (translation === undefined && pd === undefined && access === undefined)
+      refuse('modify', 'there is nothing to change: give translation, pd or access')
+    requireNoWindows('modify', table, row)
+    const rights = access ?? table.access[row]
+    const place = translation ?? placeOf(table, row, object.state.iova)
+    const memory = translation ? caller.memory : (table.spaces[table.space[row]] as AddressSpace)
+    checkOffsets('modify', place)
+    checkAccess('modify', device, rights)
+    checkRange('modify', place)
+    const bytes = checkPages('modify', memory, place, rights)
+    // Nothing is refused from here on.
+    placeRegion(table, row, place.start, baseOf(place, rights), bytes, memory)
+    table.access[row] = rights >>> 0
+    object.state = { row, iova: place.iova }
+    if (pd !== undefined) {
+      addParent(object, pd)
+      dropParent(object, object.parents[0])
+      table.pd[row] = pd.id
+    }
+    return keysOf(table, row)
   },
 
   query({ device: { memory } }, { state: { row } }) {
@@ -77,9 +145,7 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
   },
 
   destroy({ device, why }, { state: { row } }) {
-    const windows = device.memory.bound[row]
-    if (windows > 0 && why === 'call')
-      throw new CallError('EINVAL', `mr.destroy: ${windows} memory windows are bound to it: unbind them first`)
+    if (why === 'call') requireNoWindows('destroy', device.memory, row)
     removeRegion(device.memory, row)
     return {}
   },

@@ -1,10 +1,28 @@
 /*
  * Class `mr`: a memory region of the caller's memory (IBA 10.6). `start` is its address in the caller's memory, `iova`
- * the address by which work requests name it; both must have the same offset in their page.
+ * the address by which work requests name it; both must have the same offset in their page. A modify registers it
+ * anew, in part or whole, under its key; Linux calls that re-registration.
  */
 import { AccessFlags } from '../enums.ts'
-import { CREATE, DESTROY, flagsOf, method, objectClass, QUERY, ref, u32, u64 } from '../schema.ts'
+import {
+  at,
+  CREATE,
+  DESTROY,
+  flagsOf,
+  MODIFY,
+  method,
+  objectClass,
+  optional,
+  QUERY,
+  record,
+  ref,
+  u32,
+  u64,
+} from '../schema.ts'
 import { ClassId } from './ids.ts'
+
+/** What is registered and how it is addressed. */
+export const Translation = { start: at(0, u64(0)), length: at(8, u64(0)), iova: at(16, u64(0)) }
 
 export const Mr = objectClass('mr', ClassId.mr, {
   methods: {
@@ -14,6 +32,14 @@ export const Mr = objectClass('mr', ClassId.mr, {
       driverAttributes: true,
     }),
     query: method(QUERY, { in: {}, out: { lkey: u32(64), rkey: u32(65), length: u64(66), iova: u64(67) } }),
+    modify: method(MODIFY, {
+      in: {
+        translation: optional(record(1, Translation)),
+        pd: optional(ref(2, 'pd')),
+        access: optional(flagsOf(3, AccessFlags)),
+      },
+      out: { lkey: u32(64), rkey: u32(65) },
+    }),
     destroy: method(DESTROY, { in: {}, out: {} }),
   },
 })

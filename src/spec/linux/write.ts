@@ -182,6 +182,23 @@ export const writeCommands: readonly WriteCommand[] = [
     out: layout(12, object(0), value(4, 4, 'lkey'), value(8, 4, 'rkey')),
     driver: true,
   }),
+  command(11, 'REREG_MR', ['mr'], 'modify', {
+    in: {
+      ...layout(
+        48,
+        object(8),
+        value(16, 8, 'translation.start'),
+        value(24, 8, 'translation.length'),
+        value(32, 8, 'translation.iova'),
+        value(40, 4, 'pd'),
+        value(44, 4, 'access'),
+      ),
+      mask: 12,
+      maskBits: 7,
+    },
+    out: layout(8, value(0, 4, 'lkey'), value(4, 4, 'rkey')),
+    driver: true,
+  }),
   command(13, 'DEREG_MR', ['mr'], 'destroy', { in: layout(4, object(0)) }),
   command(14, 'ALLOC_MW', ['mw'], 'create', {
     in: layout(16, value(8, 4, 'pd'), value(12, 1, 'type')),

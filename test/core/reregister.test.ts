@@ -1,0 +1,93 @@
+/*
+ * Re-registration of memory (mr.modify; IBA 10.6.3, ibv_rereg_mr): each part alone and together, under the same key;
+ * what is refused leaves the region as it was.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { bindWindow, invokeNow, placeLo, resolve } from '../../src/core/index.ts'
+import { Classes } from '../../src/spec/classes.ts'
+import { AccessFlags, MwType } from '../../src/spec/enums.ts'
+import { bench, errnoOf } from './fixture.ts'
+
+const { pd: Pd, mr: Mr, mw: Mw } = Classes
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, MW_BIND, ZERO_BASED } = AccessFlags.values
+
+const setUp = (access: number = LOCAL_WRITE | REMOTE_READ) => {
+  const b = bench()
+  const { context, caller, device } = b
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  const [first, second] = [new Uint8Array(8192), new Uint8Array(4096)].map(bytes => BigInt(caller.memory.add(bytes)))
+  const mr = invokeNow(context, Mr, 'create', 0, { pd: 0, start: first, length: 8192n, iova: first, access }, caller)
+  const { lkey } = mr.out as { lkey: number }
+  type Change = Parameters<typeof invokeNow<typeof Mr, 'modify'>>[4]
+  const modify = (args: Change) => invokeNow(context, Mr, 'modify', mr.object!, args, caller).out
+  const pdId = (handle: number) => context.handles.slots[handle]!.id
+  const reach = (start: bigint, length: number, rights: number, pd = 0): number =>
+    resolve(device.memory, pdId(pd), lkey, Number(start >> 32n), Number(start & 0xffffffffn), length, rights, 17)
+  const errno = (args: Change) => errnoOf(() => modify(args))
+  return { ...b, mr, lkey, first, second, modify, reach, errno }
+}
+
+test('rights change, and with them the rkey', () => {
+  const { modify, reach, first, lkey } = setUp()
+  assert.deepEqual({ ...modify({ access: LOCAL_WRITE }) }, { lkey, rkey: 0 })
+  assert.equal(reach(first, 1, REMOTE_READ), -1)
+  assert.deepEqual({ ...modify({ access: LOCAL_WRITE | REMOTE_WRITE }) }, { lkey, rkey: lkey })
+  assert.ok(reach(first, 8192, REMOTE_WRITE) >= 0)
+})
+
+test('the place changes: other memory, or the same under another address', () => {
+  const { modify, reach, first, second, device } = setUp()
+  modify({ translation: { start: second, length: 100n, iova: 0x5000n } })
+  assert.equal(reach(first, 1, 0), -1)
+  const row = reach(0x5000n, 100, REMOTE_READ)
+  assert.ok(row >= 0)
+  assert.equal(reach(0x5000n, 101, 0), -1)
+  assert.equal(placeLo(device.memory, row, 0x5003), Number((second + 3n) & 0xffffffffn))
+  assert.deepEqual(device.memory.spaceUses, [1])
+})
+
+test('the protection domain changes, and is busy in the place of the old one', () => {
+  const { modify, reach, first, context, caller } = setUp()
+  modify({ pd: 1 })
+  assert.equal(reach(first, 1, 0, 0), -1)
+  assert.ok(reach(first, 1, 0, 1) >= 0)
+  const destroy = (pd: number) => errnoOf(() => invokeNow(context, Pd, 'destroy', pd, {}, caller))
+  assert.equal(destroy(1), 'EBUSY')
+  assert.equal(destroy(0), 'ok')
+})
+
+test('all at once; a zero-based region remembers its address', () => {
+  const { modify, reach, second } = setUp()
+  const translation = { start: second, length: 4096n, iova: second }
+  modify({ translation, pd: 1, access: REMOTE_READ | ZERO_BASED })
+  assert.ok(reach(0n, 4096, REMOTE_READ, 1) >= 0)
+  modify({ access: REMOTE_READ })
+  assert.equal(reach(0n, 1, REMOTE_READ, 1), -1)
+  assert.ok(reach(second, 4096, REMOTE_READ, 1) >= 0)
+})
+
+test('what is refused changes nothing', () => {
+  const { errno, reach, first, second } = setUp()
+  assert.equal(errno({}), 'EINVAL')
+  assert.equal(errno({ access: REMOTE_WRITE }), 'EINVAL')
+  assert.equal(errno({ access: 1 << 19 }), 'EINVAL')
+  assert.equal(errno({ pd: 99 }), 'ENOENT')
+  assert.equal(errno({ translation: { start: second, length: 4096n, iova: second + 8n } }), 'EINVAL')
+  assert.equal(errno({ translation: { start: second, length: 4097n, iova: second }, access: 0 }), 'EFAULT')
+  assert.equal(errno({ translation: { start: second, length: 0n, iova: second } }), 'EINVAL')
+  assert.ok(reach(first, 8192, LOCAL_WRITE | REMOTE_READ) >= 0)
+})
+
+test('a region with windows stays as it is', () => {
+  const { errno, lkey, first, context, caller, device } = setUp(LOCAL_WRITE | MW_BIND)
+  const mw = invokeNow(context, Mw, 'create', 0, { pd: 0, type: MwType.values.TYPE_1 }, caller)
+  const window = (mw.out as { rkey: number }).rkey
+  const place = { hi: Number(first >> 32n), lo: Number(first & 0xffffffffn), lengthHi: 0, lengthLo: 8 }
+  const pd = context.handles.slots[0]!.id
+  assert.ok(bindWindow(device.memory, pd, 1, { window, key: 1, lkey, ...place, access: REMOTE_READ }))
+  assert.equal(errno({ access: LOCAL_WRITE }), 'EINVAL')
+  invokeNow(context, Mw, 'destroy', mw.object!, {}, caller)
+  assert.equal(errno({ access: LOCAL_WRITE }), 'ok')
+})
