@@ -16,7 +16,7 @@ import { type Arena, plainArena } from '../wire/arena.ts'
 import { findIdentification, sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
 import { addressWords } from './key-table.ts'
-import { emptyTappedRun, type Fate, noAddress, type Port, type PortCounters } from './port.ts'
+import { emptyTappedRun, type Fate, noAddress, type Port, type PortCounters, SCRATCH_BYTES } from './port.ts'
 import { createSenders } from './senders.ts'
 import { RUN_BYTES, RUN_PACKETS } from './udp-sending.ts'
 import { LARGEST_SHARED_WINDOW, LARGEST_WINDOW, pathMtuOf, sharedWindowOf } from './udp-window.ts'
@@ -52,7 +52,8 @@ const SHORTEST = 16
 const STAGING = 4 * RUN_BYTES
 const ROOMS = 8
 const ROOMS_AT = STAGING
-const RECEIVED_AT = ROOMS_AT + ROOMS * RUN_BYTES
+const SCRATCH_AT = ROOMS_AT + ROOMS * RUN_BYTES
+const RECEIVED_AT = SCRATCH_AT + SCRATCH_BYTES
 const RECEIVED_BYTES = 4 << 20
 /** Where packets begin: behind the BTH the payload is aligned for copies (transport/run.ts). */
 const PHASE = 4
@@ -63,6 +64,13 @@ interface Waiting {
   readonly offset: number
   readonly length: number
   readonly sender: number
+}
+
+interface Leaving {
+  readonly at: number
+  readonly length: number
+  readonly source: number
+  readonly destination: string
 }
 
 export const createDgramPort = ({
@@ -102,6 +110,8 @@ export const createDgramPort = ({
   let roomEnd = -1
   let sending = 0
   let wanted = false
+  /** Sealed, until the end of the turn. */
+  const queue: Leaving[] = []
   /** Receiving: packets that wait, how far their area is used, and whether the port's user has some of them. */
   let waiting: Waiting[] = []
   let cursor = 0
@@ -143,17 +153,21 @@ export const createDgramPort = ({
     port.wake?.()
   }
 
-  const sendPacket = (flow: number, at: number, length: number): void => {
+  const queuePacket = (flow: number, at: number, length: number): void => {
     sealIcrc(arena, at, length, flows.icrcFlowOf(flow), 0)
     show('sent', 'passed', flows.recordOf(flow), at, length)
-    const socket = sockets[sourceOf[flow]]
-    sending++
-    if (socket === undefined) {
-      onSent(EADDRNOTAVAIL)
-      return
+    queue.push({ at, length, source: sourceOf[flow], destination: destinationOf[flow] })
+  }
+
+  const sendQueued = (): void => {
+    sending += queue.length
+    for (const { at, length, source: from, destination } of queue) {
+      mark(at, length)
+      const socket = sockets[from]
+      if (socket === undefined) onSent(EADDRNOTAVAIL)
+      else socket.send(arena.bytes, at, length, ROCE_UDP_PORT, destination, onSent)
     }
-    mark(at, length)
-    socket.send(arena.bytes, at, length, ROCE_UDP_PORT, destinationOf[flow], onSent)
+    queue.length = 0
   }
 
   /** 16 bytes of an address as Node writes it. */
@@ -211,6 +225,7 @@ export const createDgramPort = ({
 
   const port: DgramPort & { windowBytes: number; sharedWindowBytes: number } = {
     arena,
+    scratch: SCRATCH_AT,
     maxPackets: RUN_PACKETS,
     maxBytes: RUN_BYTES,
     pathMtu: pathMtuOf(mtu),
@@ -270,9 +285,10 @@ export const createDgramPort = ({
     reserve: bytes => {
       if (bytes > RUN_BYTES) throw new RangeError(`a run has at most ${RUN_BYTES} bytes, not ${bytes}`)
       if (closed) return -1
-      const at = sending === 0 ? 0 : (filled + 63) & ~63
+      const at = sending === 0 && queue.length === 0 ? 0 : (filled + 63) & ~63
       if (at + bytes > STAGING) {
-        wanted = true
+        sendQueued()
+        wanted = sending > 0
         return -1
       }
       filled = at
@@ -290,10 +306,11 @@ export const createDgramPort = ({
       filled = end
       counters.sentPackets += count
       counters.sentBytes += end - offset
-      for (let i = 0; i < count; i++) sendPacket(flow, offset + i * size, i === count - 1 ? last : size)
+      for (let i = 0; i < count; i++) queuePacket(flow, offset + i * size, i === count - 1 ? last : size)
     },
     flush: () => {
       roomEnd = -1
+      if (!closed) sendQueued()
     },
 
     receive: run => {
