@@ -19,6 +19,8 @@ const LENGTHS = [0, 1, 2, 3, 4, MTU, 2 * MTU, 2 * MTU + 5]
 const GLOBAL = 1n
 const WHOLE_REGION = 1n
 const SIGNALED = 2
+const QKEY = 0x1122_3344
+const MULTICAST_QPN = 0xff_ffff
 const SOLICITED = 4
 const WINDOW_KEY = 0x4444
 
@@ -56,10 +58,18 @@ const reliable: readonly SendSpec[] = [
   { id: 5, opcode: SEND_WITH_INV, imm: WINDOW_KEY, ...sges(MTU + 1) },
 ]
 
+/** To the other queue pair, and to a multicast group; no longer than a packet. */
+const datagrams: readonly SendSpec[] = [
+  ...each(SEND, { to: { qpn: QPN[1], qkey: QKEY, flow: 0 } }),
+  ...each(SEND_WITH_IMM, { imm: 0x7777_0001, flags: SIGNALED | SOLICITED, to: { qpn: QPN[1], qkey: QKEY, flow: 0 } }),
+  { id: 9, opcode: SEND, to: { qpn: MULTICAST_QPN, qkey: 0x8000_0000, flow: 0 }, ...sges(7) },
+].filter(({ sges: [sge] = [] }) => (sge?.length ?? 0) <= MTU)
+
 /** What requesters do, and the services of both sides. */
 const work: readonly (readonly [service: number, peer: number, specs: readonly SendSpec[]])[] = [
   [Service.RC, Service.RC, reliable],
   [Service.UC, Service.UC, messages],
+  [Service.UD, Service.UD, datagrams],
   [Service.XRC_INI, Service.XRC_TGT, reliable.map(toShared)],
 ]
 
@@ -82,6 +92,8 @@ const perform = (
   gone = false,
 ): EnginePacket[] => {
   const nodes = [createNode(), createNode()] as const
+  // letters: other contents are taken for protocols by those who guess
+  for (const node of nodes) for (let i = 0; i < node.memory.length; i++) node.memory[i] = 0x61 + (i % 26)
   const all: EnginePacket[] = []
   const rows = nodes.map((node, side) => {
     const row = node.createQp(QPN[side], { service: services[side] })

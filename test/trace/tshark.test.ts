@@ -22,7 +22,7 @@ import { SHARED_QUEUE } from '../transport/node.ts'
 import { everyPacket } from './every-packet.ts'
 
 /** Services whose packets `everyPacket` brings. */
-const SERVICES = ['RC', 'UC', 'XRC']
+const SERVICES = ['RC', 'UC', 'UD', 'XRC']
 
 /** Younger than the tshark of Debian 12: it may not know their names and headers. `packetLine` does. */
 const YOUNG = /_(FLUSH|ATOMIC_WRITE)$/
@@ -142,8 +142,15 @@ describe('every kind of packet that we send', () => {
 
 const skip = findTool('tshark') || inCi() ? false : 'tshark is not installed here (Debian: apt-get install tshark)'
 
-/** RPC over RDMA is guessed from the payload, and guessed wrong. */
-const PLAIN = ['--disable-protocol', 'rpcordma', '--disable-heuristic', 'rpcrdma_infiniband']
+/** RPC over RDMA and Ethernet over InfiniBand are guessed from the payload, or none, and guessed wrong. */
+const PLAIN = [
+  '--disable-protocol',
+  'rpcordma',
+  '--disable-heuristic',
+  'rpcrdma_infiniband',
+  '--disable-protocol',
+  'infiniband.eoib',
+]
 
 describe('tshark', { skip }, () => {
   const folder = scratchFolder()

@@ -19,7 +19,7 @@ import {
   type Side,
 } from './conversation.ts'
 import type { Facts } from './facts.ts'
-import { isConnected, type Pair, peerOf, qpnOn } from './pairs.ts'
+import { type Pair, peerOf, qpnOn } from './pairs.ts'
 import type { Performance, Sent, Timing } from './play.ts'
 
 /** A packet of the recording, as our engine's are described. */
@@ -67,7 +67,7 @@ export const recordedStreams = (
   return qpns.map(qpn => {
     const pair = pairs.find(p => qpnOn(p, side) === qpn)!
     const peer = peerOf(pair, side)
-    const mine = entries.filter(e => isConnected(e) && e.from === side && e.packet.BTH.destQp === peer)
+    const mine = entries.filter(e => e.from === side && e.packet.BTH.destQp === peer)
     const requests = mine.filter(e => isRequest(e.packet))
     return {
       qpn,

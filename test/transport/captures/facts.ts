@@ -60,6 +60,11 @@ export const factsOf: Readonly<Record<string, Facts>> = {
   psn_wrap: probe,
   linux612_new_operations: { ...probe, access: Access.FLUSH_GLOBAL },
   uc_mix: probe,
+  ud_send: probe,
+  ud_multicast: probe,
+  ud_multicast_ipv6: probe,
+  cm_loss_at_server: { loss: { to: 1, each: 2 } },
+  cm_loss_at_client: { loss: { to: 0, each: 2 } },
   memory_window_type2: { ...probe, windows: [{ key: 0x0800_0380, offset: 4096, length: 4096, access: 2 }] },
   memory_window_type1: { ...probe, windows: [{ key: 0x0800_0402, offset: 4096, length: 4096, access: 6 }] },
   rnr_nak: probe,
@@ -86,19 +91,6 @@ export const factsOf: Readonly<Record<string, Facts>> = {
 
 /** Captures without anything that this replay could drive, each with why. */
 export const excluded: Readonly<Record<string, string>> = {
-  cm_connect: 'connection management only: its datagrams are answered by the CM, not by a queue pair',
-  cm_reject: 'connection management only',
-  cm_loss_at_client: 'connection management only',
-  cm_loss_at_server: 'connection management only',
-  rping_reject: 'connection management only',
-  udaddy_reject: 'connection management only',
-  mckey: 'datagrams, which have no connection that this replay follows',
-  ud_multicast: 'datagrams',
-  ud_multicast_ipv6: 'datagrams',
-  ud_pingpong: 'datagrams',
-  ud_pingpong_ipv6: 'datagrams',
-  ud_send: 'datagrams',
-  udaddy: 'datagrams',
   inject: 'forged packets: test/transport/captures/forged.test.ts',
   linux612_inject: 'forged packets: test/transport/captures/forged.test.ts',
 }

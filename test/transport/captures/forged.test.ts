@@ -53,7 +53,7 @@ for (const linux of ['6.1', '6.12'] as const) {
 
       test(`${c.name}: twins are found wrong`, () => {
         const departure = departures.find(d => d.name === c.name && (d.linux ?? linux) === linux)
-        const spared = new Set(Object.keys(departure?.fields ?? {}).length > 0 ? c.replies.map(r => r.number) : [])
+        const spared = (): boolean => Object.keys(departure?.fields ?? {}).length > 0
         const stream = { qpn: 0, answers: c.replies, requests: [] }
         for (const [twin, [{ answers }]] of recordedTwins(c.name, [stream], spared))
           assert.notEqual(faultsOf(linux, c, c.after, answers, result).length, 0, twin)

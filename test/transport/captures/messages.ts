@@ -49,6 +49,8 @@ export interface Message {
   solicited: boolean
   /** Immediate, or key to invalidate. */
   imm: number
+  /** Whether all its packets came through the first time. */
+  arrives: boolean
   /** Place in the conversation after which it is known to be complete; Infinity if that is never seen. */
   completeAt: number
   /** Place in the conversation where it was posted: before its own first packet, or one of before. */
@@ -89,12 +91,14 @@ export const messagesOf = ({ name, entries }: Conversation, pair: Pair): Message
         length: 0,
         solicited: false,
         imm: 0,
+        arrives: true,
         completeAt: Number.POSITIVE_INFINITY,
         postedAt: entries.indexOf(entry),
       }
       messages.push(open)
     }
     open.endFlags = flags
+    open.arrives &&= !entry.lost
     if (reliableService[pair.service] === 0) open.completeAt = entries.indexOf(entry)
     open.psns += psns
     open.payload = Uint8Array.from([...open.payload, ...packet.payload])

@@ -9,7 +9,6 @@ import type { WellFormedPacket } from '../../../src/wire/packet.ts'
 import type { Recorded, RecordedStream, StreamKind } from './compare.ts'
 import { type Conversation, type Entry, headersOf, isRequest, type Side } from './conversation.ts'
 import type { Message } from './messages.ts'
-import { isConnected } from './pairs.ts'
 import type { Handed } from './play.ts'
 
 /** Whether a packet is another one, or that one again. */
@@ -68,15 +67,19 @@ const changesFor = (list: readonly Recorded[]): Record<string, Change> => {
 const same = (a: Recorded, b: Recorded): boolean =>
   a.packet.name === b.packet.name && a.packet.BTH.psn === b.packet.BTH.psn
 
-/** Twins of one list of packets; packets in `spared` stay as they are. */
-const twinsOf = (list: readonly Recorded[], spared: ReadonlySet<number>, salt: string): [string, Recorded[]][] => {
-  const positions = list.flatMap((r, i) => (spared.has(r.number) ? [] : [i]))
+/** Whether a packet stays as it is in a respect: a field, or what else can be changed. */
+export type Spared = (recorded: Recorded, what: string) => boolean
+
+/** Twins of one list of packets. */
+const twinsOf = (list: readonly Recorded[], spared: Spared, salt: string): [string, Recorded[]][] => {
+  const positionsFor = (what: string): number[] => list.flatMap((r, i) => (spared(r, what) ? [] : [i]))
+  const positions = positionsFor('packet')
   const twins: [string, Recorded[]][] = []
   const pick = (what: string, among: readonly number[]): number | undefined => among[hash(salt + what) % among.length]
   for (const [what, change] of Object.entries(changesFor(list))) {
     const at = pick(
       what,
-      positions.filter(i => change(list[i]) !== undefined),
+      positionsFor(what).filter(i => change(list[i]) !== undefined),
     )
     if (at === undefined) continue
     twins.push([`${what} of packet ${list[at].number}`, list.with(at, change(list[at])!)])
@@ -98,7 +101,7 @@ const twinsOf = (list: readonly Recorded[], spared: ReadonlySet<number>, salt: s
 export const recordedTwins = (
   name: string,
   streams: readonly RecordedStream[],
-  spared: ReadonlySet<number>,
+  spared: Spared,
 ): [string, RecordedStream[]][] =>
   streams.flatMap((stream, s) =>
     (['answers', 'requests'] as const).flatMap((kind: StreamKind) =>
@@ -118,7 +121,7 @@ export const handedTwins = (
   side: Side,
   incoming: readonly Message[],
 ): [string, Handed][] => {
-  const handed = entries.filter(e => isConnected(e) && e.from !== side && !e.lost)
+  const handed = entries.filter(e => e.from !== side && !e.lost)
   const twins: [string, Handed][] = []
   const twin = (what: string, entry: Entry | undefined, bytes: (entry: Entry) => Uint8Array | undefined): void => {
     if (entry !== undefined) twins.push([`${what} ${entry.number}`, e => (isSame(e, entry) ? bytes(e) : e.bytes)])

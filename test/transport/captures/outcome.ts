@@ -10,7 +10,7 @@ import type { Facts } from './facts.ts'
 import { type LoggedCompletion, readLog } from './log.ts'
 import { answerTo, remoteOf } from './memory.ts'
 import { type Message, takesReceive } from './messages.ts'
-import type { Performance, Work } from './play.ts'
+import { type Performance, routeBytes, type Work } from './play.ts'
 
 type Cqe = Performance['node']['cqes'][number]
 
@@ -49,8 +49,10 @@ export const outcomeFaults = (
 }
 
 const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): string[] => {
-  const messages = end.incoming.filter(takesReceive)
   const received = cqes.filter(c => c.cq === RECV_CQ && c.status === SUCCESS)
+  const route = routeBytes((end.asked ?? end.asks)!)
+  const isReliable = reliableService[(end.asked ?? end.asks)!.service] !== 0
+  const messages = end.incoming.filter(m => takesReceive(m) && (isReliable || m.arrives))
   const wanted = messages.filter(m => m.completeAt !== Number.POSITIVE_INFINITY).length
   if (received.length < wanted && !cqes.some(c => c.cq === RECV_CQ && c.status !== SUCCESS))
     return [`${received.length} messages were received, not ${wanted}`]
@@ -60,13 +62,14 @@ const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): str
     const isSend = (message.flags & OP_SEND) !== 0
     const faults: string[] = []
     if (cqe.id !== k) faults.push(`receive ${k}: id ${cqe.id}`)
-    if (cqe.bytes !== message.length) faults.push(`receive ${k}: ${cqe.bytes} bytes, not ${message.length}`)
+    const length = message.length + route
+    if (cqe.bytes !== length) faults.push(`receive ${k}: ${cqe.bytes} bytes, not ${length}`)
     if (cqe.opcode !== (isSend ? RECV : RECV + 1)) faults.push(`receive ${k}: opcode ${cqe.opcode}`)
     if ((message.endFlags & (OP_IMM | OP_INV)) !== 0 && cqe.imm !== message.imm)
       faults.push(`receive ${k}: immediate ${cqe.imm}, not ${message.imm}`)
     if (cqe.solicited !== message.solicited) faults.push(`receive ${k}: solicited ${cqe.solicited}`)
     const { at } = end.receives[k]
-    if (isSend && hex(memory.subarray(at, at + message.length)) !== hex(message.payload))
+    if (isSend && hex(memory.subarray(at + route, at + length)) !== hex(message.payload))
       faults.push(`receive ${k}: other bytes than the message's`)
     return faults
   })

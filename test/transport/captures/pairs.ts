@@ -5,7 +5,16 @@
 import { OP_READ } from '../../../src/spec/opcodes.ts'
 import { Service } from '../../../src/spec/services.ts'
 import { psnDistance } from '../../../src/transport/psn.ts'
-import { type Conversation, type Entry, flagsOf, isRequest, isResponse, otherSide, type Side } from './conversation.ts'
+import {
+  type Conversation,
+  type Entry,
+  field,
+  flagsOf,
+  isRequest,
+  isResponse,
+  otherSide,
+  type Side,
+} from './conversation.ts'
 
 export interface Pair {
   /** A number of `Service`. */
@@ -23,13 +32,9 @@ export interface Pair {
 export const UNKNOWN_QPN = 0xabcd
 const USUAL_MTU = 1024
 
-/** Services with connections; which one a packet belongs to. */
 const CONNECTED = { RC: Service.RC, UC: Service.UC } as const
 type ConnectedName = keyof typeof CONNECTED
 const serviceOf = ({ packet }: Entry): string => packet.name.slice(0, packet.name.indexOf('_'))
-
-/** Whether a packet is between connected queue pairs. */
-export const isConnected = (entry: Entry): boolean => serviceOf(entry) in CONNECTED
 
 const unique = (values: readonly number[]): number[] => [...new Set(values)]
 
@@ -37,14 +42,31 @@ const unique = (values: readonly number[]): number[] => [...new Set(values)]
 const mtuOf = (entries: readonly Entry[]): number | undefined =>
   entries.find(e => /_(FIRST|MIDDLE)$/.test(e.packet.name))?.packet.payload.length
 
-/** Both directions of each connection: requests of side 0 first. */
-export const pairsOf = ({ entries }: Conversation): Pair[] =>
-  (['RC', 'UC'] as const).flatMap(name =>
+/** Both directions of each connection, requests of side 0 first, and each way that datagrams took. */
+export const pairsOf = ({ entries }: Conversation): Pair[] => [
+  ...(['RC', 'UC'] as const).flatMap(name =>
     connectionsOf(
       name,
       entries.filter(e => serviceOf(e) === name),
     ),
-  )
+  ),
+  ...datagramsOf(entries.filter(e => serviceOf(e) === 'UD')),
+]
+
+/** A datagram says where it comes from. Those to a multicast group are taken to be for a queue pair of that number. */
+const datagramsOf = (entries: readonly Entry[]): Pair[] => {
+  const pairs: Pair[] = []
+  for (const { from, packet } of entries) {
+    const requesterQpn = field(packet, 'DETH', 'srcQp')
+    const { destQp: responderQpn, psn: firstPsn } = packet.BTH
+    const isKnown = pairs.some(
+      p => p.requester === from && p.requesterQpn === requesterQpn && p.responderQpn === responderQpn,
+    )
+    const pair = { service: Service.UD, requester: from, requesterQpn, responderQpn, firstPsn, mtu: USUAL_MTU }
+    if (!isKnown) pairs.push(pair)
+  }
+  return pairs
+}
 
 const connectionsOf = (name: ConnectedName, entries: readonly Entry[]): Pair[] => {
   const to = (side: Side, qpn: number): Entry[] => entries.filter(e => e.from !== side && e.packet.BTH.destQp === qpn)

@@ -4,20 +4,24 @@
  * difference that no row names fails the replay, and so does a row that nothing needs.
  */
 
-import type { Difference, Permit, StreamKind } from './compare.ts'
+import type { WellFormedPacket } from '../../../src/wire/packet.ts'
+import type { Difference, Permit, Recorded, StreamKind } from './compare.ts'
 import type { Side } from './conversation.ts'
 
 export interface Row {
-  readonly capture: string
-  readonly side: Side
+  /** Absent: all captures, and both sides. */
+  readonly capture?: string
+  readonly side?: Side
   readonly stream: StreamKind
-  /** Numbers of the recording's packets in its file; 0: packets that the recording lacks. */
-  readonly packets: readonly number[]
+  /** Numbers of the recording's packets in its file; 0: packets that the recording lacks; or all to QP 1. */
+  readonly packets: readonly number[] | 'management datagrams'
   /** Path of the field → recorded and our value; `packet` → a packet that is absent on one side (`-`). */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string] | 'any'>>
   readonly clause: string
   readonly reason: string
 }
+
+const MADS = 'management datagrams'
 
 const LATE_RESEND = {
   side: 0,
@@ -35,6 +39,13 @@ const TOO_LONG = {
 } as const
 
 export const permitted: readonly Row[] = [
+  {
+    stream: 'requests',
+    packets: MADS,
+    fields: { 'BTH.ackReq': ['true', 'false'] },
+    clause: '9.8.3',
+    reason: 'nothing acknowledges datagrams; the kernel asks for it in its own all the same',
+  },
   {
     capture: 'send_80_packets',
     side: 0,
@@ -113,24 +124,35 @@ export const permittedOutcomes: readonly { readonly capture: string; readonly si
   { capture: 'memory_window_type1', side: 1, says: 'the state is 6, the program says 3' },
 ]
 
-/** Numbers of packets that rows for a side of a capture are about. */
-export const sparedPackets = (capture: string, side: Side): Set<number> =>
-  new Set(permitted.filter(row => row.capture === capture && row.side === side).flatMap(row => row.packets))
+/** Whether twins leave `field` of a packet as it is, since a row for the side of a capture is about it. */
+export const isSpared =
+  (capture: string, side: Side) =>
+  ({ number, packet }: Recorded, field: string): boolean =>
+    permitted.some(row =>
+      row.packets === MADS
+        ? isMad(packet) && field in row.fields
+        : row.capture === capture && row.side === side && row.packets.includes(number),
+    )
+
+const isMad = (packet: WellFormedPacket): boolean => packet.name === 'UD_SEND_ONLY' && packet.BTH.destQp === 1
 
 /** Permits what the rows for a side of a capture name, and notes in `used` which rows that took. */
 export const permitFor = (capture: string, side: Side, used: Set<Row>): Permit => {
-  const rows = permitted.filter(row => row.capture === capture && row.side === side)
+  const rows = permitted.filter(row => (row.capture ?? capture) === capture && (row.side ?? side) === side)
   return difference => {
     const row = rows.find(r => allows(r, difference))
     if (row === undefined) return undefined
     used.add(row)
     if (row.fields.packet === undefined) return { recorded: 1, ours: 1 }
-    return row.packets.includes(0) ? { recorded: 0, ours: 1 } : { recorded: 1, ours: 0 }
+    return isAbout(row, undefined) ? { recorded: 0, ours: 1 } : { recorded: 1, ours: 0 }
   }
 }
 
+const isAbout = ({ packets }: Row, recorded: Recorded | undefined): boolean =>
+  packets === MADS ? recorded !== undefined && isMad(recorded.packet) : packets.includes(recorded?.number ?? 0)
+
 const allows = (row: Row, { kind, recorded, fields }: Difference): boolean => {
-  if (row.stream !== kind || !row.packets.includes(recorded?.number ?? 0)) return false
+  if (row.stream !== kind || !isAbout(row, recorded)) return false
   if (row.fields.packet !== undefined) return true
   return fields.every(({ path, recorded: theirs, ours }) => {
     const pair = row.fields[path]

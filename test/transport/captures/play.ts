@@ -6,6 +6,7 @@
  * answers and requests, to be compared (compare.ts). Nothing is judged here.
  */
 import { OP_END, OP_IMM, OP_SEND, OP_START } from '../../../src/spec/opcodes.ts'
+import { Service } from '../../../src/spec/services.ts'
 import { SendFlags, WrOpcode } from '../../../src/spec/work.ts'
 import { parsePacket, type WellFormedPacket } from '../../../src/wire/packet.ts'
 import { createNode, LOCAL_KEY, MEMORY_BASE, type SendSpec, type SgeSpec, type TestNode } from '../node.ts'
@@ -24,7 +25,7 @@ import {
 import type { Facts } from './facts.ts'
 import { answerTo, memoryOf, remoteOf, type SideMemory } from './memory.ts'
 import { type Message, messagesOf, takesReceive, workOpcode } from './messages.ts'
-import { isConnected, type Pair, peerOf, qpnOn } from './pairs.ts'
+import { type Pair, peerOf, qpnOn } from './pairs.ts'
 
 /** When a packet was sent: as soon as it could be, or after a wait. */
 export type Timing = 'at once' | 'after the RNR timer' | 'after the ACK timeout'
@@ -70,6 +71,8 @@ export interface Performance {
 
 const { FENCE, SIGNALED, SOLICITED } = SendFlags.values
 const { ATOMIC_FETCH_AND_ADD } = WrOpcode.values
+/** Global route header before a datagram in its buffer. */
+const ROUTE_BYTES = 40
 /** Write, read, atomic. */
 const REMOTE_ACCESS = 14
 const USUAL_TIMEOUT = 14
@@ -89,6 +92,17 @@ interface End extends Work {
   readonly ahead: Sent[]
   readonly receives: { readonly at: number; readonly length: number }[]
   readonly toReceive: number[]
+}
+
+/** The Q_Key that datagrams of a pair have; 0 for a connection. */
+const qkeyOf = ({ entries }: Conversation, { requesterQpn, responderQpn, requester }: Pair): number => {
+  const datagram = entries.find(
+    ({ from, packet }) =>
+      from === requester &&
+      packet.BTH.destQp === responderQpn &&
+      Number(headersOf(packet).DETH?.srcQp ?? -1) === requesterQpn,
+  )
+  return datagram === undefined ? 0 : field(datagram.packet, 'DETH', 'qkey')
 }
 
 /** The RNR timer that a side's NAKs name. */
@@ -120,7 +134,7 @@ export const play = (
   const memory = memoryOf(conversation, pairs, side, facts)
   const { space, regions, content } = memory
   const messages = pairs.flatMap(p => messagesOf(conversation, p))
-  const room = messages.reduce((sum, m) => sum + m.length + 64, 0) + (facts.receives ?? []).length * 0x1_0000
+  const room = messages.reduce((sum, m) => sum + m.length + 128, 0) + (facts.receives ?? []).length * 0x1_0000
   const node = createNode({
     memoryBytes: space.bytes + room,
     maxPackets: 1,
@@ -199,7 +213,6 @@ export const play = (
     if (burst.finish(now)) drain('at once', 0)
   }
   for (const [i, entry] of entries.entries()) {
-    if (!isConnected(entry)) continue
     at = entry.number
     if (entry.from === side) {
       finishBurst()
@@ -207,7 +220,7 @@ export const play = (
       if (end === undefined || !isRequest(entry.packet)) continue
       post(node, end, i, facts, take)
       request(end)
-    } else if (!entry.lost && !(facts.gone?.side === side && entry.number >= facts.gone.from)) {
+    } else if (!entry.lost && !isGone(facts, side, entry)) {
       const end = endOf(entry.packet.BTH.destQp)
       const bytes = handed(entry)
       if (end === undefined || bytes === undefined) continue
@@ -234,6 +247,10 @@ export const play = (
   for (const end of ends) end.stream.requests.push(...end.ahead)
   return { node, memory, ends, early }
 }
+
+/** Whether the connection's queue pair that a packet is for was no more. */
+const isGone = ({ gone }: Facts, side: Side, { number, packet }: Entry): boolean =>
+  gone !== undefined && gone.side === side && number >= gone.from && headersOf(packet).DETH === undefined
 
 /** Packets that arrive together: runs of one queue pair's packets of one length, of which the last may be shorter. */
 const createBurst = (node: TestNode) => {
@@ -292,6 +309,7 @@ const joinEnds = (
       minRnrTimer: rnrTimerOf(conversation, side),
       maxRdAtomic: facts.rdAtomic ?? USUAL_RD_ATOMIC,
       maxDestRdAtomic: facts.rdAtomic ?? USUAL_RD_ATOMIC,
+      qkey: qkeyOf(conversation, pair),
     })
     return {
       row,
@@ -322,7 +340,7 @@ const post = (node: TestNode, end: End, i: number, facts: Facts, take: (bytes: n
     const signaled = facts.signaled?.includes(end.posted.length) === false ? 0 : SIGNALED
     const remote = remoteOf(message)
     const sges: SgeSpec[] = message.length === 0 ? [] : [{ at: place, length: message.length }]
-    const { AtomicETH, FETH, RETH } = headersOf(message.entry.packet)
+    const { AtomicETH, FETH, RETH, DETH } = headersOf(message.entry.packet)
     const swap = BigInt(AtomicETH?.swapDt ?? 0)
     const compare = BigInt(AtomicETH?.cmpDt ?? 0)
     const opcode = workOpcode(message)
@@ -332,6 +350,7 @@ const post = (node: TestNode, end: End, i: number, facts: Facts, take: (bytes: n
       flags: signaled | fence | (message.solicited ? SOLICITED : 0),
       sges,
       imm: message.imm,
+      ...(DETH !== undefined && { to: { qpn: message.entry.packet.BTH.destQp, qkey: Number(DETH.qkey), flow: 0 } }),
       ...(remote !== undefined && { remote: Number(remote.address - MEMORY_BASE), rkey: remote.key }),
       ...(AtomicETH !== undefined && (opcode === ATOMIC_FETCH_AND_ADD ? { compare: swap } : { compare, swap })),
       ...(FETH !== undefined && {
@@ -366,11 +385,14 @@ const isRefusedForNow = (entries: readonly Entry[], i: number, end: End): boolea
   return (syndrome & 0x60) === 0x20 && answer.packet.BTH.psn === entries[i].packet.BTH.psn
 }
 
+/** Bytes before a message in a receive buffer. */
+export const routeBytes = (pair: Pair): number => (pair.service === Service.UD ? ROUTE_BYTES : 0)
+
 /** A receive request of the size that was recorded, or that of the message to come. */
 const receive = (node: TestNode, end: End, take: (bytes: number) => number): void => {
   if (node.queues[end.row].receives.length > 0) return
   const next = end.incoming.filter(takesReceive)[end.receives.length]
-  const length = end.toReceive.shift() ?? next?.length ?? 0
+  const length = end.toReceive.shift() ?? (next?.length ?? 0) + routeBytes(end.asked!)
   const at = take(length)
   node.postReceive(end.row, { id: end.receives.length, sges: [{ at, length }] })
   end.receives.push({ at, length })
