@@ -67,9 +67,11 @@ const readAttributes = (message: Message): Read => {
   }
   const className = classNameOf(message.view, spec.classes, facts)
   const { in: inputs } = declared(className, spec.method ?? 'open')
+  // An argument that the class does not have is one of another class of the call, and not missed.
+  const wanted = ({ kind, cells, name }: IoctlAttribute): boolean =>
+    kind === 'out' || kind === 'list' || inputs[cells[0]?.name ?? name] !== undefined
   const missing = [...method.attributes.values()].find(
-    ({ spec: { absent, id, cells, name } }) =>
-      absent !== undefined && !given.has(id) && inputs[cells[0]?.name ?? name] !== undefined,
+    ({ spec }) => spec.absent !== undefined && !given.has(spec.id) && wanted(spec),
   )
   if (missing !== undefined)
     throw new CallError(missing.spec.absent!, `${spec.name}: attribute ${missing.spec.id} is missing`)

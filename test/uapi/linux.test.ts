@@ -325,6 +325,12 @@ test('ioctl: lists are cut to whole entries of the caller’s size', () => {
   assert.equal(handles(4n, 0), 'EINVAL')
 })
 
+test('ioctl INFO_HANDLES: Linux finds out late that count or list are missing', () => {
+  const kind: Attr = [0, 8, 4n]
+  assert.equal(errorOf(verbs(0, 1, [kind, [2, 8, ARENA]])), 'ENOENT')
+  assert.equal(errorOf(verbs(0, 1, [kind, [1, 4, ARENA]])), 'EINVAL')
+})
+
 test('the request of an ioctl tells the dialect', () => {
   const memory = arena()
   memory.map(AT, new Uint8Array(16))
