@@ -28,6 +28,9 @@ const captures = readdirSync(fixture('wire'))
 
 const used = new Set<Row>()
 const usedOutcomes = new Set<unknown>()
+/** Twins of recordings that were found wrong: many, or the others were not made. */
+let twinsFound = 0
+const LEAST_TWINS = 3000
 
 /** All that is wrong with a performance, in words. */
 const faultsOf = (
@@ -90,6 +93,7 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
         const twins = recordedTwins(name, recorded, isSpared(name, side))
         for (const [twin, streams] of twins)
           assert.notEqual(faultsOf(conversation, side, facts, streams, performance).length, 0, twin)
+        twinsFound += twins.length
       })
 
       test(`${what}: twins of what comes in are found wrong`, () => {
@@ -108,6 +112,7 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
 }
 
 after(() => {
+  assert.ok(twinsFound >= LEAST_TWINS, `${twinsFound} twins`)
   assert.deepEqual(
     permitted.filter(row => !used.has(row)),
     [],

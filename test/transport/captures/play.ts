@@ -10,6 +10,7 @@ import { Service } from '../../../src/spec/services.ts'
 import { SendFlags, WrOpcode } from '../../../src/spec/work.ts'
 import { parsePacket, type WellFormedPacket } from '../../../src/wire/packet.ts'
 import { createNode, LOCAL_KEY, MEMORY_BASE, type SendSpec, type SgeSpec, type TestNode } from '../node.ts'
+import { createBurst } from './burst.ts'
 import {
   type Conversation,
   type Entry,
@@ -251,37 +252,6 @@ export const play = (
 /** Whether the connection's queue pair that a packet is for was no more. */
 const isGone = ({ gone }: Facts, side: Side, { number, packet }: Entry): boolean =>
   gone !== undefined && gone.side === side && number >= gone.from && headersOf(packet).DETH === undefined
-
-/** Packets that arrive together: runs of one queue pair's packets of one length, of which the last may be shorter. */
-const createBurst = (node: TestNode) => {
-  let row = -1
-  let run: Uint8Array[] = []
-  let some = false
-  const handIn = (now: number): void => {
-    if (run.length > 0) node.injectRun(run, () => row, now)
-    run = []
-  }
-  return {
-    add(to: number, bytes: Uint8Array, now: number): void {
-      const [first] = run
-      const last = run.at(-1)
-      if (first !== undefined && (to !== row || last!.length < first.length || bytes.length > first.length)) handIn(now)
-      row = to
-      run.push(bytes)
-      some = true
-    },
-    /** What follows is another run. */
-    cut: handIn,
-    /** The burst is over; false if nothing came. */
-    finish(now: number): boolean {
-      handIn(now)
-      if (some) node.endBurst(now)
-      const came = some
-      some = false
-      return came
-    },
-  }
-}
 
 /** The queue pairs of `side`, connected. */
 const joinEnds = (
