@@ -61,15 +61,17 @@ export const packetRecord = (row: number, fixes: number, delta: number, packet: 
   return [(row << 3) | Record.PACKET, fixes, delta, quads >> 8, quads, head.length, ...head]
 }
 
+/** By transport of a packet: the queue pair of the target (engine.ts) that it is for. */
+const ROW_OF = [0, 2, 0, 3, 0, 5]
 const ALL_RIGHT = Fix.QPN | Fix.PSN | Fix.KEY | Fix.PKEY | Fix.VERSION
 
 /** A program from a capture: its packets come to queue pairs that have posted what might be answered. */
 const programOf = (name: string): Uint8Array => {
   const program: number[] = []
   const packets = recordedPackets(name).slice(0, 16)
-  for (let row = 0; row < 5; row++) program.push((row << 3) | Record.RECEIVE, 3, 200, 0)
+  for (let row = 0; row < 6; row++) program.push((row << 3) | Record.RECEIVE, 3, 200, 0)
   packets.forEach((packet, i) => {
-    const row = [0, 1, 0, 2, 0, 3][packet[0] >> 5] ?? 0
+    const row = ROW_OF[packet[0] >> 5] ?? 0
     if ((opcodeFlags[packet[0]] & OP_REQUEST) === 0)
       program.push((row << 3) | Record.SEND, i % 10, 2, 1, 0, 60, 1, i, 0, 0, (row << 3) | Record.TRANSMIT, 9)
     program.push(...packetRecord(row, ALL_RIGHT, 0, packet))

@@ -17,7 +17,10 @@ import { createChance } from '../model/random.ts'
 import { Fix, HEAD_BYTES, Record, type Step, seedPrograms, splitProgram, stepsOf } from './engine-program.ts'
 import type { Target } from './fuzzer.ts'
 
-const SERVICES = [Service.RC, Service.RC, Service.UC]
+const SERVICES = [Service.RC, Service.RC, Service.UC, Service.UD, Service.XRC_INI, Service.XRC_TGT]
+const { UD, XRC_INI, XRC_TGT } = Service
+const QKEY = 0x1234_5678
+const SRQN = 0x77
 const AREA = 0x2000
 const LOCAL_KEY = 0x1110
 const REMOTE_KEY = 0x2220
@@ -39,7 +42,7 @@ const WAYS: readonly (readonly number[])[] = [
 const MOST_PACKET = 4096 + 60
 const PEER = 1
 
-const arrivals = plainArena(0x8000)
+const arrivals = plainArena(0x1_0000)
 
 /** One run of a program. */
 const start = (feature: (number: number) => void) => {
@@ -81,7 +84,8 @@ const start = (feature: (number: number) => void) => {
 
   const create = (i: number): void => {
     const init = { service: SERVICES[i], qpn: 0x10 + i, pd: 1 + i, sendCq: 2 * i, recvCq: 2 * i + 1 }
-    const row = node.create({ ...init, maxSge: 3, signalAll: i === 1 })
+    const srqn = init.service === XRC_TGT ? SRQN : undefined
+    const row = node.create({ ...init, maxSge: 3, signalAll: i === 1, srqn })
     rows[i] = { row, posted: 0, ended: 0, receives: 0, received: 0 }
   }
   SERVICES.forEach((_, i) => {
@@ -96,7 +100,7 @@ const start = (feature: (number: number) => void) => {
   function change(i: number, state: number, choice: number): void {
     const { row } = rows[i]
     const attributes = {
-      [INIT]: { pkeyIndex: 0, access: (choice & 1) !== 0 ? 0 : 0x10e },
+      [INIT]: { pkeyIndex: 0, qkey: QKEY, access: (choice & 1) !== 0 ? 0 : 0x10e },
       [RTR]: {
         destQpn: 0x99,
         rqPsn: (0xff_fffe + choice) & 0xff_ffff,
@@ -147,6 +151,10 @@ const start = (feature: (number: number) => void) => {
       const right = (opcodeFlags[opcode] & OP_REQUEST) !== 0 ? rqPsn : sqPsn - 1
       view.setUint32(8, (view.getUint32(8) & 0xff00_0000) | ((right + delta) & 0xff_ffff))
     }
+    const deth = headerAt.DETH[opcode]
+    if ((fixes & Fix.KEY) !== 0 && deth > 0 && deth + 4 <= length) view.setUint32(deth, QKEY)
+    const xrceth = headerAt.XRCETH[opcode]
+    if ((fixes & Fix.KEY) !== 0 && xrceth > 0 && xrceth + 4 <= length) view.setUint32(xrceth, SRQN)
     const reth = headerAt.RETH[opcode] || headerAt.AtomicETH[opcode]
     if ((fixes & Fix.KEY) !== 0 && reth > 0 && reth + 16 <= length) {
       const offset = remote + (view.getUint32(reth + 4) % (AREA + 64))
@@ -171,7 +179,7 @@ const start = (feature: (number: number) => void) => {
     if (kind !== Record.PACKET) deliver()
     if (kind === Record.PACKET) arrive(bytes, { ...step, row: i })
     else if (kind === Record.SEND) {
-      if (queue.posted - queue.ended >= 20 || states(i) === RESET) return
+      if (queue.posted - queue.ended >= 20 || states(i) === RESET || SERVICES[i] === XRC_TGT) return
       const length = ((argument(3) << 8) | argument(4)) % (AREA / 2)
       const count = argument(2) % 5
       const each = Math.floor(length / Math.max(1, count))
@@ -181,7 +189,8 @@ const start = (feature: (number: number) => void) => {
       node.queues[row].sends.push({
         id: queue.posted++,
         opcode,
-        flags: argument(1) & ~8,
+        flags: (argument(1) & ~8) | (SERVICES[i] === XRC_INI ? SRQN << 8 : 0),
+        ...(SERVICES[i] === UD && { datagram: { qpn: 0x99, qkey: argument(6) << 24, node: 0 } }),
         sges: Array.from({ length: count }, (_, n) => ({ at: area + n * each, length: each, key })),
         inline: undefined,
         imm: opcode === LOCAL_INV || opcode === SEND_WITH_INV ? window : argument(6) * 0x0101_0101,
@@ -194,7 +203,7 @@ const start = (feature: (number: number) => void) => {
       })
       node.engine.onDoorbell(row, now)
     } else if (kind === Record.RECEIVE) {
-      if (states(i) === RESET) return
+      if (states(i) === RESET || SERVICES[i] === XRC_INI) return
       for (let left = argument(0) % 4; left > 0 && queue.receives - queue.received < 20; left--) {
         const length = argument(1) * 16
         const key = (argument(2) & 7) === 7 ? 0x666 : LOCAL_KEY + i
@@ -236,8 +245,9 @@ const start = (feature: (number: number) => void) => {
       assert.ok(counters.dropped <= handed)
       assert.ok(node.engine.stat().poolWords <= rows.length * 40 * 64, 'the pool grows')
       for (const { row } of rows) if (node.engine.query(row).state !== ERR) node.engine.modify(row, ERR, {}, now)
-      rows.forEach(({ receives, received, row }) => {
-        assert.equal(received, receives, 'all receive requests are flushed')
+      rows.forEach(({ receives, received, row }, i) => {
+        const left = SERVICES[i] === XRC_TGT ? node.queues[row].receives.length : 0
+        assert.equal(received + left, receives, 'all receive requests are flushed')
         assert.equal(node.queues[row].sends.length, 0, 'all send requests are flushed')
       })
       for (const { row } of rows) node.engine.destroy(row)

@@ -9,8 +9,17 @@ import assert from 'node:assert/strict'
 import { AsyncEventType, QpState } from '../../src/spec/enums.ts'
 import { SendFlags, SendKind, sendOperations, WcFlags, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import type { Region } from './memory.ts'
-import type { Completed, ReceiveRequest, SendRequest } from './node.ts'
-import { type End, isReliable, type Operation, outstanding, type Pair, TARGET_BYTES, WORDS } from './pair.ts'
+import { type Completed, type ReceiveRequest, ROUTE_BYTE, type SendRequest } from './node.ts'
+import {
+  type End,
+  isDatagram,
+  isReliable,
+  type Operation,
+  outstanding,
+  type Pair,
+  TARGET_BYTES,
+  WORDS,
+} from './pair.ts'
 
 const { SUCCESS, WR_FLUSH_ERR, RETRY_EXC_ERR, LOC_ACCESS_ERR } = WcStatus.values
 const { WITH_IMM, WITH_INV } = WcFlags.values
@@ -21,6 +30,9 @@ const { COMM_EST, SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 /** What went otherwise than a good network would have it, though not wrongly. */
 export const createTally = () => ({ succeeded: 0, failed: 0, flushed: 0, messages: 0, lost: 0, loose: 0, lives: 0 })
 export type Tally = ReturnType<typeof createTally>
+
+/** Before the payload of a datagram. */
+const ROUTE_BYTES = 40
 
 const stateOf = (end: End): number => end.host.engine.query(end.row).state
 /** Unreliable queue pairs have a state in which only sending is in error. */
@@ -180,16 +192,20 @@ export const onReceiveCompleted = (end: End, c: Completed, tally: Tally): void =
 
 /** What is wrong with a message that has come, if it shall be that of `operation`. */
 const wrongMessage = (end: End, operation: Operation, receive: ReceiveRequest, c: Completed): string | undefined => {
-  const { data, imm, opcode, status, invalidates } = operation.message!
+  const { data, imm, opcode, status, invalidates, source } = operation.message!
   if (status !== SUCCESS) return 'it cannot go well'
-  if (c.bytes !== data.length) return `${c.bytes} bytes, not ${data.length}`
+  const before = isDatagram(end.pair) ? ROUTE_BYTES : 0
+  if (source !== undefined && c.sourceQpn !== source) return 'source'
+  if (c.bytes !== before + data.length) return `${c.bytes} bytes, not ${data.length}`
   if (((c.flags & WITH_IMM) !== 0 ? c.imm : undefined) !== imm) return 'immediate'
   if (((c.flags & WITH_INV) !== 0 ? c.imm : undefined) !== invalidates) return 'invalidated key'
   if (end.lent.some(window => window.key === invalidates && window.live)) return 'the invalidated key lives'
   if (c.opcode !== opcode) return 'opcode'
   if (c.solicited !== ((operation.request.flags & SOLICITED) !== 0)) return 'solicited'
-  if (opcode !== WcOpcode.values.RECV || data.length === 0) return undefined
-  return Buffer.compare(memoryOf(end, receive.sges[0].at, data.length), data) === 0 ? undefined : 'data'
+  if (opcode !== WcOpcode.values.RECV) return undefined
+  const { at } = receive.sges[0]
+  if (memoryOf(end, at, before).some(byte => byte !== ROUTE_BYTE)) return 'route header'
+  return Buffer.compare(memoryOf(end, at + before, data.length), data) === 0 ? undefined : 'data'
 }
 
 export const onEvent = (end: End, type: number): void => {

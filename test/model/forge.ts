@@ -19,7 +19,7 @@ import {
 import { serviceBits } from '../../src/spec/services.ts'
 import { checkPacket } from '../../src/wire/packet.ts'
 import type { Packet } from './link.ts'
-import { type End, isReliable, serviceOf } from './pair.ts'
+import { type End, isDatagram, isReliable, serviceOf } from './pair.ts'
 import type { Chance } from './random.ts'
 
 const { RTR, RTS, SQD, ERR } = QpState.values
@@ -145,9 +145,14 @@ export const forge = (seen: Packet, knowledge: Knowledge, chance: Chance): Packe
 export const opens = (packet: Packet, end: End): string | undefined => {
   const { bytes, from } = packet
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  if (checkPacket(view, 0, bytes.length) !== 0 || from !== end.peer.node) return undefined
+  if (checkPacket(view, 0, bytes.length) !== 0) return undefined
   if ((bytes[1] & 15) !== 0 || ((view.getUint16(2) ^ DEFAULT_PKEY) & 0x7fff) !== 0) return undefined
   const opcode = bytes[0]
+  if (isDatagram(end.pair)) {
+    const deth = headerAt.DETH[opcode]
+    return deth > 0 && view.getUint32(deth) === end.qkey ? 'a datagram with the Q_Key' : undefined
+  }
+  if (from !== end.peer.node) return undefined
   if ((opcode & TRANSPORT_MASK) !== serviceBits[serviceOf(end)]) return undefined
   const { state, rqPsn, sqPsn } = end.host.engine.query(end.row)
   const flags = opcodeFlags[opcode]

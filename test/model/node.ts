@@ -40,6 +40,8 @@ export interface SendRequest {
   readonly swap: bigint
   /** BIND_MW: the window's key, and what it is bound to. */
   readonly bind?: { readonly window: number; readonly at: number; readonly length: number; readonly access: number }
+  /** A datagram: the queue pair that it is for, its Q_Key (top bit: the sender's own), and the node. */
+  readonly datagram?: { readonly qpn: number; readonly qkey: number; readonly node: number } | undefined
   /** An ibv_wc_status with which the source refuses it, or 0. */
   readonly refused: number
 }
@@ -57,6 +59,7 @@ export interface Completed {
   readonly bytes: number
   readonly imm: number
   readonly qpn: number
+  readonly sourceQpn: number
   readonly flags: number
   readonly solicited: boolean
 }
@@ -116,6 +119,10 @@ export interface ModelNode {
   transmit(now: number): boolean
 }
 
+/** What route headers consist of here, and the room for one and a payload at the end of the arena of arrivals. */
+export const ROUTE_BYTE = 0x47
+const ROUTE_ROOM = 40 + 4096
+
 const u32 = (value: bigint, shift: bigint): number => Number((value >> shift) & 0xffff_ffffn)
 
 const putElements = (sges: readonly Element[], into: Uint32Array, at: number): number => {
@@ -153,6 +160,11 @@ const workOf = (queues: readonly Queues[]): WorkSource => ({
     into[at + Send.SWAP_HI] = u32(request.swap, 32n)
     into[at + Send.INLINE_AT] = index
     into[at + Send.REFUSED] = request.refused
+    if (request.datagram !== undefined) {
+      into[at + Send.DEST_QPN] = request.datagram.qpn
+      into[at + Send.QKEY] = request.datagram.qkey
+      into[at + Send.FLOW] = request.datagram.node
+    }
     if (request.bind !== undefined) {
       const { window, at: from, length, access } = request.bind
       into[at + BindMw.WINDOW] = window
@@ -212,12 +224,20 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, chance: Chanc
             bytes: c[Completion.BYTES],
             imm: c[Completion.IMM],
             qpn: c[Completion.QPN],
+            sourceQpn: c[Completion.SRC_QPN],
             flags: c[Completion.FLAGS],
             solicited,
           })
         },
       },
       events: { qp: (row, type) => hooks.event(row, type) },
+      route: {
+        header(into) {
+          const at = into.bytes.length - ROUTE_ROOM
+          into.bytes.fill(ROUTE_BYTE, at, at + 40)
+          return at
+        },
+      },
     },
     {
       ...(windowBytes !== undefined && { windowBytes }),
@@ -261,6 +281,8 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, chance: Chanc
       return row
     },
     receive(packets, rowOf, peer, now) {
+      if (arrivals.bytes.length < 64 + packets.length * packets[0].length + ROUTE_ROOM)
+        throw new Error('too much at once')
       const size = packets[0].length
       let end = 64
       for (const bytes of packets) {

@@ -136,6 +136,13 @@ const unreliableKinds: readonly Kind[] = [
   { name: 'WRITE, private key', weight: 1, make: unheard(remotely(make.write(false), 0, privateKey)) },
   { name: 'SEND of too much', weight: 1, make: unheard(tooLong) },
 ]
+/** Requests that this service does not have. */
+const refusedHere =
+  (known: make.Make): make.Make =>
+  (end, chance) => {
+    const made = known(end, chance)
+    return made && { kind: `${made.kind}, here`, request: made.request, fatal: 'local', statuses: [LOC_QP_OP_ERR] }
+  }
 /** What only reliable connections have. */
 const unreliableFatalKinds: readonly Kind[] = [
   ...fatalKinds.filter(kind => kind.everywhere),
@@ -143,17 +150,24 @@ const unreliableFatalKinds: readonly Kind[] = [
     .filter(kind => /READ|AND|ATOMIC|FLUSH|INV$/.test(kind.name) && !kind.everywhere)
     .map(kind => ({
       ...kind,
-      make: (end: End, chance: Chance): Operation | undefined => {
-        const made = kind.make(end, chance)
-        return (
-          made && { kind: `${made.kind}, unreliably`, request: made.request, fatal: 'local', statuses: [LOC_QP_OP_ERR] }
-        )
-      },
+      make: refusedHere(kind.make),
     })),
 ]
 
 /** Operations that a late packet of an unreliable connection may belong to. */
-const PAST = 600
+const PAST = 2000
+
+const datagramKinds: readonly Kind[] = [
+  { name: 'datagram', weight: 20, make: make.datagram(false) },
+  { name: 'datagram, wrong Q_Key', weight: 2, make: make.datagram(true) },
+  { name: 'datagram of too much', weight: 1, make: make.longDatagram },
+]
+/** Of a connection's requests datagrams have none but SEND. */
+const datagramFatalKinds: readonly Kind[] = [
+  ...unreliableFatalKinds.filter(kind => /SEND of|unknown|AND|READ/.test(kind.name)),
+  { name: 'WRITE', weight: 1, make: refusedHere(make.write(false)) },
+  { name: 'WRITE_WITH_IMM', weight: 1, make: refusedHere(make.write(true)) },
+]
 
 /** To a shared queue that the target's domain does not have. */
 const elsewhere: make.Make = (end, chance) => {
@@ -163,13 +177,17 @@ const elsewhere: make.Make = (end, chance) => {
 }
 const xrcFatalKinds = [...fatalKinds, { name: 'SEND to no queue', weight: 4, make: elsewhere }]
 
+/** By service of the pair: what goes well, and what does not. */
+const tables: Readonly<Record<number, readonly [good: readonly Kind[], bad: readonly Kind[]]>> = {
+  [Service.RC]: [kinds, fatalKinds],
+  [Service.UC]: [unreliableKinds, unreliableFatalKinds],
+  [Service.UD]: [datagramKinds, datagramFatalKinds],
+  [Service.XRC_INI]: [kinds, xrcFatalKinds],
+}
+
 /** A kind of operation for a pair's service. */
 export const chooseKind = (end: End, fatal: boolean, chance: Chance): Kind =>
-  end.pair.service === Service.XRC_INI
-    ? chance.weighted(fatal ? xrcFatalKinds : kinds)
-    : isReliable(end.pair)
-      ? chance.weighted(fatal ? fatalKinds : kinds)
-      : chance.weighted(fatal ? unreliableFatalKinds : unreliableKinds)
+  chance.weighted(tables[end.pair.service][fatal ? 1 : 0])
 
 /** Posts an operation of `end`, and plans what it does. */
 export const post = (end: End, kind: Kind, chance: Chance): Operation | undefined => {
@@ -187,9 +205,11 @@ export const post = (end: End, kind: Kind, chance: Chance): Operation | undefine
   if (operation.message !== undefined) operation.place = peer.incoming.push(operation) - 1
   if (operation.write !== undefined) peer.planned.set(operation.write.data, operation.write.at - peer.areas.target)
   if (operation.atomic !== undefined) peer.atomics.push(operation)
-  if (!isReliable(end.pair) && operation.fatal === 'no') {
-    peer.past.push(operation)
-    if (peer.past.length > PAST) peer.past.shift()
+  const travels = operation.message !== undefined || operation.write !== undefined
+  if (!isReliable(end.pair) && operation.fatal === 'no' && travels) {
+    const { past } = operation.to ?? peer
+    past.push(operation)
+    if (past.length > PAST) past.shift()
   }
   end.host.queues[end.row].sends.push(operation.request)
   return operation

@@ -17,6 +17,8 @@ export interface Operation {
   /** Where it must fail: here, there, or nowhere; and with which statuses. */
   readonly fatal: 'no' | 'local' | 'remote'
   readonly statuses: readonly number[]
+  /** A datagram: whom it is for; undefined: the peer. */
+  readonly to?: End
   /** It may go well here although the peer is in error for it. */
   readonly mayPass?: boolean
   /** Its message's place among those for the peer. */
@@ -28,6 +30,8 @@ export interface Operation {
     readonly opcode: number
     readonly status: number
     readonly invalidates: number | undefined
+    /** A datagram: the queue pair that it is from. */
+    readonly source?: number
   }
   /** It changes the peer's target; offset in its memory. */
   readonly write?: { readonly at: number; readonly data: Uint8Array }
@@ -73,11 +77,15 @@ export interface End {
   /** Buffers and results, for this end only. */
   readonly local: Region
   nextKey(): number
+  /** All ends of the world. */
+  readonly neighbours: readonly End[]
   pair: Pair
   peer: End
   qpn: number
   row: number
   srqn: number
+  /** Datagrams must have it. */
+  qkey: number
   /** First PSN of its requests in this life. */
   psn: number
   maxRd: number
@@ -143,6 +151,7 @@ export const createEnd = (
   pd: number,
   source: number,
   nextKey: () => number,
+  neighbours: readonly End[],
 ): End => {
   const { memory } = host
   const target = memory.take(TARGET_BYTES + WORDS * 8)
@@ -175,8 +184,10 @@ export const createEnd = (
       Access.LOCAL_WRITE,
     ),
     nextKey,
+    neighbours,
     qpn: 0,
     srqn: 0,
+    qkey: 0,
     row: -1,
     psn: 0,
     maxRd: 1,
@@ -241,7 +252,9 @@ export const createPair = (name: string, service: number, a: End, b: End): Pair 
   return pair
 }
 
-export const isReliable = (pair: Pair): boolean => pair.service !== Service.UC
+/** Datagrams need no pair: they go to any end that has them. */
+export const isDatagram = (pair: Pair): boolean => pair.service === Service.UD
+export const isReliable = (pair: Pair): boolean => pair.service !== Service.UC && !isDatagram(pair)
 
 /** The service of one end. */
 export const serviceOf = (end: End): number =>
@@ -261,6 +274,18 @@ export const isQuiet = (pair: Pair): boolean =>
 /** All that a peer may do: write, read, atomics, flush. */
 const ATTRIBUTES = { pkeyIndex: 0, access: 0x10e }
 
+/** RESET to RTS for datagrams; both ends have the same Q_Key. */
+const connectDatagrams = (pair: Pair, chance: Chance, now: number): void => {
+  const qkey = chance.u32() & 0x7fff_ffff
+  for (const end of pair.ends) {
+    const { engine } = end.host
+    end.qkey = qkey
+    engine.modify(end.row, 1, { pkeyIndex: 0, qkey }, now)
+    engine.modify(end.row, 2, { pathMtu: pair.mtu }, now)
+    engine.modify(end.row, 3, { sqPsn: end.psn }, now)
+  }
+}
+
 /** RESET to RTS, both ends, with attributes of chance. PSNs are far from those of the life before. */
 export const connect = (pair: Pair, chance: Chance, now: number): void => {
   pair.life++
@@ -272,6 +297,10 @@ export const connect = (pair: Pair, chance: Chance, now: number): void => {
     // near the wrap every sixth life or so; never where packets of the last lives could be taken for new ones
     end.psn = (end.psn + 0x30_0000 + chance.int(0x1000)) & 0xff_ffff
     end.maxRd = 1 + chance.int(4)
+  }
+  if (isDatagram(pair)) {
+    connectDatagrams(pair, chance, now)
+    return
   }
   for (const end of pair.ends) {
     const { engine } = end.host

@@ -11,6 +11,7 @@ import type { Element, SendRequest } from './node.ts'
 import {
   ATOMIC_SLOTS,
   type End,
+  isDatagram,
   MESSAGE_BYTES,
   type Operation,
   READ_SLOTS,
@@ -93,6 +94,41 @@ export const send =
       message: { data, imm: value, opcode: wc.RECV, status: SUCCESS, invalidates: undefined },
     }
   }
+
+/** A Q_Key with this bit stands for the sender's own. */
+const OWN_QKEY = 0x8000_0000
+
+/** To the peer, or to any other end that has datagrams; `wrong`: with another Q_Key, which nobody takes. */
+export const datagram =
+  (wrong: boolean): Make =>
+  (end, chance) => {
+    const others = chance.hits(0.7) ? [end.peer] : end.neighbours.filter(one => isDatagram(one.pair))
+    const to = chance.pick(others)
+    const imm = chance.hits(0.4) ? chance.u32() : undefined
+    const { data, more } = payload(end, chance, chance.hits(0.3) ? chance.int(80) : chance.int(end.pair.mtu + 1))
+    const own = !wrong && to.qkey === end.qkey && chance.hits(0.5)
+    const qkey = own ? (OWN_QKEY | chance.u32()) >>> 0 : wrong ? (to.qkey ^ (1 << chance.int(31))) >>> 0 : to.qkey
+    const message = { data, imm, opcode: wc.RECV, status: SUCCESS, invalidates: undefined, source: end.qpn }
+    return {
+      kind: wrong ? 'datagram with a wrong Q_Key' : 'datagram',
+      request: plain(end, chance, imm === undefined ? wr.SEND : wr.SEND_WITH_IMM, {
+        ...more,
+        imm: imm ?? 0,
+        datagram: { qpn: to.qpn, qkey, node: to.node },
+      }),
+      ...none,
+      to,
+      ...(!wrong && { message }),
+    }
+  }
+
+/** Longer than the path MTU: it is not sent, and that is no error. */
+export const longDatagram: Make = (end, chance) => {
+  const { qpn, qkey, node } = end.peer
+  const { more } = payload(end, chance, end.pair.mtu + 1 + chance.int(1000))
+  const request = plain(end, chance, wr.SEND, { ...more, datagram: { qpn, qkey, node } })
+  return { kind: 'datagram of too much', request, ...none }
+}
 
 /** A window that the peer has bound for this end, at times. */
 const windowFor = (end: End, chance: Chance): Region | undefined =>

@@ -55,7 +55,7 @@ export interface WorldOptions {
 }
 
 /** Services of pairs, as often as they stand here. */
-const SERVICES = [Service.RC, Service.RC, Service.UC, Service.XRC_INI]
+const SERVICES = [Service.RC, Service.RC, Service.UC, Service.UD, Service.XRC_INI]
 
 /** Requests that one end has out at most. */
 const MOST_OUT = 24
@@ -173,7 +173,7 @@ export const createWorld = (options: WorldOptions) => {
     const made = [0, 1].map(side => {
       const node = chance.int(options.nodes)
       const pd = ends.length + 1
-      const end = createEnd(`${i}${'ab'[side]}`, node, nodes[node], pd, sources[node], key)
+      const end = createEnd(`${i}${'ab'[side]}`, node, nodes[node], pd, sources[node], key, ends)
       end.psn = chance.u32() & 0xff_ffff
       byPd[pd] = end
       ends.push(end)
