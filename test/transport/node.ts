@@ -393,6 +393,7 @@ export const createNode = (options: NodeOptions = {}) => {
         maxSendWr: 64,
         maxSendSge: maxSge,
         maxRecvSge: maxSge,
+        sharedReceive: init.service === Service.XRC_TGT,
         signalAll: init.signalAll ?? false,
       })
       queues[row] = { sends: [], receives: [], retired: 0 }
@@ -463,4 +464,5 @@ const EVENTS: Record<number, string> = {
   3: 'QP_ACCESS_ERR',
   4: 'COMM_EST',
   5: 'SQ_DRAINED',
+  16: 'LAST_WQE_REACHED',
 }

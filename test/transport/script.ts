@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import type { QpAttributes } from '../../src/transport/types.ts'
 import { emitPacket, type Packet, parsePacket } from '../../src/wire/packet.ts'
-import { createNode, MEMORY_BASE, type NodeOptions, REMOTE_KEY, type SendSpec } from './node.ts'
+import { createNode, MEMORY_BASE, type NodeOptions, REMOTE_KEY, type SendSpec, SHARED_QUEUE } from './node.ts'
 
 /** First PSN of the engine's requests, and of the peer's. */
 export const SQ = 0xffff_fe & 0xffffff
@@ -36,6 +36,8 @@ export interface PacketSpec {
   /** Datagrams: Q_Key and number of the sender. */
   qkey?: number
   from?: number
+  /** XRC: number of the shared receive queue. */
+  srq?: number
 }
 
 const bytesOf = (payload: Uint8Array | number | undefined): Uint8Array =>
@@ -73,7 +75,7 @@ export const packet = (name: string, psn: number, spec: PacketSpec = {}, qpn = Q
     IETH: { rkey: spec.imm ?? 0 },
     FETH: { resv26: 0, sel: spec.sel ?? 0, plt: spec.plt ?? 1 },
     DETH: { qkey: spec.qkey ?? 0, resv8: 0, srcQp: spec.from ?? 0 },
-    XRCETH: { resv8: 0, xrcSrq: 0 },
+    XRCETH: { resv8: 0, xrcSrq: spec.srq ?? SHARED_QUEUE },
     payload,
     icrc: 0,
   } as unknown as Packet)
@@ -87,10 +89,10 @@ export const describe = (bytes: Uint8Array, sq = SQ, rq = RQ): string => {
   const p = parsePacket(bytes)
   if (p.kind === 'opaque') return `opaque (${p.reason})`
   const record = p as unknown as Record<string, Record<string, number | bigint>>
-  const { BTH, AETH, RETH, ImmDt, IETH, AtomicAckETH, AtomicETH, FETH } = record
+  const { BTH, AETH, RETH, ImmDt, IETH, AtomicAckETH, AtomicETH, FETH, XRCETH } = record
   assert.equal(p.BTH.destQp, PEER_QPN)
   assert.equal(p.BTH.pkey, 0xffff)
-  const name = p.name.replace(/^(RC|UC)_/, '')
+  const name = p.name.replace(/^(RC|UC|XRC)_/, '')
   const isResponse = AETH !== undefined || name === 'READ_RESP_MIDDLE'
   const at = `@${relative(Number(BTH.psn), isResponse ? rq : sq)}`
   const words: string[] = []
@@ -106,6 +108,7 @@ export const describe = (bytes: Uint8Array, sq = SQ, rq = RQ): string => {
   }
   if (p.BTH.ackReq) words.push('ackreq')
   if (p.BTH.se) words.push('se')
+  if (XRCETH !== undefined) words.push(`srq ${XRCETH.xrcSrq}`)
   if (FETH !== undefined) words.push(`sel ${FETH.sel} plt ${FETH.plt}`)
   if (RETH !== undefined) words.push(`reth +${BigInt(RETH.va) - MEMORY_BASE}:${RETH.dmaLen}`)
   if (AtomicETH !== undefined)
