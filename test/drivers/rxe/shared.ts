@@ -1,0 +1,105 @@
+/*
+ * Shared receive queues and XRC for tests of the soft device: objects by core's invoke, rings as a program maps them.
+ */
+import { invokeNow } from '../../../src/core/index.ts'
+import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
+import { Srq, XrcSrq } from '../../../src/spec/classes/srq.ts'
+import { XrcIniQp, XrcTgtQp } from '../../../src/spec/classes/xrc_qp.ts'
+import { Xrcd } from '../../../src/spec/classes/xrcd.ts'
+import { XrcdFlags } from '../../../src/spec/enums.ts'
+import { cap, type Program, type TestCq, type TestQp, toInit, toRtr, toRts } from './machine.ts'
+import { type Mapped, mapRing } from './provider.ts'
+
+interface Queue {
+  readonly offset: bigint
+  readonly size: number
+}
+
+export interface TestSrq {
+  readonly program: Program
+  readonly handle: number
+  readonly number: number
+  ring: Mapped
+}
+
+const args = { maxWr: 7, maxSge: 2, limit: 0, userHandle: 0n }
+const mapped = (p: Program, queue: Queue): Mapped => mapRing(p.rings.at(queue.offset))
+
+const made = (p: Program, object: number | undefined, out: unknown): TestSrq => {
+  const { queue, number } = out as { queue: Queue; number: number }
+  return { program: p, handle: object!, number, ring: mapped(p, queue) }
+}
+
+export const makeSrq = (p: Program, more: Partial<typeof args> = {}): TestSrq => {
+  const { object, out } = invokeNow(p.context, Srq, 'create', 0, { pd: p.pd, ...args, ...more }, p.caller)
+  return made(p, object, out)
+}
+
+export const makeXrcSrq = (p: Program, xrcd: number, cq: TestCq, pd = p.pd): TestSrq => {
+  const { object, out } = invokeNow(p.context, XrcSrq, 'create', 0, { pd, xrcd, cq: cq.handle, ...args }, p.caller)
+  return made(p, object, out)
+}
+
+/** Arms or resizes; after the latter the ring is another one. */
+export const modifySrq = (srq: TestSrq, change: { maxWr?: number; limit?: number }): void => {
+  const { context, caller } = srq.program
+  const { out } = invokeNow(context, Srq, 'modify', srq.handle, change, caller)
+  const { queue } = out as { queue?: Queue }
+  if (queue !== undefined) srq.ring = mapped(srq.program, queue)
+}
+export const querySrq = ({ program: { context, caller }, handle }: TestSrq) =>
+  invokeNow(context, Srq, 'query', handle, {}, caller).out
+
+/** An RC queue pair whose receive requests come from `srq`. */
+export const makeSharedQp = (p: Program, cq: TestCq, srq: TestSrq): TestQp => {
+  const wanted = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 1n, srq: srq.handle }
+  const { object, out } = invokeNow(p.context, RcQp, 'create', 0, wanted, p.caller)
+  const { sendQueue } = out as unknown as { sendQueue: Queue }
+  return { program: p, handle: object!, qpn: out.qpNum, cap: out.cap, send: mapped(p, sendQueue), receive: srq.ring }
+}
+
+export const openDomain = (p: Program, file?: number, flags: number = XrcdFlags.values.CREAT): number =>
+  invokeNow(p.context, Xrcd, 'create', 0, { flags, ...(file !== undefined && { file }) }, p.caller).object!
+export const closeDomain = (p: Program, xrcd: number): void => {
+  invokeNow(p.context, Xrcd, 'destroy', xrcd, {}, p.caller)
+}
+
+export const makeInitiator = (p: Program, cq: TestCq): TestQp => {
+  const wanted = { pd: p.pd, sendCq: cq.handle, cap: cap(), userHandle: 2n }
+  const { object, out } = invokeNow(p.context, XrcIniQp, 'create', 0, wanted, p.caller)
+  const { sendQueue, recvQueue } = out as unknown as Record<'sendQueue' | 'recvQueue', Queue>
+  const [send, receive] = [mapped(p, sendQueue), mapped(p, recvQueue)]
+  return { program: p, handle: object!, qpn: out.qpNum, cap: out.cap, send, receive }
+}
+
+export interface Target {
+  readonly program: Program
+  readonly handle: number
+  readonly qpn: number
+}
+
+/** A new target, or the one with number `qpNum`. */
+export const makeTarget = (p: Program, xrcd: number, qpNum?: number, userHandle = 3n): Target => {
+  const wanted = { xrcd, userHandle, ...(qpNum !== undefined && { qpNum }) }
+  const { object, out } = invokeNow(p.context, XrcTgtQp, 'create', 0, wanted, p.caller)
+  return { program: p, handle: object!, qpn: out.qpNum }
+}
+export const destroyTarget = ({ program: { context, caller }, handle }: Target) =>
+  invokeNow(context, XrcTgtQp, 'destroy', handle, {}, caller).out
+export const queryTarget = ({ program: { context, caller }, handle }: Target) =>
+  invokeNow(context, XrcTgtQp, 'query', handle, {}, caller).out
+
+/** Without what a type does not have. */
+const without = <T extends object, K extends keyof T>(value: T, ...names: K[]): Omit<T, K> =>
+  Object.fromEntries(Object.entries(value).filter(([name]) => !names.includes(name as K))) as Omit<T, K>
+
+/** Joins an initiator and a target, each with what its type takes. */
+export const joinXrc = (ini: TestQp, tgt: Target): void => {
+  const gid = (p: Program) => p.rxe.state.identity.gids[1]
+  const reached = without(toRtr(tgt.qpn, gid(tgt.program)), 'maxDestRdAtomic', 'minRnrTimer')
+  for (const change of [toInit(), reached, toRts()])
+    invokeNow(ini.program.context, XrcIniQp, 'modify', ini.handle, change, ini.program.caller)
+  const ready = without(toRts(), 'retryCnt', 'rnrRetry', 'maxRdAtomic')
+  for (const change of [toInit(), toRtr(ini.qpn, gid(ini.program)), ready])
+    invokeNow(tgt.program.context, XrcTgtQp, 'modify', tgt.handle, change, tgt.program.caller)
+}
