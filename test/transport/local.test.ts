@@ -4,7 +4,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import type { SendSpec } from './node.ts'
+import { createRandom, joinNodes } from './link.ts'
+import { createNode, type SendSpec, type TestNode } from './node.ts'
 import { ERR, FENCE, NAK, READ, SEND, SIGNALED, sge, T14, WRITE, wr } from './requests.ts'
 import { startScript } from './script.ts'
 
@@ -167,6 +168,49 @@ describe('a local request that may not be done', () => {
     t.sent()
     t.response('ACKNOWLEDGE', 0, { syndrome: NAK.INVALID })
     assert.deepEqual(t.completions(), ['1 REM_INV_REQ', '2 FLUSH', '3 FLUSH'])
+  })
+})
+
+it('among anything else over a bad link: each is done once, in order, and completes in its place', () => {
+  const random = createRandom(7)
+  const nodes: [TestNode, TestNode] = [createNode(), createNode()]
+  const wire = joinNodes(nodes, { drop: 0.05, duplicate: 0.05, reorder: 0.1 }, random)
+  const COUNT = 60
+  const posted: SendSpec[][] = []
+  for (let i = 0; i < 12; i++) {
+    nodes.forEach((node, side) => {
+      const row = node.createQp(100 + i)
+      node.connect(row, { destQpn: 100 + i, pathMtu: 256, timeout: 8, retryCnt: 7, sqPsn: i, rqPsn: i })
+      wire.bind(side, 100 + i, row)
+    })
+    const specs = Array.from({ length: COUNT }, (_, id): SendSpec => {
+      const flags = random() < 0.3 ? FENCE | SIGNALED : SIGNALED
+      const kind = random()
+      if (kind < 0.3) return bind(id, { flags, imm: id })
+      if (kind < 0.5) return { id, opcode: READ, flags, ...sge(0, Math.floor(random() * 1000)) }
+      if (kind < 0.6) return invalidate(id, 0x5000 + id + COUNT * i, { flags })
+      return { id, opcode: WRITE, flags, ...sge(0, Math.floor(random() * 1000)) }
+    })
+    for (const { opcode, imm } of specs)
+      if (opcode === LOCAL_INV) nodes[0].regions.push({ key: imm ?? 0, pd: 1, offset: 0, length: 8, access: 6 })
+    posted.push(specs)
+    nodes[0].post(i, ...specs)
+  }
+  while (wire.step()) {}
+  posted.forEach((specs, i) => {
+    const done = nodes[0].cqes.filter(c => c.qpn === 100 + i)
+    assert.deepEqual(
+      done.map(c => [c.id, c.status]),
+      specs.map(({ id }) => [id, 0]),
+    )
+    const binds = specs.filter(({ opcode }) => opcode === BIND_MW).map(({ id }) => id)
+    assert.deepEqual(
+      nodes[0].bound.filter(b => b.qp === 100 + i).map(b => b.key),
+      binds,
+    )
+    const keys = specs.filter(({ opcode }) => opcode === LOCAL_INV).map(({ imm }) => imm)
+    const mine = (key: number): boolean => Math.floor((key - 0x5000) / COUNT) === i
+    assert.deepEqual(nodes[0].invalidated.filter(mine), keys)
   })
 })
 
