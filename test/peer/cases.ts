@@ -46,6 +46,14 @@ const uc: readonly PeerCase[] = [
   peerCase('ib_send_lat', '-c', 'UC', '-s', '2000', '-n', '30'),
 ]
 
+const ud: readonly PeerCase[] = [
+  peerCase('ibv_ud_pingpong', '-n', '100', '-c', '-s', '1000'),
+  peerCase('ibv_ud_pingpong', '-n', '100', '-c', '-s', '1', '-e'),
+  peerCase('ib_send_bw', '-c', 'UD', '-s', '1000', '-n', '50'),
+  peerCase('ib_send_bw', '-c', 'UD', '-s', '500', '-n', '50', '-b', '-e'),
+  peerCase('ib_send_lat', '-c', 'UD', '-s', '64', '-n', '30'),
+]
+
 const srq: readonly PeerCase[] = [
   peerCase('ibv_srq_pingpong', '-n', '200', '-c', '-s', '1000', '-q', '4'),
   peerCase('ibv_srq_pingpong', '-n', '200', '-c', '-s', '1000', '-q', '8', '-e', '-r', '20'),
@@ -53,7 +61,7 @@ const srq: readonly PeerCase[] = [
 ]
 
 /** Everything. */
-export const allCases: readonly PeerCase[] = [...rc, ...uc, ...srq]
+export const allCases: readonly PeerCase[] = [...rc, ...uc, ...ud, ...srq]
 
 /** One of each kind, for every day. */
-export const fewCases: readonly PeerCase[] = [rc[0], rc[4], rc[5], rc[9], uc[1], srq[0]]
+export const fewCases: readonly PeerCase[] = [rc[0], rc[4], rc[5], rc[9], uc[1], ud[0], srq[0]]

@@ -1,0 +1,88 @@
+/*
+ * The whole matrix: programs of every transport service between two daemons, on loopback and between namespaces over
+ * veth, at MTU 1500 and 9000, IPv4 and IPv6, with GSO and without, and with losses.
+ */
+import { before, describe, it } from 'node:test'
+import { loopbackText } from '../loopback.ts'
+import {
+  caseTitle,
+  type MatrixCase,
+  matrixPrograms,
+  type Network,
+  reliableCases,
+  runMatrixCase,
+  startTwo,
+  type Two,
+  unreliableCases,
+} from './matrix.ts'
+import { canMakeNamespaces, twoNamespaces } from './namespaces.ts'
+import { isEmpty, lacking, type Scope, suiteScope } from './programs.ts'
+
+interface Plan {
+  readonly name: string
+  readonly network: (scope: Scope) => Network
+  readonly cases: readonly MatrixCase[]
+  readonly needsNamespaces: boolean
+}
+
+const all = [...reliableCases, ...unreliableCases]
+const links = ['udp', 'udp-plain'] as const
+
+const onLoopback: readonly Plan[] = links.map((link, i) => ({
+  name: `loopback, --link ${link}`,
+  network: () => ({ addresses: [loopbackText(10 * i + 1), loopbackText(10 * i + 2)], link }),
+  cases: all,
+  needsNamespaces: false,
+}))
+
+const withLosses: readonly Plan[] = links.map((link, i) => ({
+  name: `loopback with losses, --link ${link}`,
+  network: () => ({
+    addresses: [loopbackText(10 * i + 3), loopbackText(10 * i + 4)],
+    link,
+    fault: 'drop=0.01,reorder=0.01,seed=3',
+  }),
+  cases: reliableCases,
+  needsNamespaces: false,
+}))
+
+const onVeth: readonly Plan[] = [1500, 9000].flatMap(mtu =>
+  ([4, 6] as const).flatMap(version =>
+    links.map(
+      (link): Plan => ({
+        name: `veth, MTU ${mtu}, IPv${version}, --link ${link}`,
+        network: scope => ({
+          addresses: version === 4 ? ['10.99.0.1', '10.99.0.2'] : ['fd99::1', 'fd99::2'],
+          link,
+          netns: twoNamespaces(scope, mtu, true),
+        }),
+        cases: all,
+        needsNamespaces: true,
+      }),
+    ),
+  ),
+)
+
+describe('two daemons, the whole matrix', { skip: lacking(...matrixPrograms) }, () => {
+  for (const { name, network, cases, needsNamespaces } of [...onLoopback, ...withLosses, ...onVeth])
+    describe(name, () => {
+      const scope = suiteScope()
+      let two: Two | undefined
+      before(async () => {
+        if (!needsNamespaces) two = await startTwo(scope, network(scope))
+      })
+
+      it('two daemons', async t => {
+        if (needsNamespaces && canMakeNamespaces(t)) two = await startTwo(scope, network(scope))
+      })
+
+      for (const one of cases)
+        it(caseTitle(one), t =>
+          two ? runMatrixCase(t, two, one) : t.skip('network namespaces need root and iproute2'),
+        )
+
+      it('leaves nothing behind', async () => {
+        for (const daemon of two ?? []) await daemon.settled(isEmpty)
+      })
+    })
+})
