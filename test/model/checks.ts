@@ -28,7 +28,16 @@ const { SQE, ERR } = QpState.values
 const { COMM_EST, SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 
 /** What went otherwise than a good network would have it, though not wrongly. */
-export const createTally = () => ({ succeeded: 0, failed: 0, flushed: 0, messages: 0, lost: 0, loose: 0, lives: 0 })
+export const createTally = () => ({
+  succeeded: 0,
+  failed: 0,
+  flushed: 0,
+  messages: 0,
+  lost: 0,
+  loose: 0,
+  lives: 0,
+  attacks: 0,
+})
 export type Tally = ReturnType<typeof createTally>
 
 /** Before the payload of a datagram. */

@@ -100,6 +100,7 @@ export interface NodeOptions {
   readonly windowBytes?: number | undefined
   readonly boundReads?: boolean | undefined
   readonly pace?: number | undefined
+  readonly sharedWindowBytes?: number | undefined
   readonly maxPackets: number
   readonly maxBytes: number
   /** Where arriving packets lie; 256 KiB of its own by default. */
@@ -210,7 +211,7 @@ const workOf = (queues: readonly Queues[]): WorkSource => ({
 export const createNode = (options: NodeOptions, hooks: NodeHooks, chance: Chance): ModelNode => {
   const memory = createMemory(options.memoryBytes, hooks)
   const queues: Queues[] = []
-  const { windowBytes, boundReads, pace, maxPackets, maxBytes } = options
+  const { windowBytes, sharedWindowBytes, boundReads, pace, maxPackets, maxBytes } = options
   const engine = createEngine(
     {
       work: workOf(queues),
@@ -243,6 +244,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, chance: Chanc
       ...(windowBytes !== undefined && { windowBytes }),
       ...(boundReads !== undefined && { boundReads }),
       ...(pace !== undefined && { pace }),
+      ...(sharedWindowBytes !== undefined && { sharedWindowBytes }),
     },
   )
 

@@ -139,6 +139,8 @@ export interface Pair {
   loose: string | undefined
   /** Turns until it ends, -1 while it lives. */
   dying: number
+  /** Nothing is posted till all has ended. */
+  resting: boolean
   /** An end failed as it had to, or was asked to. */
   failing: boolean
 }
@@ -243,6 +245,7 @@ export const createPair = (name: string, service: number, a: End, b: End): Pair 
     life: 0,
     loose: undefined,
     dying: -1,
+    resting: false,
     failing: false,
   }
   a.peer = b
@@ -291,6 +294,7 @@ export const connect = (pair: Pair, chance: Chance, now: number): void => {
   pair.life++
   pair.loose = undefined
   pair.dying = -1
+  pair.resting = false
   pair.failing = false
   pair.mtu = chance.pick([256, 256, 512, 1024, 1024, 2048, 4096])
   for (const end of pair.ends) {

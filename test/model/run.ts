@@ -14,6 +14,7 @@ export const worldOf = (seed: number): WorldOptions => {
     nodes: 1 + chance.int(3),
     pairs: 1 + chance.int(12),
     ...(narrow && { windowBytes: 4500 + chance.int(40_000), boundReads: chance.hits(0.7), pace: chance.int(2) * 50 }),
+    ...(chance.hits(0.4) && { sharedWindowBytes: 4500 + chance.int(80_000) }),
     ...(chance.hits(0.3) && { maxPackets: 1 + chance.int(8) }),
     ...(chance.hits(0.3) && { maxBytes: 4400 + chance.int(20_000) }),
   }

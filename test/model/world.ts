@@ -19,6 +19,7 @@ import {
   onSendCompleted,
   onWrote,
 } from './checks.ts'
+import { attack, canBeAttacked } from './exact.ts'
 import { forge, opens, qpnOf } from './forge.ts'
 import { createLink, type Link, weathers } from './link.ts'
 import { createNode, type ModelNode } from './node.ts'
@@ -50,6 +51,7 @@ export interface WorldOptions {
   readonly windowBytes?: number
   readonly boundReads?: boolean
   readonly pace?: number
+  readonly sharedWindowBytes?: number
   readonly maxPackets?: number
   readonly maxBytes?: number
 }
@@ -112,6 +114,7 @@ export const createWorld = (options: WorldOptions) => {
         memoryBytes: SOURCE_BYTES + 0x1000 + (END_BYTES + 0x400) * 2 * options.pairs,
         windowBytes: options.windowBytes,
         pace: options.pace,
+        sharedWindowBytes: options.sharedWindowBytes,
         boundReads: options.boundReads,
         maxPackets: options.maxPackets ?? 64,
         maxBytes: options.maxBytes ?? 0x1_1000,
@@ -270,9 +273,26 @@ export const createWorld = (options: WorldOptions) => {
     end.host.engine.modify(end.row, RTS, {}, now)
   }
 
+  /** A forged packet that is known to the byte comes to a pair where all has ended. */
+  const attackQuiet = (pair: Pair): void => {
+    const end = chance.pick(pair.ends)
+    if (!pair.ends.every(canBeAttacked)) return
+    link.deliver()
+    if (pair.loose !== undefined || !pair.ends.every(canBeAttacked)) return
+    const { name, bytes, check } = attack(end, chance)
+    say(`${end.name} is attacked: ${name}`)
+    pair.loose = name
+    pair.dying = 1 + chance.int(3)
+    tally.attacks++
+    link.inject({ from: end.peer.node, to: end.node, bytes }, 0)
+    link.deliver()
+    check()
+  }
+
   /** One turn of a pair; how many requests it posted. */
   const turn = (pair: Pair, posting: boolean): number => {
     let posted = 0
+    if (posting && chance.hits(0.004)) pair.resting = true
     for (const end of pair.ends) {
       let fresh = false
       while (canReceive(end) && chance.hits(0.5) && postReceive(end, chance)) fresh = true
@@ -284,12 +304,15 @@ export const createWorld = (options: WorldOptions) => {
         end.draining = true
         end.host.engine.modify(end.row, SQD, {}, now)
       }
-      const dies = pair.dying >= 0 && pair.loose === undefined
+      const dies = pair.resting || (pair.dying >= 0 && pair.loose === undefined)
       if (posting && canSend(end) && !dies && state !== ERR && chance.hits(0.6)) posted += postSome(end)
     }
     if (pair.dying < 0 && pair.ends.some(end => stateOf(end) === ERR)) pair.dying = 2000
     if (isQuiet(pair)) {
       checkQuiet(pair, tally)
+      const strict = pair.service === Service.RC && pair.loose === undefined && pair.dying < 0
+      if (posting && strict && pair.resting) attackQuiet(pair)
+      pair.resting = false
       if (pair.dying > 10) pair.dying = 10
     }
     if (pair.dying > 0) pair.dying--

@@ -1,0 +1,102 @@
+/*
+ * The attacker who knows everything, against a queue pair of RC to which nobody is sending: what his packet must do is
+ * known to the byte. Right in all that the receiver can check it has its effect, once; wrong in one thing it has none,
+ * or ends the queue pair. Afterwards the two ends no longer agree about PSNs, so the pair's life ends.
+ */
+import assert from 'node:assert/strict'
+import { QpState } from '../../src/spec/enums.ts'
+import { type PacketSpec, packet } from '../transport/script.ts'
+import { type End, TARGET_BYTES, WORDS } from './pair.ts'
+import type { Chance } from './random.ts'
+
+const { RTS, SQD, ERR } = QpState.values
+
+/** What becomes of a packet: data in the target, a message, a changed word, nothing at all, or an end. */
+type Effect = 'write' | 'message' | 'word' | 'read' | 'none' | 'error'
+
+interface Attack {
+  readonly name: string
+  readonly packet: string
+  readonly effect: Effect
+  /** Distance from the PSN that is expected. */
+  readonly psn: number
+  change?(spec: PacketSpec, end: End, chance: Chance): void
+}
+
+const wrongKey = (spec: PacketSpec, _end: End, chance: Chance): void => {
+  spec.rkey = (chance.u32() | 1) >>> 0
+}
+const readOnly = (spec: PacketSpec, end: End): void => {
+  spec.rkey = end.sourceKey
+  spec.remote = end.areas.source
+}
+const attacks: readonly Attack[] = [
+  { name: 'WRITE', packet: 'WRITE_ONLY', effect: 'write', psn: 0 },
+  { name: 'WRITE of the past', packet: 'WRITE_ONLY', effect: 'none', psn: -1 },
+  { name: 'WRITE of the future', packet: 'WRITE_ONLY', effect: 'none', psn: 1 },
+  { name: 'WRITE far away', packet: 'WRITE_ONLY', effect: 'none', psn: 0x80_0000 },
+  { name: 'WRITE, wrong key', packet: 'WRITE_ONLY', effect: 'error', psn: 0, change: wrongKey },
+  { name: 'WRITE, read-only key', packet: 'WRITE_ONLY', effect: 'error', psn: 0, change: readOnly },
+  { name: 'WRITE, wrong key, of the past', packet: 'WRITE_ONLY', effect: 'none', psn: -3, change: wrongKey },
+  { name: 'MIDDLE of nothing', packet: 'WRITE_MIDDLE', effect: 'error', psn: 0 },
+  { name: 'SEND', packet: 'SEND_ONLY', effect: 'message', psn: 0 },
+  { name: 'SEND of the past', packet: 'SEND_ONLY', effect: 'none', psn: -1 },
+  { name: 'FETCH_ADD', packet: 'FETCH_ADD', effect: 'word', psn: 0 },
+  { name: 'FETCH_ADD of the past', packet: 'FETCH_ADD', effect: 'none', psn: -1 },
+  { name: 'FETCH_ADD, wrong key', packet: 'FETCH_ADD', effect: 'error', psn: 0, change: wrongKey },
+  { name: 'READ', packet: 'READ_REQUEST', effect: 'read', psn: 0 },
+  { name: 'READ, wrong key', packet: 'READ_REQUEST', effect: 'error', psn: 0, change: wrongKey },
+  { name: 'an answer to nothing', packet: 'READ_RESP_ONLY', effect: 'none', psn: 0 },
+  { name: 'an acknowledgement of nothing', packet: 'ACKNOWLEDGE', effect: 'none', psn: 5 },
+]
+
+const ADDED = 0x1_0000_0001n
+
+/** A packet for `end`, and a look at what it did once it was delivered. */
+export const attack = (end: End, chance: Chance) => {
+  const chosen = chance.pick(attacks)
+  const { memory, engine } = end.host
+  const isAtomic = chosen.packet === 'FETCH_ADD'
+  const isWrite = chosen.packet.startsWith('WRITE')
+  const data = new Uint8Array(chosen.packet === 'WRITE_MIDDLE' ? end.pair.mtu : 1 + chance.int(200))
+  chance.fill(data)
+  const word = chance.int(WORDS)
+  const offset = isAtomic ? TARGET_BYTES + 8 * word : chance.int(TARGET_BYTES - data.length)
+  const spec: PacketSpec = {
+    remote: end.areas.target + offset,
+    rkey: end.target.key,
+    ackReq: true,
+    dmaLen: data.length,
+  }
+  if (isWrite || chosen.packet === 'SEND_ONLY') spec.payload = data
+  if (isAtomic) spec.swap = ADDED
+  chosen.change?.(spec, end, chance)
+  const before = engine.query(end.row)
+  const look = () => memory.bytes.slice(end.areas.target, end.areas.target + TARGET_BYTES + 8 * WORDS)
+  const image = look()
+  const { received } = end
+  const hasReceive = end.host.queues[end.row].receives.length > 0
+  return {
+    name: chosen.name,
+    bytes: packet(chosen.packet, before.rqPsn + chosen.psn, spec, end.qpn),
+    check(): void {
+      const after = engine.query(end.row)
+      const taken = ['write', 'word', 'read'].includes(chosen.effect) || (chosen.effect === 'message' && hasReceive)
+      const view = new DataView(image.buffer)
+      if (chosen.effect === 'write') image.set(data, offset)
+      if (chosen.effect === 'word')
+        view.setBigUint64(offset, BigInt.asUintN(64, view.getBigUint64(offset, true) + ADDED), true)
+      assert.ok(Buffer.compare(look(), image) === 0, `${end.name}: ${chosen.name}: the target`)
+      assert.equal(after.state === ERR, chosen.effect === 'error', `${end.name}: ${chosen.name}: state ${after.state}`)
+      if (chosen.effect === 'error') return
+      assert.equal(after.rqPsn, (before.rqPsn + (taken ? 1 : 0)) & 0xff_ffff, `${end.name}: ${chosen.name}: next PSN`)
+      assert.equal(end.received, received + (chosen.effect === 'message' && hasReceive ? 1 : 0), chosen.name)
+      if (end.received === received) return
+      const { at } = end.receives[received].sges[0]
+      assert.deepEqual(memory.bytes.slice(at, at + data.length), data, `${end.name}: ${chosen.name}: the message`)
+    },
+  }
+}
+
+/** Whether an end is in a state in which all of this is certain. */
+export const canBeAttacked = (end: End): boolean => [RTS, SQD].includes(end.host.engine.query(end.row).state as 3 | 4)
