@@ -5,6 +5,7 @@
  * passes it tells that the response was lost. Losses are repaired by going back (requester.ts); here is decided when,
  * and when to give up.
  */
+
 import { QpState } from '../spec/enums.ts'
 import { ICRC_BYTES, nakCode, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../spec/headers.ts'
 import { headerAt, OP_ATOMIC, OP_END, OP_ONLY, OP_READ, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
@@ -17,6 +18,7 @@ import { drained, endOldest, failOldest } from './completing.ts'
 import { flushMoves, Moved, MoveKind, scatter } from './moves.ts'
 import { psnAdd, psnDistance } from './psn.ts'
 import { goBack } from './requester.ts'
+import { narrowShare, widenShare } from './sharing.ts'
 import { type EngineState, PACKET_WEIGHT, Q, Request, Row, readPart, schedule } from './state.ts'
 import { clearTimer, setTimer } from './timers.ts'
 import { Send } from './types.ts'
@@ -165,8 +167,10 @@ const progress = (s: EngineState, row: number, now: number): void => {
     w[base + ACKED] = p[request + START] + (counts ? done * (w[base + MTU] + PACKET_WEIGHT) : 0)
     if (caughtUp) w[base + SENT] = w[base + ACKED]
   }
+  const news = (w[base + ACKED] - acked) | 0
+  if (s.shares.budget !== 0) widenShare(s, row, news)
   if (w[base + WINDOW] < s.window) {
-    const window = w[base + WINDOW] + ((w[base + ACKED] - acked) | 0)
+    const window = w[base + WINDOW] + news
     w[base + WINDOW] = window < s.window ? window : s.window
   }
   if (w[base + SEND_PSN] === w[base + UNACKED] || s.ackTimeout[row] === Number.POSITIVE_INFINITY)
@@ -331,6 +335,7 @@ const retry = (s: EngineState, row: number, told: boolean): void => {
   w[base + RETRIES]--
   s.counters.retries++
   narrow(s, base)
+  if (s.shares.budget !== 0) narrowShare(s, row)
   if (told) w[base + REQUESTER] |= RESENT
   else w[base + REQUESTER] &= ~RESENT
   goBack(s, row)

@@ -5,10 +5,13 @@
  */
 
 export interface Shares {
-  /** Most window bytes that are out to one peer; 0: there is no such window. */
+  /** Most window bytes that are ever out to one peer; 0: there is no such window. */
   readonly budget: number
-  /** By peer: bytes out, the rows that wait (-1 for none), what the first needs, whether something was acknowledged. */
+  /** By peer: bytes out, how many may be out now, and how many are to be acknowledged before a loss counts again. */
   out: Int32Array
+  window: Int32Array
+  calm: Int32Array
+  /** By peer: the rows that wait (-1 for none), what the first needs, whether something was acknowledged. */
   first: Int32Array
   last: Int32Array
   need: Int32Array
@@ -32,10 +35,14 @@ export interface Shares {
 }
 
 export const NO_LIMIT = 0x7fff_ffff
+/** Window of a peer of whom nothing is known yet. */
+const START = 0x8_0000
 
 export const createShares = (budget: number, rows: number): Shares => ({
   budget,
   out: new Int32Array(0),
+  window: new Int32Array(0),
+  calm: new Int32Array(0),
   first: new Int32Array(0),
   last: new Int32Array(0),
   need: new Int32Array(0),
@@ -78,6 +85,8 @@ export const growPeers = (shares: Shares, peer: number): void => {
   moved.set(shares.moved)
   shares.moved = moved
   shares.out = longer(shares.out, count, 0)
+  shares.window = longer(shares.window, count, Math.min(shares.budget, START))
+  shares.calm = longer(shares.calm, count, 0)
   shares.first = longer(shares.first, count, -1)
   shares.last = longer(shares.last, count, -1)
   shares.need = longer(shares.need, count, 0)

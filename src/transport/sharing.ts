@@ -3,6 +3,9 @@
  * have unacknowledged fits half of the peer's socket buffer, however many they are. Beside it each has its own window
  * (Row.WINDOW).
  *
+ * A peer that is slow, or shared with other machines, loses packets or answers too late: then its window is halved, and
+ * it grows again with what is acknowledged.
+ *
  * Who finds the window full waits in a queue of the peer and is served in order, a quantum at a time, as room comes
  * free; who comes while others wait goes behind them, so that nobody starves. When a peer acknowledges nothing at all
  * for a while, what is out to it no longer lies in its buffer: it was lost, or its queue pairs are dead. It is then
@@ -18,6 +21,8 @@ const { WORDS, PEER, SENT, ACKED } = Row
 const STALL = 200_000
 /** Room that makes it worth to serve who waits: a run, not a packet. */
 const WORTH = 0x8000
+/** What a peer's window is at least, whatever is lost, bytes. */
+const LEAST = 0x1_0000
 
 const outOf = (s: EngineState, row: number): number => {
   const base = row * WORDS
@@ -51,7 +56,7 @@ export const openShare = (s: EngineState, row: number): void => {
   }
   settle(s, row)
   const behind = shares.first[peer] >= 0 && shares.serving !== row
-  const room = behind ? 0 : shares.budget - shares.out[peer]
+  const room = behind ? 0 : shares.window[peer] - shares.out[peer]
   // the first of all may send whatever it has to send at once
   if (behind || shares.out[peer] > 0) shares.limit = outOf(s, row) + (room > 0 ? room : 0)
 }
@@ -80,14 +85,36 @@ export const leaveShare = (s: EngineState, row: number): void => {
   shares.peer[row] = -1
 }
 
+/** Something was lost on the way to the row's peer: once for all that was out then. */
+export const narrowShare = (s: EngineState, row: number): void => {
+  const { shares } = s
+  const peer = shares.peer[row]
+  if (peer < 0 || shares.calm[peer] > 0) return
+  const half = shares.window[peer] >> 1
+  const window = half > LEAST ? half : Math.min(LEAST, shares.budget)
+  shares.window[peer] = window
+  shares.calm[peer] = window
+}
+
+/** Its peer has acknowledged `bytes`. */
+export const widenShare = (s: EngineState, row: number, bytes: number): void => {
+  const { shares } = s
+  const peer = shares.peer[row]
+  if (peer < 0) return
+  const window = shares.window[peer] + (bytes >> 3)
+  shares.window[peer] = window < shares.budget ? window : shares.budget
+  if (shares.calm[peer] > 0) shares.calm[peer] -= bytes
+}
+
 /** The next row that waited and for which there is room now; it is the one that is served. -1 if there is none. */
 export const takeWaiting = (s: EngineState): number => {
   const { shares } = s
   for (let i = 0; i < shares.full.length; i++) {
     const peer = shares.full[i]
-    const room = shares.budget - shares.out[peer]
+    const window = shares.window[peer]
+    const room = window - shares.out[peer]
     const need = shares.need[peer]
-    if (shares.out[peer] > 0 && room < (need > WORTH ? need : Math.min(WORTH, shares.budget >> 1))) continue
+    if (shares.out[peer] > 0 && room < (need > WORTH ? need : Math.min(WORTH, window >> 1))) continue
     const row = shares.first[peer]
     shares.need[peer] = 0
     dequeue(shares, row)

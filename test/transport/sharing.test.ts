@@ -46,6 +46,9 @@ const start = (count: number, dead: readonly number[] = [], more: NodeOptions = 
     node: nodes[0],
     joined,
     most: () => most,
+    forget: () => {
+      most = 0
+    },
     /** Steps until `enough` completions are there, or nothing happens any more. */
     run: (enough: number, until?: number): void => {
       while (cqes.length < enough && joined.step(until)) {}
@@ -126,6 +129,32 @@ describe('a window that queue pairs share', () => {
     for (const row of t.rows) t.node.post(row, write(row, 20 * MTU), read(row, 5000))
     t.run(60)
     assert.ok(t.cqes.length === 60 && t.cqes.every(({ status }) => status === SUCCESS))
+  })
+
+  it('is less after losses, once for all that were out, and grows again', () => {
+    const link = { drop: 0 }
+    const large = { sharedWindowBytes: 0x10_0000, windowBytes: 0x2_0000, memoryBytes: 0x8_0000, maxPackets: 64 }
+    const t = start(30, [], large, link)
+    /** Each writes `packets` packets `times` times; the most that was under way. */
+    const round = (packets: number, times: number): number => {
+      t.forget()
+      for (const row of t.rows) for (let i = 0; i < times; i++) t.node.post(row, write(row, packets * MTU))
+      t.run(t.cqes.length + 30 * times)
+      return t.most()
+    }
+    const first = round(60, 1)
+    assert.ok(first > 0x7_0000 && first < 0xb_0000, `${first}: half a megabyte to begin with`)
+    const second = round(60, 10)
+    assert.ok(second > 0xf_0000 && second < 0x11_0000, `${second}: all of it after a while`)
+    link.drop = 1
+    for (const row of t.rows) t.node.post(row, write(row, 60 * MTU))
+    t.run(Number.POSITIVE_INFINITY, t.joined.now + 100_000)
+    link.drop = 0
+    t.forget()
+    t.run(t.cqes.length + 30)
+    assert.ok(t.most() < 0x9_0000, `${t.most()}: half of it, however many have lost something`)
+    assert.ok(t.most() > 0x4_0000, `${t.most()}: and no less`)
+    assert.ok(t.cqes.every(({ status }) => status === SUCCESS))
   })
 
   it('keeps the place of who finds the port full', () => {
