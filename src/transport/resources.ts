@@ -69,7 +69,8 @@ export const replayRead = (s: EngineState, row: number, arena: Arena, at: number
   const offset = low + (hi - p[resource + Resource.HI]) * 0x1_0000_0000
   const whole = p[resource + Resource.LENGTH]
   const packets = length === 0 ? 1 : Math.ceil(length / mtu)
-  const inside = whole === 0 ? length === 0 : offset >= 0 && offset + length <= whole
+  // each PSN stands for its own bytes: the rest of a READ begins where they do
+  const inside = whole === 0 ? length === 0 : offset === first * mtu && offset + length <= whole
   if (!inside || first + packets > p[resource + Resource.PSNS]) return
   if (whole > 0 && ext.rethRkey(view, at) !== p[resource + Resource.KEY]) return
   // still under way towards it: the copy of a request adds nothing

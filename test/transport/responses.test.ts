@@ -73,6 +73,10 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 0, { remote: 0x9001, dmaLen: 2500 })
     t.request('READ_REQUEST', 1, { remote: 0x9000, dmaLen: 2500 })
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500, rkey: 1 })
+    // inside, but not the bytes that this PSN stands for
+    t.request('READ_REQUEST', 1, { remote: 0x9000, dmaLen: 1024 })
+    t.request('READ_REQUEST', 0, { remote: 0x9400, dmaLen: 1024 })
+    t.request('READ_REQUEST', 0, { remote: 0x9004, dmaLen: 8 })
     assert.deepEqual(t.sent(), [])
   })
   it('repeated while its answer is under way is not answered twice', () => {
