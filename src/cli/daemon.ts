@@ -5,7 +5,7 @@
  * then goes away, so that a closed output is no reason to end.
  */
 import { dirname, resolve } from 'node:path'
-import { startDaemon } from '../daemon/daemon.ts'
+import { SocketInUseError, startDaemon } from '../daemon/daemon.ts'
 import { commandName } from '../host/process.ts'
 import { openSession } from './client.ts'
 import { type ConfigOptions, devicesText, fullConfig, wantedConfig } from './config.ts'
@@ -37,6 +37,8 @@ const owner = async (socket: string): Promise<string | undefined> => {
 
 /** Says who has the socket, if that is why the daemon cannot start. */
 const explain = async (error: unknown, socket: string): Promise<unknown> => {
+  // Of another failure nobody may be asked: the socket can be our own, which does not answer.
+  if (!(error instanceof SocketInUseError)) return error
   const who = await owner(socket)
   return who === undefined
     ? error

@@ -45,6 +45,11 @@ export interface Daemon {
   close(): Promise<void>
 }
 
+/** Somebody else serves the socket. */
+export class SocketInUseError extends Error {
+  override readonly name = 'SocketInUseError'
+}
+
 /** sun_path without its NUL. */
 const LONGEST_PATH = 107
 /** The tree's path must fit the session protocol's field. */
@@ -61,7 +66,9 @@ const listenAt = (socket: string): number => {
     return listen(socket, { mode: process.getuid?.() === 0 ? 0o666 : 0o600 })
   } catch (error) {
     if (error instanceof SystemError && error.errno === EADDRINUSE)
-      throw new Error(`socket ${socket} is in use by a running daemon; stop it, or choose another path with --socket`)
+      throw new SocketInUseError(
+        `socket ${socket} is in use by a running daemon; stop it, or choose another path with --socket`,
+      )
     throw error
   }
 }

@@ -11,6 +11,7 @@
 import { Where } from '../drivers/rxe/posts.ts'
 import { nowMicroseconds } from '../host/clock.ts'
 import { setWord } from '../host/fence.ts'
+import { createTimer } from '../host/timer.ts'
 import { yieldProcessor } from '../host/yield.ts'
 import { ParkedPage } from '../spec/session.ts'
 
@@ -33,15 +34,16 @@ export interface Loop {
 /** Longest time without the event loop, and how long to look for more work before parking. Microseconds. */
 const SLICE = 500
 const LINGER = 20
-/** Longest timer of Node, milliseconds. */
-const LONGEST_TIMER = 2 ** 31 - 1
 
 /** `turn` is told each time the loop begins to look: what was found out about a process before may be true no more. */
 export const createLoop = (parked: Int32Array, devices: readonly Pollable[], turn: () => void = () => {}): Loop => {
   let running = false
   let stopped = false
   let immediate: NodeJS.Immediate | undefined
-  let timer: NodeJS.Timeout | undefined
+  const timer = createTimer(() => {
+    timerDue = Infinity
+    kick()
+  })
   let timerDue = Infinity
 
   const pollAll = (where: Where): boolean => {
@@ -72,14 +74,8 @@ export const createLoop = (parked: Int32Array, devices: readonly Pollable[], tur
     let due = Infinity
     for (const device of devices) due = Math.min(due, device.nextTimeout())
     if (due >= timerDue) return
-    clearTimeout(timer)
     timerDue = due
-    const wait = Math.ceil((due - nowMicroseconds()) / 1000)
-    timer = setTimeout(onTimer, Math.min(Math.max(wait, 1), LONGEST_TIMER))
-  }
-  const onTimer = (): void => {
-    timerDue = Infinity
-    kick()
+    timer.set(due - nowMicroseconds())
   }
 
   const run = (first: Where): void => {
@@ -119,7 +115,7 @@ export const createLoop = (parked: Int32Array, devices: readonly Pollable[], tur
     touch,
     stop() {
       stopped = true
-      clearTimeout(timer)
+      timer.close()
       if (immediate) clearImmediate(immediate)
     },
   }

@@ -125,7 +125,7 @@ test('a device’s timer calls it back, not early, and an earlier one is not mis
   due = nowMicroseconds() + 3600e6
   loop.kick()
   assert.ok((await wait(2000)) >= 0)
-  // Timers longer than Node's are no timers that fire at once.
+  // A time that no timer reaches is none that comes at once.
   due = nowMicroseconds() + 1e16
   loop.kick()
   loop.stop()
