@@ -313,6 +313,10 @@ static void xrc_operations(void)
     struct ibv_srq *srq[2] = {make_xsrq(xrcd, &number[0]), make_xsrq(xrcd, &number[1])};
     struct ibv_qp *from = make_qp(0, IBV_QPT_XRC_SEND, NULL, NULL), *to = make_qp(1, IBV_QPT_XRC_RECV, NULL, xrcd);
     join_both(from, to);
+    struct ibv_qp_attr attr;
+    struct ibv_qp_init_attr init;
+    NEED(ibv_query_qp(to, &attr, IBV_QP_STATE, &init) == 0, "ibv_query_qp: %s", strerror(errno));
+    check("state of the target", attr.qp_state, IBV_QPS_RTS);
     check("close of a domain in use", ibv_close_xrcd(xrcd), EBUSY);
     for (uint64_t id = 100; id < 108; id++)
         post_shared(srq[id & 1], id);

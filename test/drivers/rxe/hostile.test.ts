@@ -10,6 +10,7 @@ import { RecvWqe, RingHeader, SendWqe } from '../../../src/spec/drivers/rxe-ring
 import { type Chance, createChance } from '../../model/random.ts'
 import {
   assertNothingLeft,
+  errnoOf,
   join,
   type Machine,
   machine,
@@ -27,18 +28,24 @@ import {
 } from './machine.ts'
 import { completions, type End, end, pattern, piece } from './pair.ts'
 import { Flag, isIntact, type Mapped, pollAll, postReceive, postSend, Wr } from './provider.ts'
+import { makeSharedQp, makeSrq, modifySrq } from './shared.ts'
 
 const OPERATIONS = 2000
 const OPCODES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 15]
 const MORE_LENGTHS = [0, 1, 8, 64, 4096, 65536, 65537, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff]
 
-/** A hostile program: two queue pairs that are joined, one completion queue, some memory. */
-const intruder = (m: Machine, device: number) => {
+/**
+ * A hostile program: two queue pairs that are joined, one completion queue, some memory; `shares`: the queue pairs have
+ * one receive queue.
+ */
+const intruder = (m: Machine, device: number, shares = false) => {
   const p = program(m, device)
   const cq = makeCq(p, 15)
-  const qps = [makeQp(p, cq), makeQp(p, cq)] as const
+  const srq = shares ? makeSrq(p) : undefined
+  const make = () => (srq === undefined ? makeQp(p, cq) : makeSharedQp(p, cq, srq))
+  const qps = [make(), make()] as const
   join(qps[0], qps[1])
-  return { p, cq, qps, mr: register(p, 8192) }
+  return { p, cq, srq, qps, mr: register(p, 8192) }
 }
 type Intruder = ReturnType<typeof intruder>
 
@@ -102,6 +109,10 @@ const tricks: Readonly<Record<string, (one: Intruder, qp: TestQp, chance: Chance
   'completions taken': ({ cq }, _qp, chance) => {
     if (cq.ring.producer <= cq.ring.mask && cq.ring.consumer <= cq.ring.mask && chance.hits(0.8)) pollAll(cq.ring)
   },
+  'a shared queue, changed': ({ srq }, _qp, chance) => {
+    if (srq === undefined) return
+    errnoOf(() => modifySrq(srq, chance.hits(0.5) ? { maxWr: 1 + chance.int(30) } : { limit: chance.int(8) }))
+  },
   'back to RTS': (one, qp) => {
     const peer = one.qps[0] === qp ? one.qps[1] : one.qps[0]
     modify(qp, { state: Qps.RESET })
@@ -149,7 +160,7 @@ const run = (seed: number, operations: number): void => {
   const m = machine()
   const honest = [end(m, 0), end(m, 1)] as const
   join(honest[0].qp, honest[1].qp)
-  const intruders = [intruder(m, 0), intruder(m, 1)]
+  const intruders = [intruder(m, 0), intruder(m, 1), intruder(m, 0, true)]
   const programs = [...honest.map(({ p }) => p), ...intruders.map(({ p }) => p)]
   const last: string[] = []
   try {

@@ -55,7 +55,17 @@ export const makeSharedQp = (p: Program, cq: TestCq, srq: TestSrq): TestQp => {
   const wanted = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 1n, srq: srq.handle }
   const { object, out } = invokeNow(p.context, RcQp, 'create', 0, wanted, p.caller)
   const { sendQueue } = out as unknown as { sendQueue: Queue }
-  return { program: p, handle: object!, qpn: out.qpNum, cap: out.cap, send: mapped(p, sendQueue), receive: srq.ring }
+  return {
+    program: p,
+    handle: object!,
+    qpn: out.qpNum,
+    cap: out.cap,
+    send: mapped(p, sendQueue),
+    // The shared queue may move.
+    get receive() {
+      return srq.ring
+    },
+  }
 }
 
 export const openDomain = (p: Program, file?: number, flags: number = XrcdFlags.values.CREAT): number =>

@@ -1,0 +1,147 @@
+/*
+ * Shared receive queues and XRC in Linux's dialects beyond what was recorded: types that tell classes, a response that
+ * goes where the driver's input points, attributes that Linux takes away.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { errnoName } from '../../src/spec/errno.ts'
+import { type Answer, type Decoded, isAnswer } from '../../src/uapi/call.ts'
+import { encodeLinux } from '../../src/uapi/linux-encode.ts'
+import { decodeWrite } from '../../src/uapi/linux-write.ts'
+import { ARENA, AT, arena, type FakeView, fakeView } from './fake-view.ts'
+
+const u16 = (n: number): number[] => [n & 0xff, n >> 8]
+const u32 = (n: number): number[] => [...u16(n & 0xffff), ...u16(n >>> 16)]
+const u64 = (n: bigint): number[] => [...u32(Number(n & 0xffffffffn)), ...u32(Number(n >> 32n))]
+
+/** A command with room for `room` bytes of response. */
+const write = (number: number, body: readonly number[], room = 0): { view: FakeView; decoded: Decoded | Answer } => {
+  const bytes = Uint8Array.from([...u32(number), ...u16((8 + body.length) / 4), ...u16(room / 4), ...body])
+  const memory = arena()
+  memory.map(AT, bytes)
+  const handles = ['pd', 'cq', 'srq', 'xrcd', 'xrc_srq', 'xrc_ini_qp', 'xrc_tgt_qp', 'rc_qp']
+  const view = fakeView(memory, new Map(handles.map((name, handle) => [handle, name])))
+  const decoded = decodeWrite(view, AT, bytes.length)
+  // Whatever it means, nothing is lost.
+  if (!isAnswer(decoded)) assert.deepEqual(encodeLinux(decoded.call, decoded.legacy()!).bytes, bytes)
+  return { view, decoded }
+}
+const callOf = (decoded: Decoded | Answer) => {
+  assert.ok(!isAnswer(decoded), (decoded as Answer).reason)
+  return decoded.call
+}
+const errorOf = (decoded: Decoded | Answer): string => (isAnswer(decoded) ? errnoName(-decoded.ret) : 'OK')
+
+/** CREATE_XSRQ: user handle, type, PD, requests, elements, limit, tags, domain, CQ; 24 bytes for the driver. */
+const xsrq = (type: number): number[] => [...u64(ARENA), ...u64(0x77n), ...[type, 0, 20, 2, 5, 9, 3, 1].flatMap(u32)]
+
+test('CREATE_XSRQ: the type tells the class, and what the class lacks means nothing', () => {
+  const common = { userHandle: 0x77n, pd: 0, maxWr: 20, maxSge: 2, limit: 5 }
+  const basic = callOf(write(39, xsrq(0), 16 + 24).decoded)
+  assert.deepEqual([basic.class.name, basic.args], ['srq', common])
+  const xrc = callOf(write(39, xsrq(1), 16 + 24).decoded)
+  assert.deepEqual([xrc.class.name, xrc.args], ['xrc_srq', { ...common, xrcd: 3, cq: 1 }])
+  const tagged = callOf(write(39, xsrq(2), 16 + 24).decoded)
+  assert.deepEqual([tagged.class.name, tagged.args], ['tm_srq', { ...common, cq: 1, maxNumTags: 9 }])
+  assert.equal(errorOf(write(39, xsrq(3), 16 + 24).decoded), 'EINVAL')
+  // The driver's part has 24 bytes, of which Linux's writes 20.
+  assert.equal(errorOf(write(39, xsrq(1), 16 + 20).decoded), 'EINVAL')
+})
+
+const modify = (mask: number, ...driver: number[]): number[] => [
+  ...u32(2),
+  ...u32(mask),
+  ...u32(50),
+  ...u32(4),
+  ...driver,
+]
+
+test('MODIFY_SRQ: the mask says what is there; the answer goes where the driver’s input points', () => {
+  const pointer = u64(ARENA + 64n)
+  const limit = write(33, modify(2, ...pointer))
+  assert.deepEqual(callOf(limit.decoded).args, { limit: 4 })
+  assert.ok(!isAnswer(limit.decoded))
+  assert.equal(limit.decoded.answer({ out: {} }).ret, 32)
+  assert.deepEqual([...limit.view.copyIn(ARENA + 64n, 16)], new Array(16).fill(0xcc))
+
+  const size = write(33, modify(1, ...pointer))
+  assert.deepEqual(callOf(size.decoded).args, { maxWr: 50 })
+  assert.ok(!isAnswer(size.decoded))
+  size.decoded.answer({ out: { queue: { offset: 0x5000n, size: 0x3000 } } })
+  assert.deepEqual([...size.view.copyIn(ARENA + 64n, 16)], [...u64(0x5000n), ...u32(0x3000), ...u32(0)])
+
+  const nowhere = write(33, modify(1, ...u64(0x10n)))
+  assert.ok(!isAnswer(nowhere.decoded))
+  assert.equal(nowhere.decoded.answer({ out: { queue: { offset: 0n, size: 1 } } }).ret, -14)
+  assert.equal(errorOf(write(33, modify(1)).decoded), 'EINVAL')
+  assert.equal(errorOf(write(33, modify(4, ...pointer)).decoded), 'EOPNOTSUPP')
+})
+
+test('QUERY_SRQ and DESTROY_SRQ are about the class of their handle', () => {
+  for (const [handle, name] of [
+    [2, 'srq'],
+    [4, 'xrc_srq'],
+  ] as const)
+    for (const [number, method] of [
+      [34, 'query'],
+      [35, 'destroy'],
+    ] as const) {
+      const call = callOf(write(number, [...u64(ARENA), ...u32(handle), ...u32(0)], 16).decoded)
+      assert.deepEqual([call.class.name, call.methodName, call.object], [name, method, handle])
+    }
+})
+
+test('OPEN_XRCD: a descriptor below 0 is none, and of the flags two count', () => {
+  const open = (fd: number, flags: number) =>
+    callOf(write(37, [...u64(ARENA), ...u32(fd >>> 0), ...u32(flags)], 4).decoded)
+  assert.deepEqual(open(-1, 0o100).args, { flags: 0o100 })
+  assert.deepEqual(open(7, 0o2000302).args, { file: 7, flags: 0o300 })
+})
+
+/** CREATE_QP: PD or domain, CQs, SRQ, sizes, then signal_all, type, is_srq. */
+const createQp = (type: number, parent: number, isSrq: number): number[] => [
+  ...u64(ARENA),
+  ...u64(1n),
+  ...[parent, 1, 1, 2].flatMap(u32),
+  ...[8, 8, 1, 1, 0].flatMap(u32),
+  ...[0, type, isSrq, 0],
+]
+
+test('CREATE_QP: the shared queue is there if the flag says so; a target has a domain instead of all', () => {
+  const srqOf = (isSrq: number) => callOf(write(24, createQp(2, 0, isSrq), 64).decoded).args.srq
+  assert.deepEqual([srqOf(0), srqOf(1), srqOf(200)], [undefined, 2, 2])
+  const target = callOf(write(24, createQp(10, 3, 0), 32).decoded)
+  assert.deepEqual([target.class.name, target.args], ['xrc_tgt_qp', { userHandle: 1n, xrcd: 3 }])
+  const initiator = callOf(write(24, createQp(9, 0, 0), 64).decoded)
+  assert.equal(initiator.class.name, 'xrc_ini_qp')
+  assert.deepEqual(Object.keys(initiator.args).sort(), ['cap', 'flags', 'pd', 'sendCq', 'userHandle'])
+})
+
+test('OPEN_QP opens a target by its number', () => {
+  const body = (type: number) => [...u64(ARENA), ...u64(9n), ...u32(3), ...u32(0x123), type, 0, 0, 0, ...u32(0)]
+  const call = callOf(write(40, body(10), 32).decoded)
+  assert.deepEqual([call.class.name, call.methodName], ['xrc_tgt_qp', 'create'])
+  assert.deepEqual(call.args, { userHandle: 9n, xrcd: 3, qpNum: 0x123 })
+})
+
+test('MODIFY_QP takes away what an initiator and a target do not have, as Linux does', () => {
+  const change = (handle: number, mask: number) => {
+    const body = new Array(112).fill(0)
+    body.splice(64, 8, ...u32(handle), ...u32(mask))
+    return write(26, body).decoded
+  }
+  const MIN_RNR = 1 << 15
+  const MAX_DEST_RD = 1 << 17
+  const RETRIES = (1 << 10) | (1 << 11) | (1 << 13)
+  assert.deepEqual(callOf(change(5, 1 | MIN_RNR | MAX_DEST_RD)).args, { state: 0 })
+  assert.deepEqual(callOf(change(6, 1 | RETRIES)).args, { state: 0 })
+  assert.deepEqual(Object.keys(callOf(change(7, 1 | MIN_RNR | RETRIES)).args).sort(), [
+    'maxRdAtomic',
+    'minRnrTimer',
+    'retryCnt',
+    'rnrRetry',
+    'state',
+  ])
+  // What nobody takes away is refused as ever.
+  assert.equal(errorOf(change(5, 1 << 6)), 'EINVAL')
+})
