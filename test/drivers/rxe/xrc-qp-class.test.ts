@@ -39,9 +39,9 @@ const bench = () => {
   const [cqA, cqB, cqC] = [makeCq(a), makeCq(b), makeCq(b)]
   const [mrA, mrB] = [register(a, 8192), register(b, 8192)]
   const xrcd = openDomain(b, FILE)
-  const pd = invokeNow(b.context, Pd, 'create', 0, {}, b.caller).object!
+  const otherPd = invokeNow(b.context, Pd, 'create', 0, {}, b.caller).object!
   const srq = makeXrcSrq(b, xrcd, cqB)
-  const other = makeXrcSrq(b, xrcd, cqC, pd)
+  const other = makeXrcSrq(b, xrcd, cqC, otherPd)
   const ini = makeInitiator(a, cqA)
   const tgt = makeTarget(b, xrcd)
   joinXrc(ini, tgt)
@@ -57,7 +57,7 @@ const bench = () => {
     for (const p of [a, b, ...more]) p.close()
     assertNothingLeft(m, [a, b, ...more])
   }
-  return { m, a, b, cqA, cqB, cqC, mrA, mrB, xrcd, srq, other, ini, tgt, send, receive, close }
+  return { m, a, b, cqA, cqB, cqC, mrA, mrB, xrcd, srq, other, otherPd, ini, tgt, send, receive, close }
 }
 
 const asyncs = (p: Program): number[] => p.async.queue.splice(0).map(({ type }) => type)
@@ -96,6 +96,26 @@ test('the queue that a request names decides the protection domain', () => {
   )
   assert.deepEqual(completions(cqC), [])
   assert.deepEqual(asyncs(b), [LAST_WQE_REACHED, 3])
+  close()
+})
+
+test('READs of two protection domains at once are read in the one of their own queue', () => {
+  const { m, b, cqA, mrA, mrB, srq, other, otherPd, ini, close } = bench()
+  const mrOther = register({ ...b, pd: otherPd }, 4096)
+  mrB.bytes.fill(3)
+  mrOther.bytes.fill(4)
+  const read = (to: number, from: { address: number; rkey: number }, at: number): void => {
+    const request = { opcode: Wr.READ, sges: [piece(mrA, at, 3000)], remote: from.address, rkey: from.rkey }
+    assert.ok(postSend(ini.send, { ...request, flags: Flag.SIGNALED | (to << 8) }))
+  }
+  read(srq.number, mrB, 0)
+  read(other.number, mrOther, 3000)
+  m.settle()
+  assert.deepEqual(
+    completions(cqA).map(({ status }) => status),
+    [0, 0],
+  )
+  assert.deepEqual([mrA.bytes[0], mrA.bytes[2999], mrA.bytes[3000], mrA.bytes[5999]], [3, 3, 4, 4])
   close()
 })
 
