@@ -10,3 +10,7 @@ export const loopbackText = (n: number): string => [...base, n].join('.')
 
 /** ::ffff:127.x.y.n */
 export const loopback = (n: number): Uint8Array => Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...base, n)
+
+/** A multicast address that no other process of the tests uses: ::ffff:239.x.y.n */
+export const groupAddress = (n: number): Uint8Array =>
+  Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 239, base[1], base[2], n)

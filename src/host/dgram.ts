@@ -29,6 +29,9 @@ export interface DgramSocket {
 /** What is asked for; the system gives what it allows. */
 const WANTED_BUFFER = 4 << 20
 
+/** Hops that a datagram may go. */
+const DEFAULT_HOPS = 64
+
 const errnoOf = (error: unknown): number => Math.abs((error as { errno?: number }).errno ?? 0)
 
 type Lookup = (host: string, family: unknown, done: (error: null, address: string) => void) => void
@@ -38,18 +41,22 @@ const lookup: Lookup = (host, family, done) => (typeof family === 'function' ? f
 
 /**
  * A socket bound to `address` (text, without the brackets of IPv6; link-local with %interface) and `port`. `onMessage`
- * gets each datagram, the sender's address and port; the bytes are its own. Throws SystemError: EADDRNOTAVAIL,
- * EADDRINUSE, EACCES.
+ * gets each datagram, the sender's address and port; the bytes are its own. `multicast.by`: the interface by which
+ * datagrams to groups leave, if it can; `multicast.on`: `address` is a group, and the socket a member on that
+ * interface, as any number of sockets may be. An interface is named by an address of its, of IPv6 ::%interface. Throws
+ * SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
  */
 export const openDgramSocket = (
   address: string,
   port: number,
   onMessage: (bytes: Uint8Array, address: string, port: number) => void,
+  multicast: { readonly by?: string; readonly on?: string } = {},
 ): DgramSocket => {
   const is6 = address.includes(':')
   const socket: Socket = createSocket({
     type: is6 ? 'udp6' : 'udp4',
     ipv6Only: is6,
+    reuseAddr: multicast.on !== undefined,
     lookup: lookup as never,
   })
   let refused: unknown
@@ -58,15 +65,26 @@ export const openDgramSocket = (
     refused = error
   })
   socket.bind({ address, port, exclusive: true })
+  try {
+    if (refused === undefined && multicast.on !== undefined) socket.addMembership(address, multicast.on)
+  } catch (error) {
+    refused = error
+  }
   if (refused !== undefined) {
     socket.close()
     throw new SystemError('bind', errnoOf(refused), address)
   }
-  for (const set of [() => socket.setRecvBufferSize(WANTED_BUFFER), () => socket.setSendBufferSize(WANTED_BUFFER)])
+  const { by } = multicast
+  for (const set of [
+    () => socket.setRecvBufferSize(WANTED_BUFFER),
+    () => socket.setSendBufferSize(WANTED_BUFFER),
+    () => by && socket.setMulticastInterface(by),
+    () => by && socket.setMulticastTTL(DEFAULT_HOPS),
+  ])
     try {
       set()
     } catch {
-      // A limit: it stays as it was.
+      // A limit, or an interface without groups: it stays as it was.
     }
   socket.on('message', (bytes, from) => onMessage(bytes, from.address, from.port))
   let closed = false

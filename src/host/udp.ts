@@ -40,9 +40,17 @@ const IP_TTL = 2
 const IP_MTU_DISCOVER = 10
 const IP_RECVTTL = 12
 const IP_RECVTOS = 13
+const IP_MULTICAST_IF = 32
+const IP_MULTICAST_TTL = 33
+const IP_ADD_MEMBERSHIP = 35
+const IP_MULTICAST_ALL = 49
 const SOL_IPV6 = 41
 const IPV6_UNICAST_HOPS = 16
+const IPV6_MULTICAST_IF = 17
+const IPV6_MULTICAST_HOPS = 18
+const IPV6_ADD_MEMBERSHIP = 20
 const IPV6_MTU_DISCOVER = 23
+const IPV6_MULTICAST_ALL = 29
 const IPV6_V6ONLY = 26
 const IPV6_RECVHOPLIMIT = 51
 const IPV6_HOPLIMIT = 52
@@ -110,6 +118,36 @@ const getOption = (fd: number, level: number, option: number): number => {
   return view.getInt32(0, true)
 }
 
+/** Whether an address (16 bytes, IPv4 as ::ffff:a.b.c.d) is a multicast address. */
+export const isMulticast = (address: Uint8Array): boolean =>
+  isMapped(address) ? address[12] >> 4 === 14 : address[0] === 0xff
+
+/** What is sent to groups leaves by interface number `by`, and is heard on this machine too, as is Linux' default. */
+const sendToGroupsBy = (fd: number, version: 4 | 6, by: number): void => {
+  const { address, bytes, view } = scratchArena()
+  bytes.fill(0, 0, 12)
+  // struct ip_mreqn, or an int
+  view.setInt32(version === 4 ? 8 : 0, by, true)
+  const [level, option, hops] =
+    version === 4 ? [SOL_IP, IP_MULTICAST_IF, IP_MULTICAST_TTL] : [SOL_IPV6, IPV6_MULTICAST_IF, IPV6_MULTICAST_HOPS]
+  // An interface that has no groups is no reason not to open the socket.
+  sys().setsockopt(fd, level, option, address, version === 4 ? 12 : 4)
+  setOption(fd, level, hops, DEFAULT_HOPS)
+}
+
+/** Makes the socket a member of a group on interface number `on`, and of no other group that this machine is in. */
+const joinGroup = (fd: number, group: Uint8Array, on: number): void => {
+  const is4 = isMapped(group)
+  const level = is4 ? SOL_IP : SOL_IPV6
+  setOption(fd, level, is4 ? IP_MULTICAST_ALL : IPV6_MULTICAST_ALL, 0)
+  const { address, bytes, view } = scratchArena()
+  bytes.fill(0, 0, 20)
+  bytes.set(is4 ? group.subarray(12) : group, 0)
+  view.setInt32(is4 ? 8 : 16, on, true)
+  const [option, length] = is4 ? [IP_ADD_MEMBERSHIP, 12] : [IPV6_ADD_MEMBERSHIP, 20]
+  check('setsockopt of the multicast membership', sys().setsockopt(fd, level, option, address, length))
+}
+
 /** Writes a sockaddr at `at`; its length. `address`: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
 const putAddress = (arena: Arena, at: number, address: Uint8Array, port: number, scope: number): number => {
   const { bytes, view } = arena
@@ -123,7 +161,8 @@ const putAddress = (arena: Arena, at: number, address: Uint8Array, port: number,
   view.setUint16(at, AF_INET6, true)
   bytes.set(address, at + 8)
   // Only link-local addresses belong to an interface.
-  if (address[0] === 0xfe && (address[1] & 0xc0) === 0x80) view.setUint32(at + 24, scope, true)
+  const linkLocal = address[0] === 0xfe ? (address[1] & 0xc0) === 0x80 : address[0] === 0xff && (address[1] & 15) === 2
+  if (linkLocal) view.setUint32(at + 24, scope, true)
   return ADDRESS6
 }
 
@@ -146,7 +185,8 @@ const bind = (fd: number, address: number, length: number, claim: 'own' | 'spare
 /**
  * A non-blocking socket bound to `address` (16 bytes, IPv4 as ::ffff:a.b.c.d) and `port`, 0 for any. `scope`: the
  * interface of a link-local address. `spare`: a later socket that wants the address for its own gets it, and the
- * datagrams, while it is there. Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES.
+ * datagrams, while it is there. With a multicast address the socket is a member of the group on interface `scope`; any
+ * number of sockets may be. Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
  */
 export const openUdpSocket = (
   address: Uint8Array,
@@ -180,8 +220,12 @@ export const openUdpSocket = (
     setOption(fd, SOL_UDP, UDP_GRO, 1)
     setOption(fd, SOL_SOCKET, SO_RCVBUF, WANTED_BUFFER)
     setOption(fd, SOL_SOCKET, SO_SNDBUF, WANTED_BUFFER)
+    const group = isMulticast(address)
+    if (group) check('setsockopt', setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1))
+    else if (scope !== 0) sendToGroupsBy(fd, version, scope)
     const memory = scratchArena()
     bind(fd, memory.address + 64, putAddress(memory, 64, address, port, scope), claim)
+    if (group) joinGroup(fd, address, scope)
     return { fd, version, receiveBuffer: getOption(fd, SOL_SOCKET, SO_RCVBUF) }
   } catch (error) {
     sys().close(fd)

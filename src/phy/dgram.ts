@@ -11,7 +11,7 @@
 import { type DgramSocket, openDgramSocket } from '../host/dgram.ts'
 import { EADDRINUSE, EADDRNOTAVAIL, EOPNOTSUPP, SystemError } from '../host/errno.ts'
 import { ICRC_BYTES, ROCE_UDP_PORT } from '../spec/headers.ts'
-import { addressText, isLinkLocal, parseAddress } from '../wire/address.ts'
+import { addressText, isLinkLocal, isMappedIpv4, parseAddress } from '../wire/address.ts'
 import { type Arena, plainArena } from '../wire/arena.ts'
 import { findIdentification, sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
@@ -91,6 +91,8 @@ export const createDgramPort = ({
   const known = new Map<string, Uint8Array>()
   const refused = new Set<string>()
   const freeRooms = Array.from({ length: ROOMS }, (_, i) => ROOMS_AT + i * RUN_BYTES)
+  /** Numbers of groups that were left. */
+  const freeNumbers: number[] = []
   const scratch = new Uint32Array(4)
   const source = { addresses: new Uint32Array(4), ports: new Uint16Array(1), trafficClasses: [0], hopLimits: [0] }
   const counters: DgramCounters = {
@@ -122,6 +124,28 @@ export const createDgramPort = ({
     addresses.findIndex(own => own.every((byte, i) => byte === address[i]))
   const textOf = (address: Uint8Array): string =>
     isLinkLocal(address) ? `${addressText(address)}%${interfaceName}` : addressText(address)
+
+  /** How Node is told of the interface of an address of ours. */
+  const interfaceOf = (of: Uint8Array, own: Uint8Array): string =>
+    isMappedIpv4(of) ? addressText(own) : `::%${interfaceName}`
+
+  /** A socket for an address, which gets a number unless it has one. */
+  const open = (address: Uint8Array, multicast: { by?: string; on?: string }): void => {
+    const before = numberOf(address)
+    const number = before >= 0 ? before : (freeNumbers.pop() ?? addresses.length)
+    const take = (bytes: Uint8Array, from: string, fromPort: number): void => onMessage(number, bytes, from, fromPort)
+    let socket: DgramSocket
+    try {
+      socket = openDgramSocket(textOf(address), ROCE_UDP_PORT, take, multicast)
+    } catch (error) {
+      if (number < addresses.length && before < 0) freeNumbers.push(number)
+      throw error
+    }
+    port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
+    port.windowBytes = Math.min(LARGEST_WINDOW, port.sharedWindowBytes)
+    addresses[number] = address.slice()
+    sockets[number] = socket
+  }
 
   const mark = (offset: number, length: number): void => {
     const at = offset + length - ICRC_BYTES
@@ -236,31 +260,36 @@ export const createDgramPort = ({
     tap: null,
 
     addAddress: (address, claim) => {
-      const before = numberOf(address)
-      if (sockets[before] !== undefined) return
+      if (sockets[numberOf(address)] !== undefined) return
       if (claim === 'spare')
         throw new SystemError('bind', EOPNOTSUPP, 'a socket of node:dgram cannot leave an address to others')
-      const number = before >= 0 ? before : addresses.length
-      let socket: DgramSocket
       try {
-        socket = openDgramSocket(textOf(address), ROCE_UDP_PORT, (bytes, from, fromPort) =>
-          onMessage(number, bytes, from, fromPort),
-        )
+        open(address, { by: interfaceOf(address, address) })
       } catch (error) {
         // As in udp.ts: interfaces need not have the default GID.
         const errno = error instanceof SystemError ? error.errno : 0
         if (isLinkLocal(address) && (errno === EADDRNOTAVAIL || errno === EADDRINUSE)) return
         throw error
       }
-      port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
-      port.windowBytes = Math.min(LARGEST_WINDOW, port.sharedWindowBytes)
-      addresses[number] = address.slice()
-      sockets[number] = socket
     },
     removeAddress: address => {
       const number = numberOf(address)
       sockets[number]?.close()
       if (number >= 0) sockets[number] = undefined
+    },
+    joinGroup: group => {
+      if (sockets[numberOf(group)] !== undefined) return
+      const is4 = isMappedIpv4(group)
+      const own = addresses.find((one, i) => sockets[i] !== undefined && isMappedIpv4(one) === is4)
+      if (own === undefined) throw new RangeError(`group ${addressText(group)}: this port has no address of its family`)
+      open(group, { on: interfaceOf(group, own) })
+    },
+    leaveGroup: group => {
+      const number = numberOf(group)
+      if (number < 0) return
+      port.removeAddress(group)
+      addresses[number] = noAddress.source
+      freeNumbers.push(number)
     },
     openFlow: address => {
       const number = numberOf(address.source)

@@ -110,6 +110,8 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
 
     addAddress: port.addAddress,
     removeAddress: port.removeAddress,
+    joinGroup: port.joinGroup,
+    leaveGroup: port.leaveGroup,
     openFlow: address => {
       const flow = port.openFlow(address)
       flows[flow] = address

@@ -34,6 +34,9 @@ const SMALL_RUN_BYTES = 2048
 const SHARE = 4
 const SMALL_SHARE = 32
 const PATH_MTU = 4096
+/** Routes that are no port: none, and from GROUP downwards groups. */
+const NOWHERE = -1
+const GROUP = -2
 /** BTH and ICRC. */
 const SHORTEST_PACKET = 16
 
@@ -75,7 +78,10 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   const flows = createFlowTable()
   const addresses = createKeyTable(4)
   const portOfAddress: number[] = []
-  /** By flow: the port that it leads to (-1: none) and the number that its source has there, as of `routeVersion`. */
+  /** Multicast addresses, and by number the ports that want runs to them. */
+  const groups = createKeyTable(4)
+  const members: number[][] = []
+  /** By flow: where it leads (a port, NOWHERE, a group), the number that its source has there, as of which version. */
   const routeOf: number[] = []
   const peerOf: number[] = []
   const routeVersion: number[] = []
@@ -91,10 +97,11 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
 
   /** Looks up where a flow leads, unless nothing has changed since the last time. */
   const route = (flow: number): number => {
-    const version = addresses.version + flows.version()
+    const version = addresses.version + flows.version() + groups.version
     if (routeVersion[flow] !== version) {
       const address = addresses.find(flows.words(), flows.destinationAt(flow))
-      const port = address < 0 ? -1 : portOfAddress[address]
+      const group = address < 0 ? groups.find(flows.words(), flows.destinationAt(flow)) : -1
+      const port = address >= 0 ? portOfAddress[address] : group < 0 ? NOWHERE : GROUP - group
       routeOf[flow] = port
       peerOf[flow] = port < 0 ? -1 : flows.peerOf(port, flows.words(), flows.sourceAt(flow))
       routeVersion[flow] = version
@@ -119,6 +126,21 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   const dropRun = (run: number): void => {
     dropBuffer(records.buffer[run])
     giveRecord(records, run)
+  }
+
+  /** Another record of a run that is sent: the same bytes, for one more receiver. */
+  const copyRun = (run: number): number => {
+    const copy = takeRecord(records)
+    records.buffer[copy] = records.buffer[run]
+    records.offset[copy] = records.offset[run]
+    records.packetBytes[copy] = records.packetBytes[run]
+    records.count[copy] = records.count[run]
+    records.lastBytes[copy] = records.lastBytes[run]
+    records.flow[copy] = records.flow[run]
+    records.sealed[copy] = records.sealed[run]
+    holders[records.buffer[run]]++
+    flows.hold(records.flow[run])
+    return copy
   }
 
   const placeOf = (run: number, packet: number): number => records.offset[run] + packet * records.packetBytes[run]
@@ -167,6 +189,12 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       tapped.flow = flows.recordOf(records.flow[run])
       tapped.identification = from
       port.tap?.(tapped)
+    }
+
+    const leave = (group: number): void => {
+      if (group < 0 || !members[group].includes(me)) return
+      members[group] = members[group].filter(member => member !== me)
+      groups.drop(group)
     }
 
     /** Gives back what lies before `head`. */
@@ -228,6 +256,17 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         own.splice(own.indexOf(number), 1)
         addresses.drop(number)
       },
+      joinGroup: group => {
+        addressWords(group, scratch, 0)
+        const known = groups.find(scratch, 0)
+        if (known >= 0 && members[known].includes(me)) return
+        const number = groups.take(scratch, 0)
+        members[number] = known < 0 ? [me] : [...members[known], me]
+      },
+      leaveGroup: group => {
+        addressWords(group, scratch, 0)
+        leave(groups.find(scratch, 0))
+      },
       openFlow: address => flows.open(me, address),
       closeFlow: flow => flows.close(me, flow),
       peerOf: address => {
@@ -274,8 +313,13 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         port.counters.sentBytes += end - offset
         if (port.tap !== null) showTap('sent', 'passed', run, 0, packets)
         const to = route(flow)
-        if (to < 0) {
+        if (to === NOWHERE) {
           port.counters.dropped += packets
+          dropRun(run)
+          return
+        }
+        if (to <= GROUP) {
+          for (const member of members[GROUP - to]) links[member]?.enqueue(copyRun(run))
           dropRun(run)
           return
         }
@@ -344,6 +388,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         while (head >= 0) advance()
         freeToHead()
         for (const address of own) addresses.drop(address)
+        for (let group = 0; group < members.length; group++) leave(group)
         flows.closeAll(me)
         sealsWanted -= seals
         seals = 0

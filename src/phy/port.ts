@@ -128,6 +128,12 @@ export interface Port {
   /** Nothing is received there any more, and what flows from it send is lost, until it is added again. */
   removeAddress(address: Uint8Array): void
   /**
+   * From now on runs to this multicast address arrive here too, also those that this port sends itself; a group that it
+   * is in already is nothing. Throws SystemError as `addAddress`.
+   */
+  joinGroup(group: Uint8Array): void
+  leaveGroup(group: Uint8Array): void
+  /**
    * A path to a destination: its number, shared by equal records. Throws a RangeError for a record that no header can
    * hold, and for one that this port cannot send.
    */

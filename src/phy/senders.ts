@@ -82,7 +82,8 @@ export const createSenders = (flows: FlowTable): Senders => {
       key[4] = (batches.ports[buffer] << 16) | (batches.trafficClasses[buffer] << 8) | batches.hopLimits[buffer]
       key[5] = local
       const sender = table.find(key, 0)
-      return sender >= 0 ? sender : add(destination)
+      // the port's address number may mean another group than before
+      return sender >= 0 && records[sender].destination === destination ? sender : add(destination)
     },
     recordOf: sender => records[sender],
     icrcFlowOf: sender => icrcFlows[sender],

@@ -6,7 +6,7 @@
  */
 import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from '../host/errno.ts'
 import { type Watch, watch } from '../host/poll.ts'
-import { closeUdpSocket, createUdpBatches, openUdpSocket, type UdpSocket } from '../host/udp.ts'
+import { closeUdpSocket, createUdpBatches, isMulticast, openUdpSocket, type UdpSocket } from '../host/udp.ts'
 import { ROCE_UDP_PORT } from '../spec/headers.ts'
 import { addressText, isLinkLocal } from '../wire/address.ts'
 import { createFlowTable } from './flow-table.ts'
@@ -56,6 +56,8 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
   const addresses: Uint8Array[] = []
   const sockets: (UdpSocket | undefined)[] = []
   const watches: (Watch | undefined)[] = []
+  /** Numbers of groups that were left. */
+  const freeNumbers: number[] = []
   const scratch = new Uint32Array(4)
   const freeRooms = Array.from({ length: ROOMS }, (_, i) => STAGING + i * RUN_BYTES)
   let closed = false
@@ -119,7 +121,8 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       }
       port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
       port.windowBytes = Math.min(LARGEST_WINDOW, port.sharedWindowBytes)
-      const number = known >= 0 ? known : addresses.push(address.slice()) - 1
+      const number = known >= 0 ? known : (freeNumbers.pop() ?? addresses.length)
+      if (known < 0) addresses[number] = address.slice()
       sockets[number] = socket
       watches[number] = watch(socket.fd, { readable: true }, onReady)
     },
@@ -134,10 +137,19 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       // What waited for this socket is lost, and must not keep back the rest.
       sending.sendQueued()
     },
+    // A group is one more address to receive on, whose number is free again afterwards: no flow leaves from it.
+    joinGroup: group => port.addAddress(group),
+    leaveGroup: group => {
+      const number = numberOf(group)
+      if (number < 0) return
+      port.removeAddress(group)
+      addresses[number] = noAddress.source
+      freeNumbers.push(number)
+    },
     openFlow: address => {
       const socket = numberOf(address.source)
       if (sockets[socket] === undefined) {
-        const has = addresses.filter((_, i) => sockets[i] !== undefined).map(addressText)
+        const has = addresses.filter((one, i) => sockets[i] !== undefined && !isMulticast(one)).map(addressText)
         throw new RangeError(
           `flow: this port has no address ${addressText(address.source)}; it has ${has.join(', ') || 'none'}`,
         )

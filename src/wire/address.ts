@@ -9,6 +9,9 @@ export const isMappedIpv4 = (address: Uint8Array): boolean =>
 /** Whether an address is of one link only, fe80::/10 (RFC 4291, 2.5.6): it needs an interface beside it. */
 export const isLinkLocal = (address: Uint8Array): boolean => address[0] === 0xfe && (address[1] & 0xc0) === 0x80
 
+/** Whether a GID names a multicast group: ff00::/8, or an IPv4 group. */
+export const isMulticastGid = (gid: Uint8Array): boolean => (isMappedIpv4(gid) ? gid[12] >> 4 === 14 : gid[0] === 0xff)
+
 /** An address for people: a.b.c.d, or IPv6 in groups without compression. */
 export const addressText = (address: Uint8Array): string =>
   isMappedIpv4(address)

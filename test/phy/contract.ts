@@ -7,6 +7,7 @@ import { emptyRun, type Port, type TappedRun } from '../../src/phy/port.ts'
 import { plainArena } from '../../src/wire/arena.ts'
 import { putBth } from '../../src/wire/bth.ts'
 import { makeFlow, verifyIcrc } from '../../src/wire/icrc.ts'
+import { groupAddress } from '../loopback.ts'
 import { collect, flowBetween, ipv6, psns, receiveAll, sendRun } from './helpers.ts'
 
 export interface LinkUnderTest {
@@ -47,6 +48,31 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.deepEqual(receiveAll(c), [])
       assert.deepEqual([a.counters.sentPackets, a.counters.sentBytes], [3, 160])
       assert.deepEqual([b.counters.receivedPackets, b.counters.receivedBytes], [3, 160])
+    })
+
+    it('takes a run to a group to all who joined it, its sender too, and to no others', async () => {
+      const [a, b, c] = ports(3)
+      const group = groupAddress(9)
+      const flow = a.openFlow(flowBetween(link.address(1), group))
+      for (const port of [a, b, b]) port.joinGroup(group)
+      c.joinGroup(groupAddress(10))
+      sendRun(a, flow, 7, 3, 64, 32)
+      const run = emptyRun()
+      assert.deepEqual(psns(await collect(b, 3, run)), [7, 8, 9])
+      assert.deepEqual(run.from.destination, group)
+      assert.deepEqual(run.from.source, link.address(1))
+      assert.equal(run.peer, -1)
+      assert.deepEqual(psns(await collect(a, 3)), [7, 8, 9])
+      b.leaveGroup(group)
+      b.leaveGroup(group)
+      sendRun(a, flow, 10, 1)
+      assert.deepEqual(psns(await collect(a, 1)), [10])
+      assert.deepEqual(receiveAll(b), [])
+      assert.deepEqual(receiveAll(c), [])
+      b.joinGroup(groupAddress(11))
+      sendRun(a, a.openFlow(flowBetween(link.address(1), groupAddress(11))), 20, 1)
+      assert.deepEqual(psns(await collect(b, 1, run)), [20])
+      assert.deepEqual(run.from.destination, groupAddress(11))
     })
 
     it('takes a run back to its sender when the address is its own', async () => {

@@ -11,7 +11,7 @@ for (const by of ['linux', 'object'] as const) {
   for (const name of PROGRAM_LOGS)
     test(`${name}: core and rxe answer as Linux did${way}`, () => {
       const { calls } = replay(name, name.includes('server') ? 3 : 2, by)
-      assert.ok(calls > 15, `${calls} calls`)
+      assert.ok(calls >= 15, `${calls} calls`)
     })
 
   test(`raw.abilog: core and rxe answer hand-made calls as Linux did${way}`, () => {

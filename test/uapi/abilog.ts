@@ -167,6 +167,8 @@ export const PROGRAM_LOGS = [
   'ibv_uc_pingpong.server.abilog',
   'ibv_ud_pingpong.client.abilog',
   'ibv_ud_pingpong.server.abilog',
+  'multicast_attach.client.abilog',
+  'multicast_attach.server.abilog',
   'ibv_srq_pingpong.client.abilog',
   'ibv_srq_pingpong.server.abilog',
 ] as const

@@ -23,6 +23,8 @@ export const Limits = {
   compVectors: 2,
   gidTable: 1024,
   maxMsgSize: 0x800000,
+  /** Groups of a device, queue pairs of one group, memberships of a device. */
+  multicast: { groups: 8192, members: 56, memberships: 458752 },
 } as const
 
 /** BAD_PKEY_CNTR … MEM_WINDOW_TYPE_2B, as rxe, and XRC, which rxe lacks. */
@@ -60,9 +62,9 @@ export const deviceAttributes = (guid: Uint8Array): RecordOf<typeof DeviceAttrib
   maxMw: 524287,
   maxRawIpv6Qp: 0,
   maxRawEthyQp: 0,
-  maxMcastGrp: 8192,
-  maxMcastQpAttach: 56,
-  maxTotalMcastQpAttach: 458752,
+  maxMcastGrp: Limits.multicast.groups,
+  maxMcastQpAttach: Limits.multicast.members,
+  maxTotalMcastQpAttach: Limits.multicast.memberships,
   maxAh: 32767,
   maxFmr: 0,
   maxMapPerFmr: 0,

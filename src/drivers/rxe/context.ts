@@ -8,6 +8,8 @@ import type { RingMemory, RingPiece } from './rings.ts'
 
 export interface RxeContext {
   readonly rings: RingMemory
+  /** The caller is in this process. */
+  readonly inside?: true
 }
 
 /** Rings of a caller in this process, one buffer each. Their offsets name nothing. */
@@ -28,9 +30,13 @@ export const plainRings = (): RingMemory => ({
 })
 
 export const ringsOf = (context: Context): RingMemory => {
-  context.state ??= { rings: plainRings() } satisfies RxeContext
+  context.state ??= { rings: plainRings(), inside: true } satisfies RxeContext
   return (context.state as RxeContext).rings
 }
+
+/** Whether the context is one of this process, and not a program's. */
+export const isInside = (context: Context): boolean =>
+  context.state === undefined || (context.state as RxeContext).inside === true
 
 /** struct mminfo: what the provider maps. */
 export const mmapInfo = (piece: RingPiece): { offset: bigint; size: number } => ({

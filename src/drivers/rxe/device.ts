@@ -28,9 +28,11 @@ import { bthDestQp } from '../../wire/bth.ts'
 import { ahClass } from './ah-class.ts'
 import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
 import { cqClass, cqCompletions } from './cq-class.ts'
+import { datagramQpClasses } from './datagram-qp-classes.ts'
 import type { Identity } from './identity.ts'
 import { mtuOf } from './interface.ts'
 import { regionMemory } from './memory.ts'
+import { createGroups } from './multicast.ts'
 import { createPosts, Where } from './posts.ts'
 import { qpClasses } from './qp-class.ts'
 import { routeOf } from './route.ts'
@@ -64,9 +66,12 @@ export interface RxeOptions {
 }
 
 /** Names of the classes whose objects have a send queue. */
-const qpNames = new Set([...qpClasses, ...xrcQpClasses].map(line => line.class.name))
+const qpNames = new Set([...qpClasses, ...datagramQpClasses, ...xrcQpClasses].map(line => line.class.name))
 
 const { SQ_DRAINED } = AsyncEventType.values
+
+/** Destination of what goes to a group. */
+const MULTICAST_QPN = 0xff_ffff
 
 /** One for all soft devices, so that they share their dispatch table. */
 const rxeDriver: Driver<RxeState> = {
@@ -83,6 +88,7 @@ const rxeDriver: Driver<RxeState> = {
     driverClass(AsyncFd),
     cqClass,
     ...qpClasses,
+    ...datagramQpClasses,
     ...xrcQpClasses,
     ahClass,
     srqClass,
@@ -111,6 +117,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     domains: new Map(),
     ahs: new Map(),
     ahns: createNumbers(1),
+    groups: createGroups(port, Limits.multicast),
     qps: [],
     rings: [],
     look: row => posts.look(row),
@@ -169,6 +176,13 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   // Taken out of `state` here: an object with accessors is slow to read, and this is done with every run.
   const { rowOf } = state.qpns
 
+  /** Hands a packet of `run` to all queue pairs of the group that it was sent to. */
+  const deliverToGroup = (at: number, length: number, time: number): void => {
+    const rows = state.groups.rowsOf(run.from.destination)
+    if (rows.length === 0) engine.counters.dropped++
+    for (let i = 0; i < rows.length; i++) engine.onPacket(rows[i], port.arena, at, length, -1, time)
+  }
+
   /** Hands the packets of `run` to their queue pairs. */
   const deliverRun = (time: number): void => {
     const { arena } = port
@@ -182,7 +196,8 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
         row = rowOf(to)
       }
       let taken = 1
-      if (row < 0) engine.counters.dropped++
+      if (to === MULTICAST_QPN) deliverToGroup(at, i === count - 1 ? lastBytes : packetBytes, time)
+      else if (row < 0) engine.counters.dropped++
       else taken = engine.onRun(row, arena, at, packetBytes, count - i, lastBytes, peer, time)
       i += taken
       at += taken * packetBytes

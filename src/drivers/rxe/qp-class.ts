@@ -12,7 +12,6 @@ import type { Context, DriverClass } from '../../core/model.ts'
 import { unbindWindowsOf } from '../../core/windows.ts'
 import { RcQp } from '../../spec/classes/rc_qp.ts'
 import { UcQp } from '../../spec/classes/uc_qp.ts'
-import { UdQp } from '../../spec/classes/ud_qp.ts'
 import { QpQueues } from '../../spec/drivers/rxe.ts'
 import { RingSge, SendWqe } from '../../spec/drivers/rxe-rings.ts'
 import { Mtu, QpFlags, QpState } from '../../spec/enums.ts'
@@ -111,7 +110,12 @@ const createRings = (
 }
 
 /** The class of one type of queue pair. `cls` has those of the attributes here that the type has. */
-export const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): DriverClass =>
+export const qpClass = (
+  cls: ObjectClass,
+  type: QpTypeName,
+  service: number,
+  takeNumber = ({ qpns }: RxeState): number => qpns.take(),
+): DriverClass =>
   driverClass<AnyQp, QueuePair, typeof QpQueues>(
     cls as unknown as AnyQp,
     {
@@ -130,7 +134,7 @@ export const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): Dr
             : undefined
         const rings = createRings(call.context, cap, (srq as SrqObject | undefined)?.state.queue, destinations)
         const { receive } = rings
-        const qpn = device.qpns.take()
+        const qpn = takeNumber(device)
         const row = device.engine().create({
           service,
           qpn,
@@ -264,9 +268,5 @@ export const qpClass = (cls: ObjectClass, type: QpTypeName, service: number): Dr
     QpQueues,
   )
 
-/** All types of queue pairs that the device has. */
-export const qpClasses: readonly DriverClass[] = [
-  qpClass(RcQp, 'RC', Service.RC),
-  qpClass(UcQp, 'UC', Service.UC),
-  qpClass(UdQp, 'UD', Service.UD),
-]
+/** Connections, reliable and unreliable. Other types have files of their own. */
+export const qpClasses: readonly DriverClass[] = [qpClass(RcQp, 'RC', Service.RC), qpClass(UcQp, 'UC', Service.UC)]

@@ -9,6 +9,7 @@ import type { Engine } from '../../transport/engine.ts'
 import type { CqRing } from './cq.ts'
 import type { AddressHandle } from './destinations.ts'
 import type { Identity } from './identity.ts'
+import type { Groups } from './multicast.ts'
 import type { ReceiveQueue } from './receive-queue.ts'
 import type { Slots } from './slots.ts'
 import type { QpRings } from './work.ts'
@@ -73,6 +74,7 @@ export interface RxeState {
   /** Address handles by number. */
   readonly ahs: Map<number, AddressHandle>
   readonly ahns: Numbers
+  readonly groups: Groups
   readonly srqs: Slots<SrqObject>
   /** SRQ numbers, each with its slot in `srqs`. */
   readonly srqns: Numbers

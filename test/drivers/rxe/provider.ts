@@ -116,6 +116,8 @@ export interface SendRequest {
   readonly inline?: Uint8Array
   readonly remote?: number
   readonly rkey?: number
+  /** Datagrams: `ah` 0 and a vector for an old provider’s way. */
+  readonly to?: { qpn: number; qkey: number; ah: number; vector?: Uint8Array }
   readonly compareAdd?: bigint
   readonly swap?: bigint
   /** dma.length, if it is to be another than the sum. */
@@ -148,11 +150,17 @@ export const writeSend = (ring: Mapped, request: SendRequest): void => {
   view.setUint32(at + SendWqe.FLAGS, inline ? flags | Flag.INLINE : flags, true)
   view.setUint32(at + SendWqe.IMM, imm, opcode === Wr.SEND_INV)
   view.setBigUint64(at + SendWqe.REMOTE, BigInt(remote), true)
-  if (atomic) {
+  if (request.to) {
+    view.setUint32(at + SendWqe.UD_QPN, request.to.qpn, true)
+    view.setUint32(at + SendWqe.UD_QKEY, request.to.qkey, true)
+    view.setUint32(at + SendWqe.UD_AH, request.to.ah, true)
+    const vector = request.to.vector ?? new Uint8Array()
+    new Uint8Array(view.buffer, view.byteOffset + at + SendWqe.UD_VECTOR, vector.length).set(vector)
+  } else if (atomic) {
     view.setBigUint64(at + SendWqe.ATOMIC_COMPARE_ADD, request.compareAdd ?? 0n, true)
     view.setBigUint64(at + SendWqe.ATOMIC_SWAP, request.swap ?? 0n, true)
   }
-  view.setUint32(at + (atomic ? SendWqe.ATOMIC_RKEY : SendWqe.RKEY), rkey, true)
+  if (!request.to) view.setUint32(at + (atomic ? SendWqe.ATOMIC_RKEY : SendWqe.RKEY), rkey, true)
   view.setUint32(at + SendWqe.DMA_LENGTH, request.claimed ?? (inline ? inline.length : total(sges)), true)
   view.setUint32(at + SendWqe.DMA_NUM_SGE, request.count ?? sges.length, true)
   if (inline) new Uint8Array(view.buffer, view.byteOffset + at + SendWqe.SGE, inline.length).set(inline)
@@ -186,6 +194,8 @@ export interface Polled {
   readonly imm: number
   readonly qpn: number
   readonly flags: number
+  readonly from: number
+  readonly sl: number
   readonly port: number
 }
 
@@ -204,6 +214,8 @@ export const pollCq = (ring: Mapped): Polled | undefined => {
     imm: view.getUint32(at + Wc.IMM, (flags & 8) !== 0),
     qpn: view.getUint32(at + Wc.QP_NUM, true),
     flags,
+    from: view.getUint32(at + Wc.SRC_QP, true),
+    sl: view.getUint8(at + Wc.SL),
     port: view.getUint8(at + Wc.PORT_NUM),
   }
 }

@@ -1,0 +1,363 @@
+/*
+ * Datagrams on the soft device through core's invoke and the rings: address handles, route headers, multicast groups,
+ * the queue pair of the general services.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { closeContext, invokeNow } from '../../../src/core/index.ts'
+import { Ah } from '../../../src/spec/classes/ah.ts'
+import { GsiQp } from '../../../src/spec/classes/gsi_qp.ts'
+import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
+import { UcQp } from '../../../src/spec/classes/uc_qp.ts'
+import { UdQp } from '../../../src/spec/classes/ud_qp.ts'
+import { parseFrame } from '../../../src/wire/frame.ts'
+import {
+  assertNothingLeft,
+  cap,
+  errnoOf,
+  ipv4,
+  ipv6,
+  type Machine,
+  machine,
+  makeCq,
+  type Program,
+  path,
+  program,
+  Qps,
+  type Region,
+  register,
+  type TestCq,
+} from './machine.ts'
+import { pattern, piece } from './pair.ts'
+import { type Mapped, mapRing, pollAll, postReceive, postSend, Wr } from './provider.ts'
+
+const QKEY = 0x1234
+const GROUP = ipv4(239, 77, 0, 9)
+type DatagramClass = typeof UdQp | typeof GsiQp
+
+interface Peer {
+  readonly p: Program
+  readonly cq: TestCq
+  readonly mr: Region
+  readonly qpn: number
+  readonly handle: number
+  readonly send: Mapped
+  readonly receive: Mapped
+}
+
+const make = (p: Program, cls: DatagramClass = UdQp): Peer => {
+  const cq = makeCq(p, 63)
+  const made = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 0n }
+  const { object, out } = invokeNow(p.context, cls, 'create', 0, made, p.caller)
+  const queues = out as unknown as Record<'sendQueue' | 'recvQueue', { offset: bigint }>
+  return {
+    p,
+    cq,
+    mr: register(p, 8192),
+    qpn: out.qpNum,
+    handle: object!,
+    send: mapRing(p.rings.at(queues.sendQueue.offset)),
+    receive: mapRing(p.rings.at(queues.recvQueue.offset)),
+  }
+}
+const start = ({ p, handle }: Peer, cls: DatagramClass = UdQp): void => {
+  const port = cls === UdQp ? { port: 1 } : {}
+  const init = { state: Qps.INIT, pkeyIndex: 0, qkey: QKEY, ...port }
+  invokeNow(p.context, cls as typeof UdQp, 'modify', handle, init, p.caller)
+  invokeNow(p.context, cls, 'modify', handle, { state: Qps.RTR }, p.caller)
+  invokeNow(p.context, cls, 'modify', handle, { state: Qps.RTS, sqPsn: 7 }, p.caller)
+}
+const peer = (m: Machine, device: number): Peer => {
+  const made = make(program(m, device))
+  start(made)
+  return made
+}
+const ah = ({ context, pd, caller }: Program, dgid: Uint8Array, more = {}): { handle: number; number: number } => {
+  const args = { pd, address: path(dgid, more), userHandle: 0n }
+  const { object, out } = invokeNow(context, Ah, 'create', 0, args, caller)
+  return { handle: object!, number: (out as unknown as { number: number }).number }
+}
+const gidOf = ({ p }: Peer, index = 1): Uint8Array => p.rxe.state.identity.gids[index]
+const receives = ({ receive, mr }: Peer, count = 3): void => {
+  for (let i = 0; i < count; i++) assert.ok(postReceive(receive, BigInt(100 + i), [piece(mr, i * 1024, 1024)]))
+}
+const sendTo = (from: Peer, to: number, number: number, length = 64, qkey = QKEY): void => {
+  pattern(from.mr.bytes.subarray(4096), 5)
+  const request = { opcode: Wr.SEND, id: 1n, sges: [piece(from.mr, 4096, length)] }
+  assert.ok(postSend(from.send, { ...request, to: { qpn: to, qkey, ah: number } }))
+}
+const polled = ({ cq }: Peer) =>
+  pollAll(cq.ring).map(({ id, status, bytes, from }) => [Number(id), status, bytes, from])
+const pair = () => {
+  const m = machine()
+  return { m, a: peer(m, 0), b: peer(m, 1) }
+}
+
+describe('a datagram', () => {
+  it('reaches the queue pair that the request names, with the sender’s IPv4 header', () => {
+    const { m, a, b } = pair()
+    receives(b)
+    sendTo(a, b.qpn, ah(a.p, gidOf(b), { trafficClass: 0x20 }).number, 77)
+    m.settle()
+    assert.deepEqual(polled(a), [[1, 0, 77, 0]])
+    const [wc] = pollAll(b.cq.ring)
+    assert.deepEqual([wc.bytes, wc.from, wc.sl, wc.flags, wc.port], [117, a.qpn, 0xa, 1, 1])
+    const { bytes } = b.mr
+    assert.deepEqual(bytes.slice(40, 117), a.mr.bytes.slice(4096, 4173))
+    assert.ok(bytes.subarray(0, 20).every(byte => byte === 0))
+    // An Ethernet header before it, UDP behind it, and it parses, checksum included.
+    const frame = new Uint8Array(14 + ((bytes[22] << 8) | bytes[23]))
+    frame.set([8, 0], 12)
+    frame.set(bytes.subarray(20, 40), 14)
+    frame.set([(frame.length - 34) >> 8, (frame.length - 34) & 0xff], 38)
+    const parsed = parseFrame(frame)
+    assert.ok(parsed.kind === 'ipv4', JSON.stringify(parsed))
+    assert.deepEqual([...parsed.source, ...parsed.destination], [127, 0, 0, 1, 127, 0, 0, 2])
+    assert.equal(parsed.trafficClass, 0x20)
+    assert.equal(parsed.payload.length, 12 + 8 + 77 + 3 + 4)
+  })
+  it('over IPv6 comes with the whole header', () => {
+    const { m, a, b } = pair()
+    receives(b)
+    sendTo(a, b.qpn, ah(a.p, ipv6(2), { sgidIndex: 2, flowLabel: 0x12345 }).number, 8)
+    m.settle()
+    const [wc] = pollAll(b.cq.ring)
+    assert.equal(wc.sl, 0x9)
+    const { bytes } = b.mr
+    assert.deepEqual([...bytes.slice(0, 8)], [0x60, 0x01, 0x23, 0x45, 0, 8 + 12 + 8 + 8 + 4, 17, 64])
+    assert.deepEqual(bytes.slice(8, 40), Uint8Array.from([...ipv6(1), ...ipv6(2)]))
+  })
+  it('goes to a queue pair of the same device, to the sender itself too', () => {
+    const m = machine(1)
+    const a = peer(m, 0)
+    const { number } = ah(a.p, gidOf(a))
+    receives(a)
+    sendTo(a, a.qpn, number)
+    m.settle()
+    assert.deepEqual(polled(a), [
+      [1, 0, 64, 0],
+      [100, 0, 104, a.qpn],
+    ])
+  })
+  it('with a wrong Q_Key is passed over and counted', () => {
+    const { m, a, b } = pair()
+    receives(b)
+    sendTo(a, b.qpn, ah(a.p, gidOf(b)).number, 64, 9)
+    m.settle()
+    assert.deepEqual(polled(b), [])
+    assert.equal(b.p.rxe.state.engine().counters.qkeyViolations, 1)
+  })
+  it('is as long as the port’s MTU at most', () => {
+    const { m, a, b } = pair()
+    for (let i = 0; i < 2; i++) postReceive(b.receive, BigInt(100 + i), [piece(b.mr, 0, 4136)])
+    const { number } = ah(a.p, gidOf(b))
+    sendTo(a, b.qpn, number, 4096)
+    postSend(a.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 4097)], to: { qpn: b.qpn, qkey: QKEY, ah: number } })
+    m.settle()
+    assert.deepEqual(polled(b), [[100, 0, 4136, a.qpn]])
+    assert.equal(polled(a).length, 2)
+  })
+})
+
+describe('address handles', () => {
+  it('have numbers that a request may name, and that mean nothing later', () => {
+    const { m, a, b } = pair()
+    const one = ah(a.p, gidOf(b))
+    const two = ah(a.p, gidOf(b))
+    assert.notEqual(one.number, 0)
+    assert.notEqual(one.number, two.number)
+    invokeNow(a.p.context, Ah, 'destroy', one.handle, {}, a.p.caller)
+    sendTo(a, b.qpn, one.number)
+    m.settle()
+    assert.deepEqual(polled(a), [[1, 2, 0, 0]])
+    assert.equal(invokeNow(a.p.context, UdQp, 'query', a.handle, {}, a.p.caller).out.state, Qps.SQE)
+  })
+  it('of another protection domain are none', () => {
+    const { m, a, b } = pair()
+    const other = program(m, 0)
+    sendTo(a, b.qpn, ah(other, gidOf(b)).number)
+    m.settle()
+    assert.deepEqual(polled(a), [[1, 2, 0, 0]])
+  })
+  it('are refused as Linux refuses them', () => {
+    const { a } = pair()
+    assert.equal(
+      errnoOf(() => ah(a.p, ipv4(10, 0, 0, 1), { port: 2 })),
+      'EINVAL',
+    )
+    assert.equal(
+      errnoOf(() => ah(a.p, ipv4(10, 0, 0, 1), { isGlobal: 0 })),
+      'EINVAL',
+    )
+    assert.equal(
+      errnoOf(() => ah(a.p, ipv4(10, 0, 0, 1), { sgidIndex: 9 })),
+      'ENODATA',
+    )
+    assert.equal(
+      errnoOf(() => ah(a.p, ipv6(1))),
+      'EINVAL',
+    )
+  })
+  it('can be queried and changed', () => {
+    const { m, a, b } = pair()
+    const { handle, number } = ah(a.p, ipv4(10, 9, 9, 9), { trafficClass: 3 })
+    const { address } = invokeNow(a.p.context, Ah, 'query', handle, {}, a.p.caller).out
+    assert.deepEqual([...address.dgid.slice(12), address.trafficClass, address.hopLimit], [10, 9, 9, 9, 3, 64])
+    invokeNow(a.p.context, Ah, 'modify', handle, { address: path(gidOf(b)) }, a.p.caller)
+    receives(b)
+    sendTo(a, b.qpn, number)
+    m.settle()
+    assert.deepEqual(polled(b), [[100, 0, 104, a.qpn]])
+  })
+  it('may be whole vectors in the request, as older providers write them', () => {
+    const { m, a, b } = pair()
+    receives(b)
+    const vector = new Uint8Array(88)
+    vector[0] = 1
+    vector.set(gidOf(b), 8)
+    vector[28] = 1
+    const to = { qpn: b.qpn, qkey: QKEY, ah: 0, vector }
+    for (let i = 0; i < 2; i++) postSend(a.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 4)], to })
+    m.settle()
+    assert.equal(polled(b).length, 2)
+    postSend(a.send, { opcode: Wr.SEND, to: { ...to, vector: new Uint8Array(88) } })
+    m.settle()
+    assert.deepEqual(
+      polled(a).map(([, status]) => status),
+      [0, 0, 2],
+    )
+  })
+  it('and queue pairs leave nothing behind', () => {
+    const { m, a, b } = pair()
+    ah(a.p, gidOf(b))
+    for (let i = 0; i < 100; i++) {
+      const vector = new Uint8Array(88)
+      vector[0] = 1
+      vector.set(ipv4(10, 0, 1, i), 8)
+      vector[28] = 1
+      postSend(a.send, { opcode: Wr.SEND, to: { qpn: 1, qkey: QKEY, ah: 0, vector } })
+      m.settle()
+    }
+    invokeNow(b.p.context, UdQp, 'attachMcast', b.handle, { gid: GROUP, mlid: 0 }, b.p.caller)
+    for (const { p } of [a, b]) closeContext(p.context)
+    assertNothingLeft(m, [a.p, b.p])
+    assert.equal(b.p.rxe.state.groups.rowsOf(GROUP).length, 0)
+  })
+})
+
+describe('a multicast group', () => {
+  const attach = ({ p, handle }: Peer, gid = GROUP, mlid = 0): string =>
+    errnoOf(() => invokeNow(p.context, UdQp, 'attachMcast', handle, { gid, mlid }, p.caller))
+  const detach = ({ p, handle }: Peer, gid = GROUP, mlid = 0): string =>
+    errnoOf(() => invokeNow(p.context, UdQp, 'detachMcast', handle, { gid, mlid }, p.caller))
+
+  it('is reached by one request, on all devices, the sender’s too, and the sender itself', () => {
+    const { m, a, b } = pair()
+    const c = peer(m, 1)
+    const outside = peer(m, 1)
+    for (const one of [a, b, c, outside]) receives(one)
+    for (const one of [a, b, c]) assert.equal(attach(one), 'ok')
+    sendTo(a, 0xff_ffff, ah(a.p, GROUP).number)
+    m.settle()
+    assert.deepEqual(polled(a), [
+      [1, 0, 64, 0],
+      [100, 0, 104, a.qpn],
+    ])
+    for (const one of [b, c]) assert.deepEqual(polled(one), [[100, 0, 104, a.qpn]])
+    assert.deepEqual(polled(outside), [])
+    assert.deepEqual([...b.mr.bytes.slice(36, 40)], [239, 77, 0, 9], 'the group is the destination in the header')
+    assert.equal(detach(b), 'ok')
+    sendTo(a, 0xff_ffff, ah(a.p, GROUP).number)
+    m.settle()
+    assert.deepEqual(polled(b), [])
+    assert.deepEqual(polled(c), [[101, 0, 104, a.qpn]])
+  })
+  it('works over IPv6', () => {
+    const { m, a, b } = pair()
+    const gid = Uint8Array.of(0xff, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x77, 9)
+    receives(b)
+    assert.equal(attach(b, gid), 'ok')
+    sendTo(a, 0xff_ffff, ah(a.p, gid, { sgidIndex: 2 }).number)
+    m.settle()
+    assert.deepEqual(polled(b), [[100, 0, 104, a.qpn]])
+  })
+  it('checks Q_Keys as always', () => {
+    const { m, a, b } = pair()
+    receives(b)
+    attach(b)
+    sendTo(a, 0xff_ffff, ah(a.p, GROUP).number, 64, 5)
+    m.settle()
+    assert.deepEqual(polled(b), [])
+  })
+  it('is kept as Linux keeps it: twice is once, with another LID two memberships, EINVAL, EBUSY', () => {
+    const { a } = pair()
+    assert.equal(attach(a, ipv4(10, 0, 0, 1)), 'EINVAL')
+    assert.equal(attach(a), 'ok')
+    assert.equal(attach(a), 'ok')
+    assert.equal(attach(a, GROUP, 7), 'ok')
+    assert.equal(detach(a, GROUP, 8), 'EINVAL')
+    const destroy = () => errnoOf(() => invokeNow(a.p.context, UdQp, 'destroy', a.handle, {}, a.p.caller))
+    assert.equal(destroy(), 'EBUSY')
+    assert.equal(detach(a), 'ok')
+    assert.equal(destroy(), 'EBUSY')
+    assert.equal(detach(a, GROUP, 7), 'ok')
+    assert.equal(detach(a), 'EINVAL')
+    assert.equal(destroy(), 'ok')
+  })
+  it('has 56 queue pairs at most', () => {
+    const m = machine(1)
+    const p = program(m)
+    const all = Array.from({ length: 57 }, () => make(p))
+    for (const one of all.slice(0, 56)) assert.equal(attach(one), 'ok')
+    assert.equal(attach(all[56]), 'ENOMEM')
+    detach(all[3])
+    assert.equal(attach(all[56]), 'ok')
+  })
+  it('takes no queue pair of another type', () => {
+    const { a } = pair()
+    for (const cls of [RcQp, UcQp]) {
+      const cq = makeCq(a.p)
+      const made = { pd: a.p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 0n }
+      const { object } = invokeNow(a.p.context, cls, 'create', 0, made, a.p.caller)
+      const args = { gid: GROUP, mlid: 0 }
+      assert.equal(
+        errnoOf(() => invokeNow(a.p.context, UdQp, 'attachMcast', object!, args, a.p.caller)),
+        'EINVAL',
+      )
+    }
+  })
+})
+
+describe('the queue pair of the general services', () => {
+  const gsi = (m: Machine, device: number): Peer => {
+    const p = program(m, device)
+    Object.assign(p.context.state as object, { inside: true })
+    const made = make(p, GsiQp)
+    start(made, GsiQp)
+    return made
+  }
+  it('is number 1 and has the well-known Q_Key', () => {
+    const m = machine()
+    const [a, b] = [gsi(m, 0), gsi(m, 1)]
+    assert.equal(a.qpn, 1)
+    receives(b)
+    sendTo(a, 1, ah(a.p, gidOf(b)).number, 256, 0x8001_0000)
+    m.settle()
+    assert.deepEqual(polled(b), [[100, 0, 296, 1]])
+    assert.equal(invokeNow(a.p.context, GsiQp, 'query', a.handle, {}, a.p.caller).out.qkey, 0x8001_0000)
+  })
+  it('is one for each port, and not for programs', () => {
+    const m = machine(1)
+    assert.equal(
+      errnoOf(() => make(program(m), GsiQp)),
+      'EINVAL',
+    )
+    const first = gsi(m, 0)
+    assert.equal(
+      errnoOf(() => gsi(m, 0)),
+      'EINVAL',
+    )
+    invokeNow(first.p.context, GsiQp, 'destroy', first.handle, {}, first.p.caller)
+    assert.equal(gsi(m, 0).qpn, 1)
+  })
+})
