@@ -18,7 +18,7 @@ for (const kernel of ['Linux 6.1', 'Linux 6.12'] as const)
       persistence: kernel === 'Linux 6.12' ? [4, 6] : [],
       soaks: [
         { version: 4, bytes: 25_000_000, percent: 2 },
-        { version: 6, bytes: 25_000_000, percent: 2 },
+        { version: 6, bytes: 3_000_000, percent: 2 },
       ],
     },
     skip,

@@ -10,7 +10,7 @@ peerSuite(
   {
     kernel: 'Linux 6.1',
     cases: { 4: fewCases },
-    soaks: [{ version: 6, bytes: 1_000_000, percent: 2 }],
+    soaks: [{ version: 6, bytes: 500_000, percent: 2 }],
     outcomes: [],
     persistence: [],
   },
