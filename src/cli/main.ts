@@ -126,8 +126,13 @@ const buildProgram = (): Command => {
     .description('Shows what lives in a daemon: objects, rings, sessions, memory, counters.')
     .option(SOCKET, 'the daemon at this socket')
     .option('--json', 'as JSON')
-    .addHelpText('after', examples('userdma stat', 'userdma stat --json'))
-    .action(async options => (await import('./stat.ts')).stat(options))
+    .option('-w, --watch [seconds]', 'rates of what happens, every second or as often as you say')
+    .addHelpText('after', examples('userdma stat', 'userdma stat --json', 'userdma stat --watch 5'))
+    .action(async options =>
+      options.watch === undefined
+        ? (await import('./stat.ts')).stat(options)
+        : (await import('./watch.ts')).watch(options),
+    )
 
   program
     .command('devices')

@@ -78,7 +78,7 @@ describe('wrong use is answered', () => {
 
 describe('help', () => {
   it('has an example for every command that runs something', async t => {
-    for (const command of ['run', 'trace', 'daemon', 'stat']) {
+    for (const command of ['run', 'trace', 'daemon', 'stat', 'fault']) {
       const { status, stdout } = await runUserdma(t, [command, '--help'])
       assert.equal(status, 0)
       assert.match(stdout, new RegExp(`^Usage: userdma ${command} `))

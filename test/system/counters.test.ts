@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import type { DeviceStat } from '../../src/uapi/tool.ts'
+import type { DeviceStat, Stat } from '../../src/uapi/tool.ts'
 import { assertGoodPair, runPair } from './pingpong.ts'
-import { lacking, run, startDaemon } from './programs.ts'
+import { lacking, run, start, startDaemon, userdma } from './programs.ts'
 
 const PORT = '/sys/class/infiniband/rxe0/ports/1'
 
@@ -44,5 +44,19 @@ describe('files of counters', { skip: lacking('ibv_rc_pingpong') }, () => {
     // A program that stays in the folder sees what has changed, too.
     const script = `cd ${PORT}/hw_counters; cat rdma_sends; (ibv_rc_pingpong -g 1 -n 5 & until ibv_rc_pingpong -g 1 -n 5 localhost; do :; done; wait) > /dev/null 2>&1; cat rdma_sends`
     assert.equal(await read(script), '100\n110\n')
+  })
+
+  it('are watched while they change, until nobody reads', async t => {
+    const daemon = await startDaemon(t, {})
+    const watching = start(t, userdma, ['stat', '--watch', '0.1', '--socket', daemon.socket])
+    const json = start(t, 'sh', ['-c', `"${userdma}" stat --watch 0.1 --json --socket ${daemon.socket} | head -n 2`])
+    const { stdout, stderr } = await json.ended
+    assert.equal(stderr, '')
+    const [first] = stdout.split('\n').map(line => JSON.parse(line || '{}') as Stat)
+    assert.equal(first.devices[0].hw_counters.sent_pkts, 0)
+    assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '50']))
+    await watching.said(/^\d\d:\d\d:\d\d {2}rxe0 {2}out \S+ \w+\/s, in \S+ \w+\/s, sent_pkts \S+\/s, /m)
+    daemon.running.child.kill('SIGTERM')
+    assert.equal((await watching.ended).status, 0)
   })
 })

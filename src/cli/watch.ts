@@ -1,0 +1,71 @@
+/*
+ * `userdma stat --watch`: what devices do while one looks, a line for each device and interval in which something
+ * happened, as rates; until the daemon ends or Ctrl-C. As JSON, a whole stat per line.
+ */
+import type { DeviceStat } from '../uapi/tool.ts'
+import type { ToolClient } from './client.ts'
+import { UsageError } from './fail.ts'
+import { bytesText, type LookOptions, look } from './stat.ts'
+
+/** Seconds of an interval. */
+const SHORTEST = 0.1
+const LONGEST = 3600
+
+/** The seconds that `--watch` says, 1 if it says none. Throws UsageError. */
+export const watchSeconds = (text: string | true): number => {
+  const seconds = text === true ? 1 : /^\d*\.?\d+$/.test(text) ? Number(text) : Number.NaN
+  if (!(seconds >= SHORTEST && seconds <= LONGEST))
+    throw new UsageError(`--watch: "${text}" is not a number of seconds from ${SHORTEST} to ${LONGEST}`)
+  return seconds
+}
+
+/** Bytes of a word that PortCounters count data in. */
+const WORD = 4
+
+/** One line about what a device did in `seconds`; undefined for nothing. */
+export const rateText = (before: DeviceStat, after: DeviceStat, seconds: number): string | undefined => {
+  const rate = (kind: 'hw_counters' | 'counters' | 'faults', name: string): number =>
+    (after[kind][name] - (before[kind][name] ?? 0)) / seconds
+  const data = (name: string): string => `${bytesText(Math.round(rate('counters', name) * WORD))}/s`
+  const changes = (kind: 'hw_counters' | 'faults', prefix: string): string[] =>
+    Object.keys(after[kind])
+      .filter(name => rate(kind, name) !== 0)
+      .map(name => `${prefix}${name} ${Number(rate(kind, name).toPrecision(3))}/s`)
+  const changed = [...changes('hw_counters', ''), ...changes('faults', 'faults ')]
+  if (changed.length === 0 && rate('counters', 'port_rcv_data') === 0) return undefined
+  return `${after.name}  out ${data('port_xmit_data')}, in ${data('port_rcv_data')}, ${changed.join(', ')}`
+}
+
+/** Prints until the daemon ends, or nobody reads any more. */
+const watchStat = async (client: ToolClient, seconds: number, json: boolean): Promise<void> => {
+  let last = await client.stat()
+  let over = false
+  const end = (): void => {
+    over = true
+  }
+  client.ended.then(end)
+  const unread = new Promise<void>(resolve => process.stdout.once('error', () => resolve()))
+  unread.then(end)
+  for (let time = performance.now(); ; ) {
+    await Promise.race([client.ended, unread, new Promise(resolve => setTimeout(resolve, seconds * 1000))])
+    if (over) return
+    const stat = await client.stat()
+    const now = performance.now()
+    const lines = json
+      ? [JSON.stringify(stat)]
+      : stat.devices.map((device, i) => rateText(last.devices[i], device, (now - time) / 1000))
+    const clock = new Date().toTimeString().slice(0, 8)
+    for (const line of lines) if (line !== undefined) process.stdout.write(json ? `${line}\n` : `${clock}  ${line}\n`)
+    last = stat
+    time = now
+  }
+}
+
+/** The command; `watch` as commander yields it. */
+export const watch = async (options: LookOptions & { readonly watch: string | true }): Promise<void> => {
+  const seconds = watchSeconds(options.watch)
+  await look(options, async client => {
+    await watchStat(client, seconds, options.json === true)
+    return ''
+  })
+}

@@ -1,0 +1,35 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { UsageError } from '../../src/cli/fail.ts'
+import { rateText, watchSeconds } from '../../src/cli/watch.ts'
+import type { DeviceStat } from '../../src/uapi/tool.ts'
+
+const device = (packets: number, words: number, dropped: number): DeviceStat => ({
+  name: 'rxe0',
+  address: '127.0.0.1',
+  objects: {},
+  hw_counters: { sent_pkts: packets, rcvd_pkts: 7 },
+  counters: { port_xmit_data: words, port_rcv_data: 0 },
+  port: {},
+  transport: {},
+  faults: { dropped },
+})
+
+describe('userdma stat --watch', () => {
+  it('shows what changed, per second', () => {
+    const line = rateText(device(10, 1000, 0), device(1044, 3560, 1), 2)
+    assert.equal(line, 'rxe0  out 5 KiB/s, in 0 B/s, sent_pkts 517/s, faults dropped 0.5/s')
+    assert.equal(rateText(device(10, 1000, 0), device(10, 1000, 0), 2), undefined)
+  })
+
+  it('takes seconds, 1 by itself', () => {
+    assert.equal(watchSeconds(true), 1)
+    assert.equal(watchSeconds('.5'), 0.5)
+    assert.equal(watchSeconds('3600'), 3600)
+    for (const wrong of ['0', '-1', 'x', '', '1h', '3601'])
+      assert.throws(
+        () => watchSeconds(wrong),
+        error => error instanceof UsageError && /is not a number of seconds from 0\.1 to 3600/.test(error.message),
+      )
+  })
+})
