@@ -63,6 +63,7 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
     count: number,
     args: readonly string[],
     devices: readonly [string, string] = ['rxe0', 'rxe0'],
+    clientsOn = on,
   ): Promise<void> => {
     const port = await freePort()
     const all = ['-g', '1', '-p', String(port), ...args]
@@ -70,7 +71,7 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
     const server = start(t, program, ['-d', devices[0], '-c', String(count), ...all], { env: on.env })
     assert.ok(await untilListening(port, server.ended), server.output())
     const ends = Array.from({ length: count }, () =>
-      run(t, program, ['-d', devices[1], ...all, 'localhost'], { env: on.env }),
+      run(t, program, ['-d', devices[1], ...all, 'localhost'], { env: clientsOn.env }),
     )
     for (const finished of [...(await Promise.all(ends)), await server.ended]) {
       assertGood(finished)
@@ -121,6 +122,24 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
     assertGood(client)
     assertGood(server)
     await bad.settled(isEmpty)
+  })
+
+  it('between two daemons over UDP', async t => {
+    const [a, b] = await Promise.all(
+      [68, 69].map(n => startDaemon(t, { devices: [`rxe0@${loopbackText(n)}`], link: 'udp' })),
+    )
+    await clients(t, a, 2, ['-n', '50', '-s', '9000', '-m', '1024'], ['rxe0', 'rxe0'], b)
+    for (const [program, ...args] of [
+      ['ib_write_bw', '-c', 'XRC'],
+      ['ib_send_bw', '--use-srq', '-q', '3'],
+    ]) {
+      const all = ['-x', '1', '-F', '-s', '65536', '-n', '50', ...args]
+      const { server, client } = await runPair(t, a, all, { program, clientDaemon: b })
+      assertGood(client)
+      assertGood(server)
+    }
+    await a.settled(isEmpty)
+    await b.settled(isEmpty)
   })
 
   it('over UDP, and the trace names the calls', async t => {
