@@ -3,6 +3,7 @@
  * file here that makes an engine. The port is full at times; the queues are plain lists, so nothing about rings is
  * tested here (tests of drivers/rxe do that). No time passes by itself.
  */
+import { Service } from '../../src/spec/services.ts'
 import { createEngine, type Engine } from '../../src/transport/engine.ts'
 import {
   BindMw,
@@ -123,6 +124,8 @@ export interface ModelNode {
 /** What route headers consist of here, and the room for one and a payload at the end of the arena of arrivals. */
 export const ROUTE_BYTE = 0x47
 const ROUTE_ROOM = 40 + 4096
+/** A protection domain that nothing is registered in. */
+const NO_DOMAIN = 0xdead
 
 const u32 = (value: bigint, shift: bigint): number => Number((value >> shift) & 0xffff_ffffn)
 
@@ -277,7 +280,9 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, chance: Chanc
     queues,
     create({ maxSge, srqn, ...init }) {
       const sharedReceive = srqn !== undefined
-      const row = engine.create({ ...init, sharedReceive, maxSendWr: 64, maxSendSge: maxSge, maxRecvSge: maxSge })
+      // an XRC target works in the domain of the queue that a request names
+      const pd = init.service === Service.XRC_TGT ? NO_DOMAIN : init.pd
+      const row = engine.create({ ...init, pd, sharedReceive, maxSendWr: 64, maxSendSge: maxSge, maxRecvSge: maxSge })
       const shared = srqn === undefined ? undefined : { srqn, pd: init.pd, cq: init.recvCq }
       queues[row] = { sends: [], first: 0, receives: [], shared }
       return row

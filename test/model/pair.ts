@@ -101,6 +101,8 @@ export interface End {
   /** Messages that the peer posted, in order, and how many came. */
   incoming: Operation[]
   came: number
+  /** Unreliable: messages for this end that have left. */
+  left: number
   /** Atomics that the peer posted, in order, and how many were executed. */
   atomics: Operation[]
   executed: number
@@ -215,6 +217,7 @@ export const beginLife = (end: End): End => {
     received: 0,
     incoming: [],
     came: 0,
+    left: 0,
     atomics: [],
     executed: 0,
     askedError: false,
