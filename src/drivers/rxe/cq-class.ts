@@ -6,13 +6,16 @@ import { driverClass } from '../../core/driver.ts'
 import { affiliate, completed, raise } from '../../core/events.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { RxeAttributes } from '../../spec/drivers/rxe.ts'
-import { AsyncEventType } from '../../spec/enums.ts'
+import { AsyncEventType, QpState } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
-import type { Completions } from '../../transport/types.ts'
+import { Completion, type Completions } from '../../transport/types.ts'
 import { Limits } from './attributes.ts'
 import { mmapInfo, ringsOf } from './context.ts'
 import { createCqRing, pushCompletion, resizeCqRing } from './cq.ts'
 import { type CqState, type RxeState, stateOf } from './state.ts'
+
+const { CQ_ERR, QP_FATAL } = AsyncEventType.values
+const { ERR } = QpState.values
 
 const requireCqe = (method: string, cqe: number): void => {
   if (cqe > Limits.maxCqe)
@@ -58,14 +61,33 @@ export const cqClass = driverClass<typeof Cq, CqState, typeof RxeAttributes.cq>(
 )
 
 /**
- * Where the engines' completions go. A queue that overruns is dead: its owner hears of it once, later completions are
- * lost (as Linux).
+ * Where the engines' completions go. A queue that overruns is dead: its owner hears of it once, and later completions
+ * are lost. The queue pair that wanted to complete there is noted for `endStranded`.
  */
 export const cqCompletions = (device: RxeState): Completions => ({
   push(number, words, solicited) {
     const cq = device.cqs.get(number)
-    if (cq.state.overrun) return
-    if (!pushCompletion(cq.state, words)) raise(cq, AsyncEventType.values.CQ_ERR)
-    else if (cq.events) completed(cq.events, solicited)
+    const wasDead = cq.state.overrun
+    if (!wasDead && pushCompletion(cq.state, words)) {
+      if (cq.events) completed(cq.events, solicited)
+      return
+    }
+    device.stranded.push(words[Completion.QPN])
+    if (!wasDead) raise(cq, CQ_ERR)
   },
 })
+
+/**
+ * Ends the queue pairs that could not complete: who cannot tell what it did goes to error, and its program is told
+ * (IBA 9.9.2 class F, 11.6.3: local work queue catastrophic error). Linux' rxe goes on and loses completions.
+ */
+export const endStranded = (device: RxeState, now: number): void => {
+  const { stranded } = device
+  for (let qpn = stranded.pop(); qpn !== undefined; qpn = stranded.pop()) {
+    const row = device.qpns.rowOf(qpn)
+    const qp = row < 0 ? undefined : device.qps[row]
+    if (qp === undefined || device.engine().query(row).state === ERR) continue
+    device.engine().modify(row, ERR, {}, now)
+    raise(qp, QP_FATAL)
+  }
+}

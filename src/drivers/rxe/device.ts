@@ -27,7 +27,7 @@ import type { Environment } from '../../transport/types.ts'
 import { bthDestQp } from '../../wire/bth.ts'
 import { ahClass } from './ah-class.ts'
 import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
-import { cqClass, cqCompletions } from './cq-class.ts'
+import { cqClass, cqCompletions, endStranded } from './cq-class.ts'
 import { datagramQpClasses } from './datagram-qp-classes.ts'
 import type { Identity } from './identity.ts'
 import { mtuOf } from './interface.ts'
@@ -120,6 +120,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     groups: createGroups(port, Limits.multicast),
     qps: [],
     rings: [],
+    stranded: [],
     look: row => posts.look(row),
     linkDowned: 0,
     now,
@@ -247,7 +248,9 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
         engine.onTimeout(time)
         progress = true
       }
-      return transmit(time) || progress
+      progress = transmit(time) || progress
+      if (state.stranded.length > 0) endStranded(state, time)
+      return progress
     },
     posted(context, handle) {
       const object = findHandle(context.handles, handle)

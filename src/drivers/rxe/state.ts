@@ -86,6 +86,8 @@ export interface RxeState {
   readonly rings: (QpRings | undefined)[]
   /** By row: the queues are looked at by the next `poll`, whatever their indices say. */
   readonly look: (row: number) => void
+  /** Numbers of queue pairs whose completions found no room: the next `poll` ends them. */
+  readonly stranded: number[]
   /** Times that the link went down. */
   linkDowned: number
   /** Microseconds, of the clock that `poll` is called with. */

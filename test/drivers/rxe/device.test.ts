@@ -302,7 +302,7 @@ test('completion events: one for each arming, with the CQ’s user handle; solic
   assertNothingLeft(m, [p])
 })
 
-test('a CQ that overruns tells once, and the others go on', () => {
+test('a CQ that overruns tells once, ends who wanted to complete there, and the others go on', () => {
   const { m, a, b } = pair()
   const small = makeCq(a.p, 1, undefined, 5n)
   const other = makeCq(a.p, 31)
@@ -315,7 +315,9 @@ test('a CQ that overruns tells once, and the others go on', () => {
   }
   m.settle()
   assert.equal(pollAll(small.ring).length, 1)
-  assert.deepEqual(records(a.p.async), ['05000000000000000000000000000000'], 'CQ_ERR of element 5, once')
+  const [error, fatal, ...more] = a.p.async.queue.map(({ type }) => type)
+  assert.deepEqual([error, fatal, more], [0, 1, []], 'CQ_ERR once, QP_FATAL once')
+  assert.deepEqual([query(qp).state, query(to).state], [Qps.ERR, Qps.RTS])
   assert.equal(completions(b.cq).length, 4)
   postReceive(b.qp.receive, 1n, [])
   postSend(a.qp.send, { opcode: Wr.SEND, id: 8n })
