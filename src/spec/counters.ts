@@ -23,7 +23,7 @@ export const engineCounters = {
   pkeyViolations: 'packets with another partition key than the queue pair',
   qkeyViolations: 'datagrams with a wrong queue key',
   multicastSent: 'of the packets sent, those to a multicast group',
-  multicastReceived: 'of the packets received, those to a multicast group, once for each member here',
+  multicastReceived: 'packets received for a multicast group, members here or not',
   dropped: 'packets received that no queue pair took: of the past, forged, in the wrong state, with wrong keys',
 } as const
 

@@ -68,6 +68,9 @@ export const ROCE_UDP_PORT = 4791
 /** The partition key of the default partition, full member. */
 export const DEFAULT_PKEY = 0xffff
 
+/** BTH.destQP of a datagram to a multicast group (IBA 9.2.5). */
+export const MULTICAST_QPN = 0xff_ffff
+
 /** FETH.sel: what a FLUSH is about. */
 export const flushSelectivity = { RANGE: 0, REGION: 1 } as const
 

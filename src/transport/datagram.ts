@@ -7,7 +7,7 @@
  * then serves the next message (9.9.3, error class D). A message longer than the path MTU is not sent, and that is no
  * error (C10-93.1.1). The requester's loop, runs and window are those of all services.
  */
-import { ICRC_BYTES } from '../spec/headers.ts'
+import { ICRC_BYTES, MULTICAST_QPN } from '../spec/headers.ts'
 import { headerAt, OP_IMM, OP_SEND, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
@@ -39,6 +39,7 @@ export const putDatagramHeader = (s: EngineState, row: number, wr: number, view:
   const w = s.rows
   const base = row * WORDS
   const qkey = s.pool[wr + Send.QKEY]
+  if ((s.pool[wr + Send.DEST_QPN] & 0xff_ffff) === MULTICAST_QPN) s.counters.multicastSent++
   putDeth(view, at, (qkey & OWN_QKEY) !== 0 ? w[base + QKEY] : qkey, w[base + QPN])
 }
 

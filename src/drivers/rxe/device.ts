@@ -22,6 +22,7 @@ import { Pd } from '../../spec/classes/pd.ts'
 import { Port as PortClass } from '../../spec/classes/port.ts'
 import { RXE_DRIVER_ID } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, GidType } from '../../spec/enums.ts'
+import { MULTICAST_QPN } from '../../spec/headers.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
 import type { Environment } from '../../transport/types.ts'
 import { bthDestQp } from '../../wire/bth.ts'
@@ -69,9 +70,6 @@ export interface RxeOptions {
 const qpNames = new Set([...qpClasses, ...datagramQpClasses, ...xrcQpClasses].map(line => line.class.name))
 
 const { SQ_DRAINED } = AsyncEventType.values
-
-/** Destination of what goes to a group. */
-const MULTICAST_QPN = 0xff_ffff
 
 /** One for all soft devices, so that they share their dispatch table. */
 const rxeDriver: Driver<RxeState> = {
@@ -179,6 +177,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
 
   /** Hands a packet of `run` to all queue pairs of the group that it was sent to. */
   const deliverToGroup = (at: number, length: number, time: number): void => {
+    engine.counters.multicastReceived++
     const rows = state.groups.rowsOf(run.from.destination)
     if (rows.length === 0) engine.counters.dropped++
     for (let i = 0; i < rows.length; i++) engine.onPacket(rows[i], port.arena, at, length, -1, time)

@@ -271,6 +271,14 @@ describe('a multicast group', () => {
     m.settle()
     assert.deepEqual(polled(b), [])
     assert.deepEqual(polled(c), [[101, 0, 104, a.qpn]])
+    const counts = [a, c].map(({ p }) => p.rxe.state.engine().counters)
+    assert.deepEqual(
+      counts.map(({ multicastSent, multicastReceived }) => [multicastSent, multicastReceived]),
+      [
+        [2, 2],
+        [0, 2],
+      ],
+    )
   })
   it('works over IPv6', () => {
     const { m, a, b } = pair()
