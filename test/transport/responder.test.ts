@@ -407,6 +407,7 @@ describe('silence', () => {
       assert.deepEqual(t.sent(), [])
       assert.deepEqual(t.completions(), [])
       assert.equal(t.node.engine.counters.dropped, 1)
+      assert.equal(t.node.engine.counters.pkeyViolations, +(what === 'another partition'))
       t.request('SEND_ONLY', 0, { payload: 1, ackReq: true, migReq: true, pkey: 0x7fff })
       assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
     })
