@@ -9,7 +9,6 @@
 import { QpState } from '../spec/enums.ts'
 import { ICRC_BYTES, nakCode, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../spec/headers.ts'
 import { headerAt, OP_ATOMIC, OP_END, OP_ONLY, OP_READ, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
-import { reliableService } from '../spec/services.ts'
 import { rnrMicroseconds, SendKind, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthOpcode, bthPadCount, bthPsn } from '../wire/bth.ts'
@@ -23,7 +22,7 @@ import { type EngineState, PACKET_WEIGHT, Q, Request, Row, readPart, schedule } 
 import { clearTimer, setTimer } from './timers.ts'
 import { Send } from './types.ts'
 
-const { WORDS, SERVICE, STATE, MTU, RETRY_CNT, RNR_RETRY, REQUESTER, HEAD, UNACKED, SEND_PSN, MAX_PSN } = Row
+const { WORDS, STATE, MTU, RETRY_CNT, RNR_RETRY, REQUESTER, HEAD, UNACKED, SEND_PSN, MAX_PSN } = Row
 const { SENT, ACKED, RD_OUT, RETRIES, RNR_LEFT, WINDOW } = Row
 const { FIRST_PSN, PSNS, START, KIND, COUNTED, STATUS, WR } = Request
 const { RNR_WAIT, RESENT, DRAINING } = Q
@@ -372,18 +371,11 @@ const onReceiverNotReady = (s: EngineState, row: number, code: number, now: numb
   setTimer(s.timers, row, now + rnrMicroseconds(code))
 }
 
-/**
- * The row's timer has expired: the receiver may be ready now, an interval of sending is over (unreliable), or nothing
- * was heard for the ACK timeout.
- */
+/** The row's timer has expired: the receiver may be ready now, or nothing was heard for the ACK timeout. */
 export const onTimer = (s: EngineState, row: number): void => {
   const w = s.rows
   const base = row * WORDS
   if (!isConnected(s, base)) return
-  if (reliableService[w[base + SERVICE]] === 0) {
-    schedule(s, row)
-    return
-  }
   if ((w[base + REQUESTER] & RNR_WAIT) !== 0) {
     w[base + REQUESTER] &= ~RNR_WAIT
     schedule(s, row)

@@ -22,7 +22,7 @@ import { Turn, transmitRequests } from './requester.ts'
 import { onMiddles, onRequest } from './responder.ts'
 import { transmitResponses } from './responses.ts'
 import { endRun } from './run.ts'
-import { leaveShare, onStall, putBack, takeWaiting } from './sharing.ts'
+import { leaveShare, nextShares, onShares, putBack, takeWaiting } from './sharing.ts'
 import {
   createState,
   type EngineState,
@@ -114,7 +114,7 @@ export interface EngineOptions {
    * that lose what comes faster than it is taken. Default false.
    */
   readonly boundReads?: boolean
-  /** Services without acknowledgements: a QP sends at most `windowBytes` in so many µs. Default 0: no limit. */
+  /** All QPs without acknowledgements send together at most `windowBytes` in so many µs. Default 0: no limit. */
   readonly pace?: number
 }
 
@@ -160,9 +160,9 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
       onRun(s, row, arena, offset, packetBytes, count, lastBytes, peer, now),
     endBurst: () => flushMoves(s),
     pollTransmit: (sink, now) => pollTransmit(s, sink, now),
-    nextTimeout: () => Math.min(nextDeadline(s.timers), s.shares.deadline),
+    nextTimeout: () => Math.min(nextDeadline(s.timers), nextShares(s)),
     onTimeout: now => {
-      if (now >= s.shares.deadline) onStall(s, now)
+      if (now >= nextShares(s)) onShares(s, now)
       for (let row = takeExpired(s.timers, now); row >= 0; row = takeExpired(s.timers, now)) onTimer(s, row)
     },
     stat: () => ({ queuePairs: s.rowCount - s.spare.length, poolWords: usedWords(s) }),
@@ -190,7 +190,6 @@ const create = (s: EngineState, init: QpInit): number => {
   w[base + PEER] = -1
   w[base + STATE] = RESET
   s.ackTimeout[row] = Number.POSITIVE_INFINITY
-  s.interval[row] = Number.NEGATIVE_INFINITY
   return row
 }
 

@@ -21,11 +21,11 @@ import { checkElements, gather, Moved } from './moves.ts'
 import { firstOf, kindOf, lastOf, middleOf, onlyOf, operationOf, plainBytes } from './operations.ts'
 import { PSN_HALF, PSN_MASK, psnAdd, psnDistance } from './psn.ts'
 import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
-import { closeShare, openShare, withoutShare } from './sharing.ts'
+import { closeShare, openShare } from './sharing.ts'
 import { type EngineState, giveBlock, PACKET_WEIGHT, Q, Request, Row, readPart, takeBlock } from './state.ts'
 import { clearTimer, setTimer } from './timers.ts'
 import { Access, Flush, Send, Sge } from './types.ts'
-import { awaitWindow, onLeft, renewWindow } from './unreliable.ts'
+import { onLeft } from './unreliable.ts'
 
 const { WORDS, SERVICE, STATE, MTU, DEST_QPN, FLOW, SEND_BLOCK, MAX_SEND_SGE, MAX_RD, REQUESTER, NEXT_INDEX } = Row
 const { HEAD, TAIL, CURRENT, UNACKED, SEND_PSN, MAX_PSN, SENT, ACKED, SINCE, RD_OUT, WINDOW } = Row
@@ -56,10 +56,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
   const base = row * WORDS
   const before = s.rows[base + SENT]
   const reliable = reliableService[s.rows[base + SERVICE]] !== 0
-  const shares = reliable && s.shares.budget !== 0
-  if (shares) openShare(s, row)
-  else withoutShare(s)
-  if (!reliable) renewWindow(s, row, now)
+  openShare(s, row, now)
   let answer: number = Turn.DONE
   for (;;) {
     const w = s.rows
@@ -89,9 +86,8 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
     if (step === REFUSES) stopAt(s, row, request)
     break
   }
-  if (shares) closeShare(s, row, now)
+  closeShare(s, row, (s.rows[base + SENT] - before) | 0, now)
   if (reliable) armAckTimer(s, row, now)
-  else awaitWindow(s, row)
   return answer
 }
 
@@ -280,7 +276,7 @@ const passLocal = (s: EngineState, row: number, request: number): number => {
   advance(s, row, request, 0, PACKET_WEIGHT, true)
   if (w[base + HEAD] !== request) return SENT_SOME
   endOldest(s, row, SUCCESS)
-  // nothing is out, but an unreliable queue pair's window may be an interval's
+  // nothing is out, but of a paced queue pair it counts until its turn ends
   if (s.pace === 0 || reliableService[w[base + SERVICE]] !== 0) w[base + ACKED] = w[base + SENT]
   if ((w[base + REQUESTER] & DRAINING) !== 0) drained(s, row)
   return SENT_SOME
@@ -296,8 +292,8 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   const done = psnDistance(p[request + FIRST_PSN], w[base + SEND_PSN])
   if (done === 0 && !mayBegin(s, row, request)) return WAITS
   const out = (w[base + SENT] - w[base + ACKED]) | 0
-  if (out >= w[base + WINDOW]) return WAITS
   if (out >= s.shares.limit) return lacks(s, 1)
+  if (out >= w[base + WINDOW]) return WAITS
   const room = (w[base + WINDOW] < s.shares.limit ? w[base + WINDOW] : s.shares.limit) - out
   if (isDatagram(w, base) && psns > 1) {
     // C10-93.1.1: nothing is sent, and that is no error

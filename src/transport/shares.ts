@@ -7,7 +7,7 @@
 export interface Shares {
   /** Most window bytes that are ever out to one peer; 0: there is no such window. */
   readonly budget: number
-  /** By peer: bytes out, how many may be out now, and how many are to be acknowledged before a loss counts again. */
+  /** By place of a peer: bytes out, how many may be out, and how many are to be acknowledged before a loss counts. */
   out: Int32Array
   window: Int32Array
   calm: Int32Array
@@ -18,6 +18,8 @@ export interface Shares {
   moved: Uint8Array
   /** Peers for which rows wait. */
   readonly full: number[]
+  /** When the interval began in which bytes are counted that nobody acknowledges, µs. */
+  since: number
   /** When those are looked at whose peers acknowledge nothing, µs; Infinity for never. */
   deadline: number
   /** By row: what is counted of it, for which peer, and what was forgiven; neighbours in the queue, if it waits. */
@@ -38,8 +40,14 @@ export const NO_LIMIT = 0x7fff_ffff
 /** Window of a peer of whom nothing is known yet. */
 const START = 0x8_0000
 
+/**
+ * The queue of those who send without acknowledgements stands in the place of a peer; peer number p has place p + 1.
+ */
+export const PACED = 0
+
 export const createShares = (budget: number, rows: number): Shares => ({
   budget,
+  since: Number.NEGATIVE_INFINITY,
   out: new Int32Array(0),
   window: new Int32Array(0),
   calm: new Int32Array(0),
@@ -78,7 +86,7 @@ export const growShares = (shares: Shares, rows: number): void => {
   shares.before = longer(shares.before, rows, -1)
 }
 
-/** Room for peer number `peer`, and some more. */
+/** Room for place number `peer`, and some more. */
 export const growPeers = (shares: Shares, peer: number): void => {
   const count = Math.max(16, 2 * peer)
   const moved = new Uint8Array(count)

@@ -9,13 +9,18 @@
  * Who finds the window full waits in a queue of the peer and is served in order, a quantum at a time, as room comes
  * free; who comes while others wait goes behind them, so that nobody starves. When a peer acknowledges nothing at all
  * for a while, what is out to it no longer lies in its buffer: it was lost, or its queue pairs are dead. It is then
- * forgiven, so that they cannot hold up the living for ever. Services without acknowledgements are paced instead
- * (unreliable.ts). Knows peers as numbers only.
+ * forgiven, so that they cannot hold up the living for ever.
+ *
+ * Where nothing is acknowledged (UC, UD) nobody says how much receivers can take. All who send so share one window,
+ * too, which is free again after an interval, `s.pace`: a burst then fits a socket buffer, and receivers have an
+ * interval to look at it. On the memory link nothing is lost, and there is neither window nor pace. Knows peers as
+ * numbers only.
  */
-import { count, dequeue, enqueue, growPeers, NO_LIMIT } from './shares.ts'
+import { reliableService } from '../spec/services.ts'
+import { count, dequeue, enqueue, growPeers, NO_LIMIT, PACED } from './shares.ts'
 import { type EngineState, Row } from './state.ts'
 
-const { WORDS, PEER, SENT, ACKED } = Row
+const { WORDS, SERVICE, PEER, SENT, ACKED } = Row
 
 /** µs after which a peer that acknowledged nothing has nothing left in its buffer. */
 const STALL = 200_000
@@ -37,43 +42,71 @@ const settle = (s: EngineState, row: number): void => {
   count(shares, row, out - shares.forgiven[row])
 }
 
-/** The turn of a row begins whose service has no acknowledgements: it has no share. */
-export const withoutShare = (s: EngineState): void => {
-  s.shares.limit = NO_LIMIT
+/** A new interval begins, if the last one is over. */
+const renewPace = (s: EngineState, now: number): void => {
+  const { shares } = s
+  if (now - shares.since < s.pace) return
+  shares.since = now
+  shares.window[PACED] = s.window
+  shares.out[PACED] = 0
 }
 
 /** The turn of a row begins: says in `limit` how much it may have out. */
-export const openShare = (s: EngineState, row: number): void => {
+export const openShare = (s: EngineState, row: number, now: number): void => {
   const { shares } = s
-  const peer = s.rows[row * WORDS + PEER]
+  const w = s.rows
+  const base = row * WORDS
+  const reliable = reliableService[w[base + SERVICE]] !== 0
   shares.lacked = 0
   shares.limit = NO_LIMIT
-  if (peer < 0) return
-  if (peer >= shares.out.length) growPeers(shares, peer)
-  if (shares.peer[row] !== peer) {
+  if (reliable ? shares.budget === 0 || w[base + PEER] < 0 : s.pace === 0) return
+  const place = reliable ? w[base + PEER] + 1 : PACED
+  if (place >= shares.out.length) growPeers(shares, place)
+  if (shares.peer[row] !== place) {
     leaveShare(s, row)
-    shares.peer[row] = peer
+    shares.peer[row] = place
   }
-  settle(s, row)
-  const behind = shares.first[peer] >= 0 && shares.serving !== row
-  const room = behind ? 0 : shares.window[peer] - shares.out[peer]
+  if (reliable) settle(s, row)
+  else {
+    // what it has sent is counted with the others' until the interval is over
+    w[base + ACKED] = w[base + SENT]
+    renewPace(s, now)
+  }
+  const behind = shares.first[place] >= 0 && shares.serving !== row
+  const room = behind ? 0 : shares.window[place] - shares.out[place]
   // the first of all may send whatever it has to send at once
-  if (behind || shares.out[peer] > 0) shares.limit = outOf(s, row) + (room > 0 ? room : 0)
+  if (!reliable || behind || shares.out[place] > 0) shares.limit = outOf(s, row) + (room > 0 ? room : 0)
 }
 
-/** The turn of a row is over: counts what it has sent; if it wanted more than there was it waits. */
-export const closeShare = (s: EngineState, row: number, now: number): void => {
+/**
+ * The turn of a row is over, in which `sent` bytes have left: counts them; if it wanted more than there was room for it
+ * waits.
+ */
+export const closeShare = (s: EngineState, row: number, sent: number, now: number): void => {
   const { shares } = s
-  const peer = shares.peer[row]
-  if (peer < 0) return
-  const before = shares.counted[row]
-  settle(s, row)
+  const place = shares.peer[row]
+  if (place < 0) return
+  if (place === PACED) shares.out[PACED] += sent
+  else settle(s, row)
   if (shares.lacked === 0 || shares.waiting[row] !== 0) return
   // who was served and could not send because of what it wants to send at once is the next one again
-  const again = shares.serving === row && shares.counted[row] === before
-  enqueue(shares, peer, row, again)
-  if (again) shares.need[peer] = shares.lacked
+  const again = shares.serving === row && sent === 0
+  enqueue(shares, place, row, again)
+  if (again) shares.need[place] = shares.lacked
   if (shares.deadline === Number.POSITIVE_INFINITY) shares.deadline = now + STALL
+}
+
+/** When `onShares` is to be called, µs; Infinity for never. */
+export const nextShares = (s: EngineState): number => {
+  const { shares } = s
+  const paced = shares.full.length > 0 && shares.first[PACED] >= 0
+  return paced ? Math.min(shares.deadline, shares.since + s.pace) : shares.deadline
+}
+
+/** An interval may be over, or peers may have been silent for too long. */
+export const onShares = (s: EngineState, now: number): void => {
+  if (s.pace !== 0 && s.shares.first.length > 0) renewPace(s, now)
+  if (now >= s.shares.deadline) onStall(s, now)
 }
 
 /** A row has nothing out any more and wants nothing: it is in error, reset, or has another peer. */
@@ -131,10 +164,10 @@ export const putBack = (s: EngineState, row: number): void => {
 }
 
 /** The time is over: peers that acknowledged nothing meanwhile are forgiven what is out to them. */
-export const onStall = (s: EngineState, now: number): void => {
+const onStall = (s: EngineState, now: number): void => {
   const { shares } = s
   for (const peer of shares.full) {
-    if (shares.moved[peer] === 0) forgive(s, peer)
+    if (shares.moved[peer] === 0 && peer !== PACED) forgive(s, peer)
     shares.moved[peer] = 0
   }
   shares.deadline = shares.full.length > 0 ? now + STALL : Number.POSITIVE_INFINITY

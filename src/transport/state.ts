@@ -231,9 +231,8 @@ export interface EngineState {
   readonly timers: Timers
   /** By row: the local ACK timeout in µs. */
   ackTimeout: Float64Array
-  /** µs in which an unreliable QP sends no more than its window; 0: no limit. By row: since when it does. */
+  /** µs in which all unreliable QPs together send no more than `window`; 0: no limit. */
   readonly pace: number
-  interval: Float64Array
   /** Queue of rows that may have something to send: head, tail, and next by row; -1 ends it. */
   queueHead: number
   queueTail: number
@@ -292,7 +291,6 @@ export const createState = (
   timers: createTimers(FIRST_ROWS),
   ackTimeout: new Float64Array(FIRST_ROWS),
   pace,
-  interval: new Float64Array(FIRST_ROWS),
   queueHead: -1,
   queueTail: -1,
   queueNext: new Int32Array(FIRST_ROWS),
@@ -343,9 +341,6 @@ const growRows = (s: EngineState, count: number): void => {
   const ackTimeout = new Float64Array(count)
   ackTimeout.set(s.ackTimeout)
   s.ackTimeout = ackTimeout
-  const interval = new Float64Array(count)
-  interval.set(s.interval)
-  s.interval = interval
   const queueNext = new Int32Array(count)
   queueNext.set(s.queueNext)
   s.queueNext = queueNext

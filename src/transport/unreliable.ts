@@ -4,19 +4,15 @@
  * begins again with the next one; a request to send is complete when its last packet has left. Otherwise the requester
  * and the responder are those of RC.
  *
- * Nobody says how much a receiver can take. Where packets can be lost by being too many (UDP), the window that RC would
- * have unacknowledged is what a queue pair sends in one interval of `s.pace`: bursts then fit half of the receiver's
- * socket buffer, as RC's do, and the receiver has an interval to look at them. On the memory link nothing is lost, the
- * port itself stops who sends too fast, and there is no pace.
+ * Nobody says how much a receiver can take: how fast such services send is in sharing.ts.
  */
 import { OP_SEND, OP_START } from '../spec/opcodes.ts'
 import { SendKind, WcStatus } from '../spec/work.ts'
 import { drained, endOldest } from './completing.ts'
 import { dropMessage } from './refusals.ts'
 import { type EngineState, Q, R, Row } from './state.ts'
-import { setTimer } from './timers.ts'
 
-const { WORDS, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, SENT, ACKED, WINDOW, RESPONDER, EXPECTED, MESSAGE } = Row
+const { WORDS, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, SENT, ACKED, RESPONDER, EXPECTED, MESSAGE } = Row
 const { NONE, SEND, WRITE } = SendKind
 
 /** Whether a packet is to be taken. A FIRST or ONLY always is, whatever its PSN; it ends a message under way. */
@@ -46,21 +42,4 @@ export const onLeft = (s: EngineState, row: number, request: number): void => {
   if (w[base + CURRENT] === request) return
   endOldest(s, row, WcStatus.values.SUCCESS)
   if (s.rows[base + HEAD] === 0 && (s.rows[base + REQUESTER] & Q.DRAINING) !== 0) drained(s, row)
-}
-
-/** The window is free again when an interval is over. */
-export const renewWindow = (s: EngineState, row: number, now: number): void => {
-  if (s.pace === 0 || now - s.interval[row] < s.pace) return
-  const w = s.rows
-  const base = row * WORDS
-  w[base + ACKED] = w[base + SENT]
-  s.interval[row] = now
-}
-
-/** Sets the timer for the end of the interval if there is more to send than the window lets out. */
-export const awaitWindow = (s: EngineState, row: number): void => {
-  const w = s.rows
-  const base = row * WORDS
-  if (w[base + CURRENT] === 0 || ((w[base + SENT] - w[base + ACKED]) | 0) < w[base + WINDOW]) return
-  setTimer(s.timers, row, s.interval[row] + s.pace)
 }

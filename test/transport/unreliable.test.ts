@@ -150,6 +150,26 @@ describe('the pace of UC', () => {
     assert.equal(t.sent().length, 4)
     assert.deepEqual(t.completions(), ['1 ok'])
   })
+  it('is one for all queue pairs, who take turns', () => {
+    const node = createNode({ windowBytes: 8 * (MTU + 64), pace: 100 })
+    const rows = Array.from({ length: 5 }, (_, i) => node.createQp(0x20 + i, { service: Service.UC }))
+    for (const row of rows) {
+      node.connect(row, { destQpn: 0x40 + row })
+      node.post(row, ...Array.from({ length: 3 }, (_, id) => ({ id, opcode: SEND, ...sge(0, 4 * MTU) })))
+    }
+    const sentTo: number[] = []
+    for (let now = 1000; node.cqes.length < 15; now = node.engine.nextTimeout()) {
+      assert.ok(now < 3000, 'nobody waits for ever')
+      node.engine.onTimeout(now)
+      node.transmit(now)
+      assert.ok(node.sent.length <= 9, `${node.sent.length} packets in one interval`)
+      sentTo.push(...node.sent.map(({ bytes }) => bytes[7]))
+      node.sent.length = 0
+    }
+    assert.equal(sentTo.length, 60)
+    const half = rows.map(row => sentTo.slice(0, 40).filter(qpn => qpn === 0x40 + row).length)
+    assert.ok(Math.min(...half) > 0, `of the first 40 packets: ${half.join(' ')}`)
+  })
   it('sets no timer for who sends less', () => {
     const t = paced(7)
     assert.equal(t.sent().length, 7)

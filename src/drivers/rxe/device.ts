@@ -99,7 +99,7 @@ const rxeDriver: Driver<RxeState> = {
 /** Runs of so many bytes are received before they are given back to the port. */
 const BURST_BYTES = 1 << 20
 
-/** µs in which a queue pair without acknowledgements sends no more than the port's window (unreliable.ts). */
+/** µs in which queue pairs without acknowledgements send no more than the port's window (sharing.ts). */
 const PACE = 100
 
 export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOptions): RxeDevice => {
