@@ -1,13 +1,9 @@
 /*
- * Devices as people name them, NAME@ADDRESS, and what this machine knows about the address.
+ * Devices as people name them, NAME@ADDRESS.
  *
  * A name begins with `rxe`: libibverbs finds the provider of a device that is announced by sysfs by its name
  * (abi/uverbs-facts section 2).
  */
-import { readFileSync } from 'node:fs'
-import { networkInterfaces } from 'node:os'
-import { type Identity, identify } from '../drivers/rxe/identity.ts'
-import type { Interfaces } from '../host/interfaces.ts'
 import type { DeviceSpec } from '../uapi/tool.ts'
 import { isMappedIpv4, parseAddress } from '../wire/address.ts'
 
@@ -55,37 +51,4 @@ export const checkDevices = (devices: readonly DeviceSpec[]): void => {
     names.add(name)
     addresses.set(key, name)
   }
-}
-
-const LOOPBACK = 'lo'
-
-/** As Linux numbers interfaces; 0 if there is none of this name. */
-const interfaceIndex = (name: string): number => {
-  try {
-    return Number(readFileSync(`/sys/class/net/${name}/ifindex`, 'utf8'))
-  } catch {
-    return 0
-  }
-}
-
-/**
- * Who a device is, from the interface that has its address; one that no interface has gets an identity made from it.
- * Node lists only interfaces that are up and connected; `interfaces` has the others too.
- */
-export const identityOf = ({ address }: DeviceSpec, interfaces?: Pick<Interfaces, 'withAddress'>): Identity => {
-  const bytes = parseAddress(address)
-  if (!bytes) throw new Error(`"${address}" is not an IPv4 or IPv6 address`)
-  const known = interfaces?.withAddress(bytes)
-  if (known) return identify(bytes, known)
-  const key = String(bytes)
-  for (const [name, addresses = []] of Object.entries(networkInterfaces())) {
-    const own = addresses.find(a => String(parseAddress(a.address.split('%')[0])) === key)
-    if (own)
-      return identify(bytes, {
-        mac: Uint8Array.from(own.mac.split(':'), hex => Number.parseInt(hex, 16)),
-        name,
-        index: interfaceIndex(name),
-      })
-  }
-  return identify(bytes, { name: LOOPBACK, index: interfaceIndex(LOOPBACK) })
 }

@@ -3,28 +3,20 @@
  * people ask for around each port.
  */
 import { writeSync } from 'node:fs'
-import { networkInterfaces } from 'node:os'
+import { identityOf } from '../drivers/rxe/host-identity.ts'
+import { createSocketPort, type SocketLink, useNativeCrc } from '../drivers/rxe/socket-ports.ts'
 import { nowMicroseconds } from '../host/clock.ts'
-import { loadNativeCrc } from '../host/crc.ts'
-import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from '../host/errno.ts'
 import type { Interfaces } from '../host/interfaces.ts'
 import { mapArena } from '../host/mapping.ts'
-import { interfaceMtu } from '../host/udp.ts'
 import type { RuleCounts } from '../phy/chance.ts'
-import { createDgramPort } from '../phy/dgram.ts'
 import type { FaultCounters } from '../phy/fault-counters.ts'
 import { type FaultRule, formatFaults, formatRule, parseFaults } from '../phy/fault-spec.ts'
 import { type FaultPort, withFaults } from '../phy/faults.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
 import type { Port } from '../phy/port.ts'
 import { addTap, forEachPacket } from '../phy/tap.ts'
-import { createUdpPort } from '../phy/udp.ts'
-import { ROCE_UDP_PORT } from '../spec/headers.ts'
 import { createPcapng } from '../trace/pcapng.ts'
-import type { DaemonConfig, DeviceSpec, Link } from '../uapi/tool.ts'
-import { addressText, parseAddress } from '../wire/address.ts'
-import { useCrcEngine } from '../wire/crc.ts'
-import { identityOf } from './device-spec.ts'
+import type { DaemonConfig, DeviceSpec } from '../uapi/tool.ts'
 
 export interface Network {
   /** A port for one more device. Over UDP its address is taken now. Throws an Error with a sentence. */
@@ -53,54 +45,11 @@ const memoryLink = (): Links => {
   return () => link.attach()
 }
 
-/** What a device that cannot have its address is told. */
-const explain = (error: unknown, { name, address }: DeviceSpec, link: Link): unknown => {
-  if (!(error instanceof SystemError)) return error
-  const device = `device ${name}@${address}`
-  if (error.errno === EADDRINUSE)
-    return new Error(
-      `${device}: UDP port ${ROCE_UDP_PORT} of ${address} is in use by another program (a second userdma daemon?); stop it, or give another address with --device`,
-    )
-  if (error.errno !== EADDRNOTAVAIL) return new Error(`${device}: ${error.message}`)
-  const own = Object.entries(networkInterfaces()).flatMap(([on, all = []]) => all.map(a => `${a.address} (${on})`))
-  return new Error(
-    `${device}: this machine does not have the address ${address}, which --link ${link} needs; it has ${own.join(', ')}`,
-  )
-}
-
-/** An interface that does not say how long its packets may be. */
-const USUAL_MTU = 1500
-
-/** A port of node:dgram; it says whom it refuses. */
-const dgramPort = ({ name }: DeviceSpec, mtu: number, interfaceName: string): Port =>
-  createDgramPort({
-    mtu,
-    interfaceName,
-    makeArena: mapArena,
-    onForeign: address =>
-      console.error(
-        `userdma daemon: ${name} refuses packets from ${addressText(address)}: they are those of another kind of port, and --link dgram speaks to --link dgram only; use --link udp`,
-      ),
-  })
-
-/** Ports on sockets, of each kind of link that uses them. */
-const socketLink =
-  (link: Exclude<Link, 'memory'>, interfaces: Interfaces | undefined): Links =>
-  device => {
-    const { interfaceName, interfaceIndex } = identityOf(device, interfaces)
-    const mtu = interfaceMtu(interfaceName) ?? USUAL_MTU
-    const port =
-      link === 'dgram'
-        ? dgramPort(device, mtu, interfaceName)
-        : createUdpPort({ mtu, interfaceIndex, cut: link === 'udp' ? 'auto' : 'never' })
-    try {
-      port.addAddress(parseAddress(device.address) as Uint8Array)
-    } catch (error) {
-      port.close()
-      throw explain(error, device, link)
-    }
-    return port
-  }
+/** Ports on sockets. */
+const socketLinks =
+  (link: SocketLink, interfaces: Interfaces | undefined): Links =>
+  device =>
+    createSocketPort(link, device, identityOf(device, interfaces))
 
 /** The rules of a text. Throws an Error with a sentence if it is none, or names a device that is not there. */
 export const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] => {
@@ -113,9 +62,8 @@ export const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultR
 
 /** `interfaces`: those of this system, if they are known. */
 export const createNetwork = ({ devices, fault, link }: DaemonConfig, interfaces?: Interfaces): Network => {
-  const crc = loadNativeCrc()
-  if (crc) useCrcEngine(crc, mapArena(1024))
-  const attach = link === 'memory' ? memoryLink() : socketLink(link, interfaces)
+  useNativeCrc()
+  const attach = link === 'memory' ? memoryLink() : socketLinks(link, interfaces)
   let rules = faultRules(fault, devices)
   const ports: { readonly name: string; readonly port: FaultPort }[] = []
 

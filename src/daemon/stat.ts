@@ -2,16 +2,9 @@
  * What lives in the daemon now, for `userdma stat` and for tests that nothing is left behind.
  */
 import { stat as coreStat } from '../core/stat.ts'
-import type { RxeDevice } from '../drivers/rxe/device.ts'
-import { counterValues } from '../spec/counters.ts'
+import { countersOf } from '../drivers/rxe/counts.ts'
 import type { DeviceStat, Stat } from '../uapi/tool.ts'
 import type { DaemonState } from './state.ts'
-
-/** What a device counted, by the names that spec/counters.ts uses. */
-export const countedBy = ({ state }: Pick<RxeDevice, 'state'>) => ({
-  engine: state.engine().counters,
-  port: { ...state.port.counters, linkDowned: state.linkDowned },
-})
 
 export const statOf = (daemon: DaemonState): Stat => {
   const counts = coreStat(daemon.core)
@@ -28,15 +21,11 @@ export const statOf = (daemon: DaemonState): Stat => {
     memory: { resident: memory.rss, heap: memory.heapUsed },
     devices: daemon.config.devices.map(({ name, address }): DeviceStat => {
       const rxe = daemon.devices.find(({ device }) => device.name === name)
-      const { engine, port } = rxe ? countedBy(rxe) : { engine: {}, port: {} }
       return {
         name,
         address,
         objects: counts.devices[name]?.objects ?? {},
-        hw_counters: counterValues('hw_counters', engine, port),
-        counters: counterValues('counters', engine, port),
-        port,
-        transport: { ...engine },
+        ...countersOf(rxe),
         faults: { ...daemon.network.faultsOf(name) },
       }
     }),

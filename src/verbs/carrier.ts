@@ -3,6 +3,7 @@
  * section 8). Objects of the library are written against this and know nothing of the way.
  */
 import type { In, ObjectClass, Out } from '../spec/schema.ts'
+import type { DeviceStat } from '../uapi/tool.ts'
 
 /** Memory of one ring as this process sees it: bytes `at` … `at + length` of its views. */
 export interface RingBytes {
@@ -29,9 +30,19 @@ export interface EventTargets {
   completion(userHandle: number): void
   /** `type`: ibv_event_type; without a handle an event of the device or of port `port`. */
   event(type: number, userHandle: number | undefined, port: number | undefined): void
+  /** Nothing comes any more: the device is gone. */
+  ended(): void
 }
 
+/**
+ * What a device counts: Linux's files by their names, and what they are made of, the transport's own names above all
+ * (`transport.retransmissions`; docs/counters.md).
+ */
+export type DeviceCounters = Pick<DeviceStat, 'hw_counters' | 'counters' | 'port' | 'transport' | 'faults'>
+
 export interface Carrier {
+  /** Calls go to another process: one chain is cheaper than many calls. */
+  readonly remote: boolean
   /** Runs a method; throws RdmaError. */
   call<C extends ObjectClass, K extends keyof C['methods'] & string>(
     cls: C,
@@ -39,8 +50,14 @@ export interface Carrier {
     object: number,
     args: In<C['methods'][K]>,
   ): Answered<Out<C['methods'][K]>>
-  /** The ring that a call answered. */
+  /** The ring that a call answered, and its end: the object that had it is gone or has another one. */
   ring(place: RingPlace): RingBytes
+  release(place: RingPlace): void
+  /** What completion queues are made with so that their events arrive, as the device has them. */
+  readonly channel: { readonly channel?: number }
+  counters(): DeviceCounters
+  /** Somebody begins (true) or ends to wait: until then the process must not end for lack of work. */
+  waiting(begins: boolean): void
   /** Something was posted to the send queue with this handle, or to the receive queue of one in error. */
   posted(handle: number): void
   /** Lets the device work, if it is this process that must; true if something was done. */

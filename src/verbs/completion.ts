@@ -27,7 +27,7 @@ export interface Completion {
   readonly invalidated: number | undefined
   /** Datagrams: the sender's queue pair. */
   readonly sourceQpn: number
-  /** Datagrams: the first 40 bytes of the buffer are a global route header. */
+  /** Of datagrams: the first 40 bytes of the buffer are a global route header. */
   readonly hasGrh: boolean
 }
 

@@ -1,39 +1,29 @@
 /*
- * A device as the library shows it, and protection domains on it (design.md section 8).
+ * A device as the library shows it (design.md section 8): what it is, what it makes, what happens to it.
  */
-import { type DeviceAttributes, Device as DeviceClass } from '../spec/classes/device.ts'
+import { type DeviceAttributes, Device as DeviceClass, type GidEntry } from '../spec/classes/device.ts'
 import { Interface } from '../spec/classes/interface.ts'
-import { Pd } from '../spec/classes/pd.ts'
 import { type PortAttributes, Port as PortClass } from '../spec/classes/port.ts'
 import { declare } from '../spec/description.ts'
 import { AsyncEventType } from '../spec/enums.ts'
 import type { ObjectClass, RecordOf } from '../spec/schema.ts'
-import type { Carrier } from './carrier.ts'
-import { createRcQp, createUcQp, type PathFacts, type RcQueuePair, type UcQueuePair } from './connected.ts'
-import { type Access, type MemoryRegion, registerMemory } from './memory.ts'
-import { type CompletionQueue, type CqOptions, createCompletionQueue } from './queue.ts'
-import type { QueuePairOptions } from './queue-pair.ts'
+import type { Carrier, DeviceCounters } from './carrier.ts'
+import { type Chain, createChains, type Realised } from './chain.ts'
+import { type ProtectionDomain, pdPlan } from './domain.ts'
+import { refused } from './error.ts'
+import { type Kit, make, type PathFacts } from './plan.ts'
+import { type CompletionQueue, type CqOptions, cqPlan, type WaitOptions } from './queue.ts'
 import { createWaiters } from './waiters.ts'
+import { type XrcDomain, type XrcDomainOptions, xrcdPlan } from './xrc.ts'
 
 export type AsyncEventName = keyof typeof AsyncEventType.values
 
 /** An asynchronous event: of a queue pair or queue made here, of a port, or of the device. */
 export interface DeviceEvent {
   readonly type: AsyncEventName
-  /** What it is about, if that was made by this library. */
-  readonly source: RcQueuePair | UcQueuePair | CompletionQueue | undefined
+  /** What it is about, if that was made by this library: a queue pair, a completion queue or a shared receive queue. */
+  readonly source: Disposable | undefined
   readonly port: number | undefined
-}
-
-export interface ProtectionDomain extends Disposable {
-  readonly handle: number
-  /** Registers a buffer. It must not be resized or transferred while it is. Throws RdmaError. */
-  register(buffer: Uint8Array, access?: Access): MemoryRegion
-  /** Reliable connected. */
-  rcQp(options: QueuePairOptions): RcQueuePair
-  /** Unreliable connected. */
-  ucQp(options: QueuePairOptions): UcQueuePair
-  close(): void
 }
 
 export interface Device extends AsyncDisposable {
@@ -44,14 +34,23 @@ export interface Device extends AsyncDisposable {
   query(): RecordOf<typeof DeviceAttributes>
   /** Of port 1. */
   queryPort(): RecordOf<typeof PortAttributes>
+  /** All GIDs of all ports. */
+  gids(): readonly RecordOf<typeof GidEntry>[]
+  /** What its port and its engines have counted so far. */
+  counters(): DeviceCounters
   /** Everything that it supports, as it says itself (R13). */
   interface(): readonly ObjectClass[]
   /** Whether it has a class, or a method of it. */
   supports(className: string, method?: string): boolean
   pd(): ProtectionDomain
   cq(options?: CqOptions): CompletionQueue
+  xrcd(options?: XrcDomainOptions): XrcDomain
+  /** Makes what `build` says with one call, all or nothing, and answers it in the same shape. Throws RdmaError. */
+  chain<T>(build: (chain: Chain) => T): Realised<T>
   /** Calls `handler` for each asynchronous event, until the function returned is called. */
   onEvent(handler: (event: DeviceEvent) => void): () => void
+  /** Asynchronous events as they come, until the signal or the end of the device. */
+  events(options?: Pick<WaitOptions, 'signal'>): AsyncIterableIterator<DeviceEvent>
   close(): Promise<void>
 }
 
@@ -60,58 +59,58 @@ for (const [name, value] of Object.entries(AsyncEventType.values)) eventNames[va
 
 /** The device behind a carrier; `path`: its own address and MTU. */
 export const createDevice = (carrier: Carrier, name: string, address: string, path: PathFacts): Device => {
-  const waiters = createWaiters()
-  const sources = new Map<number, DeviceEvent['source']>()
+  const waiters = createWaiters(begins => carrier.waiting(begins))
+  const kit: Kit = { carrier, waiters, sources: new Map(), path }
   const handlers = new Set<(event: DeviceEvent) => void>()
   carrier.targets = {
     completion: number => waiters.wake(number),
     event(type, number, port) {
-      const event = { type: eventNames[type], source: number === undefined ? undefined : sources.get(number), port }
+      const event = { type: eventNames[type], source: number === undefined ? undefined : kit.sources.get(number), port }
       // The device is in the middle of its work: handlers run when that is done.
       queueMicrotask(() => {
         for (const handler of [...handlers]) handler(event)
       })
     },
+    ended: () => waiters.wakeAll(),
   }
   let described: readonly ObjectClass[] | undefined
   const describe = (): readonly ObjectClass[] => {
     described ??= declare(carrier.call(Interface, 'query', 0, {}).out)
     return described
   }
+  const find = (className: string): ObjectClass | undefined => describe().find(one => one.name === className)
+  const { run: chain, makeAll } = createChains(kit, (cls, method) => {
+    const own = find(cls.name)
+    if (own?.methods[method] === undefined)
+      throw refused('EOPNOTSUPP', `${cls.name}.${method}`, `device ${name} has no such method`)
+    return own
+  })
   const { out: facts } = carrier.call(DeviceClass, 'query', 0, {})
   let open = true
 
-  const pd = (): ProtectionDomain => {
-    const { object: handle } = carrier.call(Pd, 'create', 0, {})
-    let alive = true
-    const close = (): void => {
-      if (!alive) return
-      carrier.call(Pd, 'destroy', handle, {})
-      alive = false
+  const onEvent = (handler: (event: DeviceEvent) => void): (() => void) => {
+    const own = (event: DeviceEvent): void => handler(event)
+    handlers.add(own)
+    return () => {
+      handlers.delete(own)
     }
-    /** Makes an object with events, which is their source from then on. */
-    const withEvents = <T extends DeviceEvent['source']>(make: (number: number, closed: () => void) => T): T => {
-      const number = waiters.add()
-      const forget = (): void => {
-        waiters.remove(number)
-        sources.delete(number)
+  }
+  const events = async function* ({ signal }: Pick<WaitOptions, 'signal'> = {}): AsyncGenerator<DeviceEvent> {
+    const number = waiters.add()
+    const come: DeviceEvent[] = []
+    const stop = onEvent(event => {
+      come.push(event)
+      waiters.wake(number)
+    })
+    try {
+      while (open) {
+        while (come.length > 0) yield come.shift() as DeviceEvent
+        signal?.throwIfAborted()
+        if (open) await waiters.wait(number, signal)
       }
-      try {
-        const made = make(number, forget)
-        sources.set(number, made)
-        return made
-      } catch (error) {
-        forget()
-        throw error
-      }
-    }
-    return {
-      handle,
-      register: (buffer, access = {}) => registerMemory(carrier, handle, buffer, access),
-      rcQp: options => withEvents((number, closed) => createRcQp(carrier, handle, number, path, options, closed)),
-      ucQp: options => withEvents((number, closed) => createUcQp(carrier, handle, number, path, options, closed)),
-      close,
-      [Symbol.dispose]: close,
+    } finally {
+      stop()
+      waiters.remove(number)
     }
   }
   const close = async (): Promise<void> => {
@@ -126,20 +125,19 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     numCompVectors: facts.numCompVectors,
     query: () => carrier.call(DeviceClass, 'query', 0, {}).out.attributes,
     queryPort: () => carrier.call(PortClass, 'query', 1, {}).out.attributes,
+    gids: () => carrier.call(DeviceClass, 'queryGidTable', 0, {}).out.entries,
+    counters: () => carrier.counters(),
     interface: describe,
     supports(className, method) {
-      const cls = describe().find(one => one.name === className)
+      const cls = find(className)
       return cls !== undefined && (method === undefined || method in cls.methods)
     },
-    pd,
-    cq: options => createCompletionQueue(carrier, waiters, options),
-    onEvent(handler) {
-      const own = (event: DeviceEvent): void => handler(event)
-      handlers.add(own)
-      return () => {
-        handlers.delete(own)
-      }
-    },
+    pd: () => make(kit, pdPlan(kit, makeAll)),
+    cq: options => make(kit, cqPlan(kit, options)),
+    xrcd: options => make(kit, xrcdPlan(kit, options)),
+    chain,
+    onEvent,
+    events,
     close,
     [Symbol.asyncDispose]: close,
   }

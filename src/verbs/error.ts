@@ -1,7 +1,7 @@
 /*
  * What the library throws: a refusal with its errno, what was refused, why, and what to do about it.
  */
-import type { CallError } from '../spec/errno.ts'
+import { type CallError, Errno, type ErrnoName } from '../spec/errno.ts'
 
 /** What helps against an errno, where that is always the same. */
 const HINTS: Readonly<Record<string, string>> = {
@@ -10,6 +10,9 @@ const HINTS: Readonly<Record<string, string>> = {
   EOPNOTSUPP: 'this device does not have it; ask `device.supports()` what it has',
   ENOMEM: 'close what is not needed any more, or ask for less',
 }
+
+/** Sentences about an attribute name it like this (uapi, core and drivers alike). */
+const ATTRIBUTE = /^attribute (\w+)/
 
 /** A call was refused, or a work request could not be posted. */
 export class RdmaError extends Error {
@@ -20,6 +23,11 @@ export class RdmaError extends Error {
   readonly errno: number
   /** What was asked: 'rc_qp.modify', 'qp.send' … */
   readonly call: string
+  /** The two parts of it: of a class of the device, or of an object of the library. */
+  readonly class: string
+  readonly method: string
+  /** The attribute that was wrong, if it was one. */
+  readonly attribute: string | undefined
   /** Why it was refused. */
   readonly reason: string
   /** What to do; empty if nothing general can be said. */
@@ -27,16 +35,29 @@ export class RdmaError extends Error {
 
   constructor(code: string, errno: number, call: string, reason: string, hint: string = HINTS[code] ?? '') {
     super(`${call}: ${reason} (${code})${hint === '' ? '' : `; ${hint}`}`)
+    const dot = call.indexOf('.')
     this.code = code
     this.errno = errno
     this.call = call
+    this.class = dot < 0 ? '' : call.slice(0, dot)
+    this.method = call.slice(dot + 1)
+    this.attribute = ATTRIBUTE.exec(reason)?.[1]
     this.reason = reason
     this.hint = hint
   }
 }
 
+/** A refusal with the sentence that came with it, of which the call's name is taken off. */
+export const refusal = (code: string, errno: number, call: string, sentence: string): RdmaError =>
+  new RdmaError(code, errno, call, sentence.startsWith(`${call}: `) ? sentence.slice(call.length + 2) : sentence)
+
 /** A refusal of core as the library throws it. */
-export const rdmaError = (error: CallError, call: string): RdmaError => {
-  const said = error.message.startsWith(`${call}: `) ? error.message.slice(call.length + 2) : error.message
-  return new RdmaError(error.code, error.errno, call, said)
-}
+export const rdmaError = (error: CallError, call: string): RdmaError =>
+  refusal(error.code, error.errno, call, error.message)
+
+/** One of the library's own. */
+export const refused = (code: ErrnoName, call: string, reason: string, hint?: string): RdmaError =>
+  new RdmaError(code, Errno[code], call, reason, hint)
+
+/** The caller's mistake. */
+export const invalid = (call: string, reason: string, hint?: string): RdmaError => refused('EINVAL', call, reason, hint)

@@ -1,20 +1,40 @@
 /*
  * What `import 'userdma'` gives: the library.
  */
+export type { DeviceCounters } from './carrier.ts'
+export type { Chain, Planned, Realised } from './chain.ts'
 export type { Completion } from './completion.ts'
-export type {
-  ConnectOptions,
-  Endpoint,
-  MessageOptions,
-  RcConnectOptions,
-  RcMessageOptions,
-  RcQueuePair,
-  UcQueuePair,
-} from './connected.ts'
-export type { AsyncEventName, Device, DeviceEvent, ProtectionDomain } from './device.ts'
+export type { RcQueuePair, UcQueuePair } from './connected.ts'
+export type { ConnectOptions, Endpoint, PathOptions, RcConnectOptions } from './connection.ts'
+export {
+  type AddressHandle,
+  type DatagramEndpoint,
+  type DatagramPeer,
+  type Destination,
+  GRH_BYTES,
+  MULTICAST_QPN,
+  senderOf,
+  type UdQueuePair,
+} from './datagram.ts'
+export type { AsyncEventName, Device, DeviceEvent } from './device.ts'
+export type { ProtectionDomain } from './domain.ts'
 export { RdmaError } from './error.ts'
-export { createNetwork, type Network, type NetworkOptions } from './local.ts'
 export type { Access, MemoryRegion, RemoteMemory, Slice } from './memory.ts'
+export { createNetwork, type Network, type NetworkOptions } from './network.ts'
 export { type OpenOptions, open } from './open.ts'
+export type { FlushOptions, MessageOptions, RcMessageOptions } from './operations.ts'
+export type { Named } from './plan.ts'
 export type { CompletionQueue, CqOptions, WaitOptions } from './queue.ts'
-export type { Local, QpStateName, QueuePair, QueuePairOptions, SendOptions } from './queue-pair.ts'
+export type {
+  BareQueuePair,
+  Local,
+  QpStateName,
+  QueuePair,
+  QueuePairOptions,
+  SendingQueuePair,
+  SendOptions,
+  SendQueueOptions,
+} from './queue-pair.ts'
+export type { SharedReceiveQueue, SrqOptions, XrcSharedReceiveQueue, XrcSrqOptions } from './shared-receive.ts'
+export type { Binding, MemoryWindow } from './window.ts'
+export type { XrcDomain, XrcDomainOptions, XrcInitiator, XrcOptions, XrcTarget } from './xrc.ts'

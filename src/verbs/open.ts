@@ -3,31 +3,31 @@
  * own or on one that several share.
  */
 
+import type { Link } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
 import { createDevice, type Device } from './device.ts'
-import { createNetwork, localCarrier, type Network } from './local.ts'
+import { localCarrier } from './local.ts'
+import { createNetwork, type LocalNetwork, type Network } from './network.ts'
 
 export interface OpenOptions {
   /** Devices that are opened on the same network reach each other; default: a new one. */
   readonly network?: Network
+  /** Of a new network: what it is made of, see `NetworkOptions.link`. Needs `address`, unless it is memory. */
+  readonly link?: Link
   /** Default: rxe0, rxe1, … */
   readonly name?: string
   /** Default: 127.0.0.1, 127.0.0.2, … */
   readonly address?: string
 }
 
-/** How many devices each network has given names to. */
-const counts = new WeakMap<Network, number>()
-
 const GID_OF_ADDRESS = 1
 
 /** Opens a device. Throws RdmaError, EEXIST for a name that the network has already. */
-export const open = async ({ network = createNetwork(), name, address }: OpenOptions = {}): Promise<Device> => {
-  const count = counts.get(network) ?? 0
-  counts.set(network, count + 1)
-  const own = address ?? `127.0.0.${count + 1}`
-  const called = name ?? `rxe${count}`
-  const carrier = localCarrier(network, called, own)
-  const gid = parseAddress(own) as Uint8Array
-  return createDevice(carrier, called, own, { gid, gidIndex: GID_OF_ADDRESS, pathMtu: carrier.rxe.state.port.pathMtu })
+export const open = async (options: OpenOptions = {}): Promise<Device> => {
+  const network = (options.network ?? createNetwork({ ...(options.link && { link: options.link }) })) as LocalNetwork
+  const { address = `127.0.0.${network.added + 1}`, name = `rxe${network.added}` } = options
+  const carrier = localCarrier(network, name, address)
+  const gid = parseAddress(address) as Uint8Array
+  const { pathMtu } = carrier.rxe.state.port
+  return createDevice(carrier, name, address, { gid, gidIndex: GID_OF_ADDRESS, pathMtu })
 }

@@ -2,10 +2,10 @@
  * Completion queues in the library: polled without allocation, waited for by a promise, or walked by `for await`.
  */
 import { Cq } from '../spec/classes/cq.ts'
-import type { Carrier, RingPlace } from './carrier.ts'
+import type { RingPlace } from './carrier.ts'
 import { type Completion, completionCursor } from './completion.ts'
+import { closer, eventSource, type Kit, type Plan, plan } from './plan.ts'
 import { consume, oldest, programRing } from './ring.ts'
-import type { Waiters } from './waiters.ts'
 
 export interface WaitOptions {
   /** Ends the waiting: the promise rejects with the signal's reason. */
@@ -26,6 +26,8 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion> {
   wait(options?: WaitOptions): Promise<void>
   /** Completions as they come, without end; the object is the same each time and holds until the next step. */
   completions(options?: WaitOptions): AsyncIterableIterator<Completion>
+  /** At least so many entries from now on; completions that wait stay. Throws RdmaError EINVAL if they are more. */
+  resize(entries: number): void
   /** Throws RdmaError EBUSY while a queue pair uses it. */
   close(): void
 }
@@ -39,68 +41,83 @@ export interface CqOptions {
 
 const ENTRIES = 256
 
-export const createCompletionQueue = (
-  carrier: Carrier,
-  waiters: Waiters,
-  { entries = ENTRIES, vector = 0 }: CqOptions = {},
-): CompletionQueue => {
-  const number = waiters.add()
-  const args = { cqe: entries, userHandle: BigInt(number), compVector: vector }
-  const { object: handle, out } = carrier.call(Cq, 'create', 0, args)
-  const ring = programRing(carrier.ring((out as unknown as { queue: RingPlace }).queue))
-  const cursor = completionCursor(ring)
-  /** The completion that `poll` found has its slot until the next look. */
-  let held = false
-  let open = true
+export const cqPlan = (kit: Kit, { entries = ENTRIES, vector = 0 }: CqOptions = {}): Plan<CompletionQueue> => {
+  const { carrier, waiters } = kit
+  const source = eventSource(kit)
+  const { number } = source
+  const args = { cqe: entries, userHandle: BigInt(number), compVector: vector, ...carrier.channel }
+  return plan(
+    Cq,
+    args,
+    ({ object: handle, out }) => {
+      let { cqe } = out
+      let place = (out as unknown as { queue: RingPlace }).queue
+      let ring = programRing(carrier.ring(place))
+      const cursor = completionCursor(ring)
+      /** The completion that `poll` found has its slot until the next look. */
+      let held = false
 
-  const look = (): boolean => {
-    if (held) {
-      held = false
-      consume(ring)
-    }
-    const at = oldest(ring)
-    if (at < 0) return false
-    cursor.at = at
-    held = true
-    return true
-  }
-  const poll = (): boolean => look() || (carrier.drive() && look())
+      const letGo = (): void => {
+        if (held) consume(ring)
+        held = false
+      }
+      const look = (): boolean => {
+        letGo()
+        const at = oldest(ring)
+        if (at < 0) return false
+        cursor.at = at
+        held = true
+        return true
+      }
+      const poll = (): boolean => look() || (carrier.drive() && look())
 
-  const wait = async ({ signal, solicitedOnly = false }: WaitOptions = {}): Promise<void> => {
-    signal?.throwIfAborted()
-    const woken = waiters.wait(number, signal)
-    carrier.call(Cq, 'reqNotify', handle, { solicitedOnly: solicitedOnly ? 1 : 0 })
-    // What came before the queue was armed makes no event.
-    carrier.drive()
-    if (held) {
-      held = false
-      consume(ring)
-    }
-    if (oldest(ring) >= 0) waiters.wake(number)
-    await woken
-  }
+      const wait = async ({ signal, solicitedOnly = false }: WaitOptions = {}): Promise<void> => {
+        signal?.throwIfAborted()
+        letGo()
+        if (oldest(ring) >= 0) return
+        const woken = waiters.wait(number, signal)
+        carrier.call(Cq, 'reqNotify', handle, { solicitedOnly: solicitedOnly ? 1 : 0 })
+        // What came before the queue was armed makes no event.
+        carrier.drive()
+        if (oldest(ring) >= 0) waiters.wake(number)
+        await woken
+      }
 
-  const completions = async function* (options: WaitOptions = {}): AsyncGenerator<Completion, void, void> {
-    for (;;) {
-      while (!poll()) await wait(options)
-      yield cursor
-    }
-  }
-  const close = (): void => {
-    if (!open) return
-    carrier.call(Cq, 'destroy', handle, {})
-    open = false
-    waiters.remove(number)
-  }
-  return {
-    handle,
-    entries: out.cqe,
-    completion: cursor,
-    poll,
-    wait,
-    completions,
-    [Symbol.asyncIterator]: completions,
-    close,
-    [Symbol.dispose]: close,
-  }
+      const completions = async function* (options: WaitOptions = {}): AsyncGenerator<Completion, void, void> {
+        for (;;) {
+          while (!poll()) await wait(options)
+          yield cursor
+        }
+      }
+      const close = closer(carrier, Cq, handle, () => {
+        source.forget()
+        carrier.release(place)
+      })
+      return source.is({
+        handle,
+        get entries() {
+          return cqe
+        },
+        completion: cursor,
+        poll,
+        wait,
+        completions,
+        [Symbol.asyncIterator]: completions,
+        resize(wanted) {
+          letGo()
+          const changed = carrier.call(Cq, 'modify', handle, { cqe: wanted }).out
+          cqe = changed.cqe
+          const old = place
+          place = (changed as unknown as { queue: RingPlace }).queue
+          // The device has moved what waits to the new ring's beginning.
+          ring = programRing(carrier.ring(place))
+          cursor.ring = ring
+          carrier.release(old)
+        },
+        close,
+        [Symbol.dispose]: close,
+      })
+    },
+    source.forget,
+  )
 }

@@ -91,6 +91,55 @@ export const putAtomic = (
   view.setUint32(at + SendWqe.ATOMIC_RKEY, rkey, true)
 }
 
+/** FLUSH (annex A19): `placement` and `selectivity` as in spec/headers.ts. */
+export const putFlush = (
+  { view }: ProgramRing,
+  at: number,
+  address: bigint,
+  rkey: number,
+  length: number,
+  placement: number,
+  selectivity: number,
+): void => {
+  view.setBigUint64(at + SendWqe.REMOTE, address, true)
+  view.setUint32(at + SendWqe.FLUSH_RKEY, rkey, true)
+  view.setUint8(at + SendWqe.FLUSH_PLACEMENT, placement)
+  view.setUint8(at + SendWqe.FLUSH_SELECTIVITY, selectivity)
+  view.setUint32(at + SendWqe.DMA_LENGTH, length, true)
+}
+
+/** The 8 bytes of an ATOMIC WRITE. */
+export const putWord = ({ view }: ProgramRing, at: number, word: bigint): void => {
+  view.setBigUint64(at + SendWqe.SGE, word, true)
+  view.setUint32(at + SendWqe.DMA_LENGTH, 8, true)
+}
+
+/** A bind: the window's key as it is and as it becomes, and what of the region with `lkey` it grants. */
+export const putBind = (
+  { view }: ProgramRing,
+  at: number,
+  key: number,
+  newKey: number,
+  lkey: number,
+  address: bigint,
+  length: number,
+  access: number,
+): void => {
+  view.setBigUint64(at + SendWqe.REMOTE, address, true)
+  putU64(view, at + SendWqe.MW_LENGTH, length)
+  view.setUint32(at + SendWqe.MW_LKEY, lkey, true)
+  view.setUint32(at + SendWqe.MW_KEY, key, true)
+  view.setUint32(at + SendWqe.MW_NEW_KEY, newKey, true)
+  view.setUint32(at + SendWqe.MW_ACCESS, access, true)
+}
+
+/** Where a datagram goes: the number of an address handle, the queue pair there and its Q_Key. */
+export const putDestination = ({ view }: ProgramRing, at: number, ah: number, qpn: number, qkey: number): void => {
+  view.setUint32(at + SendWqe.UD_AH, ah, true)
+  view.setUint32(at + SendWqe.UD_QPN, qpn, true)
+  view.setUint32(at + SendWqe.UD_QKEY, qkey, true)
+}
+
 export const putReceive = (
   { view }: ProgramRing,
   at: number,

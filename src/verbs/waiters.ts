@@ -15,7 +15,9 @@ export interface Waiters {
   wakeAll(): void
 }
 
-export const createWaiters = (): Waiters => {
+/** `changed`: somebody begins to wait where nobody did, or the last one has ended. */
+export const createWaiters = (changed: (begins: boolean) => void = () => {}): Waiters => {
+  let count = 0
   const waiting = new Map<number, Set<() => void>>()
   let next = 1
   const wake = (number: number): void => {
@@ -37,6 +39,7 @@ export const createWaiters = (): Waiters => {
         const end = (): void => {
           all?.delete(done)
           signal?.removeEventListener('abort', aborted)
+          if (--count === 0) changed(false)
         }
         const done = (): void => {
           end()
@@ -51,6 +54,7 @@ export const createWaiters = (): Waiters => {
           return
         }
         all.add(done)
+        if (++count === 1) changed(true)
         signal?.addEventListener('abort', aborted, { once: true })
       }),
     wake,

@@ -1,0 +1,88 @@
+/*
+ * Ports of soft devices on sockets, one for each kind of link that uses them: what the interface of the device's
+ * address says about packets, its own address taken, and a sentence for people when it cannot be had.
+ */
+import { readFileSync } from 'node:fs'
+import { networkInterfaces } from 'node:os'
+import { loadNativeCrc } from '../../host/crc.ts'
+import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from '../../host/errno.ts'
+import { mapArena } from '../../host/mapping.ts'
+import { hasNative } from '../../host/native.ts'
+import { interfaceMtu } from '../../host/udp.ts'
+import { createDgramPort } from '../../phy/dgram.ts'
+import type { Port } from '../../phy/port.ts'
+import { createUdpPort } from '../../phy/udp.ts'
+import { ROCE_UDP_PORT } from '../../spec/headers.ts'
+import type { DeviceSpec, Link } from '../../uapi/tool.ts'
+import { addressText, parseAddress } from '../../wire/address.ts'
+import { plainArena } from '../../wire/arena.ts'
+import { useCrcEngine } from '../../wire/crc.ts'
+import type { Identity } from './identity.ts'
+
+export type SocketLink = Exclude<Link, 'memory'>
+
+/** What a device that cannot have its address is told. */
+const explain = (error: unknown, { name, address }: DeviceSpec, link: Link): unknown => {
+  if (!(error instanceof SystemError)) return error
+  const device = `device ${name}@${address}`
+  if (error.errno === EADDRINUSE)
+    return new Error(
+      `${device}: UDP port ${ROCE_UDP_PORT} of ${address} is in use by another program (a second userdma daemon?); stop it, or give another address with --device`,
+    )
+  if (error.errno !== EADDRNOTAVAIL) return new Error(`${device}: ${error.message}`)
+  const own = Object.entries(networkInterfaces()).flatMap(([on, all = []]) => all.map(a => `${a.address} (${on})`))
+  return new Error(
+    `${device}: this machine does not have the address ${address}, which --link ${link} needs; it has ${own.join(', ')}`,
+  )
+}
+
+/** An interface that does not say how long its packets may be. */
+const USUAL_MTU = 1500
+
+/** Largest IP packet of an interface, bytes; without native calls as the files of the system tell it. */
+const mtuOf = (interfaceName: string): number | undefined => {
+  if (hasNative()) return interfaceMtu(interfaceName)
+  try {
+    return Number(readFileSync(`/sys/class/net/${interfaceName}/mtu`, 'utf8'))
+  } catch {
+    return undefined
+  }
+}
+
+/** A port of node:dgram; it says whom it refuses. */
+const dgramPort = ({ name }: DeviceSpec, mtu: number, interfaceName: string): Port =>
+  createDgramPort({
+    mtu,
+    interfaceName,
+    makeArena: hasNative() ? mapArena : plainArena,
+    onForeign: address =>
+      console.error(
+        `userdma: ${name} refuses packets from ${addressText(address)}: they are those of another kind of port, and --link dgram speaks to --link dgram only; use --link udp`,
+      ),
+  })
+
+/** Takes the faster way to check packets where there is one. */
+export const useNativeCrc = (): void => {
+  const crc = hasNative() ? loadNativeCrc() : undefined
+  if (crc) useCrcEngine(crc, mapArena(1024))
+}
+
+/** A port of the device that has this identity. Throws an Error with a sentence if its address cannot be had. */
+export const createSocketPort = (
+  link: SocketLink,
+  device: DeviceSpec,
+  { interfaceName, interfaceIndex }: Pick<Identity, 'interfaceName' | 'interfaceIndex'>,
+): Port => {
+  const mtu = mtuOf(interfaceName) ?? USUAL_MTU
+  const port =
+    link === 'dgram'
+      ? dgramPort(device, mtu, interfaceName)
+      : createUdpPort({ mtu, interfaceIndex, cut: link === 'udp' ? 'auto' : 'never' })
+  try {
+    port.addAddress(parseAddress(device.address) as Uint8Array)
+  } catch (error) {
+    port.close()
+    throw explain(error, device, link)
+  }
+  return port
+}

@@ -1,0 +1,184 @@
+/*
+ * Chained set-up in the library (R16): many objects with one call. A function says what is to be made, in the words of
+ * the library; later objects may be made of earlier ones. All of it is made, or nothing.
+ *
+ * What the builder answers stands for the entry that makes it: its `handle` is negative, -1 for the first entry.
+ */
+import { ChainErrors, Interface } from '../spec/classes/interface.ts'
+import { errnoName } from '../spec/errno.ts'
+import type { AnyValue, AnyValues, Attributes, In, ObjectClass, Out } from '../spec/schema.ts'
+import { chainEntries, encodeChain, type Link } from '../uapi/chain.ts'
+import { decodeResult } from '../uapi/object.ts'
+import { rcQpPlan, ucQpPlan } from './connected.ts'
+import { addressPlan, type Destination, udQpPlan } from './datagram.ts'
+import { type ProtectionDomain, pdPlan } from './domain.ts'
+import { refusal } from './error.ts'
+import { type Access, regionPlan } from './memory.ts'
+import { type Kit, type MakeAll, make, type Named, type Plan } from './plan.ts'
+import { type CqOptions, cqPlan } from './queue.ts'
+import type { QueuePairOptions, SendQueueOptions } from './queue-pair.ts'
+import { type SrqOptions, srqPlan, type XrcSrqOptions, xrcSrqPlan } from './shared-receive.ts'
+import { windowPlan } from './window.ts'
+import { xrcInitiatorPlan } from './xrc.ts'
+
+declare const PLANNED: unique symbol
+/** What a chain is about to make, or the answer of one of its calls. */
+export interface Planned<T> extends Named {
+  readonly [PLANNED]: T
+}
+
+/** The same values with what was planned in its place. */
+export type Realised<T> =
+  T extends Planned<infer O>
+    ? O
+    : T extends readonly (infer E)[]
+      ? Realised<E>[]
+      : T extends object
+        ? { readonly [K in keyof T]: Realised<T[K]> }
+        : T
+
+type Made<P> = P extends Plan<infer T> ? Planned<T> : never
+
+export interface Chain {
+  pd(): Planned<ProtectionDomain>
+  cq(options?: CqOptions): Made<ReturnType<typeof cqPlan>>
+  register(pd: Named, buffer: Uint8Array, access?: Access): Made<ReturnType<typeof regionPlan>>
+  window(pd: Named, type?: 1 | 2): Made<ReturnType<typeof windowPlan>>
+  rcQp(pd: Named, options: QueuePairOptions): Made<ReturnType<typeof rcQpPlan>>
+  ucQp(pd: Named, options: QueuePairOptions): Made<ReturnType<typeof ucQpPlan>>
+  udQp(pd: Named, options: QueuePairOptions): Made<ReturnType<typeof udQpPlan>>
+  xrcInitiator(pd: Named, options: SendQueueOptions): Made<ReturnType<typeof xrcInitiatorPlan>>
+  srq(pd: Named, options?: SrqOptions): Made<ReturnType<typeof srqPlan>>
+  xrcSrq(pd: Named, options: XrcSrqOptions): Made<ReturnType<typeof xrcSrqPlan>>
+  addressHandle(pd: Named, to: Destination): Made<ReturnType<typeof addressPlan>>
+  /** Any call of the device; references in `args`, and `object`, may be handles of what the chain makes. */
+  call<C extends ObjectClass, K extends keyof C['methods'] & string>(
+    cls: C,
+    method: K,
+    args: In<C['methods'][K]>,
+    object?: Named,
+  ): Planned<Out<C['methods'][K]>>
+}
+
+interface Entry {
+  readonly class: ObjectClass
+  readonly method: string
+  readonly args: AnyValues
+  readonly object: number
+  made(object: number, out: AnyValues): unknown
+  failed(): void
+}
+
+/** Arguments that name entries of the chain, by attribute. */
+const references = (args: AnyValues, attributes: Attributes): Record<string, number> => {
+  const found: Record<string, number> = {}
+  for (const [name, { of }] of Object.entries(attributes)) {
+    const value = args[name]
+    if ((of.kind === 'ref' || of.kind === 'fd') && typeof value === 'number' && value < 0) found[name] = -1 - value
+  }
+  return found
+}
+
+/** Puts real objects in the place of planned ones. */
+const realise = (value: unknown, objects: ReadonlyMap<unknown, unknown>): unknown => {
+  if (objects.has(value)) return objects.get(value)
+  if (Array.isArray(value)) return value.map(one => realise(one, objects))
+  if (typeof value !== 'object' || value === null || Object.getPrototypeOf(value) !== Object.prototype) return value
+  return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, realise(one, objects)]))
+}
+
+const creation = <O>({ class: cls, args, made, failed }: Plan<O>): Entry => ({
+  class: cls,
+  method: 'create',
+  args,
+  object: 0,
+  made: (object, out) => made({ object, out }),
+  failed,
+})
+
+/** Objects of one chain of creations: a chain has at most 1 MiB. */
+const AT_ONCE = 2048
+
+/** Runs chains on a device whose classes are `classOf`. */
+export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: string) => ObjectClass) => {
+  const makeAll: MakeAll = plans => {
+    const made: Disposable[] = []
+    try {
+      if (!kit.carrier.remote) for (const one of plans) made.push(make(kit, one))
+      else
+        for (let at = 0; at < plans.length; at += AT_ONCE)
+          made.push(...(execute(plans.slice(at, at + AT_ONCE).map(creation)) as Disposable[]))
+    } catch (error) {
+      for (const one of made) one[Symbol.dispose]()
+      throw error
+    }
+    return made as never
+  }
+
+  const run = <T>(build: (chain: Chain) => T): Realised<T> => {
+    const entries: Entry[] = []
+    const planned: Named[] = []
+    const add = (entry: Entry): never => {
+      entries.push(entry)
+      const stand = { handle: -entries.length }
+      planned.push(stand)
+      return stand as never
+    }
+    const create = <O>(plan: Plan<O>): never => add(creation(plan))
+    const builder: Chain = {
+      pd: () => create(pdPlan(kit, makeAll)),
+      cq: options => create(cqPlan(kit, options)),
+      register: (pd, buffer, access = {}) => create(regionPlan(kit, pd, buffer, access)),
+      window: (pd, type = 2) => create(windowPlan(kit, pd, type)),
+      rcQp: (pd, options) => create(rcQpPlan(kit, pd, options)),
+      ucQp: (pd, options) => create(ucQpPlan(kit, pd, options)),
+      udQp: (pd, options) => create(udQpPlan(kit, pd, options)),
+      xrcInitiator: (pd, options) => create(xrcInitiatorPlan(kit, pd, options)),
+      srq: (pd, options) => create(srqPlan(kit, pd, options)),
+      xrcSrq: (pd, options) => create(xrcSrqPlan(kit, pd, options)),
+      addressHandle: (pd, to) => create(addressPlan(kit, pd, to)),
+      call: (cls, method, args, object) =>
+        add({
+          class: cls,
+          method,
+          args: args as AnyValues,
+          object: object?.handle ?? 0,
+          made: (_, out) => out,
+          failed: () => {},
+        }),
+    }
+    try {
+      const built = build(builder)
+      const objects = new Map<unknown, unknown>()
+      if (entries.length > 0) for (const [i, one] of execute(entries).entries()) objects.set(planned[i], one)
+      return realise(built, objects) as Realised<T>
+    } catch (error) {
+      for (const entry of entries) entry.failed()
+      throw error
+    }
+  }
+
+  const execute = (entries: readonly Entry[]): unknown[] => {
+    const links = entries.map(({ class: cls, method, args, object }): Link => {
+      const own = classOf(cls, method)
+      const refs = references(args, own.methods[method].in)
+      const call = { class: own, methodName: method, method: own.methods[method], object: Math.max(object, 0), args }
+      return { call, refs, ...(object < 0 && { object: -1 - object }) }
+    })
+    const { out } = kit.carrier.call(Interface, 'chain', 0, {
+      entries: encodeChain(links),
+      onError: ChainErrors.values.UNDO,
+    })
+    const { results, done, error, reason } = out
+    if (done < entries.length) {
+      const { class: cls, method } = entries[done]
+      const why = reason === undefined ? 'refused' : new TextDecoder().decode(reason as Uint8Array)
+      throw refusal(errnoName(error), error, `${cls.name}.${method}`, `${why} (entry ${done} of a chain)`)
+    }
+    return chainEntries(results as Uint8Array).map(({ message }, i) => {
+      const result = decodeResult(links[i].call, message)
+      return entries[i].made(result.object ?? 0, result.out as { [name: string]: AnyValue })
+    })
+  }
+  return { run, makeAll }
+}

@@ -1,0 +1,113 @@
+/*
+ * How connected queue pairs get from RESET to ready to send (IBA 10.3.1): what peers tell each other, what can be
+ * chosen, and the three steps as arguments of `modify`. Which service takes which of it is the class's business.
+ */
+import { AccessFlags, Mtu, QpState } from '../spec/enums.ts'
+import { parseAddress } from '../wire/address.ts'
+import { invalid } from './error.ts'
+import type { Access } from './memory.ts'
+import type { PathFacts } from './plan.ts'
+
+/** What a peer must know to connect: plain data, to be sent to it in any way. */
+export interface Endpoint {
+  readonly qpn: number
+  /** IPv4 or IPv6 address as text. */
+  readonly gid: string
+  /** The first packet sequence number that this side sends. */
+  readonly psn: number
+}
+
+export interface ConnectOptions {
+  /** Rights of the peer; default: what registered regions grant, all of it. */
+  readonly access?: Omit<Access, 'localWrite' | 'window' | 'zeroBased'>
+  /** Bytes of payload in a packet: 256, 512, 1024, 2048 or 4096. Default: what the port allows. */
+  readonly pathMtu?: number
+  /** IPv4 TOS or IPv6 traffic class. */
+  readonly trafficClass?: number
+}
+
+export interface RcConnectOptions extends ConnectOptions {
+  /** Local ACK timeout, 4.096 µs · 2^n, 0 none; default 14 (67 ms). */
+  readonly timeout?: number
+  /** Resends before a request fails, 0–7; default 7. */
+  readonly retries?: number
+  /** Tries while the peer has no receive posted, 0–7, 7 without end; default 7. */
+  readonly rnrRetries?: number
+  /** What a peer waits before it tries again when nothing is posted here, code 0–31; default 12 (0.64 ms). */
+  readonly rnrTimer?: number
+  /** READs and atomics under way at once, of either side; default 16. */
+  readonly maxReads?: number
+}
+
+const { INIT, RTR, RTS } = QpState.values
+const { REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
+const HOP_LIMIT = 64
+
+const accessOf = (access: ConnectOptions['access'] = {}): number => {
+  const { remoteRead = true, remoteWrite = true, remoteAtomic = true } = access
+  const { flushGlobal = true, flushPersistent = true } = access
+  return (
+    (remoteRead ? REMOTE_READ : 0) |
+    (remoteWrite ? REMOTE_WRITE : 0) |
+    (remoteAtomic ? REMOTE_ATOMIC : 0) |
+    (flushGlobal ? FLUSH_GLOBAL : 0) |
+    (flushPersistent ? FLUSH_PERSISTENT : 0)
+  )
+}
+
+const mtuCode = (bytes: number): number => {
+  const code = Math.log2(bytes) - 7
+  if (Object.values(Mtu.values).includes(code as 1)) return code
+  throw invalid('qp.connect', `pathMtu ${bytes}: it is 256, 512, 1024, 2048 or 4096`)
+}
+
+/** Where packets go to, beyond the address itself. */
+export interface PathOptions {
+  /** IPv4 TOS or IPv6 traffic class; default 0. */
+  readonly trafficClass?: number
+  /** 20 bits; default 0. */
+  readonly flowLabel?: number
+}
+
+/** The address record of a path to `gid`, an IPv4 or IPv6 address as text. */
+export const addressTo = (call: string, path: PathFacts, gid: string, options: PathOptions = {}) => {
+  const dgid = parseAddress(gid)
+  if (dgid === undefined) throw invalid(call, `gid "${gid}" is no address`)
+  return {
+    dgid,
+    sgidIndex: path.gidIndex,
+    port: 1,
+    isGlobal: 1,
+    flowLabel: options.flowLabel ?? 0,
+    hopLimit: HOP_LIMIT,
+    trafficClass: options.trafficClass ?? 0,
+    sl: 0,
+    staticRate: 0,
+  }
+}
+
+/** A first packet sequence number that nobody can guess from an earlier one. */
+export const firstPsn = (): number => Math.floor(Math.random() * 0x100_0000)
+
+/** RESET → INIT → RTR → RTS with what every connected service needs. `psn`: the first that this side sends. */
+export const connectSteps = (path: PathFacts, psn: number, peer: Endpoint, options: ConnectOptions = {}) => ({
+  init: { state: INIT, pkeyIndex: 0, port: 1, accessFlags: accessOf(options.access) },
+  rtr: {
+    state: RTR,
+    address: addressTo('qp.connect', path, peer.gid, options),
+    pathMtu: mtuCode(options.pathMtu ?? path.pathMtu),
+    destQpn: peer.qpn,
+    rqPsn: peer.psn,
+  },
+  rts: { state: RTS, sqPsn: psn },
+})
+
+/** What a side that acknowledges, and one that asks for acknowledgements, needs besides. */
+export const reliableSteps = (options: RcConnectOptions = {}) => {
+  const { timeout = 14, retries = 7, rnrRetries = 7, rnrTimer = 12, maxReads = 16 } = options
+  return {
+    answering: { maxDestRdAtomic: maxReads, minRnrTimer: rnrTimer },
+    asking: { timeout, retryCnt: retries, rnrRetry: rnrRetries, maxRdAtomic: maxReads },
+    timeout: { timeout },
+  }
+}

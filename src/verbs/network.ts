@@ -1,0 +1,201 @@
+/*
+ * The network of devices in this process (design.md sections 7 and 8): soft devices joined by memory, or on sockets of
+ * this machine, driven by the program's own turns. Memory and `dgram` need no native code.
+ *
+ * Work moves when the program has posted (once for all that was posted in one go), when it polls a queue that is empty,
+ * when packets arrive and when a timer of a device comes. What was posted is looked at in a microtask, so that what is
+ * answered at once needs no turn of the event loop; after BUDGET of them without one, timers and sockets of the
+ * program have their turn.
+ */
+
+import type { Core } from '../core/model.ts'
+import { createCore, unregister } from '../core/registry.ts'
+import { createRxeDevice, type RxeDevice } from '../drivers/rxe/device.ts'
+import { identityOf } from '../drivers/rxe/host-identity.ts'
+import { identify } from '../drivers/rxe/identity.ts'
+import { Where } from '../drivers/rxe/posts.ts'
+import { createSocketPort, type SocketLink, useNativeCrc } from '../drivers/rxe/socket-ports.ts'
+import { nowMicroseconds } from '../host/clock.ts'
+import { parseFaults } from '../phy/fault-spec.ts'
+import { type FaultPort, withFaults } from '../phy/faults.ts'
+import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
+import type { Link } from '../uapi/tool.ts'
+import { parseAddress } from '../wire/address.ts'
+import { plainArena } from '../wire/arena.ts'
+import { invalid } from './error.ts'
+
+/** Joins the devices of this process that are opened on it. */
+export interface Network {
+  /** Faults from now on, as `--fault` of the command line has them; the empty text ends them. */
+  setFaults(text: string): void
+}
+
+export interface NetworkOptions {
+  /** Faults of every packet, see `Network.setFaults`. */
+  readonly fault?: string
+  /**
+   * What joins the devices: memory of this process (default), or sockets on their addresses, which this machine must
+   * have: `udp` reaches every RoCE device (needs the package koffi), `dgram` its like.
+   */
+  readonly link?: Link
+}
+
+export interface Attached {
+  readonly rxe: RxeDevice
+  readonly port: FaultPort
+  remove(): void
+}
+
+export interface LocalNetwork extends Network {
+  readonly core: Core
+  readonly link: Link
+  /** Devices that were added so far, those that are gone included. */
+  readonly added: number
+  add(name: string, address: string): Attached
+  /** Work may have been posted: it is looked at when what the program is doing has ended. */
+  kick(): void
+  drive(): boolean
+}
+
+/** Turns of devices that keep each other busy before others have their turn. */
+const TURNS = 64
+/** Drives between two turns of the event loop. */
+const BUDGET = 256
+const LONGEST_TIMER = 2 ** 31 - 1
+
+const faultRules = (text: string) => {
+  try {
+    return parseFaults(text)
+  } catch (error) {
+    throw invalid('network.setFaults', (error as Error).message)
+  }
+}
+
+/** Drives devices: now, soon, and when their timers come. */
+const createDriver = (devices: readonly RxeDevice[]) => {
+  let driving = false
+  let scheduled = false
+  let budget = BUDGET
+  let timer: NodeJS.Timeout | undefined
+  let timerDue = Number.POSITIVE_INFINITY
+
+  const pollAll = (): boolean => {
+    const now = nowMicroseconds()
+    let progress = false
+    for (const device of devices) progress = device.poll(now, Where.USED) || progress
+    return progress
+  }
+  const armTimer = (): void => {
+    let due = Number.POSITIVE_INFINITY
+    for (const device of devices) due = Math.min(due, device.nextTimeout())
+    if (due >= timerDue) return
+    clearTimeout(timer)
+    timerDue = due
+    timer = setTimeout(onTimer, Math.min(Math.max(Math.ceil((due - nowMicroseconds()) / 1000), 1), LONGEST_TIMER))
+  }
+  const onTimer = (): void => {
+    timerDue = Number.POSITIVE_INFINITY
+    drive()
+  }
+  const drive = (): boolean => {
+    if (driving) return false
+    driving = true
+    let worked = false
+    let busy = true
+    for (let turn = 0; turn < TURNS && busy; turn++) {
+      busy = pollAll()
+      worked = busy || worked
+    }
+    driving = false
+    if (busy) kick()
+    armTimer()
+    return worked
+  }
+  const later = (): void => {
+    scheduled = false
+    drive()
+  }
+  const renew = (): void => {
+    budget = BUDGET
+    if (scheduled) later()
+  }
+  /** A turn of the event loop gives a new budget, and does what waits because the last one was used up. */
+  const kick = (): void => {
+    if (scheduled) return
+    scheduled = true
+    if (budget === BUDGET) setImmediate(renew)
+    if (budget > 0) {
+      budget--
+      queueMicrotask(later)
+    }
+  }
+  const stop = (): void => {
+    clearTimeout(timer)
+    timerDue = Number.POSITIVE_INFINITY
+  }
+  return { drive, kick, stop }
+}
+
+export const createNetwork = ({ fault = '', link = 'memory' }: NetworkOptions = {}): Network => {
+  const core = createCore()
+  const memory =
+    link === 'memory' ? createMemorySwitch({ arena: plainArena(memorySwitchBytes()), sealing: 'demand' }) : undefined
+  if (memory === undefined) useNativeCrc()
+  const devices: RxeDevice[] = []
+  const ports = new Set<FaultPort>()
+  const { drive, kick, stop } = createDriver(devices)
+  let rules = faultRules(fault)
+  let added = 0
+
+  const attach = (name: string, address: string) => {
+    const bytes = parseAddress(address)
+    if (bytes === undefined) throw invalid('open', `address "${address}" is no IPv4 or IPv6 address`)
+    if (memory !== undefined) return { port: memory.attach(), identity: identify(bytes, { name: 'local', index: 0 }) }
+    const identity = identityOf({ address })
+    try {
+      return { port: createSocketPort(link as SocketLink, { name, address }, identity), identity }
+    } catch (error) {
+      throw invalid('open', (error as Error).message)
+    }
+  }
+
+  const network: LocalNetwork = {
+    core,
+    link,
+    get added() {
+      return added
+    },
+    drive,
+    kick,
+    add(name, address) {
+      const { port: bare, identity } = attach(name, address)
+      const port = withFaults(bare, name, rules)
+      let rxe: RxeDevice
+      try {
+        rxe = createRxeDevice(core, { name, identity, port, now: nowMicroseconds })
+      } catch (error) {
+        port.close()
+        throw error
+      }
+      if (link !== 'memory') port.wake = kick
+      added++
+      devices.push(rxe)
+      ports.add(port)
+      return {
+        rxe,
+        port,
+        remove() {
+          devices.splice(devices.indexOf(rxe), 1)
+          ports.delete(port)
+          unregister(rxe.device)
+          if (devices.length === 0) stop()
+        },
+      }
+    },
+    setFaults(text) {
+      rules = faultRules(text)
+      for (const port of ports) port.setFaults(rules)
+    },
+  }
+  return network
+}

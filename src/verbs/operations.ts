@@ -1,0 +1,138 @@
+/*
+ * What can be posted to a connected queue pair (IBA 9.4, 10.8; annex A19): built once for a queue pair, so that posting
+ * makes no closures. RC and XRC have all of it, UC the part without answers.
+ */
+import { AccessFlags } from '../spec/enums.ts'
+import { flushPlacement, flushSelectivity } from '../spec/headers.ts'
+import { WrOpcode } from '../spec/work.ts'
+import { invalid } from './error.ts'
+import { accessFlags, type RemoteMemory, type Slice } from './memory.ts'
+import type { Local, Poster, SendOptions } from './queue-pair.ts'
+import { putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord } from './requests.ts'
+import type { BindableWindow, Binding, MemoryWindow } from './window.ts'
+
+export interface MessageOptions extends SendOptions {
+  /** A u32 that the peer's completion shows. */
+  readonly immediate?: number
+}
+export interface RcMessageOptions extends MessageOptions {
+  /** A key of the peer's that the message invalidates; not together with `immediate`. */
+  readonly invalidate?: number
+}
+export interface FlushOptions extends SendOptions {
+  /** The bytes survive a loss of power, beyond being visible to all. */
+  readonly persistent?: boolean
+  /** All of the region, and not the range alone. */
+  readonly wholeRegion?: boolean
+}
+
+/** Operations without answers; `O` is what every request of the service must or may say. */
+export interface Operations<M extends MessageOptions, O extends SendOptions> {
+  send(local: Local, options?: M): void
+  /** WRITE: the peer's memory gets the bytes; with `immediate` it also completes a receive there. */
+  write(local: Local, remote: RemoteMemory, options?: O & MessageOptions): void
+  /**
+   * Lets the peer at part of a region, through the key that is answered; the window's old key is worth nothing once
+   * this is done. A window of type 1 may be bound anew, one of type 2 must be free.
+   */
+  bind(window: MemoryWindow, binding: Binding, options?: O): RemoteMemory
+  /** Ends what a window of type 2 grants. */
+  invalidate(window: MemoryWindow, options?: O): void
+}
+
+export interface ReliableOperations<O extends SendOptions> {
+  /** READ: the peer's bytes come into `local`. */
+  read(local: Slice | readonly Slice[], remote: RemoteMemory, options?: O): void
+  /** Swaps the peer's 64-bit word if it is `compare`; `local` (8 bytes) gets what it was. */
+  compareSwap(local: Slice, remote: RemoteMemory, compare: bigint, swap: bigint, options?: O): void
+  /** Adds to the peer's 64-bit word; `local` (8 bytes) gets what it was. */
+  fetchAdd(local: Slice, remote: RemoteMemory, add: bigint, options?: O): void
+  /** ATOMIC WRITE: the peer's 64-bit word becomes `word`, at once for all who look. */
+  atomicWrite(remote: RemoteMemory, word: bigint, options?: O): void
+  /** FLUSH: completes when earlier WRITEs to these bytes are where everybody sees them. */
+  flush(remote: RemoteMemory, options?: O & FlushOptions): void
+}
+
+const wr = WrOpcode.values
+const { REMOTE_READ, REMOTE_WRITE, ZERO_BASED } = AccessFlags.values
+const KEY_BYTE = 0xff
+
+export const operations = (poster: Poster): Operations<RcMessageOptions, SendOptions> => {
+  const { ring } = poster
+  return {
+    send(local, options) {
+      const immediate = options?.immediate
+      const invalidate = options?.invalidate
+      const opcode = invalidate !== undefined ? wr.SEND_WITH_INV : immediate !== undefined ? wr.SEND_WITH_IMM : wr.SEND
+      const at = poster.begin('qp.send', opcode, local, options)
+      if (invalidate !== undefined) putInvalidate(ring, at, invalidate)
+      else if (immediate !== undefined) putImmediate(ring, at, immediate)
+      poster.end()
+    },
+    write(local, remote, options) {
+      const immediate = options?.immediate
+      const opcode = immediate === undefined ? wr.RDMA_WRITE : wr.RDMA_WRITE_WITH_IMM
+      const at = poster.begin('qp.write', opcode, local, options)
+      putRemote(ring, at, remote.address, remote.rkey)
+      if (immediate !== undefined) putImmediate(ring, at, immediate)
+      poster.end()
+    },
+    bind(window, { region, offset = 0, length = region.buffer.length - offset, access }, options) {
+      const { address } = region.remote(offset, length)
+      const rights = access === undefined ? REMOTE_READ | REMOTE_WRITE : accessFlags(access, false)
+      const rkey = ((window.rkey & ~KEY_BYTE) | ((window.rkey + 1) & KEY_BYTE)) >>> 0
+      const at = poster.begin('qp.bind', wr.BIND_MW, undefined, options)
+      putBind(ring, at, window.rkey, rkey, region.lkey, address, length, rights)
+      const bindable: BindableWindow = window
+      bindable.rkey = rkey
+      poster.end()
+      return { address: (rights & ZERO_BASED) === 0 ? address : 0n, rkey, length }
+    },
+    invalidate(window, options) {
+      if (window.type !== 2)
+        throw invalid('qp.invalidate', 'a window of type 1 cannot be invalidated', 'bind it with length 0')
+      putInvalidate(ring, poster.begin('qp.invalidate', wr.LOCAL_INV, undefined, options), window.rkey)
+      poster.end()
+    },
+  }
+}
+
+export const reliableOperations = (poster: Poster): ReliableOperations<SendOptions> => {
+  const { ring } = poster
+  const atomic = (
+    call: string,
+    opcode: number,
+    local: Slice,
+    { address, rkey }: RemoteMemory,
+    compareOrAdd: bigint,
+    swap: bigint,
+    options: SendOptions | undefined,
+  ): void => {
+    putAtomic(ring, poster.begin(call, opcode, local, options), address, rkey, compareOrAdd, swap)
+    poster.end()
+  }
+  return {
+    read(local, remote, options) {
+      const at = poster.begin('qp.read', wr.RDMA_READ, local, options)
+      putRemote(ring, at, remote.address, remote.rkey)
+      poster.end()
+    },
+    compareSwap: (local, remote, compare, swap, options) =>
+      atomic('qp.compareSwap', wr.ATOMIC_CMP_AND_SWP, local, remote, compare, swap, options),
+    fetchAdd: (local, remote, add, options) =>
+      atomic('qp.fetchAdd', wr.ATOMIC_FETCH_AND_ADD, local, remote, add, 0n, options),
+    atomicWrite(remote, word, options) {
+      const at = poster.begin('qp.atomicWrite', wr.ATOMIC_WRITE, undefined, options)
+      putRemote(ring, at, remote.address, remote.rkey)
+      putWord(ring, at, word)
+      poster.end()
+    },
+    flush(remote, options) {
+      const at = poster.begin('qp.flush', wr.FLUSH, undefined, options)
+      const placement = options?.persistent === true ? flushPlacement.PERSISTENT : flushPlacement.GLOBAL
+      const selectivity = options?.wholeRegion === true ? flushSelectivity.REGION : flushSelectivity.RANGE
+      putFlush(ring, at, remote.address, remote.rkey, remote.length, placement, selectivity)
+      poster.end()
+    },
+  }
+}

@@ -1,0 +1,102 @@
+/*
+ * How objects are made: a plan is the call that makes one and what its answer becomes. A plan is carried out at once,
+ * or as an entry of a chain (R16), where what it refers to may not exist yet: such an object has a negative `handle`,
+ * which chain.ts turns into a reference to the entry that makes it.
+ */
+import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
+import type { Answered, Carrier } from './carrier.ts'
+import type { Waiters } from './waiters.ts'
+
+/** Anything that a call can name: an object of the library, or one that a chain is about to make. */
+export interface Named {
+  readonly handle: number
+}
+
+/** What a device knows that its queue pairs need. */
+export interface PathFacts {
+  /** Its own address, and the index in the GID table. */
+  readonly gid: Uint8Array
+  readonly gidIndex: number
+  /** Largest path MTU of the port, bytes. */
+  readonly pathMtu: number
+}
+
+/** What all objects of one device share. */
+export interface Kit {
+  readonly carrier: Carrier
+  readonly waiters: Waiters
+  /** Objects that have events, by their numbers. */
+  readonly sources: Map<number, Disposable>
+  readonly path: PathFacts
+}
+
+/** Carries many plans out, all or none. Throws RdmaError. */
+export type MakeAll = <T extends Disposable>(plans: readonly Plan<T>[]) => T[]
+
+export interface Plan<T> {
+  readonly class: ObjectClass
+  readonly args: AnyValues
+  made(answered: Answered<AnyValues>): T
+  /** It is not going to be made after all. */
+  failed(): void
+}
+
+const nothing = (): void => {}
+
+/** A plan whose arguments and answer are those of the class's declaration. */
+export const plan = <C extends ObjectClass, T>(
+  cls: C,
+  args: In<C['methods']['create']>,
+  made: (answered: Answered<Out<C['methods']['create']>>) => T,
+  failed: () => void = nothing,
+): Plan<T> => ({
+  class: cls,
+  args: args as AnyValues,
+  made: answered => made(answered as Answered<Out<C['methods']['create']>>),
+  failed,
+})
+
+/** Carries a plan out. Throws RdmaError. */
+export const make = <T>({ carrier }: Kit, { class: cls, args, made, failed }: Plan<T>): T => {
+  let answered: Answered<AnyValues>
+  try {
+    answered = carrier.call(cls, 'create', 0, args as never) as Answered<AnyValues>
+  } catch (error) {
+    failed()
+    throw error
+  }
+  return made(answered)
+}
+
+/** A number for an object that has events; `is` names the object once it is there, `forget` ends it. */
+export interface EventSource {
+  readonly number: number
+  is<T extends Disposable>(object: T): T
+  forget(): void
+}
+
+export const eventSource = ({ waiters, sources }: Kit): EventSource => {
+  const number = waiters.add()
+  return {
+    number,
+    is(object) {
+      sources.set(number, object)
+      return object
+    },
+    forget() {
+      waiters.remove(number)
+      sources.delete(number)
+    },
+  }
+}
+
+/** The end of an object: destroyed by its first call, nothing afterwards. Throws RdmaError EBUSY while it is used. */
+export const closer = (carrier: Carrier, cls: ObjectClass, handle: number, closed: () => void = nothing) => {
+  let open = true
+  return (): void => {
+    if (!open) return
+    carrier.call(cls, 'destroy', handle, {} as never)
+    open = false
+    closed()
+  }
+}

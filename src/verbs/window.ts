@@ -1,0 +1,50 @@
+/*
+ * Memory windows in the library (IBA 10.6.7): rights to part of a region that a work request gives and takes. Binding
+ * and invalidating are operations of queue pairs (operations.ts).
+ */
+import { Mw } from '../spec/classes/mw.ts'
+import { MwType } from '../spec/enums.ts'
+import type { Out } from '../spec/schema.ts'
+import type { Access, MemoryRegion } from './memory.ts'
+import { closer, type Kit, type Named, type Plan, plan } from './plan.ts'
+
+export interface MemoryWindow extends Disposable {
+  readonly handle: number
+  readonly type: 1 | 2
+  /** As of the last bind that was posted. */
+  readonly rkey: number
+  query(): Out<typeof Mw.methods.query>
+  close(): void
+}
+
+/** What a bind gives: part of a region, with rights of a peer. */
+export interface Binding {
+  readonly region: MemoryRegion
+  /** Default 0, and up to the end of the region. */
+  readonly offset?: number
+  readonly length?: number
+  /** Default: remote reading and writing. */
+  readonly access?: Omit<Access, 'localWrite' | 'window'>
+}
+
+/** Windows as binding sees them. */
+export interface BindableWindow {
+  rkey: number
+}
+
+export const windowPlan = ({ carrier }: Kit, pd: Named, type: 1 | 2): Plan<MemoryWindow> =>
+  plan(
+    Mw,
+    { pd: pd.handle, type: type === 1 ? MwType.values.TYPE_1 : MwType.values.TYPE_2 },
+    ({ object: handle, out }) => {
+      const close = closer(carrier, Mw, handle)
+      return {
+        handle,
+        type,
+        rkey: out.rkey,
+        query: () => carrier.call(Mw, 'query', handle, {}).out,
+        close,
+        [Symbol.dispose]: close,
+      }
+    },
+  )
