@@ -50,7 +50,7 @@ _Static_assert(sizeof(struct userdma_header) == 32, "layout of struct userdma_he
 
 struct userdma_hello {
     uint32_t version;
-    uint32_t reserved;
+    uint32_t wants;
     char tag[64];
 };
 _Static_assert(sizeof(struct userdma_hello) == 72, "layout of struct userdma_hello");

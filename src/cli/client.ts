@@ -9,7 +9,7 @@ import { close, connect, peerCredentials, recv, send } from '../host/sockets.ts'
 import { MessageType, SESSION_VERSION } from '../spec/session.ts'
 import { messageBuffer, newReply, type Reply, readReply, writeHello, writeTool } from '../uapi/session.ts'
 import type { DaemonConfig, FaultStat, Stat, ToolReply, ToolRequest, TraceRecord } from '../uapi/tool.ts'
-import { daemonCommand } from './places.ts'
+import { daemonCommand } from '../verbs/user-socket.ts'
 
 /** Nobody serves the socket, or who did went away before it answered. */
 export class NoDaemonError extends Error {

@@ -7,9 +7,10 @@
 import { dirname, resolve } from 'node:path'
 import { SocketInUseError, startDaemon } from '../daemon/daemon.ts'
 import { commandName } from '../host/process.ts'
+import { makeUserSocket } from '../verbs/user-socket.ts'
 import { openSession } from './client.ts'
 import { type ConfigOptions, devicesText, fullConfig, wantedConfig } from './config.ts'
-import { makeUserSocket, removeFolder } from './places.ts'
+import { removeFolder } from './places.ts'
 import { READY } from './start.ts'
 
 /** As commander yields them. */

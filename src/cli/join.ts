@@ -8,10 +8,11 @@
  */
 import { join } from 'node:path'
 import type { TraceRecord } from '../uapi/tool.ts'
+import { makeUserSocket, namedSocket } from '../verbs/user-socket.ts'
 import { NoDaemonError, openSession, type ToolClient } from './client.ts'
 import { type ConfigOptions, difference, fullConfig, type WantedConfig, wantedConfig } from './config.ts'
 import { UsageError } from './fail.ts'
-import { makeUserSocket, namedSocket, privateFolder, removeFolder } from './places.ts'
+import { privateFolder, removeFolder } from './places.ts'
 import { StartError, startInBackground } from './start.ts'
 
 /** As commander yields them. */

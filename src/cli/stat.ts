@@ -3,8 +3,8 @@
  */
 import { otherCounts } from '../spec/counters.ts'
 import type { Stat } from '../uapi/tool.ts'
+import { namedSocket, userSocket } from '../verbs/user-socket.ts'
 import { openSession, type ToolClient } from './client.ts'
-import { namedSocket, userSocket } from './places.ts'
 
 /** As commander yields them. */
 export interface LookOptions {

@@ -24,7 +24,7 @@ import {
 } from '../host/process.ts'
 import { close, peerCredentials, peerPidfd, recv, send } from '../host/sockets.ts'
 import { CallError, Errno } from '../spec/errno.ts'
-import { MessageType, SESSION_VERSION, SessionLimits } from '../spec/session.ts'
+import { HelloWants, MessageType, SESSION_VERSION, SessionLimits } from '../spec/session.ts'
 import type { Answer } from '../uapi/call.ts'
 import { decodeWrite } from '../uapi/linux-write.ts'
 import {
@@ -110,6 +110,7 @@ const serve = (
   }
   let tag = ''
   let greeted = false
+  let wantsReasons = false
   let reachable = false
   let closed = false
 
@@ -135,6 +136,7 @@ const serve = (
     reachable = mayAccess(process)
     const error = request.version !== SESSION_VERSION ? Errno.EPROTO : reachable ? 0 : Errno.EACCES
     tag = request.tag
+    wantsReasons = (request.wants & HelloWants.REASONS) !== 0
     greeted = request.version === SESSION_VERSION
     reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
   }
@@ -206,9 +208,9 @@ const serve = (
 
   const refuseCall = (to: Header, errno: number): void => reply(writeCallReply(outgoing, to, -errno, []))
 
-  const sendAnswer = (to: Header, { ret, installs }: Answer): void => {
+  const sendAnswer = (to: Header, { ret, installs, reason }: Answer): void => {
     if (installs.length === 0) {
-      reply(writeCallReply(outgoing, to, ret, installs))
+      reply(writeCallReply(outgoing, to, ret, installs, wantsReasons && ret < 0 ? reason : undefined))
       return
     }
     const sockets: EventSocket[] = []

@@ -18,6 +18,7 @@ const sys = libcFunctions({
   getpagesize: 'int getpagesize()',
 })
 
+const PROT_READ = 1
 const PROT_READ_WRITE = 3
 const MAP_SHARED = 1
 const MAP_PRIVATE = 2
@@ -37,8 +38,15 @@ export interface Arena {
   readonly u32: Uint32Array
 }
 
-const mmap = (address: number, length: number, flags: number, fd: number, offset: number): number => {
-  const result = sys().mmap(address, length, PROT_READ_WRITE, flags, fd, offset)
+const mmap = (
+  address: number,
+  length: number,
+  flags: number,
+  fd: number,
+  offset: number,
+  protection = PROT_READ_WRITE,
+): number => {
+  const result = sys().mmap(address, length, protection, flags, fd, offset)
   if (result === -1) {
     const at = fd < 0 ? 'of anonymous memory' : `of fd ${fd} at offset ${offset}`
     throw new SystemError('mmap', lastErrno(), `${length} bytes ${at} (see vm.max_map_count if ENOMEM)`)
@@ -78,6 +86,25 @@ export const mapArena = (bytes: number): Arena => {
     throw new RangeError(`arena size is ${bytes}; it must be a positive integer`)
   const length = roundUp(bytes, pageSize())
   return arenaOf(mmap(0, length, ANONYMOUS, -1, 0), length)
+}
+
+/**
+ * The first `length` bytes of a file, shared and to be read only (writing there ends the process), for its life. As
+ * `RingPool.map` otherwise, but for a file that is sealed against writing.
+ */
+export const mapReadOnly = (fd: number, length: number): Arena => {
+  requireMappable(fd, 0, length)
+  const pages = roundUp(length, pageSize())
+  return arenaOf(mmap(0, pages, MAP_SHARED, fd, 0, PROT_READ), pages)
+}
+
+/**
+ * Where the bytes of a buffer lie, for as long as somebody holds it. Small arrays live on V8's heap, which moves, until
+ * their `buffer` is asked for. A buffer that is transferred elsewhere later lies there no more.
+ */
+export const addressOf = (bytes: Uint8Array): bigint => {
+  if (bytes.buffer.byteLength === 0 || bytes.length === 0) return 0n
+  return BigInt(koffi().address(bytes))
 }
 
 /**

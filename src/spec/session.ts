@@ -92,7 +92,8 @@ export const Messages = {
     ['tid', 'u32'],
     ['reserved', 'u32'],
   ),
-  hello: layout(['version', 'u32'], ['reserved', 'u32'], ['tag', 64]),
+  /** wants: what replies are to have besides (`HelloWants`). */
+  hello: layout(['version', 'u32'], ['wants', 'u32'], ['tag', 64]),
   /**
    * error: 0 or a positive errno; EACCES: the daemon may not access the process's memory, so that only a tool's
    * requests are answered. Descriptors: the parked page, unless there is an error. `root` is NUL-terminated.
@@ -105,10 +106,16 @@ export const Messages = {
   /** request: the second argument of ioctl(2); argument: the third. */
   ioctl: layout(['request', 'u64'], ['argument', 'u64']),
   write: layout(['buffer', 'u64'], ['length', 'u64']),
-  /** ret ≥ 0: the call's value, < 0: minus errno. Followed by `installs` install structs. */
+  /**
+   * ret ≥ 0: the call's value, < 0: minus errno. Followed by `installs` install structs; after a refusal by the reason
+   * in UTF-8, for a client that wants reasons.
+   */
   callReply: layout(['ret', 's64'], ['installs', 'u32'], ['reserved', 'u32']),
   install: layout(['address', 'u64'], ['width', 'u32'], ['reserved', 'u32']),
 } as const
+
+/** Bits of `hello.wants`. */
+export const HelloWants = { REASONS: 1 } as const
 
 /** Most descriptors and most bytes of one message. */
 export const SessionLimits = { descriptors: 8, bytes: 65536 } as const

@@ -34,6 +34,8 @@ export interface Request extends Header {
   /** HELLO. */
   version: number
   tag: string
+  /** Bits of HelloWants. */
+  wants: number
   /** OPEN. */
   node: number
   /** IOCTL: the request (32 bits) and the third argument; WRITE: address and length of the buffer. */
@@ -62,7 +64,7 @@ export interface Reply extends Header {
   /** IOCTL and WRITE. */
   ret: bigint
   installs: readonly InstallAt[]
-  /** TOOL and TRACE: JSON text. */
+  /** TOOL and TRACE: JSON text. IOCTL and WRITE: why it was refused, if the client wants reasons. */
   text: string
 }
 
@@ -73,6 +75,7 @@ export const newRequest = (): Request => ({
   ...header(),
   version: 0,
   tag: '',
+  wants: 0,
   node: 0,
   request: 0,
   argument: 0n,
@@ -114,6 +117,7 @@ const PID = at('pid')
 const TID = at('tid')
 const RESERVED = at('reserved')
 const HELLO_VERSION = body('hello', 'version')
+const HELLO_WANTS = body('hello', 'wants')
 const HELLO_TAG = body('hello', 'tag')
 const HELLO_TAG_SIZE = field('hello', 'tag').size
 const HELLO_REPLY_VERSION = body('helloReply', 'version')
@@ -225,6 +229,7 @@ export const readRequest = ({ bytes, view }: MessageBuffer, length: number, into
       break
     case MessageType.HELLO:
       into.version = view.getUint32(HELLO_VERSION, true)
+      into.wants = view.getUint32(HELLO_WANTS, true)
       into.tag = getField(bytes, HELLO_TAG, HELLO_TAG_SIZE)
       break
   }
@@ -256,14 +261,19 @@ export const writeOpenReply = (
   return putHeader(view, MessageType.REPLY | to.type, HEADER + Messages.openReply.size, to)
 }
 
+/** Most bytes of a reason. */
+const REASON = 1024
+
 /**
  * Writes the reply to IOCTL or WRITE; its length. `ret` ≥ 0 or minus errno; at most SessionLimits.descriptors installs.
+ * `reason`: of a refusal, for who wants it; cut off after 1024 bytes.
  */
 export const writeCallReply = (
-  { view }: MessageBuffer,
+  { bytes, view }: MessageBuffer,
   to: Header,
   ret: number,
   installs: readonly InstallAt[] = NO_INSTALLS,
+  reason = '',
 ): number => {
   const count = installs.length
   if (count > SessionLimits.descriptors)
@@ -278,7 +288,9 @@ export const writeCallReply = (
     view.setUint32(where + INSTALL_WIDTH, installs[i].width, true)
     view.setUint32(where + INSTALL_WIDTH + 4, 0, true)
   }
-  return putHeader(view, MessageType.REPLY | to.type, INSTALLS + count * INSTALL_SIZE, to)
+  const end = INSTALLS + count * INSTALL_SIZE
+  const said = reason === '' ? 0 : encoder.encodeInto(reason, bytes.subarray(end, end + REASON)).written
+  return putHeader(view, MessageType.REPLY | to.type, end + said, to)
 }
 
 const putText = ({ bytes, view }: MessageBuffer, type: number, to: Partial<Header>, text: string): number => {
@@ -296,9 +308,9 @@ export const writeTrace = (buffer: MessageBuffer, text: string): number => putTe
 
 // ---- the client's side: tools, tests ----
 
-export const writeHello = ({ bytes, view }: MessageBuffer, from: Partial<Header>, tag = ''): number => {
+export const writeHello = ({ bytes, view }: MessageBuffer, from: Partial<Header>, tag = '', wants = 0): number => {
   view.setUint32(HELLO_VERSION, SESSION_VERSION, true)
-  view.setUint32(HELLO_VERSION + 4, 0, true)
+  view.setUint32(HELLO_WANTS, wants, true)
   putField(bytes, HELLO_TAG, HELLO_TAG_SIZE, tag, 'tag')
   return putHeader(view, MessageType.HELLO, HEADER + Messages.hello.size, from)
 }
@@ -381,9 +393,11 @@ export const readReply = ({ bytes, view }: MessageBuffer, length: number, into: 
       const fault = short(INSTALLS)
       if (fault) return fault
       const count = view.getUint32(CALL_REPLY_INSTALLS, true)
-      if (length !== INSTALLS + count * INSTALL_SIZE)
-        return `a reply of ${length} bytes says that it has ${count} installs`
+      const end = INSTALLS + count * INSTALL_SIZE
       into.ret = view.getBigInt64(CALL_REPLY_RET, true)
+      if (length < end || (length > end && into.ret >= 0n))
+        return `a reply of ${length} bytes says that it has ${count} installs`
+      into.text = getText(bytes, end, length)
       into.installs = count === 0 ? NO_INSTALLS : getInstalls(view, count)
       return undefined
     }

@@ -1,13 +1,19 @@
 /*
  * `open`: a device for a TypeScript program. In this process by default: a soft device of its own, on a network of its
- * own or on one that several share.
+ * own or on one that several share. When asked, a device of a daemon.
  */
 
+import { resolve } from 'node:path'
+import { Device as DeviceClass } from '../spec/classes/device.ts'
+import { Port as PortClass } from '../spec/classes/port.ts'
 import type { Link } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
 import { createDevice, type Device } from './device.ts'
+import { invalid } from './error.ts'
 import { localCarrier } from './local.ts'
 import { createNetwork, type LocalNetwork, type Network } from './network.ts'
+import { remoteCarrier } from './remote.ts'
+import { namedSocket, userSocket } from './user-socket.ts'
 
 export interface OpenOptions {
   /** Devices that are opened on the same network reach each other; default: a new one. */
@@ -18,16 +24,53 @@ export interface OpenOptions {
   readonly name?: string
   /** Default: 127.0.0.1, 127.0.0.2, … */
   readonly address?: string
+  /**
+   * A device of the daemon at this path instead; `true`: of the one that the program runs under, or else the user's own
+   * (`userdma daemon`). Needs the package koffi.
+   */
+  readonly socket?: string | true
+  /** With `socket`: the device's name; default: the daemon's first one. */
+  readonly device?: string
 }
 
 const GID_OF_ADDRESS = 1
 
-/** Opens a device. Throws RdmaError, EEXIST for a name that the network has already. */
-export const open = async (options: OpenOptions = {}): Promise<Device> => {
+const openHere = (options: OpenOptions): Device => {
   const network = (options.network ?? createNetwork({ ...(options.link && { link: options.link }) })) as LocalNetwork
   const { address = `127.0.0.${network.added + 1}`, name = `rxe${network.added}` } = options
   const carrier = localCarrier(network, name, address)
   const gid = parseAddress(address) as Uint8Array
   const { pathMtu } = carrier.rxe.state.port
   return createDevice(carrier, name, address, { gid, gidIndex: GID_OF_ADDRESS, pathMtu })
+}
+
+const openThere = (socket: string, device: string | undefined): Device => {
+  const carrier = remoteCarrier(socket, device)
+  const { name, address } = carrier.device
+  try {
+    const gid = parseAddress(address) as Uint8Array
+    const { entries } = carrier.call(DeviceClass, 'queryGidTable', 0, {}).out
+    const entry = entries.find(one => one.gid.every((byte, i) => byte === gid[i]))
+    const { activeMtu } = carrier.call(PortClass, 'query', 1, {}).out.attributes
+    return createDevice(carrier, name, address, {
+      gid,
+      gidIndex: entry?.index ?? GID_OF_ADDRESS,
+      pathMtu: 128 << activeMtu,
+    })
+  } catch (error) {
+    carrier.close()
+    throw error
+  }
+}
+
+/** Opens a device. Throws RdmaError: EEXIST for a name that the network has already, ECONNREFUSED without a daemon. */
+export const open = async (options: OpenOptions = {}): Promise<Device> => {
+  const { socket, device, network, link, name, address } = options
+  if (socket === undefined) {
+    if (device !== undefined) throw invalid('open', `device "${device}" is one of a daemon's: say which, with socket`)
+    return openHere(options)
+  }
+  if (network !== undefined || link !== undefined || name !== undefined || address !== undefined)
+    throw invalid('open', 'a daemon has its own network, names and addresses: give socket and device only')
+  return openThere(socket === true ? (namedSocket(undefined) ?? userSocket()) : resolve(socket), device)
 }

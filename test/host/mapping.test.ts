@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict'
 import { closeSync, ftruncateSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
-import { createRingPool, type Mapping, mapArena } from '../../src/host/mapping.ts'
-import { addSeals, createMemfd, SEAL_SHRINK } from '../../src/host/memfd.ts'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { addressOf, createRingPool, type Mapping, mapArena, mapReadOnly } from '../../src/host/mapping.ts'
+import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_SHRINK } from '../../src/host/memfd.ts'
+import { closeProcess, openProcess, readAt } from '../../src/host/process.ts'
 
 const PAGE = 4096
 
@@ -34,6 +37,42 @@ test('an arena is zero, rounded up to pages, and its views are one memory', () =
   arena.u32[1] = 0x01020304
   assert.deepEqual([...arena.bytes.subarray(4, 8)], [4, 3, 2, 1])
   assert.equal(arena.view.getInt32(4, true), arena.i32[1])
+})
+
+test('a file that is sealed against writing can be looked at', t => {
+  const fd = newFile(t, PAGE, 'x')
+  const writer = createRingPool()
+  const written = writer.map(fd, 0, PAGE)
+  addSeals(fd, SEAL_FUTURE_WRITE)
+  assert.throws(() => writer.map(fd, 0, PAGE), { code: 'EPERM' })
+  const seen = mapReadOnly(fd, 100)
+  written.bytes[7] = 5
+  assert.deepEqual([...seen.bytes.subarray(6, 9)], [120, 5, 120])
+  assert.throws(() => mapReadOnly(fd, PAGE + 1), { code: 'EINVAL' })
+  writer.release(written)
+})
+
+test('the address of a buffer is where its bytes are, small ones on V8’s heap too', () => {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  const small = Uint8Array.of(1, 2, 3)
+  const large = new Uint8Array(100_000)
+  const part = large.subarray(500, 600)
+  const addresses = [small, large, part].map(addressOf)
+  assert.equal(addresses[2], addresses[1] + 500n)
+  for (let i = 0; i < 3; i++) collect()
+  assert.deepEqual([small, large, part].map(addressOf), addresses)
+  // What lies there is what the buffer shows.
+  large[500] = 77
+  const self = openProcess(process.pid)
+  assert.ok(!(self instanceof Error))
+  const copy = mapArena(16)
+  const hi = Number(addresses[2] >> 32n)
+  const lo = Number(addresses[2] & 0xffffffffn)
+  assert.equal(readAt(self, hi * 2 ** 32 + lo, copy, 0, 1), 1)
+  assert.equal(copy.bytes[0], 77)
+  closeProcess(self)
+  assert.equal(addressOf(new Uint8Array(0)), 0n)
 })
 
 test('an arena of a senseless size is refused', () => {

@@ -52,11 +52,12 @@ const reply = (length: number): Reply => {
 test('requests come back as they were written', () => {
   fc.assert(
     fc.property(header, u32, u64, u64, fc.stringMatching(/^[ -~]{0,63}$/), (from: From, word, first, second, tag) => {
-      assert.deepEqual(request(writeHello(buffer, from, tag)), {
+      assert.deepEqual(request(writeHello(buffer, from, tag, word)), {
         ...newRequest(),
         ...from,
         type: MessageType.HELLO,
         version: SESSION_VERSION,
+        wants: word,
         tag,
       })
       assert.deepEqual(request(writeOpen(buffer, from, word)), {
@@ -110,6 +111,8 @@ test('replies come back as they were written', () => {
           ret: BigInt(value),
           installs,
         })
+        const refused = reply(writeCallReply(buffer, to, -1 - error, installs, root))
+        assert.deepEqual([refused.ret, refused.text, refused.installs], [BigInt(-1 - error), root, installs])
         const attach = { ...from, type: MessageType.ATTACH }
         const opened = { error, context: number, rdev: number, inode: number * 2 ** 20 }
         assert.deepEqual(reply(writeOpenReply(buffer, attach, opened)), {

@@ -5,76 +5,78 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { RcQp } from '../../src/spec/classes/rc_qp.ts'
 import { RdmaError } from '../../src/verbs/index.ts'
-import { closeAll, line, openTwoHere, place } from './ends.ts'
+import { closeAll, eachCarrier, line, place } from './ends.ts'
 
-test('a whole end is made by one chain, and works', async () => {
-  const [one, two] = await openTwoHere()()
-  const buffer = new Uint8Array(64)
-  const made = one.chain(chain => {
-    const pd = chain.pd()
-    const cq = chain.cq({ entries: 100 })
-    const qps = Array.from({ length: 50 }, () => chain.rcQp(pd, { sendCq: cq }))
-    const asked = chain.call(RcQp, 'query', {}, qps[7])
-    return { pd, cq, qps, asked, mr: chain.register(pd, buffer), much: { more: [chain.srq(pd)] }, count: 50 }
+eachCarrier(openTwo => {
+  test('a whole end is made by one chain, and works', async () => {
+    const [one, two] = await openTwo()
+    const buffer = new Uint8Array(64)
+    const made = one.chain(chain => {
+      const pd = chain.pd()
+      const cq = chain.cq({ entries: 100 })
+      const qps = Array.from({ length: 50 }, () => chain.rcQp(pd, { sendCq: cq }))
+      const asked = chain.call(RcQp, 'query', {}, qps[7])
+      return { pd, cq, qps, asked, mr: chain.register(pd, buffer), much: { more: [chain.srq(pd)] }, count: 50 }
+    })
+    assert.equal(made.qps.length, 50)
+    assert.equal(made.count, 50)
+    assert.equal(made.asked.state, 0)
+    assert.equal(new Set(made.qps.map(({ qpn }) => qpn)).size, 50)
+    assert.ok(made.much.more[0].maxReceives > 0)
+    const b = place(two)
+    const to = b.pd.rcQp({ sendCq: b.cq })
+    made.qps[49].connect(to.endpoint)
+    to.connect(made.qps[49].endpoint)
+    to.receive(b.mr.slice(), 3)
+    buffer[0] = 99
+    made.qps[49].send(made.mr.slice(0, 1), { id: 8 })
+    assert.equal(await line(b.cq), '3 RECV')
+    assert.equal(await line(made.cq), '8 SEND')
+    assert.equal(b.buffer[0], 99)
+    for (const qp of made.qps) qp.close()
+    made.mr.close()
+    made.much.more[0].close()
+    made.pd.close()
+    await closeAll({ device: one }, b)
   })
-  assert.equal(made.qps.length, 50)
-  assert.equal(made.count, 50)
-  assert.equal(made.asked.state, 0)
-  assert.equal(new Set(made.qps.map(({ qpn }) => qpn)).size, 50)
-  assert.ok(made.much.more[0].maxReceives > 0)
-  const b = place(two)
-  const to = b.pd.rcQp({ sendCq: b.cq })
-  made.qps[49].connect(to.endpoint)
-  to.connect(made.qps[49].endpoint)
-  to.receive(b.mr.slice(), 3)
-  buffer[0] = 99
-  made.qps[49].send(made.mr.slice(0, 1), { id: 8 })
-  assert.equal(await line(b.cq), '3 RECV')
-  assert.equal(await line(made.cq), '8 SEND')
-  assert.equal(b.buffer[0], 99)
-  for (const qp of made.qps) qp.close()
-  made.mr.close()
-  made.much.more[0].close()
-  made.pd.close()
-  await closeAll({ device: one }, b)
-})
 
-test('a chain that fails leaves nothing, and says which call was refused', async () => {
-  const [one, two] = await openTwoHere()()
-  const pd = one.pd()
-  const buffer = new Uint8Array(8)
-  const error = (() => {
-    try {
-      one.chain(chain => [
-        chain.register(pd, buffer),
-        chain.cq(),
-        chain.rcQp(pd, { sendCq: chain.cq(), maxSends: 1 << 30 }),
-      ])
-    } catch (refusal) {
-      return refusal
-    }
-  })()
-  assert.ok(error instanceof RdmaError)
-  const { code, call, class: cls, method, attribute } = error
-  assert.deepEqual([code, call, cls, method, attribute], ['EINVAL', 'rc_qp.create', 'rc_qp', 'create', 'cap'])
-  assert.match(error.message, /entry 3 of a chain/)
-  pd.close()
-  assert.deepEqual(
-    one.chain(() => []),
-    [],
-  )
-  await closeAll({ device: one }, { device: two })
-})
+  test('a chain that fails leaves nothing, and says which call was refused', async () => {
+    const [one, two] = await openTwo()
+    const pd = one.pd()
+    const buffer = new Uint8Array(8)
+    const error = (() => {
+      try {
+        one.chain(chain => [
+          chain.register(pd, buffer),
+          chain.cq(),
+          chain.rcQp(pd, { sendCq: chain.cq(), maxSends: 1 << 30 }),
+        ])
+      } catch (refusal) {
+        return refusal
+      }
+    })()
+    assert.ok(error instanceof RdmaError)
+    const { code, call, class: cls, method, attribute } = error
+    assert.deepEqual([code, call, cls, method, attribute], ['EINVAL', 'rc_qp.create', 'rc_qp', 'create', 'cap'])
+    assert.match(error.message, /entry 3 of a chain/)
+    pd.close()
+    assert.deepEqual(
+      one.chain(() => []),
+      [],
+    )
+    await closeAll({ device: one }, { device: two })
+  })
 
-test('many address handles at once, all or none', async () => {
-  const [one, two] = await openTwoHere()()
-  const pd = one.pd()
-  const to = Array.from({ length: 10_000 }, (_, i) => ({ gid: `10.0.${i >> 8}.${i & 255}` }))
-  const made = pd.addressHandles(to)
-  assert.equal(new Set(made.map(({ number }) => number)).size, 10_000)
-  assert.deepEqual([...made[9999].query().address.dgid.slice(12)], [10, 0, 39, 15])
-  for (const ah of made) ah.close()
-  assert.throws(() => pd.addressHandles([...to.slice(0, 5000), { gid: 'nowhere' }]), RdmaError)
-  pd.close()
-  await closeAll({ device: one }, { device: two })
+  test('many address handles at once, all or none', async () => {
+    const [one, two] = await openTwo()
+    const pd = one.pd()
+    const to = Array.from({ length: 10_000 }, (_, i) => ({ gid: `10.0.${i >> 8}.${i & 255}` }))
+    const made = pd.addressHandles(to)
+    assert.equal(new Set(made.map(({ number }) => number)).size, 10_000)
+    assert.deepEqual([...made[9999].query().address.dgid.slice(12)], [10, 0, 39, 15])
+    for (const ah of made) ah.close()
+    assert.throws(() => pd.addressHandles([...to.slice(0, 5000), { gid: 'nowhere' }]), RdmaError)
+    pd.close()
+    await closeAll({ device: one }, { device: two })
+  })
 })

@@ -1,14 +1,50 @@
 /*
  * Two ends of a connection for tests of the library, on devices of any carrier.
  */
-import { type CompletionQueue, createNetwork, type Device, type Network, open } from '../../src/verbs/index.ts'
+import assert from 'node:assert/strict'
+import { before, describe } from 'node:test'
+import { hasNative } from '../../src/host/native.ts'
+import {
+  type CompletionQueue,
+  createNetwork,
+  type Device,
+  type DeviceEvent,
+  type Network,
+  open,
+} from '../../src/verbs/index.ts'
+import { isEmpty, startDaemon, suiteScope, TWO_DEVICES } from '../system/programs.ts'
 
 /** Opens two devices that reach each other. */
 export type OpenTwo = () => Promise<readonly [Device, Device]>
 
 export const openTwoHere =
-  (network: Network = createNetwork()): OpenTwo =>
-  async () => [await open({ network }), await open({ network })]
+  (shared?: Network): OpenTwo =>
+  async () => {
+    const network = shared ?? createNetwork()
+    return [await open({ network }), await open({ network })]
+  }
+
+/** The same tests on devices of this process, and of a daemon. */
+export const eachCarrier = (tests: (openTwo: OpenTwo) => void): void => {
+  describe('in this process', () => tests(openTwoHere()))
+  describe('on a daemon', { skip: !hasNative() && 'there is no koffi' }, () => {
+    const scope = suiteScope()
+    let socket = ''
+    before(async () => {
+      const daemon = await startDaemon(scope, { devices: TWO_DEVICES })
+      socket = daemon.socket
+      // Whatever the tests did, nothing of it stays.
+      scope.after(async () => assert.ok(isEmpty(await daemon.settled(isEmpty))))
+    })
+    tests(async () => [await open({ socket }), await open({ socket, device: 'rxe1' })])
+  })
+}
+
+/** The next asynchronous event, from now on. */
+export const nextEvent = async (device: Device): Promise<DeviceEvent | undefined> => {
+  for await (const event of device.events()) return event
+  return undefined
+}
 
 export interface EndOptions {
   readonly bytes?: number

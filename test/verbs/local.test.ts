@@ -1,79 +1,10 @@
 /*
- * The library on devices in this process: messages, one-sided operations, waiting, errors.
+ * What only devices in this process have: faults that tests set, and what polling costs.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createNetwork, open, type RcQueuePair, RdmaError } from '../../src/verbs/index.ts'
-import { closeAll, end, next, openTwoHere, pair } from './ends.ts'
-
-test('a message goes from one device to another', async () => {
-  const { a, b } = await pair()
-  a.buffer.set([1, 2, 3, 4, 5])
-  b.qp.receive(b.mr.slice(100, 50), 7)
-  a.qp.send(a.mr.slice(0, 5), { id: 9, immediate: 0xdeadbeef })
-  const received = { id: 7, statusName: 'SUCCESS', opcodeName: 'RECV', bytes: 5, immediate: 0xdeadbeef, qpn: b.qp.qpn }
-  const { invalidated, sourceQpn: _, hasGrh: __, ...got } = await next(b.cq)
-  assert.deepEqual(got, received)
-  assert.equal(invalidated, undefined)
-  assert.deepEqual([...b.buffer.subarray(99, 106)], [0, 1, 2, 3, 4, 5, 0])
-  const { id, statusName, opcodeName } = await next(a.cq)
-  assert.deepEqual([id, statusName, opcodeName], [9, 'SUCCESS', 'SEND'])
-  await closeAll(a, b)
-})
-
-test('WRITE, READ and atomics reach the peer’s memory without it', async () => {
-  const { a, b } = await pair()
-  a.buffer.fill(0x5a, 0, 3000)
-  a.qp.write(a.mr.slice(0, 3000), b.mr.remote(1000), { id: 1 })
-  await next(a.cq)
-  assert.ok(b.buffer.subarray(1000, 4000).every(byte => byte === 0x5a))
-  b.buffer.set([7, 0, 0, 0, 1, 0, 0, 0], 8)
-  a.qp.read(a.mr.slice(3000, 16), b.mr.remote(0, 16))
-  a.qp.fetchAdd(a.mr.slice(3016, 8), b.mr.remote(8, 8), 5n, { fence: true })
-  a.qp.compareSwap(a.mr.slice(3024, 8), b.mr.remote(8, 8), 0x1_0000_000cn, 99n)
-  for (const opcode of ['RDMA_READ', 'FETCH_ADD', 'COMP_SWAP']) assert.equal((await next(a.cq)).opcodeName, opcode)
-  const words = new DataView(a.buffer.buffer)
-  assert.deepEqual(
-    [3008, 3016, 3024].map(at => words.getBigUint64(at, true)),
-    [0x1_0000_0007n, 0x1_0000_0007n, 0x1_0000_000cn],
-  )
-  assert.equal(new DataView(b.buffer.buffer).getBigUint64(8, true), 99n)
-  await closeAll(a, b)
-})
-
-test('bytes that are not registered travel inline; several pieces of registered ones in one request', async () => {
-  const { a, b } = await pair(openTwoHere(), { maxSendPieces: 3 })
-  b.qp.receive(b.mr.slice())
-  a.qp.send(Uint8Array.of(1, 2, 3))
-  assert.equal((await next(b.cq)).bytes, 3)
-  a.buffer.set([10, 20, 30])
-  a.qp.write([a.mr.slice(2, 1), a.mr.slice(0, 1), a.mr.slice(1, 1)], b.mr.remote(3))
-  await next(a.cq)
-  await next(a.cq)
-  assert.deepEqual([...b.buffer.subarray(0, 7)], [1, 2, 3, 30, 10, 20, 0])
-  assert.throws(() => a.qp.send(new Uint8Array(a.qp.maxInline + 1)), /RdmaError: qp\.send: \d+ bytes inline, at most/)
-  assert.throws(() => a.qp.send(new Array(9).fill(a.mr.slice(0, 1))), /9 pieces, at most \d/)
-  await closeAll(a, b)
-})
-
-test('completions are walked by for await, and the walk ends by a signal', async () => {
-  const { a, b } = await pair()
-  const stop = new AbortController()
-  const seen: number[] = []
-  const walk = (async () => {
-    for await (const wc of b.cq.completions({ signal: stop.signal })) seen.push(wc.id)
-  })()
-  for (let i = 0; i < 5; i++) b.qp.receive(b.mr.slice(), i)
-  for (let i = 0; i < 5; i++) {
-    a.qp.send(a.mr.slice(0, 8))
-    await next(a.cq)
-  }
-  while (seen.length < 5) await new Promise(setImmediate)
-  stop.abort(new Error('enough'))
-  await assert.rejects(walk, /enough/)
-  assert.deepEqual(seen, [0, 1, 2, 3, 4])
-  await closeAll(a, b)
-})
+import { createNetwork } from '../../src/verbs/index.ts'
+import { closeAll, next, openTwoHere, pair } from './ends.ts'
 
 test('a network that loses packets costs resends, not data', async () => {
   const network = createNetwork({ fault: 'drop=0.2,seed=3' })
@@ -86,90 +17,6 @@ test('a network that loses packets costs resends, not data', async () => {
   }
   network.setFaults('')
   await closeAll(a, b)
-})
-
-test('UC connects, sends and writes', async () => {
-  const network = createNetwork()
-  const device = await open({ network })
-  const pd = device.pd()
-  const cq = device.cq()
-  const [one, two] = [pd.ucQp({ sendCq: cq }), pd.ucQp({ sendCq: cq })]
-  one.connect(two.endpoint)
-  two.connect(one.endpoint)
-  const mr = pd.register(new Uint8Array(64))
-  two.receive(mr.slice(), 1)
-  one.send(Uint8Array.of(4, 5), { id: 2 })
-  assert.deepEqual([(await next(cq)).id, (await next(cq)).id].sort(), [1, 2])
-  await device.close()
-})
-
-test('refusals tell the call, the reason and what to do', async () => {
-  const { a, b } = await pair()
-  const thrown = (run: () => unknown): RdmaError => {
-    try {
-      run()
-    } catch (error) {
-      if (error instanceof RdmaError) return error
-    }
-    return assert.fail('no RdmaError')
-  }
-  const busy = thrown(() => a.cq.close())
-  assert.deepEqual([busy.code, busy.errno, busy.call], ['EBUSY', 16, 'cq.destroy'])
-  assert.match(busy.message, /close what uses it first/)
-  assert.equal(thrown(() => a.qp.modify({ state: 1 })).code, 'EINVAL')
-  assert.equal(thrown(() => a.mr.slice(4000, 97)).code, 'EINVAL')
-  const resizable = Reflect.construct(ArrayBuffer, [8, { maxByteLength: 16 }]) as ArrayBuffer
-  assert.equal(thrown(() => a.pd.register(new Uint8Array(resizable))).code, 'EINVAL')
-  assert.equal(thrown(() => createNetwork({ fault: 'dorp=1' })).code, 'EINVAL')
-  assert.match(thrown(() => b.qp.connect({ qpn: 1, gid: 'here', psn: 0 })).message, /gid "here" is no address/)
-  await closeAll(a, b)
-})
-
-test('a full queue is refused, and has room again once completions were taken', async () => {
-  const { a, b } = await pair()
-  const { maxSendWr } = a.qp.query().cap
-  for (let i = 0; i < maxSendWr; i++) a.qp.write(a.mr.slice(0, 1), b.mr.remote(), { signaled: i === maxSendWr - 1 })
-  assert.equal(a.qp.pending, maxSendWr)
-  assert.throws(() => a.qp.write(a.mr.slice(0, 1), b.mr.remote()), { code: 'ENOMEM' })
-  await next(a.cq)
-  assert.equal(a.qp.pending, 0)
-  a.qp.write(a.mr.slice(0, 1), b.mr.remote())
-  await next(a.cq)
-  await closeAll(a, b)
-})
-
-test('a failed request ends the queue pair, and an event tells it; after RESET it connects again', async () => {
-  const { a, b } = await pair()
-  const events: string[] = []
-  b.device.onEvent(({ type, source }) => events.push(`${type} ${source === b.qp}`))
-  a.qp.write(a.mr.slice(0, 8), { ...b.mr.remote(), rkey: 0x1234 }, { id: 3 })
-  const { id, statusName } = await next(a.cq)
-  assert.deepEqual([id, statusName, a.qp.state, b.qp.state], [3, 'REM_ACCESS_ERR', 'ERR', 'ERR'])
-  await new Promise(setImmediate)
-  assert.deepEqual(events, ['QP_ACCESS_ERR true'])
-  const reset = (qp: RcQueuePair) => qp.modify({ state: 0 })
-  reset(a.qp)
-  reset(b.qp)
-  a.qp.connect(b.qp.endpoint)
-  b.qp.connect(a.qp.endpoint)
-  a.qp.write(a.mr.slice(0, 8), b.mr.remote())
-  assert.equal((await next(a.cq)).statusName, 'SUCCESS')
-  await closeAll(a, b)
-})
-
-test('closing: objects by `using`, a device with all that is on it', async () => {
-  const device = await open()
-  {
-    using pd = device.pd()
-    using mr = pd.register(new Uint8Array(8))
-    assert.equal(mr.remote().length, 8)
-  }
-  const { cq } = end(device)
-  const waiting = cq.wait()
-  await device.close()
-  await waiting
-  assert.throws(() => device.pd(), { code: 'EIO' })
-  await device.close()
 })
 
 test('posting, polling and reading completions allocate nothing to speak of', async () => {

@@ -1,0 +1,89 @@
+/*
+ * Calls of a context in a daemon: messages of the object dialect in memory of ours that the daemon reads and writes
+ * (design.md section 3). Long inputs and outputs lie beside the message; numbers of new descriptors are put where the
+ * daemon says.
+ */
+
+import { mapArena } from '../host/mapping.ts'
+import { close } from '../host/sockets.ts'
+import { CallError, errnoName } from '../spec/errno.ts'
+import { type AnyValues, type ObjectClass, sizeOf } from '../spec/schema.ts'
+import type { Call } from '../uapi/call.ts'
+import { decodeResult, encodeCall, ioctlRequest, type OutputRoom } from '../uapi/object.ts'
+import { payloadOf } from '../uapi/object-format.ts'
+import { writeIoctl } from '../uapi/session.ts'
+import type { Answered } from './carrier.ts'
+import { invalid, rdmaError, refusal } from './error.ts'
+import type { Session } from './session.ts'
+
+/** Room for the message, and for one value that lies elsewhere; as many as a method has at most. */
+const MESSAGE = 1 << 16
+const ROOM = 1 << 20
+const ROOMS = 10
+/** Values of more bytes than this lie elsewhere. */
+const LONG = 1024
+
+const isLong = (kind: string): boolean => kind === 'list' || kind === 'blob'
+
+let shared: ReturnType<typeof mapArena> | undefined
+/** One for all contexts: a call is answered before the next one is made. Pages cost memory when they are used. */
+const workArena = () => {
+  shared ??= mapArena(MESSAGE + ROOMS * ROOM)
+  return shared
+}
+
+/** Makes calls on the daemon's context number `context`; `fd` is its descriptor here, for the trace. */
+export const createCalls = (session: Session, context: number, fd: number) => {
+  const copyIn = (address: bigint, length: number): Uint8Array => {
+    const arena = workArena()
+    const at = Number(address) - arena.address
+    return arena.bytes.slice(at, at + length)
+  }
+
+  /** Throws RdmaError. The class is the device's own version of it. */
+  return (cls: ObjectClass, method: string, object: number, args: AnyValues): Answered<AnyValues> => {
+    const arena = workArena()
+    const name = `${cls.name}.${method}`
+    const call: Call = { class: cls, methodName: method, method: cls.methods[method], object, args }
+    const elsewhere: Record<string, bigint> = {}
+    const rooms: Record<string, OutputRoom> = {}
+    let next = MESSAGE
+    const room = (): number => {
+      if (next + ROOM > arena.length) throw new Error(`${name} has more than ${ROOMS} long values`)
+      next += ROOM
+      return next - ROOM
+    }
+    try {
+      for (const [attribute, { of }] of Object.entries(call.method.in)) {
+        const value = args[attribute]
+        if (value === undefined || !isLong(of.kind)) continue
+        const payload = payloadOf(of, value)
+        if (payload.length <= LONG) continue
+        if (payload.length > ROOM)
+          throw invalid(name, `attribute ${attribute}: ${payload.length} bytes, at most ${ROOM}`)
+        const at = room()
+        arena.bytes.set(payload, at)
+        elsewhere[attribute] = BigInt(arena.address + at)
+      }
+      for (const [attribute, { of }] of Object.entries(call.method.out))
+        if (isLong(of.kind) && sizeOf(of) > LONG)
+          rooms[attribute] = { address: BigInt(arena.address + room()), length: Math.min(sizeOf(of), ROOM) }
+      const message = encodeCall(call, { elsewhere, rooms })
+      arena.bytes.set(message, 0)
+      const { reply, fds } = session.ask(name, (to, from) =>
+        writeIoctl(to, { ...from, context, fd }, ioctlRequest(call.method.call), BigInt(arena.address)),
+      )
+      const errno = -Number(reply.ret)
+      if (errno > 0) {
+        for (const one of fds) close(one)
+        throw refusal(errnoName(errno), errno, name, reply.text || 'refused')
+      }
+      for (const [i, { address }] of reply.installs.entries())
+        arena.view.setUint32(Number(address) - arena.address, fds[i], true)
+      const { object: made = 0, out } = decodeResult(call, arena.bytes.slice(0, message.length), copyIn)
+      return { object: made, out }
+    } catch (error) {
+      throw error instanceof CallError ? rdmaError(error, name) : error
+    }
+  }
+}

@@ -1,0 +1,227 @@
+/*
+ * The carrier of devices in a daemon (design.md sections 6 and 8): what a program under the preload library does, done
+ * from TypeScript. Calls are messages, rings lie in the context's memory file, buffers are known by their real
+ * addresses, events come on descriptors. After posting the daemon is woken if it sleeps.
+ */
+import { EAGAIN } from '../host/errno.ts'
+import { loadWord } from '../host/fence.ts'
+import { addressOf, createRingPool, type Mapping, type RingPool } from '../host/mapping.ts'
+import { type Watch, watch } from '../host/poll.ts'
+import { close, recvSmall, sendSmall } from '../host/sockets.ts'
+import { yieldProcessor } from '../host/yield.ts'
+import { AsyncFd } from '../spec/classes/async_fd.ts'
+import { CompChannel } from '../spec/classes/comp_channel.ts'
+import { Device as DeviceClass } from '../spec/classes/device.ts'
+import { Interface } from '../spec/classes/interface.ts'
+import { declare } from '../spec/description.ts'
+import { AsyncEventType } from '../spec/enums.ts'
+import type { AnyValues, ObjectClass } from '../spec/schema.ts'
+import { ParkedPage } from '../spec/session.ts'
+import { writeOpen } from '../uapi/session.ts'
+import type { Carrier, EventTargets } from './carrier.ts'
+import { invalid, RdmaError, refused } from './error.ts'
+import { createCalls } from './messages.ts'
+import { joinDaemon, type Session } from './session.ts'
+
+/** One for the process: ranges of address space are used again. */
+let pool: RingPool | undefined
+const ringPool = (): RingPool => {
+  pool ??= createRingPool()
+  return pool
+}
+
+const { DEVICE_FATAL, PORT_ACTIVE, PORT_ERR, LID_CHANGE, PKEY_CHANGE, SM_CHANGE, CLIENT_REREGISTER, GID_CHANGE } =
+  AsyncEventType.values
+/** Events whose element is a port's number. */
+const OF_PORT = new Set<number>([
+  PORT_ACTIVE,
+  PORT_ERR,
+  LID_CHANGE,
+  PKEY_CHANGE,
+  SM_CHANGE,
+  CLIENT_REREGISTER,
+  GID_CHANGE,
+])
+const COMPLETION_RECORD = 8
+const ASYNC_RECORD = 16
+/** Polls in vain between two looks whether the daemon lives. */
+const LOOK_EVERY = 128
+
+export interface RemoteDevice {
+  readonly name: string
+  readonly address: string
+}
+
+/** The devices of a daemon, in order of their nodes. */
+const devicesOf = (session: Session): readonly RemoteDevice[] => {
+  const answer = session.tool({ what: 'config' })
+  if (!('config' in answer)) throw refused('EIO', 'open', `the daemon at ${session.socket} does not say what it has`)
+  return answer.config.devices
+}
+
+/** The context's descriptors: memory file and doorbell, and its number. */
+const openContext = (session: Session, wanted: string | undefined) => {
+  const devices = devicesOf(session)
+  const node = wanted === undefined ? 0 : devices.findIndex(({ name }) => name === wanted)
+  if (node < 0)
+    throw refused('ENODEV', 'open', `no device ${wanted}; there are ${devices.map(({ name }) => name).join(', ')}`)
+  const { reply, fds } = session.ask('open', (to, from) => writeOpen(to, from, node))
+  if (reply.error !== 0) throw invalid('open', `device ${devices[node].name} cannot be opened: errno ${reply.error}`)
+  return { device: devices[node], context: reply.context, file: fds[0], doorbell: fds[1] }
+}
+
+/** Opens a device of the daemon at `socket`, by name or the first one. Throws RdmaError. */
+export const remoteCarrier = (socket: string, wanted?: string): Carrier & { readonly device: RemoteDevice } => {
+  const session = joinDaemon(socket)
+  let opened: ReturnType<typeof openContext>
+  try {
+    opened = openContext(session, wanted)
+  } catch (error) {
+    session.leave()
+    throw error
+  }
+  const { device, context, file, doorbell } = opened
+  const send = createCalls(session, context, file)
+  const rings = new Map<bigint, Mapping>()
+  /** Registered buffers, which nobody may collect meanwhile, and how often each is registered. */
+  const known = new Map<Uint8Array, number>()
+  const watches: { readonly watch: Watch; readonly fd: number }[] = []
+  const token = new Uint8Array(4)
+  const tokenView = new DataView(token.buffer)
+  let classes = new Map<string, ObjectClass>()
+  let targets: EventTargets | undefined
+  let polls = 0
+  let closed = false
+
+  /** The device's own version of a class, with what its driver adds. */
+  const own = (cls: ObjectClass, method: string): ObjectClass => {
+    const found = classes.size === 0 ? cls : classes.get(cls.name)
+    if (found?.methods[method] === undefined)
+      throw refused('EOPNOTSUPP', `${cls.name}.${method}`, `device ${device.name} has no such method`)
+    return found
+  }
+
+  /** Reads records of an event descriptor as they come, until its end. */
+  const read = (fd: number, bytes: number, take: (record: DataView) => void): void => {
+    const record = new Uint8Array(bytes)
+    const view = new DataView(record.buffer)
+    const one = watch(fd, { readable: true }, () => {
+      for (;;) {
+        const length = recvSmall(fd, record)
+        if (length === -EAGAIN) return
+        if (length <= 0) break
+        take(view)
+      }
+      one.update({})
+      session.check()
+      targets?.ended()
+    })
+    one.unref()
+    watches.push({ watch: one, fd })
+  }
+
+  const end = (): void => {
+    if (closed) return
+    closed = true
+    for (const { watch: one, fd } of watches) {
+      one.stop()
+      close(fd)
+    }
+    close(doorbell)
+    close(file)
+    for (const mapping of rings.values()) ringPool().release(mapping)
+    rings.clear()
+    known.clear()
+    session.leave()
+  }
+
+  let channel: number
+  try {
+    const { out } = send(DeviceClass, 'open', 0, {})
+    if (typeof out.numCompVectors !== 'number') throw refused('EIO', 'device.open', 'an odd answer')
+    classes = new Map(declare(send(Interface, 'query', 0, {}).out as never).map(cls => [cls.name, cls]))
+    const events = send(own(AsyncFd, 'create'), 'create', 0, {}).object
+    read(events, ASYNC_RECORD, record => {
+      const element = record.getUint32(0, true)
+      const type = record.getUint32(8, true)
+      if (type === DEVICE_FATAL) targets?.event(type, undefined, undefined)
+      else if (OF_PORT.has(type)) targets?.event(type, undefined, element)
+      else targets?.event(type, element, undefined)
+      if (type === DEVICE_FATAL) targets?.ended()
+    })
+    channel = send(own(CompChannel, 'create'), 'create', 0, {}).object
+    read(channel, COMPLETION_RECORD, record => targets?.completion(record.getUint32(0, true)))
+  } catch (error) {
+    end()
+    throw error
+  }
+
+  const alive = (call: string): void => {
+    if (closed) throw refused('EIO', call, 'the device is closed')
+  }
+
+  return {
+    remote: true,
+    device,
+    call(cls, method, object, args) {
+      alive(`${(cls as ObjectClass).name}.${method}`)
+      return send(own(cls as ObjectClass, method), method, object, args as AnyValues) as never
+    },
+    ring({ offset, size }) {
+      const mapping = ringPool().map(file, Number(offset), size)
+      rings.set(offset, mapping)
+      return { at: 0, bytes: mapping.bytes, view: mapping.view, words: mapping.i32 }
+    },
+    release({ offset }) {
+      const mapping = rings.get(offset)
+      if (mapping === undefined) return
+      rings.delete(offset)
+      ringPool().release(mapping)
+    },
+    channel: { channel },
+    counters() {
+      const answer = session.tool({ what: 'stat' })
+      const found = 'stat' in answer ? answer.stat.devices.find(({ name }) => name === device.name) : undefined
+      if (found === undefined) throw refused('EIO', 'device.counters', 'the daemon does not tell them')
+      const { hw_counters, counters, port, transport, faults } = found
+      return { hw_counters, counters, port, transport, faults }
+    },
+    waiting(begins) {
+      for (const { watch: one } of watches)
+        if (begins) one.ref()
+        else one.unref()
+    },
+    posted(handle) {
+      // The store of the ring's index came before, and is a full barrier (host/fence.ts).
+      if (closed || loadWord(session.parked, ParkedPage.PARKED) === 0) return
+      tokenView.setUint32(0, handle, true)
+      // A full socket means that tokens lie there already: the daemon will look.
+      sendSmall(doorbell, token)
+    },
+    drive() {
+      if (++polls % LOOK_EVERY === 0 && (closed || !session.check()))
+        throw new RdmaError('EIO', 5, 'cq.poll', `the daemon of device ${device.name} is gone`)
+      yieldProcessor()
+      return true
+    },
+    addressOf(buffer) {
+      const backing = buffer.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean }
+      if (backing.resizable || backing.growable)
+        throw invalid('pd.register', 'a resizable buffer cannot be registered: copy it into one of fixed size')
+      known.set(buffer, (known.get(buffer) ?? 0) + 1)
+      return addressOf(buffer)
+    },
+    forget(buffer) {
+      const uses = (known.get(buffer) ?? 1) - 1
+      if (uses === 0) known.delete(buffer)
+      else known.set(buffer, uses)
+    },
+    get targets() {
+      return targets
+    },
+    set targets(to) {
+      targets = to
+    },
+    close: end,
+  }
+}

@@ -1,0 +1,150 @@
+/*
+ * A program's session with a daemon (spec/session.ts): each request waits for its reply, without the event loop, since
+ * the caller's next line needs it. Contexts of one program share it. Where the kernel restricts access to memory, the
+ * daemon is let at ours.
+ */
+import { EAGAIN, SystemError } from '../host/errno.ts'
+import { type Arena, mapReadOnly } from '../host/mapping.ts'
+import { hasNative } from '../host/native.ts'
+import { admitProcess } from '../host/process.ts'
+import { close, connect, peerCredentials, recv, send } from '../host/sockets.ts'
+import { waitReadable } from '../host/wait.ts'
+import { errnoName } from '../spec/errno.ts'
+import { HelloWants, MessageType, ParkedPage, SESSION_VERSION, SessionEnv } from '../spec/session.ts'
+import { type Header, messageBuffer, newReply, type Reply, readReply, writeHello, writeTool } from '../uapi/session.ts'
+import type { ToolReply, ToolRequest } from '../uapi/tool.ts'
+import { RdmaError, refused } from './error.ts'
+import { daemonCommand } from './user-socket.ts'
+
+/** A reply and the descriptors that came with it, which are the caller's to close. */
+export interface Answer {
+  readonly reply: Reply
+  readonly fds: readonly number[]
+}
+
+export interface Session {
+  readonly socket: string
+  /** Not zero while the daemon sleeps: then a doorbell must be rung. */
+  readonly parked: Int32Array
+  readonly alive: boolean
+  /** Sends what `write` puts into the buffer and waits for the reply. Throws RdmaError EIO when the daemon is gone. */
+  ask(call: string, write: (buffer: ReturnType<typeof messageBuffer>, from: Partial<Header>) => number): Answer
+  tool(request: ToolRequest): ToolReply
+  /** Looks whether the daemon still holds its end. */
+  check(): boolean
+  /** One user less; the last one ends it. */
+  leave(): void
+}
+
+/** Milliseconds without an answer after which a call fails: a daemon that lives answers in microseconds. */
+const PATIENCE = 30_000
+
+const sessions = new Map<string, Session & { join(): Session }>()
+
+const dial = (socket: string): number => {
+  try {
+    return connect(socket)
+  } catch (error) {
+    const code = error instanceof SystemError ? error.code : ''
+    if (code === 'ENOENT' || code === 'ECONNREFUSED')
+      throw refused('ECONNREFUSED', 'open', `no daemon at ${socket}`, `start one with \`${daemonCommand(socket)}\``)
+    if (error instanceof SystemError) throw new RdmaError(error.code, error.errno, 'open', error.message)
+    throw error
+  }
+}
+
+const newSession = (socket: string): Session & { join(): Session } => {
+  const fd = dial(socket)
+  const { pid } = peerCredentials(fd)
+  const buffer = messageBuffer()
+  let serial = 0
+  let alive = true
+  let users = 0
+  let page: Arena | undefined
+
+  const end = (): void => {
+    if (!alive) return
+    alive = false
+    close(fd)
+    if (sessions.get(socket) === session) sessions.delete(socket)
+  }
+  const gone = (call: string, why = `the daemon at ${socket} (process ${pid}) is gone`): RdmaError => {
+    end()
+    return refused('EIO', call, why)
+  }
+  const exchange: Session['ask'] = (call, write) => {
+    if (!alive) throw gone(call)
+    serial = (serial + 1) >>> 0
+    const length = write(buffer, { serial, pid: process.pid, tid: process.pid })
+    if (send(fd, buffer.bytes.subarray(0, length)) < 0) throw gone(call)
+    const reply = newReply()
+    for (;;) {
+      const { length: got, fds } = recv(fd, buffer.bytes)
+      if (got === -EAGAIN) {
+        if (!waitReadable(fd, PATIENCE)) throw gone(call, `the daemon at ${socket} does not answer`)
+        continue
+      }
+      if (got <= 0) throw gone(call)
+      const fault = readReply(buffer, got, reply)
+      if (fault !== undefined) throw gone(call, `the daemon at ${socket} sent nonsense: ${fault}`)
+      if (reply.serial === serial && (reply.type & MessageType.REPLY) !== 0) return { reply, fds }
+      for (const one of fds) close(one)
+    }
+  }
+
+  const session: Session & { join(): Session } = {
+    socket,
+    get parked() {
+      return (page as Arena).i32
+    },
+    get alive() {
+      return alive
+    },
+    ask: exchange,
+    tool(request) {
+      const { reply } = exchange('device', (to, from) => writeTool(to, from, JSON.stringify(request)))
+      return JSON.parse(reply.text) as ToolReply
+    },
+    check() {
+      // Nothing comes unasked: something to read is the end.
+      if (alive && waitReadable(fd, 0)) end()
+      return alive
+    },
+    leave() {
+      if (--users === 0) end()
+    },
+    join() {
+      users++
+      return session
+    },
+  }
+
+  admitProcess(pid)
+  const tag = process.env[SessionEnv.tag] ?? ''
+  const { reply, fds } = exchange('open', (to, from) => writeHello(to, from, tag, HelloWants.REASONS))
+  try {
+    if (reply.version !== SESSION_VERSION)
+      throw gone(
+        'open',
+        `the daemon at ${socket} speaks version ${reply.version} of the session protocol, not ${SESSION_VERSION}`,
+      )
+    if (reply.error !== 0)
+      throw gone('open', `the daemon at ${socket} may not reach this program's memory (${errnoName(reply.error)})`)
+    page = mapReadOnly(fds[0], ParkedPage.bytes)
+  } finally {
+    for (const one of fds) close(one)
+  }
+  return session
+}
+
+/** The session of this process with the daemon at `socket`, opened when it is the first. Throws RdmaError. */
+export const joinDaemon = (socket: string): Session => {
+  if (!hasNative())
+    throw refused('EOPNOTSUPP', 'open', 'a daemon is reached with native calls', 'install the package koffi')
+  let session = sessions.get(socket)
+  if (session === undefined || !session.check()) {
+    session = newSession(socket)
+    sessions.set(socket, session)
+  }
+  return session.join()
+}
