@@ -99,8 +99,11 @@ const rxeDriver: Driver<RxeState> = {
 /** Runs of so many bytes are received before they are given back to the port. */
 const BURST_BYTES = 1 << 20
 
-/** µs in which queue pairs without acknowledgements send no more than the port's window (sharing.ts). */
-const PACE = 100
+/**
+ * Bytes per µs that queue pairs without acknowledgements send over a port with a window (sharing.ts), in the long run:
+ * a receiver that is not scheduled for a while must still find all in its socket buffer.
+ */
+const PACE = 500
 
 export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOptions): RxeDevice => {
   // The engine needs the device's memory table, the device its classes, and those the engine: it comes last.
@@ -168,7 +171,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   const { windowBytes, sharedWindowBytes = 0 } = port
   const engine = createEngine(
     environment,
-    windowBytes === undefined ? {} : { windowBytes, sharedWindowBytes, boundReads: true, pace: PACE },
+    windowBytes === undefined ? {} : { windowBytes, sharedWindowBytes, boundReads: true, pace: windowBytes / PACE },
   )
   engineOrNone = engine
   const posts = createPosts(state.rings, engine)
