@@ -102,9 +102,10 @@ export interface Bind {
 export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bind): boolean => {
   const row = findKey(table, bind.window)
   if (row < 0 || table.kind[row] === KeyKind.REGION || table.pd[row] !== pd) return false
-  const { access } = bind
+  // Rights of a window are a peer's. LOCAL_WRITE says nothing of a window, yet programs pass it as for a region.
+  const access = bind.access & ~LOCAL_WRITE
   const isType1 = table.kind[row] === KeyKind.WINDOW_1
-  // Rights of a window are a peer's; type 1 has no addresses of its own (o10-36.2.2).
+  // Type 1 has no addresses of its own (o10-36.2.2).
   if ((access & ~(REMOTE_RIGHTS | (isType1 ? 0 : ZERO_BASED))) !== 0) return false
   const length = (bind.lengthHi >>> 0) * TWO_32 + (bind.lengthLo >>> 0)
   if (isType1 ? length === 0 : table.bound[row] >= 0) return isType1 && unbindAs(table, row, bind.key)
