@@ -1,6 +1,7 @@
 /*
- * The provider's polling functions, wrapped: an empty poll gives up the processor, and notices a dead daemon. And
- * what XRC needs of a provider that has none (xrc.c).
+ * The provider's functions, wrapped. Polling: an empty poll gives up the processor, and notices a dead daemon. Posting:
+ * a queue pair that cannot send yet refuses (IBA 10.8.3.1), which the daemon, whom nobody asks, cannot say. And what
+ * XRC needs of a provider that has none (xrc.c).
  *
  * Two programs and a daemon that spin on two processors take milliseconds per message, with sched_yield()
  * microseconds. The functions lie in the public operation table of the context that libibverbs hands out, so they are
@@ -35,12 +36,14 @@ typedef int poll_cq_function(struct ibv_cq *, int, struct ibv_wc *);
 typedef int start_poll_function(struct ibv_cq_ex *, struct ibv_poll_cq_attr *);
 typedef struct ibv_cq_ex *create_cq_ex_function(struct ibv_context *, struct ibv_cq_init_attr_ex *);
 typedef struct ibv_qp *create_qp_ex_function(struct ibv_context *, struct ibv_qp_init_attr_ex *);
+typedef int wr_complete_function(struct ibv_qp_ex *);
 
 static poll_cq_function *poll_cq_of[SLOTS];
 static start_poll_function *start_poll_of[SLOTS];
 static create_cq_ex_function *create_cq_ex_of[SLOTS];
 static create_qp_ex_function *create_qp_ex_of[SLOTS];
 static post_send_function *post_send_of[SLOTS];
+static wr_complete_function *wr_complete_of[SLOTS];
 
 /* After an empty poll: true if the daemon is gone. */
 static bool idle(const struct ibv_context *context)
@@ -86,19 +89,34 @@ static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ib
                                       struct ibv_cq_init_attr_ex *attributes);
 
 static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_context *context,
-                                   struct ibv_qp_init_attr_ex *attributes)
+                                   struct ibv_qp_init_attr_ex *attributes);
+
+/* RTS and what comes after it; in error requests are taken and flushed. */
+static bool can_send(const struct ibv_qp *qp)
 {
-    if (UNLIKELY(attributes->qp_type == IBV_QPT_XRC_RECV))
-        return xrc_create_target(context, attributes);
-    return original(context, attributes);
+    return qp->state >= IBV_QPS_RTS;
 }
 
 static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
                      struct ibv_send_wr **bad)
 {
+    if (UNLIKELY(!can_send(qp))) {
+        *bad = list;
+        return EINVAL;
+    }
     if (UNLIKELY(qp->qp_type == IBV_QPT_XRC_SEND))
         return xrc_post_send(original, qp, list, bad);
     return original(qp, list, bad);
+}
+
+/* The end of posting by ibv_wr_*: until here the provider has not moved the queue's producer. */
+static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
+{
+    if (UNLIKELY(!can_send(&qp->qp_base))) {
+        qp->wr_abort(qp);
+        return EINVAL;
+    }
+    return original(qp);
 }
 
 #define SLOT(n)                                                                                                        \
@@ -121,6 +139,10 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
     static int post_send_##n(struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **bad)                    \
     {                                                                                                                  \
         return post_send(post_send_of[n], qp, list, bad);                                                              \
+    }                                                                                                                  \
+    static int wr_complete_##n(struct ibv_qp_ex *qp)                                                                   \
+    {                                                                                                                  \
+        return wr_complete(wr_complete_of[n], qp);                                                                     \
     }
 SLOT(0)
 SLOT(1)
@@ -134,6 +156,8 @@ static create_cq_ex_function *const create_cq_ex_wrapper[SLOTS] = {create_cq_ex_
 static create_qp_ex_function *const create_qp_ex_wrapper[SLOTS] = {create_qp_ex_0, create_qp_ex_1, create_qp_ex_2,
                                                                    create_qp_ex_3};
 static post_send_function *const post_send_wrapper[SLOTS] = {post_send_0, post_send_1, post_send_2, post_send_3};
+static wr_complete_function *const wr_complete_wrapper[SLOTS] = {wr_complete_0, wr_complete_1, wr_complete_2,
+                                                                 wr_complete_3};
 
 /* Replaces *function by the wrapper of its slot. With all slots taken, or if it is a wrapper, nothing is done. */
 #define WRAP(function, originals, wrappers)                                                                            \
@@ -159,6 +183,19 @@ static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ib
     if (cq)
         WRAP(cq->start_poll, start_poll_of, start_poll_wrapper);
     return cq;
+}
+
+static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_context *context,
+                                   struct ibv_qp_init_attr_ex *attributes)
+{
+    if (UNLIKELY(attributes->qp_type == IBV_QPT_XRC_RECV))
+        return xrc_create_target(context, attributes);
+    struct ibv_qp *qp = original(context, attributes);
+    if (qp && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS) {
+        struct ibv_qp_ex *extended = (struct ibv_qp_ex *)qp;
+        WRAP(extended->wr_complete, wr_complete_of, wr_complete_wrapper);
+    }
+    return qp;
 }
 
 static struct ibv_context *wrap(struct ibv_context *context)

@@ -177,6 +177,44 @@ static void reset(void)
     wait_for(1, 100, IBV_WC_SUCCESS);
 }
 
+/* Before RTS nothing can be sent, whichever way it is posted: EINVAL at once (IBA 10.8.3.1), nothing later. */
+static void not_ready(void)
+{
+    struct ibv_qp_init_attr_ex init = {.send_cq = ends[0].cq,
+                                       .recv_cq = ends[0].cq,
+                                       .cap = {.max_send_wr = 4, .max_send_sge = 1},
+                                       .qp_type = IBV_QPT_RC,
+                                       .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
+                                       .pd = ends[0].pd,
+                                       .send_ops_flags = IBV_QP_EX_WITH_SEND};
+    struct ibv_qp *fresh = ibv_create_qp_ex(ends[0].context, &init);
+    NEED(fresh, "ibv_create_qp_ex: %s", strerror(errno));
+    struct ibv_qp_ex *extended = ibv_qp_to_qp_ex(fresh);
+    ibv_wr_start(extended);
+    extended->wr_flags = IBV_SEND_SIGNALED;
+    ibv_wr_send(extended);
+    ibv_wr_set_sge(extended, ends[0].mr->lkey, (uintptr_t)ends[0].buffer, 64);
+    check("ibv_wr_complete in RESET", ibv_wr_complete(extended), EINVAL);
+    ibv_destroy_qp(fresh);
+
+    NEED(ibv_destroy_qp(ends[0].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
+    create_qp(&ends[0]);
+    struct ibv_sge sge = {(uintptr_t)ends[0].buffer, 64, ends[0].mr->lkey};
+    struct ibv_send_wr wr = {.wr_id = 7, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND}, *bad = NULL;
+    check("ibv_post_send in INIT", ibv_post_send(ends[0].qp, &wr, &bad), EINVAL);
+    check("the request refused is the first", bad == &wr, 1);
+    NEED(ibv_destroy_qp(ends[1].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
+    create_qp(&ends[1]);
+    for (int who = 0; who < 2; who++) {
+        const struct address peer = address_of(&ends[!who]);
+        connect_to(&ends[who], &peer, &options);
+    }
+    post_receive(1, 100, 64);
+    post(1, IBV_WR_SEND, 64, 0, 0, ends[0].mr->lkey);
+    wait_for(0, 1, IBV_WC_SUCCESS);
+    wait_for(1, 100, IBV_WC_SUCCESS);
+}
+
 static const struct test_case cases[] = {
     {"write_bad_rkey", write_bad_rkey},
     {"read_bad_rkey", read_bad_rkey},
@@ -193,6 +231,7 @@ static const struct test_case cases[] = {
     {"nobody_answers", nobody_answers},
     {"flush", flush},
     {"reset", reset},
+    {"not_ready", not_ready},
 };
 
 int main(int argc, char **argv)
