@@ -160,9 +160,10 @@ const putAddress = (arena: Arena, at: number, address: Uint8Array, port: number,
   }
   view.setUint16(at, AF_INET6, true)
   bytes.set(address, at + 8)
-  // Only link-local addresses belong to an interface.
-  const linkLocal = address[0] === 0xfe ? (address[1] & 0xc0) === 0x80 : address[0] === 0xff && (address[1] & 15) === 2
-  if (linkLocal) view.setUint32(at + 24, scope, true)
+  // Only link-local addresses, and groups of an interface (ff01::) or link (ff02::), belong to an interface.
+  const [first, second] = address
+  const isOfInterface = first === 0xfe ? (second & 0xc0) === 0x80 : first === 0xff && (second & 15) <= 2
+  if (isOfInterface) view.setUint32(at + 24, scope, true)
   return ADDRESS6
 }
 
