@@ -19,7 +19,8 @@ export const decodeIoctl = (view: CallerView, request: number, argument: bigint)
 
 export * from './call.ts'
 export { Door } from './legacy.ts'
-export { encodeLinux, envelope, type LinuxImage } from './linux-encode.ts'
+export { encodeLinux, type LinuxImage } from './linux-encode.ts'
+export { sayable, type Way, ways } from './linux-envelope.ts'
 export { decodeVerbsIoctl } from './linux-ioctl.ts'
 export { decodeWrite, decodeWriteBytes } from './linux-write.ts'
 export {

@@ -6,6 +6,7 @@
  */
 import { AttributeFlag } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
+import { linuxCall } from '../spec/linux/coverage.ts'
 import { driverAttributes, type IoctlAttribute, type IoctlMethod, ioctlMethods } from '../spec/linux/ioctl.ts'
 import { layout } from '../spec/linux/layout.ts'
 import type { CallerView } from './call.ts'
@@ -47,12 +48,13 @@ const methods = new Map(ioctlMethods.map(spec => [(spec.object << 16) | spec.num
 
 /**
  * The method behind Linux's {object, method}. EPROTONOSUPPORT if there is none, as for every object or method that
- * Linux lacks.
+ * Linux or the driver there lacks.
  */
 export const findMethod = (object: number, number: number): CompiledMethod => {
   const found = methods.get((object << 16) | number)
   if (found !== undefined) return found
-  throw new CallError('EPROTONOSUPPORT', `object ${object} method ${number} does not exist here`)
+  const { name, absent } = linuxCall('ioctl', object, number) ?? { name: `object ${object} method ${number}` }
+  throw new CallError('EPROTONOSUPPORT', `${name}: ${absent ?? 'Linux has no such method'}`)
 }
 
 // ---- attributes of one message ----

@@ -7,6 +7,7 @@
  * room for the response is filled with zeros.
  */
 import { CallError } from '../spec/errno.ts'
+import { linuxCall } from '../spec/linux/coverage.ts'
 import { COMMAND_MASK, EXTENDED, type WriteCommand, writeCommands } from '../spec/linux/write.ts'
 import type { AnyValues } from '../spec/schema.ts'
 import type { Answer, Call, CallerView, Result } from './call.ts'
@@ -73,8 +74,8 @@ export const findCommand = (number: number): CompiledCommand => {
     throw new CallError('EINVAL', `command 0x${number.toString(16)} has unknown flags`)
   const found = compiled.get(number >>> 0)
   if (found !== undefined) return found
-  const name = number & EXTENDED ? 'extended command' : 'command'
-  throw new CallError('EOPNOTSUPP', `${name} ${number & COMMAND_MASK} has no method here`)
+  const { name, absent } = linuxCall('write', number >>> 0) ?? { name: `command 0x${(number >>> 0).toString(16)}` }
+  throw new CallError('EOPNOTSUPP', `${name}: ${absent ?? 'Linux has no such command'}`)
 }
 
 const MIN_WORK_REQUEST = 56

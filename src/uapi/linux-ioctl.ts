@@ -6,6 +6,7 @@
  * them. Named converters: INVOKE_WRITE, the lists of INFO_HANDLES and QUERY_GID_TABLE.
  */
 import { CallError } from '../spec/errno.ts'
+import { linuxCall } from '../spec/linux/coverage.ts'
 import { InvokeWrite, type IoctlAttribute, RDMA_VERBS_IOCTL, UHW_IN, UHW_OUT } from '../spec/linux/ioctl.ts'
 import { LinuxObjectClasses } from '../spec/linux/structs.ts'
 import { type AnyRecord, type AnyValues, recordSize } from '../spec/schema.ts'
@@ -57,7 +58,7 @@ interface Read {
 const readAttributes = (message: Message): Read => {
   const { method, given } = message
   const { spec } = method
-  const args: AnyValues = {}
+  const args: AnyValues = { ...spec.set }
   const facts: Facts = {}
   for (const attribute of given.values()) {
     const { kind, name, cells } = attribute.compiled.spec
@@ -277,7 +278,7 @@ export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bi
     const list = spec.converter === undefined ? undefined : listCall(message)
     if (spec.method === undefined) {
       if (!view.hasContext) throw new CallError('EINVAL', 'the descriptor has no context yet: GET_CONTEXT comes first')
-      throw new CallError('EOPNOTSUPP', `${spec.name}: no device here answers it`)
+      throw new CallError('EOPNOTSUPP', `${spec.name}: ${linuxCall('ioctl', spec.object, spec.number)?.absent}`)
     }
     const again = openAgain(view, read.className, spec.method)
     const args = list === undefined ? read.args : { ...read.args, ...list.args }

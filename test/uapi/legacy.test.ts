@@ -8,7 +8,8 @@ import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import type { Call } from '../../src/uapi/call.ts'
 import { Door, packLegacy, unpackLegacy } from '../../src/uapi/legacy.ts'
-import { encodeLinux, envelope } from '../../src/uapi/linux-encode.ts'
+import { encodeLinux } from '../../src/uapi/linux-encode.ts'
+import { ways } from '../../src/uapi/linux-envelope.ts'
 import { ARENA, rxeSchema } from './fake-view.ts'
 
 const { WRITE, IOCTL } = Door
@@ -16,7 +17,7 @@ const { WRITE, IOCTL } = Door
 test('a legacy part that nobody made is EINVAL, never anything else', () => {
   const cls = rxeSchema.className('rc_qp')!
   const call: Call = { class: cls, methodName: 'modify', method: cls.methods.modify, object: 3, args: { state: 1 } }
-  const seeds = [WRITE, IOCTL].flatMap(door => envelope(call, door, RXE_DRIVER_ID, ARENA) ?? [])
+  const seeds = ways(call, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
   for (const [number, seed] of [0, 3, 5, 12, 18].flatMap(number => seeds.map(seed => [number, seed] as const)))
     for (let at = 0; at + 4 <= seed.length; at += 4) {
       // Some other command, at every place where the one that was made may stand.

@@ -9,8 +9,10 @@ import { GidEntry } from '../classes/device.ts'
 import { PortAttributes } from '../classes/port.ts'
 import { CqFlags, QpFlags } from '../enums.ts'
 import type { ErrnoName } from '../errno.ts'
+import type { AnyValues } from '../schema.ts'
 import { type Cell, embed, object, value, whichClass } from './layout.ts'
-import { LINUX_QP_CLASSES, LinuxObject, qpCap, SRQ_CLASSES } from './structs.ts'
+import { ioctlNames, LinuxObject, type LinuxObjectName } from './names.ts'
+import { LINUX_QP_CLASSES, qpCap, SRQ_CLASSES } from './structs.ts'
 
 /** RDMA_VERBS_IOCTL */
 export const RDMA_VERBS_IOCTL = 0xc0181b01
@@ -58,6 +60,8 @@ export interface IoctlMethod {
   readonly attributes: readonly IoctlAttribute[]
   /** The driver's attributes UHW_IN and UHW_OUT belong to it. */
   readonly driver: boolean
+  /** Arguments that the method has without saying so. */
+  readonly set?: AnyValues
   /** A named converter of the codec takes part. */
   readonly converter?: 'invokeWrite' | 'handles' | 'gidTable'
 }
@@ -137,29 +141,28 @@ const anything = (id: number, kind: 'in' | 'out', min: number): IoctlAttribute =
 /** The driver's own, where a method has them. */
 export const driverAttributes: readonly IoctlAttribute[] = [anything(UHW_IN, 'in', 0), anything(UHW_OUT, 'out', 0)]
 
-const method = (
-  objectId: number,
-  number: number,
-  name: string,
+const method = <const O extends LinuxObjectName>(
+  objectName: O,
+  name: Extract<keyof (typeof ioctlNames)[O], string>,
   classes: readonly string[],
   call: string | undefined,
   attributes: readonly IoctlAttribute[],
-  rest: { driver?: boolean; converter?: 'invokeWrite' | 'handles' | 'gidTable' } = {},
+  rest: { driver?: boolean; set?: AnyValues; converter?: IoctlMethod['converter'] } = {},
 ): IoctlMethod => ({
-  object: objectId,
-  number,
+  object: LinuxObject[objectName],
+  number: Object.keys(ioctlNames[objectName]).indexOf(name),
   name,
   classes,
   method: call,
   attributes,
   driver: rest.driver ?? false,
+  ...(rest.set === undefined ? {} : { set: rest.set }),
   ...(rest.converter === undefined ? {} : { converter: rest.converter }),
 })
 
 /** Attributes of INVOKE_WRITE. */
 export const InvokeWrite = { CORE_IN: 0, CORE_OUT: 1, WRITE_CMD: 2 } as const
 
-const { DEVICE, PD, CQ, QP, SRQ, AH, MR, MW, XRCD, ASYNC_EVENT } = LinuxObject
 const contextValues = [
   optional(out(0, 4, value(0, 4, 'numCompVectors'))),
   optional(out(1, 8, value(0, 8, 'coreSupport'))),
@@ -167,8 +170,7 @@ const contextValues = [
 
 export const ioctlMethods: readonly IoctlMethod[] = [
   method(
-    DEVICE,
-    0,
+    'DEVICE',
     'INVOKE_WRITE',
     [],
     undefined,
@@ -176,39 +178,36 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     { driver: true, converter: 'invokeWrite' },
   ),
   method(
-    DEVICE,
-    1,
+    'DEVICE',
     'INFO_HANDLES',
     ['device'],
     'queryHandles',
     [into(0, 8), late(out(1, 4), 'ENOENT'), late(list(2, 'handles', 4), 'EINVAL')],
     { converter: 'handles' },
   ),
-  method(DEVICE, 2, 'QUERY_PORT', ['port'], 'query', [
+  method('DEVICE', 'QUERY_PORT', ['port'], 'query', [
     into(0, 8, object(0, 8)),
     grows(out(1, 48, ...embed(0, 'attributes', PortAttributes))),
   ]),
-  method(DEVICE, 3, 'GET_CONTEXT', ['device'], 'open', contextValues, { driver: true }),
-  method(DEVICE, 4, 'QUERY_CONTEXT', ['device'], undefined, contextValues),
+  method('DEVICE', 'GET_CONTEXT', ['device'], 'open', contextValues, { driver: true }),
+  method('DEVICE', 'QUERY_CONTEXT', ['device'], undefined, contextValues),
   method(
-    DEVICE,
-    5,
+    'DEVICE',
     'QUERY_GID_TABLE',
     ['device'],
     'queryGidTable',
     [into(0, 8), flags(1, '', 0), list(2, 'entries', 0), out(3, 8)],
     { converter: 'gidTable' },
   ),
-  method(DEVICE, 6, 'QUERY_GID_ENTRY', ['port'], 'queryGidEntry', [
+  method('DEVICE', 'QUERY_GID_ENTRY', ['port'], 'queryGidEntry', [
     into(0, 8, object(0, 8)),
     into(1, 8, value(0, 8, 'index')),
     flags(2, '', 0),
     grows(out(3, 32, ...embed(0, 'entry', GidEntry))),
   ]),
-  method(PD, 0, 'PD_DESTROY', ['pd'], 'destroy', [destroy(0, ['pd'])]),
+  method('PD', 'PD_DESTROY', ['pd'], 'destroy', [destroy(0, ['pd'])]),
   method(
-    CQ,
-    0,
+    'CQ',
     'CQ_CREATE',
     ['cq'],
     'create',
@@ -224,13 +223,12 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     ],
     { driver: true },
   ),
-  method(CQ, 1, 'CQ_DESTROY', ['cq'], 'destroy', [
+  method('CQ', 'CQ_DESTROY', ['cq'], 'destroy', [
     destroy(0, ['cq']),
     grows(out(1, 8, value(0, 4, 'compEvents'), value(4, 4, 'asyncEvents'))),
   ]),
   method(
-    QP,
-    0,
+    'QP',
     'QP_CREATE',
     LINUX_QP_CLASSES,
     'create',
@@ -253,13 +251,12 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     ],
     { driver: true },
   ),
-  method(QP, 1, 'QP_DESTROY', LINUX_QP_CLASSES, 'destroy', [
+  method('QP', 'QP_DESTROY', LINUX_QP_CLASSES, 'destroy', [
     destroy(0, LINUX_QP_CLASSES),
     out(1, 4, value(0, 4, 'events')),
   ]),
   method(
-    SRQ,
-    0,
+    'SRQ',
     'SRQ_CREATE',
     SRQ_CLASSES,
     'create',
@@ -281,17 +278,17 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     ],
     { driver: true },
   ),
-  method(SRQ, 1, 'SRQ_DESTROY', SRQ_CLASSES, 'destroy', [destroy(0, SRQ_CLASSES), out(1, 4, value(0, 4, 'events'))]),
-  method(MR, 1, 'MR_DESTROY', ['mr'], 'destroy', [destroy(0, ['mr'])]),
-  method(MR, 3, 'QUERY_MR', ['mr'], 'query', [
+  method('SRQ', 'SRQ_DESTROY', SRQ_CLASSES, 'destroy', [destroy(0, SRQ_CLASSES), out(1, 4, value(0, 4, 'events'))]),
+  method('MR', 'MR_DESTROY', ['mr'], 'destroy', [destroy(0, ['mr'])]),
+  method('MR', 'QUERY_MR', ['mr'], 'query', [
     handle(0, 'object', ['mr']),
     out(1, 4, value(0, 4, 'lkey')),
     out(2, 4, value(0, 4, 'rkey')),
     out(3, 8, value(0, 8, 'length')),
     optional(out(4, 8, value(0, 8, 'iova'))),
   ]),
-  method(AH, 0, 'AH_DESTROY', ['ah'], 'destroy', [destroy(0, ['ah'])]),
-  method(MW, 0, 'MW_DESTROY', ['mw'], 'destroy', [destroy(0, ['mw'])]),
-  method(XRCD, 0, 'XRCD_DESTROY', ['xrcd'], 'destroy', [destroy(0, ['xrcd'])]),
-  method(ASYNC_EVENT, 0, 'ASYNC_EVENT_ALLOC', ['async_fd'], 'create', [newFd(0)]),
+  method('AH', 'AH_DESTROY', ['ah'], 'destroy', [destroy(0, ['ah'])]),
+  method('MW', 'MW_DESTROY', ['mw'], 'destroy', [destroy(0, ['mw'])]),
+  method('XRCD', 'XRCD_DESTROY', ['xrcd'], 'destroy', [destroy(0, ['xrcd'])]),
+  method('ASYNC_EVENT', 'ASYNC_EVENT_ALLOC', ['async_fd'], 'create', [newFd(0)]),
 ]

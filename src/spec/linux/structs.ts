@@ -5,6 +5,7 @@
 import { QP_CLASSES } from '../classes/qp.ts'
 import { QpType, SrqType } from '../enums.ts'
 import { bool, type Cell, orElse, value } from './layout.ts'
+import { LinuxObject } from './names.ts'
 
 /** Classes that a handle of a QP can have; programs have no queue pair of the general services. */
 export const LINUX_QP_CLASSES = QP_CLASSES.filter(name => name !== 'gsi_qp')
@@ -76,27 +77,6 @@ export const typeTables = [
   { what: 'QP', classes: LINUX_QP_CLASSES, types: QpTypeClasses },
   { what: 'SRQ', classes: SRQ_CLASSES, types: SrqTypeClasses },
 ] as const
-
-/** uverbs_default_objects. */
-export const LinuxObject = {
-  DEVICE: 0,
-  PD: 1,
-  COMP_CHANNEL: 2,
-  CQ: 3,
-  QP: 4,
-  SRQ: 5,
-  AH: 6,
-  MR: 7,
-  MW: 8,
-  FLOW: 9,
-  XRCD: 10,
-  RWQ_IND_TBL: 11,
-  WQ: 12,
-  FLOW_ACTION: 13,
-  DM: 14,
-  COUNTERS: 15,
-  ASYNC_EVENT: 16,
-} as const
 
 /** Objects whose handles INFO_HANDLES can list, with the classes they are; another object is EINVAL. */
 export const LinuxObjectClasses: Readonly<Record<number, readonly string[]>> = {

@@ -26,13 +26,15 @@ import {
   whichClass,
   zero,
 } from './layout.ts'
+import { ExtendedCommands, type ExtendedName, WriteCommands, type WriteName } from './names.ts'
 import { ahAddress, LINUX_QP_CLASSES, qpCap, qpDest, qpDestAnswer, SRQ_CLASSES } from './structs.ts'
 
+/** Bits of a command's number. */
 export const COMMAND_MASK = 0xff
 export const EXTENDED = 0x80000000
 
 export interface WriteCommand {
-  readonly name: string
+  readonly name: WriteName | ExtendedName
   readonly number: number
   readonly extended: boolean
   /** The classes it can be about; which one, the object's handle or a cell of the request tells. */
@@ -51,9 +53,10 @@ export interface WriteCommand {
   readonly set?: AnyValues
 }
 
+const isExtended = (name: WriteName | ExtendedName): name is ExtendedName => Object.hasOwn(ExtendedCommands, name)
+
 const command = (
-  number: number,
-  name: string,
+  name: WriteName | ExtendedName,
   classes: readonly string[],
   method: string,
   rest: {
@@ -63,12 +66,11 @@ const command = (
     response?: number
     driver?: boolean
     set?: AnyValues
-    extended?: boolean
   },
 ): WriteCommand => ({
   name,
-  number,
-  extended: rest.extended ?? false,
+  number: isExtended(name) ? ExtendedCommands[name] : WriteCommands[name],
+  extended: isExtended(name),
   classes,
   method,
   in: rest.in,
@@ -148,29 +150,29 @@ const createSrqResponse = [object(0), value(4, 4, 'maxWr'), value(8, 4, 'maxSge'
 const multicast = layout(24, value(0, 16, 'gid'), object(16), value(20, 2, 'mlid'))
 
 export const writeCommands: readonly WriteCommand[] = [
-  command(0, 'GET_CONTEXT', ['device'], 'open', {
+  command('GET_CONTEXT', ['device'], 'open', {
     in: layout(RESPONSE),
     out: layout(8, descriptor(0, 'asyncFd'), value(4, 4, 'numCompVectors')),
     driver: true,
     set: { wantAsyncFd: 1 },
   }),
-  command(1, 'QUERY_DEVICE', ['device'], 'query', {
+  command('QUERY_DEVICE', ['device'], 'query', {
     in: layout(RESPONSE),
     out: layout(176, embed(0, 'attributes', DeviceAttributes)),
   }),
-  command(2, 'QUERY_PORT', ['port'], 'query', {
+  command('QUERY_PORT', ['port'], 'query', {
     in: layout(16, object(8, 1)),
     out: layout(40, embed(0, 'attributes', PortAttributes, 40)),
   }),
-  command(3, 'ALLOC_PD', ['pd'], 'create', { in: layout(RESPONSE), out: layout(4, object(0)), driver: true }),
-  command(4, 'DEALLOC_PD', ['pd'], 'destroy', { in: layout(4, object(0)) }),
-  command(5, 'CREATE_AH', ['ah'], 'create', {
+  command('ALLOC_PD', ['pd'], 'create', { in: layout(RESPONSE), out: layout(4, object(0)), driver: true }),
+  command('DEALLOC_PD', ['pd'], 'destroy', { in: layout(4, object(0)) }),
+  command('CREATE_AH', ['ah'], 'create', {
     in: layout(56, value(8, 8, 'userHandle'), value(16, 4, 'pd'), ahAddress(24)),
     out: layout(4, object(0)),
     driver: true,
   }),
-  command(7, 'DESTROY_AH', ['ah'], 'destroy', { in: layout(4, object(0)) }),
-  command(9, 'REG_MR', ['mr'], 'create', {
+  command('DESTROY_AH', ['ah'], 'destroy', { in: layout(4, object(0)) }),
+  command('REG_MR', ['mr'], 'create', {
     in: layout(
       40,
       value(8, 8, 'start'),
@@ -182,7 +184,7 @@ export const writeCommands: readonly WriteCommand[] = [
     out: layout(12, object(0), value(4, 4, 'lkey'), value(8, 4, 'rkey')),
     driver: true,
   }),
-  command(11, 'REREG_MR', ['mr'], 'modify', {
+  command('REREG_MR', ['mr'], 'modify', {
     in: {
       ...layout(
         48,
@@ -199,18 +201,18 @@ export const writeCommands: readonly WriteCommand[] = [
     out: layout(8, value(0, 4, 'lkey'), value(4, 4, 'rkey')),
     driver: true,
   }),
-  command(13, 'DEREG_MR', ['mr'], 'destroy', { in: layout(4, object(0)) }),
-  command(14, 'ALLOC_MW', ['mw'], 'create', {
+  command('DEREG_MR', ['mr'], 'destroy', { in: layout(4, object(0)) }),
+  command('ALLOC_MW', ['mw'], 'create', {
     in: layout(16, value(8, 4, 'pd'), value(12, 1, 'type')),
     out: layout(8, object(0), value(4, 4, 'rkey')),
     driver: true,
   }),
-  command(16, 'DEALLOC_MW', ['mw'], 'destroy', { in: layout(4, object(0)) }),
-  command(17, 'CREATE_COMP_CHANNEL', ['comp_channel'], 'create', {
+  command('DEALLOC_MW', ['mw'], 'destroy', { in: layout(4, object(0)) }),
+  command('CREATE_COMP_CHANNEL', ['comp_channel'], 'create', {
     in: layout(RESPONSE),
     out: layout(4, descriptor(0, 'object')),
   }),
-  command(18, 'CREATE_CQ', ['cq'], 'create', {
+  command('CREATE_CQ', ['cq'], 'create', {
     in: layout(
       32,
       value(8, 8, 'userHandle'),
@@ -221,22 +223,22 @@ export const writeCommands: readonly WriteCommand[] = [
     out: layout(8, object(0), value(4, 4, 'cqe')),
     driver: true,
   }),
-  command(19, 'RESIZE_CQ', ['cq'], 'modify', {
+  command('RESIZE_CQ', ['cq'], 'modify', {
     in: layout(16, object(8), value(12, 4, 'cqe')),
     out: layout(8, value(0, 4, 'cqe')),
     driver: true,
   }),
-  command(20, 'DESTROY_CQ', ['cq'], 'destroy', {
+  command('DESTROY_CQ', ['cq'], 'destroy', {
     in: layout(16, object(8)),
     out: layout(8, value(0, 4, 'compEvents'), value(4, 4, 'asyncEvents')),
   }),
-  command(23, 'REQ_NOTIFY_CQ', ['cq'], 'reqNotify', { in: layout(8, object(0), value(4, 4, 'solicitedOnly')) }),
-  command(24, 'CREATE_QP', LINUX_QP_CLASSES, 'create', {
+  command('REQ_NOTIFY_CQ', ['cq'], 'reqNotify', { in: layout(8, object(0), value(4, 4, 'solicitedOnly')) }),
+  command('CREATE_QP', LINUX_QP_CLASSES, 'create', {
     in: layout(56, createQp(8)),
     out: layout(32, createQpResponse),
     driver: true,
   }),
-  command(25, 'QUERY_QP', LINUX_QP_CLASSES, 'query', {
+  command('QUERY_QP', LINUX_QP_CLASSES, 'query', {
     in: layout(16, object(8), value(12, 4, 'attrMask')),
     out: layout(
       128,
@@ -267,21 +269,21 @@ export const writeCommands: readonly WriteCommand[] = [
       bool(122, 'sqSigAll'),
     ),
   }),
-  command(26, 'MODIFY_QP', LINUX_QP_CLASSES, 'modify', {
+  command('MODIFY_QP', LINUX_QP_CLASSES, 'modify', {
     in: { ...layout(112, modifyQp), mask: 68, maskBits: STANDARD_MASK_BITS, ignored: XRC_IGNORED },
   }),
-  command(27, 'DESTROY_QP', LINUX_QP_CLASSES, 'destroy', {
+  command('DESTROY_QP', LINUX_QP_CLASSES, 'destroy', {
     in: layout(16, object(8)),
     out: layout(4, value(0, 4, 'events')),
   }),
-  command(28, 'POST_SEND', SENDERS, 'postSend', {
+  command('POST_SEND', SENDERS, 'postSend', {
     in: {
       ...layout(24, object(8), value(12, 4, 'wrCount'), value(16, 4, 'sgeCount'), value(20, 4, 'wqeSize')),
       tail: 'requests',
     },
     out: layout(4, value(0, 4, 'badWr')),
   }),
-  command(32, 'CREATE_SRQ', ['srq'], 'create', {
+  command('CREATE_SRQ', ['srq'], 'create', {
     in: layout(
       32,
       value(8, 8, 'userHandle'),
@@ -293,25 +295,25 @@ export const writeCommands: readonly WriteCommand[] = [
     out: layout(16, createSrqResponse),
     driver: true,
   }),
-  command(33, 'MODIFY_SRQ', SRQ_CLASSES, 'modify', {
+  command('MODIFY_SRQ', SRQ_CLASSES, 'modify', {
     in: { ...layout(16, object(0), value(8, 4, 'maxWr'), value(12, 4, 'limit')), mask: 4, maskBits: SRQ_MASK_BITS },
     driver: true,
   }),
-  command(34, 'QUERY_SRQ', SRQ_CLASSES, 'query', {
+  command('QUERY_SRQ', SRQ_CLASSES, 'query', {
     in: layout(16, object(8)),
     out: layout(16, value(0, 4, 'maxWr'), value(4, 4, 'maxSge'), value(8, 4, 'limit')),
   }),
-  command(35, 'DESTROY_SRQ', SRQ_CLASSES, 'destroy', {
+  command('DESTROY_SRQ', SRQ_CLASSES, 'destroy', {
     in: layout(16, object(8)),
     out: layout(4, value(0, 4, 'events')),
   }),
-  command(37, 'OPEN_XRCD', ['xrcd'], 'create', {
+  command('OPEN_XRCD', ['xrcd'], 'create', {
     in: layout(16, descriptor(8, 'file'), value(12, 4, 'flags', XrcdFlags.values.CREAT | XrcdFlags.values.EXCL)),
     out: layout(4, object(0)),
     driver: true,
   }),
-  command(38, 'CLOSE_XRCD', ['xrcd'], 'destroy', { in: layout(4, object(0)) }),
-  command(39, 'CREATE_XSRQ', SRQ_CLASSES, 'create', {
+  command('CLOSE_XRCD', ['xrcd'], 'destroy', { in: layout(4, object(0)) }),
+  command('CREATE_XSRQ', SRQ_CLASSES, 'create', {
     in: layout(
       48,
       value(8, 8, 'userHandle'),
@@ -327,15 +329,14 @@ export const writeCommands: readonly WriteCommand[] = [
     out: layout(16, createSrqResponse, value(12, 4, 'srqNum')),
     driver: true,
   }),
-  command(30, 'ATTACH_MCAST', ['ud_qp'], 'attachMcast', { in: multicast }),
-  command(31, 'DETACH_MCAST', ['ud_qp'], 'detachMcast', { in: multicast }),
-  command(40, 'OPEN_QP', ['xrc_tgt_qp'], 'create', {
+  command('ATTACH_MCAST', ['ud_qp'], 'attachMcast', { in: multicast }),
+  command('DETACH_MCAST', ['ud_qp'], 'detachMcast', { in: multicast }),
+  command('OPEN_QP', ['xrc_tgt_qp'], 'create', {
     in: layout(32, value(8, 8, 'userHandle'), value(16, 4, 'xrcd'), value(20, 4, 'qpNum'), whichClass(24, 1)),
     out: layout(32, object(0), value(4, 4, 'qpNum')),
     driver: true,
   }),
-  command(1, 'EX_QUERY_DEVICE', ['device'], 'query', {
-    extended: true,
+  command('EX_QUERY_DEVICE', ['device'], 'query', {
     in: layout(8, zero(0, 4, 'EINVAL'), zero(4, 4, 'EINVAL')),
     out: layout(
       304,
@@ -346,8 +347,7 @@ export const writeCommands: readonly WriteCommand[] = [
     response: 184,
     driver: true,
   }),
-  command(18, 'EX_CREATE_CQ', ['cq'], 'create', {
-    extended: true,
+  command('EX_CREATE_CQ', ['cq'], 'create', {
     in: layout(
       32,
       value(0, 8, 'userHandle'),
@@ -361,16 +361,14 @@ export const writeCommands: readonly WriteCommand[] = [
     out: layout(16, object(0), value(4, 4, 'cqe'), filledLength(12)),
     driver: true,
   }),
-  command(24, 'EX_CREATE_QP', LINUX_QP_CLASSES, 'create', {
-    extended: true,
+  command('EX_CREATE_QP', LINUX_QP_CLASSES, 'create', {
     // Creation flags and receive tables belong to types of QP that do not exist here.
     in: layout(64, createQp(0), zero(47, 1, 'EINVAL'), zero(48, 4, 'EINVAL'), zero(52, 4, 'EINVAL')),
     request: 52,
     out: layout(40, createQpResponse, filledLength(36)),
     driver: true,
   }),
-  command(26, 'EX_MODIFY_QP', LINUX_QP_CLASSES, 'modify', {
-    extended: true,
+  command('EX_MODIFY_QP', LINUX_QP_CLASSES, 'modify', {
     in: { ...layout(120, modifyQp), mask: 68, maskBits: STANDARD_MASK_BITS | RATE_LIMIT, ignored: XRC_IGNORED },
     request: 112,
     out: layout(8, filledLength(4)),

@@ -1,0 +1,56 @@
+/*
+ * Linux's calls that are deliberately no method of a class here, each with the reason: what a caller is told, what the
+ * trace shows and what docs/linux-abi.md prints. As on Linux a command is EOPNOTSUPP and an ioctl EPROTONOSUPPORT,
+ * with which libibverbs falls back to the command.
+ */
+import type { ExtendedName, ioctlNames, WriteName } from './names.ts'
+
+type Ioctl = {
+  [O in keyof typeof ioctlNames]: `${O}.${Extract<keyof (typeof ioctlNames)[O], string>}`
+}[keyof typeof ioctlNames]
+
+const NEVER = 'Linux keeps a number for it and has never had it'
+const IN_RINGS = 'it is done in the ring that the program maps, so rxe of Linux has no call for it either'
+const NO_STEERING = 'packets of whole frames are not received here, so there is nothing to steer'
+const NO_IPSEC = 'it sets up IPsec in hardware'
+
+/** By Linux's name of the command. */
+export const absentCommands: Readonly<Partial<Record<WriteName | ExtendedName, string>>> = {
+  MODIFY_AH: NEVER,
+  QUERY_AH: NEVER,
+  REG_SMR: NEVER,
+  QUERY_MR: `${NEVER}; the ioctl of that name is there`,
+  BIND_MW: `${NEVER}: windows are bound by work requests`,
+  PEEK_CQ: NEVER,
+  POLL_CQ: IN_RINGS,
+  POST_RECV: IN_RINGS,
+  POST_SRQ_RECV: IN_RINGS,
+  CREATE_FLOW: NO_STEERING,
+  DESTROY_FLOW: NO_STEERING,
+  CREATE_WQ: NO_STEERING,
+  MODIFY_WQ: NO_STEERING,
+  DESTROY_WQ: NO_STEERING,
+  CREATE_RWQ_IND_TBL: NO_STEERING,
+  DESTROY_RWQ_IND_TBL: NO_STEERING,
+  MODIFY_CQ: 'rxe of Linux cannot put off the events of a completion queue',
+}
+
+/** By object and method. QUERY_CONTEXT is known to Linux's rxe, so it is EOPNOTSUPP. */
+export const absentIoctls: Readonly<Partial<Record<Ioctl, string>>> = {
+  'DEVICE.QUERY_CONTEXT': 'only drivers that let a context be imported answer it',
+  'FLOW.FLOW_DESTROY': NO_STEERING,
+  'RWQ_IND_TBL.RWQ_IND_TBL_DESTROY': NO_STEERING,
+  'WQ.WQ_CREATE': NO_STEERING,
+  'WQ.WQ_DESTROY': NO_STEERING,
+  'FLOW_ACTION.FLOW_ACTION_ESP_CREATE': NO_IPSEC,
+  'FLOW_ACTION.FLOW_ACTION_DESTROY': NO_IPSEC,
+  'FLOW_ACTION.FLOW_ACTION_ESP_MODIFY': NO_IPSEC,
+  'DM.DM_ALLOC': 'devices here have no memory of their own',
+  'DM.DM_FREE': 'devices here have no memory of their own',
+  'MR.DM_MR_REG': 'devices here have no memory of their own',
+  'MR.ADVISE_MR': 'it tells when to fetch pages; here every access finds the page that the program has',
+  'MR.REG_DMABUF_MR': 'buffers of other devices cannot be reached from user space',
+  'COUNTERS.COUNTERS_CREATE': NO_STEERING,
+  'COUNTERS.COUNTERS_DESTROY': NO_STEERING,
+  'COUNTERS.COUNTERS_READ': NO_STEERING,
+}

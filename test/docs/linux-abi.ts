@@ -1,0 +1,97 @@
+/*
+ * docs/linux-abi.md as it follows from the tables of spec/linux: which method every call of Linux is, and what refuses
+ * those that are none.
+ */
+import { type LinuxCall, linuxCalls } from '../../src/spec/linux/coverage.ts'
+import { type IoctlAttribute, ioctlMethods } from '../../src/spec/linux/ioctl.ts'
+import { EXTENDED } from '../../src/spec/linux/write.ts'
+
+/** Whether the soft device has a method. */
+export type Has = (className: string, method: string) => boolean
+
+const code = (text: string): string => `\`${text}\``
+const row = (...cells: readonly string[]): string => `| ${cells.join(' | ')} |`
+const table = (head: readonly string[], rows: readonly (readonly string[])[]): string[] => [
+  row(...head),
+  `|${'---|'.repeat(head.length)}`,
+  ...rows.map(cells => row(...cells)),
+]
+
+const methodsOf = (classes: readonly string[], method: string): string =>
+  classes.map(name => code(`${name}.${method}`)).join(', ')
+
+/** What a call is here, and what the soft device answers. */
+const meaning = (call: LinuxCall, has: Has): [here: string, device: string] => {
+  const { classes, method, carries, absent } = call
+  if (carries) return ['any command', 'yes']
+  if (method === undefined) {
+    const known = ioctlMethods.some(({ object, number }) => object === call.number && number === call.methodNumber)
+    return [`none: ${absent}`, call.dialect === 'write' || known ? 'EOPNOTSUPP' : 'EPROTONOSUPPORT']
+  }
+  const lacks = classes.filter(name => !has(name, method))
+  const device = lacks.length === 0 ? 'yes' : lacks.length === classes.length ? 'no' : `no ${lacks.join(', ')}`
+  return [methodsOf(classes, method), device]
+}
+
+const argumentOf = ({ kind, name, cells }: IoctlAttribute): string => {
+  if (kind === 'newHandle' || kind === 'newFd') return 'the new object'
+  if (name === 'object' || cells.some(cell => cell.as === 'object')) return 'the object'
+  if (cells.some(cell => cell.as === 'class')) return 'the class'
+  const names = new Set([...(name === '' ? [] : [name]), ...cells.map(cell => cell.name.split('.')[0])])
+  return [...names].map(code).join(', ') || '–'
+}
+
+const attributesOf = (call: LinuxCall): string[] => {
+  const found = ioctlMethods.find(({ object, number }) => object === call.number && number === call.methodNumber)
+  const rows = call.attributes.map((name, id) => {
+    const attribute = found?.attributes.find(one => one.id === id)
+    const argument = found?.method === undefined || attribute === undefined ? '–' : argumentOf(attribute)
+    const way = attribute?.kind === 'out' || attribute?.kind.startsWith('new') || attribute?.kind === 'list'
+    return [String(id), code(name), attribute === undefined ? '' : way ? 'out' : 'in', argument]
+  })
+  return [`**${code(call.name)}**`, '', ...table(['id', 'attribute', '', 'argument'], rows), '']
+}
+
+const INTRODUCTION = `# Linux's calls
+
+Every call that the headers of Linux 6.1 have for uverbs, and what it is here: a method of one or several classes, or
+none, with the reason. Programs reach the same methods by all three dialects; what a dialect cannot say, the object
+dialect can. Refusals are Linux's: a command that a driver lacks is EOPNOTSUPP, an ioctl EPROTONOSUPPORT, upon which
+libibverbs tries the command. What newer kernels number is refused in the same way.
+
+The column "rxe" says whether the soft device has the methods. What it lacks is declared, and answers as above.
+
+This page is made from \`src/spec/linux/\` (\`UPDATE_GOLDEN=1 npm test -- linux-abi\` writes it anew).`
+
+export const linuxAbiPage = (has: Has): string => {
+  const commands = linuxCalls.filter(({ dialect }) => dialect === 'write')
+  const ioctls = linuxCalls.filter(({ dialect }) => dialect === 'ioctl')
+  const numberOf = ({ number }: LinuxCall): string => (number < EXTENDED ? String(number) : `ex ${number - EXTENDED}`)
+  return [
+    INTRODUCTION,
+    '',
+    '## Write commands',
+    '',
+    'Also within the ioctl `DEVICE.INVOKE_WRITE`. Extended ones (bit 31) are "ex".',
+    '',
+    ...table(
+      ['command', 'Linux', 'here', 'rxe'],
+      commands.map(call => [numberOf(call), code(call.name), ...meaning(call, has)]),
+    ),
+    '',
+    '## ioctl methods',
+    '',
+    ...table(
+      ['object, method', 'Linux', 'here', 'rxe'],
+      ioctls.map(call => [`${call.number}, ${call.methodNumber}`, code(call.name), ...meaning(call, has)]),
+    ),
+    '',
+    '## Attributes of ioctl methods',
+    '',
+    'Methods with `UHW_IN` (0x1000) and `UHW_OUT` (0x1001) take them as attributes of the driver.',
+    '',
+    ...ioctls.filter(({ absent }) => absent === undefined).flatMap(attributesOf),
+  ]
+    .join('\n')
+    .replace(/\n+$/, '\n')
+}

@@ -1,0 +1,216 @@
+/*
+ * A walk over everything that Linux's headers have for uverbs (test/fixtures/abi/uverbs.txt; R41–R43): every write
+ * command, every ioctl's object, method and attribute is either a method of our classes, or deliberately refused with a
+ * reason. There and back: linux-encode.test.ts. Nothing handles calls of one dialect only.
+ */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { classes } from '../../src/spec/classes.ts'
+import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
+import { errnoName } from '../../src/spec/errno.ts'
+import { absentCommands, absentIoctls } from '../../src/spec/linux/absent.ts'
+import { type LinuxCall, linuxCalls } from '../../src/spec/linux/coverage.ts'
+import { driverAttributes, InvokeWrite, ioctlMethods, RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
+import { LinuxObject } from '../../src/spec/linux/names.ts'
+import { LinuxObjectClasses } from '../../src/spec/linux/structs.ts'
+import { EXTENDED, writeCommands } from '../../src/spec/linux/write.ts'
+import { type Answer, type Decoded, isAnswer } from '../../src/uapi/call.ts'
+import { Door } from '../../src/uapi/legacy.ts'
+import { decodeVerbsIoctl } from '../../src/uapi/linux-ioctl.ts'
+import { decodeWrite } from '../../src/uapi/linux-write.ts'
+import { fixture, repoRoot } from '../paths.ts'
+import { ARENA, AT, arena, fakeView } from './fake-view.ts'
+import { assertSurvives, decode } from './there-and-back.ts'
+
+const facts = readFileSync(fixture('abi', 'uverbs.txt'), 'utf8')
+  .trimEnd()
+  .split('\n')
+  .map(line => line.split(' '))
+const factsOf = (kind: string): string[] =>
+  facts.filter(([first]) => first === kind).map(words => words.slice(1).join(' '))
+
+const commands = linuxCalls.filter(call => call.dialect === 'write')
+const ioctls = linuxCalls.filter(call => call.dialect === 'ioctl')
+const isMapped = ({ method, carries }: LinuxCall): boolean => method !== undefined || carries
+const titleOf = ({ dialect, name }: LinuxCall): string => `${dialect} ${name}`
+
+describe('names and numbers', () => {
+  it('of every command are those of the headers', () => {
+    const plain = commands.filter(({ number }) => number < EXTENDED)
+    const extended = commands.filter(({ number }) => number >= EXTENDED)
+    assert.deepEqual(
+      plain.map(({ name, number }) => `${number} ${name}`),
+      factsOf('write'),
+    )
+    assert.deepEqual(
+      extended.map(({ name, number }) => `${number - EXTENDED} ${name.replace(/^EX_/, '')}`),
+      factsOf('extended'),
+    )
+  })
+
+  it('of every object, method and attribute are those of the headers', () => {
+    assert.deepEqual(
+      Object.entries(LinuxObject).map(([name, number]) => `${number} ${name}`),
+      factsOf('object'),
+    )
+    const methods = ioctls.map(({ name, methodNumber }) => name.replace('.', ` ${methodNumber} `))
+    assert.deepEqual([...methods].sort(), factsOf('method').sort())
+    const attributes = ioctls.flatMap(({ name, attributes }) =>
+      attributes.map((attribute, id) => `${name.replace('.', ' ')} ${id} ${attribute}`),
+    )
+    const [own, drivers] = [true, false].map(is => factsOf('attribute').filter(line => line.startsWith('*') !== is))
+    assert.deepEqual(attributes.sort(), own.sort())
+    assert.deepEqual(
+      driverAttributes.map(({ id }) => id),
+      drivers.map(line => Number(line.split(' ')[2])),
+    )
+  })
+})
+
+describe('every call', () => {
+  it('is a method of classes that exist, or is absent for a reason, and never both', () => {
+    for (const call of linuxCalls) {
+      assert.notEqual(isMapped(call), call.absent !== undefined, titleOf(call))
+      for (const name of call.classes) {
+        const cls = classes.find(one => one.name === name)
+        assert.ok(cls?.methods[call.method!] !== undefined, `${titleOf(call)}: ${name}.${call.method}`)
+      }
+      assert.equal(call.classes.length > 0, call.method !== undefined, titleOf(call))
+    }
+  })
+
+  it('is in one table only: nothing is mapped or absent that Linux does not have', () => {
+    const names = new Set(linuxCalls.map(({ name }) => name))
+    for (const name of [...Object.keys(absentCommands), ...Object.keys(absentIoctls)]) assert.ok(names.has(name), name)
+    const numbers = new Set(
+      linuxCalls.map(({ dialect, number, methodNumber }) => `${dialect} ${number} ${methodNumber}`),
+    )
+    for (const { number, extended } of writeCommands)
+      assert.ok(numbers.has(`write ${number + (extended ? EXTENDED : 0)} undefined`), `command ${number}`)
+    for (const { object, number } of ioctlMethods) assert.ok(numbers.has(`ioctl ${object} ${number}`))
+  })
+
+  it('that is an ioctl takes every attribute that Linux has for it, by its number', () => {
+    for (const { number, methodNumber, attributes, name } of ioctls.filter(isMapped)) {
+      const found = ioctlMethods.find(method => method.object === number && method.number === methodNumber)
+      assert.deepEqual(
+        found?.attributes.map(({ id }) => id).sort((a, b) => a - b),
+        attributes.map((_, id) => id),
+        name,
+      )
+    }
+  })
+})
+
+// ---- what is absent ----
+
+const u16 = (n: number): number[] => [n & 0xff, n >> 8]
+const u32 = (n: number): number[] => [...u16(n & 0xffff), ...u16(n >>> 16)]
+const attribute = (id: number, length: number, data: number): number[] => [
+  ...u16(id),
+  ...u16(length),
+  ...u32(1),
+  ...u32(data),
+  ...u32(0),
+]
+const message = (object: number, method: number, ...attributes: readonly number[][]): number[] => [
+  ...u16(24 + 16 * attributes.length),
+  ...u16(object),
+  ...u16(method),
+  ...u16(attributes.length),
+  ...u32(0),
+  ...u32(0),
+  ...u32(RXE_DRIVER_ID),
+  ...u32(0),
+  ...attributes.flat(),
+]
+
+type Try = (bytes: readonly number[]) => Decoded | Answer
+const memoryOf = (bytes: readonly number[]) => {
+  const memory = arena()
+  memory.map(AT, Uint8Array.from(bytes))
+  return fakeView(memory)
+}
+const byWrite: Try = bytes => decodeWrite(memoryOf(bytes), AT, bytes.length)
+const byIoctl: Try = bytes => decodeVerbsIoctl(memoryOf(bytes), RDMA_VERBS_IOCTL, AT)
+
+const assertRefused = (decoded: Decoded | Answer, code: string, { name, absent }: LinuxCall): void => {
+  assert.ok(isAnswer(decoded), name)
+  assert.equal(errnoName(-decoded.ret), code, name)
+  assert.match(decoded.reason!, new RegExp(name.split('.').at(-1)!))
+  assert.ok(decoded.reason!.endsWith(absent!), decoded.reason)
+}
+
+describe('what is absent', () => {
+  const WRITE_CMD = InvokeWrite.WRITE_CMD
+  for (const call of linuxCalls.filter(({ absent }) => absent !== undefined))
+    it(`${titleOf(call)} is refused as Linux refuses what a driver lacks, and says why`, () => {
+      if (call.dialect === 'write') {
+        assertRefused(byWrite([...u32(call.number), ...u16(2), ...u16(0)]), 'EOPNOTSUPP', call)
+        const core = attribute(InvokeWrite.CORE_IN, 4, 0)
+        const invoked = byIoctl(message(0, 0, core, attribute(WRITE_CMD, 8, call.number)))
+        assertRefused(invoked, 'EOPNOTSUPP', call)
+      } else {
+        const known = ioctlMethods.some(({ object, number }) => object === call.number && number === call.methodNumber)
+        const decoded = byIoctl(message(call.number, call.methodNumber!))
+        assertRefused(decoded, known ? 'EOPNOTSUPP' : 'EPROTONOSUPPORT', call)
+      }
+    })
+
+  it('what Linux does not number either', () => {
+    for (const number of [41, 200, EXTENDED + 58, EXTENDED + 2]) {
+      const decoded = byWrite([...u32(number), ...u16(2), ...u16(0)])
+      assert.ok(isAnswer(decoded) && errnoName(-decoded.ret) === 'EOPNOTSUPP')
+      assert.match(decoded.reason!, /^command 0x[0-9a-f]+: Linux has no such command$/)
+    }
+    const decoded = byIoctl(message(17, 0))
+    assert.ok(isAnswer(decoded) && errnoName(-decoded.ret) === 'EPROTONOSUPPORT')
+    assert.equal(decoded.reason, 'object 17 method 0: Linux has no such method')
+  })
+})
+
+// ---- the lists, whose layout is code ----
+
+describe('INFO_HANDLES and QUERY_GID_TABLE', () => {
+  const survives = (bytes: readonly number[], name: string): void => {
+    const view = memoryOf(bytes)
+    const image = { door: Door.IOCTL, bytes: Uint8Array.from(bytes), memory: [] }
+    const decoded = decode(view, image)
+    assert.ok(!isAnswer(decoded), (decoded as Answer).reason)
+    assert.equal(decoded.call.methodName, name)
+    assertSurvives(view, decoded, image)
+  }
+  const ADDRESS = Number(ARENA)
+
+  it('survive the object dialect, whatever is asked for', () => {
+    for (const object of Object.keys(LinuxObjectClasses))
+      for (const count of [1, 7, 500]) {
+        const asked = [attribute(0, 8, Number(object)), attribute(1, 4, ADDRESS), attribute(2, 4 * count, ADDRESS + 8)]
+        survives(message(0, 1, ...asked), 'queryHandles')
+      }
+    for (const size of [24, 32, 40])
+      for (const count of [1, 9, 100]) {
+        const room = [attribute(2, size * count, ADDRESS + 8), attribute(3, 8, ADDRESS)]
+        survives(message(0, 5, attribute(0, 8, size), attribute(1, 4, 0), ...room), 'queryGidTable')
+      }
+  })
+})
+
+// ---- one implementation ----
+
+const sourcesBelow = (folder: string): string[] =>
+  readdirSync(join(repoRoot, folder), { recursive: true, encoding: 'utf8' })
+    .filter(name => name.endsWith('.ts'))
+    .map(name => join(folder, name))
+
+describe('one implementation', () => {
+  it('no method of core or of a driver knows a dialect of Linux', () => {
+    for (const path of [...sourcesBelow('src/core'), ...sourcesBelow('src/drivers')]) {
+      const source = readFileSync(join(repoRoot, path), 'utf8')
+      assert.doesNotMatch(source, /from '[./]*(?:uapi|spec)\/linux[-/]/, path)
+      assert.doesNotMatch(source, /from '[./]*uapi\/(?:ioctl-message|legacy|caller|cells)\.ts'/, path)
+    }
+  })
+})
