@@ -24,6 +24,9 @@
 #define USERDMA_TRACE 17u
 #define USERDMA_REPLY 32768u
 
+/* The node of the system-wide device. */
+#define USERDMA_SYSTEM_NODE 0x7fffffffu
+
 /* Most descriptors and most bytes of one message. */
 #define USERDMA_MESSAGE_DESCRIPTORS 8u
 #define USERDMA_MESSAGE_BYTES 0x10000u

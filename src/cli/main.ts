@@ -139,7 +139,7 @@ const buildProgram = (): Command => {
     .description('Lists the devices of a daemon.')
     .option(SOCKET, 'the daemon at this socket')
     .option('--json', 'as JSON')
-    .action(async options => (await import('./stat.ts')).devices(options))
+    .action(async options => (await import('./devices.ts')).devices(options))
 
   const fault = program
     .command('fault')

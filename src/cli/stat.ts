@@ -1,5 +1,5 @@
 /*
- * `userdma stat` and `userdma devices`: what lives in a daemon now.
+ * `userdma stat`: what lives in a daemon now.
  */
 import { otherCounts } from '../spec/counters.ts'
 import type { Stat } from '../uapi/tool.ts'
@@ -72,12 +72,4 @@ export const stat = (options: LookOptions): Promise<void> =>
   look(options, async client => {
     const found = await client.stat()
     return options.json ? `${JSON.stringify(found, null, 2)}\n` : statText(found, client.socket)
-  })
-
-export const devices = (options: LookOptions): Promise<void> =>
-  look(options, async client => {
-    const { devices: found } = await client.config()
-    if (options.json) return `${JSON.stringify(found, null, 2)}\n`
-    const width = Math.max(...found.map(({ name }) => name.length))
-    return found.map(({ name, address }) => `${name.padEnd(width)}  ${address}\n`).join('')
   })

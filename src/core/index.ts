@@ -2,6 +2,7 @@
  * The subsystem as other floors and users see it: `userdma/core`. The order is that of ARCHITECTURE's path through it.
  */
 export { type AddressSpace, type Bytes, noMemory } from './address-space.ts'
+export type { DeviceDescription } from './assemble.ts'
 export { keysOf, type MrState } from './base/mr.ts'
 export { addEventHandler, registerClient } from './clients.ts'
 export { tableSlots } from './compile.ts'
@@ -55,11 +56,11 @@ export {
   closeContext,
   coreClasses,
   createCore,
-  type DeviceDescription,
   openContext,
   register,
   signalOf,
   unregister,
 } from './registry.ts'
 export { type CoreCounts, type DeviceCounts, stat } from './stat.ts'
+export { systemDevice } from './system.ts'
 export { type Bind, bindWindow, invalidateWindow, unbindWindowsOf } from './windows.ts'

@@ -259,6 +259,8 @@ export interface Port {
 export interface Device<D = unknown> {
   readonly core: Core
   readonly name: string
+  /** Its number among the devices that are there, from 0; the system-wide device has none (-1). */
+  readonly index: number
   readonly driver: Driver<D>
   /** The driver's. */
   readonly state: D
@@ -302,6 +304,10 @@ export interface Driver<D = unknown> {
   readonly name: string
   /** Numeric driver id of Linux (RDMA_DRIVER_RXE = 14), which the ioctl dialect checks. */
   readonly id: number
+  /** What its devices are (`NodeType`); CA if it is not said. */
+  readonly nodeType?: number
+  /** Version of its part of Linux's ABI; 1 if it is not said. */
+  readonly abi?: number
   /** The classes this driver has; one listed without methods is core's own, an unlisted one is absent (R19). */
   readonly classes: readonly DriverClass[]
   /** A context was closed and all of its objects are destroyed. */
@@ -340,6 +346,8 @@ export interface Core {
   readonly tables: TablePool
   /** In order of registration. */
   readonly clients: ClientEntry[]
+  /** The system-wide device, once somebody has asked for it (system.ts). */
+  system: Device | undefined
   nextObject: number
   nextContext: number
   /** Calls that run handlers which wait. */

@@ -6,10 +6,10 @@
  * order, and frees the name. Hooks are put around the calls of one device; the device's table is rebuilt when one comes
  * or goes, so that none costs nothing.
  */
-import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device.ts'
-import type { PortAttributes } from '../spec/classes/port.ts'
+import { Device as DeviceClass } from '../spec/classes/device.ts'
+import { AsyncEventType } from '../spec/enums.ts'
 import { CallError } from '../spec/errno.ts'
-import type { ObjectClass, RecordOf } from '../spec/schema.ts'
+import { assemble, type DeviceDescription } from './assemble.ts'
 import { deviceClass, portClass } from './base/device.ts'
 import { interfaceClass } from './base/interface.ts'
 import { mrClass } from './base/mr.ts'
@@ -26,24 +26,16 @@ import {
   xrcdClass,
   xrcSrqClass,
 } from './base/simple.ts'
+import { systemClass } from './base/system.ts'
 import { announce, withdraw } from './clients.ts'
-import { classTable, compile, createPool, releaseTable, withHooks } from './compile.ts'
+import { createPool, releaseTable, withHooks } from './compile.ts'
 import { DEVICE_FATAL, raiseDevice } from './events.ts'
-import { createGidTable } from './gids.ts'
 import { createHandles } from './handles.ts'
 import { destroyAll } from './lifetime.ts'
-import { createMemoryTable } from './memory.ts'
-import {
-  type Context,
-  type Core,
-  type CoreObject,
-  type Device,
-  type Driver,
-  type DriverClass,
-  type Hook,
-  Life,
-  type Port,
-} from './model.ts'
+import type { Context, Core, Device, DriverClass, Hook } from './model.ts'
+import { tellSystem } from './system.ts'
+
+const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
 
 /** The classes that core knows, with what core does itself. */
 export const coreClasses: readonly DriverClass[] = [
@@ -62,6 +54,7 @@ export const coreClasses: readonly DriverClass[] = [
   xrcSrqClass,
   tmSrqClass,
   xrcdClass,
+  systemClass,
 ]
 
 /** A subsystem without devices. `classes` beside core's own are for tests of the compile phase. */
@@ -71,6 +64,7 @@ export const createCore = (classes: readonly DriverClass[] = coreClasses): Core 
   classes: new Map(classes.map(line => [line.class.name, line])),
   tables: createPool(),
   clients: [],
+  system: undefined,
   nextObject: 1,
   nextContext: 1,
   waiting: 0,
@@ -78,39 +72,20 @@ export const createCore = (classes: readonly DriverClass[] = coreClasses): Core 
   events: 0,
 })
 
-/** What a driver tells about a device. */
-export interface DeviceDescription<D = unknown> {
-  /** Unique among the devices that are registered: letters, digits, `_`, `-`, `.`; at most 63. */
-  readonly name: string
-  readonly driver: Driver<D>
-  readonly state: D
-  readonly attributes: RecordOf<typeof DeviceAttributes>
-  readonly extended: RecordOf<typeof ExtendedDeviceAttributes>
-  /** Port 1, 2, …; each gets an empty GID table of gidTblLen entries. */
-  readonly ports: readonly RecordOf<typeof PortAttributes>[]
-  readonly numCompVectors: number
-  /** Most objects of a class, by class name; what is not named has no limit. */
-  readonly limits?: Readonly<Record<string, number>>
+/** The lowest number that no device has. */
+const freeIndex = (core: Core): number => {
+  const taken = new Set([...core.devices.values()].map(({ index }) => index))
+  let index = 0
+  while (taken.has(index)) index++
+  return index
 }
-
-const fixedObject = (core: Core, cls: ObjectClass, handle: number, state: unknown): CoreObject => ({
-  id: core.nextObject++,
-  class: cls,
-  context: undefined,
-  handle,
-  life: Life.LIVE,
-  uses: 0,
-  parents: [],
-  state,
-  events: undefined,
-})
 
 /**
  * Makes a device known. EEXIST for a name that is in use; throws Error for a table or description that cannot be (a
  * driver's mistake).
  */
 export const register = <D>(core: Core, description: DeviceDescription<D>): Device<D> => {
-  const { name, driver, attributes, ports } = description
+  const { name, attributes, ports } = description
   if (!/^[\w.-]{1,63}$/.test(name))
     throw new CallError(
       'EINVAL',
@@ -120,53 +95,10 @@ export const register = <D>(core: Core, description: DeviceDescription<D>): Devi
   if (attributes.physPortCnt !== ports.length)
     throw new Error(`device ${name}: physPortCnt is ${attributes.physPortCnt}, but ${ports.length} ports are described`)
 
-  const table = compile(core.tables, core.classes, driver as Driver)
-  const classByName = (className: string): ObjectClass | undefined => device.shared.byName.get(className)?.class
-  const fixed = new Map<string, CoreObject>()
-  for (const { class: cls } of table.byName.values())
-    if (cls.identity === 'fixed' && cls.name !== 'port')
-      fixed.set(cls.name, fixedObject(core, cls, 0, description.state))
-  const portCls = table.byName.get('port')?.class
-
-  const device: Device<D> = {
-    core,
-    name,
-    driver,
-    state: description.state,
-    schema: {
-      driverId: driver.id,
-      classById: id => classTable(device.shared, id)?.class,
-      className: classByName,
-    },
-    ports:
-      portCls === undefined
-        ? []
-        : ports.map((portAttributes, i): Port => {
-            const port: Port = {
-              number: i + 1,
-              gids: createGidTable(i + 1, portAttributes.gidTblLen),
-              attributes: portAttributes,
-              object: fixedObject(core, portCls, i + 1, undefined),
-            }
-            port.object.state = port
-            return port
-          }),
-    memory: createMemoryTable(),
-    attributes,
-    extended: description.extended,
-    numCompVectors: description.numCompVectors,
-    limits: description.limits ?? {},
-    counts: {},
-    contexts: new Set(),
-    hooks: [],
-    eventHandlers: new Set(),
-    fixed,
-    shared: table,
-    table,
-    alive: true,
-  }
+  const device = assemble(core, description, freeIndex(core))
   core.devices.set(name, device as Device)
   announce(core, device as Device)
+  tellSystem(device as Device, DEVICE_ADDED)
   return device
 }
 
@@ -182,11 +114,15 @@ export const unregister = (device: Device): void => {
   for (const context of [...device.contexts].reverse()) endContext(context, 'remove')
   device.driver.removed?.(device)
   releaseTable(core.tables, device.shared)
+  tellSystem(device, DEVICE_REMOVED)
 }
 
+/** Devices without class `device` have no opening call: their contexts can be used at once. */
+const hasOpening = ({ shared }: Device): boolean => shared.byName.has(DeviceClass.name)
+
 /**
- * Opens the device for a client. The opening call (device.open) comes later, by a dialect; `opened` says it is made
- * already.
+ * Opens the device for a client. The opening call (device.open) comes later, by a dialect, if the device has one;
+ * `opened` says it is made already.
  */
 export const openContext = <D>(device: Device<D>, options: { opened?: boolean } = {}): Context<unknown, D> => {
   if (!device.alive) throw new CallError('EIO', `device ${device.name} was removed`)
@@ -197,7 +133,7 @@ export const openContext = <D>(device: Device<D>, options: { opened?: boolean } 
     handles: createHandles(),
     descriptors: new Set(),
     state: undefined,
-    opened: options.opened ?? false,
+    opened: options.opened ?? !hasOpening(device as Device),
     closed: false,
     asyncFd: undefined,
     abort: undefined,

@@ -30,7 +30,7 @@ export const stat = (core: Core): CoreCounts => {
   const devices: Record<string, DeviceCounts> = {}
   let contexts = 0
   let objects = 0
-  for (const device of core.devices.values()) {
+  for (const device of [...core.devices.values(), ...(core.system === undefined ? [] : [core.system])]) {
     const counts = Object.fromEntries(Object.entries(device.counts).filter(([, live]) => live > 0))
     devices[device.name] = {
       contexts: device.contexts.size,

@@ -9,6 +9,7 @@
 import { closeDescriptor, findDescriptor } from '../core/descriptors.ts'
 import { type Dialect, dispatch } from '../core/dispatch.ts'
 import type { Caller } from '../core/model.ts'
+import { systemDevice } from '../core/system.ts'
 import { EAGAIN, SystemError } from '../host/errno.ts'
 import { watch } from '../host/poll.ts'
 import {
@@ -24,7 +25,7 @@ import {
 } from '../host/process.ts'
 import { close, peerCredentials, peerPidfd, recv, send } from '../host/sockets.ts'
 import { CallError, Errno } from '../spec/errno.ts'
-import { HelloWants, MessageType, SESSION_VERSION, SessionLimits } from '../spec/session.ts'
+import { HelloWants, MessageType, SESSION_VERSION, SessionLimits, SYSTEM_NODE } from '../spec/session.ts'
 import type { Answer } from '../uapi/call.ts'
 import { decodeWrite } from '../uapi/linux-write.ts'
 import {
@@ -156,7 +157,7 @@ const serve = (
 
   const openNode = (): void => {
     const spec = daemon.config.devices[request.node]
-    const device = spec && daemon.core.devices.get(spec.name)
+    const device = request.node === SYSTEM_NODE ? systemDevice(daemon.core) : spec && daemon.core.devices.get(spec.name)
     if (!device) throw new CallError('ENXIO', `there is no device node uverbs${request.node}`)
     for (const number of opened) if (!daemon.contexts.byNumber(number)) opened.delete(number)
     if (opened.size >= MOST_CONTEXTS)

@@ -8,6 +8,8 @@
  */
 import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { UVERBS_ABI } from '../spec/classes/system.ts'
+import { RXE_ABI } from '../spec/drivers/rxe.ts'
 import { PortState } from '../spec/enums.ts'
 
 export interface TreeDevice {
@@ -89,7 +91,7 @@ const deviceFiles = (whole: TreeDevice): Files => {
     ...changingFiles(whole),
     [`${verbs}/ibdev`]: name,
     [`${verbs}/dev`]: `${MAJOR}:${FIRST_MINOR + node}`,
-    [`${verbs}/abi_version`]: '2',
+    [`${verbs}/abi_version`]: String(RXE_ABI),
     [`${verbs}/uevent`]: `MAJOR=${MAJOR}\nMINOR=${FIRST_MINOR + node}\nDEVNAME=infiniband/uverbs${node}\nDEVMODE=0666`,
   }
 }
@@ -97,7 +99,7 @@ const deviceFiles = (whole: TreeDevice): Files => {
 /** Writes the tree for these devices below `root`, which must not exist or be a tree of ours. */
 export const writeTree = (root: string, devices: readonly TreeDevice[]): void => {
   removeTree(root)
-  const files: Files = { 'sys/class/infiniband_verbs/abi_version': '6' }
+  const files: Files = { 'sys/class/infiniband_verbs/abi_version': String(UVERBS_ABI) }
   for (const device of devices) Object.assign(files, deviceFiles(device))
   for (const [path, value] of Object.entries(files)) {
     const full = join(root, path)

@@ -15,6 +15,7 @@ import { Pd } from './classes/pd.ts'
 import { Port } from './classes/port.ts'
 import { RcQp } from './classes/rc_qp.ts'
 import { Srq, TmSrq, XrcSrq } from './classes/srq.ts'
+import { System } from './classes/system.ts'
 import { UcQp } from './classes/uc_qp.ts'
 import { UdQp } from './classes/ud_qp.ts'
 import { XrcIniQp, XrcTgtQp } from './classes/xrc_qp.ts'
@@ -44,6 +45,7 @@ export const Classes = {
   xrc_ini_qp: XrcIniQp,
   xrc_tgt_qp: XrcTgtQp,
   gsi_qp: GsiQp,
+  system: System,
 } as const
 
 /** The same, in order of their ids. */

@@ -8,6 +8,7 @@
 
 import {
   AttributeFlags,
+  ClassFlags,
   Direction,
   Identity,
   type Interface,
@@ -23,6 +24,7 @@ export type Description = Out<typeof Interface.methods.query>
 
 const { DRIVER_ATTRIBUTES } = MethodFlags.values
 const { OPTIONAL } = AttributeFlags.values
+const { GLOBAL } = ClassFlags.values
 const { MIN, MAX } = TypeFlags.values
 
 type Row<K extends keyof Description> = Description[K] extends (infer R)[] ? R : never
@@ -114,7 +116,7 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
 
   const methods: Row<'methods'>[] = []
   const attributes: Row<'attributes'>[] = []
-  const classRows = classes.map(({ name, id, identity, methods: own }, index) => {
+  const classRows = classes.map(({ name, id, identity, global, methods: own }, index) => {
     for (const [methodName, { call, in: into, out, driverAttributes }] of Object.entries(own)) {
       const method = methods.push({
         name: nameOf(methodName),
@@ -136,7 +138,7 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
             flags: optional ? OPTIONAL : 0,
           })
     }
-    return { name: nameOf(name), id, identity: Identity.values[identity] }
+    return { name: nameOf(name), id, identity: Identity.values[identity], flags: global ? GLOBAL : 0 }
   })
   return {
     names: new TextEncoder().encode(names),
@@ -244,10 +246,11 @@ export const declare = (description: Description): ObjectClass[] => {
     pick(owned, index, 'class')[name] = method
   })
   return description.classes.map(
-    ({ name, id, identity }, i): ObjectClass => ({
+    ({ name, id, identity, flags }, i): ObjectClass => ({
       name: nameAt(name),
       id,
       identity: wordOf(Identity.values, identity, 'identity') as ObjectClass['identity'],
+      global: (flags & GLOBAL) !== 0,
       methods: owned[i],
     }),
   )

@@ -178,4 +178,18 @@ export const AsyncEventType = enumeration('async_event_type', {
   QP_LAST_WQE_REACHED: 16,
   CLIENT_REREGISTER: 17,
   GID_CHANGE: 18,
+  /** Of the system-wide device, which Linux does not have: the device with this index has come or gone. */
+  DEVICE_ADDED: 0x80,
+  DEVICE_REMOVED: 0x81,
+})
+
+/** What a device is (rdma_node_type). */
+export const NodeType = enumeration('node_type', {
+  CA: 1,
+  SWITCH: 2,
+  ROUTER: 3,
+  RNIC: 4,
+  USNIC: 5,
+  USNIC_UDP: 6,
+  UNSPECIFIED: 7,
 })

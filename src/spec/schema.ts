@@ -146,6 +146,15 @@ export type RecordOf<F extends Fields, R = number> = {
   -readonly [K in keyof F]: F[K] extends Field<infer T> ? TypeOf<Kind<T>, R> : never
 }
 
+const zeroOf = (of: Kind): AnyValue => {
+  if (of.kind === 'u64') return 0n
+  if (of.kind === 'bytes') return new Uint8Array(of.size)
+  return of.kind === 'record' ? zeroRecord(of.fields) : 0
+}
+/** A record in which every field is zero. */
+export const zeroRecord = <F extends Fields>(fields: F): RecordOf<F> =>
+  Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, zeroOf(of)])) as unknown as RecordOf<F>
+
 // ---- sizes ----
 
 /**
@@ -216,13 +225,21 @@ export interface ObjectClass<M extends Methods = Methods> {
    * it exists already and is outside the number space (device, interface: object 0; port: the port number).
    */
   readonly identity: 'handle' | 'fd' | 'fixed'
+  /** It works on the system-wide device too, which belongs to no hardware ("global OK", R18). */
+  readonly global: boolean
   readonly methods: M
 }
 export const objectClass = <const M extends Methods>(
   name: string,
   id: number,
-  c: { identity?: ObjectClass['identity']; methods: M },
-): ObjectClass<M> => ({ name, id, identity: c.identity ?? 'handle', methods: c.methods })
+  c: { identity?: ObjectClass['identity']; global?: boolean; methods: M },
+): ObjectClass<M> => ({
+  name,
+  id,
+  identity: c.identity ?? 'handle',
+  global: c.global ?? false,
+  methods: c.methods,
+})
 
 // ---- types inferred from declarations ----
 

@@ -10,7 +10,7 @@
  *   in which the daemon keeps the sysfs and device tree that paths are rewritten into.
  * - OPEN opens a device node: the reply carries the context's memory file (what the program sees as its descriptor: the
  *   rings lie in it at their mmap offsets) and the context's doorbell socket. The context lives until every copy of
- *   every doorbell socket is closed.
+ *   every doorbell socket is closed. The node SYSTEM_NODE is the system-wide device, which lists the others (R13).
  * - ATTACH makes a context known to another session: after fork, or for a descriptor that was passed or inherited. The
  *   daemon checks that descriptor `fd` of the calling process really is the context's memory file. The header is all
  *   there is of it; its `context` is the number that the process inherited, 0 if it does not know one. The reply is
@@ -43,6 +43,9 @@ export const MessageType = {
   /** Bit of a reply's type: REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
+
+/** No device of the daemon's has this number. */
+export const SYSTEM_NODE = 0x7fffffff
 
 export type FieldType = 'u32' | 's32' | 'u64' | 's64' | 'bytes'
 
@@ -99,7 +102,7 @@ export const Messages = {
    * requests are answered. Descriptors: the parked page, unless there is an error. `root` is NUL-terminated.
    */
   helloReply: layout(['version', 'u32'], ['error', 's32'], ['root', 240]),
-  /** Device node number N of /dev/infiniband/uverbsN. */
+  /** Device node number N of /dev/infiniband/uverbsN, or SYSTEM_NODE. */
   open: layout(['node', 'u32'], ['reserved', 'u32']),
   /** Descriptors: OPEN: memory file, doorbell socket; ATTACH: doorbell socket. `rdev` as stat shows it. */
   openReply: layout(['error', 's32'], ['context', 'u32'], ['rdev', 'u64'], ['inode', 'u64']),

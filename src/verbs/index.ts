@@ -36,5 +36,13 @@ export type {
   SendQueueOptions,
 } from './queue-pair.ts'
 export type { SharedReceiveQueue, SrqOptions, XrcSharedReceiveQueue, XrcSrqOptions } from './shared-receive.ts'
+export {
+  type DeviceChange,
+  type DeviceEntry,
+  type NodeTypeName,
+  openSystem,
+  type System,
+  type SystemOptions,
+} from './system.ts'
 export type { Binding, MemoryWindow } from './window.ts'
 export type { XrcDomain, XrcDomainOptions, XrcInitiator, XrcOptions, XrcTarget } from './xrc.ts'

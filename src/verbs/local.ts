@@ -19,7 +19,7 @@ import { rdmaError } from './error.ts'
 import type { LocalNetwork, Network } from './network.ts'
 
 /** What `body` answers; a refusal of core's becomes one of the library. */
-const refusing = <T>(call: string, body: () => T): T => {
+export const refusing = <T>(call: string, body: () => T): T => {
   try {
     return body()
   } catch (error) {
@@ -27,7 +27,8 @@ const refusing = <T>(call: string, body: () => T): T => {
   }
 }
 
-const noMemoryOf = (): never => {
+/** Calls in this process carry values, not addresses. */
+export const noPointer = (): never => {
   throw new CallError('EFAULT', 'calls in this process point to no memory')
 }
 
@@ -77,8 +78,8 @@ export const localCarrier = (on: Network, name: string, address: string): Carrie
   let targets: EventTargets | undefined
   const caller: Caller = {
     memory,
-    copyIn: noMemoryOf,
-    copyOut: noMemoryOf,
+    copyIn: noPointer,
+    copyOut: noPointer,
     descriptor: number => number,
     file: number => String(number),
     handlers: {

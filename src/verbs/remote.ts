@@ -3,11 +3,10 @@
  * from TypeScript. Calls are messages, rings lie in the context's memory file, buffers are known by their real
  * addresses, events come on descriptors. After posting the daemon is woken if it sleeps.
  */
-import { EAGAIN } from '../host/errno.ts'
 import { loadWord } from '../host/fence.ts'
 import { addressOf, createRingPool, type Mapping, type RingPool } from '../host/mapping.ts'
-import { type Watch, watch } from '../host/poll.ts'
-import { close, recvSmall, sendSmall } from '../host/sockets.ts'
+import type { Watch } from '../host/poll.ts'
+import { close, sendSmall } from '../host/sockets.ts'
 import { yieldProcessor } from '../host/yield.ts'
 import { AsyncFd } from '../spec/classes/async_fd.ts'
 import { CompChannel } from '../spec/classes/comp_channel.ts'
@@ -21,6 +20,7 @@ import { writeOpen } from '../uapi/session.ts'
 import type { Carrier, EventTargets } from './carrier.ts'
 import { invalid, RdmaError, refused } from './error.ts'
 import { createCalls } from './messages.ts'
+import { ASYNC_RECORD, COMPLETION_RECORD, readRecords } from './records.ts'
 import { joinDaemon, type Session } from './session.ts'
 
 /** One for the process: ranges of address space are used again. */
@@ -42,8 +42,6 @@ const OF_PORT = new Set<number>([
   CLIENT_REREGISTER,
   GID_CHANGE,
 ])
-const COMPLETION_RECORD = 8
-const ASYNC_RECORD = 16
 /** Polls in vain between two looks whether the daemon lives. */
 const LOOK_EVERY = 128
 
@@ -103,20 +101,10 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
 
   /** Reads records of an event descriptor as they come, until its end. */
   const read = (fd: number, bytes: number, take: (record: DataView) => void): void => {
-    const record = new Uint8Array(bytes)
-    const view = new DataView(record.buffer)
-    const one = watch(fd, { readable: true }, () => {
-      for (;;) {
-        const length = recvSmall(fd, record)
-        if (length === -EAGAIN) return
-        if (length <= 0) break
-        take(view)
-      }
-      one.update({})
+    const one = readRecords(fd, bytes, take, () => {
       session.check()
       targets?.ended()
     })
-    one.unref()
     watches.push({ watch: one, fd })
   }
 

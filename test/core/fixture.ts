@@ -23,16 +23,7 @@ import { DeviceAttributes, ExtendedDeviceAttributes } from '../../src/spec/class
 import { PortAttributes } from '../../src/spec/classes/port.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { CallError, errnoName } from '../../src/spec/errno.ts'
-import type { Fields, RecordOf } from '../../src/spec/schema.ts'
-
-/** A record with every field zero. */
-export const zero = <F extends Fields>(fields: F): RecordOf<F> =>
-  Object.fromEntries(
-    Object.entries(fields).map(([name, { of }]) => [
-      name,
-      of.kind === 'u64' ? 0n : of.kind === 'bytes' ? new Uint8Array(of.size) : 0,
-    ]),
-  ) as unknown as RecordOf<F>
+import { zeroRecord } from '../../src/spec/schema.ts'
 
 /** What the test driver did, in order: class, why and handle of each destroy. */
 export interface TestState {
@@ -83,9 +74,9 @@ export const describeDevice = (
   name,
   driver,
   state: { log: [] },
-  attributes: { ...zero(DeviceAttributes), physPortCnt: 1 },
-  extended: zero(ExtendedDeviceAttributes),
-  ports: [{ ...zero(PortAttributes), gidTblLen: 8 }],
+  attributes: { ...zeroRecord(DeviceAttributes), physPortCnt: 1 },
+  extended: zeroRecord(ExtendedDeviceAttributes),
+  ports: [{ ...zeroRecord(PortAttributes), gidTblLen: 8 }],
   numCompVectors: 2,
   ...options,
 })

@@ -13,11 +13,15 @@ import {
   type Fields,
   type Kind,
   type ObjectClass,
+  recordSize,
 } from '../../src/spec/schema.ts'
 import type { Call, Result } from '../../src/uapi/call.ts'
 
 /** Objects as the codecs make them. */
 const PLAIN = { noNullPrototype: true } as const
+
+/** Bytes of a list that fit the room that a message has for it if its caller says nothing. */
+const ROOM = 1000
 
 const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
@@ -45,7 +49,9 @@ export const anyValue = (of: Kind): fc.Arbitrary<AnyValue> => {
     case 'record':
       return recordOf(of.fields)
     case 'list':
-      return fc.array(recordOf(of.fields), { maxLength: Math.min(of.max, 12) })
+      return fc.array(recordOf(of.fields), {
+        maxLength: Math.min(of.max, 12, Math.floor(ROOM / recordSize(of.fields))),
+      })
   }
 }
 

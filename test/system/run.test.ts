@@ -287,7 +287,14 @@ describe('userdma stat', { skip: lacking() }, () => {
   it('is found through the environment of a program that runs under it', async t => {
     const daemon = await startDaemon(t)
     const { stdout } = await run(t, userdma, ['devices', '--json'], { env: daemon.env })
-    assert.deepEqual(JSON.parse(stdout), [{ name: 'rxe0', address: '127.0.0.1' }])
+    const [{ name, address, driverId, nodeType, classes, ...rest }, ...more] = JSON.parse(stdout)
+    assert.deepEqual([name, address, driverId, nodeType, more], ['rxe0', '127.0.0.1', 14, 'CA', []])
+    assert.ok(classes.includes('rc_qp') && rest.index === 0)
+    const text = await run(t, userdma, ['devices'], { env: daemon.env })
+    assert.match(
+      text.stdout,
+      /^device {2}node {5}type {2}driver {2}ports {2}node GUID +address\nrxe0 {4}uverbs0 {2}CA {4}rxe {5}1 /,
+    )
   })
 })
 

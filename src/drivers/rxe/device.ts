@@ -20,7 +20,7 @@ import { Mr } from '../../spec/classes/mr.ts'
 import { Mw } from '../../spec/classes/mw.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import { Port as PortClass } from '../../spec/classes/port.ts'
-import { RXE_DRIVER_ID } from '../../spec/drivers/rxe.ts'
+import { RXE_ABI, RXE_DRIVER_ID } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, GidType } from '../../spec/enums.ts'
 import { MULTICAST_QPN } from '../../spec/headers.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
@@ -75,6 +75,7 @@ const { SQ_DRAINED } = AsyncEventType.values
 const rxeDriver: Driver<RxeState> = {
   name: 'rxe',
   id: RXE_DRIVER_ID,
+  abi: RXE_ABI,
   classes: [
     driverClass(Interface),
     driverClass(DeviceClass),

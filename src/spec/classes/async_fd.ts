@@ -8,5 +8,6 @@ import { ClassId } from './ids.ts'
 
 export const AsyncFd = objectClass('async_fd', ClassId.async_fd, {
   identity: 'fd',
+  global: true,
   methods: { create: method(CREATE_FD, { in: {}, out: {} }) },
 })

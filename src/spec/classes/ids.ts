@@ -30,6 +30,7 @@ export const ClassId = {
   xrc_ini_qp: 19,
   xrc_tgt_qp: 20,
   gsi_qp: 22,
+  system: 31,
 } as const
 
 /** Methods beyond the common ones (create, query, modify, destroy, create_fd, chain), by class. */

@@ -2,8 +2,8 @@
  * Class `interface`: what a device supports, told by the device itself (R13). It exists already and is object 0.
  *
  * `query` answers every class, method, attribute, type, enumeration and name as lists of small records that refer to
- * each other by index: description.ts makes them from declarations and declarations from them. Records grow at their
- * end only (R4), so that an older client reads what it knows of a newer device (R47).
+ * each other by index: description.ts makes them from declarations and declarations from them. The records of a list
+ * never grow: what a later release adds is a list of its own, which an older client does not ask for (R47).
  */
 import {
   at,
@@ -25,6 +25,9 @@ import { ClassId } from './ids.ts'
 
 /** How objects of a class are named, see `ObjectClass.identity`. */
 export const Identity = enumeration('identity', { handle: 0, fd: 1, fixed: 2 })
+
+/** GLOBAL: the class works on the system-wide device too. */
+export const ClassFlags = enumeration('class_flags', { GLOBAL: 1 })
 
 /** The kinds of `Kind`. */
 export const KindNumber = enumeration('kind', {
@@ -49,7 +52,12 @@ export const AttributeFlags = enumeration('attribute_flags', { OPTIONAL: 1 })
 export const TypeFlags = enumeration('type_flags', { MIN: 1, MAX: 2 })
 
 /** In all records `name` is where a name begins in `names`; it ends with a zero byte. ASCII. */
-export const ClassRow = { name: at(0, u32(0)), id: at(4, u16(0)), identity: at(6, enumOf(0, Identity, 1)) }
+export const ClassRow = {
+  name: at(0, u32(0)),
+  id: at(4, u16(0)),
+  identity: at(6, enumOf(0, Identity, 1)),
+  flags: at(7, flagsOf(0, ClassFlags, 1)),
+}
 export const MethodRow = {
   name: at(0, u32(0)),
   /** Index of its class. */
@@ -93,6 +101,7 @@ const MANY = 0xffff
 
 export const Interface = objectClass('interface', ClassId.interface, {
   identity: 'fixed',
+  global: true,
   methods: {
     query: method(QUERY, {
       in: {},

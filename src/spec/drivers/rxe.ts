@@ -60,6 +60,8 @@ const cq = { out: layout(16, embed(0, 'queue', MmapInfo)) }
 
 /** RDMA_DRIVER_RXE */
 export const RXE_DRIVER_ID = 14
+/** Version of its part of the ABI (RXE_UVERBS_ABI_VERSION). */
+export const RXE_ABI = 2
 
 const qp: DriverLayout = {
   out: layout(32, embed(0, 'recvQueue', MmapInfo), embed(16, 'sendQueue', MmapInfo)),

@@ -1,0 +1,40 @@
+/*
+ * Core's class `system` (R13, R18): it tells the devices of the registry as they are now.
+ */
+import { NAME_BYTES, System, UVERBS_ABI } from '../../spec/classes/system.ts'
+import { NodeType } from '../../spec/enums.ts'
+import { driverClass } from '../driver.ts'
+import type { Device } from '../model.ts'
+
+const encoder = new TextEncoder()
+const nameBytes = (name: string): Uint8Array => {
+  const bytes = new Uint8Array(NAME_BYTES)
+  encoder.encodeInto(name, bytes.subarray(0, NAME_BYTES - 1))
+  return bytes
+}
+
+const rowOf = ({ name, index, driver, ports, attributes }: Device) => ({
+  name: nameBytes(name),
+  driver: nameBytes(driver.name),
+  index,
+  driverId: driver.id,
+  nodeType: driver.nodeType ?? NodeType.values.CA,
+  ports: ports.length,
+  nodeGuid: attributes.nodeGuid.slice(),
+  uverbsAbi: UVERBS_ABI,
+  driverAbi: driver.abi ?? 1,
+})
+
+export const systemClass = driverClass(System, {
+  query({ device: { core } }) {
+    const devices = [...core.devices.values()].sort((a, b) => a.index - b.index)
+    return {
+      devices: devices.map(rowOf),
+      classes: devices.flatMap(({ index, shared }) =>
+        [...shared.byName.values()]
+          .map(({ class: { id } }) => ({ index, class: id }))
+          .sort((a, b) => a.class - b.class),
+      ),
+    }
+  },
+})

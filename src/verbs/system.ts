@@ -1,0 +1,185 @@
+/*
+ * The system-wide device for a program (R13, R18): which devices there are, on a network of this process or in a
+ * daemon, with what it takes to choose one, and word of those that come and go.
+ */
+import { resolve } from 'node:path'
+import { noMemory } from '../core/address-space.ts'
+import { addEventHandler } from '../core/clients.ts'
+import { invokeNow } from '../core/invoke.ts'
+import type { Caller, Context } from '../core/model.ts'
+import { closeContext, openContext } from '../core/registry.ts'
+import { systemDevice } from '../core/system.ts'
+import type { Watch } from '../host/poll.ts'
+import { close } from '../host/sockets.ts'
+import { AsyncFd } from '../spec/classes/async_fd.ts'
+import { Interface } from '../spec/classes/interface.ts'
+import { System as SystemClass } from '../spec/classes/system.ts'
+import { declare } from '../spec/description.ts'
+import { AsyncEventType, NodeType } from '../spec/enums.ts'
+import type { AnyValues, ObjectClass, Out } from '../spec/schema.ts'
+import { SYSTEM_NODE } from '../spec/session.ts'
+import { writeOpen } from '../uapi/session.ts'
+import { invalid, refused } from './error.ts'
+import { noPointer, refusing } from './local.ts'
+import { createCalls } from './messages.ts'
+import type { LocalNetwork, Network } from './network.ts'
+import { ASYNC_RECORD, readRecords } from './records.ts'
+import { joinDaemon } from './session.ts'
+import { namedSocket, userSocket } from './user-socket.ts'
+
+export type NodeTypeName = keyof typeof NodeType.values
+
+/** A device as the system-wide device lists it. */
+export interface DeviceEntry {
+  readonly name: string
+  /** Its number: N of uverbsN. A device that comes later may get the number of one that is gone. */
+  readonly index: number
+  readonly driver: string
+  /** Linux's number of the driver. */
+  readonly driverId: number
+  readonly nodeType: NodeTypeName | undefined
+  readonly ports: number
+  /** As sysfs writes it: four groups of four digits. */
+  readonly nodeGuid: string
+  /** Versions of Linux's ABI: of uverbs, and of the driver's part. */
+  readonly uverbsAbi: number
+  readonly driverAbi: number
+  /** Ids of the classes that it has. */
+  readonly classes: readonly number[]
+}
+
+export interface DeviceChange {
+  readonly type: 'added' | 'removed'
+  readonly index: number
+}
+
+export interface System extends Disposable {
+  /** The devices that there are now, by their numbers. */
+  devices(): readonly DeviceEntry[]
+  /** The classes of the system-wide device itself. */
+  interface(): readonly ObjectClass[]
+  /**
+   * Calls `handler` for each device that comes or goes, until the function returned is called; it does not keep the
+   * process alive. What changed before is in `devices` already.
+   */
+  onChange(handler: (change: DeviceChange) => void): () => void
+  close(): void
+}
+
+export interface SystemOptions {
+  /** A network of this process. */
+  readonly network?: Network
+  /** The daemon at this path; `true`: the one that the program runs under, or else the user's own. */
+  readonly socket?: string | true
+}
+
+// ---- how it is reached ----
+
+interface Reach {
+  call(cls: ObjectClass, method: string): AnyValues
+  close(): void
+}
+type Tell = (type: number, index: number) => void
+
+const reachHere = (network: LocalNetwork, tell: Tell): Reach => {
+  const device = systemDevice(network.core)
+  const context: Context = openContext(device)
+  const caller: Caller = { memory: noMemory, copyIn: noPointer, copyOut: noPointer, descriptor: number => number }
+  const unsubscribe = addEventHandler(device, ({ type, port }) => tell(type, port ?? 0))
+  return {
+    call: (cls, method) =>
+      refusing(`${cls.name}.${method}`, () => invokeNow(context, cls, method, 0, {}, caller).out as AnyValues),
+    close() {
+      unsubscribe()
+      closeContext(context)
+    },
+  }
+}
+
+const reachThere = (socket: string, tell: Tell): Reach => {
+  const session = joinDaemon(socket)
+  const fds: number[] = []
+  let events: Watch | undefined
+  const end = (): void => {
+    events?.stop()
+    for (const fd of fds) close(fd)
+    session.leave()
+  }
+  try {
+    const { reply, fds: passed } = session.ask('open', (to, from) => writeOpen(to, from, SYSTEM_NODE))
+    fds.push(...passed)
+    if (reply.error !== 0)
+      throw refused('EIO', 'open', `the daemon at ${socket} has no system-wide device (errno ${reply.error})`)
+    const send = createCalls(session, reply.context, passed[0])
+    const { object: channel } = send(AsyncFd, 'create', 0, {})
+    fds.push(channel)
+    const take = (record: DataView): void => tell(record.getUint32(8, true), record.getUint32(0, true))
+    events = readRecords(channel, ASYNC_RECORD, take, () => session.check())
+    return { call: (cls, method) => send(cls, method, 0, {}).out, close: end }
+  } catch (error) {
+    end()
+    throw error
+  }
+}
+
+// ---- what programs see ----
+
+const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
+const nodeTypes = Object.entries(NodeType.values) as [NodeTypeName, number][]
+const decoder = new TextDecoder()
+const text = (bytes: Uint8Array): string => decoder.decode(bytes).replace(/\0+$/, '')
+const guidText = (bytes: Uint8Array): string =>
+  Array.from({ length: bytes.length / 2 }, (_, i) =>
+    ((bytes[2 * i] << 8) | bytes[2 * i + 1]).toString(16).padStart(4, '0'),
+  ).join(':')
+
+/** Opens the system-wide device. Throws RdmaError: ECONNREFUSED without a daemon. */
+export const openSystem = ({ network, socket }: SystemOptions): System => {
+  if ((network === undefined) === (socket === undefined))
+    throw invalid('open', 'say whose devices: those of a network of this process, or those of the daemon at socket')
+  const handlers = new Set<(change: DeviceChange) => void>()
+  const tell: Tell = (type, index) => {
+    if (type !== DEVICE_ADDED && type !== DEVICE_REMOVED) return
+    const change: DeviceChange = { type: type === DEVICE_ADDED ? 'added' : 'removed', index }
+    // The device is in the middle of its work: handlers run when that is done.
+    queueMicrotask(() => {
+      for (const handler of [...handlers]) handler(change)
+    })
+  }
+  const path = socket === true ? (namedSocket(undefined) ?? userSocket()) : resolve(socket ?? '')
+  const reach = network === undefined ? reachThere(path, tell) : reachHere(network as LocalNetwork, tell)
+  let open = true
+  const call = (cls: ObjectClass, method: string): AnyValues => {
+    if (!open) throw refused('EIO', `${cls.name}.${method}`, 'the system-wide device is closed')
+    return reach.call(cls, method)
+  }
+  const end = (): void => {
+    if (!open) return
+    open = false
+    handlers.clear()
+    reach.close()
+  }
+  return {
+    devices() {
+      const { devices, classes } = call(SystemClass, 'query') as Out<typeof SystemClass.methods.query>
+      return devices.map(({ name, driver, nodeType, nodeGuid, ...rest }) => ({
+        name: text(name),
+        driver: text(driver),
+        ...rest,
+        nodeType: nodeTypes.find(([, value]) => value === nodeType)?.[0],
+        nodeGuid: guidText(nodeGuid),
+        classes: classes.filter(({ index }) => index === rest.index).map(row => row.class),
+      }))
+    },
+    interface: () => declare(call(Interface, 'query') as Out<typeof Interface.methods.query>),
+    onChange(handler) {
+      const own = (change: DeviceChange): void => handler(change)
+      handlers.add(own)
+      return () => {
+        handlers.delete(own)
+      }
+    },
+    close: end,
+    [Symbol.dispose]: end,
+  }
+}

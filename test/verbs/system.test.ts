@@ -1,0 +1,71 @@
+/*
+ * R13 and R18 from the library: the system-wide device of a network of this process, and of a daemon.
+ */
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { hasNative } from '../../src/host/native.ts'
+import { classes } from '../../src/spec/classes.ts'
+import { createNetwork, type DeviceChange, open, openSystem, RdmaError, type System } from '../../src/verbs/index.ts'
+import { isEmpty, startDaemon, suiteScope, TWO_DEVICES } from '../system/programs.ts'
+
+const globals = classes.filter(cls => cls.global).map(({ name }) => name)
+const interfaceOf = (system: System): string[] => system.interface().map(({ name }) => name)
+
+/** All but what depends on the machine. */
+const seen = (system: System) =>
+  system.devices().map(({ nodeGuid, classes: ids, ...rest }) => {
+    assert.match(nodeGuid, /^([0-9a-f]{4}:){3}[0-9a-f]{4}$/)
+    assert.notEqual(nodeGuid, '0000:0000:0000:0000')
+    assert.ok(ids.length > 10 && ids.includes(1))
+    return rest
+  })
+const facts = { driver: 'rxe', driverId: 14, nodeType: 'CA', ports: 1, uverbsAbi: 6, driverAbi: 2 }
+
+test('devices of this process are listed, and told as they come and go', async () => {
+  const network = createNetwork()
+  const before = await open({ network })
+  using system = openSystem({ network })
+  assert.deepEqual(interfaceOf(system), globals)
+  assert.deepEqual(seen(system), [{ name: 'rxe0', index: 0, ...facts }])
+  const changes: DeviceChange[] = []
+  const stop = system.onChange(change => changes.push(change))
+  const later = await open({ network, name: 'rxe7' })
+  await before.close()
+  assert.deepEqual(seen(system), [{ name: 'rxe7', index: 1, ...facts }])
+  await later.close()
+  await Promise.resolve()
+  assert.deepEqual(changes, [
+    { type: 'added', index: 1 },
+    { type: 'removed', index: 0 },
+    { type: 'removed', index: 1 },
+  ])
+  stop()
+  await (await open({ network })).close()
+  assert.equal(changes.length, 3)
+})
+
+test('it says whose devices, and nothing once it is closed', () => {
+  const refused = (body: () => unknown, code: string, reason: RegExp): void =>
+    assert.throws(body, error => error instanceof RdmaError && error.code === code && reason.test(error.reason))
+  refused(() => openSystem({}), 'EINVAL', /say whose devices/)
+  refused(() => openSystem({ network: createNetwork(), socket: '/x' }), 'EINVAL', /say whose devices/)
+  const system = openSystem({ network: createNetwork() })
+  system.close()
+  refused(() => system.devices(), 'EIO', /closed/)
+})
+
+describe('in a daemon', { skip: !hasNative() && 'there is no koffi' }, () => {
+  const scope = suiteScope()
+  test('devices are listed', async () => {
+    const daemon = await startDaemon(scope, { devices: TWO_DEVICES })
+    {
+      using system = openSystem({ socket: daemon.socket })
+      assert.deepEqual(interfaceOf(system), globals)
+      assert.deepEqual(seen(system), [
+        { name: 'rxe0', index: 0, ...facts },
+        { name: 'rxe1', index: 1, ...facts },
+      ])
+    }
+    assert.ok(isEmpty(await daemon.settled(isEmpty)))
+  })
+})
