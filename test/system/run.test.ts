@@ -86,7 +86,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
       },
     )
     assert.match(stdout, /rxe0 +\t00007ffffe000001/)
-    assert.match(stdout, /\nrxe0 {2}127\.0\.0\.1\n$/)
+    assert.match(stdout, /\nrxe0 .* 127\.0\.0\.1\n$/)
     assert.ok(stdout.includes(socket))
     await untilGone(socket)
     assert.equal(statSync(join(socket, '..')).mode & 0o777, 0o700)
@@ -153,7 +153,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
       env: { ...env, TMPDIR: tmp },
     })
     assert.equal(status, 0, stderr)
-    assert.match(stdout, /^rxe7 {2}127\.0\.0\.7\nuserdma-\w+\n$/)
+    assert.match(stdout, /\nrxe7 .* 127\.0\.0\.7\nuserdma-\w+\n$/)
     assert.deepEqual(readdirSync(tmp), [])
     assert.deepEqual(readdirSync(folder), [])
   })
