@@ -7,14 +7,52 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { repoRoot } from '../paths.ts'
+import { hasNative } from '../../src/host/native.ts'
+import { fixture, repoRoot } from '../paths.ts'
+import { startDaemon } from '../system/programs.ts'
 
-const run = (name: string, ...args: string[]): string =>
-  execFileSync(process.execPath, [fileURLToPath(new URL(`../../examples/${name}.js`, import.meta.url)), ...args], {
-    encoding: 'utf8',
-  })
+/** Compiled examples, from the compiled tests. */
+const compiled = (name: string): string => fileURLToPath(new URL(`../../examples/${name}.js`, import.meta.url))
+
+/** What an example says; the runner's own environment, which it would take for its own, is left out. */
+const run = (name: string, args: readonly string[] = [], options: readonly string[] = []): string => {
+  const { NODE_TEST_CONTEXT: _, ...env } = process.env
+  return execFileSync(process.execPath, [...options, compiled(name), ...args], { encoding: 'utf8', env })
+}
 
 test('ping-pong: under 60 lines, and it plays all rounds', () => {
-  assert.match(run('ping-pong', '200', '100'), /^200 round trips of 100 bytes, [\d.]+ µs each\n$/)
+  assert.match(run('ping-pong', ['200', '100']), /^200 round trips of 100 bytes, [\d.]+ µs each\n$/)
   assert.ok(readFileSync(join(repoRoot, 'examples', 'ping-pong.ts'), 'utf8').split('\n').length < 60)
+})
+
+test('key-value: all keys are found by one-sided reads', () => {
+  const said = run('key-value', ['300'])
+  assert.match(said, /^300 of 300 keys found, [\d.]+ µs each, \d+ packets sent\n/)
+  assert.match(said, /\nkey 7 is "another value", key x is undefined\n$/)
+})
+
+test('network-double: a test of somebody’s own passes', () => {
+  const said = run('network-double.test', [], ['--test', '--test-reporter=tap'])
+  assert.match(said, /# pass 3\n# fail 0\n/)
+})
+
+test('many-connections: 1,000 queue pairs are served from one loop', () => {
+  assert.match(run('many-connections', ['1000', '2']), /^2000 of 2000 answers on 1000 connections, \d+ a second\n$/)
+})
+
+/** What chained-set-up says, whatever the times. */
+const chained =
+  /^one chain: [\d.]+ µs for each queue pair\nsingle calls: .*\nSUCCESS: the peer's byte is 42\nnothing was made: rc_qp\.create: attribute cap\.maxSendWr/
+
+test('chained-set-up: made by one call here, and in a daemon', async t => {
+  assert.match(run('chained-set-up', ['20']), chained)
+  if (!hasNative()) return
+  const { socket } = await startDaemon(t)
+  assert.match(run('chained-set-up', ['50', socket]), chained)
+})
+
+test('decode-pcap: a capture of Linux packet by packet', () => {
+  const said = run('decode-pcap', [fixture('wire', 'atomics.pcap')])
+  assert.match(said, /µs {2}[\d.]+ → [\d.]+ {2}COMPARE_SWAP qp 0x/)
+  assert.match(said, /\n {5}0 {2}with a wrong ICRC\n$/)
 })

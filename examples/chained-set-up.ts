@@ -1,0 +1,49 @@
+/*
+ * Many objects with one call. A chain says what is to be made, later things of earlier ones; all of it is made, or
+ * nothing. With a daemon that is one message instead of hundreds.
+ *
+ *   node dist/examples/chained-set-up.js [queue pairs] [socket of a daemon]
+ */
+import { open, RdmaError } from '../src/verbs/index.ts'
+
+const count = Number(process.argv[2] ?? 100)
+const socket = process.argv[3]
+await using device = await open(socket === undefined ? {} : { socket })
+
+const timed = <T>(what: string, body: () => T): T => {
+  const start = performance.now()
+  const made = body()
+  const each = ((performance.now() - start) * 1000) / count
+  process.stdout.write(`${what}: ${each.toFixed(1)} µs for each queue pair\n`)
+  return made
+}
+
+const { pd, cq, mr, qps } = timed('one chain', () =>
+  device.chain(chain => {
+    const pd = chain.pd()
+    const cq = chain.cq({ entries: 1000 })
+    const mr = chain.register(pd, new Uint8Array(4096), { remoteWrite: true })
+    const qps = Array.from({ length: count }, () => chain.rcQp(pd, { sendCq: cq }))
+    return { pd, cq, mr, qps }
+  }),
+)
+const single = timed('single calls', () => Array.from({ length: count }, () => pd.rcQp({ sendCq: cq })))
+
+// What a chain has made is like everything else.
+const [one, two] = qps
+one.connect(two.endpoint)
+two.connect(one.endpoint)
+one.write(Uint8Array.of(42), mr.remote(100, 1))
+while (!cq.poll()) await cq.wait()
+process.stdout.write(`${cq.completion.statusName}: the peer's byte is ${mr.buffer[100]}\n`)
+for (const qp of [...qps, ...single]) qp.close()
+
+try {
+  device.chain(chain => [chain.rcQp(pd, { sendCq: cq }), chain.rcQp(pd, { sendCq: cq, maxSends: 1e9 })])
+} catch (error) {
+  if (!(error instanceof RdmaError)) throw error
+  process.stdout.write(`nothing was made: ${error.message}\n`)
+}
+mr.close()
+cq.close()
+pd.close()

@@ -1,0 +1,51 @@
+/*
+ * What is in a capture: each RoCEv2 packet as one line, its ICRC checked, and how often each operation came.
+ *
+ *   node dist/examples/decode-pcap.js FILE.pcap
+ */
+import { readFileSync } from 'node:fs'
+import { packetLine } from '../src/trace/index.ts'
+import {
+  arenaOver,
+  type Ipv4Frame,
+  type Ipv6Frame,
+  makeFlow,
+  parseFrame,
+  parsePacket,
+  readCapture,
+  verifyIcrc,
+} from '../src/wire/index.ts'
+
+const ROCE = 4791
+const say = (line: string): boolean => process.stdout.write(`${line}\n`)
+const text = (address: Uint8Array): string =>
+  address.length === 4 ? address.join('.') : (Buffer.from(address).toString('hex').match(/.{4}/g) ?? []).join(':')
+
+/** Whether the packet in a frame has the ICRC that its headers ask for. */
+const isIntact = (frame: Ipv4Frame | Ipv6Frame): boolean => {
+  const { payload } = frame
+  const identification = frame.kind === 'ipv4' ? frame.identification : 0
+  const dontFragment = frame.kind === 'ipv4' ? frame.dontFragment : true
+  return verifyIcrc(arenaOver(payload), 0, payload.length, makeFlow({ ...frame, dontFragment }), identification)
+}
+
+const counts = new Map<string, number>()
+let damaged = 0
+let first: bigint | undefined
+for (const { bytes, time = 0n } of readCapture(readFileSync(process.argv[2]))) {
+  const frame = parseFrame(bytes)
+  if (frame.kind === 'opaque' || frame.destinationPort !== ROCE) continue
+  first ??= time
+  const packet = parsePacket(frame.payload)
+  const name = packet.kind === 'opaque' ? 'malformed' : packet.name
+  counts.set(name, (counts.get(name) ?? 0) + 1)
+  const right = isIntact(frame)
+  if (!right) damaged++
+  const microseconds = String((time - first) / 1000n).padStart(8)
+  say(
+    `${microseconds} µs  ${text(frame.source)} → ${text(frame.destination)}  ${packetLine(packet)}${right ? '' : '  WRONG ICRC'}`,
+  )
+}
+say('')
+for (const [name, count] of [...counts].sort((a, b) => b[1] - a[1])) say(`${String(count).padStart(6)}  ${name}`)
+say(`${String(damaged).padStart(6)}  with a wrong ICRC`)

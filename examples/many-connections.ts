@@ -1,0 +1,83 @@
+/*
+ * An event-driven server with many queue pairs: all share one receive queue and one completion queue, so that its memory
+ * follows the messages under way and not the connections, and one loop serves everybody. Each client asks some questions,
+ * the server answers in capitals.
+ *
+ *   node dist/examples/many-connections.js [connections] [questions]
+ */
+import { createNetwork, type Device, type Endpoint, open, type RcQueuePair } from '../src/verbs/index.ts'
+
+const connections = Number(process.argv[2] ?? 1000)
+const questions = Number(process.argv[3] ?? 5)
+const MESSAGE = 64
+const BUFFERS = 256
+
+const createServer = (device: Device, signal: AbortSignal) => {
+  const pd = device.pd()
+  const cq = device.cq({ entries: 4 * BUFFERS })
+  const srq = pd.srq({ maxReceives: BUFFERS })
+  const memory = Buffer.alloc(BUFFERS * MESSAGE)
+  const mr = pd.register(memory)
+  const slices = Array.from({ length: BUFFERS }, (_, i) => mr.slice(i * MESSAGE, MESSAGE))
+  const peers = new Map<number, RcQueuePair>()
+  for (const [i, slice] of slices.entries()) srq.receive(slice, i)
+
+  const serve = async (): Promise<void> => {
+    for await (const wc of cq.completions({ signal })) {
+      if (!wc.ok) throw new Error(`a request failed: ${wc.statusName}`)
+      if (wc.opcodeName !== 'RECV') continue
+      const at = wc.id * MESSAGE
+      const answer = memory.toString('utf8', at, at + wc.bytes).toUpperCase()
+      peers.get(wc.qpn)?.send(Buffer.from(answer), { signaled: false })
+      srq.receive(slices[wc.id], wc.id)
+    }
+  }
+  const accept = (client: Endpoint): Endpoint => {
+    const qp = pd.rcQp({ sendCq: cq, srq, maxSends: 4 })
+    qp.connect(client)
+    peers.set(qp.qpn, qp)
+    return qp.endpoint
+  }
+  return { serve, accept }
+}
+
+const createClient = (device: Device, dial: (client: Endpoint) => Endpoint) => {
+  const pd = device.pd()
+  const cq = device.cq({ entries: 8 })
+  const buffer = Buffer.alloc(MESSAGE)
+  const mr = pd.register(buffer)
+  const qp = pd.rcQp({ sendCq: cq, maxSends: 4, maxReceives: 2 })
+  qp.connect(dial(qp.endpoint))
+  return async (question: string): Promise<string> => {
+    qp.receive(mr.slice())
+    qp.send(Buffer.from(question), { signaled: false })
+    while (!cq.poll()) await cq.wait()
+    return buffer.toString('utf8', 0, cq.completion.bytes)
+  }
+}
+
+const network = createNetwork()
+await using near = await open({ network })
+await using far = await open({ network })
+const stop = new AbortController()
+const server = createServer(far, stop.signal)
+const serving = server.serve()
+const clients = Array.from({ length: connections }, () => createClient(near, server.accept))
+
+const start = performance.now()
+const answers = await Promise.all(
+  clients.map(async (ask, i) => {
+    let right = 0
+    for (let n = 0; n < questions; n++) if ((await ask(`client ${i}, ${n}`)) === `CLIENT ${i}, ${n}`) right++
+    return right
+  }),
+)
+const seconds = (performance.now() - start) / 1000
+stop.abort()
+await serving.catch(error => {
+  if (error !== stop.signal.reason) throw error
+})
+const right = answers.reduce((sum, one) => sum + one, 0)
+process.stdout.write(
+  `${right} of ${connections * questions} answers on ${connections} connections, ${Math.round(right / seconds)} a second\n`,
+)

@@ -1,0 +1,82 @@
+/*
+ * How a program's tests use userdma in the place of a network: two devices in this process, a link that loses what the
+ * test wants lost, and counters that tell what became of it. Nothing is mocked: the protocol is the real one.
+ *
+ *   node --test dist/examples/network-double.test.js
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createNetwork, type Device, type Endpoint, open } from '../src/verbs/index.ts'
+
+const RETRIES = 5
+
+/** Code under test: sends a file in pieces and waits until all have arrived. */
+const sendPieces = async (
+  device: Device,
+  file: Uint8Array,
+  piece: number,
+  connect: (endpoint: Endpoint) => Endpoint,
+) => {
+  const pd = device.pd()
+  const mr = pd.register(file)
+  const cq = device.cq()
+  const qp = pd.rcQp({ sendCq: cq, maxSends: 64 })
+  qp.connect(connect(qp.endpoint), { retries: RETRIES, timeout: 10 })
+  let left = Math.ceil(file.length / piece)
+  for (let at = 0; at < file.length; at += piece) qp.send(mr.slice(at, Math.min(piece, file.length - at)))
+  while (left > 0) {
+    for await (const wc of cq) {
+      assert.equal(wc.statusName, 'SUCCESS')
+      if (--left === 0) break
+    }
+  }
+}
+
+/** The other side: what arrives, in order. */
+const receiver = (device: Device, pieces: number, piece: number) => {
+  const pd = device.pd()
+  const bytes = new Uint8Array(pieces * piece)
+  const mr = pd.register(bytes)
+  const qp = pd.rcQp({ sendCq: device.cq(), maxReceives: pieces })
+  const connect = (endpoint: Endpoint): Endpoint => {
+    qp.connect(endpoint, { rnrTimer: 1 })
+    for (let i = 0; i < pieces; i++) qp.receive(mr.slice(i * piece, piece), i)
+    return qp.endpoint
+  }
+  return { bytes, connect }
+}
+
+const file = Uint8Array.from({ length: 50_000 }, (_, i) => (i * 7) % 251)
+
+/** The sender of the last transfer. */
+let last: Device | undefined
+
+const transfer = async (fault: string) => {
+  const network = createNetwork({ fault })
+  const left = await open({ network })
+  last = left
+  await using right = await open({ network })
+  const { bytes, connect } = receiver(right, 50, 1000)
+  await sendPieces(left, file, 1000, connect)
+  assert.deepEqual(bytes, file)
+  return { sender: left.counters(), receiver: right.counters() }
+}
+
+test('on a good network nothing is sent twice', async () => {
+  const { sender, receiver } = await transfer('')
+  assert.equal(sender.transport.retransmissions, 0)
+  assert.equal(receiver.hw_counters.duplicate_request, 0)
+})
+
+test('a peer that is never heard fails the transfer, after the retries that were agreed', async () => {
+  const failed = transfer('opcode=RC_ACKNOWLEDGE,drop=100%')
+  await assert.rejects(failed, /RETRY_EXC_ERR/)
+  assert.equal(last?.counters().transport.retransmissions, RETRIES)
+  assert.equal(last?.counters().hw_counters.retry_exceeded_err, 1)
+})
+
+test('a bad network costs retransmissions, not data', async () => {
+  const { sender, receiver } = await transfer('drop=5%,dup=2%,seed=11')
+  assert.ok(sender.transport.retransmissions > 0)
+  assert.ok(receiver.faults.dropped > 0)
+})
