@@ -102,7 +102,8 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
     },
     async untilListening(within, port) {
       const hex = port.toString(16).toUpperCase().padStart(4, '0')
-      const look = `for i in $(seq 600); do grep -q ":${hex} 0*:0000 0A" /proc/net/tcp /proc/net/tcp6 && exit; sleep 0.05; done; exit 1`
+      const found = `grep -q ":${hex} 0*:0000 0A" /proc/net/tcp /proc/net/tcp6`
+      const look = `for i in $(seq 600); do ${found} && exit; sleep 0.05; done; exit 1`
       await command(within, `nothing listens on port ${port}`, look)
     },
     async counter(within, name) {

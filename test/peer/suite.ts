@@ -198,12 +198,12 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
         for (const guestServes of [true, false])
           test(`${bytes} bytes each way, ${percent} % lost each way: ${direction(guestServes)}`, async (t, ends) => {
             await guest.lose(t, percent)
-            // A stalled guest outlasts seven short timeouts; with long ones each lost answer costs seconds.
-            const args = ['-b', String(bytes), '-T', '15', '-S', guestServes ? '1' : '2']
+            // A guest that stalls outlasts seven short timeouts; long ones are waited for when an answer is lost.
+            const args = ['-b', String(bytes), '-T', '16', '-S', guestServes ? '1' : '2']
             const { client } = await runOwn(
               t,
               { ...ends, guestServes },
-              { name: 'soak', limit: 100 + bytes / 100_000 },
+              { name: 'soak', limit: 100 + bytes / 30_000 },
               ...args,
             )
             assert.match(client.stdout, /every byte is right/)
