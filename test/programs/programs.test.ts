@@ -22,6 +22,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], sente
   memory_windows: [['-q'], /usage: .*memory_windows/],
   persist: [['-s', '0'], /block of 0 bytes: 1 to 16777216 are allowed/],
   shared_queues: [['-q'], /usage: .*shared_queues/],
+  datagrams: [['-q'], /usage: .*datagrams/],
   hostile: [['-q'], /usage: .*hostile/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }
