@@ -34,8 +34,6 @@ export interface Loop {
 /** Longest time without the event loop, and how long to look for more work before parking. Microseconds. */
 const SLICE = 500
 const LINGER = 20
-/** A timer that is due so soon is waited for, since Node's are a thousand times longer. Microseconds. */
-const NEAR = 600
 
 /** `turn` is told each time the loop begins to look: what was found out about a process before may be true no more. */
 export const createLoop = (parked: Int32Array, devices: readonly Pollable[], turn: () => void = () => {}): Loop => {
@@ -66,20 +64,15 @@ export const createLoop = (parked: Int32Array, devices: readonly Pollable[], tur
       const progress = pollAll(where)
       const now = nowMicroseconds()
       if (progress) last = now
-      else if (now - last >= LINGER && dueAt() - now > NEAR) return true
+      else if (now - last >= LINGER) return true
       else yieldProcessor()
       if (now - start >= SLICE && progress) return false
     }
   }
 
-  const dueAt = (): number => {
+  const armTimer = (): void => {
     let due = Infinity
     for (const device of devices) due = Math.min(due, device.nextTimeout())
-    return due
-  }
-
-  const armTimer = (): void => {
-    const due = dueAt()
     if (due >= timerDue) return
     timerDue = due
     timer.set(due - nowMicroseconds())
