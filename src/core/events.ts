@@ -114,6 +114,23 @@ const post = (fd: FdObject | undefined, event: EventRecord): void => {
   fd.sink.post(event)
 }
 
+// ---- records of a driver's own ----
+
+/** Most bytes of a record that a driver posts. */
+export const RECORD_BYTES = 256
+
+/**
+ * Puts a record of the driver's own on a descriptor, for its client to read; poll(2) tells that it is there. Each read
+ * gives one record. A client that leaves very many unread loses some (`createEventQueue`), so a record says that there
+ * is something to look at, and is not the thing itself.
+ */
+export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
+  if (bytes.length === 0 || bytes.length > RECORD_BYTES)
+    throw new Error(`a record has 1 to ${RECORD_BYTES} bytes, not ${bytes.length}`)
+  fd.events ??= nobody(0n)
+  post(fd, { element: fd.events, bytes: bytes.slice(), type: -1 })
+}
+
 // ---- affiliated objects ----
 
 const isEventFd = (object: CoreObject | undefined): FdObject | undefined => {

@@ -9,6 +9,7 @@ export { tableSlots } from './compile.ts'
 export { closeDescriptor, findDescriptor } from './descriptors.ts'
 export { callerView, type Dialect, dispatch } from './dispatch.ts'
 export { driverClass, type Handler, type Handlers, withMethods } from './driver.ts'
+export { opsIoctl, opsMap, opsWrite } from './driver-ops.ts'
 export {
   affiliate,
   arm,
@@ -17,6 +18,7 @@ export {
   createEventQueue,
   DEVICE_FATAL,
   type EventQueue,
+  postRecord,
   raise,
   raiseDevice,
   raisePort,
@@ -24,9 +26,10 @@ export {
   withdrawEvents,
 } from './events.ts'
 export { findGid, type GidTable, type GidTableEntry, getGid, setGid } from './gids.ts'
-export { invoke, invokeNow, type Returned } from './invoke.ts'
+export { findObject, invoke, invokeNow, type Returned } from './invoke.ts'
 export { addParent, createDescriptor, dropParent } from './lifetime.ts'
 export { createLocalSpace, type LocalSpace } from './local-space.ts'
+export { type MappedMemory, type MappedPiece, mappedOf, plainMemory } from './mapped.ts'
 export { findGrant, findKey, type MemoryTable, placeHi, placeLo, resolve } from './memory.ts'
 export {
   type Additions,
@@ -42,6 +45,7 @@ export {
   type DeviceEventHandler,
   type Driver,
   type DriverClass,
+  type DriverOps,
   type EventHandlers,
   type EventRecord,
   type EventSink,
@@ -49,6 +53,8 @@ export {
   type HandlerValues,
   type Hook,
   Life,
+  type OpsCall,
+  type OpsState,
   type Port,
 } from './model.ts'
 export {

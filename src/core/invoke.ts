@@ -53,6 +53,12 @@ const byHandle = (context: Context, className: string, handle: number, where: st
   return usable(object, where)
 }
 
+/**
+ * The object of class `className` behind a handle of the context, for calls that core does not dispatch
+ * (core/driver-ops.ts). ENOENT, EINVAL for another class, EBUSY while it is being destroyed; `where` begins the sentence.
+ */
+export const findObject = byHandle
+
 const byNumber = (context: Context, className: string, number: number | undefined, where: string): CoreObject => {
   const fd = number === undefined ? undefined : context.device.core.descriptors.get(number)
   if (fd === undefined || fd.context !== context || fd.closed)

@@ -13,6 +13,7 @@ import type { CallerView, NewDescriptor, Schema } from '../uapi/call.ts'
 import type { AddressSpace } from './address-space.ts'
 import type { GidTable } from './gids.ts'
 import type { HandleTable } from './handles.ts'
+import type { MappedMemory, MappedPiece } from './mapped.ts'
 import type { MemoryTable } from './memory.ts'
 
 /** Values as handlers see them: references are objects. */
@@ -300,6 +301,42 @@ export interface DriverClass {
   readonly methods: Methods
 }
 
+// ---- a driver's own calls (R28, R30; driver-ops.ts) ----
+
+/** Who calls on which descriptor. */
+export interface OpsCall<S = unknown> {
+  readonly fd: FdObject<OpsState<S>>
+  readonly context: Context
+  readonly device: Device
+  readonly caller: Caller
+}
+
+/** What a `driver_ops` object keeps. */
+export interface OpsState<S = unknown> {
+  readonly name: string
+  readonly ops: DriverOps<S>
+  /** The interface's. */
+  own: S
+}
+
+/**
+ * One of a driver's interfaces beside its classes. All of it is optional: what is left out answers as a Linux file that
+ * lacks it. A handler throws CallError to refuse, and does not wait: what takes time tells its end by a record that the
+ * client reads (`postRecord`), for which it can poll.
+ */
+export interface DriverOps<S = unknown> {
+  /** A descriptor is made; what it answers is the state that calls on it find. */
+  open?(call: OpsCall<undefined>): S
+  /** The second and third argument of ioctl(2); answers its value, ≥ 0. Without it: ENOTTY. */
+  ioctl?(call: OpsCall<S>, request: number, argument: bigint): number
+  /** Bytes that were written, at most 1 MiB; answers how many were taken. Without it: EINVAL. */
+  write?(call: OpsCall<S>, bytes: Uint8Array): number
+  /** The memory for `length` bytes from `offset` of the descriptor on, whole pages. Without it: ENODEV. */
+  mmap?(call: OpsCall<S>, offset: number, length: number, writable: boolean): MappedPiece
+  /** The descriptor goes, for whatever reason. Cannot refuse. */
+  close?(call: OpsCall<S>): void
+}
+
 export interface Driver<D = unknown> {
   readonly name: string
   /** Numeric driver id of Linux (RDMA_DRIVER_RXE = 14), which the ioctl dialect checks. */
@@ -310,6 +347,8 @@ export interface Driver<D = unknown> {
   readonly abi?: number
   /** The classes this driver has; one listed without methods is core's own, an unlisted one is absent (R19). */
   readonly classes: readonly DriverClass[]
+  /** By versioned name, newest first; the one that is named like the driver is its provider channel. */
+  readonly interfaces?: Readonly<Record<string, DriverOps>>
   /** A context was closed and all of its objects are destroyed. */
   closed?(context: Context<unknown, D>): void
   /** The device was removed and all of its objects are destroyed. */
@@ -324,6 +363,8 @@ export interface Context<S = unknown, D = unknown> {
   readonly descriptors: Set<FdObject>
   /** The driver's; it may set it when it first needs it. */
   state: S
+  /** Memory that the client can map; undefined for a client in this process, which needs none (mapped.ts). */
+  readonly mapped: MappedMemory | undefined
   /**
    * Whether the client has made the opening call (device.open, Linux: GET_CONTEXT); before it every other call is
    * EINVAL.

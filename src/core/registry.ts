@@ -11,6 +11,7 @@ import { AsyncEventType } from '../spec/enums.ts'
 import { CallError } from '../spec/errno.ts'
 import { assemble, type DeviceDescription } from './assemble.ts'
 import { deviceClass, portClass } from './base/device.ts'
+import { driverOpsClass } from './base/driver-ops.ts'
 import { interfaceClass } from './base/interface.ts'
 import { mrClass } from './base/mr.ts'
 import { mwClass } from './base/mw.ts'
@@ -32,6 +33,7 @@ import { createPool, releaseTable, withHooks } from './compile.ts'
 import { DEVICE_FATAL, raiseDevice } from './events.ts'
 import { createHandles } from './handles.ts'
 import { destroyAll } from './lifetime.ts'
+import type { MappedMemory } from './mapped.ts'
 import type { Context, Core, Device, DriverClass, Hook } from './model.ts'
 import { tellSystem } from './system.ts'
 
@@ -55,6 +57,7 @@ export const coreClasses: readonly DriverClass[] = [
   tmSrqClass,
   xrcdClass,
   systemClass,
+  driverOpsClass,
 ]
 
 /** A subsystem without devices. `classes` beside core's own are for tests of the compile phase. */
@@ -122,9 +125,12 @@ const hasOpening = ({ shared }: Device): boolean => shared.byName.has(DeviceClas
 
 /**
  * Opens the device for a client. The opening call (device.open) comes later, by a dialect, if the device has one;
- * `opened` says it is made already.
+ * `opened` says it is made already; `mapped` is the memory that it can map.
  */
-export const openContext = <D>(device: Device<D>, options: { opened?: boolean } = {}): Context<unknown, D> => {
+export const openContext = <D>(
+  device: Device<D>,
+  options: { opened?: boolean; mapped?: MappedMemory } = {},
+): Context<unknown, D> => {
   if (!device.alive) throw new CallError('EIO', `device ${device.name} was removed`)
   const { core } = device
   const context: Context<unknown, D> = {
@@ -133,6 +139,7 @@ export const openContext = <D>(device: Device<D>, options: { opened?: boolean } 
     handles: createHandles(),
     descriptors: new Set(),
     state: undefined,
+    mapped: options.mapped,
     opened: options.opened ?? !hasOpening(device as Device),
     closed: false,
     asyncFd: undefined,

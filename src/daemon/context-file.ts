@@ -8,7 +8,7 @@
  * maps a freed piece sees zeros or its own later rings there, never another process's.
  */
 
-import type { RingMemory, RingPiece } from '../drivers/rxe/rings.ts'
+import type { MappedMemory, MappedPiece } from '../core/mapped.ts'
 import { SystemError } from '../host/errno.ts'
 import type { Mapping, RingPool } from '../host/mapping.ts'
 import { addSeals, createMemfd, fileIdentity, punchHole, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memfd.ts'
@@ -25,7 +25,7 @@ const NAME = 'userdma-context'
  */
 const CHUNK = 256 * 1024
 
-export interface ContextMemory extends RingMemory {
+export interface ContextMemory extends MappedMemory {
   readonly fd: number
   /** What names the file in every process: device and inode. */
   readonly dev: number
@@ -51,7 +51,7 @@ export const createContextMemory = (pool: RingPool): ContextMemory => {
   const fd = createMemfd(NAME, ContextFile.bytes)
   addSeals(fd, SEAL_SHRINK | SEAL_GROW | SEAL_SEAL)
   const chunks = new Set<Chunk>()
-  const chunkOf = new Map<RingPiece, Chunk>()
+  const chunkOf = new Map<MappedPiece, Chunk>()
   /** Chunks that have freed pieces, by length of these. */
   const reusable = new Map<number, Set<Chunk>>()
   /**
@@ -137,7 +137,7 @@ export const createContextMemory = (pool: RingPool): ContextMemory => {
       const length = wholePages(bytes)
       const { chunk, at } = reuse(length) ?? cut(length)
       const { bytes: all, view, i32 } = chunk.mapping
-      const piece: RingPiece = { offset: chunk.offset + at, length, at, bytes: all, view, words: i32 }
+      const piece: MappedPiece = { offset: chunk.offset + at, length, at, bytes: all, view, words: i32 }
       chunkOf.set(piece, chunk)
       chunk.live++
       used += length

@@ -7,7 +7,6 @@
  */
 import type { Context, Device } from '../core/model.ts'
 import { closeContext, openContext } from '../core/registry.ts'
-import type { RxeContext } from '../drivers/rxe/context.ts'
 import { EAGAIN, EMSGSIZE } from '../host/errno.ts'
 import type { RingPool } from '../host/mapping.ts'
 import { fileIdentity, sealsOf } from '../host/memfd.ts'
@@ -105,12 +104,11 @@ export const createContexts = (
       const memory = createContextMemory(pool)
       let context: Context
       try {
-        context = openContext(device)
+        context = openContext(device, { mapped: memory })
       } catch (error) {
         memory.close()
         throw error
       }
-      context.state = { rings: memory } satisfies RxeContext
       const open: OpenContext = { number: next++, node, context, memory }
       contexts.set(open.number, open)
       doorbells.set(open, new Map())

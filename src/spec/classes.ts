@@ -7,6 +7,7 @@ import { AsyncFd } from './classes/async_fd.ts'
 import { CompChannel } from './classes/comp_channel.ts'
 import { Cq } from './classes/cq.ts'
 import { Device } from './classes/device.ts'
+import { DriverOps } from './classes/driver_ops.ts'
 import { GsiQp } from './classes/gsi_qp.ts'
 import { Interface } from './classes/interface.ts'
 import { Mr } from './classes/mr.ts'
@@ -46,6 +47,7 @@ export const Classes = {
   xrc_tgt_qp: XrcTgtQp,
   gsi_qp: GsiQp,
   system: System,
+  driver_ops: DriverOps,
 } as const
 
 /** The same, in order of their ids. */

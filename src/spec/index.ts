@@ -5,6 +5,7 @@
  */
 export * from './classes/ids.ts'
 export { Classes, classes } from './classes.ts'
+export * from './drivers/ctx.ts'
 export * from './drivers/rxe.ts'
 export * from './enums.ts'
 export * from './errno.ts'

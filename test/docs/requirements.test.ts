@@ -16,8 +16,9 @@ test('each requirement names code and tests that exist', () => {
   const numbers = rows.map(([, number]) => Number(number))
   assert.deepEqual(
     numbers,
-    [1, 2, 3, 4, 5, 6, 9, 13, 15, 16, 19, 20, 21, 22, 23, 31, 32, 33, 34, 35, 37, 41, 42, 45, 46],
+    [...new Set(numbers)].sort((a, b) => a - b),
   )
+  assert.ok(numbers.length >= 29)
   for (const [, number, , where, tests] of rows) {
     assert.ok(filesIn(where).length > 0 && filesIn(tests).length > 0, `R${number}`)
     for (const path of filesIn(where)) assert.match(path, /^src\//, `R${number}`)

@@ -10,6 +10,7 @@ import { driverClass } from '../driver.ts'
 import { type GidTable, getGid } from '../gids.ts'
 import { createDescriptor } from '../lifetime.ts'
 import { Life, type Port as PortState } from '../model.ts'
+import { interfaceNames } from './driver-ops.ts'
 
 /** One entry of a table as GidEntry has it. */
 const entryOf = (table: GidTable, index: number) => {
@@ -50,6 +51,14 @@ export const deviceClass = driverClass(Device, {
       throw new CallError('EINVAL', `device.queryGidTable: there are ${entries.length} entries, room for ${max}`)
     return { entries }
   },
+
+  queryDriverOps: ({ device }) => ({
+    names: new TextEncoder().encode(
+      interfaceNames(device)
+        .map(name => `${name}\0`)
+        .join(''),
+    ),
+  }),
 })
 
 export const portClass = driverClass<typeof Port, PortState>(Port, {

@@ -6,31 +6,14 @@
  * published, and the program's index is masked at every look. Indices are read and published with Atomics, which order
  * them against the elements.
  */
+import type { MappedMemory, MappedPiece } from '../../core/mapped.ts'
 import { MIN_ELEMENT, RingHeader } from '../../spec/drivers/rxe-rings.ts'
 
-/**
- * Memory that the program can map, as the carrier of the context provides it; plain memory for a caller in this
- * process.
- */
-export interface RingMemory {
-  /** Zeroed, rounded up to pages. Throws CallError ENOMEM when the context may have no more. */
-  allocate(bytes: number): RingPiece
-  free(piece: RingPiece): void
-}
-/** Consecutive bytes `at` … `at + length` of a larger shared piece, whose views many rings use. */
-export interface RingPiece {
-  /** The offset at which the program maps it. */
-  readonly offset: number
-  /** Bytes that may be mapped, a multiple of the page size. */
-  readonly length: number
-  readonly at: number
-  readonly bytes: Uint8Array
-  readonly view: DataView
-  readonly words: Int32Array
-}
+/** Memory that the program can map. */
+export type { MappedMemory as RingMemory, MappedPiece as RingPiece }
 
 export interface Ring {
-  readonly piece: RingPiece
+  readonly piece: MappedPiece
   readonly bytes: Uint8Array
   readonly view: DataView
   readonly words: Int32Array
@@ -48,7 +31,7 @@ const log2Above = (n: number): number => Math.max(0, 32 - Math.clz32(n - 1))
 export const ringMask = (elements: number): number => 2 ** log2Above(elements + 1) - 1
 
 /** A ring for at least `elements` elements of at least `elementBytes` bytes, zeroed but for its header. */
-export const createRing = (memory: RingMemory, elements: number, elementBytes: number): Ring => {
+export const createRing = (memory: MappedMemory, elements: number, elementBytes: number): Ring => {
   const log2 = log2Above(Math.max(elementBytes, MIN_ELEMENT))
   const mask = ringMask(elements)
   const piece = memory.allocate(RingHeader.DATA + (mask + 1) * 2 ** log2)

@@ -8,12 +8,12 @@
  */
 import { driverClass } from '../../core/driver.ts'
 import { affiliate } from '../../core/events.ts'
+import { plainMemory } from '../../core/mapped.ts'
 import type { AnyHandler, DriverClass } from '../../core/model.ts'
 import { XrcIniQp, XrcTgtQp } from '../../spec/classes/xrc_qp.ts'
 import { CallError } from '../../spec/errno.ts'
 import { Service } from '../../spec/services.ts'
 import { Limits } from './attributes.ts'
-import { plainRings } from './context.ts'
 import { leavePath, qpClass } from './qp-class.ts'
 import { createReceiveQueue } from './receive-queue.ts'
 import { createRing } from './rings.ts'
@@ -45,8 +45,8 @@ const xrcIniQpClass: DriverClass = {
 // ---- targets ----
 
 /** In place of queues that a target does not have: nothing is ever posted there, and no program sees them. */
-const NO_SENDS = createRing(plainRings(), 0, 0)
-const NO_RECEIVES = createReceiveQueue(plainRings(), 0, 0, () => {})
+const NO_SENDS = createRing(plainMemory(), 0, 0)
+const NO_RECEIVES = createReceiveQueue(plainMemory(), 0, 0, () => {})
 
 const makeTarget = (device: RxeState, domain: Target['domain']): Target => {
   const qpn = device.qpns.take()

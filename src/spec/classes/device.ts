@@ -9,6 +9,7 @@
 import { AtomicCap, DeviceCapFlags, GidType } from '../enums.ts'
 import {
   at,
+  blob,
   bytes,
   enumOf,
   fd,
@@ -136,5 +137,7 @@ export const Device = objectClass('device', ClassId.device, {
       in: { max: optional(u32(1)) },
       out: { entries: list(64, GidEntry, 0x7ff) },
     }),
+    /** Names of the interfaces that class `driver_ops` gives descriptors for, each followed by a zero byte (R28). */
+    queryDriverOps: method(CallNumber.device.queryDriverOps, { in: {}, out: { names: blob(64, 4096) } }),
   },
 })

@@ -31,11 +31,12 @@ export const ClassId = {
   xrc_tgt_qp: 20,
   gsi_qp: 22,
   system: 31,
+  driver_ops: 40,
 } as const
 
 /** Methods beyond the common ones (create, query, modify, destroy, create_fd, chain), by class. */
 export const CallNumber = {
-  device: { open: Block.CM + 0, queryHandles: Block.CM + 1, queryGidTable: Block.CM + 2 },
+  device: { open: Block.CM + 0, queryHandles: Block.CM + 1, queryGidTable: Block.CM + 2, queryDriverOps: Block.CM + 8 },
   port: { queryGidEntry: Block.CM + 0 },
   cq: { reqNotify: Block.DRIVER_FAST + 0 },
   rc_qp: { postSend: Block.DRIVER_FAST + 0 },

@@ -1,0 +1,47 @@
+/*
+ * Core's own class `driver_ops` (R28, R30): a descriptor for one of the driver's interfaces, found by its name.
+ */
+import { DriverOps } from '../../spec/classes/driver_ops.ts'
+import { CallError } from '../../spec/errno.ts'
+import { driverClass } from '../driver.ts'
+import type { CallContext, Device, FdObject, OpsCall, OpsState } from '../model.ts'
+
+/** Names of the driver's interfaces, newest first as it lists them. */
+export const interfaceNames = (device: Device): string[] => Object.keys(device.driver.interfaces ?? {})
+
+const opsCall = ({ context, device, caller }: CallContext, fd: FdObject<OpsState>): OpsCall => ({
+  fd,
+  context,
+  device,
+  caller,
+})
+
+const textOf = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
+
+export const driverOpsClass = driverClass<typeof DriverOps, OpsState>(DriverOps, {
+  create(call, object, { name: bytes }) {
+    const { device } = call
+    const name = bytes === undefined ? device.driver.name : textOf(bytes)
+    const ops = Object.hasOwn(device.driver.interfaces ?? {}, name) ? device.driver.interfaces?.[name] : undefined
+    if (ops === undefined) {
+      const names = interfaceNames(device)
+      throw new CallError(
+        names.length === 0 ? 'EOPNOTSUPP' : 'ENOENT',
+        names.length === 0
+          ? `driver_ops.create: driver ${device.driver.name} has no interfaces of its own`
+          : `driver_ops.create: driver ${device.driver.name} has no interface "${name}"; it has ${names.join(', ')}`,
+      )
+    }
+    const fd = object as FdObject<OpsState>
+    fd.state = { name, ops, own: undefined }
+    fd.state.own = ops.open?.(opsCall(call, fd) as OpsCall<undefined>)
+    return {}
+  },
+
+  query: (_call, { state }) => ({ name: new TextEncoder().encode(state.name) }),
+
+  destroy(call, object) {
+    object.state.ops.close?.(opsCall(call, object as FdObject<OpsState>))
+    return {}
+  },
+})

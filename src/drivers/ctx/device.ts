@@ -1,0 +1,145 @@
+/*
+ * A device of contexts and nothing else, like hfi1 (R29): no queue pairs, no verbs. A client has a context assigned,
+ * maps its queues, and sends messages from it to other contexts of the device.
+ *
+ * Shares with every device what core has: discovery, permission, handles, hot removal. Contexts are a private class
+ * (spec/drivers/ctx.ts); the same functions are behind the interfaces of interfaces.ts. Uses the public driver
+ * interface only.
+ */
+import {
+  type CallContext,
+  type Core,
+  type CoreObject,
+  type Device,
+  type Driver,
+  driverClass,
+  type FdObject,
+  mappedOf,
+  postRecord,
+  register,
+} from '../../core/index.ts'
+import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
+import { Classes } from '../../spec/classes.ts'
+import { CtxContext, type CtxInfo, CtxLimits, CtxRecord } from '../../spec/drivers/ctx.ts'
+import { CallError } from '../../spec/errno.ts'
+import { type RecordOf, zeroRecord } from '../../spec/schema.ts'
+import { encodeRecords } from '../../uapi/scalar.ts'
+import { interfaces } from './interfaces.ts'
+import {
+  announce,
+  createQueues,
+  hasUnread,
+  placesOf,
+  putEager,
+  putExpected,
+  type Queues,
+  resetQueues,
+  type Shape,
+} from './queues.ts'
+import type { Assigned, CtxState } from './state.ts'
+
+export const infoOf = ({ number, jobKey, receives, queues }: Assigned): RecordOf<typeof CtxInfo> => ({
+  number,
+  jobKey,
+  receives: receives ? 1 : 0,
+  ...queues.shape,
+  ...placesOf(queues),
+})
+
+const stateOf = ({ device }: CallContext): CtxState => device.state as CtxState
+
+/** Tells the client that asked to be told. */
+const tell = (to: Assigned): void => {
+  if (!to.armed || to.ops === undefined) return
+  to.armed = false
+  postRecord(to.ops, encodeRecords(CtxRecord, [{ number: to.number, producer: to.queues.produced }]))
+}
+
+const lowestFree = (slots: readonly unknown[]): number => {
+  for (let number = 0; number < CtxLimits.contexts; number++) if (slots[number] === undefined) return number
+  throw new CallError('EBUSY', `ctx_context.create: all ${CtxLimits.contexts} contexts are assigned`)
+}
+
+const contextClass = driverClass<typeof CtxContext, Assigned>(CtxContext, {
+  create(call, object, { jobKey, ops, eagerCount, eagerBytes, expectedCount, expectedBytes }) {
+    const state = stateOf(call)
+    const number = lowestFree(state.assigned)
+    const shape: Shape = { eagerCount, eagerBytes, expectedCount, expectedBytes }
+    const queues: Queues = createQueues(mappedOf(call.context), shape)
+    object.state = { number, jobKey, queues, receives: true, armed: false, ops: ops as FdObject | undefined }
+    state.assigned[number] = object as CoreObject<Assigned>
+    return { info: infoOf(object.state) }
+  },
+
+  query: (_call, { state }) => ({ info: infoOf(state) }),
+
+  destroy(call, { state }) {
+    stateOf(call).assigned[state.number] = undefined
+    mappedOf(call.context).free(state.queues.piece)
+    return {}
+  },
+
+  reset(_call, { state }) {
+    resetQueues(state.queues)
+    return {}
+  },
+
+  receiveControl(_call, { state }, { enable }) {
+    state.receives = enable === 1
+    return {}
+  },
+
+  expect(_call, { state }, { slot, length }) {
+    announce(state.queues, slot, length)
+    return {}
+  },
+
+  send(call, { state: from }, { to: number, tag, slot, offset = 0, data }) {
+    const { assigned, counts } = stateOf(call)
+    const to = assigned[number]?.state
+    try {
+      if (to === undefined || to.jobKey !== from.jobKey)
+        throw new CallError('ENXIO', `ctx_context.send: there is no context ${number} with key ${from.jobKey}`)
+      if (!to.receives) throw new CallError('EAGAIN', `ctx_context.send: context ${number} does not receive now`)
+      if (slot === undefined) putEager(to.queues, from.number, tag, data)
+      else if (!putExpected(to.queues, from.number, tag, slot, offset, data)) return {}
+    } catch (error) {
+      counts.refused++
+      throw error
+    }
+    counts.messages++
+    counts.bytes += data.length
+    tell(to)
+    return {}
+  },
+
+  arm(_call, { state }) {
+    if (state.ops === undefined)
+      throw new CallError('EINVAL', 'ctx_context.arm: there is no descriptor to tell, give one to create, or USE it')
+    state.armed = true
+    if (hasUnread(state.queues)) tell(state)
+    return {}
+  },
+})
+
+const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, driver_ops: DriverOps } = Classes
+
+/** One for all devices, so that they share their dispatch table. */
+const ctxDriver: Driver<CtxState> = {
+  name: 'ctx',
+  id: 0,
+  classes: [...[Interface, DeviceClass, AsyncFd, DriverOps].map(cls => driverClass(cls)), contextClass],
+  interfaces,
+}
+
+/** Makes a device of this driver known. EEXIST for a name that is in use. */
+export const createCtxDevice = (core: Core, name: string): Device<CtxState> =>
+  register(core, {
+    name,
+    driver: ctxDriver,
+    state: { assigned: [], counts: { messages: 0, bytes: 0, refused: 0 } },
+    attributes: zeroRecord(DeviceAttributes),
+    extended: zeroRecord(ExtendedDeviceAttributes),
+    ports: [],
+    numCompVectors: 0,
+  })

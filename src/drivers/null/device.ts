@@ -1,0 +1,59 @@
+/*
+ * The smallest useful driver, to learn from (R19, R22, R29; docs/drivers.md walks through it): a device that takes
+ * bytes and forgets them, as /dev/null does, and counts them. It uses the public driver interface only.
+ *
+ * Opening, queries, discovery and domains are core's own; `sink` is a private class; nothing here sees a byte of any
+ * dialect, a process or a socket.
+ */
+import { type Core, type Device, driverClass, register } from '../../core/index.ts'
+import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
+import { Classes } from '../../spec/classes.ts'
+import { CallError } from '../../spec/errno.ts'
+import { Block, blob, CREATE, DESTROY, method, objectClass, QUERY, ref, u64, zeroRecord } from '../../spec/schema.ts'
+
+const MOST = 1 << 16
+
+/** A class of the driver's own: ids from 0x8000. */
+export const Sink = objectClass('sink', 0x8000, {
+  methods: {
+    create: method(CREATE, { in: { pd: ref(1, 'pd') }, out: {} }),
+    query: method(QUERY, { in: {}, out: { taken: u64(64) } }),
+    take: method(Block.DRIVER_FAST + 0, { in: { data: blob(1, MOST) }, out: {} }),
+    destroy: method(DESTROY, { in: {}, out: {} }),
+  },
+})
+
+const sinkClass = driverClass<typeof Sink, { taken: bigint }>(Sink, {
+  create(_call, object) {
+    object.state = { taken: 0n }
+    return {}
+  },
+  query: (_call, { state }) => ({ taken: state.taken }),
+  take(_call, { state }, { data }) {
+    if (data.length === 0) throw new CallError('EINVAL', `sink.take: there is nothing to take, give 1 to ${MOST} bytes`)
+    state.taken += BigInt(data.length)
+    return {}
+  },
+  destroy: () => ({}),
+})
+
+const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, pd: Pd } = Classes
+
+const nullDriver = {
+  name: 'null',
+  id: 0,
+  classes: [...[Interface, DeviceClass, AsyncFd, Pd].map(cls => driverClass(cls)), sinkClass],
+}
+
+/** Makes a device of this driver known. EEXIST for a name that is in use. */
+export const createNullDevice = (core: Core, name: string): Device =>
+  register(core, {
+    name,
+    driver: nullDriver,
+    state: undefined,
+    attributes: { ...zeroRecord(DeviceAttributes), maxPd: 0x100 },
+    extended: zeroRecord(ExtendedDeviceAttributes),
+    ports: [],
+    numCompVectors: 0,
+    limits: { pd: 0x100 },
+  })

@@ -1,0 +1,182 @@
+/*
+ * What the ctx driver has of its own (R12, R28, R29): a class of contexts, the calls of its interfaces, and how a
+ * context's queues lie in the memory that its client maps.
+ *
+ * The memory of a context is one piece: a page of words, then headers, eager buffers and expected buffers, at the
+ * places that `query` tells. The device appends a header for each message and publishes HEADER_PRODUCER; the client
+ * reads headers in order and publishes HEADER_CONSUMER, and EAGER_CONSUMER when it is done with an eager buffer. All
+ * three count messages and wrap at 2^32; a place in a queue is the count modulo the queue's length. An eager message
+ * lies in buffer `slot`; an expected one in the expected buffer that the sender named, which the receiver had
+ * announced before.
+ */
+import {
+  at,
+  Block,
+  blob,
+  bytes,
+  CREATE,
+  DESTROY,
+  enumeration,
+  enumOf,
+  fd,
+  method,
+  objectClass,
+  optional,
+  QUERY,
+  record,
+  u32,
+  u64,
+} from '../schema.ts'
+
+/** Words of the first page, by number. */
+export const CtxWord = { HEADER_PRODUCER: 0, HEADER_CONSUMER: 1, EAGER_CONSUMER: 2 } as const
+
+/** What kind of message a header is about. */
+export const CtxKind = enumeration('ctx_kind', { EAGER: 1, EXPECTED: 2 })
+
+/** One header; `slot` is an eager buffer or an expected one. */
+export const CtxHeader = {
+  kind: at(0, enumOf(0, CtxKind)),
+  source: at(4, u32(0)),
+  length: at(8, u32(0)),
+  slot: at(12, u32(0)),
+  tag: at(16, u64(0)),
+  sequence: at(24, u32(0)),
+}
+export const CTX_HEADER_BYTES = 32
+
+/** Most buffers of a queue, most bytes of a buffer. */
+export const CtxLimits = { buffers: 1024, bytes: 65536, contexts: 160 } as const
+
+/** How a context is laid out, as `query` and INFO tell it; offsets are from the start of its memory. */
+export const CtxInfo = {
+  /** What others send to. */
+  number: at(0, u32(0)),
+  jobKey: at(4, u32(0)),
+  eagerCount: at(8, u32(0)),
+  eagerBytes: at(12, u32(0)),
+  expectedCount: at(16, u32(0)),
+  expectedBytes: at(20, u32(0)),
+  headerCount: at(24, u32(0)),
+  receives: at(28, u32(0)),
+  headersAt: at(32, u32(0)),
+  eagerAt: at(36, u32(0)),
+  expectedAt: at(40, u32(0)),
+  bytes: at(44, u32(0)),
+  /** Where the memory lies in the context's file. */
+  offset: at(48, u64(0)),
+}
+
+const count = (id: number) => u32(id, { max: CtxLimits.buffers })
+const size = (id: number) => u32(id, { min: 64, max: CtxLimits.bytes })
+
+/** Class `ctx_context`: one context of the device, as hfi1 has them. */
+export const CtxContext = objectClass('ctx_context', 0x8000, {
+  methods: {
+    /**
+     * Assigns a free context; queues' lengths are powers of two. Contexts with the same key reach each other. `ops`: a
+     * descriptor that is told of messages. EBUSY if all contexts are assigned.
+     */
+    create: method(CREATE, {
+      in: {
+        eagerCount: u32(1, { min: 1, max: CtxLimits.buffers }),
+        eagerBytes: size(2),
+        expectedCount: count(3),
+        expectedBytes: size(4),
+        jobKey: u32(5),
+        ops: optional(fd(6, 'driver_ops')),
+      },
+      out: { info: record(64, CtxInfo) },
+    }),
+    query: method(QUERY, { in: {}, out: { info: record(64, CtxInfo) } }),
+    destroy: method(DESTROY, { in: {}, out: {} }),
+    /** Empties all queues; what was announced is forgotten. */
+    reset: method(Block.DRIVER_FAST + 0, { in: {}, out: {} }),
+    /** Whether messages are taken (they are at first); senders get EAGAIN while they are not. */
+    receiveControl: method(Block.DRIVER_FAST + 1, { in: { enable: u32(1, { max: 1 }) }, out: {} }),
+    /** Announces an expected buffer for one message of `length` bytes. EBUSY while one is announced there. */
+    expect: method(Block.DRIVER_FAST + 2, {
+      in: { slot: u32(1), length: u32(2, { min: 1, max: CtxLimits.bytes }) },
+      out: {},
+    }),
+    /**
+     * Sends to context number `to` from this one. With `slot` it is a piece of an expected message, at `offset` of it.
+     * ENXIO: there is no such context with our key. EAGAIN: no room now, or it does not receive. EMSGSIZE, EINVAL:
+     * more than a buffer holds, or than was announced.
+     */
+    send: method(Block.DRIVER_FAST + 3, {
+      in: {
+        to: u32(1),
+        tag: u64(2),
+        slot: optional(u32(3)),
+        offset: optional(u32(4)),
+        data: blob(5, CtxLimits.bytes),
+      },
+      out: {},
+    }),
+    /** The next message is told on `ops`; at once if there is one that was not consumed. */
+    arm: method(Block.DRIVER_FAST + 4, { in: {}, out: {} }),
+  },
+})
+
+// ---- the calls of its interfaces ----
+
+/** Names, newest first. Version 1 has no expected messages; the last is the provider channel. */
+export const CtxInterface = { V2: 'ctx.userdma.2', V1: 'ctx.userdma.1', CHANNEL: 'ctx' } as const
+
+/** Argument of ASSIGN: what `create` takes; `handle` is answered, the object's handle in the uverbs context. */
+export const CtxAssign = {
+  eagerCount: at(0, u32(0)),
+  eagerBytes: at(4, u32(0)),
+  expectedCount: at(8, u32(0)),
+  expectedBytes: at(12, u32(0)),
+  jobKey: at(16, u32(0)),
+  handle: at(20, u32(0)),
+}
+export const CtxExpect = { slot: at(0, u32(0)), length: at(4, u32(0)) }
+
+/** Begins what is written to send; the message follows. `flags` 1: expected. */
+export const CtxSend = {
+  to: at(0, u32(0)),
+  flags: at(4, u32(0)),
+  slot: at(8, u32(0)),
+  offset: at(12, u32(0)),
+  tag: at(16, u64(0)),
+}
+export const CTX_EXPECTED = 1
+
+/** A record that is read: `number`'s queue has messages up to header `producer`. */
+export const CtxRecord = { number: at(0, u32(0)), producer: at(4, u32(0)) }
+
+/** Of the channel: what the device did so far. */
+export const CtxStatistics = {
+  assigned: at(0, u32(0)),
+  reserved: at(4, bytes(0, 4)),
+  messages: at(8, u64(0)),
+  bytes: at(16, u64(0)),
+  refused: at(24, u64(0)),
+}
+
+/** Magic number of the interfaces' ioctls. */
+const MAGIC = 0xc7
+const NONE = 0
+const WRITE = 1
+const READ = 2
+const request = (direction: number, number: number, bytes: number): number =>
+  ((direction << 30) | (bytes << 16) | (MAGIC << 8) | number) >>> 0
+
+/** ioctl requests as `_IOC` makes them. */
+export const CtxIoctl = {
+  ASSIGN: request(READ | WRITE, 1, 24),
+  INFO: request(READ, 2, 56),
+  RESET: request(NONE, 3, 0),
+  /** 4 bytes: 0 or 1. */
+  RECEIVE: request(WRITE, 4, 4),
+  ARM: request(NONE, 5, 0),
+  /** 4 bytes: the handle of a context that was made in another way. */
+  USE: request(WRITE, 6, 4),
+  /** Since version 2. */
+  EXPECT: request(WRITE, 7, 8),
+  /** Of the channel. */
+  STATISTICS: request(READ, 8, 32),
+} as const

@@ -1,0 +1,128 @@
+/*
+ * A client of a ctx device in this process: reads and writes a context's queues as a program does that has mapped them.
+ */
+import {
+  type Caller,
+  type Context,
+  type Core,
+  createLocalSpace,
+  type FdObject,
+  invokeNow,
+  type MappedPiece,
+  openContext,
+  opsIoctl,
+  opsMap,
+  opsWrite,
+  readEvents,
+} from '../../../src/core/index.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import {
+  CTX_EXPECTED,
+  CTX_HEADER_BYTES,
+  CtxHeader,
+  CtxInfo,
+  CtxRecord,
+  CtxSend,
+  CtxWord,
+} from '../../../src/spec/drivers/ctx.ts'
+import { CallError } from '../../../src/spec/errno.ts'
+import type { Fields, RecordOf } from '../../../src/spec/schema.ts'
+import { encodeRecords, readRecord, viewOf } from '../../../src/uapi/scalar.ts'
+
+const MEMORY = 1 << 17
+
+/** A caller whose addresses are offsets of `memory`. */
+export const flatCaller = (): Caller & { readonly bytes: Uint8Array } => {
+  const bytes = new Uint8Array(MEMORY)
+  const range = (address: bigint, length: number): number => {
+    const at = Number(address)
+    if (at + length > MEMORY) throw new CallError('EFAULT', `${length} bytes at ${address}`)
+    return at
+  }
+  return {
+    bytes,
+    memory: createLocalSpace(),
+    copyIn: (address, length) => bytes.slice(range(address, length), Number(address) + length),
+    copyOut: (address, from) => bytes.set(from, range(address, from.length)),
+    descriptor: fd => fd,
+  }
+}
+
+export const read = <F extends Fields>(fields: F, bytes: Uint8Array, at = 0): RecordOf<F> =>
+  readRecord(viewOf(bytes), at, fields, 'test') as unknown as RecordOf<F>
+
+export type Info = RecordOf<typeof CtxInfo>
+
+/** A mapped context. */
+export interface Mapped {
+  readonly piece: MappedPiece
+  readonly info: Info
+}
+
+const wordAt = ({ piece }: Mapped, number: number): number => (piece.at >> 2) + number
+export const getWord = (mapped: Mapped, number: number): number => mapped.piece.words[wordAt(mapped, number)] >>> 0
+export const setWord = (mapped: Mapped, number: number, value: number): void => {
+  mapped.piece.words[wordAt(mapped, number)] = value
+}
+
+/** The next message, taken from the queues; undefined if there is none. */
+export const receive = (mapped: Mapped) => {
+  const { piece, info } = mapped
+  const consumed = getWord(mapped, CtxWord.HEADER_CONSUMER)
+  if (consumed === getWord(mapped, CtxWord.HEADER_PRODUCER)) return undefined
+  const place = piece.at + info.headersAt + (consumed % info.headerCount) * CTX_HEADER_BYTES
+  const header = read(CtxHeader, piece.bytes, place)
+  const isEager = header.kind === 1
+  const at = piece.at + (isEager ? info.eagerAt : info.expectedAt)
+  const start = at + header.slot * (isEager ? info.eagerBytes : info.expectedBytes)
+  const data = piece.bytes.slice(start, start + header.length)
+  if (isEager) setWord(mapped, CtxWord.EAGER_CONSUMER, getWord(mapped, CtxWord.EAGER_CONSUMER) + 1)
+  setWord(mapped, CtxWord.HEADER_CONSUMER, consumed + 1)
+  return { ...header, data }
+}
+
+export interface Client {
+  readonly context: Context
+  readonly caller: ReturnType<typeof flatCaller>
+  readonly fd: FdObject
+  ioctl(request: number, argument?: Uint8Array): Uint8Array
+  map(): Mapped
+  /** `slot` makes it a piece of an expected message. */
+  send(to: number, tag: bigint, data: Uint8Array, slot?: number, offset?: number): number
+  /** The next record that can be read. */
+  told(): RecordOf<typeof CtxRecord>
+}
+
+/** Opens a device and asks for one of its interfaces. */
+export const openClient = (core: Core, device: string, name: string): Client => {
+  const found = core.devices.get(device)
+  if (found === undefined) throw new Error(`no device ${device}`)
+  const context = openContext(found, { opened: true })
+  const caller = flatCaller()
+  const asked = { name: new TextEncoder().encode(name) }
+  const made = invokeNow(context, Classes.driver_ops, 'create', 0, asked, caller)
+  const fd = core.descriptors.get(made.descriptors?.[0].object as number) as FdObject
+  const ioctl = (request: number, argument = new Uint8Array(64)): Uint8Array => {
+    caller.bytes.set(argument)
+    opsIoctl(fd, caller, request, 0n)
+    return caller.bytes.slice(0, argument.length)
+  }
+  return {
+    context,
+    caller,
+    fd,
+    ioctl,
+    map() {
+      const piece = opsMap(fd, caller, 0, 4096, true)
+      return { piece, info: read(CtxInfo, ioctl(0x8038c702)) }
+    },
+    send(to, tag, data, slot, offset = 0) {
+      const flags = slot === undefined ? 0 : CTX_EXPECTED
+      const head = encodeRecords(CtxSend, [{ to, flags, slot: slot ?? 0, offset, tag }])
+      caller.bytes.set(head)
+      caller.bytes.set(data, head.length)
+      return opsWrite(fd, caller, 0n, head.length + data.length)
+    },
+    told: () => read(CtxRecord, readEvents(fd)[0].bytes),
+  }
+}

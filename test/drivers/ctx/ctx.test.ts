@@ -1,0 +1,278 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import {
+  closeContext,
+  closeDescriptor,
+  createCore,
+  type FdObject,
+  invokeNow,
+  openContext,
+  opsIoctl,
+  stat,
+  unregister,
+} from '../../../src/core/index.ts'
+import { createCtxDevice } from '../../../src/drivers/ctx/device.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { declare } from '../../../src/spec/description.ts'
+import {
+  CtxAssign,
+  CtxContext,
+  CtxExpect,
+  CtxInterface,
+  CtxIoctl,
+  CtxStatistics,
+  CtxWord,
+} from '../../../src/spec/drivers/ctx.ts'
+import { encodeRecords } from '../../../src/uapi/scalar.ts'
+import { errnoOf } from '../../core/fixture.ts'
+import { flatCaller, openClient, read, receive, setWord } from './client.ts'
+
+const SHAPE = { eagerCount: 4, eagerBytes: 64, expectedCount: 2, expectedBytes: 4096, jobKey: 7 }
+const assignment = (shape: Partial<typeof SHAPE> = {}) => encodeRecords(CtxAssign, [{ ...SHAPE, ...shape, handle: 0 }])
+const word = (value: number) => new Uint8Array(new Uint32Array([value]).buffer)
+const bytes = (length: number, seed = 1) => Uint8Array.from({ length }, (_, i) => i * seed + seed)
+
+/** A device and two clients of it, each with a context by the newest interface. */
+const pair = (shape: Partial<typeof SHAPE> = {}) => {
+  const core = createCore()
+  const device = createCtxDevice(core, 'ctx0')
+  const client = () => {
+    const one = openClient(core, 'ctx0', CtxInterface.V2)
+    const { handle } = read(CtxAssign, one.ioctl(CtxIoctl.ASSIGN, assignment(shape)))
+    return { ...one, handle, mapped: one.map() }
+  }
+  return { core, device, a: client(), b: client() }
+}
+
+test('eager messages move between two contexts, in order, through shared memory (R29)', () => {
+  const { a, b } = pair()
+  assert.equal(receive(b.mapped), undefined)
+  assert.equal(a.send(b.mapped.info.number, 5n, bytes(64)), 24 + 64)
+  a.send(b.mapped.info.number, 6n, bytes(3, 9))
+  const first = receive(b.mapped)
+  assert.deepEqual([first?.kind, first?.source, first?.tag, first?.slot], [1, a.mapped.info.number, 5n, 0])
+  assert.deepEqual(first?.data, bytes(64))
+  assert.deepEqual(receive(b.mapped)?.data, bytes(3, 9))
+  assert.equal(receive(b.mapped), undefined)
+  b.send(a.mapped.info.number, 1n, bytes(10))
+  assert.deepEqual(receive(a.mapped)?.data, bytes(10))
+})
+
+test('an expected message comes in pieces, lies where it was announced, and has one header', () => {
+  const { a, b } = pair()
+  const whole = bytes(4000, 3)
+  const { number } = b.mapped.info
+  const expect = () => b.ioctl(CtxIoctl.EXPECT, encodeRecords(CtxExpect, [{ slot: 1, length: 4000 }]))
+  expect()
+  assert.equal(errnoOf(expect), 'EBUSY')
+  a.send(number, 8n, whole.subarray(1000), 1, 1000)
+  assert.equal(receive(b.mapped), undefined)
+  a.send(number, 8n, whole.subarray(0, 1000), 1, 0)
+  const message = receive(b.mapped)
+  assert.deepEqual([message?.kind, message?.slot, message?.length], [2, 1, 4000])
+  assert.deepEqual(message?.data, whole)
+  assert.equal(
+    errnoOf(() => a.send(number, 8n, bytes(1), 1)),
+    'EINVAL',
+  )
+  assert.equal(
+    errnoOf(() => a.send(number, 8n, bytes(1), 2)),
+    'EINVAL',
+  )
+  expect()
+  assert.equal(
+    errnoOf(() => a.send(number, 8n, bytes(100), 1, 3950)),
+    'EINVAL',
+  )
+})
+
+test('a full queue, a stopped receiver, a foreign key, too long a message: the sender is told', () => {
+  const { core, a, b } = pair()
+  const { number } = b.mapped.info
+  const send = (length = 1) => errnoOf(() => a.send(number, 0n, bytes(length)))
+  for (let i = 0; i < 4; i++) assert.equal(send(), 'ok')
+  assert.equal(send(), 'EAGAIN')
+  receive(b.mapped)
+  assert.equal(send(), 'ok')
+  receive(b.mapped)
+  assert.equal(send(65), 'EMSGSIZE')
+  b.ioctl(CtxIoctl.RECEIVE, word(0))
+  assert.equal(send(), 'EAGAIN')
+  b.ioctl(CtxIoctl.RECEIVE, word(1))
+  assert.equal(send(), 'ok')
+  const c = openClient(core, 'ctx0', CtxInterface.V2)
+  c.ioctl(CtxIoctl.ASSIGN, assignment({ jobKey: 8 }))
+  for (const to of [number, 99])
+    assert.equal(
+      errnoOf(() => c.send(to, 0n, bytes(1))),
+      'ENXIO',
+    )
+})
+
+test('arming tells of the next message once, and at once of one that waits', () => {
+  const { a, b } = pair()
+  const { number } = b.mapped.info
+  a.send(number, 0n, bytes(1))
+  assert.equal(errnoOf(b.told), 'EAGAIN')
+  b.ioctl(CtxIoctl.ARM)
+  assert.deepEqual(b.told(), { number, producer: 1 })
+  receive(b.mapped)
+  b.ioctl(CtxIoctl.ARM)
+  assert.equal(errnoOf(b.told), 'EAGAIN')
+  a.send(number, 0n, bytes(1))
+  a.send(number, 0n, bytes(1))
+  assert.deepEqual(b.told(), { number, producer: 2 })
+  assert.equal(errnoOf(b.told), 'EAGAIN')
+})
+
+test('reset empties the queues and forgets what was announced', () => {
+  const { a, b } = pair()
+  const { number } = b.mapped.info
+  b.ioctl(CtxIoctl.EXPECT, encodeRecords(CtxExpect, [{ slot: 0, length: 1 }]))
+  for (let i = 0; i < 4; i++) a.send(number, 0n, bytes(1))
+  b.ioctl(CtxIoctl.RESET)
+  assert.equal(receive(b.mapped), undefined)
+  assert.equal(
+    errnoOf(() => a.send(number, 0n, bytes(1), 0)),
+    'EINVAL',
+  )
+  a.send(number, 3n, bytes(2))
+  assert.equal(receive(b.mapped)?.tag, 3n)
+})
+
+test('the older interface has no expected messages, and a program falls back to it', () => {
+  const { core, b } = pair()
+  assert.equal(
+    errnoOf(() => openClient(core, 'ctx0', 'ctx.userdma.3')),
+    'ENOENT',
+  )
+  const old = openClient(core, 'ctx0', CtxInterface.V1)
+  old.ioctl(CtxIoctl.ASSIGN, assignment())
+  assert.equal(
+    errnoOf(() => old.ioctl(CtxIoctl.EXPECT, new Uint8Array(8))),
+    'ENOTTY',
+  )
+  assert.equal(
+    errnoOf(() => old.send(b.mapped.info.number, 0n, bytes(1), 0)),
+    'EINVAL',
+  )
+  assert.equal(old.send(b.mapped.info.number, 0n, bytes(1)), 25)
+})
+
+test('descriptor and private class are two ways to one object (R28)', () => {
+  const { core, a, b } = pair()
+  const { info } = invokeNow(a.context, CtxContext, 'query', a.handle, {}, a.caller).out
+  assert.deepEqual(info, a.mapped.info)
+  const destroy = (handle: number) => errnoOf(() => invokeNow(a.context, CtxContext, 'destroy', handle, {}, a.caller))
+  assert.equal(destroy(a.handle), 'EBUSY')
+  closeDescriptor(core, a.fd.handle)
+  assert.equal(destroy(a.handle), 'ENOENT')
+
+  // Made by the class, used by the descriptor; it outlives that.
+  const made = invokeNow(b.context, CtxContext, 'create', 0, SHAPE, b.caller).object as number
+  const name = { name: new TextEncoder().encode(CtxInterface.V1) }
+  const number = invokeNow(b.context, Classes.driver_ops, 'create', 0, name, b.caller).descriptors?.[0].object as number
+  const use = (handle: number) => {
+    b.caller.bytes.set(word(handle))
+    return errnoOf(() => opsIoctl(core.descriptors.get(number) as FdObject, b.caller, CtxIoctl.USE, 0n))
+  }
+  assert.equal(use(b.handle), 'EBUSY')
+  assert.equal(use(4711), 'ENOENT')
+  assert.equal(use(made), 'ok')
+  assert.equal(use(made), 'EBUSY')
+  closeDescriptor(core, number)
+  assert.equal(
+    errnoOf(() => invokeNow(b.context, CtxContext, 'destroy', made, {}, b.caller)),
+    'ok',
+  )
+})
+
+test('a client of the class alone sends, and is told on the descriptor that it gave', () => {
+  const core = createCore()
+  const context = openContext(createCtxDevice(core, 'ctx0'), { opened: true })
+  const caller = flatCaller()
+  const ops = invokeNow(context, Classes.driver_ops, 'create', 0, {}, caller).descriptors?.[0].object as number
+  const to = invokeNow(context, CtxContext, 'create', 0, { ...SHAPE, ops }, caller)
+  const from = invokeNow(context, CtxContext, 'create', 0, SHAPE, caller)
+  invokeNow(context, CtxContext, 'arm', to.object as number, {}, caller)
+  assert.equal(
+    errnoOf(() => invokeNow(context, CtxContext, 'arm', from.object as number, {}, caller)),
+    'EINVAL',
+  )
+  const message = { to: to.out.info.number, tag: 1n, data: bytes(5) }
+  invokeNow(context, CtxContext, 'send', from.object as number, message, caller)
+  assert.equal(core.events, 1)
+})
+
+test('the provider channel has statistics and nothing else (R30)', () => {
+  const { core, a, b } = pair()
+  a.send(b.mapped.info.number, 0n, bytes(10))
+  assert.equal(
+    errnoOf(() => a.send(77, 0n, bytes(1))),
+    'ENXIO',
+  )
+  const channel = openClient(core, 'ctx0', CtxInterface.CHANNEL)
+  const { assigned, messages, bytes: moved, refused } = read(CtxStatistics, channel.ioctl(CtxIoctl.STATISTICS))
+  assert.deepEqual([assigned, messages, moved, refused], [2, 1n, 10n, 1n])
+  assert.equal(
+    errnoOf(() => channel.ioctl(CtxIoctl.INFO)),
+    'ENOTTY',
+  )
+  assert.equal(errnoOf(channel.map), 'ENODEV')
+})
+
+test('contexts run out, are found by number, and nothing is left of a client that goes', () => {
+  const { core, device, a, b } = pair()
+  const many = { ...SHAPE, eagerCount: 1, expectedCount: 0 }
+  const create = () => errnoOf(() => invokeNow(a.context, CtxContext, 'create', 0, many, a.caller))
+  assert.equal(
+    errnoOf(() => invokeNow(a.context, CtxContext, 'create', 0, { ...many, eagerCount: 3 }, a.caller)),
+    'EINVAL',
+  )
+  for (let i = 2; i < 160; i++) assert.equal(create(), 'ok')
+  assert.equal(create(), 'EBUSY')
+  closeContext(b.context)
+  assert.equal(create(), 'ok')
+  unregister(device)
+  assert.deepEqual([stat(core).objects, stat(core).descriptors, core.faults], [0, 0, 0])
+  assert.equal(
+    errnoOf(() => a.send(0, 0n, bytes(1))),
+    'EIO',
+  )
+})
+
+test('a device of contexts tells what it supports: its own class and interfaces, no verbs (R13, R29)', () => {
+  const { a } = pair()
+  const found = declare(invokeNow(a.context, Classes.interface, 'query', 0, {}, a.caller).out)
+  assert.deepEqual(
+    found.map(cls => cls.name),
+    ['interface', 'device', 'async_fd', 'driver_ops', 'ctx_context'],
+  )
+})
+
+test('a client that spoils its words harms only itself', () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.record({ at: fc.nat(2), value: fc.integer(), sends: fc.nat(6) }), { maxLength: 20 }),
+      writes => {
+        const { a, b } = pair()
+        for (const { at, value, sends } of writes) {
+          setWord(b.mapped, at, value)
+          for (let i = 0; i < sends; i++)
+            assert.match(
+              errnoOf(() => a.send(b.mapped.info.number, 0n, bytes(64))),
+              /^(ok|EAGAIN)$/,
+            )
+        }
+        b.send(a.mapped.info.number, 2n, bytes(7))
+        assert.deepEqual(receive(a.mapped)?.data, bytes(7))
+        for (const number of Object.values(CtxWord)) setWord(b.mapped, number, 0)
+        b.ioctl(CtxIoctl.RESET)
+        a.send(b.mapped.info.number, 4n, bytes(9))
+        assert.deepEqual(receive(b.mapped)?.data, bytes(9))
+      },
+    ),
+    { numRuns: 30 },
+  )
+})

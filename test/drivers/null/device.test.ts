@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { createCore, invokeNow, openContext, unregister } from '../../../src/core/index.ts'
+import { createNullDevice, Sink } from '../../../src/drivers/null/device.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { declare } from '../../../src/spec/description.ts'
+import { errnoOf, testCaller } from '../../core/fixture.ts'
+import { repoRoot } from '../../paths.ts'
+
+const { pd: Pd, rc_qp: RcQp, interface: Interface } = Classes
+
+test('it is at most 60 lines, and uses the public driver interface only', () => {
+  const source = readFileSync(join(repoRoot, 'src/drivers/null/device.ts'), 'utf8')
+  assert.ok(source.split('\n').length - 1 <= 60)
+  const modules = [...source.matchAll(/from '(\.[^']+)'/g)].map(match => match[1])
+  for (const module of modules) assert.ok(module === '../../core/index.ts' || module.startsWith('../../spec/'), module)
+})
+
+test('it takes bytes and counts them; domains are core’s; the rest is not there', () => {
+  const core = createCore()
+  const device = createNullDevice(core, 'null0')
+  const context = openContext(device, { opened: true })
+  const caller = testCaller()
+  const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object as number
+  const sink = invokeNow(context, Sink, 'create', 0, { pd }, caller).object as number
+  invokeNow(context, Sink, 'take', sink, { data: new Uint8Array(5) }, caller)
+  invokeNow(context, Sink, 'take', sink, { data: new Uint8Array(7) }, caller)
+  assert.equal(invokeNow(context, Sink, 'query', sink, {}, caller).out.taken, 12n)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Sink, 'take', sink, { data: new Uint8Array() }, caller)),
+    'EINVAL',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', pd, {}, caller)),
+    'EBUSY',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, RcQp, 'destroy', 0, {}, caller)),
+    'EOPNOTSUPP',
+  )
+  unregister(device)
+  assert.equal(core.devices.size, 0)
+})
+
+test('what it supports is discoverable, its private class included (R13)', () => {
+  const context = openContext(createNullDevice(createCore(), 'null0'), { opened: true })
+  const found = declare(invokeNow(context, Interface, 'query', 0, {}, testCaller()).out)
+  assert.deepEqual(
+    found.map(cls => cls.name),
+    ['interface', 'device', 'pd', 'async_fd', 'sink'],
+  )
+  assert.deepEqual(Object.keys(found[4].methods), ['create', 'query', 'take', 'destroy'])
+})
