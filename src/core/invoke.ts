@@ -55,7 +55,8 @@ const byHandle = (context: Context, className: string, handle: number, where: st
 
 /**
  * The object of class `className` behind a handle of the context, for calls that core does not dispatch
- * (core/driver-ops.ts). ENOENT, EINVAL for another class, EBUSY while it is being destroyed; `where` begins the sentence.
+ * (core/driver-ops.ts). ENOENT, EINVAL for another class, EBUSY while it is being destroyed; `where` begins the
+ * sentence.
  */
 export const findObject = byHandle
 
