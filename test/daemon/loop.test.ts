@@ -59,6 +59,23 @@ test('what the look after parking finds is done, and the loop is awake for it', 
   loop.stop()
 })
 
+test('a time that is near, or over, is left to the timer: calls are answered meanwhile', () => {
+  for (const due of [100, 0, -1000]) {
+    const begin = nowMicroseconds()
+    let polls = 0
+    const { loop, parked } = bench({
+      poll: () => {
+        assert.ok(++polls < 10_000, 'the loop waits by itself')
+        return false
+      },
+      nextTimeout: () => begin + due,
+    })
+    loop.kick()
+    assert.equal(parked(), 1)
+    loop.stop()
+  }
+})
+
 test('a kick from within does nothing, one after stop neither', () => {
   let polls = 0
   const { loop } = bench({
