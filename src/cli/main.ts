@@ -141,6 +141,15 @@ const buildProgram = (): Command => {
     .option('--json', 'as JSON')
     .action(async options => (await import('./devices.ts')).devices(options))
 
+  program
+    .command('schema')
+    .description('Prints every class, method and attribute with its type: all that are declared, or those of a device.')
+    .option('--device <name>', 'what this device of a daemon says that it supports')
+    .option(SOCKET, 'the daemon at this socket')
+    .option('--json', 'as JSON (docs/schema.md)')
+    .addHelpText('after', examples('userdma schema', 'userdma schema --device rxe0 --json'))
+    .action(async options => (await import('./schema.ts')).schema(options))
+
   const fault = program
     .command('fault')
     .description('Shows or changes what is wrong with the network of a running daemon.')

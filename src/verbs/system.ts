@@ -6,12 +6,13 @@ import { resolve } from 'node:path'
 import { noMemory } from '../core/address-space.ts'
 import { addEventHandler } from '../core/clients.ts'
 import { invokeNow } from '../core/invoke.ts'
-import type { Caller, Context } from '../core/model.ts'
+import type { Caller, Context, Device } from '../core/model.ts'
 import { closeContext, openContext } from '../core/registry.ts'
 import { systemDevice } from '../core/system.ts'
 import type { Watch } from '../host/poll.ts'
 import { close } from '../host/sockets.ts'
 import { AsyncFd } from '../spec/classes/async_fd.ts'
+import { Device as DeviceClass } from '../spec/classes/device.ts'
 import { Interface } from '../spec/classes/interface.ts'
 import { System as SystemClass } from '../spec/classes/system.ts'
 import { declare } from '../spec/description.ts'
@@ -24,7 +25,7 @@ import { noPointer, refusing } from './local.ts'
 import { createCalls } from './messages.ts'
 import type { LocalNetwork, Network } from './network.ts'
 import { ASYNC_RECORD, readRecords } from './records.ts'
-import { joinDaemon } from './session.ts'
+import { joinDaemon, type Session } from './session.ts'
 import { namedSocket, userSocket } from './user-socket.ts'
 
 export type NodeTypeName = keyof typeof NodeType.values
@@ -56,8 +57,11 @@ export interface DeviceChange {
 export interface System extends Disposable {
   /** The devices that there are now, by their numbers. */
   devices(): readonly DeviceEntry[]
-  /** The classes of the system-wide device itself. */
-  interface(): readonly ObjectClass[]
+  /**
+   * Everything that a device supports, as it tells itself; without a name the system-wide device. Throws RdmaError
+   * ENODEV for a name that no device has.
+   */
+  interface(name?: string): readonly ObjectClass[]
   /**
    * Calls `handler` for each device that comes or goes, until the function returned is called; it does not keep the
    * process alive. What changed before is in `devices` already.
@@ -75,8 +79,12 @@ export interface SystemOptions {
 
 // ---- how it is reached ----
 
+type Description = Out<typeof Interface.methods.query>
+
 interface Reach {
   call(cls: ObjectClass, method: string): AnyValues
+  /** What a device tells of itself, on a context that lasts no longer. */
+  describe(device: DeviceEntry): Description
   close(): void
 }
 type Tell = (type: number, index: number) => void
@@ -89,10 +97,37 @@ const reachHere = (network: LocalNetwork, tell: Tell): Reach => {
   return {
     call: (cls, method) =>
       refusing(`${cls.name}.${method}`, () => invokeNow(context, cls, method, 0, {}, caller).out as AnyValues),
+    describe: ({ name }) =>
+      refusing('interface.query', () => {
+        const one = openContext(network.core.devices.get(name) as Device, { opened: true })
+        try {
+          return invokeNow(one, Interface, 'query', 0, {}, caller).out
+        } finally {
+          closeContext(one)
+        }
+      }),
     close() {
       unsubscribe()
       closeContext(context)
     },
+  }
+}
+
+/** A context on a device node of a daemon. */
+const openNode = (session: Session, node: number, name: string) => {
+  const { reply, fds } = session.ask('open', (to, from) => writeOpen(to, from, node))
+  if (reply.error === 0) return { fds, send: createCalls(session, reply.context, fds[0]) }
+  for (const fd of fds) close(fd)
+  throw refused('ENODEV', 'open', `the daemon at ${session.socket} does not open ${name} (errno ${reply.error})`)
+}
+
+const describeThere = (session: Session, { index, name, classes }: DeviceEntry): Description => {
+  const { fds, send } = openNode(session, index, `device ${name}`)
+  try {
+    if (classes.includes(DeviceClass.id)) send(DeviceClass, 'open', 0, {})
+    return send(Interface, 'query', 0, {}).out as Description
+  } finally {
+    for (const fd of fds) close(fd)
   }
 }
 
@@ -106,16 +141,17 @@ const reachThere = (socket: string, tell: Tell): Reach => {
     session.leave()
   }
   try {
-    const { reply, fds: passed } = session.ask('open', (to, from) => writeOpen(to, from, SYSTEM_NODE))
+    const { fds: passed, send } = openNode(session, SYSTEM_NODE, 'the system-wide device')
     fds.push(...passed)
-    if (reply.error !== 0)
-      throw refused('EIO', 'open', `the daemon at ${socket} has no system-wide device (errno ${reply.error})`)
-    const send = createCalls(session, reply.context, passed[0])
     const { object: channel } = send(AsyncFd, 'create', 0, {})
     fds.push(channel)
     const take = (record: DataView): void => tell(record.getUint32(8, true), record.getUint32(0, true))
     events = readRecords(channel, ASYNC_RECORD, take, () => session.check())
-    return { call: (cls, method) => send(cls, method, 0, {}).out, close: end }
+    return {
+      call: (cls, method) => send(cls, method, 0, {}).out,
+      describe: device => describeThere(session, device),
+      close: end,
+    }
   } catch (error) {
     end()
     throw error
@@ -159,19 +195,27 @@ export const openSystem = ({ network, socket }: SystemOptions): System => {
     handlers.clear()
     reach.close()
   }
+  const listed = (): readonly DeviceEntry[] => {
+    const { devices, classes } = call(SystemClass, 'query') as Out<typeof SystemClass.methods.query>
+    return devices.map(({ name, driver, nodeType, nodeGuid, ...rest }) => ({
+      name: text(name),
+      driver: text(driver),
+      ...rest,
+      nodeType: nodeTypes.find(([, value]) => value === nodeType)?.[0],
+      nodeGuid: guidText(nodeGuid),
+      classes: classes.filter(({ index }) => index === rest.index).map(row => row.class),
+    }))
+  }
   return {
-    devices() {
-      const { devices, classes } = call(SystemClass, 'query') as Out<typeof SystemClass.methods.query>
-      return devices.map(({ name, driver, nodeType, nodeGuid, ...rest }) => ({
-        name: text(name),
-        driver: text(driver),
-        ...rest,
-        nodeType: nodeTypes.find(([, value]) => value === nodeType)?.[0],
-        nodeGuid: guidText(nodeGuid),
-        classes: classes.filter(({ index }) => index === rest.index).map(row => row.class),
-      }))
+    devices: listed,
+    interface(name) {
+      if (name === undefined) return declare(call(Interface, 'query') as Description)
+      const found = listed()
+      const device = found.find(one => one.name === name)
+      if (device !== undefined) return declare(reach.describe(device))
+      const names = found.map(one => one.name).join(', ') || 'none'
+      throw refused('ENODEV', 'open', `there is no device ${name}; there are: ${names}`)
     },
-    interface: () => declare(call(Interface, 'query') as Out<typeof Interface.methods.query>),
     onChange(handler) {
       const own = (change: DeviceChange): void => handler(change)
       handlers.add(own)

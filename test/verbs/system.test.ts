@@ -27,6 +27,7 @@ test('devices of this process are listed, and told as they come and go', async (
   using system = openSystem({ network })
   assert.deepEqual(interfaceOf(system), globals)
   assert.deepEqual(seen(system), [{ name: 'rxe0', index: 0, ...facts }])
+  assert.deepEqual(system.interface('rxe0'), before.interface())
   const changes: DeviceChange[] = []
   const stop = system.onChange(change => changes.push(change))
   const later = await open({ network, name: 'rxe7' })
@@ -50,6 +51,7 @@ test('it says whose devices, and nothing once it is closed', () => {
   refused(() => openSystem({}), 'EINVAL', /say whose devices/)
   refused(() => openSystem({ network: createNetwork(), socket: '/x' }), 'EINVAL', /say whose devices/)
   const system = openSystem({ network: createNetwork() })
+  refused(() => system.interface('rxe5'), 'ENODEV', /there is no device rxe5; there are: none/)
   system.close()
   refused(() => system.devices(), 'EIO', /closed/)
 })
@@ -65,6 +67,9 @@ describe('in a daemon', { skip: !hasNative() && 'there is no koffi' }, () => {
         { name: 'rxe0', index: 0, ...facts },
         { name: 'rxe1', index: 1, ...facts },
       ])
+      const device = await open({ socket: daemon.socket, device: 'rxe1' })
+      assert.deepEqual(system.interface('rxe1'), device.interface())
+      await device.close()
     }
     assert.ok(isEmpty(await daemon.settled(isEmpty)))
   })

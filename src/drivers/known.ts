@@ -1,0 +1,19 @@
+/*
+ * One device of every driver that there is, in a core of their own: what they are asked for is what drivers support,
+ * for documents and `userdma schema`. Nothing is sent or served. A new driver is added here.
+ */
+import type { Device } from '../core/model.ts'
+import { createCore } from '../core/registry.ts'
+import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
+import { parseAddress } from '../wire/address.ts'
+import { plainArena } from '../wire/arena.ts'
+import { createRxeDevice } from './rxe/device.ts'
+import { identify } from './rxe/identity.ts'
+
+export const knownDevices = (): readonly Device[] => {
+  const core = createCore()
+  const port = createMemorySwitch({ arena: plainArena(memorySwitchBytes()), sealing: 'demand' }).attach()
+  const identity = identify(parseAddress('127.0.0.1') as Uint8Array, { name: 'lo', index: 1 })
+  createRxeDevice(core, { name: 'rxe', identity, port, now: () => 0 })
+  return [...core.devices.values()]
+}
