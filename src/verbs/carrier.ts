@@ -62,6 +62,11 @@ export interface Carrier {
   posted(handle: number): void
   /** Lets the device work, if it is this process that must; true if something was done. */
   drive(): boolean
+  /**
+   * Asked before each wait: a promise if timers and sockets of the program have not had their turn for long, since
+   * everything here may happen in microtasks.
+   */
+  pause(): Promise<void> | undefined
   /** Makes a buffer known by an address that the device can use; the same buffer again has the same address. */
   addressOf(buffer: Uint8Array): bigint
   /** The buffer is not registered any more. */

@@ -94,6 +94,8 @@ export const localCarrier = (on: Network, name: string, address: string): Carrie
     rxe,
     call(cls, method, object, args) {
       const name = `${(cls as ObjectClass).name}.${method}`
+      // Arming moves nothing, and every wait does it.
+      if (method !== 'reqNotify') network.touch()
       const result = refusing(name, () => invokeNow(context, cls, method, object, args, caller))
       return { object: result.object ?? result.descriptors?.[0]?.object ?? 0, out: result.out as never }
     },
@@ -107,6 +109,7 @@ export const localCarrier = (on: Network, name: string, address: string): Carrie
       network.kick()
     },
     drive: () => network.drive(),
+    pause: () => network.pause(),
     addressOf(buffer) {
       let area = known.get(buffer)
       if (area === undefined) {

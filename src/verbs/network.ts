@@ -54,12 +54,16 @@ export interface LocalNetwork extends Network {
   add(name: string, address: string): Attached
   /** Work may have been posted: it is looked at when what the program is doing has ended. */
   kick(): void
+  /** A call may have changed something: the next drive looks. */
+  touch(): void
   drive(): boolean
+  /** A promise for the next turn of the event loop, if there was none for long. */
+  pause(): Promise<void> | undefined
 }
 
 /** Turns of devices that keep each other busy before others have their turn. */
 const TURNS = 64
-/** Drives between two turns of the event loop. */
+/** Drives, and waits of programs, between two turns of the event loop. */
 const BUDGET = 256
 const LONGEST_TIMER = 2 ** 31 - 1
 
@@ -71,8 +75,12 @@ const faultRules = (text: string) => {
   }
 }
 
-/** Drives devices: now, soon, and when their timers come. */
-const createDriver = (devices: readonly RxeDevice[]) => {
+/**
+ * Drives devices: now, soon, and when their timers come. `quiet`: between two drives nothing happens but what
+ * `touch` and timers tell of, so that polling an empty queue costs next to nothing.
+ */
+const createDriver = (devices: readonly RxeDevice[], quiet: boolean) => {
+  let touched = true
   let driving = false
   let scheduled = false
   let budget = BUDGET
@@ -96,11 +104,13 @@ const createDriver = (devices: readonly RxeDevice[]) => {
   }
   const onTimer = (): void => {
     timerDue = Number.POSITIVE_INFINITY
+    touched = true
     drive()
   }
   const drive = (): boolean => {
-    if (driving) return false
+    if (driving || (quiet && !touched && nowMicroseconds() < timerDue)) return false
     driving = true
+    touched = false
     let worked = false
     let busy = true
     for (let turn = 0; turn < TURNS && busy; turn++) {
@@ -121,20 +131,27 @@ const createDriver = (devices: readonly RxeDevice[]) => {
     if (scheduled) later()
   }
   /** A turn of the event loop gives a new budget, and does what waits because the last one was used up. */
+  const spend = (): boolean => {
+    if (budget === BUDGET) setImmediate(renew)
+    if (budget === 0) return false
+    budget--
+    return true
+  }
   const kick = (): void => {
+    touched = true
     if (scheduled) return
     scheduled = true
-    if (budget === BUDGET) setImmediate(renew)
-    if (budget > 0) {
-      budget--
-      queueMicrotask(later)
-    }
+    if (spend()) queueMicrotask(later)
+  }
+  const pause = (): Promise<void> | undefined => (spend() ? undefined : new Promise(resolve => setImmediate(resolve)))
+  const touch = (): void => {
+    touched = true
   }
   const stop = (): void => {
     clearTimeout(timer)
     timerDue = Number.POSITIVE_INFINITY
   }
-  return { drive, kick, stop }
+  return { drive, kick, touch, pause, stop }
 }
 
 export const createNetwork = ({ fault = '', link = 'memory' }: NetworkOptions = {}): Network => {
@@ -144,7 +161,7 @@ export const createNetwork = ({ fault = '', link = 'memory' }: NetworkOptions = 
   if (memory === undefined) useNativeCrc()
   const devices: RxeDevice[] = []
   const ports = new Set<FaultPort>()
-  const { drive, kick, stop } = createDriver(devices)
+  const { drive, kick, touch, pause, stop } = createDriver(devices, link === 'memory')
   let rules = faultRules(fault)
   let added = 0
 
@@ -168,6 +185,8 @@ export const createNetwork = ({ fault = '', link = 'memory' }: NetworkOptions = 
     },
     drive,
     kick,
+    touch,
+    pause,
     add(name, address) {
       const { port: bare, identity } = attach(name, address)
       const port = withFaults(bare, name, rules)

@@ -40,6 +40,8 @@ export interface CqOptions {
 }
 
 const ENTRIES = 256
+/** Looks at an empty queue before it is armed. */
+const LOOKS = 4
 
 export const cqPlan = (kit: Kit, { entries = ENTRIES, vector = 0 }: CqOptions = {}): Plan<CompletionQueue> => {
   const { carrier, waiters } = kit
@@ -74,7 +76,18 @@ export const cqPlan = (kit: Kit, { entries = ENTRIES, vector = 0 }: CqOptions = 
       const wait = async ({ signal, solicitedOnly = false }: WaitOptions = {}): Promise<void> => {
         signal?.throwIfAborted()
         letGo()
-        if (oldest(ring) >= 0) return
+        const wasOver = waiters.over
+        const pause = carrier.pause()
+        if (pause !== undefined) await pause
+        // What others in this process are about to do is often done after a few microtasks.
+        for (let i = 0; i < LOOKS; i++) {
+          if (oldest(ring) >= 0 || (carrier.drive() && oldest(ring) >= 0)) return
+          if (carrier.remote) break
+          await undefined
+        }
+        signal?.throwIfAborted()
+        // Closed meanwhile: who waited is woken. Who begins to wait only now is told by the call.
+        if (waiters.over && !wasOver) return
         const woken = waiters.wait(number, signal)
         carrier.call(Cq, 'reqNotify', handle, { solicitedOnly: solicitedOnly ? 1 : 0 })
         // What came before the queue was armed makes no event.

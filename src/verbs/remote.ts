@@ -192,6 +192,8 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
       yieldProcessor()
       return true
     },
+    // Events come from the event loop anyway.
+    pause: () => undefined,
     addressOf(buffer) {
       const backing = buffer.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean }
       if (backing.resizable || backing.growable)

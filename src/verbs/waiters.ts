@@ -11,13 +11,15 @@ export interface Waiters {
   /** Resolves with the next wake; rejects with the signal's reason if that comes first. */
   wait(number: number, signal?: AbortSignal): Promise<void>
   wake(number: number): void
-  /** Wakes everybody: nothing will come any more. */
+  /** Wakes everybody: nothing will come any more, and `over` says so from then on. */
   wakeAll(): void
+  readonly over: boolean
 }
 
 /** `changed`: somebody begins to wait where nobody did, or the last one has ended. */
 export const createWaiters = (changed: (begins: boolean) => void = () => {}): Waiters => {
   let count = 0
+  let over = false
   const waiting = new Map<number, Set<() => void>>()
   let next = 1
   const wake = (number: number): void => {
@@ -58,7 +60,11 @@ export const createWaiters = (changed: (begins: boolean) => void = () => {}): Wa
         signal?.addEventListener('abort', aborted, { once: true })
       }),
     wake,
+    get over() {
+      return over
+    },
     wakeAll() {
+      over = true
       for (const number of [...waiting.keys()]) wake(number)
     },
   }

@@ -1,0 +1,55 @@
+/*
+ * Work in this process moves without turns of the event loop, and does not keep them from others.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { closeAll, next, pair } from './ends.ts'
+
+test('messages and their answers need no turn of the event loop', async () => {
+  const { a, b } = await pair()
+  let turned = false
+  setImmediate(() => {
+    turned = true
+  })
+  for (let i = 0; i < 20; i++) {
+    b.qp.receive(b.mr.slice())
+    a.qp.send(a.mr.slice(0, 8), { signaled: false })
+    await next(b.cq)
+    a.qp.receive(a.mr.slice())
+    b.qp.send(b.mr.slice(0, 8), { signaled: false })
+    await next(a.cq)
+  }
+  assert.equal(turned, false)
+  await closeAll(a, b)
+})
+
+test('two loops that keep each other busy for ever let timers and signals through', async () => {
+  const { a, b } = await pair()
+  const stop = AbortSignal.timeout(20)
+  let rounds = 0
+  const play = async ({ cq, qp, mr }: typeof a) => {
+    for await (const wc of cq.completions({ signal: stop })) {
+      if (wc.opcodeName !== 'RECV') continue
+      rounds++
+      qp.receive(mr.slice())
+      qp.send(mr.slice(0, 8))
+    }
+  }
+  for (const { qp, mr } of [a, b]) for (let i = 0; i < 4; i++) qp.receive(mr.slice())
+  a.qp.send(a.mr.slice(0, 8))
+  const ends = await Promise.allSettled([play(a), play(b)])
+  for (const end of ends) assert.equal(end.status === 'rejected' && end.reason.name, 'TimeoutError')
+  assert.ok(rounds > 10)
+  await closeAll(a, b)
+})
+
+test('polling alone sees retries through: time passes without the event loop too', async () => {
+  const { a, b } = await pair()
+  a.qp.modify({ state: 0 })
+  a.qp.connect({ ...b.qp.endpoint, qpn: 0x123456 }, { timeout: 8, retries: 2 })
+  a.qp.write(Uint8Array.of(1), b.mr.remote())
+  while (!a.cq.poll());
+  assert.equal(a.cq.completion.statusName, 'RETRY_EXC_ERR')
+  assert.equal(a.device.counters().transport.retransmissions, 2)
+  await closeAll(a, b)
+})
