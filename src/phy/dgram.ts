@@ -17,8 +17,8 @@ import { findIdentification, sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
 import { addressWords } from './key-table.ts'
 import { emptyTappedRun, type Fate, noAddress, type Port, type PortCounters, SCRATCH_BYTES } from './port.ts'
+import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes, SHORTEST_PACKET } from './run-limits.ts'
 import { createSenders } from './senders.ts'
-import { RUN_BYTES, RUN_PACKETS } from './udp-sending.ts'
 import { LARGEST_SHARED_WINDOW, LARGEST_WINDOW, pathMtuOf, sharedWindowOf } from './udp-window.ts'
 
 export interface DgramCounters extends PortCounters {
@@ -46,8 +46,6 @@ export interface DgramPortOptions {
 /** Added to the ICRC, bit by bit. No identification makes the same change to a packet of any length. */
 export const ICRC_MARK = 0x756d_6461
 
-/** Shortest packet: BTH and ICRC. */
-const SHORTEST = 16
 /** The arena: runs that are being sent, rooms for layers that keep packets, what was received. */
 const STAGING = 4 * RUN_BYTES
 const ROOMS = 8
@@ -224,8 +222,8 @@ export const createDgramPort = ({
     if (closed) return
     startAgain()
     const at = RECEIVED_AT + PHASE + ((used + 15) & ~15)
-    if (bytes.length < SHORTEST || at + bytes.length > RECEIVED_AT + RECEIVED_BYTES) {
-      if (bytes.length > 0 && bytes.length < SHORTEST) counters.icrcErrors++
+    if (bytes.length < SHORTEST_PACKET || at + bytes.length > RECEIVED_AT + RECEIVED_BYTES) {
+      if (bytes.length > 0 && bytes.length < SHORTEST_PACKET) counters.icrcErrors++
       else counters.dropped++
       return
     }
@@ -312,7 +310,7 @@ export const createDgramPort = ({
     },
 
     reserve: bytes => {
-      if (bytes > RUN_BYTES) throw new RangeError(`a run has at most ${RUN_BYTES} bytes, not ${bytes}`)
+      requireRunBytes(bytes)
       if (closed) return -1
       const at = sending === 0 && queue.length === 0 ? 0 : (filled + 63) & ~63
       if (at + bytes > STAGING) {
@@ -325,12 +323,7 @@ export const createDgramPort = ({
       return at
     },
     commit: (offset, size, count, last, flow) => {
-      if (roomEnd < 0) throw new Error('commit without reserve')
-      const end = offset + (count - 1) * size + last
-      if (count < 1 || count > RUN_PACKETS || last < SHORTEST || last > size || offset < filled || end > roomEnd)
-        throw new RangeError(
-          `a run of ${count} packets of ${size} bytes, the last of ${last}, at ${offset} does not fit the room reserved`,
-        )
+      const end = requireRun(offset, size, count, last, filled, roomEnd)
       if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
       filled = end
       counters.sentPackets += count
@@ -365,7 +358,7 @@ export const createDgramPort = ({
 
     requireSeal: () => {},
     takeRoom: bytes => {
-      if (bytes > RUN_BYTES) throw new RangeError(`room is at most ${RUN_BYTES} bytes, not ${bytes}`)
+      requireRunBytes(bytes)
       return freeRooms.pop() ?? -1
     },
     giveRoom: offset => {

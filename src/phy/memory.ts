@@ -18,16 +18,10 @@ import { sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
 import { addressWords, createKeyTable } from './key-table.ts'
 import { emptyTappedRun, type Fate, type Port, SCRATCH_BYTES } from './port.ts'
+import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes } from './run-limits.ts'
 import { createRunPool } from './run-pool.ts'
 import { createRunRecords, giveRecord, takeRecord } from './run-records.ts'
 
-/**
- * The largest run: 64 packets of path MTU 4096, or 990 of path MTU 256. Every run costs system calls at both ends, and
- * the larger it is the less that counts (measured for 1 MiB between two processes: 64 KiB at a time 0.77 of what one
- * piece takes, 128 KiB 0.88, 256 KiB 0.93); beyond that it would leave the processor's second-level cache.
- */
-const RUN_BYTES = 270336
-const RUN_PACKETS = 1024
 /** Runs up to this size, acknowledgements above all, have buffers of their own. */
 const SMALL_RUN_BYTES = 2048
 /** Buffers that a port can always have, whatever the others do (fewer with very many ports). */
@@ -37,8 +31,6 @@ const PATH_MTU = 4096
 /** Routes that are no port: none, and from GROUP downwards groups. */
 const NOWHERE = -1
 const GROUP = -2
-/** BTH and ICRC. */
-const SHORTEST_PACKET = 16
 
 export interface MemorySwitchOptions {
   /** Of at least `memorySwitchBytes(runs, smallRuns)` bytes; the link uses that many from 0 on. */
@@ -275,7 +267,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       },
 
       reserve: bytes => {
-        if (bytes > RUN_BYTES) throw new RangeError(`a run has at most ${RUN_BYTES} bytes, not ${bytes}`)
+        requireRunBytes(bytes)
         const buffer = closed ? -1 : takeBuffer(me, bytes)
         if (buffer < 0) return -1
         endReservation()
@@ -284,19 +276,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         return filled
       },
       commit: (offset, packet, packets, last, flow) => {
-        if (reserved < 0) throw new Error('commit without reserve')
-        const end = offset + (packets - 1) * packet + last
-        if (
-          packets < 1 ||
-          packets > RUN_PACKETS ||
-          last < SHORTEST_PACKET ||
-          last > packet ||
-          offset < filled ||
-          end > endOf(reserved)
-        )
-          throw new RangeError(
-            `a run of ${packets} packets of ${packet} bytes, the last of ${last}, at ${offset} does not fit the room reserved`,
-          )
+        const end = requireRun(offset, packet, packets, last, filled, reserved < 0 ? -1 : endOf(reserved))
         if (!flows.isOpen(me, flow)) throw new Error(`flow ${flow} is not open`)
         filled = end
         holders[reserved]++
@@ -373,7 +353,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         sealsWanted += change
       },
       takeRoom: bytes => {
-        if (bytes > RUN_BYTES) throw new RangeError(`room is at most ${RUN_BYTES} bytes, not ${bytes}`)
+        requireRunBytes(bytes)
         const buffer = closed ? -1 : big.take(me)
         return buffer < 0 ? -1 : big.offsetOf(buffer)
       },

@@ -13,6 +13,7 @@ import type { UdpBatches, UdpSocket } from '../host/udp.ts'
 import { sealIcrc } from '../wire/icrc.ts'
 import type { FlowTable } from './flow-table.ts'
 import { emptyTappedRun, type PortCounters, type PortTap } from './port.ts'
+import { RUN_BYTES, requireRun, requireRunBytes } from './run-limits.ts'
 import type { Senders } from './senders.ts'
 
 export interface SendCounters extends PortCounters {
@@ -35,9 +36,6 @@ export interface UdpSending {
   sendQueued(): boolean
 }
 
-/** As on the memory link: 64 packets of path MTU 4096, or 990 of path MTU 256. */
-export const RUN_BYTES = 270336
-export const RUN_PACKETS = 1024
 /** Room for runs that wait to be sent, at the arena's begin. */
 export const STAGING = 4 * RUN_BYTES
 export const FLOWS = 16384
@@ -48,8 +46,6 @@ export const ALL_MESSAGES = MESSAGES + 1
 /** Datagrams of one message, and its bytes: below the kernel's limits (64 or 128 segments, 65,507 bytes). */
 const MESSAGE_PACKETS = 62
 const MESSAGE_BYTES = 65000
-/** BTH and ICRC. */
-const SHORTEST_PACKET = 16
 
 export const createUdpSending = (
   { arena, putMessage, send }: UdpBatches,
@@ -189,7 +185,7 @@ export const createUdpSending = (
       socketOf[flow] = socket
     },
     reserve: bytes => {
-      if (bytes > RUN_BYTES) throw new RangeError(`a run has at most ${RUN_BYTES} bytes, not ${bytes}`)
+      requireRunBytes(bytes)
       let at = queued === 0 ? 0 : (filled + 63) & ~63
       if (at + bytes > STAGING || blocked) {
         if (!sendQueued()) return -1
@@ -200,12 +196,7 @@ export const createUdpSending = (
       return at
     },
     commit: (offset, size, count, last, flow) => {
-      if (roomEnd < 0) throw new Error('commit without reserve')
-      const end = offset + (count - 1) * size + last
-      if (count < 1 || count > RUN_PACKETS || last < SHORTEST_PACKET || last > size || offset < filled || end > roomEnd)
-        throw new RangeError(
-          `a run of ${count} packets of ${size} bytes, the last of ${last}, at ${offset} does not fit the room reserved`,
-        )
+      const end = requireRun(offset, size, count, last, filled, roomEnd)
       if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
       filled = end
       counters.sentPackets += count

@@ -12,17 +12,10 @@ import { addressText, isLinkLocal } from '../wire/address.ts'
 import { createFlowTable } from './flow-table.ts'
 import { addressWords } from './key-table.ts'
 import { noAddress, type Port, SCRATCH_BYTES } from './port.ts'
+import { RUN_BYTES, RUN_PACKETS, requireRunBytes } from './run-limits.ts'
 import { createSenders } from './senders.ts'
 import { createUdpReceiving, RECEIVES, type ReceiveCounters } from './udp-receiving.ts'
-import {
-  ALL_MESSAGES,
-  createUdpSending,
-  FLOWS,
-  RUN_BYTES,
-  RUN_PACKETS,
-  type SendCounters,
-  STAGING,
-} from './udp-sending.ts'
+import { ALL_MESSAGES, createUdpSending, FLOWS, type SendCounters, STAGING } from './udp-sending.ts'
 import { LARGEST_SHARED_WINDOW, LARGEST_WINDOW, pathMtuOf, sharedWindowOf } from './udp-window.ts'
 
 export interface UdpCounters extends SendCounters, ReceiveCounters {}
@@ -186,7 +179,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       seals += change
     },
     takeRoom: bytes => {
-      if (bytes > RUN_BYTES) throw new RangeError(`room is at most ${RUN_BYTES} bytes, not ${bytes}`)
+      requireRunBytes(bytes)
       return freeRooms.pop() ?? -1
     },
     giveRoom: offset => {
