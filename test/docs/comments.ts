@@ -1,0 +1,89 @@
+/*
+ * What the sources say in words about classes, methods, attributes and enumerations: the comments beside the
+ * declarations, which the reference shows, so that nothing is said twice.
+ */
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { repoRoot } from '../paths.ts'
+
+const FOLDERS = ['src/spec', 'src/drivers']
+
+const sources: readonly string[] = FOLDERS.flatMap(folder =>
+  readdirSync(join(repoRoot, folder), { recursive: true, encoding: 'utf8' })
+    .filter(name => name.endsWith('.ts'))
+    .sort()
+    .map(name => readFileSync(join(repoRoot, folder, name), 'utf8')),
+)
+
+/** Paragraphs of a comment without its stars. */
+const wordsOf = (comment: string): string[] =>
+  comment
+    .replace(/^\/\*+/, '')
+    .replace(/\*\/$/, '')
+    .split('\n')
+    .map(line => line.replace(/^\s*\* ?/, '').trim())
+    .join('\n')
+    .trim()
+    .split(/\n\n+/)
+    .map(paragraph => paragraph.replace(/\n(?!- )/g, ' '))
+
+const COMMENT = String.raw`\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\s*`
+
+/** The comment right before what the pattern matches. */
+const before = (source: string, pattern: string): string[] | undefined => {
+  const found = new RegExp(`${COMMENT}${pattern}`).exec(source)
+  return found === null ? undefined : wordsOf(found[1])
+}
+
+const DECLARES = /objectClass\(\s*'/
+
+/** What is said about one class: its file's opening, its methods, its attributes and fields. */
+export interface Words {
+  /** Paragraphs. */
+  readonly opening: readonly string[]
+  method(name: string): readonly string[] | undefined
+  attribute(method: string, name: string): string | undefined
+  field(name: string): string | undefined
+}
+
+export const wordsAbout = (className: string): Words => {
+  const own = sources.find(source => source.includes(`objectClass('${className}'`)) ?? ''
+  const parts = own.split(DECLARES)
+  // The class's own part; what its file declares before any class; what all queue pairs have in common.
+  const declared = parts.slice(1).find(part => part.startsWith(`${className}'`)) ?? ''
+  const family = className.endsWith('_qp') ? sources.filter(source => source.includes('const qpMethods =')) : []
+  const places = [declared, parts[0], ...family]
+  const first = (pattern: string): string[] | undefined => {
+    for (const place of places) {
+      const words = before(place, pattern)
+      if (words !== undefined) return words
+    }
+    return undefined
+  }
+  const opening = /^\/\*(?!\*)[\s\S]*?\*\//.exec(own)
+  return {
+    opening: opening === null ? [] : wordsOf(opening[0]),
+    method: name => first(`${name}: (?:method|postSend)\\(`),
+    attribute(method, name) {
+      // Attributes of one name differ between methods: only what stands in the method counts, if it stands there.
+      for (const place of places) {
+        const at = place.search(new RegExp(`\\b${method}: method\\(`))
+        if (at < 0) continue
+        const rest = place.slice(at)
+        const end = rest.slice(1).search(/\n {2,4}(?:\/\*\*|\w+: method\()/)
+        return before(end < 0 ? rest : rest.slice(0, end + 1), `${name}: `)?.join(' ')
+      }
+      return undefined
+    },
+    field: name => first(`${name}: at\\(`)?.join(' '),
+  }
+}
+
+/** What is said about an enumeration. */
+export const wordsAboutEnumeration = (name: string): string | undefined => {
+  for (const source of sources) {
+    const words = before(source, `export const \\w+ = enumeration\\('${name}'`)
+    if (words !== undefined) return words.join(' ')
+  }
+  return undefined
+}

@@ -1,0 +1,81 @@
+/*
+ * docs/reference is what the declarations say (R13). UPDATE_GOLDEN=1 (`npm run docs`) writes it anew.
+ */
+import assert from 'node:assert/strict'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { classes } from '../../src/spec/classes.ts'
+import { qpTransitions } from '../../src/spec/qp-states.ts'
+import { repoRoot } from '../paths.ts'
+import { wordsAbout, wordsAboutEnumeration } from './comments.ts'
+import { referencePages } from './reference.ts'
+
+const folder = join(repoRoot, 'docs', 'reference')
+const pages = referencePages()
+
+test('the pages are current, none is missing and none is left over', () => {
+  if (process.env.UPDATE_GOLDEN) {
+    mkdirSync(folder, { recursive: true })
+    for (const name of readdirSync(folder)) if (!pages.has(name)) rmSync(join(folder, name))
+    for (const [name, page] of pages) writeFileSync(join(folder, name), page)
+  }
+  const hint = '`npm run docs` makes docs/reference anew'
+  assert.deepEqual(existsSync(folder) ? readdirSync(folder).sort() : [], [...pages.keys()].sort(), hint)
+  for (const [name, page] of pages) assert.equal(readFileSync(join(folder, name), 'utf8'), page, `${name}: ${hint}`)
+})
+
+test('every class has a page with all of its methods and attributes', () => {
+  for (const cls of classes) {
+    const page = pages.get(`${cls.name}.md`) ?? ''
+    for (const [name, method] of Object.entries(cls.methods)) {
+      const from = page.indexOf(`\n## ${name}\n`)
+      const part = page.slice(from, page.indexOf('\n## ', from + 1) < 0 ? undefined : page.indexOf('\n## ', from + 1))
+      assert.ok(from > 0, `${cls.name}.${name}`)
+      for (const [direction, set] of Object.entries({ in: method.in, out: method.out }))
+        for (const [attribute, { id }] of Object.entries(set))
+          assert.ok(part.includes(`| ${direction} | \`${attribute}\` | ${id} | `), `${cls.name}.${name}: ${attribute}`)
+    }
+  }
+})
+
+test('links lead to pages and headings that exist', () => {
+  for (const [name, page] of pages)
+    for (const [, file, anchor] of page.matchAll(/\]\(([\w./-]+\.md)(?:#([\w-]+))?\)/g)) {
+      const target = pages.get(file) ?? readFileSync(join(folder, file), 'utf8')
+      if (anchor !== undefined) assert.ok(target.includes(`\n## ${anchor}\n`), `${name}: ${file}#${anchor}`)
+    }
+})
+
+test('state diagrams have every transition of the table', () => {
+  for (const [type, rows] of Object.entries(qpTransitions)) {
+    const page = pages.get(`${type.toLowerCase()}_qp.md`)
+    if (page === undefined) continue
+    const drawn = [...page.matchAll(/^ {4}(\w+) --> (\w+)$/gm)].map(([, from, to]) => `${from} ${to}`)
+    const known = Object.entries(rows).flatMap(([from, to]) => Object.keys(to).map(name => `${from} ${name}`))
+    assert.deepEqual(drawn.sort(), known.sort(), type)
+  }
+  assert.match(
+    pages.get('rc_qp.md') ?? '',
+    /\| RTR \| RTS \| `timeout`, `retryCnt`, `rnrRetry`, `sqPsn`, `maxRdAtomic` \|/,
+  )
+})
+
+test('the words beside declarations are found', () => {
+  const port = wordsAbout('port')
+  assert.match(port.opening.join(' '), /^Class `port`: a port of the device/)
+  assert.match(port.method('queryGidEntry')?.join(' ') ?? '', /^One entry of the GID table; ENODATA/)
+  assert.equal(port.method('query'), undefined)
+  assert.match(wordsAbout('system').field('nodeGuid') ?? '', /^In network order/)
+  assert.match(wordsAboutEnumeration('mtu') ?? '', /^Path MTU: 128/)
+  for (const cls of classes) assert.ok(wordsAbout(cls.name).opening.length > 0, cls.name)
+})
+
+test('errors follow from what a method takes', () => {
+  const part = (file: string, method: string): string =>
+    (pages.get(file) ?? '').split(`\n## ${method}\n`)[1].split('\n## ')[0]
+  assert.match(part('cq.md', 'destroy'), /- ENOENT: the object does not exist\n[\s\S]*- EBUSY/)
+  assert.match(part('cq.md', 'create'), /- EBADF: `channel` or `asyncFd` is none of this context/)
+  assert.match(part('mr.md', 'create'), /- ENOENT: `pd` does not exist/)
+  assert.match(part('rc_qp.md', 'modify'), /In Linux: write `MODIFY_QP`, write `EX_MODIFY_QP`/)
+})

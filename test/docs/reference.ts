@@ -1,0 +1,308 @@
+/*
+ * The pages of docs/reference as they follow from the declarations (R13): one per class, with the words that stand
+ * beside them, one for enumerations, and an index. State diagrams are drawn from the tables of the state machines.
+ */
+import { callText, declaredSchema, namedBy, typeText } from '../../src/cli/schema.ts'
+import { knownDevices } from '../../src/drivers/known.ts'
+import { QpState } from '../../src/spec/enums.ts'
+import { linuxCalls } from '../../src/spec/linux/coverage.ts'
+import { type QpStateName, type QpTypeName, qpTransitions, type Transition } from '../../src/spec/qp-states.ts'
+import { CREATE, CREATE_FD, DESTROY } from '../../src/spec/schema.ts'
+import type { JsonAttribute, JsonClass, JsonField, JsonMethod, JsonType } from '../../src/spec/schema-json.ts'
+import { schemaOf } from '../../src/spec/schema-json.ts'
+import { type Words, wordsAbout, wordsAboutEnumeration } from './comments.ts'
+
+const code = (text: string): string => `\`${text}\``
+const row = (...cells: readonly string[]): string => `| ${cells.map(cell => cell.replaceAll('|', '\\|')).join(' | ')} |`
+const table = (head: readonly string[], rows: readonly (readonly string[])[]): string[] =>
+  rows.length === 0 ? [] : [row(...head), `|${'---|'.repeat(head.length)}`, ...rows.map(cells => row(...cells)), '']
+
+const COLUMNS = 118
+/** Paragraphs in lines that fit a page. */
+const wrapped = (paragraphs: readonly string[]): string[] =>
+  paragraphs.flatMap(paragraph => {
+    const lines = ['']
+    for (const line of paragraph.split('\n')) {
+      if (lines[lines.length - 1] !== '') lines.push('')
+      for (const word of line.split(' ')) {
+        const last = lines[lines.length - 1]
+        if (last !== '' && last.length + 1 + word.length > COLUMNS)
+          lines.push(line.startsWith('- ') ? `  ${word}` : word)
+        else lines[lines.length - 1] = last === '' ? word : `${last} ${word}`
+      }
+    }
+    return [...lines, '']
+  })
+
+const idText = (id: number): string => (id < 0x8000 ? String(id) : `0x${id.toString(16)}`)
+const driversText = (drivers: readonly string[]): string =>
+  drivers.length === 0 ? 'none: calls answer EOPNOTSUPP' : drivers.join(', ')
+
+/** A type, with links to enumerations and classes. */
+const linked = (type: JsonType): string => {
+  const text = typeText(type)
+  if (type.kind === 'enum' || type.kind === 'flags')
+    return text.replace(type.enumeration, `[${type.enumeration}](enumerations.md#${type.enumeration})`)
+  return type.kind === 'ref' || type.kind === 'fd'
+    ? text.replace(type.class, `[${type.class}](${type.class}.md)`)
+    : text
+}
+
+// ---- methods ----
+
+/** Attributes that a driver adds to methods of common classes. */
+interface Addition {
+  readonly driver: string
+  readonly method: JsonMethod
+}
+
+const fieldRows = (fields: readonly JsonField[], words: Words, path = '', base = 0): string[][] =>
+  fields.flatMap(({ name, offset, type }) =>
+    type.kind === 'record'
+      ? fieldRows(type.fields, words, `${path}${name}.`, base + offset)
+      : [[String(base + offset), code(path + name), linked(type), words.field(name) ?? '']],
+  )
+
+const attributeRows = (
+  direction: 'in' | 'out',
+  method: JsonMethod,
+  words: Words,
+  additions: readonly Addition[],
+): string[][] => {
+  const own = method[direction].map(attribute => ({
+    attribute,
+    said: words.attribute(method.name, attribute.name) ?? '',
+  }))
+  const added = additions.flatMap(({ driver, method: theirs }) =>
+    theirs[direction].filter(({ id }) => id >= 0x8000).map(attribute => ({ attribute, said: `of driver ${driver}` })),
+  )
+  return [...own, ...added].map(({ attribute: { name, id, optional, type }, said }) => [
+    direction,
+    code(name),
+    idText(id),
+    linked(type),
+    optional ? 'optional' : '',
+    said,
+  ])
+}
+
+const structs = (method: JsonMethod, words: Words, additions: readonly Addition[]): string[] => {
+  const own: readonly JsonAttribute[] = [...method.in, ...method.out]
+  const added = additions.flatMap(({ method: theirs }) =>
+    [...theirs.in, ...theirs.out].filter(({ id }) => id >= 0x8000),
+  )
+  const all = [...own, ...added].filter(({ name, type }, i, these) => {
+    const same = (one: JsonAttribute): boolean => one.name === name && JSON.stringify(one.type) === JSON.stringify(type)
+    return these.findIndex(same) === i
+  })
+  return all.flatMap(({ name, type }) =>
+    type.kind === 'record' || type.kind === 'list'
+      ? [
+          `${type.kind === 'record' ? 'Fields of' : 'Fields of each record of'} ${code(name)}:`,
+          '',
+          ...table(['offset', 'field', 'type', ''], fieldRows(type.fields, words)),
+        ]
+      : [],
+  )
+}
+
+/** Errors that follow from the declaration; README.md of the pages has those of every call. */
+const errorsOf = (cls: JsonClass, { call, in: into, out }: JsonMethod): string[] => {
+  const creates = call === CREATE || call === CREATE_FD
+  const refs = into.flatMap(({ name, type }) => (type.kind === 'ref' ? [code(name)] : []))
+  const fds = into.flatMap(({ name, type }) => (type.kind === 'fd' ? [code(name)] : []))
+  const limited = into.filter(
+    ({ type }) => 'min' in type || 'max' in type || type.kind === 'enum' || type.kind === 'flags',
+  )
+  const onHandle = cls.identity === 'handle' && !creates
+  const errors: string[] = []
+  if (onHandle || refs.length > 0)
+    errors.push(`ENOENT: ${[...(onHandle ? ['the object'] : []), ...refs].join(' or ')} does not exist`)
+  if (refs.length > 0 || onHandle)
+    errors.push(`EINVAL: ${[...(onHandle ? ['the object'] : []), ...refs].join(' or ')} is of another class`)
+  if (cls.identity === 'fixed') errors.push(`EINVAL: there is no such ${cls.name}`)
+  if (fds.length > 0 || (cls.identity === 'fd' && !creates))
+    errors.push(
+      `EBADF: ${[...(cls.identity === 'fd' && !creates ? ['the descriptor'] : []), ...fds].join(' or ')} is none of this context`,
+    )
+  if (limited.length > 0) errors.push(`EINVAL: ${limited.map(({ name }) => code(name)).join(', ')} out of limits`)
+  if (into.some(({ type }) => type.kind === 'record'))
+    errors.push('E2BIG: a record is longer than known and its rest is not zero')
+  if (call === DESTROY) errors.push('EBUSY: other objects or calls still use it')
+  if (creates && cls.identity === 'handle') errors.push('EINVAL: the device has its most objects of this class')
+  if (out.length > 0) errors.push('ENOSPC: too little room for an output')
+  return errors
+}
+
+const twinsOf = (className: string, method: string): string[] =>
+  linuxCalls
+    .filter(call => call.method === method && call.classes.includes(className))
+    .map(({ dialect, name }) => `${dialect} ${code(name)}`)
+
+const methodPart = (cls: JsonClass, method: JsonMethod, words: Words, additions: readonly Addition[]): string[] => {
+  const twins = twinsOf(cls.name, method.name)
+  const facts = [
+    `Call ${callText(method.call)}.`,
+    ...(method.drivers?.join() === cls.drivers?.join() ? [] : [`Drivers: ${driversText(method.drivers ?? [])}.`]),
+    ...(twins.length === 0 ? ['Linux has no such call.'] : [`In Linux: ${twins.join(', ')}.`]),
+    ...(method.driverAttributes ? ['A driver may have attributes of its own.'] : []),
+  ]
+  const rows = [...attributeRows('in', method, words, additions), ...attributeRows('out', method, words, additions)]
+  const errors = errorsOf(cls, method)
+  return [
+    `## ${method.name}`,
+    '',
+    ...wrapped([facts.join(' '), ...(words.method(method.name) ?? [])]),
+    ...(rows.length === 0
+      ? ['It takes nothing and answers nothing.', '']
+      : table(['', 'attribute', 'id', 'type', '', ''], rows)),
+    ...structs(method, words, additions),
+    ...(errors.length === 0
+      ? []
+      : ['Errors, beside those of every call:', '', ...errors.map(error => `- ${error}`), '']),
+  ]
+}
+
+// ---- state machines ----
+
+const typeOfClass = (name: string): QpTypeName | undefined => {
+  const type = name.replace(/_qp$/, '').toUpperCase()
+  return type in qpTransitions && name.endsWith('_qp') ? (type as QpTypeName) : undefined
+}
+
+const states = Object.keys(QpState.values) as QpStateName[]
+
+const transitionsOf = (type: QpTypeName): [QpStateName, QpStateName, Transition][] => {
+  const rows: Partial<Record<QpStateName, Partial<Record<QpStateName, Transition>>>> = qpTransitions[type]
+  return states.flatMap(from =>
+    states.flatMap((to): [QpStateName, QpStateName, Transition][] => {
+      const transition = rows[from]?.[to]
+      return transition === undefined ? [] : [[from, to, transition]]
+    }),
+  )
+}
+
+const stateDiagram = (type: QpTypeName): string[] => {
+  const all = transitionsOf(type)
+  const names = (attributes: readonly string[]): string => attributes.map(code).join(', ')
+  return [
+    '## States',
+    '',
+    '```mermaid',
+    'stateDiagram-v2',
+    '    [*] --> RESET: create',
+    ...all.map(([from, to]) => `    ${from} --> ${to}`),
+    '```',
+    '',
+    ...wrapped([
+      'By `modify`; from any state it may also go to RESET or ERR, which take no attributes. The device moves it to ERR, or to SQE where that state exists, when a request fails.',
+    ]),
+    ...table(
+      ['from', 'to', 'needs', 'takes besides'],
+      all.map(([from, to, { required, optional }]) => [from, to, names(required), names(optional)]),
+    ),
+  ]
+}
+
+// ---- pages ----
+
+const classPage = (cls: JsonClass, additionsOf: (method: string) => readonly Addition[]): string[] => {
+  const words = wordsAbout(cls.name)
+  const type = typeOfClass(cls.name)
+  return [
+    `# ${code(cls.name)}`,
+    '',
+    ...wrapped(words.opening),
+    ...table(
+      ['', ''],
+      [
+        ['class id', idText(cls.id)],
+        ['objects', namedBy(cls.identity)],
+        ...(cls.global ? [['global', 'it works on the system-wide device too']] : []),
+        ['drivers', cls.name === 'system' ? 'the system-wide device' : driversText(cls.drivers ?? [])],
+      ],
+    ),
+    ...(type === undefined ? [] : stateDiagram(type)),
+    ...cls.methods.flatMap(method => methodPart(cls, method, words, additionsOf(method.name))),
+  ]
+}
+
+const enumerationsPage = (enumerations: Readonly<Record<string, Readonly<Record<string, number>>>>): string[] => [
+  '# Enumerations and flags',
+  '',
+  ...Object.keys(enumerations)
+    .sort()
+    .flatMap(name => {
+      const said = wordsAboutEnumeration(name)
+      const value = (number: number): string => (number < 1024 ? String(number) : `0x${number.toString(16)}`)
+      return [
+        `## ${name}`,
+        '',
+        ...wrapped(said === undefined ? [] : [said]),
+        ...table(
+          ['value', 'name'],
+          Object.entries(enumerations[name]).map(([word, number]) => [value(number), code(word)]),
+        ),
+      ]
+    }),
+]
+
+const INDEX = `# Reference
+
+Every class of the object model: its methods, what goes in and comes out, with types, limits, errors, and the calls of
+Linux that are the same. These pages are made from the declarations in \`src/spec/\` and the comments beside them;
+\`npm run docs\` makes them anew. \`userdma schema\` prints the same data, of a device too; as JSON: [schema](../schema.md).
+[Linux's calls](../linux-abi.md) has the other direction.
+
+An attribute that is not marked optional must be there: without it a call is EINVAL. Sizes and offsets are in bytes.
+
+## Errors of every call
+
+| error | when |
+|---|---|
+| EOPNOTSUPP | the device has no such class or method |
+| EINVAL | the message is malformed, an attribute is missing or is no value of its type; the context is not open yet |
+| EPROTONOSUPPORT | an attribute that the device does not know, and that it must not ignore |
+| EFAULT | memory of the caller that the message points to is not there |
+| EIO | the device is gone, or the context is closed |
+
+In the library each is an \`RdmaError\` with the reason as a sentence.
+
+## Classes
+`
+
+/** Texts of all pages, by file name. */
+export const referencePages = (): ReadonlyMap<string, string> => {
+  const { classes, enumerations } = declaredSchema()
+  const devices = knownDevices().map(({ driver, shared }) => ({
+    driver: driver.name,
+    classes: schemaOf([...shared.byName.values()].map(one => one.class)).classes,
+  }))
+  const additions = (cls: string) => (name: string) =>
+    devices.flatMap(({ driver, classes: theirs }): Addition[] => {
+      const method = theirs.find(one => one.name === cls && one.id < 0x8000)?.methods.find(one => one.name === name)
+      return method === undefined ? [] : [{ driver, method }]
+    })
+  const textOf = (lines: readonly string[]): string =>
+    `${lines
+      .join('\n')
+      .replace(/\n{3,}/g, '\n\n')
+      .trimEnd()}\n`
+  const pages = new Map<string, string>()
+  for (const cls of classes) pages.set(`${cls.name}.md`, textOf(classPage(cls, additions(cls.name))))
+  pages.set('enumerations.md', textOf(enumerationsPage(enumerations)))
+  const rows = classes.map(cls => [
+    `[${cls.name}](${cls.name}.md)`,
+    idText(cls.id),
+    namedBy(cls.identity),
+    cls.methods.map(({ name }) => name).join(', '),
+    cls.name === 'system' ? 'the system-wide device' : (cls.drivers ?? []).join(', ') || 'none',
+  ])
+  const index = [
+    INDEX,
+    ...table(['class', 'id', 'objects', 'methods', 'drivers'], rows),
+    '[Enumerations and flags](enumerations.md)',
+  ]
+  pages.set('README.md', textOf(index))
+  return pages
+}
