@@ -56,3 +56,13 @@ test('decode-pcap: a capture of Linux packet by packet', () => {
   assert.match(said, /µs {2}[\d.]+ → [\d.]+ {2}COMPARE_SWAP qp 0x/)
   assert.match(said, /\n {5}0 {2}with a wrong ICRC\n$/)
 })
+
+test('ctx-messages: messages between contexts of a device without verbs', () => {
+  const said = run('ctx-messages').trim().split('\n')
+  assert.deepEqual(said.slice(0, 3), [
+    'context 0 got "contexts", tag 0, from context 1',
+    'context 0 got "without", tag 1, from context 1',
+    'context 0 got "verbs", tag 2, from context 1',
+  ])
+  assert.deepEqual(said.slice(3), ['context 1 got "answer", tag 9, from context 0'])
+})
