@@ -159,7 +159,7 @@ const methodPart = (cls: JsonClass, method: JsonMethod, words: Words, additions:
     ...structs(method, words, additions),
     ...(errors.length === 0
       ? []
-      : ['Errors, beside those of every call:', '', ...errors.map(error => `- ${error}`), '']),
+      : ['Errors, beside those of every call:', '', ...wrapped([errors.map(error => `- ${error}`).join('\n')])]),
   ]
 }
 
