@@ -164,4 +164,47 @@ eachCarrier(openTwo => {
     assert.throws(() => device.pd(), { code: 'EIO' })
     await closeAll({ device }, { device: other })
   })
+
+  test('who waits for solicited completions sleeps through others', async () => {
+    const { a, b } = await pair(openTwo)
+    let woken = false
+    for (let id = 1; id <= 2; id++) b.qp.receive(b.mr.slice(), id)
+    const waiting = b.cq.wait({ solicitedOnly: true }).then(() => {
+      woken = true
+    })
+    await new Promise(setImmediate)
+    a.qp.send(Uint8Array.of(1))
+    await next(a.cq)
+    assert.equal(woken, false)
+    a.qp.send(Uint8Array.of(2), { solicited: true })
+    await waiting
+    assert.deepEqual([(await next(b.cq)).id, (await next(b.cq)).id], [1, 2])
+    await closeAll(a, b)
+  })
+
+  test('what a device says of itself; waiting for its events ends by a signal or with it', async () => {
+    const { a, b } = await pair(openTwo)
+    const { device } = a
+    assert.equal(
+      device
+        .gids()
+        .find(({ index }) => index === 1)
+        ?.gid.slice(12)
+        .join('.'),
+      device.address,
+    )
+    assert.equal(device.queryPort().maxMtu, device.queryPort().activeMtu)
+    assert.ok(device.query().maxQp > 1000)
+    assert.ok(device.supports('rc_qp', 'create') && !device.supports('no_qp') && !device.supports('rc_qp', 'x'))
+    assert.ok(device.interface().some(({ name }) => name === 'interface'))
+    const stop = new AbortController()
+    const walk = (signal?: AbortSignal) => device.events(signal && { signal }).next()
+    const stopped = walk(stop.signal)
+    const ended = walk()
+    stop.abort(new Error('enough'))
+    await assert.rejects(stopped, /enough/)
+    await closeAll(a, b)
+    assert.equal((await ended).done, true)
+    assert.equal(b.device.address, '127.0.0.2')
+  })
 })
