@@ -5,10 +5,13 @@
  * as long as its highest method. A class that the driver lists without methods is core's own, an unlisted one is
  * absent, a method set to `null` is removed, a driver's attributes are merged into the method's. Equal tables are
  * shared between devices: equality is that of the declarations and handlers that went in. Hooks give a device a table
- * of its own, and only while there are any.
+ * of its own, and only while there are any. What is not of the device's link is left out (R27).
  */
 import { Device } from '../spec/classes/device.ts'
+import { QpTypes } from '../spec/classes/qp.ts'
 import { CallError } from '../spec/errno.ts'
+import { absentOn, type LinkName, whyAbsent } from '../spec/links.ts'
+import type { QpTypeName } from '../spec/qp-states.ts'
 import {
   type Attributes,
   CREATE,
@@ -17,8 +20,11 @@ import {
   DESTROY,
   type Method,
   type Methods,
+  MODIFY,
   type ObjectClass,
 } from '../spec/schema.ts'
+import { intoState } from './into-state.ts'
+import { PRIVATE } from './lookup.ts'
 import type {
   AnyHandler,
   Bank,
@@ -32,8 +38,6 @@ import type {
   ReferenceAttribute,
   TablePool,
 } from './model.ts'
-
-const PRIVATE = 0x8000
 
 export const createPool = (): TablePool => ({
   classes: new Map(),
@@ -91,7 +95,32 @@ const coreLine = (driver: string, line: DriverClass, core: ReadonlyMap<string, D
   return { class: cls, handlers: {}, additions: {}, methods: {} }
 }
 
-const mergeClass = (driver: string, line: DriverClass, own: DriverClass): ClassTable => {
+/** The method as a device of this link has it. */
+const ofLink = (link: LinkName | undefined, method: Method): Method => {
+  if (link === undefined) return method
+  const absent = absentOn(link).filter(name => method.in[name] !== undefined || method.out[name] !== undefined)
+  if (absent.length === 0) return method
+  const without = (attributes: Attributes): Attributes =>
+    Object.fromEntries(Object.entries(attributes).filter(([name]) => !absent.includes(name)))
+  const refused = absent
+    .filter(name => method.in[name] !== undefined)
+    .map(name => [name, { id: method.in[name].id, why: whyAbsent(link, name) }])
+  return { ...method, in: without(method.in), out: without(method.out), refused: Object.fromEntries(refused) }
+}
+
+/** What runs a method: a queue pair may be created right into a state. */
+const runnerOf = (cls: ObjectClass, method: Method, handler: AnyHandler): AnyHandler => {
+  const type = (QpTypes as Readonly<Record<string, QpTypeName | undefined>>)[cls.name]
+  if (type === undefined || method.call !== CREATE) return handler
+  const changes = Object.values(cls.methods).find(one => one.call === MODIFY)?.in ?? {}
+  return intoState(
+    type,
+    Object.keys(method.in).filter(name => changes[name] !== undefined),
+    handler,
+  )
+}
+
+const mergeClass = ({ name: driver, link }: Driver, line: DriverClass, own: DriverClass): ClassTable => {
   const { name } = line.class
   const declared: Methods = { ...own.class.methods, ...line.class.methods, ...line.methods }
   for (const method of [...Object.keys(line.handlers), ...Object.keys(line.additions)])
@@ -104,11 +133,11 @@ const mergeClass = (driver: string, line: DriverClass, own: DriverClass): ClassT
     if (!handler) continue
     const where = `driver ${driver}: ${name}.${methodName}`
     const added = line.additions[methodName]
-    const method: Method = {
+    const method = ofLink(link, {
       ...base,
       in: mergeAttributes(where, base.in, added?.in),
       out: mergeAttributes(where, base.out, added?.out),
-    }
+    })
     provided.push([methodName, handler, method])
   }
   const cls: ObjectClass = {
@@ -122,12 +151,13 @@ const mergeClass = (driver: string, line: DriverClass, own: DriverClass): ClassT
     const block = blocks[method.call >> 5] ?? []
     blocks[method.call >> 5] = block
     while (block.length <= (method.call & 31)) block.push(undefined)
+    const run = runnerOf(cls, method, handler)
     block[method.call & 31] = {
       class: cls,
       name: methodName,
       method,
-      run: handler,
-      handler,
+      run,
+      handler: run,
       core: own.handlers[methodName] ?? absent,
       kind: kindOf(cls, method.call),
       references: references(method.in),
@@ -150,8 +180,8 @@ const identity = (pool: TablePool, value: object | null | undefined): string => 
   return String(number)
 }
 
-const keyOf = (pool: TablePool, line: DriverClass, own: DriverClass): string => {
-  const parts = [identity(pool, line.class), identity(pool, own)]
+const keyOf = (pool: TablePool, link: LinkName | undefined, line: DriverClass, own: DriverClass): string => {
+  const parts = [link ?? '', identity(pool, line.class), identity(pool, own)]
   for (const name of Object.keys(line.handlers).sort()) parts.push(`${name}=${identity(pool, line.handlers[name])}`)
   for (const name of Object.keys(line.methods).sort()) parts.push(`${name}:${identity(pool, line.methods[name])}`)
   for (const name of Object.keys(line.additions).sort()) {
@@ -184,14 +214,14 @@ const assemble = (tables: readonly ClassTable[]): DispatchTable => ({
  */
 export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>, driver: Driver): DispatchTable => {
   const lines = driver.classes.map(line => ({ line, own: coreLine(driver.name, line, core) }))
-  const keys = lines.map(({ line, own }) => keyOf(pool, line, own))
+  const keys = lines.map(({ line, own }) => keyOf(pool, driver.link, line, own))
   const deviceKey = [...keys].sort().join('\n')
   const found = pool.devices.get(deviceKey)
   if (found !== undefined) {
     found.uses++
     return found.table
   }
-  const tables = lines.map(({ line, own }, i) => pool.classes.get(keys[i])?.table ?? mergeClass(driver.name, line, own))
+  const tables = lines.map(({ line, own }, i) => pool.classes.get(keys[i])?.table ?? mergeClass(driver, line, own))
   const listed = new Set(tables.map(table => table.class.name))
   if (listed.size < tables.length) throw new Error(`driver ${driver.name}: a class is listed twice`)
   // Classes that this device lacks stand in for themselves, since a method may refer to them.
@@ -280,24 +310,4 @@ export const withHooks = (table: DispatchTable, hooks: readonly Hook[]): Dispatc
       : cls,
   )
   return assemble(tables)
-}
-
-// ---- look-up ----
-
-/** The class with this id, undefined if the device has none. */
-export const classTable = (table: DispatchTable, id: number): ClassTable | undefined =>
-  id >= PRIVATE ? table.private[id - PRIVATE] : table.common[id]
-
-/** The method behind a class id and a call number (0 … 255), undefined if the device has none. */
-export const findEntry = (table: DispatchTable, classId: number, call: number): Entry | undefined =>
-  classTable(table, classId)?.blocks[call >> 5]?.[call & 31]
-
-/** A class' destroy method. */
-export const findDestroy = (table: ClassTable): Entry | undefined => table.blocks[DESTROY >> 5]?.[DESTROY & 31]
-
-/** Slots of all arrays of a table, one pointer each: what R20 keeps to a few kB per device. */
-export const tableSlots = (table: DispatchTable): number => {
-  let slots = table.common.length + table.private.length
-  for (const cls of table.byName.values()) for (const block of cls.blocks) slots += 1 + (block?.length ?? 0)
-  return slots
 }

@@ -7,8 +7,21 @@
  * are withdrawn. Records are byte for byte Linux'. How a carrier gets them to the client is the sink's business, CQ
  * layouts are the driver's.
  */
+import { ClassId } from '../spec/classes/ids.ts'
+import { EventKind } from '../spec/enums.ts'
 import { CallError } from '../spec/errno.ts'
-import type { Affiliation, CoreObject, Device, DeviceEvent, EventRecord, EventSink, FdObject } from './model.ts'
+import type {
+  Affiliation,
+  Attachment,
+  Core,
+  CoreObject,
+  Device,
+  DeviceEvent,
+  EventRecord,
+  EventSink,
+  FdObject,
+} from './model.ts'
+import { beginCount, countTowards, createThreshold, expireDue } from './thresholds.ts'
 
 /** ibv_event_type: the device is gone (IBV_EVENT_DEVICE_FATAL). */
 export const DEVICE_FATAL = 8
@@ -50,12 +63,13 @@ export const createEventQueue = (wake?: () => void): EventQueue => {
       wake?.()
     },
     withdraw(element) {
-      const before = queue.length
+      const withdrawn = queue.filter(event => event.element === element)
       let kept = 0
       for (const event of queue) if (event.element !== element) queue[kept++] = event
       queue.length = kept
-      return before - kept
+      return withdrawn
     },
+    take: limit => queue.splice(0, limit),
     end() {
       this.ended = true
       wake?.()
@@ -64,15 +78,13 @@ export const createEventQueue = (wake?: () => void): EventQueue => {
 }
 
 /**
- * Reads up to `limit` events from an fd object whose sink is core's queue. EAGAIN if there is none now, EIO if none
- * will come any more (the context closed or the device went).
+ * Reads up to `limit` events from an fd object, as its methods do (R39). EAGAIN if there is none now, EIO if none will
+ * come any more (the context closed or the device went).
  */
-export const readEvents = (fd: FdObject, limit = 1): EventRecord[] => {
-  const sink = fd.sink as Partial<EventQueue>
-  if (sink.queue === undefined)
-    throw new CallError('EINVAL', `events of descriptor object ${fd.id} go to its carrier's sink`)
-  if (sink.queue.length > 0) return sink.queue.splice(0, limit)
-  if (sink.ended || fd.closed)
+export const readEvents = (fd: FdObject, limit = 1): readonly EventRecord[] => {
+  const events = fd.sink.take(limit)
+  if (events.length > 0) return events
+  if ((fd.sink as Partial<EventQueue>).ended || fd.closed)
     throw new CallError('EIO', 'no event will come any more: the context or its device is gone')
   throw new CallError('EAGAIN', 'no event is there now')
 }
@@ -88,19 +100,21 @@ export const attachSink = (fd: FdObject, sink: EventSink): void => {
 
 // ---- records ----
 
-const completionRecord = (element: Affiliation): EventRecord => {
-  const bytes = new Uint8Array(8)
-  new DataView(bytes.buffer).setBigUint64(0, element.userHandle, true)
-  return { element, bytes, type: -1 }
-}
-
-const asyncRecord = (element: Affiliation, type: number): EventRecord => {
-  const bytes = new Uint8Array(16)
+const recordOf = (element: Affiliation, type: number): EventRecord => {
+  const { attached, userHandle } = element
+  const bytes = new Uint8Array(attached !== undefined ? 24 : type < 0 ? 8 : 16)
   const view = new DataView(bytes.buffer)
-  view.setBigUint64(0, element.userHandle, true)
-  view.setUint32(8, type, true)
+  view.setBigUint64(0, attached?.cookie ?? userHandle, true)
+  if (attached !== undefined) {
+    view.setUint32(8, attached.object, true)
+    view.setUint16(12, attached.class, true)
+    view.setUint32(16, type < 0 ? EventKind.values.COMPLETION : type, true)
+  } else if (type >= 0) view.setUint32(8, type, true)
   return { element, bytes, type }
 }
+
+/** `type` of a completion event. */
+const COMPLETION = -1
 
 const count = (event: EventRecord, by: 1 | -1): void => {
   if (event.type < 0) event.element.completions += by
@@ -156,18 +170,48 @@ export const affiliate = (
     completions: 0,
     asyncs: 0,
     record: undefined,
+    attached: undefined,
+    threshold: undefined,
     handlers: undefined,
   }
   return object.events
 }
 
-/** REQ_NOTIFY: the next completion, or with `solicitedOnly` the next solicited or failed one, produces one event. */
-export const arm = (object: CoreObject, solicitedOnly: boolean): void => {
+/**
+ * REQ_NOTIFY: the next completion, or with `solicitedOnly` the next solicited or failed one, produces one event; with a
+ * threshold so many of them do, or so many microseconds (R36). Without one here that of the queue holds.
+ */
+export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, period?: number): void => {
   const { events } = object
   if (events === undefined)
     throw new Error(`an object of class ${object.class.name} has no completions to be armed for`)
+  if (count !== undefined || period !== undefined) setThreshold(object, undefined, undefined)
+  const { threshold } = events
+  if (threshold !== undefined) beginCount(threshold, count ?? threshold.count, period ?? threshold.period)
   // A request for every completion is not weakened by a later one for solicited ones only (as Linux).
   if (events.armed !== 2) events.armed = solicitedOnly ? 1 : 2
+}
+
+/** Sets the threshold of a queue (R36); what is undefined stays. */
+export const setThreshold = (object: CoreObject, count: number | undefined, period: number | undefined): void => {
+  const { events, context } = object
+  if (events === undefined || context === undefined) return
+  events.threshold ??= createThreshold(context.device.core)
+  const { threshold } = events
+  threshold.count = count ?? threshold.count
+  threshold.period = period ?? threshold.period
+  // An arming that waits is under the new rule.
+  if (events.armed !== 0) beginCount(threshold, threshold.count, threshold.period)
+}
+
+const notify = (events: Affiliation): void => {
+  events.armed = 0
+  if (events.attached === undefined && events.handlers?.completion !== undefined) {
+    events.handlers.completion(events.userHandle)
+    return
+  }
+  events.record ??= recordOf(events, COMPLETION)
+  post(events.attached?.queue ?? events.channel, events.record)
 }
 
 /**
@@ -176,23 +220,22 @@ export const arm = (object: CoreObject, solicitedOnly: boolean): void => {
  */
 export const completed = (events: Affiliation, solicited: boolean): void => {
   if (events.armed === 0 || (events.armed === 1 && !solicited)) return
-  events.armed = 0
-  if (events.handlers?.completion !== undefined) {
-    events.handlers.completion(events.userHandle)
-    return
-  }
-  events.record ??= completionRecord(events)
-  post(events.channel, events.record)
+  if (events.threshold !== undefined && !countTowards(events, events.threshold)) return
+  notify(events)
 }
+
+/** Makes the events whose time has come (R36): who owns the core calls it at `nextDue`. True if there were any. */
+export const expire = (core: Core, now: number): boolean => expireDue(core, now, notify)
 
 /** An async event of an object (ibv_event_type: 0 CQ_ERR, 1 QP_FATAL, …). */
-export const raise = (object: CoreObject, type: number): void => {
-  const { events } = object
-  if (events?.handlers?.event !== undefined) events.handlers.event(events.userHandle, type)
-  else if (events !== undefined) post(events.asyncFd, asyncRecord(events, type))
+export const raise = ({ events }: CoreObject, type: number): void => {
+  if (events === undefined) return
+  if (events.attached === undefined && events.handlers?.event !== undefined)
+    events.handlers.event(events.userHandle, type)
+  else post(events.attached?.queue ?? events.asyncFd, recordOf(events, type))
 }
 
-const nobody = (userHandle: bigint): Affiliation => ({
+const nobody = (userHandle: bigint, attached?: Attachment): Affiliation => ({
   userHandle,
   channel: undefined,
   asyncFd: undefined,
@@ -200,15 +243,24 @@ const nobody = (userHandle: bigint): Affiliation => ({
   completions: 0,
   asyncs: 0,
   record: undefined,
+  attached,
+  threshold: undefined,
   handlers: undefined,
 })
 
-/** The class whose fd objects get async events. */
-const ASYNC = 'async_fd'
+/** What of a device is attached to an event queue: the `state` of the queue's object. Port 0 is the device. */
+export type AttachedPorts = Map<number, Affiliation>
 
 const tell = ({ contexts, eventHandlers, core }: Device, event: DeviceEvent): void => {
-  const record = asyncRecord(nobody(BigInt(event.port ?? 0)), event.type)
-  for (const context of contexts) for (const fd of context.descriptors) if (fd.class.name === ASYNC) post(fd, record)
+  const record = recordOf(nobody(BigInt(event.port ?? 0)), event.type)
+  for (const context of contexts)
+    for (const fd of context.descriptors) {
+      if (fd.class.id === ClassId.async_fd) post(fd, record)
+      else if (fd.class.id === ClassId.event_queue) {
+        const source = (fd.state as AttachedPorts | undefined)?.get(event.port ?? 0)
+        if (source !== undefined) post(fd, recordOf(source, event.type))
+      }
+    }
   for (const handler of [...eventHandlers])
     try {
       handler(event)
@@ -226,6 +278,12 @@ export const raisePort = (device: Device, port: number, type: number): void => t
 /** An event of the device as a whole: every async fd gets it, element 0. */
 export const raiseDevice = (device: Device, type: number): void => tell(device, { type, port: undefined })
 
+/** Takes back what the client of `fd` has not read of `events`. */
+const takeBack = (fd: FdObject | undefined, events: Affiliation): void => {
+  if (fd === undefined || fd.closed || events.completions + events.asyncs === 0) return
+  for (const event of fd.sink.withdraw(events)) count(event, -1)
+}
+
 /**
  * Ends an object's events: takes back what its client has not read and returns what it has, as a destroy reports it. A
  * destroy handler calls this once nothing can complete any more.
@@ -234,10 +292,10 @@ export const withdrawEvents = (object: CoreObject): { compEvents: number; asyncE
   const { events } = object
   if (events === undefined) return { compEvents: 0, asyncEvents: 0 }
   events.armed = 0
-  const { channel, asyncFd } = events
-  if (events.completions > 0 && channel !== undefined && !channel.closed)
-    events.completions -= channel.sink.withdraw(events)
-  if (events.asyncs > 0 && asyncFd !== undefined && !asyncFd.closed) events.asyncs -= asyncFd.sink.withdraw(events)
+  takeBack(events.channel, events)
+  takeBack(events.asyncFd, events)
+  takeBack(events.attached?.queue, events)
+  events.attached = undefined
   return { compEvents: events.completions, asyncEvents: events.asyncs }
 }
 
@@ -247,8 +305,37 @@ export const closeEvents = (fd: FdObject): void => {
   for (const object of fd.context.handles.slots) {
     const events = object?.events
     if (events === undefined) continue
-    if (events.channel === fd && events.completions > 0) events.completions -= fd.sink.withdraw(events)
-    if (events.asyncFd === fd && events.asyncs > 0) events.asyncs -= fd.sink.withdraw(events)
+    const isAttached = events.attached?.queue === fd
+    if (isAttached || events.channel === fd || events.asyncFd === fd) takeBack(fd, events)
+    if (isAttached) detachEvents(events)
   }
   fd.closed = true
+}
+
+// ---- event queues (R38) ----
+
+/** The events of an object go to a queue from now on. */
+export const attachEvents = (events: Affiliation, attached: Attachment): void => {
+  events.attached = attached
+  events.record = undefined
+}
+
+/** Unread events of the object are withdrawn, and later ones go where they went before. */
+export const detachEvents = (events: Affiliation): void => {
+  takeBack(events.attached?.queue, events)
+  events.attached = undefined
+  events.record = undefined
+}
+
+/** The device, or a port of it, as a source of events for one queue. */
+export const attachPort = (queue: FdObject<AttachedPorts>, attached: Attachment): void => {
+  queue.state.set(attached.object, nobody(attached.cookie, attached))
+}
+
+/** False if it was not attached. */
+export const detachPort = (queue: FdObject<AttachedPorts>, port: number): boolean => {
+  const source = queue.state.get(port)
+  if (source === undefined) return false
+  takeBack(queue, source)
+  return queue.state.delete(port)
 }

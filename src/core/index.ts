@@ -3,9 +3,9 @@
  */
 export { type AddressSpace, type Bytes, noMemory } from './address-space.ts'
 export type { DeviceDescription } from './assemble.ts'
+export { coreClasses } from './base/all.ts'
 export { keysOf, type MrState } from './base/mr.ts'
 export { addEventHandler, registerClient } from './clients.ts'
-export { tableSlots } from './compile.ts'
 export { closeDescriptor, findDescriptor } from './descriptors.ts'
 export { callerView, type Dialect, dispatch } from './dispatch.ts'
 export { driverClass, type Handler, type Handlers, withMethods } from './driver.ts'
@@ -19,10 +19,12 @@ export {
   DEVICE_FATAL,
   type EventQueue,
   postRecord,
+  expire,
   raise,
   raiseDevice,
   raisePort,
   readEvents,
+  setThreshold,
   withdrawEvents,
 } from './events.ts'
 export { findGid, type GidTable, type GidTableEntry, getGid, setGid } from './gids.ts'
@@ -30,6 +32,7 @@ export { findObject, invoke, invokeNow, type Returned } from './invoke.ts'
 export { addParent, createDescriptor, dropParent } from './lifetime.ts'
 export { createLocalSpace, type LocalSpace } from './local-space.ts'
 export { type MappedMemory, type MappedPiece, mappedOf, plainMemory } from './mapped.ts'
+export { tableSlots } from './lookup.ts'
 export { findGrant, findKey, type MemoryTable, placeHi, placeLo, resolve } from './memory.ts'
 export {
   type Additions,
@@ -59,8 +62,8 @@ export {
 } from './model.ts'
 export {
   addHook,
+  type CoreOptions,
   closeContext,
-  coreClasses,
   createCore,
   openContext,
   register,
@@ -69,4 +72,5 @@ export {
 } from './registry.ts'
 export { type CoreCounts, type DeviceCounts, stat } from './stat.ts'
 export { systemDevice } from './system.ts'
+export { nextDue } from './thresholds.ts'
 export { type Bind, bindWindow, invalidateWindow, unbindWindowsOf } from './windows.ts'

@@ -12,9 +12,9 @@
 import { CallError } from '../spec/errno.ts'
 import { type AnyValue, type AnyValues, DESTROY, type In, type ObjectClass, type Out } from '../spec/schema.ts'
 import type { NewDescriptor, Result } from '../uapi/call.ts'
-import { findEntry } from './compile.ts'
 import { findHandle } from './handles.ts'
 import { forget, makeObject, runDestroy, unuse } from './lifetime.ts'
+import { findEntry } from './lookup.ts'
 import {
   type AnyResult,
   type CallContext,
@@ -106,6 +106,8 @@ const reference = (
 }
 
 const check = (entry: Entry, args: AnyValues): void => {
+  for (const name in entry.method.refused)
+    if (args[name] !== undefined) throw new CallError('EINVAL', `${nameOf(entry)}: ${entry.method.refused[name].why}`)
   const attributes = entry.method.in
   for (const name in attributes) {
     const { of, optional } = attributes[name]

@@ -10,9 +10,9 @@
 import { CallError } from '../spec/errno.ts'
 import type { ObjectClass } from '../spec/schema.ts'
 import { noMemory } from './address-space.ts'
-import { classTable, findDestroy } from './compile.ts'
 import { closeEvents, createEventQueue } from './events.ts'
 import { freeHandle, takeHandle } from './handles.ts'
+import { classTable, findDestroy } from './lookup.ts'
 import {
   type CallContext,
   type Caller,

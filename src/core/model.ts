@@ -8,6 +8,7 @@
  */
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device.ts'
 import type { PortAttributes } from '../spec/classes/port.ts'
+import type { LinkName } from '../spec/links.ts'
 import type { AnyValue, Attributes, Method, Methods, ObjectClass, RecordOf } from '../spec/schema.ts'
 import type { CallerView, NewDescriptor, Schema } from '../uapi/call.ts'
 import type { AddressSpace } from './address-space.ts'
@@ -67,7 +68,7 @@ export interface EventRecord {
   readonly element: Affiliation
   /**
    * Exactly as Linux: 8 bytes {u64 user handle} for a completion, 16 bytes {u64 element, u32 type, u32 0} for an async
-   * event.
+   * event. On an event queue 24 bytes, `Event` of the class.
    */
   readonly bytes: Uint8Array
   /** Type of the async event (ibv_event_type), -1 for a completion event. */
@@ -80,10 +81,42 @@ export interface EventRecord {
  */
 export interface EventSink {
   post(event: EventRecord): void
-  /** Takes back the events of `element` that the client has not read, and returns how many these were. */
-  withdraw(element: Affiliation): number
+  /** Takes back the events of `element` that the client has not read, and returns them. */
+  withdraw(element: Affiliation): readonly EventRecord[]
+  /** Takes the oldest events, at most `limit`: a method of the descriptor reads them (R39). */
+  take(limit: number): readonly EventRecord[]
   /** Nothing more will come: once the client has read what is there, its reads answer EIO (hang up). */
   end(): void
+}
+
+/** That an object's events go to an event queue (R38). */
+export interface Attachment {
+  readonly queue: FdObject
+  /** What names the source in the queue's records. */
+  readonly cookie: bigint
+  readonly class: number
+  /** Its handle, a port's number, or 0 for the device. */
+  readonly object: number
+}
+
+/** When completions make an event (thresholds.ts): what the queue was set to, and how this time goes. */
+export interface Threshold {
+  readonly core: Core
+  /** Completions, and microseconds. */
+  count: number
+  period: number
+  /** The same, for the present arming. */
+  wanted: number
+  wait: number
+  /** Completions since it was armed, and when the event comes at the latest. */
+  seen: number
+  due: number
+}
+
+/** An event that comes by time. */
+export interface Deadline {
+  readonly due: number
+  readonly events: Affiliation
 }
 
 /** One object as a source of events: whom it tells, whether it is armed, and how many events were sent. */
@@ -99,6 +132,10 @@ export interface Affiliation {
   asyncs: number
   /** The one completion record of this element, made when the first is posted. */
   record: EventRecord | undefined
+  /** Its events go there instead. */
+  attached: Attachment | undefined
+  /** Undefined: every event comes at once. */
+  threshold: Threshold | undefined
   /** A client in this process that is called instead; it brought them when it made the object. */
   handlers: EventHandlers | undefined
 }
@@ -349,6 +386,8 @@ export interface Driver<D = unknown> {
   readonly classes: readonly DriverClass[]
   /** By versioned name, newest first; the one that is named like the driver is its provider channel. */
   readonly interfaces?: Readonly<Record<string, DriverOps>>
+  /** What its devices are on: attributes of other links are not there (R10, R27). Without one all are. */
+  readonly link?: LinkName
   /** A context was closed and all of its objects are destroyed. */
   closed?(context: Context<unknown, D>): void
   /** The device was removed and all of its objects are destroyed. */
@@ -389,6 +428,10 @@ export interface Core {
   readonly clients: ClientEntry[]
   /** The system-wide device, once somebody has asked for it (system.ts). */
   system: Device | undefined
+  /** Microseconds, the clock of thresholds. */
+  readonly now: () => number
+  /** Earliest first. */
+  readonly deadlines: Deadline[]
   nextObject: number
   nextContext: number
   /** Calls that run handlers which wait. */

@@ -10,24 +10,7 @@ import { Device as DeviceClass } from '../spec/classes/device.ts'
 import { AsyncEventType } from '../spec/enums.ts'
 import { CallError } from '../spec/errno.ts'
 import { assemble, type DeviceDescription } from './assemble.ts'
-import { deviceClass, portClass } from './base/device.ts'
-import { driverOpsClass } from './base/driver-ops.ts'
-import { interfaceClass } from './base/interface.ts'
-import { mrClass } from './base/mr.ts'
-import { mwClass } from './base/mw.ts'
-import {
-  ahClass,
-  asyncFdClass,
-  compChannelClass,
-  cqClass,
-  pdClass,
-  qpClasses,
-  srqClass,
-  tmSrqClass,
-  xrcdClass,
-  xrcSrqClass,
-} from './base/simple.ts'
-import { systemClass } from './base/system.ts'
+import { coreClasses } from './base/all.ts'
 import { announce, withdraw } from './clients.ts'
 import { createPool, releaseTable, withHooks } from './compile.ts'
 import { DEVICE_FATAL, raiseDevice } from './events.ts'
@@ -39,35 +22,23 @@ import { tellSystem } from './system.ts'
 
 const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
 
-/** The classes that core knows, with what core does itself. */
-export const coreClasses: readonly DriverClass[] = [
-  interfaceClass,
-  deviceClass,
-  portClass,
-  pdClass,
-  cqClass,
-  mrClass,
-  mwClass,
-  ahClass,
-  compChannelClass,
-  asyncFdClass,
-  ...qpClasses,
-  srqClass,
-  xrcSrqClass,
-  tmSrqClass,
-  xrcdClass,
-  systemClass,
-  driverOpsClass,
-]
+export interface CoreOptions {
+  /** Beside core's own they are for tests of the compile phase. */
+  readonly classes?: readonly DriverClass[]
+  /** Microseconds: the clock of the thresholds of events. Who brings one calls `expire` at `nextDue`. */
+  readonly now?: () => number
+}
 
-/** A subsystem without devices. `classes` beside core's own are for tests of the compile phase. */
-export const createCore = (classes: readonly DriverClass[] = coreClasses): Core => ({
+/** A subsystem without devices. */
+export const createCore = ({ classes = coreClasses, now = () => 0 }: CoreOptions = {}): Core => ({
   devices: new Map(),
   descriptors: new Map(),
   classes: new Map(classes.map(line => [line.class.name, line])),
   tables: createPool(),
   clients: [],
   system: undefined,
+  now,
+  deadlines: [],
   nextObject: 1,
   nextContext: 1,
   waiting: 0,

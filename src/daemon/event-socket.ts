@@ -33,7 +33,7 @@ export interface EventSocket extends EventSink {
   close(): void
 }
 
-const LONGEST_RECORD = 16
+const LONGEST_RECORD = 24
 /** Room for some hundred records in the kernel (it counts most of a KiB for each); more wait here. */
 const BUFFER_BYTES = 64 * 1024
 /** More records than that buffer can hold: those sent before them have been read. */
@@ -124,6 +124,20 @@ export const createEventSocket = (holder: () => ProcessHandle | undefined, hungU
     return records
   }
 
+  /** Everything that the program has not read, oldest first: it is here then, and nowhere else. */
+  const takeAll = (): EventRecord[] => {
+    if (closed) return []
+    const all = [...unread(), ...waiting]
+    sent = []
+    waiting = []
+    return all
+  }
+  const sendAgain = (records: EventRecord[]): void => {
+    if (closed) return
+    waiting = records
+    push()
+  }
+
   return {
     theirs,
     target,
@@ -137,13 +151,17 @@ export const createEventSocket = (holder: () => ProcessHandle | undefined, hungU
       push()
     },
     withdraw(element: Affiliation) {
-      if (closed) return 0
-      const candidates = [...unread(), ...waiting]
-      sent = []
-      waiting = candidates.filter(event => event.element !== element)
-      const removed = candidates.length - waiting.length
-      push()
-      return removed
+      const others: EventRecord[] = []
+      const withdrawn: EventRecord[] = []
+      for (const event of takeAll()) (event.element === element ? withdrawn : others).push(event)
+      sendAgain(others)
+      return withdrawn
+    },
+    take(limit) {
+      const all = takeAll()
+      const taken = all.splice(0, limit)
+      sendAgain(all)
+      return taken
     },
     end() {
       if (!closed) shutdown(ours, 'write')

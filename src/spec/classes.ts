@@ -5,20 +5,28 @@
 import { Ah } from './classes/ah.ts'
 import { AsyncFd } from './classes/async_fd.ts'
 import { CompChannel } from './classes/comp_channel.ts'
+import { Counters } from './classes/counters.ts'
 import { Cq } from './classes/cq.ts'
 import { Device } from './classes/device.ts'
 import { DriverOps } from './classes/driver_ops.ts'
+import { Dm } from './classes/dm.ts'
+import { EventQueue } from './classes/event_queue.ts'
+import { Flow } from './classes/flow.ts'
 import { GsiQp } from './classes/gsi_qp.ts'
 import { Interface } from './classes/interface.ts'
 import { Mr } from './classes/mr.ts'
 import { Mw } from './classes/mw.ts'
 import { Pd } from './classes/pd.ts'
 import { Port } from './classes/port.ts'
+import { RawPacketQp } from './classes/raw_packet_qp.ts'
 import { RcQp } from './classes/rc_qp.ts'
+import { RdQp } from './classes/rd_qp.ts'
+import { SmiQp } from './classes/smi_qp.ts'
 import { Srq, TmSrq, XrcSrq } from './classes/srq.ts'
 import { System } from './classes/system.ts'
 import { UcQp } from './classes/uc_qp.ts'
 import { UdQp } from './classes/ud_qp.ts'
+import { RwqIndTable, Wq } from './classes/wq.ts'
 import { XrcIniQp, XrcTgtQp } from './classes/xrc_qp.ts'
 import { Xrcd } from './classes/xrcd.ts'
 import type { ObjectClass } from './schema.ts'
@@ -45,7 +53,16 @@ export const Classes = {
   ud_qp: UdQp,
   xrc_ini_qp: XrcIniQp,
   xrc_tgt_qp: XrcTgtQp,
+  raw_packet_qp: RawPacketQp,
   gsi_qp: GsiQp,
+  smi_qp: SmiQp,
+  rd_qp: RdQp,
+  flow: Flow,
+  counters: Counters,
+  dm: Dm,
+  wq: Wq,
+  rwq_ind_table: RwqIndTable,
+  event_queue: EventQueue,
   system: System,
   driver_ops: DriverOps,
 } as const

@@ -154,6 +154,49 @@ export const CoreSupport = { OPTIONAL_MR_ACCESS: 1n } as const
 
 export const CqFlags = enumeration('cq_flags', { TIMESTAMP_COMPLETION: 1 << 0, IGNORE_OVERRUN: 1 << 1 })
 
+/**
+ * Kinds of completion queues. EXTENDED: entries with more in them, a timestamp first of all. COUNTING: no entries, only
+ * how many completions there were (R11).
+ */
+export const CqKind = enumeration('cq_kind', { ENTRIES: 0, EXTENDED: 1, COUNTING: 2 })
+
+/**
+ * Kinds of memory regions. FILE: pages of a memory file or DMA buffer; NULL: what is written is lost, what is read is
+ * zero; IMPLICIT: all memory that the caller has whenever it is used; DEVICE: of a `dm`.
+ */
+export const MrKind = enumeration('mr_kind', { MEMORY: 0, FILE: 1, NULL: 2, IMPLICIT: 3, DEVICE: 4 })
+
+/** Receive queues that are objects of their own (ib_wq_type, ib_wq_state, ib_uverbs_wq_flags). */
+export const WqType = enumeration('wq_type', { RQ: 0 })
+export const WqState = enumeration('wq_state', { RESET: 0, RDY: 1, ERR: 2 })
+export const WqFlags = enumeration('wq_flags', {
+  CVLAN_STRIPPING: 1 << 0,
+  SCATTER_FCS: 1 << 1,
+  DELAY_DROP: 1 << 2,
+  PCI_WRITE_END_PADDING: 1 << 3,
+})
+
+/** Rules that steer packets (ib_flow_attr_type, ib_flow_flags, ib_flow_spec_type). */
+export const FlowType = enumeration('flow_type', { NORMAL: 0, ALL_DEFAULT: 1, MC_DEFAULT: 2, SNIFFER: 3 })
+export const FlowFlags = enumeration('flow_flags', { DONT_TRAP: 1 << 1, EGRESS: 1 << 2 })
+export const FlowSpecType = enumeration('flow_spec_type', {
+  ETH: 0x20,
+  IB: 0x22,
+  IPV4: 0x30,
+  IPV6: 0x31,
+  ESP: 0x34,
+  TCP: 0x40,
+  UDP: 0x41,
+  VXLAN_TUNNEL: 0x50,
+  GRE: 0x51,
+  MPLS: 0x60,
+  ACTION_TAG: 0x1000,
+  ACTION_DROP: 0x1001,
+})
+
+/** How counters are read (ib_uverbs_read_counters_flags). */
+export const CountersFlags = enumeration('counters_flags', { PREFER_CACHED: 1 << 0 })
+
 /** Flags at the creation of a queue pair. */
 export const QpFlags = enumeration('qp_flags', { SQ_SIG_ALL: 1 << 12 })
 
@@ -193,3 +236,6 @@ export const NodeType = enumeration('node_type', {
   USNIC_UDP: 6,
   UNSPECIFIED: 7,
 })
+
+/** Types of events of an event queue: asynchronous ones, and that a completion queue that was armed has completions. */
+export const EventKind = enumeration('event_kind', { ...AsyncEventType.values, COMPLETION: 0x100 })

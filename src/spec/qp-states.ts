@@ -6,6 +6,7 @@
  * known here; docs and tests read the same table.
  */
 import { QpState } from './enums.ts'
+import { Links } from './links.ts'
 
 export type QpStateName = keyof typeof QpState.values
 
@@ -77,6 +78,18 @@ export const qpTransitions = {
     SQD: { RTS: needs(), SQD: needs() },
     SQE: { RTS: needs() },
   },
+  /** Path, partition and retries belong to end-to-end contexts. */
+  RD: {
+    RESET: { INIT: needs('qkey', 'accessFlags') },
+    INIT: { INIT: takes('qkey', 'accessFlags'), RTR: { required: ['minRnrTimer'], optional: ['qkey', 'accessFlags'] } },
+    RTR: { RTS: takes('curState', 'qkey', 'accessFlags', 'minRnrTimer') },
+    RTS: { RTS: takes('curState', 'qkey', 'accessFlags', 'minRnrTimer'), SQD: takes('enSqdAsyncNotify') },
+    SQD: {
+      RTS: takes('curState', 'qkey', 'accessFlags', 'minRnrTimer'),
+      SQD: takes('qkey', 'accessFlags', 'minRnrTimer'),
+    },
+    SQE: { RTS: takes('curState', 'qkey', 'accessFlags', 'minRnrTimer') },
+  },
   /** The initiator has a requester only, the target a responder only. */
   XRC_INI: {
     RESET: { INIT: needs(...initial) },
@@ -115,6 +128,10 @@ const CURRENT: readonly string[] = ['RTR', 'RTS', 'SQD', 'SQE']
 
 const none: Transition = { required: [], optional: [] }
 
+/** Each link has an attribute of its own that says where to: the table names RoCE's. */
+const addresses = new Set(Object.values(Links).flatMap(link => link.addresses))
+const inTable = (name: string): string => (addresses.has(name) ? 'address' : name)
+
 /** The row of the table; undefined for a transition that does not exist. */
 export const transitionOf = (type: QpTypeName, from: QpStateName, to: QpStateName): Transition | undefined =>
   to === 'RESET' || to === 'ERR' ? none : (qpTransitions[type] as Transitions)[from]?.[to]
@@ -135,7 +152,7 @@ export const checkTransition = (
   const after = nameOf(to)
   if (before === undefined || after === undefined)
     return `QP state ${before === undefined ? from : to} does not exist; states are 0 (RESET) to 6 (ERR)`
-  const given = new Set(attributes)
+  const given = new Set([...attributes].map(inTable))
   given.delete('state')
   if (given.has('curState') && curState !== undefined) {
     const claimed = nameOf(curState)
@@ -157,4 +174,45 @@ export const checkTransition = (
     return `${before} to ${after} of ${type} queue pairs does not take ${extra.join(', ')}; it takes ${list}`
   }
   return undefined
+}
+
+/** One step of a walk. */
+export interface Step {
+  /** Number of the state that it leads to. */
+  readonly state: number
+  readonly attributes: readonly string[]
+}
+
+/** The way from RESET that a new queue pair can be taken. */
+const WAY: readonly QpStateName[] = ['INIT', 'RTR', 'RTS', 'SQD']
+
+/**
+ * How a new queue pair of `type` gets to state `to` (a number of `QpState`) with these attributes (R7): each is given
+ * to the step that needs it, else to the first that takes it. Answers the steps, or the sentence for the refusal
+ * (EINVAL).
+ */
+export const planTransitions = (type: QpTypeName, to: number, attributes: Iterable<string>): Step[] | string => {
+  const target = nameOf(to)
+  const given = [...attributes]
+  if (target === 'RESET' && given.length === 0) return []
+  const steps = target === undefined ? [] : WAY.slice(0, WAY.indexOf(target) + 1)
+  if (steps.length === 0)
+    return `a new queue pair cannot be in ${target ?? to} with attributes; it can be in ${WAY.join(', ')}`
+  const rows = steps.map((after, i) => transitionOf(type, i === 0 ? 'RESET' : steps[i - 1], after) ?? none)
+  const left = new Set(given)
+  const plan: Step[] = []
+  for (const [i, { required, optional }] of rows.entries()) {
+    const before = i === 0 ? 'RESET' : steps[i - 1]
+    const isNeededLater = (name: string): boolean => rows.slice(i + 1).some(row => row.required.includes(name))
+    const taken = [...left].filter(name => {
+      const row = inTable(name)
+      return required.includes(row) || (optional.includes(row) && !isNeededLater(row))
+    })
+    for (const name of taken) left.delete(name)
+    const why = checkTransition(type, QpState.values[before], QpState.values[steps[i]], taken)
+    if (why !== undefined) return why
+    plan.push({ state: QpState.values[steps[i]], attributes: taken })
+  }
+  if (left.size > 0) return `on its way to ${target} no ${type} queue pair takes ${[...left].join(', ')}`
+  return plan
 }

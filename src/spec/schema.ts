@@ -208,6 +208,8 @@ export interface Method<I extends Attributes = Attributes, O extends Attributes 
   readonly out: O
   /** The caller may add attributes with ids from 0x8000 in both directions, which the driver reads and fills. */
   readonly driverAttributes: boolean
+  /** Arguments that this device refuses, by name, each with its id and the reason (spec/links.ts). */
+  readonly refused?: Readonly<Record<string, { readonly id: number; readonly why: string }>>
 }
 export const method = <const I extends Attributes, const O extends Attributes>(
   call: number,

@@ -139,8 +139,11 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
           'EINVAL',
           `${where}: attribute 0x${id.toString(16)} goes ${isOut ? 'in' : 'out'}, not ${isOut ? 'out' : 'in'}`,
         )
-      else if (flags & MANDATORY)
+      else if (flags & MANDATORY) {
+        const refused = Object.values(named.method.refused ?? {}).find(one => one.id === id && !isOut)
+        if (refused !== undefined) throw new CallError('EINVAL', `${where}: ${refused.why}`)
         throw new CallError('EPROTONOSUPPORT', `${where}: the mandatory attribute 0x${id.toString(16)} is unknown`)
+      }
       continue
     }
     const [name, attribute] = found

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { compile, createPool, findEntry, releaseTable, tableSlots, withHooks } from '../../src/core/compile.ts'
+import { compile, createPool, releaseTable, withHooks } from '../../src/core/compile.ts'
 import { driverClass, withMethods } from '../../src/core/driver.ts'
+import { findEntry, tableSlots } from '../../src/core/lookup.ts'
 import type { Driver, DriverClass } from '../../src/core/model.ts'
 import { Block, CREATE, DESTROY, method, objectClass, QUERY, ref, u32 } from '../../src/spec/schema.ts'
 

@@ -1,6 +1,8 @@
 /*
  * A small device for tests of core/: every common class, with a driver that keeps next to nothing.
  */
+
+import { coreClasses } from '../../src/core/base/all.ts'
 import {
   affiliate,
   type Caller,
@@ -18,7 +20,6 @@ import {
   openContext,
   register,
 } from '../../src/core/index.ts'
-import { coreClasses } from '../../src/core/registry.ts'
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../../src/spec/classes/device.ts'
 import { PortAttributes } from '../../src/spec/classes/port.ts'
 import { Classes } from '../../src/spec/classes.ts'

@@ -36,7 +36,7 @@ test('what a driver lacks, removes, adds to a method and has of its own is told 
   ])
   const found = (name: string) => classes.find(cls => cls.name === name)
   assert.equal(found('mr'), undefined)
-  assert.deepEqual(Object.keys(found('pd')!.methods), ['create'])
+  assert.deepEqual(Object.keys(found('pd')!.methods), ['create', 'createAhs', 'destroyAhs'])
   assert.deepEqual(found('pd')!.methods.create.in, own.create.in)
   assert.deepEqual(found('ctx'), ctx)
 })

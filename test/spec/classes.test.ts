@@ -92,7 +92,8 @@ test('drivers add ids from 0x8000 to methods that exist and allow it', () => {
       const found = classes.find(cls => cls.name === name)?.methods[methodName]
       assert.ok(found?.driverAttributes, `${name}.${methodName}`)
       for (const { id } of Object.values(out as Attributes)) assert.ok(id >= 0x8000)
-      assert.ok(RxeLayouts[`${name}.${methodName}`] !== undefined)
+      // Linux has no call for many address handles.
+      assert.equal(RxeLayouts[`${name}.${methodName}`] !== undefined, methodName !== 'createAhs')
     }
 })
 
@@ -140,12 +141,32 @@ const same = <A, B>(_: Equal<Flat<A>, Flat<B>>): void => {}
 
 test('types of arguments and results are inferred from the declaration', () => {
   const { methods: mr } = Classes.mr
-  same<In<typeof mr.create, Thing>, { pd: Thing; start: bigint; length: bigint; iova: bigint; access: number }>(true)
+  same<
+    In<typeof mr.create, Thing>,
+    {
+      pd: Thing
+      start: bigint
+      length: bigint
+      iova: bigint
+      access: number
+      kind?: number
+      file?: number
+      dm?: Thing
+    }
+  >(true)
   same<Out<typeof mr.create>, { lkey: number; rkey: number }>(true)
   const { methods: cq } = Classes.cq
   same<
     In<typeof cq.create, Thing>,
-    { cqe: number; userHandle: bigint; channel?: Thing; compVector: number; flags?: number; asyncFd?: Thing }
+    {
+      cqe: number
+      userHandle: bigint
+      channel?: Thing
+      compVector: number
+      flags?: number
+      asyncFd?: Thing
+      kind?: number
+    }
   >(true)
   // Outside a handler references are numbers.
   same<In<typeof cq.create>['channel'], number | undefined>(true)

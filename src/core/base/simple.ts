@@ -1,36 +1,29 @@
 /*
- * Core's own methods of the simple classes (R22): protection domains, event descriptors, and of the classes whose
- * objects are a driver's what is the same for every driver – counting events at a destroy, arming a CQ.
+ * Core's own methods of the classes whose objects are a driver's (R22): what is the same for every driver – counting
+ * events at a destroy, arming a CQ and its threshold. Of classes that no driver here has there is only the name.
  */
 import { Ah } from '../../spec/classes/ah.ts'
-import { AsyncFd } from '../../spec/classes/async_fd.ts'
-import { CompChannel } from '../../spec/classes/comp_channel.ts'
 import { Cq } from '../../spec/classes/cq.ts'
-import { Pd } from '../../spec/classes/pd.ts'
 import { QP_CLASSES } from '../../spec/classes/qp.ts'
 import { Srq, TmSrq, XrcSrq } from '../../spec/classes/srq.ts'
 import { Xrcd } from '../../spec/classes/xrcd.ts'
 import { Classes } from '../../spec/classes.ts'
+import { CallError } from '../../spec/errno.ts'
+import type { ObjectClass } from '../../spec/schema.ts'
 import { driverClass } from '../driver.ts'
-import { arm, withdrawEvents } from '../events.ts'
-import type { CoreObject, FdObject } from '../model.ts'
-
-export const pdClass = driverClass(Pd, { create: () => ({}), destroy: () => ({}) })
-
-export const compChannelClass = driverClass(CompChannel, { create: () => ({}) })
-
-export const asyncFdClass = driverClass(AsyncFd, {
-  create({ context }, object) {
-    // The first one is where events of objects go that name no other (as Linux).
-    context.asyncFd ??= object as FdObject
-    return {}
-  },
-})
+import { arm, setThreshold, withdrawEvents } from '../events.ts'
+import type { CoreObject } from '../model.ts'
 
 export const cqClass = driverClass(Cq, {
+  /** A driver resizes; the threshold of events needs none (R36). */
+  modify(_call, object, { cqe, count, period }) {
+    if (cqe !== undefined) throw new CallError('EOPNOTSUPP', 'cq.modify: attribute cqe: the driver cannot resize')
+    if (count !== undefined || period !== undefined) setThreshold(object, count, period)
+    return { cqe: 0 }
+  },
   destroy: (_call, object) => withdrawEvents(object),
-  reqNotify(_call, object, { solicitedOnly }) {
-    arm(object, solicitedOnly !== 0)
+  reqNotify(_call, object, { solicitedOnly, count, period }) {
+    arm(object, solicitedOnly !== 0, count, period)
     return {}
   },
 })
@@ -51,3 +44,10 @@ export const tmSrqClass = driverClass(TmSrq, { destroy: countEvents })
 export const ahClass = driverClass(Ah, { destroy: () => ({}) })
 
 export const xrcdClass = driverClass(Xrcd, { destroy: () => ({}) })
+
+export const wqClass = driverClass(Classes.wq, { destroy: countEvents })
+
+/** Nothing of them is common to all drivers. */
+export const otherClasses = [Classes.flow, Classes.counters, Classes.dm, Classes.rwq_ind_table].map(cls =>
+  driverClass(cls as ObjectClass),
+)

@@ -6,6 +6,7 @@
 import { driverClass } from '../../core/driver.ts'
 import type { CallContext } from '../../core/model.ts'
 import { Ah } from '../../spec/classes/ah.ts'
+import { Pd } from '../../spec/classes/pd.ts'
 import { RxeAttributes } from '../../spec/drivers/rxe.ts'
 import type { AddressHandle } from './destinations.ts'
 import { type Address, flowAddress, HOP_LIMIT, openPath, sourceOf } from './path.ts'
@@ -49,4 +50,17 @@ export const ahClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttribute
     },
   },
   RxeAttributes.ah,
+)
+
+/** Many address handles in one call (R25): core makes them, their numbers are ours. */
+export const pdClass = driverClass<typeof Pd, unknown, typeof RxeAttributes.pd>(
+  Pd,
+  {
+    createAhs(call, object, args, core) {
+      const { handles } = core(call, object, args)
+      const made = call.made?.objects ?? []
+      return { handles, numbers: made.map(ah => ({ number: (ah.state as AddressHandle).number })) }
+    },
+  },
+  RxeAttributes.pd,
 )

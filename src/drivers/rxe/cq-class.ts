@@ -6,7 +6,7 @@ import { driverClass } from '../../core/driver.ts'
 import { affiliate, completed, raise } from '../../core/events.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { RxeAttributes } from '../../spec/drivers/rxe.ts'
-import { AsyncEventType, QpState } from '../../spec/enums.ts'
+import { AsyncEventType, CqKind, QpState } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { Completion, type Completions } from '../../transport/types.ts'
 import { Limits } from './attributes.ts'
@@ -17,6 +17,9 @@ import { type CqState, type RxeState, stateOf } from './state.ts'
 const { CQ_ERR, QP_FATAL } = AsyncEventType.values
 const { ERR } = QpState.values
 
+const { ENTRIES, COUNTING } = CqKind.values
+const noThreshold = { count: 0, period: 0 }
+
 const requireCqe = (method: string, cqe: number): void => {
   if (cqe > Limits.maxCqe)
     throw new CallError('EINVAL', `cq.${method}: attribute cqe: ${cqe} is above ${Limits.maxCqe}, the device's max_cqe`)
@@ -25,22 +28,39 @@ const requireCqe = (method: string, cqe: number): void => {
 export const cqClass = driverClass<typeof Cq, CqState, typeof RxeAttributes.cq>(
   Cq,
   {
-    create(call, object, { cqe, userHandle, channel, compVector, asyncFd }) {
+    create(call, object, { cqe, userHandle, channel, compVector, asyncFd, kind = ENTRIES }) {
       requireCqe('create', cqe)
       if (compVector >= Limits.compVectors)
         throw new CallError(
           'EINVAL',
           `cq.create: attribute compVector: ${compVector}: the device has vectors 0 to ${Limits.compVectors - 1}`,
         )
-      const ring = createCqRing(ringsOf(call.context), cqe)
-      object.state = { ...ring, number: stateOf(call).cqs.add(object) }
+      const ring = createCqRing(ringsOf(call.context), kind === COUNTING ? 0 : cqe, kind)
+      object.state = { ...ring, compVector, number: stateOf(call).cqs.add(object) }
       affiliate(object, userHandle, { channel, asyncFd })
       return { cqe: ring.ring.mask, queue: mmapInfo(ring.ring.piece) }
     },
 
-    modify({ context }, { state }, { cqe }) {
+    query(_call, { state, events }) {
+      const { ring, kind, completions, errors, compVector } = state
+      const { count, period } = events?.threshold ?? noThreshold
+      const counts = { completions: BigInt(completions), errors: BigInt(errors) }
+      return { cqe: ring.mask, kind, ...counts, compVector, count, period }
+    },
+
+    modify(call, object, args, core) {
+      const { cqe, count, period } = args
+      const { state } = object
+      if (cqe === undefined && count === undefined && period === undefined)
+        throw new CallError('EINVAL', 'cq.modify: there is nothing to change: give cqe, count or period')
+      if (cqe === undefined) {
+        core(call, object, args)
+        return { cqe: state.ring.mask }
+      }
       requireCqe('modify', cqe)
-      const rings = ringsOf(context)
+      if (state.kind === COUNTING)
+        throw new CallError('EINVAL', 'cq.modify: attribute cqe: a queue that counts has no entries')
+      const rings = ringsOf(call.context)
       const old = resizeCqRing(rings, state, cqe)
       if (!old)
         throw new CallError(
@@ -48,6 +68,7 @@ export const cqClass = driverClass<typeof Cq, CqState, typeof RxeAttributes.cq>(
           `cq.modify: attribute cqe: ${cqe} is less than the completions that wait to be polled`,
         )
       rings.free(old.piece)
+      core(call, object, { ...(count !== undefined && { count }), ...(period !== undefined && { period }) })
       return { cqe: state.ring.mask, queue: mmapInfo(state.ring.piece) }
     },
 
@@ -68,7 +89,7 @@ export const cqCompletions = (device: RxeState): Completions => ({
   push(number, words, solicited) {
     const cq = device.cqs.get(number)
     const wasDead = cq.state.overrun
-    if (!wasDead && pushCompletion(cq.state, words)) {
+    if (!wasDead && pushCompletion(cq.state, words, device.now)) {
       if (cq.events) completed(cq.events, solicited)
       return
     }

@@ -5,13 +5,19 @@
  * below nothing, so a consumer that runs ahead of the producer (Debian's extended CQ calls do) makes no false overflow.
  * A completion that finds the ring full is lost, as in Linux: the CQ is dead from then on, and its owner is told
  * (CQ_ERR).
+ *
+ * A queue that only counts (R11) has no elements: its producer index is the count, modulo 2^32, and nobody consumes. It
+ * never overruns.
  */
 import { Wc } from '../../spec/drivers/rxe-rings.ts'
-import { WcFlags } from '../../spec/work.ts'
+import { CqKind } from '../../spec/enums.ts'
+import { TWO_32 } from '../../spec/memory.ts'
+import { WcFlags, WcStatus } from '../../spec/work.ts'
 import { Completion } from '../../transport/types.ts'
 import { createRing, elementAt, loadConsumer, type Ring, type RingMemory, storeProducer } from './rings.ts'
 
 export interface CqRing {
+  readonly kind: number
   ring: Ring
   /** Our own indices. */
   producer: number
@@ -19,17 +25,32 @@ export interface CqRing {
   outstanding: number
   /** A completion was lost. */
   overrun: boolean
+  /** Completions since it was made, and those of them that failed; exact Numbers. */
+  completions: number
+  errors: number
 }
 
 const { WITH_INV } = WcFlags.values
+const { SUCCESS } = WcStatus.values
+const { ENTRIES, EXTENDED, COUNTING } = CqKind.values
 
-export const createCqRing = (memory: RingMemory, cqe: number): CqRing => ({
+export const createCqRing = (memory: RingMemory, cqe: number, kind: number = ENTRIES): CqRing => ({
+  kind,
   ring: createRing(memory, cqe, 2 ** Wc.LOG2_ELEMENT),
   producer: 0,
   consumer: 0,
   outstanding: 0,
   overrun: false,
+  completions: 0,
+  errors: 0,
 })
+
+const noClock = (): number => 0
+
+const countCompletion = (cq: CqRing, words: Uint32Array): void => {
+  cq.completions++
+  if (words[Completion.STATUS] !== SUCCESS) cq.errors++
+}
 
 /** Takes notice of what the program has consumed. */
 const settle = (cq: CqRing): void => {
@@ -42,9 +63,14 @@ const settle = (cq: CqRing): void => {
   cq.consumer = consumer
 }
 
-/** Adds a completion; false if it was lost because the ring is full. */
-export const pushCompletion = (cq: CqRing, words: Uint32Array): boolean => {
-  const { ring } = cq
+/** Adds a completion; false if it was lost because the ring is full. `now`: microseconds, for the time stamp. */
+export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number = noClock): boolean => {
+  const { ring, kind } = cq
+  if (kind === COUNTING) {
+    countCompletion(cq, words)
+    Atomics.store(ring.words, ring.producer, cq.completions | 0)
+    return true
+  }
   // Every time: an index says where the program stands, not how often it went around.
   settle(cq)
   if (cq.outstanding >= ring.mask) {
@@ -66,6 +92,12 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array): boolean => {
   // P_Key index and SLID, then SL, path bits and port number.
   view.setUint32(at + Wc.PKEY_INDEX, words[Completion.PKEY_INDEX], true)
   view.setUint32(at + Wc.SL, words[Completion.SL] | 0x01_0000, true)
+  if (kind === EXTENDED) {
+    const nanoseconds = Math.floor(now() * 1000)
+    view.setUint32(at + Wc.TIMESTAMP, nanoseconds, true)
+    view.setUint32(at + Wc.TIMESTAMP + 4, nanoseconds / TWO_32, true)
+  }
+  countCompletion(cq, words)
   cq.producer = (cq.producer + 1) & ring.mask
   cq.outstanding++
   storeProducer(ring, cq.producer)

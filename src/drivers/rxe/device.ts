@@ -15,10 +15,10 @@ import { emptyRun, type Port } from '../../phy/port.ts'
 import { AsyncFd } from '../../spec/classes/async_fd.ts'
 import { CompChannel } from '../../spec/classes/comp_channel.ts'
 import { Device as DeviceClass } from '../../spec/classes/device.ts'
+import { EventQueue } from '../../spec/classes/event_queue.ts'
 import { Interface } from '../../spec/classes/interface.ts'
 import { Mr } from '../../spec/classes/mr.ts'
 import { Mw } from '../../spec/classes/mw.ts'
-import { Pd } from '../../spec/classes/pd.ts'
 import { Port as PortClass } from '../../spec/classes/port.ts'
 import { RXE_ABI, RXE_DRIVER_ID } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, GidType } from '../../spec/enums.ts'
@@ -26,7 +26,7 @@ import { MULTICAST_QPN } from '../../spec/headers.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
 import type { Environment } from '../../transport/types.ts'
 import { bthDestQp } from '../../wire/bth.ts'
-import { ahClass } from './ah-class.ts'
+import { ahClass, pdClass } from './ah-class.ts'
 import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
 import { cqClass, cqCompletions, endStranded } from './cq-class.ts'
 import { datagramQpClasses } from './datagram-qp-classes.ts'
@@ -76,15 +76,17 @@ const rxeDriver: Driver<RxeState> = {
   name: 'rxe',
   id: RXE_DRIVER_ID,
   abi: RXE_ABI,
+  link: 'roce',
   classes: [
     driverClass(Interface),
     driverClass(DeviceClass),
     driverClass(PortClass),
-    driverClass(Pd),
+    pdClass,
     driverClass(Mr),
     driverClass(Mw),
     driverClass(CompChannel),
     driverClass(AsyncFd),
+    driverClass(EventQueue),
     cqClass,
     ...qpClasses,
     ...datagramQpClasses,

@@ -18,6 +18,7 @@ import type { QpRings } from './work.ts'
 export interface CqState extends CqRing {
   /** The engines' number of it. */
   readonly number: number
+  readonly compVector: number
 }
 export type CqObject = CoreObject<CqState>
 

@@ -2,20 +2,23 @@
  * Class `ah`: an address handle (IBA 10.2.2.2, 11.2.2): where datagrams go to, named by work requests of queue pairs of
  * the same protection domain. Query and change are there for the object dialect; Linux's has neither.
  */
-import { CREATE, DESTROY, MODIFY, method, objectClass, QUERY, record, ref, u64 } from '../schema.ts'
+import { CREATE, DESTROY, MODIFY, method, objectClass, optional, QUERY, record, ref, u64 } from '../schema.ts'
 import { ClassId } from './ids.ts'
-import { QpAddress } from './qp.ts'
+import { IbAddress, OpaAddress, QpAddress } from './qp.ts'
+
+/** Of links that have LIDs; each link takes its own (spec/links.ts). */
+const others = { ibAddress: optional(record(4, IbAddress)), opaAddress: optional(record(5, OpaAddress)) }
 
 export const Ah = objectClass('ah', ClassId.ah, {
   methods: {
     create: method(CREATE, {
-      in: { pd: ref(1, 'pd'), address: record(2, QpAddress), userHandle: u64(3) },
+      in: { pd: ref(1, 'pd'), address: record(2, QpAddress), userHandle: u64(3), ...others },
       out: {},
       driverAttributes: true,
     }),
     query: method(QUERY, { in: {}, out: { address: record(64, QpAddress) } }),
     /** Requests that are sent later go to the new address. */
-    modify: method(MODIFY, { in: { address: record(2, QpAddress) }, out: {} }),
+    modify: method(MODIFY, { in: { address: record(2, QpAddress), ...others }, out: {} }),
     destroy: method(DESTROY, { in: {}, out: {} }),
   },
 })

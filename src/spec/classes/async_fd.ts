@@ -1,13 +1,21 @@
 /*
  * Class `async_fd`: a descriptor on which the asynchronous events of a context's objects, ports and device arrive (R32,
- * R37). It is read in records of 16 bytes {u64 element, u32 type, u32 0}; element is an object's user handle, a port's
- * number, or 0.
+ * R37, R39). It is read in records of 16 bytes {u64 element, u32 type, u32 0}, or by `getEvent`; element is an object's
+ * user handle, a port's number, or 0.
  */
-import { CREATE_FD, method, objectClass } from '../schema.ts'
-import { ClassId } from './ids.ts'
+import { AsyncEventType } from '../enums.ts'
+import { CREATE_FD, enumOf, method, objectClass, u64 } from '../schema.ts'
+import { CallNumber, ClassId } from './ids.ts'
 
 export const AsyncFd = objectClass('async_fd', ClassId.async_fd, {
   identity: 'fd',
   global: true,
-  methods: { create: method(CREATE_FD, { in: {}, out: {} }) },
+  methods: {
+    create: method(CREATE_FD, { in: {}, out: {} }),
+    /** Takes the oldest event. EAGAIN if there is none, EIO if none will come any more. */
+    getEvent: method(CallNumber.async_fd.getEvent, {
+      in: {},
+      out: { element: u64(64), type: enumOf(65, AsyncEventType) },
+    }),
+  },
 })

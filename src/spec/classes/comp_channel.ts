@@ -1,11 +1,16 @@
 /*
  * Class `comp_channel`: a descriptor on which the completion events of any number of CQs arrive (R35, R37). It is read
- * in records of 8 bytes, the CQ's user handle, and lives by its descriptor: closing it is its destruction.
+ * in records of 8 bytes, the CQ's user handle, or by `getEvent`, and lives by its descriptor: closing it is its
+ * destruction.
  */
-import { CREATE_FD, method, objectClass } from '../schema.ts'
-import { ClassId } from './ids.ts'
+import { CREATE_FD, method, objectClass, u64 } from '../schema.ts'
+import { CallNumber, ClassId } from './ids.ts'
 
 export const CompChannel = objectClass('comp_channel', ClassId.comp_channel, {
   identity: 'fd',
-  methods: { create: method(CREATE_FD, { in: {}, out: {} }) },
+  methods: {
+    create: method(CREATE_FD, { in: {}, out: {} }),
+    /** Takes the oldest event. EAGAIN if there is none, EIO if none will come any more. */
+    getEvent: method(CallNumber.comp_channel.getEvent, { in: {}, out: { userHandle: u64(64) } }),
+  },
 })

@@ -4,8 +4,7 @@
  * so a number that stands here is never changed or given out again; test/spec/classes.test.ts compares them with the
  * copy in test/fixtures/spec/frozen.txt.
  *
- * QP types are classes of their own (R9) from 16 on; 19 xrc_ini_qp, 20 xrc_tgt_qp, 21 raw_packet_qp, 23 smi_qp and 24
- * rd_qp are kept for types that are not there yet.
+ * QP types are classes of their own (R9), 16 to 24.
  */
 import { Block } from '../schema.ts'
 
@@ -29,7 +28,16 @@ export const ClassId = {
   ud_qp: 18,
   xrc_ini_qp: 19,
   xrc_tgt_qp: 20,
+  raw_packet_qp: 21,
   gsi_qp: 22,
+  smi_qp: 23,
+  rd_qp: 24,
+  flow: 25,
+  counters: 26,
+  dm: 27,
+  wq: 28,
+  rwq_ind_table: 29,
+  event_queue: 30,
   system: 31,
   driver_ops: 40,
 } as const
@@ -38,11 +46,18 @@ export const ClassId = {
 export const CallNumber = {
   device: { open: Block.CM + 0, queryHandles: Block.CM + 1, queryGidTable: Block.CM + 2, queryDriverOps: Block.CM + 8 },
   port: { queryGidEntry: Block.CM + 0 },
+  pd: { createAhs: Block.DRIVER_FAST + 0, destroyAhs: Block.DRIVER_FAST + 1 },
   cq: { reqNotify: Block.DRIVER_FAST + 0 },
+  comp_channel: { getEvent: Block.CM + 0 },
+  async_fd: { getEvent: Block.CM + 0 },
+  event_queue: { attach: Block.CM + 0, detach: Block.CM + 1, getEvents: Block.CM + 2 },
   rc_qp: { postSend: Block.DRIVER_FAST + 0 },
   uc_qp: { postSend: Block.DRIVER_FAST + 0 },
   xrc_ini_qp: { postSend: Block.DRIVER_FAST + 0 },
+  raw_packet_qp: { postSend: Block.DRIVER_FAST + 0 },
   gsi_qp: { postSend: Block.DRIVER_FAST + 0 },
+  smi_qp: { postSend: Block.DRIVER_FAST + 0 },
+  rd_qp: { postSend: Block.DRIVER_FAST + 0 },
   ud_qp: { postSend: Block.DRIVER_FAST + 0, attachMcast: Block.CM + 0, detachMcast: Block.CM + 1 },
 } as const
 

@@ -1,10 +1,25 @@
-/* Class `pd`: a protection domain (IBA 10.2.3). Destroying one that is used is EBUSY. */
-import { CREATE, DESTROY, method, objectClass } from '../schema.ts'
-import { ClassId } from './ids.ts'
+/*
+ * Class `pd`: a protection domain (IBA 10.2.3). Destroying one that is used is EBUSY. It makes and destroys address
+ * handles by the thousand (R25): one that cannot be made, and none is; one that cannot be destroyed, and none goes.
+ */
+import { at, CREATE, DESTROY, list, method, objectClass, u32 } from '../schema.ts'
+import { CallNumber, ClassId } from './ids.ts'
+import { QpAddress } from './qp.ts'
+
+/** Most address handles of one call. */
+export const MOST_AHS = 0xffff
+
+const handles = { handle: at(0, u32(0)) }
 
 export const Pd = objectClass('pd', ClassId.pd, {
   methods: {
     create: method(CREATE, { in: {}, out: {}, driverAttributes: true }),
     destroy: method(DESTROY, { in: {}, out: {} }),
+    createAhs: method(CallNumber.pd.createAhs, {
+      in: { addresses: list(1, QpAddress, MOST_AHS) },
+      out: { handles: list(64, handles, MOST_AHS) },
+      driverAttributes: true,
+    }),
+    destroyAhs: method(CallNumber.pd.destroyAhs, { in: { handles: list(1, handles, MOST_AHS) }, out: {} }),
   },
 })

@@ -8,6 +8,7 @@
  * business. No class knows its type's packets or rules.
  */
 import { AccessFlags, Mtu, PathMigState, QpFlags, QpState } from '../enums.ts'
+import type { QpTypeName } from '../qp-states.ts'
 import {
   type Attribute,
   type Attributes,
@@ -31,8 +32,20 @@ import {
   u64,
 } from '../schema.ts'
 
-/** The classes of queue pairs. */
-export const QP_CLASSES = ['rc_qp', 'uc_qp', 'ud_qp', 'xrc_ini_qp', 'xrc_tgt_qp', 'gsi_qp'] as const
+/** The classes of queue pairs, each with its row of the state table (spec/qp-states.ts). */
+export const QpTypes = {
+  rc_qp: 'RC',
+  uc_qp: 'UC',
+  ud_qp: 'UD',
+  xrc_ini_qp: 'XRC_INI',
+  xrc_tgt_qp: 'XRC_TGT',
+  raw_packet_qp: 'RAW_PACKET',
+  gsi_qp: 'GSI',
+  smi_qp: 'SMI',
+  rd_qp: 'RD',
+} as const satisfies Record<string, QpTypeName>
+export type QpClassName = keyof typeof QpTypes
+export const QP_CLASSES = Object.keys(QpTypes) as QpClassName[]
 
 /** Sizes of the queues: work requests, scatter/gather elements of one, bytes of inline data. */
 export const QpCap = {
@@ -55,6 +68,23 @@ export const QpAddress = {
   isGlobal: at(25, u8(0, { max: 1 })),
   port: at(26, u8(0)),
 }
+
+/**
+ * The same on a link that is InfiniBand, and on Omni-Path, whose LIDs have 32 bits: within a subnet the LID is enough,
+ * and `isGlobal` says whether what is of the global route means anything.
+ */
+export const IbAddress = {
+  ...QpAddress,
+  srcPathBits: at(27, u8(0, { max: 127 })),
+  dlid: at(28, u16(0)),
+}
+export const OpaAddress = { ...QpAddress, srcPathBits: at(27, u8(0)), dlid: at(28, u32(0)) }
+
+/**
+ * The attributes that say where to, by link (R10, R27): the object dialect takes those of the device's link only
+ * (spec/links.ts). A connection of iWARP has its addresses already.
+ */
+export const ADDRESSES = ['address', 'ibAddress', 'opaAddress'] as const
 
 /** The alternate path of automatic path migration. */
 export const QpAlternatePath = {
@@ -91,6 +121,8 @@ export const qpAttributes = {
   maxDestRdAtomic: u8(18),
   pathMigState: enumOf(19, PathMigState, 1),
   destQpn: u32(21, { max: 0xffffff }),
+  ibAddress: optional(record(40, IbAddress)),
+  opaAddress: optional(record(41, OpaAddress)),
 }
 export type QpAttributeName = keyof typeof qpAttributes
 
@@ -99,6 +131,22 @@ type Optional<A extends Attributes> = { [K in keyof A]: A[K] extends Attribute<i
 
 const choose = <N extends QpAttributeName>(names: readonly N[]): Chosen<N> =>
   Object.fromEntries(names.map(name => [name, qpAttributes[name]])) as Chosen<N>
+
+/** Creation names them from here on. */
+const AT_CREATION = 32
+
+/**
+ * Attributes with which a queue pair is created right into a state, or not at all (R7): core takes it there step by
+ * step, each with what the state table has it take.
+ */
+const initially = <A extends Attributes>(attributes: A): Optional<A> =>
+  Object.fromEntries(
+    Object.entries(attributes).map(([name, one]) => [name, { ...optional(one), id: AT_CREATION + one.id }]),
+  ) as Optional<A>
+
+/** What a creation takes beside what the class needs. */
+export const initialAttributes = <const N extends QpAttributeName>(...names: readonly N[]) =>
+  initially(choose(['state', ...names] as const))
 
 const allOptional = <A extends Attributes>(attributes: A): Optional<A> =>
   Object.fromEntries(Object.entries(attributes).map(([name, one]) => [name, optional(one)])) as Optional<A>
@@ -121,7 +169,7 @@ export const qpMethods = <const N extends QpAttributeName>(...names: readonly N[
   const attributes = choose(['state', 'curState', 'enSqdAsyncNotify', ...names] as const)
   return {
     create: method(CREATE, {
-      in: createArguments,
+      in: { ...createArguments, ...initialAttributes(...names) },
       out: { cap: record(64, QpCap), qpNum: u32(65) },
       driverAttributes: true,
     }),

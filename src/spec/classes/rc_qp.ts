@@ -1,7 +1,7 @@
 /* Class `rc_qp`: a queue pair of the reliable connected service (IBA 9.7, 10.3). It has no Q_Key. */
 import { objectClass } from '../schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
-import { postSend, qpMethods } from './qp.ts'
+import { ADDRESSES, postSend, qpMethods } from './qp.ts'
 
 export const RcQp = objectClass('rc_qp', ClassId.rc_qp, {
   methods: {
@@ -9,7 +9,7 @@ export const RcQp = objectClass('rc_qp', ClassId.rc_qp, {
       'accessFlags',
       'pkeyIndex',
       'port',
-      'address',
+      ...ADDRESSES,
       'pathMtu',
       'timeout',
       'retryCnt',

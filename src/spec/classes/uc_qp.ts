@@ -4,7 +4,7 @@
  */
 import { objectClass } from '../schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
-import { postSend, qpMethods } from './qp.ts'
+import { ADDRESSES, postSend, qpMethods } from './qp.ts'
 
 export const UcQp = objectClass('uc_qp', ClassId.uc_qp, {
   methods: {
@@ -12,7 +12,7 @@ export const UcQp = objectClass('uc_qp', ClassId.uc_qp, {
       'accessFlags',
       'pkeyIndex',
       'port',
-      'address',
+      ...ADDRESSES,
       'pathMtu',
       'rqPsn',
       'alternatePath',

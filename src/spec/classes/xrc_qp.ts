@@ -8,26 +8,28 @@
 import { QpFlags } from '../enums.ts'
 import { CREATE, fd, flagsOf, method, objectClass, optional, record, ref, u32, u64 } from '../schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
-import { postSend, QpCap, qpMethods } from './qp.ts'
+import { ADDRESSES, initialAttributes, postSend, QpCap, qpMethods } from './qp.ts'
+
+const INITIATOR = [
+  'accessFlags',
+  'pkeyIndex',
+  'port',
+  ...ADDRESSES,
+  'pathMtu',
+  'timeout',
+  'retryCnt',
+  'rnrRetry',
+  'rqPsn',
+  'maxRdAtomic',
+  'alternatePath',
+  'sqPsn',
+  'pathMigState',
+  'destQpn',
+] as const
 
 export const XrcIniQp = objectClass('xrc_ini_qp', ClassId.xrc_ini_qp, {
   methods: {
-    ...qpMethods(
-      'accessFlags',
-      'pkeyIndex',
-      'port',
-      'address',
-      'pathMtu',
-      'timeout',
-      'retryCnt',
-      'rnrRetry',
-      'rqPsn',
-      'maxRdAtomic',
-      'alternatePath',
-      'sqPsn',
-      'pathMigState',
-      'destQpn',
-    ),
+    ...qpMethods(...INITIATOR),
     create: method(CREATE, {
       in: {
         pd: ref(1, 'pd'),
@@ -36,6 +38,7 @@ export const XrcIniQp = objectClass('xrc_ini_qp', ClassId.xrc_ini_qp, {
         flags: optional(flagsOf(5, QpFlags)),
         userHandle: u64(6),
         asyncFd: optional(fd(7, 'async_fd')),
+        ...initialAttributes(...INITIATOR),
       },
       out: { cap: record(64, QpCap), qpNum: u32(65) },
       driverAttributes: true,
@@ -44,23 +47,25 @@ export const XrcIniQp = objectClass('xrc_ini_qp', ClassId.xrc_ini_qp, {
   },
 })
 
+const TARGET = [
+  'accessFlags',
+  'pkeyIndex',
+  'port',
+  ...ADDRESSES,
+  'pathMtu',
+  'timeout',
+  'rqPsn',
+  'alternatePath',
+  'minRnrTimer',
+  'sqPsn',
+  'maxDestRdAtomic',
+  'pathMigState',
+  'destQpn',
+] as const
+
 export const XrcTgtQp = objectClass('xrc_tgt_qp', ClassId.xrc_tgt_qp, {
   methods: {
-    ...qpMethods(
-      'accessFlags',
-      'pkeyIndex',
-      'port',
-      'address',
-      'pathMtu',
-      'timeout',
-      'rqPsn',
-      'alternatePath',
-      'minRnrTimer',
-      'sqPsn',
-      'maxDestRdAtomic',
-      'pathMigState',
-      'destQpn',
-    ),
+    ...qpMethods(...TARGET),
     create: method(CREATE, {
       in: {
         xrcd: ref(1, 'xrcd'),
@@ -68,6 +73,7 @@ export const XrcTgtQp = objectClass('xrc_tgt_qp', ClassId.xrc_tgt_qp, {
         qpNum: optional(u32(2, { max: 0xffffff })),
         userHandle: u64(6),
         asyncFd: optional(fd(7, 'async_fd')),
+        ...initialAttributes(...TARGET),
       },
       out: { qpNum: u32(65) },
       driverAttributes: true,

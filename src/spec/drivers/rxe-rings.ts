@@ -27,6 +27,8 @@ export const Wc = {
   SL: 44,
   PATH_BITS: 45,
   PORT_NUM: 46,
+  /** Of an extended queue: nanoseconds of the device's clock, u64. */
+  TIMESTAMP: 48,
   LOG2_ELEMENT: 7,
 } as const
 

@@ -6,8 +6,10 @@
  * which attribute; a method that is listed there and called without room for all of it is refused with EINVAL, as
  * Linux's driver does.
  */
+
+import { MOST_AHS } from '../classes/pd.ts'
 import { embed, type Layout, layout, value } from '../linux/layout.ts'
-import { at, optional, record, u32, u64 } from '../schema.ts'
+import { at, list, optional, record, u32, u64 } from '../schema.ts'
 
 /** struct mminfo: offset for mmap and number of bytes. */
 export const MmapInfo = { offset: at(0, u64(0)), size: at(8, u32(0)) }
@@ -31,6 +33,9 @@ export const RxeAttributes = {
   ah: {
     /** What work requests name it by. */
     create: { out: { number: optional(u32(0x8000)) } },
+  },
+  pd: {
+    createAhs: { out: { numbers: optional(list(0x8000, { number: at(0, u32(0)) }, MOST_AHS)) } },
   },
   srq: {
     /** `number`: what Linux's driver calls srq_num; packets do not name a plain queue. */

@@ -7,8 +7,11 @@ import { QpType, SrqType } from '../enums.ts'
 import { bool, type Cell, orElse, value } from './layout.ts'
 import { LinuxObject } from './names.ts'
 
-/** Classes that a handle of a QP can have; programs have no queue pair of the general services. */
-export const LINUX_QP_CLASSES = QP_CLASSES.filter(name => name !== 'gsi_qp')
+/** Programs have no queue pairs of management services; of RAW_PACKET and reliable datagrams there is no device. */
+const NOT_OF_LINUX: readonly string[] = ['gsi_qp', 'smi_qp', 'rd_qp', 'raw_packet_qp']
+
+/** Classes that a handle of a QP can have. */
+export const LINUX_QP_CLASSES = QP_CLASSES.filter(name => !NOT_OF_LINUX.includes(name))
 
 /**
  * ib_uverbs_qp_dest, 32 bytes; dlid and src_path_bits are not of links that are Ethernet, the kernel ignores them

@@ -1,0 +1,44 @@
+/* The classes that core knows, with what core does itself; a device has those of them that its driver lists (R19). */
+import type { DriverClass } from '../model.ts'
+import { deviceClass, portClass } from './device.ts'
+import { driverOpsClass } from './driver-ops.ts'
+import { asyncFdClass, compChannelClass, eventQueueClass } from './event-queue.ts'
+import { interfaceClass } from './interface.ts'
+import { mrClass } from './mr.ts'
+import { mwClass } from './mw.ts'
+import { pdClass } from './pd.ts'
+import {
+  ahClass,
+  cqClass,
+  otherClasses,
+  qpClasses,
+  srqClass,
+  tmSrqClass,
+  wqClass,
+  xrcdClass,
+  xrcSrqClass,
+} from './simple.ts'
+import { systemClass } from './system.ts'
+
+export const coreClasses: readonly DriverClass[] = [
+  interfaceClass,
+  deviceClass,
+  portClass,
+  pdClass,
+  cqClass,
+  mrClass,
+  mwClass,
+  ahClass,
+  compChannelClass,
+  asyncFdClass,
+  eventQueueClass,
+  ...qpClasses,
+  srqClass,
+  xrcSrqClass,
+  tmSrqClass,
+  xrcdClass,
+  wqClass,
+  ...otherClasses,
+  systemClass,
+  driverOpsClass,
+]

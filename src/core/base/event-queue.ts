@@ -1,0 +1,122 @@
+/*
+ * Core's own classes of descriptors on which events arrive (R35, R37–R39): completion channels, async fds, and event
+ * queues, to which objects of any kind are attached. What is read from them by read(2) is the carrier's business; the
+ * methods here take the same records.
+ */
+import { AsyncFd } from '../../spec/classes/async_fd.ts'
+import { CompChannel } from '../../spec/classes/comp_channel.ts'
+import { EVENT_SOURCES, EventQueue } from '../../spec/classes/event_queue.ts'
+import { ClassId } from '../../spec/classes/ids.ts'
+import { CallError } from '../../spec/errno.ts'
+import { driverClass } from '../driver.ts'
+import { type AttachedPorts, attachEvents, attachPort, detachEvents, detachPort, readEvents } from '../events.ts'
+import type { CallContext, CoreObject, EventRecord, FdObject } from '../model.ts'
+
+const viewOf = ({ bytes: { buffer } }: EventRecord): DataView => new DataView(buffer)
+
+export const compChannelClass = driverClass(CompChannel, {
+  create: () => ({}),
+  getEvent(_call, object) {
+    const [event] = readEvents(object as FdObject)
+    return { userHandle: viewOf(event).getBigUint64(0, true) }
+  },
+})
+
+export const asyncFdClass = driverClass(AsyncFd, {
+  create({ context }, object) {
+    // The first one is where events of objects go that name no other (as Linux).
+    context.asyncFd ??= object as FdObject
+    return {}
+  },
+  getEvent(_call, object) {
+    const [event] = readEvents(object as FdObject)
+    return { element: viewOf(event).getBigUint64(0, true), type: event.type }
+  },
+})
+
+type Source = { device?: number | undefined; port?: number | undefined } & { [name: string]: unknown }
+
+/** The one source that arguments name: an object, or a port's number (0: the device). EINVAL for none, or several. */
+const sourceOf = (call: CallContext, args: Source): CoreObject | number => {
+  const where = `${call.entry.class.name}.${call.entry.name}`
+  const named = ['device', 'port', ...EVENT_SOURCES].filter(name => args[name] !== undefined)
+  if (named.length !== 1)
+    throw new CallError(
+      'EINVAL',
+      `${where}: ${named.length === 0 ? 'nothing is named' : `${named.join(' and ')} are named`}: name one source`,
+    )
+  if (args.device !== undefined) return 0
+  const { port } = args
+  if (port === undefined) return args[named[0]] as CoreObject
+  const { ports, name } = call.device
+  if (port > ports.length)
+    throw new CallError('EINVAL', `${where}: attribute port: ${port}: device ${name} has ports 1 to ${ports.length}`)
+  return port
+}
+
+const classOfPort = (port: number): number => (port === 0 ? ClassId.device : ClassId.port)
+
+export const eventQueueClass = driverClass<typeof EventQueue, AttachedPorts>(EventQueue, {
+  create(_call, object) {
+    object.state = new Map()
+    return {}
+  },
+
+  query(_call, object) {
+    const attached = [...object.state.values()].map(({ attached }) => attached)
+    for (const other of object.context?.handles.slots ?? [])
+      if (other?.events?.attached?.queue === object) attached.push(other.events.attached)
+    return {
+      attached: attached.flatMap(one =>
+        one === undefined ? [] : [{ cookie: one.cookie, object: one.object, class: one.class }],
+      ),
+    }
+  },
+
+  attach(call, object, args) {
+    const queue = object as FdObject<AttachedPorts>
+    const { cookie } = args
+    const source = sourceOf(call, args)
+    if (typeof source === 'number') {
+      if (queue.state.has(source))
+        throw new CallError(
+          'EBUSY',
+          `event_queue.attach: ${source === 0 ? 'the device' : `port ${source}`} is attached`,
+        )
+      attachPort(queue, { queue, cookie, class: classOfPort(source), object: source })
+      return {}
+    }
+    const { class: cls, handle, events } = source
+    if (events === undefined)
+      throw new CallError('EOPNOTSUPP', `event_queue.attach: a ${cls.name} of this device has no events`)
+    if (events.attached !== undefined)
+      throw new CallError('EBUSY', `event_queue.attach: ${cls.name} ${handle} is attached to a queue already`)
+    attachEvents(events, { queue, cookie, class: cls.id, object: handle })
+    return {}
+  },
+
+  detach(call, object, args) {
+    const source = sourceOf(call, args)
+    const isAttached =
+      typeof source === 'number'
+        ? detachPort(object as FdObject<AttachedPorts>, source)
+        : source.events?.attached?.queue === object
+    if (!isAttached) throw new CallError('ENOENT', 'event_queue.detach: it is not attached to this queue')
+    if (typeof source !== 'number' && source.events !== undefined) detachEvents(source.events)
+    return {}
+  },
+
+  getEvents(_call, object, { max }) {
+    const events = readEvents(object as FdObject, max).map(event => {
+      const view = viewOf(event)
+      return {
+        cookie: view.getBigUint64(0, true),
+        object: view.getUint32(8, true),
+        class: view.getUint16(12, true),
+        type: view.getUint32(16, true),
+        reserved: 0,
+      }
+    })
+    return { events }
+  },
+})

@@ -1,0 +1,58 @@
+/*
+ * Core's own protection domains (R22), and address handles made and destroyed by the thousand in one call (R25): each
+ * by the device's own methods, hooks included, and all or none.
+ */
+import { Ah } from '../../spec/classes/ah.ts'
+import { Pd } from '../../spec/classes/pd.ts'
+import { CallError } from '../../spec/errno.ts'
+import { CREATE, DESTROY } from '../../spec/schema.ts'
+import { driverClass } from '../driver.ts'
+import { findHandle } from '../handles.ts'
+import { execute, methodOf } from '../invoke.ts'
+import { undoObjects } from '../lifetime.ts'
+import type { CoreObject } from '../model.ts'
+
+const inside = (index: number, error: unknown): unknown =>
+  error instanceof CallError ? new CallError(error.code as 'EINVAL', `entry ${index}: ${error.message}`) : error
+
+export const pdClass = driverClass(Pd, {
+  create: () => ({}),
+  destroy: () => ({}),
+
+  createAhs(call, pd, { addresses }) {
+    const { context, caller } = call
+    const entry = methodOf(context, Ah.id, CREATE, 'ah.create')
+    const made: CoreObject[] = []
+    try {
+      for (const address of addresses) {
+        const result = execute(context, entry, 0, { pd: pd.handle, address, userHandle: 0n }, caller)
+        if (result instanceof Promise) throw new Error('ah.create waits: address handles are made at once')
+        made.push(findHandle(context.handles, result.object as number) as CoreObject)
+      }
+    } catch (error) {
+      undoObjects(context, made)
+      throw inside(made.length, error)
+    }
+    call.made = { objects: made, descriptors: [] }
+    return { handles: made.map(({ handle }) => ({ handle })) }
+  },
+
+  destroyAhs({ context, caller }, pd, { handles }) {
+    const entry = methodOf(context, Ah.id, DESTROY, 'ah.destroy')
+    const seen = new Set<number>()
+    for (const [index, { handle }] of handles.entries()) {
+      const ah = findHandle(context.handles, handle)
+      const refuse = (code: 'ENOENT' | 'EINVAL' | 'EBUSY', reason: string): never => {
+        throw new CallError(code, `pd.destroyAhs: entry ${index}: handle ${handle} ${reason}`)
+      }
+      if (ah === undefined || seen.has(handle)) return refuse('ENOENT', ah ? 'is named twice' : 'names no object')
+      if (ah.class.id !== Ah.id) refuse('EINVAL', `is of class ${ah.class.name}, not ah`)
+      if (!ah.parents.includes(pd)) refuse('EINVAL', 'belongs to another protection domain')
+      if (ah.uses > 0) refuse('EBUSY', 'is used')
+      seen.add(handle)
+    }
+    // Nothing is refused from here on.
+    for (const { handle } of handles) execute(context, entry, handle, {}, caller)
+    return {}
+  },
+})

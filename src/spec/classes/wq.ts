@@ -1,0 +1,76 @@
+/*
+ * Classes `wq` and `rwq_ind_table`: a receive queue that is an object of its own, and a table of them over which a
+ * queue pair of class `raw_packet_qp` spreads what it receives (Linux: CREATE_WQ, CREATE_RWQ_IND_TBL). No driver here
+ * has them: EOPNOTSUPP. A queue is in one of three states: RESET, READY (RDY), ERR.
+ */
+import { WqFlags, WqState, WqType } from '../enums.ts'
+import {
+  at,
+  CREATE,
+  DESTROY,
+  enumOf,
+  fd,
+  flagsOf,
+  list,
+  MODIFY,
+  method,
+  objectClass,
+  optional,
+  QUERY,
+  ref,
+  u32,
+  u64,
+} from '../schema.ts'
+import { ClassId } from './ids.ts'
+
+export const Wq = objectClass('wq', ClassId.wq, {
+  methods: {
+    create: method(CREATE, {
+      in: {
+        pd: ref(1, 'pd'),
+        cq: ref(2, 'cq'),
+        type: enumOf(3, WqType),
+        maxWr: u32(4, { min: 1 }),
+        maxSge: u32(5),
+        flags: optional(flagsOf(6, WqFlags)),
+        userHandle: u64(7),
+        asyncFd: optional(fd(8, 'async_fd')),
+      },
+      out: { maxWr: u32(64), maxSge: u32(65), wqNum: u32(66) },
+      driverAttributes: true,
+    }),
+    query: method(QUERY, {
+      in: {},
+      out: { state: enumOf(64, WqState), maxWr: u32(65), maxSge: u32(66), flags: flagsOf(67, WqFlags) },
+    }),
+    /** `curState`: refused with EINVAL if the queue is in another one. `flagsMask`: which flags are changed. */
+    modify: method(MODIFY, {
+      in: {
+        state: optional(enumOf(1, WqState)),
+        curState: optional(enumOf(2, WqState)),
+        flags: optional(flagsOf(3, WqFlags)),
+        flagsMask: optional(flagsOf(4, WqFlags)),
+      },
+      out: {},
+      driverAttributes: true,
+    }),
+    /** `events`: asynchronous events of this queue that the caller has read. */
+    destroy: method(DESTROY, { in: {}, out: { events: u32(64) } }),
+  },
+})
+
+const TABLE = { wq: at(0, u32(0)) }
+const MOST_ENTRIES = 1 << 12
+
+export const RwqIndTable = objectClass('rwq_ind_table', ClassId.rwq_ind_table, {
+  methods: {
+    /** `queues`: handles of objects of class `wq`; how many is a power of two. */
+    create: method(CREATE, {
+      in: { queues: list(1, TABLE, MOST_ENTRIES) },
+      out: { tableNum: u32(64) },
+      driverAttributes: true,
+    }),
+    query: method(QUERY, { in: {}, out: { queues: list(64, TABLE, MOST_ENTRIES) } }),
+    destroy: method(DESTROY, { in: {}, out: {} }),
+  },
+})
