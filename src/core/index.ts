@@ -18,8 +18,8 @@ export {
   createEventQueue,
   DEVICE_FATAL,
   type EventQueue,
-  postRecord,
   expire,
+  postRecord,
   raise,
   raiseDevice,
   raisePort,
@@ -31,8 +31,8 @@ export { findGid, type GidTable, type GidTableEntry, getGid, setGid } from './gi
 export { findObject, invoke, invokeNow, type Returned } from './invoke.ts'
 export { addParent, createDescriptor, dropParent } from './lifetime.ts'
 export { createLocalSpace, type LocalSpace } from './local-space.ts'
-export { type MappedMemory, type MappedPiece, mappedOf, plainMemory } from './mapped.ts'
 export { tableSlots } from './lookup.ts'
+export { type MappedMemory, type MappedPiece, mappedOf, plainMemory } from './mapped.ts'
 export { findGrant, findKey, type MemoryTable, placeHi, placeLo, resolve } from './memory.ts'
 export {
   type Additions,

@@ -5,8 +5,10 @@
  */
 import { closeSync, existsSync, mkdirSync, openSync, rmSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
+import { expire } from '../core/events.ts'
 import type { Context } from '../core/model.ts'
 import { createCore, unregister } from '../core/registry.ts'
+import { nextDue } from '../core/thresholds.ts'
 import { countedBy } from '../drivers/rxe/counts.ts'
 import { createRxeDevice, type RxeDevice } from '../drivers/rxe/device.ts'
 import { identityOf } from '../drivers/rxe/host-identity.ts'
@@ -111,7 +113,7 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     close(listening)
   }
 
-  const core = createCore()
+  const core = createCore({ now: nowMicroseconds })
   const devices = config.devices.map((spec, i) =>
     createRxeDevice(core, {
       name: spec.name,
@@ -123,7 +125,8 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   // A pool of its own: what the other one counts are rings.
   const own = createRingPool()
   const parked = createParkedPage(own)
-  const loop = createLoop(parked.mapping.i32, devices, () => {
+  const thresholds = { poll: (now: number) => expire(core, now), nextTimeout: () => nextDue(core) }
+  const loop = createLoop(parked.mapping.i32, [...devices, thresholds], () => {
     daemon.turn++
   })
   // Between devices of a memory link it is the loop itself that moves packets.

@@ -8,8 +8,10 @@
  * program have their turn.
  */
 
+import { expire } from '../core/events.ts'
 import type { Core } from '../core/model.ts'
 import { createCore, unregister } from '../core/registry.ts'
+import { nextDue } from '../core/thresholds.ts'
 import { createRxeDevice, type RxeDevice } from '../drivers/rxe/device.ts'
 import { identityOf } from '../drivers/rxe/host-identity.ts'
 import { identify } from '../drivers/rxe/identity.ts'
@@ -79,7 +81,7 @@ const faultRules = (text: string) => {
  * Drives devices: now, soon, and when their timers come. `quiet`: between two drives nothing happens but what
  * `touch` and timers tell of, so that polling an empty queue costs next to nothing.
  */
-const createDriver = (devices: readonly RxeDevice[], quiet: boolean) => {
+const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean) => {
   let touched = true
   let driving = false
   let scheduled = false
@@ -92,10 +94,10 @@ const createDriver = (devices: readonly RxeDevice[], quiet: boolean) => {
     let progress = false
     // Every post names its queue pair, so that idle ones cost nothing.
     for (const device of devices) progress = device.poll(now, Where.CHANGED) || progress
-    return progress
+    return expire(core, now) || progress
   }
   const armTimer = (): void => {
-    let due = Number.POSITIVE_INFINITY
+    let due = nextDue(core)
     for (const device of devices) due = Math.min(due, device.nextTimeout())
     if (due >= timerDue) return
     clearTimeout(timer)
@@ -155,13 +157,13 @@ const createDriver = (devices: readonly RxeDevice[], quiet: boolean) => {
 }
 
 export const createNetwork = ({ fault = '', link = 'memory' }: NetworkOptions = {}): Network => {
-  const core = createCore()
+  const core = createCore({ now: nowMicroseconds })
   const memory =
     link === 'memory' ? createMemorySwitch({ arena: plainArena(memorySwitchBytes()), sealing: 'demand' }) : undefined
   if (memory === undefined) useNativeCrc()
   const devices: RxeDevice[] = []
   const ports = new Set<FaultPort>()
-  const { drive, kick, touch, pause, stop } = createDriver(devices, link === 'memory')
+  const { drive, kick, touch, pause, stop } = createDriver(core, devices, link === 'memory')
   let rules = faultRules(fault)
   let added = 0
 

@@ -1,0 +1,169 @@
+/*
+ * Event queues (R38): device, port, CQ, QP and SRQ attached at once; and the methods by which events are read from a
+ * descriptor (R37, R39), object 0 on the descriptor itself.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  arm,
+  closeDescriptor,
+  completed,
+  type FdObject,
+  invokeNow,
+  raise,
+  raisePort,
+  unregister,
+} from '../../src/core/index.ts'
+import { Classes, ClassId } from '../../src/spec/classes.ts'
+import { AsyncEventType, EventKind } from '../../src/spec/enums.ts'
+import { bench, cap, errnoOf, install } from './fixture.ts'
+
+const { cq: Cq, rc_qp: RcQp, pd: Pd, comp_channel: CompChannel, async_fd: AsyncFd, event_queue: Queue } = Classes
+const { COMPLETION } = EventKind.values
+const { QP_FATAL, COMM_EST, CQ_ERR, PORT_ERR, DEVICE_FATAL } = AsyncEventType.values
+
+const setUp = () => {
+  const b = bench()
+  const { context, caller } = b
+  const newQueue = () => install(b, invokeNow(context, Queue, 'create', 0, {}, caller))
+  const asyncFd = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
+  const channel = install(b, invokeNow(context, CompChannel, 'create', 0, {}, caller))
+  const of = (handle: number) => context.handles.slots[handle]!
+  const cqArgs = { cqe: 4, userHandle: 7n, compVector: 0, channel: channel.handle }
+  const cq = of(invokeNow(context, Cq, 'create', 0, cqArgs, caller).object!)
+  const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object!
+  const qpArgs = { pd, sendCq: cq.handle, recvCq: cq.handle, cap, userHandle: 8n }
+  const qp = of(invokeNow(context, RcQp, 'create', 0, qpArgs, caller).object!)
+  const attach = (queue: FdObject, args: Parameters<typeof invokeNow<typeof Queue, 'attach'>>[4]) =>
+    invokeNow(context, Queue, 'attach', queue.handle, args, caller)
+  const detach = (queue: FdObject, args: Parameters<typeof invokeNow<typeof Queue, 'detach'>>[4]) =>
+    invokeNow(context, Queue, 'detach', queue.handle, args, caller)
+  const read = (queue: FdObject, max = 16) =>
+    invokeNow(context, Queue, 'getEvents', queue.handle, { max }, caller).out.events.map(
+      ({ cookie, class: cls, object, type }) => [cookie, cls, object, type],
+    )
+  const complete = () => {
+    arm(cq, false)
+    completed(cq.events!, false)
+  }
+  return { ...b, newQueue, asyncFd, channel, cq, qp, attach, detach, read, complete }
+}
+
+test('one queue hears of the device, a port, a CQ and a QP at once, in order, each by its cookie', () => {
+  const { device, newQueue, cq, qp, attach, read, complete, context, caller } = setUp()
+  const queue = newQueue()
+  attach(queue, { cookie: 1n, device: 1 })
+  attach(queue, { cookie: 2n, port: 1 })
+  attach(queue, { cookie: 3n, cq: cq.handle })
+  attach(queue, { cookie: 0xffff_ffff_ffff_ffffn, rc_qp: qp.handle })
+  const { attached } = invokeNow(context, Queue, 'query', queue.handle, {}, caller).out
+  assert.deepEqual(
+    attached.map(one => [one.cookie, one.class, one.object]),
+    [
+      [1n, ClassId.device, 0],
+      [2n, ClassId.port, 1],
+      [3n, ClassId.cq, cq.handle],
+      [0xffff_ffff_ffff_ffffn, ClassId.rc_qp, qp.handle],
+    ],
+  )
+  raise(qp, COMM_EST)
+  complete()
+  raisePort(device, 1, PORT_ERR)
+  raise(cq, CQ_ERR)
+  assert.deepEqual(read(queue, 2), [
+    [0xffff_ffff_ffff_ffffn, ClassId.rc_qp, qp.handle, COMM_EST],
+    [3n, ClassId.cq, cq.handle, COMPLETION],
+  ])
+  assert.deepEqual(read(queue), [
+    [2n, ClassId.port, 1, PORT_ERR],
+    [3n, ClassId.cq, cq.handle, CQ_ERR],
+  ])
+  assert.equal(
+    errnoOf(() => read(queue)),
+    'EAGAIN',
+  )
+})
+
+test('what is attached tells nobody else; detached, it tells those again whom it told before', () => {
+  const { newQueue, channel, asyncFd, cq, qp, attach, detach, read, complete, context, caller } = setUp()
+  const queue = newQueue()
+  attach(queue, { cookie: 3n, cq: cq.handle })
+  attach(queue, { cookie: 4n, rc_qp: qp.handle })
+  complete()
+  raise(qp, QP_FATAL)
+  assert.equal(
+    errnoOf(() => invokeNow(context, CompChannel, 'getEvent', channel.handle, {}, caller)),
+    'EAGAIN',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, AsyncFd, 'getEvent', asyncFd.handle, {}, caller)),
+    'EAGAIN',
+  )
+  assert.deepEqual(read(queue, 1), [[3n, ClassId.cq, cq.handle, COMPLETION]])
+  // The unread one of the queue pair goes with it.
+  detach(queue, { rc_qp: qp.handle })
+  detach(queue, { cq: cq.handle })
+  assert.equal(
+    errnoOf(() => read(queue)),
+    'EAGAIN',
+  )
+  complete()
+  raise(qp, QP_FATAL)
+  assert.equal(invokeNow(context, CompChannel, 'getEvent', channel.handle, {}, caller).out.userHandle, 7n)
+  assert.deepEqual(
+    { ...invokeNow(context, AsyncFd, 'getEvent', asyncFd.handle, {}, caller).out },
+    { element: 8n, type: QP_FATAL },
+  )
+  // What was read anywhere is what has to be acknowledged (R35): one of the queue, one of the channel.
+  invokeNow(context, RcQp, 'destroy', qp.handle, {}, caller)
+  assert.deepEqual(
+    { ...invokeNow(context, Cq, 'destroy', cq.handle, {}, caller).out },
+    { compEvents: 2, asyncEvents: 0 },
+  )
+})
+
+test('an object that goes takes its unread events along, and so does a queue', () => {
+  const { core, newQueue, channel, cq, qp, attach, read, complete, context, caller } = setUp()
+  const queue = newQueue()
+  attach(queue, { cookie: 3n, cq: cq.handle })
+  attach(queue, { cookie: 4n, rc_qp: qp.handle })
+  raise(qp, QP_FATAL)
+  complete()
+  assert.deepEqual({ ...invokeNow(context, RcQp, 'destroy', qp.handle, {}, caller).out }, { events: 0 })
+  assert.deepEqual(read(queue), [[3n, ClassId.cq, cq.handle, COMPLETION]])
+  complete()
+  closeDescriptor(core, queue.handle)
+  complete()
+  assert.equal(invokeNow(context, CompChannel, 'getEvent', channel.handle, {}, caller).out.userHandle, 7n)
+  assert.equal(invokeNow(context, Cq, 'destroy', cq.handle, {}, caller).out.compEvents, 2)
+})
+
+test('the device’s end is the last event, and then there will be none any more', () => {
+  const { device, newQueue, attach } = setUp()
+  const queue = newQueue()
+  const deaf = newQueue()
+  attach(queue, { cookie: 1n, device: 1 })
+  unregister(device)
+  const [event] = queue.sink.take(9)
+  assert.equal(new DataView(event.bytes.buffer).getUint32(16, true), DEVICE_FATAL)
+  assert.equal(event.bytes.length, 24)
+  assert.equal(deaf.sink.take(9).length, 0)
+})
+
+test('mistakes are told: nothing named, two things, twice, another queue, a port that is none', () => {
+  const { newQueue, cq, qp, attach, detach } = setUp()
+  const [queue, other] = [newQueue(), newQueue()]
+  const why = (code: string, message: RegExp, call: () => unknown) => assert.throws(call, { code, message })
+  why('EINVAL', /nothing is named: name one source/, () => attach(queue, { cookie: 0n }))
+  why('EINVAL', /port and cq are named/, () => attach(queue, { cookie: 0n, port: 1, cq: cq.handle }))
+  why('EINVAL', /attribute port: 2: device test0 has ports 1 to 1/, () => attach(queue, { cookie: 0n, port: 2 }))
+  why('EINVAL', /handle \d+ is of class rc_qp, not cq/, () => attach(queue, { cookie: 0n, cq: qp.handle }))
+  attach(queue, { cookie: 0n, cq: cq.handle })
+  attach(queue, { cookie: 0n, port: 1 })
+  why('EBUSY', /cq \d+ is attached to a queue already/, () => attach(other, { cookie: 0n, cq: cq.handle }))
+  why('EBUSY', /port 1 is attached/, () => attach(queue, { cookie: 0n, port: 1 }))
+  attach(other, { cookie: 0n, port: 1 })
+  why('ENOENT', /not attached to this queue/, () => detach(other, { cq: cq.handle }))
+  why('ENOENT', /not attached to this queue/, () => detach(queue, { device: 1 }))
+  detach(queue, { port: 1 })
+})

@@ -1,0 +1,61 @@
+/*
+ * What differs by link (R10, R27): a device has the address attributes of its own link, describes only those, and says
+ * why the others are not taken.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { type Driver, invokeNow } from '../../src/core/index.ts'
+import { Classes } from '../../src/spec/classes.ts'
+import { declare } from '../../src/spec/description.ts'
+import { absentOn, type LinkName, Links } from '../../src/spec/links.ts'
+import { bench, type TestState, testDriver } from './fixture.ts'
+
+const { ah: Ah, pd: Pd, rc_qp: RcQp, interface: Interface } = Classes
+
+const ADDRESSES = ['address', 'ibAddress', 'opaAddress']
+
+const on = (link: LinkName | undefined) => {
+  const driver: Driver<TestState> = { ...testDriver(), ...(link !== undefined && { link }) }
+  const b = bench({}, driver)
+  const described = declare(invokeNow(b.context, Interface, 'query', 0, {}, b.caller).out)
+  const has = (cls: string, method: string) => {
+    const found = described.find(({ name }) => name === cls)?.methods[method]
+    return ADDRESSES.filter(name => found?.in[name] !== undefined)
+  }
+  return { ...b, has }
+}
+
+test('each link has its own addresses, iWARP none', () => {
+  for (const [link, expected] of [
+    ['ib', ['ibAddress']],
+    ['roce', ['address']],
+    ['iwarp', []],
+    ['opa', ['opaAddress']],
+    [undefined, ADDRESSES],
+  ] as const)
+    assert.deepEqual(on(link).has('rc_qp', 'create'), expected, link)
+})
+
+test('an attribute of another link is refused with what this one takes', () => {
+  for (const link of ['ib', 'roce', 'iwarp', 'opa'] as const) {
+    const { context, caller } = on(link)
+    const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object
+    for (const name of absentOn(link)) {
+      const args = { pd, [name]: {}, userHandle: 0n } as never
+      assert.throws(() => invokeNow(context, RcQp, 'create', 0, args, caller), {
+        code: 'EINVAL',
+        message: new RegExp(
+          `^rc_qp.create: attribute ${name} is not of this device's link, which is ${Links[link].title}`,
+        ),
+      })
+    }
+  }
+  assert.ok(Ah.methods.create.in.address)
+})
+
+test('devices of equal drivers but another link share no table', () => {
+  assert.notEqual(on('ib').device.shared, on('roce').device.shared)
+  const { core, device } = on('ib')
+  assert.equal(core.tables.devices.size, 1)
+  assert.equal(device.schema.className('rc_qp')?.methods.create?.in.address, undefined)
+})

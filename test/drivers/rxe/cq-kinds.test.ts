@@ -1,0 +1,147 @@
+/*
+ * Kinds of completion queues of the soft device: one that only counts works wherever a completion queue does (R11), and
+ * an extended one tells when. And all vectors and channels in every combination (R34).
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { completed, invokeNow } from '../../../src/core/index.ts'
+import { plainRings } from '../../../src/drivers/rxe/context.ts'
+import { createCqRing, pushCompletion } from '../../../src/drivers/rxe/cq.ts'
+import { Cq } from '../../../src/spec/classes/cq.ts'
+import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
+import { Wc } from '../../../src/spec/drivers/rxe-rings.ts'
+import { CqKind } from '../../../src/spec/enums.ts'
+import {
+  assertNothingLeft,
+  errnoOf,
+  join,
+  type Machine,
+  machine,
+  makeChannel,
+  makeCq,
+  makeQp,
+  type Program,
+  program,
+  register,
+  type TestCq,
+} from './machine.ts'
+import { completions, piece } from './pair.ts'
+import { Flag, mapRing, postReceive, postSend, Wr } from './provider.ts'
+
+const { EXTENDED, COUNTING } = CqKind.values
+
+const makeKind = (p: Program, kind: number, channel?: number): TestCq => {
+  const args = { cqe: 15, userHandle: 5n, compVector: 1, kind, ...(channel !== undefined && { channel }) }
+  const { object, out } = invokeNow(p.context, Cq, 'create', 0, args, p.caller)
+  const { queue } = out as unknown as { queue: { offset: bigint } }
+  return { handle: object!, cqe: out.cqe, ring: mapRing(p.rings.at(queue.offset)) }
+}
+const query = (p: Program, { handle }: TestCq) => invokeNow(p.context, Cq, 'query', handle, {}, p.caller).out
+
+/** Two joined queue pairs, the second one's completions in a queue of `kind`; `send` sends so many messages. */
+const pairWith = (m: Machine, kind: number, channel = false) => {
+  const [a, b] = [program(m, 0), program(m, 1)]
+  const cq = makeCq(a, 63)
+  const events = channel ? makeChannel(b) : undefined
+  const theirs = makeKind(b, kind, events?.fd)
+  const [near, far] = [makeQp(a, cq), makeQp(b, theirs)]
+  join(near, far)
+  const [from, to] = [register(a, 64), register(b, 64)]
+  const send = (count: number) => {
+    for (let i = 0; i < count; i++) {
+      postReceive(far.receive, BigInt(i), [piece(to, 0, 64)])
+      postSend(near.send, { id: 1n, opcode: Wr.SEND, flags: Flag.SIGNALED, sges: [piece(from, 0, 8)] })
+      m.settle()
+      completions(cq)
+    }
+  }
+  return { a, b, theirs, events, send, far }
+}
+
+test('a counting queue takes the completions of a queue pair, more than any ring would hold, and is never full', () => {
+  const m = machine()
+  const { a, b, theirs, send } = pairWith(m, COUNTING)
+  send(100)
+  const { kind, completions: count, errors, compVector } = query(b, theirs)
+  assert.deepEqual({ kind, count, errors, compVector }, { kind: COUNTING, count: 100n, errors: 0n, compVector: 1 })
+  // The program reads it where a ring has its producer index.
+  const { piece: at } = m.devices[1].state.cqs.get(0).state.ring
+  assert.equal(at.words[m.devices[1].state.cqs.get(0).state.ring.producer], 100)
+  assert.equal(
+    errnoOf(() => invokeNow(b.context, Cq, 'modify', theirs.handle, { cqe: 100 }, b.caller)),
+    'EINVAL',
+  )
+  a.close()
+  b.close()
+  assertNothingLeft(m, [a, b])
+})
+
+test('it makes events, at thresholds too, and counts failures', () => {
+  const m = machine()
+  const { b, theirs, events, send, far } = pairWith(m, COUNTING, true)
+  const notify = () => invokeNow(b.context, Cq, 'reqNotify', theirs.handle, { solicitedOnly: 0 }, b.caller)
+  invokeNow(b.context, Cq, 'modify', theirs.handle, { count: 4 }, b.caller)
+  notify()
+  send(3)
+  assert.equal(events?.queue.queue.length, 0)
+  send(1)
+  assert.equal(events?.queue.queue.length, 1)
+  postReceive(far.receive, 9n, [])
+  invokeNow(b.context, RcQp, 'modify', far.handle, { state: 6 }, b.caller)
+  m.settle()
+  const { completions: all, errors, count, period } = query(b, theirs)
+  assert.deepEqual([all, errors, count, period], [5n, 1n, 4, 0])
+})
+
+test('the count goes around at 2^32 in the ring, and on in the query', () => {
+  const cq = createCqRing(plainRings(), 0, COUNTING)
+  cq.completions = 2 ** 32 - 1
+  const words = new Uint32Array(16)
+  assert.ok(pushCompletion(cq, words))
+  assert.equal(cq.ring.words[cq.ring.producer], 0)
+  assert.equal(cq.completions, 2 ** 32)
+})
+
+test('an extended queue has the time of each completion, in nanoseconds of the device’s clock', () => {
+  const m = machine()
+  const { theirs, send } = pairWith(m, EXTENDED)
+  m.now = 5_000_000.25
+  send(1)
+  const { ring } = m.devices[1].state.cqs.get(0).state
+  assert.equal(ring.view.getBigUint64(ring.data + Wc.TIMESTAMP, true), 5_000_000_250n)
+  m.now += 1
+  send(1)
+  assert.equal(ring.view.getBigUint64(ring.data + 2 ** Wc.LOG2_ELEMENT + Wc.TIMESTAMP, true), 5_000_001_250n)
+  assert.equal(completions(theirs).length, 2)
+})
+
+test('vectors and channels are orthogonal: each combination of both, and of none, and shared ones (R34)', () => {
+  const m = machine()
+  const p = program(m)
+  const channels = [undefined, makeChannel(p), makeChannel(p)]
+  for (const compVector of [0, 1])
+    for (const channel of channels)
+      for (const kind of Object.values(CqKind.values)) {
+        const userHandle = BigInt(compVector * 100 + channels.indexOf(channel) * 10 + kind)
+        const args = { cqe: 3, userHandle, compVector, kind, ...(channel && { channel: channel.fd }) }
+        const { object } = invokeNow(p.context, Cq, 'create', 0, args, p.caller)
+        invokeNow(p.context, Cq, 'reqNotify', object!, { solicitedOnly: 0 }, p.caller)
+        const cq = p.context.handles.slots[object!]!
+        completed(cq.events!, false)
+        completed(cq.events!, false)
+        for (const other of channels) {
+          const records = other?.queue.queue.splice(0) ?? []
+          assert.deepEqual(
+            records.map(({ bytes }) => new DataView(bytes.buffer).getBigUint64(0, true)),
+            other !== undefined && other === channel ? [userHandle] : [],
+          )
+        }
+        const events = channel === undefined ? 0 : 1
+        const { compEvents } = invokeNow(p.context, Cq, 'destroy', object!, {}, p.caller).out
+        assert.equal(compEvents, events)
+      }
+  assert.throws(() => invokeNow(p.context, Cq, 'create', 0, { cqe: 3, userHandle: 0n, compVector: 2 }, p.caller), {
+    code: 'EINVAL',
+    message: /the device has vectors 0 to 1/,
+  })
+})

@@ -1,0 +1,73 @@
+/*
+ * Address handles by the thousand (R25): one call makes 10,000 and one destroys them; all or none.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { addHook, invokeNow } from '../../../src/core/index.ts'
+import { Ah } from '../../../src/spec/classes/ah.ts'
+import { Pd } from '../../../src/spec/classes/pd.ts'
+import { assertNothingLeft, ipv4, machine, path, program } from './machine.ts'
+
+const bench = () => {
+  const m = machine()
+  const p = program(m)
+  const create = (addresses: ReturnType<typeof path>[], pd = p.pd) =>
+    invokeNow(p.context, Pd, 'createAhs', pd, { addresses }, p.caller)
+  const destroy = (handles: { handle: number }[], pd = p.pd) =>
+    invokeNow(p.context, Pd, 'destroyAhs', pd, { handles }, p.caller)
+  return { m, p, create, destroy }
+}
+const peers = (count: number) => Array.from({ length: count }, (_, i) => path(ipv4(10, 0, i >> 8, i & 0xff)))
+
+test('10,000 in one call, each with a handle and a number of its own, and all gone with another', () => {
+  const { m, p, create, destroy } = bench()
+  const { out } = create(peers(10_000))
+  const { numbers } = out as unknown as { numbers: { number: number }[] }
+  assert.equal(new Set(out.handles.map(({ handle }) => handle)).size, 10_000)
+  assert.equal(new Set(numbers.map(({ number }) => number)).size, 10_000)
+  const { handle } = out.handles[9_999]
+  const { dgid } = invokeNow(p.context, Ah, 'query', handle, {}, p.caller).out.address
+  assert.deepEqual(dgid, ipv4(10, 0, 39, 15))
+  assert.equal(m.devices[0].state.ahs.get(numbers[9_999].number)?.address.dgid[14], 39)
+  assert.equal(m.devices[0].state.ahs.size, 10_000)
+  destroy(out.handles)
+  assert.equal(m.devices[0].state.ahs.size, 0)
+  p.close()
+  assertNothingLeft(m, [p])
+})
+
+test('one that cannot be made, and none is; one that cannot be destroyed, and none goes', () => {
+  const { m, p, create, destroy } = bench()
+  const { ahs } = m.devices[0].state
+  assert.throws(() => create([...peers(5), path(ipv4(10, 0, 0, 1), { port: 9 })]), {
+    code: 'EINVAL',
+    message: /^entry 5: ah.create: .*port 9/,
+  })
+  assert.equal(ahs.size, 0)
+  const { handles } = create(peers(3)).out
+  const other = invokeNow(p.context, Pd, 'create', 0, {}, p.caller).object!
+  assert.throws(() => destroy([...handles, { handle: 999 }]), { code: 'ENOENT', message: /entry 3: handle 999/ })
+  assert.throws(() => destroy([...handles, handles[0]]), { code: 'ENOENT', message: /entry 3: .* named twice/ })
+  assert.throws(() => destroy([{ handle: p.pd }]), { code: 'EINVAL', message: /is of class pd, not ah/ })
+  assert.throws(() => destroy(handles, other), { code: 'EINVAL', message: /another protection domain/ })
+  assert.equal(ahs.size, 3)
+  destroy(handles.slice(0, 2))
+  assert.equal(ahs.size, 1)
+  assert.deepEqual(create([]).out.handles, [])
+})
+
+test('each goes the way of a call: hooks see it, and may refuse it', () => {
+  const { m, p, create } = bench()
+  let seen = 0
+  const remove = addHook(p.rxe.device, {
+    class: 'ah',
+    method: 'create',
+    pre() {
+      if (++seen > 2) throw new Error('the hook is broken')
+    },
+  })
+  assert.throws(() => create(peers(4)), /the hook is broken/)
+  assert.equal(m.devices[0].state.ahs.size, 0)
+  remove()
+  assert.equal(create(peers(4)).out.handles.length, 4)
+})
