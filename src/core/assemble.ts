@@ -5,8 +5,9 @@
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device.ts'
 import type { PortAttributes } from '../spec/classes/port.ts'
 import type { ObjectClass, RecordOf } from '../spec/schema.ts'
-import { classTable, compile } from './compile.ts'
+import { compile } from './compile.ts'
 import { createGidTable } from './gids.ts'
+import { classTable } from './lookup.ts'
 import { createMemoryTable } from './memory.ts'
 import { type Core, type CoreObject, type Device, type Driver, Life, type Port } from './model.ts'
 

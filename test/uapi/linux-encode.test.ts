@@ -96,6 +96,8 @@ const asSaid = (way: Pick<Way, 'name' | 'by'>, call: Call): Call => {
   const room = sayable(way)
   const kept = Object.entries(call.args).filter(([attribute]) => room.has(attribute))
   const args: AnyValues = { ...Object.fromEntries(kept), ...fixed(way) }
+  // What is optional of the method the command always has.
+  if (way.name === 'RESIZE_CQ') args.cqe ??= 1
   // Work requests have to fit the counts.
   if (call.methodName === 'postSend')
     Object.assign(args, { wrCount: 1, sgeCount: 2, wqeSize: 64, requests: new Uint8Array(96).fill(7) })

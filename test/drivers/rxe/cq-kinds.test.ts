@@ -4,8 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { completed, invokeNow } from '../../../src/core/index.ts'
-import { plainRings } from '../../../src/drivers/rxe/context.ts'
+import { completed, invokeNow, plainMemory } from '../../../src/core/index.ts'
 import { createCqRing, pushCompletion } from '../../../src/drivers/rxe/cq.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
@@ -94,7 +93,7 @@ test('it makes events, at thresholds too, and counts failures', () => {
 })
 
 test('the count goes around at 2^32 in the ring, and on in the query', () => {
-  const cq = createCqRing(plainRings(), 0, COUNTING)
+  const cq = createCqRing(plainMemory(), 0, COUNTING)
   cq.completions = 2 ** 32 - 1
   const words = new Uint32Array(16)
   assert.ok(pushCompletion(cq, words))
