@@ -2,6 +2,7 @@
  * Waiting for a descriptor without the event loop: what a program does whose next line needs the answer (poll(2)).
  * Everything else waits with poll.ts.
  */
+import { nowMicroseconds } from './clock.ts'
 import { EINTR } from './errno.ts'
 import { type Arena, mapArena } from './mapping.ts'
 import { lastErrno, libcFunctions } from './native.ts'
@@ -15,12 +16,16 @@ let arena: Arena | undefined
 
 /**
  * Waits until there is something to read, the end of the stream and errors included; false after `milliseconds` (0: do
- * not wait) or when a signal came. Negative numbers of the system are thrown by whatever reads next.
+ * not wait). Signals do not end it. What is wrong with the descriptor is told by whatever reads next.
  */
 export const waitReadable = (fd: number, milliseconds: number): boolean => {
   arena ??= mapArena(POLLFD)
-  arena.i32[0] = fd
-  arena.i32[1] = POLLIN
-  const ready = sys().poll(arena.address, 1, milliseconds)
-  return ready > 0 || (ready < 0 && lastErrno() !== EINTR)
+  const deadline = nowMicroseconds() + milliseconds * 1000
+  for (let left = milliseconds; ; left = Math.max(0, Math.ceil((deadline - nowMicroseconds()) / 1000))) {
+    arena.i32[0] = fd
+    arena.i32[1] = POLLIN
+    const ready = sys().poll(arena.address, 1, left)
+    if (ready >= 0) return ready > 0
+    if (lastErrno() !== EINTR) return true
+  }
 }

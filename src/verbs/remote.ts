@@ -4,7 +4,7 @@
  * addresses, events come on descriptors. After posting the daemon is woken if it sleeps.
  */
 import { loadWord } from '../host/fence.ts'
-import { addressOf, createRingPool, type Mapping, type RingPool } from '../host/mapping.ts'
+import { addressOf } from '../host/mapping.ts'
 import type { Watch } from '../host/poll.ts'
 import { close, sendSmall } from '../host/sockets.ts'
 import { yieldProcessor } from '../host/yield.ts'
@@ -19,16 +19,10 @@ import { ParkedPage } from '../spec/session.ts'
 import { writeOpen } from '../uapi/session.ts'
 import type { Carrier, EventTargets } from './carrier.ts'
 import { invalid, RdmaError, refused } from './error.ts'
+import { createFileRings } from './file-rings.ts'
 import { createCalls } from './messages.ts'
 import { ASYNC_RECORD, COMPLETION_RECORD, readRecords } from './records.ts'
 import { joinDaemon, type Session } from './session.ts'
-
-/** One for the process: ranges of address space are used again. */
-let pool: RingPool | undefined
-const ringPool = (): RingPool => {
-  pool ??= createRingPool()
-  return pool
-}
 
 const { DEVICE_FATAL, PORT_ACTIVE, PORT_ERR, LID_CHANGE, PKEY_CHANGE, SM_CHANGE, CLIENT_REREGISTER, GID_CHANGE } =
   AsyncEventType.values
@@ -80,7 +74,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
   }
   const { device, context, file, doorbell } = opened
   const send = createCalls(session, context, file)
-  const rings = new Map<bigint, Mapping>()
+  const rings = createFileRings(file)
   /** Registered buffers, which nobody may collect meanwhile, and how often each is registered. */
   const known = new Map<Uint8Array, number>()
   const watches: { readonly watch: Watch; readonly fd: number }[] = []
@@ -117,8 +111,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
     }
     close(doorbell)
     close(file)
-    for (const mapping of rings.values()) ringPool().release(mapping)
-    rings.clear()
+    rings.close()
     known.clear()
     session.leave()
   }
@@ -155,17 +148,8 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
       alive(`${(cls as ObjectClass).name}.${method}`)
       return send(own(cls as ObjectClass, method), method, object, args as AnyValues) as never
     },
-    ring({ offset, size }) {
-      const mapping = ringPool().map(file, Number(offset), size)
-      rings.set(offset, mapping)
-      return { at: 0, bytes: mapping.bytes, view: mapping.view, words: mapping.i32 }
-    },
-    release({ offset }) {
-      const mapping = rings.get(offset)
-      if (mapping === undefined) return
-      rings.delete(offset)
-      ringPool().release(mapping)
-    },
+    ring: rings.ring,
+    release: rings.release,
     channel: { channel },
     counters() {
       const answer = session.tool({ what: 'stat' })

@@ -1,0 +1,66 @@
+/*
+ * Rings of a context in a daemon, as this process sees them: pieces of the context's memory file. Rings that lie near
+ * each other share a mapping, since mapping costs more than all else that makes a queue; a mapping ends with its last
+ * ring.
+ */
+import { createRingPool, type Mapping, type RingPool } from '../host/mapping.ts'
+import type { RingBytes, RingPlace } from './carrier.ts'
+
+/** One for the process: ranges of address space are used again. */
+let pool: RingPool | undefined
+const ringPool = (): RingPool => {
+  pool ??= createRingPool()
+  return pool
+}
+
+/** Bytes of a shared mapping, as the daemon has them too. */
+const CHUNK = 256 * 1024
+
+interface Shared {
+  readonly mapping: Mapping
+  uses: number
+}
+
+export interface FileRings {
+  ring(place: RingPlace): RingBytes
+  release(place: RingPlace): void
+  /** Ends all mappings. */
+  close(): void
+}
+
+/** `file`: the context's memory file. */
+export const createFileRings = (file: number): FileRings => {
+  /** By where a mapping begins in the file; one that is a single long ring's by its own offset, negative. */
+  const mappings = new Map<number, Shared>()
+
+  const spanOf = ({ offset, size }: RingPlace) => {
+    const at = Number(offset)
+    const start = at - (at % CHUNK)
+    const isShort = at + size <= start + CHUNK
+    return { at, key: isShort ? start : -at, from: isShort ? start : at, length: isShort ? CHUNK : size }
+  }
+  return {
+    ring(place) {
+      const { at, key, from, length } = spanOf(place)
+      let shared = mappings.get(key)
+      if (shared === undefined) {
+        shared = { mapping: ringPool().map(file, from, length), uses: 0 }
+        mappings.set(key, shared)
+      }
+      shared.uses++
+      const { bytes, view, i32 } = shared.mapping
+      return { at: at - from, bytes, view, words: i32 }
+    },
+    release(place) {
+      const { key } = spanOf(place)
+      const shared = mappings.get(key)
+      if (shared === undefined || --shared.uses > 0) return
+      mappings.delete(key)
+      ringPool().release(shared.mapping)
+    },
+    close() {
+      for (const { mapping } of mappings.values()) ringPool().release(mapping)
+      mappings.clear()
+    },
+  }
+}
