@@ -8,7 +8,15 @@ import { type Watch, watch } from '../host/poll.ts'
 import { close, connect, peerCredentials, recv, send } from '../host/sockets.ts'
 import { MessageType, SESSION_VERSION } from '../spec/session.ts'
 import { messageBuffer, newReply, type Reply, readReply, writeHello, writeTool } from '../uapi/session.ts'
-import type { DaemonConfig, FaultStat, Stat, ToolReply, ToolRequest, TraceRecord } from '../uapi/tool.ts'
+import {
+  type DaemonConfig,
+  type FaultStat,
+  type Stat,
+  type ToolReply,
+  type ToolRequest,
+  type TraceRecord,
+  traceReader,
+} from '../uapi/tool.ts'
 import { daemonCommand } from '../verbs/user-socket.ts'
 
 /** Nobody serves the socket, or who did went away before it answered. */
@@ -27,9 +35,10 @@ export interface ToolClient {
   /** The rules of faults; those of the text `set` from now on, if it is given. */
   faults(set?: string): Promise<readonly FaultStat[]>
   /**
-   * Calls of programs with this tag go to `onTrace` from now on; packets, if a descriptor is given, to it as pcapng.
+   * Calls of programs with this tag go to `onTrace` from now on, with their bytes if `abi`; packets, if a descriptor is
+   * given, to it as pcapng.
    */
-  trace(tag: string, pcap?: number): Promise<void>
+  trace(tag: string, pcap?: number, abi?: boolean): Promise<void>
   close(): void
 }
 
@@ -69,6 +78,7 @@ export const openSession = async (socket: string, onTrace?: (record: TraceRecord
   const incoming = messageBuffer()
   const outgoing = messageBuffer()
   const waiting = new Map<number, Waiting>()
+  const readTrace = traceReader()
   /** Requests that did not fit in the socket yet; messages keep their order. */
   const unsent: Outgoing[] = []
   let serial = 0
@@ -102,8 +112,10 @@ export const openSession = async (socket: string, onTrace?: (record: TraceRecord
     const reply = newReply()
     const fault = readReply(incoming, length, reply)
     if (fault) finish(new Error(`the daemon at ${socket} (process ${daemon}) sent nonsense: ${fault}`))
-    else if (reply.type === MessageType.TRACE) onTrace?.(JSON.parse(reply.text) as TraceRecord)
-    else {
+    else if (reply.type === MessageType.TRACE) {
+      const record = readTrace(reply.text)
+      if (record !== undefined) onTrace?.(record)
+    } else {
       waiting.get(reply.serial)?.resolve(reply)
       waiting.delete(reply.serial)
     }
@@ -177,8 +189,8 @@ export const openSession = async (socket: string, onTrace?: (record: TraceRecord
       if ('faults' in answer) return answer.faults
       throw odd('fault')
     },
-    async trace(tag, pcap) {
-      await request({ what: 'trace', tag, pcap: pcap !== undefined }, pcap === undefined ? [] : [pcap])
+    async trace(tag, pcap, abi = false) {
+      await request({ what: 'trace', tag, pcap: pcap !== undefined, abi }, pcap === undefined ? [] : [pcap])
     },
     close: () => finish(gone()),
   }

@@ -96,11 +96,18 @@ const buildProgram = (): Command => {
     .description('Runs a program and prints each of its calls to a device, decoded.')
     .option('-o, --output <file>', 'write the calls to this file instead of standard error')
     .option('-v, --verbose', 'print records, lists and byte strings whole, fields that are 0 too')
+    .option('--abi', 'print dialect, names and bytes of each call below it, as the program made it')
+    .option('--class <classes>', 'only calls of these classes, e.g. rc_qp,mr; may be given several times', collect)
+    .option('--errors', 'only calls that failed')
+    .option('-c, --summary', 'count calls and their time by method and print a table at the end')
+    .option('--json', 'print one JSON object per line')
     .option('--pcap <file>', 'write all packets of the daemon to this file (pcapng)')
     .addHelpText(
       'after',
       examples(
         'userdma trace -- ibv_devinfo',
+        'userdma trace --class rc_qp,cq --errors -- ./my-test',
+        'userdma trace -c -- ib_write_bw …',
         'userdma trace -o calls.txt --pcap packets.pcapng -- ibv_rc_pingpong -g 1 localhost',
       ),
     )

@@ -1,12 +1,15 @@
 /*
- * `userdma trace`: a run whose calls are printed, one line each, and whose daemon writes its packets to a file.
+ * `userdma trace`: a run whose calls are printed, one line each or as JSON, or counted, and whose daemon writes its
+ * packets to a file (R46).
  *
  * Which calls are the program's is told by a tag that it and its children carry in their environment. Packets have no
  * such mark: the file has those of all programs of the daemon, so that both ends of a conversation are in it.
  */
 import { randomBytes } from 'node:crypto'
 import { closeSync, openSync, writeSync } from 'node:fs'
-import { callLine } from '../trace/calls.ts'
+import { callJson, callLine, lostLine } from '../trace/calls.ts'
+import { classList, isSelected, type Selection } from '../trace/select.ts'
+import { createSummary, summaryJson, summaryText } from '../trace/summary.ts'
 import type { TraceRecord } from '../uapi/tool.ts'
 import { UsageError } from './fail.ts'
 import { type JoinOptions, joinDaemon } from './join.ts'
@@ -19,6 +22,12 @@ export interface TraceOptions extends JoinOptions {
   readonly output?: string
   readonly pcap?: string
   readonly verbose?: boolean
+  readonly abi?: boolean
+  /** Lists of names of classes. */
+  readonly class?: readonly string[]
+  readonly errors?: boolean
+  readonly summary?: boolean
+  readonly json?: boolean
 }
 
 const STDERR = 2
@@ -52,22 +61,50 @@ const writeAll = (fd: number, text: string): void => {
 /** Tells a program's calls from those of others. */
 export const newTag = (): string => `trace-${process.pid}-${randomBytes(6).toString('hex')}`
 
+const selectionOf = ({ class: lists, errors }: TraceOptions): Selection => {
+  try {
+    return { classes: lists && classList(lists), errors }
+  } catch (error) {
+    throw new UsageError((error as Error).message)
+  }
+}
+
+/** What becomes of the calls: printed as they come, or counted and printed at the end. */
+const printer = (options: TraceOptions, print: (text: string) => void) => {
+  const selection = selectionOf(options)
+  const { verbose = false, abi = false, json = false } = options
+  const summary = options.summary ? createSummary() : undefined
+  return {
+    onTrace(record: TraceRecord): void {
+      const selected = isSelected(record, selection)
+      if (summary !== undefined) summary.add(record, selected)
+      else if (selected) print(json ? JSON.stringify(callJson(record)) : callLine(record, { verbose, abi }))
+      // Those that were lost are told of, whatever they were.
+      else if (record.lost && !json) print(lostLine(record.lost))
+    },
+    end(): void {
+      if (summary === undefined) return
+      for (const row of json ? summaryJson(summary).map(one => JSON.stringify(one)) : [summaryText(summary)]) print(row)
+    },
+  }
+}
+
 export const trace = async (program: string, args: readonly string[], options: TraceOptions): Promise<void> => {
   requireProgram(program)
   shimLibrary()
+  const { onTrace, end } = printer(options, text => writeAll(output, `${text}\n`))
   const output = options.output === undefined ? STDERR : create(options.output)
   const pcap = options.pcap === undefined ? undefined : create(options.pcap)
-  const onTrace = (record: TraceRecord): void =>
-    writeAll(output, `${callLine(record, { verbose: options.verbose === true })}\n`)
   const joined = await joinDaemon(options, onTrace)
   let status = 1
   try {
     const tag = newTag()
-    await joined.client.trace(tag, pcap)
+    await joined.client.trace(tag, pcap, options.abi === true)
     status = await runUnder(joined, program, args, tag)
     // Records and replies keep their order: after this one, all calls of the program are here. If the daemon is gone,
     // so are they.
     await joined.client.config().catch(() => {})
+    end()
   } finally {
     await joined.leave()
     for (const fd of [output, pcap]) if (fd !== undefined && fd !== STDERR) closeSync(fd)

@@ -4,7 +4,7 @@
 import { fstatSync } from 'node:fs'
 import { close } from '../host/sockets.ts'
 import { type MessageBuffer, type Request, writeToolReply, writeTrace } from '../uapi/session.ts'
-import type { ToolReply, ToolRequest, TraceRecord } from '../uapi/tool.ts'
+import { type ToolReply, type ToolRequest, type TraceRecord, traceTexts } from '../uapi/tool.ts'
 import { statOf } from './stat.ts'
 import type { DaemonState } from './state.ts'
 
@@ -26,8 +26,10 @@ export interface ToolDesk {
   close(): void
 }
 
-/** Records that wait for a slow tool; more are lost, and counted. */
+/** Texts of records that wait for a slow tool; more are lost, and counted. */
 const MOST_WAITING = 10_000
+
+type TraceRequest = Extract<ToolRequest, { what: 'trace' }>
 
 const parse = (text: string): ToolRequest | undefined => {
   let value: unknown
@@ -37,28 +39,23 @@ const parse = (text: string): ToolRequest | undefined => {
     return undefined
   }
   if (typeof value !== 'object' || value === null) return undefined
-  const { what, tag = '', pcap = false, set } = value as Partial<Record<'what' | 'tag' | 'pcap' | 'set', unknown>>
+  const fields = value as Partial<Record<'what' | 'tag' | 'pcap' | 'set' | 'abi', unknown>>
+  const { what, tag = '', pcap = false, set, abi = false } = fields
   if (what === 'config' || what === 'stat' || (what === 'fault' && set === undefined)) return { what }
   if (what === 'fault' && typeof set === 'string') return { what, set }
-  return what === 'trace' && typeof tag === 'string' && typeof pcap === 'boolean' ? { what, tag, pcap } : undefined
+  if (what !== 'trace' || typeof tag !== 'string' || typeof pcap !== 'boolean' || typeof abi !== 'boolean')
+    return undefined
+  return { what, tag, pcap, abi }
 }
 
 export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk => {
-  const waiting: TraceRecord[] = []
+  const waiting: string[] = []
   /** Ends what a subscription has started; undefined while there is none. */
   let undo: (() => void) | undefined
   let lost = 0
 
-  const sendTrace = (record: TraceRecord): boolean => {
-    const length = writeTrace(counter.buffer, JSON.stringify(record))
-    // A call that does not fit a message is told without its bytes.
-    if (length > 0) return counter.send(length)
-    const { call: _call, ...rest } = record
-    return counter.send(writeTrace(counter.buffer, JSON.stringify({ ...rest, reason: 'too long to trace' })))
-  }
-
   const push = (): void => {
-    while (waiting.length > 0 && sendTrace(waiting[0])) waiting.shift()
+    while (waiting.length > 0 && counter.send(writeTrace(counter.buffer, waiting[0]))) waiting.shift()
     counter.wantWritable(waiting.length > 0)
   }
 
@@ -67,13 +64,14 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
       lost++
       return
     }
-    waiting.push(lost === 0 ? record : { ...record, lost })
+    const idle = waiting.length === 0
+    waiting.push(...traceTexts(lost === 0 ? record : { ...record, lost }))
     lost = 0
-    if (waiting.length === 1) push()
+    if (idle) push()
   }
 
   /** `file`: the descriptor to capture to, which is kept if the answer is no error. */
-  const startTrace = (tag: string, file: number | undefined): ToolReply => {
+  const startTrace = ({ tag, abi = false }: TraceRequest, file: number | undefined): ToolReply => {
     if (!counter.trusted) return { error: 'only root and the user whose daemon this is may watch calls and packets' }
     if (undo) return { error: 'this session watches already' }
     let stop = (): void => {}
@@ -85,7 +83,7 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
         return { error: `packets cannot be written to this file: ${String(error)}` }
       }
     }
-    const unsubscribe = daemon.trace.subscribe({ tag, post })
+    const unsubscribe = daemon.trace.subscribe({ tag, abi, post })
     undo = () => {
       unsubscribe()
       stop()
@@ -113,7 +111,7 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
     else if (request?.what === 'fault')
       reply = (request.set !== undefined && setFaults(request.set)) || { faults: daemon.network.faultCounts() }
     else if (request?.pcap && file === undefined) reply = { error: 'a capture needs the descriptor of a file' }
-    else if (request) reply = startTrace(request.tag, file)
+    else if (request) reply = startTrace(request, file)
     for (const fd of fds) if (fd !== file || 'error' in reply) close(fd)
     return reply
   }

@@ -9,14 +9,15 @@
  * record waits for the program's next message: by then they can be looked up.
  */
 import type { Dialect } from '../core/dispatch.ts'
-import { CallError } from '../spec/errno.ts'
-import { type Answer, type Call, type CallerView, type Decoded, isAnswer, type Result } from '../uapi/call.ts'
-import { decodeMessage, encodeCall } from '../uapi/object.ts'
+import { type Answer, type CallerView, type Decoded, isAnswer } from '../uapi/call.ts'
 import type { TraceRecord } from '../uapi/tool.ts'
+import { messagesOf, type RecordingView, recordingView } from './trace-messages.ts'
 
 export interface Subscriber {
   /** Watches calls of processes with this tag; all, if it is empty. */
   readonly tag: string
+  /** Wants the bytes of every call. */
+  readonly abi?: boolean
   post(record: TraceRecord): void
 }
 
@@ -41,29 +42,17 @@ export interface TraceHub {
   settle(numbers?: Numbers): void
 }
 
-const base64 = (bytes: Uint8Array): string =>
-  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('base64')
-
-/** The two messages of a call in the object dialect. What does not encode (a refused value) is told without them. */
-const messagesOf = (view: CallerView, call: Call, outcome: Result | CallError): TraceRecord['call'] => {
-  const ids = { classId: call.class.id, call: call.method.call }
-  try {
-    const message = encodeCall(call)
-    if (outcome instanceof CallError) return { ...ids, message: base64(message), answer: '' }
-    const answer = decodeMessage(view, call.method.call, message).answer(outcome).message
-    return { ...ids, message: base64(message), answer: base64(answer) }
-  } catch (error) {
-    if (!(error instanceof CallError)) throw error
-    return { ...ids, message: '', answer: '' }
-  }
-}
-
 export const createTraceHub = (now: () => number): TraceHub => {
   const subscribers = new Set<Subscriber>()
   const waiting = new Map<Numbers, () => void>()
 
+  const watches = (subscriber: Subscriber, tag: string): boolean => subscriber.tag === '' || subscriber.tag === tag
+
+  /** Everybody gets the bytes of a call that could not be decoded. */
   const post = (tag: string, record: TraceRecord): void => {
-    for (const subscriber of subscribers) if (subscriber.tag === '' || subscriber.tag === tag) subscriber.post(record)
+    const { raw, ...rest } = record
+    for (const subscriber of subscribers)
+      if (watches(subscriber, tag)) subscriber.post(subscriber.abi || record.call === undefined ? record : rest)
   }
 
   const publish = (
@@ -72,14 +61,16 @@ export const createTraceHub = (now: () => number): TraceHub => {
     numbers: Numbers,
     answer: Answer,
     started: number,
+    recording: RecordingView,
     call?: TraceRecord['call'],
   ): void => {
-    const duration = now() - started
+    const duration = Math.round((now() - started) * 1000) / 1000
     const record: TraceRecord = {
       time: performance.timeOrigin + started / 1000,
       duration,
       ...facts,
       ...(call && { call }),
+      raw: recording.raw(),
       ret: answer.ret,
       ...(answer.reason !== undefined && { reason: answer.reason }),
       ...(answer.attempt !== undefined && { attempt: answer.attempt }),
@@ -97,12 +88,13 @@ export const createTraceHub = (now: () => number): TraceHub => {
   }
 
   const isWatched = (tag: string): boolean => {
-    for (const subscriber of subscribers) if (subscriber.tag === '' || subscriber.tag === tag) return true
+    for (const subscriber of subscribers) if (watches(subscriber, tag)) return true
     return false
   }
 
   const watched = (
     view: CallerView,
+    recording: RecordingView,
     decoded: Decoded,
     tag: string,
     facts: CallerFacts,
@@ -113,7 +105,7 @@ export const createTraceHub = (now: () => number): TraceHub => {
     legacy: decoded.legacy,
     answer(outcome) {
       const answer = decoded.answer(outcome)
-      publish(tag, facts, numbers, answer, started, messagesOf(view, decoded.call, outcome))
+      publish(tag, facts, numbers, answer, started, recording, messagesOf(view, decoded.call, outcome))
       return answer
     },
   })
@@ -127,9 +119,10 @@ export const createTraceHub = (now: () => number): TraceHub => {
       if (!isWatched(tag)) return dialect
       return (view, ...message) => {
         const started = now()
-        const decoded = dialect(view, ...message)
-        if (!isAnswer(decoded)) return watched(view, decoded, tag, facts(), numbers, started)
-        publish(tag, facts(), numbers, decoded, started)
+        const recording = recordingView(view)
+        const decoded = dialect(recording.view, ...message)
+        if (!isAnswer(decoded)) return watched(view, recording, decoded, tag, facts(), numbers, started)
+        publish(tag, facts(), numbers, decoded, started, recording)
         return decoded
       }
     },

@@ -38,7 +38,7 @@ export const MessageType = {
   REFRESH: 6,
   /** Tools: JSON request and reply. */
   TOOL: 16,
-  /** Daemon to a subscribed tool, unasked: one traced call (header fields and body as in trace/record). */
+  /** Daemon to a subscribed tool, unasked: one traced call, or a part of a long one (uapi/tool.ts). */
   TRACE: 17,
   /** Bit of a reply's type: REPLY | the request's type. */
   REPLY: 0x8000,

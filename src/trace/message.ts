@@ -15,6 +15,8 @@ export interface ReadMessage {
   /** The header's object; undefined if there is no header. */
   readonly object: number | undefined
   readonly values: Readonly<Record<string, AnyValue>>
+  /** Values that are numbers of entries of a chain, by name. */
+  readonly chained: ReadonlySet<string>
   /** What could not be read, as text. */
   readonly rest: readonly string[]
 }
@@ -42,19 +44,22 @@ const readValue = (of: Kind, bytes: Uint8Array): AnyValue | undefined => {
 
 /**
  * The values of a message: those of a call (`attributes` are the method's in), or of an answer (its out). Outputs
- * without a value are left out. `most` bytes are shown of what cannot be read.
+ * without a value are left out. `most` bytes are shown of what cannot be read; `memory` is what indirect values point to,
+ * by address.
  */
 export const readMessage = (
   bytes: Uint8Array,
   attributes: Attributes,
   direction: 'in' | 'out',
   most: number = MOST_BYTES,
+  memory: ReadonlyMap<bigint, Uint8Array> = new Map(),
 ): ReadMessage => {
   if (bytes.length < HEADER)
-    return { object: undefined, values: {}, rest: bytes.length > 0 ? [bytesText(bytes, most)] : [] }
+    return { object: undefined, values: {}, chained: new Set(), rest: bytes.length > 0 ? [bytesText(bytes, most)] : [] }
   const view = viewOf(bytes)
   const object = view.getUint32(4, true)
   const values: Record<string, AnyValue> = {}
+  const chained = new Set<string>()
   const rest: string[] = []
   const names = new Map(
     Object.entries(attributes).map(([name, attribute]) => [attribute.id, { name, of: attribute.of }]),
@@ -71,21 +76,27 @@ export const readMessage = (
     if (wanted && id !== CommonAttribute.LEGACY) {
       const room = bytes.subarray(at + ATTRIBUTE, at + length)
       const known = names.get(id)
-      if ((flags & AttributeFlag.INDIRECT) !== 0 && room.length >= 16) {
-        const where = `${view.getBigUint64(at + 8, true).toString(16)}+${view.getBigUint64(at + 16, true)}`
-        rest.push(`${known?.name ?? `attribute 0x${id.toString(16)}`} at 0x${where}`)
-      } else {
+      const name = known?.name ?? `attribute 0x${id.toString(16)}`
+      const isIndirect = (flags & AttributeFlag.INDIRECT) !== 0 && room.length >= 16
+      const address = isIndirect ? view.getBigUint64(at + 8, true) : 0n
+      const there = isIndirect ? memory.get(address) : undefined
+      if (isIndirect && there === undefined)
+        rest.push(`${name} at 0x${address.toString(16)}+${view.getBigUint64(at + 16, true)}`)
+      else {
         // An answer says in the upper half of the flags how much of the room was written.
         const written = flags >>> 16
-        const payload = direction === 'out' && written <= room.length ? room.subarray(0, written) : room
+        const inPlace = direction === 'out' && written <= room.length ? room.subarray(0, written) : room
+        const payload = there ?? inPlace
         const value = known === undefined ? undefined : readValue(known.of, payload)
-        if (known === undefined || value === undefined)
-          rest.push(`${known?.name ?? `attribute 0x${id.toString(16)}`} ${bytesText(payload, most)}`)
-        else values[known.name] = value
+        if (known === undefined || value === undefined) rest.push(`${name} ${bytesText(payload, most)}`)
+        else {
+          values[known.name] = value
+          if ((flags & AttributeFlag.CHAINED) !== 0) chained.add(known.name)
+        }
       }
     }
     at += pad8(length)
   }
   if (at < end) rest.push(`undecodable ${bytesText(bytes.subarray(at, end), most)}`)
-  return { object, values, rest }
+  return { object, values, chained, rest }
 }

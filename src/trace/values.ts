@@ -130,24 +130,29 @@ const recordJson = (fields: Fields, value: AnyRecord): Record<string, unknown> =
       .map(([name, { of }]) => [name, valueJson(of, value[name])]),
   )
 
+/** Values by attribute; those `chained` are numbers of entries of a chain. */
+export interface ShownValues {
+  readonly values: Readonly<Record<string, AnyValue | undefined>>
+  readonly chained?: ReadonlySet<string>
+}
+
 /** `name value` of every attribute that is there, in the order of the declaration. */
 export const attributesText = (
   attributes: Attributes,
-  values: Readonly<Record<string, AnyValue | undefined>>,
+  { values, chained }: ShownValues,
   style: Style = ABRIDGED,
 ): string[] =>
   Object.entries(attributes).flatMap(([name, { of }]) => {
     const value = values[name]
-    return value === undefined ? [] : [`${name} ${valueText(name, of, value, style)}`]
+    if (value === undefined) return []
+    return [chained?.has(name) ? `${name} entry ${value}` : `${name} ${valueText(name, of, value, style)}`]
   })
 
-export const attributesJson = (
-  attributes: Attributes,
-  values: Readonly<Record<string, AnyValue | undefined>>,
-): Record<string, unknown> =>
+export const attributesJson = (attributes: Attributes, { values, chained }: ShownValues): Record<string, unknown> =>
   Object.fromEntries(
     Object.entries(attributes).flatMap(([name, { of }]) => {
       const value = values[name]
-      return value === undefined ? [] : [[name, valueJson(of, value)]]
+      if (value === undefined) return []
+      return [[name, chained?.has(name) ? { entry: value } : valueJson(of, value)]]
     }),
   )

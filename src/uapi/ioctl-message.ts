@@ -48,13 +48,16 @@ const methods = new Map(ioctlMethods.map(spec => [(spec.object << 16) | spec.num
 
 /**
  * The method behind Linux's {object, method}. EPROTONOSUPPORT if there is none, as for every object or method that
- * Linux or the driver there lacks.
+ * Linux or the driver there lacks. `name` is told Linux's name of it, if it has one.
  */
-export const findMethod = (object: number, number: number): CompiledMethod => {
+export const findMethod = (object: number, number: number, name?: (name: string) => void): CompiledMethod => {
+  const known = linuxCall('ioctl', object, number)
+  if (known === undefined)
+    throw new CallError('EPROTONOSUPPORT', `object ${object} method ${number}: Linux has no such method`)
+  name?.(known.name.slice(known.name.indexOf('.') + 1))
   const found = methods.get((object << 16) | number)
   if (found !== undefined) return found
-  const { name, absent } = linuxCall('ioctl', object, number) ?? { name: `object ${object} method ${number}` }
-  throw new CallError('EPROTONOSUPPORT', `${name}: ${absent ?? 'Linux has no such method'}`)
+  throw new CallError('EPROTONOSUPPORT', `${known.name}: ${known.absent}`)
 }
 
 // ---- attributes of one message ----
@@ -132,8 +135,8 @@ const checkAttribute = (message: Message, given: Given, reserved: number): void 
     throw new CallError('EINVAL', 'the descriptor has no context yet: GET_CONTEXT comes first')
 }
 
-/** Reads header and attributes of the message at `address`. */
-export const readMessage = (view: CallerView, address: bigint): Message => {
+/** Reads header and attributes of the message at `address`. `name` is told the method's, as soon as it is known. */
+export const readMessage = (view: CallerView, address: bigint, name?: (name: string) => void): Message => {
   const header = viewOf(view.copyIn(address, HEADER))
   const length = header.getUint16(0, true)
   const count = header.getUint16(6, true)
@@ -147,7 +150,7 @@ export const readMessage = (view: CallerView, address: bigint): Message => {
   const driver = header.getUint32(16, true)
   if (driver !== view.schema.driverId)
     throw new CallError('EINVAL', `the message is for driver ${driver}, the device has driver ${view.schema.driverId}`)
-  const method = findMethod(header.getUint16(2, true), header.getUint16(4, true))
+  const method = findMethod(header.getUint16(2, true), header.getUint16(4, true), name)
   const bytes = view.copyIn(address, length)
   const message: Message = { view, address, bytes, method, given: new Map(), memory: new Map() }
   const all = viewOf(bytes)

@@ -67,15 +67,18 @@ for (const command of writeCommands) {
 
 /**
  * The command with this number (bit 31: extended). Other high bits are EINVAL, a command without a method here
- * EOPNOTSUPP.
+ * EOPNOTSUPP. `name` is told Linux's name of it, if it has one.
  */
-export const findCommand = (number: number): CompiledCommand => {
+export const findCommand = (number: number, name?: (name: string) => void): CompiledCommand => {
   if ((number & ~(EXTENDED | COMMAND_MASK)) !== 0)
     throw new CallError('EINVAL', `command 0x${number.toString(16)} has unknown flags`)
+  const known = linuxCall('write', number >>> 0)
+  if (known === undefined)
+    throw new CallError('EOPNOTSUPP', `command 0x${(number >>> 0).toString(16)}: Linux has no such command`)
+  name?.(known.name)
   const found = compiled.get(number >>> 0)
   if (found !== undefined) return found
-  const { name, absent } = linuxCall('write', number >>> 0) ?? { name: `command 0x${(number >>> 0).toString(16)}` }
-  throw new CallError('EOPNOTSUPP', `${name}: ${absent ?? 'Linux has no such command'}`)
+  throw new CallError('EOPNOTSUPP', `${known.name}: ${known.absent}`)
 }
 
 const MIN_WORK_REQUEST = 56

@@ -192,9 +192,8 @@ const inputOf = (message: Message, given: Given | undefined): DriverInput => ({
 
 const invokeWrite = (message: Message, name: (name: string) => void): Decoded => {
   const { view, given } = message
-  const found = findCommand(constant(message, InvokeWrite.WRITE_CMD, 0xffffffffn))
+  const found = findCommand(constant(message, InvokeWrite.WRITE_CMD, 0xffffffffn), name)
   const { command } = found
-  name(command.name)
   const core = given.get(InvokeWrite.CORE_IN)
   const response = given.get(InvokeWrite.CORE_OUT)
   const driverIn = given.get(UHW_IN)
@@ -270,9 +269,8 @@ export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bi
   answeringAs((name): Decoded => {
     if (request >>> 0 !== RDMA_VERBS_IOCTL)
       throw new CallError('ENOTTY', `ioctl 0x${(request >>> 0).toString(16)} is unknown here`)
-    const message = readMessage(view, argument)
+    const message = readMessage(view, argument, name)
     const { spec } = message.method
-    name(spec.name)
     if (spec.converter === 'invokeWrite') return invokeWrite(message, name)
     const read = readAttributes(message)
     const list = spec.converter === undefined ? undefined : listCall(message)

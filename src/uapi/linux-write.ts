@@ -106,8 +106,7 @@ export const decodeWriteBytes = (view: CallerView, bytes: Uint8Array): Decoded |
     if (bytes.length < HEADER)
       throw new CallError('EINVAL', `a command has at least ${HEADER} bytes, not ${bytes.length}`)
     const number = viewOf(bytes).getUint32(0, true)
-    const found = findCommand(number)
-    name(found.command.name)
+    const found = findCommand(number, name)
     const envelope = (number & EXTENDED ? extended : plain)(found, bytes)
     const commanded = readCommand(view, found, envelope)
     return {

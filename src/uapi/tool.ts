@@ -32,9 +32,9 @@ export type ToolRequest =
   | { readonly what: 'fault'; readonly set?: string }
   /**
    * Calls of processes tagged `tag` (all, if empty) come as TRACE messages from now on; with a descriptor, packets go
-   * to it as pcapng.
+   * to it as pcapng. `abi`: with the bytes that each call has read and written.
    */
-  | { readonly what: 'trace'; readonly tag: string; readonly pcap: boolean }
+  | { readonly what: 'trace'; readonly tag: string; readonly pcap: boolean; readonly abi?: boolean }
 
 /** A rule of faults, and packets since it was set: those that it was for, and what happened to them. */
 export interface FaultStat {
@@ -84,7 +84,10 @@ export type ToolReply =
   | { readonly faults: readonly FaultStat[] }
   | { readonly tracing: true }
 
-/** One traced call, the JSON of a TRACE message. Messages are in the object dialect, base64. */
+/** Memory of the program: its address in hexadecimal (0x…), bytes in base64, how many there were if these are fewer. */
+export type RawPiece = readonly [address: string, bytes: string, length: number]
+
+/** One traced call, the JSON of TRACE messages (`traceTexts`). Messages of a call are in the object dialect, base64. */
 export interface TraceRecord {
   /** Milliseconds since the epoch, and how long the call took, in microseconds. */
   readonly time: number
@@ -99,7 +102,19 @@ export interface TraceRecord {
   /** Linux's name of a call that was refused before it was decoded. */
   readonly attempt?: string
   /** Absent when the bytes did not decode to a call. */
-  readonly call?: { readonly classId: number; readonly call: number; readonly message: string; readonly answer: string }
+  readonly call?: {
+    readonly classId: number
+    readonly call: number
+    readonly message: string
+    readonly answer: string
+    /** What indirect attributes of the two point to: addresses (0x…) and bytes, base64. */
+    readonly memory?: readonly (readonly [address: string, bytes: string])[]
+  }
+  /**
+   * The program's memory that the call has read and written, in that order; the call itself comes first. For who asked
+   * for it, and for calls that could not be decoded.
+   */
+  readonly raw?: { readonly in: readonly RawPiece[]; readonly out: readonly RawPiece[] }
   /** ≥ 0 the call's value, < 0 minus errno. */
   readonly ret: number
   readonly reason?: string
@@ -107,4 +122,45 @@ export interface TraceRecord {
   readonly descriptors?: readonly { readonly attribute: string; readonly fd?: number }[]
   /** Calls that were not traced before this one, since the tool read too slowly. */
   readonly lost?: number
+}
+
+// ---- records as texts ----
+
+/** Characters of one text: however they are encoded, they fit a message. */
+const MOST_CHARACTERS = 16_000
+/** Characters of a record; one that has more is told without its bytes. */
+const LONGEST = 4_000_000
+/** Begins a text that goes on in the next one. */
+const MORE = '+'
+
+/** A record as the texts of one or several TRACE messages. */
+export const traceTexts = (record: TraceRecord): string[] => {
+  let text = JSON.stringify(record)
+  if (text.length > LONGEST) {
+    const { call: _call, raw: _raw, ...rest } = record
+    text = JSON.stringify({ ...rest, reason: 'too long to trace' })
+  }
+  const texts: string[] = []
+  while (text.length > MOST_CHARACTERS) {
+    // A pair of surrogates stays together.
+    const isPair = /[\ud800-\udbff]/.test(text[MOST_CHARACTERS - 1])
+    const end = isPair ? MOST_CHARACTERS - 1 : MOST_CHARACTERS
+    texts.push(MORE + text.slice(0, end))
+    text = text.slice(end)
+  }
+  return [...texts, text]
+}
+
+/** Takes texts in their order; the record that ends with this one, undefined if it goes on. */
+export const traceReader = (): ((text: string) => TraceRecord | undefined) => {
+  let begun = ''
+  return text => {
+    if (text.startsWith(MORE)) {
+      begun += text.slice(1)
+      return undefined
+    }
+    const whole = begun + text
+    begun = ''
+    return JSON.parse(whole) as TraceRecord
+  }
 }

@@ -8,7 +8,7 @@ import { test } from 'node:test'
 import type { DaemonState } from '../../src/daemon/state.ts'
 import { createToolDesk } from '../../src/daemon/tool-desk.ts'
 import { messageBuffer, newReply, newRequest, readReply } from '../../src/uapi/session.ts'
-import type { ToolReply, TraceRecord } from '../../src/uapi/tool.ts'
+import { type ToolReply, type TraceRecord, traceReader } from '../../src/uapi/tool.ts'
 import { scratchFolder } from '../tools.ts'
 import { daemonOf, dial } from './client.ts'
 
@@ -70,6 +70,7 @@ test('requests that are none get a sentence', async t => {
     '{"what":"fault","set":["drop=1"]}',
     '{"what":"trace","tag":7,"pcap":false}',
     '{"what":"trace","tag":"","pcap":"yes"}',
+    '{"what":"trace","tag":"","abi":1}',
     '{"__proto__":{"what":"stat"}}',
     `${'['.repeat(30_000)}`,
   ])
@@ -207,14 +208,23 @@ test('a slow tool gets its records later, in order, and loses some only with a c
   assert.equal(b.subscribers.size, 0)
 })
 
-test('a call that fits no message is told without its bytes', () => {
+test('a call that fits no message comes in parts; one that is too long for that without its bytes', () => {
   const b = alone(true)
   b.ask(trace)
-  b.record({ ret: 5, call: { classId: 1, call: 2, message: 'A'.repeat(70_000), answer: '' } })
-  b.record({ ret: 6, reason: 'B'.repeat(70_000) })
-  const got = b.heard.map(text => JSON.parse(text) as TraceRecord)
+  const call = (length: number) => ({ classId: 1, call: 2, message: 'A'.repeat(length), answer: '' })
+  b.record({ ret: 5, call: call(70_000) })
+  b.record({ ret: 6, reason: `${'B'.repeat(31_999)}\u{1f600}` })
+  b.record({ ret: 7, call: call(5_000_000) })
+  assert.ok(b.heard.length > 8)
+  const read = traceReader()
+  const got = b.heard.map(read).filter(record => record !== undefined)
   assert.deepEqual(
-    got.map(({ ret, reason, call }) => ({ ret, reason, call })),
-    [5, 6].map(ret => ({ ret, reason: 'too long to trace', call: undefined })),
+    got.map(({ ret, reason, call }) => [ret, reason?.length, call?.message.length]),
+    [
+      [5, undefined, 70_000],
+      [6, 32_001, undefined],
+      [7, 'too long to trace'.length, undefined],
+    ],
   )
+  assert.ok(got[1].reason?.endsWith('B\u{1f600}'))
 })

@@ -5,7 +5,7 @@ import { describe, it } from 'node:test'
 import { parseFrame } from '../../src/wire/frame.ts'
 import { parsePacket } from '../../src/wire/packet.ts'
 import { readCapture } from '../../src/wire/pcap.ts'
-import { fixture } from '../paths.ts'
+import { fixture, repoRoot } from '../paths.ts'
 import {
   freePort,
   lacking,
@@ -86,6 +86,64 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.doesNotMatch(await query(), /smLid/)
     assert.match(await query('-v'), /\{.*smLid 0\b.*\}/)
     assert.match(await query('--verbose'), /\{.*smLid 0\b.*\}/)
+  })
+
+  it('counts calls, chooses them by class and failure, and writes JSON', async t => {
+    const daemon = await startDaemon(t)
+    const traced = async (...options: string[]): Promise<string[]> => {
+      const args = ['trace', ...options, '--socket', daemon.socket, '--', 'ibv_devinfo']
+      const { status, stderr } = await run(t, userdma, args)
+      assert.equal(status, 0, stderr)
+      return stderr.trimEnd().split('\n')
+    }
+    const table = await traced('-c')
+    assert.match(table[0], /^% time +seconds +usecs\/call +calls +errors method$/)
+    assert.ok(table.some(line => / 1 +port\.query$/.test(line)))
+    assert.ok(table.some(line => / 1 +1 ioctl\(QUERY_DEVICE\)$/.test(line)))
+    assert.match(table.at(-1) as string, /^100\.00 .* total$/)
+    const chosen = await traced('--class', 'port,async_fd')
+    assert.ok(
+      chosen.length >= 2 && chosen.every(line => /(port\.\w+|async_fd\.create)\(/.test(line)),
+      chosen.join('\n'),
+    )
+    const failed = await traced('--errors', '--json')
+    assert.deepEqual(
+      failed
+        .map(line => JSON.parse(line))
+        .map(({ attempt, error, dialect, ret }) => ({ attempt, error, dialect, ret })),
+      [{ attempt: 'QUERY_DEVICE', error: 'ENOSPC', dialect: 'ioctl', ret: -28 }],
+    )
+    const rows = (await traced('-c', '--json', '--class', 'port')).map(line => JSON.parse(line))
+    assert.equal(rows.find(({ method }) => method === 'port.query').calls, 1)
+  })
+
+  it('shows the bytes of calls, with the names that Linux has for them', async t => {
+    const { stderr } = await runUserdma(t, ['trace', '--private', '--abi', '--', 'ibv_devinfo'])
+    assert.match(stderr, /port\.query\(.*\n {4}ioctl DEVICE\.QUERY_PORT \(object 0, method 2, driver 14\) at 0x/)
+    assert.match(stderr, /\n {6}QUERY_PORT_RESP out at 0x[0-9a-f]+, 48 bytes: [0-9a-f]{64}…/)
+    assert.match(stderr, /\n {6}WRITE_CMD ex 1 EX_QUERY_DEVICE\n/)
+    assert.match(stderr, /CORE_OUT struct ib_uverbs_ex_query_device_resp out at /)
+  })
+
+  it('shows programs of the library, their chains with every entry', async t => {
+    const { status, stdout, stderr } = await runUserdma(t, [
+      'trace',
+      '--private',
+      '--class',
+      'interface,comp_channel',
+      '--',
+      process.execPath,
+      join(repoRoot, 'dist', 'test', 'system', 'chaining.js'),
+    ])
+    assert.equal(status, 0, stdout + stderr)
+    assert.match(stderr, /comp_channel\.create\(\) = 0 \{object fd \d+\}/)
+    const [made, refused] = stderr.split('\n').filter(line => line.includes('interface.chain('))
+    assert.match(
+      made,
+      /entries \[pd\.create\(\), cq\.create\(.*channel fd \d+.*\), rc_qp\.create\(pd entry 0, sendCq entry 1/,
+    )
+    assert.match(made, /… 499 more\]\) = 0 \{done 503, results \[\{object \d+\}, /)
+    assert.match(refused, /\{done 1, results \[.*\], entry 1 EINVAL \(rc_qp\.create: .*maxSendWr.*\)\}/)
   })
 
   it('names errors', async t => {

@@ -17,41 +17,14 @@ import {
   ioctlMessage,
   ioctlMessageAfter,
   type LoggedAttribute,
-  type LoggedIoctl,
-  type LoggedWrite,
   MESSAGE_AT,
-  memoryBefore,
   onUverbs,
   PROGRAM_LOGS,
   readAbilog,
   responseAddress,
 } from './abilog.ts'
-import { type FakeView, fakeView } from './fake-view.ts'
-import { decodeLogged, type Recorded, recordedResult } from './recorded.ts'
-
-type Step = LoggedIoctl | LoggedWrite
-
-/** Calls on uverbs files with a view whose handles and context follow what the kernel answered. */
-function* replay(name: string): Generator<{ logged: Step; view: FakeView; decoded: Decoded | Answer; where: string }> {
-  let view = fakeView()
-  view.hasContext = false
-  for (const logged of readAbilog(name).filter(onUverbs)) {
-    if (logged.kind === 'open') {
-      view = fakeView()
-      view.hasContext = false
-    }
-    if (logged.kind !== 'ioctl' && logged.kind !== 'write') continue
-    view.memory = memoryBefore(logged)
-    const decoded = decodeLogged(view, logged)
-    yield { logged, view, decoded, where: `${name}:${logged.line}` }
-    if (isAnswer(decoded) || logged.errno !== 0) continue
-    const { call } = decoded
-    if (call.class.name === 'device' && call.methodName === 'open') view.hasContext = true
-    const { object } = recordedResult(call, logged).result
-    if (object !== undefined && call.methodName === 'create') view.handles.set(object, call.class.name)
-    if (call.methodName === 'destroy') view.handles.delete(call.object)
-  }
-}
+import type { FakeView } from './fake-view.ts'
+import { decodeLogged, type Recorded, recordedResult, replay, type Step } from './recorded.ts'
 
 const assertImage = (logged: Step, image: LinuxImage, where: string): void => {
   if (logged.kind === 'write') {

@@ -6,14 +6,23 @@
 import { driverLayouts } from '../../src/spec/linux/drivers.ts'
 import { RDMA_VERBS_IOCTL, UHW_OUT } from '../../src/spec/linux/ioctl.ts'
 import type { AnyValues } from '../../src/spec/schema.ts'
-import type { Answer, Call, CallerView, Decoded, NewDescriptor, Result } from '../../src/uapi/call.ts'
+import {
+  type Answer,
+  type Call,
+  type CallerView,
+  type Decoded,
+  isAnswer,
+  type NewDescriptor,
+  type Result,
+} from '../../src/uapi/call.ts'
 import { type CompiledLayout, compileLayout, type Facts, readCells } from '../../src/uapi/cells.ts'
 import { findMethod } from '../../src/uapi/ioctl-message.ts'
 import { findCommand } from '../../src/uapi/linux-command.ts'
 import { decodeVerbsIoctl } from '../../src/uapi/linux-ioctl.ts'
 import { decodeWrite } from '../../src/uapi/linux-write.ts'
 import { readRecord, viewOf } from '../../src/uapi/scalar.ts'
-import { type LoggedIoctl, type LoggedWrite, MESSAGE_AT } from './abilog.ts'
+import { type LoggedIoctl, type LoggedWrite, MESSAGE_AT, memoryBefore, onUverbs, readAbilog } from './abilog.ts'
+import { type FakeView, fakeView } from './fake-view.ts'
 
 /** Decodes a recorded call from where `memoryBefore` put it. */
 export const decodeLogged = (view: CallerView, logged: LoggedIoctl | LoggedWrite): Decoded | Answer =>
@@ -107,4 +116,30 @@ export const recordedResult = (call: Call, logged: LoggedIoctl | LoggedWrite): R
   const driver = memory(UHW_OUT)
   if (driver !== undefined) readDriver(reading, call, driver)
   return finish(reading)
+}
+
+export type Step = LoggedIoctl | LoggedWrite
+
+/** Calls on uverbs files with a view whose handles and context follow what the kernel answered. */
+export function* replay(
+  name: string,
+): Generator<{ logged: Step; view: FakeView; decoded: Decoded | Answer; where: string }> {
+  let view = fakeView()
+  view.hasContext = false
+  for (const logged of readAbilog(name).filter(onUverbs)) {
+    if (logged.kind === 'open') {
+      view = fakeView()
+      view.hasContext = false
+    }
+    if (logged.kind !== 'ioctl' && logged.kind !== 'write') continue
+    view.memory = memoryBefore(logged)
+    const decoded = decodeLogged(view, logged)
+    yield { logged, view, decoded, where: `${name}:${logged.line}` }
+    if (isAnswer(decoded) || logged.errno !== 0) continue
+    const { call } = decoded
+    if (call.class.name === 'device' && call.methodName === 'open') view.hasContext = true
+    const { object } = recordedResult(call, logged).result
+    if (object !== undefined && call.methodName === 'create') view.handles.set(object, call.class.name)
+    if (call.methodName === 'destroy') view.handles.delete(call.object)
+  }
 }

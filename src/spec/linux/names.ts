@@ -246,3 +246,19 @@ export type LinuxObjectName = keyof typeof ioctlNames
 
 /** uverbs_default_objects. */
 export const LinuxObject = numbered(0, ...(Object.keys(ioctlNames) as LinuxObjectName[]))
+
+/** Structs whose names are not those of their commands. */
+const structs: Readonly<Record<string, string>> = {
+  CREATE_WQ: 'ex_create_wq',
+  MODIFY_WQ: 'ex_modify_wq',
+  DESTROY_WQ: 'ex_destroy_wq',
+  CREATE_RWQ_IND_TBL: 'ex_create_rwq_ind_table',
+  DESTROY_RWQ_IND_TBL: 'ex_destroy_rwq_ind_table',
+  MODIFY_CQ: 'ex_modify_cq',
+}
+/** Commands that answer as another does. */
+const answers: Readonly<Record<string, string>> = { CREATE_XSRQ: 'CREATE_SRQ', OPEN_QP: 'CREATE_QP' }
+
+/** The struct of a command's request in C, and that of its response if it has one. */
+export const requestStruct = (name: string): string => `ib_uverbs_${structs[name] ?? name.toLowerCase()}`
+export const responseStruct = (name: string): string => `${requestStruct(answers[name] ?? name)}_resp`

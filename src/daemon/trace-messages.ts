@@ -1,0 +1,125 @@
+/*
+ * What a traced call says, in the object dialect: its message and its answer, whatever dialect it came in, with values
+ * that are too long for a message beside it. And the memory of the program that a dialect has read and written.
+ */
+import { CallError } from '../spec/errno.ts'
+import type { AnyValue, Attributes } from '../spec/schema.ts'
+import type { Call, CallerView, Result } from '../uapi/call.ts'
+import { decodeMessage, encodeCall, type OutputRoom } from '../uapi/object.ts'
+import { payloadOf } from '../uapi/object-format.ts'
+import type { RawPiece, TraceRecord } from '../uapi/tool.ts'
+
+/** Longer values stand beside the message. */
+const LONG = 4096
+/** Most bytes that are shown of one piece of memory. */
+const MOST_RAW = 16384
+
+const base64 = (bytes: Uint8Array): string =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('base64')
+const hex = (address: bigint): string => `0x${address.toString(16)}`
+
+/** Undefined for what a CallError refuses. */
+const orNone = <T>(body: () => T): T | undefined => {
+  try {
+    return body()
+  } catch (error) {
+    if (error instanceof CallError) return undefined
+    throw error
+  }
+}
+
+/** Values that do not fit a message, at addresses made up for them. */
+const beside = (memory: Map<bigint, Uint8Array>) => {
+  let next = 0x1000n
+  const place = (bytes: Uint8Array): bigint => {
+    const address = next
+    memory.set(address, bytes)
+    next += BigInt(bytes.length + 0xfff) & ~0xfffn
+    return address
+  }
+  const payloads = (attributes: Attributes, values: Readonly<Record<string, AnyValue | undefined>>) =>
+    Object.entries(attributes).flatMap(([name, { of }]): [string, Uint8Array][] => {
+      const value = of.kind === 'blob' || of.kind === 'list' ? values[name] : undefined
+      return value === undefined ? [] : [[name, payloadOf(of, value)]]
+    })
+  return { place, payloads }
+}
+
+/**
+ * The call of a record: its messages with all of its values. What does not encode (a refused value) is told without
+ * them.
+ */
+export const messagesOf = (
+  view: CallerView,
+  call: Call,
+  outcome: Result | CallError,
+): NonNullable<TraceRecord['call']> => {
+  const ids = { classId: call.class.id, call: call.method.call }
+  const memory = new Map<bigint, Uint8Array>()
+  const { place, payloads } = beside(memory)
+  const own: CallerView = {
+    ...view,
+    hasContext: true,
+    copyIn: address => memory.get(address) ?? new Uint8Array(),
+    copyOut: (address, bytes) => {
+      memory.set(address, bytes)
+    },
+  }
+  const encoded = orNone(() => {
+    const long = payloads(call.method.in, call.args).filter(([, bytes]) => bytes.length > LONG)
+    const elsewhere = Object.fromEntries(long.map(([name, bytes]) => [name, place(bytes)]))
+    const out = outcome instanceof CallError ? {} : outcome.out
+    const rooms = payloads(call.method.out, out).map(([name, bytes]): [string, OutputRoom] => [
+      name,
+      bytes.length > LONG ? { address: place(bytes), length: bytes.length } : bytes.length,
+    ])
+    return encodeCall(call, { elsewhere, rooms: Object.fromEntries(rooms) })
+  })
+  if (encoded === undefined) return { ...ids, message: '', answer: '' }
+  const answered =
+    outcome instanceof CallError
+      ? undefined
+      : orNone(() => decodeMessage(own, call.method.call, encoded).answer(outcome).message)
+  const more = [...memory].map(([address, bytes]) => [hex(address), base64(bytes)] as const)
+  return {
+    ...ids,
+    message: base64(encoded),
+    answer: answered === undefined ? '' : base64(answered),
+    ...(more.length > 0 && { memory: more }),
+  }
+}
+
+const pieces = (memory: ReadonlyMap<bigint, Uint8Array>): RawPiece[] =>
+  [...memory].map(([address, bytes]) => [hex(address), base64(bytes.subarray(0, MOST_RAW)), bytes.length])
+
+/** A caller's view that keeps what is read and written through it. */
+export interface RecordingView {
+  readonly view: CallerView
+  raw(): NonNullable<TraceRecord['raw']>
+}
+
+export const recordingView = (view: CallerView): RecordingView => {
+  const read = new Map<bigint, Uint8Array>()
+  const written = new Map<bigint, Uint8Array>()
+  return {
+    view: {
+      schema: view.schema,
+      classOf: handle => view.classOf(handle),
+      chained: view.chained,
+      get hasContext() {
+        return view.hasContext
+      },
+      copyIn: (address, length) => {
+        const bytes = view.copyIn(address, length)
+        // A message is read twice: how long it is, then all of it.
+        if ((read.get(address)?.length ?? 0) <= bytes.length) read.set(address, bytes)
+        return bytes
+      },
+      copyOut: (address, bytes) => {
+        view.copyOut(address, bytes)
+        written.set(address, bytes.slice())
+      },
+    },
+    raw: () => ({ in: pieces(read), out: pieces(written) }),
+  }
+}

@@ -1,0 +1,130 @@
+/*
+ * The entries of a chain (R16) as calls of their own: each with its method, the entries that it refers to, and what it
+ * answered, up to the one that failed. What is no chain stays bytes.
+ */
+import { Interface } from '../spec/classes/interface.ts'
+import { CallError, errnoName } from '../spec/errno.ts'
+import type { Attributes } from '../spec/schema.ts'
+import { type ChainEntry, chainEntries } from '../uapi/chain.ts'
+import { viewOf } from '../uapi/scalar.ts'
+import { bytesText } from './bytes.ts'
+import { createdOf, type DecodedCall, decodeMessages, objectOf } from './decode.ts'
+import { attributesJson, attributesText, type ShownValues, type Style, WHOLE } from './values.ts'
+
+interface DecodedEntry {
+  readonly entry: ChainEntry
+  /** Undefined: an unknown class or method. */
+  readonly call: DecodedCall | undefined
+}
+
+export interface DecodedChain {
+  readonly entries: readonly DecodedEntry[]
+  /** Entries that succeeded. */
+  readonly done: number
+  /** Why the next one did not: errno and a sentence; undefined if all did. */
+  readonly error: { readonly code: string; readonly reason: string | undefined } | undefined
+}
+
+/** Whether a call is one of a chain. */
+export const isChain = ({ class: { id }, name }: DecodedCall): boolean => id === Interface.id && name === 'chain'
+
+const entriesOf = (bytes: unknown): ChainEntry[] | undefined => {
+  if (!(bytes instanceof Uint8Array)) return undefined
+  try {
+    return chainEntries(bytes)
+  } catch (error) {
+    if (error instanceof CallError) return undefined
+    throw error
+  }
+}
+
+/** The chain in a call; undefined if the call is none, or its bytes are not one. */
+export const decodeChain = (call: DecodedCall, most: number): DecodedChain | undefined => {
+  const asked = isChain(call) ? entriesOf(call.args.values.entries) : undefined
+  if (asked === undefined) return undefined
+  const { results, done, error, reason } = call.result.values
+  const answered = entriesOf(results)
+  const count = answered === undefined ? 0 : Number(done ?? 0)
+  const entries = asked.map((entry, index) => {
+    const classId = viewOf(entry.message).getUint16(2, true)
+    const answer = index < count ? (answered?.[index]?.message ?? new Uint8Array()) : new Uint8Array()
+    return { entry, call: decodeMessages(classId, entry.call, entry.message, answer, most) }
+  })
+  const failed = Number(error ?? 0)
+  const why = reason instanceof Uint8Array && reason.length > 0 ? new TextDecoder().decode(reason) : undefined
+  return { entries, done: count, error: failed === 0 ? undefined : { code: errnoName(failed), reason: why } }
+}
+
+/** Values without those that `decodeChain` has taken apart. */
+const without = (shown: ShownValues, ...names: readonly string[]): ShownValues => ({
+  ...shown,
+  values: Object.fromEntries(Object.entries(shown.values).filter(([name]) => !names.includes(name))),
+})
+export const plainArgs = (call: DecodedCall): ShownValues => without(call.args, 'entries')
+export const plainResult = (call: DecodedCall): ShownValues => without(call.result, 'results', 'error', 'reason')
+
+// ---- as text ----
+
+const listText = (texts: readonly string[], all: number): string =>
+  `[${[...texts, ...(all > texts.length ? [`… ${all - texts.length} more`] : [])].join(', ')}]`
+
+const entryText = ({ entry, call }: DecodedEntry, style: Style): string => {
+  if (call === undefined) {
+    const classId = viewOf(entry.message).getUint16(2, true)
+    return `(class ${classId}, call ${entry.call}, ${bytesText(entry.message, style.bytes)})`
+  }
+  const object = objectOf(call)
+  const who = entry.ref !== undefined ? [`object entry ${entry.ref}`] : object === undefined ? [] : [`object ${object}`]
+  const args = attributesText(call.in, call.args, style)
+  return `${call.class.name}.${call.name}(${[...who, ...args, ...call.args.rest].join(', ')})`
+}
+
+const resultText = ({ call }: DecodedEntry, style: Style): string => {
+  if (call === undefined) return '?'
+  const object = createdOf(call)
+  const out = attributesText(call.out as Attributes, call.result, style)
+  const parts = [...(object === undefined ? [] : [`object ${object}`]), ...out, ...call.result.rest]
+  return `{${parts.join(', ')}}`
+}
+
+/** `entries [pd.create(), mr.create(pd entry 0, …)]` */
+export const chainCallText = ({ entries }: DecodedChain, style: Style): string => {
+  const shown = entries.slice(0, style.records).map(entry => entryText(entry, style))
+  return `entries ${listText(shown, entries.length)}`
+}
+
+/** `results [{object 5}, {object 6, lkey 0x2b}]`, and the entry that failed. */
+export const chainResultText = ({ entries, done, error }: DecodedChain, style: Style): string[] => {
+  const shown = entries.slice(0, Math.min(done, style.records)).map(entry => resultText(entry, style))
+  const because = error?.reason === undefined ? '' : ` (${error.reason})`
+  const failed = error === undefined ? [] : [`entry ${done} ${error.code}${because}`]
+  return [`results ${listText(shown, done)}`, ...failed]
+}
+
+// ---- as JSON ----
+
+/** The entries for `JSON.stringify`, each as a call by itself. */
+export const chainJson = ({ entries, done, error }: DecodedChain): Record<string, unknown>[] =>
+  entries.map(({ entry, call }, index) => {
+    const failed = index === done && error !== undefined
+    const outcome = failed
+      ? { error: error.code, ...(error.reason !== undefined && { reason: error.reason }) }
+      : index >= done
+        ? {}
+        : { out: call === undefined ? {} : attributesJson(call.out, call.result) }
+    if (call === undefined)
+      return {
+        undecoded: { call: entry.call, message: bytesText(entry.message, WHOLE.bytes) },
+        ...outcome,
+      }
+    const object = entry.ref !== undefined ? { entry: entry.ref } : (objectOf(call) ?? createdOf(call))
+    const undecoded = [...call.args.rest, ...call.result.rest]
+    return {
+      class: call.class.name,
+      method: call.name,
+      ...(object !== undefined && { object }),
+      args: attributesJson(call.in, call.args),
+      ...outcome,
+      ...(undecoded.length > 0 && { undecoded }),
+    }
+  })

@@ -1,0 +1,45 @@
+/*
+ * Which calls of a trace are shown: those of some classes, those that failed (`userdma trace --class`, `--errors`).
+ */
+import { classes } from '../spec/classes.ts'
+import { linuxCalls } from '../spec/linux/coverage.ts'
+import type { TraceRecord } from '../uapi/tool.ts'
+import { decodeChain } from './chain.ts'
+import { decodeRecord } from './decode.ts'
+
+export interface Selection {
+  /** Names of classes; calls of all, if it is absent. */
+  readonly classes?: ReadonlySet<string> | undefined
+  readonly errors?: boolean | undefined
+}
+
+/** The classes that a call is about: one; those of the calls of a chain; those that a refused call of Linux can have. */
+export const classesOf = (record: TraceRecord): readonly string[] => {
+  const decoded = decodeRecord(record, 0)
+  if (decoded !== undefined) {
+    const entries = decodeChain(decoded, 0)?.entries ?? []
+    return [decoded.class.name, ...entries.flatMap(({ call }) => (call === undefined ? [] : [call.class.name]))]
+  }
+  const { attempt } = record
+  const call = linuxCalls.find(({ name }) => name === attempt || name.split('.')[1] === attempt)
+  return call?.classes ?? []
+}
+
+/** Whether a chain of a call failed, though the call succeeded. */
+const chainFailed = (record: TraceRecord): boolean => {
+  const decoded = decodeRecord(record, 0)
+  return decoded !== undefined && decodeChain(decoded, 0)?.error !== undefined
+}
+
+export const isSelected = (record: TraceRecord, { classes, errors = false }: Selection): boolean =>
+  (!errors || record.ret < 0 || chainFailed(record)) &&
+  (classes === undefined || classesOf(record).some(name => classes.has(name)))
+
+/** Reads lists like `rc_qp,mr`. Throws an Error with a sentence for a name that is no class. */
+export const classList = (texts: readonly string[]): ReadonlySet<string> => {
+  const known = classes.map(({ name }) => name)
+  const names = texts.flatMap(text => text.split(',')).map(name => name.trim())
+  const wrong = names.find(name => !known.includes(name))
+  if (wrong !== undefined) throw new Error(`class ${JSON.stringify(wrong)}: there are ${known.join(', ')}`)
+  return new Set(names)
+}

@@ -1,0 +1,22 @@
+/*
+ * A program of the library that is traced: it makes a chain of 503 calls that works, and one that is refused.
+ */
+import { open } from '../../src/verbs/index.ts'
+
+const socket = process.env.USERDMA_SOCKET
+if (socket === undefined) throw new Error('this program runs under userdma trace')
+const device = await open({ socket })
+const made = device.chain(chain => {
+  const pd = chain.pd()
+  const cq = chain.cq()
+  return { qps: Array.from({ length: 500 }, () => chain.rcQp(pd, { sendCq: cq })), last: chain.cq() }
+})
+try {
+  const pd = device.pd()
+  device.chain(chain => [chain.rcQp(pd, { sendCq: chain.cq(), maxSends: 1 << 30 })])
+  process.exitCode = 1
+} catch {
+  // As it should be.
+}
+if (made.qps.length !== 500) process.exitCode = 1
+await device.close()

@@ -1,0 +1,144 @@
+/*
+ * Chains in a trace (R16, R46): entries as calls, what refers to other entries, what came out and what failed.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import fc from 'fast-check'
+import { messagesOf } from '../../src/daemon/trace-messages.ts'
+import { ChainErrors } from '../../src/spec/classes/interface.ts'
+import type { AnyValues } from '../../src/spec/schema.ts'
+import { callJson, callLine } from '../../src/trace/calls.ts'
+import { classesOf, isSelected } from '../../src/trace/select.ts'
+import type { Call, Result } from '../../src/uapi/call.ts'
+import { chainEntries, encodeChain, type Link } from '../../src/uapi/chain.ts'
+import { decodeMessage } from '../../src/uapi/object.ts'
+import type { TraceRecord } from '../../src/uapi/tool.ts'
+import { fakeView, rxeSchema } from '../uapi/fake-view.ts'
+
+const callOf = (className: string, methodName: string, args: AnyValues = {}, object = 0): Call => {
+  const cls = rxeSchema.className(className)!
+  return { class: cls, methodName, method: cls.methods[methodName], object, args }
+}
+
+const memory = { start: 0x10000n, length: 4096n, iova: 0x10000n, access: 1 }
+const links: readonly Link[] = [
+  { call: callOf('pd', 'create') },
+  { call: callOf('mr', 'create', { pd: 0, ...memory }), refs: { pd: 0 } },
+  { call: callOf('mr', 'query'), object: 1 },
+  { call: callOf('cq', 'destroy', {}, 9) },
+]
+const outcomes: readonly Result[] = [
+  { object: 5, out: {} },
+  { object: 6, out: { lkey: 0x2b, rkey: 0 } },
+  { out: { lkey: 0x2b, rkey: 0, length: 4096n, iova: 0x10000n } },
+]
+
+/** The chain's bytes with as many entries answered as there are outcomes. */
+const answered = (entries: Uint8Array, results: readonly Result[]): Uint8Array => {
+  const bytes = entries.slice()
+  const view = { ...fakeView(), chained: (_where: string, _of: unknown, entry: number) => entry }
+  chainEntries(bytes)
+    .slice(0, results.length)
+    .forEach(({ call, at, message }, i) => {
+      bytes.set(decodeMessage(view, call, message).answer(results[i]).message, at)
+    })
+  return bytes
+}
+
+const recordOf = (entries: Uint8Array, out: AnyValues, onError = ChainErrors.values.STOP): TraceRecord => ({
+  time: 0,
+  duration: 100,
+  pid: 1,
+  tid: 1,
+  fd: 3,
+  command: 'x',
+  device: 'rxe0',
+  dialect: 'object',
+  call: messagesOf(fakeView(), callOf('interface', 'chain', { entries, onError }), { out }),
+  ret: 0,
+})
+
+const entries = encodeChain(links)
+const reason = new TextEncoder().encode('cq.destroy: there is no object 9')
+const whole = recordOf(entries, { results: answered(entries, outcomes), done: 3, error: 2, reason })
+
+describe('a chain', () => {
+  it('is shown with its entries, what they refer to, and why one failed', () => {
+    assert.equal(
+      callLine(whole),
+      '[pid 1 x] fd 3 interface.chain(onError STOP, entries [pd.create(), ' +
+        'mr.create(pd entry 0, start 65536, length 4096, iova 65536, access LOCAL_WRITE), ' +
+        'mr.query(object entry 1), cq.destroy(object 9)]) = 0 {done 3, results [{object 5}, ' +
+        '{object 6, lkey 0x2b, rkey 0x0}, {lkey 0x2b, rkey 0x0, length 4096, iova 65536}], ' +
+        'entry 3 ENOENT (cq.destroy: there is no object 9)} <0.000100>',
+    )
+  })
+
+  it('as JSON: entries are calls', () => {
+    const { args, chain, out } = callJson(whole)
+    assert.deepEqual(args, { onError: 'STOP' })
+    assert.deepEqual(out, { done: 3 })
+    assert.deepEqual(chain, [
+      { class: 'pd', method: 'create', object: 5, args: {}, out: {} },
+      {
+        class: 'mr',
+        method: 'create',
+        object: 6,
+        args: { pd: { entry: 0 }, start: '65536', length: '4096', iova: '65536', access: ['LOCAL_WRITE'] },
+        out: { lkey: 0x2b, rkey: 0 },
+      },
+      {
+        class: 'mr',
+        method: 'query',
+        object: { entry: 1 },
+        args: {},
+        out: { lkey: 0x2b, rkey: 0, length: '4096', iova: '65536' },
+      },
+      {
+        class: 'cq',
+        method: 'destroy',
+        object: 9,
+        args: {},
+        error: 'ENOENT',
+        reason: 'cq.destroy: there is no object 9',
+      },
+    ])
+  })
+
+  it('of many entries is abridged, and whole on demand, however long', () => {
+    const many = encodeChain(Array.from({ length: 3000 }, () => ({ call: callOf('pd', 'create') })))
+    const record = recordOf(many, { results: many, done: 0, error: 0 })
+    assert.match(callLine(record), /entries \[(pd\.create\(\), ){4}… 2996 more\]\) = 0 \{done 0, results \[\]\}/)
+    assert.equal(callLine(record, { verbose: true }).match(/pd\.create\(\)/g)?.length, 3000)
+  })
+
+  it('is of the classes of its entries, and an error if one of them failed', () => {
+    assert.deepEqual([...new Set(classesOf(whole))], ['interface', 'pd', 'mr', 'cq'])
+    assert.ok(isSelected(whole, { classes: new Set(['cq']), errors: true }))
+    assert.ok(!isSelected(whole, { classes: new Set(['ah']) }))
+    const good = recordOf(entries, { results: answered(entries, outcomes), done: 3, error: 0 })
+    assert.ok(!isSelected(good, { errors: true }))
+  })
+
+  it('that is none stays bytes; an unknown class in it too', () => {
+    assert.match(callLine(recordOf(Uint8Array.of(1, 2, 3), { done: 0, error: 0 })), /chain\(entries 010203, onError/)
+    const strange = entries.slice()
+    strange[10] = 0x77
+    strange[11] = 0x77
+    assert.match(callLine(recordOf(strange, { done: 0, error: 0 })), /\[\(class 30583, call 0, 1000777700/)
+  })
+
+  it('never throws, whatever was changed in it', () => {
+    const change = fc.array(fc.tuple(fc.nat(entries.length - 1), fc.nat(255)), { minLength: 1, maxLength: 6 })
+    fc.assert(
+      fc.property(change, change, fc.nat(9), (asked, came, done) => {
+        const [ask, came64] = [entries.slice(), answered(entries, outcomes)]
+        for (const [at, byte] of asked) ask[at] = byte
+        for (const [at, byte] of came) came64[at] = byte
+        const record = recordOf(ask, { results: came64, done, error: done })
+        assert.ok(callLine(record).length < 20_000)
+        JSON.stringify(callJson(record))
+      }),
+    )
+  })
+})

@@ -1,0 +1,87 @@
+/*
+ * Calls counted (`userdma trace -c`), and chosen (`--class`, `--errors`).
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { classesOf, classList, isSelected } from '../../src/trace/select.ts'
+import { createSummary, summaryJson, summaryText } from '../../src/trace/summary.ts'
+import type { TraceRecord } from '../../src/uapi/tool.ts'
+import { recordsOf } from './records.ts'
+
+const records = recordsOf('ibv_rc_pingpong.client.abilog')
+const lasting = (what: RegExp, duration: number): TraceRecord => {
+  const found = records.find(({ call }) => call !== undefined && what.test(classesOf({ ...records[0], call })[0]))
+  assert.ok(found)
+  return { ...found, duration }
+}
+const refused: TraceRecord = { ...records[0], duration: 5, ret: -28, attempt: 'CREATE_SRQ' }
+delete (refused as { call?: unknown }).call
+
+describe('a summary', () => {
+  it('has the longest first, and all of them at the end', () => {
+    const summary = createSummary()
+    for (const record of [lasting(/^pd$/, 10), lasting(/^mr$/, 75), refused, lasting(/^pd$/, 10)]) summary.add(record)
+    assert.deepEqual(summaryText(summary).split('\n'), [
+      '% time     seconds  usecs/call     calls    errors method',
+      '------ ----------- ----------- --------- --------- ------------------------',
+      ' 75.00    0.000075          75         1           mr.create',
+      ' 20.00    0.000020          10         2           pd.create',
+      '  5.00    0.000005           5         1         1 ioctl(CREATE_SRQ)',
+      '------ ----------- ----------- --------- --------- ------------------------',
+      '100.00    0.000100          25         4         1 total',
+    ])
+    assert.deepEqual(summaryJson(summary)[0], {
+      method: 'mr.create',
+      calls: 1,
+      errors: 0,
+      seconds: 0.000075,
+      percent: 75,
+      usecsPerCall: 75,
+    })
+  })
+
+  it('of nothing is a table, and calls that were lost are told', () => {
+    const summary = createSummary()
+    assert.match(summaryText(summary), / {2}0\.00 {4}0\.000000 {11}0 {9}0 {11}total$/)
+    summary.add({ ...records[0], lost: 4 }, false)
+    assert.equal(summary.total().calls, 0)
+    assert.match(summaryText(summary), /\n4 calls were not traced: the reader was too slow$/)
+    assert.equal(summaryJson(summary).at(-1)?.lost, 4)
+  })
+
+  it('counts every call of a program once', () => {
+    const summary = createSummary()
+    for (const record of records) summary.add(record)
+    const rows = summary.rows()
+    assert.equal(
+      rows.reduce((sum, { calls }) => sum + calls, 0),
+      records.length,
+    )
+    assert.equal(rows.find(({ name }) => name === 'rc_qp.modify')?.calls, 3)
+    assert.equal(summary.total().errors, 1)
+  })
+})
+
+describe('a selection', () => {
+  it('by class takes a refused call for those that it can be about', () => {
+    const mr = lasting(/^mr$/, 1)
+    assert.ok(isSelected(mr, {}))
+    assert.ok(isSelected(mr, { classes: new Set(['pd', 'mr']) }))
+    assert.ok(!isSelected(mr, { classes: new Set(['pd']) }))
+    assert.deepEqual(classesOf(refused), ['srq'])
+    assert.deepEqual(classesOf({ ...refused, attempt: 'SRQ_DESTROY' }), ['srq', 'xrc_srq', 'tm_srq'])
+    assert.deepEqual(classesOf({ ...refused, attempt: 'POLL_CQ' }), [])
+  })
+
+  it('of errors takes those only', () => {
+    assert.deepEqual(
+      records.filter(record => isSelected(record, { errors: true })).map(({ attempt }) => attempt),
+      ['QUERY_DEVICE'],
+    )
+  })
+
+  it('names classes that exist', () => {
+    assert.deepEqual([...classList(['rc_qp,mr', 'cq'])], ['rc_qp', 'mr', 'cq'])
+    assert.throws(() => classList(['rc_qp,qp']), /^Error: class "qp": there are interface, device, port, .*rc_qp/)
+  })
+})
