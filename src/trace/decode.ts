@@ -35,7 +35,10 @@ export const fromBase64 = (text: string): Uint8Array => {
 export type Memory = ReadonlyMap<bigint, Uint8Array>
 const NO_MEMORY: Memory = new Map()
 
-/** The call that two messages are; undefined for an unknown class or method. `most` bytes are shown of the unreadable. */
+/**
+ * The call that two messages are; undefined for an unknown class or method. `most` bytes are shown of what cannot be
+ * read.
+ */
 export const decodeMessages = (
   classId: number,
   call: number,

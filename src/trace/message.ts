@@ -44,8 +44,8 @@ const readValue = (of: Kind, bytes: Uint8Array): AnyValue | undefined => {
 
 /**
  * The values of a message: those of a call (`attributes` are the method's in), or of an answer (its out). Outputs
- * without a value are left out. `most` bytes are shown of what cannot be read; `memory` is what indirect values point to,
- * by address.
+ * without a value are left out. `most` bytes are shown of what cannot be read; `memory` is what indirect values point
+ * to, by address.
  */
 export const readMessage = (
   bytes: Uint8Array,

@@ -13,7 +13,9 @@ export interface Selection {
   readonly errors?: boolean | undefined
 }
 
-/** The classes that a call is about: one; those of the calls of a chain; those that a refused call of Linux can have. */
+/**
+ * The classes that a call is about: one; those of the calls of a chain; those that a refused call of Linux can have.
+ */
 export const classesOf = (record: TraceRecord): readonly string[] => {
   const decoded = decodeRecord(record, 0)
   if (decoded !== undefined) {
