@@ -52,3 +52,22 @@ export const noMemory: AddressSpace = {
   compareSwap: () => 14,
   fetchAdd: () => 14,
 }
+
+/** Memory that is not there: what is written is lost, what is read is zero. */
+export const nullMemory: AddressSpace = {
+  check: () => true,
+  read(_hi, _lo, { bytes }, at, chunk, stride, total) {
+    for (let left = total, place = at; left > 0; left -= chunk, place += stride)
+      bytes.fill(0, place, place + Math.min(chunk, left))
+    return 0
+  },
+  write: () => 0,
+  compareSwap: (_hi, _lo, _compareHi, _compareLo, _swapHi, _swapLo, original) => {
+    original.fill(0, 0, 2)
+    return 0
+  },
+  fetchAdd: (_hi, _lo, _addHi, _addLo, original) => {
+    original.fill(0, 0, 2)
+    return 0
+  },
+}

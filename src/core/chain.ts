@@ -85,6 +85,7 @@ export const runChain = (
     copyIn: (address, length) => caller.copyIn(address, length),
     copyOut: (address, data) => caller.copyOut(address, data),
     file: fd => caller.file?.(fd),
+    ...(caller.openFile && { openFile: fd => caller.openFile!(fd) }),
     ...(caller.handlers !== undefined && { handlers: caller.handlers }),
     descriptor: fd => (fd >= UNNUMBERED ? made[fd - UNNUMBERED]?.handle : caller.descriptor(fd)),
   }

@@ -53,6 +53,7 @@ export {
   type EventRecord,
   type EventSink,
   type FdObject,
+  type FileMemory,
   type HandlerValues,
   type Hook,
   Life,

@@ -153,6 +153,13 @@ export interface EventHandlers {
 
 // ---- callers ----
 
+/** A memory file of a caller: addresses are offsets in it. */
+export interface FileMemory {
+  readonly space: AddressSpace
+  /** No region is of it any more. */
+  close(): void
+}
+
 /** The process that makes a call, as its carrier shows it. */
 export interface Caller {
   /** The memory that this process's registrations mean. One and the same record for one process. */
@@ -167,6 +174,8 @@ export interface Caller {
   readonly handlers?: EventHandlers | undefined
   /** What names the file behind one of the caller's descriptors, in every process; undefined if it has none such. */
   file?(fd: number): string | undefined
+  /** The memory file behind one of the caller's descriptors. Throws CallError EBADF, EINVAL. */
+  openFile?(fd: number): FileMemory
 }
 
 /** What a handler is told about its call beside object and arguments. */

@@ -40,6 +40,7 @@ import {
 import type { OpenContext } from './contexts.ts'
 import { ioctlDialect } from './dialects.ts'
 import type { EventSocket } from './event-socket.ts'
+import { openFileMemory } from './file-space.ts'
 import { createProcessSpace } from './process-space.ts'
 import type { DaemonState } from './state.ts'
 import { createToolDesk } from './tool-desk.ts'
@@ -108,6 +109,7 @@ const serve = (
       return typeof target === 'string' ? daemon.events.find(target) : undefined
     },
     file: number => fdFile(process.pid, number),
+    openFile: number => openFileMemory(process, number),
   }
   let tag = ''
   let greeted = false

@@ -161,7 +161,7 @@ export const CqFlags = enumeration('cq_flags', { TIMESTAMP_COMPLETION: 1 << 0, I
 export const CqKind = enumeration('cq_kind', { ENTRIES: 0, EXTENDED: 1, COUNTING: 2 })
 
 /**
- * Kinds of memory regions. FILE: pages of a memory file or DMA buffer; NULL: what is written is lost, what is read is
+ * Kinds of memory regions. FILE: pages of a memory file; NULL: what is written is lost, what is read is
  * zero; IMPLICIT: all memory that the caller has whenever it is used; DEVICE: of a `dm`.
  */
 export const MrKind = enumeration('mr_kind', { MEMORY: 0, FILE: 1, NULL: 2, IMPLICIT: 3, DEVICE: 4 })

@@ -9,14 +9,15 @@
  * a region it cannot be deregistered (10.6.7.2.6).
  */
 import { Mr } from '../../spec/classes/mr.ts'
-import { AccessFlags } from '../../spec/enums.ts'
+import { AccessFlags, MrKind } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
-import type { AddressSpace } from '../address-space.ts'
+import type { In } from '../../spec/schema.ts'
+import { type AddressSpace, nullMemory } from '../address-space.ts'
 import { driverClass } from '../driver.ts'
 import { addParent, dropParent } from '../lifetime.ts'
 import { addRegion, type MemoryTable, placeRegion, REMOTE_RIGHTS } from '../memory.ts'
-import type { Device } from '../model.ts'
+import type { CallContext, CoreObject, Device, FileMemory } from '../model.ts'
 import { removeRegion } from '../windows.ts'
 
 export interface MrState {
@@ -24,6 +25,8 @@ export interface MrState {
   readonly row: number
   /** As it was given: of a zero-based region work requests do not use it. */
   readonly iova: bigint
+  /** Of another kind than memory of the caller. */
+  readonly other?: { readonly kind: number; readonly file?: FileMemory }
 }
 
 /** What is registered, as `Translation` of the class. */
@@ -37,6 +40,8 @@ const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ON_DEMAND, ZERO_BASED
   AccessFlags.values
 const WRITES = LOCAL_WRITE | REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND
 const KNOWN = Object.values(AccessFlags.values).reduce((all, bit) => all | bit, 0)
+
+const { MEMORY, FILE, NULL, IMPLICIT } = MrKind.values
 
 const PAGE_OFFSET = BigInt(PAGE_BYTES - 1)
 const TOP = 1n << 64n
@@ -101,22 +106,73 @@ export const keysOf = (table: MemoryTable, row: number): { lkey: number; rkey: n
   return { lkey, rkey: table.access[row] & REMOTE_RIGHTS ? lkey : 0 }
 }
 
+/** All addresses that a process can have, and more: an exact Number. */
+const EVERYTHING = BigInt(Number.MAX_SAFE_INTEGER)
+
+type Wanted = In<typeof Mr.methods.create, CoreObject>
+
+/** Where a region of each kind lies. Refuses what the kind does not have. */
+const sourceOf = (
+  { caller, device }: CallContext,
+  { start, length, iova, kind = MEMORY, file }: Wanted,
+): { place: Place; memory: AddressSpace; other?: NonNullable<MrState['other']> } => {
+  const place = { start, length, iova }
+  if (file !== undefined && kind !== FILE) refuse('create', 'attribute file belongs to regions of kind FILE')
+  switch (kind) {
+    case MEMORY:
+      return { place, memory: caller.memory }
+    case FILE: {
+      if (file === undefined) return refuse('create', 'attribute file is missing: a region of kind FILE needs it')
+      if (caller.openFile === undefined)
+        throw new CallError('EOPNOTSUPP', 'mr.create: files of a caller in this process: register a buffer instead')
+      const opened = caller.openFile(file)
+      return { place, memory: opened.space, other: { kind, file: opened } }
+    }
+    case NULL:
+      return { place: { ...place, start: iova }, memory: nullMemory, other: { kind } }
+    case IMPLICIT:
+      return { place: { start: 0n, length: EVERYTHING, iova: 0n }, memory: caller.memory, other: { kind } }
+    default:
+      throw new CallError('EOPNOTSUPP', `mr.create: device ${device.name} has no memory of its own`)
+  }
+}
+
+const register = (
+  call: CallContext,
+  object: CoreObject<MrState>,
+  args: Wanted,
+  source: ReturnType<typeof sourceOf>,
+) => {
+  const { device } = call
+  const { place, memory, other } = source
+  const { access, pd } = args
+  // All memory is there only when it is used.
+  const isImplicit = other?.kind === IMPLICIT
+  checkOffsets('create', place)
+  checkAccess('create', device, access)
+  if (!isImplicit) checkRange('create', place)
+  const bytes = isImplicit ? Number(place.length) : checkPages('create', memory, place, access)
+  const row = addRegion(device.memory, pd.id, place.start, baseOf(place, access), bytes, access >>> 0, memory)
+  object.state = { row, iova: place.iova, ...(other !== undefined && { other }) }
+  return keysOf(device.memory, row)
+}
+
 export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
-  create({ caller, device }, object, { pd, start, length, iova, access }) {
-    const place = { start, length, iova }
-    checkOffsets('create', place)
-    checkAccess('create', device, access)
-    checkRange('create', place)
-    const bytes = checkPages('create', caller.memory, place, access)
-    const base = baseOf(place, access)
-    const row = addRegion(device.memory, pd.id, start, base, bytes, access >>> 0, caller.memory)
-    object.state = { row, iova }
-    return keysOf(device.memory, row)
+  create(call, object, args) {
+    const source = sourceOf(call, args)
+    try {
+      return register(call, object, args, source)
+    } catch (error) {
+      source.other?.file?.close()
+      throw error
+    }
   },
 
   modify({ caller, device }, object, { translation, pd, access }) {
     const table = device.memory
-    const { row } = object.state
+    const { row, other } = object.state
+    if (other !== undefined && translation !== undefined)
+      refuse('modify', 'attribute translation: only regions of kind MEMORY can be placed anew')
     if (translation === undefined && pd === undefined && access === undefined)
       refuse('modify', 'there is nothing to change: give translation, pd or access')
     requireNoWindows('modify', table, row)
@@ -125,12 +181,13 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     const memory = translation ? caller.memory : (table.spaces[table.space[row]] as AddressSpace)
     checkOffsets('modify', place)
     checkAccess('modify', device, rights)
-    checkRange('modify', place)
-    const bytes = checkPages('modify', memory, place, rights)
+    const isImplicit = other?.kind === IMPLICIT
+    if (!isImplicit) checkRange('modify', place)
+    const bytes = isImplicit ? Number(place.length) : checkPages('modify', memory, place, rights)
     // Nothing is refused from here on.
     placeRegion(table, row, place.start, baseOf(place, rights), bytes, memory)
     table.access[row] = rights >>> 0
-    object.state = { row, iova: place.iova }
+    object.state = { ...object.state, iova: place.iova }
     if (pd !== undefined) {
       addParent(object, pd)
       dropParent(object, object.parents[0])
@@ -139,14 +196,15 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     return keysOf(table, row)
   },
 
-  query({ device: { memory } }, { state: { row } }) {
+  query({ device: { memory } }, { state: { row, other } }) {
     const iova = (BigInt(memory.iovaHi[row]) << 32n) | BigInt(memory.iovaLo[row])
-    return { ...keysOf(memory, row), length: BigInt(memory.length[row]), iova }
+    return { ...keysOf(memory, row), length: BigInt(memory.length[row]), iova, kind: other?.kind ?? MEMORY }
   },
 
-  destroy({ device, why }, { state: { row } }) {
+  destroy({ device, why }, { state: { row, other } }) {
     if (why === 'call') requireNoWindows('destroy', device.memory, row)
     removeRegion(device.memory, row)
+    other?.file?.close()
     return {}
   },
 })

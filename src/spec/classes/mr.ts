@@ -3,8 +3,7 @@
  * the address by which work requests name it; both must have the same offset in their page. A modify registers it
  * anew, in part or whole, under its key; Linux calls that re-registration.
  *
- * Other kinds of region: FILE, pages of a memory file or DMA buffer (`file`), from byte `start` on; NULL, where length
- * counts and addresses begin at `iova`; IMPLICIT, all memory of the caller at its own addresses, whatever `start`,
+ * Other kinds of region: FILE, pages of a memory file (`file`), from byte `start` on; NULL, where length counts and addresses begin at `iova`; IMPLICIT, all memory of the caller at its own addresses, whatever `start`,
  * `length` and `iova` are; DEVICE, of a `dm`.
  */
 import { AccessFlags, MrKind } from '../enums.ts'
@@ -39,7 +38,7 @@ export const Mr = objectClass('mr', ClassId.mr, {
         iova: u64(4),
         access: flagsOf(5, AccessFlags),
         kind: optional(enumOf(6, MrKind)),
-        /** Number of one of the caller's file descriptors. A memory file must be sealed against shrinking. */
+        /** Number of one of the caller's file descriptors: a memory file's. */
         file: optional(u32(7, { max: 0x7fffffff })),
         dm: optional(ref(8, 'dm')),
       },

@@ -1,0 +1,157 @@
+/*
+ * Kinds of memory regions: pages of a file, nothing at all, everything that there is.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { type Bytes, createLocalSpace, type FileMemory, invokeNow, resolve } from '../../src/core/index.ts'
+import { Classes } from '../../src/spec/classes.ts'
+import { AccessFlags, MrKind } from '../../src/spec/enums.ts'
+import { CallError } from '../../src/spec/errno.ts'
+import type { In } from '../../src/spec/schema.ts'
+import { bench, errnoOf } from './fixture.ts'
+
+const { mr: Mr, pd: Pd } = Classes
+const { FILE, NULL, IMPLICIT, DEVICE } = MrKind.values
+const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
+
+const setUp = () => {
+  const b = bench()
+  const file = new Uint8Array(8192)
+  const files = { open: 0, closed: 0 }
+  const caller = {
+    ...b.caller,
+    openFile(fd: number): FileMemory {
+      if (fd !== 5) throw new CallError('EBADF', `the caller has no descriptor ${fd}`)
+      const space = createLocalSpace()
+      // Offsets in the file, as a carrier's space has them.
+      const base = space.add(file)
+      const at = (lo: number): number => base + lo - 2 ** 32
+      files.open++
+      return {
+        space: {
+          ...space,
+          check: (hi, lo, length, writable) =>
+            hi === 0 && lo + length <= 8192 && space.check(1, at(lo), length, writable),
+          read: (_hi, lo, to, place, chunk, stride, total) => space.read(1, at(lo), to, place, chunk, stride, total),
+        },
+        close: () => files.closed++,
+      }
+    },
+  }
+  const pd = invokeNow(b.context, Pd, 'create', 0, {}, caller).object!
+  const pdId = b.context.handles.slots[pd]!.id
+  const create = (more: Partial<In<typeof Mr.methods.create>>) =>
+    invokeNow(
+      b.context,
+      Mr,
+      'create',
+      0,
+      { pd, start: 0n, length: 4096n, iova: 0n, access: LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ, ...more },
+      caller,
+    )
+  const destroy = (handle: number) => invokeNow(b.context, Mr, 'destroy', handle, {}, caller)
+  const query = (handle: number) => invokeNow(b.context, Mr, 'query', handle, {}, caller).out
+  const modify = (handle: number, args: In<typeof Mr.methods.modify>) =>
+    invokeNow(b.context, Mr, 'modify', handle, args, caller)
+  const spaceOf = (row: number) => b.device.memory.spaces[b.device.memory.space[row]]!
+  /** The row that lets a peer read so many bytes at an address; -1 for none. */
+  const find = (key: number, hi: number, lo: number, length: number) =>
+    resolve(b.device.memory, pdId, key, hi, lo, length, REMOTE_READ, 0)
+  return { ...b, caller, file, files, create, destroy, query, modify, spaceOf, find }
+}
+
+const room = (size: number): Bytes => {
+  const bytes = new Uint8Array(size).fill(9)
+  return { address: 0, bytes, view: new DataView(bytes.buffer) }
+}
+
+test('pages of a file, from an offset on, at any address; the file is let go of with the region', () => {
+  const { file, files, create, destroy, query, spaceOf, find } = setUp()
+  file.fill(3, 4096)
+  const { object, out } = create({ kind: FILE, file: 5, start: 4096n, iova: 0x7_0000_1000n })
+  assert.equal(query(object!).kind, FILE)
+  const row = find(out.rkey, 7, 0x1000, 4096)
+  assert.ok(row >= 0)
+  assert.equal(find(out.rkey, 7, 0x1001, 4096), -1)
+  const to = room(16)
+  assert.equal(spaceOf(row).read(0, 4096, to, 0, 16, 16, 16), 0)
+  assert.deepEqual(to.bytes, new Uint8Array(16).fill(3))
+  assert.deepEqual(files, { open: 1, closed: 0 })
+  destroy(object!)
+  assert.deepEqual(files, { open: 1, closed: 1 })
+})
+
+test('a file that is refused is let go of, and so is one whose pages are not there', () => {
+  const { context, device, files, create, caller } = setUp()
+  assert.equal(
+    errnoOf(() => create({ kind: FILE, file: 5, length: 16384n })),
+    'EFAULT',
+  )
+  assert.equal(
+    errnoOf(() => create({ kind: FILE, file: 5, start: 1n })),
+    'EINVAL',
+  )
+  assert.deepEqual(files, { open: 2, closed: 2 })
+  assert.equal(
+    errnoOf(() => create({ kind: FILE, file: 6 })),
+    'EBADF',
+  )
+  assert.throws(() => create({ kind: FILE }), /attribute file is missing/)
+  assert.throws(() => create({ file: 5 }), /attribute file belongs to regions of kind FILE/)
+  const args = { pd: 0, start: 0n, length: 4096n, iova: 0n, access: 0, kind: FILE, file: 5 }
+  const { openFile: _, ...inside } = caller
+  assert.throws(() => invokeNow(context, Mr, 'create', 0, args, inside), { code: 'EOPNOTSUPP' })
+  assert.equal(device.memory.live, 0)
+})
+
+test('of nothing: what is written is lost, what is read is zero', () => {
+  const { create, destroy, query, spaceOf, find } = setUp()
+  const { object, out } = create({ kind: NULL, iova: 0x5000n, length: 100n })
+  assert.deepEqual(
+    { ...query(object!), lkey: 0, rkey: 0 },
+    { lkey: 0, rkey: 0, length: 100n, iova: 0x5000n, kind: NULL },
+  )
+  const row = find(out.rkey, 0, 0x5000, 100)
+  assert.equal(find(out.rkey, 0, 0x5000, 101), -1)
+  const [from, to] = [room(8), room(20)]
+  assert.equal(spaceOf(row).write(0, 0x5000, from, 0, 8, 8, 8), 0)
+  assert.equal(spaceOf(row).read(0, 0x5000, to, 1, 4, 10, 8), 0)
+  assert.deepEqual([...to.bytes], [9, 0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 0, 0, 0, 0, 9, 9, 9, 9, 9])
+  const original = Uint32Array.of(1, 1)
+  assert.equal(spaceOf(row).fetchAdd(0, 0x5000, 0, 1, original), 0)
+  assert.deepEqual([...original], [0, 0])
+  destroy(object!)
+})
+
+test('of everything: memory that comes later is there, at its own address', () => {
+  const { caller, create, query, spaceOf, find } = setUp()
+  const { object, out } = create({ kind: IMPLICIT, start: 77n, length: 1n, iova: 3n })
+  assert.equal(query(object!).kind, IMPLICIT)
+  const buffer = new Uint8Array(64).fill(4)
+  const address = caller.memory.add(buffer)
+  const [hi, lo] = [Math.floor(address / 2 ** 32), address % 2 ** 32]
+  const row = find(out.rkey, hi, lo, 64)
+  assert.ok(row >= 0)
+  const to = room(64)
+  assert.equal(spaceOf(row).read(hi, lo, to, 0, 64, 64, 64), 0)
+  assert.deepEqual(to.bytes, buffer)
+  assert.notEqual(spaceOf(row).read(hi, lo + 4096, to, 0, 64, 64, 64), 0)
+})
+
+test('other kinds keep their place; rights may change', () => {
+  const { create, modify, query, find } = setUp()
+  for (const kind of [NULL, IMPLICIT]) {
+    const { object, out } = create({ kind })
+    assert.throws(() => modify(object!, { translation: { start: 0n, length: 1n, iova: 0n } }), {
+      code: 'EINVAL',
+      message: /only regions of kind MEMORY can be placed anew/,
+    })
+    modify(object!, { access: LOCAL_WRITE })
+    assert.equal(query(object!).kind, kind)
+    assert.equal(find(out.rkey, 0, 0x10, 1), -1)
+  }
+  assert.equal(
+    errnoOf(() => create({ kind: DEVICE })),
+    'EOPNOTSUPP',
+  )
+})
