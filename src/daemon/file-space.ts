@@ -1,8 +1,8 @@
 /*
  * A memory file of a program as core's AddressSpace (class `mr`, kind FILE): addresses are offsets in the file.
  *
- * It is read and written at offsets and never mapped, so that a program that shortens its file gets a fault and not us a
- * signal. Only files that live in memory are taken: others could keep the daemon waiting.
+ * It is read and written at offsets and never mapped, so that a program that shortens its file gets a fault and not us
+ * a signal. Only files that live in memory are taken: others could keep the daemon waiting.
  */
 import { closeSync, fstatSync, readFileSync, readSync, writeSync } from 'node:fs'
 import type { AddressSpace } from '../core/address-space.ts'

@@ -50,7 +50,7 @@ test('rkey is lkey where there is remote access, else 0; query tells it again', 
   const { base, register, context, caller } = setUp()
   const both = register(base + 8n, 100n, 8n, ALL)
   assert.equal(both.out.rkey, both.out.lkey)
-  const answer = { lkey: both.out.lkey, rkey: both.out.rkey, length: 100n, iova: 8n }
+  const answer = { lkey: both.out.lkey, rkey: both.out.rkey, length: 100n, iova: 8n, kind: 0 }
   assert.deepEqual({ ...invokeNow(context, Mr, 'query', both.object!, {}, caller).out }, answer)
   assert.equal(register(base, 100n, base, LOCAL_WRITE).out.rkey, 0)
 })

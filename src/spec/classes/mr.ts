@@ -1,10 +1,11 @@
 /*
  * Class `mr`: a memory region of the caller's memory (IBA 10.6). `start` is its address in the caller's memory, `iova`
- * the address by which work requests name it; both must have the same offset in their page. A modify registers it
- * anew, in part or whole, under its key; Linux calls that re-registration.
+ * the address by which work requests name it; both must have the same offset in their page. A modify registers it anew,
+ * in part or whole, under its key; Linux calls that re-registration.
  *
- * Other kinds of region: FILE, pages of a memory file (`file`), from byte `start` on; NULL, where length counts and addresses begin at `iova`; IMPLICIT, all memory of the caller at its own addresses, whatever `start`,
- * `length` and `iova` are; DEVICE, of a `dm`.
+ * Other kinds of region: FILE, pages of a memory file (`file`), from byte `start` on; NULL, where length counts and
+ * addresses begin at `iova`; IMPLICIT, all memory of the caller at its own addresses, whatever `start`, `length` and
+ * `iova` are; DEVICE, of a `dm`.
  */
 import { AccessFlags, MrKind } from '../enums.ts'
 import {
