@@ -34,6 +34,7 @@ const SOL_SOCKET = 1
 const SO_REUSEADDR = 2
 const SO_SNDBUF = 7
 const SO_RCVBUF = 8
+const SO_RCVBUFFORCE = 33
 const SOL_IP = 0
 const IP_TOS = 1
 const IP_TTL = 2
@@ -68,6 +69,8 @@ const MSG_TRUNC = 0x20
 
 /** What is asked for; the system gives what it allows (net.core.rmem_max, wmem_max). */
 const WANTED_BUFFER = 4 << 20
+/** What root gets beyond those limits. */
+const FORCED_BUFFER = 32 << 20
 /** Hops that a datagram may go unless its message says otherwise. */
 const DEFAULT_HOPS = 64
 /** The longest UDP payload fits. */
@@ -219,7 +222,9 @@ export const openUdpSocket = (
       check(`setsockopt(${level}, ${option})`, setOption(fd, level, option, value))
     // What an older kernel lacks or a limit cuts is done without.
     setOption(fd, SOL_UDP, UDP_GRO, 1)
-    setOption(fd, SOL_SOCKET, SO_RCVBUF, WANTED_BUFFER)
+    // Root may have more than the system's limit: room for what comes while the processor is somebody else's.
+    if (setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, FORCED_BUFFER) < 0)
+      setOption(fd, SOL_SOCKET, SO_RCVBUF, WANTED_BUFFER)
     setOption(fd, SOL_SOCKET, SO_SNDBUF, WANTED_BUFFER)
     const group = isMulticast(address)
     if (group) check('setsockopt', setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1))

@@ -14,7 +14,7 @@ export const pathMtuOf = (mtu: number): number => [4096, 2048, 1024, 512].find(s
  */
 const WINDOW_SHARE = 4.5
 export const LARGEST_WINDOW = 0x4_0000
-export const LARGEST_SHARED_WINDOW = 0x100_0000
+export const LARGEST_SHARED_WINDOW = 0x20_0000
 const SMALLEST_WINDOW = 0x4000
 
 /** … and all senders of a port together. `receiveBuffer`: bytes as the kernel counts them. */
