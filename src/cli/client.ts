@@ -10,7 +10,9 @@ import { MessageType, SESSION_VERSION } from '../spec/session.ts'
 import { messageBuffer, newReply, type Reply, readReply, writeHello, writeTool } from '../uapi/session.ts'
 import {
   type DaemonConfig,
+  type DeviceSpec,
   type FaultStat,
+  type ListedDevice,
   type Stat,
   type ToolReply,
   type ToolRequest,
@@ -34,6 +36,8 @@ export interface ToolClient {
   stat(): Promise<Stat>
   /** The rules of faults; those of the text `set` from now on, if it is given. */
   faults(set?: string): Promise<readonly FaultStat[]>
+  /** One more device, or one less; answers those that there are then. */
+  changeDevices(change: { readonly add: DeviceSpec } | { readonly remove: string }): Promise<readonly ListedDevice[]>
   /**
    * Calls of programs with this tag go to `onTrace` from now on, with their bytes if `abi`; packets, if a descriptor is
    * given, to it as pcapng.
@@ -188,6 +192,11 @@ export const openSession = async (socket: string, onTrace?: (record: TraceRecord
       const answer = await request(set === undefined ? { what: 'fault' } : { what: 'fault', set })
       if ('faults' in answer) return answer.faults
       throw odd('fault')
+    },
+    async changeDevices(change) {
+      const answer = await request({ what: 'device', ...change })
+      if ('devices' in answer) return answer.devices
+      throw odd('device')
     },
     async trace(tag, pcap, abi = false) {
       await request({ what: 'trace', tag, pcap: pcap !== undefined, abi }, pcap === undefined ? [] : [pcap])

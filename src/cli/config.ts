@@ -2,7 +2,7 @@
  * `--device`, `--link` and `--fault` of the command line: checked, and compared with what a running daemon was started
  * with. They mean the same in `daemon`, `run` and `trace` (design.md section 6).
  */
-import { checkDevices, defaultDevice, parseDevice } from '../daemon/device-spec.ts'
+import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/device-spec.ts'
 import { formatFaults, parseFaults } from '../phy/fault-spec.ts'
 import { type DaemonConfig, type DeviceSpec, type Link, links } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
@@ -66,7 +66,6 @@ export const configArguments = ({ devices, fault, link }: DaemonConfig): string[
   ...(link === 'memory' ? [] : ['--link', link]),
 ]
 
-export const deviceText = ({ name, address }: DeviceSpec): string => `${name}@${address}`
 export const devicesText = (devices: readonly DeviceSpec[]): string => devices.map(deviceText).join(', ')
 
 /** Order and spelling of addresses do not matter. */

@@ -11,7 +11,7 @@ import { packageRoot } from './places.ts'
 const collect = (value: string, all: string[] = []): string[] => [...all, value]
 
 const SOCKET = '--socket <path>'
-const DEVICE = '--device <name@address>'
+const DEVICE = '--device <name[@address]>'
 const FAULT = '--fault <rule>'
 const FAULT_HELP =
   'faults of the network, e.g. drop=1% or dir=sent,opcode=RC_ACKNOWLEDGE,delay=5ms; may be given several times'
@@ -156,6 +156,21 @@ const buildProgram = (): Command => {
     .option('--json', 'as JSON (docs/schema.md)')
     .addHelpText('after', examples('userdma schema', 'userdma schema --device rxe0 --json'))
     .action(async options => (await import('./schema.ts')).schema(options))
+
+  const device = program.command('device').description('Adds and removes devices of a running daemon.')
+  device
+    .command('add')
+    .description('One more device; programs find it at once.')
+    .argument('<name[@address]>', 'as for --device')
+    .option(SOCKET, 'the daemon at this socket')
+    .addHelpText('after', examples('userdma device add rxe1@127.0.0.2', 'userdma device add ctx0'))
+    .action(async (text, options) => (await import('./device.ts')).addDevice(text, options))
+  device
+    .command('remove')
+    .description('Takes a device away, also from programs that use it.')
+    .argument('<name>', 'its name')
+    .option(SOCKET, 'the daemon at this socket')
+    .action(async (name, options) => (await import('./device.ts')).removeDevice(name, options))
 
   const fault = program
     .command('fault')

@@ -19,6 +19,9 @@ export interface CountedDevice {
 }
 
 export interface CounterFiles {
+  /** One more device, whose folder is in the tree; one less. */
+  add(device: CountedDevice): void
+  remove(name: string): void
   /** Brings the files of all devices up to date. Throws what the system says if that cannot be done. */
   refresh(): void
 }
@@ -44,7 +47,7 @@ export const createCounterFiles = (
     writeFileSync(fresh, `${value}\n`, { mode })
     renameSync(fresh, path)
   }
-  const parts = devices.map(device => {
+  const partOf = (device: CountedDevice): (() => void) => {
     const lifespan = join(folderOf(device, 'hw_counters'), 'lifespan')
     for (const folder of folders) mkdirSync(folderOf(device, folder), { recursive: true })
     write(lifespan, LIFESPAN, 0o644)
@@ -75,10 +78,21 @@ export const createCounterFiles = (
       since = time
       renew()
     }
-  })
-  const refresh = (): void => {
-    for (const part of parts) part()
   }
-  refresh()
-  return { refresh }
+  const parts = new Map<string, () => void>()
+  const add = (device: CountedDevice): void => {
+    const part = partOf(device)
+    parts.set(device.name, part)
+    part()
+  }
+  for (const device of devices) add(device)
+  return {
+    add,
+    remove(name) {
+      parts.delete(name)
+    },
+    refresh() {
+      for (const part of parts.values()) part()
+    },
+  }
 }

@@ -3,15 +3,13 @@
  * the loop that moves packets (design.md sections 1 and 6). `userdma daemon` runs it; so does whoever wants one in his
  * own process.
  */
-import { closeSync, existsSync, mkdirSync, openSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, openSync, rmSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { expire } from '../core/events.ts'
 import type { Context } from '../core/model.ts'
-import { createCore, unregister } from '../core/registry.ts'
+import { createCore } from '../core/registry.ts'
 import { nextDue } from '../core/thresholds.ts'
-import { countedBy } from '../drivers/rxe/counts.ts'
-import { createRxeDevice, type RxeDevice } from '../drivers/rxe/device.ts'
-import { identityOf } from '../drivers/rxe/host-identity.ts'
+import type { RxeDevice } from '../drivers/rxe/device.ts'
 import { nowMicroseconds } from '../host/clock.ts'
 import { EADDRINUSE, EMFILE, SystemError } from '../host/errno.ts'
 import { openInterfaces } from '../host/interfaces.ts'
@@ -19,20 +17,20 @@ import { createRingPool, type Mapping, type RingPool } from '../host/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memfd.ts'
 import { watch } from '../host/poll.ts'
 import { accept, close, listen } from '../host/sockets.ts'
-import type { Port } from '../phy/port.ts'
 import { ParkedPage } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { createContexts } from './contexts.ts'
-import { type CounterFiles, createCounterFiles } from './counter-files.ts'
+import { createDeviceFiles, type DeviceFiles } from './device-files.ts'
 import { checkDevices } from './device-spec.ts'
+import { createDevices } from './devices.ts'
 import { createEventSockets } from './event-sockets.ts'
 import { followInterfaces } from './follow.ts'
-import { createLoop } from './loop.ts'
+import { createLoop, type Loop } from './loop.ts'
 import { createNetwork } from './network.ts'
 import { createSession, type Session } from './session.ts'
 import type { DaemonState } from './state.ts'
 import { createTraceHub } from './trace-hub.ts'
-import { removeTree, type TreeDevice, updateTree, writeTree } from './tree.ts'
+import { removeTree } from './tree.ts'
 
 export interface DaemonOptions {
   /** Path of the socket. */
@@ -96,14 +94,18 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   if (Buffer.byteLength(root) > LONGEST_ROOT) throw new Error(`socket path ${socket} is too long`)
   const interfaces = config.link === 'memory' ? undefined : openInterfaces()
   const network = createNetwork(config, interfaces)
-  const ports: Port[] = []
+  const core = createCore({ now: nowMicroseconds })
+  // Between devices of a memory link it is the loop itself that moves packets.
+  const woken = config.link === 'memory' ? undefined : () => loopOrNone?.kick()
+  const devices = createDevices(core, network, interfaces, woken)
+  let loopOrNone: Loop | undefined
   let listening: number
   try {
     // Addresses may be taken or missing: that is found out before anything else is there.
-    for (const device of config.devices) ports.push(network.attach(device))
+    for (const spec of config.devices) devices.add(spec)
     listening = listenAt(socket)
   } catch (error) {
-    for (const port of ports) port.close()
+    devices.removeAll()
     interfaces?.close()
     throw error
   }
@@ -113,32 +115,25 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     close(listening)
   }
 
-  const core = createCore({ now: nowMicroseconds })
-  const devices = config.devices.map((spec, i) =>
-    createRxeDevice(core, {
-      name: spec.name,
-      identity: identityOf(spec, interfaces),
-      port: ports[i],
-      now: nowMicroseconds,
-    }),
-  )
   // A pool of its own: what the other one counts are rings.
   const own = createRingPool()
   const parked = createParkedPage(own)
   const thresholds = { poll: (now: number) => expire(core, now), nextTimeout: () => nextDue(core) }
-  const loop = createLoop(parked.mapping.i32, [...devices, thresholds], () => {
+  const loop = createLoop(parked.mapping.i32, [devices, thresholds], () => {
     daemon.turn++
   })
-  // Between devices of a memory link it is the loop itself that moves packets.
-  if (config.link !== 'memory') for (const port of ports) port.wake = () => loop.kick()
+  loopOrNone = loop
   const pool = createRingPool()
   const sessions = new Set<Session>()
   const posted = (context: Context, handle: number): void => {
-    for (const { device, posted } of devices) if (device === context.device) posted(context, handle)
+    for (const { device, posted } of devices.rxe) if (device === context.device) posted(context, handle)
   }
-  let counterFiles: CounterFiles | undefined
+  let files: DeviceFiles | undefined
+  let follow: ((added: RxeDevice) => void) | undefined
   const daemon: DaemonState = {
-    config,
+    get config() {
+      return { ...config, devices: devices.listed }
+    },
     core,
     network,
     pool,
@@ -146,13 +141,17 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     contexts: createContexts(pool, posted, () => loop.kick()),
     events: createEventSockets(core, () => daemon.calling),
     trace: createTraceHub(nowMicroseconds),
-    refreshCounters() {
-      try {
-        counterFiles?.refresh()
-      } catch (error) {
-        // As above: a program that reads old numbers is better off than one without a daemon.
-        console.error('userdma daemon: the files of counters are out of date:', String(error))
-      }
+    refreshCounters: () => files?.refreshCounters(),
+    plug(spec) {
+      const added = devices.add(spec)
+      files?.add(added)
+      if (added.rxe !== undefined) follow?.(added.rxe)
+      loop.kick()
+    },
+    unplug(name) {
+      const removed = devices.find(name)
+      devices.remove(name)
+      if (removed !== undefined) files?.remove(removed)
     },
     root,
     parkedFd: parked.fd,
@@ -161,40 +160,14 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     turn: 0,
     calling: undefined,
   }
-  const treeDevice = ({ device, state }: Pick<RxeDevice, 'device' | 'state'>): TreeDevice => {
-    const { gids, attributes } = device.ports[0]
-    return {
-      ...state.identity,
-      name: device.name,
-      node: devices.findIndex(one => one.device === device),
-      port: {
-        gids: gids.entries.flatMap((entry, index) => (entry === undefined ? [] : [{ index, gid: entry.gid }])),
-        state: attributes.state,
-        physState: attributes.physState,
-      },
-    }
-  }
-  const changed = (device: Pick<RxeDevice, 'device' | 'state'>): void => {
-    try {
-      updateTree(root, treeDevice(device))
-    } catch (error) {
-      // A full disk, or somebody took the folder away: calls still tell how the port is.
-      console.error(`userdma daemon: the files of ${device.device.name} are out of date:`, String(error))
-    }
-  }
   try {
-    mkdirSync(root, { recursive: true })
-    writeTree(root, devices.map(treeDevice))
-    counterFiles = createCounterFiles(
-      root,
-      devices.map(one => ({ name: one.device.name, counted: () => countedBy(one) })),
-      () => performance.now(),
-    )
-    if (interfaces) followInterfaces(interfaces, devices, changed)
+    const written = createDeviceFiles(root, devices.all)
+    files = written
+    if (interfaces) follow = followInterfaces(interfaces, devices.rxe, device => written.changed(device))
   } catch (error) {
     loop.stop()
     interfaces?.close()
-    for (const { device } of devices) unregister(device)
+    devices.removeAll()
     close(parked.fd)
     own.release(parked.mapping)
     stopListening()
@@ -213,7 +186,7 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     listener.stop()
     for (const session of [...sessions]) session.close()
     daemon.contexts.closeAll()
-    for (const { device } of devices) unregister(device)
+    devices.removeAll()
     daemon.events.closeAll()
     loop.stop()
     interfaces?.close()

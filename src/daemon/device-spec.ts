@@ -1,8 +1,8 @@
 /*
- * Devices as people name them, NAME@ADDRESS.
+ * Devices as people name them: NAME@ADDRESS, or NAME for those that are in no network.
  *
- * A name begins with `rxe`: libibverbs finds the provider of a device that is announced by sysfs by its name
- * (abi/uverbs-facts section 2).
+ * The beginning of a name says the driver, as libibverbs finds the provider of a device that is announced by sysfs
+ * (abi/uverbs-facts section 2): it takes `rxe…` and passes over `ctx…` and `null…`, which have no verbs.
  */
 import type { DeviceSpec } from '../uapi/tool.ts'
 import { isMappedIpv4, parseAddress } from '../wire/address.ts'
@@ -20,14 +20,26 @@ const unusable = (address: Uint8Array): string | undefined => {
   return undefined
 }
 
-/** Parses NAME@ADDRESS. Throws an Error with a sentence for people. */
+export type DriverName = 'rxe' | 'ctx' | 'null'
+
+/** The driver that a device has by its name. */
+export const driverOf = ({ name }: DeviceSpec): DriverName => (/^(?:ctx|null)/.exec(name)?.[0] as DriverName) ?? 'rxe'
+
+/** As `parseDevice` takes it. */
+export const deviceText = ({ name, address }: DeviceSpec): string => (address === '' ? name : `${name}@${address}`)
+
+/** Parses NAME@ADDRESS, or NAME. Throws an Error with a sentence for people. */
 export const parseDevice = (text: string): DeviceSpec => {
   const at = text.indexOf('@')
   const name = at < 0 ? text : text.slice(0, at)
-  if (!/^rxe[A-Za-z0-9._-]*$/.test(name) || name.length > LONGEST_NAME)
+  if (!/^(?:rxe|ctx|null)[A-Za-z0-9._-]*$/.test(name) || name.length > LONGEST_NAME)
     throw new Error(
-      `device name "${name}": a name begins with "rxe" (libibverbs finds the device's provider by it), has letters, digits, ".", "_", "-", and at most ${LONGEST_NAME} characters`,
+      `device name "${name}": a name begins with "rxe" (libibverbs finds the device's provider by it), or with "ctx" or "null" for a device without verbs; it has letters, digits, ".", "_", "-", and at most ${LONGEST_NAME} characters`,
     )
+  if (driverOf({ name, address: '' }) !== 'rxe') {
+    if (at < 0) return { name, address: '' }
+    throw new Error(`device "${text}": ${name} is in no network, leave the address out`)
+  }
   if (at < 0)
     throw new Error(`device "${text}": the address is missing; write it as NAME@ADDRESS, for example rxe0@127.0.0.1`)
   const address = text.slice(at + 1)
@@ -45,10 +57,11 @@ export const checkDevices = (devices: readonly DeviceSpec[]): void => {
   for (const { name, address } of devices) {
     const key = String(parseAddress(address))
     if (names.has(name)) throw new Error(`device name "${name}" is given twice`)
+    names.add(name)
+    if (address === '') continue
     const other = addresses.get(key)
     if (other !== undefined)
       throw new Error(`devices ${other} and ${name} have the same address ${address}; each needs its own`)
-    names.add(name)
     addresses.set(key, name)
   }
 }

@@ -24,12 +24,15 @@ const GONE = { up: false, carrier: false }
 
 const same = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
 
-/** Begins to follow; `changed` is told when a device's port or GIDs are not what they were, before programs are. */
+/**
+ * Begins to follow; `changed` is told when a device's port or GIDs are not what they were, before programs are.
+ * `devices` may grow and shrink; the function returned is told of each that joined it.
+ */
 export const followInterfaces = (
   interfaces: Interfaces,
   devices: readonly Followed[],
   changed: (device: Followed) => void,
-): void => {
+): ((added: Followed) => void) => {
   const indexOf = ({ state }: Followed): number => state.identity.interfaceIndex
   const on = (index: number): readonly Followed[] => devices.filter(device => indexOf(device) === index)
 
@@ -77,9 +80,11 @@ export const followInterfaces = (
     }
   }
 
-  for (const index of new Set(devices.map(indexOf))) {
+  const begin = (index: number): void => {
     onLink(index, interfaces.links().get(index))
     for (const address of interfaces.addresses(index)) onAddress(index, address, true)
   }
+  for (const index of new Set(devices.map(indexOf))) begin(index)
   interfaces.listen({ link: onLink, address: onAddress })
+  return device => begin(indexOf(device))
 }

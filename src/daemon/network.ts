@@ -21,6 +21,8 @@ import type { DaemonConfig, DeviceSpec } from '../uapi/tool.ts'
 export interface Network {
   /** A port for one more device. Over UDP its address is taken now. Throws an Error with a sentence. */
   attach(device: DeviceSpec): FaultPort
+  /** The device goes; closing its port is its driver's business. */
+  detach(device: string): void
   /** The rules of faults that hold now, as text; what each has done on all devices; others from now on. */
   readonly faults: string
   /** What they did to the packets of a device since the start. */
@@ -65,13 +67,17 @@ export const createNetwork = ({ devices, fault, link }: DaemonConfig, interfaces
   useNativeCrc()
   const attach = link === 'memory' ? memoryLink() : socketLinks(link, interfaces)
   let rules = faultRules(fault, devices)
-  const ports: { readonly name: string; readonly port: FaultPort }[] = []
+  const ports: { readonly name: string; readonly port: FaultPort; readonly device: DeviceSpec }[] = []
 
   return {
     attach(device) {
       const port = withFaults(attach(device), device.name, rules)
-      ports.push({ name: device.name, port })
+      ports.push({ name: device.name, port, device })
       return port
+    },
+    detach(device) {
+      const at = ports.findIndex(({ name }) => name === device)
+      if (at >= 0) ports.splice(at, 1)
     },
     get faults() {
       return formatFaults(rules)
@@ -91,7 +97,10 @@ export const createNetwork = ({ devices, fault, link }: DaemonConfig, interfaces
       }))
     },
     setFaults(text) {
-      rules = faultRules(text, devices)
+      rules = faultRules(
+        text,
+        ports.map(one => one.device),
+      )
       for (const { port } of ports) port.setFaults(rules)
     },
     capture(fd) {

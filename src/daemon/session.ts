@@ -158,8 +158,7 @@ const serve = (
   }
 
   const openNode = (): void => {
-    const spec = daemon.config.devices[request.node]
-    const device = request.node === SYSTEM_NODE ? systemDevice(daemon.core) : spec && daemon.core.devices.get(spec.name)
+    const device = request.node === SYSTEM_NODE ? systemDevice(daemon.core) : daemon.devices.atNode(request.node)
     if (!device) throw new CallError('ENXIO', `there is no device node uverbs${request.node}`)
     for (const number of opened) if (!daemon.contexts.byNumber(number)) opened.delete(number)
     if (opened.size >= MOST_CONTEXTS)

@@ -19,8 +19,8 @@ export const statOf = (daemon: DaemonState): Stat => {
     mappings: { count: mapped, bytes: mappedBytes },
     descriptors: daemon.events.count,
     memory: { resident: memory.rss, heap: memory.heapUsed },
-    devices: daemon.config.devices.map(({ name, address }): DeviceStat => {
-      const rxe = daemon.devices.find(({ device }) => device.name === name)
+    devices: daemon.devices.listed.map(({ name, address }): DeviceStat => {
+      const rxe = daemon.devices.find(name)?.rxe
       return {
         name,
         address,

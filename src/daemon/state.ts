@@ -2,18 +2,19 @@
  * What the parts of the daemon share.
  */
 import type { Core } from '../core/model.ts'
-import type { RxeDevice } from '../drivers/rxe/device.ts'
 import type { RingPool } from '../host/mapping.ts'
 import type { ProcessHandle } from '../host/process.ts'
-import type { DaemonConfig } from '../uapi/tool.ts'
+import type { DaemonConfig, DeviceSpec, ListedDevice } from '../uapi/tool.ts'
 import type { Contexts } from './contexts.ts'
+import type { Devices } from './devices.ts'
 import type { EventSockets } from './event-sockets.ts'
 import type { Loop } from './loop.ts'
 import type { Network } from './network.ts'
 import type { TraceHub } from './trace-hub.ts'
 
 export interface DaemonState {
-  readonly config: DaemonConfig
+  /** With the devices that there are now. */
+  readonly config: DaemonConfig & { readonly devices: readonly ListedDevice[] }
   readonly core: Core
   readonly network: Network
   readonly pool: RingPool
@@ -27,7 +28,10 @@ export interface DaemonState {
   readonly root: string
   /** Memory file of the parked page. */
   readonly parkedFd: number
-  readonly devices: readonly RxeDevice[]
+  readonly devices: Devices
+  /** One more device, one less, while programs run (`Devices.add`, `remove`); their files too. */
+  plug(spec: DeviceSpec): void
+  unplug(name: string): void
   /** Connected sessions. */
   readonly sessions: () => number
   /** Counts the daemon's turns: what is asked of a process at most once a turn is asked again when it changes. */

@@ -4,7 +4,11 @@
 import { fstatSync } from 'node:fs'
 import { close } from '../host/sockets.ts'
 import { type MessageBuffer, type Request, writeToolReply, writeTrace } from '../uapi/session.ts'
-import { type ToolReply, type ToolRequest, type TraceRecord, traceTexts } from '../uapi/tool.ts'
+import {
+  type DeviceSpec,
+  type ToolReply, type ToolRequest, type TraceRecord, traceTexts
+} from '../uapi/tool.ts'
+import { deviceText, parseDevice } from './device-spec.ts'
 import { statOf } from './stat.ts'
 import type { DaemonState } from './state.ts'
 
@@ -31,6 +35,11 @@ const MOST_WAITING = 10_000
 
 type TraceRequest = Extract<ToolRequest, { what: 'trace' }>
 
+const isSpec = (value: unknown): value is DeviceSpec => {
+  const { name, address } = (value ?? {}) as Partial<DeviceSpec>
+  return typeof name === 'string' && typeof address === 'string'
+}
+
 const parse = (text: string): ToolRequest | undefined => {
   let value: unknown
   try {
@@ -39,10 +48,12 @@ const parse = (text: string): ToolRequest | undefined => {
     return undefined
   }
   if (typeof value !== 'object' || value === null) return undefined
-  const fields = value as Partial<Record<'what' | 'tag' | 'pcap' | 'set' | 'abi', unknown>>
-  const { what, tag = '', pcap = false, set, abi = false } = fields
+  const fields = value as Partial<Record<string, unknown>>
+  const { what, tag = '', pcap = false, set, abi = false, add, remove } = fields
   if (what === 'config' || what === 'stat' || (what === 'fault' && set === undefined)) return { what }
   if (what === 'fault' && typeof set === 'string') return { what, set }
+  if (what === 'device' && typeof remove === 'string') return { what, remove }
+  if (what === 'device') return isSpec(add) ? { what, add } : undefined
   if (what !== 'trace' || typeof tag !== 'string' || typeof pcap !== 'boolean' || typeof abi !== 'boolean')
     return undefined
   return { what, tag, pcap, abi }
@@ -102,14 +113,28 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
     }
   }
 
+  const changeDevices = ({ add, remove }: Extract<ToolRequest, { what: 'device' }>): ToolReply => {
+    if (!counter.trusted) return { error: 'only root and the user whose daemon this is may add and remove devices' }
+    try {
+      if (add !== undefined) daemon.plug(parseDevice(deviceText(add)))
+      if (remove !== undefined) daemon.unplug(remove)
+      return { devices: daemon.devices.listed }
+    } catch (error) {
+      return { error: error instanceof Error ? error.message : String(error) }
+    }
+  }
+
   /** Descriptors that came along are closed here, but for the one that a capture keeps. */
   const answer = (request: ToolRequest | undefined, fds: readonly number[]): ToolReply => {
     const file = request?.what === 'trace' && request.pcap ? fds[0] : undefined
-    let reply: ToolReply = { error: 'unknown request of a tool: this daemon answers config, stat, fault and trace' }
+    let reply: ToolReply = {
+      error: 'unknown request of a tool: this daemon answers config, stat, fault, device and trace',
+    }
     if (request?.what === 'config') reply = { config: { ...daemon.config, fault: daemon.network.faults } }
     else if (request?.what === 'stat') reply = { stat: statOf(daemon) }
     else if (request?.what === 'fault')
       reply = (request.set !== undefined && setFaults(request.set)) || { faults: daemon.network.faultCounts() }
+    else if (request?.what === 'device') reply = changeDevices(request)
     else if (request?.pcap && file === undefined) reply = { error: 'a capture needs the descriptor of a file' }
     else if (request) reply = startTrace(request, file)
     for (const fd of fds) if (fd !== file || 'error' in reply) close(fd)

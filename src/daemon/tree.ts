@@ -9,16 +9,21 @@
 import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { UVERBS_ABI } from '../spec/classes/system.ts'
-import { RXE_ABI } from '../spec/drivers/rxe.ts'
-import { PortState } from '../spec/enums.ts'
+import { NodeType, PortState } from '../spec/enums.ts'
 
 export interface TreeDevice {
   readonly name: string
   /** Device node N of /dev/infiniband/uverbsN. */
   readonly node: number
+  /** As IBA counts them (spec/enums.ts); name of the driver; version of what it adds to Linux's ABI. */
+  readonly nodeType: number
+  readonly driver: string
+  readonly abi: number
   readonly guid: Uint8Array
+  /** Empty for a device on none. */
   readonly interfaceName: string
-  readonly port: TreePort
+  /** Undefined for a device that has none. */
+  readonly port: TreePort | undefined
 }
 
 /** What changes while a device is there. */
@@ -33,6 +38,7 @@ export interface TreePort {
 /** As Linux writes them. */
 const stateText = (state: number): string =>
   `${state}: ${Object.entries(PortState.values).find(([, value]) => value === state)?.[0]}`
+const NODE_TYPE_TEXTS: Readonly<Record<number, string>> = { [NodeType.values.CA]: 'CA' }
 const PHYS_STATE_TEXTS: Readonly<Record<number, string>> = { 2: 'Polling', 3: 'Disabled', 5: 'LinkUp' }
 const physStateText = (state: number): string => `${state}: ${PHYS_STATE_TEXTS[state] ?? '<unknown>'}`
 
@@ -53,6 +59,7 @@ const portFolder = ({ name }: Pick<TreeDevice, 'name'>): string => `sys/class/in
 
 /** The files that change. */
 const changingFiles = (device: TreeDevice): Files => {
+  if (device.port === undefined) return {}
   const port = portFolder(device)
   const { state, physState, gids } = device.port
   return {
@@ -68,18 +75,13 @@ const changingFiles = (device: TreeDevice): Files => {
   }
 }
 
-const deviceFiles = (whole: TreeDevice): Files => {
-  const { name, node, guid, interfaceName } = whole
-  const device = `sys/class/infiniband/${name}`
+const verbsFolder = (node: number): string => `sys/class/infiniband_verbs/uverbs${node}`
+const nodePath = (node: number): string => `dev/infiniband/uverbs${node}`
+
+const portFiles = (whole: TreeDevice): Files => {
   const port = portFolder(whole)
-  const verbs = `sys/class/infiniband_verbs/uverbs${node}`
+  if (whole.port === undefined) return {}
   return {
-    [`${device}/node_type`]: '1: CA',
-    [`${device}/node_guid`]: groups(guid),
-    [`${device}/sys_image_guid`]: groups(guid),
-    [`${device}/node_desc`]: 'rxe',
-    [`${device}/fw_ver`]: '',
-    [`${device}/parent`]: interfaceName,
     [`${port}/link_layer`]: 'Ethernet',
     [`${port}/rate`]: '2.5 Gb/sec (1X SDR)',
     [`${port}/lid`]: '0x0',
@@ -89,32 +91,63 @@ const deviceFiles = (whole: TreeDevice): Files => {
     [`${port}/cap_mask`]: '0x00010000',
     [`${port}/pkeys/0`]: '0xffff',
     ...changingFiles(whole),
-    [`${verbs}/ibdev`]: name,
-    [`${verbs}/dev`]: `${MAJOR}:${FIRST_MINOR + node}`,
-    [`${verbs}/abi_version`]: String(RXE_ABI),
-    [`${verbs}/uevent`]: `MAJOR=${MAJOR}\nMINOR=${FIRST_MINOR + node}\nDEVNAME=infiniband/uverbs${node}\nDEVMODE=0666`,
   }
 }
 
-/** Writes the tree for these devices below `root`, which must not exist or be a tree of ours. */
-export const writeTree = (root: string, devices: readonly TreeDevice[]): void => {
-  removeTree(root)
-  const files: Files = { 'sys/class/infiniband_verbs/abi_version': String(UVERBS_ABI) }
-  for (const device of devices) Object.assign(files, deviceFiles(device))
+/** In the order in which they are written: what programs look for first comes last. */
+const deviceFiles = (whole: TreeDevice): Files => {
+  const { name, node, nodeType, driver, abi, guid, interfaceName } = whole
+  const device = `sys/class/infiniband/${name}`
+  const verbs = verbsFolder(node)
+  return {
+    [`${device}/node_type`]: `${nodeType}: ${NODE_TYPE_TEXTS[nodeType] ?? '<unknown>'}`,
+    [`${device}/node_guid`]: groups(guid),
+    [`${device}/sys_image_guid`]: groups(guid),
+    [`${device}/node_desc`]: driver,
+    [`${device}/fw_ver`]: '',
+    ...(interfaceName === '' ? {} : { [`${device}/parent`]: interfaceName }),
+    ...portFiles(whole),
+    [`${verbs}/dev`]: `${MAJOR}:${FIRST_MINOR + node}`,
+    [`${verbs}/abi_version`]: String(abi),
+    [`${verbs}/uevent`]: `MAJOR=${MAJOR}\nMINOR=${FIRST_MINOR + node}\nDEVNAME=infiniband/uverbs${node}\nDEVMODE=0666`,
+    [`${verbs}/ibdev`]: name,
+  }
+}
+
+const writeFiles = (root: string, files: Files): void => {
   for (const [path, value] of Object.entries(files)) {
     const full = join(root, path)
     mkdirSync(dirname(full), { recursive: true })
     writeFileSync(full, `${value}\n`)
   }
+}
+
+/** Adds a device. */
+export const addToTree = (root: string, device: TreeDevice): void => {
+  writeFileSync(join(root, nodePath(device.node)), '')
+  writeFiles(root, deviceFiles(device))
+}
+
+/** Takes a device out. */
+export const removeFromTree = (root: string, { name, node }: Pick<TreeDevice, 'name' | 'node'>): void => {
+  for (const path of [verbsFolder(node), nodePath(node), `sys/class/infiniband/${name}`])
+    rmSync(join(root, path), { recursive: true, force: true })
+}
+
+/** Writes the tree for these devices below `root`, which must not exist or be a tree of ours. */
+export const writeTree = (root: string, devices: readonly TreeDevice[]): void => {
+  removeTree(root)
+  writeFiles(root, { 'sys/class/infiniband_verbs/abi_version': String(UVERBS_ABI) })
   mkdirSync(join(root, 'dev/infiniband'), { recursive: true })
   mkdirSync(join(root, 'sys/class/infiniband'), { recursive: true })
-  for (const { node } of devices) writeFileSync(join(root, `dev/infiniband/uverbs${node}`), '')
+  for (const device of devices) addToTree(root, device)
 }
 
 const GID_FOLDERS = ['gids', 'gid_attrs/types', 'gid_attrs/ndevs']
 
 /** Brings the files of a device's port up to date; who reads one meanwhile gets its old or its new text, whole. */
 export const updateTree = (root: string, device: TreeDevice): void => {
+  if (device.port === undefined) return
   const files = changingFiles(device)
   for (const folder of GID_FOLDERS) {
     const path = `${portFolder(device)}/${folder}`

@@ -6,8 +6,13 @@
 /** A device as `--device NAME@ADDRESS` names it. */
 export interface DeviceSpec {
   readonly name: string
-  /** As text, IPv4 or IPv6. */
+  /** As text, IPv4 or IPv6; empty for a device that is in no network. */
   readonly address: string
+}
+
+/** A device that is there: N of /dev/infiniband/uverbsN. */
+export interface ListedDevice extends DeviceSpec {
+  readonly node: number
 }
 
 /**
@@ -30,6 +35,8 @@ export type ToolRequest =
   | { readonly what: 'stat' }
   /** The rules of faults; with `set`, they are those of that text from now on. */
   | { readonly what: 'fault'; readonly set?: string }
+  /** One more device, or one less; answers those that there are then. */
+  | { readonly what: 'device'; readonly add?: DeviceSpec; readonly remove?: string }
   /**
    * Calls of processes tagged `tag` (all, if empty) come as TRACE messages from now on; with a descriptor, packets go
    * to it as pcapng. `abi`: with the bytes that each call has read and written.
@@ -79,7 +86,8 @@ export interface Stat {
 
 export type ToolReply =
   | { readonly error: string }
-  | { readonly config: DaemonConfig }
+  | { readonly config: DaemonConfig & { readonly devices: readonly ListedDevice[] } }
+  | { readonly devices: readonly ListedDevice[] }
   | { readonly stat: Stat }
   | { readonly faults: readonly FaultStat[] }
   | { readonly tracing: true }

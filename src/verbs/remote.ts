@@ -42,6 +42,8 @@ const LOOK_EVERY = 128
 export interface RemoteDevice {
   readonly name: string
   readonly address: string
+  /** N of uverbsN. */
+  readonly node: number
 }
 
 /** The devices of a daemon, in order of their nodes. */
@@ -54,12 +56,16 @@ const devicesOf = (session: Session): readonly RemoteDevice[] => {
 /** The context's descriptors: memory file and doorbell, and its number. */
 const openContext = (session: Session, wanted: string | undefined) => {
   const devices = devicesOf(session)
-  const node = wanted === undefined ? 0 : devices.findIndex(({ name }) => name === wanted)
-  if (node < 0)
-    throw refused('ENODEV', 'open', `no device ${wanted}; there are ${devices.map(({ name }) => name).join(', ')}`)
-  const { reply, fds } = session.ask('open', (to, from) => writeOpen(to, from, node))
-  if (reply.error !== 0) throw invalid('open', `device ${devices[node].name} cannot be opened: errno ${reply.error}`)
-  return { device: devices[node], context: reply.context, file: fds[0], doorbell: fds[1] }
+  const device = devices.find(({ name, address }) => (wanted === undefined ? address !== '' : name === wanted))
+  if (device === undefined)
+    throw refused(
+      'ENODEV',
+      'open',
+      `no device ${wanted ?? 'in a network'}; there are ${devices.map(({ name }) => name).join(', ')}`,
+    )
+  const { reply, fds } = session.ask('open', (to, from) => writeOpen(to, from, device.node))
+  if (reply.error !== 0) throw invalid('open', `device ${device.name} cannot be opened: errno ${reply.error}`)
+  return { device, context: reply.context, file: fds[0], doorbell: fds[1] }
 }
 
 /** Opens a device of the daemon at `socket`, by name or the first one. Throws RdmaError. */

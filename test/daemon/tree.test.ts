@@ -15,7 +15,7 @@ const device = (name: string, node: number): TreeDevice => {
   const address = Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 77, 0, 2])
   const identity = identify(address, { mac, name: 'enp1s0', index: 2 })
   const gids = identity.gids.map((gid, index) => ({ index, gid }))
-  return { ...identity, name, node, port: { gids, state: 4, physState: 5 } }
+  return { ...identity, name, node, nodeType: 1, driver: 'rxe', abi: 2, port: { gids, state: 4, physState: 5 } }
 }
 
 const folder = scratchFolder()

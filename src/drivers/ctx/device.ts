@@ -21,6 +21,7 @@ import {
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
 import { Classes } from '../../spec/classes.ts'
 import { CtxContext, type CtxInfo, CtxLimits, CtxRecord } from '../../spec/drivers/ctx.ts'
+import { NodeType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { type RecordOf, zeroRecord } from '../../spec/schema.ts'
 import { encodeRecords } from '../../uapi/scalar.ts'
@@ -128,6 +129,7 @@ const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, driver_ops
 const ctxDriver: Driver<CtxState> = {
   name: 'ctx',
   id: 0,
+  nodeType: NodeType.values.UNSPECIFIED,
   classes: [...[Interface, DeviceClass, AsyncFd, DriverOps].map(cls => driverClass(cls)), contextClass],
   interfaces,
 }
