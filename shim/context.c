@@ -210,7 +210,7 @@ static int install(struct reply *reply)
         return -EIO;
     for (unsigned i = 0; i < count; i++) {
         const struct userdma_install *where = &reply->message.installs[i];
-        if (fd_add_event(reply->fds[i]) != 0)
+        if (fd_add_event(reply->fds[i], where->kind == USERDMA_INSTALL_DRIVER ? FD_DRIVER : FD_EVENT) != 0)
             return -errno;
         int error = shim_store(where->address, where->width, reply->fds[i]);
         if (error)
@@ -220,10 +220,12 @@ static int install(struct reply *reply)
     return 0;
 }
 
-/* With the lock held: a session that knows the context of `fd`. 0 or -errno. */
+/* With the lock held: a session that knows the context of `fd`, or any for a descriptor without one. 0 or -errno. */
 static int prepare(int fd, const struct shim_guard *guard)
 {
     const struct fd_entry *entry = fd_lookup(fd);
+    if (entry && (entry->kind == FD_EVENT || entry->kind == FD_DRIVER))
+        return session_ensure(guard, false) ? 0 : -EIO; /* the daemon looks what it is */
     if (!entry || entry->kind != FD_CONTEXT)
         return -EBADF; /* another thread closed it meanwhile */
     if (!session_connected() && device_dead(fd))
@@ -243,7 +245,7 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
     long result = prepare(fd, &guard);
     if (result == 0) {
         struct request request = {
-            .header = {.type = type, .fd = fd, .context = fd_lookup(fd)->context},
+            .header = {.type = type, .fd = fd, .context = fd_kind(fd) == FD_CONTEXT ? fd_lookup(fd)->context : 0},
             .ioctl = {.request = first, .argument = second},
         };
         result = session_exchange(&request, sizeof request.ioctl, &reply, &guard);
@@ -263,4 +265,49 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
     errno = result < 0 ? (int)-result : saved;
     session_leave(&guard);
     return result < 0 ? -1 : result;
+}
+
+/* The descriptor and offset that a MAP reply gives; the descriptor, or -errno. */
+static int take_map(struct reply *reply, off64_t *offset)
+{
+    if (reply->body < sizeof reply->message.call)
+        return -EIO;
+    if (reply->message.call.ret < 0)
+        return (int)reply->message.call.ret;
+    if (reply->fd_count != 1)
+        return -EIO;
+    *offset = reply->message.call.ret;
+    reply->fd_count = 0;
+    return reply->fds[0];
+}
+
+void *session_map(int fd, void *address, size_t length, int protection, int flags, off64_t offset)
+{
+    struct shim_guard guard;
+    int saved = errno;
+    if (!session_enter(&guard))
+        return MAP_FAILED;
+    struct reply reply;
+    int file = prepare(fd, &guard);
+    if (file == 0) {
+        struct request request = {
+            .header = {.type = USERDMA_MAP, .fd = fd},
+            .map = {.offset = offset, .length = length, .protection = protection},
+        };
+        file = session_exchange(&request, sizeof request.map, &reply, &guard);
+        if (file == 0) {
+            file = take_map(&reply, &offset);
+            reply_close_all(&reply);
+        }
+    }
+    void *mapped = MAP_FAILED;
+    if (file >= 0) {
+        mapped = REAL(mmap)(address, length, protection, flags, file, offset);
+        if (mapped == MAP_FAILED)
+            saved = errno;
+        REAL(close)(file);
+    }
+    errno = file < 0 ? -file : saved;
+    session_leave(&guard);
+    return mapped;
 }

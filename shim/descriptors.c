@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <linux/netlink.h>
 
 #ifndef NETLINK_RDMA
@@ -51,7 +52,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
         if (shim_active && session_attach(fd))
             kind = FD_CONTEXT;
     }
-    if (LIKELY(kind != FD_CONTEXT))
+    if (LIKELY(kind != FD_CONTEXT && kind != FD_DRIVER && !(kind == FD_EVENT && _IOC_TYPE(request) == MAGIC_OBJECT)))
         return REAL(ioctl)(fd, request, argument);
     switch ((uint32_t)request) {
     case FIOCLEX:
@@ -60,16 +61,19 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
         return REAL(ioctl)(fd, request, argument);
     case FIONBIO:
     case FIOASYNC:
+    case FIONREAD:
         return REAL(ioctl)(fd, request, argument);
     }
     return (int)session_call(fd, USERDMA_IOCTL, (uint32_t)request, argument);
 }
 
-/* A context is written to; event descriptors are only read. */
+/* A context is written to, and so are a driver's descriptors; event descriptors are only read. */
 static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
 {
     if (LIKELY(kind == FD_CONTEXT))
         return device_write(fd, buffer, count);
+    if (kind == FD_DRIVER)
+        return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
     return fail(kind == FD_EVENT ? EINVAL : EBADF);
 }
 
@@ -92,7 +96,7 @@ static inline bool reads_ours(int fd, void *buffer, size_t count, ssize_t *resul
     const int kind = fd_kind(fd);
     if (LIKELY(kind == FD_OTHER || kind == FD_HIDDEN))
         return false;
-    *result = kind == FD_EVENT ? event_read(fd, buffer, count) : fail(EINVAL);
+    *result = kind == FD_CONTEXT ? fail(EINVAL) : event_read(fd, buffer, count);
     return true;
 }
 
@@ -145,6 +149,28 @@ EXPORT off_t lseek(int fd, off_t offset, int whence)
 EXPORT off64_t lseek64(int fd, off64_t offset, int whence)
 {
     return UNLIKELY(fd_kind(fd) == FD_CONTEXT) ? fail(ESPIPE) : REAL(lseek64)(fd, offset, whence);
+}
+
+/* ---- mapping ---- */
+
+static void *map(void *address, size_t length, int protection, int flags, int fd, off64_t offset)
+{
+    if (UNLIKELY(!(flags & MAP_ANONYMOUS) && fd_kind(fd) == FD_DRIVER))
+        return session_map(fd, address, length, protection, flags, offset);
+    /* An allocator may map while the C library's functions are looked up. */
+    if (UNLIKELY(!shim_ready))
+        return (void *)syscall(SYS_mmap, address, length, protection, flags, fd, offset);
+    return shim_real.mmap(address, length, protection, flags, fd, offset);
+}
+
+EXPORT void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
+{
+    return map(address, length, protection, flags, fd, offset);
+}
+
+EXPORT void *mmap64(void *address, size_t length, int protection, int flags, int fd, off64_t offset)
+{
+    return map(address, length, protection, flags, fd, offset);
 }
 
 /* ---- closing ---- */

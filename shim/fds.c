@@ -106,10 +106,10 @@ int fd_add_context(int fd, const struct fd_entry *entry)
     return put_locked(fd, entry);
 }
 
-int fd_add_event(int fd)
+int fd_add_event(int fd, enum fd_kind kind)
 {
     fd_opened(fd);
-    const struct fd_entry entry = {.kind = FD_EVENT};
+    const struct fd_entry entry = {.kind = kind};
     return put_locked(fd, &entry);
 }
 
@@ -302,7 +302,7 @@ int fd_close_range(unsigned first, unsigned last, int flags)
     const int top = last < (unsigned)highest ? (int)last : highest;
     for (int fd = (int)first; first <= (unsigned)top && fd <= top; fd++) {
         const int kind = fd_kind(fd);
-        if (kind != FD_CONTEXT && kind != FD_EVENT)
+        if (kind == FD_OTHER || kind == FD_HIDDEN)
             continue;
         if ((unsigned)flags & CLOSE_RANGE_CLOEXEC)
             fd_set_close_on_exec(fd, true);

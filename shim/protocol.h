@@ -20,6 +20,7 @@
 #define USERDMA_IOCTL 4u
 #define USERDMA_WRITE 5u
 #define USERDMA_REFRESH 6u
+#define USERDMA_MAP 7u
 #define USERDMA_TOOL 16u
 #define USERDMA_TRACE 17u
 #define USERDMA_REPLY 32768u
@@ -30,6 +31,10 @@
 /* Most descriptors and most bytes of one message. */
 #define USERDMA_MESSAGE_DESCRIPTORS 8u
 #define USERDMA_MESSAGE_BYTES 0x10000u
+
+/* What a new descriptor is. */
+#define USERDMA_INSTALL_EVENT 0u
+#define USERDMA_INSTALL_DRIVER 1u
 
 /* The parked page: words by index, and its size. */
 #define USERDMA_PARKED_PAGE_PARKED 0u
@@ -101,8 +106,16 @@ _Static_assert(sizeof(struct userdma_call_reply) == 16, "layout of struct userdm
 struct userdma_install {
     uint64_t address;
     uint32_t width;
-    uint32_t reserved;
+    uint32_t kind;
 };
 _Static_assert(sizeof(struct userdma_install) == 16, "layout of struct userdma_install");
+
+struct userdma_map {
+    uint64_t offset;
+    uint64_t length;
+    uint32_t protection;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_map) == 24, "layout of struct userdma_map");
 
 #endif

@@ -15,6 +15,7 @@ struct request {
         struct userdma_open open;
         struct userdma_ioctl ioctl;
         struct userdma_write write;
+        struct userdma_map map;
     };
 };
 

@@ -35,6 +35,7 @@
 #include <stdlib.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -79,7 +80,7 @@ void closefrom(int first);
     X(readlinkat) X(__readlink_chk) X(__readlinkat_chk) X(realpath) X(__realpath_chk) X(canonicalize_file_name)        \
     X(chdir) X(inotify_add_watch) X(socket) X(ioctl) X(read) X(__read_chk) X(pread) X(pread64) X(readv) X(write)       \
     X(pwrite) X(pwrite64) X(writev) X(close) X(close_range) X(closefrom) X(dup) X(dup2) X(dup3) X(fcntl) X(fcntl64)    \
-    X(lseek) X(lseek64) X(fclose) X(getxattr) X(lgetxattr) X(listxattr) X(llistxattr)
+    X(lseek) X(lseek64) X(fclose) X(mmap) X(mmap64) X(getxattr) X(lgetxattr) X(listxattr) X(llistxattr)
 
 /* ---- init.c ---- */
 
@@ -134,8 +135,14 @@ int session_open(unsigned node, int flags);
 /* Makes the context behind an unknown descriptor ours if it is one (inherited over exec, or passed). */
 bool session_attach(int fd);
 
-/* Forwards a call on a context's descriptor: `type` USERDMA_IOCTL or USERDMA_WRITE. Result as of the system call. */
+/*
+ * Forwards a call on a context's descriptor, or on one of events or of a driver: `type` USERDMA_IOCTL or USERDMA_WRITE.
+ * Result as of the system call.
+ */
 long session_call(int fd, uint32_t type, uint64_t first, uint64_t second);
+
+/* mmap(2) on a driver's descriptor: what it maps is the daemon's to say. */
+void *session_map(int fd, void *address, size_t length, int protection, int flags, off64_t offset);
 
 /* The connection's socket was moved to another number. */
 void session_moved(int fd);
@@ -149,6 +156,7 @@ enum fd_kind {
     FD_OTHER = 0, /* not ours */
     FD_CONTEXT,   /* an opened device: the context's memory file */
     FD_EVENT,     /* an event socket: completion channel or asynchronous events */
+    FD_DRIVER,    /* an event socket with calls of one driver's own */
     FD_HIDDEN,    /* a socket of ours that the program must not see */
 };
 
@@ -192,7 +200,8 @@ int fd_hide(int fd, int owner, bool close_on_exec);
 void fd_forget_hidden(int hidden);
 /* Registers. 0, or -1 with errno (EMFILE: the number is too high for the table). */
 int fd_add_context(int fd, const struct fd_entry *entry);
-int fd_add_event(int fd);
+/* `kind` FD_EVENT or FD_DRIVER. */
+int fd_add_event(int fd, enum fd_kind kind);
 /* Takes a descriptor out of the table and closes what belonged to it; the descriptor itself stays open. */
 void fd_forget(int fd);
 /* A descriptor `to` that the kernel has just made as a copy of `from`. */

@@ -31,6 +31,8 @@ export interface Contexts {
   /** One more doorbell socket, otherwise as `open`. */
   addDoorbell(open: OpenContext): number
   byNumber(number: number): OpenContext | undefined
+  /** The open context that core knows as `context`. */
+  of(context: Context): OpenContext | undefined
   /** The context whose memory file this descriptor of ours is; undefined for any other file. */
   byFile(fd: number): OpenContext | undefined
   readonly count: number
@@ -121,6 +123,10 @@ export const createContexts = (
     },
     addDoorbell,
     byNumber: number => contexts.get(number),
+    of(context) {
+      for (const open of contexts.values()) if (open.context === context) return open
+      return undefined
+    },
     byFile(fd) {
       // Only memory files know seals; other files are not looked at, since some of them can make us wait.
       if (sealsOf(fd) < 0) return undefined

@@ -8,7 +8,7 @@
  */
 import { closeDescriptor, findDescriptor } from '../core/descriptors.ts'
 import { type Dialect, dispatch } from '../core/dispatch.ts'
-import type { Caller } from '../core/model.ts'
+import type { Caller, Context } from '../core/model.ts'
 import { systemDevice } from '../core/system.ts'
 import { EAGAIN, SystemError } from '../host/errno.ts'
 import { watch } from '../host/poll.ts'
@@ -24,12 +24,15 @@ import {
   pidfdGetfd,
 } from '../host/process.ts'
 import { close, peerCredentials, peerPidfd, recv, send } from '../host/sockets.ts'
+import { DriverOps } from '../spec/classes/driver_ops.ts'
 import { CallError, Errno } from '../spec/errno.ts'
-import { HelloWants, MessageType, SESSION_VERSION, SessionLimits, SYSTEM_NODE } from '../spec/session.ts'
+import { HelloWants, InstallKind, MessageType, SESSION_VERSION, SessionLimits, SYSTEM_NODE } from '../spec/session.ts'
 import type { Answer } from '../uapi/call.ts'
 import { decodeWrite } from '../uapi/linux-write.ts'
+import { callOfRequest } from '../uapi/object-format.ts'
 import {
   type Header,
+  type InstallAt,
   messageBuffer,
   newRequest,
   readRequest,
@@ -39,6 +42,7 @@ import {
 } from '../uapi/session.ts'
 import type { OpenContext } from './contexts.ts'
 import { ioctlDialect } from './dialects.ts'
+import { driverDialect } from './driver-calls.ts'
 import type { EventSocket } from './event-socket.ts'
 import { openFileMemory } from './file-space.ts'
 import { createProcessSpace } from './process-space.ts'
@@ -191,12 +195,12 @@ const serve = (
     }
   }
 
-  const factsOf = (open: OpenContext, dialect: CallerFacts['dialect']): CallerFacts => ({
+  const factsOf = (context: Context, dialect: CallerFacts['dialect']): CallerFacts => ({
     pid: request.pid,
     tid: request.tid,
     fd: request.fd,
     command: commandName(process.pid) ?? '?',
-    device: open.context.device.name,
+    device: context.device.name,
     dialect,
   })
 
@@ -216,16 +220,19 @@ const serve = (
       return
     }
     const sockets: EventSocket[] = []
+    const places: InstallAt[] = []
     try {
-      for (const { descriptor } of installs) {
+      for (const { descriptor, address, width } of installs) {
         const made = findDescriptor(daemon.core, descriptor.object)
         if (made.context.descriptors.size > MOST_DESCRIPTORS)
           throw new CallError('EMFILE', `a context has at most ${MOST_DESCRIPTORS} event descriptors`)
         sockets.push(daemon.events.create(made))
+        const kind = made.class.name === DriverOps.name ? InstallKind.DRIVER : InstallKind.EVENT
+        places.push({ address, width, kind })
       }
       made = sockets.map(({ target }) => target)
       reply(
-        writeCallReply(outgoing, to, ret, installs),
+        writeCallReply(outgoing, to, ret, places),
         sockets.map(({ theirs }) => theirs),
       )
     } catch (error) {
@@ -247,17 +254,19 @@ const serve = (
     }
 
   const runCall = <M extends readonly unknown[]>(
-    open: OpenContext,
+    context: Context,
     name: CallerFacts['dialect'],
     dialect: Dialect<M>,
     message: M,
+    descriptor?: number,
   ): void => {
-    const watched = daemon.trace.watch(dialect, tag, () => factsOf(open, name), numbersMade)
+    const watched = daemon.trace.watch(dialect, tag, () => factsOf(context, name), numbersMade)
     const to = { ...request }
     daemon.calling = process
     try {
-      const answer = dispatch(open.context, watched, message, caller)
+      const answer = dispatch(context, watched, message, caller, descriptor)
       if (answer instanceof Promise) answer.then(later => sendAnswer(to, later)).catch(failed(to))
+      else if (to.type === MessageType.MAP) sendMap(to, context, answer)
       else sendAnswer(request, answer)
     } catch (error) {
       failed(to)(error)
@@ -266,15 +275,37 @@ const serve = (
     }
   }
 
+  /** What a driver's memory is mapped from: the context's file, which the client has anyway. */
+  const sendMap = (to: Header, context: Context, { ret, reason }: Answer): void => {
+    const open = daemon.contexts.of(context)
+    const refused = wantsReasons ? reason : undefined
+    if (ret < 0 || open === undefined) reply(writeCallReply(outgoing, to, Math.min(ret, 0) || -Errno.EIO, [], refused))
+    else reply(writeCallReply(outgoing, to, ret), [open.memory.fd])
+  }
+
+  /** A call on an event descriptor, or on one of a driver. */
+  const callOnDescriptor = (): void => {
+    const number = caller.descriptor(request.fd)
+    const fd = number === undefined ? undefined : daemon.core.descriptors.get(number)
+    const { type } = request
+    // A descriptor of a context that is gone, or of another daemon.
+    if (fd === undefined) refuseCall(request, Errno.EIO)
+    else if (type === MessageType.IOCTL && callOfRequest(request.request) !== undefined) {
+      const { name, dialect } = ioctlDialect(request.request)
+      runCall(fd.context, name, dialect, [request.request, request.argument], fd.handle)
+    } else runCall(fd.context, 'ioctl', driverDialect(fd, caller), [{ ...request }])
+  }
+
   const call = (): void => {
     const open = daemon.contexts.byNumber(request.context)
-    if (!open || !mine.has(open)) refuseCall(request, Errno.EBADF)
+    if (request.context === 0) callOnDescriptor()
+    else if (!open || !mine.has(open) || request.type === MessageType.MAP) refuseCall(request, Errno.EBADF)
     else if (request.type === MessageType.WRITE)
       // A length beyond what a header can describe is refused by the dialect; here it only has to stay one.
-      runCall(open, 'write', decodeWrite, [request.buffer, Number(request.length)])
+      runCall(open.context, 'write', decodeWrite, [request.buffer, Number(request.length)])
     else {
       const { name, dialect } = ioctlDialect(request.request)
-      runCall(open, name, dialect, [request.request, request.argument])
+      runCall(open.context, name, dialect, [request.request, request.argument])
     }
   }
 

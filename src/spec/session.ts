@@ -17,6 +17,9 @@
  *   that of OPEN, with the doorbell socket alone.
  * - IOCTL and WRITE forward a system call; the daemon reads and writes the caller's memory itself. The reply's installs
  *   say where the caller wants the numbers of new descriptors, which ride on the reply in the same order.
+ *   With context 0 the call is one on descriptor `fd` itself, an event descriptor or one of a driver (R28, R37): the
+ *   daemon looks which one it is, so that copies, also in other processes, need no bookkeeping.
+ * - MAP asks what mmap(2) on a driver's descriptor maps: `ret` is the offset in the file that rides on the reply.
  * - REFRESH: the client is about to read files of counters below the folder; the reply comes when they are up to date.
  *   It has the header alone, and the reply is that of IOCTL with 0.
  * - On a doorbell socket only 4-byte tokens travel (the QP's handle); any token makes the daemon look at all send
@@ -36,6 +39,7 @@ export const MessageType = {
   IOCTL: 4,
   WRITE: 5,
   REFRESH: 6,
+  MAP: 7,
   /** Tools: JSON request and reply. */
   TOOL: 16,
   /** Daemon to a subscribed tool, unasked: one traced call, or a part of a long one (uapi/tool.ts). */
@@ -114,11 +118,17 @@ export const Messages = {
    * in UTF-8, for a client that wants reasons.
    */
   callReply: layout(['ret', 's64'], ['installs', 'u32'], ['reserved', 'u32']),
-  install: layout(['address', 'u64'], ['width', 'u32'], ['reserved', 'u32']),
+  /** `kind`: see InstallKind. */
+  install: layout(['address', 'u64'], ['width', 'u32'], ['kind', 'u32']),
+  /** As the arguments of mmap(2); `protection`: PROT_… */
+  map: layout(['offset', 'u64'], ['length', 'u64'], ['protection', 'u32'], ['reserved', 'u32']),
 } as const
 
 /** Bits of `hello.wants`. */
 export const HelloWants = { REASONS: 1 } as const
+
+/** What a new descriptor is: one of events, or one of a driver (class `driver_ops`). */
+export const InstallKind = { EVENT: 0, DRIVER: 1 } as const
 
 /** Most descriptors and most bytes of one message. */
 export const SessionLimits = { descriptors: 8, bytes: 65536 } as const

@@ -6,7 +6,14 @@
  * claims – and refused with a sentence; nothing throws. Both directions are here, since tools and tests are clients
  * too. Knows no sockets.
  */
-import { type MessageField, Messages, MessageType, SESSION_VERSION, SessionLimits } from '../spec/session.ts'
+import {
+  InstallKind,
+  type MessageField,
+  Messages,
+  MessageType,
+  SESSION_VERSION,
+  SessionLimits,
+} from '../spec/session.ts'
 
 /** A buffer for messages of any size, with its view. */
 export interface MessageBuffer {
@@ -38,11 +45,15 @@ export interface Request extends Header {
   wants: number
   /** OPEN. */
   node: number
-  /** IOCTL: the request (32 bits) and the third argument; WRITE: address and length of the buffer. */
+  /**
+   * IOCTL: the request (32 bits) and the third argument; WRITE: address and length of the buffer; MAP: offset (`buffer`),
+   * length, and PROT_… bits.
+   */
   request: number
   argument: bigint
   buffer: bigint
   length: bigint
+  protection: number
   /** TOOL: JSON text. */
   text: string
 }
@@ -51,6 +62,8 @@ export interface Request extends Header {
 export interface InstallAt {
   readonly address: bigint
   readonly width: 4 | 8
+  /** One of InstallKind; EVENT if it is absent. */
+  readonly kind?: number
 }
 
 /** One reply, as a client reads it. Fields of other types than `type` keep old values. */
@@ -61,7 +74,7 @@ export interface Reply extends Header {
   root: string
   rdev: bigint
   inode: bigint
-  /** IOCTL and WRITE. */
+  /** IOCTL, WRITE and MAP. */
   ret: bigint
   installs: readonly InstallAt[]
   /** TOOL and TRACE: JSON text. IOCTL and WRITE: why it was refused, if the client wants reasons. */
@@ -81,6 +94,7 @@ export const newRequest = (): Request => ({
   argument: 0n,
   buffer: 0n,
   length: 0n,
+  protection: 0,
   text: '',
 })
 
@@ -133,6 +147,9 @@ const IOCTL_REQUEST = body('ioctl', 'request')
 const IOCTL_ARGUMENT = body('ioctl', 'argument')
 const WRITE_BUFFER = body('write', 'buffer')
 const WRITE_LENGTH = body('write', 'length')
+const MAP_OFFSET = body('map', 'offset')
+const MAP_LENGTH = body('map', 'length')
+const MAP_PROTECTION = body('map', 'protection')
 const CALL_REPLY_RET = body('callReply', 'ret')
 const CALL_REPLY_INSTALLS = body('callReply', 'installs')
 const INSTALLS = HEADER + Messages.callReply.size
@@ -148,6 +165,7 @@ const REQUEST_SIZE: Readonly<Record<number, number>> = {
   [MessageType.IOCTL]: HEADER + Messages.ioctl.size,
   [MessageType.WRITE]: HEADER + Messages.write.size,
   [MessageType.REFRESH]: HEADER,
+  [MessageType.MAP]: HEADER + Messages.map.size,
 }
 
 const encoder = new TextEncoder()
@@ -224,6 +242,11 @@ export const readRequest = ({ bytes, view }: MessageBuffer, length: number, into
       into.buffer = view.getBigUint64(WRITE_BUFFER, true)
       into.length = view.getBigUint64(WRITE_LENGTH, true)
       break
+    case MessageType.MAP:
+      into.buffer = view.getBigUint64(MAP_OFFSET, true)
+      into.length = view.getBigUint64(MAP_LENGTH, true)
+      into.protection = view.getUint32(MAP_PROTECTION, true)
+      break
     case MessageType.OPEN:
       into.node = view.getUint32(OPEN_NODE, true)
       break
@@ -286,7 +309,7 @@ export const writeCallReply = (
   for (let i = 0, where = INSTALLS; i < count; i++, where += INSTALL_SIZE) {
     view.setBigUint64(where + INSTALL_ADDRESS, installs[i].address, true)
     view.setUint32(where + INSTALL_WIDTH, installs[i].width, true)
-    view.setUint32(where + INSTALL_WIDTH + 4, 0, true)
+    view.setUint32(where + INSTALL_WIDTH + 4, installs[i].kind ?? InstallKind.EVENT, true)
   }
   const end = INSTALLS + count * INSTALL_SIZE
   const said = reason === '' ? 0 : encoder.encodeInto(reason, bytes.subarray(end, end + REASON)).written
@@ -341,6 +364,20 @@ export const writeWrite = ({ view }: MessageBuffer, from: Partial<Header>, buffe
   return putHeader(view, MessageType.WRITE, HEADER + Messages.write.size, from)
 }
 
+export const writeMap = (
+  { view }: MessageBuffer,
+  from: Partial<Header>,
+  offset: bigint,
+  length: bigint,
+  protection: number,
+): number => {
+  view.setBigUint64(MAP_OFFSET, offset, true)
+  view.setBigUint64(MAP_LENGTH, length, true)
+  view.setUint32(MAP_PROTECTION, protection, true)
+  view.setUint32(MAP_PROTECTION + 4, 0, true)
+  return putHeader(view, MessageType.MAP, HEADER + Messages.map.size, from)
+}
+
 export const writeRefresh = ({ view }: MessageBuffer, from: Partial<Header>): number =>
   putHeader(view, MessageType.REFRESH, HEADER, from)
 
@@ -354,6 +391,7 @@ const getInstalls = (view: DataView, count: number): readonly InstallAt[] =>
     return {
       address: view.getBigUint64(where + INSTALL_ADDRESS, true),
       width: view.getUint32(where + INSTALL_WIDTH, true) === 8 ? 8 : 4,
+      kind: view.getUint32(where + INSTALL_WIDTH + 4, true),
     }
   })
 
@@ -387,6 +425,7 @@ export const readReply = ({ bytes, view }: MessageBuffer, length: number, into: 
       into.inode = view.getBigUint64(OPEN_REPLY_INODE, true)
       return undefined
     }
+    case MessageType.REPLY | MessageType.MAP:
     case MessageType.REPLY | MessageType.REFRESH:
     case MessageType.REPLY | MessageType.IOCTL:
     case MessageType.REPLY | MessageType.WRITE: {
