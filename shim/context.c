@@ -10,6 +10,7 @@
 #include "session_internal.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 
 static ino_t inode_of(int fd)
@@ -224,8 +225,12 @@ static int install(struct reply *reply)
 static int prepare(int fd, const struct shim_guard *guard)
 {
     const struct fd_entry *entry = fd_lookup(fd);
-    if (entry && (entry->kind == FD_EVENT || entry->kind == FD_DRIVER))
-        return session_ensure(guard, false) ? 0 : -EIO; /* the daemon looks what it is */
+    if (entry && (entry->kind == FD_EVENT || entry->kind == FD_DRIVER)) {
+        struct pollfd hung = {.fd = fd};
+        if (!session_connected() && poll(&hung, 1, 0) > 0 && (hung.revents & POLLHUP))
+            return -EIO; /* of a dead daemon */
+        return session_ensure(guard, false) ? 0 : -EIO;
+    }
     if (!entry || entry->kind != FD_CONTEXT)
         return -EBADF; /* another thread closed it meanwhile */
     if (!session_connected() && device_dead(fd))

@@ -288,8 +288,9 @@ const serve = (
     const number = caller.descriptor(request.fd)
     const fd = number === undefined ? undefined : daemon.core.descriptors.get(number)
     const { type } = request
-    // A descriptor of a context that is gone, or of another daemon.
-    if (fd === undefined) refuseCall(request, Errno.EIO)
+    if (number === undefined) refuseCall(request, Errno.EBADF)
+    // Its context is gone, or the device.
+    else if (fd === undefined) refuseCall(request, Errno.EIO)
     else if (type === MessageType.IOCTL && callOfRequest(request.request) !== undefined) {
       const { name, dialect } = ioctlDialect(request.request)
       runCall(fd.context, name, dialect, [request.request, request.argument], fd.handle)

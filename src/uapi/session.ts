@@ -46,8 +46,8 @@ export interface Request extends Header {
   /** OPEN. */
   node: number
   /**
-   * IOCTL: the request (32 bits) and the third argument; WRITE: address and length of the buffer; MAP: offset (`buffer`),
-   * length, and PROT_… bits.
+   * IOCTL: the request (32 bits) and the third argument; WRITE: address and length of the buffer; MAP: offset
+   * (`buffer`), length, and PROT_… bits.
    */
   request: number
   argument: bigint

@@ -22,7 +22,9 @@ test('config and stat', async t => {
     { name: 'rxe0', address: '127.0.0.1' },
     { name: 'rxe1', address: '::1' },
   ]
-  assert.deepEqual(await client.tool({ what: 'config' }), { config: { devices, fault: '', link: 'memory' } })
+  assert.deepEqual(await client.tool({ what: 'config' }), {
+    config: { devices: devices.map((device, node) => ({ ...device, node })), fault: '', link: 'memory' },
+  })
   const stat = await client.stat()
   assert.equal(stat.pid, process.pid)
   const none = { count: 0, bytes: 0 }
@@ -72,11 +74,14 @@ test('requests that are none get a sentence', async t => {
     '{"what":"trace","tag":"","pcap":"yes"}',
     '{"what":"trace","tag":"","abi":1}',
     '{"__proto__":{"what":"stat"}}',
+    '{"what":"device"}',
+    '{"what":"device","add":{"name":"rxe1"}}',
+    '{"what":"device","remove":1}',
     `${'['.repeat(30_000)}`,
   ])
     assert.deepEqual(
       await client.tool(text),
-      { error: 'unknown request of a tool: this daemon answers config, stat, fault and trace' },
+      { error: 'unknown request of a tool: this daemon answers config, stat, fault, device and trace' },
       text.slice(0, 60),
     )
   assert.ok('stat' in (await client.tool({ what: 'stat' })))

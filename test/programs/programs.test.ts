@@ -23,6 +23,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], sente
   persist: [['-s', '0'], /block of 0 bytes: 1 to 16777216 are allowed/],
   shared_queues: [['-q'], /usage: .*shared_queues/],
   datagrams: [['-q'], /usage: .*datagrams/],
+  contexts: [['-q'], /usage: .*contexts/],
   hostile: [['-q'], /usage: .*hostile/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { Messages, MessageType, SESSION_VERSION, SessionLimits } from '../../src/spec/session.ts'
+import { InstallKind, Messages, MessageType, SESSION_VERSION, SessionLimits } from '../../src/spec/session.ts'
 import {
   messageBuffer,
   newReply,
@@ -18,6 +18,7 @@ import {
   writeHello,
   writeHelloReply,
   writeIoctl,
+  writeMap,
   writeOpen,
   writeOpenReply,
   writeTool,
@@ -74,6 +75,14 @@ test('requests come back as they were written', () => {
         request: word,
         argument: first,
       })
+      assert.deepEqual(request(writeMap(buffer, from, first, second, word)), {
+        ...newRequest(),
+        ...from,
+        type: MessageType.MAP,
+        buffer: first,
+        length: second,
+        protection: word,
+      })
       assert.deepEqual(request(writeWrite(buffer, from, first, second)), {
         ...newRequest(),
         ...from,
@@ -92,7 +101,14 @@ test('requests come back as they were written', () => {
 })
 
 test('replies come back as they were written', () => {
-  const install = fc.record({ address: u64, width: fc.constantFrom(4 as const, 8 as const) }, { noNullPrototype: true })
+  const install = fc.record(
+    {
+      address: u64,
+      width: fc.constantFrom(4 as const, 8 as const),
+      kind: fc.constantFrom(...Object.values(InstallKind)),
+    },
+    { noNullPrototype: true },
+  )
   const ret = fc.oneof(fc.integer(), fc.maxSafeInteger())
   fc.assert(
     fc.property(

@@ -1,0 +1,93 @@
+/*
+ * Devices come and go while programs use them (R23, R28, R29), and what programs without libibverbs do with a device
+ * of contexts.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { runCase } from './pingpong.ts'
+import {
+  isEmpty,
+  lacking,
+  ONE_DEVICE,
+  ownProgram,
+  run,
+  runUserdma,
+  type Scope,
+  start,
+  startDaemon,
+  type TestDaemon,
+} from './programs.ts'
+
+const contexts = ownProgram('contexts')
+
+const device = async (t: Scope, { socket }: TestDaemon, ...args: string[]): Promise<string> => {
+  const { status, stdout, stderr } = await runUserdma(t, ['device', ...args, '--socket', socket])
+  return status === 0 ? stdout : stderr.trim()
+}
+
+describe('a device of contexts', { skip: lacking(contexts) }, () => {
+  it('moves messages between two processes, and its descriptor behaves as a file', async t => {
+    const daemon = await startDaemon(t, { devices: [...ONE_DEVICE, 'ctx0'] })
+    const { status, stdout } = await run(t, contexts, ['messages', '200'], { env: daemon.env })
+    assert.equal(stdout, '200 messages each way and an expected one\nthe descriptor behaves as a file\n')
+    assert.equal(status, 0)
+    await daemon.settled(isEmpty)
+  })
+
+  it('is taken away from a program that uses it, and comes back', async t => {
+    const daemon = await startDaemon(t)
+    assert.equal(await device(t, daemon, 'add', 'ctx0'), '')
+    const program = start(t, contexts, ['wait'], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
+    await program.said(/ready/)
+    assert.equal(await device(t, daemon, 'remove', 'ctx0'), '')
+    await program.said(/removed/)
+    const without = await run(t, contexts, [], { env: daemon.env })
+    assert.match(without.stdout, /there is no device of contexts/)
+    assert.equal(await device(t, daemon, 'add', 'ctx0'), '')
+    program.child.stdin?.end('g')
+    const { status, stdout } = await program.ended
+    assert.match(stdout, /again/)
+    assert.equal(status, 0)
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('soft devices', { skip: lacking('ibv_rc_pingpong', 'ibv_asyncwatch') }, () => {
+  const pingpong = { events: false, check: true, size: 4096, mtu: 1024, twoDevices: true }
+
+  it('come while the daemon runs, go under a program that is told, and come back', async t => {
+    const daemon = await startDaemon(t)
+    assert.equal(await device(t, daemon, 'add', 'rxe1@127.0.0.2'), '')
+    await runCase(t, daemon, pingpong, 50)
+
+    const watch = start(t, 'stdbuf', ['-oL', 'ibv_asyncwatch', '-d', 'rxe1'], { env: daemon.env })
+    await watch.said(/async event FD/)
+    const other = start(t, 'stdbuf', ['-oL', 'ibv_asyncwatch', '-d', 'rxe0'], { env: daemon.env })
+    await other.said(/async event FD/)
+    assert.equal(await device(t, daemon, 'remove', 'rxe1'), '')
+    await watch.said(/event_type .*\(8\)/)
+    await watch.ended
+    const listed = await run(t, 'ibv_devices', [], { env: daemon.env })
+    assert.match(listed.stdout, /rxe0/)
+    assert.doesNotMatch(listed.stdout, /rxe1/)
+    assert.equal(other.output().includes('event_type'), false, 'programs of other devices are not disturbed')
+
+    assert.equal(await device(t, daemon, 'add', 'rxe1@127.0.0.2'), '')
+    await runCase(t, daemon, pingpong, 50)
+    other.child.kill()
+    await other.ended
+    await daemon.settled(isEmpty)
+  })
+
+  it('are refused with a sentence', async t => {
+    const daemon = await startDaemon(t)
+    for (const [args, sentence] of [
+      [['add', 'rxe0@127.0.0.3'], /device name "rxe0" is given twice/],
+      [['add', 'rxe1@127.0.0.1'], /devices rxe0 and rxe1 have the same address 127.0.0.1/],
+      [['add', 'ctx0@127.0.0.3'], /ctx0 is in no network, leave the address out/],
+      [['add', 'mlx5_0'], /a name begins with "rxe"/],
+      [['remove', 'rxe7'], /there is no device rxe7; there are rxe0/],
+    ] as const)
+      assert.match(await device(t, daemon, ...args), sentence)
+  })
+})
