@@ -4,10 +4,7 @@
 import { fstatSync } from 'node:fs'
 import { close } from '../host/sockets.ts'
 import { type MessageBuffer, type Request, writeToolReply, writeTrace } from '../uapi/session.ts'
-import {
-  type DeviceSpec,
-  type ToolReply, type ToolRequest, type TraceRecord, traceTexts
-} from '../uapi/tool.ts'
+import { type DeviceSpec, type ToolReply, type ToolRequest, type TraceRecord, traceTexts } from '../uapi/tool.ts'
 import { deviceText, parseDevice } from './device-spec.ts'
 import { statOf } from './stat.ts'
 import type { DaemonState } from './state.ts'
