@@ -102,6 +102,10 @@ export const classNameOf = (view: CallerView, classes: readonly string[], facts:
   return classes[0]
 }
 
+/** Whether the device has a method for any of `classes`. */
+export const onDevice = (view: CallerView, classes: readonly string[], method: string): boolean =>
+  classes.some(name => view.schema.className(name)?.methods[method] !== undefined)
+
 /** What a struct says about a call beside its attributes: `classNameOf` backwards. */
 export const factsOf = (call: Call): Facts => {
   const type = typeTables.flatMap(({ types }) => Object.entries(types)).find(([, name]) => name === call.class.name)

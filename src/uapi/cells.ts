@@ -89,7 +89,7 @@ export const compileLayout = (
       fds.push({ at: cell.at, attribute })
     } else if (isNamed(cell)) {
       of = kindOf(where, attributes, attribute, field)
-      if (layout.mask !== undefined) present = 1 << (attributes[attribute].id - 1)
+      if (layout.mask !== undefined) present = cell.maskBit ?? 1 << (attributes[attribute].id - 1)
     }
     ops.push({ cell, attribute, field, of, where, present })
   }

@@ -10,7 +10,7 @@ import { linuxCall } from '../spec/linux/coverage.ts'
 import { driverAttributes, type IoctlAttribute, type IoctlMethod, ioctlMethods } from '../spec/linux/ioctl.ts'
 import { layout } from '../spec/linux/layout.ts'
 import type { CallerView } from './call.ts'
-import { compiledFor, isZero, type Room } from './caller.ts'
+import { compiledFor, isZero, onDevice, type Room } from './caller.ts'
 import type { CompiledLayout } from './cells.ts'
 import { viewOf } from './scalar.ts'
 
@@ -58,6 +58,18 @@ export const findMethod = (object: number, number: number, name?: (name: string)
   const found = methods.get((object << 16) | number)
   if (found !== undefined) return found
   throw new CallError('EPROTONOSUPPORT', `${known.name}: ${known.absent}`)
+}
+
+/** Linux hides methods that a device's driver lacks, or that need an object that it cannot have: EPROTONOSUPPORT. */
+const requireOnDevice = (view: CallerView, { name, classes, method, attributes }: IoctlMethod): void => {
+  if (method !== undefined && !onDevice(view, classes, method))
+    throw new CallError('EPROTONOSUPPORT', `${name}: this device has no ${classes[0]}.${method}`)
+  const needed = attributes.find(
+    ({ kind, mandatory, classes }) =>
+      kind === 'handle' && mandatory && classes.every(cls => view.schema.className(cls) === undefined),
+  )
+  if (needed !== undefined)
+    throw new CallError('EPROTONOSUPPORT', `${name}: this device has no objects of class ${needed.classes[0]}`)
 }
 
 // ---- attributes of one message ----
@@ -151,6 +163,7 @@ export const readMessage = (view: CallerView, address: bigint, name?: (name: str
   if (driver !== view.schema.driverId)
     throw new CallError('EINVAL', `the message is for driver ${driver}, the device has driver ${view.schema.driverId}`)
   const method = findMethod(header.getUint16(2, true), header.getUint16(4, true), name)
+  requireOnDevice(view, method.spec)
   const bytes = view.copyIn(address, length)
   const message: Message = { view, address, bytes, method, given: new Map(), memory: new Map() }
   const all = viewOf(bytes)

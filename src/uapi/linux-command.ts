@@ -9,7 +9,7 @@
 import { CallError } from '../spec/errno.ts'
 import { linuxCall } from '../spec/linux/coverage.ts'
 import { COMMAND_MASK, EXTENDED, type WriteCommand, writeCommands } from '../spec/linux/write.ts'
-import type { AnyValues } from '../spec/schema.ts'
+import { type AnyRecord, type AnyValue, type AnyValues, type Kind, recordSize } from '../spec/schema.ts'
 import type { Answer, Call, CallerView, Result } from './call.ts'
 import {
   AGAIN,
@@ -17,10 +17,12 @@ import {
   classNameOf,
   compiledFor,
   type DriverInput,
+  declared,
   driverPart,
   factsOf,
   fill,
   isZero,
+  onDevice,
   openAgain,
   type Room,
   refuse,
@@ -28,6 +30,8 @@ import {
   writeDriverPart,
 } from './caller.ts'
 import { type CompiledLayout, type Facts, readCells, residue, writeCells } from './cells.ts'
+import { payloadOf, valueIn } from './object-format.ts'
+import { viewOf } from './scalar.ts'
 
 export interface CompiledCommand {
   readonly command: WriteCommand
@@ -81,6 +85,15 @@ export const findCommand = (number: number, name?: (name: string) => void): Comp
   throw new CallError('EOPNOTSUPP', `${known.name}: ${known.absent}`)
 }
 
+/** The same on this device: a command about classes that it lacks is EOPNOTSUPP before anything else is looked at. */
+export const deviceCommand = (view: CallerView, number: number, name: (name: string) => void): CompiledCommand => {
+  const found = findCommand(number, name)
+  const { classes, method, name: title } = found.command
+  if (!onDevice(view, classes, method))
+    throw new CallError('EOPNOTSUPP', `${title}: this device has no ${classes[0]}.${method}`)
+  return found
+}
+
 const MIN_WORK_REQUEST = 56
 const SGE = 16
 
@@ -94,6 +107,24 @@ const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
     throw new CallError('EOPNOTSUPP', 'POST_SEND: bytes after the work requests are not 0')
   if (size < MIN_WORK_REQUEST)
     throw new CallError('EINVAL', `POST_SEND: a work request has at least ${MIN_WORK_REQUEST} bytes, not ${size}`)
+}
+
+/** Most records in a list behind a struct, as logarithm (IB_USER_VERBS_MAX_LOG_IND_TBL_SIZE). */
+const MAX_LOG = 13
+
+/** A list behind the struct, whose length the struct tells; zeros may follow. */
+const readList = (
+  { name, in: { tailLog } }: WriteCommand,
+  of: Kind,
+  request: Uint8Array,
+  tail: Uint8Array,
+): AnyValue => {
+  const log = viewOf(request).getUint32(tailLog ?? 0, true)
+  const size = log > MAX_LOG ? Number.POSITIVE_INFINITY : (1 << log) * (of.kind === 'list' ? recordSize(of.fields) : 1)
+  if (size > tail.length)
+    throw new CallError('ENOSPC', `${name}: a list of 2^${log} records does not fit the ${tail.length} bytes there`)
+  if (!isZero(tail.subarray(size))) throw new CallError('EOPNOTSUPP', `${name}: bytes after the list are not 0`)
+  return valueIn(name, of, tail.subarray(0, size))
 }
 
 /** Turns the parts of a command into a call. Throws CallError. */
@@ -121,15 +152,19 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
   readCells(struct, request, args, facts, true)
   className = classNameOf(view, command.classes, facts)
   if (layout.tail !== undefined) {
-    checkWorkRequests(args, tail)
-    if (tail.length > 0) args[layout.tail] = tail.slice()
+    const { of } = declared(className, command.method).in[layout.tail]
+    if (of.kind === 'list') args[layout.tail] = readList(command, of, request, tail)
+    else {
+      checkWorkRequests(args, tail)
+      if (tail.length > 0) args[layout.tail] = tail.slice()
+    }
   }
 
   const again = openAgain(view, className, command.method)
   const call = again
     ? callOf(view, 'device', 'query', 0, {})
     : callOf(view, className, command.method, facts.object, args)
-  const part = driverPart(view, call, envelope.driverInput, envelope.driverResponse)
+  const part = command.driver ? driverPart(view, call, envelope.driverInput, envelope.driverResponse) : undefined
   return {
     compiled: struct,
     call,
@@ -174,5 +209,9 @@ export const restoreRequest = (found: CompiledCommand, call: Call, request: Uint
   writeCells(compiled, struct, call.args, factsOf(call))
   request.set(struct.subarray(0, request.length))
   const tail = layout.tail === undefined ? undefined : call.args[layout.tail]
-  if (tail !== undefined) request.set(tail as Uint8Array, layout.size)
+  if (tail === undefined) return
+  const { of } = call.method.in[layout.tail as string]
+  request.set(payloadOf(of, tail), layout.size)
+  if (layout.tailLog !== undefined)
+    viewOf(request).setUint32(layout.tailLog, Math.log2((tail as AnyRecord[]).length), true)
 }

@@ -25,6 +25,7 @@ import { isNamed } from './cells.ts'
 import { ATTRIBUTE, findMethod, INLINE, HEADER as IOCTL_HEADER } from './ioctl-message.ts'
 import { Door, packLegacy } from './legacy.ts'
 import { HEADER, requestStart } from './linux-write.ts'
+import { payloadOf } from './object-format.ts'
 import { viewOf } from './scalar.ts'
 
 /** One way to say a call. */
@@ -37,7 +38,8 @@ export interface Way {
 }
 
 /** Bytes of the driver's parts of request and response. */
-const driverRooms = (call: Call, driverId: number): { input: number; output: number } => {
+const driverRooms = (driver: boolean, call: Call, driverId: number): { input: number; output: number } => {
+  if (!driver) return { input: 0, output: 0 }
   const part = driverLayouts(driverId)?.[`${call.class.name}.${call.methodName}`]
   if (part?.input === 'pointer') return { input: 8, output: 0 }
   return { input: 0, output: part === undefined ? 0 : Math.max(part.room ?? 0, part.out.size) }
@@ -55,12 +57,15 @@ const address = (at: bigint): Uint8Array => {
 
 // ---- commands ----
 
-const requestSize = ({ in: { size, tail } }: WriteCommand, call: Call): number =>
-  size + (tail === undefined ? 0 : ((call.args[tail] as Uint8Array | undefined)?.length ?? 0))
+const requestSize = ({ in: { size, tail }, extended }: WriteCommand, call: Call): number => {
+  const value = tail === undefined ? undefined : call.args[tail]
+  const more = value === undefined ? 0 : payloadOf(call.method.in[tail as string].of, value).length
+  return extended ? (size + more + 7) & ~7 : size + more
+}
 
 const byWrite = (command: WriteCommand, call: Call, driverId: number, arena: bigint): Uint8Array => {
   const start = requestStart(command.extended)
-  const { input, output } = driverRooms(call, driverId)
+  const { input, output } = driverRooms(command.driver, call, driverId)
   const size = requestSize(command, call)
   const bytes = new Uint8Array(start + size + input)
   const view = viewOf(bytes)
@@ -123,7 +128,7 @@ const ioctlMessage = (
 }
 
 const byInvoke = (command: WriteCommand, call: Call, driverId: number, arena: bigint): Uint8Array => {
-  const { input, output } = driverRooms(call, driverId)
+  const { input, output } = driverRooms(command.driver, call, driverId)
   const number = new Uint8Array(8)
   viewOf(number).setUint32(0, (command.number + (command.extended ? EXTENDED : 0)) >>> 0, true)
   const size = requestSize(command, call)
@@ -142,19 +147,37 @@ const isForeign = ({ kind, cells }: IoctlAttribute, { method }: Call): boolean =
   return cells.length > 0 && cells.every(cell => isNamed(cell) && own[cell.name.split('.')[0]] === undefined)
 }
 
+/** Most room for an output. */
+const LIST_ROOM = 1024
+
+/** Whether a call has what an ioctl cannot do without. */
+const hasAll = ({ attributes }: IoctlMethod, { args, method }: Call): boolean =>
+  attributes.every(
+    ({ kind, name, mandatory }) =>
+      !mandatory || (kind !== 'handle' && kind !== 'fd') || method.in[name] === undefined || args[name] !== undefined,
+  )
+
+/** Whether an ioctl is a way to say a call. */
+const says = (one: IoctlMethod, call: Call): boolean =>
+  one.classes.includes(call.class.name) &&
+  one.method === call.methodName &&
+  one.converter === undefined &&
+  agrees(one.set, call) &&
+  hasAll(one, call)
+
 const partOf = (attribute: IoctlAttribute, call: Call, output: number): Part[] => {
   const { id, kind, name, mandatory, cells, max } = attribute
   if (id === UHW_OUT) return output === 0 ? [] : [{ id, length: output, out: true }]
   if (!mandatory && isForeign(attribute, call)) return []
   if (kind === 'in') return cells.length === 0 ? [] : [{ id, length: max, in: new Uint8Array(max) }]
-  if (kind === 'out' || kind === 'list') return [{ id, length: max, out: true }]
-  const given = name === 'object' || name === '' ? mandatory : call.args[name] !== undefined
+  if (kind === 'out' || kind === 'list') return [{ id, length: Math.min(max, LIST_ROOM), out: true }]
+  const given = mandatory || call.args[name] !== undefined
   if ((kind === 'fd' || kind === 'handle' || kind === 'flags') && !given) return []
   return [{ id, length: kind === 'flags' ? 4 : 0 }]
 }
 
 const byIoctl = (spec: IoctlMethod, call: Call, driverId: number, arena: bigint): Uint8Array => {
-  const { output } = driverRooms(call, driverId)
+  const { output } = driverRooms(spec.driver, call, driverId)
   const attributes = [...findMethod(spec.object, spec.number).attributes.values()]
   const parts = attributes.flatMap(one => partOf(one.spec, call, output))
   return ioctlMessage(spec.object, spec.number, driverId, arena, parts)
@@ -171,9 +194,7 @@ export const ways = (call: Call, driverId: number, arena: bigint): Way[] => [
       { name: one.name, by: 'invoke', legacy: byInvoke(one, call, driverId, arena) },
     ]),
   ...ioctlMethods
-    .filter(
-      one => one.classes.includes(call.class.name) && one.method === call.methodName && one.converter === undefined,
-    )
+    .filter(one => says(one, call))
     .map((one): Way => ({ name: one.name, by: 'ioctl', legacy: byIoctl(one, call, driverId, arena) })),
 ]
 

@@ -41,7 +41,8 @@ import {
   roomOf,
 } from './ioctl-message.ts'
 import { Door, packLegacy } from './legacy.ts'
-import { type Commanded, clearRequest, findCommand, readCommand } from './linux-command.ts'
+import { type Commanded, clearRequest, deviceCommand, readCommand } from './linux-command.ts'
+import { payloadOf } from './object-format.ts'
 import { encodeRecords, viewOf } from './scalar.ts'
 
 /** Flag of an attribute whose output is there. */
@@ -115,6 +116,11 @@ const writeOutputs = (message: Message, read: Read, result: Result, changes: Cha
       if (spec.grows) fill(message.view, roomOf(given), bytes)
       else message.view.copyOut(given.data, bytes)
       markFilled(changes, given)
+    } else if (spec.kind === 'list' && message.method.spec.converter === undefined) {
+      const { of } = declared(read.className, message.method.spec.method as string).out[spec.name]
+      const value = result.out[spec.name]
+      fill(message.view, roomOf(given), value === undefined ? new Uint8Array() : payloadOf(of, value))
+      markFilled(changes, given)
     } else if (spec.kind === 'newHandle') {
       viewOf(changes.bytes).setBigUint64(offsetOf(given.index) + 8, BigInt(result.object ?? 0), true)
       changes.changed = true
@@ -161,11 +167,10 @@ const listCall = (message: Message): { args: AnyValues; write(result: Result, ch
   if (handles) {
     const object = constant(message, 0, 0xffffn)
     const classes = LinuxObjectClasses[object]
-    if (classes === undefined) throw new CallError('EINVAL', `INFO_HANDLES: there is no object ${object}`)
-    args.classes = classes.flatMap(name => {
-      const cls = view.schema.className(name)
-      return cls === undefined ? [] : [{ id: cls.id }]
-    })
+    const known = classes?.flatMap(name => view.schema.className(name) ?? [])
+    if (known === undefined || (known.length === 0 && classes.length > 0))
+      throw new CallError('EINVAL', `INFO_HANDLES: there is no object ${object}`)
+    args.classes = known.map(({ id }) => ({ id }))
   }
   return {
     args,
@@ -192,7 +197,7 @@ const inputOf = (message: Message, given: Given | undefined): DriverInput => ({
 
 const invokeWrite = (message: Message, name: (name: string) => void): Decoded => {
   const { view, given } = message
-  const found = findCommand(constant(message, InvokeWrite.WRITE_CMD, 0xffffffffn), name)
+  const found = deviceCommand(view, constant(message, InvokeWrite.WRITE_CMD, 0xffffffffn), name)
   const { command } = found
   const core = given.get(InvokeWrite.CORE_IN)
   const response = given.get(InvokeWrite.CORE_OUT)

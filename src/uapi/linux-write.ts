@@ -10,7 +10,7 @@ import { EXTENDED } from '../spec/linux/write.ts'
 import type { Answer, CallerView, Decoded } from './call.ts'
 import { answering, answeringAs, type DriverInput, type Room } from './caller.ts'
 import { Door, packLegacy } from './legacy.ts'
-import { type CompiledCommand, clearRequest, type Envelope, findCommand, readCommand } from './linux-command.ts'
+import { type CompiledCommand, clearRequest, deviceCommand, type Envelope, readCommand } from './linux-command.ts'
 import { viewOf } from './scalar.ts'
 
 /** Bytes of {command, in_words, out_words}, and of the second header of an extended command. */
@@ -106,7 +106,7 @@ export const decodeWriteBytes = (view: CallerView, bytes: Uint8Array): Decoded |
     if (bytes.length < HEADER)
       throw new CallError('EINVAL', `a command has at least ${HEADER} bytes, not ${bytes.length}`)
     const number = viewOf(bytes).getUint32(0, true)
-    const found = findCommand(number, name)
+    const found = deviceCommand(view, number, name)
     const envelope = (number & EXTENDED ? extended : plain)(found, bytes)
     const commanded = readCommand(view, found, envelope)
     return {

@@ -26,31 +26,13 @@ export const absentCommands: Readonly<Partial<Record<WriteName | ExtendedName, s
   POST_RECV: IN_RINGS,
   POST_SRQ_RECV: IN_RINGS,
   CREATE_FLOW: NO_STEERING,
-  DESTROY_FLOW: NO_STEERING,
-  CREATE_WQ: NO_STEERING,
-  MODIFY_WQ: NO_STEERING,
-  DESTROY_WQ: NO_STEERING,
-  CREATE_RWQ_IND_TBL: NO_STEERING,
-  DESTROY_RWQ_IND_TBL: NO_STEERING,
-  MODIFY_CQ: 'rxe of Linux cannot put off the events of a completion queue',
 }
 
 /** By object and method. QUERY_CONTEXT is known to Linux's rxe, so it is EOPNOTSUPP. */
 export const absentIoctls: Readonly<Partial<Record<Ioctl, string>>> = {
   'DEVICE.QUERY_CONTEXT': 'only drivers that let a context be imported answer it',
-  'FLOW.FLOW_DESTROY': NO_STEERING,
-  'RWQ_IND_TBL.RWQ_IND_TBL_DESTROY': NO_STEERING,
-  'WQ.WQ_CREATE': NO_STEERING,
-  'WQ.WQ_DESTROY': NO_STEERING,
   'FLOW_ACTION.FLOW_ACTION_ESP_CREATE': NO_IPSEC,
   'FLOW_ACTION.FLOW_ACTION_DESTROY': NO_IPSEC,
   'FLOW_ACTION.FLOW_ACTION_ESP_MODIFY': NO_IPSEC,
-  'DM.DM_ALLOC': 'devices here have no memory of their own',
-  'DM.DM_FREE': 'devices here have no memory of their own',
-  'MR.DM_MR_REG': 'devices here have no memory of their own',
   'MR.ADVISE_MR': 'it tells when to fetch pages; here every access finds the page that the program has',
-  'MR.REG_DMABUF_MR': 'buffers of other devices cannot be reached from user space',
-  'COUNTERS.COUNTERS_CREATE': NO_STEERING,
-  'COUNTERS.COUNTERS_DESTROY': NO_STEERING,
-  'COUNTERS.COUNTERS_READ': NO_STEERING,
 }

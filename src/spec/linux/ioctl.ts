@@ -7,9 +7,9 @@
  */
 import { GidEntry } from '../classes/device.ts'
 import { PortAttributes } from '../classes/port.ts'
-import { CqFlags, QpFlags } from '../enums.ts'
+import { AccessFlags, CountersFlags, CqFlags, MrKind, QpFlags, WqFlags } from '../enums.ts'
 import type { ErrnoName } from '../errno.ts'
-import type { AnyValues } from '../schema.ts'
+import type { AnyValues, Enumeration } from '../schema.ts'
 import { type Cell, embed, object, value, whichClass } from './layout.ts'
 import { ioctlNames, LinuxObject, type LinuxObjectName } from './names.ts'
 import { LINUX_QP_CLASSES, qpCap, SRQ_CLASSES } from './structs.ts'
@@ -160,6 +160,12 @@ const method = <const O extends LinuxObjectName>(
   ...(rest.converter === undefined ? {} : { converter: rest.converter }),
 })
 
+const allOf = ({ values }: Enumeration): number => Object.values(values).reduce((all, bit) => (all | bit) >>> 0, 0)
+const ALL_ACCESS = allOf(AccessFlags)
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, RELAXED_ORDERING } = AccessFlags.values
+/** What a region of a buffer can allow. */
+const DMABUF_ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | RELAXED_ORDERING
+
 /** Attributes of INVOKE_WRITE. */
 export const InvokeWrite = { CORE_IN: 0, CORE_OUT: 1, WRITE_CMD: 2 } as const
 
@@ -287,8 +293,86 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     out(3, 8, value(0, 8, 'length')),
     optional(out(4, 8, value(0, 8, 'iova'))),
   ]),
+  method(
+    'MR',
+    'DM_MR_REG',
+    ['mr'],
+    'create',
+    [
+      newHandle(0),
+      into(1, 8, value(0, 8, 'start')),
+      into(2, 8, value(0, 8, 'length')),
+      handle(3, 'pd', ['pd']),
+      flags(4, 'access', ALL_ACCESS),
+      handle(5, 'dm', ['dm']),
+      out(6, 4, value(0, 4, 'lkey')),
+      out(7, 4, value(0, 4, 'rkey')),
+    ],
+    { set: { kind: MrKind.values.DEVICE, iova: 0n } },
+  ),
+  method(
+    'MR',
+    'REG_DMABUF_MR',
+    ['mr'],
+    'create',
+    [
+      newHandle(0),
+      handle(1, 'pd', ['pd']),
+      into(2, 8, value(0, 8, 'start')),
+      into(3, 8, value(0, 8, 'length')),
+      into(4, 8, value(0, 8, 'iova')),
+      fd(5, 'file'),
+      flags(6, 'access', DMABUF_ACCESS),
+      out(7, 4, value(0, 4, 'lkey')),
+      out(8, 4, value(0, 4, 'rkey')),
+    ],
+    { set: { kind: MrKind.values.FILE } },
+  ),
   method('AH', 'AH_DESTROY', ['ah'], 'destroy', [destroy(0, ['ah'])]),
   method('MW', 'MW_DESTROY', ['mw'], 'destroy', [destroy(0, ['mw'])]),
   method('XRCD', 'XRCD_DESTROY', ['xrcd'], 'destroy', [destroy(0, ['xrcd'])]),
   method('ASYNC_EVENT', 'ASYNC_EVENT_ALLOC', ['async_fd'], 'create', [newFd(0)]),
+  method('FLOW', 'FLOW_DESTROY', ['flow'], 'destroy', [destroy(0, ['flow'])]),
+  method(
+    'WQ',
+    'WQ_CREATE',
+    ['wq'],
+    'create',
+    [
+      newHandle(0),
+      handle(1, 'pd', ['pd']),
+      handle(2, 'cq', ['cq']),
+      into(3, 8, value(0, 8, 'userHandle')),
+      into(4, 8, value(0, 8, 'type')),
+      optional(fd(5, 'asyncFd')),
+      into(6, 4, value(0, 4, 'maxWr')),
+      into(7, 4, value(0, 4, 'maxSge')),
+      flags(8, 'flags', allOf(WqFlags)),
+      out(9, 4, value(0, 4, 'maxWr')),
+      out(10, 4, value(0, 4, 'maxSge')),
+      optional(out(11, 4, value(0, 4, 'wqNum'))),
+    ],
+    { driver: true },
+  ),
+  method('WQ', 'WQ_DESTROY', ['wq'], 'destroy', [destroy(0, ['wq']), out(1, 4, value(0, 4, 'events'))]),
+  method('RWQ_IND_TBL', 'RWQ_IND_TBL_DESTROY', ['rwq_ind_table'], 'destroy', [destroy(0, ['rwq_ind_table'])]),
+  method(
+    'DM',
+    'DM_ALLOC',
+    ['dm'],
+    'create',
+    [newHandle(0), into(1, 8, value(0, 8, 'length')), into(2, 4, value(0, 4, 'alignment'))],
+    { driver: true },
+  ),
+  method('DM', 'DM_FREE', ['dm'], 'destroy', [destroy(0, ['dm'])]),
+  method('COUNTERS', 'COUNTERS_CREATE', ['counters'], 'create', [newHandle(0)], { driver: true }),
+  method('COUNTERS', 'COUNTERS_DESTROY', ['counters'], 'destroy', [destroy(0, ['counters'])]),
+  method(
+    'COUNTERS',
+    'COUNTERS_READ',
+    ['counters'],
+    'query',
+    [handle(0, 'object', ['counters']), list(1, 'values', 0), flags(2, 'flags', allOf(CountersFlags))],
+    { driver: true },
+  ),
 ]

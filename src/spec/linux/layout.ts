@@ -34,6 +34,8 @@ export interface Cell {
   readonly when?: number
   /** What the kernel answers there of a class without the attribute, if that is not 0. */
   readonly lacking?: number
+  /** Bit of the attribute mask, where it is not that of the attribute's id. */
+  readonly maskBit?: number
 }
 
 export interface Layout {
@@ -46,8 +48,10 @@ export interface Layout {
   readonly maskBits?: number
   /** By class: mask bits that the kernel takes away for it, whatever they would say. */
   readonly ignored?: Readonly<Record<string, number>>
-  /** Bytes after the struct belong to this attribute. */
+  /** Bytes after the struct belong to this attribute: a blob, or a list. */
   readonly tail?: string
+  /** Byte offset of the logarithm (u32) of the number of records in that list. */
+  readonly tailLog?: number
 }
 
 export const value = (at: number, size: number, name: string, mask?: number): Cell => ({
@@ -61,6 +65,11 @@ export const value = (at: number, size: number, name: string, mask?: number): Ce
 export const valueWhen = (when: number, at: number, size: number, name: string): Cell => ({
   ...value(at, size, name),
   when,
+})
+/** A value whose presence another bit of the mask says than its id does. */
+export const valueByBit = (at: number, size: number, name: string, maskBit: number): Cell => ({
+  ...value(at, size, name),
+  maskBit,
 })
 /** A cell of a response, and what is there for classes without its attribute. */
 export const orElse = (cell: Cell, lacking: number): Cell => ({ ...cell, lacking })

@@ -7,8 +7,8 @@ import { QpType, SrqType } from '../enums.ts'
 import { bool, type Cell, orElse, value } from './layout.ts'
 import { LinuxObject } from './names.ts'
 
-/** Programs have no queue pairs of management services; of RAW_PACKET and reliable datagrams there is no device. */
-const NOT_OF_LINUX: readonly string[] = ['gsi_qp', 'smi_qp', 'rd_qp', 'raw_packet_qp']
+/** Programs have no queue pairs of management services, and Linux no number for reliable datagrams. */
+const NOT_OF_LINUX: readonly string[] = ['gsi_qp', 'smi_qp', 'rd_qp']
 
 /** Classes that a handle of a QP can have. */
 export const LINUX_QP_CLASSES = QP_CLASSES.filter(name => !NOT_OF_LINUX.includes(name))
@@ -61,6 +61,7 @@ export const QpTypeClasses: Readonly<Record<number, string | undefined>> = {
   [QpType.values.RC]: 'rc_qp',
   [QpType.values.UC]: 'uc_qp',
   [QpType.values.UD]: 'ud_qp',
+  [QpType.values.RAW_PACKET]: 'raw_packet_qp',
   [QpType.values.XRC_INI]: 'xrc_ini_qp',
   [QpType.values.XRC_TGT]: 'xrc_tgt_qp',
 }
@@ -93,5 +94,10 @@ export const LinuxObjectClasses: Readonly<Record<number, readonly string[]>> = {
   [LinuxObject.AH]: ['ah'],
   [LinuxObject.MW]: ['mw'],
   [LinuxObject.XRCD]: ['xrcd'],
+  [LinuxObject.FLOW]: ['flow'],
+  [LinuxObject.RWQ_IND_TBL]: ['rwq_ind_table'],
+  [LinuxObject.WQ]: ['wq'],
+  [LinuxObject.DM]: ['dm'],
+  [LinuxObject.COUNTERS]: ['counters'],
   [LinuxObject.ASYNC_EVENT]: ['async_fd'],
 }

@@ -22,6 +22,7 @@ import {
   object,
   orElse,
   value,
+  valueByBit,
   valueWhen,
   whichClass,
   zero,
@@ -121,6 +122,9 @@ const XRC_IGNORED = {
   xrc_ini_qp: maskBits(qpAttributes.minRnrTimer, qpAttributes.maxDestRdAtomic),
   xrc_tgt_qp: maskBits(qpAttributes.maxRdAtomic, qpAttributes.retryCnt, qpAttributes.rnrRetry),
 }
+/** Of MODIFY_CQ; of MODIFY_WQ, both what the flags are and which. */
+const CQ_MODERATE = 1
+const WQ_FLAGS = 4
 /** MAX_WR, LIMIT */
 const SRQ_MASK_BITS = 3
 
@@ -373,5 +377,57 @@ export const writeCommands: readonly WriteCommand[] = [
     request: 112,
     out: layout(8, filledLength(4)),
     driver: true,
+  }),
+  command('DESTROY_FLOW', ['flow'], 'destroy', { in: layout(8, zero(0, 4, 'EINVAL'), object(4)) }),
+  command('CREATE_WQ', ['wq'], 'create', {
+    in: layout(
+      40,
+      zero(0, 4, 'EOPNOTSUPP'),
+      value(4, 4, 'type'),
+      value(8, 8, 'userHandle'),
+      value(16, 4, 'pd'),
+      value(20, 4, 'cq'),
+      value(24, 4, 'maxWr'),
+      value(28, 4, 'maxSge'),
+      value(32, 4, 'flags'),
+    ),
+    request: 32,
+    out: layout(24, filledLength(4), object(8), value(12, 4, 'maxWr'), value(16, 4, 'maxSge'), value(20, 4, 'wqNum')),
+    driver: true,
+  }),
+  command('MODIFY_WQ', ['wq'], 'modify', {
+    in: {
+      ...layout(
+        24,
+        object(4),
+        value(8, 4, 'state'),
+        value(12, 4, 'curState'),
+        value(16, 4, 'flags'),
+        valueByBit(20, 4, 'flagsMask', WQ_FLAGS),
+      ),
+      mask: 0,
+      maskBits: 7,
+    },
+    driver: true,
+  }),
+  command('DESTROY_WQ', ['wq'], 'destroy', {
+    in: layout(8, zero(0, 4, 'EOPNOTSUPP'), object(4)),
+    out: layout(16, filledLength(4), value(8, 4, 'events')),
+    response: 12,
+  }),
+  command('CREATE_RWQ_IND_TBL', ['rwq_ind_table'], 'create', {
+    in: { ...layout(8, zero(0, 4, 'EOPNOTSUPP')), tail: 'queues', tailLog: 4 },
+    out: layout(16, filledLength(4), object(8), value(12, 4, 'tableNum')),
+    driver: true,
+  }),
+  command('DESTROY_RWQ_IND_TBL', ['rwq_ind_table'], 'destroy', {
+    in: layout(8, zero(0, 4, 'EOPNOTSUPP'), object(4)),
+  }),
+  command('MODIFY_CQ', ['cq'], 'modify', {
+    in: {
+      ...layout(16, object(0), valueByBit(8, 2, 'count', CQ_MODERATE), valueByBit(10, 2, 'period', CQ_MODERATE)),
+      mask: 4,
+      maskBits: CQ_MODERATE,
+    },
   }),
 ]
