@@ -11,6 +11,7 @@
  */
 import { CallError } from '../spec/errno.ts'
 import { type AnyValue, type AnyValues, DESTROY, type In, type ObjectClass, type Out } from '../spec/schema.ts'
+import { checkKnown } from '../spec/versions.ts'
 import type { NewDescriptor, Result } from '../uapi/call.ts'
 import { findHandle } from './handles.ts'
 import { forget, makeObject, runDestroy, unuse } from './lifetime.ts'
@@ -300,6 +301,8 @@ export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & str
 ): MaybePromise<Returned<Out<C['methods'][K]>>> => {
   const { call } = cls.methods[method]
   const entry = methodOf(context, cls.id, call, `${cls.name}.${method}`)
+  // Bytes were checked when they were decoded. A caller in this process may know more than the device.
+  checkKnown(nameOf(entry), entry.method, args as AnyValues)
   return execute(context, entry, object, args as AnyValues, caller) as MaybePromise<Returned<Out<C['methods'][K]>>>
 }
 

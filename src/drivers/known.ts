@@ -7,6 +7,8 @@ import { createCore } from '../core/registry.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
 import { parseAddress } from '../wire/address.ts'
 import { plainArena } from '../wire/arena.ts'
+import { createCtxDevice } from './ctx/device.ts'
+import { createNullDevice } from './null/device.ts'
 import { createRxeDevice } from './rxe/device.ts'
 import { identify } from './rxe/identity.ts'
 
@@ -15,5 +17,7 @@ export const knownDevices = (): readonly Device[] => {
   const port = createMemorySwitch({ arena: plainArena(memorySwitchBytes()), sealing: 'demand' }).attach()
   const identity = identify(parseAddress('127.0.0.1') as Uint8Array, { name: 'lo', index: 1 })
   createRxeDevice(core, { name: 'rxe', identity, port, now: () => 0 })
+  createCtxDevice(core, 'ctx')
+  createNullDevice(core, 'null')
   return [...core.devices.values()]
 }

@@ -13,6 +13,7 @@
 import { AttributeFlag, CommonAttribute, MessageFlag, OpCtrl } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
 import { type AnyValue, type AnyValues, type Attribute, type Kind, sizeOf } from '../spec/schema.ts'
+import { checkKnown } from '../spec/versions.ts'
 import type { Answer, Call, CallerView, Decoded, Install, Result } from './call.ts'
 import { answering, descriptorOf, refuse } from './caller.ts'
 import {
@@ -294,6 +295,8 @@ export interface EncodeOptions {
   readonly legacy?: Uint8Array | undefined
   /** By attribute; all outputs get room otherwise, lists and blobs 1 KiB. `0`: not wanted. */
   readonly rooms?: { readonly [attribute: string]: OutputRoom }
+  /** Attributes that a device which does not know them may ignore (R3); it refuses others. */
+  readonly ignorable?: readonly string[]
   /** By attribute: the address at which the caller has put the value's bytes. */
   readonly elsewhere?: { readonly [attribute: string]: bigint }
 }
@@ -314,6 +317,7 @@ export const encodeCall = (call: Call, options: EncodeOptions = {}): Uint8Array 
     viewOf(bytes).setBigUint64(8, BigInt(length), true)
     return bytes
   }
+  checkKnown(where, call.method, call.args)
   for (const [name, { id, of, optional }] of Object.entries(call.method.in)) {
     const value = call.args[name]
     if (value === undefined) {
@@ -322,9 +326,10 @@ export const encodeCall = (call: Call, options: EncodeOptions = {}): Uint8Array 
     }
     checkValue(`${where}: attribute ${name}`, of, value)
     const payload = payloadOf(of, value)
+    const flags = options.ignorable?.includes(name) ? 0 : MANDATORY
     const address = options.elsewhere?.[name]
-    if (address === undefined) add(id, MANDATORY, payload)
-    else add(id, MANDATORY | IS_INDIRECT, pointer(address, payload.length))
+    if (address === undefined) add(id, flags, payload)
+    else add(id, flags | IS_INDIRECT, pointer(address, payload.length))
   }
   for (const [name, { id, of }] of Object.entries(call.method.out)) {
     const some = of.kind === 'list' || of.kind === 'blob'

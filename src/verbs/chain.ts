@@ -5,14 +5,14 @@
  * What the builder answers stands for the entry that makes it: its `handle` is negative, -1 for the first entry.
  */
 import { ChainErrors, Interface } from '../spec/classes/interface.ts'
-import { errnoName } from '../spec/errno.ts'
+import { CallError, errnoName } from '../spec/errno.ts'
 import type { AnyValue, AnyValues, Attributes, In, ObjectClass, Out } from '../spec/schema.ts'
 import { chainEntries, encodeChain, type Link } from '../uapi/chain.ts'
 import { decodeResult } from '../uapi/object.ts'
 import { rcQpPlan, ucQpPlan } from './connected.ts'
 import { addressPlan, type Destination, udQpPlan } from './datagram.ts'
 import { type ProtectionDomain, pdPlan } from './domain.ts'
-import { refusal } from './error.ts'
+import { rdmaError, refusal } from './error.ts'
 import { type Access, regionPlan } from './memory.ts'
 import { type Kit, type MakeAll, make, type Named, type Plan } from './plan.ts'
 import { type CqOptions, cqPlan } from './queue.ts'
@@ -96,6 +96,17 @@ const creation = <O>({ class: cls, args, made, failed }: Plan<O>): Entry => ({
   failed,
 })
 
+/** The call that a sentence of a codec begins with. */
+const CALL = /^\w+\.\w+(?=: )/
+
+const encoded = (links: readonly Link[]): Uint8Array => {
+  try {
+    return encodeChain(links)
+  } catch (error) {
+    throw error instanceof CallError ? rdmaError(error, CALL.exec(error.message)?.[0] ?? 'interface.chain') : error
+  }
+}
+
 /** Objects of one chain of creations: a chain has at most 1 MiB. */
 const AT_ONCE = 2048
 
@@ -166,7 +177,7 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
       return { call, refs, ...(object < 0 && { object: -1 - object }) }
     })
     const { out } = kit.carrier.call(Interface, 'chain', 0, {
-      entries: encodeChain(links),
+      entries: encoded(links),
       onError: ChainErrors.values.UNDO,
     })
     const { results, done, error, reason } = out

@@ -7,10 +7,11 @@ import { type PortAttributes, Port as PortClass } from '../spec/classes/port.ts'
 import { declare } from '../spec/description.ts'
 import { AsyncEventType } from '../spec/enums.ts'
 import type { ObjectClass, RecordOf } from '../spec/schema.ts'
+import { agreedClass } from '../spec/versions.ts'
 import type { Carrier, DeviceCounters } from './carrier.ts'
 import { type Chain, createChains, type Realised } from './chain.ts'
 import { type ProtectionDomain, pdPlan } from './domain.ts'
-import { refused } from './error.ts'
+import { refusing } from './error.ts'
 import { type Kit, make, type PathFacts } from './plan.ts'
 import { type CompletionQueue, type CqOptions, cqPlan, type WaitOptions } from './queue.ts'
 import { createWaiters } from './waiters.ts'
@@ -79,12 +80,9 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     return described
   }
   const find = (className: string): ObjectClass | undefined => describe().find(one => one.name === className)
-  const { run: chain, makeAll } = createChains(kit, (cls, method) => {
-    const own = find(cls.name)
-    if (own?.methods[method] === undefined)
-      throw refused('EOPNOTSUPP', `${cls.name}.${method}`, `device ${name} has no such method`)
-    return own
-  })
+  const { run: chain, makeAll } = createChains(kit, (cls, method) =>
+    refusing(`${cls.name}.${method}`, () => agreedClass(cls, find(cls.name), method)),
+  )
   const { out: facts } = carrier.call(DeviceClass, 'query', 0, {})
   let open = true
 

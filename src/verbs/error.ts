@@ -1,7 +1,7 @@
 /*
  * What the library throws: a refusal with its errno, what was refused, why, and what to do about it.
  */
-import { type CallError, Errno, type ErrnoName } from '../spec/errno.ts'
+import { CallError, Errno, type ErrnoName } from '../spec/errno.ts'
 
 /** What helps against an errno, where that is always the same. */
 const HINTS: Readonly<Record<string, string>> = {
@@ -61,3 +61,12 @@ export const refused = (code: ErrnoName, call: string, reason: string, hint?: st
 
 /** The caller's mistake. */
 export const invalid = (call: string, reason: string, hint?: string): RdmaError => refused('EINVAL', call, reason, hint)
+
+/** What `body` answers; a refusal of core's becomes one of the library. */
+export const refusing = <T>(call: string, body: () => T): T => {
+  try {
+    return body()
+  } catch (error) {
+    throw error instanceof CallError ? rdmaError(error, call) : error
+  }
+}

@@ -15,17 +15,8 @@ import { CallError } from '../spec/errno.ts'
 import { wholePages } from '../spec/memory.ts'
 import type { ObjectClass } from '../spec/schema.ts'
 import type { Carrier, EventTargets } from './carrier.ts'
-import { rdmaError } from './error.ts'
+import { refusing } from './error.ts'
 import type { LocalNetwork, Network } from './network.ts'
-
-/** What `body` answers; a refusal of core's becomes one of the library. */
-export const refusing = <T>(call: string, body: () => T): T => {
-  try {
-    return body()
-  } catch (error) {
-    throw error instanceof CallError ? rdmaError(error, call) : error
-  }
-}
 
 /** Calls in this process carry values, not addresses. */
 export const noPointer = (): never => {

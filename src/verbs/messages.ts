@@ -8,12 +8,13 @@ import { mapArena } from '../host/mapping.ts'
 import { close } from '../host/sockets.ts'
 import { CallError, errnoName } from '../spec/errno.ts'
 import { type AnyValues, type ObjectClass, sizeOf } from '../spec/schema.ts'
+import { agreedClass } from '../spec/versions.ts'
 import type { Call } from '../uapi/call.ts'
 import { decodeResult, encodeCall, ioctlRequest, type OutputRoom } from '../uapi/object.ts'
 import { payloadOf } from '../uapi/object-format.ts'
 import { writeIoctl } from '../uapi/session.ts'
 import type { Answered } from './carrier.ts'
-import { invalid, rdmaError, refusal } from './error.ts'
+import { invalid, rdmaError, refusal, refusing } from './error.ts'
 import type { Session } from './session.ts'
 
 /** Room for the message, and for one value that lies elsewhere; as many as a method has at most. */
@@ -32,18 +33,26 @@ const workArena = () => {
   return shared
 }
 
+/** Makes a call. Throws RdmaError. */
+export interface Calls {
+  (cls: ObjectClass, method: string, object: number, args: AnyValues): Answered<AnyValues>
+  /** From now on the device's own version of each class is called, as far as both ends know it (R47). */
+  learn(classes: readonly ObjectClass[]): void
+}
+
 /** Makes calls on the daemon's context number `context`; `fd` is its descriptor here, for the trace. */
-export const createCalls = (session: Session, context: number, fd: number) => {
+export const createCalls = (session: Pick<Session, 'ask'>, context: number, fd: number): Calls => {
+  let own: ReadonlyMap<string, ObjectClass> | undefined
   const copyIn = (address: bigint, length: number): Uint8Array => {
     const arena = workArena()
     const at = Number(address) - arena.address
     return arena.bytes.slice(at, at + length)
   }
 
-  /** Throws RdmaError. The class is the device's own version of it. */
-  return (cls: ObjectClass, method: string, object: number, args: AnyValues): Answered<AnyValues> => {
+  const make = (known: ObjectClass, method: string, object: number, args: AnyValues): Answered<AnyValues> => {
     const arena = workArena()
-    const name = `${cls.name}.${method}`
+    const name = `${known.name}.${method}`
+    const cls = own === undefined ? known : refusing(name, () => agreedClass(known, own?.get(known.name), method))
     const call: Call = { class: cls, methodName: method, method: cls.methods[method], object, args }
     const elsewhere: Record<string, bigint> = {}
     const rooms: Record<string, OutputRoom> = {}
@@ -86,4 +95,9 @@ export const createCalls = (session: Session, context: number, fd: number) => {
       throw error instanceof CallError ? rdmaError(error, name) : error
     }
   }
+  return Object.assign(make, {
+    learn(classes: readonly ObjectClass[]): void {
+      own = new Map(classes.map(cls => [cls.name, cls]))
+    },
+  })
 }

@@ -86,18 +86,9 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
   const watches: { readonly watch: Watch; readonly fd: number }[] = []
   const token = new Uint8Array(4)
   const tokenView = new DataView(token.buffer)
-  let classes = new Map<string, ObjectClass>()
   let targets: EventTargets | undefined
   let polls = 0
   let closed = false
-
-  /** The device's own version of a class, with what its driver adds. */
-  const own = (cls: ObjectClass, method: string): ObjectClass => {
-    const found = classes.size === 0 ? cls : classes.get(cls.name)
-    if (found?.methods[method] === undefined)
-      throw refused('EOPNOTSUPP', `${cls.name}.${method}`, `device ${device.name} has no such method`)
-    return found
-  }
 
   /** Reads records of an event descriptor as they come, until its end. */
   const read = (fd: number, bytes: number, take: (record: DataView) => void): void => {
@@ -126,8 +117,8 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
   try {
     const { out } = send(DeviceClass, 'open', 0, {})
     if (typeof out.numCompVectors !== 'number') throw refused('EIO', 'device.open', 'an odd answer')
-    classes = new Map(declare(send(Interface, 'query', 0, {}).out as never).map(cls => [cls.name, cls]))
-    const events = send(own(AsyncFd, 'create'), 'create', 0, {}).object
+    send.learn(declare(send(Interface, 'query', 0, {}).out as never))
+    const events = send(AsyncFd, 'create', 0, {}).object
     read(events, ASYNC_RECORD, record => {
       const element = record.getUint32(0, true)
       const type = record.getUint32(8, true)
@@ -136,7 +127,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
       else targets?.event(type, element, undefined)
       if (type === DEVICE_FATAL) targets?.ended()
     })
-    channel = send(own(CompChannel, 'create'), 'create', 0, {}).object
+    channel = send(CompChannel, 'create', 0, {}).object
     read(channel, COMPLETION_RECORD, record => targets?.completion(record.getUint32(0, true)))
   } catch (error) {
     end()
@@ -152,7 +143,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
     device,
     call(cls, method, object, args) {
       alive(`${(cls as ObjectClass).name}.${method}`)
-      return send(own(cls as ObjectClass, method), method, object, args as AnyValues) as never
+      return send(cls as ObjectClass, method, object, args as AnyValues) as never
     },
     ring: rings.ring,
     release: rings.release,

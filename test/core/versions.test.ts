@@ -1,0 +1,214 @@
+/*
+ * R47: clients and devices of different releases, in the object dialect. The other release has one class less, one
+ * method more, one new optional and one new mandatory attribute, and records and results that are longer.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  type Context,
+  coreClasses,
+  createCore,
+  dispatch,
+  driverClass,
+  openContext,
+  register,
+} from '../../src/core/index.ts'
+import { Classes } from '../../src/spec/classes.ts'
+import { CallError, errnoName } from '../../src/spec/errno.ts'
+import {
+  type AnyValues,
+  at,
+  Block,
+  DESTROY,
+  method,
+  type ObjectClass,
+  objectClass,
+  optional,
+  QUERY,
+  record,
+  u8,
+  u32,
+} from '../../src/spec/schema.ts'
+import { agreedClass } from '../../src/spec/versions.ts'
+import type { Answer, CallerView } from '../../src/uapi/call.ts'
+import { decodeMessage, decodeResult, type EncodeOptions, encodeCall } from '../../src/uapi/object.ts'
+import { describeDevice, testCaller, testDriver } from './fixture.ts'
+
+// ---- two releases of a class, and a class that only one of them has ----
+
+const sizes = { length: at(0, u32(0)), width: at(4, u32(0)) }
+const methods = {
+  create: method(0, { in: { size: record(1, sizes) }, out: { area: u32(64), size: record(65, sizes) } }),
+  query: method(QUERY, { in: {}, out: { area: u32(64) } }),
+  destroy: method(DESTROY, { in: {}, out: {} }),
+}
+const old = objectClass('sheet', 0x7000, { methods })
+
+const newSizes = { ...sizes, height: at(8, u32(0)) }
+const next = objectClass('sheet', 0x7000, {
+  methods: {
+    ...methods,
+    create: method(0, {
+      in: { size: record(1, newSizes), colour: optional(u8(2)) },
+      out: { area: u32(64), size: record(65, newSizes), folds: u32(66) },
+    }),
+    fold: method(Block.CM + 0, { in: {}, out: {} }),
+  },
+})
+/** The same, but for one thing that a device of the next release cannot do without. */
+const strict = objectClass('sheet', 0x7000, {
+  methods: { ...next.methods, query: method(QUERY, { in: { unit: u8(1) }, out: { area: u32(64) } }) },
+})
+const gone = objectClass('ruler', 0x7001, { methods: { query: method(QUERY, { in: {}, out: { length: u32(64) } }) } })
+
+interface Size {
+  readonly length: number
+  readonly width: number
+  readonly height?: number
+}
+const handlers = {
+  create: (_call: unknown, _object: unknown, args: AnyValues) => {
+    const size = args.size as unknown as Size
+    const { length, width, height = 1 } = size
+    return { area: length * width * Math.max(height, 1) + Number(args.colour ?? 0), size: { ...size }, folds: 3 }
+  },
+  query: () => ({ area: 7 }),
+  fold: () => ({}),
+  destroy: () => ({}),
+}
+
+/** A device that has these classes. */
+const deviceOf = (...classes: ObjectClass[]): Context => {
+  const lines = classes.map(cls => {
+    const own = Object.entries(handlers).filter(([name]) => name in cls.methods)
+    return driverClass(cls, Object.fromEntries(own) as never)
+  })
+  const core = createCore({ classes: [...coreClasses, ...lines] })
+  const names = [driverClass(Classes.interface), driverClass(Classes.device)]
+  const driver = testDriver([...names, ...classes.map(cls => driverClass(cls))])
+  return openContext(register(core, describeDevice('test0', driver)) as never, { opened: true })
+}
+
+const messages = (view: CallerView, call: number, bytes: Uint8Array, answer: (message: Uint8Array) => void) => {
+  const decoded = decodeMessage(view, call, bytes)
+  const refused = (error: CallError): Answer => ({ ret: -error.errno, installs: [], reason: error.message })
+  if (decoded.short !== undefined) return refused(decoded.short)
+  return {
+    call: decoded.call,
+    legacy: () => undefined,
+    answer(outcome: Parameters<typeof decoded.answer>[0] | CallError): Answer {
+      if (outcome instanceof CallError) return refused(outcome)
+      answer(decoded.answer(outcome).message)
+      return { ret: 0, installs: [] }
+    },
+  }
+}
+
+/** What a client that knows `cls` gets: the results, or the error with its sentence. */
+const ask = (context: Context, cls: ObjectClass, name: string, args: AnyValues, options: EncodeOptions = {}) => {
+  const call = { class: cls, methodName: name, method: cls.methods[name], object: 0, args }
+  let answered: Uint8Array | undefined
+  try {
+    const bytes = encodeCall(call, options)
+    const dialect = (view: CallerView) =>
+      messages(view, call.method.call, bytes, message => {
+        answered = message
+      })
+    const { ret, reason } = dispatch(context, dialect, [], testCaller()) as Answer
+    return ret < 0 ? `${errnoName(-ret)} ${reason}` : decodeResult(call, answered as Uint8Array).out
+  } catch (error) {
+    assert.ok(error instanceof CallError, String(error))
+    return `${errnoName(error.errno)} ${error.message}`
+  }
+}
+
+const size = { length: 2, width: 3 }
+
+// ---- without asking the device first ----
+
+test('an old client on a newer device: what it knows works, except for answers that have grown', () => {
+  const device = deviceOf(next)
+  const wantsArea = { rooms: { size: 0 } }
+  assert.deepEqual(ask(device, old, 'create', { size }, wantsArea), { area: 6 })
+  assert.equal(
+    ask(device, old, 'create', { size }),
+    'ENOSPC sheet.create: attribute size: it needs 12 bytes, there is room for 8',
+  )
+})
+
+test('an old client on a newer device: a new mandatory attribute and a class that is gone are refused', () => {
+  const device = deviceOf(strict)
+  ask(device, old, 'create', { size }, { rooms: { size: 0 } })
+  assert.equal(ask(device, old, 'query', {}), 'EINVAL sheet.query: attribute unit is missing')
+  assert.equal(ask(device, gone, 'query', {}), 'EOPNOTSUPP this device has no class 28673')
+})
+
+test('a new client on an older device: what is not there is refused, and ignored where the client allows it', () => {
+  const device = deviceOf(old)
+  const tall = { ...size, height: 4 }
+  const flat = { ...size, height: 0 }
+  assert.deepEqual(ask(device, next, 'create', { size: flat }), { area: 6, size: flat })
+  assert.match(String(ask(device, next, 'create', { size: tall })), /^E2BIG sheet\.create: attribute size: it has 12/)
+  assert.equal(
+    ask(device, next, 'create', { size: flat, colour: 1 }),
+    'EPROTONOSUPPORT sheet.create: the mandatory attribute 0x2 is unknown',
+  )
+  assert.deepEqual(ask(device, next, 'create', { size: flat, colour: 1 }, { ignorable: ['colour'] }), {
+    area: 6,
+    size: flat,
+  })
+  assert.equal(ask(device, next, 'fold', {}), 'EOPNOTSUPP class sheet of this device has no method 32')
+  assert.equal(
+    ask(device, strict, 'query', { unit: 1 }),
+    'EPROTONOSUPPORT sheet.query: the mandatory attribute 0x1 is unknown',
+  )
+})
+
+// ---- with what the device tells of itself ----
+
+/** The class as a client that knows `cls` uses it on a device. */
+const agreed = (device: Context, cls: ObjectClass, name: string): ObjectClass =>
+  agreedClass(cls, device.device.schema.className(cls.name), name)
+
+test('a client that asks the device first sees answers that have grown, and those that are shorter', () => {
+  const newer = deviceOf(next)
+  assert.deepEqual(ask(newer, agreed(newer, old, 'create'), 'create', { size: { ...size, height: 5 }, colour: 1 }), {
+    area: 7,
+    size: { ...size, height: 0 },
+    folds: 3,
+  })
+  const older = deviceOf(old)
+  const lenient = objectClass('sheet', 0x7000, {
+    methods: {
+      create: method(0, {
+        in: next.methods.create.in,
+        out: { ...next.methods.create.out, folds: optional(u32(66)) },
+      }),
+    },
+  })
+  assert.deepEqual(ask(older, agreed(older, lenient, 'create'), 'create', { size: { ...size, height: 0 } }), {
+    area: 6,
+    size: { ...size, height: 0 },
+  })
+})
+
+test('it is told before the call what the device lacks', () => {
+  const older = deviceOf(old)
+  const message = (cls: ObjectClass, name: string): string => {
+    try {
+      agreed(older, cls, name)
+      return 'agreed'
+    } catch (error) {
+      return `${(error as CallError).code} ${(error as CallError).message}`
+    }
+  }
+  assert.equal(message(old, 'create'), 'agreed')
+  assert.equal(
+    message(next, 'create'),
+    'EOPNOTSUPP sheet.create: the device does not answer folds; its release is too old',
+  )
+  assert.equal(message(next, 'fold'), 'EOPNOTSUPP sheet.fold: the device has no such method')
+  assert.equal(message(gone, 'query'), 'EOPNOTSUPP ruler.query: the device has no such class')
+  assert.equal(message(strict, 'query'), 'agreed')
+  assert.equal(agreed(older, next, 'query'), agreed(older, next, 'query'))
+})
