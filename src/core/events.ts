@@ -100,13 +100,13 @@ export const attachSink = (fd: FdObject, sink: EventSink): void => {
 
 // ---- records ----
 
-const recordOf = (element: Affiliation, type: number): EventRecord => {
+const recordOf = (element: Affiliation, type: number, object = element.attached?.object): EventRecord => {
   const { attached, userHandle } = element
   const bytes = new Uint8Array(attached !== undefined ? 24 : type < 0 ? 8 : 16)
   const view = new DataView(bytes.buffer)
   view.setBigUint64(0, attached?.cookie ?? userHandle, true)
   if (attached !== undefined) {
-    view.setUint32(8, attached.object, true)
+    view.setUint32(8, object ?? attached.object, true)
     view.setUint16(12, attached.class, true)
     view.setUint32(16, type < 0 ? EventKind.values.COMPLETION : type, true)
   } else if (type >= 0) view.setUint32(8, type, true)
@@ -251,14 +251,15 @@ const nobody = (userHandle: bigint, attached?: Attachment): Affiliation => ({
 /** What of a device is attached to an event queue: the `state` of the queue's object. Port 0 is the device. */
 export type AttachedPorts = Map<number, Affiliation>
 
-const tell = ({ contexts, eventHandlers, core }: Device, event: DeviceEvent): void => {
+/** `source`: what must be attached to an event queue that is to get it. */
+const tell = ({ contexts, eventHandlers, core }: Device, event: DeviceEvent, source = event.port ?? 0): void => {
   const record = recordOf(nobody(BigInt(event.port ?? 0)), event.type)
   for (const context of contexts)
     for (const fd of context.descriptors) {
       if (fd.class.id === ClassId.async_fd) post(fd, record)
       else if (fd.class.id === ClassId.event_queue) {
-        const source = (fd.state as AttachedPorts | undefined)?.get(event.port ?? 0)
-        if (source !== undefined) post(fd, recordOf(source, event.type))
+        const attached = (fd.state as AttachedPorts | undefined)?.get(source)
+        if (attached !== undefined) post(fd, recordOf(attached, event.type, event.port))
       }
     }
   for (const handler of [...eventHandlers])
@@ -277,6 +278,12 @@ export const raisePort = (device: Device, port: number, type: number): void => t
 
 /** An event of the device as a whole: every async fd gets it, element 0. */
 export const raiseDevice = (device: Device, type: number): void => tell(device, { type, port: undefined })
+
+/**
+ * An event of the system-wide device: of the device with this index, as element of async fds and as object in queues to
+ * which the system-wide device is attached.
+ */
+export const raiseSystem = (system: Device, index: number, type: number): void => tell(system, { type, port: index }, 0)
 
 /** Takes back what the client of `fd` has not read of `events`. */
 const takeBack = (fd: FdObject | undefined, events: Affiliation): void => {

@@ -10,7 +10,7 @@ import { NodeType } from '../spec/enums.ts'
 import { zeroRecord } from '../spec/schema.ts'
 import { assemble } from './assemble.ts'
 import { driverClass } from './driver.ts'
-import { raisePort } from './events.ts'
+import { raiseSystem } from './events.ts'
 import type { Core, Device } from './model.ts'
 
 /** It has no driver of Linux's: RDMA_DRIVER_UNKNOWN. */
@@ -41,5 +41,5 @@ export const systemDevice = (core: Core): Device => {
 
 /** Tells whoever listens at the system-wide device that `device` has come or gone (`type`). */
 export const tellSystem = ({ core, index }: Device, type: number): void => {
-  if (core.system !== undefined) raisePort(core.system, index, type)
+  if (core.system !== undefined) raiseSystem(core.system, index, type)
 }

@@ -152,6 +152,24 @@ test('changes are events of it: every listener gets each, in order, until it clo
   assert.deepEqual([left.contexts, left.descriptors, left.objects], [0, 0, 0])
 })
 
+test('an event queue to which it is attached gets the changes, with the index as object', () => {
+  const { core, context } = system()
+  const made = invokeNow(context, Classes.event_queue, 'create', 0, {}, caller)
+  const queue = made.descriptors![0].object
+  invokeNow(context, Classes.event_queue, 'attach', queue, { cookie: 9n, device: 1 }, caller)
+  const [, b] = ['a', 'b'].map(name => register(core, describeDevice(name)))
+  unregister(b)
+  const { events } = invokeNow(context, Classes.event_queue, 'getEvents', queue, { max: 10 }, caller).out
+  assert.deepEqual(
+    events.map(({ cookie, object, type }) => [cookie, object, type]),
+    [
+      [9n, 0, DEVICE_ADDED],
+      [9n, 1, DEVICE_ADDED],
+      [9n, 1, DEVICE_REMOVED],
+    ],
+  )
+})
+
 test('a core in which nobody asks for it holds nothing of it', () => {
   const core = createCore()
   unregister(register(core, describeDevice('a')))

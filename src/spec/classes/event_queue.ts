@@ -55,6 +55,7 @@ export const MOST_EVENTS = 1024
 
 export const EventQueue = objectClass('event_queue', ClassId.event_queue, {
   identity: 'fd',
+  global: true,
   methods: {
     create: method(CREATE_FD, { in: {}, out: {} }),
     query: method(QUERY, { in: {}, out: { attached: list(64, attached, MANY) } }),
