@@ -11,7 +11,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { relative } from 'node:path'
-import { filesBelow, inRoot, main, root, run, StepError, say } from './common.mjs'
+import { filesBelow, inRoot, isMain, main, root, run, StepError, say } from './common.mjs'
 
 /**
  * A file of tests that has not ended by then hangs: the runner ends it and says which one it was. The longest builds
@@ -19,7 +19,8 @@ import { filesBelow, inRoot, main, root, run, StepError, say } from './common.mj
  */
 const HANG_MS = { normal: 400_000, long: 3_600_000 }
 
-const testFiles = (long, words) => {
+/** The compiled test files that run: with `long` those too, with words those whose path has one of them. */
+export const testFiles = (long, words) => {
   const compiled = filesBelow(inRoot('dist', 'test'), path => path.endsWith('.test.js'))
     .map(path => relative(root, path))
     .filter(path => existsSync(inRoot(path.replace(/^dist\//, '').replace(/\.js$/, '.ts'))))
@@ -32,7 +33,7 @@ const testFiles = (long, words) => {
   return wanted.filter(path => words.some(word => path.slice('dist/test/'.length).includes(word)))
 }
 
-main(args => {
+const runTests = args => {
   const long = args.includes('--long')
   const words = args
     .filter(arg => !arg.startsWith('-'))
@@ -58,4 +59,6 @@ main(args => {
   if (signal) say(`the test runner was ended by ${signal}`)
   if (!tidy) say('biome found the problems above, before the tests; `npm run format` mends most of them')
   return status === 0 && tidy ? 0 : 1
-})
+}
+
+if (isMain(import.meta.url)) main(runTests)

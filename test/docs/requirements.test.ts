@@ -1,41 +1,90 @@
 /*
- * docs/requirements.md names files that exist, and every requirement that a comment names.
+ * docs/requirements.md: every requirement has a row; the code, the tests and the commands that it names are there, and
+ * the tests are among those that `npm test` runs.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { pathToFileURL } from 'node:url'
 import { repoRoot } from '../paths.ts'
 
-const page = readFileSync(join(repoRoot, 'docs', 'requirements.md'), 'utf8')
-const rows = [...page.matchAll(/^\| R(\d+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$/gm)]
+const read = (...path: string[]): string => readFileSync(join(repoRoot, ...path), 'utf8')
+const page = read('docs', 'requirements.md')
+const rows = [...page.matchAll(/^\| R(\d+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$/gm)].map(match => ({
+  number: Number(match[1]),
+  what: match[2],
+  where: match[3],
+  tests: match[4],
+  shown: match[5],
+}))
 
-const filesIn = (cell: string): string[] => [...cell.matchAll(/`([^`]+)`/g)].map(match => match[1])
+const REQUIREMENTS = 47
+/** What needs the connection manager, wholly. */
+const FOLLOWS = 'follows with the connection manager'
+const LATER = [17, 40, 44]
 
-test('each requirement names code and tests that exist', () => {
-  const numbers = rows.map(([, number]) => Number(number))
+const quoted = (cell: string): string[] => [...cell.matchAll(/`([^`]+)`/g)].map(match => match[1])
+
+/** What `npm test`, or with words one of its parts, runs: paths below test/. */
+const runnersFiles = async (words: readonly string[] = []): Promise<string[]> => {
+  const { testFiles } = (await import(pathToFileURL(join(repoRoot, 'scripts', 'test.mjs')).href)) as {
+    testFiles(long: boolean, words: readonly string[]): string[]
+  }
+  return testFiles(false, words).map(path => path.replace(/^dist\//, '').replace(/\.js$/, '.ts'))
+}
+
+test('every requirement has a row, in order', () => {
   assert.deepEqual(
-    numbers,
-    [...new Set(numbers)].sort((a, b) => a - b),
+    rows.map(({ number }) => number),
+    Array.from({ length: REQUIREMENTS }, (_, i) => i + 1),
   )
-  assert.ok(numbers.length >= 29)
-  for (const [, number, , where, tests] of rows) {
-    assert.ok(filesIn(where).length > 0 && filesIn(tests).length > 0, `R${number}`)
-    for (const path of filesIn(where)) assert.match(path, /^src\//, `R${number}`)
-    for (const path of filesIn(tests)) assert.match(path, /^test\//, `R${number}`)
-    for (const path of [...filesIn(where), ...filesIn(tests)])
-      assert.ok(existsSync(join(repoRoot, path)), `R${number} names ${path}`)
+  assert.deepEqual(
+    rows.filter(({ tests }) => tests === FOLLOWS).map(({ number }) => number),
+    LATER,
+  )
+})
+
+test('each row names code that exists, and tests that npm test runs', async () => {
+  const run = new Set(await runnersFiles())
+  assert.ok(run.size > 100 && run.has('test/docs/requirements.test.ts'), `the runner has ${run.size} files`)
+  for (const { number, where, tests } of rows.filter(row => !LATER.includes(row.number))) {
+    const [files, named] = [quoted(where), quoted(tests)]
+    assert.ok(files.length > 0 && named.length > 0, `R${number}`)
+    for (const path of files) assert.ok(/^src\//.test(path) && existsSync(join(repoRoot, path)), `R${number}: ${path}`)
+    for (const path of named) {
+      assert.ok(run.has(path), `R${number} names ${path}, which npm test does not run`)
+      assert.match(read(path), /\b(?:test|it)\(/, `R${number}: ${path} has no test`)
+    }
+  }
+})
+
+test('each row names a command that exists', async () => {
+  const commands = new Set([...read('src', 'cli', 'main.ts').matchAll(/\.command\('(\w+)'\)/g)].map(match => match[1]))
+  const options = read('src', 'cli', 'main.ts')
+  for (const { number, shown } of rows.filter(row => !LATER.includes(row.number))) {
+    assert.ok(quoted(shown).length > 0, `R${number}`)
+    for (const line of quoted(shown)) {
+      const where = `R${number}: ${line}`
+      const [, kind, rest] = /^(userdma|npm test --|npm run bench --|node dist\/examples\/)\s*(.+)$/.exec(line) ?? []
+      if (kind === 'userdma') {
+        const [command, ...more] = rest.split(' -- ')[0].split(' ')
+        assert.ok(commands.has(command), where)
+        for (const option of more.filter(word => word.startsWith('--'))) assert.ok(options.includes(`${option}`), where)
+      } else if (kind === 'npm test --') assert.ok((await runnersFiles(rest.split(' '))).length > 0, where)
+      else if (kind === 'npm run bench --') assert.ok(existsSync(join(repoRoot, 'bench', `${rest}.ts`)), where)
+      else assert.ok(kind && existsSync(join(repoRoot, 'examples', rest.replace(/\.js$/, '.ts'))), where)
+    }
   }
 })
 
 test('every requirement that the code names is on the page', () => {
-  const known = new Set([...page.matchAll(/\bR(\d+)\b/g)].map(match => match[1]))
-  const sources = readdirSync(join(repoRoot, 'src'), { recursive: true, encoding: 'utf8' })
-  for (const path of sources.filter(name => name.endsWith('.ts')))
-    for (const [name, number] of readFileSync(join(repoRoot, 'src', path), 'utf8').matchAll(/\bR(\d+)\b/g))
-      assert.ok(known.has(number), `src/${path} names ${name}`)
+  for (const path of readdirSync(join(repoRoot, 'src'), { recursive: true, encoding: 'utf8' }))
+    if (path.endsWith('.ts'))
+      for (const [name, number] of read('src', path).matchAll(/\bR(\d+)\b/g))
+        assert.ok(Number(number) >= 1 && Number(number) <= REQUIREMENTS, `src/${path} names ${name}`)
 })
 
 test('the page is found from the index of the documents', () => {
-  assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(requirements\.md\)/)
+  assert.match(read('docs', 'README.md'), /\(requirements\.md\)/)
 })

@@ -6,7 +6,7 @@ import { describe, test } from 'node:test'
 import { hasNative } from '../../src/host/native.ts'
 import { classes } from '../../src/spec/classes.ts'
 import { createNetwork, type DeviceChange, open, openSystem, RdmaError, type System } from '../../src/verbs/index.ts'
-import { isEmpty, startDaemon, suiteScope, TWO_DEVICES } from '../system/programs.ts'
+import { isEmpty, runUserdma, startDaemon, suiteScope, TWO_DEVICES } from '../system/programs.ts'
 
 const globals = classes.filter(cls => cls.global).map(({ name }) => name)
 const interfaceOf = (system: System): string[] => system.interface().map(({ name }) => name)
@@ -72,5 +72,44 @@ describe('in a daemon', { skip: !hasNative() && 'there is no koffi' }, () => {
       await device.close()
     }
     assert.ok(isEmpty(await daemon.settled(isEmpty)))
+  })
+
+  test('devices that come and go while somebody looks are told', async t => {
+    const daemon = await startDaemon(scope, { devices: TWO_DEVICES })
+    using system = openSystem({ socket: daemon.socket })
+    const changes: DeviceChange[] = []
+    const came = (count: number) =>
+      new Promise<void>(done => {
+        const stop = system.onChange(() => {
+          if (changes.length < count) return
+          stop()
+          done()
+        })
+      })
+    system.onChange(change => changes.push(change))
+    const command = async (...args: string[]): Promise<void> => {
+      const { status, stderr } = await runUserdma(t, ['device', ...args, '--socket', daemon.socket])
+      assert.deepEqual([status, stderr], [0, ''])
+    }
+    const all = came(2)
+    await command('add', 'ctx0')
+    assert.deepEqual(
+      system
+        .devices()
+        .map(({ name, index, driver, nodeType }) => [name, index, driver, nodeType])
+        .at(-1),
+      ['ctx0', 2, 'ctx', 'UNSPECIFIED'],
+    )
+    assert.ok(system.interface('ctx0').some(({ name }) => name === 'ctx_context'))
+    await command('remove', 'rxe0')
+    await all
+    assert.deepEqual(changes, [
+      { type: 'added', index: 2 },
+      { type: 'removed', index: 0 },
+    ])
+    assert.deepEqual(
+      system.devices().map(({ name }) => name),
+      ['rxe1', 'ctx0'],
+    )
   })
 })
