@@ -7,6 +7,8 @@
  */
 import { randomBytes } from 'node:crypto'
 import { closeSync, openSync, writeSync } from 'node:fs'
+import { Sink } from '../drivers/null/device.ts'
+import { CtxContext } from '../spec/drivers/ctx.ts'
 import { callJson, callLine, lostLine } from '../trace/calls.ts'
 import { classList, isSelected, type Selection } from '../trace/select.ts'
 import { createSummary, summaryJson, summaryText } from '../trace/summary.ts'
@@ -31,6 +33,8 @@ export interface TraceOptions extends JoinOptions {
 }
 
 const STDERR = 2
+/** Classes of the drivers that devices here can have. */
+const OWN_CLASSES = [CtxContext.name, Sink.name]
 
 /** Opens a file for writing. Throws UsageError with a sentence. */
 const create = (path: string): number => {
@@ -63,7 +67,7 @@ export const newTag = (): string => `trace-${process.pid}-${randomBytes(6).toStr
 
 const selectionOf = ({ class: lists, errors }: TraceOptions): Selection => {
   try {
-    return { classes: lists && classList(lists), errors }
+    return { classes: lists && classList(lists, OWN_CLASSES), errors }
   } catch (error) {
     throw new UsageError((error as Error).message)
   }

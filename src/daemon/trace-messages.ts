@@ -2,12 +2,17 @@
  * What a traced call says, in the object dialect: its message and its answer, whatever dialect it came in, with values
  * that are too long for a message beside it. And the memory of the program that a dialect has read and written.
  */
+import { Interface } from '../spec/classes/interface.ts'
+import { Classes } from '../spec/classes.ts'
+import { RxeAttributes } from '../spec/drivers/rxe.ts'
 import { CallError } from '../spec/errno.ts'
-import type { AnyValue, Attributes } from '../spec/schema.ts'
+import type { AnyValue, Attributes, Method, ObjectClass } from '../spec/schema.ts'
 import type { Call, CallerView, Result } from '../uapi/call.ts'
+import { chainEntries } from '../uapi/chain.ts'
 import { decodeMessage, encodeCall, type OutputRoom } from '../uapi/object.ts'
-import { payloadOf } from '../uapi/object-format.ts'
-import type { RawPiece, TraceRecord } from '../uapi/tool.ts'
+import { methodByCall, payloadOf } from '../uapi/object-format.ts'
+import { viewOf } from '../uapi/scalar.ts'
+import type { Declaration, RawPiece, TraceRecord } from '../uapi/tool.ts'
 
 /** Longer values stand beside the message. */
 const LONG = 4096
@@ -17,6 +22,51 @@ const MOST_RAW = 16384
 const base64 = (bytes: Uint8Array): string =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('base64')
 const hex = (address: bigint): string => `0x${address.toString(16)}`
+
+// ---- methods of drivers ----
+
+const driverAttributes: Readonly<Record<string, Readonly<Record<string, { in?: Attributes; out?: Attributes }>>>> =
+  RxeAttributes
+const common: Readonly<Record<string, ObjectClass | undefined>> = Classes
+const knownMethods = new WeakMap<Method, boolean>()
+
+/** Whether whoever reads a record knows the method as the device has it. */
+const isKnown = (cls: ObjectClass, name: string, method: Method): boolean => {
+  let known = knownMethods.get(method)
+  if (known === undefined) {
+    const own = common[cls.name]?.id === cls.id ? common[cls.name]?.methods[name] : undefined
+    const added = driverAttributes[cls.name]?.[name]
+    const inputs = { ...own?.in, ...added?.in }
+    const outputs = { ...own?.out, ...added?.out }
+    known =
+      own !== undefined &&
+      Object.keys(method.in).every(one => inputs[one] !== undefined) &&
+      Object.keys(method.out).every(one => outputs[one] !== undefined)
+    knownMethods.set(method, known)
+  }
+  return known
+}
+
+/** The methods of a call and of the chain in it that are a driver's own. */
+const declarationsOf = (view: CallerView, { class: cls, methodName, method, args }: Call): Declaration[] => {
+  const found = new Map<string, Declaration>()
+  const add = (one: ObjectClass, name: string, of: Method): void => {
+    if (isKnown(one, name, of)) return
+    const { id: classId, name: className, identity } = one
+    const declaration = { classId, class: className, identity, call: of.call, method: name, in: of.in, out: of.out }
+    found.set(`${classId} ${of.call}`, declaration)
+  }
+  add(cls, methodName, method)
+  const entries = cls.id === Interface.id && methodName === 'chain' ? args.entries : undefined
+  for (const { call, message } of orNone(() => chainEntries((entries ?? new Uint8Array()) as Uint8Array)) ?? []) {
+    const one = view.schema.classById(viewOf(message).getUint16(2, true))
+    const named = one === undefined ? undefined : methodByCall(one, call)
+    if (one !== undefined && named !== undefined) add(one, named.name, named.method)
+  }
+  return [...found.values()]
+}
+
+// ---- messages ----
 
 /** Undefined for what a CallError refuses. */
 const orNone = <T>(body: () => T): T | undefined => {
@@ -54,7 +104,8 @@ export const messagesOf = (
   call: Call,
   outcome: Result | CallError,
 ): NonNullable<TraceRecord['call']> => {
-  const ids = { classId: call.class.id, call: call.method.call }
+  const declared = declarationsOf(view, call)
+  const ids = { classId: call.class.id, call: call.method.call, ...(declared.length > 0 && { declared }) }
   const memory = new Map<bigint, Uint8Array>()
   const { place, payloads } = beside(memory)
   const own: CallerView = {

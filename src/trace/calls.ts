@@ -34,7 +34,7 @@ const callText = (record: TraceRecord, decoded: DecodedCall | undefined, style: 
       : `${dialect}(class ${call.classId}, call ${call.call}, ${bytesText(fromBase64(call.message), style.bytes)})`
   }
   const { args } = decoded
-  const chain = decodeChain(decoded, style.bytes)
+  const chain = decodeChain(decoded, style.bytes, record)
   const parts = [
     ...objectText(objectOf(decoded)),
     ...attributesText(decoded.in, chain === undefined ? args : plainArgs(decoded), style),
@@ -49,7 +49,7 @@ const answerText = (record: TraceRecord, decoded: DecodedCall | undefined, style
   if (ret < 0) return `-1 ${errnoName(-ret)}${reason === undefined ? '' : ` (${plain(reason)})`}`
   if (decoded === undefined) return String(ret)
   const { result } = decoded
-  const chain = decodeChain(decoded, style.bytes)
+  const chain = decodeChain(decoded, style.bytes, record)
   const parts = [
     ...objectText(createdOf(decoded)),
     ...descriptorsText(record),
@@ -100,7 +100,7 @@ export const callJson = (record: TraceRecord): Record<string, unknown> => {
   const { args, result } = decoded
   const undecoded = [...args.rest, ...result.rest]
   const object = objectOf(decoded) ?? (ret >= 0 ? createdOf(decoded) : undefined)
-  const chain = decodeChain(decoded, WHOLE.bytes)
+  const chain = decodeChain(decoded, WHOLE.bytes, record)
   return {
     ...rest,
     class: decoded.class.name,

@@ -7,6 +7,7 @@ import { CallError, errnoName } from '../spec/errno.ts'
 import type { Attributes } from '../spec/schema.ts'
 import { type ChainEntry, chainEntries } from '../uapi/chain.ts'
 import { viewOf } from '../uapi/scalar.ts'
+import type { TraceRecord } from '../uapi/tool.ts'
 import { bytesText } from './bytes.ts'
 import { createdOf, type DecodedCall, decodeMessages, objectOf } from './decode.ts'
 import { attributesJson, attributesText, type ShownValues, type Style, WHOLE } from './values.ts'
@@ -39,7 +40,7 @@ const entriesOf = (bytes: unknown): ChainEntry[] | undefined => {
 }
 
 /** The chain in a call; undefined if the call is none, or its bytes are not one. */
-export const decodeChain = (call: DecodedCall, most: number): DecodedChain | undefined => {
+export const decodeChain = (call: DecodedCall, most: number, record: TraceRecord): DecodedChain | undefined => {
   const asked = isChain(call) ? entriesOf(call.args.values.entries) : undefined
   if (asked === undefined) return undefined
   const { results, done, error, reason } = call.result.values
@@ -48,7 +49,10 @@ export const decodeChain = (call: DecodedCall, most: number): DecodedChain | und
   const entries = asked.map((entry, index) => {
     const classId = viewOf(entry.message).getUint16(2, true)
     const answer = index < count ? (answered?.[index]?.message ?? new Uint8Array()) : new Uint8Array()
-    return { entry, call: decodeMessages(classId, entry.call, entry.message, answer, most) }
+    return {
+      entry,
+      call: decodeMessages(classId, entry.call, entry.message, answer, most, { declared: record.call?.declared }),
+    }
   })
   const failed = Number(error ?? 0)
   const why = reason instanceof Uint8Array && reason.length > 0 ? new TextDecoder().decode(reason) : undefined

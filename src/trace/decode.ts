@@ -5,11 +5,11 @@
 import { classes } from '../spec/classes.ts'
 import { RxeAttributes } from '../spec/drivers/rxe.ts'
 import type { Attributes, Method, ObjectClass } from '../spec/schema.ts'
-import type { TraceRecord } from '../uapi/tool.ts'
+import type { Declaration, TraceRecord } from '../uapi/tool.ts'
 import { type ReadMessage, readMessage } from './message.ts'
 
 export interface DecodedCall {
-  readonly class: ObjectClass
+  readonly class: Pick<ObjectClass, 'name' | 'id' | 'identity'>
   readonly name: string
   readonly in: Attributes
   readonly out: Attributes
@@ -31,9 +31,25 @@ export const fromBase64 = (text: string): Uint8Array => {
   }
 }
 
-/** Memory that messages point to, by address. */
-export type Memory = ReadonlyMap<bigint, Uint8Array>
-const NO_MEMORY: Memory = new Map()
+/** What comes with a record's messages: memory that they point to, by address; methods that are a driver's own. */
+export interface Beside {
+  readonly memory?: ReadonlyMap<bigint, Uint8Array> | undefined
+  readonly declared?: readonly Declaration[] | undefined
+}
+
+const methodOf = (classId: number, call: number, declared: readonly Declaration[] = []) => {
+  const own = declared.find(one => one.classId === classId && one.call === call)
+  if (own !== undefined) {
+    const { class: name, identity } = own
+    return { class: { name, id: classId, identity }, name: own.method, in: own.in, out: own.out }
+  }
+  const found = byId.get(classId)
+  const entry = found && Object.entries<Method>(found.methods).find(([, method]) => method.call === call)
+  if (found === undefined || entry === undefined) return undefined
+  const [name, method] = entry
+  const added = driverAttributes[found.name]?.[name]
+  return { class: found, name, in: { ...method.in, ...added?.in }, out: { ...method.out, ...added?.out } }
+}
 
 /**
  * The call that two messages are; undefined for an unknown class or method. `most` bytes are shown of what cannot be
@@ -45,22 +61,14 @@ export const decodeMessages = (
   message: Uint8Array,
   answer: Uint8Array,
   most: number,
-  memory: Memory = NO_MEMORY,
+  { memory, declared }: Beside = {},
 ): DecodedCall | undefined => {
-  const found = byId.get(classId)
-  const entry = found && Object.entries<Method>(found.methods).find(([, method]) => method.call === call)
-  if (found === undefined || entry === undefined) return undefined
-  const [name, method] = entry
-  const added = driverAttributes[found.name]?.[name]
-  const inputs = { ...method.in, ...added?.in }
-  const outputs = { ...method.out, ...added?.out }
+  const found = methodOf(classId, call, declared)
+  if (found === undefined) return undefined
   return {
-    class: found,
-    name,
-    in: inputs,
-    out: outputs,
-    args: readMessage(message, inputs, 'in', most, memory),
-    result: readMessage(answer, outputs, 'out', most, memory),
+    ...found,
+    args: readMessage(message, found.in, 'in', most, memory),
+    result: readMessage(answer, found.out, 'out', most, memory),
   }
 }
 
@@ -68,10 +76,11 @@ export const decodeMessages = (
 export const decodeRecord = ({ call }: TraceRecord, most: number): DecodedCall | undefined => {
   if (call === undefined) return undefined
   const memory = new Map(call.memory?.map(([address, bytes]) => [BigInt(address), fromBase64(bytes)]))
-  return decodeMessages(call.classId, call.call, fromBase64(call.message), fromBase64(call.answer), most, memory)
+  const { classId, call: number, message, answer, declared } = call
+  return decodeMessages(classId, number, fromBase64(message), fromBase64(answer), most, { memory, declared })
 }
 
-const isCreate = (found: ObjectClass, name: string): boolean => name === 'create' && found.identity !== 'fixed'
+const isCreate = (found: DecodedCall['class'], name: string): boolean => name === 'create' && found.identity !== 'fixed'
 
 /** The object that is called: none for creates, and fixed ones that are always object 0 go without saying. */
 export const objectOf = ({ class: found, name, args }: DecodedCall): number | undefined =>

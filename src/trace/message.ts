@@ -91,7 +91,8 @@ export const readMessage = (
         if (known === undefined || value === undefined) rest.push(`${name} ${bytesText(payload, most)}`)
         else {
           values[known.name] = value
-          if ((flags & AttributeFlag.CHAINED) !== 0) chained.add(known.name)
+          const isReference = known.of.kind === 'ref' || known.of.kind === 'fd'
+          if (isReference && (flags & AttributeFlag.CHAINED) !== 0) chained.add(known.name)
         }
       }
     }

@@ -19,7 +19,7 @@ export interface Selection {
 export const classesOf = (record: TraceRecord): readonly string[] => {
   const decoded = decodeRecord(record, 0)
   if (decoded !== undefined) {
-    const entries = decodeChain(decoded, 0)?.entries ?? []
+    const entries = decodeChain(decoded, 0, record)?.entries ?? []
     return [decoded.class.name, ...entries.flatMap(({ call }) => (call === undefined ? [] : [call.class.name]))]
   }
   const { attempt } = record
@@ -30,16 +30,19 @@ export const classesOf = (record: TraceRecord): readonly string[] => {
 /** Whether a chain of a call failed, though the call succeeded. */
 const chainFailed = (record: TraceRecord): boolean => {
   const decoded = decodeRecord(record, 0)
-  return decoded !== undefined && decodeChain(decoded, 0)?.error !== undefined
+  return decoded !== undefined && decodeChain(decoded, 0, record)?.error !== undefined
 }
 
 export const isSelected = (record: TraceRecord, { classes, errors = false }: Selection): boolean =>
   (!errors || record.ret < 0 || chainFailed(record)) &&
   (classes === undefined || classesOf(record).some(name => classes.has(name)))
 
-/** Reads lists like `rc_qp,mr`. Throws an Error with a sentence for a name that is no class. */
-export const classList = (texts: readonly string[]): ReadonlySet<string> => {
-  const known = classes.map(({ name }) => name)
+/**
+ * Reads lists like `rc_qp,mr`; `own` are classes of drivers. Throws an Error with a sentence for a name that is no
+ * class.
+ */
+export const classList = (texts: readonly string[], own: readonly string[] = []): ReadonlySet<string> => {
+  const known = [...classes.map(({ name }) => name), ...own]
   const names = texts.flatMap(text => text.split(',')).map(name => name.trim())
   const wrong = names.find(name => !known.includes(name))
   if (wrong !== undefined) throw new Error(`class ${JSON.stringify(wrong)}: there are ${known.join(', ')}`)

@@ -2,6 +2,7 @@
  * What tools say to a daemon and what it answers: the JSON of TOOL messages (spec/session.ts), typed once for both
  * ends.
  */
+import type { Attributes, ObjectClass } from '../spec/schema.ts'
 
 /** A device as `--device NAME@ADDRESS` names it. */
 export interface DeviceSpec {
@@ -95,6 +96,17 @@ export type ToolReply =
 /** Memory of the program: its address in hexadecimal (0x…), bytes in base64, how many there were if these are fewer. */
 export type RawPiece = readonly [address: string, bytes: string, length: number]
 
+/** A method as a device has it, with its class. */
+export interface Declaration {
+  readonly classId: number
+  readonly class: string
+  readonly identity: ObjectClass['identity']
+  readonly call: number
+  readonly method: string
+  readonly in: Attributes
+  readonly out: Attributes
+}
+
 /** One traced call, the JSON of TRACE messages (`traceTexts`). Messages of a call are in the object dialect, base64. */
 export interface TraceRecord {
   /** Milliseconds since the epoch, and how long the call took, in microseconds. */
@@ -117,6 +129,8 @@ export interface TraceRecord {
     readonly answer: string
     /** What indirect attributes of the two point to: addresses (0x…) and bytes, base64. */
     readonly memory?: readonly (readonly [address: string, bytes: string])[]
+    /** Methods in it that are a driver's own, and not in spec/classes. */
+    readonly declared?: readonly Declaration[]
   }
   /**
    * The program's memory that the call has read and written, in that order; the call itself comes first. For who asked
