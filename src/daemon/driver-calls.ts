@@ -2,11 +2,12 @@
  * Calls on a driver's descriptor (R28) as a dialect: ioctl, write and mmap that mean something to one driver only.
  *
  * A dialect decodes calls of classes; these are none, so it runs them and answers at once. That way they go through
- * the same gate as all others and show in the trace, by the interface's name and the raw numbers.
+ * the same gate as all others and show in the trace, by the interface's name and the request's.
  */
 import type { Dialect } from '../core/dispatch.ts'
 import { opsIoctl, opsMap, opsWrite } from '../core/driver-ops.ts'
 import type { Caller, FdObject, OpsState } from '../core/model.ts'
+import { CtxIoctl } from '../spec/drivers/ctx.ts'
 import { CallError } from '../spec/errno.ts'
 import { MessageType } from '../spec/session.ts'
 import type { Request } from '../uapi/session.ts'
@@ -17,8 +18,12 @@ const WRITABLE = 2
 /** What the caller asks of his descriptor, as the session has it. */
 export type DriverCall = Pick<Request, 'type' | 'request' | 'argument' | 'buffer' | 'length' | 'protection'>
 
+/** Names of drivers' requests. */
+const names = new Map(Object.entries(CtxIoctl).map(([name, request]) => [request, name]))
+
 const textOf = ({ type, request, argument, buffer, length }: DriverCall): string => {
-  if (type === MessageType.IOCTL) return `ioctl(0x${request.toString(16)}, 0x${argument.toString(16)})`
+  if (type === MessageType.IOCTL)
+    return `ioctl(${names.get(request) ?? `0x${request.toString(16)}`}, 0x${argument.toString(16)})`
   return type === MessageType.WRITE ? `write(${length})` : `mmap(${length}, ${buffer})`
 }
 

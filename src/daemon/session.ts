@@ -294,7 +294,7 @@ const serve = (
     else if (type === MessageType.IOCTL && callOfRequest(request.request) !== undefined) {
       const { name, dialect } = ioctlDialect(request.request)
       runCall(fd.context, name, dialect, [request.request, request.argument], fd.handle)
-    } else runCall(fd.context, 'ioctl', driverDialect(fd, caller), [{ ...request }])
+    } else runCall(fd.context, 'driver', driverDialect(fd, caller), [{ ...request }])
   }
 
   const call = (): void => {

@@ -166,7 +166,7 @@ const objectLines = ([message, ...rest]: readonly Piece[], out: readonly Piece[]
 
 // ---- any ----
 
-const lines = { write: writeLines, ioctl: ioctlLines, object: objectLines }
+const lines = { write: writeLines, ioctl: ioctlLines, object: objectLines, driver: objectLines }
 
 /** Lines below that of the call, indented by four; none if the record has no bytes. */
 export const rawLines = ({ raw, dialect }: TraceRecord, style: Style): string[] => {

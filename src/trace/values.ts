@@ -43,6 +43,12 @@ const flagsText = (of: Enumeration, value: number): string => {
   return names.join('|')
 }
 
+/** Bytes that are text, as names and reasons are, in quotes. */
+const blobText = (bytes: Uint8Array, style: Style): string =>
+  bytes.length > 2 && bytes.length <= style.bytes * 2 && bytes.every(byte => byte >= 0x20 && byte < 0x7f)
+    ? JSON.stringify(new TextDecoder().decode(bytes))
+    : bytesText(bytes, style.bytes)
+
 const isZero = (value: AnyValue | undefined): boolean =>
   value === undefined ||
   value === 0 ||
@@ -80,7 +86,7 @@ export const valueText = (name: string, of: Kind, value: AnyValue, style: Style 
             .join(':')
         : bytesText(value as Uint8Array, style.bytes)
     case 'blob':
-      return bytesText(value as Uint8Array, style.bytes)
+      return blobText(value as Uint8Array, style)
     case 'enum':
       return enumText(of.of, Number(value))
     case 'flags':

@@ -118,8 +118,9 @@ export interface TraceRecord {
   /** Name of the process. */
   readonly command: string
   readonly device: string
-  readonly dialect: 'ioctl' | 'write' | 'object'
-  /** Linux's name of a call that was refused before it was decoded. */
+  /** `driver`: a call on the descriptor of a driver's interface, which is of no class. */
+  readonly dialect: 'ioctl' | 'write' | 'object' | 'driver'
+  /** Linux's name of a call that was refused before it was decoded, or the text of one of a driver. */
   readonly attempt?: string
   /** Absent when the bytes did not decode to a call. */
   readonly call?: {

@@ -9,6 +9,7 @@ import { fixture, repoRoot } from '../paths.ts'
 import {
   freePort,
   lacking,
+  ownProgram,
   type Running,
   run,
   runUserdma,
@@ -21,6 +22,8 @@ import {
   untilListening,
   userdma,
 } from './programs.ts'
+
+const contexts = ownProgram('contexts')
 
 /** A pingpong whose client is traced, with its output and capture. */
 const tracedPingpong = async (t: Scope, daemon: TestDaemon, args: readonly string[]) => {
@@ -144,6 +147,15 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     )
     assert.match(made, /… 499 more\]\) = 0 \{done 503, results \[\{object \d+\}, /)
     assert.match(refused, /\{done 1, results \[.*\], entry 1 EINVAL \(rc_qp\.create: .*maxSendWr.*\)\}/)
+  })
+
+  it('shows calls on the descriptor of a driver by their names', { skip: lacking(contexts) }, async t => {
+    const args = ['trace', '--private', '--device', 'ctx0', '--', contexts, 'messages', '3']
+    const { status, stdout, stderr } = await runUserdma(t, args)
+    assert.equal(status, 0, stdout + stderr)
+    assert.match(stderr, /driver_ops\.create\(name "ctx\.userdma\.2"\) = 0 \{object fd \d+\}/)
+    assert.match(stderr, / fd \d+ driver\(ctx\.userdma\.2: ioctl\(ASSIGN, 0x[0-9a-f]+\)\) = 0 </)
+    assert.match(stderr, / fd \d+ driver\(ctx\.userdma\.2: write\(\d+\)\) = \d+ </)
   })
 
   it('names errors', async t => {
