@@ -32,8 +32,8 @@ _Static_assert(sizeof(struct post_send) == 32, "layout of the ABI");
 /* A token that names no queue pair: the daemon looks at all queues before it sleeps again. */
 #define NO_QP UINT32_MAX
 
-/* Records of event descriptors have 8 or 16 bytes. */
-#define LONGEST_RECORD 16
+/* Records of event descriptors have 8, 16 or 24 bytes. */
+#define LONGEST_RECORD 24
 
 static ssize_t ring(int fd, uint32_t qp_handle)
 {

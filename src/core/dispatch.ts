@@ -7,6 +7,7 @@
  */
 import { CallError } from '../spec/errno.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer, type Result } from '../uapi/call.ts'
+import { creates } from '../uapi/object-format.ts'
 import { findHandle } from './handles.ts'
 import { execute, methodOf } from './invoke.ts'
 import { undoObjects } from './lifetime.ts'
@@ -69,8 +70,12 @@ export const dispatch = <M extends readonly unknown[]>(
   let result: Result | Promise<Result>
   try {
     entry = methodOf(context, call.class.id, call.method.call, `${call.class.name}.${call.methodName}`)
-    const onDescriptor = call.class.identity === 'fd' && call.object === 0 && descriptor !== undefined
-    result = execute(context, entry, onDescriptor ? descriptor : call.object, call.args, caller)
+    if (descriptor !== undefined && (call.object !== 0 || creates(call.method) || call.class.identity !== 'fd'))
+      throw new CallError(
+        'EINVAL',
+        `${call.class.name}.${call.methodName}: on a descriptor its own methods are called, and object is 0`,
+      )
+    result = execute(context, entry, descriptor ?? call.object, call.args, caller)
   } catch (error) {
     return decoded.answer(refusal(error))
   }

@@ -248,6 +248,20 @@ test('a program that shuts its end down instead of reading keeps nobody busy', a
   b.close()
 })
 
+test('what a method takes is no more there to be read, the rest is, in order (R39)', () => {
+  const b = bench()
+  const a = element(1n)
+  for (let i = 0; i < 4; i++) b.socket.post(record(a, i))
+  assert.deepEqual(b.read(1), [hex(record(a, 0).bytes)])
+  assert.deepEqual(
+    b.socket.take(2).map(({ bytes }) => hex(bytes)),
+    [1, 2].map(number => hex(record(a, number).bytes)),
+  )
+  assert.deepEqual(b.read(), [hex(record(a, 3).bytes)])
+  assert.deepEqual(b.socket.take(9), [])
+  b.close()
+})
+
 test('nobody holds the program’s end: nothing can be withdrawn', () => {
   const socket = createEventSocket(
     () => undefined,

@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -20,8 +21,19 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum class { DEVICE = 2, PORT = 3, PD = 4, CQ = 5, MR = 6, COMP_CHANNEL = 7 };
-enum call { CREATE = 0, QUERY = 1, DESTROY = 3, CREATE_FD = 4, DEVICE_OPEN = 32, REQ_NOTIFY = 64 };
+enum class { DEVICE = 2, PORT = 3, PD = 4, CQ = 5, MR = 6, COMP_CHANNEL = 7, RC_QP = 16, EVENT_QUEUE = 30 };
+enum call {
+    CREATE = 0,
+    QUERY = 1,
+    MODIFY = 2,
+    DESTROY = 3,
+    CREATE_FD = 4,
+    DEVICE_OPEN = 32,
+    REQ_NOTIFY = 64,
+    GET_EVENT = 32,
+    ATTACH = 32,
+    GET_EVENTS = 34,
+};
 enum flag { MANDATORY = 1, OUT = 2, FILLED = 4, INDIRECT = 8 };
 
 struct header {
@@ -89,10 +101,15 @@ static int written(const void *payload)
     return attribute->flags & FILLED ? (int)(attribute->flags >> 16) : -1;
 }
 
-static int call(enum call number)
+static int call_on(int descriptor, enum call number)
 {
     errno = 0;
-    return ioctl(device, _IOWR(0xdb, number, uint64_t), &message);
+    return ioctl(descriptor, _IOWR(0xdb, number, uint64_t), &message);
+}
+
+static int call(enum call number)
+{
+    return call_on(device, number);
 }
 
 static int simple(enum class class, enum call number, uint32_t object)
@@ -234,6 +251,93 @@ static void cq(void)
     EXPECT(close(channel) == 0 && munmap(ring, size) == 0);
 }
 
+/* A queue pair whose receive ends with an error, which is a completion. */
+static uint32_t failing_qp(uint32_t pd, uint32_t cq)
+{
+    const uint32_t cap[5] = {0, 4, 0, 1, 0};
+    begin(RC_QP, 0);
+    add_u32(1, pd);
+    add_u32(2, cq);
+    add_u32(3, cq);
+    add(4, MANDATORY, cap, sizeof cap);
+    add_u64(6, 0);
+    const uint8_t *info = add_out(0x8000, 16);
+    EXPECT(call(CREATE) == 0);
+    const uint32_t qp = message.header.object;
+    uint64_t offset;
+    uint32_t size;
+    memcpy(&offset, info, sizeof offset);
+    memcpy(&size, info + 8, sizeof size);
+    uint32_t *ring = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, device, (off_t)offset);
+    EXPECT(ring != MAP_FAILED);
+    __atomic_store_n(&ring[32], 1, __ATOMIC_SEQ_CST);
+    const uint8_t state = 6;
+    begin(RC_QP, qp);
+    add(1, MANDATORY, &state, sizeof state);
+    EXPECT(call(MODIFY) == 0 && munmap(ring, size) == 0);
+    return qp;
+}
+
+/* Methods of descriptors are called on the descriptors, and object is 0 (R37-R39). */
+static void event_queue(void)
+{
+    EXPECT(simple(COMP_CHANNEL, CREATE_FD, 0) == 0);
+    const int channel = (int)message.header.object;
+    EXPECT(simple(EVENT_QUEUE, CREATE_FD, 0) == 0);
+    const int queue = (int)message.header.object;
+    EXPECT(begin_cq(10, channel) == 0);
+    const uint32_t cq = message.header.object;
+    begin(COMP_CHANNEL, 0);
+    add_out(64, 8);
+    REFUSED(call_on(channel, GET_EVENT), EAGAIN);
+    begin(COMP_CHANNEL, 0);
+    REFUSED(call_on(queue, GET_EVENT), EINVAL); /* of another class */
+    begin(PD, 0);
+    REFUSED(call_on(queue, CREATE), EINVAL);
+    begin(EVENT_QUEUE, 0);
+    add_u64(1, 0xc0ffee);
+    add_u32(0x105, cq);
+    EXPECT(call_on(queue, ATTACH) == 0);
+    begin(EVENT_QUEUE, 0);
+    add_u64(1, 1);
+    add_u32(0x105, cq);
+    REFUSED(call_on(queue, ATTACH), EBUSY);
+    const uint32_t pd = create_pd();
+    for (int method = 0; method < 2; method++) {
+        begin(CQ, cq);
+        add_u32(1, 0);
+        EXPECT(call(REQ_NOTIFY) == 0);
+        const uint32_t qp = failing_qp(pd, cq);
+        struct {
+            uint64_t cookie;
+            uint32_t object;
+            uint16_t class, zero;
+            uint32_t type, reserved;
+        } event = {0};
+        struct pollfd readable = {.fd = queue, .events = POLLIN};
+        EXPECT(poll(&readable, 1, 5000) == 1);
+        if (method) {
+            begin(EVENT_QUEUE, 0);
+            add_u32(1, 16);
+            const void *events = add_out(64, 2 * sizeof event);
+            EXPECT(call_on(queue, GET_EVENTS) == 0 && written(events) == sizeof event);
+            memcpy(&event, events, sizeof event);
+        } else
+            EXPECT(read(queue, &event, sizeof event) == sizeof event);
+        EXPECT(event.cookie == 0xc0ffee && event.object == cq && event.class == CQ && event.type == 0x100);
+        begin(RC_QP, qp);
+        EXPECT(call(DESTROY) == 0);
+    }
+    begin(EVENT_QUEUE, 0);
+    add_u32(1, 16);
+    add_out(64, 96);
+    REFUSED(call_on(queue, GET_EVENTS), EAGAIN);
+    begin(CQ, cq);
+    add_out(64, 4);
+    EXPECT(call(DESTROY) == 0 && out_u32(64) == 2); /* both were read */
+    EXPECT(simple(PD, DESTROY, pd) == 0 && close(queue) == 0 && close(channel) == 0);
+}
+
 static void mistakes(void)
 {
     REFUSED(simple(99, CREATE, 0), EOPNOTSUPP);
@@ -272,6 +376,7 @@ int main(int argc, char **argv)
     query_device();
     pd_and_mr();
     cq();
+    event_queue();
     mistakes();
     EXPECT(close(device) == 0);
     printf("all answers are right\n");
