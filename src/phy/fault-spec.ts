@@ -131,7 +131,6 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
   },
 }
 const names = Object.keys(settings) as Name[]
-const isSelector = (name: Name): boolean => ['device', 'dir', 'qp', 'opcode'].includes(name)
 const effects = ['drop', 'dup', 'reorder', 'corrupt', 'delay', 'jitter', 'rate'] as const
 
 /** The rule that is for all received packets and does nothing. */
@@ -187,10 +186,8 @@ export const parseRule = (text: string): FaultRule => {
     throw new Error(
       `fault jitter=${rule.jitter}: more than delay=${rule.delay}, and no packet can arrive before it was sent`,
     )
-  if (given.size > 0 && [...given.keys()].every(isSelector))
-    throw new Error(
-      `fault "${text}": it says for which packets, but not what happens; add one of ${effects.join(', ')}`,
-    )
+  if (given.size > 0 && !effects.some(name => given.has(name)))
+    throw new Error(`fault "${text}": it does not say what happens to packets; add one of ${effects.join(', ')}`)
   return rule
 }
 

@@ -49,7 +49,7 @@ const wrong: readonly (readonly [args: readonly string[], status: number, messag
   [['fault'], 2, /^Usage: userdma fault /],
   [['fault', 'set'], 2, /^userdma fault set: missing required argument 'rules'\nsee `userdma fault set --help`\n$/],
   [['fault', 'set', 'drop=2'], 2, /^userdma: fault drop: "2" is not a share/],
-  [['fault', 'set', 'qp=0x12'], 2, /^userdma: fault "qp=0x12": it says for which packets, but not what happens; add/],
+  [['fault', 'set', 'qp=0x12'], 2, /^userdma: fault "qp=0x12": it does not say what happens to packets; add/],
   [['fault', 'show'], 1, /^userdma: no daemon at .*; start one with `userdma daemon`\n$/],
   [['schema', '--socket', 'x'], 2, /^userdma: --socket says which daemon; say with --device which device of it\n/],
   [['schema', '--device', 'rxe0', '--socket', '/nonexistent'], 1, /^userdma: .*no daemon at \/nonexistent/],

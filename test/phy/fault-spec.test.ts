@@ -53,7 +53,7 @@ describe('fault rules', () => {
   })
 
   it('several are divided by semicolons; those without an effect are left out', () => {
-    const rules = parseFaults('drop=1%; opcode=RC_ACKNOWLEDGE,delay=1;seed=4;')
+    const rules = parseFaults('drop=1%; opcode=RC_ACKNOWLEDGE,delay=1;drop=0,seed=4;')
     assert.deepEqual(rules.map(formatRule), ['drop=0.01', 'opcode=RC_ACKNOWLEDGE,delay=1'])
     assert.deepEqual(parseFaults(''), [])
     assert.equal(hasEffect(parseRule('seed=5')), false)
@@ -92,7 +92,8 @@ describe('fault rules', () => {
       ['opcode=0x100', /opcode: "0x100" is not an opcode/],
       ['dir=in', /dir: "in" is not received, sent, both/],
       ['device=a b', /device: "a b" is not the name/],
-      ['dir=sent', /fault "dir=sent": it says for which packets, but not what happens; add one of drop, /],
+      ['seed=4', /fault "seed=4": it does not say what happens/],
+      ['dir=sent', /fault "dir=sent": it does not say what happens to packets; add one of drop, /],
       ['loss=0.1', /no "loss"; there are device, dir, qp, opcode, drop, dup, reorder, corrupt, delay, jitter, rate/],
       ['drop', /write drop=VALUE, where VALUE is a share/],
       ['drop=', /write drop=VALUE/],

@@ -122,9 +122,11 @@ eachCarrier(openTwo => {
   test('a full queue is refused, and has room again once completions were taken', async () => {
     const { a, b } = await pair(openTwo)
     const { maxSendWr } = a.qp.query().cap
-    for (let i = 0; i < maxSendWr; i++) a.qp.write(a.mr.slice(0, 1), b.mr.remote(), { signaled: i === maxSendWr - 1 })
+    // None can be complete while the peer has nowhere to put it.
+    for (let i = 0; i < maxSendWr; i++) a.qp.send(a.mr.slice(0, 1), { signaled: i === maxSendWr - 1 })
     assert.equal(a.qp.pending, maxSendWr)
-    assert.throws(() => a.qp.write(a.mr.slice(0, 1), b.mr.remote()), { code: 'ENOMEM' })
+    assert.throws(() => a.qp.send(a.mr.slice(0, 1)), { code: 'ENOMEM' })
+    for (let i = 0; i < maxSendWr; i++) b.qp.receive(b.mr.slice(0, 1))
     await next(a.cq)
     assert.equal(a.qp.pending, 0)
     a.qp.write(a.mr.slice(0, 1), b.mr.remote())

@@ -2,7 +2,7 @@
  * Two ends of a connection for tests of the library, on devices of any carrier.
  */
 import assert from 'node:assert/strict'
-import { before, describe } from 'node:test'
+import { afterEach, before, describe } from 'node:test'
 import { hasNative } from '../../src/host/native.ts'
 import {
   type CompletionQueue,
@@ -36,7 +36,16 @@ export const eachCarrier = (tests: (openTwo: OpenTwo) => void): void => {
       // Whatever the tests did, nothing of it stays.
       scope.after(async () => assert.ok(isEmpty(await daemon.settled(isEmpty))))
     })
-    tests(async () => [await open({ socket }), await open({ socket, device: 'rxe1' })])
+    // A test that fails leaves its devices open, and the daemon would never be empty.
+    const opened: Device[] = []
+    afterEach(async () => {
+      for (const device of opened.splice(0)) await device.close()
+    })
+    tests(async () => {
+      const two = [await open({ socket }), await open({ socket, device: 'rxe1' })] as const
+      opened.push(...two)
+      return two
+    })
   })
 }
 
