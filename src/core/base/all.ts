@@ -1,4 +1,9 @@
-/* The classes that core knows, with what core does itself; a device has those of them that its driver lists (R19). */
+/*
+ * The classes that core knows, with what core does itself; a device has those of them that its driver lists (R19). A
+ * class of which nothing is common to all drivers needs no line here: its declaration is enough.
+ */
+import { classes } from '../../spec/classes.ts'
+import { driverClass } from '../driver.ts'
 import type { DriverClass } from '../model.ts'
 import { deviceClass, portClass } from './device.ts'
 import { driverOpsClass } from './driver-ops.ts'
@@ -7,20 +12,10 @@ import { interfaceClass } from './interface.ts'
 import { mrClass } from './mr.ts'
 import { mwClass } from './mw.ts'
 import { pdClass } from './pd.ts'
-import {
-  ahClass,
-  cqClass,
-  otherClasses,
-  qpClasses,
-  srqClass,
-  tmSrqClass,
-  wqClass,
-  xrcdClass,
-  xrcSrqClass,
-} from './simple.ts'
+import { ahClass, cqClass, qpClasses, srqClass, tmSrqClass, wqClass, xrcdClass, xrcSrqClass } from './simple.ts'
 import { systemClass } from './system.ts'
 
-export const coreClasses: readonly DriverClass[] = [
+const own: readonly DriverClass[] = [
   interfaceClass,
   deviceClass,
   portClass,
@@ -38,7 +33,11 @@ export const coreClasses: readonly DriverClass[] = [
   tmSrqClass,
   xrcdClass,
   wqClass,
-  ...otherClasses,
   systemClass,
   driverOpsClass,
+]
+
+export const coreClasses: readonly DriverClass[] = [
+  ...own,
+  ...classes.filter(cls => !own.some(line => line.class === cls)).map(cls => driverClass(cls)),
 ]

@@ -9,7 +9,6 @@ import { Srq, TmSrq, XrcSrq } from '../../spec/classes/srq.ts'
 import { Xrcd } from '../../spec/classes/xrcd.ts'
 import { Classes } from '../../spec/classes.ts'
 import { CallError } from '../../spec/errno.ts'
-import type { ObjectClass } from '../../spec/schema.ts'
 import { driverClass } from '../driver.ts'
 import { arm, setThreshold, withdrawEvents } from '../events.ts'
 import type { CoreObject } from '../model.ts'
@@ -46,8 +45,3 @@ export const ahClass = driverClass(Ah, { destroy: () => ({}) })
 export const xrcdClass = driverClass(Xrcd, { destroy: () => ({}) })
 
 export const wqClass = driverClass(Classes.wq, { destroy: countEvents })
-
-/** Nothing of them is common to all drivers. */
-export const otherClasses = [Classes.flow, Classes.counters, Classes.dm, Classes.rwq_ind_table].map(cls =>
-  driverClass(cls as ObjectClass),
-)
