@@ -48,6 +48,11 @@ export const createTraceHub = (now: () => number): TraceHub => {
 
   const watches = (subscriber: Subscriber, tag: string): boolean => subscriber.tag === '' || subscriber.tag === tag
 
+  const wantsBytes = (tag: string): boolean => {
+    for (const subscriber of subscribers) if (subscriber.abi && watches(subscriber, tag)) return true
+    return false
+  }
+
   /** Everybody gets the bytes of a call that could not be decoded. */
   const post = (tag: string, record: TraceRecord): void => {
     const { raw, ...rest } = record
@@ -70,7 +75,7 @@ export const createTraceHub = (now: () => number): TraceHub => {
       duration,
       ...facts,
       ...(call && { call }),
-      raw: recording.raw(),
+      ...((call === undefined || wantsBytes(tag)) && { raw: recording.raw() }),
       ret: answer.ret,
       ...(answer.reason !== undefined && { reason: answer.reason }),
       ...(answer.attempt !== undefined && { attempt: answer.attempt }),

@@ -29,6 +29,11 @@ const wrong: readonly (readonly [args: readonly string[], status: number, messag
     /^userdma: no daemon at \/nonexistent; start one with `userdma daemon --socket \/nonexistent`\n$/,
   ],
   [['trace', '-o', '/nonexistent/x', '--', 'true'], 2, /^userdma: cannot write to \/nonexistent\/x: ENOENT\n$/],
+  [
+    ['trace', '--class', 'rc_qp,qp', '--', 'true'],
+    2,
+    /^userdma: class "qp": there are interface, .*rc_qp.*ctx_context/,
+  ],
   [['trace', '--', 'no-such-program'], 127, /^userdma: no-such-program: there is no such program/],
   [['daemon', '--fault', 'drop=1.5'], 2, /^userdma: fault drop: "1\.5" is not/],
   [['run', '--link', 'tcp', '--', 'true'], 2, /^userdma: link "tcp": there are memory, udp, udp-plain, dgram\n$/],
