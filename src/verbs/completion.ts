@@ -29,6 +29,8 @@ export interface Completion {
   readonly sourceQpn: number
   /** Of datagrams: the first 40 bytes of the buffer are a global route header. */
   readonly hasGrh: boolean
+  /** Of a queue of kind 'timed': when it completed, nanoseconds of the device's clock, exact up to 2^53. */
+  readonly timestamp: number | undefined
 }
 
 /** The cursor of one queue: `at` is where its completion lies. */
@@ -48,7 +50,8 @@ const opcodeNames = nameOf(WcOpcode.values)
 const SUCCESS = WcStatus.values.SUCCESS
 const TWO_32 = 2 ** 32
 
-export const completionCursor = (ring: ProgramRing): CompletionCursor => ({
+/** `timed`: the queue's completions have time stamps. */
+export const completionCursor = (ring: ProgramRing, timed = false): CompletionCursor => ({
   ring,
   at: 0,
   get id() {
@@ -91,5 +94,10 @@ export const completionCursor = (ring: ProgramRing): CompletionCursor => ({
   },
   get hasGrh() {
     return (this.ring.view.getUint32(this.at + Wc.FLAGS, true) & GRH) !== 0
+  },
+  get timestamp() {
+    if (!timed) return undefined
+    const { view } = this.ring
+    return view.getUint32(this.at + Wc.TIMESTAMP, true) + view.getUint32(this.at + Wc.TIMESTAMP + 4, true) * TWO_32
   },
 })

@@ -2,10 +2,15 @@
  * Completion queues in the library: polled without allocation, waited for by a promise, or walked by `for await`.
  */
 import { Cq } from '../spec/classes/cq.ts'
+import { CqKind } from '../spec/enums.ts'
+import type { Out } from '../spec/schema.ts'
 import type { RingPlace } from './carrier.ts'
 import { type Completion, completionCursor } from './completion.ts'
 import { closer, eventSource, type Kit, type Plan, plan } from './plan.ts'
 import { consume, oldest, programRing } from './ring.ts'
+
+const { ENTRIES: PLAIN, EXTENDED, COUNTING } = CqKind.values
+const kinds = { entries: PLAIN, timed: EXTENDED, counting: COUNTING } as const
 
 export interface WaitOptions {
   /** Ends the waiting: the promise rejects with the signal's reason. */
@@ -28,6 +33,15 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion> {
   completions(options?: WaitOptions): AsyncIterableIterator<Completion>
   /** At least so many entries from now on; completions that wait stay. Throws RdmaError EINVAL if they are more. */
   resize(entries: number): void
+  /** How many completions there were since it was made, which a queue of kind 'counting' tells without a call. */
+  readonly count: number
+  /** What the device says of it: `completions`, `errors` and the threshold among others. */
+  query(): Out<typeof Cq.methods.query>
+  /**
+   * Whoever waits is woken after so many completions, or so many microseconds after the first of them, whichever comes
+   * first; each 0 to 65,535, both 0 for the next completion as without a threshold (R36).
+   */
+  moderate(threshold: { readonly completions?: number; readonly microseconds?: number }): void
   /** Throws RdmaError EBUSY while a queue pair uses it. */
   close(): void
 }
@@ -37,17 +51,28 @@ export interface CqOptions {
   readonly entries?: number
   /** Completion vector, 0 ≤ vector < device.numCompVectors. */
   readonly vector?: number
+  /**
+   * 'entries', the default; 'timed': completions have time stamps; 'counting': there are none, only `count`, so that it
+   * is never full, and `wait` is for it to grow (R11).
+   */
+  readonly kind?: keyof typeof kinds
 }
 
 const ENTRIES = 256
 /** Looks at an empty queue before it is armed. */
 const LOOKS = 4
 
-export const cqPlan = (kit: Kit, { entries = ENTRIES, vector = 0 }: CqOptions = {}): Plan<CompletionQueue> => {
+/** Devices of an older release know no kinds: it is only said where it matters. */
+const kindOf = (kind: keyof typeof kinds) => (kind === 'entries' ? {} : { kind: kinds[kind] })
+
+export const cqPlan = (
+  kit: Kit,
+  { entries = ENTRIES, vector = 0, kind = 'entries' }: CqOptions = {},
+): Plan<CompletionQueue> => {
   const { carrier, waiters } = kit
   const source = eventSource(kit)
   const { number } = source
-  const args = { cqe: entries, userHandle: BigInt(number), compVector: vector, ...carrier.channel }
+  const args = { cqe: entries, userHandle: BigInt(number), compVector: vector, ...carrier.channel, ...kindOf(kind) }
   return plan(
     Cq,
     args,
@@ -55,7 +80,12 @@ export const cqPlan = (kit: Kit, { entries = ENTRIES, vector = 0 }: CqOptions = 
       let { cqe } = out
       let place = (out as unknown as { queue: RingPlace }).queue
       let ring = programRing(carrier.ring(place))
-      const cursor = completionCursor(ring)
+      const cursor = completionCursor(ring, kind === 'timed')
+      const isCounting = kind === 'counting'
+      /** Completions that a counting queue has told of; its ring has them modulo 2^32. */
+      let told = 0
+      const uncounted = (): number => ((Atomics.load(ring.words, ring.producer) >>> 0) - (told >>> 0)) >>> 0
+      const query = () => carrier.call(Cq, 'query', handle, {}).out
       /** The completion that `poll` found has its slot until the next look. */
       let held = false
 
@@ -65,12 +95,14 @@ export const cqPlan = (kit: Kit, { entries = ENTRIES, vector = 0 }: CqOptions = 
       }
       const look = (): boolean => {
         letGo()
+        if (isCounting) return false
         const at = oldest(ring)
         if (at < 0) return false
         cursor.at = at
         held = true
         return true
       }
+      const hasNews = (): boolean => (isCounting ? uncounted() > 0 : oldest(ring) >= 0)
       const poll = (): boolean => look() || (carrier.drive() && look())
 
       const wait = async ({ signal, solicitedOnly = false }: WaitOptions = {}): Promise<void> => {
@@ -81,7 +113,7 @@ export const cqPlan = (kit: Kit, { entries = ENTRIES, vector = 0 }: CqOptions = 
         if (pause !== undefined) await pause
         // What others in this process are about to do is often done after a few microtasks.
         for (let i = 0; i < LOOKS; i++) {
-          if (oldest(ring) >= 0 || (carrier.drive() && oldest(ring) >= 0)) return
+          if (hasNews() || (carrier.drive() && hasNews())) return
           if (carrier.remote) break
           await undefined
         }
@@ -92,7 +124,7 @@ export const cqPlan = (kit: Kit, { entries = ENTRIES, vector = 0 }: CqOptions = 
         carrier.call(Cq, 'reqNotify', handle, { solicitedOnly: solicitedOnly ? 1 : 0 })
         // What came before the queue was armed makes no event.
         carrier.drive()
-        if (oldest(ring) >= 0) waiters.wake(number)
+        if (hasNews()) waiters.wake(number)
         await woken
       }
 
@@ -112,6 +144,15 @@ export const cqPlan = (kit: Kit, { entries = ENTRIES, vector = 0 }: CqOptions = 
           return cqe
         },
         completion: cursor,
+        get count() {
+          if (!isCounting) return Number(query().completions)
+          told += uncounted()
+          return told
+        },
+        query,
+        moderate({ completions = 0, microseconds = 0 }) {
+          carrier.call(Cq, 'modify', handle, { count: completions, period: microseconds })
+        },
         poll,
         wait,
         completions,

@@ -171,6 +171,62 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
+  test('a queue that counts is never full and wakes who waits for it to grow; thresholds hold', async () => {
+    const [one, two] = await openTwo()
+    const [a, b] = [place(one), place(two)]
+    const counting = b.device.cq({ kind: 'counting' })
+    const from = a.pd.rcQp({ sendCq: a.cq })
+    const to = b.pd.rcQp({ sendCq: b.cq, receiveCq: counting, maxReceives: 40 })
+    from.connect(to.endpoint)
+    to.connect(from.endpoint)
+    for (let id = 0; id < 40; id++) to.receive(b.mr.slice(0, 8), id)
+    const send = async (count: number) => {
+      for (let id = 0; id < count; id++) {
+        from.send(Uint8Array.of(id), { id })
+        assert.equal(await line(a.cq), `${id} SEND`)
+      }
+    }
+    await send(1)
+    await counting.wait()
+    assert.deepEqual([counting.count, counting.poll(), counting.query().errors], [1, false, 0n])
+    counting.moderate({ completions: 10 })
+    assert.equal(counting.query().count, 10)
+    const grown = counting.wait()
+    await send(20)
+    await grown
+    assert.deepEqual([counting.count, counting.query().completions], [21, 21n])
+    counting.moderate({ completions: 60_000, microseconds: 2000 })
+    const timed = counting.wait()
+    await send(2)
+    await timed
+    assert.equal(counting.count, 23)
+    assert.throws(() => counting.resize(100), { code: 'EINVAL' })
+    await closeAll(a, b)
+  })
+
+  test('completions of a timed queue tell when, in order', async () => {
+    const [one, two] = await openTwo()
+    const [a, b] = [place(one), place(two)]
+    const cq = a.device.cq({ kind: 'timed', entries: 4 })
+    const from = a.pd.rcQp({ sendCq: cq })
+    const to = b.pd.rcQp({ sendCq: b.cq })
+    from.connect(to.endpoint)
+    to.connect(from.endpoint)
+    const times: number[] = []
+    for (let id = 0; id < 3; id++) {
+      from.write(Uint8Array.of(id), b.mr.remote(), { id })
+      await next(cq)
+      times.push(cq.completion.timestamp ?? 0)
+    }
+    assert.ok(times[0] > 0)
+    assert.deepEqual(
+      times,
+      [...times].sort((x, y) => x - y),
+    )
+    assert.deepEqual([a.cq.count, cq.count], [0, 3])
+    await closeAll(a, b)
+  })
+
   test('regions are registered anew, completion queues resized', async () => {
     const { a, b } = await pair(openTwo)
     const before = b.mr.remote()
