@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { codecRows } from './codec.ts'
 import { measure, type Outcome, type Row, table } from './harness.ts'
+import { hookRows } from './hooks.ts'
 import { icrcRows } from './icrc.ts'
 import { idleRows } from './idle.ts'
 import { createNoiseProbe, noProbe } from './noise.ts'
@@ -13,7 +14,15 @@ import { pingpongRows } from './pingpong.ts'
 import { udpRows } from './udp.ts'
 import { writeBwRows } from './write-bw.ts'
 
-const rows: readonly Row[] = [...codecRows, ...icrcRows, ...pingpongRows, ...writeBwRows, ...idleRows, ...udpRows]
+const rows: readonly Row[] = [
+  ...codecRows,
+  ...icrcRows,
+  ...hookRows,
+  ...pingpongRows,
+  ...writeBwRows,
+  ...idleRows,
+  ...udpRows,
+]
 
 const print = (line: string): void => {
   process.stdout.write(`${line}\n`)

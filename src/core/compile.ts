@@ -259,7 +259,13 @@ const wrap = (entry: Entry, hooks: readonly Hook[]): AnyHandler => {
   const after = hooks.filter(hook => hook.post !== undefined).reverse()
   return (call, object, args, core) => {
     const ended = (out: Awaited<ReturnType<AnyHandler>>, error: unknown): void => {
-      for (const hook of after) hook.post!(call, object, args, out, error)
+      for (const hook of after)
+        try {
+          hook.post!(call, object, args, out, error)
+        } catch {
+          // The call has ended as it has: nothing may undo that behind its handler's back.
+          call.device.core.faults++
+        }
     }
     let out: ReturnType<AnyHandler>
     try {

@@ -260,7 +260,7 @@ export interface Hook {
   readonly method?: string
   /** Runs after the lookup and before the handler; a CallError that it throws refuses the call. */
   pre?(call: CallContext, object: CoreObject, args: HandlerValues): void
-  /** Runs when the call has ended, with its results or with what it threw. */
+  /** Runs when the call has ended, with its results or with what it threw; what it throws itself is only counted. */
   post?(call: CallContext, object: CoreObject, args: HandlerValues, out: AnyResult, error: unknown): void
 }
 

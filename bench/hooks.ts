@@ -1,0 +1,62 @@
+/*
+ * Rows "hooks": what hooks around calls cost (R24), on a call that does next to nothing: a sink of the null driver takes
+ * a byte. Without hooks a device runs the very table that others run; a hook that came and went must leave nothing.
+ */
+import { addHook, createCore, invokeNow, noMemory, openContext } from '../src/core/index.ts'
+import { createNullDevice, Sink } from '../src/drivers/null/device.ts'
+import { Classes } from '../src/spec/classes.ts'
+import type { Bench, Row } from './harness.ts'
+import { type Body, perCall } from './loops.ts'
+
+const nothing = (): never => {
+  throw new Error('calls of this row point to no memory')
+}
+const caller = { memory: noMemory, copyIn: nothing, copyOut: nothing, descriptor: () => undefined }
+const core = createCore()
+
+/** A device of its own, and calls on it. */
+const calls = (name: string) => {
+  const device = createNullDevice(core, name)
+  const context = openContext(device, { opened: true })
+  const pd = invokeNow(context, Classes.pd, 'create', 0, {}, caller).object as number
+  const sink = invokeNow(context, Sink, 'create', 0, { pd }, caller).object as number
+  const args = { data: new Uint8Array(1) }
+  const body: Body = times => {
+    for (let i = 0; i < times; i++) invokeNow(context, Sink, 'take', sink, args, caller)
+    return times
+  }
+  return { device, body }
+}
+
+const row = (name: string, quantity: string, floor: number, aim: number, prepare: () => Bench): Row => ({
+  name,
+  quantity,
+  unit: 'ns',
+  better: 'lower',
+  cores: 1,
+  reference: 'a device that never had one',
+  floor,
+  aim,
+  prepare,
+})
+
+export const hookRows: readonly Row[] = [
+  row('hooks off', 'a call after a hook came and went', 1.15, 1.05, () => {
+    const [ours, beside] = [calls('off'), calls('never')]
+    addHook(ours.device, { pre() {} })()
+    return { ours: perCall(ours.body), beside: perCall(beside.body) }
+  }),
+  row('hooks on', 'a call with a hook before and after it', 3, 2, () => {
+    const [ours, beside] = [calls('on'), calls('without')]
+    let seen = 0
+    addHook(ours.device, {
+      pre() {
+        seen++
+      },
+      post() {
+        seen++
+      },
+    })
+    return { ours: perCall(ours.body), beside: perCall(beside.body) }
+  }),
+]
