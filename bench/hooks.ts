@@ -48,15 +48,7 @@ export const hookRows: readonly Row[] = [
   }),
   row('hooks on', 'a call with a hook before and after it', 3, 2, () => {
     const [ours, beside] = [calls('on'), calls('without')]
-    let seen = 0
-    addHook(ours.device, {
-      pre() {
-        seen++
-      },
-      post() {
-        seen++
-      },
-    })
+    addHook(ours.device, { pre() {}, post() {} })
     return { ours: perCall(ours.body), beside: perCall(beside.body) }
   }),
 ]

@@ -18,6 +18,7 @@ import {
   writeAttach,
   writeHello,
   writeIoctl,
+  writeMap,
   writeOpen,
   writeRefresh,
   writeTool,
@@ -67,6 +68,11 @@ export interface Client {
     body?: readonly number[],
     words?: number,
   ): Promise<{ ret: number; response: number[]; fds: readonly number[] }>
+  /** Calls on a descriptor of this process itself, an event descriptor or one of a driver. */
+  ioctlOn(fd: number, request: number, argument: bigint): Promise<number>
+  writeOn(fd: number, buffer: bigint, length: bigint): Promise<number>
+  /** MAP of PROT_READ | PROT_WRITE; its reply and descriptor. */
+  mapOn(fd: number, offset: bigint, length: bigint, context?: number): Promise<Heard>
   /** Says that files of counters are about to be read. */
   refresh(): Promise<Heard>
   tool(request: unknown, fds?: readonly number[]): Promise<ToolReply>
@@ -158,6 +164,11 @@ export const dial = (t: TestContext, daemon: Daemon): Client => {
       const response = Array.from({ length: words }, (_, i) => memory.u32[RESPONSE / 4 + i])
       return { ret: Number(ret), response, fds: descriptors }
     },
+    ioctlOn: async (number, request, argument) =>
+      Number((await ask(writeIoctl(outgoing, { fd: number }, request, argument))).ret),
+    writeOn: async (number, buffer, length) =>
+      Number((await ask(writeWrite(outgoing, { fd: number }, buffer, length))).ret),
+    mapOn: (number, offset, length, context = 0) => ask(writeMap(outgoing, { fd: number, context }, offset, length, 3)),
     refresh: () => ask(writeRefresh(outgoing, {})),
     async tool(request, fds = []) {
       const text = typeof request === 'string' ? request : JSON.stringify(request)

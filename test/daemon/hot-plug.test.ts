@@ -1,0 +1,156 @@
+/*
+ * Devices of a daemon that come and go, and calls on descriptors of a driver, as messages of a session: whoever sends
+ * them, and whatever he names.
+ */
+import assert from 'node:assert/strict'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { Classes } from '../../src/spec/classes.ts'
+import { CtxAssign, CtxInterface, CtxIoctl } from '../../src/spec/drivers/ctx.ts'
+import { Errno } from '../../src/spec/errno.ts'
+import { encodeCall } from '../../src/uapi/object.ts'
+import { ioctlRequest } from '../../src/uapi/object-format.ts'
+import { encodeRecords } from '../../src/uapi/scalar.ts'
+import { scratchFolder } from '../tools.ts'
+import { type Client, daemonOf, dial, eventually } from './client.ts'
+
+const folder = scratchFolder()
+const rxe0 = { name: 'rxe0', address: '127.0.0.1', node: 0 }
+const rxe1 = { name: 'rxe1', address: '127.0.0.2' }
+const ctx0 = { name: 'ctx0', address: '' }
+const ASYNC_EVENT = 16
+
+const greeted = async (t: Parameters<typeof dial>[0], daemon: Parameters<typeof dial>[1]): Promise<Client> => {
+  const client = dial(t, daemon)
+  await client.hello()
+  return client
+}
+
+test('devices come with their files and go with them; names and nodes come back', async t => {
+  const daemon = await daemonOf(t, folder)
+  const client = await greeted(t, daemon)
+  const tree = (path: string): string => join(`${daemon.socket}.tree`, path)
+  assert.deepEqual(await client.tool({ what: 'device', add: rxe1 }), { devices: [rxe0, { ...rxe1, node: 1 }] })
+  assert.deepEqual(await client.tool({ what: 'device', add: ctx0 }), {
+    devices: [rxe0, { ...rxe1, node: 1 }, { ...ctx0, node: 2 }],
+  })
+  assert.equal(readFileSync(tree('sys/class/infiniband_verbs/uverbs1/ibdev'), 'utf8'), 'rxe1\n')
+  assert.ok(existsSync(tree('sys/class/infiniband/rxe1/ports/1/hw_counters/sent_pkts')))
+  assert.equal(readFileSync(tree('sys/class/infiniband/ctx0/node_desc'), 'utf8'), 'ctx\n')
+  assert.equal(existsSync(tree('sys/class/infiniband/ctx0/ports')), false)
+
+  await client.tool({ what: 'device', remove: 'rxe1' })
+  assert.deepEqual(readdirSync(tree('sys/class/infiniband')).sort(), ['ctx0', 'rxe0'])
+  assert.deepEqual(readdirSync(tree('dev/infiniband')).sort(), ['uverbs0', 'uverbs2'])
+  assert.equal((await client.open(1)).error, Errno.ENXIO)
+  assert.equal((await client.refresh()).ret, 0n)
+  assert.deepEqual(
+    (await client.stat()).devices.map(({ name }) => name),
+    ['rxe0', 'ctx0'],
+  )
+  assert.deepEqual(await client.tool({ what: 'device', add: { name: 'rxe7', address: '127.0.0.2' } }), {
+    devices: [rxe0, { ...ctx0, node: 2 }, { name: 'rxe7', address: '127.0.0.2', node: 1 }],
+  })
+})
+
+test('what cannot be is refused, and changes nothing', async t => {
+  const client = await greeted(t, await daemonOf(t, folder))
+  for (const request of [
+    { add: { name: 'rxe0', address: '127.0.0.9' } },
+    { add: { name: 'rxe9', address: '127.0.0.1' } },
+    { add: { name: 'rxe9', address: 'nowhere' } },
+    { add: { name: '../../x', address: '127.0.0.9' } },
+    { add: { name: 'ctx0', address: '127.0.0.9' } },
+    { remove: 'rxe9' },
+  ])
+    assert.ok('error' in (await client.tool({ what: 'device', ...request })), JSON.stringify(request))
+  assert.equal((await client.stat()).devices.length, 1)
+})
+
+test('a context of a removed device answers EIO, its events tell why, and nothing of it is left', async t => {
+  const daemon = await daemonOf(t, folder, ['127.0.0.1', '127.0.0.2'])
+  const client = await greeted(t, daemon)
+  const { context, descriptors } = await client.open(1)
+  client.keep(descriptors)
+  const { fds } = await client.command(context, 0, [], 2)
+  client.keep(fds)
+  assert.equal((await client.command(context, 3, [], 1)).ret, 16, 'ALLOC_PD')
+  const other = await client.context(0)
+  await client.tool({ what: 'device', remove: 'rxe1' })
+  assert.equal((await client.command(context, 3, [], 1)).ret, -Errno.EIO)
+  assert.equal((await client.command(other, 3, [], 1)).ret, 16)
+  const event = readFileSync(fds[0])
+  assert.equal(event.length, ASYNC_EVENT)
+  assert.equal(event.readUInt32LE(8), 8, 'DEVICE_FATAL, and then the end')
+  client.close()
+  const last = await greeted(t, daemon)
+  await eventually(last, stat => stat.contexts === 0 && stat.descriptors === 0 && stat.mappings.count === 0)
+})
+
+/** A ctx device, a context on it and a descriptor of its driver. */
+const driverOf = async (t: Parameters<typeof dial>[0]) => {
+  const daemon = await daemonOf(t, folder)
+  const client = await greeted(t, daemon)
+  await client.tool({ what: 'device', add: ctx0 })
+  const context = await client.context(1)
+  const { driver_ops: Ops } = Classes
+  const ask = async (name: string) => {
+    const args = { name: new TextEncoder().encode(name) }
+    client.memory.bytes.set(
+      encodeCall({ class: Ops, methodName: 'create', method: Ops.methods.create, object: 0, args }),
+    )
+    return client.ioctl(context, ioctlRequest(4), BigInt(client.memory.address))
+  }
+  return { daemon, client, context, ask }
+}
+
+test('a driver’s descriptor takes ioctl, write and mmap; other descriptors are refused', async t => {
+  const { client, context, ask } = await driverOf(t)
+  assert.equal(await ask('ctx.userdma.9'), -Errno.ENOENT)
+  const before = new Set(readdirSync('/proc/self/fd'))
+  assert.equal(await ask(CtxInterface.V1), 0)
+  const sockets = readdirSync('/proc/self/fd').filter(number => !before.has(number))
+  const answers: number[] = []
+  const at = BigInt(client.memory.address)
+  const assign = encodeRecords(CtxAssign, [
+    { eagerCount: 1, eagerBytes: 64, expectedCount: 0, expectedBytes: 64, jobKey: 0, handle: 0 },
+  ])
+  for (const fd of sockets.map(Number)) {
+    client.memory.bytes.set(assign)
+    answers.push(await client.ioctlOn(fd, CtxIoctl.ASSIGN, at))
+  }
+  // The program's end, and the daemon's, which lives in this process.
+  const fd = Number(sockets[answers.indexOf(0)])
+  assert.ok(fd > 0, `one of ${sockets.join(', ')} is it: ${answers.join(', ')}`)
+  const { ret, descriptors } = await client.mapOn(fd, 0n, 4096n)
+  client.keep(descriptors)
+  assert.ok(ret >= 4096n && descriptors.length === 1)
+  assert.equal(await client.writeOn(fd, at, 3n), -Errno.EINVAL)
+  assert.equal(await client.writeOn(fd, at, 1n << 40n), -Errno.EMSGSIZE)
+  assert.equal(await client.writeOn(fd, 8n, 100n), -Errno.EFAULT)
+  assert.equal(await client.ioctlOn(fd, CtxIoctl.EXPECT, at), -Errno.ENOTTY)
+  assert.equal(await client.ioctlOn(fd, CtxIoctl.INFO, 8n), -Errno.EFAULT)
+  for (const [offset, length] of [
+    [1n, 4096n],
+    [0n, 1n << 40n],
+    [1n << 63n, 4096n],
+    [0n, 0n],
+  ])
+    assert.equal((await client.mapOn(fd, offset, length)).ret, BigInt(-Errno.EINVAL))
+  assert.equal((await client.mapOn(fd, 0n, 4096n, context)).ret, BigInt(-Errno.EBADF))
+  // A method of the object, on its own descriptor with object 0 (R37).
+  const { driver_ops: Ops } = Classes
+  const query = { class: Ops, methodName: 'query', method: Ops.methods.query, object: 0, args: {} }
+  const message = encodeCall(query, { rooms: { name: { address: at + 2048n, length: 64 } } })
+  client.memory.bytes.set(message)
+  assert.equal(await client.ioctlOn(fd, ioctlRequest(1), at), 0)
+  assert.equal(Buffer.from(client.memory.bytes.subarray(2048, 2048 + 13)).toString(), CtxInterface.V1)
+  for (const none of [0, 1, 9999, -1]) {
+    assert.equal(await client.ioctlOn(none, CtxIoctl.INFO, at), -Errno.EBADF)
+    assert.equal((await client.mapOn(none, 0n, 4096n)).ret, BigInt(-Errno.EBADF))
+  }
+  await client.tool({ what: 'device', remove: 'ctx0' })
+  assert.equal(await client.ioctlOn(fd, CtxIoctl.INFO, at), -Errno.EIO)
+  assert.equal((await client.mapOn(fd, 0n, 4096n)).ret, BigInt(-Errno.EIO))
+})
