@@ -1,6 +1,7 @@
 /*
- * Rows "hooks": what hooks around calls cost (R24), on a call that does next to nothing: a sink of the null driver takes
- * a byte. Without hooks a device runs the very table that others run; a hook that came and went must leave nothing.
+ * Rows "hooks": what hooks around calls cost (R24), on a call that does next to nothing: a sink of the null driver
+ * takes a byte. Without hooks a device runs the very table that others run; a hook that came and went must leave
+ * nothing.
  */
 import { addHook, createCore, invokeNow, noMemory, openContext } from '../src/core/index.ts'
 import { createNullDevice, Sink } from '../src/drivers/null/device.ts'
