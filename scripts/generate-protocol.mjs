@@ -49,6 +49,7 @@ export const protocolHeader = session => {
   const {
     SESSION_VERSION,
     SYSTEM_NODE,
+    SYSTEM_NAME,
     SessionEnv,
     MessageType,
     Messages,
@@ -74,8 +75,8 @@ ${constants('ENV_', plain(SessionEnv)).join('\n')}
 /* Message types. */
 ${constants('', plain(MessageType)).join('\n')}
 
-/* The node of the system-wide device. */
-${constants('', { system_node: SYSTEM_NODE }).join('\n')}
+/* The system-wide device: node number, and name in /dev/infiniband. */
+${constants('', { system_node: SYSTEM_NODE, system_name: SYSTEM_NAME }).join('\n')}
 
 /* Most descriptors and most bytes of one message. */
 ${constants('MESSAGE_', plain(SessionLimits)).join('\n')}

@@ -106,6 +106,9 @@ void path_folder_changed(void)
 
 int path_device_node(const char *path)
 {
+    const char *end = after(path, "/dev/infiniband/" USERDMA_SYSTEM_NAME);
+    if (end && *end == 0)
+        return USERDMA_SYSTEM_NODE;
     const char *rest = after(path, "/dev/infiniband/uverbs");
     if (!rest || *rest < '0' || *rest > '9' || (rest[0] == '0' && rest[1] != 0))
         return -1;

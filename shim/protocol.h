@@ -25,8 +25,9 @@
 #define USERDMA_TRACE 17u
 #define USERDMA_REPLY 32768u
 
-/* The node of the system-wide device. */
+/* The system-wide device: node number, and name in /dev/infiniband. */
 #define USERDMA_SYSTEM_NODE 0x7fffffffu
+#define USERDMA_SYSTEM_NAME "userdma"
 
 /* Most descriptors and most bytes of one message. */
 #define USERDMA_MESSAGE_DESCRIPTORS 8u

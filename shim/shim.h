@@ -266,7 +266,7 @@ static inline bool path_is_ours(const char *path)
 
 /* The path to use instead, in `room`; NULL with errno ENOENT if there is no daemon. */
 const char *path_rewrite(const char *path, char room[PATH_ROOM]);
-/* N of /dev/infiniband/uverbsN, or -1. */
+/* N of /dev/infiniband/uverbsN, the number of the system-wide device, or -1. */
 int path_device_node(const char *path);
 /* Device number that the tree gives for a node; 0 if it does not. */
 dev_t path_node_rdev(unsigned node);

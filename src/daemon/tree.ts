@@ -10,6 +10,7 @@ import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:
 import { dirname, join } from 'node:path'
 import { UVERBS_ABI } from '../spec/classes/system.ts'
 import { NodeType, PortState } from '../spec/enums.ts'
+import { SYSTEM_NAME, SYSTEM_NODE } from '../spec/session.ts'
 
 export interface TreeDevice {
   readonly name: string
@@ -45,8 +46,8 @@ const physStateText = (state: number): string => `${state}: ${PHYS_STATE_TEXTS[s
 /** Major number of uverbs nodes and minor number of the first one (Linux: IB_UVERBS_BASE_MINOR). */
 const MAJOR = 231
 const FIRST_MINOR = 192
-/** st_rdev of a node, in the kernel's encoding for small numbers. */
-export const nodeRdev = (node: number): number => MAJOR * 256 + FIRST_MINOR + node
+/** st_rdev of a node, in the kernel's encoding for small numbers; the system-wide device has none. */
+export const nodeRdev = (node: number): number => (node === SYSTEM_NODE ? 0 : MAJOR * 256 + FIRST_MINOR + node)
 
 const groups = (bytes: Uint8Array): string =>
   Buffer.from(bytes)
@@ -76,7 +77,7 @@ const changingFiles = (device: TreeDevice): Files => {
 }
 
 const verbsFolder = (node: number): string => `sys/class/infiniband_verbs/uverbs${node}`
-const nodePath = (node: number): string => `dev/infiniband/uverbs${node}`
+const nodePath = (node: number): string => `dev/infiniband/${node === SYSTEM_NODE ? SYSTEM_NAME : `uverbs${node}`}`
 
 const portFiles = (whole: TreeDevice): Files => {
   const port = portFolder(whole)
@@ -140,6 +141,7 @@ export const writeTree = (root: string, devices: readonly TreeDevice[]): void =>
   writeFiles(root, { 'sys/class/infiniband_verbs/abi_version': String(UVERBS_ABI) })
   mkdirSync(join(root, 'dev/infiniband'), { recursive: true })
   mkdirSync(join(root, 'sys/class/infiniband'), { recursive: true })
+  writeFileSync(join(root, nodePath(SYSTEM_NODE)), '')
   for (const device of devices) addToTree(root, device)
 }
 

@@ -48,8 +48,9 @@ export const MessageType = {
   REPLY: 0x8000,
 } as const
 
-/** No device of the daemon's has this number. */
+/** Node of the system-wide device, and its name in /dev/infiniband; no other device has them. */
 export const SYSTEM_NODE = 0x7fffffff
+export const SYSTEM_NAME = 'userdma'
 
 export type FieldType = 'u32' | 's32' | 'u64' | 's64' | 'bytes'
 

@@ -38,6 +38,7 @@ test('a device is found as libibverbs looks for it', () => {
   assert.equal(read('sys/class/infiniband/rxe0/ports/1/pkeys/0'), '0xffff\n')
   assert.equal(read('sys/class/infiniband/rxe0/ports/1/state'), '4: ACTIVE\n')
   assert.ok(existsSync(join(root, 'dev/infiniband/uverbs0')) && existsSync(join(root, 'dev/infiniband/uverbs1')))
+  assert.ok(existsSync(join(root, 'dev/infiniband/userdma')))
   assert.equal(nodeRdev(1), 231 * 256 + 193)
 })
 

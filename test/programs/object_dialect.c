@@ -19,9 +19,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-enum class { DEVICE = 2, PORT = 3, PD = 4, CQ = 5, MR = 6, COMP_CHANNEL = 7, RC_QP = 16, EVENT_QUEUE = 30 };
+enum class { DEVICE = 2, PORT = 3, PD = 4, CQ = 5, MR = 6, COMP_CHANNEL = 7, RC_QP = 16, EVENT_QUEUE = 30, SYSTEM = 31 };
 enum call {
     CREATE = 0,
     QUERY = 1,
@@ -364,6 +365,33 @@ static void mistakes(void)
     REFUSED(ioctl(device, _IOWR(0xda, CREATE, uint64_t), &message), ENOTTY);
 }
 
+/* The system-wide device lists the others, and needs no opening call. */
+static void system_wide(void)
+{
+    struct {
+        char name[64], driver[64];
+        uint32_t index, driver_id, node_type, ports;
+        uint8_t guid[8];
+        uint32_t uverbs_abi, driver_abi;
+    } devices[16] = {0};
+    struct stat named, opened;
+    const char *const path = "/dev/infiniband/userdma";
+    const int system = open(path, O_RDWR | O_CLOEXEC);
+    EXPECT(system >= 0 && stat(path, &named) == 0 && fstat(system, &opened) == 0 && S_ISCHR(opened.st_mode));
+    const uint64_t pointer[2] = {(uintptr_t)devices, sizeof devices};
+    begin(SYSTEM, 0);
+    const uint64_t *list = add(64, MANDATORY | OUT | INDIRECT, pointer, sizeof pointer);
+    EXPECT(call_on(system, QUERY) == 0 && list[1] >= sizeof devices[0] && list[1] % sizeof devices[0] == 0);
+    EXPECT(strcmp(devices[0].name, "rxe0") == 0 && strcmp(devices[0].driver, "rxe") == 0 && devices[0].index == 0);
+    EXPECT(devices[0].driver_id == 14 && devices[0].node_type == 1 && devices[0].ports == 1);
+    EXPECT(devices[0].uverbs_abi == 6 && devices[0].driver_abi == 2);
+    begin(PD, 0);
+    REFUSED(call_on(system, CREATE), EOPNOTSUPP);
+    begin(SYSTEM, 0);
+    REFUSED(call(QUERY), EOPNOTSUPP); /* of a device with hardware */
+    EXPECT(close(system) == 0);
+}
+
 int main(int argc, char **argv)
 {
     const char *node = argc > 1 ? argv[1] : "/dev/infiniband/uverbs0";
@@ -378,6 +406,7 @@ int main(int argc, char **argv)
     cq();
     event_queue();
     mistakes();
+    system_wide();
     EXPECT(close(device) == 0);
     printf("all answers are right\n");
     return 0;
