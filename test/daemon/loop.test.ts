@@ -14,7 +14,7 @@ const bench = (device: Pollable, turn?: () => void): { loop: Loop; parked: () =>
   return { loop, parked: () => words[ParkedPage.PARKED] }
 }
 
-test('parked from the start, awake while it looks, parked when nothing is left', () => {
+test('parked from the start, awake while it looks, parked when nothing is left', async () => {
   const seen: number[] = []
   const { loop, parked } = bench({
     poll: () => {
@@ -25,7 +25,8 @@ test('parked from the start, awake while it looks, parked when nothing is left',
   })
   assert.equal(parked(), 1)
   loop.kick()
-  assert.equal(parked(), 1)
+  // A slice may be over early on a busy machine: the loop then goes on by itself.
+  while (parked() === 0) await new Promise(setImmediate)
   assert.deepEqual(seen.slice(0, 4), [0, 0, 0, 0])
   // The very last look comes after the word was set: what was posted between is found.
   assert.equal(seen.at(-1), 1)
