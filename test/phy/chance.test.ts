@@ -62,7 +62,7 @@ describe('what fault rules decide', () => {
       ['dir=both,drop=1', 'rxe0', 'received', true],
       ['device=rxe1,drop=1', 'rxe0', 'received', false],
       ['device=rxe1,drop=1', 'rxe1', 'received', true],
-      ['seed=4', 'rxe0', 'received', false],
+      ['drop=0,seed=4', 'rxe0', 'received', false],
     ] as const)
       assert.equal(chanceOf(text, device, direction).active, active, `${text} ${device} ${direction}`)
   })
