@@ -23,7 +23,7 @@ export const startChild = <Order>(script: string, prefix: readonly string[] = []
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     said += text
   })
-  const over = once(child, 'close')
+  const over = once(child, 'exit')
   const hear = async <A>(): Promise<A> => {
     const message = await Promise.race([once(child, 'message'), over.then(() => undefined)])
     if (message === undefined)
