@@ -45,7 +45,8 @@ const settle = (s: EngineState, row: number): void => {
 /** A new interval begins, if the last one is over. */
 const renewPace = (s: EngineState, now: number): void => {
   const { shares } = s
-  if (now - shares.since < s.pace) return
+  // as `nextShareTimeout` reckons it: a difference may round to less than the pace at the very time that was asked for
+  if (now < shares.since + s.pace) return
   shares.since = now
   shares.window[PACED] = s.window
   shares.out[PACED] = 0
