@@ -8,6 +8,7 @@
  */
 import { invokeNow } from '../src/core/invoke.ts'
 import { createLocalSpace } from '../src/core/local-space.ts'
+import { findableMemory } from '../src/core/mapped.ts'
 import type { Caller } from '../src/core/model.ts'
 import { createCore, openContext } from '../src/core/registry.ts'
 import { createLoop } from '../src/daemon/loop.ts'
@@ -27,7 +28,6 @@ import { Pd } from '../src/spec/classes/pd.ts'
 import { RcQp } from '../src/spec/classes/rc_qp.ts'
 import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../src/spec/drivers/rxe-rings.ts'
 import { AccessFlags, QpState } from '../src/spec/enums.ts'
-import { wholePages } from '../src/spec/memory.ts'
 import { SendFlags, WrOpcode } from '../src/spec/work.ts'
 import { parseAddress } from '../src/wire/address.ts'
 import { useCrcEngine } from '../src/wire/crc.ts'
@@ -98,30 +98,10 @@ const makeSide = (options: SideOptions) => {
   const rxe = createRxeDevice(createCore(), { name: 'rxe0', identity: own, port, now: nowMicroseconds })
   const context = openContext(rxe.device, { opened: true })
 
-  const pieces = new Map<number, RingPiece>()
-  let next = 4096
-  const rings: RxeContext['rings'] = {
-    allocate(wanted) {
-      const length = wholePages(wanted)
-      const buffer = new ArrayBuffer(length)
-      const piece: RingPiece = {
-        offset: next,
-        length,
-        at: 0,
-        bytes: new Uint8Array(buffer),
-        view: new DataView(buffer),
-        words: new Int32Array(buffer),
-      }
-      pieces.set(next, piece)
-      next += length
-      return piece
-    },
-    free: ({ offset }) => void pieces.delete(offset),
-  }
+  const rings = findableMemory()
   context.state = { rings } satisfies RxeContext
   const ringAt = (info: unknown): ProgramRing => {
-    const piece = pieces.get(Number((info as { offset: bigint }).offset))
-    if (piece === undefined) throw new Error('a ring was told of that is not there')
+    const piece = rings.at((info as { offset: bigint }).offset)
     return { piece, mask: piece.view.getUint32(RingHeader.INDEX_MASK, true), index: 0 }
   }
 

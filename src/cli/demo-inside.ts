@@ -8,13 +8,14 @@
 
 import { invokeNow } from '../core/invoke.ts'
 import { createLocalSpace } from '../core/local-space.ts'
+import { findableMemory } from '../core/mapped.ts'
 import type { Caller, Context } from '../core/model.ts'
 import { closeContext, createCore, openContext } from '../core/registry.ts'
 import { defaultDevice } from '../daemon/device-spec.ts'
 import type { RxeContext } from '../drivers/rxe/context.ts'
 import { createRxeDevice, type RxeDevice } from '../drivers/rxe/device.ts'
 import { identityOf } from '../drivers/rxe/host-identity.ts'
-import type { RingMemory, RingPiece } from '../drivers/rxe/rings.ts'
+import type { RingPiece } from '../drivers/rxe/rings.ts'
 import { nowMicroseconds } from '../host/clock.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
 import { addTap, forEachPacket } from '../phy/tap.ts'
@@ -47,40 +48,11 @@ interface Side {
   readonly completions: RingPiece
 }
 
-/** Rings of one program, found again by the offsets that calls answer. */
-const createRings = (): RingMemory & { at(offset: bigint): RingPiece } => {
-  const pieces = new Map<number, RingPiece>()
-  let next = 0
-  return {
-    allocate(bytes) {
-      const buffer = new ArrayBuffer(bytes)
-      const words = new Int32Array(buffer)
-      const piece = {
-        offset: next,
-        length: bytes,
-        at: 0,
-        bytes: new Uint8Array(buffer),
-        view: new DataView(buffer),
-        words,
-      }
-      pieces.set(next, piece)
-      next += bytes
-      return piece
-    },
-    free: piece => void pieces.delete(piece.offset),
-    at(offset) {
-      const piece = pieces.get(Number(offset))
-      if (!piece) throw new Error(`there is no ring at offset ${offset}`)
-      return piece
-    },
-  }
-}
-
 type Queue = { readonly offset: bigint }
 const queueOf = (out: object, name: string): bigint => (out as Record<string, Queue>)[name].offset
 
 const createSide = ({ device }: RxeDevice): Side => {
-  const rings = createRings()
+  const rings = findableMemory()
   const context = openContext(device, { opened: true })
   context.state = { rings } satisfies RxeContext
   const memory = createLocalSpace()

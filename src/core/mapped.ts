@@ -23,22 +23,51 @@ export interface MappedMemory {
   free(piece: MappedPiece): void
 }
 
+const plainPiece = (bytes: number, offset: number): MappedPiece => {
+  const length = wholePages(bytes)
+  const buffer = new ArrayBuffer(length)
+  return {
+    offset,
+    length,
+    at: 0,
+    bytes: new Uint8Array(buffer),
+    view: new DataView(buffer),
+    words: new Int32Array(buffer),
+  }
+}
+
 /** Memory of callers in this process, one buffer for each piece. Their offsets name nothing. */
 export const plainMemory = (): MappedMemory => ({
-  allocate(bytes) {
-    const length = wholePages(bytes)
-    const buffer = new ArrayBuffer(length)
-    return {
-      offset: 0,
-      length,
-      at: 0,
-      bytes: new Uint8Array(buffer),
-      view: new DataView(buffer),
-      words: new Int32Array(buffer),
-    }
-  },
+  allocate: bytes => plainPiece(bytes, 0),
   free() {},
 })
+
+/** The same with offsets by which pieces are found: for callers that get at their rings by what calls answer. */
+export interface FindableMemory extends MappedMemory {
+  /** The piece at an offset. Throws an Error if none lies there. */
+  at(offset: bigint): MappedPiece
+}
+
+export const findableMemory = (): FindableMemory => {
+  const pieces = new Map<number, MappedPiece>()
+  let next = 0
+  return {
+    allocate(bytes) {
+      const piece = plainPiece(bytes, next)
+      pieces.set(next, piece)
+      next += piece.length
+      return piece
+    },
+    free({ offset }) {
+      pieces.delete(offset)
+    },
+    at(offset) {
+      const piece = pieces.get(Number(offset))
+      if (piece === undefined) throw new Error(`no ring lies at ${offset}`)
+      return piece
+    },
+  }
+}
 
 const plain = plainMemory()
 

@@ -5,14 +5,13 @@
 import { addEventHandler } from '../core/clients.ts'
 import { invokeNow } from '../core/invoke.ts'
 import { createLocalSpace } from '../core/local-space.ts'
+import { findableMemory } from '../core/mapped.ts'
 import type { Caller } from '../core/model.ts'
 import { closeContext, openContext } from '../core/registry.ts'
 import type { RxeContext } from '../drivers/rxe/context.ts'
 import { countersOf } from '../drivers/rxe/counts.ts'
 import type { RxeDevice } from '../drivers/rxe/device.ts'
-import type { RingPiece } from '../drivers/rxe/rings.ts'
 import { CallError } from '../spec/errno.ts'
-import { wholePages } from '../spec/memory.ts'
 import type { ObjectClass } from '../spec/schema.ts'
 import type { Carrier, EventTargets } from './carrier.ts'
 import { refusing } from './error.ts'
@@ -23,45 +22,12 @@ export const noPointer = (): never => {
   throw new CallError('EFAULT', 'calls in this process point to no memory')
 }
 
-/** A ring's memory in this process: named by an offset, found again by it. */
-const createRings = (): { readonly rings: RxeContext['rings']; at(offset: bigint): RingPiece } => {
-  const pieces = new Map<number, RingPiece>()
-  let next = 0
-  return {
-    rings: {
-      allocate(bytes) {
-        const length = wholePages(bytes)
-        const buffer = new ArrayBuffer(length)
-        const piece: RingPiece = {
-          offset: next,
-          length,
-          at: 0,
-          bytes: new Uint8Array(buffer),
-          view: new DataView(buffer),
-          words: new Int32Array(buffer),
-        }
-        pieces.set(next, piece)
-        next += length
-        return piece
-      },
-      free({ offset }) {
-        pieces.delete(offset)
-      },
-    },
-    at(offset) {
-      const piece = pieces.get(Number(offset))
-      if (piece === undefined) throw new Error(`no ring lies at ${offset}`)
-      return piece
-    },
-  }
-}
-
 /** A device made in this process, and a context on it. `close` removes the device. */
 export const localCarrier = (on: Network, name: string, address: string): Carrier & { readonly rxe: RxeDevice } => {
   const network = on as LocalNetwork
   const { rxe, port, remove } = refusing('open', () => network.add(name, address))
   const context = openContext(rxe.device, { opened: true })
-  const { rings, at } = createRings()
+  const rings = findableMemory()
   context.state = { rings } satisfies RxeContext
   const memory = createLocalSpace()
   /** Registered buffers, their addresses, and how often each is registered. */
@@ -90,7 +56,7 @@ export const localCarrier = (on: Network, name: string, address: string): Carrie
       const result = refusing(name, () => invokeNow(context, cls, method, object, args, caller))
       return { object: result.object ?? result.descriptors?.[0]?.object ?? 0, out: result.out as never }
     },
-    ring: ({ offset }) => at(offset),
+    ring: ({ offset }) => rings.at(offset),
     release() {},
     channel: {},
     counters: () => ({ ...countersOf(rxe), faults: { ...port.faults } }),
