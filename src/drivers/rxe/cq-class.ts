@@ -41,7 +41,8 @@ export const cqClass = driverClass<typeof Cq, CqState, typeof RxeAttributes.cq>(
       return { cqe: ring.ring.mask, queue: mmapInfo(ring.ring.piece) }
     },
 
-    query(_call, { state, events }) {
+    query(call, { state, events }) {
+      stateOf(call).catchUp()
       const { ring, kind, completions, errors, compVector } = state
       const { count, period } = events?.threshold ?? noThreshold
       const counts = { completions: BigInt(completions), errors: BigInt(errors) }
@@ -60,6 +61,7 @@ export const cqClass = driverClass<typeof Cq, CqState, typeof RxeAttributes.cq>(
       requireCqe('modify', cqe)
       if (state.kind === COUNTING)
         throw new CallError('EINVAL', 'cq.modify: attribute cqe: a queue that counts has no entries')
+      stateOf(call).catchUp()
       const rings = ringsOf(call.context)
       const old = resizeCqRing(rings, state, cqe)
       if (!old)

@@ -126,6 +126,11 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     rings: [],
     stranded: [],
     look: row => posts.look(row),
+    catchUp(row) {
+      if (row !== undefined && !posts.behind(row)) return
+      if (row !== undefined) posts.look(row)
+      poll(now(), row === undefined ? Where.ALL : Where.CHANGED)
+    },
     linkDowned: 0,
     now,
     engine: () => engineOrNone as Engine,
@@ -241,22 +246,24 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     return counters.sentPackets !== start
   }
 
+  const poll = (time: number, where: Where = Where.ALL): boolean => {
+    let progress = posts.scan(where, time)
+    if (time >= port.nextTimeout()) port.onTimeout(time)
+    // What came in time is seen before the time is over: this process may not have run for a while.
+    progress = deliver(time) || progress
+    if (time >= engine.nextTimeout()) {
+      engine.onTimeout(time)
+      progress = true
+    }
+    progress = transmit(time) || progress
+    if (state.stranded.length > 0) endStranded(state, time)
+    return progress
+  }
+
   return {
     device,
     state,
-    poll(time, where = Where.ALL) {
-      let progress = posts.scan(where, time)
-      if (time >= port.nextTimeout()) port.onTimeout(time)
-      // What came in time is seen before the time is over: this process may not have run for a while.
-      progress = deliver(time) || progress
-      if (time >= engine.nextTimeout()) {
-        engine.onTimeout(time)
-        progress = true
-      }
-      progress = transmit(time) || progress
-      if (state.stranded.length > 0) endStranded(state, time)
-      return progress
-    },
+    poll,
     posted(context, handle) {
       const object = findHandle(context.handles, handle)
       if (object && qpNames.has(object.class.name) && object.life === Life.LIVE)

@@ -3,7 +3,8 @@
  *
  * A device may have thousands of queue pairs of which few are busy, and every look at a ring costs two loads. So a call
  * of a program looks at the queue pairs that it changed, a busy loop at those that were used lately, and now and then,
- * before it sleeps above all, at every one.
+ * before it sleeps above all, at every one. Where the answer of a call depends on what was posted before it, the call
+ * looks first (`catchUp` in state.ts).
  */
 import type { Engine } from '../../transport/engine.ts'
 import { loadProducer } from './rings.ts'
@@ -16,6 +17,8 @@ export type Where = (typeof Where)[keyof typeof Where]
 export interface Posts {
   /** The next scan looks at this row and takes it for new, whatever its indices say. */
   look(row: number): void
+  /** Requests wait in the row's send queue that no look has seen. */
+  behind(row: number): boolean
   /** Tells the engine where something was posted since the last look; true if anything was to be sent. */
   scan(where: Where, now: number): boolean
 }
@@ -74,6 +77,12 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
       sends[row] = -1
       receives[row] = -1
       changed.push(row)
+    },
+    behind(row) {
+      const queues = rings[row]
+      if (queues === undefined) return false
+      const producer = loadProducer(queues.send)
+      return producer !== sends[row] && producer !== queues.retired
     },
     scan(where, now) {
       let found = false

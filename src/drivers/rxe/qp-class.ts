@@ -163,6 +163,7 @@ export const qpClass = (
 
       query(call, { state }) {
         const device = stateOf(call)
+        device.catchUp(state.row)
         const { set, rings } = state
         const { receive } = rings
         const { state: now, rqPsn, sqPsn, draining } = device.engine().query(state.row)
@@ -203,6 +204,7 @@ export const qpClass = (
 
       modify(call, { state }, args) {
         const device = stateOf(call)
+        device.catchUp(state.row)
         const before = device.engine().query(state.row).state
         const after = args.state ?? before
         const given = Object.keys(args).filter(name => args[name as keyof QpModify] !== undefined)
@@ -241,6 +243,8 @@ export const qpClass = (
       destroy(call, object, args, core) {
         const device = stateOf(call)
         const { state } = object
+        // Of a program that is dead nobody expects that it still sends.
+        if (call.why === 'call') device.catchUp(state.row)
         device.engine().destroy(state.row)
         unbindWindowsOf(call.device.memory, state.qpn)
         device.qpns.free(state.qpn)

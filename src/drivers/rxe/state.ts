@@ -87,6 +87,11 @@ export interface RxeState {
   readonly rings: (QpRings | undefined)[]
   /** By row: the queues are looked at by the next `poll`, whatever their indices say. */
   readonly look: (row: number) => void
+  /**
+   * A program posts before it calls, and the doorbell of a post may be on its way still: the device does now what was
+   * posted to the send queue of `row`, to any queue without one. Called by methods whose outcome depends on it.
+   */
+  readonly catchUp: (row?: number) => void
   /** Numbers of queue pairs whose completions found no room: the next `poll` ends them. */
   readonly stranded: number[]
   /** Times that the link went down. */

@@ -1,0 +1,76 @@
+/*
+ * A program posts, then calls: what the call answers and does counts the posts before it, although nobody has looked at
+ * the rings in between (no `settle` here). Linux' rxe works on a request before the post returns.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { closeContext, invokeNow } from '../../../src/core/index.ts'
+import { Cq } from '../../../src/spec/classes/cq.ts'
+import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
+import { errnoOf, modify, Qps, query } from './machine.ts'
+import { completions, type End, pair, piece } from './pair.ts'
+import { Flag, postReceive, postSend, Wr } from './provider.ts'
+
+const resize = ({ p, cq }: End, cqe: number) => invokeNow(p.context, Cq, 'modify', cq.handle, { cqe }, p.caller)
+const send = ({ qp, mr }: End, lkey = mr.lkey): void => {
+  const sges = [{ ...piece(mr, 0, 8), lkey }]
+  assert.ok(postSend(qp.send, { id: 7n, opcode: Wr.SEND, flags: Flag.SIGNALED, sges }))
+}
+/** Three requests: the first one fails at once, the others are flushed. */
+const failThree = (end: End): void => {
+  for (let i = 0; i < 3; i++) send(end, 0xbad)
+}
+
+test('a completion queue is not made smaller than what requests before the call put into it', () => {
+  const { a } = pair()
+  failThree(a)
+  assert.equal(
+    errnoOf(() => resize(a, 1)),
+    'EINVAL',
+  )
+  resize(a, 3)
+})
+
+test('a query of a completion queue counts the requests before it', () => {
+  const { a } = pair()
+  failThree(a)
+  const { completions: all, errors } = invokeNow(a.p.context, Cq, 'query', a.cq.handle, {}, a.p.caller).out
+  assert.deepEqual([all, errors], [3n, 3n])
+})
+
+test('a query of a queue pair knows what was sent, and what failed', () => {
+  const { a } = pair()
+  const { sqPsn } = query(a.qp)
+  send(a)
+  assert.equal(query(a.qp).sqPsn, sqPsn + 1)
+  const { b } = pair()
+  send(b, 0xbad)
+  assert.equal(query(b.qp).state, Qps.ERR)
+})
+
+test('a message that was posted leaves before its queue pair moves on or is destroyed', () => {
+  for (const leave of [
+    ({ qp }: End) => modify(qp, { state: Qps.ERR }),
+    ({ qp }: End) => modify(qp, { state: Qps.RESET }),
+    ({ p, qp }: End) => void invokeNow(p.context, RcQp, 'destroy', qp.handle, {}, p.caller),
+  ]) {
+    const { m, a, b } = pair()
+    assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
+    send(a)
+    leave(a)
+    m.settle()
+    assert.deepEqual(
+      completions(b.cq).map(({ id, status, bytes }) => [id, status, bytes]),
+      [[1, 0, 8]],
+    )
+  }
+})
+
+test('a program that is gone sends nothing more', () => {
+  const { m, a, b } = pair()
+  assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
+  send(a)
+  closeContext(a.p.context)
+  m.settle()
+  assert.deepEqual(completions(b.cq), [])
+})
