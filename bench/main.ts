@@ -9,6 +9,7 @@ import { measure, type Outcome, type Row, table } from './harness.ts'
 import { hookRows } from './hooks.ts'
 import { icrcRows } from './icrc.ts'
 import { idleRows } from './idle.ts'
+import { inprocRows } from './inproc.ts'
 import { createNoiseProbe, noProbe } from './noise.ts'
 import { pingpongRows } from './pingpong.ts'
 import { udpRows } from './udp.ts'
@@ -18,6 +19,7 @@ const rows: readonly Row[] = [
   ...codecRows,
   ...icrcRows,
   ...hookRows,
+  ...inprocRows,
   ...pingpongRows,
   ...writeBwRows,
   ...idleRows,

@@ -1,0 +1,42 @@
+/*
+ * The limit of messages inside one process: the same two buffers copied again and again with memcpy.
+ *
+ *   memcpy SIZE ITERATIONS      prints gigabytes (1e9) per second
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+int main(int argc, char **argv)
+{
+    if (argc != 3) {
+        fprintf(stderr, "usage: memcpy SIZE ITERATIONS\n");
+        return 2;
+    }
+    const size_t size = strtoul(argv[1], NULL, 0);
+    const long iterations = strtol(argv[2], NULL, 0);
+    char *from = NULL, *to = NULL;
+    if (posix_memalign((void **)&from, 4096, size) || posix_memalign((void **)&to, 4096, size)) {
+        perror("posix_memalign");
+        return 1;
+    }
+    memset(from, 0x5a, size);
+    memset(to, 0, size);
+
+    struct timespec start, end;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    for (long i = 0; i < iterations; i++) {
+        memcpy(to, from, size);
+        /* the bytes are looked at: no copy may be left out */
+        __asm__ volatile("" : : "r"(to) : "memory");
+    }
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    const double seconds = (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9;
+    if (to[size - 1] != 0x5a) {
+        fprintf(stderr, "the data did not arrive\n");
+        return 1;
+    }
+    printf("%.4f GB/s\n", (double)size * (double)iterations / seconds / 1e9);
+    return 0;
+}
