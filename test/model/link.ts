@@ -40,6 +40,8 @@ export interface Packet {
   readonly from: number
   readonly to: number
   readonly bytes: Uint8Array
+  /** How many were sent before it; a forged one, which is nobody's, has that of its model. */
+  readonly number: number
 }
 
 interface Flying extends Packet {
@@ -92,9 +94,9 @@ const createHeap = () => {
 }
 
 /** BTH byte 4 (FECN, BECN, reserved bits) may change on the way: the ICRC does not cover it. */
+const UNCOVERED = 4
 /** RC_FLUSH; of XRC it has the common form. */
 const FLUSH = 0x1c
-const UNCOVERED = 4
 
 export type Link = ReturnType<typeof createLink>
 
@@ -127,7 +129,7 @@ export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
     const isFlush = before[0] === FLUSH
     return bytes.some((byte, i) => byte !== before[i] && (i !== UNCOVERED || isFlush))
   }
-  const isRight = ({ from, to, bytes }: Packet): boolean =>
+  const isRight = ({ from, to, bytes }: Omit<Packet, 'number'>): boolean =>
     verifyIcrc(arenaOver(bytes), 0, bytes.length, flows[from][to], 0)
 
   const self = {
@@ -141,10 +143,13 @@ export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
     },
     /** When the next packet arrives; Infinity if none is under way. */
     next: (): number => heap[0]?.at ?? Number.POSITIVE_INFINITY,
+    /** The number of the oldest packet that may still come, be it under way or remembered. */
+    oldest: (): number =>
+      heap.reduce((least, { number }) => Math.min(least, number), Math.max(0, counts.sent - MEMORY)),
     /** A sender's packet, with room for its ICRC. */
     send(from: number, to: number, bytes: Uint8Array): void {
       sealIcrc(arenaOver(bytes), 0, bytes.length, flows[from][to], 0)
-      const packet = { from, to, bytes }
+      const packet = { from, to, bytes, number: counts.sent }
       seen[counts.sent++ % MEMORY] = packet
       const late = chance.hits(weather.reorder) ? LATENCY * (1 + 4 * (chance.int(100) / 100)) : 0
       if (chance.hits(weather.drop)) counts.dropped++
@@ -153,7 +158,7 @@ export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
         const covered = spoil(bad)
         assert.equal(isRight({ from, to, bytes: bad }), !covered, 'the ICRC finds spoilt packets')
         counts.spoilt++
-        fly({ from, to, bytes: bad }, self.now + LATENCY + late)
+        fly({ ...packet, bytes: bad }, self.now + LATENCY + late)
       } else fly(packet, self.now + LATENCY + late)
       if (chance.hits(weather.duplicate)) fly(packet, self.now + LATENCY * (1 + chance.int(20)))
       if (chance.hits(weather.replay)) {

@@ -154,9 +154,6 @@ const unreliableFatalKinds: readonly Kind[] = [
     })),
 ]
 
-/** Operations that a late packet of an unreliable connection may belong to. */
-const PAST = 2000
-
 const datagramKinds: readonly Kind[] = [
   { name: 'datagram', weight: 20, make: make.datagram(false) },
   { name: 'datagram, wrong Q_Key', weight: 2, make: make.datagram(true) },
@@ -207,9 +204,8 @@ export const post = (end: End, kind: Kind, chance: Chance): Operation | undefine
   if (operation.atomic !== undefined) peer.atomics.push(operation)
   const travels = operation.message !== undefined || operation.write !== undefined
   if (!isReliable(end.pair) && operation.fatal === 'no' && travels) {
-    const { past } = operation.to ?? peer
-    past.push(operation)
-    if (past.length > PAST) past.shift()
+    const to = operation.to ?? peer
+    to.past.push({ operation, from: end, before: undefined })
   }
   end.host.queues[end.row].sends.push(operation.request)
   return operation

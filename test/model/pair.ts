@@ -44,6 +44,14 @@ export interface Operation {
   readonly atomic?: { readonly at: number; executed: number; before: bigint }
 }
 
+/** An unreliable operation that somebody has posted. */
+export interface Past {
+  readonly operation: Operation
+  readonly from: End
+  /** All its packets have smaller numbers in the network; undefined while it may still send some. */
+  before: number | undefined
+}
+
 /** Sizes in bytes. */
 export const SOURCE_BYTES = 0x8000
 export const TARGET_BYTES = 0x2000
@@ -122,8 +130,8 @@ export interface End {
   /** Windows of this life, and those of them that are bound for the peer to use. */
   lent: Region[]
   windows: Region[]
-  /** Unreliable: the newest operations that were posted to this end, of all lives. */
-  past: Operation[]
+  /** Unreliable: operations posted to this end, of all lives, of which the network may still bring packets. */
+  past: Past[]
 }
 
 export interface Pair {
@@ -272,6 +280,16 @@ export const canReceive = (end: End): boolean => serviceOf(end) !== Service.XRC_
 
 /** Sends that are posted and whose end is not known. */
 export const outstanding = (end: End): number => end.sends.length - end.done
+
+/** Forgets what can no longer come to an end: the network has sent `sent` packets, and brings none before `oldest`. */
+export const forgetPast = (end: End, sent: number, oldest: number): void => {
+  end.past = end.past.filter(one => {
+    const { id } = one.operation.request
+    const isOver = id < one.from.done || one.from.sends[id] !== one.operation
+    if (isOver) one.before ??= sent
+    return one.before === undefined || one.before > oldest
+  })
+}
 
 /** Whether everything that was posted has ended: some requests end without a completion. */
 export const isQuiet = (pair: Pair): boolean =>

@@ -33,6 +33,7 @@ import {
   createPair,
   END_BYTES,
   type End,
+  forgetPast,
   isQuiet,
   isReliable,
   outstanding,
@@ -284,7 +285,7 @@ export const createWorld = (options: WorldOptions) => {
     pair.loose = name
     pair.dying = 1 + chance.int(3)
     tally.attacks++
-    link.inject({ from: end.peer.node, to: end.node, bytes }, 0)
+    link.inject({ from: end.peer.node, to: end.node, bytes, number: link.counts.sent }, 0)
     link.deliver()
     check()
   }
@@ -356,6 +357,7 @@ export const createWorld = (options: WorldOptions) => {
           link.change(chance.weighted(weathers))
           say(`the network is ${link.weather.name}`)
           checkStill()
+          for (const end of ends) forgetPast(end, link.counts.sent, link.oldest())
         }
         left -= turn(chance.pick(pairs), true)
         if (chance.hits(0.7)) step()

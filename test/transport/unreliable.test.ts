@@ -170,6 +170,21 @@ describe('the pace of UC', () => {
     const half = rows.map(row => sentTo.slice(0, 40).filter(qpn => qpn === 0x40 + row).length)
     assert.ok(Math.min(...half) > 0, `of the first 40 packets: ${half.join(' ')}`)
   })
+  it('goes on at the very time that was asked for, however fractions of µs round', () => {
+    const node = createNode({ windowBytes: 8 * (MTU + 64), pace: 524.288, memoryBytes: 0x10_0000 })
+    const row = node.createQp(0x20, { service: Service.UC })
+    node.connect(row, { destQpn: 0x40 })
+    node.post(row, { id: 1, opcode: SEND, ...sge(0, 800 * MTU) })
+    let now = 0.1
+    for (let interval = 0; interval < 100; interval++) {
+      node.transmit(now)
+      assert.equal(node.sent.length, 8, `interval ${interval}, at ${now} µs`)
+      node.sent.length = 0
+      now = node.engine.nextTimeout()
+      if (now !== Number.POSITIVE_INFINITY) node.engine.onTimeout(now)
+    }
+    assert.equal(node.cqes.length, 1)
+  })
   it('sets no timer for who sends less', () => {
     const t = paced(7)
     assert.equal(t.sent().length, 7)
