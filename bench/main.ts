@@ -11,6 +11,7 @@ import { icrcRows } from './icrc.ts'
 import { idleRows } from './idle.ts'
 import { inprocRows } from './inproc.ts'
 import { createNoiseProbe, noProbe } from './noise.ts'
+import { objectRows } from './objects.ts'
 import { pingpongRows } from './pingpong.ts'
 import { udpRows } from './udp.ts'
 import { writeBwRows } from './write-bw.ts'
@@ -23,6 +24,7 @@ const rows: readonly Row[] = [
   ...pingpongRows,
   ...writeBwRows,
   ...idleRows,
+  ...objectRows,
   ...udpRows,
 ]
 

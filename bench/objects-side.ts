@@ -1,0 +1,106 @@
+/*
+ * A process that makes very many objects of one class, once, and says what they cost: for the rows of objects.ts and
+ * for the tests that hold their limits (R15). It does one order and is then good for nothing else, since what is
+ * measured includes what grows and never shrinks.
+ *
+ * Bytes are those of the JavaScript heap and of its buffers after a collection, which repeat themselves to the byte;
+ * what the process has resident is told beside it, and is what counts for sockets, which live elsewhere.
+ */
+import { once } from 'node:events'
+import { createConnection, createServer, type Socket } from 'node:net'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { createDevice } from '../src/verbs/device.ts'
+import { localCarrier } from '../src/verbs/local.ts'
+import { createNetwork } from '../src/verbs/network.ts'
+import { parseAddress } from '../src/wire/address.ts'
+import { type Made, makers, type ObjectKind, type Place } from './objects-made.ts'
+
+export interface ObjectsOrder {
+  /** 'tcp': endpoints of connections in this process. */
+  readonly what: ObjectKind | 'tcp'
+  readonly count: number
+}
+
+/** Bytes for each of `count` objects. */
+export interface ObjectsCost {
+  /** In heap and buffers. */
+  readonly bytes: number
+  /** Of the whole process. */
+  readonly resident: number
+}
+
+/** Made and let go of before, so that what is made once for all is there. */
+const WARM_UP = 300
+
+setFlagsFromString('--expose-gc')
+const collect = runInNewContext('gc') as () => void
+
+/** After two turns, in which what was freed outside of the heap goes too. */
+const settled = async (): Promise<{ used: number; resident: number }> => {
+  for (let i = 0; i < 3; i++) {
+    collect()
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  const { heapUsed, external, rss } = process.memoryUsage()
+  return { used: heapUsed + external, resident: rss }
+}
+
+const costOf = async (count: number, make: () => unknown): Promise<ObjectsCost> => {
+  const before = await settled()
+  const made = await make()
+  const after = await settled()
+  if (made === undefined) throw new Error('what was made must be held')
+  return { bytes: (after.used - before.used) / count, resident: (after.resident - before.resident) / count }
+}
+
+const ADDRESS = '127.0.0.1'
+
+const place = (): Place => {
+  const carrier = localCarrier(createNetwork(), 'rxe0', ADDRESS)
+  const path = { gid: parseAddress(ADDRESS) as Uint8Array, gidIndex: 1, pathMtu: carrier.rxe.state.port.pathMtu }
+  return { carrier, path, device: createDevice(carrier, 'rxe0', ADDRESS, path) }
+}
+
+const objects = async (what: ObjectKind, count: number): Promise<ObjectsCost> => {
+  const make = makers[what](place())
+  const warm: Made[] = []
+  for (let i = 0; i < WARM_UP; i++) warm.push(make())
+  for (const one of warm.reverse()) one.close()
+  warm.length = 0
+  return costOf(count, () => {
+    const made = new Array<Made>(count)
+    for (let i = 0; i < count; i++) made[i] = make()
+    return made
+  })
+}
+
+const connections = async (count: number): Promise<ObjectsCost> => {
+  const sockets: Socket[] = []
+  const server = createServer(socket => sockets.push(socket)).listen(0, ADDRESS)
+  await once(server, 'listening')
+  const address = server.address()
+  if (address === null || typeof address === 'string') throw new Error('a server of TCP has a port')
+  const connect = async (pairs: number): Promise<Socket[]> => {
+    const wanted = sockets.length + 2 * pairs
+    for (let i = 0; i < pairs; i++) {
+      const client = createConnection(address.port, ADDRESS)
+      await once(client, 'connect')
+      sockets.push(client)
+    }
+    while (sockets.length < wanted) await new Promise(resolve => setImmediate(resolve))
+    return sockets
+  }
+  await connect(20)
+  return costOf(count, () => connect(count / 2))
+}
+
+process.on('message', async ({ what, count }: ObjectsOrder) => {
+  try {
+    process.send?.(await (what === 'tcp' ? connections(count) : objects(what, count)))
+  } catch (error) {
+    process.send?.({ failed: (error as Error).message })
+  }
+  process.disconnect()
+  process.exit()
+})

@@ -1,0 +1,81 @@
+/*
+ * Rows "objects": bytes of each kind of object while nobody uses it (R15), in heap and buffers; that they do not grow
+ * with the number of objects; and a queue pair beside an endpoint of TCP in Node. Each measurement is a process of its
+ * own (objects-side.ts), and repeats itself, so that one round is enough.
+ */
+import { startChild } from './children.ts'
+import type { Measure, Row } from './harness.ts'
+import type { ObjectKind } from './objects-made.ts'
+import type { ObjectsCost, ObjectsOrder } from './objects-side.ts'
+
+const cost = async (what: ObjectsOrder['what'], count: number): Promise<ObjectsCost> => {
+  const child = startChild<ObjectsOrder>('objects-side.js')
+  try {
+    return await child.ask<ObjectsCost>({ what, count })
+  } finally {
+    await child.stop()
+  }
+}
+
+const bytes =
+  (kind: ObjectKind, count: number): Measure =>
+  async () =>
+    (await cost(kind, count)).bytes
+
+const base = { unit: 'B', better: 'lower', cores: 0, rounds: 1 } as const
+
+const MANY = 10_000
+
+const row = (kind: ObjectKind, floor: number, aim: number, count = MANY): Row => ({
+  ...base,
+  name: `objects ${kind}`,
+  quantity: `bytes of an idle ${kind}, of ${count}`,
+  reference: 'its limit',
+  floor,
+  aim,
+  prepare: () => ({ ours: bytes(kind, count) }),
+})
+
+/** Half of them make pairs, and each is a descriptor. */
+const ENDPOINTS = 2000
+
+export const objectRows: readonly Row[] = [
+  row('pd', 400, 200),
+  row('mr', 600, 300),
+  row('mw', 600, 300),
+  row('ah', 800, 400),
+  row('cq', 2500, 1600),
+  row('srq', 2000, 1200),
+  row('rc_qp', 3500, 2600, 100_000),
+  row('rc_qp 0+0', 600, 550, 100_000),
+  row('rc_qp connected', 4000, 3000),
+  row('uc_qp', 3500, 2600),
+  row('ud_qp', 3500, 2600),
+  row('xrc_ini_qp', 2500, 2000),
+  row('xrc_tgt_qp', 800, 600),
+  row('held pd', 1200, 600),
+  row('held mr', 1200, 600),
+  row('held cq', 4000, 3000),
+  row('held rc_qp', 5000, 3500),
+  {
+    ...base,
+    name: 'objects flat',
+    quantity: 'bytes of an idle rc_qp, of 100,000',
+    reference: 'the same, of 1,000',
+    floor: 1.15,
+    aim: 1.05,
+    prepare: () => ({ ours: bytes('rc_qp', 100_000), beside: bytes('rc_qp', 1000) }),
+  },
+  {
+    ...base,
+    name: 'objects tcp',
+    quantity: 'bytes of an idle rc_qp, connected, all of the process',
+    reference: 'an endpoint of TCP in Node',
+    floor: 1,
+    aim: 0.7,
+    prepare: () => ({
+      ours: async () => (await cost('rc_qp connected', MANY)).resident,
+      beside: async () => (await cost('tcp', ENDPOINTS)).resident,
+    }),
+  },
+]
