@@ -118,6 +118,21 @@ export const answerWith = (s: EngineState, row: number, resource: number, kind: 
   schedule(s, row)
 }
 
+/** Rights, length and range of a READ; if they are not there it is refused. */
+export const mayRead = (s: EngineState, row: number, hi: number, lo: number, key: number, length: number): boolean => {
+  const w = s.rows
+  const base = row * WORDS
+  if ((w[base + ACCESS] & Access.REMOTE_READ) === 0 || length > MAX_MESSAGE_BYTES) {
+    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
+    return false
+  }
+  if (length > 0 && s.env.memory.resolve(w[base + PD], key, hi, lo, length, Access.REMOTE_READ, w[base + QPN]) < 0) {
+    refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR)
+    return false
+  }
+  return true
+}
+
 /** `at`: the RETH. */
 export const onRead = (s: EngineState, row: number, arena: Arena, at: number): void => {
   const w = s.rows
@@ -127,14 +142,7 @@ export const onRead = (s: EngineState, row: number, arena: Arena, at: number): v
   const hi = ext.rethVaHi(view, at)
   const lo = ext.rethVaLo(view, at)
   const key = ext.rethRkey(view, at)
-  if ((w[base + ACCESS] & Access.REMOTE_READ) === 0 || length > MAX_MESSAGE_BYTES) {
-    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
-    return
-  }
-  if (length > 0 && s.env.memory.resolve(w[base + PD], key, hi, lo, length, Access.REMOTE_READ, w[base + QPN]) < 0) {
-    refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR)
-    return
-  }
+  if (!mayRead(s, row, hi, lo, key, length)) return
   const resource = takeResource(s, row)
   if (resource === 0) {
     refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)

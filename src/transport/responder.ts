@@ -3,15 +3,14 @@
  * clauses 9.7.4 to 9.7.5.2 and 9.9.3). One pipeline of small steps: PSN (expected, duplicate, ahead), place in the
  * message, operation, length, rights, resources, execution, acknowledgement due. A step that refuses answers with a NAK
  * and ends the QP, or lets the requester wait (RNR). What goes out, responses and acknowledgements in PSN order, is
- * responses.ts' business.
+ * responses.ts' business, what SENDs and WRITEs do, however they come, that of messages.ts.
  */
 import { AsyncEventType, QpState } from '../spec/enums.ts'
-import { DEFAULT_PKEY, ICRC_BYTES, syndromeKind } from '../spec/headers.ts'
+import { DEFAULT_PKEY, ICRC_BYTES } from '../spec/headers.ts'
 import {
   headerAt,
   OP_ATOMIC,
   OP_ATOMIC_WRITE,
-  OP_END,
   OP_FIRST,
   OP_FLUSH,
   OP_IMM,
@@ -27,49 +26,26 @@ import {
   operationCode,
 } from '../spec/opcodes.ts'
 import { reliableService, Service, serviceBits } from '../spec/services.ts'
-import { MAX_MESSAGE_BYTES, SendKind, WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
+import { SendKind, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { BTH_ACKREQ, bthAckReq, bthDestQp, bthOpcode, bthPadCount, bthPsn, bthSolicited } from '../wire/bth.ts'
 import * as ext from '../wire/extensions.ts'
-import { completeReceive, failReceive } from './completing.ts'
-import { flushMoves, Moved, MoveKind, putNow, putPieces, scatter } from './moves.ts'
+import { beginWrite, takeSend, takeWrite } from './messages.ts'
 import { onAtomicWrite, onFlush } from './placement.ts'
 import { PSN_MASK, psnDifference } from './psn.ts'
-import { takeReceive } from './receives.ts'
-import { dropMessage, nak, onGap, Refusal, refuse } from './refusals.ts'
+import { onGap, Refusal, refuse } from './refusals.ts'
 import { onAtomic, onRead, replayAnswer, replayRead } from './resources.ts'
-import { type EngineState, giveBlock, R, Row, schedule } from './state.ts'
-import { Access, Receive } from './types.ts'
+import { type EngineState, R, Row, schedule } from './state.ts'
 import { admit } from './unreliable.ts'
 import { nameQueue } from './xrc.ts'
 
-const {
-  WORDS,
-  SERVICE,
-  SRQN,
-  STATE,
-  QPN,
-  PD,
-  MTU,
-  ACCESS,
-  MIN_RNR,
-  RECV_BLOCK,
-  RESPONDER,
-  EXPECTED,
-  MSN,
-  MESSAGE,
-  RECEIVE,
-  DONE,
-} = Row
-const { WRITE_HI, WRITE_LO, WRITE_KEY, WRITE_LEFT } = Row
-const { ACK_DUE, NAK_DUE, NAK_SENT, DROPPING } = R
-const { RTR, ERR } = QpState.values
+const { WORDS, SERVICE, SRQN, STATE, QPN, MTU, RESPONDER, EXPECTED, MESSAGE, WRITE_LEFT } = Row
+const { ACK_DUE, NAK_DUE, NAK_SENT } = R
+const { RTR } = QpState.values
 const { NONE, SEND, WRITE, ATOMIC, FLUSH, ATOMIC_WRITE } = SendKind
-const { SUCCESS, LOC_LEN_ERR, LOC_PROT_ERR, LOC_ACCESS_ERR, REM_INV_REQ_ERR } = WcStatus.values
-const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
-const { WITH_IMM, WITH_INV } = WcFlags.values
+const { REM_INV_REQ_ERR } = WcStatus.values
 const { COMM_EST } = AsyncEventType.values
-const { INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = Refusal
+const { INVALID_REQUEST } = Refusal
 const FLAGS_OF = opcodeFlags
 const HEADER_BYTES = opcodeHeaderBytes
 const RETH_AT = headerAt.RETH
@@ -94,7 +70,10 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
   const payload = length - HEADER_BYTES[opcode] - bthPadCount(arena.view, at) - ICRC_BYTES
   const refusal = isOutOfPlace(w[base + MESSAGE], flags) ? INVALID_REQUEST : checkLength(w[base + MTU], flags, payload)
   if (refusal !== 0) refuse(s, row, refusal, REM_INV_REQ_ERR)
-  else if (w[base + SERVICE] === XRC_TGT && !nameQueue(s, row, arena.view, at, opcode, flags))
+  else if (
+    w[base + SERVICE] === XRC_TGT &&
+    !nameQueue(s, row, ext.xrcethSrq(arena.view, at + XRCETH_AT[opcode]), flags)
+  )
     refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
   else if ((flags & OP_SEND) !== 0) onSend(s, row, arena, at, opcode, flags, payload)
   else if ((flags & OP_WRITE) !== 0) onWrite(s, row, arena, at, opcode, flags, payload)
@@ -119,7 +98,7 @@ const checkLength = (mtu: number, flags: number, payload: number): number => {
 }
 
 /** First packet from the peer: the program may move to RTS. The event is told once. */
-const communicationEstablished = (s: EngineState, row: number): void => {
+export const communicationEstablished = (s: EngineState, row: number): void => {
   const base = row * WORDS
   if ((s.rows[base + RESPONDER] & R.ESTABLISHED) !== 0) return
   s.rows[base + RESPONDER] |= R.ESTABLISHED
@@ -172,35 +151,23 @@ const onDuplicate = (
   schedule(s, row)
 }
 
-/** A receive request for the message that begins; if there is none, the requester is told to wait. */
-const needReceive = (s: EngineState, row: number): boolean => {
-  if (takeReceive(s, row)) return true
-  const base = row * WORDS
-  if (reliableService[s.rows[base + SERVICE]] === 0) {
-    dropMessage(s, row)
-    return false
-  }
-  s.counters.sentRnr++
-  nak(s, row, syndromeKind.RNR_NAK | s.rows[base + MIN_RNR])
-  return false
-}
-
 // ---- what is to be done ----
 
-/** The packet was taken: the next PSN is expected. */
-const taken = (s: EngineState, row: number, arena: Arena, at: number, ends: boolean): void => {
-  const w = s.rows
+/** Packets were taken: their sender may want to hear of it. */
+const owe = (s: EngineState, row: number, asked: boolean): void => {
   const base = row * WORDS
-  w[base + EXPECTED] = (w[base + EXPECTED] + 1) & PSN_MASK
-  if (ends) {
-    w[base + MESSAGE] = NONE
-    w[base + MSN] = (w[base + MSN] + 1) & PSN_MASK
-  }
-  if (bthAckReq(arena.view, at) && reliableService[w[base + SERVICE]] !== 0) {
-    w[base + RESPONDER] |= ACK_DUE
-    schedule(s, row)
-  }
+  if (!asked || reliableService[s.rows[base + SERVICE]] === 0) return
+  s.rows[base + RESPONDER] |= ACK_DUE
+  schedule(s, row)
 }
+
+/** The immediate of a packet, or the key that it invalidates. */
+const carriedBy = (view: DataView, at: number, opcode: number, flags: number): number =>
+  (flags & OP_INV) !== 0
+    ? ext.iethRkey(view, at + IETH_AT[opcode])
+    : (flags & OP_IMM) !== 0
+      ? ext.immediate(view, at + IMM_AT[opcode])
+      : 0
 
 const onSend = (
   s: EngineState,
@@ -211,79 +178,12 @@ const onSend = (
   flags: number,
   payload: number,
 ): void => {
-  const w = s.rows
-  const base = row * WORDS
-  if ((flags & OP_START) !== 0) {
-    if (!needReceive(s, row)) return
-    w[base + DONE] = 0
-    w[base + MESSAGE] = SEND
-  }
-  const receive = w[base + RECEIVE]
-  const done = w[base + DONE]
-  if (done + payload > s.pool[receive + Receive.LENGTH]) {
-    refuse(s, row, INVALID_REQUEST, LOC_LEN_ERR)
-    return
-  }
-  if (payload > 0) {
-    const count = s.pool[receive + Receive.SGES]
-    const only = (flags & OP_ONLY) !== 0
-    const from = at + HEADER_BYTES[opcode]
-    const psn = w[base + EXPECTED]
-    const sge = receive + Receive.SGE
-    const why = scatter(s, row, MoveKind.RECEIVE, sge, count, done, arena, from, payload, psn, w[base + MSN], only)
-    if (isOver(w, base)) return
-    if (why !== Moved.OK) {
-      refuse(s, row, REMOTE_OPERATION, LOC_PROT_ERR)
-      return
-    }
-    w[base + DONE] = done + payload
-  }
-  const ends = (flags & OP_END) !== 0
-  if (ends) {
-    flushMoves(s)
-    if (isOver(w, base)) return
-    if (
-      (flags & OP_INV) !== 0 &&
-      !s.env.memory.invalidate(w[base + PD], w[base + QPN], ext.iethRkey(arena.view, at + IETH_AT[opcode]))
-    ) {
-      onInvalidateFailed(s, row, arena, at)
-      return
-    }
-    deliver(s, row, arena, at, opcode, flags, RECV)
-  }
-  taken(s, row, arena, at, ends)
-}
-
-/** The data is there but the key could not be revoked: acknowledged, then in error (class J, as Linux does). */
-const onInvalidateFailed = (s: EngineState, row: number, arena: Arena, at: number): void => {
-  taken(s, row, arena, at, true)
-  failReceive(s, row, REM_INV_REQ_ERR)
-}
-
-/** Whether what was done last ended the QP, or dropped the message under way. */
-const isOver = (w: Int32Array, base: number): boolean =>
-  w[base + STATE] === ERR || (w[base + RESPONDER] & DROPPING) !== 0
-
-/** Completes the receive request in use with the message that ends in this packet. */
-const deliver = (
-  s: EngineState,
-  row: number,
-  arena: Arena,
-  at: number,
-  opcode: number,
-  flags: number,
-  completion: number,
-): void => {
-  const base = row * WORDS
-  const receive = s.rows[base + RECEIVE]
-  const view = arena.view
-  const imm = (flags & OP_IMM) !== 0 ? ext.immediate(view, at + IMM_AT[opcode]) : 0
-  const value = (flags & OP_INV) !== 0 ? ext.iethRkey(view, at + IETH_AT[opcode]) : imm
-  const wcFlags = (flags & OP_IMM) !== 0 ? WITH_IMM : (flags & OP_INV) !== 0 ? WITH_INV : 0
-  s.rows[base + RECEIVE] = 0
-  const bytes = s.rows[base + DONE]
-  completeReceive(s, row, receive, SUCCESS, completion, bytes, value, wcFlags, bthSolicited(view, at))
-  giveBlock(s, s.rows[base + RECV_BLOCK], receive)
+  const { view } = arena
+  const value = carriedBy(view, at, opcode, flags)
+  const only = (flags & OP_ONLY) !== 0
+  const from = at + HEADER_BYTES[opcode]
+  if (takeSend(s, row, flags, arena, from, payload, 1, value, bthSolicited(view, at), only) > 0)
+    owe(s, row, bthAckReq(view, at))
 }
 
 const onWrite = (
@@ -295,40 +195,38 @@ const onWrite = (
   flags: number,
   payload: number,
 ): void => {
-  const w = s.rows
-  const base = row * WORDS
-  if ((flags & OP_START) !== 0) {
-    const refusal = beginWrite(s, row, arena, at + RETH_AT[opcode], flags, payload)
-    if (refusal !== 0) {
-      refuse(s, row, refusal, REM_INV_REQ_ERR)
-      return
-    }
-  } else if ((flags & OP_LAST) !== 0 ? payload !== w[base + WRITE_LEFT] >>> 0 : payload >= w[base + WRITE_LEFT] >>> 0) {
-    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
+  const { view } = arena
+  const left = s.rows[row * WORDS + WRITE_LEFT] >>> 0
+  const refusal =
+    (flags & OP_START) !== 0
+      ? onWriteStart(s, row, view, at + RETH_AT[opcode], flags, payload)
+      : ((flags & OP_LAST) !== 0 ? payload === left : payload < left)
+        ? 0
+        : INVALID_REQUEST
+  if (refusal !== 0) {
+    refuse(s, row, refusal, REM_INV_REQ_ERR)
     return
   }
-  if ((flags & OP_IMM) !== 0 && !needReceive(s, row)) return
-  if (payload > 0) {
-    const from = at + HEADER_BYTES[opcode]
-    if ((flags & OP_ONLY) === 0) {
-      if (!putWrite(s, row, arena, from, payload, payload, 1)) return
-    } else {
-      const hi = w[base + WRITE_HI] >>> 0
-      const lo = w[base + WRITE_LO] >>> 0
-      const key = w[base + WRITE_KEY] >>> 0
-      const why = putNow(s, row, key, Access.REMOTE_WRITE, hi, lo, arena, from, payload)
-      if (!wroteWrite(s, row, why, payload)) return
-    }
-  }
-  w[base + DONE] = (flags & OP_START) !== 0 ? payload : w[base + DONE] + payload
-  const ends = (flags & OP_END) !== 0
-  if (!ends) w[base + MESSAGE] = WRITE
-  else if ((flags & OP_IMM) !== 0) {
-    flushMoves(s)
-    if (isOver(w, base)) return
-    deliver(s, row, arena, at, opcode, flags, RECV_RDMA_WITH_IMM)
-  }
-  taken(s, row, arena, at, ends)
+  const value = carriedBy(view, at, opcode, flags)
+  const only = (flags & OP_ONLY) !== 0
+  const from = at + HEADER_BYTES[opcode]
+  if (takeWrite(s, row, flags, arena, from, payload, payload, 1, value, bthSolicited(view, at), only) > 0)
+    owe(s, row, bthAckReq(view, at))
+}
+
+/** `at`: the RETH. 0 or the NAK; one packet is checked when it is written. */
+const onWriteStart = (
+  s: EngineState,
+  row: number,
+  view: DataView,
+  at: number,
+  flags: number,
+  payload: number,
+): number => {
+  const length = ext.rethDmaLen(view, at)
+  const isFirst = (flags & OP_FIRST) !== 0
+  if (isFirst ? length <= payload : length !== payload) return INVALID_REQUEST
+  return beginWrite(s, row, ext.rethVaHi(view, at), ext.rethVaLo(view, at), ext.rethRkey(view, at), length, isFirst)
 }
 
 /** What the first word of a plain packet's BTH may not differ in: opcode, pad, version and the base of the P_Key. */
@@ -375,90 +273,7 @@ export const onMiddles = (
   }
   if (taken === 0) return 0
   w[base + RESPONDER] &= ~(NAK_SENT | NAK_DUE)
-  if (!putWrite(s, row, arena, at + head, mtu, size, taken)) return taken
-  w[base + DONE] += mtu * taken
-  w[base + EXPECTED] = psn
-  if ((third & BTH_ACKREQ) !== 0 && reliableService[w[base + SERVICE]] !== 0) {
-    w[base + RESPONDER] |= ACK_DUE
-    schedule(s, row)
-  }
+  if (takeWrite(s, row, 0, arena, at + head, mtu, size, taken, 0, false, false) > 0)
+    owe(s, row, (third & BTH_ACKREQ) !== 0)
   return taken
-}
-
-/** Payloads of the WRITE under way, `pieces` of `chunk` bytes; false if that ended the QP. */
-const putWrite = (
-  s: EngineState,
-  row: number,
-  arena: Arena,
-  at: number,
-  chunk: number,
-  stride: number,
-  pieces: number,
-): boolean => {
-  const w = s.rows
-  const base = row * WORDS
-  const hi = w[base + WRITE_HI] >>> 0
-  const lo = w[base + WRITE_LO] >>> 0
-  const key = w[base + WRITE_KEY] >>> 0
-  const psn = w[base + EXPECTED]
-  const why = putPieces(
-    s,
-    row,
-    MoveKind.WRITE,
-    key,
-    Access.REMOTE_WRITE,
-    hi,
-    lo,
-    arena,
-    at,
-    chunk,
-    stride,
-    pieces,
-    psn,
-    w[base + MSN],
-  )
-  return wroteWrite(s, row, why, chunk * pieces)
-}
-
-/**
- * After a move of `length` bytes of the WRITE under way: its cursor moves on, or the QP ends and the answer is false.
- */
-const wroteWrite = (s: EngineState, row: number, why: number, length: number): boolean => {
-  const w = s.rows
-  const base = row * WORDS
-  // an earlier move may have failed on the way
-  if (isOver(w, base)) return false
-  if (why !== Moved.OK) {
-    refuse(s, row, why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR)
-    return false
-  }
-  const lo = w[base + WRITE_LO] >>> 0
-  const next = lo + length
-  w[base + WRITE_LO] = next | 0
-  if (next > 0xffff_ffff) w[base + WRITE_HI] = (w[base + WRITE_HI] + 1) | 0
-  w[base + WRITE_LEFT] = ((w[base + WRITE_LEFT] >>> 0) - length) | 0
-  return true
-}
-
-/** A WRITE begins: rights, length and the whole of its range; 0 or the NAK. `at`: its RETH. */
-const beginWrite = (s: EngineState, row: number, arena: Arena, at: number, flags: number, payload: number): number => {
-  const w = s.rows
-  const base = row * WORDS
-  const view = arena.view
-  const length = ext.rethDmaLen(view, at)
-  if ((w[base + ACCESS] & Access.REMOTE_WRITE) === 0 || length > MAX_MESSAGE_BYTES) return INVALID_REQUEST
-  if ((flags & OP_FIRST) !== 0 ? length <= payload : length !== payload) return INVALID_REQUEST
-  const hi = ext.rethVaHi(view, at)
-  const lo = ext.rethVaLo(view, at)
-  const key = ext.rethRkey(view, at)
-  // one packet is checked when it is written
-  if ((flags & OP_FIRST) !== 0) {
-    if (s.env.memory.resolve(w[base + PD], key, hi, lo, length, Access.REMOTE_WRITE, w[base + QPN]) < 0)
-      return REMOTE_ACCESS
-  }
-  w[base + WRITE_HI] = hi
-  w[base + WRITE_LO] = lo
-  w[base + WRITE_KEY] = key
-  w[base + WRITE_LEFT] = length
-  return 0
 }

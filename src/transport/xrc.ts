@@ -4,29 +4,22 @@
  * they complete, and in whose protection domain the request reads and writes. All packets of a message name the same.
  * Everything else, order and acknowledgements above all, is the responder's business.
  */
-import { headerAt, OP_ATOMIC, OP_ATOMIC_WRITE, OP_FLUSH, OP_READ, OP_START } from '../spec/opcodes.ts'
+import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_FLUSH, OP_READ, OP_START } from '../spec/opcodes.ts'
 import { Service } from '../spec/services.ts'
-import { xrcethSrq } from '../wire/extensions.ts'
 import { settle } from './moves.ts'
 import { type EngineState, giveBlock, Row } from './state.ts'
 
 const { WORDS, ALIVE, SERVICE, PD, RECV_CQ, RECV_BLOCK, RECEIVE, SRQN } = Row
-const XRCETH_AT = headerAt.XRCETH
 const BEGINS = OP_START | OP_READ | OP_ATOMIC | OP_FLUSH | OP_ATOMIC_WRITE
 const GONE = -1
 
-/** Takes notice of the queue that the request packet at `at` names; false if there is none, or another than before. */
-export const nameQueue = (
-  s: EngineState,
-  row: number,
-  view: DataView,
-  at: number,
-  opcode: number,
-  flags: number,
-): boolean => {
+/**
+ * Takes notice of the queue that a request names, with the OP_… bits of `flags`; false if there is none, or another
+ * than before.
+ */
+export const nameQueue = (s: EngineState, row: number, srqn: number, flags: number): boolean => {
   const w = s.rows
   const base = row * WORDS
-  const srqn = xrcethSrq(view, at + XRCETH_AT[opcode])
   if ((flags & BEGINS) === 0) return w[base + SRQN] === srqn
   if (!s.env.work.selectShared?.(row, srqn, s.shared)) return false
   w[base + SRQN] = srqn
