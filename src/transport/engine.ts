@@ -18,7 +18,7 @@ import { drained, enterError, flushReceives, flushSends } from './completing.ts'
 import { onDatagram } from './datagram.ts'
 import { flushMoves, MoveKind, settle } from './moves.ts'
 import { onRequestMoveFailed } from './refusals.ts'
-import { Turn, transmitRequests } from './requester.ts'
+import { transmitRequests } from './requester.ts'
 import { onMiddles, onRequest } from './responder.ts'
 import { transmitResponses } from './responses.ts'
 import { endRun } from './run.ts'
@@ -42,6 +42,7 @@ import {
   usedWords,
 } from './state.ts'
 import { clearTimer, nextDeadline, takeExpired } from './timers.ts'
+import { Turn } from './turns.ts'
 import type { Counters, Environment, QpAttributes, QpInit, QpSnapshot, TransmitSink } from './types.ts'
 import { forgetQueue } from './xrc.ts'
 

@@ -1,41 +1,44 @@
 /*
  * The requester: from posted work requests to request packets (InfiniBand Architecture Specification, volume 1, clauses
- * 9.4, 9.7.3, 9.7.7). One pipeline: load the next request, check it, see whether window, fence and read limit let it
- * go, and build as many of its packets as fit one run, payload read from client memory in one go. After a NAK, a gap or
- * a timeout the same steps start again from the oldest unacknowledged PSN, also in the middle of a message. Answers are
- * the completer's business (completer.ts).
+ * 9.4, 9.7.3, 9.7.7). One pipeline: start the next request (starting.ts), see whether window, fence and read limit let
+ * it go, and build as many of its packets as fit one run, payload read from client memory in one go. After a NAK, a gap
+ * or a timeout the same steps start again from the oldest unacknowledged PSN, also in the middle of a message. Answers
+ * are the completer's business (completer.ts).
  */
 import { QpState } from '../spec/enums.ts'
 import { ICRC_BYTES } from '../spec/headers.ts'
 import { headerAt, OP_IMM, OP_INV, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
 import { reliableService, Service, serviceBits } from '../spec/services.ts'
-import { MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../spec/work.ts'
+import { SendFlags, SendKind, WcStatus } from '../spec/work.ts'
 import { BTH_ACKREQ, BTH_PAD_SHIFT, BTH_SOLICITED } from '../wire/bth.ts'
 import { putIeth, putImmediate, putReth } from '../wire/extensions.ts'
-import { ATOMIC_WRITE_BYTES, askingPayload, isFlushKnown, putAsking } from './asking.ts'
+import { askingPayload, putAsking } from './asking.ts'
 import { drained, endOldest, failOldest } from './completing.ts'
 import { putDatagramHeader } from './datagram.ts'
 import { putHead, sharedOf } from './heads.ts'
 import { doLocal, isLocalFenced } from './local.ts'
-import { checkElements, gather, Moved } from './moves.ts'
-import { firstOf, kindOf, lastOf, middleOf, onlyOf, operationOf, plainBytes } from './operations.ts'
-import { PSN_HALF, PSN_MASK, psnAdd, psnDistance } from './psn.ts'
+import { gather, Moved } from './moves.ts'
+import { firstOf, lastOf, middleOf, onlyOf, operationOf, plainBytes } from './operations.ts'
+import { PSN_HALF, PSN_MASK, psnDistance } from './psn.ts'
 import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
 import { closeShare, openShare } from './sharing.ts'
-import { type EngineState, giveBlock, PACKET_WEIGHT, Q, Request, Row, readPart, takeBlock } from './state.ts'
+import { start } from './starting.ts'
+import { type EngineState, PACKET_WEIGHT, Q, Request, Row, readPart } from './state.ts'
 import { clearTimer, setTimer } from './timers.ts'
-import { Access, Flush, Send, Sge } from './types.ts'
+import { advance, refuseLocal, Step, Turn } from './turns.ts'
+import { Send } from './types.ts'
 import { onLeft } from './unreliable.ts'
 
-const { WORDS, SERVICE, STATE, MTU, DEST_QPN, FLOW, SEND_BLOCK, MAX_SEND_SGE, MAX_RD, REQUESTER, NEXT_INDEX } = Row
-const { HEAD, TAIL, CURRENT, UNACKED, SEND_PSN, MAX_PSN, SENT, ACKED, SINCE, RD_OUT, WINDOW } = Row
-const { NEXT, FIRST_PSN, PSNS, START, KIND, COUNTED, STATUS, DONE, WR } = Request
-const { OPCODE, FLAGS, SGES, LENGTH, IMM, RKEY, REMOTE_LO, REMOTE_HI, REFUSED } = Send
+const { WORDS, SERVICE, STATE, MTU, DEST_QPN, FLOW, MAX_RD, REQUESTER } = Row
+const { HEAD, CURRENT, UNACKED, SEND_PSN, SENT, ACKED, SINCE, RD_OUT, WINDOW } = Row
+const { NEXT, FIRST_PSN, PSNS, KIND, COUNTED, STATUS, WR } = Request
+const { OPCODE, FLAGS, LENGTH, IMM, RKEY, REMOTE_LO, REMOTE_HI } = Send
 const { MORE, RNR_WAIT, DRAINING } = Q
 const { RTS, SQD } = QpState.values
-const { NONE, LOCAL, READ, ATOMIC, FLUSH, ATOMIC_WRITE, WRITE } = SendKind
-const { SUCCESS, LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR } = WcStatus.values
-const { FENCE, SOLICITED, INLINE } = SendFlags.values
+const { LOCAL, READ, WRITE } = SendKind
+const { SUCCESS } = WcStatus.values
+const { FENCE, SOLICITED } = SendFlags.values
+const { SENT_SOME, WAITS, PORT_FULL, REFUSES } = Step
 const IMM_AT = headerAt.ImmDt
 const IETH_AT = headerAt.IETH
 const DETH_AT = headerAt.DETH
@@ -44,9 +47,6 @@ const FLAGS_OF = opcodeFlags
 
 /** Bytes (payload and weight of packets) that a QP sends before it is another one's turn. */
 const QUANTUM = 0x1_0000
-
-/** What a turn of a QP ended with. */
-export const Turn = { DONE: 0, MORE: 1, FULL: -1 } as const
 
 /**
  * Sends what a QP may send now. Answers Turn.MORE when its turn is over before its work, Turn.FULL when the port is
@@ -98,12 +98,6 @@ const sendStep = (s: EngineState, row: number, request: number, kind: number): n
       ? passLocal(s, row, request)
       : sendMessage(s, row, request)
 
-/** Answers of one step. */
-const SENT_SOME = 1
-const WAITS = 0
-const PORT_FULL = -1
-const REFUSES = -2
-
 /** A request that cannot be sent ends when all before it have; till then nothing after it is sent. */
 const stopAt = (s: EngineState, row: number, request: number): void => {
   if (s.rows[row * WORDS + HEAD] === request) failOldest(s, row, s.pool[request + STATUS])
@@ -120,80 +114,6 @@ const armAckTimer = (s: EngineState, row: number, now: number): void => {
   }
 }
 
-/** Loads the next posted request, checks it, and puts it at the end of the list; 0 if there is none. */
-const start = (s: EngineState, row: number): number => {
-  const base = row * WORDS
-  const size = s.rows[base + SEND_BLOCK]
-  const request = takeBlock(s, size)
-  const p = s.pool
-  const w = s.rows
-  if (!s.env.work.loadSend(row, w[base + NEXT_INDEX] >>> 0, p, request + WR)) {
-    giveBlock(s, size, request)
-    w[base + REQUESTER] &= ~MORE
-    return 0
-  }
-  w[base + NEXT_INDEX]++
-  p[request + STATUS] = check(s, row, request)
-  const length = p[request + WR + LENGTH]
-  const kind = p[request + KIND]
-  p[request + NEXT] = 0
-  p[request + FIRST_PSN] = w[base + SEND_PSN]
-  p[request + PSNS] = kind === LOCAL ? 0 : kind >= ATOMIC || length === 0 ? 1 : Math.ceil(length / w[base + MTU])
-  p[request + DONE] = 0
-  p[request + START] = w[base + SENT]
-  p[request + COUNTED] = 0
-  if (w[base + HEAD] === 0) w[base + HEAD] = request
-  else p[w[base + TAIL] + NEXT] = request
-  w[base + TAIL] = request
-  w[base + CURRENT] = request
-  return request
-}
-
-/** Whether a request of this kind has inline data that it cannot have. */
-const isForeign = (kind: number, inline: boolean): boolean => inline && kind >= READ && kind !== ATOMIC_WRITE
-
-/** Sums a request up and looks for local mistakes: 0, or the status with which it must end. */
-const check = (s: EngineState, row: number, request: number): number => {
-  const p = s.pool
-  const base = row * WORDS
-  const wr = request + WR
-  const kind = kindOf[operationOf(s.rows[base + SERVICE], p[wr + OPCODE])]
-  p[request + KIND] = kind
-  const refused = p[wr + REFUSED]
-  const count = p[wr + SGES]
-  const inline = (p[wr + FLAGS] & INLINE) !== 0
-  if (refused !== 0 || kind === NONE || (!inline && count > s.rows[base + MAX_SEND_SGE]) || isForeign(kind, inline)) {
-    p[wr + LENGTH] = 0
-    return refused !== 0 ? refused : LOC_QP_OP_ERR
-  }
-  if (kind >= READ && s.rows[base + MAX_RD] === 0) {
-    p[wr + LENGTH] = 0
-    return LOC_QP_OP_ERR
-  }
-  if (kind === LOCAL || kind === FLUSH) {
-    p[wr + LENGTH] = kind === FLUSH ? p[wr + Flush.LENGTH] : 0 // for the completion, as Linux has it
-    return kind === FLUSH && !isFlushKnown(s, request) ? LOC_QP_OP_ERR : 0
-  }
-  if (!inline) {
-    let sum = 0
-    for (let i = 0, at = wr + Send.SGE; i < count; i++, at += Sge.WORDS) sum += p[at + Sge.LENGTH]
-    if (sum > MAX_MESSAGE_BYTES) {
-      p[wr + LENGTH] = 0
-      return LOC_LEN_ERR
-    }
-    p[wr + LENGTH] = sum
-  } else if (p[wr + LENGTH] > MAX_MESSAGE_BYTES) {
-    p[wr + LENGTH] = 0
-    return LOC_LEN_ERR
-  }
-  if (kind >= ATOMIC && p[wr + LENGTH] !== ATOMIC_WRITE_BYTES) return LOC_LEN_ERR
-  // a request of one packet and one element is checked when its payload is read; others must not be found wrong half
-  // way
-  if (inline || (kind < READ && count <= 1 && p[wr + LENGTH] <= s.rows[base + MTU])) return 0
-  const access = kind >= READ && kind !== ATOMIC_WRITE ? Access.LOCAL_WRITE : Access.LOCAL_READ
-  return checkElements(s, row, wr + Send.SGE, count, access) === Moved.OK ? 0 : LOC_PROT_ERR
-}
-
 /** Whether a request may begin now: PSN space, window, fence. */
 const mayBegin = (s: EngineState, row: number, request: number): boolean => {
   const w = s.rows
@@ -202,19 +122,6 @@ const mayBegin = (s: EngineState, row: number, request: number): boolean => {
   if (psnDistance(w[base + UNACKED], p[request + FIRST_PSN]) + p[request + PSNS] > PSN_HALF) return false
   if ((p[request + WR + FLAGS] & FENCE) !== 0 && w[base + RD_OUT] > 0) return false
   return true
-}
-
-/** After packets were sent: moves the cursor on by `count` PSNs and `weight` window bytes. */
-const advance = (s: EngineState, row: number, request: number, count: number, weight: number, ends: boolean): void => {
-  const w = s.rows
-  const base = row * WORDS
-  const psn = psnAdd(w[base + SEND_PSN], count)
-  const unacked = w[base + UNACKED]
-  w[base + SEND_PSN] = psn
-  // distances from the oldest one: a READ of 2^23 PSNs ends as far ahead as a PSN can be
-  if (psnDistance(unacked, psn) > psnDistance(unacked, w[base + MAX_PSN])) w[base + MAX_PSN] = psn
-  w[base + SENT] += weight
-  if (ends) w[base + CURRENT] = s.pool[request + NEXT]
 }
 
 /** The window of the peer has not so much room. */
@@ -258,7 +165,7 @@ const sendAsking = (s: EngineState, row: number, request: number): number => {
   const at = s.runAt
   const psn = w[base + SEND_PSN] | BTH_ACKREQ
   putHead(s.sink!.arena.view, at, opcode, 0, w[base + DEST_QPN], psn, sharedOf(s, base, request))
-  if (putAsking(s, row, request, at, opcode, header, offset, length) !== Moved.OK) return refuse(s, request)
+  if (putAsking(s, row, request, at, opcode, header, offset, length) !== Moved.OK) return refuseLocal(s, request)
   acceptRun(s, 1, size, size)
   p[request + COUNTED]++
   w[base + RD_OUT]++
@@ -315,12 +222,6 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
 
 const isDatagram = (w: Int32Array, base: number): boolean => w[base + SERVICE] === Service.UD
 
-/** Maps why client memory could not be read to the status of the request. */
-const refuse = (s: EngineState, request: number): number => {
-  s.pool[request + STATUS] = LOC_PROT_ERR
-  return REFUSES
-}
-
 /** The last or only packet. */
 const sendEnd = (s: EngineState, row: number, request: number, opcode: number, offset: number): number => {
   const w = s.rows
@@ -337,7 +238,7 @@ const sendEnd = (s: EngineState, row: number, request: number, opcode: number, o
   const arena = s.sink!.arena
   const view = arena.view
   if (payload > 0 && gather(s, row, request, offset, payload, arena, at + header, payload, payload) !== Moved.OK)
-    return refuse(s, request)
+    return refuseLocal(s, request)
   for (let i = 0; i < pad; i++) arena.bytes[at + header + payload + i] = 0
   const flags = FLAGS_OF[opcode]
   const solicited = (p[wr + FLAGS] & SOLICITED) !== 0 && maySolicit(p[request + KIND], flags) ? BTH_SOLICITED : 0
@@ -381,7 +282,8 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
   const at = s.runAt
   const view = s.sink!.arena.view
   const total = stretch(s, row, request, 0, more + 1)
-  if (gather(s, row, request, 0, total, s.sink!.arena, at + header, mtu, size) !== Moved.OK) return refuse(s, request)
+  if (gather(s, row, request, 0, total, s.sink!.arena, at + header, mtu, size) !== Moved.OK)
+    return refuseLocal(s, request)
   const psn = w[base + SEND_PSN] | ackReq(s, base, mtu)
   putHead(view, at, opcode, 0, w[base + DEST_QPN], psn, sharedOf(s, base, request))
   putReth(view, at + plain, p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], p[wr + LENGTH])
@@ -408,7 +310,7 @@ const sendMiddle = (s: EngineState, row: number, request: number, done: number, 
   if (count === 0) return PORT_FULL
   const total = stretch(s, row, request, done, count)
   if (gather(s, row, request, done * mtu, total, s.sink!.arena, s.runAt + plain, mtu, size) !== Moved.OK)
-    return refuse(s, request)
+    return refuseLocal(s, request)
   putPackets(s, row, request, done, count, total)
   return SENT_SOME
 }

@@ -12,9 +12,9 @@ import { BTH_PAD_SHIFT, putBth } from '../wire/bth.ts'
 import { putAeth, putAtomicAck } from '../wire/extensions.ts'
 import { PSN_MASK, psnAdd } from './psn.ts'
 import { refuseAt } from './refusals.ts'
-import { Turn } from './requester.ts'
 import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
 import { type EngineState, R, Resource, Row } from './state.ts'
+import { Turn } from './turns.ts'
 import { Access } from './types.ts'
 
 const { WORDS, SERVICE, QPN, MTU, DEST_QPN, FLOW, RESPONDER, EXPECTED, MSN } = Row
