@@ -41,6 +41,8 @@ const installPackages = () => {
 const anyOf = paths => () => paths.some(existsSync)
 const program = name => () => findProgram(name) !== undefined
 
+const PYVERBS_TESTS = '/usr/share/doc/rdma-core/tests'
+
 const PACKAGES = [
   {
     name: 'gcc',
@@ -89,6 +91,12 @@ const PACKAGES = [
     use: 'checks captures; a program that must not be disturbed',
     found: program('python3'),
   },
+  {
+    name: 'python3-pyverbs',
+    for: ['test'],
+    use: "a library in Python on ours, with rdma-core's own tests of it",
+    found: () => ['/usr/lib/python3/dist-packages/pyverbs', `${PYVERBS_TESTS}/__init__.py`].every(existsSync),
+  },
 ]
 
 /** Runs apt-get quietly: its many lines are shown only if it fails. */
@@ -100,9 +108,14 @@ const apt = args => {
   return false
 }
 
+/** A package may be there without the files that are wanted: small images leave documentation out. */
+const INSTALL = [
+  ...['-y', '-q', '--no-install-recommends', '--reinstall'],
+  ...['-o', `Dpkg::Options::=--path-include=${PYVERBS_TESTS}/*`],
+]
 const aptInstall = names => {
   say(`installing Debian packages, which takes a minute: ${names.join(' ')}`)
-  return apt(['-q', 'update']) && apt(['-y', '-q', '--no-install-recommends', 'install', ...names])
+  return apt(['-q', 'update']) && apt([...INSTALL, 'install', ...names])
 }
 
 /**

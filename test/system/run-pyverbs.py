@@ -1,0 +1,45 @@
+"""Runs rdma-core's own tests of pyverbs, one line of output per step: "start TEST", then "pass TEST", "skip TEST REASON" or
+"fail TEST REASON". Arguments: the folder that holds the package `tests`, then the suite's own (--dev, --gid).
+
+Tests of other vendors' devices and of the connection manager, which finds no interface, skip themselves: left out here.
+"""
+
+import os
+import re
+import sys
+import unittest
+
+folder = sys.argv.pop(1)
+# The suite imports its modules by both names.
+sys.path[:0] = [folder, os.path.join(folder, "tests")]
+from args_parser import parser  # noqa: E402
+
+
+class Result(unittest.TestResult):
+    def say(self, kind, test, reason=""):
+        print(kind, test.id(), " ".join(str(reason).split())[-300:], flush=True)
+
+    def startTest(self, test):
+        super().startTest(test)
+        self.say("start", test)
+
+    def addSuccess(self, test):
+        self.say("pass", test)
+
+    def addSkip(self, test, reason):
+        self.say("skip", test, reason)
+
+    def addFailure(self, test, err):
+        self.say("fail", test, self._exc_info_to_string(err, test))
+
+    addError = addFailure
+
+    def addSubTest(self, test, subtest, err):
+        if err:
+            self.addFailure(test, err)
+
+
+names = sorted(name[:-3] for name in os.listdir(os.path.join(folder, "tests")) if re.match(r"test_.*\.py$", name))
+wanted = ["tests." + name for name in names if not re.search("mlx5|efa|rdmacm|cuda", name)]
+parser.parse_args()
+unittest.defaultTestLoader.loadTestsFromNames(wanted).run(Result())
