@@ -58,7 +58,9 @@ export const runChain = (
 ): ChainOutcome | Promise<ChainOutcome> => {
   const { context, caller } = call
   const entries = chainEntries(bytes)
+  /** By entry, the object that it has made; and what entries have made by the way (pd.createAhs). */
   const made: (CoreObject | undefined)[] = []
+  const more: CoreObject[] = []
   const descriptors: NewDescriptor[] = []
   const results = bytes.slice()
 
@@ -93,10 +95,10 @@ export const runChain = (
 
   const end = (done: number, error?: CallError): ChainOutcome => {
     const undone = error !== undefined && onError === ChainErrors.values.UNDO
-    if (undone) undoObjects(context, made)
-    const objects = undone ? [] : made.filter(object => object !== undefined && object.life === Life.LIVE)
+    const all = [...made, ...more].filter(object => object !== undefined && object.life === Life.LIVE) as CoreObject[]
+    if (undone) undoObjects(context, all)
     call.made = {
-      objects: objects.filter(object => object?.class.identity === 'handle') as CoreObject[],
+      objects: undone ? [] : all.filter(object => object.class.identity === 'handle'),
       descriptors: undone ? [] : descriptors,
     }
     return { results, done, error: error?.errno ?? 0, ...(error !== undefined && { reason: error.message }) }
@@ -106,10 +108,11 @@ export const runChain = (
   const runFrom = (first: number): ChainOutcome | Promise<ChainOutcome> => {
     for (let index = first; index < entries.length; index++) {
       const { call: number, ref, at, message } = entries[index]
+      const before = more.length
       const failed = (error: unknown, refused?: Uint8Array): ChainOutcome => {
         if (!(error instanceof CallError)) throw error
         // Made, but its answer did not fit: nobody can name it.
-        undoObjects(context, [made[index]])
+        undoObjects(context, [made[index], ...more.splice(before)])
         made[index] = undefined
         if (refused !== undefined) results.set(refused, at)
         return end(index, error)
@@ -135,6 +138,7 @@ export const runChain = (
               : result.object === undefined
                 ? undefined
                 : findHandle(context.handles, result.object)
+          for (const handle of result.also ?? []) more.push(findHandle(context.handles, handle) as CoreObject)
           const { message: answer, installs } = decoded.answer(result)
           results.set(answer, at)
           for (const { descriptor, offset } of installs)

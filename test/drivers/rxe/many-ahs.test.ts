@@ -5,7 +5,11 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { addHook, invokeNow } from '../../../src/core/index.ts'
 import { Ah } from '../../../src/spec/classes/ah.ts'
+import { ChainErrors, Interface } from '../../../src/spec/classes/interface.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
+import { Errno } from '../../../src/spec/errno.ts'
+import type { AnyValues, ObjectClass } from '../../../src/spec/schema.ts'
+import { encodeChain, type Link } from '../../../src/uapi/chain.ts'
 import { assertNothingLeft, ipv4, machine, path, program } from './machine.ts'
 
 const bench = () => {
@@ -70,4 +74,23 @@ test('each goes the way of a call: hooks see it, and may refuse it', () => {
   assert.equal(m.devices[0].state.ahs.size, 0)
   remove()
   assert.equal(create(peers(4)).out.handles.length, 4)
+})
+
+test('those that a chain has made are taken back with it, and so are those whose handles find no room', () => {
+  const { m, p } = bench()
+  const { UNDO, STOP } = ChainErrors.values
+  const link = (cls: ObjectClass, methodName: string, args: AnyValues, more: Partial<Link> = {}): Link => ({
+    call: { class: cls, methodName, method: cls.methods[methodName], object: 0, args },
+    ...more,
+  })
+  const makesAhs = [link(Pd, 'create', {}), link(Pd, 'createAhs', { addresses: peers(3) }, { object: 0 })]
+  const run = (links: Link[], onError: number) =>
+    invokeNow(p.context, Interface, 'chain', 0, { entries: encodeChain(links), onError }, p.caller).out
+  const fails = link(Pd, 'destroy', {}, { object: 0 })
+  assert.equal(run([...makesAhs, fails], UNDO).error, Errno.EBUSY)
+  const short = link(Pd, 'createAhs', { addresses: peers(3) }, { object: 0, options: { rooms: { handles: 8 } } })
+  assert.deepEqual([run([makesAhs[0], short], STOP).error, m.devices[0].state.ahs.size], [Errno.ENOSPC, 0])
+  assert.deepEqual([run(makesAhs, UNDO).error, m.devices[0].state.ahs.size], [0, 3])
+  p.close()
+  assertNothingLeft(m, [p])
 })

@@ -1,0 +1,73 @@
+/*
+ * What carries the calls of the model test (world.ts) to a real subsystem: core in this process (core-carrier.ts), or
+ * the sessions of a daemon (daemon-carrier.ts). Processes, openings and descriptors are those of the reference; a
+ * carrier keeps for itself what they are to it.
+ */
+import type { AnyValues, ObjectClass } from '../../src/spec/schema.ts'
+import type { Entry } from './chain.ts'
+import type { Code, ModelDevice, Opening, Thing } from './reference.ts'
+
+/** A program: its descriptors by number, and the contexts that it has open. */
+export interface Process {
+  readonly fds: Map<number, Thing>
+  readonly openings: Set<Opening>
+}
+
+export type Op =
+  | { readonly do: 'start'; readonly process: Process }
+  /** `child` has everything that `parent` has; answers the numbers of its descriptors, in the parent's order. */
+  | { readonly do: 'fork'; readonly parent: Process; readonly child: Process }
+  | { readonly do: 'end'; readonly process: Process }
+  | { readonly do: 'open'; readonly process: Process; readonly opening: Opening }
+  | { readonly do: 'close'; readonly process: Process; readonly opening: Opening }
+  /** A copy of a descriptor, perhaps in another process; answers its number there. */
+  | { readonly do: 'copy'; readonly from: Process; readonly fd: number; readonly to: Process }
+  /** `last`: no process has another copy. */
+  | { readonly do: 'closeFd'; readonly process: Process; readonly fd: number; readonly last: boolean }
+  /** `fd`: the call is one of this descriptor. */
+  | {
+      readonly do: 'call'
+      readonly process: Process
+      readonly opening: Opening
+      readonly fd?: number
+      readonly cls: ObjectClass
+      readonly methodName: string
+      readonly object: number
+      readonly args: AnyValues
+    }
+  | {
+      readonly do: 'chain'
+      readonly process: Process
+      readonly opening: Opening
+      readonly entries: readonly Entry[]
+      readonly undo: boolean
+    }
+  | { readonly do: 'remove'; readonly device: ModelDevice }
+  | { readonly do: 'add'; readonly device: ModelDevice }
+  /** What a device does by itself, only where `Facts.acts`. */
+  | { readonly do: 'complete'; readonly thing: Thing; readonly solicited: boolean }
+  | { readonly do: 'raise'; readonly thing: Thing; readonly type: number }
+  | { readonly do: 'port'; readonly device: ModelDevice; readonly type: number }
+  | { readonly do: 'bind'; readonly window: Thing; readonly region: Thing }
+  /** Everything is as the reference has it. */
+  | { readonly do: 'compare'; readonly devices: readonly ModelDevice[] }
+
+export interface Answer {
+  readonly code: Code
+  readonly object?: number
+  readonly out: AnyValues
+  /** Numbers of new descriptors. */
+  readonly fds: readonly number[]
+}
+
+/** What values a call needs there. */
+export interface Facts {
+  readonly acts: boolean
+  /** 4096 bytes of a process's memory. */
+  address(process: Process): bigint
+  gid(device: ModelDevice): Uint8Array
+  /** Descriptors of files of a process. */
+  readonly files: readonly number[]
+}
+
+export const OK: Answer = { code: 'ok', out: {}, fds: [] }

@@ -1,0 +1,92 @@
+/*
+ * Chains in the reference (R16): entries run one after the other; the first that fails ends the chain, and with UNDO
+ * everything that it has made goes again, newest first.
+ */
+import { Errno } from '../../src/spec/errno.ts'
+import { type AnyValues, type ObjectClass, QUERY } from '../../src/spec/schema.ts'
+import { type Code, forget, isCreate, type Names, type Thing } from './reference.ts'
+import { type Outcome, perform } from './rules.ts'
+
+/** One call of a chain; names that stand in `refs` are the objects that those entries have made. */
+export interface Entry {
+  readonly cls: ObjectClass
+  readonly methodName: string
+  /** A handle; `from`: the object that this entry has made. */
+  readonly object: number
+  readonly from?: number
+  readonly args: AnyValues
+  readonly refs: Readonly<Record<string, number>>
+}
+
+export interface ChainResult {
+  /** Of the chain as a whole: refused before anything ran. */
+  readonly code: Code
+  readonly done: number
+  readonly error: number
+  /** By entry, those that ran and succeeded. */
+  readonly outcomes: readonly Outcome[]
+}
+
+/** Descriptors of the chain have no number yet. */
+const UNNUMBERED = 0x8000_0000
+
+/** What the references of an entry mean: arguments, or why they mean nothing. */
+const resolve = ({ cls, methodName, args, refs }: Entry, made: readonly (Thing | undefined)[]): AnyValues | Code => {
+  const resolved: AnyValues = { ...args }
+  for (const [name, { of }] of Object.entries(cls.methods[methodName].in)) {
+    const entry = refs[name]
+    if (entry === undefined || (of.kind !== 'ref' && of.kind !== 'fd')) continue
+    const thing = made[entry]
+    if (thing === undefined) return 'EINVAL'
+    if (thing.gone) return 'ENOENT'
+    if (thing.class !== of.class) return 'EINVAL'
+    resolved[name] = of.kind === 'fd' ? UNNUMBERED + entry : thing.handle
+  }
+  return resolved
+}
+
+const one = (names: Names, entry: Entry, made: readonly (Thing | undefined)[]): Outcome => {
+  const refused = (code: Code): Outcome => ({ code, out: {} })
+  const args = resolve(entry, made)
+  if (typeof args === 'string') return refused(args)
+  const { cls, methodName, from } = entry
+  if (from === undefined) return perform(names, cls, methodName, entry.object, args)
+  if (isCreate(cls.methods[methodName])) return refused('EINVAL')
+  const thing = made[from]
+  if (thing === undefined) return refused('EINVAL')
+  if (thing.gone) return refused('ENOENT')
+  return perform(names, cls, methodName, thing.class === cls.name ? thing : thing.handle, args)
+}
+
+export const performChain = (names: Names, entries: readonly Entry[], undo: boolean): ChainResult => {
+  const outcomes: Outcome[] = []
+  const ended = (code: Code, error = 0): ChainResult => ({ code, done: outcomes.length, error, outcomes })
+  if (!names.opening.device.alive || names.opening.ended) return ended('EIO')
+  const isLasting = ({ cls, methodName, from }: Entry): boolean => {
+    const method = cls.methods[methodName]
+    return !isCreate(method) && method.call !== QUERY && from === undefined
+  }
+  if (undo && entries.some(isLasting)) return ended('EINVAL')
+  const made: (Thing | undefined)[] = []
+  const fds = new Map(names.fds)
+  for (const entry of entries) {
+    const outcome = one({ ...names, fds }, entry, made)
+    if (outcome.code === 'ok') {
+      made.push(outcome.thing)
+      outcomes.push(outcome)
+      if (outcome.thing?.handle === -1) fds.set(UNNUMBERED + made.length - 1, outcome.thing)
+      continue
+    }
+    if (undo) takeBack(names, outcomes)
+    return ended('ok', Errno[outcome.code as keyof typeof Errno])
+  }
+  return ended('ok')
+}
+
+const takeBack = ({ opening }: Names, outcomes: readonly Outcome[]): void => {
+  const all = outcomes.flatMap(({ thing, also = [] }) => [...(thing === undefined ? [] : [thing]), ...also])
+  for (const thing of all.sort((a, b) => b.id - a.id)) {
+    if (opening.asyncFd === thing) opening.asyncFd = undefined
+    forget(thing)
+  }
+}

@@ -1,0 +1,356 @@
+/*
+ * Draws the calls of the model test: arguments that mostly mean something, and now and then a wrong handle, another
+ * class's, a descriptor of somebody else, a value that is refused.
+ */
+
+import { MOST_EVENTS } from '../../src/spec/classes/event_queue.ts'
+import { ChainErrors } from '../../src/spec/classes/interface.ts'
+import { QpTypes } from '../../src/spec/classes/qp.ts'
+import { Classes, ClassId } from '../../src/spec/classes.ts'
+import { CqKind, MwType, QpState, XrcdFlags } from '../../src/spec/enums.ts'
+import { qpTransitions } from '../../src/spec/qp-states.ts'
+import type { AnyValues, ObjectClass } from '../../src/spec/schema.ts'
+import type { Chance } from '../model/random.ts'
+import type { Facts, Process } from './carrier.ts'
+import type { Entry } from './chain.ts'
+import { isCreate, type Opening, type Thing } from './reference.ts'
+import { isKnown } from './rules.ts'
+
+export interface Scene {
+  readonly chance: Chance
+  readonly facts: Facts
+  readonly process: Process
+  readonly opening: Opening
+  /** Of a chain: what its entries will make, by entry; a reference may name it. */
+  readonly planned?: readonly (string | undefined)[]
+}
+
+export interface Drawn {
+  readonly args: AnyValues
+  /** Entries of the chain that stand for arguments. */
+  readonly refs: Record<string, number>
+}
+
+export const classOf = (name: string): ObjectClass => (Classes as Readonly<Record<string, ObjectClass>>)[name]
+
+const ABSENT = 4000
+
+/** Handles of a class, mostly; else any, or one that nobody has. */
+const handleOf = ({ chance, opening }: Scene, cls: string): number => {
+  const right = [...opening.handles].filter(([, thing]) => thing.class === cls)
+  if (right.length > 0 && chance.hits(0.93)) return chance.pick(right)[0]
+  const any = [...opening.handles.keys()]
+  return any.length > 0 && chance.hits(0.6) ? chance.pick(any) : ABSENT
+}
+
+const fdsOf = ({ process }: Scene, is: (thing: Thing) => boolean): number[] =>
+  [...process.fds].flatMap(([fd, thing]) => (is(thing) ? [fd] : []))
+
+/** A descriptor of a class, of this context mostly. */
+const fdOf = (scene: Scene, cls: string): number | undefined => {
+  const { chance, opening } = scene
+  if (chance.hits(0.5)) return undefined
+  const right = fdsOf(scene, thing => thing.class === cls && thing.home === opening)
+  if (right.length > 0 && chance.hits(0.95)) return chance.pick(right)
+  const any = fdsOf(scene, () => true)
+  return any.length === 0 || chance.hits(0.7) ? undefined : chance.pick(any)
+}
+
+const address = ({ chance, facts, opening }: Scene) => ({
+  dgid: facts.gid(opening.device),
+  flowLabel: 0,
+  sgidIndex: 1,
+  hopLimit: 1,
+  trafficClass: 0,
+  sl: 0,
+  staticRate: 0,
+  isGlobal: 1,
+  port: chance.hits(0.95) ? 1 : 7,
+})
+
+/** Another each time, so that events tell whose they are. */
+let nextHandle = 1n
+const userHandle = (): bigint => nextHandle++
+
+const cap = { maxSendWr: 3, maxRecvWr: 3, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
+const gid = (chance: Chance): Uint8Array => {
+  const bytes = new Uint8Array(16).fill(chance.int(3), 1)
+  bytes[0] = chance.hits(0.9) ? 0xff : 0x20
+  return bytes
+}
+
+/** Values for the attributes that a transition needs. */
+const transition: Readonly<Record<string, (scene: Scene) => number | AnyValues>> = {
+  pkeyIndex: () => 0,
+  port: () => 1,
+  accessFlags: () => 15,
+  qkey: () => 0x11,
+  address: scene => ({ ...address(scene), port: 1 }),
+  pathMtu: () => 3,
+  destQpn: () => 17,
+  rqPsn: () => 5,
+  sqPsn: () => 6,
+  maxDestRdAtomic: () => 1,
+  maxRdAtomic: () => 1,
+  minRnrTimer: () => 1,
+  timeout: () => 0,
+  retryCnt: () => 1,
+  rnrRetry: () => 1,
+}
+
+const { RESET, RTS, SQD } = QpState.values
+
+const modifyQp = (scene: Scene, cls: string, target: Thing | undefined): AnyValues => {
+  const { chance } = scene
+  const names = Object.entries(QpState.values)
+  const from = target?.qp?.state ?? RESET
+  // One step on, mostly.
+  const to = chance.hits(0.75) && from < SQD ? from + 1 : chance.int(7)
+  const nameOf = (state: number) => names.find(([, value]) => value === state)![0]
+  const rows = qpTransitions[QpTypes[cls as keyof typeof QpTypes]] as Readonly<
+    Record<string, Readonly<Record<string, { required: readonly string[] }>> | undefined>
+  >
+  const needed = rows[nameOf(from)]?.[nameOf(to)]?.required ?? []
+  return {
+    state: to,
+    ...Object.fromEntries(needed.map(name => [name, transition[name](scene)])),
+    ...(from === RTS && to === SQD && { enSqdAsyncNotify: chance.int(2) }),
+  } as AnyValues
+}
+
+const source = (scene: Scene): AnyValues => {
+  const { chance } = scene
+  const one = (): AnyValues => {
+    const which = chance.int(8)
+    if (which === 0) return { device: 1 }
+    if (which === 1) return { port: chance.hits(0.8) ? 1 : 2 }
+    const cls = chance.pick(['cq', 'cq', 'srq', 'xrc_srq', 'rc_qp', 'ud_qp', 'xrc_tgt_qp'])
+    return { [cls]: handleOf(scene, cls) }
+  }
+  return chance.hits(0.95) ? one() : { ...one(), ...one() }
+}
+
+type Maker = (scene: Scene, target: Thing | undefined, cls: string) => AnyValues
+
+const qpNames = (scene: Scene): AnyValues => ({ pd: handleOf(scene, 'pd'), sendCq: handleOf(scene, 'cq') })
+const connected: Maker = scene => ({
+  ...qpNames(scene),
+  recvCq: handleOf(scene, 'cq'),
+  cap,
+  userHandle: userHandle(),
+  asyncFd: fdOf(scene, 'async_fd'),
+  ...(scene.chance.hits(0.3) && { srq: handleOf(scene, 'srq') }),
+})
+const queue: Maker = scene => ({
+  pd: handleOf(scene, 'pd'),
+  maxWr: 7,
+  maxSge: 1,
+  limit: 0,
+  userHandle: userHandle(),
+  asyncFd: fdOf(scene, 'async_fd'),
+})
+const modifyQueue: Maker = ({ chance }) => ({ limit: chance.int(9) })
+const modify: Maker = (scene, target, cls) => modifyQp(scene, cls, target)
+const membership: Maker = ({ chance }) => ({ gid: gid(chance), mlid: 0xc000 + chance.int(2) })
+
+/** Arguments of the methods that the test calls; what is left out has none. */
+const makers: Readonly<Record<string, Maker>> = {
+  'pd.createAhs': scene => ({ addresses: Array.from({ length: scene.chance.int(4) }, () => address(scene)) }),
+  'pd.destroyAhs': scene => ({
+    handles: Array.from({ length: scene.chance.int(3) }, () => ({ handle: handleOf(scene, 'ah') })),
+  }),
+  'mr.create': scene => {
+    const start = scene.facts.address(scene.process)
+    // With MW_BIND (16).
+    return { pd: handleOf(scene, 'pd'), start, length: 64n, iova: start, access: 31 }
+  },
+  'mr.modify': scene => ({
+    ...(scene.chance.hits(0.6) && { pd: handleOf(scene, 'pd') }),
+    ...(scene.chance.hits(0.6) && { access: 31 }),
+  }),
+  'mw.create': scene => ({ pd: handleOf(scene, 'pd'), type: MwType.values.TYPE_1 }),
+  'ah.create': scene => ({ pd: handleOf(scene, 'pd'), address: address(scene), userHandle: 0n }),
+  'ah.modify': scene => ({ address: address(scene) }),
+  'cq.create': scene => ({
+    cqe: 3,
+    userHandle: userHandle(),
+    compVector: scene.chance.hits(0.95) ? scene.chance.int(2) : 2,
+    channel: fdOf(scene, 'comp_channel'),
+    asyncFd: fdOf(scene, 'async_fd'),
+    ...(scene.chance.hits(0.2) && { kind: CqKind.values.COUNTING }),
+  }),
+  'cq.modify': ({ chance }) => ({ ...(chance.hits(0.7) && { cqe: 1 + chance.int(9) }) }),
+  'cq.reqNotify': ({ chance }) => ({ solicitedOnly: chance.int(2) }),
+  'srq.create': queue,
+  'srq.modify': modifyQueue,
+  'xrc_srq.create': (scene, ...rest) => ({
+    ...queue(scene, ...rest),
+    xrcd: handleOf(scene, 'xrcd'),
+    cq: handleOf(scene, 'cq'),
+  }),
+  'xrc_srq.modify': modifyQueue,
+  'xrcd.create': ({ chance, facts }) => ({
+    flags: chance.weighted([
+      { weight: 8, flags: XrcdFlags.values.CREAT },
+      { weight: 1, flags: XrcdFlags.values.CREAT | XrcdFlags.values.EXCL },
+      { weight: 1, flags: 0 },
+    ]).flags,
+    ...(chance.hits(0.7) && { file: chance.pick(facts.files) }),
+  }),
+  'rc_qp.create': connected,
+  'rc_qp.modify': modify,
+  'uc_qp.create': connected,
+  'uc_qp.modify': modify,
+  'ud_qp.create': connected,
+  'ud_qp.modify': modify,
+  'ud_qp.attachMcast': membership,
+  'ud_qp.detachMcast': membership,
+  'xrc_ini_qp.create': scene => ({ ...qpNames(scene), cap, userHandle: userHandle() }),
+  'xrc_ini_qp.modify': modify,
+  'xrc_tgt_qp.create': scene => {
+    const numbers = [...scene.opening.device.openings].flatMap(({ handles }) =>
+      [...handles.values()].flatMap(({ class: cls, qp }) => (cls === 'xrc_tgt_qp' && qp ? [qp.qpn] : [])),
+    )
+    const again = numbers.length > 0 && scene.chance.hits(0.5)
+    return {
+      xrcd: handleOf(scene, 'xrcd'),
+      userHandle: userHandle(),
+      ...(again ? { qpNum: scene.chance.pick(numbers) } : scene.chance.hits(0.1) && { qpNum: 0xfffff }),
+    }
+  },
+  'xrc_tgt_qp.modify': modify,
+  'event_queue.attach': scene => ({ cookie: userHandle(), ...source(scene) }),
+  'event_queue.detach': (scene, target) => {
+    const mine = [...scene.opening.handles.values()].filter(
+      ({ attached }) => attached !== undefined && attached.queue === target,
+    )
+    if (mine.length === 0 || scene.chance.hits(0.2)) return source(scene)
+    const { class: cls, handle } = scene.chance.pick(mine)
+    return { [cls]: handle }
+  },
+  'event_queue.getEvents': ({ chance }) => ({ max: chance.hits(0.5) ? 1 : MOST_EVENTS >> 6 }),
+  'device.queryHandles': ({ chance }) => ({
+    classes: ['pd', 'mr', 'cq', 'ah', 'rc_qp', 'srq']
+      .filter(() => chance.hits(0.5))
+      .map(name => ({ id: ClassId[name as 'pd'] })),
+  }),
+}
+
+const compact = (args: AnyValues): AnyValues =>
+  Object.fromEntries(Object.entries(args).filter(([, value]) => value !== undefined))
+
+/** Arguments for a call on `target`. In a chain some references name entries. */
+export const drawArguments = (scene: Scene, cls: ObjectClass, method: string, target: Thing | undefined): Drawn => {
+  const { chance, planned } = scene
+  const args = compact(makers[`${cls.name}.${method}`]?.(scene, target, cls.name) ?? {})
+  const refs: Record<string, number> = {}
+  if (planned === undefined) return { args, refs }
+  for (const [name, { of }] of Object.entries(cls.methods[method].in)) {
+    if ((of.kind !== 'ref' && of.kind !== 'fd') || args[name] === undefined) continue
+    const right = [...planned.keys()].filter(i => planned[i] === of.class)
+    if (right.length > 0 && chance.hits(0.8)) refs[name] = chance.pick(right)
+    else if (chance.hits(0.02)) refs[name] = chance.int(planned.length + 2)
+  }
+  return { args, refs }
+}
+
+// ---- what is called ----
+
+interface Weighted {
+  readonly weight: number
+  readonly cls: ObjectClass
+  readonly method: string
+}
+
+const weightOf = (cls: string, method: string): number => {
+  if (method === 'create') return cls === 'pd' || cls === 'cq' ? 5 : 2
+  if (method === 'destroy') return 3
+  return cls === 'device' ? 1 : 2
+}
+
+const isOn = (cls: ObjectClass): boolean => cls.identity === 'fd'
+const called: readonly Weighted[] = Object.values(Classes as Readonly<Record<string, ObjectClass>>).flatMap(cls =>
+  Object.keys(cls.methods)
+    .filter(method => isKnown(cls.name, method) && !['gsi_qp', 'smi_qp', 'raw_packet_qp', 'rd_qp'].includes(cls.name))
+    .map(method => ({ cls, method, weight: weightOf(cls.name, method) })),
+)
+const onContext = called.filter(({ cls, method }) => !isOn(cls) || method === 'create')
+const onDescriptors = called.filter(({ cls, method }) => isOn(cls) && method !== 'create')
+
+export interface DrawnCall extends Drawn {
+  readonly cls: ObjectClass
+  readonly method: string
+  readonly object: number
+  readonly fd?: number
+}
+
+/** Whether there is an object of each class that the call needs. */
+const isPossible = ({ opening, planned = [] }: Scene, { cls, method }: Weighted): boolean => {
+  const there = new Set([...[...opening.handles.values()].map(thing => thing.class), ...planned])
+  const needed = Object.values(cls.methods[method].in).flatMap(({ of, optional }) =>
+    of.kind === 'ref' && !optional ? [of.class] : [],
+  )
+  if (cls.identity === 'handle' && !isCreate(cls.methods[method])) needed.push(cls.name)
+  return needed.every(name => there.has(name))
+}
+
+/** One of these that is possible, mostly. */
+const choose = (scene: Scene, from: readonly Weighted[]): Weighted => {
+  const possible = from.filter(one => isPossible(scene, one))
+  return scene.chance.weighted(possible.length > 0 && scene.chance.hits(0.96) ? possible : from)
+}
+
+/** A call on a context: of any class that the device has. */
+export const drawCall = (scene: Scene): DrawnCall => {
+  const { cls, method } = choose(scene, onContext)
+  const creates = isCreate(cls.methods[method])
+  // Mostly the class that the handle has, since the call is of the class.
+  const object = creates || cls.identity !== 'handle' ? 0 : handleOf(scene, cls.name)
+  return { cls, method, object, ...drawArguments(scene, cls, method, scene.opening.handles.get(object)) }
+}
+
+/** A call on a descriptor of the process; undefined if it has none. */
+export const drawOnDescriptor = (scene: Scene): DrawnCall | undefined => {
+  const { chance, process } = scene
+  if (process.fds.size === 0) return undefined
+  const full = [...process.fds].filter(([, thing]) => thing.unread.length > 0)
+  const [fd, thing] = chance.pick(full.length > 0 && chance.hits(0.6) ? full : [...process.fds])
+  const fitting = onDescriptors.filter(({ cls }) => cls.name === thing.class || chance.hits(0.02))
+  const { cls, method } = chance.weighted(fitting)
+  return { cls, method, object: 0, fd, ...drawArguments({ ...scene, opening: thing.home }, cls, method, thing) }
+}
+
+/** A chain of up to eight calls. */
+export const drawChain = (scene: Scene): { entries: Entry[]; undo: boolean } => {
+  const { chance } = scene
+  const undo = chance.hits(0.6)
+  const planned: (string | undefined)[] = []
+  const entries: Entry[] = []
+  for (let left = 1 + chance.int(8); left > 0; left--) {
+    const inChain = { ...scene, planned }
+    const onMade = planned.some(name => name !== undefined) && chance.hits(0.35)
+    if (onMade) {
+      const from = chance.pick([...planned.keys()].filter(i => planned[i] !== undefined))
+      const cls = classOf(chance.hits(0.97) ? (planned[from] as string) : 'pd')
+      const fitting = called.filter(one => one.cls === cls && one.method !== 'create')
+      if (fitting.length > 0) {
+        const { method } = chance.weighted(fitting)
+        entries.push({ cls, methodName: method, object: 0, from, ...drawArguments(inChain, cls, method, undefined) })
+        planned.push(undefined)
+        continue
+      }
+    }
+    const call = chance.hits(undo ? 0.03 : 0.15) ? drawCall(inChain) : drawCreate(inChain)
+    entries.push({ cls: call.cls, methodName: call.method, object: call.object, args: call.args, refs: call.refs })
+    planned.push(call.method === 'create' ? call.cls.name : undefined)
+  }
+  return { entries, undo }
+}
+
+const creates = onContext.filter(({ method }) => method === 'create')
+const drawCreate = (scene: Scene): DrawnCall => {
+  const { cls, method } = choose(scene, creates)
+  return { cls, method, object: 0, ...drawArguments(scene, cls, method, undefined) }
+}
+
+export const onErrorOf = (undo: boolean): number => (undo ? ChainErrors.values.UNDO : ChainErrors.values.STOP)

@@ -1,0 +1,293 @@
+/*
+ * A reference for the object model that is simple enough to be believed (R23, R34, R35, R37, R38): handles are keys of
+ * a map and the lowest free one is searched for, uses are counted whenever somebody asks, events lie in lists. What the
+ * methods of each class do beside that is in rules.ts; both know declarations and nothing of how core works.
+ */
+import { CREATE, CREATE_FD, DESTROY, type Method, type ObjectClass } from '../../src/spec/schema.ts'
+
+/** An errno by name, or 'ok'. */
+export type Code = string
+
+export interface Event {
+  /** A port's number, 0 for the device; or an object. */
+  readonly source: Thing | number
+  /** ibv_event_type; COMPLETION for a completion. */
+  readonly type: number
+}
+export const COMPLETION = 0x100
+
+/** A queue pair's state, shared by all objects that are the same XRC target. */
+export interface QpFacts {
+  state: number
+  qpn: number
+  readonly openers: Thing[]
+}
+
+export interface Domain {
+  readonly file: number | undefined
+  openers: number
+  readonly targets: Map<number, QpFacts>
+}
+
+export interface Thing {
+  /** Order of creation. */
+  readonly id: number
+  /** What names it in events. */
+  userHandle: bigint
+  readonly class: string
+  readonly home: Opening
+  /** In its context; of a descriptor it means nothing. */
+  handle: number
+  parents: Thing[]
+  gone: boolean
+  /** Of a descriptor: the client has closed its last copy. */
+  closed: boolean
+  /** Of a descriptor: what was posted and not read, oldest first. */
+  readonly unread: Event[]
+  readonly channel: Thing | undefined
+  readonly asyncFd: Thing | undefined
+  armed: 0 | 1 | 2
+  /** Events that the client has read. */
+  read: { completions: number; asyncs: number }
+  attached: { readonly queue: Thing; readonly cookie: bigint } | undefined
+  /** Of an event queue: cookies of the device (0) and ports. */
+  readonly ports: Map<number, bigint>
+  // What single classes have.
+  key?: number
+  counting?: boolean
+  limit?: number
+  qp?: QpFacts
+  readonly groups: Set<string>
+  domain?: Domain
+  /** Of a window: the region that it is bound to. */
+  bound?: Thing | undefined
+}
+
+export interface Opening {
+  readonly device: ModelDevice
+  readonly handles: Map<number, Thing>
+  readonly descriptors: Set<Thing>
+  /** The first async fd. */
+  asyncFd: Thing | undefined
+  /** Processes that have it open. */
+  holders: number
+  ended: boolean
+}
+
+export interface ModelDevice {
+  readonly name: string
+  alive: boolean
+  readonly openings: Set<Opening>
+  readonly domains: Map<number, Domain>
+  /** Keys that were given out, none of which comes again soon. */
+  readonly stale: Set<number>
+}
+
+let made = 0
+
+export const newDevice = (name: string): ModelDevice => ({
+  name,
+  alive: true,
+  openings: new Set(),
+  domains: new Map(),
+  stale: new Set(),
+})
+
+export const newOpening = (device: ModelDevice): Opening => {
+  const opening: Opening = {
+    device,
+    handles: new Map(),
+    descriptors: new Set(),
+    asyncFd: undefined,
+    holders: 1,
+    ended: false,
+  }
+  device.openings.add(opening)
+  return opening
+}
+
+const lowest = (handles: ReadonlyMap<number, unknown>): number => {
+  let handle = 0
+  while (handles.has(handle)) handle++
+  return handle
+}
+
+/** A new object that names `parents`. */
+export const newThing = (
+  home: Opening,
+  cls: ObjectClass,
+  named: Readonly<Record<string, Thing | undefined>>,
+): Thing => {
+  const thing: Thing = {
+    id: ++made,
+    userHandle: 0n,
+    class: cls.name,
+    home,
+    handle: cls.identity === 'fd' ? -1 : lowest(home.handles),
+    parents: Object.values(named).filter(one => one !== undefined),
+    gone: false,
+    closed: false,
+    unread: [],
+    channel: named.channel,
+    asyncFd: named.asyncFd ?? home.asyncFd,
+    armed: 0,
+    read: { completions: 0, asyncs: 0 },
+    attached: undefined,
+    ports: new Map(),
+    groups: new Set(),
+  }
+  if (cls.identity === 'fd') home.descriptors.add(thing)
+  else home.handles.set(thing.handle, thing)
+  return thing
+}
+
+export const everything = ({ handles, descriptors }: Opening): Thing[] => [...handles.values(), ...descriptors]
+
+/** How many objects need this one, each as often as it names it. */
+export const uses = (thing: Thing): number =>
+  everything(thing.home).reduce((n, { parents }) => n + parents.filter(parent => parent === thing).length, 0)
+
+// ---- events ----
+
+const post = (fd: Thing | undefined, event: Event): void => {
+  if (fd !== undefined && !fd.closed && !fd.gone) fd.unread.push(event)
+}
+
+export const raise = (thing: Thing, type: number): void =>
+  post(thing.attached?.queue ?? thing.asyncFd, { source: thing, type })
+
+export const complete = (thing: Thing, solicited: boolean): void => {
+  if (thing.armed === 0 || (thing.armed === 1 && !solicited)) return
+  thing.armed = 0
+  post(thing.attached?.queue ?? thing.channel, { source: thing, type: COMPLETION })
+}
+
+/** An event of a device or one of its ports; `source` as in `Event`, who hears of it has that attached. */
+export const raisePort = (device: ModelDevice, source: number, type: number): void => {
+  for (const { descriptors } of device.openings)
+    for (const fd of descriptors) if (fd.class === 'async_fd' || fd.ports.has(source)) post(fd, { source, type })
+}
+
+const withdraw = (fd: Thing | undefined, source: Thing | number): void => {
+  if (fd === undefined) return
+  const kept = fd.unread.filter(event => event.source !== source)
+  fd.unread.splice(0, fd.unread.length, ...kept)
+}
+
+export const detach = (thing: Thing): void => {
+  withdraw(thing.attached?.queue, thing)
+  thing.attached = undefined
+}
+
+export const detachPort = (queue: Thing, port: number): void => {
+  withdraw(queue, port)
+  queue.ports.delete(port)
+}
+
+/** The client reads the oldest event. */
+export const readEvent = (fd: Thing): Event | undefined => {
+  const event = fd.unread.shift()
+  if (event !== undefined && typeof event.source !== 'number') {
+    if (event.type === COMPLETION) event.source.read.completions++
+    else event.source.read.asyncs++
+  }
+  return event
+}
+
+// ---- going ----
+
+/** The object goes; a closed descriptor goes with whatever used it last. */
+export const forget = (thing: Thing): void => {
+  if (thing.gone) return
+  thing.gone = true
+  const { home, parents } = thing
+  for (const fd of home.descriptors) withdraw(fd, thing)
+  if (thing.class === 'comp_channel' || thing.class === 'async_fd' || thing.class === 'event_queue') {
+    home.descriptors.delete(thing)
+    silence(thing)
+  } else home.handles.delete(thing.handle)
+  if (thing.key !== undefined) home.device.stale.add(thing.key)
+  const { domain, qp } = thing
+  if (thing.class === 'xrcd' && domain !== undefined && --domain.openers === 0 && domain.file !== undefined)
+    home.device.domains.delete(domain.file)
+  if (qp !== undefined) {
+    qp.openers.splice(qp.openers.indexOf(thing), 1)
+    if (qp.openers.length === 0) domain?.targets.delete(qp.qpn)
+  }
+  for (const parent of parents) if (parent.closed && uses(parent) === 0) forget(parent)
+}
+
+/** A descriptor says nothing any more: who was attached tells those again whom it told before. */
+const silence = (fd: Thing): void => {
+  fd.closed = true
+  fd.unread.length = 0
+  for (const thing of fd.home.handles.values()) if (thing.attached?.queue === fd) thing.attached = undefined
+}
+
+/** The last copy of a descriptor is closed. */
+export const closeFd = (fd: Thing): void => {
+  if (fd.gone || fd.closed) return
+  silence(fd)
+  if (uses(fd) === 0) forget(fd)
+}
+
+/** The last process that had the context has closed it, or its device went. */
+export const endOpening = (opening: Opening): void => {
+  opening.ended = true
+  opening.device.openings.delete(opening)
+  const all = everything(opening).sort((a, b) => b.id - a.id)
+  for (const thing of all.filter(thing => thing.handle >= 0)) forget(thing)
+  for (const thing of all) {
+    thing.gone = true
+    opening.descriptors.delete(thing)
+  }
+}
+
+/** Device goes: everybody hears of it who can, and then nobody has anything. */
+export const endDevice = (device: ModelDevice, fatal: number): void => {
+  device.alive = false
+  raisePort(device, 0, fatal)
+  for (const opening of [...device.openings]) endOpening(opening)
+}
+
+// ---- looking up ----
+
+/** What the call may name: objects by handle, descriptors by number. */
+export interface Names {
+  readonly opening: Opening
+  /** Descriptors of the process that calls. */
+  readonly fds: ReadonlyMap<number, Thing>
+}
+
+/** What naming a handle of a class must answer. */
+export const byHandle = ({ opening }: Names, handle: number, cls: string): Code | Thing => {
+  const found = opening.handles.get(handle)
+  if (found === undefined) return 'ENOENT'
+  return found.class === cls ? found : 'EINVAL'
+}
+
+const byFd = ({ opening, fds }: Names, fd: number, cls: string): Code | Thing => {
+  const found = fds.get(fd)
+  if (found === undefined || found.home !== opening || found.closed || found.gone) return 'EBADF'
+  return found.class === cls ? found : 'EINVAL'
+}
+
+/** What arguments name. */
+export const lookUp = (
+  names: Names,
+  method: Method,
+  args: Readonly<Record<string, unknown>>,
+): Code | Record<string, Thing | undefined> => {
+  const named: Record<string, Thing | undefined> = {}
+  for (const [name, { of }] of Object.entries(method.in)) {
+    const value = args[name] as number | undefined
+    if (value === undefined || (of.kind !== 'ref' && of.kind !== 'fd')) continue
+    const found = of.kind === 'ref' ? byHandle(names, value, of.class) : byFd(names, value, of.class)
+    if (typeof found === 'string') return found
+    named[name] = found
+  }
+  return named
+}
+
+export const isCreate = ({ call }: Method): boolean => call === CREATE || call === CREATE_FD
+export const isDestroy = ({ call }: Method): boolean => call === DESTROY

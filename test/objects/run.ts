@@ -1,0 +1,33 @@
+/*
+ * Runs random programs on core, and shows what the last steps of a failing one were; it shrinks to few steps.
+ */
+import fc from 'fast-check'
+import type { Op } from './carrier.ts'
+import { coreCarrier } from './core-carrier.ts'
+import { run } from './world.ts'
+
+const nameOf = (op: Op): string => {
+  if (op.do === 'call') return `${op.cls.name}.${op.methodName} ${op.fd ?? op.object}`
+  return op.do === 'chain' ? `chain of ${op.entries.length}` : op.do
+}
+
+/** One program, of steps by their seeds. */
+const runOnCore = (seeds: readonly number[]): void => {
+  const { facts, perform } = coreCarrier()
+  const steps = run(facts, seeds)
+  const done: string[] = []
+  try {
+    for (let next = steps.next(); !next.done; ) {
+      if (next.value.do !== 'compare') done.push(nameOf(next.value))
+      next = steps.next(perform(next.value))
+    }
+  } catch (error) {
+    throw new Error(`after ${done.slice(-12).join(', ')}: ${(error as Error).message}`, { cause: error })
+  }
+}
+
+/** Checks so many programs of up to 250 steps; fast-check prints the seeds of one that fails. */
+export const checkPrograms = (count: number): void => {
+  const steps = fc.array(fc.nat(0x7fff_ffff), { minLength: 1, maxLength: 250, size: 'max' })
+  fc.assert(fc.property(steps, runOnCore), { numRuns: count })
+}

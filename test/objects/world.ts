@@ -1,0 +1,298 @@
+/*
+ * Random programs against the reference (R23): processes that open devices, fork, pass descriptors on, call anything
+ * and end; devices that go and come. Each step is done by a carrier and by the reference, and both must agree: errno,
+ * handle, results, events, and in the end everything that is left.
+ *
+ * A step is a number, from which all that it does is drawn, so that a failure shrinks to few steps. `run` is a
+ * generator of what the carrier is to do, so that one description serves carriers that wait and those that do not.
+ */
+import assert from 'node:assert/strict'
+import { AsyncEventType } from '../../src/spec/enums.ts'
+import { createChance } from '../model/random.ts'
+import type { Answer, Facts, Op, Process } from './carrier.ts'
+import { type Entry, performChain } from './chain.ts'
+import { drawCall, drawChain, drawOnDescriptor, type Scene } from './draw.ts'
+import {
+  closeFd,
+  complete,
+  endDevice,
+  endOpening,
+  type ModelDevice,
+  newDevice,
+  newOpening,
+  type Opening,
+  raise,
+  raisePort,
+  type Thing,
+} from './reference.ts'
+import { type Outcome, perform } from './rules.ts'
+
+type Run = Generator<Op, void, Answer>
+
+const { DEVICE_FATAL, PORT_ACTIVE, PORT_ERR, CQ_ERR, QP_FATAL, COMM_EST } = AsyncEventType.values
+const DEVICES = ['rxe0', 'rxe1']
+const MOST_PROCESSES = 4
+const MOST_OPENINGS = 3
+
+interface World {
+  readonly facts: Facts
+  readonly devices: (ModelDevice | undefined)[]
+  readonly processes: Process[]
+}
+
+// ---- calls ----
+
+/** Values that both sides have. What the reference does not know yet (a key, in a chain) is undefined there. */
+const assertOut = (expected: Answer['out'], actual: Answer['out'], where: string): void => {
+  for (const [name, value] of Object.entries(expected))
+    if (value !== undefined) assert.deepEqual(actual[name], value, `${where}: ${name}`)
+}
+
+/** Takes over what only the real side can know: keys and numbers. */
+const learn = (thing: Thing, out: Answer['out'], where: string): void => {
+  const key = out.lkey ?? out.rkey
+  if (typeof key === 'number') {
+    assert.ok(!thing.home.device.stale.has(key), `${where}: key ${key} came again`)
+    thing.key = key
+  }
+  if (thing.qp !== undefined && thing.qp.qpn === 0) {
+    thing.qp.qpn = out.qpNum as number
+    thing.domain?.targets.set(thing.qp.qpn, thing.qp)
+  }
+}
+
+const compareCall = (process: Process, expected: Outcome, actual: Answer, where: string): void => {
+  assert.equal(actual.code, expected.code, where)
+  if (expected.code !== 'ok') return
+  assertOut(expected.out, actual.out, where)
+  const { thing } = expected
+  if (thing === undefined) return
+  learn(thing, actual.out, where)
+  if (thing.handle >= 0) assert.equal(actual.object, thing.handle, `${where}: handle`)
+  else {
+    assert.equal(actual.fds.length, 1, `${where}: descriptors`)
+    process.fds.set(actual.fds[0], thing)
+  }
+}
+
+function* call(scene: Scene, onDescriptor: boolean): Run {
+  const { process, opening } = scene
+  const drawn = onDescriptor ? drawOnDescriptor(scene) : drawCall(scene)
+  if (drawn === undefined) return
+  const { cls, method, object, args, fd } = drawn
+  const thing = fd === undefined ? undefined : process.fds.get(fd)
+  const home = thing?.home ?? opening
+  const names = { opening: home, fds: process.fds }
+  const expected = perform(names, cls, method, thing ?? object, args)
+  const actual = yield {
+    do: 'call',
+    process,
+    opening: home,
+    ...(fd !== undefined && { fd }),
+    cls,
+    methodName: method,
+    object,
+    args,
+  }
+  compareCall(process, expected, actual, `${cls.name}.${method} ${fd === undefined ? object : `on ${fd}`}`)
+}
+
+function* chain(scene: Scene): Run {
+  const { process, opening } = scene
+  const { entries, undo } = drawChain(scene)
+  const expected = performChain({ opening, fds: process.fds }, entries, undo)
+  const actual = yield { do: 'chain', process, opening, entries, undo }
+  const where = `chain${undo ? ' (undo)' : ''} ${entries.map(nameOf).join(', ')}`
+  assert.equal(actual.code, expected.code, where)
+  if (expected.code !== 'ok') return
+  assertOut({ done: expected.done, error: expected.error }, actual.out, where)
+  if (undo && expected.error !== 0) return
+  const fds = [...actual.fds]
+  const outs = actual.out.entries as unknown as readonly Answer[]
+  expected.outcomes.forEach(({ thing, out }, i) => {
+    assertOut(out, outs[i].out, `${where}: entry ${i}`)
+    if (thing === undefined) return
+    if (thing.handle < 0) process.fds.set(fds.shift() as number, thing)
+    else assert.equal(outs[i].object, thing.handle, `${where}: handle of entry ${i}`)
+    // What an entry has changed since is told by its own answer.
+    learn(thing, outs[i].out, where)
+  })
+  assert.equal(fds.length, 0, `${where}: descriptors`)
+}
+const nameOf = ({ cls, methodName, from, refs }: Entry): string =>
+  `${cls.name}.${methodName}${from === undefined ? '' : `@${from}`}(${JSON.stringify(refs)})`
+
+// ---- processes ----
+
+const copies = ({ processes }: World, thing: Thing): number =>
+  processes.reduce((n, { fds }) => n + [...fds.values()].filter(one => one === thing).length, 0)
+
+function* closeOne(world: World, process: Process, fd: number): Run {
+  const thing = process.fds.get(fd) as Thing
+  const last = copies(world, thing) === 1
+  process.fds.delete(fd)
+  if (last) closeFd(thing)
+  yield { do: 'closeFd', process, fd, last }
+}
+
+function* closeOpening(process: Process, opening: Opening): Run {
+  process.openings.delete(opening)
+  opening.holders--
+  if (opening.holders === 0 && !opening.ended) endOpening(opening)
+  yield { do: 'close', process, opening }
+}
+
+function* end(world: World, process: Process): Run {
+  for (const fd of [...process.fds.keys()]) yield* closeOne(world, process, fd)
+  for (const opening of [...process.openings]) yield* closeOpening(process, opening)
+  world.processes.splice(world.processes.indexOf(process), 1)
+  yield { do: 'end', process }
+}
+
+function* fork(world: World, parent: Process): Run {
+  const child: Process = { fds: new Map(), openings: new Set(parent.openings) }
+  const { fds } = yield { do: 'fork', parent, child }
+  ;[...parent.fds.values()].forEach((thing, i) => {
+    child.fds.set(fds[i], thing)
+  })
+  for (const opening of child.openings) opening.holders++
+  world.processes.push(child)
+}
+
+function* open(process: Process, device: ModelDevice): Run {
+  const opening = newOpening(device)
+  process.openings.add(opening)
+  yield { do: 'open', process, opening }
+}
+
+function* start(world: World): Run {
+  const process: Process = { fds: new Map(), openings: new Set() }
+  world.processes.push(process)
+  yield { do: 'start', process }
+}
+
+// ---- what devices do ----
+
+const thingsOf = ({ devices }: World, classes: readonly string[]): Thing[] =>
+  devices.flatMap(device =>
+    [...(device?.openings ?? [])].flatMap(({ handles }) =>
+      [...handles.values()].filter(thing => classes.includes(thing.class)),
+    ),
+  )
+
+function* act(world: World, { chance }: Scene): Run {
+  const which = chance.int(10)
+  if (which < 6) {
+    const armed = thingsOf(world, ['cq']).filter(
+      ({ armed, channel, attached }) => chance.hits(0.1) || (armed !== 0 && (channel ?? attached) !== undefined),
+    )
+    if (armed.length === 0) return
+    const thing = chance.pick(armed)
+    const solicited = chance.hits(0.5)
+    complete(thing, solicited)
+    yield { do: 'complete', thing, solicited }
+  } else if (which < 8) {
+    const sources = thingsOf(world, ['cq', 'rc_qp', 'srq', 'xrc_tgt_qp', 'ud_qp'])
+    if (sources.length === 0) return
+    const thing = chance.pick(sources)
+    const type = chance.pick([CQ_ERR, QP_FATAL, COMM_EST])
+    raise(thing, type)
+    yield { do: 'raise', thing, type }
+  } else if (which < 9) {
+    const device = chance.pick(world.devices.filter(one => one !== undefined))
+    const type = chance.pick([PORT_ACTIVE, PORT_ERR])
+    raisePort(device, 1, type)
+    yield { do: 'port', device, type }
+  } else {
+    const windows = thingsOf(world, ['mw'])
+    if (windows.length === 0) return
+    const window = chance.pick(windows)
+    const [pd] = window.parents
+    const regions = thingsOf(world, ['mr']).filter(({ parents }) => parents[0] === pd)
+    if (regions.length === 0) return
+    const region = chance.pick(regions)
+    window.bound = region
+    yield { do: 'bind', window, region }
+  }
+}
+
+function* plug(world: World, index: number): Run {
+  const there = world.devices[index]
+  if (there === undefined) {
+    const device = newDevice(DEVICES[index])
+    world.devices[index] = device
+    yield { do: 'add', device }
+  } else {
+    endDevice(there, DEVICE_FATAL)
+    world.devices[index] = undefined
+    yield { do: 'remove', device: there }
+  }
+}
+
+// ---- steps ----
+
+const weights: readonly { readonly what: string; readonly weight: number }[] = [
+  { what: 'call', weight: 60 },
+  { what: 'chain', weight: 10 },
+  { what: 'on descriptor', weight: 14 },
+  { what: 'act', weight: 14 },
+  { what: 'close descriptor', weight: 3 },
+  { what: 'copy', weight: 2 },
+  { what: 'open', weight: 1 },
+  { what: 'close', weight: 0.6 },
+  { what: 'fork', weight: 1 },
+  { what: 'end', weight: 0.5 },
+  { what: 'plug', weight: 0.6 },
+]
+
+function* step(world: World, seed: number): Run {
+  const { processes, facts, devices } = world
+  const chance = createChance(seed)
+  if (processes.length === 0) yield* start(world)
+  const process = chance.pick(processes)
+  const there = devices.filter(device => device !== undefined)
+  const { what } = chance.weighted(weights)
+  if (what === 'plug') {
+    const index = chance.int(DEVICES.length)
+    if (devices[index] === undefined || there.length > 1) yield* plug(world, index)
+    return
+  }
+  // One whose device went is good for little.
+  const living = [...process.openings].filter(one => !one.ended)
+  const wants = living.length === 0 || what === 'open'
+  if (process.openings.size === 0 || (wants && process.openings.size < MOST_OPENINGS)) {
+    yield* open(process, chance.pick(there))
+    return
+  }
+  const opening = chance.pick(living.length > 0 && chance.hits(0.95) ? living : [...process.openings])
+  const scene: Scene = { chance, facts, process, opening }
+  if (what === 'call') yield* call(scene, false)
+  else if (what === 'chain') yield* chain(scene)
+  else if (what === 'on descriptor') yield* call(scene, true)
+  else if (what === 'act' && facts.acts) yield* act(world, scene)
+  else if (what === 'close') yield* closeOpening(process, opening)
+  else if (what === 'fork' && processes.length < MOST_PROCESSES) yield* fork(world, process)
+  else if (what === 'end' && processes.length > 1) yield* end(world, process)
+  else if (process.fds.size > 0 && what === 'close descriptor')
+    yield* closeOne(world, process, chance.pick([...process.fds.keys()]))
+  else if (process.fds.size > 0 && what === 'copy') {
+    const [fd, thing] = chance.pick([...process.fds])
+    const to = chance.pick(processes)
+    const { fds } = yield { do: 'copy', from: process, fd, to }
+    to.fds.set(fds[0], thing)
+  }
+}
+
+/** Runs these steps, compares every so often, and ends everything. */
+export function* run(facts: Facts, seeds: readonly number[], compareEvery = 1): Run {
+  const world: World = { facts, devices: DEVICES.map(() => undefined), processes: [] }
+  const present = (): ModelDevice[] => world.devices.filter(device => device !== undefined)
+  yield* plug(world, 0)
+  yield* plug(world, 1)
+  for (const [i, seed] of seeds.entries()) {
+    yield* step(world, seed)
+    if (i % compareEvery === 0) yield { do: 'compare', devices: present() }
+  }
+  for (const process of [...world.processes]) yield* end(world, process)
+  yield { do: 'compare', devices: present() }
+}
