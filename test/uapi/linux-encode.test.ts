@@ -11,20 +11,16 @@ import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import { ioctlMethods } from '../../src/spec/linux/ioctl.ts'
 import { writeCommands } from '../../src/spec/linux/write.ts'
-import type { AnyValues } from '../../src/spec/schema.ts'
 import { type Answer, type Call, type Decoded, isAnswer, type Result } from '../../src/uapi/call.ts'
 import { Door } from '../../src/uapi/legacy.ts'
 import { encodeLinux, type LinuxImage } from '../../src/uapi/linux-encode.ts'
-import { sayable, type Way, ways } from '../../src/uapi/linux-envelope.ts'
+import { type Way, ways } from '../../src/uapi/linux-envelope.ts'
 import { callsOf } from '../spec/arbitrary.ts'
 import type { FakeMemory } from './abilog.ts'
 import { ARENA, AT, arena, type FakeView, fakeView, rxeSchema } from './fake-view.ts'
 import { recordedResult } from './recorded.ts'
+import { asSaid } from './said.ts'
 import { assertSurvives, decode } from './there-and-back.ts'
-
-/** What a way says without saying so. */
-const fixed = ({ by, name }: Pick<Way, 'name' | 'by'>): AnyValues =>
-  [...(by === 'ioctl' ? ioctlMethods : writeCommands)].find(one => one.name === name)?.set ?? {}
 
 /** A view that has live objects of the right classes for every handle in a call. */
 const viewFor = (call: Call, memory: FakeMemory): FakeView => {
@@ -88,29 +84,6 @@ const assertAnswers = (view: FakeView, decoded: Decoded, image: LinuxImage, resu
     // A response may have less of a record (QUERY_PORT has 40 of its 42 bytes).
     if (given !== undefined && typeof value !== 'object') assert.deepEqual(value, given, attribute)
   }
-}
-
-/** A generated call as this way can say it. */
-const asSaid = (way: Pick<Way, 'name' | 'by'>, call: Call): Call => {
-  const { by } = way
-  const room = sayable(way)
-  const kept = Object.entries(call.args).filter(([attribute]) => room.has(attribute))
-  const args: AnyValues = { ...Object.fromEntries(kept), ...fixed(way) }
-  // What is optional of the method the command always has.
-  if (way.name === 'RESIZE_CQ') args.cqe ??= 1
-  // Work requests have to fit the counts.
-  if (call.methodName === 'postSend')
-    Object.assign(args, { wrCount: 1, sgeCount: 2, wqeSize: 64, requests: new Uint8Array(96).fill(7) })
-  // Not every flag of ours is one of Linux's call.
-  const { attributes = [] } = ioctlMethods.find(method => by === 'ioctl' && method.name === way.name) ?? {}
-  for (const { kind, name, allowed } of attributes)
-    if (kind === 'flags' && args[name] !== undefined) args[name] = (Number(args[name]) & allowed) >>> 0
-  // The length of the table is told as a logarithm.
-  if (Array.isArray(args.queues))
-    args.queues = [{ wq: 1 }, ...args.queues].slice(0, 1 << Math.log2(args.queues.length + 1))
-  let { object } = call
-  if (call.class.identity === 'fixed') object = call.class.name !== 'port' ? 0 : by === 'ioctl' ? object : object & 0xff
-  return { ...call, args, object }
 }
 
 const kinds: readonly { name: string; by: Way['by']; classes: readonly string[]; method: string }[] = [

@@ -26,8 +26,8 @@ import {
   toRtr,
   toRts,
 } from './machine.ts'
-import { completions, type End, end, pattern, piece } from './pair.ts'
-import { Flag, isIntact, type Mapped, pollAll, postReceive, postSend, Wr } from './provider.ts'
+import { end, exchange } from './pair.ts'
+import { isIntact, type Mapped, pollAll, postReceive, postSend } from './provider.ts'
 import { makeSharedQp, makeSrq, modifySrq } from './shared.ts'
 
 const OPERATIONS = 2000
@@ -127,33 +127,6 @@ const tricks: Readonly<Record<string, (one: Intruder, qp: TestQp, chance: Chance
   },
 }
 const names = Object.keys(tricks)
-
-/** An honest WRITE and SEND, which must work as ever. */
-const exchange = (m: Machine, from: End, to: End, seed: number): void => {
-  const at = (seed * 64) % 8192
-  pattern(from.mr.bytes.subarray(0, 5000), seed)
-  const remote = to.mr.address + 16384 + at
-  postReceive(to.qp.receive, 7n, [piece(to.mr, 40000, 6000)])
-  postSend(from.qp.send, { opcode: Wr.WRITE, sges: [piece(from.mr, 0, 5000)], remote, rkey: to.mr.rkey })
-  postSend(from.qp.send, { opcode: Wr.SEND, id: 1n, sges: [piece(from.mr, 0, 5000)], flags: Flag.SIGNALED })
-  for (let left = 100; completionsReady(from) < 2 && left > 0; left--) {
-    m.settle()
-    if (completionsReady(from) < 2) m.tick()
-  }
-  assert.deepEqual(
-    completions(from.cq).map(({ status }) => status),
-    [0, 0],
-    'an honest program is disturbed',
-  )
-  assert.deepEqual(
-    completions(to.cq).map(({ status, bytes }) => [status, bytes]),
-    [[0, 5000]],
-  )
-  const sent = from.mr.bytes.subarray(0, 5000)
-  assert.equal(Buffer.compare(to.mr.bytes.subarray(16384 + at, 16384 + at + 5000), sent), 0, 'its WRITE')
-  assert.equal(Buffer.compare(to.mr.bytes.subarray(40000, 45000), sent), 0, 'its SEND')
-}
-const completionsReady = ({ cq: { ring } }: End): number => (ring.producer - ring.consumer) & ring.mask
 
 const run = (seed: number, operations: number): void => {
   const chance = createChance(seed)

@@ -1,3 +1,7 @@
+/*
+ * Two programs on a machine whose queue pairs are joined, and what an honest pair does to see whether all is well.
+ */
+import assert from 'node:assert/strict'
 import {
   join,
   type Machine,
@@ -11,7 +15,7 @@ import {
   type TestCq,
   type TestQp,
 } from './machine.ts'
-import { type Polled, pollAll } from './provider.ts'
+import { Flag, type Polled, pollAll, postReceive, postSend, Wr } from './provider.ts'
 
 export interface End {
   readonly p: Program
@@ -46,3 +50,30 @@ export const completions = (cq: TestCq) => pollAll(cq.ring).map(short)
 export const pattern = (bytes: Uint8Array, seed: number): void => {
   for (let i = 0; i < bytes.length; i++) bytes[i] = (i * 7 + seed + (i >> 8)) & 0xff
 }
+
+/** An honest WRITE and SEND, which must work as ever. */
+export const exchange = (m: Machine, from: End, to: End, seed: number): void => {
+  const at = (seed * 64) % 8192
+  pattern(from.mr.bytes.subarray(0, 5000), seed)
+  const remote = to.mr.address + 16384 + at
+  postReceive(to.qp.receive, 7n, [piece(to.mr, 40000, 6000)])
+  postSend(from.qp.send, { opcode: Wr.WRITE, sges: [piece(from.mr, 0, 5000)], remote, rkey: to.mr.rkey })
+  postSend(from.qp.send, { opcode: Wr.SEND, id: 1n, sges: [piece(from.mr, 0, 5000)], flags: Flag.SIGNALED })
+  for (let left = 100; completionsReady(from) < 2 && left > 0; left--) {
+    m.settle()
+    if (completionsReady(from) < 2) m.tick()
+  }
+  assert.deepEqual(
+    completions(from.cq).map(({ status }) => status),
+    [0, 0],
+    'an honest program is disturbed',
+  )
+  assert.deepEqual(
+    completions(to.cq).map(({ status, bytes }) => [status, bytes]),
+    [[0, 5000]],
+  )
+  const sent = from.mr.bytes.subarray(0, 5000)
+  assert.equal(Buffer.compare(to.mr.bytes.subarray(16384 + at, 16384 + at + 5000), sent), 0, 'its WRITE')
+  assert.equal(Buffer.compare(to.mr.bytes.subarray(40000, 45000), sent), 0, 'its SEND')
+}
+const completionsReady = ({ cq: { ring } }: End): number => (ring.producer - ring.consumer) & ring.mask

@@ -1,0 +1,15 @@
+/*
+ * As hostile.test.ts: 100,000 messages of each dialect, from other seeds each time.
+ */
+import { describe, it } from 'node:test'
+import { type DialectName, hostileRun } from './hostile.ts'
+
+const RUNS = 10
+const dialects: readonly DialectName[] = ['object', 'write', 'ioctl']
+
+describe('messages that somebody has changed, for long', () => {
+  const first = Date.now() & 0x7fff_ffff
+  for (const dialect of dialects)
+    for (let seed = first; seed < first + RUNS; seed++)
+      it(`do no harm in the ${dialect} dialect, seed ${seed}`, () => void hostileRun(dialect, seed, 10_000))
+})

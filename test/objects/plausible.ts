@@ -1,0 +1,202 @@
+/*
+ * Calls that could be meant, of every class and method that a device has, from its declarations alone: values within
+ * their limits, small where that makes more calls succeed, and names of objects that are there.
+ */
+import {
+  type AnyRecord,
+  type AnyValue,
+  type AnyValues,
+  CREATE,
+  CREATE_FD,
+  type Fields,
+  type Kind,
+  type ObjectClass,
+  recordSize,
+} from '../../src/spec/schema.ts'
+import type { Call } from '../../src/uapi/call.ts'
+import { encodeChain, type Link } from '../../src/uapi/chain.ts'
+import type { Chance } from '../model/random.ts'
+
+/** What calls may name. */
+export interface Names {
+  readonly chance: Chance
+  readonly classes: readonly ObjectClass[]
+  /** Class by live handle. */
+  readonly handles: ReadonlyMap<number, string>
+  /** Class by descriptor number. */
+  readonly fds: ReadonlyMap<number, string>
+  /** Memory of the caller that can be registered. */
+  readonly address: bigint
+  readonly gid: Uint8Array
+}
+
+/** Values that mean something, by the name of attribute or field; 0 to 3 for other numbers, mostly. */
+const likely: Readonly<Record<string, (names: Names) => AnyValue>> = {
+  start: ({ address }) => address,
+  iova: ({ address }) => address,
+  length: ({ chance }) => BigInt(chance.pick([1, 64, 4096])),
+  dgid: ({ gid }) => gid,
+  gid: ({ chance }) => new Uint8Array(16).fill(chance.int(3), 1).fill(0xff, 0, 1),
+  sgidIndex: () => 1,
+  isGlobal: () => 1,
+  port: () => 1,
+  access: ({ chance }) => chance.pick([1, 7, 15, 31]),
+  accessFlags: ({ chance }) => chance.pick([1, 7, 15]),
+  compVector: ({ chance }) => chance.int(2),
+  pathMtu: () => 3,
+  cqe: ({ chance }) => 1 + chance.int(64),
+  maxWr: ({ chance }) => 1 + chance.int(16),
+  maxInlineData: () => 0,
+  object: () => 1,
+  handle: ({ handles, chance }) => (handles.size > 0 ? chance.pick([...handles.keys()]) : 0),
+  id: ({ chance, classes }) => chance.pick(classes).id,
+}
+
+const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
+
+const named = ({ chance }: Names, there: ReadonlyMap<number, string>, cls: string): number => {
+  const right = [...there].filter(([, name]) => name === cls)
+  if (right.length > 0 && chance.hits(0.9)) return chance.pick(right)[0]
+  return there.size > 0 && chance.hits(0.5) ? chance.pick([...there.keys()]) : chance.int(100)
+}
+
+const value = (names: Names, name: string, of: Kind): AnyValue => {
+  const { chance } = names
+  const hint = chance.hits(0.95) ? likely[name] : undefined
+  switch (of.kind) {
+    case 'u8':
+    case 'u16':
+    case 'u32': {
+      const least = of.min ?? 0
+      const most = of.max ?? highest[of.kind]
+      const wanted = hint?.(names) ?? least + chance.int(chance.hits(0.95) ? 4 : 0x1_0000_0000)
+      return Math.min(Math.max(Number(wanted), least), most)
+    }
+    case 'u64':
+      return (hint?.(names) as bigint | undefined) ?? BigInt(chance.u32()) << (chance.hits(0.5) ? 32n : 0n)
+    case 'enum':
+      return (hint?.(names) as number | undefined) ?? chance.pick(Object.values(of.of.values))
+    case 'flags':
+      return (hint?.(names) as number | undefined) ?? (chance.hits(0.5) ? 0 : chance.pick(Object.values(of.of.values)))
+    case 'ref':
+      return named(names, names.handles, of.class)
+    case 'fd':
+      return named(names, names.fds, of.class)
+    case 'bytes': {
+      const bytes = new Uint8Array(of.size)
+      chance.fill(bytes)
+      return (hint?.(names) as Uint8Array | undefined) ?? bytes
+    }
+    case 'blob': {
+      const bytes = new Uint8Array(chance.int(Math.min(of.max, 64)))
+      chance.fill(bytes)
+      return bytes
+    }
+    case 'record':
+      return record(names, of.fields)
+    case 'list':
+      return Array.from({ length: chance.int(Math.min(of.max, Math.floor(600 / recordSize(of.fields)), 5) + 1) }, () =>
+        record(names, of.fields),
+      )
+  }
+}
+
+const record = (names: Names, fields: Fields): AnyRecord =>
+  Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, value(names, name, of)]))
+
+/** Optional attributes are there seldom: most of them ask for something special. */
+const SELDOM = 0.12
+
+const argumentsOf = (names: Names, cls: ObjectClass, methodName: string): AnyValues => {
+  const { chance } = names
+  const { in: attributes } = cls.methods[methodName]
+  const all = chance.hits(0.1)
+  const share = methodName === 'modify' || methodName === 'attach' || methodName === 'detach' ? 0.3 : SELDOM
+  return Object.fromEntries(
+    Object.entries(attributes)
+      .filter(([, { optional }]) => !optional || all || chance.hits(share))
+      .map(([name, { of }]) => [name, value(names, name, of)]),
+  )
+}
+
+/** How a queue pair gets on: what each step needs, whichever type it is. */
+const steps: readonly (readonly [state: number, ...names: string[]])[] = [
+  [1, 'pkeyIndex', 'port', 'accessFlags', 'qkey'],
+  [2, 'address', 'pathMtu', 'destQpn', 'rqPsn', 'maxDestRdAtomic', 'minRnrTimer'],
+  [3, 'timeout', 'retryCnt', 'rnrRetry', 'sqPsn', 'maxRdAtomic'],
+]
+const modifyQp = (names: Names, cls: ObjectClass): AnyValues => {
+  const { chance } = names
+  if (chance.hits(0.1)) return argumentsOf(names, cls, 'modify')
+  const [state, ...needed] = chance.pick(steps)
+  const { in: attributes } = cls.methods.modify
+  const own = needed.filter(name => attributes[name] !== undefined && !(name === 'accessFlags' && attributes.qkey))
+  return { state, ...Object.fromEntries(own.map(name => [name, value(names, name, attributes[name].of)])) }
+}
+
+export const isCreate = (call: number): boolean => call === CREATE || call === CREATE_FD
+
+const isThere = ({ handles, fds }: Names, cls: string): boolean =>
+  [...handles.values()].includes(cls) || [...fds.values()].includes(cls)
+
+/** Whether there is an object of each class that the call needs. */
+const isPossible = (names: Names, { name, identity, methods }: ObjectClass, methodName: string): boolean => {
+  const { call, in: inputs } = methods[methodName]
+  const isFound = isCreate(call) || identity === 'fixed' || isThere(names, name)
+  return (
+    isFound &&
+    Object.values(inputs).every(({ of, optional }) => of.kind !== 'ref' || optional || isThere(names, of.class))
+  )
+}
+
+/** A class and its method, more often one that makes something, and one that can be done. */
+const choose = (names: Names): [ObjectClass, string] => {
+  const { chance, classes } = names
+  for (let left = 5; ; left--) {
+    const cls = chance.pick(classes)
+    const all = Object.keys(cls.methods)
+    const creates = all.filter(name => isCreate(cls.methods[name].call))
+    const methodName = creates.length > 0 && chance.hits(0.4) ? creates[0] : chance.pick(all)
+    if (left === 0 || isPossible(names, cls, methodName)) return [cls, methodName]
+  }
+}
+
+/** A call of any method; `fd`: it is one on this descriptor. */
+export const plausibleCall = (names: Names): Call & { readonly fd?: number } => {
+  const { handles, fds } = names
+  const [cls, methodName] = choose(names)
+  const method = cls.methods[methodName]
+  const isQp = cls.methods.modify !== undefined && cls.name.endsWith('_qp')
+  const args = isQp && methodName === 'modify' ? modifyQp(names, cls) : argumentsOf(names, cls, methodName)
+  const call = { class: cls, methodName, method, object: 0, args }
+  if (cls.name === 'interface' && methodName === 'chain') return { ...call, args: anyChain(names) }
+  if (isCreate(method.call)) return call
+  if (cls.identity === 'handle') return { ...call, object: named(names, handles, cls.name) }
+  if (cls.identity === 'fixed') return { ...call, object: cls.name === 'port' ? 1 : 0 }
+  const fd = named(names, fds, cls.name)
+  return fds.has(fd) ? { ...call, fd } : call
+}
+
+/** Entries of a chain in which later calls name what earlier ones make. */
+export const plausibleChain = (names: Names): Link[] => {
+  const { chance } = names
+  const links: Link[] = []
+  for (let left = 1 + chance.int(6); left > 0; left--) {
+    const call = plausibleCall({ ...names, classes: names.classes.filter(({ name }) => name !== 'interface') })
+    const made = (cls: string): number[] =>
+      [...links.keys()].filter(i => links[i].call.class.name === cls && isCreate(links[i].call.method.call))
+    const refs: Record<string, number> = {}
+    for (const [name, { of }] of Object.entries(call.method.in)) {
+      const right = of.kind === 'ref' || of.kind === 'fd' ? made(of.class) : []
+      if (right.length > 0 && call.args[name] !== undefined) refs[name] = chance.pick(right)
+    }
+    const objects = isCreate(call.method.call) ? [] : made(call.class.name)
+    links.push({ call, refs, ...(objects.length > 0 && { object: chance.pick(objects) }) })
+  }
+  return links
+}
+
+const anyChain = (names: Names): AnyValues => ({
+  entries: encodeChain(plausibleChain(names)),
+  onError: names.chance.int(2),
+})
