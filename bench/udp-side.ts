@@ -8,7 +8,7 @@
  */
 import { invokeNow } from '../src/core/invoke.ts'
 import { createLocalSpace } from '../src/core/local-space.ts'
-import { findableMemory } from '../src/core/mapped.ts'
+import { findableMemory, type MappedPiece } from '../src/core/mapped.ts'
 import type { Caller } from '../src/core/model.ts'
 import { createCore, openContext } from '../src/core/registry.ts'
 import { createLoop } from '../src/daemon/loop.ts'
@@ -16,7 +16,7 @@ import type { RxeContext } from '../src/drivers/rxe/context.ts'
 import { createRxeDevice } from '../src/drivers/rxe/device.ts'
 import { identify } from '../src/drivers/rxe/identity.ts'
 import { Where } from '../src/drivers/rxe/posts.ts'
-import type { RingPiece } from '../src/drivers/rxe/rings.ts'
+import { mappedRings } from '../src/drivers/rxe/ring-memory.ts'
 import { nowMicroseconds } from '../src/host/clock.ts'
 import { loadNativeCrc } from '../src/host/crc.ts'
 import { mapArena } from '../src/host/mapping.ts'
@@ -79,7 +79,7 @@ const CONSUMER = RingHeader.CONSUMER >> 2
 
 /** A ring as the program sees it: its masked index and its memory. */
 interface ProgramRing {
-  readonly piece: RingPiece
+  readonly piece: MappedPiece
   readonly mask: number
   index: number
 }
@@ -99,7 +99,7 @@ const makeSide = (options: SideOptions) => {
   const context = openContext(rxe.device, { opened: true })
 
   const rings = findableMemory()
-  context.state = { rings } satisfies RxeContext
+  context.state = { rings: mappedRings(rings) } satisfies RxeContext
   const ringAt = (info: unknown): ProgramRing => {
     const piece = rings.at((info as { offset: bigint }).offset)
     return { piece, mask: piece.view.getUint32(RingHeader.INDEX_MASK, true), index: 0 }

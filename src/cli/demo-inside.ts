@@ -8,14 +8,14 @@
 
 import { invokeNow } from '../core/invoke.ts'
 import { createLocalSpace } from '../core/local-space.ts'
-import { findableMemory } from '../core/mapped.ts'
+import { findableMemory, type MappedPiece } from '../core/mapped.ts'
 import type { Caller, Context } from '../core/model.ts'
 import { closeContext, createCore, openContext } from '../core/registry.ts'
 import { defaultDevice } from '../daemon/device-spec.ts'
 import type { RxeContext } from '../drivers/rxe/context.ts'
 import { createRxeDevice, type RxeDevice } from '../drivers/rxe/device.ts'
 import { identityOf } from '../drivers/rxe/host-identity.ts'
-import type { RingPiece } from '../drivers/rxe/rings.ts'
+import { mappedRings } from '../drivers/rxe/ring-memory.ts'
 import { nowMicroseconds } from '../host/clock.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
 import { addTap, forEachPacket } from '../phy/tap.ts'
@@ -43,9 +43,9 @@ interface Side {
   readonly key: number
   readonly qp: number
   readonly qpn: number
-  readonly send: RingPiece
-  readonly receive: RingPiece
-  readonly completions: RingPiece
+  readonly send: MappedPiece
+  readonly receive: MappedPiece
+  readonly completions: MappedPiece
 }
 
 type Queue = { readonly offset: bigint }
@@ -54,7 +54,7 @@ const queueOf = (out: object, name: string): bigint => (out as Record<string, Qu
 const createSide = ({ device }: RxeDevice): Side => {
   const rings = findableMemory()
   const context = openContext(device, { opened: true })
-  context.state = { rings } satisfies RxeContext
+  context.state = { rings: mappedRings(rings) } satisfies RxeContext
   const memory = createLocalSpace()
   const none = (): never => {
     throw new Error('a call in this process has no bytes')
@@ -109,7 +109,7 @@ const putSge = ({ address, key }: Side, view: DataView, at: number): void => {
 }
 
 /** Publishes the one element that was written. */
-const produce = ({ words }: RingPiece): void => {
+const produce = ({ words }: MappedPiece): void => {
   Atomics.store(words, RingHeader.PRODUCER >> 2, 1)
 }
 

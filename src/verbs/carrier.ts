@@ -2,12 +2,14 @@
  * How the library reaches a device: the same calls and rings whether it is in this process or in the daemon (design.md
  * section 8). Objects of the library are written against this and know nothing of the way.
  */
+import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { In, ObjectClass, Out } from '../spec/schema.ts'
 import type { DeviceStat } from '../uapi/tool.ts'
 
-/** Memory of one ring as this process sees it: bytes `at` … `at + length` of its views. */
+/** Memory of one ring as this process sees it: where in its views header and first element begin. */
 export interface RingBytes {
-  readonly at: number
+  readonly head: number
+  readonly data: number
   readonly bytes: Uint8Array
   readonly view: DataView
   readonly words: Int32Array
@@ -50,6 +52,8 @@ export interface Carrier {
     object: number,
     args: In<C['methods'][K]>,
   ): Answered<Out<C['methods'][K]>>
+  /** Of all its rings. */
+  readonly layout: RingLayout
   /** The ring that a call answered, and its end: the object that had it is gone or has another one. */
   ring(place: RingPlace): RingBytes
   release(place: RingPlace): void

@@ -3,7 +3,6 @@
  * there or undefined. One object per completion queue stands for the oldest completion; nothing is allocated or copied,
  * so what it says holds until the queue's next step.
  */
-import { Wc } from '../spec/drivers/rxe-rings.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { ProgramRing } from './ring.ts'
 
@@ -55,49 +54,60 @@ export const completionCursor = (ring: ProgramRing, timed = false): CompletionCu
   ring,
   at: 0,
   get id() {
-    const { view } = this.ring
-    return view.getUint32(this.at + Wc.WR_ID, true) + view.getUint32(this.at + Wc.WR_ID + 4, true) * TWO_32
+    const { view, layout } = this.ring
+    return (
+      view.getUint32(this.at + layout.wc.WR_ID, true) + view.getUint32(this.at + layout.wc.WR_ID + 4, true) * TWO_32
+    )
   },
   get ok() {
-    return this.ring.view.getUint32(this.at + Wc.STATUS, true) === SUCCESS
+    return this.status === SUCCESS
   },
   get status() {
-    return this.ring.view.getUint32(this.at + Wc.STATUS, true)
+    const { view, layout } = this.ring
+    return view.getUint32(this.at + layout.wc.STATUS, true)
   },
   get statusName() {
     return statusNames[this.status] ?? String(this.status)
   },
   get opcode() {
-    return this.ring.view.getUint32(this.at + Wc.OPCODE, true)
+    const { view, layout } = this.ring
+    return view.getUint32(this.at + layout.wc.OPCODE, true)
   },
   get opcodeName() {
     return opcodeNames[this.opcode] ?? String(this.opcode)
   },
   get bytes() {
-    return this.ring.view.getUint32(this.at + Wc.BYTE_LEN, true)
+    const { view, layout } = this.ring
+    return view.getUint32(this.at + layout.wc.BYTE_LEN, true)
   },
   get qpn() {
-    return this.ring.view.getUint32(this.at + Wc.QP_NUM, true)
+    const { view, layout } = this.ring
+    return view.getUint32(this.at + layout.wc.QP_NUM, true)
   },
   get immediate() {
-    const { view } = this.ring
-    const flags = view.getUint32(this.at + Wc.FLAGS, true)
-    return (flags & WITH_IMM) === 0 ? undefined : view.getUint32(this.at + Wc.IMM)
+    const { view, layout } = this.ring
+    const flags = view.getUint32(this.at + layout.wc.FLAGS, true)
+    return (flags & WITH_IMM) === 0 ? undefined : view.getUint32(this.at + layout.wc.IMM)
   },
   get invalidated() {
-    const { view } = this.ring
-    const flags = view.getUint32(this.at + Wc.FLAGS, true)
-    return (flags & WITH_INV) === 0 ? undefined : view.getUint32(this.at + Wc.IMM, true)
+    const { view, layout } = this.ring
+    const flags = view.getUint32(this.at + layout.wc.FLAGS, true)
+    return (flags & WITH_INV) === 0 ? undefined : view.getUint32(this.at + layout.wc.IMM, true)
   },
   get sourceQpn() {
-    return this.ring.view.getUint32(this.at + Wc.SRC_QP, true)
+    const { view, layout } = this.ring
+    return view.getUint32(this.at + layout.wc.SRC_QP, true)
   },
   get hasGrh() {
-    return (this.ring.view.getUint32(this.at + Wc.FLAGS, true) & GRH) !== 0
+    const { view, layout } = this.ring
+    return (view.getUint32(this.at + layout.wc.FLAGS, true) & GRH) !== 0
   },
   get timestamp() {
     if (!timed) return undefined
-    const { view } = this.ring
-    return view.getUint32(this.at + Wc.TIMESTAMP, true) + view.getUint32(this.at + Wc.TIMESTAMP + 4, true) * TWO_32
+    const { view, layout } = this.ring
+    return (
+      view.getUint32(this.at + layout.wc.TIMESTAMP, true) +
+      view.getUint32(this.at + layout.wc.TIMESTAMP + 4, true) * TWO_32
+    )
   },
 })

@@ -4,6 +4,7 @@
  * ring.
  */
 import { createRingPool, type Mapping, type RingPool } from '../host/mapping.ts'
+import { rxeLayout } from '../spec/drivers/ring-layout.ts'
 import type { RingBytes, RingPlace } from './carrier.ts'
 
 /** One for the process: ranges of address space are used again. */
@@ -49,7 +50,8 @@ export const createFileRings = (file: number): FileRings => {
       }
       shared.uses++
       const { bytes, view, i32 } = shared.mapping
-      return { at: at - from, bytes, view, words: i32 }
+      const head = at - from
+      return { head, data: head + rxeLayout.header.DATA, bytes, view, words: i32 }
     },
     release(place) {
       const { key } = spanOf(place)

@@ -11,6 +11,9 @@ import { closeContext, openContext } from '../core/registry.ts'
 import type { RxeContext } from '../drivers/rxe/context.ts'
 import { countersOf } from '../drivers/rxe/counts.ts'
 import type { RxeDevice } from '../drivers/rxe/device.ts'
+import { mappedRings, slabRings } from '../drivers/rxe/ring-memory.ts'
+import type { RingMemory } from '../drivers/rxe/rings.ts'
+import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import { CallError } from '../spec/errno.ts'
 import type { ObjectClass } from '../spec/schema.ts'
 import type { Carrier, EventTargets } from './carrier.ts'
@@ -22,13 +25,41 @@ export const noPointer = (): never => {
   throw new CallError('EFAULT', 'calls in this process point to no memory')
 }
 
+/** Memory for rings of one layout, and how they are found there. */
+const ringsWith = (layout: RingLayout['name']): { memory: RingMemory; ring: Carrier['ring'] } => {
+  if (layout === 'compact') {
+    const memory = slabRings()
+    return {
+      memory,
+      ring({ offset }) {
+        const { head, data, area } = memory.at(offset)
+        return { head, data, bytes: area.bytes, view: area.view, words: area.words }
+      },
+    }
+  }
+  const pieces = findableMemory()
+  const memory = mappedRings(pieces)
+  return {
+    memory,
+    ring({ offset }) {
+      const { at, bytes, view, words } = pieces.at(offset)
+      return { head: at, data: at + memory.layout.header.DATA, bytes, view, words }
+    },
+  }
+}
+
 /** A device made in this process, and a context on it. `close` removes the device. */
-export const localCarrier = (on: Network, name: string, address: string): Carrier & { readonly rxe: RxeDevice } => {
+export const localCarrier = (
+  on: Network,
+  name: string,
+  address: string,
+  layout: RingLayout['name'] = 'compact',
+): Carrier & { readonly rxe: RxeDevice } => {
   const network = on as LocalNetwork
   const { rxe, port, remove } = refusing('open', () => network.add(name, address))
   const context = openContext(rxe.device, { opened: true })
-  const rings = findableMemory()
-  context.state = { rings } satisfies RxeContext
+  const { memory: ringMemory, ring } = ringsWith(layout)
+  context.state = { rings: ringMemory, inside: true } satisfies RxeContext
   const memory = createLocalSpace()
   /** Registered buffers, their addresses, and how often each is registered. */
   const known = new Map<Uint8Array, { readonly address: number; uses: number }>()
@@ -56,7 +87,8 @@ export const localCarrier = (on: Network, name: string, address: string): Carrie
       const result = refusing(name, () => invokeNow(context, cls, method, object, args, caller))
       return { object: result.object ?? result.descriptors?.[0]?.object ?? 0, out: result.out as never }
     },
-    ring: ({ offset }) => rings.at(offset),
+    layout: ringMemory.layout,
+    ring,
     release() {},
     channel: {},
     counters: () => ({ ...countersOf(rxe), faults: { ...port.faults } }),

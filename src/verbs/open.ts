@@ -6,6 +6,7 @@
 import { resolve } from 'node:path'
 import { Device as DeviceClass } from '../spec/classes/device.ts'
 import { Port as PortClass } from '../spec/classes/port.ts'
+import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { Link } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
 import { createDevice, type Device } from './device.ts'
@@ -20,6 +21,11 @@ export interface OpenOptions {
   readonly network?: Network
   /** Of a new network: what it is made of, see `NetworkOptions.link`. Needs `address`, unless it is memory. */
   readonly link?: Link
+  /**
+   * How work requests and completions lie in memory: 'compact' (default), or 'rxe' as programs of libibverbs have them,
+   * which is how a daemon's devices are always reached.
+   */
+  readonly rings?: RingLayout['name']
   /** Default: rxe0, rxe1, … */
   readonly name?: string
   /** Default: 127.0.0.1, 127.0.0.2, … */
@@ -38,7 +44,7 @@ const GID_OF_ADDRESS = 1
 const openHere = (options: OpenOptions): Device => {
   const network = (options.network ?? createNetwork({ ...(options.link && { link: options.link }) })) as LocalNetwork
   const { address = `127.0.0.${network.added + 1}`, name = `rxe${network.added}` } = options
-  const carrier = localCarrier(network, name, address)
+  const carrier = localCarrier(network, name, address, options.rings)
   const gid = parseAddress(address) as Uint8Array
   const { pathMtu } = carrier.rxe.state.port
   return createDevice(carrier, name, address, { gid, gidIndex: GID_OF_ADDRESS, pathMtu })
@@ -65,12 +71,12 @@ const openThere = (socket: string, device: string | undefined): Device => {
 
 /** Opens a device. Throws RdmaError: EEXIST for a name that the network has already, ECONNREFUSED without a daemon. */
 export const open = async (options: OpenOptions = {}): Promise<Device> => {
-  const { socket, device, network, link, name, address } = options
+  const { socket, device, network, link, name, address, rings } = options
   if (socket === undefined) {
     if (device !== undefined) throw invalid('open', `device "${device}" is one of a daemon's: say which, with socket`)
     return openHere(options)
   }
-  if (network !== undefined || link !== undefined || name !== undefined || address !== undefined)
-    throw invalid('open', 'a daemon has its own network, names and addresses: give socket and device only')
+  if ([network, link, name, address, rings].some(one => one !== undefined))
+    throw invalid('open', 'a daemon has its own network, names, addresses and rings: give socket and device only')
   return openThere(socket === true ? (namedSocket(undefined) ?? userSocket()) : resolve(socket), device)
 }

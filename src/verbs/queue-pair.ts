@@ -13,7 +13,7 @@ import { invalid, type RdmaError, refused } from './error.ts'
 import type { Slice } from './memory.ts'
 import { closer, type EventSource, eventSource, type Kit, type Named, type Plan } from './plan.ts'
 import { putInline, putReceive, putSend } from './requests.ts'
-import { nextSlot, outstanding, type ProgramRing, produce, programRing, restart } from './ring.ts'
+import { nextSlot, noProgramRing, outstanding, type ProgramRing, produce, programRing, restart } from './ring.ts'
 
 /** Bytes that a request sends: registered ones, several pieces of them, or any few bytes, which are copied (inline). */
 export type Local = Slice | readonly Slice[] | Uint8Array
@@ -149,22 +149,25 @@ export const bareQueuePair = <C extends ObjectClass>(
   }
 }
 
-type Made = Out<AnyQpClass['methods']['create']> & { readonly sendQueue: RingPlace; readonly recvQueue?: RingPlace }
+type Made = Out<AnyQpClass['methods']['create']> & { readonly sendQueue?: RingPlace; readonly recvQueue?: RingPlace }
 
-/** A made queue pair with a send queue. `receiveSges`: pieces of a receive request, 0 without an own receive queue. */
+/** A made queue pair with a send queue. `shared`: it has no receive queue of its own. */
 const sendingQueuePair = <C extends ObjectClass>(
   kit: Kit,
   cls: C,
   source: EventSource,
   { object: handle, out }: Answered<AnyValues>,
+  shared: boolean,
 ): { readonly qp: QueuePair<C>; readonly poster: Poster } => {
   const { carrier } = kit
   const { cap, qpNum: qpn, sendQueue, recvQueue } = out as unknown as Made
-  const send = programRing(carrier.ring(sendQueue))
-  const receive = recvQueue === undefined ? undefined : programRing(carrier.ring(recvQueue))
+  const ringAt = (place: RingPlace | undefined): ProgramRing =>
+    place === undefined ? noProgramRing(carrier.layout) : programRing(carrier, place)
+  const send = ringAt(sendQueue)
+  const receive = shared ? undefined : ringAt(recvQueue)
   const closed = (): void => {
     source.forget()
-    carrier.release(sendQueue)
+    if (sendQueue !== undefined) carrier.release(sendQueue)
     if (recvQueue !== undefined) carrier.release(recvQueue)
   }
   const bare = bareQueuePair(kit, cls, handle, qpn, closed, () => {
@@ -174,7 +177,7 @@ const sendingQueuePair = <C extends ObjectClass>(
 
   const begin: Poster['begin'] = (call, opcode, local, options) => {
     const at = nextSlot(send)
-    if (at < 0) throw full(call, 'send', send.mask)
+    if (at < 0) throw full(call, 'send', send.capacity)
     const id = options?.id ?? 0
     const flags = flagsOf(options)
     if (local instanceof Uint8Array) {
@@ -209,7 +212,7 @@ const sendingQueuePair = <C extends ObjectClass>(
       if (receive === undefined)
         throw invalid('qp.receive', 'it takes from a shared receive queue', 'post to that one, with srq.receive()')
       const at = nextSlot(receive)
-      if (at < 0) throw full('qp.receive', 'receive', receive.mask)
+      if (at < 0) throw full('qp.receive', 'receive', receive.capacity)
       if (Array.isArray(local) && local.length > cap.maxRecvSge)
         throw tooMany('qp.receive', local.length, cap.maxRecvSge)
       putReceive(receive, at, id, local)
@@ -257,7 +260,7 @@ export const queuePairPlan = <C extends ObjectClass, T extends Disposable>(
       ...(srq !== undefined && { srq: srq.handle }),
     },
     made(answered) {
-      const { qp, poster } = sendingQueuePair(kit, cls, source, answered)
+      const { qp, poster } = sendingQueuePair(kit, cls, source, answered, !receives || srq !== undefined)
       return source.is(finish(qp, poster))
     },
     failed: source.forget,

@@ -79,7 +79,7 @@ export const cqPlan = (
     ({ object: handle, out }) => {
       let { cqe } = out
       let place = (out as unknown as { queue: RingPlace }).queue
-      let ring = programRing(carrier.ring(place))
+      let ring = programRing(carrier, place)
       const cursor = completionCursor(ring, kind === 'timed')
       const isCounting = kind === 'counting'
       /** Completions that a counting queue has told of; its ring has them modulo 2^32. */
@@ -164,7 +164,7 @@ export const cqPlan = (
           const old = place
           place = (changed as unknown as { queue: RingPlace }).queue
           // The device has moved what waits to the new ring's beginning.
-          ring = programRing(carrier.ring(place))
+          ring = programRing(carrier, place)
           cursor.ring = ring
           carrier.release(old)
         },

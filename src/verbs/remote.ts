@@ -13,6 +13,7 @@ import { CompChannel } from '../spec/classes/comp_channel.ts'
 import { Device as DeviceClass } from '../spec/classes/device.ts'
 import { Interface } from '../spec/classes/interface.ts'
 import { declare } from '../spec/description.ts'
+import { rxeLayout } from '../spec/drivers/ring-layout.ts'
 import { AsyncEventType } from '../spec/enums.ts'
 import type { AnyValues, ObjectClass } from '../spec/schema.ts'
 import { ParkedPage } from '../spec/session.ts'
@@ -145,6 +146,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
       alive(`${(cls as ObjectClass).name}.${method}`)
       return send(cls as ObjectClass, method, object, args as AnyValues) as never
     },
+    layout: rxeLayout,
     ring: rings.ring,
     release: rings.release,
     channel: { channel },

@@ -1,8 +1,8 @@
 /*
- * Work requests as the device's rings have them (spec/drivers/rxe-rings.ts). Written with plain stores into a slot;
- * nothing is allocated, so that posting costs what its stores cost.
+ * Work requests as the device's rings have them, in the layout of each ring (spec/drivers/ring-layout.ts). Written with
+ * plain stores into a slot; nothing is allocated, so that posting costs what its stores cost.
  */
-import { RecvWqe, RingSge, SendWqe } from '../spec/drivers/rxe-rings.ts'
+import { RingSge } from '../spec/drivers/rxe-rings.ts'
 import type { Slice } from './memory.ts'
 import type { ProgramRing } from './ring.ts'
 
@@ -39,61 +39,61 @@ export const totalOf = (local: Slice | readonly Slice[]): number => {
 
 /** The part that every send request has. */
 export const putSend = (
-  { view }: ProgramRing,
+  { view, layout: { send } }: ProgramRing,
   at: number,
   opcode: number,
   id: number,
   flags: number,
   local: Slice | readonly Slice[] | undefined,
 ): void => {
-  putU64(view, at + SendWqe.WR_ID, id)
-  view.setUint32(at + SendWqe.OPCODE, opcode, true)
-  view.setUint32(at + SendWqe.FLAGS, flags, true)
-  view.setUint32(at + SendWqe.DMA_LENGTH, local === undefined ? 0 : totalOf(local), true)
-  view.setUint32(at + SendWqe.DMA_NUM_SGE, local === undefined ? 0 : putSlices(view, at + SendWqe.SGE, local), true)
+  putU64(view, at + send.WR_ID, id)
+  view.setUint32(at + send.OPCODE, opcode, true)
+  view.setUint32(at + send.FLAGS, flags, true)
+  view.setUint32(at + send.DMA_LENGTH, local === undefined ? 0 : totalOf(local), true)
+  view.setUint32(at + send.DMA_NUM_SGE, local === undefined ? 0 : putSlices(view, at + send.SGE, local), true)
 }
 
 /** Inline data instead of elements. */
-export const putInline = ({ view, bytes }: ProgramRing, at: number, data: Uint8Array): void => {
-  view.setUint32(at + SendWqe.DMA_LENGTH, data.length, true)
-  view.setUint32(at + SendWqe.DMA_NUM_SGE, 0, true)
-  bytes.set(data, at + SendWqe.SGE)
+export const putInline = ({ view, bytes, layout: { send } }: ProgramRing, at: number, data: Uint8Array): void => {
+  view.setUint32(at + send.DMA_LENGTH, data.length, true)
+  view.setUint32(at + send.DMA_NUM_SGE, 0, true)
+  bytes.set(data, at + send.SGE)
 }
 
 /** Immediate data: the u32 as the peer sees it. */
-export const putImmediate = ({ view }: ProgramRing, at: number, immediate: number): void => {
-  view.setUint32(at + SendWqe.IMM, immediate)
+export const putImmediate = ({ view, layout: { send } }: ProgramRing, at: number, immediate: number): void => {
+  view.setUint32(at + send.IMM, immediate)
 }
 
 /** The key that the peer is to invalidate. */
-export const putInvalidate = ({ view }: ProgramRing, at: number, key: number): void => {
-  view.setUint32(at + SendWqe.IMM, key, true)
+export const putInvalidate = ({ view, layout: { send } }: ProgramRing, at: number, key: number): void => {
+  view.setUint32(at + send.IMM, key, true)
 }
 
 /** Remote memory of WRITE and READ. */
-export const putRemote = ({ view }: ProgramRing, at: number, address: bigint, rkey: number): void => {
-  view.setBigUint64(at + SendWqe.REMOTE, address, true)
-  view.setUint32(at + SendWqe.RKEY, rkey, true)
+export const putRemote = ({ view, layout: { send } }: ProgramRing, at: number, address: bigint, rkey: number): void => {
+  view.setBigUint64(at + send.REMOTE, address, true)
+  view.setUint32(at + send.RKEY, rkey, true)
 }
 
 /** Remote word and operands of an atomic. */
 export const putAtomic = (
-  { view }: ProgramRing,
+  { view, layout: { send } }: ProgramRing,
   at: number,
   address: bigint,
   rkey: number,
   compareOrAdd: bigint,
   swap: bigint,
 ): void => {
-  view.setBigUint64(at + SendWqe.REMOTE, address, true)
-  view.setBigUint64(at + SendWqe.ATOMIC_COMPARE_ADD, compareOrAdd, true)
-  view.setBigUint64(at + SendWqe.ATOMIC_SWAP, swap, true)
-  view.setUint32(at + SendWqe.ATOMIC_RKEY, rkey, true)
+  view.setBigUint64(at + send.REMOTE, address, true)
+  view.setBigUint64(at + send.ATOMIC_COMPARE_ADD, compareOrAdd, true)
+  view.setBigUint64(at + send.ATOMIC_SWAP, swap, true)
+  view.setUint32(at + send.ATOMIC_RKEY, rkey, true)
 }
 
 /** FLUSH (annex A19): `placement` and `selectivity` as in spec/headers.ts. */
 export const putFlush = (
-  { view }: ProgramRing,
+  { view, layout: { send } }: ProgramRing,
   at: number,
   address: bigint,
   rkey: number,
@@ -101,22 +101,22 @@ export const putFlush = (
   placement: number,
   selectivity: number,
 ): void => {
-  view.setBigUint64(at + SendWqe.REMOTE, address, true)
-  view.setUint32(at + SendWqe.FLUSH_RKEY, rkey, true)
-  view.setUint8(at + SendWqe.FLUSH_PLACEMENT, placement)
-  view.setUint8(at + SendWqe.FLUSH_SELECTIVITY, selectivity)
-  view.setUint32(at + SendWqe.DMA_LENGTH, length, true)
+  view.setBigUint64(at + send.REMOTE, address, true)
+  view.setUint32(at + send.FLUSH_RKEY, rkey, true)
+  view.setUint8(at + send.FLUSH_PLACEMENT, placement)
+  view.setUint8(at + send.FLUSH_SELECTIVITY, selectivity)
+  view.setUint32(at + send.DMA_LENGTH, length, true)
 }
 
 /** The 8 bytes of an ATOMIC WRITE. */
-export const putWord = ({ view }: ProgramRing, at: number, word: bigint): void => {
-  view.setBigUint64(at + SendWqe.SGE, word, true)
-  view.setUint32(at + SendWqe.DMA_LENGTH, 8, true)
+export const putWord = ({ view, layout: { send } }: ProgramRing, at: number, word: bigint): void => {
+  view.setBigUint64(at + send.SGE, word, true)
+  view.setUint32(at + send.DMA_LENGTH, 8, true)
 }
 
 /** A bind: the window's key as it is and as it becomes, and what of the region with `lkey` it grants. */
 export const putBind = (
-  { view }: ProgramRing,
+  { view, layout: { send } }: ProgramRing,
   at: number,
   key: number,
   newKey: number,
@@ -125,27 +125,33 @@ export const putBind = (
   length: number,
   access: number,
 ): void => {
-  view.setBigUint64(at + SendWqe.REMOTE, address, true)
-  putU64(view, at + SendWqe.MW_LENGTH, length)
-  view.setUint32(at + SendWqe.MW_LKEY, lkey, true)
-  view.setUint32(at + SendWqe.MW_KEY, key, true)
-  view.setUint32(at + SendWqe.MW_NEW_KEY, newKey, true)
-  view.setUint32(at + SendWqe.MW_ACCESS, access, true)
+  view.setBigUint64(at + send.REMOTE, address, true)
+  putU64(view, at + send.MW_LENGTH, length)
+  view.setUint32(at + send.MW_LKEY, lkey, true)
+  view.setUint32(at + send.MW_KEY, key, true)
+  view.setUint32(at + send.MW_NEW_KEY, newKey, true)
+  view.setUint32(at + send.MW_ACCESS, access, true)
 }
 
 /** Where a datagram goes: the number of an address handle, the queue pair there and its Q_Key. */
-export const putDestination = ({ view }: ProgramRing, at: number, ah: number, qpn: number, qkey: number): void => {
-  view.setUint32(at + SendWqe.UD_AH, ah, true)
-  view.setUint32(at + SendWqe.UD_QPN, qpn, true)
-  view.setUint32(at + SendWqe.UD_QKEY, qkey, true)
+export const putDestination = (
+  { view, layout: { send } }: ProgramRing,
+  at: number,
+  ah: number,
+  qpn: number,
+  qkey: number,
+): void => {
+  view.setUint32(at + send.UD_AH, ah, true)
+  view.setUint32(at + send.UD_QPN, qpn, true)
+  view.setUint32(at + send.UD_QKEY, qkey, true)
 }
 
 export const putReceive = (
-  { view }: ProgramRing,
+  { view, layout: { receive } }: ProgramRing,
   at: number,
   id: number,
   local: Slice | readonly Slice[] | undefined,
 ): void => {
-  putU64(view, at + RecvWqe.WR_ID, id)
-  view.setUint32(at + RecvWqe.DMA_NUM_SGE, local === undefined ? 0 : putSlices(view, at + RecvWqe.SGE, local), true)
+  putU64(view, at + receive.WR_ID, id)
+  view.setUint32(at + receive.DMA_NUM_SGE, local === undefined ? 0 : putSlices(view, at + receive.SGE, local), true)
 }

@@ -1,16 +1,20 @@
 /*
- * The program's side of the rings that it shares with a device (spec/drivers/rxe-rings.ts): requests go in at the
- * producer's end, completions come out at the consumer's. Indices are read and published with Atomics, which order them
- * against the elements, since the device may be another process.
+ * The program's side of the rings that it shares with a device, in either layout (spec/drivers/ring-layout.ts):
+ * requests go in at the producer's end, completions come out at the consumer's. Indices are read and published with
+ * Atomics, which order them against the elements, since the device may be another process.
  */
-import { RingHeader } from '../spec/drivers/rxe-rings.ts'
-import type { RingBytes } from './carrier.ts'
+import type { RingLayout } from '../spec/drivers/ring-layout.ts'
+import type { Carrier, RingPlace } from './carrier.ts'
 
 export interface ProgramRing {
   readonly view: DataView
   readonly bytes: Uint8Array
   readonly words: Int32Array
+  readonly layout: RingLayout
+  /** Elements that it holds, slots minus one, and what of an index is stored. */
+  readonly capacity: number
   readonly mask: number
+  readonly wrap: number
   readonly log2: number
   /** Byte offset of the first element, word offsets of the indices. */
   readonly data: number
@@ -21,44 +25,74 @@ export interface ProgramRing {
 }
 
 /** A ring as the device has laid it out. `index`: where this side stands, if it is not new. */
-export const programRing = ({ at, bytes, view, words }: RingBytes, index = 0): ProgramRing => ({
-  view,
-  bytes,
-  words,
-  mask: view.getUint32(at + RingHeader.INDEX_MASK, true),
-  log2: view.getUint32(at + RingHeader.LOG2_ELEMENT, true),
-  data: at + RingHeader.DATA,
-  producer: (at + RingHeader.PRODUCER) >> 2,
-  consumer: (at + RingHeader.CONSUMER) >> 2,
-  index,
+export const programRing = (
+  { layout, ring }: Pick<Carrier, 'layout' | 'ring'>,
+  place: RingPlace,
+  index = 0,
+): ProgramRing => {
+  const { header, counting } = layout
+  const { head, data, bytes, view, words } = ring(place)
+  const mask = view.getUint32(head + header.INDEX_MASK, true)
+  return {
+    view,
+    bytes,
+    words,
+    layout,
+    capacity: counting ? mask + 1 : mask,
+    mask,
+    wrap: counting ? -1 : mask,
+    log2: view.getUint32(head + header.LOG2_ELEMENT, true),
+    data,
+    producer: (head + header.PRODUCER) >> 2,
+    consumer: (head + header.CONSUMER) >> 2,
+    index,
+  }
+}
+
+const none = new ArrayBuffer(8)
+
+/** In place of a queue that has no room at all. */
+export const noProgramRing = (layout: RingLayout): ProgramRing => ({
+  view: new DataView(none),
+  bytes: new Uint8Array(none),
+  words: new Int32Array(none),
+  layout,
+  capacity: 0,
+  mask: 0,
+  wrap: -1,
+  log2: 0,
+  data: 0,
+  producer: 0,
+  consumer: 1,
+  index: 0,
 })
 
 /** Where the next request goes, byte offset; -1 if the ring is full. */
 export const nextSlot = (ring: ProgramRing): number => {
-  const used = (ring.index - Atomics.load(ring.words, ring.consumer)) & ring.mask
-  return used === ring.mask ? -1 : ring.data + ((ring.index & ring.mask) << ring.log2)
+  const used = (ring.index - Atomics.load(ring.words, ring.consumer)) & ring.wrap
+  return used === ring.capacity ? -1 : ring.data + ((ring.index & ring.mask) << ring.log2)
 }
 
 /** The request at `nextSlot` is complete: the device may take it. */
 export const produce = (ring: ProgramRing): void => {
   ring.index = (ring.index + 1) | 0
-  Atomics.store(ring.words, ring.producer, ring.index & ring.mask)
+  Atomics.store(ring.words, ring.producer, ring.index & ring.wrap)
 }
 
 /** Requests that the device has not finished. */
 export const outstanding = (ring: ProgramRing): number =>
-  (ring.index - Atomics.load(ring.words, ring.consumer)) & ring.mask
+  (ring.index - Atomics.load(ring.words, ring.consumer)) & ring.wrap
 
 /** Where the oldest completion lies, byte offset; -1 if there is none. */
 export const oldest = (ring: ProgramRing): number =>
-  Atomics.load(ring.words, ring.producer) === (ring.index & ring.mask)
+  Atomics.load(ring.words, ring.producer) === (ring.index & ring.wrap)
     ? -1
     : ring.data + ((ring.index & ring.mask) << ring.log2)
 
 /** The completion at `oldest` has been read: its room is the device's again. */
 export const consume = (ring: ProgramRing): void => {
   ring.index = (ring.index + 1) | 0
-  Atomics.store(ring.words, ring.consumer, ring.index & ring.mask)
+  Atomics.store(ring.words, ring.consumer, ring.index & ring.wrap)
 }
 
 /** Both sides begin anew, as after a move of the queue pair to RESET. */

@@ -60,7 +60,7 @@ const madeSrq = (
   const common = cls as typeof Srq
   const answer = out as unknown as Out<typeof Srq.methods.create> & { readonly queue: RingPlace }
   let place = answer.queue
-  let ring = programRing(carrier.ring(place))
+  let ring = programRing(carrier, place)
   const close = closer(carrier, cls, handle, () => {
     source.forget()
     carrier.release(place)
@@ -68,14 +68,14 @@ const madeSrq = (
   return {
     handle,
     get maxReceives() {
-      return ring.mask
+      return ring.capacity
     },
     get pending() {
       return outstanding(ring)
     },
     receive(local, id = 0) {
       const at = nextSlot(ring)
-      if (at < 0) throw full('srq.receive', 'receive', ring.mask)
+      if (at < 0) throw full('srq.receive', 'receive', ring.capacity)
       if (Array.isArray(local) && local.length > answer.maxSge)
         throw tooMany('srq.receive', local.length, answer.maxSge)
       putReceive(ring, at, id, local)
@@ -91,7 +91,7 @@ const madeSrq = (
       carrier.release(place)
       place = changed.queue
       // The device has moved what waits to the new ring's beginning.
-      ring = programRing(carrier.ring(place), waiting)
+      ring = programRing(carrier, place, waiting)
     },
     query: () => carrier.call(common, 'query', handle, {}).out,
     close,

@@ -10,6 +10,7 @@ import {
   type Device,
   type DeviceEvent,
   type Network,
+  type OpenOptions,
   open,
 } from '../../src/verbs/index.ts'
 import { isEmpty, startDaemon, suiteScope, TWO_DEVICES } from '../system/programs.ts'
@@ -18,15 +19,16 @@ import { isEmpty, startDaemon, suiteScope, TWO_DEVICES } from '../system/program
 export type OpenTwo = () => Promise<readonly [Device, Device]>
 
 export const openTwoHere =
-  (shared?: Network): OpenTwo =>
+  (shared?: Network, options: OpenOptions = {}): OpenTwo =>
   async () => {
-    const network = shared ?? createNetwork()
-    return [await open({ network }), await open({ network })]
+    const here = { network: shared ?? createNetwork(), ...options }
+    return [await open(here), await open(here)]
   }
 
-/** The same tests on devices of this process, and of a daemon. */
+/** The same tests on devices of this process, with rings of either layout, and of a daemon. */
 export const eachCarrier = (tests: (openTwo: OpenTwo) => void): void => {
   describe('in this process', () => tests(openTwoHere()))
+  describe('in this process, with the rings of rxe', () => tests(openTwoHere(undefined, { rings: 'rxe' })))
   describe('on a daemon', { skip: !hasNative() && 'there is no koffi' }, () => {
     const scope = suiteScope()
     let socket = ''

@@ -2,9 +2,9 @@
  * What a context has of this driver: memory for rings that its program can map. The carrier brings it
  * (`Context.mapped`, or a library of this process `Context.state`); otherwise it is plain memory.
  */
-import { plainMemory } from '../../core/mapped.ts'
 import type { Context } from '../../core/model.ts'
-import type { RingMemory, RingPiece } from './rings.ts'
+import { mappedRings, slabRings } from './ring-memory.ts'
+import type { Ring, RingMemory } from './rings.ts'
 
 export interface RxeContext {
   readonly rings: RingMemory
@@ -14,7 +14,7 @@ export interface RxeContext {
 
 export const ringsOf = (context: Context): RingMemory => {
   context.state ??= (
-    context.mapped === undefined ? { rings: plainMemory(), inside: true } : { rings: context.mapped }
+    context.mapped === undefined ? { rings: slabRings(), inside: true } : { rings: mappedRings(context.mapped) }
   ) satisfies RxeContext
   return (context.state as RxeContext).rings
 }
@@ -23,8 +23,8 @@ export const ringsOf = (context: Context): RingMemory => {
 export const isInside = (context: Context): boolean =>
   context.state === undefined ? context.mapped === undefined : (context.state as RxeContext).inside === true
 
-/** struct mminfo: what the provider maps. */
-export const mmapInfo = (piece: RingPiece): { offset: bigint; size: number } => ({
-  offset: BigInt(piece.offset),
-  size: piece.length,
+/** struct mminfo: what the provider maps; in a slab the offset names the ring. */
+export const mmapInfo = ({ area, head }: Ring): { offset: bigint; size: number } => ({
+  offset: BigInt(area.offset + head - area.at),
+  size: area.length,
 })

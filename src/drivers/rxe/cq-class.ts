@@ -38,7 +38,7 @@ export const cqClass = driverClass<typeof Cq, CqState, typeof RxeAttributes.cq>(
       const ring = createCqRing(ringsOf(call.context), kind === COUNTING ? 0 : cqe, kind)
       object.state = { ...ring, compVector, number: stateOf(call).cqs.add(object) }
       affiliate(object, userHandle, { channel, asyncFd })
-      return { cqe: ring.ring.mask, queue: mmapInfo(ring.ring.piece) }
+      return { cqe: ring.ring.capacity, queue: mmapInfo(ring.ring) }
     },
 
     query(call, { state, events }) {
@@ -46,7 +46,7 @@ export const cqClass = driverClass<typeof Cq, CqState, typeof RxeAttributes.cq>(
       const { ring, kind, completions, errors, compVector } = state
       const { count, period } = events?.threshold ?? noThreshold
       const counts = { completions: BigInt(completions), errors: BigInt(errors) }
-      return { cqe: ring.mask, kind, ...counts, compVector, count, period }
+      return { cqe: ring.capacity, kind, ...counts, compVector, count, period }
     },
 
     modify(call, object, args, core) {
@@ -56,7 +56,7 @@ export const cqClass = driverClass<typeof Cq, CqState, typeof RxeAttributes.cq>(
         throw new CallError('EINVAL', 'cq.modify: there is nothing to change: give cqe, count or period')
       if (cqe === undefined) {
         core(call, object, args)
-        return { cqe: state.ring.mask }
+        return { cqe: state.ring.capacity }
       }
       requireCqe('modify', cqe)
       if (state.kind === COUNTING)
@@ -69,14 +69,14 @@ export const cqClass = driverClass<typeof Cq, CqState, typeof RxeAttributes.cq>(
           'EINVAL',
           `cq.modify: attribute cqe: ${cqe} is less than the completions that wait to be polled`,
         )
-      rings.free(old.piece)
+      rings.free(old)
       core(call, object, { ...(count !== undefined && { count }), ...(period !== undefined && { period }) })
-      return { cqe: state.ring.mask, queue: mmapInfo(state.ring.piece) }
+      return { cqe: state.ring.capacity, queue: mmapInfo(state.ring) }
     },
 
     destroy(call, object, args, core) {
       stateOf(call).cqs.remove(object.state.number)
-      ringsOf(call.context).free(object.state.ring.piece)
+      ringsOf(call.context).free(object.state.ring)
       return core(call, object, args)
     },
   },

@@ -1,5 +1,5 @@
 /*
- * Completion queues in rxe's ring layout: the device's side of a ring that a hostile program consumes.
+ * Completion queues: the device's side of a ring that a hostile program consumes.
  *
  * How many completions are outstanding is counted here. The program's consumer index only lowers the count, and never
  * below nothing, so a consumer that runs ahead of the producer (Debian's extended CQ calls do) makes no false overflow.
@@ -9,12 +9,20 @@
  * A queue that only counts (R11) has no elements: its producer index is the count, modulo 2^32, and nobody consumes. It
  * never overruns.
  */
-import { Wc } from '../../spec/drivers/rxe-rings.ts'
 import { CqKind } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import { WcFlags, WcStatus } from '../../spec/work.ts'
 import { Completion } from '../../transport/types.ts'
-import { createRing, elementAt, loadConsumer, type Ring, type RingMemory, storeProducer } from './rings.ts'
+import {
+  copyElements,
+  createRing,
+  elementAt,
+  loadConsumer,
+  type Ring,
+  type RingMemory,
+  storeCount,
+  storeProducer,
+} from './rings.ts'
 
 export interface CqRing {
   readonly kind: number
@@ -36,7 +44,7 @@ const { ENTRIES, EXTENDED, COUNTING } = CqKind.values
 
 export const createCqRing = (memory: RingMemory, cqe: number, kind: number = ENTRIES): CqRing => ({
   kind,
-  ring: createRing(memory, cqe, 2 ** Wc.LOG2_ELEMENT),
+  ring: createRing(memory, cqe, 2 ** memory.layout.wc.LOG2_ELEMENT),
   producer: 0,
   consumer: 0,
   outstanding: 0,
@@ -54,12 +62,12 @@ const countCompletion = (cq: CqRing, words: Uint32Array): void => {
 
 /** Takes notice of what the program has consumed. */
 const settle = (cq: CqRing): void => {
-  const { mask } = cq.ring
+  const { wrap } = cq.ring
   const consumer = loadConsumer(cq.ring)
-  const consumed = (consumer - cq.consumer) & mask
+  const consumed = ((consumer - cq.consumer) & wrap) >>> 0
   const left = consumed > cq.outstanding ? 0 : cq.outstanding - consumed
   // A consumer that ran ahead never takes those completions that come up to it: they do not count for ever.
-  cq.outstanding = Math.min(left, (cq.producer - consumer) & mask)
+  cq.outstanding = Math.min(left, ((cq.producer - consumer) & wrap) >>> 0)
   cq.consumer = consumer
 }
 
@@ -68,37 +76,38 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number
   const { ring, kind } = cq
   if (kind === COUNTING) {
     countCompletion(cq, words)
-    Atomics.store(ring.words, ring.producer, cq.completions | 0)
+    storeCount(ring, cq.completions)
     return true
   }
   // Every time: an index says where the program stands, not how often it went around.
   settle(cq)
-  if (cq.outstanding >= ring.mask) {
+  if (cq.outstanding >= ring.capacity) {
     cq.overrun = true
     return false
   }
-  const { view } = ring
+  const { view } = ring.area
+  const parts = ring.layout.wc
   const at = elementAt(ring, cq.producer)
-  view.setUint32(at + Wc.WR_ID, words[Completion.ID_LO], true)
-  view.setUint32(at + Wc.WR_ID + 4, words[Completion.ID_HI], true)
-  view.setUint32(at + Wc.STATUS, words[Completion.STATUS], true)
-  view.setUint32(at + Wc.OPCODE, words[Completion.OPCODE], true)
-  view.setUint32(at + Wc.VENDOR_ERR, words[Completion.VENDOR], true)
-  view.setUint32(at + Wc.BYTE_LEN, words[Completion.BYTES], true)
-  view.setUint32(at + Wc.IMM, words[Completion.IMM], (words[Completion.FLAGS] & WITH_INV) !== 0)
-  view.setUint32(at + Wc.QP_NUM, words[Completion.QPN], true)
-  view.setUint32(at + Wc.SRC_QP, words[Completion.SRC_QPN], true)
-  view.setUint32(at + Wc.FLAGS, words[Completion.FLAGS], true)
+  view.setUint32(at + parts.WR_ID, words[Completion.ID_LO], true)
+  view.setUint32(at + parts.WR_ID + 4, words[Completion.ID_HI], true)
+  view.setUint32(at + parts.STATUS, words[Completion.STATUS], true)
+  view.setUint32(at + parts.OPCODE, words[Completion.OPCODE], true)
+  view.setUint32(at + parts.VENDOR_ERR, words[Completion.VENDOR], true)
+  view.setUint32(at + parts.BYTE_LEN, words[Completion.BYTES], true)
+  view.setUint32(at + parts.IMM, words[Completion.IMM], (words[Completion.FLAGS] & WITH_INV) !== 0)
+  view.setUint32(at + parts.QP_NUM, words[Completion.QPN], true)
+  view.setUint32(at + parts.SRC_QP, words[Completion.SRC_QPN], true)
+  view.setUint32(at + parts.FLAGS, words[Completion.FLAGS], true)
   // P_Key index and SLID, then SL, path bits and port number.
-  view.setUint32(at + Wc.PKEY_INDEX, words[Completion.PKEY_INDEX], true)
-  view.setUint32(at + Wc.SL, words[Completion.SL] | 0x01_0000, true)
+  view.setUint32(at + parts.PKEY_INDEX, words[Completion.PKEY_INDEX], true)
+  view.setUint32(at + parts.SL, words[Completion.SL] | 0x01_0000, true)
   if (kind === EXTENDED) {
     const nanoseconds = Math.floor(now() * 1000)
-    view.setUint32(at + Wc.TIMESTAMP, nanoseconds, true)
-    view.setUint32(at + Wc.TIMESTAMP + 4, nanoseconds / TWO_32, true)
+    view.setUint32(at + parts.TIMESTAMP, nanoseconds, true)
+    view.setUint32(at + parts.TIMESTAMP + 4, nanoseconds / TWO_32, true)
   }
   countCompletion(cq, words)
-  cq.producer = (cq.producer + 1) & ring.mask
+  cq.producer = (cq.producer + 1) & ring.wrap
   cq.outstanding++
   storeProducer(ring, cq.producer)
   return true
@@ -111,13 +120,10 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number
 export const resizeCqRing = (memory: RingMemory, cq: CqRing, cqe: number): Ring | undefined => {
   settle(cq)
   if (cq.outstanding > cqe) return undefined
-  const next = createRing(memory, cqe, 2 ** Wc.LOG2_ELEMENT)
+  const next = createRing(memory, cqe, 2 ** memory.layout.wc.LOG2_ELEMENT)
   const old = cq.ring
   const pending = cq.outstanding
-  for (let i = 0; i < pending; i++) {
-    const from = elementAt(old, cq.producer - pending + i)
-    next.bytes.set(old.bytes.subarray(from, from + 2 ** old.log2), elementAt(next, i))
-  }
+  copyElements(old, cq.producer - pending, pending, next)
   cq.ring = next
   cq.producer = pending
   cq.consumer = 0

@@ -13,7 +13,7 @@ import { unbindWindowsOf } from '../../core/windows.ts'
 import { RcQp } from '../../spec/classes/rc_qp.ts'
 import { UcQp } from '../../spec/classes/uc_qp.ts'
 import { QpQueues } from '../../spec/drivers/rxe.ts'
-import { RingSge, SendWqe } from '../../spec/drivers/rxe-rings.ts'
+import { RingSge } from '../../spec/drivers/rxe-rings.ts'
 import { Mtu, QpFlags, QpState } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { checkTransition, type QpTypeName } from '../../spec/qp-states.ts'
@@ -24,8 +24,8 @@ import { Limits } from './attributes.ts'
 import { mmapInfo, ringsOf } from './context.ts'
 import { createDestinations, type Destinations } from './destinations.ts'
 import { flowAddress, HOP_LIMIT, noAddress, openPath, sourceOf } from './path.ts'
-import { createReceiveQueue, type ReceiveQueue } from './receive-queue.ts'
-import { createRing } from './rings.ts'
+import { createReceiveQueue, noReceives, type ReceiveQueue } from './receive-queue.ts'
+import { createRing, noRing } from './rings.ts'
 import {
   type AnyQp,
   type CqObject,
@@ -97,14 +97,18 @@ const createRings = (
   destinations: Destinations | undefined,
 ): QpRings => {
   const memory = ringsOf(context)
+  // rxe's user library maps both queues of every queue pair; whoever counts has none where it asked for none.
+  const { layout } = memory
   const inline = Math.max(cap.maxSendSge * RingSge.BYTES, cap.maxInlineData)
-  const send = createRing(memory, cap.maxSendWr, SendWqe.SGE + inline)
+  const lean = (requests: number): boolean => layout.counting && requests === 0
+  const send = lean(cap.maxSendWr) ? noRing : createRing(memory, cap.maxSendWr, layout.send.SGE + inline)
   try {
-    const receive = shared ?? createReceiveQueue(memory, cap.maxRecvWr, cap.maxRecvSge)
+    const receive =
+      shared ?? (lean(cap.maxRecvWr) ? noReceives : createReceiveQueue(memory, cap.maxRecvWr, cap.maxRecvSge))
     const maxSendSge = Math.min(Math.floor(inline / RingSge.BYTES), Limits.maxSge)
     return { send, receive, maxSendSge, maxInline: inline, destinations, retired: 0 }
   } catch (error) {
-    memory.free(send.piece)
+    memory.free(send)
     throw error
   }
 }
@@ -141,7 +145,7 @@ export const qpClass = (
           pd: pd.id,
           sendCq: (sendCq as CqObject).state.number,
           recvCq: (recvCq as CqObject).state.number,
-          maxSendWr: rings.send.mask,
+          maxSendWr: rings.send.capacity,
           maxSendSge: rings.maxSendSge,
           maxRecvSge: receive.maxSge,
           sharedReceive: receive.shared,
@@ -156,8 +160,8 @@ export const qpClass = (
         return {
           cap: { ...cap, maxSendSge: rings.maxSendSge, maxInlineData: rings.maxInline },
           qpNum: qpn,
-          ...(!receive.shared && { recvQueue: mmapInfo(receive.ring.piece) }),
-          sendQueue: mmapInfo(rings.send.piece),
+          ...(!receive.shared && receive.ring !== noRing && { recvQueue: mmapInfo(receive.ring) }),
+          ...(rings.send !== noRing && { sendQueue: mmapInfo(rings.send) }),
         }
       },
 
@@ -189,8 +193,8 @@ export const qpClass = (
           pathMigState: 0,
           destQpn: set.destQpn ?? 0,
           cap: {
-            maxSendWr: rings.send.mask,
-            maxRecvWr: receive.shared ? 0 : receive.ring.mask,
+            maxSendWr: rings.send.capacity,
+            maxRecvWr: receive.shared ? 0 : receive.ring.capacity,
             maxSendSge: rings.maxSendSge,
             maxRecvSge: receive.shared ? 0 : receive.maxSge,
             maxInlineData: rings.maxInline,
@@ -253,8 +257,8 @@ export const qpClass = (
         leavePath(device, state)
         state.rings.destinations?.close()
         const memory = ringsOf(call.context)
-        memory.free(state.rings.send.piece)
-        if (!state.rings.receive.shared) memory.free(state.rings.receive.ring.piece)
+        memory.free(state.rings.send)
+        if (!state.rings.receive.shared) memory.free(state.rings.receive.ring)
         return core(call, object, args)
       },
 

@@ -5,14 +5,16 @@
  * Indices and sizes are our own; a request is copied once, when it is taken. A shared queue that is armed tells its
  * owner when fewer requests are left than its limit, once.
  */
-import { RecvWqe, RingSge } from '../../spec/drivers/rxe-rings.ts'
+import { RingSge } from '../../spec/drivers/rxe-rings.ts'
 import { Receive } from '../../transport/types.ts'
 import { copySges } from './elements.ts'
 import {
   clearRing,
+  copyElements,
   createRing,
   elementAt,
   loadProducer,
+  noRing,
   type Ring,
   type RingMemory,
   storeConsumer,
@@ -40,7 +42,7 @@ export const createReceiveQueue = (
   maxSge: number,
   reached?: () => void,
 ): ReceiveQueue => ({
-  ring: createRing(memory, requests, RecvWqe.SGE + maxSge * RingSge.BYTES),
+  ring: createRing(memory, requests, memory.layout.receive.SGE + maxSge * RingSge.BYTES),
   maxSge,
   shared: reached !== undefined,
   taken: 0,
@@ -48,23 +50,35 @@ export const createReceiveQueue = (
   reached: reached ?? nobody,
 })
 
+/** In place of a queue that nobody asked for: nothing is ever posted there. */
+export const noReceives: ReceiveQueue = {
+  ring: noRing,
+  maxSge: 0,
+  shared: false,
+  taken: 0,
+  limit: 0,
+  reached: nobody,
+}
+
 /** Requests that are posted and not taken. */
-export const receivesLeft = ({ ring, taken }: ReceiveQueue): number => (loadProducer(ring) - taken) & ring.mask
+export const receivesLeft = ({ ring, taken }: ReceiveQueue): number => (loadProducer(ring) - taken) & ring.wrap
 
 /** Takes the oldest request, as `WorkSource.takeReceive`. */
 export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number): boolean => {
   const { ring } = queue
   if (receivesLeft(queue) === 0) return false
+  const { view } = ring.area
+  const parts = ring.layout.receive
   const wqe = elementAt(ring, queue.taken)
-  const sges = ring.view.getUint32(wqe + RecvWqe.DMA_NUM_SGE, true)
+  const sges = view.getUint32(wqe + parts.DMA_NUM_SGE, true)
   // An element count that the queue cannot hold leaves a buffer of no bytes: any payload ends it with a length error.
   const count = sges > queue.maxSge ? 0 : sges
-  const length = copySges(ring, wqe + RecvWqe.SGE, count, into, at + Receive.SGE)
-  into[at + Receive.ID_LO] = ring.view.getUint32(wqe + RecvWqe.WR_ID, true)
-  into[at + Receive.ID_HI] = ring.view.getUint32(wqe + RecvWqe.WR_ID + 4, true)
+  const length = copySges(ring, wqe + parts.SGE, count, into, at + Receive.SGE)
+  into[at + Receive.ID_LO] = view.getUint32(wqe + parts.WR_ID, true)
+  into[at + Receive.ID_HI] = view.getUint32(wqe + parts.WR_ID + 4, true)
   into[at + Receive.SGES] = count
   into[at + Receive.LENGTH] = Math.min(length, 0xffffffff)
-  queue.taken = (queue.taken + 1) & ring.mask
+  queue.taken = (queue.taken + 1) & ring.wrap
   storeConsumer(ring, queue.taken)
   if (queue.limit !== 0 && receivesLeft(queue) < queue.limit) {
     queue.limit = 0
@@ -88,10 +102,7 @@ export const resizeReceives = (memory: RingMemory, queue: ReceiveQueue, requests
   if (left > requests) return undefined
   const old = queue.ring
   const next = createRing(memory, requests, 2 ** old.log2)
-  for (let i = 0; i < left; i++) {
-    const from = elementAt(old, queue.taken + i)
-    next.bytes.set(old.bytes.subarray(from, from + 2 ** old.log2), elementAt(next, i))
-  }
+  copyElements(old, queue.taken, left, next)
   queue.ring = next
   queue.taken = 0
   storeProducer(next, left)

@@ -1,69 +1,111 @@
 /*
- * One ring in memory that a hostile program shares: geometry, allocation and the two indices
- * (spec/drivers/rxe-rings.ts).
+ * One ring in memory that a hostile program shares: geometry, allocation and the two indices, in either layout
+ * (spec/drivers/ring-layout.ts).
  *
- * The device trusts nothing that it reads back: size and mask are its own copies, its own index lives here and is only
- * published, and the program's index is masked at every look. Indices are read and published with Atomics, which order
- * them against the elements.
+ * The device trusts nothing that it reads back: size and mask are its own copies, its own index is kept elsewhere and
+ * only published, and the program's index is masked at every look. Indices are read and published with Atomics, which
+ * order them against the elements. Where rings lie is their memory's business (ring-memory.ts).
  */
-import type { MappedMemory, MappedPiece } from '../../core/mapped.ts'
-import { MIN_ELEMENT, RingHeader } from '../../spec/drivers/rxe-rings.ts'
+import type { MappedPiece } from '../../core/mapped.ts'
+import { compactLayout } from '../../spec/drivers/compact-rings.ts'
+import type { RingLayout } from '../../spec/drivers/ring-layout.ts'
 
-/** Memory that the program can map. */
-export type { MappedMemory as RingMemory, MappedPiece as RingPiece }
+/** Where one ring lies: byte offsets of its header and its first element in an area that others may share. */
+export interface RingRoom {
+  readonly area: MappedPiece
+  readonly head: number
+  readonly data: number
+}
 
-export interface Ring {
-  readonly piece: MappedPiece
-  readonly bytes: Uint8Array
-  readonly view: DataView
-  readonly words: Int32Array
+/** Memory for rings of one layout. */
+export interface RingMemory {
+  readonly layout: RingLayout
+  /** Room for a header and `bytes` bytes of elements. Throws CallError ENOMEM. */
+  allocate(bytes: number): RingRoom
+  free(room: RingRoom): void
+}
+
+export interface Ring extends RingRoom {
+  readonly layout: RingLayout
+  /** Slots minus one, and log2 of the bytes of an element. */
   readonly mask: number
   readonly log2: number
-  /** Byte offset of the first element, word offsets of the two indices. */
-  readonly data: number
-  readonly producer: number
-  readonly consumer: number
+  /** What of an index is stored: all of it, or what the mask leaves. */
+  readonly wrap: number
+  /** Elements that it holds. */
+  readonly capacity: number
 }
 
 const log2Above = (n: number): number => Math.max(0, 32 - Math.clz32(n - 1))
 
 /** Slots minus one of a ring that holds at least `elements`. */
-export const ringMask = (elements: number): number => 2 ** log2Above(elements + 1) - 1
+export const ringMask = ({ counting }: RingLayout, elements: number): number =>
+  2 ** log2Above(counting ? Math.max(elements, 1) : elements + 1) - 1
 
-/** A ring for at least `elements` elements of at least `elementBytes` bytes, zeroed but for its header. */
-export const createRing = (memory: MappedMemory, elements: number, elementBytes: number): Ring => {
-  const log2 = log2Above(Math.max(elementBytes, MIN_ELEMENT))
-  const mask = ringMask(elements)
-  const piece = memory.allocate(RingHeader.DATA + (mask + 1) * 2 ** log2)
-  const { at, bytes, view, words } = piece
-  view.setUint32(at + RingHeader.LOG2_ELEMENT, log2, true)
-  view.setUint32(at + RingHeader.INDEX_MASK, mask, true)
-  return {
-    piece,
-    bytes,
-    view,
-    words,
-    mask,
-    log2,
-    data: at + RingHeader.DATA,
-    producer: (at + RingHeader.PRODUCER) >> 2,
-    consumer: (at + RingHeader.CONSUMER) >> 2,
-  }
+/** A ring for at least `elements` elements of at least `elementBytes` bytes; it is empty. */
+export const createRing = (memory: RingMemory, elements: number, elementBytes: number): Ring => {
+  const { layout } = memory
+  const { header, counting } = layout
+  const log2 = log2Above(Math.max(elementBytes, layout.minElement))
+  const mask = ringMask(layout, elements)
+  const { area, head, data } = memory.allocate((mask + 1) * 2 ** log2)
+  area.view.setUint32(head + header.LOG2_ELEMENT, log2, true)
+  area.view.setUint32(head + header.INDEX_MASK, mask, true)
+  const capacity = counting ? (elements === 0 ? 0 : mask + 1) : mask
+  const ring = { area, head, data, layout, mask, log2, wrap: counting ? -1 : mask, capacity }
+  clearRing(ring)
+  return ring
 }
 
 /** Byte offset of the element with index `index` (any integer; it is masked). */
 export const elementAt = (ring: Ring, index: number): number => ring.data + ((index & ring.mask) << ring.log2)
 
-export const loadProducer = (ring: Ring): number => Atomics.load(ring.words, ring.producer) & ring.mask
-export const loadConsumer = (ring: Ring): number => Atomics.load(ring.words, ring.consumer) & ring.mask
+const producerOf = ({ head, layout }: Ring): number => (head + layout.header.PRODUCER) >> 2
+const consumerOf = ({ head, layout }: Ring): number => (head + layout.header.CONSUMER) >> 2
+
+export const loadProducer = (ring: Ring): number => Atomics.load(ring.area.words, producerOf(ring)) & ring.wrap
+export const loadConsumer = (ring: Ring): number => Atomics.load(ring.area.words, consumerOf(ring)) & ring.wrap
 export const storeProducer = (ring: Ring, index: number): void => {
-  Atomics.store(ring.words, ring.producer, index & ring.mask)
+  Atomics.store(ring.area.words, producerOf(ring), index & ring.wrap)
 }
 export const storeConsumer = (ring: Ring, index: number): void => {
-  Atomics.store(ring.words, ring.consumer, index & ring.mask)
+  Atomics.store(ring.area.words, consumerOf(ring), index & ring.wrap)
+}
+/** Of a ring without elements whose producer index is a count, modulo 2^32. */
+export const storeCount = (ring: Ring, count: number): void => {
+  Atomics.store(ring.area.words, producerOf(ring), count | 0)
 }
 /** Empties a ring, for the program too. */
 export const clearRing = (ring: Ring): void => {
   storeProducer(ring, 0)
   storeConsumer(ring, 0)
+}
+
+/** A ring moves: `count` elements from index `from` on become the first ones of `next`. */
+export const copyElements = (ring: Ring, from: number, count: number, next: Ring): void => {
+  for (let i = 0; i < count; i++) {
+    const at = elementAt(ring, from + i)
+    next.area.bytes.set(ring.area.bytes.subarray(at, at + 2 ** ring.log2), elementAt(next, i))
+  }
+}
+
+const nowhere = new ArrayBuffer(compactLayout.header.DATA)
+
+/** In place of a queue that nobody asked for: it holds nothing, and nobody can post to it. */
+export const noRing: Ring = {
+  area: {
+    offset: 0,
+    length: 0,
+    at: 0,
+    bytes: new Uint8Array(nowhere),
+    view: new DataView(nowhere),
+    words: new Int32Array(nowhere),
+  },
+  head: 0,
+  data: 0,
+  layout: compactLayout,
+  mask: 0,
+  log2: 0,
+  wrap: -1,
+  capacity: 0,
 }

@@ -53,11 +53,11 @@ const create = (
   device.srqns.bind(number, slot)
   object.state = { number, slot, queue, pd: pd.id, ...rest }
   affiliate(object, userHandle, { asyncFd })
-  return { maxWr, maxSge: sges, queue: mmapInfo(queue.ring.piece), number }
+  return { maxWr, maxSge: sges, queue: mmapInfo(queue.ring), number }
 }
 
 const query = (_call: CallContext, { state: { queue } }: SrqObject) => ({
-  maxWr: queue.ring.mask,
+  maxWr: queue.ring.capacity,
   maxSge: queue.maxSge,
   limit: queue.limit,
 })
@@ -72,17 +72,17 @@ const modify = (
     requireMaxWr(object, 'modify', maxWr)
     if (maxWr < queue.limit) refuse(object, 'modify', `maxWr: ${maxWr} is below the limit, ${queue.limit}`)
   }
-  const most = maxWr ?? queue.ring.mask
+  const most = maxWr ?? queue.ring.capacity
   if (limit !== undefined && limit > most)
     refuse(object, 'modify', `limit: ${limit} is above ${most}, the requests that the queue holds`)
   if (maxWr !== undefined) {
     const rings = ringsOf(context)
     const old = resizeReceives(rings, queue, maxWr)
     if (old === undefined) return refuse(object, 'modify', `maxWr: ${maxWr} is less than the requests that wait`)
-    rings.free(old.piece)
+    rings.free(old)
   }
   if (limit !== undefined) queue.limit = limit
-  return maxWr === undefined ? {} : { queue: mmapInfo(queue.ring.piece) }
+  return maxWr === undefined ? {} : { queue: mmapInfo(queue.ring) }
 }
 
 /** The queue is no more: numbers and ring go. */
@@ -90,7 +90,7 @@ const release = (call: CallContext, { state }: SrqObject): void => {
   const device = stateOf(call)
   device.srqns.free(state.number)
   device.srqs.remove(state.slot)
-  ringsOf(call.context).free(state.queue.ring.piece)
+  ringsOf(call.context).free(state.queue.ring)
 }
 
 export const srqClass = driverClass<typeof Srq, SrqState, typeof RxeAttributes.srq>(

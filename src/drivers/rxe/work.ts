@@ -1,14 +1,14 @@
 /*
- * Work requests from rxe's rings: the program's send and receive queues as the engines want them (transport/types.ts,
+ * Work requests from rings: the program's send and receive queues as the engines want them (transport/types.ts,
  * WorkSource).
  *
- * Here the provider's struct is turned into the compact layout, and nonsense into a refusal: unknown opcodes, too many
- * elements, lengths that no message can have. Two habits of Debian's provider are tolerated: a wrong total length in
- * requests of the ibv_wr_* calls (the elements are summed instead) and inline data without the inline flag. An ATOMIC
- * WRITE has its 8 bytes where inline data lies, whatever its flags say.
+ * Here a request of either layout is turned into the engines' words, and nonsense into a refusal: unknown opcodes, too
+ * many elements, lengths that no message can have. Two habits of Debian's provider are tolerated: a wrong total length
+ * in requests of the ibv_wr_* calls (the elements are summed instead) and inline data without the inline flag. An
+ * ATOMIC WRITE has its 8 bytes where inline data lies, whatever its flags say.
  */
 
-import { SendWqe } from '../../spec/drivers/rxe-rings.ts'
+import type { RingLayout } from '../../spec/drivers/ring-layout.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { BindMw, Flush, Send, type WorkSource } from '../../transport/types.ts'
 import type { Arena } from '../../wire/arena.ts'
@@ -44,16 +44,20 @@ export interface QpRings {
 
 /** Whether the program has posted send request number `index`. */
 export const sendPosted = (rings: QpRings, index: number): boolean =>
-  ((loadProducer(rings.send) - index) & rings.send.mask) !== 0
+  ((loadProducer(rings.send) - index) & rings.send.wrap) !== 0
+
+const isAtomic = (opcode: number): boolean => opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD
 
 const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number): boolean => {
   if (!sendPosted(rings, index)) return false
-  const { view } = rings.send
+  const { view } = rings.send.area
+  const parts = rings.send.layout.send
   const wqe = elementAt(rings.send, index)
-  const opcode = view.getUint32(wqe + SendWqe.OPCODE, true)
-  const flags = view.getUint32(wqe + SendWqe.FLAGS, true)
-  const sges = view.getUint32(wqe + SendWqe.DMA_NUM_SGE, true)
-  const claimed = view.getUint32(wqe + SendWqe.DMA_LENGTH, true)
+  const opcode = view.getUint32(wqe + parts.OPCODE, true)
+  const flags = view.getUint32(wqe + parts.FLAGS, true)
+  const sges = view.getUint32(wqe + parts.DMA_NUM_SGE, true)
+  // An atomic is as long as its element, and its operands may stand in this place.
+  const claimed = isAtomic(opcode) ? 0 : view.getUint32(wqe + parts.DMA_LENGTH, true)
   const dataless = opcode < 32 && ((DATALESS >>> opcode) & 1) !== 0
   const inline = !dataless && ((flags & INLINE) !== 0 || opcode === ATOMIC_WRITE || (sges === 0 && claimed > 0))
   let refused = 0
@@ -66,57 +70,65 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   } else if (!dataless && sges > rings.maxSendSge) refused = LOC_QP_OP_ERR
   else if (!dataless) {
     count = sges
-    length = copySges(rings.send, wqe + SendWqe.SGE, count, into, at + Send.SGE)
+    length = copySges(rings.send, wqe + parts.SGE, count, into, at + Send.SGE)
     // That the port's max_msg_sz is less is checked by nobody, as in rxe.
     if (length > MAX_MESSAGE_BYTES) refused = LOC_LEN_ERR
   }
   into[at + Send.OPCODE] = opcode
   into[at + Send.FLAGS] = inline ? flags | INLINE : dataless ? flags & ~INLINE : flags
-  into[at + Send.ID_LO] = view.getUint32(wqe + SendWqe.WR_ID, true)
-  into[at + Send.ID_HI] = view.getUint32(wqe + SendWqe.WR_ID + 4, true)
+  into[at + Send.ID_LO] = view.getUint32(wqe + parts.WR_ID, true)
+  into[at + Send.ID_HI] = view.getUint32(wqe + parts.WR_ID + 4, true)
   into[at + Send.SGES] = refused === 0 ? count : 0
   into[at + Send.LENGTH] = refused === 0 ? length : 0
-  into[at + Send.IMM] = view.getUint32(wqe + SendWqe.IMM, opcode === SEND_WITH_INV || opcode === LOCAL_INV)
-  into[at + Send.REMOTE_LO] = view.getUint32(wqe + SendWqe.REMOTE, true)
-  into[at + Send.REMOTE_HI] = view.getUint32(wqe + SendWqe.REMOTE + 4, true)
-  into[at + Send.INLINE_AT] = wqe + SendWqe.SGE
+  into[at + Send.IMM] = view.getUint32(wqe + parts.IMM, opcode === SEND_WITH_INV || opcode === LOCAL_INV)
+  into[at + Send.REMOTE_LO] = view.getUint32(wqe + parts.REMOTE, true)
+  into[at + Send.REMOTE_HI] = view.getUint32(wqe + parts.REMOTE + 4, true)
+  into[at + Send.INLINE_AT] = wqe + parts.SGE
   into[at + Send.REFUSED] = refused
-  if (rings.destinations === undefined) loadOperands(view, wqe, opcode, into, at)
+  if (rings.destinations === undefined) loadOperands(view, parts, wqe, opcode, into, at)
   else loadDestination(rings.destinations, rings.send, wqe, into, at)
   return true
 }
 
 /** The words that mean something else in each kind of request. */
-const loadOperands = (view: DataView, wqe: number, opcode: number, into: Uint32Array, at: number): void => {
+const loadOperands = (
+  view: DataView,
+  parts: RingLayout['send'],
+  wqe: number,
+  opcode: number,
+  into: Uint32Array,
+  at: number,
+): void => {
   if (opcode === BIND_MW) {
-    into[at + BindMw.WINDOW] = view.getUint32(wqe + SendWqe.MW_KEY, true)
-    into[at + BindMw.KEY] = view.getUint32(wqe + SendWqe.MW_NEW_KEY, true)
-    into[at + BindMw.LENGTH_LO] = view.getUint32(wqe + SendWqe.MW_LENGTH, true)
-    into[at + BindMw.LENGTH_HI] = view.getUint32(wqe + SendWqe.MW_LENGTH + 4, true)
-    into[at + BindMw.LKEY] = view.getUint32(wqe + SendWqe.MW_LKEY, true)
-    into[at + BindMw.ACCESS] = view.getUint32(wqe + SendWqe.MW_ACCESS, true)
+    into[at + BindMw.WINDOW] = view.getUint32(wqe + parts.MW_KEY, true)
+    into[at + BindMw.KEY] = view.getUint32(wqe + parts.MW_NEW_KEY, true)
+    into[at + BindMw.LENGTH_LO] = view.getUint32(wqe + parts.MW_LENGTH, true)
+    into[at + BindMw.LENGTH_HI] = view.getUint32(wqe + parts.MW_LENGTH + 4, true)
+    into[at + BindMw.LKEY] = view.getUint32(wqe + parts.MW_LKEY, true)
+    into[at + BindMw.ACCESS] = view.getUint32(wqe + parts.MW_ACCESS, true)
   } else if (opcode === FLUSH) {
-    into[at + Send.RKEY] = view.getUint32(wqe + SendWqe.FLUSH_RKEY, true)
-    into[at + Flush.LENGTH] = view.getUint32(wqe + SendWqe.DMA_LENGTH, true)
-    into[at + Flush.PLACEMENT] = view.getUint8(wqe + SendWqe.FLUSH_PLACEMENT)
-    into[at + Flush.SELECTIVITY] = view.getUint8(wqe + SendWqe.FLUSH_SELECTIVITY)
+    into[at + Send.RKEY] = view.getUint32(wqe + parts.FLUSH_RKEY, true)
+    into[at + Flush.LENGTH] = view.getUint32(wqe + parts.DMA_LENGTH, true)
+    into[at + Flush.PLACEMENT] = view.getUint8(wqe + parts.FLUSH_PLACEMENT)
+    into[at + Flush.SELECTIVITY] = view.getUint8(wqe + parts.FLUSH_SELECTIVITY)
   } else {
-    const atomic = opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD
-    into[at + Send.RKEY] = view.getUint32(wqe + (atomic ? SendWqe.ATOMIC_RKEY : SendWqe.RKEY), true)
-    into[at + Send.COMPARE_LO] = view.getUint32(wqe + SendWqe.ATOMIC_COMPARE_ADD, true)
-    into[at + Send.COMPARE_HI] = view.getUint32(wqe + SendWqe.ATOMIC_COMPARE_ADD + 4, true)
-    into[at + Send.SWAP_LO] = view.getUint32(wqe + SendWqe.ATOMIC_SWAP, true)
-    into[at + Send.SWAP_HI] = view.getUint32(wqe + SendWqe.ATOMIC_SWAP + 4, true)
+    into[at + Send.RKEY] = view.getUint32(wqe + (isAtomic(opcode) ? parts.ATOMIC_RKEY : parts.RKEY), true)
+    into[at + Send.COMPARE_LO] = view.getUint32(wqe + parts.ATOMIC_COMPARE_ADD, true)
+    into[at + Send.COMPARE_HI] = view.getUint32(wqe + parts.ATOMIC_COMPARE_ADD + 4, true)
+    into[at + Send.SWAP_LO] = view.getUint32(wqe + parts.ATOMIC_SWAP, true)
+    into[at + Send.SWAP_HI] = view.getUint32(wqe + parts.ATOMIC_SWAP + 4, true)
   }
 }
 
 /** Of a datagram: where it goes. */
 const loadDestination = (to: Destinations, ring: Ring, wqe: number, into: Uint32Array, at: number): void => {
-  const { view } = ring
-  const number = view.getUint32(wqe + SendWqe.UD_AH, true)
-  const flow = number === 0 ? to.byVector(ring.bytes, wqe + SendWqe.UD_VECTOR) : to.byHandle(number)
-  into[at + Send.DEST_QPN] = view.getUint32(wqe + SendWqe.UD_QPN, true)
-  into[at + Send.QKEY] = view.getUint32(wqe + SendWqe.UD_QKEY, true)
+  const { view, bytes } = ring.area
+  const parts = ring.layout.send
+  const number = view.getUint32(wqe + parts.UD_AH, true)
+  const vector = parts.UD_VECTOR === 0 ? -1 : wqe + parts.UD_VECTOR
+  const flow = number !== 0 ? to.byHandle(number) : vector < 0 ? -1 : to.byVector(bytes, vector)
+  into[at + Send.DEST_QPN] = view.getUint32(wqe + parts.UD_QPN, true)
+  into[at + Send.QKEY] = view.getUint32(wqe + parts.UD_QKEY, true)
   into[at + Send.FLOW] = flow
   if (flow < 0 && into[at + Send.REFUSED] === 0) into[at + Send.REFUSED] = LOC_QP_OP_ERR
 }
@@ -131,7 +143,7 @@ const copyInline = (
   stride: number,
   total: number,
 ): void => {
-  const source = rings.send.bytes
+  const source = rings.send.area.bytes
   let taken = inlineAt + from
   for (let target = at, left = total; left > 0; target += stride) {
     const piece = left < chunk ? left : chunk
@@ -166,7 +178,7 @@ export const ringWork = (
     loadSend: (row, index, into, at) => loadSend(ringsOf[row], index, into, at),
     retireSend: (row, count) => {
       const rings = ringsOf[row]
-      rings.retired = (rings.retired + count) & rings.send.mask
+      rings.retired = (rings.retired + count) & rings.send.wrap
       storeConsumer(rings.send, rings.retired)
     },
     copyInline: (row, inlineAt, from, to, at, chunk, stride, total) =>

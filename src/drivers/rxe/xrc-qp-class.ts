@@ -8,15 +8,14 @@
  */
 import { driverClass } from '../../core/driver.ts'
 import { affiliate } from '../../core/events.ts'
-import { plainMemory } from '../../core/mapped.ts'
 import type { AnyHandler, DriverClass } from '../../core/model.ts'
 import { XrcIniQp, XrcTgtQp } from '../../spec/classes/xrc_qp.ts'
 import { CallError } from '../../spec/errno.ts'
 import { Service } from '../../spec/services.ts'
 import { Limits } from './attributes.ts'
 import { leavePath, qpClass } from './qp-class.ts'
-import { createReceiveQueue } from './receive-queue.ts'
-import { createRing } from './rings.ts'
+import { noReceives } from './receive-queue.ts'
+import { noRing } from './rings.ts'
 import { type QpObject, type QueuePair, type RxeState, type SrqState, stateOf, type XrcdObject } from './state.ts'
 import type { FindShared, QpRings } from './work.ts'
 
@@ -45,8 +44,7 @@ const xrcIniQpClass: DriverClass = {
 // ---- targets ----
 
 /** In place of queues that a target does not have: nothing is ever posted there, and no program sees them. */
-const NO_SENDS = createRing(plainMemory(), 0, 0)
-const NO_RECEIVES = createReceiveQueue(plainMemory(), 0, 0, () => {})
+const NO_RECEIVES = { ...noReceives, shared: true }
 
 const makeTarget = (device: RxeState, domain: Target['domain']): Target => {
   const qpn = device.qpns.take()
@@ -63,7 +61,7 @@ const makeTarget = (device: RxeState, domain: Target['domain']): Target => {
     signalAll: false,
   })
   device.qpns.bind(qpn, row)
-  const rings: QpRings = { send: NO_SENDS, receive: NO_RECEIVES, maxSendSge: 0, maxInline: 0, retired: 0 }
+  const rings: QpRings = { send: noRing, receive: NO_RECEIVES, maxSendSge: 0, maxInline: 0, retired: 0 }
   device.rings[row] = rings
   return { row, qpn, rings, signalAll: false, set: {}, flow: -1, domain, openers: [] }
 }

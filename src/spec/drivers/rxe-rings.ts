@@ -58,7 +58,10 @@ export const SendWqe = {
   FLUSH_RKEY: 36,
   FLUSH_PLACEMENT: 40,
   FLUSH_SELECTIVITY: 41,
-  /** Datagrams: number of the queue pair, Q_Key, number of the address handle, 0: the address vector itself. */
+  /**
+   * Datagrams: number of the queue pair, Q_Key, number of the address handle; 0: the address vector itself, in a layout
+   * where UD_VECTOR is not 0.
+   */
   UD_QPN: 24,
   UD_QKEY: 28,
   UD_AH: 36,
@@ -77,6 +80,3 @@ export const RecvWqe = { WR_ID: 0, DMA_NUM_SGE: 28, SGE: 40 } as const
 
 /** struct ib_sge in a ring. */
 export const RingSge = { ADDRESS: 0, LENGTH: 8, LKEY: 12, BYTES: 16 } as const
-
-/** Smallest element, a cache line. */
-export const MIN_ELEMENT = 64

@@ -4,11 +4,13 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { completed, invokeNow, plainMemory } from '../../../src/core/index.ts'
+import { completed, invokeNow } from '../../../src/core/index.ts'
 import { createCqRing, pushCompletion } from '../../../src/drivers/rxe/cq.ts'
+import { slabRings } from '../../../src/drivers/rxe/ring-memory.ts'
+import { loadProducer } from '../../../src/drivers/rxe/rings.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
-import { Wc } from '../../../src/spec/drivers/rxe-rings.ts'
+import { RingHeader, Wc } from '../../../src/spec/drivers/rxe-rings.ts'
 import { CqKind } from '../../../src/spec/enums.ts'
 import {
   assertNothingLeft,
@@ -64,8 +66,8 @@ test('a counting queue takes the completions of a queue pair, more than any ring
   const { kind, completions: count, errors, compVector } = query(b, theirs)
   assert.deepEqual({ kind, count, errors, compVector }, { kind: COUNTING, count: 100n, errors: 0n, compVector: 1 })
   // The program reads it where a ring has its producer index.
-  const { piece: at } = m.devices[1].state.cqs.get(0).state.ring
-  assert.equal(at.words[m.devices[1].state.cqs.get(0).state.ring.producer], 100)
+  const { area, head } = m.devices[1].state.cqs.get(0).state.ring
+  assert.equal(area.view.getUint32(head + RingHeader.PRODUCER, true), 100)
   assert.equal(
     errnoOf(() => invokeNow(b.context, Cq, 'modify', theirs.handle, { cqe: 100 }, b.caller)),
     'EINVAL',
@@ -93,11 +95,11 @@ test('it makes events, at thresholds too, and counts failures', () => {
 })
 
 test('the count goes around at 2^32 in the ring, and on in the query', () => {
-  const cq = createCqRing(plainMemory(), 0, COUNTING)
+  const cq = createCqRing(slabRings(), 0, COUNTING)
   cq.completions = 2 ** 32 - 1
   const words = new Uint32Array(16)
   assert.ok(pushCompletion(cq, words))
-  assert.equal(cq.ring.words[cq.ring.producer], 0)
+  assert.equal(loadProducer(cq.ring), 0)
   assert.equal(cq.completions, 2 ** 32)
 })
 
@@ -107,10 +109,10 @@ test('an extended queue has the time of each completion, in nanoseconds of the d
   m.now = 5_000_000.25
   send(1)
   const { ring } = m.devices[1].state.cqs.get(0).state
-  assert.equal(ring.view.getBigUint64(ring.data + Wc.TIMESTAMP, true), 5_000_000_250n)
+  assert.equal(ring.area.view.getBigUint64(ring.data + Wc.TIMESTAMP, true), 5_000_000_250n)
   m.now += 1
   send(1)
-  assert.equal(ring.view.getBigUint64(ring.data + 2 ** Wc.LOG2_ELEMENT + Wc.TIMESTAMP, true), 5_000_001_250n)
+  assert.equal(ring.area.view.getBigUint64(ring.data + 2 ** Wc.LOG2_ELEMENT + Wc.TIMESTAMP, true), 5_000_001_250n)
   assert.equal(completions(theirs).length, 2)
 })
 

@@ -24,7 +24,7 @@ interface Queue {
 const queue = (cqe: number): Queue => {
   const memory = testRings()
   const cq = createCqRing(memory, cqe)
-  return { memory, cq, ring: mapRing(cq.ring.piece) }
+  return { memory, cq, ring: mapRing(cq.ring.area) }
 }
 
 test('a completion has the fields of ib_uverbs_wc at their places', () => {
@@ -97,7 +97,7 @@ test('completions come in order around the ring as long as the program consumes'
           }
         }
         assert.equal(cq.overrun, false)
-        assert.ok(isIntact(cq.ring.piece))
+        assert.ok(isIntact(cq.ring.area))
       },
     ),
   )
@@ -140,7 +140,7 @@ test('whatever a program writes where its index is, nothing is written outside t
           assert.ok(cq.outstanding >= 0 && cq.outstanding <= ring.mask)
           assert.ok(cq.producer >= 0 && cq.producer <= ring.mask)
         }
-        assert.ok(isIntact(cq.ring.piece))
+        assert.ok(isIntact(cq.ring.area))
       },
     ),
   )
@@ -171,8 +171,8 @@ test('resize moves what waits, in order, up and down and around the end', () => 
           assert.equal(q.memory.live.size, 1)
         } else {
           assert.equal(freed, old)
-          q.memory.free(old.piece)
-          q.ring = mapRing(q.cq.ring.piece)
+          q.memory.free(old)
+          q.ring = mapRing(q.cq.ring.area)
           assert.ok(q.ring.mask >= next)
         }
         // And it goes on from there.
@@ -181,7 +181,7 @@ test('resize moves what waits, in order, up and down and around the end', () => 
           pollAll(q.ring).map(one => Number(one.id)),
           Array.from({ length: id - first }, (_, i) => first + i),
         )
-        assert.ok(isIntact(q.cq.ring.piece))
+        assert.ok(isIntact(q.cq.ring.area))
       },
     ),
   )

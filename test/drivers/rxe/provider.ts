@@ -3,7 +3,9 @@
  * out. And memory for rings that tells what is left of it.
  */
 
-import type { RingMemory, RingPiece } from '../../../src/drivers/rxe/rings.ts'
+import type { MappedPiece } from '../../../src/core/mapped.ts'
+import type { RingMemory } from '../../../src/drivers/rxe/rings.ts'
+import { rxeLayout } from '../../../src/spec/drivers/ring-layout.ts'
 import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../../../src/spec/drivers/rxe-rings.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 
@@ -11,11 +13,11 @@ const PAGE = 4096
 
 export interface TestRings extends RingMemory {
   /** Pieces that are not freed, oldest first. */
-  readonly live: Set<RingPiece>
+  readonly live: Set<MappedPiece>
   /** Allocations that succeed before the next one is refused with ENOMEM; Infinity at first. */
   left: number
   /** The piece whose ring a program maps at `offset`. */
-  at(offset: bigint): RingPiece
+  at(offset: bigint): MappedPiece
 }
 
 /**
@@ -23,10 +25,11 @@ export interface TestRings extends RingMemory {
  * context's file.
  */
 export const testRings = (): TestRings => {
-  const live = new Set<RingPiece>()
+  const live = new Set<MappedPiece>()
   let next = PAGE
   return {
     live,
+    layout: rxeLayout,
     left: Number.POSITIVE_INFINITY,
     at(offset) {
       for (const piece of live) if (BigInt(piece.offset) === offset) return piece
@@ -34,11 +37,11 @@ export const testRings = (): TestRings => {
     },
     allocate(bytes) {
       if (this.left-- <= 0) throw new CallError('ENOMEM', 'the test allows no further ring')
-      const length = Math.ceil(bytes / PAGE) * PAGE
+      const length = Math.ceil((RingHeader.DATA + bytes) / PAGE) * PAGE
       const buffer = new ArrayBuffer(length + 2 * PAGE)
       const all = new Uint8Array(buffer).fill(0xa5)
       all.fill(0, PAGE, PAGE + length)
-      const piece = {
+      const area = {
         offset: next,
         length,
         at: PAGE,
@@ -47,17 +50,17 @@ export const testRings = (): TestRings => {
         words: new Int32Array(buffer),
       }
       next += length
-      live.add(piece)
-      return piece
+      live.add(area)
+      return { area, head: PAGE, data: PAGE + RingHeader.DATA }
     },
-    free(piece) {
-      if (!live.delete(piece)) throw new Error('a ring is freed that is not there')
+    free({ area }) {
+      if (!live.delete(area)) throw new Error('a ring is freed that is not there')
     },
   }
 }
 
 /** Whether nothing was written outside of a piece. */
-export const isIntact = ({ bytes, at, length }: RingPiece): boolean =>
+export const isIntact = ({ bytes, at, length }: MappedPiece): boolean =>
   bytes.subarray(0, at).every(byte => byte === 0xa5) && bytes.subarray(at + length).every(byte => byte === 0xa5)
 
 // ---- one ring, as the program maps it ----
@@ -76,7 +79,7 @@ const index = (view: DataView, at: number) => ({
 })
 
 /** What mmap of a piece shows. */
-export const mapRing = ({ bytes, at, length }: RingPiece): Mapped => {
+export const mapRing = ({ bytes, at, length }: MappedPiece): Mapped => {
   const view = new DataView(bytes.buffer, at, length)
   const producer = index(view, RingHeader.PRODUCER)
   const consumer = index(view, RingHeader.CONSUMER)

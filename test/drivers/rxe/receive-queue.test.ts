@@ -27,7 +27,7 @@ const bench = (requests = 7) => {
     memory,
     queue,
     told,
-    ring: mapRing(queue.ring.piece),
+    ring: mapRing(queue.ring.area),
     /** The id taken; undefined if there was none. */
     take: (): number | undefined => (takeReceive(queue, into, 0) ? into[Receive.ID_LO] : undefined),
     into,
@@ -62,7 +62,7 @@ test('a queue of one queue pair has nobody to tell', () => {
 const moved = (memory: TestRings, queue: ReceiveQueue, requests: number): boolean => {
   const old = resizeReceives(memory, queue, requests)
   if (old === undefined) return false
-  memory.free(old.piece)
+  memory.free(old)
   return true
 }
 
@@ -93,7 +93,7 @@ test('whatever is posted, taken and resized: each request comes once, in order, 
         else {
           const fits = waiting.length <= one.resize
           assert.equal(moved(memory, queue, one.resize), fits)
-          if (fits) ring = mapRing(queue.ring.piece)
+          if (fits) ring = mapRing(queue.ring.area)
         }
         assert.equal(receivesLeft(queue), waiting.length)
         assert.equal(memory.live.size, 1)
@@ -113,7 +113,7 @@ test('nonsense in the ring stays inside bounds, at another size too', () => {
         const { memory, queue, take, into, told } = bench(3)
         queue.limit = 3
         for (let round = 0; round < 3; round++) {
-          const { piece } = queue.ring
+          const { area: piece } = queue.ring
           for (let at = 0; at < piece.length; at += 4)
             piece.view.setUint32(piece.at + at, noise[(at / 4 + round) % noise.length], true)
           mapRing(piece).producer = to + round

@@ -14,6 +14,7 @@ import {
   storeConsumer,
   storeProducer,
 } from '../../../src/drivers/rxe/rings.ts'
+import { rxeLayout } from '../../../src/spec/drivers/ring-layout.ts'
 import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../../../src/spec/drivers/rxe-rings.ts'
 import { type LoggedCall, type LoggedIoctl, type LoggedMmap, readAbilog } from '../../uapi/abilog.ts'
 import { isIntact, testRings } from './provider.ts'
@@ -40,10 +41,10 @@ const attribute = (call: LoggedIoctl, id: number) => call.attributes.find(a => a
 
 const assertLike = (map: LoggedMmap, elements: number, bytes: number, where: string): void => {
   const ring = createRing(testRings(), elements, bytes)
-  assert.equal(ring.piece.length, map.length, `${where}: bytes to map`)
+  assert.equal(ring.area.length, map.length, `${where}: bytes to map`)
   assert.equal(ring.log2, u32(map.head, RingHeader.LOG2_ELEMENT), `${where}: log2 of an element`)
   assert.equal(ring.mask, u32(map.head, RingHeader.INDEX_MASK), `${where}: mask`)
-  const head = ring.bytes.subarray(ring.piece.at, ring.piece.at + map.head.length)
+  const head = ring.area.bytes.subarray(ring.area.at, ring.area.at + map.head.length)
   assert.deepEqual(head, map.head, `${where}: header`)
 }
 
@@ -73,12 +74,12 @@ test('a ring holds what was asked for, in elements of a power of two and of at l
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 5000 }), fc.integer({ min: 0, max: 2000 }), (elements, bytes) => {
       const ring = createRing(testRings(), elements, bytes)
-      assert.equal(ring.mask, ringMask(elements))
+      assert.equal(ring.mask, ringMask(rxeLayout, elements))
       assert.ok(ring.mask >= elements && (ring.mask & (ring.mask + 1)) === 0)
       assert.ok(elements === 0 || ring.mask < 2 * elements + 1, 'no larger than needed')
       assert.ok(2 ** ring.log2 >= Math.max(64, bytes))
       assert.ok(bytes <= 64 ? ring.log2 === 6 : 2 ** ring.log2 < 2 * bytes)
-      assert.ok(RingHeader.DATA + (ring.mask + 1) * 2 ** ring.log2 <= ring.piece.length)
+      assert.ok(RingHeader.DATA + (ring.mask + 1) * 2 ** ring.log2 <= ring.area.length)
     }),
   )
 })
@@ -91,13 +92,13 @@ test('any index, and whatever the program writes where indices are, stays inside
       fc.array(fc.integer({ min: -(2 ** 31), max: 2 ** 32 - 1 }), { minLength: 1, maxLength: 20 }),
       (elements, bytes, indices) => {
         const ring = createRing(testRings(), elements, bytes)
-        const { piece } = ring
+        const { area: piece } = ring
         for (const index of indices) {
           const at = elementAt(ring, index)
           assert.ok(at >= piece.at + RingHeader.DATA && at + 2 ** ring.log2 <= piece.at + piece.length)
           // The program owns the mapping: header and indices may be anything.
           for (const place of [0, 4, RingHeader.PRODUCER, RingHeader.CONSUMER])
-            ring.view.setInt32(piece.at + place, index | 0, true)
+            ring.area.view.setInt32(piece.at + place, index | 0, true)
           assert.ok(loadProducer(ring) <= ring.mask && loadProducer(ring) >= 0)
           assert.ok(loadConsumer(ring) <= ring.mask && loadConsumer(ring) >= 0)
           assert.equal(elementAt(ring, index), at, 'mask and size are our own copies')
@@ -111,8 +112,8 @@ test('published indices are masked, and nothing else is written', () => {
   const ring = createRing(testRings(), 3, 64)
   storeProducer(ring, 7)
   storeConsumer(ring, 6)
-  const { at } = ring.piece
-  assert.equal(ring.view.getUint32(at + RingHeader.PRODUCER, true), 3)
-  assert.equal(ring.view.getUint32(at + RingHeader.CONSUMER, true), 2)
-  assert.ok(isIntact(ring.piece))
+  const { at } = ring.area
+  assert.equal(ring.area.view.getUint32(at + RingHeader.PRODUCER, true), 3)
+  assert.equal(ring.area.view.getUint32(at + RingHeader.CONSUMER, true), 2)
+  assert.ok(isIntact(ring.area))
 })

@@ -71,8 +71,8 @@ const bench = (elements = 7): Bench => {
   return {
     rings,
     work,
-    send: mapRing(send.piece),
-    receive: mapRing(receive.ring.piece),
+    send: mapRing(send.area),
+    receive: mapRing(receive.ring.area),
     load: index => copied(Send.SGE + MAX_SGE * Sge.WORDS, (into, at) => work.loadSend(ROW, index, into, at)),
     take: () => copied(Receive.SGE + MAX_SGE * Sge.WORDS, (into, at) => work.takeReceive(ROW, into, at)),
   }
@@ -291,7 +291,7 @@ test('garbage in rings and indices is refused or carried out inside bounds', () 
       u32,
       (noise, indices, seed) => {
         const b = bench(3)
-        for (const { piece } of [b.rings.send, b.rings.receive.ring])
+        for (const { area: piece } of [b.rings.send, b.rings.receive.ring])
           for (let at = 0; at < piece.length; at += 4)
             piece.view.setUint32(piece.at + at, noise[(at / 4 + seed) % noise.length], true)
         const arena = plainArena(4096)
@@ -302,7 +302,7 @@ test('garbage in rings and indices is refused or carried out inside bounds', () 
             assert.ok(words[Send.SGES] <= MAX_SGE)
             assert.ok(words[Send.LENGTH] <= 2 ** 31)
             if (refused) assert.deepEqual([words[Send.SGES], words[Send.LENGTH]], [0, 0])
-            const { piece } = b.rings.send
+            const { area: piece } = b.rings.send
             const { [Send.INLINE_AT]: at, [Send.LENGTH]: length } = words
             if (words[Send.FLAGS] & Flag.INLINE && !refused) {
               assert.ok(length <= INLINE)
@@ -322,7 +322,7 @@ test('garbage in rings and indices is refused or carried out inside bounds', () 
           b.send.producer = index
           b.receive.producer = seed ^ index
         }
-        assert.ok(isIntact(b.rings.send.piece) && isIntact(b.rings.receive.ring.piece))
+        assert.ok(isIntact(b.rings.send.area) && isIntact(b.rings.receive.ring.area))
       },
     ),
   )

@@ -1,0 +1,42 @@
+/*
+ * Rings for programs of this process, as data: a work request with one element in 64 bytes, a receive request in 32, a
+ * completion in 64, a header of 16. Parts that no request has both of share their place: an atomic has no immediate, no
+ * key of its own and its length in its element. A datagram names its address handle; there are no address vectors.
+ */
+import type { RingLayout } from './ring-layout.ts'
+import { Wc } from './rxe-rings.ts'
+
+export const compactLayout: RingLayout = {
+  name: 'compact',
+  header: { PRODUCER: 0, CONSUMER: 4, INDEX_MASK: 8, LOG2_ELEMENT: 12, DATA: 16 },
+  counting: true,
+  minElement: 16,
+  wc: { ...Wc, LOG2_ELEMENT: 6 },
+  send: {
+    WR_ID: 0,
+    OPCODE: 8,
+    FLAGS: 12,
+    DMA_NUM_SGE: 16,
+    DMA_LENGTH: 20,
+    IMM: 24,
+    RKEY: 28,
+    REMOTE: 32,
+    ATOMIC_RKEY: 20,
+    ATOMIC_COMPARE_ADD: 24,
+    ATOMIC_SWAP: 40,
+    MW_LKEY: 20,
+    MW_KEY: 24,
+    MW_NEW_KEY: 28,
+    MW_LENGTH: 40,
+    MW_ACCESS: 48,
+    FLUSH_RKEY: 28,
+    FLUSH_PLACEMENT: 40,
+    FLUSH_SELECTIVITY: 41,
+    UD_QPN: 28,
+    UD_QKEY: 32,
+    UD_AH: 36,
+    UD_VECTOR: 0,
+    SGE: 48,
+  },
+  receive: { WR_ID: 0, DMA_NUM_SGE: 8, SGE: 16 },
+}

@@ -1,0 +1,37 @@
+/*
+ * What a ring layout is (design.md section 6: ring layout is data): where program and device find the indices of a ring
+ * and the parts of its elements. There are two, with the same names for the same parts: that of rxe's user library
+ * (rxe-rings.ts), which programs bring along, and a small one for programs of this process (compact-rings.ts). Whoever
+ * reads or writes a ring goes by its layout. Byte offsets, little-endian.
+ */
+import { RecvWqe, RingHeader, SendWqe, Wc } from './rxe-rings.ts'
+
+type Offsets<T> = { readonly [K in keyof T]: number }
+
+export interface RingLayout {
+  readonly name: 'rxe' | 'compact'
+  /** From the beginning of the header; DATA is its size. */
+  readonly header: Offsets<typeof RingHeader>
+  /**
+   * Indices only count up, modulo 2^32, so that a ring holds as many elements as it has slots; otherwise they are
+   * stored masked, and a full ring has one free slot.
+   */
+  readonly counting: boolean
+  /** Bytes of the smallest element. */
+  readonly minElement: number
+  readonly wc: Offsets<typeof Wc>
+  readonly send: Offsets<typeof SendWqe>
+  readonly receive: Offsets<typeof RecvWqe>
+}
+
+/** Of rxe's user library. */
+export const rxeLayout: RingLayout = {
+  name: 'rxe',
+  header: RingHeader,
+  counting: false,
+  /** A cache line. */
+  minElement: 64,
+  wc: Wc,
+  send: SendWqe,
+  receive: RecvWqe,
+}

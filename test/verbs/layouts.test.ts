@@ -1,0 +1,241 @@
+/*
+ * The two ring layouts: whatever the library posts, the engines get the same words, and completions read alike; rings
+ * of the compact layout hold as many requests as they have slots, and their indices go around at 2^32.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import fc from 'fast-check'
+import { findableMemory } from '../../src/core/mapped.ts'
+import { createCqRing, pushCompletion } from '../../src/drivers/rxe/cq.ts'
+import { createReceiveQueue, takeReceive } from '../../src/drivers/rxe/receive-queue.ts'
+import { mappedRings, slabRings } from '../../src/drivers/rxe/ring-memory.ts'
+import { createRing, type Ring, storeConsumer, storeProducer } from '../../src/drivers/rxe/rings.ts'
+import { ringWork } from '../../src/drivers/rxe/work.ts'
+import { CqKind } from '../../src/spec/enums.ts'
+import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
+import { Completion, Send, Sge } from '../../src/transport/types.ts'
+import type { RingBytes } from '../../src/verbs/carrier.ts'
+import { completionCursor } from '../../src/verbs/completion.ts'
+import {
+  putAtomic,
+  putBind,
+  putDestination,
+  putFlush,
+  putImmediate,
+  putInline,
+  putInvalidate,
+  putReceive,
+  putRemote,
+  putSend,
+  putWord,
+} from '../../src/verbs/requests.ts'
+import { consume, nextSlot, oldest, outstanding, type ProgramRing, produce, programRing } from '../../src/verbs/ring.ts'
+import { plainArena } from '../../src/wire/arena.ts'
+
+const PIECES = 3
+const INLINE = 64
+const memories = { rxe: () => mappedRings(findableMemory()), compact: () => slabRings() }
+type Name = keyof typeof memories
+const names = Object.keys(memories) as Name[]
+
+/** The program's side of a ring of the device's. */
+const programSide = ({ area, head, data, layout }: Ring, index = 0): ProgramRing => {
+  const bytes: RingBytes = { head, data, bytes: area.bytes, view: area.view, words: area.words }
+  return programRing({ layout, ring: () => bytes }, { offset: 0n, size: 0 }, index)
+}
+
+/** A send queue of four requests, both sides, for datagrams if `toFlow` is given. */
+const sendQueue = (name: Name, toFlow?: number) => {
+  const memory = memories[name]()
+  const send = createRing(memory, 4, memory.layout.send.SGE + INLINE)
+  const destinations =
+    toFlow === undefined
+      ? undefined
+      : { byHandle: (number: number) => number + toFlow, byVector: () => -2, close: () => {} }
+  const receive = createReceiveQueue(memory, 4, PIECES)
+  const rings = { send, receive, maxSendSge: PIECES, maxInline: INLINE, destinations, retired: 0 }
+  const work = ringWork([rings])
+  return { send, receive, ring: programSide(send), receiveRing: programSide(receive.ring), work }
+}
+
+const u32 = fc.integer({ min: 0, max: 0xffffffff })
+const u64 = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })
+const slice = fc.record({ hi: u32, lo: u32, length: fc.nat(0x100_0000), lkey: u32 })
+const local = fc.oneof(slice, fc.array(slice, { maxLength: PIECES }), fc.constant(undefined))
+const request = fc.record({
+  opcode: fc.constantFrom(...Object.values(WrOpcode.values)),
+  id: fc.nat({ max: Number.MAX_SAFE_INTEGER }),
+  flags: fc.nat(7),
+  local,
+  inline: fc.option(fc.uint8Array({ maxLength: INLINE }), { nil: undefined }),
+  address: u64,
+  key: u32,
+  other: u32,
+  third: u32,
+  operand: u64,
+  swap: u64,
+  length: u32,
+})
+type Request = typeof request extends fc.Arbitrary<infer T> ? T : never
+
+const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, SEND_WITH_IMM, SEND_WITH_INV, RDMA_READ, LOCAL_INV } = WrOpcode.values
+const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, BIND_MW, FLUSH, ATOMIC_WRITE } = WrOpcode.values
+const DATALESS = [LOCAL_INV, BIND_MW, FLUSH] as number[]
+const REMOTE = [RDMA_READ, RDMA_WRITE, RDMA_WRITE_WITH_IMM, ATOMIC_WRITE] as number[]
+const SENDS = [WrOpcode.values.SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM] as number[]
+
+/** Writes a request as operations.ts does. */
+const write = (ring: ProgramRing, one: Request, datagram: boolean): void => {
+  const at = nextSlot(ring)
+  const { opcode, address, key, other } = one
+  const inline = SENDS.includes(opcode) ? one.inline : undefined
+  const pieces = DATALESS.includes(opcode) || opcode === ATOMIC_WRITE || inline ? undefined : one.local
+  putSend(ring, at, opcode, one.id, inline ? one.flags | SendFlags.values.INLINE : one.flags, pieces as never)
+  if (inline) putInline(ring, at, inline)
+  if (datagram) putDestination(ring, at, key % 1000, other & 0xffffff, one.third)
+  if (opcode === SEND_WITH_IMM || opcode === RDMA_WRITE_WITH_IMM) putImmediate(ring, at, one.length)
+  if (opcode === SEND_WITH_INV || opcode === LOCAL_INV) putInvalidate(ring, at, one.length)
+  if (opcode === RDMA_READ || opcode === RDMA_WRITE || opcode === RDMA_WRITE_WITH_IMM || opcode === ATOMIC_WRITE)
+    putRemote(ring, at, address, key)
+  if (opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD)
+    putAtomic(ring, at, address, key, one.operand, one.swap)
+  if (opcode === ATOMIC_WRITE) putWord(ring, at, one.operand)
+  if (opcode === FLUSH) putFlush(ring, at, address, key, one.length, 1, 2)
+  if (opcode === BIND_MW) putBind(ring, at, key, other, one.third, address, one.length, one.flags)
+  produce(ring)
+}
+
+/** Words that mean something in a request with this opcode. */
+const meant = (words: Uint32Array, datagram: boolean): number[] => {
+  const opcode = words[Send.OPCODE]
+  const from = Array.from(words.subarray(0, Send.SGE + words[Send.SGES] * Sge.WORDS))
+  from[Send.INLINE_AT] = 0
+  const clear = (...places: number[]): void => {
+    for (const place of places) from[place] = 0
+  }
+  const hasOperands = [ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, BIND_MW, FLUSH].includes(opcode as 8)
+  if (datagram) clear(Send.RKEY, Send.COMPARE_HI, Send.SWAP_LO, Send.SWAP_HI)
+  else if (!hasOperands) clear(Send.COMPARE_LO, Send.COMPARE_HI, Send.SWAP_LO, Send.SWAP_HI)
+  const hasImmediate = [SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE_WITH_IMM, LOCAL_INV, BIND_MW].includes(opcode as 8)
+  if (!hasImmediate) clear(Send.IMM)
+  const hasRemote = hasOperands || REMOTE.includes(opcode)
+  if (!hasRemote && !datagram) clear(Send.RKEY, Send.REMOTE_LO, Send.REMOTE_HI)
+  return from
+}
+
+describe('requests', () => {
+  for (const datagram of [false, true])
+    it(`of both layouts become the same words${datagram ? ', of datagrams too' : ''}`, () => {
+      const kinds = datagram ? request.filter(({ opcode }) => opcode === 2 || opcode === 3) : request
+      fc.assert(
+        fc.property(fc.array(kinds, { minLength: 1, maxLength: 12 }), requests => {
+          const queues = names.map(name => sendQueue(name, datagram ? 100 : undefined))
+          requests.forEach((one, i) => {
+            const [first, second] = queues.map(({ ring, work }) => {
+              write(ring, one, datagram)
+              const words = new Uint32Array(64)
+              assert.ok(work.loadSend(0, i, words, 0))
+              const arena = plainArena(128)
+              if (words[Send.FLAGS] & SendFlags.values.INLINE)
+                work.copyInline(0, words[Send.INLINE_AT], 0, arena, 0, 128, 128, words[Send.LENGTH])
+              work.retireSend(0, 1)
+              assert.equal(outstanding(ring), 0)
+              return { words: meant(words, datagram), inline: [...arena.bytes] }
+            })
+            assert.deepEqual(second, first)
+          })
+        }),
+      )
+    })
+
+  it('to receive do so too', () => {
+    fc.assert(
+      fc.property(fc.array(fc.record({ id: fc.nat({ max: 2 ** 53 - 1 }), local }), { maxLength: 12 }), requests => {
+        const queues = names.map(name => sendQueue(name))
+        for (const { id, local: pieces } of requests) {
+          const [first, second] = queues.map(({ receive, receiveRing }) => {
+            putReceive(receiveRing, nextSlot(receiveRing), id, pieces)
+            produce(receiveRing)
+            const words = new Uint32Array(32)
+            assert.ok(takeReceive(receive, words, 0))
+            return [...words]
+          })
+          assert.deepEqual(second, first)
+        }
+      }),
+    )
+  })
+})
+
+describe('rings', () => {
+  it('hold what was asked for; compact ones that and no more, at any index', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 64 }), u32, (elements, start) => {
+        for (const name of names) {
+          const ring = createRing(memories[name](), elements, 64)
+          storeProducer(ring, start)
+          storeConsumer(ring, start)
+          const program = programSide(ring, start)
+          let posted = 0
+          while (nextSlot(program) >= 0) {
+            produce(program)
+            posted++
+          }
+          assert.equal(posted, ring.capacity)
+          assert.ok(posted >= elements)
+          if (name === 'compact') assert.equal(posted, 2 ** Math.ceil(Math.log2(elements)))
+          assert.equal(outstanding(program), posted)
+        }
+      }),
+    )
+  })
+})
+
+describe('completions', () => {
+  it('of both layouts read alike, over many rounds', () => {
+    const one = fc.array(u32, { minLength: Completion.WORDS, maxLength: Completion.WORDS })
+    fc.assert(
+      fc.property(fc.array(one, { maxLength: 40 }), completions => {
+        const queues = names.map(name => {
+          const cq = createCqRing(memories[name](), 4, CqKind.values.EXTENDED)
+          const ring = programSide(cq.ring)
+          return { cq, ring, cursor: completionCursor(ring, true) }
+        })
+        for (const words of completions) {
+          const [first, second] = queues.map(({ cq, ring, cursor }) => {
+            assert.ok(pushCompletion(cq, Uint32Array.from(words), () => 1234.5))
+            cursor.at = oldest(ring)
+            const { id, ok, statusName, opcodeName, bytes, qpn, immediate, invalidated, sourceQpn, hasGrh } = cursor
+            const { timestamp } = cursor
+            consume(ring)
+            return [id, ok, statusName, opcodeName, bytes, qpn, immediate, invalidated, sourceQpn, hasGrh, timestamp]
+          })
+          assert.deepEqual(second, first)
+          assert.equal(first[10], 1234500)
+        }
+      }),
+    )
+  })
+
+  it('fill a compact queue to its last slot and overrun it then, wherever its indices stand', () => {
+    for (const start of [0, 0x7fffffff, -3]) {
+      const cq = createCqRing(slabRings(), 4)
+      cq.producer = start
+      cq.consumer = start
+      storeProducer(cq.ring, start)
+      storeConsumer(cq.ring, start)
+      const ring = programSide(cq.ring, start)
+      const words = new Uint32Array(Completion.WORDS)
+      for (let round = 0; round < 3; round++) {
+        for (let i = 0; i < 4; i++) assert.ok(pushCompletion(cq, words))
+        for (let i = 0; i < 4; i++) {
+          assert.ok(oldest(ring) >= 0)
+          consume(ring)
+        }
+        assert.equal(oldest(ring), -1)
+      }
+      for (let i = 0; i < 4; i++) assert.ok(pushCompletion(cq, words))
+      assert.equal(pushCompletion(cq, words), false)
+    }
+  })
+})
