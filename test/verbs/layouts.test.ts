@@ -92,7 +92,7 @@ const write = (ring: ProgramRing, one: Request, datagram: boolean): void => {
   const pieces = DATALESS.includes(opcode) || opcode === ATOMIC_WRITE || inline ? undefined : one.local
   putSend(ring, at, opcode, one.id, inline ? one.flags | SendFlags.values.INLINE : one.flags, pieces as never)
   if (inline) putInline(ring, at, inline)
-  if (datagram) putDestination(ring, at, key % 1000, other & 0xffffff, one.third)
+  if (datagram) putDestination(ring, at, 1 + (key % 1000), other & 0xffffff, one.third)
   if (opcode === SEND_WITH_IMM || opcode === RDMA_WRITE_WITH_IMM) putImmediate(ring, at, one.length)
   if (opcode === SEND_WITH_INV || opcode === LOCAL_INV) putInvalidate(ring, at, one.length)
   if (opcode === RDMA_READ || opcode === RDMA_WRITE || opcode === RDMA_WRITE_WITH_IMM || opcode === ATOMIC_WRITE)
