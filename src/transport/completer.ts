@@ -19,13 +19,13 @@ import { psnAdd, psnDistance } from './psn.ts'
 import { goBack } from './requester.ts'
 import { narrowShare, widenShare } from './sharing.ts'
 import { type EngineState, PACKET_WEIGHT, Q, Request, Row, readPart, schedule } from './state.ts'
-import { clearTimer, setTimer } from './timers.ts'
+import { clearTimer, setTimer, wasDue } from './timers.ts'
 import { Send } from './types.ts'
 
 const { WORDS, STATE, MTU, RETRY_CNT, RNR_RETRY, REQUESTER, HEAD, UNACKED, SEND_PSN, MAX_PSN } = Row
 const { SENT, ACKED, RD_OUT, RETRIES, RNR_LEFT, WINDOW } = Row
 const { FIRST_PSN, PSNS, START, KIND, COUNTED, STATUS, WR } = Request
-const { RNR_WAIT, RESENT, DRAINING } = Q
+const { RNR_WAIT, RESENT, DRAINING, LATE } = Q
 const { RTS, SQD } = QpState.values
 const { READ, ATOMIC } = SendKind
 const { SUCCESS, LOC_PROT_ERR, BAD_RESP_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR } = WcStatus.values
@@ -156,7 +156,7 @@ const progress = (s: EngineState, row: number, now: number): void => {
   const acked = w[base + ACKED]
   w[base + RETRIES] = w[base + RETRY_CNT]
   w[base + RNR_LEFT] = w[base + RNR_RETRY]
-  w[base + REQUESTER] &= ~(RESENT | RNR_WAIT | CATCH_UP)
+  w[base + REQUESTER] &= ~(RESENT | RNR_WAIT | CATCH_UP | LATE)
   if (request === 0) {
     // nothing is out: what was sent is acknowledged
     w[base + ACKED] = w[base + SENT]
@@ -371,8 +371,14 @@ const onReceiverNotReady = (s: EngineState, row: number, code: number, now: numb
   setTimer(s.timers, row, now + rnrMicroseconds(code))
 }
 
-/** The row's timer has expired: the receiver may be ready now, or nothing was heard for the ACK timeout. */
-export const onTimer = (s: EngineState, row: number): void => {
+/**
+ * The row's timer has expired: the receiver may be ready now, or nothing was heard for the ACK timeout.
+ *
+ * A process that was not scheduled finds its timers expired before it has looked at what came meanwhile, and so may a
+ * peer in the same process before its turn. Who notices the timeout late waits once more, as long as he was late and at
+ * most the timeout again: the specification lets it pass between once and four times its length (9.7.6.1.3).
+ */
+export const onTimer = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
   const base = row * WORDS
   if (!isConnected(s, base)) return
@@ -381,7 +387,12 @@ export const onTimer = (s: EngineState, row: number): void => {
     schedule(s, row)
     return
   }
-  if (w[base + HEAD] !== 0 && w[base + SEND_PSN] !== w[base + UNACKED]) retry(s, row, false)
+  if (w[base + HEAD] === 0 || w[base + SEND_PSN] === w[base + UNACKED]) return
+  const late = now - wasDue(s.timers, row)
+  if (late > 0 && (w[base + REQUESTER] & LATE) === 0) {
+    w[base + REQUESTER] |= LATE
+    setTimer(s.timers, row, now + Math.min(late, s.ackTimeout[row]))
+  } else retry(s, row, false)
 }
 
 /** A READ response's data could not be written after all: the oldest request, a READ, ends. */

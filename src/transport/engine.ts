@@ -164,7 +164,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     nextTimeout: () => Math.min(nextDeadline(s.timers), nextShares(s)),
     onTimeout: now => {
       if (now >= nextShares(s)) onShares(s, now)
-      for (let row = takeExpired(s.timers, now); row >= 0; row = takeExpired(s.timers, now)) onTimer(s, row)
+      for (let row = takeExpired(s.timers, now); row >= 0; row = takeExpired(s.timers, now)) onTimer(s, row, now)
     },
     stat: () => ({ queuePairs: s.rowCount - s.spare.length, poolWords: usedWords(s) }),
   }

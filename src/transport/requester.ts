@@ -33,7 +33,7 @@ const { WORDS, SERVICE, STATE, MTU, DEST_QPN, FLOW, MAX_RD, REQUESTER } = Row
 const { HEAD, CURRENT, UNACKED, SEND_PSN, SENT, ACKED, SINCE, RD_OUT, WINDOW } = Row
 const { NEXT, FIRST_PSN, PSNS, KIND, COUNTED, STATUS, WR } = Request
 const { OPCODE, FLAGS, LENGTH, IMM, RKEY, REMOTE_LO, REMOTE_HI } = Send
-const { MORE, RNR_WAIT, DRAINING } = Q
+const { MORE, RNR_WAIT, DRAINING, LATE } = Q
 const { RTS, SQD } = QpState.values
 const { LOCAL, READ, WRITE } = SendKind
 const { SUCCESS } = WcStatus.values
@@ -387,6 +387,7 @@ export const goBack = (s: EngineState, row: number): void => {
   w[base + SINCE] = 0
   w[base + CURRENT] = w[base + HEAD]
   w[base + RD_OUT] = 0
+  w[base + REQUESTER] &= ~LATE
   for (let request = w[base + HEAD]; request !== 0; request = p[request + NEXT]) p[request + COUNTED] = 0
   clearTimer(s.timers, row)
   s.counters.retransmissions++

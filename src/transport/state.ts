@@ -120,6 +120,8 @@ export const Q = {
   DRAINING: 8,
   /** ERR: more requests are to be flushed than one turn allows. */
   FLUSHING: 16,
+  /** The ACK timeout was noticed late, and runs on for a while, once. */
+  LATE: 32,
 } as const
 
 /** Bits of Row.RESPONDER. */

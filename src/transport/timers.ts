@@ -119,6 +119,9 @@ export const nextDeadline = (t: Timers): number => {
   return Number.POSITIVE_INFINITY
 }
 
+/** When the timer was due that `takeExpired` answered with `row`, until another one is set. */
+export const wasDue = (t: Timers, row: number): number => t.key[row]
+
 /** Takes one timer that has expired by `now` out and answers its row; -1 if there is none. */
 export const takeExpired = (t: Timers, now: number): number => {
   if (nextDeadline(t) > now) return -1

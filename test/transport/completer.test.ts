@@ -310,6 +310,35 @@ describe('silence of the peer', () => {
     t.sent()
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
   })
+  it('is waited out once more, as long as it was noticed late and at most the timeout', () => {
+    for (const [late, more] of [
+      [50, 50],
+      [10 * T14, T14],
+    ]) {
+      const t = startScript({ retryCnt: 1 })
+      const { engine } = t.node
+      t.post({ id: 1, opcode: SEND })
+      t.sent()
+      // the process slept; what came meanwhile may still lie where nobody has looked
+      let now = T14 + late
+      engine.onTimeout(now)
+      assert.deepEqual(t.sent(), [])
+      assert.equal(engine.nextTimeout(), now + more)
+      // late again, but that was all
+      now += more + 7
+      engine.onTimeout(now)
+      t.node.transmit(now)
+      assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq'])
+      assert.equal(engine.counters.retransmissions, 1)
+      // the next timeout again
+      now += T14 + 3
+      engine.onTimeout(now)
+      assert.equal(engine.nextTimeout(), now + 3)
+      t.response('ACKNOWLEDGE', 0)
+      assert.deepEqual(t.completions(), ['1 ok'])
+      assert.equal(engine.nextTimeout(), Number.POSITIVE_INFINITY)
+    }
+  })
   it('is over when an ACK comes late, for more than was sent again', () => {
     const t = startScript()
     t.post(...[1, 2, 3].map(id => ({ id, opcode: SEND })))

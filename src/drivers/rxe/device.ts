@@ -177,10 +177,11 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     },
   }
   const { windowBytes, sharedWindowBytes = 0 } = port
-  const engine = createEngine(
-    environment,
-    windowBytes === undefined ? {} : { windowBytes, sharedWindowBytes, boundReads: true, pace: windowBytes / PACE },
-  )
+  // Also where nothing can overflow: faults may lose answers, and those of one window are still in the cache.
+  const engine = createEngine(environment, {
+    boundReads: true,
+    ...(windowBytes !== undefined && { windowBytes, sharedWindowBytes, pace: windowBytes / PACE }),
+  })
   engineOrNone = engine
   const posts = createPosts(state.rings, engine)
   // Taken out of `state` here: an object with accessors is slow to read, and this is done with every run.

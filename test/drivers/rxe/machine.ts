@@ -19,6 +19,8 @@ import {
 } from '../../../src/core/index.ts'
 import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device.ts'
 import { type Identity, identify } from '../../../src/drivers/rxe/identity.ts'
+import { parseFaults } from '../../../src/phy/fault-spec.ts'
+import { withFaults } from '../../../src/phy/faults.ts'
 import { createMemorySwitch, type MemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
 import { AsyncFd } from '../../../src/spec/classes/async_fd.ts'
 import { CompChannel } from '../../../src/spec/classes/comp_channel.ts'
@@ -47,8 +49,8 @@ export interface Machine {
   tick(): boolean
 }
 
-/** Devices rxe0@127.0.0.1, rxe1@127.0.0.2, …, each with an IPv6 address fd00::N as GID 2. */
-export const machine = (count = 2): Machine => {
+/** Devices rxe0@127.0.0.1, rxe1@127.0.0.2, …, each with an IPv6 address fd00::N as GID 2. `fault`: as `--fault`. */
+export const machine = (count = 2, fault = ''): Machine => {
   const core = createCore()
   const link = createMemorySwitch({ arena: plainArena(memorySwitchBytes(8, 64)), runs: 8, smallRuns: 64 })
   const self: Machine = {
@@ -58,7 +60,8 @@ export const machine = (count = 2): Machine => {
     devices: Array.from({ length: count }, (_, i) => {
       const plain = identify(ipv4(127, 0, 0, i + 1), { name: 'lo', index: 1 })
       const identity: Identity = { ...plain, gids: [...plain.gids, ipv6(i + 1)] }
-      return createRxeDevice(core, { name: `rxe${i}`, identity, port: link.attach(), now: () => self.now })
+      const port = withFaults(link.attach(), `rxe${i}`, parseFaults(fault))
+      return createRxeDevice(core, { name: `rxe${i}`, identity, port, now: () => self.now })
     }),
     settle() {
       for (let turn = 0; turn < 100_000; turn++) {

@@ -32,8 +32,8 @@ export const end = (m: Machine, device: number, cqe = 31): End => {
   return { p, cq, qp: makeQp(p, cq), mr: register(p, SIZE) }
 }
 
-export const pair = (devices: readonly [number, number] = [0, 1]) => {
-  const m = machine()
+export const pair = (devices: readonly [number, number] = [0, 1], fault = '') => {
+  const m = machine(2, fault)
   const a = end(m, devices[0])
   const b = end(m, devices[1])
   join(a.qp, b.qp)

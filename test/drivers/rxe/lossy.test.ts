@@ -1,0 +1,43 @@
+/*
+ * Devices of one process whose packets get lost, or whose process is not scheduled for a while: what is sent again is
+ * what has to be, and not much more (IBA 9.7.5.1.1, 9.7.6).
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { register } from './machine.ts'
+import { completions, pair, pattern, piece } from './pair.ts'
+import { postReceive, postSend, Wr } from './provider.ts'
+
+const MTU = 1024
+const BYTES = 0x20_0000
+
+test('a long READ over a link that loses packets is not answered from each loss to its end', () => {
+  const { m, a, b } = pair([0, 1], 'drop=1%,seed=3')
+  const [to, from] = [register(a.p, BYTES), register(b.p, BYTES)]
+  pattern(from.bytes, 11)
+  const read = { opcode: Wr.READ, id: 5n, sges: [piece(to, 0, BYTES)], remote: from.address, rkey: from.rkey }
+  assert.ok(postSend(a.qp.send, read))
+  m.settle()
+  while (m.tick()) {}
+  assert.deepEqual(completions(a.cq), [{ id: 5, status: 0, opcode: 2, bytes: BYTES }])
+  assert.ok(Buffer.compare(to.bytes, from.bytes) === 0)
+  const { sentPackets } = m.devices[1].state.engine().counters
+  assert.ok(sentPackets > BYTES / MTU, 'some are lost')
+  assert.ok(sentPackets < (3 * BYTES) / MTU, `${sentPackets} answers`)
+})
+
+test('nothing is sent again when the process slept past the ACK timeout', () => {
+  for (const asleep of [70_000, 5_000_000]) {
+    const { m, a, b } = pair()
+    assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
+    assert.ok(postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 64)] }))
+    // the packet is under way, and nobody has looked at the other device yet
+    assert.ok(m.devices[0].poll(m.now))
+    m.now += asleep
+    m.settle()
+    assert.deepEqual(completions(a.cq), [{ id: 2, status: 0, opcode: 0, bytes: 64 }])
+    assert.equal(m.devices[0].state.engine().counters.retransmissions, 0)
+    assert.equal(m.devices[1].state.engine().counters.duplicateRequests, 0)
+    assert.ok(!m.tick(), 'no timer is left')
+  }
+})
