@@ -4,6 +4,7 @@
  */
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
+import { chainRows } from './chain.ts'
 import { codecRows } from './codec.ts'
 import { measure, type Outcome, type Row, table } from './harness.ts'
 import { hookRows } from './hooks.ts'
@@ -21,6 +22,7 @@ const rows: readonly Row[] = [
   ...icrcRows,
   ...hookRows,
   ...inprocRows,
+  ...chainRows,
   ...pingpongRows,
   ...writeBwRows,
   ...idleRows,

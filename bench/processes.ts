@@ -96,6 +96,7 @@ export const runTwin = (name: string, ...args: readonly (string | number)[]): Pr
 
 export interface Daemon {
   readonly pid: number
+  readonly socket: string
   /** Starts a program under `userdma run`, joined to this daemon. */
   run(program: string, ...args: readonly (string | number)[]): Running
   /** The same for a server: waits until it listens on its TCP port. */
@@ -120,6 +121,7 @@ export const startDaemon = async (): Promise<Daemon> => {
     start(process.execPath, [cli, 'run', '--socket', socket, '--', program, ...args.map(String)])
   return {
     pid: daemon.pid,
+    socket,
     stop,
     run: (program, ...args) => run(program, args),
     async runServer(port, program, ...args) {

@@ -13,7 +13,6 @@ import type { CallerView, NewDescriptor, Result } from '../uapi/call.ts'
 import { type ChainEntry, chainEntries } from '../uapi/chain.ts'
 import { decodeMessage } from '../uapi/object.ts'
 import { creates, methodByCall } from '../uapi/object-format.ts'
-import { viewOf } from '../uapi/scalar.ts'
 import { callerView } from './dispatch.ts'
 import { findHandle } from './handles.ts'
 import { execute, methodOf } from './invoke.ts'
@@ -42,8 +41,8 @@ const refuseEntry = (index: number, reason: string): never => {
 
 /** Refuses a chain that could not be undone. What does not exist fails when it is its turn. */
 const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
-  entries.forEach(({ call, ref, message }, index) => {
-    const cls = view.schema.classById(viewOf(message).getUint16(2, true))
+  entries.forEach(({ call, ref, classId }, index) => {
+    const cls = view.schema.classById(classId)
     const named = cls === undefined ? undefined : methodByCall(cls, call)
     if (named === undefined || creates(named.method) || call === QUERY || ref !== undefined) return
     refuseEntry(index, `${cls?.name}.${named.name} of an object that the chain does not make cannot be undone`)
@@ -57,12 +56,13 @@ export const runChain = (
   onError: number,
 ): ChainOutcome | Promise<ChainOutcome> => {
   const { context, caller } = call
-  const entries = chainEntries(bytes)
+  // Answers are put where the messages are, and the caller's bytes stay as they are.
+  const results = bytes.slice()
+  const entries = chainEntries(results)
   /** By entry, the object that it has made; and what entries have made by the way (pd.createAhs). */
   const made: (CoreObject | undefined)[] = []
   const more: CoreObject[] = []
   const descriptors: NewDescriptor[] = []
-  const results = bytes.slice()
 
   const objectOf = (where: string, entry: number): CoreObject => {
     const object = made[entry]
@@ -82,6 +82,13 @@ export const runChain = (
       return of.kind === 'fd' ? UNNUMBERED + entry : object.handle
     },
   }
+  /** What the caller's descriptors are: it waits for the chain, so each is asked for once. */
+  const numbers = new Map<number, number | undefined>()
+  const numberOf = (fd: number): number | undefined => {
+    if (fd >= UNNUMBERED) return made[fd - UNNUMBERED]?.handle
+    if (!numbers.has(fd)) numbers.set(fd, caller.descriptor(fd))
+    return numbers.get(fd)
+  }
   const inChain: Caller = {
     memory: caller.memory,
     copyIn: (address, length) => caller.copyIn(address, length),
@@ -89,7 +96,7 @@ export const runChain = (
     file: fd => caller.file?.(fd),
     ...(caller.openFile && { openFile: fd => caller.openFile!(fd) }),
     ...(caller.handlers !== undefined && { handlers: caller.handlers }),
-    descriptor: fd => (fd >= UNNUMBERED ? made[fd - UNNUMBERED]?.handle : caller.descriptor(fd)),
+    descriptor: numberOf,
   }
   if (onError === ChainErrors.values.UNDO) checkUndo(view, entries)
 
@@ -109,18 +116,20 @@ export const runChain = (
     for (let index = first; index < entries.length; index++) {
       const { call: number, ref, at, message } = entries[index]
       const before = more.length
-      const failed = (error: unknown, refused?: Uint8Array): ChainOutcome => {
+      const failed = (error: unknown): ChainOutcome => {
         if (!(error instanceof CallError)) throw error
         // Made, but its answer did not fit: nobody can name it.
         undoObjects(context, [made[index], ...more.splice(before)])
         made[index] = undefined
-        if (refused !== undefined) results.set(refused, at)
         return end(index, error)
       }
       try {
         const decoded = decodeMessage(view, number, message)
         const { call: found } = decoded
-        if (decoded.short !== undefined) return failed(decoded.short, decoded.refuse())
+        if (decoded.short !== undefined) {
+          decoded.refuse()
+          return failed(decoded.short)
+        }
         if (found.class.id === Interface.id && number === CHAIN) refuseEntry(index, 'a chain in a chain')
         if (ref !== undefined && creates(found.method))
           refuseEntry(
@@ -139,20 +148,15 @@ export const runChain = (
                 ? undefined
                 : findHandle(context.handles, result.object)
           for (const handle of result.also ?? []) more.push(findHandle(context.handles, handle) as CoreObject)
-          const { message: answer, installs } = decoded.answer(result)
-          results.set(answer, at)
-          for (const { descriptor, offset } of installs)
+          for (const { descriptor, offset } of decoded.answer(result).installs)
             descriptors.push({ object: descriptor.object, attribute: 'results', offset: at + offset })
         }
         const result = execute(context, entry, object, found.args, inChain)
         if (result instanceof Promise)
-          return result.then(
-            done => {
-              answered(done)
-              return runFrom(index + 1)
-            },
-            error => failed(error, decoded.refuse()),
-          )
+          return result
+            .then(answered)
+            .catch(failed)
+            .then(over => over ?? runFrom(index + 1))
         answered(result)
       } catch (error) {
         return failed(error)

@@ -9,9 +9,9 @@ import { CallError } from '../spec/errno.ts'
 import type { AnyValue, Attributes, Method, ObjectClass } from '../spec/schema.ts'
 import type { Call, CallerView, Result } from '../uapi/call.ts'
 import { chainEntries } from '../uapi/chain.ts'
-import { decodeMessage, encodeCall, type OutputRoom } from '../uapi/object.ts'
+import { decodeMessage } from '../uapi/object.ts'
+import { encodeCall, type OutputRoom } from '../uapi/object-client.ts'
 import { methodByCall, payloadOf } from '../uapi/object-format.ts'
-import { viewOf } from '../uapi/scalar.ts'
 import type { Declaration, RawPiece, TraceRecord } from '../uapi/tool.ts'
 
 /** Longer values stand beside the message. */
@@ -58,8 +58,8 @@ const declarationsOf = (view: CallerView, { class: cls, methodName, method, args
   }
   add(cls, methodName, method)
   const entries = cls.id === Interface.id && methodName === 'chain' ? args.entries : undefined
-  for (const { call, message } of orNone(() => chainEntries((entries ?? new Uint8Array()) as Uint8Array)) ?? []) {
-    const one = view.schema.classById(viewOf(message).getUint16(2, true))
+  for (const { call, classId } of orNone(() => chainEntries((entries ?? new Uint8Array()) as Uint8Array)) ?? []) {
+    const one = view.schema.classById(classId)
     const named = one === undefined ? undefined : methodByCall(one, call)
     if (one !== undefined && named !== undefined) add(one, named.name, named.method)
   }
@@ -127,6 +127,8 @@ export const messagesOf = (
     return encodeCall(call, { elsewhere, rooms: Object.fromEntries(rooms) })
   })
   if (encoded === undefined) return { ...ids, message: '', answer: '' }
+  const message = base64(encoded)
+  // The answer is put into the message's bytes.
   const answered =
     outcome instanceof CallError
       ? undefined
@@ -134,7 +136,7 @@ export const messagesOf = (
   const more = [...memory].map(([address, bytes]) => [hex(address), base64(bytes)] as const)
   return {
     ...ids,
-    message: base64(encoded),
+    message,
     answer: answered === undefined ? '' : base64(answered),
     ...(more.length > 0 && { memory: more }),
   }

@@ -186,8 +186,16 @@ export const sizeOf = (of: Kind): number => {
       return of.max * recordSize(of.fields)
   }
 }
-export const recordSize = (fields: Fields): number =>
-  Object.values(fields).reduce((end, field: Field) => Math.max(end, field.offset + sizeOf(field.of)), 0)
+/** Declarations do not change, and calls ask often. */
+const recordSizes = new WeakMap<Fields, number>()
+export const recordSize = (fields: Fields): number => {
+  let size = recordSizes.get(fields)
+  if (size === undefined) {
+    size = Object.values(fields).reduce((end, field: Field) => Math.max(end, field.offset + sizeOf(field.of)), 0)
+    recordSizes.set(fields, size)
+  }
+  return size
+}
 
 // ---- methods and classes ----
 

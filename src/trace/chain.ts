@@ -6,7 +6,6 @@ import { Interface } from '../spec/classes/interface.ts'
 import { CallError, errnoName } from '../spec/errno.ts'
 import type { Attributes } from '../spec/schema.ts'
 import { type ChainEntry, chainEntries } from '../uapi/chain.ts'
-import { viewOf } from '../uapi/scalar.ts'
 import type { TraceRecord } from '../uapi/tool.ts'
 import { bytesText } from './bytes.ts'
 import { createdOf, type DecodedCall, decodeMessages, objectOf } from './decode.ts'
@@ -47,7 +46,7 @@ export const decodeChain = (call: DecodedCall, most: number, record: TraceRecord
   const answered = entriesOf(results)
   const count = answered === undefined ? 0 : Number(done ?? 0)
   const entries = asked.map((entry, index) => {
-    const classId = viewOf(entry.message).getUint16(2, true)
+    const { classId } = entry
     const answer = index < count ? (answered?.[index]?.message ?? new Uint8Array()) : new Uint8Array()
     return {
       entry,
@@ -74,8 +73,7 @@ const listText = (texts: readonly string[], all: number): string =>
 
 const entryText = ({ entry, call }: DecodedEntry, style: Style): string => {
   if (call === undefined) {
-    const classId = viewOf(entry.message).getUint16(2, true)
-    return `(class ${classId}, call ${entry.call}, ${bytesText(entry.message, style.bytes)})`
+    return `(class ${entry.classId}, call ${entry.call}, ${bytesText(entry.message, style.bytes)})`
   }
   const object = objectOf(call)
   const who = entry.ref !== undefined ? [`object entry ${entry.ref}`] : object === undefined ? [] : [`object ${object}`]

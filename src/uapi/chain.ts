@@ -3,11 +3,11 @@
  * of the object dialect, `size` bytes, a multiple of 8. With flag OBJECT the object of the call is the one that entry
  * `ref` has made; an attribute with flag CHAINED names an entry in the same way. Answers stand in place of messages.
  */
-import { AttributeFlag, ChainEntryFlag } from '../spec/classes/ids.ts'
+import { ChainEntryFlag } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
 import type { Call } from './call.ts'
-import { type EncodeOptions, encodeCall, HEADER } from './object.ts'
-import { items } from './object-format.ts'
+import { HEADER } from './object.ts'
+import { type ChainedRefs, type EncodeOptions, messageLength, writeMessage } from './object-client.ts'
 import { viewOf } from './scalar.ts'
 
 /** Bytes before the message of an entry. */
@@ -17,6 +17,8 @@ export const MAX_ENTRIES = 0xffff
 
 export interface ChainEntry {
   readonly call: number
+  /** Id of its class, as the message says. */
+  readonly classId: number
   /** The entry whose object this call is about; undefined: the message says it. */
   readonly ref: number | undefined
   /** Where the message lies in the chain, and its bytes. */
@@ -43,7 +45,8 @@ export const chainEntries = (bytes: Uint8Array): ChainEntry[] => {
       bad(`its size is ${size}; a multiple of 8 from ${HEADER} to ${bytes.length - at - ENTRY} is right`)
     const message = bytes.subarray(at + ENTRY, at + ENTRY + size)
     const named = (flags & ChainEntryFlag.OBJECT) !== 0
-    entries.push({ call: view.getUint8(at), ref: named ? ref : undefined, at: at + ENTRY, message })
+    const classId = view.getUint16(at + ENTRY + 2, true)
+    entries.push({ call: view.getUint8(at), classId, ref: named ? ref : undefined, at: at + ENTRY, message })
     at += ENTRY + size
   }
   return entries
@@ -56,30 +59,23 @@ export interface Link {
   /** The entry whose object the call is about. */
   readonly object?: number
   /** By attribute: the entry whose object it means; the call's argument is then ignored. */
-  readonly refs?: Readonly<Record<string, number>>
+  readonly refs?: ChainedRefs
 }
 
 /** The bytes of a chain. Throws CallError as `encodeCall` does. */
 export const encodeChain = (links: readonly Link[]): Uint8Array => {
-  const messages = links.map(({ call, options, refs = {} }) => {
-    const message = encodeCall({ ...call, args: { ...call.args, ...refs } }, options)
-    const marked = new Set(Object.keys(refs).map(name => call.method.in[name]?.id))
-    const view = viewOf(message)
-    for (const { id, flags, at } of items(call.methodName, message))
-      if ((flags & AttributeFlag.OUT) === 0 && marked.has(id))
-        view.setUint32(at + 4, flags | AttributeFlag.CHAINED, true)
-    return message
-  })
-  const bytes = new Uint8Array(messages.reduce((sum, message) => sum + ENTRY + message.length, 0))
+  const lengths = links.map(({ call, options, refs }) => messageLength(call, options, refs))
+  const bytes = new Uint8Array(lengths.reduce((sum, length) => sum + ENTRY + length, 0))
   const view = viewOf(bytes)
   let at = 0
-  links.forEach(({ call, object }, i) => {
+  for (let i = 0; i < links.length; i++) {
+    const { call, options, refs, object } = links[i]
     view.setUint8(at, call.method.call)
     view.setUint8(at + 1, object === undefined ? 0 : ChainEntryFlag.OBJECT)
     view.setUint16(at + 2, object ?? 0, true)
-    view.setUint32(at + 4, messages[i].length, true)
-    bytes.set(messages[i], at + ENTRY)
-    at += ENTRY + messages[i].length
-  })
+    view.setUint32(at + 4, lengths[i], true)
+    writeMessage(view, at + ENTRY, lengths[i], call, options, refs)
+    at += ENTRY + lengths[i]
+  }
   return bytes
 }

@@ -23,13 +23,5 @@ export { encodeLinux, type LinuxImage } from './linux-encode.ts'
 export { sayable, type Way, ways } from './linux-envelope.ts'
 export { decodeVerbsIoctl } from './linux-ioctl.ts'
 export { decodeWrite, decodeWriteBytes } from './linux-write.ts'
-export {
-  callOfRequest,
-  decodeMessage,
-  decodeObject,
-  decodeResult,
-  type EncodeOptions,
-  encodeCall,
-  ioctlRequest,
-  type OutputRoom,
-} from './object.ts'
+export { callOfRequest, decodeMessage, decodeObject, ioctlRequest } from './object.ts'
+export { decodeResult, type EncodeOptions, encodeCall, type OutputRoom } from './object-client.ts'

@@ -124,7 +124,7 @@ const readList = (
   if (size > tail.length)
     throw new CallError('ENOSPC', `${name}: a list of 2^${log} records does not fit the ${tail.length} bytes there`)
   if (!isZero(tail.subarray(size))) throw new CallError('EOPNOTSUPP', `${name}: bytes after the list are not 0`)
-  return valueIn(name, of, tail.subarray(0, size))
+  return valueIn(name, of, viewOf(tail), 0, size)
 }
 
 /** Turns the parts of a command into a call. Throws CallError. */

@@ -16,8 +16,9 @@ import {
   recordSize,
   sizeOf,
 } from '../spec/schema.ts'
+import type { Call } from './call.ts'
 import { isZero } from './caller.ts'
-import { encodeRecords, readRecord, readScalar, viewOf, writeRecord, writeScalar } from './scalar.ts'
+import { readRecord, readScalar, viewOf, writeBytes, writeRecord, writeRecords, writeScalar } from './scalar.ts'
 
 /** Bytes of the header of a message, and of an attribute. */
 export const HEADER = 16
@@ -42,15 +43,37 @@ export const callOfRequest = (request: number): number | undefined =>
 
 // ---- methods by number ----
 
-export interface Named {
+/** An attribute of a method, with what sentences about it begin with. */
+export interface Slot {
   readonly name: string
-  readonly method: Method
-  readonly in: ReadonlyMap<number, [string, Attribute]>
-  readonly out: ReadonlyMap<number, [string, Attribute]>
+  readonly path: string
+  readonly attribute: Attribute
 }
 
-const byId = (attributes: Attributes): ReadonlyMap<number, [string, Attribute]> =>
-  new Map(Object.entries(attributes).map(([name, attribute]) => [attribute.id, [name, attribute]]))
+/** A method with what reading and writing its messages needs, compiled once. */
+export interface Named {
+  readonly name: string
+  readonly where: string
+  readonly method: Method
+  /** In order of declaration, and by id. */
+  readonly inputs: readonly Slot[]
+  readonly outputs: readonly Slot[]
+  readonly in: ReadonlyMap<number, Slot>
+  readonly out: ReadonlyMap<number, Slot>
+}
+
+const slotsOf = (where: string, attributes: Attributes): readonly Slot[] =>
+  Object.entries(attributes).map(([name, attribute]) => ({ name, path: `${where}: attribute ${name}`, attribute }))
+
+const byId = (slots: readonly Slot[]): ReadonlyMap<number, Slot> =>
+  new Map(slots.map(slot => [slot.attribute.id, slot]))
+
+const compiled = (cls: ObjectClass, name: string, method: Method): Named => {
+  const where = `${cls.name}.${name}`
+  const inputs = slotsOf(where, method.in)
+  const outputs = slotsOf(where, method.out)
+  return { name, where, method, inputs, outputs, in: byId(inputs), out: byId(outputs) }
+}
 
 const numbered = new WeakMap<ObjectClass, ReadonlyMap<number, Named>>()
 
@@ -58,65 +81,72 @@ const numbered = new WeakMap<ObjectClass, ReadonlyMap<number, Named>>()
 export const methodByCall = (cls: ObjectClass, call: number): Named | undefined => {
   let calls = numbered.get(cls)
   if (calls === undefined) {
-    calls = new Map(
-      Object.entries(cls.methods).map(([name, method]) => [
-        method.call,
-        { name, method, in: byId(method.in), out: byId(method.out) },
-      ]),
-    )
+    calls = new Map(Object.entries(cls.methods).map(([name, method]) => [method.call, compiled(cls, name, method)]))
     numbered.set(cls, calls)
   }
   return calls.get(call)
+}
+
+/** The method of a call: of its class, or, where that is another declaration, the one that the call brings. */
+export const methodOfCall = ({ class: cls, methodName, method }: Call): Named => {
+  const found = methodByCall(cls, method.call)
+  return found?.method === method ? found : compiled(cls, methodName, method)
 }
 
 export const creates = (method: Method): boolean => method.call === CREATE || method.call === CREATE_FD
 
 // ---- values ----
 
+/** Bytes that one value takes, unpadded. */
+export const payloadSize = (of: Kind, value: AnyValue): number => {
+  if (of.kind === 'blob' || of.kind === 'bytes') return (value as Uint8Array).length
+  if (of.kind === 'list') return recordSize(of.fields) * (value as AnyRecord[]).length
+  return sizeOf(of)
+}
+
+/** Writes a value of `payloadSize` bytes at `at`, where zeros are. */
+export const writePayload = (view: DataView, at: number, of: Kind, value: AnyValue): void => {
+  if (of.kind === 'blob' || of.kind === 'bytes') writeBytes(view, at, (value as Uint8Array).length, value as Uint8Array)
+  else if (of.kind === 'list') writeRecords(view, at, of.fields, value as AnyRecord[])
+  else if (of.kind === 'record') writeRecord(view, at, of.fields, value as AnyRecord)
+  else writeScalar(view, at, sizeOf(of), of, value)
+}
+
 /** Bytes of one value, unpadded. */
 export const payloadOf = (of: Kind, value: AnyValue): Uint8Array => {
   if (of.kind === 'blob' || of.kind === 'bytes') return value as Uint8Array
-  if (of.kind === 'list') return encodeRecords(of.fields, value as AnyRecord[])
-  const bytes = new Uint8Array(sizeOf(of))
-  const view = viewOf(bytes)
-  if (of.kind === 'record') writeRecord(view, 0, of.fields, value as AnyRecord)
-  else writeScalar(view, 0, bytes.length, of, value)
+  const bytes = new Uint8Array(payloadSize(of, value))
+  writePayload(viewOf(bytes), 0, of, value)
   return bytes
 }
 
-/** The value in a payload that the other side has sent. */
-export const valueIn = (where: string, of: Kind, payload: Uint8Array): AnyValue => {
+/** The value in `length` bytes at `at` that the other side has sent. */
+export const valueIn = (where: string, of: Kind, view: DataView, at: number, length: number): AnyValue => {
   switch (of.kind) {
     case 'blob':
-      if (payload.length > of.max)
-        throw new CallError('EINVAL', `${where}: ${payload.length} bytes, at most ${of.max} are allowed`)
-      return payload.slice()
+      if (length > of.max) throw new CallError('EINVAL', `${where}: ${length} bytes, at most ${of.max} are allowed`)
+      return readScalar(view, at, length, of, where)
     case 'list': {
       const size = recordSize(of.fields)
-      const count = payload.length / size
+      const count = length / size
       if (!Number.isInteger(count) || count > of.max)
-        throw new CallError('EINVAL', `${where}: ${payload.length} bytes are not 0 to ${of.max} records of ${size}`)
-      const view = viewOf(payload)
-      return Array.from({ length: count }, (_, i) => readRecord(view, i * size, of.fields, `${where}[${i}]`))
+        throw new CallError('EINVAL', `${where}: ${length} bytes are not 0 to ${of.max} records of ${size}`)
+      return Array.from({ length: count }, (_, i) => readRecord(view, at + i * size, of.fields, where))
     }
     case 'record': {
       const size = recordSize(of.fields)
-      let bytes = payload
-      if (payload.length < size) {
-        bytes = new Uint8Array(size)
-        bytes.set(payload)
-      } else if (!isZero(payload.subarray(size)))
-        throw new CallError(
-          'E2BIG',
-          `${where}: it has ${payload.length} bytes, those after the ${size} known ones are not 0`,
-        )
-      return readRecord(viewOf(bytes), 0, of.fields, where)
+      if (length === size) return readRecord(view, at, of.fields, where)
+      const bytes = new Uint8Array(view.buffer, view.byteOffset + at, length)
+      if (!isZero(bytes.subarray(size)))
+        throw new CallError('E2BIG', `${where}: it has ${length} bytes, those after the ${size} known ones are not 0`)
+      const known = new Uint8Array(size)
+      known.set(bytes.subarray(0, size))
+      return readRecord(viewOf(known), 0, of.fields, where)
     }
     default: {
       const size = sizeOf(of)
-      if (payload.length !== size)
-        throw new CallError('EINVAL', `${where}: it must have ${size} bytes and has ${payload.length}`)
-      return readScalar(viewOf(payload), 0, size, of, where)
+      if (length !== size) throw new CallError('EINVAL', `${where}: it must have ${size} bytes and has ${length}`)
+      return readScalar(view, at, size, of, where)
     }
   }
 }
@@ -126,33 +156,30 @@ export const valueIn = (where: string, of: Kind, payload: Uint8Array): AnyValue 
 export interface Item {
   readonly id: number
   readonly flags: number
-  /** Where its header and its payload begin, and the bytes of the payload. */
+  /** Where its header and its payload begin, the bytes of the payload, and where the next one begins. */
   readonly at: number
   readonly payload: number
   readonly length: number
+  readonly next: number
 }
 
-/** The attributes of a message. Throws CallError EINVAL if they do not lie in it. */
-export function* items(where: string, message: Uint8Array): Generator<Item> {
-  const view = viewOf(message)
-  for (let at = HEADER; at < message.length; ) {
-    if (at + ATTRIBUTE > message.length)
-      throw new CallError('EINVAL', `${where}: the message ends within an attribute's header`)
-    const length = view.getUint16(at, true)
-    const id = view.getUint16(at + 2, true)
-    if (length < ATTRIBUTE || at + length > message.length)
-      throw new CallError(
-        'EINVAL',
-        `${where}: attribute 0x${id.toString(16)} at ${at} has length ${length}, ${message.length - at} bytes are left`,
-      )
-    yield { id, flags: view.getUint32(at + 4, true), at, payload: at + ATTRIBUTE, length: length - ATTRIBUTE }
-    at += pad(length)
-  }
+/** The attribute at `at`, from HEADER on, of a message of `end` bytes. Throws CallError EINVAL if it lies not in it. */
+export const itemAt = (where: string, view: DataView, at: number, end: number): Item => {
+  if (at + ATTRIBUTE > end) throw new CallError('EINVAL', `${where}: the message ends within an attribute's header`)
+  const length = view.getUint16(at, true)
+  const id = view.getUint16(at + 2, true)
+  if (length < ATTRIBUTE || at + length > end)
+    throw new CallError(
+      'EINVAL',
+      `${where}: attribute 0x${id.toString(16)} at ${at} has length ${length}, ${end - at} bytes are left`,
+    )
+  const payload = at + ATTRIBUTE
+  return { id, flags: view.getUint32(at + 4, true), at, payload, length: length - ATTRIBUTE, next: at + pad(length) }
 }
 
-export const indirect = (where: string, message: Uint8Array, item: Item): { address: bigint; length: bigint } => {
+/** What an indirect payload says. */
+export const indirect = (where: string, view: DataView, item: Item): { address: bigint; length: bigint } => {
   if (item.length !== INDIRECT)
     throw new CallError('EINVAL', `${where}: an indirect payload must have ${INDIRECT} bytes and has ${item.length}`)
-  const view = viewOf(message)
   return { address: view.getBigUint64(item.payload, true), length: view.getBigUint64(item.payload + 8, true) }
 }

@@ -1,6 +1,7 @@
 /*
- * The object dialect (R1–R6, design.md section 3 "fixed here"): messages of a header and attributes ⇄ calls and
- * results, for both sides, from the classes' declarations alone.
+ * The object dialect (R1–R6, design.md section 3 "fixed here"), where calls are run: messages of a header and
+ * attributes become calls, results are put into messages, from the classes' declarations alone. Callers:
+ * object-client.ts.
  *
  * Header {u16 length, u16 class_id, u32 object_id, u32 op_ctrl, u32 flags}; attribute {u16 length with its header, u16
  * id, u32 flags}, payload padded to 8; little-endian. An indirect payload is {u64 address, u64 length}. An answer is
@@ -12,23 +13,22 @@
  */
 import { AttributeFlag, CommonAttribute, MessageFlag, OpCtrl } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
-import { type AnyValue, type AnyValues, type Attribute, type Kind, sizeOf } from '../spec/schema.ts'
-import { checkKnown } from '../spec/versions.ts'
+import { type AnyValue, type AnyValues, type Kind, sizeOf } from '../spec/schema.ts'
 import type { Answer, Call, CallerView, Decoded, Install, Result } from './call.ts'
 import { answering, descriptorOf, refuse } from './caller.ts'
 import {
-  ATTRIBUTE,
   creates,
   HEADER,
-  INDIRECT,
   type Item,
   indirect,
-  items,
+  itemAt,
   methodByCall,
-  pad,
   payloadOf,
+  payloadSize,
+  type Slot,
   valueIn,
   WRITTEN,
+  writePayload,
 } from './object-format.ts'
 import { checkValue, viewOf } from './scalar.ts'
 
@@ -39,8 +39,6 @@ const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 /** Longest payload that lies elsewhere, for kinds that may grow. */
 const LONGEST = 1 << 20
 
-// ---- server: message → call, result → message ----
-
 /** A message made a call. */
 export interface ObjectMessage {
   readonly call: Call
@@ -50,10 +48,11 @@ export interface ObjectMessage {
    */
   readonly short: CallError | undefined
   /**
-   * The message with the result in it; indirect outputs are written with `copyOut`. Throws CallError, ENOSPC above all.
+   * Puts the result into the message; indirect outputs are written with `copyOut`. Throws CallError, ENOSPC above all,
+   * and the message is as it was then. Answers the message, and where numbers of descriptors belong.
    */
-  answer(result: Result): { message: Uint8Array; installs: Placed[] }
-  /** The message after a refusal: after ENOSPC it says what each output needs. */
+  answer(result: Result): { message: Uint8Array; installs: readonly Placed[] }
+  /** Puts a refusal into the message, and answers it: after ENOSPC it says what each output needs. */
   refuse(): Uint8Array
 }
 
@@ -64,9 +63,9 @@ export interface Placed {
   readonly base?: bigint
 }
 
+/** Room for an output. */
 interface Place {
-  readonly name: string
-  readonly attribute: Attribute
+  readonly slot: Slot
   readonly item: Item
 }
 
@@ -89,7 +88,82 @@ const descriptorsWithin = (result: Result, name: string, of: Kind): Placed[] =>
         .filter(({ attribute }) => attribute === name)
         .map(descriptor => ({ descriptor, offset: descriptor.offset ?? 0 }))
 
-/** Decodes one message of call number `call`. Throws CallError. */
+const NO_INSTALLS: readonly Placed[] = Object.freeze([])
+
+/** Puts results into the rooms of a message, or the sizes that they would need. */
+const answerIn = (
+  where: string,
+  view: CallerView,
+  message: Uint8Array,
+  header: DataView,
+  places: readonly Place[],
+  needed: Map<Item, number>,
+  result: Result,
+): readonly Placed[] => {
+  const filled: { place: Place; value: AnyValue; length: number }[] = []
+  let short: CallError | undefined
+  for (const place of places) {
+    const { item, slot } = place
+    const { name, path, attribute } = slot
+    const own = attribute.of.kind === 'fd' && descriptorOf(result, name) !== undefined
+    const value = own ? 0xffffffff : result.out[name]
+    if (value === undefined) continue
+    const length = payloadSize(attribute.of, value)
+    const room = item.flags & IS_INDIRECT ? indirect(path, header, item).length : item.length
+    if (length > room) {
+      short ??= spaceError(path, length, room)
+      needed.set(item, length)
+    } else filled.push({ place, value, length })
+  }
+  if (short !== undefined) throw short
+  const installs = result.descriptors === undefined ? NO_INSTALLS : placesOf(where, header, filled, result)
+  for (const { place, value } of filled) {
+    const { path, attribute } = place.slot
+    if (place.item.flags & IS_INDIRECT)
+      view.copyOut(indirect(path, header, place.item).address, payloadOf(attribute.of, value))
+  }
+  for (const { place, value, length } of filled) {
+    const { at, flags, payload, length: room } = place.item
+    if (flags & IS_INDIRECT) {
+      header.setBigUint64(payload + 8, BigInt(length), true)
+      header.setUint32(at + 4, flags | FILLED, true)
+      continue
+    }
+    message.fill(0, payload, payload + room)
+    writePayload(header, payload, place.slot.attribute.of, value)
+    header.setUint32(at + 4, ((flags & 0xffff) | FILLED | (length << WRITTEN)) >>> 0, true)
+  }
+  if (result.object !== undefined && descriptorOf(result, 'object') === undefined)
+    header.setUint32(4, result.object, true)
+  header.setUint32(12, MessageFlag.ANSWERED, true)
+  return installs
+}
+
+/** Where the numbers of all descriptors of a result belong. ENOSPC if there is no room for one. */
+const placesOf = (
+  where: string,
+  header: DataView,
+  filled: readonly { readonly place: Place }[],
+  result: Result,
+): readonly Placed[] => {
+  const installs: Placed[] = []
+  const own = descriptorOf(result, 'object')
+  if (own !== undefined) installs.push({ descriptor: own, offset: 4 })
+  for (const { place } of filled) {
+    const { slot, item } = place
+    const descriptor = slot.attribute.of.kind === 'fd' ? descriptorOf(result, slot.name) : undefined
+    if (descriptor !== undefined) installs.push({ descriptor, offset: item.payload })
+    for (const within of descriptorsWithin(result, slot.name, slot.attribute.of))
+      if (item.flags & IS_INDIRECT) installs.push({ ...within, base: indirect(slot.path, header, item).address })
+      else installs.push({ ...within, offset: item.payload + within.offset })
+  }
+  const lost = result.descriptors?.find(one => !installs.some(({ descriptor }) => descriptor === one))
+  if (lost !== undefined)
+    throw new CallError('ENOSPC', `${where}: there is no room for the descriptor ${lost.attribute}`)
+  return installs
+}
+
+/** Decodes one message of call number `call`; its answer is put into these bytes. Throws CallError. */
 export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array): ObjectMessage => {
   if (bytes.length < HEADER)
     throw new CallError('EINVAL', `a message has at least ${HEADER} bytes, not ${bytes.length}`)
@@ -104,7 +178,7 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
   if (cls === undefined) throw new CallError('EOPNOTSUPP', `this device has no class ${header.getUint16(2, true)}`)
   const named = methodByCall(cls, call)
   if (named === undefined) throw new CallError('EOPNOTSUPP', `class ${cls.name} of this device has no method ${call}`)
-  const where = `${cls.name}.${named.name}`
+  const { where } = named
   const object = header.getUint32(4, true)
   if (header.getUint32(8, true) !== OpCtrl.ATTRIBUTES || (header.getUint32(12, true) & ~MessageFlag.ANSWERED) !== 0)
     throw new CallError('EOPNOTSUPP', `${where}: op_ctrl or flags of the header are unknown`)
@@ -113,15 +187,18 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
   if (!view.hasContext && !(cls.name === 'device' && named.name === 'open'))
     throw new CallError('EINVAL', `${where}: the descriptor has no context yet: device.open comes first`)
 
-  const message = bytes.subarray(0, length)
+  const message = bytes.length === length ? bytes : bytes.subarray(0, length)
   const args: AnyValues = {}
   const places: Place[] = []
-  const seen = new Set<number>()
+  /** Ids of attributes that the method does not have. */
+  let others: Set<number> | undefined
   // Bytes needed by outputs that do not fit.
   const needed = new Map<Item, number>()
   let short: CallError | undefined
   let legacy: Uint8Array | undefined
-  for (const item of items(where, message)) {
+  for (let at = HEADER; at < length; ) {
+    const item = itemAt(where, header, at, length)
+    at = item.next
     const { id, flags } = item
     const isOut = (flags & OUT) !== 0
     if ((flags & ~(MANDATORY | OUT | FILLED | IS_INDIRECT | CHAINED) & 0xffff) !== 0)
@@ -129,10 +206,14 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
         'EINVAL',
         `${where}: attribute 0x${id.toString(16)} has unknown flags 0x${flags.toString(16)}`,
       )
-    if (seen.has(id)) throw new CallError('EINVAL', `${where}: attribute 0x${id.toString(16)} is there twice`)
-    seen.add(id)
-    const found = (isOut ? named.out : named.in).get(id)
-    if (found === undefined) {
+    const slot = (isOut ? named.out : named.in).get(id)
+    const isTwice =
+      others?.has(id) === true ||
+      (slot !== undefined && !isOut ? slot.name in args : places.some(place => place.item.id === id))
+    if (isTwice) throw new CallError('EINVAL', `${where}: attribute 0x${id.toString(16)} is there twice`)
+    if (slot === undefined) {
+      others ??= new Set()
+      others.add(id)
       if (id === CommonAttribute.LEGACY && !isOut && (flags & IS_INDIRECT) === 0)
         legacy = message.slice(item.payload, item.payload + item.length)
       else if ((isOut ? named.in : named.out).has(id))
@@ -147,98 +228,45 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
       }
       continue
     }
-    const [name, attribute] = found
-    const path = `${where}: attribute ${name}`
+    const { name, path, attribute } = slot
+    const { of } = attribute
     if (isOut) {
-      const { kind } = attribute.of
-      if (flags & IS_INDIRECT && kind === 'fd')
+      if (flags & IS_INDIRECT && of.kind === 'fd')
         throw new CallError('EINVAL', `${path}: a descriptor's number is not indirect`)
-      const room = flags & IS_INDIRECT ? indirect(path, message, item).length : BigInt(item.length)
-      const size = kind === 'list' || kind === 'blob' ? 0 : sizeOf(attribute.of)
-      if (room < BigInt(size)) {
+      const room = flags & IS_INDIRECT ? indirect(path, header, item).length : item.length
+      const size = of.kind === 'list' || of.kind === 'blob' ? 0 : sizeOf(of)
+      if (room < size) {
         short ??= spaceError(path, size, room)
         needed.set(item, size)
       }
-      places.push({ name, attribute, item })
+      places.push({ slot, item })
       continue
     }
-    let payload = message.subarray(item.payload, item.payload + item.length)
+    let value: AnyValue
     if (flags & IS_INDIRECT) {
-      const { address, length: size } = indirect(path, message, item)
-      const limit = Math.max(sizeOf(attribute.of), attribute.of.kind === 'record' ? LONGEST : 0)
+      const { address, length: size } = indirect(path, header, item)
+      const limit = Math.max(sizeOf(of), of.kind === 'record' ? LONGEST : 0)
       if (size > BigInt(limit)) throw new CallError('EINVAL', `${path}: ${size} bytes, at most ${limit} are taken`)
-      payload = view.copyIn(address, Number(size))
-    }
-    const value = valueIn(path, attribute.of, payload)
-    checkValue(path, attribute.of, value, true)
-    args[name] = flags & CHAINED ? chained(view, path, attribute.of, value) : value
+      value = valueIn(path, of, viewOf(view.copyIn(address, Number(size))), 0, Number(size))
+    } else value = valueIn(path, of, header, item.payload, item.length)
+    checkValue(path, of, value, true)
+    args[name] = flags & CHAINED ? chained(view, path, of, value) : value
   }
-  for (const name in named.method.in)
-    if (!named.method.in[name].optional && args[name] === undefined)
-      throw new CallError('EINVAL', `${where}: attribute ${name} is missing`)
+  for (const { name, path, attribute } of named.inputs)
+    if (!attribute.optional && args[name] === undefined) throw new CallError('EINVAL', `${path} is missing`)
 
   return {
     short,
     call: { class: cls, methodName: named.name, method: named.method, object, args },
     legacy,
-    answer: result => {
-      const answered = message.slice()
-      const out = viewOf(answered)
-      const installs: Placed[] = []
-      const indirects: [bigint, Uint8Array][] = []
-      let short: CallError | undefined
-      for (const { name, attribute, item } of places) {
-        const path = `${where}: attribute ${name}`
-        const descriptor = attribute.of.kind === 'fd' ? descriptorOf(result, name) : undefined
-        const value = descriptor === undefined ? result.out[name] : 0xffffffff
-        if (value === undefined) continue
-        const payload = payloadOf(attribute.of, value)
-        if (item.flags & IS_INDIRECT) {
-          const { address, length: room } = indirect(path, message, item)
-          if (BigInt(payload.length) > room) {
-            short ??= spaceError(path, payload.length, room)
-            needed.set(item, payload.length)
-            continue
-          }
-          indirects.push([address, payload])
-          for (const within of descriptorsWithin(result, name, attribute.of))
-            installs.push({ ...within, base: address })
-          out.setBigUint64(item.payload + 8, BigInt(payload.length), true)
-          out.setUint32(item.at + 4, item.flags | FILLED, true)
-          continue
-        }
-        if (payload.length > item.length) {
-          short ??= spaceError(path, payload.length, item.length)
-          needed.set(item, payload.length)
-          continue
-        }
-        answered.fill(0, item.payload, item.payload + item.length)
-        answered.set(payload, item.payload)
-        out.setUint32(item.at + 4, ((item.flags & 0xffff) | FILLED | (payload.length << WRITTEN)) >>> 0, true)
-        if (descriptor !== undefined) installs.push({ descriptor, offset: item.payload })
-        for (const { descriptor, offset } of descriptorsWithin(result, name, attribute.of))
-          installs.push({ descriptor, offset: item.payload + offset })
-      }
-      if (short !== undefined) throw short
-      for (const [address, payload] of indirects) view.copyOut(address, payload)
-      const own = descriptorOf(result, 'object')
-      if (own !== undefined) installs.unshift({ descriptor: own, offset: 4 })
-      const lost = result.descriptors?.find(d => !installs.some(({ descriptor }) => descriptor === d))
-      if (lost !== undefined)
-        throw new CallError('ENOSPC', `${where}: there is no room for the descriptor ${lost.attribute}`)
-      else if (result.object !== undefined) out.setUint32(4, result.object, true)
-      out.setUint32(12, MessageFlag.ANSWERED, true)
-      return { message: answered, installs }
-    },
+    answer: result => ({ message, installs: answerIn(where, view, message, header, places, needed, result) }),
     refuse: () => {
-      const answered = message.slice()
-      const out = viewOf(answered)
-      for (const [item, bytes] of needed) {
-        if (item.flags & IS_INDIRECT) out.setBigUint64(item.payload + 8, BigInt(bytes), true)
-        else out.setUint32(item.at + 4, ((item.flags & 0xffff) | (Math.min(bytes, 0xffff) << WRITTEN)) >>> 0, true)
+      for (const [item, size] of needed) {
+        if (item.flags & IS_INDIRECT) header.setBigUint64(item.payload + 8, BigInt(size), true)
+        else header.setUint32(item.at + 4, ((item.flags & 0xffff) | (Math.min(size, 0xffff) << WRITTEN)) >>> 0, true)
       }
-      out.setUint32(12, MessageFlag.ANSWERED, true)
-      return answered
+      header.setUint32(12, MessageFlag.ANSWERED, true)
+      return message
     },
   }
 }
@@ -281,115 +309,3 @@ export const decodeObject = (view: CallerView, call: number, address: bigint): D
       },
     }
   })
-
-// ---- client: call → message, message → result ----
-
-/** Room for an output: bytes in the message, or memory elsewhere. */
-export type OutputRoom = number | { readonly address: bigint; readonly length: number }
-
-/** Room for outputs of which there can be many, where a caller says nothing. */
-const LIST_ROOM = 1024
-
-/** Inputs that do not fit the message lie where `place` puts them. */
-export interface EncodeOptions {
-  readonly legacy?: Uint8Array | undefined
-  /** By attribute; all outputs get room otherwise, lists and blobs 1 KiB. `0`: not wanted. */
-  readonly rooms?: { readonly [attribute: string]: OutputRoom }
-  /** Attributes that a device which does not know them may ignore (R3); it refuses others. */
-  readonly ignorable?: readonly string[]
-  /** By attribute: the address at which the caller has put the value's bytes. */
-  readonly elsewhere?: { readonly [attribute: string]: bigint }
-}
-
-/**
- * The message of a call. Arguments outside their limits are refused here; unknown bits of flags are the server's to
- * refuse. Throws CallError EINVAL, and EMSGSIZE if the message would have more than 65,528 bytes.
- */
-export const encodeCall = (call: Call, options: EncodeOptions = {}): Uint8Array => {
-  const where = `${call.class.name}.${call.methodName}`
-  const parts: { id: number; flags: number; payload: Uint8Array }[] = []
-  const add = (id: number, flags: number, payload: Uint8Array): void => {
-    parts.push({ id, flags, payload })
-  }
-  const pointer = (address: bigint, length: number): Uint8Array => {
-    const bytes = new Uint8Array(INDIRECT)
-    viewOf(bytes).setBigUint64(0, address, true)
-    viewOf(bytes).setBigUint64(8, BigInt(length), true)
-    return bytes
-  }
-  checkKnown(where, call.method, call.args)
-  for (const [name, { id, of, optional }] of Object.entries(call.method.in)) {
-    const value = call.args[name]
-    if (value === undefined) {
-      if (optional) continue
-      throw new CallError('EINVAL', `${where}: attribute ${name} is missing`)
-    }
-    checkValue(`${where}: attribute ${name}`, of, value)
-    const payload = payloadOf(of, value)
-    const flags = options.ignorable?.includes(name) ? 0 : MANDATORY
-    const address = options.elsewhere?.[name]
-    if (address === undefined) add(id, flags, payload)
-    else add(id, flags | IS_INDIRECT, pointer(address, payload.length))
-  }
-  for (const [name, { id, of }] of Object.entries(call.method.out)) {
-    const some = of.kind === 'list' || of.kind === 'blob'
-    const room = options.rooms?.[name] ?? (some ? Math.min(sizeOf(of), LIST_ROOM) : sizeOf(of))
-    if (room === 0) continue
-    if (typeof room === 'number') add(id, OUT, new Uint8Array(room))
-    else add(id, OUT | IS_INDIRECT, pointer(room.address, room.length))
-  }
-  if (options.legacy !== undefined) add(CommonAttribute.LEGACY, 0, options.legacy)
-
-  const length = parts.reduce((sum, { payload }) => sum + ATTRIBUTE + pad(payload.length), HEADER)
-  if (length > 0xffff)
-    throw new CallError('EMSGSIZE', `${where}: the message would have ${length} bytes, at most 65,528 are possible`)
-  const message = new Uint8Array(length)
-  const view = viewOf(message)
-  view.setUint16(0, length, true)
-  view.setUint16(2, call.class.id, true)
-  view.setUint32(4, call.object, true)
-  let at = HEADER
-  for (const { id, flags, payload } of parts) {
-    view.setUint16(at, ATTRIBUTE + payload.length, true)
-    view.setUint16(at + 2, id, true)
-    view.setUint32(at + 4, flags, true)
-    message.set(payload, at + ATTRIBUTE)
-    at += ATTRIBUTE + pad(payload.length)
-  }
-  return message
-}
-
-/**
- * The result in an answered message. `copyIn` reads indirect outputs. Numbers of descriptors appear as values. Throws
- * CallError EINVAL if the message is not an answer to `call`.
- */
-export const decodeResult = (
-  call: Call,
-  message: Uint8Array,
-  copyIn?: (address: bigint, length: number) => Uint8Array,
-): Result => {
-  const where = `${call.class.name}.${call.methodName}`
-  if (message.length < HEADER)
-    throw new CallError('EINVAL', `${where}: an answer has at least ${HEADER} bytes, not ${message.length}`)
-  const named = methodByCall(call.class, call.method.call)
-  const out: AnyValues = {}
-  for (const item of items(where, message)) {
-    const found = item.flags & OUT && item.flags & FILLED ? named?.out.get(item.id) : undefined
-    if (found === undefined) continue
-    const [name, { of }] = found
-    const path = `${where}: attribute ${name}`
-    let payload: Uint8Array
-    if (item.flags & IS_INDIRECT) {
-      const { address, length } = indirect(path, message, item)
-      if (copyIn === undefined) continue
-      payload = copyIn(address, Number(length))
-    } else {
-      const written = item.flags >>> WRITTEN
-      if (written > item.length)
-        throw new CallError('EINVAL', `${path}: ${written} bytes written into a room of ${item.length}`)
-      payload = message.subarray(item.payload, item.payload + written)
-    }
-    out[name] = valueIn(path, of, payload)
-  }
-  return creates(call.method) ? { object: viewOf(message).getUint32(4, true), out } : { out }
-}

@@ -27,6 +27,23 @@ export const writeUint = (view: DataView, at: number, size: number, value: numbe
   else view.setUint32(at, value, true)
 }
 
+/** Up to so many bytes are moved one by one: a GID, and no array over the message is made for it. */
+const FEW = 64
+
+const readBytes = (view: DataView, at: number, size: number): Uint8Array => {
+  const bytes = new Uint8Array(size)
+  if (size > FEW) bytes.set(new Uint8Array(view.buffer, view.byteOffset + at, size))
+  else for (let i = 0; i < size; i++) bytes[i] = view.getUint8(at + i)
+  return bytes
+}
+
+/** Writes `size` bytes of `bytes` at `at`, or all of them if they are fewer. */
+export const writeBytes = (view: DataView, at: number, size: number, bytes: Uint8Array): void => {
+  const length = Math.min(size, bytes.length)
+  if (length > FEW) new Uint8Array(view.buffer, view.byteOffset + at, length).set(bytes.subarray(0, length))
+  else for (let i = 0; i < length; i++) view.setUint8(at + i, bytes[i])
+}
+
 /**
  * A value of kind `of` in `size` bytes at `at`. A number in 8 bytes that does not fit 32 bits is EINVAL, as Linux
  * refuses such constants; `where` names it then.
@@ -38,8 +55,7 @@ export const readScalar = (
   of: Kind,
   where: string,
 ): number | bigint | Uint8Array => {
-  if (of.kind === 'bytes' || of.kind === 'blob')
-    return new Uint8Array(view.buffer.slice(view.byteOffset + at, view.byteOffset + at + size))
+  if (of.kind === 'bytes' || of.kind === 'blob') return readBytes(view, at, size)
   if (of.kind === 'fd') return view.getInt32(at, true)
   if (of.kind === 'u64') return size === 8 ? view.getBigUint64(at, true) : BigInt(readUint(view, at, size))
   if (size < 8) return readUint(view, at, size)
@@ -49,8 +65,7 @@ export const readScalar = (
 }
 
 export const writeScalar = (view: DataView, at: number, size: number, of: Kind, value: AnyValue): void => {
-  if (of.kind === 'bytes' || of.kind === 'blob')
-    new Uint8Array(view.buffer, view.byteOffset + at, size).set((value as Uint8Array).subarray(0, size))
+  if (of.kind === 'bytes' || of.kind === 'blob') writeBytes(view, at, size, value as Uint8Array)
   else if (size === 8) view.setBigUint64(at, BigInt.asUintN(64, BigInt(value as number | bigint)), true)
   else writeUint(view, at, size, Number(value))
 }
@@ -68,10 +83,71 @@ const valuesOf = (of: Enumeration): ReadonlySet<number> => {
 
 const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
-const number = (where: string, value: unknown, max: number): number => {
-  if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > max)
-    throw new CallError('EINVAL', `${where}: ${String(value)} is not a whole number from 0 to ${max}`)
-  return value
+/** Every bit that a set of flags names. */
+const bitsOf = (of: Enumeration): number => {
+  let bits = 0
+  for (const bit of valuesOf(of)) bits |= bit
+  return bits
+}
+
+const noNumber = (value: unknown, max: number): string | undefined =>
+  typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > max
+    ? `: ${String(value)} is not a whole number from 0 to ${max}`
+    : undefined
+
+/** What is wrong with a value: the rest of a sentence that begins with its name. Only what is wrong costs a string. */
+const problemOf = (of: Kind, value: unknown, strict: boolean): string | undefined => {
+  switch (of.kind) {
+    case 'u8':
+    case 'u16':
+    case 'u32': {
+      const problem = noNumber(value, highest[of.kind])
+      if (problem !== undefined) return problem
+      const n = value as number
+      if (of.min !== undefined && n < of.min) return `: ${n} is below ${of.min}`
+      return of.max !== undefined && n > of.max ? `: ${n} is above ${of.max}` : undefined
+    }
+    case 'enum': {
+      if (valuesOf(of.of).has(value as number)) return undefined
+      const names = Object.entries(of.of.values).map(([name, n]) => `${n} ${name}`)
+      return `: ${String(value)} is no ${of.of.name} (${names.join(', ')})`
+    }
+    case 'flags': {
+      const problem = noNumber(value, 2 ** (8 * of.width) - 1)
+      if (problem !== undefined || !strict || value === 0) return problem
+      const unknown = (value as number) & ~bitsOf(of.of)
+      return unknown === 0 ? undefined : `: ${of.of.name} has no bits 0x${(unknown >>> 0).toString(16)}`
+    }
+    case 'ref':
+      return noNumber(value, 0xffffffff)
+    case 'fd':
+      return noNumber(value, 0x7fffffff)
+    case 'u64':
+      return typeof value === 'bigint' && value >= 0n && value < 1n << 64n
+        ? undefined
+        : `: ${String(value)} is not a 64-bit number`
+    case 'bytes':
+      return value instanceof Uint8Array && value.length === of.size ? undefined : `: it has ${of.size} bytes`
+    case 'blob':
+      return value instanceof Uint8Array && value.length <= of.max ? undefined : `: it has at most ${of.max} bytes`
+    case 'record': {
+      if (typeof value !== 'object' || value === null) return ': it is a record'
+      for (const name in of.fields) {
+        const problem = problemOf(of.fields[name].of, (value as Readonly<Record<string, unknown>>)[name], strict)
+        if (problem !== undefined) return `.${name}${problem}`
+      }
+      return undefined
+    }
+    case 'list': {
+      if (!Array.isArray(value) || value.length > of.max) return `: it is a list of at most ${of.max} records`
+      const item: Kind = { kind: 'record', fields: of.fields }
+      for (let i = 0; i < value.length; i++) {
+        const problem = problemOf(item, value[i], strict)
+        if (problem !== undefined) return `[${i}]${problem}`
+      }
+      return undefined
+    }
+  }
 }
 
 /**
@@ -79,58 +155,8 @@ const number = (where: string, value: unknown, max: number): number => {
  * name pass: which of them a device takes is the handler's to say, unless `strict`.
  */
 export const checkValue = (where: string, of: Kind, value: unknown, strict = false): void => {
-  switch (of.kind) {
-    case 'u8':
-    case 'u16':
-    case 'u32': {
-      const n = number(where, value, highest[of.kind])
-      if (of.min !== undefined && n < of.min) throw new CallError('EINVAL', `${where}: ${n} is below ${of.min}`)
-      if (of.max !== undefined && n > of.max) throw new CallError('EINVAL', `${where}: ${n} is above ${of.max}`)
-      return
-    }
-    case 'enum': {
-      if (valuesOf(of.of).has(value as number)) return
-      const names = Object.entries(of.of.values).map(([name, n]) => `${n} ${name}`)
-      throw new CallError('EINVAL', `${where}: ${String(value)} is no ${of.of.name} (${names.join(', ')})`)
-    }
-    case 'flags': {
-      const n = number(where, value, 2 ** (8 * of.width) - 1)
-      if (!strict) return
-      let unknown = n
-      for (const bit of valuesOf(of.of)) unknown &= ~bit
-      if (unknown !== 0)
-        throw new CallError('EINVAL', `${where}: ${of.of.name} has no bits 0x${(unknown >>> 0).toString(16)}`)
-      return
-    }
-    case 'ref':
-      number(where, value, 0xffffffff)
-      return
-    case 'fd':
-      number(where, value, 0x7fffffff)
-      return
-    case 'u64':
-      if (typeof value === 'bigint' && value >= 0n && value < 1n << 64n) return
-      throw new CallError('EINVAL', `${where}: ${String(value)} is not a 64-bit number`)
-    case 'bytes':
-      if (value instanceof Uint8Array && value.length === of.size) return
-      throw new CallError('EINVAL', `${where}: it has ${of.size} bytes`)
-    case 'blob':
-      if (value instanceof Uint8Array && value.length <= of.max) return
-      throw new CallError('EINVAL', `${where}: it has at most ${of.max} bytes`)
-    case 'record': {
-      const fields = value as Readonly<Record<string, unknown>> | undefined
-      if (typeof fields !== 'object') throw new CallError('EINVAL', `${where}: it is a record`)
-      for (const [name, field] of Object.entries(of.fields))
-        checkValue(`${where}.${name}`, field.of, fields[name], strict)
-      return
-    }
-    case 'list': {
-      if (!Array.isArray(value) || value.length > of.max)
-        throw new CallError('EINVAL', `${where}: it is a list of at most ${of.max} records`)
-      const item: Kind = { kind: 'record', fields: of.fields }
-      for (let i = 0; i < value.length; i++) checkValue(`${where}[${i}]`, item, value[i], strict)
-    }
-  }
+  const problem = problemOf(of, value, strict)
+  if (problem !== undefined) throw new CallError('EINVAL', where + problem)
 }
 
 // ---- records ----
@@ -146,24 +172,28 @@ export const writeRecord = (view: DataView, at: number, fields: Fields, record: 
   }
 }
 
-/** Reads a record's fields at `at`; the bytes must be there. */
+/** Reads a record's fields at `at`; the bytes must be there. No field can be refused: each has just its kind's size. */
 export const readRecord = (view: DataView, at: number, fields: Fields, where: string): AnyRecord => {
   const record: AnyRecord = {}
   for (const name in fields) {
     const { offset, of } = fields[name]
     record[name] =
       of.kind === 'record'
-        ? readRecord(view, at + offset, of.fields, `${where}.${name}`)
-        : readScalar(view, at + offset, sizeOf(of), of, `${where}.${name}`)
+        ? readRecord(view, at + offset, of.fields, where)
+        : readScalar(view, at + offset, sizeOf(of), of, where)
   }
   return record
 }
 
-/** Records in a row, without gaps. */
-export const encodeRecords = (fields: Fields, records: readonly AnyRecord[]): Uint8Array => {
+/** Writes records in a row, without gaps. */
+export const writeRecords = (view: DataView, at: number, fields: Fields, records: readonly AnyRecord[]): void => {
   const size = recordSize(fields)
-  const bytes = new Uint8Array(size * records.length)
-  const view = viewOf(bytes)
-  for (let i = 0; i < records.length; i++) writeRecord(view, i * size, fields, records[i])
+  for (let i = 0; i < records.length; i++) writeRecord(view, at + i * size, fields, records[i])
+}
+
+/** The same in bytes of their own. */
+export const encodeRecords = (fields: Fields, records: readonly AnyRecord[]): Uint8Array => {
+  const bytes = new Uint8Array(recordSize(fields) * records.length)
+  writeRecords(viewOf(bytes), 0, fields, records)
   return bytes
 }

@@ -10,7 +10,8 @@ import { Classes } from '../../src/spec/classes.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import type { AnyValues, ObjectClass } from '../../src/spec/schema.ts'
 import { type ChainEntry, chainEntries, encodeChain, type Link } from '../../src/uapi/chain.ts'
-import { decodeObject, decodeResult, type EncodeOptions, encodeCall } from '../../src/uapi/object.ts'
+import { decodeObject } from '../../src/uapi/object.ts'
+import { decodeResult, type EncodeOptions, encodeCall } from '../../src/uapi/object-client.ts'
 import { type Bench, bench, cap, errnoOf } from './fixture.ts'
 
 const { interface: Interface, pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: Channel, async_fd: AsyncFd } = Classes

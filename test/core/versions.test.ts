@@ -31,7 +31,8 @@ import {
 } from '../../src/spec/schema.ts'
 import { agreedClass } from '../../src/spec/versions.ts'
 import type { Answer, CallerView } from '../../src/uapi/call.ts'
-import { decodeMessage, decodeResult, type EncodeOptions, encodeCall } from '../../src/uapi/object.ts'
+import { decodeMessage } from '../../src/uapi/object.ts'
+import { decodeResult, type EncodeOptions, encodeCall } from '../../src/uapi/object-client.ts'
 import { describeDevice, testCaller, testDriver } from './fixture.ts'
 
 // ---- two releases of a class, and a class that only one of them has ----

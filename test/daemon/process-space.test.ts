@@ -127,3 +127,16 @@ test('a space that is closed faults, though the process lives', async () => {
   assert.throws(() => space.copyOut(BigInt(address), new Uint8Array(1)), { code: 'EFAULT' })
   closeProcess(handle)
 })
+
+test('what is mapped is read anew in each turn, and only then', async () => {
+  let turn = 0
+  const { space, handle } = spaceOf(peer.pid, () => turn)
+  assert.equal(space.check(0, 0x10, 1, false), false)
+  const { address } = await peer.ask('arena', { bytes: 4 * PAGE })
+  const isThere = () => space.check(hi(address), lo(address), 4 * PAGE, true)
+  assert.equal(isThere(), false, 'a chain of registrations reads it once')
+  turn++
+  assert.equal(isThere(), true)
+  space.close()
+  closeProcess(handle)
+})

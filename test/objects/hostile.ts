@@ -21,7 +21,8 @@ import type { ObjectClass } from '../../src/spec/schema.ts'
 import type { Answer } from '../../src/uapi/call.ts'
 import { ENTRY } from '../../src/uapi/chain.ts'
 import { Door, decodeIoctl, decodeWrite, encodeLinux, ioctlRequest, ways } from '../../src/uapi/index.ts'
-import { encodeCall, HEADER } from '../../src/uapi/object.ts'
+import { HEADER } from '../../src/uapi/object.ts'
+import { encodeCall } from '../../src/uapi/object-client.ts'
 import { pad } from '../../src/uapi/object-format.ts'
 import {
   assertNothingLeft,

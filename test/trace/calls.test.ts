@@ -6,7 +6,8 @@ import { Classes } from '../../src/spec/classes.ts'
 import type { Method, ObjectClass } from '../../src/spec/schema.ts'
 import { callJson, callLine } from '../../src/trace/calls.ts'
 import type { Call, CallerView } from '../../src/uapi/call.ts'
-import { decodeMessage, encodeCall } from '../../src/uapi/object.ts'
+import { decodeMessage } from '../../src/uapi/object.ts'
+import { encodeCall } from '../../src/uapi/object-client.ts'
 import type { TraceRecord } from '../../src/uapi/tool.ts'
 
 /** One attribute: id, payload as little-endian hexadecimal; outputs are filled. */

@@ -11,7 +11,8 @@ import { isAnswer } from '../../src/uapi/call.ts'
 import { AGAIN } from '../../src/uapi/caller.ts'
 import { Door, unpackLegacy } from '../../src/uapi/legacy.ts'
 import { encodeLinux, type LinuxImage } from '../../src/uapi/linux-encode.ts'
-import { decodeMessage, decodeResult, encodeCall } from '../../src/uapi/object.ts'
+import { decodeMessage } from '../../src/uapi/object.ts'
+import { decodeResult, encodeCall } from '../../src/uapi/object-client.ts'
 import {
   fakeMemory,
   ioctlMessage,

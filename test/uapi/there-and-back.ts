@@ -8,7 +8,8 @@ import { Door } from '../../src/uapi/legacy.ts'
 import { encodeLinux, type LinuxImage } from '../../src/uapi/linux-encode.ts'
 import { decodeVerbsIoctl } from '../../src/uapi/linux-ioctl.ts'
 import { decodeWrite } from '../../src/uapi/linux-write.ts'
-import { decodeMessage, encodeCall } from '../../src/uapi/object.ts'
+import { decodeMessage } from '../../src/uapi/object.ts'
+import { encodeCall } from '../../src/uapi/object-client.ts'
 import { AT, type FakeView } from './fake-view.ts'
 
 /** Decodes an image that lies at `AT`. */

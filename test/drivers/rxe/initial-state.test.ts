@@ -12,7 +12,8 @@ import { XrcTgtQp } from '../../../src/spec/classes/xrc_qp.ts'
 import { Xrcd } from '../../../src/spec/classes/xrcd.ts'
 import { XrcdFlags } from '../../../src/spec/enums.ts'
 import type { In } from '../../../src/spec/schema.ts'
-import { decodeMessage, encodeCall } from '../../../src/uapi/object.ts'
+import { decodeMessage } from '../../../src/uapi/object.ts'
+import { encodeCall } from '../../../src/uapi/object-client.ts'
 import {
   assertNothingLeft,
   cap,
