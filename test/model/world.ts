@@ -63,6 +63,8 @@ const SERVICES = [Service.RC, Service.RC, Service.UC, Service.UD, Service.XRC_IN
 /** Requests that one end has out at most. */
 const MOST_OUT = 24
 const KEPT_LINES = 60
+/** µs; ACK timeouts are 1 to 4 ms. */
+const LONGEST_SLEEP = 10_000
 
 export const createWorld = (options: WorldOptions) => {
   const chance = createChance(options.seed)
@@ -333,7 +335,8 @@ export const createWorld = (options: WorldOptions) => {
     let next = link.next()
     for (const { engine } of nodes) next = Math.min(next, engine.nextTimeout())
     if (next === Number.POSITIVE_INFINITY) return full
-    now = Math.max(now, next)
+    // now and then the process sleeps: timers are late, and what came meanwhile is not seen before them
+    now = Math.max(now, next) + (chance.hits(0.003) ? chance.int(LONGEST_SLEEP) : 0)
     link.now = now
     for (const { engine } of nodes) if (engine.nextTimeout() <= now) engine.onTimeout(now)
     link.deliver()

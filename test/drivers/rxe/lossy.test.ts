@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { WcStatus } from '../../../src/spec/work.ts'
 import { register } from './machine.ts'
 import { completions, pair, pattern, piece } from './pair.ts'
 import { postReceive, postSend, Wr } from './provider.ts'
@@ -40,4 +41,18 @@ test('nothing is sent again when the process slept past the ACK timeout', () => 
     assert.equal(m.devices[1].state.engine().counters.duplicateRequests, 0)
     assert.ok(!m.tick(), 'no timer is left')
   }
+})
+
+test('who has lost the last acknowledgement of a peer that is gone hears RETRY_EXC, although the message came', () => {
+  const { m, a, b } = pair([0, 1], 'opcode=RC_ACKNOWLEDGE,drop=100%')
+  assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
+  assert.ok(postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 64)] }))
+  m.settle()
+  assert.deepEqual(completions(b.cq), [{ id: 1, status: 0, opcode: 128, bytes: 64 }])
+  b.p.close()
+  while (m.tick()) {}
+  assert.deepEqual(
+    completions(a.cq).map(({ id, status }) => [id, status]),
+    [[2, WcStatus.values.RETRY_EXC_ERR]],
+  )
 })
