@@ -6,11 +6,14 @@
  * loopback interface, and where several devices of the daemon share an interface, each keeps to its own address. Other
  * daemons may share it too: an address that is in use is left out, with a line in the log, and one that we have besides
  * our own goes to a daemon that is started for it (`spare` in host/udp.ts).
+ *
+ * An interface that is deleted leaves its device without link and GIDs, until one comes that has its name, or that gets
+ * the device's own address. (Linux's rxe goes with its interface for ever.)
  */
 
 import { raisePort } from '../core/events.ts'
 import type { RxeDevice } from '../drivers/rxe/device.ts'
-import { addGid, NO_EVENT, type PortEvent, removeGid, setLink } from '../drivers/rxe/interface.ts'
+import { addGid, moveTo, NO_EVENT, type PortEvent, removeGid, setLink } from '../drivers/rxe/interface.ts'
 import { EADDRINUSE, SystemError } from '../host/errno.ts'
 import type { Interfaces, NetworkInterface } from '../host/interfaces.ts'
 import { pathMtuOf } from '../phy/udp-window.ts'
@@ -18,6 +21,9 @@ import { addressText } from '../wire/address.ts'
 
 /** The name of a device, and what is done with it. */
 type Followed = Pick<RxeDevice, 'device' | 'state'>
+
+/** Where the address that a device was named by is among its GIDs. */
+const OWN_GID = 1
 
 /** The link of an interface that is no more. */
 const GONE = { up: false, carrier: false }
@@ -64,7 +70,31 @@ export const followInterfaces = (
     return addGid(device, address)
   }
 
+  const move = (followed: Followed, { name, index }: NetworkInterface): void => {
+    try {
+      moveTo(followed.device, name, index)
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error
+      console.error(`userdma daemon: ${followed.device.name} hears no groups on ${name}: ${error.message}`)
+    }
+    changed(followed)
+  }
+  /** Devices whose interface is gone and that this one may be for: it has its name, or the device's own address. */
+  const settle = ({ name, index }: NetworkInterface, address?: Uint8Array): void => {
+    const came = devices.filter(followed => {
+      const { interfaceName, interfaceIndex, gids } = followed.state.identity
+      const mine = address === undefined ? name === interfaceName : same(gids[OWN_GID], address)
+      return mine && !interfaces.links().has(interfaceIndex)
+    })
+    const link = interfaces.links().get(index)
+    if (came.length === 0 || link === undefined) return
+    for (const followed of came) move(followed, link)
+    begin(index)
+  }
+
   const onAddress = (index: number, address: Uint8Array, present: boolean): void => {
+    const link = interfaces.links().get(index)
+    if (present && link !== undefined) settle(link, address)
     for (const followed of on(index)) {
       const claim = claimOf(followed, index, address)
       if (claim === undefined) continue
@@ -74,7 +104,9 @@ export const followInterfaces = (
   }
 
   const onLink = (index: number, now: NetworkInterface | undefined): void => {
+    if (now !== undefined) settle(now)
     for (const followed of on(index)) {
+      if (now !== undefined && now.name !== followed.state.identity.interfaceName) move(followed, now)
       const link = now ? { up: now.up, carrier: now.carrier, pathMtu: pathMtuOf(now.mtu) } : GONE
       tell(followed, setLink(followed.device, link))
     }

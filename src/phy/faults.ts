@@ -111,6 +111,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     addAddress: port.addAddress,
     removeAddress: port.removeAddress,
     joinGroup: port.joinGroup,
+    ...(port.moveTo !== undefined && { moveTo: port.moveTo }),
     leaveGroup: port.leaveGroup,
     openFlow: address => {
       const flow = port.openFlow(address)

@@ -132,6 +132,11 @@ export interface Port {
    * is in already is nothing. Throws SystemError as `addAddress`.
    */
   joinGroup(group: Uint8Array): void
+  /**
+   * Another interface is there in place of the port's own: link-local destinations are reached, and groups heard, by
+   * that one from now on. Absent where no interface matters.
+   */
+  moveTo?(interfaceIndex: number): void
   leaveGroup(group: Uint8Array): void
   /**
    * A path to a destination: its number, shared by equal records. Throws a RangeError for a record that no header can

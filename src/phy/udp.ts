@@ -37,6 +37,7 @@ export interface UdpPortOptions {
 const ROOMS = 8
 
 export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOptions): UdpPort => {
+  let scope = interfaceIndex
   const batches = createUdpBatches({
     staging: STAGING + ROOMS * RUN_BYTES + SCRATCH_BYTES,
     messages: ALL_MESSAGES,
@@ -105,7 +106,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       if (known >= 0 && sockets[known] !== undefined) return
       let socket: UdpSocket
       try {
-        socket = openUdpSocket(address, ROCE_UDP_PORT, interfaceIndex, claim)
+        socket = openUdpSocket(address, ROCE_UDP_PORT, scope, claim)
       } catch (error) {
         // The default GID of a RoCE device: interfaces need not have it, and several devices of one have the same.
         const errno = error instanceof SystemError ? error.errno : 0
@@ -132,6 +133,16 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
     },
     // A group is one more address to receive on, whose number is free again afterwards: no flow leaves from it.
     joinGroup: group => port.addAddress(group),
+    // Memberships end with the interface that they are on, without a word to the socket.
+    moveTo: index => {
+      scope = index
+      for (let flow = 0; flow < FLOWS; flow++)
+        if (flows.isOpen(0, flow)) batches.setDestination(flow, flows.recordOf(flow).destination, ROCE_UDP_PORT, scope)
+      for (const group of addresses.filter((one, i) => sockets[i] !== undefined && isMulticast(one))) {
+        port.removeAddress(group)
+        port.addAddress(group)
+      }
+    },
     leaveGroup: group => {
       const number = numberOf(group)
       if (number < 0) return
@@ -153,7 +164,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
         throw new RangeError(`flow: this port has ${FLOWS} paths already`)
       }
       sending.addFlow(flow, socket)
-      batches.setDestination(flow, address.destination, ROCE_UDP_PORT, interfaceIndex)
+      batches.setDestination(flow, address.destination, ROCE_UDP_PORT, scope)
       return flow
     },
     closeFlow: flow => {

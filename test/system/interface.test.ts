@@ -6,7 +6,9 @@ import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import { canMakeNamespaces, ip, twoNamespaces } from './namespaces.ts'
+import { hasNative } from '../../src/host/native.ts'
+import { type Completion, type CompletionQueue, type Device, open } from '../../src/verbs/index.ts'
+import { canMakeNamespaces, ip, join as joinNamespaces, twoNamespaces } from './namespaces.ts'
 import { assertGoodPair, runPair, startPair } from './pingpong.ts'
 import { lacking, run, type Scope, start, startDaemon, type TestDaemon } from './programs.ts'
 
@@ -30,6 +32,11 @@ const startWatching = async (t: Scope, daemon: TestDaemon): Promise<(event: stri
     seen[event] = (seen[event] ?? 0) + 1
     await watching.said(new RegExp(`(IBV_EVENT_${event} [^]*?port 1\\n[^]*?){${seen[event]}}`))
   }
+}
+
+const completion = async (cq: CompletionQueue): Promise<Completion> => {
+  for await (const wc of cq) return wc
+  throw new Error('the queue was closed')
 }
 
 describe('a device follows its interface', {
@@ -105,6 +112,63 @@ describe('a device follows its interface', {
     await next('PORT_ERR')
     linkIs('1: DOWN', '3: Disabled')
     assert.deepEqual((await daemon.stat()).devices.length, 1, 'the daemon lives')
+  })
+
+  it('that is deleted and comes again, also under another name: link, GIDs, connections and groups are there again', {
+    skip: !hasNative() && 'there is no koffi',
+  }, async t => {
+    if (!canMakeNamespaces(t)) return
+    const two = twoNamespaces(t, 1500, true)
+    const daemons = await Promise.all(
+      two.map((netns, i) => startDaemon(t, { devices: [`rxe0@10.99.0.${i + 1}`], link: 'udp', netns })),
+    )
+    const [daemon] = daemons
+    const next = await startWatching(t, daemon)
+    const before = await gidsOf(t, daemon)
+    const devices: Device[] = []
+    t.after(() => Promise.all(devices.map(device => device.close())))
+    for (const { socket } of daemons) devices.push(await open({ socket }))
+    const [listener, speaker] = devices.map(device => {
+      const pd = device.pd()
+      const cq = device.cq()
+      const qp = pd.udQp({ sendCq: cq })
+      qp.activate()
+      return { pd, cq, qp, mr: pd.register(new Uint8Array(64)) }
+    })
+    const groups = ['239.91.0.7', 'ff02::77']
+    for (const group of groups) listener.qp.attach(group)
+
+    let old = 'v0'
+    for (const [dev, mtu] of [
+      ['v0', 9000],
+      ['other', 1500],
+    ] as const) {
+      ip('-n', two[0], 'link', 'delete', old)
+      await next('PORT_ERR')
+      assert.deepEqual(await gidsOf(t, daemon), { 0: before[0] }, 'no address, no GID')
+      joinNamespaces(two, dev, mtu, true)
+      old = dev
+      await next('PORT_ACTIVE')
+      // Both daemons have both addresses again.
+      for (const one of daemons) {
+        let gids: Readonly<Record<number, string>>
+        do gids = await gidsOf(t, one)
+        while (gids[1] === undefined || gids[2] === undefined)
+      }
+      await pingpong(t, daemons)
+      const shown = readFileSync(
+        join(`${daemon.socket}.tree`, 'sys/class/infiniband/rxe0/ports/1/gid_attrs/ndevs/1'),
+        'latin1',
+      )
+      assert.equal(shown, `${dev}\n`)
+      const { stdout } = await run(t, 'ip', ['-n', two[0], 'maddress', 'show', 'dev', dev])
+      for (const gid of groups) assert.ok(stdout.includes(gid), `${gid} is not in:\n${stdout}`)
+      using ah = speaker.pd.addressHandle({ gid: groups[0] })
+      listener.qp.receive(listener.mr.slice())
+      speaker.qp.send(Uint8Array.of(1, 2, 3), { ah, qpn: 0xffffff, qkey: 0x11111111 })
+      const [sent, received] = [await completion(speaker.cq), await completion(listener.cq)]
+      assert.deepEqual([sent.status, received.status, received.bytes], [0, 0, 43])
+    }
   })
 
   it('and leaves addresses to other devices, of its daemon and of others', async t => {

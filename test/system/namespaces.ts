@@ -31,14 +31,23 @@ export const twoNamespaces = (scope: Scope, mtu: number, hardware: boolean): rea
   scope.after(() => {
     for (const name of names) spawnSync('ip', ['netns', 'delete', name])
   })
-  for (const name of names) ip('netns', 'add', name)
-  ip('link', 'add', 'v0', 'netns', names[0], 'type', 'veth', 'peer', 'name', 'v0', 'netns', names[1])
-  names.forEach((name, i) => {
-    ip('-n', name, 'address', 'add', `10.99.0.${i + 1}/24`, 'dev', 'v0')
-    ip('-n', name, 'address', 'add', `fd99::${i + 1}/64`, 'dev', 'v0', 'nodad')
-    // An interface that takes one segment at a time: the kernel cuts before it, so that real packets are on the wire.
-    ip('-n', name, 'link', 'set', 'v0', 'mtu', String(mtu), ...(hardware ? [] : ['gso_max_segs', '1']), 'up')
+  for (const name of names) {
+    ip('netns', 'add', name)
     ip('-n', name, 'link', 'set', 'lo', 'up')
+  }
+  const two = [names[0], names[1]] as const
+  join(two, 'v0', mtu, hardware)
+  return two
+}
+
+/** A pair of virtual interfaces of one name, with the addresses that end in 1 and 2. */
+export const join = (namespaces: readonly [string, string], dev: string, mtu: number, hardware: boolean): void => {
+  const [first, second] = namespaces
+  ip('link', 'add', dev, 'netns', first, 'type', 'veth', 'peer', 'name', dev, 'netns', second)
+  namespaces.forEach((name, i) => {
+    ip('-n', name, 'address', 'add', `10.99.0.${i + 1}/24`, 'dev', dev)
+    ip('-n', name, 'address', 'add', `fd99::${i + 1}/64`, 'dev', dev, 'nodad')
+    // An interface that takes one segment at a time: the kernel cuts before it, so that real packets are on the wire.
+    ip('-n', name, 'link', 'set', dev, 'mtu', String(mtu), ...(hardware ? [] : ['gso_max_segs', '1']), 'up')
   })
-  return [names[0], names[1]]
 }

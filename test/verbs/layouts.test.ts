@@ -10,7 +10,7 @@ import { createCqRing, pushCompletion } from '../../src/drivers/rxe/cq.ts'
 import { createReceiveQueue, takeReceive } from '../../src/drivers/rxe/receive-queue.ts'
 import { mappedRings, slabRings } from '../../src/drivers/rxe/ring-memory.ts'
 import { createRing, type Ring, storeConsumer, storeProducer } from '../../src/drivers/rxe/rings.ts'
-import { ringWork } from '../../src/drivers/rxe/work.ts'
+import { ringWork, UNSEEN } from '../../src/drivers/rxe/work.ts'
 import { CqKind } from '../../src/spec/enums.ts'
 import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
 import { Completion, Send, Sge } from '../../src/transport/types.ts'
@@ -53,7 +53,7 @@ const sendQueue = (name: Name, toFlow?: number) => {
       ? undefined
       : { byHandle: (number: number) => number + toFlow, byVector: () => -2, close: () => {} }
   const receive = createReceiveQueue(memory, 4, PIECES)
-  const rings = { send, receive, maxSendSge: PIECES, maxInline: INLINE, destinations, retired: 0 }
+  const rings = { send, receive, maxSendSge: PIECES, maxInline: INLINE, destinations, retired: 0, seen: UNSEEN }
   const work = ringWork([rings])
   return { send, receive, ring: programSide(send), receiveRing: programSide(receive.ring), work }
 }

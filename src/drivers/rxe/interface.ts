@@ -49,6 +49,22 @@ export const setLink = (device: Device<RxeState>, { up, carrier, pathMtu }: Link
   return differs ? NO_EVENT : undefined
 }
 
+/**
+ * Another interface has taken the place of the device's own, or its name changed. What the device is known by, GUID and
+ * default GID, stays. Throws SystemError if the port cannot move.
+ */
+export const moveTo = (device: Device<RxeState>, interfaceName: string, interfaceIndex: number): void => {
+  const { state } = device
+  const moved = state.identity.interfaceIndex !== interfaceIndex
+  state.identity = { ...state.identity, interfaceName, interfaceIndex }
+  if (!moved) return
+  const { gids } = device.ports[0]
+  gids.entries.forEach((entry, i) => {
+    if (entry !== undefined) setGid(gids, i, { ...entry, ifindex: interfaceIndex })
+  })
+  state.port.moveTo?.(interfaceIndex)
+}
+
 /** The interface has this address now: it gets a GID, unless it has one or the table is full. */
 export const addGid = (device: Device<RxeState>, address: Uint8Array): PortEvent | undefined => {
   const { gids } = device.ports[0]

@@ -5,10 +5,14 @@
  * of a program looks at the queue pairs that it changed, a busy loop at those that were used lately, and now and then,
  * before it sleeps above all, at every one. Where the answer of a call depends on what was posted before it, the call
  * looks first (`catchUp` in state.ts).
+ *
+ * News is a producer index that differs from the one seen last, by a look or by the engine: the engine takes requests
+ * by itself after others, and would the look not know, an index that has gone once around a small ring meanwhile were
+ * no news, and its request waited for ever.
  */
 import type { Engine } from '../../transport/engine.ts'
 import { loadProducer } from './rings.ts'
-import type { QpRings } from './work.ts'
+import { type QpRings, UNSEEN } from './work.ts'
 
 /** Queues to look at: those of `look`; those and the ones used lately; all. */
 export const Where = { CHANGED: 0, USED: 1, ALL: 2 } as const
@@ -29,11 +33,7 @@ const MEMORY = 16
 const NEVER = -MEMORY - 1
 
 export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Engine): Posts => {
-  /**
-   * By row: producer indices at the last look, -1 for none, and the number of the full look at which it was used last.
-   */
-  let sends = new Int32Array(64).fill(-1)
-  let receives = new Int32Array(64).fill(-1)
+  /** By row: the number of the full look at which it was used last. */
   let used = new Int32Array(64).fill(NEVER)
   const changed: number[] = []
   const busy: number[] = []
@@ -42,15 +42,18 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
   const inspect = (row: number, now: number): boolean => {
     const queues = rings[row]
     if (queues === undefined) return false
-    const receive = queues.receive.shared ? 0 : loadProducer(queues.receive.ring)
-    if (receive !== receives[row]) {
-      receives[row] = receive
-      // Only a queue pair in error has anything to do with a new receive request: it flushes it.
-      engine.onReceiveScan(row)
+    const { receive } = queues
+    if (!receive.shared) {
+      const producer = loadProducer(receive.ring)
+      if (producer !== receive.seen) {
+        receive.seen = producer
+        // Only a queue pair in error has anything to do with a new receive request: it flushes it.
+        engine.onReceiveScan(row)
+      }
     }
     const send = loadProducer(queues.send)
-    if (send === sends[row]) return false
-    sends[row] = send
+    if (send === queues.seen) return false
+    queues.seen = send
     if (looks - used[row] > MEMORY) busy.push(row)
     used[row] = looks
     engine.onDoorbell(row, now)
@@ -69,20 +72,18 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
 
   return {
     look(row) {
-      while (row >= sends.length) {
-        sends = grown(sends, -1)
-        receives = grown(receives, -1)
-        used = grown(used, NEVER)
-      }
-      sends[row] = -1
-      receives[row] = -1
+      while (row >= used.length) used = grown(used)
+      const queues = rings[row]
+      if (queues === undefined) return
+      queues.seen = UNSEEN
+      queues.receive.seen = UNSEEN
       changed.push(row)
     },
     behind(row) {
       const queues = rings[row]
       if (queues === undefined) return false
       const producer = loadProducer(queues.send)
-      return producer !== sends[row] && producer !== queues.retired
+      return producer !== queues.seen && producer !== queues.retired
     },
     scan(where, now) {
       let found = false
@@ -94,8 +95,8 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
   }
 }
 
-const grown = (old: Int32Array<ArrayBuffer>, fill: number): Int32Array<ArrayBuffer> => {
-  const bigger = new Int32Array(old.length * 2).fill(fill)
+const grown = (old: Int32Array<ArrayBuffer>): Int32Array<ArrayBuffer> => {
+  const bigger = new Int32Array(old.length * 2).fill(NEVER)
   bigger.set(old)
   return bigger
 }

@@ -35,7 +35,7 @@ import {
   type SrqObject,
   stateOf,
 } from './state.ts'
-import { type QpRings, resetRings } from './work.ts'
+import { type QpRings, resetRings, UNSEEN } from './work.ts'
 
 type Methods = AnyQp['methods']
 
@@ -106,7 +106,7 @@ const createRings = (
     const receive =
       shared ?? (lean(cap.maxRecvWr) ? noReceives : createReceiveQueue(memory, cap.maxRecvWr, cap.maxRecvSge))
     const maxSendSge = Math.min(Math.floor(inline / RingSge.BYTES), Limits.maxSge)
-    return { send, receive, maxSendSge, maxInline: inline, destinations, retired: 0 }
+    return { send, receive, maxSendSge, maxInline: inline, destinations, retired: 0, seen: UNSEEN }
   } catch (error) {
     memory.free(send)
     throw error

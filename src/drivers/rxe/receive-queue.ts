@@ -28,6 +28,8 @@ export interface ReceiveQueue {
   readonly shared: boolean
   /** Index of the next request to take: never read back from the program. */
   taken: number
+  /** The program's index when it was seen last, as in QpRings (work.ts). */
+  seen: number
   /** Fewer requests than this call `reached`, and disarm; 0 is not armed. */
   limit: number
   readonly reached: () => void
@@ -46,6 +48,7 @@ export const createReceiveQueue = (
   maxSge,
   shared: reached !== undefined,
   taken: 0,
+  seen: -1,
   limit: 0,
   reached: reached ?? nobody,
 })
@@ -56,6 +59,7 @@ export const noReceives: ReceiveQueue = {
   maxSge: 0,
   shared: false,
   taken: 0,
+  seen: -1,
   limit: 0,
   reached: nobody,
 }
@@ -66,7 +70,10 @@ export const receivesLeft = ({ ring, taken }: ReceiveQueue): number => (loadProd
 /** Takes the oldest request, as `WorkSource.takeReceive`. */
 export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number): boolean => {
   const { ring } = queue
-  if (receivesLeft(queue) === 0) return false
+  if (receivesLeft(queue) === 0) {
+    queue.seen = queue.taken
+    return false
+  }
   const { view } = ring.area
   const parts = ring.layout.receive
   const wqe = elementAt(ring, queue.taken)

@@ -68,7 +68,8 @@ export interface QueuePair {
 export type QpObject = CoreObject<QueuePair>
 
 export interface RxeState {
-  readonly identity: Identity
+  /** Its interface may be replaced by another one. */
+  identity: Identity
   readonly port: Port
   readonly cqs: Slots<CqObject>
   readonly qpns: Numbers

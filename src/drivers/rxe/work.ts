@@ -40,7 +40,11 @@ export interface QpRings {
   readonly destinations?: Destinations | undefined
   /** Our own index: never read back from the program. */
   retired: number
+  /** The program's index when it was seen last, by a look or because the engine found nothing more; or UNSEEN. */
+  seen: number
 }
+/** No index: whatever is there is news. */
+export const UNSEEN = -1
 
 /** Whether the program has posted send request number `index`. */
 export const sendPosted = (rings: QpRings, index: number): boolean =>
@@ -49,7 +53,10 @@ export const sendPosted = (rings: QpRings, index: number): boolean =>
 const isAtomic = (opcode: number): boolean => opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD
 
 const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number): boolean => {
-  if (!sendPosted(rings, index)) return false
+  if (!sendPosted(rings, index)) {
+    rings.seen = index & rings.send.wrap
+    return false
+  }
   const { view } = rings.send.area
   const parts = rings.send.layout.send
   const wqe = elementAt(rings.send, index)

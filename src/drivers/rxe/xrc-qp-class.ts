@@ -17,7 +17,7 @@ import { leavePath, qpClass } from './qp-class.ts'
 import { noReceives } from './receive-queue.ts'
 import { noRing } from './rings.ts'
 import { type QpObject, type QueuePair, type RxeState, type SrqState, stateOf, type XrcdObject } from './state.ts'
-import type { FindShared, QpRings } from './work.ts'
+import { type FindShared, type QpRings, UNSEEN } from './work.ts'
 
 /** What all objects of one target keep together. */
 interface Target extends QueuePair {
@@ -61,7 +61,7 @@ const makeTarget = (device: RxeState, domain: Target['domain']): Target => {
     signalAll: false,
   })
   device.qpns.bind(qpn, row)
-  const rings: QpRings = { send: noRing, receive: NO_RECEIVES, maxSendSge: 0, maxInline: 0, retired: 0 }
+  const rings: QpRings = { send: noRing, receive: NO_RECEIVES, maxSendSge: 0, maxInline: 0, retired: 0, seen: UNSEEN }
   device.rings[row] = rings
   return { row, qpn, rings, signalAll: false, set: {}, flow: -1, domain, openers: [] }
 }

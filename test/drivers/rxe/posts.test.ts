@@ -6,18 +6,19 @@ import { test } from 'node:test'
 import { createPosts, Where } from '../../../src/drivers/rxe/posts.ts'
 import { createReceiveQueue } from '../../../src/drivers/rxe/receive-queue.ts'
 import { createRing, storeProducer } from '../../../src/drivers/rxe/rings.ts'
-import type { QpRings } from '../../../src/drivers/rxe/work.ts'
+import { type QpRings, ringWork, UNSEEN } from '../../../src/drivers/rxe/work.ts'
 import type { Engine } from '../../../src/transport/engine.ts'
 import { testRings } from './provider.ts'
 
-const bench = (count: number) => {
+const bench = (count: number, slots = 15) => {
   const memory = testRings()
   const rings: (QpRings | undefined)[] = Array.from({ length: count }, () => ({
-    send: createRing(memory, 15, 64),
-    receive: createReceiveQueue(memory, 15, 1),
+    send: createRing(memory, slots, 64),
+    receive: createReceiveQueue(memory, slots, 1),
     maxSendSge: 1,
     maxInline: 0,
     retired: 0,
+    seen: UNSEEN,
   }))
   const told: string[] = []
   const engine = {
@@ -83,4 +84,24 @@ test('what was changed is looked at by every scan, whatever its indices', () => 
   posts.look(0)
   rings[0] = undefined
   assert.deepEqual(scan(Where.USED), [], 'gone in the meantime')
+})
+
+test('an index that went once around a ring of two slots while the engine took requests by itself is news', () => {
+  const { rings, scan, send } = bench(1, 1)
+  const { loadSend, takeReceive } = ringWork(rings)
+  const block = new Uint32Array(64)
+  const receive = (to: number) => storeProducer(rings[0]!.receive.ring, to)
+  send(0, 1)
+  receive(1)
+  assert.deepEqual(scan(Where.ALL), ['receive 0', 'send 0'])
+  assert.ok(loadSend(0, 0, block, 0) && takeReceive(0, block, 0))
+  // The second ones come before the engine is done, and it finds them without a look.
+  send(0, 2)
+  receive(2)
+  assert.ok(loadSend(0, 1, block, 0) && takeReceive(0, block, 0))
+  assert.ok(!loadSend(0, 2, block, 0) && !takeReceive(0, block, 0))
+  assert.deepEqual(scan(Where.ALL), [])
+  send(0, 3)
+  receive(3)
+  assert.deepEqual(scan(Where.ALL), ['receive 0', 'send 0'])
 })

@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { createReceiveQueue } from '../../../src/drivers/rxe/receive-queue.ts'
 import { createRing } from '../../../src/drivers/rxe/rings.ts'
-import { type QpRings, resetRings, ringWork } from '../../../src/drivers/rxe/work.ts'
+import { type QpRings, resetRings, ringWork, UNSEEN } from '../../../src/drivers/rxe/work.ts'
 import { RingHeader, SendWqe } from '../../../src/spec/drivers/rxe-rings.ts'
 import { BindMw, Flush, Receive, Send, Sge, type WorkSource } from '../../../src/transport/types.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
@@ -51,6 +51,7 @@ const bench = (elements = 7): Bench => {
     maxSendSge: MAX_SGE,
     maxInline: INLINE,
     retired: 0,
+    seen: UNSEEN,
   }
   const work = ringWork([undefined, undefined, undefined, rings])
   const copied = (words: number, copy: (into: Uint32Array, at: number) => boolean): Uint32Array | undefined => {
