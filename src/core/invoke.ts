@@ -7,7 +7,7 @@
  * Synchronous when the handler is. A handler that waits pins its object, the objects of its arguments and nothing else;
  * the device may go meanwhile, then the caller gets EIO. No bytes here: that is dispatch.ts. Errors are CallErrors with
  * Linux' numbers: no class or method EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, in use EBUSY,
- * foreign descriptor EBADF, device gone EIO.
+ * descriptor of another context or class EBADF, device gone EIO.
  */
 import { CallError } from '../spec/errno.ts'
 import { type AnyValue, type AnyValues, DESTROY, type In, type ObjectClass, type Out } from '../spec/schema.ts'
@@ -66,7 +66,7 @@ const byNumber = (context: Context, className: string, number: number | undefine
   if (fd === undefined || fd.context !== context || fd.closed)
     throw new CallError('EBADF', `${where}: the descriptor is none of this context`)
   if (fd.class.name !== className)
-    throw new CallError('EINVAL', `${where}: the descriptor is of class ${fd.class.name}, not ${className}`)
+    throw new CallError('EBADF', `${where}: the descriptor is of class ${fd.class.name}, not ${className}`)
   return usable(fd, where)
 }
 

@@ -17,7 +17,18 @@ import {
   TypeFlags,
 } from './classes/interface.ts'
 import { CallError } from './errno.ts'
-import type { Attribute, Attributes, Enumeration, Field, Fields, Kind, Method, ObjectClass, Out } from './schema.ts'
+import {
+  type Attribute,
+  type Attributes,
+  type Enumeration,
+  type Field,
+  type Fields,
+  type Kind,
+  type Method,
+  type ObjectClass,
+  type Out,
+  sizeOf,
+} from './schema.ts'
 
 /** What `interface.query` answers. */
 export type Description = Out<typeof Interface.methods.query>
@@ -169,12 +180,19 @@ const some = <T>(rows: readonly T[], first: number, count: number, what: string)
 const wordOf = (values: Readonly<Record<string, number>>, number: number, what: string): string =>
   Object.keys(values).find(name => values[name] === number) ?? bad(`${what} ${number} is unknown`)
 
+const NAME = /^[A-Za-z]\w*$/
+/** Most bytes of a record, and fields with all those of records within it: no class comes near. */
+const MOST_BYTES = 1 << 20
+const MOST_FIELDS = 4096
+
 /** The classes that rows describe. Throws CallError EINVAL with a sentence for rows that describe none. */
 export const declare = (description: Description): ObjectClass[] => {
   const { names } = description
   const nameAt = (at: number): string => {
     const end = at < names.length ? names.indexOf(0, at) : -1
-    return end < 0 ? bad(`there is no name at ${at}`) : new TextDecoder().decode(names.subarray(at, end))
+    if (end < 0) return bad(`there is no name at ${at}`)
+    const name = new TextDecoder().decode(names.subarray(at, end))
+    return NAME.test(name) ? name : bad(`what is at ${at} is no name of letters, digits and _`)
   }
   const enumerations = description.enumerations.map(({ name, first, count }): Enumeration => {
     const rows = some(description.values, first, count, 'values')
@@ -182,6 +200,8 @@ export const declare = (description: Description): ObjectClass[] => {
   })
   // A type's fields have types that come before it: no row can contain itself.
   const types: Kind[] = []
+  /** By type: its fields with all those within, and its bytes. */
+  const weights: { readonly fields: number; readonly bytes: number }[] = []
   const fieldsOf = (first: number, count: number): Fields =>
     Object.fromEntries(
       some(description.fields, first, count, 'fields').map(({ name, offset, type }): [string, Field] => [
@@ -189,6 +209,15 @@ export const declare = (description: Description): ObjectClass[] => {
         { offset, of: pick(types, type, 'type before this one') },
       ]),
     )
+  const weightOf = ({ of: first, count, size }: Row<'types'>, of: Kind): (typeof weights)[number] => {
+    if (of.kind !== 'record' && of.kind !== 'list')
+      return { fields: 1, bytes: of.kind === 'bytes' ? size : of.kind === 'blob' ? 0 : sizeOf(of) }
+    const rows = description.fields.slice(first, first + count)
+    return {
+      fields: rows.reduce((sum, { type }) => sum + weights[type].fields, 1),
+      bytes: rows.reduce((most, { offset, type }) => Math.max(most, offset + weights[type].bytes), 0),
+    }
+  }
   const widthOf = (width: number): 1 | 2 | 4 =>
     width === 1 || width === 2 || width === 4 ? width : bad(`a value of ${width} bytes`)
   for (const row of description.types) {
@@ -227,6 +256,12 @@ export const declare = (description: Description): ObjectClass[] => {
         types.push({ kind, fields: fieldsOf(row.of, row.count), max: row.size })
         break
     }
+    const weight = weightOf(row, types[types.length - 1])
+    if (weight.bytes > MOST_BYTES)
+      bad(`type ${weights.length} has ${weight.bytes} bytes, at most ${MOST_BYTES} are allowed`)
+    if (weight.fields > MOST_FIELDS)
+      bad(`type ${weights.length} has ${weight.fields} fields, at most ${MOST_FIELDS} are allowed`)
+    weights.push(weight)
   }
 
   const methods = description.methods.map(({ name, call, flags }) => {

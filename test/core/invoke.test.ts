@@ -196,7 +196,7 @@ test('an fd object is created as a descriptor, outside the handles, and named by
   const asyncFd = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
   assert.equal(
     errnoOf(() => invokeNow(context, Cq, 'create', 0, { ...cq, channel: asyncFd.handle }, caller)),
-    'EINVAL',
+    'EBADF',
   )
   const other = openContext(b.device, { opened: true })
   assert.equal(

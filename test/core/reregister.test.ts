@@ -91,3 +91,11 @@ test('a region with windows stays as it is', () => {
   invokeNow(context, Mw, 'destroy', mw.object!, {}, caller)
   assert.equal(errno({ access: LOCAL_WRITE }), 'ok')
 })
+
+test('pages that stay are not looked at again: the program that registered them may be gone', () => {
+  const { caller, first, modify, errno, lkey } = setUp(REMOTE_READ)
+  caller.memory.remove(Number(first))
+  assert.deepEqual({ ...modify({ access: 0 }) }, { lkey, rkey: 0 })
+  assert.deepEqual({ ...modify({ access: REMOTE_READ, pd: 1 }) }, { lkey, rkey: lkey })
+  assert.equal(errno({ access: LOCAL_WRITE }), 'EFAULT')
+})

@@ -8,7 +8,13 @@ import { watchCoverage } from './coverage.ts'
 import { fuzz, readCorpus, runInput } from './fuzzer.ts'
 import { targets } from './targets.ts'
 
-const EXECUTIONS: Readonly<Record<string, number>> = { engine: 12_000 }
+const EXECUTIONS: Readonly<Record<string, number>> = {
+  engine: 12_000,
+  'calls-object': 600,
+  'calls-write': 400,
+  'calls-ioctl': 400,
+  chain: 1000,
+}
 const DEFAULT_EXECUTIONS = 6000
 
 describe('fuzzing', () => {

@@ -1,8 +1,10 @@
 /*
  * All fuzz targets, by name.
  */
+import { callTargets } from './calls.ts'
 import { codecTargets } from './codecs.ts'
 import { engineTarget } from './engine.ts'
 import type { Target } from './fuzzer.ts'
+import { protocolTargets } from './protocol.ts'
 
-export const targets: readonly Target[] = [...codecTargets, engineTarget]
+export const targets: readonly Target[] = [...codecTargets, engineTarget, ...callTargets, ...protocolTargets]

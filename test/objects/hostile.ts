@@ -1,239 +1,30 @@
 /*
  * Hostile clients of the object dialect and of Linux's two (R2–R6, R16, R41, R42): messages that are made from calls
- * which could be meant (plausible.ts), and then changed with an eye on their structure. Whatever comes, a call is
+ * which could be meant, and then changed with an eye on their structure (intruder.ts). Whatever comes, a call is
  * answered with a number and a sentence, nothing is thrown, an honest program beside it notices nothing, and when the
  * client goes nothing of it is left. By seed; a failure names it and shows the message.
  */
 import assert from 'node:assert/strict'
-import {
-  type Caller,
-  type Context,
-  closeContext,
-  closeDescriptor,
-  dispatch,
-  openContext,
-  stat,
-} from '../../src/core/index.ts'
-import { Classes, classes } from '../../src/spec/classes.ts'
-import { CallError, errnoName } from '../../src/spec/errno.ts'
-import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
-import type { ObjectClass } from '../../src/spec/schema.ts'
-import type { Answer } from '../../src/uapi/call.ts'
-import { ENTRY } from '../../src/uapi/chain.ts'
-import { Door, decodeIoctl, decodeWrite, encodeLinux, ioctlRequest, ways } from '../../src/uapi/index.ts'
-import { HEADER } from '../../src/uapi/object.ts'
-import { encodeCall } from '../../src/uapi/object-client.ts'
-import { pad } from '../../src/uapi/object-format.ts'
-import {
-  assertNothingLeft,
-  join,
-  type Machine,
-  machine,
-  type Program,
-  program,
-  register,
-} from '../drivers/rxe/machine.ts'
+import { closeContext, closeDescriptor, stat } from '../../src/core/index.ts'
+import { errnoName } from '../../src/spec/errno.ts'
+import { ioctlRequest } from '../../src/uapi/index.ts'
+import { assertNothingLeft, join, machine, program } from '../drivers/rxe/machine.ts'
 import { type End, end, exchange } from '../drivers/rxe/pair.ts'
-import { type TestRings, testRings } from '../drivers/rxe/provider.ts'
 import { mutate } from '../fuzz/mutate.ts'
 import { type Chance, createChance } from '../model/random.ts'
-import { asSaid } from '../uapi/said.ts'
-import { type Names, plausibleCall } from './plausible.ts'
+import {
+  type DialectName,
+  intrude,
+  linuxMessage,
+  type Message,
+  mend,
+  namesOf,
+  objectMessage,
+  runOne,
+  splits,
+} from './intruder.ts'
 
-// ---- the memory of a client ----
-
-/** A message lies here, what it points to there; between and around them is nothing. */
-const AT = 0x10_0000n
-const AREA = 0x20_0000n
-const SIZE = 0x1_0000
-
-const fault = (address: bigint): never => {
-  throw new CallError('EFAULT', `address 0x${address.toString(16)} is not mapped`)
-}
-
-const createMemory = () => {
-  const message = new Uint8Array(SIZE)
-  const area = new Uint8Array(SIZE)
-  const find = (address: bigint, length: number): Uint8Array => {
-    for (const [start, bytes] of [
-      [AT, message],
-      [AREA, area],
-    ] as const) {
-      const at = address - start
-      if (at >= 0n && at + BigInt(length) <= BigInt(SIZE)) return bytes.subarray(Number(at), Number(at) + length)
-    }
-    return fault(address)
-  }
-  return {
-    message,
-    area,
-    copyIn: (address: bigint, length: number) => find(address, length).slice(),
-    copyOut: (address: bigint, bytes: Uint8Array) => find(address, bytes.length).set(bytes),
-  }
-}
-type Memory = ReturnType<typeof createMemory>
-
-// ---- messages ----
-
-export type DialectName = 'object' | 'write' | 'ioctl'
-
-/** One system call: how it is made, its bytes at `AT`, what lies elsewhere. */
-interface Message {
-  readonly door: 'ioctl' | 'write'
-  readonly request: number
-  readonly bytes: Uint8Array
-  readonly memory: readonly { readonly address: bigint; readonly bytes: Uint8Array }[]
-  readonly fd?: number
-  readonly title: string
-}
-
-/** Where the pieces of a message begin, by its own lengths as far as they make sense. */
-const pieces = (bytes: Uint8Array, header: number, sizeAt: (view: DataView, at: number) => number): Uint8Array[] => {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
-  const found: Uint8Array[] = [bytes.subarray(0, header)]
-  for (let at = header; at < bytes.length; ) {
-    const size = at + 8 <= bytes.length ? Math.max(8, sizeAt(view, at)) : 8
-    found.push(bytes.subarray(at, at + size))
-    at += size
-  }
-  return found.filter(({ length }) => length > 0)
-}
-const splits: Readonly<Record<DialectName, (bytes: Uint8Array) => Uint8Array[]>> = {
-  object: bytes => pieces(bytes, HEADER, (view, at) => pad(view.getUint16(at, true))),
-  ioctl: bytes => pieces(bytes, 24, () => 16),
-  write: bytes => pieces(bytes, 8, () => 8),
-}
-const splitChain = (bytes: Uint8Array): Uint8Array[] =>
-  pieces(bytes, 0, (view, at) => ENTRY + pad(view.getUint32(at + 4, true) & 0xffff))
-
-/** Makes the lengths in a header those of the message again, so that what is behind the header is looked at. */
-const mend = (dialect: DialectName, bytes: Uint8Array): Uint8Array => {
-  if (bytes.length < 24) return bytes
-  const whole = dialect === 'write' ? bytes.subarray(0, bytes.length & ~3) : bytes.subarray(0, bytes.length & ~7)
-  const view = new DataView(whole.buffer, whole.byteOffset, whole.length)
-  if (dialect === 'object') view.setUint16(0, whole.length, true)
-  else if (dialect === 'write') {
-    if (view.getUint8(3) === 0) view.setUint16(4, whole.length >> 2, true)
-  } else {
-    view.setUint16(0, whole.length, true)
-    view.setUint16(6, (whole.length - 24) >> 4, true)
-  }
-  return whole
-}
-
-const objectMessage = (names: Names): Message | undefined => {
-  const { chance } = names
-  const call = plausibleCall(names)
-  const { in: inputs, out: outputs } = call.method
-  const title = `${call.class.name}.${call.methodName}`
-  const request = ioctlRequest(call.method.call)
-  if (call.methodName === 'chain') {
-    const entries = call.args.entries as Uint8Array
-    const other = chance.hits(0.7) ? mutate(entries, entries, splitChain, chance) : entries
-    const room = { address: AREA, length: chance.hits(0.9) ? SIZE : 64 }
-    const whole = { ...call, args: { ...call.args, entries: other } }
-    const bytes = encodeCall(whole, { elsewhere: { entries: AREA }, rooms: { results: room } })
-    return { door: 'ioctl', request, bytes, memory: [{ address: AREA, bytes: other }], title }
-  }
-  const far = chance.hits(0.2)
-  const [first] = Object.keys(inputs)
-  const [result] = Object.keys(outputs).filter(name => outputs[name].of.kind !== 'fd')
-  const bytes = encodeCall(call, {
-    ...(far && first !== undefined && call.args[first] !== undefined && { elsewhere: { [first]: AREA } }),
-    ...(far && result !== undefined && { rooms: { [result]: { address: AREA, length: chance.pick([0, 8, SIZE]) } } }),
-  })
-  return { door: 'ioctl', request, bytes, memory: [], title, ...(call.fd !== undefined && { fd: call.fd }) }
-}
-
-const linuxMessage = (names: Names, door: 'write' | 'ioctl', driverId: number): Message | undefined => {
-  const { chance } = names
-  const call = plausibleCall(names)
-  const wanted = ways(call, driverId, AREA).filter(({ by }) => (by === 'write') === (door === 'write'))
-  if (wanted.length === 0) return undefined
-  const way = chance.pick(wanted)
-  const said = asSaid(way, call)
-  const again = ways(said, driverId, AREA).find(({ name, by }) => name === way.name && by === way.by)
-  if (again === undefined) return undefined
-  const image = encodeLinux(said, again.legacy)
-  assert.equal(image.door === Door.WRITE, door === 'write')
-  return { door, request: RDMA_VERBS_IOCTL, bytes: image.bytes, memory: image.memory, title: `${way.by} ${way.name}` }
-}
-
-// ---- the client ----
-
-interface Intruder {
-  readonly m: Machine
-  readonly p: Program
-  readonly context: Context
-  readonly memory: Memory
-  readonly caller: Caller
-  readonly fds: Map<number, number>
-  readonly rings: TestRings
-  /** Memory that it can register. */
-  readonly address: bigint
-}
-
-/** Rings are small: what is asked for beyond that is refused as if memory were short. */
-const LARGEST_RING = 1 << 18
-
-const intrude = (m: Machine, p: Program, opened: boolean): Intruder => {
-  const context = openContext(p.rxe.device, { opened }) as Context
-  const rings = testRings()
-  const allocate = rings.allocate.bind(rings)
-  context.state = {
-    rings: {
-      ...rings,
-      allocate(bytes: number) {
-        if (bytes > LARGEST_RING) throw new CallError('ENOMEM', `the test allows no ring of ${bytes} bytes`)
-        return allocate(bytes)
-      },
-    },
-  }
-  const memory = createMemory()
-  const fds = new Map<number, number>()
-  const caller: Caller = { ...p.caller, copyIn: memory.copyIn, copyOut: memory.copyOut, descriptor: fd => fds.get(fd) }
-  return { m, p, context, memory, caller, fds, rings, address: BigInt(register(p, 8192).address) }
-}
-
-const namesOf = ({ context, fds, m, address, p }: Intruder, chance: Chance): Names => {
-  const handles = new Map<number, string>()
-  for (const object of context.handles.slots) if (object !== undefined) handles.set(object.handle, object.class.name)
-  const open = new Map<number, string>()
-  for (const [fd, number] of fds) {
-    const name = m.core.descriptors.get(number)?.class.name
-    if (name !== undefined) open.set(fd, name)
-  }
-  const { schema } = context.device
-  const there = classes.map(cls => schema.classById(cls.id)).filter(cls => cls !== undefined)
-  // Now and then what this device has not.
-  const all: readonly ObjectClass[] = chance.hits(0.03) ? [...there, Classes.flow, Classes.dm, Classes.system] : there
-  return { chance, classes: all, handles, fds: open, address, gid: p.rxe.state.identity.gids[1] }
-}
-
-let nextFd = 3
-
-const runOne = (one: Intruder, message: Message): Answer => {
-  const { context, caller, memory, fds, m } = one
-  memory.message.set(message.bytes.subarray(0, SIZE))
-  for (const { address, bytes } of message.memory)
-    if (bytes.length <= SIZE) memory.copyOut(address, bytes.subarray(0, SIZE))
-  const descriptor = message.fd === undefined ? undefined : fds.get(message.fd)
-  const answer =
-    message.door === 'write'
-      ? dispatch(context, decodeWrite, [AT, message.bytes.length], caller)
-      : dispatch(context, decodeIoctl, [message.request, AT], caller, descriptor)
-  assert.ok(!(answer instanceof Promise))
-  if (answer.ret < 0) {
-    assert.doesNotMatch(errnoName(-answer.ret), /^errno/, 'an unknown number')
-    assert.match(answer.reason ?? '', /\w+ \w+/, 'no sentence')
-    assert.equal(answer.installs.length, 0)
-  }
-  for (const { descriptor: made } of answer.installs) {
-    assert.ok(m.core.descriptors.has(made.object), 'a descriptor of nothing')
-    fds.set(nextFd++, made.object)
-  }
-  return answer
-}
+export type { DialectName }
 
 export interface Tally {
   /** Calls that were answered with success, and calls by errno. */

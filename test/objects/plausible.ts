@@ -60,7 +60,8 @@ const named = ({ chance }: Names, there: ReadonlyMap<number, string>, cls: strin
   return there.size > 0 && chance.hits(0.5) ? chance.pick([...there.keys()]) : chance.int(100)
 }
 
-const value = (names: Names, name: string, of: Kind): AnyValue => {
+/** A value for an attribute or field of this name. */
+export const likelyValue = (names: Names, name: string, of: Kind): AnyValue => {
   const { chance } = names
   const hint = chance.hits(0.95) ? likely[name] : undefined
   switch (of.kind) {
@@ -102,7 +103,7 @@ const value = (names: Names, name: string, of: Kind): AnyValue => {
 }
 
 const record = (names: Names, fields: Fields): AnyRecord =>
-  Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, value(names, name, of)]))
+  Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, likelyValue(names, name, of)]))
 
 /** Optional attributes are there seldom: most of them ask for something special. */
 const SELDOM = 0.12
@@ -115,7 +116,7 @@ const argumentsOf = (names: Names, cls: ObjectClass, methodName: string): AnyVal
   return Object.fromEntries(
     Object.entries(attributes)
       .filter(([, { optional }]) => !optional || all || chance.hits(share))
-      .map(([name, { of }]) => [name, value(names, name, of)]),
+      .map(([name, { of }]) => [name, likelyValue(names, name, of)]),
   )
 }
 
@@ -131,7 +132,7 @@ const modifyQp = (names: Names, cls: ObjectClass): AnyValues => {
   const [state, ...needed] = chance.pick(steps)
   const { in: attributes } = cls.methods.modify
   const own = needed.filter(name => attributes[name] !== undefined && !(name === 'accessFlags' && attributes.qkey))
-  return { state, ...Object.fromEntries(own.map(name => [name, value(names, name, attributes[name].of)])) }
+  return { state, ...Object.fromEntries(own.map(name => [name, likelyValue(names, name, attributes[name].of)])) }
 }
 
 export const isCreate = (call: number): boolean => call === CREATE || call === CREATE_FD

@@ -269,7 +269,7 @@ export const byHandle = ({ opening }: Names, handle: number, cls: string): Code 
 const byFd = ({ opening, fds }: Names, fd: number, cls: string): Code | Thing => {
   const found = fds.get(fd)
   if (found === undefined || found.home !== opening || found.closed || found.gone) return 'EBADF'
-  return found.class === cls ? found : 'EINVAL'
+  return found.class === cls ? found : 'EBADF'
 }
 
 /** What arguments name. */

@@ -377,7 +377,7 @@ export const perform = (
   if (cls.identity === 'fixed') return { code: 'ok', out: rule.does?.(asked, undefined as never) ?? {} }
   const thing = typeof object === 'number' ? byHandle(names, object, cls.name) : object
   if (typeof thing === 'string') return refused(thing)
-  if (thing.class !== cls.name) return refused('EINVAL')
+  if (thing.class !== cls.name) return refused(thing.handle < 0 ? 'EBADF' : 'EINVAL')
   if (isDestroy(method) && uses(thing) > 0) return refused('EBUSY')
   const code = rule.refuse?.(asked, thing)
   if (code !== undefined) return refused(code)

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { KindNumber } from '../../src/spec/classes/interface.ts'
 import { classes } from '../../src/spec/classes.ts'
 import { type Description, declare, describe } from '../../src/spec/description.ts'
 import { RxeAttributes } from '../../src/spec/drivers/rxe.ts'
@@ -67,4 +68,27 @@ test('a type cannot contain itself', () => {
   const first = copy.types.findIndex(({ count }) => count > 0)
   copy.fields[copy.types[first].of].type = first
   assert.throws(() => declare(copy), /there is no type before this one/)
+})
+
+test('what no program could use is refused: names that are none, types without end', () => {
+  const names = structuredClone(describe(classes))
+  names.names[0] = 0xff
+  assert.throws(() => declare(names), /what is at 0 is no name of letters, digits and _/)
+  const wide = structuredClone(describe(classes))
+  wide.types.find(({ kind }) => kind === KindNumber.values.bytes)!.size = 0xffff_ffff
+  assert.throws(() => declare(wide), /type \d+ has \d+ bytes, at most 1048576 are allowed/)
+  // Each record has the one before it twice.
+  const [first] = wide.fields
+  const row = { kind: KindNumber.values.record, width: 0, flags: 0, size: 0, count: 2, min: 0, max: 0 }
+  const nested: Description = {
+    ...structuredClone(describe([])),
+    names: new TextEncoder().encode('a\0b\0'),
+    types: [{ ...row, kind: KindNumber.values.u8, of: 0, count: 0 }],
+    fields: [],
+  }
+  for (let depth = 0; depth < 40; depth++) {
+    nested.fields.push({ ...first, name: 0, offset: 0, type: depth }, { ...first, name: 2, offset: 1, type: depth })
+    nested.types.push({ ...row, of: 2 * depth })
+  }
+  assert.throws(() => declare(nested), /type \d+ has \d+ fields, at most 4096 are allowed/)
 })

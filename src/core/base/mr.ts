@@ -183,7 +183,9 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     checkAccess('modify', device, rights)
     const isImplicit = other?.kind === IMPLICIT
     if (!isImplicit) checkRange('modify', place)
-    const bytes = isImplicit ? Number(place.length) : checkPages('modify', memory, place, rights)
+    // Pages that stay were looked at when they were registered; the program that did may be gone (a fork goes on).
+    const isNew = translation !== undefined || ((rights & WRITES) !== 0 && (table.access[row] & WRITES) === 0)
+    const bytes = isImplicit || !isNew ? Number(place.length) : checkPages('modify', memory, place, rights)
     // Nothing is refused from here on.
     placeRegion(table, row, place.start, baseOf(place, rights), bytes, memory)
     table.access[row] = rights >>> 0

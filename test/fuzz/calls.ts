@@ -1,0 +1,172 @@
+/*
+ * Fuzz targets for calls: programs of up to 16 messages of one dialect on a soft device, and chains. What comes is
+ * answered with a number and a sentence, nothing is thrown, and with its context everything goes that a program had.
+ */
+import assert from 'node:assert/strict'
+import { closeContext, invokeNow, openContext, stat } from '../../src/core/index.ts'
+import { ChainErrors, Interface } from '../../src/spec/classes/interface.ts'
+import { CallError } from '../../src/spec/errno.ts'
+import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
+import { encodeChain } from '../../src/uapi/chain.ts'
+import { ioctlRequest } from '../../src/uapi/index.ts'
+import { machine, program, register } from '../drivers/rxe/machine.ts'
+import { testRings } from '../drivers/rxe/provider.ts'
+import { createChance } from '../model/random.ts'
+import {
+  AREA,
+  type DialectName,
+  intrude,
+  linuxMessage,
+  type Message,
+  namesOf,
+  objectMessage,
+  runOne,
+  splitChain,
+} from '../objects/intruder.ts'
+import { plausibleChain } from '../objects/plausible.ts'
+import type { Target } from './fuzzer.ts'
+
+// ---- programs in bytes: {u8 descriptor, u8 call, u16 bytes of the message, u16 bytes of the area, u16 0}, both ----
+
+const HEADER = 8
+const MOST_MESSAGES = 16
+
+const splitProgram = (bytes: Uint8Array): Uint8Array[] => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+  const found: Uint8Array[] = []
+  for (let at = 0; at < bytes.length; ) {
+    const size = at + HEADER > bytes.length ? 0 : view.getUint16(at + 2, true) + view.getUint16(at + 4, true)
+    found.push(bytes.subarray(at, at + HEADER + size))
+    at += HEADER + size
+  }
+  return found
+}
+
+const messageOf = (dialect: DialectName, piece: Uint8Array): Message | undefined => {
+  if (piece.length < HEADER) return undefined
+  const view = new DataView(piece.buffer, piece.byteOffset, piece.length)
+  const length = view.getUint16(2, true)
+  const request = dialect === 'object' ? ioctlRequest(piece[1]) : RDMA_VERBS_IOCTL
+  return {
+    door: dialect === 'write' ? 'write' : 'ioctl',
+    request,
+    bytes: piece.subarray(HEADER, HEADER + length),
+    memory: [{ address: AREA, bytes: piece.subarray(HEADER + length) }],
+    title: dialect,
+    ...(piece[0] !== 0 && { fd: piece[0] }),
+  }
+}
+
+const bytesOf = ({ request, bytes, memory, fd }: Message): Uint8Array => {
+  const size = memory.reduce((most, one) => Math.max(most, Number(one.address - AREA) + one.bytes.length), 0)
+  const piece = new Uint8Array(HEADER + bytes.length + size)
+  const view = new DataView(piece.buffer)
+  piece[0] = fd ?? 0
+  piece[1] = request & 0xff
+  view.setUint16(2, bytes.length, true)
+  view.setUint16(4, size, true)
+  piece.set(bytes, HEADER)
+  for (const one of memory) piece.set(one.bytes, HEADER + bytes.length + Number(one.address - AREA))
+  return piece
+}
+
+/** A machine for all inputs of a target: each is a context, with which everything goes. */
+const ground = () => {
+  const m = machine(1)
+  const p = program(m)
+  return { m, p, address: BigInt(register(p, 8192).address), before: stat(m.core).devices.rxe0 }
+}
+type Ground = ReturnType<typeof ground>
+const lazily = (): (() => Ground) => {
+  let made: Ground | undefined
+  return () => {
+    made ??= ground()
+    return made
+  }
+}
+
+const SEEDS = 24
+const SEED_MESSAGES = 10
+
+const calls = (dialect: DialectName): Target => {
+  const on = lazily()
+  const start = () => intrude(on().m, on().p, true, on().address)
+  return {
+    name: `calls-${dialect}`,
+    split: splitProgram,
+    seeds: () =>
+      Array.from({ length: SEEDS }, (_, seed) => {
+        const chance = createChance(seed)
+        const one = start()
+        const pieces: Uint8Array[] = []
+        while (pieces.length < SEED_MESSAGES) {
+          const names = namesOf(one, chance)
+          const message = dialect === 'object' ? objectMessage(names) : linuxMessage(names, dialect, 14)
+          // Short ones only, and no random chains: those have a target of their own.
+          if (message === undefined || message.bytes.length > 300 || message.title.endsWith('.chain')) continue
+          if (runOne(one, message).ret >= 0) pieces.push(bytesOf(message))
+        }
+        closeContext(one.context)
+        return new Uint8Array(Buffer.concat(pieces))
+      }),
+    run(bytes, feature) {
+      const { m, before } = on()
+      const one = start()
+      for (const piece of splitProgram(bytes).slice(0, MOST_MESSAGES)) {
+        const message = messageOf(dialect, piece)
+        if (message === undefined || message.bytes.length === 0) continue
+        const { ret } = runOne(one, message)
+        feature(((ret < 0 ? -ret : 0) << 8) | (message.bytes[dialect === 'object' ? 2 : 0] ?? 0))
+      }
+      m.settle()
+      closeContext(one.context)
+      assert.deepEqual([stat(m.core).devices.rxe0, one.rings.live.size], [before, 0], 'something is left')
+      assert.equal(stat(m.core).faults, 0, 'a destroy handler threw')
+    },
+  }
+}
+
+const { STOP, UNDO } = ChainErrors.values
+
+const chains = (): Target => {
+  const on = lazily()
+  return {
+    name: 'chain',
+    split: splitChain,
+    seeds: () =>
+      Array.from({ length: SEEDS }, (_, seed) => {
+        const one = intrude(on().m, on().p, true, on().address)
+        const links = plausibleChain(namesOf(one, createChance(seed)))
+        closeContext(one.context)
+        return encodeChain(links)
+      }),
+    run(bytes, feature) {
+      const { m, p, before } = on()
+      for (const onError of [STOP, UNDO]) {
+        const context = openContext(p.rxe.device, { opened: true })
+        const rings = testRings()
+        context.state = { rings }
+        try {
+          const { out } = invokeNow(context, Interface, 'chain', 0, { entries: bytes, onError }, p.caller)
+          assert.equal(out.results.length, bytes.length)
+          if (out.error !== 0) assert.ok((out.reason?.length ?? 0) > 10, 'no sentence')
+          if (out.error !== 0 && onError === UNDO)
+            assert.deepEqual(
+              [context.handles.count, context.descriptors.size, rings.live.size],
+              [0, 0, 0],
+              'not undone',
+            )
+          feature((out.error << 8) | out.done)
+        } catch (error) {
+          if (!(error instanceof CallError)) throw error
+        }
+        m.settle()
+        closeContext(context)
+        assert.deepEqual([stat(m.core).devices.rxe0, rings.live.size], [before, 0], 'something is left')
+      }
+      assert.equal(stat(m.core).faults, 0, 'a destroy handler threw')
+    },
+  }
+}
+
+export const callTargets: readonly Target[] = [calls('object'), calls('write'), calls('ioctl'), chains()]

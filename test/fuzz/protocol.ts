@@ -1,0 +1,162 @@
+/*
+ * Fuzz targets for what travels between userdma's own processes: messages of sessions, in both directions, and the
+ * descriptions that devices give of themselves. A message that is taken says the same when it is written again; what is
+ * no message, or describes nothing, is refused with a sentence.
+ */
+import assert from 'node:assert/strict'
+import { Interface } from '../../src/spec/classes/interface.ts'
+import { classes } from '../../src/spec/classes.ts'
+import { type Description, declare, describe } from '../../src/spec/description.ts'
+import { CallError } from '../../src/spec/errno.ts'
+import { MessageType } from '../../src/spec/session.ts'
+import { payloadOf, valueIn } from '../../src/uapi/object-format.ts'
+import {
+  type MessageBuffer,
+  messageBuffer,
+  newReply,
+  newRequest,
+  type Reply,
+  type Request,
+  readReply,
+  readRequest,
+  writeAttach,
+  writeCallReply,
+  writeHello,
+  writeHelloReply,
+  writeIoctl,
+  writeMap,
+  writeOpen,
+  writeOpenReply,
+  writeRefresh,
+  writeTool,
+  writeToolReply,
+  writeTrace,
+  writeWrite,
+} from '../../src/uapi/session.ts'
+import type { Target } from './fuzzer.ts'
+
+// ---- messages ----
+
+const { HELLO, OPEN, ATTACH, IOCTL, WRITE, MAP, REFRESH, TOOL, REPLY, TRACE } = MessageType
+
+/** Writes a request that was read, again; undefined for one that only looks like itself (text, versions). */
+const requestAgain = (to: MessageBuffer, from: Request): number | undefined => {
+  if (from.type === OPEN) return writeOpen(to, from, from.node)
+  if (from.type === ATTACH) return writeAttach(to, from)
+  if (from.type === IOCTL) return writeIoctl(to, from, from.request, from.argument)
+  if (from.type === WRITE) return writeWrite(to, from, from.buffer, from.length)
+  if (from.type === MAP) return writeMap(to, from, from.buffer, from.length, from.protection)
+  if (from.type === REFRESH) return writeRefresh(to, from)
+  return undefined
+}
+
+const buffer = messageBuffer()
+const again = messageBuffer()
+
+const written = (write: (to: MessageBuffer) => number): Uint8Array => buffer.bytes.slice(0, write(buffer))
+const header = { type: IOCTL, serial: 7, context: 1, fd: 3, pid: 4, tid: 5 }
+
+const requests = (): Uint8Array[] => [
+  written(to => writeHello(to, header, 'tag', 1)),
+  written(to => writeOpen(to, header, 0)),
+  written(to => writeAttach(to, header)),
+  written(to => writeIoctl(to, header, 0xc0181b01, 0x7fff_0000_1000n)),
+  written(to => writeWrite(to, header, 0x1000n, 24n)),
+  written(to => writeMap(to, header, 4096n, 8192n, 3)),
+  written(to => writeRefresh(to, header)),
+  written(to => writeTool(to, header, '{"what":"stat"}')),
+]
+const replies = (): Uint8Array[] => [
+  written(to => writeHelloReply(to, header, { error: 0, root: '/tmp/x.tree' })),
+  written(to => writeOpenReply(to, { ...header, type: OPEN }, { error: 0, context: 2, rdev: 3, inode: 4 })),
+  written(to => writeCallReply(to, header, 0, [{ address: 0x1000n, width: 4 }])),
+  written(to => writeCallReply(to, header, -22, [], 'a reason')),
+  written(to => writeToolReply(to, header, '{}')),
+  written(to => writeTrace(to, '{}')),
+]
+
+/** A sentence of the codec about bytes that are no message. */
+const assertSentence = (fault: string): void => assert.match(fault, /^(a|message) .+/)
+
+const session: Target = {
+  name: 'session',
+  seeds: () => [...requests(), ...replies()],
+  run(bytes, feature) {
+    buffer.bytes.fill(0xee)
+    buffer.bytes.set(bytes)
+    const request: Request = newRequest()
+    const fault = readRequest(buffer, bytes.length, request)
+    feature(fault === undefined ? request.type : 1000 + fault.length)
+    if (fault !== undefined) assertSentence(fault)
+    else {
+      assert.ok([HELLO, TOOL].includes(request.type as never) || requestAgain(again, request) === bytes.length)
+      if (requestAgain(again, request) !== undefined) {
+        const second: Request = newRequest()
+        assert.equal(readRequest(again, bytes.length, second), undefined)
+        assert.deepEqual(second, request)
+      }
+      assert.ok(request.text.length <= bytes.length && request.tag.length <= bytes.length)
+    }
+    const reply: Reply = newReply()
+    const wrong = readReply(buffer, bytes.length, reply)
+    if (wrong !== undefined) assertSentence(wrong)
+    else {
+      feature(2000 + (reply.type & 0xff))
+      assert.ok(reply.type === TRACE || (reply.type & REPLY) !== 0)
+      assert.ok(reply.installs.length * 16 <= bytes.length && reply.text.length <= bytes.length)
+    }
+  },
+}
+
+// ---- descriptions ----
+
+const LISTS = Object.entries(Interface.methods.query.out)
+
+/** Each list behind its length, u32. */
+const packed = (description: Description): Uint8Array =>
+  new Uint8Array(
+    Buffer.concat(
+      LISTS.flatMap(([name, { of }]) => {
+        const payload = payloadOf(of, description[name as 'names'])
+        const length = new Uint8Array(4)
+        new DataView(length.buffer).setUint32(0, payload.length, true)
+        return [length, payload]
+      }),
+    ),
+  )
+
+const unpacked = (bytes: Uint8Array): Description => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+  let at = 0
+  return Object.fromEntries(
+    LISTS.map(([name, { of }]) => {
+      const length = at + 4 <= bytes.length ? view.getUint32(at, true) : 0
+      const payload = bytes.subarray(at + 4, at + 4 + length)
+      at += 4 + length
+      return [name, valueIn(name, of, new DataView(payload.buffer, payload.byteOffset), 0, payload.length)]
+    }),
+  ) as unknown as Description
+}
+
+const small = ['pd', 'xrcd', 'mw', 'async_fd', 'counters'].map(name => classes.filter(cls => cls.name === name))
+
+const descriptions: Target = {
+  name: 'description',
+  seeds: () => small.map(some => packed(describe(some))),
+  run(bytes, feature) {
+    try {
+      const found = declare(unpacked(bytes))
+      feature(found.length)
+      // What is told of it says the same.
+      const told = declare(describe(found))
+      assert.deepEqual(told, found)
+    } catch (error) {
+      if (!(error instanceof CallError)) throw error
+      assert.equal(error.code, 'EINVAL')
+      assert.ok(error.message.length > 20)
+      feature(100 + (error.message.length & 0xff))
+    }
+  },
+}
+
+export const protocolTargets: readonly Target[] = [session, descriptions]

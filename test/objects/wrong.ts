@@ -1,0 +1,288 @@
+/*
+ * Everything that can be wrong with a call of the object dialect, from its method's declaration: for each attribute
+ * what its kind and limits let go wrong, for each output too little room, and what is wrong with the call as a whole.
+ * One thing at a time, each with the errno and the sentence that are right for it.
+ */
+import assert from 'node:assert/strict'
+import { AttributeFlag } from '../../src/spec/classes/ids.ts'
+import { type Kind, sizeOf } from '../../src/spec/schema.ts'
+import type { Call } from '../../src/uapi/call.ts'
+import { ATTRIBUTE, HEADER } from '../../src/uapi/object.ts'
+import { encodeCall } from '../../src/uapi/object-client.ts'
+import { type Item, itemAt, pad, payloadOf } from '../../src/uapi/object-format.ts'
+import { isCreate, type Names } from './plausible.ts'
+
+const { MANDATORY, OUT, INDIRECT, CHAINED } = AttributeFlag
+
+/** Where calls are made: what there is to be named. */
+export interface Bench {
+  readonly names: Names
+}
+
+/** Something of another class. */
+export const notOf = (there: ReadonlyMap<number, string>, cls: string): number =>
+  [...there].find(([, name]) => name !== cls)![0]
+
+export interface Wrong {
+  readonly title: string
+  readonly code: string
+  readonly says: RegExp
+  readonly bytes: Uint8Array
+}
+
+const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+
+const find = (bytes: Uint8Array, id: number, isOut: boolean): Item => {
+  for (let at = HEADER; at < bytes.length; ) {
+    const item = itemAt('', viewOf(bytes), at, bytes.length)
+    if (item.id === id && ((item.flags & OUT) !== 0) === isOut) return item
+    at = item.next
+  }
+  return assert.fail(`there is no attribute ${id}`)
+}
+
+/** The message with another payload and other flags in one attribute; without `payload` it is left out. */
+const withAttribute = (
+  bytes: Uint8Array,
+  id: number,
+  isOut: boolean,
+  payload?: Uint8Array,
+  flags?: number,
+): Uint8Array => {
+  const item = find(bytes, id, isOut)
+  const own = new Uint8Array(payload === undefined ? 0 : ATTRIBUTE + pad(payload.length))
+  if (payload !== undefined) {
+    viewOf(own).setUint16(0, ATTRIBUTE + payload.length, true)
+    viewOf(own).setUint16(2, id, true)
+    viewOf(own).setUint32(4, flags ?? item.flags, true)
+    own.set(payload, ATTRIBUTE)
+  }
+  const after = item.at + pad(ATTRIBUTE + item.length)
+  const changed = new Uint8Array(Buffer.concat([bytes.subarray(0, item.at), own, bytes.subarray(after)]))
+  viewOf(changed).setUint16(0, changed.length, true)
+  return changed
+}
+
+const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
+
+interface WrongValue {
+  readonly title: string
+  readonly code: string
+  readonly says: string
+  readonly payload: Uint8Array
+  readonly flags?: number
+}
+
+const number = (value: number, size: number): Uint8Array => {
+  const bytes = new Uint8Array(8)
+  viewOf(bytes).setUint32(0, value, true)
+  return bytes.subarray(0, size)
+}
+
+const wrongValues = ({ names }: Bench, of: Kind, payload: Uint8Array): WrongValue[] => {
+  const found: WrongValue[] = []
+  const add = (title: string, code: string, says: string, bytes: Uint8Array): void => {
+    found.push({ title, code, says, payload: bytes })
+  }
+  switch (of.kind) {
+    case 'u8':
+    case 'u16':
+    case 'u32': {
+      const size = sizeOf(of)
+      if (of.min !== undefined) add('too small', 'EINVAL', `${of.min - 1} is below ${of.min}`, number(of.min - 1, size))
+      if (of.max !== undefined && of.max < highest[of.kind])
+        add('too large', 'EINVAL', `${of.max + 1} is above ${of.max}`, number(of.max + 1, size))
+      break
+    }
+    case 'enum':
+      add('no such value', 'EINVAL', `77 is no ${of.of.name}`, number(77, of.width))
+      break
+    case 'flags': {
+      const all = Object.values(of.of.values).reduce((bits, bit) => (bits | bit) >>> 0, 0)
+      const unknown = [...Array(8 * of.width).keys()].map(i => 2 ** i).find(bit => (all & bit) === 0)
+      if (unknown !== undefined)
+        add('unknown bits', 'EINVAL', `${of.of.name} has no bits 0x`, number(unknown, of.width))
+      break
+    }
+    case 'ref': {
+      add('gone', 'ENOENT', 'there is no object with handle 4000', number(4000, 4))
+      const other = notOf(names.handles, of.class)
+      add('another class', 'EINVAL', `handle ${other} is of class \\w+, not ${of.class}`, number(other, 4))
+      found.push({ title: 'an entry', code: 'EINVAL', says: 'this is no chain', payload, flags: MANDATORY | CHAINED })
+      break
+    }
+    case 'fd':
+      add('no descriptor', 'EBADF', 'the descriptor is none of this context', number(999, 4))
+      add(
+        'another class',
+        'EBADF',
+        `the descriptor is of class \\w+, not ${of.class}`,
+        number(notOf(names.fds, of.class), 4),
+      )
+      break
+    case 'record': {
+      const longer = new Uint8Array(payload.length + 8).fill(1)
+      longer.set(payload)
+      add('a longer record', 'E2BIG', 'those after the \\d+ known ones are not 0', longer)
+      for (const [name, field] of Object.entries(of.fields))
+        for (const wrong of wrongValues({ names }, field.of, payload)) {
+          // A field has its size.
+          if (wrong.title === 'too short') continue
+          const whole = payload.slice()
+          whole.set(wrong.payload, field.offset)
+          found.push({ ...wrong, title: `${name}: ${wrong.title}`, says: `\\.${name}: ${wrong.says}`, payload: whole })
+        }
+      return found
+    }
+    case 'list':
+      if (payload.length % 2 === 0)
+        add('part of a record', 'EINVAL', 'bytes are not 0 to \\d+ records', new Uint8Array(1))
+      return found
+    case 'blob':
+      return found
+  }
+  add(
+    'too short',
+    'EINVAL',
+    `it must have ${sizeOf(of)} bytes and has ${sizeOf(of) - 1}`,
+    payload.slice(0, sizeOf(of) - 1),
+  )
+  return found
+}
+
+/** Everything that can be wrong with one input. */
+export const wrongInput = (bench: Bench, call: Call, name: string): Wrong[] => {
+  const { class: cls, methodName } = call
+  const { id, of, optional } = call.method.in[name]
+  const bytes = encodeCall(call)
+  const payload = payloadOf(of, call.args[name]!)
+  const path = `${cls.name}\\.${methodName}: attribute ${name}`
+  const found: Wrong[] = wrongValues(bench, of, payload).map(({ title, code, says, payload: wrong, flags }) => ({
+    title: `${name}: ${title}`,
+    code,
+    says: new RegExp(`^${path}${says.startsWith('\\.') ? '' : ': .*'}${says}`),
+    bytes: withAttribute(bytes, id, false, wrong, flags),
+  }))
+  const where = `^${cls.name}\\.${methodName}: attribute 0x${id.toString(16)}`
+  if (!optional)
+    found.push({
+      title: `${name} missing`,
+      code: 'EINVAL',
+      says: new RegExp(`^${path} is missing$`),
+      bytes: withAttribute(bytes, id, false),
+    })
+  const also = { code: 'EINVAL' }
+  const twice = new Uint8Array(Buffer.concat([bytes, bytes.subarray(16)]))
+  viewOf(twice).setUint16(0, twice.length, true)
+  const wild = new Uint8Array(16)
+  viewOf(wild).setBigUint64(0, 0xdead_0000n, true)
+  viewOf(wild).setBigUint64(8, BigInt(payload.length), true)
+  found.push(
+    { ...also, title: `${name} twice`, says: /attribute 0x[0-9a-f]+ is there twice$/, bytes: twice },
+    {
+      ...also,
+      title: `${name} as output`,
+      says: new RegExp(`${where} goes in, not out`),
+      bytes: withAttribute(bytes, id, false, payload, OUT),
+    },
+    {
+      ...also,
+      title: `${name} with unknown flags`,
+      says: new RegExp(`${where} has unknown flags 0x40`),
+      bytes: withAttribute(bytes, id, false, payload, 0x40),
+    },
+    {
+      ...also,
+      title: `${name} half indirect`,
+      says: /an indirect payload must have 16 bytes and has 4/,
+      bytes: withAttribute(bytes, id, false, new Uint8Array(4), INDIRECT),
+    },
+  )
+  if (payload.length > 0)
+    found.push({
+      title: `${name} nowhere`,
+      code: 'EFAULT',
+      says: /address 0xdead0000/,
+      bytes: withAttribute(bytes, id, false, wild, INDIRECT),
+    })
+  return found
+}
+
+/** Everything that can be wrong with one output. */
+export const wrongOutput = (call: Call, name: string): Wrong[] => {
+  const { class: cls, methodName } = call
+  const { id, of } = call.method.out[name]
+  const bytes = encodeCall(call)
+  const path = `${cls.name}\\.${methodName}: attribute ${name}`
+  if (of.kind === 'list' || of.kind === 'blob') return []
+  return [
+    {
+      title: `${name}: too little room`,
+      code: 'ENOSPC',
+      says: new RegExp(`^${path}: it needs ${sizeOf(of)} bytes, there is room for 0`),
+      bytes: withAttribute(bytes, id, true, new Uint8Array(0)),
+    },
+  ]
+}
+
+/** Everything that can be wrong with a call beside its attributes. */
+export const wrongCalls = ({ names }: Bench, call: Call): Wrong[] => {
+  const { class: cls, methodName } = call
+  const bytes = encodeCall(call)
+  const where = `^${cls.name}\\.${methodName}: `
+  const changed = (change: (view: DataView) => void): Uint8Array => {
+    const copy = bytes.slice()
+    change(viewOf(copy))
+    return copy
+  }
+  const unknown = new Uint8Array(8)
+  viewOf(unknown).setUint16(0, 8, true)
+  viewOf(unknown).setUint16(2, 0x7eee, true)
+  viewOf(unknown).setUint32(4, MANDATORY, true)
+  const longer = new Uint8Array(Buffer.concat([bytes, unknown]))
+  viewOf(longer).setUint16(0, longer.length, true)
+  const found: Wrong[] = [
+    {
+      title: 'an unknown attribute',
+      code: 'EPROTONOSUPPORT',
+      says: new RegExp(`${where}the mandatory attribute 0x7eee is unknown`),
+      bytes: longer,
+    },
+    {
+      title: 'unknown flags',
+      code: 'EOPNOTSUPP',
+      says: new RegExp(`${where}op_ctrl or flags of the header are unknown`),
+      bytes: changed(view => view.setUint32(12, 8, true)),
+    },
+    {
+      title: 'an unknown class',
+      code: 'EOPNOTSUPP',
+      says: /this device has no class 32000/,
+      bytes: changed(view => view.setUint16(2, 32_000, true)),
+    },
+    {
+      title: 'a length that is none',
+      code: 'EINVAL',
+      says: /the message says that it has \d+ bytes|at least 16 bytes/,
+      bytes: changed(view => view.setUint16(0, 17, true)),
+    },
+  ]
+  const object = (title: string, code: string, says: string, number: number): void => {
+    found.push({ title, code, says: new RegExp(where + says), bytes: changed(view => view.setUint32(4, number, true)) })
+  }
+  if (isCreate(call.method.call))
+    object('an object to be made', 'EINVAL', 'object_id is 3; it is 0 for what is yet to be made', 3)
+  else if (cls.identity === 'handle') {
+    object('gone', 'ENOENT', 'there is no object with handle 4000', 4000)
+    object('another class', 'EINVAL', `handle \\d+ is of class \\w+, not ${cls.name}`, notOf(names.handles, cls.name))
+  } else if (cls.identity === 'fixed')
+    object(
+      'no such object',
+      'EINVAL',
+      cls.name === 'port'
+        ? 'object 9: device rxe0 has ports 1 to 1'
+        : `object 9: there is one ${cls.name}, object 0|the context is open already`,
+      9,
+    )
+  return found
+}
