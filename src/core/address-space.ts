@@ -23,7 +23,7 @@ export interface AddressSpace {
    * Length 0 is always true.
    */
   check(hi: number, lo: number, length: number, writable: boolean): boolean
-  /** Space → `to`. 0, or an errno (EFAULT) after which nothing is known of the bytes moved. */
+  /** Space → `to`. 0, or an errno after which nothing is known of the bytes moved: EFAULT, ESRCH if the owner ended. */
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number
   /** `from` → space, ascending. Returns as `read`. */
   write(hi: number, lo: number, from: Bytes, at: number, chunk: number, stride: number, total: number): number

@@ -7,6 +7,7 @@
  */
 import { readFileSync } from 'node:fs'
 import type { AddressSpace } from '../core/address-space.ts'
+import { ESRCH } from '../host/errno.ts'
 import { type Arena, mapArena } from '../host/mapping.ts'
 import { isSame, type ProcessHandle, readAt, readv, writeAt, writev } from '../host/process.ts'
 import { CallError, Errno } from '../spec/errno.ts'
@@ -26,7 +27,7 @@ const USER_END = 2 ** 56
 export interface ProcessSpace extends AddressSpace {
   copyIn(address: bigint, length: number): Uint8Array
   copyOut(address: bigint, bytes: Uint8Array): void
-  /** The process is gone, and its handle about to be closed: from now on everything faults. */
+  /** The process is gone, and its handle about to be closed: from now on everything fails with ESRCH. */
   close(): void
 }
 
@@ -82,7 +83,10 @@ export const createProcessSpace = (handle: ProcessHandle, turn: () => number): P
       return new Float64Array()
     }
   }
-  const done = (moved: number, total: number): number => (moved === total ? 0 : Errno.EFAULT)
+  const done = (moved: number, total: number): number => {
+    if (moved === total) return 0
+    return moved === -ESRCH ? Errno.ESRCH : Errno.EFAULT
+  }
 
   const space: ProcessSpace = {
     check(hi, lo, length, writable) {
@@ -102,9 +106,9 @@ export const createProcessSpace = (handle: ProcessHandle, turn: () => number): P
       return false
     },
     read: (hi, lo, to, at, chunk, stride, total) =>
-      alive() ? done(readv(handle, hi, lo, to, at, chunk, stride, total), total) : Errno.EFAULT,
+      alive() ? done(readv(handle, hi, lo, to, at, chunk, stride, total), total) : Errno.ESRCH,
     write: (hi, lo, from, at, chunk, stride, total) =>
-      alive() ? done(writev(handle, hi, lo, from, at, chunk, stride, total), total) : Errno.EFAULT,
+      alive() ? done(writev(handle, hi, lo, from, at, chunk, stride, total), total) : Errno.ESRCH,
     compareSwap(hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
       const word = scratch()
       const error = space.read(hi, lo, word, 0, 8, 8, 8)

@@ -33,8 +33,13 @@ export const onGap = (s: EngineState, row: number): void => {
   if ((s.rows[row * WORDS + RESPONDER] & NAK_SENT) === 0) nak(s, row, SEQUENCE_ERROR)
 }
 
-/** A NAK for the expected PSN is to go out; until that comes, gaps are passed over in silence. */
+/**
+ * A NAK for the expected PSN is to go out; until that comes, gaps are passed over in silence. For a program that has
+ * ended nobody speaks: a peer hears as much as of a machine that is gone, whether its request comes before the queue
+ * pair goes or after.
+ */
 export const nak = (s: EngineState, row: number, syndrome: number): void => {
+  if (syndrome === REMOTE_OPERATION && s.env.memory.vanished()) return
   const w = s.rows
   const base = row * WORDS
   w[base + RESPONDER] |= NAK_DUE | NAK_SENT

@@ -173,6 +173,11 @@ export interface Memory {
     stride: number,
     total: number,
   ): number
+  /**
+   * Whether the last move failed because the program whose memory it is has ended. Its queue pairs are about to go;
+   * until then they answer nobody.
+   */
+  vanished(): boolean
   /** Arena → memory, ascending, in as few steps as possible. Returns as `read`. */
   write(
     region: number,

@@ -30,8 +30,8 @@ describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw'
     pair.server.child.kill('SIGKILL')
     const { status, stdout, stderr } = await pair.client.ended
     assert.notEqual(status, 0)
-    // Retries exceeded, or a remote operation error if its memory went a moment before its queue pair.
-    assert.match(stdout + stderr, /Failed status 1[12]/)
+    // Retries exceeded: who is dead says nothing, although its memory goes before its queue pair.
+    assert.match(stdout + stderr, /Failed status 12/)
     await daemon.settled(isEmpty)
   })
 

@@ -2,6 +2,7 @@
  * One side of a connection for tests of the engine: plain memory with regions, work queues of JavaScript objects, a
  * port that keeps what was sent, and everything that came out of the engine, in order. No time passes by itself.
  */
+import { Errno } from '../../src/spec/errno.ts'
 import { Service } from '../../src/spec/services.ts'
 import { createEngine, type Engine } from '../../src/transport/engine.ts'
 import {
@@ -173,6 +174,7 @@ export const createNode = (options: NodeOptions = {}) => {
       if (faults.write === 0) move(region, hi, lo, from, at, chunk, stride, total, false)
       return faults.write
     },
+    vanished: () => faults.read === Errno.ESRCH || faults.write === Errno.ESRCH,
     compareSwap(_region, hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
       const at = word(hi, lo)
       original[0] = words.getUint32(at, true)

@@ -5,6 +5,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { QpState } from '../../src/spec/enums.ts'
+import { Errno } from '../../src/spec/errno.ts'
 import { ALL_ACCESS, MEMORY_BASE } from './node.ts'
 import { assertRefused, data, flushed, inMemory, MTU, type Script, start } from './responding.ts'
 import { packet, RQ, startScript } from './script.ts'
@@ -104,6 +106,23 @@ describe('a SEND', () => {
     t.request('SEND_MIDDLE', 2, { payload: MTU, ackReq: true })
     t.node.faults.write = 14
     assertRefused(t, ['NAK(REMOTE_OPERATION)@1 msn 0'], ['100 LOC_PROT', '101 FLUSH'])
+  })
+  it('into memory of a program that has ended is answered by nobody, nor is a READ of it', () => {
+    for (const [opcode, more] of [
+      ['SEND_ONLY', { payload: 10 }],
+      ['WRITE_ONLY', { payload: 10 }],
+      ['READ_REQUEST', { dmaLen: 10 }],
+    ] as const) {
+      const t = startScript()
+      t.receives(1, 100)
+      t.node.faults.write = Errno.ESRCH
+      t.node.faults.read = Errno.ESRCH
+      t.request(opcode, 0, { ...more, ackReq: true })
+      assert.deepEqual(t.sent(), [], opcode)
+      t.request(opcode, 1, { ...more, ackReq: true })
+      assert.deepEqual(t.sent(), [], opcode)
+      assert.equal(t.node.engine.query(t.row).state, QpState.values.ERR, opcode)
+    }
   })
   it('waits for a receive request: RNR NAK, once per try, and silence about what follows', () => {
     const t = startScript({ minRnrTimer: 14 })

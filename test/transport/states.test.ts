@@ -213,6 +213,7 @@ describe('a hostile program', () => {
     read: nothing,
     write: nothing,
     compareSwap: nothing,
+    vanished: () => false,
     fetchAdd: nothing,
     bindWindow: () => false,
     invalidate: () => false,

@@ -10,35 +10,40 @@ import { BindMw, type Memory } from '../../transport/types.ts'
 export const regionMemory = (table: MemoryTable): Memory => {
   const spaceOf = (region: number) => table.spaces[table.space[region]]
   const bind: Bind = { window: 0, key: 0, lkey: 0, hi: 0, lo: 0, lengthHi: 0, lengthLo: 0, access: 0 }
+  /** What came of the last move; 0 once a key was looked up after it. */
+  let errno = 0
   return {
-    resolve: (pd, key, hi, lo, length, access, qp) => resolve(table, pd, key, hi, lo, length, access, qp),
+    resolve: (pd, key, hi, lo, length, access, qp) => {
+      errno = 0
+      return resolve(table, pd, key, hi, lo, length, access, qp)
+    },
     grants: (pd, key, access, qp) => findGrant(table, pd, key, access, qp) >= 0,
-    read: (region, hi, lo, to, at, chunk, stride, total) =>
-      spaceOf(region)?.read(placeHi(table, region, hi, lo), placeLo(table, region, lo), to, at, chunk, stride, total) ??
-      Errno.EFAULT,
-    write: (region, hi, lo, from, at, chunk, stride, total) =>
-      spaceOf(region)?.write(
-        placeHi(table, region, hi, lo),
-        placeLo(table, region, lo),
-        from,
-        at,
-        chunk,
-        stride,
-        total,
-      ) ?? Errno.EFAULT,
-    compareSwap: (region, hi, lo, compareHi, compareLo, swapHi, swapLo, original) =>
-      spaceOf(region)?.compareSwap(
-        placeHi(table, region, hi, lo),
-        placeLo(table, region, lo),
-        compareHi,
-        compareLo,
-        swapHi,
-        swapLo,
-        original,
-      ) ?? Errno.EFAULT,
-    fetchAdd: (region, hi, lo, addHi, addLo, original) =>
-      spaceOf(region)?.fetchAdd(placeHi(table, region, hi, lo), placeLo(table, region, lo), addHi, addLo, original) ??
-      Errno.EFAULT,
+    read: (region, hi, lo, to, at, chunk, stride, total) => {
+      const far = placeHi(table, region, hi, lo)
+      const near = placeLo(table, region, lo)
+      errno = spaceOf(region)?.read(far, near, to, at, chunk, stride, total) ?? Errno.EFAULT
+      return errno
+    },
+    write: (region, hi, lo, from, at, chunk, stride, total) => {
+      const far = placeHi(table, region, hi, lo)
+      const near = placeLo(table, region, lo)
+      errno = spaceOf(region)?.write(far, near, from, at, chunk, stride, total) ?? Errno.EFAULT
+      return errno
+    },
+    compareSwap: (region, hi, lo, compareHi, compareLo, swapHi, swapLo, original) => {
+      const far = placeHi(table, region, hi, lo)
+      const near = placeLo(table, region, lo)
+      const space = spaceOf(region)
+      errno = space?.compareSwap(far, near, compareHi, compareLo, swapHi, swapLo, original) ?? Errno.EFAULT
+      return errno
+    },
+    fetchAdd: (region, hi, lo, addHi, addLo, original) => {
+      const far = placeHi(table, region, hi, lo)
+      const near = placeLo(table, region, lo)
+      errno = spaceOf(region)?.fetchAdd(far, near, addHi, addLo, original) ?? Errno.EFAULT
+      return errno
+    },
+    vanished: () => errno === Errno.ESRCH,
     bindWindow: (pd, qp, words, at) => {
       bind.window = words[at + BindMw.WINDOW]
       bind.key = words[at + BindMw.KEY]
