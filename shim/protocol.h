@@ -44,6 +44,7 @@
 /* A context's memory file. */
 #define USERDMA_CONTEXT_FILE_BYTES 0x40000000u
 #define USERDMA_CONTEXT_FILE_FIRST_RING 4096u
+#define USERDMA_CONTEXT_FILE_CHUNK 0x100000u
 
 struct userdma_header {
     uint32_t type;

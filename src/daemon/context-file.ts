@@ -20,10 +20,10 @@ import { ContextFile } from '../spec/session.ts'
 /** How the shim recognises a memory file of ours among inherited descriptors. */
 const NAME = 'userdma-context'
 /**
- * Rings share mappings of this size, since a process may have some ten thousand mappings only; a larger ring has its
- * own.
+ * Rings share mappings of this size, since a process may have some ten thousand mappings only, and mapping costs as
+ * much as all else that makes a queue; a larger ring has its own.
  */
-const CHUNK = 256 * 1024
+const { chunk: CHUNK } = ContextFile
 
 export interface ContextMemory extends MappedMemory {
   readonly fd: number

@@ -143,6 +143,6 @@ export const ParkedPage = {
 
 /**
  * A context's memory file: its first page stays unused, so that a stray write(2) hits no ring; then rings at their mmap
- * offsets.
+ * offsets, in chunks that are mapped as a whole.
  */
-export const ContextFile = { bytes: 2 ** 30, firstRing: 4096 } as const
+export const ContextFile = { bytes: 2 ** 30, firstRing: 4096, chunk: 2 ** 20 } as const

@@ -57,9 +57,9 @@ export interface Link {
   readonly call: Call
   readonly options?: EncodeOptions
   /** The entry whose object the call is about. */
-  readonly object?: number
+  readonly object?: number | undefined
   /** By attribute: the entry whose object it means; the call's argument is then ignored. */
-  readonly refs?: ChainedRefs
+  readonly refs?: ChainedRefs | undefined
 }
 
 /** The bytes of a chain. Throws CallError as `encodeCall` does. */

@@ -6,9 +6,9 @@
  */
 import { ChainErrors, Interface } from '../spec/classes/interface.ts'
 import { CallError, errnoName } from '../spec/errno.ts'
-import type { AnyValue, AnyValues, Attributes, In, ObjectClass, Out } from '../spec/schema.ts'
+import type { AnyValue, AnyValues, In, Method, ObjectClass, Out } from '../spec/schema.ts'
 import { chainEntries, encodeChain, type Link } from '../uapi/chain.ts'
-import { decodeResult } from '../uapi/object-client.ts'
+import { type ChainedRefs, decodeResult } from '../uapi/object-client.ts'
 import { rcQpPlan, ucQpPlan } from './connected.ts'
 import { addressPlan, type Destination, udQpPlan } from './datagram.ts'
 import { type ProtectionDomain, pdPlan } from './domain.ts'
@@ -69,12 +69,27 @@ interface Entry {
   failed(): void
 }
 
-/** Arguments that name entries of the chain, by attribute. */
-const references = (args: AnyValues, attributes: Attributes): Record<string, number> => {
-  const found: Record<string, number> = {}
-  for (const [name, { of }] of Object.entries(attributes)) {
+/** A method as the device has it, with the attributes of it that name objects. */
+interface Chainable {
+  readonly class: ObjectClass
+  readonly method: Method
+  readonly references: readonly string[]
+}
+
+const chainable = (cls: ObjectClass, name: string): Chainable => {
+  const method = cls.methods[name]
+  const references = Object.entries(method.in).filter(([, { of }]) => of.kind === 'ref' || of.kind === 'fd')
+  return { class: cls, method, references: references.map(([attribute]) => attribute) }
+}
+
+/** Arguments that name entries of the chain, by attribute; undefined if there are none. */
+const refsOf = (args: AnyValues, references: readonly string[]): ChainedRefs | undefined => {
+  let found: Record<string, number> | undefined
+  for (const name of references) {
     const value = args[name]
-    if ((of.kind === 'ref' || of.kind === 'fd') && typeof value === 'number' && value < 0) found[name] = -1 - value
+    if (typeof value !== 'number' || value >= 0) continue
+    found ??= {}
+    found[name] = -1 - value
   }
   return found
 }
@@ -170,11 +185,24 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
   }
 
   const execute = (entries: readonly Entry[]): unknown[] => {
-    const links = entries.map(({ class: cls, method, args, object }): Link => {
-      const own = classOf(cls, method)
-      const refs = references(args, own.methods[method].in)
-      const call = { class: own, methodName: method, method: own.methods[method], object: Math.max(object, 0), args }
-      return { call, refs, ...(object < 0 && { object: -1 - object }) }
+    const known = new Map<ObjectClass, Map<string, Chainable>>()
+    const find = (cls: ObjectClass, name: string): Chainable => {
+      let methods = known.get(cls)
+      if (methods === undefined) {
+        methods = new Map()
+        known.set(cls, methods)
+      }
+      let found = methods.get(name)
+      if (found === undefined) {
+        found = chainable(classOf(cls, name), name)
+        methods.set(name, found)
+      }
+      return found
+    }
+    const links = entries.map(({ class: wanted, method: methodName, args, object }): Link => {
+      const { class: cls, method, references } = find(wanted, methodName)
+      const call = { class: cls, methodName, method, object: Math.max(object, 0), args }
+      return { call, refs: refsOf(args, references), object: object < 0 ? -1 - object : undefined }
     })
     const { out } = kit.carrier.call(Interface, 'chain', 0, {
       entries: encoded(links),

@@ -23,7 +23,7 @@ import {
   reliableOperations,
 } from './operations.ts'
 import type { Kit, Named, Plan } from './plan.ts'
-import { joined, type QueuePair, type QueuePairOptions, queuePairPlan, type SendOptions } from './queue-pair.ts'
+import { type QueuePair, type QueuePairOptions, queuePairPlan, type SendOptions } from './queue-pair.ts'
 
 interface Connected<O extends ConnectOptions> {
   /** What the peer must know to connect to it. */
@@ -65,7 +65,7 @@ export const rcQpPlan = (kit: Kit, pd: Named, options: QueuePairOptions): Plan<R
       ...operations(poster),
       ...reliableOperations(poster),
     }
-    return joined(own, qp)
+    return Object.assign(qp, own)
   })
 
 export const ucQpPlan = (kit: Kit, pd: Named, options: QueuePairOptions): Plan<UcQueuePair> =>
@@ -82,5 +82,5 @@ export const ucQpPlan = (kit: Kit, pd: Named, options: QueuePairOptions): Plan<U
       },
       ...operations(poster),
     }
-    return joined(own, qp)
+    return Object.assign(qp, own)
   })

@@ -13,7 +13,7 @@ import { addressTo, firstPsn, type PathOptions } from './connection.ts'
 import { invalid } from './error.ts'
 import type { MessageOptions } from './operations.ts'
 import { closer, type Kit, type Named, type Plan, plan } from './plan.ts'
-import { joined, type Local, type QueuePair, type QueuePairOptions, queuePairPlan } from './queue-pair.ts'
+import { type Local, type QueuePair, type QueuePairOptions, queuePairPlan, withAccessor } from './queue-pair.ts'
 import { putDestination, putImmediate } from './requests.ts'
 
 /** Where datagrams go to: an IPv4 or IPv6 address as text, a group's too, and how packets are marked. */
@@ -113,9 +113,6 @@ export const udQpPlan = (kit: Kit, pd: Named, options: QueuePairOptions): Plan<U
     const { ring } = poster
     let qkey = QKEY
     const own = {
-      get endpoint() {
-        return { qpn: qp.qpn, gid: addressText(path.gid), qkey }
-      },
       activate(chosen: { readonly qkey?: number } = {}): void {
         const modify = (args: In<typeof UdQp.methods.modify>): void => qp.modify(args)
         modify({ state: INIT, pkeyIndex: 0, port: 1, qkey: chosen.qkey ?? QKEY })
@@ -137,5 +134,6 @@ export const udQpPlan = (kit: Kit, pd: Named, options: QueuePairOptions): Plan<U
         carrier.call(UdQp, 'detachMcast', qp.handle, groupOf('qp.detach', gid))
       },
     }
-    return joined(own, qp)
+    const endpoint = (): DatagramEndpoint => ({ qpn: qp.qpn, gid: addressText(path.gid), qkey })
+    return withAccessor(Object.assign(qp, own), 'endpoint', endpoint)
   })

@@ -5,6 +5,7 @@
  */
 import { createRingPool, type Mapping, type RingPool } from '../host/mapping.ts'
 import { rxeLayout } from '../spec/drivers/ring-layout.ts'
+import { ContextFile } from '../spec/session.ts'
 import type { RingBytes, RingPlace } from './carrier.ts'
 
 /** One for the process: ranges of address space are used again. */
@@ -14,8 +15,8 @@ const ringPool = (): RingPool => {
   return pool
 }
 
-/** Bytes of a shared mapping, as the daemon has them too. */
-const CHUNK = 256 * 1024
+/** Mappings show the pieces that the daemon maps too, as long as no longer ring lies in between. */
+const { chunk: CHUNK, firstRing: FIRST, bytes: END } = ContextFile
 
 interface Shared {
   readonly mapping: Mapping
@@ -36,9 +37,11 @@ export const createFileRings = (file: number): FileRings => {
 
   const spanOf = ({ offset, size }: RingPlace) => {
     const at = Number(offset)
-    const start = at - (at % CHUNK)
-    const isShort = at + size <= start + CHUNK
-    return { at, key: isShort ? start : -at, from: isShort ? start : at, length: isShort ? CHUNK : size }
+    const start = at - ((at - FIRST) % CHUNK)
+    const end = Math.min(start + CHUNK, END)
+    return at + size <= end
+      ? { at, key: start, from: start, length: end - start }
+      : { at, key: -at, from: at, length: size }
   }
   return {
     ring(place) {

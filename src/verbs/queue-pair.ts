@@ -118,9 +118,13 @@ export const full = (call: string, queue: string, depth: number): RdmaError =>
 export const tooMany = (call: string, pieces: number, most: number): RdmaError =>
   invalid(call, `${pieces} pieces, at most ${most} are possible`)
 
-/** Joins parts of an object, accessors included. */
-export const joined = <A extends object, B extends object>(base: A, more: B): A & B =>
-  Object.defineProperties(base, Object.getOwnPropertyDescriptors(more)) as A & B
+/** Adds a property to `object` that is read anew each time. */
+export const withAccessor = <T extends object, K extends string, V>(
+  object: T,
+  name: K,
+  get: () => V,
+): T & { readonly [P in K]: V } =>
+  Object.defineProperty(object, name, { get, enumerable: true }) as T & { readonly [P in K]: V }
 
 /** What needs no queues: query, modify, destroy. `reset`: the queue pair has moved to RESET. */
 export const bareQueuePair = <C extends ObjectClass>(
@@ -204,9 +208,6 @@ const sendingQueuePair = <C extends ObjectClass>(
     ring: send,
   }
   const queues = {
-    get pending() {
-      return outstanding(send)
-    },
     maxInline: cap.maxInlineData,
     receive(local?: Slice | readonly Slice[], id = 0): void {
       if (receive === undefined)
@@ -220,7 +221,7 @@ const sendingQueuePair = <C extends ObjectClass>(
       carrier.posted(handle)
     },
   }
-  return { poster, qp: joined(queues, bare) }
+  return { poster, qp: withAccessor(Object.assign(bare, queues), 'pending', () => outstanding(send)) }
 }
 
 /** Attributes of a send queue as calls have them. */

@@ -7,7 +7,7 @@ import type { AnyValues, ObjectClass, Out } from '../spec/schema.ts'
 import type { Answered, RingPlace } from './carrier.ts'
 import type { Slice } from './memory.ts'
 import { closer, type EventSource, eventSource, type Kit, type Named, type Plan } from './plan.ts'
-import { full, joined, tooMany } from './queue-pair.ts'
+import { full, tooMany } from './queue-pair.ts'
 import { putReceive } from './requests.ts'
 import { nextSlot, outstanding, produce, programRing } from './ring.ts'
 
@@ -123,7 +123,7 @@ export const xrcSrqPlan = (kit: Kit, pd: Named, options: XrcSrqOptions): Plan<Xr
     args: { ...wanted(pd, source, options), xrcd: options.xrcd.handle, cq: options.cq.handle },
     made(answered) {
       const { srqNum } = answered.out as unknown as Out<typeof XrcSrq.methods.create>
-      return source.is(joined({ srqNumber: srqNum }, madeSrq(kit, XrcSrq, source, answered)))
+      return source.is(Object.assign(madeSrq(kit, XrcSrq, source, answered), { srqNumber: srqNum }))
     },
     failed: source.forget,
   }

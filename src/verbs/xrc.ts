@@ -19,7 +19,6 @@ import { closer, eventSource, type Kit, make, type Named, type Plan, plan } from
 import {
   type BareQueuePair,
   bareQueuePair,
-  joined,
   queuePairPlan,
   type SendingQueuePair,
   type SendOptions,
@@ -87,7 +86,7 @@ const targetPlan = (kit: Kit, xrcd: Named, qpNum: number | undefined): Plan<XrcT
           modify({ ...rts, ...timeout })
         },
       }
-      return source.is(joined(own, bare))
+      return source.is(Object.assign(bare, own))
     },
     source.forget,
   )
@@ -119,5 +118,5 @@ export const xrcInitiatorPlan = (kit: Kit, pd: Named, options: SendQueueOptions)
       ...operations(poster),
       ...reliableOperations(poster),
     }
-    return joined(own, qp) as XrcInitiator
+    return Object.assign(qp, own) as XrcInitiator
   })

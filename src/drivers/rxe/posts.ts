@@ -52,11 +52,14 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
       }
     }
     const send = loadProducer(queues.send)
-    if (send === queues.seen) return false
+    const { seen } = queues
+    if (send === seen) return false
     queues.seen = send
+    engine.onDoorbell(row, now)
+    // Made or changed by a call and nothing is posted: no work, so that a loop that sleeps need not wake.
+    if (seen === UNSEEN && send === queues.retired) return false
     if (looks - used[row] > MEMORY) busy.push(row)
     used[row] = looks
-    engine.onDoorbell(row, now)
     return true
   }
 
