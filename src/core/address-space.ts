@@ -28,6 +28,11 @@ export interface AddressSpace {
   /** `from` → space, ascending. Returns as `read`. */
   write(hi: number, lo: number, from: Bytes, at: number, chunk: number, stride: number, total: number): number
   /**
+   * Memory of this process that is an ordinary buffer: what holds `length` bytes, and in `place[0]` where they begin in
+   * it. Undefined if they are not there; no such method: none is of that kind.
+   */
+  locate?(hi: number, lo: number, length: number, place: Float64Array): Bytes | undefined
+  /**
    * Compare and swap of 8 bytes in host byte order, atomic among users of this interface; `original` gets (lo, hi).
    * Returns as `read`.
    */

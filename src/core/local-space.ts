@@ -20,6 +20,8 @@ export interface LocalSpace extends AddressSpace {
 }
 
 interface Area {
+  /** No native code reaches it. */
+  readonly address: 0
   readonly start: number
   readonly bytes: Uint8Array
   readonly view: DataView
@@ -80,7 +82,13 @@ export const createLocalSpace = (): LocalSpace => {
       const start = next
       next += wholePages(buffer.byteLength + 1)
       const length = buffer.byteLength
-      areas.push({ start, bytes: buffer, view: new DataView(buffer.buffer, buffer.byteOffset, length), length })
+      areas.push({
+        address: 0,
+        start,
+        bytes: buffer,
+        view: new DataView(buffer.buffer, buffer.byteOffset, length),
+        length,
+      })
       return start
     },
     remove(address) {
@@ -111,6 +119,11 @@ export const createLocalSpace = (): LocalSpace => {
         to += size
       }
       return 0
+    },
+    locate(hi, lo, length, place) {
+      const area = areaOf(hi, lo, length)
+      if (area !== undefined) place[0] = hi * FIRST + lo - area.start
+      return area
     },
     compareSwap(hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
       const view = word(hi, lo)

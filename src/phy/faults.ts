@@ -27,6 +27,8 @@ export interface FaultPort extends Port {
 }
 
 /** `device`: the name that rules use. */
+const nobody = (): null => null
+
 export const withFaults = (port: Port, device: string, initial: readonly FaultRule[] = []): FaultPort => {
   const faults = noFaultCounts()
   let rules: readonly FaultRule[] = []
@@ -34,6 +36,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
   let arriving = chanceFor('received')
   let leaving = chanceFor('sent')
   let tap: PortTap | null = null
+  let receiver = port.receiver
   /** By flow that was ever opened, its record. */
   const flows: FlowAddress[] = []
 
@@ -44,6 +47,9 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
   const settle = (): void => {
     const inFaulty = arriving.active || !receiving.isIdle()
     const outFaulty = leaving.active || !sending.isIdle()
+    // faults are for packets
+    port.receiver = inFaulty ? null : receiver
+    layer.receiverOf = outFaulty ? nobody : port.receiverOf
     layer.receive = inFaulty ? receiving.receive : port.receive
     layer.release = inFaulty ? release : port.release
     layer.commit = outFaulty ? sending.commit : port.commit
@@ -125,6 +131,18 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     flush: port.flush,
     receive: port.receive,
     release: port.release,
+
+    get receiver() {
+      return receiver
+    },
+    set receiver(wanted) {
+      receiver = wanted
+      settle()
+    },
+    staging: port.staging,
+    receiverOf: port.receiverOf,
+    peerAt: port.peerAt,
+    isWaiting: port.isWaiting,
 
     get wake() {
       return port.wake

@@ -17,7 +17,7 @@ import type { Arena } from '../wire/arena.ts'
 import { sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
 import { addressWords, createKeyTable } from './key-table.ts'
-import { emptyTappedRun, type Fate, type Port, SCRATCH_BYTES } from './port.ts'
+import { emptyTappedRun, type Fate, type Port, SCRATCH_BYTES, STAGING_BYTES } from './port.ts'
 import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes } from './run-limits.ts'
 import { createRunPool } from './run-pool.ts'
 import { createRunRecords, giveRecord, takeRecord } from './run-records.ts'
@@ -32,6 +32,9 @@ const PATH_MTU = 4096
 const NOWHERE = -1
 const GROUP = -2
 
+/** How messages pass: as packets, or straight where that is possible. */
+export type Path = 'packets' | 'direct'
+
 export interface MemorySwitchOptions {
   /** Of at least `memorySwitchBytes(runs, smallRuns)` bytes; the link uses that many from 0 on. */
   readonly arena: Arena
@@ -41,6 +44,11 @@ export interface MemorySwitchOptions {
   readonly smallRuns?: number
   /** `demand`: no ICRCs unless a tap or a layer wants them. Default `always`. */
   readonly sealing?: 'always' | 'demand'
+  /**
+   * `direct`: messages may pass without packets (`Port.receiverOf`) while nobody wants ICRCs or looks on. Default
+   * `packets`.
+   */
+  readonly path?: Path
 }
 
 export interface MemorySwitch {
@@ -57,10 +65,10 @@ const DEFAULT_SMALL_RUNS = 256
 
 /** Bytes of arena that a memory link with so many buffers needs. */
 export const memorySwitchBytes = (runs: number = DEFAULT_RUNS, smallRuns: number = DEFAULT_SMALL_RUNS): number =>
-  runs * (RUN_BYTES + SCRATCH_BYTES) + smallRuns * SMALL_RUN_BYTES
+  runs * (RUN_BYTES + SCRATCH_BYTES) + smallRuns * SMALL_RUN_BYTES + STAGING_BYTES
 
 export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch => {
-  const { arena, runs = DEFAULT_RUNS, smallRuns = DEFAULT_SMALL_RUNS, sealing = 'always' } = options
+  const { arena, runs = DEFAULT_RUNS, smallRuns = DEFAULT_SMALL_RUNS, sealing = 'always', path = 'packets' } = options
   if (arena.bytes.length < memorySwitchBytes(runs, smallRuns))
     throw new RangeError(
       `a memory link with ${runs} runs and ${smallRuns} small runs needs an arena of ${memorySwitchBytes(runs, smallRuns)} bytes, not ${arena.bytes.length}`,
@@ -99,6 +107,11 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       routeVersion[flow] = version
     }
     return routeOf[flow]
+  }
+
+  const receiverAt = (port: number): object | null => {
+    const to = links[port]?.port
+    return to === undefined || to.tap !== null ? null : (to.receiver as object | null)
   }
 
   const takeBuffer = (owner: number, bytes: number): number => {
@@ -229,6 +242,18 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       counters: { sentPackets: 0, sentBytes: 0, receivedPackets: 0, receivedBytes: 0, icrcErrors: 0, dropped: 0 },
       wake: null,
       tap: null,
+      receiver: null,
+      staging: memorySwitchBytes(runs, smallRuns) - STAGING_BYTES,
+      receiverOf: flow => {
+        if (path === 'packets' || sealsWanted > 0 || port.tap !== null) return null
+        const to = route(flow)
+        return to < 0 ? null : receiverAt(to)
+      },
+      peerAt: flow => {
+        route(flow)
+        return peerOf[flow]
+      },
+      isWaiting: () => head >= 0,
 
       addAddress: address => {
         addressWords(address, scratch, 0)

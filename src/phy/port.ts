@@ -101,6 +101,9 @@ export const emptyTappedRun = (arena: Arena, direction: TappedRun['direction']):
 /** Sees every run that a port sends and receives, ICRCs included; it must not change them, and must not throw. */
 export type PortTap = (run: TappedRun) => void
 
+/** Bytes of `Port.staging`. */
+export const STAGING_BYTES = 0x1_0000
+
 /** Bytes of `Port.scratch`. */
 export const SCRATCH_BYTES = 4160
 
@@ -167,6 +170,20 @@ export interface Port {
    * Called when a run arrives where none waited, so that the device gets its turn. It must not receive there and then.
    */
   wake: (() => void) | null
+
+  /**
+   * Ports of one process that hand messages on without packets (none of this is there on others): who receives here,
+   * set by the port's owner; null while all that arrives must be packets.
+   */
+  receiver?: object | null | undefined
+  /** Offset of STAGING_BYTES in the arena for what is handed on: the same room for all ports that share the arena. */
+  readonly staging?: number | undefined
+  /** The receiver that a flow leads to; null if it is to be reached with packets only, or nobody's. */
+  receiverOf?: ((flow: number) => object | null) | undefined
+  /** `ReceivedRun.peer` of what that flow carries. */
+  peerAt?: ((flow: number) => number) | undefined
+  /** Whether runs wait to be received. */
+  isWaiting?: (() => boolean) | undefined
 
   /** The one tap, or null; set through `addTap` of tap.ts, which lets several share it. */
   tap: PortTap | null

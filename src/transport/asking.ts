@@ -6,6 +6,7 @@
 import { flushPlacement, flushSelectivity } from '../spec/headers.ts'
 import { headerAt, OPERATION_MASK, operationCode } from '../spec/opcodes.ts'
 import { SendKind } from '../spec/work.ts'
+import type { Arena } from '../wire/arena.ts'
 import { putAtomicEth, putFeth, putReth } from '../wire/extensions.ts'
 import { gather, Moved } from './moves.ts'
 import { type EngineState, Request } from './state.ts'
@@ -35,13 +36,15 @@ export const isFlushKnown = (s: EngineState, request: number): boolean => {
 }
 
 /**
- * Writes headers and payload of the request packet that begins at `at`, all but its BTH; of a READ those for `length`
- * bytes from byte `offset` on, `headerBytes`: where payload begins. Answers Moved.OK, or why the data cannot be read.
+ * Writes headers and payload of the request packet that begins at `at` of `arena`, all but its BTH; of a READ those for
+ * `length` bytes from byte `offset` on, `headerBytes`: where payload begins. Answers Moved.OK, or why the data cannot
+ * be read.
  */
 export const putAsking = (
   s: EngineState,
   row: number,
   request: number,
+  arena: Arena,
   at: number,
   opcode: number,
   headerBytes: number,
@@ -51,7 +54,6 @@ export const putAsking = (
   const p = s.pool
   const wr = request + WR
   const kind = p[request + KIND]
-  const arena = s.sink!.arena
   const view = arena.view
   if (kind === READ) {
     const lo = p[wr + REMOTE_LO] + offset

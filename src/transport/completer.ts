@@ -16,10 +16,10 @@ import { aethSyndrome, atomicAckHi, atomicAckLo } from '../wire/extensions.ts'
 import { drained, endOldest, failOldest } from './completing.ts'
 import { flushMoves, Moved, MoveKind, scatter } from './moves.ts'
 import { psnAdd, psnDistance } from './psn.ts'
-import { goBack } from './requester.ts'
 import { narrowShare, widenShare } from './sharing.ts'
 import { type EngineState, PACKET_WEIGHT, Q, Request, Row, readPart, schedule } from './state.ts'
 import { clearTimer, setTimer, wasDue } from './timers.ts'
+import { goBack } from './turns.ts'
 import { Send } from './types.ts'
 
 const { WORDS, STATE, MTU, RETRY_CNT, RNR_RETRY, REQUESTER, HEAD, UNACKED, SEND_PSN, MAX_PSN } = Row
@@ -72,7 +72,7 @@ export const onResponse = (
 }
 
 /** ACK, RNR NAK and NAK; `ahead` is the PSN's distance from the oldest unacknowledged one. */
-const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahead: number, now: number): void => {
+export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahead: number, now: number): void => {
   const base = row * WORDS
   const kind = syndrome & SYNDROME_KIND_MASK
   const value = syndrome & SYNDROME_VALUE_MASK

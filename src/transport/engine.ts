@@ -145,6 +145,7 @@ const moveFailed: MoveFailed = (s, row, kind, why, psn, msn) => {
 export const createEngine = (env: Environment, options: EngineOptions = {}): Engine => {
   const { windowBytes = 0x4_0000, sharedWindowBytes = 0, boundReads = false, pace = 0 } = options
   const s = createState(env, windowBytes, sharedWindowBytes, boundReads ? windowBytes >> 1 : 0, pace, moveFailed)
+  if (env.neighbour !== undefined) env.neighbour.state = s
   return {
     counters: s.counters,
     create: init => create(s, init),
@@ -384,8 +385,12 @@ const onRun = (
 const MAX_TURNS = 0x1_0000
 const FLUSH_TURNS = 0x4000
 
+/** Window bytes that are handed over without packets in one call. */
+const MAX_HANDED = 0x10_0000
+
 const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean => {
   flushMoves(s)
+  s.handed = 0
   s.sink = sink
   let full = false
   let turns = MAX_TURNS
@@ -401,6 +406,10 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
       break
     }
     if (turn === Turn.MORE) schedule(s, row)
+    if (s.handed > MAX_HANDED) {
+      full = s.queueHead >= 0
+      break
+    }
   }
   endRun(s)
   return full

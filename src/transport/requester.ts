@@ -15,16 +15,18 @@ import { putIeth, putImmediate, putReth } from '../wire/extensions.ts'
 import { askingPayload, putAsking } from './asking.ts'
 import { drained, endOldest, failOldest } from './completing.ts'
 import { putDatagramHeader } from './datagram.ts'
+import { handOver } from './direct.ts'
 import { putHead, sharedOf } from './heads.ts'
 import { doLocal, isLocalFenced } from './local.ts'
 import { gather, Moved } from './moves.ts'
 import { firstOf, lastOf, middleOf, onlyOf, operationOf, plainBytes } from './operations.ts'
+import { findPartner, isDirect } from './partners.ts'
 import { PSN_HALF, PSN_MASK, psnDistance } from './psn.ts'
 import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
 import { closeShare, openShare } from './sharing.ts'
 import { start } from './starting.ts'
 import { type EngineState, PACKET_WEIGHT, Q, Request, Row, readPart } from './state.ts'
-import { clearTimer, setTimer } from './timers.ts'
+import { setTimer } from './timers.ts'
 import { advance, refuseLocal, Step, Turn } from './turns.ts'
 import { Send } from './types.ts'
 import { onLeft } from './unreliable.ts'
@@ -33,7 +35,7 @@ const { WORDS, SERVICE, STATE, MTU, DEST_QPN, FLOW, MAX_RD, REQUESTER } = Row
 const { HEAD, CURRENT, UNACKED, SEND_PSN, SENT, ACKED, SINCE, RD_OUT, WINDOW } = Row
 const { NEXT, FIRST_PSN, PSNS, KIND, COUNTED, STATUS, WR } = Request
 const { OPCODE, FLAGS, LENGTH, IMM, RKEY, REMOTE_LO, REMOTE_HI } = Send
-const { MORE, RNR_WAIT, DRAINING, LATE } = Q
+const { MORE, RNR_WAIT, DRAINING } = Q
 const { RTS, SQD } = QpState.values
 const { LOCAL, READ, WRITE } = SendKind
 const { SUCCESS } = WcStatus.values
@@ -57,6 +59,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
   const before = s.rows[base + SENT]
   const reliable = reliableService[s.rows[base + SERVICE]] !== 0
   openShare(s, row, now)
+  const met = s.env.neighbour !== undefined && findPartner(s, row)
   let answer: number = Turn.DONE
   for (;;) {
     const w = s.rows
@@ -77,7 +80,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
       break
     }
     const kind = s.pool[request + KIND]
-    const step = sendStep(s, row, request, kind)
+    const step = met && isDirect(s, row, request) ? handOver(s, row, request, now) : sendStep(s, row, request, kind)
     if (step === SENT_SOME) {
       if (!reliable && kind !== LOCAL) onLeft(s, row, request)
       continue
@@ -165,7 +168,8 @@ const sendAsking = (s: EngineState, row: number, request: number): number => {
   const at = s.runAt
   const psn = w[base + SEND_PSN] | BTH_ACKREQ
   putHead(s.sink!.arena.view, at, opcode, 0, w[base + DEST_QPN], psn, sharedOf(s, base, request))
-  if (putAsking(s, row, request, at, opcode, header, offset, length) !== Moved.OK) return refuseLocal(s, request)
+  if (putAsking(s, row, request, s.sink!.arena, at, opcode, header, offset, length) !== Moved.OK)
+    return refuseLocal(s, request)
   acceptRun(s, 1, size, size)
   p[request + COUNTED]++
   w[base + RD_OUT]++
@@ -375,20 +379,4 @@ const ackReq = (s: EngineState, base: number, mtu: number): number => {
   }
   w[base + SINCE] = since
   return 0
-}
-
-/** Sending starts again from the oldest unacknowledged PSN. */
-export const goBack = (s: EngineState, row: number): void => {
-  const w = s.rows
-  const p = s.pool
-  const base = row * WORDS
-  w[base + SEND_PSN] = w[base + UNACKED]
-  w[base + SENT] = w[base + ACKED]
-  w[base + SINCE] = 0
-  w[base + CURRENT] = w[base + HEAD]
-  w[base + RD_OUT] = 0
-  w[base + REQUESTER] &= ~LATE
-  for (let request = w[base + HEAD]; request !== 0; request = p[request + NEXT]) p[request + COUNTED] = 0
-  clearTimer(s.timers, row)
-  s.counters.retransmissions++
 }

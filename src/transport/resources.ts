@@ -98,6 +98,17 @@ export const takeResource = (s: EngineState, row: number): number => {
   return resource
 }
 
+/** The one response that waits is handed over in another way: its resource. */
+export const takeAnswer = (s: EngineState, row: number): number => {
+  const w = s.rows
+  const base = row * WORDS
+  const count = w[base + RESOURCE_COUNT]
+  const resource = w[base + RESOURCES] + ((w[base + RESOURCE_NEXT] + count - 1) % count) * Resource.WORDS
+  s.pool[resource + Resource.NEXT] = s.pool[resource + Resource.END]
+  w[base + PENDING]--
+  return resource
+}
+
 /** A new READ or atomic is taken: its response is put up, and acknowledges everything before it. */
 export const answerWith = (s: EngineState, row: number, resource: number, kind: number, psns: number): void => {
   const w = s.rows

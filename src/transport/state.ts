@@ -9,10 +9,10 @@
  * layout.
  */
 import { engineCounters } from '../spec/counters.ts'
-import type { Arena } from '../wire/arena.ts'
+import { type Arena, plainArena } from '../wire/arena.ts'
 import { createShares, growShares, type Shares } from './shares.ts'
 import { createTimers, growTimers, type Timers } from './timers.ts'
-import { Completion, type Counters, type Environment, Send, Sge, type TransmitSink } from './types.ts'
+import { Completion, type Counters, type Environment, type Neighbour, Send, Sge, type TransmitSink } from './types.ts'
 
 /** Words of a row. Requester's, responder's and common ones; addresses, keys and lengths are read with `>>> 0`. */
 export const Row = {
@@ -258,6 +258,16 @@ export interface EngineState {
   moveArena: Arena | undefined
   readonly moveFailed: MoveFailed
 
+  /** Whom the row whose turn it is reaches without packets, and what is being handed over, see direct.ts. */
+  partner: Neighbour | undefined
+  partnerState: EngineState | undefined
+  partnerRow: number
+  sourceArena: Arena
+  sourceAt: number
+  readonly place: Float64Array
+  /** Window bytes that were handed over since `pollTransmit` was called. */
+  handed: number
+
   /** Scratch: a completion, and the word before an atomic operation (lo, hi). */
   readonly completion: Uint32Array
   readonly original: Uint32Array
@@ -265,6 +275,7 @@ export interface EngineState {
   readonly shared: Int32Array
 }
 
+const noArena = plainArena(0)
 const FIRST_ROWS = 16
 const FIRST_POOL = 4096
 /** Block 0 is none. */
@@ -309,6 +320,13 @@ export const createState = (
   move: new Uint32Array(Move.WORDS),
   moveArena: undefined,
   moveFailed,
+  partner: undefined,
+  partnerState: undefined,
+  partnerRow: -1,
+  sourceArena: noArena,
+  sourceAt: 0,
+  place: new Float64Array(1),
+  handed: 0,
   completion: new Uint32Array(Completion.WORDS),
   original: new Uint32Array(2),
   shared: new Int32Array(2),

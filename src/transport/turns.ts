@@ -4,10 +4,11 @@
  */
 import { WcStatus } from '../spec/work.ts'
 import { psnAdd, psnDistance } from './psn.ts'
-import { type EngineState, Request, Row } from './state.ts'
+import { type EngineState, Q, Request, Row } from './state.ts'
+import { clearTimer } from './timers.ts'
 
-const { WORDS, CURRENT, UNACKED, SEND_PSN, MAX_PSN, SENT } = Row
-const { NEXT, STATUS } = Request
+const { WORDS, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, MAX_PSN, SENT, ACKED, SINCE, RD_OUT } = Row
+const { NEXT, COUNTED, STATUS } = Request
 const { LOC_PROT_ERR } = WcStatus.values
 
 /** What a turn of a QP ended with. */
@@ -40,4 +41,20 @@ export const advance = (
 export const refuseLocal = (s: EngineState, request: number): number => {
   s.pool[request + STATUS] = LOC_PROT_ERR
   return Step.REFUSES
+}
+
+/** Sending starts again from the oldest unacknowledged PSN. */
+export const goBack = (s: EngineState, row: number): void => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  w[base + SEND_PSN] = w[base + UNACKED]
+  w[base + SENT] = w[base + ACKED]
+  w[base + SINCE] = 0
+  w[base + CURRENT] = w[base + HEAD]
+  w[base + RD_OUT] = 0
+  w[base + REQUESTER] &= ~Q.LATE
+  for (let request = w[base + HEAD]; request !== 0; request = p[request + NEXT]) p[request + COUNTED] = 0
+  clearTimer(s.timers, row)
+  s.counters.retransmissions++
 }

@@ -190,6 +190,11 @@ export interface Memory {
     total: number,
   ): number
   /**
+   * Memory of this process that JavaScript reaches: what holds `length` bytes, and in `place[0]` where they begin in
+   * it, valid until the engine's current call returns. Undefined for any other; not there: no memory is such.
+   */
+  locate?(region: number, hi: number, lo: number, length: number, place: Float64Array): Arena | undefined
+  /**
    * 64-bit compare and swap, host byte order, atomic among this device's operations. `original` gets (lo, hi). Returns
    * as `read`.
    */
@@ -265,8 +270,32 @@ export interface DatagramRoute {
   header(arena: Arena, at: number, length: number): number
 }
 
+/**
+ * A device whose engine takes messages of others in this process without packets (direct.ts), as they see it. Flows and
+ * numbers of peers are its port's.
+ */
+export interface Neighbour {
+  /** What only engines understand: the state of its own, set by `createEngine`. */
+  state: object | undefined
+  /** Room of STAGING_BYTES in an arena, which all that may meet share. */
+  readonly arena: Arena
+  readonly staging: number
+  /** What the port counts, as if packets had passed. */
+  readonly counters: { sentPackets: number; sentBytes: number; receivedPackets: number; receivedBytes: number }
+  /** The row of a queue pair's number, -1 for none. */
+  rowOf(qpn: number): number
+  /** Who receives what this flow carries; null if that is nobody in this process, or must be packets. */
+  at(flow: number): Neighbour | null
+  /** By which number those who receive it know the flow's source. */
+  peerAt(flow: number): number
+  /** Whether no packets wait to be received here. */
+  isIdle(): boolean
+}
+
 /** Everything an engine is given, once. */
 export interface Environment {
+  /** What the engine's own device is to others; not there: all messages are packets. */
+  readonly neighbour?: Neighbour
   /** Needed for queue pairs of datagrams. */
   readonly route?: DatagramRoute
   readonly work: WorkSource

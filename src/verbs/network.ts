@@ -20,7 +20,7 @@ import { createSocketPort, type SocketLink, useNativeCrc } from '../drivers/rxe/
 import { nowMicroseconds } from '../host/clock.ts'
 import { parseFaults } from '../phy/fault-spec.ts'
 import { type FaultPort, withFaults } from '../phy/faults.ts'
-import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
+import { createMemorySwitch, memorySwitchBytes, type Path } from '../phy/memory.ts'
 import type { Link } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
 import { plainArena } from '../wire/arena.ts'
@@ -40,6 +40,11 @@ export interface NetworkOptions {
    * have: `udp` reaches every RoCE device (needs the package koffi), `dgram` its like.
    */
   readonly link?: Link
+  /**
+   * How messages pass through memory: 'direct', the default, from buffer to buffer where nobody looks at packets or
+   * disturbs them, or always as 'packets'. What programs see is the same.
+   */
+  readonly path?: Path
 }
 
 export interface Attached {
@@ -156,10 +161,12 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
   return { drive, kick, touch, pause, stop }
 }
 
-export const createNetwork = ({ fault = '', link = 'memory' }: NetworkOptions = {}): Network => {
+export const createNetwork = ({ fault = '', link = 'memory', path = 'direct' }: NetworkOptions = {}): Network => {
   const core = createCore({ now: nowMicroseconds })
   const memory =
-    link === 'memory' ? createMemorySwitch({ arena: plainArena(memorySwitchBytes()), sealing: 'demand' }) : undefined
+    link === 'memory'
+      ? createMemorySwitch({ arena: plainArena(memorySwitchBytes()), sealing: 'demand', path })
+      : undefined
   if (memory === undefined) useNativeCrc()
   const devices: RxeDevice[] = []
   const ports = new Set<FaultPort>()

@@ -326,8 +326,8 @@ describe('memory link', () => {
   })
 
   it('refuses an arena that is too small, and more ports than run buffers', () => {
-    assert.throws(() => createMemorySwitch({ arena: plainArena(1000) }), /needs an arena of 18092032 bytes, not 1000/)
-    assert.equal(memorySwitchBytes(), 18092032)
+    assert.throws(() => createMemorySwitch({ arena: plainArena(1000) }), /needs an arena of 18157568 bytes, not 1000/)
+    assert.equal(memorySwitchBytes(), 18157568)
     const link = smallSwitch(2, 4)
     ports(link, 2)
     assert.throws(() => link.attach(), /at most 2 ports/)

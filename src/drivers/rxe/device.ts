@@ -34,6 +34,7 @@ import type { Identity } from './identity.ts'
 import { mtuOf } from './interface.ts'
 import { regionMemory } from './memory.ts'
 import { createGroups } from './multicast.ts'
+import { neighbourOf } from './neighbour.ts'
 import { createPosts, Where } from './posts.ts'
 import { qpClasses } from './qp-class.ts'
 import { routeOf } from './route.ts'
@@ -99,6 +100,9 @@ const rxeDriver: Driver<RxeState> = {
   removed: device => device.state.port.close(),
 }
 
+/** Calls of the engine in one turn of sending: it hands at most 1 MiB on without packets in each. */
+const SENDING_CALLS = 4
+
 /** Runs of so many bytes are received before they are given back to the port. */
 const BURST_BYTES = 1 << 20
 
@@ -162,7 +166,10 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   })
 
   const run = emptyRun()
+  const neighbour = neighbourOf(port, state.qpns)
+  if (neighbour !== undefined) port.receiver = neighbour
   const environment: Environment = {
+    ...(neighbour && { neighbour }),
     route: routeOf(port, run),
     work: ringWork(state.rings, findShared(state)),
     memory: regionMemory(device.memory),
@@ -235,14 +242,15 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     return true
   }
 
-  /** Sends what there is until the port is full. */
+  /** Sends what there is until the port is full, or others should have their turn. */
   const transmit = (time: number): boolean => {
     // The engine's: faults may lose what the port would count.
     const { counters } = engine
     const start = counters.sentPackets
     let before: number
+    let left = SENDING_CALLS
     do before = counters.sentPackets
-    while (engine.pollTransmit(port, time) && counters.sentPackets !== before)
+    while (engine.pollTransmit(port, time) && counters.sentPackets !== before && --left > 0)
     port.flush()
     return counters.sentPackets !== start
   }

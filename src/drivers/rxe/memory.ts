@@ -30,6 +30,8 @@ export const regionMemory = (table: MemoryTable): Memory => {
       errno = spaceOf(region)?.write(far, near, from, at, chunk, stride, total) ?? Errno.EFAULT
       return errno
     },
+    locate: (region, hi, lo, length, place) =>
+      spaceOf(region)?.locate?.(placeHi(table, region, hi, lo), placeLo(table, region, lo), length, place),
     compareSwap: (region, hi, lo, compareHi, compareLo, swapHi, swapLo, original) => {
       const far = placeHi(table, region, hi, lo)
       const near = placeLo(table, region, lo)

@@ -21,7 +21,7 @@ import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device
 import { type Identity, identify } from '../../../src/drivers/rxe/identity.ts'
 import { parseFaults } from '../../../src/phy/fault-spec.ts'
 import { withFaults } from '../../../src/phy/faults.ts'
-import { createMemorySwitch, type MemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
+import { createMemorySwitch, type MemorySwitch, memorySwitchBytes, type Path } from '../../../src/phy/memory.ts'
 import { AsyncFd } from '../../../src/spec/classes/async_fd.ts'
 import { CompChannel } from '../../../src/spec/classes/comp_channel.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
@@ -50,9 +50,11 @@ export interface Machine {
 }
 
 /** Devices rxe0@127.0.0.1, rxe1@127.0.0.2, …, each with an IPv6 address fd00::N as GID 2. `fault`: as `--fault`. */
-export const machine = (count = 2, fault = ''): Machine => {
+export const machine = (count = 2, fault = '', path: Path = 'packets'): Machine => {
   const core = createCore()
-  const link = createMemorySwitch({ arena: plainArena(memorySwitchBytes(8, 64)), runs: 8, smallRuns: 64 })
+  const arena = plainArena(memorySwitchBytes(8, 64))
+  const sealing = path === 'packets' ? 'always' : 'demand'
+  const link = createMemorySwitch({ arena, runs: 8, smallRuns: 64, path, sealing })
   const self: Machine = {
     core,
     link,

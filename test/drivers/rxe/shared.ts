@@ -104,12 +104,13 @@ const without = <T extends object, K extends keyof T>(value: T, ...names: K[]): 
   Object.fromEntries(Object.entries(value).filter(([name]) => !names.includes(name as K))) as Omit<T, K>
 
 /** Joins an initiator and a target, each with what its type takes. */
-export const joinXrc = (ini: TestQp, tgt: Target): void => {
+export const joinXrc = (ini: TestQp, tgt: Target, accessFlags?: number): void => {
   const gid = (p: Program) => p.rxe.state.identity.gids[1]
   const reached = without(toRtr(tgt.qpn, gid(tgt.program)), 'maxDestRdAtomic', 'minRnrTimer')
   for (const change of [toInit(), reached, toRts()])
     invokeNow(ini.program.context, XrcIniQp, 'modify', ini.handle, change, ini.program.caller)
   const ready = without(toRts(), 'retryCnt', 'rnrRetry', 'maxRdAtomic')
-  for (const change of [toInit(), toRtr(ini.qpn, gid(ini.program)), ready])
+  const init = toInit(accessFlags === undefined ? {} : { accessFlags })
+  for (const change of [init, toRtr(ini.qpn, gid(ini.program)), ready])
     invokeNow(tgt.program.context, XrcTgtQp, 'modify', tgt.handle, change, tgt.program.caller)
 }

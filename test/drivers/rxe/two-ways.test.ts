@@ -1,0 +1,178 @@
+/*
+ * Messages inside a process without packets (transport/direct.ts) against the same with packets: memory, completions,
+ * events, states and counters are alike for random requests of every connected service, wrong ones among them, receive
+ * requests that are short, late or missing, and time that passes.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import fc from 'fast-check'
+import { addTap } from '../../../src/phy/tap.ts'
+import { WrOpcode } from '../../../src/spec/work.ts'
+import { join, machine, makeCq, makeQp, program, register } from './machine.ts'
+import { completions, pattern, piece } from './pair.ts'
+import { postReceive, postSend } from './provider.ts'
+import { type Kind, play, type Request, type Step, type World } from './two-ways.ts'
+
+const wr = WrOpcode.values
+const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = wr
+const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH, BIND_MW, LOCAL_INV } = wr
+const messages = [SEND, SEND_WITH_IMM, RDMA_WRITE, RDMA_WRITE_WITH_IMM]
+const answered = [RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH]
+/** Each fourth time one that often fails. */
+const opcodesOf = (kind: Kind) => {
+  const common = kind === 'UC' ? messages : [...messages, ...answered]
+  const rare = kind === 'UC' ? [BIND_MW] : kind === 'XRC' ? [SEND_WITH_INV] : [BIND_MW, LOCAL_INV, SEND_WITH_INV]
+  return fc.oneof(
+    { weight: 19, arbitrary: fc.constantFrom(...common) },
+    { weight: 1, arbitrary: fc.constantFrom(...rare) },
+  )
+}
+const rarely = (value: fc.Arbitrary<number>, weight: number) =>
+  fc.oneof({ arbitrary: fc.constant(0), weight }, { arbitrary: value, weight: 1 })
+/** Small, about a packet, several, more than a slice. */
+const length = fc.oneof(fc.nat(80), fc.nat(80), fc.integer({ min: 1000, max: 1100 }), fc.nat(9000), fc.nat(150_000))
+const side = fc.nat(1)
+
+const request = (kind: Kind): fc.Arbitrary<Request> =>
+  fc.record({
+    opcode: opcodesOf(kind),
+    length,
+    from: fc.nat(),
+    to: fc.nat(),
+    split: rarely(fc.integer({ min: 1, max: 15 }), 2),
+    inline: fc.boolean(),
+    flags: fc.nat(7),
+    value: fc.nat(),
+    wrong: rarely(fc.integer({ min: 1, max: 4 }), 120),
+  })
+const step = (kind: Kind): fc.Arbitrary<Step> =>
+  fc.oneof(
+    {
+      weight: 4,
+      arbitrary: fc.record({
+        do: fc.constant('send' as const),
+        side,
+        requests: fc.array(request(kind), { minLength: 1, maxLength: 5 }),
+      }),
+    },
+    {
+      weight: 6,
+      arbitrary: fc.record({
+        do: fc.constant('receive' as const),
+        side,
+        length: fc.oneof({ weight: 9, arbitrary: fc.constant(160_000) }, { weight: 1, arbitrary: fc.nat(9000) }),
+        split: rarely(fc.integer({ min: 1, max: 15 }), 2),
+        wrong: fc.nat(100).map(n => n === 0),
+      }),
+    },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant('wait' as const), microseconds: fc.nat(600) }) },
+  )
+const world = (kind: Kind): fc.Arbitrary<World> =>
+  fc.record({
+    kind: fc.constant(kind),
+    devices: fc.constantFrom([0, 1] as const, [0, 0] as const, [1, 0] as const),
+    mtu: fc.constantFrom(1, 3, 5),
+    rnrRetry: fc.constantFrom(1, 7, 7),
+    reads: rarely(fc.nat(4), 5).map(n => 4 - n),
+    answers: rarely(fc.nat(4), 5).map(n => 4 - n),
+    steps: fc.array(step(kind), { maxLength: 25, size: 'max' }),
+  })
+
+describe('with packets and without, all is alike', () => {
+  for (const kind of ['RC', 'SRQ', 'UC', 'XRC'] as const) {
+    it(kind, () => {
+      const runs = { packets: 0, direct: 0 }
+      fc.assert(
+        fc.property(world(kind), one => {
+          const [packets, direct] = [play(one, 'packets'), play(one, 'direct')]
+          for (const [i, seen] of packets.seen.entries())
+            assert.deepEqual(direct.seen[i], seen, `after step ${i}, ${JSON.stringify(one.steps[i])}`)
+          assert.deepEqual(direct.counters, packets.counters)
+          for (const [i, memory] of packets.memory.entries())
+            assert.equal(Buffer.compare(direct.memory[i], memory), 0, `memory of side ${i}`)
+          runs.packets += packets.runs
+          runs.direct += direct.runs
+        }),
+        { numRuns: 40 },
+      )
+      assert.ok(runs.direct < runs.packets / 2, `${runs.direct} runs of packets, with packets alone ${runs.packets}`)
+    })
+  }
+})
+
+/** Good requests of one side, of which no answer is put off. */
+const clean = (kind: Kind): World => {
+  const receive: Step = { do: 'receive', side: 1, length: 160_000, split: 0, wrong: false }
+  const requests = (kind === 'UC' ? messages : [...messages, ...answered]).flatMap(opcode =>
+    [0, 1, 64, 1023, 1024, 70_001, 131_072].map(
+      (length): Request => ({
+        opcode,
+        length,
+        from: length * 3,
+        to: length * 5,
+        split: length & 7,
+        inline: length === 1,
+        flags: 2,
+        value: opcode,
+        wrong: 0,
+      }),
+    ),
+  )
+  const steps = requests.flatMap((one): Step[] => [receive, { do: 'send', side: 0, requests: [one] }])
+  return { kind, devices: [0, 1], mtu: 3, rnrRetry: 7, reads: 4, answers: 4, steps }
+}
+
+describe('without a refusal everything is counted as if packets had passed', () => {
+  for (const kind of ['RC', 'SRQ', 'UC', 'XRC'] as const) {
+    it(kind, () => {
+      const [packets, direct] = [play(clean(kind), 'packets'), play(clean(kind), 'direct')]
+      assert.equal(direct.runs, 0)
+      assert.ok(packets.runs > 0)
+      assert.deepEqual(direct.all, packets.all)
+      assert.deepEqual(direct.psns, packets.psns)
+      assert.ok(packets.seen.flat().every(({ sends }) => sends.every(([, status]) => status === 0)))
+    })
+  }
+})
+
+describe('the way changes in the middle of a message', () => {
+  const SIZE = 0xc0_0000
+  for (const opcode of [wr.SEND, wr.RDMA_WRITE, wr.RDMA_READ]) {
+    it(`opcode ${opcode}`, () => {
+      const m = machine(2, '', 'direct')
+      const [a, b] = [0, 1].map(device => {
+        const p = program(m, device)
+        const cq = makeCq(p)
+        return { p, cq, qp: makeQp(p, cq), mr: register(p, SIZE) }
+      })
+      join(a.qp, b.qp, { pathMtu: 5 })
+      const from = opcode === wr.RDMA_READ ? b : a
+      pattern(from.mr.bytes, opcode)
+      postReceive(b.qp.receive, 1n, [piece(b.mr, 0, SIZE)])
+      postSend(a.qp.send, { opcode, sges: [piece(a.mr, 0, SIZE)], remote: b.mr.address, rkey: b.mr.rkey })
+      const { port } = m.devices[0].state
+      let packets = 0
+      let changes = 0
+      let stop: (() => void) | undefined
+      for (let turn = 0; turn < 1000 && a.cq.ring.producer === 0; turn++) {
+        if (stop === undefined)
+          stop = addTap(port, run => {
+            packets += run.count
+          })
+        else {
+          stop()
+          stop = undefined
+        }
+        changes++
+        for (const device of m.devices) device.poll(m.now)
+      }
+      stop?.()
+      assert.deepEqual(
+        completions(a.cq).map(({ status }) => status),
+        [0],
+      )
+      assert.equal(Buffer.compare(a.mr.bytes, b.mr.bytes), 0)
+      assert.ok(changes > 2 && packets > 0 && packets < SIZE / 4096, `${changes} changes, ${packets} packets`)
+    })
+  }
+})
