@@ -21,6 +21,8 @@ export interface MappedMemory {
   /** Zeroed, rounded up to pages. Throws CallError ENOMEM when the context may have no more. */
   allocate(bytes: number): MappedPiece
   free(piece: MappedPiece): void
+  /** The device goes: what is freed from now on stays as it is for the client, until that closes the context. */
+  keep?(): void
 }
 
 const plainPiece = (bytes: number, offset: number): MappedPiece => {

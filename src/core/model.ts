@@ -397,6 +397,11 @@ export interface Driver<D = unknown> {
   readonly interfaces?: Readonly<Record<string, DriverOps>>
   /** What its devices are on: attributes of other links are not there (R10, R27). Without one all are. */
   readonly link?: LinkName
+  /**
+   * The device goes, and all of its objects are there still: what programs wait for ends now. Some of them look into
+   * shared memory and make no calls that could tell them; it stays as it is then (`MappedMemory.keep`).
+   */
+  removing?(device: Device<D>): void
   /** A context was closed and all of its objects are destroyed. */
   closed?(context: Context<unknown, D>): void
   /** The device was removed and all of its objects are destroyed. */

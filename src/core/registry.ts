@@ -84,6 +84,8 @@ export const unregister = (device: Device): void => {
   core.devices.delete(device.name)
   raiseDevice(device, DEVICE_FATAL)
   withdraw(core, device)
+  for (const { mapped } of device.contexts) mapped?.keep?.()
+  device.driver.removing?.(device)
   // Newest first: what came last may use what was there before.
   for (const context of [...device.contexts].reverse()) endContext(context, 'remove')
   device.driver.removed?.(device)

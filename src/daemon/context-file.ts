@@ -62,6 +62,7 @@ export const createContextMemory = (pool: RingPool): ContextMemory => {
   let current: Chunk | undefined
   let next: number = ContextFile.firstRing
   let used = 0
+  let kept = false
 
   const addChunk = (length: number): Chunk => {
     let offset = places.get(length)?.pop()
@@ -148,7 +149,9 @@ export const createContextMemory = (pool: RingPool): ContextMemory => {
       if (!chunk) throw new Error('a ring that is not of this context, or was freed before')
       chunkOf.delete(piece)
       used -= piece.length
-      if (--chunk.live === 0) {
+      chunk.live--
+      if (kept) return
+      if (chunk.live === 0) {
         dropChunk(chunk)
         return
       }
@@ -156,6 +159,9 @@ export const createContextMemory = (pool: RingPool): ContextMemory => {
       const having = reusable.get(piece.length)
       if (having) having.add(chunk)
       else reusable.set(piece.length, new Set([chunk]))
+    },
+    keep() {
+      kept = true
     },
     close() {
       for (const chunk of chunks) pool.release(chunk.mapping)

@@ -128,3 +128,17 @@ test('freeing twice, or what is another context’s, is our own mistake', () =>
       assert.throws(() => memory.free(foreign), /not of this context/)
     })
   }))
+
+test('what is freed once the device goes stays as it is, until the context is closed', () =>
+  withMemory((memory, pool) => {
+    const [one, two] = [memory.allocate(100), memory.allocate(300_000)]
+    for (const piece of [one, two]) own(piece).fill(7)
+    memory.keep?.()
+    for (const piece of [one, two]) memory.free(piece)
+    assert.deepEqual([memory.live, memory.used], [0, 0])
+    for (const { offset, length } of [one, two]) {
+      const seen = pool.map(memory.fd, offset, length)
+      assert.ok(seen.bytes.subarray(0, length).every(byte => byte === 7))
+      pool.release(seen)
+    }
+  }))

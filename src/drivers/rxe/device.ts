@@ -21,7 +21,7 @@ import { Mr } from '../../spec/classes/mr.ts'
 import { Mw } from '../../spec/classes/mw.ts'
 import { Port as PortClass } from '../../spec/classes/port.ts'
 import { RXE_ABI, RXE_DRIVER_ID } from '../../spec/drivers/rxe.ts'
-import { AsyncEventType, GidType } from '../../spec/enums.ts'
+import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
 import { MULTICAST_QPN } from '../../spec/headers.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
 import type { Environment } from '../../transport/types.ts'
@@ -71,6 +71,15 @@ export interface RxeOptions {
 const qpNames = new Set([...qpClasses, ...datagramQpClasses, ...xrcQpClasses].map(line => line.class.name))
 
 const { SQ_DRAINED } = AsyncEventType.values
+const { RESET, ERR } = QpState.values
+
+/** All queue pairs fail: who polls sees his requests flushed, and nobody waits for ever. */
+const endAll = ({ qps, engine, now }: RxeState): void => {
+  for (const qp of qps) {
+    const before = qp === undefined ? RESET : engine().query(qp.state.row).state
+    if (qp !== undefined && before !== RESET && before !== ERR) engine().modify(qp.state.row, ERR, {}, now())
+  }
+}
 
 /** One for all soft devices, so that they share their dispatch table. */
 const rxeDriver: Driver<RxeState> = {
@@ -97,6 +106,7 @@ const rxeDriver: Driver<RxeState> = {
     xrcSrqClass,
     xrcdClass,
   ],
+  removing: ({ state }) => endAll(state),
   removed: device => device.state.port.close(),
 }
 
