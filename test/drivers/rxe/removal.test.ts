@@ -11,7 +11,19 @@ import { Cq } from '../../../src/spec/classes/cq.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { AsyncEventType } from '../../../src/spec/enums.ts'
 import { createChance } from '../../model/random.ts'
-import { assertNothingLeft, errnoOf, join, machine, makeChannel, makeCq, makeQp, modify, program, register, toInit } from './machine.ts'
+import {
+  assertNothingLeft,
+  errnoOf,
+  join,
+  machine,
+  makeChannel,
+  makeCq,
+  makeQp,
+  modify,
+  program,
+  register,
+  toInit,
+} from './machine.ts'
 import { completions, type End, end, exchange, piece } from './pair.ts'
 import { Flag, postReceive, postSend, Wr } from './provider.ts'
 
