@@ -14,7 +14,7 @@ const timed = <T>(what: string, body: () => T): T => {
   const start = performance.now()
   const made = body()
   const each = ((performance.now() - start) * 1000) / count
-  process.stdout.write(`${what}: ${each.toFixed(1)} µs for each queue pair\n`)
+  console.log(`${what}: ${each.toFixed(1)} µs for each queue pair`)
   return made
 }
 
@@ -35,14 +35,14 @@ one.connect(two.endpoint)
 two.connect(one.endpoint)
 one.write(Uint8Array.of(42), mr.remote(100, 1))
 while (!cq.poll()) await cq.wait()
-process.stdout.write(`${cq.completion.statusName}: the peer's byte is ${mr.buffer[100]}\n`)
+console.log(`${cq.completion.statusName}: the peer's byte is ${mr.buffer[100]}`)
 for (const qp of [...qps, ...single]) qp.close()
 
 try {
   device.chain(chain => [chain.rcQp(pd, { sendCq: cq }), chain.rcQp(pd, { sendCq: cq, maxSends: 1e9 })])
 } catch (error) {
   if (!(error instanceof RdmaError)) throw error
-  process.stdout.write(`nothing was made: ${error.message}\n`)
+  console.log(`nothing was made: ${error.message}`)
 }
 mr.close()
 cq.close()

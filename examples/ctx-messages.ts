@@ -89,7 +89,7 @@ for (const [i, word] of ['contexts', 'without', 'verbs'].entries()) {
 
 const show = (piece: MappedPiece, of: RecordOf<typeof CtxInfo>): void => {
   for (const { source, tag, text } of messages(piece, of))
-    process.stdout.write(`context ${of.number} got "${text}", tag ${tag}, from context ${source}\n`)
+    console.log(`context ${of.number} got "${text}", tag ${tag}, from context ${source}`)
 }
 show(memory, info)
 

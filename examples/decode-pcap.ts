@@ -17,7 +17,7 @@ import {
 } from '../src/wire/index.ts'
 
 const ROCE = 4791
-const say = (line: string): boolean => process.stdout.write(`${line}\n`)
+const say = (line: string): void => console.log(line)
 const text = (address: Uint8Array): string =>
   address.length === 4 ? address.join('.') : (Buffer.from(address).toString('hex').match(/.{4}/g) ?? []).join(':')
 

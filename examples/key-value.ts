@@ -98,7 +98,5 @@ let found = 0
 for (let i = 0; i < keys; i++) if ((await client.get(`key ${i}`)) !== undefined) found++
 const each = ((performance.now() - start) * 1000) / keys
 const { hw_counters } = two.counters()
-process.stdout.write(
-  `${found} of ${keys} keys found, ${each.toFixed(1)} µs each, ${hw_counters.sent_pkts} packets sent\n`,
-)
-process.stdout.write(`key 7 is "${await client.get('key 7')}", key x is ${await client.get('key x')}\n`)
+console.log(`${found} of ${keys} keys found, ${each.toFixed(1)} µs each, ${hw_counters.sent_pkts} packets sent`)
+console.log(`key 7 is "${await client.get('key 7')}", key x is ${await client.get('key x')}`)

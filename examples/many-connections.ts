@@ -78,6 +78,6 @@ await serving.catch(error => {
   if (error !== stop.signal.reason) throw error
 })
 const right = answers.reduce((sum, one) => sum + one, 0)
-process.stdout.write(
-  `${right} of ${connections * questions} answers on ${connections} connections, ${Math.round(right / seconds)} a second\n`,
+console.log(
+  `${right} of ${connections * questions} answers on ${connections} connections, ${Math.round(right / seconds)} a second`,
 )

@@ -42,4 +42,4 @@ right.qp.connect(left.qp.endpoint)
 const start = performance.now()
 await Promise.all([play(left, true), play(right, false)])
 const microseconds = ((performance.now() - start) * 1000) / rounds
-process.stdout.write(`${rounds} round trips of ${bytes} bytes, ${microseconds.toFixed(1)} µs each\n`)
+console.log(`${rounds} round trips of ${bytes} bytes, ${microseconds.toFixed(1)} µs each`)

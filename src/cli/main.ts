@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Command, CommanderError, Option } from 'commander'
-import { fail } from './fail.ts'
+import { endWithReader, fail } from './fail.ts'
 import { packageRoot } from './places.ts'
 
 const collect = (value: string, all: string[] = []): string[] => [...all, value]
@@ -210,8 +210,12 @@ const buildProgram = (): Command => {
   return program
 }
 
+/** Commands that work on when nobody reads what they print. */
+const STAYING = ['daemon', 'run', 'trace']
+
 try {
   const program = buildProgram()
+  if (!STAYING.includes(process.argv[2])) endWithReader()
   if (process.argv.length <= 2) {
     program.outputHelp({ error: true })
     process.exitCode = 2

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import { cleanEnvironment, runUserdma, temporaryFolder } from '../system/programs.ts'
+import { repoRoot } from '../paths.ts'
+import { cleanEnvironment, runUserdma, start, temporaryFolder, userdma } from '../system/programs.ts'
 
 /** What is wrong, the exit status, and what is said on standard error; nothing goes to standard output. */
 const wrong: readonly (readonly [args: readonly string[], status: number, message: RegExp])[] = [
@@ -96,4 +97,20 @@ describe('help', () => {
   it('prints the version', async t => {
     assert.match((await runUserdma(t, ['--version'])).stdout, /^\d+\.\d+\.\d+\n$/)
   })
+})
+
+describe('who reads the output goes away', () => {
+  const example = join(repoRoot, 'dist', 'examples', 'ping-pong.js')
+  for (const [name, program, ...args] of [
+    ['help', userdma, '--help'],
+    ['schema', userdma, 'schema', '--json'],
+    ['an example', process.execPath, example, '10'],
+  ])
+    it(`and ${name} ends in silence`, async t => {
+      const { child, ended } = start(t, program, args, { env: cleanEnvironment() })
+      child.stdout?.destroy()
+      const { status, stderr } = await ended
+      assert.equal(stderr, '')
+      assert.ok(status === 0 || status === 141, `status ${status}`)
+    })
 })

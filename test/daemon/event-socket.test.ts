@@ -3,6 +3,8 @@
  * counts is exactly what was not read.
  */
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import type { Affiliation, EventRecord } from '../../src/core/model.ts'
@@ -243,7 +245,8 @@ test('a program that shuts its end down instead of reading keeps nobody busy', a
   b.socket.post(record(element(1n)))
   // A watch for room would be called in every turn of the event loop, since a broken socket always has room.
   const before = loopTurns()
-  await new Promise(done => setTimeout(done, 20))
+  // Until another process has come and gone; a busy loop turns hundreds of times meanwhile.
+  await once(spawn('true'), 'close')
   assert.ok(loopTurns() - before < 20, `${loopTurns() - before} turns while nothing happens`)
   b.close()
 })

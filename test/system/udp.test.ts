@@ -2,7 +2,7 @@
  * Devices on real sockets: programs of two daemons exchange data over UDP, on loopback and between network namespaces.
  */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { readFileSync, watch } from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, it } from 'node:test'
 import { readCapture } from '../../src/wire/pcap.ts'
@@ -188,11 +188,10 @@ describe('the daemon over UDP', { skip: lacking('ibv_devinfo') }, () => {
 })
 
 /**
- * Waits until a capture that is still being written has so many packets; it is up to the caller to find that it has
- * fewer.
+ * Waits until a capture that is being written has so many packets, looking whenever it has grown; it is up to the
+ * caller to find that it has fewer.
  */
 const untilCaptured = async (path: string, count: number): Promise<void> => {
-  const deadline = Date.now() + 10_000
   const captured = (): number => {
     try {
       return readCapture(readFileSync(path)).length
@@ -200,7 +199,19 @@ const untilCaptured = async (path: string, count: number): Promise<void> => {
       return 0
     }
   }
-  while (captured() < count && Date.now() < deadline) await new Promise(resolve => setTimeout(resolve, 20))
+  await new Promise<void>(resolve => {
+    const end = (): void => {
+      watcher.close()
+      clearTimeout(limit)
+      resolve()
+    }
+    const look = (): void => {
+      if (captured() >= count) end()
+    }
+    const watcher = watch(path, look)
+    const limit = setTimeout(end, 10_000)
+    look()
+  })
 }
 
 describe('two network namespaces', { skip }, () => {
