@@ -13,11 +13,14 @@ import { CallError } from '../spec/errno.ts'
 import type {
   Affiliation,
   Attachment,
+  Context,
   Core,
   CoreObject,
   Device,
   DeviceEvent,
+  EventHandlers,
   EventRecord,
+  EventRoute,
   EventSink,
   FdObject,
 } from './model.ts'
@@ -153,6 +156,22 @@ const isEventFd = (object: CoreObject | undefined): FdObject | undefined => {
   return object as FdObject | undefined
 }
 
+/** Nobody is told. */
+export const nowhere: EventRoute = { channel: undefined, asyncFd: undefined, handlers: undefined }
+
+/** The route of the context's last object if it goes there too, whoever is called: `handleEvents` says that later. */
+const routeTo = (
+  context: Context | undefined,
+  channel: FdObject | undefined,
+  asyncFd: FdObject | undefined,
+): EventRoute => {
+  const last = context?.route ?? nowhere
+  if (last.channel === channel && last.asyncFd === asyncFd) return last
+  const route = { channel, asyncFd, handlers: last.handlers }
+  if (context !== undefined) context.route = route
+  return route
+}
+
 /**
  * Makes `object` a source of events: its create handler calls this. `userHandle` (u64) names it in event records.
  * Without an `asyncFd` its async events go to the context's first one, if it has any by then.
@@ -164,17 +183,22 @@ export const affiliate = (
 ): Affiliation => {
   object.events = {
     userHandle,
-    channel: isEventFd(to.channel),
-    asyncFd: isEventFd(to.asyncFd) ?? object.context?.asyncFd,
+    to: routeTo(object.context, isEventFd(to.channel), isEventFd(to.asyncFd) ?? object.context?.asyncFd),
     armed: 0,
     completions: 0,
     asyncs: 0,
     record: undefined,
     attached: undefined,
     threshold: undefined,
-    handlers: undefined,
   }
   return object.events
+}
+
+/** The object's client in this process is called for its events instead of reading them, if it wants to be. */
+export const handleEvents = ({ context, events }: CoreObject, handlers: EventHandlers | undefined): void => {
+  if (events === undefined || events.to.handlers === handlers) return
+  events.to = { ...events.to, handlers }
+  if (context !== undefined) context.route = events.to
 }
 
 /**
@@ -206,12 +230,12 @@ export const setThreshold = (object: CoreObject, count: number | undefined, peri
 
 const notify = (events: Affiliation): void => {
   events.armed = 0
-  if (events.attached === undefined && events.handlers?.completion !== undefined) {
-    events.handlers.completion(events.userHandle)
+  if (events.attached === undefined && events.to.handlers?.completion !== undefined) {
+    events.to.handlers.completion(events.userHandle)
     return
   }
   events.record ??= recordOf(events, COMPLETION)
-  post(events.attached?.queue ?? events.channel, events.record)
+  post(events.attached?.queue ?? events.to.channel, events.record)
 }
 
 /**
@@ -230,22 +254,20 @@ export const expire = (core: Core, now: number): boolean => expireDue(core, now,
 /** An async event of an object (ibv_event_type: 0 CQ_ERR, 1 QP_FATAL, …). */
 export const raise = ({ events }: CoreObject, type: number): void => {
   if (events === undefined) return
-  if (events.attached === undefined && events.handlers?.event !== undefined)
-    events.handlers.event(events.userHandle, type)
-  else post(events.attached?.queue ?? events.asyncFd, recordOf(events, type))
+  if (events.attached === undefined && events.to.handlers?.event !== undefined)
+    events.to.handlers.event(events.userHandle, type)
+  else post(events.attached?.queue ?? events.to.asyncFd, recordOf(events, type))
 }
 
 const nobody = (userHandle: bigint, attached?: Attachment): Affiliation => ({
   userHandle,
-  channel: undefined,
-  asyncFd: undefined,
+  to: nowhere,
   armed: 0,
   completions: 0,
   asyncs: 0,
   record: undefined,
   attached,
   threshold: undefined,
-  handlers: undefined,
 })
 
 /** What of a device is attached to an event queue: the `state` of the queue's object. Port 0 is the device. */
@@ -299,8 +321,8 @@ export const withdrawEvents = (object: CoreObject): { compEvents: number; asyncE
   const { events } = object
   if (events === undefined) return { compEvents: 0, asyncEvents: 0 }
   events.armed = 0
-  takeBack(events.channel, events)
-  takeBack(events.asyncFd, events)
+  takeBack(events.to.channel, events)
+  takeBack(events.to.asyncFd, events)
   takeBack(events.attached?.queue, events)
   events.attached = undefined
   return { compEvents: events.completions, asyncEvents: events.asyncs }
@@ -313,7 +335,7 @@ export const closeEvents = (fd: FdObject): void => {
     const events = object?.events
     if (events === undefined) continue
     const isAttached = events.attached?.queue === fd
-    if (isAttached || events.channel === fd || events.asyncFd === fd) takeBack(fd, events)
+    if (isAttached || events.to.channel === fd || events.to.asyncFd === fd) takeBack(fd, events)
     if (isAttached) detachEvents(events)
   }
   fd.closed = true

@@ -13,6 +13,7 @@ import { CallError } from '../spec/errno.ts'
 import { type AnyValue, type AnyValues, DESTROY, type In, type ObjectClass, type Out } from '../spec/schema.ts'
 import { checkKnown } from '../spec/versions.ts'
 import type { NewDescriptor, Result } from '../uapi/call.ts'
+import { handleEvents } from './events.ts'
 import { findHandle } from './handles.ts'
 import { forget, makeObject, runDestroy, unuse } from './lifetime.ts'
 import { findEntry } from './lookup.ts'
@@ -185,7 +186,7 @@ const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result =
   }
   if (kind === 'create') {
     object.life = Life.LIVE
-    if (object.events !== undefined) object.events.handlers = call.caller.handlers
+    handleEvents(object, call.caller.handlers)
     return resultOf(call, object, out)
   }
   if (kind === 'destroy') forget(object)
@@ -223,6 +224,17 @@ const wait = async (
   }
 }
 
+/**
+ * What an object needs, as a list of its own size: the one of the object before it, if that needs the same. Very many
+ * objects in a row often do, and a list is never changed (R15).
+ */
+const sameParents = (context: Context, named: readonly CoreObject[]): readonly CoreObject[] => {
+  const { parents } = context
+  if (parents.length !== named.length || named.some((object, i) => object !== parents[i]))
+    context.parents = named.slice()
+  return context.parents
+}
+
 /** Runs a method that has been found. `number` and `args` as in `Call`; throws, or rejects with, CallError. */
 export const execute = (
   context: Context,
@@ -243,16 +255,17 @@ export const execute = (
   check(entry, args)
 
   let values: HandlerValues = args
-  let parents: CoreObject[] | undefined
+  let parents: readonly CoreObject[] | undefined
   if (entry.references.length > 0) {
     values = { ...args }
-    parents = []
+    const named: CoreObject[] = []
     for (const attribute of entry.references) {
       const object = reference(context, caller, entry, attribute, args[attribute.name])
       if (object === undefined) continue
       values[attribute.name] = object
-      parents.push(object)
+      named.push(object)
     }
+    parents = sameParents(context, named)
   }
 
   let object: CoreObject

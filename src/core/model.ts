@@ -123,8 +123,7 @@ export interface Deadline {
 export interface Affiliation {
   /** The u64 that names the element in event records. */
   readonly userHandle: bigint
-  readonly channel: FdObject | undefined
-  readonly asyncFd: FdObject | undefined
+  to: EventRoute
   /** 0 not armed, 1 for a solicited or failed completion, 2 for the next completion. */
   armed: 0 | 1 | 2
   /** Events posted and not withdrawn. Once the object goes: those that the client has read. */
@@ -136,8 +135,14 @@ export interface Affiliation {
   attached: Attachment | undefined
   /** Undefined: every event comes at once. */
   threshold: Threshold | undefined
+}
+
+/** Where events go. Never changed, since objects share it. */
+export interface EventRoute {
+  readonly channel: FdObject | undefined
+  readonly asyncFd: FdObject | undefined
   /** A client in this process that is called instead; it brought them when it made the object. */
-  handlers: EventHandlers | undefined
+  readonly handlers: EventHandlers | undefined
 }
 
 /**
@@ -426,6 +431,9 @@ export interface Context<S = unknown, D = unknown> {
   closed: boolean
   /** Where affiliated async events go by default: the first async fd that was made. */
   asyncFd: FdObject | undefined
+  /** What the objects that were made last need, and where their events go: most objects need the same (R15). */
+  parents: readonly CoreObject[]
+  route: EventRoute
   /** Aborted when the context closes or the device goes; made when a handler first asks (`signalOf`). */
   abort: AbortController | undefined
   /** What codecs see of this context and each of its callers. */

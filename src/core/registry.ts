@@ -13,7 +13,7 @@ import { assemble, type DeviceDescription } from './assemble.ts'
 import { coreClasses } from './base/all.ts'
 import { announce, withdraw } from './clients.ts'
 import { createPool, releaseTable, withHooks } from './compile.ts'
-import { DEVICE_FATAL, raiseDevice } from './events.ts'
+import { DEVICE_FATAL, nowhere, raiseDevice } from './events.ts'
 import { createHandles } from './handles.ts'
 import { destroyAll } from './lifetime.ts'
 import type { MappedMemory } from './mapped.ts'
@@ -116,6 +116,8 @@ export const openContext = <D>(
     opened: options.opened ?? !hasOpening(device as Device),
     closed: false,
     asyncFd: undefined,
+    parents: [],
+    route: nowhere,
     abort: undefined,
     views: new WeakMap(),
   }

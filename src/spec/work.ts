@@ -156,5 +156,8 @@ export const sendOperations: Readonly<Record<number, SendOperation>> = {
 export const ackTimeoutMicroseconds = (code: number): number =>
   code === 0 ? Number.POSITIVE_INFINITY : 4.096 * 2 ** code
 
+/** The same by code, for hot code. */
+export const ackTimeouts = Float64Array.from({ length: 32 }, (_, code) => ackTimeoutMicroseconds(code))
+
 /** Microseconds that RNR timer code `code` (0–31) makes a requester wait at least. */
 export const rnrMicroseconds = (code: number): number => rnrTimerMicroseconds[code & 31]

@@ -9,7 +9,7 @@
 import { QpState } from '../spec/enums.ts'
 import { ICRC_BYTES, nakCode, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../spec/headers.ts'
 import { headerAt, OP_ATOMIC, OP_END, OP_ONLY, OP_READ, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
-import { rnrMicroseconds, SendKind, WcStatus } from '../spec/work.ts'
+import { ackTimeouts, rnrMicroseconds, SendKind, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthOpcode, bthPadCount, bthPsn } from '../wire/bth.ts'
 import { aethSyndrome, atomicAckHi, atomicAckLo } from '../wire/extensions.ts'
@@ -172,9 +172,9 @@ const progress = (s: EngineState, row: number, now: number): void => {
     const window = w[base + WINDOW] + news
     w[base + WINDOW] = window < s.window ? window : s.window
   }
-  if (w[base + SEND_PSN] === w[base + UNACKED] || s.ackTimeout[row] === Number.POSITIVE_INFINITY)
-    clearTimer(s.timers, row)
-  else setTimer(s.timers, row, now + s.ackTimeout[row])
+  const timeout = ackTimeouts[w[base + Row.TIMEOUT]]
+  if (w[base + SEND_PSN] === w[base + UNACKED] || timeout === Number.POSITIVE_INFINITY) clearTimer(s.timers, row)
+  else setTimer(s.timers, row, now + timeout)
   schedule(s, row)
   if (request === 0 && (w[base + REQUESTER] & DRAINING) !== 0) drained(s, row)
   else if (request !== 0 && p[request + STATUS] !== 0) failOldest(s, row, p[request + STATUS])

@@ -9,7 +9,6 @@ import { QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY } from '../spec/headers.ts'
 import { OP_REQUEST, OP_RESPONSE, opcodeFlags, TRANSPORT_MASK } from '../spec/opcodes.ts'
 import { reliableService, Service, serviceBits } from '../spec/services.ts'
-import { ackTimeoutMicroseconds } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthPkey, bthVersion } from '../wire/bth.ts'
 import { checkPacket } from '../wire/packet.ts'
@@ -191,7 +190,6 @@ const create = (s: EngineState, init: QpInit): number => {
   w[base + Row.MTU] = 256
   w[base + PEER] = -1
   w[base + STATE] = RESET
-  s.ackTimeout[row] = Number.POSITIVE_INFINITY
   return row
 }
 
@@ -228,12 +226,16 @@ const reset = (s: EngineState, row: number): void => {
 }
 
 /**
- * Room for the READs and atomics that the peer may have outstanding; those that it has keep theirs as far as there is
- * room.
+ * The READs and atomics that the peer may have outstanding; those that it has keep their room as far as there is any.
+ * Room is made with the first one (resources.ts).
  */
 const makeResources = (s: EngineState, row: number): void => {
   const base = row * WORDS
   const count = s.rows[base + Row.MAX_DEST_RD]
+  if (s.rows[base + RESOURCES] === 0) {
+    s.rows[base + RESOURCE_COUNT] = count
+    return
+  }
   const size = resourceBlock(count)
   const block = takeBlock(s, size)
   s.pool.fill(0, block, block + count * Resource.WORDS)
@@ -265,7 +267,6 @@ const modify = (s: EngineState, row: number, state: number | undefined, attribut
     const value = attributes[name]
     if (value !== undefined) w[base + word] = value
   }
-  if (attributes.timeout !== undefined) s.ackTimeout[row] = ackTimeoutMicroseconds(attributes.timeout)
   if (attributes.sqPsn !== undefined) {
     w[base + UNACKED] = attributes.sqPsn
     w[base + SEND_PSN] = attributes.sqPsn

@@ -9,7 +9,7 @@ import { QpState } from '../spec/enums.ts'
 import { ICRC_BYTES } from '../spec/headers.ts'
 import { headerAt, OP_IMM, OP_INV, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
 import { reliableService, Service, serviceBits } from '../spec/services.ts'
-import { SendFlags, SendKind, WcStatus } from '../spec/work.ts'
+import { ackTimeouts, SendFlags, SendKind, WcStatus } from '../spec/work.ts'
 import { BTH_ACKREQ, BTH_PAD_SHIFT, BTH_SOLICITED } from '../wire/bth.ts'
 import { putIeth, putImmediate, putReth } from '../wire/extensions.ts'
 import { askingPayload, putAsking } from './asking.ts'
@@ -113,7 +113,8 @@ const armAckTimer = (s: EngineState, row: number, now: number): void => {
   const state = w[base + STATE]
   if (state !== RTS && state !== SQD) return
   if (w[base + SEND_PSN] !== w[base + UNACKED] && s.timers.deadline[row] === Number.POSITIVE_INFINITY) {
-    if (s.ackTimeout[row] !== Number.POSITIVE_INFINITY) setTimer(s.timers, row, now + s.ackTimeout[row])
+    const timeout = ackTimeouts[w[base + Row.TIMEOUT]]
+    if (timeout !== Number.POSITIVE_INFINITY) setTimer(s.timers, row, now + timeout)
   }
 }
 

@@ -12,7 +12,7 @@ import * as ext from '../wire/extensions.ts'
 import { flushMoves } from './moves.ts'
 import { PSN_MASK, psnAdd, psnDistance } from './psn.ts'
 import { Refusal, refuse } from './refusals.ts'
-import { type EngineState, R, Resource, Row, schedule } from './state.ts'
+import { type EngineState, R, Resource, Row, resourceBlock, schedule, takeBlock } from './state.ts'
 import { Access } from './types.ts'
 
 const { WORDS, STATE, QPN, PD, MTU, ACCESS, RESPONDER, EXPECTED, MSN } = Row
@@ -29,6 +29,7 @@ const findResource = (s: EngineState, row: number, kind: number, psn: number): n
   const base = row * WORDS
   const p = s.pool
   let resource = s.rows[base + RESOURCES]
+  if (resource === 0) return 0
   for (let left = s.rows[base + RESOURCE_COUNT]; left > 0; left--, resource += Resource.WORDS) {
     if (p[resource + Resource.KIND] !== kind) continue
     if (psnDistance(p[resource + Resource.FIRST_PSN], psn) < p[resource + Resource.PSNS]) return resource
@@ -82,13 +83,23 @@ export const replayRead = (s: EngineState, row: number, arena: Arena, at: number
   p[resource + Resource.READ_LENGTH] = length
 }
 
+/** The peer's first READ or atomic: most never ask for any. */
+const makeRoom = (s: EngineState, base: number, count: number): void => {
+  const size = resourceBlock(count)
+  const block = takeBlock(s, size)
+  s.pool.fill(0, block, block + count * Resource.WORDS)
+  s.rows[base + RESOURCES] = block
+  s.rows[base + Row.RESOURCE_BLOCK] = size
+}
+
 /** The resource for a new READ or atomic; 0 if the peer has more outstanding than it may. */
 export const takeResource = (s: EngineState, row: number): number => {
   const w = s.rows
-  const p = s.pool
   const base = row * WORDS
   const count = w[base + RESOURCE_COUNT]
   if (count === 0) return 0
+  if (w[base + RESOURCES] === 0) makeRoom(s, base, count)
+  const p = s.pool
   const resource = w[base + RESOURCES] + w[base + RESOURCE_NEXT] * Resource.WORDS
   if (p[resource + Resource.KIND] !== NONE && p[resource + Resource.NEXT] < p[resource + Resource.END]) {
     if (p[resource + Resource.REPLAY] === 0) return 0

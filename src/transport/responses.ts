@@ -218,7 +218,8 @@ const readFor = (
 const forgetPending = (s: EngineState, base: number): void => {
   const w = s.rows
   let resource = w[base + RESOURCES]
-  for (let left = w[base + RESOURCE_COUNT]; left > 0; left--, resource += RESOURCE_WORDS) s.pool[resource + KIND] = NONE
+  for (let left = resource === 0 ? 0 : w[base + RESOURCE_COUNT]; left > 0; left--, resource += RESOURCE_WORDS)
+    s.pool[resource + KIND] = NONE
   w[base + PENDING] = 0
 }
 

@@ -45,6 +45,7 @@ const START = 0x8_0000
  */
 export const PACED = 0
 
+/** `rows`: 0 where sending has no bounds. */
 export const createShares = (budget: number, rows: number): Shares => ({
   budget,
   since: Number.NEGATIVE_INFINITY,
@@ -68,6 +69,9 @@ export const createShares = (budget: number, rows: number): Shares => ({
   lacked: 0,
 })
 
+/** Whether there is anything to share: where sending has no bounds there are no books of rows. */
+export const isBounded = (shares: Shares): boolean => shares.peer.length > 0
+
 const longer = (old: Int32Array, length: number, fill: number): Int32Array => {
   const made = new Int32Array(length).fill(fill, old.length)
   made.set(old)
@@ -76,6 +80,7 @@ const longer = (old: Int32Array, length: number, fill: number): Int32Array => {
 
 /** Room for more rows. */
 export const growShares = (shares: Shares, rows: number): void => {
+  if (!isBounded(shares)) return
   const waiting = new Uint8Array(rows)
   waiting.set(shares.waiting)
   shares.waiting = waiting

@@ -17,7 +17,7 @@
  * numbers only.
  */
 import { reliableService } from '../spec/services.ts'
-import { count, dequeue, enqueue, growPeers, NO_LIMIT, PACED } from './shares.ts'
+import { count, dequeue, enqueue, growPeers, isBounded, NO_LIMIT, PACED } from './shares.ts'
 import { type EngineState, Row } from './state.ts'
 
 const { WORDS, SERVICE, PEER, SENT, ACKED } = Row
@@ -85,6 +85,7 @@ export const openShare = (s: EngineState, row: number, now: number): void => {
  */
 export const closeShare = (s: EngineState, row: number, sent: number, now: number): void => {
   const { shares } = s
+  if (!isBounded(shares)) return
   const place = shares.peer[row]
   if (place < 0) return
   if (place === PACED) shares.out[PACED] += sent
@@ -113,6 +114,7 @@ export const onShares = (s: EngineState, now: number): void => {
 /** A row has nothing out any more and wants nothing: it is in error, reset, or has another peer. */
 export const leaveShare = (s: EngineState, row: number): void => {
   const { shares } = s
+  if (!isBounded(shares)) return
   if (shares.waiting[row] !== 0) dequeue(shares, row)
   count(shares, row, 0)
   shares.forgiven[row] = 0
@@ -122,6 +124,7 @@ export const leaveShare = (s: EngineState, row: number): void => {
 /** Something was lost on the way to the row's peer: once for all that was out then. */
 export const narrowShare = (s: EngineState, row: number): void => {
   const { shares } = s
+  if (!isBounded(shares)) return
   const peer = shares.peer[row]
   if (peer < 0 || shares.calm[peer] > 0) return
   const half = shares.window[peer] >> 1
@@ -133,6 +136,7 @@ export const narrowShare = (s: EngineState, row: number): void => {
 /** Its peer has acknowledged `bytes`. */
 export const widenShare = (s: EngineState, row: number, bytes: number): void => {
   const { shares } = s
+  if (!isBounded(shares)) return
   const peer = shares.peer[row]
   if (peer < 0) return
   const window = shares.window[peer] + (bytes >> 3)

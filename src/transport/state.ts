@@ -231,8 +231,6 @@ export interface EngineState {
   poolTop: number
   readonly free: Int32Array
   readonly timers: Timers
-  /** By row: the local ACK timeout in µs. */
-  ackTimeout: Float64Array
   /** µs in which all unreliable QPs together send no more than `window`; 0: no limit. */
   readonly pace: number
   /** Queue of rows that may have something to send: head, tail, and next by row; -1 ends it. */
@@ -293,7 +291,7 @@ export const createState = (
   env,
   window,
   readBytes,
-  shares: createShares(sharedWindow, FIRST_ROWS),
+  shares: createShares(sharedWindow, sharedWindow === 0 && pace === 0 ? 0 : FIRST_ROWS),
   counters: Object.fromEntries(Object.keys(engineCounters).map(name => [name, 0])) as Counters,
   rows: new Int32Array(FIRST_ROWS * WORDS),
   rowCount: 0,
@@ -302,7 +300,6 @@ export const createState = (
   poolTop: POOL_START,
   free: new Int32Array(32),
   timers: createTimers(FIRST_ROWS),
-  ackTimeout: new Float64Array(FIRST_ROWS),
   pace,
   queueHead: -1,
   queueTail: -1,
@@ -344,7 +341,7 @@ export const takeRow = (s: EngineState): number => {
   let row = s.spare.pop()
   if (row === undefined) {
     row = s.rowCount++
-    if (row * WORDS === s.rows.length) growRows(s, row * 2)
+    if (row * WORDS === s.rows.length) growRows(s, largerCount(row))
   }
   const base = row * WORDS
   const scheduled = s.rows[base + SCHEDULED]
@@ -354,13 +351,16 @@ export const takeRow = (s: EngineState): number => {
   return row
 }
 
+/**
+ * How many rows a table has next that is full with `count`: an eighth more, so that of very many little lies idle; what
+ * is copied for that is a few microseconds for a queue pair.
+ */
+export const largerCount = (count: number): number => count + Math.max(FIRST_ROWS, count >> 3)
+
 const growRows = (s: EngineState, count: number): void => {
   const rows = new Int32Array(count * WORDS)
   rows.set(s.rows)
   s.rows = rows
-  const ackTimeout = new Float64Array(count)
-  ackTimeout.set(s.ackTimeout)
-  s.ackTimeout = ackTimeout
   const queueNext = new Int32Array(count)
   queueNext.set(s.queueNext)
   s.queueNext = queueNext
@@ -385,7 +385,7 @@ export const takeBlock = (s: EngineState, size: number): number => {
   const words = 1 << size
   const at = s.poolTop
   if (at + words > s.pool.length) {
-    const pool = new Uint32Array(Math.max(s.pool.length * 2, at + words))
+    const pool = new Uint32Array(s.pool.length + Math.max(FIRST_POOL, s.pool.length >> 2, words))
     pool.set(s.pool)
     s.pool = pool
   }

@@ -12,6 +12,7 @@ export interface Timers {
   key: Float64Array
   /** By row: its place in the heap, -1 if it is not there. */
   place: Int32Array
+  /** As long as there ever were timers at once. */
   heap: Int32Array
   size: number
 }
@@ -20,23 +21,25 @@ export const createTimers = (rows: number): Timers => ({
   deadline: new Float64Array(rows).fill(Number.POSITIVE_INFINITY),
   key: new Float64Array(rows),
   place: new Int32Array(rows).fill(-1),
-  heap: new Int32Array(rows),
+  heap: new Int32Array(8),
   size: 0,
 })
 
 export const growTimers = (t: Timers, rows: number): void => {
-  const old = t.deadline.length
   const deadline = new Float64Array(rows).fill(Number.POSITIVE_INFINITY)
   const key = new Float64Array(rows)
   const place = new Int32Array(rows).fill(-1)
-  const heap = new Int32Array(rows)
   deadline.set(t.deadline)
   key.set(t.key)
   place.set(t.place)
-  heap.set(t.heap.subarray(0, old))
   t.deadline = deadline
   t.key = key
   t.place = place
+}
+
+const growHeap = (t: Timers): void => {
+  const heap = new Int32Array(t.heap.length * 2)
+  heap.set(t.heap)
   t.heap = heap
 }
 
@@ -90,6 +93,7 @@ export const setTimer = (t: Timers, row: number, at: number): void => {
   const place = t.place[row]
   if (place < 0) {
     t.key[row] = at
+    if (t.size === t.heap.length) growHeap(t)
     t.heap[t.size] = row
     t.place[row] = t.size
     t.size++

@@ -179,7 +179,7 @@ test('descriptors are used within the chain and installed where their entries li
     [1, 2].map((entry, i) => [numbers[i], at + BigInt(entries[entry].at + 4), 4]),
   )
   const events = b.context.handles.slots[1]?.events
-  assert.deepEqual([events?.channel?.id, events?.asyncFd?.id], numbers)
+  assert.deepEqual([events?.to.channel?.id, events?.to.asyncFd?.id], numbers)
 })
 
 test('any bytes as a chain: refused or run, and nothing else', () => {

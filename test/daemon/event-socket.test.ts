@@ -16,15 +16,13 @@ import { close, recvSmall, shutdown } from '../../src/host/sockets.ts'
 
 const element = (userHandle: bigint): Affiliation => ({
   userHandle,
-  channel: undefined,
-  asyncFd: undefined,
+  to: { channel: undefined, asyncFd: undefined, handlers: undefined },
   armed: 0,
   completions: 0,
   asyncs: 0,
   record: undefined,
   attached: undefined,
   threshold: undefined,
-  handlers: undefined,
 })
 
 const record = (of: Affiliation, number = 0): EventRecord => {

@@ -122,28 +122,48 @@ export const FIRST_QPN = 17
 export const FIRST_SRQN = 0x20001
 const LAST = 0xfffffe
 
+/** Numbers of one page of the directory. */
+const PAGE_BITS = 10
+const PAGE = 1 << PAGE_BITS
+
 /**
  * Numbers are given out in turn, so that one that was freed lately names nobody: late packets of an old connection go
- * nowhere.
+ * nowhere. A directory of pages says what each means, four bytes a number; a page goes with its last number.
  */
 export const createNumbers = (first: number): Numbers => {
-  const rows = new Map<number, number>()
+  /** By number: row + 2; 1 for one that is taken and means no row yet, 0 for a free one. */
+  const pages: (Int32Array | undefined)[] = []
+  const uses: number[] = []
   let next = first
+  let count = 0
+  const entry = (number: number): number => pages[number >>> PAGE_BITS]?.[number & (PAGE - 1)] ?? 0
+  const set = (number: number, value: number): void => {
+    const page = number >>> PAGE_BITS
+    const change = +(value !== 0) - +(entry(number) !== 0)
+    pages[page] ??= new Int32Array(PAGE)
+    pages[page][number & (PAGE - 1)] = value
+    uses[page] = (uses[page] ?? 0) + change
+    count += change
+    // The page of the next number stays, it would be made again at once.
+    if (uses[page] === 0 && page !== next >>> PAGE_BITS) pages[page] = undefined
+  }
+  const advance = (): void => {
+    next = next === LAST ? first : next + 1
+  }
   return {
     take() {
-      while (rows.has(next)) next = next === LAST ? first : next + 1
+      while (entry(next) !== 0) advance()
       const number = next
-      rows.set(number, -1)
-      next = next === LAST ? first : next + 1
+      advance()
+      set(number, 1)
       return number
     },
-    bind(number, row) {
-      rows.set(number, row)
+    bind: (number, row) => set(number, row + 2),
+    free: number => set(number, 0),
+    rowOf: number => {
+      const page = pages[number >>> PAGE_BITS]
+      return page === undefined ? -1 : Math.max(page[number & (PAGE - 1)] - 2, -1)
     },
-    free(number) {
-      rows.delete(number)
-    },
-    rowOf: number => rows.get(number) ?? -1,
-    count: () => rows.size,
+    count: () => count,
   }
 }
