@@ -26,31 +26,35 @@ export interface Place {
   readonly path: PathFacts
 }
 
-export interface Made {
-  close(): void
-}
+/** An object of the library, or the handle of one that a call made. */
+export type Made = Disposable | number
 
 /** Answers what makes one; what it needs besides is made once. */
-export type Maker = (place: Place) => () => Made
+export interface Maker {
+  readonly class: ObjectClass
+  prepare(place: Place): () => Made
+}
+
+/** Lets go of what was made. */
+export const unmake = ({ carrier }: Place, { class: cls }: Maker, made: Made): void => {
+  if (typeof made === 'number') carrier.call(cls, 'destroy', made, {} as never)
+  else made[Symbol.dispose]()
+}
 
 /** Of classes whose creation takes these arguments and what `needed` makes. */
-const bare =
-  (cls: ObjectClass, args: AnyValues, needed: (place: Place) => AnyValues = () => ({})): Maker =>
-  place => {
+const bare = (cls: ObjectClass, args: AnyValues, needed: (place: Place) => AnyValues = () => ({})): Maker => ({
+  class: cls,
+  prepare(place) {
     const { carrier } = place
     const all = { ...args, ...needed(place) }
-    const { close } = madeBy(carrier, cls)
-    return () => {
-      const { object } = carrier.call(cls, 'create', 0, all as never)
-      return { object, close } as Made
-    }
-  }
-
-/** One function for all objects of a class, so that what holds them costs little. */
-const madeBy = (carrier: Carrier, cls: ObjectClass) => ({
-  close(this: { object: number }): void {
-    carrier.call(cls, 'destroy', this.object, {} as never)
+    return () => carrier.call(cls, 'create', 0, all as never).object
   },
+})
+
+/** What the library has for it. */
+const held = (cls: ObjectClass, prepare: (device: Device) => () => Disposable): Maker => ({
+  class: cls,
+  prepare: ({ device }) => prepare(device),
 })
 
 const pdOf = ({ device }: Place) => ({ pd: device.pd().handle })
@@ -66,22 +70,23 @@ const sixteen = cap(16, 1)
 const noQueues = cap(0, 0)
 
 /** A queue pair that is connected to itself. */
-const connected =
-  (make: Maker): Maker =>
-  place => {
+const connected = (maker: Maker): Maker => ({
+  class: maker.class,
+  prepare(place) {
     const { carrier, path } = place
-    const one = make(place)
+    const one = maker.prepare(place)
     return () => {
-      const qp = one() as Made & { object: number }
-      const { qpNum: qpn } = { qpNum: 0, ...carrier.call(RcQp, 'query', qp.object, {}).out }
-      const { init, rtr, rts } = connectSteps(path, 1, { qpn, gid: place.device.address, psn: 1 })
+      const qp = one() as number
+      const { destQpn } = carrier.call(RcQp, 'query', qp, {}).out
+      const { init, rtr, rts } = connectSteps(path, 1, { qpn: destQpn, gid: place.device.address, psn: 1 })
       const { answering, asking } = reliableSteps()
-      carrier.call(RcQp, 'modify', qp.object, init)
-      carrier.call(RcQp, 'modify', qp.object, { ...rtr, ...answering })
-      carrier.call(RcQp, 'modify', qp.object, { ...rts, ...asking, state: QpState.values.RTS })
+      carrier.call(RcQp, 'modify', qp, init)
+      carrier.call(RcQp, 'modify', qp, { ...rtr, ...answering })
+      carrier.call(RcQp, 'modify', qp, { ...rts, ...asking, state: QpState.values.RTS })
       return qp
     }
-  }
+  },
+})
 
 const { LOCAL_WRITE } = AccessFlags.values
 const rc = bare(RcQp, sixteen, queues)
@@ -111,24 +116,22 @@ export const makers = {
   xrc_tgt_qp: bare(XrcTgtQp, { userHandle: 0n }, ({ carrier }) => ({
     xrcd: carrier.call(Xrcd, 'create', 0, { flags: XrcdFlags.values.CREAT }).object,
   })),
-  'held pd':
-    ({ device }) =>
-    () =>
-      device.pd(),
-  'held mr': ({ device }) => {
+  'held pd': held(Pd, device => () => device.pd()),
+  'held mr': held(Mr, device => {
     const pd = device.pd()
     const buffer = new Uint8Array(64)
     return () => pd.register(buffer)
-  },
-  'held cq':
-    ({ device }) =>
-    () =>
-      device.cq({ entries: 16 }),
-  'held rc_qp': ({ device }) => {
+  }),
+  'held cq': held(Cq, device => () => device.cq({ entries: 16 })),
+  'held ah': held(Ah, device => {
+    const pd = device.pd()
+    return () => pd.addressHandle({ gid: '127.0.0.2' })
+  }),
+  'held rc_qp': held(RcQp, device => {
     const pd = device.pd()
     const sendCq = device.cq()
     return () => pd.rcQp({ sendCq })
-  },
+  }),
 } as const satisfies Record<string, Maker>
 
 export type ObjectKind = keyof typeof makers

@@ -14,7 +14,7 @@ import { createDevice } from '../src/verbs/device.ts'
 import { localCarrier } from '../src/verbs/local.ts'
 import { createNetwork } from '../src/verbs/network.ts'
 import { parseAddress } from '../src/wire/address.ts'
-import { type Made, makers, type ObjectKind, type Place } from './objects-made.ts'
+import { type Made, makers, type ObjectKind, type Place, unmake } from './objects-made.ts'
 
 export interface ObjectsOrder {
   /** 'tcp': endpoints of connections in this process. */
@@ -48,9 +48,8 @@ const settled = async (): Promise<{ used: number; resident: number }> => {
 
 const costOf = async (count: number, make: () => unknown): Promise<ObjectsCost> => {
   const before = await settled()
-  const made = await make()
+  await make()
   const after = await settled()
-  if (made === undefined) throw new Error('what was made must be held')
   return { bytes: (after.used - before.used) / count, resident: (after.resident - before.resident) / count }
 }
 
@@ -63,16 +62,18 @@ const place = (): Place => {
 }
 
 const objects = async (what: ObjectKind, count: number): Promise<ObjectsCost> => {
-  const make = makers[what](place())
-  const warm: Made[] = []
-  for (let i = 0; i < WARM_UP; i++) warm.push(make())
-  for (const one of warm.reverse()) one.close()
-  warm.length = 0
-  return costOf(count, () => {
-    const made = new Array<Made>(count)
+  const here = place()
+  const maker = makers[what]
+  const make = maker.prepare(here)
+  const warm = Array.from({ length: WARM_UP }, make)
+  for (const one of warm.reverse()) unmake(here, maker, one)
+  // What holds them is nothing of theirs.
+  const made = new Array<Made>(count).fill(0)
+  const cost = await costOf(count, () => {
     for (let i = 0; i < count; i++) made[i] = make()
-    return made
   })
+  if (made.includes(-1)) throw new Error('handles are not negative')
+  return cost
 }
 
 const connections = async (count: number): Promise<ObjectsCost> => {

@@ -391,7 +391,7 @@ export const onTimer = (s: EngineState, row: number, now: number): void => {
   const late = now - wasDue(s.timers, row)
   if (late > 0 && (w[base + REQUESTER] & LATE) === 0) {
     w[base + REQUESTER] |= LATE
-    setTimer(s.timers, row, now + Math.min(late, s.ackTimeout[row]))
+    setTimer(s.timers, row, now + Math.min(late, ackTimeouts[s.rows[row * WORDS + Row.TIMEOUT]]))
   } else retry(s, row, false)
 }
 

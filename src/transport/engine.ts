@@ -187,10 +187,16 @@ const create = (s: EngineState, init: QpInit): number => {
   w[base + Row.MAX_RECV_SGE] = init.maxRecvSge
   w[base + Row.SEND_BLOCK] = requestBlock(init.maxSendSge)
   w[base + Row.RECV_BLOCK] = requestBlock(init.maxRecvSge)
+  forgetAttributes(w, base)
+  return row
+}
+
+/** What an attribute is that was never set. */
+const forgetAttributes = (w: Int32Array, base: number): void => {
+  for (const [, word] of plainAttributes) w[base + word] = 0
   w[base + Row.MTU] = 256
   w[base + PEER] = -1
   w[base + STATE] = RESET
-  return row
 }
 
 const rowAlive = (s: EngineState, row: number): number => {
@@ -207,7 +213,7 @@ const destroy = (s: EngineState, row: number): void => {
   s.spare.push(row)
 }
 
-/** Forgets everything in flight, without completions, and all that RTR and RTS set. */
+/** Forgets everything in flight, without completions, and all that was set. */
 const reset = (s: EngineState, row: number): void => {
   settle(s, row)
   leaveShare(s, row)
@@ -222,7 +228,7 @@ const reset = (s: EngineState, row: number): void => {
   if (w[base + RESOURCES] !== 0) giveBlock(s, w[base + Row.RESOURCE_BLOCK], w[base + RESOURCES])
   clearTimer(s.timers, row)
   w.fill(0, base + REQUESTER, base + Row.SCHEDULED)
-  w[base + STATE] = RESET
+  forgetAttributes(w, base)
 }
 
 /**
@@ -297,6 +303,18 @@ const query = (s: EngineState, row: number): QpSnapshot => {
   const w = s.rows
   return {
     state: w[base + STATE],
+    signalAll: w[base + Row.SIGNAL_ALL] !== 0,
+    destQpn: w[base + Row.DEST_QPN],
+    pathMtu: w[base + Row.MTU],
+    timeout: w[base + Row.TIMEOUT],
+    retryCnt: w[base + RETRY_CNT],
+    rnrRetry: w[base + RNR_RETRY],
+    minRnrTimer: w[base + Row.MIN_RNR],
+    maxRdAtomic: w[base + Row.MAX_RD],
+    maxDestRdAtomic: w[base + Row.MAX_DEST_RD],
+    access: w[base + Row.ACCESS],
+    pkeyIndex: w[base + Row.PKEY_INDEX],
+    qkey: w[base + Row.QKEY] >>> 0,
     rqPsn: w[base + EXPECTED],
     sqPsn: w[base + MAX_PSN],
     draining: (w[base + REQUESTER] & DRAINING) !== 0,

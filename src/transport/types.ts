@@ -357,9 +357,10 @@ export interface QpAttributes {
   readonly peer?: number
 }
 
-/** What QUERY_QP can tell about the engine's side. */
-export interface QpSnapshot {
+/** What QUERY_QP can tell: attributes as they were set last since RESET, and where the engine stands. */
+export interface QpSnapshot extends Required<Omit<QpAttributes, 'flow' | 'peer' | 'rqPsn' | 'sqPsn'>> {
   readonly state: number
+  readonly signalAll: boolean
   readonly rqPsn: number
   readonly sqPsn: number
   /** SQD: work requests are still being finished. */

@@ -4,16 +4,8 @@
 
 import { RcQp } from '../spec/classes/rc_qp.ts'
 import { UcQp } from '../spec/classes/uc_qp.ts'
-import type { In } from '../spec/schema.ts'
 import { addressText } from '../wire/address.ts'
-import {
-  type ConnectOptions,
-  connectSteps,
-  type Endpoint,
-  firstPsn,
-  type RcConnectOptions,
-  reliableSteps,
-} from './connection.ts'
+import { type ConnectOptions, connectSteps, type Endpoint, type RcConnectOptions, reliableSteps } from './connection.ts'
 import {
   type MessageOptions,
   type Operations,
@@ -23,7 +15,14 @@ import {
   reliableOperations,
 } from './operations.ts'
 import type { Kit, Named, Plan } from './plan.ts'
-import { type QueuePair, type QueuePairOptions, queuePairPlan, type SendOptions } from './queue-pair.ts'
+import {
+  type QpSelf,
+  type QueuePair,
+  type QueuePairOptions,
+  queuePairMethods,
+  queuePairPlan,
+  type SendOptions,
+} from './queue-pair.ts'
 
 interface Connected<O extends ConnectOptions> {
   /** What the peer must know to connect to it. */
@@ -43,44 +42,39 @@ export interface RcQueuePair
     Operations<RcMessageOptions, SendOptions>,
     ReliableOperations<SendOptions> {}
 
-export const endpointOf = ({ path }: Kit, qpn: number): Endpoint => ({
-  qpn,
-  gid: addressText(path.gid),
-  psn: firstPsn(),
+/** What a peer must know of a connected queue pair. */
+export const endpointOf = ({ kit, qpn, psn }: QpSelf): Endpoint => ({ qpn, gid: addressText(kit.path.gid), psn })
+
+const rcMethods = queuePairMethods(RcQp, {
+  ...operations,
+  ...reliableOperations,
+  get endpoint(): Endpoint {
+    return endpointOf(this as unknown as QpSelf)
+  },
+  connect(this: QpSelf & RcQueuePair, peer: Endpoint, chosen: RcConnectOptions = {}): void {
+    const { init, rtr, rts } = connectSteps(this.kit.path, this.psn, peer, chosen)
+    const { answering, asking } = reliableSteps(chosen)
+    this.modify(init)
+    this.modify({ ...rtr, ...answering })
+    this.modify({ ...rts, ...asking })
+  },
 })
 
 export const rcQpPlan = (kit: Kit, pd: Named, options: QueuePairOptions): Plan<RcQueuePair> =>
-  queuePairPlan(kit, RcQp, pd, options, (qp, poster) => {
-    const endpoint = endpointOf(kit, qp.qpn)
-    const own = {
-      endpoint,
-      connect(peer: Endpoint, chosen: RcConnectOptions = {}): void {
-        const { init, rtr, rts } = connectSteps(kit.path, endpoint.psn, peer, chosen)
-        const { answering, asking } = reliableSteps(chosen)
-        const modify = (args: In<typeof RcQp.methods.modify>): void => qp.modify(args)
-        modify(init)
-        modify({ ...rtr, ...answering })
-        modify({ ...rts, ...asking })
-      },
-      ...operations(poster),
-      ...reliableOperations(poster),
-    }
-    return Object.assign(qp, own)
-  })
+  queuePairPlan(kit, rcMethods, pd, options)
+
+const ucMethods = queuePairMethods(UcQp, {
+  ...operations,
+  get endpoint(): Endpoint {
+    return endpointOf(this as unknown as QpSelf)
+  },
+  connect(this: QpSelf & UcQueuePair, peer: Endpoint, chosen: ConnectOptions = {}): void {
+    const { init, rtr, rts } = connectSteps(this.kit.path, this.psn, peer, chosen)
+    this.modify(init)
+    this.modify(rtr)
+    this.modify(rts)
+  },
+})
 
 export const ucQpPlan = (kit: Kit, pd: Named, options: QueuePairOptions): Plan<UcQueuePair> =>
-  queuePairPlan(kit, UcQp, pd, options, (qp, poster) => {
-    const endpoint = endpointOf(kit, qp.qpn)
-    const own = {
-      endpoint,
-      connect(peer: Endpoint, chosen: ConnectOptions = {}): void {
-        const { init, rtr, rts } = connectSteps(kit.path, endpoint.psn, peer, chosen)
-        const modify = (args: In<typeof UcQp.methods.modify>): void => qp.modify(args)
-        modify(init)
-        modify(rtr)
-        modify(rts)
-      },
-      ...operations(poster),
-    }
-    return Object.assign(qp, own)
-  })
+  queuePairPlan(kit, ucMethods, pd, options)

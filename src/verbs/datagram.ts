@@ -5,16 +5,26 @@
 import { Ah } from '../spec/classes/ah.ts'
 import { UdQp } from '../spec/classes/ud_qp.ts'
 import { QpState } from '../spec/enums.ts'
-import type { In, Out } from '../spec/schema.ts'
+import type { Out } from '../spec/schema.ts'
 import { WrOpcode } from '../spec/work.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES } from '../wire/ip.ts'
-import { addressTo, firstPsn, type PathOptions } from './connection.ts'
+import { addressTo, type PathOptions } from './connection.ts'
 import { invalid } from './error.ts'
 import type { MessageOptions } from './operations.ts'
 import { closer, type Kit, type Named, type Plan, plan } from './plan.ts'
-import { type Local, type QueuePair, type QueuePairOptions, queuePairPlan, withAccessor } from './queue-pair.ts'
+import {
+  beginRequest,
+  endRequest,
+  type Local,
+  type QpSelf,
+  type QueuePair,
+  type QueuePairOptions,
+  queuePairMethods,
+  queuePairPlan,
+} from './queue-pair.ts'
 import { putDestination, putImmediate } from './requests.ts'
+import type { ProgramRing } from './ring.ts'
 
 /** Where datagrams go to: an IPv4 or IPv6 address as text, a group's too, and how packets are marked. */
 export interface Destination extends PathOptions {
@@ -107,33 +117,32 @@ export const addressPlan = ({ carrier, path }: Kit, pd: Named, to: Destination):
     },
   )
 
+const udMethods = queuePairMethods(UdQp, {
+  get endpoint(): DatagramEndpoint {
+    const { kit, qpn, qkey } = this as unknown as QpSelf
+    return { qpn, gid: addressText(kit.path.gid), qkey: qkey === 0 ? QKEY : qkey }
+  },
+  activate(this: QpSelf & UdQueuePair, { qkey = QKEY }: { readonly qkey?: number } = {}): void {
+    this.modify({ state: INIT, pkeyIndex: 0, port: 1, qkey })
+    this.modify({ state: RTR })
+    this.modify({ state: RTS, sqPsn: this.psn })
+    this.qkey = qkey
+  },
+  send(this: QpSelf, local: Local, to: DatagramPeer, options?: MessageOptions): void {
+    const immediate = options?.immediate
+    const at = beginRequest(this, 'qp.send', immediate === undefined ? SEND : SEND_WITH_IMM, local, options)
+    const ring = this.sends as ProgramRing
+    putDestination(ring, at, to.ah.number, to.qpn, to.qkey)
+    if (immediate !== undefined) putImmediate(ring, at, immediate)
+    endRequest(this)
+  },
+  attach(this: QpSelf, gid: string): void {
+    this.kit.carrier.call(UdQp, 'attachMcast', this.handle, groupOf('qp.attach', gid))
+  },
+  detach(this: QpSelf, gid: string): void {
+    this.kit.carrier.call(UdQp, 'detachMcast', this.handle, groupOf('qp.detach', gid))
+  },
+})
+
 export const udQpPlan = (kit: Kit, pd: Named, options: QueuePairOptions): Plan<UdQueuePair> =>
-  queuePairPlan(kit, UdQp, pd, options, (qp, poster) => {
-    const { carrier, path } = kit
-    const { ring } = poster
-    let qkey = QKEY
-    const own = {
-      activate(chosen: { readonly qkey?: number } = {}): void {
-        const modify = (args: In<typeof UdQp.methods.modify>): void => qp.modify(args)
-        modify({ state: INIT, pkeyIndex: 0, port: 1, qkey: chosen.qkey ?? QKEY })
-        modify({ state: RTR })
-        modify({ state: RTS, sqPsn: firstPsn() })
-        qkey = chosen.qkey ?? QKEY
-      },
-      send(local: Local, to: DatagramPeer, sendOptions?: MessageOptions): void {
-        const immediate = sendOptions?.immediate
-        const at = poster.begin('qp.send', immediate === undefined ? SEND : SEND_WITH_IMM, local, sendOptions)
-        putDestination(ring, at, to.ah.number, to.qpn, to.qkey)
-        if (immediate !== undefined) putImmediate(ring, at, immediate)
-        poster.end()
-      },
-      attach(gid: string): void {
-        carrier.call(UdQp, 'attachMcast', qp.handle, groupOf('qp.attach', gid))
-      },
-      detach(gid: string): void {
-        carrier.call(UdQp, 'detachMcast', qp.handle, groupOf('qp.detach', gid))
-      },
-    }
-    const endpoint = (): DatagramEndpoint => ({ qpn: qp.qpn, gid: addressText(path.gid), qkey })
-    return withAccessor(Object.assign(qp, own), 'endpoint', endpoint)
-  })
+  queuePairPlan(kit, udMethods, pd, options)

@@ -60,8 +60,9 @@ for (const [name, value] of Object.entries(AsyncEventType.values)) eventNames[va
 
 /** The device behind a carrier; `path`: its own address and MTU. */
 export const createDevice = (carrier: Carrier, name: string, address: string, path: PathFacts): Device => {
-  const waiters = createWaiters(begins => carrier.waiting(begins))
-  const kit: Kit = { carrier, waiters, sources: new Map(), path }
+  const sources: Kit['sources'] = new Map()
+  const waiters = createWaiters(begins => carrier.waiting(begins), sources)
+  const kit: Kit = { carrier, waiters, sources, path }
   const handlers = new Set<(event: DeviceEvent) => void>()
   carrier.targets = {
     completion: number => waiters.wake(number),

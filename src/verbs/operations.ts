@@ -1,14 +1,15 @@
 /*
- * What can be posted to a connected queue pair (IBA 9.4, 10.8; annex A19): built once for a queue pair, so that posting
- * makes no closures. RC and XRC have all of it, UC the part without answers.
+ * What can be posted to a connected queue pair (IBA 9.4, 10.8; annex A19): tables of methods that queue pairs
+ * share. RC and XRC have all of it, UC the part without answers.
  */
 import { AccessFlags } from '../spec/enums.ts'
 import { flushPlacement, flushSelectivity } from '../spec/headers.ts'
 import { WrOpcode } from '../spec/work.ts'
 import { invalid } from './error.ts'
 import { accessFlags, type RemoteMemory, type Slice } from './memory.ts'
-import type { Local, Poster, SendOptions } from './queue-pair.ts'
+import { beginRequest, endRequest, type Local, type QpSelf, type SendOptions } from './queue-pair.ts'
 import { putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord } from './requests.ts'
+import type { ProgramRing } from './ring.ts'
 import type { BindableWindow, Binding, MemoryWindow } from './window.ts'
 
 export interface MessageOptions extends SendOptions {
@@ -57,82 +58,84 @@ const wr = WrOpcode.values
 const { REMOTE_READ, REMOTE_WRITE, ZERO_BASED } = AccessFlags.values
 const KEY_BYTE = 0xff
 
-export const operations = (poster: Poster): Operations<RcMessageOptions, SendOptions> => {
-  const { ring } = poster
-  return {
-    send(local, options) {
-      const immediate = options?.immediate
-      const invalidate = options?.invalidate
-      const opcode = invalidate !== undefined ? wr.SEND_WITH_INV : immediate !== undefined ? wr.SEND_WITH_IMM : wr.SEND
-      const at = poster.begin('qp.send', opcode, local, options)
-      if (invalidate !== undefined) putInvalidate(ring, at, invalidate)
-      else if (immediate !== undefined) putImmediate(ring, at, immediate)
-      poster.end()
-    },
-    write(local, remote, options) {
-      const immediate = options?.immediate
-      const opcode = immediate === undefined ? wr.RDMA_WRITE : wr.RDMA_WRITE_WITH_IMM
-      const at = poster.begin('qp.write', opcode, local, options)
-      putRemote(ring, at, remote.address, remote.rkey)
-      if (immediate !== undefined) putImmediate(ring, at, immediate)
-      poster.end()
-    },
-    bind(window, { region, offset = 0, length = region.buffer.length - offset, access }, options) {
-      const { address } = region.remote(offset, length)
-      const rights = access === undefined ? REMOTE_READ | REMOTE_WRITE : accessFlags(access, false)
-      const rkey = ((window.rkey & ~KEY_BYTE) | ((window.rkey + 1) & KEY_BYTE)) >>> 0
-      const at = poster.begin('qp.bind', wr.BIND_MW, undefined, options)
-      putBind(ring, at, window.rkey, rkey, region.lkey, address, length, rights)
-      const bindable: BindableWindow = window
-      bindable.rkey = rkey
-      poster.end()
-      return { address: (rights & ZERO_BASED) === 0 ? address : 0n, rkey, length }
-    },
-    invalidate(window, options) {
-      if (window.type !== 2)
-        throw invalid('qp.invalidate', 'a window of type 1 cannot be invalidated', 'bind it with length 0')
-      putInvalidate(ring, poster.begin('qp.invalidate', wr.LOCAL_INV, undefined, options), window.rkey)
-      poster.end()
-    },
-  }
+const ringOf = ({ sends }: QpSelf): ProgramRing => sends as ProgramRing
+
+export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<QpSelf> = {
+  send(local, options) {
+    const immediate = options?.immediate
+    const invalidate = options?.invalidate
+    const opcode = invalidate !== undefined ? wr.SEND_WITH_INV : immediate !== undefined ? wr.SEND_WITH_IMM : wr.SEND
+    const at = beginRequest(this, 'qp.send', opcode, local, options)
+    if (invalidate !== undefined) putInvalidate(ringOf(this), at, invalidate)
+    else if (immediate !== undefined) putImmediate(ringOf(this), at, immediate)
+    endRequest(this)
+  },
+  write(local, remote, options) {
+    const immediate = options?.immediate
+    const opcode = immediate === undefined ? wr.RDMA_WRITE : wr.RDMA_WRITE_WITH_IMM
+    const at = beginRequest(this, 'qp.write', opcode, local, options)
+    putRemote(ringOf(this), at, remote.address, remote.rkey)
+    if (immediate !== undefined) putImmediate(ringOf(this), at, immediate)
+    endRequest(this)
+  },
+  bind(window, { region, offset = 0, length = region.buffer.length - offset, access }, options) {
+    const { address } = region.remote(offset, length)
+    const rights = access === undefined ? REMOTE_READ | REMOTE_WRITE : accessFlags(access, false)
+    const rkey = ((window.rkey & ~KEY_BYTE) | ((window.rkey + 1) & KEY_BYTE)) >>> 0
+    const at = beginRequest(this, 'qp.bind', wr.BIND_MW, undefined, options)
+    putBind(ringOf(this), at, window.rkey, rkey, region.lkey, address, length, rights)
+    const bindable: BindableWindow = window
+    bindable.rkey = rkey
+    endRequest(this)
+    return { address: (rights & ZERO_BASED) === 0 ? address : 0n, rkey, length }
+  },
+  invalidate(window, options) {
+    if (window.type !== 2)
+      throw invalid('qp.invalidate', 'a window of type 1 cannot be invalidated', 'bind it with length 0')
+    const at = beginRequest(this, 'qp.invalidate', wr.LOCAL_INV, undefined, options)
+    putInvalidate(ringOf(this), at, window.rkey)
+    endRequest(this)
+  },
 }
 
-export const reliableOperations = (poster: Poster): ReliableOperations<SendOptions> => {
-  const { ring } = poster
-  const atomic = (
-    call: string,
-    opcode: number,
-    local: Slice,
-    { address, rkey }: RemoteMemory,
-    compareOrAdd: bigint,
-    swap: bigint,
-    options: SendOptions | undefined,
-  ): void => {
-    putAtomic(ring, poster.begin(call, opcode, local, options), address, rkey, compareOrAdd, swap)
-    poster.end()
-  }
-  return {
-    read(local, remote, options) {
-      const at = poster.begin('qp.read', wr.RDMA_READ, local, options)
-      putRemote(ring, at, remote.address, remote.rkey)
-      poster.end()
-    },
-    compareSwap: (local, remote, compare, swap, options) =>
-      atomic('qp.compareSwap', wr.ATOMIC_CMP_AND_SWP, local, remote, compare, swap, options),
-    fetchAdd: (local, remote, add, options) =>
-      atomic('qp.fetchAdd', wr.ATOMIC_FETCH_AND_ADD, local, remote, add, 0n, options),
-    atomicWrite(remote, word, options) {
-      const at = poster.begin('qp.atomicWrite', wr.ATOMIC_WRITE, undefined, options)
-      putRemote(ring, at, remote.address, remote.rkey)
-      putWord(ring, at, word)
-      poster.end()
-    },
-    flush(remote, options) {
-      const at = poster.begin('qp.flush', wr.FLUSH, undefined, options)
-      const placement = options?.persistent === true ? flushPlacement.PERSISTENT : flushPlacement.GLOBAL
-      const selectivity = options?.wholeRegion === true ? flushSelectivity.REGION : flushSelectivity.RANGE
-      putFlush(ring, at, remote.address, remote.rkey, remote.length, placement, selectivity)
-      poster.end()
-    },
-  }
+const atomic = (
+  self: QpSelf,
+  call: string,
+  opcode: number,
+  local: Slice,
+  { address, rkey }: RemoteMemory,
+  compareOrAdd: bigint,
+  swap: bigint,
+  options: SendOptions | undefined,
+): void => {
+  const at = beginRequest(self, call, opcode, local, options)
+  putAtomic(ringOf(self), at, address, rkey, compareOrAdd, swap)
+  endRequest(self)
+}
+
+export const reliableOperations: ReliableOperations<SendOptions> & ThisType<QpSelf> = {
+  read(local, remote, options) {
+    const at = beginRequest(this, 'qp.read', wr.RDMA_READ, local, options)
+    putRemote(ringOf(this), at, remote.address, remote.rkey)
+    endRequest(this)
+  },
+  compareSwap(local, remote, compare, swap, options) {
+    atomic(this, 'qp.compareSwap', wr.ATOMIC_CMP_AND_SWP, local, remote, compare, swap, options)
+  },
+  fetchAdd(local, remote, add, options) {
+    atomic(this, 'qp.fetchAdd', wr.ATOMIC_FETCH_AND_ADD, local, remote, add, 0n, options)
+  },
+  atomicWrite(remote, word, options) {
+    const at = beginRequest(this, 'qp.atomicWrite', wr.ATOMIC_WRITE, undefined, options)
+    putRemote(ringOf(this), at, remote.address, remote.rkey)
+    putWord(ringOf(this), at, word)
+    endRequest(this)
+  },
+  flush(remote, options) {
+    const at = beginRequest(this, 'qp.flush', wr.FLUSH, undefined, options)
+    const placement = options?.persistent === true ? flushPlacement.PERSISTENT : flushPlacement.GLOBAL
+    const selectivity = options?.wholeRegion === true ? flushSelectivity.REGION : flushSelectivity.RANGE
+    putFlush(ringOf(this), at, remote.address, remote.rkey, remote.length, placement, selectivity)
+    endRequest(this)
+  },
 }

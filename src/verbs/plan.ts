@@ -25,8 +25,8 @@ export interface PathFacts {
 export interface Kit {
   readonly carrier: Carrier
   readonly waiters: Waiters
-  /** Objects that have events, by their numbers. */
-  readonly sources: Map<number, Disposable>
+  /** Objects that have events, by their numbers; undefined for one that is being made. */
+  readonly sources: Map<number, Disposable | undefined>
   readonly path: PathFacts
 }
 
@@ -83,10 +83,7 @@ export const eventSource = ({ waiters, sources }: Kit): EventSource => {
       sources.set(number, object)
       return object
     },
-    forget() {
-      waiters.remove(number)
-      sources.delete(number)
-    },
+    forget: () => waiters.remove(number),
   }
 }
 

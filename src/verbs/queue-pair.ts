@@ -3,15 +3,19 @@
  *
  * Posting writes a request into a slot of the shared ring and moves an index; the device is told of all that was posted
  * in one go. Requests are named by a number of the caller's that their completions carry.
+ *
+ * A program may have very many queue pairs (R15): one holds its own few fields, its methods are those of its type's
+ * table, and a ring is looked for when something is posted there first.
  */
 import type { QpAttributeName, qpMethods } from '../spec/classes/qp.ts'
 import { QpFlags, QpState } from '../spec/enums.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
 import { SendFlags } from '../spec/work.ts'
 import type { Answered, RingPlace } from './carrier.ts'
+import { firstPsn } from './connection.ts'
 import { invalid, type RdmaError, refused } from './error.ts'
 import type { Slice } from './memory.ts'
-import { closer, type EventSource, eventSource, type Kit, type Named, type Plan } from './plan.ts'
+import { eventSource, type Kit, type Named, type Plan } from './plan.ts'
 import { putInline, putReceive, putSend } from './requests.ts'
 import { nextSlot, noProgramRing, outstanding, type ProgramRing, produce, programRing, restart } from './ring.ts'
 
@@ -83,17 +87,6 @@ export interface QueuePair<C extends ObjectClass = AnyQpClass> extends SendingQu
   receive(local?: Slice | readonly Slice[], id?: number): void
 }
 
-/** What a type's file builds its requests with. */
-export interface Poster {
-  /**
-   * A slot of the send queue with the common part of a request written; throws RdmaError ENOMEM when the queue is full.
-   */
-  begin(call: string, opcode: number, local: Local | undefined, options: SendOptions | undefined): number
-  /** The request at the slot is whole. */
-  end(): void
-  readonly ring: ProgramRing
-}
-
 const { SIGNALED, SOLICITED, FENCE, INLINE } = SendFlags.values
 const stateNames = Object.keys(QpState.values) as QpStateName[]
 /** Where the flags of an XRC request have the number of the receiver's shared queue. */
@@ -118,110 +111,163 @@ export const full = (call: string, queue: string, depth: number): RdmaError =>
 export const tooMany = (call: string, pieces: number, most: number): RdmaError =>
   invalid(call, `${pieces} pieces, at most ${most} are possible`)
 
-/** Adds a property to `object` that is read anew each time. */
-export const withAccessor = <T extends object, K extends string, V>(
-  object: T,
-  name: K,
-  get: () => V,
-): T & { readonly [P in K]: V } =>
-  Object.defineProperty(object, name, { get, enumerable: true }) as T & { readonly [P in K]: V }
+/** What a queue pair holds; where there are no queues it is only half of this. */
+export interface QpFields {
+  readonly kit: Kit
+  readonly handle: number
+  readonly qpn: number
+  /** Its number among what has events. */
+  readonly number: number
+  isOpen: boolean
+  /** Where its rings lie, undefined for one that it has not; and the rings themselves, once something was posted. */
+  readonly sendPlace: RingPlace | undefined
+  readonly receivePlace: RingPlace | undefined
+  sends: ProgramRing | undefined
+  receives: ProgramRing | undefined
+  readonly maxInline: number
+  readonly maxSendPieces: number
+  /** -1: it takes from a shared queue. */
+  readonly maxReceivePieces: number
+  /** Connected: the first packet sequence number that it sends. Datagrams: the Q_Key. */
+  psn: number
+  qkey: number
+}
 
-/** What needs no queues: query, modify, destroy. `reset`: the queue pair has moved to RESET. */
-export const bareQueuePair = <C extends ObjectClass>(
-  { carrier }: Kit,
-  cls: C,
-  handle: number,
-  qpn: number,
-  closed: () => void,
-  reset: () => void,
-): BareQueuePair<C> => {
-  const common = cls as unknown as AnyQpClass
-  const close = closer(carrier, cls, handle, closed)
-  return {
-    handle,
-    qpn,
-    get state() {
-      return stateNames[carrier.call(common, 'query', handle, {}).out.state]
-    },
-    query: () => carrier.call(cls, 'query', handle, {} as never).out as never,
-    modify(args) {
-      carrier.call(cls, 'modify', handle, args as never)
-      if ((args as { state?: number }).state === QpState.values.RESET) reset()
-    },
-    close,
-    [Symbol.dispose]: close,
+/** What the methods of a table find in `this`: the fields of one queue pair, and the class in the table. */
+export interface QpSelf extends QpFields {
+  readonly cls: ObjectClass
+}
+
+/** Joins parts of a table, accessors included. */
+export const joined = <A extends object, B extends object>(base: A, more: B): A & B =>
+  Object.defineProperties(base, Object.getOwnPropertyDescriptors(more)) as A & B
+
+/** An object that holds `fields` and has the methods of a table that all of its kind share. */
+export const withMethods = <T>(methods: object, fields: object): T => Object.setPrototypeOf(fields, methods) as T
+
+const ringAt = (self: QpSelf, call: string, place: RingPlace | undefined): ProgramRing => {
+  const { carrier } = self.kit
+  if (!self.isOpen) throw invalid(call, 'the queue pair is closed')
+  return place === undefined ? noProgramRing(carrier.layout) : programRing(carrier, place)
+}
+
+/** What needs no queues: query, modify, destroy. */
+export const bareMethods: Omit<BareQueuePair, 'handle' | 'qpn'> & ThisType<QpSelf> = {
+  get state() {
+    const { kit, cls, handle } = this as unknown as QpSelf
+    return stateNames[kit.carrier.call(cls as AnyQpClass, 'query', handle, {}).out.state]
+  },
+  query() {
+    return this.kit.carrier.call(this.cls as AnyQpClass, 'query', this.handle, {}).out
+  },
+  modify(args) {
+    this.kit.carrier.call(this.cls as AnyQpClass, 'modify', this.handle, args)
+    if (args.state !== QpState.values.RESET) return
+    if (this.sends !== undefined) restart(this.sends)
+    if (this.receives !== undefined) restart(this.receives)
+  },
+  close() {
+    if (!this.isOpen) return
+    const { carrier, waiters } = this.kit
+    carrier.call(this.cls, 'destroy', this.handle, {} as never)
+    this.isOpen = false
+    waiters.remove(this.number)
+    // What is mapped is given back, and nobody posts any more to what may be another's by now.
+    if (this.sends !== undefined && this.sendPlace !== undefined) carrier.release(this.sendPlace)
+    if (this.receives !== undefined && this.receivePlace !== undefined) carrier.release(this.receivePlace)
+    this.sends = undefined
+    this.receives = undefined
+  },
+  [Symbol.dispose]() {
+    ;(this as unknown as Disposable & { close(): void }).close()
+  },
+}
+
+/** What has a send queue and a receive queue. */
+const queueMethods: Pick<QueuePair, 'pending' | 'receive'> & ThisType<QpSelf> = {
+  get pending() {
+    const { sends } = this as unknown as QpSelf
+    return sends === undefined ? 0 : outstanding(sends)
+  },
+  receive(local, id = 0) {
+    if (this.maxReceivePieces < 0)
+      throw invalid('qp.receive', 'it takes from a shared receive queue', 'post to that one, with srq.receive()')
+    this.receives ??= ringAt(this, 'qp.receive', this.receivePlace)
+    const ring = this.receives
+    const at = nextSlot(ring)
+    if (at < 0) throw full('qp.receive', 'receive', ring.capacity)
+    if (Array.isArray(local) && local.length > this.maxReceivePieces)
+      throw tooMany('qp.receive', local.length, this.maxReceivePieces)
+    putReceive(ring, at, id, local)
+    produce(ring)
+    this.kit.carrier.posted(this.handle)
+  },
+}
+
+/** The table of a type with queues: the class, what all have, and `more`. */
+export const queuePairMethods = <T extends object>(cls: ObjectClass, more: T) =>
+  joined(joined(joined({ cls }, bareMethods), queueMethods), more)
+
+/**
+ * A slot of the send queue with the common part of a request written; throws RdmaError ENOMEM when the queue is full.
+ * The ring is `sends` of the queue pair, and the request is whole with `endRequest`.
+ */
+export const beginRequest = (
+  self: QpSelf,
+  call: string,
+  opcode: number,
+  local: Local | undefined,
+  options: SendOptions | undefined,
+): number => {
+  self.sends ??= ringAt(self, call, self.sendPlace)
+  const ring = self.sends
+  const at = nextSlot(ring)
+  if (at < 0) throw full(call, 'send', ring.capacity)
+  const id = options?.id ?? 0
+  const flags = flagsOf(options)
+  if (local instanceof Uint8Array) {
+    if (local.length > self.maxInline)
+      throw invalid(
+        call,
+        `${local.length} bytes inline, at most ${self.maxInline} are possible`,
+        'register the buffer and send a slice of it, or ask for a larger maxInline',
+      )
+    putSend(ring, at, opcode, id, flags | INLINE, undefined)
+    putInline(ring, at, local)
+  } else {
+    if (Array.isArray(local) && local.length > self.maxSendPieces) throw tooMany(call, local.length, self.maxSendPieces)
+    putSend(ring, at, opcode, id, flags, local as Slice | readonly Slice[] | undefined)
   }
+  return at
+}
+
+/** The request that was begun is whole. */
+export const endRequest = ({ sends, kit, handle }: QpSelf): void => {
+  produce(sends as ProgramRing)
+  kit.carrier.posted(handle)
 }
 
 type Made = Out<AnyQpClass['methods']['create']> & { readonly sendQueue?: RingPlace; readonly recvQueue?: RingPlace }
 
-/** A made queue pair with a send queue. `shared`: it has no receive queue of its own. */
-const sendingQueuePair = <C extends ObjectClass>(
-  kit: Kit,
-  cls: C,
-  source: EventSource,
-  { object: handle, out }: Answered<AnyValues>,
-  shared: boolean,
-): { readonly qp: QueuePair<C>; readonly poster: Poster } => {
-  const { carrier } = kit
-  const { cap, qpNum: qpn, sendQueue, recvQueue } = out as unknown as Made
-  const ringAt = (place: RingPlace | undefined): ProgramRing =>
-    place === undefined ? noProgramRing(carrier.layout) : programRing(carrier, place)
-  const send = ringAt(sendQueue)
-  const receive = shared ? undefined : ringAt(recvQueue)
-  const closed = (): void => {
-    source.forget()
-    if (sendQueue !== undefined) carrier.release(sendQueue)
-    if (recvQueue !== undefined) carrier.release(recvQueue)
-  }
-  const bare = bareQueuePair(kit, cls, handle, qpn, closed, () => {
-    restart(send)
-    if (receive !== undefined) restart(receive)
-  })
-
-  const begin: Poster['begin'] = (call, opcode, local, options) => {
-    const at = nextSlot(send)
-    if (at < 0) throw full(call, 'send', send.capacity)
-    const id = options?.id ?? 0
-    const flags = flagsOf(options)
-    if (local instanceof Uint8Array) {
-      if (local.length > cap.maxInlineData)
-        throw invalid(
-          call,
-          `${local.length} bytes inline, at most ${cap.maxInlineData} are possible`,
-          'register the buffer and send a slice of it, or ask for a larger maxInline',
-        )
-      putSend(send, at, opcode, id, flags | INLINE, undefined)
-      putInline(send, at, local)
-    } else {
-      if (Array.isArray(local) && local.length > cap.maxSendSge) throw tooMany(call, local.length, cap.maxSendSge)
-      putSend(send, at, opcode, id, flags, local as Slice | readonly Slice[] | undefined)
-    }
-    return at
-  }
-  const poster: Poster = {
-    begin,
-    end() {
-      produce(send)
-      carrier.posted(handle)
-    },
-    ring: send,
-  }
-  const queues = {
+/** Fields of a queue pair that was made. `shared`: it has no receive queue of its own. */
+const fieldsOf = (kit: Kit, number: number, { object, out }: Answered<AnyValues>, shared: boolean): QpFields => {
+  const { cap, qpNum, sendQueue, recvQueue } = out as unknown as Made
+  return {
+    kit,
+    handle: object,
+    qpn: qpNum,
+    number,
+    isOpen: true,
+    sendPlace: sendQueue,
+    receivePlace: recvQueue,
+    sends: undefined,
+    receives: undefined,
     maxInline: cap.maxInlineData,
-    receive(local?: Slice | readonly Slice[], id = 0): void {
-      if (receive === undefined)
-        throw invalid('qp.receive', 'it takes from a shared receive queue', 'post to that one, with srq.receive()')
-      const at = nextSlot(receive)
-      if (at < 0) throw full('qp.receive', 'receive', receive.capacity)
-      if (Array.isArray(local) && local.length > cap.maxRecvSge)
-        throw tooMany('qp.receive', local.length, cap.maxRecvSge)
-      putReceive(receive, at, id, local)
-      produce(receive)
-      carrier.posted(handle)
-    },
+    maxSendPieces: cap.maxSendSge,
+    maxReceivePieces: shared ? -1 : cap.maxRecvSge,
+    psn: firstPsn(),
+    qkey: 0,
   }
-  return { poster, qp: withAccessor(Object.assign(bare, queues), 'pending', () => outstanding(send)) }
 }
 
 /** Attributes of a send queue as calls have them. */
@@ -236,14 +282,14 @@ const sendCap = ({ maxSends = 16, maxSendPieces = 1, maxInline = 64 }: SendQueue
   maxInlineData: maxInline,
 })
 
-/** A queue pair of class `cls` in protection domain `pd`; `finish` adds what the type has beyond what all have. */
-export const queuePairPlan = <C extends ObjectClass, T extends Disposable>(
+/** A queue pair of the type whose table has the methods, in protection domain `pd`. */
+export const queuePairPlan = <T extends Disposable>(
   kit: Kit,
-  cls: C,
+  methods: { readonly cls: ObjectClass },
   pd: Named,
   options: SendQueueOptions | QueuePairOptions,
-  finish: (qp: QueuePair<C>, poster: Poster) => T,
 ): Plan<T> => {
+  const { cls } = methods
   const source = eventSource(kit)
   const receives = 'recvCq' in (cls.methods.create?.in ?? {})
   const { receiveCq = options.sendCq, srq, maxReceives = 16, maxReceivePieces = 1 } = options as QueuePairOptions
@@ -260,10 +306,8 @@ export const queuePairPlan = <C extends ObjectClass, T extends Disposable>(
       ...(receives && { recvCq: receiveCq.handle }),
       ...(srq !== undefined && { srq: srq.handle }),
     },
-    made(answered) {
-      const { qp, poster } = sendingQueuePair(kit, cls, source, answered, !receives || srq !== undefined)
-      return source.is(finish(qp, poster))
-    },
+    made: answered =>
+      source.is(withMethods<T>(methods, fieldsOf(kit, source.number, answered, !receives || srq !== undefined))),
     failed: source.forget,
   }
 }

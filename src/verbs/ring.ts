@@ -3,7 +3,7 @@
  * requests go in at the producer's end, completions come out at the consumer's. Indices are read and published with
  * Atomics, which order them against the elements, since the device may be another process.
  */
-import type { RingLayout } from '../spec/drivers/ring-layout.ts'
+import { type RingLayout, wrapOf } from '../spec/drivers/ring-layout.ts'
 import type { Carrier, RingPlace } from './carrier.ts'
 
 export interface ProgramRing {
@@ -40,7 +40,7 @@ export const programRing = (
     layout,
     capacity: counting ? mask + 1 : mask,
     mask,
-    wrap: counting ? -1 : mask,
+    wrap: wrapOf(layout, mask),
     log2: view.getUint32(head + header.LOG2_ELEMENT, true),
     data,
     producer: (head + header.PRODUCER) >> 2,
@@ -59,7 +59,7 @@ export const noProgramRing = (layout: RingLayout): ProgramRing => ({
   layout,
   capacity: 0,
   mask: 0,
-  wrap: -1,
+  wrap: 0,
   log2: 0,
   data: 0,
   producer: 0,

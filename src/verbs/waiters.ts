@@ -16,10 +16,17 @@ export interface Waiters {
   readonly over: boolean
 }
 
-/** `changed`: somebody begins to wait where nobody did, or the last one has ended. */
-export const createWaiters = (changed: (begins: boolean) => void = () => {}): Waiters => {
+/**
+ * `changed`: somebody begins to wait where nobody did, or the last one has ended. `live` gets the numbers, each with
+ * undefined, and loses those that are removed.
+ */
+export const createWaiters = (
+  changed: (begins: boolean) => void = () => {},
+  live: Map<number, unknown> = new Map(),
+): Waiters => {
   let count = 0
   let over = false
+  /** Only of those for whom somebody waits. */
   const waiting = new Map<number, Set<() => void>>()
   let next = 1
   const wake = (number: number): void => {
@@ -28,18 +35,24 @@ export const createWaiters = (changed: (begins: boolean) => void = () => {}): Wa
   }
   return {
     add() {
-      waiting.set(next, new Set())
+      live.set(next, undefined)
       return next++
     },
     remove(number) {
       wake(number)
-      waiting.delete(number)
+      live.delete(number)
     },
     wait: (number, signal) =>
       new Promise((resolve, reject) => {
-        const all = waiting.get(number)
+        if (!live.has(number)) {
+          resolve()
+          return
+        }
+        const all = waiting.get(number) ?? new Set()
+        waiting.set(number, all)
         const end = (): void => {
-          all?.delete(done)
+          all.delete(done)
+          if (all.size === 0) waiting.delete(number)
           signal?.removeEventListener('abort', aborted)
           if (--count === 0) changed(false)
         }
@@ -50,10 +63,6 @@ export const createWaiters = (changed: (begins: boolean) => void = () => {}): Wa
         const aborted = (): void => {
           end()
           reject(signal?.reason)
-        }
-        if (all === undefined) {
-          resolve()
-          return
         }
         all.add(done)
         if (++count === 1) changed(true)

@@ -5,9 +5,8 @@
 import { XrcIniQp, XrcTgtQp } from '../spec/classes/xrc_qp.ts'
 import { Xrcd } from '../spec/classes/xrcd.ts'
 import { XrcdFlags } from '../spec/enums.ts'
-import type { In } from '../spec/schema.ts'
 import { endpointOf } from './connected.ts'
-import { connectSteps, type Endpoint, type RcConnectOptions, reliableSteps } from './connection.ts'
+import { connectSteps, type Endpoint, firstPsn, type RcConnectOptions, reliableSteps } from './connection.ts'
 import {
   type Operations,
   operations,
@@ -18,11 +17,15 @@ import {
 import { closer, eventSource, type Kit, make, type Named, type Plan, plan } from './plan.ts'
 import {
   type BareQueuePair,
-  bareQueuePair,
+  bareMethods,
+  joined,
+  type QpSelf,
+  queuePairMethods,
   queuePairPlan,
   type SendingQueuePair,
   type SendOptions,
   type SendQueueOptions,
+  withMethods,
 } from './queue-pair.ts'
 
 /** Requests name the shared queue that takes the message: its `srqNumber`. */
@@ -67,26 +70,28 @@ export interface XrcDomainOptions {
 
 const { CREAT, EXCL } = XrcdFlags.values
 
+const targetMethods = joined(joined({ cls: XrcTgtQp }, bareMethods), {
+  get endpoint(): Endpoint {
+    return endpointOf(this as unknown as QpSelf)
+  },
+  connect(this: QpSelf & XrcTarget, peer: Endpoint, chosen: RcConnectOptions = {}): void {
+    const { init, rtr, rts } = connectSteps(this.kit.path, this.psn, peer, chosen)
+    const { answering, timeout } = reliableSteps(chosen)
+    this.modify(init)
+    this.modify({ ...rtr, ...answering })
+    this.modify({ ...rts, ...timeout })
+  },
+})
+
 const targetPlan = (kit: Kit, xrcd: Named, qpNum: number | undefined): Plan<XrcTarget> => {
   const source = eventSource(kit)
+  const { number } = source
   return plan(
     XrcTgtQp,
-    { xrcd: xrcd.handle, userHandle: BigInt(source.number), ...(qpNum !== undefined && { qpNum }) },
+    { xrcd: xrcd.handle, userHandle: BigInt(number), ...(qpNum !== undefined && { qpNum }) },
     ({ object: handle, out }) => {
-      const bare = bareQueuePair(kit, XrcTgtQp, handle, out.qpNum, source.forget, () => {})
-      const endpoint = endpointOf(kit, bare.qpn)
-      const own = {
-        endpoint,
-        connect(peer: Endpoint, chosen: RcConnectOptions = {}): void {
-          const { init, rtr, rts } = connectSteps(kit.path, endpoint.psn, peer, chosen)
-          const { answering, timeout } = reliableSteps(chosen)
-          const modify = (args: In<typeof XrcTgtQp.methods.modify>): void => bare.modify(args)
-          modify(init)
-          modify({ ...rtr, ...answering })
-          modify({ ...rts, ...timeout })
-        },
-      }
-      return source.is(Object.assign(bare, own))
+      const fields = { kit, handle, qpn: out.qpNum, number, isOpen: true, sends: undefined, receives: undefined }
+      return source.is(withMethods<XrcTarget>(targetMethods, { ...fields, psn: firstPsn() }))
     },
     source.forget,
   )
@@ -103,20 +108,19 @@ export const xrcdPlan = (kit: Kit, { file, exclusive = false }: XrcDomainOptions
     }
   })
 
+const initiatorMethods = queuePairMethods(XrcIniQp, {
+  ...operations,
+  ...reliableOperations,
+  get endpoint(): Endpoint {
+    return endpointOf(this as unknown as QpSelf)
+  },
+  connect(this: QpSelf & XrcInitiator, peer: Endpoint, chosen: RcConnectOptions = {}): void {
+    const { init, rtr, rts } = connectSteps(this.kit.path, this.psn, peer, chosen)
+    this.modify(init)
+    this.modify(rtr)
+    this.modify({ ...rts, ...reliableSteps(chosen).asking })
+  },
+})
+
 export const xrcInitiatorPlan = (kit: Kit, pd: Named, options: SendQueueOptions): Plan<XrcInitiator> =>
-  queuePairPlan(kit, XrcIniQp, pd, options, (qp, poster) => {
-    const endpoint = endpointOf(kit, qp.qpn)
-    const own = {
-      endpoint,
-      connect(peer: Endpoint, chosen: RcConnectOptions = {}): void {
-        const { init, rtr, rts } = connectSteps(kit.path, endpoint.psn, peer, chosen)
-        const modify = (args: In<typeof XrcIniQp.methods.modify>): void => qp.modify(args)
-        modify(init)
-        modify(rtr)
-        modify({ ...rts, ...reliableSteps(chosen).asking })
-      },
-      ...operations(poster),
-      ...reliableOperations(poster),
-    }
-    return Object.assign(qp, own) as XrcInitiator
-  })
+  queuePairPlan(kit, initiatorMethods, pd, options)

@@ -1,6 +1,6 @@
 /*
  * The two ring layouts: whatever the library posts, the engines get the same words, and completions read alike; rings
- * of the compact layout hold as many requests as they have slots, and their indices go around at 2^32.
+ * of the compact layout hold as many requests as they have slots, and their indices go around at 2^31.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -2,8 +2,9 @@
  * What a context has of this driver: memory for rings that its program can map. The carrier brings it
  * (`Context.mapped`, or a library of this process `Context.state`); otherwise it is plain memory.
  */
+import { plainMemory } from '../../core/mapped.ts'
 import type { Context } from '../../core/model.ts'
-import { mappedRings, slabRings } from './ring-memory.ts'
+import { mappedRings } from './ring-memory.ts'
 import type { Ring, RingMemory } from './rings.ts'
 
 export interface RxeContext {
@@ -14,7 +15,9 @@ export interface RxeContext {
 
 export const ringsOf = (context: Context): RingMemory => {
   context.state ??= (
-    context.mapped === undefined ? { rings: slabRings(), inside: true } : { rings: mappedRings(context.mapped) }
+    context.mapped === undefined
+      ? { rings: mappedRings(plainMemory()), inside: true }
+      : { rings: mappedRings(context.mapped) }
   ) satisfies RxeContext
   return (context.state as RxeContext).rings
 }

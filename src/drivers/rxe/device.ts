@@ -40,7 +40,7 @@ import { qpClasses } from './qp-class.ts'
 import { routeOf } from './route.ts'
 import { createSlots } from './slots.ts'
 import { srqClass, xrcSrqClass } from './srq-class.ts'
-import { createNumbers, FIRST_QPN, FIRST_SRQN, type QpObject, type RxeState } from './state.ts'
+import { createNumbers, FIRST_QPN, FIRST_SRQN, Noted, type QpObject, type RxeState } from './state.ts'
 import { ringWork } from './work.ts'
 import { findShared, xrcQpClasses } from './xrc-qp-class.ts'
 import { xrcdClass } from './xrcd-class.ts'
@@ -137,6 +137,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     ahns: createNumbers(1),
     groups: createGroups(port, Limits.multicast),
     qps: [],
+    lastAddress: undefined,
     rings: [],
     stranded: [],
     look: row => posts.look(row),
@@ -188,7 +189,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       qp(row, type) {
         const qp = state.qps[row]
         // Who drains a send queue says whether he wants to hear of its end.
-        if (!qp || (type === SQ_DRAINED && !qp.state.set.enSqdAsyncNotify)) return
+        if (!qp || (type === SQ_DRAINED && (qp.state.noted & Noted.SQD_EVENT) === 0)) return
         for (const object of qp.state.openers ?? [qp]) raise(object, type)
       },
     },

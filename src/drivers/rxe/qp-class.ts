@@ -4,7 +4,7 @@
  *
  * What a transition needs and takes is the table's business (spec/qp-states.ts), what a type does not have is not among
  * its class's attributes, what packets do is the engine's. Here values are checked against the device's limits, address
- * vectors become flows of the port, and what the engine does not keep is kept for `query`.
+ * vectors become flows of the port, and what the engine has no use for is noted for `query`.
  */
 import { driverClass } from '../../core/driver.ts'
 import { affiliate } from '../../core/events.ts'
@@ -14,7 +14,7 @@ import { RcQp } from '../../spec/classes/rc_qp.ts'
 import { UcQp } from '../../spec/classes/uc_qp.ts'
 import { QpQueues } from '../../spec/drivers/rxe.ts'
 import { RingSge } from '../../spec/drivers/rxe-rings.ts'
-import { Mtu, QpFlags, QpState } from '../../spec/enums.ts'
+import { QpFlags, QpState } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { checkTransition, type QpTypeName } from '../../spec/qp-states.ts'
 import type { In, ObjectClass } from '../../spec/schema.ts'
@@ -23,12 +23,13 @@ import type { QpAttributes } from '../../transport/types.ts'
 import { Limits } from './attributes.ts'
 import { mmapInfo, ringsOf } from './context.ts'
 import { createDestinations, type Destinations } from './destinations.ts'
-import { flowAddress, HOP_LIMIT, noAddress, openPath, sourceOf } from './path.ts'
+import { type Address, flowAddress, HOP_LIMIT, noAddress, openPath, sourceOf } from './path.ts'
 import { createReceiveQueue, noReceives, type ReceiveQueue } from './receive-queue.ts'
 import { createRing, noRing } from './rings.ts'
 import {
   type AnyQp,
   type CqObject,
+  Noted,
   type QpModify,
   type QueuePair,
   type RxeState,
@@ -82,11 +83,30 @@ const engineAttributes = (args: QpModify, path: { flow: number; peer: number } |
   ...path,
 })
 
-/** What a query answers of the attributes that were given: copies, and of the path what became of it. */
-const kept = (args: QpModify): QpModify => {
-  const { address } = args
-  const given = Object.fromEntries(Object.entries(args).filter(([, value]) => value !== undefined)) as QpModify
-  return address ? { ...given, address: { ...address, dgid: address.dgid.slice(), hopLimit: HOP_LIMIT } } : given
+const isSamePath = (a: Address, b: Address): boolean =>
+  a.dgid.every((byte, i) => byte === b.dgid[i]) &&
+  a.flowLabel === b.flowLabel &&
+  a.sgidIndex === b.sgidIndex &&
+  a.trafficClass === b.trafficClass &&
+  a.sl === b.sl &&
+  a.staticRate === b.staticRate
+
+/** The address as a query answers it: a copy, or the one that the last queue pair got, if it is the same. */
+const keptAddress = (device: RxeState, address: Address): Address => {
+  const last = device.lastAddress
+  if (last !== undefined && isSamePath(last, address)) return last
+  const { flowLabel, sgidIndex, trafficClass, sl, staticRate, isGlobal, port } = address
+  const dgid = address.dgid.slice()
+  device.lastAddress = { dgid, flowLabel, sgidIndex, hopLimit: HOP_LIMIT, trafficClass, sl, staticRate, isGlobal, port }
+  return device.lastAddress
+}
+
+/** Notes what the engine has no use for. */
+const note = (device: RxeState, state: QueuePair, { port, enSqdAsyncNotify, address }: QpModify): void => {
+  if (port !== undefined) state.noted |= Noted.PORT
+  if (enSqdAsyncNotify !== undefined)
+    state.noted = enSqdAsyncNotify ? state.noted | Noted.SQD_EVENT : state.noted & ~Noted.SQD_EVENT
+  if (address) state.address = keptAddress(device, address)
 }
 
 /** The queues of a new queue pair; with `shared` it has no receive queue of its own. */
@@ -152,9 +172,23 @@ export const qpClass = (
           signalAll,
         })
         device.qpns.bind(qpn, row)
-        object.state = { row, qpn, rings, signalAll, set: {}, flow: -1 }
+        // Name by name: what is spread lies in a second place in memory, and there may be very many of these.
+        object.state = {
+          row,
+          qpn,
+          send: rings.send,
+          receive,
+          maxSendSge: rings.maxSendSge,
+          maxInline: rings.maxInline,
+          destinations,
+          retired: 0,
+          seen: UNSEEN,
+          noted: 0,
+          address: undefined,
+          flow: -1,
+        }
         device.qps[row] = object
-        device.rings[row] = rings
+        device.rings[row] = object.state
         device.look(row)
         affiliate(object, userHandle, { asyncFd })
         return {
@@ -168,39 +202,38 @@ export const qpClass = (
       query(call, { state }) {
         const device = stateOf(call)
         device.catchUp(state.row)
-        const { set, rings } = state
-        const { receive } = rings
-        const { state: now, rqPsn, sqPsn, draining } = device.engine().query(state.row)
+        const { send, receive, maxSendSge, maxInline, noted } = state
+        const now = device.engine().query(state.row)
         const all = {
-          state: now,
-          curState: now,
-          enSqdAsyncNotify: set.enSqdAsyncNotify ?? 0,
-          accessFlags: set.accessFlags ?? 0,
-          pkeyIndex: set.pkeyIndex ?? 0,
-          port: set.port ?? 0,
-          qkey: set.qkey ?? 0,
-          address: set.address ?? noAddress,
-          pathMtu: set.pathMtu ?? Mtu.values.MTU_256,
-          timeout: set.timeout ?? 0,
-          retryCnt: set.retryCnt ?? 0,
-          rnrRetry: set.rnrRetry ?? 0,
-          rqPsn,
-          maxRdAtomic: set.maxRdAtomic ?? 0,
+          state: now.state,
+          curState: now.state,
+          enSqdAsyncNotify: noted & Noted.SQD_EVENT ? 1 : 0,
+          accessFlags: now.access,
+          pkeyIndex: now.pkeyIndex,
+          port: noted & Noted.PORT ? 1 : 0,
+          qkey: now.qkey,
+          address: state.address ?? noAddress,
+          pathMtu: Math.log2(now.pathMtu) - 7,
+          timeout: now.timeout,
+          retryCnt: now.retryCnt,
+          rnrRetry: now.rnrRetry,
+          rqPsn: now.rqPsn,
+          maxRdAtomic: now.maxRdAtomic,
           alternatePath: { ...noAddress, primaryPort: 0, altPort: 0, pkeyIndex: 0, timeout: 0 },
-          minRnrTimer: set.minRnrTimer ?? 0,
-          sqPsn,
-          maxDestRdAtomic: set.maxDestRdAtomic ?? 0,
+          minRnrTimer: now.minRnrTimer,
+          sqPsn: now.sqPsn,
+          maxDestRdAtomic: now.maxDestRdAtomic,
           pathMigState: 0,
-          destQpn: set.destQpn ?? 0,
+          destQpn: now.destQpn,
           cap: {
-            maxSendWr: rings.send.capacity,
+            maxSendWr: send.capacity,
             maxRecvWr: receive.shared ? 0 : receive.ring.capacity,
-            maxSendSge: rings.maxSendSge,
+            maxSendSge,
             maxRecvSge: receive.shared ? 0 : receive.maxSge,
-            maxInlineData: rings.maxInline,
+            maxInlineData: maxInline,
           },
-          sqDraining: draining ? 1 : 0,
-          sqSigAll: state.signalAll ? 1 : 0,
+          sqDraining: now.draining ? 1 : 0,
+          sqSigAll: now.signalAll ? 1 : 0,
         }
         const has = cls.methods.query.out
         return Object.fromEntries(Object.entries(all).filter(([name]) => name in has)) as typeof all
@@ -226,8 +259,7 @@ export const qpClass = (
           path = { flow, peer: device.port.peerOf(args.address.dgid) }
         }
         // Before the engine moves: it may raise an event that these attributes ask for.
-        if (after === RESET) state.set = {}
-        else if (after !== ERR) state.set = { ...state.set, ...kept(args) }
+        if (after !== ERR) note(device, state, args)
         device
           .engine()
           .modify(
@@ -238,7 +270,9 @@ export const qpClass = (
           )
         if (after === RESET) {
           leavePath(device, state)
-          resetRings(state.rings)
+          state.noted = 0
+          state.address = undefined
+          resetRings(state)
         }
         device.look(state.row)
         return {}
@@ -255,10 +289,10 @@ export const qpClass = (
         device.qps[state.row] = undefined
         device.rings[state.row] = undefined
         leavePath(device, state)
-        state.rings.destinations?.close()
+        state.destinations?.close()
         const memory = ringsOf(call.context)
-        memory.free(state.rings.send)
-        if (!state.rings.receive.shared) memory.free(state.rings.receive.ring)
+        memory.free(state.send)
+        if (!state.receive.shared) memory.free(state.receive.ring)
         return core(call, object, args)
       },
 

@@ -50,8 +50,8 @@ interface Size {
 }
 
 const HEADER = compactLayout.header.DATA
-/** Slabs lie so far apart in the offsets that calls answer. */
-const APART = 2 ** 32
+/** Slabs lie so far apart in the offsets that calls answer: farther than headers of one slab. */
+const APART = 2 ** 20
 /** A slab has an eighth of the rooms that are used already, so that little is free, but not fewer and not larger. */
 const LEAST_ROOMS = 16
 const MOST_BYTES = 1 << 20

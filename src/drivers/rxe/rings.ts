@@ -8,7 +8,7 @@
  */
 import type { MappedPiece } from '../../core/mapped.ts'
 import { compactLayout } from '../../spec/drivers/compact-rings.ts'
-import type { RingLayout } from '../../spec/drivers/ring-layout.ts'
+import { type RingLayout, wrapOf } from '../../spec/drivers/ring-layout.ts'
 
 /** Where one ring lies: byte offsets of its header and its first element in an area that others may share. */
 export interface RingRoom {
@@ -52,7 +52,7 @@ export const createRing = (memory: RingMemory, elements: number, elementBytes: n
   area.view.setUint32(head + header.LOG2_ELEMENT, log2, true)
   area.view.setUint32(head + header.INDEX_MASK, mask, true)
   const capacity = counting ? (elements === 0 ? 0 : mask + 1) : mask
-  const ring = { area, head, data, layout, mask, log2, wrap: counting ? -1 : mask, capacity }
+  const ring = { area, head, data, layout, mask, log2, wrap: wrapOf(layout, mask), capacity }
   clearRing(ring)
   return ring
 }
@@ -106,6 +106,6 @@ export const noRing: Ring = {
   layout: compactLayout,
   mask: 0,
   log2: 0,
-  wrap: -1,
+  wrap: 0,
   capacity: 0,
 }

@@ -10,6 +10,7 @@ import type { CqRing } from './cq.ts'
 import type { AddressHandle } from './destinations.ts'
 import type { Identity } from './identity.ts'
 import type { Groups } from './multicast.ts'
+import type { Address } from './path.ts'
 import type { ReceiveQueue } from './receive-queue.ts'
 import type { Slots } from './slots.ts'
 import type { QpRings } from './work.ts'
@@ -51,20 +52,21 @@ export type AnyQp = ObjectClass<
 /** Attributes of `modify`, of any type. */
 export type QpModify = In<AnyQp['methods']['modify'], CoreObject>
 
-/** What a queue pair object keeps. */
-export interface QueuePair {
+/** What a queue pair object keeps beside its queues; its attributes, state and PSNs are in the engine's row. */
+export interface QueuePair extends QpRings {
   readonly row: number
   readonly qpn: number
-  readonly rings: QpRings
   /** XRC target: its domain, and all objects that it is; each gets its events. */
   readonly domain?: XrcDomain
   readonly openers?: readonly QpObject[]
-  readonly signalAll: boolean
-  /** Attributes as they were set last; the engine knows state and PSNs. */
-  set: QpModify
+  /** Attributes that the engine has no use for: bits of `Noted`, and the address that `flow` was made of. */
+  noted: number
+  address: Address | undefined
   /** The port's flow to the peer; -1 without a path. */
   flow: number
 }
+/** PORT: the port was set, there is one; SQD_EVENT: who drains a send queue wants to hear of its end. */
+export const Noted = { PORT: 1, SQD_EVENT: 2 } as const
 export type QpObject = CoreObject<QueuePair>
 
 export interface RxeState {
@@ -84,6 +86,8 @@ export interface RxeState {
   readonly domains: Map<string, XrcDomain>
   /** By row of the engine; undefined for a free row. */
   readonly qps: (QpObject | undefined)[]
+  /** The address that a queue pair got last: many have the same, and share it (R15). */
+  lastAddress: Address | undefined
   /** The same rows, for the engine's work source. */
   readonly rings: (QpRings | undefined)[]
   /** By row: the queues are looked at by the next `poll`, whatever their indices say. */

@@ -17,7 +17,7 @@ import { leavePath, qpClass } from './qp-class.ts'
 import { noReceives } from './receive-queue.ts'
 import { noRing } from './rings.ts'
 import { type QpObject, type QueuePair, type RxeState, type SrqState, stateOf, type XrcdObject } from './state.ts'
-import { type FindShared, type QpRings, UNSEEN } from './work.ts'
+import { type FindShared, UNSEEN } from './work.ts'
 
 /** What all objects of one target keep together. */
 interface Target extends QueuePair {
@@ -61,9 +61,24 @@ const makeTarget = (device: RxeState, domain: Target['domain']): Target => {
     signalAll: false,
   })
   device.qpns.bind(qpn, row)
-  const rings: QpRings = { send: noRing, receive: NO_RECEIVES, maxSendSge: 0, maxInline: 0, retired: 0, seen: UNSEEN }
-  device.rings[row] = rings
-  return { row, qpn, rings, signalAll: false, set: {}, flow: -1, domain, openers: [] }
+  const made: Target = {
+    row,
+    qpn,
+    send: noRing,
+    receive: NO_RECEIVES,
+    maxSendSge: 0,
+    maxInline: 0,
+    destinations: undefined,
+    retired: 0,
+    seen: UNSEEN,
+    noted: 0,
+    address: undefined,
+    flow: -1,
+    domain,
+    openers: [],
+  }
+  device.rings[row] = made
+  return made
 }
 
 const findTarget = (device: RxeState, domain: Target['domain'], qpn: number): Target => {

@@ -8,13 +8,19 @@ import { RecvWqe, RingHeader, SendWqe, Wc } from './rxe-rings.ts'
 
 type Offsets<T> = { readonly [K in keyof T]: number }
 
+/** What is stored of an index that only counts up: they are never negative. */
+const COUNTING = 0x7fff_ffff
+
+/** What of an index is stored in a ring with `mask` + 1 slots. */
+export const wrapOf = ({ counting }: RingLayout, mask: number): number => (counting ? COUNTING : mask)
+
 export interface RingLayout {
   readonly name: 'rxe' | 'compact'
   /** From the beginning of the header; DATA is its size. */
   readonly header: Offsets<typeof RingHeader>
   /**
-   * Indices only count up, modulo 2^32, so that a ring holds as many elements as it has slots; otherwise they are
-   * stored masked, and a full ring has one free slot.
+   * Indices only count up, so that a ring holds as many elements as it has slots; otherwise they are stored masked, and
+   * a full ring has one free slot.
    */
   readonly counting: boolean
   /** Bytes of the smallest element. */

@@ -25,13 +25,13 @@ const mark = (ring: Ring, value: number): void => {
     ring.area.bytes.fill(value, at, at + 2 ** ring.log2)
   }
   storeProducer(ring, value)
-  storeConsumer(ring, ~value)
+  storeConsumer(ring, 2 * value)
 }
 const isMarked = (ring: Ring, value: number): boolean => {
   const end = elementAt(ring, ring.mask) + 2 ** ring.log2
   return (
     loadProducer(ring) === value &&
-    loadConsumer(ring) === ~value &&
+    loadConsumer(ring) === 2 * value &&
     ring.area.bytes.subarray(ring.data, end).every(byte => byte === value)
   )
 }
