@@ -42,6 +42,8 @@ export type Op =
       readonly entries: readonly Entry[]
       readonly undo: boolean
     }
+  /** read(2) of a descriptor: one record in `out.bytes`, EAGAIN, or EIO once nothing will come any more. */
+  | { readonly do: 'read'; readonly process: Process; readonly fd: number }
   | { readonly do: 'remove'; readonly device: ModelDevice }
   | { readonly do: 'add'; readonly device: ModelDevice }
   /** What a device does by itself, only where `Facts.acts`. */

@@ -12,6 +12,7 @@ import {
   createCore,
   createLocalSpace,
   type Device,
+  type EventQueue,
   findKey,
   invokeNow,
   type MrState,
@@ -78,7 +79,8 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
   const contexts = new Map<Opening, Context>()
   const objects = new Map<Thing, CoreObject>()
   const rings = new Map<Opening, TestRings>()
-  const used = new Set<RxeDevice>()
+  /** What can be read of a descriptor, by core's number; its client may have it when core has not any more. */
+  const sinks = new Map<number, EventQueue>()
   let now = 0
   let nextFd = 3
 
@@ -111,6 +113,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
   const install = ({ fds }: Own, numbers: readonly { object: number }[] = []): number[] =>
     numbers.map(({ object }) => {
       fds.set(nextFd, object)
+      sinks.set(object, core.descriptors.get(object)!.sink as EventQueue)
       return nextFd++
     })
 
@@ -240,12 +243,17 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
         if (answer.code !== 'ok') return answer
         return { ...answer, out: chainAnswer(op.entries, answer.out.results as Uint8Array, answer.out) }
       }
+      case 'read': {
+        const sink = sinks.get(own(op.process).fds.get(op.fd) as number) as EventQueue
+        const [event] = sink.take(1)
+        if (event === undefined) return { ...OK, code: sink.ended ? 'EIO' : 'EAGAIN' }
+        return { ...OK, out: { bytes: event.bytes } }
+      }
       case 'add': {
         const { name } = op.device
         const identity = identify(gidOf(name), { name: 'lo', index: 1 })
         const rxe = createRxeDevice(core, { name, identity, port: link.attach(), now: () => now })
         devices.set(op.device, rxe)
-        used.add(rxe)
         return OK
       }
       case 'remove':

@@ -8,7 +8,7 @@ import { openSync } from 'node:fs'
 import type { TestContext } from 'node:test'
 import type { Daemon } from '../../src/daemon/daemon.ts'
 import { closeProcess, openProcess, type ProcessHandle, pidfdGetfd } from '../../src/host/process.ts'
-import { close } from '../../src/host/sockets.ts'
+import { close, recvSmall } from '../../src/host/sockets.ts'
 import { Device as DeviceClass } from '../../src/spec/classes/device.ts'
 import { Interface } from '../../src/spec/classes/interface.ts'
 import { errnoName } from '../../src/spec/errno.ts'
@@ -180,6 +180,12 @@ export const daemonCarrier = async (
         const results = memory.bytes.slice(AREA, AREA + entries.length)
         await client.stat()
         return { code: 'ok', out: chainAnswer(op.entries, results, out), fds }
+      }
+      case 'read': {
+        const bytes = new Uint8Array(64)
+        const length = recvSmall(op.fd, bytes)
+        if (length <= 0) return { ...OK, code: length === 0 ? 'EIO' : errnoName(-length) }
+        return { ...OK, out: { bytes: bytes.slice(0, length) } }
       }
       case 'add': {
         const { name } = op.device

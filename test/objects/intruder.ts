@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { type Caller, type Context, dispatch, openContext } from '../../src/core/index.ts'
-import { Classes, classes } from '../../src/spec/classes.ts'
+import { Classes } from '../../src/spec/classes.ts'
 import { CallError, errnoName } from '../../src/spec/errno.ts'
 import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
 import type { ObjectClass } from '../../src/spec/schema.ts'
@@ -190,8 +190,7 @@ export const namesOf = ({ context, fds, m, address, p }: Intruder, chance: Chanc
     const name = m.core.descriptors.get(number)?.class.name
     if (name !== undefined) open.set(fd, name)
   }
-  const { schema } = context.device
-  const there = classes.map(cls => schema.classById(cls.id)).filter(cls => cls !== undefined)
+  const there = [...context.device.shared.byName.values()].map(table => table.class)
   // Now and then what this device has not.
   const all: readonly ObjectClass[] = chance.hits(0.03) ? [...there, Classes.flow, Classes.dm, Classes.system] : there
   return { chance, classes: all, handles, fds: open, address, gid: p.rxe.state.identity.gids[1] }

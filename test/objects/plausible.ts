@@ -2,6 +2,7 @@
  * Calls that could be meant, of every class and method that a device has, from its declarations alone: values within
  * their limits, small where that makes more calls succeed, and names of objects that are there.
  */
+import { CtxInterface } from '../../src/spec/drivers/ctx.ts'
 import {
   type AnyRecord,
   type AnyValue,
@@ -47,6 +48,10 @@ const likely: Readonly<Record<string, (names: Names) => AnyValue>> = {
   cqe: ({ chance }) => 1 + chance.int(64),
   maxWr: ({ chance }) => 1 + chance.int(16),
   maxInlineData: () => 0,
+  name: ({ chance }) => new TextEncoder().encode(chance.pick(Object.values(CtxInterface))),
+  eagerCount: ({ chance }) => 1 << chance.int(4),
+  eagerBytes: () => 64,
+  jobKey: ({ chance }) => chance.int(2),
   object: () => 1,
   handle: ({ handles, chance }) => (handles.size > 0 ? chance.pick([...handles.keys()]) : 0),
   id: ({ chance, classes }) => chance.pick(classes).id,
@@ -91,7 +96,7 @@ export const likelyValue = (names: Names, name: string, of: Kind): AnyValue => {
     case 'blob': {
       const bytes = new Uint8Array(chance.int(Math.min(of.max, 64)))
       chance.fill(bytes)
-      return bytes
+      return (hint?.(names) as Uint8Array | undefined) ?? bytes
     }
     case 'record':
       return record(names, of.fields)

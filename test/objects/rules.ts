@@ -5,7 +5,7 @@
 import { ClassId } from '../../src/spec/classes/ids.ts'
 import { QP_CLASSES, QpTypes } from '../../src/spec/classes/qp.ts'
 import { AsyncEventType, CqKind, QpState, XrcdFlags } from '../../src/spec/enums.ts'
-import { type QpStateName, qpTransitions } from '../../src/spec/qp-states.ts'
+import { checkTransition } from '../../src/spec/qp-states.ts'
 import type { AnyValues, ObjectClass } from '../../src/spec/schema.ts'
 import {
   byHandle,
@@ -82,9 +82,6 @@ const xrcd: Readonly<Record<string, Rule>> = {
   destroy: {},
 }
 
-const named = (state: number): QpStateName =>
-  Object.entries(QpState.values).find(([, value]) => value === state)![0] as QpStateName
-
 const qp = (name: (typeof QP_CLASSES)[number]): Readonly<Record<string, Rule>> => ({
   create: {
     does({ args }, thing) {
@@ -98,11 +95,7 @@ const qp = (name: (typeof QP_CLASSES)[number]): Readonly<Record<string, Rule>> =
     refuse({ args }, thing) {
       const { state } = thing!.qp!
       const to = args.state as number
-      if (to === RESET || to === ERR) return undefined
-      const rows = qpTransitions[QpTypes[name]] as Readonly<
-        Record<string, Readonly<Record<string, unknown>> | undefined>
-      >
-      return rows[named(state)]?.[named(to)] === undefined ? 'EINVAL' : undefined
+      return checkTransition(QpTypes[name], state, to, Object.keys(args)) === undefined ? undefined : 'EINVAL'
     },
     does({ args }, thing) {
       const facts = thing.qp as QpFacts
@@ -347,6 +340,25 @@ const asRecord = (fd: Thing) => {
       : { cookie: source.attached?.cookie, object: source.handle, class: ClassId[source.class as keyof typeof ClassId] }
   readEvent(fd)
   return { ...about, type, reserved: 0 } as unknown as { [name: string]: number | bigint }
+}
+
+/** What read(2) of a descriptor gives: the oldest event in bytes. */
+export const readRecord = (fd: Thing): { code: Code; bytes?: Uint8Array } => {
+  if (fd.unread.length === 0) return { code: fd.gone ? 'EIO' : 'EAGAIN' }
+  if (fd.class === 'event_queue') {
+    const { cookie, object, class: cls, type } = asRecord(fd)
+    const view = new DataView(new ArrayBuffer(24))
+    view.setBigUint64(0, BigInt(cookie), true)
+    view.setUint32(8, Number(object), true)
+    view.setUint16(12, Number(cls), true)
+    view.setUint32(16, Number(type), true)
+    return { code: 'ok', bytes: new Uint8Array(view.buffer) }
+  }
+  const { source, type } = readEvent(fd)!
+  const view = new DataView(new ArrayBuffer(fd.class === 'comp_channel' ? 8 : 16))
+  view.setBigUint64(0, typeof source === 'number' ? BigInt(source) : source.userHandle, true)
+  if (fd.class === 'async_fd') view.setUint32(8, type, true)
+  return { code: 'ok', bytes: new Uint8Array(view.buffer) }
 }
 
 /** Whether the reference knows a method. */

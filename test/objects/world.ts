@@ -25,7 +25,7 @@ import {
   raisePort,
   type Thing,
 } from './reference.ts'
-import { type Outcome, perform } from './rules.ts'
+import { type Outcome, perform, readRecord } from './rules.ts'
 
 type Run = Generator<Op, void, Answer>
 
@@ -149,6 +149,17 @@ function* end(world: World, process: Process): Run {
   yield { do: 'end', process }
 }
 
+function* readOne({ chance, facts, process }: Scene): Run {
+  // What a program has not read of objects that go with their device stays in its socket: nobody calls then.
+  const fds = [...process.fds].filter(([, { gone }]) => facts.acts || !gone)
+  const full = fds.filter(([, { unread }]) => unread.length > 0)
+  if (fds.length === 0) return
+  const [fd, thing] = chance.pick(full.length > 0 && chance.hits(0.8) ? full : fds)
+  const expected = readRecord(thing)
+  const { code, out } = yield { do: 'read', process, fd }
+  assert.deepEqual([code, out.bytes], [expected.code, expected.bytes], `read of ${thing.class} ${fd}`)
+}
+
 function* fork(world: World, parent: Process): Run {
   const child: Process = { fds: new Map(), openings: new Set(parent.openings) }
   const { fds } = yield { do: 'fork', parent, child }
@@ -235,6 +246,7 @@ const weights: readonly { readonly what: string; readonly weight: number }[] = [
   { what: 'call', weight: 60 },
   { what: 'chain', weight: 10 },
   { what: 'on descriptor', weight: 14 },
+  { what: 'read', weight: 6 },
   { what: 'act', weight: 14 },
   { what: 'close descriptor', weight: 3 },
   { what: 'copy', weight: 2 },
@@ -269,6 +281,7 @@ function* step(world: World, seed: number): Run {
   if (what === 'call') yield* call(scene, false)
   else if (what === 'chain') yield* chain(scene)
   else if (what === 'on descriptor') yield* call(scene, true)
+  else if (what === 'read') yield* readOne(scene)
   else if (what === 'act' && facts.acts) yield* act(world, scene)
   else if (what === 'close') yield* closeOpening(process, opening)
   else if (what === 'fork' && processes.length < MOST_PROCESSES) yield* fork(world, process)

@@ -1,0 +1,189 @@
+/*
+ * Hostile clients of a device of contexts: changed messages of its classes, its private one above all, any request,
+ * bytes and mapping on its descriptors, any words in its queues. All of it is answered, two honest clients go on, and
+ * nothing is left. By seed.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import {
+  type Caller,
+  type Context,
+  closeContext,
+  closeDescriptor,
+  createCore,
+  dispatch,
+  type FdObject,
+  type MappedMemory,
+  type MappedPiece,
+  openContext,
+  opsIoctl,
+  opsMap,
+  opsWrite,
+  plainMemory,
+  stat,
+} from '../../../src/core/index.ts'
+import { createCtxDevice } from '../../../src/drivers/ctx/device.ts'
+import { CtxAssign, CtxInterface, CtxIoctl, CtxSend } from '../../../src/spec/drivers/ctx.ts'
+import { CallError, errnoName } from '../../../src/spec/errno.ts'
+import type { Answer } from '../../../src/uapi/call.ts'
+import { decodeIoctl, ioctlRequest } from '../../../src/uapi/index.ts'
+import { encodeCall } from '../../../src/uapi/object-client.ts'
+import { encodeRecords } from '../../../src/uapi/scalar.ts'
+import { mutate } from '../../fuzz/mutate.ts'
+import { type Chance, createChance } from '../../model/random.ts'
+import { mend, splits } from '../../objects/intruder.ts'
+import { type Names, plausibleCall } from '../../objects/plausible.ts'
+import { flatCaller, openClient, receive } from './client.ts'
+
+const ROUNDS = 12
+const CALLS = 250
+
+/** Memory of which there is little, and pieces that are not freed. */
+const scarce = (): MappedMemory & { readonly live: Set<MappedPiece> } => {
+  const plain = plainMemory()
+  const live = new Set<MappedPiece>()
+  return {
+    live,
+    allocate(bytes) {
+      if (bytes > 1 << 19) throw new CallError('ENOMEM', `the test allows no piece of ${bytes} bytes`)
+      const piece = plain.allocate(bytes)
+      live.add(piece)
+      return piece
+    },
+    free: piece => assert.ok(live.delete(piece)),
+  }
+}
+
+interface Intruder {
+  readonly context: Context
+  readonly caller: Caller & { readonly bytes: Uint8Array }
+  readonly memory: ReturnType<typeof scarce>
+  readonly fds: Map<number, FdObject>
+}
+
+const namesOf = ({ context, fds }: Intruder, chance: Chance): Names => ({
+  chance,
+  classes: [...context.device.shared.byName.values()].map(table => table.class).filter(cls => cls.name !== 'interface'),
+  handles: new Map(context.handles.slots.flatMap(one => (one === undefined ? [] : [[one.handle, one.class.name]]))),
+  fds: new Map([...fds].flatMap(([fd, one]) => (one.closed ? [] : [[fd, one.class.name]]))),
+  address: 0n,
+  gid: new Uint8Array(16),
+})
+
+/** A message of the object dialect, changed mostly. */
+const say = (one: Intruder, chance: Chance): string => {
+  const { context, caller, fds } = one
+  const call = plausibleCall(namesOf(one, chance))
+  const bytes = encodeCall(call)
+  const changed = chance.hits(0.5) ? bytes : mend('object', mutate(bytes, bytes, splits.object, chance))
+  caller.bytes.set(changed.subarray(0, 8192))
+  const target = call.fd === undefined ? undefined : fds.get(call.fd)?.handle
+  const answer = dispatch(context, decodeIoctl, [ioctlRequest(call.method.call), 0n], caller, target) as Answer
+  for (const { descriptor } of answer.installs) {
+    const { descriptors } = context.device.core
+    fds.set(descriptor.object, descriptors.get(descriptor.object) as FdObject)
+  }
+  assert.ok(answer.ret >= 0 || /\w+ \w+/.test(answer.reason ?? ''))
+  return answer.ret < 0 ? errnoName(-answer.ret) : 'ok'
+}
+
+/** A call that only a driver's descriptor has. */
+const tryOps = ({ caller, fds }: Intruder, chance: Chance): string => {
+  if (fds.size === 0) return 'none'
+  const fd = chance.pick([...fds.values()])
+  const number = () => (chance.hits(0.8) ? chance.int(4) : chance.u32())
+  caller.bytes.set(
+    chance.hits(0.5)
+      ? encodeRecords(CtxAssign, [
+          {
+            eagerCount: 1 << chance.int(4),
+            eagerBytes: 64,
+            expectedCount: number(),
+            expectedBytes: 64,
+            jobKey: 0,
+            handle: 0,
+          },
+        ])
+      : encodeRecords(CtxSend, [{ to: number(), flags: chance.int(2), slot: number(), offset: number(), tag: 1n }]),
+  )
+  const address = chance.hits(0.95) ? 0n : BigInt(chance.u32())
+  try {
+    const which = chance.int(4)
+    if (which < 2) opsIoctl(fd, caller, chance.hits(0.9) ? chance.pick(Object.values(CtxIoctl)) : chance.u32(), address)
+    else if (which === 2) opsWrite(fd, caller, address, chance.pick([0, 1, 23, 24, 60, 88, 100, 70_000, 2 ** 31]))
+    else
+      opsMap(
+        fd,
+        caller,
+        chance.pick([0, 0, 0, 1, 4096, 2 ** 40, -4096, Number.NaN]),
+        chance.pick([0, 1, 4096, 2 ** 40]),
+        true,
+      )
+    return 'ok'
+  } catch (error) {
+    if (!(error instanceof CallError)) throw error
+    assert.match(error.message, /\w+ \w+/)
+    return error.code
+  }
+}
+
+/** Words of the client's in its queues: counts that cannot be. */
+const scribble = ({ memory }: Intruder, chance: Chance): string => {
+  if (memory.live.size > 0) {
+    const { words, at } = chance.pick([...memory.live])
+    words[(at >> 2) + chance.int(4)] = chance.hits(0.5) ? chance.int(8) : chance.u32() | 0
+  }
+  return 'none'
+}
+
+const run = (seed: number): Record<string, number> => {
+  const chance = createChance(seed)
+  const core = createCore()
+  const device = createCtxDevice(core, 'ctx0')
+  const honest = () => {
+    const client = openClient(core, 'ctx0', CtxInterface.V2)
+    const shape = { eagerCount: 4, eagerBytes: 64, expectedCount: 2, expectedBytes: 64, jobKey: 77, handle: 0 }
+    client.ioctl(CtxIoctl.ASSIGN, encodeRecords(CtxAssign, [shape]))
+    return { ...client, mapped: client.map() }
+  }
+  const [a, b] = [honest(), honest()]
+  const before = JSON.stringify(stat(core).devices)
+  const tally: Record<string, number> = {}
+  for (let round = 0; round < ROUNDS; round++) {
+    const memory = scarce()
+    const context = openContext(device as never, { opened: true, mapped: memory }) as Context
+    const fds = new Map<number, FdObject>()
+    const caller = { ...flatCaller(), descriptor: (fd: number) => (fds.has(fd) ? fd : undefined) }
+    const one: Intruder = { context, caller, memory, fds }
+    for (let left = CALLS; left > 0; left--) {
+      const outcome = chance.pick([say, say, tryOps, tryOps, scribble])(one, chance)
+      tally[outcome] = (tally[outcome] ?? 0) + 1
+      if (fds.size > 0 && chance.hits(0.05)) {
+        const fd = chance.pick([...fds.keys()])
+        fds.delete(fd)
+        closeDescriptor(core, fd)
+      }
+    }
+    closeContext(context)
+    assert.deepEqual(
+      [JSON.stringify(stat(core).devices), memory.live.size, stat(core).faults],
+      [before, 0, 0],
+      `round ${round}`,
+    )
+    const data = Uint8Array.from({ length: 64 }, () => chance.int(256))
+    a.send(b.mapped.info.number, BigInt(round), data)
+    const { data: come, tag } = receive(b.mapped) ?? assert.fail('an honest message is lost')
+    assert.deepEqual([come, tag], [data, BigInt(round)])
+  }
+  for (const { context } of [a, b]) closeContext(context)
+  assert.equal(stat(core).objects, 0)
+  return tally
+}
+
+describe('clients of a device of contexts that do what they like', () => {
+  for (const seed of [1, 2])
+    it(`disturb nobody, seed ${seed}`, () => {
+      const tally = run(seed)
+      assert.ok(tally.ok > 400 && tally.EINVAL > 100, JSON.stringify(tally))
+    })
+})
