@@ -4,6 +4,7 @@
  */
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
+import { callRows } from './calls.ts'
 import { chainRows } from './chain.ts'
 import { codecRows } from './codec.ts'
 import { measure, type Outcome, type Row, table } from './harness.ts'
@@ -22,6 +23,7 @@ const rows: readonly Row[] = [
   ...icrcRows,
   ...hookRows,
   ...inprocRows,
+  ...callRows,
   ...chainRows,
   ...pingpongRows,
   ...writeBwRows,

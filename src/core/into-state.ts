@@ -8,7 +8,7 @@ import { planTransitions, type QpTypeName } from '../spec/qp-states.ts'
 import { DESTROY, MODIFY } from '../spec/schema.ts'
 import { runDestroy } from './lifetime.ts'
 import { findEntry } from './lookup.ts'
-import type { AnyHandler, AnyResult, CallContext, CoreObject, Entry, HandlerValues } from './model.ts'
+import type { AnyHandler, AnyResult, CallContext, HandlerValues } from './model.ts'
 
 /** `create`, which then walks. `initial`: the attributes that are of the walk and not of the creation. */
 export const intoState =
@@ -32,12 +32,13 @@ export const intoState =
       if (destroy !== undefined) runDestroy(context, destroy, object, 'undo')
       throw error
     }
+    const step: CallContext = { ...call, entry: modify }
     const walk = (made: AnyResult, from = 0): AnyResult | Promise<AnyResult> => {
       for (let i = from; i < plan.length; i++) {
         const { state, attributes } = plan[i]
         const values: HandlerValues = { state }
         for (const name of attributes) values[name] = args[name]
-        const out = takeStep(call, modify, object, values)
+        const out = modify.run(step, object, values, modify.core)
         if (out instanceof Promise) return out.then(() => walk(made, i + 1))
       }
       return made
@@ -46,13 +47,6 @@ export const intoState =
     if (made instanceof Promise) return made.then(out => guarded(() => walk(out), failed))
     return guarded(() => walk(made), failed)
   }
-
-const takeStep = (
-  call: CallContext,
-  modify: Entry,
-  object: CoreObject,
-  values: HandlerValues,
-): AnyResult | Promise<AnyResult> => modify.run({ ...call, entry: modify }, object, values, modify.core)
 
 const guarded = (
   body: () => AnyResult | Promise<AnyResult>,

@@ -44,11 +44,19 @@ export interface FlowTable {
   size(): number
 }
 
+/** Whether the address in four words is an IPv4 address (wire/address.ts). */
+const isIpv4 = (words: Uint32Array, at: number): boolean =>
+  words[at] === 0 && words[at + 1] === 0 && words[at + 2] === 0xffff
+
+/** Throws a RangeError for addresses that are not both IPv4 or both IPv6. */
+const icrcFlow = (address: FlowAddress): Flow => makeFlow({ ...address, destinationPort: ROCE_UDP_PORT })
+
 export const createFlowTable = (): FlowTable => {
   const flows = createKeyTable(FLOW_WORDS)
   const peers = createKeyTable(1 + ADDRESS_WORDS)
   const records: FlowAddress[] = []
-  const icrcFlows: Flow[] = []
+  /** Made when the first packet wants it: most paths of a link in memory never have an ICRC. */
+  const icrcFlows: (Flow | undefined)[] = []
   /** How often `open` named the flow; the rest of its holders are runs under way. */
   const opened: number[] = []
   const peerOfFlow: number[] = []
@@ -80,7 +88,7 @@ export const createFlowTable = (): FlowTable => {
       key[10] = address.flowLabel
       let flow = flows.find(key, 0)
       if (flow < 0) {
-        const icrcFlow = makeFlow({ ...address, destinationPort: ROCE_UDP_PORT })
+        if (isIpv4(key, SOURCE) !== isIpv4(key, DESTINATION)) icrcFlow(address)
         flow = flows.take(key, 0)
         records[flow] = {
           source: address.source.slice(),
@@ -90,7 +98,7 @@ export const createFlowTable = (): FlowTable => {
           hopLimit: address.hopLimit,
           flowLabel: address.flowLabel,
         }
-        icrcFlows[flow] = icrcFlow
+        icrcFlows[flow] = undefined
         opened[flow] = 0
       } else flows.hold(flow)
       opened[flow]++
@@ -107,7 +115,10 @@ export const createFlowTable = (): FlowTable => {
     hold: flow => flows.hold(flow),
     drop,
     recordOf: flow => records[flow],
-    icrcFlowOf: flow => icrcFlows[flow],
+    icrcFlowOf: flow => {
+      icrcFlows[flow] ??= icrcFlow(records[flow])
+      return icrcFlows[flow]
+    },
     words: () => flows.keys,
     sourceAt: flow => flow * FLOW_WORDS + SOURCE,
     destinationAt: flow => flow * FLOW_WORDS + DESTINATION,

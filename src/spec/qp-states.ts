@@ -121,7 +121,8 @@ export const qpTransitions = {
 export type QpTypeName = keyof typeof qpTransitions
 
 const names = Object.keys(QpState.values) as QpStateName[]
-const nameOf = (state: number): QpStateName | undefined => names.find(name => QpState.values[name] === state)
+const byNumber = new Map<number, QpStateName>(names.map(name => [QpState.values[name], name]))
+const nameOf = (state: number): QpStateName | undefined => byNumber.get(state)
 
 /** The states that a program may claim in `curState`. */
 const CURRENT: readonly string[] = ['RTR', 'RTS', 'SQD', 'SQE']
@@ -136,6 +137,37 @@ const inTable = (name: string): string => (addresses.has(name) ? 'address' : nam
 export const transitionOf = (type: QpTypeName, from: QpStateName, to: QpStateName): Transition | undefined =>
   to === 'RESET' || to === 'ERR' ? none : (qpTransitions[type] as Transitions)[from]?.[to]
 
+/** A row of the table as bits: of each attribute that it needs its own, of those that it takes none. */
+interface Row {
+  readonly bits: ReadonlyMap<string, number>
+  readonly needed: number
+}
+
+const compileRow = ({ required, optional }: Transition): Row => ({
+  bits: new Map([...optional.map(name => [name, 0] as const), ...required.map((name, i) => [name, 1 << i] as const)]),
+  needed: 2 ** required.length - 1,
+})
+
+/** By transition; each is compiled when it is first asked for. */
+const compiled = new Map<Transition, Row>()
+
+/** Whether a transition takes these attributes: most calls are right, and no sentence has to be found. */
+const isTaken = (transition: Transition, attributes: readonly string[]): boolean => {
+  let row = compiled.get(transition)
+  if (row === undefined) {
+    row = compileRow(transition)
+    compiled.set(transition, row)
+  }
+  let there = 0
+  for (const name of attributes) {
+    if (name === 'state') continue
+    const bit = row.bits.get(inTable(name))
+    if (bit === undefined) return false
+    there |= bit
+  }
+  return there === row.needed
+}
+
 /**
  * Whether MODIFY_QP of a QP of `type` in state `from` may go to state `to` (numbers of `QpState`; without a state
  * attribute `to` is `from`) with these attributes (`state` itself may be among them). Answers undefined, or the
@@ -145,13 +177,15 @@ export const checkTransition = (
   type: QpTypeName,
   from: number,
   to: number,
-  attributes: Iterable<string>,
+  attributes: readonly string[],
   curState?: number,
 ): string | undefined => {
   const before = nameOf(from)
   const after = nameOf(to)
   if (before === undefined || after === undefined)
     return `QP state ${before === undefined ? from : to} does not exist; states are 0 (RESET) to 6 (ERR)`
+  const asked = transitionOf(type, before, after)
+  if (asked !== undefined && curState === undefined && isTaken(asked, attributes)) return undefined
   const given = new Set([...attributes].map(inTable))
   given.delete('state')
   if (given.has('curState') && curState !== undefined) {
@@ -160,14 +194,13 @@ export const checkTransition = (
       return `curState is ${claimed ?? curState}; it may be ${CURRENT.join(', ')}`
     if (claimed !== before) return `curState is ${claimed}, but the ${type} queue pair is in ${before}`
   }
-  const transition = transitionOf(type, before, after)
-  if (transition === undefined) {
+  if (asked === undefined) {
     const allowed = names.filter(name => transitionOf(type, before, name) !== undefined)
     return `${type} queue pairs cannot go from ${before} to ${after}; from ${before} it can go to ${allowed.join(', ')}`
   }
-  const missing = transition.required.filter(name => !given.has(name))
+  const missing = asked.required.filter(name => !given.has(name))
   if (missing.length > 0) return `${before} to ${after} of ${type} queue pairs needs ${missing.join(', ')} as well`
-  const legal = [...transition.required, ...transition.optional]
+  const legal = [...asked.required, ...asked.optional]
   const extra = [...given].filter(name => !legal.includes(name))
   if (extra.length > 0) {
     const list = legal.length === 0 ? 'no attributes' : legal.join(', ')
@@ -186,14 +219,32 @@ export interface Step {
 /** The way from RESET that a new queue pair can be taken. */
 const WAY: readonly QpStateName[] = ['INIT', 'RTR', 'RTS', 'SQD']
 
+/** Plans that were found lately: programs make many queue pairs in one way. Thrown away when there are many. */
+const plans = new Map<string, readonly Step[] | string>()
+const MOST_PLANS = 256
+
 /**
  * How a new queue pair of `type` gets to state `to` (a number of `QpState`) with these attributes (R7): each is given
  * to the step that needs it, else to the first that takes it. Answers the steps, or the sentence for the refusal
  * (EINVAL).
  */
-export const planTransitions = (type: QpTypeName, to: number, attributes: Iterable<string>): Step[] | string => {
+export const planTransitions = (
+  type: QpTypeName,
+  to: number,
+  attributes: readonly string[],
+): readonly Step[] | string => {
+  const key = `${type} ${to} ${attributes.join()}`
+  let plan = plans.get(key)
+  if (plan === undefined) {
+    plan = makePlan(type, to, attributes)
+    if (plans.size === MOST_PLANS) plans.clear()
+    plans.set(key, plan)
+  }
+  return plan
+}
+
+const makePlan = (type: QpTypeName, to: number, given: readonly string[]): Step[] | string => {
   const target = nameOf(to)
-  const given = [...attributes]
   if (target === 'RESET' && given.length === 0) return []
   const steps = target === undefined ? [] : WAY.slice(0, WAY.indexOf(target) + 1)
   if (steps.length === 0)

@@ -42,7 +42,7 @@ import {
 } from './state.ts'
 import { clearTimer, nextDeadline, takeExpired } from './timers.ts'
 import { Turn } from './turns.ts'
-import type { Counters, Environment, QpAttributes, QpInit, QpSnapshot, TransmitSink } from './types.ts'
+import type { Counters, Environment, Given, QpAttributes, QpInit, QpSnapshot, TransmitSink } from './types.ts'
 import { forgetQueue } from './xrc.ts'
 
 const { WORDS, SERVICE, STATE, ALIVE, PEER, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, MAX_PSN } = Row
@@ -62,7 +62,7 @@ export interface Engine {
   /**
    * Sets attributes and, unless `state` is undefined, the state (a number of `QpState`). The transition must be legal.
    */
-  modify(row: number, state: number | undefined, attributes: QpAttributes, now: number): void
+  modify(row: number, state: number | undefined, attributes: Given<QpAttributes>, now: number): void
   query(row: number): QpSnapshot
   /** XRC: the shared receive queue with this number is no more; its CQ may go too. Nothing is completed. */
   forgetShared(srqn: number): void
@@ -264,7 +264,7 @@ const makeResources = (s: EngineState, row: number): void => {
   w[base + RESOURCE_NEXT] = 0
 }
 
-const modify = (s: EngineState, row: number, state: number | undefined, attributes: QpAttributes): void => {
+const modify = (s: EngineState, row: number, state: number | undefined, attributes: Given<QpAttributes>): void => {
   const base = rowAlive(s, row)
   const w = s.rows
   const before = w[base + STATE]

@@ -357,6 +357,9 @@ export interface QpAttributes {
   readonly peer?: number
 }
 
+/** Some of the attributes: what is undefined is not given. */
+export type Given<A> = { readonly [K in keyof A]?: A[K] | undefined }
+
 /** What QUERY_QP can tell: attributes as they were set last since RESET, and where the engine stands. */
 export interface QpSnapshot extends Required<Omit<QpAttributes, 'flow' | 'peer' | 'rqPsn' | 'sqPsn'>> {
   readonly state: number

@@ -3,8 +3,11 @@
  */
 
 /** Whether 16 bytes are an IPv4 address. */
-export const isMappedIpv4 = (address: Uint8Array): boolean =>
-  address.length === 16 && address.every((byte, i) => i >= 12 || byte === (i < 10 ? 0 : 0xff))
+export const isMappedIpv4 = (address: Uint8Array): boolean => {
+  if (address.length !== 16 || address[10] !== 0xff || address[11] !== 0xff) return false
+  for (let i = 0; i < 10; i++) if (address[i] !== 0) return false
+  return true
+}
 
 /** Whether an address is of one link only, fe80::/10 (RFC 4291, 2.5.6): it needs an interface beside it. */
 export const isLinkLocal = (address: Uint8Array): boolean => address[0] === 0xfe && (address[1] & 0xc0) === 0x80

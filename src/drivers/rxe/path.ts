@@ -45,10 +45,10 @@ export const sourceOf = (gids: GidTable, address: Address, where: string): Uint8
   return gid
 }
 
-/** The record of that path, a copy. */
+/** The record of that path, for `openPath`, which copies it. */
 export const flowAddress = (source: Uint8Array, address: Address): FlowAddress => ({
   source,
-  destination: address.dgid.slice(),
+  destination: address.dgid,
   sourcePort: SOURCE_PORT,
   trafficClass: address.trafficClass,
   hopLimit: HOP_LIMIT,

@@ -19,7 +19,6 @@ import { CallError } from '../../spec/errno.ts'
 import { checkTransition, type QpTypeName } from '../../spec/qp-states.ts'
 import type { In, ObjectClass } from '../../spec/schema.ts'
 import { Service } from '../../spec/services.ts'
-import type { QpAttributes } from '../../transport/types.ts'
 import { Limits } from './attributes.ts'
 import { mmapInfo, ringsOf } from './context.ts'
 import { createDestinations, type Destinations } from './destinations.ts'
@@ -66,21 +65,23 @@ const checkValues = (where: string, args: QpModify, activeMtu: number): void => 
   if (args.alternatePath !== undefined) throw new CallError('EOPNOTSUPP', `${where}: no alternate paths on this device`)
 }
 
-const engineAttributes = (args: QpModify, path: { flow: number; peer: number } | undefined): QpAttributes => ({
-  ...(args.destQpn !== undefined && { destQpn: args.destQpn }),
-  ...(args.rqPsn !== undefined && { rqPsn: args.rqPsn }),
-  ...(args.sqPsn !== undefined && { sqPsn: args.sqPsn }),
-  ...(args.pathMtu !== undefined && { pathMtu: 128 << args.pathMtu }),
-  ...(args.timeout !== undefined && { timeout: args.timeout }),
-  ...(args.retryCnt !== undefined && { retryCnt: args.retryCnt }),
-  ...(args.rnrRetry !== undefined && { rnrRetry: args.rnrRetry }),
-  ...(args.minRnrTimer !== undefined && { minRnrTimer: args.minRnrTimer }),
-  ...(args.maxRdAtomic !== undefined && { maxRdAtomic: args.maxRdAtomic }),
-  ...(args.maxDestRdAtomic !== undefined && { maxDestRdAtomic: args.maxDestRdAtomic }),
-  ...(args.accessFlags !== undefined && { access: args.accessFlags }),
-  ...(args.pkeyIndex !== undefined && { pkeyIndex: args.pkeyIndex }),
-  ...(args.qkey !== undefined && { qkey: args.qkey }),
-  ...path,
+/** What the engine keeps; it passes over what is undefined. */
+const engineAttributes = (args: QpModify, path: { flow: number; peer: number } | undefined, pathMtu?: number) => ({
+  destQpn: args.destQpn,
+  rqPsn: args.rqPsn,
+  sqPsn: args.sqPsn,
+  pathMtu: args.pathMtu === undefined ? pathMtu : 128 << args.pathMtu,
+  timeout: args.timeout,
+  retryCnt: args.retryCnt,
+  rnrRetry: args.rnrRetry,
+  minRnrTimer: args.minRnrTimer,
+  maxRdAtomic: args.maxRdAtomic,
+  maxDestRdAtomic: args.maxDestRdAtomic,
+  access: args.accessFlags,
+  pkeyIndex: args.pkeyIndex,
+  qkey: args.qkey,
+  flow: path?.flow,
+  peer: path?.peer,
 })
 
 const isSamePath = (a: Address, b: Address): boolean =>
@@ -260,14 +261,9 @@ export const qpClass = (
         }
         // Before the engine moves: it may raise an event that these attributes ask for.
         if (after !== ERR) note(device, state, args)
-        device
-          .engine()
-          .modify(
-            state.row,
-            after,
-            { ...engineAttributes(args, path), ...(service === Service.UD && { pathMtu: device.port.pathMtu }) },
-            device.now(),
-          )
+        // Datagrams have no path MTU of their own.
+        const pathMtu = service === Service.UD ? device.port.pathMtu : undefined
+        device.engine().modify(state.row, after, engineAttributes(args, path, pathMtu), device.now())
         if (after === RESET) {
           leavePath(device, state)
           state.noted = 0
