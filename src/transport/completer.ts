@@ -388,7 +388,7 @@ export const onTimer = (s: EngineState, row: number, now: number): void => {
     return
   }
   if (w[base + HEAD] === 0 || w[base + SEND_PSN] === w[base + UNACKED]) return
-  const late = now - wasDue(s.timers, row)
+  const late = now - wasDue(s.timers)
   if (late > 0 && (w[base + REQUESTER] & LATE) === 0) {
     w[base + REQUESTER] |= LATE
     setTimer(s.timers, row, now + Math.min(late, ackTimeouts[s.rows[row * WORDS + Row.TIMEOUT]]))

@@ -8,83 +8,85 @@
 export interface Timers {
   /** By row: when it expires, Infinity if it is not set. */
   deadline: Float64Array
-  /** By row: the key under which the heap has it, at most `deadline`. */
-  key: Float64Array
   /** By row: its place in the heap, -1 if it is not there. */
   place: Int32Array
-  /** As long as there ever were timers at once. */
+  /** By place: the row, and the key under which the heap has it, at most its deadline. As many as ever were at once. */
   heap: Int32Array
+  key: Float64Array
   size: number
+  /** Deadline of the timer that was taken last. */
+  taken: number
 }
+
+const FIRST_HEAP = 8
 
 export const createTimers = (rows: number): Timers => ({
   deadline: new Float64Array(rows).fill(Number.POSITIVE_INFINITY),
-  key: new Float64Array(rows),
   place: new Int32Array(rows).fill(-1),
-  heap: new Int32Array(8),
+  heap: new Int32Array(FIRST_HEAP),
+  key: new Float64Array(FIRST_HEAP),
   size: 0,
+  taken: Number.NEGATIVE_INFINITY,
 })
 
 export const growTimers = (t: Timers, rows: number): void => {
   const deadline = new Float64Array(rows).fill(Number.POSITIVE_INFINITY)
-  const key = new Float64Array(rows)
   const place = new Int32Array(rows).fill(-1)
   deadline.set(t.deadline)
-  key.set(t.key)
   place.set(t.place)
   t.deadline = deadline
-  t.key = key
   t.place = place
 }
 
 const growHeap = (t: Timers): void => {
   const heap = new Int32Array(t.heap.length * 2)
+  const key = new Float64Array(heap.length)
   heap.set(t.heap)
+  key.set(t.key)
   t.heap = heap
+  t.key = key
 }
 
-const rise = (t: Timers, from: number): void => {
+/** Row `row` belongs at place `from` or above it, under the key `at`. */
+const rise = (t: Timers, from: number, row: number, at: number): void => {
   const { heap, key, place } = t
   let i = from
-  const row = heap[i]
   while (i > 0) {
     const parent = (i - 1) >> 1
-    const other = heap[parent]
-    if (key[other] <= key[row]) break
-    heap[i] = other
-    place[other] = i
+    if (key[parent] <= at) break
+    heap[i] = heap[parent]
+    key[i] = key[parent]
+    place[heap[i]] = i
     i = parent
   }
   heap[i] = row
+  key[i] = at
   place[row] = i
 }
 
-const sink = (t: Timers, from: number): void => {
+/** The same at the top or below it. */
+const sink = (t: Timers, row: number, at: number): void => {
   const { heap, key, place, size } = t
-  let i = from
-  const row = heap[i]
+  let i = 0
   for (;;) {
     let child = 2 * i + 1
     if (child >= size) break
-    if (child + 1 < size && key[heap[child + 1]] < key[heap[child]]) child++
-    const other = heap[child]
-    if (key[other] >= key[row]) break
-    heap[i] = other
-    place[other] = i
+    if (child + 1 < size && key[child + 1] < key[child]) child++
+    if (key[child] >= at) break
+    heap[i] = heap[child]
+    key[i] = key[child]
+    place[heap[i]] = i
     i = child
   }
   heap[i] = row
+  key[i] = at
   place[row] = i
 }
 
 const removeTop = (t: Timers): void => {
   t.place[t.heap[0]] = -1
   t.size--
-  if (t.size > 0) {
-    t.heap[0] = t.heap[t.size]
-    t.place[t.heap[0]] = 0
-    sink(t, 0)
-  }
+  if (t.size > 0) sink(t, t.heap[t.size], t.key[t.size])
 }
 
 /** Sets the timer of `row` to expire at `at`, whatever it was before. */
@@ -92,16 +94,10 @@ export const setTimer = (t: Timers, row: number, at: number): void => {
   t.deadline[row] = at
   const place = t.place[row]
   if (place < 0) {
-    t.key[row] = at
     if (t.size === t.heap.length) growHeap(t)
-    t.heap[t.size] = row
-    t.place[row] = t.size
     t.size++
-    rise(t, t.size - 1)
-  } else if (at < t.key[row]) {
-    t.key[row] = at
-    rise(t, place)
-  }
+    rise(t, t.size - 1, row, at)
+  } else if (at < t.key[place]) rise(t, place, row, at)
 }
 
 export const clearTimer = (t: Timers, row: number): void => {
@@ -113,23 +109,21 @@ export const nextDeadline = (t: Timers): number => {
   while (t.size > 0) {
     const row = t.heap[0]
     const deadline = t.deadline[row]
-    if (deadline === t.key[row]) return deadline
+    if (deadline === t.key[0]) return deadline
     if (deadline === Number.POSITIVE_INFINITY) removeTop(t)
-    else {
-      t.key[row] = deadline
-      sink(t, 0)
-    }
+    else sink(t, row, deadline)
   }
   return Number.POSITIVE_INFINITY
 }
 
-/** When the timer was due that `takeExpired` answered with `row`, until another one is set. */
-export const wasDue = (t: Timers, row: number): number => t.key[row]
+/** When the timer was due that `takeExpired` has answered last. */
+export const wasDue = (t: Timers): number => t.taken
 
 /** Takes one timer that has expired by `now` out and answers its row; -1 if there is none. */
 export const takeExpired = (t: Timers, now: number): number => {
   if (nextDeadline(t) > now) return -1
   const row = t.heap[0]
+  t.taken = t.deadline[row]
   t.deadline[row] = Number.POSITIVE_INFINITY
   removeTop(t)
   return row

@@ -10,7 +10,7 @@ import { createCqRing, pushCompletion } from '../../src/drivers/rxe/cq.ts'
 import { createReceiveQueue, takeReceive } from '../../src/drivers/rxe/receive-queue.ts'
 import { mappedRings, slabRings } from '../../src/drivers/rxe/ring-memory.ts'
 import { createRing, type Ring, storeConsumer, storeProducer } from '../../src/drivers/rxe/rings.ts'
-import { ringWork, UNSEEN } from '../../src/drivers/rxe/work.ts'
+import { createSendQueue, ringWork } from '../../src/drivers/rxe/work.ts'
 import { CqKind } from '../../src/spec/enums.ts'
 import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
 import { Completion, Send, Sge } from '../../src/transport/types.ts'
@@ -47,15 +47,14 @@ const programSide = ({ area, head, data, layout }: Ring, index = 0): ProgramRing
 /** A send queue of four requests, both sides, for datagrams if `toFlow` is given. */
 const sendQueue = (name: Name, toFlow?: number) => {
   const memory = memories[name]()
-  const send = createRing(memory, 4, memory.layout.send.SGE + INLINE)
+  const send = createSendQueue(memory, 4, PIECES, INLINE)
   const destinations =
     toFlow === undefined
       ? undefined
       : { byHandle: (number: number) => number + toFlow, byVector: () => -2, close: () => {} }
   const receive = createReceiveQueue(memory, 4, PIECES)
-  const rings = { send, receive, maxSendSge: PIECES, maxInline: INLINE, destinations, retired: 0, seen: UNSEEN }
-  const work = ringWork([rings])
-  return { send, receive, ring: programSide(send), receiveRing: programSide(receive.ring), work }
+  const work = ringWork([{ send, receive, destinations }])
+  return { send, receive, ring: programSide(send.ring), receiveRing: programSide(receive.ring), work }
 }
 
 const u32 = fc.integer({ min: 0, max: 0xffffffff })

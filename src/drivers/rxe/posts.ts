@@ -51,13 +51,13 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
         engine.onReceiveScan(row)
       }
     }
-    const send = loadProducer(queues.send)
-    const { seen } = queues
+    const send = loadProducer(queues.send.ring)
+    const { seen } = queues.send
     if (send === seen) return false
-    queues.seen = send
+    queues.send.seen = send
     engine.onDoorbell(row, now)
     // Made or changed by a call and nothing is posted: no work, so that a loop that sleeps need not wake.
-    if (seen === UNSEEN && send === queues.retired) return false
+    if (seen === UNSEEN && send === queues.send.retired) return false
     if (looks - used[row] > MEMORY) busy.push(row)
     used[row] = looks
     return true
@@ -78,15 +78,15 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
       while (row >= used.length) used = grown(used)
       const queues = rings[row]
       if (queues === undefined) return
-      queues.seen = UNSEEN
+      queues.send.seen = UNSEEN
       queues.receive.seen = UNSEEN
       changed.push(row)
     },
     behind(row) {
       const queues = rings[row]
       if (queues === undefined) return false
-      const producer = loadProducer(queues.send)
-      return producer !== queues.seen && producer !== queues.retired
+      const producer = loadProducer(queues.send.ring)
+      return producer !== queues.send.seen && producer !== queues.send.retired
     },
     scan(where, now) {
       let found = false

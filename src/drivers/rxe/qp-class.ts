@@ -24,7 +24,6 @@ import { mmapInfo, ringsOf } from './context.ts'
 import { createDestinations, type Destinations } from './destinations.ts'
 import { type Address, flowAddress, HOP_LIMIT, noAddress, openPath, sourceOf } from './path.ts'
 import { createReceiveQueue, noReceives, type ReceiveQueue } from './receive-queue.ts'
-import { createRing, noRing } from './rings.ts'
 import {
   type AnyQp,
   type CqObject,
@@ -35,7 +34,7 @@ import {
   type SrqObject,
   stateOf,
 } from './state.ts'
-import { type QpRings, resetRings, UNSEEN } from './work.ts'
+import { createSendQueue, noSends, type QpRings, resetRings } from './work.ts'
 
 type Methods = AnyQp['methods']
 
@@ -122,14 +121,14 @@ const createRings = (
   const { layout } = memory
   const inline = Math.max(cap.maxSendSge * RingSge.BYTES, cap.maxInlineData)
   const lean = (requests: number): boolean => layout.counting && requests === 0
-  const send = lean(cap.maxSendWr) ? noRing : createRing(memory, cap.maxSendWr, layout.send.SGE + inline)
+  const most = Math.min(Math.floor(inline / RingSge.BYTES), Limits.maxSge)
+  const send = lean(cap.maxSendWr) ? noSends : createSendQueue(memory, cap.maxSendWr, most, inline)
   try {
     const receive =
       shared ?? (lean(cap.maxRecvWr) ? noReceives : createReceiveQueue(memory, cap.maxRecvWr, cap.maxRecvSge))
-    const maxSendSge = Math.min(Math.floor(inline / RingSge.BYTES), Limits.maxSge)
-    return { send, receive, maxSendSge, maxInline: inline, destinations, retired: 0, seen: UNSEEN }
+    return { send, receive, destinations }
   } catch (error) {
-    memory.free(send)
+    memory.free(send.ring)
     throw error
   }
 }
@@ -158,7 +157,7 @@ export const qpClass = (
             ? createDestinations(device.ahs, device.port, call.device.ports[0].gids, pd.id)
             : undefined
         const rings = createRings(call.context, cap, (srq as SrqObject | undefined)?.state.queue, destinations)
-        const { receive } = rings
+        const { send, receive } = rings
         const qpn = takeNumber(device)
         const row = device.engine().create({
           service,
@@ -166,8 +165,8 @@ export const qpClass = (
           pd: pd.id,
           sendCq: (sendCq as CqObject).state.number,
           recvCq: (recvCq as CqObject).state.number,
-          maxSendWr: rings.send.capacity,
-          maxSendSge: rings.maxSendSge,
+          maxSendWr: send.ring.capacity,
+          maxSendSge: send.maxSge,
           maxRecvSge: receive.maxSge,
           sharedReceive: receive.shared,
           signalAll,
@@ -177,13 +176,9 @@ export const qpClass = (
         object.state = {
           row,
           qpn,
-          send: rings.send,
+          send,
           receive,
-          maxSendSge: rings.maxSendSge,
-          maxInline: rings.maxInline,
           destinations,
-          retired: 0,
-          seen: UNSEEN,
           noted: 0,
           address: undefined,
           flow: -1,
@@ -193,17 +188,17 @@ export const qpClass = (
         device.look(row)
         affiliate(object, userHandle, { asyncFd })
         return {
-          cap: { ...cap, maxSendSge: rings.maxSendSge, maxInlineData: rings.maxInline },
+          cap: { ...cap, maxSendSge: send.maxSge, maxInlineData: send.maxInline },
           qpNum: qpn,
-          ...(!receive.shared && receive.ring !== noRing && { recvQueue: mmapInfo(receive.ring) }),
-          ...(rings.send !== noRing && { sendQueue: mmapInfo(rings.send) }),
+          ...(!receive.shared && receive !== noReceives && { recvQueue: mmapInfo(receive.ring) }),
+          ...(send !== noSends && { sendQueue: mmapInfo(send.ring) }),
         }
       },
 
       query(call, { state }) {
         const device = stateOf(call)
         device.catchUp(state.row)
-        const { send, receive, maxSendSge, maxInline, noted } = state
+        const { send, receive, noted } = state
         const now = device.engine().query(state.row)
         const all = {
           state: now.state,
@@ -227,11 +222,11 @@ export const qpClass = (
           pathMigState: 0,
           destQpn: now.destQpn,
           cap: {
-            maxSendWr: send.capacity,
+            maxSendWr: send.ring.capacity,
             maxRecvWr: receive.shared ? 0 : receive.ring.capacity,
-            maxSendSge,
+            maxSendSge: send.maxSge,
             maxRecvSge: receive.shared ? 0 : receive.maxSge,
-            maxInlineData: maxInline,
+            maxInlineData: send.maxInline,
           },
           sqDraining: now.draining ? 1 : 0,
           sqSigAll: now.signalAll ? 1 : 0,
@@ -287,7 +282,7 @@ export const qpClass = (
         leavePath(device, state)
         state.destinations?.close()
         const memory = ringsOf(call.context)
-        memory.free(state.send)
+        memory.free(state.send.ring)
         if (!state.receive.shared) memory.free(state.receive.ring)
         return core(call, object, args)
       },

@@ -15,7 +15,16 @@ import type { Arena } from '../../wire/arena.ts'
 import type { Destinations } from './destinations.ts'
 import { copySges } from './elements.ts'
 import { clearReceives, type ReceiveQueue, takeReceive } from './receive-queue.ts'
-import { clearRing, elementAt, loadProducer, type Ring, storeConsumer } from './rings.ts'
+import {
+  clearRing,
+  createRing,
+  elementAt,
+  loadProducer,
+  noRing,
+  type Ring,
+  type RingMemory,
+  storeConsumer,
+} from './rings.ts'
 
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, SEND_WITH_INV, LOCAL_INV, BIND_MW, FLUSH, ATOMIC_WRITE } =
   WrOpcode.values
@@ -29,37 +38,64 @@ const KNOWN_OPCODES = Object.keys(sendOperations).reduce((bits, opcode) => bits 
 const DATALESS = (1 << LOCAL_INV) | (1 << BIND_MW) | (1 << FLUSH)
 const ATOMIC_WRITE_BYTES = 8
 
-/** The queues of one QP. */
-export interface QpRings {
-  readonly send: Ring
-  /** Its own queue, or the shared one that it takes from; an XRC target's is that of the message. */
-  receive: ReceiveQueue
-  readonly maxSendSge: number
+/** A queue of requests to send. */
+export interface SendQueue {
+  readonly ring: Ring
+  readonly maxSge: number
   readonly maxInline: number
-  /** Only of queue pairs that send datagrams. */
-  readonly destinations?: Destinations | undefined
   /** Our own index: never read back from the program. */
   retired: number
   /** The program's index when it was seen last, by a look or because the engine found nothing more; or UNSEEN. */
   seen: number
 }
+
+/** The queues of one QP. */
+export interface QpRings {
+  readonly send: SendQueue
+  /** Its own queue, or the shared one that it takes from; an XRC target's is that of the message. */
+  receive: ReceiveQueue
+  /** Only of queue pairs that send datagrams. */
+  readonly destinations?: Destinations | undefined
+}
 /** No index: whatever is there is news. */
 export const UNSEEN = -1
 
+/**
+ * A queue for at least `requests` requests of at most `maxSge` elements, or `maxInline` bytes of data. Throws CallError
+ * ENOMEM.
+ */
+export const createSendQueue = (
+  memory: RingMemory,
+  requests: number,
+  maxSge: number,
+  maxInline: number,
+): SendQueue => ({
+  ring: createRing(memory, requests, memory.layout.send.SGE + maxInline),
+  maxSge,
+  maxInline,
+  retired: 0,
+  seen: UNSEEN,
+})
+
+/** In place of a queue that nobody asked for: nothing is ever posted there. */
+export const noSends: SendQueue = { ring: noRing, maxSge: 0, maxInline: 0, retired: 0, seen: UNSEEN }
+
 /** Whether the program has posted send request number `index`. */
-export const sendPosted = (rings: QpRings, index: number): boolean =>
-  ((loadProducer(rings.send) - index) & rings.send.wrap) !== 0
+export const sendPosted = ({ ring }: SendQueue, index: number): boolean =>
+  ((loadProducer(ring) - index) & ring.wrap) !== 0
 
 const isAtomic = (opcode: number): boolean => opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD
 
 const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number): boolean => {
-  if (!sendPosted(rings, index)) {
-    rings.seen = index & rings.send.wrap
+  const queue = rings.send
+  const { ring } = queue
+  if (!sendPosted(queue, index)) {
+    queue.seen = index & ring.wrap
     return false
   }
-  const { view } = rings.send.area
-  const parts = rings.send.layout.send
-  const wqe = elementAt(rings.send, index)
+  const { view } = ring.area
+  const parts = ring.layout.send
+  const wqe = elementAt(ring, index)
   const opcode = view.getUint32(wqe + parts.OPCODE, true)
   const flags = view.getUint32(wqe + parts.FLAGS, true)
   const sges = view.getUint32(wqe + parts.DMA_NUM_SGE, true)
@@ -73,11 +109,11 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   if (opcode > 31 || ((KNOWN_OPCODES >>> opcode) & 1) === 0) refused = LOC_QP_OP_ERR
   else if (inline) {
     length = opcode === ATOMIC_WRITE ? ATOMIC_WRITE_BYTES : claimed
-    if (claimed > rings.maxInline && opcode !== ATOMIC_WRITE) refused = LOC_LEN_ERR
-  } else if (!dataless && sges > rings.maxSendSge) refused = LOC_QP_OP_ERR
+    if (claimed > queue.maxInline && opcode !== ATOMIC_WRITE) refused = LOC_LEN_ERR
+  } else if (!dataless && sges > queue.maxSge) refused = LOC_QP_OP_ERR
   else if (!dataless) {
     count = sges
-    length = copySges(rings.send, wqe + parts.SGE, count, into, at + Send.SGE)
+    length = copySges(ring, wqe + parts.SGE, count, into, at + Send.SGE)
     // That the port's max_msg_sz is less is checked by nobody, as in rxe.
     if (length > MAX_MESSAGE_BYTES) refused = LOC_LEN_ERR
   }
@@ -93,7 +129,7 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   into[at + Send.INLINE_AT] = wqe + parts.SGE
   into[at + Send.REFUSED] = refused
   if (rings.destinations === undefined) loadOperands(view, parts, wqe, opcode, into, at)
-  else loadDestination(rings.destinations, rings.send, wqe, into, at)
+  else loadDestination(rings.destinations, ring, wqe, into, at)
   return true
 }
 
@@ -150,7 +186,7 @@ const copyInline = (
   stride: number,
   total: number,
 ): void => {
-  const source = rings.send.area.bytes
+  const source = rings.send.ring.area.bytes
   let taken = inlineAt + from
   for (let target = at, left = total; left > 0; target += stride) {
     const piece = left < chunk ? left : chunk
@@ -164,8 +200,8 @@ const copyInline = (
 
 /** Empties both queues, as a move to RESET does: the program's view of them starts at 0 again too. */
 export const resetRings = (rings: QpRings): void => {
-  clearRing(rings.send)
-  rings.retired = 0
+  clearRing(rings.send.ring)
+  rings.send.retired = 0
   if (!rings.receive.shared) clearReceives(rings.receive)
 }
 
@@ -184,9 +220,9 @@ export const ringWork = (
   return {
     loadSend: (row, index, into, at) => loadSend(ringsOf[row], index, into, at),
     retireSend: (row, count) => {
-      const rings = ringsOf[row]
-      rings.retired = (rings.retired + count) & rings.send.wrap
-      storeConsumer(rings.send, rings.retired)
+      const { send } = ringsOf[row]
+      send.retired = (send.retired + count) & send.ring.wrap
+      storeConsumer(send.ring, send.retired)
     },
     copyInline: (row, inlineAt, from, to, at, chunk, stride, total) =>
       copyInline(ringsOf[row], inlineAt, from, to, at, chunk, stride, total),

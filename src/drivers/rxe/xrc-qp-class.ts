@@ -15,9 +15,8 @@ import { Service } from '../../spec/services.ts'
 import { Limits } from './attributes.ts'
 import { leavePath, qpClass } from './qp-class.ts'
 import { noReceives } from './receive-queue.ts'
-import { noRing } from './rings.ts'
 import { type QpObject, type QueuePair, type RxeState, type SrqState, stateOf, type XrcdObject } from './state.ts'
-import { type FindShared, UNSEEN } from './work.ts'
+import { type FindShared, noSends } from './work.ts'
 
 /** What all objects of one target keep together. */
 interface Target extends QueuePair {
@@ -64,13 +63,9 @@ const makeTarget = (device: RxeState, domain: Target['domain']): Target => {
   const made: Target = {
     row,
     qpn,
-    send: noRing,
+    send: noSends,
     receive: NO_RECEIVES,
-    maxSendSge: 0,
-    maxInline: 0,
     destinations: undefined,
-    retired: 0,
-    seen: UNSEEN,
     noted: 0,
     address: undefined,
     flow: -1,

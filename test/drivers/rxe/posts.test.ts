@@ -5,20 +5,16 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createPosts, Where } from '../../../src/drivers/rxe/posts.ts'
 import { createReceiveQueue } from '../../../src/drivers/rxe/receive-queue.ts'
-import { createRing, storeProducer } from '../../../src/drivers/rxe/rings.ts'
-import { type QpRings, ringWork, UNSEEN } from '../../../src/drivers/rxe/work.ts'
+import { storeProducer } from '../../../src/drivers/rxe/rings.ts'
+import { createSendQueue, type QpRings, ringWork } from '../../../src/drivers/rxe/work.ts'
 import type { Engine } from '../../../src/transport/engine.ts'
 import { testRings } from './provider.ts'
 
 const bench = (count: number, slots = 15) => {
   const memory = testRings()
   const rings: (QpRings | undefined)[] = Array.from({ length: count }, () => ({
-    send: createRing(memory, slots, 64),
+    send: createSendQueue(memory, slots, 1, 0),
     receive: createReceiveQueue(memory, slots, 1),
-    maxSendSge: 1,
-    maxInline: 0,
-    retired: 0,
-    seen: UNSEEN,
   }))
   const told: string[] = []
   const engine = {
@@ -35,7 +31,7 @@ const bench = (count: number, slots = 15) => {
   }
   for (let row = 0; row < count; row++) posts.look(row)
   scan(Where.CHANGED, true)
-  return { rings, posts, scan, send: (row: number, to: number) => storeProducer(rings[row]!.send, to) }
+  return { rings, posts, scan, send: (row: number, to: number) => storeProducer(rings[row]!.send.ring, to) }
 }
 
 test('a full look finds every post, once', () => {

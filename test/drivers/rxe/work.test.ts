@@ -6,8 +6,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { createReceiveQueue } from '../../../src/drivers/rxe/receive-queue.ts'
-import { createRing } from '../../../src/drivers/rxe/rings.ts'
-import { type QpRings, resetRings, ringWork, UNSEEN } from '../../../src/drivers/rxe/work.ts'
+import { createSendQueue, type QpRings, resetRings, ringWork } from '../../../src/drivers/rxe/work.ts'
 import { RingHeader, SendWqe } from '../../../src/spec/drivers/rxe-rings.ts'
 import { BindMw, Flush, Receive, Send, Sge, type WorkSource } from '../../../src/transport/types.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
@@ -43,15 +42,11 @@ interface Bench {
 
 const bench = (elements = 7): Bench => {
   const memory = testRings()
-  const send = createRing(memory, elements, SendWqe.SGE + INLINE)
+  const send = createSendQueue(memory, elements, MAX_SGE, INLINE)
   const receive = createReceiveQueue(memory, elements, MAX_SGE)
   const rings: QpRings = {
     send,
     receive,
-    maxSendSge: MAX_SGE,
-    maxInline: INLINE,
-    retired: 0,
-    seen: UNSEEN,
   }
   const work = ringWork([undefined, undefined, undefined, rings])
   const copied = (words: number, copy: (into: Uint32Array, at: number) => boolean): Uint32Array | undefined => {
@@ -72,7 +67,7 @@ const bench = (elements = 7): Bench => {
   return {
     rings,
     work,
-    send: mapRing(send.area),
+    send: mapRing(send.ring.area),
     receive: mapRing(receive.ring.area),
     load: index => copied(Send.SGE + MAX_SGE * Sge.WORDS, (into, at) => work.loadSend(ROW, index, into, at)),
     take: () => copied(Receive.SGE + MAX_SGE * Sge.WORDS, (into, at) => work.takeReceive(ROW, into, at)),
@@ -247,7 +242,7 @@ test('requests are found by number around the ring, and only those that were pos
   let index = 0xffff_fff0 // numbers count modulo 2^32, and so do the slots
   b.send.producer = index & b.send.mask
   b.send.consumer = b.send.producer
-  b.rings.retired = b.send.producer
+  b.rings.send.retired = b.send.producer
   for (let round = 0; round < 40; round++) {
     assert.equal(b.load(index), undefined)
     assert.ok(postSend(b.send, { opcode: Wr.SEND, id: BigInt(round) }))
@@ -292,7 +287,7 @@ test('garbage in rings and indices is refused or carried out inside bounds', () 
       u32,
       (noise, indices, seed) => {
         const b = bench(3)
-        for (const { area: piece } of [b.rings.send, b.rings.receive.ring])
+        for (const { area: piece } of [b.rings.send.ring, b.rings.receive.ring])
           for (let at = 0; at < piece.length; at += 4)
             piece.view.setUint32(piece.at + at, noise[(at / 4 + seed) % noise.length], true)
         const arena = plainArena(4096)
@@ -303,7 +298,7 @@ test('garbage in rings and indices is refused or carried out inside bounds', () 
             assert.ok(words[Send.SGES] <= MAX_SGE)
             assert.ok(words[Send.LENGTH] <= 2 ** 31)
             if (refused) assert.deepEqual([words[Send.SGES], words[Send.LENGTH]], [0, 0])
-            const { area: piece } = b.rings.send
+            const { area: piece } = b.rings.send.ring
             const { [Send.INLINE_AT]: at, [Send.LENGTH]: length } = words
             if (words[Send.FLAGS] & Flag.INLINE && !refused) {
               assert.ok(length <= INLINE)
@@ -323,7 +318,7 @@ test('garbage in rings and indices is refused or carried out inside bounds', () 
           b.send.producer = index
           b.receive.producer = seed ^ index
         }
-        assert.ok(isIntact(b.rings.send.area) && isIntact(b.rings.receive.ring.area))
+        assert.ok(isIntact(b.rings.send.ring.area) && isIntact(b.rings.receive.ring.area))
       },
     ),
   )
