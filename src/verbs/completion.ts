@@ -36,6 +36,7 @@ export interface Completion {
 export interface CompletionCursor extends Completion {
   ring: ProgramRing
   at: number
+  readonly timed: boolean
 }
 
 const { GRH, WITH_IMM, WITH_INV } = WcFlags.values
@@ -49,10 +50,8 @@ const opcodeNames = nameOf(WcOpcode.values)
 const SUCCESS = WcStatus.values.SUCCESS
 const TWO_32 = 2 ** 32
 
-/** `timed`: the queue's completions have time stamps. */
-export const completionCursor = (ring: ProgramRing, timed = false): CompletionCursor => ({
-  ring,
-  at: 0,
+/** What cursors have in common: there may be very many (R15). */
+const accessors: Completion & ThisType<CompletionCursor> = {
   get id() {
     const { view, layout } = this.ring
     return (
@@ -103,11 +102,15 @@ export const completionCursor = (ring: ProgramRing, timed = false): CompletionCu
     return (view.getUint32(this.at + layout.wc.FLAGS, true) & GRH) !== 0
   },
   get timestamp() {
-    if (!timed) return undefined
+    if (!this.timed) return undefined
     const { view, layout } = this.ring
     return (
       view.getUint32(this.at + layout.wc.TIMESTAMP, true) +
       view.getUint32(this.at + layout.wc.TIMESTAMP + 4, true) * TWO_32
     )
   },
-})
+}
+
+/** `timed`: the queue's completions have time stamps. */
+export const completionCursor = (ring: ProgramRing, timed = false): CompletionCursor =>
+  Object.assign(Object.create(accessors), { ring, at: 0, timed })

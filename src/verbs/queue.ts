@@ -7,7 +7,7 @@ import type { Out } from '../spec/schema.ts'
 import type { RingPlace } from './carrier.ts'
 import { type Completion, completionCursor } from './completion.ts'
 import { closer, eventSource, type Kit, type Plan, plan } from './plan.ts'
-import { consume, oldest, programRing } from './ring.ts'
+import { consume, noProgramRing, oldest, programRing } from './ring.ts'
 
 const { ENTRIES: PLAIN, EXTENDED, COUNTING } = CqKind.values
 const kinds = { entries: PLAIN, timed: EXTENDED, counting: COUNTING } as const
@@ -137,6 +137,9 @@ export const cqPlan = (
       const close = closer(carrier, Cq, handle, () => {
         source.forget()
         carrier.release(place)
+        // Its memory may be another queue's by now.
+        held = false
+        ring = noProgramRing(carrier.layout)
       })
       return source.is({
         handle,

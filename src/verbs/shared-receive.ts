@@ -5,11 +5,12 @@
 import { Srq, XrcSrq } from '../spec/classes/srq.ts'
 import type { AnyValues, ObjectClass, Out } from '../spec/schema.ts'
 import type { Answered, RingPlace } from './carrier.ts'
+import { invalid } from './error.ts'
 import type { Slice } from './memory.ts'
 import { closer, type EventSource, eventSource, type Kit, type Named, type Plan } from './plan.ts'
 import { full, tooMany } from './queue-pair.ts'
 import { putReceive } from './requests.ts'
-import { nextSlot, outstanding, produce, programRing } from './ring.ts'
+import { nextSlot, noProgramRing, outstanding, produce, programRing } from './ring.ts'
 
 export interface SrqOptions {
   /** Requests that can be posted at once; default 256. */
@@ -64,6 +65,8 @@ const madeSrq = (
   const close = closer(carrier, cls, handle, () => {
     source.forget()
     carrier.release(place)
+    // Its memory may be another queue's by now.
+    ring = noProgramRing(carrier.layout)
   })
   return {
     handle,
@@ -75,6 +78,7 @@ const madeSrq = (
     },
     receive(local, id = 0) {
       const at = nextSlot(ring)
+      if (ring.capacity === 0) throw invalid('srq.receive', 'the queue is closed')
       if (at < 0) throw full('srq.receive', 'receive', ring.capacity)
       if (Array.isArray(local) && local.length > answer.maxSge)
         throw tooMany('srq.receive', local.length, answer.maxSge)
