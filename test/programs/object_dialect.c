@@ -292,7 +292,7 @@ static void event_queue(void)
     add_out(64, 8);
     REFUSED(call_on(channel, GET_EVENT), EAGAIN);
     begin(COMP_CHANNEL, 0);
-    REFUSED(call_on(queue, GET_EVENT), EINVAL); /* of another class */
+    REFUSED(call_on(queue, GET_EVENT), EBADF); /* of another class */
     begin(PD, 0);
     REFUSED(call_on(queue, CREATE), EINVAL);
     begin(EVENT_QUEUE, 0);
