@@ -150,11 +150,19 @@ export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 
   forget(object)
 }
 
-/** Takes objects back whose caller never learned of them, newest first; those that went are passed over. */
+/**
+ * Takes objects back whose caller never learned of them: always one that nothing needs any more, newest first; those
+ * that went are passed over. One that others have come to need meanwhile, since a call waited, stays.
+ */
 export const undoObjects = (context: Context, objects: readonly (CoreObject | undefined)[]): void => {
-  for (const object of objects.filter(made => made !== undefined).sort((a, b) => b.id - a.id)) {
+  const left = new Set(objects.filter(made => made !== undefined))
+  const ready = [...left].filter(({ uses }) => uses === 0).sort((a, b) => b.id - a.id)
+  for (const object of ready) {
+    if (!left.delete(object)) continue
+    const { parents } = object
     if (context.asyncFd === object) context.asyncFd = undefined
     destroyNow(object, 'undo')
+    for (const parent of parents) if (left.has(parent) && parent.uses === 0) ready.push(parent)
   }
 }
 

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { dispatch, invokeNow } from '../../src/core/index.ts'
+import { addHook, type Device, dispatch, invokeNow, Life } from '../../src/core/index.ts'
 import { ChainErrors } from '../../src/spec/classes/interface.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { Errno } from '../../src/spec/errno.ts'
@@ -14,7 +14,7 @@ import { decodeObject } from '../../src/uapi/object.ts'
 import { decodeResult, type EncodeOptions, encodeCall } from '../../src/uapi/object-client.ts'
 import { type Bench, bench, cap, errnoOf } from './fixture.ts'
 
-const { interface: Interface, pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: Channel, async_fd: AsyncFd } = Classes
+const { interface: Interface, pd: Pd, mr: Mr, cq: Cq, rc_qp: RcQp, comp_channel: Channel, async_fd: AsyncFd } = Classes
 const { STOP, UNDO } = ChainErrors.values
 
 const link = (
@@ -79,6 +79,23 @@ test('UNDO leaves nothing of a chain that fails, in reverse order', () => {
   assert.deepEqual([done, error, live(b)], [5, Errno.EINVAL, before])
   assert.deepEqual(b.log, ['undo rc_qp 2', 'undo cq 1'])
   assert.equal(b.context.descriptors.size, 0)
+})
+
+test('UNDO goes by what needs what: a region that was moved to a newer domain goes before it', () => {
+  const b = bench()
+  const start = BigInt(b.caller.memory.add(new Uint8Array(64)))
+  const gone: string[] = []
+  addHook(b.device as Device, {
+    method: 'destroy',
+    post: (_call, { class: cls, handle, parents }) =>
+      void gone.push(`${cls.name} ${handle} of ${parents.map(one => one.life)}`),
+  })
+  const mr = link(Mr, 'create', { start, length: 64n, iova: start, access: 1 }, { refs: { pd: 0 } })
+  const moved = link(Mr, 'modify', {}, { object: 1, refs: { pd: 2 } })
+  const { done } = run(b, [pd(), mr, pd(), moved, link(Pd, 'destroy', {}, { object: 2 })], UNDO)
+  assert.deepEqual([done, live(b)], [4, []])
+  // Each while what it needs lives.
+  assert.deepEqual(gone, [`mr 1 of ${Life.LIVE}`, 'pd 0 of ', 'pd 2 of '])
 })
 
 test('UNDO refuses before anything runs what could not be undone', () => {

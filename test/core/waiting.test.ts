@@ -1,0 +1,228 @@
+/*
+ * Handlers that wait, in any order: calls of several contexts begin, wait, succeed and fail while others make, use and
+ * destroy objects, descriptors close, contexts close and the device goes. Every call ends, what a driver has made it has
+ * let go of once and not twice, counts are right whenever nothing waits, and in the end nothing is left.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import {
+  type Context,
+  closeContext,
+  closeDescriptor,
+  createCore,
+  type Device,
+  type DriverClass,
+  driverClass,
+  invoke,
+  openContext,
+  register,
+  stat,
+  unregister,
+} from '../../src/core/index.ts'
+import { type AnyHandler, Life } from '../../src/core/model.ts'
+import { ChainErrors } from '../../src/spec/classes/interface.ts'
+import { Classes } from '../../src/spec/classes.ts'
+import { CallError } from '../../src/spec/errno.ts'
+import type { AnyValues, ObjectClass } from '../../src/spec/schema.ts'
+import { encodeChain, type Link } from '../../src/uapi/chain.ts'
+import { type Chance, createChance } from '../model/random.ts'
+import { cap, describeDevice, testCaller, testDriver, testLines } from './fixture.ts'
+
+const { interface: Interface, pd: Pd, cq: Cq, mr: Mr, rc_qp: RcQp, comp_channel: Channel } = Classes
+
+/** Handlers under way: each ends well, or with EAGAIN. */
+interface Gate {
+  readonly pending: ((ok: boolean) => void)[]
+  /** Whether the next handler waits. */
+  waits: boolean
+  /** What the driver has of each class, by object. */
+  readonly held: Set<number>
+}
+
+const pass = async (gate: Gate): Promise<void> => {
+  const ok = await new Promise<boolean>(done => {
+    gate.pending.push(done)
+  })
+  if (!ok) throw new CallError('EAGAIN', 'the test wants this call to fail')
+}
+
+/** The test driver's lines with handlers that may wait. */
+const waitingLines = (gate: Gate): DriverClass[] => {
+  const take = (id: number): void => {
+    assert.ok(!gate.held.has(id), 'made twice')
+    gate.held.add(id)
+  }
+  const drop = (id: number): void => {
+    assert.ok(gate.held.delete(id), 'let go of twice')
+  }
+  const create =
+    (inner: AnyHandler): AnyHandler =>
+    (call, object, args, core) => {
+      const make = () => {
+        const out = inner(call, object, args, core)
+        take(object.id)
+        return out
+      }
+      return gate.waits ? pass(gate).then(make) : make()
+    }
+  const destroy =
+    (inner: AnyHandler): AnyHandler =>
+    (call, object, args, core) => {
+      const end = () => {
+        drop(object.id)
+        return inner(call, object, args, core)
+      }
+      if (call.why !== 'call' || !gate.waits) return end()
+      // Who waited looks whether the object is there still: if it went meanwhile, letting go is left to this call.
+      return pass(gate).then(end, error => {
+        if (object.life === Life.GONE) end()
+        throw error
+      })
+    }
+  const modify: AnyHandler = () => (gate.waits ? pass(gate).then(() => ({})) : {})
+  return testLines.map(line => {
+    const { name } = line.class
+    if (name !== 'cq' && name !== 'rc_qp') return line
+    const { create: make, destroy: end } = line.handlers as Record<string, AnyHandler>
+    const cls = line.class as typeof RcQp
+    const handlers = { create: create(make), destroy: destroy(end), modify }
+    return driverClass(cls, handlers as never)
+  })
+}
+
+const setUp = () => {
+  const gate: Gate = { pending: [], waits: false, held: new Set() }
+  const core = createCore()
+  const device = register(core, describeDevice('test0', testDriver(waitingLines(gate)))) as Device
+  const caller = testCaller()
+  const start = BigInt(caller.memory.add(new Uint8Array(64)))
+  return { gate, core, device, caller, start, contexts: [] as Context[], running: new Set<Promise<unknown>>() }
+}
+type World = ReturnType<typeof setUp>
+
+const link = (cls: ObjectClass, methodName: string, args: AnyValues, more: Partial<Link> = {}): Link => ({
+  call: { class: cls, methodName, method: cls.methods[methodName], object: 0, args },
+  ...more,
+})
+
+/** Any call; handles are small numbers that mostly mean something. */
+const anyCall = ({ caller, start }: World, chance: Chance): [ObjectClass, string, number, AnyValues] => {
+  const handle = () => chance.int(6)
+  const channel = [...caller.fds.keys()].slice(-1)
+  const cq = {
+    cqe: 1,
+    userHandle: 1n,
+    compVector: 0,
+    ...(chance.hits(0.3) && channel.length > 0 && { channel: channel[0] }),
+  }
+  const chain = [
+    link(Pd, 'create', {}),
+    link(Cq, 'create', cq),
+    link(RcQp, 'create', { cap, userHandle: 0n }, { refs: { pd: 0, sendCq: 1, recvCq: 1 } }),
+    ...(chance.hits(0.5) ? [link(RcQp, 'modify', {}, { object: 2 })] : []),
+    ...(chance.hits(0.5) ? [link(Pd, 'destroy', {}, { object: 0 })] : []),
+  ]
+  const onError = chance.pick(Object.values(ChainErrors.values))
+  return chance.pick<[ObjectClass, string, number, AnyValues]>([
+    [Pd, 'create', 0, {}],
+    [Cq, 'create', 0, cq],
+    [Cq, 'create', 0, cq],
+    [Mr, 'create', 0, { pd: handle(), start, length: 64n, iova: start, access: 1 }],
+    [RcQp, 'create', 0, { pd: handle(), sendCq: handle(), recvCq: handle(), cap, userHandle: 0n }],
+    [RcQp, 'modify', handle(), {}],
+    [Pd, 'destroy', handle(), {}],
+    [Cq, 'destroy', handle(), {}],
+    [RcQp, 'destroy', handle(), {}],
+    [Mr, 'destroy', handle(), {}],
+    [Channel, 'create', 0, {}],
+    [Interface, 'chain', 0, { entries: encodeChain(chain), onError }],
+  ])
+}
+
+/** Only a refusal is a way for a call to fail. */
+const refusedOnly = (error: unknown): void => {
+  if (!(error instanceof CallError)) throw error
+}
+
+const call = (world: World, context: Context, chance: Chance): void => {
+  const { gate, caller, running } = world
+  const [cls, method, object, args] = anyCall(world, chance)
+  gate.waits = chance.hits(0.5)
+  try {
+    const result = invoke(context, cls, method, object, args as never, caller)
+    if (result instanceof Promise) {
+      const ended: Promise<unknown> = result.catch(refusedOnly).finally(() => running.delete(ended))
+      running.add(ended)
+    } else for (const { object: number } of result.descriptors ?? []) caller.fds.set(number, number)
+  } catch (error) {
+    refusedOnly(error)
+  }
+}
+
+/** Everything that promises have to do is done. */
+const turn = (): Promise<void> => new Promise(done => setImmediate(done))
+
+const compare = ({ core, gate, device, contexts }: World): void => {
+  const objects = contexts.flatMap(({ handles, descriptors }) => [
+    ...handles.slots.filter(object => object !== undefined),
+    ...descriptors,
+  ])
+  for (const object of objects) assert.ok(object.uses >= 0, 'used less than never')
+  if (gate.pending.length > 0) return
+  assert.equal(stat(core).waiting, 0)
+  for (const object of objects) {
+    const needed = objects.reduce((n, { parents }) => n + parents.filter(parent => parent === object).length, 0)
+    assert.equal(object.uses, needed, `${object.class.name} ${object.handle}`)
+    assert.equal(object.life, Life.LIVE)
+    for (const parent of object.parents) assert.notEqual(parent.life, Life.GONE, 'it needs what is gone')
+  }
+  const own = objects.filter(({ class: { name } }) => name === 'cq' || name === 'rc_qp')
+  assert.deepEqual([...gate.held].sort(), own.map(({ id }) => id).sort())
+  assert.equal(
+    Object.values(device.counts).reduce((sum, n) => sum + n, 0),
+    objects.length,
+  )
+}
+
+const run = async (seeds: readonly number[]): Promise<void> => {
+  const world = setUp()
+  const { core, device, gate, contexts, caller, running } = world
+  for (const seed of seeds) {
+    const chance = createChance(seed)
+    const what = chance.int(20)
+    if (contexts.length === 0 || (what === 0 && contexts.length < 3))
+      contexts.push(openContext(device, { opened: true }))
+    const context = chance.pick(contexts)
+    if (what === 1) {
+      closeContext(context)
+      contexts.splice(contexts.indexOf(context), 1)
+    } else if (what === 2 && caller.fds.size > 0) {
+      const fd = chance.pick([...caller.fds.keys()])
+      caller.fds.delete(fd)
+      closeDescriptor(core, fd)
+    } else if (what < 9 && gate.pending.length > 0) {
+      const [end] = gate.pending.splice(chance.int(gate.pending.length), 1)
+      // A chain goes on as it began.
+      gate.waits = chance.hits(0.5)
+      end(chance.hits(0.7))
+    } else call(world, context, chance)
+    await turn()
+    compare(world)
+  }
+  gate.waits = false
+  if (seeds.length % 2 === 0) unregister(device)
+  else for (const context of contexts) closeContext(context)
+  while (gate.pending.length > 0) {
+    gate.pending.shift()!(seeds.length % 3 > 0)
+    await turn()
+  }
+  await Promise.all(running)
+  const { objects, descriptors, waiting, faults } = stat(core)
+  assert.deepEqual([objects, descriptors, waiting, faults, gate.held.size, device.memory.live], [0, 0, 0, 0, 0, 0])
+}
+
+test('calls that wait in any order leave everything right', async () => {
+  const steps = fc.array(fc.nat(0x7fff_ffff), { minLength: 1, maxLength: 120, size: 'max' })
+  await fc.assert(fc.asyncProperty(steps, run), { numRuns: 150 })
+})
