@@ -20,13 +20,3 @@ export const setWord = (words: Int32Array, index: number, value: number): void =
 
 /** Loads a 32-bit word, after every earlier setWord, and before every later access (acquire). */
 export const loadWord = (words: Int32Array, index: number): number => Atomics.load(words, index)
-
-const scratch = new Int32Array(1)
-
-/**
- * Full barrier between plain accesses before and after it on x86-64; on arm64 use setWord and loadWord instead. About
- * 10 ns.
- */
-export const fullFence = (): void => {
-  Atomics.exchange(scratch, 0, 0)
-}

@@ -104,11 +104,6 @@ export const closeProcess = (handle: ProcessHandle): void => {
 }
 
 /**
- * Whether the handle's process runs: false after exit and so after any reuse of its pid, but true after exec. 0.4 µs.
- */
-export const isAlive = (handle: ProcessHandle): boolean => handle.pid === process.pid || runs(handle.pidfd)
-
-/**
  * Whether the handle's process runs, with the program that it ran when the handle was opened: false after exit, exec or
  * reuse of the pid. To be asked before each batch of reads and writes. 1.4 µs.
  */
