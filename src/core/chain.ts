@@ -138,7 +138,7 @@ export const runChain = (
           )
         const object =
           ref === undefined ? found.object : objectOf(`${found.class.name}.${found.methodName}`, ref).handle
-        const entry = methodOf(context, found.class.id, number, `${found.class.name}.${found.methodName}`)
+        const entry = methodOf(context, found.class, number, found.methodName)
         const answered = (result: Result): void => {
           const own = result.descriptors?.find(({ attribute }) => attribute === 'object')
           made[index] =

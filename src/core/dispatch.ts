@@ -69,7 +69,7 @@ export const dispatch = <M extends readonly unknown[]>(
   let entry: Entry
   let result: Result | Promise<Result>
   try {
-    entry = methodOf(context, call.class.id, call.method.call, `${call.class.name}.${call.methodName}`)
+    entry = methodOf(context, call.class, call.method.call, call.methodName)
     if (descriptor !== undefined && (call.object !== 0 || creates(call.method) || call.class.identity !== 'fd'))
       throw new CallError(
         'EINVAL',

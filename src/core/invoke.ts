@@ -10,6 +10,7 @@
  * descriptor of another context or class EBADF, device gone EIO.
  */
 import { CallError } from '../spec/errno.ts'
+import { lacksMethod } from '../spec/lacking.ts'
 import { type AnyValue, type AnyValues, DESTROY, type In, type ObjectClass, type Out } from '../spec/schema.ts'
 import { checkKnown } from '../spec/versions.ts'
 import type { NewDescriptor, Result } from '../uapi/call.ts'
@@ -293,9 +294,9 @@ export const execute = (
 }
 
 /** The device's method behind a class and a call number. EOPNOTSUPP if it has none. */
-export const methodOf = (context: Context, classId: number, call: number, name: string): Entry => {
-  const entry = findEntry(context.device.table, classId, call)
-  if (entry === undefined) throw new CallError('EOPNOTSUPP', `device ${context.device.name} has no method ${name}`)
+export const methodOf = (context: Context, cls: ObjectClass, call: number, name: string): Entry => {
+  const entry = findEntry(context.device.table, cls.id, call)
+  if (entry === undefined) throw new CallError('EOPNOTSUPP', lacksMethod(cls.name, name))
   return entry
 }
 
@@ -313,7 +314,7 @@ export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & str
   caller: Caller,
 ): MaybePromise<Returned<Out<C['methods'][K]>>> => {
   const { call } = cls.methods[method]
-  const entry = methodOf(context, cls.id, call, `${cls.name}.${method}`)
+  const entry = methodOf(context, cls, call, method)
   // Bytes were checked when they were decoded. A caller in this process may know more than the device.
   checkKnown(nameOf(entry), entry.method, args as AnyValues)
   return execute(context, entry, object, args as AnyValues, caller) as MaybePromise<Returned<Out<C['methods'][K]>>>

@@ -4,6 +4,7 @@
  */
 import { Classes } from '../spec/classes.ts'
 import { CallError } from '../spec/errno.ts'
+import { lacksMethod } from '../spec/lacking.ts'
 import { driverLayouts } from '../spec/linux/drivers.ts'
 import type { Layout } from '../spec/linux/layout.ts'
 import { typeTables } from '../spec/linux/structs.ts'
@@ -126,8 +127,7 @@ export const callOf = (
 ): Call => {
   const cls = view.schema.className(className)
   const method = cls?.methods[methodName]
-  if (cls === undefined || method === undefined)
-    throw new CallError('EOPNOTSUPP', `this device has no ${className}.${methodName}`)
+  if (cls === undefined || method === undefined) throw new CallError('EOPNOTSUPP', lacksMethod(className, methodName))
   const opens = className === 'device' && methodName === 'open'
   if (!view.hasContext && !opens)
     throw new CallError('EINVAL', 'the descriptor has no context yet: GET_CONTEXT comes first')

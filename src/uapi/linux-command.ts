@@ -7,6 +7,7 @@
  * room for the response is filled with zeros.
  */
 import { CallError } from '../spec/errno.ts'
+import { lacksMethod } from '../spec/lacking.ts'
 import { linuxCall } from '../spec/linux/coverage.ts'
 import { COMMAND_MASK, EXTENDED, type WriteCommand, writeCommands } from '../spec/linux/write.ts'
 import { type AnyRecord, type AnyValue, type AnyValues, type Kind, recordSize } from '../spec/schema.ts'
@@ -90,7 +91,7 @@ export const deviceCommand = (view: CallerView, number: number, name: (name: str
   const found = findCommand(number, name)
   const { classes, method, name: title } = found.command
   if (!onDevice(view, classes, method))
-    throw new CallError('EOPNOTSUPP', `${title}: this device has no ${classes[0]}.${method}`)
+    throw new CallError('EOPNOTSUPP', `${title}: ${lacksMethod(classes[0], method)}`)
   return found
 }
 

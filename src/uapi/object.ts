@@ -13,6 +13,7 @@
  */
 import { AttributeFlag, CommonAttribute, MessageFlag, OpCtrl } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
+import { lacksCall } from '../spec/lacking.ts'
 import { type AnyValue, type AnyValues, type Kind, sizeOf } from '../spec/schema.ts'
 import type { Answer, Call, CallerView, Decoded, Install, Result } from './call.ts'
 import { answering, descriptorOf, refuse } from './caller.ts'
@@ -174,10 +175,10 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
       'EINVAL',
       `the message says that it has ${length} bytes; a multiple of 8 from ${HEADER} to ${bytes.length} is right`,
     )
-  const cls = view.schema.classById(header.getUint16(2, true))
-  if (cls === undefined) throw new CallError('EOPNOTSUPP', `this device has no class ${header.getUint16(2, true)}`)
-  const named = methodByCall(cls, call)
-  if (named === undefined) throw new CallError('EOPNOTSUPP', `class ${cls.name} of this device has no method ${call}`)
+  const classId = header.getUint16(2, true)
+  const cls = view.schema.classById(classId)
+  const named = cls === undefined ? undefined : methodByCall(cls, call)
+  if (cls === undefined || named === undefined) throw new CallError('EOPNOTSUPP', lacksCall(cls, classId, call))
   const { where } = named
   const object = header.getUint32(4, true)
   if (header.getUint32(8, true) !== OpCtrl.ATTRIBUTES || (header.getUint32(12, true) & ~MessageFlag.ANSWERED) !== 0)

@@ -21,7 +21,7 @@ export const pdClass = driverClass(Pd, {
 
   createAhs(call, pd, { addresses }) {
     const { context, caller } = call
-    const entry = methodOf(context, Ah.id, CREATE, 'ah.create')
+    const entry = methodOf(context, Ah, CREATE, 'create')
     const made: CoreObject[] = []
     try {
       for (const address of addresses) {
@@ -38,7 +38,7 @@ export const pdClass = driverClass(Pd, {
   },
 
   destroyAhs({ context, caller }, pd, { handles }) {
-    const entry = methodOf(context, Ah.id, DESTROY, 'ah.destroy')
+    const entry = methodOf(context, Ah, DESTROY, 'destroy')
     const seen = new Set<number>()
     for (const [index, { handle }] of handles.entries()) {
       const ah = findHandle(context.handles, handle)

@@ -6,7 +6,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createLocalSpace, dispatch, type FileMemory, invokeNow } from '../../../src/core/index.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
+import { Interface } from '../../../src/spec/classes/interface.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
+import { classes } from '../../../src/spec/classes.ts'
 import { RXE_DRIVER_ID } from '../../../src/spec/drivers/rxe.ts'
 import { MrKind } from '../../../src/spec/enums.ts'
 import { errnoName } from '../../../src/spec/errno.ts'
@@ -16,6 +18,7 @@ import { EXTENDED } from '../../../src/spec/linux/write.ts'
 import type { Answer } from '../../../src/uapi/call.ts'
 import { decodeVerbsIoctl } from '../../../src/uapi/linux-ioctl.ts'
 import { decodeWrite } from '../../../src/uapi/linux-write.ts'
+import { decodeObject } from '../../../src/uapi/object.ts'
 import { type FakeMemory, fakeMemory } from '../../uapi/abilog.ts'
 import { machine, makeCq, type Program, program } from './machine.ts'
 
@@ -65,6 +68,35 @@ for (const call of linuxCalls.filter(({ classes, method }) => method && classes.
       `${code} ${title}: this device has no ${call.classes[0]}.${call.method}`,
     )
   })
+
+test('a method that the device lacks is refused with one sentence, in a message, in a chain and in this process', () => {
+  const missing = classes.flatMap(cls =>
+    Object.keys(cls.methods).flatMap(name => (has(cls.name, name) ? [] : [{ cls, name }])),
+  )
+  assert.ok(missing.some(({ cls, name }) => `${cls.name}.${name}` === 'flow.create'))
+  for (const { cls, name } of missing) {
+    const says = `this device has no ${cls.name}.${name}`
+    const { call } = cls.methods[name]
+    const message = new Uint8Array(16)
+    const view = new DataView(message.buffer)
+    view.setUint16(0, 16, true)
+    view.setUint16(2, cls.id, true)
+    const memory = fakeMemory()
+    memory.map(AT, message)
+    const caller = { ...p.caller, copyIn: memory.copyIn, copyOut: memory.copyOut }
+    const { ret, reason } = dispatch(p.context, decodeObject, [call, AT], caller) as Answer
+    assert.deepEqual([errnoName(-ret), reason], ['EOPNOTSUPP', says])
+
+    const entries = new Uint8Array(24)
+    entries[0] = call
+    entries[4] = 16
+    entries.set(message, 8)
+    const { out } = invokeNow(p.context, Interface, 'chain', 0, { entries, onError: 0 }, p.caller)
+    assert.deepEqual([errnoName(out.error), new TextDecoder().decode(out.reason)], ['EOPNOTSUPP', says])
+
+    assert.throws(() => invokeNow(p.context, cls, name, 0, {}, p.caller), { code: 'EOPNOTSUPP', message: says })
+  }
+})
 
 test('a method that needs an object of a class that the device lacks', () => {
   const call = linuxCalls.find(({ name }) => name === 'MR.DM_MR_REG')!
