@@ -38,12 +38,13 @@ const copy = (
   at: number,
   size: number,
 ): void => {
-  if (size > FEW) {
+  // the words of one buffer may overlap
+  if (size > FEW || from.view.buffer === to.view.buffer) {
     to.bytes.set(from.bytes.subarray(start, start + size), at)
     return
   }
   const words = size & ~3
-  for (let i = 0; i < words; i += 4) to.view.setUint32(at + i, from.view.getUint32(start + i))
+  for (let i = 0; i < words; i += 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
   for (let i = words; i < size; i++) to.bytes[at + i] = from.bytes[start + i]
 }
 
@@ -62,11 +63,13 @@ export const createLocalSpace = (): LocalSpace => {
     }
     return low - 1
   }
+  /** The area that was asked for last, which is often the next one too. */
+  let last: Area | undefined
   const areaOf = (hi: number, lo: number, length: number): Area | undefined => {
     const address = hi * FIRST + lo
-    const area = areas[search(address)]
-    if (area === undefined || address - area.start + length > area.length) return undefined
-    return area.bytes.byteLength === area.length ? area : undefined
+    if (last === undefined || address < last.start || address - last.start >= last.length) last = areas[search(address)]
+    if (last === undefined || address - last.start + length > last.length) return undefined
+    return last.bytes.byteLength === last.length ? last : undefined
   }
   const word = (hi: number, lo: number): DataView | undefined => {
     const area = areaOf(hi, lo, 8)
@@ -95,6 +98,7 @@ export const createLocalSpace = (): LocalSpace => {
       const at = search(address)
       if (at < 0 || areas[at].start !== address) return false
       areas.splice(at, 1)
+      last = undefined
       return true
     },
     check: (hi, lo, length) => length === 0 || areaOf(hi, lo, length) !== undefined,

@@ -28,6 +28,7 @@ export interface FaultPort extends Port {
 
 /** `device`: the name that rules use. */
 const nobody = (): null => null
+const always = (): boolean => true
 
 export const withFaults = (port: Port, device: string, initial: readonly FaultRule[] = []): FaultPort => {
   const faults = noFaultCounts()
@@ -50,6 +51,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     // faults are for packets
     port.receiver = inFaulty ? null : receiver
     layer.receiverOf = outFaulty ? nobody : port.receiverOf
+    layer.isWaiting = inFaulty ? always : port.isWaiting
     layer.receive = inFaulty ? receiving.receive : port.receive
     layer.release = inFaulty ? release : port.release
     layer.commit = outFaulty ? sending.commit : port.commit

@@ -67,8 +67,6 @@ const AETH = opcodeHeaderBytes[operationCode.READ_RESP_ONLY] - BTH
 export const SLICE_BYTES = 0x1_0000
 /** Room that a `Neighbour` has for a slice, or for the request packet of an operation on a word. */
 export const STAGING_BYTES = SLICE_BYTES
-/** So many bytes are copied twice sooner than looked up where they lie. */
-const FEW = 256
 
 // ---- one slice ----
 
@@ -101,7 +99,7 @@ const fetch = (s: EngineState, row: number, request: number, from: number, total
   s.sourceArena = arena
   s.sourceAt = staging
   if (total === 0) return Moved.OK
-  if (total > FEW && p[wr + SGES] === 1 && (p[wr + FLAGS] & INLINE) === 0) {
+  if (p[wr + SGES] === 1 && (p[wr + FLAGS] & INLINE) === 0) {
     const end = p[wr + SGE] + from
     const hi = (p[wr + SGE + 1] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
     const why = locate(s, s, row, s.rows[row * WORDS + PD], p[wr + SGE + 3], hi, end >>> 0, total, Access.LOCAL_READ)
@@ -288,10 +286,8 @@ const fetchRemote = (s: EngineState, t: EngineState, request: number, from: numb
   const key = p[wr + RKEY]
   const pd = t.rows[other * WORDS + PD]
   const { REMOTE_READ } = Access
-  if (total > FEW) {
-    const why = locate(s, t, other, pd, key, hi, lo, total, REMOTE_READ)
-    if (why !== UNLOCATED) return why
-  }
+  const why = locate(s, t, other, pd, key, hi, lo, total, REMOTE_READ)
+  if (why !== UNLOCATED) return why
   const { arena, staging } = s.env.neighbour as Neighbour
   const { memory } = t.env
   const region = memory.resolve(pd, key, hi, lo, total, REMOTE_READ, t.rows[other * WORDS + QPN])

@@ -94,6 +94,8 @@ export interface Engine {
   endBurst(now: number): void
   /** Sends what may be sent. True if the port was full or there is more to do: call again. */
   pollTransmit(sink: TransmitSink, now: number): boolean
+  /** Whether nothing is to be sent: until something is handed in, `pollTransmit` has nothing to do. */
+  isIdle(): boolean
   /** When `onTimeout` is to be called, µs; Infinity for never. */
   nextTimeout(): number
   onTimeout(now: number): void
@@ -161,6 +163,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
       onRun(s, row, arena, offset, packetBytes, count, lastBytes, peer, now),
     endBurst: () => flushMoves(s),
     pollTransmit: (sink, now) => pollTransmit(s, sink, now),
+    isIdle: () => s.queueHead < 0 && s.shares.full.length === 0,
     nextTimeout: () => Math.min(nextDeadline(s.timers), nextShares(s)),
     onTimeout: now => {
       if (now >= nextShares(s)) onShares(s, now)

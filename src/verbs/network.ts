@@ -94,12 +94,15 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
   let timer: NodeJS.Timeout | undefined
   let timerDue = Number.POSITIVE_INFINITY
 
-  const pollAll = (): boolean => {
-    const now = nowMicroseconds()
+  const pollAll = (now: number): boolean => {
     let progress = false
     // Every post names its queue pair, so that idle ones cost nothing.
-    for (const device of devices) progress = device.poll(now, Where.CHANGED) || progress
+    for (const device of devices) if (device.hasWork(now)) progress = device.poll(now, Where.CHANGED) || progress
     return expire(core, now) || progress
+  }
+  const hasWork = (now: number): boolean => {
+    for (const device of devices) if (device.hasWork(now)) return true
+    return false
   }
   const armTimer = (): void => {
     let due = nextDue(core)
@@ -121,8 +124,10 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
     let worked = false
     let busy = true
     for (let turn = 0; turn < TURNS && busy; turn++) {
-      busy = pollAll()
-      worked = busy || worked
+      const now = nowMicroseconds()
+      const progress = pollAll(now)
+      worked = progress || worked
+      busy = progress && hasWork(now)
     }
     driving = false
     if (busy) kick()

@@ -55,6 +55,10 @@ export interface RxeDevice {
   poll(now: number, where?: Where): boolean
   /** A program says that it posted to the send queue with this handle; one that does not exist is nothing. */
   posted(context: Context, handle: number): void
+  /**
+   * Whether `poll` has anything to do, if every post was told of (`posted`). Ports that cannot say count as busy.
+   */
+  hasWork(now: number): boolean
   /** When `poll` must be called next even if nothing happens; Infinity for never. */
   nextTimeout(): number
 }
@@ -289,6 +293,14 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       if (object && qpNames.has(object.class.name) && object.life === Life.LIVE)
         posts.look((object as QpObject).state.row)
     },
+    hasWork: time =>
+      posts.isAsked() ||
+      !engine.isIdle() ||
+      port.isWaiting === undefined ||
+      port.isWaiting() ||
+      state.stranded.length > 0 ||
+      time >= engine.nextTimeout() ||
+      time >= port.nextTimeout(),
     nextTimeout: () => Math.min(engine.nextTimeout(), port.nextTimeout()),
   }
 }

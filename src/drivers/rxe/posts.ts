@@ -23,6 +23,8 @@ export interface Posts {
   look(row: number): void
   /** Requests wait in the row's send queue that no look has seen. */
   behind(row: number): boolean
+  /** Whether somebody asked to `look`. */
+  isAsked(): boolean
   /** Tells the engine where something was posted since the last look; true if anything was to be sent. */
   scan(where: Where, now: number): boolean
 }
@@ -80,7 +82,7 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
       if (queues === undefined) return
       queues.send.seen = UNSEEN
       queues.receive.seen = UNSEEN
-      changed.push(row)
+      if (changed.length === 0 || changed[changed.length - 1] !== row) changed.push(row)
     },
     behind(row) {
       const queues = rings[row]
@@ -88,6 +90,7 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
       const producer = loadProducer(queues.send.ring)
       return producer !== queues.send.seen && producer !== queues.send.retired
     },
+    isAsked: () => changed.length > 0,
     scan(where, now) {
       let found = false
       while (changed.length > 0) found = inspect(changed.pop() as number, now) || found
