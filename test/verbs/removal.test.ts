@@ -1,0 +1,65 @@
+/*
+ * A daemon's device goes under programs of the library (R23): whoever waits for completions has all that were flushed
+ * and then hears EIO, events end with DEVICE_FATAL, calls are refused, and the partner finds out.
+ */
+import assert from 'node:assert/strict'
+import { before, describe, test } from 'node:test'
+import { hasNative } from '../../src/host/native.ts'
+import { open, RdmaError } from '../../src/verbs/index.ts'
+import { isEmpty, runUserdma, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from '../system/programs.ts'
+import { closeAll, end } from './ends.ts'
+
+const RECEIVES = 20
+
+describe('a device that goes', { skip: !hasNative() && 'there is no koffi' }, () => {
+  const suite = suiteScope()
+  let daemon: TestDaemon
+  before(async () => {
+    daemon = await startDaemon(suite, { devices: TWO_DEVICES })
+  })
+
+  test('ends what waits for it', async t => {
+    const { socket } = daemon
+    const a = end(await open({ socket }))
+    const b = end(await open({ socket, device: 'rxe1' }))
+    a.qp.connect(b.qp.endpoint, { retries: 2 })
+    b.qp.connect(a.qp.endpoint)
+    for (let id = 0; id < RECEIVES; id++) b.qp.receive(b.mr.slice(), id)
+
+    /** What came until the queue could not be waited for any more. */
+    const walk = async (): Promise<{ names: string[]; end: unknown }> => {
+      const names: string[] = []
+      try {
+        for await (const { statusName } of b.cq.completions()) names.push(statusName)
+      } catch (error) {
+        return { names, end: error }
+      }
+      return { names, end: undefined }
+    }
+    const listen = async (): Promise<string[]> => {
+      const types: string[] = []
+      for await (const { type } of b.device.events()) types.push(type)
+      return types
+    }
+    const walked = walk()
+    const heard = listen()
+    a.qp.send(a.mr.slice(0, 8), { id: 1 })
+    await a.cq.wait()
+    const { status, stderr } = await runUserdma(t, ['device', 'remove', 'rxe1', '--socket', socket])
+    assert.equal(status, 0, stderr)
+
+    const { names, end: last } = await walked
+    assert.deepEqual(names, ['SUCCESS', ...Array(RECEIVES - 1).fill('WR_FLUSH_ERR')])
+    assert.ok(last instanceof RdmaError && last.code === 'EIO', String(last))
+    assert.deepEqual(await heard, ['DEVICE_FATAL'])
+    assert.throws(() => b.device.pd(), { code: 'EIO' })
+    assert.throws(() => b.cq.query(), { code: 'EIO' })
+
+    assert.ok(a.cq.poll() && a.cq.completion.ok)
+    a.qp.send(a.mr.slice(0, 8), { id: 2 })
+    while (!a.cq.poll()) await a.cq.wait()
+    assert.equal(a.cq.completion.statusName, 'RETRY_EXC_ERR')
+    await closeAll(a, b)
+    await daemon.settled(isEmpty)
+  })
+})
