@@ -102,12 +102,12 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
       waiters.wake(number)
     })
     try {
-      for (;;) {
+      while (open) {
         while (come.length > 0) yield come.shift() as DeviceEvent
         signal?.throwIfAborted()
-        // Closed here, or the device is gone and has said so.
-        if (!open || waiters.over) return
-        await waiters.wait(number, signal)
+        // The device is gone, and has said so.
+        if (waiters.over) return
+        if (open) await waiters.wait(number, signal)
       }
     } finally {
       stop()
