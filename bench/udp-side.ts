@@ -234,7 +234,9 @@ const spin = (side: Side, step: () => boolean): Promise<void> =>
         for (let now = nowMicroseconds(); now < end; now = nowMicroseconds()) {
           if (!side.rxe.poll(now, Where.USED)) yieldProcessor()
           if (step()) {
-            side.rxe.poll(nowMicroseconds(), Where.USED)
+            while (side.rxe.poll(nowMicroseconds(), Where.USED)) {
+              // What is due still leaves.
+            }
             resolve()
             return
           }
@@ -252,11 +254,14 @@ const spin = (side: Side, step: () => boolean): Promise<void> =>
 const byEvents = (side: Side, step: () => boolean): Promise<void> =>
   new Promise((resolve, reject) => {
     let over = false
+    let ended = false
     const poll = (now: number, where: Where): boolean => {
       const progress = side.rxe.poll(now, where)
       try {
-        if (!over && step()) {
-          over = true
+        over ||= step()
+        // Only when nothing is left to do: the last answer has to leave.
+        if (over && !progress && !ended) {
+          ended = true
           queueMicrotask(() => {
             loop.stop()
             side.port.wake = null

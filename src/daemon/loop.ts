@@ -2,10 +2,11 @@
  * The daemon's one loop over all queues: who looks at them, when, and when it may sleep (design.md sections 6 and 7).
  *
  * While there is something to do the loop polls its devices, and programs ring no doorbells. When there is nothing it
- * lingers for a moment, giving up the processor between looks, since the programs that would produce work need it. Then
- * it parks: it says so in the parked page, looks at all queues once more, and only if that finds nothing goes back to
- * the event loop, where a doorbell, a call or a timer wakes it. A busy loop lets the event loop run in between, so that
- * calls are answered.
+ * lingers for a moment, giving up the processor between looks, since the programs that would produce work need it (if
+ * somebody else keeps the processor then, it is faster to be woken: for a while it does not linger). Then it parks: it
+ * says so in the parked page, looks at all queues once more, and only if that finds nothing goes back to the event
+ * loop, where a doorbell, a call or a timer wakes it. A busy loop lets the event loop run in between, so that calls are
+ * answered.
  */
 
 import { Where } from '../drivers/rxe/posts.ts'
@@ -34,6 +35,9 @@ export interface Loop {
 /** Longest time without the event loop, and how long to look for more work before parking. Microseconds. */
 const SLICE = 500
 const LINGER = 20
+/** Who gets the processor for longer than this is no partner of ours: for so long it is not given up. Microseconds. */
+const LOST = 500
+const WITHOUT_LINGER = 20_000
 
 /** `turn` is told each time the loop begins to look: what was found out about a process before may be true no more. */
 export const createLoop = (parked: Int32Array, devices: readonly Pollable[], turn: () => void = () => {}): Loop => {
@@ -45,6 +49,7 @@ export const createLoop = (parked: Int32Array, devices: readonly Pollable[], tur
     kick()
   })
   let timerDue = Infinity
+  let lingerFrom = Number.NEGATIVE_INFINITY
 
   const pollAll = (where: Where): boolean => {
     const now = nowMicroseconds()
@@ -64,8 +69,11 @@ export const createLoop = (parked: Int32Array, devices: readonly Pollable[], tur
       const progress = pollAll(where)
       const now = nowMicroseconds()
       if (progress) last = now
-      else if (now - last >= LINGER) return true
-      else yieldProcessor()
+      else if (now - last >= LINGER || now < lingerFrom) return true
+      else {
+        yieldProcessor()
+        if (nowMicroseconds() - now > LOST) lingerFrom = now + WITHOUT_LINGER
+      }
       if (now - start >= SLICE && progress) return false
     }
   }

@@ -99,6 +99,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     counters: port.counters,
     faults,
     maxPackets: port.maxPackets,
+    soonPackets: port.soonPackets,
     maxBytes: port.maxBytes,
     pathMtu: port.pathMtu,
     get windowBytes() {

@@ -112,6 +112,8 @@ export interface Port {
   /** Offset of SCRATCH_BYTES in the arena that nobody but the port's owner uses, to put together what it hands on. */
   readonly scratch: number
   readonly maxPackets: number
+  /** A run of messages of one packet each ends after so many, to leave early; absent where that gains nothing. */
+  readonly soonPackets?: number | undefined
   readonly maxBytes: number
   /** Largest path MTU in bytes that fits the link, when the port was made. */
   readonly pathMtu: number
@@ -152,7 +154,7 @@ export interface Port {
 
   /**
    * As `TransmitSink` in transport/types.ts. A run is sealed, if it is to be, when `commit` returns; its bytes are the
-   * sender's to damage until `flush`.
+   * sender's to damage until the next `commit` or `flush`.
    */
   reserve(bytes: number): number
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void

@@ -27,10 +27,11 @@ export const RECEIVES = 32
 /** Buffers that one call fills at most. */
 const AT_ONCE = 8
 /**
- * Bytes that are handed out in one turn, until the release: acknowledgements leave between turns, and a sender who
- * hears of the first half of its window while the second is being looked at never stops.
+ * Bytes and packets that are handed out in one turn, until the release: acknowledgements leave between turns, and a
+ * sender who hears of the first half of its window while the second is being looked at never stops.
  */
 const TURN_BYTES = 0x1_0000
+const TURN_PACKETS = 124
 const UNKNOWN = -2
 
 export const createUdpReceiving = (
@@ -53,23 +54,29 @@ export const createUdpReceiving = (
   /** The identification of that packet, if it was looked at already. */
   let known = UNKNOWN
   let outstanding = false
-  /** Bytes handed out in this turn. */
+  /** Bytes and packets handed out in this turn. */
   let handed = 0
+  let handedPackets = 0
   const senderOf = new Int32Array(RECEIVES)
   const packetsIn = new Int32Array(RECEIVES)
   /** The socket that was asked last. */
   let turn = 0
+  /** By socket: the number of the turn in which it had less than was asked for, so that it is not asked again. */
+  let dryIn = new Uint32Array(4)
+  let turnNumber = 1
 
   /** Asks the sockets in turn; false if nothing waits there, or there is no buffer to put it. */
   const fill = (): boolean => {
     if (got === 0) senders.settle()
     const room = Math.min(AT_ONCE, RECEIVES - got)
     if (room === 0) return false
+    if (dryIn.length < sockets.length) dryIn = new Uint32Array(2 * sockets.length)
     for (let tries = sockets.length; tries > 0; tries--) {
       turn = turn + 1 < sockets.length ? turn + 1 : 0
       const socket = sockets[turn]
-      if (socket === undefined) continue
+      if (socket === undefined || dryIn[turn] === turnNumber) continue
       const filled = receive(socket, got, room)
+      if (filled < room) dryIn[turn] = turnNumber
       // Nothing waits, or the network told of something that was sent (ICMP): neither is the end of anything.
       if (filled <= 0) continue
       for (const end = got + filled; got < end; got++) {
@@ -81,6 +88,10 @@ export const createUdpReceiving = (
       return true
     }
     return false
+  }
+
+  const beginTurn = (): void => {
+    turnNumber = (turnNumber + 1) >>> 0
   }
 
   const startAgain = (): void => {
@@ -167,6 +178,7 @@ export const createUdpReceiving = (
     const bytes = (run.count - 1) * run.packetBytes + run.lastBytes
     counters.receivedBytes += bytes
     handed += bytes
+    handedPackets += run.count
     show('passed', buffer, from, run.count, first)
     goTo(end)
     outstanding = true
@@ -175,16 +187,20 @@ export const createUdpReceiving = (
 
   return {
     receive: run => {
-      if (handed >= TURN_BYTES) return false
+      if (handed >= TURN_BYTES || handedPackets >= TURN_PACKETS) return false
       for (;;) {
         while (cursor < got) if (handOn(run)) return true
         startAgain()
-        if (!fill()) return false
+        if (fill()) continue
+        if (!outstanding) beginTurn()
+        return false
       }
     },
     release: () => {
       outstanding = false
       handed = 0
+      handedPackets = 0
+      beginTurn()
       startAgain()
     },
     clear: () => {

@@ -44,8 +44,10 @@ const MESSAGES = 2048
 const SPARE = MESSAGES
 export const ALL_MESSAGES = MESSAGES + 1
 /** Datagrams of one message, and its bytes: below the kernel's limits (64 or 128 segments, 65,507 bytes). */
-const MESSAGE_PACKETS = 62
+export const MESSAGE_PACKETS = 62
 const MESSAGE_BYTES = 65000
+/** So many datagrams leave before the turn is over: their receiver should not wait while many small ones are built. */
+const EARLY_PACKETS = MESSAGE_PACKETS
 
 export const createUdpSending = (
   { arena, putMessage, send }: UdpBatches,
@@ -72,6 +74,7 @@ export const createUdpSending = (
   const flowsOf = new Int32Array(MESSAGES)
   let sent = 0
   let queued = 0
+  let queuedPackets = 0
   /** The room that was reserved last: where it ends, -1 for none, and how far it is filled. */
   let roomEnd = -1
   let filled = 0
@@ -146,6 +149,7 @@ export const createUdpSending = (
     for (let i = 0; i < queued; i++) flows.drop(flowsOf[i])
     sent = 0
     queued = 0
+    queuedPackets = 0
     setBlocked(false)
     return true
   }
@@ -199,6 +203,8 @@ export const createUdpSending = (
       const end = requireRun(offset, size, count, last, filled, roomEnd)
       if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
       filled = end
+      // Not this run, whose bytes are still the sender's.
+      if (queuedPackets >= EARLY_PACKETS && !blocked) sendQueued()
       counters.sentPackets += count
       counters.sentBytes += end - offset
       const peer = flows.peerOf(0, flows.words(), flows.destinationAt(flow))
@@ -209,6 +215,7 @@ export const createUdpSending = (
         const lastNow = i + now === count ? last : size
         queueMessage(offset + i * size, now === 1 ? lastNow : size, now, lastNow, flow)
       }
+      queuedPackets += count
     },
     flush: () => {
       roomEnd = -1

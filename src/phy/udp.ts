@@ -15,7 +15,7 @@ import { noAddress, type Port, SCRATCH_BYTES } from './port.ts'
 import { RUN_BYTES, RUN_PACKETS, requireRunBytes } from './run-limits.ts'
 import { createSenders } from './senders.ts'
 import { createUdpReceiving, RECEIVES, type ReceiveCounters } from './udp-receiving.ts'
-import { ALL_MESSAGES, createUdpSending, FLOWS, type SendCounters, STAGING } from './udp-sending.ts'
+import { ALL_MESSAGES, createUdpSending, FLOWS, MESSAGE_PACKETS, type SendCounters, STAGING } from './udp-sending.ts'
 import { LARGEST_SHARED_WINDOW, LARGEST_WINDOW, pathMtuOf, sharedWindowOf } from './udp-window.ts'
 
 export interface UdpCounters extends SendCounters, ReceiveCounters {}
@@ -93,6 +93,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
     arena: batches.arena,
     scratch: STAGING + ROOMS * RUN_BYTES,
     maxPackets: RUN_PACKETS,
+    soonPackets: MESSAGE_PACKETS,
     maxBytes: RUN_BYTES,
     pathMtu: pathMtuOf(mtu),
     windowBytes: LARGEST_WINDOW,

@@ -414,6 +414,7 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
   flushMoves(s)
   s.handed = 0
   s.sink = sink
+  s.soonPackets = sink.soonPackets ?? sink.maxPackets
   let full = false
   let turns = MAX_TURNS
   for (let row = nextTurn(s); row >= 0; row = nextTurn(s)) {

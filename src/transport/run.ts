@@ -18,10 +18,11 @@ const least = (a: number, b: number, c: number): number => {
 
 /**
  * Room for up to `want` packets of `size` bytes to `flow`, back to back from `s.runAt` on; the last one accepted may be
- * shorter. Answers how many fit, 0 if the port can take none now.
+ * shorter. One packet alone joins others only up to `s.soonPackets`. Answers how many fit, 0 if the port can take none
+ * now.
  */
 export const openRun = (s: EngineState, size: number, flow: number, want: number): number => {
-  const maxPackets = s.sink!.maxPackets
+  const maxPackets = want === 1 ? s.soonPackets : s.sink!.maxPackets
   if (s.runCount > 0) {
     const left = s.roomEnd - s.roomAt
     if (s.runFlow === flow && !s.runClosed && size <= s.runPacket && s.runCount < maxPackets && size <= left) {

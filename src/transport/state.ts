@@ -240,6 +240,8 @@ export interface EngineState {
 
   /** What is free of the room reserved, and the run being built, see run.ts. */
   sink: TransmitSink | undefined
+  /** The sink's `soonPackets`, or `maxPackets`. */
+  soonPackets: number
   roomAt: number
   roomEnd: number
   runOffset: number
@@ -305,6 +307,7 @@ export const createState = (
   queueTail: -1,
   queueNext: new Int32Array(FIRST_ROWS),
   sink: undefined,
+  soonPackets: 0,
   roomAt: 0,
   roomEnd: 0,
   runOffset: 0,

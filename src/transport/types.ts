@@ -248,6 +248,8 @@ export interface TransmitSink {
   /** Most packets of one run, most bytes of one run and of one reservation. */
   readonly maxPackets: number
   readonly maxBytes: number
+  /** A run of messages of one packet each ends after so many, if there is a number. */
+  readonly soonPackets?: number | undefined
   /**
    * Room for runs of together `bytes` in the arena: its offset (a multiple of 64), or -1 when the port can take no more
    * now; then the room reserved before stays the sender's, which otherwise ends, as it does with the port's turn of

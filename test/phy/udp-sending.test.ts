@@ -71,7 +71,7 @@ const start = (answer: (segment: number) => number) => {
   }
   const isSealed = (offset: number, identification: number): boolean =>
     verifyIcrc(arena, offset, 64, icrcFlow, identification)
-  return { sending, counters, sent, blocked, sendRun, isSealed, sockets }
+  return { sending, flow, counters, sent, blocked, sendRun, isSealed, sockets }
 }
 
 describe('sending over UDP', () => {
@@ -84,6 +84,20 @@ describe('sending over UDP', () => {
     ])
     for (let i = 0; i < 70; i++) assert.ok(t.isSealed(64 * i, i % 62), `packet ${i}`)
     assert.equal(t.counters.sendCalls, 1)
+  })
+
+  it("sends many small packets while more are built, but never what is still the sender's to damage", () => {
+    const t = start(() => 0)
+    const at = t.sending.reserve(200 * 64)
+    t.sending.commit(at, 64, 62, 64, t.flow)
+    assert.deepEqual(t.sent, [])
+    t.sending.commit(at + 62 * 64, 64, 10, 64, t.flow)
+    assert.deepEqual(t.sent, [[at, 62 * 64, 64]])
+    t.sending.flush()
+    assert.deepEqual(t.sent, [
+      [at, 62 * 64, 64],
+      [at + 62 * 64, 10 * 64, 64],
+    ])
   })
 
   for (const errno of [EIO, EINVAL])

@@ -121,6 +121,12 @@ const SENDING_CALLS = 4
 const BURST_BYTES = 1 << 20
 
 /**
+ * After no more packets than this the next turn of sending is left out, once: whoever gets a message may answer it at
+ * once, and the acknowledgement and the answer then leave with one system call, which is what a small message costs.
+ */
+const FEW = 4
+
+/**
  * Bytes per µs that queue pairs without acknowledgements send over a port with a window (sharing.ts), in the long run:
  * a receiver that is not scheduled for a while must still find all in its socket buffer.
  */
@@ -238,18 +244,26 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     }
   }
 
+  /** Packets that came in the last turn. */
+  let arrived = 0
+  /** Whether the last turn of sending was left out. */
+  let held = false
+  const mayHold = port.windowBytes !== undefined
+
   const deliver = (time: number): boolean => {
+    arrived = 0
     if (!port.receive(run)) return false
-    let held = 0
+    let unreleased = 0
     do {
       deliverRun(time)
-      held += run.count * run.packetBytes
+      arrived += run.count
+      unreleased += run.count * run.packetBytes
       // Payloads still lie in the runs: what was only noted has to move before the port gets them back. That is not
       // done run by run, since a message may lie in several.
-      if (held >= BURST_BYTES) {
+      if (unreleased >= BURST_BYTES) {
         engine.endBurst(time)
         port.release()
-        held = 0
+        unreleased = 0
       }
     } while (port.receive(run))
     engine.endBurst(time)
@@ -273,13 +287,17 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   const poll = (time: number, where: Where = Where.ALL): boolean => {
     let progress = posts.scan(where, time)
     if (time >= port.nextTimeout()) port.onTimeout(time)
+    const wasHeld = held
+    held = mayHold && !held && !progress
     // What came in time is seen before the time is over: this process may not have run for a while.
-    progress = deliver(time) || progress
+    if (!wasHeld) progress = deliver(time) || progress
+    held = held && arrived > 0 && arrived <= FEW
     if (time >= engine.nextTimeout()) {
       engine.onTimeout(time)
       progress = true
+      held = false
     }
-    progress = transmit(time) || progress
+    if (!held) progress = transmit(time) || progress
     if (state.stranded.length > 0) endStranded(state, time)
     return progress
   }

@@ -49,8 +49,11 @@ export interface Machine {
   tick(): boolean
 }
 
-/** Devices rxe0@127.0.0.1, rxe1@127.0.0.2, …, each with an IPv6 address fd00::N as GID 2. `fault`: as `--fault`. */
-export const machine = (count = 2, fault = '', path: Path = 'packets'): Machine => {
+/**
+ * Devices rxe0@127.0.0.1, rxe1@127.0.0.2, …, each with an IPv6 address fd00::N as GID 2. `fault`: as `--fault`;
+ * `windowBytes`: as that of a port on a network, absent for the memory link that it is.
+ */
+export const machine = (count = 2, fault = '', path: Path = 'packets', windowBytes?: number): Machine => {
   const core = createCore()
   const arena = plainArena(memorySwitchBytes(8, 64))
   const sealing = path === 'packets' ? 'always' : 'demand'
@@ -62,7 +65,8 @@ export const machine = (count = 2, fault = '', path: Path = 'packets'): Machine 
     devices: Array.from({ length: count }, (_, i) => {
       const plain = identify(ipv4(127, 0, 0, i + 1), { name: 'lo', index: 1 })
       const identity: Identity = { ...plain, gids: [...plain.gids, ipv6(i + 1)] }
-      const port = withFaults(link.attach(), `rxe${i}`, parseFaults(fault))
+      const bare = Object.assign(link.attach(), windowBytes === undefined ? {} : { windowBytes })
+      const port = withFaults(bare, `rxe${i}`, parseFaults(fault))
       return createRxeDevice(core, { name: `rxe${i}`, identity, port, now: () => self.now })
     }),
     settle() {
