@@ -1,10 +1,10 @@
 /*
- * `--device`, `--link` and `--fault` of the command line: checked, and compared with what a running daemon was started
- * with. They mean the same in `daemon`, `run` and `trace` (design.md section 6).
+ * `--device`, `--link`, `--path` and `--fault` of the command line: checked, and compared with what a running daemon was
+ * started with. They mean the same in `daemon`, `run` and `trace` (design.md section 6).
  */
 import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/device-spec.ts'
 import { formatFaults, parseFaults } from '../phy/fault-spec.ts'
-import { type DaemonConfig, type DeviceSpec, type Link, links } from '../uapi/tool.ts'
+import { type DaemonConfig, type DeviceSpec, type Link, links, type Path, paths } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
 import { UsageError } from './fail.ts'
 
@@ -14,6 +14,7 @@ export interface ConfigOptions {
   /** One rule, or several with `;` between them, each. */
   readonly fault?: readonly string[]
   readonly link?: string
+  readonly path?: string
 }
 
 /** What was asked for; a setting that was not given is absent. */
@@ -21,12 +22,13 @@ export interface WantedConfig {
   readonly devices?: readonly DeviceSpec[]
   readonly fault?: string
   readonly link?: Link
+  readonly path?: Path
 }
 
-const parseLink = (text: string): Link => {
-  const link = links.find(known => known === text)
-  if (link === undefined) throw new Error(`link "${text}": there are ${links.join(', ')}`)
-  return link
+const parseOne = <T extends string>(name: string, known: readonly T[], text: string): T => {
+  const found = known.find(one => one === text)
+  if (found === undefined) throw new Error(`${name} "${text}": there are ${known.join(', ')}`)
+  return found
 }
 
 /** The rules of all `texts` as one text. Throws an Error with a sentence. */
@@ -41,29 +43,32 @@ export const orUsageError = <T>(parse: () => T): T => {
 }
 
 /** What the options say. Throws UsageError with a sentence. */
-export const wantedConfig = ({ device, fault, link }: ConfigOptions): WantedConfig =>
+export const wantedConfig = ({ device, fault, link, path }: ConfigOptions): WantedConfig =>
   orUsageError(() => {
     const devices = device?.map(parseDevice)
     if (devices) checkDevices(devices)
     return {
       ...(devices && { devices }),
       ...(fault !== undefined && { fault: canonicalFaults(fault) }),
-      ...(link !== undefined && { link: parseLink(link) }),
+      ...(link !== undefined && { link: parseOne('link', links, link) }),
+      ...(path !== undefined && { path: parseOne('path', paths, path) }),
     }
   })
 
 /** A whole configuration: what was not asked for is as usual. */
-export const fullConfig = ({ devices, fault, link }: WantedConfig): DaemonConfig => ({
+export const fullConfig = ({ devices, fault, link, path }: WantedConfig): DaemonConfig => ({
   devices: devices ?? [defaultDevice],
   fault: fault ?? '',
   link: link ?? 'memory',
+  ...(path === 'packets' && { path }),
 })
 
 /** The options that yield this configuration again. */
-export const configArguments = ({ devices, fault, link }: DaemonConfig): string[] => [
+export const configArguments = ({ devices, fault, link, path }: DaemonConfig): string[] => [
   ...devices.flatMap(device => ['--device', deviceText(device)]),
   ...(fault === '' ? [] : ['--fault', fault]),
   ...(link === 'memory' ? [] : ['--link', link]),
+  ...(path === undefined ? [] : ['--path', path]),
 ]
 
 export const devicesText = (devices: readonly DeviceSpec[]): string => devices.map(deviceText).join(', ')
@@ -82,5 +87,7 @@ export const difference = (wanted: WantedConfig, running: DaemonConfig): string 
   if (wanted.fault !== undefined && wanted.fault !== canonicalFaults([running.fault]))
     return `has ${running.fault === '' ? 'no faults' : `faults ${running.fault}`}, not ${wanted.fault === '' ? 'none' : wanted.fault}`
   if (wanted.link !== undefined && wanted.link !== running.link) return `has link ${running.link}, not ${wanted.link}`
+  const path = running.path ?? 'direct'
+  if (wanted.path !== undefined && wanted.path !== path) return `has path ${path}, not ${wanted.path}`
   return undefined
 }

@@ -19,11 +19,16 @@ const LINK = '--link <kind>'
 const LINK_HELP =
   "what joins the devices: memory (the daemon's own, the default), udp (sockets), udp-plain (uncut), dgram (Node's)"
 
+const PATH = '--path <way>'
+const PATH_HELP =
+  'how messages pass through memory: direct (from buffer to buffer while nobody looks, the default), packets'
+
 const withConfig = (command: Command): Command =>
   command
     .option(DEVICE, 'a device and its IP address; may be given several times (default: rxe0@127.0.0.1)', collect)
     .option(FAULT, FAULT_HELP, collect)
     .option(LINK, LINK_HELP)
+    .option(PATH, PATH_HELP)
 
 const withJoin = (command: Command): Command =>
   withConfig(

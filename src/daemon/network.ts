@@ -16,7 +16,7 @@ import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
 import type { Port } from '../phy/port.ts'
 import { addTap, forEachPacket } from '../phy/tap.ts'
 import { createPcapng } from '../trace/pcapng.ts'
-import type { DaemonConfig, DeviceSpec } from '../uapi/tool.ts'
+import type { DaemonConfig, DeviceSpec, Path } from '../uapi/tool.ts'
 
 export interface Network {
   /** A port for one more device. Over UDP its address is taken now. Throws an Error with a sentence. */
@@ -39,11 +39,11 @@ export interface Network {
 
 type Links = (device: DeviceSpec) => Port
 
-const memoryLink = (): Links => {
+const memoryLink = (path: Path): Links => {
   const arena = mapArena(memorySwitchBytes())
   // Memory loses no bits: ICRCs are made and checked once somebody looks at packets or damages them (taps and faults
   // ask for it).
-  const link = createMemorySwitch({ arena, sealing: 'demand' })
+  const link = createMemorySwitch({ arena, sealing: 'demand', path })
   return () => link.attach()
 }
 
@@ -63,9 +63,12 @@ export const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultR
 }
 
 /** `interfaces`: those of this system, if they are known. */
-export const createNetwork = ({ devices, fault, link }: DaemonConfig, interfaces?: Interfaces): Network => {
+export const createNetwork = (
+  { devices, fault, link, path = 'direct' }: DaemonConfig,
+  interfaces?: Interfaces,
+): Network => {
   useNativeCrc()
-  const attach = link === 'memory' ? memoryLink() : socketLinks(link, interfaces)
+  const attach = link === 'memory' ? memoryLink(path) : socketLinks(link, interfaces)
   let rules = faultRules(fault, devices)
   const ports: { readonly name: string; readonly port: FaultPort; readonly device: DeviceSpec }[] = []
 

@@ -23,12 +23,18 @@ export interface ListedDevice extends DeviceSpec {
 export const links = ['memory', 'udp', 'udp-plain', 'dgram'] as const
 export type Link = (typeof links)[number]
 
+/** How messages pass through a daemon's memory: from buffer to buffer where nobody looks at packets, or as packets. */
+export const paths = ['direct', 'packets'] as const
+export type Path = (typeof paths)[number]
+
 /** What a daemon has; who joins it must ask for the same. */
 export interface DaemonConfig {
   readonly devices: readonly DeviceSpec[]
   /** Rules of faults as text (phy/fault-spec.ts), those that hold now; empty for none. */
   readonly fault: string
   readonly link: Link
+  /** Default: direct. */
+  readonly path?: Path
 }
 
 export type ToolRequest =

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test'
 import { configArguments, difference, fullConfig, wantedConfig } from '../../src/cli/config.ts'
 import { UsageError } from '../../src/cli/fail.ts'
 
-describe('what --device, --link and --fault say', () => {
+describe('what --device, --link, --path and --fault say', () => {
   it('is the usual configuration if nothing is said', () => {
     assert.deepEqual(fullConfig(wantedConfig({})), {
       devices: [{ name: 'rxe0', address: '127.0.0.1' }],
@@ -24,6 +24,13 @@ describe('what --device, --link and --fault say', () => {
     assert.deepEqual(fullConfig(wantedConfig({ device, fault, link: 'udp' })), wanted)
   })
 
+  it('packets everywhere comes back too', () => {
+    const wanted = fullConfig(wantedConfig({ path: 'packets' }))
+    assert.equal(wanted.path, 'packets')
+    assert.deepEqual(configArguments(wanted).slice(-2), ['--path', 'packets'])
+    assert.equal(difference(wantedConfig({ path: 'direct' }), wanted), 'has path packets, not direct')
+  })
+
   const wrong: readonly (readonly [options: Parameters<typeof wantedConfig>[0], message: RegExp])[] = [
     [{ device: ['mlx5_0@127.0.0.1'] }, /begins with "rxe"/],
     [{ device: ['rxe0'] }, /address is missing/],
@@ -33,6 +40,7 @@ describe('what --device, --link and --fault say', () => {
     [{ device: ['rxe0@127.0.0.1', 'rxe1@127.0.0.1'] }, /same address/],
     [{ fault: ['loss=0.1'] }, /no "loss"; there are device, dir, qp, opcode, drop, dup/],
     [{ fault: ['drop=2'] }, /"2" is not a share from 0 to 1/],
+    [{ path: 'wire' }, /^path "wire": there are direct, packets$/],
     [{ link: 'tcp' }, /^link "tcp": there are memory, udp, udp-plain, dgram$/],
   ]
   for (const [options, message] of wrong)
@@ -55,6 +63,8 @@ describe('whether a program can join a daemon', () => {
     [{ fault: ['drop=0.2'] }, /^has faults drop=0\.1, not drop=0\.2$/],
     [{ fault: [''] }, /^has faults drop=0\.1, not none$/],
     [{ link: 'memory' }, undefined],
+    [{ path: 'direct' }, undefined],
+    [{ path: 'packets' }, /^has path direct, not packets$/],
     [{ link: 'udp' }, /^has link memory, not udp$/],
   ]
   for (const [options, why] of cases)
