@@ -1,56 +1,15 @@
 /*
- * A memory file of a program as core's AddressSpace (class `mr`, kind FILE): addresses are offsets in the file.
- *
- * It is read and written at offsets and never mapped, so that a program that shortens its file gets a fault and not us
- * a signal. Only files that live in memory are taken: others could keep the daemon waiting.
+ * A memory file of a program as core's AddressSpace (class `mr`, kind FILE). Only files that live in memory are taken:
+ * others could keep the daemon waiting.
  */
-import { closeSync, fstatSync, readFileSync, readSync, writeSync } from 'node:fs'
-import type { AddressSpace } from '../core/address-space.ts'
+import { closeSync } from 'node:fs'
 import type { FileMemory } from '../core/model.ts'
+import { fileMemory } from '../drivers/rxe/file-memory.ts'
 import { sealsOf } from '../host/memfd.ts'
 import { type ProcessHandle, pidfdGetfd } from '../host/process.ts'
-import { CallError, Errno } from '../spec/errno.ts'
-import { TWO_32 } from '../spec/memory.ts'
+import { CallError } from '../spec/errno.ts'
 
-const ACCESS_MODE = 3
-const READ_WRITE = 2
-
-/** How the descriptor was opened: what it may be written with. */
-const isWritable = (fd: number): boolean => {
-  const flags = /^flags:\s*([0-7]+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '0'
-  return (Number.parseInt(flags, 8) & ACCESS_MODE) === READ_WRITE
-}
-
-type Move = (fd: number, bytes: Uint8Array, at: number, length: number, position: number) => number
-
-/** Moves `total` bytes from `position` on in pieces. 0 or EFAULT. */
-const moveAll = (
-  move: Move,
-  fd: number,
-  bytes: Uint8Array,
-  at: number,
-  chunk: number,
-  stride: number,
-  total: number,
-  position: number,
-): number => {
-  try {
-    let from = position
-    for (let left = total, place = at; left > 0; left -= chunk, place += stride) {
-      const size = Math.min(chunk, left)
-      if (move(fd, bytes, place, size, from) !== size) return Errno.EFAULT
-      from += size
-    }
-    return 0
-  } catch {
-    return Errno.EFAULT
-  }
-}
-
-/**
- * The file behind descriptor `number` of a program. EBADF if there is none, EINVAL if it is no file in memory. Written
- * bytes never make it longer.
- */
+/** The file behind descriptor `number` of a program. EBADF if there is none, EINVAL if it is no file in memory. */
 export const openFileMemory = (process: ProcessHandle, number: number): FileMemory => {
   const fd = pidfdGetfd(process, number)
   if (fd < 0) throw new CallError('EBADF', `the caller has no descriptor ${number}`)
@@ -58,53 +17,5 @@ export const openFileMemory = (process: ProcessHandle, number: number): FileMemo
     closeSync(fd)
     throw new CallError('EINVAL', `descriptor ${number} is no memory file (memfd_create)`)
   }
-  const writable = isWritable(fd)
-  const word = new Uint8Array(8)
-  const halves = new Uint32Array(word.buffer)
-  const fits = (position: number, length: number): boolean => {
-    try {
-      return position + length <= fstatSync(fd).size
-    } catch {
-      return false
-    }
-  }
-  const change = (hi: number, lo: number, original: Uint32Array, next: () => boolean): number => {
-    const position = hi * TWO_32 + lo
-    const error = moveAll(readSync as Move, fd, word, 0, 8, 8, 8, position)
-    if (error !== 0) return error
-    original[0] = halves[0]
-    original[1] = halves[1]
-    return next() ? moveAll(writeSync as Move, fd, word, 0, 8, 8, 8, position) : 0
-  }
-  const space: AddressSpace = {
-    check: (hi, lo, length, writing) => fits(hi * TWO_32 + lo, length) && (writable || !writing),
-    read: (hi, lo, to, at, chunk, stride, total) =>
-      moveAll(readSync as Move, fd, to.bytes, at, chunk, stride, total, hi * TWO_32 + lo),
-    write: (hi, lo, from, at, chunk, stride, total) =>
-      fits(hi * TWO_32 + lo, total)
-        ? moveAll(writeSync as Move, fd, from.bytes, at, chunk, stride, total, hi * TWO_32 + lo)
-        : Errno.EFAULT,
-    compareSwap: (hi, lo, compareHi, compareLo, swapHi, swapLo, original) =>
-      change(hi, lo, original, () => {
-        if (halves[0] !== compareLo >>> 0 || halves[1] !== compareHi >>> 0) return false
-        halves[0] = swapLo
-        halves[1] = swapHi
-        return true
-      }),
-    fetchAdd: (hi, lo, addHi, addLo, original) =>
-      change(hi, lo, original, () => {
-        const low = halves[0] + (addLo >>> 0)
-        halves[1] += addHi + (low >= TWO_32 ? 1 : 0)
-        halves[0] = low
-        return true
-      }),
-  }
-  let open = true
-  return {
-    space,
-    close() {
-      if (open) closeSync(fd)
-      open = false
-    },
-  }
+  return fileMemory(fd)
 }

@@ -42,6 +42,30 @@ export interface EventTargets {
  */
 export type DeviceCounters = Pick<DeviceStat, 'hw_counters' | 'counters' | 'port' | 'transport' | 'faults'>
 
+/** A piece of memory that a driver's descriptor maps. */
+export interface MappedBytes {
+  readonly bytes: Uint8Array
+  /** Its views are worth nothing from now on. */
+  release(): void
+}
+
+/**
+ * What can be done with the descriptors that calls make, beside the methods of their classes (R28, R37); `fd` is what
+ * the creation answered as object. All throw RdmaError.
+ */
+export interface Descriptors {
+  /**
+   * From now on `take` gets each record, which is only valid during the call, of at most `most` bytes; `ended`: nothing
+   * will come any more. Once for a descriptor.
+   */
+  read(fd: number, most: number, take: (record: DataView) => void, ended: () => void): void
+  /** The driver's own calls; bytes as an argument may be changed by it. */
+  ioctl(fd: number, request: number, argument: bigint | Uint8Array): number
+  write(fd: number, bytes: Uint8Array): number
+  map(fd: number, offset: number, length: number, writable: boolean): MappedBytes
+  close(fd: number): void
+}
+
 export interface Carrier {
   /** Calls go to another process: one chain is cheaper than many calls. */
   readonly remote: boolean
@@ -52,6 +76,7 @@ export interface Carrier {
     object: number,
     args: In<C['methods'][K]>,
   ): Answered<Out<C['methods'][K]>>
+  readonly descriptors: Descriptors
   /** Of all its rings. */
   readonly layout: RingLayout
   /** The ring that a call answered, and its end: the object that had it is gone or has another one. */

@@ -9,17 +9,17 @@ import { CallError, errnoName } from '../spec/errno.ts'
 import type { AnyValue, AnyValues, In, Method, ObjectClass, Out } from '../spec/schema.ts'
 import { chainEntries, encodeChain, type Link } from '../uapi/chain.ts'
 import { type ChainedRefs, decodeResult } from '../uapi/object-client.ts'
-import { rcQpPlan, ucQpPlan } from './connected.ts'
-import { addressPlan, type Destination, udQpPlan } from './datagram.ts'
+import { type RcQueuePairOptions, rcQpPlan, type UcQueuePairOptions, ucQpPlan } from './connected.ts'
+import { addressPlan, type Destination, type UdQueuePairOptions, udQpPlan } from './datagram.ts'
 import { type ProtectionDomain, pdPlan } from './domain.ts'
 import { rdmaError, refusal } from './error.ts'
 import { type Access, regionPlan } from './memory.ts'
+import { type CreateArguments, type ObjectOf, objectPlan } from './object.ts'
 import { type Kit, type MakeAll, make, type Named, type Plan } from './plan.ts'
 import { type CqOptions, cqPlan } from './queue.ts'
-import type { QueuePairOptions, SendQueueOptions } from './queue-pair.ts'
 import { type SrqOptions, srqPlan, type XrcSrqOptions, xrcSrqPlan } from './shared-receive.ts'
 import { windowPlan } from './window.ts'
-import { xrcInitiatorPlan } from './xrc.ts'
+import { type XrcInitiatorOptions, xrcInitiatorPlan } from './xrc.ts'
 
 declare const PLANNED: unique symbol
 /** What a chain is about to make, or the answer of one of its calls. */
@@ -44,13 +44,15 @@ export interface Chain {
   cq(options?: CqOptions): Made<ReturnType<typeof cqPlan>>
   register(pd: Named, buffer: Uint8Array, access?: Access): Made<ReturnType<typeof regionPlan>>
   window(pd: Named, type?: 1 | 2): Made<ReturnType<typeof windowPlan>>
-  rcQp(pd: Named, options: QueuePairOptions): Made<ReturnType<typeof rcQpPlan>>
-  ucQp(pd: Named, options: QueuePairOptions): Made<ReturnType<typeof ucQpPlan>>
-  udQp(pd: Named, options: QueuePairOptions): Made<ReturnType<typeof udQpPlan>>
-  xrcInitiator(pd: Named, options: SendQueueOptions): Made<ReturnType<typeof xrcInitiatorPlan>>
+  rcQp(pd: Named, options: RcQueuePairOptions): Made<ReturnType<typeof rcQpPlan>>
+  ucQp(pd: Named, options: UcQueuePairOptions): Made<ReturnType<typeof ucQpPlan>>
+  udQp(pd: Named, options: UdQueuePairOptions): Made<ReturnType<typeof udQpPlan>>
+  xrcInitiator(pd: Named, options: XrcInitiatorOptions): Made<ReturnType<typeof xrcInitiatorPlan>>
   srq(pd: Named, options?: SrqOptions): Made<ReturnType<typeof srqPlan>>
   xrcSrq(pd: Named, options: XrcSrqOptions): Made<ReturnType<typeof xrcSrqPlan>>
   addressHandle(pd: Named, to: Destination): Made<ReturnType<typeof addressPlan>>
+  /** An object of any class, as `device.create`; references in `args` may be handles of what the chain makes. */
+  create<C extends ObjectClass>(cls: C, args?: CreateArguments<C>): Planned<ObjectOf<C>>
   /** Any call of the device; references in `args`, and `object`, may be handles of what the chain makes. */
   call<C extends ObjectClass, K extends keyof C['methods'] & string>(
     cls: C,
@@ -163,6 +165,7 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
       srq: (pd, options) => create(srqPlan(kit, pd, options)),
       xrcSrq: (pd, options) => create(xrcSrqPlan(kit, pd, options)),
       addressHandle: (pd, to) => create(addressPlan(kit, pd, to)),
+      create: (cls, args) => create(objectPlan(kit, cls, args)),
       call: (cls, method, args, object) =>
         add({
           class: cls,

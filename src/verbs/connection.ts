@@ -89,6 +89,15 @@ export const addressTo = (call: string, path: PathFacts, gid: string, options: P
 /** A first packet sequence number that nobody can guess from an earlier one. */
 export const firstPsn = (): number => Math.floor(Math.random() * 0x100_0000)
 
+/** A queue pair that is made connected, with one call, to a peer that is there already (R7). */
+export interface PeerOptions<O extends ConnectOptions> {
+  readonly peer?: Endpoint
+  readonly connection?: O
+}
+
+/** Steps from state to state as one: what a creation takes to make all of them. */
+export const atOnce = <A extends object>(steps: readonly A[]): A => Object.assign({}, ...steps)
+
 /** RESET → INIT → RTR → RTS with what every connected service needs. `psn`: the first that this side sends. */
 export const connectSteps = (path: PathFacts, psn: number, peer: Endpoint, options: ConnectOptions = {}) => ({
   init: { state: INIT, pkeyIndex: 0, port: 1, accessFlags: accessOf(options.access) },

@@ -3,19 +3,21 @@
  * says of its sender.
  */
 import { Ah } from '../spec/classes/ah.ts'
+import { Pd } from '../spec/classes/pd.ts'
 import { UdQp } from '../spec/classes/ud_qp.ts'
 import { QpState } from '../spec/enums.ts'
-import type { Out } from '../spec/schema.ts'
+import type { In, Out } from '../spec/schema.ts'
 import { WrOpcode } from '../spec/work.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES } from '../wire/ip.ts'
-import { addressTo, type PathOptions } from './connection.ts'
-import { invalid } from './error.ts'
+import { addressTo, atOnce, firstPsn, type PathOptions } from './connection.ts'
+import { invalid, RdmaError } from './error.ts'
 import type { MessageOptions } from './operations.ts'
-import { closer, type Kit, type Named, type Plan, plan } from './plan.ts'
+import { closer, type Kit, type MakeAll, type Named, type Plan, plan } from './plan.ts'
 import {
   beginRequest,
   endRequest,
+  type InitialOptions,
   type Local,
   type QpSelf,
   type QueuePair,
@@ -97,25 +99,95 @@ const groupOf = (call: string, gid: string) => {
   return { gid: bytes, mlid: 0 }
 }
 
+/** What `closeAddressHandles` tells those that it has destroyed. */
+const endings = new WeakMap<AddressHandle, () => void>()
+
+const madeAddress = ({ carrier, path }: Kit, handle: number, number: number): AddressHandle => {
+  let open = true
+  const end = (): void => {
+    open = false
+  }
+  const destroy = closer(carrier, Ah, handle, end)
+  const close = (): void => {
+    if (open) destroy()
+  }
+  const ah: AddressHandle = {
+    handle,
+    number,
+    query: () => carrier.call(Ah, 'query', handle, {}).out,
+    modify(other) {
+      carrier.call(Ah, 'modify', handle, { address: addressTo('ah.modify', path, other.gid, other) })
+    },
+    close,
+    [Symbol.dispose]: close,
+  }
+  endings.set(ah, end)
+  return ah
+}
+
 /** An address handle in protection domain `pd`. */
-export const addressPlan = ({ carrier, path }: Kit, pd: Named, to: Destination): Plan<AddressHandle> =>
+export const addressPlan = (kit: Kit, pd: Named, to: Destination): Plan<AddressHandle> =>
   plan(
     Ah,
-    { pd: pd.handle, address: addressTo('ah.create', path, to.gid, to), userHandle: 0n },
-    ({ object: handle, out }) => {
-      const close = closer(carrier, Ah, handle)
-      return {
-        handle,
-        number: (out as { number: number }).number,
-        query: () => carrier.call(Ah, 'query', handle, {}).out,
-        modify(other) {
-          carrier.call(Ah, 'modify', handle, { address: addressTo('ah.modify', path, other.gid, other) })
-        },
-        close,
-        [Symbol.dispose]: close,
-      }
-    },
+    { pd: pd.handle, address: addressTo('ah.create', kit.path, to.gid, to), userHandle: 0n },
+    ({ object, out }) => madeAddress(kit, object, (out as { number: number }).number),
   )
+
+/** Of one call: their bytes must fit into what a call may carry. */
+const AHS_AT_ONCE = 1 << 15
+
+const pieces = <T>(all: readonly T[]): T[][] =>
+  Array.from({ length: Math.ceil(all.length / AHS_AT_ONCE) }, (_, i) =>
+    all.slice(i * AHS_AT_ONCE, (i + 1) * AHS_AT_ONCE),
+  )
+
+/** What a device answers that makes many at once; their numbers are the driver's. */
+type ManyMade = Out<typeof Pd.methods.createAhs> & { readonly numbers?: readonly { readonly number: number }[] }
+
+/** Many address handles, with one call if the device has it (R25). All or none. */
+export const makeAddresses = (
+  kit: Kit,
+  pd: Named,
+  makeAll: MakeAll,
+  to: readonly Destination[],
+): readonly AddressHandle[] => {
+  const { carrier, path } = kit
+  const made: AddressHandle[] = []
+  try {
+    for (const some of pieces(to)) {
+      const addresses = some.map(one => addressTo('pd.createAhs', path, one.gid, one))
+      const { handles, numbers }: ManyMade = carrier.call(Pd, 'createAhs', pd.handle, { addresses }).out
+      for (const [i, { handle }] of handles.entries())
+        made.push(madeAddress(kit, handle, numbers?.[i].number ?? handle))
+    }
+    return made
+  } catch (error) {
+    closeAddresses(kit, pd, made)
+    if (!(error instanceof RdmaError) || error.code !== 'EOPNOTSUPP') throw error
+    // A device of an older release.
+    return makeAll(to.map(one => addressPlan(kit, pd, one)))
+  }
+}
+
+/** Destroys many with one call, all or none of it. */
+export const closeAddresses = ({ carrier }: Kit, pd: Named, all: readonly AddressHandle[]): void => {
+  for (const some of pieces(all)) {
+    carrier.call(Pd, 'destroyAhs', pd.handle, { handles: some.map(({ handle }) => ({ handle })) })
+    for (const one of some) endings.get(one)?.()
+  }
+}
+
+export interface UdQueuePairOptions extends QueuePairOptions, InitialOptions<typeof UdQp> {
+  /** Made ready to send, with one call (R7), as `activate` does it afterwards. */
+  readonly active?: boolean | { readonly qkey?: number }
+}
+
+/** From RESET to ready to send. */
+const activeSteps = (qkey = QKEY): In<typeof UdQp.methods.modify>[] => [
+  { state: INIT, pkeyIndex: 0, port: 1, qkey },
+  { state: RTR },
+  { state: RTS, sqPsn: firstPsn() },
+]
 
 const udMethods = queuePairMethods(UdQp, {
   get endpoint(): DatagramEndpoint {
@@ -123,9 +195,7 @@ const udMethods = queuePairMethods(UdQp, {
     return { qpn, gid: addressText(kit.path.gid), qkey: qkey === 0 ? QKEY : qkey }
   },
   activate(this: QpSelf & UdQueuePair, { qkey = QKEY }: { readonly qkey?: number } = {}): void {
-    this.modify({ state: INIT, pkeyIndex: 0, port: 1, qkey })
-    this.modify({ state: RTR })
-    this.modify({ state: RTS, sqPsn: this.psn })
+    for (const step of activeSteps(qkey)) this.modify(step)
     this.qkey = qkey
   },
   send(this: QpSelf, local: Local, to: DatagramPeer, options?: MessageOptions): void {
@@ -144,5 +214,9 @@ const udMethods = queuePairMethods(UdQp, {
   },
 })
 
-export const udQpPlan = (kit: Kit, pd: Named, options: QueuePairOptions): Plan<UdQueuePair> =>
-  queuePairPlan(kit, udMethods, pd, options)
+export const udQpPlan = (kit: Kit, pd: Named, options: UdQueuePairOptions): Plan<UdQueuePair> => {
+  const { active = false, initial } = options
+  const { qkey } = typeof active === 'object' ? active : {}
+  const first = { ...(active !== false && atOnce(activeSteps(qkey))), ...initial }
+  return queuePairPlan(kit, udMethods, pd, { ...options, initial: first })
+}

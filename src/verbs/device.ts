@@ -6,14 +6,18 @@ import { Interface } from '../spec/classes/interface.ts'
 import { type PortAttributes, Port as PortClass } from '../spec/classes/port.ts'
 import { declare } from '../spec/description.ts'
 import { AsyncEventType } from '../spec/enums.ts'
-import type { ObjectClass, RecordOf } from '../spec/schema.ts'
+import type { In, ObjectClass, Out, RecordOf } from '../spec/schema.ts'
 import { agreedClass } from '../spec/versions.ts'
 import type { Carrier, DeviceCounters } from './carrier.ts'
 import { type Chain, createChains, type Realised } from './chain.ts'
 import { type ProtectionDomain, pdPlan } from './domain.ts'
+import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-ops.ts'
 import { refusing } from './error.ts'
-import { type Kit, make, type PathFacts } from './plan.ts'
-import { type CompletionQueue, type CqOptions, cqPlan, type WaitOptions } from './queue.ts'
+import { type EventQueue, openEventQueue } from './event-queue.ts'
+import { createMailbox, type Until } from './mailbox.ts'
+import { type CreateArguments, type ObjectOf, objectPlan } from './object.ts'
+import { type Kit, make, type Named, type PathFacts } from './plan.ts'
+import { type CompletionQueue, type CqOptions, cqPlan } from './queue.ts'
 import { createWaiters } from './waiters.ts'
 import { type XrcDomain, type XrcDomainOptions, xrcdPlan } from './xrc.ts'
 
@@ -33,10 +37,11 @@ export interface Device extends AsyncDisposable {
   readonly address: string
   readonly numCompVectors: number
   query(): RecordOf<typeof DeviceAttributes>
-  /** Of port 1. */
-  queryPort(): RecordOf<typeof PortAttributes>
+  queryPort(port?: number): RecordOf<typeof PortAttributes>
   /** All GIDs of all ports. */
   gids(): readonly RecordOf<typeof GidEntry>[]
+  /** One entry of a port's table. Throws RdmaError ENODATA where it is empty, EINVAL beyond its end. */
+  gid(index: number, port?: number): RecordOf<typeof GidEntry>
   /** What its port and its engines have counted so far. */
   counters(): DeviceCounters
   /** Everything that it supports, as it says itself (R13). */
@@ -46,12 +51,35 @@ export interface Device extends AsyncDisposable {
   pd(): ProtectionDomain
   cq(options?: CqOptions): CompletionQueue
   xrcd(options?: XrcDomainOptions): XrcDomain
+  /** A queue on which the events of anything here arrive (R38). */
+  eventQueue(): EventQueue
+  /**
+   * The driver's own descriptor: of the first of these interfaces that it has, so name the newest first (R28); without
+   * names its provider channel. Throws RdmaError ENOENT if it has none of them, EOPNOTSUPP if it has none at all.
+   */
+  driverOps(...names: readonly string[]): DriverDescriptor
+  /** Names of the driver's interfaces. */
+  driverInterfaces(): readonly string[]
+  /** An object of any class that the device has, a driver's private one too, with the methods of its class. */
+  create<C extends ObjectClass>(cls: C, args?: CreateArguments<C>): ObjectOf<C>
+  /**
+   * Any method of any class (R14): of the device, a port (its number), or an object. Throws RdmaError EOPNOTSUPP for
+   * what the device does not have.
+   */
+  call<C extends ObjectClass, K extends keyof C['methods'] & string>(
+    cls: C,
+    method: K,
+    args: In<C['methods'][K]>,
+    object?: Named | number,
+  ): Out<C['methods'][K]>
+  /** Handles of all objects of this context that belong to any of these classes, newest first. */
+  handles(...of: readonly ObjectClass[]): readonly number[]
   /** Makes what `build` says with one call, all or nothing, and answers it in the same shape. Throws RdmaError. */
   chain<T>(build: (chain: Chain) => T): Realised<T>
   /** Calls `handler` for each asynchronous event, until the function returned is called. */
   onEvent(handler: (event: DeviceEvent) => void): () => void
   /** Asynchronous events as they come, until the signal or the end of the device. */
-  events(options?: Pick<WaitOptions, 'signal'>): AsyncIterableIterator<DeviceEvent>
+  events(options?: Until): AsyncIterableIterator<DeviceEvent>
   close(): Promise<void>
 }
 
@@ -94,29 +122,24 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
       handlers.delete(own)
     }
   }
-  const events = async function* ({ signal }: Pick<WaitOptions, 'signal'> = {}): AsyncGenerator<DeviceEvent> {
-    const number = waiters.add()
-    const come: DeviceEvent[] = []
-    const stop = onEvent(event => {
-      come.push(event)
-      waiters.wake(number)
-    })
+  const events = async function* (options: Until = {}): AsyncGenerator<DeviceEvent> {
+    const mail = createMailbox<DeviceEvent>(kit)
+    const stop = onEvent(mail.put)
     try {
-      while (open) {
-        while (come.length > 0) yield come.shift() as DeviceEvent
-        signal?.throwIfAborted()
-        // The device is gone, and has said so.
-        if (waiters.over) return
-        if (open) await waiters.wait(number, signal)
+      for await (const event of mail.arrivals(options)) {
+        // Who has closed it hears no more of it.
+        if (!open) return
+        yield event
       }
     } finally {
       stop()
-      waiters.remove(number)
+      mail.end()
     }
   }
   const close = async (): Promise<void> => {
     if (!open) return
     open = false
+    handlers.clear()
     carrier.close()
     waiters.wakeAll()
   }
@@ -125,7 +148,8 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     address,
     numCompVectors: facts.numCompVectors,
     query: () => carrier.call(DeviceClass, 'query', 0, {}).out.attributes,
-    queryPort: () => carrier.call(PortClass, 'query', 1, {}).out.attributes,
+    queryPort: (port = 1) => carrier.call(PortClass, 'query', port, {}).out.attributes,
+    gid: (index, port = 1) => carrier.call(PortClass, 'queryGidEntry', port, { index }).out.entry,
     gids: () => carrier.call(DeviceClass, 'queryGidTable', 0, {}).out.entries,
     counters: () => carrier.counters(),
     interface: describe,
@@ -136,6 +160,16 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     pd: () => make(kit, pdPlan(kit, makeAll)),
     cq: options => make(kit, cqPlan(kit, options)),
     xrcd: options => make(kit, xrcdPlan(kit, options)),
+    eventQueue: () => openEventQueue(kit),
+    driverOps: (...names) => openDriverOps(kit, names),
+    driverInterfaces: () => interfaceNames(kit),
+    create: (cls, args) => make(kit, objectPlan(kit, cls, args)),
+    call: (cls, method, args, object = 0) =>
+      carrier.call(cls, method, typeof object === 'number' ? object : object.handle, args).out,
+    handles: (...of) =>
+      carrier
+        .call(DeviceClass, 'queryHandles', 0, { classes: of.map(({ id }) => ({ id })) })
+        .out.handles.map(({ handle }) => handle),
     chain,
     onEvent,
     events,

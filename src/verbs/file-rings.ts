@@ -10,7 +10,7 @@ import type { RingBytes, RingPlace } from './carrier.ts'
 
 /** One for the process: ranges of address space are used again. */
 let pool: RingPool | undefined
-const ringPool = (): RingPool => {
+export const ringPool = (): RingPool => {
   pool ??= createRingPool()
   return pool
 }

@@ -4,8 +4,8 @@
 export type { DeviceCounters } from './carrier.ts'
 export type { Chain, Planned, Realised } from './chain.ts'
 export type { Completion } from './completion.ts'
-export type { RcQueuePair, UcQueuePair } from './connected.ts'
-export type { ConnectOptions, Endpoint, PathOptions, RcConnectOptions } from './connection.ts'
+export type { RcQueuePair, RcQueuePairOptions, UcQueuePair, UcQueuePairOptions } from './connected.ts'
+export type { ConnectOptions, Endpoint, PathOptions, PeerOptions, RcConnectOptions } from './connection.ts'
 export {
   type AddressHandle,
   type DatagramEndpoint,
@@ -15,18 +15,25 @@ export {
   MULTICAST_QPN,
   senderOf,
   type UdQueuePair,
+  type UdQueuePairOptions,
 } from './datagram.ts'
 export type { AsyncEventName, Device, DeviceEvent } from './device.ts'
 export type { ProtectionDomain } from './domain.ts'
+export type { DriverDescriptor } from './driver-ops.ts'
 export { RdmaError } from './error.ts'
-export type { Access, MemoryRegion, RemoteMemory, Slice } from './memory.ts'
+export type { Attachable, EventKindName, EventQueue, QueuedEvent } from './event-queue.ts'
+export type { Arrivals, Until } from './mailbox.ts'
+export type { Access, FileRegionOptions, MemoryRegion, Region, RemoteMemory, Slice, WholeRegion } from './memory.ts'
 export { createNetwork, type Network, type NetworkOptions } from './network.ts'
+export type { CreateArguments, ObjectOf } from './object.ts'
 export { type OpenOptions, open } from './open.ts'
 export type { FlushOptions, MessageOptions, RcMessageOptions } from './operations.ts'
 export type { Named } from './plan.ts'
-export type { CompletionQueue, CqOptions, WaitOptions } from './queue.ts'
+export type { ArmOptions, CompletionQueue, CqOptions, Threshold, WaitOptions } from './queue.ts'
 export type {
   BareQueuePair,
+  Initial,
+  InitialOptions,
   Local,
   QpStateName,
   QueuePair,
@@ -45,4 +52,12 @@ export {
   type SystemOptions,
 } from './system.ts'
 export type { Binding, MemoryWindow } from './window.ts'
-export type { XrcDomain, XrcDomainOptions, XrcInitiator, XrcOptions, XrcTarget } from './xrc.ts'
+export type {
+  XrcDomain,
+  XrcDomainOptions,
+  XrcInitiator,
+  XrcInitiatorOptions,
+  XrcOptions,
+  XrcTarget,
+  XrcTargetOptions,
+} from './xrc.ts'

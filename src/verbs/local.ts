@@ -3,10 +3,11 @@
  * addresses that are made up. No daemon, no native code.
  */
 import { addEventHandler } from '../core/clients.ts'
+import { DEVICE_FATAL } from '../core/events.ts'
 import { invokeNow } from '../core/invoke.ts'
 import { createLocalSpace } from '../core/local-space.ts'
 import { findableMemory } from '../core/mapped.ts'
-import type { Caller } from '../core/model.ts'
+import type { Caller, Device as CoreDevice } from '../core/model.ts'
 import { closeContext, openContext } from '../core/registry.ts'
 import type { RxeContext } from '../drivers/rxe/context.ts'
 import { countersOf } from '../drivers/rxe/counts.ts'
@@ -14,16 +15,12 @@ import type { RxeDevice } from '../drivers/rxe/device.ts'
 import { mappedRings, slabRings } from '../drivers/rxe/ring-memory.ts'
 import type { RingMemory } from '../drivers/rxe/rings.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
-import { CallError } from '../spec/errno.ts'
 import type { ObjectClass } from '../spec/schema.ts'
 import type { Carrier, EventTargets } from './carrier.ts'
-import { refusing } from './error.ts'
-import type { LocalNetwork, Network } from './network.ts'
-
-/** Calls in this process carry values, not addresses. */
-export const noPointer = (): never => {
-  throw new CallError('EFAULT', 'calls in this process point to no memory')
-}
+import { refused, refusing } from './error.ts'
+import { localCopies, localDescriptors } from './local-descriptors.ts'
+import { openOwnFile } from './local-file.ts'
+import type { Attached, LocalNetwork, Network } from './network.ts'
 
 /** Memory for rings of one layout, and how they are found there. */
 const ringsWith = (layout: RingLayout['name']): { memory: RingMemory; ring: Carrier['ring'] } => {
@@ -48,38 +45,39 @@ const ringsWith = (layout: RingLayout['name']): { memory: RingMemory; ring: Carr
   }
 }
 
-/** A device made in this process, and a context on it. `close` removes the device. */
-export const localCarrier = (
-  on: Network,
-  name: string,
-  address: string,
-  layout: RingLayout['name'] = 'compact',
-): Carrier & { readonly rxe: RxeDevice } => {
-  const network = on as LocalNetwork
-  const { rxe, port, remove } = refusing('open', () => network.add(name, address))
-  const context = openContext(rxe.device, { opened: true })
+/** A context on a device of this process; `soft`: it is the soft device. `closed` is called once it is closed. */
+const carrierOn = (
+  network: LocalNetwork,
+  device: CoreDevice,
+  soft: Attached | undefined,
+  layout: RingLayout['name'],
+  closed: () => void,
+): Carrier => {
+  const context = openContext(device, { opened: true })
   const { memory: ringMemory, ring } = ringsWith(layout)
-  context.state = { rings: ringMemory, inside: true } satisfies RxeContext
+  if (soft !== undefined) context.state = { rings: ringMemory, inside: true } satisfies RxeContext
   const memory = createLocalSpace()
   /** Registered buffers, their addresses, and how often each is registered. */
   const known = new Map<Uint8Array, { readonly address: number; uses: number }>()
   let targets: EventTargets | undefined
   const caller: Caller = {
     memory,
-    copyIn: noPointer,
-    copyOut: noPointer,
+    ...localCopies(memory),
     descriptor: number => number,
     file: number => String(number),
+    openFile: openOwnFile,
     handlers: {
       completion: userHandle => targets?.completion(Number(userHandle)),
       event: (userHandle, type) => targets?.event(type, Number(userHandle), undefined),
     },
   }
-  addEventHandler(rxe.device, ({ type, port }) => targets?.event(type, undefined, port))
+  const unsubscribe = addEventHandler(device, ({ type, port }) => {
+    targets?.event(type, undefined, port)
+    if (type === DEVICE_FATAL) targets?.ended()
+  })
 
   return {
     remote: false,
-    rxe,
     call(cls, method, object, args) {
       const name = `${(cls as ObjectClass).name}.${method}`
       // Arming moves nothing, and every wait does it.
@@ -87,14 +85,18 @@ export const localCarrier = (
       const result = refusing(name, () => invokeNow(context, cls, method, object, args, caller))
       return { object: result.object ?? result.descriptors?.[0]?.object ?? 0, out: result.out as never }
     },
+    descriptors: localDescriptors(network.core, memory, caller),
     layout: ringMemory.layout,
     ring,
     release() {},
     channel: {},
-    counters: () => ({ ...countersOf(rxe), faults: { ...port.faults } }),
+    counters() {
+      if (soft === undefined) throw refused('EOPNOTSUPP', 'device.counters', `device ${device.name} counts nothing`)
+      return { ...countersOf(soft.rxe), faults: { ...soft.port.faults } }
+    },
     waiting() {},
     posted(handle) {
-      rxe.posted(context, handle)
+      soft?.rxe.posted(context, handle)
       network.kick()
     },
     drive: () => network.drive(),
@@ -121,8 +123,31 @@ export const localCarrier = (
       targets = to
     },
     close() {
+      unsubscribe()
       closeContext(context)
-      remove()
+      closed()
     },
   }
+}
+
+/** A soft device made in this process, and a context on it. `close` removes the device. */
+export const localCarrier = (
+  on: Network,
+  name: string,
+  address: string,
+  layout: RingLayout['name'] = 'compact',
+): Carrier & { readonly rxe: RxeDevice } => {
+  const network = on as LocalNetwork
+  const soft = refusing('open', () => network.add(name, address))
+  return Object.assign(carrierOn(network, soft.rxe.device, soft, layout, soft.remove), { rxe: soft.rxe })
+}
+
+/** A context on a device that the network has; `close` leaves the device there. */
+export const contextCarrier = (on: Network, name: string): Carrier => {
+  const network = on as LocalNetwork
+  const { devices } = network.core
+  const device = devices.get(name)
+  if (device === undefined)
+    throw refused('ENODEV', 'open', `no device ${name}; there are ${[...devices.keys()].join(', ') || 'none'}`)
+  return carrierOn(network, device, network.softDevice(name), 'compact', () => {})
 }

@@ -2,8 +2,8 @@
  * Registered memory in the library: a region of a buffer, and slices of it, which is how work requests name bytes.
  */
 import { Mr } from '../spec/classes/mr.ts'
-import { AccessFlags } from '../spec/enums.ts'
-import type { Out } from '../spec/schema.ts'
+import { AccessFlags, MrKind } from '../spec/enums.ts'
+import type { In, Out } from '../spec/schema.ts'
 import { invalid } from './error.ts'
 import { closer, type Kit, type Named, type Plan, plan } from './plan.ts'
 
@@ -38,9 +38,11 @@ export interface RemoteMemory {
   readonly length: number
 }
 
-export interface MemoryRegion extends Disposable {
-  readonly buffer: Uint8Array
+/** Registered memory of any kind. */
+export interface Region extends Disposable {
   readonly handle: number
+  /** Bytes. */
+  readonly length: number
   readonly lkey: number
   readonly rkey: number
   /** How work requests and peers name its first byte. */
@@ -50,13 +52,37 @@ export interface MemoryRegion extends Disposable {
   /** What a peer must know to read or write it; a part of it as `slice`. */
   remote(offset?: number, length?: number): RemoteMemory
   query(): Out<typeof Mr.methods.query>
+  /** Throws RdmaError EBUSY while a window is bound to it. */
+  close(): void
+}
+
+/** A region of a buffer. */
+export interface MemoryRegion extends Region {
+  readonly buffer: Uint8Array
   /**
    * Registers it anew, with other rights or in another domain: keys may change, so slices that were made before are
    * worth nothing. Throws RdmaError EBUSY while a window is bound to it.
    */
   reregister(changes: { readonly access?: Access; readonly pd?: Named }): void
-  /** Throws RdmaError EBUSY while a window is bound to it. */
+}
+
+/** A region of all memory of the program: any buffer is named by it, with no registration of its own. */
+export interface WholeRegion extends Disposable {
+  readonly handle: number
+  readonly lkey: number
+  readonly rkey: number
+  /** Bytes of a buffer, as `MemoryRegion.slice`. The buffer must not be resized or transferred from then on. */
+  slice(buffer: Uint8Array, offset?: number, length?: number): Slice
+  remote(buffer: Uint8Array, offset?: number, length?: number): RemoteMemory
+  query(): Out<typeof Mr.methods.query>
   close(): void
+}
+
+export interface FileRegionOptions {
+  /** Where in the file it begins, bytes; default 0. */
+  readonly offset?: number
+  readonly length: number
+  readonly access?: Access
 }
 
 const flags = AccessFlags.values
@@ -78,8 +104,52 @@ const within = (call: string, whole: number, offset: number, length: number): vo
     throw invalid(call, `${length} bytes from offset ${offset} do not lie in a region of ${whole} bytes`)
 }
 
+const sliceAt = (start: bigint, length: number, lkey: number): Slice => ({
+  lo: Number(start & 0xffffffffn),
+  hi: Number(start >> 32n),
+  length,
+  lkey,
+})
+
+type Keys = Out<typeof Mr.methods.modify>
+
+/** A made region of `length` bytes from `address` on; `keys` are those that it has at the time. */
+const madeRegion = (
+  { carrier }: Kit,
+  handle: number,
+  keys: () => Keys,
+  address: bigint,
+  length: number,
+  closed: () => void,
+): Region => {
+  const close = closer(carrier, Mr, handle, closed)
+  return {
+    handle,
+    length,
+    get lkey() {
+      return keys().lkey
+    },
+    get rkey() {
+      return keys().rkey
+    },
+    address,
+    slice(offset = 0, size = length - offset) {
+      within('mr.slice', length, offset, size)
+      return sliceAt(address + BigInt(offset), size, keys().lkey)
+    },
+    remote(offset = 0, size = length - offset) {
+      within('mr.remote', length, offset, size)
+      return { address: address + BigInt(offset), rkey: keys().rkey, length: size }
+    },
+    query: () => carrier.call(Mr, 'query', handle, {}).out,
+    close,
+    [Symbol.dispose]: close,
+  }
+}
+
 /** A region of `buffer` in protection domain `pd`. */
-export const regionPlan = ({ carrier }: Kit, pd: Named, buffer: Uint8Array, access: Access): Plan<MemoryRegion> => {
+export const regionPlan = (kit: Kit, pd: Named, buffer: Uint8Array, access: Access): Plan<MemoryRegion> => {
+  const { carrier } = kit
   const address = carrier.addressOf(buffer)
   const forget = (): void => carrier.forget(buffer)
   const wanted = {
@@ -89,45 +159,104 @@ export const regionPlan = ({ carrier }: Kit, pd: Named, buffer: Uint8Array, acce
     length: BigInt(buffer.length),
     access: accessFlags(access, true),
   }
-  const from = (offset: number): bigint => address + BigInt(offset)
   return plan(
     Mr,
     wanted,
-    ({ object: handle, out: keys }) => {
-      let { lkey, rkey } = keys
-      const close = closer(carrier, Mr, handle, forget)
-      return {
-        buffer,
-        handle,
-        get lkey() {
-          return lkey
+    ({ object: handle, out }) => {
+      let keys: Keys = out
+      return Object.assign(
+        madeRegion(kit, handle, () => keys, address, buffer.length, forget),
+        {
+          buffer,
+          reregister(changes: { readonly access?: Access; readonly pd?: Named }): void {
+            keys = carrier.call(Mr, 'modify', handle, {
+              ...(changes.access !== undefined && { access: accessFlags(changes.access, true) }),
+              ...(changes.pd !== undefined && { pd: changes.pd.handle }),
+            }).out
+          },
         },
-        get rkey() {
-          return rkey
-        },
-        address,
-        slice(offset = 0, length = buffer.length - offset) {
-          within('mr.slice', buffer.length, offset, length)
-          const start = from(offset)
-          return { lo: Number(start & 0xffffffffn), hi: Number(start >> 32n), length, lkey }
-        },
-        remote(offset = 0, length = buffer.length - offset) {
-          within('mr.remote', buffer.length, offset, length)
-          return { address: from(offset), rkey, length }
-        },
-        query: () => carrier.call(Mr, 'query', handle, {}).out,
-        reregister(changes) {
-          const { out } = carrier.call(Mr, 'modify', handle, {
-            ...(changes.access !== undefined && { access: accessFlags(changes.access, true) }),
-            ...(changes.pd !== undefined && { pd: changes.pd.handle }),
-          })
-          lkey = out.lkey
-          rkey = out.rkey
-        },
-        close,
-        [Symbol.dispose]: close,
-      }
+      )
     },
     forget,
   )
 }
+
+const { FILE, NULL, IMPLICIT, DEVICE } = MrKind.values
+
+/** A region of another kind, whose bytes have addresses from `start` on. */
+const otherPlan = (
+  kit: Kit,
+  pd: Named,
+  access: Access,
+  length: number,
+  more: Pick<In<typeof Mr.methods.create>, 'kind' | 'start' | 'file' | 'dm'>,
+): Plan<Region> => {
+  if (!Number.isSafeInteger(length) || length < 0) throw invalid('mr.create', `length ${length} is no number of bytes`)
+  const iova = more.start
+  const args = { pd: pd.handle, iova, length: BigInt(length), access: accessFlags(access, true), ...more }
+  return plan(Mr, args, ({ object, out }) =>
+    madeRegion(
+      kit,
+      object,
+      () => out,
+      iova,
+      length,
+      () => {},
+    ),
+  )
+}
+
+/** Reads as zeros, and takes what is written without keeping it. */
+export const nullRegionPlan = (kit: Kit, pd: Named, length: number, access: Access = {}): Plan<Region> =>
+  otherPlan(kit, pd, access, length, { kind: NULL, start: 0n })
+
+/** Part of a file; `file`: a descriptor of this process. */
+export const fileRegionPlan = (kit: Kit, pd: Named, file: number, options: FileRegionOptions): Plan<Region> => {
+  const { offset = 0, length, access = {} } = options
+  if (!Number.isSafeInteger(offset) || offset < 0) throw invalid('mr.create', `offset ${offset} is no place in a file`)
+  return otherPlan(kit, pd, access, length, { kind: FILE, start: BigInt(offset), file })
+}
+
+/** Memory of the device, of an object of class `dm`. */
+export const deviceRegionPlan = (kit: Kit, pd: Named, dm: Named, options: FileRegionOptions): Plan<Region> => {
+  const { offset = 0, length, access = {} } = options
+  return otherPlan(kit, pd, access, length, { kind: DEVICE, start: BigInt(offset), dm: dm.handle })
+}
+
+export const wholeRegionPlan = ({ carrier }: Kit, pd: Named, access: Access = {}): Plan<WholeRegion> =>
+  plan(
+    Mr,
+    { pd: pd.handle, start: 0n, iova: 0n, length: 0n, access: accessFlags(access, true), kind: IMPLICIT },
+    ({ object: handle, out: { lkey, rkey } }) => {
+      /** Buffers that it has named, and their addresses. */
+      const named = new Map<Uint8Array, bigint>()
+      const addressIn = (buffer: Uint8Array, offset: number): bigint => {
+        let address = named.get(buffer)
+        if (address === undefined) {
+          address = carrier.addressOf(buffer)
+          named.set(buffer, address)
+        }
+        return address + BigInt(offset)
+      }
+      const close = closer(carrier, Mr, handle, () => {
+        for (const buffer of named.keys()) carrier.forget(buffer)
+        named.clear()
+      })
+      return {
+        handle,
+        lkey,
+        rkey,
+        slice(buffer, offset = 0, length = buffer.length - offset) {
+          within('mr.slice', buffer.length, offset, length)
+          return sliceAt(addressIn(buffer, offset), length, lkey)
+        },
+        remote(buffer, offset = 0, length = buffer.length - offset) {
+          within('mr.remote', buffer.length, offset, length)
+          return { address: addressIn(buffer, offset), rkey, length }
+        },
+        query: () => carrier.call(Mr, 'query', handle, {}).out,
+        close,
+        [Symbol.dispose]: close,
+      }
+    },
+  )

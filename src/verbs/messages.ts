@@ -7,7 +7,7 @@
 import { mapArena } from '../host/mapping.ts'
 import { close } from '../host/sockets.ts'
 import { CallError, errnoName } from '../spec/errno.ts'
-import { type AnyValues, type ObjectClass, sizeOf } from '../spec/schema.ts'
+import { type AnyValues, CREATE_FD, type ObjectClass, sizeOf } from '../spec/schema.ts'
 import { agreedClass } from '../spec/versions.ts'
 import type { Call } from '../uapi/call.ts'
 import { ioctlRequest } from '../uapi/object.ts'
@@ -54,7 +54,11 @@ export const createCalls = (session: Pick<Session, 'ask'>, context: number, fd: 
     const arena = workArena()
     const name = `${known.name}.${method}`
     const cls = own === undefined ? known : refusing(name, () => agreedClass(known, own?.get(known.name), method))
-    const call: Call = { class: cls, methodName: method, method: cls.methods[method], object, args }
+    const declared = cls.methods[method]
+    // Methods of a descriptor are called on itself (R37).
+    const onDescriptor = cls.identity === 'fd' && declared.call !== CREATE_FD
+    const to = onDescriptor ? { context: 0, fd: object } : { context, fd }
+    const call: Call = { class: cls, methodName: method, method: declared, object: onDescriptor ? 0 : object, args }
     const elsewhere: Record<string, bigint> = {}
     const rooms: Record<string, OutputRoom> = {}
     let next = MESSAGE
@@ -80,8 +84,8 @@ export const createCalls = (session: Pick<Session, 'ask'>, context: number, fd: 
           rooms[attribute] = { address: BigInt(arena.address + room()), length: Math.min(sizeOf(of), ROOM) }
       const message = encodeCall(call, { elsewhere, rooms })
       arena.bytes.set(message, 0)
-      const { reply, fds } = session.ask(name, (to, from) =>
-        writeIoctl(to, { ...from, context, fd }, ioctlRequest(call.method.call), BigInt(arena.address)),
+      const { reply, fds } = session.ask(name, (buffer, from) =>
+        writeIoctl(buffer, { ...from, ...to }, ioctlRequest(call.method.call), BigInt(arena.address)),
       )
       const errno = -Number(reply.ret)
       if (errno > 0) {

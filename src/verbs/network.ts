@@ -9,7 +9,7 @@
  */
 
 import { expire } from '../core/events.ts'
-import type { Core } from '../core/model.ts'
+import type { Core, Device as CoreDevice } from '../core/model.ts'
 import { createCore, unregister } from '../core/registry.ts'
 import { nextDue } from '../core/thresholds.ts'
 import { createRxeDevice, type RxeDevice } from '../drivers/rxe/device.ts'
@@ -24,10 +24,16 @@ import { createMemorySwitch, memorySwitchBytes, type Path } from '../phy/memory.
 import type { Link } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
 import { plainArena } from '../wire/arena.ts'
-import { invalid } from './error.ts'
+import { invalid, refusing } from './error.ts'
 
 /** Joins the devices of this process that are opened on it. */
 export interface Network {
+  /**
+   * Adds a device of any driver, which `make` registers (`createCtxDevice` of userdma/drivers, or one of your own);
+   * `open({ network, device: name })` opens it. The function that is answered removes it, whoever has it open. Throws
+   * RdmaError EEXIST for a name that is in use.
+   */
+  addDevice(make: (core: Core) => CoreDevice): () => void
   /** Faults from now on, as `--fault` of the command line has them; the empty text ends them. */
   setFaults(text: string): void
 }
@@ -59,6 +65,8 @@ export interface LocalNetwork extends Network {
   /** Devices that were added so far, those that are gone included. */
   readonly added: number
   add(name: string, address: string): Attached
+  /** The soft device with this name. */
+  softDevice(name: string): Attached | undefined
   /** Work may have been posted: it is looked at when what the program is doing has ended. */
   kick(): void
   /** A call may have changed something: the next drive looks. */
@@ -174,7 +182,7 @@ export const createNetwork = ({ fault = '', link = 'memory', path = 'direct' }: 
       : undefined
   if (memory === undefined) useNativeCrc()
   const devices: RxeDevice[] = []
-  const ports = new Set<FaultPort>()
+  const attached = new Map<string, Attached>()
   const { drive, kick, touch, pause, stop } = createDriver(core, devices, link === 'memory')
   let rules = faultRules(fault)
   let added = 0
@@ -214,21 +222,29 @@ export const createNetwork = ({ fault = '', link = 'memory', path = 'direct' }: 
       if (link !== 'memory') port.wake = kick
       added++
       devices.push(rxe)
-      ports.add(port)
-      return {
+      const soft: Attached = {
         rxe,
         port,
         remove() {
           devices.splice(devices.indexOf(rxe), 1)
-          ports.delete(port)
+          attached.delete(name)
           unregister(rxe.device)
           if (devices.length === 0) stop()
         },
       }
+      attached.set(name, soft)
+      return soft
+    },
+    softDevice: name => attached.get(name),
+    addDevice(make) {
+      const device = refusing('network.addDevice', () => make(core))
+      return () => {
+        if (device.alive) unregister(device)
+      }
     },
     setFaults(text) {
       rules = faultRules(text)
-      for (const port of ports) port.setFaults(rules)
+      for (const { port } of attached.values()) port.setFaults(rules)
     },
   }
   return network

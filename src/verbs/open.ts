@@ -8,10 +8,10 @@ import { Device as DeviceClass } from '../spec/classes/device.ts'
 import { Port as PortClass } from '../spec/classes/port.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { Link } from '../uapi/tool.ts'
-import { parseAddress } from '../wire/address.ts'
+import { addressText, parseAddress } from '../wire/address.ts'
 import { createDevice, type Device } from './device.ts'
 import { invalid } from './error.ts'
-import { localCarrier } from './local.ts'
+import { contextCarrier, localCarrier } from './local.ts'
 import { createNetwork, type LocalNetwork, type Network } from './network.ts'
 import { remoteCarrier } from './remote.ts'
 import { namedSocket, userSocket } from './user-socket.ts'
@@ -35,11 +35,15 @@ export interface OpenOptions {
    * (`userdma daemon`). Needs the package koffi.
    */
   readonly socket?: string | true
-  /** With `socket`: the device's name; default: the daemon's first one. */
+  /**
+   * With `socket`: the device's name; default: the daemon's first one. With `network`: a device that was added to it
+   * (`network.addDevice`), or one that somebody else has open; it stays when this is closed.
+   */
   readonly device?: string
 }
 
 const GID_OF_ADDRESS = 1
+const NOWHERE = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 0 }
 
 const openHere = (options: OpenOptions): Device => {
   const network = (options.network ?? createNetwork({ ...(options.link && { link: options.link }) })) as LocalNetwork
@@ -50,9 +54,20 @@ const openHere = (options: OpenOptions): Device => {
   return createDevice(carrier, name, address, { gid, gidIndex: GID_OF_ADDRESS, pathMtu })
 }
 
+const openAgain = (network: Network, name: string): Device => {
+  const carrier = contextCarrier(network, name)
+  const soft = (network as LocalNetwork).softDevice(name)
+  if (soft === undefined) return createDevice(carrier, name, '', NOWHERE)
+  const { identity, port } = soft.rxe.state
+  const gid = identity.gids[GID_OF_ADDRESS]
+  return createDevice(carrier, name, addressText(gid), { gid, gidIndex: GID_OF_ADDRESS, pathMtu: port.pathMtu })
+}
+
 const openThere = (socket: string, device: string | undefined): Device => {
   const carrier = remoteCarrier(socket, device)
   const { name, address } = carrier.device
+  // A device that is in no network has no address.
+  if (address === '') return createDevice(carrier, name, address, NOWHERE)
   try {
     const gid = parseAddress(address) as Uint8Array
     const { entries } = carrier.call(DeviceClass, 'queryGidTable', 0, {}).out
@@ -73,8 +88,12 @@ const openThere = (socket: string, device: string | undefined): Device => {
 export const open = async (options: OpenOptions = {}): Promise<Device> => {
   const { socket, device, network, link, name, address, rings } = options
   if (socket === undefined) {
-    if (device !== undefined) throw invalid('open', `device "${device}" is one of a daemon's: say which, with socket`)
-    return openHere(options)
+    if (device === undefined) return openHere(options)
+    if (network === undefined)
+      throw invalid('open', `device "${device}" is one of a daemon or a network: say which, with socket or network`)
+    if ([link, name, address, rings].some(one => one !== undefined))
+      throw invalid('open', `device "${device}" is there already: give network and device only`)
+    return openAgain(network, device)
   }
   if ([network, link, name, address, rings].some(one => one !== undefined))
     throw invalid('open', 'a daemon has its own network, names, addresses and rings: give socket and device only')

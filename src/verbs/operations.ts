@@ -78,7 +78,7 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
     if (immediate !== undefined) putImmediate(ringOf(this), at, immediate)
     endRequest(this)
   },
-  bind(window, { region, offset = 0, length = region.buffer.length - offset, access }, options) {
+  bind(window, { region, offset = 0, length = region.length - offset, access }, options) {
     const { address } = region.remote(offset, length)
     const rights = access === undefined ? REMOTE_READ | REMOTE_WRITE : accessFlags(access, false)
     const rkey = ((window.rkey & ~KEY_BYTE) | ((window.rkey + 1) & KEY_BYTE)) >>> 0

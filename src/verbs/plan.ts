@@ -21,6 +21,13 @@ export interface PathFacts {
   readonly pathMtu: number
 }
 
+/** What every object that has events holds: its number among them, and what calls name it by. */
+export interface SourceName {
+  readonly number: number
+  readonly cls: ObjectClass
+  readonly handle: number
+}
+
 /** What all objects of one device share. */
 export interface Kit {
   readonly carrier: Carrier
@@ -71,20 +78,26 @@ export const make = <T>({ carrier }: Kit, { class: cls, args, made, failed }: Pl
 /** A number for an object that has events; `is` names the object once it is there, `forget` ends it. */
 export interface EventSource {
   readonly number: number
-  is<T extends Disposable>(object: T): T
+  is<T extends Disposable & Named>(object: T): T
   forget(): void
 }
 
-export const eventSource = ({ waiters, sources }: Kit): EventSource => {
+export const eventSource = ({ waiters, sources }: Kit, cls: ObjectClass): EventSource => {
   const number = waiters.add()
   return {
     number,
     is(object) {
       sources.set(number, object)
-      return object
+      return 'cls' in object ? object : Object.assign(object, { number, cls })
     },
     forget: () => waiters.remove(number),
   }
+}
+
+/** The name of an object that has events, if it is one of this device. */
+export const sourceName = ({ sources }: Kit, object: object): SourceName | undefined => {
+  const { number = 0 } = object as Partial<SourceName>
+  return sources.get(number) === object ? (object as SourceName) : undefined
 }
 
 /** The end of an object: destroyed by its first call, nothing afterwards. Throws RdmaError EBUSY while it is used. */

@@ -12,10 +12,10 @@ import { QpFlags, QpState } from '../spec/enums.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
 import { SendFlags } from '../spec/work.ts'
 import type { Answered, RingPlace } from './carrier.ts'
-import { firstPsn } from './connection.ts'
+import { atOnce, type ConnectOptions, type Endpoint, firstPsn, type PeerOptions } from './connection.ts'
 import { invalid, type RdmaError, refused } from './error.ts'
 import type { Slice } from './memory.ts'
-import { eventSource, type Kit, type Named, type Plan } from './plan.ts'
+import { eventSource, type Kit, type Named, type PathFacts, type Plan } from './plan.ts'
 import { putInline, putReceive, putSend } from './requests.ts'
 import { nextSlot, noProgramRing, outstanding, type ProgramRing, produce, programRing, restart } from './ring.ts'
 
@@ -54,6 +54,19 @@ export interface QueuePairOptions extends SendQueueOptions {
   readonly maxReceives?: number
   /** Pieces of one request; default 1. */
   readonly maxReceivePieces?: number
+}
+
+/** What a creation has beside. */
+type OwnArgument = 'pd' | 'sendCq' | 'recvCq' | 'cap' | 'flags' | 'userHandle' | 'asyncFd' | 'srq' | 'xrcd' | 'qpNum'
+
+/**
+ * Attributes with which a queue pair is made right in a state (R7): `state`, and what the steps to it take. All of it
+ * is done with the creation, or nothing is made.
+ */
+export type Initial<C extends ObjectClass> = Omit<In<C['methods']['create']>, OwnArgument>
+
+export interface InitialOptions<C extends ObjectClass> {
+  readonly initial?: Initial<C>
 }
 
 /** Methods and attributes that every type has. */
@@ -250,7 +263,14 @@ export const endRequest = ({ sends, kit, handle }: QpSelf): void => {
 type Made = Out<AnyQpClass['methods']['create']> & { readonly sendQueue?: RingPlace; readonly recvQueue?: RingPlace }
 
 /** Fields of a queue pair that was made. `shared`: it has no receive queue of its own. */
-const fieldsOf = (kit: Kit, number: number, { object, out }: Answered<AnyValues>, shared: boolean): QpFields => {
+const fieldsOf = (
+  kit: Kit,
+  number: number,
+  { object, out }: Answered<AnyValues>,
+  shared: boolean,
+  psn: number,
+  qkey: number,
+): QpFields => {
   const { cap, qpNum, sendQueue, recvQueue } = out as unknown as Made
   return {
     kit,
@@ -265,8 +285,8 @@ const fieldsOf = (kit: Kit, number: number, { object, out }: Answered<AnyValues>
     maxInline: cap.maxInlineData,
     maxSendPieces: cap.maxSendSge,
     maxReceivePieces: shared ? -1 : cap.maxRecvSge,
-    psn: firstPsn(),
-    qkey: 0,
+    psn,
+    qkey,
   }
 }
 
@@ -282,15 +302,34 @@ const sendCap = ({ maxSends = 16, maxSendPieces = 1, maxInline = 64 }: SendQueue
   maxInlineData: maxInline,
 })
 
+/** A table of methods: the class, and for types that are connected the steps to a peer, as `modify` takes them. */
+interface MethodTable {
+  readonly cls: ObjectClass
+  readonly stepsTo?: (path: PathFacts, psn: number, peer: Endpoint) => readonly object[]
+}
+
+/** What a creation takes beside its own arguments: what connects it to `options.peer`, and what was chosen. */
+export const initially = <T extends MethodTable>(
+  { stepsTo }: T,
+  { path }: Kit,
+  psn: number,
+  { peer, connection, initial }: PeerOptions<ConnectOptions> & { readonly initial?: object },
+): { readonly qkey?: number } => {
+  const steps = stepsTo as ((...with_: [PathFacts, number, Endpoint, ConnectOptions?]) => object[]) | undefined
+  return { ...(peer !== undefined && steps !== undefined && atOnce(steps(path, psn, peer, connection))), ...initial }
+}
+
 /** A queue pair of the type whose table has the methods, in protection domain `pd`. */
-export const queuePairPlan = <T extends Disposable>(
+export const queuePairPlan = <T extends Disposable & Named>(
   kit: Kit,
-  methods: { readonly cls: ObjectClass },
+  methods: MethodTable,
   pd: Named,
-  options: SendQueueOptions | QueuePairOptions,
+  options: (SendQueueOptions | QueuePairOptions) & PeerOptions<ConnectOptions> & { readonly initial?: object },
 ): Plan<T> => {
   const { cls } = methods
-  const source = eventSource(kit)
+  const psn = firstPsn()
+  const first = initially(methods, kit, psn, options)
+  const source = eventSource(kit, cls)
   const receives = 'recvCq' in (cls.methods.create?.in ?? {})
   const { receiveCq = options.sendCq, srq, maxReceives = 16, maxReceivePieces = 1 } = options as QueuePairOptions
   const receiveCap =
@@ -305,9 +344,12 @@ export const queuePairPlan = <T extends Disposable>(
       cap: { ...sendCap(options), ...receiveCap },
       ...(receives && { recvCq: receiveCq.handle }),
       ...(srq !== undefined && { srq: srq.handle }),
+      ...first,
     },
-    made: answered =>
-      source.is(withMethods<T>(methods, fieldsOf(kit, source.number, answered, !receives || srq !== undefined))),
+    made(answered) {
+      const shared = !receives || srq !== undefined
+      return source.is(withMethods<T>(methods, fieldsOf(kit, source.number, answered, shared, psn, first.qkey ?? 0)))
+    },
     failed: source.forget,
   }
 }

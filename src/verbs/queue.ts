@@ -6,18 +6,28 @@ import { CqKind } from '../spec/enums.ts'
 import type { Out } from '../spec/schema.ts'
 import type { RingPlace } from './carrier.ts'
 import { type Completion, completionCursor } from './completion.ts'
+import type { Until } from './mailbox.ts'
 import { closer, eventSource, type Kit, type Plan, plan } from './plan.ts'
 import { consume, noProgramRing, oldest, programRing } from './ring.ts'
 
 const { ENTRIES: PLAIN, EXTENDED, COUNTING } = CqKind.values
 const kinds = { entries: PLAIN, timed: EXTENDED, counting: COUNTING } as const
 
-export interface WaitOptions {
-  /** Ends the waiting: the promise rejects with the signal's reason. */
-  readonly signal?: AbortSignal
-  /** Wake only for solicited and failed completions. */
+/** When completions make an event (R36). */
+export interface Threshold {
+  /** After so many, 0 to 65,535; 0 and 1: after the next one. */
+  readonly completions?: number
+  /** Or so many microseconds after the first of them, 0 to 65,535; 0: however long it takes. */
+  readonly microseconds?: number
+}
+
+/** `completions`, `microseconds`: for this time, in place of what `moderate` has set. */
+export interface ArmOptions extends Threshold {
+  /** Only for solicited and failed completions. */
   readonly solicitedOnly?: boolean
 }
+
+export interface WaitOptions extends ArmOptions, Until {}
 
 export interface CompletionQueue extends Disposable, AsyncIterable<Completion> {
   readonly handle: number
@@ -41,7 +51,9 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion> {
    * Whoever waits is woken after so many completions, or so many microseconds after the first of them, whichever comes
    * first; each 0 to 65,535, both 0 for the next completion as without a threshold (R36).
    */
-  moderate(threshold: { readonly completions?: number; readonly microseconds?: number }): void
+  moderate(threshold: Threshold): void
+  /** Makes one event of what completes next: for a queue that is attached to an event queue. `wait` does it itself. */
+  arm(options?: ArmOptions): void
   /** Throws RdmaError EBUSY while a queue pair uses it. */
   close(): void
 }
@@ -70,7 +82,7 @@ export const cqPlan = (
   { entries = ENTRIES, vector = 0, kind = 'entries' }: CqOptions = {},
 ): Plan<CompletionQueue> => {
   const { carrier, waiters } = kit
-  const source = eventSource(kit)
+  const source = eventSource(kit, Cq)
   const { number } = source
   const args = { cqe: entries, userHandle: BigInt(number), compVector: vector, ...carrier.channel, ...kindOf(kind) }
   return plan(
@@ -105,7 +117,15 @@ export const cqPlan = (
       const hasNews = (): boolean => (isCounting ? uncounted() > 0 : oldest(ring) >= 0)
       const poll = (): boolean => look() || (carrier.drive() && look())
 
-      const wait = async ({ signal, solicitedOnly = false }: WaitOptions = {}): Promise<void> => {
+      const arm = ({ solicitedOnly = false, completions, microseconds }: ArmOptions = {}): void => {
+        carrier.call(Cq, 'reqNotify', handle, {
+          solicitedOnly: solicitedOnly ? 1 : 0,
+          ...(completions !== undefined && { count: completions }),
+          ...(microseconds !== undefined && { period: microseconds }),
+        })
+      }
+      const wait = async (options: WaitOptions = {}): Promise<void> => {
+        const { signal } = options
         signal?.throwIfAborted()
         letGo()
         const wasOver = waiters.over
@@ -121,7 +141,7 @@ export const cqPlan = (
         // Closed meanwhile: who waited is woken. Who begins to wait only now is told by the call.
         if (waiters.over && !wasOver) return
         const woken = waiters.wait(number, signal)
-        carrier.call(Cq, 'reqNotify', handle, { solicitedOnly: solicitedOnly ? 1 : 0 })
+        arm(options)
         // What came before the queue was armed makes no event.
         carrier.drive()
         if (hasNews()) waiters.wake(number)
@@ -157,6 +177,7 @@ export const cqPlan = (
           carrier.call(Cq, 'modify', handle, { count: completions, period: microseconds })
         },
         poll,
+        arm,
         wait,
         completions,
         [Symbol.asyncIterator]: completions,

@@ -10,8 +10,8 @@ export const COMPLETION_RECORD = 8
 export const ASYNC_RECORD = 16
 
 /**
- * Calls `take` with each record of `bytes` bytes, which is only valid during the call, and `ended` when no more will
- * come. The process may end meanwhile: who waits says `ref`.
+ * Calls `take` with each record, which is only valid during the call, and has at most `bytes` bytes; and `ended` when
+ * no more will come. The process may end meanwhile: who waits says `ref`.
  */
 export const readRecords = (fd: number, bytes: number, take: (record: DataView) => void, ended: () => void): Watch => {
   const record = new Uint8Array(bytes)
@@ -21,7 +21,7 @@ export const readRecords = (fd: number, bytes: number, take: (record: DataView) 
       const length = recvSmall(fd, record)
       if (length === -EAGAIN) return
       if (length <= 0) break
-      take(view)
+      take(length === bytes ? view : new DataView(record.buffer, 0, length))
     }
     one.update({})
     ended()

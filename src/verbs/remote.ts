@@ -5,7 +5,6 @@
  */
 import { loadWord } from '../host/fence.ts'
 import { addressOf } from '../host/mapping.ts'
-import type { Watch } from '../host/poll.ts'
 import { close, sendSmall } from '../host/sockets.ts'
 import { yieldProcessor } from '../host/yield.ts'
 import { AsyncFd } from '../spec/classes/async_fd.ts'
@@ -22,7 +21,8 @@ import type { Carrier, EventTargets } from './carrier.ts'
 import { invalid, RdmaError, refused } from './error.ts'
 import { createFileRings } from './file-rings.ts'
 import { createCalls } from './messages.ts'
-import { ASYNC_RECORD, COMPLETION_RECORD, readRecords } from './records.ts'
+import { ASYNC_RECORD, COMPLETION_RECORD } from './records.ts'
+import { remoteDescriptors } from './remote-descriptors.ts'
 import { joinDaemon, type Session } from './session.ts'
 
 const { DEVICE_FATAL, PORT_ACTIVE, PORT_ERR, LID_CHANGE, PKEY_CHANGE, SM_CHANGE, CLIENT_REREGISTER, GID_CHANGE } =
@@ -84,29 +84,21 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
   const rings = createFileRings(file)
   /** Registered buffers, which nobody may collect meanwhile, and how often each is registered. */
   const known = new Map<Uint8Array, number>()
-  const watches: { readonly watch: Watch; readonly fd: number }[] = []
   const token = new Uint8Array(4)
   const tokenView = new DataView(token.buffer)
   let targets: EventTargets | undefined
   let polls = 0
   let closed = false
 
+  const descriptors = remoteDescriptors(session, () => session.check())
   /** Reads records of an event descriptor as they come, until its end. */
-  const read = (fd: number, bytes: number, take: (record: DataView) => void): void => {
-    const one = readRecords(fd, bytes, take, () => {
-      session.check()
-      targets?.ended()
-    })
-    watches.push({ watch: one, fd })
-  }
+  const read = (fd: number, bytes: number, take: (record: DataView) => void): void =>
+    descriptors.read(fd, bytes, take, () => targets?.ended())
 
   const end = (): void => {
     if (closed) return
     closed = true
-    for (const { watch: one, fd } of watches) {
-      one.stop()
-      close(fd)
-    }
+    descriptors.closeAll()
     close(doorbell)
     close(file)
     rings.close()
@@ -114,11 +106,12 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
     session.leave()
   }
 
-  let channel: number
+  let channel: number | undefined
   try {
     const { out } = send(DeviceClass, 'open', 0, {})
     if (typeof out.numCompVectors !== 'number') throw refused('EIO', 'device.open', 'an odd answer')
-    send.learn(declare(send(Interface, 'query', 0, {}).out as never))
+    const classes = declare(send(Interface, 'query', 0, {}).out as never)
+    send.learn(classes)
     const events = send(AsyncFd, 'create', 0, {}).object
     read(events, ASYNC_RECORD, record => {
       const element = record.getUint32(0, true)
@@ -128,8 +121,11 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
       else targets?.event(type, element, undefined)
       if (type === DEVICE_FATAL) targets?.ended()
     })
-    channel = send(CompChannel, 'create', 0, {}).object
-    read(channel, COMPLETION_RECORD, record => targets?.completion(record.getUint32(0, true)))
+    // A device without verbs completes nothing.
+    if (classes.some(({ name }) => name === CompChannel.name)) {
+      channel = send(CompChannel, 'create', 0, {}).object
+      read(channel, COMPLETION_RECORD, record => targets?.completion(record.getUint32(0, true)))
+    }
   } catch (error) {
     end()
     throw error
@@ -146,10 +142,11 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
       alive(`${(cls as ObjectClass).name}.${method}`)
       return send(cls as ObjectClass, method, object, args as AnyValues) as never
     },
+    descriptors,
     layout: rxeLayout,
     ring: rings.ring,
     release: rings.release,
-    channel: { channel },
+    channel: channel === undefined ? {} : { channel },
     counters() {
       const answer = session.tool({ what: 'stat' })
       const found = 'stat' in answer ? answer.stat.devices.find(({ name }) => name === device.name) : undefined
@@ -157,11 +154,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
       const { hw_counters, counters, port, transport, faults } = found
       return { hw_counters, counters, port, transport, faults }
     },
-    waiting(begins) {
-      for (const { watch: one } of watches)
-        if (begins) one.ref()
-        else one.unref()
-    },
+    waiting: descriptors.waiting,
     posted(handle) {
       // The store of the ring's index came before, and is a full barrier (host/fence.ts).
       if (closed || loadWord(session.parked, ParkedPage.PARKED) === 0) return

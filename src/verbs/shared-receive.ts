@@ -105,7 +105,7 @@ const madeSrq = (
 
 /** A shared receive queue in protection domain `pd`. */
 export const srqPlan = (kit: Kit, pd: Named, options: SrqOptions = {}): Plan<SharedReceiveQueue> => {
-  const source = eventSource(kit)
+  const source = eventSource(kit, Srq)
   return {
     class: Srq,
     args: wanted(pd, source, options),
@@ -121,7 +121,7 @@ export interface XrcSrqOptions extends SrqOptions {
 }
 
 export const xrcSrqPlan = (kit: Kit, pd: Named, options: XrcSrqOptions): Plan<XrcSharedReceiveQueue> => {
-  const source = eventSource(kit)
+  const source = eventSource(kit, XrcSrq)
   return {
     class: XrcSrq,
     args: { ...wanted(pd, source, options), xrcd: options.xrcd.handle, cq: options.cq.handle },

@@ -17,11 +17,11 @@ import { Interface } from '../spec/classes/interface.ts'
 import { System as SystemClass } from '../spec/classes/system.ts'
 import { declare } from '../spec/description.ts'
 import { AsyncEventType, NodeType } from '../spec/enums.ts'
+import { CallError } from '../spec/errno.ts'
 import type { AnyValues, ObjectClass, Out } from '../spec/schema.ts'
 import { SYSTEM_NODE } from '../spec/session.ts'
 import { writeOpen } from '../uapi/session.ts'
 import { invalid, refused, refusing } from './error.ts'
-import { noPointer } from './local.ts'
 import { createCalls } from './messages.ts'
 import type { LocalNetwork, Network } from './network.ts'
 import { ASYNC_RECORD, readRecords } from './records.ts'
@@ -88,6 +88,10 @@ interface Reach {
   close(): void
 }
 type Tell = (type: number, index: number) => void
+
+const noPointer = (): never => {
+  throw new CallError('EFAULT', 'calls of the system-wide device in this process point to no memory')
+}
 
 const reachHere = (network: LocalNetwork, tell: Tell): Reach => {
   const device = systemDevice(network.core)

@@ -5,7 +5,7 @@
 import { Mw } from '../spec/classes/mw.ts'
 import { MwType } from '../spec/enums.ts'
 import type { Out } from '../spec/schema.ts'
-import type { Access, MemoryRegion } from './memory.ts'
+import type { Access, Region } from './memory.ts'
 import { closer, type Kit, type Named, type Plan, plan } from './plan.ts'
 
 export interface MemoryWindow extends Disposable {
@@ -19,7 +19,7 @@ export interface MemoryWindow extends Disposable {
 
 /** What a bind gives: part of a region, with rights of a peer. */
 export interface Binding {
-  readonly region: MemoryRegion
+  readonly region: Region
   /** Default 0, and up to the end of the region. */
   readonly offset?: number
   readonly length?: number

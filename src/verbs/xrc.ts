@@ -5,8 +5,16 @@
 import { XrcIniQp, XrcTgtQp } from '../spec/classes/xrc_qp.ts'
 import { Xrcd } from '../spec/classes/xrcd.ts'
 import { XrcdFlags } from '../spec/enums.ts'
+import type { In, ObjectClass } from '../spec/schema.ts'
 import { endpointOf } from './connected.ts'
-import { connectSteps, type Endpoint, firstPsn, type RcConnectOptions, reliableSteps } from './connection.ts'
+import {
+  connectSteps,
+  type Endpoint,
+  firstPsn,
+  type PeerOptions,
+  type RcConnectOptions,
+  reliableSteps,
+} from './connection.ts'
 import {
   type Operations,
   operations,
@@ -14,10 +22,12 @@ import {
   type ReliableOperations,
   reliableOperations,
 } from './operations.ts'
-import { closer, eventSource, type Kit, make, type Named, type Plan, plan } from './plan.ts'
+import { closer, eventSource, type Kit, make, type Named, type PathFacts, type Plan, plan } from './plan.ts'
 import {
   type BareQueuePair,
   bareMethods,
+  type InitialOptions,
+  initially,
   joined,
   type QpSelf,
   queuePairMethods,
@@ -53,10 +63,22 @@ export interface XrcTarget extends BareQueuePair<typeof XrcTgtQp> {
   connect(peer: Endpoint, options?: RcConnectOptions): void
 }
 
+export interface XrcTargetOptions extends InitialOptions<typeof XrcTgtQp>, PeerOptions<RcConnectOptions> {
+  /** The number of a target that exists. */
+  readonly qpn?: number
+}
+
+export interface XrcInitiatorOptions
+  extends SendQueueOptions,
+    InitialOptions<typeof XrcIniQp>,
+    PeerOptions<RcConnectOptions> {}
+
+type Steps<C extends ObjectClass> = In<C['methods']['modify']>[]
+
 export interface XrcDomain extends Disposable {
   readonly handle: number
-  /** A new target of the domain; with `qpn` one that exists. */
-  target(qpn?: number): XrcTarget
+  /** A new target of the domain; with `qpn` (or a number alone) one that exists. */
+  target(options?: number | XrcTargetOptions): XrcTarget
   /** Throws RdmaError EBUSY while a queue or a queue pair belongs to it. */
   close(): void
 }
@@ -71,27 +93,35 @@ export interface XrcDomainOptions {
 const { CREAT, EXCL } = XrcdFlags.values
 
 const targetMethods = joined(joined({ cls: XrcTgtQp }, bareMethods), {
+  stepsTo(path: PathFacts, psn: number, peer: Endpoint, chosen?: RcConnectOptions): Steps<typeof XrcTgtQp> {
+    const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
+    const { answering, timeout } = reliableSteps(chosen)
+    return [init, { ...rtr, ...answering }, { ...rts, ...timeout }]
+  },
   get endpoint(): Endpoint {
     return endpointOf(this as unknown as QpSelf)
   },
-  connect(this: QpSelf & XrcTarget, peer: Endpoint, chosen: RcConnectOptions = {}): void {
-    const { init, rtr, rts } = connectSteps(this.kit.path, this.psn, peer, chosen)
-    const { answering, timeout } = reliableSteps(chosen)
-    this.modify(init)
-    this.modify({ ...rtr, ...answering })
-    this.modify({ ...rts, ...timeout })
+  connect(this: QpSelf & XrcTarget, peer: Endpoint, chosen?: RcConnectOptions): void {
+    for (const step of targetMethods.stepsTo(this.kit.path, this.psn, peer, chosen)) this.modify(step)
   },
 })
 
-const targetPlan = (kit: Kit, xrcd: Named, qpNum: number | undefined): Plan<XrcTarget> => {
-  const source = eventSource(kit)
+const targetPlan = (kit: Kit, xrcd: Named, options: XrcTargetOptions): Plan<XrcTarget> => {
+  const source = eventSource(kit, XrcTgtQp)
   const { number } = source
+  const { qpn } = options
+  const psn = firstPsn()
   return plan(
     XrcTgtQp,
-    { xrcd: xrcd.handle, userHandle: BigInt(number), ...(qpNum !== undefined && { qpNum }) },
+    {
+      xrcd: xrcd.handle,
+      userHandle: BigInt(number),
+      ...(qpn !== undefined && { qpNum: qpn }),
+      ...initially(targetMethods, kit, psn, options),
+    },
     ({ object: handle, out }) => {
       const fields = { kit, handle, qpn: out.qpNum, number, isOpen: true, sends: undefined, receives: undefined }
-      return source.is(withMethods<XrcTarget>(targetMethods, { ...fields, psn: firstPsn() }))
+      return source.is(withMethods<XrcTarget>(targetMethods, { ...fields, psn }))
     },
     source.forget,
   )
@@ -102,25 +132,27 @@ export const xrcdPlan = (kit: Kit, { file, exclusive = false }: XrcDomainOptions
     const close = closer(kit.carrier, Xrcd, handle)
     return {
       handle,
-      target: qpn => make(kit, targetPlan(kit, { handle }, qpn)),
+      target: (options = {}) =>
+        make(kit, targetPlan(kit, { handle }, typeof options === 'number' ? { qpn: options } : options)),
       close,
       [Symbol.dispose]: close,
     }
   })
 
 const initiatorMethods = queuePairMethods(XrcIniQp, {
+  stepsTo(path: PathFacts, psn: number, peer: Endpoint, chosen?: RcConnectOptions): Steps<typeof XrcIniQp> {
+    const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
+    return [init, rtr, { ...rts, ...reliableSteps(chosen).asking }]
+  },
   ...operations,
   ...reliableOperations,
   get endpoint(): Endpoint {
     return endpointOf(this as unknown as QpSelf)
   },
-  connect(this: QpSelf & XrcInitiator, peer: Endpoint, chosen: RcConnectOptions = {}): void {
-    const { init, rtr, rts } = connectSteps(this.kit.path, this.psn, peer, chosen)
-    this.modify(init)
-    this.modify(rtr)
-    this.modify({ ...rts, ...reliableSteps(chosen).asking })
+  connect(this: QpSelf & XrcInitiator, peer: Endpoint, chosen?: RcConnectOptions): void {
+    for (const step of initiatorMethods.stepsTo(this.kit.path, this.psn, peer, chosen)) this.modify(step)
   },
 })
 
-export const xrcInitiatorPlan = (kit: Kit, pd: Named, options: SendQueueOptions): Plan<XrcInitiator> =>
+export const xrcInitiatorPlan = (kit: Kit, pd: Named, options: XrcInitiatorOptions): Plan<XrcInitiator> =>
   queuePairPlan(kit, initiatorMethods, pd, options)

@@ -1,0 +1,81 @@
+/*
+ * A driver's own descriptors in the library (R28, R30): by the versioned name of an interface, the newest one that the
+ * driver has of those that the program knows; without a name the driver's provider channel. What requests, bytes and
+ * records mean is between program and driver.
+ */
+import { Device as DeviceClass } from '../spec/classes/device.ts'
+import { DriverOps } from '../spec/classes/driver_ops.ts'
+import { RdmaError } from './error.ts'
+import { type Arrivals, createMailbox } from './mailbox.ts'
+import { descriptorCloser } from './object.ts'
+import type { Kit } from './plan.ts'
+
+export interface DriverDescriptor extends Arrivals<Uint8Array>, Disposable, AsyncIterable<Uint8Array> {
+  /** Its number: what calls take that want one; with a daemon a descriptor of this process, to be passed on too. */
+  readonly handle: number
+  /** The interface that it is of. */
+  readonly name: string
+  /** The driver's own calls. Bytes as an argument are passed by their address, and the driver may change them. */
+  ioctl(request: number, argument?: number | bigint | Uint8Array): number
+  /** Answers how many bytes were taken. */
+  write(bytes: Uint8Array): number
+  /** The driver's memory, shared with it, until the descriptor is closed. `offset`: a multiple of the page size. */
+  map(length: number, options?: { readonly offset?: number; readonly writable?: boolean }): Uint8Array
+  close(): void
+}
+
+/** Most bytes of a record (core's RECORD_BYTES). */
+const RECORD = 256
+
+/** Names of the interfaces that a driver has, as it lists them. */
+export const interfaceNames = ({ carrier }: Kit): string[] => {
+  const { names } = carrier.call(DeviceClass, 'queryDriverOps', 0, {}).out
+  return new TextDecoder().decode(names).split('\0').filter(Boolean)
+}
+
+/** The first interface of `names` that there is; of none of them: ENOENT, as for the last one. */
+const create = (kit: Kit, names: readonly string[]): number => {
+  const { carrier } = kit
+  if (names.length === 0) return carrier.call(DriverOps, 'create', 0, {}).object
+  const [name, ...older] = names
+  try {
+    return carrier.call(DriverOps, 'create', 0, { name: new TextEncoder().encode(name) }).object
+  } catch (error) {
+    if (older.length === 0 || !(error instanceof RdmaError) || error.code !== 'ENOENT') throw error
+    return create(kit, older)
+  }
+}
+
+export const openDriverOps = (kit: Kit, names: readonly string[]): DriverDescriptor => {
+  const { carrier } = kit
+  const { descriptors } = carrier
+  const handle = create(kit, names)
+  const mapped: { release(): void }[] = []
+  const mail = createMailbox<Uint8Array>(kit)
+  // A copy: the record is only valid during the call.
+  const take = (record: DataView): void =>
+    mail.put(new Uint8Array(record.buffer, record.byteOffset, record.byteLength).slice())
+  descriptors.read(handle, RECORD, take, mail.end)
+  const close = descriptorCloser(carrier, DriverOps, handle, () => {
+    for (const one of mapped) one.release()
+    mail.end()
+  })
+  return {
+    handle,
+    name: new TextDecoder().decode(carrier.call(DriverOps, 'query', handle, {}).out.name),
+    ioctl: (request, argument = 0n) =>
+      descriptors.ioctl(handle, request, typeof argument === 'number' ? BigInt(argument) : argument),
+    write: bytes => descriptors.write(handle, bytes),
+    map(length, { offset = 0, writable = true } = {}) {
+      const piece = descriptors.map(handle, offset, length, writable)
+      mapped.push(piece)
+      return piece.bytes
+    },
+    poll: mail.poll,
+    wait: mail.wait,
+    arrivals: mail.arrivals,
+    [Symbol.asyncIterator]: mail.arrivals,
+    close,
+    [Symbol.dispose]: close,
+  }
+}

@@ -1,0 +1,120 @@
+/*
+ * Event queues in the library (R38): the events of anything that has them, in one place: completion queues, queue
+ * pairs, shared receive queues, ports and the device, all at once. What is attached tells its events here and nowhere
+ * else, until it is detached or closed. A completion queue must be armed for each event, as ever (`cq.arm`).
+ */
+import { Device as DeviceClass } from '../spec/classes/device.ts'
+import { Event, EventQueue as EventQueueClass, type EventSource as SourceClass } from '../spec/classes/event_queue.ts'
+import { Port as PortClass } from '../spec/classes/port.ts'
+import { EventKind } from '../spec/enums.ts'
+import { type In, type RecordOf, recordSize } from '../spec/schema.ts'
+import { readRecord } from '../uapi/scalar.ts'
+import { invalid } from './error.ts'
+import { type Arrivals, createMailbox } from './mailbox.ts'
+import { descriptorCloser } from './object.ts'
+import { type Kit, sourceName } from './plan.ts'
+
+export type EventKindName = keyof typeof EventKind.values
+
+/** An event: of an object made here, of a port, or of the device, when it has neither. */
+export interface QueuedEvent {
+  /** 'COMPLETION', or the name of an asynchronous event. */
+  readonly type: EventKindName
+  readonly source: Disposable | undefined
+  readonly port: number | undefined
+}
+
+/** What can be attached: an object with events, a port, or the device. */
+export type Attachable = Disposable | 'device' | { readonly port: number }
+
+export interface EventQueue extends Arrivals<QueuedEvent>, Disposable, AsyncIterable<QueuedEvent> {
+  /** Its number as an object; with a daemon a descriptor of this process. */
+  readonly handle: number
+  /** Throws RdmaError EBUSY if it is attached to a queue already, EINVAL for what has no events. */
+  attach(source: Attachable): void
+  /** Events that nobody has taken go with it. Throws RdmaError ENOENT if it is not attached here. */
+  detach(source: Attachable): void
+  /** What is attached. */
+  attached(): readonly Attachable[]
+  close(): void
+}
+
+const kinds: EventKindName[] = []
+for (const [name, value] of Object.entries(EventKind.values)) kinds[value] = name as EventKindName
+const { COMPLETION } = EventKind.values
+
+type Arguments = Omit<In<typeof EventQueueClass.methods.attach>, 'cookie'>
+
+/** The device and its ports are not objects of the library, and have no number: their cookie is this. */
+const NOBODY = 0
+
+export const openEventQueue = (kit: Kit): EventQueue => {
+  const { carrier, waiters, sources } = kit
+  const { object: handle } = carrier.call(EventQueueClass, 'create', 0, {})
+  const mail = createMailbox<QueuedEvent & { readonly number: number }>(kit)
+
+  carrier.descriptors.read(
+    handle,
+    recordSize(Event),
+    record => {
+      const event = readRecord(record, 0, Event, 'event') as unknown as RecordOf<typeof Event>
+      const number = Number(event.cookie)
+      mail.put({
+        type: kinds[event.type],
+        source: sources.get(number),
+        port: event.class === PortClass.id ? event.object : undefined,
+        number,
+      })
+      // Who waits for the completion queue itself is not forgotten.
+      if (event.type === COMPLETION) waiters.wake(number)
+    },
+    mail.end,
+  )
+
+  /** How calls name a source, and its number. */
+  const sourceOf = (method: string, source: Attachable): { readonly number: number; readonly args: Arguments } => {
+    if (source === 'device') return { number: NOBODY, args: { device: 1 } }
+    const known = sourceName(kit, source)
+    if (known !== undefined)
+      return { number: known.number, args: { [known.cls.name as SourceClass]: known.handle } as Arguments }
+    if ('port' in source) return { number: NOBODY, args: { port: source.port } }
+    throw invalid(
+      `event_queue.${method}`,
+      'it is no object of this device that has events',
+      "attach completion queues, queue pairs, shared receive queues, { port } or 'device'",
+    )
+  }
+  const close = descriptorCloser(carrier, EventQueueClass, handle, mail.end)
+  const plain = ({ type, source, port }: QueuedEvent): QueuedEvent => ({ type, source, port })
+  const arrivals: EventQueue['arrivals'] = async function* (options) {
+    for await (const event of mail.arrivals(options)) yield plain(event)
+  }
+  return {
+    handle,
+    attach(source) {
+      const { number, args } = sourceOf('attach', source)
+      carrier.call(EventQueueClass, 'attach', handle, { cookie: BigInt(number), ...args })
+    },
+    detach(source) {
+      const { number, args } = sourceOf('detach', source)
+      carrier.call(EventQueueClass, 'detach', handle, args)
+      mail.drop(event => event.number === number && event.port === args.port)
+    },
+    attached: () =>
+      carrier.call(EventQueueClass, 'query', handle, {}).out.attached.flatMap((one): Attachable[] => {
+        if (one.class === DeviceClass.id) return ['device']
+        if (one.class === PortClass.id) return [{ port: one.object }]
+        return [sources.get(Number(one.cookie))].filter(found => found !== undefined)
+      }),
+    poll() {
+      carrier.drive()
+      const event = mail.poll()
+      return event && plain(event)
+    },
+    wait: mail.wait,
+    arrivals,
+    [Symbol.asyncIterator]: arrivals,
+    close,
+    [Symbol.dispose]: close,
+  }
+}

@@ -1,0 +1,74 @@
+/*
+ * Objects of any class, in the words of its declaration (R1, R12–R14): for classes that this library has no words of
+ * its own for – those of other drivers, private ones, and those of a release that is newer than the library. Methods,
+ * their arguments and results are those of the declaration, and nothing is known here of any class.
+ */
+import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
+import type { Carrier } from './carrier.ts'
+import { invalid, RdmaError } from './error.ts'
+import { closer, eventSource, type Kit, type Named, type Plan } from './plan.ts'
+
+type CallOf<M> = Record<never, never> extends In<M> ? (args?: In<M>) => Out<M> : (args: In<M>) => Out<M>
+
+/** What a creation is given: what the class wants, but for the name by which events find the object here. */
+export type CreateArguments<C extends ObjectClass> = Omit<In<C['methods']['create']>, 'userHandle'>
+
+/**
+ * An object with the methods of its class. The names that all objects have (`handle`, `class`, `made`, `close`) stand
+ * for themselves; a method of that name is reached with `device.call`.
+ */
+export type ObjectOf<C extends ObjectClass> = {
+  readonly [K in Exclude<keyof C['methods'] & string, 'create' | 'destroy'>]: CallOf<C['methods'][K]>
+} & Named &
+  Disposable & {
+    readonly class: C
+    /** What its creation answered. */
+    readonly made: Out<C['methods']['create']>
+    /** Destroys it; of a descriptor, closes it. Throws RdmaError EBUSY while it is used. */
+    close(): void
+  }
+
+/** The end of a descriptor: destroyed if its class has that, unless it is used (EBUSY), and closed. */
+export const descriptorCloser = (carrier: Carrier, cls: ObjectClass, handle: number, closed: () => void) => {
+  let open = true
+  return (): void => {
+    if (!open) return
+    try {
+      if (cls.methods.destroy !== undefined) carrier.call(cls, 'destroy', handle, {} as never)
+    } catch (error) {
+      // Of a device that is gone there is nothing to destroy.
+      if (!(error instanceof RdmaError) || error.code !== 'EIO') throw error
+    }
+    open = false
+    carrier.descriptors.close(handle)
+    closed()
+  }
+}
+
+export const objectPlan = <C extends ObjectClass>(
+  kit: Kit,
+  cls: C,
+  args: CreateArguments<C> | undefined,
+): Plan<ObjectOf<C>> => {
+  const { carrier } = kit
+  const { create } = cls.methods
+  if (create === undefined)
+    throw invalid(`${cls.name}.create`, 'objects of this class are there already', 'use device.call')
+  const source = 'userHandle' in create.in ? eventSource(kit, cls) : undefined
+  return {
+    class: cls,
+    args: { ...(args as AnyValues), ...(source !== undefined && { userHandle: BigInt(source.number) }) },
+    made({ object: handle, out }) {
+      const forget = (): void => source?.forget()
+      const close =
+        cls.identity === 'fd' ? descriptorCloser(carrier, cls, handle, forget) : closer(carrier, cls, handle, forget)
+      const methods = Object.keys(cls.methods)
+        .filter(name => name !== 'create' && name !== 'destroy')
+        .map(name => [name, (given = {}) => carrier.call(cls, name, handle, given as never).out])
+      const own = { handle, class: cls, made: out, close, [Symbol.dispose]: close }
+      const object = { ...Object.fromEntries(methods), ...own } as unknown as ObjectOf<C>
+      return source === undefined ? object : source.is(object)
+    },
+    failed: () => source?.forget(),
+  }
+}

@@ -1,0 +1,98 @@
+/*
+ * R38 from the library: events of a device, a port, completion queues, queue pairs and shared queues, all in one queue.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { EventQueue, QueuedEvent } from '../../src/verbs/index.ts'
+import { closeAll, eachCarrier, line, next, pair, place } from './ends.ts'
+
+/** The next event, without turns of its own. */
+const nextOf = async (queue: EventQueue): Promise<QueuedEvent> => {
+  for await (const event of queue) return event
+  throw new Error('the queue has ended')
+}
+
+eachCarrier(openTwo => {
+  test('all kinds of sources at once, each with its object', async () => {
+    const { a, b } = await pair(openTwo)
+    using events = b.device.eventQueue()
+    const srq = b.pd.srq({ maxReceives: 4 })
+    const sources = [b.cq, b.qp, srq] as const
+    for (const source of sources) events.attach(source)
+    events.attach('device')
+    events.attach({ port: 1 })
+    assert.deepEqual(new Set(events.attached()), new Set([...sources, 'device', { port: 1 }]))
+
+    b.qp.receive(b.mr.slice(0, 8), 5)
+    b.cq.arm()
+    a.qp.send(Uint8Array.of(1))
+    assert.deepEqual(await nextOf(events), { type: 'COMPLETION', source: b.cq, port: undefined })
+    assert.equal(await line(b.cq), '5 RECV')
+
+    srq.receive(b.mr.slice(0, 8), 1)
+    srq.setLimit(2)
+    const from = a.pd.rcQp({ sendCq: a.cq })
+    const to = b.pd.rcQp({ sendCq: b.cq, srq, peer: from.endpoint })
+    from.connect(to.endpoint)
+    from.send(Uint8Array.of(2))
+    assert.deepEqual(await nextOf(events), { type: 'SRQ_LIMIT_REACHED', source: srq, port: undefined })
+    // Not armed: this one makes no event.
+    assert.equal(await line(b.cq), '1 RECV')
+    assert.equal(events.poll(), undefined)
+    await closeAll(a, b)
+  })
+
+  test('who waits for a queue that is attached is woken all the same; detached, all is as before', async () => {
+    const { a, b } = await pair(openTwo)
+    using events = b.device.eventQueue()
+    events.attach(b.cq)
+    b.qp.receive(b.mr.slice(0, 8), 1)
+    const got = next(b.cq)
+    a.qp.send(Uint8Array.of(1))
+    assert.equal((await got).id, 1)
+    events.detach(b.cq)
+    assert.deepEqual(events.attached(), [])
+    assert.equal(events.poll(), undefined)
+    b.qp.receive(b.mr.slice(0, 8), 2)
+    const again = next(b.cq)
+    a.qp.send(Uint8Array.of(1))
+    assert.equal((await again).id, 2)
+    await closeAll(a, b)
+  })
+
+  test('what cannot be is a sentence', async () => {
+    const [one, two] = await openTwo()
+    const a = place(one)
+    using events = a.device.eventQueue()
+    using other = a.device.eventQueue()
+    events.attach(a.cq)
+    assert.throws(() => other.attach(a.cq), { code: 'EBUSY', class: 'event_queue', method: 'attach' })
+    assert.throws(() => other.detach(a.cq), { code: 'ENOENT', method: 'detach' })
+    assert.throws(() => events.attach(a.pd), { code: 'EINVAL', reason: /no object of this device that has events/ })
+    assert.throws(() => events.attach({ port: 9 }), { code: 'EINVAL', attribute: 'port', reason: /ports 1 to 1/ })
+    const stranger = two.cq()
+    assert.throws(() => events.attach(stranger), { code: 'EINVAL' })
+    await closeAll(a, { device: two })
+  })
+
+  test('waiting ends with its signal, the queue, and the device', async () => {
+    const [one, two] = await openTwo()
+    const events = one.eventQueue()
+    const stop = new AbortController()
+    const aborted = assert.rejects(async () => {
+      for await (const _ of events.arrivals({ signal: stop.signal })) assert.fail('nothing happens')
+    }, /enough/)
+    stop.abort(new Error('enough'))
+    await aborted
+    const closed = events.wait()
+    events.close()
+    await closed
+    for await (const _ of events) assert.fail('it is closed')
+    const last = two.eventQueue()
+    const gone = last.wait()
+    await two.close()
+    await gone
+    for await (const _ of last) assert.fail('the device is closed')
+    await one.close()
+  })
+})

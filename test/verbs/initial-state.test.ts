@@ -1,0 +1,87 @@
+/*
+ * R7 from the library: queue pairs that are made connected, or ready, with one call; and chains of them.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { QpState } from '../../src/spec/enums.ts'
+import { closeAll, eachCarrier, line, place } from './ends.ts'
+
+eachCarrier(openTwo => {
+  const places = async () => {
+    const [one, two] = await openTwo()
+    return [place(one), place(two)] as const
+  }
+
+  test('of every connected service one side is made connected to the other', async () => {
+    const [a, b] = await places()
+    const rc = a.pd.rcQp({ sendCq: a.cq })
+    const answer = b.pd.rcQp({ sendCq: b.cq, peer: rc.endpoint, connection: { pathMtu: 256, timeout: 10 } })
+    assert.deepEqual([answer.state, answer.query().timeout, answer.query().pathMtu], ['RTS', 10, 1])
+    rc.connect(answer.endpoint, { pathMtu: 256 })
+    rc.write(Uint8Array.of(1, 2), b.mr.remote(), { id: 3 })
+    assert.equal(await line(a.cq), '3 RDMA_WRITE')
+    answer.write(Uint8Array.of(3), a.mr.remote(), { id: 4 })
+    assert.equal(await line(b.cq), '4 RDMA_WRITE')
+
+    const uc = a.pd.ucQp({ sendCq: a.cq })
+    const ucAnswer = b.pd.ucQp({ sendCq: b.cq, peer: uc.endpoint })
+    uc.connect(ucAnswer.endpoint)
+    ucAnswer.receive(b.mr.slice(0, 8), 6)
+    uc.send(Uint8Array.of(9))
+    assert.equal(await line(b.cq), '6 RECV')
+
+    const xrcd = b.device.xrcd()
+    const srq = b.pd.xrcSrq({ xrcd, cq: b.cq })
+    const first = a.pd.xrcInitiator({ sendCq: a.cq })
+    const target = xrcd.target({ peer: first.endpoint })
+    const initiator = a.pd.xrcInitiator({ sendCq: a.cq, peer: target.endpoint })
+    assert.deepEqual([target.state, initiator.state], ['RTS', 'RTS'])
+    first.connect(target.endpoint)
+    srq.receive(b.mr.slice(0, 8), 7)
+    first.send(Uint8Array.of(1), { srqNumber: srq.srqNumber })
+    assert.equal(await line(b.cq), '7 RECV')
+    await closeAll(a, b)
+  })
+
+  test('a datagram queue pair is made ready; any type in any state on the way', async () => {
+    const [a, b] = await places()
+    const to = b.pd.udQp({ sendCq: b.cq, active: { qkey: 77 } })
+    assert.deepEqual([to.state, to.endpoint.qkey], ['RTS', 77])
+    const from = a.pd.udQp({ sendCq: a.cq, active: true })
+    to.receive(b.mr.slice(), 2)
+    from.send(Uint8Array.of(1), { ah: a.pd.addressHandle(to.endpoint), qpn: to.qpn, qkey: 77 })
+    assert.equal(await line(b.cq), '2 RECV')
+    const { INIT } = QpState.values
+    const qp = a.pd.rcQp({ sendCq: a.cq, initial: { state: INIT, pkeyIndex: 0, port: 1, accessFlags: 0 } })
+    assert.equal(qp.state, 'INIT')
+    await closeAll(a, b)
+  })
+
+  test('what cannot be leaves nothing, and says why', async () => {
+    const [a, b] = await places()
+    const peer = { qpn: 1, gid: 'nowhere', psn: 0 }
+    assert.throws(() => a.pd.rcQp({ sendCq: a.cq, peer }), { code: 'EINVAL', reason: /gid "nowhere" is no address/ })
+    const initial = { state: QpState.values.RTS }
+    assert.throws(() => a.pd.rcQp({ sendCq: a.cq, initial }), { code: 'EINVAL', call: 'rc_qp.create' })
+    a.cq.close()
+    await closeAll(a, b)
+  })
+
+  test('a chain makes them too, all connected', async () => {
+    const [a, b] = await places()
+    const ends = Array.from({ length: 5 }, () => a.pd.rcQp({ sendCq: a.cq }))
+    const { qps } = b.device.chain(chain => ({
+      qps: ends.map(({ endpoint }) => chain.rcQp(b.pd, { sendCq: b.cq, peer: endpoint })),
+    }))
+    assert.deepEqual(
+      qps.map(({ state }) => state),
+      ends.map(() => 'RTS'),
+    )
+    for (const [id, end] of ends.entries()) {
+      end.connect(qps[id].endpoint)
+      end.write(Uint8Array.of(1), b.mr.remote(), { id })
+      assert.equal(await line(a.cq), `${id} RDMA_WRITE`)
+    }
+    await closeAll(a, b)
+  })
+})

@@ -1,0 +1,105 @@
+/*
+ * Regions of other kinds than a buffer from the library: of a file, of nothing, of all memory; many address handles
+ * with one call (R25); thresholds of one arming (R36).
+ */
+import assert from 'node:assert/strict'
+import { closeSync, readSync, writeSync } from 'node:fs'
+import { test } from 'node:test'
+import { createMemfd } from '../../src/host/memfd.ts'
+import { hasNative } from '../../src/host/native.ts'
+import { GRH_BYTES } from '../../src/verbs/index.ts'
+import { closeAll, eachCarrier, line, pair } from './ends.ts'
+
+const PAGE = 4096
+
+eachCarrier(openTwo => {
+  test('a region of a file: a peer writes into it and reads from it', {
+    skip: !hasNative() && 'no koffi',
+  }, async () => {
+    const { a, b } = await pair(openTwo)
+    const file = createMemfd('userdma-test', 2 * PAGE)
+    try {
+      const access = { remoteRead: true, remoteWrite: true, window: true }
+      const region = b.pd.registerFile(file, { offset: PAGE, length: PAGE, access })
+      a.qp.write(Uint8Array.of(1, 2, 3), region.remote(10, 3), { id: 1 })
+      assert.equal(await line(a.cq), '1 RDMA_WRITE')
+      const seen = Buffer.alloc(4)
+      readSync(file, seen, 0, 4, PAGE + 10)
+      assert.deepEqual([...seen], [1, 2, 3, 0])
+      writeSync(file, Buffer.of(9), 0, 1, PAGE)
+      a.qp.read(a.mr.slice(0, 1), region.remote(0, 1), { id: 2 })
+      assert.equal(await line(a.cq), '2 RDMA_READ')
+      assert.equal(a.buffer[0], 9)
+      assert.equal(region.query().length, BigInt(PAGE))
+      assert.throws(() => region.slice(PAGE, 1), { code: 'EINVAL' })
+      assert.throws(() => b.pd.registerFile(file, { length: 3 * PAGE }), { code: 'EFAULT', class: 'mr' })
+      assert.throws(() => b.pd.registerFile(99_999, { length: 1 }), { code: 'EBADF' })
+      region.close()
+    } finally {
+      closeSync(file)
+    }
+    await closeAll(a, b)
+  })
+
+  test('a region of nothing takes and gives; one of all memory names any buffer', async () => {
+    const { a, b } = await pair(openTwo)
+    const nothing = b.pd.nullRegion(1 << 20, { remoteRead: true, remoteWrite: true })
+    a.qp.write(Uint8Array.of(1), nothing.remote(5000, 1), { id: 1 })
+    assert.equal(await line(a.cq), '1 RDMA_WRITE')
+    a.buffer.fill(7, 0, 4)
+    a.qp.read(a.mr.slice(0, 4), nothing.remote(4998, 4), { id: 2 })
+    assert.equal(await line(a.cq), '2 RDMA_READ')
+    assert.deepEqual([...a.buffer.subarray(0, 4)], [0, 0, 0, 0])
+
+    const [from, to] = [new Uint8Array(100).fill(4), new Uint8Array(100)]
+    const mine = a.pd.wholeRegion()
+    const theirs = b.pd.wholeRegion({ remoteWrite: true })
+    a.qp.write(mine.slice(from, 10, 50), theirs.remote(to, 20, 50), { id: 3 })
+    assert.equal(await line(a.cq), '3 RDMA_WRITE')
+    assert.deepEqual([to[19], to[20], to[69], to[70]], [0, 4, 4, 0])
+    assert.throws(() => mine.slice(from, 90, 20), { code: 'EINVAL' })
+    mine.close()
+    await closeAll(a, b)
+  })
+
+  test('10,000 address handles are made with one call and go with one, and name their receivers', async () => {
+    const { a, b } = await pair(openTwo)
+    const to = b.pd.udQp({ sendCq: b.cq, active: true })
+    const from = a.pd.udQp({ sendCq: a.cq, active: true })
+    const gids = Array.from({ length: 10_000 }, (_, i) =>
+      i === 7777 ? to.endpoint : { gid: `127.9.${i >> 8}.${i & 255}` },
+    )
+    const ahs = a.pd.addressHandles(gids)
+    assert.equal(new Set(ahs.map(({ number }) => number)).size, 10_000)
+    to.receive(b.mr.slice(), 1)
+    from.send(Uint8Array.of(5), { ah: ahs[7777], qpn: to.qpn, qkey: to.endpoint.qkey })
+    assert.equal(await line(b.cq), '1 RECV')
+    assert.equal(b.buffer[GRH_BYTES], 5)
+    assert.throws(() => a.pd.addressHandles([{ gid: '127.0.0.9' }, { gid: 'x' }]), { code: 'EINVAL' })
+    ahs[0].close()
+    assert.throws(() => a.pd.closeAddressHandles(ahs.slice(0, 2)), { class: 'pd', method: 'destroyAhs' })
+    a.pd.closeAddressHandles(ahs.slice(1))
+    ahs[1].close()
+    assert.throws(() => ahs[2].query(), { code: 'ENOENT' })
+    await closeAll(a, b)
+  })
+
+  test('one arming may have a threshold of its own', async () => {
+    const { a, b } = await pair(openTwo)
+    for (let id = 0; id < 3; id++) b.qp.receive(b.mr.slice(0, 8), id)
+    using events = b.device.eventQueue()
+    events.attach(b.cq)
+    b.cq.arm({ completions: 3 })
+    for (let id = 0; id < 3; id++) {
+      assert.equal(events.poll(), undefined)
+      a.qp.send(Uint8Array.of(id), { id })
+      await line(a.cq)
+    }
+    for await (const { source } of events) {
+      assert.equal(source, b.cq)
+      break
+    }
+    for (let id = 0; id < 3; id++) assert.equal(await line(b.cq), `${id} RECV`)
+    await closeAll(a, b)
+  })
+})
