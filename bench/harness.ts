@@ -119,8 +119,13 @@ const roundText = (row: Row, number: number, round: Round): string => {
   return `  round ${number}: ${sides}${round.quiet ? '' : '  NOISY'}  [${round.noise}]`
 }
 
-const measureRounds = async (row: Row, bench: Bench, probe: NoiseProbe, log: (line: string) => void) => {
-  const wanted = row.rounds ?? ROUNDS
+const measureRounds = async (
+  bench: Bench,
+  row: Row,
+  wanted: number,
+  probe: NoiseProbe,
+  log: (line: string) => void,
+) => {
   // the first run of each side compiles, maps and fills caches
   await bench.ours()
   await bench.beside?.()
@@ -134,16 +139,25 @@ const measureRounds = async (row: Row, bench: Bench, probe: NoiseProbe, log: (li
   return rounds
 }
 
-/** Measures one row. Every round goes to `log`; what keeps a row from running is an outcome, not an error. */
-export const measure = async (row: Row, probe: NoiseProbe, log: (line: string) => void): Promise<Outcome> => {
+/**
+ * Measures one row. Every round goes to `log`; what keeps a row from running is an outcome, not an error. `most`: rounds
+ * at most, for a short look.
+ */
+export const measure = async (
+  row: Row,
+  probe: NoiseProbe,
+  log: (line: string) => void,
+  most = Number.POSITIVE_INFINITY,
+): Promise<Outcome> => {
+  const wanted = Math.min(row.rounds ?? ROUNDS, most)
   log(`${row.quantity}, beside ${row.reference}`)
   let bench: Bench | undefined
   try {
     bench = await row.prepare()
     if (bench.note) log(`  ${bench.note}`)
-    const rounds = await measureRounds(row, bench, probe, log)
+    const rounds = await measureRounds(bench, row, wanted, probe, log)
     const quiet = rounds.filter(round => round.quiet)
-    const counted = quiet.length >= (row.rounds ?? ROUNDS) ? quiet : rounds
+    const counted = quiet.length >= wanted ? quiet : rounds
     const ratio = median(counted.map(round => round.ratio))
     const beside = counted.flatMap(round => round.beside ?? [])
     return {

@@ -1,6 +1,7 @@
 /*
  * The benchmarks: `npm run bench` for all rows, `npm run bench -- codec icrc` for those whose name has one of the
- * words, `--json FILE` to keep every round. It reports and never fails on a number.
+ * words, `--rounds N` for at most N of each, `--json FILE` to keep every round. It reports and never fails on a number.
+ * A row that breaks ends the rest, not what was measured before.
  */
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
@@ -47,10 +48,20 @@ const select = (words: readonly string[]): readonly Row[] => {
   return words.length === 0 ? rows : rows.filter(row => words.some(word => row.name.includes(word)))
 }
 
+/** Takes an option and its value out of `args`. */
+const takeOption = (args: string[], option: string, what: string): string | undefined => {
+  const at = args.indexOf(option)
+  if (at < 0) return undefined
+  const [, value] = args.splice(at, 2)
+  if (value === undefined) throw new Error(`${option} wants ${what}`)
+  return value
+}
+
 const main = async (args: string[]): Promise<void> => {
-  const jsonAt = args.indexOf('--json')
-  const [, jsonFile] = jsonAt < 0 ? [] : args.splice(jsonAt, 2)
-  if (jsonAt >= 0 && jsonFile === undefined) throw new Error('--json wants a file name')
+  const jsonFile = takeOption(args, '--json', 'a file name')
+  const rounds = takeOption(args, '--rounds', 'a number')
+  const most = rounds === undefined ? Number.POSITIVE_INFINITY : Number(rounds)
+  if (!(most >= 1)) throw new Error(`--rounds wants a number from 1 on, not ${rounds}`)
   const selected = select(args)
 
   const { cpu, cores, node } = machine()
@@ -62,15 +73,14 @@ const main = async (args: string[]): Promise<void> => {
   try {
     for (const row of selected) {
       print('')
-      outcomes.push(await measure(row, probes[row.cores], print))
+      outcomes.push(await measure(row, probes[row.cores], print, most))
     }
   } finally {
     await two.close()
-  }
-  print('')
-  for (const line of table(outcomes)) print(line)
-  if (jsonFile !== undefined) {
-    writeFileSync(jsonFile, `${JSON.stringify({ machine: machine(), outcomes }, undefined, 2)}\n`)
+    print('')
+    for (const line of table(outcomes)) print(line)
+    if (jsonFile !== undefined)
+      writeFileSync(jsonFile, `${JSON.stringify({ machine: machine(), outcomes }, undefined, 2)}\n`)
   }
 }
 

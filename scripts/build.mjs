@@ -2,7 +2,7 @@
 /*
  * Builds what is out of date: TypeScript into dist/, the C parts into build/.
  *
- *   build.mjs [--for start|test|long]    start: only what runs, none of the tests and benchmarks (default: test, all)
+ *   build.mjs [--for start|test|long|bench]    start: only what runs, none of the tests and benchmarks (default: test, all)
  *
  *   dist/                                compiled src, test, bench and examples
  *   shim/protocol.h                      session protocol for C, generated from src/spec/session.ts
@@ -190,11 +190,11 @@ const buildC = purpose => {
  */
 export const build = purpose => [buildTypeScript, generateProtocol, buildC].map(step => step(purpose)).every(Boolean)
 
-/** What the arguments `--for start|test|long` say; test without them. */
+/** What the arguments `--for start|test|long|bench` say; test without them. */
 export const purposeOf = (args, script) => {
   const purpose = args.length === 0 ? 'test' : args[0] === '--for' && args.length === 2 ? args[1] : ''
-  if (['start', 'test', 'long'].includes(purpose)) return purpose
-  throw new StepError(`usage: node scripts/${script} [--for start|test|long]; got: ${args.join(' ')}`)
+  if (['start', 'test', 'long', 'bench'].includes(purpose)) return purpose
+  throw new StepError(`usage: node scripts/${script} [--for start|test|long|bench]; got: ${args.join(' ')}`)
 }
 
 if (isMain(import.meta.url)) main(args => (build(purposeOf(args, 'build.mjs')) ? 0 : 1))

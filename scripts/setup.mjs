@@ -3,8 +3,8 @@
  * Makes a fresh checkout ready: npm packages, Debian packages (when root), build. Does only what is missing, so it
  * takes well under a second when there is nothing to do. `npm start` and `npm test` run it first.
  *
- *   node scripts/setup.mjs [--for start|test|long] which Debian packages are wanted (default: test; long: those of the
- *                                                  long tests too)
+ *   node scripts/setup.mjs [--for start|test|long|bench] which Debian packages are wanted (default: test; long: those
+ *                                                        of the long tests too)
  *
  * Debian packages are looked for by the files that are used, not by name, so other distributions work when they have
  * them. Without root, or when apt-get fails, it says exactly what to install and goes on with what can be done.
@@ -46,32 +46,43 @@ const PYVERBS_TESTS = '/usr/share/doc/rdma-core/tests'
 const PACKAGES = [
   {
     name: 'gcc',
-    for: ['start', 'test'],
+    for: ['start', 'test', 'bench'],
     use: 'builds the preload shim',
     found: () => ['cc', 'gcc', 'clang'].some(name => findProgram(name)),
   },
-  { name: 'libc6-dev', for: ['start', 'test'], use: 'builds the preload shim', found: anyOf(['/usr/include/stdio.h']) },
+  {
+    name: 'libc6-dev',
+    for: ['start', 'test', 'bench'],
+    use: 'builds the preload shim',
+    found: anyOf(['/usr/include/stdio.h']),
+  },
   {
     name: 'libibverbs-dev',
-    for: ['start', 'test'],
+    for: ['start', 'test', 'bench'],
     use: 'builds the preload shim',
     found: anyOf(['/usr/include/infiniband/verbs.h']),
   },
   {
     name: 'ibverbs-utils',
-    for: ['start', 'test'],
+    for: ['start', 'test', 'bench'],
     use: 'ibv_devinfo and ibv_rc_pingpong',
     found: program('ibv_rc_pingpong'),
   },
   {
     name: 'ibverbs-providers',
-    for: ['start', 'test'],
+    for: ['start', 'test', 'bench'],
     use: 'the rxe provider of libibverbs',
     found: anyOf(['/etc/libibverbs.d/rxe.driver']),
   },
-  { name: 'perftest', for: ['test'], use: 'ib_write_bw', found: program('ib_write_bw') },
+  { name: 'perftest', for: ['test', 'bench'], use: 'ib_write_bw', found: program('ib_write_bw') },
   { name: 'tshark', for: ['test'], use: 'reads our packet captures', found: program('tshark') },
-  { name: 'iproute2', for: ['test'], use: 'network namespaces, which some tests need', found: program('ip') },
+  {
+    name: 'iproute2',
+    for: ['test', 'bench'],
+    use: 'network namespaces, which some tests need',
+    found: program('ip'),
+  },
+  { name: 'iperf3', for: ['bench'], use: 'what TCP moves here, beside what we do', found: program('iperf3') },
   ...(process.arch === 'x64'
     ? [
         {

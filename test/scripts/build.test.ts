@@ -53,5 +53,5 @@ test('what `npm start` needs is built although tests are broken', () => {
 test('a purpose that does not exist is refused', () => {
   const { status, said } = build(repoRoot, '--for', 'fun')
   assert.equal(status, 1)
-  assert.equal(said, 'userdma: usage: node scripts/build.mjs [--for start|test|long]; got: --for fun\n')
+  assert.equal(said, 'userdma: usage: node scripts/build.mjs [--for start|test|long|bench]; got: --for fun\n')
 })
