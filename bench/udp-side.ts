@@ -225,14 +225,20 @@ type Side = ReturnType<typeof makeSide>
 /** How long a turn may last before the event loop has its turn, microseconds. */
 const SLICE = 1000
 
+/** After so many looks that found nothing every queue is looked at, as the loop does before it parks. */
+const LOOKS = 32
+
 /** Polls without end, with the event loop in between, until `step` says that it is done. */
 const spin = (side: Side, step: () => boolean): Promise<void> =>
   new Promise((resolve, reject) => {
+    let idle = 0
     const turn = (): void => {
       try {
         const end = nowMicroseconds() + SLICE
         for (let now = nowMicroseconds(); now < end; now = nowMicroseconds()) {
-          if (!side.rxe.poll(now, Where.USED)) yieldProcessor()
+          if (side.rxe.poll(now, Where.USED)) idle = 0
+          else if (++idle % LOOKS === 0) side.rxe.poll(now, Where.ALL)
+          else yieldProcessor()
           if (step()) {
             while (side.rxe.poll(nowMicroseconds(), Where.USED)) {
               // What is due still leaves.
