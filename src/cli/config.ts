@@ -1,6 +1,6 @@
 /*
- * `--device`, `--link`, `--path` and `--fault` of the command line: checked, and compared with what a running daemon was
- * started with. They mean the same in `daemon`, `run` and `trace` (design.md section 6).
+ * `--device`, `--link`, `--path` and `--fault` of the command line: checked, and compared with what a running daemon
+ * was started with. They mean the same in `daemon`, `run` and `trace` (design.md section 6).
  */
 import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/device-spec.ts'
 import { formatFaults, parseFaults } from '../phy/fault-spec.ts'
