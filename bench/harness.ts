@@ -140,8 +140,8 @@ const measureRounds = async (
 }
 
 /**
- * Measures one row. Every round goes to `log`; what keeps a row from running is an outcome, not an error. `most`: rounds
- * at most, for a short look.
+ * Measures one row. Every round goes to `log`; what keeps a row from running is an outcome, not an error. `most`:
+ * rounds at most, for a short look.
  */
 export const measure = async (
   row: Row,

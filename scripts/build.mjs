@@ -2,7 +2,8 @@
 /*
  * Builds what is out of date: TypeScript into dist/, the C parts into build/.
  *
- *   build.mjs [--for start|test|long|bench]    start: only what runs, none of the tests and benchmarks (default: test, all)
+ *   build.mjs [--for start|test|long|bench]
+ *                                        start: only what runs, none of the tests and benchmarks (default: test, all)
  *
  *   dist/                                compiled src, test, bench and examples
  *   shim/protocol.h                      session protocol for C, generated from src/spec/session.ts
