@@ -45,6 +45,7 @@ import { ioctlDialect } from './dialects.ts'
 import { driverDialect } from './driver-calls.ts'
 import type { EventSocket } from './event-socket.ts'
 import { openFileMemory } from './file-space.ts'
+import { type PassedMemory, takePassedMemory } from './passed-memory.ts'
 import { createProcessSpace } from './process-space.ts'
 import type { DaemonState } from './state.ts'
 import { createToolDesk } from './tool-desk.ts'
@@ -106,8 +107,8 @@ const serve = (
   const opened = new Set<number>()
   const caller: Caller = {
     memory: space,
-    copyIn: space.copyIn,
-    copyOut: space.copyOut,
+    copyIn: (address, length) => (passed ?? space).copyIn(address, length),
+    copyOut: (address, bytes) => (passed ?? space).copyOut(address, bytes),
     descriptor(number) {
       const target = fdTarget(process.pid, number)
       return typeof target === 'string' ? daemon.events.find(target) : undefined
@@ -118,7 +119,9 @@ const serve = (
   let tag = ''
   let greeted = false
   let wantsReasons = false
+  /** Its memory, or the file that it passed, can be reached. */
   let reachable = false
+  let passed: PassedMemory | undefined
   let closed = false
 
   const reply = (length: number, fds: readonly number[] = []): void => {
@@ -136,12 +139,17 @@ const serve = (
   })
 
   /**
-   * A program whose memory we may not touch is told so at once, since every call of it would fail. A tool needs no
-   * more than its answers.
+   * A program whose memory we may not touch, and that passes none, is told so at once, since every call of it would
+   * fail. A tool needs no more than its answers.
    */
-  const hello = (): void => {
-    reachable = mayAccess(process)
-    const error = request.version !== SESSION_VERSION ? Errno.EPROTO : reachable ? 0 : Errno.EACCES
+  const hello = (file: number | undefined): void => {
+    const taken = file === undefined ? undefined : takePassedMemory(file)
+    const usable = file === undefined || (taken !== undefined && passed === undefined)
+    if (passed === undefined) passed = taken
+    else taken?.close()
+    reachable = passed !== undefined || mayAccess(process)
+    const greeting = !usable ? Errno.EINVAL : reachable ? 0 : Errno.EACCES
+    const error = request.version === SESSION_VERSION ? greeting : Errno.EPROTO
     tag = request.tag
     wantsReasons = (request.wants & HelloWants.REASONS) !== 0
     greeted = request.version === SESSION_VERSION
@@ -311,9 +319,10 @@ const serve = (
   }
 
   const handle = (fds: readonly number[]): void => {
-    // Only tools pass descriptors on.
-    if (request.type !== MessageType.TOOL) for (const extra of fds) close(extra)
-    if (request.type === MessageType.HELLO) hello()
+    // Only tools pass several on, and HELLO one.
+    const kept = request.type === MessageType.HELLO ? 1 : 0
+    if (request.type !== MessageType.TOOL) for (const extra of fds.slice(kept)) close(extra)
+    if (request.type === MessageType.HELLO) hello(fds[0])
     else if (!greeted) session.close()
     else if (request.type === MessageType.OPEN) opening(openNode)
     else if (request.type === MessageType.ATTACH) opening(attach)
@@ -356,6 +365,7 @@ const serve = (
       close(fd)
       desk.close()
       space.close()
+      passed?.close()
       closeProcess(process)
       ended()
     },

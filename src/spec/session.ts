@@ -7,7 +7,8 @@
  * this file.
  *
  * - HELLO opens a session; the reply carries the page with the "parked" word (read-only for the client) and the folder
- *   in which the daemon keeps the sysfs and device tree that paths are rewritten into.
+ *   in which the daemon keeps the sysfs and device tree that paths are rewritten into. A client whose memory the daemon
+ *   may not access can pass a memory file with it (`PassedFile`): then addresses in its calls are offsets in that.
  * - OPEN opens a device node: the reply carries the context's memory file (what the program sees as its descriptor: the
  *   rings lie in it at their mmap offsets) and the context's doorbell socket. The context lives until every copy of
  *   every doorbell socket is closed. The node SYSTEM_NODE is the system-wide device, which lists the others (R13).
@@ -104,7 +105,8 @@ export const Messages = {
   hello: layout(['version', 'u32'], ['wants', 'u32'], ['tag', 64]),
   /**
    * error: 0 or a positive errno; EACCES: the daemon may not access the process's memory, so that only a tool's
-   * requests are answered. Descriptors: the parked page, unless there is an error. `root` is NUL-terminated.
+   * requests are answered; EINVAL: the memory file that was passed cannot be used, or there is one already.
+   * Descriptors: the parked page, unless there is an error. `root` is NUL-terminated.
    */
   helloReply: layout(['version', 'u32'], ['error', 's32'], ['root', 240]),
   /** Device node number N of /dev/infiniband/uverbsN, or SYSTEM_NODE. */
@@ -146,3 +148,6 @@ export const ParkedPage = {
  * offsets, in chunks that are mapped as a whole.
  */
 export const ContextFile = { bytes: 2 ** 30, firstRing: 4096, chunk: 2 ** 20 } as const
+
+/** A memory file that a client passes: its most bytes. It is to be sealed against shrinking and growing. */
+export const PassedFile = { bytes: 2 ** 24 } as const

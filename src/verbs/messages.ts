@@ -1,10 +1,8 @@
 /*
- * Calls of a context in a daemon: messages of the object dialect in memory of ours that the daemon reads and writes
- * (design.md section 3). Long inputs and outputs lie beside the message; numbers of new descriptors are put where the
- * daemon says.
+ * Calls of a context in a daemon: messages of the object dialect in memory that the daemon reads and writes
+ * (design.md section 3; call-memory.ts). Long inputs and outputs lie beside the message; numbers of new descriptors are
+ * put where the daemon says.
  */
-
-import { mapArena } from '../host/mapping.ts'
 import { close } from '../host/sockets.ts'
 import { CallError, errnoName } from '../spec/errno.ts'
 import { type AnyValues, CREATE_FD, type ObjectClass, sizeOf } from '../spec/schema.ts'
@@ -14,25 +12,15 @@ import { ioctlRequest } from '../uapi/object.ts'
 import { decodeResult, encodeCall, type OutputRoom } from '../uapi/object-client.ts'
 import { payloadOf } from '../uapi/object-format.ts'
 import { writeIoctl } from '../uapi/session.ts'
+import { MESSAGE, ownMemory, ROOM, ROOMS } from './call-memory.ts'
 import type { Answered } from './carrier.ts'
 import { invalid, rdmaError, refusal, refusing } from './error.ts'
 import type { Session } from './session.ts'
 
-/** Room for the message, and for one value that lies elsewhere; as many as a method has at most. */
-const MESSAGE = 1 << 16
-const ROOM = 1 << 20
-const ROOMS = 10
 /** Values of more bytes than this lie elsewhere. */
 const LONG = 1024
 
 const isLong = (kind: string): boolean => kind === 'list' || kind === 'blob'
-
-let shared: ReturnType<typeof mapArena> | undefined
-/** One for all contexts: a call is answered before the next one is made. Pages cost memory when they are used. */
-const workArena = () => {
-  shared ??= mapArena(MESSAGE + ROOMS * ROOM)
-  return shared
-}
 
 /** Makes a call. Throws RdmaError. */
 export interface Calls {
@@ -42,16 +30,15 @@ export interface Calls {
 }
 
 /** Makes calls on the daemon's context number `context`; `fd` is its descriptor here, for the trace. */
-export const createCalls = (session: Pick<Session, 'ask'>, context: number, fd: number): Calls => {
+export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: number, fd: number): Calls => {
+  const memory = session.memory ?? ownMemory()
   let own: ReadonlyMap<string, ObjectClass> | undefined
   const copyIn = (address: bigint, length: number): Uint8Array => {
-    const arena = workArena()
-    const at = Number(address) - arena.address
-    return arena.bytes.slice(at, at + length)
+    const at = Number(address) - memory.address
+    return memory.bytes.slice(at, at + length)
   }
 
   const make = (known: ObjectClass, method: string, object: number, args: AnyValues): Answered<AnyValues> => {
-    const arena = workArena()
     const name = `${known.name}.${method}`
     const cls = own === undefined ? known : refusing(name, () => agreedClass(known, own?.get(known.name), method))
     const declared = cls.methods[method]
@@ -63,7 +50,7 @@ export const createCalls = (session: Pick<Session, 'ask'>, context: number, fd: 
     const rooms: Record<string, OutputRoom> = {}
     let next = MESSAGE
     const room = (): number => {
-      if (next + ROOM > arena.length) throw new Error(`${name} has more than ${ROOMS} long values`)
+      if (next + ROOM > MESSAGE + ROOMS * ROOM) throw new Error(`${name} has more than ${ROOMS} long values`)
       next += ROOM
       return next - ROOM
     }
@@ -76,16 +63,16 @@ export const createCalls = (session: Pick<Session, 'ask'>, context: number, fd: 
         if (payload.length > ROOM)
           throw invalid(name, `attribute ${attribute}: ${payload.length} bytes, at most ${ROOM}`)
         const at = room()
-        arena.bytes.set(payload, at)
-        elsewhere[attribute] = BigInt(arena.address + at)
+        memory.bytes.set(payload, at)
+        elsewhere[attribute] = BigInt(memory.address + at)
       }
       for (const [attribute, { of }] of Object.entries(call.method.out))
         if (isLong(of.kind) && sizeOf(of) > LONG)
-          rooms[attribute] = { address: BigInt(arena.address + room()), length: Math.min(sizeOf(of), ROOM) }
+          rooms[attribute] = { address: BigInt(memory.address + room()), length: Math.min(sizeOf(of), ROOM) }
       const message = encodeCall(call, { elsewhere, rooms })
-      arena.bytes.set(message, 0)
+      memory.bytes.set(message, 0)
       const { reply, fds } = session.ask(name, (buffer, from) =>
-        writeIoctl(buffer, { ...from, ...to }, ioctlRequest(call.method.call), BigInt(arena.address)),
+        writeIoctl(buffer, { ...from, ...to }, ioctlRequest(call.method.call), BigInt(memory.address)),
       )
       const errno = -Number(reply.ret)
       if (errno > 0) {
@@ -93,8 +80,8 @@ export const createCalls = (session: Pick<Session, 'ask'>, context: number, fd: 
         throw refusal(errnoName(errno), errno, name, reply.text || 'refused')
       }
       for (const [i, { address }] of reply.installs.entries())
-        arena.view.setUint32(Number(address) - arena.address, fds[i], true)
-      const { object: made = 0, out } = decodeResult(call, arena.bytes.slice(0, message.length), copyIn)
+        memory.view.setUint32(Number(address) - memory.address, fds[i], true)
+      const { object: made = 0, out } = decodeResult(call, memory.bytes.slice(0, message.length), copyIn)
       return { object: made, out }
     } catch (error) {
       throw error instanceof CallError ? rdmaError(error, name) : error

@@ -56,6 +56,13 @@ const devicesOf = (session: Session): readonly RemoteDevice[] => {
 
 /** The context's descriptors: memory file and doorbell, and its number. */
 const openContext = (session: Session, wanted: string | undefined) => {
+  if (session.memory !== undefined)
+    throw refused(
+      'EACCES',
+      'open',
+      `the daemon at ${session.socket} may not access this program's memory`,
+      'start the daemon as the same user or as root; see also /proc/sys/kernel/yama/ptrace_scope',
+    )
   const devices = devicesOf(session)
   const device = devices.find(({ name, address }) => (wanted === undefined ? address !== '' : name === wanted))
   if (device === undefined)

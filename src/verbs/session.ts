@@ -1,7 +1,7 @@
 /*
  * A program's session with a daemon (spec/session.ts): each request waits for its reply, without the event loop, since
  * the caller's next line needs it. Contexts of one program share it. Where the kernel restricts access to memory, the
- * daemon is let at ours.
+ * daemon is let at ours; where it still refuses that, calls lie in a file that the session passes.
  */
 import { EAGAIN, SystemError } from '../host/errno.ts'
 import { type Arena, mapReadOnly } from '../host/mapping.ts'
@@ -9,10 +9,11 @@ import { hasNative } from '../host/native.ts'
 import { admitProcess } from '../host/process.ts'
 import { close, connect, peerCredentials, recv, send } from '../host/sockets.ts'
 import { waitReadable } from '../host/wait.ts'
-import { errnoName } from '../spec/errno.ts'
+import { Errno, errnoName } from '../spec/errno.ts'
 import { HelloWants, MessageType, ParkedPage, SESSION_VERSION, SessionEnv } from '../spec/session.ts'
 import { type Header, messageBuffer, newReply, type Reply, readReply, writeHello, writeTool } from '../uapi/session.ts'
 import type { ToolReply, ToolRequest } from '../uapi/tool.ts'
+import { type CallMemory, passedMemory } from './call-memory.ts'
 import { RdmaError, refused } from './error.ts'
 import { daemonCommand } from './user-socket.ts'
 
@@ -27,6 +28,8 @@ export interface Session {
   /** Not zero while the daemon sleeps: then a doorbell must be rung. */
   readonly parked: Int32Array
   readonly alive: boolean
+  /** Where calls lie, if the daemon may not access this program's memory: then it registers none either. */
+  readonly memory?: CallMemory | undefined
   /** Sends what `write` puts into the buffer and waits for the reply. Throws RdmaError EIO when the daemon is gone. */
   ask(call: string, write: (buffer: ReturnType<typeof messageBuffer>, from: Partial<Header>) => number): Answer
   tool(request: ToolRequest): ToolReply
@@ -61,6 +64,7 @@ const newSession = (socket: string): Session & { join(): Session } => {
   let alive = true
   let users = 0
   let page: Arena | undefined
+  let memory: CallMemory | undefined
 
   const end = (): void => {
     if (!alive) return
@@ -72,11 +76,11 @@ const newSession = (socket: string): Session & { join(): Session } => {
     end()
     return refused('EIO', call, why)
   }
-  const exchange: Session['ask'] = (call, write) => {
+  const exchange = (call: string, write: Parameters<Session['ask']>[1], passing: readonly number[] = []): Answer => {
     if (!alive) throw gone(call)
     serial = (serial + 1) >>> 0
     const length = write(buffer, { serial, pid: process.pid, tid: process.pid })
-    if (send(fd, buffer.bytes.subarray(0, length)) < 0) throw gone(call)
+    if (send(fd, buffer.bytes.subarray(0, length), passing) < 0) throw gone(call)
     const reply = newReply()
     for (;;) {
       const { length: got, fds } = recv(fd, buffer.bytes)
@@ -100,7 +104,10 @@ const newSession = (socket: string): Session & { join(): Session } => {
     get alive() {
       return alive
     },
-    ask: exchange,
+    get memory() {
+      return memory
+    },
+    ask: (call, write) => exchange(call, write),
     tool(request) {
       const { reply } = exchange('device', (to, from) => writeTool(to, from, JSON.stringify(request)))
       return JSON.parse(reply.text) as ToolReply
@@ -121,15 +128,23 @@ const newSession = (socket: string): Session & { join(): Session } => {
 
   admitProcess(pid)
   const tag = process.env[SessionEnv.tag] ?? ''
-  const { reply, fds } = exchange('open', (to, from) => writeHello(to, from, tag, HelloWants.REASONS))
+  const greet = (passing?: readonly number[]): Answer =>
+    exchange('open', (to, from) => writeHello(to, from, tag, HelloWants.REASONS), passing)
+  let { reply, fds } = greet()
+  if (reply.version === SESSION_VERSION && reply.error === Errno.EACCES) {
+    const { fd: file, memory: bytes } = passedMemory()
+    memory = bytes
+    const again = greet([file])
+    reply = again.reply
+    fds = again.fds
+  }
   try {
     if (reply.version !== SESSION_VERSION)
       throw gone(
         'open',
         `the daemon at ${socket} speaks version ${reply.version} of the session protocol, not ${SESSION_VERSION}`,
       )
-    if (reply.error !== 0)
-      throw gone('open', `the daemon at ${socket} may not reach this program's memory (${errnoName(reply.error)})`)
+    if (reply.error !== 0) throw gone('open', `the daemon at ${socket} refused the session (${errnoName(reply.error)})`)
     page = mapReadOnly(fds[0], ParkedPage.bytes)
   } finally {
     for (const one of fds) close(one)
