@@ -118,7 +118,10 @@ const IPERF_SECONDS = 1
 /** iperf3 over TCP with messages of `size`: GB/s that arrived. */
 const iperf = async (size: number): Promise<number> => {
   const port = 20_000 + (process.pid % 20_000)
-  const server = spawn('iperf3', ['-s', '-1', '-p', String(port)], { stdio: ['ignore', 'pipe', 'ignore'] })
+  // Without --forceflush a pipe hears nothing before the end.
+  const server = spawn('iperf3', ['-s', '-1', '-p', String(port), '--forceflush'], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  })
   try {
     await Promise.race([once(server.stdout, 'data'), once(server, 'close')])
     const args = ['-c', '127.0.0.1', '-p', String(port), '-l', String(size), '-t', String(IPERF_SECONDS), '-J']
