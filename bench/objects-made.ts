@@ -13,7 +13,7 @@ import { UcQp } from '../src/spec/classes/uc_qp.ts'
 import { UdQp } from '../src/spec/classes/ud_qp.ts'
 import { XrcIniQp, XrcTgtQp } from '../src/spec/classes/xrc_qp.ts'
 import { Xrcd } from '../src/spec/classes/xrcd.ts'
-import { AccessFlags, MwType, QpState, XrcdFlags } from '../src/spec/enums.ts'
+import { AccessFlags, MwType, XrcdFlags } from '../src/spec/enums.ts'
 import type { AnyValues, ObjectClass } from '../src/spec/schema.ts'
 import type { Carrier } from '../src/verbs/carrier.ts'
 import { connectSteps, reliableSteps } from '../src/verbs/connection.ts'
@@ -69,7 +69,7 @@ const cap = (requests: number, pieces: number) => ({
 const sixteen = cap(16, 1)
 const noQueues = cap(0, 0)
 
-/** A queue pair that is connected to itself. */
+/** A queue pair that is ready to send, to one that need not be there. */
 const connected = (maker: Maker): Maker => ({
   class: maker.class,
   prepare(place) {
@@ -77,12 +77,11 @@ const connected = (maker: Maker): Maker => ({
     const one = maker.prepare(place)
     return () => {
       const qp = one() as number
-      const { destQpn } = carrier.call(RcQp, 'query', qp, {}).out
-      const { init, rtr, rts } = connectSteps(path, 1, { qpn: destQpn, gid: place.device.address, psn: 1 })
+      const { init, rtr, rts } = connectSteps(path, 1, { qpn: 0x123456, gid: place.device.address, psn: 1 })
       const { answering, asking } = reliableSteps()
       carrier.call(RcQp, 'modify', qp, init)
       carrier.call(RcQp, 'modify', qp, { ...rtr, ...answering })
-      carrier.call(RcQp, 'modify', qp, { ...rts, ...asking, state: QpState.values.RTS })
+      carrier.call(RcQp, 'modify', qp, { ...rts, ...asking })
       return qp
     }
   },
@@ -130,7 +129,7 @@ export const makers = {
   'held rc_qp': held(RcQp, device => {
     const pd = device.pd()
     const sendCq = device.cq()
-    return () => pd.rcQp({ sendCq })
+    return () => pd.rcQp({ sendCq, maxInline: 0 })
   }),
 } as const satisfies Record<string, Maker>
 

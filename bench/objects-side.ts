@@ -30,8 +30,8 @@ export interface ObjectsCost {
   readonly resident: number
 }
 
-/** Made and let go of before, so that what is made once for all is there. */
-const WARM_UP = 300
+/** Made before, on a device of their own that then goes, so that code is compiled and what is made once is there. */
+const WARM_UP = 3000
 
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
@@ -62,11 +62,12 @@ const place = (): Place => {
 }
 
 const objects = async (what: ObjectKind, count: number): Promise<ObjectsCost> => {
-  const here = place()
   const maker = makers[what]
-  const make = maker.prepare(here)
-  const warm = Array.from({ length: WARM_UP }, make)
-  for (const one of warm.reverse()) unmake(here, maker, one)
+  const before = place()
+  const warm = Array.from({ length: WARM_UP }, maker.prepare(before))
+  for (const one of warm.splice(0).reverse()) unmake(before, maker, one)
+  await before.device.close()
+  const make = maker.prepare(place())
   // What holds them is nothing of theirs.
   const made = new Array<Made>(count).fill(0)
   const cost = await costOf(count, () => {

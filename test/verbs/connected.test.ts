@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createNetwork, type RcQueuePair, RdmaError } from '../../src/verbs/index.ts'
-import { closeAll, eachCarrier, end, next, nextEvent, pair } from './ends.ts'
+import { closeAll, eachCarrier, end, next, nextEvent, pair, place } from './ends.ts'
 
 eachCarrier(openTwo => {
   test('a message goes from one device to another', async () => {
@@ -208,5 +208,27 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
     assert.equal((await ended).done, true)
     assert.equal(b.device.address, '127.0.0.2')
+  })
+
+  test('a closed queue is told so, and its memory may be another’s', async () => {
+    const [device, other] = await openTwo()
+    const { pd, mr, cq } = place(device)
+    const srq = pd.srq()
+    const qp = pd.rcQp({ sendCq: cq, maxSends: 4 })
+    const slice = mr.slice(0, 8)
+    qp.receive(slice)
+    srq.receive(slice)
+    qp.close()
+    srq.close()
+    const next = pd.rcQp({ sendCq: cq, maxSends: 4 })
+    assert.throws(() => qp.send(slice), { code: 'EINVAL', message: /closed/ })
+    assert.throws(() => qp.receive(slice), { code: 'EINVAL', message: /closed/ })
+    assert.throws(() => srq.receive(slice), { code: 'EINVAL', message: /closed/ })
+    assert.equal(next.pending, 0)
+    next.close()
+    cq.close()
+    assert.equal(cq.poll(), false)
+    await device.close()
+    await other.close()
   })
 })

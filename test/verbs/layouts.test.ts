@@ -16,6 +16,7 @@ import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
 import { Completion, Send, Sge } from '../../src/transport/types.ts'
 import type { RingBytes } from '../../src/verbs/carrier.ts'
 import { completionCursor } from '../../src/verbs/completion.ts'
+import { open } from '../../src/verbs/index.ts'
 import {
   putAtomic,
   putBind,
@@ -188,6 +189,22 @@ describe('rings', () => {
       }),
     )
   })
+})
+
+describe('a queue pair', () => {
+  for (const rings of ['compact', 'rxe'] as const)
+    it(`holds as many requests as it says, with ${rings} rings`, async () => {
+      const device = await open({ rings })
+      const cq = device.cq({ entries: 64 })
+      const qp = device.pd().rcQp({ sendCq: cq, maxSends: 16, maxReceives: 0 })
+      const { maxSendWr, maxRecvWr } = qp.query().cap
+      assert.deepEqual([maxSendWr, maxRecvWr, cq.entries], rings === 'compact' ? [16, 0, 64] : [31, 0, 127])
+      for (let i = 0; i < maxSendWr; i++) qp.send(new Uint8Array(4), { id: i })
+      assert.equal(qp.pending, maxSendWr)
+      assert.throws(() => qp.send(new Uint8Array(4)), { code: 'ENOMEM' })
+      assert.throws(() => qp.receive(), { code: 'ENOMEM' })
+      await device.close()
+    })
 })
 
 describe('completions', () => {

@@ -91,7 +91,8 @@ export const slabRings = (): SlabRings => {
   const roomOf = (slab: Slab, room: number): RingRoom => ({
     area: slab,
     head: room * HEADER,
-    data: slab.elements + room * slab.size.bytes,
+    // An integer for the engine that runs this, too: a number of another kind would be an object of its own.
+    data: (slab.elements + room * slab.size.bytes) | 0,
   })
 
   const removeSlab = (slab: Slab): void => {

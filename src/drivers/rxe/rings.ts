@@ -38,9 +38,9 @@ export interface Ring extends RingRoom {
 
 const log2Above = (n: number): number => Math.max(0, 32 - Math.clz32(n - 1))
 
-/** Slots minus one of a ring that holds at least `elements`. */
+/** Slots minus one of a ring that holds at least `elements`, at most 2^30. */
 export const ringMask = ({ counting }: RingLayout, elements: number): number =>
-  2 ** log2Above(counting ? Math.max(elements, 1) : elements + 1) - 1
+  (1 << log2Above(counting ? Math.max(elements, 1) : elements + 1)) - 1
 
 /** A ring for at least `elements` elements of at least `elementBytes` bytes; it is empty. */
 export const createRing = (memory: RingMemory, elements: number, elementBytes: number): Ring => {

@@ -1,0 +1,53 @@
+/*
+ * What idle objects cost (R15), measured as the benchmark does, in processes of their own: limits that each kind keeps,
+ * with a tenth to spare for other versions of Node, and that the cost of one does not grow with their number. Bytes of
+ * heap and buffers after a collection repeat themselves; no time is measured.
+ */
+import assert from 'node:assert/strict'
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { describe, it } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import type { ObjectKind } from '../../bench/objects-made.ts'
+import type { ObjectsCost, ObjectsOrder } from '../../bench/objects-side.ts'
+
+const SIDE = fileURLToPath(new URL('../../bench/objects-side.js', import.meta.url))
+
+const bytesOf = async (what: ObjectKind, count: number): Promise<number> => {
+  const child = fork(SIDE)
+  const over = once(child, 'exit')
+  child.send({ what, count } satisfies ObjectsOrder)
+  const [answer] = (await once(child, 'message')) as [ObjectsCost & { failed?: string }]
+  await over
+  assert.equal(answer.failed, undefined)
+  return answer.bytes
+}
+
+/** Bytes of one of 5,000. 100,000 `rc_qp` are less than 350 MB, with the library's object too; `0+0` about 60 MB. */
+const LIMITS = {
+  pd: 160,
+  mr: 290,
+  ah: 630,
+  cq: 2200,
+  srq: 1280,
+  rc_qp: 3000,
+  'rc_qp 0+0': 680,
+  'rc_qp connected': 3100,
+  ud_qp: 3700,
+  xrc_tgt_qp: 890,
+  'held rc_qp': 3400,
+} as const satisfies Partial<Record<ObjectKind, number>>
+
+describe('an idle object', { concurrency: 2 }, () => {
+  for (const [kind, limit] of Object.entries(LIMITS) as [ObjectKind, number][])
+    it(`${kind} has at most ${limit} bytes`, async () => {
+      const bytes = await bytesOf(kind, 5000)
+      assert.ok(bytes <= limit, `${bytes.toFixed(0)} bytes`)
+      assert.ok(bytes > 50, `${bytes.toFixed(0)} bytes: nothing was measured`)
+    })
+
+  it('costs the same, however many there are', async () => {
+    const [few, many] = [await bytesOf('rc_qp', 2000), await bytesOf('rc_qp', 40_000)]
+    assert.ok(Math.abs(many / few - 1) < 0.15, `${few.toFixed(0)} bytes of 2,000, ${many.toFixed(0)} of 40,000`)
+  })
+})
