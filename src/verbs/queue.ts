@@ -141,7 +141,13 @@ export const cqPlan = (
         // Closed meanwhile: who waited is woken. Who begins to wait only now is told by the call.
         if (waiters.over && !wasOver) return
         const woken = waiters.wait(number, signal)
-        arm(options)
+        try {
+          arm(options)
+        } catch (error) {
+          // The device may have gone just now, and what it has flushed is to be read before that is told.
+          waiters.wake(number)
+          if (!hasNews()) throw error
+        }
         // What came before the queue was armed makes no event.
         carrier.drive()
         if (hasNews()) waiters.wake(number)
