@@ -1,9 +1,9 @@
 /*
  * The program's side of the rings that it shares with a device, in either layout (spec/drivers/ring-layout.ts):
- * requests go in at the producer's end, completions come out at the consumer's. Indices are read and published with
- * Atomics, which order them against the elements, since the device may be another process.
+ * requests go in at the producer's end, completions come out at the consumer's. Where the device is another process
+ * indices are ordered against the elements (`loadIndex`).
  */
-import { type RingLayout, wrapOf } from '../spec/drivers/ring-layout.ts'
+import { loadIndex, type RingLayout, storeIndex, wrapOf } from '../spec/drivers/ring-layout.ts'
 import type { Carrier, RingPlace } from './carrier.ts'
 
 export interface ProgramRing {
@@ -69,30 +69,30 @@ export const noProgramRing = (layout: RingLayout): ProgramRing => ({
 
 /** Where the next request goes, byte offset; -1 if the ring is full. */
 export const nextSlot = (ring: ProgramRing): number => {
-  const used = (ring.index - Atomics.load(ring.words, ring.consumer)) & ring.wrap
+  const used = (ring.index - loadIndex(ring.layout, ring.words, ring.consumer)) & ring.wrap
   return used === ring.capacity ? -1 : ring.data + ((ring.index & ring.mask) << ring.log2)
 }
 
 /** The request at `nextSlot` is complete: the device may take it. */
 export const produce = (ring: ProgramRing): void => {
   ring.index = (ring.index + 1) | 0
-  Atomics.store(ring.words, ring.producer, ring.index & ring.wrap)
+  storeIndex(ring.layout, ring.words, ring.producer, ring.index & ring.wrap)
 }
 
 /** Requests that the device has not finished. */
 export const outstanding = (ring: ProgramRing): number =>
-  (ring.index - Atomics.load(ring.words, ring.consumer)) & ring.wrap
+  (ring.index - loadIndex(ring.layout, ring.words, ring.consumer)) & ring.wrap
 
 /** Where the oldest completion lies, byte offset; -1 if there is none. */
 export const oldest = (ring: ProgramRing): number =>
-  Atomics.load(ring.words, ring.producer) === (ring.index & ring.wrap)
+  loadIndex(ring.layout, ring.words, ring.producer) === (ring.index & ring.wrap)
     ? -1
     : ring.data + ((ring.index & ring.mask) << ring.log2)
 
 /** The completion at `oldest` has been read: its room is the device's again. */
 export const consume = (ring: ProgramRing): void => {
   ring.index = (ring.index + 1) | 0
-  Atomics.store(ring.words, ring.consumer, ring.index & ring.wrap)
+  storeIndex(ring.layout, ring.words, ring.consumer, ring.index & ring.wrap)
 }
 
 /** Both sides begin anew, as after a move of the queue pair to RESET. */

@@ -3,12 +3,12 @@
  * (spec/drivers/ring-layout.ts).
  *
  * The device trusts nothing that it reads back: size and mask are its own copies, its own index is kept elsewhere and
- * only published, and the program's index is masked at every look. Indices are read and published with Atomics, which
- * order them against the elements. Where rings lie is their memory's business (ring-memory.ts).
+ * only published, and the program's index is masked at every look. Indices are ordered against the elements where the
+ * program is another process (`loadIndex`). Where rings lie is their memory's business (ring-memory.ts).
  */
 import type { MappedPiece } from '../../core/mapped.ts'
 import { compactLayout } from '../../spec/drivers/compact-rings.ts'
-import { type RingLayout, wrapOf } from '../../spec/drivers/ring-layout.ts'
+import { loadIndex, type RingLayout, storeIndex, wrapOf } from '../../spec/drivers/ring-layout.ts'
 
 /** Where one ring lies: byte offsets of its header and its first element in an area that others may share. */
 export interface RingRoom {
@@ -63,17 +63,19 @@ export const elementAt = (ring: Ring, index: number): number => ring.data + ((in
 const producerOf = ({ head, layout }: Ring): number => (head + layout.header.PRODUCER) >> 2
 const consumerOf = ({ head, layout }: Ring): number => (head + layout.header.CONSUMER) >> 2
 
-export const loadProducer = (ring: Ring): number => Atomics.load(ring.area.words, producerOf(ring)) & ring.wrap
-export const loadConsumer = (ring: Ring): number => Atomics.load(ring.area.words, consumerOf(ring)) & ring.wrap
+export const loadProducer = (ring: Ring): number =>
+  loadIndex(ring.layout, ring.area.words, producerOf(ring)) & ring.wrap
+export const loadConsumer = (ring: Ring): number =>
+  loadIndex(ring.layout, ring.area.words, consumerOf(ring)) & ring.wrap
 export const storeProducer = (ring: Ring, index: number): void => {
-  Atomics.store(ring.area.words, producerOf(ring), index & ring.wrap)
+  storeIndex(ring.layout, ring.area.words, producerOf(ring), index & ring.wrap)
 }
 export const storeConsumer = (ring: Ring, index: number): void => {
-  Atomics.store(ring.area.words, consumerOf(ring), index & ring.wrap)
+  storeIndex(ring.layout, ring.area.words, consumerOf(ring), index & ring.wrap)
 }
 /** Of a ring without elements whose producer index is a count, modulo 2^32. */
 export const storeCount = (ring: Ring, count: number): void => {
-  Atomics.store(ring.area.words, producerOf(ring), count | 0)
+  storeIndex(ring.layout, ring.area.words, producerOf(ring), count | 0)
 }
 /** Empties a ring, for the program too. */
 export const clearRing = (ring: Ring): void => {

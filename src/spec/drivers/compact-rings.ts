@@ -10,6 +10,7 @@ export const compactLayout: RingLayout = {
   name: 'compact',
   header: { PRODUCER: 0, CONSUMER: 4, INDEX_MASK: 8, LOG2_ELEMENT: 12, DATA: 16 },
   counting: true,
+  oneThread: true,
   minElement: 16,
   wc: { ...Wc, LOG2_ELEMENT: 6 },
   send: {

@@ -14,6 +14,16 @@ const COUNTING = 0x7fff_ffff
 /** What of an index is stored in a ring with `mask` + 1 slots. */
 export const wrapOf = ({ counting }: RingLayout, mask: number): number => (counting ? COUNTING : mask)
 
+/** The index in word `at`: where another process stores it, after what it tells of and before what comes later. */
+export const loadIndex = ({ oneThread }: RingLayout, words: Int32Array, at: number): number =>
+  oneThread ? words[at] : Atomics.load(words, at)
+
+/** Tells `index` in word `at`. */
+export const storeIndex = ({ oneThread }: RingLayout, words: Int32Array, at: number, index: number): void => {
+  if (oneThread) words[at] = index
+  else Atomics.store(words, at, index)
+}
+
 export interface RingLayout {
   readonly name: 'rxe' | 'compact'
   /** From the beginning of the header; DATA is its size. */
@@ -23,6 +33,8 @@ export interface RingLayout {
    * a full ring has one free slot.
    */
   readonly counting: boolean
+  /** Program and device are one thread, so that nobody sees an index before the element that it tells of. */
+  readonly oneThread: boolean
   /** Bytes of the smallest element. */
   readonly minElement: number
   readonly wc: Offsets<typeof Wc>
@@ -35,6 +47,7 @@ export const rxeLayout: RingLayout = {
   name: 'rxe',
   header: RingHeader,
   counting: false,
+  oneThread: false,
   /** A cache line. */
   minElement: 64,
   wc: Wc,
