@@ -2,14 +2,14 @@
  * The memory of a connected process as core's AddressSpace, and as what dialects read and write (design.md section 6).
  *
  * The kernel checks page protection and our right to look at every move. That the pid still means the process that
- * connected, running the same program, is asked once per turn of the daemon's loop. Registration asks /proc/PID/maps
- * whether the pages exist and permit the access.
+ * connected, running the same program, is asked once per turn of the daemon's loop. Registration asks the kernel
+ * whether the pages exist and permit the access (host/ranges.ts).
  */
-import { readFileSync } from 'node:fs'
 import type { AddressSpace } from '../core/address-space.ts'
 import { ESRCH } from '../host/errno.ts'
 import { type Arena, mapArena } from '../host/mapping.ts'
 import { isSame, type ProcessHandle, readAt, readv, writeAt, writev } from '../host/process.ts'
+import { type MappedRanges, mappedRanges, Rights } from '../host/ranges.ts'
 import { CallError, Errno } from '../spec/errno.ts'
 import { TWO_32 } from '../spec/memory.ts'
 
@@ -37,34 +37,12 @@ const faulted = (address: bigint, length: number): CallError =>
     `${length} bytes at address 0x${address.toString(16)} are not accessible memory of the caller`,
   )
 
-/** Ranges of a maps file, ascending: start, end, and what may be done there (bits of `Rights`). */
-const mappedRanges = (pid: number): Float64Array => {
-  const lines = readFileSync(`/proc/${pid}/maps`, 'latin1').split('\n')
-  const ranges = new Float64Array(3 * lines.length)
-  lines.forEach((line, i) => {
-    if (line === '') return
-    const dash = line.indexOf('-')
-    const space = line.indexOf(' ', dash)
-    ranges[3 * i] = Number.parseInt(line.slice(0, dash), 16)
-    ranges[3 * i + 1] = Number.parseInt(line.slice(dash + 1, space), 16)
-    ranges[3 * i + 2] = (line[space + 1] === 'r' ? Rights.READ : 0) | (line[space + 2] === 'w' ? Rights.WRITE : 0)
-  })
-  return ranges
-}
-
-const Rights = { READ: 1, WRITE: 2 } as const
-
-/**
- * The ranges of the process that was asked about last: a chain registers many pieces of memory in one turn, and reading
- * them costs more than all else that a registration does (0.1 to 0.3 ms for a program of 500 ranges).
- */
-let latest: { readonly handle: ProcessHandle; readonly turn: number; readonly ranges: Float64Array } | undefined
-
 /** `turn` counts the daemon's turns: whether the process is still the same is asked once in each. */
 export const createProcessSpace = (handle: ProcessHandle, turn: () => number): ProcessSpace => {
   let checked = -1
   let same = true
   let closed = false
+  let ranges: MappedRanges | undefined
   const alive = (): boolean => {
     if (closed) return false
     if (checked !== turn()) {
@@ -72,16 +50,6 @@ export const createProcessSpace = (handle: ProcessHandle, turn: () => number): P
       same = isSame(handle)
     }
     return same
-  }
-  /** Empty if the process is gone. */
-  const rangesNow = (): Float64Array => {
-    if (latest?.handle === handle && latest.turn === turn()) return latest.ranges
-    try {
-      latest = { handle, turn: turn(), ranges: mappedRanges(handle.pid) }
-      return latest.ranges
-    } catch {
-      return new Float64Array()
-    }
   }
   const done = (moved: number, total: number): number => {
     if (moved === total) return 0
@@ -94,16 +62,12 @@ export const createProcessSpace = (handle: ProcessHandle, turn: () => number): P
       const start = hi * TWO_32 + lo
       if (!alive() || start + length > USER_END) return false
       const wanted = writable ? Rights.READ | Rights.WRITE : Rights.READ
-      const ranges = rangesNow()
-      let reached = start
-      for (let i = 0; i < ranges.length; i += 3) {
-        const to = ranges[i + 1]
-        if (to <= reached) continue
-        if (ranges[i] > reached || (ranges[i + 2] & wanted) !== wanted) return false
-        reached = to
-        if (reached >= start + length) return true
+      if (ranges === undefined) {
+        ranges = mappedRanges(handle.pid)
+        // What was opened just now belongs to the process that is meant only if it still is there.
+        if (!isSame(handle)) return false
       }
-      return false
+      return ranges.permits(start, start + length, wanted, turn())
     },
     read: (hi, lo, to, at, chunk, stride, total) =>
       alive() ? done(readv(handle, hi, lo, to, at, chunk, stride, total), total) : Errno.ESRCH,
@@ -146,7 +110,8 @@ export const createProcessSpace = (handle: ProcessHandle, turn: () => number): P
     },
     close() {
       closed = true
-      if (latest?.handle === handle) latest = undefined
+      ranges?.close()
+      ranges = undefined
     },
   }
   return space

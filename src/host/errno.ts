@@ -48,6 +48,7 @@ export const EFAULT = 14
 export const EEXIST = 17
 export const EINVAL = 22
 export const EMFILE = 24
+export const ENOTTY = 25
 export const EPIPE = 32
 export const EMSGSIZE = 90
 export const EOPNOTSUPP = 95

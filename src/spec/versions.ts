@@ -9,6 +9,7 @@
  * needs and the device does not give is found out here, before the call is made.
  */
 import { CallError } from './errno.ts'
+import { lacksMethod } from './lacking.ts'
 import type { Attribute, Attributes, Kind, Method, ObjectClass } from './schema.ts'
 
 const merged = (known: Kind, own: Kind): Kind =>
@@ -34,8 +35,7 @@ export const agreedClass = (known: ObjectClass, own: ObjectClass | undefined, na
   const path = `${known.name}.${name}`
   const mine = known.methods[name] as Method | undefined
   const theirs = own?.methods[name]
-  if (own === undefined || theirs === undefined)
-    throw new CallError('EOPNOTSUPP', `${path}: the device has no such ${own === undefined ? 'class' : 'method'}`)
+  if (own === undefined || theirs === undefined) throw new CallError('EOPNOTSUPP', lacksMethod(known.name, name))
   if (mine === undefined) return own
   let byOwn = agreed.get(mine)
   if (byOwn === undefined) {

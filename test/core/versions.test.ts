@@ -208,8 +208,8 @@ test('it is told before the call what the device lacks', () => {
     message(next, 'create'),
     'EOPNOTSUPP sheet.create: the device does not answer folds; its release is too old',
   )
-  assert.equal(message(next, 'fold'), 'EOPNOTSUPP sheet.fold: the device has no such method')
-  assert.equal(message(gone, 'query'), 'EOPNOTSUPP ruler.query: the device has no such class')
+  assert.equal(message(next, 'fold'), 'EOPNOTSUPP this device has no sheet.fold')
+  assert.equal(message(gone, 'query'), 'EOPNOTSUPP this device has no ruler.query')
   assert.equal(message(strict, 'query'), 'agreed')
   assert.equal(agreed(older, next, 'query'), agreed(older, next, 'query'))
 })

@@ -136,7 +136,7 @@ test('an old library on a newer device hears what it would have to say', native,
   )
   assert.equal(
     refusal(() => device.xrcd()),
-    'EOPNOTSUPP xrcd.create: the device has no such class',
+    'EOPNOTSUPP xrcd.create: this device has no xrcd.create',
   )
   assert.ok(!device.supports('xrcd'))
   end()
@@ -156,7 +156,7 @@ test('a new library on an older device hears what that lacks', native, () => {
   assert.ok(device.supports('ah', 'create') && !device.supports('ah', 'destroy'))
   assert.equal(
     refusal(() => device.chain(chain => chain.call(Ah, 'query', {}, { handle: 0 }))),
-    'EOPNOTSUPP ah.query: the device has no such method',
+    'EOPNOTSUPP ah.query: this device has no ah.query',
   )
   end()
 })
