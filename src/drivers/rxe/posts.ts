@@ -11,6 +11,7 @@
  * no news, and its request waited for ever.
  */
 import type { Engine } from '../../transport/engine.ts'
+import { largerCount } from '../../transport/state.ts'
 import { loadProducer } from './rings.ts'
 import { type QpRings, UNSEEN } from './work.ts'
 
@@ -102,7 +103,7 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
 }
 
 const grown = (old: Int32Array<ArrayBuffer>): Int32Array<ArrayBuffer> => {
-  const bigger = new Int32Array(old.length * 2).fill(NEVER)
+  const bigger = new Int32Array(largerCount(old.length)).fill(NEVER)
   bigger.set(old)
   return bigger
 }
