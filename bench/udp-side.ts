@@ -18,6 +18,7 @@ import { identify } from '../src/drivers/rxe/identity.ts'
 import { Where } from '../src/drivers/rxe/posts.ts'
 import { mappedRings } from '../src/drivers/rxe/ring-memory.ts'
 import { nowMicroseconds } from '../src/host/clock.ts'
+import { loadNativeCopier } from '../src/host/copy.ts'
 import { loadNativeCrc } from '../src/host/crc.ts'
 import { mapArena } from '../src/host/mapping.ts'
 import { yieldProcessor } from '../src/host/yield.ts'
@@ -45,6 +46,8 @@ export interface SideOptions {
   readonly size: number
   /** Requests that a queue pair may have posted at once. */
   readonly depth: number
+  /** Who drives the device while messages stream: the daemon's loop, or polling without end. */
+  readonly drive: 'loop' | 'spin'
 }
 
 /** What the other end must know. */
@@ -105,7 +108,7 @@ const makeSide = (options: SideOptions) => {
     return { piece, mask: piece.view.getUint32(RingHeader.INDEX_MASK, true), index: 0 }
   }
 
-  const memory = createLocalSpace()
+  const memory = createLocalSpace(loadNativeCopier())
   const none = (): never => {
     throw new Error('no caller memory is needed')
   }
@@ -285,6 +288,9 @@ const byEvents = (side: Side, step: () => boolean): Promise<void> =>
     loop.kick()
   })
 
+const drive = (side: Side, step: () => boolean): Promise<void> =>
+  (side.options.drive === 'loop' ? byEvents : spin)(side, step)
+
 let server: { stop(): Promise<void> } | undefined
 
 const obey = async (side: Side, order: Order): Promise<Answer> => {
@@ -293,7 +299,7 @@ const obey = async (side: Side, order: Order): Promise<Answer> => {
     case 'serve': {
       let expected = order.receives
       let stop = false
-      const running = spin(side, () => {
+      const running = drive(side, () => {
         if (expected > 0) {
           expected -= side.take(received)
           for (const { receive } of side.made) side.post(receive, side.options.depth)
@@ -303,6 +309,7 @@ const obey = async (side: Side, order: Order): Promise<Answer> => {
       server = {
         stop: () => {
           stop = true
+          side.port.wake?.()
           return running
         },
       }
@@ -313,7 +320,7 @@ const obey = async (side: Side, order: Order): Promise<Answer> => {
       let posted = 0
       let done = 0
       const start = nowMicroseconds()
-      await spin(side, () => {
+      await drive(side, () => {
         done += side.take(sent)
         for (let i = 0; i < made.length && posted < order.messages; i++)
           posted += side.post(made[i].send, order.messages - posted)

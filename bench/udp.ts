@@ -175,7 +175,7 @@ const bandwidth = async (
   const bytes = ROUND[cut]
   const messages = Math.ceil(bytes / size)
   const reference = await beside(bytes)
-  const pair = await startPair({ operation, size, mtu, cut, qps, depth: 64 })
+  const pair = await startPair({ operation, size, mtu, cut, qps, depth: 64, drive: 'loop' })
   return {
     ours: async () => (messages * size) / (await pair.stream(messages)) / 1e9,
     beside: reference,
@@ -251,7 +251,7 @@ const dgramRow: Row = {
     const size = 65536
     const twin = await startDgram()
     await twin.far.ask({ kind: 'sink' })
-    const pair = await startPair({ operation: 'write', size, mtu: 4096, cut: 'auto', qps: 1, depth: 64 })
+    const pair = await startPair({ operation: 'write', size, mtu: 4096, cut: 'auto', qps: 1, depth: 64, drive: 'loop' })
     const [many, few] = [Math.ceil(1e9 / size), Math.ceil(1e8 / size)]
     return {
       ours: async () => (many * size) / (await pair.stream(many)) / 1e9,
@@ -279,7 +279,7 @@ const vethRow: Row = {
     const messages = Math.ceil(5e8 / size)
     const place = vethPlace()
     const [from, to] = place.addresses
-    const choice = { operation: 'write', size, mtu: 4096, cut: 'auto', qps: 1, depth: 64 } as const
+    const choice = { operation: 'write', size, mtu: 4096, cut: 'auto', qps: 1, depth: 64, drive: 'loop' } as const
     const pair = await startPair(choice, place)
     return {
       ours: async () => (messages * size) / (await pair.stream(messages)) / 1e9,
@@ -294,10 +294,12 @@ const vethRow: Row = {
 const ROUNDS = 20_000
 
 const latency = async (spin: boolean): Promise<Pair> =>
-  startPair({ operation: 'send', size: 64, mtu: 1024, cut: 'auto', qps: 1, depth: 16 }).then(async pair => {
-    await pair.pingpong(ROUNDS, spin)
-    return pair
-  })
+  startPair({ operation: 'send', size: 64, mtu: 1024, cut: 'auto', qps: 1, depth: 16, drive: 'spin' }).then(
+    async pair => {
+      await pair.pingpong(ROUNDS, spin)
+      return pair
+    },
+  )
 
 const spinRow: Row = {
   name: 'udp latency spin',
@@ -354,7 +356,15 @@ const rateRow: Row = {
   aim: 0.35,
   cores: 2,
   async prepare() {
-    const pair = await startPair({ operation: 'write', size: 64, mtu: 1024, cut: 'auto', qps: 1, depth: 512 })
+    const pair = await startPair({
+      operation: 'write',
+      size: 64,
+      mtu: 1024,
+      cut: 'auto',
+      qps: 1,
+      depth: 512,
+      drive: 'spin',
+    })
     return {
       ours: async () => RATE_MESSAGES / (await pair.stream(RATE_MESSAGES)) / 1e6,
       // payload 1000 counts packets: GB/s are M packets/s
@@ -374,7 +384,7 @@ const manyRow = (qps: number): Row => ({
   aim: 0.7,
   cores: 2,
   async prepare() {
-    const choice = { operation: 'write', size: 64, mtu: 1024, cut: 'auto' } as const
+    const choice = { operation: 'write', size: 64, mtu: 1024, cut: 'auto', drive: 'spin' } as const
     const one = await startPair({ ...choice, qps: 1, depth: 64 })
     const place = { ...loopback, addresses: ['127.0.42.1', '127.0.42.2'] as const }
     const many = await startPair({ ...choice, qps, depth: 64 }, place)
@@ -398,7 +408,7 @@ const costRow: Row = {
   async prepare() {
     const size = 65536
     const messages = Math.ceil(1e9 / size)
-    const pair = await startPair({ operation: 'write', size, mtu: 4096, cut: 'auto', qps: 1, depth: 64 })
+    const pair = await startPair({ operation: 'write', size, mtu: 4096, cut: 'auto', qps: 1, depth: 64, drive: 'loop' })
     return {
       async ours() {
         const before = (await pair.usage()).cpu

@@ -16,6 +16,17 @@ export interface Bytes {
   readonly view: DataView
 }
 
+/** Moves bytes of this process by address, as native code does: many pieces with one call. */
+export interface Copier {
+  /** Where the bytes of a buffer lie, until it is transferred elsewhere. */
+  addressOf(bytes: Uint8Array): number
+  /**
+   * `total` bytes in pieces of `chunk`, the last one shorter if need be: those at `from` lie `fromStride` bytes apart,
+   * those at `to` `toStride`.
+   */
+  copy(to: number, toStride: number, from: number, fromStride: number, chunk: number, total: number): void
+}
+
 export interface AddressSpace {
   /**
    * Whether `length` bytes from hi:lo on (an exact Number below 2^53) exist, may be read, and written too if

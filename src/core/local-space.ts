@@ -7,7 +7,7 @@
  */
 import { CallError, Errno } from '../spec/errno.ts'
 import { TWO_32, wholePages } from '../spec/memory.ts'
-import type { AddressSpace, Bytes } from './address-space.ts'
+import type { AddressSpace, Bytes, Copier } from './address-space.ts'
 
 /** Addresses of 32 bits stay free: one that was cut off names nothing. */
 const FIRST = TWO_32
@@ -20,9 +20,9 @@ export interface LocalSpace extends AddressSpace {
 }
 
 interface Area {
-  /** No native code reaches it. */
-  readonly address: 0
   readonly start: number
+  /** Where it lies, for a copier; 0 without one. */
+  readonly address: number
   readonly bytes: Uint8Array
   readonly view: DataView
   readonly length: number
@@ -48,7 +48,8 @@ const copy = (
   for (let i = words; i < size; i++) to.bytes[at + i] = from.bytes[start + i]
 }
 
-export const createLocalSpace = (): LocalSpace => {
+/** `copier`: copies more than one small piece, where the other side has an address too; absent: TypeScript does. */
+export const createLocalSpace = (copier?: Copier): LocalSpace => {
   const areas: Area[] = []
   let next = FIRST
 
@@ -85,13 +86,8 @@ export const createLocalSpace = (): LocalSpace => {
       const start = next
       next += wholePages(buffer.byteLength + 1)
       const length = buffer.byteLength
-      areas.push({
-        address: 0,
-        start,
-        bytes: buffer,
-        view: new DataView(buffer.buffer, buffer.byteOffset, length),
-        length,
-      })
+      const view = new DataView(buffer.buffer, buffer.byteOffset, length)
+      areas.push({ start, address: copier?.addressOf(buffer) ?? 0, bytes: buffer, view, length })
       return start
     },
     remove(address) {
@@ -106,6 +102,10 @@ export const createLocalSpace = (): LocalSpace => {
       const area = areaOf(hi, lo, total)
       if (area === undefined) return Errno.EFAULT
       let from = hi * FIRST + lo - area.start
+      if (copier !== undefined && total > FEW && to.address !== 0) {
+        copier.copy(to.address + at, stride, area.address + from, chunk, chunk, total)
+        return 0
+      }
       for (let left = total, place = at; left > 0; left -= chunk, place += stride) {
         const size = Math.min(chunk, left)
         copy(area, from, to, place, size)
@@ -117,6 +117,10 @@ export const createLocalSpace = (): LocalSpace => {
       const area = areaOf(hi, lo, total)
       if (area === undefined) return Errno.EFAULT
       let to = hi * FIRST + lo - area.start
+      if (copier !== undefined && total > FEW && from.address !== 0) {
+        copier.copy(area.address + to, chunk, from.address + at, stride, chunk, total)
+        return 0
+      }
       for (let left = total, place = at; left > 0; left -= chunk, place += stride) {
         const size = Math.min(chunk, left)
         copy(from, place, area, to, size)

@@ -3,25 +3,26 @@
  * that the build makes of native/crc32.c. It takes addresses, so it works on arenas without a view. Where the library
  * is absent the callers fall back on zlib; whoever uses an engine checks it against known answers first.
  */
-import { existsSync } from 'node:fs'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { nativeLibraryPath } from './library.ts'
+import { mapArena } from './mapping.ts'
 import { libraryFunctions } from './native.ts'
 
-const libraryName = join('build', 'native', 'libuserdma_native.so')
+/** Buffers of one call. */
+const EACH = 128
 
 export interface NativeCrc {
   readonly name: string
   /** CRC of `length` bytes at `address`, continuing from `seed` as zlib's crc32 does (0 to begin); 0 to 2^32-1. */
   crc(address: number, length: number, seed: number): number
+  /** The same for many buffers with one call. */
+  readonly each: NativeEachCrc
 }
 
-/** The library's path: in the nearest folder above this file that has it; undefined if it was not built. */
-export const nativeLibraryPath = (start: string = dirname(fileURLToPath(import.meta.url))): string | undefined => {
-  for (let at = start; ; at = dirname(at)) {
-    if (existsSync(join(at, libraryName))) return join(at, libraryName)
-    if (existsSync(join(at, 'package.json')) || dirname(at) === at) return undefined
-  }
+export interface NativeEachCrc {
+  /** What the CRC of buffer i goes on from when `crc` is called, and afterwards that CRC. */
+  readonly registers: Int32Array
+  /** Of `count` buffers, at most as many as there are registers, of `length` bytes each, `stride` bytes apart. */
+  crc(address: number, length: number, stride: number, count: number): void
 }
 
 /**
@@ -31,10 +32,22 @@ export const nativeLibraryPath = (start: string = dirname(fileURLToPath(import.m
 export const loadNativeCrc = (path: string | undefined = nativeLibraryPath()): NativeCrc | undefined => {
   if (path === undefined) return undefined
   try {
-    const { userdma_crc32: crc32 } = libraryFunctions(path, {
+    const { userdma_crc32: crc32, userdma_crc32_each: crcEach } = libraryFunctions(path, {
       userdma_crc32: 'uint32_t userdma_crc32(uint32_t crc, int64_t bytes, uint64_t length)',
+      userdma_crc32_each:
+        'void userdma_crc32_each(int64_t registers, int64_t bytes, uint64_t length, uint64_t stride, uint64_t count)',
     })
-    return { name: 'native', crc: (address, length, seed) => crc32(seed, address, length) }
+    const words = mapArena(4 * EACH)
+    return {
+      name: 'native',
+      crc: (address, length, seed) => crc32(seed, address, length),
+      each: {
+        registers: words.i32.subarray(0, EACH),
+        crc: (address, length, stride, count) => {
+          crcEach(words.address, address, length, stride, count)
+        },
+      },
+    }
   } catch {
     return undefined
   }

@@ -19,7 +19,7 @@ import { addressWords } from './key-table.ts'
 import { emptyTappedRun, type Fate, noAddress, type Port, type PortCounters, SCRATCH_BYTES } from './port.ts'
 import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes, SHORTEST_PACKET } from './run-limits.ts'
 import { createSenders } from './senders.ts'
-import { LARGEST_SHARED_WINDOW, LARGEST_WINDOW, pathMtuOf, sharedWindowOf } from './udp-window.ts'
+import { LARGEST_SHARED_WINDOW, LARGEST_WINDOW_OF_SINGLES, pathMtuOf, sharedWindowOf } from './udp-window.ts'
 
 export interface DgramCounters extends PortCounters {
   /** Packets of ports of another kind, which were dropped. */
@@ -140,7 +140,7 @@ export const createDgramPort = ({
       throw error
     }
     port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
-    port.windowBytes = Math.min(LARGEST_WINDOW, port.sharedWindowBytes)
+    port.windowBytes = Math.min(LARGEST_WINDOW_OF_SINGLES, port.sharedWindowBytes)
     addresses[number] = address.slice()
     sockets[number] = socket
   }
@@ -251,7 +251,7 @@ export const createDgramPort = ({
     maxPackets: RUN_PACKETS,
     maxBytes: RUN_BYTES,
     pathMtu: pathMtuOf(mtu),
-    windowBytes: LARGEST_WINDOW,
+    windowBytes: LARGEST_WINDOW_OF_SINGLES,
     sharedWindowBytes: LARGEST_SHARED_WINDOW,
     counters,
     wake: null,

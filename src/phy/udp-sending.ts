@@ -10,7 +10,7 @@
  */
 import { EADDRNOTAVAIL, EAGAIN, EINVAL, EIO, EMSGSIZE } from '../host/errno.ts'
 import type { UdpBatches, UdpSocket } from '../host/udp.ts'
-import { sealIcrc } from '../wire/icrc.ts'
+import { sealIcrc, sealIcrcs } from '../wire/icrc.ts'
 import type { FlowTable } from './flow-table.ts'
 import { emptyTappedRun, type PortCounters, type PortTap } from './port.ts'
 import { RUN_BYTES, requireRun, requireRunBytes } from './run-limits.ts'
@@ -37,7 +37,7 @@ export interface UdpSending {
 }
 
 /** Room for runs that wait to be sent, at the arena's begin. */
-export const STAGING = 4 * RUN_BYTES
+export const STAGING = 2 * RUN_BYTES
 export const FLOWS = 16384
 const MESSAGES = 2048
 /** One more message, for what has to be sent again in another way. */
@@ -162,8 +162,9 @@ export const createUdpSending = (
       return
     }
     const icrcFlow = flows.icrcFlowOf(flow)
-    for (let i = 0, at = offset; i < count; i++, at += packet)
-      sealIcrc(arena, at, i === count - 1 ? last : packet, icrcFlow, i)
+    const full = last === packet ? count : count - 1
+    if (full > 0) sealIcrcs(arena, offset, packet, full, icrcFlow, 0)
+    if (full < count) sealIcrc(arena, offset + full * packet, last, icrcFlow, full)
     const bytes = (count - 1) * packet + last
     put(queued, offset, bytes, flow, count > 1 ? packet : 0)
     offsets[queued] = offset

@@ -13,7 +13,13 @@ export const pathMtuOf = (mtu: number): number => [4096, 2048, 1024, 512].find(s
  * that is like ours, when a datagram alone costs the kernel up to 2.2 times its bytes.
  */
 const WINDOW_SHARE = 4.5
-export const LARGEST_WINDOW = 0x4_0000
+/**
+ * Several of a receiver's turns (udp-receiving.ts), so that neither end waits for the other when one of them does not
+ * run for some hundred microseconds.
+ */
+export const LARGEST_WINDOW = 0x10_0000
+/** The same where packets leave and come one by one: more would only wait. */
+export const LARGEST_WINDOW_OF_SINGLES = 0x4_0000
 export const LARGEST_SHARED_WINDOW = 0x20_0000
 const SMALLEST_WINDOW = 0x4000
 

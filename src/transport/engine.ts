@@ -116,7 +116,10 @@ export interface EngineOptions {
    * that lose what comes faster than it is taken. Default false.
    */
   readonly boundReads?: boolean
-  /** All QPs without acknowledgements send together at most `windowBytes` in so many µs. Default 0: no limit. */
+  /**
+   * All QPs without acknowledgements send together at most `windowBytes`, and at most MOST_PACED, in so many µs.
+   * Default 0: no limit.
+   */
   readonly pace?: number
 }
 

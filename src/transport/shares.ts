@@ -37,6 +37,8 @@ export interface Shares {
 }
 
 export const NO_LIMIT = 0x7fff_ffff
+/** Most bytes of an interval of those who send without acknowledgements: nobody says whether they arrive. */
+export const MOST_PACED = 0x4_0000
 /** Window of a peer of whom nothing is known yet. */
 const START = 0x8_0000
 

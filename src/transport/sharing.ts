@@ -17,7 +17,7 @@
  * numbers only.
  */
 import { reliableService } from '../spec/services.ts'
-import { count, dequeue, enqueue, growPeers, isBounded, NO_LIMIT, PACED } from './shares.ts'
+import { count, dequeue, enqueue, growPeers, isBounded, MOST_PACED, NO_LIMIT, PACED } from './shares.ts'
 import { type EngineState, Row } from './state.ts'
 
 const { WORDS, SERVICE, PEER, SENT, ACKED } = Row
@@ -48,7 +48,7 @@ const renewPace = (s: EngineState, now: number): void => {
   // as `nextShareTimeout` reckons it: a difference may round to less than the pace at the very time that was asked for
   if (now < shares.since + s.pace) return
   shares.since = now
-  shares.window[PACED] = s.window
+  shares.window[PACED] = s.window < MOST_PACED ? s.window : MOST_PACED
   shares.out[PACED] = 0
 }
 

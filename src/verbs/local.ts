@@ -14,6 +14,7 @@ import { countersOf } from '../drivers/rxe/counts.ts'
 import type { RxeDevice } from '../drivers/rxe/device.ts'
 import { mappedRings, slabRings } from '../drivers/rxe/ring-memory.ts'
 import type { RingMemory } from '../drivers/rxe/rings.ts'
+import { loadNativeCopier } from '../host/copy.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { ObjectClass } from '../spec/schema.ts'
 import type { Carrier, EventTargets } from './carrier.ts'
@@ -56,7 +57,8 @@ const carrierOn = (
   const context = openContext(device, { opened: true })
   const { memory: ringMemory, ring } = ringsWith(layout)
   if (soft !== undefined) context.state = { rings: ringMemory, inside: true } satisfies RxeContext
-  const memory = createLocalSpace()
+  // only ports of sockets have memory that native code reaches
+  const memory = createLocalSpace(network.link === 'memory' ? undefined : loadNativeCopier())
   /** Registered buffers, their addresses, and how often each is registered. */
   const known = new Map<Uint8Array, { readonly address: number; uses: number }>()
   let targets: EventTargets | undefined

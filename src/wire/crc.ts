@@ -16,6 +16,15 @@ export interface CrcEngine {
   readonly minLength?: number
   /** CRC of `length` bytes at `address`, going on from `seed` as zlib's crc32 does (0 to begin): 0 to 2^32-1. */
   crc(address: number, length: number, seed: number): number
+  /** The same for many buffers with one call; absent if there is nothing to gain. */
+  readonly each?: EachCrc
+}
+
+export interface EachCrc {
+  /** What the CRC of buffer i goes on from when `crc` is called, and afterwards that CRC. At least 64. */
+  readonly registers: Int32Array
+  /** Of `count` buffers, at most as many as there are registers, of `length` bytes each, `stride` bytes apart. */
+  crc(address: number, length: number, stride: number, count: number): void
 }
 
 /** Below this many bytes the table beats zlib, a view included. */
@@ -80,6 +89,10 @@ export const crcOfArena = (arena: Arena, offset: number, length: number, seed: n
   return zlibCrc32(arena.bytes.subarray(offset, offset + length), seed >>> 0) | 0
 }
 
+/** What makes the CRCs of many buffers of `length` bytes in this arena with one call, if there is such a thing. */
+export const eachCrcFor = (arena: Arena, length: number): EachCrc | undefined =>
+  length >= engineFrom && arena.address !== 0 ? engine!.each : undefined
+
 /** CRC-32 of bytes as zlib has it, 0 to 2^32-1, going on from `seed`. */
 export const crc32 = (bytes: Uint8Array, seed = 0): number => crcOfArena(arenaOver(bytes), 0, bytes.length, seed) >>> 0
 
@@ -139,4 +152,19 @@ const checkEngine = (next: CrcEngine, { address, bytes }: Arena): void => {
     const seed = Math.imul(length, 0x9e37_79b1) >>> 0
     expect(offset, length, seed, crcByTable(bytes, offset, length, seed) >>> 0)
   }
+  checkEach(next, address)
+}
+
+/** The many at once must be what they are one by one. */
+const checkEach = (next: CrcEngine, address: number): void => {
+  const { name, each } = next
+  if (each === undefined) return
+  const [length, stride, count] = [300, 10, 64]
+  for (let i = 0; i < count; i++) each.registers[i] = i * 0x0101_0101
+  each.crc(address, length, stride, count)
+  for (let i = 0; i < count; i++)
+    if (each.registers[i] >>> 0 !== next.crc(address + i * stride, length, (i * 0x0101_0101) >>> 0))
+      throw new Error(
+        `CRC engine ${name} is wrong: of ${count} buffers with one call number ${i} is not what it is alone`,
+      )
 }

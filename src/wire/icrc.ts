@@ -15,7 +15,7 @@ import { opcodeNumber } from '../spec/opcodes.ts'
 import { isMappedIpv4 } from './address.ts'
 import type { Arena } from './arena.ts'
 import { BTH_BYTES } from './bth.ts'
-import { crc32, crcBackward, crcForward, crcOfArena } from './crc.ts'
+import { crc32, crcBackward, crcForward, crcOfArena, eachCrcFor } from './crc.ts'
 
 /** What the ICRC covers of the headers before the BTH. */
 export interface FlowAddresses {
@@ -159,6 +159,74 @@ const put = (bytes: Uint8Array, at: number, icrc: number): void => {
 export const sealIcrc = (arena: Arena, offset: number, length: number, flow: Flow, identification: number): void => {
   const make = arena.bytes[offset] === RC_FLUSH ? icrcOfRxeFlush : icrcOf
   put(arena.bytes, offset + length - ICRC_BYTES, make(arena, offset, length, flow, identification))
+}
+
+/**
+ * Seals `count` packets of `length` bytes each that lie back to back from `offset` on; their identifications count up
+ * from `identification`. Other arguments as `sealIcrc`.
+ */
+export const sealIcrcs = (
+  arena: Arena,
+  offset: number,
+  length: number,
+  count: number,
+  flow: Flow,
+  identification: number,
+): void => {
+  const covered = length - ICRC_BYTES
+  const each = count > 1 ? eachCrcFor(arena, covered) : undefined
+  if (each === undefined) {
+    for (let i = 0, at = offset; i < count; i++, at += length) sealIcrc(arena, at, length, flow, identification + i)
+    return
+  }
+  const { bytes } = arena
+  const { registers } = each
+  for (let done = 0; done < count; done += registers.length) {
+    const from = offset + done * length
+    const many = Math.min(registers.length, count - done)
+    for (let i = 0, at = from; i < many; i++, at += length)
+      registers[i] = seedOf(arena, at, length, flow, identification + done + i)
+    each.crc(arena.address + from, covered, length, many)
+    for (let i = 0, at = from; i < many; i++, at += length) {
+      const icrc = registers[i]
+      put(bytes, at + covered, bytes[at] === RC_FLUSH ? crcOfArena(arena, at, covered, icrc) : icrc)
+    }
+  }
+}
+
+/**
+ * How many of `count` packets of `length` bytes each, back to back from `offset` on, have the right ICRC, up to the
+ * first that has not: all of them if it is right with identifications that count up from `identification`. A FLUSH
+ * counts as wrong if its ICRC is that of rdma_rxe. Other arguments as `verifyIcrc`.
+ */
+export const countRightIcrcs = (
+  arena: Arena,
+  offset: number,
+  length: number,
+  count: number,
+  flow: Flow,
+  identification: number,
+): number => {
+  if (length < BTH_BYTES + ICRC_BYTES) return 0
+  const { bytes } = arena
+  const covered = length - ICRC_BYTES
+  const each = count > 1 ? eachCrcFor(arena, covered) : undefined
+  const step = each === undefined ? 1 : each.registers.length
+  for (let done = 0; done < count; done += step) {
+    const from = offset + done * length
+    const many = Math.min(step, count - done)
+    if (each !== undefined) {
+      for (let i = 0, at = from; i < many; i++, at += length)
+        each.registers[i] = seedOf(arena, at, length, flow, identification + done + i)
+      each.crc(arena.address + from, covered, length, many)
+    }
+    for (let i = 0, at = from + covered; i < many; i++, at += length) {
+      const icrc = each === undefined ? icrcOf(arena, from, length, flow, identification + done) : each.registers[i]
+      const found = bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)
+      if (found !== icrc) return done + i
+    }
+  }
+  return count
 }
 
 /**

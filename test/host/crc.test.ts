@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { crc32 } from 'node:zlib'
 import fc from 'fast-check'
-import { loadNativeCrc, nativeLibraryPath } from '../../src/host/crc.ts'
+import { loadNativeCrc } from '../../src/host/crc.ts'
+import { nativeLibraryPath } from '../../src/host/library.ts'
 import { mapArena } from '../../src/host/mapping.ts'
 import { repoRoot } from '../paths.ts'
 
@@ -30,6 +31,30 @@ test('the native CRC is zlib’s, at every length, alignment and seed', {
       check(offset, length, seed),
     ),
   )
+})
+
+test('the CRCs of many buffers with one call are those of each', {
+  skip: !existsSync(built) && 'not built',
+}, () => {
+  const engine = loadNativeCrc(built)
+  assert.ok(engine)
+  const arena = mapArena(1 << 16)
+  for (let i = 0; i < arena.length; i++) arena.bytes[i] = (i * 2654435761) >>> 24
+  const { registers } = engine.each
+  for (const [length, stride, count] of [
+    [4108, 4112, 15],
+    [200, 300, registers.length],
+    [1, 1, 3],
+    [100, 100, 0],
+  ]) {
+    const seeds = registers.map((_, i) => Math.imul(i + 1, 0x9e3779b1))
+    registers.set(seeds)
+    engine.each.crc(arena.address, length, stride, count)
+    for (let i = 0; i < registers.length; i++) {
+      const wanted: number = i < count ? engine.crc(arena.address + i * stride, length, seeds[i] >>> 0) : seeds[i] >>> 0
+      assert.equal(registers[i] >>> 0, wanted)
+    }
+  }
 })
 
 test('an absent or unusable library is undefined', t => {

@@ -221,7 +221,7 @@ describe('UDP', { skip }, () => {
   it('tells how much one sender may have under way: less than half of the socket buffer', () => {
     const [a] = pair()
     assert.ok((a.windowBytes ?? 0) >= 16384)
-    assert.ok((a.windowBytes ?? 0) <= 262144)
+    assert.ok((a.windowBytes ?? 0) <= 0x10_0000)
   })
 
   it('gets a path MTU from the interface as Linux does', () => {

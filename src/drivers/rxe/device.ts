@@ -24,6 +24,7 @@ import { RXE_ABI, RXE_DRIVER_ID } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
 import { MULTICAST_QPN } from '../../spec/headers.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
+import { MOST_PACED } from '../../transport/shares.ts'
 import type { Environment } from '../../transport/types.ts'
 import { bthDestQp } from '../../wire/bth.ts'
 import { ahClass, pdClass } from './ah-class.ts'
@@ -208,7 +209,11 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   // Also where nothing can overflow: faults may lose answers, and those of one window are still in the cache.
   const engine = createEngine(environment, {
     boundReads: true,
-    ...(windowBytes !== undefined && { windowBytes, sharedWindowBytes, pace: windowBytes / PACE }),
+    ...(windowBytes !== undefined && {
+      windowBytes,
+      sharedWindowBytes,
+      pace: Math.min(windowBytes, MOST_PACED) / PACE,
+    }),
   })
   engineOrNone = engine
   const posts = createPosts(state.rings, engine)

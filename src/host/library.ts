@@ -1,0 +1,17 @@
+/*
+ * Where the small native library is that the build makes of native/*.c: faster ways to do what TypeScript can do too.
+ * Whoever loads it does without where it is absent.
+ */
+import { existsSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const libraryName = join('build', 'native', 'libuserdma_native.so')
+
+/** The library's path: in the nearest folder above this file that has it; undefined if it was not built. */
+export const nativeLibraryPath = (start: string = dirname(fileURLToPath(import.meta.url))): string | undefined => {
+  for (let at = start; ; at = dirname(at)) {
+    if (existsSync(join(at, libraryName))) return join(at, libraryName)
+    if (existsSync(join(at, 'package.json')) || dirname(at) === at) return undefined
+  }
+}
