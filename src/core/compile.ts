@@ -5,7 +5,8 @@
  * as long as its highest method. A class that the driver lists without methods is core's own, an unlisted one is
  * absent, a method set to `null` is removed, a driver's attributes are merged into the method's. Equal tables are
  * shared between devices: equality is that of the declarations and handlers that went in. Hooks give a device a table
- * of its own, and only while there are any. What is not of the device's link is left out (R27).
+ * of its own, and only while there are any. What is not of the device's link is left out, and where a method has a
+ * version for the link that one is taken (R27).
  */
 import { Device } from '../spec/classes/device.ts'
 import { QpTypes } from '../spec/classes/qp.ts'
@@ -120,7 +121,14 @@ const runnerOf = (cls: ObjectClass, method: Method, handler: AnyHandler): AnyHan
   )
 }
 
-const mergeClass = ({ name: driver, link }: Driver, line: DriverClass, own: DriverClass): ClassTable => {
+/** The line as it is for devices of this link (R27): its variants are in place of what all have. */
+const lineOf = (link: LinkName | undefined, line: DriverClass): DriverClass => {
+  const own = link === undefined ? undefined : line.variants?.[link]
+  return own === undefined ? line : { ...line, handlers: { ...line.handlers, ...own } }
+}
+
+const mergeClass = ({ name: driver, link }: Driver, given: DriverClass, core: DriverClass): ClassTable => {
+  const [line, own] = [lineOf(link, given), lineOf(link, core)]
   const { name } = line.class
   const declared: Methods = { ...own.class.methods, ...line.class.methods, ...line.methods }
   for (const method of [...Object.keys(line.handlers), ...Object.keys(line.additions)])
@@ -180,7 +188,8 @@ const identity = (pool: TablePool, value: object | null | undefined): string => 
   return String(number)
 }
 
-const keyOf = (pool: TablePool, link: LinkName | undefined, line: DriverClass, own: DriverClass): string => {
+const keyOf = (pool: TablePool, link: LinkName | undefined, given: DriverClass, own: DriverClass): string => {
+  const line = lineOf(link, given)
   const parts = [link ?? '', identity(pool, line.class), identity(pool, own)]
   for (const name of Object.keys(line.handlers).sort()) parts.push(`${name}=${identity(pool, line.handlers[name])}`)
   for (const name of Object.keys(line.methods).sort()) parts.push(`${name}:${identity(pool, line.methods[name])}`)

@@ -11,6 +11,7 @@
  * objects. A method that is left out is core's, `null` removes it, and an override gets core's version as its last
  * parameter. Core's own classes are written in the same way (base/).
  */
+import type { LinkName } from '../spec/links.ts'
 import type { Attributes, In, Method, Methods, ObjectClass, Out } from '../spec/schema.ts'
 import type { Additions, CallContext, CoreObject, DriverClass } from './model.ts'
 
@@ -68,3 +69,12 @@ export const withMethods = <const M extends Methods, S = unknown>(
   handlers: { ...line.handlers, ...(handlers as unknown as DriverClass['handlers']) },
   methods: { ...line.methods, ...extra },
 })
+
+/**
+ * The same with versions of methods that differ by link (R27): on a device of that link they are in place of the ones
+ * that all have, `null` removes one there, and what is left out is common. Core's version stays what overrides call.
+ */
+export const onLinks = <C extends ObjectClass, S = unknown>(
+  line: DriverClass,
+  variants: Readonly<Partial<Record<LinkName, Handlers<C, S>>>>,
+): DriverClass => ({ ...line, variants: variants as unknown as NonNullable<DriverClass['variants']> })

@@ -350,6 +350,8 @@ export interface DriverClass {
   readonly additions: Additions
   /** Methods that the driver adds to a common class, in the blocks from DRIVER_FAST on. */
   readonly methods: Methods
+  /** Versions of methods for devices of one link, in place of those in `handlers` (R27). */
+  readonly variants?: Readonly<Partial<Record<LinkName, DriverClass['handlers']>>>
 }
 
 // ---- a driver's own calls (R28, R30; driver-ops.ts) ----

@@ -17,6 +17,8 @@ const PROT_READ = 1
 const PROT_WRITE = 2
 
 export interface RemoteDescriptors extends Descriptors {
+  /** A call has made it: it is closed once, here or with all. */
+  made(fd: number): void
   /** Whether somebody waits for records: until then the process may end. */
   waiting(begins: boolean): void
   /** Ends all that is read. */
@@ -25,6 +27,7 @@ export interface RemoteDescriptors extends Descriptors {
 
 /** `lost`: a descriptor has come to its end, perhaps since the daemon is gone. */
 export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => void): RemoteDescriptors => {
+  const open = new Set<number>()
   const watches = new Map<number, Watch>()
   let someoneWaits = false
 
@@ -66,7 +69,12 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => voi
         for (const one of fds) close(one)
       }
     },
+    made(fd) {
+      open.add(fd)
+    },
     close(fd) {
+      // The number may be that of another one by now.
+      if (!open.delete(fd)) return
       watches.get(fd)?.stop()
       watches.delete(fd)
       close(fd)
@@ -78,11 +86,10 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => voi
         else watch.unref()
     },
     closeAll() {
-      for (const [fd, watch] of watches) {
-        watch.stop()
-        close(fd)
-      }
+      for (const watch of watches.values()) watch.stop()
+      for (const fd of open) close(fd)
       watches.clear()
+      open.clear()
     },
   }
 }

@@ -99,8 +99,10 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
 
   const descriptors = remoteDescriptors(session, () => session.check())
   /** Reads records of an event descriptor as they come, until its end. */
-  const read = (fd: number, bytes: number, take: (record: DataView) => void): void =>
+  const read = (fd: number, bytes: number, take: (record: DataView) => void): void => {
+    descriptors.made(fd)
     descriptors.read(fd, bytes, take, () => targets?.ended())
+  }
 
   const end = (): void => {
     if (closed) return
@@ -147,7 +149,9 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
     device,
     call(cls, method, object, args) {
       alive(`${(cls as ObjectClass).name}.${method}`)
-      return send(cls as ObjectClass, method, object, args as AnyValues) as never
+      const answered = send(cls as ObjectClass, method, object, args as AnyValues)
+      if (cls.identity === 'fd' && method === 'create') descriptors.made(answered.object)
+      return answered as never
     },
     descriptors,
     layout: rxeLayout,

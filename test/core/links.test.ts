@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { type Driver, invokeNow } from '../../src/core/index.ts'
+import { type Driver, driverClass, invokeNow, onLinks } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { declare } from '../../src/spec/description.ts'
 import { absentOn, type LinkName, Links } from '../../src/spec/links.ts'
@@ -58,4 +58,43 @@ test('devices of equal drivers but another link share no table', () => {
   const { core, device } = on('ib')
   assert.equal(core.tables.devices.size, 1)
   assert.equal(device.schema.className('rc_qp')?.methods.create?.in.address, undefined)
+})
+
+test('a method may differ by link: its version is in place of the one that all have, or there is none', () => {
+  const answers = (name: string) => () => {
+    ran.push(name)
+    return {}
+  }
+  let ran: string[] = []
+  const line = onLinks<typeof Pd>(driverClass(Pd, { create: answers('all'), destroy: answers('all') }), {
+    ib: { create: answers('ib') },
+    opa: {
+      create(call, object, args, core) {
+        ran.push('opa')
+        return core(call, object, args)
+      },
+      destroy: null,
+    },
+  })
+  const others = testDriver().classes.filter(({ class: cls }) => cls.name !== Pd.name)
+  const tables = new Set<unknown>()
+  for (const [link, expected] of [
+    ['ib', ['ib', 'all']],
+    ['roce', ['all', 'all']],
+    ['opa', ['opa', 'EOPNOTSUPP']],
+    [undefined, ['all', 'all']],
+  ] as const) {
+    ran = []
+    const driver: Driver<TestState> = { ...testDriver([...others, line]), ...(link !== undefined && { link }) }
+    const { context, caller, device } = bench({}, driver)
+    const { object = 0 } = invokeNow(context, Pd, 'create', 0, {}, caller)
+    try {
+      invokeNow(context, Pd, 'destroy', object, {}, caller)
+    } catch (error) {
+      ran.push((error as { code: string }).code)
+    }
+    assert.deepEqual(ran, expected, link)
+    tables.add(device.shared)
+  }
+  assert.equal(tables.size, 4)
 })

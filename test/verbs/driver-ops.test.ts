@@ -1,0 +1,184 @@
+/*
+ * R12, R14, R28–R30, R37 from the library: devices without verbs, private classes, and the driver's own descriptors, in
+ * this process and on a daemon; a descriptor that another process has been given.
+ */
+import assert from 'node:assert/strict'
+import { before, describe, test } from 'node:test'
+import { createCtxDevice } from '../../src/drivers/ctx/device.ts'
+import { createNullDevice, Sink } from '../../src/drivers/null/device.ts'
+import { hasNative } from '../../src/host/native.ts'
+import { Classes } from '../../src/spec/classes.ts'
+import {
+  CTX_HEADER_BYTES,
+  CtxAssign,
+  CtxContext,
+  CtxHeader,
+  CtxInfo,
+  CtxInterface,
+  CtxIoctl,
+  CtxRecord,
+  CtxSend,
+  CtxStatistics,
+  CtxWord,
+} from '../../src/spec/drivers/ctx.ts'
+import { type Fields, type RecordOf, recordSize } from '../../src/spec/schema.ts'
+import { encodeRecords, readRecord, viewOf } from '../../src/uapi/scalar.ts'
+import { createNetwork, type Device, type DriverDescriptor, open } from '../../src/verbs/index.ts'
+import { isEmpty, startDaemon, suiteScope } from '../system/programs.ts'
+
+const shape = { eagerCount: 16, eagerBytes: 1024, expectedCount: 0, expectedBytes: 64, jobKey: 7 }
+
+const decode = <F extends Fields>(fields: F, bytes: Uint8Array, at = 0): RecordOf<F> =>
+  readRecord(viewOf(bytes), at, fields, 'record') as unknown as RecordOf<F>
+
+/** What an ioctl answers in its argument. */
+const asked = <F extends Fields>(ops: DriverDescriptor, request: number, fields: F): RecordOf<F> => {
+  const bytes = new Uint8Array(recordSize(fields))
+  assert.equal(ops.ioctl(request, bytes), 0)
+  return decode(fields, bytes)
+}
+
+/** The oldest message in a context's eager queue, which is taken. */
+const take = (memory: Uint8Array, info: RecordOf<typeof CtxInfo>): string => {
+  const words = new Int32Array(memory.buffer, memory.byteOffset, 3)
+  const consumed = words[CtxWord.HEADER_CONSUMER]
+  assert.notEqual(consumed, words[CtxWord.HEADER_PRODUCER], 'there is no message')
+  const header = decode(CtxHeader, memory, info.headersAt + (consumed % info.headerCount) * CTX_HEADER_BYTES)
+  const at = info.eagerAt + header.slot * info.eagerBytes
+  words[CtxWord.HEADER_CONSUMER]++
+  words[CtxWord.EAGER_CONSUMER]++
+  return new TextDecoder().decode(memory.slice(at, at + header.length))
+}
+
+const everywhere = (opened: (name: string) => Promise<Device>): void => {
+  test('an interface by name, its calls, its memory and its records', async () => {
+    const device = await opened('ctx0')
+    assert.deepEqual(device.driverInterfaces(), Object.values(CtxInterface))
+    assert.deepEqual([device.supports('rc_qp'), device.supports('ctx_context', 'send')], [false, true])
+    {
+      using ops = device.driverOps(CtxInterface.V2)
+      assert.equal(ops.name, CtxInterface.V2)
+      ops.ioctl(CtxIoctl.ASSIGN, encodeRecords(CtxAssign, [{ ...shape, handle: 0 }]))
+      const info = asked(ops, CtxIoctl.INFO, CtxInfo)
+      assert.equal(info.eagerCount, 16)
+      const memory = ops.map(info.bytes)
+      ops.ioctl(CtxIoctl.ARM)
+      assert.equal(ops.poll(), undefined)
+
+      // The other side: an object of the driver's private class, with its methods.
+      using sender = device.create(CtxContext, shape)
+      assert.equal(sender.made.info.jobKey, 7)
+      sender.send({ to: info.number, tag: 1n, data: new TextEncoder().encode('hello') })
+      for await (const record of ops) {
+        assert.deepEqual(decode(CtxRecord, record), { number: info.number, producer: 1 })
+        break
+      }
+      assert.equal(take(memory, info), 'hello')
+
+      // And back by write(2) of the descriptor; the class's own context tells of it on a descriptor that it was given.
+      using receiver = device.create(CtxContext, shape)
+      using theirs = device.driverOps(CtxInterface.V1)
+      theirs.ioctl(CtxIoctl.USE, Uint8Array.of(receiver.handle, 0, 0, 0))
+      assert.throws(() => receiver.close(), { code: 'EBUSY', class: 'ctx_context' })
+      receiver.arm()
+      const head = { to: receiver.query().info.number, flags: 0, slot: 0, offset: 0, tag: 3n }
+      const message = [...encodeRecords(CtxSend, [head]), ...new TextEncoder().encode('back')]
+      assert.equal(ops.write(Uint8Array.from(message)), message.length)
+      await theirs.wait()
+      assert.equal(decode(CtxRecord, theirs.poll() as Uint8Array).producer, 1)
+      assert.equal(take(theirs.map(receiver.made.info.bytes), receiver.made.info), 'back')
+    }
+    await device.close()
+  })
+
+  test('an older interface in place of one that is not there; the provider channel; what is not there', async () => {
+    const device = await opened('ctx0')
+    const older = device.driverOps('ctx.userdma.9', 'ctx.userdma.8', CtxInterface.V1)
+    assert.equal(older.name, CtxInterface.V1)
+    const channel = device.driverOps()
+    assert.equal(channel.name, CtxInterface.CHANNEL)
+    assert.equal(asked(channel, CtxIoctl.STATISTICS, CtxStatistics).assigned, 0)
+    assert.throws(() => device.driverOps('ctx.userdma.9'), {
+      code: 'ENOENT',
+      class: 'driver_ops',
+      method: 'create',
+      reason: /it has ctx.userdma.2, ctx.userdma.1, ctx/,
+    })
+    assert.throws(() => older.ioctl(CtxIoctl.INFO, new Uint8Array(56)), { code: 'ENODATA', method: 'ioctl' })
+    assert.throws(() => older.ioctl(0xc0000001), { code: 'ENOTTY' })
+    assert.throws(() => channel.write(Uint8Array.of(1)), { code: 'EINVAL', method: 'write' })
+    assert.throws(() => channel.map(4096), { code: 'ENODEV', method: 'mmap' })
+    assert.throws(() => device.cq(), { code: 'EOPNOTSUPP', class: 'cq', hint: /supports/ })
+    await device.close()
+  })
+
+  test('a common class and a private one of another driver; methods by their class', async () => {
+    const device = await opened('null0')
+    const pd = device.pd()
+    const sink = device.create(Sink, { pd: pd.handle })
+    sink.take({ data: new Uint8Array(100) })
+    device.call(Sink, 'take', { data: new Uint8Array(11) }, sink)
+    assert.equal(sink.query().taken, 111n)
+    assert.throws(() => pd.close(), { code: 'EBUSY' })
+    // As a program does that knows the class only by what the device tells of it.
+    const told = device.interface().find(({ name }) => name === 'sink')
+    assert.ok(told !== undefined)
+    assert.deepEqual(device.call(told, 'query', {}, sink), { taken: 111n })
+    const { sinks } = device.chain(chain => ({
+      sinks: [1, 2].map(() => chain.create(Sink, { pd: pd.handle })),
+    }))
+    assert.deepEqual(new Set(device.handles(Sink)), new Set([sink, ...sinks].map(({ handle }) => handle)))
+    for (const one of sinks) one.close()
+    sink.close()
+    pd.close()
+    await device.close()
+  })
+}
+
+describe('in this process', () => {
+  const network = createNetwork()
+  network.addDevice(core => createCtxDevice(core, 'ctx0'))
+  const remove = network.addDevice(core => createNullDevice(core, 'null0'))
+  everywhere(name => open({ network, device: name }))
+
+  test('two programs of a process share a soft device; a device goes under who has it open', async () => {
+    const one = await open({ network })
+    const again = await open({ network, device: one.name })
+    assert.equal(again.address, one.address)
+    assert.equal(again.pd().handle, 0)
+    await again.close()
+    assert.ok(one.counters().transport)
+    const gone = await open({ network, device: 'null0' })
+    const events = (async () => {
+      for await (const { type } of gone.events()) return type
+      return undefined
+    })()
+    await Promise.resolve()
+    remove()
+    remove()
+    assert.equal(await events, 'DEVICE_FATAL')
+    assert.throws(() => gone.pd(), { code: 'EIO' })
+    await gone.close()
+    await assert.rejects(open({ network, device: 'null0' }), { code: 'ENODEV', reason: /there are ctx0, rxe0/ })
+    assert.throws(() => network.addDevice(core => createCtxDevice(core, 'ctx0')), { code: 'EEXIST' })
+    await one.close()
+  })
+})
+
+describe('on a daemon', { skip: !hasNative() && 'there is no koffi' }, () => {
+  const scope = suiteScope()
+  let socket = ''
+  before(async () => {
+    const daemon = await startDaemon(scope, { devices: ['ctx0', 'null0'] })
+    socket = daemon.socket
+    scope.after(async () => assert.ok(isEmpty(await daemon.settled(isEmpty))))
+  })
+  everywhere(name => open({ socket, device: name }))
+  test('all classes that the library has words for are refused there with a sentence', async () => {
+    const device = await open({ socket, device: 'null0' })
+    assert.equal(device.address, '')
+    for (const make of [() => device.cq(), () => device.eventQueue(), () => device.create(Classes.dm, {} as never)])
+      assert.throws(make, { code: 'EOPNOTSUPP', hint: /supports/ })
+    await device.close()
+  })
+})
