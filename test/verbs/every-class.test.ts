@@ -1,6 +1,6 @@
 /*
- * R8, issue of the library: whatever class and method is declared, the library has words for it. Each row says them, and
- * the test looks whether they make that very call (answered, or refused as that call); rows without words say why.
+ * R8 from the library: whatever class and method is declared, the library has words for it. Each row says them, and the
+ * test looks whether they make that very call (answered, or refused as that call); rows without words say why.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -10,7 +10,7 @@ import { Classes, classes } from '../../src/spec/classes.ts'
 import { CtxContext } from '../../src/spec/drivers/ctx.ts'
 import { FlowType, QpState, WqType } from '../../src/spec/enums.ts'
 import type { ObjectClass } from '../../src/spec/schema.ts'
-import { createNetwork, type Device, open, openSystem, RdmaError } from '../../src/verbs/index.ts'
+import { createNetwork, type Device, type ObjectOf, open, openSystem, RdmaError } from '../../src/verbs/index.ts'
 import type { LocalNetwork } from '../../src/verbs/network.ts'
 import { place } from './ends.ts'
 
@@ -75,6 +75,16 @@ const strangeQp = (cls: ObjectClass): Record<string, Row> => ({
   postSend: DOORBELL,
 })
 const { counters, dm, flow, raw_packet_qp, gsi_qp, rwq_ind_table, smi_qp, rd_qp, tm_srq, wq } = Classes
+
+/** There is one for a port, so each goes again. */
+const gsi =
+  (use: (qp: ObjectOf<typeof gsi_qp>) => unknown): Words =>
+  device => {
+    const { pd, cq } = place(device)
+    const cap = { maxSendWr: 1, maxRecvWr: 1, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
+    using qp = device.create(gsi_qp, { pd: pd.handle, sendCq: cq.handle, recvCq: cq.handle, cap })
+    use(qp)
+  }
 
 const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   interface: {
@@ -167,7 +177,13 @@ const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   xrc_ini_qp: { ...queuePairRows(initiator), postSend: DOORBELL },
   xrc_tgt_qp: queuePairRows(((device: Device) => device.xrcd().target()) as never),
   raw_packet_qp: strangeQp(raw_packet_qp),
-  gsi_qp: strangeQp(gsi_qp),
+  gsi_qp: {
+    create: gsi(() => {}),
+    query: gsi(qp => qp.query()),
+    modify: gsi(qp => qp.modify(RESET)),
+    destroy: gsi(() => {}),
+    postSend: DOORBELL,
+  },
   smi_qp: strangeQp(smi_qp),
   rd_qp: strangeQp(rd_qp),
   flow: {
