@@ -16,9 +16,10 @@ import { type Arena, plainArena } from '../wire/arena.ts'
 import { findIdentification, sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
 import { addressWords } from './key-table.ts'
-import { emptyTappedRun, type Fate, noAddress, type Port, type PortCounters, SCRATCH_BYTES } from './port.ts'
+import { emptyTappedRun, type Fate, type noAddress, type Port, type PortCounters, SCRATCH_BYTES } from './port.ts'
 import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes, SHORTEST_PACKET } from './run-limits.ts'
 import { createSenders } from './senders.ts'
+import { createAddresses, ROOMS_BYTES, socketPortParts } from './socket-port.ts'
 import { LARGEST_SHARED_WINDOW, LARGEST_WINDOW_OF_SINGLES, pathMtuOf, sharedWindowOf } from './udp-window.ts'
 
 export interface DgramCounters extends PortCounters {
@@ -48,9 +49,8 @@ export const ICRC_MARK = 0x756d_6461
 
 /** The arena: runs that are being sent, rooms for layers that keep packets, what was received. */
 const STAGING = 4 * RUN_BYTES
-const ROOMS = 8
 const ROOMS_AT = STAGING
-const SCRATCH_AT = ROOMS_AT + ROOMS * RUN_BYTES
+const SCRATCH_AT = ROOMS_AT + ROOMS_BYTES
 const RECEIVED_AT = SCRATCH_AT + SCRATCH_BYTES
 const RECEIVED_BYTES = 4 << 20
 /** Where packets begin: behind the BTH the payload is aligned for copies (transport/run.ts). */
@@ -80,18 +80,13 @@ export const createDgramPort = ({
   const arena = makeArena(RECEIVED_AT + RECEIVED_BYTES)
   const flows = createFlowTable()
   const senders = createSenders(flows)
-  /** By number: an address and its socket, while the port has it. Numbers stay. */
-  const addresses: Uint8Array[] = []
-  const sockets: (DgramSocket | undefined)[] = []
+  const own = createAddresses<DgramSocket>()
+  const { addresses, sockets, numberOf } = own
   /** By flow: number of the source address, and the destination as text. */
   const sourceOf: number[] = []
   const destinationOf: string[] = []
   const known = new Map<string, Uint8Array>()
   const refused = new Set<string>()
-  const freeRooms = Array.from({ length: ROOMS }, (_, i) => ROOMS_AT + i * RUN_BYTES)
-  /** Numbers of groups that were left. */
-  const freeNumbers: number[] = []
-  const scratch = new Uint32Array(4)
   const source = { addresses: new Uint32Array(4), ports: new Uint16Array(1), trafficClasses: [0], hopLimits: [0] }
   const counters: DgramCounters = {
     sentPackets: 0,
@@ -118,8 +113,6 @@ export const createDgramPort = ({
   let used = 0
   let handedOut = false
 
-  const numberOf = (address: Uint8Array): number =>
-    addresses.findIndex(own => own.every((byte, i) => byte === address[i]))
   const textOf = (address: Uint8Array): string =>
     isLinkLocal(address) ? `${addressText(address)}%${interfaceName}` : addressText(address)
 
@@ -129,20 +122,12 @@ export const createDgramPort = ({
 
   /** A socket for an address, which gets a number unless it has one. */
   const open = (address: Uint8Array, multicast: { by?: string; on?: string }): void => {
-    const before = numberOf(address)
-    const number = before >= 0 ? before : (freeNumbers.pop() ?? addresses.length)
+    const number = own.numberFor(address)
     const take = (bytes: Uint8Array, from: string, fromPort: number): void => onMessage(number, bytes, from, fromPort)
-    let socket: DgramSocket
-    try {
-      socket = openDgramSocket(textOf(address), ROCE_UDP_PORT, take, multicast)
-    } catch (error) {
-      if (number < addresses.length && before < 0) freeNumbers.push(number)
-      throw error
-    }
+    const socket = openDgramSocket(textOf(address), ROCE_UDP_PORT, take, multicast)
     port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
     port.windowBytes = Math.min(LARGEST_WINDOW_OF_SINGLES, port.sharedWindowBytes)
-    addresses[number] = address.slice()
-    sockets[number] = socket
+    own.put(address, socket)
   }
 
   const mark = (offset: number, length: number): void => {
@@ -247,6 +232,7 @@ export const createDgramPort = ({
 
   const port: DgramPort & { windowBytes: number; sharedWindowBytes: number } = {
     arena,
+    ...socketPortParts(flows, senders, ROOMS_AT),
     scratch: SCRATCH_AT,
     maxPackets: RUN_PACKETS,
     maxBytes: RUN_BYTES,
@@ -286,8 +272,7 @@ export const createDgramPort = ({
       const number = numberOf(group)
       if (number < 0) return
       port.removeAddress(group)
-      addresses[number] = noAddress.source
-      freeNumbers.push(number)
+      own.forget(number)
     },
     openFlow: address => {
       const number = numberOf(address.source)
@@ -297,16 +282,6 @@ export const createDgramPort = ({
       sourceOf[flow] = number
       destinationOf[flow] = textOf(address.destination)
       return flow
-    },
-    closeFlow: flow => {
-      const { destination } = flows.recordOf(flow) ?? noAddress
-      const peer = port.peerOf(destination)
-      flows.close(0, flow)
-      if (peer >= 0 && port.peerOf(destination) < 0) senders.forgetPeer(peer)
-    },
-    peerOf: address => {
-      addressWords(address, scratch, 0)
-      return flows.peerOf(0, scratch, 0)
     },
 
     reserve: bytes => {
@@ -357,16 +332,6 @@ export const createDgramPort = ({
     },
 
     requireSeal: () => {},
-    takeRoom: bytes => {
-      requireRunBytes(bytes)
-      return freeRooms.pop() ?? -1
-    },
-    giveRoom: offset => {
-      freeRooms.push(offset)
-    },
-
-    nextTimeout: () => Number.POSITIVE_INFINITY,
-    onTimeout: () => {},
     close: () => {
       if (closed) return
       closed = true

@@ -10,10 +10,10 @@ import { closeUdpSocket, createUdpBatches, isMulticast, openUdpSocket, type UdpS
 import { ROCE_UDP_PORT } from '../spec/headers.ts'
 import { addressText, isLinkLocal } from '../wire/address.ts'
 import { createFlowTable } from './flow-table.ts'
-import { addressWords } from './key-table.ts'
-import { noAddress, type Port, SCRATCH_BYTES } from './port.ts'
-import { RUN_BYTES, RUN_PACKETS, requireRunBytes } from './run-limits.ts'
+import { type Port, SCRATCH_BYTES } from './port.ts'
+import { RUN_BYTES, RUN_PACKETS } from './run-limits.ts'
 import { createSenders } from './senders.ts'
+import { createAddresses, ROOMS_BYTES, socketPortParts } from './socket-port.ts'
 import { createUdpReceiving, RECEIVES, type ReceiveCounters } from './udp-receiving.ts'
 import { ALL_MESSAGES, createUdpSending, FLOWS, MESSAGE_PACKETS, type SendCounters, STAGING } from './udp-sending.ts'
 import { LARGEST_SHARED_WINDOW, LARGEST_WINDOW, pathMtuOf, sharedWindowOf } from './udp-window.ts'
@@ -33,27 +33,20 @@ export interface UdpPortOptions {
   readonly cut?: 'auto' | 'never'
 }
 
-/** Rooms for layers that keep packets. */
-const ROOMS = 8
-
 export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOptions): UdpPort => {
   let scope = interfaceIndex
   const batches = createUdpBatches({
-    staging: STAGING + ROOMS * RUN_BYTES + SCRATCH_BYTES,
+    staging: STAGING + ROOMS_BYTES + SCRATCH_BYTES,
     messages: ALL_MESSAGES,
     destinations: FLOWS,
     receives: RECEIVES,
   })
   const flows = createFlowTable()
   const senders = createSenders(flows)
-  /** By number: an address, and while the port has it the socket, and who waits for it. Numbers stay. */
-  const addresses: Uint8Array[] = []
-  const sockets: (UdpSocket | undefined)[] = []
+  const known = createAddresses<UdpSocket>()
+  const { addresses, sockets, numberOf } = known
+  /** By number of the address: who waits for its socket. */
   const watches: (Watch | undefined)[] = []
-  /** Numbers of groups that were left. */
-  const freeNumbers: number[] = []
-  const scratch = new Uint32Array(4)
-  const freeRooms = Array.from({ length: ROOMS }, (_, i) => STAGING + i * RUN_BYTES)
   let closed = false
   let seals = 0
 
@@ -80,9 +73,6 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
   })
   const receiving = createUdpReceiving(batches, sockets, addresses, senders, counters, { tap, exact: () => seals > 0 })
 
-  const numberOf = (address: Uint8Array): number =>
-    addresses.findIndex(known => known.every((byte, i) => byte === address[i]))
-
   const onReady = (_readable: boolean, writable: boolean): void => {
     if (closed) return
     if (writable) sending.sendQueued()
@@ -91,7 +81,8 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
 
   const port: UdpPort & { windowBytes: number; sharedWindowBytes: number } = {
     arena: batches.arena,
-    scratch: STAGING + ROOMS * RUN_BYTES,
+    ...socketPortParts(flows, senders, STAGING),
+    scratch: STAGING + ROOMS_BYTES,
     maxPackets: RUN_PACKETS,
     soonPackets: MESSAGE_PACKETS,
     maxBytes: RUN_BYTES,
@@ -103,8 +94,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
     tap: null,
 
     addAddress: (address, claim) => {
-      const known = numberOf(address)
-      if (known >= 0 && sockets[known] !== undefined) return
+      if (sockets[numberOf(address)] !== undefined) return
       let socket: UdpSocket
       try {
         socket = openUdpSocket(address, ROCE_UDP_PORT, scope, claim)
@@ -116,9 +106,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       }
       port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
       port.windowBytes = Math.min(LARGEST_WINDOW, port.sharedWindowBytes)
-      const number = known >= 0 ? known : (freeNumbers.pop() ?? addresses.length)
-      if (known < 0) addresses[number] = address.slice()
-      sockets[number] = socket
+      const number = known.put(address, socket)
       watches[number] = watch(socket.fd, { readable: true }, onReady)
     },
     removeAddress: address => {
@@ -148,8 +136,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       const number = numberOf(group)
       if (number < 0) return
       port.removeAddress(group)
-      addresses[number] = noAddress.source
-      freeNumbers.push(number)
+      known.forget(number)
     },
     openFlow: address => {
       const socket = numberOf(address.source)
@@ -168,16 +155,6 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       batches.setDestination(flow, address.destination, ROCE_UDP_PORT, scope)
       return flow
     },
-    closeFlow: flow => {
-      const { destination } = flows.recordOf(flow) ?? noAddress
-      const peer = port.peerOf(destination)
-      flows.close(0, flow)
-      if (peer >= 0 && port.peerOf(destination) < 0) senders.forgetPeer(peer)
-    },
-    peerOf: address => {
-      addressWords(address, scratch, 0)
-      return flows.peerOf(0, scratch, 0)
-    },
 
     reserve: bytes => (closed ? -1 : sending.reserve(bytes)),
     commit: sending.commit,
@@ -190,16 +167,6 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
     requireSeal: change => {
       seals += change
     },
-    takeRoom: bytes => {
-      requireRunBytes(bytes)
-      return freeRooms.pop() ?? -1
-    },
-    giveRoom: offset => {
-      freeRooms.push(offset)
-    },
-
-    nextTimeout: () => Number.POSITIVE_INFINITY,
-    onTimeout: () => {},
     close: () => {
       if (closed) return
       sending.sendQueued()

@@ -25,6 +25,7 @@ import {
 import type { Kit, Named, PathFacts, Plan } from './plan.ts'
 import {
   type InitialOptions,
+  joined,
   type QpSelf,
   type QueuePair,
   type QueuePairOptions,
@@ -33,7 +34,7 @@ import {
   type SendOptions,
 } from './queue-pair.ts'
 
-interface Connected<O extends ConnectOptions> {
+export interface Connected<O extends ConnectOptions> {
   /** What the peer must know to connect to it. */
   readonly endpoint: Endpoint
   /** From RESET to ready to send, towards a peer. */
@@ -51,9 +52,6 @@ export interface RcQueuePair
     Operations<RcMessageOptions, SendOptions>,
     ReliableOperations<SendOptions> {}
 
-/** What a peer must know of a connected queue pair. */
-export const endpointOf = ({ kit, qpn, psn }: QpSelf): Endpoint => ({ qpn, gid: addressText(kit.path.gid), psn })
-
 export interface RcQueuePairOptions
   extends QueuePairOptions,
     InitialOptions<typeof RcQp>,
@@ -63,40 +61,47 @@ export interface UcQueuePairOptions
     InitialOptions<typeof UcQp>,
     PeerOptions<ConnectOptions> {}
 
-type Steps<C extends ObjectClass> = In<C['methods']['modify']>[]
+type Steps<C extends ObjectClass> = readonly In<C['methods']['modify']>[]
 
-const rcMethods = queuePairMethods(RcQp, {
-  ...operations,
-  ...reliableOperations,
-  stepsTo(path: PathFacts, psn: number, peer: Endpoint, chosen?: RcConnectOptions): Steps<typeof RcQp> {
-    const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
-    const { answering, asking } = reliableSteps(chosen)
-    return [init, { ...rtr, ...answering }, { ...rts, ...asking }]
+/** What every type has that is connected, from the steps to ready-to-send that its own `modify` takes. */
+export const connected = <C extends ObjectClass, O extends ConnectOptions>(
+  stepsTo: (path: PathFacts, psn: number, peer: Endpoint, chosen?: O) => Steps<C>,
+): Connected<O> & { stepsTo: typeof stepsTo } & ThisType<QpSelf & { modify(step: Steps<C>[number]): void }> => ({
+  stepsTo,
+  get endpoint() {
+    const { kit, qpn, psn } = this as unknown as QpSelf
+    return { qpn, gid: addressText(kit.path.gid), psn }
   },
-  get endpoint(): Endpoint {
-    return endpointOf(this as unknown as QpSelf)
-  },
-  connect(this: QpSelf & RcQueuePair, peer: Endpoint, chosen?: RcConnectOptions): void {
-    for (const step of rcMethods.stepsTo(this.kit.path, this.psn, peer, chosen)) this.modify(step)
+  connect(peer, chosen) {
+    for (const step of stepsTo(this.kit.path, this.psn, peer, chosen)) this.modify(step)
   },
 })
+
+const rcMethods = queuePairMethods(
+  RcQp,
+  joined(
+    connected<typeof RcQp, RcConnectOptions>((path, psn, peer, chosen) => {
+      const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
+      const { answering, asking } = reliableSteps(chosen)
+      return [init, { ...rtr, ...answering }, { ...rts, ...asking }]
+    }),
+    { ...operations, ...reliableOperations },
+  ),
+)
 
 export const rcQpPlan = (kit: Kit, pd: Named, options: RcQueuePairOptions): Plan<RcQueuePair> =>
   queuePairPlan(kit, rcMethods, pd, options)
 
-const ucMethods = queuePairMethods(UcQp, {
-  ...operations,
-  stepsTo(path: PathFacts, psn: number, peer: Endpoint, chosen?: ConnectOptions): Steps<typeof UcQp> {
-    const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
-    return [init, rtr, rts]
-  },
-  get endpoint(): Endpoint {
-    return endpointOf(this as unknown as QpSelf)
-  },
-  connect(this: QpSelf & UcQueuePair, peer: Endpoint, chosen?: ConnectOptions): void {
-    for (const step of ucMethods.stepsTo(this.kit.path, this.psn, peer, chosen)) this.modify(step)
-  },
-})
+const ucMethods = queuePairMethods(
+  UcQp,
+  joined(
+    connected<typeof UcQp, ConnectOptions>((path, psn, peer, chosen) => {
+      const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
+      return [init, rtr, rts]
+    }),
+    operations,
+  ),
+)
 
 export const ucQpPlan = (kit: Kit, pd: Named, options: UcQueuePairOptions): Plan<UcQueuePair> =>
   queuePairPlan(kit, ucMethods, pd, options)

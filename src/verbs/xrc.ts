@@ -5,16 +5,8 @@
 import { XrcIniQp, XrcTgtQp } from '../spec/classes/xrc_qp.ts'
 import { Xrcd } from '../spec/classes/xrcd.ts'
 import { XrcdFlags } from '../spec/enums.ts'
-import type { In, ObjectClass } from '../spec/schema.ts'
-import { endpointOf } from './connected.ts'
-import {
-  connectSteps,
-  type Endpoint,
-  firstPsn,
-  type PeerOptions,
-  type RcConnectOptions,
-  reliableSteps,
-} from './connection.ts'
+import { type Connected, connected } from './connected.ts'
+import { connectSteps, firstPsn, type PeerOptions, type RcConnectOptions, reliableSteps } from './connection.ts'
 import {
   type Operations,
   operations,
@@ -22,14 +14,13 @@ import {
   type ReliableOperations,
   reliableOperations,
 } from './operations.ts'
-import { closer, eventSource, type Kit, make, type Named, type PathFacts, type Plan, plan } from './plan.ts'
+import { closer, eventSource, type Kit, make, type Named, type Plan, plan } from './plan.ts'
 import {
   type BareQueuePair,
   bareMethods,
   type InitialOptions,
   initially,
   joined,
-  type QpSelf,
   queuePairMethods,
   queuePairPlan,
   type SendingQueuePair,
@@ -53,15 +44,10 @@ export interface XrcInitiator
   extends SendingQueuePair<typeof XrcIniQp>,
     Addressed<Messages>,
     Addressed<ReliableOperations<XrcOptions>>,
-    Pick<Operations<RcMessageOptions, SendOptions>, 'bind' | 'invalidate'> {
-  readonly endpoint: Endpoint
-  connect(peer: Endpoint, options?: RcConnectOptions): void
-}
+    Pick<Operations<RcMessageOptions, SendOptions>, 'bind' | 'invalidate'>,
+    Connected<RcConnectOptions> {}
 
-export interface XrcTarget extends BareQueuePair<typeof XrcTgtQp> {
-  readonly endpoint: Endpoint
-  connect(peer: Endpoint, options?: RcConnectOptions): void
-}
+export interface XrcTarget extends BareQueuePair<typeof XrcTgtQp>, Connected<RcConnectOptions> {}
 
 export interface XrcTargetOptions extends InitialOptions<typeof XrcTgtQp>, PeerOptions<RcConnectOptions> {
   /** The number of a target that exists. */
@@ -72,8 +58,6 @@ export interface XrcInitiatorOptions
   extends SendQueueOptions,
     InitialOptions<typeof XrcIniQp>,
     PeerOptions<RcConnectOptions> {}
-
-type Steps<C extends ObjectClass> = In<C['methods']['modify']>[]
 
 export interface XrcDomain extends Disposable {
   readonly handle: number
@@ -92,19 +76,14 @@ export interface XrcDomainOptions {
 
 const { CREAT, EXCL } = XrcdFlags.values
 
-const targetMethods = joined(joined({ cls: XrcTgtQp }, bareMethods), {
-  stepsTo(path: PathFacts, psn: number, peer: Endpoint, chosen?: RcConnectOptions): Steps<typeof XrcTgtQp> {
+const targetMethods = joined(
+  joined({ cls: XrcTgtQp }, bareMethods),
+  connected<typeof XrcTgtQp, RcConnectOptions>((path, psn, peer, chosen) => {
     const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
     const { answering, timeout } = reliableSteps(chosen)
     return [init, { ...rtr, ...answering }, { ...rts, ...timeout }]
-  },
-  get endpoint(): Endpoint {
-    return endpointOf(this as unknown as QpSelf)
-  },
-  connect(this: QpSelf & XrcTarget, peer: Endpoint, chosen?: RcConnectOptions): void {
-    for (const step of targetMethods.stepsTo(this.kit.path, this.psn, peer, chosen)) this.modify(step)
-  },
-})
+  }),
+)
 
 const targetPlan = (kit: Kit, xrcd: Named, options: XrcTargetOptions): Plan<XrcTarget> => {
   const source = eventSource(kit, XrcTgtQp)
@@ -139,20 +118,16 @@ export const xrcdPlan = (kit: Kit, { file, exclusive = false }: XrcDomainOptions
     }
   })
 
-const initiatorMethods = queuePairMethods(XrcIniQp, {
-  stepsTo(path: PathFacts, psn: number, peer: Endpoint, chosen?: RcConnectOptions): Steps<typeof XrcIniQp> {
-    const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
-    return [init, rtr, { ...rts, ...reliableSteps(chosen).asking }]
-  },
-  ...operations,
-  ...reliableOperations,
-  get endpoint(): Endpoint {
-    return endpointOf(this as unknown as QpSelf)
-  },
-  connect(this: QpSelf & XrcInitiator, peer: Endpoint, chosen?: RcConnectOptions): void {
-    for (const step of initiatorMethods.stepsTo(this.kit.path, this.psn, peer, chosen)) this.modify(step)
-  },
-})
+const initiatorMethods = queuePairMethods(
+  XrcIniQp,
+  joined(
+    connected<typeof XrcIniQp, RcConnectOptions>((path, psn, peer, chosen) => {
+      const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
+      return [init, rtr, { ...rts, ...reliableSteps(chosen).asking }]
+    }),
+    { ...operations, ...reliableOperations },
+  ),
+)
 
 export const xrcInitiatorPlan = (kit: Kit, pd: Named, options: XrcInitiatorOptions): Plan<XrcInitiator> =>
   queuePairPlan(kit, initiatorMethods, pd, options)

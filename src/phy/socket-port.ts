@@ -1,0 +1,87 @@
+/*
+ * What ports on sockets (udp.ts, dgram.ts) have in common: numbers of their addresses, rooms for layers that keep
+ * packets, peers of flows, and that nothing of them waits for a time. Knows no sockets, only that an address may have
+ * one.
+ */
+import type { FlowTable } from './flow-table.ts'
+import { addressWords } from './key-table.ts'
+import { noAddress, type Port } from './port.ts'
+import { RUN_BYTES, requireRunBytes } from './run-limits.ts'
+import type { Senders } from './senders.ts'
+
+/** Bytes of the arena for rooms. */
+const ROOMS = 8
+export const ROOMS_BYTES = ROOMS * RUN_BYTES
+
+export interface Addresses<S> {
+  /** By number: an address, and its socket while the port has it. Numbers stay. */
+  readonly addresses: Uint8Array[]
+  readonly sockets: (S | undefined)[]
+  /** -1 for an address that has none. */
+  numberOf(address: Uint8Array): number
+  /** The number that the address has, or would get. */
+  numberFor(address: Uint8Array): number
+  /** Gives an address its number and the socket. */
+  put(address: Uint8Array, socket: S): number
+  /** A group was left: its number is free again, as no flow leaves from it. */
+  forget(number: number): void
+}
+
+export const createAddresses = <S>(): Addresses<S> => {
+  const addresses: Uint8Array[] = []
+  const sockets: (S | undefined)[] = []
+  const free: number[] = []
+  const numberOf = (address: Uint8Array): number =>
+    addresses.findIndex(known => known.every((byte, i) => byte === address[i]))
+  const numberFor = (address: Uint8Array): number => {
+    const known = numberOf(address)
+    return known >= 0 ? known : (free.at(-1) ?? addresses.length)
+  }
+  return {
+    addresses,
+    sockets,
+    numberOf,
+    numberFor,
+    put(address, socket) {
+      const number = numberFor(address)
+      if (free.at(-1) === number) free.pop()
+      addresses[number] = address.slice()
+      sockets[number] = socket
+      return number
+    },
+    forget(number) {
+      addresses[number] = noAddress.source
+      free.push(number)
+    },
+  }
+}
+
+type Parts = 'closeFlow' | 'peerOf' | 'takeRoom' | 'giveRoom' | 'nextTimeout' | 'onTimeout'
+
+/** Parts of a port with these flows and senders; its rooms are at `roomsAt` of the arena. */
+export const socketPortParts = (flows: FlowTable, senders: Senders, roomsAt: number): Pick<Port, Parts> => {
+  const freeRooms = Array.from({ length: ROOMS }, (_, i) => roomsAt + i * RUN_BYTES)
+  const scratch = new Uint32Array(4)
+  const peerOf = (address: Uint8Array): number => {
+    addressWords(address, scratch, 0)
+    return flows.peerOf(0, scratch, 0)
+  }
+  return {
+    peerOf,
+    closeFlow: flow => {
+      const { destination } = flows.recordOf(flow) ?? noAddress
+      const peer = peerOf(destination)
+      flows.close(0, flow)
+      if (peer >= 0 && peerOf(destination) < 0) senders.forgetPeer(peer)
+    },
+    takeRoom: bytes => {
+      requireRunBytes(bytes)
+      return freeRooms.pop() ?? -1
+    },
+    giveRoom: offset => {
+      freeRooms.push(offset)
+    },
+    nextTimeout: () => Number.POSITIVE_INFINITY,
+    onTimeout: () => {},
+  }
+}

@@ -1,0 +1,42 @@
+/*
+ * What ports on sockets share: numbers of addresses, which stay while flows may mean them, and rooms.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createFlowTable } from '../../src/phy/flow-table.ts'
+import { RUN_BYTES } from '../../src/phy/run-limits.ts'
+import { createSenders } from '../../src/phy/senders.ts'
+import { createAddresses, ROOMS_BYTES, socketPortParts } from '../../src/phy/socket-port.ts'
+
+const address = (last: number): Uint8Array => Uint8Array.from({ length: 16 }, (_, i) => (i === 15 ? last : 0xfd))
+
+test('an address keeps its number without a socket; the number of a group that was left is the next one given', () => {
+  const { put, numberOf, numberFor, forget, sockets, addresses } = createAddresses<string>()
+  assert.deepEqual([put(address(1), 'a'), put(address(2), 'group'), put(address(3), 'c')], [0, 1, 2])
+  sockets[0] = undefined
+  assert.equal(numberFor(address(1)), 0)
+  sockets[1] = undefined
+  forget(1)
+  assert.equal(numberOf(address(2)), -1)
+  assert.equal(put(address(1), 'again'), 0)
+  assert.equal(numberFor(address(4)), 1)
+  // Nothing is taken by asking.
+  assert.equal(put(address(4), 'd'), 1)
+  assert.equal(put(address(5), 'e'), 3)
+  assert.deepEqual(sockets, ['again', 'd', 'c', 'e'])
+  assert.deepEqual(addresses[1], address(4))
+})
+
+test('rooms lie where they were said to, each is given once, and there are no more', () => {
+  const flows = createFlowTable()
+  const { takeRoom, giveRoom } = socketPortParts(flows, createSenders(flows), 4096)
+  const rooms = Array.from({ length: ROOMS_BYTES / RUN_BYTES }, () => takeRoom(RUN_BYTES))
+  assert.equal(takeRoom(1), -1)
+  assert.deepEqual(
+    rooms.sort((a, b) => a - b),
+    rooms.map((_, i) => 4096 + i * RUN_BYTES),
+  )
+  giveRoom(rooms[2])
+  assert.equal(takeRoom(1), rooms[2])
+  assert.throws(() => takeRoom(RUN_BYTES + 1))
+})
