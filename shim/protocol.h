@@ -74,7 +74,7 @@ _Static_assert(sizeof(struct userdma_hello_reply) == 248, "layout of struct user
 
 struct userdma_open {
     uint32_t node;
-    uint32_t reserved;
+    uint32_t wants;
 };
 _Static_assert(sizeof(struct userdma_open) == 8, "layout of struct userdma_open");
 

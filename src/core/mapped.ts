@@ -18,6 +18,8 @@ export interface MappedPiece {
 }
 
 export interface MappedMemory {
+  /** The client finds what lies apart by itself: pieces may be shared by many things of a driver. */
+  readonly packed?: boolean
   /** Zeroed, rounded up to pages. Throws CallError ENOMEM when the context may have no more. */
   allocate(bytes: number): MappedPiece
   free(piece: MappedPiece): void

@@ -47,7 +47,8 @@ interface Chunk {
   live: number
 }
 
-export const createContextMemory = (pool: RingPool): ContextMemory => {
+/** `packed`: what MappedMemory says of it. */
+export const createContextMemory = (pool: RingPool, packed = false): ContextMemory => {
   const fd = createMemfd(NAME, ContextFile.bytes)
   addSeals(fd, SEAL_SHRINK | SEAL_GROW | SEAL_SEAL)
   const chunks = new Set<Chunk>()
@@ -126,6 +127,7 @@ export const createContextMemory = (pool: RingPool): ContextMemory => {
   const { dev, ino } = fileIdentity(fd)
   return {
     fd,
+    packed,
     dev,
     inode: ino,
     get live() {

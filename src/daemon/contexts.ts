@@ -27,7 +27,7 @@ export interface Contexts {
    * passes on and then closes. Throws CallError EIO if the device is gone, SystemError (EMFILE) if we have no
    * descriptors left.
    */
-  open(device: Device, node: number): { readonly open: OpenContext; readonly doorbell: number }
+  open(device: Device, node: number, packed?: boolean): { readonly open: OpenContext; readonly doorbell: number }
   /** One more doorbell socket, otherwise as `open`. */
   addDoorbell(open: OpenContext): number
   byNumber(number: number): OpenContext | undefined
@@ -102,8 +102,8 @@ export const createContexts = (
   }
 
   return {
-    open(device, node) {
-      const memory = createContextMemory(pool)
+    open(device, node, packed) {
+      const memory = createContextMemory(pool, packed)
       let context: Context
       try {
         context = openContext(device, { mapped: memory })

@@ -26,7 +26,15 @@ import {
 import { close, peerCredentials, peerPidfd, recv, send } from '../host/sockets.ts'
 import { DriverOps } from '../spec/classes/driver_ops.ts'
 import { CallError, Errno } from '../spec/errno.ts'
-import { HelloWants, InstallKind, MessageType, SESSION_VERSION, SessionLimits, SYSTEM_NODE } from '../spec/session.ts'
+import {
+  HelloWants,
+  InstallKind,
+  MessageType,
+  OpenWants,
+  SESSION_VERSION,
+  SessionLimits,
+  SYSTEM_NODE,
+} from '../spec/session.ts'
 import type { Answer } from '../uapi/call.ts'
 import { decodeWrite } from '../uapi/linux-write.ts'
 import { callOfRequest } from '../uapi/object-format.ts'
@@ -175,7 +183,8 @@ const serve = (
     for (const number of opened) if (!daemon.contexts.byNumber(number)) opened.delete(number)
     if (opened.size >= MOST_CONTEXTS)
       throw new CallError('EMFILE', `this process has ${MOST_CONTEXTS} contexts open, which is the limit`)
-    const { open, doorbell } = daemon.contexts.open(device, request.node)
+    const packed = (request.wants & OpenWants.PACKED_RINGS) !== 0
+    const { open, doorbell } = daemon.contexts.open(device, request.node, packed)
     opened.add(open.number)
     grantOpen(open, doorbell, [open.memory.fd])
   }

@@ -109,8 +109,8 @@ export const Messages = {
    * Descriptors: the parked page, unless there is an error. `root` is NUL-terminated.
    */
   helloReply: layout(['version', 'u32'], ['error', 's32'], ['root', 240]),
-  /** Device node number N of /dev/infiniband/uverbsN, or SYSTEM_NODE. */
-  open: layout(['node', 'u32'], ['reserved', 'u32']),
+  /** Device node number N of /dev/infiniband/uverbsN, or SYSTEM_NODE. wants: OpenWants; unknown bits are ignored. */
+  open: layout(['node', 'u32'], ['wants', 'u32']),
   /** Descriptors: OPEN: memory file, doorbell socket; ATTACH: doorbell socket. `rdev` as stat shows it. */
   openReply: layout(['error', 's32'], ['context', 'u32'], ['rdev', 'u64'], ['inode', 'u64']),
   /** request: the second argument of ioctl(2); argument: the third. */
@@ -129,6 +129,9 @@ export const Messages = {
 
 /** Bits of `hello.wants`. */
 export const HelloWants = { REASONS: 1 } as const
+
+/** Bits of `open.wants`: rings may lie packed, since the client looks into their headers for their elements. */
+export const OpenWants = { PACKED_RINGS: 1 } as const
 
 /** What a new descriptor is: one of events, or one of a driver (class `driver_ops`). */
 export const InstallKind = { EVENT: 0, DRIVER: 1 } as const

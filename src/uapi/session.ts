@@ -41,7 +41,7 @@ export interface Request extends Header {
   /** HELLO. */
   version: number
   tag: string
-  /** Bits of HelloWants. */
+  /** Bits of HelloWants; OPEN: of OpenWants. */
   wants: number
   /** OPEN. */
   node: number
@@ -139,6 +139,7 @@ const HELLO_REPLY_ERROR = body('helloReply', 'error')
 const HELLO_REPLY_ROOT = body('helloReply', 'root')
 const HELLO_REPLY_ROOT_SIZE = field('helloReply', 'root').size
 const OPEN_NODE = body('open', 'node')
+const OPEN_WANTS = body('open', 'wants')
 const OPEN_REPLY_ERROR = body('openReply', 'error')
 const OPEN_REPLY_CONTEXT = body('openReply', 'context')
 const OPEN_REPLY_RDEV = body('openReply', 'rdev')
@@ -249,6 +250,7 @@ export const readRequest = ({ bytes, view }: MessageBuffer, length: number, into
       break
     case MessageType.OPEN:
       into.node = view.getUint32(OPEN_NODE, true)
+      into.wants = view.getUint32(OPEN_WANTS, true)
       break
     case MessageType.HELLO:
       into.version = view.getUint32(HELLO_VERSION, true)
@@ -338,9 +340,10 @@ export const writeHello = ({ bytes, view }: MessageBuffer, from: Partial<Header>
   return putHeader(view, MessageType.HELLO, HEADER + Messages.hello.size, from)
 }
 
-export const writeOpen = ({ view }: MessageBuffer, from: Partial<Header>, node: number): number => {
+/** `wants`: bits of OpenWants. */
+export const writeOpen = ({ view }: MessageBuffer, from: Partial<Header>, node: number, wants = 0): number => {
   view.setUint32(OPEN_NODE, node, true)
-  view.setUint32(OPEN_NODE + 4, 0, true)
+  view.setUint32(OPEN_WANTS, wants, true)
   return putHeader(view, MessageType.OPEN, HEADER + Messages.open.size, from)
 }
 

@@ -5,6 +5,8 @@
  */
 import { createRingPool, type Mapping, type RingPool } from '../host/mapping.ts'
 import { rxeLayout } from '../spec/drivers/ring-layout.ts'
+import { PACKED_ELEMENTS } from '../spec/drivers/rxe-rings.ts'
+import { PAGE_BYTES } from '../spec/memory.ts'
 import { ContextFile } from '../spec/session.ts'
 import type { RingBytes, RingPlace } from './carrier.ts'
 
@@ -39,9 +41,9 @@ export const createFileRings = (file: number): FileRings => {
     const at = Number(offset)
     const start = at - ((at - FIRST) % CHUNK)
     const end = Math.min(start + CHUNK, END)
-    return at + size <= end
-      ? { at, key: start, from: start, length: end - start }
-      : { at, key: -at, from: at, length: size }
+    if (at + size <= end) return { at, key: start, from: start, length: end - start }
+    const from = at - (at % PAGE_BYTES)
+    return { at, key: -at, from, length: at + size - from }
   }
   return {
     ring(place) {
@@ -54,7 +56,8 @@ export const createFileRings = (file: number): FileRings => {
       shared.uses++
       const { bytes, view, i32 } = shared.mapping
       const head = at - from
-      return { head, data: head + rxeLayout.header.DATA, bytes, view, words: i32 }
+      const elements = view.getUint32(head + PACKED_ELEMENTS, true) || rxeLayout.header.DATA
+      return { head, data: head + elements, bytes, view, words: i32 }
     },
     release(place) {
       const { key } = spanOf(place)

@@ -15,7 +15,7 @@ import { declare } from '../spec/description.ts'
 import { rxeLayout } from '../spec/drivers/ring-layout.ts'
 import { AsyncEventType } from '../spec/enums.ts'
 import type { AnyValues, ObjectClass } from '../spec/schema.ts'
-import { ParkedPage } from '../spec/session.ts'
+import { OpenWants, ParkedPage } from '../spec/session.ts'
 import { writeOpen } from '../uapi/session.ts'
 import type { Carrier, EventTargets } from './carrier.ts'
 import { invalid, RdmaError, refused } from './error.ts'
@@ -71,7 +71,7 @@ const openContext = (session: Session, wanted: string | undefined) => {
       'open',
       `no device ${wanted ?? 'in a network'}; there are ${devices.map(({ name }) => name).join(', ')}`,
     )
-  const { reply, fds } = session.ask('open', (to, from) => writeOpen(to, from, device.node))
+  const { reply, fds } = session.ask('open', (to, from) => writeOpen(to, from, device.node, OpenWants.PACKED_RINGS))
   if (reply.error !== 0) throw invalid('open', `device ${device.name} cannot be opened: errno ${reply.error}`)
   return { device, context: reply.context, file: fds[0], doorbell: fds[1] }
 }

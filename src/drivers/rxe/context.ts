@@ -4,7 +4,7 @@
  */
 import { plainMemory } from '../../core/mapped.ts'
 import type { Context } from '../../core/model.ts'
-import { mappedRings } from './ring-memory.ts'
+import { mappedRings, packedRings } from './ring-memory.ts'
 import type { Ring, RingMemory } from './rings.ts'
 
 export interface RxeContext {
@@ -17,7 +17,7 @@ export const ringsOf = (context: Context): RingMemory => {
   context.state ??= (
     context.mapped === undefined
       ? { rings: mappedRings(plainMemory()), inside: true }
-      : { rings: mappedRings(context.mapped) }
+      : { rings: context.mapped.packed ? packedRings(context.mapped) : mappedRings(context.mapped) }
   ) satisfies RxeContext
   return (context.state as RxeContext).rings
 }
@@ -26,8 +26,8 @@ export const ringsOf = (context: Context): RingMemory => {
 export const isInside = (context: Context): boolean =>
   context.state === undefined ? context.mapped === undefined : (context.state as RxeContext).inside === true
 
-/** struct mminfo: what the provider maps; in a slab the offset names the ring. */
+/** struct mminfo: what the provider maps; in a slab the offset names the ring, and the size is up to the slab's end. */
 export const mmapInfo = ({ area, head }: Ring): { offset: bigint; size: number } => ({
   offset: BigInt(area.offset + head - area.at),
-  size: area.length,
+  size: area.length - (head - area.at),
 })

@@ -2,11 +2,14 @@
  * Where rings lie (design.md sections 6 and 7). Programs map theirs, each a piece of their context's memory in rxe's
  * layout, header and elements in one. Programs of this process map nothing: their rings are compact and come from
  * slabs, so that very many cost little. In a slab headers lie side by side, apart from the elements: of a queue that is
- * never used nothing but its header is ever touched, and the system gives memory only to what is.
+ * never used nothing but its header is ever touched, and the system gives memory only to what is. Programs that say
+ * that they find elements by the header (our library) get slabs too, in rxe's layout: the first touch of a page costs
+ * as much as all else that makes a queue.
  */
 import type { MappedMemory, MappedPiece } from '../../core/mapped.ts'
 import { compactLayout } from '../../spec/drivers/compact-rings.ts'
-import { rxeLayout } from '../../spec/drivers/ring-layout.ts'
+import { type RingLayout, rxeLayout } from '../../spec/drivers/ring-layout.ts'
+import { PACKED_ELEMENTS } from '../../spec/drivers/rxe-rings.ts'
 import { noRing, type RingMemory, type RingRoom } from './rings.ts'
 
 /** Rings that a program maps. */
@@ -19,16 +22,9 @@ export const mappedRings = (memory: MappedMemory): RingMemory => ({
   free: ({ area }) => memory.free(area),
 })
 
-/** Rings for programs of this process, who find them by the offset that calls answer (`mmapInfo`). */
-export interface SlabRings extends RingMemory {
-  /** Throws an Error if no ring lies there. */
-  at(offset: bigint): RingRoom
-  /** Rings, and bytes of the slabs that they lie in. */
-  stat(): { readonly rings: number; readonly bytes: number }
-}
-
-/** Rooms of one size. */
+/** Rooms of one size in one piece of memory. */
 interface Slab extends MappedPiece {
+  readonly piece: MappedPiece
   readonly size: Size
   readonly rooms: number
   /** Where the elements of the first room begin. */
@@ -49,61 +45,52 @@ interface Size {
   used: number
 }
 
-const HEADER = compactLayout.header.DATA
-/** Slabs lie so far apart in the offsets that calls answer: farther than headers of one slab. */
-const APART = 2 ** 20
+/** Where slabs get their memory. */
+interface Pieces {
+  add(bytes: number): MappedPiece
+  remove(piece: MappedPiece): void
+}
+
 /** A slab has an eighth of the rooms that are used already, so that little is free, but not fewer and not larger. */
 const LEAST_ROOMS = 16
 const MOST_BYTES = 1 << 20
 
-export const slabRings = (): SlabRings => {
+interface Slabs extends RingMemory {
+  /** The ring whose header lies `at` bytes behind the beginning of a piece; undefined if none does. */
+  find(piece: MappedPiece, at: number): RingRoom | undefined
+  rings(): number
+}
+
+const slabsIn = (layout: RingLayout, pieces: Pieces): Slabs => {
+  const header = layout.header.DATA
   const sizes = new Map<number, Size>()
-  const slabs: (Slab | undefined)[] = []
-  let bytesOfAll = 0
+  const slabOf = new Map<MappedPiece, Slab>()
 
   const addSlab = (size: Size): Slab => {
-    const most = Math.max(1, Math.floor(MOST_BYTES / (HEADER + size.bytes)))
+    const most = Math.max(1, Math.floor(MOST_BYTES / (header + size.bytes)))
     const rooms = Math.min(most, Math.max(LEAST_ROOMS, size.used >> 3))
-    const buffer = new ArrayBuffer(rooms * (HEADER + size.bytes))
-    let number = slabs.indexOf(undefined)
-    if (number < 0) number = slabs.length
-    const slab: Slab = {
-      offset: number * APART,
-      length: buffer.byteLength,
-      at: 0,
-      bytes: new Uint8Array(buffer),
-      view: new DataView(buffer),
-      words: new Int32Array(buffer),
-      size,
-      rooms,
-      elements: rooms * HEADER,
-      next: new Int32Array(rooms),
-      free: -1,
-      fresh: 0,
-      used: 0,
-    }
-    slabs[number] = slab
+    const piece = pieces.add(rooms * (header + size.bytes))
+    const next = new Int32Array(rooms)
+    const elements = piece.at + rooms * header
+    const slab: Slab = { ...piece, piece, size, rooms, elements, next, free: -1, fresh: 0, used: 0 }
+    slabOf.set(piece, slab)
     size.open.push(slab)
-    bytesOfAll += slab.length
     return slab
   }
-
   const roomOf = (slab: Slab, room: number): RingRoom => ({
     area: slab,
-    head: room * HEADER,
-    // An integer for the engine that runs this, too: a number of another kind would be an object of its own.
-    data: (slab.elements + room * slab.size.bytes) | 0,
+    head: slab.at + room * header,
+    data: slab.elements + room * slab.size.bytes,
   })
-
   const removeSlab = (slab: Slab): void => {
     const { open } = slab.size
     open.splice(open.indexOf(slab), 1)
-    slabs[slab.offset / APART] = undefined
-    bytesOfAll -= slab.length
+    slabOf.delete(slab.piece)
+    pieces.remove(slab.piece)
   }
 
   return {
-    layout: compactLayout,
+    layout,
     allocate(bytes) {
       let size = sizes.get(bytes)
       if (size === undefined) {
@@ -123,7 +110,7 @@ export const slabRings = (): SlabRings => {
       if (ring === noRing) return
       const slab = ring.area as Slab
       const { size } = slab
-      const room = ring.head / HEADER
+      const room = (ring.head - slab.at) / header
       slab.next[room] = slab.free
       slab.free = room
       if (slab.used === slab.rooms) size.open.push(slab)
@@ -132,18 +119,81 @@ export const slabRings = (): SlabRings => {
       // One that is empty stays until there is another: a queue that comes and goes makes no slabs.
       if (slab.used === 0 && size.open.length > 1) removeSlab(slab)
     },
-    at(offset) {
-      const number = Number(offset)
-      const slab = slabs[Math.floor(number / APART)]
-      const room = (number % APART) / HEADER
-      if (slab === undefined || room >= slab.fresh || !Number.isInteger(room))
-        throw new Error(`no ring lies at ${offset}`)
-      return roomOf(slab, room)
+    find(piece, at) {
+      const slab = slabOf.get(piece)
+      const room = at / header
+      return slab !== undefined && Number.isInteger(room) && room < slab.fresh ? roomOf(slab, room) : undefined
     },
-    stat() {
+    rings() {
       let rings = 0
       for (const { used } of sizes.values()) rings += used
-      return { rings, bytes: bytesOfAll }
+      return rings
     },
+  }
+}
+
+/** Rings that a program maps and whose elements it finds by their header (`OpenWants.PACKED_RINGS`). */
+export const packedRings = (memory: MappedMemory): RingMemory => {
+  const slabs = slabsIn(rxeLayout, { add: bytes => memory.allocate(bytes), remove: piece => memory.free(piece) })
+  return {
+    layout: slabs.layout,
+    free: slabs.free,
+    allocate(bytes) {
+      const room = slabs.allocate(bytes)
+      // Told to the program; never read back.
+      room.area.view.setUint32(room.head + PACKED_ELEMENTS, room.data - room.head, true)
+      return room
+    },
+  }
+}
+
+/** Rings for programs of this process, who find them by the offset that calls answer (`mmapInfo`). */
+export interface SlabRings extends RingMemory {
+  /** Throws an Error if no ring lies there. */
+  at(offset: bigint): RingRoom
+  /** Rings, and bytes of the slabs that they lie in. */
+  stat(): { readonly rings: number; readonly bytes: number }
+}
+
+/** Slabs lie so far apart in the offsets that calls answer: farther than headers of one slab. */
+const APART = 2 ** 20
+
+export const slabRings = (): SlabRings => {
+  const pieces: (MappedPiece | undefined)[] = []
+  let bytesOfAll = 0
+  const slabs = slabsIn(compactLayout, {
+    add(bytes) {
+      const buffer = new ArrayBuffer(bytes)
+      let number = pieces.indexOf(undefined)
+      if (number < 0) number = pieces.length
+      const piece: MappedPiece = {
+        offset: number * APART,
+        length: bytes,
+        at: 0,
+        bytes: new Uint8Array(buffer),
+        view: new DataView(buffer),
+        words: new Int32Array(buffer),
+      }
+      pieces[number] = piece
+      bytesOfAll += bytes
+      return piece
+    },
+    remove({ offset, length }) {
+      pieces[offset / APART] = undefined
+      bytesOfAll -= length
+    },
+  })
+  return {
+    layout: slabs.layout,
+    allocate: slabs.allocate,
+    free: slabs.free,
+    at(offset) {
+      const number = Number(offset)
+      const piece = pieces[Math.floor(number / APART)]
+      const room = piece === undefined ? undefined : slabs.find(piece, number % APART)
+      if (room === undefined) throw new Error(`no ring lies at ${offset}`)
+      return room
+    },
+    stat: () => ({ rings: slabs.rings(), bytes: bytesOfAll }),
   }
 }

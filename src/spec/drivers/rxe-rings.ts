@@ -10,6 +10,12 @@
 /** struct rxe_queue_buf: the program reads the first two words once, after mmap. */
 export const RingHeader = { LOG2_ELEMENT: 0, INDEX_MASK: 4, PRODUCER: 128, CONSUMER: 256, DATA: 384 } as const
 
+/**
+ * A word that rxe leaves free: where the elements begin, from the header's beginning; 0: behind the header. Headers of
+ * rings that a session asks to be packed (spec/session.ts) lie side by side, apart from their elements.
+ */
+export const PACKED_ELEMENTS = 8
+
 /** struct ib_uverbs_wc, in elements of 128 bytes as rxe has them. */
 export const Wc = {
   WR_ID: 0,

@@ -1,0 +1,123 @@
+/*
+ * Packed rings of a context's memory file, seen from both ends: the device makes rings whose headers lie side by side,
+ * the library finds each by what a call answers, and both mean the same elements, whatever the sizes and the order.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { createContextMemory } from '../../src/daemon/context-file.ts'
+import { mmapInfo, ringsOf } from '../../src/drivers/rxe/context.ts'
+import { createRing, elementAt, loadProducer, type Ring, storeConsumer } from '../../src/drivers/rxe/rings.ts'
+import { createRingPool } from '../../src/host/mapping.ts'
+import { hasNative } from '../../src/host/native.ts'
+import { rxeLayout } from '../../src/spec/drivers/ring-layout.ts'
+import { createFileRings } from '../../src/verbs/file-rings.ts'
+import { nextSlot, type ProgramRing, produce, programRing } from '../../src/verbs/ring.ts'
+
+const native = { skip: !hasNative() }
+const PAGE = 4096
+
+/** A context whose client asks for packed rings or does not, and that client. */
+const bothEnds = (packed: boolean) => {
+  const pool = createRingPool()
+  const memory = createContextMemory(pool, packed)
+  const rings = ringsOf({ state: undefined, mapped: memory } as never)
+  const file = createFileRings(memory.fd)
+  const find = (ring: Ring): ProgramRing => programRing({ layout: rxeLayout, ring: file.ring }, mmapInfo(ring))
+  const end = (): void => {
+    file.close()
+    memory.close()
+    assert.equal(pool.counters.mapped, 0)
+  }
+  return { memory, rings, file, find, end }
+}
+
+const size = fc.oneof(
+  {
+    arbitrary: fc.record({ elements: fc.integer({ min: 1, max: 300 }), bytes: fc.constantFrom(64, 128, 256) }),
+    weight: 6,
+  },
+  { arbitrary: fc.record({ elements: fc.integer({ min: 3000, max: 20_000 }), bytes: fc.constant(128) }), weight: 1 },
+)
+
+for (const packed of [true, false])
+  test(`both ends mean the same elements, ${packed ? 'packed' : 'each ring by itself'}`, native, () => {
+    const step = fc.record({ free: fc.option(fc.nat(), { nil: undefined, freq: 2 }), of: size })
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), steps => {
+        const { rings, file, find, end } = bothEnds(packed)
+        const live: { ring: Ring; program: ProgramRing; mark: number }[] = []
+        const check = ({ ring, program, mark }: (typeof live)[number]): void => {
+          assert.equal(loadProducer(ring), 1)
+          for (const index of [0, ring.mask]) {
+            assert.equal(ring.area.view.getUint32(elementAt(ring, index), true), mark)
+            assert.equal(program.view.getUint32(program.data + (index << program.log2), true), mark)
+          }
+        }
+        steps.forEach(({ free, of }, i) => {
+          if (free !== undefined && live.length > 0) {
+            const [one] = live.splice(free % live.length, 1)
+            check(one)
+            file.release(mmapInfo(one.ring))
+            rings.free(one.ring)
+            return
+          }
+          const ring = createRing(rings, of.elements, of.bytes)
+          const program = find(ring)
+          assert.deepEqual([program.mask, program.log2, program.capacity], [ring.mask, ring.log2, ring.capacity])
+          program.view.setUint32(nextSlot(program), i + 1, true)
+          program.view.setUint32(program.data + (program.mask << program.log2), i + 1, true)
+          produce(program)
+          live.push({ ring, program, mark: i + 1 })
+        })
+        for (const one of live) check(one)
+        end()
+      }),
+      { numRuns: 40 },
+    )
+  })
+
+test('headers of packed rings share pages, apart from their elements', native, () => {
+  const { memory, rings, end } = bothEnds(true)
+  const made = Array.from({ length: 10 }, () => createRing(rings, 255, 64))
+  const pages = new Set(made.map(({ area, head }) => Math.floor((area.offset + head - area.at) / PAGE)))
+  assert.ok(pages.size <= 2, `${pages.size} pages for 10 headers`)
+  assert.equal(memory.live, 1)
+  for (const ring of made) rings.free(ring)
+  end()
+})
+
+test('what a program writes into its header moves no element of the device', native, () => {
+  const { rings, find, end } = bothEnds(true)
+  const ring = createRing(rings, 15, 64)
+  const before = elementAt(ring, 3)
+  const { view } = find(ring)
+  for (let at = 0; at < 128; at += 4) view.setUint32(ring.head - ring.area.at + at, 0xffff_fff0, true)
+  assert.equal(elementAt(ring, 3), before)
+  storeConsumer(ring, 2)
+  assert.equal(elementAt(ring, 3), before)
+  end()
+})
+
+test('a slab that reaches over the end of what rings share is mapped by itself', native, () => {
+  const { rings, find, end } = bothEnds(true)
+  // A long ring moves what follows by a page; then pieces of 193, 3 × 18, 6 and 3 pages fill a chunk of 256.
+  const counts = [
+    [1, 20_000, 128],
+    [1, 2047, 128],
+    [48, 63, 64],
+    [1, 15, 64],
+    [16, 3, 64],
+  ]
+  const made = counts.flatMap(([count, elements, bytes]) =>
+    Array.from({ length: count }, () => createRing(rings, elements, bytes)),
+  )
+  for (const [i, ring] of made.entries()) {
+    const program = find(ring)
+    program.view.setUint32(nextSlot(program), i, true)
+    produce(program)
+    assert.equal(loadProducer(ring), 1)
+    assert.equal(ring.area.view.getUint32(elementAt(ring, 0), true), i)
+  }
+  end()
+})
