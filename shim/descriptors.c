@@ -39,6 +39,41 @@ EXPORT int socket(int family, int type, int protocol)
 #define MAGIC_LINUX 0x1b
 #define MAGIC_OBJECT 0xdb
 
+/*
+ * A driver's descriptor that another program has passed on, or left to us across exec: we do not know it, the daemon
+ * does, by its socket. Only a socket of its kind is asked about, whose ioctl the kernel does not know.
+ */
+static bool adopt_driver(int fd)
+{
+    int value;
+    socklen_t length = sizeof value;
+    const int saved = errno;
+    bool adopted = false;
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &value, &length) == 0 && value == AF_UNIX) {
+        length = sizeof value;
+        if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &value, &length) == 0 && value == SOCK_SEQPACKET) {
+            if (!shim_ready)
+                shim_init();
+            adopted = shim_active && fd_add_event(fd, FD_DRIVER) == 0;
+        }
+    }
+    errno = saved;
+    return adopted;
+}
+
+static int unknown_ioctl(int fd, unsigned long request, unsigned long argument)
+{
+    const int result = REAL(ioctl)(fd, request, argument);
+    if (LIKELY(result != -1 || errno != ENOTTY) || !adopt_driver(fd))
+        return result;
+    const int answer = (int)session_call(fd, USERDMA_IOCTL, (uint32_t)request, argument);
+    if (answer == -1 && errno == EBADF) {
+        fd_forget(fd);
+        errno = ENOTTY;
+    }
+    return answer;
+}
+
 EXPORT int ioctl(int fd, unsigned long request, ...)
 {
     va_list arguments;
@@ -53,7 +88,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
             kind = FD_CONTEXT;
     }
     if (LIKELY(kind != FD_CONTEXT && kind != FD_DRIVER && !(kind == FD_EVENT && _IOC_TYPE(request) == MAGIC_OBJECT)))
-        return REAL(ioctl)(fd, request, argument);
+        return kind == FD_OTHER ? unknown_ioctl(fd, request, argument) : REAL(ioctl)(fd, request, argument);
     switch ((uint32_t)request) {
     case FIOCLEX:
     case FIONCLEX:

@@ -21,6 +21,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -280,6 +281,17 @@ static void behaves_as_a_file(void)
     }
     int status;
     EXPECT(waitpid(child, &status, 0) == child && status == 0);
+    /* So is one that another program is given, here across exec: its first ioctl makes it known there. */
+    char number[16], key[16];
+    snprintf(number, sizeof number, "%d", copy);
+    snprintf(key, sizeof key, "%u", info.number);
+    fflush(stdout);
+    const pid_t other = fork();
+    if (other == 0) {
+        execl("/proc/self/exe", "contexts", "given", number, key, (char *)NULL);
+        _exit(127);
+    }
+    EXPECT(waitpid(other, &status, 0) == other && status == 0);
     EXPECT(epoll_wait(epoll, &event, 1, 20000) == 1 && read(copy, &record, sizeof record) == sizeof record);
     EXPECT(record.number == info.number && record.producer == load(HEADER_PRODUCER));
     EXPECT(close(ops) == 0);
@@ -320,6 +332,20 @@ static void wait_for_removal(void)
     EXPECT(getchar() == 'g'); /* it has come back */
     begin();
     printf("again\n");
+}
+
+/* A program that was started with a descriptor of another one's. */
+static void use_given(int given, unsigned number)
+{
+    ops = given;
+    EXPECT(ioctl(ops, INFO, &info) == 0 && info.number == number);
+    memory = mmap(NULL, info.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, ops, 0);
+    EXPECT(memory != MAP_FAILED);
+    REFUSED((int)write(ops, &message, 3), EINVAL);
+    int pair[2];
+    EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
+    REFUSED(ioctl(pair[0], INFO, &info), ENOTTY); /* one of its own is its own */
+    EXPECT(write(pair[0], "x", 1) == 1);
 }
 
 /* ---- costs ---- */
@@ -373,6 +399,8 @@ int main(int argc, char **argv)
     } else if (strcmp(what, "messages") == 0) {
         exchange(argc > 2 ? (unsigned)atoi(argv[2]) : 1000);
         behaves_as_a_file();
+    } else if (strcmp(what, "given") == 0 && argc > 3) {
+        use_given(atoi(argv[2]), (unsigned)atoi(argv[3]));
     } else {
         printf("usage: %s [messages N | wait | measure]\n", argv[0]);
         return 1;
