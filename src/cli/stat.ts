@@ -48,7 +48,7 @@ export const statText = (stat: Stat, socket: string): string => {
   const lines = [`daemon ${stat.pid} at ${socket}`, ...rows.map(([name, value]) => `  ${name.padEnd(12)} ${value}`)]
   for (const device of stat.devices)
     lines.push(
-      `device ${device.name} at ${device.address}`,
+      device.address === '' ? `device ${device.name}` : `device ${device.name} at ${device.address}`,
       `  objects      ${countsText(device.objects)}`,
       `  hw_counters  ${countsText(device.hw_counters)}`,
       `  counters     ${countsText(device.counters)}`,

@@ -71,8 +71,8 @@ export interface PathOptions {
 
 /** The address record of a path to `gid`, an IPv4 or IPv6 address as text. */
 export const addressTo = (call: string, path: PathFacts, gid: string, options: PathOptions = {}) => {
-  const dgid = parseAddress(gid)
-  if (dgid === undefined) throw invalid(call, `gid "${gid}" is no address`)
+  const dgid = typeof gid === 'string' ? parseAddress(gid) : undefined
+  if (dgid === undefined) throw invalid(call, `gid ${JSON.stringify(gid)} is no address`)
   return {
     dgid,
     sgidIndex: path.gidIndex,

@@ -62,6 +62,12 @@ export const refused = (code: ErrnoName, call: string, reason: string, hint?: st
 /** The caller's mistake. */
 export const invalid = (call: string, reason: string, hint?: string): RdmaError => refused('EINVAL', call, reason, hint)
 
+/** That a choice is one of those there are; callers without types write what they like. */
+export const checkChoice = (call: string, option: string, value: unknown, choices: readonly string[]): void => {
+  if (!(choices as readonly unknown[]).includes(value))
+    throw invalid(call, `${option} ${JSON.stringify(value)}: it is ${choices.join(', ')}`)
+}
+
 /** What `body` answers; a refusal of core's becomes one of the library. */
 export const refusing = <T>(call: string, body: () => T): T => {
   try {

@@ -98,6 +98,12 @@ export const accessFlags = (access: Access, localWrite: boolean): number =>
   (access.window ? flags.MW_BIND : 0) |
   (access.zeroBased ? flags.ZERO_BASED : 0)
 
+/** Longer elements would make `length` something else than bytes. Test runners have a Uint8Array of their own. */
+const checkBytes = (call: string, buffer: Uint8Array): void => {
+  if (!ArrayBuffer.isView(buffer) || buffer.BYTES_PER_ELEMENT !== 1)
+    throw invalid(call, 'what is registered is a Uint8Array', 'make one over the same memory: new Uint8Array(buffer)')
+}
+
 /** Checks that `length` bytes from `offset` lie in `whole`. */
 const within = (call: string, whole: number, offset: number, length: number): void => {
   if (!Number.isInteger(offset) || !Number.isInteger(length) || offset < 0 || length < 0 || offset + length > whole)
@@ -150,6 +156,7 @@ const madeRegion = (
 /** A region of `buffer` in protection domain `pd`. */
 export const regionPlan = (kit: Kit, pd: Named, buffer: Uint8Array, access: Access): Plan<MemoryRegion> => {
   const { carrier } = kit
+  checkBytes('pd.register', buffer)
   const address = carrier.addressOf(buffer)
   const forget = (): void => carrier.forget(buffer)
   const wanted = {
@@ -233,6 +240,7 @@ export const wholeRegionPlan = ({ carrier }: Kit, pd: Named, access: Access = {}
       const addressIn = (buffer: Uint8Array, offset: number): bigint => {
         let address = named.get(buffer)
         if (address === undefined) {
+          checkBytes('mr.slice', buffer)
           address = carrier.addressOf(buffer)
           named.set(buffer, address)
         }

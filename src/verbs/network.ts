@@ -21,10 +21,10 @@ import { nowMicroseconds } from '../host/clock.ts'
 import { parseFaults } from '../phy/fault-spec.ts'
 import { type FaultPort, withFaults } from '../phy/faults.ts'
 import { createMemorySwitch, memorySwitchBytes, type Path } from '../phy/memory.ts'
-import type { Link } from '../uapi/tool.ts'
+import { type Link, links, paths } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
 import { plainArena } from '../wire/arena.ts'
-import { invalid, refusing } from './error.ts'
+import { checkChoice, invalid, refused, refusing } from './error.ts'
 
 /** Joins the devices of this process that are opened on it. */
 export interface Network {
@@ -175,6 +175,8 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
 }
 
 export const createNetwork = ({ fault = '', link = 'memory', path = 'direct' }: NetworkOptions = {}): Network => {
+  checkChoice('createNetwork', 'link', link, links)
+  checkChoice('createNetwork', 'path', path, paths)
   const core = createCore({ now: nowMicroseconds })
   const memory =
     link === 'memory'
@@ -190,6 +192,8 @@ export const createNetwork = ({ fault = '', link = 'memory', path = 'direct' }: 
   const attach = (name: string, address: string) => {
     const bytes = parseAddress(address)
     if (bytes === undefined) throw invalid('open', `address "${address}" is no IPv4 or IPv6 address`)
+    const taken = devices.find(({ state }) => state.identity.gids.some(gid => Buffer.compare(gid, bytes) === 0))
+    if (taken !== undefined) throw refused('EADDRINUSE', 'open', `${taken.device.name} of this network has ${address}`)
     if (memory !== undefined) return { port: memory.attach(), identity: identify(bytes, { name: 'local', index: 0 }) }
     const identity = identityOf({ address })
     try {

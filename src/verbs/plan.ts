@@ -5,6 +5,7 @@
  */
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
 import type { Answered, Carrier } from './carrier.ts'
+import { invalid } from './error.ts'
 import type { Waiters } from './waiters.ts'
 
 /** Anything that a call can name: an object of the library, or one that a chain is about to make. */
@@ -98,6 +99,17 @@ export const eventSource = ({ waiters, sources }: Kit, cls: ObjectClass): EventS
 export const sourceName = ({ sources }: Kit, object: object): SourceName | undefined => {
   const { number = 0 } = object as Partial<SourceName>
   return sources.get(number) === object ? (object as SourceName) : undefined
+}
+
+/**
+ * That `object`, which has events, is there and of this device: its handle is that of something else on another one,
+ * and of something newer once it is closed. What a chain is about to make, and bare handles, are the device's to check.
+ */
+export const checkOwn = ({ sources }: Kit, call: string, option: string, object: Named | undefined): void => {
+  if (object === undefined) throw invalid(call, `${option} is missing`)
+  const { number } = object as Partial<SourceName>
+  if (number !== undefined && sources.get(number) !== (object as unknown))
+    throw invalid(call, `${option} is closed or of another device`, 'use what was made by the same open()')
 }
 
 /** The end of an object: destroyed by its first call, nothing afterwards. Throws RdmaError EBUSY while it is used. */

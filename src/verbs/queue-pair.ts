@@ -15,7 +15,7 @@ import type { Answered, RingPlace } from './carrier.ts'
 import { atOnce, type ConnectOptions, type Endpoint, firstPsn, type PeerOptions } from './connection.ts'
 import { invalid, type RdmaError, refused } from './error.ts'
 import type { Slice } from './memory.ts'
-import { eventSource, type Kit, type Named, type PathFacts, type Plan } from './plan.ts'
+import { checkOwn, eventSource, type Kit, type Named, type PathFacts, type Plan } from './plan.ts'
 import { putInline, putReceive, putSend } from './requests.ts'
 import { nextSlot, noProgramRing, outstanding, type ProgramRing, produce, programRing, restart } from './ring.ts'
 
@@ -327,11 +327,15 @@ export const queuePairPlan = <T extends Disposable & Named>(
   options: (SendQueueOptions | QueuePairOptions) & PeerOptions<ConnectOptions> & { readonly initial?: object },
 ): Plan<T> => {
   const { cls } = methods
+  const call = `${cls.name}.create`
+  const { receiveCq = options.sendCq, srq, maxReceives = 16, maxReceivePieces = 1 } = options as QueuePairOptions
+  checkOwn(kit, call, 'sendCq', options.sendCq)
+  checkOwn(kit, call, 'receiveCq', receiveCq)
+  if (srq !== undefined) checkOwn(kit, call, 'srq', srq)
   const psn = firstPsn()
   const first = initially(methods, kit, psn, options)
   const source = eventSource(kit, cls)
   const receives = 'recvCq' in (cls.methods.create?.in ?? {})
-  const { receiveCq = options.sendCq, srq, maxReceives = 16, maxReceivePieces = 1 } = options as QueuePairOptions
   const receiveCap =
     receives && srq === undefined
       ? { maxRecvWr: maxReceives, maxRecvSge: maxReceivePieces }

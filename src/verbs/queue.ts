@@ -6,6 +6,7 @@ import { CqKind } from '../spec/enums.ts'
 import type { Out } from '../spec/schema.ts'
 import type { RingPlace } from './carrier.ts'
 import { type Completion, completionCursor } from './completion.ts'
+import { checkChoice } from './error.ts'
 import type { Until } from './mailbox.ts'
 import { closer, eventSource, type Kit, type Plan, plan } from './plan.ts'
 import { consume, noProgramRing, oldest, programRing } from './ring.ts'
@@ -81,6 +82,7 @@ export const cqPlan = (
   kit: Kit,
   { entries = ENTRIES, vector = 0, kind = 'entries' }: CqOptions = {},
 ): Plan<CompletionQueue> => {
+  checkChoice('cq.create', 'kind', kind, Object.keys(kinds))
   const { carrier, waiters } = kit
   const source = eventSource(kit, Cq)
   const { number } = source

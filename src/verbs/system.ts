@@ -174,7 +174,7 @@ const guidText = (bytes: Uint8Array): string =>
   ).join(':')
 
 /** Opens the system-wide device. Throws RdmaError: ECONNREFUSED without a daemon. */
-export const openSystem = ({ network, socket }: SystemOptions): System => {
+export const openSystem = ({ network, socket }: SystemOptions = {}): System => {
   if ((network === undefined) === (socket === undefined))
     throw invalid('open', 'say whose devices: those of a network of this process, or those of the daemon at socket')
   const handlers = new Set<(change: DeviceChange) => void>()

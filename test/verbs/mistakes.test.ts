@@ -1,0 +1,77 @@
+/*
+ * Mistakes of programs that no call of a device would find, or only with a word that helps nobody: objects of another
+ * device whose handles happen to fit, closed ones whose handles are somebody else's by now, and, of programs without
+ * types, choices that there are not. Each is an RdmaError that names the call and says what is wrong.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { type CqOptions, createNetwork, type Endpoint, open, openSystem, RdmaError } from '../../src/verbs/index.ts'
+import { eachCarrier } from './ends.ts'
+
+/** What a program without types passes. */
+const untyped = <T>(value: unknown): T => value as T
+
+/** That `body` is refused as a mistake of its caller, with a sentence like this. */
+const refuses = (call: string, reason: RegExp, body: () => unknown): void => {
+  assert.throws(body, (error: unknown) => {
+    assert.ok(error instanceof RdmaError, `${error}`)
+    assert.deepEqual([error.code, error.call], ['EINVAL', call])
+    assert.match(error.reason, reason)
+    return true
+  })
+}
+
+eachCarrier(openTwo => {
+  test('a queue of another device is refused, though its handle fits, and a closed one', async () => {
+    const [one, other] = await openTwo()
+    const pd = one.pd()
+    const sendCq = one.cq()
+    const foreign = [other.pd(), other.cq()] as const
+    assert.equal(foreign[1].handle, sendCq.handle)
+    const not = (option: string) => new RegExp(`^${option} is closed or of another device$`)
+    refuses('rc_qp.create', not('sendCq'), () => pd.rcQp({ sendCq: foreign[1] }))
+    refuses('uc_qp.create', not('receiveCq'), () => pd.ucQp({ sendCq, receiveCq: foreign[1] }))
+    refuses('ud_qp.create', not('srq'), () => pd.udQp({ sendCq, srq: foreign[0].srq() }))
+    refuses('rc_qp.create', not('sendCq'), () => one.chain(chain => chain.rcQp(pd, { sendCq: foreign[1] })))
+    refuses('rc_qp.create', /^sendCq is missing$/, () => pd.rcQp(untyped({})))
+    sendCq.close()
+    const newer = one.cq()
+    refuses('rc_qp.create', not('sendCq'), () => pd.rcQp({ sendCq }))
+    pd.rcQp({ sendCq: newer }).close()
+    await one.close()
+    await other.close()
+  })
+
+  test('what is no bytes, no kind and no address is refused', async () => {
+    const [device, other] = await openTwo()
+    const pd = device.pd()
+    for (const buffer of [undefined, 'text', new ArrayBuffer(8), new Float64Array(8), new DataView(new ArrayBuffer(8))])
+      refuses('pd.register', /a Uint8Array/, () => pd.register(untyped(buffer)))
+    pd.register(Buffer.alloc(8)).close()
+    refuses('cq.create', /^kind "timd": it is entries, timed, counting$/, () =>
+      device.cq(untyped<CqOptions>({ kind: 'timd' })),
+    )
+    const qp = pd.rcQp({ sendCq: device.cq() })
+    refuses('qp.connect', /^gid undefined is no address$/, () => qp.connect(untyped<Endpoint>({ qpn: 5, lid: 3 })))
+    assert.equal(qp.state, 'RESET')
+    await device.close()
+    await other.close()
+  })
+})
+
+test('a network and devices that cannot be', async () => {
+  refuses('createNetwork', /^link "upd": it is memory, udp, udp-plain, dgram$/, () =>
+    createNetwork(untyped({ link: 'upd' })),
+  )
+  refuses('createNetwork', /^path "x": it is direct, packets$/, () => createNetwork(untyped({ path: 'x' })))
+  refuses('open', /say whose devices/, () => openSystem(untyped(undefined)))
+  const network = createNetwork()
+  const device = await open({ network, address: '127.0.0.9' })
+  await assert.rejects(open({ network, address: '127.0.0.9' }), {
+    name: 'RdmaError',
+    code: 'EADDRINUSE',
+    reason: 'rxe0 of this network has 127.0.0.9',
+  })
+  await device.close()
+  await (await open({ network, address: '127.0.0.9' })).close()
+})
