@@ -69,22 +69,30 @@ export interface PathOptions {
   readonly flowLabel?: number
 }
 
-/** The address record of a path to `gid`, an IPv4 or IPv6 address as text. */
-export const addressTo = (call: string, path: PathFacts, gid: string, options: PathOptions = {}) => {
-  const dgid = typeof gid === 'string' ? parseAddress(gid) : undefined
-  if (dgid === undefined) throw invalid(call, `gid ${JSON.stringify(gid)} is no address`)
-  return {
-    dgid,
-    sgidIndex: path.gidIndex,
-    port: 1,
-    isGlobal: 1,
-    flowLabel: options.flowLabel ?? 0,
-    hopLimit: HOP_LIMIT,
-    trafficClass: options.trafficClass ?? 0,
-    sl: 0,
-    staticRate: 0,
+/** The address that was read last: many paths in a row often have one end. */
+let latest: { readonly text: string; readonly gid: Uint8Array } | undefined
+
+const gidOf = (call: string, text: string): Uint8Array => {
+  if (latest === undefined || latest.text !== text) {
+    const gid = typeof text === 'string' ? parseAddress(text) : undefined
+    if (gid === undefined) throw invalid(call, `gid ${JSON.stringify(text)} is no address`)
+    latest = { text, gid }
   }
+  return latest.gid.slice()
 }
+
+/** The address record of a path to `gid`, an IPv4 or IPv6 address as text. */
+export const addressTo = (call: string, path: PathFacts, gid: string, options: PathOptions = {}) => ({
+  dgid: gidOf(call, gid),
+  sgidIndex: path.gidIndex,
+  port: 1,
+  isGlobal: 1,
+  flowLabel: options.flowLabel ?? 0,
+  hopLimit: HOP_LIMIT,
+  trafficClass: options.trafficClass ?? 0,
+  sl: 0,
+  staticRate: 0,
+})
 
 /** A first packet sequence number that nobody can guess from an earlier one. */
 export const firstPsn = (): number => Math.floor(Math.random() * 0x100_0000)

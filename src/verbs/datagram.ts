@@ -13,7 +13,7 @@ import { IPV4_BYTES, IPV6_BYTES } from '../wire/ip.ts'
 import { addressTo, atOnce, firstPsn, type PathOptions } from './connection.ts'
 import { invalid, RdmaError } from './error.ts'
 import type { MessageOptions } from './operations.ts'
-import { closer, type Kit, type MakeAll, type Named, type Plan, plan } from './plan.ts'
+import { type Kit, type MakeAll, type Named, type Plan, plan } from './plan.ts'
 import {
   beginRequest,
   endRequest,
@@ -24,6 +24,7 @@ import {
   type QueuePairOptions,
   queuePairMethods,
   queuePairPlan,
+  withMethods,
 } from './queue-pair.ts'
 import { putDestination, putImmediate } from './requests.ts'
 import type { ProgramRing } from './ring.ts'
@@ -99,31 +100,38 @@ const groupOf = (call: string, gid: string) => {
   return { gid: bytes, mlid: 0 }
 }
 
-/** What `closeAddressHandles` tells those that it has destroyed. */
-const endings = new WeakMap<AddressHandle, () => void>()
-
-const madeAddress = ({ carrier, path }: Kit, handle: number, number: number): AddressHandle => {
-  let open = true
-  const end = (): void => {
-    open = false
-  }
-  const destroy = closer(carrier, Ah, handle, end)
-  const close = (): void => {
-    if (open) destroy()
-  }
-  const ah: AddressHandle = {
-    handle,
-    number,
-    query: () => carrier.call(Ah, 'query', handle, {}).out,
-    modify(other) {
-      carrier.call(Ah, 'modify', handle, { address: addressTo('ah.modify', path, other.gid, other) })
-    },
-    close,
-    [Symbol.dispose]: close,
-  }
-  endings.set(ah, end)
-  return ah
+/** What an address handle holds: there may be very many, so methods are those of a table. */
+interface AddressFields {
+  readonly kit: Kit
+  readonly handle: number
+  readonly number: number
+  isOpen: boolean
 }
+
+const destroyAddress = (self: AddressFields): void => {
+  if (!self.isOpen) return
+  self.kit.carrier.call(Ah, 'destroy', self.handle, {})
+  self.isOpen = false
+}
+
+const addressMethods: Omit<AddressHandle, 'handle' | 'number'> & ThisType<AddressFields> = {
+  query() {
+    return this.kit.carrier.call(Ah, 'query', this.handle, {}).out
+  },
+  modify(other) {
+    const { carrier, path } = this.kit
+    carrier.call(Ah, 'modify', this.handle, { address: addressTo('ah.modify', path, other.gid, other) })
+  },
+  close() {
+    destroyAddress(this)
+  },
+  [Symbol.dispose]() {
+    destroyAddress(this)
+  },
+}
+
+const madeAddress = (kit: Kit, handle: number, number: number): AddressHandle =>
+  withMethods<AddressHandle>(addressMethods, { kit, handle, number, isOpen: true } satisfies AddressFields)
 
 /** An address handle in protection domain `pd`. */
 export const addressPlan = (kit: Kit, pd: Named, to: Destination): Plan<AddressHandle> =>
@@ -173,7 +181,7 @@ export const makeAddresses = (
 export const closeAddresses = ({ carrier }: Kit, pd: Named, all: readonly AddressHandle[]): void => {
   for (const some of pieces(all)) {
     carrier.call(Pd, 'destroyAhs', pd.handle, { handles: some.map(({ handle }) => ({ handle })) })
-    for (const one of some) endings.get(one)?.()
+    for (const one of some) (one as unknown as AddressFields).isOpen = false
   }
 }
 
