@@ -1,0 +1,48 @@
+/*
+ * Address handles of the library: each goes where it was said, whatever others were made before, and ends once, however
+ * it is ended.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createNetwork, open } from '../../src/verbs/index.ts'
+import { addressText } from '../../src/wire/address.ts'
+
+test('each address handle goes to its own address, and what is told of one is nobody else’s', async () => {
+  await using device = await open({ network: createNetwork() })
+  const pd = device.pd()
+  const texts = ['10.0.0.7', '10.0.0.7', '10.0.0.8', '10.0.0.7']
+  const handles = texts.map((gid, trafficClass) => pd.addressHandle({ gid, trafficClass }))
+  const told = () => handles.map(ah => addressText(ah.query().address.dgid))
+  assert.deepEqual(told(), texts)
+  handles[0].query().address.dgid.fill(9)
+  assert.deepEqual(
+    handles.map(ah => ah.query().address.trafficClass),
+    [0, 1, 2, 3],
+  )
+  assert.deepEqual(told().slice(1), texts.slice(1))
+  handles[1].modify({ gid: '10.0.0.9' })
+  assert.deepEqual(told().slice(1), ['10.0.0.9', '10.0.0.8', '10.0.0.7'])
+  assert.throws(() => pd.addressHandle({ gid: '10.0.0' }), { code: 'EINVAL', reason: 'gid "10.0.0" is no address' })
+  assert.equal(addressText(pd.addressHandle({ gid: '10.0.0.7' }).query().address.dgid), '10.0.0.7')
+})
+
+test('an address handle ends once, alone or with others', async () => {
+  await using device = await open({ network: createNetwork() })
+  const pd = device.pd()
+  const [one, two, three] = pd.addressHandles(['10.0.0.1', '10.0.0.2', '10.0.0.3'].map(gid => ({ gid })))
+  one.close()
+  one.close()
+  pd.closeAddressHandles([two])
+  // A number that was free is another's by now.
+  const [next, more] = pd.addressHandles([{ gid: '10.0.0.4' }, { gid: '10.0.0.5' }])
+  one[Symbol.dispose]()
+  two.close()
+  for (const [ah, gid] of [
+    [three, '10.0.0.3'],
+    [next, '10.0.0.4'],
+    [more, '10.0.0.5'],
+  ] as const)
+    assert.equal(addressText(ah.query().address.dgid), gid)
+  for (const ah of [three, next, more]) ah.close()
+  pd.close()
+})
