@@ -169,6 +169,7 @@ const mergeClass = ({ name: driver, link }: Driver, given: DriverClass, core: Dr
       core: own.handlers[methodName] ?? absent,
       kind: kindOf(cls, method.call),
       references: references(method.in),
+      required: Object.keys(method.in).filter(name => !method.in[name].optional),
       returned: references(method.out),
     }
   }

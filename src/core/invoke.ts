@@ -111,15 +111,14 @@ const reference = (
 const check = (entry: Entry, args: AnyValues): void => {
   for (const name in entry.method.refused)
     if (args[name] !== undefined) throw new CallError('EINVAL', `${nameOf(entry)}: ${entry.method.refused[name].why}`)
+  for (const name of entry.required)
+    if (args[name] === undefined) throw new CallError('EINVAL', `${nameOf(entry)}: attribute ${name} is missing`)
   const attributes = entry.method.in
-  for (const name in attributes) {
-    const { of, optional } = attributes[name]
+  // A call has few of the attributes that there are.
+  for (const name in args) {
+    const of = attributes[name]?.of
     const value = args[name]
-    if (value === undefined) {
-      if (optional) continue
-      throw new CallError('EINVAL', `${nameOf(entry)}: attribute ${name} is missing`)
-    }
-    if (of.kind !== 'u8' && of.kind !== 'u16' && of.kind !== 'u32') continue
+    if (value === undefined || (of?.kind !== 'u8' && of?.kind !== 'u16' && of?.kind !== 'u32')) continue
     const least = of.min ?? 0
     const most = of.max ?? (of.kind === 'u8' ? 0xff : of.kind === 'u16' ? 0xffff : 0xffffffff)
     if (typeof value !== 'number' || !Number.isInteger(value) || value < least || value > most)

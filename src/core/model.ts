@@ -239,6 +239,8 @@ export interface Entry {
   /** `open` makes the context usable (device.open); before it no other method runs. */
   readonly kind: 'open' | 'create' | 'destroy' | 'other'
   readonly references: readonly ReferenceAttribute[]
+  /** Attributes that a call must have. */
+  readonly required: readonly string[]
   readonly returned: readonly ReferenceAttribute[]
 }
 
