@@ -29,10 +29,15 @@ const isIntact = (frame: Ipv4Frame | Ipv6Frame): boolean => {
   return verifyIcrc(arenaOver(payload), 0, payload.length, makeFlow({ ...frame, dontFragment }), identification)
 }
 
+const file = process.argv[2]
+if (file === undefined) {
+  console.error('usage: node dist/examples/decode-pcap.js FILE.pcap')
+  process.exit(2)
+}
 const counts = new Map<string, number>()
 let damaged = 0
 let first: bigint | undefined
-for (const { bytes, time = 0n } of readCapture(readFileSync(process.argv[2]))) {
+for (const { bytes, time = 0n } of readCapture(readFileSync(file))) {
   const frame = parseFrame(bytes)
   if (frame.kind === 'opaque' || frame.destinationPort !== ROCE) continue
   first ??= time

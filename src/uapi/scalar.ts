@@ -90,6 +90,9 @@ const bitsOf = (of: Enumeration): number => {
   return bits
 }
 
+const notBytes = (value: unknown, size: string): string =>
+  value instanceof Uint8Array ? `: ${value.length} bytes, it has ${size}` : `: it is a Uint8Array of ${size} bytes`
+
 const noNumber = (value: unknown, max: number): string | undefined =>
   typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > max
     ? `: ${String(value)} is not a whole number from 0 to ${max}`
@@ -127,9 +130,9 @@ const problemOf = (of: Kind, value: unknown, strict: boolean): string | undefine
         ? undefined
         : `: ${String(value)} is not a 64-bit number`
     case 'bytes':
-      return value instanceof Uint8Array && value.length === of.size ? undefined : `: it has ${of.size} bytes`
+      return value instanceof Uint8Array && value.length === of.size ? undefined : notBytes(value, `${of.size}`)
     case 'blob':
-      return value instanceof Uint8Array && value.length <= of.max ? undefined : `: it has at most ${of.max} bytes`
+      return value instanceof Uint8Array && value.length <= of.max ? undefined : notBytes(value, `at most ${of.max}`)
     case 'record': {
       if (typeof value !== 'object' || value === null) return ': it is a record'
       for (const name in of.fields) {

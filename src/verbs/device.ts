@@ -8,6 +8,7 @@ import { declare } from '../spec/description.ts'
 import { AsyncEventType } from '../spec/enums.ts'
 import type { In, ObjectClass, Out, RecordOf } from '../spec/schema.ts'
 import { agreedClass } from '../spec/versions.ts'
+import { checkArguments } from './arguments.ts'
 import type { Carrier, DeviceCounters } from './carrier.ts'
 import { type Chain, createChains, type Realised } from './chain.ts'
 import { type ProtectionDomain, pdPlan } from './domain.ts'
@@ -164,8 +165,10 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     driverOps: (...names) => openDriverOps(kit, names),
     driverInterfaces: () => interfaceNames(kit),
     create: (cls, args) => make(kit, objectPlan(kit, cls, args)),
-    call: (cls, method, args, object = 0) =>
-      carrier.call(cls, method, typeof object === 'number' ? object : object.handle, args).out,
+    call(cls, method, args, object = 0) {
+      checkArguments(cls, method, args)
+      return carrier.call(cls, method, typeof object === 'number' ? object : object.handle, args).out
+    },
     handles: (...of) =>
       carrier
         .call(DeviceClass, 'queryHandles', 0, { classes: of.map(({ id }) => ({ id })) })

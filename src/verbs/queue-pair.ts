@@ -11,6 +11,7 @@ import type { QpAttributeName, qpMethods } from '../spec/classes/qp.ts'
 import { QpFlags, QpState } from '../spec/enums.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
 import { SendFlags } from '../spec/work.ts'
+import { checkArguments } from './arguments.ts'
 import type { Answered, RingPlace } from './carrier.ts'
 import { atOnce, type ConnectOptions, type Endpoint, firstPsn, type PeerOptions } from './connection.ts'
 import { invalid, type RdmaError, refused } from './error.ts'
@@ -174,6 +175,7 @@ export const bareMethods: Omit<BareQueuePair, 'handle' | 'qpn'> & ThisType<QpSel
     return this.kit.carrier.call(this.cls as AnyQpClass, 'query', this.handle, {}).out
   },
   modify(args) {
+    checkArguments(this.cls, 'modify', args)
     this.kit.carrier.call(this.cls as AnyQpClass, 'modify', this.handle, args)
     if (args.state !== QpState.values.RESET) return
     if (this.sends !== undefined) restart(this.sends)

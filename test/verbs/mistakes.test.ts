@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { Classes } from '../../src/spec/classes.ts'
 import { type CqOptions, createNetwork, type Endpoint, open, openSystem, RdmaError } from '../../src/verbs/index.ts'
 import { eachCarrier } from './ends.ts'
 
@@ -52,6 +53,14 @@ eachCarrier(openTwo => {
       device.cq(untyped<CqOptions>({ kind: 'timd' })),
     )
     const qp = pd.rcQp({ sendCq: device.cq() })
+    const ud = pd.udQp({ sendCq: device.cq() })
+    const attach = (gid: unknown) => () => device.call(Classes.ud_qp, 'attachMcast', untyped({ gid, mlid: 0 }), ud)
+    refuses('ud_qp.attachMcast', /^attribute gid: it is a Uint8Array of 16 bytes$/, attach('224.0.0.1'))
+    refuses('ud_qp.attachMcast', /^attribute gid: 4 bytes, it has 16$/, attach(new Uint8Array(4)))
+    const create = (address: unknown) => () => device.create(Classes.ah, untyped({ pd: pd.handle, address }))
+    refuses('ah.create', /^attribute address: it is a record$/, create(null))
+    refuses('ah.create', /^attribute address\.dgid: it is a Uint8Array of 16 bytes$/, create({}))
+    refuses('rc_qp.modify', /^attribute state: "?RTS"? is no qp_state/, () => qp.modify(untyped({ state: 'RTS' })))
     refuses('qp.connect', /^gid undefined is no address$/, () => qp.connect(untyped<Endpoint>({ qpn: 5, lid: 3 })))
     assert.equal(qp.state, 'RESET')
     await device.close()
