@@ -63,5 +63,15 @@ const srq: readonly PeerCase[] = [
 /** Everything. */
 export const allCases: readonly PeerCase[] = [...rc, ...uc, ...ud, ...srq]
 
+/** Groups: their IP addresses, and what perftest calls them. */
+const groups = {
+  4: ['239.1.2.3', '0:0:0:0:0:0:0:0:0:0:255:255:239:1:2:3'],
+  6: ['ff0e::7', '255:14:0:0:0:0:0:0:0:0:0:0:0:0:0:7'],
+} as const
+export const groupAddress = (version: 4 | 6): string => groups[version][0]
+/** Not the latency test: it sends to the group that it is in, hears itself, and needs nobody else. */
+export const groupCase = (version: 4 | 6): PeerCase =>
+  peerCase('ib_send_bw', '-c', 'UD', '-s', '1000', '-n', '30', '-g', '-M', groups[version][1])
+
 /** One of each kind, for every day. */
 export const fewCases: readonly PeerCase[] = [rc[0], rc[4], rc[5], rc[9], uc[1], ud[0], srq[0]]

@@ -52,6 +52,11 @@ export interface Guest {
   counter(scope: Scope, name: string): Promise<number>
   /** A command line that runs a program of the host with the guest's libraries, its libibverbs and provider. */
   withItsLibraries(scope: Scope, program: string): readonly string[]
+  /**
+   * The guest's IP takes what is for this group, until the scope ends: its rxe joins none, and gets only what IP lets
+   * through. Meanwhile what the guest sends to the group stays there.
+   */
+  joinGroup(scope: Scope, group: string): Promise<void>
   /** The guest loses this share of the packets that it sends, in per cent. */
   lose(scope: Scope, percent: number): Promise<void>
 }
@@ -119,6 +124,12 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
       const provider = join(libraries, 'libibverbs', 'librxe-rdmav34.so')
       const linker = join(libraries, 'ld-linux-x86-64.so.2')
       return [linker, '--library-path', libraries, '--preload', provider, program]
+    },
+    async joinGroup(within, group) {
+      const prefix = group.includes(':') ? 128 : 32
+      const address = `${group}/${prefix} dev eth0`
+      await command(within, 'joining', `ip address add ${address} autojoin`)
+      within.after(() => command(scope, 'leaving', `ip address delete ${address}`))
     },
     async lose(within, percent) {
       await command(within, 'tc', `tc qdisc replace dev eth0 root netem limit 20000 loss ${percent}%`)

@@ -15,6 +15,7 @@ for (const kernel of ['Linux 6.1', 'Linux 6.12'] as const)
       kernel,
       cases: { 4: allCases, 6: allCases },
       outcomes: [4, 6],
+      multicast: [4, 6],
       persistence: kernel === 'Linux 6.12' ? [4, 6] : [],
       soaks: [
         { version: 4, bytes: 25_000_000, percent: 2 },

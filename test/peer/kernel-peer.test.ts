@@ -12,6 +12,7 @@ peerSuite(
     cases: { 4: fewCases },
     soaks: [{ version: 6, bytes: 500_000, percent: 2 }],
     outcomes: [],
+    multicast: [],
     persistence: [],
   },
   lacking('ibv_rc_pingpong', 'ib_write_bw', ownProgram('soak')) || lackingGuest(),

@@ -16,7 +16,7 @@ import {
   type TestDaemon,
 } from '../system/programs.ts'
 import { inCi } from '../tools.ts'
-import type { PeerCase } from './cases.ts'
+import { groupAddress, groupCase, type PeerCase } from './cases.ts'
 import { GUEST, GUEST_GID, type Guest, HOST, type Kernel, startGuest, untilListeningThere } from './guest.ts'
 
 type Version = 4 | 6
@@ -119,6 +119,7 @@ export interface PeerPlan {
   /** Versions of IP, bytes each way and the share of lost packets of soaks. */
   readonly soaks: readonly { readonly version: Version; readonly bytes: number; readonly percent: number }[]
   readonly outcomes: readonly Version[]
+  readonly multicast: readonly Version[]
   /** FLUSH and ATOMIC WRITE, which Linux has since 6.2. */
   readonly persistence: readonly Version[]
 }
@@ -206,6 +207,17 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
             const which = { name: 'persist', limit: 100, itsLibraries: true }
             const { client } = await runOwn(t, { ...ends, guestServes }, which)
             assert.match(client.stdout, /each there before its number\n.*beyond the region.*\n.*without that right/)
+          })
+      })
+
+    for (const version of plan.multicast)
+      withDaemon(`multicast over IPv${version}`, version, { counts: false }, test => {
+        for (const guestServes of [true, false])
+          test(`ib_send_bw to a group over IPv${version}: ${direction(guestServes)}`, async (t, ends) => {
+            if (guestServes) await guest.joinGroup(t, groupAddress(version))
+            await runCase(t, { ...ends, guestServes }, groupCase(version))
+            const { multicastSent, multicastReceived } = (await ends.daemon.stat()).devices[0].transport
+            assert.ok((guestServes ? multicastSent : multicastReceived) >= 30)
           })
       })
 
