@@ -47,11 +47,16 @@ interface Size {
 
 /** Where slabs get their memory. */
 interface Pieces {
+  /** What of a piece nobody uses costs memory. */
+  readonly costly: boolean
   add(bytes: number): MappedPiece
   remove(piece: MappedPiece): void
 }
 
-/** A slab has an eighth of the rooms that are used already, so that little is free, but not fewer and not larger. */
+/**
+ * A slab has an eighth of the rooms that are used already, so that little is free, or as many where free ones cost
+ * nothing; but not fewer and not larger.
+ */
 const LEAST_ROOMS = 16
 const MOST_BYTES = 1 << 20
 
@@ -68,7 +73,7 @@ const slabsIn = (layout: RingLayout, pieces: Pieces): Slabs => {
 
   const addSlab = (size: Size): Slab => {
     const most = Math.max(1, Math.floor(MOST_BYTES / (header + size.bytes)))
-    const rooms = Math.min(most, Math.max(LEAST_ROOMS, size.used >> 3))
+    const rooms = Math.min(most, Math.max(LEAST_ROOMS, pieces.costly ? size.used >> 3 : size.used))
     const piece = pieces.add(rooms * (header + size.bytes))
     const next = new Int32Array(rooms)
     const elements = piece.at + rooms * header
@@ -134,7 +139,11 @@ const slabsIn = (layout: RingLayout, pieces: Pieces): Slabs => {
 
 /** Rings that a program maps and whose elements it finds by their header (`OpenWants.PACKED_RINGS`). */
 export const packedRings = (memory: MappedMemory): RingMemory => {
-  const slabs = slabsIn(rxeLayout, { add: bytes => memory.allocate(bytes), remove: piece => memory.free(piece) })
+  const slabs = slabsIn(rxeLayout, {
+    costly: false,
+    add: bytes => memory.allocate(bytes),
+    remove: piece => memory.free(piece),
+  })
   return {
     layout: slabs.layout,
     free: slabs.free,
@@ -162,6 +171,7 @@ export const slabRings = (): SlabRings => {
   const pieces: (MappedPiece | undefined)[] = []
   let bytesOfAll = 0
   const slabs = slabsIn(compactLayout, {
+    costly: true,
     add(bytes) {
       const buffer = new ArrayBuffer(bytes)
       let number = pieces.indexOf(undefined)
