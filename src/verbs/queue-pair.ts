@@ -159,6 +159,11 @@ export const joined = <A extends object, B extends object>(base: A, more: B): A 
 /** An object that holds `fields` and has the methods of a table that all of its kind share. */
 export const withMethods = <T>(methods: object, fields: object): T => Object.setPrototypeOf(fields, methods) as T
 
+/** Nobody looks at a ring of a device that is gone, and its memory may be another's: nothing is written there. */
+export const checkThere = (call: string, { waiters }: Kit): void => {
+  if (waiters.over) throw refused('EIO', call, 'the device is closed or gone')
+}
+
 const ringAt = (self: QpSelf, call: string, place: RingPlace | undefined): ProgramRing => {
   const { carrier } = self.kit
   if (!self.isOpen) throw invalid(call, 'the queue pair is closed')
@@ -207,6 +212,7 @@ const queueMethods: Pick<QueuePair, 'pending' | 'receive'> & ThisType<QpSelf> = 
   receive(local, id = 0) {
     if (this.maxReceivePieces < 0)
       throw invalid('qp.receive', 'it takes from a shared receive queue', 'post to that one, with srq.receive()')
+    checkThere('qp.receive', this.kit)
     this.receives ??= ringAt(this, 'qp.receive', this.receivePlace)
     const ring = this.receives
     const at = nextSlot(ring)
@@ -234,6 +240,7 @@ export const beginRequest = (
   local: Local | undefined,
   options: SendOptions | undefined,
 ): number => {
+  checkThere(call, self.kit)
   self.sends ??= ringAt(self, call, self.sendPlace)
   const ring = self.sends
   const at = nextSlot(ring)

@@ -8,7 +8,7 @@ import type { Answered, RingPlace } from './carrier.ts'
 import { invalid } from './error.ts'
 import type { Slice } from './memory.ts'
 import { closer, type EventSource, eventSource, type Kit, type Named, type Plan } from './plan.ts'
-import { full, tooMany } from './queue-pair.ts'
+import { checkThere, full, tooMany } from './queue-pair.ts'
 import { putReceive } from './requests.ts'
 import { nextSlot, noProgramRing, outstanding, produce, programRing } from './ring.ts'
 
@@ -53,11 +53,12 @@ const wanted = (pd: Named, source: EventSource, { maxReceives = RECEIVES, maxPie
 })
 
 const madeSrq = (
-  { carrier }: Kit,
+  kit: Kit,
   cls: ObjectClass,
   source: EventSource,
   { object: handle, out }: Answered<AnyValues>,
 ): SharedReceiveQueue => {
+  const { carrier } = kit
   const common = cls as typeof Srq
   const answer = out as unknown as Out<typeof Srq.methods.create> & { readonly queue: RingPlace }
   let place = answer.queue
@@ -77,6 +78,7 @@ const madeSrq = (
       return outstanding(ring)
     },
     receive(local, id = 0) {
+      checkThere('srq.receive', kit)
       const at = nextSlot(ring)
       if (ring.capacity === 0) throw invalid('srq.receive', 'the queue is closed')
       if (at < 0) throw full('srq.receive', 'receive', ring.capacity)

@@ -68,6 +68,27 @@ eachCarrier(openTwo => {
   })
 })
 
+eachCarrier(openTwo => {
+  test('posting to a device that is closed is refused, before anything is written', async () => {
+    const [device, other] = await openTwo()
+    const pd = device.pd()
+    const mr = pd.register(new Uint8Array(64))
+    const qp = pd.rcQp({ sendCq: device.cq() })
+    const slice = mr.slice()
+    const srq = pd.srq()
+    qp.receive(slice)
+    qp.connect({ qpn: 5, gid: other.address, psn: 0 })
+    qp.send(slice)
+    await device.close()
+    const gone = { name: 'RdmaError', code: 'EIO', reason: 'the device is closed or gone' }
+    assert.throws(() => qp.send(slice), { ...gone, call: 'qp.send' })
+    assert.throws(() => qp.receive(slice), { ...gone, call: 'qp.receive' })
+    assert.throws(() => srq.receive(slice), { ...gone, call: 'srq.receive' })
+    assert.equal(qp.pending, 1)
+    await other.close()
+  })
+})
+
 test('a network and devices that cannot be', async () => {
   refuses('createNetwork', /^link "upd": it is memory, udp, udp-plain, dgram$/, () =>
     createNetwork(untyped({ link: 'upd' })),
