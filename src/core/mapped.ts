@@ -18,8 +18,8 @@ export interface MappedPiece {
 }
 
 export interface MappedMemory {
-  /** The client finds what lies apart by itself: pieces may be shared by many things of a driver. */
-  readonly packed?: boolean
+  /** There if the client finds what lies apart: a piece may hold many things of a driver, which counts them here. */
+  readonly packed?: { count: number } | undefined
   /** Zeroed, rounded up to pages. Throws CallError ENOMEM when the context may have no more. */
   allocate(bytes: number): MappedPiece
   free(piece: MappedPiece): void

@@ -47,8 +47,9 @@ interface Chunk {
   live: number
 }
 
-/** `packed`: what MappedMemory says of it. */
-export const createContextMemory = (pool: RingPool, packed = false): ContextMemory => {
+/** `isPacked`: many rings may share a piece (MappedMemory). */
+export const createContextMemory = (pool: RingPool, isPacked = false): ContextMemory => {
+  const packed = isPacked ? { count: 0 } : undefined
   const fd = createMemfd(NAME, ContextFile.bytes)
   addSeals(fd, SEAL_SHRINK | SEAL_GROW | SEAL_SEAL)
   const chunks = new Set<Chunk>()
@@ -131,7 +132,7 @@ export const createContextMemory = (pool: RingPool, packed = false): ContextMemo
     dev,
     inode: ino,
     get live() {
-      return chunkOf.size
+      return packed?.count ?? chunkOf.size
     },
     get used() {
       return used
@@ -169,6 +170,7 @@ export const createContextMemory = (pool: RingPool, packed = false): ContextMemo
       for (const chunk of chunks) pool.release(chunk.mapping)
       chunks.clear()
       chunkOf.clear()
+      if (packed !== undefined) packed.count = 0
       reusable.clear()
       current = undefined
       used = 0

@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { createContextMemory } from '../../src/daemon/context-file.ts'
 import { mmapInfo, ringsOf } from '../../src/drivers/rxe/context.ts'
-import { createRing, elementAt, loadProducer, type Ring, storeConsumer } from '../../src/drivers/rxe/rings.ts'
+import { createRing, elementAt, loadProducer, noRing, type Ring, storeConsumer } from '../../src/drivers/rxe/rings.ts'
 import { createRingPool } from '../../src/host/mapping.ts'
 import { hasNative } from '../../src/host/native.ts'
 import { rxeLayout } from '../../src/spec/drivers/ring-layout.ts'
@@ -82,8 +82,10 @@ test('headers of packed rings share pages, apart from their elements', native, (
   const made = Array.from({ length: 10 }, () => createRing(rings, 255, 64))
   const pages = new Set(made.map(({ area, head }) => Math.floor((area.offset + head - area.at) / PAGE)))
   assert.ok(pages.size <= 2, `${pages.size} pages for 10 headers`)
-  assert.equal(memory.live, 1)
+  assert.equal(memory.live, 10)
   for (const ring of made) rings.free(ring)
+  rings.free(noRing)
+  assert.equal(memory.live, 0)
   end()
 })
 

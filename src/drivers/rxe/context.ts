@@ -17,7 +17,12 @@ export const ringsOf = (context: Context): RingMemory => {
   context.state ??= (
     context.mapped === undefined
       ? { rings: mappedRings(plainMemory()), inside: true }
-      : { rings: context.mapped.packed ? packedRings(context.mapped) : mappedRings(context.mapped) }
+      : {
+          rings:
+            context.mapped.packed !== undefined
+              ? packedRings(context.mapped, context.mapped.packed)
+              : mappedRings(context.mapped),
+        }
   ) satisfies RxeContext
   return (context.state as RxeContext).rings
 }

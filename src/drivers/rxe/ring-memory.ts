@@ -138,7 +138,7 @@ const slabsIn = (layout: RingLayout, pieces: Pieces): Slabs => {
 }
 
 /** Rings that a program maps and whose elements it finds by their header (`OpenWants.PACKED_RINGS`). */
-export const packedRings = (memory: MappedMemory): RingMemory => {
+export const packedRings = (memory: MappedMemory, counted: { count: number }): RingMemory => {
   const slabs = slabsIn(rxeLayout, {
     costly: false,
     add: bytes => memory.allocate(bytes),
@@ -146,9 +146,13 @@ export const packedRings = (memory: MappedMemory): RingMemory => {
   })
   return {
     layout: slabs.layout,
-    free: slabs.free,
+    free(room) {
+      if (room !== noRing) counted.count--
+      slabs.free(room)
+    },
     allocate(bytes) {
       const room = slabs.allocate(bytes)
+      counted.count++
       // Told to the program; never read back.
       room.area.view.setUint32(room.head + PACKED_ELEMENTS, room.data - room.head, true)
       return room
