@@ -156,7 +156,7 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     interface: describe,
     supports(className, method) {
       const cls = find(className)
-      return cls !== undefined && (method === undefined || method in cls.methods)
+      return cls !== undefined && (method === undefined || Object.hasOwn(cls.methods, method))
     },
     pd: () => make(kit, pdPlan(kit, makeAll)),
     cq: options => make(kit, cqPlan(kit, options)),

@@ -46,6 +46,7 @@ eachCarrier(openTwo => {
   test('what is no bytes, no kind and no address is refused', async () => {
     const [device, other] = await openTwo()
     const pd = device.pd()
+    assert.deepEqual([device.supports('pd', 'create'), device.supports('pd', 'toString')], [true, false])
     for (const buffer of [undefined, 'text', new ArrayBuffer(8), new Float64Array(8), new DataView(new ArrayBuffer(8))])
       refuses('pd.register', /a Uint8Array/, () => pd.register(untyped(buffer)))
     pd.register(Buffer.alloc(8)).close()
