@@ -193,6 +193,8 @@ export const FlowSpecType = enumeration('flow_spec_type', {
   ACTION_TAG: 0x1000,
   ACTION_DROP: 0x1001,
 })
+/** Beside its type (IB_FLOW_SPEC_INNER): the header is one within a tunnel. */
+export const FlowSpecFlags = enumeration('flow_spec_flags', { INNER: 1 << 8 })
 
 /** How counters are read (ib_uverbs_read_counters_flags). */
 export const CountersFlags = enumeration('counters_flags', { PREFER_CACHED: 1 << 0 })

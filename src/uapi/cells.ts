@@ -40,6 +40,8 @@ export interface CompiledLayout {
   readonly fds: readonly FdSlot[]
   /** Of attributes that the class lacks. */
   readonly constants: readonly Cell[]
+  /** Attributes of which one handle is one: that of the class of the object (`byClass`). */
+  readonly choices: readonly Op[]
   /** All bits of a mask that attributes of the method stand for. */
   readonly maskBits: number
   /** Bits of a mask that say nothing about this class. */
@@ -95,7 +97,8 @@ export const compileLayout = (
   }
   if (layout.tail !== undefined) kindOf(path, attributes, layout.tail, undefined)
   const maskBits = ops.reduce((bits, op) => bits | op.present, 0)
-  return { layout, ops, fds, constants, maskBits, ignoredBits: layout.ignored?.[className] ?? 0 }
+  const choices = ops.filter(({ cell }) => cell.byClass)
+  return { layout, ops, fds, constants, choices, maskBits, ignoredBits: layout.ignored?.[className] ?? 0 }
 }
 
 const store = (values: AnyValues, op: Op, value: AnyValue): void => {

@@ -10,7 +10,7 @@ import { CallError } from '../spec/errno.ts'
 import { lacksMethod } from '../spec/lacking.ts'
 import { linuxCall } from '../spec/linux/coverage.ts'
 import { COMMAND_MASK, EXTENDED, type WriteCommand, writeCommands } from '../spec/linux/write.ts'
-import { type AnyRecord, type AnyValue, type AnyValues, type Kind, recordSize } from '../spec/schema.ts'
+import type { AnyValues } from '../spec/schema.ts'
 import type { Answer, Call, CallerView, Result } from './call.ts'
 import {
   AGAIN,
@@ -31,8 +31,7 @@ import {
   writeDriverPart,
 } from './caller.ts'
 import { type CompiledLayout, type Facts, readCells, residue, writeCells } from './cells.ts'
-import { payloadOf, valueIn } from './object-format.ts'
-import { viewOf } from './scalar.ts'
+import { clearTail, readTail, restoreTail } from './linux-tail.ts'
 
 export interface CompiledCommand {
   readonly command: WriteCommand
@@ -95,37 +94,15 @@ export const deviceCommand = (view: CallerView, number: number, name: (name: str
   return found
 }
 
-const MIN_WORK_REQUEST = 56
-const SGE = 16
-
-/** POST_SEND's work requests and scatter/gather elements follow the struct; they must all be there. */
-const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
-  const size = args.wqeSize as number
-  const needed = size * (args.wrCount as number) + SGE * (args.sgeCount as number)
-  if (needed > tail.length)
-    throw new CallError('ENOSPC', `POST_SEND: the work requests have ${needed} bytes, ${tail.length} are there`)
-  if (!isZero(tail.subarray(needed)))
-    throw new CallError('EOPNOTSUPP', 'POST_SEND: bytes after the work requests are not 0')
-  if (size < MIN_WORK_REQUEST)
-    throw new CallError('EINVAL', `POST_SEND: a work request has at least ${MIN_WORK_REQUEST} bytes, not ${size}`)
-}
-
-/** Most records in a list behind a struct, as logarithm (IB_USER_VERBS_MAX_LOG_IND_TBL_SIZE). */
-const MAX_LOG = 13
-
-/** A list behind the struct, whose length the struct tells; zeros may follow. */
-const readList = (
-  { name, in: { tailLog } }: WriteCommand,
-  of: Kind,
-  request: Uint8Array,
-  tail: Uint8Array,
-): AnyValue => {
-  const log = viewOf(request).getUint32(tailLog ?? 0, true)
-  const size = log > MAX_LOG ? Number.POSITIVE_INFINITY : (1 << log) * (of.kind === 'list' ? recordSize(of.fields) : 1)
-  if (size > tail.length)
-    throw new CallError('ENOSPC', `${name}: a list of 2^${log} records does not fit the ${tail.length} bytes there`)
-  if (!isZero(tail.subarray(size))) throw new CallError('EOPNOTSUPP', `${name}: bytes after the list are not 0`)
-  return valueIn(name, of, viewOf(tail), 0, size)
+/**
+ * Of attributes that one handle could be (`byClass`), leaves that whose class the object has; the first if it has none
+ * of them, so that core refuses it.
+ */
+const chooseByClass = (view: CallerView, { choices }: CompiledLayout, values: AnyValues): void => {
+  if (choices.length === 0) return
+  const name = view.classOf(values[choices[0].attribute] as number)?.name
+  const chosen = choices.find(({ of }) => of.kind === 'ref' && of.class === name) ?? choices[0]
+  for (const op of choices) if (op !== chosen) delete values[op.attribute]
 }
 
 /** Turns the parts of a command into a call. Throws CallError. */
@@ -152,14 +129,8 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
   const struct = found.in(className)
   readCells(struct, request, args, facts, true)
   className = classNameOf(view, command.classes, facts)
-  if (layout.tail !== undefined) {
-    const { of } = declared(className, command.method).in[layout.tail]
-    if (of.kind === 'list') args[layout.tail] = readList(command, of, request, tail)
-    else {
-      checkWorkRequests(args, tail)
-      if (tail.length > 0) args[layout.tail] = tail.slice()
-    }
-  }
+  chooseByClass(view, struct, args)
+  readTail(command, declared(className, command.method).in, request, tail, args)
 
   const again = openAgain(view, className, command.method)
   const call = again
@@ -192,7 +163,7 @@ export const clearRequest = ({ compiled, args, facts }: Commanded, request: Uint
   const struct = new Uint8Array(layout.size)
   struct.set(request.subarray(0, layout.size))
   request.set(residue(compiled, struct, args, facts).subarray(0, request.length))
-  if (layout.tail !== undefined) request.fill(0, layout.size)
+  clearTail(layout, request)
 }
 
 /**
@@ -209,10 +180,5 @@ export const restoreRequest = (found: CompiledCommand, call: Call, request: Uint
   struct.set(request.subarray(0, layout.size))
   writeCells(compiled, struct, call.args, factsOf(call))
   request.set(struct.subarray(0, request.length))
-  const tail = layout.tail === undefined ? undefined : call.args[layout.tail]
-  if (tail === undefined) return
-  const { of } = call.method.in[layout.tail as string]
-  request.set(payloadOf(of, tail), layout.size)
-  if (layout.tailLog !== undefined)
-    viewOf(request).setUint32(layout.tailLog, Math.log2((tail as AnyRecord[]).length), true)
+  restoreTail(layout, call, request)
 }

@@ -24,8 +24,8 @@ import type { Call } from './call.ts'
 import { isNamed } from './cells.ts'
 import { ATTRIBUTE, findMethod, INLINE, HEADER as IOCTL_HEADER } from './ioctl-message.ts'
 import { Door, packLegacy } from './legacy.ts'
+import { tailFits, tailSize } from './linux-tail.ts'
 import { HEADER, requestStart } from './linux-write.ts'
-import { payloadOf } from './object-format.ts'
 import { viewOf } from './scalar.ts'
 
 /** One way to say a call. */
@@ -57,10 +57,9 @@ const address = (at: bigint): Uint8Array => {
 
 // ---- commands ----
 
-const requestSize = ({ in: { size, tail }, extended }: WriteCommand, call: Call): number => {
-  const value = tail === undefined ? undefined : call.args[tail]
-  const more = value === undefined ? 0 : payloadOf(call.method.in[tail as string].of, value).length
-  return extended ? (size + more + 7) & ~7 : size + more
+const requestSize = ({ in: layout, extended }: WriteCommand, call: Call): number => {
+  const size = layout.size + tailSize(layout, call)
+  return extended ? (size + 7) & ~7 : size
 }
 
 const byWrite = (command: WriteCommand, call: Call, driverId: number, arena: bigint): Uint8Array => {
@@ -188,7 +187,13 @@ const byIoctl = (spec: IoctlMethod, call: Call, driverId: number, arena: bigint)
 /** Every way to say a call, with room for outputs from address `arena` on; none if Linux has none. */
 export const ways = (call: Call, driverId: number, arena: bigint): Way[] => [
   ...writeCommands
-    .filter(one => one.classes.includes(call.class.name) && one.method === call.methodName && agrees(one.set, call))
+    .filter(
+      one =>
+        one.classes.includes(call.class.name) &&
+        one.method === call.methodName &&
+        agrees(one.set, call) &&
+        tailFits(one.in, call),
+    )
     .flatMap((one): Way[] => [
       { name: one.name, by: 'write', legacy: byWrite(one, call, driverId, arena) },
       { name: one.name, by: 'invoke', legacy: byInvoke(one, call, driverId, arena) },
@@ -214,5 +219,6 @@ export const sayable = ({ by, name }: Pick<Way, 'by' | 'name'>): ReadonlySet<str
     ...attributesOf(layout.cells),
     ...Object.keys(set ?? {}),
     ...(layout.tail === undefined ? [] : [layout.tail]),
+    ...(layout.tailSpecs === undefined ? [] : [layout.tailSpecs.counters]),
   ])
 }

@@ -1,15 +1,43 @@
 /*
  * Generated calls as one of Linux's dialects can say them: without what it has no room for, with what it says always.
  */
+import { FlowSpecType, FlowType } from '../../src/spec/enums.ts'
+import { type FlowFilter, flowFilters } from '../../src/spec/linux/flow.ts'
 import { ioctlMethods } from '../../src/spec/linux/ioctl.ts'
 import { writeCommands } from '../../src/spec/linux/write.ts'
-import type { AnyValues } from '../../src/spec/schema.ts'
+import type { AnyRecord, AnyValue, AnyValues } from '../../src/spec/schema.ts'
 import type { Call } from '../../src/uapi/call.ts'
 import { sayable, type Way } from '../../src/uapi/linux-envelope.ts'
 
 /** What a way says without saying so. */
 const fixed = ({ by, name }: Pick<Way, 'name' | 'by'>): AnyValues =>
   [...(by === 'ioctl' ? ioctlMethods : writeCommands)].find(one => one.name === name)?.set ?? {}
+
+/** The bytes of a filter that Linux knows, zeros after them; a word with few bits is 0. */
+const filterAsSaid = (bytes: AnyValue, { bytes: known, limit }: FlowFilter): Uint8Array => {
+  const filter = (bytes as Uint8Array).slice().fill(0, known)
+  return limit === undefined ? filter : filter.fill(0, limit.at, limit.at + 1 + ((32 - limit.bits) >>> 3))
+}
+
+const specAsSaid = (spec: AnyRecord): AnyRecord[] => {
+  const { type, value, mask, flags } = spec
+  const filter = flowFilters[type as number]
+  if (filter !== undefined) {
+    const said = { type, value: filterAsSaid(value, filter), mask: filterAsSaid(mask, filter), tag: 0 }
+    return [{ ...said, flags: filter.outermost ? 0 : flags }]
+  }
+  const { ACTION_TAG, IB } = FlowSpecType.values
+  const none = new Uint8Array(40)
+  return type === IB ? [] : [{ ...spec, value: none, mask: none, flags: 0, tag: type === ACTION_TAG ? spec.tag : 0 }]
+}
+
+/** A rule has one queue pair and at most ten specs, of which the counters are one. */
+const ruleAsSaid = (args: AnyValues): void => {
+  if (args.rawQp === undefined) args.udQp ??= 1
+  else delete args.udQp
+  if (args.type !== FlowType.values.NORMAL) args.flags = 0
+  args.specs = (args.specs as AnyRecord[]).flatMap(specAsSaid).slice(0, 9)
+}
 
 /** A generated call as this way can say it. */
 export const asSaid = (way: Pick<Way, 'name' | 'by'>, call: Call): Call => {
@@ -29,6 +57,7 @@ export const asSaid = (way: Pick<Way, 'name' | 'by'>, call: Call): Call => {
   // The length of the table is told as a logarithm.
   if (Array.isArray(args.queues))
     args.queues = [{ wq: 1 }, ...args.queues].slice(0, 1 << Math.log2(args.queues.length + 1))
+  if (way.name === 'CREATE_FLOW') ruleAsSaid(args)
   let { object } = call
   if (call.class.identity === 'fixed') object = call.class.name !== 'port' ? 0 : by === 'ioctl' ? object : object & 0xff
   return { ...call, args, object }

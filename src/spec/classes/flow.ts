@@ -2,7 +2,7 @@
  * Class `flow`: a rule that steers packets of a port to a queue pair by what is in their headers, and may count them
  * (Linux: CREATE_FLOW). Which headers can be matched is the driver's. No driver here has it: EOPNOTSUPP.
  */
-import { FlowFlags, FlowSpecType, FlowType } from '../enums.ts'
+import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../enums.ts'
 import {
   at,
   bytes,
@@ -18,17 +18,23 @@ import {
   ref,
   u8,
   u16,
+  u32,
 } from '../schema.ts'
 import { ClassId } from './ids.ts'
 
 /** Longest header that can be matched: IPv6 with its addresses. */
 const HEADER = 40
 
-/** One header: the bits of `value` that are set in `mask` must be the packet's. */
+/**
+ * One header, or an action. Of a header the bits of `value` that are set in `mask` must be the packet's; `tag` is what
+ * completions carry by ACTION_TAG.
+ */
 export const FlowSpec = {
   type: at(0, enumOf(0, FlowSpecType)),
   value: at(4, bytes(0, HEADER)),
   mask: at(4 + HEADER, bytes(0, HEADER)),
+  flags: at(4 + 2 * HEADER, flagsOf(0, FlowSpecFlags)),
+  tag: at(8 + 2 * HEADER, u32(0)),
 }
 
 const MOST_SPECS = 10

@@ -11,7 +11,6 @@ type Ioctl = {
 
 const NEVER = 'Linux keeps a number for it and has never had it'
 const IN_RINGS = 'it is done in the ring that the program maps, so rxe of Linux has no call for it either'
-const NO_STEERING = 'packets of whole frames are not received here, so there is nothing to steer'
 const NO_IPSEC = 'it sets up IPsec in hardware'
 
 /** By Linux's name of the command. */
@@ -25,7 +24,6 @@ export const absentCommands: Readonly<Partial<Record<WriteName | ExtendedName, s
   POLL_CQ: IN_RINGS,
   POST_RECV: IN_RINGS,
   POST_SRQ_RECV: IN_RINGS,
-  CREATE_FLOW: NO_STEERING,
 }
 
 /** By object and method. QUERY_CONTEXT is known to Linux's rxe, so it is EOPNOTSUPP. */

@@ -36,6 +36,16 @@ export interface Cell {
   readonly lacking?: number
   /** Bit of the attribute mask, where it is not that of the attribute's id. */
   readonly maskBit?: number
+  /** A handle that is the value of one attribute of several: of that whose class the object has. */
+  readonly byClass?: true
+}
+
+/** Where a struct tells how long the packed specs behind it are (flow.ts): bytes (u16) and how many (u8). */
+export interface PackedSpecs {
+  readonly size: number
+  readonly count: number
+  /** The attribute that one of them stands for: the counters that a rule counts into. */
+  readonly counters: string
 }
 
 export interface Layout {
@@ -52,6 +62,8 @@ export interface Layout {
   readonly tail?: string
   /** Byte offset of the logarithm (u32) of the number of records in that list. */
   readonly tailLog?: number
+  /** The list is one of packed specs. */
+  readonly tailSpecs?: PackedSpecs
 }
 
 export const value = (at: number, size: number, name: string, mask?: number): Cell => ({
@@ -71,6 +83,9 @@ export const valueByBit = (at: number, size: number, name: string, maskBit: numb
   ...value(at, size, name),
   maskBit,
 })
+/** A handle that is one of the attributes `names`: which, the class of the object says; if it has none, the first. */
+export const valueByClass = (at: number, ...names: readonly string[]): Cell[] =>
+  names.map(name => ({ ...value(at, 4, name), byClass: true }))
 /** A cell of a response, and what is there for classes without its attribute. */
 export const orElse = (cell: Cell, lacking: number): Cell => ({ ...cell, lacking })
 export const bool = (at: number, name: string): Cell => ({ at, size: 1, as: 'bool', name })
