@@ -32,16 +32,22 @@ const nameOf = ({ class: cls, state }: FdObject): string =>
 
 export const driverDialect =
   (fd: FdObject, caller: Caller): Dialect<readonly [DriverCall]> =>
-  (_view, call) => {
+  (view, call) => {
+    // Whoever watches sees what the driver reads and writes.
+    const seen: Caller = {
+      ...caller,
+      copyIn: (address, length) => view.copyIn(address, length),
+      copyOut: (address, bytes) => view.copyOut(address, bytes),
+    }
     const { type, request, argument, buffer, length, protection } = call
     const attempt = `${nameOf(fd)}: ${textOf(call)}`
     try {
       const ret =
         type === MessageType.IOCTL
-          ? opsIoctl(fd, caller, request, argument)
+          ? opsIoctl(fd, seen, request, argument)
           : type === MessageType.WRITE
-            ? opsWrite(fd, caller, buffer, Number(length))
-            : opsMap(fd, caller, Number(buffer), Number(length), (protection & WRITABLE) !== 0).offset
+            ? opsWrite(fd, seen, buffer, Number(length))
+            : opsMap(fd, seen, Number(buffer), Number(length), (protection & WRITABLE) !== 0).offset
       return { ret, installs: [], attempt }
     } catch (error) {
       if (!(error instanceof CallError)) throw error

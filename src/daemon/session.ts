@@ -219,6 +219,8 @@ const serve = (
     command: commandName(process.pid) ?? '?',
     device: context.device.name,
     dialect,
+    ...((dialect === 'object' || dialect === 'driver') &&
+      request.type === MessageType.IOCTL && { request: request.request }),
   })
 
   /** What /proc shows for the descriptors that the last call made; its trace needs the numbers that they got. */

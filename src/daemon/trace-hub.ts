@@ -22,7 +22,7 @@ export interface Subscriber {
 }
 
 /** What a record says about the caller. */
-export type CallerFacts = Pick<TraceRecord, 'pid' | 'tid' | 'fd' | 'command' | 'device' | 'dialect'>
+export type CallerFacts = Pick<TraceRecord, 'pid' | 'tid' | 'fd' | 'command' | 'device' | 'dialect' | 'request'>
 
 export type Numbers = () => readonly (number | undefined)[]
 

@@ -142,8 +142,12 @@ export const messagesOf = (
   }
 }
 
-const pieces = (memory: ReadonlyMap<bigint, Uint8Array>): RawPiece[] =>
-  [...memory].map(([address, bytes]) => [hex(address), base64(bytes.subarray(0, MOST_RAW)), bytes.length])
+/** Bytes as they were at the time, and how many. */
+type Piece = readonly [bytes: Uint8Array, length: number]
+const pieceOf = (bytes: Uint8Array): Piece => [bytes.slice(0, MOST_RAW), bytes.length]
+
+const pieces = (memory: ReadonlyMap<bigint, Piece>): RawPiece[] =>
+  [...memory].map(([address, [bytes, length]]) => [hex(address), base64(bytes), length])
 
 /** A caller's view that keeps what is read and written through it. */
 export interface RecordingView {
@@ -152,8 +156,8 @@ export interface RecordingView {
 }
 
 export const recordingView = (view: CallerView): RecordingView => {
-  const read = new Map<bigint, Uint8Array>()
-  const written = new Map<bigint, Uint8Array>()
+  const read = new Map<bigint, Piece>()
+  const written = new Map<bigint, Piece>()
   return {
     view: {
       schema: view.schema,
@@ -164,13 +168,13 @@ export const recordingView = (view: CallerView): RecordingView => {
       },
       copyIn: (address, length) => {
         const bytes = view.copyIn(address, length)
-        // A message is read twice: how long it is, then all of it.
-        if ((read.get(address)?.length ?? 0) <= bytes.length) read.set(address, bytes)
+        // A message is read twice: how long it is, then all of it; and its answer is made in these bytes.
+        if ((read.get(address)?.[1] ?? 0) <= bytes.length) read.set(address, pieceOf(bytes))
         return bytes
       },
       copyOut: (address, bytes) => {
         view.copyOut(address, bytes)
-        written.set(address, bytes.slice())
+        written.set(address, pieceOf(bytes))
       },
     },
     raw: () => ({ in: pieces(read), out: pieces(written) }),

@@ -91,7 +91,7 @@ export const callLine = (record: TraceRecord, { verbose = false, abi = false }: 
 
 /** A call for `JSON.stringify`: the record with its messages decoded; the keys are those of docs/cli.md. */
 export const callJson = (record: TraceRecord): Record<string, unknown> => {
-  const { call, ret, reason, descriptors = [], raw, ...rest } = record
+  const { call, ret, reason, descriptors = [], raw, request: _request, ...rest } = record
   const decoded = decodeRecord(record, WHOLE.bytes)
   const made = Object.fromEntries(descriptors.map(({ attribute, fd }) => [attribute, fd ?? null]))
   const error = ret < 0 ? { error: errnoName(-ret), ...(reason !== undefined && { reason }) } : {}

@@ -37,7 +37,8 @@ export interface Beside {
   readonly declared?: readonly Declaration[] | undefined
 }
 
-const methodOf = (classId: number, call: number, declared: readonly Declaration[] = []) => {
+/** A method by its numbers, with a driver's attributes; undefined if nobody knows it. */
+export const methodOf = (classId: number, call: number, declared: readonly Declaration[] = []) => {
   const own = declared.find(one => one.classId === classId && one.call === call)
   if (own !== undefined) {
     const { class: name, identity } = own

@@ -4,12 +4,11 @@
  * Nothing here throws, whatever the bytes.
  */
 import { AttributeFlag, CommonAttribute } from '../spec/classes/ids.ts'
+import { CallError } from '../spec/errno.ts'
 import { type AnyValue, type Attributes, type Kind, recordSize, sizeOf } from '../spec/schema.ts'
-import { ATTRIBUTE, HEADER } from '../uapi/object.ts'
+import { ATTRIBUTE, HEADER, INDIRECT, type Item, itemAt, WRITTEN } from '../uapi/object-format.ts'
 import { readRecord, readScalar, viewOf } from '../uapi/scalar.ts'
 import { bytesText, MOST_BYTES } from './bytes.ts'
-
-const pad8 = (length: number): number => (length + 7) & ~7
 
 export interface ReadMessage {
   /** The header's object; undefined if there is no header. */
@@ -21,8 +20,22 @@ export interface ReadMessage {
   readonly rest: readonly string[]
 }
 
+/** Attributes of a message, up to the first that does not lie in it whole; undecodable bytes are from `at` to `end`. */
+export const itemsOf = (bytes: Uint8Array): { items: readonly Item[]; at: number; end: number } => {
+  const view = viewOf(bytes)
+  const end = Math.min(bytes.length, Math.max(HEADER, view.getUint16(0, true)))
+  const items: Item[] = []
+  let at = HEADER
+  try {
+    for (; at + ATTRIBUTE <= end; at = items[items.length - 1].next) items.push(itemAt('', view, at, end))
+  } catch (error) {
+    if (!(error instanceof CallError)) throw error
+  }
+  return { items, at, end }
+}
+
 /** A payload of a kind, or undefined if its length does not fit. Records are zero-extended (R4). */
-const readValue = (of: Kind, bytes: Uint8Array): AnyValue | undefined => {
+export const readValue = (of: Kind, bytes: Uint8Array): AnyValue | undefined => {
   switch (of.kind) {
     case 'blob':
       return bytes.slice()
@@ -64,27 +77,22 @@ export const readMessage = (
   const names = new Map(
     Object.entries(attributes).map(([name, attribute]) => [attribute.id, { name, of: attribute.of }]),
   )
-  const end = Math.min(bytes.length, Math.max(HEADER, view.getUint16(0, true)))
-  let at = HEADER
-  while (at + ATTRIBUTE <= end) {
-    const length = view.getUint16(at, true)
-    const id = view.getUint16(at + 2, true)
-    const flags = view.getUint32(at + 4, true)
-    if (length < ATTRIBUTE || at + length > end) break
+  const { items, at, end } = itemsOf(bytes)
+  for (const { id, flags, payload: from, length } of items) {
     const isOut = (flags & AttributeFlag.OUT) !== 0
     const wanted = direction === 'out' ? isOut && (flags & AttributeFlag.FILLED) !== 0 : !isOut
     if (wanted && id !== CommonAttribute.LEGACY) {
-      const room = bytes.subarray(at + ATTRIBUTE, at + length)
+      const room = bytes.subarray(from, from + length)
       const known = names.get(id)
       const name = known?.name ?? `attribute 0x${id.toString(16)}`
-      const isIndirect = (flags & AttributeFlag.INDIRECT) !== 0 && room.length >= 16
-      const address = isIndirect ? view.getBigUint64(at + 8, true) : 0n
+      const isIndirect = (flags & AttributeFlag.INDIRECT) !== 0 && room.length >= INDIRECT
+      const address = isIndirect ? view.getBigUint64(from, true) : 0n
       const there = isIndirect ? memory.get(address) : undefined
       if (isIndirect && there === undefined)
-        rest.push(`${name} at 0x${address.toString(16)}+${view.getBigUint64(at + 16, true)}`)
+        rest.push(`${name} at 0x${address.toString(16)}+${view.getBigUint64(from + 8, true)}`)
       else {
         // An answer says in the upper half of the flags how much of the room was written.
-        const written = flags >>> 16
+        const written = flags >>> WRITTEN
         const inPlace = direction === 'out' && written <= room.length ? room.subarray(0, written) : room
         const payload = there ?? inPlace
         const value = known === undefined ? undefined : readValue(known.of, payload)
@@ -96,7 +104,6 @@ export const readMessage = (
         }
       }
     }
-    at += pad8(length)
   }
   if (at < end) rest.push(`undecodable ${bytesText(bytes.subarray(at, end), most)}`)
   return { object, values, chained, rest }

@@ -1,36 +1,19 @@
 /*
- * The bytes of a call as the program made it, in Linux's own words (`userdma trace --abi`): the dialect, the command or
+ * The bytes of a call as the program made it (`userdma trace --abi`): the dialect, in Linux's own words the command or
  * the object and method with the names of the attributes, structs of ib_user_verbs.h, and what was read from and
- * written to the program's memory. Calls that could not be decoded are shown in the same way. Never throws.
+ * written to the program's memory. Messages of the object dialect, and calls of drivers, are laid out by
+ * layout-text.ts. Calls that could not be decoded are shown in the same way. Never throws.
  */
 import { linuxCall } from '../spec/linux/coverage.ts'
 import { InvokeWrite, ioctlMethods, UHW_IN, UHW_OUT } from '../spec/linux/ioctl.ts'
 import { requestStruct, responseStruct } from '../spec/linux/names.ts'
 import { EXTENDED } from '../spec/linux/write.ts'
 import { viewOf } from '../uapi/scalar.ts'
-import type { RawPiece, TraceRecord } from '../uapi/tool.ts'
+import type { TraceRecord } from '../uapi/tool.ts'
 import { bytesText } from './bytes.ts'
-import { fromBase64 } from './decode.ts'
+import { driverLines, objectJson, objectLines } from './layout-text.ts'
+import { hex, type Piece, pieceOf, placeText } from './piece.ts'
 import type { Style } from './values.ts'
-
-interface Piece {
-  readonly address: bigint
-  readonly bytes: Uint8Array
-  /** How many there were; `bytes` may be fewer. */
-  readonly length: number
-}
-
-const pieceOf = ([address, bytes, length]: RawPiece): Piece => ({
-  address: BigInt(address),
-  bytes: fromBase64(bytes),
-  length,
-})
-
-const hex = (number: bigint | number): string => `0x${number.toString(16)}`
-const placeText = ({ address, bytes, length }: Piece, style: Style): string =>
-  `at ${hex(address)}, ${length} bytes: ${bytesText(bytes, Math.min(style.bytes, bytes.length))}${
-    length > bytes.length && bytes.length <= style.bytes ? '…' : ''
-  }`
 
 /** A command's number and name; the name is missing if Linux has no such command. */
 const commandText = (number: number): string => {
@@ -156,23 +139,16 @@ const ioctlLines = (pieces: readonly Piece[], out: readonly Piece[], style: Styl
   ]
 }
 
-// ---- the object dialect ----
-
-const objectLines = ([message, ...rest]: readonly Piece[], out: readonly Piece[], style: Style): string[] => [
-  `object ${placeText(message, style)}`,
-  ...rest.map(piece => `  in ${placeText(piece, style)}`),
-  ...out.map(piece => `  out ${placeText(piece, style)}`),
-]
-
 // ---- any ----
 
-const lines = { write: writeLines, ioctl: ioctlLines, object: objectLines, driver: objectLines }
+const lines = { write: writeLines, ioctl: ioctlLines, object: objectLines, driver: driverLines }
 
 /** Lines below that of the call, indented by four; none if the record has no bytes. */
-export const rawLines = ({ raw, dialect }: TraceRecord, style: Style): string[] => {
-  const pieces = raw?.in.map(pieceOf) ?? []
-  if (pieces.length === 0) return []
-  return lines[dialect](pieces, raw?.out.map(pieceOf) ?? [], style).map(line => `    ${line}`)
+export const rawLines = (record: TraceRecord, style: Style): string[] => {
+  const { raw, dialect } = record
+  const [pieces, out] = [raw?.in.map(pieceOf) ?? [], raw?.out.map(pieceOf) ?? []]
+  if (pieces.length === 0 && (dialect !== 'driver' || out.length === 0)) return []
+  return lines[dialect](pieces, out, style, record).map(line => `    ${line}`)
 }
 
 const pieceJson = ({ address, bytes, length }: Piece): Record<string, unknown> => ({
@@ -181,8 +157,9 @@ const pieceJson = ({ address, bytes, length }: Piece): Record<string, unknown> =
   bytes: bytesText(bytes, Number.POSITIVE_INFINITY).replace('(no bytes)', ''),
 })
 
-/** The same for `JSON.stringify`: `linux`, the name of the call; `in` and `out`, memory read and written. */
-export const rawJson = ({ raw, dialect }: TraceRecord): Record<string, unknown> => {
+/** The same for `JSON.stringify`: names of the call, messages laid out; `in` and `out`, memory read and written. */
+export const rawJson = (record: TraceRecord): Record<string, unknown> => {
+  const { raw, dialect } = record
   const pieces = raw?.in.map(pieceOf) ?? []
   const [message] = pieces
   const ioctl = dialect === 'ioctl' && message !== undefined ? ioctlMessage(message.bytes) : undefined
@@ -191,10 +168,12 @@ export const rawJson = ({ raw, dialect }: TraceRecord): Record<string, unknown> 
       ? viewOf(message.bytes).getUint32(0, true)
       : ioctl?.command
   const command = number === undefined ? undefined : linuxCall('write', number)
+  const out = raw?.out.map(pieceOf) ?? []
   return {
+    ...(dialect === 'object' && objectJson(pieces, out, record)),
     ...(ioctl !== undefined && { ioctl: ioctl.name }),
     ...(command !== undefined && { command: command.name, struct: requestStruct(command.name) }),
     in: pieces.map(pieceJson),
-    out: (raw?.out.map(pieceOf) ?? []).map(pieceJson),
+    out: out.map(pieceJson),
   }
 }

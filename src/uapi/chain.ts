@@ -26,29 +26,38 @@ export interface ChainEntry {
   readonly message: Uint8Array
 }
 
-/** The entries of a chain. Throws CallError EINVAL with the number of the one that cannot be read. */
-export const chainEntries = (bytes: Uint8Array): ChainEntry[] => {
+/** The entries of a chain up to the first that cannot be read, at `end`, and why it cannot. */
+export const readableEntries = (bytes: Uint8Array): { entries: ChainEntry[]; end: number; error?: CallError } => {
   const view = viewOf(bytes)
   const entries: ChainEntry[] = []
-  const bad = (reason: string): never => {
-    throw new CallError('EINVAL', `entry ${entries.length} of the chain, at ${at}: ${reason}`)
-  }
   let at = 0
+  const bad = (reason: string) => ({
+    entries,
+    end: at,
+    error: new CallError('EINVAL', `entry ${entries.length} of the chain, at ${at}: ${reason}`),
+  })
   while (at < bytes.length) {
-    if (entries.length === MAX_ENTRIES) bad(`a chain has at most ${MAX_ENTRIES} entries`)
-    if (at + ENTRY + HEADER > bytes.length) bad(`${bytes.length - at} bytes are left, an entry has at least 24`)
+    if (entries.length === MAX_ENTRIES) return bad(`a chain has at most ${MAX_ENTRIES} entries`)
+    if (at + ENTRY + HEADER > bytes.length) return bad(`${bytes.length - at} bytes are left, an entry has at least 24`)
     const flags = view.getUint8(at + 1)
     const ref = view.getUint16(at + 2, true)
     const size = view.getUint32(at + 4, true)
-    if ((flags & ~ChainEntryFlag.OBJECT) !== 0) bad(`its flags 0x${flags.toString(16)} are unknown`)
+    if ((flags & ~ChainEntryFlag.OBJECT) !== 0) return bad(`its flags 0x${flags.toString(16)} are unknown`)
     if (size < HEADER || size % 8 !== 0 || size > bytes.length - at - ENTRY)
-      bad(`its size is ${size}; a multiple of 8 from ${HEADER} to ${bytes.length - at - ENTRY} is right`)
+      return bad(`its size is ${size}; a multiple of 8 from ${HEADER} to ${bytes.length - at - ENTRY} is right`)
     const message = bytes.subarray(at + ENTRY, at + ENTRY + size)
     const named = (flags & ChainEntryFlag.OBJECT) !== 0
     const classId = view.getUint16(at + ENTRY + 2, true)
     entries.push({ call: view.getUint8(at), classId, ref: named ? ref : undefined, at: at + ENTRY, message })
     at += ENTRY + size
   }
+  return { entries, end: at }
+}
+
+/** The entries of a chain. Throws CallError EINVAL with the number of the one that cannot be read. */
+export const chainEntries = (bytes: Uint8Array): ChainEntry[] => {
+  const { entries, error } = readableEntries(bytes)
+  if (error !== undefined) throw error
   return entries
 }
 

@@ -126,6 +126,8 @@ export interface TraceRecord {
   readonly device: string
   /** `driver`: a call on the descriptor of a driver's interface, which is of no class. */
   readonly dialect: 'ioctl' | 'write' | 'object' | 'driver'
+  /** The request of an ioctl of the object dialect (its call number is in it) or of a driver. */
+  readonly request?: number
   /** Linux's name of a call that was refused before it was decoded, or the text of one of a driver. */
   readonly attempt?: string
   /** Absent when the bytes did not decode to a call. */

@@ -156,6 +156,15 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.match(stderr, /driver_ops\.create\(name "ctx\.userdma\.2"\) = 0 \{object fd \d+\}/)
     assert.match(stderr, / fd \d+ driver\(ctx\.userdma\.2: ioctl\(ASSIGN, 0x[0-9a-f]+\)\) = 0 </)
     assert.match(stderr, / fd \d+ driver\(ctx\.userdma\.2: write\(\d+\)\) = \d+ </)
+    const abi = (await runUserdma(t, ['trace', '--abi', ...args.slice(1)])).stderr
+    assert.match(abi, /\n {4}object driver_ops\.create at 0x.*\n {6}name 0x1 \S+, 13 bytes: \w+ = "ctx\.userdma\.2"\n/)
+    assert.match(abi, /\n {6}answer length \d+, class 40, call 4, object \d+, then fd \d+, .* flags ANSWERED\n/)
+    assert.match(
+      abi,
+      /ioctl\(ASSIGN.*\n {4}driver request 0x.*\n {6}in at 0x.*, 24 bytes: .*\n {8}\+0 eagerCount \d+\n/,
+    )
+    assert.match(abi, /\n {6}out at 0x.*, 56 bytes: .*\n(?: {8}\+.*\n)+ {8}… \d+ more fields\n/)
+    assert.match(abi, /write\(\d+\).*\n {4}driver\n {6}in at .*\n(?: {8}.*\n)+ {8}\+24 data, \d+ bytes: /)
   })
 
   it('names errors', async t => {

@@ -18,6 +18,7 @@ import {
   DESTROY,
   enumeration,
   enumOf,
+  type Fields,
   fd,
   method,
   objectClass,
@@ -180,3 +181,13 @@ export const CtxIoctl = {
   /** Of the channel. */
   STATISTICS: request(READ, 8, 32),
 } as const
+
+/** What arguments of ioctl requests point to. */
+export const CtxArguments: Readonly<Record<number, Fields>> = {
+  [CtxIoctl.ASSIGN]: CtxAssign,
+  [CtxIoctl.INFO]: CtxInfo,
+  [CtxIoctl.RECEIVE]: { enable: at(0, u32(0)) },
+  [CtxIoctl.USE]: { handle: at(0, u32(0)) },
+  [CtxIoctl.EXPECT]: CtxExpect,
+  [CtxIoctl.STATISTICS]: CtxStatistics,
+}
