@@ -12,8 +12,9 @@
 import { CallError } from '../spec/errno.ts'
 import { lacksMethod } from '../spec/lacking.ts'
 import { type AnyValue, type AnyValues, DESTROY, type In, type ObjectClass, type Out } from '../spec/schema.ts'
-import { checkKnown } from '../spec/versions.ts'
+import { unknownAttribute } from '../spec/versions.ts'
 import type { NewDescriptor, Result } from '../uapi/call.ts'
+import { problemOf } from '../uapi/scalar.ts'
 import { handleEvents } from './events.ts'
 import { findHandle } from './handles.ts'
 import { forget, makeObject, runDestroy, unuse } from './lifetime.ts'
@@ -108,11 +109,32 @@ const reference = (
   return byNumber(context, attribute.class, caller.descriptor(value), where)
 }
 
-const check = (entry: Entry, args: AnyValues): void => {
+/** What the method refuses for a reason of its own, and what it needs. */
+const checkPresence = (entry: Entry, args: AnyValues): void => {
   for (const name in entry.method.refused)
     if (args[name] !== undefined) throw new CallError('EINVAL', `${nameOf(entry)}: ${entry.method.refused[name].why}`)
   for (const name of entry.required)
     if (args[name] === undefined) throw new CallError('EINVAL', `${nameOf(entry)}: attribute ${name} is missing`)
+}
+
+/**
+ * Arguments that no codec has seen, those of a caller in this process: each is known to the device, and a value of its
+ * kind, records, lists and bytes included.
+ */
+const checkValues = (entry: Entry, args: AnyValues): void => {
+  const attributes = entry.method.in
+  for (const name in args) {
+    const value = args[name]
+    if (value === undefined) continue
+    const attribute = attributes[name]
+    if (attribute === undefined) throw unknownAttribute(nameOf(entry), name)
+    const problem = problemOf(attribute.of, value, false)
+    if (problem !== undefined) throw new CallError('EINVAL', `${nameOf(entry)}: attribute ${name}${problem}`)
+  }
+}
+
+/** Numbers that a codec has read, within the limits that the device has. */
+const checkNumbers = (entry: Entry, args: AnyValues): void => {
   const attributes = entry.method.in
   // A call has few of the attributes that there are.
   for (const name in args) {
@@ -235,13 +257,13 @@ const sameParents = (context: Context, named: readonly CoreObject[]): readonly C
   return context.parents
 }
 
-/** Runs a method that has been found. `number` and `args` as in `Call`; throws, or rejects with, CallError. */
-export const execute = (
+const run = (
   context: Context,
   entry: Entry,
   number: number,
   args: AnyValues,
   caller: Caller,
+  check: typeof checkNumbers,
 ): MaybePromise<Result> => {
   const { device } = context
   const { kind } = entry
@@ -252,6 +274,7 @@ export const execute = (
       'EINVAL',
       `${nameOf(entry)}: the context is ${context.opened ? 'open already' : 'not open yet'}`,
     )
+  checkPresence(entry, args)
   check(entry, args)
 
   let values: HandlerValues = args
@@ -292,6 +315,18 @@ export const execute = (
   }
 }
 
+/**
+ * Runs a method that has been found, with arguments out of a codec. `number` and `args` as in `Call`; throws, or
+ * rejects with, CallError.
+ */
+export const execute = (
+  context: Context,
+  entry: Entry,
+  number: number,
+  args: AnyValues,
+  caller: Caller,
+): MaybePromise<Result> => run(context, entry, number, args, caller, checkNumbers)
+
 /** The device's method behind a class and a call number. EOPNOTSUPP if it has none. */
 export const methodOf = (context: Context, cls: ObjectClass, call: number, name: string): Entry => {
   const entry = findEntry(context.device.table, cls.id, call)
@@ -314,9 +349,9 @@ export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & str
 ): MaybePromise<Returned<Out<C['methods'][K]>>> => {
   const { call } = cls.methods[method]
   const entry = methodOf(context, cls, call, method)
-  // Bytes were checked when they were decoded. A caller in this process may know more than the device.
-  checkKnown(nameOf(entry), entry.method, args as AnyValues)
-  return execute(context, entry, object, args as AnyValues, caller) as MaybePromise<Returned<Out<C['methods'][K]>>>
+  return run(context, entry, object, args as AnyValues, caller, checkValues) as MaybePromise<
+    Returned<Out<C['methods'][K]>>
+  >
 }
 
 /** `invoke` for a method that never waits; our own mistake if it does. */

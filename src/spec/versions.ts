@@ -51,12 +51,16 @@ export const agreedClass = (known: ObjectClass, own: ObjectClass | undefined, na
   return cls
 }
 
+/** An attribute that the device does not have, as the object dialect answers it; `path`: class and method. */
+export const unknownAttribute = (path: string, name: string): CallError =>
+  new CallError('EPROTONOSUPPORT', `${path}: the attribute ${name} is unknown to the device`)
+
 /**
- * Throws CallError EPROTONOSUPPORT, as the object dialect answers, if `args` has an attribute that `method` lacks.
- * Those that it refuses for a reason of its own are left to it.
+ * Throws CallError EPROTONOSUPPORT if `args` has an attribute that `method` lacks. Those that it refuses
+ * for a reason of its own are left to it.
  */
 export const checkKnown = (path: string, method: Method, args: Readonly<Record<string, unknown>>): void => {
   for (const name in args)
     if (method.in[name] === undefined && args[name] !== undefined && method.refused?.[name] === undefined)
-      throw new CallError('EPROTONOSUPPORT', `${path}: the attribute ${name} is unknown to the device`)
+      throw unknownAttribute(path, name)
 }

@@ -98,8 +98,11 @@ const noNumber = (value: unknown, max: number): string | undefined =>
     ? `: ${String(value)} is not a whole number from 0 to ${max}`
     : undefined
 
-/** What is wrong with a value: the rest of a sentence that begins with its name. Only what is wrong costs a string. */
-const problemOf = (of: Kind, value: unknown, strict: boolean): string | undefined => {
+/**
+ * What is wrong with a value: the rest of a sentence that begins with its name. Only what is wrong costs a string.
+ * `strict` as for `checkValue`.
+ */
+export const problemOf = (of: Kind, value: unknown, strict: boolean): string | undefined => {
   switch (of.kind) {
     case 'u8':
     case 'u16':

@@ -15,7 +15,7 @@ import { type ProtectionDomain, pdPlan } from './domain.ts'
 import { rdmaError, refusal } from './error.ts'
 import { type Access, regionPlan } from './memory.ts'
 import { type CreateArguments, type ObjectOf, objectPlan } from './object.ts'
-import { type Kit, type MakeAll, make, type Named, type Plan } from './plan.ts'
+import { checkOwn, type Kit, type MakeAll, make, type Named, type Plan } from './plan.ts'
 import { type CqOptions, cqPlan } from './queue.ts'
 import { type SrqOptions, srqPlan, type XrcSrqOptions, xrcSrqPlan } from './shared-receive.ts'
 import { windowPlan } from './window.ts'
@@ -166,15 +166,17 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
       xrcSrq: (pd, options) => create(xrcSrqPlan(kit, pd, options)),
       addressHandle: (pd, to) => create(addressPlan(kit, pd, to)),
       create: (cls, args) => create(objectPlan(kit, cls, args)),
-      call: (cls, method, args, object) =>
-        add({
+      call(cls, method, args, object) {
+        if (object !== undefined) checkOwn(kit, `${cls.name}.${method}`, 'object', object)
+        return add({
           class: cls,
           method,
           args: args as AnyValues,
           object: object?.handle ?? 0,
           made: (_, out) => out,
           failed: () => {},
-        }),
+        })
+      },
     }
     try {
       const built = build(builder)

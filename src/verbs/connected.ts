@@ -12,6 +12,7 @@ import {
   type Endpoint,
   type PeerOptions,
   type RcConnectOptions,
+  rcConnectWords,
   reliableSteps,
 } from './connection.ts'
 import {
@@ -22,6 +23,7 @@ import {
   type ReliableOperations,
   reliableOperations,
 } from './operations.ts'
+import { checkOptions, type Words } from './options.ts'
 import type { Kit, Named, PathFacts, Plan } from './plan.ts'
 import {
   type InitialOptions,
@@ -31,6 +33,7 @@ import {
   type QueuePairOptions,
   queuePairMethods,
   queuePairPlan,
+  queuePairWords,
   type SendOptions,
 } from './queue-pair.ts'
 
@@ -61,6 +64,14 @@ export interface UcQueuePairOptions
     InitialOptions<typeof UcQp>,
     PeerOptions<ConnectOptions> {}
 
+/** Of RC and of UC: what differs is in the words of `connection`. */
+const words: Words<RcQueuePairOptions> & Words<UcQueuePairOptions> = {
+  ...queuePairWords,
+  initial: true,
+  peer: true,
+  connection: true,
+}
+
 type Steps<C extends ObjectClass> = readonly In<C['methods']['modify']>[]
 
 /** What every type has that is connected, from the steps to ready-to-send that its own `modify` takes. */
@@ -81,7 +92,7 @@ const rcMethods = queuePairMethods(
   RcQp,
   joined(
     connected<typeof RcQp, RcConnectOptions>((path, psn, peer, chosen) => {
-      const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
+      const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
       const { answering, asking } = reliableSteps(chosen)
       return [init, { ...rtr, ...answering }, { ...rts, ...asking }]
     }),
@@ -89,8 +100,10 @@ const rcMethods = queuePairMethods(
   ),
 )
 
-export const rcQpPlan = (kit: Kit, pd: Named, options: RcQueuePairOptions): Plan<RcQueuePair> =>
-  queuePairPlan(kit, rcMethods, pd, options)
+export const rcQpPlan = (kit: Kit, pd: Named, options: RcQueuePairOptions): Plan<RcQueuePair> => {
+  checkOptions('rc_qp.create', 'options', options, words)
+  return queuePairPlan(kit, rcMethods, pd, options)
+}
 
 const ucMethods = queuePairMethods(
   UcQp,
@@ -103,5 +116,7 @@ const ucMethods = queuePairMethods(
   ),
 )
 
-export const ucQpPlan = (kit: Kit, pd: Named, options: UcQueuePairOptions): Plan<UcQueuePair> =>
-  queuePairPlan(kit, ucMethods, pd, options)
+export const ucQpPlan = (kit: Kit, pd: Named, options: UcQueuePairOptions): Plan<UcQueuePair> => {
+  checkOptions('uc_qp.create', 'options', options, words)
+  return queuePairPlan(kit, ucMethods, pd, options)
+}

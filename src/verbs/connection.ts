@@ -5,7 +5,8 @@
 import { AccessFlags, Mtu, QpState } from '../spec/enums.ts'
 import { parseAddress } from '../wire/address.ts'
 import { invalid } from './error.ts'
-import type { Access } from './memory.ts'
+import { type Access, accessWords } from './memory.ts'
+import { checkOptions, checkRecord, type Words } from './options.ts'
 import type { PathFacts } from './plan.ts'
 
 /** What a peer must know to connect: plain data, to be sent to it in any way. */
@@ -39,11 +40,22 @@ export interface RcConnectOptions extends ConnectOptions {
   readonly maxReads?: number
 }
 
+export const connectWords: Words<ConnectOptions> = { access: true, pathMtu: true, trafficClass: true }
+export const rcConnectWords: Words<RcConnectOptions> = {
+  ...connectWords,
+  timeout: true,
+  retries: true,
+  rnrRetries: true,
+  rnrTimer: true,
+  maxReads: true,
+}
+
 const { INIT, RTR, RTS } = QpState.values
 const { REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
 const HOP_LIMIT = 64
 
 const accessOf = (access: ConnectOptions['access'] = {}): number => {
+  checkOptions('qp.connect', 'access', access, accessWords)
   const { remoteRead = true, remoteWrite = true, remoteAtomic = true } = access
   const { flushGlobal = true, flushPersistent = true } = access
   return (
@@ -106,18 +118,44 @@ export interface PeerOptions<O extends ConnectOptions> {
 /** Steps from state to state as one: what a creation takes to make all of them. */
 export const atOnce = <A extends object>(steps: readonly A[]): A => Object.assign({}, ...steps)
 
-/** RESET → INIT → RTR → RTS with what every connected service needs. `psn`: the first that this side sends. */
-export const connectSteps = (path: PathFacts, psn: number, peer: Endpoint, options: ConnectOptions = {}) => ({
-  init: { state: INIT, pkeyIndex: 0, port: 1, accessFlags: accessOf(options.access) },
-  rtr: {
-    state: RTR,
-    address: addressTo('qp.connect', path, peer.gid, options),
-    pathMtu: mtuCode(options.pathMtu ?? path.pathMtu),
-    destQpn: peer.qpn,
-    rqPsn: peer.psn,
-  },
-  rts: { state: RTS, sqPsn: psn },
-})
+const TWO_24 = 2 ** 24
+
+/** Before the first step, so that nothing has happened if a peer cannot be one. */
+const checkNumbers = (peer: Endpoint): void => {
+  for (const name of ['qpn', 'psn'] as const) {
+    const value = peer[name]
+    if (!Number.isInteger(value) || value < 0 || value >= TWO_24)
+      throw invalid('qp.connect', `${name} ${String(value)} is no number of 24 bits`, "give the peer's `endpoint`")
+  }
+}
+
+/**
+ * RESET → INIT → RTR → RTS with what every connected service needs. `psn`: the first that this side sends; `words`:
+ * the options that the service has.
+ */
+export const connectSteps = (
+  path: PathFacts,
+  psn: number,
+  peer: Endpoint,
+  options: ConnectOptions = {},
+  words: object = connectWords,
+) => {
+  checkOptions('qp.connect', 'options', options, words)
+  checkRecord('qp.connect', 'peer', peer, "give the peer's `endpoint`: { qpn, gid, psn }")
+  const address = addressTo('qp.connect', path, peer.gid, options)
+  checkNumbers(peer)
+  return {
+    init: { state: INIT, pkeyIndex: 0, port: 1, accessFlags: accessOf(options.access) },
+    rtr: {
+      state: RTR,
+      address,
+      pathMtu: mtuCode(options.pathMtu ?? path.pathMtu),
+      destQpn: peer.qpn,
+      rqPsn: peer.psn,
+    },
+    rts: { state: RTS, sqPsn: psn },
+  }
+}
 
 /** What a side that acknowledges, and one that asks for acknowledgements, needs besides. */
 export const reliableSteps = (options: RcConnectOptions = {}) => {

@@ -13,9 +13,11 @@ import { IPV4_BYTES, IPV6_BYTES } from '../wire/ip.ts'
 import { addressTo, atOnce, firstPsn, type PathOptions } from './connection.ts'
 import { invalid, RdmaError } from './error.ts'
 import type { MessageOptions } from './operations.ts'
-import { type Kit, type MakeAll, type Named, type Plan, plan } from './plan.ts'
+import { checkOptions, checkRecord, type Words } from './options.ts'
+import { checkOwn, type Kit, type MakeAll, type Named, type Plan, plan } from './plan.ts'
 import {
   beginRequest,
+  checkThere,
   endRequest,
   type InitialOptions,
   type Local,
@@ -24,6 +26,7 @@ import {
   type QueuePairOptions,
   queuePairMethods,
   queuePairPlan,
+  queuePairWords,
   withMethods,
 } from './queue-pair.ts'
 import { putDestination, putImmediate } from './requests.ts'
@@ -95,9 +98,15 @@ export const senderOf = (header: Uint8Array): Destination => {
 }
 
 const groupOf = (call: string, gid: string) => {
-  const bytes = parseAddress(gid)
-  if (bytes === undefined) throw invalid(call, `gid "${gid}" is no address`)
+  const bytes = typeof gid === 'string' ? parseAddress(gid) : undefined
+  if (bytes === undefined) throw invalid(call, `gid ${JSON.stringify(gid)} is no address`)
   return { gid: bytes, mlid: 0 }
+}
+
+/** The address record of a destination. */
+const addressOf = (call: string, { path }: Kit, to: Destination) => {
+  checkRecord(call, 'the destination', to, 'give { gid }, an IPv4 or IPv6 address as text')
+  return addressTo(call, path, to.gid, to)
 }
 
 /** What an address handle holds: there may be very many, so methods are those of a table. */
@@ -106,6 +115,26 @@ interface AddressFields {
   readonly handle: number
   readonly number: number
   isOpen: boolean
+}
+
+/** That it is there and of this device. */
+const checkAddress = (kit: Kit, call: string, ah: AddressFields): void => {
+  if (ah?.kit !== kit || !ah.isOpen)
+    throw invalid(
+      call,
+      `the address handle is ${ah === undefined ? 'missing' : 'closed or of another device'}`,
+      'use one that pd.addressHandle() of the same device made',
+    )
+}
+
+const checkPeer = (kit: Kit, to: DatagramPeer): void => {
+  if (typeof to !== 'object' || to === null || typeof to.qpn !== 'number' || typeof to.qkey !== 'number')
+    throw invalid(
+      'qp.send',
+      to === undefined ? 'the receiver is missing' : 'the receiver lacks qpn or qkey',
+      'give { ah, qpn, qkey }: where it is, and its endpoint',
+    )
+  checkAddress(kit, 'qp.send', to.ah as unknown as AddressFields)
 }
 
 const destroyAddress = (self: AddressFields): void => {
@@ -119,8 +148,7 @@ const addressMethods: Omit<AddressHandle, 'handle' | 'number'> & ThisType<Addres
     return this.kit.carrier.call(Ah, 'query', this.handle, {}).out
   },
   modify(other) {
-    const { carrier, path } = this.kit
-    carrier.call(Ah, 'modify', this.handle, { address: addressTo('ah.modify', path, other.gid, other) })
+    this.kit.carrier.call(Ah, 'modify', this.handle, { address: addressOf('ah.modify', this.kit, other) })
   },
   close() {
     destroyAddress(this)
@@ -134,12 +162,13 @@ const madeAddress = (kit: Kit, handle: number, number: number): AddressHandle =>
   withMethods<AddressHandle>(addressMethods, { kit, handle, number, isOpen: true } satisfies AddressFields)
 
 /** An address handle in protection domain `pd`. */
-export const addressPlan = (kit: Kit, pd: Named, to: Destination): Plan<AddressHandle> =>
-  plan(
-    Ah,
-    { pd: pd.handle, address: addressTo('ah.create', kit.path, to.gid, to), userHandle: 0n },
-    ({ object, out }) => madeAddress(kit, object, (out as { number: number }).number),
+export const addressPlan = (kit: Kit, pd: Named, to: Destination): Plan<AddressHandle> => {
+  checkOwn(kit, 'ah.create', 'pd', pd)
+  const address = addressOf('ah.create', kit, to)
+  return plan(Ah, { pd: pd.handle, address, userHandle: 0n }, ({ object, out }) =>
+    madeAddress(kit, object, (out as { number: number }).number),
   )
+}
 
 /** Of one call: their bytes must fit into what a call may carry. */
 const AHS_AT_ONCE = 1 << 15
@@ -159,11 +188,13 @@ export const makeAddresses = (
   makeAll: MakeAll,
   to: readonly Destination[],
 ): readonly AddressHandle[] => {
-  const { carrier, path } = kit
+  const { carrier } = kit
+  checkOwn(kit, 'pd.createAhs', 'pd', pd)
+  if (!Array.isArray(to)) throw invalid('pd.createAhs', 'the destinations are no list', 'give [{ gid }, …]')
   const made: AddressHandle[] = []
   try {
     for (const some of pieces(to)) {
-      const addresses = some.map(one => addressTo('pd.createAhs', path, one.gid, one))
+      const addresses = some.map(one => addressOf('pd.createAhs', kit, one))
       const { handles, numbers }: ManyMade = carrier.call(Pd, 'createAhs', pd.handle, { addresses }).out
       for (const [i, { handle }] of handles.entries())
         made.push(madeAddress(kit, handle, numbers?.[i].number ?? handle))
@@ -178,7 +209,10 @@ export const makeAddresses = (
 }
 
 /** Destroys many with one call, all or none of it. */
-export const closeAddresses = ({ carrier }: Kit, pd: Named, all: readonly AddressHandle[]): void => {
+export const closeAddresses = (kit: Kit, pd: Named, all: readonly AddressHandle[]): void => {
+  const { carrier } = kit
+  if (!Array.isArray(all)) throw invalid('pd.destroyAhs', 'the address handles are no list')
+  for (const one of all) checkAddress(kit, 'pd.destroyAhs', one as unknown as AddressFields)
   for (const some of pieces(all)) {
     carrier.call(Pd, 'destroyAhs', pd.handle, { handles: some.map(({ handle }) => ({ handle })) })
     for (const one of some) (one as unknown as AddressFields).isOpen = false
@@ -189,6 +223,9 @@ export interface UdQueuePairOptions extends QueuePairOptions, InitialOptions<typ
   /** Made ready to send, with one call (R7), as `activate` does it afterwards. */
   readonly active?: boolean | { readonly qkey?: number }
 }
+
+const udWords: Words<UdQueuePairOptions> = { ...queuePairWords, initial: true, active: true }
+const activeWords: Words<Exclude<UdQueuePairOptions['active'], boolean | undefined>> = { qkey: true }
 
 /** From RESET to ready to send. */
 const activeSteps = (qkey = QKEY): In<typeof UdQp.methods.modify>[] => [
@@ -202,11 +239,15 @@ const udMethods = queuePairMethods(UdQp, {
     const { kit, qpn, qkey } = this as unknown as QpSelf
     return { qpn, gid: addressText(kit.path.gid), qkey: qkey === 0 ? QKEY : qkey }
   },
-  activate(this: QpSelf & UdQueuePair, { qkey = QKEY }: { readonly qkey?: number } = {}): void {
+  activate(this: QpSelf & UdQueuePair, options: { readonly qkey?: number } = {}): void {
+    checkOptions('qp.activate', 'options', options, activeWords)
+    const { qkey = QKEY } = options
     for (const step of activeSteps(qkey)) this.modify(step)
     this.qkey = qkey
   },
   send(this: QpSelf, local: Local, to: DatagramPeer, options?: MessageOptions): void {
+    checkThere('qp.send', this.kit)
+    checkPeer(this.kit, to)
     const immediate = options?.immediate
     const at = beginRequest(this, 'qp.send', immediate === undefined ? SEND : SEND_WITH_IMM, local, options)
     const ring = this.sends as ProgramRing
@@ -223,7 +264,9 @@ const udMethods = queuePairMethods(UdQp, {
 })
 
 export const udQpPlan = (kit: Kit, pd: Named, options: UdQueuePairOptions): Plan<UdQueuePair> => {
+  checkOptions('ud_qp.create', 'options', options, udWords)
   const { active = false, initial } = options
+  if (typeof active === 'object') checkOptions('ud_qp.create', 'active', active, activeWords)
   const { qkey } = typeof active === 'object' ? active : {}
   const first = { ...(active !== false && atOnce(activeSteps(qkey))), ...initial }
   return queuePairPlan(kit, udMethods, pd, { ...options, initial: first })

@@ -8,7 +8,6 @@ import { declare } from '../spec/description.ts'
 import { AsyncEventType } from '../spec/enums.ts'
 import type { In, ObjectClass, Out, RecordOf } from '../spec/schema.ts'
 import { agreedClass } from '../spec/versions.ts'
-import { checkArguments } from './arguments.ts'
 import type { Carrier, DeviceCounters } from './carrier.ts'
 import { type Chain, createChains, type Realised } from './chain.ts'
 import { type ProtectionDomain, pdPlan } from './domain.ts'
@@ -17,7 +16,7 @@ import { refusing } from './error.ts'
 import { type EventQueue, openEventQueue } from './event-queue.ts'
 import { createMailbox, type Until } from './mailbox.ts'
 import { type CreateArguments, type ObjectOf, objectPlan } from './object.ts'
-import { type Kit, make, type Named, type PathFacts } from './plan.ts'
+import { checkOwn, type Kit, make, type Named, type PathFacts } from './plan.ts'
 import { type CompletionQueue, type CqOptions, cqPlan } from './queue.ts'
 import { createWaiters } from './waiters.ts'
 import { type XrcDomain, type XrcDomainOptions, xrcdPlan } from './xrc.ts'
@@ -166,7 +165,7 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     driverInterfaces: () => interfaceNames(kit),
     create: (cls, args) => make(kit, objectPlan(kit, cls, args)),
     call(cls, method, args, object = 0) {
-      checkArguments(cls, method, args)
+      if (typeof object !== 'number') checkOwn(kit, `${cls.name}.${method}`, 'object', object)
       return carrier.call(cls, method, typeof object === 'number' ? object : object.handle, args).out
     },
     handles: (...of) =>

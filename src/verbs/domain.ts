@@ -32,7 +32,7 @@ import {
   type WholeRegion,
   wholeRegionPlan,
 } from './memory.ts'
-import { closer, type Kit, type MakeAll, make, type Named, type Plan, plan } from './plan.ts'
+import { closable, type Kit, type MakeAll, make, type Named, type Plan, plan } from './plan.ts'
 import {
   type SharedReceiveQueue,
   type SrqOptions,
@@ -82,10 +82,7 @@ export interface ProtectionDomain extends Disposable {
 
 export const pdPlan = (kit: Kit, makeAll: MakeAll): Plan<ProtectionDomain> =>
   plan(Pd, {}, ({ object: handle }) => {
-    const { carrier } = kit
-    const self = { handle }
-    const close = closer(carrier, Pd, handle)
-    return {
+    const self: Omit<ProtectionDomain, 'close' | typeof Symbol.dispose> = {
       handle,
       register: (buffer, access = {}) => make(kit, regionPlan(kit, self, buffer, access)),
       registerFile: (file, options) => make(kit, fileRegionPlan(kit, self, file, options)),
@@ -102,7 +99,6 @@ export const pdPlan = (kit: Kit, makeAll: MakeAll): Plan<ProtectionDomain> =>
       addressHandle: to => make(kit, addressPlan(kit, self, to)),
       addressHandles: to => makeAddresses(kit, self, makeAll, to),
       closeAddressHandles: handles => closeAddresses(kit, self, handles),
-      close,
-      [Symbol.dispose]: close,
     }
+    return closable(kit, Pd, self)
   })

@@ -12,7 +12,7 @@ const HINTS: Readonly<Record<string, string>> = {
 }
 
 /** Sentences about an attribute name it like this (uapi, core and drivers alike). */
-const ATTRIBUTE = /^attribute (\w+)/
+const ATTRIBUTE = /^attribute (\w+(?:\.\w+|\[\d+\])*)/
 
 /** A call was refused, or a work request could not be posted. */
 export class RdmaError extends Error {
@@ -26,7 +26,7 @@ export class RdmaError extends Error {
   /** The two parts of it: of a class of the device, or of an object of the library. */
   readonly class: string
   readonly method: string
-  /** The attribute that was wrong, if it was one. */
+  /** The attribute that was wrong, if it was one; of a record its field too: 'cap.maxSendWr', 'addresses[2].dgid'. */
   readonly attribute: string | undefined
   /** Why it was refused. */
   readonly reason: string

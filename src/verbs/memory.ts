@@ -5,7 +5,8 @@ import { Mr } from '../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../spec/enums.ts'
 import type { In, Out } from '../spec/schema.ts'
 import { invalid } from './error.ts'
-import { closer, type Kit, type Named, type Plan, plan } from './plan.ts'
+import { checkOptions, type Words } from './options.ts'
+import { checkOwn, closable, type Kit, type Named, type Plan, plan } from './plan.ts'
 
 /** What others may do with a region beside reading it locally. */
 export interface Access {
@@ -56,6 +57,11 @@ export interface Region extends Disposable {
   close(): void
 }
 
+interface Changes {
+  readonly access?: Access
+  readonly pd?: Named
+}
+
 /** A region of a buffer. */
 export interface MemoryRegion extends Region {
   readonly buffer: Uint8Array
@@ -63,7 +69,7 @@ export interface MemoryRegion extends Region {
    * Registers it anew, with other rights or in another domain: keys may change, so slices that were made before are
    * worth nothing. Throws RdmaError EBUSY while a window is bound to it.
    */
-  reregister(changes: { readonly access?: Access; readonly pd?: Named }): void
+  reregister(changes: Changes): void
 }
 
 /** A region of all memory of the program: any buffer is named by it, with no registration of its own. */
@@ -87,16 +93,33 @@ export interface FileRegionOptions {
 
 const flags = AccessFlags.values
 
+export const accessWords: Words<Access> = {
+  localWrite: true,
+  remoteRead: true,
+  remoteWrite: true,
+  remoteAtomic: true,
+  flushGlobal: true,
+  flushPersistent: true,
+  window: true,
+  zeroBased: true,
+}
+const fileWords: Words<FileRegionOptions> = { offset: true, length: true, access: true }
+const changeWords: Words<Changes> = { access: true, pd: true }
+
 /** ibv_access_flags of the rights. */
-export const accessFlags = (access: Access, localWrite: boolean): number =>
-  ((access.localWrite ?? localWrite) ? flags.LOCAL_WRITE : 0) |
-  (access.remoteRead ? flags.REMOTE_READ : 0) |
-  (access.remoteWrite ? flags.REMOTE_WRITE : 0) |
-  (access.remoteAtomic ? flags.REMOTE_ATOMIC : 0) |
-  (access.flushGlobal ? flags.FLUSH_GLOBAL : 0) |
-  (access.flushPersistent ? flags.FLUSH_PERSISTENT : 0) |
-  (access.window ? flags.MW_BIND : 0) |
-  (access.zeroBased ? flags.ZERO_BASED : 0)
+export const accessFlags = (call: string, access: Access, localWrite: boolean): number => {
+  checkOptions(call, 'access', access, accessWords)
+  return (
+    ((access.localWrite ?? localWrite) ? flags.LOCAL_WRITE : 0) |
+    (access.remoteRead ? flags.REMOTE_READ : 0) |
+    (access.remoteWrite ? flags.REMOTE_WRITE : 0) |
+    (access.remoteAtomic ? flags.REMOTE_ATOMIC : 0) |
+    (access.flushGlobal ? flags.FLUSH_GLOBAL : 0) |
+    (access.flushPersistent ? flags.FLUSH_PERSISTENT : 0) |
+    (access.window ? flags.MW_BIND : 0) |
+    (access.zeroBased ? flags.ZERO_BASED : 0)
+  )
+}
 
 /** Longer elements would make `length` something else than bytes. Test runners have a Uint8Array of their own. */
 const checkBytes = (call: string, buffer: Uint8Array): void => {
@@ -121,15 +144,14 @@ type Keys = Out<typeof Mr.methods.modify>
 
 /** A made region of `length` bytes from `address` on; `keys` are those that it has at the time. */
 const madeRegion = (
-  { carrier }: Kit,
+  kit: Kit,
   handle: number,
   keys: () => Keys,
   address: bigint,
   length: number,
   closed: () => void,
 ): Region => {
-  const close = closer(carrier, Mr, handle, closed)
-  return {
+  const region: Omit<Region, 'close' | typeof Symbol.dispose> = {
     handle,
     length,
     get lkey() {
@@ -147,16 +169,17 @@ const madeRegion = (
       within('mr.remote', length, offset, size)
       return { address: address + BigInt(offset), rkey: keys().rkey, length: size }
     },
-    query: () => carrier.call(Mr, 'query', handle, {}).out,
-    close,
-    [Symbol.dispose]: close,
+    query: () => kit.carrier.call(Mr, 'query', handle, {}).out,
   }
+  return closable(kit, Mr, region, closed)
 }
 
 /** A region of `buffer` in protection domain `pd`. */
 export const regionPlan = (kit: Kit, pd: Named, buffer: Uint8Array, access: Access): Plan<MemoryRegion> => {
   const { carrier } = kit
+  checkOwn(kit, 'pd.register', 'pd', pd)
   checkBytes('pd.register', buffer)
+  const rights = accessFlags('pd.register', access, true)
   const address = carrier.addressOf(buffer)
   const forget = (): void => carrier.forget(buffer)
   const wanted = {
@@ -164,7 +187,7 @@ export const regionPlan = (kit: Kit, pd: Named, buffer: Uint8Array, access: Acce
     start: address,
     iova: address,
     length: BigInt(buffer.length),
-    access: accessFlags(access, true),
+    access: rights,
   }
   return plan(
     Mr,
@@ -175,10 +198,13 @@ export const regionPlan = (kit: Kit, pd: Named, buffer: Uint8Array, access: Acce
         madeRegion(kit, handle, () => keys, address, buffer.length, forget),
         {
           buffer,
-          reregister(changes: { readonly access?: Access; readonly pd?: Named }): void {
+          reregister(changes: Changes): void {
+            checkOptions('mr.reregister', 'changes', changes, changeWords)
+            const { access: other, pd: to } = changes
+            if (to !== undefined) checkOwn(kit, 'mr.reregister', 'pd', to)
             keys = carrier.call(Mr, 'modify', handle, {
-              ...(changes.access !== undefined && { access: accessFlags(changes.access, true) }),
-              ...(changes.pd !== undefined && { pd: changes.pd.handle }),
+              ...(other !== undefined && { access: accessFlags('mr.reregister', other, true) }),
+              ...(to !== undefined && { pd: to.handle }),
             }).out
           },
         },
@@ -198,9 +224,11 @@ const otherPlan = (
   length: number,
   more: Pick<In<typeof Mr.methods.create>, 'kind' | 'start' | 'file' | 'dm'>,
 ): Plan<Region> => {
+  checkOwn(kit, 'mr.create', 'pd', pd)
   if (!Number.isSafeInteger(length) || length < 0) throw invalid('mr.create', `length ${length} is no number of bytes`)
   const iova = more.start
-  const args = { pd: pd.handle, iova, length: BigInt(length), access: accessFlags(access, true), ...more }
+  const rights = accessFlags('mr.create', access, true)
+  const args = { pd: pd.handle, iova, length: BigInt(length), access: rights, ...more }
   return plan(Mr, args, ({ object, out }) =>
     madeRegion(
       kit,
@@ -217,54 +245,65 @@ const otherPlan = (
 export const nullRegionPlan = (kit: Kit, pd: Named, length: number, access: Access = {}): Plan<Region> =>
   otherPlan(kit, pd, access, length, { kind: NULL, start: 0n })
 
+const checkOffset = (offset: number): void => {
+  if (!Number.isSafeInteger(offset) || offset < 0) throw invalid('mr.create', `offset ${offset} is no number of bytes`)
+}
+
 /** Part of a file; `file`: a descriptor of this process. */
 export const fileRegionPlan = (kit: Kit, pd: Named, file: number, options: FileRegionOptions): Plan<Region> => {
+  checkOptions('mr.create', 'options', options, fileWords)
   const { offset = 0, length, access = {} } = options
-  if (!Number.isSafeInteger(offset) || offset < 0) throw invalid('mr.create', `offset ${offset} is no place in a file`)
+  checkOffset(offset)
   return otherPlan(kit, pd, access, length, { kind: FILE, start: BigInt(offset), file })
 }
 
 /** Memory of the device, of an object of class `dm`. */
 export const deviceRegionPlan = (kit: Kit, pd: Named, dm: Named, options: FileRegionOptions): Plan<Region> => {
+  checkOptions('mr.create', 'options', options, fileWords)
+  checkOwn(kit, 'mr.create', 'dm', dm)
   const { offset = 0, length, access = {} } = options
+  checkOffset(offset)
   return otherPlan(kit, pd, access, length, { kind: DEVICE, start: BigInt(offset), dm: dm.handle })
 }
 
-export const wholeRegionPlan = ({ carrier }: Kit, pd: Named, access: Access = {}): Plan<WholeRegion> =>
-  plan(
+export const wholeRegionPlan = (kit: Kit, pd: Named, access: Access = {}): Plan<WholeRegion> => {
+  const { carrier } = kit
+  checkOwn(kit, 'mr.create', 'pd', pd)
+  const rights = accessFlags('mr.create', access, true)
+  return plan(
     Mr,
-    { pd: pd.handle, start: 0n, iova: 0n, length: 0n, access: accessFlags(access, true), kind: IMPLICIT },
+    { pd: pd.handle, start: 0n, iova: 0n, length: 0n, access: rights, kind: IMPLICIT },
     ({ object: handle, out: { lkey, rkey } }) => {
       /** Buffers that it has named, and their addresses. */
       const named = new Map<Uint8Array, bigint>()
       const addressIn = (buffer: Uint8Array, offset: number): bigint => {
         let address = named.get(buffer)
         if (address === undefined) {
-          checkBytes('mr.slice', buffer)
           address = carrier.addressOf(buffer)
           named.set(buffer, address)
         }
         return address + BigInt(offset)
       }
-      const close = closer(carrier, Mr, handle, () => {
-        for (const buffer of named.keys()) carrier.forget(buffer)
-        named.clear()
-      })
-      return {
+      const region: Omit<WholeRegion, 'close' | typeof Symbol.dispose> = {
         handle,
         lkey,
         rkey,
-        slice(buffer, offset = 0, length = buffer.length - offset) {
+        slice(buffer, offset = 0, length = buffer?.length - offset) {
+          checkBytes('mr.slice', buffer)
           within('mr.slice', buffer.length, offset, length)
           return sliceAt(addressIn(buffer, offset), length, lkey)
         },
-        remote(buffer, offset = 0, length = buffer.length - offset) {
+        remote(buffer, offset = 0, length = buffer?.length - offset) {
+          checkBytes('mr.remote', buffer)
           within('mr.remote', buffer.length, offset, length)
           return { address: addressIn(buffer, offset), rkey, length }
         },
         query: () => carrier.call(Mr, 'query', handle, {}).out,
-        close,
-        [Symbol.dispose]: close,
       }
+      return closable(kit, Mr, region, () => {
+        for (const buffer of named.keys()) carrier.forget(buffer)
+        named.clear()
+      })
     },
   )
+}

@@ -4,10 +4,9 @@
  * their arguments and results are those of the declaration, and nothing is known here of any class.
  */
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
-import { checkArguments } from './arguments.ts'
 import type { Carrier } from './carrier.ts'
 import { invalid, RdmaError } from './error.ts'
-import { closer, eventSource, type Kit, type Named, type Plan } from './plan.ts'
+import { belongs, closer, ended, eventSource, type Kit, type Named, type Plan } from './plan.ts'
 
 type CallOf<M> = Record<never, never> extends In<M> ? (args?: In<M>) => Out<M> : (args: In<M>) => Out<M>
 
@@ -55,27 +54,23 @@ export const objectPlan = <C extends ObjectClass>(
   const { create } = cls.methods
   if (create === undefined)
     throw invalid(`${cls.name}.create`, 'objects of this class are there already', 'use device.call')
-  checkArguments(cls, 'create', args ?? {})
   const source = 'userHandle' in create.in ? eventSource(kit, cls) : undefined
   return {
     class: cls,
     args: { ...(args as AnyValues), ...(source !== undefined && { userHandle: BigInt(source.number) }) },
     made({ object: handle, out }) {
-      const forget = (): void => source?.forget()
+      const forget = (): void => {
+        source?.forget()
+        ended(object)
+      }
       const close =
         cls.identity === 'fd' ? descriptorCloser(carrier, cls, handle, forget) : closer(carrier, cls, handle, forget)
       const methods = Object.keys(cls.methods)
         .filter(name => name !== 'create' && name !== 'destroy')
-        .map(name => [
-          name,
-          (given = {}) => {
-            checkArguments(cls, name, given)
-            return carrier.call(cls, name, handle, given as never).out
-          },
-        ])
+        .map(name => [name, (given = {}) => carrier.call(cls, name, handle, given as never).out])
       const own = { handle, class: cls, made: out, close, [Symbol.dispose]: close }
       const object = { ...Object.fromEntries(methods), ...own } as unknown as ObjectOf<C>
-      return source === undefined ? object : source.is(object)
+      return source === undefined ? belongs(kit, object) : source.is(object)
     },
     failed: () => source?.forget(),
   }

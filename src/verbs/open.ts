@@ -10,9 +10,10 @@ import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { Link } from '../uapi/tool.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 import { createDevice, type Device } from './device.ts'
-import { invalid } from './error.ts'
+import { checkChoice, invalid } from './error.ts'
 import { contextCarrier, localCarrier } from './local.ts'
 import { createNetwork, type LocalNetwork, type Network } from './network.ts'
+import { checkOptions, type Words } from './options.ts'
 import { remoteCarrier } from './remote.ts'
 import { namedSocket, userSocket } from './user-socket.ts'
 
@@ -41,6 +42,17 @@ export interface OpenOptions {
    */
   readonly device?: string
 }
+
+const openWords: Words<OpenOptions> = {
+  network: true,
+  link: true,
+  rings: true,
+  name: true,
+  address: true,
+  socket: true,
+  device: true,
+}
+const ringNames: readonly RingLayout['name'][] = ['compact', 'rxe']
 
 const GID_OF_ADDRESS = 1
 const NOWHERE = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 0 }
@@ -86,7 +98,9 @@ const openThere = (socket: string, device: string | undefined): Device => {
 
 /** Opens a device. Throws RdmaError: EEXIST for a name that the network has already, ECONNREFUSED without a daemon. */
 export const open = async (options: OpenOptions = {}): Promise<Device> => {
+  checkOptions('open', 'options', options, openWords)
   const { socket, device, network, link, name, address, rings } = options
+  if (rings !== undefined) checkChoice('open', 'rings', rings, ringNames)
   if (socket === undefined) {
     if (device === undefined) return openHere(options)
     if (network === undefined)

@@ -7,10 +7,13 @@ import { flushPlacement, flushSelectivity } from '../spec/headers.ts'
 import { WrOpcode } from '../spec/work.ts'
 import { invalid } from './error.ts'
 import { accessFlags, type RemoteMemory, type Slice } from './memory.ts'
+import { checkOptions } from './options.ts'
+import { checkOwn } from './plan.ts'
 import { beginRequest, endRequest, type Local, type QpSelf, type SendOptions } from './queue-pair.ts'
-import { putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord } from './requests.ts'
+import { checkAligned, checkOriginal, checkRemote, checkTarget, checkWord } from './request-checks.ts'
+import { putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord, remoteLow } from './requests.ts'
 import type { ProgramRing } from './ring.ts'
-import type { BindableWindow, Binding, MemoryWindow } from './window.ts'
+import { type BindableWindow, type Binding, bindingWords, type MemoryWindow } from './window.ts'
 
 export interface MessageOptions extends SendOptions {
   /** A u32 that the peer's completion shows. */
@@ -71,6 +74,7 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
     endRequest(this)
   },
   write(local, remote, options) {
+    checkRemote('qp.write', remote)
     const immediate = options?.immediate
     const opcode = immediate === undefined ? wr.RDMA_WRITE : wr.RDMA_WRITE_WITH_IMM
     const at = beginRequest(this, 'qp.write', opcode, local, options)
@@ -78,9 +82,13 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
     if (immediate !== undefined) putImmediate(ringOf(this), at, immediate)
     endRequest(this)
   },
-  bind(window, { region, offset = 0, length = region.length - offset, access }, options) {
+  bind(window, binding, options) {
+    checkOwn(this.kit, 'qp.bind', 'window', window)
+    checkOptions('qp.bind', 'binding', binding, bindingWords)
+    checkOwn(this.kit, 'qp.bind', 'region', binding.region)
+    const { region, offset = 0, length = region.length - offset, access } = binding
     const { address } = region.remote(offset, length)
-    const rights = access === undefined ? REMOTE_READ | REMOTE_WRITE : accessFlags(access, false)
+    const rights = access === undefined ? REMOTE_READ | REMOTE_WRITE : accessFlags('qp.bind', access, false)
     const rkey = ((window.rkey & ~KEY_BYTE) | ((window.rkey + 1) & KEY_BYTE)) >>> 0
     const at = beginRequest(this, 'qp.bind', wr.BIND_MW, undefined, options)
     putBind(ringOf(this), at, window.rkey, rkey, region.lkey, address, length, rights)
@@ -90,6 +98,7 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
     return { address: (rights & ZERO_BASED) === 0 ? address : 0n, rkey, length }
   },
   invalidate(window, options) {
+    checkOwn(this.kit, 'qp.invalidate', 'window', window)
     if (window.type !== 2)
       throw invalid('qp.invalidate', 'a window of type 1 cannot be invalidated', 'bind it with length 0')
     const at = beginRequest(this, 'qp.invalidate', wr.LOCAL_INV, undefined, options)
@@ -103,35 +112,47 @@ const atomic = (
   call: string,
   opcode: number,
   local: Slice,
-  { address, rkey }: RemoteMemory,
+  remote: RemoteMemory,
   compareOrAdd: bigint,
   swap: bigint,
   options: SendOptions | undefined,
 ): void => {
+  checkOriginal(call, local)
+  checkRemote(call, remote)
   const at = beginRequest(self, call, opcode, local, options)
-  putAtomic(ringOf(self), at, address, rkey, compareOrAdd, swap)
+  putAtomic(ringOf(self), at, remote.address, remote.rkey, compareOrAdd, swap)
+  checkAligned(call, remoteLow(ringOf(self), at), remote)
   endRequest(self)
 }
 
 export const reliableOperations: ReliableOperations<SendOptions> & ThisType<QpSelf> = {
   read(local, remote, options) {
+    checkTarget('qp.read', local)
+    checkRemote('qp.read', remote)
     const at = beginRequest(this, 'qp.read', wr.RDMA_READ, local, options)
     putRemote(ringOf(this), at, remote.address, remote.rkey)
     endRequest(this)
   },
   compareSwap(local, remote, compare, swap, options) {
+    checkWord('qp.compareSwap', 'compare', compare)
+    checkWord('qp.compareSwap', 'swap', swap)
     atomic(this, 'qp.compareSwap', wr.ATOMIC_CMP_AND_SWP, local, remote, compare, swap, options)
   },
   fetchAdd(local, remote, add, options) {
+    checkWord('qp.fetchAdd', 'add', add)
     atomic(this, 'qp.fetchAdd', wr.ATOMIC_FETCH_AND_ADD, local, remote, add, 0n, options)
   },
   atomicWrite(remote, word, options) {
+    checkRemote('qp.atomicWrite', remote)
+    checkWord('qp.atomicWrite', 'word', word)
     const at = beginRequest(this, 'qp.atomicWrite', wr.ATOMIC_WRITE, undefined, options)
     putRemote(ringOf(this), at, remote.address, remote.rkey)
+    checkAligned('qp.atomicWrite', remoteLow(ringOf(this), at), remote)
     putWord(ringOf(this), at, word)
     endRequest(this)
   },
   flush(remote, options) {
+    checkRemote('qp.flush', remote)
     const at = beginRequest(this, 'qp.flush', wr.FLUSH, undefined, options)
     const placement = options?.persistent === true ? flushPlacement.PERSISTENT : flushPlacement.GLOBAL
     const selectivity = options?.wholeRegion === true ? flushSelectivity.REGION : flushSelectivity.RANGE

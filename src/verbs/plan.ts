@@ -101,15 +101,32 @@ export const sourceName = ({ sources }: Kit, object: object): SourceName | undef
   return sources.get(number) === object ? (object as SourceName) : undefined
 }
 
+/** Where an object without events has its kit; undefined once it is closed. */
+const OWNER = Symbol('owner')
+interface Owned {
+  [OWNER]?: Kit | undefined
+}
+const OWN = 'use what was made by the same open()'
+
 /**
- * That `object`, which has events, is there and of this device: its handle is that of something else on another one,
- * and of something newer once it is closed. What a chain is about to make, and bare handles, are the device's to check.
+ * That `object` is there and of this device: its handle is that of something else on another one, and of something
+ * newer once it is closed. What a chain is about to make, and bare handles, are the device's to check.
  */
-export const checkOwn = ({ sources }: Kit, call: string, option: string, object: Named | undefined): void => {
+export const checkOwn = (kit: Kit, call: string, option: string, object: Named | undefined): void => {
   if (object === undefined) throw invalid(call, `${option} is missing`)
+  if (typeof object?.handle !== 'number') throw invalid(call, `${option} is no object of a device`, OWN)
   const { number } = object as Partial<SourceName>
-  if (number !== undefined && sources.get(number) !== (object as unknown))
-    throw invalid(call, `${option} is closed or of another device`, 'use what was made by the same open()')
+  const isOwn =
+    OWNER in object ? object[OWNER] === kit : number === undefined || kit.sources.get(number) === (object as unknown)
+  if (!isOwn) throw invalid(call, `${option} is closed or of another device`, OWN)
+}
+
+/** `object` is of this device from now on; what has no events is not found among the sources. */
+export const belongs = <T extends object>(kit: Kit, object: T): T => Object.assign(object, { [OWNER]: kit })
+
+/** It is closed. */
+export const ended = (object: object): void => {
+  ;(object as Owned)[OWNER] = undefined
 }
 
 /** The end of an object: destroyed by its first call, nothing afterwards. Throws RdmaError EBUSY while it is used. */
@@ -121,4 +138,13 @@ export const closer = (carrier: Carrier, cls: ObjectClass, handle: number, close
     open = false
     closed()
   }
+}
+
+/** `object`, with its end: what has no events, and is one of this device until it is closed. */
+export const closable = <T extends Named>(kit: Kit, cls: ObjectClass, object: T, closed: () => void = nothing) => {
+  const close = closer(kit.carrier, cls, object.handle, () => {
+    ended(object)
+    closed()
+  })
+  return Object.assign(belongs(kit, object), { close, [Symbol.dispose]: close })
 }

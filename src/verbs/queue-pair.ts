@@ -11,12 +11,13 @@ import type { QpAttributeName, qpMethods } from '../spec/classes/qp.ts'
 import { QpFlags, QpState } from '../spec/enums.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
 import { SendFlags } from '../spec/work.ts'
-import { checkArguments } from './arguments.ts'
 import type { Answered, RingPlace } from './carrier.ts'
 import { atOnce, type ConnectOptions, type Endpoint, firstPsn, type PeerOptions } from './connection.ts'
 import { invalid, type RdmaError, refused } from './error.ts'
 import type { Slice } from './memory.ts'
+import type { Words } from './options.ts'
 import { checkOwn, eventSource, type Kit, type Named, type PathFacts, type Plan } from './plan.ts'
+import { checkRequest } from './request-checks.ts'
 import { putInline, putReceive, putSend } from './requests.ts'
 import { nextSlot, noProgramRing, outstanding, type ProgramRing, produce, programRing, restart } from './ring.ts'
 
@@ -55,6 +56,21 @@ export interface QueuePairOptions extends SendQueueOptions {
   readonly maxReceives?: number
   /** Pieces of one request; default 1. */
   readonly maxReceivePieces?: number
+}
+
+export const sendQueueWords: Words<SendQueueOptions> = {
+  sendCq: true,
+  maxSends: true,
+  maxSendPieces: true,
+  maxInline: true,
+  signalAll: true,
+}
+export const queuePairWords: Words<QueuePairOptions> = {
+  ...sendQueueWords,
+  receiveCq: true,
+  srq: true,
+  maxReceives: true,
+  maxReceivePieces: true,
 }
 
 /** What a creation has beside. */
@@ -180,7 +196,6 @@ export const bareMethods: Omit<BareQueuePair, 'handle' | 'qpn'> & ThisType<QpSel
     return this.kit.carrier.call(this.cls as AnyQpClass, 'query', this.handle, {}).out
   },
   modify(args) {
-    checkArguments(this.cls, 'modify', args)
     this.kit.carrier.call(this.cls as AnyQpClass, 'modify', this.handle, args)
     if (args.state !== QpState.values.RESET) return
     if (this.sends !== undefined) restart(this.sends)
@@ -219,6 +234,7 @@ const queueMethods: Pick<QueuePair, 'pending' | 'receive'> & ThisType<QpSelf> = 
     if (at < 0) throw full('qp.receive', 'receive', ring.capacity)
     if (Array.isArray(local) && local.length > this.maxReceivePieces)
       throw tooMany('qp.receive', local.length, this.maxReceivePieces)
+    checkRequest('qp.receive', local, id)
     putReceive(ring, at, id, local)
     produce(ring)
     this.kit.carrier.posted(this.handle)
@@ -254,10 +270,12 @@ export const beginRequest = (
         `${local.length} bytes inline, at most ${self.maxInline} are possible`,
         'register the buffer and send a slice of it, or ask for a larger maxInline',
       )
+    checkRequest(call, undefined, id)
     putSend(ring, at, opcode, id, flags | INLINE, undefined)
     putInline(ring, at, local)
   } else {
     if (Array.isArray(local) && local.length > self.maxSendPieces) throw tooMany(call, local.length, self.maxSendPieces)
+    checkRequest(call, local, id)
     putSend(ring, at, opcode, id, flags, local as Slice | readonly Slice[] | undefined)
   }
   return at
@@ -338,6 +356,7 @@ export const queuePairPlan = <T extends Disposable & Named>(
   const { cls } = methods
   const call = `${cls.name}.create`
   const { receiveCq = options.sendCq, srq, maxReceives = 16, maxReceivePieces = 1 } = options as QueuePairOptions
+  checkOwn(kit, call, 'pd', pd)
   checkOwn(kit, call, 'sendCq', options.sendCq)
   checkOwn(kit, call, 'receiveCq', receiveCq)
   if (srq !== undefined) checkOwn(kit, call, 'srq', srq)

@@ -8,6 +8,7 @@ import type { RingPlace } from './carrier.ts'
 import { type Completion, completionCursor } from './completion.ts'
 import { checkChoice } from './error.ts'
 import type { Until } from './mailbox.ts'
+import { checkOptions, type Words } from './options.ts'
 import { closer, eventSource, type Kit, type Plan, plan } from './plan.ts'
 import { consume, noProgramRing, oldest, programRing } from './ring.ts'
 
@@ -71,6 +72,11 @@ export interface CqOptions {
   readonly kind?: keyof typeof kinds
 }
 
+const cqWords: Words<CqOptions> = { entries: true, vector: true, kind: true }
+const thresholdWords: Words<Threshold> = { completions: true, microseconds: true }
+/** Of waiting too, which passes on what it was given. */
+const armWords: Words<WaitOptions> = { ...thresholdWords, solicitedOnly: true, signal: true }
+
 const ENTRIES = 256
 /** Looks at an empty queue before it is armed. */
 const LOOKS = 4
@@ -78,10 +84,9 @@ const LOOKS = 4
 /** Devices of an older release know no kinds: it is only said where it matters. */
 const kindOf = (kind: keyof typeof kinds) => (kind === 'entries' ? {} : { kind: kinds[kind] })
 
-export const cqPlan = (
-  kit: Kit,
-  { entries = ENTRIES, vector = 0, kind = 'entries' }: CqOptions = {},
-): Plan<CompletionQueue> => {
+export const cqPlan = (kit: Kit, options: CqOptions = {}): Plan<CompletionQueue> => {
+  checkOptions('cq.create', 'options', options, cqWords)
+  const { entries = ENTRIES, vector = 0, kind = 'entries' } = options
   checkChoice('cq.create', 'kind', kind, Object.keys(kinds))
   const { carrier, waiters } = kit
   const source = eventSource(kit, Cq)
@@ -119,7 +124,9 @@ export const cqPlan = (
       const hasNews = (): boolean => (isCounting ? uncounted() > 0 : oldest(ring) >= 0)
       const poll = (): boolean => look() || (carrier.drive() && look())
 
-      const arm = ({ solicitedOnly = false, completions, microseconds }: ArmOptions = {}): void => {
+      const arm = (options: ArmOptions = {}): void => {
+        checkOptions('cq.arm', 'options', options, armWords)
+        const { solicitedOnly = false, completions, microseconds } = options
         carrier.call(Cq, 'reqNotify', handle, {
           solicitedOnly: solicitedOnly ? 1 : 0,
           ...(completions !== undefined && { count: completions }),
@@ -181,7 +188,9 @@ export const cqPlan = (
           return told
         },
         query,
-        moderate({ completions = 0, microseconds = 0 }) {
+        moderate(threshold) {
+          checkOptions('cq.moderate', 'threshold', threshold, thresholdWords)
+          const { completions = 0, microseconds = 0 } = threshold
           carrier.call(Cq, 'modify', handle, { count: completions, period: microseconds })
         },
         poll,

@@ -76,6 +76,10 @@ export const putRemote = ({ view, layout: { send } }: ProgramRing, at: number, a
   view.setUint32(at + send.RKEY, rkey, true)
 }
 
+/** The lower half of the remote address that was written to a request. */
+export const remoteLow = ({ view, layout: { send } }: ProgramRing, at: number): number =>
+  view.getUint32(at + send.REMOTE, true)
+
 /** Remote word and operands of an atomic. */
 export const putAtomic = (
   { view, layout: { send } }: ProgramRing,

@@ -7,8 +7,10 @@ import type { AnyValues, ObjectClass, Out } from '../spec/schema.ts'
 import type { Answered, RingPlace } from './carrier.ts'
 import { invalid } from './error.ts'
 import type { Slice } from './memory.ts'
-import { closer, type EventSource, eventSource, type Kit, type Named, type Plan } from './plan.ts'
+import { checkOptions, type Words } from './options.ts'
+import { checkOwn, closer, type EventSource, eventSource, type Kit, type Named, type Plan } from './plan.ts'
 import { checkThere, full, tooMany } from './queue-pair.ts'
+import { checkRequest } from './request-checks.ts'
 import { putReceive } from './requests.ts'
 import { nextSlot, noProgramRing, outstanding, produce, programRing } from './ring.ts'
 
@@ -43,6 +45,7 @@ export interface XrcSharedReceiveQueue extends SharedReceiveQueue {
 }
 
 const RECEIVES = 256
+const srqWords: Words<SrqOptions> = { maxReceives: true, maxPieces: true }
 
 const wanted = (pd: Named, source: EventSource, { maxReceives = RECEIVES, maxPieces = 1 }: SrqOptions) => ({
   pd: pd.handle,
@@ -84,6 +87,7 @@ const madeSrq = (
       if (at < 0) throw full('srq.receive', 'receive', ring.capacity)
       if (Array.isArray(local) && local.length > answer.maxSge)
         throw tooMany('srq.receive', local.length, answer.maxSge)
+      checkRequest('srq.receive', local, id)
       putReceive(ring, at, id, local)
       produce(ring)
     },
@@ -107,6 +111,8 @@ const madeSrq = (
 
 /** A shared receive queue in protection domain `pd`. */
 export const srqPlan = (kit: Kit, pd: Named, options: SrqOptions = {}): Plan<SharedReceiveQueue> => {
+  checkOwn(kit, 'srq.create', 'pd', pd)
+  checkOptions('srq.create', 'options', options, srqWords)
   const source = eventSource(kit, Srq)
   return {
     class: Srq,
@@ -122,7 +128,13 @@ export interface XrcSrqOptions extends SrqOptions {
   readonly cq: Named
 }
 
+const xrcSrqWords: Words<XrcSrqOptions> = { ...srqWords, xrcd: true, cq: true }
+
 export const xrcSrqPlan = (kit: Kit, pd: Named, options: XrcSrqOptions): Plan<XrcSharedReceiveQueue> => {
+  checkOptions('xrc_srq.create', 'options', options, xrcSrqWords)
+  checkOwn(kit, 'xrc_srq.create', 'pd', pd)
+  checkOwn(kit, 'xrc_srq.create', 'xrcd', options.xrcd)
+  checkOwn(kit, 'xrc_srq.create', 'cq', options.cq)
   const source = eventSource(kit, XrcSrq)
   return {
     class: XrcSrq,

@@ -24,6 +24,7 @@ import { writeOpen } from '../uapi/session.ts'
 import { invalid, refused, refusing } from './error.ts'
 import { createCalls } from './messages.ts'
 import type { LocalNetwork, Network } from './network.ts'
+import { checkOptions, type Words } from './options.ts'
 import { ASYNC_RECORD, readRecords } from './records.ts'
 import { joinDaemon, type Session } from './session.ts'
 import { namedSocket, userSocket } from './user-socket.ts'
@@ -174,7 +175,11 @@ const guidText = (bytes: Uint8Array): string =>
   ).join(':')
 
 /** Opens the system-wide device. Throws RdmaError: ECONNREFUSED without a daemon. */
-export const openSystem = ({ network, socket }: SystemOptions = {}): System => {
+const systemWords: Words<SystemOptions> = { network: true, socket: true }
+
+export const openSystem = (options: SystemOptions = {}): System => {
+  checkOptions('open', 'options', options, systemWords)
+  const { network, socket } = options
   if ((network === undefined) === (socket === undefined))
     throw invalid('open', 'say whose devices: those of a network of this process, or those of the daemon at socket')
   const handlers = new Set<(change: DeviceChange) => void>()

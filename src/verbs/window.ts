@@ -5,8 +5,10 @@
 import { Mw } from '../spec/classes/mw.ts'
 import { MwType } from '../spec/enums.ts'
 import type { Out } from '../spec/schema.ts'
+import { invalid } from './error.ts'
 import type { Access, Region } from './memory.ts'
-import { closer, type Kit, type Named, type Plan, plan } from './plan.ts'
+import type { Words } from './options.ts'
+import { checkOwn, closable, type Kit, type Named, type Plan, plan } from './plan.ts'
 
 export interface MemoryWindow extends Disposable {
   readonly handle: number
@@ -27,24 +29,25 @@ export interface Binding {
   readonly access?: Omit<Access, 'localWrite' | 'window'>
 }
 
+export const bindingWords: Words<Binding> = { region: true, offset: true, length: true, access: true }
+
 /** Windows as binding sees them. */
 export interface BindableWindow {
   rkey: number
 }
 
-export const windowPlan = ({ carrier }: Kit, pd: Named, type: 1 | 2): Plan<MemoryWindow> =>
-  plan(
+export const windowPlan = (kit: Kit, pd: Named, type: 1 | 2): Plan<MemoryWindow> => {
+  checkOwn(kit, 'mw.create', 'pd', pd)
+  if (type !== 1 && type !== 2) throw invalid('mw.create', `type ${String(type)}: it is 1 or 2`)
+  return plan(
     Mw,
     { pd: pd.handle, type: type === 1 ? MwType.values.TYPE_1 : MwType.values.TYPE_2 },
-    ({ object: handle, out }) => {
-      const close = closer(carrier, Mw, handle)
-      return {
+    ({ object: handle, out }) =>
+      closable(kit, Mw, {
         handle,
         type,
         rkey: out.rkey,
-        query: () => carrier.call(Mw, 'query', handle, {}).out,
-        close,
-        [Symbol.dispose]: close,
-      }
-    },
+        query: () => kit.carrier.call(Mw, 'query', handle, {}).out,
+      }),
   )
+}

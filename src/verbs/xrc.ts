@@ -6,7 +6,14 @@ import { XrcIniQp, XrcTgtQp } from '../spec/classes/xrc_qp.ts'
 import { Xrcd } from '../spec/classes/xrcd.ts'
 import { XrcdFlags } from '../spec/enums.ts'
 import { type Connected, connected } from './connected.ts'
-import { connectSteps, firstPsn, type PeerOptions, type RcConnectOptions, reliableSteps } from './connection.ts'
+import {
+  connectSteps,
+  firstPsn,
+  type PeerOptions,
+  type RcConnectOptions,
+  rcConnectWords,
+  reliableSteps,
+} from './connection.ts'
 import {
   type Operations,
   operations,
@@ -14,7 +21,8 @@ import {
   type ReliableOperations,
   reliableOperations,
 } from './operations.ts'
-import { closer, eventSource, type Kit, make, type Named, type Plan, plan } from './plan.ts'
+import { checkOptions, type Words } from './options.ts'
+import { checkOwn, closable, eventSource, type Kit, make, type Named, type Plan, plan } from './plan.ts'
 import {
   type BareQueuePair,
   bareMethods,
@@ -26,6 +34,7 @@ import {
   type SendingQueuePair,
   type SendOptions,
   type SendQueueOptions,
+  sendQueueWords,
   withMethods,
 } from './queue-pair.ts'
 
@@ -74,29 +83,41 @@ export interface XrcDomainOptions {
   readonly exclusive?: boolean
 }
 
+const targetWords: Words<XrcTargetOptions> = { qpn: true, initial: true, peer: true, connection: true }
+const initiatorWords: Words<XrcInitiatorOptions> = {
+  ...sendQueueWords,
+  initial: true,
+  peer: true,
+  connection: true,
+}
+const domainWords: Words<XrcDomainOptions> = { file: true, exclusive: true }
+
 const { CREAT, EXCL } = XrcdFlags.values
 
 const targetMethods = joined(
   joined({ cls: XrcTgtQp }, bareMethods),
   connected<typeof XrcTgtQp, RcConnectOptions>((path, psn, peer, chosen) => {
-    const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
+    const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
     const { answering, timeout } = reliableSteps(chosen)
     return [init, { ...rtr, ...answering }, { ...rts, ...timeout }]
   }),
 )
 
 const targetPlan = (kit: Kit, xrcd: Named, options: XrcTargetOptions): Plan<XrcTarget> => {
-  const source = eventSource(kit, XrcTgtQp)
-  const { number } = source
+  checkOwn(kit, 'xrc_tgt_qp.create', 'xrcd', xrcd)
+  checkOptions('xrc_tgt_qp.create', 'options', options, targetWords)
   const { qpn } = options
   const psn = firstPsn()
+  const first = initially(targetMethods, kit, psn, options)
+  const source = eventSource(kit, XrcTgtQp)
+  const { number } = source
   return plan(
     XrcTgtQp,
     {
       xrcd: xrcd.handle,
       userHandle: BigInt(number),
       ...(qpn !== undefined && { qpNum: qpn }),
-      ...initially(targetMethods, kit, psn, options),
+      ...first,
     },
     ({ object: handle, out }) => {
       const fields = { kit, handle, qpn: out.qpNum, number, isOpen: true, sends: undefined, receives: undefined }
@@ -106,28 +127,32 @@ const targetPlan = (kit: Kit, xrcd: Named, options: XrcTargetOptions): Plan<XrcT
   )
 }
 
-export const xrcdPlan = (kit: Kit, { file, exclusive = false }: XrcDomainOptions = {}): Plan<XrcDomain> =>
-  plan(Xrcd, { ...(file !== undefined && { file }), flags: CREAT | (exclusive ? EXCL : 0) }, ({ object: handle }) => {
-    const close = closer(kit.carrier, Xrcd, handle)
-    return {
+export const xrcdPlan = (kit: Kit, options: XrcDomainOptions = {}): Plan<XrcDomain> => {
+  checkOptions('xrcd.create', 'options', options, domainWords)
+  const { file, exclusive = false } = options
+  const args = { ...(file !== undefined && { file }), flags: CREAT | (exclusive ? EXCL : 0) }
+  return plan(Xrcd, args, ({ object: handle }) => {
+    const self: Pick<XrcDomain, 'handle' | 'target'> = {
       handle,
       target: (options = {}) =>
-        make(kit, targetPlan(kit, { handle }, typeof options === 'number' ? { qpn: options } : options)),
-      close,
-      [Symbol.dispose]: close,
+        make(kit, targetPlan(kit, self, typeof options === 'number' ? { qpn: options } : options)),
     }
+    return closable(kit, Xrcd, self)
   })
+}
 
 const initiatorMethods = queuePairMethods(
   XrcIniQp,
   joined(
     connected<typeof XrcIniQp, RcConnectOptions>((path, psn, peer, chosen) => {
-      const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
+      const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
       return [init, rtr, { ...rts, ...reliableSteps(chosen).asking }]
     }),
     { ...operations, ...reliableOperations },
   ),
 )
 
-export const xrcInitiatorPlan = (kit: Kit, pd: Named, options: XrcInitiatorOptions): Plan<XrcInitiator> =>
-  queuePairPlan(kit, initiatorMethods, pd, options)
+export const xrcInitiatorPlan = (kit: Kit, pd: Named, options: XrcInitiatorOptions): Plan<XrcInitiator> => {
+  checkOptions('xrc_ini_qp.create', 'options', options, initiatorWords)
+  return queuePairPlan(kit, initiatorMethods, pd, options)
+}

@@ -12,6 +12,7 @@ import {
 } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { CallError } from '../../src/spec/errno.ts'
+import type { ObjectClass } from '../../src/spec/schema.ts'
 import { bench, cap, errnoOf, install, testDriver, testLines } from './fixture.ts'
 
 const {
@@ -23,6 +24,7 @@ const {
   device: Device,
   port: Port,
   mr: Mr,
+  interface: Interface,
 } = Classes
 
 const replaceLine = (line: ReturnType<typeof driverClass>) =>
@@ -125,9 +127,12 @@ test('arguments are checked: missing, out of range, of another type', () => {
       return (error as CallError).message
     }
   }
-  assert.match(wrong({ ...cq, cqe: 0 }), /^cq.create: attribute cqe: 0 is not in 1 to 4294967295$/)
-  assert.match(wrong({ ...cq, cqe: 1.5 }), /cqe: 1.5 is not in/)
-  assert.match(wrong({ ...cq, compVector: 2 ** 32 }), /compVector: 4294967296 is not in 0 to 4294967295/)
+  assert.match(wrong({ ...cq, cqe: 0 }), /^cq.create: attribute cqe: 0 is below 1$/)
+  assert.match(wrong({ ...cq, cqe: 1.5 }), /cqe: 1.5 is not a whole number from 0 to 4294967295$/)
+  assert.match(
+    wrong({ ...cq, compVector: 2 ** 32 }),
+    /compVector: 4294967296 is not a whole number from 0 to 4294967295$/,
+  )
   assert.match(wrong({ cqe: 1, compVector: 0 }), /userHandle is missing/)
   assert.equal(
     errnoOf(() =>
@@ -142,6 +147,39 @@ test('arguments are checked: missing, out of range, of another type', () => {
     ),
     'EINVAL',
   )
+})
+
+test('records, lists, bytes and 64-bit numbers are checked too, with the path to what is wrong', () => {
+  const { context, caller } = bench()
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  invokeNow(context, Cq, 'create', 0, cq, caller)
+  const wrong = (cls: ObjectClass, method: string, args: object): unknown => {
+    try {
+      return invokeNow(context, cls, method, 0, args as never, caller)
+    } catch (error) {
+      assert.ok(error instanceof CallError, `${error}`)
+      return error.message
+    }
+  }
+  const qp = { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 0n }
+  assert.equal(
+    wrong(Cq, 'create', { ...cq, userHandle: 1 }),
+    'cq.create: attribute userHandle: 1 is not a 64-bit number',
+  )
+  assert.equal(wrong(RcQp, 'create', { ...qp, cap: null }), 'rc_qp.create: attribute cap: it is a record')
+  assert.equal(
+    wrong(RcQp, 'create', { ...qp, cap: { ...cap, maxSendWr: 'x' } }),
+    'rc_qp.create: attribute cap.maxSendWr: x is not a whole number from 0 to 4294967295',
+  )
+  assert.equal(
+    wrong(Pd, 'destroyAhs', { handles: [{ handle: 1 }, { handle: -1 }] }),
+    'pd.destroyAhs: attribute handles[1].handle: -1 is not a whole number from 0 to 4294967295',
+  )
+  assert.match(
+    String(wrong(Interface, 'chain', { entries: 'x', onError: 0 })),
+    /^interface.chain: attribute entries: it is a Uint8Array/,
+  )
+  assert.equal(wrong(Pd, 'create', { depth: 5 }), 'pd.create: the attribute depth is unknown to the device')
 })
 
 test('before the context is opened every call is EINVAL, a second opening too', () => {

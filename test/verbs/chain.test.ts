@@ -57,7 +57,10 @@ eachCarrier(openTwo => {
     })()
     assert.ok(error instanceof RdmaError)
     const { code, call, class: cls, method, attribute } = error
-    assert.deepEqual([code, call, cls, method, attribute], ['EINVAL', 'rc_qp.create', 'rc_qp', 'create', 'cap'])
+    assert.deepEqual(
+      [code, call, cls, method, attribute],
+      ['EINVAL', 'rc_qp.create', 'rc_qp', 'create', 'cap.maxSendWr'],
+    )
     assert.match(error.message, /entry 3 of a chain/)
     pd.close()
     assert.deepEqual(

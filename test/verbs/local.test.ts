@@ -73,3 +73,22 @@ test('taking completions that wait, and reading them, allocates nothing', async 
   cq.close()
   await closeAll(a, b)
 })
+
+test('looking at a queue that is empty allocates nothing, though a timer runs', async () => {
+  const { a, b } = await pair()
+  a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))
+  await next(a.cq)
+  const LOOKS = 20_000
+  let found = 0
+  let least = Number.POSITIVE_INFINITY
+  for (let stretch = 0; stretch < 12; stretch++) {
+    const before = process.memoryUsage().heapUsed
+    for (let i = 0; i < LOOKS; i++) if (a.cq.poll()) found++
+    const grown = process.memoryUsage().heapUsed - before
+    if (grown >= 0) least = Math.min(least, grown)
+  }
+  assert.equal(found, 0)
+  // One look in 32 may be at the clock.
+  assert.ok(least <= LOOKS, `${least} bytes for ${LOOKS} looks`)
+  await closeAll(a, b)
+})

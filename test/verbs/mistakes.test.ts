@@ -6,21 +6,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Classes } from '../../src/spec/classes.ts'
-import { type CqOptions, createNetwork, type Endpoint, open, openSystem, RdmaError } from '../../src/verbs/index.ts'
+import { type CqOptions, createNetwork, type Endpoint, open, openSystem } from '../../src/verbs/index.ts'
 import { eachCarrier } from './ends.ts'
-
-/** What a program without types passes. */
-const untyped = <T>(value: unknown): T => value as T
-
-/** That `body` is refused as a mistake of its caller, with a sentence like this. */
-const refuses = (call: string, reason: RegExp, body: () => unknown): void => {
-  assert.throws(body, (error: unknown) => {
-    assert.ok(error instanceof RdmaError, `${error}`)
-    assert.deepEqual([error.code, error.call], ['EINVAL', call])
-    assert.match(error.reason, reason)
-    return true
-  })
-}
+import { refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {
   test('a queue of another device is refused, though its handle fits, and a closed one', async () => {

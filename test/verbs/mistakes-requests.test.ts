@@ -1,0 +1,102 @@
+/*
+ * Work requests of programs without types: what would be posted, and complete with an error that ends the connection,
+ * or make a TypeError, is refused before anything happens. The queue pair works afterwards as before.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { RemoteMemory, Slice } from '../../src/verbs/index.ts'
+import { closeAll, eachCarrier, line, pair } from './ends.ts'
+import { refuses, untyped } from './mistakes.ts'
+
+eachCarrier(openTwo => {
+  test('what is no slice, no remote memory and no number is not posted', async () => {
+    const { a, b } = await pair(openTwo, { maxSendPieces: 2 })
+    const { qp } = a
+    const slice = a.mr.slice(0, 8)
+    const remote = b.mr.remote(8, 8)
+    const no = (shown: string) => new RegExp(`^the bytes: ${shown} is no slice of registered memory$`)
+    const notLocal = [
+      ['"text"', 'text'],
+      ['null', null],
+      ['5', 5],
+      ['an object', {}],
+      ['an object', a.mr],
+      ['an object', new DataView(new ArrayBuffer(8))],
+      ['a list', [slice, {}]],
+      ['a list', [undefined]],
+    ] as const
+    for (const [shown, value] of notLocal) {
+      const local = untyped<Slice>(value)
+      const hint = refuses('qp.send', no(shown), () => qp.send(local))
+      assert.match(hint, /mr\.slice\(\)/)
+      refuses('qp.write', no(shown), () => qp.write(local, remote))
+      refuses('qp.read', no(shown), () => qp.read(local, remote))
+      refuses('qp.fetchAdd', no(shown), () => qp.fetchAdd(local, remote, 1n))
+      if (!Array.isArray(value)) refuses('qp.receive', no(shown), () => qp.receive(local))
+    }
+    const bytes = untyped<Slice>(new Uint8Array(8))
+    refuses('qp.receive', no('a Uint8Array'), () => qp.receive(bytes))
+    refuses('qp.read', no('a Uint8Array'), () => qp.read(bytes, remote))
+    refuses('qp.compareSwap', no('a Uint8Array'), () => qp.compareSwap(bytes, remote, 1n, 2n))
+    refuses('qp.send', /^id 5n is no Number$/, () => qp.send(slice, { id: untyped(5n) }))
+    refuses('qp.send', /^id "a" is no Number$/, () => qp.send(new Uint8Array(1), { id: untyped('a') }))
+    for (const value of [undefined, null, slice, { ...remote, address: 5 }, { ...remote, rkey: '5' }]) {
+      const memory = untyped<RemoteMemory>(value)
+      const reason = value === undefined ? /^remote memory is missing$/ : /^remote memory: (null|an object) is none$/
+      refuses('qp.write', reason, () => qp.write(slice, memory))
+      refuses('qp.read', reason, () => qp.read(slice, memory))
+      refuses('qp.fetchAdd', reason, () => qp.fetchAdd(slice, memory, 1n))
+      refuses('qp.atomicWrite', reason, () => qp.atomicWrite(memory, 1n))
+      refuses('qp.flush', reason, () => qp.flush(memory))
+    }
+    assert.equal(qp.pending, 0)
+    qp.write([slice, slice], b.mr.remote(0, 16), { id: 7 })
+    assert.equal(await line(a.cq), '7 RDMA_WRITE')
+    assert.equal(qp.state, 'RTS')
+    await closeAll(a, b)
+  })
+
+  test('an atomic of another size, at another place or of another number is not posted', async () => {
+    const { a, b } = await pair(openTwo)
+    const { qp } = a
+    const slice = a.mr.slice(0, 8)
+    const remote = b.mr.remote(8, 8)
+    refuses('qp.fetchAdd', /^add 5 is no bigint$/, () => qp.fetchAdd(slice, remote, untyped(5)))
+    refuses('qp.compareSwap', /^compare 5 is no bigint$/, () => qp.compareSwap(slice, remote, untyped(5), 1n))
+    refuses('qp.compareSwap', /^swap undefined is no bigint$/, () =>
+      qp.compareSwap(slice, remote, 1n, untyped(undefined)),
+    )
+    refuses('qp.atomicWrite', /^word 5 is no bigint$/, () => qp.atomicWrite(remote, untyped(5)))
+    refuses('qp.fetchAdd', /^4 bytes for what the word was, it has 8$/, () => qp.fetchAdd(a.mr.slice(0, 4), remote, 1n))
+    refuses('qp.fetchAdd', /^remote address 0x\w+ is not a multiple of 8$/, () =>
+      qp.fetchAdd(slice, b.mr.remote(4, 8), 1n),
+    )
+    refuses('qp.atomicWrite', /is not a multiple of 8$/, () => qp.atomicWrite(b.mr.remote(9, 8), 1n))
+    refuses('qp.compareSwap', /^4 bytes of remote memory/, () => qp.compareSwap(slice, b.mr.remote(8, 4), 1n, 1n))
+    assert.equal(qp.pending, 0)
+    qp.fetchAdd(slice, remote, 5n, { id: 3 })
+    assert.equal(await line(a.cq), '3 FETCH_ADD')
+    assert.equal(b.buffer[8], 5)
+    await closeAll(a, b)
+  })
+
+  test('a datagram without a receiver is not sent', async () => {
+    const [device, other] = await openTwo()
+    const pd = device.pd()
+    const cq = device.cq()
+    const ud = pd.udQp({ sendCq: cq, active: true })
+    const bytes = new Uint8Array(4)
+    const ah = pd.addressHandle({ gid: other.address })
+    const { qpn, qkey } = ud.endpoint
+    refuses('qp.send', /^the receiver is missing$/, () => ud.send(bytes, untyped(undefined)))
+    refuses('qp.send', /^the receiver lacks qpn or qkey$/, () => ud.send(bytes, untyped({ ah, qpn })))
+    refuses('qp.send', /^the address handle is missing$/, () => ud.send(bytes, untyped(ud.endpoint)))
+    refuses('srq.receive', /is no slice/, () => pd.srq().receive(untyped('text')))
+    ud.send(bytes, { ah, qpn, qkey }, { id: 4 })
+    assert.equal(await line(cq), '4 SEND')
+    ah.close()
+    refuses('qp.send', /^the address handle is closed/, () => ud.send(bytes, { ah, qpn, qkey }))
+    await device.close()
+    await other.close()
+  })
+})
