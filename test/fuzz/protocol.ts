@@ -41,7 +41,7 @@ const { HELLO, OPEN, ATTACH, IOCTL, WRITE, MAP, REFRESH, TOOL, REPLY, TRACE } = 
 
 /** Writes a request that was read, again; undefined for one that only looks like itself (text, versions). */
 const requestAgain = (to: MessageBuffer, from: Request): number | undefined => {
-  if (from.type === OPEN) return writeOpen(to, from, from.node)
+  if (from.type === OPEN) return writeOpen(to, from, from.node, from.wants)
   if (from.type === ATTACH) return writeAttach(to, from)
   if (from.type === IOCTL) return writeIoctl(to, from, from.request, from.argument)
   if (from.type === WRITE) return writeWrite(to, from, from.buffer, from.length)

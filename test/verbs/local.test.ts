@@ -76,8 +76,9 @@ test('taking completions that wait, and reading them, allocates nothing', async 
 
 test('looking at a queue that is empty allocates nothing, though a timer runs', async () => {
   const { a, b } = await pair()
-  a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))
-  await next(a.cq)
+  const lost = a.pd.rcQp({ sendCq: a.device.cq() })
+  lost.connect({ qpn: 5, gid: '127.0.0.99', psn: 0 })
+  lost.send(new Uint8Array(8))
   const LOOKS = 20_000
   let found = 0
   let least = Number.POSITIVE_INFINITY
@@ -88,7 +89,7 @@ test('looking at a queue that is empty allocates nothing, though a timer runs', 
     if (grown >= 0) least = Math.min(least, grown)
   }
   assert.equal(found, 0)
-  // One look in 32 may be at the clock.
-  assert.ok(least <= LOOKS, `${least} bytes for ${LOOKS} looks`)
+  // Asking costs a little itself, and one look in 32 may be at the clock.
+  assert.ok(least < 2 * LOOKS, `${least} bytes for ${LOOKS} looks`)
   await closeAll(a, b)
 })
