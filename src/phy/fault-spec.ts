@@ -46,18 +46,21 @@ interface Setting<T> {
   readonly allowed: string
 }
 
+/** Digits behind the point that are kept: what was read is written as it was, and reads as the same again. */
+const DECIMALS = 12
+
 /** A number and its unit, as `number(text, units)`; undefined if it is neither. The unit '' is that of bare numbers. */
 const number = (text: string, units: Readonly<Record<string, number>>): number | undefined => {
   const [, digits, unit] = /^([0-9]+\.?[0-9]*|\.[0-9]+)([a-z%]*)$/i.exec(text) ?? []
   const scale = digits === undefined ? undefined : units[unit.toLowerCase()]
-  // Twelve digits: 0.1 % is 0.001 then.
-  return scale === undefined ? undefined : Number((Number(digits) * scale).toPrecision(12))
+  // Twelve digits: 0.1 % is 0.001 then. And no more of them behind the point than `plain` writes.
+  return scale === undefined ? undefined : Number(Number((Number(digits) * scale).toPrecision(12)).toFixed(DECIMALS))
 }
 const within = (value: number | undefined, least: number, most: number): number | undefined =>
   value !== undefined && value >= least && value <= most ? value : undefined
 
 /** Without an exponent, which `number` does not read. */
-const plain = (value: number): string => value.toFixed(12).replace(/\.?0+$/, '')
+const plain = (value: number): string => value.toFixed(DECIMALS).replace(/\.?0+$/, '')
 
 const share: Setting<number> = {
   read: text => within(number(text, { '': 1, '%': 0.01 }), 0, 1),

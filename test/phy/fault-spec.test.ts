@@ -52,6 +52,12 @@ describe('fault rules', () => {
       assert.equal(parseRule(text)[name], value, text)
   })
 
+  it('of many digits are written as they read: twelve digits behind the point count', () => {
+    const rules = parseFaults('drop=1.32542949673%,delay=0.0123456789012345')
+    assert.deepEqual(parseFaults(formatFaults(rules)), rules)
+    assert.equal(rules[0].drop, 0.013254294967)
+  })
+
   it('several are divided by semicolons; those without an effect are left out', () => {
     const rules = parseFaults('drop=1%; opcode=RC_ACKNOWLEDGE,delay=1;drop=0,seed=4;')
     assert.deepEqual(rules.map(formatRule), ['drop=0.01', 'opcode=RC_ACKNOWLEDGE,delay=1'])
