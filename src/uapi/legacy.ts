@@ -35,21 +35,23 @@ export const packLegacy = ({ door, parts }: Legacy): Uint8Array => {
   return bytes
 }
 
+/** What is to be thrown for a part that no call of Linux can have left. `why` goes on after "the legacy attribute". */
+export const badLegacy = (why: string): CallError => new CallError('EINVAL', `the legacy attribute ${why}`)
+
 /** Throws CallError EINVAL for anything that `packLegacy` does not make. */
 export const unpackLegacy = (bytes: Uint8Array): Legacy => {
-  const bad = (why: string): CallError => new CallError('EINVAL', `the legacy attribute ${why}`)
-  if (bytes.length < 4) throw bad(`has at least 4 bytes, not ${bytes.length}`)
+  if (bytes.length < 4) throw badLegacy(`has at least 4 bytes, not ${bytes.length}`)
   const view = viewOf(bytes)
   const door = bytes[0]
-  if (door !== Door.WRITE && door !== Door.IOCTL) throw bad(`names door ${door}: 1 is write, 2 is ioctl`)
+  if (door !== Door.WRITE && door !== Door.IOCTL) throw badLegacy(`names door ${door}: 1 is write, 2 is ioctl`)
   const parts: Uint8Array[] = []
   let at = 4
   for (let i = view.getUint16(2, true); i > 0; i--) {
     const length = at + 4 <= bytes.length ? view.getUint32(at, true) : bytes.length
-    if (at + 4 + length > bytes.length) throw bad('ends within a part')
+    if (at + 4 + length > bytes.length) throw badLegacy('ends within a part')
     parts.push(bytes.slice(at + 4, at + 4 + length))
     at += 4 + length
   }
-  if (at !== bytes.length) throw bad('goes on after its last part')
+  if (at !== bytes.length) throw badLegacy('goes on after its last part')
   return { door, parts }
 }

@@ -31,6 +31,7 @@ import {
   writeDriverPart,
 } from './caller.ts'
 import { type CompiledLayout, type Facts, readCells, residue, writeCells } from './cells.ts'
+import { badLegacy } from './legacy.ts'
 import { clearTail, readTail, restoreTail } from './linux-tail.ts'
 
 export interface CompiledCommand {
@@ -166,14 +167,16 @@ export const clearRequest = ({ compiled, args, facts }: Commanded, request: Uint
   clearTail(layout, request)
 }
 
+/** Why a call cannot have left a legacy part with the command or method `name`: it is about other classes. */
+export const ofNo = (name: string, call: Call): string => `holds ${name}, which no ${call.class.name} has`
+
 /**
  * Puts the arguments of a call into a request that holds a residue, or zeros: the reverse of `clearRequest`. Throws
  * CallError EINVAL if the command is about other classes.
  */
 export const restoreRequest = (found: CompiledCommand, call: Call, request: Uint8Array): void => {
   const { name, classes } = found.command
-  if (!classes.includes(call.class.name))
-    throw new CallError('EINVAL', `the legacy attribute holds ${name}, which no ${call.class.name} has`)
+  if (!classes.includes(call.class.name)) throw badLegacy(ofNo(name, call))
   const compiled = found.in(call.class.name)
   const { layout } = compiled
   const struct = new Uint8Array(layout.size)

@@ -5,14 +5,13 @@
  * from linux-envelope.ts first.
  */
 
-import { CallError } from '../spec/errno.ts'
 import { InvokeWrite } from '../spec/linux/ioctl.ts'
 import type { Call } from './call.ts'
 import { factsOf } from './caller.ts'
 import { writeCells } from './cells.ts'
 import { ATTRIBUTE, findMethod, HEADER as IOCTL_HEADER } from './ioctl-message.ts'
-import { Door, unpackLegacy } from './legacy.ts'
-import { findCommand, restoreRequest } from './linux-command.ts'
+import { badLegacy, Door, unpackLegacy } from './legacy.ts'
+import { findCommand, ofNo, restoreRequest } from './linux-command.ts'
 import { HEADER, requestStart } from './linux-write.ts'
 import { viewOf } from './scalar.ts'
 
@@ -23,10 +22,8 @@ export interface LinuxImage {
   readonly memory: readonly { readonly address: bigint; readonly bytes: Uint8Array }[]
 }
 
-const bad = (why: string): CallError => new CallError('EINVAL', `the legacy attribute ${why}`)
-
 const restoreWrite = (call: Call, part: Uint8Array): LinuxImage => {
-  if (part.length < HEADER) throw bad('holds no command')
+  if (part.length < HEADER) throw badLegacy('holds no command')
   const bytes = part.slice()
   const number = viewOf(bytes).getUint32(0, true)
   const found = findCommand(number)
@@ -38,15 +35,17 @@ const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
   const bytes = parts[0]?.slice() ?? new Uint8Array()
   const view = viewOf(bytes)
   const count = bytes.length < IOCTL_HEADER ? -1 : view.getUint16(6, true)
-  if (bytes.length !== IOCTL_HEADER + count * ATTRIBUTE) throw bad('holds no ioctl')
+  if (bytes.length !== IOCTL_HEADER + count * ATTRIBUTE) throw badLegacy('holds no ioctl')
   const method = findMethod(view.getUint16(2, true), view.getUint16(4, true))
+  const { name, classes, converter } = method.spec
+  if (converter !== 'invokeWrite' && !classes.includes(call.class.name)) throw badLegacy(ofNo(name, call))
   const facts = factsOf(call)
   const memory: { address: bigint; bytes: Uint8Array }[] = []
   const rest = parts.slice(1)
   const offsets = Array.from({ length: count }, (_, i) => IOCTL_HEADER + i * ATTRIBUTE)
   const command = (): ReturnType<typeof findCommand> => {
     const at = offsets.find(offset => view.getUint16(offset, true) === InvokeWrite.WRITE_CMD)
-    if (at === undefined) throw bad('lacks the command')
+    if (at === undefined) throw badLegacy('lacks the command')
     return findCommand(view.getUint32(at + 8, true))
   }
   for (const at of offsets) {
@@ -64,7 +63,7 @@ const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
       const isRequest = method.spec.converter === 'invokeWrite' && spec.id === InvokeWrite.CORE_IN
       if (spec.cells.length === 0 && !isRequest) continue
       const target = length <= 8 ? bytes.subarray(at + 8, at + 8 + length) : rest.shift()?.slice()
-      if (target === undefined || target.length !== length) throw bad(`lacks the memory of attribute ${spec.id}`)
+      if (target === undefined || target.length !== length) throw badLegacy(`lacks the memory of attribute ${spec.id}`)
       if (isRequest) restoreRequest(command(), call, target)
       else writeCells(compiled.layout(call.class.name), target.subarray(0, spec.max), call.args, facts)
       if (length > 8) memory.push({ address: view.getBigUint64(at + 8, true), bytes: target })

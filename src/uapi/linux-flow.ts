@@ -20,6 +20,7 @@ import {
 import type { PackedSpecs } from '../spec/linux/layout.ts'
 import type { AnyRecord, AnyValues } from '../spec/schema.ts'
 import { isZero } from './caller.ts'
+import { badLegacy } from './legacy.ts'
 import { viewOf } from './scalar.ts'
 
 const { ACTION_TAG, ACTION_DROP } = FlowSpecType.values
@@ -165,8 +166,6 @@ export const clearSpecs = ({ size, count }: PackedSpecs, request: Uint8Array, st
   request[count] = 0
 }
 
-const bad = (why: string): CallError => new CallError('EINVAL', `the legacy attribute ${why}`)
-
 /**
  * Puts specs and counters into a request that holds a residue, or zeros, from `start` on. Throws CallError EINVAL if
  * they do not fit, or Linux has no rule about such a header.
@@ -186,7 +185,7 @@ export const writeSpecs = (
   for (let i = 0; i < total; i++) {
     const known = at + FLOW_SPEC_HEADER <= request.length
     const countsHere = known && view.getUint32(at, true) === FlowAction.COUNT
-    if (countsHere && counted) throw bad('has counters where the call has none')
+    if (countsHere && counted) throw badLegacy('has counters where the call has none')
     const spec = countsHere ? undefined : specs[next++]
     if (spec === undefined) counted = true
     const type = spec === undefined ? FlowAction.COUNT : (spec.type as number)
@@ -195,7 +194,7 @@ export const writeSpecs = (
     const own = (known ? view.getUint16(at + 4, true) : 0) || usual
     const filter = flowFilters[type]
     if (at + own > request.length || own < (filter === undefined ? usual : FLOW_SPEC_HEADER))
-      throw bad(`has no room for spec ${i}`)
+      throw badLegacy(`has no room for spec ${i}`)
     view.setUint32(at, (type | ((spec?.flags as number | undefined) ?? 0)) >>> 0, true)
     view.setUint16(at + 4, own, true)
     const word = at + FLOW_SPEC_HEADER

@@ -16,6 +16,7 @@ import {
 } from '../spec/schema.ts'
 import type { Call } from './call.ts'
 import { isZero } from './caller.ts'
+import { badLegacy } from './legacy.ts'
 import { clearSpecs, readSpecs, specsFit, specsSize, writeSpecs } from './linux-flow.ts'
 import { payloadOf, valueIn } from './object-format.ts'
 import { viewOf } from './scalar.ts'
@@ -84,8 +85,7 @@ export const restoreTail = (layout: Layout, call: Call, request: Uint8Array): vo
   const { tail, tailLog, tailSpecs, size } = layout
   const value = tail === undefined ? undefined : call.args[tail]
   if (value === undefined) return
-  const short = (bytes: number): CallError =>
-    new CallError('EINVAL', `the legacy attribute has a request of ${request.length} bytes, ${bytes} are needed`)
+  const short = (bytes: number): CallError => badLegacy(`has a request of ${request.length} bytes, ${bytes} are needed`)
   if (request.length < size) throw short(size)
   if (tailSpecs !== undefined) {
     writeSpecs(tailSpecs, request, size, value as AnyRecord[], call.args[tailSpecs.counters] as number | undefined)

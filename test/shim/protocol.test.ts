@@ -28,7 +28,7 @@ test('the header follows the table', () => {
   const changed = { ...session, Messages: { ...session.Messages, open: longer } } as unknown as typeof session
   assert.match(
     protocolHeader(changed),
-    /struct userdma_open \{\n {4}uint32_t node;\n {4}uint32_t reserved;\n {4}uint64_t open_flags;\n\};\n.*== 16/,
+    /struct userdma_open \{\n {4}uint32_t node;\n {4}uint32_t wants;\n {4}uint64_t open_flags;\n\};\n.*== 16/,
   )
 })
 

@@ -48,6 +48,28 @@ test('a legacy part that nobody made is EINVAL, never anything else', () => {
   )
 })
 
+test('a legacy part with an ioctl about another class is EINVAL', () => {
+  const rc_qp = rxeSchema.className('rc_qp')!
+  const port = rxeSchema.className('port')!
+  const query: Call = {
+    class: port,
+    methodName: 'queryGidEntry',
+    method: port.methods.queryGidEntry,
+    object: 0,
+    args: {},
+  }
+  const modify: Call = {
+    class: rc_qp,
+    methodName: 'modify',
+    method: rc_qp.methods.modify,
+    object: 3,
+    args: { state: 1 },
+  }
+  const left = ways(query, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
+  assert.notEqual(left.length, 0)
+  for (const legacy of left) assert.throws(() => encodeLinux(modify, legacy), { code: 'EINVAL', message: /rc_qp/ })
+})
+
 test('legacy parts are packed and unpacked', () => {
   fc.assert(
     fc.property(
