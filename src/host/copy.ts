@@ -1,5 +1,5 @@
 /*
- * Copies of many pieces with one call of native code (native/copy.c), for buffers of this process whose place is known.
+ * Copies of many pieces with one native call (native/native.c), for buffers of this process whose place is known.
  * A caller that has none of this copies piece by piece.
  */
 import { nativeLibraryPath } from './library.ts'

@@ -1,6 +1,6 @@
 /*
  * CRC-32 (the polynomial of Ethernet and zlib, reflected) with carry-less multiplication, from the small native library
- * that the build makes of native/crc32.c. It takes addresses, so it works on arenas without a view. Where the library
+ * that the build makes of native/native.c. It takes addresses, so it works on arenas without a view. Where the library
  * is absent the callers fall back on zlib; whoever uses an engine checks it against known answers first.
  */
 import { nativeLibraryPath } from './library.ts'

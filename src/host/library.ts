@@ -1,5 +1,5 @@
 /*
- * Where the small native library is that the build makes of native/*.c: faster ways to do what TypeScript can do too.
+ * Where the native library is that the build makes of native/native.c: faster ways of what TypeScript can do too.
  * Whoever loads it does without where it is absent.
  */
 import { existsSync } from 'node:fs'

@@ -1,5 +1,5 @@
 /*
- * All ways to a CRC agree with zlib; an engine is checked before it is used; native/crc32.c agrees with a bit-by-bit
+ * All ways to a CRC agree with zlib; an engine is checked before it is used; native/native.c agrees with a bit-by-bit
  * CRC.
  */
 import assert from 'node:assert/strict'
@@ -105,7 +105,7 @@ describe('engine', () => {
 })
 
 const hasCompiler = spawnSync('cc', ['--version']).status === 0
-test('native/crc32.c: each way equals a bit-by-bit CRC', { skip: hasCompiler ? false : 'no C compiler (cc)' }, t => {
+test('native/native.c: each way equals a bit-by-bit CRC', { skip: hasCompiler ? false : 'no C compiler (cc)' }, t => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-crc-'))
   t.after(() => rmSync(folder, { recursive: true }))
   const program = join(folder, 'crc32-check')

@@ -1,4 +1,6 @@
 /*
+ * The one native file: CRCs, and copies of many pieces with one call.
+ *
  * CRC-32 of Ethernet (reflected polynomial 0xEDB88320) for the ICRC of RoCEv2 packets, fast for buffers of 64 bytes to
  * a few kilobytes: carry-less multiplication (PCLMULQDQ, with AVX-512 in 64-byte lanes where there is VPCLMULQDQ) on
  * x86-64, a table elsewhere. What the processor can do is asked once, when the object is loaded.
@@ -9,10 +11,13 @@
  * Polynomials Using PCLMULQDQ Instruction", Intel 2009. Every constant is x^k mod P, bit-reflected and shifted left by
  * one, for the distance k in bits that the comment names.
  *
+ * userdma_copy, at the end, is for src/host/copy.ts; src/core/local-space.ts does without where it is absent.
+ *
  * Build: cc -O2 -shared -fPIC
  */
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 static uint32_t table[8][256];
 
@@ -172,4 +177,19 @@ __attribute__((visibility("default"))) void userdma_crc32_each(uint32_t *registe
 {
     for (uint64_t i = 0; i < count; i++, p += stride)
         registers[i] = ~engine(~registers[i], p, n);
+}
+
+/*
+ * Copies between one stretch of memory and pieces that lie at a stride, as payloads lie between the headers of a run of
+ * packets: a view and a call from JavaScript for each piece cost more than the copy.
+ *
+ * `total` bytes in pieces of `chunk`, the last one shorter if need be: piece i goes from from + i * from_stride to
+ * to + i * to_stride. Pieces of both sides may overlap nowhere but in equal places.
+ */
+__attribute__((visibility("default"))) void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from,
+                                                         uint64_t from_stride, uint64_t chunk, uint64_t total)
+{
+    for (; total > chunk; total -= chunk, to += to_stride, from += from_stride)
+        memmove(to, from, chunk);
+    memmove(to, from, total);
 }
