@@ -5,28 +5,44 @@
  * calls `add` for the devices that exist, unregistering calls `remove` for those that remain, both before they return;
  * a new device calls `add` in the order in which clients registered, a removed one `remove` in the opposite order, so
  * that whoever builds on another client comes after it and goes before it. Everything here is synchronous: once
- * `unregister` has returned no callback runs. Who wants to know about a device's unaffiliated events adds a handler.
+ * `unregister` has returned no callback runs. Callbacks may register and remove devices and other clients. Who wants to
+ * know about a device's unaffiliated events adds a handler.
  */
 import type { Client, ClientEntry, Core, Device, DeviceEventHandler } from './model.ts'
 
 const callBack = (entry: ClientEntry, run: () => void): void => {
-  entry.busy = true
+  entry.running++
   try {
     run()
   } finally {
-    entry.busy = false
+    entry.running--
   }
 }
 
+/** Tells a client of a device, which is one of its own unless it throws or answers false. */
 const add = (entry: ClientEntry, device: Device): void =>
   callBack(entry, () => {
     // Before the callback: what it does may lead back here.
     entry.devices.add(device)
-    if (entry.client.add(device) === false) entry.devices.delete(device)
+    let wanted: boolean | undefined = false
+    try {
+      wanted = entry.client.add(device)
+    } finally {
+      if (wanted === false) entry.devices.delete(device)
+    }
   })
 
 const remove = (entry: ClientEntry, device: Device): void => {
   if (entry.devices.delete(device)) callBack(entry, () => entry.client.remove(device))
+}
+
+/** Runs a callback whose failure concerns nobody else. */
+const counted = (core: Core, run: () => void): void => {
+  try {
+    run()
+  } catch {
+    core.faults++
+  }
 }
 
 /**
@@ -35,17 +51,18 @@ const remove = (entry: ClientEntry, device: Device): void => {
  * client that does it in a callback of its own.
  */
 export const registerClient = (core: Core, client: Client): (() => void) => {
-  const entry: ClientEntry = { client, devices: new Set(), busy: false }
+  const entry: ClientEntry = { client, devices: new Set(), running: 0 }
   const unregister = (): void => {
-    if (entry.busy) throw new Error(`client ${client.name} unregisters in a callback of its own`)
+    if (entry.running > 0) throw new Error(`client ${client.name} unregisters in a callback of its own`)
     const at = core.clients.indexOf(entry)
     if (at < 0) return
     core.clients.splice(at, 1)
-    for (const device of [...entry.devices].reverse()) remove(entry, device)
+    for (const device of [...entry.devices].reverse()) counted(core, () => remove(entry, device))
   }
   core.clients.push(entry)
   try {
-    for (const device of [...core.devices.values()]) add(entry, device)
+    // A callback may have removed one of them.
+    for (const device of [...core.devices.values()]) if (device.alive) add(entry, device)
   } catch (error) {
     unregister()
     throw error
@@ -53,19 +70,15 @@ export const registerClient = (core: Core, client: Client): (() => void) => {
   return unregister
 }
 
-/** A device has been registered. */
+/** A device has been registered. A client that throws is counted, has no use for it, and does not stop the others. */
 export const announce = (core: Core, device: Device): void => {
-  for (const entry of [...core.clients]) if (device.alive) add(entry, device)
+  for (const entry of [...core.clients])
+    if (device.alive && core.clients.includes(entry)) counted(core, () => add(entry, device))
 }
 
 /** A device is being removed. A client that throws is counted and does not stop the others. */
 export const withdraw = (core: Core, device: Device): void => {
-  for (const entry of [...core.clients].reverse())
-    try {
-      remove(entry, device)
-    } catch {
-      core.faults++
-    }
+  for (const entry of [...core.clients].reverse()) counted(core, () => remove(entry, device))
 }
 
 /** Calls `handler` for each unaffiliated event of the device until the function returned is called. */

@@ -275,7 +275,7 @@ export interface Hook {
 
 export interface Client {
   readonly name: string
-  /** A device has come. False: the client has no use for it, and `remove` will not be called. */
+  /** A device has come. False, or a throw: the client has no use for it, and `remove` will not be called. */
   add(device: Device): boolean | undefined
   /** The device goes: calls answer EIO already. What the client has there it lets go of now (`closeContext`). */
   remove(device: Device): void
@@ -286,8 +286,8 @@ export interface ClientEntry {
   readonly client: Client
   /** The devices it was told of and uses. */
   readonly devices: Set<Device>
-  /** A callback of it runs. */
-  busy: boolean
+  /** Callbacks of it that run: one may lead to another. */
+  running: number
 }
 
 /** An unaffiliated event: of a port, or of the device as a whole. */
@@ -462,7 +462,7 @@ export interface Core {
   nextContext: number
   /** Calls that run handlers which wait. */
   waiting: number
-  /** Destroy handlers that threw while core destroyed everything of a context; the objects are gone all the same. */
+  /** Callbacks that threw where that stops nothing: of clients and handlers, and destroys that core does by itself. */
   faults: number
   events: number
 }

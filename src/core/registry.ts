@@ -72,7 +72,8 @@ export const register = <D>(core: Core, description: DeviceDescription<D>): Devi
   const device = assemble(core, description, freeIndex(core))
   core.devices.set(name, device as Device)
   announce(core, device as Device)
-  tellSystem(device as Device, DEVICE_ADDED)
+  // A client may have removed it.
+  if (device.alive) tellSystem(device as Device, DEVICE_ADDED)
   return device
 }
 

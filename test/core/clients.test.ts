@@ -18,9 +18,11 @@ import {
   raisePort,
   register,
   registerClient,
+  systemDevice,
   unregister,
 } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
+import { AsyncEventType } from '../../src/spec/enums.ts'
 import { bench, describeDevice, errnoOf } from './fixture.ts'
 
 const subsystem = () => {
@@ -104,36 +106,93 @@ test('in remove the device answers EIO, and what the client had there it can let
   assert.deepEqual([codes, live()], [['EIO'], 0])
 })
 
-test('a client that fails: at registration it is none, at removal the others go on', () => {
+test('a client that fails: at registration it is none, later the others go on', () => {
   const { core, plug, client, seen } = subsystem()
   const device = plug('d1')
   const broken = { ...client('b'), add: () => assert.fail('no room') }
   assert.throws(() => registerClient(core, broken), /no room/)
   registerClient(core, client('a'))
-  registerClient(core, { ...client('c'), remove: () => assert.fail('lost') })
-  unregister(device)
-  assert.equal(seen(), 'b-d1 a+d1 c+d1 a-d1')
+  const leave = registerClient(core, { ...client('c'), remove: () => assert.fail('lost') })
+  registerClient(core, { ...client('d'), add: ({ name }) => name === 'd1' || assert.fail('no more') })
+  registerClient(core, client('e'))
+  const second = plug('d2')
   assert.equal(core.faults, 1)
+  assert.equal(seen(), 'a+d1 c+d1 e+d1 a+d2 c+d2 e+d2')
+  unregister(device)
+  assert.equal(seen(), 'e-d1 d-d1 a-d1')
+  unregister(second)
+  assert.equal(seen(), 'e-d2 a-d2')
+  plug('d3')
+  plug('d4')
+  seen()
+  leave()
+  assert.equal(core.faults, 7, 'd at three devices, c at the end of four')
 })
 
-test('a client cannot unregister in a callback of its own', () => {
+test('callbacks may change who and what is there: each client hears of each device that lives, and of its end', () => {
+  const { core, plug, client, seen } = subsystem()
+  /** A client with something to do when it hears of a device. */
+  const busy = (name: string, then: (device: Device) => void): Client => ({
+    ...client(name),
+    add(device) {
+      client(name).add(device)
+      then(device)
+      return true
+    },
+  })
+  const [one, two] = [plug('d1'), plug('d2')]
+  const first = registerClient(
+    core,
+    busy('a', device => device === one && unregister(two)),
+  )
+  assert.equal(seen(), 'a+d1', 'd2 went before its turn')
+  first()
+  unregister(one)
+  seen()
+
+  let leave = () => {}
+  registerClient(
+    core,
+    busy('b', () => leave()),
+  )
+  leave = registerClient(core, client('c'))
+  unregister(plug('d3'))
+  assert.equal(seen(), 'b+d3 b-d3', 'c had left before its turn')
+
+  const system = openContext(systemDevice(core))
+  const told: number[] = []
+  addEventHandler(system.device, ({ type }) => void told.push(type))
+  leave = () => {}
+  const third = registerClient(
+    core,
+    busy('d', device => unregister(device)),
+  )
+  assert.equal(plug('d4').alive, false)
+  assert.equal(seen(), 'b+d4 d+d4 d-d4 b-d4')
+  assert.deepEqual(told, [AsyncEventType.values.DEVICE_REMOVED])
+  third()
+})
+
+test('a client cannot unregister in a callback of its own, after another one that ran within it neither', () => {
   const { core, plug } = subsystem()
   let leave: () => void = () => {}
-  let refused: unknown
+  const refused: string[] = []
   leave = registerClient(core, {
     name: 'a',
-    add: () => {
+    add: ({ name }) => {
+      if (name === 'd1') plug('d2')
       try {
         leave()
       } catch (error) {
-        refused = error
+        refused.push(`${name}: ${(error as Error).message}`)
       }
       return true
     },
     remove: () => {},
   })
   plug('d1')
-  assert.match(String(refused), /unregisters in a callback of its own/)
+  const why = 'client a unregisters in a callback of its own'
+  assert.deepEqual(refused, [`d2: ${why}`, `d1: ${why}`])
 })
 
 test('handlers hear of the events of ports and device until they are taken away', () => {
