@@ -23,8 +23,9 @@ import type {
   EventRoute,
   EventSink,
   FdObject,
+  Threshold,
 } from './model.ts'
-import { beginCount, countTowards, createThreshold, expireDue } from './thresholds.ts'
+import { beginCount, countTowards, createThreshold, expireDue, hasten } from './thresholds.ts'
 
 /** ibv_event_type: the device is gone (IBV_EVENT_DEVICE_FATAL). */
 export const DEVICE_FATAL = 8
@@ -167,7 +168,7 @@ const routeTo = (
 ): EventRoute => {
   const last = context?.route ?? nowhere
   if (last.channel === channel && last.asyncFd === asyncFd) return last
-  const route = { channel, asyncFd, handlers: last.handlers }
+  const route = { channel, asyncFd, handlers: last.handlers, core: last.core }
   if (context !== undefined) context.route = route
   return route
 }
@@ -197,41 +198,57 @@ export const affiliate = (
 /** The object's client in this process is called for its events instead of reading them, if it wants to be. */
 export const handleEvents = ({ context, events }: CoreObject, handlers: EventHandlers | undefined): void => {
   if (events === undefined || events.to.handlers === handlers) return
-  events.to = { ...events.to, handlers }
+  events.to = { ...events.to, handlers, core: context?.device.core }
   if (context !== undefined) context.route = events.to
 }
 
 /**
  * REQ_NOTIFY: the next completion, or with `solicitedOnly` the next solicited or failed one, produces one event; with a
- * threshold so many of them do, or so many microseconds (R36). Without one here that of the queue holds.
+ * threshold so many of them do, or so many microseconds (R36). Without one here that of the queue holds. An arming that
+ * waits already is not weakened (thresholds.ts), nor is one for every completion by one for solicited ones (as Linux).
  */
 export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, period?: number): void => {
   const { events } = object
   if (events === undefined)
     throw new Error(`an object of class ${object.class.name} has no completions to be armed for`)
-  if (count !== undefined || period !== undefined) setThreshold(object, undefined, undefined)
-  const { threshold } = events
-  if (threshold !== undefined) beginCount(threshold, count ?? threshold.count, period ?? threshold.period)
-  // A request for every completion is not weakened by a later one for solicited ones only (as Linux).
+  const threshold = count !== undefined || period !== undefined ? thresholdOf(object, events) : events.threshold
+  const waits = events.armed !== 0
   if (events.armed !== 2) events.armed = solicitedOnly ? 1 : 2
+  if (threshold === undefined) return
+  const [wanted, wait] = [count ?? threshold.count, period ?? threshold.period]
+  if (!waits) beginCount(threshold, wanted, wait)
+  else if (hasten(events, threshold, wanted, wait)) notify(events)
+}
+
+const thresholdOf = ({ context }: CoreObject, events: Affiliation): Threshold | undefined => {
+  if (context !== undefined) events.threshold ??= createThreshold(context.device.core)
+  return events.threshold
 }
 
 /** Sets the threshold of a queue (R36); what is undefined stays. */
 export const setThreshold = (object: CoreObject, count: number | undefined, period: number | undefined): void => {
-  const { events, context } = object
-  if (events === undefined || context === undefined) return
-  events.threshold ??= createThreshold(context.device.core)
-  const { threshold } = events
+  const { events } = object
+  const threshold = events && thresholdOf(object, events)
+  if (events === undefined || threshold === undefined) return
   threshold.count = count ?? threshold.count
   threshold.period = period ?? threshold.period
-  // An arming that waits is under the new rule.
-  if (events.armed !== 0) beginCount(threshold, threshold.count, threshold.period)
+  if (events.armed !== 0 && hasten(events, threshold, threshold.count, threshold.period)) notify(events)
+}
+
+/** The device is in the middle of its work, which a handler that fails must not stop. */
+const callHandler = (core: Core | undefined, run: () => void): void => {
+  try {
+    run()
+  } catch {
+    if (core !== undefined) core.faults++
+  }
 }
 
 const notify = (events: Affiliation): void => {
   events.armed = 0
-  if (events.attached === undefined && events.to.handlers?.completion !== undefined) {
-    events.to.handlers.completion(events.userHandle)
+  const { handlers, core } = events.to
+  if (events.attached === undefined && handlers?.completion !== undefined) {
+    callHandler(core, () => handlers.completion?.(events.userHandle))
     return
   }
   events.record ??= recordOf(events, COMPLETION)
@@ -254,8 +271,9 @@ export const expire = (core: Core, now: number): boolean => expireDue(core, now,
 /** An async event of an object (ibv_event_type: 0 CQ_ERR, 1 QP_FATAL, …). */
 export const raise = ({ events }: CoreObject, type: number): void => {
   if (events === undefined) return
-  if (events.attached === undefined && events.to.handlers?.event !== undefined)
-    events.to.handlers.event(events.userHandle, type)
+  const { handlers, core } = events.to
+  if (events.attached === undefined && handlers?.event !== undefined)
+    callHandler(core, () => handlers.event?.(events.userHandle, type))
   else post(events.attached?.queue ?? events.to.asyncFd, recordOf(events, type))
 }
 
@@ -284,12 +302,7 @@ const tell = ({ contexts, eventHandlers, core }: Device, event: DeviceEvent, sou
         if (attached !== undefined) post(fd, recordOf(attached, event.type, event.port))
       }
     }
-  for (const handler of [...eventHandlers])
-    try {
-      handler(event)
-    } catch {
-      core.faults++
-    }
+  for (const handler of [...eventHandlers]) callHandler(core, () => handler(event))
 }
 
 /**

@@ -108,8 +108,9 @@ export interface Threshold {
   /** The same, for the present arming. */
   wanted: number
   wait: number
-  /** Completions since it was armed, and when the event comes at the latest. */
+  /** Completions since it was armed, when the first of them came, and when the event comes at the latest. */
   seen: number
+  first: number
   due: number
 }
 
@@ -143,11 +144,13 @@ export interface EventRoute {
   readonly asyncFd: FdObject | undefined
   /** A client in this process that is called instead; it brought them when it made the object. */
   readonly handlers: EventHandlers | undefined
+  /** Where it is counted that a handler failed. */
+  readonly core?: Core | undefined
 }
 
 /**
  * Who makes an object in this process may be called for its events instead of reading them (R33). A handler runs in the
- * middle of the device's work: it notes what happened and makes no call there and then.
+ * middle of the device's work: it notes what happened and makes no call there and then. That it throws is only counted.
  */
 export interface EventHandlers {
   /** The armed CQ that was made with this user handle has a completion. */

@@ -3,9 +3,14 @@
  * the first of them, whichever comes first. No driver takes part: completions are counted where events are made
  * (events.ts), and who owns the core calls `expire` when `nextDue` has come, with the clock that the core was made
  * with.
+ *
+ * An arming that waits is never weakened: what is asked for while it does (another arming, a new threshold of the
+ * queue) can only make its event come sooner, and the completions that it has seen count. Else somebody who waits
+ * already could wait for ever.
  */
 import type { Affiliation, Core, Deadline, Threshold } from './model.ts'
 
+/** Every completion makes its event at once. */
 export const createThreshold = (core: Core): Threshold => ({
   core,
   count: 0,
@@ -13,11 +18,12 @@ export const createThreshold = (core: Core): Threshold => ({
   wanted: 0,
   wait: 0,
   seen: 0,
+  first: 0,
   due: Number.POSITIVE_INFINITY,
 })
 
 /** Whether every completion makes its event at once. */
-export const isImmediate = (count: number, period: number): boolean => count <= 1 && (count === 1 || period === 0)
+const isImmediate = (count: number, period: number): boolean => count <= 1 && (count === 1 || period === 0)
 
 /** The queue is armed: counting begins anew, for this time with these values. */
 export const beginCount = (threshold: Threshold, count: number, period: number): void => {
@@ -34,16 +40,36 @@ const schedule = ({ deadlines }: Core, deadline: Deadline): void => {
   deadlines.splice(at, 0, deadline)
 }
 
-/** One more completion of those that count; true if the event comes now. */
-export const countTowards = (events: Affiliation, threshold: Threshold): boolean => {
-  const { core, wanted, wait } = threshold
-  threshold.seen++
-  if (isImmediate(wanted, wait) || (wanted > 0 && threshold.seen >= wanted)) return true
-  if (threshold.seen === 1 && wait > 0) {
-    threshold.due = core.now() + wait
+/** True if the event comes now; else its time is set, if it has one. */
+const isReached = (events: Affiliation, threshold: Threshold): boolean => {
+  const { core, wanted, wait, seen, first } = threshold
+  if (isImmediate(wanted, wait) || (wanted > 0 && seen >= wanted)) return true
+  if (wait > 0 && first + wait < threshold.due) {
+    threshold.due = first + wait
     schedule(core, { due: threshold.due, events })
   }
   return false
+}
+
+/** One more completion of those that count; true if the event comes now. */
+export const countTowards = (events: Affiliation, threshold: Threshold): boolean => {
+  if (isImmediate(threshold.wanted, threshold.wait)) return true
+  threshold.seen++
+  if (threshold.seen === 1) threshold.first = threshold.core.now()
+  return isReached(events, threshold)
+}
+
+/** The less of two limits; 0 is none. */
+const less = (one: number, other: number): number => (one === 0 || (other !== 0 && other < one) ? other : one)
+
+/** The queue is armed already, and these values are asked for too; true if its event comes now. */
+export const hasten = (events: Affiliation, threshold: Threshold, count: number, period: number): boolean => {
+  const { wanted, wait } = threshold
+  if (isImmediate(wanted, wait)) return false
+  const atOnce = isImmediate(count, period)
+  threshold.wanted = atOnce ? 1 : less(wanted, count)
+  threshold.wait = atOnce ? 0 : less(wait, period)
+  return threshold.seen > 0 && isReached(events, threshold)
 }
 
 /** When `expire` must be called; Infinity for never. Microseconds of the core's clock. */

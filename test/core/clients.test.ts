@@ -239,3 +239,14 @@ test('who brings handlers when an object is made is called for its events, with 
   raise(cq, 0)
   assert.deepEqual(heard, ['completion 77', 'event 77 0'])
 })
+
+test('a handler of an object that fails is counted, and the device works on (R33)', () => {
+  const { context, caller } = bench()
+  const handlers = { completion: () => assert.fail(), event: () => assert.fail() }
+  invokeNow(context, Classes.cq, 'create', 0, { cqe: 4, userHandle: 1n, compVector: 0 }, { ...caller, handlers })
+  const cq = context.handles.slots[0]!
+  arm(cq, false)
+  completed(cq.events!, true)
+  raise(cq, 0)
+  assert.equal(context.device.core.faults, 2)
+})

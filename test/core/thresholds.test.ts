@@ -104,14 +104,52 @@ test('one arming may have a threshold of its own, and only solicited completions
   assert.equal(events(), 1)
 })
 
-test('a threshold that is taken away, or changed while armed, holds at once', () => {
-  const { newCq, set, notify, events } = setUp()
+test('an arming that waits is never weakened: what it has seen counts, and what is asked for later only hastens it', () => {
+  const { core, clock, newCq, set, notify, events, wait } = setUp()
   const cq = newCq()
-  set(cq.handle, { count: 100, period: 1000 })
-  notify(cq.handle)
-  completed(cq.events!, false)
-  set(cq.handle, { count: 0, period: 0 })
-  completed(cq.events!, false)
+  const { handle } = cq
+  const complete = (times: number) => {
+    for (let i = 0; i < times; i++) completed(cq.events!, false)
+  }
+  // A threshold that is lowered to what was seen, taken away, or raised.
+  set(handle, { count: 10 })
+  notify(handle)
+  complete(5)
+  set(handle, { count: 6 })
+  assert.equal(events(), 0)
+  set(handle, { count: 5 })
+  assert.equal(events(), 1)
+  notify(handle)
+  complete(1)
+  set(handle, { count: 0, period: 0 })
+  assert.equal(events(), 1)
+  notify(handle)
+  set(handle, { count: 100 })
+  complete(1)
+  assert.equal(events(), 1)
+
+  // A time runs from the first completion, whatever is asked for after it.
+  set(handle, { count: 0, period: 50 })
+  notify(handle)
+  complete(1)
+  wait(20)
+  notify(handle, { period: 90 })
+  set(handle, { period: 40 })
+  assert.equal(nextDue(core), clock.now + 20)
+  wait(20)
+  assert.equal(events(), 1)
+
+  // Somebody else waits for more.
+  set(handle, { count: 0, period: 0 })
+  notify(handle)
+  notify(handle, { count: 3 })
+  complete(1)
+  assert.equal(events(), 1)
+  notify(handle, { count: 3 })
+  complete(2)
+  notify(handle, { count: 3 }, 1)
+  notify(handle, { count: 30 })
+  complete(1)
   assert.equal(events(), 1)
 })
 
@@ -130,45 +168,62 @@ test('a queue that goes leaves no event behind; its driver resizes, core does no
   )
 })
 
-test('any completions at any times: events are those that the definition gives', () => {
-  const step = fc.oneof(fc.record({ wait: fc.nat(40) }), fc.record({ complete: fc.nat(2) }), fc.constant({ arm: 1 }))
+test('any armings, thresholds and completions at any times: an event comes when the first of what was asked for has', () => {
+  const rule = fc.record({ count: fc.nat(4), period: fc.nat(60) })
+  const step = fc.oneof(
+    fc.record({ wait: fc.nat(40) }),
+    fc.record({ complete: fc.nat(2) }),
+    fc.record({ arm: fc.option(rule) }),
+    fc.record({ set: rule }),
+  )
+  /** What one queue is asked for: every rule since it was armed, and when completions came since. */
+  const model = () => ({
+    rule: { count: 0, period: 0 },
+    asked: [] as { count: number; period: number }[],
+    at: [] as number[],
+  })
+  type Model = ReturnType<typeof model>
+  const isDue = ({ asked, at }: Model, now: number): boolean =>
+    asked.some(
+      ({ count, period }) =>
+        at.length > 0 &&
+        ((count === 0 && period === 0) || (count > 0 && at.length >= count) || (period > 0 && at[0] + period <= now)),
+    )
   fc.assert(
-    fc.property(
-      fc.nat(4),
-      fc.nat(60),
-      fc.array(fc.tuple(fc.nat(2), step), { maxLength: 60 }),
-      (count, period, steps) => {
-        const { clock, newCq, set, notify, events, wait } = setUp()
-        const cqs = [newCq(), newCq(), newCq()]
-        for (const { handle } of cqs) set(handle, { count, period })
-        const model = cqs.map(() => ({ armed: false, seen: 0, due: Number.POSITIVE_INFINITY }))
-        let expected = 0
-        const fire = (one: (typeof model)[number]) => {
-          expected++
-          one.armed = false
-          one.due = Number.POSITIVE_INFINITY
-        }
-        for (const [which, what] of steps) {
-          const one = model[which]
-          if ('wait' in what) {
-            wait(what.wait)
-            for (const each of model) if (each.due <= clock.now) fire(each)
-          } else if ('arm' in what) {
-            notify(cqs[which].handle)
-            Object.assign(one, { armed: true, seen: 0, due: Number.POSITIVE_INFINITY })
-          } else
-            for (let i = 0; i < what.complete; i++) {
-              completed(cqs[which].events!, false)
-              if (!one.armed) continue
-              one.seen++
-              if ((count === 0 && period === 0) || (count > 0 && one.seen >= count)) fire(one)
-              else if (one.seen === 1 && period > 0) one.due = clock.now + period
-            }
-          assert.equal(events(), expected)
-          expected = 0
-        }
-      },
-    ),
-    { numRuns: 200 },
+    fc.property(fc.array(fc.tuple(fc.nat(2), step), { maxLength: 60 }), steps => {
+      const { clock, newCq, set, notify, events, wait } = setUp()
+      const cqs = [newCq(), newCq(), newCq()]
+      const models = cqs.map(model)
+      let expected = 0
+      const look = (one: Model): void => {
+        if (!isDue(one, clock.now)) return
+        expected++
+        Object.assign(one, { asked: [], at: [] })
+      }
+      for (const [which, what] of steps) {
+        const one = models[which]
+        const { handle, events: source } = cqs[which]
+        if ('wait' in what) wait(what.wait)
+        else if ('set' in what) {
+          set(handle, what.set)
+          one.rule = what.set
+          if (one.asked.length > 0) one.asked.push(one.rule)
+        } else if ('arm' in what) {
+          notify(handle, what.arm ?? {})
+          one.asked.push(what.arm ?? one.rule)
+        } else
+          for (let i = 0; i < what.complete; i++) {
+            completed(source!, false)
+            if (one.asked.length > 0) one.at.push(clock.now)
+            look(one)
+          }
+        // What came by time is seen when somebody looks at the clock.
+        wait(0)
+        for (const each of models) look(each)
+        assert.equal(events(), expected)
+        expected = 0
+      }
+    }),
+    { numRuns: 500 },
   )
 })
