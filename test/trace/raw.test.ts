@@ -26,7 +26,12 @@ describe('bytes of a call', () => {
       lines[0],
       /^ {4}ioctl DEVICE\.INVOKE_WRITE \(object 0, method 0, driver 14\) at 0x[0-9a-f]+, 72 bytes$/,
     )
-    const rest = lines.slice(1).sort()
+    const fields = lines.filter(line => /^ {8}\+/.test(line)).map(line => line.trim())
+    assert.deepEqual(
+      fields.map(line => line.replace(/0x[0-9a-f]+/g, '0x…')),
+      ['+8 start 0x…', '+16 length 64', '+24 iova 0x…', '+36 access LOCAL_WRITE', '+0 object 1', '+4 lkey 0x…'],
+    )
+    const rest = lines.filter(line => /^ {6}\S/.test(line)).sort()
     assert.match(rest[0], /^ {6}CORE_IN struct ib_uverbs_reg_mr at 0x[0-9a-f]+, 40 bytes: [0-9a-f]{64}… \(40 bytes\)$/)
     assert.match(rest[1], /^ {6}CORE_OUT struct ib_uverbs_reg_mr_resp out at 0x[0-9a-f]+, 12 bytes: [0-9a-f]{24}$/)
     assert.equal(rest[2], '      WRITE_CMD 9 REG_MR')
@@ -42,6 +47,19 @@ describe('bytes of a call', () => {
     assert.match(text, /^ {6}CREATE_QP_RESP_CAP out at 0x[0-9a-f]+, 20 bytes: 01000000f4010000/m)
     assert.match(text, /^ {6}UHW_OUT out at 0x[0-9a-f]+, 32 bytes: /m)
     assert.match(text, /^ {6}CREATE_QP_PD_HANDLE 0x0$/m)
+    assert.match(text, /^ {6}CREATE_QP_CAP .*\n {8}\+0 cap\.maxSendWr 1\n {8}\+4 cap\.maxRecvWr 500$/m)
+  })
+
+  it('that makes something: what the program finds in the place of its handle or descriptor', () => {
+    const queue = find('ibv_rc_pingpong.client.abilog', / cq\.create\(.* \{object 2,/)
+    assert.match(textOf(queue), /^ {6}CREATE_CQ_HANDLE 0x0, then 2$/m)
+    const refused = { ...queue, ret: -22 }
+    assert.match(textOf(refused), /^ {6}CREATE_CQ_HANDLE 0x0$/m)
+    const events = find('ibv_rc_pingpong.client.abilog', / async_fd\.create\(/)
+    const got = [{ attribute: 'object', fd: 77 }]
+    assert.match(textOf({ ...events, descriptors: got }), /^ {6}ASYNC_EVENT_ALLOC_FD_HANDLE 0x0, then fd 77$/m)
+    const channel = find('ibv_rc_pingpong_events.client.abilog', / comp_channel\.create\(/)
+    assert.match(textOf({ ...channel, descriptors: got }), /CORE_OUT .*\n {8}\+0 object fd 77$/m)
   })
 
   it('that was written: the command, its struct and the response', () => {
@@ -49,7 +67,10 @@ describe('bytes of a call', () => {
     assert.equal(record.dialect, 'write')
     const lines = textOf(record).split('\n')
     assert.match(lines[0], /^ {4}write 2 QUERY_PORT struct ib_uverbs_query_port at 0x[0-9a-f]+, 24 bytes: 02000000/)
-    assert.match(lines[1], /^ {6}out struct ib_uverbs_query_port_resp at 0x[0-9a-f]+, 40 bytes: /)
+    const out = lines.findIndex(line => / out /.test(line))
+    assert.match(lines[out], /^ {6}out struct ib_uverbs_query_port_resp at 0x[0-9a-f]+, 40 bytes: /)
+    assert.deepEqual(lines.slice(1, out), ['      +8 object 1'])
+    assert.match(lines[out + 1], /^ {8}\+0 attributes\.portCapFlags CM_SUP$/)
   })
 
   it('are those that the program had, every one', () => {
@@ -102,6 +123,27 @@ describe('bytes of a call', () => {
         JSON.stringify(callJson(record))
       }),
       { numRuns: 40 },
+    )
+  })
+
+  it('never throw either where the bytes of a real call are damaged or cut off', () => {
+    const records = [...recordsOf('raw.abilog'), ...recordsOf('ibv_rc_pingpong.client.abilog')]
+    const damage = fc.record({ which: fc.nat(), piece: fc.nat(), at: fc.nat(), byte: fc.nat(255), cut: fc.boolean() })
+    fc.assert(
+      fc.property(damage, ({ which, piece, at, byte, cut }) => {
+        const record = records[which % records.length]
+        const read = [...(record.raw?.in ?? [])]
+        if (read.length === 0) return
+        const [address, base64, length] = read[piece % read.length]
+        const bytes = Buffer.from(base64, 'base64')
+        bytes[at % bytes.length] = byte
+        const damaged = cut ? bytes.subarray(0, at % (bytes.length + 1)) : bytes
+        read[piece % read.length] = [address, damaged.toString('base64'), length]
+        const changed = { ...record, raw: { in: read, out: record.raw?.out ?? [] } }
+        callLine(changed, { abi: true })
+        JSON.stringify(callJson(changed))
+      }),
+      { numRuns: 500 },
     )
   })
 })
