@@ -24,6 +24,7 @@ import {
   MODIFY,
   type ObjectClass,
 } from '../spec/schema.ts'
+import { type ReferenceAttribute, shapeOf } from '../uapi/shape.ts'
 import { intoState } from './into-state.ts'
 import { PRIVATE } from './lookup.ts'
 import type {
@@ -36,7 +37,6 @@ import type {
   DriverClass,
   Entry,
   Hook,
-  ReferenceAttribute,
   TablePool,
 } from './model.ts'
 
@@ -160,6 +160,7 @@ const mergeClass = ({ name: driver, link }: Driver, given: DriverClass, core: Dr
     blocks[method.call >> 5] = block
     while (block.length <= (method.call & 31)) block.push(undefined)
     const run = runnerOf(cls, method, handler)
+    const named = references(method.in)
     block[method.call & 31] = {
       class: cls,
       name: methodName,
@@ -168,8 +169,9 @@ const mergeClass = ({ name: driver, link }: Driver, given: DriverClass, core: Dr
       handler: run,
       core: own.handlers[methodName] ?? absent,
       kind: kindOf(cls, method.call),
-      references: references(method.in),
+      references: named,
       required: Object.keys(method.in).filter(name => !method.in[name].optional),
+      shape: shapeOf(method.in, named),
       returned: references(method.out),
     }
   }

@@ -4,35 +4,71 @@
  * is the device's own modify, with what the table has that step take, so a driver does nothing for it.
  */
 import { CallError } from '../spec/errno.ts'
-import { planTransitions, type QpTypeName } from '../spec/qp-states.ts'
+import { planTransitions, type QpTypeName, type Step } from '../spec/qp-states.ts'
 import { DESTROY, MODIFY } from '../spec/schema.ts'
 import { runDestroy } from './lifetime.ts'
 import { findEntry } from './lookup.ts'
 import type { AnyHandler, AnyResult, CallContext, HandlerValues } from './model.ts'
 
+/** The way that a creation took: very many in a row often take the same. */
+interface Way {
+  /** Names of its arguments, in their order. */
+  readonly names: readonly string[]
+  readonly state: number | undefined
+  readonly steps: readonly Step[]
+}
+
+/** Whether arguments have the names that the way was planned for. */
+const isSameWay = ({ names, state }: Way, args: HandlerValues): boolean => {
+  if (args.state !== state) return false
+  let i = 0
+  for (const name in args) if (args[name] === undefined || names[i++] !== name) return false
+  return i === names.length
+}
+
 /** `create`, which then walks. `initial`: the attributes that are of the walk and not of the creation. */
-export const intoState =
-  (type: QpTypeName, initial: readonly string[], create: AnyHandler): AnyHandler =>
-  (call, object, args, core) => {
-    const given = initial.filter(name => args[name] !== undefined && name !== 'state')
-    if (args.state === undefined && given.length === 0) return create(call, object, args, core)
-    const { context, entry, device } = call
+export const intoState = (type: QpTypeName, initial: readonly string[], create: AnyHandler): AnyHandler => {
+  /** The last ways of those that were made without a state, and with one. */
+  let without: Way = { names: [], state: undefined, steps: [] }
+  let into: Way = { names: [], state: -1, steps: [] }
+
+  const planFor = (call: CallContext, args: HandlerValues): readonly Step[] => {
+    if (isSameWay(into, args)) return into.steps
+    if (isSameWay(without, args)) return without.steps
     const refuse = (reason: string): never => {
-      throw new CallError('EINVAL', `${entry.class.name}.create: ${reason}`)
+      throw new CallError('EINVAL', `${call.entry.class.name}.create: ${reason}`)
     }
-    if (args.state === undefined) return refuse(`attribute state is missing: it says how far ${given.join(', ')} reach`)
+    const given = initial.filter(name => args[name] !== undefined && name !== 'state')
+    const state = args.state as number | undefined
+    if (state === undefined) {
+      if (given.length > 0) return refuse(`attribute state is missing: it says how far ${given.join(', ')} reach`)
+      without = { names: Object.keys(args), state, steps: [] }
+      return without.steps
+    }
+    const steps = planTransitions(type, state, given)
+    if (typeof steps === 'string') return refuse(steps)
+    into = { names: Object.keys(args), state, steps }
+    return steps
+  }
+
+  return (call, object, args, core) => {
     // Nothing is made for a plan that cannot be.
-    const plan = planTransitions(type, args.state as number, given)
-    if (typeof plan === 'string') return refuse(plan)
+    const plan = planFor(call, args)
+    if (plan.length === 0) return create(call, object, args, core)
+    const { context, device, caller, why } = call
     const modify = findEntry(device.table, object.class.id, MODIFY)
-    if (modify === undefined) return refuse('attribute state: the device cannot change queue pairs of this class')
+    if (modify === undefined)
+      throw new CallError(
+        'EINVAL',
+        `${call.entry.class.name}.create: attribute state: the device cannot change queue pairs of this class`,
+      )
 
     const failed = (error: unknown): never => {
       const destroy = findEntry(device.table, object.class.id, DESTROY)
       if (destroy !== undefined) runDestroy(context, destroy, object, 'undo')
       throw error
     }
-    const step: CallContext = { ...call, entry: modify }
+    const step: CallContext = { context, device, caller, why, entry: modify, descriptors: undefined, made: undefined }
     const walk = (made: AnyResult, from = 0): AnyResult | Promise<AnyResult> => {
       for (let i = from; i < plan.length; i++) {
         const { state, attributes } = plan[i]
@@ -47,6 +83,7 @@ export const intoState =
     if (made instanceof Promise) return made.then(out => guarded(() => walk(out), failed))
     return guarded(() => walk(made), failed)
   }
+}
 
 const guarded = (
   body: () => AnyResult | Promise<AnyResult>,

@@ -15,6 +15,7 @@ import { type AnyValue, type AnyValues, DESTROY, type In, type ObjectClass, type
 import { unknownAttribute } from '../spec/versions.ts'
 import type { NewDescriptor, Result } from '../uapi/call.ts'
 import { problemOf } from '../uapi/scalar.ts'
+import { fit, type ReferenceAttribute } from '../uapi/shape.ts'
 import { handleEvents } from './events.ts'
 import { findHandle } from './handles.ts'
 import { forget, makeObject, runDestroy, unuse } from './lifetime.ts'
@@ -28,7 +29,6 @@ import {
   type Entry,
   type HandlerValues,
   Life,
-  type ReferenceAttribute,
 } from './model.ts'
 
 type MaybePromise<T> = T | Promise<T>
@@ -42,41 +42,65 @@ const nameOf = (entry: Entry): string => `${entry.class.name}.${entry.name}`
 
 // ---- looking up ----
 
-const usable = (object: CoreObject, where: string): CoreObject => {
-  if (object.life === Life.LIVE) return object
-  if (object.life === Life.MAKING)
-    throw new CallError('ENOENT', `${where}: ${object.class.name} ${object.handle} is not made yet`)
-  throw new CallError('EBUSY', `${where}: ${object.class.name} ${object.handle} is being destroyed`)
+/** What a sentence begins with, made only when there is one: a method, or an attribute of it. */
+const placeOf = (where: Entry | string, attribute: ReferenceAttribute | undefined): string => {
+  const name = typeof where === 'string' ? where : nameOf(where)
+  return attribute === undefined ? name : `${name}: attribute ${attribute.name}`
 }
 
-const byHandle = (context: Context, className: string, handle: number, where: string): CoreObject => {
-  const object = findHandle(context.handles, handle)
-  if (object === undefined) throw new CallError('ENOENT', `${where}: there is no object with handle ${handle}`)
-  if (object.class.name !== className)
-    throw new CallError('EINVAL', `${where}: handle ${handle} is of class ${object.class.name}, not ${className}`)
-  return usable(object, where)
+const unusable = (object: CoreObject, where: Entry | string, attribute: ReferenceAttribute | undefined): CallError => {
+  const what = `${placeOf(where, attribute)}: ${object.class.name} ${object.handle}`
+  return object.life === Life.MAKING
+    ? new CallError('ENOENT', `${what} is not made yet`)
+    : new CallError('EBUSY', `${what} is being destroyed`)
 }
 
 /**
- * The object of class `className` behind a handle of the context, for calls that core does not dispatch
- * (core/driver-ops.ts). ENOENT, EINVAL for another class, EBUSY while it is being destroyed; `where` begins the
- * sentence.
+ * The object of class `className` behind a handle of the context: ENOENT, EINVAL for another class, EBUSY while it is
+ * being destroyed. `where` begins the sentence. Exported for calls that core does not dispatch (core/driver-ops.ts).
  */
-export const findObject = byHandle
+export const findObject = (
+  context: Context,
+  className: string,
+  handle: number,
+  where: Entry | string,
+  attribute?: ReferenceAttribute,
+): CoreObject => {
+  const object = findHandle(context.handles, handle)
+  if (object === undefined)
+    throw new CallError('ENOENT', `${placeOf(where, attribute)}: there is no object with handle ${handle}`)
+  if (object.class.name !== className)
+    throw new CallError(
+      'EINVAL',
+      `${placeOf(where, attribute)}: handle ${handle} is of class ${object.class.name}, not ${className}`,
+    )
+  if (object.life !== Life.LIVE) throw unusable(object, where, attribute)
+  return object
+}
 
-const byNumber = (context: Context, className: string, number: number | undefined, where: string): CoreObject => {
+const byNumber = (
+  context: Context,
+  className: string,
+  number: number | undefined,
+  where: Entry,
+  attribute?: ReferenceAttribute,
+): CoreObject => {
   const fd = number === undefined ? undefined : context.device.core.descriptors.get(number)
   if (fd === undefined || fd.context !== context || fd.closed)
-    throw new CallError('EBADF', `${where}: the descriptor is none of this context`)
+    throw new CallError('EBADF', `${placeOf(where, attribute)}: the descriptor is none of this context`)
   if (fd.class.name !== className)
-    throw new CallError('EBADF', `${where}: the descriptor is of class ${fd.class.name}, not ${className}`)
-  return usable(fd, where)
+    throw new CallError(
+      'EBADF',
+      `${placeOf(where, attribute)}: the descriptor is of class ${fd.class.name}, not ${className}`,
+    )
+  if (fd.life !== Life.LIVE) throw unusable(fd, where, attribute)
+  return fd
 }
 
 const target = (context: Context, entry: Entry, number: number): CoreObject => {
   const { class: cls } = entry
-  if (cls.identity === 'handle') return byHandle(context, cls.name, number, nameOf(entry))
-  if (cls.identity === 'fd') return byNumber(context, cls.name, number, nameOf(entry))
+  if (cls.identity === 'handle') return findObject(context, cls.name, number, entry)
+  if (cls.identity === 'fd') return byNumber(context, cls.name, number, entry)
   const { device } = context
   const fixed = device.fixed.get(cls.name)
   if (fixed !== undefined) {
@@ -99,14 +123,13 @@ const reference = (
   value: AnyValue | undefined,
 ): CoreObject | undefined => {
   if (value === undefined && attribute.optional) return undefined
-  const where = `${nameOf(entry)}: attribute ${attribute.name}`
   if (typeof value !== 'number')
     throw new CallError(
       'EINVAL',
-      value === undefined ? `${where} is missing` : `${where}: not a number but a ${typeof value}`,
+      `${placeOf(entry, attribute)}${value === undefined ? ' is missing' : `: not a number but a ${typeof value}`}`,
     )
-  if (!attribute.fd) return byHandle(context, attribute.class, value, where)
-  return byNumber(context, attribute.class, caller.descriptor(value), where)
+  if (!attribute.fd) return findObject(context, attribute.class, value, entry, attribute)
+  return byNumber(context, attribute.class, caller.descriptor(value), entry, attribute)
 }
 
 /** What the method refuses for a reason of its own, and what it needs. */
@@ -246,15 +269,37 @@ const wait = async (
   }
 }
 
+/** What an object needs that needs nothing. A list of parents is never changed. */
+const none: readonly CoreObject[] = []
+
 /**
- * What an object needs, as a list of its own size: the one of the object before it, if that needs the same. Very many
- * objects in a row often do, and a list is never changed (R15).
+ * The arguments as a handler gets them, objects in the place of what names them. Of a create those are what its object
+ * needs: the context's `parents` from then on, a list of their number, or the one of the object before it if that needs
+ * the same. Very many objects in a row often do (R15).
  */
-const sameParents = (context: Context, named: readonly CoreObject[]): readonly CoreObject[] => {
+const resolve = (
+  context: Context,
+  caller: Caller,
+  entry: Entry,
+  references: readonly ReferenceAttribute[],
+  args: AnyValues,
+): HandlerValues => {
+  if (references.length === 0) return args
+  const values: HandlerValues = { ...args }
   const { parents } = context
-  if (parents.length !== named.length || named.some((object, i) => object !== parents[i]))
-    context.parents = named.slice()
-  return context.parents
+  let named = 0
+  let isSame = true
+  for (let i = 0; i < references.length; i++) {
+    const { name } = references[i]
+    const object = reference(context, caller, entry, references[i], args[name])
+    if (object === undefined) continue
+    values[name] = object
+    isSame = isSame && parents[named] === object
+    named++
+  }
+  if (entry.kind === 'create' && (!isSame || named !== parents.length))
+    context.parents = references.flatMap(({ name }) => (values[name] === undefined ? [] : [values[name] as CoreObject]))
+  return values
 }
 
 const run = (
@@ -274,25 +319,16 @@ const run = (
       'EINVAL',
       `${nameOf(entry)}: the context is ${context.opened ? 'open already' : 'not open yet'}`,
     )
-  checkPresence(entry, args)
-  check(entry, args)
-
-  let values: HandlerValues = args
-  let parents: readonly CoreObject[] | undefined
-  if (entry.references.length > 0) {
-    values = { ...args }
-    const named: CoreObject[] = []
-    for (const attribute of entry.references) {
-      const object = reference(context, caller, entry, attribute, args[attribute.name])
-      if (object === undefined) continue
-      values[attribute.name] = object
-      named.push(object)
-    }
-    parents = sameParents(context, named)
+  const seen = fit(entry.shape, args)
+  if (seen === undefined) {
+    checkPresence(entry, args)
+    check(entry, args)
   }
+  const references = seen === undefined ? entry.references : seen.references
+  const values = resolve(context, caller, entry, references, args)
 
   let object: CoreObject
-  if (kind === 'create') object = makeObject(context, entry.class, parents ?? [])
+  if (kind === 'create') object = makeObject(context, entry.class, references.length === 0 ? none : context.parents)
   else {
     object = target(context, entry, number)
     if (kind === 'destroy') {

@@ -11,6 +11,7 @@ import type { PortAttributes } from '../spec/classes/port.ts'
 import type { LinkName } from '../spec/links.ts'
 import type { AnyValue, Attributes, Method, Methods, ObjectClass, RecordOf } from '../spec/schema.ts'
 import type { CallerView, NewDescriptor, Schema } from '../uapi/call.ts'
+import type { ReferenceAttribute, Shape } from '../uapi/shape.ts'
 import type { AddressSpace } from './address-space.ts'
 import type { GidTable } from './gids.ts'
 import type { HandleTable } from './handles.ts'
@@ -220,14 +221,6 @@ export type AnyHandler = (
   core: AnyHandler,
 ) => AnyResult | Promise<AnyResult>
 
-/** An attribute that names an object. */
-export interface ReferenceAttribute {
-  readonly name: string
-  readonly class: string
-  readonly fd: boolean
-  readonly optional: boolean
-}
-
 /** One method of one class of a device. */
 export interface Entry {
   readonly class: ObjectClass
@@ -244,6 +237,8 @@ export interface Entry {
   readonly references: readonly ReferenceAttribute[]
   /** Attributes that a call must have. */
   readonly required: readonly string[]
+  /** The same, and what each attribute may be. */
+  readonly shape: Shape
   readonly returned: readonly ReferenceAttribute[]
 }
 

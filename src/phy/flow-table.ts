@@ -103,7 +103,7 @@ export const createFlowTable = (): FlowTable => {
       } else flows.hold(flow)
       opened[flow]++
       peerKey[0] = port
-      peerKey.set(key.subarray(DESTINATION, DESTINATION + ADDRESS_WORDS), 1)
+      for (let i = 0; i < ADDRESS_WORDS; i++) peerKey[1 + i] = key[DESTINATION + i]
       peerOfFlow[flow] = peers.take(peerKey, 0)
       return flow
     },

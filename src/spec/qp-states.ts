@@ -143,25 +143,52 @@ interface Row {
   readonly needed: number
 }
 
-const compileRow = ({ required, optional }: Transition): Row => ({
-  bits: new Map([...optional.map(name => [name, 0] as const), ...required.map((name, i) => [name, 1 << i] as const)]),
-  needed: 2 ** required.length - 1,
-})
+const compileRow = ({ required, optional }: Transition): Row => {
+  const bits = new Map([['state', 0], ...optional.map(name => [name, 0] as const)])
+  required.forEach((name, i) => {
+    bits.set(name, 1 << i)
+  })
+  for (const name of addresses) if (bits.has('address')) bits.set(name, bits.get('address') as number)
+  // What a program claims is compared with what is, by `checkTransition`.
+  bits.delete('curState')
+  return { bits, needed: 2 ** required.length - 1 }
+}
 
-/** By transition; each is compiled when it is first asked for. */
-const compiled = new Map<Transition, Row>()
+/** By type, and by 8 × state before + state after; null for none. Each is compiled when it is first asked for. */
+const compiled = new Map<QpTypeName, (Row | null | undefined)[]>()
 
-/** Whether a transition takes these attributes: most calls are right, and no sentence has to be found. */
-const isTaken = (transition: Transition, attributes: readonly string[]): boolean => {
-  let row = compiled.get(transition)
-  if (row === undefined) {
-    row = compileRow(transition)
-    compiled.set(transition, row)
+const rowOf = (type: QpTypeName, from: number, to: number): Row | null => {
+  let rows = compiled.get(type)
+  if (rows === undefined) {
+    rows = new Array(64).fill(undefined)
+    compiled.set(type, rows)
   }
+  let row = rows[8 * from + to]
+  if (row === undefined) {
+    const [before, after] = [nameOf(from), nameOf(to)]
+    const transition = before && after && transitionOf(type, before, after)
+    row = transition ? compileRow(transition) : null
+    rows[8 * from + to] = row
+  }
+  return row
+}
+
+/**
+ * Whether the transition is plainly right with the attributes that `args` has: most calls are, and no sentence has to
+ * be found. If not, `checkTransition` says what is wrong, if anything.
+ */
+export const isTransition = (
+  type: QpTypeName,
+  from: number,
+  to: number,
+  args: Readonly<Record<string, unknown>>,
+): boolean => {
+  const row = rowOf(type, from, to)
+  if (row === null) return false
   let there = 0
-  for (const name of attributes) {
-    if (name === 'state') continue
-    const bit = row.bits.get(inTable(name))
+  for (const name in args) {
+    if (args[name] === undefined) continue
+    const bit = row.bits.get(name)
     if (bit === undefined) return false
     there |= bit
   }
@@ -185,7 +212,6 @@ export const checkTransition = (
   if (before === undefined || after === undefined)
     return `QP state ${before === undefined ? from : to} does not exist; states are 0 (RESET) to 6 (ERR)`
   const asked = transitionOf(type, before, after)
-  if (asked !== undefined && curState === undefined && isTaken(asked, attributes)) return undefined
   const given = new Set([...attributes].map(inTable))
   given.delete('state')
   if (given.has('curState') && curState !== undefined) {

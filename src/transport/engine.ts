@@ -64,6 +64,8 @@ export interface Engine {
    */
   modify(row: number, state: number | undefined, attributes: Given<QpAttributes>, now: number): void
   query(row: number): QpSnapshot
+  /** Its state alone, a number of `QpState`. */
+  stateOf(row: number): number
   /** XRC: the shared receive queue with this number is no more; its CQ may go too. Nothing is completed. */
   forgetShared(srqn: number): void
   /** Send requests may have been posted. */
@@ -123,24 +125,6 @@ export interface EngineOptions {
   readonly pace?: number
 }
 
-/** Attributes that are copied to the row as they are. */
-const plainAttributes = [
-  ['destQpn', Row.DEST_QPN],
-  ['pathMtu', Row.MTU],
-  ['timeout', Row.TIMEOUT],
-  ['retryCnt', RETRY_CNT],
-  ['rnrRetry', RNR_RETRY],
-  ['minRnrTimer', Row.MIN_RNR],
-  ['maxRdAtomic', Row.MAX_RD],
-  ['maxDestRdAtomic', Row.MAX_DEST_RD],
-  ['access', Row.ACCESS],
-  ['pkeyIndex', Row.PKEY_INDEX],
-  ['qkey', Row.QKEY],
-  ['flow', Row.FLOW],
-  ['peer', PEER],
-  ['rqPsn', EXPECTED],
-] as const
-
 const moveFailed: MoveFailed = (s, row, kind, why, psn, msn) => {
   if (kind === MoveKind.READ_RESPONSE) onReadMoveFailed(s, row)
   else onRequestMoveFailed(s, row, kind, why, psn, msn)
@@ -156,6 +140,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     destroy: row => destroy(s, row),
     modify: (row, state, attributes) => modify(s, row, state, attributes),
     query: row => query(s, row),
+    stateOf: row => s.rows[rowAlive(s, row) + STATE],
     forgetShared: srqn => forgetQueue(s, srqn),
     onDoorbell: row => onDoorbell(s, row),
     onReceiveScan: row => {
@@ -199,7 +184,9 @@ const create = (s: EngineState, init: QpInit): number => {
 
 /** What an attribute is that was never set. */
 const forgetAttributes = (w: Int32Array, base: number): void => {
-  for (const [, word] of plainAttributes) w[base + word] = 0
+  for (let word = base + Row.ATTRIBUTES; word < base + REQUESTER; word++) w[word] = 0
+  w[base + Row.QKEY] = 0
+  w[base + EXPECTED] = 0
   w[base + Row.MTU] = 256
   w[base + PEER] = -1
   w[base + STATE] = RESET
@@ -270,22 +257,42 @@ const makeResources = (s: EngineState, row: number): void => {
   w[base + RESOURCE_NEXT] = 0
 }
 
+/** Name by name, since a loop over names looks each of them up. */
+const setAttributes = (w: Int32Array, base: number, given: Given<QpAttributes>): void => {
+  const { sqPsn, retryCnt, rnrRetry } = given
+  if (given.destQpn !== undefined) w[base + Row.DEST_QPN] = given.destQpn
+  if (given.pathMtu !== undefined) w[base + Row.MTU] = given.pathMtu
+  if (given.timeout !== undefined) w[base + Row.TIMEOUT] = given.timeout
+  if (given.minRnrTimer !== undefined) w[base + Row.MIN_RNR] = given.minRnrTimer
+  if (given.maxRdAtomic !== undefined) w[base + Row.MAX_RD] = given.maxRdAtomic
+  if (given.maxDestRdAtomic !== undefined) w[base + Row.MAX_DEST_RD] = given.maxDestRdAtomic
+  if (given.access !== undefined) w[base + Row.ACCESS] = given.access
+  if (given.pkeyIndex !== undefined) w[base + Row.PKEY_INDEX] = given.pkeyIndex
+  if (given.qkey !== undefined) w[base + Row.QKEY] = given.qkey
+  if (given.flow !== undefined) w[base + Row.FLOW] = given.flow
+  if (given.peer !== undefined) w[base + PEER] = given.peer
+  if (given.rqPsn !== undefined) w[base + EXPECTED] = given.rqPsn
+  if (sqPsn !== undefined) {
+    w[base + UNACKED] = sqPsn
+    w[base + SEND_PSN] = sqPsn
+    w[base + MAX_PSN] = sqPsn
+  }
+  if (retryCnt !== undefined) {
+    w[base + RETRY_CNT] = retryCnt
+    w[base + RETRIES] = retryCnt
+  }
+  if (rnrRetry !== undefined) {
+    w[base + RNR_RETRY] = rnrRetry
+    w[base + RNR_LEFT] = rnrRetry
+  }
+}
+
 const modify = (s: EngineState, row: number, state: number | undefined, attributes: Given<QpAttributes>): void => {
   const base = rowAlive(s, row)
   const w = s.rows
   const before = w[base + STATE]
   const after = state ?? before
-  for (const [name, word] of plainAttributes) {
-    const value = attributes[name]
-    if (value !== undefined) w[base + word] = value
-  }
-  if (attributes.sqPsn !== undefined) {
-    w[base + UNACKED] = attributes.sqPsn
-    w[base + SEND_PSN] = attributes.sqPsn
-    w[base + MAX_PSN] = attributes.sqPsn
-  }
-  if (attributes.retryCnt !== undefined) w[base + RETRIES] = attributes.retryCnt
-  if (attributes.rnrRetry !== undefined) w[base + RNR_LEFT] = attributes.rnrRetry
+  setAttributes(w, base, attributes)
   const reliable = reliableService[w[base + SERVICE]] !== 0
   if (reliable && after === RTR && before === INIT) makeResources(s, row)
   else if (attributes.maxDestRdAtomic !== undefined && before === SQD) makeResources(s, row)

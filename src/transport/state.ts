@@ -27,6 +27,8 @@ export const Row = {
   RECV_BLOCK: 7,
   MAX_SEND_SGE: 8,
   MAX_RECV_SGE: 9,
+  /** Attributes, up to REQUESTER. */
+  ATTRIBUTES: 10,
   MTU: 10,
   DEST_QPN: 11,
   FLOW: 12,

@@ -90,12 +90,16 @@ const bitsOf = (of: Enumeration): number => {
   return bits
 }
 
+/** Objects may have no text of their own. */
+const textOf = (value: unknown): string =>
+  typeof value === 'object' && value !== null ? Object.prototype.toString.call(value) : String(value)
+
 const notBytes = (value: unknown, size: string): string =>
   value instanceof Uint8Array ? `: ${value.length} bytes, it has ${size}` : `: it is a Uint8Array of ${size} bytes`
 
 const noNumber = (value: unknown, max: number): string | undefined =>
   typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > max
-    ? `: ${String(value)} is not a whole number from 0 to ${max}`
+    ? `: ${textOf(value)} is not a whole number from 0 to ${max}`
     : undefined
 
 /**
@@ -116,7 +120,7 @@ export const problemOf = (of: Kind, value: unknown, strict: boolean): string | u
     case 'enum': {
       if (valuesOf(of.of).has(value as number)) return undefined
       const names = Object.entries(of.of.values).map(([name, n]) => `${n} ${name}`)
-      return `: ${String(value)} is no ${of.of.name} (${names.join(', ')})`
+      return `: ${textOf(value)} is no ${of.of.name} (${names.join(', ')})`
     }
     case 'flags': {
       const problem = noNumber(value, 2 ** (8 * of.width) - 1)
@@ -131,7 +135,7 @@ export const problemOf = (of: Kind, value: unknown, strict: boolean): string | u
     case 'u64':
       return typeof value === 'bigint' && value >= 0n && value < 1n << 64n
         ? undefined
-        : `: ${String(value)} is not a 64-bit number`
+        : `: ${textOf(value)} is not a 64-bit number`
     case 'bytes':
       return value instanceof Uint8Array && value.length === of.size ? undefined : notBytes(value, `${of.size}`)
     case 'blob':

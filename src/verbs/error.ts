@@ -68,11 +68,15 @@ export const checkChoice = (call: string, option: string, value: unknown, choice
     throw invalid(call, `${option} ${JSON.stringify(value)}: it is ${choices.join(', ')}`)
 }
 
+/** What was thrown, a refusal of core's as one of the library. */
+export const asRefusal = (error: unknown, call: string): unknown =>
+  error instanceof CallError ? rdmaError(error, call) : error
+
 /** What `body` answers; a refusal of core's becomes one of the library. */
 export const refusing = <T>(call: string, body: () => T): T => {
   try {
     return body()
   } catch (error) {
-    throw error instanceof CallError ? rdmaError(error, call) : error
+    throw asRefusal(error, call)
   }
 }

@@ -18,7 +18,7 @@ import { loadNativeCopier } from '../host/copy.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { ObjectClass } from '../spec/schema.ts'
 import type { Carrier, EventTargets } from './carrier.ts'
-import { refused, refusing } from './error.ts'
+import { asRefusal, refused, refusing } from './error.ts'
 import { localCopies, localDescriptors } from './local-descriptors.ts'
 import { openOwnFile } from './local-file.ts'
 import type { Attached, LocalNetwork, Network } from './network.ts'
@@ -81,11 +81,14 @@ const carrierOn = (
   return {
     remote: false,
     call(cls, method, object, args) {
-      const name = `${(cls as ObjectClass).name}.${method}`
       // Arming moves nothing, and every wait does it.
       if (method !== 'reqNotify') network.touch()
-      const result = refusing(name, () => invokeNow(context, cls, method, object, args, caller))
-      return { object: result.object ?? result.descriptors?.[0]?.object ?? 0, out: result.out as never }
+      try {
+        const { object: made, descriptors, out } = invokeNow(context, cls, method, object, args, caller)
+        return { object: made ?? descriptors?.[0]?.object ?? 0, out: out as never }
+      } catch (error) {
+        throw asRefusal(error, `${(cls as ObjectClass).name}.${method}`)
+      }
     },
     descriptors: localDescriptors(network.core, memory, caller),
     layout: ringMemory.layout,

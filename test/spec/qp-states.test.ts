@@ -3,12 +3,15 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import fc from 'fast-check'
 import { RcQp } from '../../src/spec/classes/rc_qp.ts'
 import { UcQp } from '../../src/spec/classes/uc_qp.ts'
 import { UdQp } from '../../src/spec/classes/ud_qp.ts'
 import { QpState } from '../../src/spec/enums.ts'
+import { Links } from '../../src/spec/links.ts'
 import {
   checkTransition,
+  isTransition,
   type QpStateName,
   type QpTypeName,
   qpTransitions,
@@ -107,4 +110,33 @@ describe('checkTransition', () => {
   for (const [from, to, attributes, complaint, current] of refused)
     it(`refuses ${states[from]} to ${to} with ${attributes.join(', ')}`, () =>
       assert.match(checkTransition('RC', from, to, attributes, current) ?? 'nothing', complaint))
+})
+
+describe('isTransition', () => {
+  const names = ['state', 'address', 'linkAddress', ...Object.keys(RcQp.methods.modify.in), 'unknown']
+  const number = fc.integer({ min: 0, max: 7 })
+  const type = fc.constantFrom(...(Object.keys(qpTransitions) as QpTypeName[]))
+  const given = fc.shuffledSubarray(names.filter(name => name !== 'curState'))
+
+  it('says what checkTransition says, but for a claimed state', () => {
+    fc.assert(
+      fc.property(type, number, number, given, fc.boolean(), (of, from, to, some, isPlain) => {
+        const row = isPlain && from < 7 && to < 7 ? transitionOf(of, states[from], states[to]) : undefined
+        const attributes = row === undefined ? some : ['state', ...row.required, ...row.optional.slice(some.length % 3)]
+        const args = Object.fromEntries(attributes.map(name => [name, 0]))
+        const claims = 'curState' in args
+        assert.equal(
+          isTransition(of, from, to, { ...args, missing: undefined }),
+          !claims && checkTransition(of, from, to, attributes) === undefined,
+        )
+      }),
+      { numRuns: 2000 },
+    )
+  })
+  it('takes the address of any link', () => {
+    const args = { pathMtu: 1, destQpn: 1, rqPsn: 1, maxDestRdAtomic: 1, minRnrTimer: 1 }
+    for (const name of Object.values(Links).flatMap(({ addresses }) => addresses))
+      assert.equal(isTransition('RC', INIT, RTR, { ...args, [name]: 1 }), true)
+    assert.equal(isTransition('RC', INIT, RTR, args), false)
+  })
 })

@@ -32,7 +32,11 @@ export const isInside = (context: Context): boolean =>
   context.state === undefined ? context.mapped === undefined : (context.state as RxeContext).inside === true
 
 /** struct mminfo: what the provider maps; in a slab the offset names the ring, and the size is up to the slab's end. */
-export const mmapInfo = ({ area, head }: Ring): { offset: bigint; size: number } => ({
+export interface MmapInfo {
+  readonly offset: bigint
+  readonly size: number
+}
+export const mmapInfo = ({ area, head }: Ring): MmapInfo => ({
   offset: BigInt(area.offset + head - area.at),
   size: area.length - (head - area.at),
 })

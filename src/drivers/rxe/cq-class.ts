@@ -109,7 +109,7 @@ export const endStranded = (device: RxeState, now: number): void => {
   for (let qpn = stranded.pop(); qpn !== undefined; qpn = stranded.pop()) {
     const row = device.qpns.rowOf(qpn)
     const qp = row < 0 ? undefined : device.qps[row]
-    if (qp === undefined || device.engine().query(row).state === ERR) continue
+    if (qp === undefined || device.engine().stateOf(row) === ERR) continue
     device.engine().modify(row, ERR, {}, now)
     raise(qp, QP_FATAL)
   }

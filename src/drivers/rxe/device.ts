@@ -81,7 +81,7 @@ const { RESET, ERR } = QpState.values
 /** All queue pairs fail: who polls sees his requests flushed, and nobody waits for ever. */
 const endAll = ({ qps, engine, now }: RxeState): void => {
   for (const qp of qps) {
-    const before = qp === undefined ? RESET : engine().query(qp.state.row).state
+    const before = qp === undefined ? RESET : engine().stateOf(qp.state.row)
     if (qp !== undefined && before !== RESET && before !== ERR) engine().modify(qp.state.row, ERR, {}, now())
   }
 }

@@ -29,19 +29,20 @@ const SOURCE_PORT = 4791
 /** Linux resolves the hop limit of a RoCE path from the route and ignores the caller's. */
 export const HOP_LIMIT = 64
 
+const refuse = (where: string, reason: string): never => {
+  throw new CallError('EINVAL', `${where}: attribute address: ${reason}`)
+}
+
 /**
  * The source GID of the path that an address vector describes. EINVAL, ENODATA. `where` begins the sentence of a
  * refusal.
  */
 export const sourceOf = (gids: GidTable, address: Address, where: string): Uint8Array => {
-  const refuse = (reason: string): never => {
-    throw new CallError('EINVAL', `${where}: attribute address: ${reason}`)
-  }
-  if (address.port !== 1) refuse(`port ${address.port}: the device has port 1`)
-  if (!address.isGlobal) refuse('isGlobal is 0: a RoCE path needs a global route (a GID index, `-g`)')
+  if (address.port !== 1) refuse(where, `port ${address.port}: the device has port 1`)
+  if (!address.isGlobal) refuse(where, 'isGlobal is 0: a RoCE path needs a global route (a GID index, `-g`)')
   const { gid } = getGid(gids, address.sgidIndex)
   if (isMappedIpv4(gid) !== isMappedIpv4(address.dgid))
-    refuse(`GID index ${address.sgidIndex} and the destination GID are not both IPv4 or both IPv6`)
+    refuse(where, `GID index ${address.sgidIndex} and the destination GID are not both IPv4 or both IPv6`)
   return gid
 }
 

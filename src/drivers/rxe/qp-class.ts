@@ -16,11 +16,11 @@ import { QpQueues } from '../../spec/drivers/rxe.ts'
 import { RingSge } from '../../spec/drivers/rxe-rings.ts'
 import { QpFlags, QpState } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
-import { checkTransition, type QpTypeName } from '../../spec/qp-states.ts'
-import type { In, ObjectClass } from '../../spec/schema.ts'
+import { checkTransition, isTransition, type QpTypeName } from '../../spec/qp-states.ts'
+import type { In, ObjectClass, Out } from '../../spec/schema.ts'
 import { Service } from '../../spec/services.ts'
 import { Limits } from './attributes.ts'
-import { mmapInfo, ringsOf } from './context.ts'
+import { type MmapInfo, mmapInfo, ringsOf } from './context.ts'
 import { createDestinations, type Destinations } from './destinations.ts'
 import { type Address, flowAddress, HOP_LIMIT, noAddress, openPath, sourceOf } from './path.ts'
 import { createReceiveQueue, noReceives, type ReceiveQueue } from './receive-queue.ts'
@@ -34,7 +34,7 @@ import {
   type SrqObject,
   stateOf,
 } from './state.ts'
-import { createSendQueue, noSends, type QpRings, resetRings } from './work.ts'
+import { createSendQueue, noSends, type QpRings, resetRings, type SendQueue } from './work.ts'
 
 type Methods = AnyQp['methods']
 
@@ -83,8 +83,13 @@ const engineAttributes = (args: QpModify, path: { flow: number; peer: number } |
   peer: path?.peer,
 })
 
+const isSameGid = (a: Uint8Array, b: Uint8Array): boolean => {
+  for (let i = 0; i < 16; i++) if (a[i] !== b[i]) return false
+  return true
+}
+
 const isSamePath = (a: Address, b: Address): boolean =>
-  a.dgid.every((byte, i) => byte === b.dgid[i]) &&
+  isSameGid(a.dgid, b.dgid) &&
   a.flowLabel === b.flowLabel &&
   a.sgidIndex === b.sgidIndex &&
   a.trafficClass === b.trafficClass &&
@@ -133,22 +138,47 @@ const createRings = (
   }
 }
 
+type Made = Out<AnyQp['methods']['create']> & { sendQueue?: MmapInfo; recvQueue?: MmapInfo }
+
+/** What a creation answers. What is there is set by name: spreading costs more than all else here. */
+const madeQp = (
+  { maxSendWr, maxRecvWr, maxRecvSge }: In<Methods['create']>['cap'],
+  qpNum: number,
+  send: SendQueue,
+  receive: ReceiveQueue,
+): Made => {
+  const cap = { maxSendWr, maxRecvWr, maxSendSge: send.maxSge, maxRecvSge, maxInlineData: send.maxInline }
+  const made: Made = { cap, qpNum }
+  if (!receive.shared && receive !== noReceives) made.recvQueue = mmapInfo(receive.ring)
+  if (send !== noSends) made.sendQueue = mmapInfo(send.ring)
+  return made
+}
+
+/** Refuses a transition that is not one, or not with these attributes. */
+const checkSteps = (type: QpTypeName, before: number, after: number, args: QpModify, where: string): void => {
+  const given = Object.keys(args).filter(name => args[name as keyof QpModify] !== undefined)
+  const why = checkTransition(type, before, after, given, args.curState)
+  if (why !== undefined) refuse(where, why)
+}
+
 /** The class of one type of queue pair. `cls` has those of the attributes here that the type has. */
 export const qpClass = (
   cls: ObjectClass,
   type: QpTypeName,
   service: number,
   takeNumber = ({ qpns }: RxeState): number => qpns.take(),
-): DriverClass =>
-  driverClass<AnyQp, QueuePair, typeof QpQueues>(
+): DriverClass => {
+  const createCall = `${cls.name}.create`
+  const modifyCall = `${cls.name}.modify`
+  return driverClass<AnyQp, QueuePair, typeof QpQueues>(
     cls as unknown as AnyQp,
     {
       create(call, object, { pd, sendCq, recvCq, cap, flags, userHandle, asyncFd, srq }) {
-        within(`${cls.name}.create`, 'cap.maxSendWr', cap.maxSendWr, Limits.maxQpWr)
-        within(`${cls.name}.create`, 'cap.maxRecvWr', cap.maxRecvWr, Limits.maxQpWr)
-        within(`${cls.name}.create`, 'cap.maxSendSge', cap.maxSendSge, Limits.maxSge)
-        within(`${cls.name}.create`, 'cap.maxRecvSge', cap.maxRecvSge, Limits.maxSge)
-        within(`${cls.name}.create`, 'cap.maxInlineData', cap.maxInlineData, Limits.maxInline)
+        within(createCall, 'cap.maxSendWr', cap.maxSendWr, Limits.maxQpWr)
+        within(createCall, 'cap.maxRecvWr', cap.maxRecvWr, Limits.maxQpWr)
+        within(createCall, 'cap.maxSendSge', cap.maxSendSge, Limits.maxSge)
+        within(createCall, 'cap.maxRecvSge', cap.maxRecvSge, Limits.maxSge)
+        within(createCall, 'cap.maxInlineData', cap.maxInlineData, Limits.maxInline)
         const device = stateOf(call)
         const signalAll = ((flags ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
         // Only the rings can be refused; nothing after them fails, so nothing has to be undone.
@@ -187,12 +217,7 @@ export const qpClass = (
         device.rings[row] = object.state
         device.look(row)
         affiliate(object, userHandle, { asyncFd })
-        return {
-          cap: { ...cap, maxSendSge: send.maxSge, maxInlineData: send.maxInline },
-          qpNum: qpn,
-          ...(!receive.shared && receive !== noReceives && { recvQueue: mmapInfo(receive.ring) }),
-          ...(send !== noSends && { sendQueue: mmapInfo(send.ring) }),
-        }
+        return madeQp(cap, qpn, send, receive)
       },
 
       query(call, { state }) {
@@ -238,18 +263,15 @@ export const qpClass = (
       modify(call, { state }, args) {
         const device = stateOf(call)
         device.catchUp(state.row)
-        const before = device.engine().query(state.row).state
+        const before = device.engine().stateOf(state.row)
         const after = args.state ?? before
-        const given = Object.keys(args).filter(name => args[name as keyof QpModify] !== undefined)
         // Linux looks the GID up before it looks at the transition (abi/objects).
-        const where = `${cls.name}.modify`
-        const source = args.address && sourceOf(call.device.ports[0].gids, args.address, where)
-        const why = checkTransition(type, before, after, given, args.curState)
-        if (why !== undefined) refuse(where, why)
-        checkValues(where, args, call.device.ports[0].attributes.activeMtu)
+        const source = args.address && sourceOf(call.device.ports[0].gids, args.address, modifyCall)
+        if (!isTransition(type, before, after, args)) checkSteps(type, before, after, args, modifyCall)
+        checkValues(modifyCall, args, call.device.ports[0].attributes.activeMtu)
         let path: { flow: number; peer: number } | undefined
         if (args.address && source) {
-          const flow = openPath(device.port, flowAddress(source, args.address), where)
+          const flow = openPath(device.port, flowAddress(source, args.address), modifyCall)
           leavePath(device, state)
           state.flow = flow
           path = { flow, peer: device.port.peerOf(args.address.dgid) }
@@ -300,6 +322,7 @@ export const qpClass = (
     },
     QpQueues,
   )
+}
 
 /** Connections, reliable and unreliable. Other types have files of their own. */
 export const qpClasses: readonly DriverClass[] = [qpClass(RcQp, 'RC', Service.RC), qpClass(UcQp, 'UC', Service.UC)]
