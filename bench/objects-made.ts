@@ -122,6 +122,10 @@ export const makers = {
     return () => pd.register(buffer)
   }),
   'held cq': held(Cq, device => () => device.cq({ entries: 16 })),
+  'held srq': held(Srq, device => {
+    const pd = device.pd()
+    return () => pd.srq({ maxReceives: 16 })
+  }),
   'held ah': held(Ah, device => {
     const pd = device.pd()
     return () => pd.addressHandle({ gid: '127.0.0.2' })

@@ -56,6 +56,8 @@ export const objectRows: readonly Row[] = [
   row('held pd', 1200, 600),
   row('held mr', 1200, 600),
   row('held cq', 4000, 3000),
+  row('held srq', 2500, 1700),
+  row('held ah', 900, 450),
   row('held rc_qp', 5000, 3500),
   {
     ...base,

@@ -15,6 +15,7 @@ import {
   rcConnectWords,
   reliableSteps,
 } from './connection.ts'
+import { joined } from './held.ts'
 import {
   type MessageOptions,
   type Operations,
@@ -27,7 +28,6 @@ import { checkOptions, type Words } from './options.ts'
 import type { Kit, Named, PathFacts, Plan } from './plan.ts'
 import {
   type InitialOptions,
-  joined,
   type QpSelf,
   type QueuePair,
   type QueuePairOptions,

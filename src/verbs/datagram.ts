@@ -12,9 +12,10 @@ import { addressText, parseAddress } from '../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES } from '../wire/ip.ts'
 import { addressTo, atOnce, firstPsn, type PathOptions } from './connection.ts'
 import { invalid, RdmaError } from './error.ts'
+import { endings, withMethods } from './held.ts'
 import type { MessageOptions } from './operations.ts'
 import { checkOptions, checkRecord, type Words } from './options.ts'
-import { checkOwn, type Kit, type MakeAll, type Named, type Plan, plan } from './plan.ts'
+import { checkOwn, type Held, type Kit, type MakeAll, type Named, type Plan, plan } from './plan.ts'
 import {
   beginRequest,
   checkThere,
@@ -27,7 +28,6 @@ import {
   queuePairMethods,
   queuePairPlan,
   queuePairWords,
-  withMethods,
 } from './queue-pair.ts'
 import { putDestination, putImmediate } from './requests.ts'
 import type { ProgramRing } from './ring.ts'
@@ -110,11 +110,8 @@ const addressOf = (call: string, { path }: Kit, to: Destination) => {
 }
 
 /** What an address handle holds: there may be very many, so methods are those of a table. */
-interface AddressFields {
-  readonly kit: Kit
-  readonly handle: number
+interface AddressFields extends Held {
   readonly number: number
-  isOpen: boolean
 }
 
 /** That it is there and of this device. */
@@ -137,12 +134,6 @@ const checkPeer = (kit: Kit, to: DatagramPeer): void => {
   checkAddress(kit, 'qp.send', to.ah as unknown as AddressFields)
 }
 
-const destroyAddress = (self: AddressFields): void => {
-  if (!self.isOpen) return
-  self.kit.carrier.call(Ah, 'destroy', self.handle, {})
-  self.isOpen = false
-}
-
 const addressMethods: Omit<AddressHandle, 'handle' | 'number'> & ThisType<AddressFields> = {
   query() {
     return this.kit.carrier.call(Ah, 'query', this.handle, {}).out
@@ -150,12 +141,7 @@ const addressMethods: Omit<AddressHandle, 'handle' | 'number'> & ThisType<Addres
   modify(other) {
     this.kit.carrier.call(Ah, 'modify', this.handle, { address: addressOf('ah.modify', this.kit, other) })
   },
-  close() {
-    destroyAddress(this)
-  },
-  [Symbol.dispose]() {
-    destroyAddress(this)
-  },
+  ...endings<AddressFields>(Ah),
 }
 
 const madeAddress = (kit: Kit, handle: number, number: number): AddressHandle =>

@@ -20,6 +20,7 @@ import {
   type UdQueuePairOptions,
   udQpPlan,
 } from './datagram.ts'
+import { endings, withMethods } from './held.ts'
 import {
   type Access,
   deviceRegionPlan,
@@ -32,7 +33,7 @@ import {
   type WholeRegion,
   wholeRegionPlan,
 } from './memory.ts'
-import { closable, type Kit, type MakeAll, make, type Named, type Plan, plan } from './plan.ts'
+import { type Held, type Kit, type MakeAll, make, type Named, type Plan, plan } from './plan.ts'
 import {
   type SharedReceiveQueue,
   type SrqOptions,
@@ -80,25 +81,60 @@ export interface ProtectionDomain extends Disposable {
   close(): void
 }
 
+interface PdFields extends Held {
+  readonly makeAll: MakeAll
+}
+
+const pdMethods: Omit<ProtectionDomain, 'handle'> & ThisType<PdFields> = {
+  register(buffer, access = {}) {
+    return make(this.kit, regionPlan(this.kit, this, buffer, access))
+  },
+  registerFile(file, options) {
+    return make(this.kit, fileRegionPlan(this.kit, this, file, options))
+  },
+  nullRegion(length, access) {
+    return make(this.kit, nullRegionPlan(this.kit, this, length, access))
+  },
+  wholeRegion(access) {
+    return make(this.kit, wholeRegionPlan(this.kit, this, access))
+  },
+  deviceRegion(dm, options) {
+    return make(this.kit, deviceRegionPlan(this.kit, this, dm, options))
+  },
+  window(type = 2) {
+    return make(this.kit, windowPlan(this.kit, this, type))
+  },
+  rcQp(options) {
+    return make(this.kit, rcQpPlan(this.kit, this, options))
+  },
+  ucQp(options) {
+    return make(this.kit, ucQpPlan(this.kit, this, options))
+  },
+  udQp(options) {
+    return make(this.kit, udQpPlan(this.kit, this, options))
+  },
+  xrcInitiator(options) {
+    return make(this.kit, xrcInitiatorPlan(this.kit, this, options))
+  },
+  srq(options) {
+    return make(this.kit, srqPlan(this.kit, this, options))
+  },
+  xrcSrq(options) {
+    return make(this.kit, xrcSrqPlan(this.kit, this, options))
+  },
+  addressHandle(to) {
+    return make(this.kit, addressPlan(this.kit, this, to))
+  },
+  addressHandles(to) {
+    return makeAddresses(this.kit, this, this.makeAll, to)
+  },
+  closeAddressHandles(handles) {
+    closeAddresses(this.kit, this, handles)
+  },
+  ...endings<PdFields>(Pd),
+}
+
 export const pdPlan = (kit: Kit, makeAll: MakeAll): Plan<ProtectionDomain> =>
-  plan(Pd, {}, ({ object: handle }) => {
-    const self: Omit<ProtectionDomain, 'close' | typeof Symbol.dispose> = {
-      handle,
-      register: (buffer, access = {}) => make(kit, regionPlan(kit, self, buffer, access)),
-      registerFile: (file, options) => make(kit, fileRegionPlan(kit, self, file, options)),
-      nullRegion: (length, access) => make(kit, nullRegionPlan(kit, self, length, access)),
-      wholeRegion: access => make(kit, wholeRegionPlan(kit, self, access)),
-      deviceRegion: (dm, options) => make(kit, deviceRegionPlan(kit, self, dm, options)),
-      window: (type = 2) => make(kit, windowPlan(kit, self, type)),
-      rcQp: options => make(kit, rcQpPlan(kit, self, options)),
-      ucQp: options => make(kit, ucQpPlan(kit, self, options)),
-      udQp: options => make(kit, udQpPlan(kit, self, options)),
-      xrcInitiator: options => make(kit, xrcInitiatorPlan(kit, self, options)),
-      srq: options => make(kit, srqPlan(kit, self, options)),
-      xrcSrq: options => make(kit, xrcSrqPlan(kit, self, options)),
-      addressHandle: to => make(kit, addressPlan(kit, self, to)),
-      addressHandles: to => makeAddresses(kit, self, makeAll, to),
-      closeAddressHandles: handles => closeAddresses(kit, self, handles),
-    }
-    return closable(kit, Pd, self)
-  })
+  plan(Pd, {}, ({ object: handle }) =>
+    withMethods<ProtectionDomain>(pdMethods, { kit, handle, isOpen: true, makeAll } satisfies PdFields),
+  )

@@ -5,8 +5,9 @@ import { Mr } from '../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../spec/enums.ts'
 import type { In, Out } from '../spec/schema.ts'
 import { invalid } from './error.ts'
+import { endings, withMethods } from './held.ts'
 import { checkOptions, type Words } from './options.ts'
-import { checkOwn, closable, type Kit, type Named, type Plan, plan } from './plan.ts'
+import { checkOwn, type Held, type Kit, type Named, type Plan, plan } from './plan.ts'
 
 /** What others may do with a region beside reading it locally. */
 export interface Access {
@@ -140,38 +141,44 @@ const sliceAt = (start: bigint, length: number, lkey: number): Slice => ({
   lkey,
 })
 
-type Keys = Out<typeof Mr.methods.modify>
+interface RegionFields extends Held {
+  readonly length: number
+  readonly address: bigint
+  lkey: number
+  rkey: number
+}
+interface BufferFields extends RegionFields {
+  readonly buffer: Uint8Array
+}
 
-/** A made region of `length` bytes from `address` on; `keys` are those that it has at the time. */
-const madeRegion = (
-  kit: Kit,
-  handle: number,
-  keys: () => Keys,
-  address: bigint,
-  length: number,
-  closed: () => void,
-): Region => {
-  const region: Omit<Region, 'close' | typeof Symbol.dispose> = {
-    handle,
-    length,
-    get lkey() {
-      return keys().lkey
-    },
-    get rkey() {
-      return keys().rkey
-    },
-    address,
-    slice(offset = 0, size = length - offset) {
-      within('mr.slice', length, offset, size)
-      return sliceAt(address + BigInt(offset), size, keys().lkey)
-    },
-    remote(offset = 0, size = length - offset) {
-      within('mr.remote', length, offset, size)
-      return { address: address + BigInt(offset), rkey: keys().rkey, length: size }
-    },
-    query: () => kit.carrier.call(Mr, 'query', handle, {}).out,
-  }
-  return closable(kit, Mr, region, closed)
+const regionMethods = {
+  slice(this: RegionFields, offset = 0, size = this.length - offset) {
+    within('mr.slice', this.length, offset, size)
+    return sliceAt(this.address + BigInt(offset), size, this.lkey)
+  },
+  remote(this: RegionFields, offset = 0, size = this.length - offset) {
+    within('mr.remote', this.length, offset, size)
+    return { address: this.address + BigInt(offset), rkey: this.rkey, length: size }
+  },
+  query(this: RegionFields) {
+    return this.kit.carrier.call(Mr, 'query', this.handle, {}).out
+  },
+}
+
+const bufferMethods: Omit<MemoryRegion, keyof RegionFields | 'buffer'> & ThisType<BufferFields> = {
+  ...regionMethods,
+  reregister(changes) {
+    checkOptions('mr.reregister', 'changes', changes, changeWords)
+    const { access, pd } = changes
+    if (pd !== undefined) checkOwn(this.kit, 'mr.reregister', 'pd', pd)
+    const { out } = this.kit.carrier.call(Mr, 'modify', this.handle, {
+      ...(access !== undefined && { access: accessFlags('mr.reregister', access, true) }),
+      ...(pd !== undefined && { pd: pd.handle }),
+    })
+    this.lkey = out.lkey
+    this.rkey = out.rkey
+  },
+  ...endings<BufferFields>(Mr, ({ kit, buffer }) => kit.carrier.forget(buffer)),
 }
 
 /** A region of `buffer` in protection domain `pd`. */
@@ -181,7 +188,6 @@ export const regionPlan = (kit: Kit, pd: Named, buffer: Uint8Array, access: Acce
   checkBytes('pd.register', buffer)
   const rights = accessFlags('pd.register', access, true)
   const address = carrier.addressOf(buffer)
-  const forget = (): void => carrier.forget(buffer)
   const wanted = {
     pd: pd.handle,
     start: address,
@@ -192,29 +198,24 @@ export const regionPlan = (kit: Kit, pd: Named, buffer: Uint8Array, access: Acce
   return plan(
     Mr,
     wanted,
-    ({ object: handle, out }) => {
-      let keys: Keys = out
-      return Object.assign(
-        madeRegion(kit, handle, () => keys, address, buffer.length, forget),
-        {
-          buffer,
-          reregister(changes: Changes): void {
-            checkOptions('mr.reregister', 'changes', changes, changeWords)
-            const { access: other, pd: to } = changes
-            if (to !== undefined) checkOwn(kit, 'mr.reregister', 'pd', to)
-            keys = carrier.call(Mr, 'modify', handle, {
-              ...(other !== undefined && { access: accessFlags('mr.reregister', other, true) }),
-              ...(to !== undefined && { pd: to.handle }),
-            }).out
-          },
-        },
-      )
-    },
-    forget,
+    ({ object: handle, out: { lkey, rkey } }) =>
+      withMethods<MemoryRegion>(bufferMethods, {
+        kit,
+        handle,
+        isOpen: true,
+        length: buffer.length,
+        address,
+        lkey,
+        rkey,
+        buffer,
+      } satisfies BufferFields),
+    () => carrier.forget(buffer),
   )
 }
 
 const { FILE, NULL, IMPLICIT, DEVICE } = MrKind.values
+
+const otherMethods: Omit<Region, keyof RegionFields> = { ...regionMethods, ...endings<RegionFields>(Mr) }
 
 /** A region of another kind, whose bytes have addresses from `start` on. */
 const otherPlan = (
@@ -229,15 +230,16 @@ const otherPlan = (
   const iova = more.start
   const rights = accessFlags('mr.create', access, true)
   const args = { pd: pd.handle, iova, length: BigInt(length), access: rights, ...more }
-  return plan(Mr, args, ({ object, out }) =>
-    madeRegion(
+  return plan(Mr, args, ({ object: handle, out: { lkey, rkey } }) =>
+    withMethods<Region>(otherMethods, {
       kit,
-      object,
-      () => out,
-      iova,
+      handle,
+      isOpen: true,
       length,
-      () => {},
-    ),
+      address: iova,
+      lkey,
+      rkey,
+    } satisfies RegionFields),
   )
 }
 
@@ -266,44 +268,56 @@ export const deviceRegionPlan = (kit: Kit, pd: Named, dm: Named, options: FileRe
   return otherPlan(kit, pd, access, length, { kind: DEVICE, start: BigInt(offset), dm: dm.handle })
 }
 
+interface WholeFields extends Held {
+  readonly lkey: number
+  readonly rkey: number
+  /** Buffers that it has named, and their addresses. */
+  readonly named: Map<Uint8Array, bigint>
+}
+
+const addressIn = ({ kit, named }: WholeFields, buffer: Uint8Array, offset: number): bigint => {
+  let address = named.get(buffer)
+  if (address === undefined) {
+    address = kit.carrier.addressOf(buffer)
+    named.set(buffer, address)
+  }
+  return address + BigInt(offset)
+}
+
+const wholeMethods: Omit<WholeRegion, keyof WholeFields> & ThisType<WholeFields> = {
+  slice(buffer, offset = 0, length = buffer?.length - offset) {
+    checkBytes('mr.slice', buffer)
+    within('mr.slice', buffer.length, offset, length)
+    return sliceAt(addressIn(this, buffer, offset), length, this.lkey)
+  },
+  remote(buffer, offset = 0, length = buffer?.length - offset) {
+    checkBytes('mr.remote', buffer)
+    within('mr.remote', buffer.length, offset, length)
+    return { address: addressIn(this, buffer, offset), rkey: this.rkey, length }
+  },
+  query() {
+    return this.kit.carrier.call(Mr, 'query', this.handle, {}).out
+  },
+  ...endings<WholeFields>(Mr, ({ kit, named }) => {
+    for (const buffer of named.keys()) kit.carrier.forget(buffer)
+    named.clear()
+  }),
+}
+
 export const wholeRegionPlan = (kit: Kit, pd: Named, access: Access = {}): Plan<WholeRegion> => {
-  const { carrier } = kit
   checkOwn(kit, 'mr.create', 'pd', pd)
   const rights = accessFlags('mr.create', access, true)
   return plan(
     Mr,
     { pd: pd.handle, start: 0n, iova: 0n, length: 0n, access: rights, kind: IMPLICIT },
-    ({ object: handle, out: { lkey, rkey } }) => {
-      /** Buffers that it has named, and their addresses. */
-      const named = new Map<Uint8Array, bigint>()
-      const addressIn = (buffer: Uint8Array, offset: number): bigint => {
-        let address = named.get(buffer)
-        if (address === undefined) {
-          address = carrier.addressOf(buffer)
-          named.set(buffer, address)
-        }
-        return address + BigInt(offset)
-      }
-      const region: Omit<WholeRegion, 'close' | typeof Symbol.dispose> = {
+    ({ object: handle, out: { lkey, rkey } }) =>
+      withMethods<WholeRegion>(wholeMethods, {
+        kit,
         handle,
+        isOpen: true,
         lkey,
         rkey,
-        slice(buffer, offset = 0, length = buffer?.length - offset) {
-          checkBytes('mr.slice', buffer)
-          within('mr.slice', buffer.length, offset, length)
-          return sliceAt(addressIn(buffer, offset), length, lkey)
-        },
-        remote(buffer, offset = 0, length = buffer?.length - offset) {
-          checkBytes('mr.remote', buffer)
-          within('mr.remote', buffer.length, offset, length)
-          return { address: addressIn(buffer, offset), rkey, length }
-        },
-        query: () => carrier.call(Mr, 'query', handle, {}).out,
-      }
-      return closable(kit, Mr, region, () => {
-        for (const buffer of named.keys()) carrier.forget(buffer)
-        named.clear()
-      })
-    },
+        named: new Map(),
+      } satisfies WholeFields),
   )
 }

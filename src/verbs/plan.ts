@@ -38,6 +38,12 @@ export interface Kit {
   readonly path: PathFacts
 }
 
+/** What an object holds whose methods are those of a table (held.ts). */
+export interface Held extends Named {
+  readonly kit: Kit
+  isOpen: boolean
+}
+
 /** Carries many plans out, all or none. Throws RdmaError. */
 export type MakeAll = <T extends Disposable>(plans: readonly Plan<T>[]) => T[]
 
@@ -115,9 +121,13 @@ const OWN = 'use what was made by the same open()'
 export const checkOwn = (kit: Kit, call: string, option: string, object: Named | undefined): void => {
   if (object === undefined) throw invalid(call, `${option} is missing`)
   if (typeof object?.handle !== 'number') throw invalid(call, `${option} is no object of a device`, OWN)
-  const { number } = object as Partial<SourceName>
+  const { number, kit: its, isOpen } = object as Partial<SourceName & Held>
   const isOwn =
-    OWNER in object ? object[OWNER] === kit : number === undefined || kit.sources.get(number) === (object as unknown)
+    its !== undefined
+      ? its === kit && isOpen === true
+      : OWNER in object
+        ? object[OWNER] === kit
+        : number === undefined || kit.sources.get(number) === (object as unknown)
   if (!isOwn) throw invalid(call, `${option} is closed or of another device`, OWN)
 }
 
@@ -138,13 +148,4 @@ export const closer = (carrier: Carrier, cls: ObjectClass, handle: number, close
     open = false
     closed()
   }
-}
-
-/** `object`, with its end: what has no events, and is one of this device until it is closed. */
-export const closable = <T extends Named>(kit: Kit, cls: ObjectClass, object: T, closed: () => void = nothing) => {
-  const close = closer(kit.carrier, cls, object.handle, () => {
-    ended(object)
-    closed()
-  })
-  return Object.assign(belongs(kit, object), { close, [Symbol.dispose]: close })
 }

@@ -14,9 +14,10 @@ import { SendFlags } from '../spec/work.ts'
 import type { Answered, RingPlace } from './carrier.ts'
 import { atOnce, type ConnectOptions, type Endpoint, firstPsn, type PeerOptions } from './connection.ts'
 import { invalid, type RdmaError, refused } from './error.ts'
+import { destroyed, joined, withMethods } from './held.ts'
 import type { Slice } from './memory.ts'
 import type { Words } from './options.ts'
-import { checkOwn, eventSource, type Kit, type Named, type PathFacts, type Plan } from './plan.ts'
+import { checkOwn, eventSource, type Held, type Kit, type Named, type PathFacts, type Plan } from './plan.ts'
 import { checkRequest } from './request-checks.ts'
 import { putInline, putReceive, putSend } from './requests.ts'
 import { nextSlot, noProgramRing, outstanding, type ProgramRing, produce, programRing, restart } from './ring.ts'
@@ -142,13 +143,10 @@ export const tooMany = (call: string, pieces: number, most: number): RdmaError =
   invalid(call, `${pieces} pieces, at most ${most} are possible`)
 
 /** What a queue pair holds; where there are no queues it is only half of this. */
-export interface QpFields {
-  readonly kit: Kit
-  readonly handle: number
+export interface QpFields extends Held {
   readonly qpn: number
   /** Its number among what has events. */
   readonly number: number
-  isOpen: boolean
   /** Where its rings lie, undefined for one that it has not; and the rings themselves, once something was posted. */
   readonly sendPlace: RingPlace | undefined
   readonly receivePlace: RingPlace | undefined
@@ -167,13 +165,6 @@ export interface QpFields {
 export interface QpSelf extends QpFields {
   readonly cls: ObjectClass
 }
-
-/** Joins parts of a table, accessors included. */
-export const joined = <A extends object, B extends object>(base: A, more: B): A & B =>
-  Object.defineProperties(base, Object.getOwnPropertyDescriptors(more)) as A & B
-
-/** An object that holds `fields` and has the methods of a table that all of its kind share. */
-export const withMethods = <T>(methods: object, fields: object): T => Object.setPrototypeOf(fields, methods) as T
 
 /** Nobody looks at a ring of a device that is gone, and its memory may be another's: nothing is written there. */
 export const checkThere = (call: string, { waiters }: Kit): void => {
@@ -202,10 +193,8 @@ export const bareMethods: Omit<BareQueuePair, 'handle' | 'qpn'> & ThisType<QpSel
     if (this.receives !== undefined) restart(this.receives)
   },
   close() {
-    if (!this.isOpen) return
+    if (!destroyed(this, this.cls)) return
     const { carrier, waiters } = this.kit
-    carrier.call(this.cls, 'destroy', this.handle, {} as never)
-    this.isOpen = false
     waiters.remove(this.number)
     // What is mapped is given back, and nobody posts any more to what may be another's by now.
     if (this.sends !== undefined && this.sendPlace !== undefined) carrier.release(this.sendPlace)

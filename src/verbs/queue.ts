@@ -5,12 +5,13 @@ import { Cq } from '../spec/classes/cq.ts'
 import { CqKind } from '../spec/enums.ts'
 import type { Out } from '../spec/schema.ts'
 import type { RingPlace } from './carrier.ts'
-import { type Completion, completionCursor } from './completion.ts'
+import { type Completion, type CompletionCursor, completionCursor } from './completion.ts'
 import { checkChoice } from './error.ts'
+import { endings, withMethods } from './held.ts'
 import type { Until } from './mailbox.ts'
 import { checkOptions, type Words } from './options.ts'
-import { closer, eventSource, type Kit, type Plan, plan } from './plan.ts'
-import { consume, noProgramRing, oldest, programRing } from './ring.ts'
+import { eventSource, type Held, type Kit, type Plan, plan } from './plan.ts'
+import { consume, noProgramRing, oldest, type ProgramRing, programRing } from './ring.ts'
 
 const { ENTRIES: PLAIN, EXTENDED, COUNTING } = CqKind.values
 const kinds = { entries: PLAIN, timed: EXTENDED, counting: COUNTING } as const
@@ -84,11 +85,135 @@ const LOOKS = 4
 /** Devices of an older release know no kinds: it is only said where it matters. */
 const kindOf = (kind: keyof typeof kinds) => (kind === 'entries' ? {} : { kind: kinds[kind] })
 
+interface CqFields extends Held {
+  /** Its number among what has events. */
+  readonly number: number
+  readonly isCounting: boolean
+  entries: number
+  place: RingPlace
+  ring: ProgramRing
+  readonly completion: CompletionCursor
+  /** The completion that `poll` found has its slot until the next look. */
+  isHeld: boolean
+  /** Completions that a counting queue has told of; its ring has them modulo 2^32. */
+  told: number
+}
+
+const letGo = (self: CqFields): void => {
+  if (self.isHeld) consume(self.ring)
+  self.isHeld = false
+}
+const look = (self: CqFields): boolean => {
+  letGo(self)
+  if (self.isCounting) return false
+  const at = oldest(self.ring)
+  if (at < 0) return false
+  self.completion.at = at
+  self.isHeld = true
+  return true
+}
+const uncounted = ({ ring, told }: CqFields): number =>
+  ((Atomics.load(ring.words, ring.producer) >>> 0) - (told >>> 0)) >>> 0
+const hasNews = (self: CqFields): boolean => (self.isCounting ? uncounted(self) > 0 : oldest(self.ring) >= 0)
+
+const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { readonly cls: typeof Cq } & ThisType<
+    CqFields & CompletionQueue
+  > = {
+  cls: Cq,
+  get count() {
+    const self = this as unknown as CqFields & CompletionQueue
+    if (!self.isCounting) return Number(self.query().completions)
+    self.told += uncounted(self)
+    return self.told
+  },
+  query() {
+    return this.kit.carrier.call(Cq, 'query', this.handle, {}).out
+  },
+  moderate(threshold) {
+    checkOptions('cq.moderate', 'threshold', threshold, thresholdWords)
+    const { completions = 0, microseconds = 0 } = threshold
+    this.kit.carrier.call(Cq, 'modify', this.handle, { count: completions, period: microseconds })
+  },
+  poll() {
+    return look(this) || (this.kit.carrier.drive() && look(this))
+  },
+  arm(options = {}) {
+    checkOptions('cq.arm', 'options', options, armWords)
+    const { solicitedOnly = false, completions, microseconds } = options
+    this.kit.carrier.call(Cq, 'reqNotify', this.handle, {
+      solicitedOnly: solicitedOnly ? 1 : 0,
+      ...(completions !== undefined && { count: completions }),
+      ...(microseconds !== undefined && { period: microseconds }),
+    })
+  },
+  async wait(options = {}) {
+    const { signal } = options
+    const { carrier, waiters } = this.kit
+    signal?.throwIfAborted()
+    letGo(this)
+    const wasOver = waiters.over
+    const pause = carrier.pause()
+    if (pause !== undefined) await pause
+    // What others in this process are about to do is often done after a few microtasks.
+    for (let i = 0; i < LOOKS; i++) {
+      if (hasNews(this) || (carrier.drive() && hasNews(this))) return
+      if (carrier.remote) break
+      await undefined
+    }
+    signal?.throwIfAborted()
+    // Closed meanwhile: who waited is woken. Who begins to wait only now is told by the call.
+    if (waiters.over && !wasOver) return
+    const woken = waiters.wait(this.number, signal)
+    try {
+      this.arm(options)
+    } catch (error) {
+      // The device may have gone just now, and what it has flushed is to be read before that is told.
+      waiters.wake(this.number)
+      if (!hasNews(this)) throw error
+    }
+    // What came before the queue was armed makes no event.
+    carrier.drive()
+    if (hasNews(this)) waiters.wake(this.number)
+    await woken
+  },
+  async *completions(options = {}) {
+    for (;;) {
+      while (!this.poll()) await this.wait(options)
+      yield this.completion
+    }
+  },
+  [Symbol.asyncIterator]() {
+    return this.completions()
+  },
+  resize(wanted) {
+    const { carrier } = this.kit
+    letGo(this)
+    const { cqe, queue } = carrier.call(Cq, 'modify', this.handle, { cqe: wanted }).out as Made
+    const old = this.place
+    this.entries = cqe
+    this.place = queue
+    // The device has moved what waits to the new ring's beginning.
+    this.ring = programRing(carrier, queue)
+    this.completion.ring = this.ring
+    carrier.release(old)
+  },
+  ...endings<CqFields>(Cq, self => {
+    const { carrier, waiters } = self.kit
+    waiters.remove(self.number)
+    carrier.release(self.place)
+    // Its memory may be another queue's by now.
+    self.isHeld = false
+    self.ring = noProgramRing(carrier.layout)
+  }),
+}
+
+type Made = Out<typeof Cq.methods.create> & { readonly queue: RingPlace }
+
 export const cqPlan = (kit: Kit, options: CqOptions = {}): Plan<CompletionQueue> => {
   checkOptions('cq.create', 'options', options, cqWords)
   const { entries = ENTRIES, vector = 0, kind = 'entries' } = options
   checkChoice('cq.create', 'kind', kind, Object.keys(kinds))
-  const { carrier, waiters } = kit
+  const { carrier } = kit
   const source = eventSource(kit, Cq)
   const { number } = source
   const args = { cqe: entries, userHandle: BigInt(number), compVector: vector, ...carrier.channel, ...kindOf(kind) }
@@ -96,122 +221,23 @@ export const cqPlan = (kit: Kit, options: CqOptions = {}): Plan<CompletionQueue>
     Cq,
     args,
     ({ object: handle, out }) => {
-      let { cqe } = out
-      let place = (out as unknown as { queue: RingPlace }).queue
-      let ring = programRing(carrier, place)
-      const cursor = completionCursor(ring, kind === 'timed')
-      const isCounting = kind === 'counting'
-      /** Completions that a counting queue has told of; its ring has them modulo 2^32. */
-      let told = 0
-      const uncounted = (): number => ((Atomics.load(ring.words, ring.producer) >>> 0) - (told >>> 0)) >>> 0
-      const query = () => carrier.call(Cq, 'query', handle, {}).out
-      /** The completion that `poll` found has its slot until the next look. */
-      let held = false
-
-      const letGo = (): void => {
-        if (held) consume(ring)
-        held = false
-      }
-      const look = (): boolean => {
-        letGo()
-        if (isCounting) return false
-        const at = oldest(ring)
-        if (at < 0) return false
-        cursor.at = at
-        held = true
-        return true
-      }
-      const hasNews = (): boolean => (isCounting ? uncounted() > 0 : oldest(ring) >= 0)
-      const poll = (): boolean => look() || (carrier.drive() && look())
-
-      const arm = (options: ArmOptions = {}): void => {
-        checkOptions('cq.arm', 'options', options, armWords)
-        const { solicitedOnly = false, completions, microseconds } = options
-        carrier.call(Cq, 'reqNotify', handle, {
-          solicitedOnly: solicitedOnly ? 1 : 0,
-          ...(completions !== undefined && { count: completions }),
-          ...(microseconds !== undefined && { period: microseconds }),
-        })
-      }
-      const wait = async (options: WaitOptions = {}): Promise<void> => {
-        const { signal } = options
-        signal?.throwIfAborted()
-        letGo()
-        const wasOver = waiters.over
-        const pause = carrier.pause()
-        if (pause !== undefined) await pause
-        // What others in this process are about to do is often done after a few microtasks.
-        for (let i = 0; i < LOOKS; i++) {
-          if (hasNews() || (carrier.drive() && hasNews())) return
-          if (carrier.remote) break
-          await undefined
-        }
-        signal?.throwIfAborted()
-        // Closed meanwhile: who waited is woken. Who begins to wait only now is told by the call.
-        if (waiters.over && !wasOver) return
-        const woken = waiters.wait(number, signal)
-        try {
-          arm(options)
-        } catch (error) {
-          // The device may have gone just now, and what it has flushed is to be read before that is told.
-          waiters.wake(number)
-          if (!hasNews()) throw error
-        }
-        // What came before the queue was armed makes no event.
-        carrier.drive()
-        if (hasNews()) waiters.wake(number)
-        await woken
-      }
-
-      const completions = async function* (options: WaitOptions = {}): AsyncGenerator<Completion, void, void> {
-        for (;;) {
-          while (!poll()) await wait(options)
-          yield cursor
-        }
-      }
-      const close = closer(carrier, Cq, handle, () => {
-        source.forget()
-        carrier.release(place)
-        // Its memory may be another queue's by now.
-        held = false
-        ring = noProgramRing(carrier.layout)
-      })
-      return source.is({
-        handle,
-        get entries() {
-          return cqe
-        },
-        completion: cursor,
-        get count() {
-          if (!isCounting) return Number(query().completions)
-          told += uncounted()
-          return told
-        },
-        query,
-        moderate(threshold) {
-          checkOptions('cq.moderate', 'threshold', threshold, thresholdWords)
-          const { completions = 0, microseconds = 0 } = threshold
-          carrier.call(Cq, 'modify', handle, { count: completions, period: microseconds })
-        },
-        poll,
-        arm,
-        wait,
-        completions,
-        [Symbol.asyncIterator]: completions,
-        resize(wanted) {
-          letGo()
-          const changed = carrier.call(Cq, 'modify', handle, { cqe: wanted }).out
-          cqe = changed.cqe
-          const old = place
-          place = (changed as unknown as { queue: RingPlace }).queue
-          // The device has moved what waits to the new ring's beginning.
-          ring = programRing(carrier, place)
-          cursor.ring = ring
-          carrier.release(old)
-        },
-        close,
-        [Symbol.dispose]: close,
-      })
+      const { cqe, queue } = out as Made
+      const ring = programRing(carrier, queue)
+      return source.is(
+        withMethods<CompletionQueue>(cqMethods, {
+          kit,
+          handle,
+          isOpen: true,
+          number,
+          isCounting: kind === 'counting',
+          entries: cqe,
+          place: queue,
+          ring,
+          completion: completionCursor(ring, kind === 'timed'),
+          isHeld: false,
+          told: 0,
+        } satisfies CqFields),
+      )
     },
     source.forget,
   )

@@ -6,13 +6,14 @@ import { Srq, XrcSrq } from '../spec/classes/srq.ts'
 import type { AnyValues, ObjectClass, Out } from '../spec/schema.ts'
 import type { Answered, RingPlace } from './carrier.ts'
 import { invalid } from './error.ts'
+import { endings, joined, withMethods } from './held.ts'
 import type { Slice } from './memory.ts'
 import { checkOptions, type Words } from './options.ts'
-import { checkOwn, closer, type EventSource, eventSource, type Kit, type Named, type Plan } from './plan.ts'
+import { checkOwn, type EventSource, eventSource, type Held, type Kit, type Named, type Plan } from './plan.ts'
 import { checkThere, full, tooMany } from './queue-pair.ts'
 import { checkRequest } from './request-checks.ts'
 import { putReceive } from './requests.ts'
-import { nextSlot, noProgramRing, outstanding, produce, programRing } from './ring.ts'
+import { nextSlot, noProgramRing, outstanding, type ProgramRing, produce, programRing } from './ring.ts'
 
 export interface SrqOptions {
   /** Requests that can be posted at once; default 256. */
@@ -55,60 +56,73 @@ const wanted = (pd: Named, source: EventSource, { maxReceives = RECEIVES, maxPie
   userHandle: BigInt(source.number),
 })
 
-const madeSrq = (
-  kit: Kit,
-  cls: ObjectClass,
-  source: EventSource,
-  { object: handle, out }: Answered<AnyValues>,
-): SharedReceiveQueue => {
-  const { carrier } = kit
-  const common = cls as typeof Srq
-  const answer = out as unknown as Out<typeof Srq.methods.create> & { readonly queue: RingPlace }
-  let place = answer.queue
-  let ring = programRing(carrier, place)
-  const close = closer(carrier, cls, handle, () => {
-    source.forget()
-    carrier.release(place)
-    // Its memory may be another queue's by now.
-    ring = noProgramRing(carrier.layout)
-  })
-  return {
-    handle,
-    get maxReceives() {
-      return ring.capacity
-    },
-    get pending() {
-      return outstanding(ring)
-    },
-    receive(local, id = 0) {
-      checkThere('srq.receive', kit)
-      const at = nextSlot(ring)
-      if (ring.capacity === 0) throw invalid('srq.receive', 'the queue is closed')
-      if (at < 0) throw full('srq.receive', 'receive', ring.capacity)
-      if (Array.isArray(local) && local.length > answer.maxSge)
-        throw tooMany('srq.receive', local.length, answer.maxSge)
-      checkRequest('srq.receive', local, id)
-      putReceive(ring, at, id, local)
-      produce(ring)
-    },
-    setLimit(limit) {
-      carrier.call(common, 'modify', handle, { limit })
-    },
-    resize(maxReceives) {
-      const waiting = outstanding(ring)
-      const changed = carrier.call(common, 'modify', handle, { maxWr: maxReceives }).out as { queue?: RingPlace }
-      if (changed.queue === undefined) return
-      carrier.release(place)
-      place = changed.queue
-      // The device has moved what waits to the new ring's beginning.
-      ring = programRing(carrier, place, waiting)
-    },
-    query: () => carrier.call(common, 'query', handle, {}).out,
-    close,
-    [Symbol.dispose]: close,
-  }
+interface SrqFields extends Held {
+  /** Its number among what has events, and its class. */
+  readonly number: number
+  readonly cls: ObjectClass
+  readonly maxPieces: number
+  place: RingPlace
+  ring: ProgramRing
 }
 
+const srqMethods: Omit<SharedReceiveQueue, 'handle' | 'close' | typeof Symbol.dispose> & ThisType<SrqFields> = {
+  get maxReceives() {
+    return (this as unknown as SrqFields).ring.capacity
+  },
+  get pending() {
+    return outstanding((this as unknown as SrqFields).ring)
+  },
+  receive(local, id = 0) {
+    checkThere('srq.receive', this.kit)
+    if (!this.isOpen) throw invalid('srq.receive', 'the queue is closed')
+    const { ring } = this
+    const at = nextSlot(ring)
+    if (at < 0) throw full('srq.receive', 'receive', ring.capacity)
+    if (Array.isArray(local) && local.length > this.maxPieces)
+      throw tooMany('srq.receive', local.length, this.maxPieces)
+    checkRequest('srq.receive', local, id)
+    putReceive(ring, at, id, local)
+    produce(ring)
+  },
+  setLimit(limit) {
+    this.kit.carrier.call(this.cls as typeof Srq, 'modify', this.handle, { limit })
+  },
+  resize(maxReceives) {
+    const { carrier } = this.kit
+    const waiting = outstanding(this.ring)
+    const { out } = carrier.call(this.cls as typeof Srq, 'modify', this.handle, { maxWr: maxReceives })
+    const { queue } = out as { queue?: RingPlace }
+    if (queue === undefined) return
+    carrier.release(this.place)
+    this.place = queue
+    // The device has moved what waits to the new ring's beginning.
+    this.ring = programRing(carrier, queue, waiting)
+  },
+  query() {
+    return this.kit.carrier.call(this.cls as typeof Srq, 'query', this.handle, {}).out
+  },
+}
+
+/** The table of one class of them. */
+const methodsOf = (cls: ObjectClass) =>
+  joined(
+    joined({ cls }, srqMethods),
+    endings<SrqFields>(cls, self => {
+      const { carrier, waiters } = self.kit
+      waiters.remove(self.number)
+      carrier.release(self.place)
+      // Its memory may be another queue's by now.
+      self.ring = noProgramRing(carrier.layout)
+    }),
+  )
+const srq = methodsOf(Srq)
+const xrcSrq = methodsOf(XrcSrq)
+
+const fieldsOf = (kit: Kit, number: number, { object: handle, out }: Answered<AnyValues>): Omit<SrqFields, 'cls'> => {
+  const { maxSge, queue } = out as unknown as Out<typeof Srq.methods.create> & { readonly queue: RingPlace }
+  const ring = programRing(kit.carrier, queue)
+  return { kit, handle, isOpen: true, number, maxPieces: maxSge, place: queue, ring }
+}
 /** A shared receive queue in protection domain `pd`. */
 export const srqPlan = (kit: Kit, pd: Named, options: SrqOptions = {}): Plan<SharedReceiveQueue> => {
   checkOwn(kit, 'srq.create', 'pd', pd)
@@ -117,7 +131,7 @@ export const srqPlan = (kit: Kit, pd: Named, options: SrqOptions = {}): Plan<Sha
   return {
     class: Srq,
     args: wanted(pd, source, options),
-    made: answered => source.is(madeSrq(kit, Srq, source, answered)),
+    made: answered => source.is(withMethods<SharedReceiveQueue>(srq, fieldsOf(kit, source.number, answered))),
     failed: source.forget,
   }
 }
@@ -141,7 +155,8 @@ export const xrcSrqPlan = (kit: Kit, pd: Named, options: XrcSrqOptions): Plan<Xr
     args: { ...wanted(pd, source, options), xrcd: options.xrcd.handle, cq: options.cq.handle },
     made(answered) {
       const { srqNum } = answered.out as unknown as Out<typeof XrcSrq.methods.create>
-      return source.is(Object.assign(madeSrq(kit, XrcSrq, source, answered), { srqNumber: srqNum }))
+      const fields = Object.assign(fieldsOf(kit, source.number, answered), { srqNumber: srqNum })
+      return source.is(withMethods<XrcSharedReceiveQueue>(xrcSrq, fields))
     },
     failed: source.forget,
   }

@@ -14,6 +14,7 @@ import {
   rcConnectWords,
   reliableSteps,
 } from './connection.ts'
+import { endings, joined, withMethods } from './held.ts'
 import {
   type Operations,
   operations,
@@ -22,20 +23,18 @@ import {
   reliableOperations,
 } from './operations.ts'
 import { checkOptions, type Words } from './options.ts'
-import { checkOwn, closable, eventSource, type Kit, make, type Named, type Plan, plan } from './plan.ts'
+import { checkOwn, eventSource, type Held, type Kit, make, type Named, type Plan, plan } from './plan.ts'
 import {
   type BareQueuePair,
   bareMethods,
   type InitialOptions,
   initially,
-  joined,
   queuePairMethods,
   queuePairPlan,
   type SendingQueuePair,
   type SendOptions,
   type SendQueueOptions,
   sendQueueWords,
-  withMethods,
 } from './queue-pair.ts'
 
 /** Requests name the shared queue that takes the message: its `srqNumber`. */
@@ -127,18 +126,20 @@ const targetPlan = (kit: Kit, xrcd: Named, options: XrcTargetOptions): Plan<XrcT
   )
 }
 
+const domainMethods: Omit<XrcDomain, 'handle'> & ThisType<Held> = {
+  target(options = {}) {
+    return make(this.kit, targetPlan(this.kit, this, typeof options === 'number' ? { qpn: options } : options))
+  },
+  ...endings(Xrcd),
+}
+
 export const xrcdPlan = (kit: Kit, options: XrcDomainOptions = {}): Plan<XrcDomain> => {
   checkOptions('xrcd.create', 'options', options, domainWords)
   const { file, exclusive = false } = options
   const args = { ...(file !== undefined && { file }), flags: CREAT | (exclusive ? EXCL : 0) }
-  return plan(Xrcd, args, ({ object: handle }) => {
-    const self: Pick<XrcDomain, 'handle' | 'target'> = {
-      handle,
-      target: (options = {}) =>
-        make(kit, targetPlan(kit, self, typeof options === 'number' ? { qpn: options } : options)),
-    }
-    return closable(kit, Xrcd, self)
-  })
+  return plan(Xrcd, args, ({ object: handle }) =>
+    withMethods<XrcDomain>(domainMethods, { kit, handle, isOpen: true } satisfies Held),
+  )
 }
 
 const initiatorMethods = queuePairMethods(

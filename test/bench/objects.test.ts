@@ -38,6 +38,10 @@ const LIMITS = {
   'rc_qp connected': 3100,
   ud_qp: 3700,
   xrc_tgt_qp: 890,
+  'held pd': 260,
+  'held mr': 480,
+  'held cq': 2600,
+  'held srq': 1720,
   'held rc_qp': 3400,
 } as const satisfies Partial<Record<ObjectKind, number>>
 

@@ -67,15 +67,15 @@ eachCarrier(openTwo => {
     const qp = pd.rcQp({ sendCq })
     const { endpoint } = qp
     for (const [make, cls] of [
-      [pd.rcQp, 'rc_qp'],
-      [pd.ucQp, 'uc_qp'],
-      [pd.udQp, 'ud_qp'],
-      [pd.xrcInitiator, 'xrc_ini_qp'],
-      [pd.xrcSrq, 'xrc_srq'],
+      ['rcQp', 'rc_qp'],
+      ['ucQp', 'uc_qp'],
+      ['udQp', 'ud_qp'],
+      ['xrcInitiator', 'xrc_ini_qp'],
+      ['xrcSrq', 'xrc_srq'],
     ] as const) {
-      const untypedMake = untyped<(options?: unknown) => unknown>(make)
-      refuses(`${cls}.create`, /^options is missing$/, () => untypedMake())
-      refuses(`${cls}.create`, /^options: 5 is no object$/, () => untypedMake(5))
+      const makers = untyped<Record<typeof make, (options?: unknown) => unknown>>(pd)
+      refuses(`${cls}.create`, /^options is missing$/, () => makers[make]())
+      refuses(`${cls}.create`, /^options: 5 is no object$/, () => makers[make](5))
     }
     refuses('rc_qp.create', /^sendCq is no object of a device$/, () => pd.rcQp(untyped({ sendCq: 5 })))
     refuses('xrc_srq.create', /^xrcd is missing$/, () => pd.xrcSrq(untyped({ cq: sendCq })))

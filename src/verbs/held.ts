@@ -1,0 +1,32 @@
+/*
+ * What objects of the library are made of (R15): a program may hold very many, so one object holds a few fields, and
+ * its methods are those of a table that all of its class share. Methods find the fields in `this`; those that are not
+ * in the interface of the class are nobody's but the library's.
+ */
+import type { ObjectClass } from '../spec/schema.ts'
+import type { Held } from './plan.ts'
+
+/** Joins parts of a table, accessors included. */
+export const joined = <A extends object, B extends object>(base: A, more: B): A & B =>
+  Object.defineProperties(base, Object.getOwnPropertyDescriptors(more)) as A & B
+
+/** An object that holds `fields` and has the methods of a table that all of its kind share. */
+export const withMethods = <T>(methods: object, fields: object): T => Object.setPrototypeOf(fields, methods) as T
+
+/** Destroys an object that is open; answers whether it was. Throws RdmaError EBUSY while it is used. */
+export const destroyed = (self: Held, cls: ObjectClass): boolean => {
+  if (!self.isOpen) return false
+  self.kit.carrier.call(cls, 'destroy', self.handle, {} as never)
+  self.isOpen = false
+  return true
+}
+
+/** The end of objects of a class, as part of its table: the first call destroys, and `closed` lets go of the rest. */
+export const endings = <S extends Held>(cls: ObjectClass, closed: (self: S) => void = () => {}) => ({
+  close(this: S): void {
+    if (destroyed(this, cls)) closed(this)
+  },
+  [Symbol.dispose](this: S): void {
+    if (destroyed(this, cls)) closed(this)
+  },
+})
