@@ -22,6 +22,7 @@ import {
   type Method,
   type Methods,
   MODIFY,
+  Block as Numbers,
   type ObjectClass,
 } from '../spec/schema.ts'
 import { type ReferenceAttribute, shapeOf } from '../uapi/shape.ts'
@@ -132,7 +133,12 @@ const mergeClass = ({ name: driver, link }: Driver, given: DriverClass, core: Dr
   const { name } = line.class
   const declared: Methods = { ...own.class.methods, ...line.class.methods, ...line.methods }
   for (const method of [...Object.keys(line.handlers), ...Object.keys(line.additions)])
-    if (declared[method] === undefined) throw new Error(`driver ${driver}: class ${name} has no method ${method}`)
+    if (!Object.hasOwn(declared, method)) throw new Error(`driver ${driver}: class ${name} has no method ${method}`)
+  for (const [method, { call }] of Object.entries(line.methods))
+    if (call < Numbers.DRIVER_FAST)
+      throw new Error(
+        `driver ${driver}: ${name}.${method} has call number ${call}; a driver's own begin at ${Numbers.DRIVER_FAST}`,
+      )
 
   const provided: [string, AnyHandler, Method][] = []
   for (const [methodName, base] of Object.entries(declared)) {
@@ -141,6 +147,8 @@ const mergeClass = ({ name: driver, link }: Driver, given: DriverClass, core: Dr
     if (!handler) continue
     const where = `driver ${driver}: ${name}.${methodName}`
     const added = line.additions[methodName]
+    if (added !== undefined && !base.driverAttributes)
+      throw new Error(`${where}: the method is declared to take no attributes of a driver`)
     const method = ofLink(link, {
       ...base,
       in: mergeAttributes(where, base.in, added?.in),

@@ -149,9 +149,10 @@ const checkValues = (entry: Entry, args: AnyValues): void => {
   for (const name in args) {
     const value = args[name]
     if (value === undefined) continue
-    const attribute = attributes[name]
-    if (attribute === undefined) throw unknownAttribute(nameOf(entry), name)
-    const problem = problemOf(attribute.of, value, false)
+    // Not every name that a declaration answers to is its own: `constructor` is every object's.
+    const of = attributes[name]?.of
+    if (of === undefined) throw unknownAttribute(nameOf(entry), name)
+    const problem = problemOf(of, value, false)
     if (problem !== undefined) throw new CallError('EINVAL', `${nameOf(entry)}: attribute ${name}${problem}`)
   }
 }
@@ -383,8 +384,10 @@ export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & str
   args: In<C['methods'][K]>,
   caller: Caller,
 ): MaybePromise<Returned<Out<C['methods'][K]>>> => {
-  const { call } = cls.methods[method]
-  const entry = methodOf(context, cls, call, method)
+  if (!Object.hasOwn(cls.methods, method)) throw new CallError('EOPNOTSUPP', lacksMethod(cls.name, method))
+  const entry = methodOf(context, cls, cls.methods[method].call, method)
+  if (typeof args !== 'object' || args === null)
+    throw new CallError('EINVAL', `${nameOf(entry)}: its arguments are an object, not ${String(args)}`)
   return run(context, entry, object, args as AnyValues, caller, checkValues) as MaybePromise<
     Returned<Out<C['methods'][K]>>
   >

@@ -199,8 +199,11 @@ export const recordSize = (fields: Fields): number => {
 
 // ---- methods and classes ----
 
-/** First method of each of the 8 blocks of 32 (R5). */
-export const Block = { COMMON: 0, CM: 32, DRIVER_FAST: 64, EXPERIMENTAL: 96 } as const
+/**
+ * First method of each of the 8 blocks of 32 (R5). What is EXPERIMENTAL may be another thing in the next release; the
+ * blocks from RESERVED on have no methods yet.
+ */
+export const Block = { COMMON: 0, CM: 32, DRIVER_FAST: 64, EXPERIMENTAL: 96, RESERVED: 128 } as const
 /** The core's common methods (block 0). */
 export const CREATE = 0
 export const QUERY = 1
@@ -302,7 +305,12 @@ export const checkClasses = (classes: readonly ObjectClass[]): void => {
     const calls = new Map<number, string>()
     for (const [name, m] of Object.entries(c.methods)) {
       const path = `${c.name}.${name}`
-      if (m.call < 0 || m.call > 255) throw new Error(`${path}: call number ${m.call} is not in 0..255`)
+      if (!(Number.isInteger(m.call) && m.call >= 0 && m.call < Block.RESERVED))
+        throw new Error(
+          `${path}: call number ${m.call} is not in 0..${Block.RESERVED - 1}; the blocks above are reserved`,
+        )
+      if (m.call > CHAIN && m.call < Block.CM)
+        throw new Error(`${path}: call number ${m.call} is in core's block, whose methods all classes share`)
       if (calls.has(m.call)) throw new Error(`${path}: call number ${m.call} is that of ${calls.get(m.call)}`)
       calls.set(m.call, name)
       const used = new Map<number, string>()

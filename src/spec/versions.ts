@@ -30,11 +30,15 @@ const outOf = (path: string, known: Attributes, own: Attributes): Attributes => 
 
 const agreed = new WeakMap<Method, WeakMap<Method, ObjectClass>>()
 
+/** A method by its name; `constructor` and the like, which every object has, are none. */
+const ownMethod = (cls: ObjectClass | undefined, name: string): Method | undefined =>
+  cls !== undefined && Object.hasOwn(cls.methods, name) ? cls.methods[name] : undefined
+
 /** The class to call method `name` with. Throws CallError EOPNOTSUPP with a sentence if it cannot be called. */
 export const agreedClass = (known: ObjectClass, own: ObjectClass | undefined, name: string): ObjectClass => {
   const path = `${known.name}.${name}`
-  const mine = known.methods[name] as Method | undefined
-  const theirs = own?.methods[name]
+  const mine = ownMethod(known, name)
+  const theirs = ownMethod(own, name)
   if (own === undefined || theirs === undefined) throw new CallError('EOPNOTSUPP', lacksMethod(known.name, name))
   if (mine === undefined) return own
   let byOwn = agreed.get(mine)
@@ -61,6 +65,6 @@ export const unknownAttribute = (path: string, name: string): CallError =>
  */
 export const checkKnown = (path: string, method: Method, args: Readonly<Record<string, unknown>>): void => {
   for (const name in args)
-    if (method.in[name] === undefined && args[name] !== undefined && method.refused?.[name] === undefined)
+    if (method.in[name]?.of === undefined && args[name] !== undefined && method.refused?.[name]?.why === undefined)
       throw unknownAttribute(path, name)
 }

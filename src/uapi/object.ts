@@ -222,11 +222,11 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
           'EINVAL',
           `${where}: attribute 0x${id.toString(16)} goes ${isOut ? 'in' : 'out'}, not ${isOut ? 'out' : 'in'}`,
         )
-      else if (flags & MANDATORY) {
-        const refused = Object.values(named.method.refused ?? {}).find(one => one.id === id && !isOut)
-        if (refused !== undefined) throw new CallError('EINVAL', `${where}: ${refused.why}`)
+      // It is known, and never means anything here: also a caller that could do without it is told.
+      const refused = Object.values(named.method.refused ?? {}).find(one => one.id === id && !isOut)
+      if (refused !== undefined) throw new CallError('EINVAL', `${where}: ${refused.why}`)
+      if (flags & MANDATORY)
         throw new CallError('EPROTONOSUPPORT', `${where}: the mandatory attribute 0x${id.toString(16)} is unknown`)
-      }
       continue
     }
     const { name, path, attribute } = slot

@@ -90,9 +90,11 @@ const bitsOf = (of: Enumeration): number => {
   return bits
 }
 
-/** Objects may have no text of their own. */
-const textOf = (value: unknown): string =>
-  typeof value === 'object' && value !== null ? Object.prototype.toString.call(value) : String(value)
+/** Objects may have no text of their own; and who passes '1' for 1 is to see the difference. */
+const textOf = (value: unknown): string => {
+  if (typeof value === 'string') return JSON.stringify(value)
+  return typeof value === 'object' && value !== null ? Object.prototype.toString.call(value) : String(value)
+}
 
 const notBytes = (value: unknown, size: string): string =>
   value instanceof Uint8Array ? `: ${value.length} bytes, it has ${size}` : `: it is a Uint8Array of ${size} bytes`

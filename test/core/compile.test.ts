@@ -77,6 +77,18 @@ test('a driver adds methods to a common class', () => {
   assert.equal(findEntry(table, Box.id, CREATE)?.handler, boxCore.handlers.create)
 })
 
+test('an experimental method is one like all others; the other blocks are not a driver’s (R5)', () => {
+  const open = () => ({})
+  const at = (call: number) =>
+    build(withMethods(driverClass(Box), { open: method(call, { in: {}, out: {} }) }, { open }))
+  const { blocks } = at(Block.EXPERIMENTAL + 1).byName.get('box')!
+  assert.equal(blocks[3]?.[1]?.handler, open)
+  assert.equal(blocks[3]?.length, 2)
+  for (const call of [DESTROY + 2, Block.CM, Block.DRIVER_FAST - 1])
+    assert.throws(() => at(call), /driver d: box\.open has call number \d+; a driver's own begin at 64/)
+  assert.throws(() => at(Block.RESERVED), /box\.open: call number 128 is not in 0\.\.127; .*reserved/)
+})
+
 test('tables are dense: a block ends at its highest method, an unused class costs one slot (R5, R20)', () => {
   const table = build(driverClass(Box, { shake: () => ({}) }))
   const { blocks } = table.byName.get('box')!
@@ -113,6 +125,9 @@ test('a driver’s table that cannot be is refused with a sentence', () => {
   assert.throws(() => build(driverClass(Box), driverClass(Box)), /listed twice/)
   const low = { create: { out: { hint: u32(7) } } }
   assert.throws(() => build({ ...driverClass(Box), additions: low }), /box.create: .*hint has id 7/)
+  const closed = { query: { out: { hint: u32(0x8000) } } }
+  assert.throws(() => build({ ...driverClass(Box), additions: closed }), /box.query: .*no attributes of a driver/)
+  assert.throws(() => build({ ...driverClass(Box), handlers: { toString: () => ({}) } }), /has no method toString/)
   const double = { create: { out: { size: u32(0x8000) } } }
   assert.throws(() => build({ ...driverClass(Box), additions: double }), /size exists in the common method/)
   assert.throws(() => build({ ...driverClass(Box), handlers: { fly: () => ({}) } }), /class box has no method fly/)

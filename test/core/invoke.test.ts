@@ -149,6 +149,18 @@ test('arguments are checked: missing, out of range, of another type', () => {
   )
 })
 
+test('names that every object answers to are no methods and no attributes', () => {
+  const { core, context, caller } = bench()
+  const call = (method: string, args: unknown) =>
+    errnoOf(() => invokeNow(context, Pd, method as never, 0, args as never, caller))
+  for (const name of ['constructor', 'toString', '__proto__', 'polish']) {
+    assert.equal(call(name, {}), 'EOPNOTSUPP', name)
+    assert.equal(call('create', JSON.parse(`{"${name}": 1}`)), 'EPROTONOSUPPORT', name)
+  }
+  for (const args of [undefined, null, 'abc', 7]) assert.equal(call('create', args), 'EINVAL', String(args))
+  assert.equal(stat(core).objects, 0)
+})
+
 test('records, lists, bytes and 64-bit numbers are checked too, with the path to what is wrong', () => {
   const { context, caller } = bench()
   invokeNow(context, Pd, 'create', 0, {}, caller)
@@ -169,7 +181,7 @@ test('records, lists, bytes and 64-bit numbers are checked too, with the path to
   assert.equal(wrong(RcQp, 'create', { ...qp, cap: null }), 'rc_qp.create: attribute cap: it is a record')
   assert.equal(
     wrong(RcQp, 'create', { ...qp, cap: { ...cap, maxSendWr: 'x' } }),
-    'rc_qp.create: attribute cap.maxSendWr: x is not a whole number from 0 to 4294967295',
+    'rc_qp.create: attribute cap.maxSendWr: "x" is not a whole number from 0 to 4294967295',
   )
   assert.equal(
     wrong(Pd, 'destroyAhs', { handles: [{ handle: 1 }, { handle: -1 }] }),

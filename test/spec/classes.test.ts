@@ -11,6 +11,8 @@ import { RxeAttributes, RxeLayouts } from '../../src/spec/drivers/rxe.ts'
 import {
   type Attributes,
   at,
+  Block,
+  CHAIN,
   checkClasses,
   type In,
   list,
@@ -119,7 +121,13 @@ test('a fault in a declaration is a sentence with its path', () => {
     faulty(method(0, { in: { x: ref(1, 'b') }, out: {} })),
     /a\.create: in attribute x: there is no class b/,
   )
-  assert.throws(faulty(method(256, { in: {}, out: {} })), /a\.create: call number 256 is not in 0\.\.255/)
+  for (const call of [-1, 2.5, Block.RESERVED, 256])
+    assert.throws(
+      faulty(method(call, { in: {}, out: {} })),
+      /a\.create: call number \S+ is not in 0\.\.127; .*reserved/,
+    )
+  assert.throws(faulty(method(CHAIN + 1, { in: {}, out: {} })), /a\.create: call number 6 is in core's block/)
+  faulty(method(Block.RESERVED - 1, { in: {}, out: {} }))()
   const overlap = record(1, { x: at(0, u32(0)), y: at(2, u32(0)) })
   assert.throws(
     faulty(method(0, { in: { r: overlap }, out: {} })),

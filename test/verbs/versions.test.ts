@@ -161,6 +161,21 @@ test('a new library on an older device hears what that lacks', native, () => {
   end()
 })
 
+test('names that every object answers to are no methods and no attributes of a device', native, () => {
+  const { device, end } = library(deviceOf([]))
+  for (const name of ['constructor', 'toString']) {
+    assert.equal(
+      refusal(() => device.call(Pd, name as never, {} as never)),
+      `EOPNOTSUPP pd.${name}: this device has no pd.${name}`,
+    )
+    assert.equal(
+      refusal(() => device.call(Pd, 'create', { [name]: 1 } as never)),
+      `EPROTONOSUPPORT pd.create: the attribute ${name} is unknown to the device`,
+    )
+  }
+  end()
+})
+
 test('a library that needs an answer which the device does not give says so before the call', native, () => {
   const { create } = Pd.methods
   const newer = changed(Pd, { create: method(create.call, { in: {}, out: { depth: u32(64) } }) })
