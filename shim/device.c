@@ -105,7 +105,7 @@ bool device_dead(int fd)
 {
     if (fd_kind(fd) != FD_CONTEXT)
         return false;
-    struct pollfd doorbell = {.fd = __atomic_load_n(&fd_table[fd].partner, __ATOMIC_ACQUIRE)};
+    struct pollfd doorbell = {.fd = __atomic_load_n(&fd_table[fd].partner, __ATOMIC_ACQUIRE), .events = POLLRDHUP};
     const int saved = errno;
     const bool dead = poll(&doorbell, 1, 0) > 0;
     errno = saved;

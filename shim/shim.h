@@ -233,7 +233,7 @@ ssize_t device_write(int fd, const void *buffer, size_t count);
 ssize_t event_read(int fd, void *buffer, size_t count);
 /* Wakes the daemon if it sleeps. */
 void device_wake(int fd);
-/* Whether the daemon has closed the context (it died): its doorbell socket hung up. */
+/* Whether the context is no more: the daemon, or the device, is gone, and its doorbell socket was hung up. */
 bool device_dead(int fd);
 /* Stores a descriptor number of `width` bytes at an address of the program; 0, or -EFAULT for a bad one. */
 int shim_store(uint64_t address, uint32_t width, int value);

@@ -1,7 +1,8 @@
 /*
- * The provider's functions, wrapped. Polling: an empty poll gives up the processor, and notices a dead daemon. Posting:
- * a queue pair that cannot send yet refuses (IBA 10.8.3.1), which the daemon, whom nobody asks, cannot say. And what
- * XRC needs of a provider that has none (xrc.c).
+ * The provider's functions, wrapped. Polling: an empty poll gives up the processor, and notices that the daemon is dead
+ * or the device gone, of which a queue tells nothing whose requests are all shared ones. Posting: a queue pair that
+ * cannot send yet refuses (IBA 10.8.3.1), which the daemon, whom nobody asks, cannot say. And what XRC needs of a
+ * provider that has none (xrc.c).
  *
  * Two programs and a daemon that spin on two processors take milliseconds per message, with sched_yield()
  * microseconds. The functions lie in the public operation table of the context that libibverbs hands out, so they are
@@ -45,7 +46,7 @@ static create_qp_ex_function *create_qp_ex_of[SLOTS];
 static post_send_function *post_send_of[SLOTS];
 static wr_complete_function *wr_complete_of[SLOTS];
 
-/* After an empty poll: true if the daemon is gone. */
+/* After an empty poll: true if the daemon or the device is gone. */
 static bool idle(const struct ibv_context *context)
 {
     static __thread unsigned polls __attribute__((tls_model("initial-exec")));
@@ -70,8 +71,12 @@ static bool idle(const struct ibv_context *context)
 
 static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
 {
-    const int found = original(cq, entries, wc);
+    int found = original(cq, entries, wc);
     if (LIKELY(found != 0) || !idle(cq->context))
+        return found;
+    /* What was flushed before the end is there by now. */
+    found = original(cq, entries, wc);
+    if (found != 0)
         return found;
     errno = EIO;
     return -1;
@@ -79,10 +84,11 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
 
 static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
 {
-    const int result = original(cq, attributes);
+    int result = original(cq, attributes);
     if (LIKELY(result != ENOENT) || !idle(cq->context))
         return result;
-    return EIO;
+    result = original(cq, attributes);
+    return result == ENOENT ? EIO : result;
 }
 
 static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *context,

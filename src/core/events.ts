@@ -132,6 +132,11 @@ const post = (fd: FdObject | undefined, event: EventRecord): void => {
   fd.sink.post(event)
 }
 
+/** An event about an object: of a device that goes there is none any more (`forgetEvents`). */
+const postAbout = (fd: FdObject | undefined, event: EventRecord): void => {
+  if (fd?.context.device.alive) post(fd, event)
+}
+
 // ---- records of a driver's own ----
 
 /** Most bytes of a record that a driver posts. */
@@ -252,7 +257,7 @@ const notify = (events: Affiliation): void => {
     return
   }
   events.record ??= recordOf(events, COMPLETION)
-  post(events.attached?.queue ?? events.to.channel, events.record)
+  postAbout(events.attached?.queue ?? events.to.channel, events.record)
 }
 
 /**
@@ -274,7 +279,7 @@ export const raise = ({ events }: CoreObject, type: number): void => {
   const { handlers, core } = events.to
   if (events.attached === undefined && handlers?.event !== undefined)
     callHandler(core, () => handlers.event?.(events.userHandle, type))
-  else post(events.attached?.queue ?? events.to.asyncFd, recordOf(events, type))
+  else postAbout(events.attached?.queue ?? events.to.asyncFd, recordOf(events, type))
 }
 
 const nobody = (userHandle: bigint, attached?: Attachment): Affiliation => ({
@@ -320,9 +325,27 @@ export const raiseDevice = (device: Device, type: number): void => tell(device, 
  */
 export const raiseSystem = (system: Device, index: number, type: number): void => tell(system, { type, port: index }, 0)
 
+/** Whether an event is about an object: not about the device or a port, and not a driver's record. */
+const isAboutObject = ({ element: { attached, to } }: EventRecord): boolean =>
+  attached === undefined ? to !== nowhere : attached.class !== ClassId.device && attached.class !== ClassId.port
+
+/**
+ * The device goes, and its objects with it: what their clients have not read about them by now they never will, as from
+ * Linux's files. What is about the device and its ports can still be read.
+ */
+export const forgetEvents = ({ contexts }: Device): void => {
+  for (const context of contexts)
+    for (const { sink, closed } of context.descriptors)
+      if (!closed)
+        for (const event of sink.take(Number.POSITIVE_INFINITY)) {
+          if (isAboutObject(event)) count(event, -1)
+          else sink.post(event)
+        }
+}
+
 /** Takes back what the client of `fd` has not read of `events`. */
 const takeBack = (fd: FdObject | undefined, events: Affiliation): void => {
-  if (fd === undefined || fd.closed || events.completions + events.asyncs === 0) return
+  if (fd === undefined || fd.closed || !fd.context.device.alive || events.completions + events.asyncs === 0) return
   for (const event of fd.sink.withdraw(events)) count(event, -1)
 }
 

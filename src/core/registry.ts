@@ -2,9 +2,9 @@
  * The registry: devices come and go (R19–R24, design.md section 4).
  *
  * `register` compiles the driver's table with core's and makes the device known by its name. `unregister` makes every
- * call answer EIO, tells every async fd that the device is gone (event 8), destroys all objects of all contexts in
- * order, and frees the name. Hooks are put around the calls of one device; the device's table is rebuilt when one comes
- * or goes, so that none costs nothing.
+ * call answer EIO, takes back what was not read about its objects, tells every async fd that the device is gone (event
+ * 8), destroys all objects of all contexts in order, and frees the name. Hooks are put around the calls of one device;
+ * the device's table is rebuilt when one comes or goes, so that none costs nothing.
  */
 import { Device as DeviceClass } from '../spec/classes/device.ts'
 import { AsyncEventType } from '../spec/enums.ts'
@@ -13,7 +13,7 @@ import { assemble, type DeviceDescription } from './assemble.ts'
 import { coreClasses } from './base/all.ts'
 import { announce, withdraw } from './clients.ts'
 import { createPool, releaseTable, withHooks } from './compile.ts'
-import { DEVICE_FATAL, nowhere, raiseDevice } from './events.ts'
+import { DEVICE_FATAL, forgetEvents, nowhere, raiseDevice } from './events.ts'
 import { createHandles } from './handles.ts'
 import { destroyAll } from './lifetime.ts'
 import type { MappedMemory } from './mapped.ts'
@@ -83,6 +83,7 @@ export const unregister = (device: Device): void => {
   if (!device.alive) throw new Error(`device ${device.name} is removed already`)
   device.alive = false
   core.devices.delete(device.name)
+  forgetEvents(device)
   raiseDevice(device, DEVICE_FATAL)
   withdraw(core, device)
   for (const { mapped } of device.contexts) mapped?.keep?.()

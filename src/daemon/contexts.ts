@@ -3,7 +3,7 @@
  *
  * A context lives as long as any copy of any of its doorbell sockets is open somewhere: the shim keeps one beside each
  * copy of the program's descriptor, so fork, dup and exit need no bookkeeping here. On the sockets only tokens travel,
- * handles of queue pairs; whatever they say, the loop looks.
+ * handles of queue pairs; whatever they say, the loop looks. That we hang up tells programs that the device is gone.
  */
 import type { Context, Device } from '../core/model.ts'
 import { closeContext, openContext } from '../core/registry.ts'
@@ -11,7 +11,7 @@ import { EAGAIN, EMSGSIZE } from '../host/errno.ts'
 import type { RingPool } from '../host/mapping.ts'
 import { fileIdentity, sealsOf } from '../host/memfd.ts'
 import { type Watch, watch } from '../host/poll.ts'
-import { close, recvSmall, socketPair } from '../host/sockets.ts'
+import { close, recvSmall, shutdown, socketPair } from '../host/sockets.ts'
 import { type ContextMemory, createContextMemory } from './context-file.ts'
 
 export interface OpenContext {
@@ -31,6 +31,11 @@ export interface Contexts {
   /** One more doorbell socket, otherwise as `open`. */
   addDoorbell(open: OpenContext): number
   byNumber(number: number): OpenContext | undefined
+  /**
+   * The device was removed: programs that only poll find it out at their doorbell sockets, which we write to no more.
+   * The contexts go when their last copies do.
+   */
+  hangUp(device: Device): void
   /** The open context that core knows as `context`. */
   of(context: Context): OpenContext | undefined
   /** The context whose memory file this descriptor of ours is; undefined for any other file. */
@@ -98,6 +103,7 @@ export const createContexts = (
       rung()
     })
     watchers.set(ours, watcher)
+    if (!open.context.device.alive) shutdown(ours, 'write')
     return theirs
   }
 
@@ -123,6 +129,10 @@ export const createContexts = (
     },
     addDoorbell,
     byNumber: number => contexts.get(number),
+    hangUp(device) {
+      for (const [{ context }, watchers] of doorbells)
+        if (context.device === device) for (const fd of watchers.keys()) shutdown(fd, 'write')
+    },
     of(context) {
       for (const open of contexts.values()) if (open.context === context) return open
       return undefined

@@ -16,6 +16,7 @@ import { openInterfaces } from '../host/interfaces.ts'
 import { createRingPool, type Mapping, type RingPool } from '../host/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memfd.ts'
 import { watch } from '../host/poll.ts'
+import type { ProcessHandle } from '../host/process.ts'
 import { accept, close, listen } from '../host/sockets.ts'
 import { ParkedPage } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
@@ -128,6 +129,11 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   const posted = (context: Context, handle: number): void => {
     for (const { device, posted } of devices.rxe) if (device === context.device) posted(context, handle)
   }
+  /** Who makes the present call has most likely what it is about; but copies may be anywhere, and devices go without. */
+  const holders = function* (): Generator<ProcessHandle> {
+    if (daemon.calling !== undefined) yield daemon.calling
+    for (const { process } of sessions) if (process !== daemon.calling) yield process
+  }
   let files: DeviceFiles | undefined
   let follow: ((added: RxeDevice) => void) | undefined
   const daemon: DaemonState = {
@@ -139,7 +145,7 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     pool,
     loop,
     contexts: createContexts(pool, posted, () => loop.kick()),
-    events: createEventSockets(core, () => daemon.calling),
+    events: createEventSockets(core, holders),
     trace: createTraceHub(nowMicroseconds),
     refreshCounters: () => files?.refreshCounters(),
     plug(spec) {
@@ -151,7 +157,9 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     unplug(name) {
       const removed = devices.find(name)
       devices.remove(name)
-      if (removed !== undefined) files?.remove(removed)
+      if (removed === undefined) return
+      daemon.contexts.hangUp(removed.device)
+      files?.remove(removed)
     },
     root,
     parkedFd: parked.fd,
@@ -209,7 +217,7 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     if (!session) return
     sessions.add(session)
     let same = 0
-    for (const { pid } of sessions) if (pid === session.pid) same++
+    for (const { process } of sessions) if (process.pid === session.process.pid) same++
     if (same > MOST_SESSIONS) session.close()
   }
 

@@ -47,10 +47,10 @@ const MOST_WAITING = 65536
 const isEqual = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i])
 
 /**
- * `holder`: the process that makes the present call, where its end is looked for. `hungUp`: the program closed its last
- * copy.
+ * `holders`: the processes in which the program's end is looked for, most likely ones first. `hungUp`: the program
+ * closed its last copy.
  */
-export const createEventSocket = (holder: () => ProcessHandle | undefined, hungUp: () => void): EventSocket => {
+export const createEventSocket = (holders: () => Iterable<ProcessHandle>, hungUp: () => void): EventSocket => {
   const [ours, theirs] = socketPair()
   // The program's end waits, as Linux's event files do; our looks into it never do (MSG_DONTWAIT).
   setBlocking(theirs)
@@ -83,13 +83,21 @@ export const createEventSocket = (holder: () => ProcessHandle | undefined, hungU
     else push()
   })
 
-  /** Takes all unread packets out of the program's end, oldest first; none if it cannot be reached. */
-  const drain = (): Uint8Array[] => {
-    const process = holder()
-    const number = process ? findFd(process.pid, target) : undefined
-    const end = theirsOpen ? theirs : process && typeof number === 'number' ? pidfdGetfd(process, number) : -1
+  /** A copy of the program's end, from whatever process has one; negative if none can be reached. */
+  const fetch = (): number => {
+    for (const process of holders()) {
+      const number = findFd(process.pid, target)
+      const end = typeof number === 'number' ? pidfdGetfd(process, number) : -1
+      if (end >= 0) return end
+    }
+    return -1
+  }
+
+  /** Takes all unread packets out of the program's end, oldest first; undefined if it cannot be reached. */
+  const drain = (): Uint8Array[] | undefined => {
+    const end = theirsOpen ? theirs : fetch()
+    if (end < 0) return undefined
     const packets: Uint8Array[] = []
-    if (end < 0) return packets
     for (let length = recvSmall(end, scratch); length > 0; length = recvSmall(end, scratch))
       packets.push(scratch.slice(0, length))
     // By number it may well look like `theirs`, which is closed.
@@ -113,6 +121,7 @@ export const createEventSocket = (holder: () => ProcessHandle | undefined, hungU
   const unread = (): EventRecord[] => {
     if (sent.length === 0 || outstandingBytes(ours) === 0) return []
     const packets = drain()
+    if (packets === undefined) return []
     // A thread of the program may have read in between, so these need not be the last ones: each is looked for, newest
     // first.
     const records: EventRecord[] = []
@@ -121,6 +130,7 @@ export const createEventSocket = (holder: () => ProcessHandle | undefined, hungU
       while (at > 0 && !isEqual(sent[at - 1].bytes, packet)) at--
       if (at > 0) records.unshift(sent[--at])
     }
+    sent = []
     return records
   }
 
@@ -128,7 +138,6 @@ export const createEventSocket = (holder: () => ProcessHandle | undefined, hungU
   const takeAll = (): EventRecord[] => {
     if (closed) return []
     const all = [...unread(), ...waiting]
-    sent = []
     waiting = []
     return all
   }

@@ -18,12 +18,13 @@ export interface EventSockets {
   closeAll(): void
 }
 
-export const createEventSockets = (core: Core, calling: () => ProcessHandle | undefined): EventSockets => {
+/** `holders`: the processes that may have the programs' ends, most likely ones first. */
+export const createEventSockets = (core: Core, holders: () => Iterable<ProcessHandle>): EventSockets => {
   const numbers = new Map<string, number>()
   const sockets = new Map<string, EventSocket>()
   return {
     create(fd) {
-      const socket = createEventSocket(calling, () => {
+      const socket = createEventSocket(holders, () => {
         closeDescriptor(core, fd.handle)
         drop()
       })

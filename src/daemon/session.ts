@@ -62,7 +62,7 @@ import { nodeRdev } from './tree.ts'
 
 export interface Session {
   /** The process that connected. */
-  readonly pid: number
+  readonly process: ProcessHandle
   close(): void
 }
 
@@ -367,7 +367,7 @@ const serve = (
   })
 
   const session: Session = {
-    pid: process.pid,
+    process,
     close() {
       if (closed) return
       closed = true

@@ -139,12 +139,18 @@ test('an object that goes takes its unread events along, and so does a queue', (
 })
 
 test('the device’s end is the last event, and then there will be none any more', () => {
-  const { device, newQueue, attach } = setUp()
+  const { device, newQueue, attach, cq, qp, complete } = setUp()
   const queue = newQueue()
   const deaf = newQueue()
   attach(queue, { cookie: 1n, device: 1 })
+  attach(deaf, { cookie: 2n, cq: cq.handle })
+  attach(queue, { cookie: 3n, rc_qp: qp.handle })
+  // Unread: they go with their objects, as from Linux's files.
+  complete()
+  raise(qp, COMM_EST)
   unregister(device)
-  const [event] = queue.sink.take(9)
+  const [event, ...more] = queue.sink.take(9)
+  assert.deepEqual(more, [])
   assert.equal(new DataView(event.bytes.buffer).getUint32(16, true), DEVICE_FATAL)
   assert.equal(event.bytes.length, 24)
   assert.equal(deaf.sink.take(9).length, 0)

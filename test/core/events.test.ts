@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
+  arm,
   attachSink,
   closeContext,
   closeDescriptor,
@@ -13,6 +14,7 @@ import {
   raise,
   raisePort,
   readEvents,
+  registerClient,
   unregister,
 } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
@@ -119,6 +121,33 @@ test('a device that goes says so on every async fd, then reads end with EIO', ()
   unregister(device)
   assert.deepEqual(hex(readEvents(asyncFd, 9)), ['0000000000000000' + '08000000' + '00000000'])
   assert.equal(waiting(asyncFd), 'EIO')
+  assert.equal(waiting(channel), 'EIO')
+})
+
+test('what was not read about the objects of a device that goes goes with them; what is about a port can be read', () => {
+  const { device, asyncFd, channel, newCq } = setUp()
+  const cq = newCq(1n)
+  const fire = () => {
+    arm(cq, false)
+    completed(cq.events!, false)
+  }
+  fire()
+  raisePort(device, 1, AsyncEventType.values.PORT_ERR)
+  raise(cq, AsyncEventType.values.CQ_ERR)
+  // What it completes and tells while it goes is not told either.
+  registerClient(device.core, {
+    name: 'busy',
+    add() {},
+    remove() {
+      fire()
+      raise(cq, AsyncEventType.values.CQ_ERR)
+    },
+  })
+  unregister(device)
+  assert.deepEqual(hex(readEvents(asyncFd, 9)), [
+    '0100000000000000' + '0a000000' + '00000000',
+    '0000000000000000' + '08000000' + '00000000',
+  ])
   assert.equal(waiting(channel), 'EIO')
 })
 

@@ -51,7 +51,7 @@ const bench = ({ passed = true }: { passed?: boolean } = {}): Bench => {
   const self = openProcess(process.pid) as ProcessHandle
   let hangUps = 0
   const socket = createEventSocket(
-    () => self,
+    () => [self],
     () => {
       hangUps++
       socket.close()
@@ -208,7 +208,7 @@ test('the last copy closed: told once, and nothing goes wrong afterwards', async
     told = done
   })
   const socket = createEventSocket(
-    () => undefined,
+    () => [],
     () => {
       socket.close()
       told()
@@ -263,9 +263,10 @@ test('what a method takes is no more there to be read, the rest is, in order (R3
   b.close()
 })
 
-test('nobody holds the program’s end: nothing can be withdrawn', () => {
+test('nobody holds the program’s end: nothing can be withdrawn; somebody does, whoever it is: it can', () => {
+  const holders: ProcessHandle[] = []
   const socket = createEventSocket(
-    () => undefined,
+    () => holders,
     () => socket.close(),
   )
   const self = openProcess(process.pid) as ProcessHandle
@@ -274,7 +275,12 @@ test('nobody holds the program’s end: nothing can be withdrawn', () => {
   const a = element(1n)
   socket.post(record(a))
   assert.equal(socket.withdraw(a).length, 0)
+  // Process 1 has none, whether or not we may look.
+  const init = openProcess(1) as ProcessHandle
+  holders.push(init, self)
+  assert.equal(socket.withdraw(a).length, 1)
   socket.close()
   close(theirs)
   closeProcess(self)
+  closeProcess(init)
 })

@@ -1,12 +1,23 @@
 /*
  * A device goes while programs are in full swing on it (R23): each of them hears of it and ends, whether it polls or
- * waits for events. Programs on other devices: test/drivers/rxe/removal.test.ts.
+ * waits for events, or has posted shared receive requests only, of which nothing is flushed. Programs on other devices:
+ * test/drivers/rxe/removal.test.ts.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { DeviceStat } from '../../src/uapi/tool.ts'
 import { startPair } from './pingpong.ts'
-import { isEmpty, lacking, runUserdma, type Scope, startDaemon, type TestDaemon, TWO_DEVICES } from './programs.ts'
+import {
+  isEmpty,
+  lacking,
+  ownProgram,
+  runUserdma,
+  type Scope,
+  start,
+  startDaemon,
+  type TestDaemon,
+  TWO_DEVICES,
+} from './programs.ts'
 
 /** Far more than what can be done before the device goes. */
 const WITHOUT_END = '100000000'
@@ -43,4 +54,22 @@ describe('a device that goes under load', { skip: lacking('ibv_rc_pingpong') }, 
         }
         await daemon.settled(isEmpty)
       })
+})
+
+const removal = ownProgram('removal')
+
+describe('a device that goes with shared receive requests', { skip: lacking(removal) }, () => {
+  it('flushes none, leaves no events of its objects, and the program finds out and cleans up', async t => {
+    const daemon = await startDaemon(t, { devices: TWO_DEVICES })
+    const env = { ...daemon.env, RDMAV_ALLOW_DISASSOC_DESTROY: '1' }
+    const program = start(t, removal, ['-d', 'rxe1'], { env, stdio: ['pipe', 'pipe', 'pipe'] })
+    await program.said(/ready/)
+    await remove(t, daemon, 'rxe1')
+    program.child.stdin?.end('\n')
+    const { status, stdout, stderr } = await program.ended
+    assert.equal(stderr, '')
+    assert.equal(stdout, 'ready\ngone\n')
+    assert.equal(status, 0)
+    await daemon.settled(isEmpty)
+  })
 })
