@@ -129,7 +129,7 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   const posted = (context: Context, handle: number): void => {
     for (const { device, posted } of devices.rxe) if (device === context.device) posted(context, handle)
   }
-  /** Who makes the present call has most likely what it is about; but copies may be anywhere, and devices go without. */
+  /** Who makes the present call most likely has what it is about; but copies may be anywhere, and devices just go. */
   const holders = function* (): Generator<ProcessHandle> {
     if (daemon.calling !== undefined) yield daemon.calling
     for (const { process } of sessions) if (process !== daemon.calling) yield process
