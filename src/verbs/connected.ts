@@ -31,8 +31,8 @@ import {
   type QpSelf,
   type QueuePair,
   type QueuePairOptions,
-  queuePairMethods,
   queuePairPlan,
+  queuePairType,
   queuePairWords,
   type SendOptions,
 } from './queue-pair.ts'
@@ -88,7 +88,7 @@ export const connected = <C extends ObjectClass, O extends ConnectOptions>(
   },
 })
 
-const rcMethods = queuePairMethods(
+const rcType = queuePairType<RcQueuePair>(
   RcQp,
   joined(
     connected<typeof RcQp, RcConnectOptions>((path, psn, peer, chosen) => {
@@ -102,10 +102,10 @@ const rcMethods = queuePairMethods(
 
 export const rcQpPlan = (kit: Kit, pd: Named, options: RcQueuePairOptions): Plan<RcQueuePair> => {
   checkOptions('rc_qp.create', 'options', options, words)
-  return queuePairPlan(kit, rcMethods, pd, options)
+  return queuePairPlan(kit, rcType, pd, options)
 }
 
-const ucMethods = queuePairMethods(
+const ucType = queuePairType<UcQueuePair>(
   UcQp,
   joined(
     connected<typeof UcQp, ConnectOptions>((path, psn, peer, chosen) => {
@@ -118,5 +118,5 @@ const ucMethods = queuePairMethods(
 
 export const ucQpPlan = (kit: Kit, pd: Named, options: UcQueuePairOptions): Plan<UcQueuePair> => {
   checkOptions('uc_qp.create', 'options', options, words)
-  return queuePairPlan(kit, ucMethods, pd, options)
+  return queuePairPlan(kit, ucType, pd, options)
 }

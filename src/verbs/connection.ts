@@ -84,13 +84,14 @@ export interface PathOptions {
 /** The address that was read last: many paths in a row often have one end. */
 let latest: { readonly text: string; readonly gid: Uint8Array } | undefined
 
+/** What is called with it copies what it keeps. */
 const gidOf = (call: string, text: string): Uint8Array => {
   if (latest === undefined || latest.text !== text) {
     const gid = typeof text === 'string' ? parseAddress(text) : undefined
     if (gid === undefined) throw invalid(call, `gid ${JSON.stringify(text)} is no address`)
     latest = { text, gid }
   }
-  return latest.gid.slice()
+  return latest.gid
 }
 
 /** The address record of a path to `gid`, an IPv4 or IPv6 address as text. */

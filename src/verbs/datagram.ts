@@ -12,7 +12,7 @@ import { addressText, parseAddress } from '../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES } from '../wire/ip.ts'
 import { addressTo, atOnce, firstPsn, type PathOptions } from './connection.ts'
 import { invalid, RdmaError } from './error.ts'
-import { endings, withMethods } from './held.ts'
+import { endings, madeWith } from './held.ts'
 import type { MessageOptions } from './operations.ts'
 import { checkOptions, checkRecord, type Words } from './options.ts'
 import { checkOwn, type Held, type Kit, type MakeAll, type Named, type Plan, plan } from './plan.ts'
@@ -25,8 +25,8 @@ import {
   type QpSelf,
   type QueuePair,
   type QueuePairOptions,
-  queuePairMethods,
   queuePairPlan,
+  queuePairType,
   queuePairWords,
 } from './queue-pair.ts'
 import { putDestination, putImmediate } from './requests.ts'
@@ -144,15 +144,24 @@ const addressMethods: Omit<AddressHandle, 'handle' | 'number'> & ThisType<Addres
   ...endings<AddressFields>(Ah),
 }
 
-const madeAddress = (kit: Kit, handle: number, number: number): AddressHandle =>
-  withMethods<AddressHandle>(addressMethods, { kit, handle, number, isOpen: true } satisfies AddressFields)
+const Address = madeWith<AddressHandle, AddressFields, [kit: Kit, handle: number, number: number]>(
+  addressMethods,
+  function (kit, handle, number) {
+    this.kit = kit
+    this.handle = handle
+    this.number = number
+    this.isOpen = true
+  },
+)
 
 /** An address handle in protection domain `pd`. */
 export const addressPlan = (kit: Kit, pd: Named, to: Destination): Plan<AddressHandle> => {
   checkOwn(kit, 'ah.create', 'pd', pd)
   const address = addressOf('ah.create', kit, to)
-  return plan(Ah, { pd: pd.handle, address, userHandle: 0n }, ({ object, out }) =>
-    madeAddress(kit, object, (out as { number: number }).number),
+  return plan(
+    Ah,
+    { pd: pd.handle, address, userHandle: 0n },
+    ({ object, out }) => new Address(kit, object, (out as { number: number }).number),
   )
 }
 
@@ -183,7 +192,7 @@ export const makeAddresses = (
       const addresses = some.map(one => addressOf('pd.createAhs', kit, one))
       const { handles, numbers }: ManyMade = carrier.call(Pd, 'createAhs', pd.handle, { addresses }).out
       for (const [i, { handle }] of handles.entries())
-        made.push(madeAddress(kit, handle, numbers?.[i].number ?? handle))
+        made.push(new Address(kit, handle, numbers?.[i].number ?? handle))
     }
     return made
   } catch (error) {
@@ -220,7 +229,7 @@ const activeSteps = (qkey = QKEY): In<typeof UdQp.methods.modify>[] => [
   { state: RTS, sqPsn: firstPsn() },
 ]
 
-const udMethods = queuePairMethods(UdQp, {
+const udType = queuePairType<UdQueuePair>(UdQp, {
   get endpoint(): DatagramEndpoint {
     const { kit, qpn, qkey } = this as unknown as QpSelf
     return { qpn, gid: addressText(kit.path.gid), qkey: qkey === 0 ? QKEY : qkey }
@@ -254,6 +263,6 @@ export const udQpPlan = (kit: Kit, pd: Named, options: UdQueuePairOptions): Plan
   const { active = false, initial } = options
   if (typeof active === 'object') checkOptions('ud_qp.create', 'active', active, activeWords)
   const { qkey } = typeof active === 'object' ? active : {}
-  const first = { ...(active !== false && atOnce(activeSteps(qkey))), ...initial }
-  return queuePairPlan(kit, udMethods, pd, { ...options, initial: first })
+  if (active === false) return queuePairPlan(kit, udType, pd, options)
+  return queuePairPlan(kit, udType, pd, { ...options, initial: { ...atOnce(activeSteps(qkey)), ...initial } })
 }

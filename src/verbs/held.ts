@@ -13,6 +13,20 @@ export const joined = <A extends object, B extends object>(base: A, more: B): A 
 /** An object that holds `fields` and has the methods of a table that all of its kind share. */
 export const withMethods = <T>(methods: object, fields: object): T => Object.setPrototypeOf(fields, methods) as T
 
+/** The fields of an object, to be set once. */
+type Settable<F> = { -readonly [K in keyof F]: F[K] }
+
+/**
+ * The same for what is made very often, as a class would have it: giving an object its methods afterwards costs as much
+ * as the call that makes it at the device. `fill`, a `function`, sets every field of `this`.
+ */
+export const madeWith = <T, F extends object, A extends readonly unknown[]>(
+  methods: object,
+  fill: (this: Settable<F>, ...args: A) => void,
+): (new (
+  ...args: A
+) => T) => Object.defineProperty(fill, 'prototype', { value: methods }) as unknown as new (...args: A) => T
+
 /** Destroys an object that is open; answers whether it was. Throws RdmaError EBUSY while it is used. */
 export const destroyed = (self: Held, cls: ObjectClass): boolean => {
   if (!self.isOpen) return false

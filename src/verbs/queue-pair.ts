@@ -14,7 +14,7 @@ import { SendFlags } from '../spec/work.ts'
 import type { Answered, RingPlace } from './carrier.ts'
 import { atOnce, type ConnectOptions, type Endpoint, firstPsn, type PeerOptions } from './connection.ts'
 import { invalid, type RdmaError, refused } from './error.ts'
-import { destroyed, joined, withMethods } from './held.ts'
+import { destroyed, joined, madeWith } from './held.ts'
 import type { Slice } from './memory.ts'
 import type { Words } from './options.ts'
 import { checkOwn, eventSource, type Held, type Kit, type Named, type PathFacts, type Plan } from './plan.ts'
@@ -230,10 +230,6 @@ const queueMethods: Pick<QueuePair, 'pending' | 'receive'> & ThisType<QpSelf> = 
   },
 }
 
-/** The table of a type with queues: the class, what all have, and `more`. */
-export const queuePairMethods = <T extends object>(cls: ObjectClass, more: T) =>
-  joined(joined(joined({ cls }, bareMethods), queueMethods), more)
-
 /**
  * A slot of the send queue with the common part of a request written; throws RdmaError ENOMEM when the queue is full.
  * The ring is `sends` of the queue pair, and the request is whole with `endRequest`.
@@ -278,51 +274,56 @@ export const endRequest = ({ sends, kit, handle }: QpSelf): void => {
 
 type Made = Out<AnyQpClass['methods']['create']> & { readonly sendQueue?: RingPlace; readonly recvQueue?: RingPlace }
 
-/** Fields of a queue pair that was made. `shared`: it has no receive queue of its own. */
-const fieldsOf = (
-  kit: Kit,
-  number: number,
-  { object, out }: Answered<AnyValues>,
-  shared: boolean,
-  psn: number,
-  qkey: number,
-): QpFields => {
-  const { cap, qpNum, sendQueue, recvQueue } = out as unknown as Made
-  return {
-    kit,
-    handle: object,
-    qpn: qpNum,
-    number,
-    isOpen: true,
-    sendPlace: sendQueue,
-    receivePlace: recvQueue,
-    sends: undefined,
-    receives: undefined,
-    maxInline: cap.maxInlineData,
-    maxSendPieces: cap.maxSendSge,
-    maxReceivePieces: shared ? -1 : cap.maxRecvSge,
-    psn,
-    qkey,
-  }
-}
-
-/** Attributes of a send queue as calls have them. */
-const sendArguments = (options: SendQueueOptions, number: number) => ({
-  sendCq: options.sendCq.handle,
-  flags: options.signalAll === true ? QpFlags.values.SQ_SIG_ALL : 0,
-  userHandle: BigInt(number),
-})
-const sendCap = ({ maxSends = 16, maxSendPieces = 1, maxInline = 64 }: SendQueueOptions) => ({
-  maxSendWr: maxSends,
-  maxSendSge: maxSendPieces,
-  maxInlineData: maxInline,
-})
-
 /** A table of methods: the class, and for types that are connected the steps to a peer, as `modify` takes them. */
 interface MethodTable {
   readonly cls: ObjectClass
   readonly stepsTo?: (path: PathFacts, psn: number, peer: Endpoint) => readonly object[]
 }
+
+/** What the library knows of a type with queues. */
+interface QueuePairType<T> extends MethodTable {
+  /** What makes one, as sentences name it. */
+  readonly call: string
+  /** Whether the type has a receive queue. */
+  readonly hasReceives: boolean
+  /** `shared`: this one has none of its own. */
+  readonly Made: new (
+    kit: Kit,
+    number: number,
+    answered: Answered<AnyValues>,
+    shared: boolean,
+    psn: number,
+    qkey: number,
+  ) => T
+}
+
+/** A type with queues: its class, what all have, and `more` methods. */
+export const queuePairType = <T>(cls: ObjectClass, more: object): QueuePairType<T> => ({
+  cls,
+  ...((more as Pick<MethodTable, 'stepsTo'>).stepsTo && { stepsTo: (more as Required<MethodTable>).stepsTo }),
+  call: `${cls.name}.create`,
+  hasReceives: 'recvCq' in (cls.methods.create?.in ?? {}),
+  Made: madeWith<T, QpFields, ConstructorParameters<QueuePairType<T>['Made']>>(
+    joined(joined(joined({ cls }, bareMethods), queueMethods), more),
+    function (kit, number, { object, out }, shared, psn, qkey) {
+      const { cap, qpNum, sendQueue, recvQueue } = out as unknown as Made
+      this.kit = kit
+      this.handle = object
+      this.qpn = qpNum
+      this.number = number
+      this.isOpen = true
+      this.sendPlace = sendQueue
+      this.receivePlace = recvQueue
+      this.sends = undefined
+      this.receives = undefined
+      this.maxInline = cap.maxInlineData
+      this.maxSendPieces = cap.maxSendSge
+      this.maxReceivePieces = shared ? -1 : cap.maxRecvSge
+      this.psn = psn
+      this.qkey = qkey
+    },
+  ),
+})
 
 /** What a creation takes beside its own arguments: what connects it to `options.peer`, and what was chosen. */
 export const initially = <T extends MethodTable>(
@@ -330,47 +331,51 @@ export const initially = <T extends MethodTable>(
   { path }: Kit,
   psn: number,
   { peer, connection, initial }: PeerOptions<ConnectOptions> & { readonly initial?: object },
-): { readonly qkey?: number } => {
+): { readonly qkey?: number } | undefined => {
   const steps = stepsTo as ((...with_: [PathFacts, number, Endpoint, ConnectOptions?]) => object[]) | undefined
-  return { ...(peer !== undefined && steps !== undefined && atOnce(steps(path, psn, peer, connection))), ...initial }
+  if (peer === undefined || steps === undefined) return initial
+  return { ...atOnce(steps(path, psn, peer, connection)), ...initial }
 }
 
-/** A queue pair of the type whose table has the methods, in protection domain `pd`. */
+/** A queue pair of a type in protection domain `pd`. */
 export const queuePairPlan = <T extends Disposable & Named>(
   kit: Kit,
-  methods: MethodTable,
+  type: QueuePairType<T>,
   pd: Named,
   options: (SendQueueOptions | QueuePairOptions) & PeerOptions<ConnectOptions> & { readonly initial?: object },
 ): Plan<T> => {
-  const { cls } = methods
-  const call = `${cls.name}.create`
-  const { receiveCq = options.sendCq, srq, maxReceives = 16, maxReceivePieces = 1 } = options as QueuePairOptions
+  const { cls, call, hasReceives } = type
+  const { sendCq, signalAll = false, maxSends = 16, maxSendPieces = 1, maxInline = 64 } = options
+  const { receiveCq = sendCq, srq, maxReceives = 16, maxReceivePieces = 1 } = options as QueuePairOptions
   checkOwn(kit, call, 'pd', pd)
-  checkOwn(kit, call, 'sendCq', options.sendCq)
+  checkOwn(kit, call, 'sendCq', sendCq)
   checkOwn(kit, call, 'receiveCq', receiveCq)
   if (srq !== undefined) checkOwn(kit, call, 'srq', srq)
   const psn = firstPsn()
-  const first = initially(methods, kit, psn, options)
+  const first = initially(type, kit, psn, options)
   const source = eventSource(kit, cls)
-  const receives = 'recvCq' in (cls.methods.create?.in ?? {})
-  const receiveCap =
-    receives && srq === undefined
-      ? { maxRecvWr: maxReceives, maxRecvSge: maxReceivePieces }
-      : { maxRecvWr: 0, maxRecvSge: 0 }
+  const shared = !hasReceives || srq !== undefined
+  const cap = {
+    maxSendWr: maxSends,
+    maxRecvWr: shared ? 0 : maxReceives,
+    maxSendSge: maxSendPieces,
+    maxRecvSge: shared ? 0 : maxReceivePieces,
+    maxInlineData: maxInline,
+  }
+  const args: AnyValues = {
+    pd: pd.handle,
+    sendCq: sendCq.handle,
+    flags: signalAll === true ? QpFlags.values.SQ_SIG_ALL : 0,
+    userHandle: BigInt(source.number),
+    cap,
+  }
+  if (hasReceives) args.recvCq = receiveCq.handle
+  if (srq !== undefined) args.srq = srq.handle
+  if (first !== undefined) Object.assign(args, first)
   return {
     class: cls,
-    args: {
-      pd: pd.handle,
-      ...sendArguments(options, source.number),
-      cap: { ...sendCap(options), ...receiveCap },
-      ...(receives && { recvCq: receiveCq.handle }),
-      ...(srq !== undefined && { srq: srq.handle }),
-      ...first,
-    },
-    made(answered) {
-      const shared = !receives || srq !== undefined
-      return source.is(withMethods<T>(methods, fieldsOf(kit, source.number, answered, shared, psn, first.qkey ?? 0)))
-    },
+    args,
+    made: answered => source.is(new type.Made(kit, source.number, answered, shared, psn, first?.qkey ?? 0)),
     failed: source.forget,
   }
 }

@@ -29,8 +29,8 @@ import {
   bareMethods,
   type InitialOptions,
   initially,
-  queuePairMethods,
   queuePairPlan,
+  queuePairType,
   type SendingQueuePair,
   type SendOptions,
   type SendQueueOptions,
@@ -142,7 +142,7 @@ export const xrcdPlan = (kit: Kit, options: XrcDomainOptions = {}): Plan<XrcDoma
   )
 }
 
-const initiatorMethods = queuePairMethods(
+const initiatorType = queuePairType<XrcInitiator>(
   XrcIniQp,
   joined(
     connected<typeof XrcIniQp, RcConnectOptions>((path, psn, peer, chosen) => {
@@ -155,5 +155,5 @@ const initiatorMethods = queuePairMethods(
 
 export const xrcInitiatorPlan = (kit: Kit, pd: Named, options: XrcInitiatorOptions): Plan<XrcInitiator> => {
   checkOptions('xrc_ini_qp.create', 'options', options, initiatorWords)
-  return queuePairPlan(kit, initiatorMethods, pd, options)
+  return queuePairPlan(kit, initiatorType, pd, options)
 }
