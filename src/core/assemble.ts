@@ -57,6 +57,7 @@ export const assemble = <D>(core: Core, description: DeviceDescription<D>, index
     state: description.state,
     schema: {
       driverId: driver.id,
+      link: driver.link,
       classById: id => classTable(device.shared, id)?.class,
       className: classByName,
     },

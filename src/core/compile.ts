@@ -11,7 +11,7 @@
 import { Device } from '../spec/classes/device.ts'
 import { QpTypes } from '../spec/classes/qp.ts'
 import { CallError } from '../spec/errno.ts'
-import { absentOn, type LinkName, whyAbsent } from '../spec/links.ts'
+import { type AddressRole, absentOn, addressRoles, type LinkName, Links, whyAbsent } from '../spec/links.ts'
 import type { QpTypeName } from '../spec/qp-states.ts'
 import {
   type Attributes,
@@ -97,7 +97,7 @@ const coreLine = (driver: string, line: DriverClass, core: ReadonlyMap<string, D
   return { class: cls, handlers: {}, additions: {}, methods: {} }
 }
 
-/** The method as a device of this link has it. */
+/** The method as a device of this link has it. What must be there on RoCE is the link's own attribute elsewhere. */
 const ofLink = (link: LinkName | undefined, method: Method): Method => {
   if (link === undefined) return method
   const absent = absentOn(link).filter(name => method.in[name] !== undefined || method.out[name] !== undefined)
@@ -107,7 +107,16 @@ const ofLink = (link: LinkName | undefined, method: Method): Method => {
   const refused = absent
     .filter(name => method.in[name] !== undefined)
     .map(name => [name, { id: method.in[name].id, why: whyAbsent(link, name) }])
-  return { ...method, in: without(method.in), out: without(method.out), refused: Object.fromEntries(refused) }
+  const needed = new Set(
+    absent
+      .filter(name => method.in[name]?.optional === false)
+      .map(name => Links[link].attributes[addressRoles.get(name) as AddressRole]),
+  )
+  const own = Object.entries(without(method.in)).map(([name, one]) => [
+    name,
+    needed.has(name) ? { ...one, optional: false } : one,
+  ])
+  return { ...method, in: Object.fromEntries(own), out: without(method.out), refused: Object.fromEntries(refused) }
 }
 
 /** What runs a method: a queue pair may be created right into a state. */

@@ -6,7 +6,7 @@
  * known here; docs and tests read the same table.
  */
 import { QpState } from './enums.ts'
-import { Links } from './links.ts'
+import { addressRoles } from './links.ts'
 
 export type QpStateName = keyof typeof QpState.values
 
@@ -129,9 +129,8 @@ const CURRENT: readonly string[] = ['RTR', 'RTS', 'SQD', 'SQE']
 
 const none: Transition = { required: [], optional: [] }
 
-/** Each link has an attribute of its own that says where to: the table names RoCE's. */
-const addresses = new Set(Object.values(Links).flatMap(link => link.addresses))
-const inTable = (name: string): string => (addresses.has(name) ? 'address' : name)
+/** Each link has attributes of its own that say where to: the table names their roles. */
+const inTable = (name: string): string => addressRoles.get(name) ?? name
 
 /** The row of the table; undefined for a transition that does not exist. */
 export const transitionOf = (type: QpTypeName, from: QpStateName, to: QpStateName): Transition | undefined =>
@@ -148,7 +147,7 @@ const compileRow = ({ required, optional }: Transition): Row => {
   required.forEach((name, i) => {
     bits.set(name, 1 << i)
   })
-  for (const name of addresses) if (bits.has('address')) bits.set(name, bits.get('address') as number)
+  for (const [name, role] of addressRoles) if (bits.has(role)) bits.set(name, bits.get(role) as number)
   // What a program claims is compared with what is, by `checkTransition`.
   bits.delete('curState')
   return { bits, needed: 2 ** required.length - 1 }

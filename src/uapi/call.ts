@@ -6,6 +6,7 @@
  * as handles only.
  */
 import type { CallError } from '../spec/errno.ts'
+import type { LinkName } from '../spec/links.ts'
 import type { AnyValues, Kind, Method, ObjectClass } from '../spec/schema.ts'
 
 /** One call, dialect removed. */
@@ -87,6 +88,8 @@ export const isAnswer = (decoded: Decoded | Answer): decoded is Answer => 'ret' 
 export interface Schema {
   /** Numeric driver id of Linux (RDMA_DRIVER_RXE = 14), which the ioctl dialect checks. */
   readonly driverId: number
+  /** What its devices are on: of Linux's structs that is taken which this link has; as of RoCE if it is not said. */
+  readonly link?: LinkName | undefined
   classById(id: number): ObjectClass | undefined
   className(name: string): ObjectClass | undefined
 }

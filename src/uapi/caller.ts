@@ -5,6 +5,7 @@
 import { Classes } from '../spec/classes.ts'
 import { CallError } from '../spec/errno.ts'
 import { lacksMethod } from '../spec/lacking.ts'
+import type { LinkName } from '../spec/links.ts'
 import { driverLayouts } from '../spec/linux/drivers.ts'
 import type { Layout } from '../spec/linux/layout.ts'
 import { typeTables } from '../spec/linux/structs.ts'
@@ -61,22 +62,33 @@ export const declared = (className: string, method: string): Method => {
   return found
 }
 
-/** `compileLayout` per class of a call that several classes can have (the types of QPs), done when first needed. */
+/** The layouts of a struct: by class, and by the link of the device. */
+export type CompiledFor = (className: string, link?: LinkName) => CompiledLayout
+
+/**
+ * `compileLayout` per class of a call that several classes can have (the types of QPs), and per link, done when first
+ * needed.
+ */
 export const compiledFor = (
   name: string,
   classes: readonly string[],
   layout: Layout,
   method: string,
   direction: 'in' | 'out',
-): ((className: string) => CompiledLayout) => {
-  const byClass = new Map<string, CompiledLayout>()
+): CompiledFor => {
+  const byLink = new Map<LinkName, Map<string, CompiledLayout>>()
   let all: Attributes | undefined
-  return className => {
+  return (className, link = 'roce') => {
+    let byClass = byLink.get(link)
+    if (byClass === undefined) {
+      byClass = new Map()
+      byLink.set(link, byClass)
+    }
     let compiled = byClass.get(className)
     if (compiled === undefined) {
       all ??= Object.assign({}, ...classes.map(cls => declared(cls, method)[direction])) as Attributes
       const { [direction]: own } = declared(className, method)
-      compiled = compileLayout(`${className}.${method} (${name})`, layout, own, all, className)
+      compiled = compileLayout(`${className}.${method} (${name})`, layout, own, all, className, link)
       byClass.set(className, compiled)
     }
     return compiled

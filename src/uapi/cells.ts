@@ -7,6 +7,7 @@
  * the same bytes.
  */
 import { CallError } from '../spec/errno.ts'
+import type { LinkName } from '../spec/links.ts'
 import type { Cell, Layout } from '../spec/linux/layout.ts'
 import type { AnyRecord, AnyValue, AnyValues, Attributes, Kind } from '../spec/schema.ts'
 import { checkValue, readScalar, readUint, viewOf, writeScalar, writeUint } from './scalar.ts'
@@ -64,7 +65,7 @@ export const isNamed = ({ as }: Cell): boolean => as === 'value' || as === 'bool
 /**
  * Joins a layout to the attributes of its method. Throws a sentence if they do not fit: our own mistake. `elsewhere`:
  * attributes that the same method of other classes has; of what this class lacks the struct says nothing. `className`:
- * for what a layout says of single classes.
+ * for what a layout says of single classes. `link`: that of the device; of others it says nothing either.
  */
 export const compileLayout = (
   path: string,
@@ -72,11 +73,17 @@ export const compileLayout = (
   attributes: Attributes,
   elsewhere: Attributes = {},
   className = '',
+  link: LinkName = 'roce',
 ): CompiledLayout => {
   const ops: Op[] = []
   const fds: FdSlot[] = []
   const constants: Cell[] = []
+  let foreignBits = 0
   for (const cell of layout.cells) {
+    if (cell.link !== undefined && cell.link !== link) {
+      if (attributes[cell.name.split('.')[0]] !== undefined) foreignBits |= cell.maskBit ?? 0
+      continue
+    }
     const [attribute, field] = cell.name.split('.') as [string, string | undefined]
     if (attributes[attribute] === undefined && elsewhere[attribute] !== undefined) {
       if (cell.lacking !== undefined) constants.push(cell)
@@ -98,7 +105,8 @@ export const compileLayout = (
   if (layout.tail !== undefined) kindOf(path, attributes, layout.tail, undefined)
   const maskBits = ops.reduce((bits, op) => bits | op.present, 0)
   const choices = ops.filter(({ cell }) => cell.byClass)
-  return { layout, ops, fds, constants, choices, maskBits, ignoredBits: layout.ignored?.[className] ?? 0 }
+  const ignoredBits = ((layout.ignored?.[className] ?? 0) | foreignBits) & ~maskBits
+  return { layout, ops, fds, constants, choices, maskBits, ignoredBits }
 }
 
 const store = (values: AnyValues, op: Op, value: AnyValue): void => {

@@ -8,12 +8,14 @@
  */
 import { CallError } from '../spec/errno.ts'
 import { lacksMethod } from '../spec/lacking.ts'
+import { type LinkName, Links } from '../spec/links.ts'
 import { linuxCall } from '../spec/linux/coverage.ts'
 import { COMMAND_MASK, EXTENDED, type WriteCommand, writeCommands } from '../spec/linux/write.ts'
-import type { AnyValues } from '../spec/schema.ts'
+import type { AnyValues, Method } from '../spec/schema.ts'
 import type { Answer, Call, CallerView, Result } from './call.ts'
 import {
   AGAIN,
+  type CompiledFor,
   callOf,
   classNameOf,
   compiledFor,
@@ -36,8 +38,8 @@ import { clearTail, readTail, restoreTail } from './linux-tail.ts'
 
 export interface CompiledCommand {
   readonly command: WriteCommand
-  readonly in: (className: string) => CompiledLayout
-  readonly out: ((className: string) => CompiledLayout) | undefined
+  readonly in: CompiledFor
+  readonly out: CompiledFor | undefined
 }
 
 /** Where an envelope has put the parts of a command. */
@@ -109,7 +111,8 @@ const chooseByClass = (view: CallerView, { choices }: CompiledLayout, values: An
 /** Turns the parts of a command into a call. Throws CallError. */
 export const readCommand = (view: CallerView, found: CompiledCommand, envelope: Envelope): Commanded => {
   const { command } = found
-  const { layout } = found.in(command.classes[0])
+  const { link } = view.schema
+  const { layout } = found.in(command.classes[0], link)
   let { request } = envelope
   const tail = request.subarray(Math.min(layout.size, request.length))
   if (request.length < layout.size) {
@@ -124,10 +127,10 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
   // A first look tells the class; only then it is known which attributes there are.
   let className = command.classes[0]
   if (command.classes.length > 1) {
-    readCells(found.in(className), request, {}, facts, false)
+    readCells(found.in(className, link), request, {}, facts, false)
     className = classNameOf(view, command.classes, facts)
   }
-  const struct = found.in(className)
+  const struct = found.in(className, link)
   readCells(struct, request, args, facts, true)
   className = classNameOf(view, command.classes, facts)
   chooseByClass(view, struct, args)
@@ -149,7 +152,7 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
       writeDriverPart(view, part, outcome)
       let installs: Answer['installs'] = []
       if (found.out !== undefined && response !== undefined) {
-        const struct = responseStruct(found.out(className), outcome, response)
+        const struct = responseStruct(found.out(className, link), outcome, response)
         fill(view, response, struct.bytes)
         installs = struct.installs
       }
@@ -167,6 +170,12 @@ export const clearRequest = ({ compiled, args, facts }: Commanded, request: Uint
   clearTail(layout, request)
 }
 
+/** The link whose attributes a method has; of a declaration, which has those of all, RoCE's. */
+const linkOf = ({ in: attributes, refused }: Method): LinkName | undefined =>
+  (['roce', 'ib', 'opa'] as const).find(link =>
+    Object.values(Links[link].attributes).some(name => attributes[name] !== undefined),
+  ) ?? (refused === undefined ? undefined : 'iwarp')
+
 /** Why a call cannot have left a legacy part with the command or method `name`: it is about other classes. */
 export const ofNo = (name: string, call: Call): string => `holds ${name}, which no ${call.class.name} has`
 
@@ -177,7 +186,7 @@ export const ofNo = (name: string, call: Call): string => `holds ${name}, which 
 export const restoreRequest = (found: CompiledCommand, call: Call, request: Uint8Array): void => {
   const { name, classes } = found.command
   if (!classes.includes(call.class.name)) throw badLegacy(ofNo(name, call))
-  const compiled = found.in(call.class.name)
+  const compiled = found.in(call.class.name, linkOf(call.method))
   const { layout } = compiled
   const struct = new Uint8Array(layout.size)
   struct.set(request.subarray(0, layout.size))

@@ -207,7 +207,7 @@ export const ways = (call: Call, driverId: number, arena: bigint): Way[] => [
 
 const attributesOf = (cells: readonly Cell[]): string[] => cells.map(({ name }) => name.split('.')[0])
 
-/** Names of the arguments that a command or method of Linux has room for. */
+/** Names of the arguments that a command or method of Linux has room for, to a RoCE device. */
 export const sayable = ({ by, name }: Pick<Way, 'by' | 'name'>): ReadonlySet<string> => {
   if (by === 'ioctl') {
     const { attributes, set } = ioctlMethods.find(method => method.name === name)!
@@ -216,7 +216,7 @@ export const sayable = ({ by, name }: Pick<Way, 'by' | 'name'>): ReadonlySet<str
   }
   const { in: layout, set } = writeCommands.find(command => command.name === name)!
   return new Set([
-    ...attributesOf(layout.cells),
+    ...attributesOf(layout.cells.filter(({ link = 'roce' }) => link === 'roce')),
     ...Object.keys(set ?? {}),
     ...(layout.tail === undefined ? [] : [layout.tail]),
     ...(layout.tailSpecs === undefined ? [] : [layout.tailSpecs.counters]),

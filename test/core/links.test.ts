@@ -13,6 +13,10 @@ import { bench, type TestState, testDriver } from './fixture.ts'
 const { ah: Ah, pd: Pd, rc_qp: RcQp, interface: Interface } = Classes
 
 const ADDRESSES = ['address', 'ibAddress', 'opaAddress']
+const ethernet = {
+  ...{ dgid: new Uint8Array(16), flowLabel: 0, sgidIndex: 0, hopLimit: 1, trafficClass: 0, sl: 0 },
+  ...{ staticRate: 0, isGlobal: 0, port: 1 },
+}
 
 const on = (link: LinkName | undefined) => {
   const driver: Driver<TestState> = { ...testDriver(), ...(link !== undefined && { link }) }
@@ -40,7 +44,7 @@ test('an attribute of another link is refused with what this one takes', () => {
   for (const link of ['ib', 'roce', 'iwarp', 'opa'] as const) {
     const { context, caller } = on(link)
     const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object
-    for (const name of absentOn(link)) {
+    for (const name of absentOn(link).filter(one => RcQp.methods.modify.in[one as 'address'])) {
       const args = { pd, [name]: {}, userHandle: 0n } as never
       assert.throws(() => invokeNow(context, RcQp, 'create', 0, args, caller), {
         code: 'EINVAL',
@@ -51,6 +55,35 @@ test('an attribute of another link is refused with what this one takes', () => {
     }
   }
   assert.ok(Ah.methods.create.in.address)
+})
+
+test('an address handle needs the address of its link, one by one and by the thousand (R25)', () => {
+  const lids = { ...ethernet, srcPathBits: 0, dlid: 7 }
+  for (const [link, name, list, address] of [
+    ['ib', 'ibAddress', 'ibAddresses', lids],
+    ['opa', 'opaAddress', 'opaAddresses', lids],
+    ['roce', 'address', 'addresses', ethernet],
+  ] as const) {
+    const given: unknown[] = []
+    const ah = driverClass(Ah, {
+      create(_call, _object, args) {
+        given.push((args as Record<string, unknown>)[name])
+        return {}
+      },
+    })
+    const others = testDriver().classes.filter(({ class: cls }) => cls !== Ah)
+    const driver: Driver<TestState> = { ...testDriver([...others, ah]), link }
+    const { context, caller } = bench({}, driver)
+    const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object as number
+    const create = (args: object) =>
+      invokeNow(context, Ah, 'create', 0, { pd, userHandle: 0n, ...args } as never, caller)
+    const createMany = (args: object) => invokeNow(context, Pd, 'createAhs', pd, args as never, caller)
+    assert.throws(() => create({}), { code: 'EINVAL', message: `ah.create: attribute ${name} is missing` })
+    assert.throws(() => createMany({}), { code: 'EINVAL', message: `pd.createAhs: attribute ${list} is missing` })
+    create({ [name]: address })
+    assert.equal(createMany({ [list]: [address, address] }).out.handles.length, 2)
+    assert.deepEqual(given, [address, address, address])
+  }
 })
 
 test('devices of equal drivers but another link share no table', () => {

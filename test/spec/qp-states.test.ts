@@ -135,8 +135,12 @@ describe('isTransition', () => {
   })
   it('takes the address of any link', () => {
     const args = { pathMtu: 1, destQpn: 1, rqPsn: 1, maxDestRdAtomic: 1, minRnrTimer: 1 }
-    for (const name of Object.values(Links).flatMap(({ addresses }) => addresses))
-      assert.equal(isTransition('RC', INIT, RTR, { ...args, [name]: 1 }), true)
+    for (const { attributes } of Object.values(Links).filter(({ attributes }) => attributes.address !== undefined)) {
+      const { address = '', alternatePath = '' } = attributes
+      assert.equal(isTransition('RC', INIT, RTR, { ...args, [address]: 1 }), true)
+      assert.equal(isTransition('RC', INIT, RTR, { ...args, [address]: 1, [alternatePath]: 1 }), true)
+      assert.equal(isTransition('RC', INIT, RTR, { ...args, [alternatePath]: 1 }), false)
+    }
     assert.equal(isTransition('RC', INIT, RTR, args), false)
   })
 })

@@ -5,7 +5,7 @@
 import { Ah } from '../../spec/classes/ah.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import { CallError } from '../../spec/errno.ts'
-import { CREATE, DESTROY } from '../../spec/schema.ts'
+import { type AnyRecord, CREATE, DESTROY } from '../../spec/schema.ts'
 import { driverClass } from '../driver.ts'
 import { findHandle } from '../handles.ts'
 import { execute, methodOf } from '../invoke.ts'
@@ -19,13 +19,20 @@ export const pdClass = driverClass(Pd, {
   create: () => ({}),
   destroy: () => ({}),
 
-  createAhs(call, pd, { addresses }) {
+  createAhs(call, pd, { addresses, ibAddresses, opaAddresses }) {
     const { context, caller } = call
     const entry = methodOf(context, Ah, CREATE, 'create')
     const made: CoreObject[] = []
+    // A device has one of them, that of its link.
+    const named: Record<string, AnyRecord[] | undefined> = {
+      ibAddress: ibAddresses,
+      opaAddress: opaAddresses,
+      address: addresses,
+    }
+    const [name, wanted = []] = Object.entries(named).find(([, list]) => list !== undefined) ?? ['address']
     try {
-      for (const address of addresses) {
-        const result = execute(context, entry, 0, { pd: pd.handle, address, userHandle: 0n }, caller)
+      for (const one of wanted) {
+        const result = execute(context, entry, 0, { pd: pd.handle, [name]: one, userHandle: 0n }, caller)
         if (result instanceof Promise) throw new Error('ah.create waits: address handles are made at once')
         made.push(findHandle(context.handles, result.object as number) as CoreObject)
       }

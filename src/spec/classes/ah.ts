@@ -16,7 +16,14 @@ export const Ah = objectClass('ah', ClassId.ah, {
       out: {},
       driverAttributes: true,
     }),
-    query: method(QUERY, { in: {}, out: { address: record(64, QpAddress) } }),
+    query: method(QUERY, {
+      in: {},
+      out: {
+        address: record(64, QpAddress),
+        ibAddress: optional(record(65, IbAddress)),
+        opaAddress: optional(record(66, OpaAddress)),
+      },
+    }),
     /** Requests that are sent later go to the new address. */
     modify: method(MODIFY, { in: { address: record(2, QpAddress), ...others }, out: {} }),
     destroy: method(DESTROY, { in: {}, out: {} }),

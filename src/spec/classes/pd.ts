@@ -2,9 +2,9 @@
  * Class `pd`: a protection domain (IBA 10.2.3). Destroying one that is used is EBUSY. It makes and destroys address
  * handles by the thousand (R25): one that cannot be made, and none is; one that cannot be destroyed, and none goes.
  */
-import { at, CREATE, DESTROY, list, method, objectClass, u32 } from '../schema.ts'
+import { at, CREATE, DESTROY, list, method, objectClass, optional, u32 } from '../schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
-import { QpAddress } from './qp.ts'
+import { IbAddress, OpaAddress, QpAddress } from './qp.ts'
 
 /** Most address handles of one call. */
 export const MOST_AHS = 0xffff
@@ -16,7 +16,12 @@ export const Pd = objectClass('pd', ClassId.pd, {
     create: method(CREATE, { in: {}, out: {}, driverAttributes: true }),
     destroy: method(DESTROY, { in: {}, out: {} }),
     createAhs: method(CallNumber.pd.createAhs, {
-      in: { addresses: list(1, QpAddress, MOST_AHS) },
+      in: {
+        addresses: list(1, QpAddress, MOST_AHS),
+        /** Of links that have LIDs; each link takes its own (spec/links.ts). */
+        ibAddresses: optional(list(2, IbAddress, MOST_AHS)),
+        opaAddresses: optional(list(3, OpaAddress, MOST_AHS)),
+      },
       out: { handles: list(64, handles, MOST_AHS) },
       driverAttributes: true,
     }),

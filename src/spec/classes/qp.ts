@@ -86,13 +86,17 @@ export const OpaAddress = { ...QpAddress, srcPathBits: at(27, u8(0)), dlid: at(2
  */
 export const ADDRESSES = ['address', 'ibAddress', 'opaAddress'] as const
 
-/** The alternate path of automatic path migration. */
+/** The alternate path of automatic path migration; of each link, as addresses are. */
 export const QpAlternatePath = {
   ...QpAddress,
   altPort: at(27, u8(0)),
   pkeyIndex: at(28, u16(0)),
   timeout: at(30, u8(0, { max: 31 })),
 }
+const withLids = { altPort: at(32, u8(0)), timeout: at(33, u8(0, { max: 31 })), pkeyIndex: at(34, u16(0)) }
+export const IbAlternatePath = { ...IbAddress, ...withLids }
+export const OpaAlternatePath = { ...OpaAddress, ...withLids }
+export const ALTERNATE_PATHS = ['alternatePath', 'ibAlternatePath', 'opaAlternatePath'] as const
 
 const PSN = { max: 0xffffff }
 
@@ -123,6 +127,8 @@ export const qpAttributes = {
   destQpn: u32(21, { max: 0xffffff }),
   ibAddress: optional(record(40, IbAddress)),
   opaAddress: optional(record(41, OpaAddress)),
+  ibAlternatePath: optional(record(42, IbAlternatePath)),
+  opaAlternatePath: optional(record(43, OpaAlternatePath)),
 }
 export type QpAttributeName = keyof typeof qpAttributes
 

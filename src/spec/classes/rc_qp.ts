@@ -1,7 +1,7 @@
 /* Class `rc_qp`: a queue pair of the reliable connected service (IBA 9.7, 10.3). It has no Q_Key. */
 import { objectClass } from '../schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
-import { ADDRESSES, postSend, qpMethods } from './qp.ts'
+import { ADDRESSES, ALTERNATE_PATHS, postSend, qpMethods } from './qp.ts'
 
 export const RcQp = objectClass('rc_qp', ClassId.rc_qp, {
   methods: {
@@ -16,7 +16,7 @@ export const RcQp = objectClass('rc_qp', ClassId.rc_qp, {
       'rnrRetry',
       'rqPsn',
       'maxRdAtomic',
-      'alternatePath',
+      ...ALTERNATE_PATHS,
       'minRnrTimer',
       'sqPsn',
       'maxDestRdAtomic',

@@ -4,7 +4,7 @@
  */
 import { objectClass } from '../schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
-import { ADDRESSES, postSend, qpMethods } from './qp.ts'
+import { ADDRESSES, ALTERNATE_PATHS, postSend, qpMethods } from './qp.ts'
 
 export const UcQp = objectClass('uc_qp', ClassId.uc_qp, {
   methods: {
@@ -15,7 +15,7 @@ export const UcQp = objectClass('uc_qp', ClassId.uc_qp, {
       ...ADDRESSES,
       'pathMtu',
       'rqPsn',
-      'alternatePath',
+      ...ALTERNATE_PATHS,
       'sqPsn',
       'pathMigState',
       'destQpn',

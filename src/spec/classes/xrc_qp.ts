@@ -8,7 +8,7 @@
 import { QpFlags } from '../enums.ts'
 import { CREATE, fd, flagsOf, method, objectClass, optional, record, ref, u32, u64 } from '../schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
-import { ADDRESSES, initialAttributes, postSend, QpCap, qpMethods } from './qp.ts'
+import { ADDRESSES, ALTERNATE_PATHS, initialAttributes, postSend, QpCap, qpMethods } from './qp.ts'
 
 const INITIATOR = [
   'accessFlags',
@@ -21,7 +21,7 @@ const INITIATOR = [
   'rnrRetry',
   'rqPsn',
   'maxRdAtomic',
-  'alternatePath',
+  ...ALTERNATE_PATHS,
   'sqPsn',
   'pathMigState',
   'destQpn',
@@ -55,7 +55,7 @@ const TARGET = [
   'pathMtu',
   'timeout',
   'rqPsn',
-  'alternatePath',
+  ...ALTERNATE_PATHS,
   'minRnrTimer',
   'sqPsn',
   'maxDestRdAtomic',

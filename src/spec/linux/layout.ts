@@ -6,6 +6,7 @@
  * codec keeps such bytes apart (`legacy`) and sends zeros where it has none.
  */
 import type { ErrnoName } from '../errno.ts'
+import type { LinkName } from '../links.ts'
 import { type Fields, sizeOf } from '../schema.ts'
 
 /**
@@ -36,6 +37,8 @@ export interface Cell {
   readonly lacking?: number
   /** Bit of the attribute mask, where it is not that of the attribute's id. */
   readonly maskBit?: number
+  /** Of devices of this link only (spec/links.ts); those that name none are as RoCE's. */
+  readonly link?: LinkName
   /** A handle that is the value of one attribute of several: of that whose class the object has. */
   readonly byClass?: true
 }

@@ -2,8 +2,9 @@
  * Layouts of structs that more than one call of Linux's dialects has (ib_user_verbs.h), and the numbers by which those
  * dialects name what are classes here.
  */
-import { QP_CLASSES } from '../classes/qp.ts'
+import { QP_CLASSES, qpAttributes } from '../classes/qp.ts'
 import { QpType, SrqType } from '../enums.ts'
+import { type AddressRole, Links } from '../links.ts'
 import { bool, type Cell, orElse, value } from './layout.ts'
 import { LinuxObject } from './names.ts'
 
@@ -13,38 +14,66 @@ const NOT_OF_LINUX: readonly string[] = ['gsi_qp', 'smi_qp', 'rd_qp']
 /** Classes that a handle of a QP can have. */
 export const LINUX_QP_CLASSES = QP_CLASSES.filter(name => !NOT_OF_LINUX.includes(name))
 
+type QpRole = Exclude<AddressRole, 'addresses'>
+
 /**
- * ib_uverbs_qp_dest, 32 bytes; dlid and src_path_bits are not of links that are Ethernet, the kernel ignores them
- * there.
+ * Cells of what says where to, `lids` where the link has LIDs: the struct is one for all links, and what is not of the
+ * device's the kernel ignores. The bit of an attribute mask is one for all as well.
  */
-export const qpDest = (at: number, name: string): Cell[] => [
-  value(at, 16, `${name}.dgid`),
-  value(at + 16, 4, `${name}.flowLabel`),
-  value(at + 24, 1, `${name}.sgidIndex`),
-  value(at + 25, 1, `${name}.hopLimit`),
-  value(at + 26, 1, `${name}.trafficClass`),
-  value(at + 27, 1, `${name}.sl`),
-  value(at + 29, 1, `${name}.staticRate`),
-  bool(at + 30, `${name}.isGlobal`),
-  value(at + 31, 1, `${name}.port`),
-]
+const byLink = (role: QpRole, cells: (name: string) => Cell[], lids: (name: string) => Cell[] = () => []): Cell[] =>
+  (['roce', 'ib', 'opa'] as const).flatMap(link => {
+    const name = Links[link].attributes[role] as string
+    const own = link === 'roce' ? cells(name) : [...cells(name), ...lids(name)]
+    return own.map(cell => ({ ...cell, link, maskBit: 1 << (qpAttributes[role].id - 1) }))
+  })
+
+/** ib_uverbs_qp_dest, 32 bytes. */
+export const qpDest = (at: number, role: QpRole): Cell[] =>
+  byLink(
+    role,
+    name => [
+      value(at, 16, `${name}.dgid`),
+      value(at + 16, 4, `${name}.flowLabel`),
+      value(at + 24, 1, `${name}.sgidIndex`),
+      value(at + 25, 1, `${name}.hopLimit`),
+      value(at + 26, 1, `${name}.trafficClass`),
+      value(at + 27, 1, `${name}.sl`),
+      value(at + 29, 1, `${name}.staticRate`),
+      bool(at + 30, `${name}.isGlobal`),
+      value(at + 31, 1, `${name}.port`),
+    ],
+    name => [value(at + 20, 2, `${name}.dlid`), value(at + 28, 1, `${name}.srcPathBits`)],
+  )
 
 /** The same in an answer: on Ethernet every path is global, also that of a QP that has none. */
-export const qpDestAnswer = (at: number, name: string): Cell[] =>
-  qpDest(at, name).map(cell => (cell.as === 'bool' ? orElse(cell, 1) : cell))
+export const qpDestAnswer = (at: number, role: QpRole): Cell[] =>
+  qpDest(at, role).map(cell => (cell.as === 'bool' && cell.link === 'roce' ? orElse(cell, 1) : cell))
 
-/** ib_uverbs_ah_attr, 32 bytes; dlid and src_path_bits as in `qpDest`. */
-export const ahAddress = (at: number): Cell[] => [
-  value(at, 16, 'address.dgid'),
-  value(at + 16, 4, 'address.flowLabel'),
-  value(at + 20, 1, 'address.sgidIndex'),
-  value(at + 21, 1, 'address.hopLimit'),
-  value(at + 22, 1, 'address.trafficClass'),
-  value(at + 26, 1, 'address.sl'),
-  value(at + 28, 1, 'address.staticRate'),
-  bool(at + 29, 'address.isGlobal'),
-  value(at + 30, 1, 'address.port'),
-]
+/** What an alternate path has beside its `qpDest`. */
+export const alternateRest = (pkeyIndex: number, altPort: number, timeout: number): Cell[] =>
+  byLink('alternatePath', name => [
+    value(pkeyIndex, 2, `${name}.pkeyIndex`),
+    value(altPort, 1, `${name}.altPort`),
+    value(timeout, 1, `${name}.timeout`),
+  ])
+
+/** ib_uverbs_ah_attr, 32 bytes. */
+export const ahAddress = (at: number): Cell[] =>
+  byLink(
+    'address',
+    name => [
+      value(at, 16, `${name}.dgid`),
+      value(at + 16, 4, `${name}.flowLabel`),
+      value(at + 20, 1, `${name}.sgidIndex`),
+      value(at + 21, 1, `${name}.hopLimit`),
+      value(at + 22, 1, `${name}.trafficClass`),
+      value(at + 26, 1, `${name}.sl`),
+      value(at + 28, 1, `${name}.staticRate`),
+      bool(at + 29, `${name}.isGlobal`),
+      value(at + 30, 1, `${name}.port`),
+    ],
+    name => [value(at + 24, 2, `${name}.dlid`), value(at + 27, 1, `${name}.srcPathBits`)],
+  )
 
 /** ib_uverbs_qp_cap, 20 bytes. */
 export const qpCap = (at: number): Cell[] => [

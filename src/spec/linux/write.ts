@@ -29,7 +29,7 @@ import {
   zero,
 } from './layout.ts'
 import { ExtendedCommands, type ExtendedName, WriteCommands, type WriteName } from './names.ts'
-import { ahAddress, LINUX_QP_CLASSES, qpCap, qpDest, qpDestAnswer, SRQ_CLASSES } from './structs.ts'
+import { ahAddress, alternateRest, LINUX_QP_CLASSES, qpCap, qpDest, qpDestAnswer, SRQ_CLASSES } from './structs.ts'
 
 /** Bits of a command's number. */
 export const COMMAND_MASK = 0xff
@@ -97,7 +97,7 @@ const modifyQp = [
   value(84, 4, 'destQpn', PSN),
   value(88, 4, 'accessFlags'),
   value(92, 2, 'pkeyIndex'),
-  value(94, 2, 'alternatePath.pkeyIndex'),
+  ...alternateRest(94, 108, 109),
   value(96, 1, 'state'),
   value(97, 1, 'curState'),
   value(98, 1, 'pathMtu'),
@@ -110,8 +110,6 @@ const modifyQp = [
   value(105, 1, 'timeout'),
   value(106, 1, 'retryCnt'),
   value(107, 1, 'rnrRetry'),
-  value(108, 1, 'alternatePath.altPort'),
-  value(109, 1, 'alternatePath.timeout'),
 ]
 /** Bits of the attribute mask: an attribute's number is one more than its bit's. */
 const maskBits = (...attributes: readonly Attribute[]): number =>
@@ -256,7 +254,7 @@ export const writeCommands: readonly WriteCommand[] = [
       value(96, 4, 'destQpn'),
       value(100, 4, 'accessFlags'),
       value(104, 2, 'pkeyIndex'),
-      value(106, 2, 'alternatePath.pkeyIndex'),
+      alternateRest(106, 120, 121),
       value(108, 1, 'state'),
       value(109, 1, 'curState'),
       orElse(value(110, 1, 'pathMtu'), Mtu.values.MTU_256),
@@ -269,8 +267,6 @@ export const writeCommands: readonly WriteCommand[] = [
       value(117, 1, 'timeout'),
       value(118, 1, 'retryCnt'),
       value(119, 1, 'rnrRetry'),
-      value(120, 1, 'alternatePath.altPort'),
-      value(121, 1, 'alternatePath.timeout'),
       bool(122, 'sqSigAll'),
     ),
   }),

@@ -1,0 +1,158 @@
+/*
+ * Linux's calls on devices of every link (R10, R27): its structs have the addresses of all links in one place. What is
+ * of the device's link reaches the driver, the rest is ignored as Linux does, and no byte is lost on the way back.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { callerView, type Driver, dispatch, driverClass, invokeNow } from '../../src/core/index.ts'
+import { qpAttributes } from '../../src/spec/classes/qp.ts'
+import { Classes } from '../../src/spec/classes.ts'
+import { QpState } from '../../src/spec/enums.ts'
+import type { LinkName } from '../../src/spec/links.ts'
+import { WriteCommands } from '../../src/spec/linux/names.ts'
+import type { AnyRecord, AnyValues } from '../../src/spec/schema.ts'
+import { type Answer, type Decoded, isAnswer } from '../../src/uapi/call.ts'
+import { encodeLinux } from '../../src/uapi/linux-encode.ts'
+import { decodeWriteBytes } from '../../src/uapi/linux-write.ts'
+import { bench, cap, type TestState, testDriver, testLines } from '../core/fixture.ts'
+
+const { ah: Ah, cq: Cq, pd: Pd, rc_qp: RcQp } = Classes
+const LINKS = ['ib', 'roce', 'iwarp', 'opa'] as const
+/** A driver that Linux does not know has no structs of its own behind those of the calls. */
+const NO_DRIVER = 0
+
+const DLID = 0x1234
+const SOURCE_BITS = 3
+const path = { sl: 5, port: 1, isGlobal: 0 }
+
+/** A device of the link, with what its handlers were given. */
+const deviceOn = (link: LinkName) => {
+  const given: AnyValues[] = []
+  const note = (_call: unknown, _object: unknown, args: AnyValues) => {
+    given.push(args)
+    return {}
+  }
+  let told: AnyRecord = {}
+  const query = () => told
+  const own = { [RcQp.name]: { modify: note, query }, [Ah.name]: { create: note } }
+  const classes = testLines.map(line => {
+    const handlers = (own as Record<string, object>)[line.class.name]
+    return handlers === undefined ? line : driverClass(line.class, { ...line.handlers, ...handlers } as never)
+  })
+  const driver: Driver<TestState> = { ...testDriver(classes), id: NO_DRIVER, link }
+  const b = bench({}, driver)
+  const make = (cls: typeof Pd | typeof Cq | typeof RcQp, args: object) =>
+    invokeNow(b.context, cls, 'create', 0, args as never, b.caller).object as number
+  const pd = make(Pd, {})
+  const cq = make(Cq, { cqe: 1, userHandle: 0n, compVector: 0 })
+  const qp = make(RcQp, { pd, sendCq: cq, recvCq: cq, cap, userHandle: 0n })
+  const tell = (what: AnyRecord): void => {
+    told = what
+  }
+  return { ...b, pd, qp, given, tell }
+}
+
+/** A command of `length` bytes behind its header, with room for an answer of `room` words. */
+const command = (number: number, length: number, room: number, fill: (view: DataView) => void): Uint8Array => {
+  const bytes = new Uint8Array(8 + length)
+  const view = new DataView(bytes.buffer)
+  view.setUint32(0, number, true)
+  view.setUint16(4, bytes.length / 4, true)
+  view.setUint16(6, room, true)
+  fill(new DataView(bytes.buffer, 8))
+  return bytes
+}
+
+const ADDRESS_BITS = (1 << (qpAttributes.address.id - 1)) | (1 << (qpAttributes.alternatePath.id - 1))
+
+/** MODIFY_QP to RTR, with a path and one in reserve. */
+const modify = (qp: number): Uint8Array =>
+  command(WriteCommands.MODIFY_QP, 112, 0, view => {
+    for (const at of [0, 32]) {
+      view.setUint16(at + 20, DLID + at, true)
+      view.setUint8(at + 27, path.sl)
+      view.setUint8(at + 28, SOURCE_BITS)
+      view.setUint8(at + 31, path.port)
+    }
+    view.setUint32(64, qp, true)
+    view.setUint32(68, 1 | ADDRESS_BITS, true)
+    view.setUint16(94, 7, true)
+    view.setUint8(96, QpState.values.RTR)
+    view.setUint8(108, 2)
+    view.setUint8(109, 14)
+  })
+
+const createAh = (pd: number): Uint8Array =>
+  command(WriteCommands.CREATE_AH, 56, 1, view => {
+    view.setUint32(16, pd, true)
+    view.setUint16(24 + 24, DLID, true)
+    view.setUint8(24 + 26, path.sl)
+    view.setUint8(24 + 27, SOURCE_BITS)
+    view.setUint8(24 + 30, path.port)
+  })
+
+const plain = { dgid: new Uint8Array(16), flowLabel: 0, sgidIndex: 0, hopLimit: 0, trafficClass: 0, staticRate: 0 }
+const lids = { dlid: DLID, srcPathBits: SOURCE_BITS }
+const reserve = { ...plain, ...path, altPort: 2, timeout: 14, pkeyIndex: 7 }
+const reserveLids = { ...lids, dlid: DLID + 32 }
+
+/** What a driver is given for both commands, by link. */
+const expected: Readonly<Record<LinkName, { modify: object; create: object }>> = {
+  ib: {
+    modify: { ibAddress: { ...plain, ...path, ...lids }, ibAlternatePath: { ...reserve, ...reserveLids } },
+    create: { ibAddress: { ...plain, ...path, ...lids } },
+  },
+  roce: {
+    modify: { address: { ...plain, ...path }, alternatePath: reserve },
+    create: { address: { ...plain, ...path } },
+  },
+  iwarp: { modify: {}, create: {} },
+  opa: {
+    modify: { opaAddress: { ...plain, ...path, ...lids }, opaAlternatePath: { ...reserve, ...reserveLids } },
+    create: { opaAddress: { ...plain, ...path, ...lids } },
+  },
+}
+
+for (const link of LINKS)
+  test(`${link}: a driver is given what Linux's structs say of its link`, () => {
+    const { context, caller, pd, qp, given } = deviceOn(link)
+    for (const [bytes, wanted] of [
+      [modify(qp), { ...expected[link].modify, state: QpState.values.RTR }],
+      [createAh(pd), { ...expected[link].create, userHandle: 0n }],
+    ] as const) {
+      const answer = dispatch(context, decodeWriteBytes, [bytes], caller) as Answer
+      assert.equal(answer.ret, bytes.length, answer.reason)
+      const { pd: _, ...args } = given.pop() as AnyValues
+      assert.deepEqual(args, wanted)
+    }
+  })
+
+for (const link of LINKS)
+  test(`${link}: not a byte is lost in the object dialect`, () => {
+    const { context, caller, pd, qp } = deviceOn(link)
+    for (const bytes of [modify(qp), createAh(pd)]) {
+      const decoded = decodeWriteBytes(callerView(context, caller), bytes)
+      assert.ok(!isAnswer(decoded))
+      const { call, legacy } = decoded as Decoded
+      assert.deepEqual(encodeLinux(call, legacy() as Uint8Array).bytes, bytes)
+    }
+  })
+
+for (const link of ['ib', 'roce', 'opa'] as const)
+  test(`${link}: QUERY_QP answers the path that the driver tells`, () => {
+    const { context, caller, qp, tell } = deviceOn(link)
+    tell({ ...expected[link].modify, state: 2 })
+    let answered: Uint8Array | undefined
+    const copyOut = (_address: bigint, bytes: Uint8Array): void => {
+      answered = bytes
+    }
+    const query = command(WriteCommands.QUERY_QP, 16, 32, view => view.setUint32(8, qp, true))
+    const answer = dispatch(context, decodeWriteBytes, [query], { ...caller, copyOut }) as Answer
+    assert.equal(answer.ret, query.length, answer.reason)
+    const view = new DataView((answered as Uint8Array).buffer)
+    const hasLids = link !== 'roce'
+    assert.deepEqual(
+      [view.getUint16(20, true), view.getUint8(27), view.getUint8(28), view.getUint16(52, true), view.getUint8(120)],
+      [hasLids ? DLID : 0, path.sl, hasLids ? SOURCE_BITS : 0, hasLids ? DLID + 32 : 0, 2],
+    )
+  })
