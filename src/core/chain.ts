@@ -8,7 +8,7 @@
  */
 import { ChainErrors, Interface } from '../spec/classes/interface.ts'
 import { CallError } from '../spec/errno.ts'
-import { CHAIN, type Kind, QUERY } from '../spec/schema.ts'
+import { CHAIN, type Kind, type Method, type ObjectClass, QUERY } from '../spec/schema.ts'
 import type { CallerView, NewDescriptor, Result } from '../uapi/call.ts'
 import { type ChainEntry, chainEntries } from '../uapi/chain.ts'
 import { decodeMessage } from '../uapi/object.ts'
@@ -17,7 +17,7 @@ import { callerView } from './dispatch.ts'
 import { findHandle } from './handles.ts'
 import { execute, methodOf } from './invoke.ts'
 import { undoObjects } from './lifetime.ts'
-import { type CallContext, type Caller, type CoreObject, Life } from './model.ts'
+import { type CallContext, type Caller, type Context, type CoreObject, Life } from './model.ts'
 
 export interface ChainOutcome {
   /** The entries, those that ran answered. */
@@ -35,17 +35,74 @@ const UNNUMBERED = 0x8000_0000
 /** Most bytes of a reason that are told. */
 const REASON = 1000
 
-const refuseEntry = (index: number, reason: string): never => {
+export const refuseEntry = (index: number, reason: string): never => {
   throw new CallError('EINVAL', `entry ${index} of the chain: ${reason}`)
+}
+
+/** That what an entry does can be taken back: it makes something, asks, or is about what the chain makes. */
+export const checkUndoable = (
+  index: number,
+  cls: ObjectClass,
+  methodName: string,
+  method: Method,
+  ref: number | undefined,
+): void => {
+  if (!creates(method) && method.call !== QUERY && ref === undefined)
+    refuseEntry(index, `${cls.name}.${methodName} of an object that the chain does not make cannot be undone`)
+}
+
+/** That an entry may be in a chain, and may be about the object of entry `ref`. */
+export const checkEntry = (
+  index: number,
+  { id, name }: ObjectClass,
+  methodName: string,
+  method: Method,
+  ref: number | undefined,
+): void => {
+  if (id === Interface.id && method.call === CHAIN) refuseEntry(index, 'a chain in a chain')
+  if (ref !== undefined && creates(method))
+    refuseEntry(index, `${name}.${methodName} makes its object, it cannot be that of entry ${ref}`)
+}
+
+/** The object that an entry has made; `made` by entry. EINVAL, ENOENT. */
+export const madeBy = (made: readonly (CoreObject | undefined)[], where: string, entry: number): CoreObject => {
+  const object = made[entry]
+  if (object === undefined) throw new CallError('EINVAL', `${where}: entry ${entry} of the chain has made no object`)
+  if (object.life !== Life.LIVE) throw new CallError('ENOENT', `${where}: what entry ${entry} has made is gone`)
+  return object
+}
+
+/** The same for an attribute that names an object of class `className`. */
+export const madeOf = (
+  made: readonly (CoreObject | undefined)[],
+  where: string,
+  className: string,
+  entry: number,
+): CoreObject => {
+  const object = madeBy(made, where, entry)
+  if (object.class.name !== className)
+    throw new CallError(
+      'EINVAL',
+      `${where}: entry ${entry} of the chain has made a ${object.class.name}, no ${className}`,
+    )
+  return object
+}
+
+/** What a call has made: what came by the way (pd.createAhs) goes to `more`, its own object is the answer. */
+export const noteMade = (context: Context, result: Result, more: CoreObject[]): CoreObject | undefined => {
+  const { object, descriptors, also } = result
+  if (also !== undefined) for (const handle of also) more.push(findHandle(context.handles, handle) as CoreObject)
+  const own = descriptors === undefined ? undefined : descriptors.find(({ attribute }) => attribute === 'object')
+  if (own !== undefined) return context.device.core.descriptors.get(own.object)
+  return object === undefined ? undefined : findHandle(context.handles, object)
 }
 
 /** Refuses a chain that could not be undone. What does not exist fails when it is its turn. */
 const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
   entries.forEach(({ call, ref, classId }, index) => {
     const cls = view.schema.classById(classId)
-    const named = cls === undefined ? undefined : methodByCall(cls, call)
-    if (named === undefined || creates(named.method) || call === QUERY || ref !== undefined) return
-    refuseEntry(index, `${cls?.name}.${named.name} of an object that the chain does not make cannot be undone`)
+    const named = cls && methodByCall(cls, call)
+    if (named !== undefined) checkUndoable(index, cls as ObjectClass, named.name, named.method, ref)
   })
 }
 
@@ -64,21 +121,11 @@ export const runChain = (
   const more: CoreObject[] = []
   const descriptors: NewDescriptor[] = []
 
-  const objectOf = (where: string, entry: number): CoreObject => {
-    const object = made[entry]
-    if (object === undefined) throw new CallError('EINVAL', `${where}: entry ${entry} of the chain has made no object`)
-    if (object.life !== Life.LIVE) throw new CallError('ENOENT', `${where}: what entry ${entry} has made is gone`)
-    return object
-  }
   const view: CallerView = {
     ...callerView(context, caller),
     chained: (where: string, of: Kind, entry: number) => {
-      const object = objectOf(where, entry)
-      if ((of.kind === 'ref' || of.kind === 'fd') && of.class !== object.class.name)
-        throw new CallError(
-          'EINVAL',
-          `${where}: entry ${entry} of the chain has made a ${object.class.name}, no ${of.class}`,
-        )
+      const object =
+        of.kind === 'ref' || of.kind === 'fd' ? madeOf(made, where, of.class, entry) : madeBy(made, where, entry)
       return of.kind === 'fd' ? UNNUMBERED + entry : object.handle
     },
   }
@@ -130,24 +177,12 @@ export const runChain = (
           decoded.refuse()
           return failed(decoded.short)
         }
-        if (found.class.id === Interface.id && number === CHAIN) refuseEntry(index, 'a chain in a chain')
-        if (ref !== undefined && creates(found.method))
-          refuseEntry(
-            index,
-            `${found.class.name}.${found.methodName} makes its object, it cannot be that of entry ${ref}`,
-          )
+        checkEntry(index, found.class, found.methodName, found.method, ref)
         const object =
-          ref === undefined ? found.object : objectOf(`${found.class.name}.${found.methodName}`, ref).handle
+          ref === undefined ? found.object : madeBy(made, `${found.class.name}.${found.methodName}`, ref).handle
         const entry = methodOf(context, found.class, number, found.methodName)
         const answered = (result: Result): void => {
-          const own = result.descriptors?.find(({ attribute }) => attribute === 'object')
-          made[index] =
-            own !== undefined
-              ? context.device.core.descriptors.get(own.object)
-              : result.object === undefined
-                ? undefined
-                : findHandle(context.handles, result.object)
-          for (const handle of result.also ?? []) more.push(findHandle(context.handles, handle) as CoreObject)
+          made[index] = noteMade(context, result, more)
           for (const { descriptor, offset } of decoded.answer(result).installs)
             descriptors.push({ object: descriptor.object, attribute: 'results', offset: at + offset })
         }

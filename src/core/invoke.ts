@@ -364,6 +364,15 @@ export const execute = (
   caller: Caller,
 ): MaybePromise<Result> => run(context, entry, number, args, caller, checkNumbers)
 
+/** The same with arguments that no codec has seen. */
+export const invokeTyped = (
+  context: Context,
+  entry: Entry,
+  number: number,
+  args: AnyValues,
+  caller: Caller,
+): MaybePromise<Result> => run(context, entry, number, args, caller, checkValues)
+
 /** The device's method behind a class and a call number. EOPNOTSUPP if it has none. */
 export const methodOf = (context: Context, cls: ObjectClass, call: number, name: string): Entry => {
   const entry = findEntry(context.device.table, cls.id, call)
@@ -388,9 +397,7 @@ export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & str
   const entry = methodOf(context, cls, cls.methods[method].call, method)
   if (typeof args !== 'object' || args === null)
     throw new CallError('EINVAL', `${nameOf(entry)}: its arguments are an object, not ${String(args)}`)
-  return run(context, entry, object, args as AnyValues, caller, checkValues) as MaybePromise<
-    Returned<Out<C['methods'][K]>>
-  >
+  return invokeTyped(context, entry, object, args as AnyValues, caller) as MaybePromise<Returned<Out<C['methods'][K]>>>
 }
 
 /** `invoke` for a method that never waits; our own mistake if it does. */

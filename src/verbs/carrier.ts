@@ -3,7 +3,9 @@
  * section 8). Objects of the library are written against this and know nothing of the way.
  */
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
-import type { In, ObjectClass, Out } from '../spec/schema.ts'
+import type { CallError } from '../spec/errno.ts'
+import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
+import type { Link } from '../uapi/chain.ts'
 import type { DeviceStat } from '../uapi/tool.ts'
 
 /** Memory of one ring as this process sees it: where in its views header and first element begin. */
@@ -76,6 +78,11 @@ export interface Carrier {
     object: number,
     args: In<C['methods'][K]>,
   ): Answered<Out<C['methods'][K]>>
+  /**
+   * Runs a chain of calls, all or none of it, where calls need not be written as bytes; undefined if this one must.
+   * Answers those that succeeded, and why the one after them did not.
+   */
+  chain?(calls: readonly Link[]): { answers: readonly Answered<AnyValues>[]; error: CallError | undefined } | undefined
   readonly descriptors: Descriptors
   /** Of all its rings. */
   readonly layout: RingLayout

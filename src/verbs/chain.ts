@@ -6,16 +6,17 @@
  */
 import { ChainErrors, Interface } from '../spec/classes/interface.ts'
 import { CallError, errnoName } from '../spec/errno.ts'
-import type { AnyValue, AnyValues, In, Method, ObjectClass, Out } from '../spec/schema.ts'
+import type { AnyValues, In, Method, ObjectClass, Out } from '../spec/schema.ts'
 import { chainEntries, encodeChain, type Link } from '../uapi/chain.ts'
 import { type ChainedRefs, decodeResult } from '../uapi/object-client.ts'
+import type { Answered } from './carrier.ts'
 import { type RcQueuePairOptions, rcQpPlan, type UcQueuePairOptions, ucQpPlan } from './connected.ts'
 import { addressPlan, type Destination, type UdQueuePairOptions, udQpPlan } from './datagram.ts'
 import { type ProtectionDomain, pdPlan } from './domain.ts'
 import { rdmaError, refusal } from './error.ts'
 import { type Access, regionPlan } from './memory.ts'
 import { type CreateArguments, type ObjectOf, objectPlan } from './object.ts'
-import { checkOwn, type Kit, type MakeAll, make, type Named, type Plan } from './plan.ts'
+import { checkOwn, isMade, type Kit, type MakeAll, make, type Named, type Plan } from './plan.ts'
 import { type CqOptions, cqPlan } from './queue.ts'
 import { type SrqOptions, srqPlan, type XrcSrqOptions, xrcSrqPlan } from './shared-receive.ts'
 import { windowPlan } from './window.ts'
@@ -67,8 +68,8 @@ interface Entry {
   readonly method: string
   readonly args: AnyValues
   readonly object: number
-  made(object: number, out: AnyValues): unknown
-  failed(): void
+  readonly made: (answered: Answered<AnyValues>) => unknown
+  readonly failed: () => void
 }
 
 /** A method as the device has it, with the attributes of it that name objects. */
@@ -87,21 +88,29 @@ const chainable = (cls: ObjectClass, name: string): Chainable => {
 /** Arguments that name entries of the chain, by attribute; undefined if there are none. */
 const refsOf = (args: AnyValues, references: readonly string[]): ChainedRefs | undefined => {
   let found: Record<string, number> | undefined
-  for (const name of references) {
+  for (const name in args) {
     const value = args[name]
-    if (typeof value !== 'number' || value >= 0) continue
+    if (typeof value !== 'number' || value >= 0 || !references.includes(name)) continue
     found ??= {}
     found[name] = -1 - value
   }
   return found
 }
 
-/** Puts real objects in the place of planned ones. */
-const realise = (value: unknown, objects: ReadonlyMap<unknown, unknown>): unknown => {
-  if (objects.has(value)) return objects.get(value)
-  if (Array.isArray(value)) return value.map(one => realise(one, objects))
-  if (typeof value !== 'object' || value === null || Object.getPrototypeOf(value) !== Object.prototype) return value
-  return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, realise(one, objects)]))
+/** What stands for entries, and what they have made. */
+interface Making {
+  readonly planned: readonly Named[]
+  readonly made: readonly unknown[]
+}
+
+/** Puts real objects in the place of planned ones; other objects of the library are what they are. */
+const realise = (kit: Kit, value: unknown, making: Making): unknown => {
+  if (typeof value !== 'object' || value === null) return value
+  const { handle } = value as Partial<Named>
+  if (handle !== undefined && handle < 0 && making.planned[-1 - handle] === value) return making.made[-1 - handle]
+  if (Array.isArray(value)) return value.map(one => realise(kit, one, making))
+  if (Object.getPrototypeOf(value) !== Object.prototype || isMade(kit, value)) return value
+  return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, realise(kit, one, making)]))
 }
 
 const creation = <O>({ class: cls, args, made, failed }: Plan<O>): Entry => ({
@@ -109,9 +118,11 @@ const creation = <O>({ class: cls, args, made, failed }: Plan<O>): Entry => ({
   method: 'create',
   args,
   object: 0,
-  made: (object, out) => made({ object, out }),
+  made,
   failed,
 })
+
+const nothing = (): void => {}
 
 /** The call that a sentence of a codec begins with. */
 const CALL = /^\w+\.\w+(?=: )/
@@ -173,16 +184,15 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
           method,
           args: args as AnyValues,
           object: object?.handle ?? 0,
-          made: (_, out) => out,
-          failed: () => {},
+          made: ({ out }) => out,
+          failed: nothing,
         })
       },
     }
     try {
       const built = build(builder)
-      const objects = new Map<unknown, unknown>()
-      if (entries.length > 0) for (const [i, one] of execute(entries).entries()) objects.set(planned[i], one)
-      return realise(built, objects) as Realised<T>
+      const made = entries.length === 0 ? [] : execute(entries)
+      return realise(kit, built, { planned, made }) as Realised<T>
     } catch (error) {
       for (const entry of entries) entry.failed()
       throw error
@@ -191,7 +201,11 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
 
   const execute = (entries: readonly Entry[]): unknown[] => {
     const known = new Map<ObjectClass, Map<string, Chainable>>()
+    let last: Chainable | undefined
+    let lastWanted: ObjectClass | undefined
+    let lastName = ''
     const find = (cls: ObjectClass, name: string): Chainable => {
+      if (last !== undefined && lastWanted === cls && lastName === name) return last
       let methods = known.get(cls)
       if (methods === undefined) {
         methods = new Map()
@@ -202,6 +216,9 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
         found = chainable(classOf(cls, name), name)
         methods.set(name, found)
       }
+      last = found
+      lastWanted = cls
+      lastName = name
       return found
     }
     const links = entries.map(({ class: wanted, method: methodName, args, object }): Link => {
@@ -209,19 +226,26 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
       const call = { class: cls, methodName, method, object: Math.max(object, 0), args }
       return { call, refs: refsOf(args, references), object: object < 0 ? -1 - object : undefined }
     })
+    const refuse = (done: number, error: number, why: string): never => {
+      const { class: cls, method } = entries[done]
+      throw refusal(errnoName(error), error, `${cls.name}.${method}`, `${why} (entry ${done} of a chain)`)
+    }
+    const straight = kit.carrier.chain?.(links)
+    if (straight !== undefined) {
+      const { answers, error } = straight
+      if (error !== undefined) return refuse(answers.length, error.errno, error.message)
+      return answers.map((answered, i) => entries[i].made(answered))
+    }
     const { out } = kit.carrier.call(Interface, 'chain', 0, {
       entries: encoded(links),
       onError: ChainErrors.values.UNDO,
     })
     const { results, done, error, reason } = out
-    if (done < entries.length) {
-      const { class: cls, method } = entries[done]
-      const why = reason === undefined ? 'refused' : new TextDecoder().decode(reason as Uint8Array)
-      throw refusal(errnoName(error), error, `${cls.name}.${method}`, `${why} (entry ${done} of a chain)`)
-    }
+    if (done < entries.length)
+      return refuse(done, error, reason === undefined ? 'refused' : new TextDecoder().decode(reason as Uint8Array))
     return chainEntries(results as Uint8Array).map(({ message }, i) => {
       const result = decodeResult(links[i].call, message)
-      return entries[i].made(result.object ?? 0, result.out as { [name: string]: AnyValue })
+      return entries[i].made({ object: result.object ?? 0, out: result.out })
     })
   }
   return { run, makeAll }

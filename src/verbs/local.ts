@@ -2,6 +2,7 @@
  * The carrier of devices in this process (network.ts): calls are functions, rings are plain memory, buffers have
  * addresses that are made up. No daemon, no native code.
  */
+import { runCalls } from '../core/chain-calls.ts'
 import { addEventHandler } from '../core/clients.ts'
 import { DEVICE_FATAL } from '../core/events.ts'
 import { invokeNow } from '../core/invoke.ts'
@@ -16,8 +17,9 @@ import { mappedRings, slabRings } from '../drivers/rxe/ring-memory.ts'
 import type { RingMemory } from '../drivers/rxe/rings.ts'
 import { loadNativeCopier } from '../host/copy.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
-import type { ObjectClass } from '../spec/schema.ts'
-import type { Carrier, EventTargets } from './carrier.ts'
+import type { AnyValues, ObjectClass } from '../spec/schema.ts'
+import type { Result } from '../uapi/call.ts'
+import type { Answered, Carrier, EventTargets } from './carrier.ts'
 import { asRefusal, refused, refusing } from './error.ts'
 import { localCopies, localDescriptors } from './local-descriptors.ts'
 import { openOwnFile } from './local-file.ts'
@@ -45,6 +47,11 @@ const ringsWith = (layout: RingLayout['name']): { memory: RingMemory; ring: Carr
     },
   }
 }
+
+const answered = ({ object, descriptors, out }: Result): Answered<AnyValues> => ({
+  object: object ?? descriptors?.[0]?.object ?? 0,
+  out,
+})
 
 /** A context on a device of this process; `soft`: it is the soft device. `closed` is called once it is closed. */
 const carrierOn = (
@@ -84,11 +91,15 @@ const carrierOn = (
       // Arming moves nothing, and every wait does it.
       if (method !== 'reqNotify') network.touch()
       try {
-        const { object: made, descriptors, out } = invokeNow(context, cls, method, object, args, caller)
-        return { object: made ?? descriptors?.[0]?.object ?? 0, out: out as never }
+        return answered(invokeNow(context, cls, method, object, args, caller)) as never
       } catch (error) {
         throw asRefusal(error, `${(cls as ObjectClass).name}.${method}`)
       }
+    },
+    chain(calls) {
+      network.touch()
+      const outcome = refusing('interface.chain', () => runCalls(context, calls, caller))
+      return outcome && { answers: outcome.results.map(answered), error: outcome.error }
     },
     descriptors: localDescriptors(network.core, memory, caller),
     layout: ringMemory.layout,

@@ -131,6 +131,9 @@ export const checkOwn = (kit: Kit, call: string, option: string, object: Named |
   if (!isOwn) throw invalid(call, `${option} is closed or of another device`, OWN)
 }
 
+/** Whether it is an object of this device whose methods are its own. */
+export const isMade = (kit: Kit, object: object): boolean => OWNER in object || sourceName(kit, object) !== undefined
+
 /** `object` is of this device from now on; what has no events is not found among the sources. */
 export const belongs = <T extends object>(kit: Kit, object: T): T => Object.assign(object, { [OWNER]: kit })
 

@@ -240,7 +240,7 @@ export const qpClass = (
           rnrRetry: now.rnrRetry,
           rqPsn: now.rqPsn,
           maxRdAtomic: now.maxRdAtomic,
-          alternatePath: { ...noAddress, primaryPort: 0, altPort: 0, pkeyIndex: 0, timeout: 0 },
+          alternatePath: { ...noAddress, altPort: 0, pkeyIndex: 0, timeout: 0 },
           minRnrTimer: now.minRnrTimer,
           sqPsn: now.sqPsn,
           maxDestRdAtomic: now.maxDestRdAtomic,

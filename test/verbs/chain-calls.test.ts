@@ -1,0 +1,123 @@
+/*
+ * Chains in this process run as calls; while a hook looks on they go as bytes. Both ways do the same, refuse the same
+ * in the same words, and leave nothing behind.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { addHook } from '../../src/core/registry.ts'
+import { Interface } from '../../src/spec/classes/interface.ts'
+import { Pd } from '../../src/spec/classes/pd.ts'
+import { RcQp } from '../../src/spec/classes/rc_qp.ts'
+import { QpState } from '../../src/spec/enums.ts'
+import { type Chain, createNetwork, type Named, open, RdmaError } from '../../src/verbs/index.ts'
+import type { LocalNetwork } from '../../src/verbs/network.ts'
+
+const opened = async () => {
+  const network = createNetwork()
+  const device = await open({ network })
+  const core = (network as LocalNetwork).core.devices.get(device.name)
+  assert.ok(core !== undefined)
+  const pd = device.pd()
+  const cq = device.cq()
+  return { device, core, pd, cq, qp: pd.rcQp({ sendCq: cq }) }
+}
+
+type Base = Awaited<ReturnType<typeof opened>>
+
+/** What `body` answers while somebody looks on at chains, and how many bytes of chains that one saw. */
+const watched = <T>({ core }: Base, body: () => T): { out: T; bytes: number } => {
+  let bytes = 0
+  const stop = addHook(core, {
+    class: 'interface',
+    method: 'chain',
+    pre: (_call, _object, args) => {
+      bytes += (args.entries as Uint8Array).length
+    },
+  })
+  try {
+    return { out: body(), bytes }
+  } finally {
+    stop()
+  }
+}
+
+const buffer = new Uint8Array(64)
+const bad: Readonly<Record<string, (chain: Chain, base: Base) => unknown>> = {
+  'another class': chain => chain.register(chain.cq(), buffer),
+  'a method of another class': chain => chain.call(RcQp, 'query', {}, chain.pd()),
+  'what is gone': chain => {
+    const pd = chain.pd()
+    chain.call(Pd, 'destroy', {}, pd)
+    chain.register(pd, buffer)
+  },
+  'what made no object': (chain, { qp }) => {
+    chain.pd()
+    chain.register(chain.call(RcQp, 'query', {}, qp) as Named, buffer)
+  },
+  'what cannot be undone': (chain, { qp }) => {
+    chain.pd()
+    chain.call(RcQp, 'modify', { state: QpState.values.ERR }, qp)
+  },
+  'a chain in a chain': (chain, { qp }) => {
+    chain.pd()
+    chain.call(Interface, 'chain', { entries: new Uint8Array(0), onError: 1 }, chain.call(RcQp, 'query', {}, qp))
+  },
+  'a creation that is about an object': chain => chain.call(Pd, 'create', {}, chain.pd()),
+  'a value out of its limits': (chain, { pd, cq }) => {
+    chain.pd()
+    chain.rcQp(pd, { sendCq: cq, maxSends: 1 << 30 })
+  },
+  'many by the way, and then a mistake': (chain, { pd, cq }) => {
+    const dgid = new Uint8Array([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 1])
+    const one = { dgid, sgidIndex: 1, port: 1, isGlobal: 1, hopLimit: 1, trafficClass: 0, flowLabel: 0 }
+    chain.call(Pd, 'createAhs', { addresses: [{ ...one, sl: 0, staticRate: 0 }] }, chain.pd())
+    chain.rcQp(pd, { sendCq: cq, maxSends: 1 << 30 })
+  },
+}
+
+test('what is refused is refused in the same words, and nothing is left', async () => {
+  const base = await opened()
+  const said = (wrong: (chain: Chain, base: Base) => unknown): string => {
+    const before = { ...base.core.counts }
+    try {
+      base.device.chain(chain => wrong(chain, base))
+    } catch (error) {
+      assert.ok(error instanceof RdmaError)
+      for (const [name, count] of Object.entries(base.core.counts)) assert.equal(count, before[name] ?? 0, name)
+      return `${error.call} ${error.attribute}: ${error.message}`
+    }
+    return 'nothing'
+  }
+  for (const [what, wrong] of Object.entries(bad)) {
+    const straight = said(wrong)
+    const { out, bytes } = watched(base, () => said(wrong))
+    assert.notEqual(straight, 'nothing', what)
+    assert.ok(bytes > 0, what)
+    assert.equal(straight, out, what)
+  }
+  await base.device.close()
+})
+
+test('what is made is the same, whoever looks on', async () => {
+  const base = await opened()
+  const { device, pd, cq } = base
+  const build = (): unknown =>
+    device.chain(chain => {
+      const qp = chain.rcQp(pd, { sendCq: cq })
+      return { qp: chain.call(RcQp, 'query', {}, qp), own: chain.ucQp(chain.pd(), { sendCq: chain.cq() }), given: pd }
+    })
+  const straight = build() as { own: { qpn: number }; given: object }
+  const { out, bytes } = watched(base, build)
+  assert.ok(bytes > 0)
+  assert.deepEqual((out as { qp: object }).qp, (straight as unknown as { qp: object }).qp)
+  assert.equal(straight.given, pd)
+  assert.notEqual(straight.own.qpn, (out as typeof straight).own.qpn)
+  await device.close()
+})
+
+test('an object of any class that a chain is given is answered as it is', async () => {
+  const { device } = await opened()
+  const given = device.create(Pd)
+  assert.equal(device.chain(chain => ({ made: chain.pd(), given })).given, given as unknown)
+  await device.close()
+})
