@@ -28,6 +28,19 @@ interface Area {
   readonly length: number
 }
 
+/** Two views, and whether they show one buffer: remembered, since to ask a view for its buffer is a call. */
+let near: DataView | undefined
+let far: DataView | undefined
+let isOne = false
+const showOne = (a: DataView, b: DataView): boolean => {
+  if (a !== near || b !== far) {
+    near = a
+    far = b
+    isOne = a.buffer === b.buffer
+  }
+  return isOne
+}
+
 /** Up to so many bytes a loop over words is faster than a view of them, and allocates nothing. */
 const FEW = 256
 
@@ -39,7 +52,7 @@ const copy = (
   size: number,
 ): void => {
   // the words of one buffer may overlap
-  if (size > FEW || from.view.buffer === to.view.buffer) {
+  if (size > FEW || showOne(from.view, to.view)) {
     to.bytes.set(from.bytes.subarray(start, start + size), at)
     return
   }

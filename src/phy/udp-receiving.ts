@@ -211,7 +211,8 @@ export const createUdpReceiving = (
 
   return {
     receive: run => {
-      if (handed >= TURN_BYTES || handedPackets >= TURN_PACKETS) return false
+      // All that one call brought is handed out: then the buffers are used again from the first, which the cache has.
+      if (cursor === got && (handed >= TURN_BYTES || handedPackets >= TURN_PACKETS)) return false
       for (;;) {
         while (cursor < got) if (handOn(run)) return true
         startAgain()

@@ -14,7 +14,7 @@ import type { Arena } from '../wire/arena.ts'
 import { bthOpcode, bthPadCount, bthPsn } from '../wire/bth.ts'
 import { aethSyndrome, atomicAckHi, atomicAckLo } from '../wire/extensions.ts'
 import { drained, endOldest, failOldest } from './completing.ts'
-import { flushMoves, Moved, MoveKind, scatter } from './moves.ts'
+import { flushMoves, Moved, MoveKind, scatter, scatterPieces } from './moves.ts'
 import { psnAdd, psnDistance } from './psn.ts'
 import { narrowShare, widenShare } from './sharing.ts'
 import { type EngineState, PACKET_WEIGHT, Q, Request, Row, readPart, schedule } from './state.ts'
@@ -234,6 +234,39 @@ const onReadResponse = (
   if (endsPart) uncount(s, base, request)
   if (isLast) endOldest(s, row, SUCCESS)
   progress(s, row, now)
+}
+
+/**
+ * MIDDLEs of the answer to the oldest request, a READ: those that come next, `count` of them with their payloads every
+ * `stride` bytes from `at` on, and more is to come. `done`: packets of it that came before. Answers how many were
+ * taken; 0 if the next one does not lie in one element of the request.
+ */
+export const takeReadMiddles = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  stride: number,
+  count: number,
+  done: number,
+  now: number,
+): number => {
+  const base = row * WORDS
+  const p = s.pool
+  const request = s.rows[base + HEAD]
+  const mtu = s.rows[base + MTU]
+  const sge = request + WR + Send.SGE
+  const sges = p[request + WR + Send.SGES]
+  const kind = MoveKind.READ_RESPONSE
+  const why = scatterPieces(s, row, kind, sge, sges, done * mtu, arena, at, mtu, stride, count)
+  const taken = s.pieces
+  if (taken === 0 || !isConnected(s, base)) return taken
+  if (why !== Moved.OK) failOldest(s, row, LOC_PROT_ERR)
+  else {
+    moveUnacked(s, base, taken)
+    progress(s, row, now)
+  }
+  return taken
 }
 
 /** The answer of a FLUSH or ATOMIC WRITE, a READ response that is alone and has no payload (annex A19). */

@@ -15,10 +15,11 @@ import { checkPacket } from '../wire/packet.ts'
 import { onReadMoveFailed, onResponse, onTimer } from './completer.ts'
 import { drained, enterError, flushReceives, flushSends } from './completing.ts'
 import { onDatagram } from './datagram.ts'
+import { onMiddles } from './middles.ts'
 import { flushMoves, MoveKind, settle } from './moves.ts'
 import { onRequestMoveFailed } from './refusals.ts'
 import { transmitRequests } from './requester.ts'
-import { onMiddles, onRequest } from './responder.ts'
+import { onRequest } from './responder.ts'
 import { transmitResponses } from './responses.ts'
 import { endRun } from './run.ts'
 import { leaveShare, nextShares, onShares, putBack, takeWaiting } from './sharing.ts'
@@ -403,7 +404,7 @@ const onRun = (
   const state = s.rows[base + STATE]
   if (count > 1 && state >= RTR && state !== ERR && peer === s.rows[base + PEER] && peer >= 0) {
     const alike = lastBytes === packetBytes ? count : count - 1
-    const taken = onMiddles(s, row, arena, offset, packetBytes, alike)
+    const taken = onMiddles(s, row, arena, offset, packetBytes, alike, now)
     if (taken > 0) {
       s.counters.receivedPackets += taken
       return taken

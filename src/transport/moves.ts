@@ -254,6 +254,40 @@ export const settle = (s: EngineState, row: number): void => {
 }
 
 /**
+ * Writes payloads to one element of a request: as many of `pieces`, `chunk` bytes each every `stride` bytes from `at`
+ * on, as fit the one in which byte `offset` of the message lies, from there on. `s.pieces` says how many these are.
+ * Answers Moved.OK or why not.
+ */
+export const scatterPieces = (
+  s: EngineState,
+  row: number,
+  kind: number,
+  sge: number,
+  count: number,
+  offset: number,
+  from: Arena,
+  at: number,
+  chunk: number,
+  stride: number,
+  pieces: number,
+): number => {
+  const p = s.pool
+  let skip = offset
+  let e = sge
+  const last = sge + (count - 1) * SGE_WORDS
+  while (e < last && skip >= p[e + SGE_LENGTH]) {
+    skip -= p[e + SGE_LENGTH]
+    e += SGE_WORDS
+  }
+  const fit = Math.floor((p[e + SGE_LENGTH] - skip) / chunk)
+  s.pieces = fit < pieces ? (fit > 0 ? fit : 0) : pieces
+  if (s.pieces === 0) return OK
+  const end = p[e + SGE_LO] + skip
+  const hi = (p[e + SGE_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
+  return putPieces(s, row, kind, p[e + SGE_KEY], LOCAL_WRITE, hi, end >>> 0, from, at, chunk, stride, s.pieces, 0, 0)
+}
+
+/**
  * Writes `length` payload bytes at `at` to the elements of a request, from byte `offset` of the message on. `sge` is
  * the index of the first element in the pool; `now` as in `putNow`. Answers Moved.OK or why not.
  */

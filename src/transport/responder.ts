@@ -6,7 +6,7 @@
  * responses.ts' business, what SENDs and WRITEs do, however they come, that of messages.ts.
  */
 import { AsyncEventType, QpState } from '../spec/enums.ts'
-import { DEFAULT_PKEY, ICRC_BYTES } from '../spec/headers.ts'
+import { ICRC_BYTES } from '../spec/headers.ts'
 import {
   headerAt,
   OP_ATOMIC,
@@ -23,23 +23,22 @@ import {
   OP_WRITE,
   opcodeFlags,
   opcodeHeaderBytes,
-  operationCode,
 } from '../spec/opcodes.ts'
-import { reliableService, Service, serviceBits } from '../spec/services.ts'
+import { reliableService, Service } from '../spec/services.ts'
 import { SendKind, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
-import { BTH_ACKREQ, bthAckReq, bthDestQp, bthOpcode, bthPadCount, bthPsn, bthSolicited } from '../wire/bth.ts'
+import { bthAckReq, bthOpcode, bthPadCount, bthPsn, bthSolicited } from '../wire/bth.ts'
 import * as ext from '../wire/extensions.ts'
 import { beginWrite, takeSend, takeWrite } from './messages.ts'
 import { onAtomicWrite, onFlush } from './placement.ts'
-import { PSN_MASK, psnDifference } from './psn.ts'
+import { psnDifference } from './psn.ts'
 import { onGap, Refusal, refuse } from './refusals.ts'
 import { onAtomic, onRead, replayAnswer, replayRead } from './resources.ts'
 import { type EngineState, R, Row, schedule } from './state.ts'
 import { admit } from './unreliable.ts'
 import { nameQueue } from './xrc.ts'
 
-const { WORDS, SERVICE, SRQN, STATE, QPN, MTU, RESPONDER, EXPECTED, MESSAGE, WRITE_LEFT } = Row
+const { WORDS, SERVICE, STATE, MTU, RESPONDER, EXPECTED, MESSAGE, WRITE_LEFT } = Row
 const { ACK_DUE, NAK_DUE, NAK_SENT } = R
 const { RTR } = QpState.values
 const { NONE, SEND, WRITE, ATOMIC, FLUSH, ATOMIC_WRITE } = SendKind
@@ -154,7 +153,7 @@ const onDuplicate = (
 // ---- what is to be done ----
 
 /** Packets were taken: their sender may want to hear of it. */
-const owe = (s: EngineState, row: number, asked: boolean): void => {
+export const owe = (s: EngineState, row: number, asked: boolean): void => {
   const base = row * WORDS
   if (!asked || reliableService[s.rows[base + SERVICE]] === 0) return
   s.rows[base + RESPONDER] |= ACK_DUE
@@ -227,53 +226,4 @@ const onWriteStart = (
   const isFirst = (flags & OP_FIRST) !== 0
   if (isFirst ? length <= payload : length !== payload) return INVALID_REQUEST
   return beginWrite(s, row, ext.rethVaHi(view, at), ext.rethVaLo(view, at), ext.rethRkey(view, at), length, isFirst)
-}
-
-/** What the first word of a plain packet's BTH may not differ in: opcode, pad, version and the base of the P_Key. */
-const PLAIN_MASK = 0xff3f_7fff | 0
-const PLAIN_PKEY = DEFAULT_PKEY & 0x7fff
-
-/**
- * The short way for most packets of a long message: takes as many of `count` packets, back to back and `size` bytes
- * each, as are just the MIDDLEs that come next in the WRITE under way. Answers how many; the next one, if any, needs
- * the long way (`onRequest`).
- */
-export const onMiddles = (
-  s: EngineState,
-  row: number,
-  arena: Arena,
-  at: number,
-  size: number,
-  count: number,
-): number => {
-  const w = s.rows
-  const base = row * WORDS
-  const mtu = w[base + MTU]
-  const opcode = serviceBits[w[base + SERVICE]] | operationCode.WRITE_MIDDLE
-  const head = HEADER_BYTES[opcode]
-  if (w[base + MESSAGE] !== WRITE || size !== head + mtu + ICRC_BYTES) return 0
-  const left = w[base + WRITE_LEFT] >>> 0
-  // the packet that the message ends with is none
-  const inside = Math.ceil(left / mtu) - 1
-  const most = inside < count ? inside : count
-  const view = arena.view
-  const qpn = w[base + QPN]
-  const first = (opcode << 24) | PLAIN_PKEY
-  const shared = XRCETH_AT[opcode]
-  let psn = w[base + EXPECTED]
-  let third = 0
-  let taken = 0
-  for (let from = at; taken < most; taken++, from += size) {
-    const word = view.getUint32(from + 8)
-    if ((view.getUint32(from) & PLAIN_MASK) !== first || bthDestQp(view, from) !== qpn || (word & PSN_MASK) !== psn)
-      break
-    if (shared !== 0 && ext.xrcethSrq(view, from + shared) !== w[base + SRQN]) break
-    third |= word
-    psn = (psn + 1) & PSN_MASK
-  }
-  if (taken === 0) return 0
-  w[base + RESPONDER] &= ~(NAK_SENT | NAK_DUE)
-  if (takeWrite(s, row, 0, arena, at + head, mtu, size, taken, 0, false, false) > 0)
-    owe(s, row, (third & BTH_ACKREQ) !== 0)
-  return taken
 }

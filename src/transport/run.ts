@@ -40,11 +40,21 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
 }
 
 /**
- * Room for a packet of `lead` bytes, a run of its own, from `s.runAt` on and for up to `want` packets of `size` bytes,
- * fewer than `lead`, right behind it. Answers how many of the latter fit; -1 if the port cannot take even the first one
- * now.
+ * Room for a packet of `lead` bytes, of which a run may end, from `s.runAt` on and for up to `want` packets of `size`
+ * bytes, fewer than `lead`, right behind it. Answers how many of the latter fit; -1 if the port cannot take even the
+ * first one now.
+ *
+ * Where runs are cut into messages (`soonPackets`) each of these has its price, and the lead joins a run of packets as
+ * long as it is: so does the first answer to a READ to the last one of the READ before.
  */
 export const openLedRun = (s: EngineState, lead: number, size: number, flow: number, want: number): number => {
+  if (s.runCount > 0 && s.runPacket === lead && s.runFlow === flow && !s.runClosed && s.runCount < s.soonPackets) {
+    const left = s.roomEnd - s.roomAt
+    if (s.soonPackets < s.sink!.maxPackets && (left >= lead + want * size || (left >= lead && isWorthWhile(s, left)))) {
+      s.runAt = s.roomAt
+      return least(want, s.sink!.maxPackets, ((left - lead) / size) | 0)
+    }
+  }
   commitRun(s)
   if (!makeRoom(s, lead, lead + want * size)) return -1
   beginRun(s, lead, flow)

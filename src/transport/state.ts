@@ -258,6 +258,8 @@ export interface EngineState {
   /** The pending move, see moves.ts. */
   readonly move: Uint32Array
   moveArena: Arena | undefined
+  /** How many payloads `scatterPieces` took. */
+  pieces: number
   readonly moveFailed: MoveFailed
 
   /** Whom the row whose turn it is reaches without packets, and what is being handed over, see direct.ts. */
@@ -321,6 +323,7 @@ export const createState = (
   runAt: 0,
   move: new Uint32Array(Move.WORDS),
   moveArena: undefined,
+  pieces: 0,
   moveFailed,
   partner: undefined,
   partnerState: undefined,

@@ -89,9 +89,12 @@ export const crcOfArena = (arena: Arena, offset: number, length: number, seed: n
   return zlibCrc32(arena.bytes.subarray(offset, offset + length), seed >>> 0) | 0
 }
 
-/** What makes the CRCs of many buffers of `length` bytes in this arena with one call, if there is such a thing. */
-export const eachCrcFor = (arena: Arena, length: number): EachCrc | undefined =>
-  length >= engineFrom && arena.address !== 0 ? engine!.each : undefined
+/**
+ * What makes the CRCs of `count` buffers of `length` bytes in this arena with one call, if that is there and worth it:
+ * together they may be as short as one that is.
+ */
+export const eachCrcFor = (arena: Arena, length: number, count: number): EachCrc | undefined =>
+  count > 1 && length * count >= engineFrom && arena.address !== 0 ? engine!.each : undefined
 
 /** CRC-32 of bytes as zlib has it, 0 to 2^32-1, going on from `seed`. */
 export const crc32 = (bytes: Uint8Array, seed = 0): number => crcOfArena(arenaOver(bytes), 0, bytes.length, seed) >>> 0

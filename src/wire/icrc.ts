@@ -174,7 +174,7 @@ export const sealIcrcs = (
   identification: number,
 ): void => {
   const covered = length - ICRC_BYTES
-  const each = count > 1 ? eachCrcFor(arena, covered) : undefined
+  const each = eachCrcFor(arena, covered, count)
   if (each === undefined) {
     for (let i = 0, at = offset; i < count; i++, at += length) sealIcrc(arena, at, length, flow, identification + i)
     return
@@ -210,7 +210,7 @@ export const countRightIcrcs = (
   if (length < BTH_BYTES + ICRC_BYTES) return 0
   const { bytes } = arena
   const covered = length - ICRC_BYTES
-  const each = count > 1 ? eachCrcFor(arena, covered) : undefined
+  const each = eachCrcFor(arena, covered, count)
   const step = each === undefined ? 1 : each.registers.length
   for (let done = 0; done < count; done += step) {
     const from = offset + done * length

@@ -63,6 +63,21 @@ describe('UDP', { skip }, () => {
     assert.deepEqual([a.counters.sendErrors, b.counters.unexpectedIdentifications], [0, 0])
   })
 
+  it('uses the same few buffers again, however much waits', async () => {
+    const [a, b, there, back] = pair()
+    sendRun(b, back, 0, 1)
+    await collect(a, 1)
+    for (let i = 0; i < 8; i++) sendRun(a, there, 15 * i, 15, 4112)
+    const places = new Set<number>()
+    const run = emptyRun()
+    for (let turn = 0; turn < 4; turn++) {
+      while (b.receive(run)) places.add(run.offset)
+      b.release()
+      for (let i = 0; i < 3; i++) sendRun(a, there, 120 + 45 * turn + 15 * i, 15, 4112)
+    }
+    assert.equal(places.size, 8, 'those of a turn, two calls of the system')
+  })
+
   it('never cuts when it was told not to', async () => {
     const [a, b, there, back] = pair({ cut: 'never' })
     sendRun(b, back, 0, 1)

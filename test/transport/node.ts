@@ -99,6 +99,7 @@ export interface NodeOptions {
   boundReads?: boolean
   pace?: number
   maxPackets?: number
+  soonPackets?: number
   maxBytes?: number
   /** Place in client memory of an address that a program or a peer names; from MEMORY_BASE on if absent. */
   locate?: (address: bigint) => number
@@ -329,6 +330,7 @@ export const createNode = (options: NodeOptions = {}) => {
   const sink: TransmitSink = {
     arena,
     maxPackets: options.maxPackets ?? 256,
+    soonPackets: options.soonPackets,
     maxBytes,
     reserve(bytes) {
       if (bytes > maxBytes) throw new Error(`reserved ${bytes}`)

@@ -211,6 +211,7 @@ describe('random operations between two engines', () => {
   it('keep their meaning with runs of one packet and a window of two', () =>
     run(3, 1024, 600, bad, { maxPackets: 1, windowBytes: 2100 }))
   it('keep their meaning with small runs', () => run(4, 256, 600, bad, { maxBytes: 1000, windowBytes: 8000 }))
+  it('keep their meaning with runs that leave early', () => run(5, 256, 600, bad, { soonPackets: 3 }))
   for (const mtu of [256, 1024])
     it(`keep their meaning with READs in parts, path MTU ${mtu}`, () =>
       run(mtu + 1, mtu, 2000, bad, { windowBytes: 9 * mtu, boundReads: true }))

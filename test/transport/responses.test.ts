@@ -35,6 +35,30 @@ describe('a READ', () => {
     const got = t.payloads().slice(0, 3)
     assert.deepEqual(Uint8Array.from(got.flatMap(p => [...p])), data(2500))
   })
+  it('ends in the run in which the next begins, where runs are messages', () => {
+    const runsOf = (soonPackets?: number): number[][] => {
+      const t = start({}, { maxBytes: 0x8000, ...(soonPackets !== undefined && { soonPackets }) })
+      t.node.memory.set(data(8 * MTU), 0x9000)
+      t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 4 * MTU })
+      t.request('READ_REQUEST', 4, { remote: 0x9000 + 4 * MTU, dmaLen: 4 * MTU })
+      const names = ['FIRST', 'MIDDLE', 'MIDDLE', 'LAST']
+      const expected = [...names, ...names].map((name, i) => `READ_RESP_${name}@${i}`)
+      assert.deepEqual(
+        t.sent().map(text => text.split(' ')[0]),
+        expected,
+      )
+      assert.deepEqual(Uint8Array.from(t.payloads().flatMap(p => [...p])), data(8 * MTU))
+      const runs: number[][] = []
+      for (const { run, bytes } of t.node.sent) {
+        runs[run - 1] ??= []
+        runs[run - 1].push(bytes.length)
+      }
+      return runs
+    }
+    const [ends, middles] = [MTU + 20, [MTU + 16, MTU + 16]]
+    assert.deepEqual(runsOf(8), [[ends], middles, [ends, ends], middles, [ends]])
+    assert.deepEqual(runsOf(), [[ends], middles, [ends], [ends], middles, [ends]])
+  })
   it('of one packet or of nothing is answered by ONLY, the latter without a look at the key', () => {
     const t = start()
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 5 })

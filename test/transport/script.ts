@@ -170,6 +170,13 @@ export const startScript = (
         () => row,
         now,
       ),
+    /** The same with responses, PSNs relative to SQ. */
+    responses: (...packets: (readonly [name: string, psn: number, spec?: PacketSpec])[]) =>
+      node.injectRun(
+        packets.map(([name, psn, spec]) => packet(name, SQ + psn, spec)),
+        () => row,
+        now,
+      ),
     /** The peer sends a response (PSN relative to SQ). */
     response: (name: string, psn: number, spec: PacketSpec = {}) => node.inject(row, packet(name, SQ + psn, spec), now),
     raw: (bytes: Uint8Array, peer = 0) => node.inject(row, bytes, now, peer),

@@ -295,5 +295,10 @@ describe('packets of a run', () => {
     assert.equal(engine.calls.each, 2)
     assert.equal(countRightIcrcs(arena, 0, 100, MOST, flows[0], 0), MOST)
     assert.equal(engine.calls.each, 3)
+    // alone each of them is too short for the engine
+    sealIcrcs(arena, 0, 40, 2, flows[0], 0)
+    assert.equal(engine.calls.each, 4)
+    sealIcrcs(arena, 0, 32, 2, flows[0], 0)
+    assert.equal(engine.calls.each, 4)
   })
 })
