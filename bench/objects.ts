@@ -47,7 +47,7 @@ export const objectRows: readonly Row[] = [
   row('cq', 2500, 1600),
   row('srq', 2000, 1200),
   row('rc_qp', 3500, 2600, 100_000),
-  row('rc_qp 0+0', 600, 550, 100_000),
+  row('rc_qp 0+0', 600, 520, 100_000),
   row('rc_qp connected', 4000, 3000),
   row('uc_qp', 3500, 2600),
   row('ud_qp', 3500, 2600),

@@ -23,6 +23,7 @@ import type {
   EventRoute,
   EventSink,
   FdObject,
+  Telling,
   Threshold,
 } from './model.ts'
 import { beginCount, countTowards, createThreshold, expireDue, hasten } from './thresholds.ts'
@@ -104,8 +105,9 @@ export const attachSink = (fd: FdObject, sink: EventSink): void => {
 
 // ---- records ----
 
-const recordOf = (element: Affiliation, type: number, object = element.attached?.object): EventRecord => {
-  const { attached, userHandle } = element
+const recordOf = (element: Affiliation, type: number, object = element.more?.attached?.object): EventRecord => {
+  const { more, userHandle } = element
+  const attached = more?.attached
   const bytes = new Uint8Array(attached !== undefined ? 24 : type < 0 ? 8 : 16)
   const view = new DataView(bytes.buffer)
   view.setBigUint64(0, attached?.cookie ?? userHandle, true)
@@ -120,10 +122,20 @@ const recordOf = (element: Affiliation, type: number, object = element.attached?
 /** `type` of a completion event. */
 const COMPLETION = -1
 
-const count = (event: EventRecord, by: 1 | -1): void => {
-  if (event.type < 0) event.element.completions += by
-  else event.element.asyncs += by
+/** What a source has that has something to tell: made with the first of it. */
+export const telling = (events: Affiliation): Telling => {
+  events.more ??= { completions: 0, asyncs: 0, record: undefined, attached: undefined, threshold: undefined }
+  return events.more
 }
+
+const count = ({ element, type }: EventRecord, by: 1 | -1): void => {
+  const more = telling(element)
+  if (type < 0) more.completions += by
+  else more.asyncs += by
+}
+
+/** An event that was posted is taken back, or was never seen. */
+export const uncount = (event: EventRecord): void => count(event, -1)
 
 const post = (fd: FdObject | undefined, event: EventRecord): void => {
   if (fd === undefined || fd.closed) return
@@ -191,11 +203,7 @@ export const affiliate = (
     userHandle,
     to: routeTo(object.context, isEventFd(to.channel), isEventFd(to.asyncFd) ?? object.context?.asyncFd),
     armed: 0,
-    completions: 0,
-    asyncs: 0,
-    record: undefined,
-    attached: undefined,
-    threshold: undefined,
+    more: undefined,
   }
   return object.events
 }
@@ -216,7 +224,7 @@ export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, 
   const { events } = object
   if (events === undefined)
     throw new Error(`an object of class ${object.class.name} has no completions to be armed for`)
-  const threshold = count !== undefined || period !== undefined ? thresholdOf(object, events) : events.threshold
+  const threshold = count !== undefined || period !== undefined ? thresholdOf(object, events) : events.more?.threshold
   const waits = events.armed !== 0
   if (events.armed !== 2) events.armed = solicitedOnly ? 1 : 2
   if (threshold === undefined) return
@@ -226,8 +234,10 @@ export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, 
 }
 
 const thresholdOf = ({ context }: CoreObject, events: Affiliation): Threshold | undefined => {
-  if (context !== undefined) events.threshold ??= createThreshold(context.device.core)
-  return events.threshold
+  if (context === undefined) return events.more?.threshold
+  const more = telling(events)
+  more.threshold ??= createThreshold(context.device.core)
+  return more.threshold
 }
 
 /** Sets the threshold of a queue (R36); what is undefined stays. */
@@ -252,12 +262,13 @@ const callHandler = (core: Core | undefined, run: () => void): void => {
 const notify = (events: Affiliation): void => {
   events.armed = 0
   const { handlers, core } = events.to
-  if (events.attached === undefined && handlers?.completion !== undefined) {
+  if (events.more?.attached === undefined && handlers?.completion !== undefined) {
     callHandler(core, () => handlers.completion?.(events.userHandle))
     return
   }
-  events.record ??= recordOf(events, COMPLETION)
-  postAbout(events.attached?.queue ?? events.to.channel, events.record)
+  const more = telling(events)
+  more.record ??= recordOf(events, COMPLETION)
+  postAbout(more.attached?.queue ?? events.to.channel, more.record)
 }
 
 /**
@@ -266,7 +277,8 @@ const notify = (events: Affiliation): void => {
  */
 export const completed = (events: Affiliation, solicited: boolean): void => {
   if (events.armed === 0 || (events.armed === 1 && !solicited)) return
-  if (events.threshold !== undefined && !countTowards(events, events.threshold)) return
+  const threshold = events.more?.threshold
+  if (threshold !== undefined && !countTowards(events, threshold)) return
   notify(events)
 }
 
@@ -277,21 +289,17 @@ export const expire = (core: Core, now: number): boolean => expireDue(core, now,
 export const raise = ({ events }: CoreObject, type: number): void => {
   if (events === undefined) return
   const { handlers, core } = events.to
-  if (events.attached === undefined && handlers?.event !== undefined)
+  const attached = events.more?.attached
+  if (attached === undefined && handlers?.event !== undefined)
     callHandler(core, () => handlers.event?.(events.userHandle, type))
-  else postAbout(events.attached?.queue ?? events.to.asyncFd, recordOf(events, type))
+  else postAbout(attached?.queue ?? events.to.asyncFd, recordOf(events, type))
 }
 
-const nobody = (userHandle: bigint, attached?: Attachment): Affiliation => ({
-  userHandle,
-  to: nowhere,
-  armed: 0,
-  completions: 0,
-  asyncs: 0,
-  record: undefined,
-  attached,
-  threshold: undefined,
-})
+const nobody = (userHandle: bigint, attached?: Attachment): Affiliation => {
+  const events: Affiliation = { userHandle, to: nowhere, armed: 0, more: undefined }
+  if (attached !== undefined) telling(events).attached = attached
+  return events
+}
 
 /** What of a device is attached to an event queue: the `state` of the queue's object. Port 0 is the device. */
 export type AttachedPorts = Map<number, Affiliation>
@@ -326,8 +334,10 @@ export const raiseDevice = (device: Device, type: number): void => tell(device, 
 export const raiseSystem = (system: Device, index: number, type: number): void => tell(system, { type, port: index }, 0)
 
 /** Whether an event is about an object: not about the device or a port, and not a driver's record. */
-const isAboutObject = ({ element: { attached, to } }: EventRecord): boolean =>
-  attached === undefined ? to !== nowhere : attached.class !== ClassId.device && attached.class !== ClassId.port
+const isAboutObject = ({ element: { more, to } }: EventRecord): boolean => {
+  const cls = more?.attached?.class
+  return cls === undefined ? to !== nowhere : cls !== ClassId.device && cls !== ClassId.port
+}
 
 /**
  * The device goes, and its objects with it: what their clients have not read about them by now they never will, as from
@@ -345,7 +355,9 @@ export const forgetEvents = ({ contexts }: Device): void => {
 
 /** Takes back what the client of `fd` has not read of `events`. */
 const takeBack = (fd: FdObject | undefined, events: Affiliation): void => {
-  if (fd === undefined || fd.closed || !fd.context.device.alive || events.completions + events.asyncs === 0) return
+  const { more } = events
+  if (fd === undefined || fd.closed || !fd.context.device.alive) return
+  if (more === undefined || more.completions + more.asyncs === 0) return
   for (const event of fd.sink.withdraw(events)) count(event, -1)
 }
 
@@ -359,9 +371,11 @@ export const withdrawEvents = (object: CoreObject): { compEvents: number; asyncE
   events.armed = 0
   takeBack(events.to.channel, events)
   takeBack(events.to.asyncFd, events)
-  takeBack(events.attached?.queue, events)
-  events.attached = undefined
-  return { compEvents: events.completions, asyncEvents: events.asyncs }
+  const { more } = events
+  if (more === undefined) return { compEvents: 0, asyncEvents: 0 }
+  takeBack(more.attached?.queue, events)
+  more.attached = undefined
+  return { compEvents: more.completions, asyncEvents: more.asyncs }
 }
 
 /** An fd object gets no events any more; what its client has not read by now it never will. */
@@ -370,7 +384,7 @@ export const closeEvents = (fd: FdObject): void => {
   for (const object of fd.context.handles.slots) {
     const events = object?.events
     if (events === undefined) continue
-    const isAttached = events.attached?.queue === fd
+    const isAttached = events.more?.attached?.queue === fd
     if (isAttached || events.to.channel === fd || events.to.asyncFd === fd) takeBack(fd, events)
     if (isAttached) detachEvents(events)
   }
@@ -381,15 +395,18 @@ export const closeEvents = (fd: FdObject): void => {
 
 /** The events of an object go to a queue from now on. */
 export const attachEvents = (events: Affiliation, attached: Attachment): void => {
-  events.attached = attached
-  events.record = undefined
+  const more = telling(events)
+  more.attached = attached
+  more.record = undefined
 }
 
 /** Unread events of the object are withdrawn, and later ones go where they went before. */
 export const detachEvents = (events: Affiliation): void => {
-  takeBack(events.attached?.queue, events)
-  events.attached = undefined
-  events.record = undefined
+  const { more } = events
+  if (more === undefined) return
+  takeBack(more.attached?.queue, events)
+  more.attached = undefined
+  more.record = undefined
 }
 
 /** The device, or a port of it, as a source of events for one queue. */

@@ -121,13 +121,8 @@ export interface Deadline {
   readonly events: Affiliation
 }
 
-/** One object as a source of events: whom it tells, whether it is armed, and how many events were sent. */
-export interface Affiliation {
-  /** The u64 that names the element in event records. */
-  readonly userHandle: bigint
-  to: EventRoute
-  /** 0 not armed, 1 for a solicited or failed completion, 2 for the next completion. */
-  armed: 0 | 1 | 2
+/** What a source of events has once there was anything to tell. */
+export interface Telling {
   /** Events posted and not withdrawn. Once the object goes: those that the client has read. */
   completions: number
   asyncs: number
@@ -137,6 +132,17 @@ export interface Affiliation {
   attached: Attachment | undefined
   /** Undefined: every event comes at once. */
   threshold: Threshold | undefined
+}
+
+/** One object as a source of events: whom it tells, whether it is armed, and how many events were sent. */
+export interface Affiliation {
+  /** The u64 that names the element in event records. */
+  readonly userHandle: bigint
+  to: EventRoute
+  /** 0 not armed, 1 for a solicited or failed completion, 2 for the next completion. */
+  armed: 0 | 1 | 2
+  /** Undefined before the first event, threshold or attachment: most objects never have any (R15). */
+  more: Telling | undefined
 }
 
 /** Where events go. Never changed, since objects share it. */

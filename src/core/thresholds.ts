@@ -81,7 +81,7 @@ export const expireDue = ({ deadlines }: Core, now: number, notify: (events: Aff
   while (deadlines.length > 0 && deadlines[0].due <= now) {
     const { due, events } = deadlines.shift() as Deadline
     // Its event may have come by count, or it was armed anew since.
-    if (events.armed === 0 || events.threshold?.due !== due) continue
+    if (events.armed === 0 || events.more?.threshold?.due !== due) continue
     any = true
     notify(events)
   }

@@ -8,6 +8,7 @@
  * again in the same order.
  */
 import { fstatSync } from 'node:fs'
+import { uncount } from '../core/events.ts'
 import type { Affiliation, EventRecord, EventSink } from '../core/model.ts'
 import { EAGAIN } from '../host/errno.ts'
 import { watch } from '../host/poll.ts'
@@ -112,8 +113,7 @@ export const createEventSocket = (holders: () => Iterable<ProcessHandle>, hungUp
   const makeRoom = (event: EventRecord): boolean => {
     const { element, type } = event
     if (!waiting.some(other => other.element === element && other.type === type)) return true
-    if (type < 0) element.completions--
-    else element.asyncs--
+    uncount(event)
     return false
   }
 

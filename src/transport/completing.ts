@@ -5,15 +5,16 @@
  * that a hostile program goes on filling. Nothing here knows packets; why a request ends is its caller's business.
  */
 import { AsyncEventType, QpState } from '../spec/enums.ts'
-import { reliableService } from '../spec/services.ts'
+import { reliableService, Service } from '../spec/services.ts'
 import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import { settle } from './moves.ts'
+import { isShared, recvBlock, sendBlock, signalsAll } from './shape.ts'
 import { leaveShare } from './sharing.ts'
 import { type EngineState, giveBlock, Q, R, Request, Row, schedule, takeBlock } from './state.ts'
 import { clearTimer } from './timers.ts'
 import { Completion, Receive, Send } from './types.ts'
 
-const { WORDS, SERVICE, STATE, QPN, DEST_QPN, SEND_CQ, RECV_CQ, SIGNAL_ALL, SEND_BLOCK, RECV_BLOCK, PKEY_INDEX } = Row
+const { WORDS, SERVICE, STATE, QPN, DEST_QPN, SEND_CQ, RECV_CQ, PKEY_INDEX } = Row
 const { REQUESTER, RESPONDER, NEXT_INDEX, HEAD, TAIL, CURRENT, RECEIVE, MESSAGE, RD_OUT } = Row
 const { NEXT, DONE, WR } = Request
 const { MORE, RNR_WAIT, DRAINING, FLUSHING } = Q
@@ -48,7 +49,7 @@ export const completeSend = (s: EngineState, row: number, request: number, statu
   const p = s.pool
   const wr = request + WR
   if (status === SUCCESS) s.counters.sends += isSend[p[wr + Send.OPCODE]]
-  if (status === SUCCESS && (p[wr + Send.FLAGS] & SIGNALED) === 0 && s.rows[row * WORDS + SIGNAL_ALL] === 0) return
+  if (status === SUCCESS && (p[wr + Send.FLAGS] & SIGNALED) === 0 && !signalsAll(s.rows, row * WORDS)) return
   const c = s.completion
   c[ID_LO] = p[wr + Send.ID_LO]
   c[ID_HI] = p[wr + Send.ID_HI]
@@ -84,7 +85,7 @@ const endOne = (s: EngineState, row: number, status: number): void => {
   if (w[base + CURRENT] === request) w[base + CURRENT] = next
   s.env.work.retireSend(row, 1)
   completeSend(s, row, request, status)
-  giveBlock(s, s.rows[base + SEND_BLOCK], request)
+  giveBlock(s, sendBlock(s.rows, base), request)
 }
 
 /**
@@ -111,7 +112,7 @@ export const completeReceive = (
   c[BYTES] = good ? bytes : 0
   c[IMM] = good ? imm : 0
   c[SRC_QPN] = s.rows[row * WORDS + DEST_QPN]
-  c[SL] = s.rows[row * WORDS + Row.SL]
+  c[SL] = s.rows[row * WORDS + SERVICE] === Service.UD ? s.rows[row * WORDS + Row.SL] : 0
   c[FLAGS] = good ? flags | GRH : 0
   push(s, row, RECV_CQ, solicited || !good)
 }
@@ -123,7 +124,7 @@ export const endReceive = (s: EngineState, row: number, status: number): boolean
   if (receive === 0) return false
   s.rows[base + RECEIVE] = 0
   completeReceive(s, row, receive, status, 0, 0, 0, 0, true)
-  giveBlock(s, s.rows[base + RECV_BLOCK], receive)
+  giveBlock(s, recvBlock(s.rows, base), receive)
   return true
 }
 
@@ -133,7 +134,7 @@ export const flushSends = (s: EngineState, row: number): void => {
   while (s.rows[base + HEAD] !== 0) endOldest(s, row, WR_FLUSH_ERR)
   s.rows[base + CURRENT] = 0
   s.rows[base + RD_OUT] = 0
-  const size = s.rows[base + SEND_BLOCK]
+  const size = sendBlock(s.rows, base)
   const block = takeBlock(s, size)
   let left = FLUSH_TURN
   while (left > 0 && s.env.work.loadSend(row, s.rows[base + NEXT_INDEX] >>> 0, s.pool, block + WR)) {
@@ -149,8 +150,8 @@ export const flushSends = (s: EngineState, row: number): void => {
 /** Flushes receive requests that were posted; those in a shared queue are for others. */
 export const flushReceives = (s: EngineState, row: number): void => {
   const base = row * WORDS
-  if (s.rows[base + Row.SHARED] !== 0) return
-  const size = s.rows[base + RECV_BLOCK]
+  if (isShared(s.rows, base)) return
+  const size = recvBlock(s.rows, base)
   const block = takeBlock(s, size)
   let left = FLUSH_TURN
   while (left > 0 && s.env.work.takeReceive(row, s.pool, block)) {
@@ -183,7 +184,7 @@ export const enterError = (s: EngineState, row: number): void => {
   flushSends(s, row)
   flushReceives(s, row)
   // The queue itself goes on: whoever empties it by hand waits for this (IBA 10.3.1.5).
-  if (w[base + Row.SHARED] !== 0) s.env.events.qp(row, QP_LAST_WQE_REACHED)
+  if (isShared(w, base)) s.env.events.qp(row, QP_LAST_WQE_REACHED)
 }
 
 /** SQD, and the last started request is complete. */

@@ -16,10 +16,11 @@ import { dethQkey, dethSrcQp, immediate, putDeth } from '../wire/extensions.ts'
 import { completeReceive, failReceive } from './completing.ts'
 import { Moved, MoveKind, scatter } from './moves.ts'
 import { takeReceive } from './receives.ts'
+import { recvBlock } from './shape.ts'
 import { type EngineState, giveBlock, Row } from './state.ts'
 import { Receive, Send } from './types.ts'
 
-const { WORDS, QPN, QKEY, SL, DEST_QPN, RECEIVE, RECV_BLOCK } = Row
+const { WORDS, QPN, QKEY, SL, DEST_QPN, RECEIVE } = Row
 const DETH_AT = headerAt.DETH
 const IMM_AT = headerAt.ImmDt
 /** Bytes before the payload in a receive buffer. */
@@ -92,5 +93,5 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
     hasImmediate ? WcFlags.values.WITH_IMM : 0,
     bthSolicited(view, at),
   )
-  giveBlock(s, s.rows[base + RECV_BLOCK], receive)
+  giveBlock(s, recvBlock(s.rows, base), receive)
 }

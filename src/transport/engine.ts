@@ -22,6 +22,7 @@ import { transmitRequests } from './requester.ts'
 import { onRequest } from './responder.ts'
 import { transmitResponses } from './responses.ts'
 import { endRun } from './run.ts'
+import { recvBlock, resourcesBlock, sendBlock, setResourcesBlock, shapeOf, signalsAll } from './shape.ts'
 import { leaveShare, nextShares, onShares, putBack, takeWaiting } from './sharing.ts'
 import {
   createState,
@@ -32,7 +33,6 @@ import {
   Request,
   Resource,
   Row,
-  requestBlock,
   resourceBlock,
   schedule,
   scheduleFirst,
@@ -165,6 +165,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
 const create = (s: EngineState, init: QpInit): number => {
   if (init.service === Service.UD && s.env.route === undefined)
     throw new Error('this engine has no datagrams: no route')
+  const shape = shapeOf(init.maxSendSge, init.maxRecvSge, init.signalAll, init.sharedReceive)
   const row = takeRow(s)
   const w = s.rows
   const base = row * WORDS
@@ -173,12 +174,7 @@ const create = (s: EngineState, init: QpInit): number => {
   w[base + Row.PD] = init.pd
   w[base + Row.SEND_CQ] = init.sendCq
   w[base + Row.RECV_CQ] = init.recvCq
-  w[base + Row.SIGNAL_ALL] = init.signalAll ? 1 : 0
-  w[base + Row.SHARED] = init.sharedReceive ? 1 : 0
-  w[base + Row.MAX_SEND_SGE] = init.maxSendSge
-  w[base + Row.MAX_RECV_SGE] = init.maxRecvSge
-  w[base + Row.SEND_BLOCK] = requestBlock(init.maxSendSge)
-  w[base + Row.RECV_BLOCK] = requestBlock(init.maxRecvSge)
+  w[base + Row.SHAPE] = shape
   forgetAttributes(w, base)
   return row
 }
@@ -215,11 +211,11 @@ const reset = (s: EngineState, row: number): void => {
   const base = row * WORDS
   for (let request = w[base + HEAD]; request !== 0; ) {
     const next = s.pool[request + Request.NEXT]
-    giveBlock(s, w[base + Row.SEND_BLOCK], request)
+    giveBlock(s, sendBlock(w, base), request)
     request = next
   }
-  if (w[base + Row.RECEIVE] !== 0) giveBlock(s, w[base + Row.RECV_BLOCK], w[base + Row.RECEIVE])
-  if (w[base + RESOURCES] !== 0) giveBlock(s, w[base + Row.RESOURCE_BLOCK], w[base + RESOURCES])
+  if (w[base + Row.RECEIVE] !== 0) giveBlock(s, recvBlock(w, base), w[base + Row.RECEIVE])
+  if (w[base + RESOURCES] !== 0) giveBlock(s, resourcesBlock(w, base), w[base + RESOURCES])
   clearTimer(s.timers, row)
   w.fill(0, base + REQUESTER, base + Row.SCHEDULED)
   forgetAttributes(w, base)
@@ -251,9 +247,9 @@ const makeResources = (s: EngineState, row: number): void => {
     p.copyWithin(to, from, from + Resource.WORDS)
     if (p[to + Resource.KIND] !== 0 && p[to + Resource.NEXT] < p[to + Resource.END]) w[base + PENDING]++
   }
-  if (old !== 0) giveBlock(s, w[base + Row.RESOURCE_BLOCK], old)
+  if (old !== 0) giveBlock(s, resourcesBlock(w, base), old)
   w[base + RESOURCES] = block
-  w[base + Row.RESOURCE_BLOCK] = size
+  setResourcesBlock(w, base, size)
   w[base + RESOURCE_COUNT] = count
   w[base + RESOURCE_NEXT] = 0
 }
@@ -317,7 +313,7 @@ const query = (s: EngineState, row: number): QpSnapshot => {
   const w = s.rows
   return {
     state: w[base + STATE],
-    signalAll: w[base + Row.SIGNAL_ALL] !== 0,
+    signalAll: signalsAll(w, base),
     destQpn: w[base + Row.DEST_QPN],
     pathMtu: w[base + Row.MTU],
     timeout: w[base + Row.TIMEOUT],

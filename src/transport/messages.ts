@@ -20,10 +20,11 @@ import { flushMoves, Moved, MoveKind, putNow, putPieces, scatter } from './moves
 import { PSN_MASK } from './psn.ts'
 import { takeReceive } from './receives.ts'
 import { dropMessage, nak, Refusal, refuse } from './refusals.ts'
+import { recvBlock } from './shape.ts'
 import { type EngineState, giveBlock, R, Row } from './state.ts'
 import { Access, Receive } from './types.ts'
 
-const { WORDS, SERVICE, STATE, QPN, PD, ACCESS, MIN_RNR, RECV_BLOCK, RESPONDER, EXPECTED, MSN } = Row
+const { WORDS, SERVICE, STATE, QPN, PD, ACCESS, MIN_RNR, RESPONDER, EXPECTED, MSN } = Row
 const { MESSAGE, RECEIVE, DONE, WRITE_HI, WRITE_LO, WRITE_KEY, WRITE_LEFT } = Row
 const { ERR } = QpState.values
 const { NONE, SEND, WRITE } = SendKind
@@ -75,7 +76,7 @@ const deliver = (
   const wcFlags = (flags & OP_IMM) !== 0 ? WITH_IMM : (flags & OP_INV) !== 0 ? WITH_INV : 0
   s.rows[base + RECEIVE] = 0
   completeReceive(s, row, receive, SUCCESS, completion, s.rows[base + DONE], value, wcFlags, solicited)
-  giveBlock(s, s.rows[base + RECV_BLOCK], receive)
+  giveBlock(s, recvBlock(s.rows, base), receive)
 }
 
 /**

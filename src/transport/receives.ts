@@ -2,10 +2,11 @@
  * Receive requests as responders take them: one for each message, when it begins (InfiniBand Architecture
  * Specification, volume 1, clause 10.8.3). What to do when there is none is the service's business.
  */
+import { maxRecvSge, recvBlock } from './shape.ts'
 import { type EngineState, giveBlock, Row, takeBlock } from './state.ts'
 import { Receive } from './types.ts'
 
-const { WORDS, RECEIVE, RECV_BLOCK, MAX_RECV_SGE } = Row
+const { WORDS, RECEIVE } = Row
 
 /**
  * Takes the oldest receive request into Row.RECEIVE, unless one is there: that of an unreliable message that was passed
@@ -14,7 +15,7 @@ const { WORDS, RECEIVE, RECV_BLOCK, MAX_RECV_SGE } = Row
 export const takeReceive = (s: EngineState, row: number): boolean => {
   const base = row * WORDS
   if (s.rows[base + RECEIVE] !== 0) return true
-  const size = s.rows[base + RECV_BLOCK]
+  const size = recvBlock(s.rows, base)
   const block = takeBlock(s, size)
   if (!s.env.work.takeReceive(row, s.pool, block)) {
     giveBlock(s, size, block)
@@ -22,6 +23,6 @@ export const takeReceive = (s: EngineState, row: number): boolean => {
   }
   s.rows[base + RECEIVE] = block
   // a source bounds what it reads; one that does not gives a request without room
-  if (s.pool[block + Receive.SGES] > s.rows[base + MAX_RECV_SGE]) s.pool[block + Receive.LENGTH] = 0
+  if (s.pool[block + Receive.SGES] > maxRecvSge(s.rows, base)) s.pool[block + Receive.LENGTH] = 0
   return true
 }

@@ -26,7 +26,7 @@ import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
 import { closeShare, openShare } from './sharing.ts'
 import { start } from './starting.ts'
 import { type EngineState, PACKET_WEIGHT, Q, Request, Row, readPart } from './state.ts'
-import { setTimer } from './timers.ts'
+import { isSet, setTimer } from './timers.ts'
 import { advance, refuseLocal, Step, Turn } from './turns.ts'
 import { Send } from './types.ts'
 import { onLeft } from './unreliable.ts'
@@ -112,7 +112,7 @@ const armAckTimer = (s: EngineState, row: number, now: number): void => {
   const base = row * WORDS
   const state = w[base + STATE]
   if (state !== RTS && state !== SQD) return
-  if (w[base + SEND_PSN] !== w[base + UNACKED] && s.timers.deadline[row] === Number.POSITIVE_INFINITY) {
+  if (w[base + SEND_PSN] !== w[base + UNACKED] && !isSet(s.timers, row)) {
     const timeout = ackTimeouts[w[base + Row.TIMEOUT]]
     if (timeout !== Number.POSITIVE_INFINITY) setTimer(s.timers, row, now + timeout)
   }

@@ -12,6 +12,7 @@ import * as ext from '../wire/extensions.ts'
 import { flushMoves } from './moves.ts'
 import { PSN_MASK, psnAdd, psnDistance } from './psn.ts'
 import { Refusal, refuse } from './refusals.ts'
+import { setResourcesBlock } from './shape.ts'
 import { type EngineState, R, Resource, Row, resourceBlock, schedule, takeBlock } from './state.ts'
 import { Access } from './types.ts'
 
@@ -89,7 +90,7 @@ const makeRoom = (s: EngineState, base: number, count: number): void => {
   const block = takeBlock(s, size)
   s.pool.fill(0, block, block + count * Resource.WORDS)
   s.rows[base + RESOURCES] = block
-  s.rows[base + Row.RESOURCE_BLOCK] = size
+  setResourcesBlock(s.rows, base, size)
 }
 
 /** The resource for a new READ or atomic; 0 if the peer has more outstanding than it may. */

@@ -7,10 +7,11 @@ import { MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../spec/work.t
 import { ATOMIC_WRITE_BYTES, isFlushKnown } from './asking.ts'
 import { checkElements, Moved } from './moves.ts'
 import { kindOf, operationOf } from './operations.ts'
+import { maxSendSge, sendBlock } from './shape.ts'
 import { type EngineState, giveBlock, Q, Request, Row, takeBlock } from './state.ts'
 import { Access, Flush, Send, Sge } from './types.ts'
 
-const { WORDS, SERVICE, MTU, SEND_BLOCK, MAX_SEND_SGE, MAX_RD, REQUESTER, NEXT_INDEX } = Row
+const { WORDS, SERVICE, MTU, MAX_RD, REQUESTER, NEXT_INDEX } = Row
 const { HEAD, TAIL, CURRENT, SEND_PSN, SENT } = Row
 const { NEXT, FIRST_PSN, PSNS, START, KIND, COUNTED, STATUS, DONE, WR } = Request
 const { OPCODE, FLAGS, SGES, LENGTH, REFUSED } = Send
@@ -22,7 +23,7 @@ const { INLINE } = SendFlags.values
 /** Loads the next posted request, checks it, and puts it at the end of the list; 0 if there is none. */
 export const start = (s: EngineState, row: number): number => {
   const base = row * WORDS
-  const size = s.rows[base + SEND_BLOCK]
+  const size = sendBlock(s.rows, base)
   const request = takeBlock(s, size)
   const p = s.pool
   const w = s.rows
@@ -61,7 +62,7 @@ const check = (s: EngineState, row: number, request: number): number => {
   const refused = p[wr + REFUSED]
   const count = p[wr + SGES]
   const inline = (p[wr + FLAGS] & INLINE) !== 0
-  if (refused !== 0 || kind === NONE || (!inline && count > s.rows[base + MAX_SEND_SGE]) || isForeign(kind, inline)) {
+  if (refused !== 0 || kind === NONE || (!inline && count > maxSendSge(s.rows, base)) || isForeign(kind, inline)) {
     p[wr + LENGTH] = 0
     return refused !== 0 ? refused : LOC_QP_OP_ERR
   }

@@ -2,7 +2,7 @@
  * The engine's state: rows of typed arrays for queue pairs, and one pool of words for what is in flight (design.md
  * section 7).
  *
- * A queue pair is a row of `rows`, 64 words; an idle one costs nothing else. Requests that were started, the receive
+ * A queue pair is a row of `rows`, 56 words; an idle one costs nothing else. Requests that were started, the receive
  * request being filled and the responder's READ and atomic resources live in blocks of the pool, 2^n words each, on
  * free lists by size; block numbers are word indices, 0 is none. Arrays grow by being replaced: functions load `s.rows`
  * and `s.pool` after each call that may create, never keep them. The names below are the only description of the
@@ -11,7 +11,7 @@
 import { engineCounters } from '../spec/counters.ts'
 import { type Arena, plainArena } from '../wire/arena.ts'
 import { createShares, growShares, type Shares } from './shares.ts'
-import { createTimers, growTimers, type Timers } from './timers.ts'
+import { createTimers, type Timers } from './timers.ts'
 import { Completion, type Counters, type Environment, type Neighbour, Send, Sge, type TransmitSink } from './types.ts'
 
 /** Words of a row. Requester's, responder's and common ones; addresses, keys and lengths are read with `>>> 0`. */
@@ -21,93 +21,86 @@ export const Row = {
   PD: 2,
   SEND_CQ: 3,
   RECV_CQ: 4,
-  SIGNAL_ALL: 5,
-  /** Sizes of this QP's blocks for send and receive requests, log2 of words. */
-  SEND_BLOCK: 6,
-  RECV_BLOCK: 7,
-  MAX_SEND_SGE: 8,
-  MAX_RECV_SGE: 9,
+  /** What it was made with, see shape.ts. */
+  SHAPE: 5,
   /** Attributes, up to REQUESTER. */
-  ATTRIBUTES: 10,
-  MTU: 10,
-  DEST_QPN: 11,
-  FLOW: 12,
-  PEER: 13,
-  ACCESS: 14,
-  PKEY_INDEX: 15,
-  RETRY_CNT: 16,
-  RNR_RETRY: 17,
-  TIMEOUT: 18,
-  MIN_RNR: 19,
-  MAX_RD: 20,
-  MAX_DEST_RD: 21,
+  ATTRIBUTES: 6,
+  MTU: 7,
+  DEST_QPN: 8,
+  FLOW: 9,
+  PEER: 10,
+  ACCESS: 11,
+  PKEY_INDEX: 12,
+  RETRY_CNT: 13,
+  RNR_RETRY: 14,
+  TIMEOUT: 15,
+  MIN_RNR: 16,
+  MAX_RD: 17,
+  MAX_DEST_RD: 18,
 
   /** Bits of `Q`. */
-  REQUESTER: 22,
+  REQUESTER: 19,
   /** Number of the send request to load next. */
-  NEXT_INDEX: 23,
+  NEXT_INDEX: 20,
   /**
    * Started requests, oldest first, linked by Request.NEXT; CURRENT is the one to send from, 0 for the next new one.
    */
-  HEAD: 24,
-  TAIL: 25,
-  CURRENT: 26,
+  HEAD: 21,
+  TAIL: 22,
+  CURRENT: 23,
   /** Oldest unacknowledged PSN, PSN to send next, and the one after the highest that was ever sent. */
-  UNACKED: 27,
-  SEND_PSN: 28,
-  MAX_PSN: 29,
+  UNACKED: 24,
+  SEND_PSN: 25,
+  MAX_PSN: 26,
   /**
    * Window bytes (`windowBytes`) up to SEND_PSN and up to UNACKED, modulo 2^32, and since the last packet with AckReq.
    */
-  SENT: 30,
-  ACKED: 31,
-  SINCE: 32,
+  SENT: 27,
+  ACKED: 28,
+  SINCE: 29,
   /** READs and atomics on their way. */
-  RD_OUT: 33,
-  RETRIES: 34,
-  RNR_LEFT: 35,
+  RD_OUT: 30,
+  RETRIES: 31,
+  RNR_LEFT: 32,
 
   /** Bits of `R`. */
-  RESPONDER: 36,
-  EXPECTED: 37,
-  MSN: 38,
+  RESPONDER: 33,
+  EXPECTED: 34,
+  MSN: 35,
   /** Message being received: SendKind.SEND or WRITE, 0 for none. */
-  MESSAGE: 39,
+  MESSAGE: 36,
   /** The receive request in use, 0 for none, and the bytes of the message that came. */
-  RECEIVE: 40,
-  DONE: 41,
+  RECEIVE: 37,
+  DONE: 38,
   /** WRITE: where the next byte goes, and how many are to come. */
-  WRITE_HI: 42,
-  WRITE_LO: 43,
-  WRITE_KEY: 44,
-  WRITE_LEFT: 45,
-  NAK_SYNDROME: 46,
-  NAK_PSN: 47,
-  NAK_MSN: 48,
+  WRITE_HI: 39,
+  WRITE_LO: 40,
+  WRITE_KEY: 41,
+  WRITE_LEFT: 42,
+  NAK_SYNDROME: 43,
+  NAK_PSN: 44,
+  NAK_MSN: 45,
   /**
    * Block of READ and atomic resources, how many it holds, the one to use next, and how many have responses to send.
    */
-  RESOURCES: 49,
-  RESOURCE_COUNT: 50,
-  RESOURCE_NEXT: 51,
-  PENDING: 52,
-  RESOURCE_BLOCK: 53,
+  RESOURCES: 46,
+  RESOURCE_COUNT: 47,
+  RESOURCE_NEXT: 48,
+  PENDING: 49,
 
   /** Whether the row is in the transmit queue. */
-  SCHEDULED: 54,
-  ALIVE: 55,
+  SCHEDULED: 50,
+  ALIVE: 51,
   /** Most window bytes that may be unacknowledged now: less after a loss, growing again with what is acknowledged. */
-  WINDOW: 56,
+  WINDOW: 52,
   /** A number of `Service`. */
-  SERVICE: 57,
-  /** Whether receive requests come from a queue that it shares. */
-  SHARED: 58,
+  SERVICE: 53,
   /** XRC target: number of the shared queue that the message is for, -1 for one that is gone. */
-  SRQN: 59,
-  /** Datagrams: the Q_Key, and of the packet that is being received the service level; DEST_QPN is who sent it. */
-  QKEY: 60,
-  SL: 61,
-  WORDS: 64,
+  SRQN: 54,
+  /** Datagrams: of the packet that is being received the service level; DEST_QPN is who sent it. And the Q_Key. */
+  SL: 54,
+  QKEY: 55,
+  WORDS: 56,
 } as const
 
 /** Bits of Row.REQUESTER. */
@@ -305,7 +298,7 @@ export const createState = (
   pool: new Uint32Array(FIRST_POOL),
   poolTop: POOL_START,
   free: new Int32Array(32),
-  timers: createTimers(FIRST_ROWS),
+  timers: createTimers(),
   pace,
   queueHead: -1,
   queueTail: -1,
@@ -372,7 +365,6 @@ const growRows = (s: EngineState, count: number): void => {
   const queueNext = new Int32Array(count)
   queueNext.set(s.queueNext)
   s.queueNext = queueNext
-  growTimers(s.timers, count)
   growShares(s.shares, count)
 }
 

@@ -6,7 +6,7 @@
  */
 
 export interface Timers {
-  /** By row: when it expires, Infinity if it is not set. */
+  /** By row, up to the last one that ever had a timer: when it expires, Infinity if it is not set. */
   deadline: Float64Array
   /** By row: its place in the heap, -1 if it is not there. */
   place: Int32Array
@@ -20,16 +20,18 @@ export interface Timers {
 
 const FIRST_HEAP = 8
 
-export const createTimers = (rows: number): Timers => ({
-  deadline: new Float64Array(rows).fill(Number.POSITIVE_INFINITY),
-  place: new Int32Array(rows).fill(-1),
+export const createTimers = (): Timers => ({
+  deadline: new Float64Array(0),
+  place: new Int32Array(0),
   heap: new Int32Array(FIRST_HEAP),
   key: new Float64Array(FIRST_HEAP),
   size: 0,
   taken: Number.NEGATIVE_INFINITY,
 })
 
-export const growTimers = (t: Timers, rows: number): void => {
+/** Room for the timer of `row`, and of some more. */
+const growRows = (t: Timers, row: number): void => {
+  const rows = row + Math.max(16, row >> 3)
   const deadline = new Float64Array(rows).fill(Number.POSITIVE_INFINITY)
   const place = new Int32Array(rows).fill(-1)
   deadline.set(t.deadline)
@@ -91,6 +93,7 @@ const removeTop = (t: Timers): void => {
 
 /** Sets the timer of `row` to expire at `at`, whatever it was before. */
 export const setTimer = (t: Timers, row: number, at: number): void => {
+  if (row >= t.deadline.length) growRows(t, row)
   t.deadline[row] = at
   const place = t.place[row]
   if (place < 0) {
@@ -101,8 +104,12 @@ export const setTimer = (t: Timers, row: number, at: number): void => {
 }
 
 export const clearTimer = (t: Timers, row: number): void => {
-  t.deadline[row] = Number.POSITIVE_INFINITY
+  if (row < t.deadline.length) t.deadline[row] = Number.POSITIVE_INFINITY
 }
+
+/** Whether the timer of `row` is set. */
+export const isSet = (t: Timers, row: number): boolean =>
+  row < t.deadline.length && t.deadline[row] !== Number.POSITIVE_INFINITY
 
 /** When the next timer expires, Infinity if none is set. Entries that have moved or gone are put right on the way. */
 export const nextDeadline = (t: Timers): number => {

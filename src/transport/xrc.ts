@@ -7,9 +7,10 @@
 import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_FLUSH, OP_READ, OP_START } from '../spec/opcodes.ts'
 import { Service } from '../spec/services.ts'
 import { settle } from './moves.ts'
+import { recvBlock } from './shape.ts'
 import { type EngineState, giveBlock, Row } from './state.ts'
 
-const { WORDS, ALIVE, SERVICE, PD, RECV_CQ, RECV_BLOCK, RECEIVE, SRQN } = Row
+const { WORDS, ALIVE, SERVICE, PD, RECV_CQ, RECEIVE, SRQN } = Row
 const BEGINS = OP_START | OP_READ | OP_ATOMIC | OP_FLUSH | OP_ATOMIC_WRITE
 const GONE = -1
 
@@ -35,7 +36,7 @@ export const forgetQueue = (s: EngineState, srqn: number): void => {
     const base = row * WORDS
     if (w[base + ALIVE] === 0 || w[base + SERVICE] !== Service.XRC_TGT || w[base + SRQN] !== srqn) continue
     settle(s, row)
-    if (w[base + RECEIVE] !== 0) giveBlock(s, w[base + RECV_BLOCK], w[base + RECEIVE])
+    if (w[base + RECEIVE] !== 0) giveBlock(s, recvBlock(w, base), w[base + RECEIVE])
     w[base + RECEIVE] = 0
     w[base + SRQN] = GONE
   }

@@ -26,21 +26,21 @@ const bytesOf = async (what: ObjectKind, count: number): Promise<number> => {
 /** So many that code which is compiled meanwhile, a few 100 KB, does not count. */
 const MANY = 20_000
 
-/** Bytes of one. 100,000 `rc_qp` are less than 350 MB, with the library's object too; `0+0` about 60 MB. */
+/** Bytes of one. 100,000 `rc_qp` are less than 350 MB, with the library's object too, `0+0` about 60 MB. */
 const LIMITS = {
   pd: 200,
   mr: 330,
   ah: 680,
-  cq: 2200,
+  cq: 1660,
   srq: 1280,
   rc_qp: 3000,
-  'rc_qp 0+0': 680,
+  'rc_qp 0+0': 570,
   'rc_qp connected': 3100,
   ud_qp: 3700,
   xrc_tgt_qp: 890,
   'held pd': 260,
   'held mr': 480,
-  'held cq': 2600,
+  'held cq': 2150,
   'held srq': 1720,
   'held rc_qp': 3400,
 } as const satisfies Partial<Record<ObjectKind, number>>

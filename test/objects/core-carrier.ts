@@ -157,7 +157,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
       const completions = mine.filter(({ type }) => type === COMPLETION).length
       const { events } = object
       assert.deepEqual(
-        [events.completions, events.asyncs, events.armed],
+        [events.more?.completions ?? 0, events.more?.asyncs ?? 0, events.armed],
         [thing.read.completions + completions, thing.read.asyncs + mine.length - completions, thing.armed],
         `events of ${thing.class} ${handle}`,
       )

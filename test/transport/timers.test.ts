@@ -4,14 +4,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import fc from 'fast-check'
-import {
-  clearTimer,
-  createTimers,
-  growTimers,
-  nextDeadline,
-  setTimer,
-  takeExpired,
-} from '../../src/transport/timers.ts'
+import { clearTimer, createTimers, nextDeadline, setTimer, takeExpired } from '../../src/transport/timers.ts'
 
 const row = fc.nat({ max: 12 })
 const action = fc.oneof(
@@ -23,8 +16,7 @@ const action = fc.oneof(
 it('timers expire exactly when they were last set to, earliest first', () => {
   fc.assert(
     fc.property(fc.array(action, { maxLength: 60 }), actions => {
-      const timers = createTimers(8)
-      let size = 8
+      const timers = createTimers()
       const model = new Map<number, number>()
       for (const a of actions) {
         if (a.kind === 'expire') {
@@ -39,10 +31,6 @@ it('timers expire exactly when they were last set to, earliest first', () => {
             due.map(([, at]) => at),
           )
         } else {
-          if (a.row >= size) {
-            growTimers(timers, 16)
-            size = 16
-          }
           if (a.kind === 'set') {
             setTimer(timers, a.row, a.at)
             model.set(a.row, a.at)

@@ -63,9 +63,9 @@ export const eventQueueClass = driverClass<typeof EventQueue, AttachedPorts>(Eve
   },
 
   query(_call, object) {
-    const attached = [...object.state.values()].map(({ attached }) => attached)
+    const attached = [...object.state.values()].map(({ more }) => more?.attached)
     for (const other of object.context?.handles.slots ?? [])
-      if (other?.events?.attached?.queue === object) attached.push(other.events.attached)
+      if (other?.events?.more?.attached?.queue === object) attached.push(other.events.more.attached)
     return {
       attached: attached.flatMap(one =>
         one === undefined ? [] : [{ cookie: one.cookie, object: one.object, class: one.class }],
@@ -89,7 +89,7 @@ export const eventQueueClass = driverClass<typeof EventQueue, AttachedPorts>(Eve
     const { class: cls, handle, events } = source
     if (events === undefined)
       throw new CallError('EOPNOTSUPP', `event_queue.attach: a ${cls.name} of this device has no events`)
-    if (events.attached !== undefined)
+    if (events.more?.attached !== undefined)
       throw new CallError('EBUSY', `event_queue.attach: ${cls.name} ${handle} is attached to a queue already`)
     attachEvents(events, { queue, cookie, class: cls.id, object: handle })
     return {}
@@ -100,7 +100,7 @@ export const eventQueueClass = driverClass<typeof EventQueue, AttachedPorts>(Eve
     const isAttached =
       typeof source === 'number'
         ? detachPort(object as FdObject<AttachedPorts>, source)
-        : source.events?.attached?.queue === object
+        : source.events?.more?.attached?.queue === object
     if (!isAttached) throw new CallError('ENOENT', 'event_queue.detach: it is not attached to this queue')
     if (typeof source !== 'number' && source.events !== undefined) detachEvents(source.events)
     return {}

@@ -11,8 +11,8 @@ import { CallError } from '../../spec/errno.ts'
 import { Completion, type Completions } from '../../transport/types.ts'
 import { Limits } from './attributes.ts'
 import { mmapInfo, ringsOf } from './context.ts'
-import { createCqRing, pushCompletion, resizeCqRing } from './cq.ts'
-import { type CqState, type RxeState, stateOf } from './state.ts'
+import { type CqRing, createCqRing, pushCompletion, resizeCqRing } from './cq.ts'
+import { type RxeState, stateOf } from './state.ts'
 
 const { CQ_ERR, QP_FATAL } = AsyncEventType.values
 const { ERR } = QpState.values
@@ -25,7 +25,7 @@ const requireCqe = (method: string, cqe: number): void => {
     throw new CallError('EINVAL', `cq.${method}: attribute cqe: ${cqe} is above ${Limits.maxCqe}, the device's max_cqe`)
 }
 
-export const cqClass = driverClass<typeof Cq, CqState, typeof RxeAttributes.cq>(
+export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
   Cq,
   {
     create(call, object, { cqe, userHandle, channel, compVector, asyncFd, kind = ENTRIES }) {
@@ -35,16 +35,17 @@ export const cqClass = driverClass<typeof Cq, CqState, typeof RxeAttributes.cq>(
           'EINVAL',
           `cq.create: attribute compVector: ${compVector}: the device has vectors 0 to ${Limits.compVectors - 1}`,
         )
-      const ring = createCqRing(ringsOf(call.context), kind === COUNTING ? 0 : cqe, kind)
-      object.state = { ...ring, compVector, number: stateOf(call).cqs.add(object) }
+      const state = createCqRing(ringsOf(call.context), kind === COUNTING ? 0 : cqe, kind, compVector)
+      object.state = state
+      state.number = stateOf(call).cqs.add(object)
       affiliate(object, userHandle, { channel, asyncFd })
-      return { cqe: ring.ring.capacity, queue: mmapInfo(ring.ring) }
+      return { cqe: state.ring.capacity, queue: mmapInfo(state.ring) }
     },
 
     query(call, { state, events }) {
       stateOf(call).catchUp()
       const { ring, kind, completions, errors, compVector } = state
-      const { count, period } = events?.threshold ?? noThreshold
+      const { count, period } = events?.more?.threshold ?? noThreshold
       const counts = { completions: BigInt(completions), errors: BigInt(errors) }
       return { cqe: ring.capacity, kind, ...counts, compVector, count, period }
     },

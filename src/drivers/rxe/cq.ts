@@ -26,6 +26,9 @@ import {
 
 export interface CqRing {
   readonly kind: number
+  readonly compVector: number
+  /** The engines' number of it, once it has one. */
+  number: number
   ring: Ring
   /** Our own indices. */
   producer: number
@@ -42,8 +45,10 @@ const { WITH_INV } = WcFlags.values
 const { SUCCESS } = WcStatus.values
 const { ENTRIES, EXTENDED, COUNTING } = CqKind.values
 
-export const createCqRing = (memory: RingMemory, cqe: number, kind: number = ENTRIES): CqRing => ({
+export const createCqRing = (memory: RingMemory, cqe: number, kind: number = ENTRIES, compVector = 0): CqRing => ({
   kind,
+  compVector,
+  number: -1,
   ring: createRing(memory, cqe, 2 ** memory.layout.wc.LOG2_ELEMENT),
   producer: 0,
   consumer: 0,

@@ -36,7 +36,7 @@ const MEMORY = 16
 const NEVER = -MEMORY - 1
 
 export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Engine): Posts => {
-  /** By row: the number of the full look at which it was used last. */
+  /** By row, up to the last one that ever was: the number of the full look at which it was used last. */
   let used = new Int32Array(64).fill(NEVER)
   const changed: number[] = []
   const busy: number[] = []
@@ -61,6 +61,7 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
     engine.onDoorbell(row, now)
     // Made or changed by a call and nothing is posted: no work, so that a loop that sleeps need not wake.
     if (seen === UNSEEN && send === queues.send.retired) return false
+    if (row >= used.length) used = grown(used, row)
     if (looks - used[row] > MEMORY) busy.push(row)
     used[row] = looks
     return true
@@ -78,7 +79,6 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
 
   return {
     look(row) {
-      while (row >= used.length) used = grown(used)
       const queues = rings[row]
       if (queues === undefined) return
       queues.send.seen = UNSEEN
@@ -102,8 +102,8 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
   }
 }
 
-const grown = (old: Int32Array<ArrayBuffer>): Int32Array<ArrayBuffer> => {
-  const bigger = new Int32Array(largerCount(old.length)).fill(NEVER)
+const grown = (old: Int32Array<ArrayBuffer>, row: number): Int32Array<ArrayBuffer> => {
+  const bigger = new Int32Array(largerCount(row)).fill(NEVER)
   bigger.set(old)
   return bigger
 }

@@ -15,13 +15,7 @@ import type { ReceiveQueue } from './receive-queue.ts'
 import type { Slots } from './slots.ts'
 import type { QpRings } from './work.ts'
 
-/** What a completion queue object keeps. */
-export interface CqState extends CqRing {
-  /** The engines' number of it. */
-  readonly number: number
-  readonly compVector: number
-}
-export type CqObject = CoreObject<CqState>
+export type CqObject = CoreObject<CqRing>
 
 /** An XRC domain: identity is what counts. It lives as long as anybody has it open. */
 export interface XrcDomain {
