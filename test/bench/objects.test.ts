@@ -26,7 +26,7 @@ const bytesOf = async (what: ObjectKind, count: number): Promise<number> => {
 /** So many that code which is compiled meanwhile, a few 100 KB, does not count. */
 const MANY = 20_000
 
-/** Bytes of one. 100,000 `rc_qp` are less than 350 MB, with the library's object too, `0+0` about 60 MB. */
+/** Bytes of one. 100,000 `rc_qp` are less than 350 MB, with the library's object too, `0+0` than 60 MB. */
 const LIMITS = {
   pd: 200,
   mr: 330,
