@@ -12,10 +12,10 @@ import { addressText, parseAddress } from '../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES } from '../wire/ip.ts'
 import { addressTo, atOnce, firstPsn, type PathOptions } from './connection.ts'
 import { invalid, RdmaError } from './error.ts'
-import { endings, madeWith } from './held.ts'
+import { endings, madeWith, markClosed } from './held.ts'
 import type { MessageOptions } from './operations.ts'
 import { checkOptions, checkRecord, type Words } from './options.ts'
-import { checkOwn, type Held, type Kit, type MakeAll, type Named, type Plan, plan } from './plan.ts'
+import { checkOwn, type Held, type Kit, type MakeAll, type Named, type Plan, plan, unlessGone } from './plan.ts'
 import {
   beginRequest,
   checkThere,
@@ -209,8 +209,8 @@ export const closeAddresses = (kit: Kit, pd: Named, all: readonly AddressHandle[
   if (!Array.isArray(all)) throw invalid('pd.destroyAhs', 'the address handles are no list')
   for (const one of all) checkAddress(kit, 'pd.destroyAhs', one as unknown as AddressFields)
   for (const some of pieces(all)) {
-    carrier.call(Pd, 'destroyAhs', pd.handle, { handles: some.map(({ handle }) => ({ handle })) })
-    for (const one of some) (one as unknown as AddressFields).isOpen = false
+    unlessGone(() => carrier.call(Pd, 'destroyAhs', pd.handle, { handles: some.map(({ handle }) => ({ handle })) }))
+    for (const one of some) markClosed(one as unknown as AddressFields)
   }
 }
 

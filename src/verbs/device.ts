@@ -14,7 +14,7 @@ import { type ProtectionDomain, pdPlan } from './domain.ts'
 import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-ops.ts'
 import { refusing } from './error.ts'
 import { type EventQueue, openEventQueue } from './event-queue.ts'
-import { createMailbox, type Until } from './mailbox.ts'
+import { checkUntil, createMailbox, type Until } from './mailbox.ts'
 import { type CreateArguments, type ObjectOf, objectPlan } from './object.ts'
 import { checkOwn, type Kit, make, type Named, type PathFacts } from './plan.ts'
 import { type CompletionQueue, type CqOptions, cqPlan } from './queue.ts'
@@ -78,7 +78,7 @@ export interface Device extends AsyncDisposable {
   chain<T>(build: (chain: Chain) => T): Realised<T>
   /** Calls `handler` for each asynchronous event, until the function returned is called. */
   onEvent(handler: (event: DeviceEvent) => void): () => void
-  /** Asynchronous events as they come, until the signal or the end of the device. */
+  /** Asynchronous events as they come, from this call on, until the signal or the end of the device. */
   events(options?: Until): AsyncIterableIterator<DeviceEvent>
   close(): Promise<void>
 }
@@ -98,7 +98,15 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
       const event = { type: eventNames[type], source: number === undefined ? undefined : kit.sources.get(number), port }
       // The device is in the middle of its work: handlers run when that is done.
       queueMicrotask(() => {
-        for (const handler of [...handlers]) handler(event)
+        for (const handler of [...handlers])
+          try {
+            handler(event)
+          } catch (error) {
+            // The program hears of it, and the other handlers of the event.
+            queueMicrotask(() => {
+              throw error
+            })
+          }
       })
     },
     ended: () => waiters.wakeAll(),
@@ -122,19 +130,24 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
       handlers.delete(own)
     }
   }
-  const events = async function* (options: Until = {}): AsyncGenerator<DeviceEvent> {
-    const mail = createMailbox<DeviceEvent>(kit)
+  const events = (options: Until = {}): AsyncGenerator<DeviceEvent> => {
+    checkUntil('device.events', options)
+    // From now on, and not from when somebody asks for the first one.
+    const mail = createMailbox<DeviceEvent>(kit, 'device')
     const stop = onEvent(mail.put)
-    try {
-      for await (const event of mail.arrivals(options)) {
-        // Who has closed it hears no more of it.
-        if (!open) return
-        yield event
+    const walk = async function* (): AsyncGenerator<DeviceEvent> {
+      try {
+        for await (const event of mail.arrivals(options)) {
+          // Who has closed it hears no more of it.
+          if (!open) return
+          yield event
+        }
+      } finally {
+        stop()
+        mail.end()
       }
-    } finally {
-      stop()
-      mail.end()
     }
+    return walk()
   }
   const close = async (): Promise<void> => {
     if (!open) return

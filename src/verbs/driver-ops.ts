@@ -8,7 +8,7 @@ import { DriverOps } from '../spec/classes/driver_ops.ts'
 import { RdmaError } from './error.ts'
 import { type Arrivals, createMailbox } from './mailbox.ts'
 import { descriptorCloser } from './object.ts'
-import type { Kit } from './plan.ts'
+import { CLOSED, isClosed, type Kit } from './plan.ts'
 
 export interface DriverDescriptor extends Arrivals<Uint8Array>, Disposable, AsyncIterable<Uint8Array> {
   /** Its number: what calls take that want one; with a daemon a descriptor of this process, to be passed on too. */
@@ -51,23 +51,29 @@ export const openDriverOps = (kit: Kit, names: readonly string[]): DriverDescrip
   const { descriptors } = carrier
   const handle = create(kit, names)
   const mapped: { release(): void }[] = []
-  const mail = createMailbox<Uint8Array>(kit)
+  const mail = createMailbox<Uint8Array>(kit, 'driver_ops')
   // A copy: the record is only valid during the call.
   const take = (record: DataView): void =>
     mail.put(new Uint8Array(record.buffer, record.byteOffset, record.byteLength).slice())
   descriptors.read(handle, RECORD, take, mail.end)
   const close = descriptorCloser(carrier, DriverOps, handle, () => {
+    self.handle = CLOSED
     for (const one of mapped) one.release()
     mail.end()
   })
-  return {
+  /** Its number, which another one may have by now. */
+  const opened = (method: string): number => {
+    if (self.handle === CLOSED) throw isClosed(`driver_ops.${method}`)
+    return handle
+  }
+  const self: DriverDescriptor & { handle: number } = {
     handle,
     name: new TextDecoder().decode(carrier.call(DriverOps, 'query', handle, {}).out.name),
     ioctl: (request, argument = 0n) =>
-      descriptors.ioctl(handle, request, typeof argument === 'number' ? BigInt(argument) : argument),
-    write: bytes => descriptors.write(handle, bytes),
+      descriptors.ioctl(opened('ioctl'), request, typeof argument === 'number' ? BigInt(argument) : argument),
+    write: bytes => descriptors.write(opened('write'), bytes),
     map(length, { offset = 0, writable = true } = {}) {
-      const piece = descriptors.map(handle, offset, length, writable)
+      const piece = descriptors.map(opened('mmap'), offset, length, writable)
       mapped.push(piece)
       return piece.bytes
     },
@@ -78,4 +84,5 @@ export const openDriverOps = (kit: Kit, names: readonly string[]): DriverDescrip
     close,
     [Symbol.dispose]: close,
   }
+  return self
 }

@@ -12,7 +12,7 @@ import { readRecord } from '../uapi/scalar.ts'
 import { invalid } from './error.ts'
 import { type Arrivals, createMailbox } from './mailbox.ts'
 import { descriptorCloser } from './object.ts'
-import { type Kit, sourceName } from './plan.ts'
+import { CLOSED, type Kit, sourceName } from './plan.ts'
 
 export type EventKindName = keyof typeof EventKind.values
 
@@ -51,7 +51,7 @@ const NOBODY = 0
 export const openEventQueue = (kit: Kit): EventQueue => {
   const { carrier, waiters, sources } = kit
   const { object: handle } = carrier.call(EventQueueClass, 'create', 0, {})
-  const mail = createMailbox<QueuedEvent & { readonly number: number }>(kit)
+  const mail = createMailbox<QueuedEvent & { readonly number: number }>(kit, 'event_queue')
 
   carrier.descriptors.read(
     handle,
@@ -74,34 +74,38 @@ export const openEventQueue = (kit: Kit): EventQueue => {
   /** How calls name a source, and its number. */
   const sourceOf = (method: string, source: Attachable): { readonly number: number; readonly args: Arguments } => {
     if (source === 'device') return { number: NOBODY, args: { device: 1 } }
-    const known = sourceName(kit, source)
+    const known = typeof source === 'object' && source !== null ? sourceName(kit, source) : undefined
     if (known !== undefined)
       return { number: known.number, args: { [known.cls.name as SourceClass]: known.handle } as Arguments }
-    if ('port' in source) return { number: NOBODY, args: { port: source.port } }
+    if (typeof source === 'object' && source !== null && 'port' in source)
+      return { number: NOBODY, args: { port: source.port } }
     throw invalid(
       `event_queue.${method}`,
       'it is no object of this device that has events',
       "attach completion queues, queue pairs, shared receive queues, { port } or 'device'",
     )
   }
-  const close = descriptorCloser(carrier, EventQueueClass, handle, mail.end)
+  const close = descriptorCloser(carrier, EventQueueClass, handle, () => {
+    self.handle = CLOSED
+    mail.end()
+  })
   const plain = ({ type, source, port }: QueuedEvent): QueuedEvent => ({ type, source, port })
   const arrivals: EventQueue['arrivals'] = async function* (options) {
     for await (const event of mail.arrivals(options)) yield plain(event)
   }
-  return {
+  const self: EventQueue & { handle: number } = {
     handle,
     attach(source) {
       const { number, args } = sourceOf('attach', source)
-      carrier.call(EventQueueClass, 'attach', handle, { cookie: BigInt(number), ...args })
+      carrier.call(EventQueueClass, 'attach', self.handle, { cookie: BigInt(number), ...args })
     },
     detach(source) {
       const { number, args } = sourceOf('detach', source)
-      carrier.call(EventQueueClass, 'detach', handle, args)
+      carrier.call(EventQueueClass, 'detach', self.handle, args)
       mail.drop(event => event.number === number && event.port === args.port)
     },
     attached: () =>
-      carrier.call(EventQueueClass, 'query', handle, {}).out.attached.flatMap((one): Attachable[] => {
+      carrier.call(EventQueueClass, 'query', self.handle, {}).out.attached.flatMap((one): Attachable[] => {
         if (one.class === DeviceClass.id) return ['device']
         if (one.class === PortClass.id) return [{ port: one.object }]
         return [sources.get(Number(one.cookie))].filter(found => found !== undefined)
@@ -117,4 +121,5 @@ export const openEventQueue = (kit: Kit): EventQueue => {
     close,
     [Symbol.dispose]: close,
   }
+  return self
 }

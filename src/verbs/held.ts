@@ -4,7 +4,7 @@
  * in the interface of the class are nobody's but the library's.
  */
 import type { ObjectClass } from '../spec/schema.ts'
-import type { Held } from './plan.ts'
+import { CLOSED, destroy, type Held } from './plan.ts'
 
 /** Joins parts of a table, accessors included. */
 export const joined = <A extends object, B extends object>(base: A, more: B): A & B =>
@@ -27,11 +27,17 @@ export const madeWith = <T, F extends object, A extends readonly unknown[]>(
   ...args: A
 ) => T) => Object.defineProperty(fill, 'prototype', { value: methods }) as unknown as new (...args: A) => T
 
+/** It is destroyed: whatever is called on it from now on is refused. */
+export const markClosed = (self: Held): void => {
+  self.isOpen = false
+  self.handle = CLOSED
+}
+
 /** Destroys an object that is open; answers whether it was. Throws RdmaError EBUSY while it is used. */
 export const destroyed = (self: Held, cls: ObjectClass): boolean => {
   if (!self.isOpen) return false
-  self.kit.carrier.call(cls, 'destroy', self.handle, {} as never)
-  self.isOpen = false
+  destroy(self.kit.carrier, cls, self.handle)
+  markClosed(self)
   return true
 }
 

@@ -24,6 +24,7 @@ import { asRefusal, refused, refusing } from './error.ts'
 import { localCopies, localDescriptors } from './local-descriptors.ts'
 import { openOwnFile } from './local-file.ts'
 import type { Attached, LocalNetwork, Network } from './network.ts'
+import { CLOSED, isClosed } from './plan.ts'
 
 /** Memory for rings of one layout, and how they are found there. */
 const ringsWith = (layout: RingLayout['name']): { memory: RingMemory; ring: Carrier['ring'] } => {
@@ -88,6 +89,7 @@ const carrierOn = (
   return {
     remote: false,
     call(cls, method, object, args) {
+      if (object === CLOSED) throw isClosed(`${(cls as ObjectClass).name}.${method}`)
       // Arming moves nothing, and every wait does it.
       if (method !== 'reqNotify') network.touch()
       try {

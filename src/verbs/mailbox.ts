@@ -3,12 +3,28 @@
  * an event queue, records of a driver. Taken one by one, waited for, or walked by `for await`.
  */
 import type { Carrier } from './carrier.ts'
+import { invalid } from './error.ts'
+import { checkOptions, type Words } from './options.ts'
 import type { Waiters } from './waiters.ts'
 
 /** What can be said of waiting. */
 export interface Until {
   /** Ends the waiting: it rejects with the signal's reason. */
   readonly signal?: AbortSignal
+}
+
+const untilWords: Words<Until> = { signal: true }
+
+/** That `signal` is one, if there is any. Throws RdmaError EINVAL. */
+export const checkSignal = (call: string, { signal }: Until): void => {
+  if (signal !== undefined && typeof (signal as Partial<AbortSignal> | null)?.throwIfAborted !== 'function')
+    throw invalid(call, 'signal is no AbortSignal', 'give that of an AbortController, or AbortSignal.timeout(…)')
+}
+
+/** That nothing else was said of waiting. Throws RdmaError EINVAL. */
+export const checkUntil = (call: string, options: Until): void => {
+  checkOptions(call, 'options', options, untilWords)
+  checkSignal(call, options)
 }
 
 /** What a program sees of it. */
@@ -29,18 +45,18 @@ export interface Mailbox<T> extends Arrivals<T> {
   end(): void
 }
 
-export const createMailbox = <T>({
-  carrier,
-  waiters,
-}: {
-  readonly carrier: Pick<Carrier, 'pause'>
-  readonly waiters: Waiters
-}): Mailbox<T> => {
+/** `owner`: what sentences call the object whose mailbox it is. */
+export const createMailbox = <T>(
+  { carrier, waiters }: { readonly carrier: Pick<Carrier, 'pause'>; readonly waiters: Waiters },
+  owner: string,
+): Mailbox<T> => {
   const number = waiters.add()
   let waiting: T[] = []
   let ended = false
   const isOver = (): boolean => ended || waiters.over
-  const wait = async ({ signal }: Until = {}): Promise<void> => {
+  const wait = async (options: Until = {}): Promise<void> => {
+    checkUntil(`${owner}.wait`, options)
+    const { signal } = options
     signal?.throwIfAborted()
     const pause = carrier.pause()
     if (pause !== undefined) await pause

@@ -5,8 +5,8 @@
  */
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
 import type { Carrier } from './carrier.ts'
-import { invalid, RdmaError } from './error.ts'
-import { belongs, closer, ended, eventSource, type Kit, type Named, type Plan } from './plan.ts'
+import { invalid } from './error.ts'
+import { belongs, CLOSED, closer, destroy, ended, eventSource, type Kit, type Named, type Plan } from './plan.ts'
 
 type CallOf<M> = Record<never, never> extends In<M> ? (args?: In<M>) => Out<M> : (args: In<M>) => Out<M>
 
@@ -33,12 +33,7 @@ export const descriptorCloser = (carrier: Carrier, cls: ObjectClass, handle: num
   let open = true
   return (): void => {
     if (!open) return
-    try {
-      if (cls.methods.destroy !== undefined) carrier.call(cls, 'destroy', handle, {} as never)
-    } catch (error) {
-      // Of a device that is gone there is nothing to destroy.
-      if (!(error instanceof RdmaError) || error.code !== 'EIO') throw error
-    }
+    if (cls.methods.destroy !== undefined) destroy(carrier, cls, handle)
     open = false
     carrier.descriptors.close(handle)
     closed()
@@ -62,14 +57,15 @@ export const objectPlan = <C extends ObjectClass>(
       const forget = (): void => {
         source?.forget()
         ended(object)
+        own.handle = CLOSED
       }
       const close =
         cls.identity === 'fd' ? descriptorCloser(carrier, cls, handle, forget) : closer(carrier, cls, handle, forget)
       const methods = Object.keys(cls.methods)
         .filter(name => name !== 'create' && name !== 'destroy')
-        .map(name => [name, (given = {}) => carrier.call(cls, name, handle, given as never).out])
+        .map(name => [name, (given = {}) => carrier.call(cls, name, own.handle, given as never).out])
       const own = { handle, class: cls, made: out, close, [Symbol.dispose]: close }
-      const object = { ...Object.fromEntries(methods), ...own } as unknown as ObjectOf<C>
+      const object = Object.assign(own, { ...Object.fromEntries(methods), ...own }) as unknown as ObjectOf<C>
       return source === undefined ? belongs(kit, object) : source.is(object)
     },
     failed: () => source?.forget(),

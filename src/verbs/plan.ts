@@ -5,13 +5,17 @@
  */
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
 import type { Answered, Carrier } from './carrier.ts'
-import { invalid } from './error.ts'
+import { invalid, RdmaError } from './error.ts'
 import type { Waiters } from './waiters.ts'
 
 /** Anything that a call can name: an object of the library, or one that a chain is about to make. */
 export interface Named {
   readonly handle: number
 }
+
+/** The handle of what is closed: its number may be another object's by now. Carriers refuse calls with it. */
+export const CLOSED = -0x40000000
+export const isClosed = (call: string): RdmaError => invalid(call, 'it is closed')
 
 /** What a device knows that its queue pairs need. */
 export interface PathFacts {
@@ -39,8 +43,9 @@ export interface Kit {
 }
 
 /** What an object holds whose methods are those of a table (held.ts). */
-export interface Held extends Named {
+export interface Held {
   readonly kit: Kit
+  handle: number
   isOpen: boolean
 }
 
@@ -142,12 +147,25 @@ export const ended = (object: object): void => {
   ;(object as Owned)[OWNER] = undefined
 }
 
+/** Makes a call that destroys; of a device that is gone there is nothing to destroy. */
+export const unlessGone = (call: () => void): void => {
+  try {
+    call()
+  } catch (error) {
+    if (!(error instanceof RdmaError) || error.code !== 'EIO') throw error
+  }
+}
+
+/** Destroys an object. Throws RdmaError EBUSY while it is used. */
+export const destroy = (carrier: Carrier, cls: ObjectClass, handle: number): void =>
+  unlessGone(() => carrier.call(cls, 'destroy', handle, {} as never))
+
 /** The end of an object: destroyed by its first call, nothing afterwards. Throws RdmaError EBUSY while it is used. */
 export const closer = (carrier: Carrier, cls: ObjectClass, handle: number, closed: () => void = nothing) => {
   let open = true
   return (): void => {
     if (!open) return
-    carrier.call(cls, 'destroy', handle, {} as never)
+    destroy(carrier, cls, handle)
     open = false
     closed()
   }

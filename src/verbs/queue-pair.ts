@@ -16,7 +16,7 @@ import { atOnce, type ConnectOptions, type Endpoint, firstPsn, type PeerOptions 
 import { invalid, type RdmaError, refused } from './error.ts'
 import { destroyed, joined, madeWith } from './held.ts'
 import type { Slice } from './memory.ts'
-import type { Words } from './options.ts'
+import { checkRecord, type Words } from './options.ts'
 import { checkOwn, eventSource, type Held, type Kit, type Named, type PathFacts, type Plan } from './plan.ts'
 import { checkRequest } from './request-checks.ts'
 import { putInline, putReceive, putSend } from './requests.ts'
@@ -187,6 +187,7 @@ export const bareMethods: Omit<BareQueuePair, 'handle' | 'qpn'> & ThisType<QpSel
     return this.kit.carrier.call(this.cls as AnyQpClass, 'query', this.handle, {}).out
   },
   modify(args) {
+    checkRecord(`${this.cls.name}.modify`, 'attributes', args, 'it is an object, { state: 1 } for example')
     this.kit.carrier.call(this.cls as AnyQpClass, 'modify', this.handle, args)
     if (args.state !== QpState.values.RESET) return
     if (this.sends !== undefined) restart(this.sends)

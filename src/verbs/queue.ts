@@ -8,7 +8,7 @@ import type { RingPlace } from './carrier.ts'
 import { type Completion, type CompletionCursor, completionCursor } from './completion.ts'
 import { checkChoice } from './error.ts'
 import { endings, withMethods } from './held.ts'
-import type { Until } from './mailbox.ts'
+import { checkSignal, type Until } from './mailbox.ts'
 import { checkOptions, type Words } from './options.ts'
 import { eventSource, type Held, type Kit, type Plan, plan } from './plan.ts'
 import { consume, noProgramRing, oldest, type ProgramRing, programRing } from './ring.ts'
@@ -42,7 +42,7 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion> {
   poll(): boolean
   /** Resolves when `poll` may find something. */
   wait(options?: WaitOptions): Promise<void>
-  /** Completions as they come, without end; the object is the same each time and holds until the next step. */
+  /** Completions as they come, until it is closed; the object is the same each time and holds until the next step. */
   completions(options?: WaitOptions): AsyncIterableIterator<Completion>
   /** At least so many entries from now on; completions that wait stay. Throws RdmaError EINVAL if they are more. */
   resize(entries: number): void
@@ -147,6 +147,8 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
     })
   },
   async wait(options = {}) {
+    checkOptions('cq.wait', 'options', options, armWords)
+    checkSignal('cq.wait', options)
     const { signal } = options
     const { carrier, waiters } = this.kit
     signal?.throwIfAborted()
@@ -178,7 +180,10 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
   },
   async *completions(options = {}) {
     for (;;) {
-      while (!this.poll()) await this.wait(options)
+      while (!this.poll()) {
+        if (!this.isOpen) return
+        await this.wait(options)
+      }
       yield this.completion
     }
   },

@@ -14,13 +14,15 @@ import { Interface } from '../spec/classes/interface.ts'
 import { declare } from '../spec/description.ts'
 import { rxeLayout } from '../spec/drivers/ring-layout.ts'
 import { AsyncEventType } from '../spec/enums.ts'
+import { errnoName } from '../spec/errno.ts'
 import type { AnyValues, ObjectClass } from '../spec/schema.ts'
 import { OpenWants, ParkedPage } from '../spec/session.ts'
 import { writeOpen } from '../uapi/session.ts'
 import type { Carrier, EventTargets } from './carrier.ts'
-import { invalid, RdmaError, refused } from './error.ts'
+import { invalid, RdmaError, refusal, refused } from './error.ts'
 import { createFileRings } from './file-rings.ts'
 import { createCalls } from './messages.ts'
+import { CLOSED, isClosed } from './plan.ts'
 import { ASYNC_RECORD, COMPLETION_RECORD } from './records.ts'
 import { remoteDescriptors } from './remote-descriptors.ts'
 import { joinDaemon, type Session } from './session.ts'
@@ -72,7 +74,8 @@ const openContext = (session: Session, wanted: string | undefined) => {
       `no device ${wanted ?? 'in a network'}; there are ${devices.map(({ name }) => name).join(', ')}`,
     )
   const { reply, fds } = session.ask('open', (to, from) => writeOpen(to, from, device.node, OpenWants.PACKED_RINGS))
-  if (reply.error !== 0) throw invalid('open', `device ${device.name} cannot be opened: errno ${reply.error}`)
+  if (reply.error !== 0)
+    throw refusal(errnoName(reply.error), reply.error, 'open', `device ${device.name} cannot be opened`)
   return { device, context: reply.context, file: fds[0], doorbell: fds[1] }
 }
 
@@ -148,6 +151,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
     remote: true,
     device,
     call(cls, method, object, args) {
+      if (object === CLOSED) throw isClosed(`${(cls as ObjectClass).name}.${method}`)
       alive(`${(cls as ObjectClass).name}.${method}`)
       const answered = send(cls as ObjectClass, method, object, args as AnyValues)
       if (cls.identity === 'fd' && method === 'create') descriptors.made(answered.object)

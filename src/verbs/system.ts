@@ -17,11 +17,11 @@ import { Interface } from '../spec/classes/interface.ts'
 import { System as SystemClass } from '../spec/classes/system.ts'
 import { declare } from '../spec/description.ts'
 import { AsyncEventType, NodeType } from '../spec/enums.ts'
-import { CallError } from '../spec/errno.ts'
+import { CallError, errnoName } from '../spec/errno.ts'
 import type { AnyValues, ObjectClass, Out } from '../spec/schema.ts'
 import { SYSTEM_NODE } from '../spec/session.ts'
 import { writeOpen } from '../uapi/session.ts'
-import { invalid, refused, refusing } from './error.ts'
+import { invalid, refusal, refused, refusing } from './error.ts'
 import { createCalls } from './messages.ts'
 import type { LocalNetwork, Network } from './network.ts'
 import { checkOptions, type Words } from './options.ts'
@@ -123,7 +123,7 @@ const openNode = (session: Session, node: number, name: string) => {
   const { reply, fds } = session.ask('open', (to, from) => writeOpen(to, from, node))
   if (reply.error === 0) return { fds, send: createCalls(session, reply.context, fds[0]) }
   for (const fd of fds) close(fd)
-  throw refused('ENODEV', 'open', `the daemon at ${session.socket} does not open ${name} (errno ${reply.error})`)
+  throw refusal(errnoName(reply.error), reply.error, 'open', `the daemon at ${session.socket} does not open ${name}`)
 }
 
 const describeThere = (session: Session, { index, name, classes }: DeviceEntry): Description => {

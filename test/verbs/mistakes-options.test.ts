@@ -151,11 +151,12 @@ eachCarrier(openTwo => {
       refuses('mr.create', not('dm'), () => own.pd.deviceRegion(memory, { length: 8 }))
     }
     const closed = here.pd()
+    const { handle } = closed
     const gone = here.xrcd()
     closed.close()
     gone.close()
     const [newer, another] = [here.pd(), here.xrcd()]
-    assert.equal(newer.handle, closed.handle)
+    assert.equal(newer.handle, handle)
     refuses('pd.register', not('pd'), () => closed.register(new Uint8Array(8)))
     refuses('rc_qp.create', not('pd'), () => closed.rcQp({ sendCq: own.cq }))
     refuses('xrc_tgt_qp.create', not('xrcd'), () => gone.target())

@@ -94,3 +94,44 @@ test('a network and devices that cannot be', async () => {
   await device.close()
   await (await open({ network, address: '127.0.0.9' })).close()
 })
+
+test('a signal that is none, attributes that are none, and what has no events are refused', async () => {
+  const device = await open()
+  const cq = device.cq()
+  const qp = device.pd().rcQp({ sendCq: cq })
+  const queue = device.eventQueue()
+  for (const signal of ['x', {}, null, new EventTarget()]) {
+    const reason = 'signal is no AbortSignal'
+    await assert.rejects(cq.wait(untyped({ signal })), { code: 'EINVAL', call: 'cq.wait', reason })
+    await assert.rejects(queue.wait(untyped({ signal })), { code: 'EINVAL', call: 'event_queue.wait', reason })
+    refuses('device.events', /^signal is no AbortSignal$/, () => device.events(untyped({ signal })))
+  }
+  refuses('device.events', /^options: "sinal" is unknown$/, () => device.events(untyped({ sinal: 1 })))
+  await assert.rejects(cq.wait(untyped(null)), { code: 'EINVAL', reason: 'options: null is no object' })
+  refuses('rc_qp.modify', /^attributes is missing$/, () => qp.modify(untyped(undefined)))
+  for (const source of [undefined, null, 'port', 1])
+    refuses('event_queue.attach', /no object of this device that has events/, () => queue.attach(untyped(source)))
+  await device.close()
+})
+
+test('a handler of events that throws stops no other one; a walk hears what came after it was asked for', async () => {
+  const network = createNetwork()
+  const owner = await open({ network, name: 'rxe7' })
+  const device = await open({ network, device: 'rxe7' })
+  const uncaught: unknown[] = []
+  const heard: string[] = []
+  const before = process.listeners('uncaughtException')
+  process.removeAllListeners('uncaughtException')
+  process.on('uncaughtException', error => uncaught.push(error.message))
+  device.onEvent(() => assert.fail('mine'))
+  device.onEvent(({ type }) => heard.push(type))
+  const walk = device.events()
+  await owner.close()
+  await new Promise(setImmediate)
+  process.removeAllListeners('uncaughtException')
+  for (const listener of before) process.on('uncaughtException', listener)
+  assert.deepEqual([uncaught, heard], [['mine'], ['DEVICE_FATAL']])
+  for await (const { type } of walk) heard.push(type)
+  assert.deepEqual(heard, ['DEVICE_FATAL', 'DEVICE_FATAL'])
+  await device.close()
+})

@@ -56,7 +56,8 @@ describe('a daemon', { skip: !hasNative() && 'there is no koffi' }, () => {
     assert.throws(() => {
       for (;;) cq.poll()
     }, /cq\.poll: .*is gone/)
-    assert.throws(() => qp.close(), { code: 'EIO' })
+    assert.throws(() => qp.query(), { code: 'EIO' })
+    qp.close()
     await device.close()
     await device.close()
     await assert.rejects(open({ socket: daemon.socket }), { code: 'ECONNREFUSED' })

@@ -1,0 +1,138 @@
+/*
+ * What is closed stays closed: its handle may be another object's by now, and a call on it must not reach that one.
+ * Closing itself is harmless when there is nothing to close any more: again, or on a device that is gone.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Classes } from '../../src/spec/classes.ts'
+import { createNetwork, type Device, open, RdmaError } from '../../src/verbs/index.ts'
+import { eachCarrier, end } from './ends.ts'
+
+type Use = () => unknown
+
+/** Objects of every kind that the library has on a soft device, and what can be called on each. */
+const kinds = (device: Device) => {
+  const { pd, cq, qp } = end(device)
+  const xrcd = device.xrcd()
+  const peer = qp.endpoint
+  return {
+    pd: () => {
+      const one = device.pd()
+      return { one, uses: { srq: () => one.srq(), rcQp: () => one.rcQp({ sendCq: cq }) } }
+    },
+    cq: () => {
+      const one = device.cq()
+      const uses = { query: () => one.query(), arm: () => one.arm(), resize: () => one.resize(4) }
+      return { one, uses: { ...uses, moderate: () => one.moderate({ completions: 9 }) } }
+    },
+    srq: () => {
+      const one = pd.srq()
+      const uses = { query: () => one.query(), limit: () => one.setLimit(3), resize: () => one.resize(4) }
+      return { one, uses: { ...uses, receive: () => one.receive() } }
+    },
+    mr: () => {
+      const one = pd.register(new Uint8Array(8))
+      return { one, uses: { query: () => one.query(), access: () => one.reregister({ access: { remoteRead: true } }) } }
+    },
+    mw: () => {
+      const one = pd.window()
+      return { one, uses: { query: () => one.query() } }
+    },
+    ah: () => {
+      const one = pd.addressHandle(peer)
+      return { one, uses: { query: () => one.query(), modify: () => one.modify(peer) } }
+    },
+    manyAhs: () => {
+      const [one] = pd.addressHandles([peer])
+      const { handle } = one
+      return { one: { handle, close: () => pd.closeAddressHandles([one]) }, uses: { query: () => one.query() } }
+    },
+    rcQp: () => {
+      const one = pd.rcQp({ sendCq: cq })
+      const uses = { query: () => one.query(), state: () => one.state, connect: () => one.connect(peer) }
+      return { one, uses: { ...uses, send: () => one.send(new Uint8Array(1)), reset: () => one.modify({ state: 0 }) } }
+    },
+    udQp: () => {
+      const one = pd.udQp({ sendCq: cq })
+      return { one, uses: { activate: () => one.activate(), attach: () => one.attach('224.0.0.1') } }
+    },
+    target: () => {
+      const one = xrcd.target()
+      return { one, uses: { state: () => one.state } }
+    },
+    eventQueue: () => {
+      const one = device.eventQueue()
+      return { one, uses: { attach: () => one.attach(cq), attached: () => one.attached() } }
+    },
+    any: () => {
+      const one = device.create(Classes.srq, { pd: pd.handle, maxWr: 1, maxSge: 1, limit: 0 })
+      return { one, uses: { query: () => one.query(), modify: () => one.modify({ limit: 1 }) } }
+    },
+  }
+}
+
+eachCarrier(openTwo => {
+  test('nothing can be called on what is closed, though its handle is that of a new object', async () => {
+    const [device, other] = await openTwo()
+    for (const [name, make] of Object.entries(kinds(device))) {
+      const { one, uses } = make()
+      const { handle } = one
+      one.close()
+      const next = make().one
+      if (name !== 'eventQueue') assert.equal(next.handle, handle, `${name}: the handle is used again`)
+      for (const [use, body] of Object.entries<Use>(uses))
+        assert.throws(
+          body,
+          (error: unknown) =>
+            error instanceof RdmaError && error.code === 'EINVAL' && /is closed|closed or of/.test(error.reason),
+          `${name}.${use}`,
+        )
+      if (name !== 'manyAhs') one.close()
+      next.close()
+    }
+    await device.close()
+    await other.close()
+  })
+
+  test('who walks the completions of a queue that is closed has come to their end', async () => {
+    const [device, other] = await openTwo()
+    const cq = device.cq()
+    const walk = (async () => {
+      let seen = 0
+      for await (const _ of cq) seen++
+      return seen
+    })()
+    await new Promise(setImmediate)
+    cq.close()
+    const newer = device.cq()
+    assert.equal(await walk, 0)
+    for await (const _ of cq) assert.fail('there is nothing')
+    await assert.rejects(cq.wait(), { code: 'EINVAL', reason: 'it is closed' })
+    newer.close()
+    await device.close()
+    await other.close()
+  })
+
+  test('on a device that is gone everything can still be closed', async () => {
+    const [device, other] = await openTwo()
+    const made = Object.values(kinds(device)).map(make => make().one)
+    await device.close()
+    for (const one of made.reverse()) one.close()
+    await other.close()
+  })
+})
+
+test('a device that goes under a program: what the program fails with is not hidden by what it closes', async () => {
+  const network = createNetwork()
+  const owner = await open({ network, name: 'gone0' })
+  const user = await open({ network, device: 'gone0' })
+  const work = async () => {
+    using pd = user.pd()
+    using cq = user.cq()
+    using _qp = pd.rcQp({ sendCq: cq })
+    await owner.close()
+    throw new Error('the program’s own')
+  }
+  await assert.rejects(work(), /^Error: the program’s own$/)
+  await user.close()
+})
