@@ -196,6 +196,9 @@ export const FlowSpecType = enumeration('flow_spec_type', {
 /** Beside its type (IB_FLOW_SPEC_INNER): the header is one within a tunnel. */
 export const FlowSpecFlags = enumeration('flow_spec_flags', { INNER: 1 << 8 })
 
+/** Operations on tags (ibv_ops_flags): each makes a completion; it says how many unexpected messages were taken. */
+export const TmFlags = enumeration('tm_flags', { SIGNALED: 1 << 0, SYNC: 1 << 1 })
+
 /** How counters are read (ib_uverbs_read_counters_flags). */
 export const CountersFlags = enumeration('counters_flags', { PREFER_CACHED: 1 << 0 })
 

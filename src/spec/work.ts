@@ -48,6 +48,12 @@ export const WcOpcode = enumeration('wc_opcode', {
   ATOMIC_WRITE: 9,
   RECV: 128,
   RECV_RDMA_WITH_IMM: 129,
+  /** Of queues that match tags: operations on tags, messages by tag, and one whose tag nobody waits for. */
+  TM_ADD: 130,
+  TM_DEL: 131,
+  TM_SYNC: 132,
+  TM_RECV: 133,
+  TM_NO_TAG: 134,
 })
 
 /** ibv_wc_flags. */

@@ -11,15 +11,23 @@ import { chainEntries, encodeChain, type Link } from '../uapi/chain.ts'
 import { type ChainedRefs, decodeResult } from '../uapi/object-client.ts'
 import type { Answered } from './carrier.ts'
 import { type RcQueuePairOptions, rcQpPlan, type UcQueuePairOptions, ucQpPlan } from './connected.ts'
+import { counterSetPlan } from './counter-set.ts'
 import { addressPlan, type Destination, type UdQueuePairOptions, udQpPlan } from './datagram.ts'
+import { type DeviceMemoryOptions, dmPlan } from './device-memory.ts'
 import { type ProtectionDomain, pdPlan } from './domain.ts'
 import { rdmaError, refusal } from './error.ts'
-import { type Access, regionPlan } from './memory.ts'
+import { type FlowOptions, flowPlan } from './flow.ts'
+import { type GsiQueuePairOptions, gsiQpPlan, type SmiQueuePairOptions, smiQpPlan } from './management.ts'
+import { type Access, type DeviceRegionOptions, deviceRegionPlan, regionPlan } from './memory.ts'
 import { type CreateArguments, type ObjectOf, objectPlan } from './object.ts'
 import { checkOwn, isMade, type Kit, type MakeAll, make, type Named, type Plan } from './plan.ts'
 import { type CqOptions, cqPlan } from './queue.ts'
+import { type RawPacketQueuePairOptions, rawPacketQpPlan } from './raw-packet.ts'
+import { type RdQueuePairOptions, rdQpPlan } from './reliable-datagram.ts'
 import { type SrqOptions, srqPlan, type XrcSrqOptions, xrcSrqPlan } from './shared-receive.ts'
+import { type TagSrqOptions, tagSrqPlan } from './tag-matching.ts'
 import { windowPlan } from './window.ts'
+import { receiveTablePlan, type WorkQueueOptions, wqPlan } from './work-queue.ts'
 import { type XrcInitiatorOptions, xrcInitiatorPlan } from './xrc.ts'
 
 declare const PLANNED: unique symbol
@@ -48,9 +56,21 @@ export interface Chain {
   rcQp(pd: Named, options: RcQueuePairOptions): Made<ReturnType<typeof rcQpPlan>>
   ucQp(pd: Named, options: UcQueuePairOptions): Made<ReturnType<typeof ucQpPlan>>
   udQp(pd: Named, options: UdQueuePairOptions): Made<ReturnType<typeof udQpPlan>>
+  rawPacketQp(pd: Named, options: RawPacketQueuePairOptions): Made<ReturnType<typeof rawPacketQpPlan>>
+  gsiQp(pd: Named, options: GsiQueuePairOptions): Made<ReturnType<typeof gsiQpPlan>>
+  smiQp(pd: Named, options: SmiQueuePairOptions): Made<ReturnType<typeof smiQpPlan>>
+  rdQp(pd: Named, options: RdQueuePairOptions): Made<ReturnType<typeof rdQpPlan>>
   xrcInitiator(pd: Named, options: XrcInitiatorOptions): Made<ReturnType<typeof xrcInitiatorPlan>>
   srq(pd: Named, options?: SrqOptions): Made<ReturnType<typeof srqPlan>>
   xrcSrq(pd: Named, options: XrcSrqOptions): Made<ReturnType<typeof xrcSrqPlan>>
+  tagSrq(pd: Named, options: TagSrqOptions): Made<ReturnType<typeof tagSrqPlan>>
+  wq(pd: Named, options: WorkQueueOptions): Made<ReturnType<typeof wqPlan>>
+  /** Its queues are there already: lists do not name what the chain makes. */
+  rwqIndTable(queues: readonly Named[]): Made<ReturnType<typeof receiveTablePlan>>
+  dm(options: DeviceMemoryOptions): Made<ReturnType<typeof dmPlan>>
+  deviceRegion(pd: Named, dm: Named, options: DeviceRegionOptions): Made<ReturnType<typeof deviceRegionPlan>>
+  counterSet(): Made<ReturnType<typeof counterSetPlan>>
+  flow(qp: Named, options?: FlowOptions): Made<ReturnType<typeof flowPlan>>
   addressHandle(pd: Named, to: Destination): Made<ReturnType<typeof addressPlan>>
   /** An object of any class, as `device.create`; references in `args` may be handles of what the chain makes. */
   create<C extends ObjectClass>(cls: C, args?: CreateArguments<C>): Planned<ObjectOf<C>>
@@ -159,7 +179,8 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
     const planned: Named[] = []
     const add = (entry: Entry): never => {
       entries.push(entry)
-      const stand = { handle: -entries.length }
+      // Some plans go by what kind of object they are made for.
+      const stand = { handle: -entries.length, cls: entry.class }
       planned.push(stand)
       return stand as never
     }
@@ -172,9 +193,20 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
       rcQp: (pd, options) => create(rcQpPlan(kit, pd, options)),
       ucQp: (pd, options) => create(ucQpPlan(kit, pd, options)),
       udQp: (pd, options) => create(udQpPlan(kit, pd, options)),
+      rawPacketQp: (pd, options) => create(rawPacketQpPlan(kit, pd, options)),
+      gsiQp: (pd, options) => create(gsiQpPlan(kit, pd, options)),
+      smiQp: (pd, options) => create(smiQpPlan(kit, pd, options)),
+      rdQp: (pd, options) => create(rdQpPlan(kit, pd, options)),
       xrcInitiator: (pd, options) => create(xrcInitiatorPlan(kit, pd, options)),
       srq: (pd, options) => create(srqPlan(kit, pd, options)),
       xrcSrq: (pd, options) => create(xrcSrqPlan(kit, pd, options)),
+      tagSrq: (pd, options) => create(tagSrqPlan(kit, pd, options)),
+      wq: (pd, options) => create(wqPlan(kit, pd, options)),
+      rwqIndTable: queues => create(receiveTablePlan(kit, queues)),
+      dm: options => create(dmPlan(kit, options)),
+      deviceRegion: (pd, dm, options) => create(deviceRegionPlan(kit, pd, dm, options)),
+      counterSet: () => create(counterSetPlan(kit)),
+      flow: (qp, options) => create(flowPlan(kit, qp, options)),
       addressHandle: (pd, to) => create(addressPlan(kit, pd, to)),
       create: (cls, args) => create(objectPlan(kit, cls, args)),
       call(cls, method, args, object) {

@@ -10,9 +10,11 @@ import type { In, Out } from '../spec/schema.ts'
 import { WrOpcode } from '../spec/work.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES } from '../wire/ip.ts'
-import { addressTo, atOnce, firstPsn, type PathOptions } from './connection.ts'
+import { type Activatable, type ActiveOptions, activatable, atCreation } from './activation.ts'
+import { addressTo, firstPsn, type PathOptions } from './connection.ts'
 import { invalid, RdmaError } from './error.ts'
-import { endings, madeWith, markClosed } from './held.ts'
+import { type Steered, steered } from './flow.ts'
+import { endings, joined, madeWith, markClosed } from './held.ts'
 import type { MessageOptions } from './operations.ts'
 import { checkOptions, checkRecord, type Words } from './options.ts'
 import { checkOwn, type Held, type Kit, type MakeAll, type Named, type Plan, plan, unlessGone } from './plan.ts'
@@ -60,13 +62,19 @@ export interface DatagramPeer {
   readonly qkey: number
 }
 
-export interface UdQueuePair extends QueuePair<typeof UdQp> {
-  /** What others must know to send to it. Its Q_Key is what `activate` has set. */
-  readonly endpoint: DatagramEndpoint
-  /** From RESET to ready to send; datagrams with another Q_Key are dropped from then on. Default Q_Key 0x11111111. */
-  activate(options?: { readonly qkey?: number }): void
+export interface DatagramSender {
   /** At most one packet's worth of bytes. A receiver needs 40 bytes more than that (`completion.hasGrh`). */
   send(local: Local, to: DatagramPeer, options?: MessageOptions): void
+}
+
+export interface UdActivation {
+  /** Datagrams with another Q_Key are dropped; default 0x11111111. */
+  readonly qkey?: number
+}
+
+export interface UdQueuePair extends QueuePair<typeof UdQp>, DatagramSender, Activatable<UdActivation>, Steered {
+  /** What others must know to send to it. Its Q_Key is what `activate` has set. */
+  readonly endpoint: DatagramEndpoint
   /** Receives datagrams to a group from now on; `gid` as text: 224.0.0.0/4 or ff00::/8. */
   attach(gid: string): void
   detach(gid: string): void
@@ -74,7 +82,7 @@ export interface UdQueuePair extends QueuePair<typeof UdQp> {
 
 /** Queue pair number that means all members of a group. */
 export const MULTICAST_QPN = 0xffffff
-const QKEY = 0x11111111
+export const DEFAULT_QKEY = 0x11111111
 const { INIT, RTR, RTS } = QpState.values
 const { SEND, SEND_WITH_IMM } = WrOpcode.values
 
@@ -161,7 +169,8 @@ export const addressPlan = (kit: Kit, pd: Named, to: Destination): Plan<AddressH
   return plan(
     Ah,
     { pd: pd.handle, address, userHandle: 0n },
-    ({ object, out }) => new Address(kit, object, (out as { number: number }).number),
+    // Numbers are the driver's; without them handles do.
+    ({ object, out }) => new Address(kit, object, (out as { readonly number?: number }).number ?? object),
   )
 }
 
@@ -214,33 +223,9 @@ export const closeAddresses = (kit: Kit, pd: Named, all: readonly AddressHandle[
   }
 }
 
-export interface UdQueuePairOptions extends QueuePairOptions, InitialOptions<typeof UdQp> {
-  /** Made ready to send, with one call (R7), as `activate` does it afterwards. */
-  readonly active?: boolean | { readonly qkey?: number }
-}
-
-const udWords: Words<UdQueuePairOptions> = { ...queuePairWords, initial: true, active: true }
-const activeWords: Words<Exclude<UdQueuePairOptions['active'], boolean | undefined>> = { qkey: true }
-
-/** From RESET to ready to send. */
-const activeSteps = (qkey = QKEY): In<typeof UdQp.methods.modify>[] => [
-  { state: INIT, pkeyIndex: 0, port: 1, qkey },
-  { state: RTR },
-  { state: RTS, sqPsn: firstPsn() },
-]
-
-const udType = queuePairType<UdQueuePair>(UdQp, {
-  get endpoint(): DatagramEndpoint {
-    const { kit, qpn, qkey } = this as unknown as QpSelf
-    return { qpn, gid: addressText(kit.path.gid), qkey: qkey === 0 ? QKEY : qkey }
-  },
-  activate(this: QpSelf & UdQueuePair, options: { readonly qkey?: number } = {}): void {
-    checkOptions('qp.activate', 'options', options, activeWords)
-    const { qkey = QKEY } = options
-    for (const step of activeSteps(qkey)) this.modify(step)
-    this.qkey = qkey
-  },
-  send(this: QpSelf, local: Local, to: DatagramPeer, options?: MessageOptions): void {
+/** What types have that send datagrams. */
+export const datagramOperations: DatagramSender & ThisType<QpSelf> = {
+  send(local, to, options) {
     checkThere('qp.send', this.kit)
     checkPeer(this.kit, to)
     const immediate = options?.immediate
@@ -250,19 +235,47 @@ const udType = queuePairType<UdQueuePair>(UdQp, {
     if (immediate !== undefined) putImmediate(ring, at, immediate)
     endRequest(this)
   },
-  attach(this: QpSelf, gid: string): void {
-    this.kit.carrier.call(UdQp, 'attachMcast', this.handle, groupOf('qp.attach', gid))
-  },
-  detach(this: QpSelf, gid: string): void {
-    this.kit.carrier.call(UdQp, 'detachMcast', this.handle, groupOf('qp.detach', gid))
-  },
-})
+}
+
+export interface UdQueuePairOptions
+  extends QueuePairOptions,
+    InitialOptions<typeof UdQp>,
+    ActiveOptions<UdActivation> {}
+
+const udWords: Words<UdQueuePairOptions> = { ...queuePairWords, initial: true, active: true }
+
+const activation = {
+  cls: UdQp,
+  words: { qkey: true } satisfies Words<UdActivation>,
+  steps: ({ qkey = DEFAULT_QKEY }: UdActivation): In<typeof UdQp.methods.modify>[] => [
+    { state: INIT, pkeyIndex: 0, port: 1, qkey },
+    { state: RTR },
+    { state: RTS, sqPsn: firstPsn() },
+  ],
+}
+const { activate } = activatable(activation)
+
+const udType = queuePairType<UdQueuePair>(
+  UdQp,
+  joined(joined(datagramOperations, steered), {
+    get endpoint(): DatagramEndpoint {
+      const { kit, qpn, qkey } = this as unknown as QpSelf
+      return { qpn, gid: addressText(kit.path.gid), qkey: qkey === 0 ? DEFAULT_QKEY : qkey }
+    },
+    activate(this: QpSelf & UdQueuePair, options?: UdActivation): void {
+      activate.call(this, options)
+      this.qkey = options?.qkey ?? DEFAULT_QKEY
+    },
+    attach(this: QpSelf, gid: string): void {
+      this.kit.carrier.call(UdQp, 'attachMcast', this.handle, groupOf('qp.attach', gid))
+    },
+    detach(this: QpSelf, gid: string): void {
+      this.kit.carrier.call(UdQp, 'detachMcast', this.handle, groupOf('qp.detach', gid))
+    },
+  }),
+)
 
 export const udQpPlan = (kit: Kit, pd: Named, options: UdQueuePairOptions): Plan<UdQueuePair> => {
   checkOptions('ud_qp.create', 'options', options, udWords)
-  const { active = false, initial } = options
-  if (typeof active === 'object') checkOptions('ud_qp.create', 'active', active, activeWords)
-  const { qkey } = typeof active === 'object' ? active : {}
-  if (active === false) return queuePairPlan(kit, udType, pd, options)
-  return queuePairPlan(kit, udType, pd, { ...options, initial: { ...atOnce(activeSteps(qkey)), ...initial } })
+  return queuePairPlan(kit, udType, pd, atCreation(activation, options))
 }

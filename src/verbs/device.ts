@@ -10,6 +10,8 @@ import type { In, ObjectClass, Out, RecordOf } from '../spec/schema.ts'
 import { agreedClass } from '../spec/versions.ts'
 import type { Carrier, DeviceCounters } from './carrier.ts'
 import { type Chain, createChains, type Realised } from './chain.ts'
+import { type CounterSet, counterSetPlan } from './counter-set.ts'
+import { type DeviceMemory, type DeviceMemoryOptions, dmPlan } from './device-memory.ts'
 import { type ProtectionDomain, pdPlan } from './domain.ts'
 import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-ops.ts'
 import { refusing } from './error.ts'
@@ -19,6 +21,7 @@ import { type CreateArguments, type ObjectOf, objectPlan } from './object.ts'
 import { checkOwn, type Kit, make, type Named, type PathFacts } from './plan.ts'
 import { type CompletionQueue, type CqOptions, cqPlan } from './queue.ts'
 import { createWaiters } from './waiters.ts'
+import { type ReceiveTable, receiveTablePlan } from './work-queue.ts'
 import { type XrcDomain, type XrcDomainOptions, xrcdPlan } from './xrc.ts'
 
 export type AsyncEventName = keyof typeof AsyncEventType.values
@@ -51,6 +54,12 @@ export interface Device extends AsyncDisposable {
   pd(): ProtectionDomain
   cq(options?: CqOptions): CompletionQueue
   xrcd(options?: XrcDomainOptions): XrcDomain
+  /** Memory of the device. */
+  dm(options: DeviceMemoryOptions): DeviceMemory
+  /** Counters that rules of steering count into. */
+  counterSet(): CounterSet
+  /** A table of work queues, as many as a power of two, over which a queue pair of raw packets spreads. */
+  rwqIndTable(queues: readonly Named[]): ReceiveTable
   /** A queue on which the events of anything here arrive (R38). */
   eventQueue(): EventQueue
   /**
@@ -173,6 +182,9 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     pd: () => make(kit, pdPlan(kit, makeAll)),
     cq: options => make(kit, cqPlan(kit, options)),
     xrcd: options => make(kit, xrcdPlan(kit, options)),
+    dm: options => make(kit, dmPlan(kit, options)),
+    counterSet: () => make(kit, counterSetPlan(kit)),
+    rwqIndTable: queues => make(kit, receiveTablePlan(kit, queues)),
     eventQueue: () => openEventQueue(kit),
     driverOps: (...names) => openDriverOps(kit, names),
     driverInterfaces: () => interfaceNames(kit),

@@ -22,7 +22,16 @@ import {
 } from './datagram.ts'
 import { endings, withMethods } from './held.ts'
 import {
+  type GsiQueuePair,
+  type GsiQueuePairOptions,
+  gsiQpPlan,
+  type SmiQueuePair,
+  type SmiQueuePairOptions,
+  smiQpPlan,
+} from './management.ts'
+import {
   type Access,
+  type DeviceRegionOptions,
   deviceRegionPlan,
   type FileRegionOptions,
   fileRegionPlan,
@@ -34,6 +43,8 @@ import {
   wholeRegionPlan,
 } from './memory.ts'
 import { type Held, type Kit, type MakeAll, make, type Named, type Plan, plan } from './plan.ts'
+import { type RawPacketQueuePair, type RawPacketQueuePairOptions, rawPacketQpPlan } from './raw-packet.ts'
+import { type RdQueuePair, type RdQueuePairOptions, rdQpPlan } from './reliable-datagram.ts'
 import {
   type SharedReceiveQueue,
   type SrqOptions,
@@ -42,7 +53,9 @@ import {
   type XrcSrqOptions,
   xrcSrqPlan,
 } from './shared-receive.ts'
+import { type TagSharedReceiveQueue, type TagSrqOptions, tagSrqPlan } from './tag-matching.ts'
 import { type MemoryWindow, windowPlan } from './window.ts'
+import { type WorkQueue, type WorkQueueOptions, wqPlan } from './work-queue.ts'
 import { type XrcInitiator, type XrcInitiatorOptions, xrcInitiatorPlan } from './xrc.ts'
 
 export interface ProtectionDomain extends Disposable {
@@ -58,8 +71,8 @@ export interface ProtectionDomain extends Disposable {
   nullRegion(length: number, access?: Access): Region
   /** All memory of this program: its buffers need no registration of their own. */
   wholeRegion(access?: Access): WholeRegion
-  /** Memory of the device, of an object of class `dm`. */
-  deviceRegion(dm: Named, options: FileRegionOptions): Region
+  /** Memory of the device: all of what `device.dm` has made, or a part. */
+  deviceRegion(dm: Named, options?: DeviceRegionOptions): Region
   /** A memory window that grants nothing yet; type 2 (default) belongs to the queue pair that binds it. */
   window(type?: 1 | 2): MemoryWindow
   /** Reliable connected. */
@@ -68,10 +81,22 @@ export interface ProtectionDomain extends Disposable {
   ucQp(options: UcQueuePairOptions): UcQueuePair
   /** Unreliable datagrams. */
   udQp(options: UdQueuePairOptions): UdQueuePair
+  /** Whole frames of the link. */
+  rawPacketQp(options: RawPacketQueuePairOptions): RawPacketQueuePair
+  /** Queue pair 1 of the port, of the general management services; there is one. */
+  gsiQp(options: GsiQueuePairOptions): GsiQueuePair
+  /** Queue pair 0 of the port, of subnet management. */
+  smiQp(options: SmiQueuePairOptions): SmiQueuePair
+  /** Reliable datagrams. */
+  rdQp(options: RdQueuePairOptions): RdQueuePair
   /** Sends to shared queues of a peer's XRC domain. */
   xrcInitiator(options: XrcInitiatorOptions): XrcInitiator
   srq(options?: SrqOptions): SharedReceiveQueue
   xrcSrq(options: XrcSrqOptions): XrcSharedReceiveQueue
+  /** A shared receive queue that matches tags. */
+  tagSrq(options: TagSrqOptions): TagSharedReceiveQueue
+  /** A receive queue that belongs to no queue pair, for `device.rwqIndTable`. */
+  wq(options: WorkQueueOptions): WorkQueue
   addressHandle(to: Destination): AddressHandle
   /** Many with one call, all or none of them (R25). */
   addressHandles(to: readonly Destination[]): readonly AddressHandle[]
@@ -113,6 +138,18 @@ const pdMethods: Omit<ProtectionDomain, 'handle'> & ThisType<PdFields> = {
   udQp(options) {
     return make(this.kit, udQpPlan(this.kit, this, options))
   },
+  rawPacketQp(options) {
+    return make(this.kit, rawPacketQpPlan(this.kit, this, options))
+  },
+  gsiQp(options) {
+    return make(this.kit, gsiQpPlan(this.kit, this, options))
+  },
+  smiQp(options) {
+    return make(this.kit, smiQpPlan(this.kit, this, options))
+  },
+  rdQp(options) {
+    return make(this.kit, rdQpPlan(this.kit, this, options))
+  },
   xrcInitiator(options) {
     return make(this.kit, xrcInitiatorPlan(this.kit, this, options))
   },
@@ -121,6 +158,12 @@ const pdMethods: Omit<ProtectionDomain, 'handle'> & ThisType<PdFields> = {
   },
   xrcSrq(options) {
     return make(this.kit, xrcSrqPlan(this.kit, this, options))
+  },
+  tagSrq(options) {
+    return make(this.kit, tagSrqPlan(this.kit, this, options))
+  },
+  wq(options) {
+    return make(this.kit, wqPlan(this.kit, this, options))
   },
   addressHandle(to) {
     return make(this.kit, addressPlan(this.kit, this, to))

@@ -6,9 +6,12 @@
 import type { ObjectClass } from '../spec/schema.ts'
 import { CLOSED, destroy, type Held } from './plan.ts'
 
-/** Joins parts of a table, accessors included. */
+/** A table of what is in both, accessors included; neither is changed. */
 export const joined = <A extends object, B extends object>(base: A, more: B): A & B =>
-  Object.defineProperties(base, Object.getOwnPropertyDescriptors(more)) as A & B
+  Object.create(Object.prototype, {
+    ...Object.getOwnPropertyDescriptors(base),
+    ...Object.getOwnPropertyDescriptors(more),
+  })
 
 /** An object that holds `fields` and has the methods of a table that all of its kind share. */
 export const withMethods = <T>(methods: object, fields: object): T => Object.setPrototypeOf(fields, methods) as T

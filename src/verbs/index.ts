@@ -6,6 +6,7 @@ export type { Chain, Planned, Realised } from './chain.ts'
 export type { Completion } from './completion.ts'
 export type { RcQueuePair, RcQueuePairOptions, UcQueuePair, UcQueuePairOptions } from './connected.ts'
 export type { ConnectOptions, Endpoint, PathOptions, PeerOptions, RcConnectOptions } from './connection.ts'
+export type { CounterSet } from './counter-set.ts'
 export {
   type AddressHandle,
   type DatagramEndpoint,
@@ -18,12 +19,30 @@ export {
   type UdQueuePairOptions,
 } from './datagram.ts'
 export type { AsyncEventName, Device, DeviceEvent } from './device.ts'
+export type { DeviceMemory, DeviceMemoryOptions } from './device-memory.ts'
 export type { ProtectionDomain } from './domain.ts'
 export type { DriverDescriptor } from './driver-ops.ts'
 export { RdmaError } from './error.ts'
 export type { Attachable, EventKindName, EventQueue, QueuedEvent } from './event-queue.ts'
+export type { FlowFields, FlowHeader, FlowOptions, FlowSpec, SteeringRule } from './flow.ts'
 export type { Arrivals, Until } from './mailbox.ts'
-export type { Access, FileRegionOptions, MemoryRegion, Region, RemoteMemory, Slice, WholeRegion } from './memory.ts'
+export {
+  GSI_QKEY,
+  type GsiQueuePair,
+  type GsiQueuePairOptions,
+  type SmiQueuePair,
+  type SmiQueuePairOptions,
+} from './management.ts'
+export type {
+  Access,
+  DeviceRegionOptions,
+  FileRegionOptions,
+  MemoryRegion,
+  Region,
+  RemoteMemory,
+  Slice,
+  WholeRegion,
+} from './memory.ts'
 export { createNetwork, type Network, type NetworkOptions } from './network.ts'
 export type { CreateArguments, ObjectOf } from './object.ts'
 export { type OpenOptions, open } from './open.ts'
@@ -42,6 +61,8 @@ export type {
   SendOptions,
   SendQueueOptions,
 } from './queue-pair.ts'
+export type { RawPacketQueuePair, RawPacketQueuePairOptions } from './raw-packet.ts'
+export type { RdActivation, RdQueuePair, RdQueuePairOptions } from './reliable-datagram.ts'
 export type { SharedReceiveQueue, SrqOptions, XrcSharedReceiveQueue, XrcSrqOptions } from './shared-receive.ts'
 export {
   type DeviceChange,
@@ -51,7 +72,16 @@ export {
   type System,
   type SystemOptions,
 } from './system.ts'
+export type { AddTagOptions, TagOptions, TagSharedReceiveQueue, TagSrqOptions } from './tag-matching.ts'
 export type { Binding, MemoryWindow } from './window.ts'
+export type {
+  ReceiveTable,
+  WorkQueue,
+  WorkQueueChanges,
+  WorkQueueFlags,
+  WorkQueueOptions,
+  WorkQueueState,
+} from './work-queue.ts'
 export type {
   XrcDomain,
   XrcDomainOptions,

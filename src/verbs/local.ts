@@ -5,9 +5,11 @@
 import { runCalls } from '../core/chain-calls.ts'
 import { addEventHandler } from '../core/clients.ts'
 import { DEVICE_FATAL } from '../core/events.ts'
+import { findHandle } from '../core/handles.ts'
 import { invokeNow } from '../core/invoke.ts'
 import { createLocalSpace } from '../core/local-space.ts'
-import { findableMemory } from '../core/mapped.ts'
+import { findEntry } from '../core/lookup.ts'
+import { type FindableMemory, findableMemory } from '../core/mapped.ts'
 import type { Caller, Device as CoreDevice } from '../core/model.ts'
 import { closeContext, openContext } from '../core/registry.ts'
 import type { RxeContext } from '../drivers/rxe/context.ts'
@@ -26,8 +28,15 @@ import { openOwnFile } from './local-file.ts'
 import type { Attached, LocalNetwork, Network } from './network.ts'
 import { CLOSED, isClosed } from './plan.ts'
 
+interface Rings {
+  readonly memory: RingMemory
+  readonly ring: Carrier['ring']
+  /** Where a driver of any kind may put rings of rxe's layout too. */
+  readonly mapped?: FindableMemory
+}
+
 /** Memory for rings of one layout, and how they are found there. */
-const ringsWith = (layout: RingLayout['name']): { memory: RingMemory; ring: Carrier['ring'] } => {
+const ringsWith = (layout: RingLayout['name']): Rings => {
   if (layout === 'compact') {
     const memory = slabRings()
     return {
@@ -42,6 +51,7 @@ const ringsWith = (layout: RingLayout['name']): { memory: RingMemory; ring: Carr
   const memory = mappedRings(pieces)
   return {
     memory,
+    mapped: pieces,
     ring({ offset }) {
       const { at, bytes, view, words } = pieces.at(offset)
       return { head: at, data: at + memory.layout.header.DATA, bytes, view, words }
@@ -62,8 +72,8 @@ const carrierOn = (
   layout: RingLayout['name'],
   closed: () => void,
 ): Carrier => {
-  const context = openContext(device, { opened: true })
-  const { memory: ringMemory, ring } = ringsWith(layout)
+  const { memory: ringMemory, ring, mapped } = ringsWith(layout)
+  const context = openContext(device, { opened: true, ...(mapped && { mapped }) })
   if (soft !== undefined) context.state = { rings: ringMemory, inside: true } satisfies RxeContext
   // only ports of sockets have memory that native code reaches
   const memory = createLocalSpace(network.link === 'memory' ? undefined : loadNativeCopier())
@@ -85,6 +95,15 @@ const carrierOn = (
     targets?.event(type, undefined, port)
     if (type === DEVICE_FATAL) targets?.ended()
   })
+
+  /** Drivers of other devices are told by the method that is for it, if they have it. */
+  const ringDoorbell = (handle: number): void => {
+    const object = findHandle(context.handles, handle)
+    const call = object?.class.methods.postSend?.call
+    if (object === undefined || call === undefined || findEntry(device.table, object.class.id, call) === undefined)
+      return
+    refusing(`${object.class.name}.postSend`, () => invokeNow(context, object.class, 'postSend', handle, {}, caller))
+  }
 
   return {
     remote: false,
@@ -114,7 +133,8 @@ const carrierOn = (
     },
     waiting() {},
     posted(handle) {
-      soft?.rxe.posted(context, handle)
+      if (soft === undefined) ringDoorbell(handle)
+      else soft.rxe.posted(context, handle)
       network.kick()
     },
     drive: () => network.drive(),
@@ -167,5 +187,6 @@ export const contextCarrier = (on: Network, name: string): Carrier => {
   const device = devices.get(name)
   if (device === undefined)
     throw refused('ENODEV', 'open', `no device ${name}; there are ${[...devices.keys()].join(', ') || 'none'}`)
-  return carrierOn(network, device, network.softDevice(name), 'compact', () => {})
+  const soft = network.softDevice(name)
+  return carrierOn(network, device, soft, soft === undefined ? 'rxe' : 'compact', () => {})
 }

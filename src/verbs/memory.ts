@@ -92,6 +92,12 @@ export interface FileRegionOptions {
   readonly access?: Access
 }
 
+/** Of memory of the device. */
+export interface DeviceRegionOptions extends Omit<FileRegionOptions, 'length'> {
+  /** Default: up to the end of the memory. */
+  readonly length?: number
+}
+
 const flags = AccessFlags.values
 
 export const accessWords: Words<Access> = {
@@ -260,10 +266,16 @@ export const fileRegionPlan = (kit: Kit, pd: Named, file: number, options: FileR
 }
 
 /** Memory of the device, of an object of class `dm`. */
-export const deviceRegionPlan = (kit: Kit, pd: Named, dm: Named, options: FileRegionOptions): Plan<Region> => {
+export const deviceRegionPlan = (
+  kit: Kit,
+  pd: Named,
+  dm: Named & { readonly length?: number },
+  options: DeviceRegionOptions = {},
+): Plan<Region> => {
   checkOptions('mr.create', 'options', options, fileWords)
   checkOwn(kit, 'mr.create', 'dm', dm)
-  const { offset = 0, length, access = {} } = options
+  const { offset = 0, access = {} } = options
+  const { length = (dm.length ?? Number.NaN) - offset } = options
   checkOffset(offset)
   return otherPlan(kit, pd, access, length, { kind: DEVICE, start: BigInt(offset), dm: dm.handle })
 }

@@ -20,7 +20,7 @@ import { checkRecord, type Words } from './options.ts'
 import { checkOwn, eventSource, type Held, type Kit, type Named, type PathFacts, type Plan } from './plan.ts'
 import { checkRequest } from './request-checks.ts'
 import { putInline, putReceive, putSend } from './requests.ts'
-import { nextSlot, noProgramRing, outstanding, type ProgramRing, produce, programRing, restart } from './ring.ts'
+import { nextSlot, outstanding, type ProgramRing, produce, restart, ringIfAny } from './ring.ts'
 
 /** Bytes that a request sends: registered ones, several pieces of them, or any few bytes, which are copied (inline). */
 export type Local = Slice | readonly Slice[] | Uint8Array
@@ -131,13 +131,14 @@ const flagsOf = (options: (SendOptions & { readonly srqNumber?: number }) | unde
       (options.fence === true ? FENCE : 0) |
       (options.srqNumber === undefined ? 0 : options.srqNumber << SRQN_SHIFT)
 
-export const full = (call: string, queue: string, depth: number): RdmaError =>
-  refused(
-    'ENOMEM',
-    call,
-    `the ${queue} queue is full: ${depth} requests are outstanding`,
-    queue === 'send' ? 'take completions first, or ask for a larger maxSends' : 'ask for a larger maxReceives',
-  )
+/** There is no room for a request; of a queue that was made without any, or whose driver has no rings, never. */
+export const full = (call: string, queue: 'send' | 'receive', depth: number): RdmaError => {
+  const option = queue === 'send' ? 'maxSends' : 'maxReceives'
+  if (depth === 0)
+    return refused('ENOMEM', call, `there is no ${queue} queue`, `ask for ${option}; a driver may have none to post to`)
+  const hint = `${queue === 'send' ? 'take completions first, or ' : ''}ask for a larger ${option}`
+  return refused('ENOMEM', call, `the ${queue} queue is full: ${depth} requests are outstanding`, hint)
+}
 
 export const tooMany = (call: string, pieces: number, most: number): RdmaError =>
   invalid(call, `${pieces} pieces, at most ${most} are possible`)
@@ -174,7 +175,7 @@ export const checkThere = (call: string, { waiters }: Kit): void => {
 const ringAt = (self: QpSelf, call: string, place: RingPlace | undefined): ProgramRing => {
   const { carrier } = self.kit
   if (!self.isOpen) throw invalid(call, 'the queue pair is closed')
-  return place === undefined ? noProgramRing(carrier.layout) : programRing(carrier, place)
+  return ringIfAny(carrier, place)
 }
 
 /** What needs no queues: query, modify, destroy. */

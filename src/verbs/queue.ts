@@ -11,7 +11,7 @@ import { endings, withMethods } from './held.ts'
 import { checkSignal, type Until } from './mailbox.ts'
 import { checkOptions, type Words } from './options.ts'
 import { eventSource, type Held, type Kit, type Plan, plan } from './plan.ts'
-import { consume, noProgramRing, oldest, type ProgramRing, programRing } from './ring.ts'
+import { consume, noProgramRing, oldest, type ProgramRing, ringIfAny } from './ring.ts'
 
 const { ENTRIES: PLAIN, EXTENDED, COUNTING } = CqKind.values
 const kinds = { entries: PLAIN, timed: EXTENDED, counting: COUNTING } as const
@@ -90,7 +90,7 @@ interface CqFields extends Held {
   readonly number: number
   readonly isCounting: boolean
   entries: number
-  place: RingPlace
+  place: RingPlace | undefined
   ring: ProgramRing
   readonly completion: CompletionCursor
   /** The completion that `poll` found has its slot until the next look. */
@@ -198,21 +198,21 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
     this.entries = cqe
     this.place = queue
     // The device has moved what waits to the new ring's beginning.
-    this.ring = programRing(carrier, queue)
+    this.ring = ringIfAny(carrier, queue)
     this.completion.ring = this.ring
-    carrier.release(old)
+    if (old !== undefined) carrier.release(old)
   },
   ...endings<CqFields>(Cq, self => {
     const { carrier, waiters } = self.kit
     waiters.remove(self.number)
-    carrier.release(self.place)
+    if (self.place !== undefined) carrier.release(self.place)
     // Its memory may be another queue's by now.
     self.isHeld = false
     self.ring = noProgramRing(carrier.layout)
   }),
 }
 
-type Made = Out<typeof Cq.methods.create> & { readonly queue: RingPlace }
+type Made = Out<typeof Cq.methods.create> & { readonly queue?: RingPlace }
 
 export const cqPlan = (kit: Kit, options: CqOptions = {}): Plan<CompletionQueue> => {
   checkOptions('cq.create', 'options', options, cqWords)
@@ -227,7 +227,7 @@ export const cqPlan = (kit: Kit, options: CqOptions = {}): Plan<CompletionQueue>
     args,
     ({ object: handle, out }) => {
       const { cqe, queue } = out as Made
-      const ring = programRing(carrier, queue)
+      const ring = ringIfAny(carrier, queue)
       return source.is(
         withMethods<CompletionQueue>(cqMethods, {
           kit,

@@ -67,6 +67,13 @@ export const noProgramRing = (layout: RingLayout): ProgramRing => ({
   index: 0,
 })
 
+/** The same for what a call answered; a driver may have no rings, or none of this kind. */
+export const ringIfAny = (
+  carrier: Pick<Carrier, 'layout' | 'ring'>,
+  place: RingPlace | undefined,
+  index = 0,
+): ProgramRing => (place === undefined ? noProgramRing(carrier.layout) : programRing(carrier, place, index))
+
 /** Where the next request goes, byte offset; -1 if the ring is full. */
 export const nextSlot = (ring: ProgramRing): number => {
   const used = (ring.index - loadIndex(ring.layout, ring.words, ring.consumer)) & ring.wrap

@@ -22,8 +22,8 @@ import {
 } from '../schema.ts'
 import { ClassId } from './ids.ts'
 
-/** Longest header that can be matched: IPv6 with its addresses. */
-const HEADER = 40
+/** Bytes of the longest header that can be matched: IPv6 with its addresses. */
+export const FLOW_HEADER_BYTES = 40
 
 /**
  * One header, or an action. Of a header the bits of `value` that are set in `mask` must be the packet's; `tag` is what
@@ -31,10 +31,10 @@ const HEADER = 40
  */
 export const FlowSpec = {
   type: at(0, enumOf(0, FlowSpecType)),
-  value: at(4, bytes(0, HEADER)),
-  mask: at(4 + HEADER, bytes(0, HEADER)),
-  flags: at(4 + 2 * HEADER, flagsOf(0, FlowSpecFlags)),
-  tag: at(8 + 2 * HEADER, u32(0)),
+  value: at(4, bytes(0, FLOW_HEADER_BYTES)),
+  mask: at(4 + FLOW_HEADER_BYTES, bytes(0, FLOW_HEADER_BYTES)),
+  flags: at(4 + 2 * FLOW_HEADER_BYTES, flagsOf(0, FlowSpecFlags)),
+  tag: at(8 + 2 * FLOW_HEADER_BYTES, u32(0)),
 }
 
 const MOST_SPECS = 10

@@ -51,6 +51,7 @@ export const CallNumber = {
   comp_channel: { getEvent: Block.CM + 0 },
   async_fd: { getEvent: Block.CM + 0 },
   event_queue: { attach: Block.CM + 0, detach: Block.CM + 1, getEvents: Block.CM + 2 },
+  tm_srq: { tagAdd: Block.DRIVER_FAST + 0, tagDel: Block.DRIVER_FAST + 1, tagSync: Block.DRIVER_FAST + 2 },
   rc_qp: { postSend: Block.DRIVER_FAST + 0 },
   uc_qp: { postSend: Block.DRIVER_FAST + 0 },
   xrc_ini_qp: { postSend: Block.DRIVER_FAST + 0 },

@@ -1,0 +1,84 @@
+/*
+ * Receive requests in a ring of their own, as shared receive queues and work queues have them (IBA 10.2.9): posted like
+ * those of a queue pair, and taken by whichever queue pair gets a message.
+ */
+import type { RingPlace } from './carrier.ts'
+import { invalid } from './error.ts'
+import type { Slice } from './memory.ts'
+import type { Held, Kit } from './plan.ts'
+import { checkThere, full, tooMany } from './queue-pair.ts'
+import { checkRequest } from './request-checks.ts'
+import { putReceive } from './requests.ts'
+import { nextSlot, outstanding, type ProgramRing, produce, ringIfAny } from './ring.ts'
+
+export interface ReceiveQueue {
+  /** Requests that it holds. */
+  readonly maxReceives: number
+  /** Requests that no message has taken yet. */
+  readonly pending: number
+  /** Offers a buffer for the next message. Throws RdmaError ENOMEM when the queue is full. */
+  receive(local?: Slice | readonly Slice[], id?: number): void
+}
+
+export interface ReceiveFields extends Held {
+  /** Its number among what has events. */
+  readonly number: number
+  readonly maxPieces: number
+  /** Undefined if the driver has no ring for it. */
+  place: RingPlace | undefined
+  ring: ProgramRing
+}
+
+/** What a creation has answered. */
+export interface ReceiveQueueMade {
+  readonly maxSge: number
+  readonly queue?: RingPlace
+}
+
+export const receiveFields = (
+  kit: Kit,
+  number: number,
+  handle: number,
+  { maxSge, queue }: ReceiveQueueMade,
+): ReceiveFields => {
+  const ring = ringIfAny(kit.carrier, queue)
+  return { kit, handle, isOpen: true, number, maxPieces: maxSge, place: queue, ring }
+}
+
+/** Part of a class's table; `call`: what posting is called in errors. */
+export const receiving = (call: string): ReceiveQueue & ThisType<ReceiveFields> => ({
+  get maxReceives() {
+    return (this as unknown as ReceiveFields).ring.capacity
+  },
+  get pending() {
+    return outstanding((this as unknown as ReceiveFields).ring)
+  },
+  receive(local, id = 0) {
+    checkThere(call, this.kit)
+    if (!this.isOpen) throw invalid(call, 'the queue is closed')
+    const { ring } = this
+    const at = nextSlot(ring)
+    if (at < 0) throw full(call, 'receive', ring.capacity)
+    if (Array.isArray(local) && local.length > this.maxPieces) throw tooMany(call, local.length, this.maxPieces)
+    checkRequest(call, local, id)
+    putReceive(ring, at, id, local)
+    produce(ring)
+  },
+})
+
+/** The queue lies elsewhere from now on, with `waiting` requests at its beginning. */
+export const moveRequests = (self: ReceiveFields, place: RingPlace, waiting: number): void => {
+  const { carrier } = self.kit
+  if (self.place !== undefined) carrier.release(self.place)
+  self.place = place
+  self.ring = ringIfAny(carrier, place, waiting)
+}
+
+/** The queue is destroyed. */
+export const endRequests = (self: ReceiveFields): void => {
+  const { carrier, waiters } = self.kit
+  waiters.remove(self.number)
+  if (self.place !== undefined) carrier.release(self.place)
+  // Its memory may be another queue's by now.
+  self.ring = ringIfAny(carrier, undefined)
+}
