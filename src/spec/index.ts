@@ -3,14 +3,22 @@
  * drivers' additions. Entry point of `userdma/spec`; it holds no handler and no byte, so that a browser, a test or a
  * generator of documents can load it.
  */
+
+export { DeviceAttributes, ExtendedDeviceAttributes } from './classes/device.ts'
+export { FlowSpec } from './classes/flow.ts'
 export * from './classes/ids.ts'
+export { PortAttributes } from './classes/port.ts'
+export { type QpClassName, QpTypes } from './classes/qp.ts'
 export { Classes, classes } from './classes.ts'
 export * from './drivers/ctx.ts'
 export * from './drivers/rxe.ts'
+export * from './drivers/rxe-rings.ts'
 export * from './enums.ts'
 export * from './errno.ts'
+export * from './flow-headers.ts'
 export { ioctlMethods, RDMA_VERBS_IOCTL } from './linux/ioctl.ts'
 export { LinuxObject } from './linux/names.ts'
 export { LinuxObjectClasses } from './linux/structs.ts'
 export { writeCommands } from './linux/write.ts'
 export * from './schema.ts'
+export { SendFlags, WcFlags, WcOpcode, WcStatus, WrOpcode } from './work.ts'

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
@@ -19,6 +19,18 @@ const run = (name: string, args: readonly string[] = [], options: readonly strin
   const { NODE_TEST_CONTEXT: _, ...env } = process.env
   return execFileSync(process.execPath, [...options, compiled(name), ...args], { encoding: 'utf8', env })
 }
+
+test('examples import what the package exports, and nothing else of it', () => {
+  const { exports } = JSON.parse(readFileSync(join(repoRoot, 'package.json'), 'utf8'))
+  const entries = Object.values<string>(exports).map(path => path.replace('./dist/', '../').replace(/\.js$/, '.ts'))
+  const sources = readdirSync(join(repoRoot, 'examples')).map(name => join(repoRoot, 'examples', name))
+  // A driver that somebody could have written.
+  const driver = join(repoRoot, 'test', 'verbs', 'whole-driver.ts')
+  assert.ok(sources.length >= 7)
+  for (const source of [...sources, driver])
+    for (const [, module] of readFileSync(source, 'utf8').matchAll(/from '(?:\.\.\/)?(\.\.\/[^']+)'/g))
+      assert.ok(entries.includes(module), `${source}: ${module}`)
+})
 
 test('ping-pong: under 60 lines, and it plays all rounds', () => {
   assert.match(run('ping-pong', ['200', '100']), /^200 round trips of 100 bytes, [\d.]+ µs each\n$/)

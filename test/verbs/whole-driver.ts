@@ -1,11 +1,11 @@
 /*
- * A driver of somebody's own, made with the public driver interface, that has what no driver of the project has: queue
- * pairs of raw packets, of subnet management and of reliable datagrams, work queues and tables of them, rules of
- * steering, counters, memory of the device, receive queues that match tags.
+ * A driver of somebody's own, made with what `userdma/core` and `userdma/spec` export, that has what no driver of the
+ * project has: queue pairs of raw packets, of subnet management and of reliable datagrams, work queues and tables of
+ * them, rules of steering, counters, memory of the device, receive queues that match tags.
  *
- * A frame that is sent comes back at once: to the queue pair of the first rule that matches its headers, into
- * its own receive queue or into a work queue of its table (by the last byte of the destination). Rings are rxe's. Tags
- * are only kept. Other classes are as simple as they can be.
+ * A frame that is sent comes back at once: to the queue pair of the first rule that matches its headers, into its own
+ * receive queue or into a work queue of its table (by the last byte of the destination). Rings are rxe's. Tags are only
+ * kept. Other classes are as simple as they can be.
  */
 import {
   addParent,
@@ -21,17 +21,31 @@ import {
   mappedOf,
   register,
 } from '../../src/core/index.ts'
-import { DeviceAttributes, ExtendedDeviceAttributes } from '../../src/spec/classes/device.ts'
-import type { FlowSpec } from '../../src/spec/classes/flow.ts'
-import { PortAttributes } from '../../src/spec/classes/port.ts'
-import { type QpClassName, QpTypes } from '../../src/spec/classes/qp.ts'
-import { Classes } from '../../src/spec/classes.ts'
-import { MmapInfo, QpQueues } from '../../src/spec/drivers/rxe.ts'
-import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../../src/spec/drivers/rxe-rings.ts'
-import { FlowSpecType, QpState } from '../../src/spec/enums.ts'
-import { CallError } from '../../src/spec/errno.ts'
-import { type Attributes, optional, type RecordOf, record, zeroRecord } from '../../src/spec/schema.ts'
-import { WcOpcode } from '../../src/spec/work.ts'
+import {
+  type Attributes,
+  CallError,
+  Classes,
+  DeviceAttributes,
+  ExtendedDeviceAttributes,
+  type FlowSpec,
+  FlowSpecType,
+  MmapInfo,
+  optional,
+  PortAttributes,
+  type QpClassName,
+  QpQueues,
+  QpState,
+  QpTypes,
+  type RecordOf,
+  RecvWqe,
+  RingHeader,
+  RingSge,
+  record,
+  SendWqe,
+  Wc,
+  WcOpcode,
+  zeroRecord,
+} from '../../src/spec/index.ts'
 
 // ---- rings of 8 elements, of which 7 are used ----
 
