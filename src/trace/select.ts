@@ -27,15 +27,15 @@ export const classesOf = (record: TraceRecord): readonly string[] => {
   return call?.classes ?? []
 }
 
-/** Whether a chain of a call failed, though the call succeeded. */
-const chainFailed = (record: TraceRecord): boolean => {
+/** Whether a call failed, or an entry of the chain that it carried. */
+export const hasFailed = (record: TraceRecord): boolean => {
+  if (record.ret < 0) return true
   const decoded = decodeRecord(record, 0)
   return decoded !== undefined && decodeChain(decoded, 0, record)?.error !== undefined
 }
 
 export const isSelected = (record: TraceRecord, { classes, errors = false }: Selection): boolean =>
-  (!errors || record.ret < 0 || chainFailed(record)) &&
-  (classes === undefined || classesOf(record).some(name => classes.has(name)))
+  (!errors || hasFailed(record)) && (classes === undefined || classesOf(record).some(name => classes.has(name)))
 
 /**
  * Reads lists like `rc_qp,mr`; `own` are classes of drivers. Throws an Error with a sentence for a name that is no

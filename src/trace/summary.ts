@@ -4,6 +4,7 @@
  */
 import type { TraceRecord } from '../uapi/tool.ts'
 import { decodeRecord } from './decode.ts'
+import { hasFailed } from './select.ts'
 
 interface Count {
   calls: number
@@ -57,11 +58,12 @@ export const createSummary = (): Summary => {
       lost += record.lost ?? 0
       if (!selected) return
       const name = nameOf(record)
+      const failed = hasFailed(record) ? 1 : 0
       const count = counts.get(name) ?? { calls: 0, errors: 0, duration: 0 }
       counts.set(name, count)
       for (const one of [count, all]) {
         one.calls++
-        one.errors += record.ret < 0 ? 1 : 0
+        one.errors += failed
         one.duration += record.duration
       }
     },

@@ -9,6 +9,7 @@ import { ChainErrors } from '../../src/spec/classes/interface.ts'
 import type { AnyValues } from '../../src/spec/schema.ts'
 import { callJson, callLine } from '../../src/trace/calls.ts'
 import { classesOf, isSelected } from '../../src/trace/select.ts'
+import { createSummary } from '../../src/trace/summary.ts'
 import type { Call, Result } from '../../src/uapi/call.ts'
 import { chainEntries, encodeChain, type Link } from '../../src/uapi/chain.ts'
 import { decodeMessage } from '../../src/uapi/object.ts'
@@ -118,6 +119,12 @@ describe('a chain', () => {
     assert.ok(!isSelected(whole, { classes: new Set(['ah']) }))
     const good = recordOf(entries, { results: answered(entries, outcomes), done: 3, error: 0 })
     assert.ok(!isSelected(good, { errors: true }))
+    const summary = createSummary()
+    for (const record of [whole, good]) summary.add(record)
+    assert.deepEqual(
+      summary.rows().map(({ name, calls, errors }) => [name, calls, errors]),
+      [['interface.chain', 2, 1]],
+    )
   })
 
   it('that is none stays bytes; an unknown class in it too', () => {
