@@ -1,6 +1,8 @@
 /*
  * The subsystem as other floors and users see it: `userdma/core`. The order is that of ARCHITECTURE's path through it.
+ * With `userdma/spec` it is the driver interface; so the records of a driver's own calls are read and written here too.
  */
+export { decodeRecord, encodeRecords } from '../uapi/scalar.ts'
 export { type AddressSpace, type Bytes, noMemory } from './address-space.ts'
 export type { DeviceDescription } from './assemble.ts'
 export { coreClasses } from './base/all.ts'

@@ -3,7 +3,6 @@
  * drivers' additions. Entry point of `userdma/spec`; it holds no handler and no byte, so that a browser, a test or a
  * generator of documents can load it.
  */
-
 export { DeviceAttributes, ExtendedDeviceAttributes } from './classes/device.ts'
 export { FlowSpec } from './classes/flow.ts'
 export * from './classes/ids.ts'
@@ -20,5 +19,6 @@ export { ioctlMethods, RDMA_VERBS_IOCTL } from './linux/ioctl.ts'
 export { LinuxObject } from './linux/names.ts'
 export { LinuxObjectClasses } from './linux/structs.ts'
 export { writeCommands } from './linux/write.ts'
+export { PAGE_BYTES, wholePages } from './memory.ts'
 export * from './schema.ts'
 export { SendFlags, WcFlags, WcOpcode, WcStatus, WrOpcode } from './work.ts'

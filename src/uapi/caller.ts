@@ -6,7 +6,7 @@ import { Classes } from '../spec/classes.ts'
 import { CallError } from '../spec/errno.ts'
 import { lacksMethod } from '../spec/lacking.ts'
 import type { LinkName } from '../spec/links.ts'
-import { driverLayouts } from '../spec/linux/drivers.ts'
+import { driverAnswers, driverLayouts } from '../spec/linux/drivers.ts'
 import type { Layout } from '../spec/linux/layout.ts'
 import { typeTables } from '../spec/linux/structs.ts'
 import { type AnyValues, type Attributes, CREATE, type Method, type ObjectClass } from '../spec/schema.ts'
@@ -193,7 +193,9 @@ export const driverPart = (
   const key = `${view.schema.driverId} ${name}`
   let compiled = driverParts.get(key)
   if (compiled === undefined) {
-    compiled = compileLayout(name, out, call.method.out)
+    // By the layout's own attributes: another driver with this number may have declared none of them.
+    const attributes = driverAnswers(view.schema.driverId, call.class.name, call.methodName)
+    compiled = compileLayout(name, out, attributes)
     driverParts.set(key, compiled)
   }
   if (takes === 'pointer') {

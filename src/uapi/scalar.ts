@@ -11,6 +11,7 @@ import {
   type Enumeration,
   type Fields,
   type Kind,
+  type RecordOf,
   recordSize,
   sizeOf,
 } from '../spec/schema.ts'
@@ -196,6 +197,10 @@ export const readRecord = (view: DataView, at: number, fields: Fields, where: st
   }
   return record
 }
+
+/** The record that lies at the start of `bytes`, which has all of it: what a driver's own calls carry (R28). */
+export const decodeRecord = <F extends Fields>(fields: F, bytes: Uint8Array): RecordOf<F> =>
+  readRecord(viewOf(bytes), 0, fields, 'record') as unknown as RecordOf<F>
 
 /** Writes records in a row, without gaps. */
 export const writeRecords = (view: DataView, at: number, fields: Fields, records: readonly AnyRecord[]): void => {

@@ -1,12 +1,14 @@
 /*
  * Linux's calls on devices of every link (R10, R27): its structs have the addresses of all links in one place. What is
- * of the device's link reaches the driver, the rest is ignored as Linux does, and no byte is lost on the way back.
+ * of the device's link reaches the driver, the rest is ignored as Linux does, and no byte is lost on the way back. And
+ * on devices of drivers that Linux takes for another one.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { callerView, type Driver, dispatch, driverClass, invokeNow } from '../../src/core/index.ts'
 import { qpAttributes } from '../../src/spec/classes/qp.ts'
 import { Classes } from '../../src/spec/classes.ts'
+import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import type { LinkName } from '../../src/spec/links.ts'
 import { WriteCommands } from '../../src/spec/linux/names.ts'
@@ -26,7 +28,7 @@ const SOURCE_BITS = 3
 const path = { sl: 5, port: 1, isGlobal: 0 }
 
 /** A device of the link, with what its handlers were given. */
-const deviceOn = (link: LinkName) => {
+const deviceOn = (link: LinkName, id = NO_DRIVER) => {
   const given: AnyValues[] = []
   const note = (_call: unknown, _object: unknown, args: AnyValues) => {
     given.push(args)
@@ -39,7 +41,7 @@ const deviceOn = (link: LinkName) => {
     const handlers = (own as Record<string, object>)[line.class.name]
     return handlers === undefined ? line : driverClass(line.class, { ...line.handlers, ...handlers } as never)
   })
-  const driver: Driver<TestState> = { ...testDriver(classes), id: NO_DRIVER, link }
+  const driver: Driver<TestState> = { ...testDriver(classes), id, link }
   const b = bench({}, driver)
   const make = (cls: typeof Pd | typeof Cq | typeof RcQp, args: object) =>
     invokeNow(b.context, cls, 'create', 0, args as never, b.caller).object as number
@@ -156,3 +158,16 @@ for (const link of ['ib', 'roce', 'opa'] as const)
       [hasLids ? DLID : 0, path.sl, hasLids ? SOURCE_BITS : 0, hasLids ? DLID + 32 : 0, 2],
     )
   })
+
+test('a driver may have the number of rxe, for whose programs it is, and answer nothing that is rxe’s', () => {
+  const { context, caller, pd } = deviceOn('roce', RXE_DRIVER_ID)
+  const bytes = createAh(pd)
+  new DataView(bytes.buffer).setUint16(6, 3, true)
+  let rest: Uint8Array | undefined
+  const copyOut = (address: bigint, written: Uint8Array): void => {
+    if (address === 4n) rest = written
+  }
+  const answer = dispatch(context, decodeWriteBytes, [bytes], { ...caller, copyOut }) as Answer
+  assert.equal(answer.ret, bytes.length, answer.reason)
+  assert.deepEqual(rest, new Uint8Array(8))
+})

@@ -13,6 +13,7 @@ import {
   type Device,
   type Driver,
   driverClass,
+  encodeRecords,
   type FdObject,
   mappedOf,
   postRecord,
@@ -24,7 +25,6 @@ import { CtxContext, type CtxInfo, CtxLimits, CtxRecord } from '../../spec/drive
 import { NodeType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { type RecordOf, zeroRecord } from '../../spec/schema.ts'
-import { encodeRecords } from '../../uapi/scalar.ts'
 import { interfaces } from './interfaces.ts'
 import {
   announce,

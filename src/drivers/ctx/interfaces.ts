@@ -10,7 +10,9 @@ import {
   addParent,
   type CoreObject,
   type DriverOps,
+  decodeRecord,
   dropParent,
+  encodeRecords,
   findObject,
   invokeNow,
   type OpsCall,
@@ -27,8 +29,7 @@ import {
   CtxStatistics,
 } from '../../spec/drivers/ctx.ts'
 import { CallError } from '../../spec/errno.ts'
-import { type Fields, type RecordOf, recordSize } from '../../spec/schema.ts'
-import { encodeRecords, readRecord, viewOf } from '../../uapi/scalar.ts'
+import { at, type Fields, type RecordOf, recordSize, u32 } from '../../spec/schema.ts'
 import type { Assigned, CtxState } from './state.ts'
 
 interface Bound {
@@ -38,10 +39,8 @@ interface Bound {
 }
 type Call = OpsCall<Bound>
 
-const decode = <F extends Fields>(fields: F, bytes: Uint8Array): RecordOf<F> =>
-  readRecord(viewOf(bytes), 0, fields, 'ioctl') as unknown as RecordOf<F>
 const argumentOf = <F extends Fields>({ caller }: Call, fields: F, address: bigint): RecordOf<F> =>
-  decode(fields, caller.copyIn(address, recordSize(fields)))
+  decodeRecord(fields, caller.copyIn(address, recordSize(fields)))
 
 const objectOf = ({ fd }: Call): CoreObject<Assigned> => {
   const { object } = fd.state.own
@@ -74,7 +73,8 @@ const assign = (call: Call, address: bigint): number => {
   return 0
 }
 
-const word = ({ caller }: Call, address: bigint): number => viewOf(caller.copyIn(address, 4)).getUint32(0, true)
+const Word = { value: at(0, u32(0)) }
+const word = (call: Call, address: bigint): number => argumentOf(call, Word, address).value
 
 const use = (call: Call, address: bigint): number => {
   requireUnbound(call)
@@ -131,7 +131,7 @@ const contextInterface = (name: string, of: typeof calls, takesExpected: boolean
     const head = recordSize(CtxSend)
     if (bytes.length < head)
       throw new CallError('EINVAL', `${bytes.length} bytes are written, a message begins with ${head} bytes`)
-    const { to, flags, slot, offset, tag } = decode(CtxSend, bytes)
+    const { to, flags, slot, offset, tag } = decodeRecord(CtxSend, bytes)
     if (flags > (takesExpected ? CTX_EXPECTED : 0))
       throw new CallError('EINVAL', `flags 0x${flags.toString(16)} are not known to ${name}`)
     const data = bytes.subarray(head)

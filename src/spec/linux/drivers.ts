@@ -2,9 +2,16 @@
  * Drivers by the number that Linux's ioctl dialect knows them by (rdma_driver_id), with the layouts of their parts of
  * responses.
  */
-import { type DriverLayout, RXE_DRIVER_ID, RxeLayouts } from '../drivers/rxe.ts'
+import { type DriverLayout, RXE_DRIVER_ID, RxeAttributes, RxeLayouts } from '../drivers/rxe.ts'
+import type { Attributes } from '../schema.ts'
 
 const byId: Readonly<Record<number, Readonly<Record<string, DriverLayout>>>> = { [RXE_DRIVER_ID]: RxeLayouts }
 
 /** By 'class.method'; undefined for a driver that has nothing of its own in Linux's dialects. */
 export const driverLayouts = (driverId: number): Readonly<Record<string, DriverLayout>> | undefined => byId[driverId]
+
+const answers: Readonly<Record<string, Readonly<Record<string, { readonly out: Attributes }>>>> = RxeAttributes
+
+/** The attributes that the cells of these layouts stand for, whatever the driver that has this number declares. */
+export const driverAnswers = (driverId: number, className: string, method: string): Attributes =>
+  (driverId === RXE_DRIVER_ID ? answers[className]?.[method]?.out : undefined) ?? {}

@@ -1,0 +1,44 @@
+/*
+ * The drivers null and ctx use the public driver interface only (R19, R29): what `userdma/core` and `userdma/spec`
+ * export, so that a driver outside this repository can be written in the same way.
+ */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { repoRoot } from '../paths.ts'
+
+const read = (...path: string[]): string => readFileSync(join(repoRoot, 'src', ...path), 'utf8')
+
+/** What of a module's imports comes from where: names, of values and of types. */
+const importsOf = (source: string): { names: string[]; module: string }[] =>
+  [...source.matchAll(/import (?:type )?\{([^}]+)\} from '([^']+)'/g)].map(([, names, module]) => ({
+    names: names.split(',').flatMap(name => name.replace('type ', '').trim() || []),
+    module,
+  }))
+
+/** Names that an entry point exports: those that it lists, and those of the modules that it exports whole. */
+const exportsOf = (folder: string): Set<string> => {
+  const source = read(folder, 'index.ts')
+  const listed = [...source.matchAll(/export \{([^}]+)\} from/g)].flatMap(([, names]) => names.split(','))
+  const whole = [...source.matchAll(/export \* from '\.\/([^']+)'/g)].flatMap(([, module]) =>
+    [...read(folder, module).matchAll(/^export (?:const|class|type|interface) (\w+)/gm)].map(([, name]) => name),
+  )
+  return new Set([...listed.map(name => name.replace('type ', '').trim()), ...whole])
+}
+
+const core = exportsOf('core')
+const spec = exportsOf('spec')
+
+for (const driver of ['null', 'ctx'])
+  test(`${driver} imports nothing but what userdma/core and userdma/spec export`, () => {
+    const files = readdirSync(join(repoRoot, 'src/drivers', driver))
+    assert.ok(files.length > 0)
+    for (const file of files)
+      for (const { names, module } of importsOf(read('drivers', driver, file))) {
+        if (module.startsWith('./')) continue
+        const known = module === '../../core/index.ts' ? core : module.startsWith('../../spec/') ? spec : undefined
+        assert.ok(known, `${file} imports ${module}`)
+        for (const name of names) assert.ok(known.has(name), `${file} imports ${name} of ${module}`)
+      }
+  })
