@@ -51,6 +51,28 @@ const isIpv4 = (words: Uint32Array, at: number): boolean =>
 /** Throws a RangeError for addresses that are not both IPv4 or both IPv6. */
 const icrcFlow = (address: FlowAddress): Flow => makeFlow({ ...address, destinationPort: ROCE_UDP_PORT })
 
+const isSameAddress = (a: Uint8Array, b: Uint8Array): boolean => {
+  for (let i = 0; i < 4 * ADDRESS_WORDS; i++) if (a[i] !== b[i]) return false
+  return true
+}
+
+const isSame = (a: FlowAddress, b: FlowAddress): boolean =>
+  a.sourcePort === b.sourcePort &&
+  a.trafficClass === b.trafficClass &&
+  a.hopLimit === b.hopLimit &&
+  a.flowLabel === b.flowLabel &&
+  isSameAddress(a.source, b.source) &&
+  isSameAddress(a.destination, b.destination)
+
+const copyOf = ({ source, destination, sourcePort, trafficClass, hopLimit, flowLabel }: FlowAddress): FlowAddress => ({
+  source: source.slice(),
+  destination: destination.slice(),
+  sourcePort,
+  trafficClass,
+  hopLimit,
+  flowLabel,
+})
+
 export const createFlowTable = (): FlowTable => {
   const flows = createKeyTable(FLOW_WORDS)
   const peers = createKeyTable(1 + ADDRESS_WORDS)
@@ -90,15 +112,11 @@ export const createFlowTable = (): FlowTable => {
       if (flow < 0) {
         if (isIpv4(key, SOURCE) !== isIpv4(key, DESTINATION)) icrcFlow(address)
         flow = flows.take(key, 0)
-        records[flow] = {
-          source: address.source.slice(),
-          destination: address.destination.slice(),
-          sourcePort: address.sourcePort,
-          trafficClass: address.trafficClass,
-          hopLimit: address.hopLimit,
-          flowLabel: address.flowLabel,
+        // A path that comes and goes has the record that it had, and nothing is copied again.
+        if (records[flow] === undefined || !isSame(records[flow], address)) {
+          records[flow] = copyOf(address)
+          icrcFlows[flow] = undefined
         }
-        icrcFlows[flow] = undefined
         opened[flow] = 0
       } else flows.hold(flow)
       opened[flow]++

@@ -15,11 +15,15 @@ test('each address handle goes to its own address, and what is told of one is no
   const told = () => handles.map(ah => addressText(ah.query().address.dgid))
   assert.deepEqual(told(), texts)
   handles[0].query().address.dgid.fill(9)
+  handles[3].query().address.sl = 9
   assert.deepEqual(
     handles.map(ah => ah.query().address.trafficClass),
     [0, 1, 2, 3],
   )
-  assert.deepEqual(told().slice(1), texts.slice(1))
+  assert.deepEqual(told(), texts)
+  assert.equal(handles[3].query().address.sl, 0)
+  const { address } = pd.addressHandle({ gid: '10.0.0.7', trafficClass: 3 }).query()
+  assert.deepEqual(address, handles[3].query().address)
   handles[1].modify({ gid: '10.0.0.9' })
   assert.deepEqual(told().slice(1), ['10.0.0.9', '10.0.0.8', '10.0.0.7'])
   assert.throws(() => pd.addressHandle({ gid: '10.0.0' }), { code: 'EINVAL', reason: 'gid "10.0.0" is no address' })

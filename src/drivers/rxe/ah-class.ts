@@ -9,13 +9,12 @@ import { Ah } from '../../spec/classes/ah.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import { RxeAttributes } from '../../spec/drivers/rxe.ts'
 import type { AddressHandle } from './destinations.ts'
-import { type Address, flowAddress, HOP_LIMIT, openPath, sourceOf } from './path.ts'
+import { type Address, copyAddress, flowAddress, keptAddress, openPath, sourceOf } from './path.ts'
 import { stateOf } from './state.ts'
 
-const open = (call: CallContext, address: Address, where: string): { flow: number; address: Address } => {
+const open = (call: CallContext, address: Address, where: string): number => {
   const source = sourceOf(call.device.ports[0].gids, address, where)
-  const flow = openPath(stateOf(call).port, flowAddress(source, address), where)
-  return { flow, address: { ...address, dgid: address.dgid.slice(), hopLimit: HOP_LIMIT } }
+  return openPath(stateOf(call).port, flowAddress(source, address), where)
 }
 
 export const ahClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes.ah>(
@@ -23,20 +22,21 @@ export const ahClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttribute
   {
     create(call, object, { pd, address }) {
       const device = stateOf(call)
-      const path = open(call, address, 'ah.create')
+      const flow = open(call, address, 'ah.create')
       const number = device.ahns.take()
-      object.state = { number, pd: pd.id, ...path }
+      object.state = { number, pd: pd.id, flow, address: keptAddress(device, address) }
       device.ahs.set(number, object.state)
       return { number }
     },
 
-    query: (_call, { state }) => ({ address: state.address }),
+    query: (_call, { state }) => ({ address: copyAddress(state.address) }),
 
     modify(call, { state }, { address }) {
-      const { port } = stateOf(call)
-      const path = open(call, address, 'ah.modify')
-      port.closeFlow(state.flow)
-      Object.assign(state, path)
+      const device = stateOf(call)
+      const flow = open(call, address, 'ah.modify')
+      device.port.closeFlow(state.flow)
+      state.flow = flow
+      state.address = keptAddress(device, address)
       return {}
     },
 

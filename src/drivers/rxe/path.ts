@@ -24,6 +24,57 @@ export const noAddress: Address = {
   port: 0,
 }
 
+/** An address for a caller who may do with it what he likes. */
+export const copyAddress = ({
+  dgid,
+  flowLabel,
+  sgidIndex,
+  trafficClass,
+  sl,
+  staticRate,
+  isGlobal,
+  port,
+  hopLimit,
+}: Address): Address => ({
+  dgid: dgid.slice(),
+  flowLabel,
+  sgidIndex,
+  hopLimit,
+  trafficClass,
+  sl,
+  staticRate,
+  isGlobal,
+  port,
+})
+
+const isSameGid = (a: Uint8Array, b: Uint8Array): boolean => {
+  for (let i = 0; i < 16; i++) if (a[i] !== b[i]) return false
+  return true
+}
+
+const isSame = (a: Address, b: Address): boolean =>
+  isSameGid(a.dgid, b.dgid) &&
+  a.flowLabel === b.flowLabel &&
+  a.sgidIndex === b.sgidIndex &&
+  a.trafficClass === b.trafficClass &&
+  a.sl === b.sl &&
+  a.staticRate === b.staticRate &&
+  a.isGlobal === b.isGlobal &&
+  a.port === b.port
+
+/**
+ * The address as a query answers it: a copy, or the one that was kept last, if it is the same. Very many queue pairs
+ * or address handles may have the same, and share it (R15).
+ */
+export const keptAddress = (device: { lastAddress: Address | undefined }, address: Address): Address => {
+  const last = device.lastAddress
+  if (last !== undefined && isSame(last, address)) return last
+  const kept = copyAddress(address)
+  kept.hopLimit = HOP_LIMIT
+  device.lastAddress = kept
+  return kept
+}
+
 /** UDP source port of a soft device; receivers take any (responder.md, udp_source_port). */
 const SOURCE_PORT = 4791
 /** Linux resolves the hop limit of a RoCE path from the route and ignores the caller's. */

@@ -22,7 +22,7 @@ import { Service } from '../../spec/services.ts'
 import { Limits } from './attributes.ts'
 import { type MmapInfo, mmapInfo, ringsOf } from './context.ts'
 import { createDestinations, type Destinations } from './destinations.ts'
-import { type Address, flowAddress, HOP_LIMIT, noAddress, openPath, sourceOf } from './path.ts'
+import { copyAddress, flowAddress, keptAddress, noAddress, openPath, sourceOf } from './path.ts'
 import { createReceiveQueue, noReceives, type ReceiveQueue } from './receive-queue.ts'
 import {
   type AnyQp,
@@ -82,29 +82,6 @@ const engineAttributes = (args: QpModify, path: { flow: number; peer: number } |
   flow: path?.flow,
   peer: path?.peer,
 })
-
-const isSameGid = (a: Uint8Array, b: Uint8Array): boolean => {
-  for (let i = 0; i < 16; i++) if (a[i] !== b[i]) return false
-  return true
-}
-
-const isSamePath = (a: Address, b: Address): boolean =>
-  isSameGid(a.dgid, b.dgid) &&
-  a.flowLabel === b.flowLabel &&
-  a.sgidIndex === b.sgidIndex &&
-  a.trafficClass === b.trafficClass &&
-  a.sl === b.sl &&
-  a.staticRate === b.staticRate
-
-/** The address as a query answers it: a copy, or the one that the last queue pair got, if it is the same. */
-const keptAddress = (device: RxeState, address: Address): Address => {
-  const last = device.lastAddress
-  if (last !== undefined && isSamePath(last, address)) return last
-  const { flowLabel, sgidIndex, trafficClass, sl, staticRate, isGlobal, port } = address
-  const dgid = address.dgid.slice()
-  device.lastAddress = { dgid, flowLabel, sgidIndex, hopLimit: HOP_LIMIT, trafficClass, sl, staticRate, isGlobal, port }
-  return device.lastAddress
-}
 
 /** Notes what the engine has no use for. */
 const note = (device: RxeState, state: QueuePair, { port, enSqdAsyncNotify, address }: QpModify): void => {
@@ -233,14 +210,14 @@ export const qpClass = (
           pkeyIndex: now.pkeyIndex,
           port: noted & Noted.PORT ? 1 : 0,
           qkey: now.qkey,
-          address: state.address ?? noAddress,
+          address: copyAddress(state.address ?? noAddress),
           pathMtu: Math.log2(now.pathMtu) - 7,
           timeout: now.timeout,
           retryCnt: now.retryCnt,
           rnrRetry: now.rnrRetry,
           rqPsn: now.rqPsn,
           maxRdAtomic: now.maxRdAtomic,
-          alternatePath: { ...noAddress, altPort: 0, pkeyIndex: 0, timeout: 0 },
+          alternatePath: { ...copyAddress(noAddress), altPort: 0, pkeyIndex: 0, timeout: 0 },
           minRnrTimer: now.minRnrTimer,
           sqPsn: now.sqPsn,
           maxDestRdAtomic: now.maxDestRdAtomic,

@@ -47,7 +47,7 @@ interface Size {
 
 /** Where slabs get their memory. */
 interface Pieces {
-  /** What of a piece nobody uses costs memory. */
+  /** What of a piece nobody uses costs memory, that of a new one time. */
   readonly costly: boolean
   add(bytes: number): MappedPiece
   remove(piece: MappedPiece): void
@@ -60,6 +60,9 @@ interface Pieces {
 const LEAST_ROOMS = 16
 const MOST_BYTES = 1 << 20
 
+/** So many bytes of slabs without rings stay, and one of each size: queues that come and go make no slabs. */
+const IDLE_BYTES = 1 << 20
+
 interface Slabs extends RingMemory {
   /** The ring whose header lies `at` bytes behind the beginning of a piece; undefined if none does. */
   find(piece: MappedPiece, at: number): RingRoom | undefined
@@ -70,6 +73,8 @@ const slabsIn = (layout: RingLayout, pieces: Pieces): Slabs => {
   const header = layout.header.DATA
   const sizes = new Map<number, Size>()
   const slabOf = new Map<MappedPiece, Slab>()
+  /** Bytes of slabs without rings. */
+  let idle = 0
 
   const addSlab = (size: Size): Slab => {
     const most = Math.max(1, Math.floor(MOST_BYTES / (header + size.bytes)))
@@ -102,7 +107,9 @@ const slabsIn = (layout: RingLayout, pieces: Pieces): Slabs => {
         size = { bytes, open: [], used: 0 }
         sizes.set(bytes, size)
       }
-      const slab = size.open.at(-1) ?? addSlab(size)
+      let slab = size.open.at(-1)
+      if (slab === undefined) slab = addSlab(size)
+      else if (slab.used === 0) idle -= slab.length
       let room = slab.free
       if (room >= 0) slab.free = slab.next[room]
       else room = slab.fresh++
@@ -121,8 +128,9 @@ const slabsIn = (layout: RingLayout, pieces: Pieces): Slabs => {
       if (slab.used === slab.rooms) size.open.push(slab)
       slab.used--
       size.used--
-      // One that is empty stays until there is another: a queue that comes and goes makes no slabs.
-      if (slab.used === 0 && size.open.length > 1) removeSlab(slab)
+      if (slab.used > 0) return
+      if (size.open.length > 1 && idle + slab.length > IDLE_BYTES) removeSlab(slab)
+      else idle += slab.length
     },
     find(piece, at) {
       const slab = slabOf.get(piece)

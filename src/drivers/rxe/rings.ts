@@ -48,7 +48,7 @@ export const createRing = (memory: RingMemory, elements: number, elementBytes: n
   const { header, counting } = layout
   const log2 = log2Above(Math.max(elementBytes, layout.minElement))
   const mask = ringMask(layout, elements)
-  const { area, head, data } = memory.allocate((mask + 1) * 2 ** log2)
+  const { area, head, data } = memory.allocate((mask + 1) * (1 << log2))
   area.view.setUint32(head + header.LOG2_ELEMENT, log2, true)
   area.view.setUint32(head + header.INDEX_MASK, mask, true)
   const capacity = counting ? (elements === 0 ? 0 : mask + 1) : mask

@@ -80,7 +80,7 @@ export interface RxeState {
   readonly domains: Map<string, XrcDomain>
   /** By row of the engine; undefined for a free row. */
   readonly qps: (QpObject | undefined)[]
-  /** The address that a queue pair got last: many have the same, and share it (R15). */
+  /** The address that a queue pair or an address handle got last: many have the same, and share it (R15). */
   lastAddress: Address | undefined
   /** The same rows, for the engine's work source. */
   readonly rings: (QpRings | undefined)[]
