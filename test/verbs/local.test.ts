@@ -82,8 +82,8 @@ test('looking at a queue that is empty allocates nothing, though a timer runs', 
   lost.connect({ qpn: 5, gid: '127.0.0.99', psn: 0 })
   lost.send(new Uint8Array(8))
   const LOOKS = 20_000
-  // One look in 32 is at the clock, which makes some numbers, the more the less V8 has compiled; one thing for each look
-  // would be 16 bytes at least.
+  // One look in 32 is at the clock, which makes some numbers, the more the less V8 has compiled; one thing for each
+  // look would be 16 bytes at least.
   const most = 8 * LOOKS
   let found = 0
   let least = Number.POSITIVE_INFINITY
