@@ -156,40 +156,24 @@ static int attach_again(int fd, const struct shim_guard *guard)
     return 0;
 }
 
-/* Whether an unknown descriptor is the memory file of a context: the kernel shows the name that the daemon gave it. */
-static bool is_context_file(int fd)
+int session_attach(int fd)
 {
-    static const char name[] = "/memfd:userdma-context";
-    char path[32], target[sizeof name];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    ssize_t length = REAL(readlink)(path, target, sizeof target);
-    return length == sizeof target && memcmp(target, name, sizeof name - 1) == 0 && target[sizeof name - 1] == ' ';
-}
-
-bool session_attach(int fd)
-{
-    int saved = errno;
-    if (fd < 0 || !is_context_file(fd)) {
-        errno = saved;
-        return false;
-    }
     struct shim_guard guard;
     if (!session_enter(&guard))
-        return false;
+        return -EIO;
     struct fd_entry entry;
-    bool attached = false;
+    int error = 0;
     /* Another thread may have been faster. */
-    if (fd_kind(fd) == FD_CONTEXT) {
-        attached = true;
-    } else if (session_ensure(&guard, false) && ask_attach(fd, 0, &entry, &guard) == 0) {
-        entry.partner = fd_hide(entry.partner, fd, closes_on_exec(fd));
-        attached = entry.partner >= 0 && fd_add_context(fd, &entry) == 0;
-        if (attached)
-            fd_drop_inherited(inode_of(fd));
+    if (fd_kind(fd) != FD_CONTEXT) {
+        error = session_ensure(&guard, false) ? ask_attach(fd, 0, &entry, &guard) : session_refusal();
+        if (error == 0) {
+            /* The doorbell socket that may have come along by exec goes with the entry that this one replaces. */
+            entry.partner = fd_hide(entry.partner, fd, closes_on_exec(fd));
+            error = entry.partner >= 0 && fd_add_context(fd, &entry) == 0 ? 0 : -errno;
+        }
     }
-    errno = saved;
     session_leave(&guard);
-    return attached;
+    return error;
 }
 
 /* ---- calls ---- */
@@ -229,7 +213,7 @@ static int prepare(int fd, const struct shim_guard *guard)
         struct pollfd hung = {.fd = fd};
         if (!session_connected() && poll(&hung, 1, 0) > 0 && (hung.revents & POLLHUP))
             return -EIO; /* of a dead daemon */
-        return session_ensure(guard, false) ? 0 : -EIO;
+        return session_ensure(guard, false) ? 0 : session_refusal();
     }
     if (!entry || entry->kind != FD_CONTEXT)
         return -EBADF; /* another thread closed it meanwhile */

@@ -39,39 +39,15 @@ EXPORT int socket(int family, int type, int protocol)
 #define MAGIC_LINUX 0x1b
 #define MAGIC_OBJECT 0xdb
 
-/*
- * A driver's descriptor that another program has passed on, or left to us across exec: we do not know it, the daemon
- * does, by its socket. Only a socket of its kind is asked about, whose ioctl the kernel does not know.
- */
-static bool adopt_driver(int fd)
+/* Looks closer at a descriptor that we do not know; its kind. */
+static int recognised(int fd)
 {
-    int value;
-    socklen_t length = sizeof value;
     const int saved = errno;
-    bool adopted = false;
-    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &value, &length) == 0 && value == AF_UNIX) {
-        length = sizeof value;
-        if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &value, &length) == 0 && value == SOCK_SEQPACKET) {
-            if (!shim_ready)
-                shim_init();
-            adopted = shim_active && fd_add_event(fd, FD_DRIVER) == 0;
-        }
-    }
+    if (!shim_ready)
+        shim_init();
+    const bool ours = shim_active && given_recognise(fd, false);
     errno = saved;
-    return adopted;
-}
-
-static int unknown_ioctl(int fd, unsigned long request, unsigned long argument)
-{
-    const int result = REAL(ioctl)(fd, request, argument);
-    if (LIKELY(result != -1 || errno != ENOTTY) || !adopt_driver(fd))
-        return result;
-    const int answer = (int)session_call(fd, USERDMA_IOCTL, (uint32_t)request, argument);
-    if (answer == -1 && errno == EBADF) {
-        fd_forget(fd);
-        errno = ENOTTY;
-    }
-    return answer;
+    return ours ? fd_used(fd) : FD_OTHER;
 }
 
 EXPORT int ioctl(int fd, unsigned long request, ...)
@@ -80,15 +56,19 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     va_start(arguments, request);
     const unsigned long argument = va_arg(arguments, unsigned long);
     va_end(arguments);
-    int kind = fd_kind(fd);
-    if (UNLIKELY(kind == FD_OTHER && (_IOC_TYPE(request) == MAGIC_LINUX || _IOC_TYPE(request) == MAGIC_OBJECT))) {
-        if (!shim_ready)
-            shim_init();
-        if (shim_active && session_attach(fd))
-            kind = FD_CONTEXT;
+    int kind = fd_used(fd);
+    if (UNLIKELY(kind == FD_OTHER && (_IOC_TYPE(request) == MAGIC_LINUX || _IOC_TYPE(request) == MAGIC_OBJECT)))
+        kind = recognised(fd);
+    if (LIKELY(kind == FD_OTHER)) {
+        const int result = REAL(ioctl)(fd, request, argument);
+        /* A driver's request, on a descriptor that has come in a way that we did not see? */
+        if (LIKELY(result != -1 || errno != ENOTTY) || (kind = recognised(fd)) == FD_OTHER)
+            return result;
     }
-    if (LIKELY(kind != FD_CONTEXT && kind != FD_DRIVER && !(kind == FD_EVENT && _IOC_TYPE(request) == MAGIC_OBJECT)))
-        return kind == FD_OTHER ? unknown_ioctl(fd, request, argument) : REAL(ioctl)(fd, request, argument);
+    if (UNLIKELY(kind == FD_GIVEN))
+        return -1;
+    if (kind == FD_HIDDEN || (kind == FD_EVENT && _IOC_TYPE(request) != MAGIC_OBJECT))
+        return REAL(ioctl)(fd, request, argument);
     switch ((uint32_t)request) {
     case FIOCLEX:
     case FIONCLEX:
@@ -109,18 +89,20 @@ static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
         return device_write(fd, buffer, count);
     if (kind == FD_DRIVER)
         return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
+    if (kind == FD_GIVEN)
+        return -1;
     return fail(kind == FD_EVENT ? EINVAL : EBADF);
 }
 
 EXPORT ssize_t write(int fd, const void *buffer, size_t count)
 {
-    const int kind = fd_kind(fd);
+    const int kind = fd_used(fd);
     return UNLIKELY(kind != FD_OTHER) ? write_ours(fd, kind, buffer, count) : REAL(write)(fd, buffer, count);
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
 {
-    const int kind = fd_kind(fd);
+    const int kind = fd_used(fd);
     if (LIKELY(kind == FD_OTHER))
         return REAL(writev)(fd, vector, count);
     return count == 1 && vector ? write_ours(fd, kind, vector->iov_base, vector->iov_len) : fail(EINVAL);
@@ -128,10 +110,10 @@ EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
 
 static inline bool reads_ours(int fd, void *buffer, size_t count, ssize_t *result)
 {
-    const int kind = fd_kind(fd);
+    const int kind = fd_used(fd);
     if (LIKELY(kind == FD_OTHER || kind == FD_HIDDEN))
         return false;
-    *result = kind == FD_CONTEXT ? fail(EINVAL) : event_read(fd, buffer, count);
+    *result = kind == FD_CONTEXT ? fail(EINVAL) : kind == FD_GIVEN ? -1 : event_read(fd, buffer, count);
     return true;
 }
 
@@ -152,46 +134,57 @@ EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
     ssize_t result;
     if (count == 1 && vector && reads_ours(fd, vector->iov_base, vector->iov_len, &result))
         return result;
-    return UNLIKELY(fd_kind(fd) == FD_CONTEXT) ? fail(EINVAL) : REAL(readv)(fd, vector, count);
+    return UNLIKELY(fd_used(fd) == FD_CONTEXT) ? fail(EINVAL) : REAL(readv)(fd, vector, count);
 }
 
-/* A device has no position. */
+/* A device has none; whoever it is given to need not ask the daemon for that. */
+static bool has_no_position(int fd)
+{
+    const int kind = fd_kind(fd);
+    return UNLIKELY(kind == FD_CONTEXT || kind == FD_GIVEN);
+}
+
 EXPORT ssize_t pread(int fd, void *buffer, size_t count, off_t offset)
 {
-    return UNLIKELY(fd_kind(fd) == FD_CONTEXT) ? fail(ESPIPE) : REAL(pread)(fd, buffer, count, offset);
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(pread)(fd, buffer, count, offset);
 }
 
 EXPORT ssize_t pread64(int fd, void *buffer, size_t count, off64_t offset)
 {
-    return UNLIKELY(fd_kind(fd) == FD_CONTEXT) ? fail(ESPIPE) : REAL(pread64)(fd, buffer, count, offset);
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(pread64)(fd, buffer, count, offset);
 }
 
 EXPORT ssize_t pwrite(int fd, const void *buffer, size_t count, off_t offset)
 {
-    return UNLIKELY(fd_kind(fd) == FD_CONTEXT) ? fail(ESPIPE) : REAL(pwrite)(fd, buffer, count, offset);
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(pwrite)(fd, buffer, count, offset);
 }
 
 EXPORT ssize_t pwrite64(int fd, const void *buffer, size_t count, off64_t offset)
 {
-    return UNLIKELY(fd_kind(fd) == FD_CONTEXT) ? fail(ESPIPE) : REAL(pwrite64)(fd, buffer, count, offset);
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(pwrite64)(fd, buffer, count, offset);
 }
 
 EXPORT off_t lseek(int fd, off_t offset, int whence)
 {
-    return UNLIKELY(fd_kind(fd) == FD_CONTEXT) ? fail(ESPIPE) : REAL(lseek)(fd, offset, whence);
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(lseek)(fd, offset, whence);
 }
 
 EXPORT off64_t lseek64(int fd, off64_t offset, int whence)
 {
-    return UNLIKELY(fd_kind(fd) == FD_CONTEXT) ? fail(ESPIPE) : REAL(lseek64)(fd, offset, whence);
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(lseek64)(fd, offset, whence);
 }
 
 /* ---- mapping ---- */
 
 static void *map(void *address, size_t length, int protection, int flags, int fd, off64_t offset)
 {
-    if (UNLIKELY(!(flags & MAP_ANONYMOUS) && fd_kind(fd) == FD_DRIVER))
-        return session_map(fd, address, length, protection, flags, offset);
+    if (UNLIKELY(!(flags & MAP_ANONYMOUS) && fd_kind(fd) != FD_OTHER)) {
+        const int kind = fd_used(fd);
+        if (kind == FD_DRIVER)
+            return session_map(fd, address, length, protection, flags, offset);
+        if (kind == FD_GIVEN)
+            return MAP_FAILED;
+    }
     /* An allocator may map while the C library's functions are looked up. */
     if (UNLIKELY(!shim_ready))
         return (void *)syscall(SYS_mmap, address, length, protection, flags, fd, offset);

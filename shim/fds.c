@@ -113,6 +113,12 @@ int fd_add_event(int fd, enum fd_kind kind)
     return put_locked(fd, &entry);
 }
 
+int fd_add_given(int fd, bool by_exec)
+{
+    const struct fd_entry entry = {.kind = FD_GIVEN, .record = by_exec, .partner = -1};
+    return put_locked(fd, &entry);
+}
+
 /* ---- hidden sockets ---- */
 
 /* Where they go; with a low limit of descriptors to its last eighth. */
@@ -181,15 +187,10 @@ void fd_vacate(int fd)
     errno = saved;
 }
 
-/*
- * The mark is a send timeout, which nothing else needs here: whole seconds for the inode, and a fraction that kernels
- * of any timer frequency store exactly.
- */
-#define MARK_MICROSECONDS 500000
-
+/* As the daemon marks descriptors (protocol.h), with seconds of the context's own. */
 static struct timeval mark_of(ino_t inode)
 {
-    return (struct timeval){.tv_sec = (time_t)(inode & 0x7fffffff) + 1, .tv_usec = MARK_MICROSECONDS};
+    return (struct timeval){.tv_sec = (time_t)(inode & 0x7fffffff) + 1, .tv_usec = USERDMA_MARK_MICROSECONDS};
 }
 
 void fd_mark(int hidden, ino_t inode)
@@ -241,11 +242,16 @@ void fd_forget(int fd)
         return;
     }
     struct shim_guard guard;
+    struct stat given;
     enter(&guard);
+    /* A doorbell socket has come along by exec, for each copy of the context. */
+    const bool orphan = fd_table[fd].kind == FD_GIVEN && fd_table[fd].record && REAL(fstat)(fd, &given) == 0;
     int hidden = take_out(fd);
     leave(&guard);
     if (hidden >= 0)
         REAL(close)(hidden);
+    if (orphan)
+        fd_drop_inherited(given.st_ino);
     errno = saved;
 }
 
@@ -279,6 +285,8 @@ void fd_copied(int from, int to, bool close_on_exec)
         hidden = copy_high(entry.partner, close_on_exec);
     if (!shim_foreign()) {
         entry.partner = hidden;
+        if (entry.kind == FD_GIVEN)
+            entry.record = false;
         const struct fd_entry partner = {.kind = FD_HIDDEN, .partner = to};
         if (put(to, &entry) == 0 && hidden >= 0)
             put(hidden, &partner);

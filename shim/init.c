@@ -136,5 +136,7 @@ __attribute__((constructor)) void shim_init(void)
     if (shim_active)
         path_folder_changed();
     __atomic_store_n(&shim_ready, 1, __ATOMIC_RELEASE);
+    if (shim_active)
+        given_at_start();
     errno = saved;
 }

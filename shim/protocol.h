@@ -37,6 +37,10 @@
 #define USERDMA_INSTALL_EVENT 0u
 #define USERDMA_INSTALL_DRIVER 1u
 
+/* Send timeouts that tell what a descriptor is: seconds, to which the kind is added, and microseconds. */
+#define USERDMA_MARK_FIRST 0x175736572u
+#define USERDMA_MARK_MICROSECONDS 0x7a120u
+
 /* The parked page: words by index, and its size. */
 #define USERDMA_PARKED_PAGE_PARKED 0u
 #define USERDMA_PARKED_PAGE_BYTES 4096u

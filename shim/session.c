@@ -154,7 +154,7 @@ static ssize_t receive(struct reply *reply)
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
     ssize_t length;
     do
-        length = recvmsg(session.fd, &header, MSG_CMSG_CLOEXEC);
+        length = REAL(recvmsg)(session.fd, &header, MSG_CMSG_CLOEXEC);
     while (length < 0 && errno == EINTR);
     reply->fd_count = 0;
     reply->truncated = false;
@@ -314,9 +314,18 @@ static time_t now(void)
     return time.tv_sec;
 }
 
+/* Why the last dialling failed, as -errno for those who hold a descriptor already: EACCES, or EIO. */
+static int refusal = -EIO;
+
+int session_refusal(void)
+{
+    return refusal;
+}
+
 static bool dial(const struct shim_guard *guard)
 {
     static time_t silent_until;
+    refusal = -EIO;
     if (silent_until && now() < silent_until)
         return false;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -329,6 +338,7 @@ static bool dial(const struct shim_guard *guard)
     }
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
         char why[192];
+        refusal = errno == EACCES ? -EACCES : -EIO;
         snprintf(why, sizeof why, "nobody serves this socket; start `userdma daemon --socket %s`", shim_socket_path);
         complain(errno == ECONNREFUSED || errno == ENOENT ? why : strerror(errno));
         if (fd >= 0)
@@ -351,6 +361,7 @@ static bool dial(const struct shim_guard *guard)
         return true;
     if (error == -ETIMEDOUT)
         silent_until = now() + GRUDGE_SECONDS;
+    refusal = error == -EACCES ? -EACCES : -EIO;
     complain(error == -ETIMEDOUT ? "it does not answer"
              : error == -EPROTO  ? "it speaks another protocol"
                                  : strerror(-error));

@@ -49,6 +49,8 @@ void session_leave(const struct shim_guard *guard);
 /* With the lock held: a live connection, dialled if need be. `check_alive` also notices a daemon that hung up. */
 bool session_ensure(const struct shim_guard *guard, bool check_alive);
 bool session_connected(void);
+/* After a dialling that failed: why, as -EACCES or -EIO. */
+int session_refusal(void);
 /* The number of this connection; a context that was made known to another one must be attached. */
 uint16_t session_generation(void);
 

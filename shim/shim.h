@@ -6,6 +6,7 @@
  *   session.c      the connection to the daemon: dial, request and reply, fork
  *   context.c      what is asked over it: open, attach, calls
  *   fds.c          the table of descriptors that are ours, and what copies and closes do to it
+ *   given.c        descriptors of ours that another program has given to this one
  *   device.c       what needs no request: doorbells, reading events, whether the daemon lives
  *   paths.c        which paths are rewritten, and to what
  *   files.c        interposed calls that take a path
@@ -80,7 +81,8 @@ void closefrom(int first);
     X(readlinkat) X(__readlink_chk) X(__readlinkat_chk) X(realpath) X(__realpath_chk) X(canonicalize_file_name)        \
     X(chdir) X(inotify_add_watch) X(socket) X(ioctl) X(read) X(__read_chk) X(pread) X(pread64) X(readv) X(write)       \
     X(pwrite) X(pwrite64) X(writev) X(close) X(close_range) X(closefrom) X(dup) X(dup2) X(dup3) X(fcntl) X(fcntl64)    \
-    X(lseek) X(lseek64) X(fclose) X(mmap) X(mmap64) X(getxattr) X(lgetxattr) X(listxattr) X(llistxattr)
+    X(lseek) X(lseek64) X(fclose) X(mmap) X(mmap64) X(getxattr) X(lgetxattr) X(listxattr) X(llistxattr)                \
+    X(recvmsg) X(recvmmsg)
 
 /* ---- init.c ---- */
 
@@ -132,8 +134,11 @@ void session_refresh(void);
 /* Opens device node number `node`; the program's descriptor, or -1 with errno. `flags` as for open(2). */
 int session_open(unsigned node, int flags);
 
-/* Makes the context behind an unknown descriptor ours if it is one (inherited over exec, or passed). */
-bool session_attach(int fd);
+/*
+ * Makes a context that was given to this program (FD_GIVEN) known to its session. 0, or -errno: ENODEV if the daemon
+ * knows no such context, EACCES if it serves us not, EIO if there is none.
+ */
+int session_attach(int fd);
 
 /*
  * Forwards a call on a context's descriptor, or on one of events or of a driver: `type` USERDMA_IOCTL or USERDMA_WRITE.
@@ -155,6 +160,7 @@ extern const volatile uint32_t *session_parked;
 enum fd_kind {
     FD_OTHER = 0, /* not ours */
     FD_CONTEXT,   /* an opened device: the context's memory file */
+    FD_GIVEN,     /* the same from another program, not known to our session yet */
     FD_EVENT,     /* an event socket: completion channel or asynchronous events */
     FD_DRIVER,    /* an event socket with calls of one driver's own */
     FD_HIDDEN,    /* a socket of ours that the program must not see */
@@ -162,7 +168,7 @@ enum fd_kind {
 
 struct fd_entry {
     uint8_t kind;
-    /* FD_EVENT: bytes of one record, 0 until known. */
+    /* FD_EVENT: bytes of one record, 0 until known. FD_GIVEN: it came by exec, and a doorbell socket with it. */
     uint8_t record;
     /* FD_CONTEXT: the session that `context` belongs to. */
     uint16_t generation;
@@ -202,6 +208,8 @@ void fd_forget_hidden(int hidden);
 int fd_add_context(int fd, const struct fd_entry *entry);
 /* `kind` FD_EVENT or FD_DRIVER. */
 int fd_add_event(int fd, enum fd_kind kind);
+/* A context of another program's; `by_exec`: it was left to us by exec. */
+int fd_add_given(int fd, bool by_exec);
 /* Takes a descriptor out of the table and closes what belonged to it; the descriptor itself stays open. */
 void fd_forget(int fd);
 /* A descriptor `to` that the kernel has just made as a copy of `from`. */
@@ -225,6 +233,22 @@ void fd_after_fork(void);
 /* Marks a doorbell socket so that a program which inherits it over exec recognises it; closes one such socket. */
 void fd_mark(int hidden, ino_t inode);
 void fd_drop_inherited(ino_t inode);
+
+/* ---- given.c ---- */
+
+/* Enters descriptors of ours among those that this program began with. */
+void given_at_start(void);
+/* Enters an unknown descriptor if it is one of ours; whether it is. One system call for most others. */
+bool given_recognise(int fd, bool by_exec);
+/* What an FD_GIVEN is from now on: FD_CONTEXT; FD_OTHER if it is nothing of ours; FD_GIVEN with errno if not served. */
+int given_learn(int fd);
+
+/* The kind of a descriptor that is about to be used. */
+static inline int fd_used(int fd)
+{
+    const int kind = fd_kind(fd);
+    return LIKELY(kind != FD_GIVEN) ? kind : given_learn(fd);
+}
 
 /* ---- device.c ---- */
 

@@ -19,7 +19,7 @@ static void show_device(struct stat *out, dev_t rdev)
 
 static int seen_fd(int result, int fd, void *out)
 {
-    if (UNLIKELY(fd_kind(fd) == FD_CONTEXT) && result == 0)
+    if (UNLIKELY(fd_kind(fd) != FD_OTHER) && result == 0 && fd_used(fd) == FD_CONTEXT)
         show_device(out, fd_table[fd].rdev);
     return result;
 }
@@ -105,7 +105,7 @@ EXPORT int statx(int dir, const char *path, int flags, unsigned mask, struct sta
         return result;
     int node;
     dev_t rdev;
-    if (UNLIKELY(fd_kind(dir) == FD_CONTEXT) && (flags & AT_EMPTY_PATH) && (!given || !given[0]))
+    if (UNLIKELY(fd_used(dir) == FD_CONTEXT) && (flags & AT_EMPTY_PATH) && (!given || !given[0]))
         rdev = fd_table[dir].rdev;
     else if (UNLIKELY(path_is_ours(given)) && (node = path_device_node(given)) >= 0)
         rdev = path_node_rdev((unsigned)node);

@@ -206,7 +206,7 @@ static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_c
 
 static struct ibv_context *wrap(struct ibv_context *context)
 {
-    if (!context || fd_kind(context->cmd_fd) != FD_CONTEXT)
+    if (!context || fd_used(context->cmd_fd) != FD_CONTEXT)
         return context;
     WRAP(context->ops.poll_cq, poll_cq_of, poll_cq_wrapper);
     struct verbs_context *extended = verbs_get_ctx_op(context, create_cq_ex);

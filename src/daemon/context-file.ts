@@ -11,7 +11,17 @@
 import type { MappedMemory, MappedPiece } from '../core/mapped.ts'
 import { SystemError } from '../host/errno.ts'
 import type { Mapping, RingPool } from '../host/mapping.ts'
-import { addSeals, createMemfd, fileIdentity, punchHole, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memfd.ts'
+import {
+  addSeals,
+  createMemfd,
+  fileIdentity,
+  isHeld,
+  openHeld,
+  punchHole,
+  SEAL_GROW,
+  SEAL_SEAL,
+  SEAL_SHRINK,
+} from '../host/memfd.ts'
 import { close } from '../host/sockets.ts'
 import { CallError } from '../spec/errno.ts'
 import { wholePages } from '../spec/memory.ts'
@@ -33,6 +43,10 @@ export interface ContextMemory extends MappedMemory {
   /** Rings that exist now, and their bytes. */
   readonly live: number
   readonly used: number
+  /** A descriptor of the file for a program, which the caller passes on and closes. Throws as `openHeld`. */
+  share(): number
+  /** Whether any program has a copy of what was shared, or one is on its way. */
+  readonly isHeld: boolean
   /** Releases all that is left; no piece may be used afterwards. */
   close(): void
 }
@@ -136,6 +150,10 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
     },
     get used() {
       return used
+    },
+    share: () => openHeld(fd),
+    get isHeld() {
+      return isHeld(fd)
     },
     allocate(bytes) {
       const length = wholePages(bytes)

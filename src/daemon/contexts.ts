@@ -2,7 +2,9 @@
  * Open contexts of all processes: memory file, doorbell sockets, lifetime (design.md section 6).
  *
  * A context lives as long as any copy of any of its doorbell sockets is open somewhere: the shim keeps one beside each
- * copy of the program's descriptor, so fork, dup and exit need no bookkeeping here. On the sockets only tokens travel,
+ * copy of the program's descriptor, so fork, dup and exit need no bookkeeping here. A descriptor that is passed from
+ * one program to another has none on its way, nor until the receiver uses it: a context without doorbells whose memory
+ * file is still held is adrift, and looked after now and then. On the sockets only tokens travel,
  * handles of queue pairs; whatever they say, the loop looks. That we hang up tells programs that the device is gone.
  */
 import type { Context, Device } from '../core/model.ts'
@@ -51,6 +53,8 @@ const TOKEN_BYTES = 4
  * Tokens that are read before others get their turn: a socket that is written without end takes no more time than that.
  */
 const DRAIN = 64
+/** Milliseconds between two looks at contexts that are adrift: first, and at most. */
+const DRIFT = { first: 10, longest: 1000 }
 
 /**
  * `posted`: a program has posted to the send queue with this handle, as it says. `rung`: after some of these, or after
@@ -67,8 +71,35 @@ export const createContexts = (
   const handle = new DataView(token.buffer)
   let next = 1
 
+  const adrift = new Set<OpenContext>()
+  let looking: NodeJS.Timeout | undefined
+
+  const look = (delay: number): void => {
+    clearTimeout(looking)
+    looking = setTimeout(() => {
+      looking = undefined
+      for (const open of adrift) {
+        if (doorbells.get(open)?.size !== 0) adrift.delete(open)
+        else if (!open.memory.isHeld) end(open)
+      }
+      if (adrift.size > 0) look(Math.min(2 * delay, DRIFT.longest))
+      rung()
+    }, delay)
+  }
+
+  /** The last doorbell is gone. */
+  const leave = (open: OpenContext): void => {
+    if (!open.memory.isHeld) {
+      end(open)
+      return
+    }
+    adrift.add(open)
+    look(DRIFT.first)
+  }
+
   const end = (open: OpenContext): void => {
     contexts.delete(open.number)
+    adrift.delete(open)
     for (const [fd, watcher] of doorbells.get(open) ?? []) {
       watcher.stop()
       close(fd)
@@ -98,7 +129,7 @@ export const createContexts = (
         watcher.stop()
         watchers.delete(ours)
         close(ours)
-        if (watchers.size === 0) end(open)
+        if (watchers.size === 0) leave(open)
       }
       rung()
     })
@@ -157,6 +188,7 @@ export const createContexts = (
       return { count, bytes }
     },
     closeAll() {
+      clearTimeout(looking)
       for (const open of [...contexts.values()]) end(open)
     },
   }

@@ -144,7 +144,10 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     network,
     pool,
     loop,
-    contexts: createContexts(pool, posted, () => loop.kick()),
+    contexts: createContexts(pool, posted, () => {
+      loop.kick()
+      endIfUnused()
+    }),
     events: createEventSockets(core, holders),
     trace: createTraceHub(nowMicroseconds),
     refreshCounters: () => files?.refreshCounters(),
@@ -206,13 +209,19 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     finish()
   }
 
+  /** A context without a session: its descriptor is on its way to another program, or was left to one. */
+  const isUnused = (): boolean => endWithLastClient && sessions.size === 0 && daemon.contexts.count === 0
+  const endIfUnused = (): void => {
+    if (isUnused()) setImmediate(() => isUnused() && end())
+  }
+
   // Whoever started us to be a client may have died before it connected.
-  const unused = setTimeout(() => endWithLastClient && sessions.size === 0 && end(), PATIENCE)
+  const unused = setTimeout(endIfUnused, PATIENCE)
 
   const greet = (fd: number): void => {
     const session = createSession(daemon, fd, () => {
       if (session) sessions.delete(session)
-      if (endWithLastClient && sessions.size === 0) setImmediate(() => sessions.size === 0 && end())
+      endIfUnused()
     })
     if (!session) return
     sessions.add(session)

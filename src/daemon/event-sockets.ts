@@ -1,11 +1,14 @@
 /*
  * Event sockets by the inode of the program's end: how a descriptor number of a program is found to be an fd object of
- * core.
+ * core. Each is marked with its kind, so that a program which is given one by another recognises it.
  */
 import { closeDescriptor } from '../core/descriptors.ts'
 import { attachSink } from '../core/events.ts'
 import type { Core, FdObject } from '../core/model.ts'
 import type { ProcessHandle } from '../host/process.ts'
+import { setSendTimeout } from '../host/sockets.ts'
+import { DriverOps } from '../spec/classes/driver_ops.ts'
+import { DescriptorMark, InstallKind } from '../spec/session.ts'
 import { createEventSocket, type EventSocket } from './event-socket.ts'
 
 export interface EventSockets {
@@ -18,6 +21,10 @@ export interface EventSockets {
   closeAll(): void
 }
 
+/** InstallKind of an fd object. */
+export const kindOf = (fd: FdObject): number =>
+  fd.class.name === DriverOps.name ? InstallKind.DRIVER : InstallKind.EVENT
+
 /** `holders`: the processes that may have the programs' ends, most likely ones first. */
 export const createEventSockets = (core: Core, holders: () => Iterable<ProcessHandle>): EventSockets => {
   const numbers = new Map<string, number>()
@@ -28,6 +35,7 @@ export const createEventSockets = (core: Core, holders: () => Iterable<ProcessHa
         closeDescriptor(core, fd.handle)
         drop()
       })
+      setSendTimeout(socket.theirs, DescriptorMark.FIRST + kindOf(fd), DescriptorMark.MICROSECONDS)
       const drop = (): void => {
         numbers.delete(socket.target)
         sockets.delete(socket.target)

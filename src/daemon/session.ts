@@ -24,17 +24,8 @@ import {
   pidfdGetfd,
 } from '../host/process.ts'
 import { close, peerCredentials, peerPidfd, recv, send } from '../host/sockets.ts'
-import { DriverOps } from '../spec/classes/driver_ops.ts'
 import { CallError, Errno } from '../spec/errno.ts'
-import {
-  HelloWants,
-  InstallKind,
-  MessageType,
-  OpenWants,
-  SESSION_VERSION,
-  SessionLimits,
-  SYSTEM_NODE,
-} from '../spec/session.ts'
+import { HelloWants, MessageType, OpenWants, SESSION_VERSION, SessionLimits, SYSTEM_NODE } from '../spec/session.ts'
 import type { Answer } from '../uapi/call.ts'
 import { decodeWrite } from '../uapi/linux-write.ts'
 import { callOfRequest } from '../uapi/object-format.ts'
@@ -52,6 +43,7 @@ import type { OpenContext } from './contexts.ts'
 import { ioctlDialect } from './dialects.ts'
 import { driverDialect } from './driver-calls.ts'
 import type { EventSocket } from './event-socket.ts'
+import { kindOf } from './event-sockets.ts'
 import { openFileMemory } from './file-space.ts'
 import { type PassedMemory, takePassedMemory } from './passed-memory.ts'
 import { createProcessSpace } from './process-space.ts'
@@ -186,7 +178,14 @@ const serve = (
     const packed = (request.wants & OpenWants.PACKED_RINGS) !== 0
     const { open, doorbell } = daemon.contexts.open(device, request.node, packed)
     opened.add(open.number)
-    grantOpen(open, doorbell, [open.memory.fd])
+    try {
+      const file = open.memory.share()
+      grantOpen(open, doorbell, [file])
+      close(file)
+    } catch (error) {
+      close(doorbell)
+      throw error
+    }
   }
 
   /** The caller shows a descriptor; if it is the memory file of a context of ours, the session may use that. */
@@ -246,8 +245,7 @@ const serve = (
         if (made.context.descriptors.size > MOST_DESCRIPTORS)
           throw new CallError('EMFILE', `a context has at most ${MOST_DESCRIPTORS} event descriptors`)
         sockets.push(daemon.events.create(made))
-        const kind = made.class.name === DriverOps.name ? InstallKind.DRIVER : InstallKind.EVENT
-        places.push({ address, width, kind })
+        places.push({ address, width, kind: kindOf(made) })
       }
       made = sockets.map(({ target }) => target)
       reply(

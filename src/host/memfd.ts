@@ -7,6 +7,7 @@
  * seal) read-only for everyone who gets it later. See memfd_create(2), fcntl(2) "File Sealing".
  */
 import { fstatSync } from 'node:fs'
+import { EAGAIN } from './errno.ts'
 import { check, libcFunctions, orErrno } from './native.ts'
 
 const sys = libcFunctions({
@@ -14,12 +15,19 @@ const sys = libcFunctions({
   ftruncate: 'int ftruncate(int fd, int64_t length)',
   fcntl: 'int fcntl(int fd, int command, int64_t argument)',
   fallocate: 'int fallocate(int fd, int mode, int64_t offset, int64_t length)',
+  flock: 'int flock(int fd, int operation)',
+  open: 'int open(const char *path, int flags)',
 })
 
 const MFD_CLOEXEC = 1
 const MFD_ALLOW_SEALING = 2
 const F_ADD_SEALS = 1033
 const F_GET_SEALS = 1034
+const O_RDWR_CLOEXEC = 0o2000002
+const LOCK_SH = 1
+const LOCK_EX = 2
+const LOCK_NB = 4
+const LOCK_UN = 8
 const FALLOC_FL_KEEP_SIZE = 1
 const FALLOC_FL_PUNCH_HOLE = 2
 
@@ -65,4 +73,21 @@ export const sealsOf = (fd: number): number => orErrno(sys().fcntl(fd, F_GET_SEA
 export const fileIdentity = (fd: number): { dev: number; ino: number; size: number } => {
   const { dev, ino, size } = fstatSync(fd)
   return { dev, ino, size }
+}
+
+/**
+ * The file, opened once more, for others: `isHeld` tells whether any copy of the new descriptor is left in any process,
+ * on its way between two, or under a mapping, for a lock of flock(2) goes with the last of them. Throws SystemError.
+ */
+export const openHeld = (fd: number): number => {
+  const held = check('open', sys().open(`/proc/self/fd/${fd}`, O_RDWR_CLOEXEC), `fd ${fd} once more`)
+  check('flock', sys().flock(held, LOCK_SH), `a lock of fd ${fd}`)
+  return held
+}
+
+/** Whether anybody has what `openHeld` has made of the file behind `fd`. */
+export const isHeld = (fd: number): boolean => {
+  if (orErrno(sys().flock(fd, LOCK_EX | LOCK_NB)) === -EAGAIN) return true
+  sys().flock(fd, LOCK_UN)
+  return false
 }

@@ -39,6 +39,7 @@ const SCM_RIGHTS = 1
 const SO_SNDBUF = 7
 const SO_RCVBUF = 8
 const SO_PEERCRED = 17
+const SO_SNDTIMEO = 21
 const SO_PEERPIDFD = 77
 const FIONBIO = 0x5421
 const SIOCOUTQ = 0x5411
@@ -368,6 +369,14 @@ export const setBuffers = (fd: number, sizes: { send?: number; receive?: number 
     i32[SCRATCH >> 2] = size
     check('setsockopt', sys().setsockopt(fd, SOL_SOCKET, option, address + SCRATCH, 4), `buffer of ${size} bytes`)
   }
+}
+
+/** Sets how long sends wait: seconds and microseconds. Every copy of the descriptor has it. Throws SystemError. */
+export const setSendTimeout = (fd: number, seconds: number, microseconds: number): void => {
+  const { address, view } = workArena()
+  view.setBigInt64(SCRATCH, BigInt(seconds), true)
+  view.setBigInt64(SCRATCH + 8, BigInt(microseconds), true)
+  check('setsockopt', sys().setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, address + SCRATCH, 16), `timeout of ${seconds} s`)
 }
 
 /**

@@ -136,6 +136,13 @@ export const OpenWants = { PACKED_RINGS: 1 } as const
 /** What a new descriptor is: one of events, or one of a driver (class `driver_ops`). */
 export const InstallKind = { EVENT: 0, DRIVER: 1 } as const
 
+/**
+ * How a program recognises a descriptor of ours that another one has given to it: a send timeout, which nothing else
+ * needs there. Seconds: of an event or driver socket `FIRST` and its InstallKind, of a doorbell socket (marked by the
+ * shim) the context's inode; and a fraction that kernels of any timer frequency store exactly.
+ */
+export const DescriptorMark = { FIRST: 0x1_7573_6572, MICROSECONDS: 500000 } as const
+
 /** Most descriptors and most bytes of one message. */
 export const SessionLimits = { descriptors: 8, bytes: 65536 } as const
 

@@ -1,5 +1,6 @@
 /*
- * Contexts live as long as any copy of any of their doorbell sockets, and one that cannot be opened leaves nothing.
+ * Contexts live as long as any copy of any of their doorbell sockets, or of the memory file that a program was given;
+ * one that cannot be opened leaves nothing.
  */
 import assert from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
@@ -65,6 +66,30 @@ test('the last doorbell ends the context, its objects and its memory; others bef
   assert.equal(b.contexts.byNumber(open.number), undefined)
   assert.throws(() => b.contexts.addDoorbell(open), /closed/)
   assert.equal(openDescriptors(), before)
+})
+
+test('a context whose file is held goes on without doorbells, gets new ones, and ends with the file', async () => {
+  const b = bench()
+  const { open, doorbell } = b.contexts.open(b.device, 0)
+  const held = open.memory.share()
+  const left = b.rung()
+  close(doorbell)
+  await left
+  assert.equal(b.contexts.byNumber(open.number), open, 'on its way to another program')
+  const again = b.contexts.addDoorbell(open)
+  // The next look finds the doorbell.
+  await b.rung()
+  close(held)
+  assert.equal(b.contexts.count, 1, 'the doorbell is enough')
+  const kept = open.memory.share()
+  const adrift = b.rung()
+  close(again)
+  await adrift
+  await b.rung()
+  assert.equal(b.contexts.count, 1, 'nobody has closed it')
+  close(kept)
+  while (b.contexts.count > 0) await b.rung()
+  b.contexts.closeAll()
 })
 
 test('tokens of any size ring; numbers are not given out again', async () => {

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -250,6 +251,87 @@ static void exchange(unsigned count)
     printf("%u messages each way and an expected one\n", count);
 }
 
+/* ---- given to another program ---- */
+
+static struct msghdr *rights(int fd)
+{
+    static union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control;
+    static char byte;
+    static struct iovec iov = {&byte, 1};
+    static struct msghdr header;
+    header = (struct msghdr){
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control};
+    control.header = (struct cmsghdr){
+        .cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+    return &header;
+}
+
+/* What the other program may do first; then everything else. */
+enum { FIRST_IOCTL, FIRST_WRITE, FIRST_MAP, FIRST_READ, FIRST_POLL, FIRSTS };
+
+/*
+ * A program that was started with a descriptor of another one's, or with a socket over which it gets one. A message to
+ * itself tells that the write is the driver's.
+ */
+static void use_given(int given, bool over_socket, int first, uint32_t number)
+{
+    struct info again;
+    if (over_socket) {
+        struct msghdr *header = rights(-1);
+        EXPECT(recvmsg(given, header, 0) == 1);
+        memcpy(&ops, CMSG_DATA(CMSG_FIRSTHDR(header)), sizeof ops);
+    } else {
+        ops = given;
+    }
+    struct pollfd readable = {.fd = ops, .events = POLLIN};
+    switch (first) {
+    case FIRST_IOCTL: EXPECT(ioctl(ops, INFO, &again) == 0 && again.number == number); break;
+    case FIRST_WRITE: REFUSED((int)write(ops, &message, 3), EINVAL); break;
+    case FIRST_MAP: break;
+    case FIRST_READ: REFUSED((int)read(ops, &again, 1), EINVAL); break; /* a record is there, and stays whole */
+    case FIRST_POLL: EXPECT(poll(&readable, 1, 0) == 1); break;
+    }
+    memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ops, 0);
+    EXPECT(memory != MAP_FAILED && load(HEADER_PRODUCER) == load(HEADER_CONSUMER) + 1);
+    EXPECT(mmap(NULL, 4096, PROT_READ, MAP_SHARED, ops, 4096) == MAP_FAILED && errno == EINVAL);
+    EXPECT(ioctl(ops, INFO, &again) == 0 && again.number == number);
+    message = (struct message){.to = 4711};
+    REFUSED((int)write(ops, &message, HEAD), ENXIO);
+    int pair[2];
+    EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
+    REFUSED(ioctl(pair[0], INFO, &info), ENOTTY); /* one of its own is its own */
+    EXPECT(write(pair[0], "x", 1) == 1);
+}
+
+static void give_away(int fd)
+{
+    for (int i = 0; i < 2 * FIRSTS; i++) {
+        int pair[2], status;
+        EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
+        char number[16], socket[16], first[16], key[16];
+        snprintf(number, sizeof number, "%d", i % 2 ? pair[0] : fd);
+        snprintf(socket, sizeof socket, "%d", i % 2);
+        snprintf(first, sizeof first, "%d", i / 2);
+        snprintf(key, sizeof key, "%u", info.number);
+        fflush(stdout);
+        const pid_t other = fork();
+        if (other == 0) {
+            if (i % 2)
+                EXPECT(close(fd) == 0 && close(ops) == 0);
+            execl("/proc/self/exe", "contexts", "given", number, socket, first, key, (char *)NULL);
+            _exit(127);
+        }
+        if (i % 2)
+            EXPECT(sendmsg(pair[1], rights(fd), 0) == 1);
+        EXPECT(waitpid(other, &status, 0) == other && status == 0);
+        EXPECT(close(pair[0]) == 0 && close(pair[1]) == 0);
+    }
+}
+
 /* ---- the descriptor ---- */
 
 static void behaves_as_a_file(void)
@@ -281,17 +363,7 @@ static void behaves_as_a_file(void)
     }
     int status;
     EXPECT(waitpid(child, &status, 0) == child && status == 0);
-    /* So is one that another program is given, here across exec: its first ioctl makes it known there. */
-    char number[16], key[16];
-    snprintf(number, sizeof number, "%d", copy);
-    snprintf(key, sizeof key, "%u", info.number);
-    fflush(stdout);
-    const pid_t other = fork();
-    if (other == 0) {
-        execl("/proc/self/exe", "contexts", "given", number, key, (char *)NULL);
-        _exit(127);
-    }
-    EXPECT(waitpid(other, &status, 0) == other && status == 0);
+    give_away(copy);
     EXPECT(epoll_wait(epoll, &event, 1, 20000) == 1 && read(copy, &record, sizeof record) == sizeof record);
     EXPECT(record.number == info.number && record.producer == load(HEADER_PRODUCER));
     EXPECT(close(ops) == 0);
@@ -332,20 +404,6 @@ static void wait_for_removal(void)
     EXPECT(getchar() == 'g'); /* it has come back */
     begin();
     printf("again\n");
-}
-
-/* A program that was started with a descriptor of another one's. */
-static void use_given(int given, unsigned number)
-{
-    ops = given;
-    EXPECT(ioctl(ops, INFO, &info) == 0 && info.number == number);
-    memory = mmap(NULL, info.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, ops, 0);
-    EXPECT(memory != MAP_FAILED);
-    REFUSED((int)write(ops, &message, 3), EINVAL);
-    int pair[2];
-    EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
-    REFUSED(ioctl(pair[0], INFO, &info), ENOTTY); /* one of its own is its own */
-    EXPECT(write(pair[0], "x", 1) == 1);
 }
 
 /* ---- costs ---- */
@@ -399,8 +457,8 @@ int main(int argc, char **argv)
     } else if (strcmp(what, "messages") == 0) {
         exchange(argc > 2 ? (unsigned)atoi(argv[2]) : 1000);
         behaves_as_a_file();
-    } else if (strcmp(what, "given") == 0 && argc > 3) {
-        use_given(atoi(argv[2]), (unsigned)atoi(argv[3]));
+    } else if (strcmp(what, "given") == 0 && argc > 5) {
+        use_given(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), (unsigned)atoi(argv[5]));
     } else {
         printf("usage: %s [messages N | wait | measure]\n", argv[0]);
         return 1;

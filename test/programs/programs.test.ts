@@ -25,6 +25,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], sente
   datagrams: [['-q'], /usage: .*datagrams/],
   contexts: [['-q'], /usage: .*contexts/],
   hostile: [['-q'], /usage: .*hostile/],
+  passing: [['-q'], /usage: .*passing/],
   removal: [['-q'], /usage: .*removal/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }

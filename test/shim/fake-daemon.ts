@@ -18,9 +18,10 @@ import {
   recvSmall,
   send,
   setBlocking,
+  setSendTimeout,
   socketPair,
 } from '../../src/host/sockets.ts'
-import { ContextFile, MessageType, ParkedPage } from '../../src/spec/session.ts'
+import { ContextFile, DescriptorMark, MessageType, ParkedPage } from '../../src/spec/session.ts'
 import {
   type InstallAt,
   messageBuffer,
@@ -50,6 +51,7 @@ const Order = {
 
 const EBADF = 9
 const EAGAIN = 11
+const ENODEV = 19
 const ENOTTY = 25
 /** _IOWR(0xdb, …, 8 bytes), without the number. */
 const MAGIC = 0xc008db
@@ -170,7 +172,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     send(fd, buffer.bytes.subarray(0, length), fds)
 
   const answerOpen = (fd: number, context: Context | undefined, withFile: boolean): number => {
-    if (!context) return reply(fd, writeOpenReply(buffer, request, { error: EBADF, context: 0, rdev: 0, inode: 0 }))
+    if (!context) return reply(fd, writeOpenReply(buffer, request, { error: ENODEV, context: 0, rdev: 0, inode: 0 }))
     const doorbell = addDoorbell(context)
     const value = { error: 0, context: context.id, rdev: RDEV, inode: context.inode }
     const sent = reply(fd, writeOpenReply(buffer, request, value), withFile ? [context.file, doorbell] : [doorbell])
@@ -205,6 +207,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
       case Order.EVENT_8: {
         const [ours, theirs] = socketPair()
         setBlocking(theirs)
+        setSendTimeout(theirs, DescriptorMark.FIRST, DescriptorMark.MICROSECONDS)
         context.events.push(ours)
         const width = number === Order.EVENT_8 ? 8 : 4
         const sent = answer(0, [{ address: request.argument, width }], [theirs])

@@ -122,7 +122,7 @@ void inherited(const char *number, const char *left)
 {
     int fd = atoi(number);
     EXPECT(hidden_count() == 1); /* its doorbell socket came along */
-    EXPECT(order(fd, ECHO, 44) == 44 && hidden_count() == 2);
+    EXPECT(write(fd, doorbell(1), 32) == 32 && order(fd, ECHO, 44) == 44 && hidden_count() == 2);
     struct stat st;
     EXPECT(fstat(fd, &st) == 0 && S_ISCHR(st.st_mode));
     int watcher = open_device();
@@ -161,11 +161,10 @@ void vforks(void)
     EXPECT(close(fd) == 0 && order(kept, CONTEXTS, 0) == 1 && hidden_count() == 2);
 }
 
-void passed(void)
+/* ---- passed over a socket ---- */
+
+static void pass(int socket, int fd, bool receive, int *received)
 {
-    int pair[2];
-    EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
-    pid_t pid = fork();
     union {
         struct cmsghdr header;
         char room[CMSG_SPACE(sizeof(int))];
@@ -174,26 +173,84 @@ void passed(void)
     struct iovec iov = {&byte, 1};
     struct msghdr message = {
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control};
-    if (pid == 0) {
-        EXPECT(recvmsg(pair[0], &message, 0) == 1);
-        int fd;
-        memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof fd);
-        EXPECT(order(fd, ECHO, 21) == 21 && write(pair[0], "", 1) == 1 && read(pair[0], &byte, 1) == 1);
-        EXPECT(order(fd, ECHO, 22) == 22 && order(fd, CONTEXTS, 0) == 1);
-        _exit(0);
+    if (receive) {
+        EXPECT(recvmsg(socket, &message, 0) == 1);
+        memcpy(received, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof *received);
+        return;
     }
-    int fd = open_device();
     control.header = (struct cmsghdr){
         .cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
     memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
-    EXPECT(sendmsg(pair[1], &message, 0) == 1 && read(pair[1], &byte, 1) == 1);
-    EXPECT(close(fd) == 0 && write(pair[1], "", 1) == 1);
-    child_ends_well(pid);
-    /* A memory file of somebody else's is nobody's context. */
+    EXPECT(sendmsg(socket, &message, 0) == 1);
+}
+
+/* What a receiver's first call may be; each must find a device. */
+static void first_calls(int fd, int which)
+{
+    struct stat st;
+    char byte;
+    switch (which) {
+    case 0: EXPECT(order(fd, ECHO, 21) == 21); break;
+    case 1: EXPECT(write(fd, doorbell(1), 32) == 32 && order(fd, TOKENS, 0) == 1); break;
+    case 2: EXPECT(fstat(fd, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(231, 192)); break;
+    case 3: FAILS(read(fd, &byte, 1), EINVAL); break;
+    case 4: FAILS(lseek(fd, 0, SEEK_CUR), ESPIPE); break;
+    case 5: EXPECT(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 4096) != MAP_FAILED); break;
+    case 6: {
+        const int copy = dup(fd);
+        EXPECT(close(fd) == 0 && write(copy, doorbell(1), 32) == 32 && dup2(copy, fd) == fd && close(copy) == 0);
+        break;
+    }
+    case 7: child_ends_well(fork() ?: (first_calls(fd, 1), _exit(0), 0)); break;
+    }
+    EXPECT(order(fd, ECHO, 22) == 22);
+}
+
+void passed(void)
+{
+    for (int which = 0; which < 8; which++) {
+        int pair[2];
+        EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
+        pid_t pid = fork();
+        char byte = 0;
+        int fd, event;
+        if (pid == 0) {
+            pass(pair[0], -1, true, &fd);
+            pass(pair[0], -1, true, &event);
+            EXPECT(hidden_count() == 0); /* nobody has been asked */
+            first_calls(fd, which);
+            EXPECT(write(pair[0], "", 1) == 1 && read(pair[0], &byte, 1) == 1);
+            EXPECT(order(fd, ECHO, 22) == 22 && order(fd, CONTEXTS, 0) == 1);
+            /* Its event descriptor ends as ours do. */
+            FAILS(write(event, "x", 1), EINVAL);
+            FAILS(read(event, &byte, 1), EINVAL);
+            EXPECT(order(fd, HANG_UP_EVENT, 0) == 0);
+            EXPECT(read(event, (char[64]){0}, 64) == 8);
+            FAILS(read(event, (char[64]){0}, 64), EIO);
+            _exit(0);
+        }
+        fd = open_device();
+        EXPECT(order(fd, PARK, 1) == 0 && order(fd, EVENT_4, (unsigned long)&event) == 0 && order(fd, RECORD, 8) == 0);
+        pass(pair[1], fd, false, NULL);
+        pass(pair[1], event, false, NULL);
+        EXPECT(read(pair[1], &byte, 1) == 1);
+        EXPECT(close(fd) == 0 && close(event) == 0 && write(pair[1], "", 1) == 1);
+        child_ends_well(pid);
+    }
+    /* A memory file of somebody else's is nobody's context, whichever way it comes. */
     int other = memfd_create("userdma-contextual", 0);
     FAILS(order(other, ECHO, 1), ENOTTY);
-    int forged = memfd_create("userdma-context", 0);
+    int forged = memfd_create("userdma-context", 0), pair[2], received;
+    EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
+    pass(pair[1], forged, false, NULL);
+    pass(pair[0], -1, true, &received);
+    EXPECT(write(received, "mine", 4) == 4 && lseek(received, 0, SEEK_END) == 4);
     FAILS(order(forged, ECHO, 1), ENOTTY);
+    /* Nor is a socket, whatever its timeout. */
+    EXPECT(setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_sec = 5}, sizeof(struct timeval)) == 0);
+    pass(pair[0], pair[0], false, NULL);
+    pass(pair[1], -1, true, &received);
+    EXPECT(write(received, "x", 1) == 1 && read(pair[1], &(char){0}, 1) == 1);
 }
 
 /* ---- signals and threads ---- */
