@@ -1,14 +1,23 @@
 /*
  * Rows "chain": objects that a daemon makes for a client of the library, a hundred by one chain (R16) beside a hundred
- * by calls of their own, for each class. What was made is destroyed outside the measurement.
+ * by calls of their own, for each class; and the same on a device in the process, where a call costs little and a chain
+ * must not cost more. What was made is destroyed outside the measurement.
  */
-import { type Chain, type CompletionQueue, type Device, open, type ProtectionDomain } from '../src/verbs/index.ts'
+import {
+  type Chain,
+  type CompletionQueue,
+  createNetwork,
+  type Device,
+  open,
+  type ProtectionDomain,
+} from '../src/verbs/index.ts'
 import { type Bench, median, type Row } from './harness.ts'
 import { startDaemon } from './processes.ts'
 
-/** Objects of a chain, and how often a measurement makes them. */
+/** Objects of a chain, and how often a measurement makes them: with a daemon, and in the process, which is fast. */
 const OBJECTS = 100
 const REPEATS = 20
+const REPEATS_HERE = 400
 
 interface Base {
   readonly device: Device
@@ -54,9 +63,9 @@ const makers: readonly Maker[] = [
 ]
 
 /** Objects per second of `make`, which makes OBJECTS of them. */
-const rate = (make: () => Iterable<Disposable>): number => {
+const rate = (repeats: number, make: () => Iterable<Disposable>): number => {
   const times: number[] = []
-  for (let i = 0; i < REPEATS; i++) {
+  for (let i = 0; i < repeats; i++) {
     const start = performance.now()
     const made = make()
     times.push(performance.now() - start)
@@ -65,30 +74,49 @@ const rate = (make: () => Iterable<Disposable>): number => {
   return (OBJECTS * 1000) / median(times)
 }
 
-const prepare = async ({ one, chained }: Maker): Promise<Bench> => {
-  const daemon = await startDaemon()
-  const device = await open({ socket: daemon.socket })
+const prepare = async (
+  device: Device,
+  repeats: number,
+  { one, chained }: Maker,
+  end: () => Promise<void>,
+): Promise<Bench> => {
   const pd = device.pd()
   const base: Base = { device, pd, cq: device.cq(), buffer: new Uint8Array(4096) }
   const all = Array.from({ length: OBJECTS })
   return {
-    ours: () => rate(() => device.chain(chain => all.map(() => chained(chain, base))) as unknown as Disposable[]),
-    beside: () => rate(() => all.map(() => one(base))),
+    ours: () =>
+      rate(repeats, () => device.chain(chain => all.map(() => chained(chain, base))) as unknown as Disposable[]),
+    beside: () => rate(repeats, () => all.map(() => one(base))),
     close: async () => {
       await device.close()
-      await daemon.stop()
+      await end()
     },
   }
 }
 
-export const chainRows: readonly Row[] = makers.map(maker => ({
+const common = { unit: 'objects/s', better: 'higher', reference: `${OBJECTS} single calls` } as const
+
+const onDaemon = (maker: Maker): Row => ({
+  ...common,
   name: `chain ${maker.name}`,
   quantity: `${maker.name}s made by a chain of ${OBJECTS}`,
-  unit: 'objects/s',
-  better: 'higher',
   cores: 2,
-  reference: `${OBJECTS} single calls`,
   floor: 5,
   aim: 8,
-  prepare: () => prepare(maker),
-}))
+  prepare: async () => {
+    const daemon = await startDaemon()
+    return prepare(await open({ socket: daemon.socket }), REPEATS, maker, () => daemon.stop())
+  },
+})
+
+const inProcess = (maker: Maker): Row => ({
+  ...common,
+  name: `chain here ${maker.name}`,
+  quantity: `${maker.name}s in the process made by a chain of ${OBJECTS}`,
+  cores: 1,
+  floor: 0.9,
+  aim: 1,
+  prepare: async () => prepare(await open({ network: createNetwork() }), REPEATS_HERE, maker, async () => {}),
+})
+
+export const chainRows: readonly Row[] = [...makers.map(onDaemon), ...makers.map(inProcess)]

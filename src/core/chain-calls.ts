@@ -5,13 +5,23 @@
  */
 import { Interface } from '../spec/classes/interface.ts'
 import { CallError } from '../spec/errno.ts'
-import { CHAIN } from '../spec/schema.ts'
+import { type AnyValues, CHAIN } from '../spec/schema.ts'
 import type { Result } from '../uapi/call.ts'
-import type { Link } from '../uapi/chain.ts'
-import { checkEntry, checkUndoable, madeBy, madeOf, noteMade } from './chain.ts'
+import type { ChainedRefs } from '../uapi/object-client.ts'
+import { type ChainedMethod, checkEntry, checkUndoable, madeBy, madeOf, noteMade } from './chain.ts'
 import { invokeTyped, methodOf } from './invoke.ts'
 import { undoObjects } from './lifetime.ts'
 import type { Caller, Context, CoreObject, Entry } from './model.ts'
+
+/** One call of a chain, of a method as the device has it. */
+export interface ChainedCall {
+  readonly on: ChainedMethod
+  readonly args: AnyValues
+  /** As in `Call`; negative, from -1 on, for the object that an entry has made. */
+  readonly object: number
+  /** By attribute: the entry whose object it means; the argument is then ignored. */
+  readonly refs: ChainedRefs | undefined
+}
 
 export interface CallsOutcome {
   /** By entry, of those that succeeded. */
@@ -23,15 +33,15 @@ export interface CallsOutcome {
 /** What must be as it is so that nobody misses the call that a chain is: hooks, or a driver's own way. */
 const isPlain = ({ run, core }: Entry): boolean => run === core
 
-const withMade = (made: readonly (CoreObject | undefined)[], { call, refs }: Link): Link['call']['args'] => {
-  if (refs === undefined) return call.args
-  const args = { ...call.args }
+const withMade = (made: readonly (CoreObject | undefined)[], { on, args, refs }: ChainedCall): AnyValues => {
+  if (refs === undefined) return args
+  const values = { ...args }
   for (const name in refs) {
-    const { of } = call.method.in[name]
-    const where = `${call.class.name}.${call.methodName}: attribute ${name}`
-    if (of.kind === 'ref' || of.kind === 'fd') args[name] = madeOf(made, where, of.class, refs[name]).handle
+    const { of } = on.method.in[name]
+    const where = `${on.class.name}.${on.name}: attribute ${name}`
+    if (of.kind === 'ref' || of.kind === 'fd') values[name] = madeOf(made, where, of.class, refs[name]).handle
   }
-  return args
+  return values
 }
 
 /**
@@ -39,24 +49,21 @@ const withMade = (made: readonly (CoreObject | undefined)[], { call, refs }: Lin
  * way of his own. For callers whose descriptors are core's numbers, and methods that do not wait. EOPNOTSUPP if the
  * device has no chains, EINVAL for what could not be taken back.
  */
-export const runCalls = (context: Context, links: readonly Link[], caller: Caller): CallsOutcome | undefined => {
+export const runCalls = (context: Context, calls: readonly ChainedCall[], caller: Caller): CallsOutcome | undefined => {
   if (!isPlain(methodOf(context, Interface, CHAIN, 'chain'))) return undefined
   const results: Result[] = []
   const made: (CoreObject | undefined)[] = []
   const more: CoreObject[] = []
-  for (let i = 0; i < links.length; i++) {
-    const { call, object } = links[i]
-    checkUndoable(i, call.class, call.methodName, call.method, object)
-  }
+  for (let i = 0; i < calls.length; i++) checkUndoable(i, calls[i].on, calls[i].object < 0)
   try {
-    for (let i = 0; i < links.length; i++) {
-      const { call, object } = links[i]
-      const { class: cls, methodName, method } = call
-      checkEntry(i, cls, methodName, method, object)
-      const number = object === undefined ? call.object : madeBy(made, `${cls.name}.${methodName}`, object).handle
-      const entry = methodOf(context, cls, method.call, methodName)
-      const result = invokeTyped(context, entry, number, withMade(made, links[i]), caller)
-      if (result instanceof Promise) throw new Error(`${cls.name}.${methodName} waits: chains in this process do not`)
+    for (let i = 0; i < calls.length; i++) {
+      const { on, object } = calls[i]
+      const { class: cls, name, method } = on
+      checkEntry(i, on, object < 0 ? -1 - object : undefined)
+      const number = object < 0 ? madeBy(made, `${cls.name}.${name}`, -1 - object).handle : object
+      const entry = methodOf(context, cls, method.call, name)
+      const result = invokeTyped(context, entry, number, withMade(made, calls[i]), caller)
+      if (result instanceof Promise) throw new Error(`${cls.name}.${name} waits: chains in this process do not`)
       made.push(noteMade(context, result, more))
       results.push(result)
     }

@@ -39,29 +39,25 @@ export const refuseEntry = (index: number, reason: string): never => {
   throw new CallError('EINVAL', `entry ${index} of the chain: ${reason}`)
 }
 
-/** That what an entry does can be taken back: it makes something, asks, or is about what the chain makes. */
-export const checkUndoable = (
-  index: number,
-  cls: ObjectClass,
-  methodName: string,
-  method: Method,
-  ref: number | undefined,
-): void => {
-  if (!creates(method) && method.call !== QUERY && ref === undefined)
-    refuseEntry(index, `${cls.name}.${methodName} of an object that the chain does not make cannot be undone`)
+/** The method of an entry, as the device has it. */
+export interface ChainedMethod {
+  readonly class: ObjectClass
+  readonly name: string
+  readonly method: Method
+}
+
+/** That what an entry does can be taken back: it makes something, asks, or is about what the chain makes (`isOwn`). */
+export const checkUndoable = (index: number, on: ChainedMethod, isOwn: boolean): void => {
+  if (!creates(on.method) && on.method.call !== QUERY && !isOwn)
+    refuseEntry(index, `${on.class.name}.${on.name} of an object that the chain does not make cannot be undone`)
 }
 
 /** That an entry may be in a chain, and may be about the object of entry `ref`. */
-export const checkEntry = (
-  index: number,
-  { id, name }: ObjectClass,
-  methodName: string,
-  method: Method,
-  ref: number | undefined,
-): void => {
-  if (id === Interface.id && method.call === CHAIN) refuseEntry(index, 'a chain in a chain')
+export const checkEntry = (index: number, on: ChainedMethod, ref: number | undefined): void => {
+  const { class: cls, name, method } = on
+  if (cls.id === Interface.id && method.call === CHAIN) refuseEntry(index, 'a chain in a chain')
   if (ref !== undefined && creates(method))
-    refuseEntry(index, `${name}.${methodName} makes its object, it cannot be that of entry ${ref}`)
+    refuseEntry(index, `${cls.name}.${name} makes its object, it cannot be that of entry ${ref}`)
 }
 
 /** The object that an entry has made; `made` by entry. EINVAL, ENOENT. */
@@ -102,7 +98,8 @@ const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
   entries.forEach(({ call, ref, classId }, index) => {
     const cls = view.schema.classById(classId)
     const named = cls && methodByCall(cls, call)
-    if (named !== undefined) checkUndoable(index, cls as ObjectClass, named.name, named.method, ref)
+    if (cls !== undefined && named !== undefined)
+      checkUndoable(index, { class: cls, name: named.name, method: named.method }, ref !== undefined)
   })
 }
 
@@ -177,7 +174,7 @@ export const runChain = (
           decoded.refuse()
           return failed(decoded.short)
         }
-        checkEntry(index, found.class, found.methodName, found.method, ref)
+        checkEntry(index, { class: found.class, name: found.methodName, method: found.method }, ref)
         const object =
           ref === undefined ? found.object : madeBy(made, `${found.class.name}.${found.methodName}`, ref).handle
         const entry = methodOf(context, found.class, number, found.methodName)

@@ -2,10 +2,10 @@
  * How the library reaches a device: the same calls and rings whether it is in this process or in the daemon (design.md
  * section 8). Objects of the library are written against this and know nothing of the way.
  */
+import type { ChainedCall } from '../core/chain-calls.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { CallError } from '../spec/errno.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
-import type { Link } from '../uapi/chain.ts'
 import type { DeviceStat } from '../uapi/tool.ts'
 
 /** Memory of one ring as this process sees it: where in its views header and first element begin. */
@@ -82,7 +82,9 @@ export interface Carrier {
    * Runs a chain of calls, all or none of it, where calls need not be written as bytes; undefined if this one must.
    * Answers those that succeeded, and why the one after them did not.
    */
-  chain?(calls: readonly Link[]): { answers: readonly Answered<AnyValues>[]; error: CallError | undefined } | undefined
+  chain?(
+    calls: readonly ChainedCall[],
+  ): { answers: readonly Answered<AnyValues>[]; error: CallError | undefined } | undefined
   readonly descriptors: Descriptors
   /** Of all its rings. */
   readonly layout: RingLayout

@@ -4,9 +4,11 @@
  *
  * What the builder answers stands for the entry that makes it: its `handle` is negative, -1 for the first entry.
  */
+import type { ChainedMethod } from '../core/chain.ts'
+import type { ChainedCall } from '../core/chain-calls.ts'
 import { ChainErrors, Interface } from '../spec/classes/interface.ts'
 import { CallError, errnoName } from '../spec/errno.ts'
-import type { AnyValues, In, Method, ObjectClass, Out } from '../spec/schema.ts'
+import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
 import { chainEntries, encodeChain, type Link } from '../uapi/chain.ts'
 import { type ChainedRefs, decodeResult } from '../uapi/object-client.ts'
 import type { Answered } from './carrier.ts'
@@ -83,26 +85,27 @@ export interface Chain {
   ): Planned<Out<C['methods'][K]>>
 }
 
-interface Entry {
-  readonly class: ObjectClass
-  readonly method: string
-  readonly args: AnyValues
-  readonly object: number
+/** An entry, which stands for what it makes until that is there. */
+interface Entry extends ChainedCall {
+  readonly handle: number
+  /** Some plans go by what kind of object they are made for. */
+  readonly cls: ObjectClass
+  readonly name: string
   readonly made: (answered: Answered<AnyValues>) => unknown
   readonly failed: () => void
+  on: Chainable
+  refs: ChainedRefs | undefined
 }
 
 /** A method as the device has it, with the attributes of it that name objects. */
-interface Chainable {
-  readonly class: ObjectClass
-  readonly method: Method
+interface Chainable extends ChainedMethod {
   readonly references: readonly string[]
 }
 
 const chainable = (cls: ObjectClass, name: string): Chainable => {
   const method = cls.methods[name]
   const references = Object.entries(method.in).filter(([, { of }]) => of.kind === 'ref' || of.kind === 'fd')
-  return { class: cls, method, references: references.map(([attribute]) => attribute) }
+  return { class: cls, name, method, references: references.map(([attribute]) => attribute) }
 }
 
 /** Arguments that name entries of the chain, by attribute; undefined if there are none. */
@@ -117,32 +120,33 @@ const refsOf = (args: AnyValues, references: readonly string[]): ChainedRefs | u
   return found
 }
 
-/** What stands for entries, and what they have made. */
-interface Making {
-  readonly planned: readonly Named[]
-  readonly made: readonly unknown[]
-}
-
 /** Puts real objects in the place of planned ones; other objects of the library are what they are. */
-const realise = (kit: Kit, value: unknown, making: Making): unknown => {
+const realise = (kit: Kit, value: unknown, entries: readonly Entry[], made: readonly unknown[]): unknown => {
   if (typeof value !== 'object' || value === null) return value
+  if (Array.isArray(value)) return value.map(one => realise(kit, one, entries, made))
   const { handle } = value as Partial<Named>
-  if (handle !== undefined && handle < 0 && making.planned[-1 - handle] === value) return making.made[-1 - handle]
-  if (Array.isArray(value)) return value.map(one => realise(kit, one, making))
+  if (handle !== undefined && handle < 0 && entries[-1 - handle] === value) return made[-1 - handle]
   if (Object.getPrototypeOf(value) !== Object.prototype || isMade(kit, value)) return value
-  return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, realise(kit, one, making)]))
+  return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, realise(kit, one, entries, made)]))
 }
 
-const creation = <O>({ class: cls, args, made, failed }: Plan<O>): Entry => ({
-  class: cls,
-  method: 'create',
+/** Of a method that has not been looked up. */
+const nowhere: Chainable = { class: Interface, name: '', method: Interface.methods.chain, references: [] }
+
+const creation = <O>({ class: cls, args, made, failed }: Plan<O>, at: number): Entry => ({
+  handle: -1 - at,
+  cls,
+  name: 'create',
   args,
   object: 0,
   made,
   failed,
+  on: nowhere,
+  refs: undefined,
 })
 
 const nothing = (): void => {}
+const outOf = ({ out }: Answered<AnyValues>): AnyValues => out
 
 /** The call that a sentence of a codec begins with. */
 const CALL = /^\w+\.\w+(?=: )/
@@ -176,15 +180,11 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
 
   const run = <T>(build: (chain: Chain) => T): Realised<T> => {
     const entries: Entry[] = []
-    const planned: Named[] = []
     const add = (entry: Entry): never => {
       entries.push(entry)
-      // Some plans go by what kind of object they are made for.
-      const stand = { handle: -entries.length, cls: entry.class }
-      planned.push(stand)
-      return stand as never
+      return entry as never
     }
-    const create = <O>(plan: Plan<O>): never => add(creation(plan))
+    const create = <O>(plan: Plan<O>): never => add(creation(plan, entries.length))
     const builder: Chain = {
       pd: () => create(pdPlan(kit, makeAll)),
       cq: options => create(cqPlan(kit, options)),
@@ -212,19 +212,22 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
       call(cls, method, args, object) {
         if (object !== undefined) checkOwn(kit, `${cls.name}.${method}`, 'object', object)
         return add({
-          class: cls,
-          method,
+          handle: -1 - entries.length,
+          cls,
+          name: method,
           args: args as AnyValues,
           object: object?.handle ?? 0,
-          made: ({ out }) => out,
+          made: outOf,
           failed: nothing,
+          on: nowhere,
+          refs: undefined,
         })
       },
     }
     try {
       const built = build(builder)
       const made = entries.length === 0 ? [] : execute(entries)
-      return realise(kit, built, { planned, made }) as Realised<T>
+      return realise(kit, built, entries, made) as Realised<T>
     } catch (error) {
       for (const entry of entries) entry.failed()
       throw error
@@ -253,21 +256,24 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
       lastName = name
       return found
     }
-    const links = entries.map(({ class: wanted, method: methodName, args, object }): Link => {
-      const { class: cls, method, references } = find(wanted, methodName)
-      const call = { class: cls, methodName, method, object: Math.max(object, 0), args }
-      return { call, refs: refsOf(args, references), object: object < 0 ? -1 - object : undefined }
-    })
-    const refuse = (done: number, error: number, why: string): never => {
-      const { class: cls, method } = entries[done]
-      throw refusal(errnoName(error), error, `${cls.name}.${method}`, `${why} (entry ${done} of a chain)`)
+    for (const entry of entries) {
+      entry.on = find(entry.cls, entry.name)
+      entry.refs = refsOf(entry.args, entry.on.references)
     }
-    const straight = kit.carrier.chain?.(links)
+    const refuse = (done: number, error: number, why: string): never => {
+      const { cls, name } = entries[done]
+      throw refusal(errnoName(error), error, `${cls.name}.${name}`, `${why} (entry ${done} of a chain)`)
+    }
+    const straight = kit.carrier.chain?.(entries)
     if (straight !== undefined) {
       const { answers, error } = straight
       if (error !== undefined) return refuse(answers.length, error.errno, error.message)
       return answers.map((answered, i) => entries[i].made(answered))
     }
+    const links = entries.map(({ on: { class: cls, name: methodName, method }, args, object, refs }): Link => {
+      const call = { class: cls, methodName, method, object: Math.max(object, 0), args }
+      return { call, refs, object: object < 0 ? -1 - object : undefined }
+    })
     const { out } = kit.carrier.call(Interface, 'chain', 0, {
       entries: encoded(links),
       onError: ChainErrors.values.UNDO,
