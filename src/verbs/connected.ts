@@ -16,14 +16,7 @@ import {
   reliableSteps,
 } from './connection.ts'
 import { joined } from './held.ts'
-import {
-  type MessageOptions,
-  type Operations,
-  operations,
-  type RcMessageOptions,
-  type ReliableOperations,
-  reliableOperations,
-} from './operations.ts'
+import { type Operations, operations, type ReliableOperations, reliableOperations } from './operations.ts'
 import { checkOptions, type Words } from './options.ts'
 import type { Kit, Named, PathFacts, Plan } from './plan.ts'
 import {
@@ -34,8 +27,8 @@ import {
   queuePairPlan,
   queuePairType,
   queuePairWords,
-  type SendOptions,
 } from './queue-pair.ts'
+import { type MessageOptions, RC_WORDS, type RcMessageOptions, type SendOptions, UC_WORDS } from './request-options.ts'
 
 export interface Connected<O extends ConnectOptions> {
   /** What the peer must know to connect to it. */
@@ -96,7 +89,7 @@ const rcType = queuePairType<RcQueuePair>(
       const { answering, asking } = reliableSteps(chosen)
       return [init, { ...rtr, ...answering }, { ...rts, ...asking }]
     }),
-    { ...operations, ...reliableOperations },
+    { ...operations, ...reliableOperations, words: RC_WORDS },
   ),
 )
 
@@ -112,7 +105,7 @@ const ucType = queuePairType<UcQueuePair>(
       const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
       return [init, rtr, rts]
     }),
-    operations,
+    { ...operations, words: UC_WORDS },
   ),
 )
 

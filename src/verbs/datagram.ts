@@ -15,7 +15,6 @@ import { addressTo, firstPsn, type PathOptions } from './connection.ts'
 import { invalid, RdmaError } from './error.ts'
 import { type Steered, steered } from './flow.ts'
 import { endings, joined, madeWith, markClosed } from './held.ts'
-import type { MessageOptions } from './operations.ts'
 import { checkOptions, checkRecord, type Words } from './options.ts'
 import { checkOwn, type Held, type Kit, type MakeAll, type Named, type Plan, plan, unlessGone } from './plan.ts'
 import {
@@ -31,6 +30,7 @@ import {
   queuePairType,
   queuePairWords,
 } from './queue-pair.ts'
+import { type MessageOptions, UC_WORDS } from './request-options.ts'
 import { putDestination, putImmediate } from './requests.ts'
 import type { ProgramRing } from './ring.ts'
 
@@ -224,12 +224,13 @@ export const closeAddresses = (kit: Kit, pd: Named, all: readonly AddressHandle[
 }
 
 /** What types have that send datagrams. */
-export const datagramOperations: DatagramSender & ThisType<QpSelf> = {
+export const datagramOperations: DatagramSender & { readonly words: number } & ThisType<QpSelf> = {
+  words: UC_WORDS,
   send(local, to, options) {
     checkThere('qp.send', this.kit)
     checkPeer(this.kit, to)
     const immediate = options?.immediate
-    const at = beginRequest(this, 'qp.send', immediate === undefined ? SEND : SEND_WITH_IMM, local, options)
+    const at = beginRequest(this, 'qp.send', immediate === undefined ? SEND : SEND_WITH_IMM, local, options, UC_WORDS)
     const ring = this.sends as ProgramRing
     putDestination(ring, at, to.ah.number, to.qpn, to.qkey)
     if (immediate !== undefined) putImmediate(ring, at, immediate)

@@ -46,7 +46,6 @@ export type {
 export { createNetwork, type Network, type NetworkOptions } from './network.ts'
 export type { CreateArguments, ObjectOf } from './object.ts'
 export { type OpenOptions, open } from './open.ts'
-export type { FlushOptions, MessageOptions, RcMessageOptions } from './operations.ts'
 export type { Named } from './plan.ts'
 export type { ArmOptions, CompletionQueue, CqOptions, Threshold, WaitOptions } from './queue.ts'
 export type {
@@ -58,11 +57,11 @@ export type {
   QueuePair,
   QueuePairOptions,
   SendingQueuePair,
-  SendOptions,
   SendQueueOptions,
 } from './queue-pair.ts'
 export type { RawPacketQueuePair, RawPacketQueuePairOptions } from './raw-packet.ts'
 export type { RdActivation, RdQueuePair, RdQueuePairOptions } from './reliable-datagram.ts'
+export type { FlushOptions, MessageOptions, RcMessageOptions, SendOptions, XrcOptions } from './request-options.ts'
 export type { SharedReceiveQueue, SrqOptions, XrcSharedReceiveQueue, XrcSrqOptions } from './shared-receive.ts'
 export {
   type DeviceChange,
@@ -87,7 +86,6 @@ export type {
   XrcDomainOptions,
   XrcInitiator,
   XrcInitiatorOptions,
-  XrcOptions,
   XrcTarget,
   XrcTargetOptions,
 } from './xrc.ts'

@@ -9,26 +9,18 @@ import { invalid } from './error.ts'
 import { accessFlags, type RemoteMemory, type Slice } from './memory.ts'
 import { checkOptions } from './options.ts'
 import { checkOwn } from './plan.ts'
-import { beginRequest, endRequest, type Local, type QpSelf, type SendOptions } from './queue-pair.ts'
+import { beginRequest, endRequest, type Local, type QpSelf } from './queue-pair.ts'
 import { checkAligned, checkOriginal, checkRemote, checkTarget, checkWord } from './request-checks.ts'
+import {
+  type FlushOptions,
+  type MessageOptions,
+  type RcMessageOptions,
+  RequestWords,
+  type SendOptions,
+} from './request-options.ts'
 import { putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord, remoteLow } from './requests.ts'
 import type { ProgramRing } from './ring.ts'
 import { type BindableWindow, type Binding, bindingWords, type MemoryWindow } from './window.ts'
-
-export interface MessageOptions extends SendOptions {
-  /** A u32 that the peer's completion shows. */
-  readonly immediate?: number
-}
-export interface RcMessageOptions extends MessageOptions {
-  /** A key of the peer's that the message invalidates; not together with `immediate`. */
-  readonly invalidate?: number
-}
-export interface FlushOptions extends SendOptions {
-  /** The bytes survive a loss of power, beyond being visible to all. */
-  readonly persistent?: boolean
-  /** All of the region, and not the range alone. */
-  readonly wholeRegion?: boolean
-}
 
 /** Operations without answers; `O` is what every request of the service must or may say. */
 export interface Operations<M extends MessageOptions, O extends SendOptions> {
@@ -58,6 +50,13 @@ export interface ReliableOperations<O extends SendOptions> {
 }
 
 const wr = WrOpcode.values
+const { ANY, IMMEDIATE, INVALIDATE, FLUSH, SRQ } = RequestWords
+/** What the options of each operation may say. */
+const SEND_WORDS = ANY | IMMEDIATE | INVALIDATE | SRQ
+const WRITE_WORDS = ANY | IMMEDIATE | SRQ
+const ASKING_WORDS = ANY | SRQ
+const FLUSH_WORDS = ANY | FLUSH | SRQ
+
 const { REMOTE_READ, REMOTE_WRITE, ZERO_BASED } = AccessFlags.values
 const KEY_BYTE = 0xff
 
@@ -68,7 +67,7 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
     const immediate = options?.immediate
     const invalidate = options?.invalidate
     const opcode = invalidate !== undefined ? wr.SEND_WITH_INV : immediate !== undefined ? wr.SEND_WITH_IMM : wr.SEND
-    const at = beginRequest(this, 'qp.send', opcode, local, options)
+    const at = beginRequest(this, 'qp.send', opcode, local, options, SEND_WORDS)
     if (invalidate !== undefined) putInvalidate(ringOf(this), at, invalidate)
     else if (immediate !== undefined) putImmediate(ringOf(this), at, immediate)
     endRequest(this)
@@ -77,7 +76,7 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
     checkRemote('qp.write', remote)
     const immediate = options?.immediate
     const opcode = immediate === undefined ? wr.RDMA_WRITE : wr.RDMA_WRITE_WITH_IMM
-    const at = beginRequest(this, 'qp.write', opcode, local, options)
+    const at = beginRequest(this, 'qp.write', opcode, local, options, WRITE_WORDS)
     putRemote(ringOf(this), at, remote.address, remote.rkey)
     if (immediate !== undefined) putImmediate(ringOf(this), at, immediate)
     endRequest(this)
@@ -90,7 +89,7 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
     const { address } = region.remote(offset, length)
     const rights = access === undefined ? REMOTE_READ | REMOTE_WRITE : accessFlags('qp.bind', access, false)
     const rkey = ((window.rkey & ~KEY_BYTE) | ((window.rkey + 1) & KEY_BYTE)) >>> 0
-    const at = beginRequest(this, 'qp.bind', wr.BIND_MW, undefined, options)
+    const at = beginRequest(this, 'qp.bind', wr.BIND_MW, undefined, options, ANY)
     putBind(ringOf(this), at, window.rkey, rkey, region.lkey, address, length, rights)
     const bindable: BindableWindow = window
     bindable.rkey = rkey
@@ -101,7 +100,7 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
     checkOwn(this.kit, 'qp.invalidate', 'window', window)
     if (window.type !== 2)
       throw invalid('qp.invalidate', 'a window of type 1 cannot be invalidated', 'bind it with length 0')
-    const at = beginRequest(this, 'qp.invalidate', wr.LOCAL_INV, undefined, options)
+    const at = beginRequest(this, 'qp.invalidate', wr.LOCAL_INV, undefined, options, ANY)
     putInvalidate(ringOf(this), at, window.rkey)
     endRequest(this)
   },
@@ -119,7 +118,7 @@ const atomic = (
 ): void => {
   checkOriginal(call, local)
   checkRemote(call, remote)
-  const at = beginRequest(self, call, opcode, local, options)
+  const at = beginRequest(self, call, opcode, local, options, ASKING_WORDS)
   putAtomic(ringOf(self), at, remote.address, remote.rkey, compareOrAdd, swap)
   checkAligned(call, remoteLow(ringOf(self), at), remote)
   endRequest(self)
@@ -129,7 +128,7 @@ export const reliableOperations: ReliableOperations<SendOptions> & ThisType<QpSe
   read(local, remote, options) {
     checkTarget('qp.read', local)
     checkRemote('qp.read', remote)
-    const at = beginRequest(this, 'qp.read', wr.RDMA_READ, local, options)
+    const at = beginRequest(this, 'qp.read', wr.RDMA_READ, local, options, ASKING_WORDS)
     putRemote(ringOf(this), at, remote.address, remote.rkey)
     endRequest(this)
   },
@@ -145,7 +144,7 @@ export const reliableOperations: ReliableOperations<SendOptions> & ThisType<QpSe
   atomicWrite(remote, word, options) {
     checkRemote('qp.atomicWrite', remote)
     checkWord('qp.atomicWrite', 'word', word)
-    const at = beginRequest(this, 'qp.atomicWrite', wr.ATOMIC_WRITE, undefined, options)
+    const at = beginRequest(this, 'qp.atomicWrite', wr.ATOMIC_WRITE, undefined, options, ASKING_WORDS)
     putRemote(ringOf(this), at, remote.address, remote.rkey)
     checkAligned('qp.atomicWrite', remoteLow(ringOf(this), at), remote)
     putWord(ringOf(this), at, word)
@@ -153,7 +152,7 @@ export const reliableOperations: ReliableOperations<SendOptions> & ThisType<QpSe
   },
   flush(remote, options) {
     checkRemote('qp.flush', remote)
-    const at = beginRequest(this, 'qp.flush', wr.FLUSH, undefined, options)
+    const at = beginRequest(this, 'qp.flush', wr.FLUSH, undefined, options, FLUSH_WORDS)
     const placement = options?.persistent === true ? flushPlacement.PERSISTENT : flushPlacement.GLOBAL
     const selectivity = options?.wholeRegion === true ? flushSelectivity.REGION : flushSelectivity.RANGE
     putFlush(ringOf(this), at, remote.address, remote.rkey, remote.length, placement, selectivity)

@@ -2,7 +2,8 @@
  * Options, which programs write by hand: a record whose words are all known. A misspelt one would be ignored, and what
  * it was to change would not happen, without a word. Where a record is left out that is needed, that is said as well.
  *
- * Not for what comes from elsewhere (endpoints, remote memory: a peer may tell more), nor for each request posted.
+ * Not for what comes from elsewhere (endpoints, remote memory: a peer may tell more). Requests, which are many, have
+ * their own check (request-options.ts).
  */
 import { invalid } from './error.ts'
 

@@ -19,22 +19,12 @@ import type { Slice } from './memory.ts'
 import { checkRecord, type Words } from './options.ts'
 import { checkOwn, eventSource, type Held, type Kit, type Named, type PathFacts, type Plan } from './plan.ts'
 import { checkRequest } from './request-checks.ts'
+import { checkRequestOptions, type SendOptions } from './request-options.ts'
 import { putInline, putReceive, putSend } from './requests.ts'
 import { nextSlot, outstanding, type ProgramRing, produce, restart, ringIfAny } from './ring.ts'
 
 /** Bytes that a request sends: registered ones, several pieces of them, or any few bytes, which are copied (inline). */
 export type Local = Slice | readonly Slice[] | Uint8Array
-
-export interface SendOptions {
-  /** Comes back in the completion; an exact Number, default 0. */
-  readonly id?: number
-  /** Makes a completion; default true. Failed requests always do. */
-  readonly signaled?: boolean
-  /** Wakes a peer who waits for solicited completions only. */
-  readonly solicited?: boolean
-  /** Starts after earlier READs and atomics are complete. */
-  readonly fence?: boolean
-}
 
 export interface SendQueueOptions {
   readonly sendCq: Named
@@ -165,6 +155,8 @@ export interface QpFields extends Held {
 /** What the methods of a table find in `this`: the fields of one queue pair, and the class in the table. */
 export interface QpSelf extends QpFields {
   readonly cls: ObjectClass
+  /** What requests of the type may say (`RequestWords`). */
+  readonly words: number
 }
 
 /** Nobody looks at a ring of a device that is gone, and its memory may be another's: nothing is written there. */
@@ -234,7 +226,8 @@ const queueMethods: Pick<QueuePair, 'pending' | 'receive'> & ThisType<QpSelf> = 
 
 /**
  * A slot of the send queue with the common part of a request written; throws RdmaError ENOMEM when the queue is full.
- * The ring is `sends` of the queue pair, and the request is whole with `endRequest`.
+ * The ring is `sends` of the queue pair, and the request is whole with `endRequest`. `words`: what its options may say,
+ * if the type has it.
  */
 export const beginRequest = (
   self: QpSelf,
@@ -242,8 +235,10 @@ export const beginRequest = (
   opcode: number,
   local: Local | undefined,
   options: SendOptions | undefined,
+  words: number,
 ): number => {
   checkThere(call, self.kit)
+  if (options !== undefined) checkRequestOptions(call, options, words & self.words)
   self.sends ??= ringAt(self, call, self.sendPlace)
   const ring = self.sends
   const at = nextSlot(ring)

@@ -21,8 +21,8 @@ import {
   queuePairPlan,
   queuePairType,
   queuePairWords,
-  type SendOptions,
 } from './queue-pair.ts'
+import { RequestWords, type SendOptions } from './request-options.ts'
 
 export interface RawPacketPort {
   /** Default 1. */
@@ -43,6 +43,7 @@ export interface RawPacketQueuePairOptions
 }
 
 const words: Words<RawPacketQueuePairOptions> = { ...queuePairWords, initial: true, active: true, table: true }
+const { ANY } = RequestWords
 const { INIT, RTR, RTS } = QpState.values
 
 const activation = {
@@ -54,8 +55,9 @@ const activation = {
 const type = queuePairType<RawPacketQueuePair>(
   RawPacketQp,
   joined(joined(activatable(activation), steered), {
+    words: ANY,
     send(this: QpSelf, local: Local, options?: SendOptions): void {
-      beginRequest(this, 'qp.send', WrOpcode.values.SEND, local, options)
+      beginRequest(this, 'qp.send', WrOpcode.values.SEND, local, options, ANY)
       endRequest(this)
     },
   }),

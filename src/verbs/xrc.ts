@@ -15,13 +15,7 @@ import {
   reliableSteps,
 } from './connection.ts'
 import { endings, joined, withMethods } from './held.ts'
-import {
-  type Operations,
-  operations,
-  type RcMessageOptions,
-  type ReliableOperations,
-  reliableOperations,
-} from './operations.ts'
+import { type Operations, operations, type ReliableOperations, reliableOperations } from './operations.ts'
 import { checkOptions, type Words } from './options.ts'
 import { checkOwn, eventSource, type Held, type Kit, make, type Named, type Plan, plan } from './plan.ts'
 import {
@@ -32,15 +26,10 @@ import {
   queuePairPlan,
   queuePairType,
   type SendingQueuePair,
-  type SendOptions,
   type SendQueueOptions,
   sendQueueWords,
 } from './queue-pair.ts'
-
-/** Requests name the shared queue that takes the message: its `srqNumber`. */
-export interface XrcOptions extends SendOptions {
-  readonly srqNumber: number
-}
+import { type RcMessageOptions, type SendOptions, XRC_WORDS, type XrcOptions } from './request-options.ts'
 
 /** The same operations, whose options must be given. */
 type Addressed<T> = {
@@ -149,7 +138,7 @@ const initiatorType = queuePairType<XrcInitiator>(
       const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
       return [init, rtr, { ...rts, ...reliableSteps(chosen).asking }]
     }),
-    { ...operations, ...reliableOperations },
+    { ...operations, ...reliableOperations, words: XRC_WORDS },
   ),
 )
 

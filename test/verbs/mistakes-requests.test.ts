@@ -56,6 +56,58 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
+  test('a word of a request’s options that the operation or the service does not have is refused', async () => {
+    const { a, b } = await pair(openTwo)
+    const { qp, pd, cq } = a
+    const [slice, remote] = [a.mr.slice(0, 8), b.mr.remote(8, 8)]
+    const strange = untyped<{ readonly id?: number }>({ id: 1, signalled: false })
+    const unknown = /^options: "signalled" is unknown$/
+    const common = 'there are id, signaled, solicited, fence'
+    assert.equal(
+      refuses('qp.send', unknown, () => qp.send(slice, strange)),
+      `${common}, immediate, invalidate`,
+    )
+    assert.equal(
+      refuses('qp.write', unknown, () => qp.write(slice, remote, strange)),
+      `${common}, immediate`,
+    )
+    assert.equal(
+      refuses('qp.flush', unknown, () => qp.flush(remote, strange)),
+      `${common}, persistent, wholeRegion`,
+    )
+    assert.equal(
+      refuses('qp.read', unknown, () => qp.read(slice, remote, strange)),
+      common,
+    )
+    refuses('qp.fetchAdd', unknown, () => qp.fetchAdd(slice, remote, 1n, strange))
+    refuses('qp.compareSwap', unknown, () => qp.compareSwap(slice, remote, 1n, 1n, strange))
+    refuses('qp.atomicWrite', unknown, () => qp.atomicWrite(remote, 1n, strange))
+    refuses('qp.invalidate', unknown, () => qp.invalidate(pd.window(), strange))
+    refuses('qp.bind', unknown, () => qp.bind(pd.window(), { region: a.mr }, strange))
+    refuses('qp.write', /^options: "invalidate" is unknown$/, () => qp.write(slice, remote, untyped({ invalidate: 5 })))
+    refuses('qp.send', /^options: "toString" is unknown$/, () => qp.send(slice, untyped({ toString: 5 })))
+    refuses('qp.send', /^options: "srqNumber" is unknown$/, () => qp.send(slice, untyped({ srqNumber: 5 })))
+    refuses('qp.send', /^options: 5 is no object$/, () => qp.send(slice, untyped(5)))
+    refuses('qp.send', /^options: null is no object$/, () => qp.send(slice, untyped(null)))
+
+    const uc = pd.ucQp({ sendCq: cq })
+    refuses('qp.send', /^options: "invalidate" is unknown$/, () => uc.send(slice, untyped({ invalidate: 5 })))
+    const ud = pd.udQp({ sendCq: cq, active: true })
+    const to = { ah: pd.addressHandle(ud.endpoint), qpn: ud.qpn, qkey: ud.endpoint.qkey }
+    refuses('qp.send', unknown, () => ud.send(slice, to, strange))
+    const xrc = pd.xrcInitiator({ sendCq: cq })
+    assert.match(
+      refuses('qp.send', unknown, () => xrc.send(slice, { srqNumber: 1, ...strange })),
+      /, srqNumber$/,
+    )
+    assert.deepEqual([qp.pending, uc.pending, ud.pending, xrc.pending], [0, 0, 0, 0])
+
+    // What is not said may be there, as undefined.
+    qp.write(slice, remote, untyped({ id: 7, signaled: undefined, invalidate: undefined, other: undefined }))
+    assert.equal(await line(a.cq), '7 RDMA_WRITE')
+    await closeAll(a, b)
+  })
+
   test('an atomic of another size, at another place or of another number is not posted', async () => {
     const { a, b } = await pair(openTwo)
     const { qp } = a
