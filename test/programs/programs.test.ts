@@ -27,6 +27,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], sente
   hostile: [['-q'], /usage: .*hostile/],
   passing: [['-q'], /usage: .*passing/],
   removal: [['-q'], /usage: .*removal/],
+  threads: [['-t', '0'], /0 threads: 1 to 64 are allowed/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }
 

@@ -21,7 +21,7 @@ const assertGood = ({ status, signal, stdout, stderr }: Finished): void => {
 
 const check = ownProgram('verbs_check')
 
-const own = [check, ownProgram('verbs_errors'), ownProgram('memory_windows')]
+const own = [check, ownProgram('verbs_errors'), ownProgram('memory_windows'), ownProgram('threads')]
 
 describe('our own programs with libibverbs', { skip: lacking(...own) }, () => {
   const suite = suiteScope()
@@ -58,7 +58,12 @@ describe('our own programs with libibverbs', { skip: lacking(...own) }, () => {
     assertGood(await run(t, ownProgram('memory_windows'), ['-d', 'rxe0', '-g', '1'], { env: daemon.env }))
   })
 
-  it('the same over UDP, and the trace names what they call', async t => {
+  for (const forks of [[], ['-f']])
+    it(`many threads on one context${forks.length > 0 ? ', one of which forks' : ''}`, async t => {
+      assertGood(await run(t, ownProgram('threads'), ['-d', 'rxe0', '-g', '1', ...forks], { env: daemon.env }))
+    })
+
+  it('memory windows over UDP, and the trace names what they call', async t => {
     const args = ['trace', '--private', '--link', 'udp', '--device', `rxe0@${loopbackText(61)}`, '--']
     const finished = await run(t, userdma, [...args, ownProgram('memory_windows'), '-g', '1'])
     assertGood(finished)
