@@ -48,7 +48,8 @@ export interface ChainedMethod {
 
 /** That what an entry does can be taken back: it makes something, asks, or is about what the chain makes (`isOwn`). */
 export const checkUndoable = (index: number, on: ChainedMethod, isOwn: boolean): void => {
-  if (!creates(on.method) && on.method.call !== QUERY && !isOwn)
+  const { method } = on
+  if (!creates(method) && method.call !== QUERY && method.undoable !== true && !isOwn)
     refuseEntry(index, `${on.class.name}.${on.name} of an object that the chain does not make cannot be undone`)
 }
 

@@ -33,7 +33,7 @@ import {
 /** What `interface.query` answers. */
 export type Description = Out<typeof Interface.methods.query>
 
-const { DRIVER_ATTRIBUTES } = MethodFlags.values
+const { DRIVER_ATTRIBUTES, UNDOABLE } = MethodFlags.values
 const { OPTIONAL } = AttributeFlags.values
 const { GLOBAL } = ClassFlags.values
 const { MIN, MAX } = TypeFlags.values
@@ -128,12 +128,12 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
   const methods: Row<'methods'>[] = []
   const attributes: Row<'attributes'>[] = []
   const classRows = classes.map(({ name, id, identity, global, methods: own }, index) => {
-    for (const [methodName, { call, in: into, out, driverAttributes }] of Object.entries(own)) {
+    for (const [methodName, { call, in: into, out, driverAttributes, undoable }] of Object.entries(own)) {
       const method = methods.push({
         name: nameOf(methodName),
         class: index,
         call,
-        flags: driverAttributes ? DRIVER_ATTRIBUTES : 0,
+        flags: (driverAttributes ? DRIVER_ATTRIBUTES : 0) | (undoable ? UNDOABLE : 0),
       })
       for (const [direction, set] of [
         [Direction.values.in, into],
@@ -267,7 +267,9 @@ export const declare = (description: Description): ObjectClass[] => {
   const methods = description.methods.map(({ name, call, flags }) => {
     const into: Record<string, Attribute> = {}
     const out: Record<string, Attribute> = {}
-    return { name: nameAt(name), call, driverAttributes: (flags & DRIVER_ATTRIBUTES) !== 0, in: into, out }
+    const driverAttributes = (flags & DRIVER_ATTRIBUTES) !== 0
+    const undoable = (flags & UNDOABLE) !== 0
+    return { name: nameAt(name), call, driverAttributes, ...(undoable && { undoable }), in: into, out }
   })
   for (const { name, method, type, id, direction, flags } of description.attributes) {
     const set: Record<string, Attribute> = pick(methods, method, 'method')[

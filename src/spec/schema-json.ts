@@ -42,6 +42,8 @@ export interface JsonMethod {
   readonly call: number
   /** Whether drivers may have attributes of their own (ids from 0x8000). */
   readonly driverAttributes: boolean
+  /** Whether an entry of a chain that is to be undone may be about any object, though it is no query and no creation. */
+  readonly undoable?: true
   /** Only where no device was asked: names of the drivers that have it. */
   readonly drivers?: readonly string[]
   readonly in: readonly JsonAttribute[]
@@ -130,6 +132,7 @@ export const schemaOf = (
         name,
         call: method.call,
         driverAttributes: method.driverAttributes,
+        ...(method.undoable === true && { undoable: true as const }),
         ...(driversOf !== undefined && { drivers: driversOf(cls.name, name) }),
         in: attributesOf(method.in),
         out: attributesOf(method.out),
@@ -238,6 +241,7 @@ export const classesOf = (schema: unknown): ObjectClass[] => {
           in: attributesAt(`${where}.in`, one.in),
           out: attributesAt(`${where}.out`, one.out),
           driverAttributes: flagAt(`${where}.driverAttributes`, one.driverAttributes),
+          ...(one.undoable !== undefined && { undoable: flagAt(`${where}.undoable`, one.undoable) }),
         },
       ]
     })

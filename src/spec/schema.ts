@@ -219,13 +219,24 @@ export interface Method<I extends Attributes = Attributes, O extends Attributes 
   readonly out: O
   /** The caller may add attributes with ids from 0x8000 in both directions, which the driver reads and fills. */
   readonly driverAttributes: boolean
+  /**
+   * An entry of a chain that is to be undone may be about any object (R16), as every query and creation may: it changes
+   * nothing, or what it makes goes with the chain.
+   */
+  readonly undoable?: boolean
   /** Arguments that this device refuses, by name, each with its id and the reason (spec/links.ts). */
   readonly refused?: Readonly<Record<string, { readonly id: number; readonly why: string }>>
 }
 export const method = <const I extends Attributes, const O extends Attributes>(
   call: number,
-  m: { in: I; out: O; driverAttributes?: boolean },
-): Method<I, O> => ({ call, in: m.in, out: m.out, driverAttributes: m.driverAttributes ?? false })
+  m: { in: I; out: O; driverAttributes?: boolean; undoable?: boolean },
+): Method<I, O> => ({
+  call,
+  in: m.in,
+  out: m.out,
+  driverAttributes: m.driverAttributes ?? false,
+  ...(m.undoable === true && { undoable: true }),
+})
 
 export type Methods = Readonly<Record<string, Method>>
 

@@ -107,6 +107,14 @@ test('UNDO refuses before anything runs what could not be undone', () => {
   )
   assert.deepEqual(live(b), ['cq 0'])
   assert.equal(run(b, [link(Interface, 'query', {}, { options: { rooms: {} } })], UNDO).error, Errno.ENOSPC)
+  const { device: Device, port: Port } = Classes
+  const asks = [
+    link(Device, 'queryGidTable', {}),
+    link(Device, 'queryHandles', { classes: [{ id: Cq.id }] }),
+    link(Device, 'queryDriverOps', {}),
+  ]
+  assert.equal(run(b, asks, UNDO).done, 3)
+  assert.equal(run(b, [link(Port, 'queryGidEntry', { index: 0 }, { handle: 1 })], UNDO).error, Errno.ENODATA)
 })
 
 test('references: to an entry to come, to one that made nothing, to one that is gone, of another class', () => {

@@ -64,7 +64,7 @@ export const performChain = (names: Names, entries: readonly Entry[], undo: bool
   if (!names.opening.device.alive || names.opening.ended) return ended('EIO')
   const isLasting = ({ cls, methodName, from }: Entry): boolean => {
     const method = cls.methods[methodName]
-    return !isCreate(method) && method.call !== QUERY && from === undefined
+    return !isCreate(method) && method.call !== QUERY && method.undoable !== true && from === undefined
   }
   if (undo && entries.some(isLasting)) return ended('EINVAL')
   const made: (Thing | undefined)[] = []

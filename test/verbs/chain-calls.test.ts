@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { addHook } from '../../src/core/registry.ts'
+import { Device } from '../../src/spec/classes/device.ts'
 import { Interface } from '../../src/spec/classes/interface.ts'
 import { Pd } from '../../src/spec/classes/pd.ts'
 import { RcQp } from '../../src/spec/classes/rc_qp.ts'
@@ -63,6 +64,11 @@ const bad: Readonly<Record<string, (chain: Chain, base: Base) => unknown>> = {
     chain.call(Interface, 'chain', { entries: new Uint8Array(0), onError: 1 }, chain.call(RcQp, 'query', {}, qp))
   },
   'a creation that is about an object': chain => chain.call(Pd, 'create', {}, chain.pd()),
+  'a mistake after a question about the device': (chain, { pd, cq }) => {
+    chain.call(Device, 'queryGidTable', {})
+    chain.call(Pd, 'createAhs', { addresses: [] }, pd)
+    chain.rcQp(pd, { sendCq: cq, maxSends: 1 << 30 })
+  },
   'a value out of its limits': (chain, { pd, cq }) => {
     chain.pd()
     chain.rcQp(pd, { sendCq: cq, maxSends: 1 << 30 })

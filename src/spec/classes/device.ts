@@ -131,13 +131,19 @@ export const Device = objectClass('device', ClassId.device, {
     queryHandles: method(CallNumber.device.queryHandles, {
       in: { classes: list(1, { id: at(0, u16(0)) }, 64), max: optional(u32(2)) },
       out: { handles: list(64, { handle: at(0, u32(0)) }, 0xfff8) },
+      undoable: true,
     }),
     /** Every valid GID of every port. More than `max` of them are refused with EINVAL when that is given. */
     queryGidTable: method(CallNumber.device.queryGidTable, {
       in: { max: optional(u32(1)) },
       out: { entries: list(64, GidEntry, 0x7ff) },
+      undoable: true,
     }),
     /** Names of the interfaces that class `driver_ops` gives descriptors for, each followed by a zero byte (R28). */
-    queryDriverOps: method(CallNumber.device.queryDriverOps, { in: {}, out: { names: blob(64, 4096) } }),
+    queryDriverOps: method(CallNumber.device.queryDriverOps, {
+      in: {},
+      out: { names: blob(64, 4096) },
+      undoable: true,
+    }),
   },
 })

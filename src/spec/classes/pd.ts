@@ -23,6 +23,7 @@ export const Pd = objectClass('pd', ClassId.pd, {
         opaAddresses: optional(list(3, OpaAddress, MOST_AHS)),
       },
       out: { handles: list(64, handles, MOST_AHS) },
+      undoable: true,
       driverAttributes: true,
     }),
     destroyAhs: method(CallNumber.pd.destroyAhs, { in: { handles: list(1, handles, MOST_AHS) }, out: {} }),

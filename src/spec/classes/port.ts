@@ -40,6 +40,7 @@ export const Port = objectClass('port', ClassId.port, {
     queryGidEntry: method(CallNumber.port.queryGidEntry, {
       in: { index: u32(1) },
       out: { entry: record(64, GidEntry) },
+      undoable: true,
     }),
   },
 })

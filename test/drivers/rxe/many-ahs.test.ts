@@ -91,6 +91,10 @@ test('those that a chain has made are taken back with it, and so are those whose
   const short = link(Pd, 'createAhs', { addresses: peers(3) }, { object: 0, options: { rooms: { handles: 8 } } })
   assert.deepEqual([run([makesAhs[0], short], STOP).error, m.devices[0].state.ahs.size], [Errno.ENOSPC, 0])
   assert.deepEqual([run(makesAhs, UNDO).error, m.devices[0].state.ahs.size], [0, 3])
+  // Also in a domain that was there before.
+  const { call } = link(Pd, 'createAhs', { addresses: peers(3) })
+  assert.equal(run([{ call: { ...call, object: p.pd } }, link(Pd, 'destroy', {}, { object: 9 })], UNDO).done, 1)
+  assert.equal(m.devices[0].state.ahs.size, 3)
   p.close()
   assertNothingLeft(m, [p])
 })
