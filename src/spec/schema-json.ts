@@ -42,7 +42,7 @@ export interface JsonMethod {
   readonly call: number
   /** Whether drivers may have attributes of their own (ids from 0x8000). */
   readonly driverAttributes: boolean
-  /** Whether an entry of a chain that is to be undone may be about any object, though it is no query and no creation. */
+  /** A chain that is to be undone may have it about any object, as it may every query and creation. */
   readonly undoable?: true
   /** Only where no device was asked: names of the drivers that have it. */
   readonly drivers?: readonly string[]
