@@ -50,6 +50,7 @@ import { createProcessSpace } from './process-space.ts'
 import type { DaemonState } from './state.ts'
 import { createToolDesk } from './tool-desk.ts'
 import type { CallerFacts } from './trace-hub.ts'
+import { notingCaller } from './trace-messages.ts'
 import { nodeRdev } from './tree.ts'
 
 export interface Session {
@@ -277,11 +278,13 @@ const serve = (
     message: M,
     descriptor?: number,
   ): void => {
-    const watched = daemon.trace.watch(dialect, tag, () => factsOf(context, name), numbersMade)
+    const accesses = daemon.trace.isWatched(tag) ? [] : undefined
+    const watched = daemon.trace.watch(dialect, tag, () => factsOf(context, name), numbersMade, accesses)
+    const by = accesses === undefined ? caller : notingCaller(caller, accesses)
     const to = { ...request }
     daemon.calling = process
     try {
-      const answer = dispatch(context, watched, message, caller, descriptor)
+      const answer = dispatch(context, watched, message, by, descriptor)
       if (answer instanceof Promise) answer.then(later => sendAnswer(to, later)).catch(failed(to))
       else if (to.type === MessageType.MAP) sendMap(to, context, answer)
       else sendAnswer(request, answer)

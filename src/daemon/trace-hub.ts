@@ -11,7 +11,7 @@
 import type { Dialect } from '../core/dispatch.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer } from '../uapi/call.ts'
 import type { TraceRecord } from '../uapi/tool.ts'
-import { messagesOf, type RecordingView, recordingView } from './trace-messages.ts'
+import { type Access, messagesOf, type RecordingView, recordingView } from './trace-messages.ts'
 
 export interface Subscriber {
   /** Watches calls of processes with this tag; all, if it is empty. */
@@ -31,13 +31,17 @@ export interface TraceHub {
   /**
    * The dialect to use for a call of a process tagged `tag`: the one given, or one that is watched. `numbers` tells the
    * process's numbers of the descriptors that its last call has made, in the order of the answer's installs.
+   * `accesses`: where the caller's reads and writes are noted, as `isWatched` asks for; the dialect's own are else.
    */
   watch<M extends readonly unknown[]>(
     dialect: Dialect<M>,
     tag: string,
     facts: () => CallerFacts,
     numbers: Numbers,
+    accesses?: Access[],
   ): Dialect<M>
+  /** Whether anybody watches processes with this tag. */
+  isWatched(tag: string): boolean
   /** Publishes the record that waits for these numbers; without `numbers` all that wait. */
   settle(numbers?: Numbers): void
 }
@@ -110,7 +114,15 @@ export const createTraceHub = (now: () => number): TraceHub => {
     legacy: decoded.legacy,
     answer(outcome) {
       const answer = decoded.answer(outcome)
-      publish(tag, facts, numbers, answer, started, recording, messagesOf(view, decoded.call, outcome))
+      publish(
+        tag,
+        facts,
+        numbers,
+        answer,
+        started,
+        recording,
+        messagesOf(view, decoded.call, outcome, recording.accesses),
+      )
       return answer
     },
   })
@@ -120,11 +132,12 @@ export const createTraceHub = (now: () => number): TraceHub => {
       subscribers.add(subscriber)
       return () => subscribers.delete(subscriber)
     },
-    watch(dialect, tag, facts, numbers) {
+    isWatched,
+    watch(dialect, tag, facts, numbers, accesses) {
       if (!isWatched(tag)) return dialect
       return (view, ...message) => {
         const started = now()
-        const recording = recordingView(view)
+        const recording = recordingView(view, accesses)
         const decoded = dialect(recording.view, ...message)
         if (!isAnswer(decoded)) return watched(view, recording, decoded, tag, facts(), numbers, started)
         publish(tag, facts(), numbers, decoded, started, recording)

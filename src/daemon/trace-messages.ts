@@ -2,16 +2,20 @@
  * What a traced call says, in the object dialect: its message and its answer, whatever dialect it came in, with values
  * that are too long for a message beside it. And the memory of the program that a dialect has read and written.
  */
+import type { Caller } from '../core/model.ts'
+import { AttributeFlag } from '../spec/classes/ids.ts'
 import { Interface } from '../spec/classes/interface.ts'
 import { Classes } from '../spec/classes.ts'
 import { RxeAttributes } from '../spec/drivers/rxe.ts'
 import { CallError } from '../spec/errno.ts'
 import type { AnyValue, Attributes, Method, ObjectClass } from '../spec/schema.ts'
+import { itemsOf } from '../trace/message.ts'
 import type { Call, CallerView, Result } from '../uapi/call.ts'
 import { chainEntries } from '../uapi/chain.ts'
 import { decodeMessage } from '../uapi/object.ts'
 import { encodeCall, type OutputRoom } from '../uapi/object-client.ts'
-import { methodByCall, payloadOf } from '../uapi/object-format.ts'
+import { INDIRECT, methodByCall, payloadOf } from '../uapi/object-format.ts'
+import { viewOf } from '../uapi/scalar.ts'
 import type { Declaration, RawPiece, TraceRecord } from '../uapi/tool.ts'
 
 /** Longer values stand beside the message. */
@@ -68,6 +72,38 @@ const declarationsOf = (view: CallerView, { class: cls, methodName, method, args
 
 // ---- messages ----
 
+// ---- chains ----
+
+type Pointed = NonNullable<NonNullable<TraceRecord['call']>['pointed']>[number]
+
+/**
+ * What the indirect attributes of a chain's entries point to. Entries run one after another, so of the accesses to an
+ * address the first is an entry's that comes after those of the entries before it.
+ */
+const pointedBy = ({ class: cls, methodName, args }: Call, done: number, accesses: readonly Access[]): Pointed[] => {
+  const chain = cls.id === Interface.id && methodName === 'chain' ? (args.entries as Uint8Array | undefined) : undefined
+  const entries = orNone(() => chainEntries(chain ?? new Uint8Array())) ?? []
+  const found: Pointed[] = []
+  let before = 0
+  // The entry that failed has read what it wanted.
+  entries.slice(0, done + 1).forEach(({ message }, index) => {
+    const view = viewOf(message)
+    let last = before
+    for (const { flags, payload, length } of itemsOf(message).items) {
+      if ((flags & AttributeFlag.INDIRECT) === 0 || length < INDIRECT) continue
+      const way = (flags & AttributeFlag.OUT) === 0 ? 'in' : 'out'
+      const address = view.getBigUint64(payload, true)
+      let at = before
+      while (at < accesses.length && (accesses[at].way !== way || accesses[at].address !== address)) at++
+      if (at === accesses.length) continue
+      found.push([index, way, hex(address), base64(accesses[at].bytes)])
+      last = Math.max(last, at + 1)
+    }
+    before = last
+  })
+  return found
+}
+
 /** Undefined for what a CallError refuses. */
 const orNone = <T>(body: () => T): T | undefined => {
   try {
@@ -97,15 +133,23 @@ const beside = (memory: Map<bigint, Uint8Array>) => {
 
 /**
  * The call of a record: its messages with all of its values. What does not encode (a refused value) is told without
- * them.
+ * them. `accesses`: what the call has read and written, of which a chain's record needs what its entries point to.
  */
 export const messagesOf = (
   view: CallerView,
   call: Call,
   outcome: Result | CallError,
+  accesses: readonly Access[] = [],
 ): NonNullable<TraceRecord['call']> => {
   const declared = declarationsOf(view, call)
-  const ids = { classId: call.class.id, call: call.method.call, ...(declared.length > 0 && { declared }) }
+  const done = outcome instanceof CallError ? 0 : Number(outcome.out.done ?? 0)
+  const pointed = pointedBy(call, done, accesses)
+  const ids = {
+    classId: call.class.id,
+    call: call.method.call,
+    ...(declared.length > 0 && { declared }),
+    ...(pointed.length > 0 && { pointed }),
+  }
   const memory = new Map<bigint, Uint8Array>()
   const { place, payloads } = beside(memory)
   const own: CallerView = {
@@ -142,41 +186,68 @@ export const messagesOf = (
   }
 }
 
+// ---- the program's memory ----
+
+/** Memory of the program that a call has read or written, as it was then. */
+export interface Access {
+  readonly way: 'in' | 'out'
+  readonly address: bigint
+  readonly bytes: Uint8Array
+}
+
+const noting = (from: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Access[]) => ({
+  copyIn: (address: bigint, length: number): Uint8Array => {
+    const bytes = from.copyIn(address, length)
+    // A call's answer may be made in these bytes.
+    accesses.push({ way: 'in', address, bytes: bytes.slice() })
+    return bytes
+  },
+  copyOut: (address: bigint, bytes: Uint8Array): void => {
+    from.copyOut(address, bytes)
+    accesses.push({ way: 'out', address, bytes: bytes.slice() })
+  },
+})
+
+/** The same caller, of whom everything is noted that a call reads and writes: entries of a chain too. */
+export const notingCaller = (caller: Caller, accesses: Access[]): Caller => ({ ...caller, ...noting(caller, accesses) })
+
 /** Bytes as they were at the time, and how many. */
 type Piece = readonly [bytes: Uint8Array, length: number]
-const pieceOf = (bytes: Uint8Array): Piece => [bytes.slice(0, MOST_RAW), bytes.length]
 
 const pieces = (memory: ReadonlyMap<bigint, Piece>): RawPiece[] =>
-  [...memory].map(([address, [bytes, length]]) => [hex(address), base64(bytes), length])
+  [...memory].map(([address, [bytes, length]]) => [hex(address), base64(bytes.subarray(0, MOST_RAW)), length])
 
-/** A caller's view that keeps what is read and written through it. */
+/** A view of a caller, what was read and written by its call so far, and the same for a record. */
 export interface RecordingView {
   readonly view: CallerView
+  readonly accesses: readonly Access[]
   raw(): NonNullable<TraceRecord['raw']>
 }
 
-export const recordingView = (view: CallerView): RecordingView => {
-  const read = new Map<bigint, Piece>()
-  const written = new Map<bigint, Piece>()
-  return {
-    view: {
-      schema: view.schema,
-      classOf: handle => view.classOf(handle),
-      chained: view.chained,
-      get hasContext() {
-        return view.hasContext
-      },
-      copyIn: (address, length) => {
-        const bytes = view.copyIn(address, length)
-        // A message is read twice: how long it is, then all of it; and its answer is made in these bytes.
-        if ((read.get(address)?.[1] ?? 0) <= bytes.length) read.set(address, pieceOf(bytes))
-        return bytes
-      },
-      copyOut: (address, bytes) => {
-        view.copyOut(address, bytes)
-        written.set(address, pieceOf(bytes))
-      },
+/** `accesses`: what a caller that is noted has read and written; without, what goes through the view is kept. */
+export const recordingView = (view: CallerView, accesses?: Access[]): RecordingView => {
+  const all = accesses ?? []
+  const own: CallerView = {
+    schema: view.schema,
+    classOf: handle => view.classOf(handle),
+    chained: view.chained,
+    get hasContext() {
+      return view.hasContext
     },
-    raw: () => ({ in: pieces(read), out: pieces(written) }),
+    ...noting(view, all),
+  }
+  return {
+    view: accesses === undefined ? own : view,
+    accesses: all,
+    raw() {
+      const read = new Map<bigint, Piece>()
+      const written = new Map<bigint, Piece>()
+      for (const { way, address, bytes } of all) {
+        if (way === 'out') written.set(address, [bytes, bytes.length])
+        // A message is read twice: how long it is, then all of it.
+        else if ((read.get(address)?.[1] ?? 0) <= bytes.length) read.set(address, [bytes, bytes.length])
+      }
+      return { in: pieces(read), out: pieces(written) }
+    },
   }
 }

@@ -8,7 +8,7 @@ import type { Attributes } from '../spec/schema.ts'
 import { type ChainEntry, chainEntries } from '../uapi/chain.ts'
 import type { TraceRecord } from '../uapi/tool.ts'
 import { bytesText } from './bytes.ts'
-import { createdOf, type DecodedCall, decodeMessages, objectOf } from './decode.ts'
+import { createdOf, type DecodedCall, decodeMessages, fromBase64, objectOf } from './decode.ts'
 import { attributesJson, attributesText, type ShownValues, type Style, WHOLE } from './values.ts'
 
 interface DecodedEntry {
@@ -38,6 +38,17 @@ const entriesOf = (bytes: unknown): ChainEntry[] | undefined => {
   }
 }
 
+/** What attributes of entries point to, by entry and way. */
+const pointedOf = ({ call }: TraceRecord) => {
+  const all = new Map<string, Map<bigint, Uint8Array>>()
+  for (const [entry, way, address, bytes] of call?.pointed ?? []) {
+    const key = `${entry} ${way}`
+    const memory = all.get(key) ?? new Map()
+    all.set(key, memory.set(BigInt(address), fromBase64(bytes)))
+  }
+  return (entry: number, way: 'in' | 'out') => all.get(`${entry} ${way}`)
+}
+
 /** The chain in a call; undefined if the call is none, or its bytes are not one. */
 export const decodeChain = (call: DecodedCall, most: number, record: TraceRecord): DecodedChain | undefined => {
   const asked = isChain(call) ? entriesOf(call.args.values.entries) : undefined
@@ -45,13 +56,14 @@ export const decodeChain = (call: DecodedCall, most: number, record: TraceRecord
   const { results, done, error, reason } = call.result.values
   const answered = entriesOf(results)
   const count = answered === undefined ? 0 : Number(done ?? 0)
+  const pointed = pointedOf(record)
   const entries = asked.map((entry, index) => {
-    const { classId } = entry
+    const { classId, call: number, message } = entry
     const answer = index < count ? (answered?.[index]?.message ?? new Uint8Array()) : new Uint8Array()
-    return {
-      entry,
-      call: decodeMessages(classId, entry.call, entry.message, answer, most, { declared: record.call?.declared }),
-    }
+    const memory = pointed(index, 'in')
+    const written = pointed(index, 'out')
+    const beside = { memory, written, declared: record.call?.declared }
+    return { entry, call: decodeMessages(classId, number, message, answer, most, beside) }
   })
   const failed = Number(error ?? 0)
   const why = reason instanceof Uint8Array && reason.length > 0 ? new TextDecoder().decode(reason) : undefined

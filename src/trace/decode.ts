@@ -31,9 +31,13 @@ export const fromBase64 = (text: string): Uint8Array => {
   }
 }
 
-/** What comes with a record's messages: memory that they point to, by address; methods that are a driver's own. */
+/**
+ * What comes with a record's messages: memory that they point to, by address, what an answer has written if that is
+ * apart, and methods that are a driver's own.
+ */
 export interface Beside {
   readonly memory?: ReadonlyMap<bigint, Uint8Array> | undefined
+  readonly written?: ReadonlyMap<bigint, Uint8Array> | undefined
   readonly declared?: readonly Declaration[] | undefined
 }
 
@@ -62,14 +66,14 @@ export const decodeMessages = (
   message: Uint8Array,
   answer: Uint8Array,
   most: number,
-  { memory, declared }: Beside = {},
+  { memory, written = memory, declared }: Beside = {},
 ): DecodedCall | undefined => {
   const found = methodOf(classId, call, declared)
   if (found === undefined) return undefined
   return {
     ...found,
     args: readMessage(message, found.in, 'in', most, memory),
-    result: readMessage(answer, found.out, 'out', most, memory),
+    result: readMessage(answer, found.out, 'out', most, written),
   }
 }
 

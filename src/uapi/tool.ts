@@ -138,6 +138,8 @@ export interface TraceRecord {
     readonly answer: string
     /** What indirect attributes of the two point to: addresses (0x…) and bytes, base64. */
     readonly memory?: readonly (readonly [address: string, bytes: string])[]
+    /** Of a chain: what indirect attributes of its entries point to, as it was when an entry read or wrote it. */
+    readonly pointed?: readonly (readonly [entry: number, way: 'in' | 'out', address: string, bytes: string])[]
     /** Methods in it that are a driver's own, and not in spec/classes. */
     readonly declared?: readonly Declaration[]
   }

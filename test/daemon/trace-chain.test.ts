@@ -1,0 +1,105 @@
+/*
+ * What the entries of a chain point to in their caller's memory is in its record, as it was when an entry read or wrote
+ * it (R16, R46): who decodes the record later shows what a call by itself would show.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { dispatch } from '../../src/core/dispatch.ts'
+import { invokeNow, openContext } from '../../src/core/index.ts'
+import { createCore } from '../../src/core/registry.ts'
+import { ioctlDialect } from '../../src/daemon/dialects.ts'
+import { createTraceHub } from '../../src/daemon/trace-hub.ts'
+import { type Access, notingCaller } from '../../src/daemon/trace-messages.ts'
+import { createNullDevice, Sink } from '../../src/drivers/null/device.ts'
+import { Interface } from '../../src/spec/classes/interface.ts'
+import { Pd } from '../../src/spec/classes/pd.ts'
+import { callJson, callLine } from '../../src/trace/calls.ts'
+import type { Call } from '../../src/uapi/call.ts'
+import { encodeChain } from '../../src/uapi/chain.ts'
+import { encodeCall } from '../../src/uapi/object-client.ts'
+import { ioctlRequest } from '../../src/uapi/object-format.ts'
+import type { TraceRecord } from '../../src/uapi/tool.ts'
+import { testCaller } from '../core/fixture.ts'
+
+const [MESSAGE, CHAIN, RESULTS, DATA, ROOM] = [0x0, 0x1000, 0x2000, 0x3000, 0x4000]
+
+const at = (i: number): bigint => BigInt(0x10000 + i * 0x8000)
+
+test('attributes of entries that lie elsewhere are shown by their values, and their bytes are there', () => {
+  const device = createNullDevice(createCore(), 'null0')
+  const context = openContext(device, { opened: true })
+  const memory = new Uint8Array(0x100000)
+  const caller = {
+    ...testCaller(),
+    copyIn: (address: bigint, length: number) => memory.slice(Number(address), Number(address) + length),
+    copyOut: (address: bigint, bytes: Uint8Array) => memory.set(bytes, Number(address)),
+  }
+  const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object!
+  const sink = invokeNow(context, Sink, 'create', 0, { pd }, caller).object!
+
+  const take: Call = {
+    class: Sink,
+    methodName: 'take',
+    method: Sink.methods.take,
+    object: sink,
+    args: { data: new Uint8Array(600) },
+  }
+  const query: Call = { class: Interface, methodName: 'query', method: Interface.methods.query, object: 0, args: {} }
+  // The other lists need room too.
+  const lists = Object.keys(Interface.methods.query.out).map((name, i) => [name, { address: at(i), length: 0x8000 }])
+  const entries = encodeChain([
+    { call: take, options: { elsewhere: { data: BigInt(DATA) } } },
+    // Writes where the next one reads.
+    {
+      call: query,
+      options: { rooms: { ...Object.fromEntries(lists), classes: { address: BigInt(DATA), length: 0x1000 } } },
+    },
+    { call: take, options: { elsewhere: { data: BigInt(DATA) } } },
+    { call: { ...take, object: 99 }, options: { elsewhere: { data: BigInt(DATA) } } },
+  ])
+  memory.fill(0xab, DATA, DATA + 600)
+  memory.set(entries, CHAIN)
+  const chain: Call = {
+    class: Interface,
+    methodName: 'chain',
+    method: Interface.methods.chain,
+    object: 0,
+    args: { entries, onError: 0 },
+  }
+  const rooms = {
+    results: { address: BigInt(RESULTS), length: 0x1000 },
+    reason: { address: BigInt(ROOM), length: 256 },
+  }
+  memory.set(encodeCall(chain, { elsewhere: { entries: BigInt(CHAIN) }, rooms }), MESSAGE)
+
+  const hub = createTraceHub(() => 0)
+  const records: TraceRecord[] = []
+  hub.subscribe({ tag: '', abi: true, post: record => records.push(JSON.parse(JSON.stringify(record))) })
+  const facts = () => ({ pid: 1, tid: 1, fd: 3, command: 'x', device: 'null0', dialect: 'object' as const })
+  const accesses: Access[] = []
+  assert.ok(hub.isWatched('any'))
+  const request = ioctlRequest(Interface.methods.chain.call)
+  const watched = hub.watch(ioctlDialect(request).dialect, '', facts, () => [], accesses)
+  dispatch(context, watched, [request, BigInt(MESSAGE)], notingCaller(caller, accesses))
+
+  // Whatever the program does with its memory now.
+  memory.fill(0)
+  const [record] = records
+  const shown = callJson(record).chain as { args: { data?: string }; out?: { classes?: unknown[] }; error?: string }[]
+  assert.equal(shown.length, 4)
+  assert.equal(shown[0].args.data, 'ab'.repeat(600))
+  assert.equal(shown[1].out?.classes?.length, device.shared.byName.size)
+  assert.match(shown[2].args.data ?? '', /^(?!abab)/, 'what the entry before it wrote')
+  assert.equal(shown[2].args.data?.length, 1200)
+  assert.equal(shown[3].error, 'ENOENT')
+  assert.ok(shown.every(one => !('undecoded' in one)))
+  assert.match(
+    callLine(record),
+    /entries \[sink\.take\(object \d, data (ab){32}… \(600 bytes\)\), interface\.query\(\)/,
+  )
+  // Beside the bytes of the call itself, for --abi.
+  assert.deepEqual(
+    record.raw?.in.map(([address]) => Number(address)),
+    [MESSAGE, CHAIN, DATA],
+  )
+})
