@@ -1,5 +1,6 @@
 /*
- * The code of docs/library.md runs, block after block, as one program.
+ * The code of docs/library.md runs, block after block, as one program; and what docs/drivers.md says of a driver's
+ * device in the library.
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
@@ -8,14 +9,26 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
 
+const library = new URL('../../src/verbs/index.js', import.meta.url).href
+const drivers = new URL('../../src/drivers/index.js', import.meta.url).href
+
 test('the program on the library’s page runs and says what it says it says', () => {
   const page = readFileSync(join(repoRoot, 'docs', 'library.md'), 'utf8')
   const blocks = [...page.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(match => match[1])
   assert.ok(blocks.length >= 8)
-  const library = new URL('../../src/verbs/index.js', import.meta.url).href
   const program = blocks.join('\n').replaceAll("from 'userdma'", `from '${library}'`)
   const said = execFileSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' })
   const promised = [...program.matchAll(/console\.log\(.*\) \/\/ (.*)$/gm)].map(match => match[1])
   assert.equal(promised.length, 6)
   for (const line of promised) assert.ok(said.split('\n').includes(line), `"${line}" is not in:\n${said}`)
+})
+
+test('a device of the null driver is used as the page about drivers says', () => {
+  const page = readFileSync(join(repoRoot, 'docs', 'drivers.md'), 'utf8')
+  const block = [...page.matchAll(/^```ts\n([\s\S]*?)^```$/gm)]
+    .map(match => match[1])
+    .find(one => /addDevice/.test(one))
+  const imports = `import { createNetwork, open } from '${library}'\nimport { createNullDevice, Sink } from '${drivers}'\n`
+  const said = execFileSync(process.execPath, ['--input-type=module', '-e', `${imports}${block}`], { encoding: 'utf8' })
+  assert.equal(said, '3n\n')
 })
