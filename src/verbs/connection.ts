@@ -4,7 +4,7 @@
  */
 import { AccessFlags, Mtu, QpState } from '../spec/enums.ts'
 import { parseAddress } from '../wire/address.ts'
-import { invalid } from './error.ts'
+import { invalid, type RdmaError, shown } from './error.ts'
 import { type Access, accessWords } from './memory.ts'
 import { checkOptions, checkRecord, type Words } from './options.ts'
 import type { PathFacts } from './plan.ts'
@@ -81,6 +81,9 @@ export interface PathOptions {
   readonly flowLabel?: number
 }
 
+export const noAddress = (call: string, gid: unknown): RdmaError =>
+  invalid(call, `gid ${shown(gid)} is no address`, 'it is text: "192.0.2.7", "2001:db8::1"')
+
 /** The address that was read last: many paths in a row often have one end. */
 let latest: { readonly text: string; readonly gid: Uint8Array } | undefined
 
@@ -88,7 +91,7 @@ let latest: { readonly text: string; readonly gid: Uint8Array } | undefined
 const gidOf = (call: string, text: string): Uint8Array => {
   if (latest === undefined || latest.text !== text) {
     const gid = typeof text === 'string' ? parseAddress(text) : undefined
-    if (gid === undefined) throw invalid(call, `gid ${JSON.stringify(text)} is no address`)
+    if (gid === undefined) throw noAddress(call, text)
     latest = { text, gid }
   }
   return latest.gid

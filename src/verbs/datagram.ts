@@ -11,7 +11,7 @@ import { WrOpcode } from '../spec/work.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES } from '../wire/ip.ts'
 import { type Activatable, type ActiveOptions, activatable, atCreation } from './activation.ts'
-import { addressTo, firstPsn, type PathOptions } from './connection.ts'
+import { addressTo, firstPsn, noAddress, type PathOptions } from './connection.ts'
 import { invalid, RdmaError } from './error.ts'
 import { type Steered, steered } from './flow.ts'
 import { endings, joined, madeWith, markClosed } from './held.ts'
@@ -107,7 +107,7 @@ export const senderOf = (header: Uint8Array): Destination => {
 
 const groupOf = (call: string, gid: string) => {
   const bytes = typeof gid === 'string' ? parseAddress(gid) : undefined
-  if (bytes === undefined) throw invalid(call, `gid ${JSON.stringify(gid)} is no address`)
+  if (bytes === undefined) throw noAddress(call, gid)
   return { gid: bytes, mlid: 0 }
 }
 

@@ -62,10 +62,19 @@ export const refused = (code: ErrnoName, call: string, reason: string, hint?: st
 /** The caller's mistake. */
 export const invalid = (call: string, reason: string, hint?: string): RdmaError => refused('EINVAL', call, reason, hint)
 
-/** That a choice is one of those there are; callers without types write what they like. */
+/** A value as a sentence shows it, whatever it is: callers without types write what they like. */
+export const shown = (value: unknown): string => {
+  if (typeof value === 'string') return JSON.stringify(value)
+  if (typeof value === 'bigint') return `${value}n`
+  if (typeof value === 'function') return 'a function'
+  if (typeof value !== 'object' || value === null) return String(value)
+  return Array.isArray(value) ? 'a list' : value instanceof Uint8Array ? 'a Uint8Array' : 'an object'
+}
+
+/** That a choice is one of those there are. */
 export const checkChoice = (call: string, option: string, value: unknown, choices: readonly string[]): void => {
   if (!(choices as readonly unknown[]).includes(value))
-    throw invalid(call, `${option} ${JSON.stringify(value)}: it is ${choices.join(', ')}`)
+    throw invalid(call, `${option} ${shown(value)}: it is ${choices.join(', ')}`)
 }
 
 /** What was thrown, a refusal of core's as one of the library. */

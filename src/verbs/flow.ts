@@ -8,7 +8,7 @@ import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../spec/enums.
 import { type FlowField, type FlowHeaderName, flowHeaders } from '../spec/flow-headers.ts'
 import type { ObjectClass, Out, RecordOf } from '../spec/schema.ts'
 import { parseAddress } from '../wire/address.ts'
-import { checkChoice, invalid } from './error.ts'
+import { checkChoice, invalid, shown } from './error.ts'
 import { endings, withMethods } from './held.ts'
 import { checkOptions, checkRecord, type Words } from './options.ts'
 import { checkOwn, type Held, type Kit, make, type Named, type Plan, plan } from './plan.ts'
@@ -111,7 +111,7 @@ const putField = (where: string, field: FlowField, value: unknown, into: Uint8Ar
     kind === 'mac'
       ? 'an address of the link as text, 00:11:22:33:44:55'
       : `an IPv${bytes === 4 ? 4 : 6} address as text`
-  if (found === undefined) throw invalid(CALL, `${where}: ${JSON.stringify(value) ?? 'undefined'} is not ${wanted}`)
+  if (found === undefined) throw invalid(CALL, `${where}: ${shown(value)} is not ${wanted}`)
   into.set(found, at)
 }
 

@@ -5,18 +5,15 @@
  * Not for what comes from elsewhere (endpoints, remote memory: a peer may tell more). Requests, which are many, have
  * their own check (request-options.ts).
  */
-import { invalid } from './error.ts'
+import { invalid, shown } from './error.ts'
 
 /** All words of options `O`: the compiler sees to it that none is missing and none too many. */
 export type Words<O> = { readonly [K in keyof Required<O>]: true }
 
-const textOf = (value: unknown): string =>
-  typeof value === 'string' ? JSON.stringify(value) : typeof value === 'object' ? 'null' : String(value)
-
 /** That `value` is an object; `what` is what a sentence calls it. Throws RdmaError EINVAL. */
 export const checkRecord = (call: string, what: string, value: unknown, hint: string): void => {
   if (value === undefined) throw invalid(call, `${what} is missing`, hint)
-  if (typeof value !== 'object' || value === null) throw invalid(call, `${what}: ${textOf(value)} is no object`, hint)
+  if (typeof value !== 'object' || value === null) throw invalid(call, `${what}: ${shown(value)} is no object`, hint)
 }
 
 /** That `options` is an object and has no words but these. Throws RdmaError EINVAL. */

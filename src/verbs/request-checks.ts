@@ -4,7 +4,7 @@
  *
  * Hot: what is right costs a few comparisons of types, and only what is wrong makes a sentence.
  */
-import { invalid, type RdmaError } from './error.ts'
+import { invalid, type RdmaError, shown } from './error.ts'
 import type { RemoteMemory, Slice } from './memory.ts'
 import { totalOf } from './requests.ts'
 
@@ -22,18 +22,10 @@ const isLocal = (local: Slice | readonly Slice[]): boolean => {
   return true
 }
 
-/** A value as a sentence shows it. */
-const shown = (value: unknown): string => {
-  if (typeof value === 'string') return JSON.stringify(value)
-  if (typeof value === 'bigint') return `${value}n`
-  if (Array.isArray(value)) return 'a list'
-  return typeof value === 'object' && value !== null ? 'an object' : String(value)
-}
-
 const noSlice = (call: string, local: unknown): RdmaError =>
   invalid(
     call,
-    `the bytes: ${local instanceof Uint8Array ? 'a Uint8Array' : shown(local)} is no slice of registered memory`,
+    `the bytes: ${shown(local)} is no slice of registered memory`,
     'register a buffer with pd.register() and give a slice of it, or several in a list: mr.slice()',
   )
 

@@ -95,6 +95,19 @@ test('a network and devices that cannot be', async () => {
   await (await open({ network, address: '127.0.0.9' })).close()
 })
 
+test('a value that is nothing of what it should be is named in the sentence, whatever it is', async () => {
+  const device = await open()
+  const pd = device.pd()
+  const values = [10n, Symbol('s'), () => 1, [], new Uint8Array(16), null, 1.5]
+  const shown = ['10n', 'Symbol\\(s\\)', 'a function', 'a list', 'a Uint8Array', 'null', '1.5']
+  for (const [i, value] of values.entries()) {
+    refuses('cq.create', new RegExp(`^kind ${shown[i]}: it is entries`), () => device.cq(untyped({ kind: value })))
+    const gid = () => pd.addressHandle(untyped({ gid: value }))
+    assert.match(refuses('ah.create', new RegExp(`^gid ${shown[i]} is no address$`), gid), /^it is text/)
+  }
+  await device.close()
+})
+
 test('a signal that is none, attributes that are none, and what has no events are refused', async () => {
   const device = await open()
   const cq = device.cq()
