@@ -1,5 +1,5 @@
 /*
- * The sending half of a UDP port: runs are built in a staging area, cut into messages of up to 62 datagrams of equal
+ * The sending half of a UDP port: runs are built in a staging area, cut into messages of up to 124 datagrams of equal
  * size, sealed, and leave with one system call per turn. The kernel cuts a message (UDP_SEGMENT); its datagrams have
  * IPv4 identification 0, 1, 2 …, a datagram alone has 0, and the ICRC is made for that.
  *
@@ -43,11 +43,12 @@ const MESSAGES = 2048
 /** One more message, for what has to be sent again in another way. */
 const SPARE = MESSAGES
 export const ALL_MESSAGES = MESSAGES + 1
-/** Datagrams of one message, and its bytes: below the kernel's limits (64 or 128 segments, 65,507 bytes). */
-export const MESSAGE_PACKETS = 62
+/** Datagrams of one message, and its bytes, below the kernel's limits: 128 segments, 64 in older ones; 65,507 bytes. */
+const MESSAGE_PACKETS = 124
+const FEWER_PACKETS = 62
 const MESSAGE_BYTES = 65000
 /** So many datagrams leave before the turn is over: their receiver should not wait while many small ones are built. */
-const EARLY_PACKETS = MESSAGE_PACKETS
+export const EARLY_PACKETS = 62
 
 export const createUdpSending = (
   { arena, putMessage, send }: UdpBatches,
@@ -65,6 +66,7 @@ export const createUdpSending = (
 ): UdpSending => {
   const { tap, onBlocked } = options
   let cuts = options.cut
+  let messagePackets = MESSAGE_PACKETS
   /** By flow: which socket it leaves from. */
   const socketOf = new Int32Array(FLOWS)
   /** Messages waiting to be sent: [sent, queued). */
@@ -91,22 +93,51 @@ export const createUdpSending = (
     counters.dropped += packets
   }
 
+  /** Seals packets that leave as one message. */
+  const seal = (offset: number, packet: number, count: number, last: number, flow: number): void => {
+    const icrcFlow = flows.icrcFlowOf(flow)
+    const full = last === packet ? count : count - 1
+    if (full > 0) sealIcrcs(arena, offset, packet, full, icrcFlow, 0)
+    if (full < count) sealIcrc(arena, offset + full * packet, last, icrcFlow, full)
+  }
+
   /**
-   * The kernel would not have message `slot`: goes on packet by packet if the cutting may be the reason, else it is
-   * lost.
+   * The kernel would not have message `slot`: goes on with fewer packets at once, then one by one, if the cutting may
+   * be the reason, else it is lost.
    */
   const sendOtherwise = (socket: UdpSocket, slot: number, errno: number): void => {
     const bytes = sizes[slot]
+    const packet = packetSizes[slot]
+    const count = Math.ceil(bytes / packet)
+    if (count <= FEWER_PACKETS || errno !== EINVAL) {
+      sendSingly(socket, slot, 0, bytes, errno)
+      return
+    }
+    messagePackets = FEWER_PACKETS
+    for (let i = 0; i < count; i += FEWER_PACKETS) {
+      const some = Math.min(FEWER_PACKETS, count - i)
+      const from = i * packet
+      const length = Math.min(some * packet, bytes - from)
+      const at = offsets[slot] + from
+      seal(at, packet, some, length - (some - 1) * packet, flowsOf[slot])
+      put(SPARE, at, length, flowsOf[slot], some > 1 ? packet : 0)
+      counters.sendCalls++
+      const result = send(socket, SPARE, 1)
+      if (result < 0) sendSingly(socket, slot, from, length, -result)
+    }
+  }
+
+  /** Sends `bytes` bytes of a message from byte `from` on packet by packet, after the kernel said `errno`. */
+  const sendSingly = (socket: UdpSocket, slot: number, from: number, bytes: number, errno: number): void => {
     const packet = packetSizes[slot]
     if (bytes <= packet || (errno !== EIO && errno !== EINVAL && errno !== EMSGSIZE)) {
       refused(errno, Math.ceil(bytes / packet))
       return
     }
     const flow = flowsOf[slot]
-    const icrcFlow = flows.icrcFlowOf(flow)
-    for (let at = 0; at < bytes; at += packet) {
-      const length = Math.min(packet, bytes - at)
-      sealIcrc(arena, offsets[slot] + at, length, icrcFlow, 0)
+    for (let at = from; at < from + bytes; at += packet) {
+      const length = Math.min(packet, from + bytes - at)
+      seal(offsets[slot] + at, length, 1, length, flow)
       put(SPARE, offsets[slot] + at, length, flow, 0)
       counters.sendCalls++
       const result = send(socket, SPARE, 1)
@@ -161,10 +192,7 @@ export const createUdpSending = (
       counters.dropped += count
       return
     }
-    const icrcFlow = flows.icrcFlowOf(flow)
-    const full = last === packet ? count : count - 1
-    if (full > 0) sealIcrcs(arena, offset, packet, full, icrcFlow, 0)
-    if (full < count) sealIcrc(arena, offset + full * packet, last, icrcFlow, full)
+    seal(offset, packet, count, last, flow)
     const bytes = (count - 1) * packet + last
     put(queued, offset, bytes, flow, count > 1 ? packet : 0)
     offsets[queued] = offset
@@ -210,7 +238,7 @@ export const createUdpSending = (
       counters.sentBytes += end - offset
       const peer = flows.peerOf(0, flows.words(), flows.destinationAt(flow))
       const mayCut = cuts && (flows.icrcFlowOf(flow).version === 6 || senders.peerCounts(peer))
-      const most = mayCut ? Math.max(1, Math.min(MESSAGE_PACKETS, Math.floor(MESSAGE_BYTES / size))) : 1
+      const most = mayCut ? Math.max(1, Math.min(messagePackets, Math.floor(MESSAGE_BYTES / size))) : 1
       for (let i = 0; i < count; i += most) {
         const now = Math.min(most, count - i)
         const lastNow = i + now === count ? last : size

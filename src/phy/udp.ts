@@ -15,7 +15,7 @@ import { RUN_BYTES, RUN_PACKETS } from './run-limits.ts'
 import { createSenders } from './senders.ts'
 import { createAddresses, ROOMS_BYTES, socketPortParts } from './socket-port.ts'
 import { createUdpReceiving, RECEIVES, type ReceiveCounters } from './udp-receiving.ts'
-import { ALL_MESSAGES, createUdpSending, FLOWS, MESSAGE_PACKETS, type SendCounters, STAGING } from './udp-sending.ts'
+import { ALL_MESSAGES, createUdpSending, EARLY_PACKETS, FLOWS, type SendCounters, STAGING } from './udp-sending.ts'
 import { LARGEST_SHARED_WINDOW, LARGEST_WINDOW, pathMtuOf, sharedWindowOf } from './udp-window.ts'
 
 export interface UdpCounters extends SendCounters, ReceiveCounters {}
@@ -84,7 +84,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
     ...socketPortParts(flows, senders, STAGING),
     scratch: STAGING + ROOMS_BYTES,
     maxPackets: RUN_PACKETS,
-    soonPackets: MESSAGE_PACKETS,
+    soonPackets: EARLY_PACKETS,
     maxBytes: RUN_BYTES,
     pathMtu: pathMtuOf(mtu),
     windowBytes: LARGEST_WINDOW,

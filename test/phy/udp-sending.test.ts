@@ -16,7 +16,7 @@ const EADDRNOTAVAIL = 99
 const ENETUNREACH = 101
 
 /** A sending half over a kernel that the test plays: `answer` says what becomes of a message, 0 for sent. */
-const start = (answer: (segment: number) => number) => {
+const start = (answer: (segment: number, bytes: number) => number) => {
   const arena = plainArena(STAGING)
   const slots = Array.from({ length: ALL_MESSAGES }, () => ({ offset: 0, bytes: 0, segment: 0 }))
   /** Sent: offset, bytes, segment. */
@@ -30,7 +30,7 @@ const start = (answer: (segment: number) => number) => {
     send: (_socket, first, count) => {
       for (let i = 0; i < count; i++) {
         const { offset, bytes, segment } = slots[first + i]
-        const errno = answer(segment)
+        const errno = answer(segment, bytes)
         if (errno !== 0) return i > 0 ? i : -errno
         sent.push([offset, bytes, segment])
       }
@@ -77,13 +77,38 @@ const start = (answer: (segment: number) => number) => {
 describe('sending over UDP', () => {
   it('cuts runs, sealed for identifications that count', () => {
     const t = start(() => 0)
-    assert.ok(t.sendRun(70))
+    assert.ok(t.sendRun(130))
     assert.deepEqual(t.sent, [
+      [0, 124 * 64, 64],
+      [124 * 64, 6 * 64, 64],
+    ])
+    for (let i = 0; i < 130; i++) assert.ok(t.isSealed(64 * i, i % 124), `packet ${i}`)
+    assert.equal(t.counters.sendCalls, 1)
+  })
+
+  it('cuts into fewer at once, sealed anew, for a kernel that cannot cut into so many', () => {
+    const t = start((segment, bytes) => (segment > 0 && bytes > 64 * segment ? EINVAL : 0))
+    t.sendRun(70)
+    const fewer = [
       [0, 62 * 64, 64],
       [62 * 64, 8 * 64, 64],
-    ])
+    ]
+    assert.deepEqual(t.sent, fewer)
     for (let i = 0; i < 70; i++) assert.ok(t.isSealed(64 * i, i % 62), `packet ${i}`)
-    assert.equal(t.counters.sendCalls, 1)
+    t.sendRun(70)
+    assert.deepEqual(t.sent, [...fewer, ...fewer], 'at once from then on')
+    assert.deepEqual([t.counters.cutMessages, t.counters.sendCalls, t.counters.dropped], [3, 4, 0])
+  })
+
+  it('sends many packets one by one when the kernel will not cut at all', () => {
+    const t = start(segment => (segment > 0 ? EINVAL : 0))
+    t.sendRun(64)
+    assert.deepEqual(
+      t.sent,
+      Array.from({ length: 64 }, (_, i) => [64 * i, 64, 0]),
+    )
+    assert.ok(t.isSealed(63 * 64, 0))
+    assert.equal(t.counters.dropped, 0)
   })
 
   it("sends many small packets while more are built, but never what is still the sender's to damage", () => {
