@@ -11,7 +11,7 @@ import type { QpAttributeName, qpMethods } from '../spec/classes/qp.ts'
 import { QpFlags, QpState } from '../spec/enums.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
 import { SendFlags } from '../spec/work.ts'
-import type { Answered, RingPlace } from './carrier.ts'
+import type { Answered, Carrier, RingPlace } from './carrier.ts'
 import { atOnce, type ConnectOptions, type Endpoint, firstPsn, type PeerOptions } from './connection.ts'
 import { invalid, type RdmaError, refused } from './error.ts'
 import { destroyed, joined, madeWith } from './held.ts'
@@ -21,7 +21,7 @@ import { checkOwn, eventSource, type Held, type Kit, type Named, type PathFacts,
 import { checkRequest } from './request-checks.ts'
 import { checkRequestOptions, type SendOptions } from './request-options.ts'
 import { putInline, putReceive, putSend } from './requests.ts'
-import { nextSlot, outstanding, type ProgramRing, produce, restart, ringIfAny } from './ring.ts'
+import { nextSlot, offsetOf, outstanding, type ProgramRing, placeAt, produce, restart, ringIfAny } from './ring.ts'
 
 /** Bytes that a request sends: registered ones, several pieces of them, or any few bytes, which are copied (inline). */
 export type Local = Slice | readonly Slice[] | Uint8Array
@@ -138,9 +138,11 @@ export interface QpFields extends Held {
   readonly qpn: number
   /** Its number among what has events. */
   readonly number: number
-  /** Where its rings lie, undefined for one that it has not; and the rings themselves, once something was posted. */
-  readonly sendPlace: RingPlace | undefined
-  readonly receivePlace: RingPlace | undefined
+  /** Where its rings lie, by `offsetOf`; and the rings themselves, once something was posted. */
+  readonly sendAt: number
+  readonly sendSize: number
+  readonly receiveAt: number
+  readonly receiveSize: number
   sends: ProgramRing | undefined
   receives: ProgramRing | undefined
   readonly maxInline: number
@@ -164,10 +166,15 @@ export const checkThere = (call: string, { waiters }: Kit): void => {
   if (waiters.over) throw refused('EIO', call, 'the device is closed or gone')
 }
 
-const ringAt = (self: QpSelf, call: string, place: RingPlace | undefined): ProgramRing => {
+const ringAt = (self: QpSelf, call: string, at: number, size: number): ProgramRing => {
   const { carrier } = self.kit
   if (!self.isOpen) throw invalid(call, 'the queue pair is closed')
-  return ringIfAny(carrier, place)
+  return ringIfAny(carrier, placeAt(at, size))
+}
+
+const letGo = (carrier: Carrier, at: number, size: number): void => {
+  const place = placeAt(at, size)
+  if (place !== undefined) carrier.release(place)
 }
 
 /** What needs no queues: query, modify, destroy. */
@@ -191,8 +198,8 @@ export const bareMethods: Omit<BareQueuePair, 'handle' | 'qpn'> & ThisType<QpSel
     const { carrier, waiters } = this.kit
     waiters.remove(this.number)
     // What is mapped is given back, and nobody posts any more to what may be another's by now.
-    if (this.sends !== undefined && this.sendPlace !== undefined) carrier.release(this.sendPlace)
-    if (this.receives !== undefined && this.receivePlace !== undefined) carrier.release(this.receivePlace)
+    if (this.sends !== undefined) letGo(carrier, this.sendAt, this.sendSize)
+    if (this.receives !== undefined) letGo(carrier, this.receiveAt, this.receiveSize)
     this.sends = undefined
     this.receives = undefined
   },
@@ -211,7 +218,7 @@ const queueMethods: Pick<QueuePair, 'pending' | 'receive'> & ThisType<QpSelf> = 
     if (this.maxReceivePieces < 0)
       throw invalid('qp.receive', 'it takes from a shared receive queue', 'post to that one, with srq.receive()')
     checkThere('qp.receive', this.kit)
-    this.receives ??= ringAt(this, 'qp.receive', this.receivePlace)
+    this.receives ??= ringAt(this, 'qp.receive', this.receiveAt, this.receiveSize)
     const ring = this.receives
     const at = nextSlot(ring)
     if (at < 0) throw full('qp.receive', 'receive', ring.capacity)
@@ -239,7 +246,7 @@ export const beginRequest = (
 ): number => {
   checkThere(call, self.kit)
   if (options !== undefined) checkRequestOptions(call, options, words & self.words)
-  self.sends ??= ringAt(self, call, self.sendPlace)
+  self.sends ??= ringAt(self, call, self.sendAt, self.sendSize)
   const ring = self.sends
   const at = nextSlot(ring)
   if (at < 0) throw full(call, 'send', ring.capacity)
@@ -309,8 +316,10 @@ export const queuePairType = <T>(cls: ObjectClass, more: object): QueuePairType<
       this.qpn = qpNum
       this.number = number
       this.isOpen = true
-      this.sendPlace = sendQueue
-      this.receivePlace = recvQueue
+      this.sendAt = offsetOf(sendQueue)
+      this.sendSize = sendQueue?.size ?? 0
+      this.receiveAt = offsetOf(recvQueue)
+      this.receiveSize = recvQueue?.size ?? 0
       this.sends = undefined
       this.receives = undefined
       this.maxInline = cap.maxInlineData

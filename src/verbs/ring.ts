@@ -24,6 +24,12 @@ export interface ProgramRing {
   index: number
 }
 
+/** Where a ring lies, as objects keep it: two Numbers take less than what calls answer. NOWHERE: there is none. */
+const NOWHERE = -1
+export const placeAt = (at: number, size: number): RingPlace | undefined =>
+  at === NOWHERE ? undefined : { offset: BigInt(at), size }
+export const offsetOf = (place: RingPlace | undefined): number => (place === undefined ? NOWHERE : Number(place.offset))
+
 /** A ring as the device has laid it out. `index`: where this side stands, if it is not new. */
 export const programRing = (
   { layout, ring }: Pick<Carrier, 'layout' | 'ring'>,

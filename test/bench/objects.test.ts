@@ -40,9 +40,9 @@ const LIMITS = {
   xrc_tgt_qp: 890,
   'held pd': 260,
   'held mr': 480,
-  'held cq': 2150,
+  'held cq': 2120,
   'held srq': 1720,
-  'held rc_qp': 3400,
+  'held rc_qp': 3150,
 } as const satisfies Partial<Record<ObjectKind, number>>
 
 describe('an idle object', { concurrency: 2 }, () => {
