@@ -19,7 +19,7 @@ type Op = CompiledLayout['ops'][number]
 
 const opText = ({ cell, of, where }: Op, view: DataView, style: Style, numbers: Numbers): string => {
   const { at, size, as, name } = cell
-  const isWide = size === 8 && of.kind !== 'u64'
+  const isWide = size === 8 && of.kind !== 'u64' && of.kind !== 'bytes'
   if (as === 'value' && !isWide) return valueText(name, of, readScalar(view, at, size, of, where), style)
   // A number that is wider than its kind is shown whatever it is.
   if (as !== 'fd') return String(size === 8 ? view.getBigUint64(at, true) : readUint(view, at, size))

@@ -71,6 +71,8 @@ describe('bytes of a call', () => {
     assert.match(lines[out], /^ {6}out struct ib_uverbs_query_port_resp at 0x[0-9a-f]+, 40 bytes: /)
     assert.deepEqual(lines.slice(1, out), ['      +8 object 1'])
     assert.match(lines[out + 1], /^ {8}\+0 attributes\.portCapFlags CM_SUP$/)
+    const device = textOf(find('raw.abilog', /fd \d+ device\.query\(\) = \d/))
+    assert.match(device, /^ {8}\+8 attributes\.nodeGuid ([0-9a-f]{4}:){3}[0-9a-f]{4}$/m)
   })
 
   it('are those that the program had, every one', () => {
