@@ -140,6 +140,7 @@ export const runChain = (
     copyOut: (address, data) => caller.copyOut(address, data),
     file: fd => caller.file?.(fd),
     ...(caller.openFile && { openFile: fd => caller.openFile!(fd) }),
+    ...(caller.allows && { allows: capability => caller.allows!(capability) }),
     ...(caller.handlers !== undefined && { handlers: caller.handlers }),
     descriptor: numberOf,
   }

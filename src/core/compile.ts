@@ -15,6 +15,7 @@ import { type AddressRole, absentOn, addressRoles, type LinkName, Links, whyAbse
 import type { QpTypeName } from '../spec/qp-states.ts'
 import {
   type Attributes,
+  type Capability,
   CREATE,
   CREATE_FD,
   checkClasses,
@@ -119,8 +120,18 @@ const ofLink = (link: LinkName | undefined, method: Method): Method => {
   return { ...method, in: Object.fromEntries(own), out: without(method.out), refused: Object.fromEntries(refused) }
 }
 
-/** What runs a method: a queue pair may be created right into a state. */
-const runnerOf = (cls: ObjectClass, method: Method, handler: AnyHandler): AnyHandler => {
+/** The handler, for callers who may run it. What core does by itself nobody has asked for. */
+const guarded = (cls: ObjectClass, name: string, needs: Capability, handler: AnyHandler): AnyHandler => {
+  const refusal = `${cls.name}.${name}: the process lacks CAP_${needs}; run it as root, or with that capability`
+  return (call, object, args, core) => {
+    if (call.why === 'call' && call.caller.allows?.(needs) === false) throw new CallError('EPERM', refusal)
+    return handler(call, object, args, core)
+  }
+}
+
+/** What runs a method: some ask for a right, and a queue pair may be created right into a state. */
+const runnerOf = (cls: ObjectClass, name: string, method: Method, given: AnyHandler): AnyHandler => {
+  const handler = method.needs === undefined ? given : guarded(cls, name, method.needs, given)
   const type = (QpTypes as Readonly<Record<string, QpTypeName | undefined>>)[cls.name]
   if (type === undefined || method.call !== CREATE) return handler
   const changes = Object.values(cls.methods).find(one => one.call === MODIFY)?.in ?? {}
@@ -176,7 +187,7 @@ const mergeClass = ({ name: driver, link }: Driver, given: DriverClass, core: Dr
     const block = blocks[method.call >> 5] ?? []
     blocks[method.call >> 5] = block
     while (block.length <= (method.call & 31)) block.push(undefined)
-    const run = runnerOf(cls, method, handler)
+    const run = runnerOf(cls, methodName, method, handler)
     const named = references(method.in)
     block[method.call & 31] = {
       class: cls,

@@ -9,7 +9,7 @@
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device.ts'
 import type { PortAttributes } from '../spec/classes/port.ts'
 import type { LinkName } from '../spec/links.ts'
-import type { AnyValue, Attributes, Method, Methods, ObjectClass, RecordOf } from '../spec/schema.ts'
+import type { AnyValue, Attributes, Capability, Method, Methods, ObjectClass, RecordOf } from '../spec/schema.ts'
 import type { CallerView, NewDescriptor, Schema } from '../uapi/call.ts'
 import type { ReferenceAttribute, Shape } from '../uapi/shape.ts'
 import type { AddressSpace } from './address-space.ts'
@@ -191,6 +191,8 @@ export interface Caller {
   file?(fd: number): string | undefined
   /** The memory file behind one of the caller's descriptors. Throws CallError EBADF, EINVAL. */
   openFile?(fd: number): FileMemory
+  /** Whether the caller has a right of this kind now; whoever does not say has all. */
+  allows?(capability: Capability): boolean
 }
 
 /** What a handler is told about its call beside object and arguments. */

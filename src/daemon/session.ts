@@ -18,6 +18,7 @@ import {
   fdFile,
   fdTarget,
   findFd,
+  hasCapability,
   mayAccess,
   openProcess,
   type ProcessHandle,
@@ -71,6 +72,9 @@ const BURST = 16
 const MOST_CONTEXTS = 256
 const MOST_DESCRIPTORS = 1024
 
+/** Linux's numbers of capabilities. */
+const capabilities = { NET_RAW: 13 } as const
+
 /** One buffer for all sessions in each direction: a message is handled before the next one is read. */
 const incoming = messageBuffer()
 const outgoing = messageBuffer()
@@ -116,6 +120,7 @@ const serve = (
     },
     file: number => fdFile(process.pid, number),
     openFile: number => openFileMemory(process, number),
+    allows: capability => hasCapability(process.pid, capabilities[capability]),
   }
   let tag = ''
   let greeted = false

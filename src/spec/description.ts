@@ -33,7 +33,7 @@ import {
 /** What `interface.query` answers. */
 export type Description = Out<typeof Interface.methods.query>
 
-const { DRIVER_ATTRIBUTES, UNDOABLE } = MethodFlags.values
+const { DRIVER_ATTRIBUTES, UNDOABLE, NEEDS_NET_RAW } = MethodFlags.values
 const { OPTIONAL } = AttributeFlags.values
 const { GLOBAL } = ClassFlags.values
 const { MIN, MAX } = TypeFlags.values
@@ -128,12 +128,15 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
   const methods: Row<'methods'>[] = []
   const attributes: Row<'attributes'>[] = []
   const classRows = classes.map(({ name, id, identity, global, methods: own }, index) => {
-    for (const [methodName, { call, in: into, out, driverAttributes, undoable }] of Object.entries(own)) {
+    for (const [methodName, { call, in: into, out, driverAttributes, undoable, needs }] of Object.entries(own)) {
       const method = methods.push({
         name: nameOf(methodName),
         class: index,
         call,
-        flags: (driverAttributes ? DRIVER_ATTRIBUTES : 0) | (undoable ? UNDOABLE : 0),
+        flags:
+          (driverAttributes ? DRIVER_ATTRIBUTES : 0) |
+          (undoable ? UNDOABLE : 0) |
+          (needs === 'NET_RAW' ? NEEDS_NET_RAW : 0),
       })
       for (const [direction, set] of [
         [Direction.values.in, into],
@@ -269,7 +272,8 @@ export const declare = (description: Description): ObjectClass[] => {
     const out: Record<string, Attribute> = {}
     const driverAttributes = (flags & DRIVER_ATTRIBUTES) !== 0
     const undoable = (flags & UNDOABLE) !== 0
-    return { name: nameAt(name), call, driverAttributes, ...(undoable && { undoable }), in: into, out }
+    const needs = (flags & NEEDS_NET_RAW) === 0 ? {} : { needs: 'NET_RAW' as const }
+    return { name: nameAt(name), call, driverAttributes, ...(undoable && { undoable }), ...needs, in: into, out }
   })
   for (const { name, method, type, id, direction, flags } of description.attributes) {
     const set: Record<string, Attribute> = pick(methods, method, 'method')[

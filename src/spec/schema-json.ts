@@ -6,7 +6,17 @@
  * JSON numbers: no declaration has one beyond 32 bits. Knows no device.
  */
 import { CallError } from './errno.ts'
-import type { Attribute, Attributes, Enumeration, Field, Fields, Kind, Method, ObjectClass } from './schema.ts'
+import type {
+  Attribute,
+  Attributes,
+  Capability,
+  Enumeration,
+  Field,
+  Fields,
+  Kind,
+  Method,
+  ObjectClass,
+} from './schema.ts'
 import { sizeOf } from './schema.ts'
 
 /** Version of the format. What a later one adds, readers of an earlier one may ignore. */
@@ -44,6 +54,8 @@ export interface JsonMethod {
   readonly driverAttributes: boolean
   /** A chain that is to be undone may have it about any object, as it may every query and creation. */
   readonly undoable?: true
+  /** The right that callers must have, by Linux's name without CAP_. */
+  readonly needs?: Capability
   /** Only where no device was asked: names of the drivers that have it. */
   readonly drivers?: readonly string[]
   readonly in: readonly JsonAttribute[]
@@ -133,6 +145,7 @@ export const schemaOf = (
         call: method.call,
         driverAttributes: method.driverAttributes,
         ...(method.undoable === true && { undoable: true as const }),
+        ...(method.needs !== undefined && { needs: method.needs }),
         ...(driversOf !== undefined && { drivers: driversOf(cls.name, name) }),
         in: attributesOf(method.in),
         out: attributesOf(method.out),
@@ -161,6 +174,9 @@ const numberAt = (where: string, value: unknown): number =>
     : bad(where, 'is no number from 0 to 2^32 - 1')
 const flagAt = (where: string, value: unknown): boolean =>
   typeof value === 'boolean' ? value : bad(where, 'is neither true nor false')
+
+const capabilityAt = (where: string, value: unknown): Capability =>
+  value === 'NET_RAW' ? value : bad(where, 'is no capability that is known, NET_RAW')
 
 /** The classes of a schema. Throws CallError EINVAL with a sentence that names the place for what is none. */
 export const classesOf = (schema: unknown): ObjectClass[] => {
@@ -242,6 +258,7 @@ export const classesOf = (schema: unknown): ObjectClass[] => {
           out: attributesAt(`${where}.out`, one.out),
           driverAttributes: flagAt(`${where}.driverAttributes`, one.driverAttributes),
           ...(one.undoable !== undefined && { undoable: flagAt(`${where}.undoable`, one.undoable) }),
+          ...(one.needs !== undefined && { needs: capabilityAt(`${where}.needs`, one.needs) }),
         },
       ]
     })

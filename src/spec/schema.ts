@@ -212,6 +212,9 @@ export const DESTROY = 3
 export const CREATE_FD = 4
 export const CHAIN = 5
 
+/** Rights that a process may have beside its user's, by Linux's names without CAP_. */
+export type Capability = 'NET_RAW'
+
 export interface Method<I extends Attributes = Attributes, O extends Attributes = Attributes> {
   /** The call number: method block × 32 + number. */
   readonly call: number
@@ -224,18 +227,21 @@ export interface Method<I extends Attributes = Attributes, O extends Attributes 
    * nothing, or what it makes goes with the chain.
    */
   readonly undoable?: boolean
+  /** What Linux asks of its callers, for what it does reaches beyond their own packets: CAP_NET_RAW. Else EPERM. */
+  readonly needs?: Capability
   /** Arguments that this device refuses, by name, each with its id and the reason (spec/links.ts). */
   readonly refused?: Readonly<Record<string, { readonly id: number; readonly why: string }>>
 }
 export const method = <const I extends Attributes, const O extends Attributes>(
   call: number,
-  m: { in: I; out: O; driverAttributes?: boolean; undoable?: boolean },
+  m: { in: I; out: O; driverAttributes?: boolean; undoable?: boolean; needs?: Capability },
 ): Method<I, O> => ({
   call,
   in: m.in,
   out: m.out,
   driverAttributes: m.driverAttributes ?? false,
   ...(m.undoable === true && { undoable: true }),
+  ...(m.needs !== undefined && { needs: m.needs }),
 })
 
 export type Methods = Readonly<Record<string, Method>>

@@ -145,6 +145,7 @@ const methodPart = (cls: JsonClass, method: JsonMethod, words: Words, additions:
     `Call ${callText(method.call)}.`,
     ...(method.drivers?.join() === cls.drivers?.join() ? [] : [`Drivers: ${driversText(method.drivers ?? [])}.`]),
     ...(twins.length === 0 ? ['Linux has no such call.'] : [`In Linux: ${twins.join(', ')}.`]),
+    ...(method.needs ? [`The caller must have CAP_${method.needs}; else EPERM.`] : []),
     ...(method.undoable ? ['Chains that are undone may have it about any object.'] : []),
     ...(method.driverAttributes ? ['A driver may have attributes of its own.'] : []),
   ]

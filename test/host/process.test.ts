@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
 import fc from 'fast-check'
 import { SystemError } from '../../src/host/errno.ts'
@@ -12,6 +13,7 @@ import {
   commandName,
   fdTarget,
   findFd,
+  hasCapability,
   isSame,
   mayAccess,
   openProcess,
@@ -236,4 +238,11 @@ test('a process that replaced its program is not the same', async () => {
   const exit = once(child, 'exit')
   child.stdin.end()
   await exit
+})
+
+test('a process has the capabilities that the kernel says, and one that is gone has none', () => {
+  const says = BigInt(`0x${/CapEff:\s*([0-9a-f]+)/.exec(readFileSync('/proc/self/status', 'latin1'))?.[1]}`)
+  for (let number = 0; number < 41; number++)
+    assert.equal(hasCapability(process.pid, number), ((says >> BigInt(number)) & 1n) === 1n)
+  assert.equal(hasCapability(0x7fffffff, 13), false)
 })

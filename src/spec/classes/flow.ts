@@ -55,6 +55,7 @@ export const Flow = objectClass('flow', ClassId.flow, {
       },
       out: {},
       driverAttributes: true,
+      needs: 'NET_RAW',
     }),
     query: method(QUERY, {
       in: {},

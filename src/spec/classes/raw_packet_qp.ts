@@ -16,6 +16,7 @@ export const RawPacketQp = objectClass('raw_packet_qp', ClassId.raw_packet_qp, {
       in: { ...common.create.in, rwqIndTable: optional(ref(9, 'rwq_ind_table')) },
       out: common.create.out,
       driverAttributes: true,
+      needs: 'NET_RAW',
     }),
     postSend: postSend(CallNumber.raw_packet_qp.postSend),
   },

@@ -1,0 +1,84 @@
+/*
+ * Methods for which Linux asks a capability (CREATE_FLOW, raw packets: CAP_NET_RAW): EPERM for whoever lacks it, by
+ * itself and in a chain; and not before the device is known to have the method.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { affiliate, type Caller, driverClass, invokeNow } from '../../src/core/index.ts'
+import { Classes } from '../../src/spec/classes.ts'
+import { encodeChain } from '../../src/uapi/chain.ts'
+import { bench, cap, errnoOf, testDriver, testLines } from './fixture.ts'
+
+const { flow: Flow, ud_qp: UdQp, raw_packet_qp: RawPacketQp, pd: Pd, cq: Cq, interface: Interface } = Classes
+
+const lines = [
+  driverClass(Flow, { create: () => ({}), destroy: (call, object, args, core) => core(call, object, args) }),
+  ...[UdQp, RawPacketQp].map(cls =>
+    driverClass(cls as typeof UdQp, {
+      create(_call, object, { userHandle }) {
+        affiliate(object, userHandle)
+        return { cap, qpNum: 20 }
+      },
+    }),
+  ),
+]
+const others = testLines.filter(({ class: { id } }) => !lines.some(line => line.class.id === id))
+
+const setUp = (with_: readonly (typeof testLines)[number][] = [...others, ...lines]) => {
+  const b = bench({}, testDriver(with_))
+  const pd = invokeNow(b.context, Pd, 'create', 0, {}, b.caller).object!
+  const cq = invokeNow(b.context, Cq, 'create', 0, { cqe: 1, userHandle: 0n, compVector: 0 }, b.caller).object!
+  return { ...b, qp: { pd, sendCq: cq, recvCq: cq, cap, userHandle: 0n } }
+}
+const rule = { type: 0, priority: 0, port: 1, flags: 0, specs: [] }
+
+/** A caller who has it, has it not, or does not say. */
+const who = (caller: Caller, has: boolean | undefined): Caller => ({
+  ...caller,
+  ...(has !== undefined && { allows: capability => has && capability === 'NET_RAW' }),
+})
+
+test('a rule of steering and a queue pair of raw packets are for those who may open raw sockets', () => {
+  const { context, caller, qp, device } = setUp()
+  const udQp = invokeNow(context, UdQp, 'create', 0, qp, who(caller, false)).object!
+  for (const [has, errno] of [
+    [false, 'EPERM'],
+    [true, 'ok'],
+    [undefined, 'ok'],
+  ] as const) {
+    const as = who(caller, has)
+    assert.equal(
+      errnoOf(() => invokeNow(context, Flow, 'create', 0, { ...rule, udQp }, as)),
+      errno,
+    )
+    assert.equal(
+      errnoOf(() => invokeNow(context, RawPacketQp, 'create', 0, qp, as)),
+      errno,
+    )
+  }
+  assert.equal(device.counts.flow, 2, 'what is refused leaves nothing')
+  assert.throws(() => invokeNow(context, Flow, 'create', 0, { ...rule, udQp }, who(caller, false)), {
+    code: 'EPERM',
+    message: /flow\.create: the process lacks CAP_NET_RAW; run it as root/,
+  })
+})
+
+test('a chain is no way round it', () => {
+  const { context, caller, qp } = setUp()
+  const udQp = invokeNow(context, UdQp, 'create', 0, qp, caller).object!
+  const method = context.device.schema.className('flow')!.methods.create
+  const call = { class: Flow, methodName: 'create', method, object: 0, args: { ...rule, udQp } }
+  const entries = encodeChain([{ call }])
+  const errorOf = (has: boolean) =>
+    invokeNow(context, Interface, 'chain', 0, { entries, onError: 0 }, who(caller, has)).out.error
+  assert.deepEqual([errorOf(false), errorOf(true)], [1, 0])
+})
+
+test('a device without rules of steering says so first, whoever asks', () => {
+  const { context, caller } = setUp(others.filter(({ class: { name } }) => name !== 'flow'))
+  for (const has of [false, true])
+    assert.equal(
+      errnoOf(() => invokeNow(context, Flow, 'create', 0, rule, who(caller, has))),
+      'EOPNOTSUPP',
+    )
+})
