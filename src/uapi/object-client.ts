@@ -5,7 +5,7 @@
  */
 import { AttributeFlag, CommonAttribute } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
-import { type AnyValues, sizeOf } from '../spec/schema.ts'
+import { type AnyValue, type AnyValues, sizeOf } from '../spec/schema.ts'
 import { checkKnown } from '../spec/versions.ts'
 import type { Call, Result } from './call.ts'
 import {
@@ -16,6 +16,7 @@ import {
   indirect,
   itemAt,
   methodOfCall,
+  type Named,
   pad,
   payloadSize,
   type Slot,
@@ -24,6 +25,7 @@ import {
   writePayload,
 } from './object-format.ts'
 import { checkValue, viewOf, writeBytes } from './scalar.ts'
+import { fit, type Step } from './shape.ts'
 
 const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 
@@ -47,6 +49,9 @@ export interface EncodeOptions {
 /** The entries of a chain, by attribute, whose objects a call names instead of its arguments. */
 export type ChainedRefs = Readonly<Record<string, number>>
 
+/** A call that says nothing beside its arguments. */
+const NONE: EncodeOptions = {}
+
 const roomOf = ({ attribute: { of }, name }: Slot, { rooms }: EncodeOptions): OutputRoom => {
   const isMany = of.kind === 'list' || of.kind === 'blob'
   return rooms?.[name] ?? (isMany ? Math.min(sizeOf(of), LIST_ROOM) : sizeOf(of))
@@ -54,12 +59,56 @@ const roomOf = ({ attribute: { of }, name }: Slot, { rooms }: EncodeOptions): Ou
 
 const inMessage = (room: OutputRoom): number => (typeof room === 'number' ? room : INDIRECT)
 
+/** What calls with the same names of arguments have in common, where nothing else is said. */
+interface Layout {
+  /** Arguments, in the order of the message. */
+  readonly inputs: readonly Slot[]
+  /** Those that have no size of their own, and the bytes of all the rest. */
+  readonly sized: readonly Slot[]
+  readonly length: number
+}
+const layouts = new WeakMap<Step, Layout>()
+
+/** The layout of a call that is plainly right; undefined for others, which are looked at one by one. */
+const layoutOf = (
+  { inputs: all, outputs, shape }: Named,
+  args: AnyValues,
+  options: EncodeOptions,
+  refs: ChainedRefs | undefined,
+): Layout | undefined => {
+  const seen = options === NONE && refs === undefined ? fit(shape, args) : undefined
+  if (seen === undefined) return undefined
+  let layout = layouts.get(seen)
+  if (layout === undefined) {
+    const inputs = all.filter(({ name }) => args[name] !== undefined)
+    const isSized = ({ attribute: { of } }: Slot): boolean => of.kind === 'list' || of.kind === 'blob'
+    const fixed = inputs.filter(slot => !isSized(slot)).map(({ attribute: { of } }) => sizeOf(of))
+    const rooms = outputs.map(slot => inMessage(roomOf(slot, options))).filter(room => room !== 0)
+    const length = [...fixed, ...rooms].reduce((sum, size) => sum + ATTRIBUTE + pad(size), HEADER)
+    layout = { inputs, sized: inputs.filter(isSized), length }
+    layouts.set(seen, layout)
+  }
+  return layout
+}
+
+const tooLong = (where: string, length: number): CallError =>
+  new CallError('EMSGSIZE', `${where}: the message would have ${length} bytes, at most 65,528 are possible`)
+
 /**
  * Bytes of a call's message. Arguments outside their limits are refused here; unknown bits of flags are the server's to
  * refuse. Throws CallError EINVAL, and EMSGSIZE if it would have more than 65,528 bytes.
  */
-export const messageLength = (call: Call, options: EncodeOptions = {}, refs?: ChainedRefs): number => {
-  const { where, inputs, outputs } = methodOfCall(call)
+export const messageLength = (call: Call, options: EncodeOptions = NONE, refs?: ChainedRefs): number => {
+  const named = methodOfCall(call)
+  const { where, inputs, outputs } = named
+  const layout = layoutOf(named, call.args, options, refs)
+  if (layout !== undefined) {
+    let bytes = layout.length
+    for (const { name, attribute } of layout.sized)
+      bytes += ATTRIBUTE + pad(payloadSize(attribute.of, call.args[name] as AnyValue))
+    if (bytes > 0xffff) throw tooLong(where, bytes)
+    return bytes
+  }
   checkKnown(where, call.method, call.args)
   let length = HEADER
   for (const { name, path, attribute } of inputs) {
@@ -77,8 +126,7 @@ export const messageLength = (call: Call, options: EncodeOptions = {}, refs?: Ch
     if (room !== 0) length += ATTRIBUTE + pad(inMessage(room))
   }
   if (options.legacy !== undefined) length += ATTRIBUTE + pad(options.legacy.length)
-  if (length > 0xffff)
-    throw new CallError('EMSGSIZE', `${where}: the message would have ${length} bytes, at most 65,528 are possible`)
+  if (length > 0xffff) throw tooLong(where, length)
   return length
 }
 
@@ -88,10 +136,12 @@ export const writeMessage = (
   start: number,
   length: number,
   call: Call,
-  options: EncodeOptions = {},
+  options: EncodeOptions = NONE,
   refs?: ChainedRefs,
 ): void => {
-  const { inputs, outputs } = methodOfCall(call)
+  const named = methodOfCall(call)
+  const { outputs } = named
+  const { inputs } = layoutOf(named, call.args, options, refs) ?? named
   view.setUint16(start, length, true)
   view.setUint16(start + 2, call.class.id, true)
   view.setUint32(start + 4, call.object, true)
@@ -132,7 +182,7 @@ export const writeMessage = (
 }
 
 /** The message of a call. Throws as `messageLength`. */
-export const encodeCall = (call: Call, options: EncodeOptions = {}): Uint8Array => {
+export const encodeCall = (call: Call, options: EncodeOptions = NONE): Uint8Array => {
   const message = new Uint8Array(messageLength(call, options))
   writeMessage(viewOf(message), 0, message.length, call, options)
   return message

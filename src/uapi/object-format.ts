@@ -19,6 +19,7 @@ import {
 import type { Call } from './call.ts'
 import { isZero } from './caller.ts'
 import { readRecord, readScalar, viewOf, writeBytes, writeRecord, writeRecords, writeScalar } from './scalar.ts'
+import { type Check, checkOf, type Shape, shapeOf } from './shape.ts'
 
 /** Bytes of the header of a message, and of an attribute. */
 export const HEADER = 16
@@ -48,6 +49,8 @@ export interface Slot {
   readonly name: string
   readonly path: string
   readonly attribute: Attribute
+  /** Of a value that a message brings: unknown bits of flags are wrong. */
+  readonly check: Check
 }
 
 /** A method with what reading and writing its messages needs, compiled once. */
@@ -57,13 +60,21 @@ export interface Named {
   readonly method: Method
   /** In order of declaration, and by id. */
   readonly inputs: readonly Slot[]
+  readonly required: readonly Slot[]
+  /** Of the arguments of who calls. */
+  readonly shape: Shape
   readonly outputs: readonly Slot[]
   readonly in: ReadonlyMap<number, Slot>
   readonly out: ReadonlyMap<number, Slot>
 }
 
 const slotsOf = (where: string, attributes: Attributes): readonly Slot[] =>
-  Object.entries(attributes).map(([name, attribute]) => ({ name, path: `${where}: attribute ${name}`, attribute }))
+  Object.entries(attributes).map(([name, attribute]) => ({
+    name,
+    path: `${where}: attribute ${name}`,
+    attribute,
+    check: checkOf(attribute.of, true),
+  }))
 
 const byId = (slots: readonly Slot[]): ReadonlyMap<number, Slot> =>
   new Map(slots.map(slot => [slot.attribute.id, slot]))
@@ -72,7 +83,9 @@ const compiled = (cls: ObjectClass, name: string, method: Method): Named => {
   const where = `${cls.name}.${name}`
   const inputs = slotsOf(where, method.in)
   const outputs = slotsOf(where, method.out)
-  return { name, where, method, inputs, outputs, in: byId(inputs), out: byId(outputs) }
+  const required = inputs.filter(({ attribute }) => !attribute.optional)
+  const shape = shapeOf(method.in, [])
+  return { name, where, method, inputs, required, shape, outputs, in: byId(inputs), out: byId(outputs) }
 }
 
 const numbered = new WeakMap<ObjectClass, ReadonlyMap<number, Named>>()

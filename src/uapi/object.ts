@@ -32,6 +32,7 @@ import {
   writePayload,
 } from './object-format.ts'
 import { checkValue, viewOf } from './scalar.ts'
+import { isRight } from './shape.ts'
 
 export { ATTRIBUTE, callOfRequest, HEADER, ioctlRequest } from './object-format.ts'
 
@@ -64,6 +65,12 @@ export interface Placed {
   readonly base?: bigint
 }
 
+/** An output that does not fit, and the bytes that it needs. */
+interface Needed {
+  readonly item: Item
+  readonly size: number
+}
+
 /** Room for an output. */
 interface Place {
   readonly slot: Slot
@@ -89,6 +96,11 @@ const descriptorsWithin = (result: Result, name: string, of: Kind): Placed[] =>
         .filter(({ attribute }) => attribute === name)
         .map(descriptor => ({ descriptor, offset: descriptor.offset ?? 0 }))
 
+const hasPlace = (places: readonly Place[], id: number): boolean => {
+  for (let i = 0; i < places.length; i++) if (places[i].item.id === id) return true
+  return false
+}
+
 const NO_INSTALLS: readonly Placed[] = Object.freeze([])
 
 /** Puts results into the rooms of a message, or the sizes that they would need. */
@@ -98,7 +110,7 @@ const answerIn = (
   message: Uint8Array,
   header: DataView,
   places: readonly Place[],
-  needed: Map<Item, number>,
+  needed: Needed[],
   result: Result,
 ): readonly Placed[] => {
   const filled: { place: Place; value: AnyValue; length: number }[] = []
@@ -113,7 +125,7 @@ const answerIn = (
     const room = item.flags & IS_INDIRECT ? indirect(path, header, item).length : item.length
     if (length > room) {
       short ??= spaceError(path, length, room)
-      needed.set(item, length)
+      needed.push({ item, size: length })
     } else filled.push({ place, value, length })
   }
   if (short !== undefined) throw short
@@ -130,7 +142,7 @@ const answerIn = (
       header.setUint32(at + 4, flags | FILLED, true)
       continue
     }
-    message.fill(0, payload, payload + room)
+    for (let i = payload; i < payload + room; i++) message[i] = 0
     writePayload(header, payload, place.slot.attribute.of, value)
     header.setUint32(at + 4, ((flags & 0xffff) | FILLED | (length << WRITTEN)) >>> 0, true)
   }
@@ -194,7 +206,7 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
   /** Ids of attributes that the method does not have. */
   let others: Set<number> | undefined
   // Bytes needed by outputs that do not fit.
-  const needed = new Map<Item, number>()
+  const needed: Needed[] = []
   let short: CallError | undefined
   let legacy: Uint8Array | undefined
   for (let at = HEADER; at < length; ) {
@@ -209,8 +221,7 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
       )
     const slot = (isOut ? named.out : named.in).get(id)
     const isTwice =
-      others?.has(id) === true ||
-      (slot !== undefined && !isOut ? slot.name in args : places.some(place => place.item.id === id))
+      others?.has(id) === true || (slot !== undefined && !isOut ? args[slot.name] !== undefined : hasPlace(places, id))
     if (isTwice) throw new CallError('EINVAL', `${where}: attribute 0x${id.toString(16)} is there twice`)
     if (slot === undefined) {
       others ??= new Set()
@@ -238,7 +249,7 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
       const size = of.kind === 'list' || of.kind === 'blob' ? 0 : sizeOf(of)
       if (room < size) {
         short ??= spaceError(path, size, room)
-        needed.set(item, size)
+        needed.push({ item, size })
       }
       places.push({ slot, item })
       continue
@@ -250,11 +261,11 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
       if (size > BigInt(limit)) throw new CallError('EINVAL', `${path}: ${size} bytes, at most ${limit} are taken`)
       value = valueIn(path, of, viewOf(view.copyIn(address, Number(size))), 0, Number(size))
     } else value = valueIn(path, of, header, item.payload, item.length)
-    checkValue(path, of, value, true)
+    if (!isRight(slot.check, value)) checkValue(path, of, value, true)
     args[name] = flags & CHAINED ? chained(view, path, of, value) : value
   }
-  for (const { name, path, attribute } of named.inputs)
-    if (!attribute.optional && args[name] === undefined) throw new CallError('EINVAL', `${path} is missing`)
+  for (const { name, path } of named.required)
+    if (args[name] === undefined) throw new CallError('EINVAL', `${path} is missing`)
 
   return {
     short,
@@ -262,7 +273,7 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
     legacy,
     answer: result => ({ message, installs: answerIn(where, view, message, header, places, needed, result) }),
     refuse: () => {
-      for (const [item, size] of needed) {
+      for (const { item, size } of needed) {
         if (item.flags & IS_INDIRECT) header.setBigUint64(item.payload + 8, BigInt(size), true)
         else header.setUint32(item.at + 4, ((item.flags & 0xffff) | (Math.min(size, 0xffff) << WRITTEN)) >>> 0, true)
       }

@@ -174,26 +174,55 @@ export const checkValue = (where: string, of: Kind, value: unknown, strict = fal
 
 // ---- records ----
 
+/** A field of a record, prepared: records are read and written often, and declarations come in many forms. */
+interface Place {
+  readonly name: string
+  readonly offset: number
+  readonly size: number
+  readonly of: Kind
+  /** A number of at most 32 bits without a sign; a record in the record. */
+  readonly isUint: boolean
+  readonly fields: Fields | undefined
+}
+
+const isUint = (of: Kind): boolean =>
+  of.kind !== 'fd' && of.kind !== 'u64' && of.kind !== 'bytes' && of.kind !== 'blob' && sizeOf(of) <= 4
+
+const placesOf = new WeakMap<Fields, readonly Place[]>()
+const placed = (fields: Fields): readonly Place[] => {
+  let places = placesOf.get(fields)
+  if (places === undefined) {
+    places = Object.entries(fields).map(([name, { offset, of }]) => {
+      const inner = of.kind === 'record' ? of.fields : undefined
+      return { name, offset, size: sizeOf(of), of, isUint: inner === undefined && isUint(of), fields: inner }
+    })
+    placesOf.set(fields, places)
+  }
+  return places
+}
+
 /** Writes a record's fields at `at`; what is missing stays as it is. */
 export const writeRecord = (view: DataView, at: number, fields: Fields, record: AnyRecord): void => {
-  for (const name in fields) {
-    const { offset, of } = fields[name]
-    const value = record[name]
+  const places = placed(fields)
+  for (let i = 0; i < places.length; i++) {
+    const place = places[i]
+    const value = record[place.name]
     if (value === undefined) continue
-    if (of.kind === 'record') writeRecord(view, at + offset, of.fields, value as AnyRecord)
-    else writeScalar(view, at + offset, sizeOf(of), of, value)
+    if (place.isUint) writeUint(view, at + place.offset, place.size, Number(value))
+    else if (place.fields !== undefined) writeRecord(view, at + place.offset, place.fields, value as AnyRecord)
+    else writeScalar(view, at + place.offset, place.size, place.of, value)
   }
 }
 
 /** Reads a record's fields at `at`; the bytes must be there. No field can be refused: each has just its kind's size. */
 export const readRecord = (view: DataView, at: number, fields: Fields, where: string): AnyRecord => {
   const record: AnyRecord = {}
-  for (const name in fields) {
-    const { offset, of } = fields[name]
-    record[name] =
-      of.kind === 'record'
-        ? readRecord(view, at + offset, of.fields, where)
-        : readScalar(view, at + offset, sizeOf(of), of, where)
+  const places = placed(fields)
+  for (let i = 0; i < places.length; i++) {
+    const { name, offset, size, of, isUint: isPlain, fields: inner } = places[i]
+    if (isPlain) record[name] = readUint(view, at + offset, size)
+    else if (inner !== undefined) record[name] = readRecord(view, at + offset, inner, where)
+    else record[name] = readScalar(view, at + offset, size, of, where)
   }
   return record
 }

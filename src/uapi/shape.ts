@@ -25,6 +25,8 @@ export interface Shape {
   readonly members: Members
   /** Names that are no members are passed over, as in records. */
   readonly open: boolean
+  /** As of `problemOf`. */
+  readonly strict: boolean
   readonly references: readonly ReferenceAttribute[]
   /** Where every walk begins, and how many steps there are behind it. */
   root: Step
@@ -51,9 +53,10 @@ const BYTES = 3
 const RECORD = 4
 const LIST = 5
 const ANY = 6
+const FLAGS = 7
 
-/** A kind, prepared: the limits of a number, of a length in bytes, or of a list's length. */
-interface Check {
+/** A kind, prepared: the limits of a number (of flags the bits), of a length in bytes, or of a list's length. */
+export interface Check {
   readonly type: number
   readonly least: number
   readonly most: number
@@ -78,9 +81,14 @@ const choiceOf = ({ values: names }: Enumeration): Check => {
     : { type: CHOICE, least, most, values, shape: undefined }
 }
 
+/** Bits that flags name, of those that they have. */
+const bitsOf = ({ of, width }: Kind & { readonly kind: 'flags' }): number =>
+  (Object.values(of.values).reduce((bits, bit) => bits | bit, 0) & (2 ** (8 * width) - 1)) >>> 0
+
 const HIGHEST = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
-const checkOf = (of: Kind): Check => {
+/** What a value of a kind is compared with by `isRight`. */
+export const checkOf = (of: Kind, strict = false): Check => {
   switch (of.kind) {
     case 'u8':
     case 'u16':
@@ -89,7 +97,7 @@ const checkOf = (of: Kind): Check => {
     case 'enum':
       return choiceOf(of.of)
     case 'flags':
-      return plain(NUMBER, 0, 2 ** (8 * of.width) - 1)
+      return strict ? plain(FLAGS, 0, bitsOf(of)) : plain(NUMBER, 0, 2 ** (8 * of.width) - 1)
     case 'ref':
       return plain(NUMBER, 0, 0xffffffff)
     case 'fd':
@@ -101,16 +109,25 @@ const checkOf = (of: Kind): Check => {
     case 'blob':
       return plain(BYTES, 0, of.max)
     case 'record':
-      return { type: RECORD, least: 0, most: 0, values: undefined, shape: recordShape(of.fields) }
+      return { type: RECORD, least: 0, most: 0, values: undefined, shape: recordShape(of.fields, strict) }
     case 'list':
-      return { type: LIST, least: 0, most: of.max, values: undefined, shape: recordShape(of.fields) }
+      return { type: LIST, least: 0, most: of.max, values: undefined, shape: recordShape(of.fields, strict) }
   }
 }
 
-const isRight = (check: Check, value: unknown): boolean => {
+/** Whether a value has no problem; a false one of a kind that is not plain may still have none. */
+export const isRight = (check: Check, value: unknown): boolean => {
   switch (check.type) {
     case NUMBER:
       return typeof value === 'number' && value >= check.least && value <= check.most && Number.isInteger(value)
+    case FLAGS:
+      return (
+        typeof value === 'number' &&
+        value >= 0 &&
+        value <= check.most &&
+        Number.isInteger(value) &&
+        (value & ~check.most) === 0
+      )
     case CHOICE:
       return (check.values as ReadonlySet<unknown>).has(value)
     case WIDE:
@@ -137,19 +154,25 @@ const beginning = (members: Members): Step => ({
   known: new Map(),
 })
 
-const shapeWith = (members: Members, open: boolean, references: readonly ReferenceAttribute[]): Shape => ({
+const shapeWith = (
+  members: Members,
+  open: boolean,
+  strict: boolean,
+  references: readonly ReferenceAttribute[],
+): Shape => ({
   members,
   open,
+  strict,
   references,
   root: beginning(members),
   steps: 0,
 })
 
-const recordShape = (fields: Members): Shape => shapeWith(fields, true, [])
+const recordShape = (fields: Members, strict: boolean): Shape => shapeWith(fields, true, strict, [])
 
 /** Of a method's arguments, of which `references` name objects. */
 export const shapeOf = (attributes: Members, references: readonly ReferenceAttribute[]): Shape =>
-  shapeWith(attributes, false, references)
+  shapeWith(attributes, false, false, references)
 
 /** Where another name than last time leads; undefined for one that may not come. */
 const other = (shape: Shape, from: Step, name: string): Step | undefined => {
@@ -164,7 +187,7 @@ const other = (shape: Shape, from: Step, name: string): Step | undefined => {
     shape.steps++
     const came = shape.references.filter(one => one.name === name || from.references.includes(one))
     to = {
-      check: member === undefined ? anything : checkOf(member.of),
+      check: member === undefined ? anything : checkOf(member.of, shape.strict),
       missing: from.missing - (member === undefined || member.optional === true ? 0 : 1),
       references: came.length === from.references.length ? from.references : came,
       name: undefined,

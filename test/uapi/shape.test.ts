@@ -26,7 +26,7 @@ import {
   u64,
 } from '../../src/spec/schema.ts'
 import { problemOf } from '../../src/uapi/scalar.ts'
-import { fit, shapeOf } from '../../src/uapi/shape.ts'
+import { checkOf, fit, isRight, shapeOf } from '../../src/uapi/shape.ts'
 
 const gaps = enumeration('gaps', { LOW: 1, HIGH: 7 })
 const fields = {
@@ -101,6 +101,18 @@ it('fits what has no problem, and nothing else', () => {
     }),
     { numRuns: 3000 },
   )
+})
+
+it('takes a value that has no problem, and no other, strict or not', () => {
+  const kinds = Object.values(attributes).map(({ of }) => of)
+  const flag = fc.constantFrom(1, 4, 0x80, 0x81, 0x100, 1.5)
+  for (const strict of [false, true])
+    fc.assert(
+      fc.property(fc.constantFrom(...kinds), fc.oneof(value, flag), (of, some) =>
+        assert.equal(isRight(checkOf(of, strict), some), problemOf(of, some, strict) === undefined),
+      ),
+      { numRuns: 3000 },
+    )
 })
 
 it('passes over names of a record that it does not know, and those of arguments not', () => {
