@@ -226,6 +226,7 @@ export const AsyncEventType = enumeration('async_event_type', {
   QP_LAST_WQE_REACHED: 16,
   CLIENT_REREGISTER: 17,
   GID_CHANGE: 18,
+  WQ_FATAL: 19,
   /** Of the system-wide device, which Linux does not have: the device with this index has come or gone. */
   DEVICE_ADDED: 0x80,
   DEVICE_REMOVED: 0x81,

@@ -29,7 +29,7 @@ export type AsyncEventName = keyof typeof AsyncEventType.values
 /** An asynchronous event: of a queue pair or queue made here, of a port, or of the device. */
 export interface DeviceEvent {
   readonly type: AsyncEventName
-  /** What it is about, if that was made by this library: a queue pair, a completion queue or a shared receive queue. */
+  /** What it is about, if that was made by this library: a queue pair, or a queue of any kind. */
   readonly source: Disposable | undefined
   readonly port: number | undefined
 }

@@ -82,7 +82,7 @@ export const openEventQueue = (kit: Kit): EventQueue => {
     throw invalid(
       `event_queue.${method}`,
       'it is no object of this device that has events',
-      "attach completion queues, queue pairs, shared receive queues, { port } or 'device'",
+      "attach queue pairs, queues of any kind, { port } or 'device'",
     )
   }
   const close = descriptorCloser(carrier, EventQueueClass, handle, () => {

@@ -9,7 +9,7 @@ import { FlowSpecFlags, FlowSpecType, QpState } from '../../src/spec/enums.ts'
 import { type FlowHeaderName, flowHeaders } from '../../src/spec/flow-headers.ts'
 import { flowFilters } from '../../src/spec/linux/flow.ts'
 import { createNetwork, type Device, GSI_QKEY, open } from '../../src/verbs/index.ts'
-import { line, next } from './ends.ts'
+import { line, next, nextEvent } from './ends.ts'
 import { refuses, untyped } from './mistakes.ts'
 import { createWholeDevice } from './whole-driver.ts'
 
@@ -260,6 +260,20 @@ test('events of work queues and queue pairs of these types come to an event queu
     for (const source of sources) events.attach(source)
     assert.deepEqual(events.attached(), sources)
     events.close()
+  }))
+
+test('a work queue tells of its end by an event', () =>
+  place(async ({ device, pd, mr, cq }) => {
+    const event = nextEvent(device)
+    const queue = pd.wq({ cq })
+    const qp = pd.rawPacketQp({ sendCq: cq, table: device.rwqIndTable([queue]), active: true, maxInline: 128 })
+    qp.flow()
+    queue.receive(mr.slice(0, 4))
+    qp.send(frameTo(1, 0x0800, 1))
+    const { type, source } = (await event) ?? {}
+    assert.deepEqual([type, source === queue, queue.state], ['WQ_FATAL', true, 'ERR'])
+    queue.modify({ state: 'RESET' })
+    assert.deepEqual([queue.state, queue.pending], ['RESET', 0])
   }))
 
 test('all of it is gone with its context', async () => {

@@ -19,9 +19,11 @@ import {
   findObject,
   type MappedPiece,
   mappedOf,
+  raise,
   register,
 } from '../../src/core/index.ts'
 import {
+  AsyncEventType,
   type Attributes,
   CallError,
   Classes,
@@ -44,6 +46,7 @@ import {
   SendWqe,
   Wc,
   WcOpcode,
+  WqState,
   zeroRecord,
 } from '../../src/spec/index.ts'
 
@@ -72,6 +75,11 @@ const take = (ring: Ring): number => {
   return element(ring, oldest)
 }
 
+/** What was posted is forgotten; the program begins at 0 as well. */
+const empty = ({ piece }: Ring): void => {
+  for (const at of [RingHeader.PRODUCER, RingHeader.CONSUMER]) piece.view.setUint32(piece.at + at, 0, true)
+}
+
 const complete = (cq: CoreObject<Ring>, id: bigint, opcode: number, bytes: number): void => {
   const { piece } = cq.state
   const newest = index(cq.state, RingHeader.PRODUCER)
@@ -89,13 +97,12 @@ const complete = (cq: CoreObject<Ring>, id: bigint, opcode: number, bytes: numbe
 interface Receives {
   readonly ring: Ring
   readonly cq: CoreObject<Ring>
+  state: number
 }
 interface Wq extends Receives {
-  state: number
   flags: number
 }
 interface Qp extends Receives {
-  state: number
   readonly sends: Ring
   readonly sendCq: CoreObject<Ring>
   readonly table: readonly CoreObject<Wq>[] | undefined
@@ -136,15 +143,27 @@ const matches = (frame: Uint8Array, { specs }: Rule): boolean =>
     mask.every((bits, i) => (((frame[places[type] + i] ?? 0) ^ value[i]) & bits) === 0),
   )
 
-const receive = ({ caller }: CallContext, { ring, cq }: Receives, frame: Uint8Array): void => {
+const receive = ({ caller }: CallContext, object: CoreObject<Receives>, frame: Uint8Array): void => {
+  const { ring, cq } = object.state
   const at = take(ring)
   if (at < 0) return
   const { view } = ring.piece
   const piece = at + RecvWqe.SGE
+  if (view.getUint32(piece + RingSge.LENGTH, true) < frame.length) {
+    fail(object)
+    return
+  }
   const [lo, hi] = [RingSge.ADDRESS, RingSge.ADDRESS + 4].map(word => view.getUint32(piece + word, true))
   const from = { address: 0, bytes: frame, view: new DataView(frame.buffer) }
   caller.memory.write(hi, lo, from, 0, frame.length, frame.length, frame.length)
   complete(cq, view.getBigUint64(at + RecvWqe.WR_ID, true), WcOpcode.values.RECV, frame.length)
+}
+
+/** A frame that does not fit ends the queue. */
+const fail = (object: CoreObject<Receives>): void => {
+  const isQueue = object.class.name === 'wq'
+  object.state.state = isQueue ? WqState.values.ERR : QpState.values.ERR
+  raise(object, isQueue ? AsyncEventType.values.WQ_FATAL : AsyncEventType.values.QP_FATAL)
 }
 
 const deliver = (call: CallContext, frame: Uint8Array): void => {
@@ -156,7 +175,7 @@ const deliver = (call: CallContext, frame: Uint8Array): void => {
     rule.counters.state[1] += BigInt(frame.length)
   }
   const { table } = rule.qp.state
-  receive(call, table === undefined ? rule.qp.state : table[frame[5] % table.length].state, frame)
+  receive(call, table === undefined ? rule.qp : table[frame[5] % table.length], frame)
 }
 
 // ---- classes ----
@@ -187,6 +206,7 @@ const qpClass = <N extends QpClassName>(name: N) =>
       query: (_call, { state: { state } }) => ({ ...zeros(Classes[name].methods.query.out), state }) as never,
       modify(_call, { state }, args) {
         state.state = args.state ?? state.state
+        if (args.state === QpState.values.RESET) for (const ring of [state.sends, state.ring]) empty(ring)
         return {}
       },
       postSend(call, { state }) {
@@ -218,6 +238,7 @@ const wqClass = driverClass<typeof wq, Wq, typeof queue>(
       if (curState !== undefined && curState !== state.state)
         throw new CallError('EINVAL', `wq.modify: attribute curState: it is in state ${state.state}`)
       state.state = to ?? state.state
+      if (to === WqState.values.RESET) empty(state.ring)
       state.flags = (state.flags & ~flagsMask) | (flags & flagsMask)
       return {}
     },
