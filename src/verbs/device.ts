@@ -20,6 +20,7 @@ import { checkUntil, createMailbox, type Until } from './mailbox.ts'
 import { type CreateArguments, type ObjectOf, objectPlan } from './object.ts'
 import { checkOwn, type Kit, make, type Named, type PathFacts } from './plan.ts'
 import { type CompletionQueue, type CqOptions, cqPlan } from './queue.ts'
+import { loseRings } from './ring.ts'
 import { createWaiters } from './waiters.ts'
 import { type ReceiveTable, receiveTablePlan } from './work-queue.ts'
 import { type XrcDomain, type XrcDomainOptions, xrcdPlan } from './xrc.ts'
@@ -162,6 +163,7 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     if (!open) return
     open = false
     handlers.clear()
+    for (const one of sources.values()) if (one !== undefined) loseRings(one, carrier.layout)
     carrier.close()
     waiters.wakeAll()
   }

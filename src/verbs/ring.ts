@@ -73,7 +73,27 @@ export const noProgramRing = (layout: RingLayout): ProgramRing => ({
   index: 0,
 })
 
-/** The same for what a call answered; a driver may have no rings, or none of this kind. */
+/** What objects that have rings hold of them: a completion queue or one for receives, or a queue pair. */
+interface Ringed {
+  ring?: ProgramRing
+  isHeld?: boolean
+  sends?: ProgramRing | undefined
+  receives?: ProgramRing | undefined
+}
+
+/**
+ * The device of `object` is closed: where its rings were, there may be others by now, which nobody reads or writes in
+ * its name any more.
+ */
+export const loseRings = (object: object, layout: RingLayout): void => {
+  const ringed = object as Ringed
+  if (ringed.ring !== undefined) ringed.ring = noProgramRing(layout)
+  if (ringed.isHeld) ringed.isHeld = false
+  if (ringed.sends !== undefined) ringed.sends = undefined
+  if (ringed.receives !== undefined) ringed.receives = undefined
+}
+
+/** A ring that a call answered, or none: a driver may have no rings, or none of this kind. */
 export const ringIfAny = (
   carrier: Pick<Carrier, 'layout' | 'ring'>,
   place: RingPlace | undefined,

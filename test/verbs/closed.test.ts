@@ -122,6 +122,35 @@ eachCarrier(openTwo => {
   })
 })
 
+eachCarrier(openTwo => {
+  test('of a device that is closed nothing completes any more, and its rings are touched no more', async () => {
+    const [device, other] = await openTwo()
+    const a = end(device)
+    const b = end(other)
+    a.qp.connect(b.qp.endpoint)
+    b.qp.connect(a.qp.endpoint)
+    for (let id = 1; id <= 3; id++) a.qp.write(new Uint8Array(8), b.mr.remote(0, 8), { id })
+    await a.cq.wait()
+    assert.ok(a.cq.poll() && a.cq.completion.id === 1)
+    const walk = (async () => {
+      let seen = 0
+      for await (const _ of a.cq) seen++
+      return seen
+    })()
+    await device.close()
+    // Nothing that came before the closing is lost to it, nothing comes after it.
+    await assert.rejects(walk, { code: 'EIO' })
+    for (let i = 0; i < 300; i++)
+      try {
+        assert.ok(!a.cq.poll(), `completion ${a.cq.completion.id} of nothing`)
+      } catch (error) {
+        assert.ok(error instanceof RdmaError && error.code === 'EIO', String(error))
+      }
+    assert.deepEqual([a.qp.pending], [0])
+    await other.close()
+  })
+})
+
 test('a device that goes under a program: what the program fails with is not hidden by what it closes', async () => {
   const network = createNetwork()
   const owner = await open({ network, name: 'gone0' })
