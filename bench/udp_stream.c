@@ -4,6 +4,7 @@
  *
  *   udp_stream gso|plain SEGMENT PAYLOAD BYTES [FROM TO [NETNS]]     prints GB/s of payload
  *   udp_stream gso-cost …                                            prints CPU seconds per GB, both processes
+ *   udp_stream gso-spin …                                            as gso, but both poll: each has a core of its own
  *
  * SEGMENT: bytes of each datagram, PAYLOAD: those of them that count, BYTES: how much payload in all. gso: cut and
  * joined by the kernel (UDP_SEGMENT, UDP_GRO); plain: datagrams one by one with sendmmsg and recvmmsg. So that nothing
@@ -12,6 +13,7 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
@@ -34,6 +36,8 @@
 #endif
 
 enum { BATCH = 16, PLAIN_BATCH = 64, ROOM = 65536, MOST_SEGMENTS = 62, MOST_BYTES = 65000 };
+
+static int spins;
 
 static void fail(const char *what)
 {
@@ -89,7 +93,11 @@ static void receive(int fd, const struct sockaddr_in *peer, uint64_t total, int 
         messages[i].msg_hdr.msg_iovlen = 1;
     }
     for (uint64_t got = 0; got < total;) {
-        const int n = recvmmsg(fd, messages, (unsigned)batch, MSG_WAITFORONE, NULL);
+        const int n = recvmmsg(fd, messages, (unsigned)batch, spins ? MSG_DONTWAIT : MSG_WAITFORONE, NULL);
+        if (n < 0 && spins && errno == EAGAIN) {
+            sched_yield();
+            continue;
+        }
         if (n < 0)
             fail("recvmmsg");
         for (int i = 0; i < n; i++)
@@ -143,7 +151,7 @@ static void stream(int fd, const struct sockaddr_in *peer, uint64_t total, int g
     }
     uint64_t got = 0;
     for (uint64_t sent = 0; sent < total;) {
-        got = told(fd, got, sent - got + step > window);
+        got = told(fd, got, !spins && sent - got + step > window);
         uint64_t many = (window - (sent - got)) / step;
         const uint64_t left = (total - sent + step - 1) / step;
         many = many > left ? left : many;
@@ -156,7 +164,7 @@ static void stream(int fd, const struct sockaddr_in *peer, uint64_t total, int g
         sent += (uint64_t)n * step;
     }
     while (got < total)
-        got = told(fd, got, 1);
+        got = told(fd, got, !spins);
 }
 
 static double seconds_now(void)
@@ -181,6 +189,7 @@ int main(int argc, char **argv)
         return 2;
     }
     const int gso = strncmp(argv[1], "gso", 3) == 0, cost = strcmp(argv[1], "gso-cost") == 0;
+    spins = strcmp(argv[1], "gso-spin") == 0;
     const uint64_t segment = strtoull(argv[2], NULL, 0), payload = strtoull(argv[3], NULL, 0);
     const uint64_t bytes = strtoull(argv[4], NULL, 0);
     const uint64_t total = (bytes + payload - 1) / payload * segment;
