@@ -6,11 +6,13 @@
  *   npm test -- wire core           only files below test/wire or test/core, or whose path contains the word; no biome
  *   npm test -- --long              the *.long.test files too
  *
- * The exit status is the runner's; its summary comes last.
+ * The exit status is the runner's; its summary comes last. A run of all tests also fails if no test ran of a file that
+ * docs/requirements.md names, so that no requirement is proved by what was not looked at.
  */
 import { spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
-import { relative } from 'node:path'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, relative } from 'node:path'
 import { filesBelow, inRoot, isMain, main, root, run, StepError, say } from './common.mjs'
 
 /**
@@ -33,6 +35,28 @@ export const testFiles = (long, words) => {
   return wanted.filter(path => words.some(word => path.slice('dist/test/'.length).includes(word)))
 }
 
+/** A test's source, from whatever path the runner has for it. */
+const sourceOf = path =>
+  (path.startsWith(root) ? relative(root, path) : path).replace(/^(.*\/)?dist\/(?=test\/)/, '').replace(/\.js$/, '.ts')
+
+/** The test files that a page names and that are not among those, compiled, of which `ran` has a line for each test. */
+export const namedButNotRun = (page, ran) => {
+  const named = new Set([...page.matchAll(/`(test\/[^`]+\.test\.ts)`/g)].map(match => match[1]))
+  for (const path of ran.split('\n')) named.delete(sourceOf(path))
+  return [...named].sort()
+}
+
+/**
+ * Whether every test that the requirements name ran; says which did not. Outside CI that is no failure: a machine may
+ * lack what a test needs, and the test has said so.
+ */
+const provesAll = ran => {
+  const absent = namedButNotRun(readFileSync(inRoot('docs', 'requirements.md'), 'utf8'), ran)
+  if (absent.length === 0) return true
+  say(`docs/requirements.md names tests of which none ran: ${absent.join(', ')}`)
+  return !process.env.CI && absent.every(path => existsSync(inRoot(path)))
+}
+
 const runTests = args => {
   const long = args.includes('--long')
   const words = args
@@ -46,6 +70,8 @@ const runTests = args => {
   if (files.length === 0) throw new StepError('there are no compiled tests: run `npm run build`')
   const tidy = words.length > 0 || run(inRoot('node_modules', '.bin', 'biome'), ['check', '--error-on-warnings', '.'])
 
+  const notes = mkdtempSync(join(tmpdir(), 'userdma-ran-'))
+  const ran = join(notes, 'ran')
   const timeout = long ? HANG_MS.long : HANG_MS.normal
   const options = [
     '--enable-source-maps',
@@ -53,12 +79,18 @@ const runTests = args => {
     '--test-concurrency=2',
     `--test-timeout=${timeout}`,
     '--test-reporter=spec',
+    '--test-reporter-destination=stdout',
+    `--test-reporter=${inRoot('scripts', 'ran-reporter.cjs')}`,
+    `--test-reporter-destination=${ran}`,
   ]
   const { status, signal, error } = spawnSync(process.execPath, [...options, ...files], { cwd: root, stdio: 'inherit' })
+  const seen = existsSync(ran) ? readFileSync(ran, 'utf8') : ''
+  rmSync(notes, { recursive: true, force: true })
   if (error) throw error
+  const proved = words.length > 0 || provesAll(seen)
   if (signal) say(`the test runner was ended by ${signal}`)
   if (!tidy) say('biome found the problems above, before the tests; `npm run format` mends most of them')
-  return status === 0 && tidy ? 0 : 1
+  return status === 0 && tidy && proved ? 0 : 1
 }
 
 if (isMain(import.meta.url)) main(runTests)

@@ -1,6 +1,6 @@
 /*
  * docs/requirements.md: every requirement has a row; the code, the tests and the commands that it names are there, and
- * the tests are among those that `npm test` runs.
+ * the tests are among those that `npm test` runs. That they did run is looked at when all have: scripts/test.mjs.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
