@@ -14,6 +14,7 @@ import { CallError } from '../spec/errno.ts'
 import { type AddressRole, absentOn, addressRoles, type LinkName, Links, whyAbsent } from '../spec/links.ts'
 import type { QpTypeName } from '../spec/qp-states.ts'
 import {
+  type Attribute,
   type Attributes,
   type Capability,
   CREATE,
@@ -25,6 +26,7 @@ import {
   MODIFY,
   Block as Numbers,
   type ObjectClass,
+  type RefusedArgument,
 } from '../spec/schema.ts'
 import { type ReferenceAttribute, shapeOf } from '../uapi/shape.ts'
 import { intoState } from './into-state.ts'
@@ -107,7 +109,7 @@ const ofLink = (link: LinkName | undefined, method: Method): Method => {
     Object.fromEntries(Object.entries(attributes).filter(([name]) => !absent.includes(name)))
   const refused = absent
     .filter(name => method.in[name] !== undefined)
-    .map(name => [name, { id: method.in[name].id, why: whyAbsent(link, name) }])
+    .map(name => [name, { id: method.in[name].id, code: 'EINVAL', why: whyAbsent(link, name) }])
   const needed = new Set(
     absent
       .filter(name => method.in[name]?.optional === false)
@@ -117,7 +119,23 @@ const ofLink = (link: LinkName | undefined, method: Method): Method => {
     name,
     needed.has(name) ? { ...one, optional: false } : one,
   ])
-  return { ...method, in: Object.fromEntries(own), out: without(method.out), refused: Object.fromEntries(refused) }
+  const all = { ...method.refused, ...Object.fromEntries(refused) }
+  return { ...method, in: Object.fromEntries(own), out: without(method.out), refused: all }
+}
+
+/** The method without what the driver cannot do. */
+const doable = (where: string, lacks: Readonly<Record<string, string>>, method: Method): Method => {
+  const names = Object.keys(lacks).filter(name => method.in[name] !== undefined)
+  if (names.length === 0) return method
+  const into: Record<string, Attribute> = { ...method.in }
+  const refused: Record<string, RefusedArgument> = { ...method.refused }
+  for (const name of names) {
+    const { id, optional } = method.in[name]
+    if (!optional) throw new Error(`${where}: attribute ${name} cannot be lacking, every call has it`)
+    delete into[name]
+    refused[name] = { id, code: 'EOPNOTSUPP', why: `attribute ${name}: ${lacks[name]}` }
+  }
+  return { ...method, in: into, refused }
 }
 
 /** The handler, for callers who may run it. What core does by itself nobody has asked for. */
@@ -169,11 +187,12 @@ const mergeClass = ({ name: driver, link }: Driver, given: DriverClass, core: Dr
     const added = line.additions[methodName]
     if (added !== undefined && !base.driverAttributes)
       throw new Error(`${where}: the method is declared to take no attributes of a driver`)
-    const method = ofLink(link, {
+    const whole = {
       ...base,
       in: mergeAttributes(where, base.in, added?.in),
       out: mergeAttributes(where, base.out, added?.out),
-    })
+    }
+    const method = ofLink(link, doable(where, line.lacks ?? {}, whole))
     provided.push([methodName, handler, method])
   }
   const cls: ObjectClass = {
@@ -228,6 +247,7 @@ const keyOf = (pool: TablePool, link: LinkName | undefined, given: DriverClass, 
     const added = line.additions[name]
     parts.push(`${name}+${identity(pool, added.in)}/${identity(pool, added.out)}`)
   }
+  for (const [name, why] of Object.entries(line.lacks ?? {}).sort()) parts.push(`${name}-${why}`)
   return parts.join(' ')
 }
 

@@ -78,3 +78,12 @@ export const onLinks = <C extends ObjectClass, S = unknown>(
   line: DriverClass,
   variants: Readonly<Partial<Record<LinkName, Handlers<C, S>>>>,
 ): DriverClass => ({ ...line, variants: variants as unknown as NonNullable<DriverClass['variants']> })
+
+/**
+ * The same without optional arguments that the driver cannot do, each with the reason: its devices do not list them,
+ * and who passes one is told why (EOPNOTSUPP).
+ */
+export const lacking = (line: DriverClass, attributes: Readonly<Record<string, string>>): DriverClass => ({
+  ...line,
+  lacks: { ...line.lacks, ...attributes },
+})

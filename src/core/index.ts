@@ -10,7 +10,7 @@ export { keysOf, type MrState } from './base/mr.ts'
 export { addEventHandler, registerClient } from './clients.ts'
 export { closeDescriptor, findDescriptor } from './descriptors.ts'
 export { callerView, type Dialect, dispatch } from './dispatch.ts'
-export { driverClass, type Handler, type Handlers, onLinks, withMethods } from './driver.ts'
+export { driverClass, type Handler, type Handlers, lacking, onLinks, withMethods } from './driver.ts'
 export { opsIoctl, opsMap, opsWrite } from './driver-ops.ts'
 export {
   affiliate,

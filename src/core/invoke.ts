@@ -135,7 +135,10 @@ const reference = (
 /** What the method refuses for a reason of its own, and what it needs. */
 const checkPresence = (entry: Entry, args: AnyValues): void => {
   for (const name in entry.method.refused)
-    if (args[name] !== undefined) throw new CallError('EINVAL', `${nameOf(entry)}: ${entry.method.refused[name].why}`)
+    if (args[name] !== undefined) {
+      const { code, why } = entry.method.refused[name]
+      throw new CallError(code, `${nameOf(entry)}: ${why}`)
+    }
   for (const name of entry.required)
     if (args[name] === undefined) throw new CallError('EINVAL', `${nameOf(entry)}: attribute ${name} is missing`)
 }

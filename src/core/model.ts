@@ -360,6 +360,8 @@ export interface DriverClass {
   readonly methods: Methods
   /** Versions of methods for devices of one link, in place of those in `handlers` (R27). */
   readonly variants?: Readonly<Partial<Record<LinkName, DriverClass['handlers']>>>
+  /** Optional arguments, of any method, that the driver cannot do, each with the reason. */
+  readonly lacks?: Readonly<Record<string, string>>
 }
 
 // ---- a driver's own calls (R28, R30; driver-ops.ts) ----

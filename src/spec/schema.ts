@@ -215,6 +215,13 @@ export const CHAIN = 5
 /** Rights that a process may have beside its user's, by Linux's names without CAP_. */
 export type Capability = 'NET_RAW'
 
+export interface RefusedArgument {
+  readonly id: number
+  readonly code: 'EINVAL' | 'EOPNOTSUPP'
+  /** The rest of a sentence that begins with class and method. */
+  readonly why: string
+}
+
 export interface Method<I extends Attributes = Attributes, O extends Attributes = Attributes> {
   /** The call number: method block × 32 + number. */
   readonly call: number
@@ -229,8 +236,8 @@ export interface Method<I extends Attributes = Attributes, O extends Attributes 
   readonly undoable?: boolean
   /** What Linux asks of its callers, for what it does reaches beyond their own packets: CAP_NET_RAW. Else EPERM. */
   readonly needs?: Capability
-  /** Arguments that this device refuses, by name, each with its id and the reason (spec/links.ts). */
-  readonly refused?: Readonly<Record<string, { readonly id: number; readonly why: string }>>
+  /** Arguments that this device refuses, by name: of another link (spec/links.ts), or what its driver lacks. */
+  readonly refused?: Readonly<Record<string, RefusedArgument>>
 }
 export const method = <const I extends Attributes, const O extends Attributes>(
   call: number,

@@ -235,7 +235,7 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
         )
       // It is known, and never means anything here: also a caller that could do without it is told.
       const refused = Object.values(named.method.refused ?? {}).find(one => one.id === id && !isOut)
-      if (refused !== undefined) throw new CallError('EINVAL', `${where}: ${refused.why}`)
+      if (refused !== undefined) throw new CallError(refused.code, `${where}: ${refused.why}`)
       if (flags & MANDATORY)
         throw new CallError('EPROTONOSUPPORT', `${where}: the mandatory attribute 0x${id.toString(16)} is unknown`)
       continue

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { compile, createPool, releaseTable, withHooks } from '../../src/core/compile.ts'
-import { driverClass, withMethods } from '../../src/core/driver.ts'
+import { driverClass, lacking, withMethods } from '../../src/core/driver.ts'
 import { findEntry, tableSlots } from '../../src/core/lookup.ts'
 import type { Driver, DriverClass } from '../../src/core/model.ts'
-import { Block, CREATE, DESTROY, method, objectClass, QUERY, ref, u32 } from '../../src/spec/schema.ts'
+import { Block, CREATE, DESTROY, method, objectClass, optional, QUERY, ref, u32 } from '../../src/spec/schema.ts'
 
 const Box = objectClass('box', 4, {
   methods: {
@@ -87,6 +87,23 @@ test('an experimental method is one like all others; the other blocks are not a 
   for (const call of [DESTROY + 2, Block.CM, Block.DRIVER_FAST - 1])
     assert.throws(() => at(call), /driver d: box\.open has call number \d+; a driver's own begin at 64/)
   assert.throws(() => at(Block.RESERVED), /box\.open: call number 128 is not in 0\.\.127; .*reserved/)
+})
+
+test('optional arguments that a driver cannot do are not there, and refused with the reason', () => {
+  const Pot = objectClass('pot', 0x8001, {
+    methods: { create: method(CREATE, { in: { size: u32(1), lid: optional(u32(2)) }, out: {} }) },
+  })
+  const create = () => ({})
+  const pool = createPool()
+  const table = (lacks?: Record<string, string>) => {
+    const line = driverClass(Pot, { create })
+    return compile(pool, core, driver(lacks === undefined ? line : lacking(line, lacks)))
+  }
+  const { method: without } = findEntry(table({ lid: 'no lids' }), Pot.id, CREATE)!
+  assert.deepEqual(Object.keys(without.in), ['size'])
+  assert.deepEqual(without.refused, { lid: { id: 2, code: 'EOPNOTSUPP', why: 'attribute lid: no lids' } })
+  assert.deepEqual(Object.keys(findEntry(table(), Pot.id, CREATE)!.method.in), ['size', 'lid'])
+  assert.throws(() => table({ size: 'any will do' }), /driver d: pot\.create: attribute size cannot be lacking/)
 })
 
 test('tables are dense: a block ends at its highest method, an unused class costs one slot (R5, R20)', () => {

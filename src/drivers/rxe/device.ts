@@ -5,7 +5,7 @@
  * device calls when something may have happened and when `nextTimeout` has come. Knows neither processes nor sockets:
  * rings come with the context, memory with the caller, packets with the port.
  */
-import { driverClass } from '../../core/driver.ts'
+import { driverClass, lacking } from '../../core/driver.ts'
 import { raise } from '../../core/events.ts'
 import { setGid } from '../../core/gids.ts'
 import { findHandle } from '../../core/handles.ts'
@@ -97,7 +97,7 @@ const rxeDriver: Driver<RxeState> = {
     driverClass(DeviceClass),
     driverClass(PortClass),
     pdClass,
-    driverClass(Mr),
+    lacking(driverClass(Mr), { dm: 'the device has no memory of its own' }),
     driverClass(Mw),
     driverClass(CompChannel),
     driverClass(AsyncFd),

@@ -6,7 +6,7 @@
  * its class's attributes, what packets do is the engine's. Here values are checked against the device's limits, address
  * vectors become flows of the port, and what the engine has no use for is noted for `query`.
  */
-import { driverClass } from '../../core/driver.ts'
+import { driverClass, lacking } from '../../core/driver.ts'
 import { affiliate } from '../../core/events.ts'
 import type { Context, DriverClass } from '../../core/model.ts'
 import { unbindWindowsOf } from '../../core/windows.ts'
@@ -60,8 +60,6 @@ const checkValues = (where: string, args: QpModify, activeMtu: number): void => 
   if (args.maxRdAtomic !== undefined) within(where, 'maxRdAtomic', args.maxRdAtomic, Limits.maxRdAtomic)
   if (args.maxDestRdAtomic !== undefined) within(where, 'maxDestRdAtomic', args.maxDestRdAtomic, Limits.maxRdAtomic)
   if (args.pathMtu !== undefined) within(where, 'pathMtu', args.pathMtu, activeMtu, 1)
-  // Automatic path migration is not there: an alternate path would be a promise that nobody keeps.
-  if (args.alternatePath !== undefined) throw new CallError('EOPNOTSUPP', `${where}: no alternate paths on this device`)
 }
 
 /** What the engine keeps; it passes over what is undefined. */
@@ -138,6 +136,9 @@ const checkSteps = (type: QpTypeName, before: number, after: number, args: QpMod
   if (why !== undefined) refuse(where, why)
 }
 
+/** An alternate path would be a promise that nobody keeps. */
+export const NO_MIGRATION = { alternatePath: 'the device has no automatic path migration' }
+
 /** The class of one type of queue pair. `cls` has those of the attributes here that the type has. */
 export const qpClass = (
   cls: ObjectClass,
@@ -147,7 +148,7 @@ export const qpClass = (
 ): DriverClass => {
   const createCall = `${cls.name}.create`
   const modifyCall = `${cls.name}.modify`
-  return driverClass<AnyQp, QueuePair, typeof QpQueues>(
+  const line = driverClass<AnyQp, QueuePair, typeof QpQueues>(
     cls as unknown as AnyQp,
     {
       create(call, object, { pd, sendCq, recvCq, cap, flags, userHandle, asyncFd, srq }) {
@@ -299,6 +300,7 @@ export const qpClass = (
     },
     QpQueues,
   )
+  return lacking(line, NO_MIGRATION)
 }
 
 /** Connections, reliable and unreliable. Other types have files of their own. */

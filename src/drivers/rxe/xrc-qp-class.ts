@@ -6,14 +6,14 @@
  * target is one queue pair of the engine behind any number of objects, in any process that has its domain open; which
  * shared queue takes a message is decided packet by packet (`findShared`).
  */
-import { driverClass } from '../../core/driver.ts'
+import { driverClass, lacking } from '../../core/driver.ts'
 import { affiliate } from '../../core/events.ts'
 import type { AnyHandler, DriverClass } from '../../core/model.ts'
 import { XrcIniQp, XrcTgtQp } from '../../spec/classes/xrc_qp.ts'
 import { CallError } from '../../spec/errno.ts'
 import { Service } from '../../spec/services.ts'
 import { Limits } from './attributes.ts'
-import { leavePath, qpClass } from './qp-class.ts'
+import { leavePath, NO_MIGRATION, qpClass } from './qp-class.ts'
 import { noReceives } from './receive-queue.ts'
 import { type QpObject, type QueuePair, type RxeState, type SrqState, stateOf, type XrcdObject } from './state.ts'
 import { type FindShared, noSends } from './work.ts'
@@ -112,7 +112,7 @@ const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
   },
 })
 
-const xrcTgtQpClass: DriverClass = { ...target, handlers: { ...target.handlers, modify, query } }
+const xrcTgtQpClass: DriverClass = lacking({ ...target, handlers: { ...target.handlers, modify, query } }, NO_MIGRATION)
 
 export const xrcQpClasses: readonly DriverClass[] = [xrcIniQpClass, xrcTgtQpClass]
 

@@ -8,6 +8,8 @@ import { invokeNow } from '../../../src/core/index.ts'
 import { Limits } from '../../../src/drivers/rxe/attributes.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { declare } from '../../../src/spec/description.ts'
 import {
   assertNothingLeft,
   type Cap,
@@ -318,14 +320,21 @@ test('paths: empty GID index, no global route, other port, families that differ'
   assert.equal(m.link.stat().flows, 1)
 })
 
-test('alternate paths do not exist', () => {
-  const { qp } = bench()
+test('alternate paths do not exist: the device does not list them and says why', () => {
+  const { p, qp } = bench()
   const q = inState(qp(), Qps.INIT)
   const alternatePath = { ...path(peer), altPort: 1, pkeyIndex: 0, timeout: 0 }
-  assert.equal(
-    errnoOf(() => modify(q, toRtr(42, peer, { alternatePath }))),
-    'EOPNOTSUPP',
-  )
+  assert.throws(() => modify(q, toRtr(42, peer, { alternatePath })), {
+    code: 'EOPNOTSUPP',
+    message: 'rc_qp.modify: attribute alternatePath: the device has no automatic path migration',
+  })
+  const listed = declare(invokeNow(p.context, Classes.interface, 'query', 0, {}, p.caller).out)
+  for (const name of ['rc_qp', 'uc_qp', 'xrc_ini_qp', 'xrc_tgt_qp']) {
+    const { create, modify } = listed.find(cls => cls.name === name)!.methods
+    assert.deepEqual([create.in.alternatePath, modify.in.alternatePath], [undefined, undefined], name)
+    assert.ok(modify.in.address)
+  }
+  assert.equal(listed.find(cls => cls.name === 'mr')!.methods.create.in.dm, undefined)
 })
 
 test('a flow lives as long as its path: changed in SQD, left in RESET, gone with the QP', () => {
