@@ -52,7 +52,7 @@ export interface QueuePair extends QpRings {
   readonly qpn: number
   /** XRC target: its domain, and all objects that it is; each gets its events. */
   readonly domain?: XrcDomain
-  readonly openers?: readonly QpObject[]
+  openers?: readonly QpObject[]
   /** Attributes that the engine has no use for: bits of `Noted`, and the address that `flow` was made of. */
   noted: number
   address: Address | undefined

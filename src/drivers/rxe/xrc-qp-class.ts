@@ -21,7 +21,7 @@ import { type FindShared, noSends } from './work.ts'
 /** What all objects of one target keep together. */
 interface Target extends QueuePair {
   readonly domain: XrcdObject['state']
-  readonly openers: QpObject[]
+  openers: readonly QpObject[]
 }
 
 // ---- initiators ----
@@ -45,7 +45,7 @@ const xrcIniQpClass: DriverClass = {
 /** In place of queues that a target does not have: nothing is ever posted there, and no program sees them. */
 const NO_RECEIVES = { ...noReceives, shared: true }
 
-const makeTarget = (device: RxeState, domain: Target['domain']): Target => {
+const makeTarget = (device: RxeState, domain: Target['domain'], opener: QpObject): Target => {
   const qpn = device.qpns.take()
   const row = device.engine().create({
     service: Service.XRC_TGT,
@@ -70,15 +70,18 @@ const makeTarget = (device: RxeState, domain: Target['domain']): Target => {
     address: undefined,
     flow: -1,
     domain,
-    openers: [],
+    openers: [opener],
   }
   device.rings[row] = made
   return made
 }
 
-const findTarget = (device: RxeState, domain: Target['domain'], qpn: number): Target => {
-  const there = device.qps[device.qpns.rowOf(qpn)]?.state
-  if (there?.domain === domain) return there as Target
+const openTarget = (device: RxeState, domain: Target['domain'], opener: QpObject, qpn: number): Target => {
+  const there = device.qps[device.qpns.rowOf(qpn)]?.state as Target | undefined
+  if (there?.domain === domain) {
+    there.openers = [...there.openers, opener]
+    return there
+  }
   throw new CallError('EINVAL', `xrc_tgt_qp.create: attribute qpNum: ${qpn} is no target queue pair of this domain`)
 }
 
@@ -88,9 +91,9 @@ const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
   create(call, object, { xrcd, qpNum, userHandle, asyncFd }) {
     const device = stateOf(call)
     const { state: domain } = xrcd as XrcdObject
-    const there = qpNum === undefined ? makeTarget(device, domain) : findTarget(device, domain, qpNum)
-    there.openers.push(object as QpObject)
-    device.qps[there.row] ??= object as QpObject
+    const opener = object as QpObject
+    const there = qpNum === undefined ? makeTarget(device, domain, opener) : openTarget(device, domain, opener, qpNum)
+    device.qps[there.row] ??= opener
     object.state = there
     affiliate(object, userHandle, { asyncFd })
     return { qpNum: there.qpn }
@@ -99,10 +102,10 @@ const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
   destroy(call, object, args, core) {
     const device = stateOf(call)
     const there = object.state as Target
-    const { row, qpn, openers } = there
-    openers.splice(openers.indexOf(object as QpObject), 1)
-    device.qps[row] = openers[0]
-    if (openers.length === 0) {
+    const { row, qpn } = there
+    there.openers = there.openers.filter(opener => opener !== object)
+    device.qps[row] = there.openers[0]
+    if (there.openers.length === 0) {
       device.engine().destroy(row)
       device.qpns.free(qpn)
       device.rings[row] = undefined
