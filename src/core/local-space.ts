@@ -28,37 +28,30 @@ interface Area {
   readonly length: number
 }
 
-/** Two views, and whether they show one buffer: remembered, since to ask a view for its buffer is a call. */
-let near: DataView | undefined
-let far: DataView | undefined
-let isOne = false
-const showOne = (a: DataView, b: DataView): boolean => {
-  if (a !== near || b !== far) {
-    near = a
-    far = b
-    isOne = a.buffer === b.buffer
-  }
-  return isOne
-}
-
 /** Up to so many bytes a loop over words is faster than a view of them, and allocates nothing. */
 const FEW = 256
 
-const copy = (
+/** Copies `size` bytes of this process. */
+export const copyBytes = (
   from: Pick<Bytes, 'bytes' | 'view'>,
   start: number,
   to: Pick<Bytes, 'bytes' | 'view'>,
   at: number,
   size: number,
 ): void => {
-  // the words of one buffer may overlap
-  if (size > FEW || showOne(from.view, to.view)) {
-    to.bytes.set(from.bytes.subarray(start, start + size), at)
+  if (size > FEW) {
+    to.bytes.set(size === from.bytes.length ? from.bytes : from.bytes.subarray(start, start + size), at)
     return
   }
   const words = size & ~3
-  for (let i = 0; i < words; i += 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
-  for (let i = words; i < size; i++) to.bytes[at + i] = from.bytes[start + i]
+  // they may overlap, if they lie in one buffer: those that the other would destroy come first
+  if (to.bytes.byteOffset + at <= from.bytes.byteOffset + start) {
+    for (let i = 0; i < words; i += 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
+    for (let i = words; i < size; i++) to.bytes[at + i] = from.bytes[start + i]
+    return
+  }
+  for (let i = size - 1; i >= words; i--) to.bytes[at + i] = from.bytes[start + i]
+  for (let i = words - 4; i >= 0; i -= 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
 }
 
 /** `copier`: copies more than one small piece, where the other side has an address too; absent: TypeScript does. */
@@ -121,7 +114,7 @@ export const createLocalSpace = (copier?: Copier): LocalSpace => {
       }
       for (let left = total, place = at; left > 0; left -= chunk, place += stride) {
         const size = Math.min(chunk, left)
-        copy(area, from, to, place, size)
+        copyBytes(area, from, to, place, size)
         from += size
       }
       return 0
@@ -136,7 +129,7 @@ export const createLocalSpace = (copier?: Copier): LocalSpace => {
       }
       for (let left = total, place = at; left > 0; left -= chunk, place += stride) {
         const size = Math.min(chunk, left)
-        copy(from, place, area, to, size)
+        copyBytes(from, place, area, to, size)
         to += size
       }
       return 0

@@ -11,7 +11,7 @@
 import { AccessFlags } from '../spec/enums.ts'
 import { CallError } from '../spec/errno.ts'
 import { TWO_32 } from '../spec/memory.ts'
-import type { AddressSpace } from './address-space.ts'
+import type { AddressSpace, Bytes } from './address-space.ts'
 
 const PAGE_BITS = 12
 const PAGE_SIZE = 1 << PAGE_BITS
@@ -20,6 +20,22 @@ const INDICES = 1 << 24
 
 /** What a key stands for. */
 export const KeyKind = { REGION: 0, WINDOW_1: 1, WINDOW_2: 2 } as const
+
+/** A region that was found last in memory of this process, and what `findPlace` needs of its row. */
+interface Recent {
+  /** Of the table when it was found; it is forgotten once anything has changed. */
+  version: number
+  key: number
+  pd: number
+  access: number
+  iovaHi: number
+  iovaLo: number
+  length: number
+  /** What holds it, where it begins in it, and how long that is: nothing once the buffer is transferred elsewhere. */
+  holder: Bytes
+  at: number
+  size: number
+}
 
 /** Rows by number; columns are exchanged when the table grows, so read them from the table each time. */
 export interface MemoryTable {
@@ -52,6 +68,10 @@ export interface MemoryTable {
   readonly pages: (Int32Array | undefined)[]
   readonly pageUses: Int32Array
   readonly freeRows: number[]
+  /** Changes with every region that goes or becomes another one. */
+  version: number
+  /** By the lowest bits of a key's index. */
+  readonly recent: readonly Recent[]
   /** Windows of type 2 that are bound now. */
   boundToQps: number
   rows: number
@@ -60,6 +80,22 @@ export interface MemoryTable {
   next: number
   round: number
 }
+
+/** Regions that are remembered: of one that sends and one that receives, and some more. */
+const RECENT = 8
+const nobodysBytes: Bytes = { address: 0, bytes: new Uint8Array(0), view: new DataView(new ArrayBuffer(0)) }
+const nothingRecent = (): Recent => ({
+  version: -1,
+  key: 0,
+  pd: 0.5,
+  access: 0,
+  iovaHi: 0,
+  iovaLo: 0,
+  length: 0,
+  holder: nobodysBytes,
+  at: 0.5,
+  size: 0,
+})
 
 export const createMemoryTable = (): MemoryTable => ({
   key: new Uint32Array(16),
@@ -79,6 +115,8 @@ export const createMemoryTable = (): MemoryTable => ({
   pages: new Array<Int32Array | undefined>(INDICES / PAGE_SIZE).fill(undefined),
   pageUses: new Int32Array(INDICES / PAGE_SIZE),
   freeRows: [],
+  version: 0,
+  recent: Array.from({ length: RECENT }, nothingRecent),
   boundToQps: 0,
   rows: 0,
   live: 0,
@@ -173,6 +211,7 @@ export const giveKeyRow = (table: MemoryTable, row: number): void => {
   if (table.pageUses[page] === 0 && page !== table.next >>> PAGE_BITS) table.pages[page] = undefined
   giveSpace(table, table.space[row])
   table.key[row] = 0
+  table.version++
   table.live--
   table.freeRows.push(row)
 }
@@ -215,6 +254,7 @@ export const placeRegion = (
   table.iovaHi[row] = Number(iova >> 32n)
   table.iovaLo[row] = Number(iova & 0xffffffffn)
   table.length[row] = length
+  table.version++
   const before = table.space[row]
   table.space[row] = takeSpace(table, space)
   giveSpace(table, before)
@@ -275,4 +315,50 @@ export const placeLo = (table: MemoryTable, row: number, lo: number): number =>
 export const placeHi = (table: MemoryTable, row: number, hi: number, lo: number): number => {
   const low = (lo >>> 0) - table.iovaLo[row] + table.startLo[row]
   return (hi - table.iovaHi[row] + table.startHi[row] + Math.floor(low / TWO_32)) >>> 0
+}
+
+const place = new Float64Array(1)
+
+/** Looks a key up for `findPlace`. False if it names no region, or one that does not lie in one buffer. */
+const remember = (table: MemoryTable, recent: Recent, key: number): boolean => {
+  const row = findKey(table, key)
+  if (row < 0 || table.kind[row] !== KeyKind.REGION) return false
+  const length = table.length[row]
+  const holder = table.spaces[table.space[row]]?.locate?.(table.startHi[row], table.startLo[row], length, place)
+  if (holder === undefined) return false
+  recent.version = table.version
+  recent.key = key
+  recent.pd = table.pd[row]
+  recent.access = table.access[row]
+  recent.iovaHi = table.iovaHi[row]
+  recent.iovaLo = table.iovaLo[row]
+  recent.length = length
+  recent.holder = holder
+  recent.at = place[0]
+  recent.size = holder.bytes.length
+  return true
+}
+
+/**
+ * `resolve` of a region in a buffer of this process: what holds the bytes, and in `place[0]` where they begin in it.
+ * Undefined for everything else, windows too, and whatever is not allowed: `resolve` says what it is.
+ */
+export const findPlace = (
+  table: MemoryTable,
+  pd: number,
+  key: number,
+  hi: number,
+  lo: number,
+  length: number,
+  access: number,
+  place: Float64Array,
+): Bytes | undefined => {
+  const recent = table.recent[(key >>> 8) & (RECENT - 1)]
+  if ((recent.key !== key || recent.version !== table.version) && !remember(table, recent, key)) return undefined
+  const { holder } = recent
+  if (recent.pd !== pd || (recent.access & access) !== access || holder.bytes.length !== recent.size) return undefined
+  const offset = (hi - recent.iovaHi) * TWO_32 + (lo - recent.iovaLo)
+  if (offset < 0 || offset + length > recent.length) return undefined
+  place[0] = recent.at + offset
+  return holder
 }

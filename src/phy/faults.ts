@@ -26,22 +26,60 @@ export interface FaultPort extends Port {
   ruleCounts(): RuleCounts[]
 }
 
-/** `device`: the name that rules use. */
 const nobody = (): null => null
 const always = (): boolean => true
 
+/** What accessors of a layer go by. */
+interface Wrapping {
+  readonly port: Port
+  listener: Port['receiver']
+  viewer: PortTap | null
+  settle(): void
+}
+
+type Watched = Pick<Port, 'windowBytes' | 'sharedWindowBytes' | 'receiver' | 'wake' | 'tap'>
+
+/** Shared by all layers: an object with accessors of its own is slow to read, and ports are read all the time. */
+const accessors: Watched & ThisType<Wrapping> = {
+  get windowBytes() {
+    return this.port.windowBytes
+  },
+  get sharedWindowBytes() {
+    return this.port.sharedWindowBytes
+  },
+  get receiver() {
+    return this.listener
+  },
+  set receiver(wanted) {
+    this.listener = wanted
+    this.settle()
+  },
+  get wake() {
+    return this.port.wake
+  },
+  set wake(wake) {
+    this.port.wake = wake
+  },
+  get tap() {
+    return this.viewer
+  },
+  set tap(wanted) {
+    this.viewer = wanted
+    this.settle()
+  },
+}
+
+/** `device`: the name that rules use. */
 export const withFaults = (port: Port, device: string, initial: readonly FaultRule[] = []): FaultPort => {
   const faults = noFaultCounts()
   let rules: readonly FaultRule[] = []
   const chanceFor = (direction: 'sent' | 'received') => createChance(rules, device, direction, port.maxPackets)
   let arriving = chanceFor('received')
   let leaving = chanceFor('sent')
-  let tap: PortTap | null = null
-  let receiver = port.receiver
   /** By flow that was ever opened, its record. */
   const flows: FlowAddress[] = []
 
-  const receiving = createFaultyReceiving(port, arriving, faults, () => tap)
+  const receiving = createFaultyReceiving(port, arriving, faults, () => layer.viewer)
   const sending = createFaultySending(port, leaving, faults, flow => flows[flow])
 
   /** Lets each direction go through its half, or past it. */
@@ -49,7 +87,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     const inFaulty = arriving.active || !receiving.isIdle()
     const outFaulty = leaving.active || !sending.isIdle()
     // faults are for packets
-    port.receiver = inFaulty ? null : receiver
+    port.receiver = inFaulty ? null : layer.listener
     layer.receiverOf = outFaulty ? nobody : port.receiverOf
     layer.isWaiting = inFaulty ? always : port.isWaiting
     layer.receive = inFaulty ? receiving.receive : port.receive
@@ -60,10 +98,10 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     layer.onTimeout = inFaulty || outFaulty ? onTimeout : port.onTimeout
     // What the inner port received is shown by our half, when its fate is known.
     port.tap =
-      tap === null || !inFaulty
-        ? tap
+      layer.viewer === null || !inFaulty
+        ? layer.viewer
         : run => {
-            if (run.direction === 'sent' || run.fate !== 'passed') tap?.(run)
+            if (run.direction === 'sent' || run.fate !== 'passed') layer.viewer?.(run)
           }
   }
   const release = (): void => {
@@ -93,7 +131,11 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     settle()
   }
 
-  const layer: FaultPort = {
+  const own: Omit<FaultPort, keyof Watched> & Wrapping = {
+    port,
+    listener: port.receiver,
+    viewer: null,
+    settle,
     arena: port.arena,
     scratch: port.scratch,
     counters: port.counters,
@@ -102,12 +144,6 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     soonPackets: port.soonPackets,
     maxBytes: port.maxBytes,
     pathMtu: port.pathMtu,
-    get windowBytes() {
-      return port.windowBytes
-    },
-    get sharedWindowBytes() {
-      return port.sharedWindowBytes
-    },
     setFaults,
     ruleCounts: () =>
       rules.map((_, i) => {
@@ -135,31 +171,11 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     receive: port.receive,
     release: port.release,
 
-    get receiver() {
-      return receiver
-    },
-    set receiver(wanted) {
-      receiver = wanted
-      settle()
-    },
     staging: port.staging,
     receiverOf: port.receiverOf,
     peerAt: port.peerAt,
     isWaiting: port.isWaiting,
 
-    get wake() {
-      return port.wake
-    },
-    set wake(wake) {
-      port.wake = wake
-    },
-    get tap() {
-      return tap
-    },
-    set tap(wanted) {
-      tap = wanted
-      settle()
-    },
     requireSeal: port.requireSeal,
     takeRoom: port.takeRoom,
     giveRoom: port.giveRoom,
@@ -175,6 +191,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
       port.close()
     },
   }
+  const layer: FaultPort & Wrapping = Object.setPrototypeOf(own, accessors)
   if (initial.length > 0) setFaults(initial)
   return layer
 }

@@ -12,3 +12,7 @@ export const TWO_32 = 2 ** 32
 
 /** `bytes` rounded up to whole pages. */
 export const wholePages = (bytes: number): number => Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES
+
+/** A word with its bytes in the opposite order, u32: what stands big-endian among little-endian words. */
+export const swap32 = (word: number): number =>
+  ((word << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24)) >>> 0

@@ -34,7 +34,7 @@ import { putHead, sharedOf } from './heads.ts'
 import { beginWrite, takeSend, takeWrite } from './messages.ts'
 import { flushMoves, gather, Moved, MoveKind, scatter } from './moves.ts'
 import { lastOf, onlyOf, operationOf } from './operations.ts'
-import { countBack, countMessage, countThere } from './partners.ts'
+import { ACK_BYTES, AETH_BYTES, BTH_BYTES, countBack, countMessage, countThere } from './partners.ts'
 import { PSN_MASK, psnAdd, psnDistance } from './psn.ts'
 import { Refusal, refuse, refuseAt } from './refusals.ts'
 import { mayRead, takeAnswer } from './resources.ts'
@@ -58,10 +58,7 @@ const { XRC_INI } = Service
 const { NAK_DUE, NAK_SENT } = R
 const { SENT_SOME, WAITS } = Step
 const HEADER_BYTES = opcodeHeaderBytes
-const ACK_BYTES = opcodeHeaderBytes[operationCode.ACKNOWLEDGE] + ICRC_BYTES
 const ATOMIC_ACK_BYTES = opcodeHeaderBytes[operationCode.ATOMIC_ACK] + ICRC_BYTES
-const BTH = 12
-const AETH = opcodeHeaderBytes[operationCode.READ_RESP_ONLY] - BTH
 
 /** Bytes of one slice. */
 export const SLICE_BYTES = 0x1_0000
@@ -238,8 +235,8 @@ const handRead = (s: EngineState, row: number, request: number, now: number): nu
   v[there + EXPECTED] = (v[there + EXPECTED] + packets) & PSN_MASK
   if (endsPart) v[there + MSN] = (v[there + MSN] + 1) & PSN_MASK
   // the first and the last response of a part are longer than the others by their AETH
-  const extra = (inPart === 0 ? AETH : 0) + (endsPart && inPart + packets > 1 ? AETH : 0)
-  countBack(s, packets, packets * (BTH + ICRC_BYTES) + extra + bytes + (-bytes & 3))
+  const extra = (inPart === 0 ? AETH_BYTES : 0) + (endsPart && inPart + packets > 1 ? AETH_BYTES : 0)
+  countBack(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + extra + bytes + (-bytes & 3))
   if (bytes > 0) {
     const { sourceArena: arena, sourceAt: from } = s
     const kind = MoveKind.READ_RESPONSE

@@ -44,6 +44,7 @@ import {
 import { clearTimer, nextDeadline, takeExpired } from './timers.ts'
 import { Turn } from './turns.ts'
 import type { Counters, Environment, Given, QpAttributes, QpInit, QpSnapshot, TransmitSink } from './types.ts'
+import { handAtOnce } from './whole.ts'
 import { forgetQueue } from './xrc.ts'
 
 const { WORDS, SERVICE, STATE, ALIVE, PEER, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, MAX_PSN } = Row
@@ -70,7 +71,7 @@ export interface Engine {
   /** XRC: the shared receive queue with this number is no more; its CQ may go too. Nothing is completed. */
   forgetShared(srqn: number): void
   /** Send requests may have been posted. */
-  onDoorbell(row: number, now: number): void
+  onDoorbell(row: number): void
   /** Receive requests may have been posted to a QP in error: they are flushed. */
   onReceiveScan(row: number): void
   /**
@@ -341,7 +342,10 @@ const onDoorbell = (s: EngineState, row: number): void => {
   }
   w[base + REQUESTER] |= MORE
   // with requests left to send from, the row is scheduled when they may go on
-  if (state === RTS && w[base + CURRENT] === 0) schedule(s, row)
+  if (state !== RTS || w[base + CURRENT] !== 0) return
+  // nobody is before it, and what is plain and leads to a neighbour needs no turn of its own
+  if (s.queueHead < 0 && s.env.neighbour !== undefined && handAtOnce(s, row)) return
+  schedule(s, row)
 }
 
 const onPacket = (

@@ -5,11 +5,11 @@
  */
 import { QpState } from '../spec/enums.ts'
 import { ICRC_BYTES } from '../spec/headers.ts'
-import { opcodeHeaderBytes } from '../spec/opcodes.ts'
+import { opcodeHeaderBytes, operationCode } from '../spec/opcodes.ts'
 import { reliableService, Service, serviceBits } from '../spec/services.ts'
 import { SendKind } from '../spec/work.ts'
 import { firstOf, lastOf, onlyOf, operationOf, plainBytes } from './operations.ts'
-import { type EngineState, R, Request, Row } from './state.ts'
+import { type EngineState, R, Request, Row, Tally } from './state.ts'
 import { type Neighbour, Send } from './types.ts'
 
 const { WORDS, ALIVE, SERVICE, STATE, QPN, MTU, DEST_QPN, FLOW, PEER, MAX_RD } = Row
@@ -21,6 +21,13 @@ const { NONE, LOCAL, READ } = SendKind
 const { UD, XRC_INI, XRC_TGT } = Service
 const { ACK_DUE, NAK_DUE } = R
 const HEADER_BYTES = opcodeHeaderBytes
+/** What a response of a READ has before its data, and the first and the last one of a part in addition. */
+export const BTH_BYTES = HEADER_BYTES[operationCode.READ_RESP_MIDDLE]
+const RETH_BYTES = HEADER_BYTES[operationCode.READ_REQUEST] - BTH_BYTES
+/** An acknowledgement. */
+export const ACK_BYTES = HEADER_BYTES[operationCode.ACKNOWLEDGE] + ICRC_BYTES
+export const AETH_BYTES = HEADER_BYTES[operationCode.READ_RESP_ONLY] - BTH_BYTES
+const { THERE, THERE_BYTES, BACK, BACK_BYTES } = Tally
 
 /** The service that the other end must have. */
 const partnerOf = (service: number): number => (service === XRC_INI ? XRC_TGT : service)
@@ -111,18 +118,52 @@ export const countMessage = (
   countThere(s, packets, size)
 }
 
+/** A SEND or WRITE of RC, `bytes` in `packets`, was done. */
+export const countPlain = (s: EngineState, packets: number, bytes: number, isWrite: boolean): void => {
+  const first = isWrite ? RETH_BYTES : 0
+  countThere(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + first + bytes + (-bytes & 3))
+  countBack(s, 1, ACK_BYTES)
+}
+
+/**
+ * A READ of `bytes` in `packets` responses, asked for in parts of `part` of them, was done. Answers how many parts.
+ */
+export const countRead = (s: EngineState, row: number, packets: number, part: number, bytes: number): number => {
+  const parts = Math.ceil(packets / part)
+  const last = packets - (parts - 1) * part
+  // the first and the last response of a part are longer than the others by their AETH
+  const ends = (parts - 1) * (part > 1 ? 2 : 1) + (last > 1 ? 2 : 1)
+  const request = HEADER_BYTES[serviceBits[s.rows[row * WORDS + SERVICE]] | operationCode.READ_REQUEST] + ICRC_BYTES
+  countThere(s, parts, parts * request)
+  countBack(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + ends * AETH_BYTES + bytes + (-bytes & 3))
+  return parts
+}
+
 /** Packets of so many bytes went to the other end. */
 export const countThere = (s: EngineState, packets: number, bytes: number): void => {
-  const own = s.env.neighbour as Neighbour
-  const theirs = s.partner as Neighbour
-  count(own, s, theirs, s.partnerState as EngineState, packets, bytes)
+  s.tally[THERE] += packets
+  s.tally[THERE_BYTES] += bytes
 }
 
 /** And back from it. */
 export const countBack = (s: EngineState, packets: number, bytes: number): void => {
+  s.tally[BACK] += packets
+  s.tally[BACK_BYTES] += bytes
+}
+
+/** The turn is over in which so much went to and fro: everybody's counters know it. */
+export const settleCounts = (s: EngineState): void => {
+  const { tally } = s
+  if (tally[THERE] === 0) return
   const own = s.env.neighbour as Neighbour
   const theirs = s.partner as Neighbour
-  count(theirs, s.partnerState as EngineState, own, s, packets, bytes)
+  const t = s.partnerState as EngineState
+  count(own, s, theirs, t, tally[THERE], tally[THERE_BYTES])
+  count(theirs, t, own, s, tally[BACK], tally[BACK_BYTES])
+  tally[THERE] = 0
+  tally[THERE_BYTES] = 0
+  tally[BACK] = 0
+  tally[BACK_BYTES] = 0
 }
 
 const count = (

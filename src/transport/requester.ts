@@ -20,7 +20,7 @@ import { putHead, sharedOf } from './heads.ts'
 import { doLocal, isLocalFenced } from './local.ts'
 import { gather, Moved } from './moves.ts'
 import { firstOf, lastOf, middleOf, onlyOf, operationOf, plainBytes } from './operations.ts'
-import { findPartner, isDirect } from './partners.ts'
+import { findPartner, isDirect, settleCounts } from './partners.ts'
 import { PSN_HALF, PSN_MASK, psnDistance } from './psn.ts'
 import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
 import { closeShare, openShare } from './sharing.ts'
@@ -30,6 +30,7 @@ import { isSet, setTimer } from './timers.ts'
 import { advance, refuseLocal, Step, Turn } from './turns.ts'
 import { Send } from './types.ts'
 import { onLeft } from './unreliable.ts'
+import { handWhole, MET_QUANTUM } from './whole.ts'
 
 const { WORDS, SERVICE, STATE, MTU, DEST_QPN, FLOW, MAX_RD, REQUESTER } = Row
 const { HEAD, CURRENT, UNACKED, SEND_PSN, SENT, ACKED, SINCE, RD_OUT, WINDOW } = Row
@@ -61,19 +62,20 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
   openShare(s, row, now)
   const met = s.env.neighbour !== undefined && findPartner(s, row)
   let answer: number = Turn.DONE
+  if (met) handWhole(s, row)
   for (;;) {
     const w = s.rows
     const state = w[base + STATE]
     if ((state !== RTS && state !== SQD) || (w[base + REQUESTER] & RNR_WAIT) !== 0) break
+    if (((w[base + SENT] - before) | 0) >= (met ? MET_QUANTUM : QUANTUM)) {
+      answer = Turn.MORE
+      break
+    }
     let request = w[base + CURRENT]
     if (request === 0) {
       if (state !== RTS || (w[base + REQUESTER] & MORE) === 0) break
       request = start(s, row)
       if (request === 0) break
-    }
-    if (((s.rows[base + SENT] - before) | 0) >= QUANTUM) {
-      answer = Turn.MORE
-      break
     }
     if (s.pool[request + STATUS] !== 0) {
       stopAt(s, row, request)
@@ -89,6 +91,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
     if (step === REFUSES) stopAt(s, row, request)
     break
   }
+  if (met) settleCounts(s)
   closeShare(s, row, (s.rows[base + SENT] - before) | 0, now)
   if (reliable) armAckTimer(s, row, now)
   return answer

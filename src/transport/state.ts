@@ -200,6 +200,9 @@ export const Move = {
   WORDS: 16,
 } as const
 
+/** Packets and bytes of a turn that went to a partner and came back, see partners.ts. */
+export const Tally = { THERE: 0, THERE_BYTES: 1, BACK: 2, BACK_BYTES: 3, WORDS: 4 } as const
+
 /** What a packet weighs in the send window beside its payload, in bytes. */
 export const PACKET_WEIGHT = 64
 
@@ -264,6 +267,8 @@ export interface EngineState {
   readonly place: Float64Array
   /** Window bytes that were handed over since `pollTransmit` was called. */
   handed: number
+  /** What this turn has to count (`Tally`). */
+  readonly tally: Float64Array
 
   /** Scratch: a completion, and the word before an atomic operation (lo, hi). */
   readonly completion: Uint32Array
@@ -325,6 +330,7 @@ export const createState = (
   sourceAt: 0,
   place: new Float64Array(1),
   handed: 0,
+  tally: new Float64Array(Tally.WORDS),
   completion: new Uint32Array(Completion.WORDS),
   original: new Uint32Array(2),
   shared: new Int32Array(2),

@@ -195,6 +195,21 @@ export interface Memory {
    */
   locate?(region: number, hi: number, lo: number, length: number, place: Float64Array): Arena | undefined
   /**
+   * `resolve` and `locate` in one, for regions that both would find; undefined if not, whatever the reason. There with
+   * `locate`.
+   */
+  find?(
+    pd: number,
+    key: number,
+    hi: number,
+    lo: number,
+    length: number,
+    access: number,
+    place: Float64Array,
+  ): Arena | undefined
+  /** Moves bytes from one place that was located to another, which may be in the same memory; there with `locate`. */
+  move?(from: Arena, at: number, to: Arena, into: number, length: number): void
+  /**
    * 64-bit compare and swap, host byte order, atomic among this device's operations. `original` gets (lo, hi). Returns
    * as `read`.
    */

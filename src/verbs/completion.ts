@@ -3,6 +3,7 @@
  * there or undefined. One object per completion queue stands for the oldest completion; nothing is allocated or copied,
  * so what it says holds until the queue's next step.
  */
+import { swap32 } from '../spec/memory.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { ProgramRing } from './ring.ts'
 
@@ -50,64 +51,61 @@ const opcodeNames = nameOf(WcOpcode.values)
 const SUCCESS = WcStatus.values.SUCCESS
 const TWO_32 = 2 ** 32
 
+const wordAt = (words: Int32Array, at: number): number => words[at >> 2] >>> 0
+
 /** What cursors have in common: there may be very many (R15). */
 const accessors: Completion & ThisType<CompletionCursor> = {
   get id() {
-    const { view, layout } = this.ring
-    return (
-      view.getUint32(this.at + layout.wc.WR_ID, true) + view.getUint32(this.at + layout.wc.WR_ID + 4, true) * TWO_32
-    )
+    const { words, layout } = this.ring
+    return wordAt(words, this.at + layout.wc.WR_ID) + wordAt(words, this.at + layout.wc.WR_ID + 4) * TWO_32
   },
   get ok() {
     return this.status === SUCCESS
   },
   get status() {
-    const { view, layout } = this.ring
-    return view.getUint32(this.at + layout.wc.STATUS, true)
+    const { words, layout } = this.ring
+    return wordAt(words, this.at + layout.wc.STATUS)
   },
   get statusName() {
     return statusNames[this.status] ?? String(this.status)
   },
   get opcode() {
-    const { view, layout } = this.ring
-    return view.getUint32(this.at + layout.wc.OPCODE, true)
+    const { words, layout } = this.ring
+    return wordAt(words, this.at + layout.wc.OPCODE)
   },
   get opcodeName() {
     return opcodeNames[this.opcode] ?? String(this.opcode)
   },
   get bytes() {
-    const { view, layout } = this.ring
-    return view.getUint32(this.at + layout.wc.BYTE_LEN, true)
+    const { words, layout } = this.ring
+    return wordAt(words, this.at + layout.wc.BYTE_LEN)
   },
   get qpn() {
-    const { view, layout } = this.ring
-    return view.getUint32(this.at + layout.wc.QP_NUM, true)
+    const { words, layout } = this.ring
+    return wordAt(words, this.at + layout.wc.QP_NUM)
   },
   get immediate() {
-    const { view, layout } = this.ring
-    const flags = view.getUint32(this.at + layout.wc.FLAGS, true)
-    return (flags & WITH_IMM) === 0 ? undefined : view.getUint32(this.at + layout.wc.IMM)
+    const { words, layout } = this.ring
+    const flags = words[(this.at + layout.wc.FLAGS) >> 2]
+    return (flags & WITH_IMM) === 0 ? undefined : swap32(words[(this.at + layout.wc.IMM) >> 2])
   },
   get invalidated() {
-    const { view, layout } = this.ring
-    const flags = view.getUint32(this.at + layout.wc.FLAGS, true)
-    return (flags & WITH_INV) === 0 ? undefined : view.getUint32(this.at + layout.wc.IMM, true)
+    const { words, layout } = this.ring
+    const flags = words[(this.at + layout.wc.FLAGS) >> 2]
+    return (flags & WITH_INV) === 0 ? undefined : wordAt(words, this.at + layout.wc.IMM)
   },
   get sourceQpn() {
-    const { view, layout } = this.ring
-    return view.getUint32(this.at + layout.wc.SRC_QP, true)
+    const { words, layout } = this.ring
+    return wordAt(words, this.at + layout.wc.SRC_QP)
   },
   get hasGrh() {
-    const { view, layout } = this.ring
-    return (view.getUint32(this.at + layout.wc.FLAGS, true) & GRH) !== 0
+    const { words, layout } = this.ring
+    return (words[(this.at + layout.wc.FLAGS) >> 2] & GRH) !== 0
   },
   get timestamp() {
     if (!this.timed) return undefined
-    const { view, layout } = this.ring
-    return (
-      view.getUint32(this.at + layout.wc.TIMESTAMP, true) +
-      view.getUint32(this.at + layout.wc.TIMESTAMP + 4, true) * TWO_32
-    )
+    const { words, layout } = this.ring
+    return wordAt(words, this.at + layout.wc.TIMESTAMP) + wordAt(words, this.at + layout.wc.TIMESTAMP + 4) * TWO_32
   },
 }
 

@@ -21,7 +21,7 @@ import { loadNativeCopier } from '../host/copy.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { AnyValues, ObjectClass } from '../spec/schema.ts'
 import type { Result } from '../uapi/call.ts'
-import type { Answered, Carrier, EventTargets } from './carrier.ts'
+import type { Answered, Carrier } from './carrier.ts'
 import { asRefusal, refused, refusing } from './error.ts'
 import { localCopies, localDescriptors } from './local-descriptors.ts'
 import { openOwnFile } from './local-file.ts'
@@ -79,7 +79,6 @@ const carrierOn = (
   const memory = createLocalSpace(network.link === 'memory' ? undefined : loadNativeCopier())
   /** Registered buffers, their addresses, and how often each is registered. */
   const known = new Map<Uint8Array, { readonly address: number; uses: number }>()
-  let targets: EventTargets | undefined
   const caller: Caller = {
     memory,
     ...localCopies(memory),
@@ -87,13 +86,13 @@ const carrierOn = (
     file: number => String(number),
     openFile: openOwnFile,
     handlers: {
-      completion: userHandle => targets?.completion(Number(userHandle)),
-      event: (userHandle, type) => targets?.event(type, Number(userHandle), undefined),
+      completion: userHandle => carrier.targets?.completion(Number(userHandle)),
+      event: (userHandle, type) => carrier.targets?.event(type, Number(userHandle), undefined),
     },
   }
   const unsubscribe = addEventHandler(device, ({ type, port }) => {
-    targets?.event(type, undefined, port)
-    if (type === DEVICE_FATAL) targets?.ended()
+    carrier.targets?.event(type, undefined, port)
+    if (type === DEVICE_FATAL) carrier.targets?.ended()
   })
 
   /** Drivers of other devices are told by the method that is for it, if they have it. */
@@ -105,7 +104,7 @@ const carrierOn = (
     refusing(`${object.class.name}.postSend`, () => invokeNow(context, object.class, 'postSend', handle, {}, caller))
   }
 
-  return {
+  const carrier: Carrier = {
     remote: false,
     call(cls, method, object, args) {
       if (object === CLOSED) throw isClosed(`${(cls as ObjectClass).name}.${method}`)
@@ -154,18 +153,14 @@ const carrierOn = (
       known.delete(buffer)
       memory.remove(area.address)
     },
-    get targets() {
-      return targets
-    },
-    set targets(to) {
-      targets = to
-    },
+    targets: undefined,
     close() {
       unsubscribe()
       closeContext(context)
       closed()
     },
   }
+  return carrier
 }
 
 /** A soft device made in this process, and a context on it. `close` removes the device. */

@@ -108,24 +108,38 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
 
   const pollAll = (now: number): boolean => {
     let progress = false
+    const isTime = now >= timerDue
+    if (isTime) disarm()
     // Every post names its queue pair, so that idle ones cost nothing.
-    for (const device of devices) if (device.hasWork(now)) progress = device.poll(now, Where.CHANGED) || progress
-    return expire(core, now) || progress
+    for (let i = 0; i < devices.length; i++)
+      if (isTime || devices[i].hasWork()) progress = devices[i].poll(now, Where.CHANGED) || progress
+    return (isTime && expire(core, now)) || progress
   }
-  const hasWork = (now: number): boolean => {
-    for (const device of devices) if (device.hasWork(now)) return true
+  /** What was posted is looked at, and what of it needs no turn is done. */
+  const ring = (): boolean => {
+    let found = false
+    for (let i = 0; i < devices.length; i++) found = devices[i].ring() || found
+    return found
+  }
+  const hasWork = (): boolean => {
+    for (let i = 0; i < devices.length; i++) if (devices[i].hasWork()) return true
     return false
+  }
+  const disarm = (): void => {
+    clearTimeout(timer)
+    timerDue = Number.POSITIVE_INFINITY
   }
   const armTimer = (): void => {
     let due = nextDue(core)
-    for (const device of devices) due = Math.min(due, device.nextTimeout())
+    for (let i = 0; i < devices.length; i++) due = Math.min(due, devices[i].nextTimeout())
     if (due >= timerDue) return
     clearTimeout(timer)
     timerDue = due
     timer = setTimeout(onTimer, Math.min(Math.max(Math.ceil((due - nowMicroseconds()) / 1000), 1), LONGEST_TIMER))
   }
   const onTimer = (): void => {
-    timerDue = Number.POSITIVE_INFINITY
+    // It may come a little early: it is looked at who is due, and armed again, in any case.
+    timerDue = Number.NEGATIVE_INFINITY
     touched = true
     drive()
   }
@@ -139,13 +153,18 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
     if (driving || (quiet && !touched && !timerCame())) return false
     driving = true
     touched = false
-    let worked = false
-    let busy = true
+    let worked = ring()
+    // Often that was all, and nobody waits for a time, which is dear to ask for.
+    let busy = timerDue !== Number.POSITIVE_INFINITY || hasWork()
+    if (!busy) {
+      driving = false
+      return worked
+    }
     for (let turn = 0; turn < TURNS && busy; turn++) {
       const now = nowMicroseconds()
       const progress = pollAll(now)
       worked = progress || worked
-      busy = progress && hasWork(now)
+      busy = progress && hasWork()
     }
     driving = false
     if (busy) kick()
@@ -177,11 +196,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
   const touch = (): void => {
     touched = true
   }
-  const stop = (): void => {
-    clearTimeout(timer)
-    timerDue = Number.POSITIVE_INFINITY
-  }
-  return { drive, kick, touch, pause, stop }
+  return { drive, kick, touch, pause, stop: disarm }
 }
 
 const networkWords: Words<NetworkOptions> = { fault: true, link: true, path: true }

@@ -18,7 +18,7 @@ import { errnoName } from '../spec/errno.ts'
 import type { AnyValues, ObjectClass } from '../spec/schema.ts'
 import { OpenWants, ParkedPage } from '../spec/session.ts'
 import { writeOpen } from '../uapi/session.ts'
-import type { Carrier, EventTargets } from './carrier.ts'
+import type { Carrier } from './carrier.ts'
 import { invalid, RdmaError, refusal, refused } from './error.ts'
 import { createFileRings } from './file-rings.ts'
 import { createCalls } from './messages.ts'
@@ -96,7 +96,6 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
   const known = new Map<Uint8Array, number>()
   const token = new Uint8Array(4)
   const tokenView = new DataView(token.buffer)
-  let targets: EventTargets | undefined
   let polls = 0
   let closed = false
 
@@ -104,7 +103,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
   /** Reads records of an event descriptor as they come, until its end. */
   const read = (fd: number, bytes: number, take: (record: DataView) => void): void => {
     descriptors.made(fd)
-    descriptors.read(fd, bytes, take, () => targets?.ended())
+    descriptors.read(fd, bytes, take, () => carrier.targets?.ended())
   }
 
   const end = (): void => {
@@ -128,15 +127,15 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
     read(events, ASYNC_RECORD, record => {
       const element = record.getUint32(0, true)
       const type = record.getUint32(8, true)
-      if (type === DEVICE_FATAL) targets?.event(type, undefined, undefined)
-      else if (OF_PORT.has(type)) targets?.event(type, undefined, element)
-      else targets?.event(type, element, undefined)
-      if (type === DEVICE_FATAL) targets?.ended()
+      if (type === DEVICE_FATAL) carrier.targets?.event(type, undefined, undefined)
+      else if (OF_PORT.has(type)) carrier.targets?.event(type, undefined, element)
+      else carrier.targets?.event(type, element, undefined)
+      if (type === DEVICE_FATAL) carrier.targets?.ended()
     })
     // A device without verbs completes nothing.
     if (classes.some(({ name }) => name === CompChannel.name)) {
       channel = send(CompChannel, 'create', 0, {}).object
-      read(channel, COMPLETION_RECORD, record => targets?.completion(record.getUint32(0, true)))
+      read(channel, COMPLETION_RECORD, record => carrier.targets?.completion(record.getUint32(0, true)))
     }
   } catch (error) {
     end()
@@ -147,7 +146,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
     if (closed) throw refused('EIO', call, 'the device is closed')
   }
 
-  return {
+  const carrier: Carrier & { readonly device: RemoteDevice } = {
     remote: true,
     device,
     call(cls, method, object, args) {
@@ -197,12 +196,8 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
       if (uses === 0) known.delete(buffer)
       else known.set(buffer, uses)
     },
-    get targets() {
-      return targets
-    },
-    set targets(to) {
-      targets = to
-    },
+    targets: undefined,
     close: end,
   }
+  return carrier
 }

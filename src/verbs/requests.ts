@@ -8,25 +8,25 @@ import type { ProgramRing } from './ring.ts'
 
 const TWO_32 = 2 ** 32
 
-const putU64 = (view: DataView, at: number, value: number): void => {
-  view.setUint32(at, value, true)
-  view.setUint32(at + 4, value / TWO_32, true)
+const putU64 = (words: Int32Array, at: number, value: number): void => {
+  words[at >> 2] = value
+  words[(at >> 2) + 1] = value / TWO_32
 }
 
-const putSlice = (view: DataView, at: number, { lo, hi, length, lkey }: Slice): void => {
-  view.setUint32(at + RingSge.ADDRESS, lo, true)
-  view.setUint32(at + RingSge.ADDRESS + 4, hi, true)
-  view.setUint32(at + RingSge.LENGTH, length, true)
-  view.setUint32(at + RingSge.LKEY, lkey, true)
+const putSlice = (words: Int32Array, at: number, { lo, hi, length, lkey }: Slice): void => {
+  words[(at + RingSge.ADDRESS) >> 2] = lo
+  words[(at + RingSge.ADDRESS + 4) >> 2] = hi
+  words[(at + RingSge.LENGTH) >> 2] = length
+  words[(at + RingSge.LKEY) >> 2] = lkey
 }
 
 /** Writes elements to `at` and answers their number; `total` of them is `totalOf`. */
-const putSlices = (view: DataView, at: number, local: Slice | readonly Slice[]): number => {
+const putSlices = (words: Int32Array, at: number, local: Slice | readonly Slice[]): number => {
   if (!Array.isArray(local)) {
-    putSlice(view, at, local as Slice)
+    putSlice(words, at, local as Slice)
     return 1
   }
-  for (let i = 0; i < local.length; i++) putSlice(view, at + i * RingSge.BYTES, local[i])
+  for (let i = 0; i < local.length; i++) putSlice(words, at + i * RingSge.BYTES, local[i])
   return local.length
 }
 
@@ -39,24 +39,24 @@ export const totalOf = (local: Slice | readonly Slice[]): number => {
 
 /** The part that every send request has. */
 export const putSend = (
-  { view, layout: { send } }: ProgramRing,
+  { words, layout: { send } }: ProgramRing,
   at: number,
   opcode: number,
   id: number,
   flags: number,
   local: Slice | readonly Slice[] | undefined,
 ): void => {
-  putU64(view, at + send.WR_ID, id)
-  view.setUint32(at + send.OPCODE, opcode, true)
-  view.setUint32(at + send.FLAGS, flags, true)
-  view.setUint32(at + send.DMA_LENGTH, local === undefined ? 0 : totalOf(local), true)
-  view.setUint32(at + send.DMA_NUM_SGE, local === undefined ? 0 : putSlices(view, at + send.SGE, local), true)
+  putU64(words, at + send.WR_ID, id)
+  words[(at + send.OPCODE) >> 2] = opcode
+  words[(at + send.FLAGS) >> 2] = flags
+  words[(at + send.DMA_LENGTH) >> 2] = local === undefined ? 0 : totalOf(local)
+  words[(at + send.DMA_NUM_SGE) >> 2] = local === undefined ? 0 : putSlices(words, at + send.SGE, local)
 }
 
 /** Inline data instead of elements. */
-export const putInline = ({ view, bytes, layout: { send } }: ProgramRing, at: number, data: Uint8Array): void => {
-  view.setUint32(at + send.DMA_LENGTH, data.length, true)
-  view.setUint32(at + send.DMA_NUM_SGE, 0, true)
+export const putInline = ({ words, bytes, layout: { send } }: ProgramRing, at: number, data: Uint8Array): void => {
+  words[(at + send.DMA_LENGTH) >> 2] = data.length
+  words[(at + send.DMA_NUM_SGE) >> 2] = 0
   bytes.set(data, at + send.SGE)
 }
 
@@ -66,23 +66,28 @@ export const putImmediate = ({ view, layout: { send } }: ProgramRing, at: number
 }
 
 /** The key that the peer is to invalidate. */
-export const putInvalidate = ({ view, layout: { send } }: ProgramRing, at: number, key: number): void => {
-  view.setUint32(at + send.IMM, key, true)
+export const putInvalidate = ({ words, layout: { send } }: ProgramRing, at: number, key: number): void => {
+  words[(at + send.IMM) >> 2] = key
 }
 
 /** Remote memory of WRITE and READ. */
-export const putRemote = ({ view, layout: { send } }: ProgramRing, at: number, address: bigint, rkey: number): void => {
+export const putRemote = (
+  { view, words, layout: { send } }: ProgramRing,
+  at: number,
+  address: bigint,
+  rkey: number,
+): void => {
   view.setBigUint64(at + send.REMOTE, address, true)
-  view.setUint32(at + send.RKEY, rkey, true)
+  words[(at + send.RKEY) >> 2] = rkey
 }
 
 /** The lower half of the remote address that was written to a request. */
-export const remoteLow = ({ view, layout: { send } }: ProgramRing, at: number): number =>
-  view.getUint32(at + send.REMOTE, true)
+export const remoteLow = ({ words, layout: { send } }: ProgramRing, at: number): number =>
+  words[(at + send.REMOTE) >> 2]
 
 /** Remote word and operands of an atomic. */
 export const putAtomic = (
-  { view, layout: { send } }: ProgramRing,
+  { view, words, layout: { send } }: ProgramRing,
   at: number,
   address: bigint,
   rkey: number,
@@ -92,12 +97,12 @@ export const putAtomic = (
   view.setBigUint64(at + send.REMOTE, address, true)
   view.setBigUint64(at + send.ATOMIC_COMPARE_ADD, compareOrAdd, true)
   view.setBigUint64(at + send.ATOMIC_SWAP, swap, true)
-  view.setUint32(at + send.ATOMIC_RKEY, rkey, true)
+  words[(at + send.ATOMIC_RKEY) >> 2] = rkey
 }
 
 /** FLUSH (annex A19): `placement` and `selectivity` as in spec/headers.ts. */
 export const putFlush = (
-  { view, layout: { send } }: ProgramRing,
+  { view, words, layout: { send } }: ProgramRing,
   at: number,
   address: bigint,
   rkey: number,
@@ -106,21 +111,21 @@ export const putFlush = (
   selectivity: number,
 ): void => {
   view.setBigUint64(at + send.REMOTE, address, true)
-  view.setUint32(at + send.FLUSH_RKEY, rkey, true)
+  words[(at + send.FLUSH_RKEY) >> 2] = rkey
   view.setUint8(at + send.FLUSH_PLACEMENT, placement)
   view.setUint8(at + send.FLUSH_SELECTIVITY, selectivity)
-  view.setUint32(at + send.DMA_LENGTH, length, true)
+  words[(at + send.DMA_LENGTH) >> 2] = length
 }
 
 /** The 8 bytes of an ATOMIC WRITE. */
-export const putWord = ({ view, layout: { send } }: ProgramRing, at: number, word: bigint): void => {
+export const putWord = ({ view, words, layout: { send } }: ProgramRing, at: number, word: bigint): void => {
   view.setBigUint64(at + send.SGE, word, true)
-  view.setUint32(at + send.DMA_LENGTH, 8, true)
+  words[(at + send.DMA_LENGTH) >> 2] = 8
 }
 
 /** A bind: the window's key as it is and as it becomes, and what of the region with `lkey` it grants. */
 export const putBind = (
-  { view, layout: { send } }: ProgramRing,
+  { view, words, layout: { send } }: ProgramRing,
   at: number,
   key: number,
   newKey: number,
@@ -130,32 +135,32 @@ export const putBind = (
   access: number,
 ): void => {
   view.setBigUint64(at + send.REMOTE, address, true)
-  putU64(view, at + send.MW_LENGTH, length)
-  view.setUint32(at + send.MW_LKEY, lkey, true)
-  view.setUint32(at + send.MW_KEY, key, true)
-  view.setUint32(at + send.MW_NEW_KEY, newKey, true)
-  view.setUint32(at + send.MW_ACCESS, access, true)
+  putU64(words, at + send.MW_LENGTH, length)
+  words[(at + send.MW_LKEY) >> 2] = lkey
+  words[(at + send.MW_KEY) >> 2] = key
+  words[(at + send.MW_NEW_KEY) >> 2] = newKey
+  words[(at + send.MW_ACCESS) >> 2] = access
 }
 
 /** Where a datagram goes: the number of an address handle, the queue pair there and its Q_Key. */
 export const putDestination = (
-  { view, layout: { send } }: ProgramRing,
+  { words, layout: { send } }: ProgramRing,
   at: number,
   ah: number,
   qpn: number,
   qkey: number,
 ): void => {
-  view.setUint32(at + send.UD_AH, ah, true)
-  view.setUint32(at + send.UD_QPN, qpn, true)
-  view.setUint32(at + send.UD_QKEY, qkey, true)
+  words[(at + send.UD_AH) >> 2] = ah
+  words[(at + send.UD_QPN) >> 2] = qpn
+  words[(at + send.UD_QKEY) >> 2] = qkey
 }
 
 export const putReceive = (
-  { view, layout: { receive } }: ProgramRing,
+  { words, layout: { receive } }: ProgramRing,
   at: number,
   id: number,
   local: Slice | readonly Slice[] | undefined,
 ): void => {
-  putU64(view, at + receive.WR_ID, id)
-  view.setUint32(at + receive.DMA_NUM_SGE, local === undefined ? 0 : putSlices(view, at + receive.SGE, local), true)
+  putU64(words, at + receive.WR_ID, id)
+  words[(at + receive.DMA_NUM_SGE) >> 2] = local === undefined ? 0 : putSlices(words, at + receive.SGE, local)
 }

@@ -25,7 +25,6 @@ export const createWaiters = (
   live: Map<number, unknown> = new Map(),
 ): Waiters => {
   let count = 0
-  let over = false
   /** Only of those for whom somebody waits. */
   const waiting = new Map<number, Set<() => void>>()
   let next = 1
@@ -33,17 +32,19 @@ export const createWaiters = (
     const all = [...(waiting.get(number) ?? [])]
     for (const one of all) one()
   }
-  return {
+  // No accessor: each object with one of its own is slow to read, and every post reads this.
+  const waiters = {
+    over: false,
     add() {
       live.set(next, undefined)
       return next++
     },
-    remove(number) {
+    remove(number: number) {
       wake(number)
       live.delete(number)
     },
-    wait: (number, signal) =>
-      new Promise((resolve, reject) => {
+    wait: (number: number, signal?: AbortSignal) =>
+      new Promise<void>((resolve, reject) => {
         if (!live.has(number)) {
           resolve()
           return
@@ -69,12 +70,10 @@ export const createWaiters = (
         signal?.addEventListener('abort', aborted, { once: true })
       }),
     wake,
-    get over() {
-      return over
-    },
     wakeAll() {
-      over = true
+      waiters.over = true
       for (const number of [...waiting.keys()]) wake(number)
     },
   }
+  return waiters
 }

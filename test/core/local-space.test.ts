@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { type Bytes, createLocalSpace, noMemory } from '../../src/core/index.ts'
+import { copyBytes } from '../../src/core/local-space.ts'
 import { errnoOf } from './fixture.ts'
 
 const EFAULT = 14
@@ -42,6 +43,28 @@ test('strided pieces move as one run of bytes, in both directions', () => {
       assert.equal(space.write(...split(address + 5), there, at, chunk, stride, total), 0)
       for (let i = 0; i < 256; i++) assert.equal(memory[i], i >= 5 && i < 5 + total ? i & 255 : 0)
     }),
+  )
+})
+
+test('bytes move within one buffer as if they were put aside first', () => {
+  const most = 400
+  fc.assert(
+    fc.property(fc.nat(most), fc.nat(most), fc.nat(most), (from, to, size) => {
+      const buffer = new ArrayBuffer(2 * most + 8)
+      const all = Uint8Array.from({ length: buffer.byteLength }, (_, i) => i * 7)
+      new Uint8Array(buffer).set(all)
+      // two views of it: who moves does not see that they share it
+      const half = (offset: number): Bytes => ({
+        address: 0,
+        bytes: new Uint8Array(buffer, offset),
+        view: new DataView(buffer, offset),
+      })
+      copyBytes(half(3), from, half(5), to, size)
+      const expected = Uint8Array.from(all)
+      expected.copyWithin(5 + to, 3 + from, 3 + from + size)
+      assert.deepEqual(new Uint8Array(buffer), expected)
+    }),
+    { numRuns: 1000 },
   )
 })
 

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { findKey, invokeNow, noMemory, placeHi, placeLo, resolve } from '../../src/core/index.ts'
-import { addRegion, createMemoryTable } from '../../src/core/memory.ts'
+import { createLocalSpace } from '../../src/core/local-space.ts'
+import { addRegion, createMemoryTable, findPlace, placeRegion } from '../../src/core/memory.ts'
 import { removeRegion } from '../../src/core/windows.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { AccessFlags } from '../../src/spec/enums.ts'
@@ -126,6 +127,60 @@ test('resolve agrees with arithmetic on big integers', () => {
       },
     ),
     { numRuns: 500 },
+  )
+})
+
+test('what was found once is found again as long as it is there and granted, and no longer', () => {
+  const SIZE = 4096
+  const pick = fc.nat(20)
+  const range = fc.record({ at: fc.integer({ min: -2, max: SIZE }), length: fc.nat(SIZE + 2) })
+  const rights = fc.nat(15)
+  const step = fc.oneof(
+    { weight: 2, arbitrary: fc.record({ do: fc.constant('add' as const), pick, range, rights }) },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant('place' as const), pick, range, rights }) },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant('remove' as const), pick, range, rights }) },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant('transfer' as const), pick, range, rights }) },
+    { weight: 12, arbitrary: fc.record({ do: fc.constant('find' as const), pick, range, rights }) },
+  )
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 60, size: 'max' }), steps => {
+      const table = createMemoryTable()
+      const space = createLocalSpace()
+      const buffers = [0, 1].map(() => new Uint8Array(SIZE))
+      const starts = buffers.map(buffer => space.add(buffer))
+      const rows: number[] = []
+      /** Keys of all that ever were. */
+      const keys: number[] = []
+      const [found, wanted] = [new Float64Array(1), new Float64Array(1)]
+      for (const { do: what, pick, range, rights } of steps) {
+        const from = Math.max(range.at, 0)
+        const length = Math.min(range.length, SIZE - from)
+        const start = BigInt(starts[pick & 1] + from)
+        if (what === 'add') {
+          rows.push(addRegion(table, pick & 3, start, start, length, rights, space))
+          keys.push(table.key[rows.at(-1)!])
+        } else if (what === 'transfer' && buffers[pick & 1].length > 0)
+          structuredClone(buffers[pick & 1], { transfer: [buffers[pick & 1].buffer] })
+        else if (rows.length === 0) continue
+        else if (what === 'remove') removeRegion(table, rows.splice(pick % rows.length, 1)[0])
+        else if (what === 'place') {
+          const row = rows[pick % rows.length]
+          placeRegion(table, row, start, start, length, space)
+          table.access[row] = rights
+          table.pd[row] = pick & 3
+        } else {
+          const key = keys[pick % keys.length]
+          const address = starts[pick & 1] + range.at
+          const [hi, lo] = [Math.floor(address / 2 ** 32), address >>> 0]
+          const pd = range.length & 3
+          const row = resolve(table, pd, key, hi, lo, range.length, rights, 17)
+          const there = row < 0 ? undefined : space.locate?.(hi, lo, range.length, wanted)
+          assert.equal(findPlace(table, pd, key, hi, lo, range.length, rights, found), there)
+          if (there !== undefined) assert.equal(found[0], wanted[0])
+        }
+      }
+    }),
+    { numRuns: 300 },
   )
 })
 

@@ -201,7 +201,7 @@ const start = (feature: (number: number) => void) => {
         swap: BigInt(argument(8)),
         refused: 0,
       })
-      node.engine.onDoorbell(row, now)
+      node.engine.onDoorbell(row)
     } else if (kind === Record.RECEIVE) {
       if (states(i) === RESET || SERVICES[i] === XRC_INI) return
       for (let left = argument(0) % 4; left > 0 && queue.receives - queue.received < 20; left--) {

@@ -206,7 +206,7 @@ export const createWorld = (options: WorldOptions) => {
   // ---- what happens to a pair ----
 
   const stateOf = (end: End): number => end.host.engine.query(end.row).state
-  const ring = (end: End): void => end.host.engine.onDoorbell(end.row, now)
+  const ring = (end: End): void => end.host.engine.onDoorbell(end.row)
 
   const toError = (end: End): void => {
     end.askedError = true

@@ -413,7 +413,7 @@ export const createNode = (options: NodeOptions = {}) => {
     },
     post(row: number, ...specs: SendSpec[]): void {
       queues[row].sends.push(...specs)
-      engine.onDoorbell(row, 0)
+      engine.onDoorbell(row)
     },
     postReceive(row: number, ...specs: ReceiveSpec[]): void {
       queues[row].receives.push(...specs)

@@ -252,7 +252,7 @@ describe('a hostile program', () => {
         copyInline() {},
         takeReceive: () => false,
       })
-      engine.onDoorbell(row, 0)
+      engine.onDoorbell(row)
       for (let i = 0; i < 5 && engine.pollTransmit(sink, i); i++) {}
       sent.length = 0
       engine.modify(row, ERR, {}, 0)
@@ -294,7 +294,7 @@ describe('a hostile program', () => {
       copyInline() {},
       takeReceive: () => false,
     })
-    engine.onDoorbell(row, 0)
+    engine.onDoorbell(row)
     for (let i = 0; i < 100 && engine.pollTransmit(sink, 0); i++) {}
     assert.ok(loads < 5000, `${loads} requests are out`)
     sent.length = 0

@@ -10,7 +10,7 @@
  * never overruns.
  */
 import { CqKind } from '../../spec/enums.ts'
-import { TWO_32 } from '../../spec/memory.ts'
+import { swap32, TWO_32 } from '../../spec/memory.ts'
 import { WcFlags, WcStatus } from '../../spec/work.ts'
 import { Completion } from '../../transport/types.ts'
 import {
@@ -90,26 +90,27 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number
     cq.overrun = true
     return false
   }
-  const { view } = ring.area
+  const { words: to } = ring.area
   const parts = ring.layout.wc
   const at = elementAt(ring, cq.producer)
-  view.setUint32(at + parts.WR_ID, words[Completion.ID_LO], true)
-  view.setUint32(at + parts.WR_ID + 4, words[Completion.ID_HI], true)
-  view.setUint32(at + parts.STATUS, words[Completion.STATUS], true)
-  view.setUint32(at + parts.OPCODE, words[Completion.OPCODE], true)
-  view.setUint32(at + parts.VENDOR_ERR, words[Completion.VENDOR], true)
-  view.setUint32(at + parts.BYTE_LEN, words[Completion.BYTES], true)
-  view.setUint32(at + parts.IMM, words[Completion.IMM], (words[Completion.FLAGS] & WITH_INV) !== 0)
-  view.setUint32(at + parts.QP_NUM, words[Completion.QPN], true)
-  view.setUint32(at + parts.SRC_QP, words[Completion.SRC_QPN], true)
-  view.setUint32(at + parts.FLAGS, words[Completion.FLAGS], true)
+  to[(at + parts.WR_ID) >> 2] = words[Completion.ID_LO]
+  to[(at + parts.WR_ID + 4) >> 2] = words[Completion.ID_HI]
+  to[(at + parts.STATUS) >> 2] = words[Completion.STATUS]
+  to[(at + parts.OPCODE) >> 2] = words[Completion.OPCODE]
+  to[(at + parts.VENDOR_ERR) >> 2] = words[Completion.VENDOR]
+  to[(at + parts.BYTE_LEN) >> 2] = words[Completion.BYTES]
+  const imm = words[Completion.IMM]
+  to[(at + parts.IMM) >> 2] = (words[Completion.FLAGS] & WITH_INV) !== 0 ? imm : swap32(imm)
+  to[(at + parts.QP_NUM) >> 2] = words[Completion.QPN]
+  to[(at + parts.SRC_QP) >> 2] = words[Completion.SRC_QPN]
+  to[(at + parts.FLAGS) >> 2] = words[Completion.FLAGS]
   // P_Key index and SLID, then SL, path bits and port number.
-  view.setUint32(at + parts.PKEY_INDEX, words[Completion.PKEY_INDEX], true)
-  view.setUint32(at + parts.SL, words[Completion.SL] | 0x01_0000, true)
+  to[(at + parts.PKEY_INDEX) >> 2] = words[Completion.PKEY_INDEX]
+  to[(at + parts.SL) >> 2] = words[Completion.SL] | 0x01_0000
   if (kind === EXTENDED) {
     const nanoseconds = Math.floor(now() * 1000)
-    view.setUint32(at + parts.TIMESTAMP, nanoseconds, true)
-    view.setUint32(at + parts.TIMESTAMP + 4, nanoseconds / TWO_32, true)
+    to[(at + parts.TIMESTAMP) >> 2] = nanoseconds
+    to[(at + parts.TIMESTAMP + 4) >> 2] = nanoseconds / TWO_32
   }
   countCompletion(cq, words)
   cq.producer = (cq.producer + 1) & ring.wrap

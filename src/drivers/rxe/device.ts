@@ -54,12 +54,15 @@ export interface RxeDevice {
    * in which queues to look for new requests, in all of them if it is not given.
    */
   poll(now: number, where?: Where): boolean
+  /** Looks at the queues that were told of (`posted`): `poll` does, and the rest. True if anything was posted. */
+  ring(): boolean
   /** A program says that it posted to the send queue with this handle; one that does not exist is nothing. */
   posted(context: Context, handle: number): void
   /**
-   * Whether `poll` has anything to do, if every post was told of (`posted`). Ports that cannot say count as busy.
+   * Whether `poll` has anything to do before a timer comes, if every post was told of (`posted`). Ports that cannot say
+   * count as busy.
    */
-  hasWork(now: number): boolean
+  hasWork(): boolean
   /** When `poll` must be called next even if nothing happens; Infinity for never. */
   nextTimeout(): number
 }
@@ -290,7 +293,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   }
 
   const poll = (time: number, where: Where = Where.ALL): boolean => {
-    let progress = posts.scan(where, time)
+    let progress = posts.scan(where)
     if (time >= port.nextTimeout()) port.onTimeout(time)
     const wasHeld = held
     held = mayHold && !held && !progress
@@ -302,7 +305,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       progress = true
       held = false
     }
-    if (!held) progress = transmit(time) || progress
+    if (!held && (mayHold || !engine.isIdle())) progress = transmit(time) || progress
     if (state.stranded.length > 0) endStranded(state, time)
     return progress
   }
@@ -311,19 +314,20 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     device,
     state,
     poll,
+    ring: () => posts.scan(Where.CHANGED),
     posted(context, handle) {
-      const object = findHandle(context.handles, handle)
-      if (object && qpNames.has(object.class.name) && object.life === Life.LIVE)
-        posts.look((object as QpObject).state.row)
+      const object = findHandle(context.handles, handle) as QpObject | undefined
+      if (object === undefined || object.life !== Life.LIVE) return
+      // whatever it is: nothing but a queue pair is found in its row
+      const row = object.state?.row
+      if (row !== undefined && state.qps[row] === object) posts.look(row)
     },
-    hasWork: time =>
+    hasWork: () =>
       posts.isAsked() ||
       !engine.isIdle() ||
       port.isWaiting === undefined ||
       port.isWaiting() ||
-      state.stranded.length > 0 ||
-      time >= engine.nextTimeout() ||
-      time >= port.nextTimeout(),
+      state.stranded.length > 0,
     nextTimeout: () => Math.min(engine.nextTimeout(), port.nextTimeout()),
   }
 }

@@ -9,13 +9,13 @@ import type { Ring } from './rings.ts'
 /** Copies `count` elements; answers the sum of their lengths, which may be above 2^32. */
 export const copySges = (ring: Ring, from: number, count: number, into: Uint32Array, at: number): number => {
   let total = 0
-  const { view } = ring.area
-  for (let i = 0, source = from, to = at; i < count; i++, source += RingSge.BYTES, to += Sge.WORDS) {
-    const length = view.getUint32(source + RingSge.LENGTH, true)
-    into[to + Sge.LO] = view.getUint32(source + RingSge.ADDRESS, true)
-    into[to + Sge.HI] = view.getUint32(source + RingSge.ADDRESS + 4, true)
+  const { words } = ring.area
+  for (let i = 0, source = from >> 2, to = at; i < count; i++, source += RingSge.BYTES >> 2, to += Sge.WORDS) {
+    const length = words[source + (RingSge.LENGTH >> 2)] >>> 0
+    into[to + Sge.LO] = words[source + (RingSge.ADDRESS >> 2)]
+    into[to + Sge.HI] = words[source + (RingSge.ADDRESS >> 2) + 1]
     into[to + Sge.LENGTH] = length
-    into[to + Sge.LKEY] = view.getUint32(source + RingSge.LKEY, true)
+    into[to + Sge.LKEY] = words[source + (RingSge.LKEY >> 2)]
     total += length
   }
   return total

@@ -2,7 +2,8 @@
  * Registered memory as the engines want it (transport/types.ts, Memory), on top of core's table of regions: checks are
  * core's, bytes move in the address space of the process that registered them.
  */
-import { findGrant, type MemoryTable, placeHi, placeLo, resolve } from '../../core/memory.ts'
+import { copyBytes } from '../../core/local-space.ts'
+import { findGrant, findPlace, type MemoryTable, placeHi, placeLo, resolve } from '../../core/memory.ts'
 import { type Bind, bindWindow, invalidateWindow } from '../../core/windows.ts'
 import { Errno } from '../../spec/errno.ts'
 import { BindMw, type Memory } from '../../transport/types.ts'
@@ -32,6 +33,8 @@ export const regionMemory = (table: MemoryTable): Memory => {
     },
     locate: (region, hi, lo, length, place) =>
       spaceOf(region)?.locate?.(placeHi(table, region, hi, lo), placeLo(table, region, lo), length, place),
+    find: (pd, key, hi, lo, length, access, place) => findPlace(table, pd, key, hi, lo, length, access, place),
+    move: copyBytes,
     compareSwap: (region, hi, lo, compareHi, compareLo, swapHi, swapLo, original) => {
       const far = placeHi(table, region, hi, lo)
       const near = placeLo(table, region, lo)

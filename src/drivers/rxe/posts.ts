@@ -27,7 +27,7 @@ export interface Posts {
   /** Whether somebody asked to `look`. */
   isAsked(): boolean
   /** Tells the engine where something was posted since the last look; true if anything was to be sent. */
-  scan(where: Where, now: number): boolean
+  scan(where: Where): boolean
 }
 
 /** Looks at all queues after which one that was not used is no longer looked at in between. */
@@ -42,7 +42,7 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
   const busy: number[] = []
   let looks = 0
 
-  const inspect = (row: number, now: number): boolean => {
+  const inspect = (row: number): boolean => {
     const queues = rings[row]
     if (queues === undefined) return false
     const { receive } = queues
@@ -55,25 +55,25 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
       }
     }
     const send = loadProducer(queues.send.ring)
-    const { seen } = queues.send
+    const { seen, retired } = queues.send
     if (send === seen) return false
     queues.send.seen = send
-    engine.onDoorbell(row, now)
+    engine.onDoorbell(row)
     // Made or changed by a call and nothing is posted: no work, so that a loop that sleeps need not wake.
-    if (seen === UNSEEN && send === queues.send.retired) return false
+    if (seen === UNSEEN && send === retired) return false
     if (row >= used.length) used = grown(used, row)
     if (looks - used[row] > MEMORY) busy.push(row)
     used[row] = looks
     return true
   }
 
-  const inspectAll = (now: number): boolean => {
+  const inspectAll = (): boolean => {
     let found = false
     looks = (looks + 1) | 0
     let kept = 0
     for (const row of busy) if (looks - used[row] <= MEMORY) busy[kept++] = row
     busy.length = kept
-    for (let row = 0; row < rings.length; row++) found = inspect(row, now) || found
+    for (let row = 0; row < rings.length; row++) found = inspect(row) || found
     return found
   }
 
@@ -92,11 +92,11 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
       return producer !== queues.send.seen && producer !== queues.send.retired
     },
     isAsked: () => changed.length > 0,
-    scan(where, now) {
+    scan(where) {
       let found = false
-      while (changed.length > 0) found = inspect(changed.pop() as number, now) || found
-      if (where === Where.ALL) return inspectAll(now) || found
-      if (where === Where.USED) for (let i = 0; i < busy.length; i++) found = inspect(busy[i], now) || found
+      while (changed.length > 0) found = inspect(changed.pop() as number) || found
+      if (where === Where.ALL) return inspectAll() || found
+      if (where === Where.USED) for (let i = 0; i < busy.length; i++) found = inspect(busy[i]) || found
       return found
     },
   }

@@ -74,15 +74,15 @@ export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number):
     queue.seen = queue.taken
     return false
   }
-  const { view } = ring.area
+  const { words } = ring.area
   const parts = ring.layout.receive
   const wqe = elementAt(ring, queue.taken)
-  const sges = view.getUint32(wqe + parts.DMA_NUM_SGE, true)
+  const sges = words[(wqe + parts.DMA_NUM_SGE) >> 2] >>> 0
   // An element count that the queue cannot hold leaves a buffer of no bytes: any payload ends it with a length error.
   const count = sges > queue.maxSge ? 0 : sges
   const length = copySges(ring, wqe + parts.SGE, count, into, at + Receive.SGE)
-  into[at + Receive.ID_LO] = view.getUint32(wqe + parts.WR_ID, true)
-  into[at + Receive.ID_HI] = view.getUint32(wqe + parts.WR_ID + 4, true)
+  into[at + Receive.ID_LO] = words[(wqe + parts.WR_ID) >> 2]
+  into[at + Receive.ID_HI] = words[(wqe + parts.WR_ID + 4) >> 2]
   into[at + Receive.SGES] = count
   into[at + Receive.LENGTH] = Math.min(length, 0xffffffff)
   queue.taken = (queue.taken + 1) & ring.wrap

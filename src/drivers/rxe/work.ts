@@ -8,7 +8,7 @@
  * ATOMIC WRITE has its 8 bytes where inline data lies, whatever its flags say.
  */
 
-import type { RingLayout } from '../../spec/drivers/ring-layout.ts'
+import { swap32 } from '../../spec/memory.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { BindMw, Flush, Send, type WorkSource } from '../../transport/types.ts'
 import type { Arena } from '../../wire/arena.ts'
@@ -93,14 +93,14 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
     queue.seen = index & ring.wrap
     return false
   }
-  const { view } = ring.area
+  const { words } = ring.area
   const parts = ring.layout.send
   const wqe = elementAt(ring, index)
-  const opcode = view.getUint32(wqe + parts.OPCODE, true)
-  const flags = view.getUint32(wqe + parts.FLAGS, true)
-  const sges = view.getUint32(wqe + parts.DMA_NUM_SGE, true)
+  const opcode = words[(wqe + parts.OPCODE) >> 2] >>> 0
+  const flags = words[(wqe + parts.FLAGS) >> 2]
+  const sges = words[(wqe + parts.DMA_NUM_SGE) >> 2] >>> 0
   // An atomic is as long as its element, and its operands may stand in this place.
-  const claimed = isAtomic(opcode) ? 0 : view.getUint32(wqe + parts.DMA_LENGTH, true)
+  const claimed = isAtomic(opcode) ? 0 : words[(wqe + parts.DMA_LENGTH) >> 2] >>> 0
   const dataless = opcode < 32 && ((DATALESS >>> opcode) & 1) !== 0
   const inline = !dataless && ((flags & INLINE) !== 0 || opcode === ATOMIC_WRITE || (sges === 0 && claimed > 0))
   let refused = 0
@@ -119,59 +119,55 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   }
   into[at + Send.OPCODE] = opcode
   into[at + Send.FLAGS] = inline ? flags | INLINE : dataless ? flags & ~INLINE : flags
-  into[at + Send.ID_LO] = view.getUint32(wqe + parts.WR_ID, true)
-  into[at + Send.ID_HI] = view.getUint32(wqe + parts.WR_ID + 4, true)
+  into[at + Send.ID_LO] = words[(wqe + parts.WR_ID) >> 2]
+  into[at + Send.ID_HI] = words[(wqe + parts.WR_ID + 4) >> 2]
   into[at + Send.SGES] = refused === 0 ? count : 0
   into[at + Send.LENGTH] = refused === 0 ? length : 0
-  into[at + Send.IMM] = view.getUint32(wqe + parts.IMM, opcode === SEND_WITH_INV || opcode === LOCAL_INV)
-  into[at + Send.REMOTE_LO] = view.getUint32(wqe + parts.REMOTE, true)
-  into[at + Send.REMOTE_HI] = view.getUint32(wqe + parts.REMOTE + 4, true)
+  const imm = words[(wqe + parts.IMM) >> 2]
+  into[at + Send.IMM] = opcode === SEND_WITH_INV || opcode === LOCAL_INV ? imm : swap32(imm)
+  into[at + Send.REMOTE_LO] = words[(wqe + parts.REMOTE) >> 2]
+  into[at + Send.REMOTE_HI] = words[(wqe + parts.REMOTE + 4) >> 2]
   into[at + Send.INLINE_AT] = wqe + parts.SGE
   into[at + Send.REFUSED] = refused
-  if (rings.destinations === undefined) loadOperands(view, parts, wqe, opcode, into, at)
+  if (rings.destinations === undefined) loadOperands(ring, wqe, opcode, into, at)
   else loadDestination(rings.destinations, ring, wqe, into, at)
   return true
 }
 
 /** The words that mean something else in each kind of request. */
-const loadOperands = (
-  view: DataView,
-  parts: RingLayout['send'],
-  wqe: number,
-  opcode: number,
-  into: Uint32Array,
-  at: number,
-): void => {
+const loadOperands = (ring: Ring, wqe: number, opcode: number, into: Uint32Array, at: number): void => {
+  const { words } = ring.area
+  const parts = ring.layout.send
   if (opcode === BIND_MW) {
-    into[at + BindMw.WINDOW] = view.getUint32(wqe + parts.MW_KEY, true)
-    into[at + BindMw.KEY] = view.getUint32(wqe + parts.MW_NEW_KEY, true)
-    into[at + BindMw.LENGTH_LO] = view.getUint32(wqe + parts.MW_LENGTH, true)
-    into[at + BindMw.LENGTH_HI] = view.getUint32(wqe + parts.MW_LENGTH + 4, true)
-    into[at + BindMw.LKEY] = view.getUint32(wqe + parts.MW_LKEY, true)
-    into[at + BindMw.ACCESS] = view.getUint32(wqe + parts.MW_ACCESS, true)
+    into[at + BindMw.WINDOW] = words[(wqe + parts.MW_KEY) >> 2]
+    into[at + BindMw.KEY] = words[(wqe + parts.MW_NEW_KEY) >> 2]
+    into[at + BindMw.LENGTH_LO] = words[(wqe + parts.MW_LENGTH) >> 2]
+    into[at + BindMw.LENGTH_HI] = words[(wqe + parts.MW_LENGTH + 4) >> 2]
+    into[at + BindMw.LKEY] = words[(wqe + parts.MW_LKEY) >> 2]
+    into[at + BindMw.ACCESS] = words[(wqe + parts.MW_ACCESS) >> 2]
   } else if (opcode === FLUSH) {
-    into[at + Send.RKEY] = view.getUint32(wqe + parts.FLUSH_RKEY, true)
-    into[at + Flush.LENGTH] = view.getUint32(wqe + parts.DMA_LENGTH, true)
-    into[at + Flush.PLACEMENT] = view.getUint8(wqe + parts.FLUSH_PLACEMENT)
-    into[at + Flush.SELECTIVITY] = view.getUint8(wqe + parts.FLUSH_SELECTIVITY)
+    into[at + Send.RKEY] = words[(wqe + parts.FLUSH_RKEY) >> 2]
+    into[at + Flush.LENGTH] = words[(wqe + parts.DMA_LENGTH) >> 2]
+    into[at + Flush.PLACEMENT] = ring.area.bytes[wqe + parts.FLUSH_PLACEMENT]
+    into[at + Flush.SELECTIVITY] = ring.area.bytes[wqe + parts.FLUSH_SELECTIVITY]
   } else {
-    into[at + Send.RKEY] = view.getUint32(wqe + (isAtomic(opcode) ? parts.ATOMIC_RKEY : parts.RKEY), true)
-    into[at + Send.COMPARE_LO] = view.getUint32(wqe + parts.ATOMIC_COMPARE_ADD, true)
-    into[at + Send.COMPARE_HI] = view.getUint32(wqe + parts.ATOMIC_COMPARE_ADD + 4, true)
-    into[at + Send.SWAP_LO] = view.getUint32(wqe + parts.ATOMIC_SWAP, true)
-    into[at + Send.SWAP_HI] = view.getUint32(wqe + parts.ATOMIC_SWAP + 4, true)
+    into[at + Send.RKEY] = words[(wqe + (isAtomic(opcode) ? parts.ATOMIC_RKEY : parts.RKEY)) >> 2]
+    into[at + Send.COMPARE_LO] = words[(wqe + parts.ATOMIC_COMPARE_ADD) >> 2]
+    into[at + Send.COMPARE_HI] = words[(wqe + parts.ATOMIC_COMPARE_ADD + 4) >> 2]
+    into[at + Send.SWAP_LO] = words[(wqe + parts.ATOMIC_SWAP) >> 2]
+    into[at + Send.SWAP_HI] = words[(wqe + parts.ATOMIC_SWAP + 4) >> 2]
   }
 }
 
 /** Of a datagram: where it goes. */
 const loadDestination = (to: Destinations, ring: Ring, wqe: number, into: Uint32Array, at: number): void => {
-  const { view, bytes } = ring.area
+  const { words, bytes } = ring.area
   const parts = ring.layout.send
-  const number = view.getUint32(wqe + parts.UD_AH, true)
+  const number = words[(wqe + parts.UD_AH) >> 2] >>> 0
   const vector = parts.UD_VECTOR === 0 ? -1 : wqe + parts.UD_VECTOR
   const flow = number !== 0 ? to.byHandle(number) : vector < 0 ? -1 : to.byVector(bytes, vector)
-  into[at + Send.DEST_QPN] = view.getUint32(wqe + parts.UD_QPN, true)
-  into[at + Send.QKEY] = view.getUint32(wqe + parts.UD_QKEY, true)
+  into[at + Send.DEST_QPN] = words[(wqe + parts.UD_QPN) >> 2]
+  into[at + Send.QKEY] = words[(wqe + parts.UD_QKEY) >> 2]
   into[at + Send.FLOW] = flow
   if (flow < 0 && into[at + Send.REFUSED] === 0) into[at + Send.REFUSED] = LOC_QP_OP_ERR
 }

@@ -25,7 +25,7 @@ const bench = (count: number, slots = 15) => {
   /** `empty`: what is told of was changed by a call, and nothing is posted. */
   const scan = (where: Where, empty = false): string[] => {
     told.length = 0
-    const found = posts.scan(where, 0)
+    const found = posts.scan(where)
     assert.equal(found, !empty && told.some(line => line.startsWith('send')))
     return [...told]
   }
