@@ -291,6 +291,7 @@ int main(int argc, char **argv)
         {"device", device}, {"bell", bell},           {"bell_traced", bell_traced}, {"events", events}, {"copies", copies},
         {"hidden_sockets", hidden_sockets},           {"low_limit", low_limit},
         {"forks", forks},   {"exec", exec},           {"vforks", vforks}, {"passed", passed},
+        {"not_served", not_served},
         {"signals", signals},                         {"threads", threads}, {"death", death},
         {"silence", silence},
     };

@@ -112,6 +112,7 @@ void forks(void);
 void exec(void);
 void vforks(void);
 void passed(void);
+void not_served(void);
 void signals(void);
 void threads(void);
 /* The program's own path, and what it does after exec. */

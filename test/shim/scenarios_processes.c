@@ -253,6 +253,28 @@ void passed(void)
     EXPECT(write(received, "x", 1) == 1 && read(pair[1], &(char){0}, 1) == 1);
 }
 
+/* A daemon that serves us not: each call on a context that came to us says so, and leaves its file as it is. */
+void not_served(void)
+{
+    int context = memfd_create("userdma-context", 0), pair[2], fd;
+    struct stat st;
+    char byte;
+    EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0 && ftruncate(context, 8192) == 0);
+    pass(pair[1], context, false, NULL);
+    pass(pair[0], -1, true, &fd);
+    FAILS(write(fd, "x", 1), EACCES);
+    FAILS(writev(fd, &(struct iovec){&byte, 1}, 1), EACCES);
+    FAILS(read(fd, &byte, 1), EACCES);
+    FAILS(order(fd, ECHO, 1), EACCES);
+    EXPECT(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 4096) == MAP_FAILED && errno == EACCES);
+    FAILS(lseek(fd, 0, SEEK_END), ESPIPE);
+    EXPECT(fstat(context, &st) == 0 && st.st_size == 8192 && hidden_count() == 0);
+    const int copy = dup(fd);
+    EXPECT(close(fd) == 0 && copy >= 0);
+    FAILS(write(copy, "x", 1), EACCES);
+    EXPECT(dup2(pair[0], copy) == copy && write(copy, "x", 1) == 1);
+}
+
 /* ---- signals and threads ---- */
 
 static int signalled_fd;

@@ -121,6 +121,13 @@ test('a daemon that may not access the program is no device, and one line says w
   assert.match(stderr, new RegExp(`^userdma: the daemon at ${daemon.socket}: the system does not let it access .*\n$`))
 })
 
+test('a context from another program is EACCES where the daemon may not access this one', async t => {
+  if (!shimIsPossible(t)) return
+  const { status, stdout, stderr } = await run(['not_served'], {}, 13)
+  assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
+  assert.match(stderr, /^userdma: the daemon at .* does not let it access .*\n$/)
+})
+
 test('without USERDMA_SOCKET the shim does nothing', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr, daemon } = await run(['inert'], { USERDMA_SOCKET: '' })
