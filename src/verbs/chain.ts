@@ -17,7 +17,7 @@ import { counterSetPlan } from './counter-set.ts'
 import { addressPlan, type Destination, type UdQueuePairOptions, udQpPlan } from './datagram.ts'
 import { type DeviceMemoryOptions, dmPlan } from './device-memory.ts'
 import { type ProtectionDomain, pdPlan } from './domain.ts'
-import { rdmaError, refusal } from './error.ts'
+import { invalid, rdmaError, refusal } from './error.ts'
 import { type FlowOptions, flowPlan } from './flow.ts'
 import { type GsiQueuePairOptions, gsiQpPlan, type SmiQueuePairOptions, smiQpPlan } from './management.ts'
 import { type Access, type DeviceRegionOptions, deviceRegionPlan, regionPlan } from './memory.ts'
@@ -226,6 +226,8 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
     }
     try {
       const built = build(builder)
+      if (built instanceof Promise)
+        throw invalid('interface.chain', 'the function answers a promise', 'say what is to be made without waiting')
       const made = entries.length === 0 ? [] : execute(entries)
       return realise(kit, built, entries, made) as Realised<T>
     } catch (error) {

@@ -62,6 +62,12 @@ eachCarrier(openTwo => {
       ['EINVAL', 'rc_qp.create', 'rc_qp', 'create', 'cap.maxSendWr'],
     )
     assert.match(error.message, /entry 3 of a chain/)
+    // What is said after a wait would be lost.
+    assert.throws(
+      () => one.chain(async chain => chain.cq()),
+      (error: unknown) =>
+        error instanceof RdmaError && /^interface\.chain: the function answers a promise/.test(error.message),
+    )
     pd.close()
     assert.deepEqual(
       one.chain(() => []),
