@@ -413,6 +413,10 @@ export const invokeNow = <C extends ObjectClass, K extends keyof C['methods'] & 
   caller: Caller,
 ): Returned<Out<C['methods'][K]>> => {
   const result = invoke(context, cls, method, object, args, caller)
-  if (result instanceof Promise) throw new Error(`${cls.name}.${method} waits: use invoke`)
+  if (result instanceof Promise) {
+    // Nobody is left who would hear that it failed.
+    result.catch(() => {})
+    throw new Error(`${cls.name}.${method} waits: use invoke`)
+  }
   return result
 }

@@ -15,6 +15,7 @@ import {
   type DriverClass,
   driverClass,
   invoke,
+  invokeNow,
   openContext,
   register,
   stat,
@@ -225,4 +226,14 @@ const run = async (seeds: readonly number[]): Promise<void> => {
 test('calls that wait in any order leave everything right', async () => {
   const steps = fc.array(fc.nat(0x7fff_ffff), { minLength: 1, maxLength: 120, size: 'max' })
   await fc.assert(fc.asyncProperty(steps, run), { numRuns: 150 })
+})
+
+test('who cannot wait is told so at once, and hears no more of the call', async () => {
+  const waiting = driverClass(Pd, { create: async () => Promise.reject(new CallError('EAGAIN', 'too late')) })
+  const lines = testLines.map(line => (line.class === Pd ? waiting : line))
+  const context = openContext(register(createCore(), describeDevice('test0', testDriver(lines))), { opened: true })
+  assert.throws(() => invokeNow(context, Pd, 'create', 0, {}, testCaller()), /^Error: pd\.create waits: use invoke$/)
+  // A rejection that nobody hears would fail the test.
+  await new Promise(setImmediate)
+  assert.equal(context.device.counts.pd, 0)
 })
