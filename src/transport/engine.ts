@@ -64,7 +64,7 @@ export interface Engine {
   /**
    * Sets attributes and, unless `state` is undefined, the state (a number of `QpState`). The transition must be legal.
    */
-  modify(row: number, state: number | undefined, attributes: Given<QpAttributes>, now: number): void
+  modify(row: number, state: number | undefined, attributes: Given<QpAttributes>): void
   query(row: number): QpSnapshot
   /** Its state alone, a number of `QpState`. */
   stateOf(row: number): number

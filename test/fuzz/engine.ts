@@ -114,7 +114,7 @@ const start = (feature: (number: number) => void) => {
     }
     const before = states(i)
     const more = state === RTS && before !== RTR ? {} : attributes[state as 1 | 2 | 3]
-    node.engine.modify(row, state, more ?? {}, now)
+    node.engine.modify(row, state, more ?? {})
     if (state === RESET) {
       Object.assign(node.queues[row], { sends: [], first: 0, receives: [] })
       Object.assign(rows[i], { posted: 0, ended: 0, receives: 0, received: 0 })
@@ -224,9 +224,9 @@ const start = (feature: (number: number) => void) => {
     } else if (kind === Record.ATTRIBUTES) {
       const state = states(i)
       if (state === RTS)
-        node.engine.modify(row, undefined, { access: (argument(0) & 14) | 0x100, minRnrTimer: argument(1) & 31 }, now)
+        node.engine.modify(row, undefined, { access: (argument(0) & 14) | 0x100, minRnrTimer: argument(1) & 31 })
       if (state === SQD || state === SQE)
-        node.engine.modify(row, undefined, { maxDestRdAtomic: argument(2) % 9, maxRdAtomic: argument(3) % 5 }, now)
+        node.engine.modify(row, undefined, { maxDestRdAtomic: argument(2) % 9, maxRdAtomic: argument(3) % 5 })
     } else if (kind === Record.RENEW && (argument(0) & 7) === 0) {
       node.engine.destroy(row)
       create(i)
@@ -244,7 +244,7 @@ const start = (feature: (number: number) => void) => {
       assert.equal(counters.receivedPackets, handed, 'every packet is counted once')
       assert.ok(counters.dropped <= handed)
       assert.ok(node.engine.stat().poolWords <= rows.length * 40 * 64, 'the pool grows')
-      for (const { row } of rows) if (node.engine.query(row).state !== ERR) node.engine.modify(row, ERR, {}, now)
+      for (const { row } of rows) if (node.engine.query(row).state !== ERR) node.engine.modify(row, ERR, {})
       rows.forEach(({ receives, received, row }, i) => {
         const left = SERVICES[i] === XRC_TGT ? node.queues[row].receives.length : 0
         assert.equal(received + left, receives, 'all receive requests are flushed')

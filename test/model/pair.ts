@@ -299,19 +299,19 @@ export const isQuiet = (pair: Pair): boolean =>
 const ATTRIBUTES = { pkeyIndex: 0, access: 0x10e }
 
 /** RESET to RTS for datagrams; both ends have the same Q_Key. */
-const connectDatagrams = (pair: Pair, chance: Chance, now: number): void => {
+const connectDatagrams = (pair: Pair, chance: Chance): void => {
   const qkey = chance.u32() & 0x7fff_ffff
   for (const end of pair.ends) {
     const { engine } = end.host
     end.qkey = qkey
-    engine.modify(end.row, 1, { pkeyIndex: 0, qkey }, now)
-    engine.modify(end.row, 2, { pathMtu: pair.mtu }, now)
-    engine.modify(end.row, 3, { sqPsn: end.psn }, now)
+    engine.modify(end.row, 1, { pkeyIndex: 0, qkey })
+    engine.modify(end.row, 2, { pathMtu: pair.mtu })
+    engine.modify(end.row, 3, { sqPsn: end.psn })
   }
 }
 
 /** RESET to RTS, both ends, with attributes of chance. PSNs are far from those of the life before. */
-export const connect = (pair: Pair, chance: Chance, now: number): void => {
+export const connect = (pair: Pair, chance: Chance): void => {
   pair.life++
   pair.loose = undefined
   pair.dying = -1
@@ -324,20 +324,20 @@ export const connect = (pair: Pair, chance: Chance, now: number): void => {
     end.maxRd = 1 + chance.int(4)
   }
   if (isDatagram(pair)) {
-    connectDatagrams(pair, chance, now)
+    connectDatagrams(pair, chance)
     return
   }
   for (const end of pair.ends) {
     const { engine } = end.host
     const { peer } = end
-    engine.modify(end.row, 1, ATTRIBUTES, now)
+    engine.modify(end.row, 1, ATTRIBUTES)
     const path = { destQpn: peer.qpn, rqPsn: peer.psn, pathMtu: pair.mtu, flow: peer.node, peer: peer.node }
     const resources = { minRnrTimer: 1 + chance.int(8), maxDestRdAtomic: peer.maxRd + chance.int(2) }
-    engine.modify(end.row, 2, isReliable(pair) && canReceive(end) ? { ...path, ...resources } : path, now)
+    engine.modify(end.row, 2, isReliable(pair) && canReceive(end) ? { ...path, ...resources } : path)
   }
   for (const end of pair.ends) {
     if (!canSend(end) && chance.hits(0.5)) continue
     const retries = { timeout: 8 + chance.int(3), retryCnt: 7, rnrRetry: 7, maxRdAtomic: end.maxRd }
-    end.host.engine.modify(end.row, 3, { sqPsn: end.psn, ...(isReliable(pair) && retries) }, now)
+    end.host.engine.modify(end.row, 3, { sqPsn: end.psn, ...(isReliable(pair) && retries) })
   }
 }

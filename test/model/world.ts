@@ -188,7 +188,7 @@ export const createWorld = (options: WorldOptions) => {
     const pair = createPair(String(i), chance.pick(SERVICES), made[0], made[1])
     pairs.push(pair)
     createQps(pair)
-    connect(pair, chance, now)
+    connect(pair, chance)
   }
   /** Everything that no end may write: it never changes. */
   const still = nodes.map(node => node.memory.bytes.slice())
@@ -211,7 +211,7 @@ export const createWorld = (options: WorldOptions) => {
   const toError = (end: End): void => {
     end.askedError = true
     end.pair.failing = true
-    end.host.engine.modify(end.row, ERR, {}, now)
+    end.host.engine.modify(end.row, ERR, {})
   }
   /** In error what is posted is flushed at once. */
   const postInError = (end: End): void => {
@@ -241,14 +241,14 @@ export const createWorld = (options: WorldOptions) => {
       byQpn[end.node].delete(end.qpn)
       if (again) engine.destroy(end.row)
       else {
-        engine.modify(end.row, RESET, {}, now)
+        engine.modify(end.row, RESET, {})
         byQpn[end.node].set(end.qpn, end)
         Object.assign(end.host.queues[end.row], { sends: [], first: 0, receives: [] })
       }
       beginLife(end)
     }
     if (again) createQps(pair)
-    connect(pair, chance, now)
+    connect(pair, chance)
   }
 
   const postSome = (end: End): number => {
@@ -273,7 +273,7 @@ export const createWorld = (options: WorldOptions) => {
     say(`${end.name} recovers`)
     end.failed = false
     end.fatalAt = Number.POSITIVE_INFINITY
-    end.host.engine.modify(end.row, RTS, {}, now)
+    end.host.engine.modify(end.row, RTS, {})
   }
 
   /** A forged packet that is known to the byte comes to a pair where all has ended. */
@@ -302,10 +302,10 @@ export const createWorld = (options: WorldOptions) => {
       const state = stateOf(end)
       if (state === ERR && fresh) end.host.engine.onReceiveScan(end.row)
       if (state === SQE && outstanding(end) === 0 && chance.hits(0.3)) recover(end)
-      else if (state === SQD && !end.draining && chance.hits(0.5)) end.host.engine.modify(end.row, RTS, {}, now)
+      else if (state === SQD && !end.draining && chance.hits(0.5)) end.host.engine.modify(end.row, RTS, {})
       else if (state === RTS && canSend(end) && posting && pair.dying < 0 && chance.hits(0.004)) {
         end.draining = true
-        end.host.engine.modify(end.row, SQD, {}, now)
+        end.host.engine.modify(end.row, SQD, {})
       }
       const dies = pair.resting || (pair.dying >= 0 && pair.loose === undefined)
       if (posting && canSend(end) && !dies && state !== ERR && chance.hits(0.6)) posted += postSome(end)
@@ -376,7 +376,7 @@ export const createWorld = (options: WorldOptions) => {
       }
       for (const pair of pairs) checkQuiet(pair, tally)
       checkStill()
-      for (const end of ends) end.host.engine.modify(end.row, RESET, {}, now)
+      for (const end of ends) end.host.engine.modify(end.row, RESET, {})
       for (const { engine } of nodes) {
         const { queuePairs, poolWords } = engine.stat()
         const alive = ends.filter(end => end.host.engine === engine).length

@@ -23,9 +23,9 @@ const SQ = 0xff_fffe
 const start = (options: NodeOptions & { maxSge?: number } = {}) => {
   const node = createNode(options)
   const row = node.createQp(QPN, { service: Service.UD, ...options })
-  node.engine.modify(row, INIT, { pkeyIndex: 0, qkey: QKEY }, 0)
-  node.engine.modify(row, RTR, { pathMtu: MTU }, 0)
-  node.engine.modify(row, RTS, { sqPsn: SQ }, 0)
+  node.engine.modify(row, INIT, { pkeyIndex: 0, qkey: QKEY })
+  node.engine.modify(row, RTR, { pathMtu: MTU })
+  node.engine.modify(row, RTS, { sqPsn: SQ })
   let seen = 0
   return {
     node,
@@ -210,11 +210,11 @@ describe('a receiver of datagrams', () => {
     t.sent()
     t.arrives('SEND_ONLY')
     assert.deepEqual(t.completions(), ['1 2 0', '100 0 40'])
-    t.node.engine.modify(t.row, RESET, {}, 0)
-    t.node.engine.modify(t.row, INIT, { qkey: 9 }, 0)
+    t.node.engine.modify(t.row, RESET, {})
+    t.node.engine.modify(t.row, INIT, { qkey: 9 })
     t.arrives('SEND_ONLY', { qkey: 9 })
     assert.equal(t.node.cqes.length, 2)
-    t.node.engine.modify(t.row, RTR, { pathMtu: MTU }, 0)
+    t.node.engine.modify(t.row, RTR, { pathMtu: MTU })
     t.arrives('SEND_ONLY', { qkey: 9 })
     assert.equal(t.node.cqes.length, 3)
     assert.deepEqual(t.node.events, [], 'nothing is established')

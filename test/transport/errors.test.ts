@@ -65,7 +65,7 @@ const run = (seed: number, count: number, link: LinkOptions): void => {
   }
   while (wire.step()) {}
   // a requester in error tells its peer nothing: the program ends that side
-  for (let i = 0; i < count; i++) nodes[1].engine.modify(i, 6, {}, wire.now)
+  for (let i = 0; i < count; i++) nodes[1].engine.modify(i, 6, {})
   const lossless = link.drop === undefined
   for (let i = 0; i < count; i++) {
     const mine = (side: number) => nodes[side].cqes.filter(c => c.qpn === 100 + i)

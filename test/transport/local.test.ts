@@ -218,7 +218,7 @@ it('SQD ends after a local request that stood fenced', () => {
   const t = withKey(KEY)
   t.post(write(1), invalidate(2, KEY, { flags: FENCE | SIGNALED }))
   t.sent()
-  t.node.engine.modify(t.row, 4, {}, t.now)
+  t.node.engine.modify(t.row, 4, {})
   t.response('ACKNOWLEDGE', 0)
   assert.deepEqual(t.node.events, [])
   t.sent()

@@ -405,11 +405,11 @@ export const createNode = (options: NodeOptions = {}) => {
     },
     /** RESET to RTS with usual attributes. */
     connect(row: number, attributes: QpAttributes): void {
-      engine.modify(row, 1, { pkeyIndex: 0, access: 14 }, 0)
+      engine.modify(row, 1, { pkeyIndex: 0, access: 14 })
       const { sqPsn, timeout, retryCnt, rnrRetry, maxRdAtomic, ...rtr } = attributes
-      engine.modify(row, 2, { minRnrTimer: 12, maxDestRdAtomic: 4, flow: 0, peer: 0, pathMtu: 1024, ...rtr }, 0)
+      engine.modify(row, 2, { minRnrTimer: 12, maxDestRdAtomic: 4, flow: 0, peer: 0, pathMtu: 1024, ...rtr })
       const rts = { timeout: timeout ?? 14, retryCnt: retryCnt ?? 7, rnrRetry: rnrRetry ?? 7 }
-      engine.modify(row, 3, { sqPsn: sqPsn ?? 0, maxRdAtomic: maxRdAtomic ?? 4, ...rts }, 0)
+      engine.modify(row, 3, { sqPsn: sqPsn ?? 0, maxRdAtomic: maxRdAtomic ?? 4, ...rts })
     },
     post(row: number, ...specs: SendSpec[]): void {
       queues[row].sends.push(...specs)

@@ -436,8 +436,8 @@ describe('silence', () => {
     assert.equal(t.sent().length, 1)
     t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
     assert.deepEqual(t.sent(), [])
-    t.node.engine.modify(t.row, 0, {}, 0)
-    t.node.engine.modify(t.row, 1, { access: 14 }, 0)
+    t.node.engine.modify(t.row, 0, {})
+    t.node.engine.modify(t.row, 1, { access: 14 })
     t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
     assert.deepEqual(t.sent(), [])
   })
@@ -445,14 +445,17 @@ describe('silence', () => {
 
 it('the first packet in RTR is told, once', () => {
   const t = startScript()
-  t.node.engine.modify(t.row, 0, {}, 0)
-  t.node.engine.modify(t.row, 1, { access: 14 }, 0)
-  t.node.engine.modify(
-    t.row,
-    2,
-    { destQpn: 0x22, rqPsn: RQ, pathMtu: 256, maxDestRdAtomic: 1, minRnrTimer: 1, flow: 0, peer: 0 },
-    0,
-  )
+  t.node.engine.modify(t.row, 0, {})
+  t.node.engine.modify(t.row, 1, { access: 14 })
+  t.node.engine.modify(t.row, 2, {
+    destQpn: 0x22,
+    rqPsn: RQ,
+    pathMtu: 256,
+    maxDestRdAtomic: 1,
+    minRnrTimer: 1,
+    flow: 0,
+    peer: 0,
+  })
   t.receives(2, 10)
   t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
   t.request('SEND_ONLY', 1, { payload: 1, ackReq: true })

@@ -21,7 +21,7 @@ describe('SQD', () => {
     const t = startScript({}, { windowBytes: 2000 })
     t.post({ id: 1, opcode: SEND, ...sge(0, 3000) }, { id: 2, opcode: SEND })
     assert.equal(t.sent().length, 2)
-    t.node.engine.modify(t.row, SQD, {}, 0)
+    t.node.engine.modify(t.row, SQD, {})
     assert.equal(t.node.engine.query(t.row).draining, true)
     t.response('ACKNOWLEDGE', 1)
     assert.deepEqual(t.sent(), ['SEND_LAST@2 ackreq [952]'])
@@ -32,12 +32,12 @@ describe('SQD', () => {
     assert.equal(t.node.engine.query(t.row).draining, false)
     t.post({ id: 3, opcode: SEND })
     assert.deepEqual(t.sent(), [])
-    t.node.engine.modify(t.row, RTS, {}, 0)
+    t.node.engine.modify(t.row, RTS, {})
     assert.deepEqual(t.sent(), ['SEND_ONLY@3 ackreq', 'SEND_ONLY@4 ackreq'])
   })
   it('with nothing to finish is done at once', () => {
     const t = startScript()
-    t.node.engine.modify(t.row, SQD, {}, 0)
+    t.node.engine.modify(t.row, SQD, {})
     assert.deepEqual(t.node.events, ['SQ_DRAINED'])
   })
   it('repairs losses and goes on receiving', () => {
@@ -45,7 +45,7 @@ describe('SQD', () => {
     t.receives(1, 10)
     t.post({ id: 1, opcode: SEND })
     t.sent()
-    t.node.engine.modify(t.row, SQD, {}, 0)
+    t.node.engine.modify(t.row, SQD, {})
     t.sleep(70_000)
     assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq'])
     t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
@@ -56,10 +56,10 @@ describe('SQD', () => {
 describe('attributes', () => {
   it('change in RTS: rights and RNR timer', () => {
     const t = startScript()
-    t.node.engine.modify(t.row, undefined, { minRnrTimer: 3 }, 0)
+    t.node.engine.modify(t.row, undefined, { minRnrTimer: 3 })
     t.request('SEND_ONLY', 0, { payload: 1 })
     assert.deepEqual(t.sent(), ['RNR(3)@0 msn 0'])
-    t.node.engine.modify(t.row, undefined, { access: 0 }, 0)
+    t.node.engine.modify(t.row, undefined, { access: 0 })
     t.request('READ_REQUEST', 0, { dmaLen: 1 })
     assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@0 msn 0'])
   })
@@ -72,8 +72,8 @@ describe('attributes', () => {
       for (const psn of [0, 1]) t.request('FETCH_ADD', psn, { remote: 8, swap: 1n })
       t.sent()
       t.request('READ_REQUEST', 2, { dmaLen: 1 })
-      t.node.engine.modify(t.row, SQD, {}, 0)
-      t.node.engine.modify(t.row, undefined, { maxDestRdAtomic: count }, 0)
+      t.node.engine.modify(t.row, SQD, {})
+      t.node.engine.modify(t.row, undefined, { maxDestRdAtomic: count })
       assert.deepEqual(t.sent(), ['READ_RESP_ONLY@2 msn 3 [1]'])
       for (const psn of [0, 1]) t.request('FETCH_ADD', psn, { remote: 8, swap: 1n })
       t.request('READ_REQUEST', 2, { dmaLen: 1 })
@@ -97,7 +97,7 @@ describe('an error', () => {
     u.post(...[1, 2, 3].map(id => ({ id, opcode: SEND, flags: 0 })))
     assert.equal(u.sent().length, 2)
     u.request('SEND_FIRST', 0, { payload: 1024 })
-    u.node.engine.modify(u.row, ERR, {}, 0)
+    u.node.engine.modify(u.row, ERR, {})
     assert.deepEqual(u.completions(), ['100 FLUSH', '1 FLUSH', '2 FLUSH', '3 FLUSH', '101 FLUSH'])
     assert.equal(u.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
     u.post(...[4, 5].map(id => ({ id, opcode: SEND, flags: 0 })))
@@ -113,14 +113,14 @@ describe('an error', () => {
   it('of INIT and RTR flushes too', () => {
     for (const state of [INIT, RTR]) {
       const t = startScript()
-      t.node.engine.modify(t.row, RESET, {}, 0)
+      t.node.engine.modify(t.row, RESET, {})
       t.node.queues[t.row].retired = 0
-      t.node.engine.modify(t.row, INIT, { access: 0 }, 0)
-      if (state === RTR) t.node.engine.modify(t.row, RTR, { rqPsn: 0, maxDestRdAtomic: 0, destQpn: 1 }, 0)
+      t.node.engine.modify(t.row, INIT, { access: 0 })
+      if (state === RTR) t.node.engine.modify(t.row, RTR, { rqPsn: 0, maxDestRdAtomic: 0, destQpn: 1 })
       t.post({ id: 1, opcode: SEND })
       t.receives(1, 10)
       assert.deepEqual(t.sent(), [])
-      t.node.engine.modify(t.row, ERR, {}, 0)
+      t.node.engine.modify(t.row, ERR, {})
       assert.deepEqual(t.completions(), ['1 FLUSH', '100 FLUSH'])
     }
   })
@@ -134,7 +134,7 @@ describe('RESET', () => {
     t.request('SEND_FIRST', 0, { payload: 1024 })
     t.request('READ_REQUEST', 1, { dmaLen: 1 })
     t.sent()
-    t.node.engine.modify(t.row, RESET, {}, 0)
+    t.node.engine.modify(t.row, RESET, {})
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
     assert.deepEqual(t.sent(), [])
     t.node.queues[t.row] = { sends: [], receives: [], retired: 0 }
@@ -153,7 +153,7 @@ describe('RESET', () => {
 describe('requests posted before RTS', () => {
   it('are sent in RTS, with one doorbell or none', () => {
     const t = startScript()
-    t.node.engine.modify(t.row, RESET, {}, 0)
+    t.node.engine.modify(t.row, RESET, {})
     t.post({ id: 1, opcode: SEND })
     t.node.connect(t.row, { destQpn: 0x22, sqPsn: 0xfffffe })
     assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq'])
@@ -229,9 +229,9 @@ describe('a hostile program', () => {
     })
     const sizes = { maxSendWr: 4, maxSendSge: 4, maxRecvSge: 4 }
     const row = engine.create({ service: Service.RC, qpn: 1, pd: 1, sendCq: 1, recvCq: 1, ...sizes, signalAll: true })
-    engine.modify(row, INIT, { access: 14 }, 0)
-    engine.modify(row, RTR, attributes, 0)
-    engine.modify(row, RTS, { sqPsn: 0, timeout: 1, retryCnt: 1, rnrRetry: 1, maxRdAtomic: 1 }, 0)
+    engine.modify(row, INIT, { access: 14 })
+    engine.modify(row, RTR, attributes)
+    engine.modify(row, RTS, { sqPsn: 0, timeout: 1, retryCnt: 1, rnrRetry: 1, maxRdAtomic: 1 })
     return { engine, row, statuses }
   }
   const { sink, sent } = createNode()
@@ -255,7 +255,7 @@ describe('a hostile program', () => {
       engine.onDoorbell(row)
       for (let i = 0; i < 5 && engine.pollTransmit(sink, i); i++) {}
       sent.length = 0
-      engine.modify(row, ERR, {}, 0)
+      engine.modify(row, ERR, {})
       assert.ok(statuses.length <= 3 && statuses.every(status => status > 0))
     }
   })
@@ -274,7 +274,7 @@ describe('a hostile program', () => {
         return true
       },
     })
-    engine.modify(row, ERR, {}, 0)
+    engine.modify(row, ERR, {})
     assert.ok(loads < 5000)
     assert.equal(engine.pollTransmit(sink, 0), true)
     assert.ok(loads < 50_000, `${loads} requests in one call`)

@@ -88,7 +88,7 @@ describe('a requester of UC', () => {
     assert.deepEqual(t.completions(), ['2 FLUSH'])
     request(t, 'SEND_ONLY', 0, { payload: 5 })
     assert.deepEqual(t.completions(), ['100 ok recv 5'])
-    t.node.engine.modify(t.row, RTS, {}, t.now)
+    t.node.engine.modify(t.row, RTS, {})
     t.post({ id: 3, opcode: SEND })
     assert.deepEqual(t.sent(), ['SEND_ONLY@0'])
     assert.deepEqual(t.completions(), ['3 ok'])
@@ -109,11 +109,11 @@ describe('a requester of UC', () => {
     const t = start()
     t.post({ id: 1, opcode: SEND })
     t.sent()
-    t.node.engine.modify(t.row, SQD, {}, t.now)
+    t.node.engine.modify(t.row, SQD, {})
     assert.deepEqual(t.node.events, ['SQ_DRAINED'])
     t.post({ id: 2, opcode: SEND })
     assert.deepEqual(t.sent(), [])
-    t.node.engine.modify(t.row, RTS, {}, t.now)
+    t.node.engine.modify(t.row, RTS, {})
     assert.deepEqual(t.sent(), ['SEND_ONLY@1'])
   })
   it('in SQD finishes the message that it has begun', () => {
@@ -121,7 +121,7 @@ describe('a requester of UC', () => {
     t.node.port.room = 1
     t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) }, { id: 2, opcode: SEND })
     assert.equal(t.sent().length, 2)
-    t.node.engine.modify(t.row, SQD, {}, t.now)
+    t.node.engine.modify(t.row, SQD, {})
     assert.deepEqual(t.node.events, [])
     t.node.port.room = Number.POSITIVE_INFINITY
     assert.equal(t.sent().length, 2)
@@ -300,8 +300,8 @@ describe('a responder of UC', () => {
   it('counts the first packet in RTR as communication', () => {
     const node = createNode()
     const row = node.createQp(0x11, { service: Service.UC })
-    node.engine.modify(row, 1, { access: 2 }, 0)
-    node.engine.modify(row, 2, { destQpn: 0x22, rqPsn: 0x200, flow: 0, peer: 0, pathMtu: 1024 }, 0)
+    node.engine.modify(row, 1, { access: 2 })
+    node.engine.modify(row, 2, { destQpn: 0x22, rqPsn: 0x200, flow: 0, peer: 0, pathMtu: 1024 })
     const t = startScript({}, { service: Service.UC })
     node.postReceive(row, { id: 1, ...sge(0, 10) })
     t.post({ id: 1, opcode: SEND, ...sge(0, 4) })

@@ -31,12 +31,18 @@ export const ringsOf = (context: Context): RingMemory => {
 export const isInside = (context: Context): boolean =>
   context.state === undefined ? context.mapped === undefined : (context.state as RxeContext).inside === true
 
+/** A number of up to 53 bits made a bigint: half of what `BigInt()` takes, and each queue has one. */
+const halves = new Uint32Array(2)
+const whole = new BigUint64Array(halves.buffer)
+
 /** struct mminfo: what the provider maps; in a slab the offset names the ring, and the size is up to the slab's end. */
 export interface MmapInfo {
   readonly offset: bigint
   readonly size: number
 }
-export const mmapInfo = ({ area, head }: Ring): MmapInfo => ({
-  offset: BigInt(area.offset + head - area.at),
-  size: area.length - (head - area.at),
-})
+export const mmapInfo = ({ area, head }: Ring): MmapInfo => {
+  const offset = area.offset + head - area.at
+  halves[0] = offset
+  halves[1] = offset / 2 ** 32
+  return { offset: whole[0], size: area.length - (head - area.at) }
+}

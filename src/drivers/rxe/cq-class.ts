@@ -105,13 +105,13 @@ export const cqCompletions = (device: RxeState): Completions => ({
  * Ends the queue pairs that could not complete: who cannot tell what it did goes to error, and its program is told
  * (IBA 9.9.2 class F, 11.6.3: local work queue catastrophic error). Linux' rxe goes on and loses completions.
  */
-export const endStranded = (device: RxeState, now: number): void => {
+export const endStranded = (device: RxeState): void => {
   const { stranded } = device
   for (let qpn = stranded.pop(); qpn !== undefined; qpn = stranded.pop()) {
     const row = device.qpns.rowOf(qpn)
     const qp = row < 0 ? undefined : device.qps[row]
     if (qp === undefined || device.engine().stateOf(row) === ERR) continue
-    device.engine().modify(row, ERR, {}, now)
+    device.engine().modify(row, ERR, {})
     raise(qp, QP_FATAL)
   }
 }

@@ -82,10 +82,10 @@ const { SQ_DRAINED } = AsyncEventType.values
 const { RESET, ERR } = QpState.values
 
 /** All queue pairs fail: who polls sees his requests flushed, and nobody waits for ever. */
-const endAll = ({ qps, engine, now }: RxeState): void => {
+const endAll = ({ qps, engine }: RxeState): void => {
   for (const qp of qps) {
     const before = qp === undefined ? RESET : engine().stateOf(qp.state.row)
-    if (qp !== undefined && before !== RESET && before !== ERR) engine().modify(qp.state.row, ERR, {}, now())
+    if (qp !== undefined && before !== RESET && before !== ERR) engine().modify(qp.state.row, ERR, {})
   }
 }
 
@@ -306,7 +306,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       held = false
     }
     if (!held && (mayHold || !engine.isIdle())) progress = transmit(time) || progress
-    if (state.stranded.length > 0) endStranded(state, time)
+    if (state.stranded.length > 0) endStranded(state)
     return progress
   }
 

@@ -258,7 +258,7 @@ export const qpClass = (
         if (after !== ERR) note(device, state, args)
         // Datagrams have no path MTU of their own.
         const pathMtu = service === Service.UD ? device.port.pathMtu : undefined
-        device.engine().modify(state.row, after, engineAttributes(args, path, pathMtu), device.now())
+        device.engine().modify(state.row, after, engineAttributes(args, path, pathMtu))
         if (after === RESET) {
           leavePath(device, state)
           state.noted = 0
