@@ -7,6 +7,8 @@ import type { Measure } from './harness.ts'
 
 const SLICE_MS = 5
 const SLICES = 5
+/** What goes before, so that V8 has compiled what is measured. */
+const WARM_MS = 1000
 
 /** Does something `times` times and returns a number that depends on it, so that the compiler cannot leave it out. */
 export type Body = (times: number) => number
@@ -25,6 +27,7 @@ export const computed = (): number => sink
 /** Nanoseconds per time. */
 export const perCall = (body: Body): Measure => {
   let times = 1000
+  for (let spent = 0; spent < WARM_MS; ) spent += timeMs(body, times)
   while (timeMs(body, times) < SLICE_MS) times *= 2
   return () => {
     let best = Number.POSITIVE_INFINITY

@@ -37,7 +37,7 @@ const { ACK_DUE, NAK_DUE, NAK_SENT } = R
 const WHOLE_BYTES = 0x10_0000
 
 /** Bytes (payload and weight of packets) that a queue pair hands over before it is another one's turn. */
-export const MET_QUANTUM = 0x4_0000
+export const MET_QUANTUM = 0x10_0000
 
 /** Whether the row has nothing under way, and something posted. */
 const isAtRest = (s: EngineState, base: number): boolean => {

@@ -64,7 +64,7 @@ export interface LocalNetwork extends Network {
   readonly core: Core
   readonly link: Link
   /** Devices that were added so far, those that are gone included. */
-  readonly added: number
+  added: number
   add(name: string, address: string): Attached
   /** The soft device with this name. */
   softDevice(name: string): Attached | undefined
@@ -216,7 +216,6 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   const attached = new Map<string, Attached>()
   const { drive, kick, touch, pause, stop } = createDriver(core, devices, link === 'memory')
   let rules = faultRules(fault)
-  let added = 0
 
   const attach = (name: string, address: string) => {
     const bytes = parseAddress(address)
@@ -235,9 +234,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   const network: LocalNetwork = {
     core,
     link,
-    get added() {
-      return added
-    },
+    added: 0,
     drive,
     kick,
     touch,
@@ -253,7 +250,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
         throw error
       }
       if (link !== 'memory') port.wake = kick
-      added++
+      network.added++
       devices.push(rxe)
       const soft: Attached = {
         rxe,

@@ -1,0 +1,71 @@
+/*
+ * A process with two connected queue pairs, each on a device of its own, for the rows of inproc.ts: posted, moved and
+ * polled on one thread, all through the public API. What it measures does not hang on which rows were run before.
+ */
+import { once } from 'node:events'
+import { createNetwork, open } from '../src/verbs/index.ts'
+import { type Body, perCall } from './loops.ts'
+
+export interface InprocOrder {
+  readonly operation: 'write' | 'read' | 'send'
+  readonly size: number
+  /** Requests that are posted before the first completion is polled for. */
+  readonly batch: number
+}
+
+/** Two connected queue pairs, each on a device of its own, and their memory. */
+const pair = async (size: number, depth: number) => {
+  const network = createNetwork()
+  const access = { remoteWrite: true, remoteRead: true }
+  const end = async () => {
+    const device = await open({ network })
+    const pd = device.pd()
+    const cq = device.cq({ entries: 2 * depth })
+    const region = pd.register(new Uint8Array(size).fill(1), access)
+    const qp = pd.rcQp({ sendCq: cq, maxSends: depth, maxReceives: depth })
+    return { device, cq, region, qp }
+  }
+  const [near, far] = [await end(), await end()]
+  near.qp.connect(far.qp.endpoint)
+  far.qp.connect(near.qp.endpoint)
+  return { near, far }
+}
+
+type Pair = Awaited<ReturnType<typeof pair>>
+
+/** Polls for `count` completions of a queue. */
+const take = ({ cq }: Pair['near'], count: number): void => {
+  for (let left = count; left > 0; ) {
+    if (!cq.poll()) throw new Error('a message does not arrive')
+    if (!cq.completion.ok) throw new Error(`a request failed: ${cq.completion.statusName}`)
+    left--
+  }
+}
+
+/** Posts `times` requests in batches, and takes their completions. */
+const posting = ({ near, far }: Pair, { operation, batch }: InprocOrder): Body => {
+  const local = near.region.slice()
+  const room = far.region.slice()
+  const remote = far.region.remote()
+  return times => {
+    for (let left = times; left > 0; left -= batch) {
+      for (let i = 0; i < batch; i++) {
+        if (operation === 'write') near.qp.write(local, remote)
+        else if (operation === 'read') near.qp.read(local, remote)
+        else {
+          far.qp.receive(room)
+          near.qp.send(local)
+        }
+      }
+      take(near, batch)
+      if (operation === 'send') take(far, batch)
+    }
+    return times
+  }
+}
+
+const [order] = (await once(process, 'message')) as [InprocOrder]
+const nanoseconds = perCall(posting(await pair(order.size, order.batch), order))
+process.send?.({ ready: true })
+process.on('message', async () => process.send?.({ nanoseconds: await nanoseconds() }))
+process.on('disconnect', () => process.exit())
