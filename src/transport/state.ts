@@ -203,6 +203,19 @@ export const Move = {
 /** Packets and bytes of a turn that went to a partner and came back, see partners.ts. */
 export const Tally = { THERE: 0, THERE_BYTES: 1, BACK: 2, BACK_BYTES: 3, WORDS: 4 } as const
 
+/**
+ * Requests that are done together (whole.ts): their blocks, the partner's receive requests for SENDs (0 for others),
+ * and what moves where.
+ */
+export interface Together {
+  readonly requests: Int32Array
+  readonly receives: Int32Array
+  readonly from: Arena[]
+  readonly fromAt: Float64Array
+  readonly to: Arena[]
+  readonly toAt: Float64Array
+}
+
 /** What a packet weighs in the send window beside its payload, in bytes. */
 export const PACKET_WEIGHT = 64
 
@@ -267,6 +280,8 @@ export interface EngineState {
   readonly place: Float64Array
   /** Window bytes that were handed over since `pollTransmit` was called. */
   handed: number
+  /** What is done together, once anything was, see whole.ts. */
+  together: Together | undefined
   /** What this turn has to count (`Tally`). */
   readonly tally: Float64Array
 
@@ -330,6 +345,7 @@ export const createState = (
   sourceAt: 0,
   place: new Float64Array(1),
   handed: 0,
+  together: undefined,
   tally: new Float64Array(Tally.WORDS),
   completion: new Uint32Array(Completion.WORDS),
   original: new Uint32Array(2),
