@@ -158,6 +158,8 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
     let busy = timerDue !== Number.POSITIVE_INFINITY || hasWork()
     if (!busy) {
       driving = false
+      // What completed may have made somebody wait, and so may a call.
+      armTimer()
       return worked
     }
     for (let turn = 0; turn < TURNS && busy; turn++) {

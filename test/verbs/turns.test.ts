@@ -53,3 +53,14 @@ test('polling alone sees retries through: time passes without the event loop too
   assert.equal(a.device.counters().transport.retransmissions, 2)
   await closeAll(a, b)
 })
+
+test('the time of a threshold is kept for what was done without a turn', async () => {
+  const { a, b } = await pair()
+  a.cq.moderate({ completions: 9, microseconds: 500 })
+  const woken = a.cq.wait({ signal: AbortSignal.timeout(5000) })
+  await new Promise(setImmediate)
+  a.qp.write(a.mr.slice(0, 64), b.mr.remote())
+  await woken
+  assert.ok(a.cq.poll())
+  await closeAll(a, b)
+})
