@@ -18,6 +18,8 @@ interface Way {
   readonly steps: readonly Step[]
 }
 
+const namesOf = (args: HandlerValues): readonly string[] => Object.keys(args).filter(name => args[name] !== undefined)
+
 /** Whether arguments have the names that the way was planned for. */
 const isSameWay = ({ names, state }: Way, args: HandlerValues): boolean => {
   if (args.state !== state) return false
@@ -42,12 +44,12 @@ export const intoState = (type: QpTypeName, initial: readonly string[], create: 
     const state = args.state as number | undefined
     if (state === undefined) {
       if (given.length > 0) return refuse(`attribute state is missing: it says how far ${given.join(', ')} reach`)
-      without = { names: Object.keys(args), state, steps: [] }
+      without = { names: namesOf(args), state, steps: [] }
       return without.steps
     }
     const steps = planTransitions(type, state, given)
     if (typeof steps === 'string') return refuse(steps)
-    into = { names: Object.keys(args), state, steps }
+    into = { names: namesOf(args), state, steps }
     return steps
   }
 

@@ -110,6 +110,10 @@ test('a refusal is a sentence and leaves nothing: a plan that cannot be, a value
   refused(noPeer, /^rc_qp.create: INIT to RTR of RC queue pairs needs destQpn as well$/)
   refused({ ...toInit(), sqPsn: 5 }, /on its way to INIT no RC queue pair takes sqPsn/)
   refused({ port: 1 }, /attribute state is missing: it says how far port reach/)
+  // A name that came before without a value says nothing now that it has one.
+  const made = create({ accessFlags: undefined } as object)
+  invokeNow(p.context, RcQp, 'destroy', made.object!, {}, p.caller)
+  refused({ accessFlags: 1 }, /attribute state is missing/)
   refused({ ...everything(), state: Qps.ERR }, /a new queue pair cannot be in ERR/)
   // These the device's own change refuses, half-way.
   refused({ ...everything(), pathMtu: 5, maxRdAtomic: 200 }, /maxRdAtomic: 200 is not in 0 to 128/)
