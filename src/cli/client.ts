@@ -78,7 +78,11 @@ interface Outgoing {
 export const openSession = async (socket: string, onTrace?: (record: TraceRecord) => void): Promise<ToolClient> => {
   const fd = dial(socket)
   const daemon = peerCredentials(fd).pid
-  const gone = (): NoDaemonError => new NoDaemonError(`the daemon at ${socket} (process ${daemon}) ended`)
+  let answered = false
+  const gone = (): NoDaemonError =>
+    new NoDaemonError(
+      `the daemon at ${socket} (process ${daemon}) ${answered ? 'ended' : 'hung up: it ended, or this process has all the sessions and descriptors that it may have'}`,
+    )
   const incoming = messageBuffer()
   const outgoing = messageBuffer()
   const waiting = new Map<number, Waiting>()
@@ -130,6 +134,7 @@ export const openSession = async (socket: string, onTrace?: (record: TraceRecord
       const { length, fds } = recv(fd, incoming.bytes)
       for (const passed of fds) close(passed)
       if (length === -EAGAIN) return
+      answered ||= length > 0
       if (length > 0) receive(length)
       else finish(gone())
     }

@@ -12,9 +12,10 @@ import { closeContext, openContext } from '../core/registry.ts'
 import { EAGAIN, EMSGSIZE } from '../host/errno.ts'
 import type { RingPool } from '../host/mapping.ts'
 import { fileIdentity, sealsOf } from '../host/memfd.ts'
-import { type Watch, watch } from '../host/poll.ts'
+import { watch } from '../host/poll.ts'
 import { close, recvSmall, shutdown, socketPair } from '../host/sockets.ts'
 import { type ContextMemory, createContextMemory } from './context-file.ts'
+import { orGiveBack, type Share } from './shares.ts'
 
 export interface OpenContext {
   readonly number: number
@@ -26,12 +27,17 @@ export interface OpenContext {
 export interface Contexts {
   /**
    * Opens a device for a client: the context, and the client's end of its first doorbell socket, which the caller
-   * passes on and then closes. Throws CallError EIO if the device is gone, SystemError (EMFILE) if we have no
-   * descriptors left.
+   * passes on and then closes. Throws CallError: EIO if the device is gone, EMFILE or ENFILE if `share` has no room;
+   * SystemError (EMFILE) if we have no descriptors left.
    */
-  open(device: Device, node: number, packed?: boolean): { readonly open: OpenContext; readonly doorbell: number }
+  open(
+    device: Device,
+    node: number,
+    share: Share,
+    packed?: boolean,
+  ): { readonly open: OpenContext; readonly doorbell: number }
   /** One more doorbell socket, otherwise as `open`. */
-  addDoorbell(open: OpenContext): number
+  addDoorbell(open: OpenContext, share: Share): number
   byNumber(number: number): OpenContext | undefined
   /**
    * The device was removed: programs that only poll find it out at their doorbell sockets, which we write to no more.
@@ -66,7 +72,10 @@ export const createContexts = (
   rung: () => void,
 ): Contexts => {
   const contexts = new Map<number, OpenContext>()
-  const doorbells = new Map<OpenContext, Map<number, Watch>>()
+  /** Our ends of the doorbell sockets, and how to end each. */
+  const doorbells = new Map<OpenContext, Map<number, () => void>>()
+  /** What the memory files are charged to. */
+  const files = new Map<OpenContext, () => void>()
   const token = new Uint8Array(TOKEN_BYTES)
   const handle = new DataView(token.buffer)
   let next = 1
@@ -100,13 +109,12 @@ export const createContexts = (
   const end = (open: OpenContext): void => {
     contexts.delete(open.number)
     adrift.delete(open)
-    for (const [fd, watcher] of doorbells.get(open) ?? []) {
-      watcher.stop()
-      close(fd)
-    }
+    for (const hangUp of doorbells.get(open)?.values() ?? []) hangUp()
     doorbells.delete(open)
     closeContext(open.context)
     open.memory.close()
+    files.get(open)?.()
+    files.delete(open)
   }
 
   /** Empties the socket; false once the client's side is closed. */
@@ -120,39 +128,47 @@ export const createContexts = (
     return true
   }
 
-  const addDoorbell = (open: OpenContext): number => {
-    const watchers = doorbells.get(open)
-    if (!watchers) throw new Error(`context ${open.number} is closed`)
-    const [ours, theirs] = socketPair()
+  const addDoorbell = (open: OpenContext, share: Share): number => {
+    const bells = doorbells.get(open)
+    if (!bells) throw new Error(`context ${open.number} is closed`)
+    const giveBack = share.take(1)
+    const [ours, theirs] = orGiveBack(giveBack, socketPair)
+    const hangUp = (): void => {
+      watcher.stop()
+      bells.delete(ours)
+      close(ours)
+      giveBack()
+    }
     const watcher = watch(ours, { readable: true }, () => {
       if (!drain(open, ours)) {
-        watcher.stop()
-        watchers.delete(ours)
-        close(ours)
-        if (watchers.size === 0) leave(open)
+        hangUp()
+        if (bells.size === 0) leave(open)
       }
       rung()
     })
-    watchers.set(ours, watcher)
+    bells.set(ours, hangUp)
     if (!open.context.device.alive) shutdown(ours, 'write')
     return theirs
   }
 
   return {
-    open(device, node, packed) {
-      const memory = createContextMemory(pool, packed)
+    open(device, node, share, packed) {
+      const giveBack = share.take(1)
+      const memory = orGiveBack(giveBack, () => createContextMemory(pool, packed))
       let context: Context
       try {
         context = openContext(device, { mapped: memory })
       } catch (error) {
         memory.close()
+        giveBack()
         throw error
       }
       const open: OpenContext = { number: next++, node, context, memory }
       contexts.set(open.number, open)
+      files.set(open, giveBack)
       doorbells.set(open, new Map())
       try {
-        return { open, doorbell: addDoorbell(open) }
+        return { open, doorbell: addDoorbell(open, share) }
       } catch (error) {
         end(open)
         throw error
@@ -161,8 +177,8 @@ export const createContexts = (
     addDoorbell,
     byNumber: number => contexts.get(number),
     hangUp(device) {
-      for (const [{ context }, watchers] of doorbells)
-        if (context.device === device) for (const fd of watchers.keys()) shutdown(fd, 'write')
+      for (const [{ context }, bells] of doorbells)
+        if (context.device === device) for (const fd of bells.keys()) shutdown(fd, 'write')
     },
     of(context) {
       for (const open of contexts.values()) if (open.context === context) return open

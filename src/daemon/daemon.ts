@@ -29,6 +29,7 @@ import { followInterfaces } from './follow.ts'
 import { createLoop, type Loop } from './loop.ts'
 import { createNetwork } from './network.ts'
 import { createSession, type Session } from './session.ts'
+import { createShares } from './shares.ts'
 import type { DaemonState } from './state.ts'
 import { createTraceHub } from './trace-hub.ts'
 import { removeTree } from './tree.ts'
@@ -149,6 +150,7 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
       endIfUnused()
     }),
     events: createEventSockets(core, holders),
+    shares: createShares(),
     trace: createTraceHub(nowMicroseconds),
     refreshCounters: () => files?.refreshCounters(),
     plug(spec) {

@@ -10,10 +10,14 @@ import { setSendTimeout } from '../host/sockets.ts'
 import { DriverOps } from '../spec/classes/driver_ops.ts'
 import { DescriptorMark, InstallKind } from '../spec/session.ts'
 import { createEventSocket, type EventSocket } from './event-socket.ts'
+import { orGiveBack, type Share } from './shares.ts'
 
 export interface EventSockets {
-  /** Gives an fd object a socket; the program's end is in `theirs`, to be passed on. */
-  create(fd: FdObject): EventSocket
+  /**
+   * Gives an fd object a socket; the program's end is in `theirs`, to be passed on. Throws CallError EMFILE, ENFILE if
+   * the program's share has no room.
+   */
+  create(fd: FdObject, share: Share): EventSocket
   /** Core's number of the fd object behind 'socket:[inode]'. */
   find(target: string): number | undefined
   readonly count: number
@@ -30,16 +34,20 @@ export const createEventSockets = (core: Core, holders: () => Iterable<ProcessHa
   const numbers = new Map<string, number>()
   const sockets = new Map<string, EventSocket>()
   return {
-    create(fd) {
-      const socket = createEventSocket(holders, () => {
-        closeDescriptor(core, fd.handle)
-        drop()
-      })
+    create(fd, share) {
+      const giveBack = share.take(1)
+      const socket = orGiveBack(giveBack, () =>
+        createEventSocket(holders, () => {
+          closeDescriptor(core, fd.handle)
+          drop()
+        }),
+      )
       setSendTimeout(socket.theirs, DescriptorMark.FIRST + kindOf(fd), DescriptorMark.MICROSECONDS)
       const drop = (): void => {
         numbers.delete(socket.target)
         sockets.delete(socket.target)
         socket.close()
+        giveBack()
       }
       numbers.set(socket.target, fd.handle)
       sockets.set(socket.target, socket)

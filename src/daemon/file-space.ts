@@ -8,9 +8,25 @@ import { fileMemory } from '../drivers/rxe/file-memory.ts'
 import { sealsOf } from '../host/memfd.ts'
 import { type ProcessHandle, pidfdGetfd } from '../host/process.ts'
 import { CallError } from '../spec/errno.ts'
+import { orGiveBack, type Share } from './shares.ts'
 
-/** The file behind descriptor `number` of a program. EBADF if there is none, EINVAL if it is no file in memory. */
-export const openFileMemory = (process: ProcessHandle, number: number): FileMemory => {
+/**
+ * The file behind descriptor `number` of a program. EBADF if there is none, EINVAL if it is no file in memory, EMFILE
+ * or ENFILE if the program's share of descriptors has no room.
+ */
+export const openFileMemory = (process: ProcessHandle, number: number, share: Share): FileMemory => {
+  const giveBack = share.take(1)
+  const { space, close } = orGiveBack(giveBack, () => open(process, number))
+  return {
+    space,
+    close() {
+      close()
+      giveBack()
+    },
+  }
+}
+
+const open = (process: ProcessHandle, number: number): FileMemory => {
   const fd = pidfdGetfd(process, number)
   if (fd < 0) throw new CallError('EBADF', `the caller has no descriptor ${number}`)
   if (sealsOf(fd) < 0) {

@@ -48,6 +48,7 @@ import { kindOf } from './event-sockets.ts'
 import { openFileMemory } from './file-space.ts'
 import { type PassedMemory, takePassedMemory } from './passed-memory.ts'
 import { createProcessSpace } from './process-space.ts'
+import type { Share } from './shares.ts'
 import type { DaemonState } from './state.ts'
 import { createToolDesk } from './tool-desk.ts'
 import type { CallerFacts } from './trace-hub.ts'
@@ -71,6 +72,8 @@ const BURST = 16
  */
 const MOST_CONTEXTS = 256
 const MOST_DESCRIPTORS = 1024
+/** Descriptors of a session itself: its socket, pidfd and memory, a memory file, a capture. */
+const DESCRIPTORS = 5
 
 /** Linux's numbers of capabilities. */
 const capabilities = { NET_RAW: 13 } as const
@@ -86,12 +89,32 @@ const outgoing = messageBuffer()
 export const createSession = (daemon: DaemonState, fd: number, ended: () => void): Session | undefined => {
   const pidfd = peerPidfd(fd)
   const { pid, uid } = peerCredentials(fd)
-  const handle = pidfd < 0 ? openProcess(pid) : openProcess(pid, pidfd)
-  if (handle instanceof SystemError) {
+  const share = daemon.shares.of(pid, uid)
+  const giveBack = takeOrNone(share)
+  if (giveBack === undefined) {
+    if (pidfd >= 0) close(pidfd)
     close(fd)
     return undefined
   }
-  return serve(daemon, fd, handle, uid === 0 || uid === process.getuid?.(), ended)
+  const handle = pidfd < 0 ? openProcess(pid) : openProcess(pid, pidfd)
+  if (handle instanceof SystemError) {
+    close(fd)
+    giveBack()
+    return undefined
+  }
+  return serve(daemon, fd, handle, share, uid === 0 || uid === process.getuid?.(), () => {
+    giveBack()
+    ended()
+  })
+}
+
+const takeOrNone = (share: Share): (() => void) | undefined => {
+  try {
+    return share.take(DESCRIPTORS)
+  } catch (error) {
+    if (error instanceof CallError) return undefined
+    throw error
+  }
 }
 
 /** `trusted`: the client's user is the daemon's, or root. */
@@ -99,6 +122,7 @@ const serve = (
   daemon: DaemonState,
   fd: number,
   process: ProcessHandle,
+  share: Share,
   trusted: boolean,
   ended: () => void,
 ): Session => {
@@ -119,7 +143,7 @@ const serve = (
       return typeof target === 'string' ? daemon.events.find(target) : undefined
     },
     file: number => fdFile(process.pid, number),
-    openFile: number => openFileMemory(process, number),
+    openFile: number => openFileMemory(process, number, share),
     allows: capability => hasCapability(process.pid, capabilities[capability]),
   }
   let tag = ''
@@ -182,7 +206,7 @@ const serve = (
     if (opened.size >= MOST_CONTEXTS)
       throw new CallError('EMFILE', `this process has ${MOST_CONTEXTS} contexts open, which is the limit`)
     const packed = (request.wants & OpenWants.PACKED_RINGS) !== 0
-    const { open, doorbell } = daemon.contexts.open(device, request.node, packed)
+    const { open, doorbell } = daemon.contexts.open(device, request.node, share, packed)
     opened.add(open.number)
     try {
       const file = open.memory.share()
@@ -201,7 +225,7 @@ const serve = (
     try {
       const open = daemon.contexts.byFile(shown)
       if (!open) throw new CallError('ENODEV', `descriptor ${request.fd} is no context's`)
-      grantOpen(open, daemon.contexts.addDoorbell(open), [])
+      grantOpen(open, daemon.contexts.addDoorbell(open, share), [])
     } finally {
       close(shown)
     }
@@ -236,7 +260,8 @@ const serve = (
       return typeof found === 'number' ? found : undefined
     })
 
-  const refuseCall = (to: Header, errno: number): void => reply(writeCallReply(outgoing, to, -errno, []))
+  const refuseCall = (to: Header, errno: number, reason?: string): void =>
+    reply(writeCallReply(outgoing, to, -errno, [], wantsReasons ? reason : undefined))
 
   const sendAnswer = (to: Header, { ret, installs, reason }: Answer): void => {
     if (installs.length === 0) {
@@ -250,7 +275,7 @@ const serve = (
         const made = findDescriptor(daemon.core, descriptor.object)
         if (made.context.descriptors.size > MOST_DESCRIPTORS)
           throw new CallError('EMFILE', `a context has at most ${MOST_DESCRIPTORS} event descriptors`)
-        sockets.push(daemon.events.create(made))
+        sockets.push(daemon.events.create(made, share))
         places.push({ address, width, kind: kindOf(made) })
       }
       made = sockets.map(({ target }) => target)
@@ -262,7 +287,7 @@ const serve = (
       if (!(error instanceof CallError || error instanceof SystemError)) throw error
       // What the call made has no descriptor, so nobody could ever close it.
       for (const { descriptor } of installs) closeDescriptor(daemon.core, descriptor.object)
-      refuseCall(to, error.errno)
+      refuseCall(to, error.errno, error.message)
     } finally {
       for (const socket of sockets) socket.passed()
     }

@@ -10,6 +10,7 @@ import type { Devices } from './devices.ts'
 import type { EventSockets } from './event-sockets.ts'
 import type { Loop } from './loop.ts'
 import type { Network } from './network.ts'
+import type { Shares } from './shares.ts'
 import type { TraceHub } from './trace-hub.ts'
 
 export interface DaemonState {
@@ -21,6 +22,8 @@ export interface DaemonState {
   readonly loop: Loop
   readonly contexts: Contexts
   readonly events: EventSockets
+  /** Who may hold how many of our descriptors. */
+  readonly shares: Shares
   readonly trace: TraceHub
   /** The files of counters are to be up to date now. */
   readonly refreshCounters: () => void

@@ -12,6 +12,7 @@ import { createMemfd } from '../../src/host/memfd.ts'
 import { openProcess, type ProcessHandle, pidfdGetfd } from '../../src/host/process.ts'
 import { close, sendSmall } from '../../src/host/sockets.ts'
 import { machine } from '../drivers/rxe/machine.ts'
+import { unbounded } from './unbounded.ts'
 
 const openDescriptors = (): number => readdirSync('/proc/self/fd').length
 
@@ -45,8 +46,8 @@ test('the last doorbell ends the context, its objects and its memory; others bef
   const self = openProcess(process.pid) as ProcessHandle
   const before = openDescriptors()
   const b = bench()
-  const { open, doorbell } = b.contexts.open(b.device, 0)
-  const second = b.contexts.addDoorbell(open)
+  const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
+  const second = b.contexts.addDoorbell(open, unbounded)
   const copy = pidfdGetfd(self, second)
   open.memory.allocate(5000)
   open.memory.free(open.memory.allocate(100))
@@ -64,19 +65,19 @@ test('the last doorbell ends the context, its objects and its memory; others bef
   assert.deepEqual([b.contexts.count, stat(b.m.core).contexts, b.pool.counters.mapped], [0, 0, 0])
   assert.deepEqual(b.contexts.rings, { count: 0, bytes: 0 })
   assert.equal(b.contexts.byNumber(open.number), undefined)
-  assert.throws(() => b.contexts.addDoorbell(open), /closed/)
+  assert.throws(() => b.contexts.addDoorbell(open, unbounded), /closed/)
   assert.equal(openDescriptors(), before)
 })
 
 test('a context whose file is held goes on without doorbells, gets new ones, and ends with the file', async () => {
   const b = bench()
-  const { open, doorbell } = b.contexts.open(b.device, 0)
+  const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
   const held = open.memory.share()
   const left = b.rung()
   close(doorbell)
   await left
   assert.equal(b.contexts.byNumber(open.number), open, 'on its way to another program')
-  const again = b.contexts.addDoorbell(open)
+  const again = b.contexts.addDoorbell(open, unbounded)
   // The next look finds the doorbell.
   await b.rung()
   close(held)
@@ -94,7 +95,7 @@ test('a context whose file is held goes on without doorbells, gets new ones, and
 
 test('tokens of any size ring; numbers are not given out again', async () => {
   const b = bench()
-  const { open, doorbell } = b.contexts.open(b.device, 0)
+  const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
   for (const size of [4, 1, 5, 1000]) {
     const rung = b.rung()
     assert.equal(sendSmall(doorbell, new Uint8Array(size)), size)
@@ -108,7 +109,7 @@ test('tokens of any size ring; numbers are not given out again', async () => {
   await b.rung()
   b.contexts.closeAll()
   assert.equal(b.contexts.count, 0)
-  const again = b.contexts.open(b.device, 0)
+  const again = b.contexts.open(b.device, 0, unbounded)
   assert.notEqual(again.open.number, open.number)
   close(doorbell)
   b.contexts.closeAll()
@@ -117,8 +118,8 @@ test('tokens of any size ring; numbers are not given out again', async () => {
 
 test('only the memory file itself names a context', () => {
   const b = bench()
-  const one = b.contexts.open(b.device, 0)
-  const two = b.contexts.open(b.device, 0)
+  const one = b.contexts.open(b.device, 0, unbounded)
+  const two = b.contexts.open(b.device, 0, unbounded)
   assert.equal(b.contexts.byFile(one.open.memory.fd), one.open)
   assert.equal(b.contexts.byFile(two.open.memory.fd), two.open)
   const impostor = createMemfd('userdma-context', 2 ** 30)
@@ -134,7 +135,7 @@ test('a device that is gone opens nothing and leaves nothing', () => {
   const b = bench()
   const before = openDescriptors()
   unregister(b.device)
-  for (let i = 0; i < 5; i++) assert.throws(() => b.contexts.open(b.device, 0), { code: 'EIO' })
+  for (let i = 0; i < 5; i++) assert.throws(() => b.contexts.open(b.device, 0, unbounded), { code: 'EIO' })
   assert.equal(openDescriptors(), before)
   assert.equal(b.contexts.count, 0)
 })

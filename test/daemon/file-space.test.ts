@@ -9,6 +9,7 @@ import { openFileMemory } from '../../src/daemon/file-space.ts'
 import { createMemfd } from '../../src/host/memfd.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../src/host/process.ts'
 import { CallError, Errno } from '../../src/spec/errno.ts'
+import { unbounded } from './unbounded.ts'
 
 /** This process plays the program. */
 const withFile = (size: number, body: (fd: number, self: ProcessHandle) => void): void => {
@@ -28,7 +29,7 @@ const room = (...bytes: number[]): Bytes => {
 
 test('bytes go to the file and come from it, in pieces, and the program sees them', () => {
   withFile(8192, (fd, self) => {
-    const { space, close } = openFileMemory(self, fd)
+    const { space, close } = openFileMemory(self, fd, unbounded)
     assert.equal(space.write(0, 4000, room(1, 2, 0, 3, 4, 0), 0, 2, 3, 4), 0)
     const seen = Buffer.alloc(4)
     readSync(fd, seen, 0, 4, 4000)
@@ -45,7 +46,7 @@ test('bytes go to the file and come from it, in pieces, and the program sees the
 
 test('a file that is shortened faults, and writing makes it no longer', () => {
   withFile(8192, (fd, self) => {
-    const { space, close } = openFileMemory(self, fd)
+    const { space, close } = openFileMemory(self, fd, unbounded)
     assert.ok(space.check(0, 4096, 4096, true))
     assert.ok(!space.check(0, 4097, 4096, true))
     ftruncateSync(fd, 4096)
@@ -60,7 +61,7 @@ test('a file that is shortened faults, and writing makes it no longer', () => {
 
 test('atomics carry over into the high half, and compare all of it', () => {
   withFile(64, (fd, self) => {
-    const { space, close } = openFileMemory(self, fd)
+    const { space, close } = openFileMemory(self, fd, unbounded)
     const original = new Uint32Array(2)
     const value = () => {
       const bytes = Buffer.alloc(8)
@@ -82,7 +83,7 @@ test('only files in memory, only descriptors that are there, and no writing to o
   withFile(4096, (fd, self) => {
     const code = (number: number): string => {
       try {
-        openFileMemory(self, number).close()
+        openFileMemory(self, number, unbounded).close()
         return 'ok'
       } catch (error) {
         assert.ok(error instanceof CallError)
@@ -94,7 +95,7 @@ test('only files in memory, only descriptors that are there, and no writing to o
     closeSync(other)
     assert.equal(code(1_000_000), 'EBADF')
     const readOnly = openSync(`/proc/self/fd/${fd}`, 'r')
-    const { space, close } = openFileMemory(self, readOnly)
+    const { space, close } = openFileMemory(self, readOnly, unbounded)
     assert.ok(space.check(0, 0, 4096, false))
     assert.ok(!space.check(0, 0, 4096, true))
     assert.equal(space.write(0, 0, room(1), 0, 1, 1, 1), Errno.EFAULT)

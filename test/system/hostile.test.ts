@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
+import { open } from '../../src/verbs/index.ts'
 import { assertGoodPair, type PairOptions, startPair } from './pingpong.ts'
 import { isEmpty, lacking, ownProgram, run, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from './programs.ts'
 
@@ -40,6 +41,31 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     const { signal } = await run(t, hostile, ['-S', '4', '-n', '3000', '-k'], { env: daemon.env })
     assert.equal(signal, 'SIGKILL')
     await daemon.settled(isEmpty)
+  })
+
+  it('gets a part of the descriptors of a daemon that has few, and leaves others theirs', async t => {
+    const small = await startDaemon(t, { descriptors: 300 })
+    const greedy = await open({ socket: small.socket })
+    t.after(() => greedy.close())
+    const taken: { close(): void }[] = []
+    const takeAll = (): void => {
+      for (;;) taken.push(greedy.eventQueue())
+    }
+    const enough = { code: 'EMFILE', message: /process \d+ holds \d+ descriptors of the daemon, and may hold/ }
+    assert.throws(takeAll, enough)
+    assert.ok(taken.length > 30, `${taken.length}`)
+    await assert.rejects(open({ socket: small.socket }), { code: 'EMFILE' })
+    const pair = await startPair(t, small, ['-g', '1', '-e'], { program: 'ibv_rc_pingpong', devices: ['rxe0', 'rxe0'] })
+    assertGoodPair(await pair.ended())
+    await assert.rejects(small.stat(), /hung up: it ended, or this process has all the sessions and descriptors/)
+    // What it gives back it may have again, once the daemon has seen that it did.
+    const before = taken.length
+    for (const queue of taken.splice(0, 5)) queue.close()
+    for (const deadline = Date.now() + 10_000; taken.length < before; ) {
+      assert.throws(takeAll, enough)
+      assert.ok(Date.now() < deadline, `${taken.length} of ${before} again`)
+    }
+    assert.doesNotMatch(small.running.output(), /unforeseen|Error/)
   })
 
   it('brought no fault of the daemon to light', () => {

@@ -197,12 +197,14 @@ export interface DaemonSettings {
   readonly link?: string
   /** Name of the network namespace that it lives in; the programs need not. */
   readonly netns?: string
+  /** Most descriptors that it may have open. */
+  readonly descriptors?: number
 }
 
 /** Starts `userdma daemon`, ready when this resolves; ended with the test. */
 export const startDaemon = async (
   scope: Scope,
-  { devices = ONE_DEVICE, fault, link, netns }: DaemonSettings = {},
+  { devices = ONE_DEVICE, fault, link, netns, descriptors }: DaemonSettings = {},
 ): Promise<TestDaemon> => {
   // Its folder is removed when it writes there no more.
   let started: Running | undefined
@@ -215,6 +217,7 @@ export const startDaemon = async (
   if (fault !== undefined) args.push('--fault', fault)
   if (link !== undefined) args.push('--link', link)
   const command = netns === undefined ? [userdma] : ['ip', 'netns', 'exec', netns, userdma]
+  if (descriptors !== undefined) command.unshift('sh', '-c', `ulimit -n ${descriptors}; exec "$0" "$@"`)
   const running = start(scope, command[0], [...command.slice(1), ...args], { env: cleanEnvironment(), limit: 600_000 })
   started = running
   await running.said(new RegExp(READY))
