@@ -195,18 +195,30 @@ export interface Access {
   readonly bytes: Uint8Array
 }
 
-const noting = (from: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Access[]) => ({
-  copyIn: (address: bigint, length: number): Uint8Array => {
-    const bytes = from.copyIn(address, length)
+/** Most bytes that are noted of one call: entries of a chain may read the same ones over and over. */
+export const MOST_NOTED = 1 << 23
+
+const noting = (from: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Access[]) => {
+  let room = MOST_NOTED
+  const note = (way: Access['way'], address: bigint, bytes: Uint8Array): void => {
+    room -= bytes.length
+    // Nothing of what comes after it either: it would be taken for this.
+    if (room < 0) return
     // A call's answer may be made in these bytes.
-    accesses.push({ way: 'in', address, bytes: bytes.slice() })
-    return bytes
-  },
-  copyOut: (address: bigint, bytes: Uint8Array): void => {
-    from.copyOut(address, bytes)
-    accesses.push({ way: 'out', address, bytes: bytes.slice() })
-  },
-})
+    accesses.push({ way, address, bytes: bytes.slice() })
+  }
+  return {
+    copyIn: (address: bigint, length: number): Uint8Array => {
+      const bytes = from.copyIn(address, length)
+      note('in', address, bytes)
+      return bytes
+    },
+    copyOut: (address: bigint, bytes: Uint8Array): void => {
+      from.copyOut(address, bytes)
+      note('out', address, bytes)
+    },
+  }
+}
 
 /** The same caller, of whom everything is noted that a call reads and writes: entries of a chain too. */
 export const notingCaller = (caller: Caller, accesses: Access[]): Caller => ({ ...caller, ...noting(caller, accesses) })

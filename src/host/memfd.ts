@@ -81,7 +81,7 @@ export const fileIdentity = (fd: number): { dev: number; ino: number; size: numb
  */
 export const openHeld = (fd: number): number => {
   const held = check('open', sys().open(`/proc/self/fd/${fd}`, O_RDWR_CLOEXEC), `fd ${fd} once more`)
-  check('flock', sys().flock(held, LOCK_SH), `a lock of fd ${fd}`)
+  check('flock', sys().flock(held, LOCK_SH | LOCK_NB), `a lock of fd ${fd}`)
   return held
 }
 

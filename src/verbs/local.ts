@@ -114,11 +114,14 @@ const carrierOn = (
         return answered(invokeNow(context, cls, method, object, args, caller)) as never
       } catch (error) {
         throw asRefusal(error, `${(cls as ObjectClass).name}.${method}`)
+      } finally {
+        network.mindTimes()
       }
     },
     chain(calls) {
       network.touch()
       const outcome = refusing('interface.chain', () => runCalls(context, calls, caller))
+      network.mindTimes()
       return outcome && { answers: outcome.results.map(answered), error: outcome.error }
     },
     descriptors: localDescriptors(network.core, memory, caller),

@@ -4,7 +4,7 @@
 import { Mr } from '../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../spec/enums.ts'
 import type { In, Out } from '../spec/schema.ts'
-import { invalid } from './error.ts'
+import { invalid, shown } from './error.ts'
 import { endings, withMethods } from './held.ts'
 import { checkOptions, type Words } from './options.ts'
 import { checkOwn, type Held, type Kit, type Named, type Plan, plan } from './plan.ts'
@@ -137,7 +137,7 @@ const checkBytes = (call: string, buffer: Uint8Array): void => {
 /** Checks that `length` bytes from `offset` lie in `whole`. */
 const within = (call: string, whole: number, offset: number, length: number): void => {
   if (!Number.isInteger(offset) || !Number.isInteger(length) || offset < 0 || length < 0 || offset + length > whole)
-    throw invalid(call, `${length} bytes from offset ${offset} do not lie in a region of ${whole} bytes`)
+    throw invalid(call, `${shown(length)} bytes from offset ${shown(offset)} do not lie in a region of ${whole} bytes`)
 }
 
 const sliceAt = (start: bigint, length: number, lkey: number): Slice => ({
@@ -232,7 +232,8 @@ const otherPlan = (
   more: Pick<In<typeof Mr.methods.create>, 'kind' | 'start' | 'file' | 'dm'>,
 ): Plan<Region> => {
   checkOwn(kit, 'mr.create', 'pd', pd)
-  if (!Number.isSafeInteger(length) || length < 0) throw invalid('mr.create', `length ${length} is no number of bytes`)
+  if (!Number.isSafeInteger(length) || length < 0)
+    throw invalid('mr.create', `length ${shown(length)} is no number of bytes`)
   const iova = more.start
   const rights = accessFlags('mr.create', access, true)
   const args = { pd: pd.handle, iova, length: BigInt(length), access: rights, ...more }
@@ -254,7 +255,8 @@ export const nullRegionPlan = (kit: Kit, pd: Named, length: number, access: Acce
   otherPlan(kit, pd, access, length, { kind: NULL, start: 0n })
 
 const checkOffset = (offset: number): void => {
-  if (!Number.isSafeInteger(offset) || offset < 0) throw invalid('mr.create', `offset ${offset} is no number of bytes`)
+  if (!Number.isSafeInteger(offset) || offset < 0)
+    throw invalid('mr.create', `offset ${shown(offset)} is no number of bytes`)
 }
 
 /** Part of a file; `file`: a descriptor of this process. */

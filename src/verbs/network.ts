@@ -72,6 +72,8 @@ export interface LocalNetwork extends Network {
   kick(): void
   /** A call may have changed something: the next drive looks. */
   touch(): void
+  /** A call has been made: the time of an event, which it may have set, is not missed. */
+  mindTimes(): void
   drive(): boolean
   /** A promise for the next turn of the event loop, if there was none for long. */
   pause(): Promise<void> | undefined
@@ -137,6 +139,9 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
     timerDue = due
     timer = setTimeout(onTimer, Math.min(Math.max(Math.ceil((due - nowMicroseconds()) / 1000), 1), LONGEST_TIMER))
   }
+  const mindTimes = (): void => {
+    if (nextDue(core) < timerDue) armTimer()
+  }
   const onTimer = (): void => {
     // It may come a little early: it is looked at who is due, and armed again, in any case.
     timerDue = Number.NEGATIVE_INFINITY
@@ -158,7 +163,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
     let busy = timerDue !== Number.POSITIVE_INFINITY || hasWork()
     if (!busy) {
       driving = false
-      // What completed may have made somebody wait, and so may a call.
+      // What completed may have begun the time of a threshold.
       armTimer()
       return worked
     }
@@ -198,7 +203,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
   const touch = (): void => {
     touched = true
   }
-  return { drive, kick, touch, pause, stop: disarm }
+  return { drive, kick, touch, mindTimes, pause, stop: disarm }
 }
 
 const networkWords: Words<NetworkOptions> = { fault: true, link: true, path: true }
@@ -216,7 +221,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   if (memory === undefined) useNativeCrc()
   const devices: RxeDevice[] = []
   const attached = new Map<string, Attached>()
-  const { drive, kick, touch, pause, stop } = createDriver(core, devices, link === 'memory')
+  const { drive, kick, touch, mindTimes, pause, stop } = createDriver(core, devices, link === 'memory')
   let rules = faultRules(fault)
 
   const attach = (name: string, address: string) => {
@@ -240,6 +245,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     drive,
     kick,
     touch,
+    mindTimes,
     pause,
     add(name, address) {
       const { port: bare, identity } = attach(name, address)

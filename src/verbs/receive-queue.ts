@@ -9,7 +9,7 @@ import type { Held, Kit } from './plan.ts'
 import { checkThere, full, tooMany } from './queue-pair.ts'
 import { checkRequest } from './request-checks.ts'
 import { putReceive } from './requests.ts'
-import { nextSlot, outstanding, type ProgramRing, produce, ringIfAny } from './ring.ts'
+import { nextSlot, outstanding, type ProgramRing, produce, producingRing, ringIfAny } from './ring.ts'
 
 export interface ReceiveQueue {
   /** Requests that it holds. */
@@ -66,12 +66,15 @@ export const receiving = (call: string): ReceiveQueue & ThisType<ReceiveFields> 
   },
 })
 
-/** The queue lies elsewhere from now on, with `waiting` requests at its beginning. */
-export const moveRequests = (self: ReceiveFields, place: RingPlace, waiting: number): void => {
+/**
+ * The queue lies elsewhere from now on. The device has moved what waits there, of which it knows alone how much it is:
+ * a message may have taken a request until then.
+ */
+export const moveRequests = (self: ReceiveFields, place: RingPlace): void => {
   const { carrier } = self.kit
   if (self.place !== undefined) carrier.release(self.place)
   self.place = place
-  self.ring = ringIfAny(carrier, place, waiting)
+  self.ring = producingRing(carrier, place)
 }
 
 /** The queue is destroyed. */

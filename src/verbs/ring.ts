@@ -30,12 +30,8 @@ export const placeAt = (at: number, size: number): RingPlace | undefined =>
   at === NOWHERE ? undefined : { offset: BigInt(at), size }
 export const offsetOf = (place: RingPlace | undefined): number => (place === undefined ? NOWHERE : Number(place.offset))
 
-/** A ring as the device has laid it out. `index`: where this side stands, if it is not new. */
-export const programRing = (
-  { layout, ring }: Pick<Carrier, 'layout' | 'ring'>,
-  place: RingPlace,
-  index = 0,
-): ProgramRing => {
+/** A ring as the device has laid it out, at whose beginning this side stands. */
+export const programRing = ({ layout, ring }: Pick<Carrier, 'layout' | 'ring'>, place: RingPlace): ProgramRing => {
   const { header, counting } = layout
   const { head, data, bytes, view, words } = ring(place)
   const mask = view.getUint32(head + header.INDEX_MASK, true)
@@ -51,8 +47,15 @@ export const programRing = (
     data,
     producer: (head + header.PRODUCER) >> 2,
     consumer: (head + header.CONSUMER) >> 2,
-    index,
+    index: 0,
   }
+}
+
+/** A ring that has requests already: this side goes on behind them. */
+export const producingRing = (carrier: Pick<Carrier, 'layout' | 'ring'>, place: RingPlace): ProgramRing => {
+  const ring = programRing(carrier, place)
+  ring.index = loadIndex(ring.layout, ring.words, ring.producer)
+  return ring
 }
 
 const none = new ArrayBuffer(8)
@@ -94,11 +97,8 @@ export const loseRings = (object: object, layout: RingLayout): void => {
 }
 
 /** A ring that a call answered, or none: a driver may have no rings, or none of this kind. */
-export const ringIfAny = (
-  carrier: Pick<Carrier, 'layout' | 'ring'>,
-  place: RingPlace | undefined,
-  index = 0,
-): ProgramRing => (place === undefined ? noProgramRing(carrier.layout) : programRing(carrier, place, index))
+export const ringIfAny = (carrier: Pick<Carrier, 'layout' | 'ring'>, place: RingPlace | undefined): ProgramRing =>
+  place === undefined ? noProgramRing(carrier.layout) : programRing(carrier, place)
 
 /** Where the next request goes, byte offset; -1 if the ring is full. */
 export const nextSlot = (ring: ProgramRing): number => {

@@ -66,11 +66,9 @@ const srqMethods: Pick<SharedReceiveQueue, 'setLimit' | 'resize' | 'query'> & Th
   },
   resize(maxReceives) {
     const { carrier } = this.kit
-    const waiting = this.pending
     const { out } = carrier.call(this.cls as typeof Srq, 'modify', this.handle, { maxWr: maxReceives })
     const { queue } = out as { queue?: RingPlace }
-    // The device has moved what waits to the new ring's beginning.
-    if (queue !== undefined) moveRequests(this, queue, waiting)
+    if (queue !== undefined) moveRequests(this, queue)
   },
   query() {
     return this.kit.carrier.call(this.cls as typeof Srq, 'query', this.handle, {}).out

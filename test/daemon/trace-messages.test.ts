@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { messagesOf } from '../../src/daemon/trace-messages.ts'
+import { type Access, MOST_NOTED, messagesOf, notingCaller } from '../../src/daemon/trace-messages.ts'
 import { Sink } from '../../src/drivers/null/device.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import { type AnyValues, type ObjectClass, u32 } from '../../src/spec/schema.ts'
@@ -12,6 +12,7 @@ import { isSelected } from '../../src/trace/select.ts'
 import type { Call, CallerView, Result } from '../../src/uapi/call.ts'
 import { encodeChain } from '../../src/uapi/chain.ts'
 import type { TraceRecord } from '../../src/uapi/tool.ts'
+import { testCaller } from '../core/fixture.ts'
 import { fakeView, rxeClasses } from '../uapi/fake-view.ts'
 
 const cq = rxeClasses.find(({ name }) => name === 'cq')!
@@ -117,4 +118,15 @@ test('a call that was refused, and one that does not encode, are told without an
   assert.match(callLine(refused), /sink\.query\(object 3\) = -1 ENOENT/)
   const wrong = recordOf(callOf('sink', 'take', 3), { out: {} })
   assert.deepEqual([wrong.call?.message, wrong.call?.answer], ['', ''])
+})
+
+test('of a call that reads without end only so much is noted', () => {
+  const accesses: Access[] = []
+  const mebi = 2 ** 20
+  const caller = notingCaller({ ...testCaller(), copyIn: (_, length) => new Uint8Array(length) }, accesses)
+  for (let i = 0; i < 100; i++) caller.copyIn(BigInt(i), i % 2 === 0 ? mebi : 8)
+  assert.deepEqual(
+    accesses.map(({ address }) => Number(address)),
+    Array.from({ length: 2 * (MOST_NOTED / mebi - 1) }, (_, i) => i),
+  )
 })

@@ -5,7 +5,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type DatagramPeer, GRH_BYTES, MULTICAST_QPN, senderOf } from '../../src/verbs/index.ts'
-import { closeAll, eachCarrier, line, next, nextEvent, pair, place } from './ends.ts'
+import type { Kit } from '../../src/verbs/plan.ts'
+import { closeAll, eachCarrier, line, next, nextEvent, openTwoHere, pair, place } from './ends.ts'
 
 eachCarrier(openTwo => {
   const datagrams = async () => {
@@ -249,4 +250,33 @@ eachCarrier(openTwo => {
     assert.equal(cq.poll(), false)
     await closeAll(a, b)
   })
+})
+
+test('a message may take a request while its queue is resized', async () => {
+  const [a, b] = (await openTwoHere()()).map(one => place(one))
+  const srq = b.pd.srq({ maxReceives: 4 })
+  const from = a.pd.rcQp({ sendCq: a.cq })
+  const to = b.pd.rcQp({ sendCq: b.cq, srq })
+  from.connect(to.endpoint)
+  to.connect(from.endpoint)
+  for (let id = 1; id <= 3; id++) srq.receive(b.mr.slice(id * 16, 16), id)
+  // As a daemon does it, which works while the program asks for more room.
+  const { carrier } = (srq as unknown as { kit: Kit }).kit
+  const { call } = carrier
+  carrier.call = (...asked) => {
+    from.send(Uint8Array.of(1))
+    while (!b.cq.poll());
+    return call(...asked)
+  }
+  srq.resize(100)
+  carrier.call = call
+  assert.deepEqual([b.cq.completion.id, srq.pending], [1, 2])
+  srq.receive(b.mr.slice(64, 16), 4)
+  for (let id = 2; id <= 4; id++) {
+    from.send(Uint8Array.of(id))
+    assert.equal(await line(b.cq), `${id} RECV`)
+    assert.equal(b.buffer[id * 16], id)
+  }
+  assert.equal(srq.pending, 0)
+  await closeAll(a, b)
 })

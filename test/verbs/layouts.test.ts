@@ -42,7 +42,7 @@ const names = Object.keys(memories) as Name[]
 /** The program's side of a ring of the device's. */
 const programSide = ({ area, head, data, layout }: Ring, index = 0): ProgramRing => {
   const bytes: RingBytes = { head, data, bytes: area.bytes, view: area.view, words: area.words }
-  return programRing({ layout, ring: () => bytes }, { offset: 0n, size: 0 }, index)
+  return Object.assign(programRing({ layout, ring: () => bytes }, { offset: 0n, size: 0 }), { index })
 }
 
 /** A send queue of four requests, both sides, for datagrams if `toFlow` is given. */

@@ -64,3 +64,15 @@ test('the time of a threshold is kept for what was done without a turn', async (
   assert.ok(a.cq.poll())
   await closeAll(a, b)
 })
+
+test('the time of a threshold is kept for a call that sets it when the completion is there already', async () => {
+  const { a, b } = await pair()
+  const woken = a.cq.wait({ completions: 9, signal: AbortSignal.timeout(5000) })
+  await new Promise(setImmediate)
+  a.qp.write(a.mr.slice(0, 64), b.mr.remote())
+  await new Promise(setImmediate)
+  a.cq.arm({ completions: 9, microseconds: 500 })
+  await woken
+  assert.ok(a.cq.poll())
+  await closeAll(a, b)
+})
