@@ -101,6 +101,8 @@ const faultRules = (text: string) => {
  */
 const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean) => {
   let touched = true
+  /** A call was made since the last drive: it may have set a time of the device's. */
+  let called = true
   let driving = false
   let scheduled = false
   let budget = BUDGET
@@ -163,8 +165,10 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
     let busy = timerDue !== Number.POSITIVE_INFINITY || hasWork()
     if (!busy) {
       driving = false
-      // What completed may have begun the time of a threshold.
-      armTimer()
+      // What completed may have begun the time of a threshold, and sets no other.
+      if (called) armTimer()
+      else mindTimes()
+      called = false
       return worked
     }
     for (let turn = 0; turn < TURNS && busy; turn++) {
@@ -176,6 +180,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
     driving = false
     if (busy) kick()
     armTimer()
+    called = false
     return worked
   }
   const later = (): void => {
@@ -202,6 +207,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
   const pause = (): Promise<void> | undefined => (spend() ? undefined : new Promise(resolve => setImmediate(resolve)))
   const touch = (): void => {
     touched = true
+    called = true
   }
   return { drive, kick, touch, mindTimes, pause, stop: disarm }
 }
