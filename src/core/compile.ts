@@ -126,7 +126,10 @@ const ofLink = (link: LinkName | undefined, method: Method): Method => {
 /** The method without what the driver cannot do. */
 const doable = (where: string, lacks: Readonly<Record<string, string>>, method: Method): Method => {
   const names = Object.keys(lacks).filter(name => method.in[name] !== undefined)
-  if (names.length === 0) return method
+  // Nor does a query answer it.
+  const left = Object.entries(method.out).filter(([name, { optional }]) => !(optional && lacks[name] !== undefined))
+  const out: Attributes = Object.fromEntries(left)
+  if (names.length === 0) return left.length === Object.keys(method.out).length ? method : { ...method, out }
   const into: Record<string, Attribute> = { ...method.in }
   const refused: Record<string, RefusedArgument> = { ...method.refused }
   for (const name of names) {
@@ -135,7 +138,7 @@ const doable = (where: string, lacks: Readonly<Record<string, string>>, method: 
     delete into[name]
     refused[name] = { id, code: 'EOPNOTSUPP', why: `attribute ${name}: ${lacks[name]}` }
   }
-  return { ...method, in: into, refused }
+  return { ...method, in: into, out, refused }
 }
 
 /** The handler, for callers who may run it. What core does by itself nobody has asked for. */

@@ -15,6 +15,8 @@ interface Link {
   readonly title: string
   /** Its attribute of each role; those of RoCE have the roles' own names. */
   readonly attributes: Readonly<Partial<Record<AddressRole, string>>>
+  /** What only its addresses have beside their record: optional, and they come with an attribute of role `address`. */
+  readonly beside: readonly string[]
   readonly because: string
 }
 
@@ -22,17 +24,20 @@ export const Links: Readonly<Record<LinkName, Link>> = {
   ib: {
     title: 'InfiniBand',
     attributes: { address: 'ibAddress', addresses: 'ibAddresses', alternatePath: 'ibAlternatePath' },
+    beside: [],
     because: 'a path has a LID, and a global route if isGlobal',
   },
   roce: {
     title: 'RoCE',
     attributes: { address: 'address', addresses: 'addresses', alternatePath: 'alternatePath' },
+    beside: ['dmac', 'vlan'],
     because: 'a path is a GID with sgidIndex, hopLimit, trafficClass and flowLabel; there are no LIDs',
   },
-  iwarp: { title: 'iWARP', attributes: {}, because: 'the connection has the addresses' },
+  iwarp: { title: 'iWARP', attributes: {}, beside: [], because: 'the connection has the addresses' },
   opa: {
     title: 'Omni-Path',
     attributes: { address: 'opaAddress', addresses: 'opaAddresses', alternatePath: 'opaAlternatePath' },
+    beside: [],
     because: 'a LID has 32 bits',
   },
 }
@@ -44,10 +49,14 @@ export const addressRoles: ReadonlyMap<string, AddressRole> = new Map(
   ),
 )
 
+/** What may be said beside an address, of any link. */
+export const besideAddresses: ReadonlySet<string> = new Set(Object.values(Links).flatMap(({ beside }) => beside))
+
 /** Attributes that devices of this link do not have, in any method of any class. */
 export const absentOn = (link: LinkName): readonly string[] => {
-  const own = Object.values(Links[link].attributes)
-  return [...addressRoles.keys()].filter(name => !own.includes(name))
+  const { attributes, beside } = Links[link]
+  const own = [...Object.values(attributes), ...beside]
+  return [...addressRoles.keys(), ...besideAddresses].filter(name => !own.includes(name))
 }
 
 /** The sentence for somebody who passes one of those. */
@@ -55,6 +64,6 @@ export const whyAbsent = (link: LinkName, attribute: string): string => {
   const { title, attributes, because } = Links[link]
   const role = addressRoles.get(attribute)
   const own = role === undefined ? undefined : attributes[role]
-  const instead = own === undefined ? 'none is passed' : `it takes ${own}`
+  const instead = own !== undefined ? `it takes ${own}` : role === undefined ? 'leave it out' : 'none is passed'
   return `attribute ${attribute} is not of this device's link, which is ${title}: ${because}; ${instead}`
 }

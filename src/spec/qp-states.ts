@@ -6,7 +6,7 @@
  * known here; docs and tests read the same table.
  */
 import { QpState } from './enums.ts'
-import { addressRoles } from './links.ts'
+import { addressRoles, besideAddresses } from './links.ts'
 
 export type QpStateName = keyof typeof QpState.values
 
@@ -132,6 +132,9 @@ const none: Transition = { required: [], optional: [] }
 /** Each link has attributes of its own that say where to: the table names their roles. */
 const inTable = (name: string): string => addressRoles.get(name) ?? name
 
+/** The attribute of the table with which a step takes this one: what is said beside an address goes where that goes. */
+const takenWith = (name: string): string => (besideAddresses.has(name) ? 'address' : inTable(name))
+
 /** The row of the table; undefined for a transition that does not exist. */
 export const transitionOf = (type: QpTypeName, from: QpStateName, to: QpStateName): Transition | undefined =>
   to === 'RESET' || to === 'ERR' ? none : (qpTransitions[type] as Transitions)[from]?.[to]
@@ -211,7 +214,9 @@ export const checkTransition = (
   if (before === undefined || after === undefined)
     return `QP state ${before === undefined ? from : to} does not exist; states are 0 (RESET) to 6 (ERR)`
   const asked = transitionOf(type, before, after)
-  const given = new Set([...attributes].map(inTable))
+  const given = new Set(attributes.filter(name => !besideAddresses.has(name)).map(inTable))
+  const alone = given.has('address') ? undefined : attributes.find(name => besideAddresses.has(name))
+  if (alone !== undefined) return `${alone} is part of where to send: it comes with address`
   given.delete('state')
   if (given.has('curState') && curState !== undefined) {
     const claimed = nameOf(curState)
@@ -281,7 +286,7 @@ const makePlan = (type: QpTypeName, to: number, given: readonly string[]): Step[
     const before = i === 0 ? 'RESET' : steps[i - 1]
     const isNeededLater = (name: string): boolean => rows.slice(i + 1).some(row => row.required.includes(name))
     const taken = [...left].filter(name => {
-      const row = inTable(name)
+      const row = takenWith(name)
       return required.includes(row) || (optional.includes(row) && !isNeededLater(row))
     })
     for (const name of taken) left.delete(name)

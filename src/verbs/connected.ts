@@ -74,7 +74,8 @@ export const connected = <C extends ObjectClass, O extends ConnectOptions>(
   stepsTo,
   get endpoint() {
     const { kit, qpn, psn } = this as unknown as QpSelf
-    return { qpn, gid: addressText(kit.path.gid), psn }
+    const { gid, lid } = kit.path
+    return { qpn, gid: addressText(gid), psn, ...(lid !== undefined && { lid }) }
   },
   connect(peer, chosen) {
     for (const step of stepsTo(this.kit.path, this.psn, peer, chosen)) this.modify(step)

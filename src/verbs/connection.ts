@@ -3,8 +3,8 @@
  * chosen, and the three steps as arguments of `modify`. Which service takes which of it is the class's business.
  */
 import { AccessFlags, Mtu, QpState } from '../spec/enums.ts'
-import { parseAddress } from '../wire/address.ts'
-import { invalid, type RdmaError, shown } from './error.ts'
+import { addressing, type PathOptions, pathWords } from './address.ts'
+import { invalid } from './error.ts'
 import { type Access, accessWords } from './memory.ts'
 import { checkOptions, checkRecord, type Words } from './options.ts'
 import type { PathFacts } from './plan.ts'
@@ -14,17 +14,17 @@ export interface Endpoint {
   readonly qpn: number
   /** IPv4 or IPv6 address as text. */
   readonly gid: string
+  /** On a link that has them. */
+  readonly lid?: number
   /** The first packet sequence number that this side sends. */
   readonly psn: number
 }
 
-export interface ConnectOptions {
+export interface ConnectOptions extends PathOptions {
   /** Rights of the peer; default: what registered regions grant, all of it. */
   readonly access?: Omit<Access, 'localWrite' | 'window' | 'zeroBased'>
   /** Bytes of payload in a packet: 256, 512, 1024, 2048 or 4096. Default: what the port allows. */
   readonly pathMtu?: number
-  /** IPv4 TOS or IPv6 traffic class. */
-  readonly trafficClass?: number
 }
 
 export interface RcConnectOptions extends ConnectOptions {
@@ -40,7 +40,7 @@ export interface RcConnectOptions extends ConnectOptions {
   readonly maxReads?: number
 }
 
-export const connectWords: Words<ConnectOptions> = { access: true, pathMtu: true, trafficClass: true }
+export const connectWords: Words<ConnectOptions> = { access: true, pathMtu: true, ...pathWords }
 export const rcConnectWords: Words<RcConnectOptions> = {
   ...connectWords,
   timeout: true,
@@ -52,7 +52,6 @@ export const rcConnectWords: Words<RcConnectOptions> = {
 
 const { INIT, RTR, RTS } = QpState.values
 const { REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
-const HOP_LIMIT = 64
 
 const accessOf = (access: ConnectOptions['access'] = {}): number => {
   checkOptions('qp.connect', 'access', access, accessWords)
@@ -72,43 +71,6 @@ const mtuCode = (bytes: number): number => {
   if (Object.values(Mtu.values).includes(code as 1)) return code
   throw invalid('qp.connect', `pathMtu ${bytes}: it is 256, 512, 1024, 2048 or 4096`)
 }
-
-/** Where packets go to, beyond the address itself. */
-export interface PathOptions {
-  /** IPv4 TOS or IPv6 traffic class; default 0. */
-  readonly trafficClass?: number
-  /** 20 bits; default 0. */
-  readonly flowLabel?: number
-}
-
-export const noAddress = (call: string, gid: unknown): RdmaError =>
-  invalid(call, `gid ${shown(gid)} is no address`, 'it is text: "192.0.2.7", "2001:db8::1"')
-
-/** The address that was read last: many paths in a row often have one end. */
-let latest: { readonly text: string; readonly gid: Uint8Array } | undefined
-
-/** What is called with it copies what it keeps. */
-const gidOf = (call: string, text: string): Uint8Array => {
-  if (latest === undefined || latest.text !== text) {
-    const gid = typeof text === 'string' ? parseAddress(text) : undefined
-    if (gid === undefined) throw noAddress(call, text)
-    latest = { text, gid }
-  }
-  return latest.gid
-}
-
-/** The address record of a path to `gid`, an IPv4 or IPv6 address as text. */
-export const addressTo = (call: string, path: PathFacts, gid: string, options: PathOptions = {}) => ({
-  dgid: gidOf(call, gid),
-  sgidIndex: path.gidIndex,
-  port: 1,
-  isGlobal: 1,
-  flowLabel: options.flowLabel ?? 0,
-  hopLimit: HOP_LIMIT,
-  trafficClass: options.trafficClass ?? 0,
-  sl: 0,
-  staticRate: 0,
-})
 
 /** A first packet sequence number that nobody can guess from an earlier one. */
 export const firstPsn = (): number => Math.floor(Math.random() * 0x100_0000)
@@ -146,13 +108,13 @@ export const connectSteps = (
 ) => {
   checkOptions('qp.connect', 'options', options, words)
   checkRecord('qp.connect', 'peer', peer, "give the peer's `endpoint`: { qpn, gid, psn }")
-  const address = addressTo('qp.connect', path, peer.gid, options)
+  const where = addressing('qp.connect', path, peer, options)
   checkNumbers(peer)
   return {
     init: { state: INIT, pkeyIndex: 0, port: 1, accessFlags: accessOf(options.access) },
     rtr: {
       state: RTR,
-      address,
+      ...where,
       pathMtu: mtuCode(options.pathMtu ?? path.pathMtu),
       destQpn: peer.qpn,
       rqPsn: peer.psn,

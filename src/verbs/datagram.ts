@@ -6,12 +6,14 @@ import { Ah } from '../spec/classes/ah.ts'
 import { Pd } from '../spec/classes/pd.ts'
 import { UdQp } from '../spec/classes/ud_qp.ts'
 import { QpState } from '../spec/enums.ts'
+import { Links } from '../spec/links.ts'
 import type { In, Out } from '../spec/schema.ts'
 import { WrOpcode } from '../spec/work.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES } from '../wire/ip.ts'
 import { type Activatable, type ActiveOptions, activatable, atCreation } from './activation.ts'
-import { addressTo, firstPsn, noAddress, type PathOptions } from './connection.ts'
+import { type Addressing, addressing, addressRecord, noAddress, type PathOptions } from './address.ts'
+import { firstPsn } from './connection.ts'
 import { invalid, RdmaError } from './error.ts'
 import { type Steered, steered } from './flow.ts'
 import { endings, joined, madeWith, markClosed } from './held.ts'
@@ -34,9 +36,11 @@ import { type MessageOptions, UC_WORDS } from './request-options.ts'
 import { putDestination, putImmediate } from './requests.ts'
 import type { ProgramRing } from './ring.ts'
 
-/** Where datagrams go to: an IPv4 or IPv6 address as text, a group's too, and how packets are marked. */
+/** Where datagrams go to: an IPv4 or IPv6 address as text, a group's too, or a LID, and how packets are marked. */
 export interface Destination extends PathOptions {
-  readonly gid: string
+  readonly gid?: string
+  /** On a link that has them. */
+  readonly lid?: number
 }
 
 export interface AddressHandle extends Disposable {
@@ -51,6 +55,7 @@ export interface AddressHandle extends Disposable {
 
 /** What others must know to send to a datagram queue pair: plain data. */
 export interface DatagramEndpoint extends Destination {
+  readonly gid: string
   readonly qpn: number
   readonly qkey: number
 }
@@ -90,7 +95,7 @@ const { SEND, SEND_WITH_IMM } = WrOpcode.values
 export const GRH_BYTES = IPV6_BYTES
 
 /** Where a received datagram came from, of the first 40 bytes of its buffer. */
-export const senderOf = (header: Uint8Array): Destination => {
+export const senderOf = (header: Uint8Array): Destination & { readonly gid: string } => {
   if (header.length < GRH_BYTES) throw invalid('senderOf', `${header.length} bytes, a header has ${GRH_BYTES}`)
   const view = new DataView(header.buffer, header.byteOffset, GRH_BYTES)
   if (view.getUint8(0) >> 4 === 6) {
@@ -111,10 +116,23 @@ const groupOf = (call: string, gid: string) => {
   return { gid: bytes, mlid: 0 }
 }
 
-/** The address record of a destination. */
-const addressOf = (call: string, { path }: Kit, to: Destination) => {
+const checkDestination = (call: string, to: Destination): void =>
   checkRecord(call, 'the destination', to, 'give { gid }, an IPv4 or IPv6 address as text')
-  return addressTo(call, path, to.gid, to)
+
+/** The attributes of the device's link that say where a destination is; which ones the types of calls do not know. */
+const whereIs = (call: string, { path }: Kit, to: Destination): Addressing & Pick<Required<Addressing>, 'address'> => {
+  checkDestination(call, to)
+  return addressing(call, path, to, to) as ReturnType<typeof whereIs>
+}
+
+/** The list with which many are made on the device's link. */
+const listOf = ({ path }: Kit, to: readonly Destination[]): In<typeof Pd.methods.createAhs> => {
+  const addresses = to.map(one => {
+    checkDestination('pd.createAhs', one)
+    return addressRecord('pd.createAhs', path, one, one)
+  })
+  const { addresses: name = 'addresses' } = Links[path.link ?? 'roce'].attributes
+  return { [name]: addresses } as unknown as In<typeof Pd.methods.createAhs>
 }
 
 /** What an address handle holds: there may be very many, so methods are those of a table. */
@@ -147,7 +165,7 @@ const addressMethods: Omit<AddressHandle, 'handle' | 'number'> & ThisType<Addres
     return this.kit.carrier.call(Ah, 'query', this.handle, {}).out
   },
   modify(other) {
-    this.kit.carrier.call(Ah, 'modify', this.handle, { address: addressOf('ah.modify', this.kit, other) })
+    this.kit.carrier.call(Ah, 'modify', this.handle, whereIs('ah.modify', this.kit, other))
   },
   ...endings<AddressFields>(Ah),
 }
@@ -165,10 +183,10 @@ const Address = madeWith<AddressHandle, AddressFields, [kit: Kit, handle: number
 /** An address handle in protection domain `pd`. */
 export const addressPlan = (kit: Kit, pd: Named, to: Destination): Plan<AddressHandle> => {
   checkOwn(kit, 'ah.create', 'pd', pd)
-  const address = addressOf('ah.create', kit, to)
+  const where = whereIs('ah.create', kit, to)
   return plan(
     Ah,
-    { pd: pd.handle, address, userHandle: 0n },
+    { pd: pd.handle, ...where, userHandle: 0n },
     // Numbers are the driver's; without them handles do.
     ({ object, out }) => new Address(kit, object, (out as { readonly number?: number }).number ?? object),
   )
@@ -195,11 +213,13 @@ export const makeAddresses = (
   const { carrier } = kit
   checkOwn(kit, 'pd.createAhs', 'pd', pd)
   if (!Array.isArray(to)) throw invalid('pd.createAhs', 'the destinations are no list', 'give [{ gid }, …]')
+  // The list has addresses only.
+  const isMarked = to.some(one => one?.dmac !== undefined || one?.vlan !== undefined)
+  if (isMarked) return makeAll(to.map(one => addressPlan(kit, pd, one)))
   const made: AddressHandle[] = []
   try {
     for (const some of pieces(to)) {
-      const addresses = some.map(one => addressOf('pd.createAhs', kit, one))
-      const { handles, numbers }: ManyMade = carrier.call(Pd, 'createAhs', pd.handle, { addresses }).out
+      const { handles, numbers }: ManyMade = carrier.call(Pd, 'createAhs', pd.handle, listOf(kit, some)).out
       for (const [i, { handle }] of handles.entries())
         made.push(new Address(kit, handle, numbers?.[i].number ?? handle))
     }
@@ -261,7 +281,9 @@ const udType = queuePairType<UdQueuePair>(
   joined(joined(datagramOperations, steered), {
     get endpoint(): DatagramEndpoint {
       const { kit, qpn, qkey } = this as unknown as QpSelf
-      return { qpn, gid: addressText(kit.path.gid), qkey: qkey === 0 ? DEFAULT_QKEY : qkey }
+      const { gid, lid } = kit.path
+      const own = { qpn, gid: addressText(gid), qkey: qkey === 0 ? DEFAULT_QKEY : qkey }
+      return lid === undefined ? own : { ...own, lid }
     },
     activate(this: QpSelf & UdQueuePair, options?: UdActivation): void {
       activate.call(this, options)

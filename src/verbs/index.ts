@@ -1,11 +1,13 @@
 /*
  * What `import 'userdma'` gives: the library.
  */
+
+export type { PathOptions } from './address.ts'
 export type { DeviceCounters } from './carrier.ts'
 export type { Chain, Planned, Realised } from './chain.ts'
 export type { Completion } from './completion.ts'
 export type { RcQueuePair, RcQueuePairOptions, UcQueuePair, UcQueuePairOptions } from './connected.ts'
-export type { ConnectOptions, Endpoint, PathOptions, PeerOptions, RcConnectOptions } from './connection.ts'
+export type { ConnectOptions, Endpoint, PeerOptions, RcConnectOptions } from './connection.ts'
 export type { CounterSet } from './counter-set.ts'
 export {
   type AddressHandle,

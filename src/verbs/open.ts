@@ -7,13 +7,16 @@ import { resolve } from 'node:path'
 import { Device as DeviceClass } from '../spec/classes/device.ts'
 import { Port as PortClass } from '../spec/classes/port.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
+import type { LinkName } from '../spec/links.ts'
 import type { Link } from '../uapi/tool.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
+import type { Carrier } from './carrier.ts'
 import { createDevice, type Device } from './device.ts'
 import { checkChoice, invalid } from './error.ts'
 import { contextCarrier, localCarrier } from './local.ts'
 import { createNetwork, type LocalNetwork, type Network } from './network.ts'
 import { checkOptions, type Words } from './options.ts'
+import type { PathFacts } from './plan.ts'
 import { remoteCarrier } from './remote.ts'
 import { namedSocket, userSocket } from './user-socket.ts'
 
@@ -66,10 +69,23 @@ const openHere = (options: OpenOptions): Device => {
   return createDevice(carrier, name, address, { gid, gidIndex: GID_OF_ADDRESS, pathMtu })
 }
 
+/** Of a device of another driver: what its first port says, if it is on a link that has addresses. */
+const factsOf = (carrier: Carrier, link: LinkName | undefined): PathFacts => {
+  if (link === undefined || !carrier.call(DeviceClass, 'query', 0, {}).out.attributes.physPortCnt) return NOWHERE
+  const { lid, activeMtu } = carrier.call(PortClass, 'query', 1, {}).out.attributes
+  const [entry] = carrier.call(DeviceClass, 'queryGidTable', 0, {}).out.entries
+  const { gid, index: gidIndex } = entry ?? { gid: NOWHERE.gid, index: 0 }
+  const hasLids = link === 'ib' || link === 'opa'
+  return { gid, gidIndex, pathMtu: activeMtu === 0 ? 0 : 128 << activeMtu, link, ...(hasLids && { lid }) }
+}
+
 const openAgain = (network: Network, name: string): Device => {
   const carrier = contextCarrier(network, name)
   const soft = (network as LocalNetwork).softDevice(name)
-  if (soft === undefined) return createDevice(carrier, name, '', NOWHERE)
+  if (soft === undefined) {
+    const link = (network as LocalNetwork).core.devices.get(name)?.driver.link
+    return createDevice(carrier, name, '', factsOf(carrier, link))
+  }
   const { identity, port } = soft.rxe.state
   const gid = identity.gids[GID_OF_ADDRESS]
   return createDevice(carrier, name, addressText(gid), { gid, gidIndex: GID_OF_ADDRESS, pathMtu: port.pathMtu })

@@ -3,6 +3,7 @@
  * or as an entry of a chain (R16), where what it refers to may not exist yet: such an object has a negative `handle`,
  * which chain.ts turns into a reference to the entry that makes it.
  */
+import type { LinkName } from '../spec/links.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
 import type { Answered, Carrier } from './carrier.ts'
 import { invalid, RdmaError } from './error.ts'
@@ -24,6 +25,10 @@ export interface PathFacts {
   readonly gidIndex: number
   /** Largest path MTU of the port, bytes. */
   readonly pathMtu: number
+  /** What it is on; undefined if it does not say. */
+  readonly link?: LinkName | undefined
+  /** Its port's, on a link that has them. */
+  readonly lid?: number
 }
 
 /** What every object that has events holds: its number among them, and what calls name it by. */

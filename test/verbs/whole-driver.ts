@@ -31,6 +31,7 @@ import {
   ExtendedDeviceAttributes,
   type FlowSpec,
   FlowSpecType,
+  type LinkName,
   MmapInfo,
   optional,
   PortAttributes,
@@ -340,7 +341,7 @@ const others = [
     query: (_call, { state }, { flags = 0 }) => ({ values: [...state, BigInt(flags)].map(value => ({ value })) }),
     destroy: () => ({}),
   }),
-  driverClass(ah, { create: () => ({}) }),
+  driverClass(ah, { create: () => ({}), modify: () => ({}) }),
   /** Regions of any kind, whose keys are numbers that nobody looks at. */
   driverClass<typeof mr, { length: bigint; iova: bigint }>(mr, {
     create(_call, object, given) {
@@ -369,14 +370,14 @@ const driver = {
   ],
 }
 
-/** A device of this driver, with one port. */
-export const createWholeDevice = (core: Core, name: string): Device<State> =>
+/** A device of this driver on a link, with one port, which may have a LID. */
+export const createWholeDevice = (core: Core, name: string, link?: LinkName, lid = 0): Device<State> =>
   register(core, {
     name,
-    driver,
+    driver: { ...driver, ...(link && { link }) },
     state: { rules: new Set<Rule>(), next: 1 },
     attributes: { ...zeroRecord(DeviceAttributes), physPortCnt: 1 },
     extended: zeroRecord(ExtendedDeviceAttributes),
-    ports: [zeroRecord(PortAttributes)],
+    ports: [{ ...zeroRecord(PortAttributes), lid, activeMtu: link === undefined ? 0 : 5, gidTblLen: 2 }],
     numCompVectors: 1,
   })

@@ -3,13 +3,13 @@
  * (R19; rxe's provider writes that number into its requests). Numbers are given out in turn, so that a request that
  * names a destroyed handle finds none.
  */
-import { driverClass } from '../../core/driver.ts'
+import { driverClass, lacking } from '../../core/driver.ts'
 import type { CallContext } from '../../core/model.ts'
 import { Ah } from '../../spec/classes/ah.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import { RxeAttributes } from '../../spec/drivers/rxe.ts'
 import type { AddressHandle } from './destinations.ts'
-import { type Address, copyAddress, flowAddress, keptAddress, openPath, sourceOf } from './path.ts'
+import { type Address, addressAnswer, flowAddress, keptAddress, NO_VLAN, openPath, sourceOf } from './path.ts'
 import { stateOf } from './state.ts'
 
 const open = (call: CallContext, address: Address, where: string): number => {
@@ -17,26 +17,26 @@ const open = (call: CallContext, address: Address, where: string): number => {
   return openPath(stateOf(call).port, flowAddress(source, address), where)
 }
 
-export const ahClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes.ah>(
+const line = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes.ah>(
   Ah,
   {
-    create(call, object, { pd, address }) {
+    create(call, object, { pd, address, dmac }) {
       const device = stateOf(call)
       const flow = open(call, address, 'ah.create')
       const number = device.ahns.take()
-      object.state = { number, pd: pd.id, flow, address: keptAddress(device, address) }
+      object.state = { number, pd: pd.id, flow, address: keptAddress(device, address, dmac) }
       device.ahs.set(number, object.state)
       return { number }
     },
 
-    query: (_call, { state }) => ({ address: copyAddress(state.address) }),
+    query: (_call, { state }) => addressAnswer(state.address),
 
-    modify(call, { state }, { address }) {
+    modify(call, { state }, { address, dmac }) {
       const device = stateOf(call)
       const flow = open(call, address, 'ah.modify')
       device.port.closeFlow(state.flow)
       state.flow = flow
-      state.address = keptAddress(device, address)
+      state.address = keptAddress(device, address, dmac)
       return {}
     },
 
@@ -51,6 +51,7 @@ export const ahClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttribute
   },
   RxeAttributes.ah,
 )
+export const ahClass = lacking(line, NO_VLAN)
 
 /** Many address handles in one call (R25): core makes them, their numbers are ours. */
 export const pdClass = driverClass<typeof Pd, unknown, typeof RxeAttributes.pd>(

@@ -11,6 +11,9 @@ import { isMappedIpv4 } from '../../wire/address.ts'
 
 export type Address = RecordOf<typeof QpAddress>
 
+/** An address as it is kept: with the next hop's MAC address, if one was given. */
+export type KeptAddress = Address & { readonly dmac?: Uint8Array }
+
 /** What a QP that has no path answers to a query: on Ethernet a path is global. */
 export const noAddress: Address = {
   dgid: new Uint8Array(16),
@@ -52,6 +55,23 @@ const isSameGid = (a: Uint8Array, b: Uint8Array): boolean => {
   return true
 }
 
+/**
+ * What the soft device lacks of a path. It sends UDP datagrams: the kernel finds the next hop and its MAC address, so
+ * that one that is given changes nothing, and tags frames as the interface of the source address does.
+ */
+export const NO_VLAN = {
+  vlan: 'the device tags no frames; use a GID whose address is that of a VLAN interface, which does',
+}
+
+/** What a query tells of an address. */
+export const addressAnswer = (address: KeptAddress) => ({
+  address: copyAddress(address),
+  ...(address.dmac && { dmac: address.dmac.slice() }),
+})
+
+const isSameMac = (a: Uint8Array | undefined, b: Uint8Array | undefined): boolean =>
+  a === b || (a !== undefined && b !== undefined && a.every((byte, i) => byte === b[i]))
+
 const isSame = (a: Address, b: Address): boolean =>
   isSameGid(a.dgid, b.dgid) &&
   a.flowLabel === b.flowLabel &&
@@ -66,10 +86,15 @@ const isSame = (a: Address, b: Address): boolean =>
  * The address as a query answers it: a copy, or the one that was kept last, if it is the same. Very many queue pairs
  * or address handles may have the same, and share it (R15).
  */
-export const keptAddress = (device: { lastAddress: Address | undefined }, address: Address): Address => {
+export const keptAddress = (
+  device: { lastAddress: KeptAddress | undefined },
+  address: Address,
+  dmac?: Uint8Array,
+): KeptAddress => {
   const last = device.lastAddress
-  if (last !== undefined && isSame(last, address)) return last
-  const kept = copyAddress(address)
+  if (last !== undefined && isSame(last, address) && isSameMac(last.dmac, dmac)) return last
+  const copy = copyAddress(address)
+  const kept = dmac === undefined ? copy : { ...copy, dmac: dmac.slice() }
   kept.hopLimit = HOP_LIMIT
   device.lastAddress = kept
   return kept

@@ -22,7 +22,7 @@ import { Service } from '../../spec/services.ts'
 import { Limits } from './attributes.ts'
 import { type MmapInfo, mmapInfo, ringsOf } from './context.ts'
 import { createDestinations, type Destinations } from './destinations.ts'
-import { copyAddress, flowAddress, keptAddress, noAddress, openPath, sourceOf } from './path.ts'
+import { addressAnswer, copyAddress, flowAddress, keptAddress, NO_VLAN, noAddress, openPath, sourceOf } from './path.ts'
 import { createReceiveQueue, noReceives, type ReceiveQueue } from './receive-queue.ts'
 import {
   type AnyQp,
@@ -82,11 +82,11 @@ const engineAttributes = (args: QpModify, path: { flow: number; peer: number } |
 })
 
 /** Notes what the engine has no use for. */
-const note = (device: RxeState, state: QueuePair, { port, enSqdAsyncNotify, address }: QpModify): void => {
+const note = (device: RxeState, state: QueuePair, { port, enSqdAsyncNotify, address, dmac }: QpModify): void => {
   if (port !== undefined) state.noted |= Noted.PORT
   if (enSqdAsyncNotify !== undefined)
     state.noted = enSqdAsyncNotify ? state.noted | Noted.SQD_EVENT : state.noted & ~Noted.SQD_EVENT
-  if (address) state.address = keptAddress(device, address)
+  if (address) state.address = keptAddress(device, address, dmac)
 }
 
 /** The queues of a new queue pair; with `shared` it has no receive queue of its own. */
@@ -136,8 +136,8 @@ const checkSteps = (type: QpTypeName, before: number, after: number, args: QpMod
   if (why !== undefined) refuse(where, why)
 }
 
-/** An alternate path would be a promise that nobody keeps. */
-export const NO_MIGRATION = { alternatePath: 'the device has no automatic path migration' }
+/** What no type has. An alternate path would be a promise that nobody keeps. */
+export const LACKS = { alternatePath: 'the device has no automatic path migration', ...NO_VLAN }
 
 /** The class of one type of queue pair. `cls` has those of the attributes here that the type has. */
 export const qpClass = (
@@ -211,7 +211,7 @@ export const qpClass = (
           pkeyIndex: now.pkeyIndex,
           port: noted & Noted.PORT ? 1 : 0,
           qkey: now.qkey,
-          address: copyAddress(state.address ?? noAddress),
+          ...addressAnswer(state.address ?? noAddress),
           pathMtu: Math.log2(now.pathMtu) - 7,
           timeout: now.timeout,
           retryCnt: now.retryCnt,
@@ -300,7 +300,7 @@ export const qpClass = (
     },
     QpQueues,
   )
-  return lacking(line, NO_MIGRATION)
+  return lacking(line, LACKS)
 }
 
 /** Connections, reliable and unreliable. Other types have files of their own. */

@@ -10,7 +10,7 @@ import type { CqRing } from './cq.ts'
 import type { AddressHandle } from './destinations.ts'
 import type { Identity } from './identity.ts'
 import type { Groups } from './multicast.ts'
-import type { Address } from './path.ts'
+import type { KeptAddress } from './path.ts'
 import type { ReceiveQueue } from './receive-queue.ts'
 import type { Slots } from './slots.ts'
 import type { QpRings } from './work.ts'
@@ -55,7 +55,7 @@ export interface QueuePair extends QpRings {
   openers?: readonly QpObject[]
   /** Attributes that the engine has no use for: bits of `Noted`, and the address that `flow` was made of. */
   noted: number
-  address: Address | undefined
+  address: KeptAddress | undefined
   /** The port's flow to the peer; -1 without a path. */
   flow: number
 }
@@ -81,7 +81,7 @@ export interface RxeState {
   /** By row of the engine; undefined for a free row. */
   readonly qps: (QpObject | undefined)[]
   /** The address that a queue pair or an address handle got last: many have the same, and share it (R15). */
-  lastAddress: Address | undefined
+  lastAddress: KeptAddress | undefined
   /** The same rows, for the engine's work source. */
   readonly rings: (QpRings | undefined)[]
   /** By row: the queues are looked at by the next `poll`, whatever their indices say. */

@@ -13,7 +13,7 @@ import { XrcIniQp, XrcTgtQp } from '../../spec/classes/xrc_qp.ts'
 import { CallError } from '../../spec/errno.ts'
 import { Service } from '../../spec/services.ts'
 import { Limits } from './attributes.ts'
-import { leavePath, NO_MIGRATION, qpClass } from './qp-class.ts'
+import { LACKS, leavePath, qpClass } from './qp-class.ts'
 import { noReceives } from './receive-queue.ts'
 import { type QpObject, type QueuePair, type RxeState, type SrqState, stateOf, type XrcdObject } from './state.ts'
 import { type FindShared, noSends } from './work.ts'
@@ -115,7 +115,7 @@ const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
   },
 })
 
-const xrcTgtQpClass: DriverClass = lacking({ ...target, handlers: { ...target.handlers, modify, query } }, NO_MIGRATION)
+const xrcTgtQpClass: DriverClass = lacking({ ...target, handlers: { ...target.handlers, modify, query } }, LACKS)
 
 export const xrcQpClasses: readonly DriverClass[] = [xrcIniQpClass, xrcTgtQpClass]
 

@@ -4,10 +4,14 @@
  */
 import { CREATE, DESTROY, MODIFY, method, objectClass, optional, QUERY, record, ref, u64 } from '../schema.ts'
 import { ClassId } from './ids.ts'
-import { IbAddress, OpaAddress, QpAddress } from './qp.ts'
+import { ethernetOf, IbAddress, OpaAddress, QpAddress } from './qp.ts'
 
-/** Of links that have LIDs; each link takes its own (spec/links.ts). */
-const others = { ibAddress: optional(record(4, IbAddress)), opaAddress: optional(record(5, OpaAddress)) }
+/** What not every link has; each takes its own (spec/links.ts). */
+const others = {
+  ibAddress: optional(record(4, IbAddress)),
+  opaAddress: optional(record(5, OpaAddress)),
+  ...ethernetOf(6, 7),
+}
 
 export const Ah = objectClass('ah', ClassId.ah, {
   methods: {
@@ -22,6 +26,7 @@ export const Ah = objectClass('ah', ClassId.ah, {
         address: record(64, QpAddress),
         ibAddress: optional(record(65, IbAddress)),
         opaAddress: optional(record(66, OpaAddress)),
+        ...ethernetOf(67, 68),
       },
     }),
     /** Requests that are sent later go to the new address. */

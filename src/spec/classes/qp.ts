@@ -84,7 +84,16 @@ export const OpaAddress = { ...QpAddress, srcPathBits: at(27, u8(0)), dlid: at(2
  * The attributes that say where to, by link (R10, R27): the object dialect takes those of the device's link only
  * (spec/links.ts). A connection of iWARP has its addresses already.
  */
-export const ADDRESSES = ['address', 'ibAddress', 'opaAddress'] as const
+export const ADDRESSES = ['address', 'ibAddress', 'opaAddress', 'dmac', 'vlan'] as const
+
+/**
+ * What RoCE has beside the address (spec/links.ts): the MAC address of the next hop, and the VLAN. Without them the
+ * device finds both, as Linux's kernel does from the route and the GID's interface: none of Linux's structs has them.
+ */
+export const ethernetOf = (dmac: number, vlan: number) => ({
+  dmac: optional(bytes(dmac, 6)),
+  vlan: optional(u16(vlan, { max: 4094 })),
+})
 
 /** The alternate path of automatic path migration; of each link, as addresses are. */
 export const QpAlternatePath = {
@@ -129,6 +138,7 @@ export const qpAttributes = {
   opaAddress: optional(record(41, OpaAddress)),
   ibAlternatePath: optional(record(42, IbAlternatePath)),
   opaAlternatePath: optional(record(43, OpaAlternatePath)),
+  ...ethernetOf(44, 45),
 }
 export type QpAttributeName = keyof typeof qpAttributes
 
