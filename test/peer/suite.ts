@@ -140,8 +140,8 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
     })
 
     /**
-     * Tests with a daemon; `counts` if all that it sends is for queue pairs that can take it, and so is counted; what is
-     * sent again is answered with at most `again` packets.
+     * Tests with a daemon; `counts` if all that it sends is for queue pairs that can take it, and so is counted; what
+     * is sent again is answered with at most `again` packets.
      */
     const withDaemon = (
       name: string,
