@@ -23,8 +23,7 @@ export const KeyKind = { REGION: 0, WINDOW_1: 1, WINDOW_2: 2 } as const
 
 /** A region that was found last in memory of this process, and what `findPlace` needs of its row. */
 interface Recent {
-  /** Of the table when it was found; it is forgotten once anything has changed. */
-  version: number
+  /** 0 for none: it is forgotten, with the buffer, once the region goes or becomes another one. */
   key: number
   pd: number
   access: number
@@ -68,8 +67,6 @@ export interface MemoryTable {
   readonly pages: (Int32Array | undefined)[]
   readonly pageUses: Int32Array
   readonly freeRows: number[]
-  /** Changes with every region that goes or becomes another one. */
-  version: number
   /** By the lowest bits of a key's index. */
   readonly recent: readonly Recent[]
   /** Windows of type 2 that are bound now. */
@@ -85,7 +82,6 @@ export interface MemoryTable {
 const RECENT = 8
 const nobodysBytes: Bytes = { address: 0, bytes: new Uint8Array(0), view: new DataView(new ArrayBuffer(0)) }
 const nothingRecent = (): Recent => ({
-  version: -1,
   key: 0,
   pd: 0.5,
   access: 0,
@@ -115,7 +111,6 @@ export const createMemoryTable = (): MemoryTable => ({
   pages: new Array<Int32Array | undefined>(INDICES / PAGE_SIZE).fill(undefined),
   pageUses: new Int32Array(INDICES / PAGE_SIZE),
   freeRows: [],
-  version: 0,
   recent: Array.from({ length: RECENT }, nothingRecent),
   boundToQps: 0,
   rows: 0,
@@ -199,6 +194,14 @@ export const takeKeyRow = (table: MemoryTable): number => {
   return row
 }
 
+const recentOf = ({ recent }: MemoryTable, key: number): Recent => recent[(key >>> 8) & (RECENT - 1)]
+
+/** The region with this key goes, or becomes another one: `findPlace` looks it up again. */
+const forget = (table: MemoryTable, key: number): void => {
+  const recent = recentOf(table, key)
+  if (recent.key === key) Object.assign(recent, nothingRecent())
+}
+
 /** The row is free, its key names nothing any more. */
 export const giveKeyRow = (table: MemoryTable, row: number): void => {
   const key = table.key[row]
@@ -211,7 +214,7 @@ export const giveKeyRow = (table: MemoryTable, row: number): void => {
   if (table.pageUses[page] === 0 && page !== table.next >>> PAGE_BITS) table.pages[page] = undefined
   giveSpace(table, table.space[row])
   table.key[row] = 0
-  table.version++
+  forget(table, key)
   table.live--
   table.freeRows.push(row)
 }
@@ -254,7 +257,7 @@ export const placeRegion = (
   table.iovaHi[row] = Number(iova >> 32n)
   table.iovaLo[row] = Number(iova & 0xffffffffn)
   table.length[row] = length
-  table.version++
+  forget(table, table.key[row])
   const before = table.space[row]
   table.space[row] = takeSpace(table, space)
   giveSpace(table, before)
@@ -326,7 +329,6 @@ const remember = (table: MemoryTable, recent: Recent, key: number): boolean => {
   const length = table.length[row]
   const holder = table.spaces[table.space[row]]?.locate?.(table.startHi[row], table.startLo[row], length, place)
   if (holder === undefined) return false
-  recent.version = table.version
   recent.key = key
   recent.pd = table.pd[row]
   recent.access = table.access[row]
@@ -353,8 +355,8 @@ export const findPlace = (
   access: number,
   place: Float64Array,
 ): Bytes | undefined => {
-  const recent = table.recent[(key >>> 8) & (RECENT - 1)]
-  if ((recent.key !== key || recent.version !== table.version) && !remember(table, recent, key)) return undefined
+  const recent = recentOf(table, key)
+  if (recent.key !== key && !remember(table, recent, key)) return undefined
   const { holder } = recent
   if (recent.pd !== pd || (recent.access & access) !== access || holder.bytes.length !== recent.size) return undefined
   const offset = (hi - recent.iovaHi) * TWO_32 + (lo - recent.iovaLo)

@@ -184,6 +184,24 @@ test('what was found once is found again as long as it is there and granted, and
   )
 })
 
+test('the buffer of a region that is gone, or lies elsewhere, is held by nobody', () => {
+  const table = createMemoryTable()
+  const space = createLocalSpace()
+  const [one, two] = [0, 1].map(() => BigInt(space.add(new Uint8Array(64))))
+  const row = addRegion(table, 1, one, one, 64, 0, space)
+  const found = new Float64Array(1)
+  const find = (at: bigint) =>
+    findPlace(table, 1, table.key[row], Number(at >> 32n), Number(at & 0xffff_ffffn), 64, 0, found)
+  const held = () => table.recent.filter(({ holder }) => holder.bytes.length > 0).length
+  assert.ok(find(one) !== undefined && held() === 1)
+  placeRegion(table, row, two, two, 64, space)
+  assert.equal(held(), 0)
+  assert.ok(find(one) === undefined && find(two) !== undefined && held() === 1)
+  removeRegion(table, row)
+  assert.equal(held(), 0)
+  assert.equal(find(two), undefined)
+})
+
 test('a freed key names nothing for as long as keys last: no key comes again in 70,000 registrations, live ones beside', () => {
   const table = createMemoryTable()
   const kept = [1, 2, 3].map(() => addRegion(table, 1, 0n, 0n, 1, 0, noMemory))

@@ -33,6 +33,22 @@ const rarely = (value: fc.Arbitrary<number>, weight: number) =>
 const length = fc.oneof(fc.nat(80), fc.nat(80), fc.integer({ min: 1000, max: 1100 }), fc.nat(9000), fc.nat(150_000))
 const side = fc.nat(1)
 
+/** Those that are done many together (transport/whole.ts), and hardly ever another between them. */
+const plain: fc.Arbitrary<Request> = fc.record({
+  opcode: fc.oneof(
+    { weight: 40, arbitrary: fc.constantFrom(SEND, RDMA_WRITE, RDMA_READ) },
+    { weight: 1, arbitrary: fc.constantFrom(RDMA_WRITE_WITH_IMM, ATOMIC_FETCH_AND_ADD) },
+  ),
+  length: fc.oneof({ weight: 9, arbitrary: fc.nat(3000) }, { weight: 1, arbitrary: fc.nat(150_000) }),
+  from: fc.nat(),
+  to: fc.nat(),
+  split: fc.constant(0),
+  inline: fc.constant(false),
+  flags: fc.nat(7),
+  value: fc.nat(),
+  wrong: rarely(fc.integer({ min: 1, max: 4 }), 300),
+})
+
 const request = (kind: Kind): fc.Arbitrary<Request> =>
   fc.record({
     opcode: opcodesOf(kind),
@@ -45,14 +61,14 @@ const request = (kind: Kind): fc.Arbitrary<Request> =>
     value: fc.nat(),
     wrong: rarely(fc.integer({ min: 1, max: 4 }), 120),
   })
-const step = (kind: Kind): fc.Arbitrary<Step> =>
+const step = (requests: fc.Arbitrary<readonly Request[]>, receives: number): fc.Arbitrary<Step> =>
   fc.oneof(
     {
       weight: 4,
       arbitrary: fc.record({
         do: fc.constant('send' as const),
         side,
-        requests: fc.array(request(kind), { minLength: 1, maxLength: 5 }),
+        requests,
       }),
     },
     {
@@ -60,6 +76,7 @@ const step = (kind: Kind): fc.Arbitrary<Step> =>
       arbitrary: fc.record({
         do: fc.constant('receive' as const),
         side,
+        count: fc.integer({ min: 1, max: receives }),
         length: fc.oneof({ weight: 9, arbitrary: fc.constant(160_000) }, { weight: 1, arbitrary: fc.nat(9000) }),
         split: rarely(fc.integer({ min: 1, max: 15 }), 2),
         wrong: fc.nat(100).map(n => n === 0),
@@ -67,23 +84,36 @@ const step = (kind: Kind): fc.Arbitrary<Step> =>
     },
     { weight: 1, arbitrary: fc.record({ do: fc.constant('wait' as const), microseconds: fc.nat(600) }) },
   )
-const world = (kind: Kind): fc.Arbitrary<World> =>
-  fc.record({
+/** `many`: plain requests, more at a time than are done together. */
+const world = (kind: Kind, many: boolean): fc.Arbitrary<World> => {
+  const requests = many
+    ? fc.array(plain, { minLength: 1, maxLength: 50, size: 'max' })
+    : fc.array(request(kind), { minLength: 1, maxLength: 5 })
+  return fc.record({
     kind: fc.constant(kind),
     devices: fc.constantFrom([0, 1] as const, [0, 0] as const, [1, 0] as const),
     mtu: fc.constantFrom(1, 3, 5),
     rnrRetry: fc.constantFrom(1, 7, 7),
     reads: rarely(fc.nat(4), 5).map(n => 4 - n),
     answers: rarely(fc.nat(4), 5).map(n => 4 - n),
-    steps: fc.array(step(kind), { maxLength: 25, size: 'max' }),
+    steps: fc.array(step(requests, many ? 30 : 1), { maxLength: 25, size: 'max' }),
   })
+}
 
 describe('with packets and without, all is alike', () => {
-  for (const kind of ['RC', 'SRQ', 'UC', 'XRC'] as const) {
-    it(kind, () => {
+  const cases = [
+    ['RC', false],
+    ['RC', true],
+    ['SRQ', false],
+    ['SRQ', true],
+    ['UC', false],
+    ['XRC', false],
+  ] as const
+  for (const [kind, many] of cases) {
+    it(many ? `${kind}, many at a time` : kind, () => {
       const runs = { packets: 0, direct: 0 }
       fc.assert(
-        fc.property(world(kind), one => {
+        fc.property(world(kind, many), one => {
           const [packets, direct] = [play(one, 'packets'), play(one, 'direct')]
           for (const [i, seen] of packets.seen.entries())
             assert.deepEqual(direct.seen[i], seen, `after step ${i}, ${JSON.stringify(one.steps[i])}`)
@@ -93,7 +123,7 @@ describe('with packets and without, all is alike', () => {
           runs.packets += packets.runs
           runs.direct += direct.runs
         }),
-        { numRuns: 40 },
+        { numRuns: many ? 20 : 40 },
       )
       assert.ok(runs.direct < runs.packets / 2, `${runs.direct} runs of packets, with packets alone ${runs.packets}`)
     })
@@ -102,7 +132,7 @@ describe('with packets and without, all is alike', () => {
 
 /** Good requests of one side, of which no answer is put off. */
 const clean = (kind: Kind): World => {
-  const receive: Step = { do: 'receive', side: 1, length: 160_000, split: 0, wrong: false }
+  const receive: Step = { do: 'receive', side: 1, count: 1, length: 160_000, split: 0, wrong: false }
   const requests = (kind === 'UC' ? messages : [...messages, ...answered]).flatMap(opcode =>
     [0, 1, 64, 1023, 1024, 70_001, 131_072].map(
       (length): Request => ({

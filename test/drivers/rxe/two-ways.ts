@@ -59,6 +59,7 @@ export type Step =
   | {
       readonly do: 'receive'
       readonly side: number
+      readonly count: number
       readonly length: number
       readonly split: number
       readonly wrong: boolean
@@ -92,8 +93,17 @@ interface Side {
   posted: number
 }
 
+/** Requests that a queue holds, and so what is done together at most. */
+const DEPTH = 63
+
 const connectedQp = (p: Program, cls: typeof RcQp, sendCq: TestCq, recvCq: TestCq) => {
-  const wanted = { pd: p.pd, sendCq: sendCq.handle, recvCq: recvCq.handle, cap: cap(), userHandle: 1n }
+  const wanted = {
+    pd: p.pd,
+    sendCq: sendCq.handle,
+    recvCq: recvCq.handle,
+    cap: cap({ maxSendWr: DEPTH, maxRecvWr: DEPTH }),
+    userHandle: 1n,
+  }
   const { object, out } = invokeNow(p.context, cls, 'create', 0, wanted, p.caller)
   const queues = out as unknown as Record<'sendQueue' | 'recvQueue', { offset: bigint; size: number }>
   return {
@@ -129,7 +139,7 @@ const side = (m: Machine, kind: Kind, device: number, first: boolean): Side => {
   }
   const cls = (kind === 'UC' ? UcQp : RcQp) as typeof RcQp
   if (kind !== 'SRQ' || first) return { ...base, cls, ...connectedQp(p, cls, sendCq, receiveCq) }
-  const srq = makeSrq(p, { maxWr: 15 })
+  const srq = makeSrq(p, { maxWr: DEPTH })
   const qp = makeSharedQp(p, sendCq, srq)
   return { ...base, cls, handle: qp.handle, qpn: qp.qpn, send: qp.send, receive: srq.ring }
 }
@@ -230,8 +240,10 @@ const doStep = (m: Machine, sides: readonly [Side, Side], step: Step): void => {
   const one = sides[step.side]
   if (step.do === 'receive') {
     if (one.receive === undefined) return
-    const at = ANSWERS + (one.posted % 8) * 0x1000
-    postReceive(one.receive, BigInt(one.posted++), pieces(one, at, step.length, step.split, step.wrong))
+    for (let i = 0; i < step.count; i++) {
+      const at = ANSWERS + (one.posted % 8) * 0x1000
+      if (!postReceive(one.receive, BigInt(one.posted++), pieces(one, at, step.length, step.split, step.wrong))) return
+    }
     return
   }
   if (one.send === undefined) return
