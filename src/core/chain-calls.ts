@@ -8,9 +8,10 @@ import { CallError } from '../spec/errno.ts'
 import { type AnyValues, CHAIN } from '../spec/schema.ts'
 import type { Result } from '../uapi/call.ts'
 import type { ChainedRefs } from '../uapi/object-client.ts'
-import { type ChainedMethod, checkEntry, checkUndoable, madeBy, madeOf, noteMade } from './chain.ts'
+import { type ChainedMethod, checkEntry, checkUndoable, madeBy, madeOf } from './chain.ts'
 import { invokeTyped, methodOf } from './invoke.ts'
 import { undoObjects } from './lifetime.ts'
+import { abandon, noteMade } from './made.ts'
 import type { Caller, Context, CoreObject, Entry } from './model.ts'
 
 /** One call of a chain, of a method as the device has it. */
@@ -28,6 +29,8 @@ export interface CallsOutcome {
   readonly results: readonly Result[]
   /** Why the entry after them did not: then nothing is left of all. */
   readonly error: CallError | undefined
+  /** That is because its handler takes time, which a chain of these calls has none for. */
+  readonly waits: boolean
 }
 
 /** What must be as it is so that nobody misses the call that a chain is: hooks, or a driver's own way. */
@@ -46,14 +49,15 @@ const withMade = (made: readonly (CoreObject | undefined)[], { on, args, refs }:
 
 /**
  * Runs a chain, all or none of it; undefined if it has to be called in bytes, since somebody looks on or does it in a
- * way of his own. For callers whose descriptors are core's numbers, and methods that do not wait. EOPNOTSUPP if the
- * device has no chains, EINVAL for what could not be taken back.
+ * way of his own. For callers whose descriptors are core's numbers. EOPNOTSUPP if the device has no chains, or a
+ * method waits, EINVAL for what could not be taken back.
  */
 export const runCalls = (context: Context, calls: readonly ChainedCall[], caller: Caller): CallsOutcome | undefined => {
   if (!isPlain(methodOf(context, Interface, CHAIN, 'chain'))) return undefined
   const results: Result[] = []
   const made: (CoreObject | undefined)[] = []
   const more: CoreObject[] = []
+  let waiting: Promise<Result> | undefined
   for (let i = 0; i < calls.length; i++) checkUndoable(i, calls[i].on, calls[i].object < 0)
   try {
     for (let i = 0; i < calls.length; i++) {
@@ -63,14 +67,19 @@ export const runCalls = (context: Context, calls: readonly ChainedCall[], caller
       const number = object < 0 ? madeBy(made, `${cls.name}.${name}`, -1 - object).handle : object
       const entry = methodOf(context, cls, method.call, name)
       const result = invokeTyped(context, entry, number, withMade(made, calls[i]), caller)
-      if (result instanceof Promise) throw new Error(`${cls.name}.${name} waits: chains in this process do not`)
+      if (result instanceof Promise) {
+        waiting = result
+        throw new CallError('EOPNOTSUPP', `${cls.name}.${name}: its handler takes time, and a chain does not wait`)
+      }
       made.push(noteMade(context, result, more))
       results.push(result)
     }
-    return { results, error: undefined }
+    return { results, error: undefined, waits: false }
   } catch (error) {
     undoObjects(context, [...made, ...more])
+    // Until it ends it needs what the chain has made.
+    if (waiting !== undefined) abandon(context, waiting, [...made, ...more])
     if (!(error instanceof CallError)) throw error
-    return { results, error }
+    return { results, error, waits: waiting !== undefined }
   }
 }

@@ -14,10 +14,10 @@ import { type ChainEntry, chainEntries } from '../uapi/chain.ts'
 import { decodeMessage } from '../uapi/object.ts'
 import { creates, methodByCall } from '../uapi/object-format.ts'
 import { callerView } from './dispatch.ts'
-import { findHandle } from './handles.ts'
 import { execute, methodOf } from './invoke.ts'
 import { undoObjects } from './lifetime.ts'
-import { type CallContext, type Caller, type Context, type CoreObject, Life } from './model.ts'
+import { noteMade } from './made.ts'
+import { type CallContext, type Caller, type CoreObject, Life } from './model.ts'
 
 export interface ChainOutcome {
   /** The entries, those that ran answered. */
@@ -83,15 +83,6 @@ export const madeOf = (
       `${where}: entry ${entry} of the chain has made a ${object.class.name}, no ${className}`,
     )
   return object
-}
-
-/** What a call has made: what came by the way (pd.createAhs) goes to `more`, its own object is the answer. */
-export const noteMade = (context: Context, result: Result, more: CoreObject[]): CoreObject | undefined => {
-  const { object, descriptors, also } = result
-  if (also !== undefined) for (const handle of also) more.push(findHandle(context.handles, handle) as CoreObject)
-  const own = descriptors === undefined ? undefined : descriptors.find(({ attribute }) => attribute === 'object')
-  if (own !== undefined) return context.device.core.descriptors.get(own.object)
-  return object === undefined ? undefined : findHandle(context.handles, object)
 }
 
 /** Refuses a chain that could not be undone. What does not exist fails when it is its turn. */

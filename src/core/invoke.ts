@@ -20,6 +20,7 @@ import { handleEvents } from './events.ts'
 import { findHandle } from './handles.ts'
 import { forget, makeObject, runDestroy, unuse } from './lifetime.ts'
 import { findEntry } from './lookup.ts'
+import { abandon } from './made.ts'
 import {
   type AnyResult,
   type CallContext,
@@ -403,7 +404,7 @@ export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & str
   return invokeTyped(context, entry, object, args as AnyValues, caller) as MaybePromise<Returned<Out<C['methods'][K]>>>
 }
 
-/** `invoke` for a method that never waits; our own mistake if it does. */
+/** `invoke` for a method that never waits; our own mistake if it does: then what it makes is taken back. */
 export const invokeNow = <C extends ObjectClass, K extends keyof C['methods'] & string>(
   context: Context,
   cls: C,
@@ -414,8 +415,7 @@ export const invokeNow = <C extends ObjectClass, K extends keyof C['methods'] & 
 ): Returned<Out<C['methods'][K]>> => {
   const result = invoke(context, cls, method, object, args, caller)
   if (result instanceof Promise) {
-    // Nobody is left who would hear that it failed.
-    result.catch(() => {})
+    abandon(context, result as Promise<Result>)
     throw new Error(`${cls.name}.${method} waits: use invoke`)
   }
   return result

@@ -79,12 +79,23 @@ export interface Carrier {
     args: In<C['methods'][K]>,
   ): Answered<Out<C['methods'][K]>>
   /**
+   * The same for a method that may take time; one of a daemon is waited for on the spot. Rejects with RdmaError, or
+   * with the signal's reason: then what the call makes is taken back.
+   */
+  callAsync<C extends ObjectClass, K extends keyof C['methods'] & string>(
+    cls: C,
+    method: K,
+    object: number,
+    args: In<C['methods'][K]>,
+    signal?: AbortSignal,
+  ): Promise<Answered<Out<C['methods'][K]>>>
+  /**
    * Runs a chain of calls, all or none of it, where calls need not be written as bytes; undefined if this one must.
-   * Answers those that succeeded, and why the one after them did not.
+   * Answers those that succeeded, and why the one after them did not; `waits`: because its handler takes time.
    */
   chain?(
     calls: readonly ChainedCall[],
-  ): { answers: readonly Answered<AnyValues>[]; error: CallError | undefined } | undefined
+  ): { answers: readonly Answered<AnyValues>[]; error: CallError | undefined; waits: boolean } | undefined
   readonly descriptors: Descriptors
   /** Of all its rings. */
   readonly layout: RingLayout

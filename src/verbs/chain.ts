@@ -17,7 +17,7 @@ import { counterSetPlan } from './counter-set.ts'
 import { addressPlan, type Destination, type UdQueuePairOptions, udQpPlan } from './datagram.ts'
 import { type DeviceMemoryOptions, dmPlan } from './device-memory.ts'
 import { type ProtectionDomain, pdPlan } from './domain.ts'
-import { invalid, rdmaError, refusal } from './error.ts'
+import { invalid, rdmaError, refusal, TO_WAIT } from './error.ts'
 import { type FlowOptions, flowPlan } from './flow.ts'
 import { type GsiQueuePairOptions, gsiQpPlan, type SmiQueuePairOptions, smiQpPlan } from './management.ts'
 import { type Access, type DeviceRegionOptions, deviceRegionPlan, regionPlan } from './memory.ts'
@@ -262,14 +262,14 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
       entry.on = find(entry.cls, entry.name)
       entry.refs = refsOf(entry.args, entry.on.references)
     }
-    const refuse = (done: number, error: number, why: string): never => {
+    const refuse = (done: number, error: number, why: string, hint?: string): never => {
       const { cls, name } = entries[done]
-      throw refusal(errnoName(error), error, `${cls.name}.${name}`, `${why} (entry ${done} of a chain)`)
+      throw refusal(errnoName(error), error, `${cls.name}.${name}`, `${why} (entry ${done} of a chain)`, hint)
     }
     const straight = kit.carrier.chain?.(entries)
     if (straight !== undefined) {
-      const { answers, error } = straight
-      if (error !== undefined) return refuse(answers.length, error.errno, error.message)
+      const { answers, error, waits } = straight
+      if (error !== undefined) return refuse(answers.length, error.errno, error.message, waits ? TO_WAIT : undefined)
       return answers.map((answered, i) => entries[i].made(answered))
     }
     const links = entries.map(({ on: { class: cls, name: methodName, method }, args, object, refs }): Link => {

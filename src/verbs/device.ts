@@ -18,7 +18,7 @@ import { refusing } from './error.ts'
 import { type EventQueue, openEventQueue } from './event-queue.ts'
 import { checkUntil, createMailbox, type Until } from './mailbox.ts'
 import { type CreateArguments, type ObjectOf, objectPlan } from './object.ts'
-import { checkOwn, type Kit, make, type Named, type PathFacts } from './plan.ts'
+import { checkOwn, type Kit, make, makeAsync, type Named, type PathFacts } from './plan.ts'
 import { type CompletionQueue, type CqOptions, cqPlan } from './queue.ts'
 import { loseRings } from './ring.ts'
 import { createWaiters } from './waiters.ts'
@@ -82,6 +82,19 @@ export interface Device extends AsyncDisposable {
     args: In<C['methods'][K]>,
     object?: Named | number,
   ): Out<C['methods'][K]>
+  /**
+   * `call` and `create` for drivers of this process whose handlers take time: they wait for them, which the others
+   * refuse with EOPNOTSUPP. Calls of a daemon are waited for on the spot. With a signal they reject with its reason;
+   * what the driver makes is then taken back when it is there.
+   */
+  callAsync<C extends ObjectClass, K extends keyof C['methods'] & string>(
+    cls: C,
+    method: K,
+    args: In<C['methods'][K]>,
+    object?: Named | number,
+    options?: Until,
+  ): Promise<Out<C['methods'][K]>>
+  createAsync<C extends ObjectClass>(cls: C, args?: CreateArguments<C>, options?: Until): Promise<ObjectOf<C>>
   /** Handles of all objects of this context that belong to any of these classes, newest first. */
   handles(...of: readonly ObjectClass[]): readonly number[]
   /** Makes what `build` says with one call, all or nothing, and answers it in the same shape. Throws RdmaError. */
@@ -159,6 +172,11 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     }
     return walk()
   }
+  const numberOf = (cls: ObjectClass, method: string, object: Named | number): number => {
+    if (typeof object === 'number') return object
+    checkOwn(kit, `${cls.name}.${method}`, 'object', object)
+    return object.handle
+  }
   const close = async (): Promise<void> => {
     if (!open) return
     open = false
@@ -191,9 +209,14 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     driverOps: (...names) => openDriverOps(kit, names),
     driverInterfaces: () => interfaceNames(kit),
     create: (cls, args) => make(kit, objectPlan(kit, cls, args)),
-    call(cls, method, args, object = 0) {
-      if (typeof object !== 'number') checkOwn(kit, `${cls.name}.${method}`, 'object', object)
-      return carrier.call(cls, method, typeof object === 'number' ? object : object.handle, args).out
+    call: (cls, method, args, object = 0) => carrier.call(cls, method, numberOf(cls, method, object), args).out,
+    async callAsync(cls, method, args, object = 0, options = {}) {
+      checkUntil('device.callAsync', options)
+      return (await carrier.callAsync(cls, method, numberOf(cls, method, object), args, options.signal)).out
+    },
+    async createAsync(cls, args, options = {}) {
+      checkUntil('device.createAsync', options)
+      return makeAsync(kit, objectPlan(kit, cls, args), options.signal)
     },
     handles: (...of) =>
       carrier

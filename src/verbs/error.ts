@@ -47,9 +47,12 @@ export class RdmaError extends Error {
   }
 }
 
+/** What to do where a driver takes time for a call that does not wait. */
+export const TO_WAIT = 'await device.callAsync(…) or device.createAsync(…), or let `await using` close it'
+
 /** A refusal with the sentence that came with it, of which the call's name is taken off. */
-export const refusal = (code: string, errno: number, call: string, sentence: string): RdmaError =>
-  new RdmaError(code, errno, call, sentence.startsWith(`${call}: `) ? sentence.slice(call.length + 2) : sentence)
+export const refusal = (code: string, errno: number, call: string, sentence: string, hint?: string): RdmaError =>
+  new RdmaError(code, errno, call, sentence.startsWith(`${call}: `) ? sentence.slice(call.length + 2) : sentence, hint)
 
 /** A refusal of core as the library throws it. */
 export const rdmaError = (error: CallError, call: string): RdmaError =>

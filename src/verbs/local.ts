@@ -6,11 +6,12 @@ import { runCalls } from '../core/chain-calls.ts'
 import { addEventHandler } from '../core/clients.ts'
 import { DEVICE_FATAL } from '../core/events.ts'
 import { findHandle } from '../core/handles.ts'
-import { invokeNow } from '../core/invoke.ts'
+import { invoke } from '../core/invoke.ts'
 import { createLocalSpace } from '../core/local-space.ts'
 import { findEntry } from '../core/lookup.ts'
+import { abandon } from '../core/made.ts'
 import { type FindableMemory, findableMemory } from '../core/mapped.ts'
-import type { Caller, Device as CoreDevice } from '../core/model.ts'
+import type { Caller, Context, Device as CoreDevice } from '../core/model.ts'
 import { closeContext, openContext } from '../core/registry.ts'
 import type { RxeContext } from '../drivers/rxe/context.ts'
 import { countersOf } from '../drivers/rxe/counts.ts'
@@ -22,7 +23,7 @@ import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { AnyValues, ObjectClass } from '../spec/schema.ts'
 import type { Result } from '../uapi/call.ts'
 import type { Answered, Carrier } from './carrier.ts'
-import { asRefusal, refused, refusing } from './error.ts'
+import { asRefusal, refused, refusing, TO_WAIT } from './error.ts'
 import { localCopies, localDescriptors } from './local-descriptors.ts'
 import { openOwnFile } from './local-file.ts'
 import type { Attached, LocalNetwork, Network } from './network.ts'
@@ -64,6 +65,30 @@ const answered = ({ object, descriptors, out }: Result): Answered<AnyValues> => 
   out,
 })
 
+/** The result, or the signal's reason before it is there: then nobody waits for the call any more. */
+const untilAborted = (context: Context, call: Promise<Result>, signal: AbortSignal | undefined): Promise<Result> => {
+  if (signal === undefined) return call
+  return new Promise((resolve, reject) => {
+    const aborted = (): void => {
+      abandon(context, call)
+      reject(signal.reason)
+    }
+    signal.addEventListener('abort', aborted, { once: true })
+    // What the caller has been given is not taken back.
+    const over = (): void => signal.removeEventListener('abort', aborted)
+    call.then(
+      result => {
+        over()
+        resolve(result)
+      },
+      error => {
+        over()
+        reject(error)
+      },
+    )
+  })
+}
+
 /** A context on a device of this process; `soft`: it is the soft device. `closed` is called once it is closed. */
 const carrierOn = (
   network: LocalNetwork,
@@ -101,7 +126,18 @@ const carrierOn = (
     const call = object?.class.methods.postSend?.call
     if (object === undefined || call === undefined || findEntry(device.table, object.class.id, call) === undefined)
       return
-    refusing(`${object.class.name}.postSend`, () => invokeNow(context, object.class, 'postSend', handle, {}, caller))
+    callNow(object.class, 'postSend', handle, {})
+  }
+
+  /**
+   * What a call answers at once. EOPNOTSUPP if its handler takes time: what it makes is taken back when it is there.
+   */
+  const callNow: Carrier['call'] = (cls, method, object, args) => {
+    const name = `${(cls as ObjectClass).name}.${method}`
+    const result = refusing(name, () => invoke(context, cls, method, object, args, caller))
+    if (!(result instanceof Promise)) return answered(result) as never
+    abandon(context, result as Promise<Result>)
+    throw refused('EOPNOTSUPP', name, 'its handler takes time, and this call does not wait', TO_WAIT)
   }
 
   const carrier: Carrier = {
@@ -111,18 +147,33 @@ const carrierOn = (
       // Arming moves nothing, and every wait does it.
       if (method !== 'reqNotify') network.touch()
       try {
-        return answered(invokeNow(context, cls, method, object, args, caller)) as never
-      } catch (error) {
-        throw asRefusal(error, `${(cls as ObjectClass).name}.${method}`)
+        return callNow(cls, method, object, args)
       } finally {
         network.mindTimes()
+      }
+    },
+    async callAsync(cls, method, object, args, signal) {
+      const name = `${(cls as ObjectClass).name}.${method}`
+      signal?.throwIfAborted()
+      if (object === CLOSED) throw isClosed(name)
+      network.touch()
+      try {
+        const result = invoke(context, cls, method, object, args, caller)
+        if (!(result instanceof Promise)) return answered(result) as never
+        return answered(await untilAborted(context, result as Promise<Result>, signal)) as never
+      } catch (error) {
+        throw asRefusal(error, name)
+      } finally {
+        network.touch()
+        network.mindTimes()
+        network.kick()
       }
     },
     chain(calls) {
       network.touch()
       const outcome = refusing('interface.chain', () => runCalls(context, calls, caller))
       network.mindTimes()
-      return outcome && { answers: outcome.results.map(answered), error: outcome.error }
+      return outcome && { ...outcome, answers: outcome.results.map(answered) }
     },
     descriptors: localDescriptors(network.core, memory, caller),
     layout: ringMemory.layout,

@@ -6,7 +6,7 @@
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
 import type { Carrier } from './carrier.ts'
 import { invalid } from './error.ts'
-import { belongs, CLOSED, closer, destroy, ended, eventSource, type Kit, type Named, type Plan } from './plan.ts'
+import { belongs, CLOSED, destroy, destroyAsync, ended, eventSource, type Kit, type Named, type Plan } from './plan.ts'
 
 type CallOf<M> = Record<never, never> extends In<M> ? (args?: In<M>) => Out<M> : (args: In<M>) => Out<M>
 
@@ -20,11 +20,15 @@ export type CreateArguments<C extends ObjectClass> = Omit<In<C['methods']['creat
 export type ObjectOf<C extends ObjectClass> = {
   readonly [K in Exclude<keyof C['methods'] & string, 'create' | 'destroy'>]: CallOf<C['methods'][K]>
 } & Named &
-  Disposable & {
+  Disposable &
+  AsyncDisposable & {
     readonly class: C
     /** What its creation answered. */
     readonly made: Out<C['methods']['create']>
-    /** Destroys it; of a descriptor, closes it. Throws RdmaError EBUSY while it is used. */
+    /**
+     * Destroys it; of a descriptor, closes it. Throws RdmaError EBUSY while it is used. Where the driver's destroy
+     * takes time, `await using` and `[Symbol.asyncDispose]` wait for it.
+     */
     close(): void
   }
 
@@ -54,17 +58,28 @@ export const objectPlan = <C extends ObjectClass>(
     class: cls,
     args: { ...(args as AnyValues), ...(source !== undefined && { userHandle: BigInt(source.number) }) },
     made({ object: handle, out }) {
-      const forget = (): void => {
+      const isDestroyed = cls.methods.destroy !== undefined
+      const over = (): void => {
+        if (own.handle === CLOSED) return
+        if (cls.identity === 'fd') carrier.descriptors.close(handle)
         source?.forget()
         ended(object)
         own.handle = CLOSED
       }
-      const close =
-        cls.identity === 'fd' ? descriptorCloser(carrier, cls, handle, forget) : closer(carrier, cls, handle, forget)
+      const close = (): void => {
+        if (own.handle === CLOSED) return
+        if (isDestroyed) destroy(carrier, cls, handle)
+        over()
+      }
+      const closeAsync = async (): Promise<void> => {
+        if (own.handle === CLOSED) return
+        if (isDestroyed) await destroyAsync(carrier, cls, handle)
+        over()
+      }
       const methods = Object.keys(cls.methods)
         .filter(name => name !== 'create' && name !== 'destroy')
         .map(name => [name, (given = {}) => carrier.call(cls, name, own.handle, given as never).out])
-      const own = { handle, class: cls, made: out, close, [Symbol.dispose]: close }
+      const own = { handle, class: cls, made: out, close, [Symbol.dispose]: close, [Symbol.asyncDispose]: closeAsync }
       const object = Object.assign(own, { ...Object.fromEntries(methods), ...own }) as unknown as ObjectOf<C>
       return source === undefined ? belongs(kit, object) : source.is(object)
     },

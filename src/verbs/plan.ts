@@ -92,6 +92,22 @@ export const make = <T>({ carrier }: Kit, { class: cls, args, made, failed }: Pl
   return made(answered)
 }
 
+/** The same where the driver may take time. Rejects with RdmaError, or the signal's reason. */
+export const makeAsync = async <T>(
+  { carrier }: Kit,
+  { class: cls, args, made, failed }: Plan<T>,
+  signal: AbortSignal | undefined,
+): Promise<T> => {
+  let answered: Answered<AnyValues>
+  try {
+    answered = (await carrier.callAsync(cls, 'create', 0, args as never, signal)) as Answered<AnyValues>
+  } catch (error) {
+    failed()
+    throw error
+  }
+  return made(answered)
+}
+
 /** A number for an object that has events; `is` names the object once it is there, `forget` ends it. */
 export interface EventSource {
   readonly number: number
@@ -152,18 +168,29 @@ export const ended = (object: object): void => {
   ;(object as Owned)[OWNER] = undefined
 }
 
+const isGone = (error: unknown): boolean => error instanceof RdmaError && error.code === 'EIO'
+
 /** Makes a call that destroys; of a device that is gone there is nothing to destroy. */
 export const unlessGone = (call: () => void): void => {
   try {
     call()
   } catch (error) {
-    if (!(error instanceof RdmaError) || error.code !== 'EIO') throw error
+    if (!isGone(error)) throw error
   }
 }
 
 /** Destroys an object. Throws RdmaError EBUSY while it is used. */
 export const destroy = (carrier: Carrier, cls: ObjectClass, handle: number): void =>
   unlessGone(() => carrier.call(cls, 'destroy', handle, {} as never))
+
+/** The same where the driver may take time. Rejects with RdmaError. */
+export const destroyAsync = async (carrier: Carrier, cls: ObjectClass, handle: number): Promise<void> => {
+  try {
+    await carrier.callAsync(cls, 'destroy', handle, {} as never)
+  } catch (error) {
+    if (!isGone(error)) throw error
+  }
+}
 
 /** The end of an object: destroyed by its first call, nothing afterwards. Throws RdmaError EBUSY while it is used. */
 export const closer = (carrier: Carrier, cls: ObjectClass, handle: number, closed: () => void = nothing) => {

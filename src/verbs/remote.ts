@@ -156,6 +156,10 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
       if (cls.identity === 'fd' && method === 'create') descriptors.made(answered.object)
       return answered as never
     },
+    async callAsync(cls, method, object, args, signal) {
+      signal?.throwIfAborted()
+      return carrier.call(cls, method, object, args)
+    },
     descriptors,
     layout: rxeLayout,
     ring: rings.ring,
