@@ -9,7 +9,7 @@ import { compile } from './compile.ts'
 import { createGidTable } from './gids.ts'
 import { classTable } from './lookup.ts'
 import { createMemoryTable } from './memory.ts'
-import { type Core, type CoreObject, type Device, type Driver, Life, type Port } from './model.ts'
+import { type Core, type CoreObject, type Device, type Driver, Life, type Limit, type Port } from './model.ts'
 
 /** What a driver tells about a device. */
 export interface DeviceDescription<D = unknown> {
@@ -22,7 +22,10 @@ export interface DeviceDescription<D = unknown> {
   /** Port 1, 2, …; each gets an empty GID table of gidTblLen entries. */
   readonly ports: readonly RecordOf<typeof PortAttributes>[]
   readonly numCompVectors: number
-  /** Most objects of a class, by class name; what is not named has no limit. */
+  /**
+   * Most objects of a class, by class name, or of several together, by their names with spaces between (`'srq
+   * xrc_srq'`); what is not named has no limit.
+   */
   readonly limits?: Readonly<Record<string, number>>
 }
 
@@ -37,6 +40,14 @@ const fixedObject = (core: Core, cls: ObjectClass, handle: number, state: unknow
   state,
   events: undefined,
 })
+
+const limitsOf = (described: Readonly<Record<string, number>> = {}): ReadonlyMap<string, Limit> =>
+  new Map(
+    Object.entries(described).flatMap(([names, most]) => {
+      const limit: Limit = { classes: names.split(' '), most, live: 0 }
+      return limit.classes.map(name => [name, limit] as const)
+    }),
+  )
 
 /** The device that `description` tells of, as number `index`. Throws Error for a table that cannot be. */
 export const assemble = <D>(core: Core, description: DeviceDescription<D>, index: number): Device<D> => {
@@ -78,7 +89,7 @@ export const assemble = <D>(core: Core, description: DeviceDescription<D>, index
     attributes,
     extended: description.extended,
     numCompVectors: description.numCompVectors,
-    limits: description.limits ?? {},
+    limits: limitsOf(description.limits),
     counts: {},
     contexts: new Set(),
     hooks: [],

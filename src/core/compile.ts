@@ -4,9 +4,9 @@
  * Two banks of classes (common, private), each as long as its highest class; per class eight block pointers, each block
  * as long as its highest method. A class that the driver lists without methods is core's own, an unlisted one is
  * absent, a method set to `null` is removed, a driver's attributes are merged into the method's. Equal tables are
- * shared between devices: equality is that of the declarations and handlers that went in. Hooks give a device a table
- * of its own, and only while there are any. What is not of the device's link is left out, and where a method has a
- * version for the link that one is taken (R27).
+ * shared between devices: equality is that of the declarations and handlers that went in. What is not of the device's
+ * link is left out, what names an object of a class that the device lacks too, and where a method has a version for the
+ * link that one is taken (R27).
  */
 import { Device } from '../spec/classes/device.ts'
 import { QpTypes } from '../spec/classes/qp.ts'
@@ -31,18 +31,7 @@ import {
 import { type ReferenceAttribute, shapeOf } from '../uapi/shape.ts'
 import { intoState } from './into-state.ts'
 import { PRIVATE } from './lookup.ts'
-import type {
-  AnyHandler,
-  Bank,
-  Block,
-  ClassTable,
-  DispatchTable,
-  Driver,
-  DriverClass,
-  Entry,
-  Hook,
-  TablePool,
-} from './model.ts'
+import type { AnyHandler, Bank, ClassTable, DispatchTable, Driver, DriverClass, Entry, TablePool } from './model.ts'
 
 export const createPool = (): TablePool => ({
   classes: new Map(),
@@ -141,6 +130,26 @@ const doable = (where: string, lacks: Readonly<Record<string, string>>, method: 
   return { ...method, in: into, out, refused }
 }
 
+/** Optional attributes of the method that name an object of a class that is not among `has`. */
+const homeless = (attributes: Attributes, has: ReadonlySet<string>): [string, Attribute, string][] =>
+  Object.entries(attributes).flatMap(([name, one]): [string, Attribute, string][] =>
+    (one.of.kind === 'ref' || one.of.kind === 'fd') && one.optional && !has.has(one.of.class)
+      ? [[name, one, one.of.class]]
+      : [],
+  )
+
+/** The method without what names objects of classes that the device does not have: nobody could pass one. */
+const ofDevice = (method: Method, has: ReadonlySet<string>): Method => {
+  const [into, out] = [homeless(method.in, has), homeless(method.out, has)]
+  if (into.length + out.length === 0) return method
+  const without = (attributes: Attributes, gone: typeof into): Attributes =>
+    Object.fromEntries(Object.entries(attributes).filter(([name]) => !gone.some(([one]) => one === name)))
+  const refused: Record<string, RefusedArgument> = { ...method.refused }
+  for (const [name, { id }, cls] of into)
+    refused[name] = { id, code: 'EOPNOTSUPP', why: `attribute ${name}: this device has no class ${cls}` }
+  return { ...method, in: without(method.in, into), out: without(method.out, out), refused }
+}
+
 /** The handler, for callers who may run it. What core does by itself nobody has asked for. */
 const guarded = (cls: ObjectClass, name: string, needs: Capability, handler: AnyHandler): AnyHandler => {
   const refusal = `${cls.name}.${name}: the process lacks CAP_${needs}; run it as root, or with that capability`
@@ -169,7 +178,12 @@ const lineOf = (link: LinkName | undefined, line: DriverClass): DriverClass => {
   return own === undefined ? line : { ...line, handlers: { ...line.handlers, ...own } }
 }
 
-const mergeClass = ({ name: driver, link }: Driver, given: DriverClass, core: DriverClass): ClassTable => {
+const mergeClass = (
+  { name: driver, link }: Driver,
+  given: DriverClass,
+  core: DriverClass,
+  has: ReadonlySet<string>,
+): ClassTable => {
   const [line, own] = [lineOf(link, given), lineOf(link, core)]
   const { name } = line.class
   const declared: Methods = { ...own.class.methods, ...line.class.methods, ...line.methods }
@@ -195,7 +209,7 @@ const mergeClass = ({ name: driver, link }: Driver, given: DriverClass, core: Dr
       in: mergeAttributes(where, base.in, added?.in),
       out: mergeAttributes(where, base.out, added?.out),
     }
-    const method = ofLink(link, doable(where, line.lacks ?? {}, whole))
+    const method = ofDevice(ofLink(link, doable(where, line.lacks ?? {}, whole)), has)
     provided.push([methodName, handler, method])
   }
   const cls: ObjectClass = {
@@ -216,6 +230,7 @@ const mergeClass = ({ name: driver, link }: Driver, given: DriverClass, core: Dr
       name: methodName,
       method,
       run,
+      refused: undefined,
       handler: run,
       core: own.handlers[methodName] ?? absent,
       kind: kindOf(cls, method.call),
@@ -241,7 +256,21 @@ const identity = (pool: TablePool, value: object | null | undefined): string => 
   return String(number)
 }
 
-const keyOf = (pool: TablePool, link: LinkName | undefined, given: DriverClass, own: DriverClass): string => {
+/** The classes that some method of a line names and the device lacks. */
+const lackedBy = (line: DriverClass, own: DriverClass, has: ReadonlySet<string>): string[] => {
+  const declared = [...Object.values(own.class.methods), ...Object.values(line.class.methods)]
+  const all = [...declared, ...Object.values(line.methods), ...Object.values(line.additions)]
+  const lacked = all.flatMap(({ in: into = {}, out = {} }) => [...homeless(into, has), ...homeless(out, has)])
+  return [...new Set(lacked.map(([, , cls]) => cls))].sort()
+}
+
+const keyOf = (
+  pool: TablePool,
+  link: LinkName | undefined,
+  given: DriverClass,
+  own: DriverClass,
+  has: ReadonlySet<string>,
+): string => {
   const line = lineOf(link, given)
   const parts = [link ?? '', identity(pool, line.class), identity(pool, own)]
   for (const name of Object.keys(line.handlers).sort()) parts.push(`${name}=${identity(pool, line.handlers[name])}`)
@@ -251,6 +280,7 @@ const keyOf = (pool: TablePool, link: LinkName | undefined, given: DriverClass, 
     parts.push(`${name}+${identity(pool, added.in)}/${identity(pool, added.out)}`)
   }
   for (const [name, why] of Object.entries(line.lacks ?? {}).sort()) parts.push(`${name}-${why}`)
+  for (const name of lackedBy(line, own, has)) parts.push(`-${name}`)
   return parts.join(' ')
 }
 
@@ -265,7 +295,8 @@ const bank = (tables: readonly ClassTable[], isPrivate: boolean): Bank => {
   return slots
 }
 
-const assemble = (tables: readonly ClassTable[]): DispatchTable => ({
+/** The table of a device that has these classes. */
+export const assemble = (tables: readonly ClassTable[]): DispatchTable => ({
   common: bank(tables, false),
   private: bank(tables, true),
   byName: new Map(tables.map(table => [table.class.name, table])),
@@ -277,14 +308,15 @@ const assemble = (tables: readonly ClassTable[]): DispatchTable => ({
  */
 export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>, driver: Driver): DispatchTable => {
   const lines = driver.classes.map(line => ({ line, own: coreLine(driver.name, line, core) }))
-  const keys = lines.map(({ line, own }) => keyOf(pool, driver.link, line, own))
+  const has = new Set(lines.map(({ line }) => line.class.name))
+  const keys = lines.map(({ line, own }) => keyOf(pool, driver.link, line, own, has))
   const deviceKey = [...keys].sort().join('\n')
   const found = pool.devices.get(deviceKey)
   if (found !== undefined) {
     found.uses++
     return found.table
   }
-  const tables = lines.map(({ line, own }, i) => pool.classes.get(keys[i])?.table ?? mergeClass(driver, line, own))
+  const tables = lines.map(({ line, own }, i) => pool.classes.get(keys[i])?.table ?? mergeClass(driver, line, own, has))
   const listed = new Set(tables.map(table => table.class.name))
   if (listed.size < tables.length) throw new Error(`driver ${driver.name}: a class is listed twice`)
   // Classes that this device lacks stand in for themselves, since a method may refer to them.
@@ -311,72 +343,4 @@ export const releaseTable = (pool: TablePool, table: DispatchTable): void => {
       if (--cls.uses === 0) pool.classes.delete(classKey)
     }
   }
-}
-
-// ---- hooks ----
-
-const wrap = (entry: Entry, hooks: readonly Hook[]): AnyHandler => {
-  const { handler } = entry
-  const before = hooks.filter(hook => hook.pre !== undefined)
-  // Hooks nest: the one that looked first is the last to see the end.
-  const after = hooks.filter(hook => hook.post !== undefined).reverse()
-  return (call, object, args, core) => {
-    const ended = (out: Awaited<ReturnType<AnyHandler>>, error: unknown): void => {
-      for (const hook of after)
-        try {
-          hook.post!(call, object, args, out, error)
-        } catch {
-          // The call has ended as it has: nothing may undo that behind its handler's back.
-          call.device.core.faults++
-        }
-    }
-    let out: ReturnType<AnyHandler>
-    try {
-      for (const hook of before)
-        try {
-          hook.pre!(call, object, args)
-        } catch (error) {
-          // What core destroys by itself must be destroyed: nobody is there to be refused.
-          if (call.why === 'call') throw error
-        }
-      out = handler(call, object, args, core)
-    } catch (error) {
-      ended(undefined, error)
-      throw error
-    }
-    if (!(out instanceof Promise)) {
-      ended(out, undefined)
-      return out
-    }
-    return out.then(
-      value => {
-        ended(value, undefined)
-        return value
-      },
-      error => {
-        ended(undefined, error)
-        throw error
-      },
-    )
-  }
-}
-
-/** `table` with `hooks` around the methods that they name; classes that no hook names are taken as they are. */
-export const withHooks = (table: DispatchTable, hooks: readonly Hook[]): DispatchTable => {
-  if (hooks.length === 0) return table
-  const hookEntry = (entry: Entry | undefined): Entry | undefined => {
-    const named = hooks.filter(
-      hook =>
-        (hook.class === undefined || hook.class === entry?.class.name) &&
-        (hook.method === undefined || hook.method === entry?.name),
-    )
-    return entry === undefined || named.length === 0 ? entry : { ...entry, run: wrap(entry, named) }
-  }
-  const hookBlock = (block: Block | undefined): Block | undefined => block?.map(hookEntry)
-  const tables = [...table.byName.values()].map(cls =>
-    hooks.some(hook => hook.class === undefined || hook.class === cls.class.name)
-      ? { class: cls.class, blocks: cls.blocks.map(hookBlock) }
-      : cls,
-  )
-  return assemble(tables)
 }

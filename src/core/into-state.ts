@@ -3,7 +3,7 @@
  * the state that the caller wants, or nothing of it is left. Core walks the state table (spec/qp-states.ts): each step
  * is the device's own modify, with what the table has that step take, so a driver does nothing for it.
  */
-import { CallError } from '../spec/errno.ts'
+import { CallError, type ErrnoName } from '../spec/errno.ts'
 import { planTransitions, type QpTypeName, type Step } from '../spec/qp-states.ts'
 import { DESTROY, MODIFY } from '../spec/schema.ts'
 import { runDestroy } from './lifetime.ts'
@@ -68,7 +68,7 @@ export const intoState = (type: QpTypeName, initial: readonly string[], create: 
     const failed = (error: unknown): never => {
       const destroy = findEntry(device.table, object.class.id, DESTROY)
       if (destroy !== undefined) runDestroy(context, destroy, object, 'undo')
-      throw error
+      throw asCreation(object.class.name, error)
     }
     const step: CallContext = { context, device, caller, why, entry: modify, descriptors: undefined, made: undefined }
     const walk = (made: AnyResult, from = 0): AnyResult | Promise<AnyResult> => {
@@ -85,6 +85,13 @@ export const intoState = (type: QpTypeName, initial: readonly string[], create: 
     if (made instanceof Promise) return made.then(out => guarded(() => walk(out), failed))
     return guarded(() => walk(made), failed)
   }
+}
+
+/** Why a step was refused, told as of the call that it is part of: its attributes have the same names. */
+const asCreation = (cls: string, error: unknown): unknown => {
+  const own = `${cls}.modify: `
+  if (!(error instanceof CallError) || !error.message.startsWith(own)) return error
+  return new CallError(error.code as ErrnoName, `${cls}.create: ${error.message.slice(own.length)}`)
 }
 
 const guarded = (

@@ -307,19 +307,18 @@ const resolve = (
   return values
 }
 
-const run = (
+/** The arguments of a call that may be made, as a handler gets them. */
+const admitted = (
   context: Context,
   entry: Entry,
-  number: number,
   args: AnyValues,
   caller: Caller,
   check: typeof checkNumbers,
-): MaybePromise<Result> => {
+): HandlerValues => {
   const { device } = context
-  const { kind } = entry
   if (!device.alive) throw new CallError('EIO', `${nameOf(entry)}: device ${device.name} was removed`)
   if (context.closed) throw new CallError('EIO', `${nameOf(entry)}: the context is closed`)
-  if (context.opened === (kind === 'open'))
+  if (context.opened === (entry.kind === 'open'))
     throw new CallError(
       'EINVAL',
       `${nameOf(entry)}: the context is ${context.opened ? 'open already' : 'not open yet'}`,
@@ -329,24 +328,50 @@ const run = (
     checkPresence(entry, args)
     check(entry, args)
   }
-  const references = seen === undefined ? entry.references : seen.references
-  const values = resolve(context, caller, entry, references, args)
+  return resolve(context, caller, entry, seen === undefined ? entry.references : seen.references, args)
+}
 
-  let object: CoreObject
-  if (kind === 'create') object = makeObject(context, entry.class, references.length === 0 ? none : context.parents)
-  else {
-    object = target(context, entry, number)
-    if (kind === 'destroy') {
-      if (object.uses > 0)
-        throw new CallError(
-          'EBUSY',
-          `${nameOf(entry)}: ${object.class.name} ${object.handle} is used ${object.uses} times`,
-        )
-      object.life = Life.GOING
-    }
+/** The object that a call is about: of a create a new one, of a destroy one that nobody uses and that goes now. */
+const subject = (
+  context: Context,
+  entry: Entry,
+  number: number,
+  args: AnyValues,
+  values: HandlerValues,
+): CoreObject => {
+  // Nothing was resolved: nothing is needed.
+  if (entry.kind === 'create') return makeObject(context, entry.class, values === args ? none : context.parents)
+  const object = target(context, entry, number)
+  if (entry.kind === 'destroy') {
+    if (object.uses > 0)
+      throw new CallError(
+        'EBUSY',
+        `${nameOf(entry)}: ${object.class.name} ${object.handle} is used ${object.uses} times`,
+      )
+    object.life = Life.GOING
   }
+  return object
+}
 
+const run = (
+  context: Context,
+  entry: Entry,
+  number: number,
+  args: AnyValues,
+  caller: Caller,
+  check: typeof checkNumbers,
+): MaybePromise<Result> => {
+  const { device } = context
   const call: CallContext = { context, device, caller, why: 'call', entry, descriptors: undefined, made: undefined }
+  let values: HandlerValues
+  let object: CoreObject
+  try {
+    values = admitted(context, entry, args, caller, check)
+    object = subject(context, entry, number, args, values)
+  } catch (error) {
+    entry.refused?.(call, args, error)
+    throw error
+  }
   try {
     const out = entry.run(call, object, values, entry.core)
     return out instanceof Promise ? wait(call, object, values, out) : finish(call, object, out)

@@ -39,17 +39,22 @@ const nobody: Caller = {
 
 // ---- making ----
 
-/** Counts one more object of a class, EINVAL beyond the device's limit (what rxe answers when a pool is full). */
+/** Counts one more object of a class, EINVAL beyond the device's limit: what rxe answers when a pool is full. */
 const admit = (device: Device, cls: ObjectClass): void => {
   const { name } = cls
-  const live = device.counts[name] ?? 0
-  const limit = device.limits[name]
-  if (limit !== undefined && live >= limit)
-    throw new CallError(
-      'EINVAL',
-      `${name}.create: device ${device.name} has ${live} objects of this class, which is its limit`,
-    )
-  device.counts[name] = live + 1
+  const limit = device.limits.get(name)
+  if (limit !== undefined) {
+    const { classes, live, most } = limit
+    if (live >= most) {
+      const of = classes.length === 1 ? 'this class' : `the classes ${classes.join(', ')} together`
+      throw new CallError(
+        'EINVAL',
+        `${name}.create: device ${device.name} has ${live} objects of ${of}, as many as it can`,
+      )
+    }
+    limit.live++
+  }
+  device.counts[name] = (device.counts[name] ?? 0) + 1
 }
 
 /** Makes an object that is not visible yet, its handle taken and its parents held. */
@@ -122,7 +127,11 @@ export const forget = (object: CoreObject): void => {
   const context = object.context
   if (context === undefined || object.life === Life.GONE) return
   object.life = Life.GONE
-  context.device.counts[object.class.name]--
+  const { counts, limits } = context.device
+  const { name } = object.class
+  counts[name]--
+  const limit = limits.get(name)
+  if (limit !== undefined) limit.live--
   if (object.class.identity === 'fd') {
     const fd = object as FdObject
     closeEvents(fd)

@@ -237,6 +237,8 @@ export interface Entry {
   readonly method: Method<Attributes, Attributes>
   /** What a call runs: the handler, with hooks around it only if there are any. */
   readonly run: AnyHandler
+  /** Tells hooks of a call that is refused before it runs; undefined without hooks. */
+  readonly refused: ((call: CallContext, args: HandlerValues, error: unknown) => void) | undefined
   readonly handler: AnyHandler
   /** Core's own version, which an override is given; answers EOPNOTSUPP if there is none. */
   readonly core: AnyHandler
@@ -273,8 +275,12 @@ export interface Hook {
   readonly method?: string
   /** Runs after the lookup and before the handler; a CallError that it throws refuses the call. */
   pre?(call: CallContext, object: CoreObject, args: HandlerValues): void
-  /** Runs when the call has ended, with its results or with what it threw; what it throws itself is only counted. */
-  post?(call: CallContext, object: CoreObject, args: HandlerValues, out: AnyResult, error: unknown): void
+  /**
+   * Runs when the call has ended, with its results or with what it threw; what it throws itself is only counted. A call
+   * that is refused for its arguments or its object has no `pre`, its `object` is undefined and `args` are as they
+   * came: handles and numbers of descriptors in the place of objects.
+   */
+  post?(call: CallContext, object: CoreObject | undefined, args: HandlerValues, out: AnyResult, error: unknown): void
 }
 
 // ---- clients (R31, R32) ----
@@ -316,6 +322,13 @@ export interface Port {
   readonly object: CoreObject
 }
 
+/** How many objects of a class, or of several together, there are and may be. */
+export interface Limit {
+  readonly classes: readonly string[]
+  readonly most: number
+  live: number
+}
+
 export interface Device<D = unknown> {
   readonly core: Core
   readonly name: string
@@ -332,7 +345,8 @@ export interface Device<D = unknown> {
   readonly attributes: RecordOf<typeof DeviceAttributes>
   readonly extended: RecordOf<typeof ExtendedDeviceAttributes>
   readonly numCompVectors: number
-  readonly limits: Readonly<Record<string, number>>
+  /** By class name; classes may share one. */
+  readonly limits: ReadonlyMap<string, Limit>
   /** Live objects per class. */
   readonly counts: Record<string, number>
   readonly contexts: Set<Context>

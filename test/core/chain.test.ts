@@ -87,8 +87,11 @@ test('UNDO goes by what needs what: a region that was moved to a newer domain go
   const gone: string[] = []
   addHook(b.device as Device, {
     method: 'destroy',
-    post: (_call, { class: cls, handle, parents }) =>
-      void gone.push(`${cls.name} ${handle} of ${parents.map(one => one.life)}`),
+    post(_call, object) {
+      if (object === undefined) return
+      const { class: cls, handle, parents } = object
+      gone.push(`${cls.name} ${handle} of ${parents.map(one => one.life)}`)
+    },
   })
   const mr = link(Mr, 'create', { start, length: 64n, iova: start, access: 1 }, { refs: { pd: 0 } })
   const moved = link(Mr, 'modify', {}, { object: 1, refs: { pd: 2 } })

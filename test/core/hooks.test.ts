@@ -132,3 +132,46 @@ test('what looks afterwards cannot change how a call ended', () => {
     'ENOENT',
   )
 })
+
+test('who looks afterwards sees every call once, also one that is refused for its arguments or its object', () => {
+  const { device, context, caller } = bench()
+  const before: string[] = []
+  const ended: unknown[] = []
+  const stop = addHook(device, {
+    pre: ({ entry }) => void before.push(`${entry.class.name}.${entry.name}`),
+    post({ entry, why, context: of, caller: by }, object, args, _out, error) {
+      assert.deepEqual([why, of, by], ['call', context, caller])
+      ended.push([`${entry.class.name}.${entry.name}`, object?.handle, args, (error as CallError | undefined)?.code])
+    },
+  })
+  const attempts: [() => unknown, string][] = [
+    [() => invokeNow(context, Cq, 'create', 0, { cqe: 10 } as never, caller), 'EINVAL'],
+    [() => invokeNow(context, Cq, 'create', 0, { ...cq, cqe: 'ten' } as never, caller), 'EINVAL'],
+    [() => invokeNow(context, Cq, 'create', 0, { ...cq, channel: 9 }, caller), 'EBADF'],
+    [() => invokeNow(context, Cq, 'create', 0, cq, caller), 'ok'],
+    [() => invokeNow(context, Pd, 'destroy', 0, {}, caller), 'EINVAL'],
+    [() => invokeNow(context, Pd, 'destroy', 7, {}, caller), 'ENOENT'],
+  ]
+  for (const [attempt, code] of attempts) assert.equal(errnoOf(attempt), code)
+  assert.deepEqual(before, ['cq.create'])
+  assert.deepEqual(ended, [
+    ['cq.create', undefined, { cqe: 10 }, 'EINVAL'],
+    ['cq.create', undefined, { ...cq, cqe: 'ten' }, 'EINVAL'],
+    ['cq.create', undefined, { ...cq, channel: 9 }, 'EBADF'],
+    ['cq.create', 0, cq, undefined],
+    ['pd.destroy', undefined, {}, 'EINVAL'],
+    ['pd.destroy', undefined, {}, 'ENOENT'],
+  ])
+  stop()
+  assert.equal(errnoOf(attempts[0][0]), 'EINVAL')
+  assert.equal(ended.length, 6)
+})
+
+test('a call in bytes that is refused for an object is seen as well', () => {
+  const { device, context, caller } = bench()
+  const seen: string[] = []
+  addHook(device, { class: 'pd', post: (_call, object, _args, _out, error) => void seen.push(`${object} ${error}`) })
+  const call = { class: Pd, methodName: 'destroy', method: Pd.methods.destroy, object: 7, args: {} }
+  invokeNow(context, Interface, 'chain', 0, { entries: encodeChain([{ call }]), onError: 0 }, caller)
+  assert.deepEqual(seen, ['undefined CallError: pd.destroy: there is no object with handle 7'])
+})

@@ -3,11 +3,11 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { type DriverClass, driverClass, invokeNow } from '../../src/core/index.ts'
+import { type DriverClass, driverClass, invokeNow, register } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { declare } from '../../src/spec/description.ts'
 import { CREATE, method, type ObjectClass, objectClass, u32 } from '../../src/spec/schema.ts'
-import { bench, testDriver, testLines } from './fixture.ts'
+import { bench, describeDevice, testDriver, testLines } from './fixture.ts'
 
 const told = (lines: readonly DriverClass[]): ObjectClass[] => {
   const { context, caller } = bench({}, testDriver(lines))
@@ -39,4 +39,27 @@ test('what a driver lacks, removes, adds to a method and has of its own is told 
   assert.deepEqual(Object.keys(found('pd')!.methods), ['create', 'createAhs', 'destroyAhs'])
   assert.deepEqual(found('pd')!.methods.create.in, own.create.in)
   assert.deepEqual(found('ctx'), ctx)
+})
+
+test('what names objects of a class that the device lacks is not told, and refused with the reason', () => {
+  const lines = testLines.filter(line => !['srq', 'wq', 'async_fd'].includes(line.class.name))
+  const classes = told(lines)
+  const methods = (name: string) => classes.find(cls => cls.name === name)!.methods
+  assert.deepEqual(
+    Object.keys(methods('rc_qp').create.in).filter(name => ['srq', 'asyncFd'].includes(name)),
+    [],
+  )
+  assert.deepEqual([methods('event_queue').attach.in.wq, methods('device').open.out.asyncFd], [undefined, undefined])
+  assert.ok(methods('event_queue').attach.in.rc_qp)
+  const { core, context, caller } = bench({}, testDriver(lines))
+  const queue = { cqe: 1, userHandle: 0n, compVector: 0 }
+  assert.throws(() => invokeNow(context, Classes.cq, 'create', 0, { ...queue, asyncFd: 1 }, caller), {
+    code: 'EOPNOTSUPP',
+    message: 'cq.create: attribute asyncFd: this device has no class async_fd',
+  })
+  // A device that has them shares no table with it, but those of the classes that name none of them.
+  const whole = register(core, describeDevice('test1'))
+  const tables = [context.device, whole].map(({ shared }) => shared.byName)
+  assert.ok(tables[1].get('cq')?.class.methods.create.in.asyncFd)
+  assert.equal(tables[0].get('pd'), tables[1].get('pd'))
 })

@@ -323,6 +323,25 @@ test('a class has as many objects as the device allows', () => {
   )
 })
 
+test('classes may share a limit: a device has so many queue pairs, whatever their types (Linux: max_qp)', () => {
+  const { context, device, caller } = bench({ limits: { 'pd cq': 3, cq2: 1 } })
+  const other = openContext(device, { opened: true })
+  const cq = { cqe: 1, userHandle: 0n, compVector: 0 }
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  invokeNow(context, Cq, 'create', 0, cq, caller)
+  invokeNow(other, Cq, 'create', 0, cq, caller)
+  for (const create of [
+    () => invokeNow(context, Pd, 'create', 0, {}, caller),
+    () => invokeNow(context, Cq, 'create', 0, cq, caller),
+  ])
+    assert.throws(create, {
+      code: 'EINVAL',
+      message: /test0 has 3 objects of the classes pd, cq together, as many as it can$/,
+    })
+  invokeNow(context, Cq, 'destroy', 1, {}, caller)
+  assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 1)
+})
+
 // ---- handlers that wait ----
 
 const gate = () => {

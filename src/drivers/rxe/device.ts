@@ -5,7 +5,7 @@
  * device calls when something may have happened and when `nextTimeout` has come. Knows neither processes nor sockets:
  * rings come with the context, memory with the caller, packets with the port.
  */
-import { driverClass, lacking } from '../../core/driver.ts'
+import { driverClass } from '../../core/driver.ts'
 import { raise } from '../../core/events.ts'
 import { setGid } from '../../core/gids.ts'
 import { findHandle } from '../../core/handles.ts'
@@ -100,7 +100,7 @@ const rxeDriver: Driver<RxeState> = {
     driverClass(DeviceClass),
     driverClass(PortClass),
     pdClass,
-    lacking(driverClass(Mr), { dm: 'the device has no memory of its own' }),
+    driverClass(Mr),
     driverClass(Mw),
     driverClass(CompChannel),
     driverClass(AsyncFd),
@@ -179,10 +179,9 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       cq: attributes.maxCq,
       mr: attributes.maxMr,
       mw: attributes.maxMw,
-      ...Object.fromEntries([...qpNames].map(name => [name, attributes.maxQp])),
+      [[...qpNames].join(' ')]: attributes.maxQp,
       ah: attributes.maxAh,
-      srq: attributes.maxSrq,
-      xrc_srq: attributes.maxSrq,
+      'srq xrc_srq': attributes.maxSrq,
     },
   })
   identity.gids.forEach((gid, index) => {

@@ -116,7 +116,10 @@ test('a refusal is a sentence and leaves nothing: a plan that cannot be, a value
   refused({ accessFlags: 1 }, /attribute state is missing/)
   refused({ ...everything(), state: Qps.ERR }, /a new queue pair cannot be in ERR/)
   // These the device's own change refuses, half-way.
-  refused({ ...everything(), pathMtu: 5, maxRdAtomic: 200 }, /maxRdAtomic: 200 is not in 0 to 128/)
+  refused(
+    { ...everything(), pathMtu: 5, maxRdAtomic: 200 },
+    /^rc_qp.create: attribute maxRdAtomic: 200 is not in 0 to 128$/,
+  )
   refused({ ...everything(), address: path(peer, { sgidIndex: 9 }) }, /./, 'ENODATA')
   p.close()
   assertNothingLeft(m, [p])
