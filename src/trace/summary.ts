@@ -1,9 +1,10 @@
 /*
  * Calls counted instead of printed, as `strace -c` does: per method how often, how long, how often refused, the
- * longest in sum first.
+ * longest in sum first. A chain is one call; its entries, which have no time of their own, are counted beside it.
  */
 import type { TraceRecord } from '../uapi/tool.ts'
-import { decodeRecord } from './decode.ts'
+import { decodeChain } from './chain.ts'
+import { type DecodedCall, decodeRecord } from './decode.ts'
 import { hasFailed } from './select.ts'
 
 interface Count {
@@ -25,24 +26,43 @@ export interface SummaryRow {
   readonly perCall: number
 }
 
+/** Entries of chains with one method, as far as they ran. */
+export interface ChainedRow {
+  readonly name: string
+  readonly entries: number
+  readonly errors: number
+}
+
 export interface Summary {
   /** Counts a call if it is `selected`, and in any case those that were lost before it. */
   add(record: TraceRecord, selected?: boolean): void
   /** Longest first. */
   rows(): SummaryRow[]
+  /** By method, most first: what ran in the chains among these calls. */
+  chained(): ChainedRow[]
   /** Of all calls; its name is `total`. */
   total(): SummaryRow
   /** Calls that the tool was too slow for. */
   readonly lost: number
 }
 
-const nameOf = (record: TraceRecord): string => {
-  const decoded = decodeRecord(record, 0)
-  return decoded === undefined ? `${record.dialect}(${record.attempt ?? '?'})` : `${decoded.class.name}.${decoded.name}`
+const nameOf = (record: TraceRecord, decoded: DecodedCall | undefined): string =>
+  decoded === undefined ? `${record.dialect}(${record.attempt ?? '?'})` : `${decoded.class.name}.${decoded.name}`
+
+/** The entries of a chain that ran; the last of them may have failed. */
+const ranOf = (record: TraceRecord, decoded: DecodedCall | undefined): { name: string; failed: boolean }[] => {
+  const chain = decoded && decodeChain(decoded, 0, record)
+  if (chain === undefined) return []
+  const { entries, done, error } = chain
+  return entries.slice(0, done + (error === undefined ? 0 : 1)).map(({ entry, call }, index) => ({
+    name: call === undefined ? `class ${entry.classId}, call ${entry.call}` : `${call.class.name}.${call.name}`,
+    failed: index === done,
+  }))
 }
 
 export const createSummary = (): Summary => {
   const counts = new Map<string, Count>()
+  const inChains = new Map<string, { entries: number; errors: number }>()
   const all: Count = { calls: 0, errors: 0, duration: 0 }
   let lost = 0
   const row = (name: string, { calls, errors, duration }: Count): SummaryRow => ({
@@ -57,7 +77,8 @@ export const createSummary = (): Summary => {
     add(record, selected = true) {
       lost += record.lost ?? 0
       if (!selected) return
-      const name = nameOf(record)
+      const decoded = decodeRecord(record, 0)
+      const name = nameOf(record, decoded)
       const failed = hasFailed(record) ? 1 : 0
       const count = counts.get(name) ?? { calls: 0, errors: 0, duration: 0 }
       counts.set(name, count)
@@ -66,11 +87,21 @@ export const createSummary = (): Summary => {
         one.errors += failed
         one.duration += record.duration
       }
+      for (const entry of ranOf(record, decoded)) {
+        const chained = inChains.get(entry.name) ?? { entries: 0, errors: 0 }
+        inChains.set(entry.name, chained)
+        chained.entries++
+        if (entry.failed) chained.errors++
+      }
     },
     rows: () =>
       [...counts]
         .map(([name, count]) => row(name, count))
         .sort((a, b) => b.seconds - a.seconds || (a.name < b.name ? -1 : 1)),
+    chained: () =>
+      [...inChains]
+        .map(([name, count]) => ({ name, ...count }))
+        .sort((a, b) => b.entries - a.entries || (a.name < b.name ? -1 : 1)),
     total: () => row('total', all),
     get lost() {
       return lost
@@ -86,7 +117,23 @@ const line = ({ percent, seconds, perCall, calls, errors, name }: SummaryRow): s
     .join(' ')
     .concat(` ${name}`)
 
-/** The table, with a line for all calls at its end. */
+/** Below the table: how often each method was called by a chain. */
+const chainedLines = (rows: readonly ChainedRow[]): string[] => {
+  if (rows.length === 0) return []
+  const columns = [9, 9, 24] as const
+  const numbers = (entries: string, errors: string): string =>
+    `${entries.padStart(columns[0])} ${errors.padStart(columns[1])}`
+  return [
+    '',
+    `${numbers('in chains', 'errors')} method`,
+    columns.map(width => '-'.repeat(width)).join(' '),
+    ...rows.map(
+      ({ name, entries, errors }) => `${numbers(String(entries), errors === 0 ? '' : String(errors))} ${name}`,
+    ),
+  ]
+}
+
+/** The table, with a line for all calls at its end, and the entries of chains below. */
 export const summaryText = (summary: Summary): string => {
   const head = ['% time', 'seconds', 'usecs/call', 'calls', 'errors']
   const rule = [...COLUMNS, 24].map(width => '-'.repeat(width)).join(' ')
@@ -97,13 +144,20 @@ export const summaryText = (summary: Summary): string => {
     ...summary.rows().map(line),
     rule,
     line(summary.total()),
+    ...chainedLines(summary.chained()),
     ...lost,
   ].join('\n')
 }
 
-/** The same for `JSON.stringify`, one object per method, then the total. */
-export const summaryJson = (summary: Summary): Record<string, unknown>[] =>
-  [...summary.rows(), summary.total()].map(({ name, calls, errors, seconds, percent, perCall }) => ({
+/** The same for `JSON.stringify`: one object per method, one per method in chains, then the total. */
+export const summaryJson = (summary: Summary): Record<string, unknown>[] => [
+  ...rowsJson(summary, summary.rows()),
+  ...summary.chained().map(({ name, entries, errors }) => ({ method: name, inChains: entries, errors })),
+  ...rowsJson(summary, [summary.total()]),
+]
+
+const rowsJson = (summary: Summary, rows: readonly SummaryRow[]): Record<string, unknown>[] =>
+  rows.map(({ name, calls, errors, seconds, percent, perCall }) => ({
     method: name,
     calls,
     errors,

@@ -9,7 +9,7 @@ import { ChainErrors } from '../../src/spec/classes/interface.ts'
 import type { AnyValues } from '../../src/spec/schema.ts'
 import { callJson, callLine } from '../../src/trace/calls.ts'
 import { classesOf, isSelected } from '../../src/trace/select.ts'
-import { createSummary } from '../../src/trace/summary.ts'
+import { createSummary, summaryJson, summaryText } from '../../src/trace/summary.ts'
 import type { Call, Result } from '../../src/uapi/call.ts'
 import { chainEntries, encodeChain, type Link } from '../../src/uapi/chain.ts'
 import { decodeMessage } from '../../src/uapi/object.ts'
@@ -124,6 +124,27 @@ describe('a chain', () => {
     assert.deepEqual(
       summary.rows().map(({ name, calls, errors }) => [name, calls, errors]),
       [['interface.chain', 2, 1]],
+    )
+    assert.deepEqual(summaryText(summary).split('\n').slice(-8), [
+      '100.00    0.000200         100         2         1 total',
+      '',
+      'in chains    errors method',
+      '--------- --------- ------------------------',
+      '        2           mr.create',
+      '        2           mr.query',
+      '        2           pd.create',
+      '        1         1 cq.destroy',
+    ])
+    assert.deepEqual(
+      summaryJson(summary).map(({ method, inChains, errors }) => [method, inChains, errors]),
+      [
+        ['interface.chain', undefined, 1],
+        ['mr.create', 2, 0],
+        ['mr.query', 2, 0],
+        ['pd.create', 2, 0],
+        ['cq.destroy', 1, 1],
+        ['total', undefined, 1],
+      ],
     )
   })
 
