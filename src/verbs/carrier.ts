@@ -71,6 +71,8 @@ export interface Descriptors {
 export interface Carrier {
   /** Calls go to another process: one chain is cheaper than many calls. */
   readonly remote: boolean
+  /** What the device has, if that was asked for already. */
+  readonly classes?: readonly ObjectClass[]
   /** Runs a method; throws RdmaError. */
   call<C extends ObjectClass, K extends keyof C['methods'] & string>(
     cls: C,

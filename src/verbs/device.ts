@@ -136,7 +136,7 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
   }
   let described: readonly ObjectClass[] | undefined
   const describe = (): readonly ObjectClass[] => {
-    described ??= declare(carrier.call(Interface, 'query', 0, {}).out)
+    described ??= carrier.classes ?? declare(carrier.call(Interface, 'query', 0, {}).out)
     return described
   }
   const find = (className: string): ObjectClass | undefined => describe().find(one => one.name === className)

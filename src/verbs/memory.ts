@@ -7,7 +7,7 @@ import type { In, Out } from '../spec/schema.ts'
 import { invalid, shown } from './error.ts'
 import { endings, withMethods } from './held.ts'
 import { checkOptions, type Words } from './options.ts'
-import { checkOwn, type Held, type Kit, type Named, type Plan, plan } from './plan.ts'
+import { checkOwn, type Held, isClosed, type Kit, type Named, type Plan, plan } from './plan.ts'
 
 /** What others may do with a region beside reading it locally. */
 export interface Access {
@@ -140,6 +140,11 @@ const within = (call: string, whole: number, offset: number, length: number): vo
     throw invalid(call, `${shown(length)} bytes from offset ${shown(offset)} do not lie in a region of ${whole} bytes`)
 }
 
+/** What is made of a closed region would fail later, at its key, and take the connection along. */
+const checkOpen = (call: string, { isOpen }: Held): void => {
+  if (!isOpen) throw isClosed(call)
+}
+
 const sliceAt = (start: bigint, length: number, lkey: number): Slice => ({
   lo: Number(start & 0xffffffffn),
   hi: Number(start >> 32n),
@@ -159,10 +164,12 @@ interface BufferFields extends RegionFields {
 
 const regionMethods = {
   slice(this: RegionFields, offset = 0, size = this.length - offset) {
+    checkOpen('mr.slice', this)
     within('mr.slice', this.length, offset, size)
     return sliceAt(this.address + BigInt(offset), size, this.lkey)
   },
   remote(this: RegionFields, offset = 0, size = this.length - offset) {
+    checkOpen('mr.remote', this)
     within('mr.remote', this.length, offset, size)
     return { address: this.address + BigInt(offset), rkey: this.rkey, length: size }
   },
@@ -300,11 +307,13 @@ const addressIn = ({ kit, named }: WholeFields, buffer: Uint8Array, offset: numb
 
 const wholeMethods: Omit<WholeRegion, keyof WholeFields> & ThisType<WholeFields> = {
   slice(buffer, offset = 0, length = buffer?.length - offset) {
+    checkOpen('mr.slice', this)
     checkBytes('mr.slice', buffer)
     within('mr.slice', buffer.length, offset, length)
     return sliceAt(addressIn(this, buffer, offset), length, this.lkey)
   },
   remote(buffer, offset = 0, length = buffer?.length - offset) {
+    checkOpen('mr.remote', this)
     checkBytes('mr.remote', buffer)
     within('mr.remote', buffer.length, offset, length)
     return { address: addressIn(this, buffer, offset), rkey: this.rkey, length }

@@ -118,10 +118,11 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
   }
 
   let channel: number | undefined
+  let classes: readonly ObjectClass[]
   try {
     const { out } = send(DeviceClass, 'open', 0, {})
     if (typeof out.numCompVectors !== 'number') throw refused('EIO', 'device.open', 'an odd answer')
-    const classes = declare(send(Interface, 'query', 0, {}).out as never)
+    classes = declare(send(Interface, 'query', 0, {}).out as never)
     send.learn(classes)
     const events = send(AsyncFd, 'create', 0, {}).object
     read(events, ASYNC_RECORD, record => {
@@ -149,6 +150,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
   const carrier: Carrier & { readonly device: RemoteDevice } = {
     remote: true,
     device,
+    classes,
     call(cls, method, object, args) {
       if (object === CLOSED) throw isClosed(`${(cls as ObjectClass).name}.${method}`)
       alive(`${(cls as ObjectClass).name}.${method}`)

@@ -140,6 +140,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     ])
     assert.equal(status, 0, stdout + stderr)
     assert.match(stderr, /comp_channel\.create\(\) = 0 \{object fd \d+\}/)
+    assert.equal(stderr.split('interface.query(').length - 1, 1, 'what the device has is asked for once')
     const [made, refused] = stderr.split('\n').filter(line => line.includes('interface.chain('))
     assert.match(
       made,

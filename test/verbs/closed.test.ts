@@ -32,7 +32,17 @@ const kinds = (device: Device) => {
     },
     mr: () => {
       const one = pd.register(new Uint8Array(8))
-      return { one, uses: { query: () => one.query(), access: () => one.reregister({ access: { remoteRead: true } }) } }
+      const uses = { query: () => one.query(), slice: () => one.slice(0, 4), remote: () => one.remote() }
+      return { one, uses: { ...uses, access: () => one.reregister({ access: { remoteRead: true } }) } }
+    },
+    nullRegion: () => {
+      const one = pd.nullRegion(8)
+      return { one, uses: { query: () => one.query(), slice: () => one.slice(0, 4), remote: () => one.remote() } }
+    },
+    wholeRegion: () => {
+      const one = pd.wholeRegion()
+      const buffer = new Uint8Array(8)
+      return { one, uses: { slice: () => one.slice(buffer, 0, 4), remote: () => one.remote(buffer) } }
     },
     mw: () => {
       const one = pd.window()
