@@ -160,6 +160,7 @@ const compileRow = ({ required, optional }: Transition): Row => {
 const compiled = new Map<QpTypeName, (Row | null | undefined)[]>()
 
 const rowOf = (type: QpTypeName, from: number, to: number): Row | null => {
+  if ((from | to) >>> 3 !== 0) return null
   let rows = compiled.get(type)
   if (rows === undefined) {
     rows = new Array(64).fill(undefined)
