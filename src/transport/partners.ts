@@ -154,7 +154,8 @@ export const countBack = (s: EngineState, packets: number, bytes: number): void 
 /** The turn is over in which so much went to and fro: everybody's counters know it. */
 export const settleCounts = (s: EngineState): void => {
   const { tally } = s
-  if (tally[THERE] === 0) return
+  // of a READ that goes on there may be answers alone
+  if (tally[THERE] === 0 && tally[BACK] === 0) return
   const own = s.env.neighbour as Neighbour
   const theirs = s.partner as Neighbour
   const t = s.partnerState as EngineState

@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
+import type { Path } from '../../../src/phy/memory.ts'
 import { addTap } from '../../../src/phy/tap.ts'
 import { WrOpcode } from '../../../src/spec/work.ts'
 import { join, machine, makeCq, makeQp, program, register } from './machine.ts'
@@ -163,6 +164,24 @@ describe('without a refusal everything is counted as if packets had passed', () 
       assert.ok(packets.seen.flat().every(({ sends }) => sends.every(([, status]) => status === 0)))
     })
   }
+})
+
+it('a READ whose last answers come in a turn of their own is counted whole', () => {
+  const counted = (path: Path, packets: number) => {
+    const m = machine(2, '', path)
+    const [a, b] = [0, 1].map(device => {
+      const p = program(m, device)
+      const cq = makeCq(p)
+      return { cq, qp: makeQp(p, cq), mr: register(p, packets * 4096) }
+    })
+    join(a.qp, b.qp, { pathMtu: 5 })
+    const sges = [piece(a.mr, 0, packets * 4096)]
+    postSend(a.qp.send, { opcode: RDMA_READ, sges, remote: b.mr.address, rkey: b.mr.rkey })
+    m.settle()
+    return m.devices.map(({ state }) => ({ ...state.engine().counters, ...state.port.counters }))
+  }
+  for (let packets = 257; packets <= 290; packets += 3)
+    assert.deepEqual(counted('direct', packets), counted('packets', packets), `${packets} packets`)
 })
 
 describe('the way changes in the middle of a message', () => {
