@@ -31,13 +31,17 @@ import { joinXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, 
 const wr = WrOpcode.values
 export type Kind = 'RC' | 'UC' | 'XRC' | 'SRQ'
 
-/** From its memory: what is sent and read from, where others write, where messages and answers come, words. */
+/**
+ * From its memory: what is sent and read from, where others write, where answers and messages come, words. Which of an
+ * answer and a peer's message comes first nobody says, so they do not meet.
+ */
 export const AREA = 0x3_0000
 const SOURCE = 0
 const TARGET = AREA
 const ANSWERS = 2 * AREA
-const WORDS = 3 * AREA
-const BYTES = 3 * AREA + 0x1000
+const MESSAGES = 3 * AREA
+const WORDS = 4 * AREA
+const BYTES = 4 * AREA + 0x1000
 
 /** One request, in numbers that any value makes sense of. */
 export interface Request {
@@ -241,7 +245,7 @@ const doStep = (m: Machine, sides: readonly [Side, Side], step: Step): void => {
   if (step.do === 'receive') {
     if (one.receive === undefined) return
     for (let i = 0; i < step.count; i++) {
-      const at = ANSWERS + (one.posted % 8) * 0x1000
+      const at = MESSAGES + (one.posted % 8) * 0x1000
       if (!postReceive(one.receive, BigInt(one.posted++), pieces(one, at, step.length, step.split, step.wrong))) return
     }
     return
