@@ -35,7 +35,7 @@ const UNNUMBERED = 0x8000_0000
 /** Most bytes of a reason that are told. */
 const REASON = 1000
 
-export const refuseEntry = (index: number, reason: string): never => {
+const refuseEntry = (index: number, reason: string): never => {
   throw new CallError('EINVAL', `entry ${index} of the chain: ${reason}`)
 }
 

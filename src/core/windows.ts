@@ -47,7 +47,7 @@ const clear = (table: MemoryTable, row: number): void => {
 }
 
 /** Ends what a window grants; its key stays. Nothing for one that is not bound. */
-export const unbindWindow = (table: MemoryTable, row: number): void => {
+const unbindWindow = (table: MemoryTable, row: number): void => {
   const region = table.bound[row]
   if (region >= 0) table.bound[region]--
   if (region >= 0 && table.kind[row] === KeyKind.WINDOW_2) table.boundToQps--

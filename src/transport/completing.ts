@@ -118,7 +118,7 @@ export const completeReceive = (
 }
 
 /** Ends the receive request in use, if there is one, and gives its block back. True if there was one. */
-export const endReceive = (s: EngineState, row: number, status: number): boolean => {
+const endReceive = (s: EngineState, row: number, status: number): boolean => {
   const base = row * WORDS
   const receive = s.rows[base + RECEIVE]
   if (receive === 0) return false

@@ -61,7 +61,7 @@ const HEADER_BYTES = opcodeHeaderBytes
 const ATOMIC_ACK_BYTES = opcodeHeaderBytes[operationCode.ATOMIC_ACK] + ICRC_BYTES
 
 /** Bytes of one slice. */
-export const SLICE_BYTES = 0x1_0000
+const SLICE_BYTES = 0x1_0000
 /** Room that a `Neighbour` has for a slice, or for the request packet of an operation on a word. */
 export const STAGING_BYTES = SLICE_BYTES
 

@@ -130,7 +130,7 @@ export const followRun = (s: EngineState, size: number): void => {
 }
 
 /** Sends what was accepted. */
-export const commitRun = (s: EngineState): void => {
+const commitRun = (s: EngineState): void => {
   if (s.runCount === 0) return
   s.sink!.commit(s.runOffset, s.runPacket, s.runCount, s.runLast, s.runFlow)
   s.runCount = 0

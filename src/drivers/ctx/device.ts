@@ -39,7 +39,7 @@ import {
 } from './queues.ts'
 import type { Assigned, CtxState } from './state.ts'
 
-export const infoOf = ({ number, jobKey, receives, queues }: Assigned): RecordOf<typeof CtxInfo> => ({
+const infoOf = ({ number, jobKey, receives, queues }: Assigned): RecordOf<typeof CtxInfo> => ({
   number,
   jobKey,
   receives: receives ? 1 : 0,

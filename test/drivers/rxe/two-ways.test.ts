@@ -6,8 +6,10 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
+import { invokeNow } from '../../../src/core/index.ts'
 import type { Path } from '../../../src/phy/memory.ts'
 import { addTap } from '../../../src/phy/tap.ts'
+import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
 import { WrOpcode } from '../../../src/spec/work.ts'
 import { join, machine, makeCq, makeQp, program, register } from './machine.ts'
 import { completions, pattern, piece } from './pair.ts'
@@ -182,6 +184,37 @@ it('a READ whose last answers come in a turn of their own is counted whole', () 
   }
   for (let packets = 257; packets <= 290; packets += 3)
     assert.deepEqual(counted('direct', packets), counted('packets', packets), `${packets} packets`)
+})
+
+it('a completion queue overflows in the middle of what is done together', () => {
+  const seen = (path: Path) => {
+    const m = machine(2, '', path)
+    const [p, q] = [program(m, 0), program(m, 1)]
+    const [few, many] = [makeCq(p, 7), makeCq(q, 63)]
+    const [near, far] = [register(p, 4096), register(q, 4096)]
+    // two queue pairs complete to the queue that is too small
+    const pairs = [0, 1].map(() => ({ here: makeQp(p, few), there: makeQp(q, many) }))
+    for (const { here, there } of pairs) {
+      join(here, there)
+      for (let i = 0; i < 12; i++) {
+        postReceive(there.receive, BigInt(100 + i), [piece(far, 64 * i, 64)])
+        postSend(here.send, { opcode: SEND, id: BigInt(i), flags: 2, sges: [piece(near, 0, 64)] })
+      }
+    }
+    m.settle()
+    while (m.tick());
+    const stateOf = ({ handle, program: { context, caller } }: (typeof pairs)[0]['here']) =>
+      invokeNow(context, RcQp, 'query', handle, {}, caller).out.state
+    return {
+      sent: completions(few),
+      received: completions(many),
+      events: p.async.queue.map(({ type }) => type),
+      states: pairs.flatMap(({ here, there }) => [stateOf(here), stateOf(there)]),
+    }
+  }
+  const direct = seen('direct')
+  assert.deepEqual(direct, seen('packets'))
+  assert.equal(direct.sent.length, 7)
 })
 
 describe('the way changes in the middle of a message', () => {
