@@ -74,11 +74,19 @@ test('a chain is no way round it', () => {
   assert.deepEqual([errorOf(false), errorOf(true)], [1, 0])
 })
 
-test('a device without rules of steering says so first, whoever asks', () => {
-  const { context, caller } = setUp(others.filter(({ class: { name } }) => name !== 'flow'))
-  for (const has of [false, true])
+test('a device that has no rules of steering or raw packets says so first, whoever asks', () => {
+  const { context, caller, qp } = setUp(
+    others.filter(({ class: { name } }) => name !== 'flow' && name !== 'raw_packet_qp'),
+  )
+  for (const has of [false, true]) {
+    const as = who(caller, has)
     assert.equal(
-      errnoOf(() => invokeNow(context, Flow, 'create', 0, rule, who(caller, has))),
+      errnoOf(() => invokeNow(context, Flow, 'create', 0, rule, as)),
       'EOPNOTSUPP',
     )
+    assert.equal(
+      errnoOf(() => invokeNow(context, RawPacketQp, 'create', 0, qp, as)),
+      'EOPNOTSUPP',
+    )
+  }
 })
