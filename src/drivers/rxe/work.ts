@@ -81,8 +81,7 @@ export const createSendQueue = (
 export const noSends: SendQueue = { ring: noRing, maxSge: 0, maxInline: 0, retired: 0, seen: UNSEEN }
 
 /** Whether the program has posted send request number `index`. */
-const sendPosted = ({ ring }: SendQueue, index: number): boolean =>
-  ((loadProducer(ring) - index) & ring.wrap) !== 0
+const sendPosted = ({ ring }: SendQueue, index: number): boolean => ((loadProducer(ring) - index) & ring.wrap) !== 0
 
 const isAtomic = (opcode: number): boolean => opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD
 
