@@ -74,6 +74,7 @@ export const createEventQueue = (wake?: () => void): EventQueue => {
       queue.length = kept
       return withdrawn
     },
+    unread: () => queue.length,
     take: limit => queue.splice(0, limit),
     end() {
       this.ended = true

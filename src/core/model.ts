@@ -84,6 +84,8 @@ export interface EventSink {
   post(event: EventRecord): void
   /** Takes back the events of `element` that the client has not read, and returns them. */
   withdraw(element: Affiliation): readonly EventRecord[]
+  /** How many events the client has not read. */
+  unread(): number
   /** Takes the oldest events, at most `limit`: a method of the descriptor reads them (R39). */
   take(limit: number): readonly EventRecord[]
   /** Nothing more will come: once the client has read what is there, its reads answer EIO (hang up). */

@@ -22,6 +22,7 @@ import {
   setBuffers,
   shutdown,
   socketPair,
+  unreadBytes,
 } from '../host/sockets.ts'
 
 export interface EventSocket extends EventSink {
@@ -94,17 +95,24 @@ export const createEventSocket = (holders: () => Iterable<ProcessHandle>, hungUp
     return -1
   }
 
-  /** Takes all unread packets out of the program's end, oldest first; undefined if it cannot be reached. */
-  const drain = (): Uint8Array[] | undefined => {
+  /** Runs `body` on the program's end; undefined if it cannot be reached. */
+  const onTheirs = <T>(body: (end: number) => T): T | undefined => {
     const end = theirsOpen ? theirs : fetch()
     if (end < 0) return undefined
-    const packets: Uint8Array[] = []
-    for (let length = recvSmall(end, scratch); length > 0; length = recvSmall(end, scratch))
-      packets.push(scratch.slice(0, length))
+    const result = body(end)
     // By number it may well look like `theirs`, which is closed.
     if (!theirsOpen) close(end)
-    return packets
+    return result
   }
+
+  /** Takes all unread packets out of the program's end, oldest first; undefined if it cannot be reached. */
+  const drain = (): Uint8Array[] | undefined =>
+    onTheirs(end => {
+      const packets: Uint8Array[] = []
+      for (let length = recvSmall(end, scratch); length > 0; length = recvSmall(end, scratch))
+        packets.push(scratch.slice(0, length))
+      return packets
+    })
 
   /**
    * Whether a record may wait although very many do: only the first of its element and kind. The others were never
@@ -165,6 +173,14 @@ export const createEventSocket = (holders: () => Iterable<ProcessHandle>, hungUp
       for (const event of takeAll()) (event.element === element ? withdrawn : others).push(event)
       sendAgain(others)
       return withdrawn
+    },
+    unread() {
+      if (closed) return 0
+      // Nothing is taken out to be counted: who reads at this moment gets what is there.
+      let bytes = sent.length === 0 || outstandingBytes(ours) === 0 ? 0 : (onTheirs(unreadBytes) ?? 0)
+      let count = 0
+      for (; bytes > 0 && count < sent.length; count++) bytes -= sent[sent.length - 1 - count].bytes.length
+      return count + waiting.length
     },
     take(limit) {
       const all = takeAll()

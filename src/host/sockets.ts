@@ -43,6 +43,7 @@ const SO_SNDTIMEO = 21
 const SO_PEERPIDFD = 77
 const FIONBIO = 0x5421
 const SIOCOUTQ = 0x5411
+const SIOCINQ = 0x541b
 const LOCK_EX = 2
 const MSG_CTRUNC = 0x8
 const MSG_TRUNC = 0x20
@@ -386,6 +387,13 @@ export const setSendTimeout = (fd: number, seconds: number, microseconds: number
 export const outstandingBytes = (fd: number): number => {
   const { address, i32 } = workArena()
   const result = orErrno(sys().ioctl(fd, SIOCOUTQ, address + SCRATCH))
+  return result < 0 ? result : i32[SCRATCH >> 2]
+}
+
+/** Bytes of all messages that came and were not read; or -errno. */
+export const unreadBytes = (fd: number): number => {
+  const { address, i32 } = workArena()
+  const result = orErrno(sys().ioctl(fd, SIOCINQ, address + SCRATCH))
   return result < 0 ? result : i32[SCRATCH >> 2]
 }
 

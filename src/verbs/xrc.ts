@@ -5,6 +5,7 @@
 import { XrcIniQp, XrcTgtQp } from '../spec/classes/xrc_qp.ts'
 import { Xrcd } from '../spec/classes/xrcd.ts'
 import { XrcdFlags } from '../spec/enums.ts'
+import type { Out } from '../spec/schema.ts'
 import { type Connected, connected } from './connected.ts'
 import {
   connectSteps,
@@ -60,6 +61,8 @@ export interface XrcDomain extends Disposable {
   readonly handle: number
   /** A new target of the domain; with `qpn` (or a number alone) one that exists. */
   target(options?: number | XrcTargetOptions): XrcTarget
+  /** Whether a file names it, how often it is open in all processes, and what uses it here. */
+  query(): Out<typeof Xrcd.methods.query>
   /** Throws RdmaError EBUSY while a queue or a queue pair belongs to it. */
   close(): void
 }
@@ -118,6 +121,9 @@ const targetPlan = (kit: Kit, xrcd: Named, options: XrcTargetOptions): Plan<XrcT
 const domainMethods: Omit<XrcDomain, 'handle'> & ThisType<Held> = {
   target(options = {}) {
     return make(this.kit, targetPlan(this.kit, this, typeof options === 'number' ? { qpn: options } : options))
+  },
+  query() {
+    return this.kit.carrier.call(Xrcd, 'query', this.handle, {}).out
   },
   ...endings(Xrcd),
 }

@@ -174,6 +174,7 @@ test('a sink is not asked for an element that has sent nothing, nor after its de
       asked.push(element)
       return []
     },
+    unread: () => 0,
     take: () => [],
     end() {},
   })
@@ -199,6 +200,7 @@ test('a carrier’s sink takes over what waits, and core asks it what was read',
   attachSink(channel, {
     post: event => posted.push(event),
     withdraw: element => posted.filter(event => event.element === element).slice(1),
+    unread: () => posted.length,
     take: () => [],
     end: () => ended++,
   })

@@ -1,10 +1,22 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { findGid, getGid, invokeNow, openContext, setGid } from '../../src/core/index.ts'
+import {
+  arm,
+  completed,
+  type FdObject,
+  findGid,
+  getGid,
+  invokeNow,
+  openContext,
+  raise,
+  readEvents,
+  setGid,
+} from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
-import { bench, errnoOf } from './fixture.ts'
+import { bench, errnoOf, install } from './fixture.ts'
 
 const { pd: Pd, cq: Cq, device: Device, port: Port } = Classes
+const { comp_channel: CompChannel, async_fd: AsyncFd, event_queue: EventQueue } = Classes
 const gid = (last: number) => new Uint8Array(16).fill(0xfe, 0, 1).fill(last, 15)
 
 test('GID entries: filled ones are told, empty ones ENODATA, beyond the table EINVAL', () => {
@@ -94,4 +106,35 @@ test('what a query answers is a copy of what the driver described', () => {
   assert.equal(device.attributes.maxQp, 0)
   device.ports[0].attributes.state = 4
   assert.equal(invokeNow(context, Port, 'query', 1, {}, caller).out.attributes.state, 4)
+})
+
+test('descriptors of events: whose events come there, how many wait, and which one is the default', () => {
+  const b = bench()
+  const { context, caller } = b
+  const fd = (cls: typeof CompChannel | typeof AsyncFd | typeof EventQueue): FdObject =>
+    install(b, invokeNow(context, cls as typeof AsyncFd, 'create', 0, {}, caller))
+  const [first, second, channel, other, queue] = [AsyncFd, AsyncFd, CompChannel, CompChannel, EventQueue].map(fd)
+  const cq = (on: FdObject) => {
+    const args = { cqe: 4, userHandle: 7n, compVector: 0, channel: on.handle }
+    return context.handles.slots[invokeNow(context, Cq, 'create', 0, args, caller).object!]!
+  }
+  const [one, two] = [cq(channel), cq(channel)]
+  const ask = <C extends typeof CompChannel | typeof AsyncFd | typeof EventQueue>(cls: C, of: FdObject) =>
+    ({ ...invokeNow(context, cls as typeof EventQueue, 'query', of.handle, {}, caller).out }) as object
+  for (const done of [one, one, two]) {
+    arm(done, false)
+    completed(done.events!, false)
+  }
+  raise(two, 0)
+  assert.deepEqual(ask(CompChannel, channel), { cqs: [{ handle: 0 }, { handle: 1 }], unread: 3 })
+  assert.deepEqual(ask(CompChannel, other), { cqs: [], unread: 0 })
+  assert.deepEqual(ask(AsyncFd, first), { unread: 1, isDefault: 1 })
+  assert.deepEqual(ask(AsyncFd, second), { unread: 0, isDefault: 0 })
+  readEvents(channel, 2)
+  invokeNow(context, EventQueue, 'attach', queue.handle, { cookie: 9n, cq: two.handle }, caller)
+  arm(two, false)
+  completed(two.events!, false)
+  const attached = [{ cookie: 9n, object: two.handle, class: Cq.id }]
+  assert.deepEqual(ask(EventQueue, queue), { attached, unread: 1 })
+  assert.deepEqual(ask(CompChannel, channel), { cqs: [{ handle: 0 }, { handle: 1 }], unread: 1 })
 })

@@ -130,6 +130,7 @@ for (const passed of [true, false])
               assert.equal(b.socket.withdraw(elements[one.withdraw]).length, expected.length - left.length)
               expected = left
             }
+            assert.equal(b.socket.unread(), expected.length)
           }
           assert.deepEqual(
             b.read(),

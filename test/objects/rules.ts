@@ -79,6 +79,12 @@ const xrcd: Readonly<Record<string, Rule>> = {
       return {}
     },
   },
+  query: {
+    does(_asked, thing) {
+      const { file, openers } = thing.domain as Domain
+      return { shared: file === undefined ? 0 : 1, openers, users: uses(thing) }
+    },
+  },
   destroy: {},
 }
 
@@ -258,6 +264,15 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
   },
   comp_channel: {
     create: {},
+    query: {
+      does({ opening: { handles } }, fd) {
+        const cqs = [...handles.values()].filter(one => one.class === 'cq' && one.channel === fd)
+        return {
+          cqs: cqs.map(({ handle }) => ({ handle })).sort((a, b) => a.handle - b.handle),
+          unread: fd.unread.length,
+        }
+      },
+    },
     getEvent: {
       refuse: (_asked, fd) => (fd!.unread.length > 0 ? undefined : 'EAGAIN'),
       does: (_asked, fd) => ({ userHandle: (readEvent(fd)!.source as Thing).userHandle }),
@@ -270,6 +285,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
         return {}
       },
     },
+    query: { does: ({ opening }, fd) => ({ unread: fd.unread.length, isDefault: opening.asyncFd === fd ? 1 : 0 }) },
     getEvent: {
       refuse: (_asked, fd) => (fd!.unread.length > 0 ? undefined : 'EAGAIN'),
       does(_asked, fd) {
@@ -280,7 +296,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
   },
   event_queue: {
     create: {},
-    query: {},
+    query: { does: (_asked, { unread }) => ({ unread: unread.length }) },
     attach: {
       refuse(asked, queue) {
         const source = sourceOf(asked)

@@ -122,8 +122,8 @@ const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     modify: device => place(device).mr.reregister({ access: {} }),
     destroy: device => place(device).mr.close(),
   },
-  comp_channel: { create: CHANNEL, getEvent: CHANNEL },
-  async_fd: { create: CHANNEL, getEvent: CHANNEL },
+  comp_channel: { create: CHANNEL, query: CHANNEL, getEvent: CHANNEL },
+  async_fd: { create: CHANNEL, query: CHANNEL, getEvent: CHANNEL },
   srq: {
     create: srq,
     query: device => srq(device).query(),
@@ -159,7 +159,11 @@ const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     query: device => device.pd().window().query(),
     destroy: device => device.pd().window().close(),
   },
-  xrcd: { create: device => device.xrcd(), destroy: device => device.xrcd().close() },
+  xrcd: {
+    create: device => device.xrcd(),
+    query: device => device.xrcd().query(),
+    destroy: device => device.xrcd().close(),
+  },
   rc_qp: { ...queuePairRows(rcQp), postSend: DOORBELL },
   uc_qp: { ...queuePairRows(ucQp as never), postSend: DOORBELL },
   ud_qp: {

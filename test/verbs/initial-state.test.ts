@@ -34,6 +34,7 @@ eachCarrier(openTwo => {
     const srq = b.pd.xrcSrq({ xrcd, cq: b.cq })
     const first = a.pd.xrcInitiator({ sendCq: a.cq })
     const target = xrcd.target({ peer: first.endpoint })
+    assert.deepEqual({ ...xrcd.query() }, { shared: 0, openers: 1, users: 2 })
     const initiator = a.pd.xrcInitiator({ sendCq: a.cq, peer: target.endpoint })
     assert.deepEqual([target.state, initiator.state], ['RTS', 'RTS'])
     first.connect(target.endpoint)

@@ -14,8 +14,16 @@ import type { CallContext, CoreObject, EventRecord, FdObject } from '../model.ts
 
 const viewOf = ({ bytes: { buffer } }: EventRecord): DataView => new DataView(buffer)
 
+const unreadOf = (object: CoreObject): number => (object as FdObject).sink.unread()
+
 export const compChannelClass = driverClass(CompChannel, {
   create: () => ({}),
+  query({ context }, object) {
+    const cqs = context.handles.slots.flatMap(one =>
+      one?.events?.to.channel === object && one.class.id === ClassId.cq ? [{ handle: one.handle }] : [],
+    )
+    return { cqs, unread: unreadOf(object) }
+  },
   getEvent(_call, object) {
     const [event] = readEvents(object as FdObject)
     return { userHandle: viewOf(event).getBigUint64(0, true) }
@@ -28,6 +36,7 @@ export const asyncFdClass = driverClass(AsyncFd, {
     context.asyncFd ??= object as FdObject
     return {}
   },
+  query: ({ context }, object) => ({ unread: unreadOf(object), isDefault: context.asyncFd === object ? 1 : 0 }),
   getEvent(_call, object) {
     const [event] = readEvents(object as FdObject)
     return { element: viewOf(event).getBigUint64(0, true), type: event.type }
@@ -70,6 +79,7 @@ export const eventQueueClass = driverClass<typeof EventQueue, AttachedPorts>(Eve
       attached: attached.flatMap(one =>
         one === undefined ? [] : [{ cookie: one.cookie, object: one.object, class: one.class }],
       ),
+      unread: unreadOf(object),
     }
   },
 

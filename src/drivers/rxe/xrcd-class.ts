@@ -31,6 +31,8 @@ export const xrcdClass = driverClass<typeof Xrcd, XrcDomain>(Xrcd, {
     return {}
   },
 
+  query: (_call, { state: { file, openers }, uses }) => ({ shared: file === undefined ? 0 : 1, openers, users: uses }),
+
   destroy(call, { state: domain }) {
     domain.openers--
     if (domain.openers === 0 && domain.file !== undefined) stateOf(call).domains.delete(domain.file)

@@ -4,7 +4,7 @@
  * user handle, a port's number, or 0.
  */
 import { AsyncEventType } from '../enums.ts'
-import { CREATE_FD, enumOf, method, objectClass, u64 } from '../schema.ts'
+import { CREATE_FD, enumOf, method, objectClass, QUERY, u8, u32, u64 } from '../schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 
 export const AsyncFd = objectClass('async_fd', ClassId.async_fd, {
@@ -12,6 +12,8 @@ export const AsyncFd = objectClass('async_fd', ClassId.async_fd, {
   global: true,
   methods: {
     create: method(CREATE_FD, { in: {}, out: {} }),
+    /** How many events nobody has read yet; `isDefault` 1: events of objects that name no descriptor come here. */
+    query: method(QUERY, { in: {}, out: { unread: u32(64), isDefault: u8(65, { max: 1 }) } }),
     /** Takes the oldest event. EAGAIN if there is none, EIO if none will come any more. */
     getEvent: method(CallNumber.async_fd.getEvent, {
       in: {},

@@ -58,7 +58,8 @@ export const EventQueue = objectClass('event_queue', ClassId.event_queue, {
   global: true,
   methods: {
     create: method(CREATE_FD, { in: {}, out: {} }),
-    query: method(QUERY, { in: {}, out: { attached: list(64, attached, MANY) } }),
+    /** What is attached, and how many events nobody has read yet. */
+    query: method(QUERY, { in: {}, out: { attached: list(64, attached, MANY), unread: optional(u32(65)) } }),
     /** EBUSY if the object is attached to a queue already (a device or port: to this one). */
     attach: method(CallNumber.event_queue.attach, { in: { cookie: u64(1), ...source }, out: {} }),
     /** Unread events of the object are withdrawn. ENOENT if it is not attached to this queue. */

@@ -4,7 +4,7 @@
  * a file the domain is the caller's alone. Closing one with receive queues or queue pairs is EBUSY.
  */
 import { XrcdFlags } from '../enums.ts'
-import { CREATE, DESTROY, flagsOf, method, objectClass, optional, u32 } from '../schema.ts'
+import { CREATE, DESTROY, flagsOf, method, objectClass, optional, QUERY, u8, u32 } from '../schema.ts'
 import { ClassId } from './ids.ts'
 
 export const Xrcd = objectClass('xrcd', ClassId.xrcd, {
@@ -18,6 +18,11 @@ export const Xrcd = objectClass('xrcd', ClassId.xrcd, {
       },
       out: {},
     }),
+    /**
+     * `shared` 1: a file names the domain, and others may open it; `openers`: how often it is open, in all processes;
+     * `users`: queues and queue pairs that belong to this opening.
+     */
+    query: method(QUERY, { in: {}, out: { shared: u8(64, { max: 1 }), openers: u32(65), users: u32(66) } }),
     destroy: method(DESTROY, { in: {}, out: {} }),
   },
 })

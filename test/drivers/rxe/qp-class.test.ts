@@ -345,6 +345,19 @@ test('alternate paths do not exist: the device does not list them and says why',
           )
 })
 
+test('queue pairs of all types are counted together: maxQp is of the device', () => {
+  const { p } = bench()
+  const { limits, attributes } = p.rxe.device
+  const classes = [...limits].filter(([name]) => name.endsWith('_qp'))
+  assert.deepEqual(
+    classes.map(([name]) => name),
+    ['rc_qp', 'uc_qp', 'ud_qp', 'xrc_ini_qp', 'xrc_tgt_qp'],
+  )
+  for (const [, limit] of classes) assert.equal(limit, limits.get('rc_qp'))
+  assert.equal(limits.get('rc_qp')?.most, attributes.maxQp)
+  assert.equal(limits.get('srq'), limits.get('xrc_srq'))
+})
+
 test('a flow lives as long as its path: changed in SQD, left in RESET, gone with the QP', () => {
   const { m, p, qp } = bench()
   const q = inState(qp(), Qps.SQD)
