@@ -278,9 +278,8 @@ export interface Hook {
   /** Runs after the lookup and before the handler; a CallError that it throws refuses the call. */
   pre?(call: CallContext, object: CoreObject, args: HandlerValues): void
   /**
-   * Runs when the call has ended, with its results or with what it threw; what it throws itself is only counted. A call
-   * that is refused for its arguments or its object has no `pre`, its `object` is undefined and `args` are as they
-   * came: handles and numbers of descriptors in the place of objects.
+   * Runs when the call has ended, with its results or with what it threw; what it throws itself is only counted. What
+   * is refused for its arguments or its object has no `pre`, no `object`, and `args` as they came, not resolved.
    */
   post?(call: CallContext, object: CoreObject | undefined, args: HandlerValues, out: AnyResult, error: unknown): void
 }
@@ -324,7 +323,7 @@ export interface Port {
   readonly object: CoreObject
 }
 
-/** How many objects of a class, or of several together, there are and may be. */
+/** How many objects of a class, or of several that share it, there are and may be. */
 export interface Limit {
   readonly classes: readonly string[]
   readonly most: number
@@ -347,7 +346,6 @@ export interface Device<D = unknown> {
   readonly attributes: RecordOf<typeof DeviceAttributes>
   readonly extended: RecordOf<typeof ExtendedDeviceAttributes>
   readonly numCompVectors: number
-  /** By class name; classes may share one. */
   readonly limits: ReadonlyMap<string, Limit>
   /** Live objects per class. */
   readonly counts: Record<string, number>
