@@ -32,6 +32,7 @@ import {
   queuePairType,
   queuePairWords,
 } from './queue-pair.ts'
+import { checkU32 } from './request-checks.ts'
 import { type MessageOptions, UC_WORDS } from './request-options.ts'
 import { putDestination, putImmediate } from './requests.ts'
 import type { ProgramRing } from './ring.ts'
@@ -253,7 +254,10 @@ export const datagramOperations: DatagramSender & { readonly words: number } & T
     const at = beginRequest(this, 'qp.send', immediate === undefined ? SEND : SEND_WITH_IMM, local, options, UC_WORDS)
     const ring = this.sends as ProgramRing
     putDestination(ring, at, to.ah.number, to.qpn, to.qkey)
-    if (immediate !== undefined) putImmediate(ring, at, immediate)
+    if (immediate !== undefined) {
+      checkU32('qp.send', 'immediate', immediate)
+      putImmediate(ring, at, immediate)
+    }
     endRequest(this)
   },
 }

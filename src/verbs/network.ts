@@ -24,7 +24,7 @@ import { createMemorySwitch, memorySwitchBytes, type Path } from '../phy/memory.
 import { type Link, links, paths } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
 import { plainArena } from '../wire/arena.ts'
-import { checkChoice, invalid, refused, refusing } from './error.ts'
+import { checkChoice, invalid, refused, refusing, shown } from './error.ts'
 import { checkOptions, type Words } from './options.ts'
 
 /** Joins the devices of this process that are opened on it. */
@@ -88,6 +88,8 @@ const LOOKS = 32
 const LONGEST_TIMER = 2 ** 31 - 1
 
 const faultRules = (text: string) => {
+  if (typeof text !== 'string')
+    throw invalid('network.setFaults', `fault ${shown(text)} is no text`, 'write "drop=1%", or "" for none')
   try {
     return parseFaults(text)
   } catch (error) {

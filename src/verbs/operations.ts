@@ -10,7 +10,7 @@ import { accessFlags, type RemoteMemory, type Slice } from './memory.ts'
 import { checkOptions } from './options.ts'
 import { checkOwn } from './plan.ts'
 import { beginRequest, endRequest, type Local, type QpSelf } from './queue-pair.ts'
-import { checkAligned, checkOriginal, checkRemote, checkTarget, checkWord } from './request-checks.ts'
+import { checkAligned, checkOriginal, checkRemote, checkTarget, checkU32, checkWord } from './request-checks.ts'
 import {
   type FlushOptions,
   type MessageOptions,
@@ -68,8 +68,13 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
     const invalidate = options?.invalidate
     const opcode = invalidate !== undefined ? wr.SEND_WITH_INV : immediate !== undefined ? wr.SEND_WITH_IMM : wr.SEND
     const at = beginRequest(this, 'qp.send', opcode, local, options, SEND_WORDS)
-    if (invalidate !== undefined) putInvalidate(ringOf(this), at, invalidate)
-    else if (immediate !== undefined) putImmediate(ringOf(this), at, immediate)
+    if (invalidate !== undefined) {
+      checkU32('qp.send', 'invalidate', invalidate)
+      putInvalidate(ringOf(this), at, invalidate)
+    } else if (immediate !== undefined) {
+      checkU32('qp.send', 'immediate', immediate)
+      putImmediate(ringOf(this), at, immediate)
+    }
     endRequest(this)
   },
   write(local, remote, options) {
@@ -78,7 +83,10 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
     const opcode = immediate === undefined ? wr.RDMA_WRITE : wr.RDMA_WRITE_WITH_IMM
     const at = beginRequest(this, 'qp.write', opcode, local, options, WRITE_WORDS)
     putRemote(ringOf(this), at, remote.address, remote.rkey)
-    if (immediate !== undefined) putImmediate(ringOf(this), at, immediate)
+    if (immediate !== undefined) {
+      checkU32('qp.write', 'immediate', immediate)
+      putImmediate(ringOf(this), at, immediate)
+    }
     endRequest(this)
   },
   bind(window, binding, options) {

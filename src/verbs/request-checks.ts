@@ -57,6 +57,11 @@ export const checkRemote = (call: string, remote: RemoteMemory): void => {
     )
 }
 
+/** Of what goes into a request as it is: that it is a number of 32 bits. */
+export const checkU32 = (call: string, option: string, value: number): void => {
+  if (value >>> 0 !== value) throw invalid(call, `${option} ${shown(value)} is no number of 32 bits`)
+}
+
 const WORD = 8
 
 /** That an operand of an atomic is one. */

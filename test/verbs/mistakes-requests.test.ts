@@ -40,6 +40,19 @@ eachCarrier(openTwo => {
     refuses('qp.compareSwap', no('a Uint8Array'), () => qp.compareSwap(bytes, remote, 1n, 2n))
     refuses('qp.send', /^id 5n is no Number$/, () => qp.send(slice, { id: untyped(5n) }))
     refuses('qp.send', /^id "a" is no Number$/, () => qp.send(new Uint8Array(1), { id: untyped('a') }))
+    for (const [shown, value] of [
+      ['"x"', 'x'],
+      ['-1', -1],
+      ['4294967296', 2 ** 32],
+      ['0.5', 0.5],
+      ['null', null],
+    ] as const) {
+      const immediate = untyped<number>(value)
+      const wrong = (option: string) => new RegExp(`^${option} ${shown} is no number of 32 bits$`)
+      refuses('qp.send', wrong('immediate'), () => qp.send(slice, { immediate }))
+      refuses('qp.send', wrong('invalidate'), () => qp.send(slice, { invalidate: immediate }))
+      refuses('qp.write', wrong('immediate'), () => qp.write(slice, remote, { immediate }))
+    }
     for (const value of [undefined, null, slice, { ...remote, address: 5 }, { ...remote, rkey: '5' }]) {
       const memory = untyped<RemoteMemory>(value)
       const reason = value === undefined ? /^remote memory is missing$/ : /^remote memory: (null|an object) is none$/

@@ -85,6 +85,7 @@ test('a network and devices that cannot be', async () => {
   refuses('createNetwork', /^path "x": it is direct, packets$/, () => createNetwork(untyped({ path: 'x' })))
   refuses('open', /say whose devices/, () => openSystem(untyped(undefined)))
   const network = createNetwork()
+  refuses('network.setFaults', /^fault undefined is no text$/, () => network.setFaults(untyped(undefined)))
   const device = await open({ network, address: '127.0.0.9' })
   await assert.rejects(open({ network, address: '127.0.0.9' }), {
     name: 'RdmaError',
