@@ -159,9 +159,10 @@ export const createFaultySending = (
       port.flush()
     },
     closeFlow,
-    nextTimeout: held.nextTimeout,
+    // What may leave does so also where nothing else is sent: nobody else may have a turn of sending.
+    nextTimeout: () => (held.ready > 0 ? 0 : held.nextTimeout()),
     onTimeout: now => {
-      if (!held.onTimeout(now)) return
+      if (!held.onTimeout(now) && held.ready === 0) return
       sendHeld()
       port.flush()
     },

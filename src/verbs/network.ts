@@ -291,6 +291,9 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     setFaults(text) {
       rules = faultRules(text)
       for (const { port } of attached.values()) port.setFaults(rules)
+      // What was held back leaves.
+      touch()
+      kick()
     },
   }
   return network

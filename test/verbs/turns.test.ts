@@ -3,7 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { closeAll, next, pair } from './ends.ts'
+import { createNetwork } from '../../src/verbs/index.ts'
+import { closeAll, next, openTwoHere, pair } from './ends.ts'
 
 test('messages and their answers need no turn of the event loop', async () => {
   const { a, b } = await pair()
@@ -74,5 +75,17 @@ test('the time of a threshold is kept for a call that sets it when the completio
   a.cq.arm({ completions: 9, microseconds: 500 })
   await woken
   assert.ok(a.cq.poll())
+  await closeAll(a, b)
+})
+
+test('the end of faults lets go what they held back', async () => {
+  const network = createNetwork({ fault: 'dir=sent,delay=9s' })
+  const { a, b } = await pair(openTwoHere(network))
+  a.qp.write(a.mr.slice(0, 64), b.mr.remote())
+  const done = next(a.cq)
+  await new Promise(setImmediate)
+  network.setFaults('')
+  assert.equal((await done).statusName, 'SUCCESS')
+  assert.equal(a.device.counters().transport.retransmissions, 0)
   await closeAll(a, b)
 })

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { FaultPort } from '../../../src/phy/faults.ts'
 import { WcStatus } from '../../../src/spec/work.ts'
 import { register } from './machine.ts'
 import { completions, pair, pattern, piece } from './pair.ts'
@@ -55,4 +56,17 @@ test('who has lost the last acknowledgement of a peer that is gone hears RETRY_E
     completions(a.cq).map(({ id, status }) => [id, status]),
     [[2, WcStatus.values.RETRY_EXC_ERR]],
   )
+})
+
+test('what a fault held back leaves when there are no faults any more, though nothing else is sent', () => {
+  const { m, a, b } = pair([0, 1], 'dir=sent,delay=5s')
+  assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
+  assert.ok(postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 64)] }))
+  m.settle()
+  assert.deepEqual(completions(b.cq), [])
+  for (const { state } of m.devices) (state.port as FaultPort).setFaults([])
+  m.settle()
+  assert.deepEqual(completions(b.cq), [{ id: 1, status: 0, opcode: 128, bytes: 64 }])
+  assert.deepEqual(completions(a.cq), [{ id: 2, status: 0, opcode: 0, bytes: 64 }])
+  assert.ok(!m.tick(), 'no timer is left')
 })
