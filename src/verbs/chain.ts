@@ -17,7 +17,7 @@ import { counterSetPlan } from './counter-set.ts'
 import { addressPlan, type Destination, type UdQueuePairOptions, udQpPlan } from './datagram.ts'
 import { type DeviceMemoryOptions, dmPlan } from './device-memory.ts'
 import { type ProtectionDomain, pdPlan } from './domain.ts'
-import { invalid, rdmaError, refusal, TO_WAIT } from './error.ts'
+import { checkFunction, invalid, rdmaError, refusal, TO_WAIT } from './error.ts'
 import { type FlowOptions, flowPlan } from './flow.ts'
 import { type GsiQueuePairOptions, gsiQpPlan, type SmiQueuePairOptions, smiQpPlan } from './management.ts'
 import { type Access, type DeviceRegionOptions, deviceRegionPlan, regionPlan } from './memory.ts'
@@ -179,6 +179,7 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
   }
 
   const run = <T>(build: (chain: Chain) => T): Realised<T> => {
+    checkFunction('interface.chain', 'what builds it,', build)
     const entries: Entry[] = []
     const add = (entry: Entry): never => {
       entries.push(entry)

@@ -14,7 +14,7 @@ import { type CounterSet, counterSetPlan } from './counter-set.ts'
 import { type DeviceMemory, type DeviceMemoryOptions, dmPlan } from './device-memory.ts'
 import { type ProtectionDomain, pdPlan } from './domain.ts'
 import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-ops.ts'
-import { refusing } from './error.ts'
+import { checkFunction, refusing } from './error.ts'
 import { type EventQueue, openEventQueue } from './event-queue.ts'
 import { checkUntil, createMailbox, type Until } from './mailbox.ts'
 import { type CreateArguments, type ObjectOf, objectPlan } from './object.ts'
@@ -147,6 +147,7 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
   let open = true
 
   const onEvent = (handler: (event: DeviceEvent) => void): (() => void) => {
+    checkFunction('device.onEvent', 'handler', handler)
     const own = (event: DeviceEvent): void => handler(event)
     handlers.add(own)
     return () => {

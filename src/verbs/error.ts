@@ -74,6 +74,11 @@ export const shown = (value: unknown): string => {
   return Array.isArray(value) ? 'a list' : value instanceof Uint8Array ? 'a Uint8Array' : 'an object'
 }
 
+/** That what is to be called is a function: else it is found out when nobody expects it. */
+export const checkFunction = (call: string, what: string, value: unknown): void => {
+  if (typeof value !== 'function') throw invalid(call, `${what} ${shown(value)} is no function`)
+}
+
 /** That a choice is one of those there are. */
 export const checkChoice = (call: string, option: string, value: unknown, choices: readonly string[]): void => {
   if (!(choices as readonly unknown[]).includes(value))

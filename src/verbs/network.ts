@@ -24,7 +24,7 @@ import { createMemorySwitch, memorySwitchBytes, type Path } from '../phy/memory.
 import { type Link, links, paths } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
 import { plainArena } from '../wire/arena.ts'
-import { checkChoice, invalid, refused, refusing, shown } from './error.ts'
+import { checkChoice, checkFunction, invalid, refused, refusing, shown } from './error.ts'
 import { checkOptions, type Words } from './options.ts'
 
 /** Joins the devices of this process that are opened on it. */
@@ -283,6 +283,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     },
     softDevice: name => attached.get(name),
     addDevice(make) {
+      checkFunction('network.addDevice', 'make', make)
       const device = refusing('network.addDevice', () => make(core))
       return () => {
         if (device.alive) unregister(device)

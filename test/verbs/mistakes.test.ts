@@ -92,6 +92,12 @@ test('a network and devices that cannot be', async () => {
     code: 'EADDRINUSE',
     reason: 'rxe0 of this network has 127.0.0.9',
   })
+  for (const [call, what, body] of [
+    ['network.addDevice', 'make', () => network.addDevice(untyped(5))],
+    ['device.onEvent', 'handler', () => device.onEvent(untyped(5))],
+    ['interface.chain', 'what builds it,', () => device.chain(untyped(5))],
+  ] as const)
+    refuses(call, new RegExp(`^${what} 5 is no function$`), body)
   await device.close()
   await (await open({ network, address: '127.0.0.9' })).close()
 })
