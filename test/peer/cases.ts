@@ -31,7 +31,9 @@ const rc: readonly PeerCase[] = [
   perftest('ib_atomic_bw', '-n', '100', '-A', 'FETCH_AND_ADD'),
   perftest('ib_atomic_bw', '-n', '100', '-A', 'CMP_AND_SWAP'),
   perftest('ib_write_lat', '-s', '64', '-n', '30'),
-  perftest('ib_send_lat', '-s', '2000', '-n', '30', '-e'),
+  // Not with -e: perftest 4.5 takes the events of both queues from one channel and waits for ever when Linux's answer
+  // comes before its acknowledgement (mended in perftest by 2209cf8, 2023).
+  perftest('ib_send_lat', '-s', '2000', '-n', '30'),
   perftest('ib_read_lat', '-s', '2000', '-n', '30'),
   perftest('ib_atomic_lat', '-n', '30'),
 ]
