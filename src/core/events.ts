@@ -13,14 +13,19 @@ import { CallError } from '../spec/errno.ts'
 import type {
   Affiliation,
   Attachment,
+  Context,
+  Core,
+  CoreObject,
+  Device,
+  DeviceEvent,
   EventHandlers,
   EventRecord,
   EventRoute,
   EventSink,
+  FdObject,
   Telling,
   Threshold,
-} from './event-model.ts'
-import type { Context, Core, CoreObject, Device, DeviceEvent, FdObject } from './model.ts'
+} from './model.ts'
 import { beginCount, countTowards, createThreshold, expireDue, hasten } from './thresholds.ts'
 
 /** ibv_event_type: the device is gone (IBV_EVENT_DEVICE_FATAL). */

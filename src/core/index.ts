@@ -12,7 +12,6 @@ export { closeDescriptor, findDescriptor } from './descriptors.ts'
 export { callerView, type Dialect, dispatch } from './dispatch.ts'
 export { driverClass, type Handler, type Handlers, lacking, onLinks, withMethods } from './driver.ts'
 export { opsIoctl, opsMap, opsWrite } from './driver-ops.ts'
-export type { Affiliation, EventHandlers, EventRecord, EventSink } from './event-model.ts'
 export {
   affiliate,
   arm,
@@ -39,6 +38,7 @@ export { type MappedMemory, type MappedPiece, mappedOf, plainMemory } from './ma
 export { findGrant, findKey, type MemoryTable, placeHi, placeLo, resolve } from './memory.ts'
 export {
   type Additions,
+  type Affiliation,
   type CallContext,
   type Caller,
   type Client,
@@ -51,6 +51,9 @@ export {
   type Driver,
   type DriverClass,
   type DriverOps,
+  type EventHandlers,
+  type EventRecord,
+  type EventSink,
   type FdObject,
   type FileMemory,
   type HandlerValues,

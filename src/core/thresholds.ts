@@ -8,8 +8,7 @@
  * queue) can only make its event come sooner, and the completions that it has seen count. Else somebody who waits
  * already could wait for ever.
  */
-import type { Affiliation, Deadline, Threshold } from './event-model.ts'
-import type { Core } from './model.ts'
+import type { Affiliation, Core, Deadline, Threshold } from './model.ts'
 
 /** Every completion makes its event at once. */
 export const createThreshold = (core: Core): Threshold => ({

@@ -8,8 +8,8 @@
  * again in the same order.
  */
 import { fstatSync } from 'node:fs'
-import type { Affiliation, EventRecord, EventSink } from '../core/event-model.ts'
 import { uncount } from '../core/events.ts'
+import type { Affiliation, EventRecord, EventSink } from '../core/model.ts'
 import { EAGAIN } from '../host/errno.ts'
 import { watch } from '../host/poll.ts'
 import { findFd, type ProcessHandle, pidfdGetfd } from '../host/process.ts'
