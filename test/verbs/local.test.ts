@@ -58,7 +58,9 @@ test('taking completions that wait, and reading them, allocates nothing', async 
   const { completion } = cq
   let sum = 0
   let least = Number.POSITIVE_INFINITY
-  for (let stretch = 0; stretch < 8; stretch++) {
+  let stretches = 0
+  // A number beyond a small integer is 16 bytes until V8 has compiled what reads it, on a busy machine late.
+  for (; stretches < 100 && least >= MANY; stretches++) {
     for (let i = 0; i < MANY; i++) from.write(a.mr.slice(0, 1), there, { id: 1 })
     await cq.wait()
     while (from.pending > 0) a.cq.poll()
@@ -69,7 +71,7 @@ test('taking completions that wait, and reading them, allocates nothing', async 
     if (grown >= 0) least = Math.min(least, grown)
     cq.poll()
   }
-  assert.equal(sum, 8 * (MANY - 1))
+  assert.equal(sum, stretches * (MANY - 1))
   assert.ok(least < MANY, `${least} bytes for ${MANY} completions`)
   for (const qp of [from, to]) qp.close()
   cq.close()
