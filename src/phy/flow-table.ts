@@ -108,17 +108,17 @@ export const createFlowTable = (): FlowTable => {
       addressWords(address.destination, key, DESTINATION)
       key[9] = (address.sourcePort << 16) | (address.trafficClass << 8) | address.hopLimit
       key[10] = address.flowLabel
-      let flow = flows.find(key, 0)
-      if (flow < 0) {
-        if (isIpv4(key, SOURCE) !== isIpv4(key, DESTINATION)) icrcFlow(address)
-        flow = flows.take(key, 0)
+      if (isIpv4(key, SOURCE) !== isIpv4(key, DESTINATION)) icrcFlow(address)
+      const before = flows.size
+      const flow = flows.take(key, 0)
+      if (flows.size > before) {
         // A path that comes and goes has the record that it had, and nothing is copied again.
         if (records[flow] === undefined || !isSame(records[flow], address)) {
           records[flow] = copyOf(address)
           icrcFlows[flow] = undefined
         }
         opened[flow] = 0
-      } else flows.hold(flow)
+      }
       opened[flow]++
       peerKey[0] = port
       for (let i = 0; i < ADDRESS_WORDS; i++) peerKey[1 + i] = key[DESTINATION + i]
