@@ -147,6 +147,20 @@ const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { se
   say(`After that: ${packets} more packets, and ${rest.length - packets} calls that destroy what was made.`)
 }
 
+/** How often the daemon is asked what it has left, and milliseconds in between. */
+const LOOKS = 100
+const INTERVAL = 20
+
+/** Looks at what the daemon has until that is nothing, which it finds out a moment after the programs have ended. */
+const cleanedUp = async ({ client }: Joined) => {
+  let stat = await client.stat()
+  for (let looks = 0; stat.contexts > 0 && looks < LOOKS; looks++) {
+    await new Promise(resolve => setTimeout(resolve, INTERVAL))
+    stat = await client.stat()
+  }
+  return stat
+}
+
 const withPrograms = async (options: DemoOptions): Promise<void> => {
   const folder = privateFolder()
   const path = join(folder, 'packets.pcapng')
@@ -160,7 +174,7 @@ const withPrograms = async (options: DemoOptions): Promise<void> => {
       await joined.client.trace(tag, capture)
       const conversation = await converse(joined, tag, options.link ?? 'memory')
       // After this reply all calls and packets are here.
-      const { contexts, devices } = await joined.client.stat()
+      const { contexts, devices } = await cleanedUp(joined)
       showTimeline(records, readFileSync(path), conversation)
       heading('4. Cleaned up')
       const objects = devices.flatMap(device => Object.values(device.objects)).reduce((sum, count) => sum + count, 0)
