@@ -63,7 +63,7 @@ const isOver = (w: Int32Array, base: number): boolean =>
   w[base + STATE] === ERR || (w[base + RESPONDER] & R.DROPPING) !== 0
 
 /** Completes the receive request in use with the message that ends. */
-export const deliver = (
+const deliver = (
   s: EngineState,
   row: number,
   flags: number,

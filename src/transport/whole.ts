@@ -97,15 +97,20 @@ const isPartnerAtRest = (s: EngineState, psn: number): boolean => {
 export const handAtOnce = (s: EngineState, row: number): boolean => {
   const base = row * WORDS
   if (!isAtRest(s, base) || !findPartner(s, row)) return false
-  handWhole(s, row)
+  handAll(s, row)
   settleCounts(s)
   return (s.rows[base + REQUESTER] & Q.MORE) === 0
 }
 
 /** Does what was posted, as far as it is of this kind, and not more than one turn allows; the row has a partner. */
 export const handWhole = (s: EngineState, row: number): void => {
+  if (isAtRest(s, row * WORDS)) handAll(s, row)
+}
+
+/** The same for a row that is at rest. */
+const handAll = (s: EngineState, row: number): void => {
   const base = row * WORDS
-  if (!isAtRest(s, base) || !isPartnerAtRest(s, s.rows[base + SEND_PSN])) return
+  if (!isPartnerAtRest(s, s.rows[base + SEND_PSN])) return
   const before = s.rows[base + SENT]
   while (handSome(s, row, before)) {
     // more was posted than is done together

@@ -3,7 +3,7 @@
  * there or undefined. One object per completion queue stands for the oldest completion; nothing is allocated or copied,
  * so what it says holds until the queue's next step.
  */
-import { swap32 } from '../spec/memory.ts'
+import { swap32, TWO_32 } from '../spec/memory.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { ProgramRing } from './ring.ts'
 
@@ -49,7 +49,6 @@ const nameOf = (values: Readonly<Record<string, number>>): readonly string[] => 
 const statusNames = nameOf(WcStatus.values)
 const opcodeNames = nameOf(WcOpcode.values)
 const SUCCESS = WcStatus.values.SUCCESS
-const TWO_32 = 2 ** 32
 
 const wordAt = (words: Int32Array, at: number): number => words[at >> 2] >>> 0
 

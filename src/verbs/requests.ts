@@ -3,10 +3,9 @@
  * plain stores into a slot; nothing is allocated, so that posting costs what its stores cost.
  */
 import { RingSge } from '../spec/drivers/rxe-rings.ts'
+import { TWO_32 } from '../spec/memory.ts'
 import type { Slice } from './memory.ts'
 import type { ProgramRing } from './ring.ts'
-
-const TWO_32 = 2 ** 32
 
 const putU64 = (words: Int32Array, at: number, value: number): void => {
   words[at >> 2] = value
