@@ -21,9 +21,11 @@ import {
   SYNDROME_VALUE_MASK,
   syndromeKind,
 } from '../spec/headers.ts'
+import { GSI_QPN } from '../spec/mad.ts'
 import { opcodeByNumber, opcodeNumber } from '../spec/opcodes.ts'
 import { type Packet, parsePacket, type WellFormedPacket } from '../wire/packet.ts'
 import { bytesText } from './bytes.ts'
+import { cmJson, cmText } from './mad.ts'
 
 type Value = number | bigint | boolean
 
@@ -90,11 +92,17 @@ const oddities = ({ BTH }: WellFormedPacket): string[] => [
   ...(BTH.resv7 !== 0 ? [`resv7 ${hex(BTH.resv7)}`] : []),
 ]
 
+/** The payload of a datagram to queue pair 1, which is a management datagram. */
+const madOf = ({ name, BTH, payload }: WellFormedPacket): Uint8Array | undefined =>
+  BTH.destQp === GSI_QPN && name === 'UD_SEND_ONLY' ? payload : undefined
+
 /** One line for a packet, without address and time. */
 export const packetLine = (packet: Packet): string => {
   if (packet.kind === 'opaque') return `malformed (${packet.reason}): ${bytesText(packet.bytes)}`
   const { name, BTH, payload, pad } = packet
   const opcode = opcodeByNumber[opcodeNumber[name]]!
+  const mad = madOf(packet)
+  const message = mad && cmText(mad)
   return [
     name.replace(/^RC_/, ''),
     `qp ${hex(BTH.destQp)}`,
@@ -103,6 +111,7 @@ export const packetLine = (packet: Packet): string => {
     ...oddities(packet),
     ...opcode.headers.map(header => headerText(packet, header)),
     ...(opcode.payload ? [`${payload.length} B`] : []),
+    ...(message === undefined ? [] : [message]),
     ...(pad === undefined ? [] : [`pad ${bytesText(pad)}`]),
   ].join(' ')
 }
@@ -110,12 +119,17 @@ export const packetLine = (packet: Packet): string => {
 /** One line for the bytes of a packet, BTH to ICRC. */
 export const packetText = (bytes: Uint8Array): string => packetLine(parsePacket(bytes))
 
-/** A packet for `JSON.stringify`: 64-bit fields in hexadecimal, payload and opaque bytes as their number. */
+/**
+ * A packet for `JSON.stringify`: 64-bit fields in hexadecimal, payload and opaque bytes as their number, a message of
+ * communication management as `cm`.
+ */
 export const packetJson = (packet: Packet): Record<string, unknown> => {
   if (packet.kind === 'opaque') return { malformed: packet.reason, bytes: packet.bytes.length }
   const { kind: _, payload, pad, icrc, ...fields } = packet
+  const mad = madOf(packet)
+  const cm = mad && cmJson(mad)
   return JSON.parse(
-    JSON.stringify({ ...fields, payload: payload.length }, (_key, value) =>
+    JSON.stringify({ ...fields, payload: payload.length, ...(cm && { cm }) }, (_key, value) =>
       typeof value === 'bigint' ? hex(value) : value,
     ),
   )

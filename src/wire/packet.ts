@@ -16,8 +16,7 @@ import {
   opcodeHeaderBytes,
   opcodeNumber,
 } from '../spec/opcodes.ts'
-
-type FieldValue<F> = F extends readonly [number, 1] ? boolean : F extends readonly [number, 64] ? bigint : number
+import { type BitValue, type FieldValue, getBits, misfit, putBits } from './bits.ts'
 
 /** A header as a record: fields of one bit are booleans, of 64 bits bigints, all others numbers. */
 export type HeaderRecord<H extends HeaderName> = {
@@ -75,31 +74,9 @@ export const checkPacket = (view: DataView, at: number, length: number): number 
   return 0
 }
 
-type Value = number | bigint | boolean
-
-/**
- * Bits of `view` from bit `first` on: at most 32, inside the four bytes where the first one lies, or 64 at a byte
- * boundary.
- */
-const getBits = (view: DataView, at: number, [first, width]: BitField): Value => {
-  if (width === 64) return view.getBigUint64(at + (first >> 3))
-  const word = view.getUint32(at + ((first >> 5) << 2))
-  const value = width === 32 ? word : (word >>> (32 - (first & 31) - width)) & ((1 << width) - 1)
-  return width === 1 ? value !== 0 : value
-}
-
-const putBits = (view: DataView, at: number, [first, width]: BitField, value: Value): void => {
-  if (typeof value === 'bigint') {
-    view.setBigUint64(at + (first >> 3), value)
-    return
-  }
-  const word = at + ((first >> 5) << 2)
-  view.setUint32(word, view.getUint32(word) | (Number(value) << (32 - (first & 31) - width)))
-}
-
 const fieldsOf = (header: HeaderName) => Object.entries<BitField>(headers[header].fields)
 
-const readHeader = (view: DataView, at: number, header: HeaderName): Record<string, Value> =>
+const readHeader = (view: DataView, at: number, header: HeaderName): Record<string, BitValue> =>
   Object.fromEntries(fieldsOf(header).map(([field, bits]) => [field, getBits(view, at, bits)]))
 
 /** A copy that is a plain Uint8Array even of a Buffer, whose own slice is none. */
@@ -139,26 +116,12 @@ const writeHeader = (
   at: number,
   name: string,
   header: HeaderName,
-  record: Record<string, Value>,
+  record: Record<string, BitValue>,
 ): void => {
   for (const [field, bits] of fieldsOf(header)) {
     const value = record[field]
-    const width = bits[1]
-    const fits =
-      width === 1
-        ? typeof value === 'boolean'
-        : width === 64
-          ? typeof value === 'bigint' && value >= 0n && value < 1n << 64n
-          : typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 2 ** width
-    if (!fits) {
-      const allowed =
-        width === 1
-          ? 'a boolean'
-          : width === 64
-            ? 'a bigint from 0 to 2^64-1'
-            : `an integer from 0 to ${2 ** width - 1}`
-      throw new RangeError(`${name}: ${header}.${field} is ${typeof value} ${value}, allowed is ${allowed}`)
-    }
+    const wrong = misfit(bits[1], value)
+    if (wrong !== undefined) throw new RangeError(`${name}: ${header}.${field} ${wrong}`)
     putBits(view, at, bits, value)
   }
 }
@@ -187,7 +150,7 @@ export const emitPacket = (packet: Packet): Uint8Array => {
   const view = new DataView(bytes.buffer)
   writeHeader(view, 0, name, 'BTH', { ...packet.BTH, opcode: number, padCnt })
   let at: number = headers.BTH.bytes
-  const records = packet as unknown as Record<HeaderName, Record<string, Value> | undefined>
+  const records = packet as unknown as Record<HeaderName, Record<string, BitValue> | undefined>
   for (const header of opcode.headers) {
     const record = records[header]
     if (record === undefined) throw new RangeError(`${name} needs a ${header}, which the record lacks`)

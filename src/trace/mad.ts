@@ -1,0 +1,66 @@
+/*
+ * Messages of communication management as text and JSON, for packets to queue pair 1:
+ * `REQ localId 0x5c01 serviceId 0x1061b58 qpn 0x11 startingPsn 0x3f2a1c`. The line has the fields that tell one
+ * connection from another and why a peer refused; the JSON has all.
+ */
+import { aprStatus, type CmMessageName, cmAnswered, rejReason, sidrStatus } from '../spec/mad.ts'
+import { type CmMessage, parseCm } from '../wire/mad.ts'
+import { bytesText } from './bytes.ts'
+
+const shown: Readonly<Record<CmMessageName, readonly string[]>> = {
+  REQ: ['localId', 'serviceId', 'qpn', 'startingPsn'],
+  MRA: ['localId', 'remoteId', 'message', 'serviceTimeout'],
+  REJ: ['localId', 'remoteId', 'message', 'reason'],
+  REP: ['localId', 'remoteId', 'qpn', 'startingPsn'],
+  RTU: ['localId', 'remoteId'],
+  DREQ: ['localId', 'remoteId', 'remoteQpn'],
+  DREP: ['localId', 'remoteId'],
+  SIDR_REQ: ['requestId', 'serviceId'],
+  SIDR_REP: ['requestId', 'status', 'qpn', 'qkey'],
+  LAP: ['localId', 'remoteId', 'remoteQpn'],
+  APR: ['localId', 'remoteId', 'status'],
+}
+
+/** Fields whose numbers have names. */
+const names: Readonly<Record<string, Readonly<Record<string, number>>>> = {
+  'REJ.reason': rejReason,
+  'REJ.message': cmAnswered,
+  'MRA.message': cmAnswered,
+  'SIDR_REP.status': sidrStatus,
+  'APR.status': aprStatus,
+}
+
+const valueText = (message: CmMessageName, field: string, value: unknown): string => {
+  const table = names[`${message}.${field}`] ?? {}
+  const name = Object.keys(table).find(key => table[key] === value)
+  if (name !== undefined) return name
+  return value instanceof Uint8Array ? bytesText(value) : `0x${(value as number | bigint).toString(16)}`
+}
+
+const fieldOf = (message: CmMessage, field: string): unknown => (message as Readonly<Record<string, unknown>>)[field]
+
+/** One line for the payload of a packet to queue pair 1; undefined if it is no message of communication management. */
+export const cmText = (payload: Uint8Array): string | undefined => {
+  const message = parseCm(payload)
+  if (message === undefined) return undefined
+  const { name } = message
+  return [name, ...shown[name].map(field => `${field} ${valueText(name, field, fieldOf(message, field))}`)].join(' ')
+}
+
+/** All fields for `JSON.stringify`: bytes and 64-bit numbers in hexadecimal, trailing zero bytes left out. */
+export const cmJson = (payload: Uint8Array): Record<string, unknown> | undefined => {
+  const message = parseCm(payload)
+  if (message === undefined) return undefined
+  return Object.fromEntries(
+    Object.entries(message).map(([field, value]) => {
+      if (typeof value === 'bigint') return [field, `0x${value.toString(16)}`]
+      if (!(value instanceof Uint8Array)) return [field, value]
+      return [
+        field,
+        Buffer.from(value)
+          .toString('hex')
+          .replace(/(00)+$/, ''),
+      ]
+    }),
+  )
+}

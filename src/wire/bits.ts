@@ -1,0 +1,45 @@
+/*
+ * Bit fields of big-endian headers as spec/headers.ts and spec/mad.ts describe them: one reader, one writer and one
+ * range check for every table-driven codec. A field of 1 bit is a boolean, of 64 bits a bigint, any other a number.
+ */
+import type { BitField } from '../spec/headers.ts'
+
+export type BitValue = number | bigint | boolean
+
+/** The type of a field's value, from its width. */
+export type FieldValue<F> = F extends readonly [number, 1] ? boolean : F extends readonly [number, 64] ? bigint : number
+
+/**
+ * The bits of `view` from bit `first` on, counted from byte `at`: at most 32, inside the aligned four bytes where the
+ * first one lies, or 64 at a byte boundary.
+ */
+export const getBits = (view: DataView, at: number, [first, width]: BitField): BitValue => {
+  if (width === 64) return view.getBigUint64(at + (first >> 3))
+  const word = view.getUint32(at + ((first >> 5) << 2))
+  const value = width === 32 ? word : (word >>> (32 - (first & 31) - width)) & ((1 << width) - 1)
+  return width === 1 ? value !== 0 : value
+}
+
+/** Sets bits that were zero. The value fits (`misfit`). */
+export const putBits = (view: DataView, at: number, [first, width]: BitField, value: BitValue): void => {
+  if (typeof value === 'bigint') {
+    view.setBigUint64(at + (first >> 3), value)
+    return
+  }
+  const word = at + ((first >> 5) << 2)
+  view.setUint32(word, view.getUint32(word) | (Number(value) << (32 - (first & 31) - width)))
+}
+
+/** What is wrong with a value for a field of `width` bits, as the end of a sentence; undefined if it fits. */
+export const misfit = (width: number, value: unknown): string | undefined => {
+  const fits =
+    width === 1
+      ? typeof value === 'boolean'
+      : width === 64
+        ? typeof value === 'bigint' && value >= 0n && value < 1n << 64n
+        : typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 2 ** width
+  if (fits) return undefined
+  const allowed =
+    width === 1 ? 'a boolean' : width === 64 ? 'a bigint from 0 to 2^64-1' : `an integer from 0 to ${2 ** width - 1}`
+  return `is ${typeof value} ${value}, allowed is ${allowed}`
+}

@@ -1,0 +1,174 @@
+/*
+ * Messages of communication management: every MAD of the captures of Linux parses, says what cm.md says of the
+ * connection, and is written again to the same bytes; random records survive the way through bytes; what does not fit
+ * is refused with its name.
+ */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { describe, test } from 'node:test'
+import fc from 'fast-check'
+import { ROCE_UDP_PORT } from '../../src/spec/headers.ts'
+import { type CmMessageName, cmMessages, GSI_QKEY, GSI_QPN, MAD_BYTES, rejReason } from '../../src/spec/mad.ts'
+import { parseFrame } from '../../src/wire/frame.ts'
+import {
+  type CmDraft,
+  type CmMessage,
+  emitCm,
+  emitRdmaCmHeader,
+  parseCm,
+  parseRdmaCmHeader,
+  rdmaCmServiceId,
+} from '../../src/wire/mad.ts'
+import { parsePacket } from '../../src/wire/packet.ts'
+import { readCapture } from '../../src/wire/pcap.ts'
+import { fixture } from '../paths.ts'
+
+/** The payloads of all packets to queue pair 1 of a capture. */
+const madsOf = (file: string): Uint8Array[] =>
+  readCapture(readFileSync(fixture('wire', file))).flatMap(({ bytes }) => {
+    const frame = parseFrame(bytes)
+    if (frame.kind === 'opaque' || frame.destinationPort !== ROCE_UDP_PORT) return []
+    const packet = parsePacket(frame.payload)
+    if (packet.kind === 'opaque' || packet.name !== 'UD_SEND_ONLY' || packet.BTH.destQp !== GSI_QPN) return []
+    assert.equal(packet.DETH.qkey, GSI_QKEY)
+    return [packet.payload]
+  })
+
+type Named<N> = Extract<CmMessage, { name: N }>
+const only = <N extends CmMessageName>(messages: readonly CmMessage[], name: N): Named<N> => {
+  const found = messages.filter((message): message is Named<N> => message.name === name)
+  assert.equal(found.length, 1, name)
+  return found[0]
+}
+
+const messagesOf = (file: string): CmMessage[] => madsOf(file).map(mad => parseCm(mad)!)
+const names = Object.keys(cmMessages) as CmMessageName[]
+
+describe('captures of Linux', () => {
+  test('every MAD is a message, and is written again to the same bytes', () => {
+    const seen = new Set<string>()
+    for (const file of readdirSync(fixture('wire')).filter(name => name.endsWith('.pcap'))) {
+      for (const mad of madsOf(file)) {
+        const message = parseCm(mad)
+        assert.ok(message, file)
+        seen.add(message.name)
+        assert.deepEqual(emitCm(message), mad, `${file}: ${message.name}`)
+      }
+    }
+    assert.deepEqual([...seen].sort(), ['DREP', 'DREQ', 'REJ', 'REP', 'REQ', 'RTU', 'SIDR_REP', 'SIDR_REQ'])
+  })
+
+  test('ucmatose: a connection from REQ to DREP', () => {
+    const messages = messagesOf('ucmatose.pcap')
+    assert.deepEqual(
+      messages.map(({ name }) => name),
+      ['REQ', 'REP', 'RTU', 'DREQ', 'DREP'],
+    )
+    const req = only(messages, 'REQ')
+    const rep = only(messages, 'REP')
+    assert.equal(req.pkey, 0xffff)
+    assert.equal(req.hopLimit, 64)
+    assert.equal(req.maxCmRetries, 15)
+    assert.equal(req.remoteResponseTimeout, 20)
+    assert.equal(rep.remoteId, req.localId)
+    assert.equal(only(messages, 'DREQ').remoteQpn, req.qpn)
+    const header = parseRdmaCmHeader(req.privateData)!
+    assert.equal(header.ipVersion, 4)
+    assert.deepEqual(header.destination, Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 77, 0, 3))
+    assert.deepEqual(emitRdmaCmHeader(header, req.privateData.subarray(36)), req.privateData)
+    assert.equal(req.serviceId >> 16n, 0x106n)
+  })
+
+  test('IPv6, a refusal and service id resolution', () => {
+    const v6 = parseRdmaCmHeader(only(messagesOf('rping_ipv6.pcap'), 'REQ').privateData)!
+    assert.equal(v6.ipVersion, 6)
+    const rej = only(messagesOf('rping_reject.pcap'), 'REJ')
+    assert.equal(rej.reason, rejReason.INVALID_SERVICE_ID)
+    assert.equal(rej.localId, 0)
+    const sidr = messagesOf('udaddy.pcap')
+    assert.equal(only(sidr, 'SIDR_REQ').serviceId, rdmaCmServiceId(0x111, 7174))
+    assert.equal(only(sidr, 'SIDR_REP').qkey, 0x0123_4567)
+  })
+})
+
+/** A random record of the message `name`, from its layout. */
+const anyMessage = (name: CmMessageName): fc.Arbitrary<CmDraft<CmMessageName>> => {
+  const { fields, blobs } = cmMessages[name]
+  const parts: Record<string, fc.Arbitrary<unknown>> = { tid: fc.bigInt(0n, (1n << 64n) - 1n) }
+  for (const [field, [, width]] of Object.entries(fields)) {
+    parts[field] =
+      width === 1
+        ? fc.boolean()
+        : width === 64
+          ? fc.bigInt(0n, (1n << 64n) - 1n)
+          : fc.integer({ min: 0, max: 2 ** width - 1 })
+  }
+  for (const [field, { bytes }] of Object.entries(blobs)) {
+    parts[field] = fc.uint8Array({ minLength: bytes, maxLength: bytes })
+  }
+  return fc.record(parts).map(record => ({ name, ...record }) as CmDraft<CmMessageName>)
+}
+
+test('records survive the way through bytes', () => {
+  for (const name of names) {
+    fc.assert(
+      fc.property(anyMessage(name), message => {
+        const bytes = emitCm(message)
+        assert.equal(bytes.length, MAD_BYTES)
+        assert.deepEqual(parseCm(bytes), message)
+      }),
+      { numRuns: 50 },
+    )
+  }
+})
+
+test('no two fields of a message share a bit', () => {
+  for (const name of names) {
+    const owner = new Map<number, string>()
+    const claim = (field: string, first: number, width: number): void => {
+      for (let bit = first; bit < first + width; bit++) {
+        assert.equal(owner.get(bit), undefined, `${name}: ${field} and ${owner.get(bit)} share bit ${bit}`)
+        assert.ok(bit >= 24 * 8 && bit < MAD_BYTES * 8, `${name}: ${field} lies at bit ${bit}`)
+        owner.set(bit, field)
+      }
+    }
+    for (const [field, [first, width]] of Object.entries(cmMessages[name].fields)) claim(field, first, width)
+    for (const [field, { offset, bytes }] of Object.entries(cmMessages[name].blobs)) claim(field, offset * 8, bytes * 8)
+  }
+})
+
+describe('what is no message or does not fit', () => {
+  test('other classes, versions, methods, attributes and sizes are no message', () => {
+    const mad = emitCm({ name: 'RTU', tid: 1n, localId: 1, remoteId: 2 })
+    for (const [at, value] of [
+      [0, 2],
+      [1, 4],
+      [2, 1],
+      [3, 0x81],
+      [17, 0x0f],
+      [17, 0x1b],
+      [16, 1],
+    ]) {
+      const other = Uint8Array.from(mad)
+      other[at] = value
+      assert.equal(parseCm(other), undefined, `byte ${at} is ${value}`)
+    }
+    assert.equal(parseCm(mad.subarray(0, 255)), undefined)
+    assert.equal(parseCm(new Uint8Array(0)), undefined)
+  })
+
+  test('values are refused with the name of their field', () => {
+    assert.throws(() => emitCm({ name: 'REQ', tid: 1n, qpn: 1 << 24 }), /REQ: qpn is number 16777216, allowed is/)
+    assert.throws(
+      () => emitCm({ name: 'REQ', tid: 1n, privateData: new Uint8Array(93) }),
+      /93 bytes.* at most 92 bytes/,
+    )
+    assert.throws(() => emitCm({ name: 'RTU', tid: -1n }), /MAD: tid is bigint -1/)
+  })
+
+  test('private data without the header of rdma_cm', () => {
+    assert.equal(parseRdmaCmHeader(new Uint8Array(35)), undefined)
+    assert.equal(parseRdmaCmHeader(new Uint8Array(36)), undefined)
+    assert.equal(parseRdmaCmHeader(Uint8Array.of(1, 0x40, ...new Uint8Array(34))), undefined)
+  })
+})
