@@ -49,6 +49,15 @@ const explain = async (error: unknown, socket: string): Promise<unknown> => {
       )
 }
 
+/**
+ * Faults of ours are contained where they come from the event loop (daemon/containment.ts). What that leaves out, as a
+ * promise that nobody waits for, has no owner that could end for it: it is told, and all go on.
+ */
+const logStrayFaults = (): void => {
+  for (const event of ['uncaughtException', 'unhandledRejection'] as const)
+    process.on(event, error => console.error(`userdma daemon: ${event}:`, error))
+}
+
 const stopSignal = (): Promise<void> =>
   new Promise(resolve => {
     let asked = false
@@ -74,6 +83,7 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
   const faults = config.fault === '' ? '' : `, faults ${config.fault}`
   const link = config.link === 'memory' ? '' : `, link ${config.link}`
   process.stdout.write(`${READY}${socket} (${devicesText(config.devices)}${link}${faults})\n`)
+  logStrayFaults()
   await Promise.race([stopped, running.ended])
   await running.close()
   if (options.removeFolder) removeFolder(dirname(socket))

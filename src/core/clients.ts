@@ -8,6 +8,7 @@
  * `unregister` has returned no callback runs. Callbacks may register and remove devices and other clients. Who wants to
  * know about a device's unaffiliated events adds a handler.
  */
+import { attempt } from './attempt.ts'
 import type { Client, ClientEntry, Core, Device, DeviceEventHandler } from './model.ts'
 
 const callBack = (entry: ClientEntry, run: () => void): void => {
@@ -36,15 +37,6 @@ const remove = (entry: ClientEntry, device: Device): void => {
   if (entry.devices.delete(device)) callBack(entry, () => entry.client.remove(device))
 }
 
-/** Runs a callback whose failure concerns nobody else. */
-const counted = (core: Core, run: () => void): void => {
-  try {
-    run()
-  } catch {
-    core.faults++
-  }
-}
-
 /**
  * Makes a client known and tells it of all devices, in order of their registration. The function returned unregisters
  * it. If a call of `add` throws, the client is unregistered again and the error goes on. Both throw an Error for a
@@ -57,7 +49,7 @@ export const registerClient = (core: Core, client: Client): (() => void) => {
     const at = core.clients.indexOf(entry)
     if (at < 0) return
     core.clients.splice(at, 1)
-    for (const device of [...entry.devices].reverse()) counted(core, () => remove(entry, device))
+    for (const device of [...entry.devices].reverse()) attempt(core, () => remove(entry, device))
   }
   core.clients.push(entry)
   try {
@@ -73,12 +65,12 @@ export const registerClient = (core: Core, client: Client): (() => void) => {
 /** A device has been registered. A client that throws is counted, has no use for it, and does not stop the others. */
 export const announce = (core: Core, device: Device): void => {
   for (const entry of [...core.clients])
-    if (device.alive && core.clients.includes(entry)) counted(core, () => add(entry, device))
+    if (device.alive && core.clients.includes(entry)) attempt(core, () => add(entry, device))
 }
 
 /** A device is being removed. A client that throws is counted and does not stop the others. */
 export const withdraw = (core: Core, device: Device): void => {
-  for (const entry of [...core.clients].reverse()) counted(core, () => remove(entry, device))
+  for (const entry of [...core.clients].reverse()) attempt(core, () => remove(entry, device))
 }
 
 /** Calls `handler` for each unaffiliated event of the device until the function returned is called. */

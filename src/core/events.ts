@@ -10,6 +10,7 @@
 import { ClassId } from '../spec/classes/ids.ts'
 import { EventKind } from '../spec/enums.ts'
 import { CallError } from '../spec/errno.ts'
+import { noteFault } from './attempt.ts'
 import type {
   Affiliation,
   Attachment,
@@ -255,8 +256,8 @@ export const setThreshold = (object: CoreObject, count: number | undefined, peri
 const callHandler = (core: Core | undefined, run: () => void): void => {
   try {
     run()
-  } catch {
-    if (core !== undefined) core.faults++
+  } catch (error) {
+    if (core !== undefined) noteFault(core, error)
   }
 }
 

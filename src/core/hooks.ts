@@ -5,6 +5,7 @@
  * costs nothing. What is no call yet – bytes that cannot be read, a method that the device lacks – reaches none: there
  * is no method whose hooks could be asked.
  */
+import { noteFault } from './attempt.ts'
 import { assemble } from './compile.ts'
 import type { AnyHandler, AnyResult, Block, DispatchTable, Entry, Hook } from './model.ts'
 
@@ -15,9 +16,9 @@ const endingOf = (hooks: readonly Hook[]): Required<Hook>['post'] => {
     for (const hook of after)
       try {
         hook.post!(call, object, args, out, error)
-      } catch {
+      } catch (error) {
         // The call has ended as it has: nothing may undo that behind its handler's back.
-        call.device.core.faults++
+        noteFault(call.device.core, error)
       }
   }
 }

@@ -10,6 +10,7 @@
 import { CallError } from '../spec/errno.ts'
 import type { ObjectClass } from '../spec/schema.ts'
 import { noMemory } from './address-space.ts'
+import { noteFault } from './attempt.ts'
 import { closeEvents, createEventQueue } from './events.ts'
 import { freeHandle, takeHandle } from './handles.ts'
 import { classTable, findDestroy } from './lookup.ts'
@@ -188,12 +189,9 @@ export const runDestroy = (
   const call: CallContext = { context, device, caller: nobody, why, entry, ...none }
   try {
     const out = entry.run(call, object, noArguments, entry.core)
-    if (out instanceof Promise)
-      out.catch(() => {
-        core.faults++
-      })
-  } catch {
-    core.faults++
+    if (out instanceof Promise) out.catch(error => noteFault(core, error))
+  } catch (error) {
+    noteFault(core, error)
   }
 }
 

@@ -486,6 +486,7 @@ export interface Core {
   waiting: number
   /** Callbacks that threw where that stops nothing: of clients and handlers, and destroys that core does by itself. */
   faults: number
+  readonly report: (error: unknown) => void
   events: number
 }
 

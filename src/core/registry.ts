@@ -10,6 +10,7 @@ import { Device as DeviceClass } from '../spec/classes/device.ts'
 import { AsyncEventType } from '../spec/enums.ts'
 import { CallError } from '../spec/errno.ts'
 import { assemble, type DeviceDescription } from './assemble.ts'
+import { attempt } from './attempt.ts'
 import { coreClasses } from './base/all.ts'
 import { announce, withdraw } from './clients.ts'
 import { createPool, releaseTable } from './compile.ts'
@@ -28,10 +29,12 @@ export interface CoreOptions {
   readonly classes?: readonly DriverClass[]
   /** Microseconds: the clock of the thresholds of events. Who brings one calls `expire` at `nextDue`. */
   readonly now?: () => number
+  /** Told of every throw that core has contained (attempt.ts). */
+  readonly report?: (error: unknown) => void
 }
 
 /** A subsystem without devices. */
-export const createCore = ({ classes = coreClasses, now = () => 0 }: CoreOptions = {}): Core => ({
+export const createCore = ({ classes = coreClasses, now = () => 0, report = () => {} }: CoreOptions = {}): Core => ({
   devices: new Map(),
   descriptors: new Map(),
   classes: new Map(classes.map(line => [line.class.name, line])),
@@ -39,6 +42,7 @@ export const createCore = ({ classes = coreClasses, now = () => 0 }: CoreOptions
   clients: [],
   system: undefined,
   now,
+  report,
   deadlines: [],
   nextObject: 1,
   nextContext: 1,
@@ -78,22 +82,32 @@ export const register = <D>(core: Core, description: DeviceDescription<D>): Devi
   return device
 }
 
-/** Takes a device away, whatever its clients are doing. Once this returns its objects are gone and its name is free. */
+/**
+ * Takes a device away, whatever its clients are doing. Once this returns its objects are gone and its name is free,
+ * also if a part of the driver fails: it may be what the device is removed for.
+ */
 export const unregister = (device: Device): void => {
   const { core } = device
   if (!device.alive) throw new Error(`device ${device.name} is removed already`)
   device.alive = false
   core.devices.delete(device.name)
-  forgetEvents(device)
-  raiseDevice(device, DEVICE_FATAL)
-  withdraw(core, device)
-  for (const { mapped } of device.contexts) mapped?.keep?.()
-  device.driver.removing?.(device)
-  // Newest first: what came last may use what was there before.
-  for (const context of [...device.contexts].reverse()) endContext(context, 'remove')
-  device.driver.removed?.(device)
-  releaseTable(core.tables, device.shared)
-  tellSystem(device, DEVICE_REMOVED)
+  const steps = [
+    () => forgetEvents(device),
+    () => raiseDevice(device, DEVICE_FATAL),
+    () => withdraw(core, device),
+    () => {
+      for (const { mapped } of device.contexts) mapped?.keep?.()
+    },
+    () => device.driver.removing?.(device),
+    // Newest first: what came last may use what was there before.
+    () => {
+      for (const context of [...device.contexts].reverse()) attempt(core, () => endContext(context, 'remove'))
+    },
+    () => device.driver.removed?.(device),
+    () => releaseTable(core.tables, device.shared),
+    () => tellSystem(device, DEVICE_REMOVED),
+  ]
+  for (const step of steps) attempt(core, step)
 }
 
 /** Devices without class `device` have no opening call: their contexts can be used at once. */

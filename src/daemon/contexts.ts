@@ -14,6 +14,7 @@ import type { RingPool } from '../host/mapping.ts'
 import { fileIdentity, sealsOf } from '../host/memfd.ts'
 import { watch } from '../host/poll.ts'
 import { close, recvSmall, shutdown, socketPair } from '../host/sockets.ts'
+import { type Containment, createContainment } from './containment.ts'
 import { type ContextMemory, createContextMemory } from './context-file.ts'
 import { orGiveBack, type Share } from './shares.ts'
 
@@ -70,6 +71,7 @@ export const createContexts = (
   pool: RingPool,
   posted: (context: Context, handle: number) => void,
   rung: () => void,
+  containment: Containment = createContainment(),
 ): Contexts => {
   const contexts = new Map<number, OpenContext>()
   /** Our ends of the doorbell sockets, and how to end each. */
@@ -85,15 +87,18 @@ export const createContexts = (
 
   const look = (delay: number): void => {
     clearTimeout(looking)
-    looking = setTimeout(() => {
-      looking = undefined
-      for (const open of adrift) {
-        if (doorbells.get(open)?.size !== 0) adrift.delete(open)
-        else if (!open.memory.isHeld) end(open)
-      }
-      if (adrift.size > 0) look(Math.min(2 * delay, DRIFT.longest))
-      rung()
-    }, delay)
+    looking = setTimeout(
+      containment.guard('the look at contexts that are adrift', () => {
+        looking = undefined
+        for (const open of adrift) {
+          if (doorbells.get(open)?.size !== 0) adrift.delete(open)
+          else if (!open.memory.isHeld) end(open)
+        }
+        if (adrift.size > 0) look(Math.min(2 * delay, DRIFT.longest))
+        rung()
+      }),
+      delay,
+    )
   }
 
   /** The last doorbell is gone. */
@@ -109,11 +114,14 @@ export const createContexts = (
   const end = (open: OpenContext): void => {
     contexts.delete(open.number)
     adrift.delete(open)
-    for (const hangUp of doorbells.get(open)?.values() ?? []) hangUp()
+    const bells = doorbells.get(open)
     doorbells.delete(open)
-    closeContext(open.context)
-    open.memory.close()
-    files.get(open)?.()
+    containment.runAll('the end of a context', [
+      ...(bells?.values() ?? []),
+      () => closeContext(open.context),
+      () => open.memory.close(),
+      () => files.get(open)?.(),
+    ])
     files.delete(open)
   }
 
@@ -134,18 +142,26 @@ export const createContexts = (
     const giveBack = share.take(1)
     const [ours, theirs] = orGiveBack(giveBack, socketPair)
     const hangUp = (): void => {
+      if (!bells.delete(ours)) return
       watcher.stop()
-      bells.delete(ours)
       close(ours)
       giveBack()
     }
-    const watcher = watch(ours, { readable: true }, () => {
-      if (!drain(open, ours)) {
-        hangUp()
-        if (bells.size === 0) leave(open)
-      }
-      rung()
-    })
+    const watcher = watch(
+      ours,
+      { readable: true },
+      containment.guard(
+        'a doorbell',
+        () => {
+          if (!drain(open, ours)) {
+            hangUp()
+            if (bells.size === 0) leave(open)
+          }
+          rung()
+        },
+        hangUp,
+      ),
+    )
     bells.set(ours, hangUp)
     if (!open.context.device.alive) shutdown(ours, 'write')
     return theirs

@@ -5,11 +5,12 @@
  */
 import { closeSync, existsSync, openSync, rmSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
+import { dispatch } from '../core/dispatch.ts'
 import { expire } from '../core/events.ts'
 import type { Context } from '../core/model.ts'
 import { createCore } from '../core/registry.ts'
 import { nextDue } from '../core/thresholds.ts'
-import type { RxeDevice } from '../drivers/rxe/device.ts'
+import type { createRxeDevice, RxeDevice } from '../drivers/rxe/device.ts'
 import { nowMicroseconds } from '../host/clock.ts'
 import { EADDRINUSE, EMFILE, SystemError } from '../host/errno.ts'
 import { openInterfaces } from '../host/interfaces.ts'
@@ -20,13 +21,14 @@ import type { ProcessHandle } from '../host/process.ts'
 import { accept, close, listen } from '../host/sockets.ts'
 import { ParkedPage } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
+import { createContainment } from './containment.ts'
 import { createContexts } from './contexts.ts'
 import { createDeviceFiles, type DeviceFiles } from './device-files.ts'
 import { checkDevices } from './device-spec.ts'
 import { createDevices } from './devices.ts'
 import { createEventSockets } from './event-sockets.ts'
 import { followInterfaces } from './follow.ts'
-import { createLoop, type Loop } from './loop.ts'
+import { createLoop, type Loop, type Pollable } from './loop.ts'
 import { createNetwork } from './network.ts'
 import { createSession, type Session } from './session.ts'
 import { createShares } from './shares.ts'
@@ -40,6 +42,15 @@ export interface DaemonOptions {
   readonly config: DaemonConfig
   /** Ends once the last session that was connected has gone. */
   readonly endWithLastClient: boolean
+  /** Other parts than the usual ones: tests see with some that fail that nothing else does. */
+  readonly parts?: Partial<DaemonParts>
+}
+
+export interface DaemonParts {
+  readonly createRxeDevice: typeof createRxeDevice
+  readonly dispatch: typeof dispatch
+  /** Where faults of the daemon's own are logged. */
+  readonly log: (...words: unknown[]) => void
 }
 
 export interface Daemon {
@@ -89,17 +100,25 @@ const createParkedPage = (pool: RingPool): { fd: number; mapping: Mapping } => {
 const PATIENCE = 10_000
 
 /** Starts a daemon; it serves when the promise resolves. Throws an Error with a sentence for people. */
-export const startDaemon = async ({ socket: path, config, endWithLastClient }: DaemonOptions): Promise<Daemon> => {
+export const startDaemon = async ({
+  socket: path,
+  config,
+  endWithLastClient,
+  parts = {},
+}: DaemonOptions): Promise<Daemon> => {
   checkDevices(config.devices)
   const socket = resolve(path)
   const root = `${socket}.tree`
   if (Buffer.byteLength(root) > LONGEST_ROOT) throw new Error(`socket path ${socket} is too long`)
   const interfaces = config.link === 'memory' ? undefined : openInterfaces()
   const network = createNetwork(config, interfaces)
-  const core = createCore({ now: nowMicroseconds })
+  const containment = createContainment(parts.log)
+  const core = createCore({ now: nowMicroseconds, report: error => containment.report('core', error) })
   // Between devices of a memory link it is the loop itself that moves packets.
   const woken = config.link === 'memory' ? undefined : () => loopOrNone?.kick()
-  const devices = createDevices(core, network, interfaces, woken)
+  const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }
+  const polled = [thresholds]
+  const devices = createDevices(core, network, interfaces, polled, woken, parts.createRxeDevice)
   let loopOrNone: Loop | undefined
   let listening: number
   try {
@@ -120,10 +139,24 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   // A pool of its own: what the other one counts are rings.
   const own = createRingPool()
   const parked = createParkedPage(own)
-  const thresholds = { poll: (now: number) => expire(core, now), nextTimeout: () => nextDue(core) }
-  const loop = createLoop(parked.mapping.i32, [devices, thresholds], () => {
-    daemon.turn++
-  })
+  /** Nobody knows what state it is in: its programs are told that it is gone, and so it is. */
+  const fail = (device: Pick<RxeDevice, 'device'>, error: unknown): void => {
+    const { name } = device.device
+    containment.report(`device ${name}, which is removed`, error)
+    if (devices.find(name)?.device === device.device) daemon.unplug(name)
+  }
+  const loop = createLoop(
+    parked.mapping.i32,
+    polled,
+    () => {
+      daemon.turn++
+    },
+    (failed, error) => {
+      const device = devices.rxe.find(one => one === failed)
+      if (device === undefined) containment.report('thresholds of events', error)
+      else fail(device, error)
+    },
+  )
   loopOrNone = loop
   const pool = createRingPool()
   const sessions = new Set<Session>()
@@ -142,14 +175,21 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
       return { ...config, devices: devices.listed }
     },
     core,
+    dispatch: parts.dispatch ?? dispatch,
+    containment,
     network,
     pool,
     loop,
-    contexts: createContexts(pool, posted, () => {
-      loop.kick()
-      endIfUnused()
-    }),
-    events: createEventSockets(core, holders),
+    contexts: createContexts(
+      pool,
+      posted,
+      () => {
+        loop.kick()
+        endIfUnused()
+      },
+      containment,
+    ),
+    events: createEventSockets(core, holders, containment),
     shares: createShares(),
     trace: createTraceHub(nowMicroseconds),
     refreshCounters: () => files?.refreshCounters(),
@@ -176,7 +216,7 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
   try {
     const written = createDeviceFiles(root, devices.all)
     files = written
-    if (interfaces) follow = followInterfaces(interfaces, devices.rxe, device => written.changed(device))
+    if (interfaces) follow = followInterfaces(interfaces, devices.rxe, device => written.changed(device), fail)
   } catch (error) {
     loop.stop()
     interfaces?.close()
@@ -196,25 +236,30 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     if (closed) return
     closed = true
     clearTimeout(unused)
-    listener.stop()
-    for (const session of [...sessions]) session.close()
-    daemon.contexts.closeAll()
-    devices.removeAll()
-    daemon.events.closeAll()
-    loop.stop()
-    interfaces?.close()
-    close(parked.fd)
-    own.release(parked.mapping)
-    closeSync(spare)
-    removeTree(root)
-    stopListening()
+    containment.runAll('the end of the daemon', [
+      () => listener.stop(),
+      ...[...sessions].map(session => session.close),
+      () => daemon.contexts.closeAll(),
+      () => devices.removeAll(),
+      () => daemon.events.closeAll(),
+      () => loop.stop(),
+      () => interfaces?.close(),
+      () => close(parked.fd),
+      () => own.release(parked.mapping),
+      () => closeSync(spare),
+      () => removeTree(root),
+      stopListening,
+    ])
     finish()
   }
 
   /** A context without a session: its descriptor is on its way to another program, or was left to one. */
   const isUnused = (): boolean => endWithLastClient && sessions.size === 0 && daemon.contexts.count === 0
   const endIfUnused = (): void => {
-    if (isUnused()) setImmediate(() => isUnused() && end())
+    if (isUnused())
+      setImmediate(() => {
+        if (isUnused()) end()
+      })
   }
 
   // Whoever started us to be a client may have died before it connected.
@@ -244,11 +289,13 @@ export const startDaemon = async ({ socket: path, config, endWithLastClient }: D
     spare = openSync('/dev/null', 'r')
   }
 
-  const listener = watch(listening, { readable: true }, () => {
+  const guardedGreet = containment.guard('a new session', greet)
+  const onConnection = (): void => {
     let fd = accept(listening)
-    for (; fd >= 0; fd = accept(listening)) greet(fd)
+    for (; fd >= 0; fd = accept(listening)) guardedGreet(fd)
     if (fd === -EMFILE) turnAway()
-  })
+  }
+  const listener = watch(listening, { readable: true }, containment.guard('the listening socket', onConnection))
 
   return {
     socket,

@@ -24,8 +24,7 @@ export interface DaemonDevice {
   readonly rxe: RxeDevice | undefined
 }
 
-/** What the loop polls is all soft devices together. */
-export interface Devices extends Pollable {
+export interface Devices {
   /** In order of their coming. */
   readonly all: readonly DaemonDevice[]
   /** The soft devices among them, always in this array. */
@@ -41,12 +40,17 @@ export interface Devices extends Pollable {
   removeAll(): void
 }
 
-/** `woken`: packets have come to a device; absent where nobody needs to be told. */
+/**
+ * `polled`: what the loop polls; soft devices join it while they are there. `woken`: packets have come to a device;
+ * absent where nobody needs to be told.
+ */
 export const createDevices = (
   core: Core,
   network: Network,
   interfaces: Interfaces | undefined,
+  polled: Pollable[],
   woken?: () => void,
+  createRxe: typeof createRxeDevice = createRxeDevice,
 ): Devices => {
   const all: DaemonDevice[] = []
   const rxe: RxeDevice[] = []
@@ -55,9 +59,10 @@ export const createDevices = (
     const port = network.attach(spec)
     try {
       const identity = identityOf(spec, interfaces)
-      const made = createRxeDevice(core, { name: spec.name, identity, port, now: nowMicroseconds })
+      const made = createRxe(core, { name: spec.name, identity, port, now: nowMicroseconds })
       if (woken !== undefined) port.wake = woken
       rxe.push(made)
+      polled.push(made)
       return { spec, device: made.device as Device, rxe: made }
     } catch (error) {
       network.detach(spec.name)
@@ -68,16 +73,6 @@ export const createDevices = (
   const others = { ctx: createCtxDevice, null: createNullDevice }
 
   const devices: Devices = {
-    poll(now, where) {
-      let progress = false
-      for (let i = 0; i < rxe.length; i++) progress = rxe[i].poll(now, where) || progress
-      return progress
-    },
-    nextTimeout() {
-      let due = Number.POSITIVE_INFINITY
-      for (let i = 0; i < rxe.length; i++) due = Math.min(due, rxe[i].nextTimeout())
-      return due
-    },
     all,
     rxe,
     get listed() {
@@ -98,7 +93,10 @@ export const createDevices = (
       if (found === undefined)
         throw new Error(`there is no device ${name}; there are ${all.map(({ spec }) => spec.name).join(', ')}`)
       all.splice(all.indexOf(found), 1)
-      if (found.rxe !== undefined) rxe.splice(rxe.indexOf(found.rxe), 1)
+      if (found.rxe !== undefined) {
+        rxe.splice(rxe.indexOf(found.rxe), 1)
+        polled.splice(polled.indexOf(found.rxe), 1)
+      }
       unregister(found.device)
       network.detach(name)
     },

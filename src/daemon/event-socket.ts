@@ -24,6 +24,7 @@ import {
   socketPair,
   unreadBytes,
 } from '../host/sockets.ts'
+import { type Containment, createContainment } from './containment.ts'
 
 export interface EventSocket extends EventSink {
   /** The program's end, until it has been passed on. */
@@ -52,7 +53,11 @@ const isEqual = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length
  * `holders`: the processes in which the program's end is looked for, most likely ones first. `hungUp`: the program
  * closed its last copy.
  */
-export const createEventSocket = (holders: () => Iterable<ProcessHandle>, hungUp: () => void): EventSocket => {
+export const createEventSocket = (
+  holders: () => Iterable<ProcessHandle>,
+  hungUp: () => void,
+  containment: Containment = createContainment(),
+): EventSocket => {
   const [ours, theirs] = socketPair()
   // The program's end waits, as Linux's event files do; our looks into it never do (MSG_DONTWAIT).
   setBlocking(theirs)
@@ -80,10 +85,18 @@ export const createEventSocket = (holders: () => Iterable<ProcessHandle>, hungUp
     watcher.update({ readable: true, writable: result === -EAGAIN })
   }
 
-  const watcher = watch(ours, { readable: true }, readable => {
-    if (readable && recvSmall(ours, scratch) === 0) hungUp()
-    else push()
-  })
+  const watcher = watch(
+    ours,
+    { readable: true },
+    containment.guard(
+      'an event socket',
+      (readable: boolean) => {
+        if (readable && recvSmall(ours, scratch) === 0) hungUp()
+        else push()
+      },
+      hungUp,
+    ),
+  )
 
   /** A copy of the program's end, from whatever process has one; negative if none can be reached. */
   const fetch = (): number => {

@@ -9,6 +9,7 @@ import type { ProcessHandle } from '../host/process.ts'
 import { setSendTimeout } from '../host/sockets.ts'
 import { DriverOps } from '../spec/classes/driver_ops.ts'
 import { DescriptorMark, InstallKind } from '../spec/session.ts'
+import type { Containment } from './containment.ts'
 import { createEventSocket, type EventSocket } from './event-socket.ts'
 import { orGiveBack, type Share } from './shares.ts'
 
@@ -30,17 +31,25 @@ export const kindOf = (fd: FdObject): number =>
   fd.class.name === DriverOps.name ? InstallKind.DRIVER : InstallKind.EVENT
 
 /** `holders`: the processes that may have the programs' ends, most likely ones first. */
-export const createEventSockets = (core: Core, holders: () => Iterable<ProcessHandle>): EventSockets => {
+export const createEventSockets = (
+  core: Core,
+  holders: () => Iterable<ProcessHandle>,
+  containment?: Containment,
+): EventSockets => {
   const numbers = new Map<string, number>()
   const sockets = new Map<string, EventSocket>()
   return {
     create(fd, share) {
       const giveBack = share.take(1)
       const socket = orGiveBack(giveBack, () =>
-        createEventSocket(holders, () => {
-          closeDescriptor(core, fd.handle)
-          drop()
-        }),
+        createEventSocket(
+          holders,
+          () => {
+            closeDescriptor(core, fd.handle)
+            drop()
+          },
+          containment,
+        ),
       )
       setSendTimeout(socket.theirs, DescriptorMark.FIRST + kindOf(fd), DescriptorMark.MICROSECONDS)
       const drop = (): void => {

@@ -32,15 +32,26 @@ const same = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byt
 
 /**
  * Begins to follow; `changed` is told when a device's port or GIDs are not what they were, before programs are.
- * `devices` may grow and shrink; the function returned is told of each that joined it.
+ * `devices` may grow and shrink; the function returned is told of each that joined it. `failed`: a device could not be
+ * made to follow, by a fault of ours.
  */
 export const followInterfaces = (
   interfaces: Interfaces,
   devices: readonly Followed[],
   changed: (device: Followed) => void,
+  failed: (device: Followed, error: unknown) => void,
 ): ((added: Followed) => void) => {
   const indexOf = ({ state }: Followed): number => state.identity.interfaceIndex
   const on = (index: number): readonly Followed[] => devices.filter(device => indexOf(device) === index)
+
+  const each = (some: readonly Followed[], body: (followed: Followed) => void): void => {
+    for (const followed of some)
+      try {
+        body(followed)
+      } catch (error) {
+        failed(followed, error)
+      }
+  }
 
   /** Whether a device takes this address: as its own, besides its own, or not at all. */
   const claimOf = ({ state }: Followed, index: number, address: Uint8Array): 'own' | 'spare' | undefined => {
@@ -88,28 +99,28 @@ export const followInterfaces = (
     })
     const link = interfaces.links().get(index)
     if (came.length === 0 || link === undefined) return
-    for (const followed of came) move(followed, link)
+    each(came, followed => move(followed, link))
     begin(index)
   }
 
   const onAddress = (index: number, address: Uint8Array, present: boolean): void => {
     const link = interfaces.links().get(index)
     if (present && link !== undefined) settle(link, address)
-    for (const followed of on(index)) {
+    each(on(index), followed => {
       const claim = claimOf(followed, index, address)
-      if (claim === undefined) continue
+      if (claim === undefined) return
       if (!present) followed.state.port.removeAddress(address)
       tell(followed, present ? appeared(followed, address, claim) : removeGid(followed.device, address))
-    }
+    })
   }
 
   const onLink = (index: number, now: NetworkInterface | undefined): void => {
     if (now !== undefined) settle(now)
-    for (const followed of on(index)) {
+    each(on(index), followed => {
       if (now !== undefined && now.name !== followed.state.identity.interfaceName) move(followed, now)
       const link = now ? { up: now.up, carrier: now.carrier, pathMtu: pathMtuOf(now.mtu) } : GONE
       tell(followed, setLink(followed.device, link))
-    }
+    })
   }
 
   const begin = (index: number): void => {

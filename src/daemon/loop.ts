@@ -7,6 +7,8 @@
  * says so in the parked page, looks at all queues once more, and only if that finds nothing goes back to the event
  * loop, where a doorbell, a call or a timer wakes it. A busy loop lets the event loop run in between, so that calls are
  * answered.
+ *
+ * A device that throws is told to `failed`, once the others have had their turn; the loop goes on with them.
  */
 
 import { Where } from '../drivers/rxe/posts.ts'
@@ -39,8 +41,20 @@ const LINGER = 20
 const LOST = 500
 const WITHOUT_LINGER = 20_000
 
-/** `turn` is told each time the loop begins to look: what was found out about a process before may be true no more. */
-export const createLoop = (parked: Int32Array, devices: readonly Pollable[], turn: () => void = () => {}): Loop => {
+const rethrow = (_device: Pollable, error: unknown): void => {
+  throw error
+}
+
+/**
+ * `devices` may grow and shrink. `turn` is told each time the loop begins to look: what was found out about a process
+ * before may be true no more. `failed` is told of a device that has thrown, and may take it out.
+ */
+export const createLoop = (
+  parked: Int32Array,
+  devices: readonly Pollable[],
+  turn: () => void = () => {},
+  failed: (device: Pollable, error: unknown) => void = rethrow,
+): Loop => {
   let running = false
   let stopped = false
   let immediate: NodeJS.Immediate | undefined
@@ -51,10 +65,28 @@ export const createLoop = (parked: Int32Array, devices: readonly Pollable[], tur
   let timerDue = Infinity
   let lingerFrom = Number.NEGATIVE_INFINITY
 
+  /** Devices that threw in this look, which is not over: undefined if none did. */
+  let thrown: Map<Pollable, unknown> | undefined
+  const note = (device: Pollable, error: unknown): void => {
+    thrown ??= new Map()
+    thrown.set(device, error)
+  }
+  const tellThrown = (): void => {
+    const told = thrown
+    thrown = undefined
+    for (const [device, error] of told ?? []) failed(device, error)
+  }
+
   const pollAll = (where: Where): boolean => {
     const now = nowMicroseconds()
     let progress = false
-    for (const device of devices) progress = device.poll(now, where) || progress
+    for (let i = 0; i < devices.length; i++)
+      try {
+        progress = devices[i].poll(now, where) || progress
+      } catch (error) {
+        note(devices[i], error)
+      }
+    if (thrown !== undefined) tellThrown()
     return progress
   }
 
@@ -80,32 +112,48 @@ export const createLoop = (parked: Int32Array, devices: readonly Pollable[], tur
 
   const armTimer = (): void => {
     let due = Infinity
-    for (const device of devices) due = Math.min(due, device.nextTimeout())
+    for (let i = 0; i < devices.length; i++)
+      try {
+        due = Math.min(due, devices[i].nextTimeout())
+      } catch (error) {
+        note(devices[i], error)
+      }
+    if (thrown !== undefined) tellThrown()
     if (due >= timerDue) return
     timerDue = due
     timer.set(due - nowMicroseconds())
   }
 
-  const run = (first: Where): void => {
-    if (running || stopped) return
-    running = true
-    turn()
-    setWord(parked, ParkedPage.PARKED, 0)
+  /** Polls until there is nothing to do, and then is parked; false if the slice is over before that. */
+  const untilParked = (first: Where): boolean => {
     for (let late = false; drain(first, late); late = true) {
       setWord(parked, ParkedPage.PARKED, 1)
       if (!pollAll(Where.ALL)) {
         armTimer()
-        running = false
-        return
+        return true
       }
       setWord(parked, ParkedPage.PARKED, 0)
     }
-    // Not parked: nobody rings, so come back by ourselves, and look at every queue then.
-    immediate ??= setImmediate(() => {
-      immediate = undefined
-      run(Where.ALL)
-    })
-    running = false
+    return false
+  }
+
+  const run = (first: Where): void => {
+    if (running || stopped) return
+    running = true
+    let rests = false
+    try {
+      turn()
+      setWord(parked, ParkedPage.PARKED, 0)
+      rests = untilParked(first)
+    } finally {
+      running = false
+      // Not parked: nobody rings, so come back by ourselves, and look at every queue then.
+      if (!rests)
+        immediate ??= setImmediate(() => {
+          immediate = undefined
+          run(Where.ALL)
+        })
+    }
   }
   const kick = (): void => run(Where.USED)
 

@@ -7,7 +7,7 @@
  * happens is that it is disconnected; what it had opened goes with its doorbell sockets.
  */
 import { closeDescriptor, findDescriptor } from '../core/descriptors.ts'
-import { type Dialect, dispatch } from '../core/dispatch.ts'
+import type { Dialect } from '../core/dispatch.ts'
 import type { Caller, Context } from '../core/model.ts'
 import { systemDevice } from '../core/system.ts'
 import { EAGAIN, SystemError } from '../host/errno.ts'
@@ -126,6 +126,7 @@ const serve = (
   trusted: boolean,
   ended: () => void,
 ): Session => {
+  const { containment } = daemon
   const space = createProcessSpace(process, () => daemon.turn)
   const request = newRequest()
   /**
@@ -236,8 +237,9 @@ const serve = (
       if (!reachable) throw new CallError('EACCES', `the memory of process ${process.pid} is out of our reach`)
       how()
     } catch (error) {
-      if (!(error instanceof CallError || error instanceof SystemError)) throw error
-      refuseOpen(error.errno)
+      const foreseen = error instanceof CallError || error instanceof SystemError
+      if (!foreseen) containment.report('the opening of a device', error)
+      refuseOpen(foreseen ? error.errno : Errno.EIO)
     }
   }
 
@@ -294,12 +296,11 @@ const serve = (
   }
 
   /** A fault of ours must not take other processes' daemon away: the call fails, and the log says why. */
-  const failed =
-    (to: Header) =>
-    (error: unknown): void => {
-      console.error('userdma daemon: a call failed in an unforeseen way:', error)
+  const failed = (to: Header): ((error: unknown) => void) =>
+    containment.guard('an answer', error => {
+      containment.report('a call', error)
       refuseCall(to, Errno.EIO)
-    }
+    })
 
   const runCall = <M extends readonly unknown[]>(
     context: Context,
@@ -314,7 +315,7 @@ const serve = (
     const to = { ...request }
     daemon.calling = process
     try {
-      const answer = dispatch(context, watched, message, by, descriptor)
+      const answer = daemon.dispatch(context, watched, message, by, descriptor)
       if (answer instanceof Promise) answer.then(later => sendAnswer(to, later)).catch(failed(to))
       else if (to.type === MessageType.MAP) sendMap(to, context, answer)
       else sendAnswer(request, answer)
@@ -392,24 +393,32 @@ const serve = (
     }
   }
 
-  const watcher = watch(fd, { readable: true }, (readable, writable) => {
+  const onReady = (readable: boolean, writable: boolean): void => {
     if (writable) desk.onWritable()
     if (readable) onReadable()
-  })
+  }
+  // Whatever was not a call: in which state the session is nobody knows.
+  const watcher = watch(
+    fd,
+    { readable: true },
+    containment.guard('a session', onReady, () => session.close()),
+  )
 
   const session: Session = {
     process,
     close() {
       if (closed) return
       closed = true
-      daemon.trace.settle(numbersMade)
-      watcher.stop()
-      close(fd)
-      desk.close()
-      space.close()
-      passed?.close()
-      closeProcess(process)
-      ended()
+      containment.runAll('the end of a session', [
+        () => daemon.trace.settle(numbersMade),
+        () => watcher.stop(),
+        () => close(fd),
+        () => desk.close(),
+        () => space.close(),
+        () => passed?.close(),
+        () => closeProcess(process),
+        ended,
+      ])
     },
   }
   return session

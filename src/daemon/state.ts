@@ -1,10 +1,12 @@
 /*
  * What the parts of the daemon share.
  */
+import type { dispatch } from '../core/dispatch.ts'
 import type { Core } from '../core/model.ts'
 import type { RingPool } from '../host/mapping.ts'
 import type { ProcessHandle } from '../host/process.ts'
 import type { DaemonConfig, DeviceSpec, ListedDevice } from '../uapi/tool.ts'
+import type { Containment } from './containment.ts'
 import type { Contexts } from './contexts.ts'
 import type { Devices } from './devices.ts'
 import type { EventSockets } from './event-sockets.ts'
@@ -17,6 +19,9 @@ export interface DaemonState {
   /** With the devices that there are now. */
   readonly config: DaemonConfig & { readonly devices: readonly ListedDevice[] }
   readonly core: Core
+  readonly dispatch: typeof dispatch
+  /** Boundaries around what comes from the event loop. */
+  readonly containment: Containment
   readonly network: Network
   readonly pool: RingPool
   readonly loop: Loop

@@ -1,0 +1,57 @@
+/*
+ * Faults of our own: what happens when code of the daemon throws where it should not.
+ *
+ * Every entry from the event loop into the daemon is a boundary: a session's messages, a doorbell, a timer, a device's
+ * poll (loop.ts). What is thrown there is reported with its stack, and ends at most the one whose work it was: all
+ * others go on. A fault that repeats is reported at its 1st, 2nd, 4th, 8th … time, so that it cannot fill a disk.
+ */
+
+export interface Containment {
+  /** Faults since the start. */
+  readonly count: number
+  /** Logs a fault; `where`: whose work it was, in few words. */
+  report(where: string, error: unknown): void
+  /** `body` as a callback that never throws. A fault is reported; then `failed` runs, within the same boundary. */
+  guard<A extends readonly unknown[]>(
+    where: string,
+    body: (...args: A) => void,
+    failed?: () => void,
+  ): (...args: A) => void
+  /** Runs all steps, also those after one that fails. */
+  runAll(where: string, steps: readonly (() => void)[]): void
+}
+
+export const createContainment = (log: (...words: unknown[]) => void = console.error): Containment => {
+  let count = 0
+  const counts = new Map<string, number>()
+  const report = (where: string, error: unknown): void => {
+    count++
+    const times = (counts.get(where) ?? 0) + 1
+    counts.set(where, times)
+    if ((times & (times - 1)) !== 0) return
+    log(`userdma daemon: a fault of its own in ${where}${times > 1 ? `, ${times} times so far` : ''}:`, error)
+  }
+  const attempt = (where: string, body: () => void): boolean => {
+    try {
+      body()
+      return true
+    } catch (error) {
+      report(where, error)
+      return false
+    }
+  }
+  return {
+    get count() {
+      return count
+    },
+    report,
+    guard(where, body, failed) {
+      return (...args) => {
+        if (!attempt(where, () => body(...args))) attempt(where, () => failed?.())
+      }
+    },
+    runAll(where, steps) {
+      for (const step of steps) attempt(where, step)
+    },
+  }
+}

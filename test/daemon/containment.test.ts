@@ -1,0 +1,280 @@
+/*
+ * Faults of our own, injected: a device's poll, a session's call, a message, a timer, a doorbell. Each ends at most the
+ * one whose work it was, the log has the stack, and everybody else goes on.
+ */
+import assert from 'node:assert/strict'
+import { closeSync, existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { dispatch } from '../../src/core/dispatch.ts'
+import { openContext, unregister } from '../../src/core/registry.ts'
+import { createContainment } from '../../src/daemon/containment.ts'
+import { createContexts } from '../../src/daemon/contexts.ts'
+import { type Daemon, type DaemonParts, startDaemon } from '../../src/daemon/daemon.ts'
+import { createLoop, type Pollable } from '../../src/daemon/loop.ts'
+import { createRxeDevice, type RxeDevice } from '../../src/drivers/rxe/device.ts'
+import { createRingPool } from '../../src/host/mapping.ts'
+import { Errno } from '../../src/spec/errno.ts'
+import { ParkedPage } from '../../src/spec/session.ts'
+import { machine } from '../drivers/rxe/machine.ts'
+import { scratchFolder } from '../tools.ts'
+import { type Client, dial } from './client.ts'
+import { unbounded } from './unbounded.ts'
+
+const folder = scratchFolder()
+const Command = { ALLOC_PD: 3, DEALLOC_PD: 4 } as const
+
+/** A log, of which each line is the words and the stack. */
+const journal = () => {
+  const lines: string[] = []
+  const log = (...words: unknown[]): void => {
+    lines.push(words.map(word => (word instanceof Error ? word.stack : String(word))).join(' '))
+  }
+  return { lines, log }
+}
+
+/** What reaches the process fails the test. */
+const noStray = (t: TestContext): void => {
+  const stray = (error: unknown): void => assert.fail(`it reached the process: ${String(error)}`)
+  for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
+    process.on(event, stray)
+    t.after(() => process.off(event, stray))
+  }
+}
+
+let daemons = 0
+const daemonWith = async (t: TestContext, parts: Partial<DaemonParts>): Promise<Daemon> => {
+  noStray(t)
+  const daemon = await startDaemon({
+    socket: join(folder, `sock${daemons++}`),
+    config: {
+      devices: ['127.0.0.1', '127.0.0.2'].map((address, i) => ({ name: `rxe${i}`, address })),
+      fault: '',
+      link: 'memory',
+    },
+    endWithLastClient: false,
+    parts,
+  })
+  t.after(() => daemon.close())
+  return daemon
+}
+
+const greeted = async (t: TestContext, daemon: Daemon): Promise<Client> => {
+  const client = dial(t, daemon)
+  await client.hello()
+  return client
+}
+
+const isServed = async (client: Client, context: number): Promise<void> => {
+  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, 16)
+  assert.equal((await client.command(context, Command.DEALLOC_PD, [0])).ret, 12)
+}
+
+for (const where of ['poll', 'nextTimeout'] as const)
+  test(`a device whose ${where} throws is removed with DEVICE_FATAL; the others go on`, async t => {
+    const { lines, log } = journal()
+    let broken = false
+    const daemon = await daemonWith(t, {
+      log,
+      createRxeDevice: (core, options) => {
+        const made = createRxeDevice(core, options)
+        if (options.name !== 'rxe1') return made
+        const fault = (): void => {
+          if (broken) throw new Error('injected into the device')
+        }
+        const device: RxeDevice = {
+          ...made,
+          poll: (now, at) => {
+            if (where === 'poll') fault()
+            return made.poll(now, at)
+          },
+          nextTimeout: () => {
+            if (where === 'nextTimeout') fault()
+            return made.nextTimeout()
+          },
+        }
+        return device
+      },
+    })
+    const client = await greeted(t, daemon)
+    const healthy = await client.context(0)
+    const { context, descriptors } = await client.open(1)
+    client.keep(descriptors)
+    const { fds } = await client.command(context, 0, [], 2)
+    client.keep(fds)
+    await isServed(client, context)
+
+    broken = true
+    await isServed(client, healthy)
+    assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EIO)
+    assert.equal(readFileSync(fds[0]).readUInt32LE(8), 8, 'DEVICE_FATAL, and then the end')
+    assert.equal(lines.length, 1)
+    assert.match(lines[0], /device rxe1.*injected into the device\n\s+at /s)
+    assert.equal(existsSync(`${daemon.socket}.tree/sys/class/infiniband/rxe1`), false)
+    assert.deepEqual(
+      (await client.stat()).devices.map(({ name }) => name),
+      ['rxe0'],
+    )
+    await isServed(client, healthy)
+    // Its place can be taken again.
+    broken = false
+    await client.tool({ what: 'device', add: { name: 'rxe1', address: '127.0.0.2' } })
+    await isServed(client, await client.context(1))
+  })
+
+test('a call that fails in an unforeseen way answers EIO, now or later; its session and the others go on', async t => {
+  const { lines, log } = journal()
+  let fault: 'none' | 'throws' | 'rejects' = 'none'
+  const daemon = await daemonWith(t, {
+    log,
+    dispatch: (...args) => {
+      if (fault === 'throws') throw new Error('injected into a call')
+      return fault === 'rejects' ? Promise.reject(new Error('injected into a promise')) : dispatch(...args)
+    },
+  })
+  const client = await greeted(t, daemon)
+  const other = await greeted(t, daemon)
+  const context = await client.context(0)
+  const others = await other.context(0)
+  for (const kind of ['throws', 'rejects'] as const) {
+    fault = kind
+    assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EIO)
+    fault = 'none'
+    await isServed(client, context)
+    await isServed(other, others)
+  }
+  assert.match(lines[0], /injected into a call\n\s+at /)
+  assert.match(lines[1], /injected into a promise\n\s+at /)
+})
+
+test('a message that cannot be handled by our own fault ends its session, and only that', async t => {
+  const { lines, log } = journal()
+  let broken = false
+  const daemon = await daemonWith(t, {
+    log,
+    createRxeDevice: (core, options) => {
+      const made = createRxeDevice(core, options)
+      return {
+        ...made,
+        get state() {
+          if (broken) throw new Error('injected into the statistics')
+          return made.state
+        },
+      }
+    },
+  })
+  const other = await greeted(t, daemon)
+  const others = await other.context(0)
+  const client = await greeted(t, daemon)
+  broken = true
+  await assert.rejects(client.stat())
+  broken = false
+  assert.match(lines[0], /a session: Error: injected into the statistics\n\s+at /)
+  await isServed(other, others)
+  assert.equal((await other.stat()).sessions, 0, 'beside the one that asks')
+})
+
+test('the loop is not left running, whatever throws', async () => {
+  const words = new Int32Array(ParkedPage.bytes / 4)
+  const told: unknown[] = []
+  let polls = 0
+  let fault = true
+  const healthy: Pollable = {
+    poll: () => {
+      polls++
+      return false
+    },
+    nextTimeout: () => Number.POSITIVE_INFINITY,
+  }
+  const broken: Pollable = {
+    poll: () => {
+      if (fault) throw new Error('injected')
+      return false
+    },
+    nextTimeout: () => Number.POSITIVE_INFINITY,
+  }
+  const devices = [broken, healthy]
+  const loop = createLoop(
+    words,
+    devices,
+    () => {},
+    device => {
+      told.push(device)
+      devices.splice(devices.indexOf(device), 1)
+      // Who takes a device out calls the loop.
+      loop.kick()
+    },
+  )
+  loop.kick()
+  assert.deepEqual(told, [broken])
+  assert.equal(words[ParkedPage.PARKED], 1)
+  const before = polls
+  loop.kick()
+  assert.ok(polls > before)
+  loop.stop()
+
+  // One who is told and throws himself: the loop comes back by itself.
+  const again = createLoop(words, [broken], () => {})
+  assert.throws(() => again.kick(), /injected/)
+  fault = false
+  while (words[ParkedPage.PARKED] === 0) await new Promise(setImmediate)
+  again.stop()
+})
+
+test('a timer and a doorbell that throw are told, and the context ends nevertheless', async t => {
+  noStray(t)
+  const { lines, log } = journal()
+  const m = machine(1)
+  let looks = 0
+  let seen = (): void => {}
+  const contexts = createContexts(
+    createRingPool(),
+    () => {},
+    () => {
+      looks++
+      seen()
+      throw new Error('injected into what comes after')
+    },
+    createContainment(log),
+  )
+  const look = (): Promise<void> =>
+    new Promise(done => {
+      seen = done
+    })
+  const { open, doorbell } = contexts.open(m.devices[0].device, 0, unbounded)
+  const held = open.memory.share()
+  const rung = look()
+  closeSync(doorbell)
+  await rung
+  const timed = look()
+  await timed
+  closeSync(held)
+  while (contexts.count > 0) await look()
+  await new Promise(setImmediate)
+  assert.match(lines[0], /a doorbell: Error: injected/)
+  assert.match(lines[1], /adrift: Error: injected/)
+  assert.ok(looks >= 3)
+})
+
+test('a device is removed to the end although its driver throws on the way', () => {
+  const m = machine(1)
+  const { device } = m.devices[0]
+  const context = openContext(device)
+  m.devices[0].state.port.close = () => {
+    throw new Error('injected into the port')
+  }
+  unregister(device)
+  assert.deepEqual([m.core.faults, m.core.devices.size, context.closed, device.contexts.size], [1, 0, true, 0])
+})
+
+test('a fault that repeats is told at its 1st, 2nd, 4th … time', () => {
+  const { lines, log } = journal()
+  const containment = createContainment(log)
+  const guarded = containment.guard('a test', () => {
+    throw new Error('again')
+  })
+  for (let i = 0; i < 100; i++) guarded()
+  assert.equal(containment.count, 100)
+  assert.equal(lines.length, 7)
+  assert.match(lines[6], /a test, 64 times so far: Error: again/)
+})
