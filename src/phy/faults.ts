@@ -163,6 +163,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
       flows[flow] = address
       return flow
     },
+    holdFlow: port.holdFlow,
     closeFlow: sending.closeFlow,
     peerOf: port.peerOf,
     reserve: port.reserve,

@@ -23,6 +23,8 @@ const inRange = (name: string, value: number, max: number): void => {
 export interface FlowTable {
   /** The number of a port's flow; the record is copied. Throws a RangeError for a record that no header can hold. */
   open(port: number, address: FlowAddress): number
+  /** An open flow of a port is to be closed once more often. */
+  reopen(port: number, flow: number): void
   close(port: number, flow: number): void
   /** Closes every flow of a port. */
   closeAll(port: number): void
@@ -88,8 +90,11 @@ export const createFlowTable = (): FlowTable => {
   const drop = (flow: number): void => {
     flows.drop(flow)
   }
-  const close = (port: number, flow: number): void => {
+  const requireOpen = (port: number, flow: number): void => {
     if (!isOpen(port, flow)) throw new Error(`flow ${flow} is not open`)
+  }
+  const close = (port: number, flow: number): void => {
+    requireOpen(port, flow)
     opened[flow]--
     peers.drop(peerOfFlow[flow])
     drop(flow)
@@ -124,6 +129,12 @@ export const createFlowTable = (): FlowTable => {
       for (let i = 0; i < ADDRESS_WORDS; i++) peerKey[1 + i] = key[DESTINATION + i]
       peerOfFlow[flow] = peers.take(peerKey, 0)
       return flow
+    },
+    reopen: (port, flow) => {
+      requireOpen(port, flow)
+      opened[flow]++
+      flows.hold(flow)
+      peers.hold(peerOfFlow[flow])
     },
     close,
     closeAll: port => {

@@ -285,6 +285,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         leave(groups.find(scratch, 0))
       },
       openFlow: address => flows.open(me, address),
+      holdFlow: flow => flows.reopen(me, flow),
       closeFlow: flow => flows.close(me, flow),
       peerOf: address => {
         addressWords(address, scratch, 0)

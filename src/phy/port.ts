@@ -148,6 +148,8 @@ export interface Port {
    * hold, and for one that this port cannot send.
    */
   openFlow(address: FlowAddress): number
+  /** As if an open flow were opened once more: it stays open, and means the same path, until one more `closeFlow`. */
+  holdFlow(flow: number): void
   closeFlow(flow: number): void
   /** The number by which `ReceivedRun.peer` names this source address, while a flow to it is open; -1 otherwise. */
   peerOf(address: Uint8Array): number

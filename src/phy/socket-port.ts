@@ -56,7 +56,7 @@ export const createAddresses = <S>(): Addresses<S> => {
   }
 }
 
-type Parts = 'closeFlow' | 'peerOf' | 'takeRoom' | 'giveRoom' | 'nextTimeout' | 'onTimeout'
+type Parts = 'holdFlow' | 'closeFlow' | 'peerOf' | 'takeRoom' | 'giveRoom' | 'nextTimeout' | 'onTimeout'
 
 /** Parts of a port with these flows and senders; its rooms are at `roomsAt` of the arena. */
 export const socketPortParts = (flows: FlowTable, senders: Senders, roomsAt: number): Pick<Port, Parts> => {
@@ -68,6 +68,7 @@ export const socketPortParts = (flows: FlowTable, senders: Senders, roomsAt: num
   }
   return {
     peerOf,
+    holdFlow: flow => flows.reopen(0, flow),
     closeFlow: flow => {
       const { destination } = flows.recordOf(flow) ?? noAddress
       const peer = peerOf(destination)

@@ -174,6 +174,19 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.throws(() => sendRun(a, flow, 3, 1), /not open/)
     })
 
+    it('keeps a flow that is held open until it is closed once more', () => {
+      const [a] = ports(1)
+      const flow = a.openFlow(flowTo(1, 2))
+      a.holdFlow(flow)
+      a.closeFlow(flow)
+      assert.notEqual(a.openFlow(flowTo(1, 3)), flow)
+      assert.ok(a.peerOf(link.address(2)) >= 0)
+      assert.ok(sendRun(a, flow, 3, 1))
+      a.closeFlow(flow)
+      assert.throws(() => sendRun(a, flow, 3, 1), /not open/)
+      assert.throws(() => a.holdFlow(flow), /not open/)
+    })
+
     it('refuses flow records that no header can hold', () => {
       const [a] = ports(1)
       assert.throws(() => a.openFlow(flowTo(1, 2, { sourcePort: 65536 })), /sourcePort.*65536/)

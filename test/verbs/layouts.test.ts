@@ -52,7 +52,13 @@ const sendQueue = (name: Name, toFlow?: number) => {
   const destinations =
     toFlow === undefined
       ? undefined
-      : { byHandle: (number: number) => number + toFlow, byVector: () => -2, close: () => {} }
+      : {
+          byHandle: (number: number) => number + toFlow,
+          byVector: () => -2,
+          hold: () => {},
+          release: () => {},
+          close: () => {},
+        }
   const receive = createReceiveQueue(memory, 4, PIECES)
   const work = ringWork([{ send, receive, destinations }])
   return { send, receive, ring: programSide(send.ring), receiveRing: programSide(receive.ring), work }

@@ -4,6 +4,11 @@
  *
  * The latter are opened when they are first seen and kept, a few for each queue pair, the one not used for longest
  * closed for another. What names no path is -1: the request is an error (Linux: local QP operation error).
+ *
+ * A request that was fetched may wait for a window or the port, and its address handle may be gone or changed before it
+ * is sent. So the queue pair holds the flow of the request that it fetched last: the engine fetches the next one only
+ * when the packets of the last one are committed or in the run being built. A run is committed at the end of a turn of
+ * sending at the latest, and only then are the flows closed that were released during the turn (`released`).
  */
 import type { GidTable } from '../../core/gids.ts'
 import type { Port } from '../../phy/port.ts'
@@ -26,7 +31,11 @@ export interface Destinations {
   byHandle(number: number): number
   /** The flow for the address vector at `at`. */
   byVector(bytes: Uint8Array, at: number): number
-  /** Closes what `byVector` has opened. */
+  /** A request with this flow is fetched: the flow stays open until the next one is, or `release`. -1: nothing. */
+  hold(flow: number): void
+  /** No request is fetched: the send queue is empty. */
+  release(): void
+  /** Closes all that is open. */
   close(): void
 }
 
@@ -39,6 +48,10 @@ interface Fields {
   readonly port: Port
   readonly gids: GidTable
   readonly pd: number
+  /** Flows to be closed when the runs of this turn of sending are committed. */
+  readonly released: number[]
+  /** The flow of the request that was fetched last, -1 for none. */
+  held: number
   /** By the vector's bytes, one character each, the last used at the end; made with the first. */
   open: Map<string, number> | undefined
 }
@@ -61,7 +74,7 @@ const openVector = ({ port, gids }: Fields, vector: Uint8Array): number => {
   }
 }
 
-const methods: Destinations & ThisType<Fields> = {
+const methods: Destinations & ThisType<Fields & Destinations> = {
   byHandle(number) {
     const ah = this.ahs.get(number)
     return ah === undefined || ah.pd !== this.pd ? -1 : ah.flow
@@ -78,13 +91,24 @@ const methods: Destinations & ThisType<Fields> = {
       if (open.size >= MOST) {
         const [oldest] = open
         open.delete(oldest[0])
-        this.port.closeFlow(oldest[1])
+        this.released.push(oldest[1])
       }
     } else open.delete(key)
     open.set(key, flow)
     return flow
   },
+  hold(flow) {
+    if (flow === this.held || flow < 0) return
+    this.port.holdFlow(flow)
+    if (this.held >= 0) this.released.push(this.held)
+    this.held = flow
+  },
+  release() {
+    if (this.held >= 0) this.port.closeFlow(this.held)
+    this.held = -1
+  },
   close() {
+    this.release()
     for (const flow of this.open?.values() ?? []) this.port.closeFlow(flow)
     this.open = undefined
   },
@@ -95,4 +119,6 @@ export const createDestinations = (
   port: Port,
   gids: GidTable,
   pd: number,
-): Destinations => Object.setPrototypeOf({ ahs, port, gids, pd, open: undefined } satisfies Fields, methods)
+  released: number[],
+): Destinations =>
+  Object.setPrototypeOf({ ahs, port, gids, pd, released, held: -1, open: undefined } satisfies Fields, methods)

@@ -153,6 +153,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     qps: [],
     lastAddress: undefined,
     rings: [],
+    released: [],
     stranded: [],
     look: row => posts.look(row),
     catchUp(row) {
@@ -221,6 +222,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   const posts = createPosts(state.rings, engine)
   // Taken out of `state` here: an object with accessors is slow to read, and this is done with every run.
   const { rowOf } = state.qpns
+  const { released } = state
 
   /** Hands a packet of `run` to all queue pairs of the group that it was sent to. */
   const deliverToGroup = (at: number, length: number, time: number): void => {
@@ -305,6 +307,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       held = false
     }
     if (!held && (mayHold || !engine.isIdle())) progress = transmit(time) || progress
+    while (released.length > 0) port.closeFlow(released.pop() as number)
     if (state.stranded.length > 0) endStranded(state)
     return progress
   }

@@ -162,7 +162,7 @@ export const qpClass = (
         // Only the rings can be refused; nothing after them fails, so nothing has to be undone.
         const destinations =
           service === Service.UD
-            ? createDestinations(device.ahs, device.port, call.device.ports[0].gids, pd.id)
+            ? createDestinations(device.ahs, device.port, call.device.ports[0].gids, pd.id, device.released)
             : undefined
         const rings = createRings(call.context, cap, (srq as SrqObject | undefined)?.state.queue, destinations)
         const { send, receive } = rings
@@ -264,6 +264,7 @@ export const qpClass = (
           state.noted = 0
           state.address = undefined
           resetRings(state)
+          state.destinations?.release()
         }
         device.look(state.row)
         return {}

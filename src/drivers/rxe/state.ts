@@ -91,6 +91,8 @@ export interface RxeState {
    * posted to the send queue of `row`, to any queue without one. Called by methods whose outcome depends on it.
    */
   readonly catchUp: (row?: number) => void
+  /** Flows of datagrams that are to be closed: the next `poll` does, when it has sent (destinations.ts). */
+  readonly released: number[]
   /** Numbers of queue pairs whose completions found no room: the next `poll` ends them. */
   readonly stranded: number[]
   /** Times that the link went down. */

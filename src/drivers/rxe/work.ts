@@ -168,6 +168,7 @@ const loadDestination = (to: Destinations, ring: Ring, wqe: number, into: Uint32
   into[at + Send.DEST_QPN] = words[(wqe + parts.UD_QPN) >> 2]
   into[at + Send.QKEY] = words[(wqe + parts.UD_QKEY) >> 2]
   into[at + Send.FLOW] = flow
+  to.hold(flow)
   if (flow < 0 && into[at + Send.REFUSED] === 0) into[at + Send.REFUSED] = LOC_QP_OP_ERR
 }
 

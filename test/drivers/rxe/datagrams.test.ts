@@ -45,9 +45,9 @@ interface Peer {
   readonly receive: Mapped
 }
 
-const make = (p: Program, cls: DatagramClass = UdQp): Peer => {
-  const cq = makeCq(p, 63)
-  const made = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 0n }
+const make = (p: Program, cls: DatagramClass = UdQp, maxSendWr = 15): Peer => {
+  const cq = makeCq(p, Math.max(63, maxSendWr))
+  const made = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap({ maxSendWr }), userHandle: 0n }
   const { object, out } = invokeNow(p.context, cls, 'create', 0, made, p.caller)
   const queues = out as unknown as Record<'sendQueue' | 'recvQueue', { offset: bigint }>
   return {
@@ -242,6 +242,91 @@ describe('address handles', () => {
     for (const { p } of [a, b]) closeContext(p.context)
     assertNothingLeft(m, [a.p, b.p])
     assert.equal(b.p.rxe.state.groups.rowsOf(GROUP).length, 0)
+  })
+})
+
+describe('the path of a datagram that waits to be sent', () => {
+  const WINDOW = 4500
+  const vectorTo = (gid: Uint8Array): Uint8Array => {
+    const vector = new Uint8Array(88)
+    vector[0] = 1
+    vector.set(gid, 8)
+    vector[28] = 1
+    return vector
+  }
+  /** More datagrams wait at `a` than one interval takes, all to `b`. */
+  const waiting = (fault = '') => {
+    const m = machine(3, fault, 'packets', WINDOW)
+    const [a, b, c] = [0, 1, 2].map(device => peer(m, device))
+    receives(b, 12)
+    receives(c, 12)
+    const { handle, number } = ah(a.p, gidOf(b))
+    for (let i = 0; i < 12; i++) sendTo(a, b.qpn, number, 1000 - 40)
+    m.settle()
+    return { m, a, b, c, handle, number }
+  }
+  const statuses = (one: Peer): unknown[] => polled(one).map(([, status]) => status)
+  const settleAll = (m: Machine): void => {
+    for (let i = 0; i < 50 && m.tick(); i++);
+  }
+
+  for (const fault of ['', 'delay=1ms,seed=3'])
+    it(`stays open when its address handle is destroyed${fault && ', also behind a fault layer'}`, () => {
+      const { m, a, b, c, handle } = waiting(fault)
+      invokeNow(a.p.context, Ah, 'destroy', handle, {}, a.p.caller)
+      // would be given the number of the path that was closed
+      ah(a.p, gidOf(c))
+      settleAll(m)
+      const sent = statuses(a)
+      const good = sent.lastIndexOf(0) + 1
+      assert.ok(good > 1 && good < 12, `${good} were fetched before the handle was destroyed`)
+      assert.deepEqual(sent.slice(good), [2, ...new Array(11 - good).fill(5)])
+      assert.equal(statuses(b).length, good)
+      assert.deepEqual(statuses(c), [])
+      for (const { p } of [a, b, c]) closeContext(p.context)
+      settleAll(m)
+      assertNothingLeft(m, [a.p, b.p, c.p])
+    })
+  it('stays what it was when its address handle is changed; later requests go elsewhere', () => {
+    const { m, a, b, c, handle } = waiting()
+    invokeNow(a.p.context, Ah, 'modify', handle, { address: path(gidOf(c)) }, a.p.caller)
+    settleAll(m)
+    assert.deepEqual(statuses(a), new Array(12).fill(0))
+    const there = statuses(b).length
+    assert.ok(there > 1 && there < 12)
+    assert.equal(c.qpn, b.qpn, 'numbers are those of each device')
+    assert.equal(statuses(c).length, 12 - there)
+  })
+  it('is closed with the queue pair', () => {
+    for (const end of ['destroy', 'reset'] as const) {
+      const { m, a, handle } = waiting()
+      invokeNow(a.p.context, Ah, 'destroy', handle, {}, a.p.caller)
+      if (end === 'destroy') invokeNow(a.p.context, UdQp, 'destroy', a.handle, {}, a.p.caller)
+      else invokeNow(a.p.context, UdQp, 'modify', a.handle, { state: Qps.RESET }, a.p.caller)
+      settleAll(m)
+      assert.equal(m.link.stat().flows, 0)
+    }
+  })
+  it('stays open for a run that is not handed over yet, however many paths are opened after it', () => {
+    const m = machine(2)
+    const p = program(m)
+    const a = make(p, UdQp, 127)
+    start(a)
+    const b = peer(m, 1)
+    receives(b)
+    const to = { qpn: b.qpn, qkey: QKEY, ah: 0 }
+    postSend(a.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 4)], to: { ...to, vector: vectorTo(gidOf(b)) } })
+    // more paths than a queue pair keeps, to which nothing is sent: the datagrams are too long
+    for (let i = 0; i < 70; i++)
+      postSend(a.send, {
+        opcode: Wr.SEND,
+        sges: [piece(a.mr, 0, 4097)],
+        to: { ...to, vector: vectorTo(ipv4(10, 0, 1, i)) },
+      })
+    m.settle()
+    assert.equal(polled(b).length, 1)
+    for (const { context } of [a.p, b.p]) closeContext(context)
+    assertNothingLeft(m, [a.p, b.p])
   })
 })
 
