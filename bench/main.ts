@@ -8,6 +8,7 @@ import { cpus } from 'node:os'
 import { callRows } from './calls.ts'
 import { chainRows } from './chain.ts'
 import { codecRows } from './codec.ts'
+import { controlRows } from './control.ts'
 import { measure, type Outcome, type Row, table } from './harness.ts'
 import { hookRows } from './hooks.ts'
 import { icrcRows } from './icrc.ts'
@@ -26,6 +27,7 @@ const rows: readonly Row[] = [
   ...inprocRows,
   ...callRows,
   ...chainRows,
+  ...controlRows,
   ...pingpongRows,
   ...writeBwRows,
   ...idleRows,

@@ -21,6 +21,13 @@ const HANG_MS = 120_000
 const hasProgram = (name: string): boolean =>
   (process.env.PATH ?? '').split(delimiter).some(folder => existsSync(join(folder, name)))
 
+/** Path of one of our own C programs (test/programs). */
+export const ownProgram = (name: string): string => {
+  const path = join(root, 'build', 'programs', name)
+  if (!existsSync(path)) throw new Unavailable(`build/programs/${name} was not built (is libibverbs-dev there?)`)
+  return path
+}
+
 /** Throws Unavailable unless the program is in PATH. */
 export const needProgram = (name: string, debianPackage: string): void => {
   if (!hasProgram(name)) throw new Unavailable(`${name} is not installed (Debian: apt-get install ${debianPackage})`)

@@ -1,11 +1,14 @@
 /*
  * Two processes throw a message back and forth over a stream socket of the unix family: what two programs on one
- * machine would use without RDMA, beside which ibv_rc_pingpong is measured.
+ * machine would use without RDMA, beside which ibv_rc_pingpong is measured. With `seqpacket` it is a socket as the
+ * preload library's, beside which a control call is measured.
  *
- *   unix_pingpong SIZE ITERATIONS      prints microseconds per round trip
+ *   unix_pingpong SIZE ITERATIONS [seqpacket]      prints microseconds per round trip
  */
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -41,15 +44,16 @@ static void receive_all(int fd, char *data, size_t size)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3) {
-        fprintf(stderr, "usage: unix_pingpong SIZE ITERATIONS\n");
+    const bool packets = argc == 4 && strcmp(argv[3], "seqpacket") == 0;
+    if (argc != 3 && !packets) {
+        fprintf(stderr, "usage: unix_pingpong SIZE ITERATIONS [seqpacket]\n");
         return 2;
     }
     const size_t size = strtoul(argv[1], NULL, 0);
     const long iterations = strtol(argv[2], NULL, 0);
     char *message = calloc(1, size);
     int ends[2];
-    if (!message || socketpair(AF_UNIX, SOCK_STREAM, 0, ends))
+    if (!message || socketpair(AF_UNIX, packets ? SOCK_SEQPACKET : SOCK_STREAM, 0, ends))
         fail("socketpair");
 
     const pid_t child = fork();

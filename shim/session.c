@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -33,6 +34,11 @@
 #define HELLO_PATIENCE_SECONDS 8
 /* Seconds after that in which it is not tried again: a program may look at many paths. */
 #define GRUDGE_SECONDS 60
+/* How long an answer is looked for before sleeping: most come sooner than a wake-up takes. */
+#define SPIN_NS 50000
+/* A sched_yield that took longer went to a program that competes for the processor: no spinning for a while. */
+#define LOST_NS 500000
+#define WITHOUT_SPIN_NS 20000000
 
 pid_t shim_pid;
 const volatile uint32_t *session_parked;
@@ -139,6 +145,30 @@ void reply_close_all(struct reply *reply)
         REAL(close)(reply->fds[--reply->fd_count]);
 }
 
+static uint64_t nanoseconds(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
+/* recvmsg without waiting, repeated for SPIN_NS at most; the daemon may need our processor to answer. */
+static ssize_t receive_soon(struct msghdr *header)
+{
+    static uint64_t spin_from;
+    const uint64_t begin = nanoseconds();
+    for (uint64_t now = begin;;) {
+        const ssize_t length = REAL(recvmsg)(session.fd, header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+        if (length >= 0 || errno != EAGAIN || now < spin_from || now - begin >= SPIN_NS)
+            return length;
+        sched_yield();
+        const uint64_t after = nanoseconds();
+        if (after - now > LOST_NS)
+            spin_from = after + WITHOUT_SPIN_NS;
+        now = after;
+    }
+}
+
 /*
  * One message into `reply`; its length, 0 at the end of the stream, -1 with errno (EAGAIN: nothing for
  * PATIENCE_SECONDS).
@@ -152,10 +182,11 @@ static ssize_t receive(struct reply *reply)
     struct iovec iov = {.iov_base = &reply->message, .iov_len = sizeof reply->message};
     struct msghdr header = {
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
-    ssize_t length;
-    do
-        length = REAL(recvmsg)(session.fd, &header, MSG_CMSG_CLOEXEC);
-    while (length < 0 && errno == EINTR);
+    ssize_t length = receive_soon(&header);
+    if (length < 0 && errno == EAGAIN)
+        do
+            length = REAL(recvmsg)(session.fd, &header, MSG_CMSG_CLOEXEC);
+        while (length < 0 && errno == EINTR);
     reply->fd_count = 0;
     reply->truncated = false;
     if (length < 0)
@@ -309,9 +340,7 @@ static int greet(const struct shim_guard *guard)
 
 static time_t now(void)
 {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec;
+    return (time_t)(nanoseconds() / 1000000000);
 }
 
 /* Why the last dialling failed, as -errno for those who hold a descriptor already: EACCES, or EIO. */

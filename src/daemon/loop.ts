@@ -15,7 +15,7 @@ import { Where } from '../drivers/rxe/posts.ts'
 import { nowMicroseconds } from '../host/clock.ts'
 import { setWord } from '../host/fence.ts'
 import { createTimer } from '../host/timer.ts'
-import { yieldProcessor } from '../host/yield.ts'
+import { lingerOnce } from '../host/yield.ts'
 import { ParkedPage } from '../spec/session.ts'
 
 /** What the loop drives. Times in microseconds of host/clock.ts. */
@@ -31,15 +31,14 @@ export interface Loop {
   kick(): void
   /** A call may have changed something: look at just that, and wake up only if it gave work. */
   touch(): void
+  /** Work is in progress: the event loop is to be given back soon. */
+  readonly awake: boolean
   stop(): void
 }
 
 /** Longest time without the event loop, and how long to look for more work before parking. Microseconds. */
 const SLICE = 500
 const LINGER = 20
-/** Who gets the processor for longer than this is no partner of ours: for so long it is not given up. Microseconds. */
-const LOST = 500
-const WITHOUT_LINGER = 20_000
 
 const rethrow = (_device: Pollable, error: unknown): void => {
   throw error
@@ -63,7 +62,6 @@ export const createLoop = (
     kick()
   })
   let timerDue = Infinity
-  let lingerFrom = Number.NEGATIVE_INFINITY
 
   /** Devices that threw in this look, which is not over: undefined if none did. */
   let thrown: Map<Pollable, unknown> | undefined
@@ -101,11 +99,7 @@ export const createLoop = (
       const progress = pollAll(where)
       const now = nowMicroseconds()
       if (progress) last = now
-      else if (now - last >= LINGER || now < lingerFrom) return true
-      else {
-        yieldProcessor()
-        if (nowMicroseconds() - now > LOST) lingerFrom = now + WITHOUT_LINGER
-      }
+      else if (now - last >= LINGER || !lingerOnce(now)) return true
       if (now - start >= SLICE && progress) return false
     }
   }
@@ -169,6 +163,9 @@ export const createLoop = (
   return {
     kick,
     touch,
+    get awake() {
+      return running || immediate !== undefined
+    },
     stop() {
       stopped = true
       timer.close()

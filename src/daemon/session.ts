@@ -10,8 +10,9 @@ import { closeDescriptor, findDescriptor } from '../core/descriptors.ts'
 import type { Dialect } from '../core/dispatch.ts'
 import type { Caller, Context } from '../core/model.ts'
 import { systemDevice } from '../core/system.ts'
+import { nowMicroseconds } from '../host/clock.ts'
 import { EAGAIN, SystemError } from '../host/errno.ts'
-import { watch } from '../host/poll.ts'
+import { eventsWait, watch } from '../host/poll.ts'
 import {
   closeProcess,
   commandName,
@@ -24,7 +25,8 @@ import {
   type ProcessHandle,
   pidfdGetfd,
 } from '../host/process.ts'
-import { close, peerCredentials, peerPidfd, recv, send } from '../host/sockets.ts'
+import { close, peerCredentials, peerPidfd, type Received, recv, send } from '../host/sockets.ts'
+import { lingerOnce } from '../host/yield.ts'
 import { CallError, Errno } from '../spec/errno.ts'
 import { HelloWants, MessageType, OpenWants, SESSION_VERSION, SessionLimits, SYSTEM_NODE } from '../spec/session.ts'
 import type { Answer } from '../uapi/call.ts'
@@ -66,6 +68,8 @@ export interface Session {
  * nobody.
  */
 const BURST = 16
+/** How long a call is looked for after another. Microseconds. */
+const LINGER = 20
 /**
  * Contexts that one session may have opened, and event descriptors of one context: more than any program needs, less
  * than we have.
@@ -376,9 +380,23 @@ const serve = (
     else call()
   }
 
+  /**
+   * The next message. Programs make calls in a row, and a wake-up for each costs more than the call: so we look a
+   * moment longer, unless there is other work.
+   */
+  const next = (): Received => {
+    const begin = nowMicroseconds()
+    for (;;) {
+      const received = recv(fd, incoming.bytes)
+      if (received.length !== -EAGAIN || daemon.loop.awake || eventsWait()) return received
+      const now = nowMicroseconds()
+      if (now - begin >= LINGER || !lingerOnce(now)) return received
+    }
+  }
+
   const onReadable = (): void => {
     for (let left = BURST; left > 0 && !closed; left--) {
-      const { length, fds } = recv(fd, incoming.bytes)
+      const { length, fds } = next()
       if (length === -EAGAIN) return
       // The end, a broken connection, or a message that is none: the client is not one of ours.
       if (length <= 0 || fds.length > SessionLimits.descriptors || readRequest(incoming, length, request)) {

@@ -10,8 +10,10 @@
  * the descriptor is drained.
  */
 import { fstatSync, type Stats } from 'node:fs'
+import { isMainThread } from 'node:worker_threads'
 import { EBADF, EEXIST, EPERM, SystemError } from './errno.ts'
-import { koffi } from './native.ts'
+import { type Arena, mapArena } from './mapping.ts'
+import { koffi, libcFunctions } from './native.ts'
 
 export interface Interest {
   readonly readable?: boolean
@@ -111,4 +113,29 @@ export const watch = (fd: number, interest: Interest, callback: ReadyCallback): 
       if (!stopped) handle.unref()
     },
   }
+}
+
+const sys = libcFunctions({
+  uv_default_loop: 'int64_t uv_default_loop()',
+  uv_backend_fd: 'int uv_backend_fd(int64_t loop)',
+  poll: 'int poll(int64_t fds, uint64_t count, int milliseconds)',
+})
+const POLLIN = 1
+/** struct pollfd: fd, events, revents. */
+const POLLFD = 8
+let backend: Arena | undefined
+
+/**
+ * Whether a descriptor that the event loop watches is ready, so that a callback which goes on would keep others
+ * waiting. Always true in a worker, whose loop cannot be asked. About 0.5 µs.
+ */
+export const eventsWait = (): boolean => {
+  if (!isMainThread) return true
+  if (backend === undefined) {
+    backend = mapArena(POLLFD)
+    // libuv's epoll descriptor is itself readable while any of its members is ready.
+    backend.i32[0] = sys().uv_backend_fd(sys().uv_default_loop())
+    backend.i32[1] = POLLIN
+  }
+  return sys().poll(backend.address, 1, 0) !== 0
 }

@@ -107,6 +107,7 @@ test('a busy loop is never parked, and lets the event loop run', async () => {
   loop.kick()
   for (let turns = 0; turns < 5; turns++) {
     assert.equal(parked(), 0, 'nobody rings while it is busy')
+    assert.equal(loop.awake, true)
     const before = polls
     await new Promise(done => setImmediate(done))
     assert.ok(polls > before, 'it comes back by itself')
@@ -117,6 +118,7 @@ test('a busy loop is never parked, and lets the event loop run', async () => {
   const still = polls
   await new Promise(done => setImmediate(done))
   assert.equal(polls, still, 'and is quiet then')
+  assert.equal(loop.awake, false)
   loop.stop()
 })
 

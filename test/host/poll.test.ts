@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
 import { test } from 'node:test'
-import { isWatched, watch } from '../../src/host/poll.ts'
+import { eventsWait, isWatched, watch } from '../../src/host/poll.ts'
 import { close, recvSmall, send, setBuffers, shutdown, socketPair } from '../../src/host/sockets.ts'
 
 const message = new Uint8Array([1])
@@ -41,6 +41,27 @@ test('readability calls back, again and again until drained', async t => {
   await turns(3)
   assert.equal(calls, drained)
   watching.stop()
+})
+
+test('a callback learns whether other watched descriptors are ready', async t => {
+  const [a, b] = pair(t)
+  const [c, d] = pair(t)
+  const seen: boolean[] = []
+  const first = watch(b, { readable: true }, () => {
+    recvSmall(b, room)
+    seen.push(eventsWait())
+    send(c, message)
+    seen.push(eventsWait())
+  })
+  const second = watch(d, { readable: true }, () => {
+    recvSmall(d, room)
+    seen.push(eventsWait())
+  })
+  send(a, message)
+  while (seen.length < 3) await turn()
+  assert.deepEqual(seen, [false, true, false])
+  first.stop()
+  second.stop()
 })
 
 test('a promise that the callback fulfils goes on in the same turn', async t => {

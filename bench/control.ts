@@ -1,0 +1,37 @@
+/*
+ * Row "control": what a control call costs an unmodified program when it makes many in a row (ibv_query_gid, an ioctl),
+ * beside two C programs that send each other messages of the same size over the same kind of socket. Both report
+ * microseconds by their own clocks, without start-up.
+ */
+import { Messages } from '../src/spec/session.ts'
+import type { Bench, Row } from './harness.ts'
+import { ownProgram, runTwin, startDaemon } from './processes.ts'
+
+const CALLS = 10_000
+/** A request of type IOCTL; its answer has as many. */
+const BYTES = Messages.header.size + Messages.ioctl.size
+
+const prepare = async (): Promise<Bench> => {
+  const program = ownProgram('calls')
+  const daemon = await startDaemon()
+  return {
+    ours: async () => Number.parseFloat(await daemon.run(program, CALLS).finished()),
+    beside: () => runTwin('unix_pingpong', BYTES, CALLS, 'seqpacket'),
+    note: `${CALLS} calls a round`,
+    close: () => daemon.stop(),
+  }
+}
+
+export const controlRows: readonly Row[] = [
+  {
+    name: 'control',
+    quantity: 'a control call from a program',
+    unit: 'µs',
+    better: 'lower',
+    cores: 2,
+    reference: 'seqpacket ping-pong in C',
+    floor: 8,
+    aim: 3,
+    prepare,
+  },
+]

@@ -1,0 +1,58 @@
+/*
+ * Control calls in a row: what a program pays for a call that needs nothing but an answer.
+ *
+ *   calls COUNT        asks COUNT times for a GID, and prints microseconds per call
+ *   calls endless      asks until it is killed, and says so after the first call
+ */
+#include <infiniband/verbs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* Asked for before the clock starts: code that is new runs slower. */
+#define WARM_UP 2000
+
+static struct ibv_context *context;
+
+static void ask(long count)
+{
+    union ibv_gid gid;
+    for (long i = 0; i < count; i++)
+        if (ibv_query_gid(context, 1, 1, &gid)) {
+            perror("ibv_query_gid");
+            exit(1);
+        }
+}
+
+int main(int argc, char **argv)
+{
+    const int endless = argc == 2 && strcmp(argv[1], "endless") == 0;
+    const long count = argc == 2 ? strtol(argv[1], NULL, 0) : 0;
+    if (count < 1 && !endless) {
+        fprintf(stderr, "usage: calls COUNT | calls endless\n");
+        return 1;
+    }
+    struct ibv_device **devices = ibv_get_device_list(NULL);
+    if (!devices || !devices[0] || !(context = ibv_open_device(devices[0]))) {
+        fprintf(stderr, "no device could be opened\n");
+        return 1;
+    }
+    ask(1);
+    if (endless) {
+        printf("asking\n");
+        fflush(stdout);
+        for (;;)
+            ask(1000);
+    }
+    ask(WARM_UP);
+    struct timespec start, end;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    ask(count);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    const double us = (double)(end.tv_sec - start.tv_sec) * 1e6 + (double)(end.tv_nsec - start.tv_nsec) / 1e3;
+    printf("%.3f usec/call\n", us / (double)count);
+    ibv_close_device(context);
+    ibv_free_device_list(devices);
+    return 0;
+}
