@@ -6,6 +6,7 @@
  * and when to give up.
  */
 
+import { because, type Cause } from '../spec/causes.ts'
 import { QpState } from '../spec/enums.ts'
 import { ICRC_BYTES, nakCode, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../spec/headers.ts'
 import { headerAt, OP_ATOMIC, OP_END, OP_ONLY, OP_READ, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
@@ -13,6 +14,7 @@ import { ackTimeouts, rnrMicroseconds, SendKind, WcStatus } from '../spec/work.t
 import type { Arena } from '../wire/arena.ts'
 import { bthOpcode, bthPadCount, bthPsn } from '../wire/bth.ts'
 import { aethSyndrome, atomicAckHi, atomicAckLo } from '../wire/extensions.ts'
+import { countNotReady, keptCause, peerCause, takeCause } from './causes.ts'
 import { drained, endOldest, failOldest } from './completing.ts'
 import { flushMoves, Moved, MoveKind, scatter, scatterPieces } from './moves.ts'
 import { psnAdd, psnDistance } from './psn.ts'
@@ -44,6 +46,22 @@ nakStatus[nakCode.INVALID_REQUEST] = REM_INV_REQ_ERR
 nakStatus[nakCode.REMOTE_ACCESS] = REM_ACCESS_ERR
 nakStatus[nakCode.REMOTE_OPERATION] = REM_OP_ERR
 nakStatus[nakCode.INVALID_RD_REQUEST] = REM_INV_RD_REQ_ERR
+
+const nakCauses: Readonly<Record<number, Cause>> = {
+  [nakCode.INVALID_REQUEST]: because('NAK_INVALID_REQUEST', {}),
+  [nakCode.REMOTE_ACCESS]: because('NAK_REMOTE_ACCESS', {}),
+  [nakCode.REMOTE_OPERATION]: because('NAK_REMOTE_OPERATION', {}),
+  [nakCode.INVALID_RD_REQUEST]: because('NAK_INVALID_RD', {}),
+}
+
+/** The oldest request is answered with something that is no answer to it. */
+const failResponse = (s: EngineState, row: number): void => {
+  const opcode = s.pool[s.rows[row * WORDS + HEAD] + WR + Send.OPCODE]
+  failOldest(s, row, BAD_RESP_ERR, because('BAD_RESPONSE', { opcode }))
+}
+
+/** What the oldest request asked for cannot be written here. */
+const failPlacing = (s: EngineState, row: number): void => failOldest(s, row, LOC_PROT_ERR, takeCause(s))
 
 /** A response packet (checked by `checkPacket`) for a QP in RTS or SQD. */
 export const onResponse = (
@@ -91,7 +109,7 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
   }
   if (s.rows[base + HEAD] === 0) return
   if (kind === NAK && value !== nakCode.PSN_SEQUENCE) {
-    failOldest(s, row, nakStatus[value])
+    failOldest(s, row, nakStatus[value], peerCause(s, row, nakCauses[value]))
     return
   }
   // nothing was sent since going back: this is an echo of what we know
@@ -177,7 +195,7 @@ const progress = (s: EngineState, row: number, now: number): void => {
   else setTimer(s.timers, row, now + timeout)
   schedule(s, row)
   if (request === 0 && (w[base + REQUESTER] & DRAINING) !== 0) drained(s, row)
-  else if (request !== 0 && p[request + STATUS] !== 0) failOldest(s, row, p[request + STATUS])
+  else if (request !== 0 && p[request + STATUS] !== 0) failOldest(s, row, p[request + STATUS], keptCause(s, row))
 }
 
 /** A READ response: its place, its length, its data; the last one completes the request. */
@@ -210,7 +228,7 @@ const onReadResponse = (
   // a part of a READ ends as a READ of its own
   const endsPart = isLast || (index + 1) % readPart(s, mtu) === 0
   if (p[request + KIND] !== READ || ends !== endsPart || payload !== (isLast ? rest : mtu)) {
-    failOldest(s, row, BAD_RESP_ERR)
+    failResponse(s, row)
     return
   }
   if (payload > 0) {
@@ -222,7 +240,7 @@ const onReadResponse = (
     const why = scatter(s, row, kind, sge, count, to, arena, at + header, payload, 0, 0, only)
     if (!isConnected(s, base)) return
     if (why !== Moved.OK) {
-      failOldest(s, row, LOC_PROT_ERR)
+      failPlacing(s, row)
       return
     }
   }
@@ -261,7 +279,7 @@ export const takeReadMiddles = (
   const why = scatterPieces(s, row, kind, sge, sges, done * mtu, arena, at, mtu, stride, count)
   const taken = s.pieces
   if (taken === 0 || !isConnected(s, base)) return taken
-  if (why !== Moved.OK) failOldest(s, row, LOC_PROT_ERR)
+  if (why !== Moved.OK) failPlacing(s, row)
   else {
     moveUnacked(s, base, taken)
     progress(s, row, now)
@@ -272,7 +290,7 @@ export const takeReadMiddles = (
 /** The answer of a FLUSH or ATOMIC WRITE, a READ response that is alone and has no payload (annex A19). */
 const onPlaced = (s: EngineState, row: number, request: number, isRight: boolean, now: number): void => {
   if (!isRight) {
-    failOldest(s, row, BAD_RESP_ERR)
+    failResponse(s, row)
     return
   }
   const base = row * WORDS
@@ -299,7 +317,7 @@ const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number,
   const p = s.pool
   const request = s.rows[base + HEAD]
   if (p[request + KIND] !== ATOMIC) {
-    failOldest(s, row, BAD_RESP_ERR)
+    failResponse(s, row)
     return
   }
   // turned round in place for the copy, then back: native code reaches the packet's arena, but none of ours
@@ -315,7 +333,7 @@ const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number,
   view.setUint32(at + 4, lo)
   if (!isConnected(s, base)) return
   if (why !== Moved.OK) {
-    failOldest(s, row, LOC_PROT_ERR)
+    failPlacing(s, row)
     return
   }
   moveUnacked(s, base, 1)
@@ -361,7 +379,8 @@ const retry = (s: EngineState, row: number, told: boolean): void => {
   const base = row * WORDS
   if (w[base + RETRIES] === 0) {
     s.counters.retryExceeded++
-    failOldest(s, row, RETRY_EXC_ERR)
+    const retryCnt = w[base + RETRY_CNT]
+    failOldest(s, row, RETRY_EXC_ERR, because(told ? 'PACKETS_LOST' : 'NO_ANSWER', { tries: retryCnt + 1, retryCnt }))
     return
   }
   w[base + RETRIES]--
@@ -390,10 +409,11 @@ const onReceiverNotReady = (s: EngineState, row: number, code: number, now: numb
   const base = row * WORDS
   if ((w[base + REQUESTER] & RNR_WAIT) !== 0) return
   s.counters.receivedRnr++
+  const times = countNotReady(s, row)
   if (w[base + RNR_RETRY] !== ENDLESS) {
     if (w[base + RNR_LEFT] === 0) {
       s.counters.rnrRetryExceeded++
-      failOldest(s, row, RNR_RETRY_EXC_ERR)
+      failOldest(s, row, RNR_RETRY_EXC_ERR, because('RNR_EXCEEDED', { times, rnrRetry: w[base + RNR_RETRY] }))
       return
     }
     w[base + RNR_LEFT]--
@@ -431,5 +451,5 @@ export const onTimer = (s: EngineState, row: number, now: number): void => {
 /** A READ response's data could not be written after all: the oldest request, a READ, ends. */
 export const onReadMoveFailed = (s: EngineState, row: number): void => {
   const base = row * WORDS
-  if (isConnected(s, base) && s.rows[base + HEAD] !== 0) failOldest(s, row, LOC_PROT_ERR)
+  if (isConnected(s, base) && s.rows[base + HEAD] !== 0) failPlacing(s, row)
 }

@@ -4,9 +4,11 @@
  * completion is seen, so that a program may post again at once. Flushing is bounded per call: queues are shared memory
  * that a hostile program goes on filling. Nothing here knows packets; why a request ends is its caller's business.
  */
+import { because, type Cause, codeOf } from '../spec/causes.ts'
 import { AsyncEventType, QpState } from '../spec/enums.ts'
 import { reliableService, Service } from '../spec/services.ts'
 import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
+import { forgetCauses } from './causes.ts'
 import { settle } from './moves.ts'
 import { isShared, recvBlock, sendBlock, signalsAll } from './shape.ts'
 import { leaveShare } from './sharing.ts'
@@ -15,7 +17,7 @@ import { clearTimer } from './timers.ts'
 import { Completion, Receive, Send } from './types.ts'
 
 const { WORDS, SERVICE, STATE, QPN, DEST_QPN, SEND_CQ, RECV_CQ, PKEY_INDEX } = Row
-const { REQUESTER, RESPONDER, NEXT_INDEX, HEAD, TAIL, CURRENT, RECEIVE, MESSAGE, RD_OUT } = Row
+const { REQUESTER, RESPONDER, FLUSH_CODE, NEXT_INDEX, HEAD, TAIL, CURRENT, RECEIVE, MESSAGE, RD_OUT } = Row
 const { NEXT, DONE, WR } = Request
 const { MORE, RNR_WAIT, DRAINING, FLUSHING } = Q
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
@@ -23,7 +25,7 @@ const { SQE, ERR } = QpState.values
 const { SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 const RECV = WcOpcode.values.RECV
 const { GRH } = WcFlags.values
-const { ID_LO, ID_HI, STATUS, OPCODE, BYTES, IMM, SRC_QPN, FLAGS, SL } = Completion
+const { ID_LO, ID_HI, STATUS, OPCODE, BYTES, IMM, SRC_QPN, FLAGS, SL, VENDOR } = Completion
 const { SIGNALED } = SendFlags.values
 /** Requests of each queue that one call flushes at most. */
 const FLUSH_TURN = 1024
@@ -44,8 +46,8 @@ const push = (s: EngineState, row: number, cq: number, solicited: boolean): void
   s.env.completions.push(s.rows[base + cq], s.completion, solicited)
 }
 
-/** Completes a send request (a block) whose slot was retired, if it is to be seen. */
-export const completeSend = (s: EngineState, row: number, request: number, status: number): void => {
+/** Completes a send request (a block) whose slot was retired, if it is to be seen. `code`: of the cause of an error. */
+export const completeSend = (s: EngineState, row: number, request: number, status: number, code = 0): void => {
   const p = s.pool
   const wr = request + WR
   if (status === SUCCESS) s.counters.sends += isSend[p[wr + Send.OPCODE]]
@@ -60,6 +62,7 @@ export const completeSend = (s: EngineState, row: number, request: number, statu
   c[SRC_QPN] = 0
   c[SL] = 0
   c[FLAGS] = 0
+  c[VENDOR] = code
   push(s, row, SEND_CQ, status !== SUCCESS)
 }
 
@@ -67,15 +70,15 @@ export const completeSend = (s: EngineState, row: number, request: number, statu
  * Takes the oldest started request off the list, gives its slot and block back, and completes it; with success also the
  * local ones behind it that had their effect already.
  */
-export const endOldest = (s: EngineState, row: number, status: number): void => {
-  endOne(s, row, status)
+export const endOldest = (s: EngineState, row: number, status: number, code = 0): void => {
+  endOne(s, row, status, code)
   if (status !== SUCCESS) return
   const base = row * WORDS
   for (let next = s.rows[base + HEAD]; next !== 0 && s.pool[next + DONE] !== 0; next = s.rows[base + HEAD])
-    endOne(s, row, SUCCESS)
+    endOne(s, row, SUCCESS, 0)
 }
 
-const endOne = (s: EngineState, row: number, status: number): void => {
+const endOne = (s: EngineState, row: number, status: number, code: number): void => {
   const w = s.rows
   const base = row * WORDS
   const request = w[base + HEAD]
@@ -84,12 +87,13 @@ const endOne = (s: EngineState, row: number, status: number): void => {
   if (next === 0) w[base + TAIL] = 0
   if (w[base + CURRENT] === request) w[base + CURRENT] = next
   s.env.work.retireSend(row, 1)
-  completeSend(s, row, request, status)
+  completeSend(s, row, request, status, code)
   giveBlock(s, sendBlock(s.rows, base), request)
 }
 
 /**
- * Completes a receive request (a block). Immediate and flags as in a completion; nothing but the id counts in an error.
+ * Completes a receive request (a block). Immediate and flags as in a completion; in an error only the id and the `code`
+ * of the cause count.
  */
 export const completeReceive = (
   s: EngineState,
@@ -101,6 +105,7 @@ export const completeReceive = (
   imm: number,
   flags: number,
   solicited: boolean,
+  code = 0,
 ): void => {
   const c = s.completion
   c[ID_LO] = s.pool[receive + Receive.ID_LO]
@@ -114,16 +119,17 @@ export const completeReceive = (
   c[SRC_QPN] = s.rows[row * WORDS + DEST_QPN]
   c[SL] = s.rows[row * WORDS + SERVICE] === Service.UD ? s.rows[row * WORDS + Row.SL] : 0
   c[FLAGS] = good ? flags | GRH : 0
+  c[VENDOR] = code
   push(s, row, RECV_CQ, solicited || !good)
 }
 
 /** Ends the receive request in use, if there is one, and gives its block back. True if there was one. */
-const endReceive = (s: EngineState, row: number, status: number): boolean => {
+const endReceive = (s: EngineState, row: number, status: number, code: number): boolean => {
   const base = row * WORDS
   const receive = s.rows[base + RECEIVE]
   if (receive === 0) return false
   s.rows[base + RECEIVE] = 0
-  completeReceive(s, row, receive, status, 0, 0, 0, 0, true)
+  completeReceive(s, row, receive, status, 0, 0, 0, 0, true, code)
   giveBlock(s, recvBlock(s.rows, base), receive)
   return true
 }
@@ -131,7 +137,9 @@ const endReceive = (s: EngineState, row: number, status: number): boolean => {
 /** Flushes send requests, started ones first, then those that are posted and come while the QP is in error. */
 export const flushSends = (s: EngineState, row: number): void => {
   const base = row * WORDS
-  while (s.rows[base + HEAD] !== 0) endOldest(s, row, WR_FLUSH_ERR)
+  const code = s.rows[base + FLUSH_CODE]
+  let count = 0
+  for (; s.rows[base + HEAD] !== 0; count++) endOldest(s, row, WR_FLUSH_ERR, code)
   s.rows[base + CURRENT] = 0
   s.rows[base + RD_OUT] = 0
   const size = sendBlock(s.rows, base)
@@ -140,26 +148,36 @@ export const flushSends = (s: EngineState, row: number): void => {
   while (left > 0 && s.env.work.loadSend(row, s.rows[base + NEXT_INDEX] >>> 0, s.pool, block + WR)) {
     s.rows[base + NEXT_INDEX]++
     s.env.work.retireSend(row, 1)
-    completeSend(s, row, block, WR_FLUSH_ERR)
+    completeSend(s, row, block, WR_FLUSH_ERR, code)
     left--
+    count++
   }
   giveBlock(s, size, block)
+  if (count > 0) s.env.causes?.flushed(row, true, count, code)
   if (left === 0) keepFlushing(s, row)
 }
 
-/** Flushes receive requests that were posted; those in a shared queue are for others. */
-export const flushReceives = (s: EngineState, row: number): void => {
+/** Flushes receive requests that were posted; those in a shared queue are for others. `before`: flushed just now. */
+export const flushReceives = (s: EngineState, row: number, before = 0): void => {
   const base = row * WORDS
-  if (isShared(s.rows, base)) return
+  const code = s.rows[base + FLUSH_CODE]
+  const count = before + (isShared(s.rows, base) ? 0 : flushPosted(s, row, code))
+  if (count > 0) s.env.causes?.flushed(row, false, count, code)
+}
+
+/** How many it were. */
+const flushPosted = (s: EngineState, row: number, code: number): number => {
+  const base = row * WORDS
   const size = recvBlock(s.rows, base)
   const block = takeBlock(s, size)
   let left = FLUSH_TURN
   while (left > 0 && s.env.work.takeReceive(row, s.pool, block)) {
-    completeReceive(s, row, block, WR_FLUSH_ERR, RECV, 0, 0, 0, true)
+    completeReceive(s, row, block, WR_FLUSH_ERR, RECV, 0, 0, 0, true, code)
     left--
   }
   giveBlock(s, size, block)
   if (left === 0) keepFlushing(s, row)
+  return FLUSH_TURN - left
 }
 
 const keepFlushing = (s: EngineState, row: number): void => {
@@ -167,55 +185,67 @@ const keepFlushing = (s: EngineState, row: number): void => {
   schedule(s, row)
 }
 
+/** Causes that flushed requests have themselves; those of others were told before. */
+const flushCode = ({ id }: Cause): number =>
+  codeOf(id === 'MODIFIED' || id === 'DEVICE_REMOVED' || id === 'COMPLETION_LOST' ? id : 'FLUSHED')
+
 /** To the error state: everything outstanding and posted is flushed. A NAK or ACK that is due still goes out. */
-export const enterError = (s: EngineState, row: number): void => {
+export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   settle(s, row)
   const w = s.rows
   const base = row * WORDS
   if (w[base + STATE] === ERR) return
   w[base + STATE] = ERR
+  w[base + FLUSH_CODE] = flushCode(cause)
+  forgetCauses(s, row)
   w[base + Row.SENT] = w[base + Row.ACKED]
   leaveShare(s, row)
   w[base + REQUESTER] &= ~(MORE | RNR_WAIT | DRAINING)
   w[base + RESPONDER] &= R.ACK_DUE | R.NAK_DUE
   w[base + MESSAGE] = 0
   clearTimer(s.timers, row)
-  endReceive(s, row, WR_FLUSH_ERR)
+  const hadReceive = endReceive(s, row, WR_FLUSH_ERR, w[base + FLUSH_CODE])
   flushSends(s, row)
-  flushReceives(s, row)
+  flushReceives(s, row, +hadReceive)
   // The queue itself goes on: whoever empties it by hand waits for this (IBA 10.3.1.5).
-  if (isShared(w, base)) s.env.events.qp(row, QP_LAST_WQE_REACHED)
+  if (isShared(w, base)) s.env.events.qp(row, QP_LAST_WQE_REACHED, because('LAST_WQE', {}))
 }
 
 /** SQD, and the last started request is complete. */
 export const drained = (s: EngineState, row: number): void => {
   s.rows[row * WORDS + REQUESTER] &= ~DRAINING
-  s.env.events.qp(row, SQ_DRAINED)
+  s.env.events.qp(row, SQ_DRAINED, because('DRAINED', {}))
 }
 
 /** To the send queue error state: what was posted to send is flushed; receiving goes on (IBA 10.3.1, not RC). */
-const enterSendError = (s: EngineState, row: number): void => {
+const enterSendError = (s: EngineState, row: number, cause: Cause): void => {
   const w = s.rows
   const base = row * WORDS
   w[base + STATE] = SQE
+  w[base + FLUSH_CODE] = flushCode(cause)
   w[base + REQUESTER] &= ~(MORE | DRAINING)
   clearTimer(s.timers, row)
   flushSends(s, row)
 }
 
 /** The oldest send request ends with an error, and the QP with it; of an unreliable QP the sending half. */
-export const failOldest = (s: EngineState, row: number, status: number): void => {
+export const failOldest = (s: EngineState, row: number, status: number, cause: Cause): void => {
   settle(s, row)
-  if (s.rows[row * WORDS + STATE] === ERR) return
-  endOldest(s, row, status)
-  if (reliableService[s.rows[row * WORDS + SERVICE]] !== 0) enterError(s, row)
-  else enterSendError(s, row)
+  const base = row * WORDS
+  if (s.rows[base + STATE] === ERR) return
+  s.env.causes?.send(row, s.pool, s.rows[base + HEAD] + WR, status, cause)
+  endOldest(s, row, status, codeOf(cause.id))
+  if (reliableService[s.rows[base + SERVICE]] !== 0) enterError(s, row, cause)
+  else enterSendError(s, row, cause)
 }
 
 /** The receive request in use ends with an error, and the QP with it. True if there was one. */
-export const failReceive = (s: EngineState, row: number, status: number): boolean => {
+export const failReceive = (s: EngineState, row: number, status: number, cause: Cause): boolean => {
   settle(s, row)
-  const had = endReceive(s, row, status)
-  enterError(s, row)
+  const receive = s.rows[row * WORDS + RECEIVE]
+  if (receive !== 0)
+    s.env.causes?.receive(row, s.pool[receive + Receive.ID_HI], s.pool[receive + Receive.ID_LO], status, cause)
+  const had = endReceive(s, row, status, codeOf(cause.id))
+  enterError(s, row, cause)
   return had
 }

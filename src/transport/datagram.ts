@@ -13,6 +13,7 @@ import { WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthOpcode, bthPadCount, bthSolicited } from '../wire/bth.ts'
 import { dethQkey, dethSrcQp, immediate, putDeth } from '../wire/extensions.ts'
+import { takeCause } from './causes.ts'
 import { completeReceive, failReceive } from './completing.ts'
 import { Moved, MoveKind, scatter } from './moves.ts'
 import { takeReceive } from './receives.ts'
@@ -75,7 +76,7 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
   const count = s.pool[receive + Receive.SGES]
   const why = scatter(s, row, MoveKind.RECEIVE, receive + Receive.SGE, count, 0, arena, from, bytes, 0, 0, true)
   if (why !== Moved.OK) {
-    failReceive(s, row, WcStatus.values.LOC_PROT_ERR)
+    failReceive(s, row, WcStatus.values.LOC_PROT_ERR, takeCause(s))
     return
   }
   w[base + DEST_QPN] = dethSrcQp(view, deth)

@@ -28,6 +28,7 @@ import {
 import { reliableService, Service, serviceBits } from '../spec/services.ts'
 import { SendFlags, SendKind, WcStatus } from '../spec/work.ts'
 import { askingPayload, putAsking } from './asking.ts'
+import { noteFault, noteRefusedKey, takeCause } from './causes.ts'
 import { onAcknowledge } from './completer.ts'
 import { drained, endOldest } from './completing.ts'
 import { putHead, sharedOf } from './heads.ts'
@@ -36,14 +37,14 @@ import { flushMoves, gather, Moved, MoveKind, scatter } from './moves.ts'
 import { lastOf, onlyOf, operationOf } from './operations.ts'
 import { ACK_BYTES, AETH_BYTES, BTH_BYTES, countBack, countMessage, countThere } from './partners.ts'
 import { PSN_MASK, psnAdd, psnDistance } from './psn.ts'
-import { Refusal, refuse, refuseAt } from './refusals.ts'
+import { Refusal, refuse, refuseAt, refuseInvalid } from './refusals.ts'
 import { mayRead, takeAnswer } from './resources.ts'
 import { communicationEstablished, onRequest } from './responder.ts'
 import { type EngineState, PACKET_WEIGHT, Q, R, Request, Resource, Row, readPart } from './state.ts'
 import { advance, refuseLocal, Step } from './turns.ts'
 import { Access, type Neighbour, Send } from './types.ts'
 import { admit } from './unreliable.ts'
-import { nameQueue } from './xrc.ts'
+import { nameQueue, noQueue } from './xrc.ts'
 
 const { WORDS, SERVICE, STATE, QPN, PD, MTU, DEST_QPN, REQUESTER } = Row
 const { HEAD, UNACKED, SEND_PSN, MAX_PSN, SENT, ACKED, RETRIES, RETRY_CNT, RNR_LEFT, RNR_RETRY, SINCE } = Row
@@ -121,8 +122,12 @@ const locate = (
 ): number => {
   const { memory } = t.env
   if (memory.locate === undefined || (s.env.neighbour as Neighbour).arena.address !== 0) return UNLOCATED
-  const region = memory.resolve(pd, key, hi, lo, total, access, t.rows[row * WORDS + QPN])
-  if (region < 0) return Moved.NO_REGION
+  const qp = t.rows[row * WORDS + QPN]
+  const region = memory.resolve(pd, key, hi, lo, total, access, qp)
+  if (region < 0) {
+    noteRefusedKey(t, pd, key, hi, lo, total, access, qp)
+    return Moved.NO_REGION
+  }
   const found = memory.locate(region, hi, lo, total, s.place)
   if (found === undefined) return UNLOCATED
   s.sourceArena = found
@@ -142,7 +147,7 @@ const handMessage = (s: EngineState, row: number, request: number, now: number):
   const packets = slicePackets(mtu, psns, done)
   const ends = done + packets === psns
   const bytes = ends ? p[wr + LENGTH] - done * mtu : packets * mtu
-  if (fetch(s, row, request, done * mtu, bytes) !== Moved.OK) return refuseLocal(s, request)
+  if (fetch(s, row, request, done * mtu, bytes) !== Moved.OK) return refuseLocal(s, row, request)
   const t = s.partnerState as EngineState
   const reliable = reliableService[w[base + SERVICE]] !== 0
   const taken =
@@ -177,7 +182,7 @@ const takeMessage = (
   const operation = operationOf(service, p[wr + OPCODE])
   const starts = done === 0
   if (service === XRC_INI && !nameQueue(t, other, sharedOf(s, row * WORDS, request), starts ? OP_START : 0)) {
-    refuse(t, other, Refusal.INVALID_REQUEST, REM_INV_REQ_ERR)
+    refuseInvalid(t, other, noQueue(sharedOf(s, row * WORDS, request)))
     return 0
   }
   const place = starts ? (ends ? OP_ONLY : OP_FIRST) : ends ? OP_LAST : OP_MIDDLE
@@ -190,7 +195,7 @@ const takeMessage = (
     const many = p[request + PSNS] > 1
     const refusal = beginWrite(t, other, p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], p[wr + LENGTH], many)
     if (refusal !== 0) {
-      refuse(t, other, refusal, REM_INV_REQ_ERR)
+      refuse(t, other, refusal, REM_INV_REQ_ERR, takeCause(t))
       return 0
     }
   }
@@ -227,7 +232,7 @@ const handRead = (s: EngineState, row: number, request: number, now: number): nu
   const why = bytes === 0 ? Moved.OK : fetchRemote(s, t, request, done * mtu, bytes)
   if (why !== Moved.OK) {
     const syndrome = why === Moved.NO_REGION ? Refusal.REMOTE_ACCESS : Refusal.REMOTE_OPERATION
-    refuseAt(t, s.partnerRow, t.rows[there + EXPECTED], syndrome)
+    refuseAt(t, s.partnerRow, t.rows[there + EXPECTED], syndrome, takeCause(t))
     return answered(s, row, request, packets, 0, 0, false, now)
   }
   const v = t.rows
@@ -241,7 +246,7 @@ const handRead = (s: EngineState, row: number, request: number, now: number): nu
     const { sourceArena: arena, sourceAt: from } = s
     const kind = MoveKind.READ_RESPONSE
     const moved = scatter(s, row, kind, wr + SGE, p[wr + SGES], done * mtu, arena, from, bytes, 0, 0, true)
-    if (moved !== Moved.OK) return refuseLocal(s, request)
+    if (moved !== Moved.OK) return refuseLocal(s, row, request)
   }
   return answered(s, row, request, packets, packets, bytes + packets * PACKET_WEIGHT, ends, now)
 }
@@ -263,7 +268,7 @@ const askToRead = (
   const other = s.partnerRow
   countThere(s, 1, HEADER_BYTES[serviceBits[service] | operationCode.READ_REQUEST] + ICRC_BYTES)
   if (service === XRC_INI && !nameQueue(t, other, sharedOf(s, base, request), OP_START)) {
-    refuse(t, other, Refusal.INVALID_REQUEST, REM_INV_REQ_ERR)
+    refuseInvalid(t, other, noQueue(sharedOf(s, row * WORDS, request)))
     return false
   }
   const low = p[wr + REMOTE_LO] + done * mtu
@@ -287,11 +292,17 @@ const fetchRemote = (s: EngineState, t: EngineState, request: number, from: numb
   if (why !== UNLOCATED) return why
   const { arena, staging } = s.env.neighbour as Neighbour
   const { memory } = t.env
-  const region = memory.resolve(pd, key, hi, lo, total, REMOTE_READ, t.rows[other * WORDS + QPN])
-  if (region < 0) return Moved.NO_REGION
+  const qp = t.rows[other * WORDS + QPN]
+  const region = memory.resolve(pd, key, hi, lo, total, REMOTE_READ, qp)
+  if (region < 0) {
+    noteRefusedKey(t, pd, key, hi, lo, total, REMOTE_READ, qp)
+    return Moved.NO_REGION
+  }
   s.sourceArena = arena
   s.sourceAt = staging
-  return memory.read(region, hi, lo, arena, staging, total, total, total) === 0 ? Moved.OK : Moved.FAULT
+  if (memory.read(region, hi, lo, arena, staging, total, total, total) === 0) return Moved.OK
+  noteFault(t, key, hi, lo, total, REMOTE_READ)
+  return Moved.FAULT
 }
 
 /**
@@ -310,7 +321,7 @@ const handAsking = (s: EngineState, row: number, request: number, now: number): 
   const header = HEADER_BYTES[opcode]
   const size = header + askingPayload(p[request + KIND]) + ICRC_BYTES
   putHead(view, staging, opcode, 0, w[base + DEST_QPN], w[base + SEND_PSN], sharedOf(s, base, request))
-  if (putAsking(s, row, request, arena, staging, opcode, header, 0, 0) !== Moved.OK) return refuseLocal(s, request)
+  if (putAsking(s, row, request, arena, staging, opcode, header, 0, 0) !== Moved.OK) return refuseLocal(s, row, request)
   const t = s.partnerState as EngineState
   const other = s.partnerRow
   countThere(s, 1, size)
@@ -324,7 +335,7 @@ const handAsking = (s: EngineState, row: number, request: number, now: number): 
     view.setUint32(staging + 4, t.pool[resource + Resource.RESULT_HI], true)
     const kind = MoveKind.READ_RESPONSE
     const why = scatter(s, row, kind, wr + SGE, s.pool[wr + SGES], 0, arena, staging, 8, 0, 0, true)
-    if (why !== Moved.OK) return refuseLocal(s, request)
+    if (why !== Moved.OK) return refuseLocal(s, row, request)
   }
   return answered(s, row, request, 1, 1, PACKET_WEIGHT, true, now)
 }

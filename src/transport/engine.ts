@@ -5,6 +5,7 @@
  * rows, moves them between states, and hands packets to responder and completer, turns to responder and requester.
  * Which state changes a program may ask for is checked before, from spec/qp-states.ts.
  */
+import { because, type Cause } from '../spec/causes.ts'
 import { QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY } from '../spec/headers.ts'
 import { OP_REQUEST, OP_RESPONSE, opcodeFlags, TRANSPORT_MASK } from '../spec/opcodes.ts'
@@ -12,6 +13,7 @@ import { reliableService, Service, serviceBits } from '../spec/services.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthPkey, bthVersion } from '../wire/bth.ts'
 import { checkPacket } from '../wire/packet.ts'
+import { forgetCauses } from './causes.ts'
 import { onReadMoveFailed, onResponse, onTimer } from './completer.ts'
 import { drained, enterError, flushReceives, flushSends } from './completing.ts'
 import { onDatagram } from './datagram.ts'
@@ -63,8 +65,9 @@ export interface Engine {
   destroy(row: number): void
   /**
    * Sets attributes and, unless `state` is undefined, the state (a number of `QpState`). The transition must be legal.
+   * `cause`: of a move to ERR that the program did not ask for.
    */
-  modify(row: number, state: number | undefined, attributes: Given<QpAttributes>): void
+  modify(row: number, state: number | undefined, attributes: Given<QpAttributes>, cause?: Cause): void
   query(row: number): QpSnapshot
   /** Its state alone, a number of `QpState`. */
   stateOf(row: number): number
@@ -140,7 +143,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     counters: s.counters,
     create: init => create(s, init),
     destroy: row => destroy(s, row),
-    modify: (row, state, attributes) => modify(s, row, state, attributes),
+    modify: (row, state, attributes, cause) => modify(s, row, state, attributes, cause),
     query: row => query(s, row),
     stateOf: row => s.rows[rowAlive(s, row) + STATE],
     forgetShared: srqn => forgetQueue(s, srqn),
@@ -208,6 +211,7 @@ const destroy = (s: EngineState, row: number): void => {
 const reset = (s: EngineState, row: number): void => {
   settle(s, row)
   leaveShare(s, row)
+  forgetCauses(s, row)
   const w = s.rows
   const base = row * WORDS
   for (let request = w[base + HEAD]; request !== 0; ) {
@@ -285,7 +289,13 @@ const setAttributes = (w: Int32Array, base: number, given: Given<QpAttributes>):
   }
 }
 
-const modify = (s: EngineState, row: number, state: number | undefined, attributes: Given<QpAttributes>): void => {
+const modify = (
+  s: EngineState,
+  row: number,
+  state: number | undefined,
+  attributes: Given<QpAttributes>,
+  cause?: Cause,
+): void => {
   const base = rowAlive(s, row)
   const w = s.rows
   const before = w[base + STATE]
@@ -294,7 +304,7 @@ const modify = (s: EngineState, row: number, state: number | undefined, attribut
   const reliable = reliableService[w[base + SERVICE]] !== 0
   if (reliable && after === RTR && before === INIT) makeResources(s, row)
   else if (attributes.maxDestRdAtomic !== undefined && before === SQD) makeResources(s, row)
-  if (after === ERR) enterError(s, row)
+  if (after === ERR) enterError(s, row, cause ?? because('MODIFIED', {}))
   else if (after === RESET) reset(s, row)
   else if (after !== before) {
     w[base + STATE] = after

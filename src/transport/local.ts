@@ -4,10 +4,12 @@
  * that a peer which learns a key finds the window bound. One that is done completes when all before it have, also after
  * a loss, when what is around it is sent again and it is passed over. What they do to keys is `Memory`'s business.
  */
+import { because } from '../spec/causes.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../spec/work.ts'
+import { keepCause } from './causes.ts'
 import { settle } from './moves.ts'
 import { type EngineState, Request, Row } from './state.ts'
-import { Send } from './types.ts'
+import { BindMw, Send } from './types.ts'
 
 const { WORDS, QPN, PD, HEAD, RD_OUT } = Row
 const { STATUS, DONE, WR } = Request
@@ -39,6 +41,12 @@ export const doLocal = (s: EngineState, row: number, request: number): boolean =
     ? memory.invalidate(s.rows[base + PD], s.rows[base + QPN], p[wr + Send.IMM])
     : memory.bindWindow(s.rows[base + PD], s.rows[base + QPN], p, wr)
   if (done) p[request + DONE] = 1
-  else p[request + STATUS] = isInvalidate ? LOC_QP_OP_ERR : MW_BIND_ERR
+  else if (isInvalidate)
+    p[request + STATUS] = keepCause(s, row, LOC_QP_OP_ERR, because('LOCAL_INVALIDATE', { key: p[wr + Send.IMM] }))
+  else {
+    const why =
+      memory.explainBind?.(s.rows[base + PD], p, wr) ?? because('BIND_REFUSED', { key: p[wr + BindMw.WINDOW] })
+    p[request + STATUS] = keepCause(s, row, MW_BIND_ERR, why)
+  }
   return done
 }

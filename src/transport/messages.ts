@@ -9,12 +9,14 @@
  * immediate or a key, which `value` is. `now`: move data at once, for the message has no other stretch that lies behind
  * this one.
  */
+import { because } from '../spec/causes.ts'
 import { QpState } from '../spec/enums.ts'
 import { syndromeKind } from '../spec/headers.ts'
 import { OP_END, OP_IMM, OP_INV, OP_START } from '../spec/opcodes.ts'
 import { reliableService } from '../spec/services.ts'
 import { MAX_MESSAGE_BYTES, SendKind, WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
+import { noteRefusedKey, takeCause } from './causes.ts'
 import { completeReceive, failReceive } from './completing.ts'
 import { flushMoves, Moved, MoveKind, putNow, putPieces, scatter } from './moves.ts'
 import { PSN_MASK } from './psn.ts'
@@ -116,14 +118,15 @@ export const takeSend = (
     const why = scatter(s, row, MoveKind.RECEIVE, sge, sges, done, arena, at, length, psn, w[base + MSN], now)
     if (isOver(w, base)) return 0
     if (why !== Moved.OK) {
-      refuse(s, row, REMOTE_OPERATION, LOC_PROT_ERR)
+      refuse(s, row, REMOTE_OPERATION, LOC_PROT_ERR, takeCause(s))
       return 0
     }
     w[base + DONE] = done + length
   }
   if (!fits) {
     taken(s, row, count, false)
-    refuse(s, row, INVALID_REQUEST, LOC_LEN_ERR)
+    const cause = because('RECEIVE_TOO_SHORT', { room: s.pool[receive + Receive.LENGTH], length: done + bytes })
+    refuse(s, row, INVALID_REQUEST, LOC_LEN_ERR, cause)
     return count
   }
   const ends = (flags & OP_END) !== 0
@@ -133,7 +136,7 @@ export const takeSend = (
     if ((flags & OP_INV) !== 0 && !s.env.memory.invalidate(w[base + PD], w[base + QPN], value)) {
       // the data is there but the key could not be revoked: acknowledged, then in error (class J, as Linux does)
       taken(s, row, packets, true)
-      failReceive(s, row, REM_INV_REQ_ERR)
+      failReceive(s, row, REM_INV_REQ_ERR, because('NOT_INVALIDATED', { key: value }))
       return packets
     }
     deliver(s, row, flags, value, solicited, RECV)
@@ -144,7 +147,7 @@ export const takeSend = (
 
 /**
  * A WRITE begins: rights, length and, if it is `checked` now rather than when its one packet is written, the whole of
- * its range; 0 or the NAK.
+ * its range; 0 or the NAK, and `s.cause` says why.
  */
 export const beginWrite = (
   s: EngineState,
@@ -157,9 +160,18 @@ export const beginWrite = (
 ): number => {
   const w = s.rows
   const base = row * WORDS
-  if ((w[base + ACCESS] & REMOTE_WRITE) === 0 || length > MAX_MESSAGE_BYTES) return INVALID_REQUEST
-  if (checked && s.env.memory.resolve(w[base + PD], key, hi, lo, length, REMOTE_WRITE, w[base + QPN]) < 0)
+  if ((w[base + ACCESS] & REMOTE_WRITE) === 0) {
+    s.cause = because('QP_NO_RIGHT', { right: REMOTE_WRITE })
+    return INVALID_REQUEST
+  }
+  if (length > MAX_MESSAGE_BYTES) {
+    s.cause = because('REMOTE_TOO_LONG', { length })
+    return INVALID_REQUEST
+  }
+  if (checked && s.env.memory.resolve(w[base + PD], key, hi, lo, length, REMOTE_WRITE, w[base + QPN]) < 0) {
+    noteRefusedKey(s, w[base + PD], key, hi, lo, length, REMOTE_WRITE, w[base + QPN])
     return REMOTE_ACCESS
+  }
   w[base + WRITE_HI] = hi
   w[base + WRITE_LO] = lo
   w[base + WRITE_KEY] = key
@@ -221,7 +233,7 @@ const wroteWrite = (s: EngineState, row: number, why: number, length: number): b
   // an earlier move may have failed on the way
   if (isOver(w, base)) return false
   if (why !== Moved.OK) {
-    refuse(s, row, why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR)
+    refuse(s, row, why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))
     return false
   }
   const lo = w[base + WRITE_LO] >>> 0

@@ -9,6 +9,7 @@
  */
 import { SendFlags } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
+import { noteFault, noteRefusedKey } from './causes.ts'
 import { type EngineState, Move, Request, Row } from './state.ts'
 import { Access, Send, Sge } from './types.ts'
 
@@ -27,6 +28,27 @@ const { OK, NO_REGION, FAULT } = Moved
 
 /** Whose data a move carries. */
 export const MoveKind = { WRITE: 1, RECEIVE: 2, READ_RESPONSE: 3 } as const
+
+/** `Memory.resolve` says no: notes why. */
+const noRegion = (
+  s: EngineState,
+  pd: number,
+  key: number,
+  hi: number,
+  lo: number,
+  length: number,
+  access: number,
+  qp: number,
+): number => {
+  noteRefusedKey(s, pd, key, hi, lo, length, access, qp)
+  return NO_REGION
+}
+
+/** A move says no. */
+const fault = (s: EngineState, key: number, hi: number, lo: number, length: number, access: number): number => {
+  noteFault(s, key, hi, lo, length, access)
+  return FAULT
+}
 
 const carry = (lo: number, offset: number): number => (lo + offset > 0xffff_ffff ? 1 : 0)
 
@@ -60,8 +82,9 @@ export const gather = (
     const end = p[sge + SGE_LO] + from
     const hi = (p[sge + SGE_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
     const region = memory.resolve(pd, p[sge + SGE_KEY], hi, end >>> 0, total, LOCAL_READ, qp)
-    if (region < 0) return NO_REGION
-    return memory.read(region, hi, end >>> 0, to, at, chunk, stride, total) === 0 ? OK : FAULT
+    if (region < 0) return noRegion(s, pd, p[sge + SGE_KEY], hi, end >>> 0, total, LOCAL_READ, qp)
+    if (memory.read(region, hi, end >>> 0, to, at, chunk, stride, total) === 0) return OK
+    return fault(s, p[sge + SGE_KEY], hi, end >>> 0, total, LOCAL_READ)
   }
   let skip = from
   let left = total
@@ -80,11 +103,12 @@ export const gather = (
     skip = 0
     left -= n
     const region = memory.resolve(pd, p[sge + SGE_KEY], hi, lo, n, LOCAL_READ, qp)
-    if (region < 0) return NO_REGION
+    if (region < 0) return noRegion(s, pd, p[sge + SGE_KEY], hi, lo, n, LOCAL_READ, qp)
     let done = 0
     if (within > 0) {
       const head = chunk - within < n ? chunk - within : n
-      if (memory.read(region, hi, lo, to, piece + within, head, head, head) !== 0) return FAULT
+      if (memory.read(region, hi, lo, to, piece + within, head, head, head) !== 0)
+        return fault(s, p[sge + SGE_KEY], hi, lo, head, LOCAL_READ)
       within += head
       if (within === chunk) {
         within = 0
@@ -95,7 +119,7 @@ export const gather = (
     }
     if (n > 0) {
       if (memory.read(region, (hi + carry(lo, done)) >>> 0, (lo + done) >>> 0, to, piece, chunk, stride, n) !== 0)
-        return FAULT
+        return fault(s, p[sge + SGE_KEY], hi, lo, done + n, LOCAL_READ)
       const whole = (n / chunk) | 0
       piece += whole * stride
       within = n - whole * chunk
@@ -116,7 +140,7 @@ export const checkElements = (s: EngineState, row: number, sge: number, count: n
     const length = p[at + SGE_LENGTH]
     if (length === 0) continue
     if (s.env.memory.resolve(pd, p[at + SGE_KEY], p[at + SGE_HI], p[at + SGE_LO], length, access, qp) < 0)
-      return NO_REGION
+      return noRegion(s, pd, p[at + SGE_KEY], p[at + SGE_HI], p[at + SGE_LO], length, access, qp)
   }
   return OK
 }
@@ -190,7 +214,9 @@ export const putPieces = (
     flushMoves(s)
   }
   const pd = s.rows[row * WORDS + PD]
-  if (s.env.memory.resolve(pd, key, hi, lo, length, access, s.rows[row * WORDS + QPN]) < 0) return NO_REGION
+  const qp = s.rows[row * WORDS + QPN]
+  if (s.env.memory.resolve(pd, key, hi, lo, length, access, qp) < 0)
+    return noRegion(s, pd, key, hi, lo, length, access, qp)
   m[ROW] = row
   m[KIND] = kind
   m[MOVE_PD] = pd
@@ -225,9 +251,12 @@ export const putNow = (
   if (s.moveArena !== undefined) flushMoves(s)
   const memory = s.env.memory
   const base = row * WORDS
-  const region = memory.resolve(s.rows[base + PD], key, hi, lo, length, access, s.rows[base + QPN])
-  if (region < 0) return NO_REGION
-  return memory.write(region, hi, lo, from, at, length, length, length) === 0 ? OK : FAULT
+  const pd = s.rows[base + PD]
+  const qp = s.rows[base + QPN]
+  const region = memory.resolve(pd, key, hi, lo, length, access, qp)
+  if (region < 0) return noRegion(s, pd, key, hi, lo, length, access, qp)
+  if (memory.write(region, hi, lo, from, at, length, length, length) === 0) return OK
+  return fault(s, key, hi, lo, length, access)
 }
 
 /** Does the move that was put off, if there is one. */
@@ -241,10 +270,10 @@ export const flushMoves = (s: EngineState): void => {
   const region = memory.resolve(m[MOVE_PD], m[KEY], m[HI], m[LO], m[TOTAL], m[ACCESS], qp)
   const why =
     region < 0
-      ? NO_REGION
+      ? noRegion(s, m[MOVE_PD], m[KEY], m[HI], m[LO], m[TOTAL], m[ACCESS], qp)
       : memory.write(region, m[HI], m[LO], arena, m[AT], m[CHUNK], m[STRIDE], m[TOTAL]) === 0
         ? OK
-        : FAULT
+        : fault(s, m[KEY], m[HI], m[LO], m[TOTAL], m[ACCESS])
   if (why !== OK) s.moveFailed(s, m[ROW], m[KIND], why, m[PSN], m[MSN])
 }
 

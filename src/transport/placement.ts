@@ -6,31 +6,26 @@
  * Memory of processes is visible to its machine as soon as it is written, and never persistent: a FLUSH writes out what
  * was put off and answers, and one that asks for persistence is an invalid request.
  */
+import { because } from '../spec/causes.ts'
 import { QpState } from '../spec/enums.ts'
 import { flushPlacement, flushSelectivity } from '../spec/headers.ts'
 import { MAX_MESSAGE_BYTES, SendKind, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import * as ext from '../wire/extensions.ts'
 import { ATOMIC_WRITE_BYTES } from './asking.ts'
+import { addressOf, noteRefusedKey, takeCause } from './causes.ts'
 import { flushMoves, Moved, putNow } from './moves.ts'
-import { Refusal, refuse } from './refusals.ts'
-import { answerWith, takeResource } from './resources.ts'
+import { Refusal, refuse, refuseInvalid } from './refusals.ts'
+import { answerWith, claimResource } from './resources.ts'
 import { type EngineState, Resource, Row } from './state.ts'
 import { Access } from './types.ts'
 
 const { WORDS, STATE, QPN, PD, ACCESS } = Row
 const { ERR } = QpState.values
 const { NONE, FLUSH, ATOMIC_WRITE } = SendKind
-const { REM_INV_REQ_ERR, LOC_QP_OP_ERR, LOC_ACCESS_ERR } = WcStatus.values
-const { INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = Refusal
+const { LOC_QP_OP_ERR, LOC_ACCESS_ERR } = WcStatus.values
+const { REMOTE_ACCESS, REMOTE_OPERATION } = Refusal
 const { RANGE, REGION } = flushSelectivity
-
-/** A resource for the request; 0, and the request is refused, if the peer has more outstanding than it may. */
-const claim = (s: EngineState, row: number): number => {
-  const resource = takeResource(s, row)
-  if (resource === 0) refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
-  return resource
-}
 
 /** Puts the response up: one packet without payload. */
 const answer = (s: EngineState, row: number, resource: number, kind: number): void => {
@@ -45,19 +40,26 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
   const selectivity = ext.fethSelectivity(view, feth)
   const length = ext.rethDmaLen(view, reth)
   // global and nothing else: persistent memory and placements of the future are what this device cannot do
-  const isKnown =
-    ext.fethPlacement(view, feth) === flushPlacement.GLOBAL && (selectivity === RANGE || selectivity === REGION)
-  if (!isKnown || (s.rows[base + ACCESS] & Access.FLUSH_GLOBAL) === 0 || length > MAX_MESSAGE_BYTES) {
-    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
+  const placement = ext.fethPlacement(view, feth)
+  if (placement !== flushPlacement.GLOBAL || (selectivity !== RANGE && selectivity !== REGION)) {
+    refuseInvalid(s, row, because('FLUSH_KIND', { placement, selectivity }))
+    return
+  }
+  if ((s.rows[base + ACCESS] & Access.FLUSH_GLOBAL) === 0) {
+    refuseInvalid(s, row, because('QP_NO_RIGHT', { right: Access.FLUSH_GLOBAL }))
+    return
+  }
+  if (length > MAX_MESSAGE_BYTES) {
+    refuseInvalid(s, row, because('REMOTE_TOO_LONG', { length }))
     return
   }
   flushMoves(s) // this is what it is about
   if (s.rows[base + STATE] === ERR) return
   if (!mayFlush(s, row, arena, reth, selectivity === REGION, length)) {
-    refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR)
+    refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
     return
   }
-  const resource = claim(s, row)
+  const resource = claimResource(s, row)
   if (resource !== 0) answer(s, row, resource, FLUSH)
 }
 
@@ -74,10 +76,13 @@ const mayFlush = (
   const pd = s.rows[row * WORDS + PD]
   const qp = s.rows[row * WORDS + QPN]
   const key = ext.rethRkey(arena.view, reth)
-  if (isRegion) return memory.grants(pd, key, Access.FLUSH_GLOBAL, qp)
   const hi = ext.rethVaHi(arena.view, reth)
   const lo = ext.rethVaLo(arena.view, reth)
-  return length === 0 || memory.resolve(pd, key, hi, lo, length, Access.FLUSH_GLOBAL, qp) >= 0
+  const may = isRegion
+    ? memory.grants(pd, key, Access.FLUSH_GLOBAL, qp)
+    : length === 0 || memory.resolve(pd, key, hi, lo, length, Access.FLUSH_GLOBAL, qp) >= 0
+  if (!may) noteRefusedKey(s, pd, key, hi, lo, length, Access.FLUSH_GLOBAL, qp)
+  return may
 }
 
 /** `reth`: where it is; `from`: the payload, `length` bytes. */
@@ -92,19 +97,27 @@ export const onAtomicWrite = (
   const view = arena.view
   const lo = ext.rethVaLo(view, reth)
   const isWhole = length === ATOMIC_WRITE_BYTES && ext.rethDmaLen(view, reth) === ATOMIC_WRITE_BYTES
-  if ((s.rows[row * WORDS + ACCESS] & Access.REMOTE_WRITE) === 0 || !isWhole || (lo & (ATOMIC_WRITE_BYTES - 1)) !== 0) {
-    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
+  if ((s.rows[row * WORDS + ACCESS] & Access.REMOTE_WRITE) === 0) {
+    refuseInvalid(s, row, because('QP_NO_RIGHT', { right: Access.REMOTE_WRITE }))
+    return
+  }
+  if (!isWhole) {
+    refuseInvalid(s, row, because('ATOMIC_WRITE_LENGTH', { length: ext.rethDmaLen(view, reth) }))
+    return
+  }
+  if ((lo & (ATOMIC_WRITE_BYTES - 1)) !== 0) {
+    refuseInvalid(s, row, because('ATOMIC_ADDRESS', { address: addressOf(ext.rethVaHi(view, reth), lo) }))
     return
   }
   flushMoves(s) // data before it is there before it
   if (s.rows[row * WORDS + STATE] === ERR) return
-  const resource = claim(s, row)
+  const resource = claimResource(s, row)
   if (resource === 0) return
   const hi = ext.rethVaHi(view, reth)
   const why = putNow(s, row, ext.rethRkey(view, reth), Access.REMOTE_WRITE, hi, lo, arena, from, length)
   if (why !== Moved.OK) {
     s.pool[resource + Resource.KIND] = NONE
-    refuse(s, row, why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR)
+    refuse(s, row, why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))
     return
   }
   answer(s, row, resource, ATOMIC_WRITE)

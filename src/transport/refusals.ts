@@ -4,10 +4,12 @@
  * without one an asynchronous event does. An unreliable service has no NAKs: it passes the message over (9.8.2.2, error
  * class D). Whether to say no is decided in responder.ts, resources.ts and responses.ts.
  */
+import type { Cause } from '../spec/causes.ts'
 import { AsyncEventType, QpState } from '../spec/enums.ts'
 import { nakCode, syndromeKind } from '../spec/headers.ts'
 import { reliableService } from '../spec/services.ts'
 import { SendKind, WcStatus } from '../spec/work.ts'
+import { takeCause } from './causes.ts'
 import { enterError, failReceive } from './completing.ts'
 import { flushMoves, Moved, MoveKind } from './moves.ts'
 import { type EngineState, R, Row, schedule } from './state.ts'
@@ -15,7 +17,7 @@ import { type EngineState, R, Row, schedule } from './state.ts'
 const { WORDS, SERVICE, STATE, RESPONDER, MESSAGE, EXPECTED, MSN, NAK_SYNDROME, NAK_PSN, NAK_MSN } = Row
 const { ACK_DUE, NAK_DUE, NAK_SENT, DROPPING } = R
 const { RTR, ERR } = QpState.values
-const { LOC_PROT_ERR, LOC_ACCESS_ERR } = WcStatus.values
+const { LOC_PROT_ERR, LOC_ACCESS_ERR, REM_INV_REQ_ERR } = WcStatus.values
 const { QP_FATAL, QP_REQ_ERR, QP_ACCESS_ERR } = AsyncEventType.values
 
 /** Syndromes of the NAKs. */
@@ -49,6 +51,12 @@ export const nak = (s: EngineState, row: number, syndrome: number): void => {
   schedule(s, row)
 }
 
+/** A NAK that ends the queue pair. */
+const fatalNak = (s: EngineState, row: number, syndrome: number, cause: Cause): void => {
+  s.env.causes?.nak(row, s.rows[row * WORDS + EXPECTED], cause)
+  nak(s, row, syndrome)
+}
+
 /**
  * Unreliable: the message under way is passed over, and whatever comes until another one begins. A receive request that
  * it had taken serves the next one.
@@ -62,21 +70,28 @@ export const dropMessage = (s: EngineState, row: number): void => {
 }
 
 /** A fatal NAK. The receive request in use ends with `status`; without one an event tells the program. */
-export const refuse = (s: EngineState, row: number, syndrome: number, status: number): void => {
+export const refuse = (s: EngineState, row: number, syndrome: number, status: number, cause: Cause): void => {
   const base = row * WORDS
   flushMoves(s) // the NAK acknowledges what came before
   if (s.rows[base + STATE] === ERR) return
   if (reliableService[s.rows[base + SERVICE]] === 0) {
     // what the program's own buffer is to blame for ends the queue pair of any service
-    if (status === LOC_PROT_ERR) failReceive(s, row, status)
-    else dropMessage(s, row)
+    if (status === LOC_PROT_ERR) failReceive(s, row, status, cause)
+    else {
+      s.env.causes?.dropped(row, cause)
+      dropMessage(s, row)
+    }
     return
   }
-  nak(s, row, syndrome)
-  if (failReceive(s, row, status)) return
+  fatalNak(s, row, syndrome, cause)
+  if (failReceive(s, row, status, cause)) return
   const event = syndrome === INVALID_REQUEST ? QP_REQ_ERR : syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL
-  s.env.events.qp(row, event)
+  s.env.events.qp(row, event, cause)
 }
+
+/** The same for a request that makes no sense. */
+export const refuseInvalid = (s: EngineState, row: number, cause: Cause): void =>
+  refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR, cause)
 
 /** A move that was put off has failed: nothing from its first packet on is acknowledged, whatever came since. */
 export const onRequestMoveFailed = (
@@ -87,31 +102,35 @@ export const onRequestMoveFailed = (
   psn: number,
   msn: number,
 ): void => {
+  const cause = takeCause(s)
   const w = s.rows
   const base = row * WORDS
   if (w[base + STATE] < RTR) return
   if (reliableService[w[base + SERVICE]] === 0) {
-    if (kind === MoveKind.RECEIVE) failReceive(s, row, LOC_PROT_ERR)
-    else if (w[base + MESSAGE] === SendKind.WRITE) dropMessage(s, row)
+    if (kind === MoveKind.RECEIVE) failReceive(s, row, LOC_PROT_ERR, cause)
+    else if (w[base + MESSAGE] === SendKind.WRITE) {
+      s.env.causes?.dropped(row, cause)
+      dropMessage(s, row)
+    }
     return
   }
   w[base + RESPONDER] &= ~ACK_DUE
   w[base + EXPECTED] = psn
   w[base + MSN] = msn
-  nak(s, row, kind === MoveKind.WRITE && why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION)
+  fatalNak(s, row, kind === MoveKind.WRITE && why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, cause)
   if (w[base + STATE] === ERR) return
-  if (failReceive(s, row, kind === MoveKind.RECEIVE ? LOC_PROT_ERR : LOC_ACCESS_ERR)) return
-  s.env.events.qp(row, why === Moved.NO_REGION ? QP_ACCESS_ERR : QP_FATAL)
+  if (failReceive(s, row, kind === MoveKind.RECEIVE ? LOC_PROT_ERR : LOC_ACCESS_ERR, cause)) return
+  s.env.events.qp(row, why === Moved.NO_REGION ? QP_ACCESS_ERR : QP_FATAL, cause)
 }
 
 /** To error for a reason of the responder's own, found while sending: a NAK for `psn`. */
-export const refuseAt = (s: EngineState, row: number, psn: number, syndrome: number): void => {
+export const refuseAt = (s: EngineState, row: number, psn: number, syndrome: number, cause: Cause): void => {
   const w = s.rows
   const base = row * WORDS
   w[base + EXPECTED] = psn
   w[base + RESPONDER] &= ~ACK_DUE
-  nak(s, row, syndrome)
+  fatalNak(s, row, syndrome, cause)
   if (w[base + STATE] === ERR) return
-  enterError(s, row)
-  s.env.events.qp(row, syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL)
+  enterError(s, row, cause)
+  s.env.events.qp(row, syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL, cause)
 }

@@ -13,6 +13,7 @@ import { ackTimeouts, SendFlags, SendKind, WcStatus } from '../spec/work.ts'
 import { BTH_ACKREQ, BTH_PAD_SHIFT, BTH_SOLICITED } from '../wire/bth.ts'
 import { putIeth, putImmediate, putReth } from '../wire/extensions.ts'
 import { askingPayload, putAsking } from './asking.ts'
+import { keptCause } from './causes.ts'
 import { drained, endOldest, failOldest } from './completing.ts'
 import { putDatagramHeader } from './datagram.ts'
 import { handOver } from './direct.ts'
@@ -106,7 +107,7 @@ const sendStep = (s: EngineState, row: number, request: number, kind: number): n
 
 /** A request that cannot be sent ends when all before it have; till then nothing after it is sent. */
 const stopAt = (s: EngineState, row: number, request: number): void => {
-  if (s.rows[row * WORDS + HEAD] === request) failOldest(s, row, s.pool[request + STATUS])
+  if (s.rows[row * WORDS + HEAD] === request) failOldest(s, row, s.pool[request + STATUS], keptCause(s, row))
 }
 
 /** Starts the local ACK timer if anything is out and it does not run. */
@@ -173,7 +174,7 @@ const sendAsking = (s: EngineState, row: number, request: number): number => {
   const psn = w[base + SEND_PSN] | BTH_ACKREQ
   putHead(s.sink!.arena.view, at, opcode, 0, w[base + DEST_QPN], psn, sharedOf(s, base, request))
   if (putAsking(s, row, request, s.sink!.arena, at, opcode, header, offset, length) !== Moved.OK)
-    return refuseLocal(s, request)
+    return refuseLocal(s, row, request)
   acceptRun(s, 1, size, size)
   p[request + COUNTED]++
   w[base + RD_OUT]++
@@ -246,7 +247,7 @@ const sendEnd = (s: EngineState, row: number, request: number, opcode: number, o
   const arena = s.sink!.arena
   const view = arena.view
   if (payload > 0 && gather(s, row, request, offset, payload, arena, at + header, payload, payload) !== Moved.OK)
-    return refuseLocal(s, request)
+    return refuseLocal(s, row, request)
   for (let i = 0; i < pad; i++) arena.bytes[at + header + payload + i] = 0
   const flags = FLAGS_OF[opcode]
   const solicited = (p[wr + FLAGS] & SOLICITED) !== 0 && maySolicit(p[request + KIND], flags) ? BTH_SOLICITED : 0
@@ -291,7 +292,7 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
   const view = s.sink!.arena.view
   const total = stretch(s, row, request, 0, more + 1)
   if (gather(s, row, request, 0, total, s.sink!.arena, at + header, mtu, size) !== Moved.OK)
-    return refuseLocal(s, request)
+    return refuseLocal(s, row, request)
   const psn = w[base + SEND_PSN] | ackReq(s, base, mtu)
   putHead(view, at, opcode, 0, w[base + DEST_QPN], psn, sharedOf(s, base, request))
   putReth(view, at + plain, p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], p[wr + LENGTH])
@@ -318,7 +319,7 @@ const sendMiddle = (s: EngineState, row: number, request: number, done: number, 
   if (count === 0) return PORT_FULL
   const total = stretch(s, row, request, done, count)
   if (gather(s, row, request, done * mtu, total, s.sink!.arena, s.runAt + plain, mtu, size) !== Moved.OK)
-    return refuseLocal(s, request)
+    return refuseLocal(s, row, request)
   putPackets(s, row, request, done, count, total)
   return SENT_SOME
 }

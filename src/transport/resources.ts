@@ -4,14 +4,16 @@
  * volume 1, clauses 9.4.4, 9.4.5 and 9.7.5.1.1). An atomic is executed here, once; a READ is read when its responses
  * are sent (responses.ts).
  */
+import { because } from '../spec/causes.ts'
 import { QpState } from '../spec/enums.ts'
 import { OPERATION_MASK, operationCode } from '../spec/opcodes.ts'
 import { MAX_MESSAGE_BYTES, SendKind, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import * as ext from '../wire/extensions.ts'
+import { addressOf, noteFault, noteRefusedKey, takeCause } from './causes.ts'
 import { flushMoves } from './moves.ts'
 import { PSN_MASK, psnAdd, psnDistance } from './psn.ts'
-import { Refusal, refuse } from './refusals.ts'
+import { Refusal, refuse, refuseInvalid } from './refusals.ts'
 import { setResourcesBlock } from './shape.ts'
 import { type EngineState, R, Resource, Row, resourceBlock, schedule, takeBlock } from './state.ts'
 import { Access } from './types.ts'
@@ -21,8 +23,8 @@ const { RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
 const { ACK_DUE } = R
 const { ERR } = QpState.values
 const { NONE, READ, ATOMIC } = SendKind
-const { REM_INV_REQ_ERR, LOC_QP_OP_ERR } = WcStatus.values
-const { INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = Refusal
+const { LOC_QP_OP_ERR } = WcStatus.values
+const { REMOTE_ACCESS, REMOTE_OPERATION } = Refusal
 const COMPARE_SWAP = operationCode.COMPARE_SWAP
 
 /** The resource whose request has `psn` in its range; 0 if it is forgotten. */
@@ -94,7 +96,7 @@ const makeRoom = (s: EngineState, base: number, count: number): void => {
 }
 
 /** The resource for a new READ or atomic; 0 if the peer has more outstanding than it may. */
-export const takeResource = (s: EngineState, row: number): number => {
+const takeResource = (s: EngineState, row: number): number => {
   const w = s.rows
   const base = row * WORDS
   const count = w[base + RESOURCE_COUNT]
@@ -107,6 +109,13 @@ export const takeResource = (s: EngineState, row: number): number => {
     w[base + PENDING]-- // a repetition that nobody waits for any more
   }
   w[base + RESOURCE_NEXT] = (w[base + RESOURCE_NEXT] + 1) % count
+  return resource
+}
+
+/** `takeResource`; if it is 0 the request is refused. */
+export const claimResource = (s: EngineState, row: number): number => {
+  const resource = takeResource(s, row)
+  if (resource === 0) refuseInvalid(s, row, because('TOO_MANY_READS', { most: s.rows[row * WORDS + RESOURCE_COUNT] }))
   return resource
 }
 
@@ -145,12 +154,18 @@ export const answerWith = (s: EngineState, row: number, resource: number, kind: 
 export const mayRead = (s: EngineState, row: number, hi: number, lo: number, key: number, length: number): boolean => {
   const w = s.rows
   const base = row * WORDS
-  if ((w[base + ACCESS] & Access.REMOTE_READ) === 0 || length > MAX_MESSAGE_BYTES) {
-    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
+  const { REMOTE_READ } = Access
+  if ((w[base + ACCESS] & REMOTE_READ) === 0) {
+    refuseInvalid(s, row, because('QP_NO_RIGHT', { right: REMOTE_READ }))
     return false
   }
-  if (length > 0 && s.env.memory.resolve(w[base + PD], key, hi, lo, length, Access.REMOTE_READ, w[base + QPN]) < 0) {
-    refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR)
+  if (length > MAX_MESSAGE_BYTES) {
+    refuseInvalid(s, row, because('REMOTE_TOO_LONG', { length }))
+    return false
+  }
+  if (length > 0 && s.env.memory.resolve(w[base + PD], key, hi, lo, length, REMOTE_READ, w[base + QPN]) < 0) {
+    noteRefusedKey(s, w[base + PD], key, hi, lo, length, REMOTE_READ, w[base + QPN])
+    refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
     return false
   }
   return true
@@ -166,11 +181,8 @@ export const onRead = (s: EngineState, row: number, arena: Arena, at: number): v
   const lo = ext.rethVaLo(view, at)
   const key = ext.rethRkey(view, at)
   if (!mayRead(s, row, hi, lo, key, length)) return
-  const resource = takeResource(s, row)
-  if (resource === 0) {
-    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
-    return
-  }
+  const resource = claimResource(s, row)
+  if (resource === 0) return
   const p = s.pool
   p[resource + Resource.HI] = hi
   p[resource + Resource.LO] = lo
@@ -191,22 +203,25 @@ export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, 
   const memory = s.env.memory
   const hi = ext.atomicVaHi(view, at)
   const lo = ext.atomicVaLo(view, at)
-  if ((w[base + ACCESS] & Access.REMOTE_ATOMIC) === 0 || (lo & 7) !== 0) {
-    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
+  if ((w[base + ACCESS] & Access.REMOTE_ATOMIC) === 0) {
+    refuseInvalid(s, row, because('QP_NO_RIGHT', { right: Access.REMOTE_ATOMIC }))
+    return
+  }
+  if ((lo & 7) !== 0) {
+    refuseInvalid(s, row, because('ATOMIC_ADDRESS', { address: addressOf(hi, lo) }))
     return
   }
   flushMoves(s) // WRITEs before it are seen
   if (w[base + STATE] === ERR) return
-  const region = memory.resolve(w[base + PD], ext.atomicRkey(view, at), hi, lo, 8, Access.REMOTE_ATOMIC, w[base + QPN])
+  const key = ext.atomicRkey(view, at)
+  const region = memory.resolve(w[base + PD], key, hi, lo, 8, Access.REMOTE_ATOMIC, w[base + QPN])
   if (region < 0) {
-    refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR)
+    noteRefusedKey(s, w[base + PD], key, hi, lo, 8, Access.REMOTE_ATOMIC, w[base + QPN])
+    refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
     return
   }
-  const resource = takeResource(s, row)
-  if (resource === 0) {
-    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
-    return
-  }
+  const resource = claimResource(s, row)
+  if (resource === 0) return
   const swapHi = ext.atomicSwapHi(view, at)
   const swapLo = ext.atomicSwapLo(view, at)
   const original = s.original
@@ -225,7 +240,8 @@ export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, 
       : memory.fetchAdd(region, hi, lo, swapHi, swapLo, original)
   if (errno !== 0) {
     s.pool[resource + Resource.KIND] = NONE
-    refuse(s, row, REMOTE_OPERATION, LOC_QP_OP_ERR)
+    noteFault(s, key, hi, lo, 8, Access.REMOTE_ATOMIC)
+    refuse(s, row, REMOTE_OPERATION, LOC_QP_OP_ERR, takeCause(s))
     return
   }
   s.pool[resource + Resource.RESULT_LO] = original[0]

@@ -5,6 +5,7 @@
  * and ends the QP, or lets the requester wait (RNR). What goes out, responses and acknowledgements in PSN order, is
  * responses.ts' business, what SENDs and WRITEs do, however they come, that of messages.ts.
  */
+import { because } from '../spec/causes.ts'
 import { AsyncEventType, QpState } from '../spec/enums.ts'
 import { ICRC_BYTES } from '../spec/headers.ts'
 import {
@@ -29,14 +30,15 @@ import { SendKind, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthAckReq, bthOpcode, bthPadCount, bthPsn, bthSolicited } from '../wire/bth.ts'
 import * as ext from '../wire/extensions.ts'
+import { takeCause } from './causes.ts'
 import { beginWrite, takeSend, takeWrite } from './messages.ts'
 import { onAtomicWrite, onFlush } from './placement.ts'
 import { psnDifference } from './psn.ts'
-import { onGap, Refusal, refuse } from './refusals.ts'
+import { onGap, Refusal, refuse, refuseInvalid } from './refusals.ts'
 import { onAtomic, onRead, replayAnswer, replayRead } from './resources.ts'
 import { type EngineState, R, Row, schedule } from './state.ts'
 import { admit } from './unreliable.ts'
-import { nameQueue } from './xrc.ts'
+import { nameQueue, noQueue } from './xrc.ts'
 
 const { WORDS, SERVICE, STATE, MTU, RESPONDER, EXPECTED, MESSAGE, WRITE_LEFT } = Row
 const { ACK_DUE, NAK_DUE, NAK_SENT } = R
@@ -67,13 +69,14 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
   } else if (!isExpected(s, row, arena, at, opcode, flags, psn)) return
   if (w[base + STATE] === RTR) communicationEstablished(s, row)
   const payload = length - HEADER_BYTES[opcode] - bthPadCount(arena.view, at) - ICRC_BYTES
-  const refusal = isOutOfPlace(w[base + MESSAGE], flags) ? INVALID_REQUEST : checkLength(w[base + MTU], flags, payload)
-  if (refusal !== 0) refuse(s, row, refusal, REM_INV_REQ_ERR)
+  if (isOutOfPlace(w[base + MESSAGE], flags)) refuseInvalid(s, row, because('OUT_OF_PLACE', { bth: opcode }))
+  else if (!isLengthRight(w[base + MTU], flags, payload))
+    refuseInvalid(s, row, because('PACKET_LENGTH', { payload, mtu: w[base + MTU] }))
   else if (
     w[base + SERVICE] === XRC_TGT &&
     !nameQueue(s, row, ext.xrcethSrq(arena.view, at + XRCETH_AT[opcode]), flags)
   )
-    refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR)
+    refuseInvalid(s, row, noQueue(ext.xrcethSrq(arena.view, at + XRCETH_AT[opcode])))
   else if ((flags & OP_SEND) !== 0) onSend(s, row, arena, at, opcode, flags, payload)
   else if ((flags & OP_WRITE) !== 0) onWrite(s, row, arena, at, opcode, flags, payload)
   else if ((flags & OP_READ) !== 0) onRead(s, row, arena, at + RETH_AT[opcode])
@@ -88,12 +91,11 @@ const isOutOfPlace = (message: number, flags: number): boolean =>
     ? message !== NONE
     : message !== ((flags & OP_SEND) !== 0 ? SEND : WRITE)
 
-/** FIRST and MIDDLE are full, LAST is not empty, nothing is longer than the path MTU: 0 or the NAK. */
-const checkLength = (mtu: number, flags: number, payload: number): number => {
-  if (payload > mtu) return INVALID_REQUEST
-  if ((flags & OP_ONLY) !== 0) return 0
-  if ((flags & OP_LAST) !== 0) return payload === 0 ? INVALID_REQUEST : 0
-  return payload === mtu ? 0 : INVALID_REQUEST
+/** FIRST and MIDDLE are full, LAST is not empty, nothing is longer than the path MTU. */
+const isLengthRight = (mtu: number, flags: number, payload: number): boolean => {
+  if (payload > mtu) return false
+  if ((flags & OP_ONLY) !== 0) return true
+  return (flags & OP_LAST) !== 0 ? payload > 0 : payload === mtu
 }
 
 /** First packet from the peer: the program may move to RTS. The event is told once. */
@@ -101,7 +103,7 @@ export const communicationEstablished = (s: EngineState, row: number): void => {
   const base = row * WORDS
   if ((s.rows[base + RESPONDER] & R.ESTABLISHED) !== 0) return
   s.rows[base + RESPONDER] |= R.ESTABLISHED
-  s.env.events.qp(row, COMM_EST)
+  s.env.events.qp(row, COMM_EST, because('ESTABLISHED', {}))
 }
 
 // ---- what does not fit ----
@@ -201,9 +203,9 @@ const onWrite = (
       ? onWriteStart(s, row, view, at + RETH_AT[opcode], flags, payload)
       : ((flags & OP_LAST) !== 0 ? payload === left : payload < left)
         ? 0
-        : INVALID_REQUEST
+        : wrongLength(s, left)
   if (refusal !== 0) {
-    refuse(s, row, refusal, REM_INV_REQ_ERR)
+    refuse(s, row, refusal, REM_INV_REQ_ERR, takeCause(s))
     return
   }
   const value = carriedBy(view, at, opcode, flags)
@@ -211,6 +213,11 @@ const onWrite = (
   const from = at + HEADER_BYTES[opcode]
   if (takeWrite(s, row, flags, arena, from, payload, payload, 1, value, bthSolicited(view, at), only) > 0)
     owe(s, row, bthAckReq(view, at))
+}
+
+const wrongLength = (s: EngineState, length: number): number => {
+  s.cause = because('DMA_LENGTH', { length })
+  return INVALID_REQUEST
 }
 
 /** `at`: the RETH. 0 or the NAK; one packet is checked when it is written. */
@@ -224,6 +231,6 @@ const onWriteStart = (
 ): number => {
   const length = ext.rethDmaLen(view, at)
   const isFirst = (flags & OP_FIRST) !== 0
-  if (isFirst ? length <= payload : length !== payload) return INVALID_REQUEST
+  if (isFirst ? length <= payload : length !== payload) return wrongLength(s, length)
   return beginWrite(s, row, ext.rethVaHi(view, at), ext.rethVaLo(view, at), ext.rethRkey(view, at), length, isFirst)
 }

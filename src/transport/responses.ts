@@ -10,6 +10,7 @@ import { serviceBits } from '../spec/services.ts'
 import { SendKind } from '../spec/work.ts'
 import { BTH_PAD_SHIFT, putBth } from '../wire/bth.ts'
 import { putAeth, putAtomicAck } from '../wire/extensions.ts'
+import { noteFault, noteRefusedKey, takeCause } from './causes.ts'
 import { PSN_MASK, psnAdd } from './psn.ts'
 import { refuseAt } from './refusals.ts'
 import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
@@ -207,10 +208,12 @@ const readFor = (
   const qp = s.rows[row * WORDS + QPN]
   const region = memory.resolve(pd, p[resource + KEY], hi, lo, total, Access.REMOTE_READ, qp)
   if (region >= 0 && memory.read(region, hi, lo, s.sink!.arena, at, chunk, stride, total) === 0) return true
+  if (region < 0) noteRefusedKey(s, pd, p[resource + KEY], hi, lo, total, Access.REMOTE_READ, qp)
+  else noteFault(s, p[resource + KEY], hi, lo, total, Access.REMOTE_READ)
   const psn = psnAdd(p[resource + FIRST_PSN], next)
   forgetPending(s, row * WORDS)
   const code = region < 0 ? nakCode.REMOTE_ACCESS : nakCode.REMOTE_OPERATION
-  refuseAt(s, row, psn, syndromeKind.NAK | code)
+  refuseAt(s, row, psn, syndromeKind.NAK | code, takeCause(s))
   return false
 }
 

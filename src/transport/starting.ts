@@ -3,8 +3,10 @@
  * copied from the program's queue, summed up, looked through for mistakes of the program's own, given its PSNs, and put
  * at the end of the requests under way. When and how it is sent is requester.ts' business.
  */
+import { because, type Cause, causeOfCode } from '../spec/causes.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../spec/work.ts'
 import { ATOMIC_WRITE_BYTES, isFlushKnown } from './asking.ts'
+import { keepCause, takeCause } from './causes.ts'
 import { checkElements, Moved } from './moves.ts'
 import { kindOf, operationOf } from './operations.ts'
 import { maxSendSge, sendBlock } from './shape.ts'
@@ -19,6 +21,7 @@ const { MORE } = Q
 const { NONE, LOCAL, READ, ATOMIC, FLUSH, ATOMIC_WRITE } = SendKind
 const { LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR } = WcStatus.values
 const { INLINE } = SendFlags.values
+const STATUS_BITS = 0xff
 
 /** Loads the next posted request, checks it, and puts it at the end of the list; 0 if there is none. */
 export const start = (s: EngineState, row: number): number => {
@@ -52,6 +55,31 @@ export const start = (s: EngineState, row: number): number => {
 /** Whether a request of this kind has inline data that it cannot have. */
 const isForeign = (kind: number, inline: boolean): boolean => inline && kind >= READ && kind !== ATOMIC_WRITE
 
+/** Why the queue refuses a request: what `Send.REFUSED` says of it. */
+const refusedBy = (s: EngineState, row: number, wr: number): Cause => {
+  const opcode = s.pool[wr + OPCODE]
+  switch (causeOfCode(s.pool[wr + REFUSED] >>> 8)) {
+    case 'BAD_OPCODE':
+      return because('BAD_OPCODE', { opcode })
+    case 'TOO_MANY_SGE':
+      return because('TOO_MANY_SGE', { most: maxSendSge(s.rows, row * WORDS) })
+    case 'INLINE_TOO_LONG':
+      return because('INLINE_TOO_LONG', {})
+    case 'MESSAGE_TOO_LONG':
+      return because('MESSAGE_TOO_LONG', {})
+    case 'NO_ADDRESS_HANDLE':
+      return because('NO_ADDRESS_HANDLE', {})
+    default:
+      return because('REFUSED', {})
+  }
+}
+
+/** A request that makes no sense is as good as one without data. */
+const fail = (s: EngineState, row: number, wr: number, status: number, cause: Cause): number => {
+  s.pool[wr + LENGTH] = 0
+  return keepCause(s, row, status, cause)
+}
+
 /** Sums a request up and looks for local mistakes: 0, or the status with which it must end. */
 const check = (s: EngineState, row: number, request: number): number => {
   const p = s.pool
@@ -62,34 +90,32 @@ const check = (s: EngineState, row: number, request: number): number => {
   const refused = p[wr + REFUSED]
   const count = p[wr + SGES]
   const inline = (p[wr + FLAGS] & INLINE) !== 0
-  if (refused !== 0 || kind === NONE || (!inline && count > maxSendSge(s.rows, base)) || isForeign(kind, inline)) {
-    p[wr + LENGTH] = 0
-    return refused !== 0 ? refused : LOC_QP_OP_ERR
-  }
-  if (kind >= READ && s.rows[base + MAX_RD] === 0) {
-    p[wr + LENGTH] = 0
-    return LOC_QP_OP_ERR
-  }
+  const opcode = p[wr + OPCODE]
+  if (refused !== 0) return fail(s, row, wr, refused & STATUS_BITS, refusedBy(s, row, wr))
+  if (kind === NONE) return fail(s, row, wr, LOC_QP_OP_ERR, because('BAD_OPCODE', { opcode }))
+  if (!inline && count > maxSendSge(s.rows, base))
+    return fail(s, row, wr, LOC_QP_OP_ERR, because('TOO_MANY_SGE', { most: maxSendSge(s.rows, base) }))
+  if (isForeign(kind, inline)) return fail(s, row, wr, LOC_QP_OP_ERR, because('NOT_INLINE', { opcode }))
+  if (kind >= READ && s.rows[base + MAX_RD] === 0) return fail(s, row, wr, LOC_QP_OP_ERR, because('NO_READS', {}))
   if (kind === LOCAL || kind === FLUSH) {
     p[wr + LENGTH] = kind === FLUSH ? p[wr + Flush.LENGTH] : 0 // for the completion, as Linux has it
-    return kind === FLUSH && !isFlushKnown(s, request) ? LOC_QP_OP_ERR : 0
+    if (kind === LOCAL || isFlushKnown(s, request)) return 0
+    const placement = p[wr + Flush.PLACEMENT]
+    const selectivity = p[wr + Flush.SELECTIVITY]
+    return fail(s, row, wr, LOC_QP_OP_ERR, because('BAD_FLUSH', { placement, selectivity }))
   }
   if (!inline) {
     let sum = 0
     for (let i = 0, at = wr + Send.SGE; i < count; i++, at += Sge.WORDS) sum += p[at + Sge.LENGTH]
-    if (sum > MAX_MESSAGE_BYTES) {
-      p[wr + LENGTH] = 0
-      return LOC_LEN_ERR
-    }
+    if (sum > MAX_MESSAGE_BYTES) return fail(s, row, wr, LOC_LEN_ERR, because('MESSAGE_TOO_LONG', {}))
     p[wr + LENGTH] = sum
-  } else if (p[wr + LENGTH] > MAX_MESSAGE_BYTES) {
-    p[wr + LENGTH] = 0
-    return LOC_LEN_ERR
-  }
-  if (kind >= ATOMIC && p[wr + LENGTH] !== ATOMIC_WRITE_BYTES) return LOC_LEN_ERR
+  } else if (p[wr + LENGTH] > MAX_MESSAGE_BYTES) return fail(s, row, wr, LOC_LEN_ERR, because('MESSAGE_TOO_LONG', {}))
+  if (kind >= ATOMIC && p[wr + LENGTH] !== ATOMIC_WRITE_BYTES)
+    return fail(s, row, wr, LOC_LEN_ERR, because('ATOMIC_LENGTH', { length: p[wr + LENGTH] }))
   // a request of one packet and one element is checked when its payload is read; others must not be found wrong half
   // way
   if (inline || (kind < READ && count <= 1 && p[wr + LENGTH] <= s.rows[base + MTU])) return 0
   const access = kind >= READ && kind !== ATOMIC_WRITE ? Access.LOCAL_WRITE : Access.LOCAL_READ
-  return checkElements(s, row, wr + Send.SGE, count, access) === Moved.OK ? 0 : LOC_PROT_ERR
+  if (checkElements(s, row, wr + Send.SGE, count, access) === Moved.OK) return 0
+  return keepCause(s, row, LOC_PROT_ERR, takeCause(s))
 }

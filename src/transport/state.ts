@@ -8,6 +8,7 @@
  * and `s.pool` after each call that may create, never keep them. The names below are the only description of the
  * layout.
  */
+import type { Cause } from '../spec/causes.ts'
 import { engineCounters } from '../spec/counters.ts'
 import { type Arena, plainArena } from '../wire/arena.ts'
 import { createShares, growShares, type Shares } from './shares.ts'
@@ -61,6 +62,8 @@ export const Row = {
   /** READs and atomics on their way. */
   RD_OUT: 30,
   RETRIES: 31,
+  /** ERR and SQE: the code of the cause with which requests are flushed. */
+  FLUSH_CODE: 31,
   RNR_LEFT: 32,
 
   /** Bits of `R`. */
@@ -290,6 +293,12 @@ export interface EngineState {
   readonly original: Uint32Array
   /** Scratch: protection domain and CQ of a shared queue. */
   readonly shared: Int32Array
+
+  /** Why what was looked at last is refused, see causes.ts. */
+  cause: Cause | undefined
+  /** By row: why its request to be sent next cannot be; and the PSN that was answered with RNR NAKs, and how often. */
+  readonly stopped: Map<number, Cause>
+  readonly notReady: Map<number, { psn: number; times: number }>
 }
 
 const noArena = plainArena(0)
@@ -350,6 +359,9 @@ export const createState = (
   completion: new Uint32Array(Completion.WORDS),
   original: new Uint32Array(2),
   shared: new Int32Array(2),
+  cause: undefined,
+  stopped: new Map(),
+  notReady: new Map(),
 })
 
 /**

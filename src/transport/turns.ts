@@ -3,6 +3,7 @@
  * way the bytes go: as packets (requester.ts) or straight to a queue pair of this process (direct.ts).
  */
 import { WcStatus } from '../spec/work.ts'
+import { keepCause, takeCause } from './causes.ts'
 import { psnAdd, psnDistance } from './psn.ts'
 import { type EngineState, Q, Request, Row } from './state.ts'
 import { clearTimer } from './timers.ts'
@@ -37,9 +38,9 @@ export const advance = (
   if (ends) w[base + CURRENT] = s.pool[request + NEXT]
 }
 
-/** Maps why client memory could not be read to the status of the request. */
-export const refuseLocal = (s: EngineState, request: number): number => {
-  s.pool[request + STATUS] = LOC_PROT_ERR
+/** Client memory could not be read or written: the status of the request. */
+export const refuseLocal = (s: EngineState, row: number, request: number): number => {
+  s.pool[request + STATUS] = keepCause(s, row, LOC_PROT_ERR, takeCause(s))
   return Step.REFUSES
 }
 

@@ -7,6 +7,7 @@
  * Queue pairs are rows: small integers that index the engine's slabs. 64-bit addresses are pairs of u32 (hi, lo), since
  * a remote address may be any 64-bit number. Nothing here allocates per packet or per work request.
  */
+import type { Cause } from '../spec/causes.ts'
 import type { EngineCounter } from '../spec/counters.ts'
 import type { Arena } from '../wire/arena.ts'
 
@@ -46,7 +47,10 @@ export const Send = {
   DEST_QPN: 8,
   QKEY: 9,
   FLOW: 10,
-  /** 0, or the ibv_wc_status with which a request that makes no sense (too many elements, unknown opcode) must end. */
+  /**
+   * 0, or the ibv_wc_status with which a request that makes no sense (too many elements, unknown opcode) must end, and
+   * above its 8 bits the code of the cause (spec/causes.ts) if one is known.
+   */
   REFUSED: 15,
   SGE: 16,
 } as const
@@ -160,6 +164,16 @@ export interface Memory {
    * not. A memory window is as good as a region, for remote access.
    */
   resolve(pd: number, key: number, hi: number, lo: number, length: number, access: number, qp: number): number
+  /** Why `resolve` refuses these arguments; not there, or undefined: nobody knows more than that. */
+  explain?(
+    pd: number,
+    key: number,
+    hi: number,
+    lo: number,
+    length: number,
+    access: number,
+    qp: number,
+  ): Cause | undefined
   /** Whether `key` belongs to `pd` and grants `access` to queue pair number `qp`, wherever it lies. */
   grants(pd: number, key: number, access: number, qp: number): boolean
   /** Memory → arena. Returns 0, or the errno (EFAULT: the pages are gone) after which nothing may be relied on. */
@@ -230,6 +244,8 @@ export interface Memory {
    * a rule forbids it, and then nothing has changed (IBA 10.6.7).
    */
   bindWindow(pd: number, qp: number, words: Uint32Array, at: number): boolean
+  /** Why `bindWindow` answers false; as `explain`. */
+  explainBind?(pd: number, words: Uint32Array, at: number): Cause | undefined
   /**
    * LOCAL_INV, or a peer's SEND with invalidate: revokes `key` of `pd`. False if it is no window that is bound to queue
    * pair `qp` and may be invalidated this way.
@@ -250,7 +266,26 @@ export interface Events {
    * An affiliated asynchronous event of a QP (ibv_event_type: 1 QP_FATAL, 2 QP_REQ_ERR, 3 QP_ACCESS_ERR, 4 COMM_EST, 5
    * SQ_DRAINED, 16 LAST_WQE_REACHED …).
    */
-  qp(row: number, type: number): void
+  qp(row: number, type: number, cause: Cause): void
+}
+
+/**
+ * Who is told why requests fail (spec/causes.ts), before their completions are made. `status`: ibv_wc_status, never
+ * SUCCESS.
+ */
+export interface Causes {
+  /** A send request: its words (`Send`) begin at `words[at]`. */
+  send(row: number, words: Uint32Array, at: number, status: number, cause: Cause): void
+  /** A receive request with this wr_id. */
+  receive(row: number, idHi: number, idLo: number, status: number, cause: Cause): void
+  /** So many requests to send or to receive were flushed; `code`: of the cause. */
+  flushed(row: number, sends: boolean, count: number, code: number): void
+  /** The request with `psn` is answered with a NAK that ends the queue pair. */
+  nak(row: number, psn: number, cause: Cause): void
+  /** A message is passed over: a service without acknowledgements tells nobody. */
+  dropped(row: number, cause: Cause): void
+  /** Why the peer of a queue pair has refused `psn`, as it told with `nak`, if it is known here. */
+  ofPeer(row: number, psn: number): Cause | undefined
 }
 
 /**
@@ -319,6 +354,7 @@ export interface Environment {
   readonly memory: Memory
   readonly completions: Completions
   readonly events: Events
+  readonly causes?: Causes
 }
 
 // ---- queue pairs ----

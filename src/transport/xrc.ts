@@ -4,6 +4,7 @@
  * they complete, and in whose protection domain the request reads and writes. All packets of a message name the same.
  * Everything else, order and acknowledgements above all, is the responder's business.
  */
+import { because, type Cause } from '../spec/causes.ts'
 import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_FLUSH, OP_READ, OP_START } from '../spec/opcodes.ts'
 import { Service } from '../spec/services.ts'
 import { settle } from './moves.ts'
@@ -28,6 +29,9 @@ export const nameQueue = (s: EngineState, row: number, srqn: number, flags: numb
   w[base + RECV_CQ] = s.shared[1]
   return true
 }
+
+/** `nameQueue` says no. */
+export const noQueue = (srqn: number): Cause => because('NO_SRQ', { srqn })
 
 /** The shared queue `srqn` is no more: a message for it goes on no longer, and its receive request is forgotten. */
 export const forgetQueue = (s: EngineState, srqn: number): void => {

@@ -2,6 +2,7 @@
  * One side of a connection for tests of the engine: plain memory with regions, work queues of JavaScript objects, a
  * port that keeps what was sent, and everything that came out of the engine, in order. No time passes by itself.
  */
+import type { CauseName } from '../../src/spec/causes.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { Service } from '../../src/spec/services.ts'
 import { createEngine, type Engine } from '../../src/transport/engine.ts'
@@ -17,6 +18,7 @@ import {
   type WorkSource,
 } from '../../src/transport/types.ts'
 import { type Arena, plainArena } from '../../src/wire/arena.ts'
+import { checkCompletion, createTold } from './told.ts'
 
 /** Client memory starts here: regions cross the 4 GiB line. */
 export const MEMORY_BASE = 0x7f01_ffff_c000n
@@ -71,6 +73,8 @@ export interface Cqe {
   sl: number
   cq: number
   solicited: boolean
+  /** The cause that its vendor_err names. */
+  cause: CauseName | undefined
 }
 
 export interface SentPacket {
@@ -118,6 +122,7 @@ export const createNode = (options: NodeOptions = {}) => {
   const cqes: Cqe[] = []
   const events: string[] = []
   const sent: SentPacket[] = []
+  const said = createTold()
   const calls = { reads: 0, writes: 0 }
   /** Set to an errno to make reads or writes fail. */
   const faults = { read: 0, write: 0 }
@@ -307,10 +312,17 @@ export const createNode = (options: NodeOptions = {}) => {
             sl: c[Completion.SL],
             cq,
             solicited,
+            cause: checkCompletion(c[Completion.STATUS], c[Completion.VENDOR]),
           })
         },
       },
-      events: { qp: (_row, type) => events.push(EVENTS[type] ?? String(type)) },
+      events: {
+        qp(_row, type, cause) {
+          events.push(EVENTS[type] ?? String(type))
+          said.event(type, cause)
+        },
+      },
+      causes: said.causes,
     },
     {
       ...(options.windowBytes !== undefined && { windowBytes: options.windowBytes }),
@@ -375,6 +387,9 @@ export const createNode = (options: NodeOptions = {}) => {
     regions,
     cqes,
     events,
+    told: said.told,
+    naks: said.naks,
+    peer: said.peer,
     sent,
     calls,
     faults,

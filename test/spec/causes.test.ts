@@ -1,0 +1,80 @@
+/*
+ * The table of causes: codes, sentences, docs/vendor-errors.md (UPDATE_GOLDEN=1 writes it anew).
+ */
+import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { because, type CauseName, causeOfCode, causes, causeText, codeOf } from '../../src/spec/causes.ts'
+import { AsyncEventType } from '../../src/spec/enums.ts'
+import { WcStatus } from '../../src/spec/work.ts'
+import { repoRoot } from '../paths.ts'
+
+const names = Object.keys(causes) as CauseName[]
+
+test('codes differ, fit vendor_err, and lead back to their causes', () => {
+  assert.equal(new Set(names.map(codeOf)).size, names.length)
+  for (const name of names) {
+    assert.ok(codeOf(name) > 0 && codeOf(name) < 0x1000, name)
+    assert.equal(causeOfCode(codeOf(name)), name)
+  }
+  assert.equal(causeOfCode(0), undefined)
+})
+
+test('what a cause fails is a status of completions or an event', () => {
+  for (const name of names)
+    for (const failed of causes[name].fails)
+      assert.ok(failed in WcStatus.values || failed in AsyncEventType.values, `${name}: ${failed}`)
+})
+
+test('every status of a completion that this device makes has a cause', () => {
+  const never = ['SUCCESS', 'LOC_EEC_OP_ERR', 'LOC_RDD_VIOL_ERR', 'REM_ABORT_ERR', 'INV_EECN_ERR', 'INV_EEC_STATE_ERR']
+  const others = ['FATAL_ERR', 'RESP_TIMEOUT_ERR', 'GENERAL_ERR']
+  const all = new Set(names.flatMap(name => [...causes[name].fails]))
+  for (const status of Object.keys(WcStatus.values))
+    assert.equal(all.has(status as 'LOC_LEN_ERR'), ![...never, ...others].includes(status), status)
+})
+
+test('sentences name their arguments, as what they are', () => {
+  const { REMOTE_WRITE, REMOTE_ATOMIC } = { REMOTE_WRITE: 2, REMOTE_ATOMIC: 8 }
+  assert.equal(
+    causeText(because('RKEY_NO_RIGHT', { key: 0x753, right: REMOTE_WRITE | REMOTE_ATOMIC })),
+    'rkey 0x753 has no REMOTE_WRITE and REMOTE_ATOMIC',
+  )
+  assert.equal(
+    causeText(because('RKEY_RANGE', { key: 0x753, from: 0x7fff_ffff_fff0n, to: 0x8000_0000_0010n, start: 0, end: 16 })),
+    'rkey 0x753: asked [0x7ffffffffff0, 0x800000000010) of [0x0, 0x10)',
+  )
+  assert.equal(causeText(because('BAD_OPCODE', { opcode: 4 })), 'this type of queue pair has no READ')
+  assert.equal(causeText(because('FLUSHED', { state: 6 })), 'the queue pair went to ERR for an error')
+  for (const name of names) assert.doesNotMatch(causes[name].text, /[.!]$/, name)
+})
+
+const page = (): string => {
+  const rows = names.map(name => {
+    const { code, fails, text } = causes[name]
+    const sentence = text.replace(/\{(\w+)(?::\w+)?\}/g, '*$1*')
+    return `| 0x${code.toString(16)} | \`${name}\` | ${fails.map(one => `\`${one}\``).join(' ') || '–'} | ${sentence} |`
+  })
+  return `${[
+    '# Vendor errors',
+    '',
+    'A completion that fails has the code of its cause in `vendor_err`; of one that succeeds it is 0, as it always is on',
+    "Linux's rxe. Codes keep their meaning from version to version. The sentence with its numbers is in `userdma trace`, in",
+    "the daemon's log and in `userdma stat --qps` ([the command line](cli.md#why-something-failed)).",
+    '',
+    'A requester has the cause that its peer had (0x4…, 0x5…, or 0x2… for a bad receive buffer) if the peer is a queue pair',
+    "of the same daemon or process; otherwise what the peer's NAK says (0x301 to 0x304), and the daemon of the peer logs its",
+    'own cause.',
+    '',
+    '| `vendor_err` | cause | completions and events | sentence |',
+    '|---|---|---|---|',
+    ...rows,
+  ].join('\n')}\n`
+}
+
+test('docs/vendor-errors.md is the table', () => {
+  const path = join(repoRoot, 'docs', 'vendor-errors.md')
+  if (process.env.UPDATE_GOLDEN) writeFileSync(path, page())
+  assert.equal(readFileSync(path, 'utf8'), page(), '`npm run docs` makes it anew')
+})

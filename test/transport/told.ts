@@ -1,0 +1,45 @@
+/*
+ * What an engine says of its failures, and a check of it for every test: each failure has a cause, and one that the
+ * table knows for it.
+ */
+import { type Cause, type CauseName, causeOfCode, causes } from '../../src/spec/causes.ts'
+import { AsyncEventType } from '../../src/spec/enums.ts'
+import { WcStatus } from '../../src/spec/work.ts'
+import type { Causes } from '../../src/transport/types.ts'
+
+const nameIn = (values: Readonly<Record<string, number>>, value: number): string =>
+  Object.keys(values).find(name => values[name] === value) ?? String(value)
+
+const check = (what: string, cause: CauseName | undefined): void => {
+  if (cause === undefined || !causes[cause].fails.some(name => name === what))
+    throw new Error(`${what} for ${cause}, which is no cause of it in spec/causes.ts`)
+}
+
+/** The cause that a completion's vendor_err names. */
+export const checkCompletion = (status: number, code: number): CauseName | undefined => {
+  const cause = causeOfCode(code)
+  if (status !== 0) check(nameIn(WcStatus.values, status), cause)
+  else if (code !== 0) throw new Error(`a success with vendor_err ${code}`)
+  return cause
+}
+
+export const createTold = () => {
+  /** Of failures and events, in order. */
+  const told: Cause[] = []
+  /** Causes of NAKs by PSN, and those of the other side if they are known. */
+  const naks = new Map<number, Cause>()
+  const peer: { naks?: ReadonlyMap<number, Cause> } = {}
+  const causes: Causes = {
+    send: (_row, _words, _at, _status, cause) => told.push(cause),
+    receive: (_row, _hi, _lo, _status, cause) => told.push(cause),
+    flushed() {},
+    nak: (_row, psn, cause) => naks.set(psn, cause),
+    dropped: (_row, cause) => told.push(cause),
+    ofPeer: (_row, psn) => peer.naks?.get(psn),
+  }
+  const event = (type: number, cause: Cause): void => {
+    check(nameIn(AsyncEventType.values, type), cause.id)
+    told.push(cause)
+  }
+  return { told, naks, peer, causes, event }
+}
