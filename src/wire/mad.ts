@@ -31,9 +31,9 @@ export type CmMessage<N extends CmMessageName = CmMessageName> = {
 }[N]
 
 /** A message to write: bits that are left out are zero, bytes that are left out or short end in zeros. */
-export type CmDraft<N extends CmMessageName> = { readonly name: N; readonly tid: bigint } & Partial<
-  LayoutRecord<(typeof cmMessages)[N]>
->
+export type CmDraft<N extends CmMessageName = CmMessageName> = {
+  [M in N]: { readonly name: M; readonly tid: bigint } & Partial<LayoutRecord<(typeof cmMessages)[M]>>
+}[N]
 
 const nameByAttribute = new Map<number, CmMessageName>(
   (Object.keys(cmMessages) as CmMessageName[]).map(name => [cmMessages[name].attribute, name]),
@@ -97,7 +97,7 @@ export const parseCm = (bytes: Uint8Array): CmMessage | undefined => {
  * The 256 bytes of a message. Throws a RangeError that names the field for a value that does not fit, and for bytes
  * that are too many.
  */
-export const emitCm = <N extends CmMessageName>(message: CmDraft<N>): Uint8Array => {
+export const emitCm = (message: CmDraft): Uint8Array => {
   const bytes = new Uint8Array(MAD_BYTES)
   const { attribute, ...layout } = cmMessages[message.name]
   const header = {

@@ -92,7 +92,7 @@ describe('captures of Linux', () => {
 })
 
 /** A random record of the message `name`, from its layout. */
-const anyMessage = (name: CmMessageName): fc.Arbitrary<CmDraft<CmMessageName>> => {
+const anyMessage = (name: CmMessageName): fc.Arbitrary<CmDraft> => {
   const { fields, blobs } = cmMessages[name]
   const parts: Record<string, fc.Arbitrary<unknown>> = { tid: fc.bigInt(0n, (1n << 64n) - 1n) }
   for (const [field, [, width]] of Object.entries(fields)) {
@@ -106,7 +106,7 @@ const anyMessage = (name: CmMessageName): fc.Arbitrary<CmDraft<CmMessageName>> =
   for (const [field, { bytes }] of Object.entries(blobs)) {
     parts[field] = fc.uint8Array({ minLength: bytes, maxLength: bytes })
   }
-  return fc.record(parts).map(record => ({ name, ...record }) as CmDraft<CmMessageName>)
+  return fc.record(parts).map(record => ({ name, ...record }) as CmDraft)
 }
 
 test('records survive the way through bytes', () => {

@@ -1,0 +1,253 @@
+/*
+ * The InfiniBand connection manager (InfiniBand Architecture Specification, volume 1, chapter 12; R17), sans I/O:
+ * messages, commands and time go in, messages and events come out. What is legal when is data in spec/cm-states.ts;
+ * this file finds the connection that a message is for, takes what the message says, and follows the table.
+ * Retransmission, duplicates, stale connections and TIMEWAIT are as in Linux's ib_cm; departures are in
+ * docs/conformance.md. Times are microseconds on any monotonic scale; randomness is an argument. No queue pair, socket
+ * or object of core is known here.
+ */
+import { cmStates } from '../spec/cm-states.ts'
+import { rejReason, sidrStatus } from '../spec/mad.ts'
+import { emitCm } from '../wire/mad.ts'
+import type { CmConnection, CmListener, CmOffer, CmPath, CmRequest } from './connection.ts'
+import { CmError } from './error.ts'
+import { type CmCounters, type CmEnvironment, type CmEvent, CmMachine, type CmTransmit } from './machine.ts'
+import * as messages from './messages.ts'
+import { receive } from './receive.ts'
+import type { CmListenOptions } from './registry.ts'
+import { ackTimeout } from './timeout.ts'
+
+export interface SidrRequest {
+  readonly path: CmPath
+  readonly serviceId: bigint
+  readonly privateData?: Uint8Array
+  /** Exponent and count, as of a `CmRequest`. */
+  readonly responseTimeout: number
+  readonly maxCmRetries: number
+}
+
+export class CmEngine {
+  readonly #machine: CmMachine
+
+  constructor(environment: CmEnvironment) {
+    this.#machine = new CmMachine(environment)
+  }
+
+  get counters(): CmCounters {
+    return this.#machine.counters
+  }
+
+  // ---- what the owner drains ----
+
+  /** The next message to send; undefined if there is none. */
+  pollTransmit(): CmTransmit | undefined {
+    return this.#machine.transmits.shift()
+  }
+
+  pollEvent(): CmEvent | undefined {
+    return this.#machine.events.shift()
+  }
+
+  /** When `onTimeout` must be called next; Infinity for never. */
+  nextTimeout(): number {
+    return this.#machine.timers.next
+  }
+
+  /** Connections that exist, those in TIMEWAIT included. */
+  get size(): number {
+    return this.#machine.registry.size
+  }
+
+  // ---- commands: a CmError for a state that does not allow it, a RangeError for a value that does not fit ----
+
+  /** Waits for requests to a service id. Throws EADDRINUSE if another listener of the same devices has it. */
+  listen(serviceId: bigint, options: CmListenOptions = {}): CmListener {
+    return this.#machine.registry.listen(serviceId, options)
+  }
+
+  /** Requests that came already stay. */
+  unlisten(listener: CmListener): void {
+    this.#machine.registry.unlisten(listener)
+  }
+
+  /** A connection in IDLE; `connect` or `resolve` starts it. */
+  create(path: CmPath): CmConnection {
+    return this.#machine.create(path)
+  }
+
+  /** Sends a REQ. */
+  connect(connection: CmConnection, request: CmRequest, now: number): void {
+    this.#machine.check(connection, 'REQ')
+    const { path } = request
+    const tid = this.#machine.begin(connection)
+    const localAckTimeout = ackTimeout(this.#machine.environment.ackDelay(path.device), path.packetLifeTime)
+    const caGuid = this.#machine.environment.caGuid(path.device)
+    const bytes = emitCm(messages.req(connection, tid, request, caGuid, localAckTimeout))
+    const { agreed } = connection
+    connection.path = path
+    connection.tid = tid
+    connection.serviceId = request.serviceId
+    connection.responseTimeout = request.remoteResponseTimeout
+    connection.maxCmRetries = request.maxCmRetries
+    agreed.localQpn = request.qpn
+    agreed.rqPsn = request.startingPsn
+    agreed.responderResources = request.responderResources
+    agreed.initiatorDepth = request.initiatorDepth
+    agreed.retryCount = request.retryCount
+    agreed.rnrRetryCount = request.rnrRetryCount
+    agreed.transport = request.transport
+    agreed.ackTimeout = path.packetLifeTime + 1
+    this.#machine.apply(connection, 'REQ')
+    this.#machine.awaitAnswer(connection, 'REQ', bytes, now)
+  }
+
+  /** Answers a REQ with a REP. */
+  reply(connection: CmConnection, offer: CmOffer, now: number): void {
+    this.#machine.check(connection, 'REP')
+    const { environment } = this.#machine
+    const { device } = connection.path
+    const bytes = emitCm(messages.rep(connection, offer, environment.caGuid(device), environment.ackDelay(device)))
+    const { agreed } = connection
+    agreed.localQpn = offer.qpn
+    agreed.rqPsn = offer.startingPsn
+    agreed.responderResources = offer.responderResources
+    agreed.initiatorDepth = offer.initiatorDepth
+    this.#machine.releaseBacklog(connection)
+    this.#machine.apply(connection, 'REP')
+    this.#machine.awaitAnswer(connection, 'REP', bytes, now)
+  }
+
+  /** Answers a REP with an RTU: the connection is established. */
+  ready(connection: CmConnection, privateData?: Uint8Array): void {
+    this.#machine.check(connection, 'RTU')
+    this.#machine.sendReply(connection, messages.rtu(connection, privateData))
+    this.#machine.apply(connection, 'RTU')
+  }
+
+  /** Sends an MRA: the answer to a REQ or REP takes 4.096 µs × 2^`serviceTimeout` more. */
+  delay(connection: CmConnection, serviceTimeout: number, privateData?: Uint8Array): void {
+    this.#machine.check(connection, 'MRA')
+    this.#machine.sendReply(connection, messages.mra(connection, serviceTimeout, privateData))
+    this.#machine.apply(connection, 'MRA')
+  }
+
+  /** Sends a REJ. */
+  reject(connection: CmConnection, rejection: messages.CmRejection, now: number): void {
+    this.#machine.check(connection, 'REJ')
+    this.#machine.sendRej(connection, rejection)
+    this.#machine.releaseBacklog(connection)
+    this.#machine.apply(connection, 'REJ')
+    if (connection.state === 'TIMEWAIT') this.#machine.rest(connection, now)
+    else this.#machine.stop(connection)
+  }
+
+  /** Sends a DREQ. */
+  disconnect(connection: CmConnection, now: number, privateData?: Uint8Array): void {
+    this.#machine.disconnect(connection, now, privateData)
+  }
+
+  /** Answers a DREQ with a DREP. */
+  confirmDisconnect(connection: CmConnection, now: number, privateData?: Uint8Array): void {
+    this.#machine.check(connection, 'DREP')
+    this.#machine.sendReply(connection, messages.drep(connection, privateData))
+    this.#machine.apply(connection, 'DREP')
+    this.#machine.rest(connection, now)
+  }
+
+  /** Data of the peer's has arrived, so its RTU was lost (Linux: ib_cm_notify with COMM_EST). */
+  establish(connection: CmConnection): void {
+    this.#machine.check(connection, 'ESTABLISH')
+    this.#machine.apply(connection, 'ESTABLISH')
+    this.#machine.stop(connection)
+    this.#machine.events.push({ name: 'USER_ESTABLISHED', connection })
+  }
+
+  /** Sends a SIDR_REQ: asks for the queue pair behind a service id. */
+  resolve(connection: CmConnection, request: SidrRequest, now: number): void {
+    this.#machine.check(connection, 'SIDR_REQ')
+    const { path, serviceId, privateData } = request
+    const tid = this.#machine.begin(connection)
+    const ids = { tid, requestId: connection.localId, pkey: path.pkey, serviceId }
+    const bytes = emitCm({ name: 'SIDR_REQ', ...ids, ...(privateData && { privateData }) })
+    connection.path = path
+    connection.tid = tid
+    connection.serviceId = serviceId
+    connection.responseTimeout = request.responseTimeout
+    connection.maxCmRetries = request.maxCmRetries
+    this.#machine.apply(connection, 'SIDR_REQ')
+    this.#machine.awaitAnswer(connection, 'SIDR_REQ', bytes, now)
+  }
+
+  /** Answers a SIDR_REQ, which is over with that. */
+  resolved(connection: CmConnection, reply: messages.SidrReply): void {
+    this.#machine.check(connection, 'SIDR_REP')
+    this.#machine.send(connection, messages.sidrRep(connection, reply))
+    this.#machine.remove(connection)
+  }
+
+  /** Ends a connection in any state: tells the peer what the state's rule says, and rests or is gone. */
+  destroy(connection: CmConnection, now: number): void {
+    if (connection.destroyed) return
+    connection.destroyed = true
+    const rule = cmStates[connection.state].destroy
+    switch (rule?.send) {
+      case 'REJ': {
+        const reason = rejReason[rule.reason ?? 'CONSUMER_DEFINED']
+        this.#machine.sendRej(connection, { reason })
+        break
+      }
+      case 'DREQ':
+        connection.tid = this.#machine.transaction(connection)
+        this.#machine.send(connection, messages.dreq(connection))
+        break
+      case 'DREP':
+        this.#machine.sendReply(connection, messages.drep(connection))
+        break
+      case 'SIDR_REP':
+        this.#machine.send(connection, messages.sidrRep(connection, { status: sidrStatus.REJECT }))
+    }
+    this.#machine.releaseBacklog(connection)
+    if (rule?.rest) this.#machine.rest(connection, now)
+    else if (connection.state !== 'TIMEWAIT') this.#machine.remove(connection)
+  }
+
+  /** Forgets a request for which the consumer has no room, without an answer: the peer sends it again. */
+  drop(connection: CmConnection): void {
+    if (connection.state !== 'REQ_RCVD' && connection.state !== 'SIDR_REQ_RCVD') {
+      throw new CmError('EINVAL', `a connection in ${connection.state} cannot be dropped: destroy it`)
+    }
+    this.#machine.remove(connection)
+  }
+
+  /** The device is gone: its connections end without a message, and so do the listeners that were for it alone. */
+  removeDevice(device: number): readonly CmConnection[] {
+    const connections = this.#machine.registry.ofDevice(device)
+    for (const connection of connections) this.#machine.remove(connection)
+    this.#machine.registry.unlistenDevice(device)
+    return connections
+  }
+
+  // ---- what comes in ----
+
+  /** A datagram that queue pair 1 received; `from` is the path back to its sender (`receive`). */
+  onMad(mad: Uint8Array, from: CmPath, now: number): void {
+    receive(this.#machine, mad, from, now)
+  }
+
+  /** Sends again what was not answered in time, and ends what was sent often enough. */
+  onTimeout(now: number): void {
+    for (let connection = this.#machine.timers.take(now); connection; connection = this.#machine.timers.take(now)) {
+      const { pending, state } = connection
+      if (pending !== undefined && pending.retries > 0) {
+        pending.retries--
+        this.#machine.transmit(connection.path, pending.name, pending.bytes, 'resent')
+        this.#machine.timers.set(connection, now + pending.timeout)
+        continue
+      }
+      const step = cmStates[state].timeout
+      if (step === undefined) continue
+      if (step.send === 'REJ') this.#machine.sendRej(connection, { reason: rejReason.TIMEOUT })
+      this.#machine.step(connection, step, undefined, now)
+    }
+  }
+}

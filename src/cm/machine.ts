@@ -1,0 +1,244 @@
+/*
+ * The steps of the connection manager that commands and received messages share: a connection changes its state as
+ * spec/cm-states.ts says, messages are sent, sent again and kept for duplicates, and a connection rests in TIMEWAIT or
+ * is forgotten. engine.ts has the commands, receive.ts the messages.
+ */
+import { type CmCommand, type CmEventName, type CmStep, cmStates } from '../spec/cm-states.ts'
+import { type CmMessageName, cmMessages, rejReason } from '../spec/mad.ts'
+import { type CmDraft, type CmMessage, emitCm } from '../wire/mad.ts'
+import { CmConnection, type CmListener, type CmPath, type Received } from './connection.ts'
+import { CmError } from './error.ts'
+import * as messages from './messages.ts'
+import { CmRegistry } from './registry.ts'
+import { fromExponent } from './timeout.ts'
+import { TimerQueue } from './timer-queue.ts'
+
+/** What the engine asks of the devices that it works for. */
+export interface CmEnvironment {
+  /** A u32 that nobody can guess. */
+  random(): number
+  caGuid(device: number): bigint
+  /** Exponent: how long the device takes at most to acknowledge. */
+  ackDelay(device: number): number
+  /** Whether the GID, of 16 bytes, is one of the device's. */
+  hasGid(device: number, gid: Uint8Array): boolean
+}
+
+export interface CmEvent {
+  readonly name: CmEventName
+  readonly connection: CmConnection
+  /** The message that was received; not there for errors, TIMEWAIT_EXIT and USER_ESTABLISHED. */
+  readonly message?: CmMessage
+}
+
+/** A message that must go to queue pair 1 of the peer at the other end of the path. */
+export interface CmTransmit {
+  readonly path: CmPath
+  readonly mad: Uint8Array
+}
+
+/** What Linux counts for each port, by message. */
+export interface CmCounters {
+  readonly sent: Record<CmMessageName, number>
+  readonly resent: Record<CmMessageName, number>
+  readonly received: Record<CmMessageName, number>
+  readonly duplicates: Record<CmMessageName, number>
+}
+
+const zeroCounts = (): Record<CmMessageName, number> => {
+  const names = Object.keys(cmMessages) as CmMessageName[]
+  return Object.fromEntries(names.map(name => [name, 0])) as Record<CmMessageName, number>
+}
+
+const sameGid = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
+
+export class CmMachine {
+  readonly counters: CmCounters = {
+    sent: zeroCounts(),
+    resent: zeroCounts(),
+    received: zeroCounts(),
+    duplicates: zeroCounts(),
+  }
+  readonly environment: CmEnvironment
+  readonly registry: CmRegistry
+  readonly timers = new TimerQueue<CmConnection>()
+  readonly transmits: CmTransmit[] = []
+  readonly events: CmEvent[] = []
+  readonly #transactionHigh: bigint
+
+  constructor(environment: CmEnvironment) {
+    this.environment = environment
+    this.registry = new CmRegistry(() => environment.random())
+    this.#transactionHigh = BigInt(environment.random()) << 32n
+  }
+
+  /** A connection in IDLE. */
+  create(path: CmPath): CmConnection {
+    const connection = new CmConnection(this.registry.newId(), path)
+    this.registry.add(connection)
+    return connection
+  }
+
+  // ---- steps ----
+
+  /** Does what the table says of a message; a message without a rule is a duplicate. */
+  follow(connection: CmConnection | undefined, message: CmMessage, now: number): void {
+    const receipt = connection && cmStates[connection.state].receive[message.name]
+    if (connection === undefined || receipt === undefined) {
+      this.counters.duplicates[message.name]++
+      return
+    }
+    if ('to' in receipt) {
+      this.step(connection, receipt, message, now)
+      return
+    }
+    this.counters.duplicates[message.name]++
+    this.#answerAgain(connection, receipt.answer)
+  }
+
+  #answerAgain(connection: CmConnection, answer: CmMessageName): void {
+    if (answer === 'REJ') {
+      this.sendRej(connection, { reason: rejReason.STALE_CONN })
+      return
+    }
+    const again = answer === 'REP' ? connection.pending : connection.lastReply
+    if (again?.name === answer) this.transmit(connection.path, again.name, again.bytes, 'resent')
+    else if (answer === 'DREP') this.sendReply(connection, messages.drep(connection))
+  }
+
+  step(connection: CmConnection, step: CmStep, message: CmMessage | undefined, now: number): void {
+    this.stop(connection)
+    connection.state = step.to
+    if (step.to === 'TIMEWAIT') this.rest(connection, now)
+    if (step.to === 'IDLE') {
+      this.releaseBacklog(connection)
+      this.registry.removePeer(connection)
+      if (connection.destroyed) this.registry.remove(connection)
+    }
+    // The consumer of a destroyed connection hears only that its queue pair has rested.
+    if (step.event === undefined || (connection.destroyed && step.event !== 'TIMEWAIT_EXIT')) return
+    this.events.push({ name: step.event, connection, ...(message && { message }) })
+  }
+
+  request(connection: CmConnection, listener: CmListener, name: CmEventName, message: CmMessage): void {
+    connection.listener = listener
+    listener.waiting++
+    this.events.push({ name, connection, message })
+  }
+
+  /** The consumer has answered a request, or the request is over. */
+  releaseBacklog(connection: CmConnection): void {
+    if (connection.listener === undefined) return
+    connection.listener.waiting--
+    connection.listener = undefined
+  }
+
+  check(connection: CmConnection, command: CmCommand): void {
+    const allowed = connection.destroyed ? {} : cmStates[connection.state].command
+    if (allowed[command] !== undefined) return
+    const state = connection.destroyed ? 'that is destroyed' : `in ${connection.state}`
+    const can = Object.keys(allowed).join(', ') || 'nothing'
+    throw new CmError('EINVAL', `a connection ${state} cannot do ${command}; it can do ${can}`)
+  }
+
+  apply(connection: CmConnection, command: CmCommand): void {
+    const to = cmStates[connection.state].command[command]
+    if (to === undefined) return
+    connection.state = to
+    if (to === 'IDLE') this.registry.removePeer(connection)
+  }
+
+  /** Sends a message again and again until it is answered. */
+  awaitAnswer(connection: CmConnection, name: CmMessageName, bytes: Uint8Array, now: number): void {
+    const timeout = fromExponent(connection.responseTimeout) + 2 * fromExponent(connection.path.packetLifeTime)
+    connection.pending = { name, bytes, retries: connection.maxCmRetries, timeout }
+    this.transmit(connection.path, name, bytes, 'sent')
+    this.timers.set(connection, now + timeout)
+  }
+
+  /** Nothing waits for an answer any more. */
+  stop(connection: CmConnection): void {
+    connection.pending = undefined
+    this.timers.clear(connection)
+  }
+
+  /** TIMEWAIT: packets of the connection may still be in flight, so its queue pair must not be used again. */
+  rest(connection: CmConnection, now: number): void {
+    this.stop(connection)
+    this.releaseBacklog(connection)
+    connection.state = 'TIMEWAIT'
+    this.registry.releaseRemoteQpn(connection)
+    this.timers.set(connection, now + fromExponent(connection.agreed.ackTimeout))
+  }
+
+  remove(connection: CmConnection): void {
+    this.stop(connection)
+    this.releaseBacklog(connection)
+    this.registry.remove(connection)
+    connection.destroyed = true
+    connection.state = 'IDLE'
+  }
+
+  // ---- messages ----
+
+  /** Sends a DREQ. */
+  disconnect(connection: CmConnection, now: number, privateData?: Uint8Array): void {
+    this.check(connection, 'DREQ')
+    connection.tid = this.transaction(connection)
+    const bytes = emitCm(messages.dreq(connection, privateData))
+    this.apply(connection, 'DREQ')
+    this.awaitAnswer(connection, 'DREQ', bytes, now)
+  }
+
+  /** Prepares a connection in IDLE for a request; answers the request's transaction. */
+  begin(connection: CmConnection): bigint {
+    // Zero: it was never used.
+    if (connection.tid !== 0n) this.registry.renew(connection)
+    return this.transaction(connection)
+  }
+
+  /** The transaction of what a connection asks by itself: the same for its REQ and its DREQ. */
+  transaction({ localId }: CmConnection): bigint {
+    return this.#transactionHigh | BigInt(localId)
+  }
+
+  transmit(path: CmPath, name: CmMessageName, mad: Uint8Array, count: 'sent' | 'resent'): void {
+    this.counters[count][name]++
+    this.transmits.push({ path, mad })
+  }
+
+  send(connection: CmConnection, draft: CmDraft): Uint8Array {
+    const bytes = emitCm(draft)
+    this.transmit(connection.path, draft.name, bytes, 'sent')
+    return bytes
+  }
+
+  /** Sends an answer that is not awaited, and keeps it for duplicates of what it answers. */
+  sendReply(connection: CmConnection, draft: CmDraft<'RTU' | 'MRA' | 'DREP'>): void {
+    connection.lastReply = { name: draft.name, bytes: this.send(connection, draft) }
+  }
+
+  /** Sends a REJ; one for a timeout says by our CA GUID which connection it is (clause 12.6.7.2). */
+  sendRej(connection: CmConnection, rejection: messages.CmRejection): void {
+    const { reason } = rejection
+    const info = new Uint8Array(8)
+    new DataView(info.buffer).setBigUint64(0, this.environment.caGuid(connection.path.device))
+    this.send(connection, messages.rej(connection, reason === rejReason.TIMEOUT ? { ...rejection, info } : rejection))
+  }
+
+  /** Refuses a message for which there is no connection; of an INVALID_GID the peer is told a GID that is valid. */
+  refuse(message: Received<'REQ' | 'REP'>, from: CmPath, reason: number): void {
+    const info = reason === rejReason.INVALID_GID ? from.localGid : new Uint8Array(0)
+    this.transmit(from, 'REJ', emitCm(messages.refusal(message, reason, info)), 'sent')
+  }
+
+  /** Refuses a message whose queue pair is connected already, and ends that connection: its peer has lost it. */
+  refuseStale(message: Received<'REQ' | 'REP'>, qpn: number, from: CmPath, now: number): boolean {
+    const stale = this.registry.byRemoteQpn(message.caGuid, qpn)
+    // The GUID is the peer's own word: only its own address may call a connection stale.
+    if (stale === undefined || !sameGid(stale.path.remoteGid, from.remoteGid)) return false
+    this.refuse(message, from, rejReason.STALE_CONN)
+    if (stale.state === 'ESTABLISHED') this.disconnect(stale, now)
+    return true
+  }
+}

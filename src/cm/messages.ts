@@ -1,0 +1,204 @@
+/*
+ * The messages that a connection sends, from what it knows and what its consumer gives: records for `emitCm`, which
+ * refuses a value that does not fit its field. What a REQ means for the transport (RC, UC, XRC) is here in both
+ * directions.
+ */
+import { cmAnswered, transportType } from '../spec/mad.ts'
+import type { CmDraft } from '../wire/mad.ts'
+import type { CmConnection, CmOffer, CmPath, CmRequest, CmTransport, Received } from './connection.ts'
+
+export interface CmRejection {
+  /** `rejReason`. */
+  readonly reason: number
+  /** At most 72 bytes. */
+  readonly info?: Uint8Array
+  /** At most 148 bytes. */
+  readonly privateData?: Uint8Array
+}
+
+export interface SidrReply {
+  /** `sidrStatus`. */
+  readonly status: number
+  readonly qpn?: number
+  readonly qkey?: number
+  /** At most 72 bytes. */
+  readonly info?: Uint8Array
+  /** At most 136 bytes. */
+  readonly privateData?: Uint8Array
+}
+
+/** A path with a hop limit above 1 has no LIDs of its own: permissive ones. */
+const PERMISSIVE_LID = 0xffff
+/** `extendedTransportType` of a REQ. */
+const EXTENDED_XRC = 1
+
+/** The ids of a message of an existing connection. */
+export const header = ({ tid, localId, remoteId }: CmConnection) => ({ tid, localId, remoteId })
+
+const withPrivateData = (privateData: Uint8Array | undefined) => (privateData === undefined ? {} : { privateData })
+
+const transportFields = (transport: CmTransport) =>
+  transport === 'XRC'
+    ? { transportType: transportType.EXTENDED, extendedTransportType: EXTENDED_XRC }
+    : { transportType: transportType[transport] }
+
+/** The transport that a REQ asks for; undefined for one that does not exist here. */
+export const transportOf = (message: Received<'REQ'>): CmTransport | undefined => {
+  if (message.transportType === transportType.RC) return 'RC'
+  if (message.transportType === transportType.UC) return 'UC'
+  return message.transportType === transportType.EXTENDED && message.extendedTransportType === EXTENDED_XRC
+    ? 'XRC'
+    : undefined
+}
+
+/** The responder's limits; an XRC initiator has no responder, and its target has no requester. */
+const responder = ({ responderResources, rnrRetryCount, srq = false }: CmOffer) => ({
+  responderResources,
+  rnrRetryCount,
+  srq,
+})
+
+export const req = (
+  connection: CmConnection,
+  tid: bigint,
+  request: CmRequest,
+  caGuid: bigint,
+  localAckTimeout: number,
+): CmDraft<'REQ'> => {
+  const { path } = request
+  return {
+    name: 'REQ',
+    tid,
+    localId: connection.localId,
+    serviceId: request.serviceId,
+    caGuid,
+    qpn: request.qpn,
+    initiatorDepth: request.initiatorDepth,
+    remoteResponseTimeout: request.remoteResponseTimeout,
+    ...transportFields(request.transport),
+    flowControl: request.flowControl ?? false,
+    startingPsn: request.startingPsn,
+    localResponseTimeout: request.localResponseTimeout,
+    pkey: path.pkey,
+    pathMtu: path.mtu,
+    maxCmRetries: request.maxCmRetries,
+    ...(request.transport !== 'XRC' && { ...responder(request), retryCount: request.retryCount }),
+    localLid: PERMISSIVE_LID,
+    remoteLid: PERMISSIVE_LID,
+    localGid: path.localGid,
+    remoteGid: path.remoteGid,
+    flowLabel: path.flowLabel,
+    trafficClass: path.trafficClass,
+    hopLimit: path.hopLimit,
+    sl: path.sl,
+    localAckTimeout,
+    ...withPrivateData(request.privateData),
+  }
+}
+
+export const rep = (
+  connection: CmConnection,
+  offer: CmOffer,
+  caGuid: bigint,
+  targetAckDelay: number,
+): CmDraft<'REP'> => ({
+  name: 'REP',
+  ...header(connection),
+  startingPsn: offer.startingPsn,
+  targetAckDelay,
+  caGuid,
+  ...responder(offer),
+  ...(connection.agreed.transport === 'XRC'
+    ? { srq: true, eecn: offer.qpn }
+    : { qpn: offer.qpn, initiatorDepth: offer.initiatorDepth, flowControl: offer.flowControl ?? false }),
+  ...withPrivateData(offer.privateData),
+})
+
+/** The queue pair of a REP; that of an XRC target stands where reliable datagrams have their context. */
+export const repQpn = (message: Received<'REP'>, transport: CmTransport): number =>
+  transport === 'XRC' ? message.eecn : message.qpn
+
+export const rtu = (connection: CmConnection, privateData?: Uint8Array): CmDraft<'RTU'> => ({
+  name: 'RTU',
+  ...header(connection),
+  ...withPrivateData(privateData),
+})
+
+/** Which message of the peer's a connection has before it (clause 12.6.6). */
+const answeredIn = ({ state }: CmConnection): number => {
+  if (state === 'REQ_RCVD' || state === 'MRA_REQ_SENT') return cmAnswered.REQ
+  return state === 'REP_RCVD' || state === 'MRA_REP_SENT' ? cmAnswered.REP : cmAnswered.OTHER
+}
+
+export const mra = (connection: CmConnection, serviceTimeout: number, privateData?: Uint8Array): CmDraft<'MRA'> => ({
+  name: 'MRA',
+  ...header(connection),
+  message: answeredIn(connection),
+  serviceTimeout,
+  ...withPrivateData(privateData),
+})
+
+export const rej = (connection: CmConnection, { reason, info, privateData }: CmRejection): CmDraft<'REJ'> => ({
+  name: 'REJ',
+  ...header(connection),
+  // Of a request that was never answered the peer knows no id of ours.
+  ...(connection.state === 'REQ_RCVD' && { localId: 0 }),
+  message: answeredIn(connection),
+  reason,
+  ...(info && { info, infoLength: info.length }),
+  ...withPrivateData(privateData),
+})
+
+/** Refuses a message for which there is no connection. */
+export const refusal = (message: Received<'REQ' | 'REP'>, reason: number, info: Uint8Array): CmDraft<'REJ'> => ({
+  name: 'REJ',
+  tid: message.tid,
+  localId: message.name === 'REP' ? message.remoteId : 0,
+  remoteId: message.localId,
+  message: cmAnswered[message.name],
+  reason,
+  info,
+  infoLength: info.length,
+})
+
+export const dreq = (connection: CmConnection, privateData?: Uint8Array): CmDraft<'DREQ'> => ({
+  name: 'DREQ',
+  ...header(connection),
+  remoteQpn: connection.agreed.remoteQpn,
+  ...withPrivateData(privateData),
+})
+
+export const drep = (connection: CmConnection, privateData?: Uint8Array): CmDraft<'DREP'> => ({
+  name: 'DREP',
+  ...header(connection),
+  ...withPrivateData(privateData),
+})
+
+export const sidrRep = (connection: CmConnection, reply: SidrReply): CmDraft<'SIDR_REP'> => {
+  const { status, qpn = 0, qkey = 0, info, privateData } = reply
+  return {
+    name: 'SIDR_REP',
+    tid: connection.tid,
+    requestId: connection.remoteId,
+    serviceId: connection.serviceId,
+    status,
+    qpn,
+    qkey,
+    ...(info && { info, infoLength: info.length }),
+    ...withPrivateData(privateData),
+  }
+}
+
+/** The path of a connection that a peer asks for: where its REQ came from, with what the REQ says of it. */
+export const pathOf = (message: Received<'REQ'>, from: CmPath): CmPath => ({
+  ...from,
+  localGid: message.remoteGid,
+  remoteGid: message.localGid,
+  flowLabel: message.flowLabel,
+  trafficClass: message.trafficClass,
+  hopLimit: message.hopLimit,
+  sl: message.sl,
+  pkey: message.pkey,
+  mtu: message.pathMtu,
+  packetLifeTime: Math.max(0, message.localAckTimeout - 1),
+})

@@ -1,0 +1,207 @@
+/*
+ * Messages that queue pair 1 received: which connection each is for, what is taken from it, and why it may be refused
+ * (clauses 12.6 and 12.9.8). What it does to the connection's state is data in spec/cm-states.ts.
+ */
+import { cmStates } from '../spec/cm-states.ts'
+import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../spec/mad.ts'
+import { emitCm, parseCm } from '../wire/mad.ts'
+import { CmConnection, type CmListener, type CmPath, type CmTransport, type Received } from './connection.ts'
+import type { CmMachine } from './machine.ts'
+import * as messages from './messages.ts'
+import { ackTimeout, fromExponent } from './timeout.ts'
+
+/** The listener and the transport of a REQ for a new connection, or the reason to refuse it. */
+const accept = (
+  machine: CmMachine,
+  message: Received<'REQ'>,
+  from: CmPath,
+): { readonly listener: CmListener; readonly transport: CmTransport } | number => {
+  const transport = messages.transportOf(message)
+  if (transport === undefined) return rejReason.INVALID_TRANSPORT_TYPE
+  if (!machine.environment.hasGid(from.device, message.remoteGid)) return rejReason.INVALID_GID
+  // ibv_mtu: 256 to 4096 bytes.
+  if (message.pathMtu < 1 || message.pathMtu > 5) return rejReason.INVALID_MTU
+  const listener = machine.registry.listenerFor(message.serviceId, from.device)
+  return listener === undefined ? rejReason.INVALID_SERVICE_ID : { listener, transport }
+}
+
+const onReq = (machine: CmMachine, message: Received<'REQ'>, from: CmPath, now: number): void => {
+  const known = machine.registry.byRemoteId(message.caGuid, message.localId)
+  if (known !== undefined) {
+    machine.follow(known, message, now)
+    return
+  }
+  if (machine.refuseStale(message, message.qpn, from, now)) return
+
+  const accepted = accept(machine, message, from)
+  if (typeof accepted === 'number') {
+    machine.refuse(message, from, accepted)
+    return
+  }
+  const { listener, transport } = accepted
+  if (listener.waiting >= listener.backlog) return
+
+  const connection = machine.create(messages.pathOf(message, from))
+  const { agreed } = connection
+  connection.remoteId = message.localId
+  connection.remoteCaGuid = message.caGuid
+  connection.tid = message.tid
+  connection.serviceId = message.serviceId
+  connection.responseTimeout = message.localResponseTimeout
+  connection.maxCmRetries = message.maxCmRetries
+  agreed.remoteQpn = message.qpn
+  agreed.sqPsn = message.startingPsn
+  agreed.initiatorDepth = message.responderResources
+  agreed.responderResources = message.initiatorDepth
+  agreed.retryCount = message.retryCount
+  agreed.rnrRetryCount = message.rnrRetryCount
+  agreed.transport = transport
+  agreed.ackTimeout = message.localAckTimeout
+  machine.registry.addPeer(connection)
+  connection.state = 'REQ_RCVD'
+  machine.request(connection, listener, 'REQ_RECEIVED', message)
+}
+
+const onRep = (machine: CmMachine, message: Received<'REP'>, from: CmPath, now: number): void => {
+  const connection = machine.registry.local(message.remoteId)
+  const isOther = connection !== undefined && connection.remoteId !== 0 && connection.remoteId !== message.localId
+  if (connection === undefined || connection.state === 'IDLE' || isOther) {
+    machine.refuse(message, from, rejReason.INVALID_COMM_ID)
+    return
+  }
+  const receipt = cmStates[connection.state].receive.REP
+  if (receipt === undefined || 'answer' in receipt) {
+    machine.follow(connection, message, now)
+    return
+  }
+
+  const { agreed } = connection
+  const qpn = messages.repQpn(message, agreed.transport)
+  if (machine.refuseStale(message, qpn, from, now)) return
+  connection.remoteId = message.localId
+  connection.remoteCaGuid = message.caGuid
+  agreed.remoteQpn = qpn
+  agreed.sqPsn = message.startingPsn
+  agreed.initiatorDepth = message.responderResources
+  agreed.responderResources = message.initiatorDepth
+  agreed.rnrRetryCount = message.rnrRetryCount
+  agreed.ackTimeout = ackTimeout(message.targetAckDelay, connection.path.packetLifeTime)
+  machine.registry.addPeer(connection)
+  machine.follow(connection, message, now)
+}
+
+const onRej = (machine: CmMachine, message: Received<'REJ'>, now: number): void => {
+  const { info, localId, remoteId } = message
+  const isTimeout = message.reason === rejReason.TIMEOUT
+  // The sender of a REQ that timed out has no id of ours: its CA GUID and its own id tell the connection.
+  const connection = isTimeout
+    ? machine.registry.byRemoteId(new DataView(info.buffer, info.byteOffset).getBigUint64(0), localId)
+    : machine.registry.find(remoteId, message.message === cmAnswered.REQ ? 0 : localId)
+  const isStale = message.reason === rejReason.STALE_CONN
+  if (isStale && connection !== undefined && cmStates[connection.state].receive.REJ !== undefined) {
+    // Packets of the connection that the peer still has may be in flight: the queue pair rests.
+    machine.step(connection, { to: 'TIMEWAIT', event: 'REJ_RECEIVED' }, message, now)
+    return
+  }
+  machine.follow(connection, message, now)
+}
+
+const onMra = (machine: CmMachine, message: Received<'MRA'>, now: number): void => {
+  const connection = machine.registry.find(message.remoteId, message.message === cmAnswered.REQ ? 0 : message.localId)
+  const answered = connection?.state === 'REP_SENT' ? cmAnswered.REP : cmAnswered.REQ
+  const pending = connection?.pending
+  const step = connection && cmStates[connection.state].receive.MRA
+  if (connection === undefined || pending === undefined || step === undefined || message.message !== answered) {
+    machine.counters.duplicates.MRA++
+    return
+  }
+  machine.follow(connection, message, now)
+  pending.timeout = fromExponent(message.serviceTimeout) + fromExponent(connection.agreed.ackTimeout)
+  connection.pending = pending
+  machine.timers.set(connection, now + pending.timeout)
+}
+
+const onDreq = (machine: CmMachine, message: Received<'DREQ'>, from: CmPath, now: number): void => {
+  const { tid, localId, remoteId, remoteQpn } = message
+  const connection = machine.registry.find(remoteId, localId)
+  if (connection === undefined) {
+    // The connection is gone here, so the DREP was lost, which the peer waits for.
+    machine.counters.duplicates.DREQ++
+    machine.transmit(from, 'DREP', emitCm({ name: 'DREP', tid, localId: remoteId, remoteId: localId }), 'sent')
+    return
+  }
+  if (remoteQpn !== connection.agreed.localQpn) return
+  const receipt = cmStates[connection.state].receive.DREQ
+  if (receipt !== undefined && 'to' in receipt) connection.tid = tid
+  machine.follow(connection, message, now)
+}
+
+const onSidrReq = (machine: CmMachine, message: Received<'SIDR_REQ'>, from: CmPath): void => {
+  if (machine.registry.byRequest(from, message.requestId) !== undefined) {
+    machine.counters.duplicates.SIDR_REQ++
+    return
+  }
+  const connection = new CmConnection(0, from)
+  connection.remoteId = message.requestId
+  connection.tid = message.tid
+  connection.serviceId = message.serviceId
+  const listener = machine.registry.listenerFor(message.serviceId, from.device)
+  if (listener === undefined) {
+    machine.send(connection, messages.sidrRep(connection, { status: sidrStatus.UNSUPPORTED }))
+    return
+  }
+  if (listener.waiting >= listener.backlog) return
+  machine.registry.addRequest(connection)
+  connection.state = 'SIDR_REQ_RCVD'
+  machine.request(connection, listener, 'SIDR_REQ_RECEIVED', message)
+}
+
+/** No alternate path is accepted, which the peer is told; Linux ignores a LAP on RoCE. */
+const onLap = (machine: CmMachine, { tid, localId, remoteId }: Received<'LAP'>, from: CmPath): void => {
+  const known = machine.registry.find(remoteId, localId) !== undefined
+  const status = known ? aprStatus.UNSUPPORTED : aprStatus.INVALID_COMM_ID
+  machine.transmit(from, 'APR', emitCm({ name: 'APR', tid, localId: remoteId, remoteId: localId, status }), 'sent')
+}
+
+/**
+ * A datagram that queue pair 1 received. `from` is the path back to its sender; its local GID, P_Key and device tell
+ * where the datagram arrived. A datagram that is no message of connection management is ignored.
+ */
+export const receive = (machine: CmMachine, mad: Uint8Array, from: CmPath, now: number): void => {
+  const message = parseCm(mad)
+  if (message === undefined) return
+  machine.counters.received[message.name]++
+  switch (message.name) {
+    case 'REQ':
+      onReq(machine, message, from, now)
+      break
+    case 'REP':
+      onRep(machine, message, from, now)
+      break
+    case 'REJ':
+      onRej(machine, message, now)
+      break
+    case 'MRA':
+      onMra(machine, message, now)
+      break
+    case 'DREQ':
+      onDreq(machine, message, from, now)
+      break
+    case 'RTU':
+    case 'DREP':
+      machine.follow(machine.registry.find(message.remoteId, message.localId), message, now)
+      break
+    case 'SIDR_REQ':
+      onSidrReq(machine, message, from)
+      break
+    case 'SIDR_REP':
+      machine.follow(machine.registry.local(message.requestId), message, now)
+      break
+    case 'LAP':
+      onLap(machine, message, from)
+      break
+    case 'APR':
+      // No LAP is ever sent, so no connection waits for it.
+      machine.counters.duplicates.APR++
+  }
+}

@@ -1,0 +1,151 @@
+/*
+ * Who is who: connections by our id, by the peer's id and by the peer's queue pair, requests for datagrams by their
+ * sender, and listeners by service id. Ids come from the caller's random source, so that nobody can guess them.
+ */
+import type { CmConnection, CmListener, CmPath } from './connection.ts'
+import { CmError } from './error.ts'
+
+const peerKey = (caGuid: bigint, number: number): string => `${caGuid}/${number}`
+const requestKey = ({ remoteGid }: CmPath, requestId: number): string => `${remoteGid.join('.')}/${requestId}`
+
+const remove = (map: Map<string, CmConnection>, key: string, connection: CmConnection): void => {
+  if (map.get(key) === connection) map.delete(key)
+}
+
+const ALL_BITS = (1n << 64n) - 1n
+
+export interface CmListenOptions {
+  /** Bits of the service id that count; all of them without it. */
+  readonly serviceMask?: bigint
+  /** Without it: requests to all devices, also to those that come later. */
+  readonly device?: number | undefined
+  /** Requests that may wait for the consumer at once; without it no limit. */
+  readonly backlog?: number
+}
+
+export class CmRegistry {
+  readonly #random: () => number
+  readonly #byLocalId = new Map<number, CmConnection>()
+  /** By the peer's CA GUID and its communication id: finds duplicates of a REQ. */
+  readonly #byRemoteId = new Map<string, CmConnection>()
+  /** By the peer's CA GUID and its QPN: finds stale connections. */
+  readonly #byRemoteQpn = new Map<string, CmConnection>()
+  /** By the sender's GID and its request id: finds duplicates of a SIDR_REQ. */
+  readonly #byRequestId = new Map<string, CmConnection>()
+  readonly #listeners: CmListener[] = []
+
+  /** `random` answers a u32. */
+  constructor(random: () => number) {
+    this.#random = random
+  }
+
+  get size(): number {
+    return this.#byLocalId.size + this.#byRequestId.size
+  }
+
+  /** An id that no connection has; never 0. */
+  newId(): number {
+    for (;;) {
+      const id = this.#random() >>> 0
+      if (id !== 0 && !this.#byLocalId.has(id)) return id
+    }
+  }
+
+  add(connection: CmConnection): void {
+    this.#byLocalId.set(connection.localId, connection)
+  }
+
+  /** Another id for a connection that is used again: peers take a REQ with an id that they know for a duplicate. */
+  renew(connection: CmConnection): void {
+    this.#byLocalId.delete(connection.localId)
+    connection.localId = this.newId()
+    this.add(connection)
+  }
+
+  /** The peer's id and queue pair are known from now on. */
+  addPeer(connection: CmConnection): void {
+    this.#byRemoteId.set(peerKey(connection.remoteCaGuid, connection.remoteId), connection)
+    this.#byRemoteQpn.set(peerKey(connection.remoteCaGuid, connection.agreed.remoteQpn), connection)
+  }
+
+  addRequest(connection: CmConnection): void {
+    this.#byRequestId.set(requestKey(connection.path, connection.remoteId), connection)
+  }
+
+  /** Another connection of the peer may use its queue pair: one in TIMEWAIT is not stale. */
+  releaseRemoteQpn(connection: CmConnection): void {
+    remove(this.#byRemoteQpn, peerKey(connection.remoteCaGuid, connection.agreed.remoteQpn), connection)
+  }
+
+  /** The peer's numbers say nothing any more. */
+  removePeer(connection: CmConnection): void {
+    this.releaseRemoteQpn(connection)
+    remove(this.#byRemoteId, peerKey(connection.remoteCaGuid, connection.remoteId), connection)
+    connection.remoteId = 0
+  }
+
+  remove(connection: CmConnection): void {
+    remove(this.#byRequestId, requestKey(connection.path, connection.remoteId), connection)
+    this.removePeer(connection)
+    if (this.#byLocalId.get(connection.localId) === connection) this.#byLocalId.delete(connection.localId)
+  }
+
+  local(localId: number): CmConnection | undefined {
+    return this.#byLocalId.get(localId)
+  }
+
+  /** The connection of our id `localId` whose peer has the id `remoteId`; 0: a peer that has said none yet. */
+  find(localId: number, remoteId: number): CmConnection | undefined {
+    const connection = this.#byLocalId.get(localId)
+    return connection !== undefined && connection.remoteId === remoteId ? connection : undefined
+  }
+
+  byRemoteId(caGuid: bigint, remoteId: number): CmConnection | undefined {
+    return this.#byRemoteId.get(peerKey(caGuid, remoteId))
+  }
+
+  byRemoteQpn(caGuid: bigint, qpn: number): CmConnection | undefined {
+    return this.#byRemoteQpn.get(peerKey(caGuid, qpn))
+  }
+
+  byRequest(from: CmPath, requestId: number): CmConnection | undefined {
+    return this.#byRequestId.get(requestKey(from, requestId))
+  }
+
+  ofDevice(device: number): CmConnection[] {
+    const all = [...this.#byLocalId.values(), ...this.#byRequestId.values()]
+    return all.filter(({ path }) => path.device === device)
+  }
+
+  /** Throws EADDRINUSE if another listener of the same devices has one of the service ids. */
+  listen(serviceId: bigint, options: CmListenOptions): CmListener {
+    const { serviceMask = ALL_BITS, device, backlog = Number.POSITIVE_INFINITY } = options
+    const taken = this.#listeners.some(
+      other =>
+        ((serviceId ^ other.serviceId) & serviceMask & other.serviceMask) === 0n &&
+        (device === other.device || device === undefined || other.device === undefined),
+    )
+    if (taken) throw new CmError('EADDRINUSE', `service id 0x${serviceId.toString(16)} has a listener`)
+    const listener = { serviceId: serviceId & serviceMask, serviceMask, device, backlog, waiting: 0 }
+    this.#listeners.push(listener)
+    return listener
+  }
+
+  unlisten(listener: CmListener): void {
+    const index = this.#listeners.indexOf(listener)
+    if (index >= 0) this.#listeners.splice(index, 1)
+  }
+
+  /** Listeners of the device alone are gone with it. */
+  unlistenDevice(device: number): void {
+    for (const listener of this.#listeners.filter(each => each.device === device)) this.unlisten(listener)
+  }
+
+  listenerFor(serviceId: bigint, device: number): CmListener | undefined {
+    return this.#listeners.find(
+      listener =>
+        (serviceId & listener.serviceMask) === listener.serviceId &&
+        (listener.device === undefined || listener.device === device),
+    )
+  }
+}

@@ -1,0 +1,18 @@
+/*
+ * Times of the connection manager. IBA writes them as exponents: n stands for 4.096 µs × 2^n, 5 bits wide. Times are
+ * microseconds on the caller's scale.
+ */
+
+/** Microseconds of an exponent, 0 to 31. */
+export const fromExponent = (exponent: number): number => 4.096 * 2 ** exponent
+
+/**
+ * The exponent of an ACK timeout: twice the packet life time of the path and the peer's ACK delay, rounded up (clause
+ * 12.7.34). All are exponents.
+ */
+export const ackTimeout = (ackDelay: number, packetLifeTime: number): number => {
+  const roundTrip = packetLifeTime + 1
+  // The sum of two powers of two is at most the next power above the larger one.
+  const sum = Math.max(roundTrip, ackDelay) + (Math.abs(roundTrip - ackDelay) <= 1 ? 1 : 0)
+  return Math.min(31, sum)
+}

@@ -1,0 +1,73 @@
+/*
+ * Deadlines of many connections: a binary heap. Each entry knows its place, so that a deadline is moved or removed in
+ * O(log n). Times are microseconds; nothing here knows what a deadline is for.
+ */
+
+/** What can have a deadline. Only the queue writes these. */
+export interface Timed {
+  deadline: number
+  /** Its index in the heap, -1: it has no deadline. */
+  heapIndex: number
+}
+
+export class TimerQueue<T extends Timed> {
+  readonly #heap: T[] = []
+
+  /** The earliest deadline, Infinity if there is none. */
+  get next(): number {
+    return this.#heap[0]?.deadline ?? Number.POSITIVE_INFINITY
+  }
+
+  set(entry: T, deadline: number): void {
+    entry.deadline = deadline
+    if (entry.heapIndex < 0) {
+      entry.heapIndex = this.#heap.length
+      this.#heap.push(entry)
+    }
+    this.#settle(entry)
+  }
+
+  clear(entry: T): void {
+    const index = entry.heapIndex
+    if (index < 0) return
+    entry.heapIndex = -1
+    const last = this.#heap.pop()
+    if (last === undefined || last === entry) return
+    this.#put(last, index)
+    this.#settle(last)
+  }
+
+  /** Removes and returns the entry with the earliest deadline if that is at most `now`. */
+  take(now: number): T | undefined {
+    const first = this.#heap[0]
+    if (first === undefined || first.deadline > now) return undefined
+    this.clear(first)
+    return first
+  }
+
+  #put(entry: T, index: number): void {
+    this.#heap[index] = entry
+    entry.heapIndex = index
+  }
+
+  /** Moves an entry up or down to where its deadline belongs. */
+  #settle(entry: T): void {
+    let index = entry.heapIndex
+    while (index > 0) {
+      const parent = this.#heap[(index - 1) >> 1]
+      if (parent === undefined || parent.deadline <= entry.deadline) break
+      this.#put(parent, index)
+      index = (index - 1) >> 1
+    }
+    for (;;) {
+      const left = this.#heap[2 * index + 1]
+      const right = this.#heap[2 * index + 2]
+      const child = right !== undefined && left !== undefined && right.deadline < left.deadline ? right : left
+      if (child === undefined || child.deadline >= entry.deadline) break
+      const place = child.heapIndex
+      this.#put(child, index)
+      index = place
+    }
+    this.#put(entry, index)
+  }
+}

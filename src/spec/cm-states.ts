@@ -1,0 +1,161 @@
+/*
+ * The state machine of the InfiniBand connection manager as a table (InfiniBand Architecture Specification, volume 1,
+ * clauses 12.9 and 12.11; states and events have the names of Linux's ib_cm.h). For each state: what a received message
+ * does, which commands of the consumer are legal, what happens when the last retransmission is not answered, and which
+ * message tells the peer when the consumer destroys the connection. Docs draw the diagram from this table. Where Linux
+ * and the specification differ is in docs/conformance.md.
+ */
+import type { CmMessageName, rejReason } from './mad.ts'
+
+/** A listener is no connection, and has no state. LAP and APR change no state: no alternate path is accepted. */
+export type CmState =
+  | 'IDLE'
+  | 'REQ_SENT'
+  | 'MRA_REQ_RCVD'
+  | 'REQ_RCVD'
+  | 'MRA_REQ_SENT'
+  | 'REP_RCVD'
+  | 'MRA_REP_SENT'
+  | 'REP_SENT'
+  | 'MRA_REP_RCVD'
+  | 'ESTABLISHED'
+  | 'DREQ_SENT'
+  | 'DREQ_RCVD'
+  | 'TIMEWAIT'
+  | 'SIDR_REQ_SENT'
+  | 'SIDR_REQ_RCVD'
+
+/** What the consumer hears of: a message that was received, one that was never answered, or the end of TIMEWAIT. */
+export type CmEventName =
+  | `${Exclude<CmMessageName, 'LAP' | 'APR'>}_RECEIVED`
+  | 'REQ_ERROR'
+  | 'REP_ERROR'
+  | 'DREQ_ERROR'
+  | 'SIDR_REQ_ERROR'
+  | 'USER_ESTABLISHED'
+  | 'TIMEWAIT_EXIT'
+
+/** What the consumer does: sends a message, or says that data arrived before the RTU (ib_cm_notify). */
+export type CmCommand = 'REQ' | 'MRA' | 'REP' | 'RTU' | 'REJ' | 'DREQ' | 'DREP' | 'SIDR_REQ' | 'SIDR_REP' | 'ESTABLISH'
+
+export interface CmStep {
+  /** The state after it. */
+  readonly to: CmState
+  readonly event?: CmEventName
+}
+
+/** What a received message does: a step, or no change and the message that goes out (again). */
+export type CmReceipt = CmStep | { readonly answer: CmMessageName }
+
+export interface CmStateRules {
+  readonly receive: Partial<Readonly<Record<CmMessageName, CmReceipt>>>
+  readonly command: Partial<Readonly<Record<CmCommand, CmState>>>
+  /**
+   * The last retransmission was not answered: what becomes of the connection, and whether the peer gets a REJ (reason
+   * TIMEOUT). Of TIMEWAIT: its time is over.
+   */
+  readonly timeout?: CmStep & { readonly send?: 'REJ' }
+  /** What destroying the connection sends; of a REJ: its reason. Then it is gone, or rests in TIMEWAIT. */
+  readonly destroy?: { readonly send?: CmMessageName; readonly reason?: keyof typeof rejReason; readonly rest?: true }
+}
+
+const toIdle = { to: 'IDLE', event: 'REJ_RECEIVED' } as const
+const toTimewait = { to: 'TIMEWAIT', event: 'REJ_RECEIVED' } as const
+const disconnected = { to: 'DREQ_RCVD', event: 'DREQ_RECEIVED' } as const
+const established = { to: 'ESTABLISHED', event: 'RTU_RECEIVED' } as const
+const replied = { to: 'REP_RCVD', event: 'REP_RECEIVED' } as const
+const drepReceived = { to: 'TIMEWAIT', event: 'DREP_RECEIVED' } as const
+const gaveUp = (event: CmEventName) => ({ to: 'IDLE', event, send: 'REJ' }) as const
+const reject = { send: 'REJ', reason: 'CONSUMER_DEFINED' } as const
+
+export const cmStates: Readonly<Record<CmState, CmStateRules>> = {
+  IDLE: { receive: {}, command: { REQ: 'REQ_SENT', SIDR_REQ: 'SIDR_REQ_SENT' } },
+
+  // ---- the active side ----
+  REQ_SENT: {
+    receive: { MRA: { to: 'MRA_REQ_RCVD', event: 'MRA_RECEIVED' }, REP: replied, REJ: toIdle },
+    command: { REJ: 'IDLE' },
+    timeout: gaveUp('REQ_ERROR'),
+    destroy: { send: 'REJ', reason: 'TIMEOUT' },
+  },
+  MRA_REQ_RCVD: {
+    receive: { REP: replied, REJ: toIdle },
+    command: { REJ: 'IDLE' },
+    timeout: gaveUp('REQ_ERROR'),
+    destroy: { send: 'REJ', reason: 'TIMEOUT' },
+  },
+  REP_RCVD: {
+    receive: { REJ: toTimewait },
+    command: { MRA: 'MRA_REP_SENT', RTU: 'ESTABLISHED', REJ: 'IDLE' },
+    destroy: reject,
+  },
+  MRA_REP_SENT: {
+    receive: { REP: { answer: 'MRA' }, REJ: toTimewait },
+    command: { RTU: 'ESTABLISHED', REJ: 'IDLE' },
+    destroy: reject,
+  },
+
+  // ---- the passive side ----
+  REQ_RCVD: {
+    receive: { REJ: toIdle },
+    command: { MRA: 'MRA_REQ_SENT', REP: 'REP_SENT', REJ: 'IDLE' },
+    destroy: reject,
+  },
+  MRA_REQ_SENT: {
+    receive: { REQ: { answer: 'MRA' }, REJ: toIdle },
+    command: { REP: 'REP_SENT', REJ: 'IDLE' },
+    destroy: reject,
+  },
+  REP_SENT: {
+    receive: {
+      REQ: { answer: 'REP' },
+      MRA: { to: 'MRA_REP_RCVD', event: 'MRA_RECEIVED' },
+      RTU: established,
+      DREQ: disconnected,
+      REJ: toIdle,
+    },
+    command: { ESTABLISH: 'ESTABLISHED', REJ: 'TIMEWAIT' },
+    timeout: gaveUp('REP_ERROR'),
+    destroy: { ...reject, rest: true },
+  },
+  MRA_REP_RCVD: {
+    receive: { RTU: established, DREQ: disconnected, REJ: toIdle },
+    command: { ESTABLISH: 'ESTABLISHED', REJ: 'TIMEWAIT' },
+    timeout: gaveUp('REP_ERROR'),
+    destroy: { ...reject, rest: true },
+  },
+
+  // ---- both ----
+  ESTABLISHED: {
+    receive: { REP: { answer: 'RTU' }, DREQ: disconnected, REJ: toTimewait },
+    command: { DREQ: 'DREQ_SENT' },
+    destroy: { send: 'DREQ', rest: true },
+  },
+  DREQ_SENT: {
+    receive: { DREQ: disconnected, DREP: drepReceived, REJ: toTimewait },
+    command: {},
+    timeout: { to: 'TIMEWAIT', event: 'DREQ_ERROR' },
+    destroy: { rest: true },
+  },
+  DREQ_RCVD: {
+    receive: { DREP: drepReceived },
+    command: { DREP: 'TIMEWAIT' },
+    destroy: { send: 'DREP', rest: true },
+  },
+  TIMEWAIT: {
+    receive: { REQ: { answer: 'REJ' }, DREQ: { answer: 'DREP' } },
+    command: {},
+    timeout: { to: 'IDLE', event: 'TIMEWAIT_EXIT' },
+  },
+
+  // ---- service id resolution, for datagrams ----
+  SIDR_REQ_SENT: {
+    receive: { SIDR_REP: { to: 'IDLE', event: 'SIDR_REP_RECEIVED' } },
+    command: {},
+    timeout: { to: 'IDLE', event: 'SIDR_REQ_ERROR' },
+  },
+  SIDR_REQ_RCVD: { receive: {}, command: { SIDR_REP: 'IDLE' }, destroy: { send: 'SIDR_REP' } },
+}
+
+/** States in which a message waits for an answer and is sent again. */
+export const awaitsAnswer = (state: CmState): boolean => state !== 'TIMEWAIT' && cmStates[state].timeout !== undefined

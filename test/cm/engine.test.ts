@@ -1,0 +1,444 @@
+/*
+ * The connection manager in virtual time: who sends what, and who hears of what, when all goes well, when messages are
+ * lost or repeated, when connections are stale, refused, destroyed in any state, and when a peer lies.
+ */
+import assert from 'node:assert/strict'
+import { beforeEach, describe, test } from 'node:test'
+import type { CmConnection, CmPath } from '../../src/cm/connection.ts'
+import { fromExponent } from '../../src/cm/timeout.ts'
+import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../../src/spec/mad.ts'
+import { type CmDraft, emitCm } from '../../src/wire/mad.ts'
+import { established, gid, type Host, offer, Pair, parsed, pathTo, request, SERVICE } from './pair.ts'
+
+let pair: Pair
+beforeEach(() => {
+  pair = new Pair()
+  pair.b.engine.listen(SERVICE)
+})
+
+const names = (host: Host): string[] => host.events().map(({ name }) => name)
+const one = (host: Host) => {
+  const events = host.events()
+  assert.equal(events.length, 1, events.map(({ name }) => name).join())
+  return events[0]!
+}
+const start = (over = {}): CmConnection => {
+  const active = pair.a.engine.create(pathTo(1, 2))
+  pair.a.engine.connect(active, request(0x11, over), pair.now)
+  return active
+}
+const requested = (over = {}): [CmConnection, CmConnection] => {
+  const active = start(over)
+  pair.exchange()
+  return [active, one(pair.b).connection]
+}
+const inject = (to: Host, message: CmDraft, from: CmPath = pathTo(to.number, 3 - to.number)): void =>
+  to.engine.onMad(emitCm(message), from, pair.now)
+
+describe('a connection', () => {
+  test('from REQ to the end of TIMEWAIT', () => {
+    const [active, passive] = requested()
+    assert.equal(passive.state, 'REQ_RCVD')
+    assert.equal(passive.agreed.remoteQpn, 0x11)
+    assert.equal(passive.agreed.sqPsn, 0x1011)
+    // What one end serves at once is what the other may have outstanding.
+    assert.equal(passive.agreed.initiatorDepth, 4)
+    assert.equal(passive.agreed.responderResources, 2)
+
+    pair.b.engine.reply(passive, offer(0x22), pair.now)
+    assert.deepEqual(pair.exchange(), ['2:REP'])
+    assert.equal(one(pair.a).name, 'REP_RECEIVED')
+    assert.equal(active.agreed.remoteQpn, 0x22)
+    assert.equal(active.agreed.sqPsn, 0x1022)
+
+    pair.a.engine.ready(active, Uint8Array.of(9))
+    assert.deepEqual(pair.exchange(), ['1:RTU'])
+    const rtu = one(pair.b)
+    assert.equal(rtu.name, 'RTU_RECEIVED')
+    assert.equal(active.state, 'ESTABLISHED')
+    assert.equal(passive.state, 'ESTABLISHED')
+    assert.equal(pair.a.engine.nextTimeout(), Number.POSITIVE_INFINITY)
+    assert.equal(pair.b.engine.nextTimeout(), Number.POSITIVE_INFINITY)
+
+    pair.b.engine.disconnect(passive, pair.now)
+    assert.deepEqual(pair.exchange(), ['2:DREQ'])
+    assert.equal(one(pair.a).name, 'DREQ_RECEIVED')
+    pair.a.engine.confirmDisconnect(active, pair.now)
+    assert.deepEqual(pair.exchange(), ['1:DREP'])
+    assert.equal(one(pair.b).name, 'DREP_RECEIVED')
+    assert.equal(active.state, 'TIMEWAIT')
+    assert.equal(passive.state, 'TIMEWAIT')
+    assert.equal(pair.a.engine.nextTimeout(), fromExponent(active.agreed.ackTimeout))
+    pair.expire()
+    pair.expire()
+    assert.deepEqual([names(pair.a), names(pair.b)], [['TIMEWAIT_EXIT'], ['TIMEWAIT_EXIT']])
+    assert.equal(active.state, 'IDLE')
+  })
+
+  test('transactions are those of Linux: repeated by answers, one per side for its DREQ', () => {
+    const active = start()
+    const [req] = parsed(pair.collect())
+    pair.exchange()
+    const passive = one(pair.b).connection
+    pair.b.engine.reply(passive, offer(0x22), pair.now)
+    assert.equal(parsed(pair.collect())[0]!.tid, req!.tid)
+    pair.exchange()
+    pair.a.engine.ready(active)
+    assert.equal(parsed(pair.collect())[0]!.tid, req!.tid)
+    pair.exchange()
+    pair.b.engine.disconnect(passive, pair.now)
+    const [dreq] = parsed(pair.collect())
+    assert.notEqual(dreq!.tid, req!.tid)
+    pair.exchange()
+    pair.a.engine.confirmDisconnect(active, pair.now)
+    assert.equal(parsed(pair.collect())[0]!.tid, dreq!.tid)
+  })
+
+  test('both sides disconnect at once', () => {
+    const [active, passive] = established(pair)
+    pair.a.engine.disconnect(active, pair.now)
+    pair.b.engine.disconnect(passive, pair.now)
+    assert.deepEqual(pair.exchange().sort(), ['1:DREQ', '2:DREQ'])
+    pair.a.engine.confirmDisconnect(active, pair.now)
+    pair.b.engine.confirmDisconnect(passive, pair.now)
+    pair.exchange()
+    assert.equal(active.state, 'TIMEWAIT')
+    assert.equal(passive.state, 'TIMEWAIT')
+  })
+
+  test('both sides connect to each other at once: two connections', () => {
+    pair.a.engine.listen(SERVICE)
+    start()
+    const other = pair.b.engine.create(pathTo(2, 1))
+    pair.b.engine.connect(other, request(0x33, { path: pathTo(2, 1) }), pair.now)
+    pair.exchange()
+    assert.equal(one(pair.a).name, 'REQ_RECEIVED')
+    assert.equal(one(pair.b).name, 'REQ_RECEIVED')
+  })
+
+  test('XRC: the target answers with its queue pair where a context would stand', () => {
+    const [active, passive] = requested({ transport: 'XRC' })
+    assert.equal(passive.agreed.transport, 'XRC')
+    pair.b.engine.reply(passive, offer(0x22), pair.now)
+    const rep = parsed(pair.collect())[0]!
+    assert.ok(rep.name === 'REP' && rep.eecn === 0x22 && rep.qpn === 0 && rep.srq)
+    pair.exchange()
+    assert.equal(active.agreed.remoteQpn, 0x22)
+  })
+
+  test('data that overtakes the RTU establishes the connection', () => {
+    const [, passive] = requested()
+    pair.b.engine.reply(passive, offer(0x22), pair.now)
+    pair.lose()
+    pair.b.engine.establish(passive)
+    assert.equal(one(pair.b).name, 'USER_ESTABLISHED')
+    assert.equal(pair.b.engine.nextTimeout(), Number.POSITIVE_INFINITY)
+  })
+})
+
+describe('losses', () => {
+  test('a REQ is sent again 15 times, every 4.83 s, then it has failed', () => {
+    start()
+    let sent = pair.lose().length
+    const times: number[] = []
+    while (pair.a.engine.nextTimeout() < Number.POSITIVE_INFINITY) {
+      const before = pair.now
+      pair.expire()
+      times.push(pair.now - before)
+      const lost = pair.lose()
+      // The last message tells the peer that nobody waits for it any more.
+      if (pair.a.engine.nextTimeout() === Number.POSITIVE_INFINITY) assert.deepEqual(lost, ['REJ'])
+      else sent += lost.length
+    }
+    assert.equal(sent, 16)
+    assert.equal(times.length, 16)
+    for (const time of times) assert.ok(Math.abs(time - (fromExponent(20) + 2 * fromExponent(16))) < 1)
+    assert.deepEqual(names(pair.a), ['REQ_ERROR'])
+    assert.equal(pair.a.engine.counters.resent.REQ, 15)
+  })
+
+  test('a REP is sent again until the RTU comes, which is sent again for each', () => {
+    const [active, passive] = requested()
+    pair.b.engine.reply(passive, offer(0x22), pair.now)
+    pair.exchange()
+    pair.a.engine.ready(active)
+    assert.deepEqual(pair.lose(), ['RTU'])
+    pair.expire()
+    assert.deepEqual(pair.exchange(), ['2:REP', '1:RTU'])
+    assert.equal(passive.state, 'ESTABLISHED')
+    assert.deepEqual(names(pair.a), ['REP_RECEIVED'])
+    assert.equal(pair.a.engine.counters.duplicates.REP, 1)
+  })
+
+  test('a REP that is never answered fails', () => {
+    const [, passive] = requested({ maxCmRetries: 2 })
+    pair.b.engine.reply(passive, offer(0x22), pair.now)
+    pair.lose()
+    for (let i = 0; i < 3; i++) {
+      pair.b.engine.onTimeout(pair.b.engine.nextTimeout())
+      pair.lose()
+    }
+    assert.deepEqual(names(pair.b), ['REP_ERROR'])
+  })
+
+  test('a repeated REQ is answered with the REP that waits, and with nothing before', () => {
+    const active = start()
+    const [req] = pair.collect()
+    pair.exchange()
+    const passive = one(pair.b).connection
+    pair.deliver(req!)
+    assert.deepEqual(pair.exchange(), [])
+    pair.b.engine.reply(passive, offer(0x22), pair.now)
+    pair.lose()
+    pair.deliver(req!)
+    assert.deepEqual(pair.exchange(), ['2:REP'])
+    assert.equal(active.state, 'REP_RCVD')
+    assert.equal(pair.b.engine.counters.duplicates.REQ, 2)
+  })
+
+  test('a DREQ whose DREP is lost is answered again, also when the connection is forgotten', () => {
+    const [active, passive] = established(pair)
+    pair.a.engine.disconnect(active, pair.now)
+    pair.exchange()
+    pair.b.engine.confirmDisconnect(passive, pair.now)
+    pair.lose()
+    const timewait = pair.b.engine.nextTimeout()
+    assert.ok(timewait < pair.a.engine.nextTimeout())
+    pair.b.engine.destroy(passive, pair.now)
+    pair.b.engine.onTimeout(timewait)
+    assert.equal(pair.b.engine.size, 0)
+    pair.expire()
+    assert.deepEqual(pair.exchange(), ['1:DREQ', '2:DREP'])
+    assert.equal(active.state, 'TIMEWAIT')
+  })
+
+  test('a DREQ that is never answered ends in TIMEWAIT', () => {
+    const [active] = established(pair)
+    pair.a.engine.disconnect(active, pair.now)
+    while (active.state === 'DREQ_SENT') {
+      pair.lose()
+      pair.expire()
+    }
+    assert.deepEqual(names(pair.a), ['DREQ_ERROR'])
+    assert.equal(active.state, 'TIMEWAIT')
+  })
+
+  test('an MRA gives the time that it names, once, and is repeated for a repeated REQ', () => {
+    const active = start()
+    const [req] = pair.collect()
+    pair.exchange()
+    const passive = one(pair.b).connection
+    pair.b.engine.delay(passive, 24)
+    assert.deepEqual(pair.exchange(), ['2:MRA'])
+    assert.deepEqual(names(pair.a), ['MRA_RECEIVED'])
+    assert.equal(active.state, 'MRA_REQ_RCVD')
+    assert.ok(pair.a.engine.nextTimeout() > fromExponent(24))
+    pair.deliver(req!)
+    assert.deepEqual(pair.exchange(), ['2:MRA'])
+    assert.deepEqual(names(pair.a), [])
+    pair.b.engine.reply(passive, offer(0x22), pair.now)
+    pair.exchange()
+    assert.equal(active.state, 'REP_RCVD')
+  })
+})
+
+describe('refusals', () => {
+  const refusedWith = (): number => {
+    const event = one(pair.a)
+    assert.equal(event.name, 'REJ_RECEIVED')
+    assert.ok(event.message?.name === 'REJ')
+    return event.message.reason
+  }
+
+  test('nobody listens', () => {
+    const active = start({ serviceId: SERVICE + 1n })
+    assert.deepEqual(pair.exchange(), ['1:REQ', '2:REJ'])
+    assert.equal(refusedWith(), rejReason.INVALID_SERVICE_ID)
+    assert.equal(active.state, 'IDLE')
+    assert.equal(pair.b.engine.size, 0)
+  })
+
+  test('the consumer refuses, with private data', () => {
+    const [active, passive] = requested()
+    pair.b.engine.reject(passive, { reason: rejReason.CONSUMER_DEFINED, privateData: Uint8Array.of(7) }, pair.now)
+    pair.exchange()
+    const { message } = one(pair.a)
+    assert.ok(message?.name === 'REJ' && message.localId === 0 && message.privateData[0] === 7)
+    assert.equal(active.state, 'IDLE')
+    pair.b.engine.destroy(passive, pair.now)
+    assert.equal(pair.b.engine.size, 0)
+  })
+
+  for (const [what, over, reason] of [
+    ['a transport that is none', { transportType: 2 }, rejReason.INVALID_TRANSPORT_TYPE],
+    ['a GID of somebody else', { remoteGid: gid(9) }, rejReason.INVALID_GID],
+    ['an MTU that is none', { pathMtu: 6 }, rejReason.INVALID_MTU],
+  ] as const) {
+    test(what, () => {
+      start()
+      const [req] = parsed(pair.collect())
+      pair.lose()
+      assert.ok(req?.name === 'REQ')
+      inject(pair.b, { ...req, ...over })
+      pair.exchange()
+      assert.equal(refusedWith(), reason)
+      assert.deepEqual(names(pair.b), [])
+    })
+  }
+
+  test('a queue pair that is connected already: the old connection is stale', () => {
+    const [, passive] = established(pair)
+    // The peer has forgotten everything and begins anew with the same queue pair.
+    const active = start()
+    const sent = pair.exchange()
+    assert.deepEqual(sent, ['1:REQ', '2:REJ', '2:DREQ'])
+    const [rej, dreq] = pair.a.events()
+    assert.ok(rej?.message?.name === 'REJ' && rej.message.reason === rejReason.STALE_CONN)
+    assert.equal(dreq?.name, 'DREQ_RECEIVED')
+    assert.equal(active.state, 'TIMEWAIT')
+    assert.equal(passive.state, 'DREQ_SENT')
+  })
+
+  test('a REP for a request that is over', () => {
+    const [active, passive] = requested()
+    pair.a.engine.destroy(active, pair.now)
+    pair.lose()
+    pair.b.engine.reply(passive, offer(0x22), pair.now)
+    assert.deepEqual(pair.exchange(), ['2:REP', '1:REJ'])
+    assert.deepEqual(names(pair.b), ['REJ_RECEIVED'])
+    assert.equal(passive.state, 'IDLE')
+  })
+
+  test('a request that its sender gives up is over for the listener too', () => {
+    const [active, passive] = requested()
+    pair.a.engine.destroy(active, pair.now)
+    assert.deepEqual(pair.exchange(), ['1:REJ'])
+    assert.deepEqual(names(pair.b), ['REJ_RECEIVED'])
+    assert.equal(passive.state, 'IDLE')
+  })
+
+  test('more requests than the backlog are dropped until there is room', () => {
+    pair = new Pair()
+    const listener = pair.b.engine.listen(SERVICE, { backlog: 2 })
+    const actives = [0x11, 0x12, 0x13].map(qpn => {
+      const active = pair.a.engine.create(pathTo(1, 2))
+      pair.a.engine.connect(active, request(qpn), pair.now)
+      return active
+    })
+    pair.exchange()
+    const waiting = pair.b.events().map(({ connection }) => connection)
+    assert.equal(waiting.length, 2)
+    assert.equal(listener.waiting, 2)
+    pair.b.engine.drop(waiting[0]!)
+    pair.expire()
+    pair.exchange()
+    assert.equal(pair.b.events().length, 1)
+    assert.equal(actives[0]!.state, 'REQ_SENT')
+  })
+
+  test('an alternate path is refused, and one for no connection named as that', () => {
+    const [active, passive] = established(pair)
+    const ids = { tid: 5n, localId: active.localId, remoteId: passive.localId }
+    inject(pair.b, { name: 'LAP', ...ids })
+    inject(pair.b, { name: 'LAP', ...ids, remoteId: 1 })
+    const [known, unknown] = parsed(pair.collect())
+    assert.ok(known?.name === 'APR' && known.status === aprStatus.UNSUPPORTED)
+    assert.ok(unknown?.name === 'APR' && unknown.status === aprStatus.INVALID_COMM_ID)
+    assert.equal(passive.state, 'ESTABLISHED')
+  })
+})
+
+describe('resolution of a service id', () => {
+  const resolve = (serviceId: bigint): CmConnection => {
+    const resolution = pair.a.engine.create(pathTo(1, 2))
+    const path = pathTo(1, 2)
+    pair.a.engine.resolve(resolution, { path, serviceId, responseTimeout: 20, maxCmRetries: 3 }, pair.now)
+    return resolution
+  }
+
+  test('the queue pair and its Q_Key come back', () => {
+    const resolution = resolve(SERVICE)
+    const [req] = pair.collect()
+    pair.exchange()
+    const { name, connection } = one(pair.b)
+    assert.equal(name, 'SIDR_REQ_RECEIVED')
+    pair.deliver(req!)
+    assert.deepEqual(names(pair.b), [])
+    pair.b.engine.resolved(connection, { status: sidrStatus.SUCCESS, qpn: 0x55, qkey: 0x0123_4567 })
+    pair.exchange()
+    const { message } = one(pair.a)
+    assert.ok(message?.name === 'SIDR_REP' && message.qpn === 0x55 && message.serviceId === SERVICE)
+    assert.equal(resolution.state, 'IDLE')
+    assert.equal(pair.b.engine.size, 0)
+  })
+
+  test('nobody listens; the consumer refuses; nobody answers', () => {
+    resolve(SERVICE + 1n)
+    pair.exchange()
+    const unsupported = one(pair.a).message
+    assert.ok(unsupported?.name === 'SIDR_REP' && unsupported.status === sidrStatus.UNSUPPORTED)
+    resolve(SERVICE)
+    pair.exchange()
+    pair.b.engine.destroy(one(pair.b).connection, pair.now)
+    pair.exchange()
+    const refused = one(pair.a).message
+    assert.ok(refused?.name === 'SIDR_REP' && refused.status === sidrStatus.REJECT)
+    resolve(SERVICE)
+    for (let i = 0; i < 4; i++) {
+      pair.lose()
+      pair.expire()
+    }
+    assert.deepEqual(names(pair.a), ['SIDR_REQ_ERROR'])
+  })
+})
+
+describe('peers that lie', () => {
+  test('a DREQ or RTU with a wrong id or queue pair changes nothing', () => {
+    const [active, passive] = established(pair)
+    const ids = { tid: 1n, localId: active.localId, remoteId: passive.localId }
+    inject(pair.b, { name: 'DREQ', ...ids, remoteQpn: 0x99 })
+    inject(pair.b, { name: 'DREQ', ...ids, localId: 77, remoteQpn: passive.agreed.localQpn })
+    assert.equal(passive.state, 'ESTABLISHED')
+    assert.deepEqual(names(pair.b), [])
+  })
+
+  test('a REJ of another message than the state expects changes nothing', () => {
+    const [active, passive] = established(pair)
+    inject(pair.b, {
+      name: 'REJ',
+      tid: 1n,
+      localId: active.localId,
+      remoteId: passive.localId,
+      message: cmAnswered.REQ,
+      reason: rejReason.CONSUMER_DEFINED,
+    })
+    assert.equal(passive.state, 'ESTABLISHED')
+  })
+
+  test('an MRA of the wrong message changes no timeout', () => {
+    const active = start()
+    pair.lose()
+    const before = pair.a.engine.nextTimeout()
+    const remoteId = active.localId
+    inject(pair.a, { name: 'MRA', tid: 1n, localId: 5, remoteId, message: cmAnswered.REP, serviceTimeout: 31 })
+    assert.equal(pair.a.engine.nextTimeout(), before)
+    assert.equal(active.state, 'REQ_SENT')
+  })
+
+  test('values that do not fit are refused before anything changes', () => {
+    const active = pair.a.engine.create(pathTo(1, 2))
+    assert.throws(() => pair.a.engine.connect(active, request(1 << 24), 0), /REQ: qpn is number 16777216/)
+    assert.throws(
+      () => pair.a.engine.connect(active, request(1, { privateData: new Uint8Array(93) }), 0),
+      /at most 92 bytes/,
+    )
+    assert.equal(active.state, 'IDLE')
+    assert.deepEqual(pair.lose(), [])
+  })
+
+  test('two listeners of one service id', () => {
+    assert.throws(() => pair.b.engine.listen(SERVICE, { device: 3 }), /EADDRINUSE|has a listener/)
+    pair.b.engine.listen(SERVICE + 1n, { device: 3 })
+    pair.b.engine.listen(SERVICE + 1n, { device: 4 })
+  })
+})

@@ -1,0 +1,246 @@
+/*
+ * Random connects, accepts, refusals, disconnects, deaths, losses, repetitions and waits between three connection
+ * managers. What must hold: no connection leaves TIMEWAIT early; a consumer hears only what the state table lets it
+ * hear; once the network loses nothing any more, both ends of a connection agree; and when all is destroyed nothing is
+ * left.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { CmConnection } from '../../src/cm/connection.ts'
+import { fromExponent } from '../../src/cm/timeout.ts'
+import { cmStates } from '../../src/spec/cm-states.ts'
+import { rejReason } from '../../src/spec/mad.ts'
+import { parseCm } from '../../src/wire/mad.ts'
+import { Host, type OnWire, offer, pathTo, randomFrom, request, SERVICE } from './pair.ts'
+
+const HOSTS = 3
+
+class World {
+  now = 0
+  readonly random: () => number
+  readonly hosts: Host[] = []
+  readonly wire: OnWire[] = []
+  /** Connections that a consumer has and has not destroyed, by host. */
+  readonly held: Set<CmConnection>[] = []
+  readonly restsUntil = new Map<CmConnection, number>()
+  qpn = 0x10
+  established = 0
+
+  constructor(seed: number) {
+    this.random = randomFrom(seed)
+    for (let i = 1; i <= HOSTS; i++) this.boot(i)
+  }
+
+  below(n: number): number {
+    return this.random() % n
+  }
+
+  pick<T>(list: readonly T[]): T | undefined {
+    return list[this.below(Math.max(1, list.length))]
+  }
+
+  /** A host that has just started, and knows nothing of what it did before. */
+  boot(number: number): void {
+    const host = new Host(number, this.random())
+    host.engine.listen(SERVICE, { backlog: 4 })
+    this.hosts[number - 1] = host
+    this.held[number - 1] = new Set()
+  }
+
+  collect(): void {
+    this.hosts.forEach(({ engine, number }, index) => {
+      for (let sent = engine.pollTransmit(); sent; sent = engine.pollTransmit()) {
+        this.wire.push({ from: number, to: sent.path.remoteGid[15] ?? 0, mad: sent.mad })
+      }
+      for (let event = engine.pollEvent(); event; event = engine.pollEvent()) {
+        const { name, connection } = event
+        if (name === 'TIMEWAIT_EXIT') {
+          assert.ok(this.now >= (this.restsUntil.get(connection) ?? 0), 'TIMEWAIT ended early')
+          this.restsUntil.delete(connection)
+        } else assert.ok(!connection.destroyed, `${name} for a connection that is destroyed`)
+        if (!connection.destroyed) this.held[index]?.add(connection)
+        if (connection.state === 'ESTABLISHED') this.established++
+      }
+      for (const connection of this.held[index] ?? []) this.noteRest(connection)
+    })
+  }
+
+  noteRest(connection: CmConnection): void {
+    if (connection.state !== 'TIMEWAIT' || this.restsUntil.has(connection)) return
+    this.restsUntil.set(connection, this.now + fromExponent(connection.agreed.ackTimeout))
+  }
+
+  deliver(index: number, keep = false): void {
+    const message = this.wire[index]
+    if (message === undefined) return
+    if (!keep) this.wire.splice(index, 1)
+    const { from, to, mad } = message
+    this.hosts[to - 1]?.engine.onMad(mad, pathTo(to, from), this.now)
+  }
+
+  /** Lets the earliest timer of any host expire. */
+  expire(): void {
+    const next = Math.min(...this.hosts.map(({ engine }) => engine.nextTimeout()))
+    if (next === Number.POSITIVE_INFINITY) return
+    this.now = Math.max(this.now, next)
+    for (const { engine } of this.hosts) engine.onTimeout(this.now)
+  }
+
+  /** The other end, if its consumer has it. */
+  peerOf({ path, remoteId }: CmConnection): CmConnection | undefined {
+    const peer = path.remoteGid[15] ?? 0
+    return [...(this.held[peer - 1] ?? [])].find(({ localId }) => localId === remoteId)
+  }
+
+  /** A consumer does something that its connection's state allows. */
+  act(host: Host, connection: CmConnection): void {
+    const { engine } = host
+    // What leads to a connection is chosen more often than what ends it.
+    const commands = Object.keys(cmStates[connection.state].command)
+    const forward = commands.filter(name => name === 'REQ' || name === 'REP' || name === 'RTU')
+    const command = this.pick([...commands, ...forward, ...forward, ...forward])
+    switch (command) {
+      case 'REQ': {
+        const peer = 1 + ((host.number + this.below(HOSTS - 1)) % HOSTS)
+        const path = pathTo(host.number, peer)
+        engine.connect(connection, request(this.qpn++, { path, maxCmRetries: this.below(3) }), this.now)
+        break
+      }
+      case 'SIDR_REQ': {
+        const path = pathTo(host.number, 1 + (host.number % HOSTS))
+        engine.resolve(connection, { path, serviceId: SERVICE, responseTimeout: 18, maxCmRetries: 2 }, this.now)
+        break
+      }
+      case 'SIDR_REP':
+        engine.resolved(connection, { status: this.below(3), qpn: 5, qkey: 6 })
+        break
+      case 'MRA':
+        engine.delay(connection, this.below(22))
+        break
+      case 'REP':
+        engine.reply(connection, offer(this.qpn++), this.now)
+        break
+      case 'RTU':
+        engine.ready(connection)
+        break
+      case 'ESTABLISH':
+        // Data arrives only from a peer that has sent its RTU.
+        if (this.peerOf(connection)?.state === 'ESTABLISHED') engine.establish(connection)
+        break
+      case 'REJ':
+        engine.reject(connection, { reason: rejReason.CONSUMER_DEFINED }, this.now)
+        break
+      case 'DREQ':
+        engine.disconnect(connection, this.now)
+        break
+      case 'DREP':
+        engine.confirmDisconnect(connection, this.now)
+    }
+    this.noteRest(connection)
+  }
+
+  destroy(host: Host, connection: CmConnection): void {
+    host.engine.destroy(connection, this.now)
+    this.noteRest(connection)
+    this.held[host.number - 1]?.delete(connection)
+  }
+
+  step(faults: boolean): void {
+    const host = this.pick(this.hosts)!
+    const held = [...(this.held[host.number - 1] ?? [])].filter(({ destroyed }) => !destroyed)
+    const connection = this.pick(held)
+    const dice = this.below(100)
+    if (dice < 15) this.held[host.number - 1]?.add(host.engine.create(pathTo(host.number, 1 + (host.number % HOSTS))))
+    else if (dice < 45 && connection) this.act(host, connection)
+    else if (dice < 80) this.deliver(faults ? this.below(Math.max(1, this.wire.length)) : 0)
+    else if (dice < 84 && connection) this.destroy(host, connection)
+    else if (dice < 88) this.expire()
+    else if (faults && dice < 93) {
+      this.wire.splice(this.below(Math.max(1, this.wire.length)), 1)
+    } else if (faults && dice < 98) this.deliver(this.below(Math.max(1, this.wire.length)), true)
+    else if (faults && dice === 99 && this.below(20) === 0) {
+      this.boot(host.number)
+    }
+    this.collect()
+    const ids = held.map(({ localId }) => localId).filter(id => id !== 0)
+    assert.equal(new Set(ids).size, ids.length)
+  }
+
+  /** Delivers everything, and lets every timer expire that waits for a peer. */
+  settle(): void {
+    for (let turn = 0; turn < 10_000; turn++) {
+      this.collect()
+      if (this.wire.length > 0) this.deliver(0)
+      else if (this.hosts.every(({ engine }) => engine.nextTimeout() === Number.POSITIVE_INFINITY)) return
+      else this.expire()
+    }
+    assert.fail('the managers never come to rest')
+  }
+
+  /** Both ends of every connection that is established say so of each other. */
+  checkAgreement(): void {
+    this.hosts.forEach((host, index) => {
+      for (const connection of this.held[index] ?? []) {
+        if (connection.state !== 'ESTABLISHED') continue
+        const other = this.peerOf(connection)
+        const what = `host ${host.number}, connection 0x${connection.localId.toString(16)}`
+        assert.ok(other, `${what}: the peer has no such connection`)
+        assert.equal(other.remoteId, connection.localId, what)
+        // The passive end hears of it with the RTU, which its REP asks for until then.
+        assert.ok(other.state === 'ESTABLISHED', `${what}: the peer is in ${other.state}`)
+        assert.equal(other.agreed.remoteQpn, connection.agreed.localQpn, what)
+        assert.equal(other.agreed.sqPsn, connection.agreed.rqPsn, what)
+      }
+    })
+  }
+
+  end(): void {
+    this.hosts.forEach((host, index) => {
+      for (const connection of [...(this.held[index] ?? [])]) this.destroy(host, connection)
+    })
+    this.settle()
+    for (const { engine, number } of this.hosts) assert.equal(engine.size, 0, `host ${number} has connections left`)
+  }
+}
+
+const run = (seed: number, steps: number, faults: boolean): number => {
+  const world = new World(seed)
+  for (let step = 0; step < steps; step++) world.step(faults)
+  world.settle()
+  if (!faults) world.checkAgreement()
+  world.end()
+  return world.established
+}
+
+const each = (name: string, steps: number, faults: boolean): void => {
+  test(name, () => {
+    let established = 0
+    for (let seed = 1; seed <= 40; seed++) {
+      try {
+        established += run(seed, steps, faults)
+      } catch (error) {
+        throw new Error(`seed ${seed}, ${steps} steps, faults ${faults}`, { cause: error })
+      }
+    }
+    assert.ok(established > 50, `only ${established} connections were established`)
+  })
+}
+
+each('a network that loses nothing', 1500, false)
+each('a network that loses, repeats and reorders, and hosts that start anew', 1500, true)
+
+test('hostile messages: random fields for existing ids break nothing', () => {
+  const world = new World(7)
+  for (let step = 0; step < 3000; step++) {
+    world.step(true)
+    const [message] = world.wire
+    if (message === undefined || world.below(3) > 0) continue
+    const mad = Uint8Array.from(message.mad)
+    for (let i = 0; i < 3; i++) mad[24 + world.below(232)] = world.below(256)
+    mad[17] = 0x10 + world.below(11)
+    if (parseCm(mad)) world.hosts[message.to - 1]?.engine.onMad(mad, pathTo(message.to, message.from), world.now)
+    world.collect()
+  }
+  world.settle()
+  world.end()
+})

@@ -1,0 +1,155 @@
+/*
+ * Connection managers in virtual time, joined by a link that the test controls: messages wait in `wire` until the test
+ * delivers, loses or repeats them.
+ */
+import type { CmConnection, CmOffer, CmPath, CmRequest } from '../../src/cm/connection.ts'
+import { CmEngine } from '../../src/cm/engine.ts'
+import type { CmEvent } from '../../src/cm/machine.ts'
+import { type CmMessage, parseCm } from '../../src/wire/mad.ts'
+
+export const gid = (host: number): Uint8Array => Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, host)
+
+export const pathTo = (from: number, to: number): CmPath => ({
+  device: 0,
+  localGid: gid(from),
+  remoteGid: gid(to),
+  pkey: 0xffff,
+  mtu: 3,
+  flowLabel: 0x1234,
+  trafficClass: 0,
+  hopLimit: 64,
+  sl: 0,
+  packetLifeTime: 16,
+})
+
+export interface OnWire {
+  readonly from: number
+  readonly to: number
+  readonly mad: Uint8Array
+}
+
+/** A small generator that repeats itself from its seed (mulberry32). */
+export const randomFrom = (seed: number) => {
+  let state = seed >>> 0
+  return (): number => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let z = state
+    z = Math.imul(z ^ (z >>> 15), z | 1)
+    z ^= z + Math.imul(z ^ (z >>> 7), z | 61)
+    return (z ^ (z >>> 14)) >>> 0
+  }
+}
+
+export class Host {
+  readonly engine: CmEngine
+  readonly number: number
+
+  constructor(number: number, seed = number) {
+    this.number = number
+    this.engine = new CmEngine({
+      random: randomFrom(seed),
+      caGuid: () => BigInt(0x100 + number),
+      ackDelay: () => 15,
+      hasGid: (_device, other) => other.every((byte, i) => byte === gid(number)[i]),
+    })
+  }
+
+  /** All events since the last look. */
+  events(): CmEvent[] {
+    const events: CmEvent[] = []
+    for (let event = this.engine.pollEvent(); event; event = this.engine.pollEvent()) events.push(event)
+    return events
+  }
+}
+
+/** Hosts 1 and 2. */
+export class Pair {
+  now = 0
+  readonly a = new Host(1)
+  readonly b = new Host(2)
+  /** Sent and not yet delivered. */
+  readonly wire: OnWire[] = []
+
+  collect(): OnWire[] {
+    for (const { number, engine } of [this.a, this.b]) {
+      for (let sent = engine.pollTransmit(); sent; sent = engine.pollTransmit()) {
+        this.wire.push({ from: number, to: sent.path.remoteGid[15] ?? 0, mad: sent.mad })
+      }
+    }
+    return this.wire
+  }
+
+  /** Takes all messages off the wire and answers their names, without delivering them. */
+  lose(): string[] {
+    this.collect()
+    return this.wire.splice(0).map(({ mad }) => parseCm(mad)?.name ?? '?')
+  }
+
+  deliver({ from, to, mad }: OnWire): void {
+    const host = to === 1 ? this.a : this.b
+    host.engine.onMad(mad, pathTo(to, from), this.now)
+  }
+
+  /** Delivers until nothing is on the wire; answers what went, as `1:REQ`. */
+  exchange(): string[] {
+    const names: string[] = []
+    for (this.collect(); this.wire.length > 0; this.collect()) {
+      const next = this.wire.shift()!
+      names.push(`${next.from}:${parseCm(next.mad)?.name}`)
+      this.deliver(next)
+    }
+    return names
+  }
+
+  /** Lets time pass until the next timeout of either side. */
+  expire(): void {
+    this.now = Math.min(this.a.engine.nextTimeout(), this.b.engine.nextTimeout())
+    this.a.engine.onTimeout(this.now)
+    this.b.engine.onTimeout(this.now)
+  }
+}
+
+export const SERVICE = 0x0106_0000n + 18515n
+
+export const offer = (qpn: number): CmOffer => ({
+  qpn,
+  startingPsn: 0x1000 + qpn,
+  responderResources: 4,
+  initiatorDepth: 2,
+  rnrRetryCount: 7,
+  srq: true,
+})
+
+export const request = (qpn: number, over: Partial<CmRequest> = {}): CmRequest => ({
+  ...offer(qpn),
+  path: pathTo(1, 2),
+  serviceId: SERVICE,
+  transport: 'RC',
+  retryCount: 7,
+  remoteResponseTimeout: 20,
+  localResponseTimeout: 20,
+  maxCmRetries: 15,
+  privateData: Uint8Array.of(1, 2, 3),
+  ...over,
+})
+
+/** The messages on the wire as records. */
+export const parsed = (wire: readonly OnWire[]): CmMessage[] => wire.map(({ mad }) => parseCm(mad)!)
+
+/** An established connection of host 1 (active) and host 2 (passive). */
+export const established = (
+  pair: Pair,
+  qpns: readonly [number, number] = [0x11, 0x22],
+): [CmConnection, CmConnection] => {
+  const active = pair.a.engine.create(pathTo(1, 2))
+  pair.a.engine.connect(active, request(qpns[0]), pair.now)
+  pair.exchange()
+  const passive = pair.b.events().at(-1)!.connection
+  pair.b.engine.reply(passive, offer(qpns[1]), pair.now)
+  pair.exchange()
+  pair.a.engine.ready(active)
+  pair.exchange()
+  pair.a.events()
+  pair.b.events()
+  return [active, passive]
+}

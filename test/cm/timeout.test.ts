@@ -1,0 +1,55 @@
+/* Times of the connection manager, and the queue of deadlines. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { ackTimeout, fromExponent } from '../../src/cm/timeout.ts'
+import { type Timed, TimerQueue } from '../../src/cm/timer-queue.ts'
+
+test('an exponent is 4.096 µs times a power of two', () => {
+  assert.equal(fromExponent(0), 4.096)
+  assert.equal(Math.round(fromExponent(20)), 4294967)
+})
+
+test('an ACK timeout covers twice the life time and the ACK delay, and little more', () => {
+  for (let delay = 0; delay < 32; delay++) {
+    for (let life = 0; life < 32; life++) {
+      const needed = 2 * 2 ** life + 2 ** delay
+      const timeout = 2 ** ackTimeout(delay, life)
+      if (ackTimeout(delay, life) === 31) continue
+      // Linux leaves out a part that is less than a quarter of the whole.
+      assert.ok(timeout >= needed * 0.75, `${delay} ${life}`)
+      assert.ok(timeout < needed * 2, `${delay} ${life}`)
+    }
+  }
+  assert.equal(ackTimeout(15, 18), 19)
+  assert.equal(ackTimeout(31, 31), 31)
+})
+
+test('deadlines come in order, however they were set, moved and cleared', () => {
+  const operations = fc.array(fc.tuple(fc.nat(9), fc.option(fc.nat(50))), { maxLength: 60 })
+  fc.assert(
+    fc.property(operations, list => {
+      const queue = new TimerQueue<Timed>()
+      const entries = Array.from({ length: 10 }, () => ({ deadline: 0, heapIndex: -1 }))
+      const expected = new Map<Timed, number>()
+      for (const [index, deadline] of list) {
+        const entry = entries[index]!
+        if (deadline === null) {
+          queue.clear(entry)
+          expected.delete(entry)
+        } else {
+          queue.set(entry, deadline)
+          expected.set(entry, deadline)
+        }
+        assert.equal(queue.next, Math.min(...expected.values()))
+      }
+      const taken: number[] = []
+      for (let entry = queue.take(25); entry; entry = queue.take(25)) taken.push(entry.deadline)
+      assert.deepEqual(
+        taken,
+        [...expected.values()].filter(deadline => deadline <= 25).sort((a, b) => a - b),
+      )
+      assert.equal(queue.next, Math.min(...[...expected.values()].filter(deadline => deadline > 25)))
+    }),
+  )
+})

@@ -1,0 +1,45 @@
+/*
+ * The diagram of docs/connection-manager.md is drawn from the state table. UPDATE_GOLDEN=1 writes it anew.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { type CmState, cmStates } from '../../src/spec/cm-states.ts'
+import { repoRoot } from '../paths.ts'
+
+const path = join(repoRoot, 'docs', 'connection-manager.md')
+
+/** Mermaid: `send X` is a command of the consumer, `X` a received message, `no answer` the last timeout. */
+const diagram = (): string => {
+  const lines = [
+    '```mermaid',
+    'stateDiagram-v2',
+    '  [*] --> IDLE',
+    '  [*] --> REQ_RCVD: REQ',
+    '  [*] --> SIDR_REQ_RCVD: SIDR_REQ',
+  ]
+  for (const state of Object.keys(cmStates) as CmState[]) {
+    const { receive, command, timeout } = cmStates[state]
+    const arrows = new Map<CmState, string[]>()
+    const add = (to: CmState, label: string): void => {
+      arrows.set(to, [...(arrows.get(to) ?? []), label])
+    }
+    for (const [name, to] of Object.entries(command)) add(to, name === 'ESTABLISH' ? 'data' : `send ${name}`)
+    for (const [name, receipt] of Object.entries(receive)) {
+      if ('to' in receipt) add(receipt.to, name)
+      else add(state, `${name} / ${receipt.answer}`)
+    }
+    if (timeout) add(timeout.to, state === 'TIMEWAIT' ? 'time is over' : `no answer${timeout.send ? ' / REJ' : ''}`)
+    for (const [to, labels] of arrows) lines.push(`  ${state} --> ${to}: ${labels.join(', ')}`)
+  }
+  return [...lines, '```'].join('\n')
+}
+
+test('the diagram is drawn from the table', () => {
+  const page = readFileSync(path, 'utf8')
+  const drawn = page.replace(/```mermaid[\s\S]*?```/, diagram())
+  if (process.env.UPDATE_GOLDEN) writeFileSync(path, drawn)
+  assert.equal(page, drawn, 'UPDATE_GOLDEN=1 npm test -- connection-manager draws it anew')
+  assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(connection-manager\.md\)/)
+})
