@@ -186,8 +186,8 @@ static void uninstall(struct reply *reply)
     reply_close_all(reply);
 }
 
-/* Installs the new descriptors of a reply: all are event sockets. 0 or -errno. */
-static int install(struct reply *reply)
+/* Installs the new descriptors of the reply to a call (as `session_call`): all are event sockets. 0 or -errno. */
+static int install(struct reply *reply, uint32_t type, uint64_t first, uint64_t second)
 {
     unsigned count = reply->message.call.installs;
     if (count != reply->fd_count || count > USERDMA_MESSAGE_DESCRIPTORS ||
@@ -195,6 +195,8 @@ static int install(struct reply *reply)
         return -EIO;
     for (unsigned i = 0; i < count; i++) {
         const struct userdma_install *where = &reply->message.installs[i];
+        if (!call_gives(type, first, second, where->address, where->width))
+            return -EIO;
         if (fd_add_event(reply->fds[i], where->kind == USERDMA_INSTALL_DRIVER ? FD_DRIVER : FD_EVENT) != 0)
             return -errno;
         int error = shim_store(where->address, where->width, reply->fds[i]);
@@ -244,8 +246,10 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
             result = -EIO;
         else
             result = reply.message.call.ret;
+        if (type == USERDMA_WRITE && result > 0 && (uint64_t)result > second)
+            result = -EIO;
         if (result >= 0) {
-            int error = install(&reply);
+            int error = install(&reply, type, first, second);
             if (error)
                 result = error;
         }

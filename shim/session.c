@@ -270,27 +270,48 @@ static void complain(const char *why)
     complain_about("no daemon", why);
 }
 
-/* Where kernels restrict access to other processes' memory (yama), the daemon needs our leave; elsewhere this fails. */
-static void admit(int fd)
+/* Who serves the socket, as of the moment when it began to listen; pid 0 if the kernel does not say. */
+static struct ucred server_of(int fd)
 {
-    struct ucred peer = {0};
-    socklen_t length = sizeof peer;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.pid > 0)
-        prctl(PR_SET_PTRACER, (unsigned long)peer.pid, 0, 0, 0);
+    struct ucred server = {.uid = -1};
+    socklen_t length = sizeof server;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &server, &length) != 0)
+        server.pid = 0;
+    return server;
+}
+
+/* A daemon sees and changes our memory: only root's and our own are believed. Says once which user another one is. */
+static bool is_trusted(const struct ucred *server)
+{
+    if (server->pid > 0 && (server->uid == 0 || server->uid == geteuid()))
+        return true;
+    char why[192];
+    snprintf(why, sizeof why,
+             "it runs as user %u, who could read and change this program's memory; only daemons of root and of user %u "
+             "are used",
+             (unsigned)server->uid, (unsigned)geteuid());
+    complain_about("the daemon", why);
+    return false;
+}
+
+/* Says once that the daemon turns this user away. */
+static void complain_of_user(void)
+{
+    char why[160];
+    snprintf(why, sizeof why, "it does not serve user %u; root's daemon does if it is started with `--allow-user %u`",
+             (unsigned)geteuid(), (unsigned)geteuid());
+    complain_about("the daemon", why);
 }
 
 /* Says once why the daemon may not reach into our memory, and what to do about it. */
-static void complain_of_access(int fd)
+static void complain_of_access(const struct ucred *server)
 {
-    struct ucred peer = {0};
-    socklen_t length = sizeof peer;
-    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length);
     char why[256];
-    if (peer.uid != geteuid())
+    if (server->uid != geteuid())
         snprintf(why, sizeof why,
-                 "it runs as user %u and this program as user %u, so it may not access the program's memory; start it "
-                 "as user %u or as root",
-                 (unsigned)peer.uid, (unsigned)geteuid(), (unsigned)geteuid());
+                 "it runs as root without the right to access the memory of this program of user %u (CAP_SYS_PTRACE); "
+                 "give it that, or start it as user %u",
+                 (unsigned)geteuid(), (unsigned)geteuid());
     else if (prctl(PR_GET_DUMPABLE) != 1)
         snprintf(why, sizeof why,
                  "this program does not let it access its memory (it is not dumpable, as after setuid); start the "
@@ -311,7 +332,13 @@ static int greet(const struct shim_guard *guard)
     if (tag)
         strncpy(request.hello.tag, tag, sizeof request.hello.tag - 1);
     struct reply reply;
-    admit(session.fd);
+    const struct ucred server = server_of(session.fd);
+    if (!is_trusted(&server)) {
+        hang_up();
+        return -EACCES;
+    }
+    /* Where kernels restrict access to memory (yama), the daemon needs our leave; elsewhere this fails. */
+    prctl(PR_SET_PTRACER, (unsigned long)server.pid, 0, 0, 0);
     int error = session_exchange(&request, sizeof request.hello, &reply, guard);
     if (error)
         return error;
@@ -321,7 +348,9 @@ static int greet(const struct shim_guard *guard)
     } else if (hello->error) {
         error = -hello->error;
         if (error == -EACCES)
-            complain_of_access(session.fd);
+            complain_of_access(&server);
+        else if (error == -EPERM)
+            complain_of_user();
     } else {
         /* A page of an earlier daemon stays mapped: a doorbell in another thread may be looking at it. */
         void *page = mmap(NULL, USERDMA_PARKED_PAGE_BYTES, PROT_READ, MAP_SHARED, reply.fds[0], 0);
@@ -369,7 +398,10 @@ static bool dial(const struct shim_guard *guard)
         char why[192];
         refusal = errno == EACCES ? -EACCES : -EIO;
         snprintf(why, sizeof why, "nobody serves this socket; start `userdma daemon --socket %s`", shim_socket_path);
-        complain(errno == ECONNREFUSED || errno == ENOENT ? why : strerror(errno));
+        if (errno == EACCES)
+            complain_of_user();
+        else
+            complain(errno == ECONNREFUSED || errno == ENOENT ? why : strerror(errno));
         if (fd >= 0)
             REAL(close)(fd);
         return false;
@@ -390,7 +422,7 @@ static bool dial(const struct shim_guard *guard)
         return true;
     if (error == -ETIMEDOUT)
         silent_until = now() + GRUDGE_SECONDS;
-    refusal = error == -EACCES ? -EACCES : -EIO;
+    refusal = error == -EACCES || error == -EPERM ? -EACCES : -EIO;
     complain(error == -ETIMEDOUT ? "it does not answer"
              : error == -EPROTO  ? "it speaks another protocol"
                                  : strerror(-error));

@@ -7,6 +7,7 @@
  *   context.c      what is asked over it: open, attach, calls
  *   fds.c          the table of descriptors that are ours, and what copies and closes do to it
  *   given.c        descriptors of ours that another program has given to this one
+ *   room.c         where a call lets its answer be stored
  *   device.c       what needs no request: doorbells, reading events, whether the daemon lives
  *   paths.c        which paths are rewritten, and to what
  *   files.c        interposed calls that take a path
@@ -249,6 +250,11 @@ static inline int fd_used(int fd)
     const int kind = fd_kind(fd);
     return LIKELY(kind != FD_GIVEN) ? kind : given_learn(fd);
 }
+
+/* ---- room.c ---- */
+
+/* Whether a call (as `session_call` has it) hands over these `width` bytes for its answer. */
+bool call_gives(uint32_t type, uint64_t first, uint64_t second, uint64_t address, uint32_t width);
 
 /* ---- device.c ---- */
 

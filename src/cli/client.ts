@@ -3,9 +3,9 @@
  * programs, which the daemon sends unasked. Messages of one session keep their order, so a reply comes after every
  * trace record that was sent before it.
  */
-import { EACCES, EAGAIN, errnoName, SystemError } from '../host/errno.ts'
+import { EACCES, EAGAIN, EPERM, errnoName, SystemError } from '../host/errno.ts'
 import { type Watch, watch } from '../host/poll.ts'
-import { close, connect, peerCredentials, recv, send } from '../host/sockets.ts'
+import { close, recv, send } from '../host/sockets.ts'
 import { MessageType, SESSION_VERSION } from '../spec/session.ts'
 import { messageBuffer, newReply, type Reply, readReply, writeHello, writeTool } from '../uapi/session.ts'
 import {
@@ -19,7 +19,7 @@ import {
   type TraceRecord,
   traceReader,
 } from '../uapi/tool.ts'
-import { daemonCommand } from '../verbs/user-socket.ts'
+import { connectToDaemon, daemonCommand, notServed } from '../verbs/user-socket.ts'
 
 /** Nobody serves the socket, or who did went away before it answered. */
 export class NoDaemonError extends Error {
@@ -46,14 +46,14 @@ export interface ToolClient {
   close(): void
 }
 
-const dial = (socket: string): number => {
+const dial = (socket: string): ReturnType<typeof connectToDaemon> => {
   try {
-    return connect(socket)
+    return connectToDaemon(socket)
   } catch (error) {
     const code = error instanceof SystemError ? error.code : ''
     if (code === 'ENOENT' || code === 'ECONNREFUSED')
       throw new NoDaemonError(`no daemon at ${socket}; start one with \`${daemonCommand(socket)}\``, { cause: error })
-    if (code === 'EACCES') throw new Error(`${socket}: you may not use this socket (EACCES)`, { cause: error })
+    if (code === 'EACCES') throw new Error(`${notServed(socket)} (EACCES)`, { cause: error })
     if (code === 'EPROTOTYPE')
       throw new Error(`${socket}: this is a socket of some other program, not of a userdma daemon`, { cause: error })
     if (code === 'EAGAIN') throw new Error(`${socket}: the daemon does not answer (too many wait)`, { cause: error })
@@ -76,8 +76,8 @@ interface Outgoing {
  * speaks another version. `onTrace` gets the calls that `trace` asks for.
  */
 export const openSession = async (socket: string, onTrace?: (record: TraceRecord) => void): Promise<ToolClient> => {
-  const fd = dial(socket)
-  const daemon = peerCredentials(fd).pid
+  const { fd, peer } = dial(socket)
+  const daemon = peer.pid
   let answered = false
   const gone = (): NoDaemonError =>
     new NoDaemonError(
@@ -172,6 +172,7 @@ export const openSession = async (socket: string, onTrace?: (record: TraceRecord
   // EACCES: the daemon may not look into our memory, which a tool does not need.
   if (version !== SESSION_VERSION || (error !== 0 && error !== EACCES)) {
     finish(gone())
+    if (error === EPERM) throw new Error(notServed(socket))
     throw new Error(
       version !== SESSION_VERSION
         ? `the daemon at ${socket} (process ${daemon}) speaks version ${version} of the session protocol, this program ${SESSION_VERSION}; use the same userdma for both`

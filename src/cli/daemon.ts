@@ -6,10 +6,13 @@
  */
 import { dirname, resolve } from 'node:path'
 import { SocketInUseError, startDaemon } from '../daemon/daemon.ts'
+import { isShared, type Served } from '../daemon/served.ts'
+import { accountNumber } from '../host/accounts.ts'
 import { commandName } from '../host/process.ts'
 import { makeUserSocket } from '../verbs/user-socket.ts'
 import { openSession } from './client.ts'
 import { type ConfigOptions, devicesText, fullConfig, wantedConfig } from './config.ts'
+import { UsageError } from './fail.ts'
 import { removeFolder } from './places.ts'
 import { READY } from './start.ts'
 
@@ -19,6 +22,31 @@ export interface DaemonOptions extends ConfigOptions {
   readonly endWithLastClient?: boolean
   /** The folder of the socket was made for this daemon and goes with it. */
   readonly removeFolder?: boolean
+  /** Names or numbers. */
+  readonly allowUser?: readonly string[]
+  readonly allowGroup?: readonly string[]
+}
+
+const accounts = (kind: 'user' | 'group', given: readonly string[] = []): readonly number[] =>
+  given.map(text => {
+    const number = /^\d+$/.test(text) ? Number(text) : accountNumber(kind, text)
+    if (number === undefined || number >= NOBODY)
+      throw new UsageError(
+        `--allow-${kind} "${text}": there is no such ${kind}; give a name or a number below 2^32 - 1`,
+      )
+    return number
+  })
+
+/** (uid_t) -1, which is nobody's. */
+const NOBODY = 2 ** 32 - 1
+
+const servedBy = ({ allowUser, allowGroup }: DaemonOptions): Served => {
+  const served = { users: accounts('user', allowUser), groups: accounts('group', allowGroup) }
+  if (isShared(served) && process.geteuid?.() !== 0)
+    throw new UsageError(
+      `--allow-user and --allow-group are for root's daemon: one of user ${process.geteuid?.()} cannot reach the memory of other users' programs`,
+    )
+  return served
 }
 
 /** Who serves the socket, if a daemon of ours does. */
@@ -58,14 +86,14 @@ const logStrayFaults = (): void => {
     process.on(event, error => console.error(`userdma daemon: ${event}:`, error))
 }
 
-const stopSignal = (): Promise<void> =>
+const stopSignal = (): Promise<undefined> =>
   new Promise(resolve => {
     let asked = false
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
       process.on(signal, () => {
         if (asked) process.exit(1)
         asked = true
-        resolve()
+        resolve(undefined)
       })
     }
   })
@@ -73,13 +101,15 @@ const stopSignal = (): Promise<void> =>
 export const daemon = async (options: DaemonOptions): Promise<void> => {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
   const config = fullConfig(wantedConfig(options))
+  const served = servedBy(options)
   const socket = options.socket === undefined ? makeUserSocket() : resolve(options.socket)
   const stopped = stopSignal()
-  const running = await startDaemon({ socket, config, endWithLastClient: options.endWithLastClient === true }).catch(
-    async error => {
-      throw await explain(error, socket)
-    },
-  )
+  const starting = startDaemon({ socket, config, endWithLastClient: options.endWithLastClient === true, served })
+  const running = await Promise.race([starting, stopped]).catch(async error => {
+    throw await explain(error, socket)
+  })
+  // All that a start waits for is its lock, before anything is there that would have to be removed.
+  if (running === undefined) process.exit(0)
   const faults = config.fault === '' ? '' : `, faults ${config.fault}`
   const link = config.link === 'memory' ? '' : `, link ${config.link}`
   process.stdout.write(`${READY}${socket} (${devicesText(config.devices)}${link}${faults})\n`)

@@ -121,6 +121,16 @@ const buildProgram = (): Command => {
   withConfig(program.command('daemon'))
     .description('Serves programs in the foreground, until SIGINT or SIGTERM.')
     .option(SOCKET, 'where programs find it (default: a socket of your own)')
+    .option(
+      '--allow-user <user>',
+      "root's daemon: serve this user too (name or number); may be given several times",
+      collect,
+    )
+    .option(
+      '--allow-group <group>',
+      "root's daemon: serve the users of this group too; may be given several times",
+      collect,
+    )
     .option('--end-with-last-client', 'end when the last program has gone')
     .addOption(new Option('--remove-folder', 'remove the folder of the socket at the end').hideHelp())
     .addHelpText(
@@ -128,7 +138,8 @@ const buildProgram = (): Command => {
       examples(
         'userdma daemon',
         'userdma daemon --device rxe0@127.0.0.1 --device rxe1@127.0.0.2 --fault device=rxe1,drop=1%',
-        'userdma daemon --link udp --device rxe0@192.0.2.1 --socket /tmp/sock',
+        'userdma daemon --link udp --device rxe0@192.0.2.1 --socket ~/.userdma/sock',
+        'userdma daemon --allow-group rdma --socket /run/userdma/sock',
       ),
     )
     .action(async options => (await import('./daemon.ts')).daemon(options))

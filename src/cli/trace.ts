@@ -6,7 +6,7 @@
  * such mark: the file has those of all programs of the daemon, so that both ends of a conversation are in it.
  */
 import { randomBytes } from 'node:crypto'
-import { closeSync, openSync, writeSync } from 'node:fs'
+import { closeSync, writeSync } from 'node:fs'
 import { Sink } from '../drivers/null/device.ts'
 import { CtxContext } from '../spec/drivers/ctx.ts'
 import { callJson, callLine, lostLine } from '../trace/calls.ts'
@@ -15,6 +15,7 @@ import { createSummary, summaryJson, summaryText } from '../trace/summary.ts'
 import type { TraceRecord } from '../uapi/tool.ts'
 import { UsageError } from './fail.ts'
 import { type JoinOptions, joinDaemon } from './join.ts'
+import { createOutput } from './output-file.ts'
 import { shimLibrary } from './places.ts'
 import { requireProgram } from './program.ts'
 import { runUnder } from './run.ts'
@@ -35,16 +36,6 @@ export interface TraceOptions extends JoinOptions {
 const STDERR = 2
 /** Classes of the drivers that devices here can have. */
 const OWN_CLASSES = [CtxContext.name, Sink.name]
-
-/** Opens a file for writing. Throws UsageError with a sentence. */
-const create = (path: string): number => {
-  try {
-    return openSync(path, 'w')
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    throw new UsageError(`cannot write to ${path}: ${code}`)
-  }
-}
 
 /** Writes all of it, also to a pipe that is full for a moment. */
 const writeAll = (fd: number, text: string): void => {
@@ -97,8 +88,8 @@ export const trace = async (program: string, args: readonly string[], options: T
   requireProgram(program)
   shimLibrary()
   const { onTrace, end } = printer(options, text => writeAll(output, `${text}\n`))
-  const output = options.output === undefined ? STDERR : create(options.output)
-  const pcap = options.pcap === undefined ? undefined : create(options.pcap)
+  const output = options.output === undefined ? STDERR : createOutput(options.output)
+  const pcap = options.pcap === undefined ? undefined : createOutput(options.pcap)
   const joined = await joinDaemon(options, onTrace)
   let status = 1
   try {

@@ -8,9 +8,10 @@
  * A file is replaced by one that is complete, so that no reader ever sees half of a number. Which counters there are is
  * spec/counters.ts' business.
  */
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type CounterFolder, counterValues } from '../spec/counters.ts'
+import { makeFolder, replaceFile } from './tree-files.ts'
 
 /** What one device's counters are made from, by name as in spec/counters.ts. */
 export interface CountedDevice {
@@ -41,15 +42,11 @@ export const createCounterFiles = (
   now: () => number,
 ): CounterFiles => {
   const folderOf = (device: CountedDevice, folder: CounterFolder): string =>
-    join(root, 'sys/class/infiniband', device.name, 'ports/1', folder)
-  const write = (path: string, value: number, mode: number): void => {
-    const fresh = `${path}.new`
-    writeFileSync(fresh, `${value}\n`, { mode })
-    renameSync(fresh, path)
-  }
+    join('sys/class/infiniband', device.name, 'ports/1', folder)
+  const write = (path: string, value: number, mode: number): void => replaceFile(root, path, `${value}\n`, mode)
   const partOf = (device: CountedDevice): (() => void) => {
     const lifespan = join(folderOf(device, 'hw_counters'), 'lifespan')
-    for (const folder of folders) mkdirSync(folderOf(device, folder), { recursive: true })
+    for (const folder of folders) makeFolder(join(root, folderOf(device, folder)))
     write(lifespan, LIFESPAN, 0o644)
     const shown = new Map<string, number>()
     let since = Number.NEGATIVE_INFINITY
@@ -57,7 +54,7 @@ export const createCounterFiles = (
     /** What stands in the file; nonsense is replaced by what was there before. */
     let known = LIFESPAN
     const readLifespan = (): number => {
-      const text = readFileSync(lifespan, 'utf8').trim()
+      const text = readFileSync(join(root, lifespan), 'utf8').trim()
       if (/^\d+$/.test(text) && Number(text) <= LONGEST_LIFESPAN) known = Number(text)
       else write(lifespan, known, 0o644)
       return known

@@ -13,7 +13,9 @@ import { nextDue } from '../core/thresholds.ts'
 import type { createRxeDevice, RxeDevice } from '../drivers/rxe/device.ts'
 import { nowMicroseconds } from '../host/clock.ts'
 import { EADDRINUSE, EMFILE, SystemError } from '../host/errno.ts'
+import { exposure } from '../host/exposure.ts'
 import { openInterfaces } from '../host/interfaces.ts'
+import { takeLock } from '../host/lock-file.ts'
 import { createRingPool, type Mapping, type RingPool } from '../host/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memfd.ts'
 import { watch } from '../host/poll.ts'
@@ -30,6 +32,7 @@ import { createEventSockets } from './event-sockets.ts'
 import { followInterfaces } from './follow.ts'
 import { createLoop, type Loop, type Pollable } from './loop.ts'
 import { createNetwork } from './network.ts'
+import { isServed, isShared, ownUserOnly, type Served } from './served.ts'
 import { createSession, type Session } from './session.ts'
 import { createShares } from './shares.ts'
 import type { DaemonState } from './state.ts'
@@ -42,6 +45,8 @@ export interface DaemonOptions {
   readonly config: DaemonConfig
   /** Ends once the last session that was connected has gone. */
   readonly endWithLastClient: boolean
+  /** Who is served besides the user whose process this is; default: nobody. */
+  readonly served?: Served
   /** Other parts than the usual ones: tests see with some that fail that nothing else does. */
   readonly parts?: Partial<DaemonParts>
 }
@@ -71,19 +76,31 @@ const LONGEST_ROOT = 239
 /** Sessions of one process: a shim needs one, a tool in a traced program another. */
 const MOST_SESSIONS = 16
 
-const listenAt = (socket: string): number => {
+const requireFolder = (socket: string): void => {
+  const folder = dirname(socket)
+  if (!existsSync(folder)) throw new Error(`socket ${socket}: folder ${folder} does not exist`)
+  const why = exposure(folder)
+  if (why === undefined) return
+  throw new Error(
+    `socket ${socket}: ${why}, who could exchange the daemon's files for others; take a folder that only you can write to (\`mkdir -m 700 FOLDER\`), or leave --socket out`,
+  )
+}
+
+const listenAt = async (socket: string, served: Served): Promise<number> => {
   if (Buffer.byteLength(socket) > LONGEST_PATH)
     throw new Error(`socket path ${socket} has ${Buffer.byteLength(socket)} bytes; the system takes ${LONGEST_PATH}`)
-  if (!existsSync(dirname(socket))) throw new Error(`socket ${socket}: folder ${dirname(socket)} does not exist`)
+  requireFolder(socket)
+  const lock = await takeLock(`${socket}.lock`)
   try {
-    // Root serves everybody who can reach the socket; its folder says who that is.
-    return listen(socket, { mode: process.getuid?.() === 0 ? 0o666 : 0o600 })
+    return listen(socket, { mode: isShared(served) ? 0o666 : 0o600 })
   } catch (error) {
     if (error instanceof SystemError && error.errno === EADDRINUSE)
       throw new SocketInUseError(
         `socket ${socket} is in use by a running daemon; stop it, or choose another path with --socket`,
       )
     throw error
+  } finally {
+    lock.release()
   }
 }
 
@@ -105,6 +122,7 @@ export const startDaemon = async ({
   config,
   endWithLastClient,
   parts = {},
+  served = ownUserOnly,
 }: DaemonOptions): Promise<Daemon> => {
   checkDevices(config.devices)
   const socket = resolve(path)
@@ -124,7 +142,7 @@ export const startDaemon = async ({
   try {
     // Addresses may be taken or missing: that is found out before anything else is there.
     for (const spec of config.devices) devices.add(spec)
-    listening = listenAt(socket)
+    listening = await listenAt(socket, served)
   } catch (error) {
     devices.removeAll()
     interfaces?.close()
@@ -209,6 +227,7 @@ export const startDaemon = async ({
     root,
     parkedFd: parked.fd,
     devices,
+    serves: (fd, peer) => isServed(served, fd, peer),
     sessions: () => sessions.size,
     turn: 0,
     calling: undefined,
@@ -223,6 +242,7 @@ export const startDaemon = async ({
     devices.removeAll()
     close(parked.fd)
     own.release(parked.mapping)
+    removeTree(root)
     stopListening()
     throw error
   }

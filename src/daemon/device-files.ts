@@ -5,7 +5,6 @@
  * That they cannot be written, since a disk is full or somebody took the folder away, is no reason to end a daemon:
  * calls still tell the truth, and the log says what is wrong. Only at the start it is an error.
  */
-import { mkdirSync } from 'node:fs'
 import { countedBy } from '../drivers/rxe/counts.ts'
 import type { RxeDevice } from '../drivers/rxe/device.ts'
 import { NodeType } from '../spec/enums.ts'
@@ -51,7 +50,6 @@ export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]
       console.error(`userdma daemon: the files of ${what} are out of date:`, String(error))
     }
   }
-  mkdirSync(root, { recursive: true })
   writeTree(root, devices.map(treeDevice))
   const counters = createCounterFiles(
     root,

@@ -92,7 +92,8 @@ const outgoing = messageBuffer()
  */
 export const createSession = (daemon: DaemonState, fd: number, ended: () => void): Session | undefined => {
   const pidfd = peerPidfd(fd)
-  const { pid, uid } = peerCredentials(fd)
+  const peer = peerCredentials(fd)
+  const { pid, uid } = peer
   const share = daemon.shares.of(pid, uid)
   const giveBack = takeOrNone(share)
   if (giveBack === undefined) {
@@ -106,7 +107,8 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
     giveBack()
     return undefined
   }
-  return serve(daemon, fd, handle, share, uid === 0 || uid === process.getuid?.(), () => {
+  const standing: Standing = !daemon.serves(fd, peer) ? 'refused' : uid === process.geteuid?.() ? 'owner' : 'guest'
+  return serve(daemon, fd, handle, share, standing, () => {
     giveBack()
     ended()
   })
@@ -121,13 +123,15 @@ const takeOrNone = (share: Share): (() => void) | undefined => {
   }
 }
 
-/** `trusted`: the client's user is the daemon's, or root. */
+/** A client of the daemon's own user, of another user whom it serves, or of one whom it does not. */
+type Standing = 'owner' | 'guest' | 'refused'
+
 const serve = (
   daemon: DaemonState,
   fd: number,
   process: ProcessHandle,
   share: Share,
-  trusted: boolean,
+  standing: Standing,
   ended: () => void,
 ): Session => {
   const { containment } = daemon
@@ -170,7 +174,7 @@ const serve = (
     reply,
     send: length => send(fd, outgoing.bytes.subarray(0, length)) > 0,
     wantWritable: wanted => watcher.update({ readable: true, writable: wanted }),
-    trusted,
+    trusted: standing === 'owner',
   })
 
   /**
@@ -178,6 +182,12 @@ const serve = (
    * fail. A tool needs no more than its answers.
    */
   const hello = (file: number | undefined): void => {
+    if (standing === 'refused') {
+      if (file !== undefined) close(file)
+      reply(writeHelloReply(outgoing, request, { error: Errno.EPERM, root: '' }))
+      session.close()
+      return
+    }
     const taken = file === undefined ? undefined : takePassedMemory(file)
     const usable = file === undefined || (taken !== undefined && passed === undefined)
     if (passed === undefined) passed = taken

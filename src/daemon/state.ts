@@ -5,6 +5,7 @@ import type { dispatch } from '../core/dispatch.ts'
 import type { Core } from '../core/model.ts'
 import type { RingPool } from '../host/mapping.ts'
 import type { ProcessHandle } from '../host/process.ts'
+import type { PeerCredentials } from '../host/sockets.ts'
 import type { DaemonConfig, DeviceSpec, ListedDevice } from '../uapi/tool.ts'
 import type { Containment } from './containment.ts'
 import type { Contexts } from './contexts.ts'
@@ -40,6 +41,8 @@ export interface DaemonState {
   /** One more device, one less, while programs run (`Devices.add`, `remove`); their files too. */
   plug(spec: DeviceSpec): void
   unplug(name: string): void
+  /** Whether the client at the other end of a socket may use this daemon. */
+  serves(fd: number, peer: PeerCredentials): boolean
   /** Connected sessions. */
   readonly sessions: () => number
   /** Counts the daemon's turns: what is asked of a process at most once a turn is asked again when it changes. */

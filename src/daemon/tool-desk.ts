@@ -16,7 +16,7 @@ export interface Counter {
   /** Sends what is in the buffer; false if the client takes no more now. */
   send(length: number): boolean
   wantWritable(wanted: boolean): void
-  /** Whether the client may see calls and packets of all processes: the daemon's own user and root. */
+  /** Whether the client may see calls and packets of all processes: the daemon's own user. */
   readonly trusted: boolean
 }
 
@@ -80,7 +80,7 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
 
   /** `file`: the descriptor to capture to, which is kept if the answer is no error. */
   const startTrace = ({ tag, abi = false }: TraceRequest, file: number | undefined): ToolReply => {
-    if (!counter.trusted) return { error: 'only root and the user whose daemon this is may watch calls and packets' }
+    if (!counter.trusted) return { error: 'only the user whose daemon this is may watch calls and packets' }
     if (undo) return { error: 'this session watches already' }
     let stop = (): void => {}
     if (file !== undefined) {
@@ -101,7 +101,7 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
   }
 
   const setFaults = (text: string): ToolReply | undefined => {
-    if (!counter.trusted) return { error: 'only root and the user whose daemon this is may set faults' }
+    if (!counter.trusted) return { error: 'only the user whose daemon this is may set faults' }
     try {
       daemon.network.setFaults(text)
       return undefined
@@ -111,7 +111,7 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
   }
 
   const changeDevices = ({ add, remove }: Extract<ToolRequest, { what: 'device' }>): ToolReply => {
-    if (!counter.trusted) return { error: 'only root and the user whose daemon this is may add and remove devices' }
+    if (!counter.trusted) return { error: 'only the user whose daemon this is may add and remove devices' }
     try {
       if (add !== undefined) daemon.plug(parseDevice(deviceText(add)))
       if (remove !== undefined) daemon.unplug(remove)

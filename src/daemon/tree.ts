@@ -6,11 +6,12 @@
  * device; what does not exist for a device (GIDs that are not in use, the connection manager's nodes) has no file.
  * Nodes are empty files: their existence is asked for here, opening them is a session's business.
  */
-import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { readdirSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { UVERBS_ABI } from '../spec/classes/system.ts'
 import { NodeType, PortState } from '../spec/enums.ts'
 import { SYSTEM_NAME, SYSTEM_NODE } from '../spec/session.ts'
+import { makeFolder, replaceFile, writeNew } from './tree-files.ts'
 
 export interface TreeDevice {
   readonly name: string
@@ -118,14 +119,14 @@ const deviceFiles = (whole: TreeDevice): Files => {
 const writeFiles = (root: string, files: Files): void => {
   for (const [path, value] of Object.entries(files)) {
     const full = join(root, path)
-    mkdirSync(dirname(full), { recursive: true })
-    writeFileSync(full, `${value}\n`)
+    makeFolder(dirname(full))
+    writeNew(full, `${value}\n`)
   }
 }
 
 /** Adds a device. */
 export const addToTree = (root: string, device: TreeDevice): void => {
-  writeFileSync(join(root, nodePath(device.node)), '')
+  writeNew(join(root, nodePath(device.node)), '')
   writeFiles(root, deviceFiles(device))
 }
 
@@ -139,9 +140,9 @@ export const removeFromTree = (root: string, { name, node }: Pick<TreeDevice, 'n
 export const writeTree = (root: string, devices: readonly TreeDevice[]): void => {
   removeTree(root)
   writeFiles(root, { 'sys/class/infiniband_verbs/abi_version': String(UVERBS_ABI) })
-  mkdirSync(join(root, 'dev/infiniband'), { recursive: true })
-  mkdirSync(join(root, 'sys/class/infiniband'), { recursive: true })
-  writeFileSync(join(root, nodePath(SYSTEM_NODE)), '')
+  makeFolder(join(root, 'dev/infiniband'))
+  makeFolder(join(root, 'sys/class/infiniband'))
+  writeNew(join(root, nodePath(SYSTEM_NODE)), '')
   for (const device of devices) addToTree(root, device)
 }
 
@@ -156,11 +157,7 @@ export const updateTree = (root: string, device: TreeDevice): void => {
     for (const name of readdirSync(join(root, path)))
       if (files[`${path}/${name}`] === undefined) rmSync(join(root, path, name))
   }
-  const scratch = join(root, 'new')
-  for (const [path, value] of Object.entries(files)) {
-    writeFileSync(scratch, `${value}\n`)
-    renameSync(scratch, join(root, path))
-  }
+  for (const [path, value] of Object.entries(files)) replaceFile(root, path, `${value}\n`)
 }
 
 export const removeTree = (root: string): void => rmSync(root, { recursive: true, force: true })

@@ -6,7 +6,7 @@
  * built once and patched. An end of stream and an empty message look the same to the receiver (length 0), so empty
  * messages are refused when sending and mean the end when received. See unix(7), sendmsg(2), recvmsg(2).
  */
-import { chmodSync, closeSync, fstatSync, lstatSync, openSync, rmSync, statSync, unlinkSync } from 'node:fs'
+import { chmodSync, lstatSync, unlinkSync } from 'node:fs'
 import { EADDRINUSE, EAGAIN, ECONNREFUSED, EEXIST, EINTR, EMFILE, EMSGSIZE, ENOENT, SystemError } from './errno.ts'
 import { type Arena, mapArena } from './mapping.ts'
 import { check, lastErrno, libcFunctions, orErrno } from './native.ts'
@@ -27,7 +27,6 @@ const sys = libcFunctions({
   setsockopt: 'int setsockopt(int fd, int level, int option, int64_t value, int length)',
   ioctl: 'int ioctl(int fd, uint64_t request, int64_t argument)',
   shutdown: 'int shutdown(int fd, int how)',
-  flock: 'int flock(int fd, int operation)',
   close: 'int close(int fd)',
 })
 
@@ -40,11 +39,11 @@ const SO_SNDBUF = 7
 const SO_RCVBUF = 8
 const SO_PEERCRED = 17
 const SO_SNDTIMEO = 21
+const SO_PEERGROUPS = 59
 const SO_PEERPIDFD = 77
 const FIONBIO = 0x5421
 const SIOCOUTQ = 0x5411
 const SIOCINQ = 0x541b
-const LOCK_EX = 2
 const MSG_CTRUNC = 0x8
 const MSG_TRUNC = 0x20
 const MSG_DONTWAIT = 0x40
@@ -150,46 +149,22 @@ export interface ListenOptions {
 }
 
 /**
- * Takes the lock file `path` and waits for it; its fd. Who has it may remove the file before closing it: a lock on a
- * file that is no longer there by that name keeps nobody away, so it is taken again.
- */
-const takeLock = (path: string): number => {
-  for (;;) {
-    const fd = openSync(path, 'w', 0o600)
-    try {
-      check('flock', sys().flock(fd, LOCK_EX), path)
-      if (statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino) return fd
-    } catch (error) {
-      closeSync(fd)
-      throw error
-    }
-    closeSync(fd)
-  }
-}
-
-/**
- * A listening socket at `path`; its fd. A socket file left behind by a dead process is replaced; two processes that
- * start at once are kept apart by a lock on `path`.lock, which is there no longer than that. Throws SystemError:
- * EADDRINUSE if `path` is served. Who ends removes the socket file first and closes then, or he might remove that of
- * the next one.
+ * A listening socket at `path`; its fd. A socket file left behind by a dead process is replaced; two processes that may
+ * start at once need a lock (lock-file.ts). Throws SystemError: EADDRINUSE if `path` is served. Who ends removes the
+ * socket file first and closes then, or he might remove that of the next one.
  */
 export const listen = (path: string, { backlog = 128, mode = 0o600 }: ListenOptions = {}): number => {
   const address = workArena().address + ADDRESS
-  const lock = takeLock(`${path}.lock`)
-  let fd = -1
+  removeStale(path)
+  const fd = newSocket()
   try {
-    removeStale(path)
-    fd = newSocket()
     check('bind', sys().bind(fd, address, putAddress(path)), path)
     chmodSync(path, mode)
     check('listen', sys().listen(fd, backlog), path)
     return fd
   } catch (error) {
-    if (fd >= 0) sys().close(fd)
+    sys().close(fd)
     throw error
-  } finally {
-    rmSync(`${path}.lock`, { force: true })
-    closeSync(lock)
   }
 }
 
@@ -348,6 +323,14 @@ export const peerCredentials = (fd: number): PeerCredentials => {
   if (result < 0) throw new SystemError('getsockopt(SO_PEERCRED)', result)
   const { i32, u32 } = workArena()
   return { pid: i32[SCRATCH >> 2], uid: u32[(SCRATCH + 4) >> 2], gid: u32[(SCRATCH + 8) >> 2] }
+}
+
+/** All groups of who connected, as of that moment; none where the kernel does not say (before 4.13). */
+export const peerGroups = (fd: number): readonly number[] => {
+  const { address, u32 } = workArena()
+  u32[SCRATCH >> 2] = MAX_MESSAGE
+  const result = sys().getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, address + BODY, address + SCRATCH)
+  return result < 0 ? [] : [...u32.subarray(BODY >> 2, (BODY + u32[SCRATCH >> 2]) >> 2)]
 }
 
 /**

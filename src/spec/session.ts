@@ -105,7 +105,8 @@ export const Messages = {
   hello: layout(['version', 'u32'], ['wants', 'u32'], ['tag', 64]),
   /**
    * error: 0 or a positive errno; EACCES: the daemon may not access the process's memory, so that only a tool's
-   * requests are answered; EINVAL: the memory file that was passed cannot be used, or there is one already.
+   * requests are answered; EPERM: the daemon does not serve this user, and hangs up; EINVAL: the memory file that was
+   * passed cannot be used, or there is one already.
    * Descriptors: the parked page, unless there is an error. `root` is NUL-terminated.
    */
   helloReply: layout(['version', 'u32'], ['error', 's32'], ['root', 240]),

@@ -7,7 +7,7 @@ import { EAGAIN, SystemError } from '../host/errno.ts'
 import { type Arena, mapReadOnly } from '../host/mapping.ts'
 import { hasNative } from '../host/native.ts'
 import { admitProcess } from '../host/process.ts'
-import { close, connect, peerCredentials, recv, send } from '../host/sockets.ts'
+import { close, recv, send } from '../host/sockets.ts'
 import { waitReadable } from '../host/wait.ts'
 import { Errno, errnoName } from '../spec/errno.ts'
 import { HelloWants, MessageType, ParkedPage, SESSION_VERSION, SessionEnv } from '../spec/session.ts'
@@ -15,7 +15,7 @@ import { type Header, messageBuffer, newReply, type Reply, readReply, writeHello
 import type { ToolReply, ToolRequest } from '../uapi/tool.ts'
 import { type CallMemory, passedMemory } from './call-memory.ts'
 import { RdmaError, refused } from './error.ts'
-import { daemonCommand } from './user-socket.ts'
+import { connectToDaemon, daemonCommand, notServed, UntrustedDaemonError } from './user-socket.ts'
 
 /** A reply and the descriptors that came with it, which are the caller's to close. */
 export interface Answer {
@@ -44,21 +44,23 @@ const PATIENCE = 30_000
 
 const sessions = new Map<string, Session & { join(): Session }>()
 
-const dial = (socket: string): number => {
+const dial = (socket: string): ReturnType<typeof connectToDaemon> => {
   try {
-    return connect(socket)
+    return connectToDaemon(socket)
   } catch (error) {
     const code = error instanceof SystemError ? error.code : ''
     if (code === 'ENOENT' || code === 'ECONNREFUSED')
       throw refused('ECONNREFUSED', 'open', `no daemon at ${socket}`, `start one with \`${daemonCommand(socket)}\``)
+    if (error instanceof UntrustedDaemonError) throw refused('EACCES', 'open', error.message)
+    if (code === 'EACCES') throw refused('EACCES', 'open', notServed(socket))
     if (error instanceof SystemError) throw new RdmaError(error.code, error.errno, 'open', error.message)
     throw error
   }
 }
 
 const newSession = (socket: string): Session & { join(): Session } => {
-  const fd = dial(socket)
-  const { pid } = peerCredentials(fd)
+  const { fd, peer } = dial(socket)
+  const { pid } = peer
   const buffer = messageBuffer()
   let serial = 0
   let alive = true
@@ -144,6 +146,7 @@ const newSession = (socket: string): Session & { join(): Session } => {
         'open',
         `the daemon at ${socket} speaks version ${reply.version} of the session protocol, not ${SESSION_VERSION}`,
       )
+    if (reply.error === Errno.EPERM) throw gone('open', notServed(socket))
     if (reply.error !== 0) throw gone('open', `the daemon at ${socket} refused the session (${errnoName(reply.error)})`)
     page = mapReadOnly(fds[0], ParkedPage.bytes)
   } finally {

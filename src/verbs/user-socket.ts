@@ -1,5 +1,5 @@
 /*
- * Where daemons are found: their sockets.
+ * Where daemons are found, and which are believed: their sockets.
  *
  * A user's daemon is found at $XDG_RUNTIME_DIR/userdma/sock or, without such a folder, at userdma-UID/sock in the
  * temporary directory (design.md section 6). Anybody may make folders in the temporary directory, so one that is not
@@ -9,10 +9,11 @@
 import { lstatSync, mkdirSync, type Stats } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { isAbsolute, join, resolve } from 'node:path'
+import { close, connect, type PeerCredentials, peerCredentials } from '../host/sockets.ts'
 import { SessionEnv } from '../spec/session.ts'
 
 const statOf = (path: string): Stats | undefined => lstatSync(path, { throwIfNoEntry: false })
-const uid = (): number => process.getuid?.() ?? 0
+const uid = (): number => process.geteuid?.() ?? 0
 
 /** The folder of the user's own socket; it need not exist. */
 const userFolder = (): string => {
@@ -77,4 +78,27 @@ export const namedSocket = (option: string | undefined): string | undefined => {
 export const daemonCommand = (socket: string): string => {
   if (socket === join(userFolder(), 'sock')) return 'userdma daemon'
   return `userdma daemon --socket ${/^[\w./~@%+,:=-]+$/.test(socket) ? socket : `'${socket.replaceAll("'", "'\\''")}'`}`
+}
+
+/** A daemon that runs as another user than we and root. */
+export class UntrustedDaemonError extends Error {
+  override readonly name = 'UntrustedDaemonError'
+}
+
+/** Why a daemon turns this user away, and what helps. */
+export const notServed = (socket: string): string =>
+  `the daemon at ${socket} does not serve user ${uid()}; root's daemon does if it is started with \`--allow-user ${uid()}\``
+
+/**
+ * Connects to the daemon at `socket`. One of another user than ourselves and root is not believed: it would see and
+ * change our memory. Throws UntrustedDaemonError, and SystemError as `connect`.
+ */
+export const connectToDaemon = (socket: string): { readonly fd: number; readonly peer: PeerCredentials } => {
+  const fd = connect(socket)
+  const peer = peerCredentials(fd)
+  if (peer.uid === 0 || peer.uid === uid()) return { fd, peer }
+  close(fd)
+  throw new UntrustedDaemonError(
+    `${socket} is served by user ${peer.uid} (process ${peer.pid}), who could read and change the memory of your programs; only daemons of root and your own (user ${uid()}) are used`,
+  )
 }

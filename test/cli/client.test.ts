@@ -101,8 +101,14 @@ describe('a session of a tool', () => {
   })
 
   it('refuses a daemon that refuses', async () => {
-    const socket = serve((request, say) => say(writeHelloReply(out, request, { error: 1, root: '' })))
-    await assert.rejects(openSession(socket), /refused the session: EPERM/)
+    const refusing = (error: number): string =>
+      serve((request, say) => say(writeHelloReply(out, request, { error, root: '' })))
+    await assert.rejects(openSession(refusing(71)), /refused the session: EPROTO/)
+    stop()
+    const user = process.geteuid?.()
+    await assert.rejects(openSession(refusing(1)), {
+      message: `the daemon at ${join(folder, 'sock')} does not serve user ${user}; root's daemon does if it is started with \`--allow-user ${user}\``,
+    })
   })
 
   it('does not mind that its own memory is closed to the daemon', async () => {

@@ -178,13 +178,13 @@ const alone = (trusted: boolean) => {
 
 const trace = { what: 'trace', tag: '', pcap: false }
 
-test('calls of all users are for root and the daemon’s own user', () => {
+test('calls of all users are for the daemon’s own user', () => {
   const stranger = alone(false)
   const reply = stranger.ask(trace)
-  assert.match('error' in reply ? reply.error : '', /only root and the user/)
+  assert.match('error' in reply ? reply.error : '', /only the user/)
   assert.equal(stranger.subscribers.size, 0)
   const fault = stranger.ask({ what: 'fault', set: 'drop=1' })
-  assert.match('error' in fault ? fault.error : '', /only root and the user whose daemon this is may set faults/)
+  assert.match('error' in fault ? fault.error : '', /only the user whose daemon this is may set faults/)
   assert.ok('config' in stranger.ask({ what: 'config' }), 'the rest is for everybody')
 })
 

@@ -6,7 +6,7 @@
 import { type Arena, mapArena } from '../../src/host/mapping.ts'
 import { createMemfd, fileIdentity } from '../../src/host/memfd.ts'
 import { libcFunctions } from '../../src/host/native.ts'
-import { close, connect, listen, send } from '../../src/host/sockets.ts'
+import { close, connect, send } from '../../src/host/sockets.ts'
 
 /** What a peer can be asked for, and what it answers. */
 export interface PeerCalls {
@@ -16,8 +16,6 @@ export interface PeerCalls {
   read: { ask: { offset: number; length: number }; answer: { bytes: number[] } }
   /** Makes a memory file with the text, keeps it open. */
   file: { ask: { text: string }; answer: { fd: number; ino: number } }
-  /** Listens. Answers only when it does. */
-  serve: { ask: { path: string }; answer: { fd: number } }
   /** Connects, sends one message and (if asked) a memory file's descriptor. */
   say: { ask: { path: string; text: string; withFile: boolean }; answer: { sent: number; ino: number } }
 }
@@ -44,9 +42,6 @@ const handlers: { [K in keyof PeerCalls]: (ask: PeerCalls[K]['ask']) => PeerCall
     const fd = createMemfd('peer', text.length)
     sys().pwrite(fd, text, text.length, 0)
     return { fd, ino: fileIdentity(fd).ino }
-  },
-  serve({ path }) {
-    return { fd: listen(path) }
   },
   say({ path, text, withFile }) {
     const fd = connect(path)

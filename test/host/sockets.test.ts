@@ -4,20 +4,16 @@ import {
   existsSync,
   fstatSync,
   mkdtempSync,
-  openSync,
   readdirSync,
-  readFileSync,
   readSync,
   rmSync,
   statSync,
-  unlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { createMemfd, fileIdentity } from '../../src/host/memfd.ts'
-import { libcFunctions } from '../../src/host/native.ts'
 import { watch } from '../../src/host/poll.ts'
 import {
   accept,
@@ -189,7 +185,6 @@ test('a path that is served is EADDRINUSE; one left behind by a dead server is t
   const path = join(folder, 'again')
   const first = listen(path)
   assert.throws(() => listen(path), { code: 'EADDRINUSE' })
-  assert.equal(existsSync(`${path}.lock`), false, 'the lock is there only while somebody starts')
   close(connect(path))
   close(first)
   assert.ok(existsSync(path))
@@ -245,43 +240,4 @@ test('a process connects: its credentials, its message and its file', async t =>
   await peer.kill()
   assert.equal(recv(fd, room).length, 0)
   close(fd)
-})
-
-test('a lock that was removed while others waited for it keeps them apart all the same', async t => {
-  const LOCK_EX = 2
-  const sys = libcFunctions({ flock: 'int flock(int fd, int operation)' })
-  const path = join(folder, 'contended')
-  const lock = `${path}.lock`
-  /** Whether the peer waits for the lock on a file. */
-  const waits = (pid: number, inode: number): boolean =>
-    new RegExp(`-> FLOCK .* ${pid} \\S+:${inode} `).test(readFileSync('/proc/locks', 'utf8'))
-  const take = (): number => {
-    const fd = openSync(lock, 'w')
-    assert.equal(sys().flock(fd, LOCK_EX), 0)
-    return fd
-  }
-  const untilItWaits = async (fd: number): Promise<void> => {
-    const { ino } = fstatSync(fd)
-    const deadline = Date.now() + 10_000
-    while (!waits(peer.pid, ino)) {
-      assert.ok(Date.now() < deadline, 'the peer does not wait for the lock')
-      await new Promise(resolve => setImmediate(resolve))
-    }
-  }
-  const first = take()
-  const peer = startPeer()
-  t.after(() => peer.kill())
-  const serving = peer.ask('serve', { path })
-  await untilItWaits(first)
-  // As who started before does: its file goes, somebody else makes the next.
-  unlinkSync(lock)
-  const second = take()
-  closeSync(first)
-  await untilItWaits(second)
-  assert.equal(existsSync(path), false)
-  unlinkSync(lock)
-  closeSync(second)
-  await serving
-  assert.ok(existsSync(path))
-  assert.equal(existsSync(lock), false)
 })

@@ -23,7 +23,6 @@ import {
 } from '../../src/host/sockets.ts'
 import { ContextFile, DescriptorMark, MessageType, ParkedPage } from '../../src/spec/session.ts'
 import {
-  type InstallAt,
   messageBuffer,
   newRequest,
   readRequest,
@@ -47,7 +46,12 @@ const Order = {
   LAST_TOKEN: 11,
   SESSIONS: 12,
   HOLD: 13,
+  EVENT_BEHIND: 14,
 } as const
+
+/** Bytes from a call's argument, or the buffer of a write of so many bytes, to where EVENT_BEHIND wants a number. */
+const BEHIND = 64n
+const WRITE_BEHIND = 40n
 
 const EBADF = 9
 const EAGAIN = 11
@@ -186,11 +190,20 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     return [...contexts.values()].find(context => context.inode === found?.ino)
   }
 
+  const answerEvent = (fd: number, context: Context, address: bigint, width: 4 | 8): number => {
+    const [ours, theirs] = socketPair()
+    setBlocking(theirs)
+    setSendTimeout(theirs, DescriptorMark.FIRST, DescriptorMark.MICROSECONDS)
+    context.events.push(ours)
+    const sent = reply(fd, writeCallReply(buffer, request, 0, [{ address, width }]), [theirs])
+    close(theirs)
+    return sent
+  }
+
   const answerOrder = (fd: number, context: Context): number => {
     const number = request.request & 0xff
     const argument = Number(request.argument)
-    const answer = (ret: number, installs: readonly InstallAt[] = [], fds: readonly number[] = []): number =>
-      reply(fd, writeCallReply(buffer, request, ret, installs), fds)
+    const answer = (ret: number): number => reply(fd, writeCallReply(buffer, request, ret))
     /* What other sockets brought before this request is looked at first: the loop gets a whole turn. */
     const answerLater = (count: () => number): number => {
       const to = { ...request }
@@ -204,16 +217,11 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
       case Order.FAIL:
         return answer(-argument)
       case Order.EVENT_4:
-      case Order.EVENT_8: {
-        const [ours, theirs] = socketPair()
-        setBlocking(theirs)
-        setSendTimeout(theirs, DescriptorMark.FIRST, DescriptorMark.MICROSECONDS)
-        context.events.push(ours)
-        const width = number === Order.EVENT_8 ? 8 : 4
-        const sent = answer(0, [{ address: request.argument, width }], [theirs])
-        close(theirs)
-        return sent
-      }
+        return answerEvent(fd, context, request.argument, 4)
+      case Order.EVENT_8:
+        return answerEvent(fd, context, request.argument, 8)
+      case Order.EVENT_BEHIND:
+        return answerEvent(fd, context, request.argument + BEHIND, 4)
       case Order.PARK:
         Atomics.store(parked.words, ParkedPage.PARKED, argument)
         return answer(0)
@@ -259,6 +267,8 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
         return reply(fd, writeCallReply(buffer, request, 0))
       case MessageType.WRITE: {
         log.push(`write ${request.length}`)
+        const context = contexts.get(request.context)
+        if (context && request.length === WRITE_BEHIND) return answerEvent(fd, context, request.buffer + BEHIND, 4)
         return reply(fd, writeCallReply(buffer, request, Number(request.length)))
       }
       default: {

@@ -193,6 +193,56 @@ static void events(void)
     EXPECT(read((int)wide, bytes, 4) == 4);
 }
 
+/* ---- a daemon that wants to store where no call has asked it to ---- */
+
+#define BEHIND 16 /* EVENT_BEHIND, and an answer to a write of 40 bytes, in words of 4 bytes */
+
+static void stray_stores(void)
+{
+    int fd = open_device();
+    int32_t words[2 * BEHIND] = {0};
+    const int next = fcntl(0, F_DUPFD, 0);
+    close(next);
+    FAILS(order(fd, EVENT_BEHIND, (unsigned long)words), EIO);
+
+    /* A message that points to other memory, and one that points there. */
+    struct {
+        uint16_t length, class_id, rest[6];
+        uint16_t attribute, id;
+        uint32_t flags;
+        uint64_t address, size;
+    } message = {.length = 40, .attribute = 24, .flags = 8, .address = (uintptr_t)words, .size = sizeof words};
+    FAILS(order(fd, EVENT_BEHIND, (unsigned long)&message), EIO);
+    message.address = (uintptr_t)&message + 64;
+    message.size = 3;
+    FAILS(order(fd, EVENT_BEHIND, (unsigned long)&message), EIO);
+
+    /* A command whose response is elsewhere, and one whose response is too small. */
+    struct {
+        uint32_t command;
+        uint16_t in_words, out_words;
+        uint64_t response;
+        int32_t rest[12], behind[8];
+    } command = {.in_words = 10, .out_words = 8, .response = (uintptr_t)words};
+    FAILS(write(fd, &command, 40), EIO);
+    command.response = (uintptr_t)&command + 60;
+    command.out_words = 1;
+    FAILS(write(fd, &command, 40), EIO);
+    for (int i = 0; i < 2 * BEHIND; i++)
+        EXPECT(words[i] == 0 && (i >= 8 || command.behind[i] == 0));
+    FAILS(fcntl(next, F_GETFD), EBADF); /* nothing is left of what came along */
+
+    command.out_words = 2;
+    EXPECT(write(fd, &command, 40) == 0 && command.behind[0] == next);
+    struct {
+        __typeof__(message) message;
+        int32_t rest[6], behind;
+    } large = {.message = message};
+    large.message.address = (uintptr_t)&large.behind;
+    large.message.size = 4;
+    EXPECT(order(fd, EVENT_BEHIND, (unsigned long)&large) == 0 && large.behind == next + 1);
+}
+
 /* ---- the daemon dies ---- */
 
 static void death(void)
@@ -290,6 +340,7 @@ int main(int argc, char **argv)
     } scenarios[] = {
         {"paths", paths},   {"no_daemon", no_daemon}, {"inert", inert},   {"netlink", netlink},
         {"device", device}, {"bell", bell},           {"bell_traced", bell_traced}, {"events", events}, {"copies", copies},
+        {"stray_stores", stray_stores},
         {"hidden_sockets", hidden_sockets},           {"low_limit", low_limit},
         {"forks", forks},   {"exec", exec},           {"vforks", vforks}, {"passed", passed},
         {"not_served", not_served},

@@ -60,6 +60,7 @@ enum order {
     LAST_TOKEN,    /* what the last one said */
     SESSIONS,      /* how many processes are connected */
     HOLD,          /* is never answered */
+    EVENT_BEHIND,  /* makes an event descriptor, its number of 4 bytes 64 bytes behind the argument */
 };
 
 UNUSED static long order(int fd, enum order number, unsigned long argument)

@@ -71,6 +71,7 @@ scenario('NETLINK_RDMA is not there, so that libraries look in sysfs', 'netlink'
 scenario('a device node opens as a character device whose calls are forwarded', 'device')
 scenario('the doorbell rings only while the daemon is parked', 'bell')
 scenario("event descriptors read like Linux's", 'events')
+scenario('a reply may store nowhere but where the call has asked it to', 'stray_stores')
 scenario('every copy of a descriptor keeps the context, and nothing else does', 'copies')
 scenario('hidden sockets are out of reach, and out of the way', 'hidden_sockets')
 scenario('a full descriptor table is EMFILE, and leaves nothing behind', 'low_limit')

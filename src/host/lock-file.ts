@@ -1,0 +1,86 @@
+/*
+ * A lock that keeps two processes of one user from starting at the same place: flock(2) on a file that is there no
+ * longer than the start.
+ *
+ * Whatever lies under the name does no harm: no link is followed, a FIFO blocks nobody, nothing is truncated, and only
+ * a regular file of our own is taken. The wait leaves the event loop alone, so that signals are heard, and has an end.
+ */
+import { closeSync, constants, fchmodSync, fstatSync, lstatSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { check, lastErrno, libcFunctions } from './native.ts'
+
+const sys = libcFunctions({ flock: 'int flock(int fd, int operation)' })
+
+const LOCK_EX_NB = 2 | 4
+const EWOULDBLOCK = 11
+const { O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants
+/** Milliseconds between two tries. */
+const INTERVAL = 10
+
+const openLock = (path: string): number => {
+  let fd: number
+  try {
+    fd = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ELOOP') throw error
+    throw new Error(`${path} is a symbolic link, which a lock may not be; remove it`)
+  }
+  const found = fstatSync(fd)
+  if (found.isFile() && found.uid === process.geteuid?.()) {
+    fchmodSync(fd, 0o600)
+    return fd
+  }
+  closeSync(fd)
+  throw new Error(`${path} is not a file of user ${process.geteuid?.()}, which a lock has to be; remove it`)
+}
+
+/** The process that holds the lock, as far as the kernel tells. */
+const holder = (fd: number): string => {
+  const { ino } = fstatSync(fd)
+  const found = new RegExp(`: FLOCK .* (\\d+) \\S+:${ino} `).exec(readFileSync('/proc/locks', 'utf8'))
+  return found === null ? 'another process' : `process ${found[1]}`
+}
+
+const tryLock = (fd: number, path: string): boolean => {
+  if (sys().flock(fd, LOCK_EX_NB) === 0) return true
+  if (lastErrno() !== EWOULDBLOCK) check('flock', -1, path)
+  return false
+}
+
+/** Whether the open file is the one by that name. */
+const isAt = (path: string, fd: number): boolean =>
+  lstatSync(path, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino
+
+export interface LockFile {
+  /** Removes the file and frees the lock. */
+  release(): void
+}
+
+/**
+ * Takes the lock file `path`; waits for it at most `patience` milliseconds. Who has it may remove the file before
+ * closing it: a lock on a file that is no longer there by that name keeps nobody away, so it is taken again. Throws an
+ * Error with a sentence.
+ */
+export const takeLock = async (path: string, patience = 10_000): Promise<LockFile> => {
+  const deadline = performance.now() + patience
+  for (;;) {
+    const fd = openLock(path)
+    try {
+      while (!tryLock(fd, path)) {
+        if (performance.now() >= deadline)
+          throw new Error(`${path} is locked by ${holder(fd)}, which starts at the same place; end it and try again`)
+        await new Promise(resolve => setTimeout(resolve, INTERVAL))
+      }
+      if (isAt(path, fd))
+        return {
+          release() {
+            if (isAt(path, fd)) rmSync(path)
+            closeSync(fd)
+          },
+        }
+    } catch (error) {
+      closeSync(fd)
+      throw error
+    }
+    closeSync(fd)
+  }
+}

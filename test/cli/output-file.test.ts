@@ -1,0 +1,61 @@
+/*
+ * Files that traces and captures go to: for their user alone, and nowhere that somebody else has chosen.
+ */
+import assert from 'node:assert/strict'
+import {
+  chownSync,
+  closeSync,
+  fstatSync,
+  linkSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { UsageError } from '../../src/cli/fail.ts'
+import { createOutput } from '../../src/cli/output-file.ts'
+import { scratchFolder } from '../tools.ts'
+
+const folder = scratchFolder()
+
+test('a file is made, or emptied, with mode 0600', () => {
+  const path = join(folder, 'calls')
+  for (const umask of [0, 0o777]) {
+    const before = process.umask(umask)
+    const fd = createOutput(path)
+    process.umask(before)
+    assert.equal(fstatSync(fd).size, 0)
+    writeSync(fd, 'text')
+    closeSync(fd)
+    assert.equal(statSync(path).mode & 0o777, 0o600)
+    writeFileSync(path, 'a longer text from before')
+  }
+})
+
+test('links are refused, and what they point to keeps its bytes', () => {
+  const precious = join(folder, 'precious')
+  writeFileSync(precious, 'text')
+  symlinkSync(precious, join(folder, 'symbolic'))
+  linkSync(precious, join(folder, 'hard'))
+  assert.throws(() => createOutput(join(folder, 'symbolic')), /: it is a symbolic link; name the file itself$/)
+  assert.throws(() => createOutput(join(folder, 'hard')), /: the file has 2 names; remove it, or name another$/)
+  assert.throws(() => createOutput(join(folder, 'none', 'x')), UsageError)
+  assert.equal(readFileSync(precious, 'utf8'), 'text')
+})
+
+test("another user's file is refused", { skip: process.geteuid?.() !== 0 && 'only root can make one' }, () => {
+  const path = join(folder, 'foreign')
+  writeFileSync(path, 'text')
+  chownSync(path, 65534, 65534)
+  assert.throws(() => createOutput(path), /: it belongs to user 65534; remove it, or name another file$/)
+  assert.equal(readFileSync(path, 'utf8'), 'text')
+})
+
+test('devices and own descriptors may be written to', () => {
+  const own = createOutput(join(folder, 'own'))
+  for (const path of ['/dev/null', `/dev/fd/${own}`, `/proc/self/fd/${own}`]) closeSync(createOutput(path))
+  closeSync(own)
+})

@@ -1,0 +1,50 @@
+/*
+ * Which folders are safe for files that only we may exchange.
+ */
+import assert from 'node:assert/strict'
+import { chmodSync, chownSync, lchownSync, mkdirSync, realpathSync, symlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { exposure } from '../../src/host/exposure.ts'
+import { scratchFolder } from '../tools.ts'
+
+const folder = realpathSync(scratchFolder())
+const OTHER = 65534
+const skip = process.geteuid?.() !== 0 && 'only root can give files away'
+
+const make = (name: string, mode: number): string => {
+  const path = join(folder, name)
+  mkdirSync(path, { recursive: true })
+  chmodSync(path, mode)
+  return path
+}
+
+test('a folder that only its user can write to is safe, also below one like /tmp', () => {
+  assert.equal(exposure(make('own', 0o755)), undefined)
+  make('sticky', 0o1777)
+  assert.equal(exposure(make('sticky/own', 0o700)), undefined)
+  symlinkSync(join(folder, 'sticky/own'), join(folder, 'link'))
+  assert.equal(exposure(join(folder, 'link')), undefined)
+})
+
+test('one that others may write to is not, sticky or not, nor what is below one without sticky bit', () => {
+  for (const mode of [0o777, 0o1777, 0o770, 0o1770]) {
+    const path = make('open', mode)
+    const shown = `0${mode.toString(8)}`.slice(-4)
+    assert.equal(exposure(path), `others may write to ${path} (mode ${shown})`)
+  }
+  make('loose', 0o777)
+  assert.match(exposure(make('loose/own', 0o700)) ?? '', /^others may write to .*loose \(mode 0777\)$/)
+  symlinkSync(join(folder, 'loose/own'), join(folder, 'detour'))
+  assert.match(exposure(join(folder, 'detour')) ?? '', /^others may write to .*loose \(mode 0777\)$/)
+})
+
+test("another user's folder or link on the way is not", { skip }, () => {
+  const path = make('theirs/own', 0o700)
+  chownSync(join(folder, 'theirs'), OTHER, OTHER)
+  assert.equal(exposure(path), `${join(folder, 'theirs')} belongs to user ${OTHER}`)
+  const link = join(make('shared', 0o1777), 'link')
+  symlinkSync(make('shared/own', 0o700), link)
+  lchownSync(link, OTHER, OTHER)
+  assert.equal(exposure(link), `${link} belongs to user ${OTHER}`)
+})

@@ -1,0 +1,69 @@
+/*
+ * The lock of a start: who has it keeps others away, and what lies under its name does no harm.
+ */
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { chownSync, existsSync, readFileSync, statSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { takeLock } from '../../src/host/lock-file.ts'
+import { scratchFolder } from '../tools.ts'
+
+const folder = scratchFolder()
+const isRoot = process.geteuid?.() === 0
+
+test('one at a time has it, and its file goes with it', async () => {
+  const path = join(folder, 'plain')
+  const before = process.umask(0o777)
+  const first = await takeLock(path).finally(() => process.umask(before))
+  assert.equal(statSync(path).mode & 0o777, 0o600, 'whatever the umask')
+  await assert.rejects(takeLock(path, 0), {
+    message: `${path} is locked by process ${process.pid}, which starts at the same place; end it and try again`,
+  })
+  const second = takeLock(path)
+  first.release()
+  ;(await second).release()
+  assert.equal(existsSync(path), false)
+})
+
+test('a lock that was removed while others waited for it keeps them apart all the same', async () => {
+  const path = join(folder, 'contended')
+  const first = await takeLock(path)
+  let isTaken = false
+  const waiting = takeLock(path).then(lock => {
+    isTaken = true
+    return lock
+  })
+  // As who started before does: its file goes, somebody else makes the next.
+  unlinkSync(path)
+  const second = await takeLock(path)
+  first.release()
+  assert.ok(existsSync(path), "the file of the second one is not the first one's to remove")
+  assert.equal(isTaken, false)
+  second.release()
+  ;(await waiting).release()
+  assert.equal(existsSync(path), false)
+})
+
+test('a symbolic link is not followed, and what it points to is left alone', async () => {
+  const target = join(folder, 'precious')
+  writeFileSync(target, 'text')
+  const path = join(folder, 'link')
+  symlinkSync(target, path)
+  await assert.rejects(takeLock(path), { message: `${path} is a symbolic link, which a lock may not be; remove it` })
+  assert.equal(readFileSync(target, 'utf8'), 'text')
+})
+
+test('a FIFO is refused, without waiting for its other end', async t => {
+  const path = join(folder, 'fifo')
+  if (spawnSync('mkfifo', [path]).status !== 0) return t.skip('there is no mkfifo')
+  await assert.rejects(takeLock(path), /is not a file of user \d+, which a lock has to be; remove it$/)
+})
+
+test("another user's file is refused", { skip: !isRoot && 'only root can make one' }, async () => {
+  const path = join(folder, 'foreign')
+  writeFileSync(path, 'text')
+  chownSync(path, 65534, 65534)
+  await assert.rejects(takeLock(path), /is not a file of user 0/)
+  assert.equal(readFileSync(path, 'utf8'), 'text')
+})
