@@ -1,9 +1,9 @@
 /*
  * The memory of a connected process as core's AddressSpace, and as what dialects read and write (design.md section 6).
  *
- * The kernel checks page protection and our right to look at every move. That the pid still means the process that
- * connected, running the same program, is asked once per turn of the daemon's loop. Registration asks the kernel
- * whether the pages exist and permit the access (host/ranges.ts).
+ * The kernel checks our right to look at every move, or the move is bound to the address space (host/process.ts). That
+ * the pid still means the process that connected, running the same program, is asked once per turn of the daemon's
+ * loop. Registration asks the kernel whether the pages exist and permit the access (host/ranges.ts).
  */
 import type { AddressSpace } from '../core/address-space.ts'
 import { ESRCH } from '../host/errno.ts'
@@ -65,7 +65,10 @@ export const createProcessSpace = (handle: ProcessHandle, turn: () => number): P
       if (ranges === undefined) {
         ranges = mappedRanges(handle.pid)
         // What was opened just now belongs to the process that is meant only if it still is there.
-        if (!isSame(handle)) return false
+        if (!isSame(handle)) {
+          space.close()
+          return false
+        }
       }
       return ranges.permits(start, start + length, wanted, turn())
     },

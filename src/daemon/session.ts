@@ -12,19 +12,20 @@ import type { Caller, Context } from '../core/model.ts'
 import { systemDevice } from '../core/system.ts'
 import { nowMicroseconds } from '../host/clock.ts'
 import { EAGAIN, SystemError } from '../host/errno.ts'
+import { needsOwner } from '../host/owner.ts'
 import { eventsWait, watch } from '../host/poll.ts'
 import {
   closeProcess,
-  commandName,
   fdFile,
   fdTarget,
   findFd,
-  hasCapability,
+  isItsOwners,
   mayAccess,
   openProcess,
   type ProcessHandle,
   pidfdGetfd,
 } from '../host/process.ts'
+import { commandName, hasCapability } from '../host/process-status.ts'
 import { close, peerCredentials, peerPidfd, type Received, recv, send } from '../host/sockets.ts'
 import { lingerOnce } from '../host/yield.ts'
 import { CallError, Errno } from '../spec/errno.ts'
@@ -76,8 +77,8 @@ const LINGER = 20
  */
 const MOST_CONTEXTS = 256
 const MOST_DESCRIPTORS = 1024
-/** Descriptors of a session itself: its socket, pidfd and memory, a memory file, a capture. */
-const DESCRIPTORS = 5
+/** Descriptors of a session itself: its socket, pidfd, owner and memory, a memory file, a capture. */
+const DESCRIPTORS = 6
 
 /** Linux's numbers of capabilities. */
 const capabilities = { NET_RAW: 13 } as const
@@ -93,7 +94,7 @@ const outgoing = messageBuffer()
 export const createSession = (daemon: DaemonState, fd: number, ended: () => void): Session | undefined => {
   const pidfd = peerPidfd(fd)
   const peer = peerCredentials(fd)
-  const { pid, uid } = peer
+  const { pid, uid, gid } = peer
   const share = daemon.shares.of(pid, uid)
   const giveBack = takeOrNone(share)
   if (giveBack === undefined) {
@@ -101,7 +102,8 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
     close(fd)
     return undefined
   }
-  const handle = pidfd < 0 ? openProcess(pid) : openProcess(pid, pidfd)
+  const owner = needsOwner(uid) ? { uid, gid } : undefined
+  const handle = openProcess(pid, { pidfd: pidfd < 0 ? undefined : pidfd, owner })
   if (handle instanceof SystemError) {
     close(fd)
     giveBack()
@@ -151,9 +153,9 @@ const serve = (
       const target = fdTarget(process.pid, number)
       return typeof target === 'string' ? daemon.events.find(target) : undefined
     },
-    file: number => fdFile(process.pid, number),
+    file: number => fdFile(process, number),
     openFile: number => openFileMemory(process, number, share),
-    allows: capability => hasCapability(process.pid, capabilities[capability]),
+    allows: capability => hasCapability(process.pid, capabilities[capability]) && isItsOwners(process),
   }
   let tag = ''
   let greeted = false

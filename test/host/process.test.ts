@@ -10,10 +10,8 @@ import { fileIdentity } from '../../src/host/memfd.ts'
 import { libcFunctions } from '../../src/host/native.ts'
 import {
   closeProcess,
-  commandName,
   fdTarget,
   findFd,
-  hasCapability,
   isSame,
   mayAccess,
   openProcess,
@@ -24,6 +22,7 @@ import {
   writeAt,
   writev,
 } from '../../src/host/process.ts'
+import { commandName, hasCapability } from '../../src/host/process-status.ts'
 import { close } from '../../src/host/sockets.ts'
 import { startPeer } from './peer-control.ts'
 

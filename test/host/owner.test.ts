@@ -1,0 +1,160 @@
+/*
+ * What a daemon of root may reach of a program that is not root's: the address space that connected, as long as its
+ * user could reach it too, and never a program that it becomes.
+ */
+import assert from 'node:assert/strict'
+import { type ChildProcessByStdio, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, copyFileSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import type { Readable, Writable } from 'node:stream'
+import { after, test } from 'node:test'
+import { mapArena } from '../../src/host/mapping.ts'
+import { needsOwner } from '../../src/host/owner.ts'
+import {
+  closeProcess,
+  fdFile,
+  isItsOwners,
+  isSame,
+  mayAccess,
+  openProcess,
+  type ProcessHandle,
+  pidfdGetfd,
+  readAt,
+  writeAt,
+} from '../../src/host/process.ts'
+import { repoRoot } from '../paths.ts'
+
+const NOBODY = 65534
+const PLACE = 0x20_0000_0000
+const PAGE = 4096
+const EPERM = 1
+const program = join(repoRoot, 'build', 'programs', 'identity')
+const skip =
+  (process.getuid?.() !== 0 && 'needs root: a program of another user is served') ||
+  (!existsSync(program) && 'build/programs/identity was not built') ||
+  (!needsOwner(NOBODY) && 'root has no CAP_SYS_PTRACE here: the kernel refuses other users by itself')
+
+const folder = mkdtempSync('/tmp/userdma-owner-')
+chmodSync(folder, 0o755)
+const children = new Set<ChildProcessByStdio<Writable, Readable, null>>()
+after(() => {
+  for (const child of children) {
+    child.stdin.destroy()
+    child.kill('SIGKILL')
+  }
+  rmSync(folder, { recursive: true, force: true })
+})
+
+const local = mapArena(PAGE)
+
+/** The program where everybody may execute it, with a mode that may give root's rights. */
+const copyOf = (name: string, mode: number): string => {
+  const path = join(folder, name)
+  if (!existsSync(path)) copyFileSync(program, path)
+  chmodSync(path, mode)
+  return path
+}
+
+const startClient = (...args: string[]) => {
+  const child: ChildProcessByStdio<Writable, Readable, null> = spawn(copyOf('identity', 0o755), args, {
+    stdio: ['pipe', 'pipe', 'inherit'],
+    uid: NOBODY,
+    gid: NOBODY,
+    cwd: '/',
+  })
+  children.add(child)
+  child.once('exit', () => children.delete(child))
+  const lines = createInterface(child.stdout)[Symbol.asyncIterator]()
+  return { child, pid: child.pid ?? 0, next: async (): Promise<string> => (await lines.next()).value ?? '(ended)' }
+}
+
+const openNobodys = (pid: number): ProcessHandle => {
+  const handle = openProcess(pid, { owner: { uid: NOBODY, gid: NOBODY } })
+  if (!('pid' in handle)) throw handle
+  return handle
+}
+
+for (const [kept, name, mode] of [
+  ['keep', 'a set-uid program, the address space kept alive', 0o4755],
+  ['', 'a set-uid program', 0o4755],
+  ['', 'a set-gid program', 0o2755],
+  ['', 'a program that may be executed and not read', 0o711],
+] as const) {
+  test(`40 clients become ${name}: not a byte of it is read or written`, { skip }, async context => {
+    const path = copyOf(`victim-${mode.toString(8)}`, mode)
+    for (let i = 0; i < 40; i++) {
+      const client = startClient(...['client', kept, path].filter(arg => arg !== ''))
+      assert.equal(await client.next(), 'ready')
+      const handle = openNobodys(client.pid)
+      assert.equal(readAt(handle, PLACE, local, 0, PAGE), PAGE)
+      assert.equal(local.bytes[5], 'c'.charCodeAt(0))
+      let said: string | undefined
+      client.next().then(line => {
+        said = line
+      })
+      client.child.stdin.write('go\n')
+      // While it executes the other program, and after.
+      for (let left = 20; left > 0; left -= said === undefined ? 0 : 1) {
+        const moved = readAt(handle, PLACE, local, 0, PAGE)
+        if (moved > 0) assert.notEqual(local.bytes[0], 's'.charCodeAt(0), 'read')
+        local.bytes.fill('w'.charCodeAt(0))
+        writeAt(handle, PLACE, local, 0, PAGE)
+        await new Promise(setImmediate)
+      }
+      if (mode === 0o4755 && said !== 'victim 0') context.skip(`${folder} is on a file system without set-uid programs`)
+      assert.match(String(said), /^victim/)
+      assert.equal(isItsOwners(handle), false)
+      assert.equal(isSame(handle), false)
+      assert.equal(pidfdGetfd(handle, 0), -EPERM)
+      assert.equal(fdFile(handle, 0), undefined)
+      // One that connects before its exec, and is looked at after it.
+      const late = openNobodys(client.pid)
+      assert.equal(mayAccess(late), false)
+      assert.equal(readAt(late, PLACE, local, 0, 8), -EPERM)
+      closeProcess(late)
+      client.child.stdin.end()
+      assert.equal(await client.next(), 'intact')
+      closeProcess(handle)
+    }
+  })
+}
+
+test('a program that is not dumpable is out of reach, as for its own user', { skip }, async () => {
+  const client = startClient('alone')
+  assert.equal(await client.next(), 'ready')
+  const handle = openNobodys(client.pid)
+  assert.equal(mayAccess(handle), true)
+  assert.equal(isSame(handle), true)
+  client.child.stdin.write('off\n')
+  assert.equal(await client.next(), 'done')
+  assert.equal(isSame(handle), false)
+  assert.equal(mayAccess(handle), false)
+  const other = openNobodys(client.pid)
+  assert.equal(mayAccess(other), false)
+  closeProcess(other)
+  client.child.stdin.write('on\n')
+  assert.equal(await client.next(), 'done')
+  assert.equal(isSame(handle), true)
+  client.child.stdin.end()
+  await once(client.child, 'exit')
+  assert.equal(isSame(handle), false)
+  closeProcess(handle)
+})
+
+test('moves that are bound to the address space do what the others do', { skip }, async () => {
+  const client = startClient('alone')
+  assert.equal(await client.next(), 'ready')
+  const handle = openNobodys(client.pid)
+  local.bytes.fill(7, 0, 100)
+  assert.equal(writeAt(handle, PLACE + PAGE - 60, local, 0, 100), 60, 'up to the end of what is mapped')
+  assert.equal(readAt(handle, PLACE + PAGE - 60, local, 200, 60), 60)
+  assert.deepEqual([...local.bytes.subarray(198, 202)], [local.bytes[198], local.bytes[199], 7, 7])
+  assert.equal(readAt(handle, 0x1000, local, 0, 8), -14)
+  assert.equal(writeAt(handle, 0x1000, local, 0, 8), -14)
+  client.child.stdin.end()
+  await once(client.child, 'exit')
+  assert.equal(readAt(handle, PLACE, local, 0, 8), -3)
+  closeProcess(handle)
+})
