@@ -28,6 +28,8 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], sente
   passing: [['-q'], /usage: .*passing/],
   removal: [['-q'], /usage: .*removal/],
   threads: [['-t', '0'], /0 threads: 1 to 64 are allowed/],
+  loopback: [['-q'], /usage: .*loopback/],
+  provider_faults: [['-q'], /usage: .*provider_faults/],
   calls: [['0'], /usage: calls COUNT/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }

@@ -21,7 +21,7 @@
 static struct options options;
 static struct ibv_context *context;
 static int rounds = 10;
-static volatile bool working = true;
+static bool working = true;
 
 static void write_between(struct endpoint *from, const struct endpoint *to, uint64_t id)
 {
@@ -64,7 +64,7 @@ static void *use(void *argument)
 
 static void *open_and_close(void *argument)
 {
-    while (working) {
+    while (__atomic_load_n(&working, __ATOMIC_RELAXED)) {
         struct ibv_context *other = open_named(options.device);
         struct ibv_pd *pd = ibv_alloc_pd(other);
         NEED(pd, "ibv_alloc_pd on another context: %s", strerror(errno));
@@ -76,7 +76,7 @@ static void *open_and_close(void *argument)
 
 static void *fork_often(void *argument)
 {
-    while (working) {
+    while (__atomic_load_n(&working, __ATOMIC_RELAXED)) {
         const pid_t child = fork();
         NEED(child >= 0, "fork: %s", strerror(errno));
         if (child == 0)
@@ -119,7 +119,7 @@ int main(int count, char **arguments)
     const pthread_t forker = forks ? start(fork_often, 0) : opener;
     for (int i = 0; i < threads; i++)
         pthread_join(users[i], NULL);
-    working = false;
+    __atomic_store_n(&working, false, __ATOMIC_RELAXED);
     pthread_join(opener, NULL);
     if (forks)
         pthread_join(forker, NULL);

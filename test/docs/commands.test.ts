@@ -1,0 +1,56 @@
+/*
+ * The commands of the pages about CI, debuggers and sanitizers run as they stand there, page by page in one shell, and
+ * what the page about the provider says of the installed one is so. `./my-program` is test/programs/loopback.c.
+ */
+import assert from 'node:assert/strict'
+import { copyFileSync, mkdirSync, readFileSync } from 'node:fs'
+import { delimiter, join } from 'node:path'
+import { test } from 'node:test'
+import { repoRoot } from '../paths.ts'
+import { cleanEnvironment, lacking, ownProgram, run, startDaemon, temporaryFolder } from '../system/programs.ts'
+
+const page = (name: string): string => readFileSync(join(repoRoot, 'docs', name), 'utf8')
+
+/** Programs that the commands of a page need besides those of a checkout. */
+const pages: Readonly<Record<string, readonly string[]>> = {
+  'ci.md': ['ibv_devinfo', 'cc'],
+  'debuggers.md': ['gdb', 'strace', 'valgrind', 'gcc'],
+}
+
+for (const [name, programs] of Object.entries(pages))
+  test(`the commands of docs/${name} run`, { skip: lacking(ownProgram('loopback'), ...programs) }, async t => {
+    const blocks = [...page(name).matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(match => match[1])
+    assert.ok(blocks.length >= 4)
+    const folder = temporaryFolder(t)
+    const runtime = join(folder, 'runtime')
+    mkdirSync(runtime, { mode: 0o700 })
+    for (const file of ['loopback.c', 'endpoint.h'])
+      copyFileSync(
+        join(repoRoot, 'test', 'programs', file),
+        join(folder, file === 'loopback.c' ? 'my-program.c' : file),
+      )
+    copyFileSync(ownProgram('loopback'), join(folder, 'my-program'))
+    const env = cleanEnvironment({
+      PATH: [join(repoRoot, 'bin'), process.env.PATH].join(delimiter),
+      XDG_RUNTIME_DIR: runtime,
+    })
+    // What a page starts in the background ends with its shell.
+    const script = ['set -eux', "trap 'kill $(jobs -p) || true' EXIT", ...blocks].join('\n')
+    const { status, stdout, stderr } = await run(t, 'bash', ['-c', script], { cwd: folder, env, detached: true })
+    assert.equal(status, 0, stdout + stderr)
+  })
+
+test('docs/provider-faults.md says what the installed provider does', {
+  skip: lacking(ownProgram('provider_faults')),
+}, async t => {
+  const promised = [...page('provider-faults.md').matchAll(/^ {4}(ibv_\w+: \d+ of \d+ \w+)$/gm)].map(match => match[1])
+  assert.equal(promised.length, 3)
+  const daemon = await startDaemon(t)
+  const { status, stdout, stderr } = await run(t, ownProgram('provider_faults'), [], { env: daemon.env })
+  assert.deepEqual({ status, stderr }, { status: 0, stderr: '' })
+  // Version by version the provider is repaired; the page shows one before all of that.
+  const repaired = promised.map(line => line.replace(/\d+ of (\d+)/, '$1 of $1'))
+  const lines = stdout.trim().split('\n')
+  assert.equal(lines.length, promised.length)
+  for (const [i, line] of lines.entries()) assert.ok([promised[i], repaired[i]].includes(line), line)
+})
