@@ -67,6 +67,8 @@ int main(int argc, char **argv)
                 return say("overwritten"), 1;
         return say("intact"), 0;
     }
+    if (strcmp(mode, "alone") != 0 && strcmp(mode, "client") != 0)
+        return say("usage: identity client [keep] PROGRAM | identity victim | identity alone"), 1;
     page('c');
     say("ready");
     if (strcmp(mode, "alone") == 0) {
