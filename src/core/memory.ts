@@ -36,6 +36,14 @@ interface Recent {
   size: number
 }
 
+interface Gone {
+  readonly key: Uint32Array
+  readonly iovaHi: Uint32Array
+  readonly iovaLo: Uint32Array
+  readonly length: Float64Array
+  next: number
+}
+
 /** Rows by number; columns are exchanged when the table grows, so read them from the table each time. */
 export interface MemoryTable {
   /** 0 in a free row. */
@@ -71,6 +79,8 @@ export interface MemoryTable {
   readonly recent: readonly Recent[]
   /** Windows of type 2 that are bound now. */
   boundToQps: number
+  /** The last keys that were removed, in a ring; made with the first. */
+  gone: Gone | undefined
   rows: number
   live: number
   /** Where the search for the next key starts: the key byte's round above, the index below. */
@@ -113,6 +123,7 @@ export const createMemoryTable = (): MemoryTable => ({
   freeRows: [],
   recent: Array.from({ length: RECENT }, nothingRecent),
   boundToQps: 0,
+  gone: undefined,
   rows: 0,
   live: 0,
   next: 1,
@@ -141,7 +152,7 @@ const grow = (table: MemoryTable): void => {
 }
 
 /** The row that has this key's index, whatever its key byte; -1 for none. */
-const rowAt = (table: MemoryTable, index: number): number => {
+export const rowAt = (table: MemoryTable, index: number): number => {
   const page = table.pages[index >>> PAGE_BITS]
   return page === undefined ? -1 : page[index & PAGE_MASK] - 1
 }
@@ -202,6 +213,36 @@ const forget = (table: MemoryTable, key: number): void => {
   if (recent.key === key) Object.assign(recent, nothingRecent())
 }
 
+// ---- keys that are gone, for explain.ts ----
+
+const GONE = 1024
+/** `length` of a window. */
+export const WINDOW_GONE = -1
+
+const rememberGone = (table: MemoryTable, row: number): void => {
+  table.gone ??= {
+    key: new Uint32Array(GONE),
+    iovaHi: new Uint32Array(GONE),
+    iovaLo: new Uint32Array(GONE),
+    length: new Float64Array(GONE),
+    next: 0,
+  }
+  const { gone } = table
+  const at = gone.next
+  gone.next = (at + 1) % GONE
+  gone.key[at] = table.key[row]
+  gone.iovaHi[at] = table.iovaHi[row]
+  gone.iovaLo[at] = table.iovaLo[row]
+  gone.length[at] = table.kind[row] === KeyKind.REGION ? table.length[row] : WINDOW_GONE
+}
+
+/** What a key named that went lately; undefined if it is not known. */
+export const findGone = ({ gone }: MemoryTable, key: number) => {
+  const at = gone === undefined || key === 0 ? -1 : gone.key.lastIndexOf(key >>> 0)
+  if (gone === undefined || at < 0) return undefined
+  return { iovaHi: gone.iovaHi[at], iovaLo: gone.iovaLo[at], length: gone.length[at] }
+}
+
 /** The row is free, its key names nothing any more. */
 export const giveKeyRow = (table: MemoryTable, row: number): void => {
   const key = table.key[row]
@@ -213,6 +254,7 @@ export const giveKeyRow = (table: MemoryTable, row: number): void => {
   // comes from it.
   if (table.pageUses[page] === 0 && page !== table.next >>> PAGE_BITS) table.pages[page] = undefined
   giveSpace(table, table.space[row])
+  rememberGone(table, row)
   table.key[row] = 0
   forget(table, key)
   table.live--

@@ -55,7 +55,11 @@ const table = {
   REFUSED: { code: 0x10f, fails: ['LOC_QP_OP_ERR', 'LOC_LEN_ERR'], text: 'the queue refuses it' },
 
   // ---- 0x2..: memory at this end: the elements of a request to send or receive ----
-  LKEY_UNKNOWN: { code: 0x201, fails: ['LOC_PROT_ERR', 'REM_OP_ERR'], text: 'lkey {key:hex} was never registered' },
+  LKEY_UNKNOWN: {
+    code: 0x201,
+    fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
+    text: 'lkey {key:hex} is unknown: it was never registered, or is gone for long',
+  },
   LKEY_DEREGISTERED: {
     code: 0x202,
     fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
@@ -181,7 +185,7 @@ const table = {
   RKEY_UNKNOWN: {
     code: 0x501,
     fails: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
-    text: 'rkey {key:hex} was never registered',
+    text: 'rkey {key:hex} is unknown: it was never registered, or is gone for long',
   },
   RKEY_DEREGISTERED: {
     code: 0x502,
@@ -227,6 +231,11 @@ const table = {
     code: 0x50a,
     fails: ['REM_OP_ERR', 'LOC_ACCESS_ERR', 'QP_FATAL'],
     text: 'the program whose memory it is has ended',
+  },
+  WINDOW_DEALLOCATED: {
+    code: 0x50b,
+    fails: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
+    text: 'rkey {key:hex} is of a memory window that was deallocated',
   },
   RKEY_REFUSED: {
     code: 0x50f,

@@ -2,6 +2,8 @@
  * Registered memory as the engines want it (transport/types.ts, Memory), on top of core's table of regions: checks are
  * core's, bytes move in the address space of the process that registered them.
  */
+
+import { explainBind, explainKey } from '../../core/explain.ts'
 import { copyBytes } from '../../core/local-space.ts'
 import { findGrant, findPlace, type MemoryTable, placeHi, placeLo, resolve } from '../../core/memory.ts'
 import { type Bind, bindWindow, invalidateWindow } from '../../core/windows.ts'
@@ -11,6 +13,17 @@ import { BindMw, type Memory } from '../../transport/types.ts'
 export const regionMemory = (table: MemoryTable): Memory => {
   const spaceOf = (region: number) => table.spaces[table.space[region]]
   const bind: Bind = { window: 0, key: 0, lkey: 0, hi: 0, lo: 0, lengthHi: 0, lengthLo: 0, access: 0 }
+  const bindOf = (words: Uint32Array, at: number): Bind => {
+    bind.window = words[at + BindMw.WINDOW]
+    bind.key = words[at + BindMw.KEY]
+    bind.lkey = words[at + BindMw.LKEY]
+    bind.hi = words[at + BindMw.HI]
+    bind.lo = words[at + BindMw.LO]
+    bind.lengthHi = words[at + BindMw.LENGTH_HI]
+    bind.lengthLo = words[at + BindMw.LENGTH_LO]
+    bind.access = words[at + BindMw.ACCESS]
+    return bind
+  }
   /** What came of the last move; 0 once a key was looked up after it. */
   let errno = 0
   return {
@@ -18,6 +31,7 @@ export const regionMemory = (table: MemoryTable): Memory => {
       errno = 0
       return resolve(table, pd, key, hi, lo, length, access, qp)
     },
+    explain: (pd, key, hi, lo, length, access, qp) => explainKey(table, pd, key, hi, lo, length, access, qp),
     grants: (pd, key, access, qp) => findGrant(table, pd, key, access, qp) >= 0,
     read: (region, hi, lo, to, at, chunk, stride, total) => {
       const far = placeHi(table, region, hi, lo)
@@ -49,17 +63,8 @@ export const regionMemory = (table: MemoryTable): Memory => {
       return errno
     },
     vanished: () => errno === Errno.ESRCH,
-    bindWindow: (pd, qp, words, at) => {
-      bind.window = words[at + BindMw.WINDOW]
-      bind.key = words[at + BindMw.KEY]
-      bind.lkey = words[at + BindMw.LKEY]
-      bind.hi = words[at + BindMw.HI]
-      bind.lo = words[at + BindMw.LO]
-      bind.lengthHi = words[at + BindMw.LENGTH_HI]
-      bind.lengthLo = words[at + BindMw.LENGTH_LO]
-      bind.access = words[at + BindMw.ACCESS]
-      return bindWindow(table, pd, qp, bind)
-    },
+    bindWindow: (pd, qp, words, at) => bindWindow(table, pd, qp, bindOf(words, at)),
+    explainBind: (pd, words, at) => explainBind(table, pd, bindOf(words, at)),
     invalidate: (pd, qp, key) => invalidateWindow(table, pd, qp, key),
   }
 }

@@ -8,6 +8,7 @@
  * ATOMIC WRITE has its 8 bytes where inline data lies, whatever its flags say.
  */
 
+import { type CauseName, codeOf } from '../../spec/causes.ts'
 import { swap32 } from '../../spec/memory.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { BindMw, Flush, Send, type WorkSource } from '../../transport/types.ts'
@@ -29,8 +30,14 @@ import {
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, SEND_WITH_INV, LOCAL_INV, BIND_MW, FLUSH, ATOMIC_WRITE } =
   WrOpcode.values
 const { INLINE } = SendFlags.values
-/** Statuses of a request that cannot be executed at all. */
+/** Values of `Send.REFUSED`, for a request that cannot be executed at all. */
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
+const refusal = (status: number, id: CauseName): number => status | (codeOf(id) << 8)
+const BAD_OPCODE = refusal(LOC_QP_OP_ERR, 'BAD_OPCODE')
+const TOO_MANY_SGE = refusal(LOC_QP_OP_ERR, 'TOO_MANY_SGE')
+const NO_ADDRESS_HANDLE = refusal(LOC_QP_OP_ERR, 'NO_ADDRESS_HANDLE')
+const INLINE_TOO_LONG = refusal(LOC_LEN_ERR, 'INLINE_TOO_LONG')
+const MESSAGE_TOO_LONG = refusal(LOC_LEN_ERR, 'MESSAGE_TOO_LONG')
 /** Opcodes that a service has, one bit each. */
 const KNOWN_OPCODES = Object.keys(sendOperations).reduce((bits, opcode) => bits | (1 << Number(opcode)), 0)
 
@@ -105,16 +112,16 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   let refused = 0
   let length = 0
   let count = 0
-  if (opcode > 31 || ((KNOWN_OPCODES >>> opcode) & 1) === 0) refused = LOC_QP_OP_ERR
+  if (opcode > 31 || ((KNOWN_OPCODES >>> opcode) & 1) === 0) refused = BAD_OPCODE
   else if (inline) {
     length = opcode === ATOMIC_WRITE ? ATOMIC_WRITE_BYTES : claimed
-    if (claimed > queue.maxInline && opcode !== ATOMIC_WRITE) refused = LOC_LEN_ERR
-  } else if (!dataless && sges > queue.maxSge) refused = LOC_QP_OP_ERR
+    if (claimed > queue.maxInline && opcode !== ATOMIC_WRITE) refused = INLINE_TOO_LONG
+  } else if (!dataless && sges > queue.maxSge) refused = TOO_MANY_SGE
   else if (!dataless) {
     count = sges
     length = copySges(ring, wqe + parts.SGE, count, into, at + Send.SGE)
     // That the port's max_msg_sz is less is checked by nobody, as in rxe.
-    if (length > MAX_MESSAGE_BYTES) refused = LOC_LEN_ERR
+    if (length > MAX_MESSAGE_BYTES) refused = MESSAGE_TOO_LONG
   }
   into[at + Send.OPCODE] = opcode
   into[at + Send.FLAGS] = inline ? flags | INLINE : dataless ? flags & ~INLINE : flags
@@ -169,7 +176,7 @@ const loadDestination = (to: Destinations, ring: Ring, wqe: number, into: Uint32
   into[at + Send.QKEY] = words[(wqe + parts.UD_QKEY) >> 2]
   into[at + Send.FLOW] = flow
   to.hold(flow)
-  if (flow < 0 && into[at + Send.REFUSED] === 0) into[at + Send.REFUSED] = LOC_QP_OP_ERR
+  if (flow < 0 && into[at + Send.REFUSED] === 0) into[at + Send.REFUSED] = NO_ADDRESS_HANDLE
 }
 
 const copyInline = (

@@ -1,0 +1,87 @@
+/*
+ * Why a memory key does not grant what was asked of it, and why a window cannot be bound: told after `resolve`
+ * (memory.ts) or `bindWindow` (windows.ts) has said no, in the order in which these look. Slow, and only for that.
+ */
+import { because, type Cause } from '../spec/causes.ts'
+import { AccessFlags } from '../spec/enums.ts'
+import { TWO_32 } from '../spec/memory.ts'
+import { findGone, findKey, KeyKind, type MemoryTable, REMOTE_RIGHTS, rowAt, WINDOW_GONE } from './memory.ts'
+import type { Bind } from './windows.ts'
+
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
+
+const addressOf = (hi: number, lo: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0)
+
+/** The first address of what a row grants, and the one behind its last. */
+const boundsOf = (table: MemoryTable, row: number) => {
+  const start = addressOf(table.iovaHi[row], table.iovaLo[row])
+  return { start, end: start + BigInt(table.length[row]) }
+}
+
+const isWindow = (table: MemoryTable, row: number): boolean => table.kind[row] !== KeyKind.REGION
+
+/** A key that is none now. */
+const explainUnknown = (table: MemoryTable, key: number, isRemote: boolean): Cause => {
+  const gone = findGone(table, key)
+  if (gone?.length === WINDOW_GONE && isRemote) return because('WINDOW_DEALLOCATED', { key })
+  if (gone !== undefined && gone.length !== WINDOW_GONE) {
+    const start = addressOf(gone.iovaHi, gone.iovaLo)
+    const args = { key, start, end: start + BigInt(gone.length) }
+    return isRemote ? because('RKEY_DEREGISTERED', args) : because('LKEY_DEREGISTERED', args)
+  }
+  const row = rowAt(table, key >>> 8)
+  if (isRemote && row >= 0 && isWindow(table, row)) return because('RKEY_OLD', { key, now: table.key[row] })
+  return because(isRemote ? 'RKEY_UNKNOWN' : 'LKEY_UNKNOWN', { key })
+}
+
+/** Arguments as those of `resolve`; undefined if nothing is wrong with them. */
+export const explainKey = (
+  table: MemoryTable,
+  pd: number,
+  key: number,
+  hi: number,
+  lo: number,
+  length: number,
+  access: number,
+  qp: number,
+): Cause | undefined => {
+  const isRemote = (access & REMOTE_RIGHTS) !== 0
+  const named = key >>> 0
+  const row = findKey(table, named)
+  if (row < 0) return explainUnknown(table, named, isRemote)
+  if (table.pd[row] !== pd) return because(isRemote ? 'RKEY_OTHER_PD' : 'LKEY_OTHER_PD', { key: named })
+  if (isWindow(table, row)) {
+    if (!isRemote) return because('LKEY_WINDOW', { key: named })
+    if (table.bound[row] < 0) return because('WINDOW_UNBOUND', { key: named })
+    if (table.kind[row] === KeyKind.WINDOW_2 && table.qp[row] !== qp)
+      return because('WINDOW_OTHER_QP', { key: named, qp: table.qp[row] })
+  }
+  const right = access & ~table.access[row]
+  if (right !== 0) return because(isRemote ? 'RKEY_NO_RIGHT' : 'LKEY_NO_RIGHT', { key: named, right })
+  const from = addressOf(hi, lo)
+  const to = from + BigInt(length)
+  const { start, end } = boundsOf(table, row)
+  if (from >= start && to <= end) return undefined
+  return because(isRemote ? 'RKEY_RANGE' : 'LKEY_RANGE', { key: named, from, to, start, end })
+}
+
+/** Why `bindWindow` refuses `bind`. */
+export const explainBind = (table: MemoryTable, pd: number, bind: Bind): Cause | undefined => {
+  const key = bind.window >>> 0
+  const lkey = bind.lkey >>> 0
+  const row = findKey(table, key)
+  if (row < 0 || !isWindow(table, row) || table.pd[row] !== pd) return because('BIND_WINDOW', { key })
+  const isType1 = table.kind[row] === KeyKind.WINDOW_1
+  const right = bind.access & ~LOCAL_WRITE & ~(REMOTE_RIGHTS | (isType1 ? 0 : ZERO_BASED))
+  if (right !== 0) return because('BIND_RIGHTS', { right })
+  if (!isType1 && table.bound[row] >= 0) return because('BIND_BOUND', { key })
+  const length = (bind.lengthHi >>> 0) * TWO_32 + (bind.lengthLo >>> 0)
+  if (length === 0) return because('BIND_LENGTH', {})
+  const region = findKey(table, lkey)
+  if (region < 0 || isWindow(table, region) || table.pd[region] !== pd) return because('BIND_REGION', { key: lkey })
+  const wants = MW_BIND | ((bind.access & (REMOTE_WRITE | REMOTE_ATOMIC)) !== 0 ? LOCAL_WRITE : 0)
+  const missing = wants & ~table.access[region]
+  if (missing !== 0) return because('BIND_NO_RIGHT', { key: lkey, right: missing })
+  const from = addressOf(bind.hi, bind.lo)
+  return because('BIND_RANGE', { key: lkey, from, to: from + BigInt(length), ...boundsOf(table, region) })
+}

@@ -1,0 +1,139 @@
+/*
+ * Why a key or a bind is refused: each reason with its numbers, and none where nothing is refused.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { explainBind, explainKey } from '../../src/core/explain.ts'
+import { noMemory, resolve } from '../../src/core/index.ts'
+import { addRegion, createMemoryTable } from '../../src/core/memory.ts'
+import { addWindow, type Bind, bindWindow, removeRegion, removeWindow } from '../../src/core/windows.ts'
+import { type CauseName, causeText } from '../../src/spec/causes.ts'
+import { AccessFlags, MwType } from '../../src/spec/enums.ts'
+
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, MW_BIND, ZERO_BASED } = AccessFlags.values
+const { TYPE_1, TYPE_2 } = MwType.values
+const [PD, OTHER_PD, QP] = [7, 8, 17]
+const HI = 0x7f01
+const AT = 0x7f01_0000_1000n
+
+/** A region of 4096 bytes at AT that a peer may read, and windows of both types. */
+const setUp = () => {
+  const table = createMemoryTable()
+  const region = addRegion(table, PD, 0x1000n, AT, 4096, LOCAL_WRITE | REMOTE_READ | MW_BIND, noMemory)
+  const key = table.key[region]
+  const [window1, window2] = [addWindow(table, PD, TYPE_1), addWindow(table, PD, TYPE_2)]
+  const explain = (named: number, access: number, lo = 0x1000, length = 8, pd = PD) =>
+    explainKey(table, pd, named, HI, lo, length, access, QP)
+  return { table, region, key, window1, window2, explain }
+}
+const hex = (key: number): string => `0x${key.toString(16)}`
+
+test('a key that is refused', () => {
+  const { table, region, key, window1, window2, explain } = setUp()
+  const is = (id: CauseName, text: string, ...args: Parameters<typeof explain>): void => {
+    const cause = explain(...args)
+    assert.deepEqual([cause?.id, cause && causeText(cause)], [id, text])
+  }
+  const k = hex(key)
+  is('RKEY_OTHER_PD', `rkey ${k} belongs to another protection domain`, key, REMOTE_READ, 0x1000, 8, OTHER_PD)
+  is('LKEY_OTHER_PD', `lkey ${k} belongs to another protection domain`, key, 0, 0x1000, 8, OTHER_PD)
+  is('RKEY_NO_RIGHT', `rkey ${k} has no REMOTE_WRITE`, key, REMOTE_WRITE)
+  const range = 'asked [0x7f0100001ff8, 0x7f0100002008) of [0x7f0100001000, 0x7f0100002000)'
+  is('RKEY_RANGE', `rkey ${k}: ${range}`, key, REMOTE_READ, 0x1ff8, 16)
+  is('LKEY_RANGE', `lkey ${k}: ${range}`, key, LOCAL_WRITE, 0x1ff8, 16)
+  const [k1, k2] = [table.key[window1], table.key[window2]]
+  is('WINDOW_UNBOUND', `rkey ${hex(k1)} is of a memory window that is not bound`, k1, REMOTE_READ)
+  is('LKEY_WINDOW', `lkey ${hex(k1)} is of a memory window, which only peers can use`, k1, 0)
+  const bind = { window: k2, key: 1, lkey: key, hi: HI, lo: 0x1000, lengthHi: 0, lengthLo: 8, access: REMOTE_READ }
+  assert.ok(bindWindow(table, PD, QP + 1, bind))
+  const bound = table.key[window2]
+  is('WINDOW_OTHER_QP', `rkey ${hex(bound)} is of a memory window that is bound to QP 0x12`, bound, REMOTE_READ)
+  is(
+    'RKEY_OLD',
+    `rkey ${hex(k2)} is not valid any more: the key of this memory window is ${hex(bound)} now`,
+    k2,
+    REMOTE_READ,
+  )
+  removeWindow(table, window2)
+  is('WINDOW_DEALLOCATED', `rkey ${hex(bound)} is of a memory window that was deallocated`, bound, REMOTE_READ)
+  const unknown = 'is unknown: it was never registered, or is gone for long'
+  is('LKEY_UNKNOWN', `lkey 0x5 ${unknown}`, 5, 0)
+  is('RKEY_UNKNOWN', `rkey 0x5 ${unknown}`, 5, REMOTE_READ)
+  is('RKEY_UNKNOWN', `rkey 0x0 ${unknown}`, 0, REMOTE_READ)
+  removeRegion(table, region)
+  const was = 'was deregistered (it was [0x7f0100001000, 0x7f0100002000))'
+  is('RKEY_DEREGISTERED', `rkey ${k} ${was}`, key, REMOTE_READ)
+  is('LKEY_DEREGISTERED', `lkey ${k} ${was}`, key, 0)
+  const readOnly = addRegion(table, PD, 0n, AT, 4096, 0, noMemory)
+  is('LKEY_NO_RIGHT', `lkey ${hex(table.key[readOnly])} has no LOCAL_WRITE`, table.key[readOnly], LOCAL_WRITE)
+})
+
+test('of keys that are gone the last 1024 are known', () => {
+  const { table, region, key, explain } = setUp()
+  removeRegion(table, region)
+  const next = () => removeRegion(table, addRegion(table, PD, 0n, AT, 4096, REMOTE_READ, noMemory))
+  for (let i = 0; i < 1023; i++) next()
+  assert.equal(explain(key, REMOTE_READ)?.id, 'RKEY_DEREGISTERED')
+  next()
+  assert.equal(explain(key, REMOTE_READ)?.id, 'RKEY_UNKNOWN')
+})
+
+test('a bind that is refused', () => {
+  const { table, key, window1, window2 } = setUp()
+  const plain = addRegion(table, PD, 0n, AT, 4096, REMOTE_READ | MW_BIND, noMemory)
+  const unbindable = addRegion(table, PD, 0n, AT, 4096, 0, noMemory)
+  const request: Bind = {
+    window: table.key[window2],
+    key: 1,
+    lkey: key,
+    hi: HI,
+    lo: 0x1000,
+    lengthHi: 0,
+    lengthLo: 8,
+    access: REMOTE_READ,
+  }
+  const is = (id: CauseName, text: string, change: Partial<Bind>): void => {
+    const bind = { ...request, ...change }
+    assert.equal(bindWindow(table, PD, QP, bind), false, id)
+    const cause = explainBind(table, PD, bind)
+    assert.deepEqual([cause?.id, cause && causeText(cause)], [id, text])
+  }
+  is('BIND_WINDOW', `${hex(key)} is no memory window of the protection domain`, { window: key })
+  is('BIND_RIGHTS', 'a window of this type cannot grant ZERO_BASED', {
+    window: table.key[window1],
+    access: REMOTE_READ | ZERO_BASED,
+  })
+  is('BIND_LENGTH', 'a window of type 2 cannot be bound to 0 bytes', { lengthLo: 0 })
+  is('BIND_REGION', 'lkey 0x5 is no region of the protection domain', { lkey: 5 })
+  const [plainKey, badKey] = [table.key[plain], table.key[unbindable]]
+  is('BIND_NO_RIGHT', `region ${hex(badKey)} has no MW_BIND`, { lkey: badKey })
+  is('BIND_NO_RIGHT', `region ${hex(plainKey)} has no LOCAL_WRITE`, { lkey: plainKey, access: REMOTE_WRITE })
+  const range = '[0x7f0100001ffc, 0x7f0100002004)'
+  is('BIND_RANGE', `asked ${range} of region ${hex(key)}, [0x7f0100001000, 0x7f0100002000)`, { lo: 0x1ffc })
+  assert.ok(bindWindow(table, PD, QP, request))
+  const bound = table.key[window2]
+  is('BIND_BOUND', `window ${hex(bound)} is bound already; invalidate it first`, { window: bound })
+})
+
+test('what is refused has a reason, and nothing else has', () => {
+  const { table, key, window1, window2 } = setUp()
+  const bind = { window: table.key[window2], key: 9, lkey: key, hi: HI, lo: 0x1100, lengthHi: 0, lengthLo: 64 }
+  bindWindow(table, PD, QP, { ...bind, access: REMOTE_READ })
+  const keys = [key, table.key[window1], table.key[window2], bind.window, 0, 77]
+  fc.assert(
+    fc.property(
+      fc.constantFrom(...keys),
+      fc.constantFrom(PD, OTHER_PD),
+      fc.constantFrom(QP, QP + 1),
+      fc.constantFrom(0, LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE),
+      fc.constantFrom(HI - 1, HI, HI + 1),
+      fc.integer({ min: 0xff0, max: 0x2010 }),
+      fc.integer({ min: 0, max: 5000 }),
+      (named, pd, qp, access, hi, lo, length) => {
+        const refused = resolve(table, pd, named, hi, lo, length, access, qp) < 0
+        assert.equal(explainKey(table, pd, named, hi, lo, length, access, qp) !== undefined, refused)
+      },
+    ),
+  )
+})
