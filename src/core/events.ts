@@ -7,10 +7,12 @@
  * are withdrawn. Records are byte for byte Linux'. How a carrier gets them to the client is the sink's business, CQ
  * layouts are the driver's.
  */
+import { because } from '../spec/causes.ts'
 import { ClassId } from '../spec/classes/ids.ts'
 import { EventKind } from '../spec/enums.ts'
 import { CallError } from '../spec/errno.ts'
 import { noteFault } from './attempt.ts'
+import { reportFailure } from './failures.ts'
 import type {
   Affiliation,
   Attachment,
@@ -307,7 +309,8 @@ const nobody = (userHandle: bigint, attached?: Attachment): Affiliation => {
 export type AttachedPorts = Map<number, Affiliation>
 
 /** `source`: what must be attached to an event queue that is to get it. */
-const tell = ({ contexts, eventHandlers, core }: Device, event: DeviceEvent, source = event.port ?? 0): void => {
+const tell = (device: Device, event: DeviceEvent, source = event.port ?? 0): void => {
+  const { contexts, eventHandlers, core } = device
   const record = recordOf(nobody(BigInt(event.port ?? 0)), event.type)
   for (const context of contexts)
     for (const fd of context.descriptors) {
@@ -324,10 +327,21 @@ const tell = ({ contexts, eventHandlers, core }: Device, event: DeviceEvent, sou
  * An event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …): every async fd of the device gets it, its element is the port's
  * number; and every handler (R32).
  */
-export const raisePort = (device: Device, port: number, type: number): void => tell(device, { type, port })
+export const raisePort = (device: Device, port: number, type: number): void => {
+  tell(device, { type, port })
+  reportFailure(
+    { what: 'event', device: device.name, event: type, cause: because('PORT_EVENT', { port }) },
+    device,
+    undefined,
+  )
+}
 
 /** An event of the device as a whole: every async fd gets it, element 0. */
-export const raiseDevice = (device: Device, type: number): void => tell(device, { type, port: undefined })
+export const raiseDevice = (device: Device, type: number): void => {
+  tell(device, { type, port: undefined })
+  const cause = type === DEVICE_FATAL ? because('DEVICE_REMOVED', {}) : because('OTHER_EVENT', { event: type })
+  reportFailure({ what: 'event', device: device.name, event: type, cause }, device, undefined)
+}
 
 /**
  * An event of the system-wide device: of the device with this index, as element of async fds and as object in queues to

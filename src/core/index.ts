@@ -29,6 +29,7 @@ export {
   setThreshold,
   withdrawEvents,
 } from './events.ts'
+export { addFailureHandler, type FailureHandler, reportFailure } from './failures.ts'
 export { findGid, type GidTable, type GidTableEntry, getGid, setGid } from './gids.ts'
 export { findObject, invoke, invokeNow, type Returned } from './invoke.ts'
 export { addParent, createDescriptor, dropParent } from './lifetime.ts'

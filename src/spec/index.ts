@@ -3,6 +3,7 @@
  * drivers' additions. Entry point of `userdma/spec`; it holds no handler and no byte, so that a browser, a test or a
  * generator of documents can load it.
  */
+export { type Cause, type CauseName, causeOfCode, causes, causeText } from './causes.ts'
 export { DeviceAttributes, ExtendedDeviceAttributes } from './classes/device.ts'
 export { FlowSpec } from './classes/flow.ts'
 export * from './classes/ids.ts'
@@ -14,6 +15,7 @@ export * from './drivers/rxe.ts'
 export * from './drivers/rxe-rings.ts'
 export * from './enums.ts'
 export * from './errno.ts'
+export { type Failure, type FailureJson, failureJson, failureText, isNote } from './failures.ts'
 export * from './flow-headers.ts'
 export type { LinkName } from './links.ts'
 export { ioctlMethods, RDMA_VERBS_IOCTL } from './linux/ioctl.ts'

@@ -4,6 +4,7 @@
  */
 import { driverClass } from '../../core/driver.ts'
 import { affiliate, completed, raise } from '../../core/events.ts'
+import { because } from '../../spec/causes.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { RxeAttributes } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, CqKind, QpState } from '../../spec/enums.ts'
@@ -96,8 +97,11 @@ export const cqCompletions = (device: RxeState): Completions => ({
       if (cq.events) completed(cq.events, solicited)
       return
     }
-    device.stranded.push(words[Completion.QPN])
-    if (!wasDead) raise(cq, CQ_ERR)
+    const place = { cq: cq.handle, entries: cq.state.ring.capacity }
+    device.stranded.push({ qpn: words[Completion.QPN], cause: because('COMPLETION_LOST', place) })
+    if (wasDead) return
+    device.failures.tell({ what: 'event', event: CQ_ERR, cause: because('CQ_FULL', place) }, cq.context)
+    raise(cq, CQ_ERR)
   },
 })
 
@@ -107,11 +111,13 @@ export const cqCompletions = (device: RxeState): Completions => ({
  */
 export const endStranded = (device: RxeState): void => {
   const { stranded } = device
-  for (let qpn = stranded.pop(); qpn !== undefined; qpn = stranded.pop()) {
+  for (let one = stranded.pop(); one !== undefined; one = stranded.pop()) {
+    const { qpn, cause } = one
     const row = device.qpns.rowOf(qpn)
     const qp = row < 0 ? undefined : device.qps[row]
     if (qp === undefined || device.engine().stateOf(row) === ERR) continue
-    device.engine().modify(row, ERR, {})
+    device.failures.event(row, QP_FATAL, cause)
+    device.engine().modify(row, ERR, {}, cause)
     raise(qp, QP_FATAL)
   }
 }

@@ -12,6 +12,7 @@ import { findHandle } from '../../core/handles.ts'
 import { type Context, type Core, type Device, type Driver, Life } from '../../core/model.ts'
 import { register } from '../../core/registry.ts'
 import { emptyRun, type Port } from '../../phy/port.ts'
+import { because } from '../../spec/causes.ts'
 import { AsyncFd } from '../../spec/classes/async_fd.ts'
 import { CompChannel } from '../../spec/classes/comp_channel.ts'
 import { Device as DeviceClass } from '../../spec/classes/device.ts'
@@ -31,6 +32,7 @@ import { ahClass, pdClass } from './ah-class.ts'
 import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
 import { cqClass, cqCompletions, endStranded } from './cq-class.ts'
 import { datagramQpClasses } from './datagram-qp-classes.ts'
+import { createFailures } from './failures.ts'
 import type { Identity } from './identity.ts'
 import { mtuOf } from './interface.ts'
 import { regionMemory } from './memory.ts'
@@ -85,7 +87,8 @@ const { RESET, ERR } = QpState.values
 const endAll = ({ qps, engine }: RxeState): void => {
   for (const qp of qps) {
     const before = qp === undefined ? RESET : engine().stateOf(qp.state.row)
-    if (qp !== undefined && before !== RESET && before !== ERR) engine().modify(qp.state.row, ERR, {})
+    if (qp !== undefined && before !== RESET && before !== ERR)
+      engine().modify(qp.state.row, ERR, {}, because('DEVICE_REMOVED', {}))
   }
 }
 
@@ -155,6 +158,10 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     rings: [],
     released: [],
     stranded: [],
+    failures: createFailures(
+      () => state,
+      () => device as Device,
+    ),
     look: row => posts.look(row),
     catchUp(row) {
       if (row !== undefined && !posts.behind(row)) return
@@ -199,11 +206,13 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     work: ringWork(state.rings, findShared(state)),
     memory: regionMemory(device.memory),
     completions: cqCompletions(state),
+    causes: state.failures,
     events: {
-      qp(row, type) {
+      qp(row, type, cause) {
         const qp = state.qps[row]
         // Who drains a send queue says whether he wants to hear of its end.
         if (!qp || (type === SQ_DRAINED && (qp.state.noted & Noted.SQD_EVENT) === 0)) return
+        state.failures.event(row, type, cause)
         for (const object of qp.state.openers ?? [qp]) raise(object, type)
       },
     },

@@ -276,6 +276,7 @@ export const qpClass = (
         // Of a program that is dead nobody expects that it still sends.
         if (call.why === 'call') device.catchUp(state.row)
         device.engine().destroy(state.row)
+        device.failures.forget(state.row)
         unbindWindowsOf(call.device.memory, state.qpn)
         device.qpns.free(state.qpn)
         device.qps[state.row] = undefined

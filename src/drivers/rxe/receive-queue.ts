@@ -32,7 +32,7 @@ export interface ReceiveQueue {
   seen: number
   /** Fewer requests than this call `reached`, and disarm; 0 is not armed. */
   limit: number
-  readonly reached: () => void
+  readonly reached: (limit: number) => void
 }
 
 const nobody = (): void => {}
@@ -42,7 +42,7 @@ export const createReceiveQueue = (
   memory: RingMemory,
   requests: number,
   maxSge: number,
-  reached?: () => void,
+  reached?: (limit: number) => void,
 ): ReceiveQueue => ({
   ring: createRing(memory, requests, memory.layout.receive.SGE + maxSge * RingSge.BYTES),
   maxSge,
@@ -88,8 +88,9 @@ export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number):
   queue.taken = (queue.taken + 1) & ring.wrap
   storeConsumer(ring, queue.taken)
   if (queue.limit !== 0 && receivesLeft(queue) < queue.limit) {
+    const { limit } = queue
     queue.limit = 0
-    queue.reached()
+    queue.reached(limit)
   }
   return true
 }

@@ -9,6 +9,7 @@
 import { driverClass } from '../../core/driver.ts'
 import { affiliate, raise } from '../../core/events.ts'
 import type { CallContext, CoreObject } from '../../core/model.ts'
+import { because } from '../../spec/causes.ts'
 import { Srq, XrcSrq } from '../../spec/classes/srq.ts'
 import { RxeAttributes } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
@@ -46,7 +47,11 @@ const create = (
     refuse(object, 'create', `maxSge: ${maxSge} is above ${Limits.maxSrqSge}, the device's max_srq_sge`)
   const device = stateOf(call)
   const sges = Math.max(1, maxSge)
-  const reached = (): void => raise(object, SRQ_LIMIT_REACHED)
+  const reached = (limit: number): void => {
+    const cause = because('SRQ_LIMIT', { srq: object.handle, limit })
+    device.failures.tell({ what: 'event', event: SRQ_LIMIT_REACHED, cause }, object.context)
+    raise(object, SRQ_LIMIT_REACHED)
+  }
   const queue = createReceiveQueue(ringsOf(call.context), maxWr, sges, reached)
   const number = device.srqns.take()
   const slot = device.srqs.add(object)

@@ -1,11 +1,14 @@
 /*
  * The soft device's state: tables by which engines, packets and calls find queue pairs and completion queues.
  */
-import type { CallContext, CoreObject } from '../../core/model.ts'
+import type { CallContext, Context, CoreObject } from '../../core/model.ts'
 import type { Port } from '../../phy/port.ts'
+import type { Cause } from '../../spec/causes.ts'
 import type { postSend, QpAttributeName, qpMethods } from '../../spec/classes/qp.ts'
+import type { Failure } from '../../spec/failures.ts'
 import type { In, ObjectClass } from '../../spec/schema.ts'
 import type { Engine } from '../../transport/engine.ts'
+import type { Causes } from '../../transport/types.ts'
 import type { CqRing } from './cq.ts'
 import type { AddressHandle } from './destinations.ts'
 import type { Identity } from './identity.ts'
@@ -63,6 +66,20 @@ export interface QueuePair extends QpRings {
 export const Noted = { PORT: 1, SQD_EVENT: 2 } as const
 export type QpObject = CoreObject<QueuePair>
 
+/** What failed, and why (failures.ts). */
+export interface Failures extends Causes {
+  /** An event of a queue pair. */
+  event(row: number, type: number, cause: Cause): void
+  /** An event of another object, or a call that waits. */
+  tell(failure: Omit<Failure, 'device'>, context: Context | undefined): void
+  /** What failed last in this row; undefined if nothing has. */
+  last(row: number): Failure | undefined
+  /** The queue pair is gone. */
+  forget(row: number): void
+  /** Why queue pair `qpn` has refused `psn` of `peer`. */
+  nakOf(qpn: number, peer: number, psn: number): Cause | undefined
+}
+
 export interface RxeState {
   /** Its interface may be replaced by another one. */
   identity: Identity
@@ -93,8 +110,9 @@ export interface RxeState {
   readonly catchUp: (row?: number) => void
   /** Flows of datagrams that are to be closed: the next `poll` does, when it has sent (destinations.ts). */
   readonly released: number[]
-  /** Numbers of queue pairs whose completions found no room: the next `poll` ends them. */
-  readonly stranded: number[]
+  /** Queue pairs whose completions found no room, and where: the next `poll` ends them. */
+  readonly stranded: { readonly qpn: number; readonly cause: Cause }[]
+  readonly failures: Failures
   /** Times that the link went down. */
   linkDowned: number
   /** Microseconds, of the clock that `poll` is called with. */

@@ -107,6 +107,7 @@ const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
     device.qps[row] = there.openers[0]
     if (there.openers.length === 0) {
       device.engine().destroy(row)
+      device.failures.forget(row)
       device.qpns.free(qpn)
       device.rings[row] = undefined
       leavePath(device, there)

@@ -200,6 +200,7 @@ export interface Polled {
   readonly from: number
   readonly sl: number
   readonly port: number
+  readonly vendor: number
 }
 
 /** Takes the oldest completion; undefined if there is none. */
@@ -220,6 +221,7 @@ export const pollCq = (ring: Mapped): Polled | undefined => {
     from: view.getUint32(at + Wc.SRC_QP, true),
     sl: view.getUint8(at + Wc.SL),
     port: view.getUint8(at + Wc.PORT_NUM),
+    vendor: view.getUint32(at + Wc.VENDOR_ERR, true),
   }
 }
 

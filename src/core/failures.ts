@@ -1,0 +1,37 @@
+/*
+ * Who is told of failures (spec/failures.ts): handlers of the core, with the context whose object it is about. What has
+ * failed is told by drivers, and by core for events that are about no object.
+ */
+import type { Failure } from '../spec/failures.ts'
+import type { Context, Core, Device } from './model.ts'
+
+/** `context`: whose object it is; undefined for a device or port. */
+export type FailureHandler = (failure: Failure, device: Device, context: Context | undefined) => void
+
+/** Beside the cores: most have nobody who listens. */
+const handlers = new WeakMap<Core, Set<FailureHandler>>()
+
+/** Calls `handler` for each failure until the function returned is called. */
+export const addFailureHandler = (core: Core, handler: FailureHandler): (() => void) => {
+  const own: FailureHandler = (failure, device, context) => handler(failure, device, context)
+  const all = handlers.get(core) ?? new Set()
+  handlers.set(core, all.add(own))
+  return () => {
+    all.delete(own)
+  }
+}
+
+/** Whether anybody listens. */
+export const hasFailureHandlers = (core: Core): boolean => (handlers.get(core)?.size ?? 0) > 0
+
+/** Tells everybody; that a handler throws is only reported, since a device is in the middle of its work. */
+export const reportFailure = (failure: Failure, device: Device, context: Context | undefined): void => {
+  const { core } = device
+  for (const handler of handlers.get(core) ?? [])
+    try {
+      handler(failure, device, context)
+    } catch (error) {
+      core.faults++
+      core.report(error)
+    }
+}

@@ -1,0 +1,131 @@
+/*
+ * Failures of one soft device: what its engine says of them (transport/types.ts, Causes) becomes records with names and
+ * numbers that people and tools know, with the peer's own cause if the peer is a queue pair of a device of the same
+ * core. What failed last is kept by queue pair, for queries; nothing is kept for one that never failed.
+ */
+import { hasFailureHandlers, reportFailure } from '../../core/failures.ts'
+import { findGid } from '../../core/gids.ts'
+import type { Context, Device } from '../../core/model.ts'
+import { because, type Cause, type CauseName, causeOfCode } from '../../spec/causes.ts'
+import { type Failure, type FailurePeer, isNote } from '../../spec/failures.ts'
+import { WcStatus } from '../../spec/work.ts'
+import { Send } from '../../transport/types.ts'
+import { addressText } from '../../wire/address.ts'
+import type { Failures, QpObject, RxeState } from './state.ts'
+
+const { WR_FLUSH_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, REM_INV_RD_REQ_ERR } = WcStatus.values
+const REMOTE: ReadonlySet<number> = new Set([REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, REM_INV_RD_REQ_ERR])
+const NAKS: ReadonlySet<CauseName> = new Set<CauseName>([
+  'NAK_INVALID_REQUEST',
+  'NAK_REMOTE_ACCESS',
+  'NAK_REMOTE_OPERATION',
+  'NAK_INVALID_RD',
+])
+/** NAKs that are remembered until the peer asks. */
+const MOST_NAKS = 64
+
+interface Nak {
+  readonly qpn: number
+  readonly peer: number
+  readonly psn: number
+  readonly cause: Cause
+}
+
+const wide = (hi: number, lo: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0)
+
+/** Where the messages of a queue pair go. */
+interface Target {
+  readonly peer: FailurePeer
+  /** Its device, if it is one of ours. */
+  readonly state: RxeState | undefined
+}
+
+/** `deviceOf`: the device, which is made after this. */
+export const createFailures = (state: () => RxeState, deviceOf: () => Device): Failures => {
+  const lasts = new Map<number, Failure>()
+  const naks: Nak[] = []
+
+  const objectOf = (row: number): QpObject | undefined => state().qps[row]
+
+  /** The peer of a connected queue pair. */
+  const targetOf = (row: number): Target | undefined => {
+    const dgid = objectOf(row)?.state.address?.dgid
+    if (dgid === undefined) return undefined
+    const qpn = state().engine().query(row).destQpn
+    const address = addressText(dgid)
+    for (const device of deviceOf().core.devices.values()) {
+      if (device.driver !== deviceOf().driver || findGid(device.ports[0].gids, dgid) < 0) continue
+      const theirs = device.state as RxeState
+      const there = theirs.qpns.rowOf(qpn)
+      return { peer: { qpn, address, state: there < 0 ? 'none' : theirs.engine().stateOf(there) }, state: theirs }
+    }
+    return { peer: { qpn, address }, state: undefined }
+  }
+
+  const tell = (failure: Omit<Failure, 'device'>, context: Context | undefined): void => {
+    const device = deviceOf()
+    reportFailure({ ...failure, device: device.name }, device, context)
+  }
+
+  const about = (row: number, failure: Omit<Failure, 'device' | 'qpn'>): void => {
+    const object = objectOf(row)
+    if (object === undefined) return
+    const whole: Failure = { ...failure, device: deviceOf().name, qpn: object.state.qpn }
+    // an event tells again what a request has told
+    if (!isNote(whole) && whole.what !== 'drop' && lasts.get(row)?.cause !== whole.cause) lasts.set(row, whole)
+    tell(whole, object.context)
+  }
+
+  return {
+    send(row, words, at, status, cause) {
+      const { peer } = targetOf(row) ?? {}
+      about(row, {
+        what: 'send',
+        opcode: words[at + Send.OPCODE],
+        wrId: wide(words[at + Send.ID_HI], words[at + Send.ID_LO]),
+        status,
+        cause,
+        ...(peer !== undefined && { peer, ofPeer: REMOTE.has(status) && !NAKS.has(cause.id) }),
+      })
+    },
+    receive: (row, idHi, idLo, status, cause) => about(row, { what: 'receive', wrId: wide(idHi, idLo), status, cause }),
+    flushed(row, sends, count, code) {
+      if (!hasFailureHandlers(deviceOf().core)) return
+      const id = causeOfCode(code)
+      const root = id === 'FLUSHED' ? lasts.get(row) : undefined
+      const cause = flushCause(id, state().engine().stateOf(row), root)
+      const queue = sends ? 'send' : 'receive'
+      about(row, { what: 'flush', status: WR_FLUSH_ERR, count, queue, cause, ...(root && { root }) })
+    },
+    nak(row, psn, cause) {
+      const object = objectOf(row)
+      if (object === undefined) return
+      if (naks.length === MOST_NAKS) naks.shift()
+      naks.push({ qpn: object.state.qpn, peer: state().engine().query(row).destQpn, psn, cause })
+    },
+    dropped: (row, cause) => about(row, { what: 'drop', cause }),
+    ofPeer(row, psn) {
+      const target = targetOf(row)
+      const own = objectOf(row)?.state.qpn ?? -1
+      return target?.state?.failures.nakOf(target.peer.qpn, own, psn)
+    },
+    event: (row, type, cause) => about(row, { what: 'event', event: type, cause }),
+    tell,
+    last: row => lasts.get(row),
+    forget: row => lasts.delete(row),
+    nakOf: (qpn, peer, psn) => naks.findLast(nak => nak.qpn === qpn && nak.peer === peer && nak.psn === psn)?.cause,
+  }
+}
+
+const flushCause = (id: CauseName | undefined, state: number, root: Failure | undefined): Cause => {
+  switch (id) {
+    case 'MODIFIED':
+      return because('MODIFIED', {})
+    case 'DEVICE_REMOVED':
+      return because('DEVICE_REMOVED', {})
+    case 'COMPLETION_LOST':
+      return root?.cause.id === 'COMPLETION_LOST' ? root.cause : because('COMPLETION_LOST', { cq: '?', entries: '?' })
+    default:
+      return because('FLUSHED', { state })
+  }
+}

@@ -1,0 +1,145 @@
+/*
+ * One failure: a request that ended with an error, requests that were flushed, an asynchronous event, a message that
+ * was passed over. What it is as a record, for tools that judge, and the line that the log, the trace, stat and the
+ * library show:
+ *
+ *   QP 0x11 WRITE wr_id 100: REM_ACCESS_ERR: peer QP 0x12: rkey 0x753 was deregistered (it was [0x1000, 0x2000))
+ */
+import { type Cause, type CauseName, causes, causeText, codeOf, requestName } from './causes.ts'
+import { AsyncEventType, QpState } from './enums.ts'
+import { WcStatus } from './work.ts'
+
+/** The queue pair at the other end, as far as it is known here. */
+export interface FailurePeer {
+  readonly qpn: number
+  /** Its address as text. */
+  readonly address: string
+  /** A number of `QpState`; `none`: its device is here and has no such queue pair; undefined: it is elsewhere. */
+  readonly state?: number | 'none'
+}
+
+export interface Failure {
+  /**
+   * `send`, `receive`: a request of either queue has `status`; `flush`: `count` requests have it; `event`: an
+   * asynchronous event, of the queue pair if there is a `qpn`; `drop`: a message of a service that tells nobody;
+   * `wait`: a call of the program waits.
+   */
+  readonly what: 'send' | 'receive' | 'flush' | 'event' | 'drop' | 'wait'
+  readonly device: string
+  readonly cause: Cause
+  readonly qpn?: number
+  /** Of a send request: ibv_wr_opcode. */
+  readonly opcode?: number
+  readonly wrId?: bigint
+  /** ibv_wc_status. */
+  readonly status?: number
+  /** ibv_event_type. */
+  readonly event?: number
+  /** Requests that were flushed, of which queue, and the failure that led to it. */
+  readonly count?: number
+  readonly queue?: 'send' | 'receive'
+  readonly root?: Failure
+  /** `ofPeer`: the cause is the peer's. */
+  readonly peer?: FailurePeer
+  readonly ofPeer?: boolean
+  /** Packets that rules of faults have dropped, if there are such rules. */
+  readonly faultDrops?: number
+}
+
+const nameIn = (values: Readonly<Record<string, number>>, value: number | undefined): string =>
+  Object.keys(values).find(name => values[name] === value) ?? String(value)
+
+const hex = (value: number): string => `0x${value.toString(16)}`
+
+/** Causes after which it matters in what state the peer is. */
+const aboutPeer: ReadonlySet<CauseName> = new Set<CauseName>(['NO_ANSWER', 'PACKETS_LOST', 'RNR_EXCEEDED'])
+
+const peerText = ({ qpn, address, state }: FailurePeer): string => {
+  const at = `QP ${hex(qpn)} at ${address}`
+  if (state === 'none') return `there is no ${at}`
+  return state === undefined ? `the peer is ${at}` : `peer ${at} is in ${nameIn(QpState.values, state)}`
+}
+
+const flushText = ({ count = 0, queue, status }: Failure): string =>
+  `${count} ${queue === 'send' ? 'send' : 'receive'} request${count === 1 ? '' : 's'} flushed: ${nameIn(WcStatus.values, status)}`
+
+const subjectText = (failure: Failure): string => {
+  const { what, qpn, opcode, wrId, status, event } = failure
+  const qp = qpn === undefined ? '' : `QP ${hex(qpn)}`
+  switch (what) {
+    case 'send':
+      return `${qp} ${requestName(opcode ?? -1)} wr_id ${wrId}: ${nameIn(WcStatus.values, status)}: `
+    case 'receive':
+      return `${qp} receive wr_id ${wrId}: ${nameIn(WcStatus.values, status)}: `
+    case 'flush':
+      return `${qp} ${flushText(failure)}: `
+    case 'drop':
+      return `${qp} passes a message over: `
+    case 'event':
+      return `${qp}${qp && ' '}event ${nameIn(AsyncEventType.values, event)}: `
+    case 'wait':
+      return ''
+  }
+}
+
+/** The line about a failure: without the process, without a full stop. */
+export const failureText = (failure: Failure): string => {
+  const { cause, peer, ofPeer, root, faultDrops } = failure
+  const whose = ofPeer && peer !== undefined ? `peer QP ${hex(peer.qpn)}: ` : ''
+  const why = root === undefined ? '' : ` (${failureText(root)})`
+  const where = peer !== undefined && aboutPeer.has(cause.id) ? `; ${peerText(peer)}` : ''
+  const faults = faultDrops ? `; rules of faults have dropped ${faultDrops} packets` : ''
+  return `${subjectText(failure)}${whose}${causeText(cause)}${where}${faults}${why}`
+}
+
+/** Whether it is nobody's mistake. */
+export const isNote = ({ cause }: Failure): boolean => causes[cause.id].note === true
+
+const plainArgs = ({ args }: Cause) =>
+  Object.fromEntries(
+    Object.entries(args).map(([name, value]) => [name, typeof value === 'bigint' ? `0x${value.toString(16)}` : value]),
+  )
+
+/** A failure as JSON: names instead of numbers, 64-bit numbers as texts. */
+export interface FailureJson {
+  readonly what: Failure['what']
+  readonly device: string
+  readonly cause: CauseName
+  readonly vendorErr: number
+  readonly args: Readonly<Record<string, number | string>>
+  readonly text: string
+  readonly note?: true
+  readonly qpn?: number
+  readonly opcode?: string
+  readonly wrId?: string
+  readonly status?: string
+  readonly event?: string
+  readonly count?: number
+  readonly queue?: 'send' | 'receive'
+  readonly peer?: FailurePeer
+  readonly ofPeer?: true
+  readonly faultDrops?: number
+}
+
+export const failureJson = (failure: Failure): FailureJson => {
+  const { what, device, cause, qpn, opcode, wrId, status, event, count, queue, peer, ofPeer, faultDrops } = failure
+  return {
+    what,
+    device,
+    ...(qpn !== undefined && { qpn }),
+    ...(opcode !== undefined && { opcode: requestName(opcode) }),
+    ...(wrId !== undefined && { wrId: String(wrId) }),
+    ...(status !== undefined && { status: nameIn(WcStatus.values, status) }),
+    ...(event !== undefined && { event: nameIn(AsyncEventType.values, event) }),
+    ...(count !== undefined && { count }),
+    ...(queue !== undefined && { queue }),
+    ...(peer !== undefined && { peer }),
+    ...(ofPeer && { ofPeer }),
+    ...(faultDrops !== undefined && { faultDrops }),
+    cause: cause.id,
+    vendorErr: codeOf(cause.id),
+    args: plainArgs(cause),
+    ...(isNote(failure) && { note: true }),
+    text: failureText(failure),
+  }
+}
