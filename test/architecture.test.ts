@@ -1,7 +1,7 @@
 /*
  * The house rules that a machine can hold: folders of src/ are floors and imports only go down (the table below is the
  * one in ARCHITECTURE.md), no import cycles, packages and Node's modules only where they belong, engines without
- * clocks, files of readable length, and nobody tells the type checker or the linter to look away.
+ * clocks, and nobody tells the type checker or the linter to look away.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
