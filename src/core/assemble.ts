@@ -85,7 +85,7 @@ export const assemble = <D>(core: Core, description: DeviceDescription<D>, index
             port.object.state = port
             return port
           }),
-    memory: createMemoryTable(),
+    memory: createMemoryTable(core.random),
     attributes,
     extended: description.extended,
     numCompVectors: description.numCompVectors,

@@ -5,6 +5,7 @@
  * A key is 32 bits: an index of 24 bits above a key byte, as Linux' soft device builds it. Indices are given out in
  * turn, so that the one that was free longest comes first, and with every round the key byte changes: a key that was
  * freed names nothing until 2^32 − (live ones) registrations later. Index 0 is not used, so that key 0 is never valid.
+ * Where the turn begins, and the key bytes, come from the caller's source of random numbers.
  * Rows are typed arrays that grow; a two-level directory finds a row by index without hashing. `resolve` does the
  * checks of every access and allocates nothing.
  */
@@ -86,6 +87,8 @@ export interface MemoryTable {
   /** Where the search for the next key starts: the key byte's round above, the index below. */
   next: number
   round: number
+  /** Two u32 that the key bytes depend on. */
+  readonly secret: readonly [number, number]
 }
 
 /** Regions that are remembered: of one that sends and one that receives, and some more. */
@@ -103,7 +106,8 @@ const nothingRecent = (): Recent => ({
   size: 0,
 })
 
-export const createMemoryTable = (): MemoryTable => ({
+/** `random` answers a u32. */
+export const createMemoryTable = (random: () => number): MemoryTable => ({
   key: new Uint32Array(16),
   pd: new Float64Array(16),
   access: new Uint32Array(16),
@@ -126,8 +130,9 @@ export const createMemoryTable = (): MemoryTable => ({
   gone: undefined,
   rows: 0,
   live: 0,
-  next: 1,
+  next: 1 + (random() % (INDICES - 1)),
   round: 0,
+  secret: [random(), random()],
 })
 
 const grow = (table: MemoryTable): void => {
@@ -157,8 +162,16 @@ export const rowAt = (table: MemoryTable, index: number): number => {
   return page === undefined ? -1 : page[index & PAGE_MASK] - 1
 }
 
-/** The key byte of an index in a round: neighbours differ, so that a key is not guessed from one nearby. */
-const keyByte = (index: number, round: number): number => (Math.imul(index, 0x9e3779b1) >>> 24) + round
+/**
+ * The key byte of an index in a round: a hash of the index with a secret (the finalizer of MurmurHash3), so that a key
+ * is not guessed from one nearby.
+ */
+const keyByte = ([first, second]: MemoryTable['secret'], index: number, round: number): number => {
+  let mixed = index ^ first
+  mixed = Math.imul(mixed ^ (mixed >>> 16), 0x85ebca6b) ^ second
+  mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35)
+  return (mixed >>> 24) + round
+}
 
 const takeKey = (table: MemoryTable): number => {
   for (;;) {
@@ -167,7 +180,7 @@ const takeKey = (table: MemoryTable): number => {
       table.round = (table.round + 1) & 0xff
     }
     const index = table.next++
-    if (rowAt(table, index) < 0) return ((index << 8) | (keyByte(index, table.round) & 0xff)) >>> 0
+    if (rowAt(table, index) < 0) return ((index << 8) | (keyByte(table.secret, index, table.round) & 0xff)) >>> 0
   }
 }
 

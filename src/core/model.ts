@@ -478,6 +478,8 @@ export interface Core {
   system: Device | undefined
   /** Microseconds, the clock of thresholds. */
   readonly now: () => number
+  /** A u32: first keys and numbers of a device come from it. */
+  readonly random: () => number
   /** Earliest first. */
   readonly deadlines: Deadline[]
   nextObject: number

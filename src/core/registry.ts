@@ -29,12 +29,22 @@ export interface CoreOptions {
   readonly classes?: readonly DriverClass[]
   /** Microseconds: the clock of the thresholds of events. Who brings one calls `expire` at `nextDue`. */
   readonly now?: () => number
+  /**
+   * A u32: the first keys of memory and queue pair numbers come from it. A core that several users share needs a
+   * source that none of them can predict. Default: always 0.
+   */
+  readonly random?: () => number
   /** Told of every throw that core has contained (attempt.ts). */
   readonly report?: (error: unknown) => void
 }
 
 /** A subsystem without devices. */
-export const createCore = ({ classes = coreClasses, now = () => 0, report = () => {} }: CoreOptions = {}): Core => ({
+export const createCore = ({
+  classes = coreClasses,
+  now = () => 0,
+  random = () => 0,
+  report = () => {},
+}: CoreOptions = {}): Core => ({
   devices: new Map(),
   descriptors: new Map(),
   classes: new Map(classes.map(line => [line.class.name, line])),
@@ -42,6 +52,7 @@ export const createCore = ({ classes = coreClasses, now = () => 0, report = () =
   clients: [],
   system: undefined,
   now,
+  random,
   report,
   deadlines: [],
   nextObject: 1,

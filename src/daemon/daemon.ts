@@ -20,6 +20,7 @@ import { createRingPool, type Mapping, type RingPool } from '../host/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memfd.ts'
 import { watch } from '../host/poll.ts'
 import type { ProcessHandle } from '../host/process.ts'
+import { secureRandom } from '../host/random.ts'
 import { accept, close, listen } from '../host/sockets.ts'
 import { ParkedPage } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
@@ -131,7 +132,11 @@ export const startDaemon = async ({
   const interfaces = config.link === 'memory' ? undefined : openInterfaces()
   const network = createNetwork(config, interfaces)
   const containment = createContainment(parts.log)
-  const core = createCore({ now: nowMicroseconds, report: error => containment.report('core', error) })
+  const core = createCore({
+    now: nowMicroseconds,
+    random: secureRandom,
+    report: error => containment.report('core', error),
+  })
   // Between devices of a memory link it is the loop itself that moves packets.
   const woken = config.link === 'memory' ? undefined : () => loopOrNone?.kick()
   const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }

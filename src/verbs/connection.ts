@@ -2,6 +2,7 @@
  * How connected queue pairs get from RESET to ready to send (IBA 10.3.1): what peers tell each other, what can be
  * chosen, and the three steps as arguments of `modify`. Which service takes which of it is the class's business.
  */
+import { secureRandom } from '../host/random.ts'
 import { AccessFlags, Mtu, QpState } from '../spec/enums.ts'
 import { addressing, type PathOptions, pathWords } from './address.ts'
 import { invalid } from './error.ts'
@@ -73,7 +74,7 @@ const mtuCode = (bytes: number): number => {
 }
 
 /** A first packet sequence number that nobody can guess from an earlier one. */
-export const firstPsn = (): number => Math.floor(Math.random() * 0x100_0000)
+export const firstPsn = (): number => secureRandom() >>> 8
 
 /** A queue pair that is made connected, with one call, to a peer that is there already (R7). */
 export interface PeerOptions<O extends ConnectOptions> {

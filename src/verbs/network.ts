@@ -18,6 +18,7 @@ import { identify } from '../drivers/rxe/identity.ts'
 import { Where } from '../drivers/rxe/posts.ts'
 import { createSocketPort, type SocketLink, useNativeCrc } from '../drivers/rxe/socket-ports.ts'
 import { nowMicroseconds } from '../host/clock.ts'
+import { secureRandom } from '../host/random.ts'
 import { parseFaults } from '../phy/fault-spec.ts'
 import { type FaultPort, withFaults } from '../phy/faults.ts'
 import { createMemorySwitch, memorySwitchBytes, type Path } from '../phy/memory.ts'
@@ -52,6 +53,11 @@ export interface NetworkOptions {
    * disturbs them, or always as 'packets'. What programs see is the same.
    */
   readonly path?: Path
+  /**
+   * Integers from 0 to 2^32 - 1, from which the first keys of memory and numbers of queue pairs come. Default: the
+   * system's generator, so that nobody foresees them; one of your own makes them repeatable.
+   */
+  readonly random?: () => number
 }
 
 export interface Attached {
@@ -214,14 +220,15 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
   return { drive, kick, touch, mindTimes, pause, stop: disarm }
 }
 
-const networkWords: Words<NetworkOptions> = { fault: true, link: true, path: true }
+const networkWords: Words<NetworkOptions> = { fault: true, link: true, path: true, random: true }
 
 export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkOptions('createNetwork', 'options', options, networkWords)
-  const { fault = '', link = 'memory', path = 'direct' } = options
+  const { fault = '', link = 'memory', path = 'direct', random = secureRandom } = options
   checkChoice('createNetwork', 'link', link, links)
   checkChoice('createNetwork', 'path', path, paths)
-  const core = createCore({ now: nowMicroseconds })
+  checkFunction('createNetwork', 'random', random)
+  const core = createCore({ now: nowMicroseconds, random })
   const memory =
     link === 'memory'
       ? createMemorySwitch({ arena: plainArena(memorySwitchBytes()), sealing: 'demand', path })

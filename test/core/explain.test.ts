@@ -19,7 +19,7 @@ const AT = 0x7f01_0000_1000n
 
 /** A region of 4096 bytes at AT that a peer may read, and windows of both types. */
 const setUp = () => {
-  const table = createMemoryTable()
+  const table = createMemoryTable(() => 0)
   const region = addRegion(table, PD, 0x1000n, AT, 4096, LOCAL_WRITE | REMOTE_READ | MW_BIND, noMemory)
   const key = table.key[region]
   const [window1, window2] = [addWindow(table, PD, TYPE_1), addWindow(table, PD, TYPE_2)]

@@ -109,7 +109,7 @@ test('resolve agrees with arithmetic on big integers', () => {
       fc.nat(15),
       (iova, far, length, size, step, has, asks) => {
         fc.pre(iova + BigInt(length) < 2n ** 64n)
-        const table = createMemoryTable()
+        const table = createMemoryTable(() => 0)
         const start = 0xffff_fff0n
         const row = addRegion(table, 3, start, iova, length, has, noMemory)
         const edges = [iova, iova + BigInt(length) - BigInt(size), far].map(
@@ -144,7 +144,7 @@ test('what was found once is found again as long as it is there and granted, and
   )
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60, size: 'max' }), steps => {
-      const table = createMemoryTable()
+      const table = createMemoryTable(() => 0)
       const space = createLocalSpace()
       const buffers = [0, 1].map(() => new Uint8Array(SIZE))
       const starts = buffers.map(buffer => space.add(buffer))
@@ -185,7 +185,7 @@ test('what was found once is found again as long as it is there and granted, and
 })
 
 test('the buffer of a region that is gone, or lies elsewhere, is held by nobody', () => {
-  const table = createMemoryTable()
+  const table = createMemoryTable(() => 0)
   const space = createLocalSpace()
   const [one, two] = [0, 1].map(() => BigInt(space.add(new Uint8Array(64))))
   const row = addRegion(table, 1, one, one, 64, 0, space)
@@ -203,7 +203,7 @@ test('the buffer of a region that is gone, or lies elsewhere, is held by nobody'
 })
 
 test('a freed key names nothing for as long as keys last: no key comes again in 70,000 registrations, live ones beside', () => {
-  const table = createMemoryTable()
+  const table = createMemoryTable(() => 0)
   const kept = [1, 2, 3].map(() => addRegion(table, 1, 0n, 0n, 1, 0, noMemory))
   const seen = new Set<number>()
   for (let i = 0; i < 70_000; i++) {
@@ -222,7 +222,7 @@ test('a freed key names nothing for as long as keys last: no key comes again in 
 })
 
 test('after all indices were used they come again in turn, live ones left out, with another key byte', () => {
-  const table = createMemoryTable()
+  const table = createMemoryTable(() => 0)
   const live = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
   const old = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
   const oldKey = table.key[old]
@@ -240,7 +240,7 @@ test('after all indices were used they come again in turn, live ones left out, w
 })
 
 test('many regions: rows grow, every key finds its own', () => {
-  const table = createMemoryTable()
+  const table = createMemoryTable(() => 0)
   const rows = Array.from({ length: 1000 }, (_, i) => addRegion(table, i, BigInt(i), 0n, i, 1, noMemory))
   for (const [i, row] of rows.entries()) {
     assert.equal(findKey(table, table.key[row]), row)
@@ -249,4 +249,17 @@ test('many regions: rows grow, every key finds its own', () => {
   for (const row of rows) removeRegion(table, row)
   assert.equal(table.live, 0)
   assert.throws(() => removeRegion(table, rows[0]), /it is free/)
+})
+
+test('the first key and the key bytes come from the random source', () => {
+  const keysWith = (...numbers: number[]): number[] => {
+    const table = createMemoryTable(() => numbers.shift() ?? 0)
+    return [0, 1, 2].map(() => table.key[addRegion(table, 1, 0n, 0n, 1, 0, noMemory)])
+  }
+  const indices = (keys: readonly number[]): number[] => keys.map(key => key >>> 8)
+  const bytes = (keys: readonly number[]): number[] => keys.map(key => key & 0xff)
+  assert.deepEqual(indices(keysWith(0)), [1, 2, 3])
+  assert.deepEqual(indices(keysWith(0x1234)), [0x1235, 0x1236, 0x1237])
+  assert.notDeepEqual(bytes(keysWith(0, 1, 1)), bytes(keysWith(0, 2, 1)))
+  assert.notDeepEqual(bytes(keysWith(0, 1, 1)), bytes(keysWith(0, 1, 2)))
 })

@@ -31,7 +31,7 @@ const LO = 0xffff_f000
 
 /** A region of 8192 bytes at HI:LO, which crosses 4 GiB, and a window. */
 const setUp = (type: number, access: number = REGION_ACCESS) => {
-  const table = createMemoryTable()
+  const table = createMemoryTable(() => 0)
   const region = addRegion(table, PD, 0x1234_5000n, (BigInt(HI) << 32n) | BigInt(LO), 8192, access, noMemory)
   const window = addWindow(table, PD, type)
   const lkey = table.key[region]
@@ -256,7 +256,7 @@ test('whatever is bound, invalidated and freed, counts and spaces come out right
   const step = fc.record({ act: fc.nat(5), a: fc.nat(3), b: fc.nat(3), length: fc.nat(200), qp: fc.nat(2) })
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), steps => {
-      const table = createMemoryTable()
+      const table = createMemoryTable(() => 0)
       const regions = [0, 1, 2, 3].map(() => addRegion(table, PD, 0n, 0n, 100, REGION_ACCESS, noMemory))
       const windows = [TYPE_1, TYPE_2, TYPE_1, TYPE_2].map(type => addWindow(table, PD, type))
       for (const { act, a, b, length, qp } of steps) {

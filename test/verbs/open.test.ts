@@ -28,6 +28,20 @@ for (const link of ['dgram', 'udp', 'udp-plain'] as const)
     await closeAll(a, b)
   })
 
+test("first keys and numbers: unforeseeable, and repeatable with a source of random numbers of one's own", async () => {
+  const firstOf = async (random?: () => number): Promise<string> => {
+    const { pd, qp, device } = end(await open({ network: createNetwork(random ? { random } : {}) }))
+    const text = `${pd.register(new Uint8Array(8)).rkey} ${qp.qpn}`
+    await device.close()
+    return text
+  }
+  assert.equal(await firstOf(() => 7), await firstOf(() => 7))
+  const seen = new Set<string>()
+  for (let i = 0; i < 3; i++) seen.add(await firstOf())
+  assert.equal(seen.size, 3)
+  assert.throws(() => createNetwork({ random: 7 as never }), /random/)
+})
+
 test('what cannot be opened is refused with a sentence', async t => {
   const network = createNetwork()
   const device = await open({ network, name: 'one' })

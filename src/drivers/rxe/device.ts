@@ -146,7 +146,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     identity,
     port,
     cqs: createSlots(),
-    qpns: createNumbers(FIRST_QPN),
+    qpns: createNumbers(FIRST_QPN, core.random()),
     srqs: createSlots(),
     srqns: createNumbers(FIRST_SRQN),
     domains: new Map(),

@@ -135,7 +135,7 @@ export interface Numbers {
   count(): number
 }
 
-/** QPs 0 and 1 are the management QPs; rxe's first is 17, its first SRQ 0x20001. */
+/** QPs 0 and 1 are the management QPs; rxe's lowest is 17, its first SRQ 0x20001. */
 export const FIRST_QPN = 17
 export const FIRST_SRQN = 0x20001
 const LAST = 0xfffffe
@@ -146,31 +146,40 @@ const PAGE = 1 << PAGE_BITS
 
 /**
  * Numbers are given out in turn, so that one that was freed lately names nobody: late packets of an old connection go
- * nowhere. A directory of pages says what each means, four bytes a number; a page goes with its last number.
+ * nowhere. `offset`, a u32, chooses the first one. A directory of pages says what each means, four bytes
+ * a number; a page goes with its last number.
  */
-export const createNumbers = (first: number): Numbers => {
-  /** By number: row + 2; 1 for one that is taken and means no row yet, 0 for a free one. */
+export const createNumbers = (first: number, offset = 0): Numbers => {
+  /** By place: row + 2; 1 for a number that is taken and means no row yet, 0 for a free one. */
   const pages: (Int32Array | undefined)[] = []
   const uses: number[] = []
-  let next = first
+  const start = first + (offset % (LAST - first + 1))
+  /** Places of numbers in turn begin with a page, so that the directory is short wherever the turn begins. */
+  const base = (first + PAGE - 1) & -PAGE
+  let next = start
   let count = 0
-  const entry = (number: number): number => pages[number >>> PAGE_BITS]?.[number & (PAGE - 1)] ?? 0
+  const placeOf = (number: number): number => {
+    if (number < first) return number
+    return number > LAST ? -1 : base + ((number - start) & 0xffffff)
+  }
+  const entry = (place: number): number => pages[place >>> PAGE_BITS]?.[place & (PAGE - 1)] ?? 0
   const set = (number: number, value: number): void => {
-    const page = number >>> PAGE_BITS
-    const change = +(value !== 0) - +(entry(number) !== 0)
+    const place = placeOf(number)
+    const page = place >>> PAGE_BITS
+    const change = +(value !== 0) - +(entry(place) !== 0)
     pages[page] ??= new Int32Array(PAGE)
-    pages[page][number & (PAGE - 1)] = value
+    pages[page][place & (PAGE - 1)] = value
     uses[page] = (uses[page] ?? 0) + change
     count += change
     // The page of the next number stays, it would be made again at once.
-    if (uses[page] === 0 && page !== next >>> PAGE_BITS) pages[page] = undefined
+    if (uses[page] === 0 && page !== placeOf(next) >>> PAGE_BITS) pages[page] = undefined
   }
   const advance = (): void => {
     next = next === LAST ? first : next + 1
   }
   return {
     take() {
-      while (entry(next) !== 0) advance()
+      while (entry(placeOf(next)) !== 0) advance()
       const number = next
       advance()
       set(number, 1)
@@ -179,8 +188,9 @@ export const createNumbers = (first: number): Numbers => {
     bind: (number, row) => set(number, row + 2),
     free: number => set(number, 0),
     rowOf: number => {
-      const page = pages[number >>> PAGE_BITS]
-      return page === undefined ? -1 : Math.max(page[number & (PAGE - 1)] - 2, -1)
+      const place = placeOf(number)
+      const page = pages[place >>> PAGE_BITS]
+      return page === undefined ? -1 : Math.max(page[place & (PAGE - 1)] - 2, -1)
     },
     count: () => count,
   }

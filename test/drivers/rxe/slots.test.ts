@@ -61,3 +61,15 @@ test('QP numbers: from 17 on, in turn, none twice while it lives, 24 bits', () =
   assert.equal(numbers.take(), 17)
   assert.equal(numbers.take(), 19, '18 lives')
 })
+
+test('QP numbers begin where the random offset says, and go once around with any', () => {
+  const first = (offset: number): number => createNumbers(FIRST_QPN, offset).take()
+  assert.equal(first(1000), 1017)
+  assert.equal(first(0xffff_ffff), 17 + (0xffff_ffff % (0xfffffe - 17 + 1)))
+  const numbers = createNumbers(FIRST_QPN, 0xfffffe - 17)
+  const row = numbers.take()
+  numbers.bind(row, 3)
+  assert.deepEqual([row, numbers.take(), numbers.rowOf(0xfffffe)], [0xfffffe, 17, 3])
+  numbers.bind(1, 4)
+  assert.equal(numbers.rowOf(1), 4, 'the queue pair of the general services keeps its number')
+})
