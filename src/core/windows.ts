@@ -145,15 +145,20 @@ const unbindAs = (table: MemoryTable, row: number, key: number): boolean => {
   return true
 }
 
+/** What comes of `invalidateWindow`: done; nothing that can be invalidated; bound to another queue pair. */
+export const Invalidated = { DONE: 0, NOTHING: 1, FOREIGN: 2 } as const
+export type Invalidated = (typeof Invalidated)[keyof typeof Invalidated]
+
 /**
  * Revokes `key` for queue pair `qp` of protection domain `pd`: by a LOCAL_INV request or a peer's SEND with invalidate.
- * False if it is not a window of type 2 that is bound to this queue pair: type 1 cannot be invalidated (o10-37.2.26),
+ * Only a window of type 2 that is bound to this queue pair can be revoked: type 1 cannot be invalidated (o10-37.2.26),
  * nor can regions, which here are all made by registration calls (10.6.5: only those made by work requests can).
  */
-export const invalidateWindow = (table: MemoryTable, pd: number, qp: number, key: number): boolean => {
+export const invalidateWindow = (table: MemoryTable, pd: number, qp: number, key: number): Invalidated => {
   const row = findKey(table, key)
-  if (row < 0 || table.kind[row] !== KeyKind.WINDOW_2 || table.pd[row] !== pd) return false
-  if (table.bound[row] < 0 || table.qp[row] !== qp) return false
+  if (row < 0 || table.kind[row] !== KeyKind.WINDOW_2 || table.pd[row] !== pd) return Invalidated.NOTHING
+  if (table.bound[row] < 0) return Invalidated.NOTHING
+  if (table.qp[row] !== qp) return Invalidated.FOREIGN
   unbindWindow(table, row)
-  return true
+  return Invalidated.DONE
 }

@@ -56,7 +56,7 @@ export const completeSend = (s: EngineState, row: number, request: number, statu
   c[ID_LO] = p[wr + Send.ID_LO]
   c[ID_HI] = p[wr + Send.ID_HI]
   c[STATUS] = status
-  c[OPCODE] = status === SUCCESS ? completionOpcode[p[wr + Send.OPCODE]] : 0
+  c[OPCODE] = completionOpcode[p[wr + Send.OPCODE]]
   c[BYTES] = status === SUCCESS ? p[wr + Send.LENGTH] : 0
   c[IMM] = 0
   c[SRC_QPN] = 0
@@ -117,8 +117,9 @@ export const completeReceive = (
   c[BYTES] = good ? bytes : 0
   c[IMM] = good ? imm : 0
   c[SRC_QPN] = s.rows[row * WORDS + DEST_QPN]
-  c[SL] = s.rows[row * WORDS + SERVICE] === Service.UD ? s.rows[row * WORDS + Row.SL] : 0
-  c[FLAGS] = good ? flags | GRH : 0
+  const isDatagram = s.rows[row * WORDS + SERVICE] === Service.UD
+  c[SL] = isDatagram ? s.rows[row * WORDS + Row.SL] : 0
+  c[FLAGS] = good ? (isDatagram ? flags | GRH : flags) : 0
   c[VENDOR] = code
   push(s, row, RECV_CQ, solicited || !good)
 }

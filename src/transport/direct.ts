@@ -33,7 +33,7 @@ import { onAcknowledge } from './completer.ts'
 import { drained, endOldest } from './completing.ts'
 import { putHead, sharedOf } from './heads.ts'
 import { beginWrite, takeSend, takeWrite } from './messages.ts'
-import { flushMoves, gather, Moved, MoveKind, scatter } from './moves.ts'
+import { gather, Moved, MoveKind, scatter } from './moves.ts'
 import { lastOf, onlyOf, operationOf } from './operations.ts'
 import { ACK_BYTES, AETH_BYTES, BTH_BYTES, countBack, countMessage, countThere } from './partners.ts'
 import { PSN_MASK, psnAdd, psnDistance } from './psn.ts'
@@ -73,7 +73,6 @@ export const handOver = (s: EngineState, row: number, request: number, now: numb
   const t = s.partnerState as EngineState
   const other = s.partnerRow
   const kind = s.pool[request + KIND]
-  if (t.moveArena !== undefined) flushMoves(t)
   t.rows[other * WORDS + RESPONDER] &= ~(NAK_SENT | NAK_DUE)
   if (t.rows[other * WORDS + STATE] === RTR) communicationEstablished(t, other)
   if (kind > READ) return handAsking(s, row, request, now)

@@ -176,6 +176,7 @@ const create = (s: EngineState, init: QpInit): number => {
   w[base + SERVICE] = init.service
   w[base + Row.QPN] = init.qpn
   w[base + Row.PD] = init.pd
+  w[base + Row.RECV_PD] = init.recvPd ?? init.pd
   w[base + Row.SEND_CQ] = init.sendCq
   w[base + Row.RECV_CQ] = init.recvCq
   w[base + Row.SHAPE] = shape

@@ -15,7 +15,7 @@ const { WORDS, QPN, PD, HEAD, RD_OUT } = Row
 const { STATUS, DONE, WR } = Request
 const { LOCAL_INV } = WrOpcode.values
 const { FENCE } = SendFlags.values
-const { LOC_QP_OP_ERR, MW_BIND_ERR } = WcStatus.values
+const { SUCCESS, MW_BIND_ERR } = WcStatus.values
 
 /**
  * Whether a fence holds a local request up: a bind waits for READs and atomics like any request, an invalidation for
@@ -36,17 +36,21 @@ export const doLocal = (s: EngineState, row: number, request: number): boolean =
   const { memory } = s.env
   const base = row * WORDS
   const wr = request + WR
+  const pd = s.rows[base + PD]
+  const qp = s.rows[base + QPN]
   const isInvalidate = p[wr + Send.OPCODE] === LOCAL_INV
-  const done = isInvalidate
-    ? memory.invalidate(s.rows[base + PD], s.rows[base + QPN], p[wr + Send.IMM])
-    : memory.bindWindow(s.rows[base + PD], s.rows[base + QPN], p, wr)
-  if (done) p[request + DONE] = 1
-  else if (isInvalidate)
-    p[request + STATUS] = keepCause(s, row, LOC_QP_OP_ERR, because('LOCAL_INVALIDATE', { key: p[wr + Send.IMM] }))
-  else {
-    const why =
-      memory.explainBind?.(s.rows[base + PD], p, wr) ?? because('BIND_REFUSED', { key: p[wr + BindMw.WINDOW] })
-    p[request + STATUS] = keepCause(s, row, MW_BIND_ERR, why)
+  const status = isInvalidate
+    ? memory.invalidate(pd, qp, p[wr + Send.IMM])
+    : memory.bindWindow(pd, qp, p, wr)
+      ? SUCCESS
+      : MW_BIND_ERR
+  if (status === SUCCESS) {
+    p[request + DONE] = 1
+    return true
   }
-  return done
+  const why = isInvalidate
+    ? because('LOCAL_INVALIDATE', { key: p[wr + Send.IMM] })
+    : (memory.explainBind?.(pd, p, wr) ?? because('BIND_REFUSED', { key: p[wr + BindMw.WINDOW] }))
+  p[request + STATUS] = keepCause(s, row, status, why)
+  return false
 }

@@ -133,11 +133,10 @@ export const takeSend = (
   if (ends) {
     flushMoves(s)
     if (isOver(w, base)) return 0
-    if ((flags & OP_INV) !== 0 && !s.env.memory.invalidate(w[base + PD], w[base + QPN], value)) {
-      // the data is there but the key could not be revoked: acknowledged, then in error (class J, as Linux does)
-      taken(s, row, packets, true)
+    if ((flags & OP_INV) !== 0 && s.env.memory.invalidate(w[base + PD], w[base + QPN], value) !== SUCCESS) {
+      // class J (9.9.6.3): neither an ACK nor a NAK, so the requester completes with RETRY_EXC_ERR
       failReceive(s, row, REM_INV_REQ_ERR, because('NOT_INVALIDATED', { key: value }))
-      return packets
+      return 0
     }
     deliver(s, row, flags, value, solicited, RECV)
   }
@@ -208,7 +207,7 @@ export const takeWrite = (
     const psn = w[base + EXPECTED]
     const msn = w[base + MSN]
     const why = now
-      ? putNow(s, row, key, REMOTE_WRITE, hi, lo, arena, at, bytes)
+      ? putNow(s, row, MoveKind.WRITE, key, REMOTE_WRITE, hi, lo, arena, at, bytes)
       : putPieces(s, row, MoveKind.WRITE, key, REMOTE_WRITE, hi, lo, arena, at, chunk, stride, packets, psn, msn)
     if (!wroteWrite(s, row, why, bytes)) return 0
   }

@@ -13,7 +13,7 @@ import { noteFault, noteRefusedKey } from './causes.ts'
 import { type EngineState, Move, Request, Row } from './state.ts'
 import { Access, Send, Sge } from './types.ts'
 
-const { PD, QPN, WORDS } = Row
+const { PD, RECV_PD, QPN, WORDS } = Row
 const { WR } = Request
 const { ROW, KIND, KEY, ACCESS, HI, LO, AT, CHUNK, STRIDE, PIECES, TOTAL, CLOSED, PSN, MSN } = Move
 const MOVE_PD = Move.PD
@@ -28,6 +28,10 @@ const { OK, NO_REGION, FAULT } = Moved
 
 /** Whose data a move carries. */
 export const MoveKind = { WRITE: 1, RECEIVE: 2, READ_RESPONSE: 3 } as const
+
+/** The protection domain in which the keys of such a move are looked up. */
+const domainOf = (s: EngineState, row: number, kind: number): number =>
+  s.rows[row * WORDS + (kind === MoveKind.RECEIVE ? RECV_PD : PD)]
 
 /** `Memory.resolve` says no: notes why. */
 const noRegion = (
@@ -213,7 +217,7 @@ export const putPieces = (
     }
     flushMoves(s)
   }
-  const pd = s.rows[row * WORDS + PD]
+  const pd = domainOf(s, row, kind)
   const qp = s.rows[row * WORDS + QPN]
   if (s.env.memory.resolve(pd, key, hi, lo, length, access, qp) < 0)
     return noRegion(s, pd, key, hi, lo, length, access, qp)
@@ -240,6 +244,7 @@ export const putPieces = (
 export const putNow = (
   s: EngineState,
   row: number,
+  kind: number,
   key: number,
   access: number,
   hi: number,
@@ -250,9 +255,8 @@ export const putNow = (
 ): number => {
   if (s.moveArena !== undefined) flushMoves(s)
   const memory = s.env.memory
-  const base = row * WORDS
-  const pd = s.rows[base + PD]
-  const qp = s.rows[base + QPN]
+  const pd = domainOf(s, row, kind)
+  const qp = s.rows[row * WORDS + QPN]
   const region = memory.resolve(pd, key, hi, lo, length, access, qp)
   if (region < 0) return noRegion(s, pd, key, hi, lo, length, access, qp)
   if (memory.write(region, hi, lo, from, at, length, length, length) === 0) return OK
@@ -350,7 +354,7 @@ export const scatter = (
     const n = size - skip < left ? size - skip : left
     skip = 0
     const why = now
-      ? putNow(s, row, p[e + SGE_KEY], LOCAL_WRITE, hi, lo, from, source, n)
+      ? putNow(s, row, kind, p[e + SGE_KEY], LOCAL_WRITE, hi, lo, from, source, n)
       : put(s, row, kind, p[e + SGE_KEY], LOCAL_WRITE, hi, lo, from, source, n, psn, msn)
     if (why !== OK) return why
     source += n

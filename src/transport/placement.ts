@@ -14,7 +14,7 @@ import type { Arena } from '../wire/arena.ts'
 import * as ext from '../wire/extensions.ts'
 import { ATOMIC_WRITE_BYTES } from './asking.ts'
 import { addressOf, noteRefusedKey, takeCause } from './causes.ts'
-import { flushMoves, Moved, putNow } from './moves.ts'
+import { flushMoves, Moved, MoveKind, putNow } from './moves.ts'
 import { Refusal, refuse, refuseInvalid } from './refusals.ts'
 import { answerWith, claimResource } from './resources.ts'
 import { type EngineState, Resource, Row } from './state.ts'
@@ -114,7 +114,8 @@ export const onAtomicWrite = (
   const resource = claimResource(s, row)
   if (resource === 0) return
   const hi = ext.rethVaHi(view, reth)
-  const why = putNow(s, row, ext.rethRkey(view, reth), Access.REMOTE_WRITE, hi, lo, arena, from, length)
+  const key = ext.rethRkey(view, reth)
+  const why = putNow(s, row, MoveKind.WRITE, key, Access.REMOTE_WRITE, hi, lo, arena, from, length)
   if (why !== Moved.OK) {
     s.pool[resource + Resource.KIND] = NONE
     refuse(s, row, why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))

@@ -19,7 +19,7 @@ import { putDatagramHeader } from './datagram.ts'
 import { handOver } from './direct.ts'
 import { putHead, sharedOf } from './heads.ts'
 import { doLocal, isLocalFenced } from './local.ts'
-import { gather, Moved } from './moves.ts'
+import { flushMoves, gather, Moved } from './moves.ts'
 import { firstOf, lastOf, middleOf, onlyOf, operationOf, plainBytes } from './operations.ts'
 import { findPartner, isDirect, settleCounts } from './partners.ts'
 import { PSN_HALF, PSN_MASK, psnDistance } from './psn.ts'
@@ -63,7 +63,11 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
   openShare(s, row, now)
   const met = s.env.neighbour !== undefined && findPartner(s, row)
   let answer: number = Turn.DONE
-  if (met) handWhole(s, row)
+  if (met) {
+    // what was put off there is done first: it may fail, and then the partner owes a NAK and must be told by packets
+    flushMoves(s.partnerState as EngineState)
+    handWhole(s, row)
+  }
   for (;;) {
     const w = s.rows
     const state = w[base + STATE]

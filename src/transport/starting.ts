@@ -112,10 +112,11 @@ const check = (s: EngineState, row: number, request: number): number => {
   } else if (p[wr + LENGTH] > MAX_MESSAGE_BYTES) return fail(s, row, wr, LOC_LEN_ERR, because('MESSAGE_TOO_LONG', {}))
   if (kind >= ATOMIC && p[wr + LENGTH] !== ATOMIC_WRITE_BYTES)
     return fail(s, row, wr, LOC_LEN_ERR, because('ATOMIC_LENGTH', { length: p[wr + LENGTH] }))
+  // READs and atomics are checked when the response is placed, as adapters do: what the peer refuses comes first
+  if (inline || kind === READ || kind === ATOMIC) return 0
   // a request of one packet and one element is checked when its payload is read; others must not be found wrong half
   // way
-  if (inline || (kind < READ && count <= 1 && p[wr + LENGTH] <= s.rows[base + MTU])) return 0
-  const access = kind >= READ && kind !== ATOMIC_WRITE ? Access.LOCAL_WRITE : Access.LOCAL_READ
-  if (checkElements(s, row, wr + Send.SGE, count, access) === Moved.OK) return 0
+  if (kind < READ && count <= 1 && p[wr + LENGTH] <= s.rows[base + MTU]) return 0
+  if (checkElements(s, row, wr + Send.SGE, count, Access.LOCAL_READ) === Moved.OK) return 0
   return keepCause(s, row, LOC_PROT_ERR, takeCause(s))
 }

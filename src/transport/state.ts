@@ -24,8 +24,10 @@ export const Row = {
   RECV_CQ: 4,
   /** What it was made with, see shape.ts. */
   SHAPE: 5,
+  /** Protection domain of the memory that receive requests name: that of a shared queue may be another than PD. */
+  RECV_PD: 6,
   /** Attributes, up to REQUESTER. */
-  ATTRIBUTES: 6,
+  ATTRIBUTES: 7,
   MTU: 7,
   DEST_QPN: 8,
   FLOW: 9,

@@ -247,10 +247,10 @@ export interface Memory {
   /** Why `bindWindow` answers false; as `explain`. */
   explainBind?(pd: number, words: Uint32Array, at: number): Cause | undefined
   /**
-   * LOCAL_INV, or a peer's SEND with invalidate: revokes `key` of `pd`. False if it is no window that is bound to queue
-   * pair `qp` and may be invalidated this way.
+   * LOCAL_INV, or a peer's SEND with invalidate: revokes `key` of `pd`, a window that is bound to queue pair `qp` and
+   * may be invalidated this way. Returns 0, or the ibv_wc_status with which a LOCAL_INV of this key ends.
    */
-  invalidate(pd: number, qp: number, key: number): boolean
+  invalidate(pd: number, qp: number, key: number): number
 }
 
 export interface Completions {
@@ -372,6 +372,8 @@ export interface QpInit {
   readonly maxRecvSge: number
   /** Its receive requests come from a queue that others use too: what it has not taken is not its to flush. */
   readonly sharedReceive?: boolean
+  /** Protection domain of the memory that its receive requests name; absent: `pd`. */
+  readonly recvPd?: number | undefined
   /** Every send completes visibly, signaled or not. */
   readonly signalAll: boolean
 }

@@ -234,6 +234,6 @@ const findReceive = (s: EngineState, length: number): Arena | undefined => {
   const p = t.pool
   if (p[receive + Receive.SGES] !== 1 || p[receive + Receive.LENGTH] < length) return undefined
   const sge = receive + Receive.SGE
-  const pd = t.rows[there + PD]
+  const pd = t.rows[there + Row.RECV_PD]
   return t.env.memory.find?.(pd, p[sge + LKEY], p[sge + HI], p[sge + LO], length, LOCAL_WRITE, s.place)
 }

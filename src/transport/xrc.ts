@@ -11,7 +11,7 @@ import { settle } from './moves.ts'
 import { recvBlock } from './shape.ts'
 import { type EngineState, giveBlock, Row } from './state.ts'
 
-const { WORDS, ALIVE, SERVICE, PD, RECV_CQ, RECEIVE, SRQN } = Row
+const { WORDS, ALIVE, SERVICE, PD, RECV_PD, RECV_CQ, RECEIVE, SRQN } = Row
 const BEGINS = OP_START | OP_READ | OP_ATOMIC | OP_FLUSH | OP_ATOMIC_WRITE
 const GONE = -1
 
@@ -26,6 +26,7 @@ export const nameQueue = (s: EngineState, row: number, srqn: number, flags: numb
   if (!s.env.work.selectShared?.(row, srqn, s.shared)) return false
   w[base + SRQN] = srqn
   w[base + PD] = s.shared[0]
+  w[base + RECV_PD] = s.shared[0]
   w[base + RECV_CQ] = s.shared[1]
   return true
 }

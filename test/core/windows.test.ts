@@ -11,6 +11,7 @@ import {
   addWindow,
   type Bind,
   bindWindow,
+  Invalidated,
   invalidateWindow,
   removeRegion,
   removeWindow,
@@ -23,6 +24,7 @@ import { bench, errnoOf } from './fixture.ts'
 const { pd: Pd, mr: Mr, mw: Mw } = Classes
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND, ZERO_BASED, FLUSH_GLOBAL } = AccessFlags.values
 const { TYPE_1, TYPE_2 } = MwType.values
+const { DONE, NOTHING, FOREIGN } = Invalidated
 const REGION_ACCESS = LOCAL_WRITE | MW_BIND
 const PD = 7
 const QP = 17
@@ -145,16 +147,16 @@ test('zero-based windows: type 2 only (o10-36.2.2), addresses count from the fir
 test('invalidation: type 2 that is bound to this queue pair, nothing else (o10-37.2.26)', () => {
   const one = setUp(TYPE_1)
   one.bind()
-  assert.equal(invalidateWindow(one.table, PD, QP, one.table.key[one.window]), false)
-  assert.equal(invalidateWindow(one.table, PD, QP, one.lkey), false, 'a region that was registered by a call')
+  assert.equal(invalidateWindow(one.table, PD, QP, one.table.key[one.window]), NOTHING)
+  assert.equal(invalidateWindow(one.table, PD, QP, one.lkey), NOTHING, 'a region that was registered by a call')
   const { bind, reach, table, window, region } = setUp(TYPE_2)
-  assert.equal(invalidateWindow(table, PD, QP, table.key[window]), false, 'it is free')
+  assert.equal(invalidateWindow(table, PD, QP, table.key[window]), NOTHING, 'it is free')
   bind()
-  assert.equal(invalidateWindow(table, PD, QP + 1, table.key[window]), false)
-  assert.equal(invalidateWindow(table, PD + 1, QP, table.key[window]), false)
-  assert.equal(invalidateWindow(table, PD, QP, table.key[window] ^ 1), false)
+  assert.equal(invalidateWindow(table, PD, QP + 1, table.key[window]), FOREIGN)
+  assert.equal(invalidateWindow(table, PD + 1, QP, table.key[window]), NOTHING)
+  assert.equal(invalidateWindow(table, PD, QP, table.key[window] ^ 1), NOTHING)
   assert.equal(reach(LO + 100, 50), true)
-  assert.equal(invalidateWindow(table, PD, QP, table.key[window]), true)
+  assert.equal(invalidateWindow(table, PD, QP, table.key[window]), DONE)
   assert.equal(reach(LO + 100, 50), false)
   assert.equal(table.bound[region], 0)
   assert.equal(bind({ key: 0x77 }), true, 'free again')
@@ -218,7 +220,7 @@ test('class mw: allocation, query, and a region that is busy while windows are b
   )
   assert.equal(
     errnoOf(() => invokeNow(context, Mr, 'destroy', mr.object!, {}, caller)),
-    'EINVAL',
+    'EBUSY',
   )
   invokeNow(context, Mw, 'destroy', mw.object!, {}, caller)
   assert.equal(

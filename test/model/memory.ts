@@ -5,6 +5,7 @@
  * it is. Nothing here knows queue pairs or the model.
  */
 import assert from 'node:assert/strict'
+import { WcStatus } from '../../src/spec/work.ts'
 import { Access, BindMw, type Memory } from '../../src/transport/types.ts'
 import type { Arena } from '../../src/wire/arena.ts'
 
@@ -125,10 +126,10 @@ export const createMemory = (size: number, watcher: Watcher) => {
     },
     invalidate(pd, _qp, key) {
       const region = windowOf(pd, key, true)
-      if (region === undefined) return false
+      if (region === undefined) return WcStatus.values.LOC_QP_OP_ERR
       region.live = false
       watcher.invalidated(region)
-      return true
+      return 0
     },
   }
   const add = (region: Region): Region => {

@@ -182,13 +182,13 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
     query: { does: (_asked, { key }) => ({ lkey: key }) },
     modify: {
       refuse: ({ args, opening }, mr) =>
-        (args.pd === undefined && args.access === undefined) || boundTo(opening, mr) > 0 ? 'EINVAL' : undefined,
+        args.pd === undefined && args.access === undefined ? 'EINVAL' : boundTo(opening, mr) > 0 ? 'EBUSY' : undefined,
       does({ named: { pd } }, mr) {
         if (pd !== undefined) mr.parents = [pd]
         return { lkey: mr.key }
       },
     },
-    destroy: { refuse: ({ opening }, mr) => (boundTo(opening, mr) > 0 ? 'EINVAL' : undefined) },
+    destroy: { refuse: ({ opening }, mr) => (boundTo(opening, mr) > 0 ? 'EBUSY' : undefined) },
   },
   mw: { create: {}, destroy: {} },
   ah: {

@@ -5,6 +5,7 @@
 import type { CauseName } from '../../src/spec/causes.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { Service } from '../../src/spec/services.ts'
+import { WcStatus } from '../../src/spec/work.ts'
 import { createEngine, type Engine } from '../../src/transport/engine.ts'
 import {
   BindMw,
@@ -209,10 +210,10 @@ export const createNode = (options: NodeOptions = {}) => {
     },
     invalidate(pd, _qp, key) {
       const index = regions.findIndex(r => r.key === key && r.pd === pd)
-      if (index < 0) return false
+      if (index < 0) return WcStatus.values.LOC_QP_OP_ERR
       invalidated.push(key)
       regions.splice(index, 1)
-      return true
+      return 0
     },
   }
 

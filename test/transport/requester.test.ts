@@ -217,7 +217,6 @@ describe('a local mistake', () => {
       { opcode: WRITE, sges: [{ at: 0x1_f000, length: 4097 }] },
       'LOC_PROT',
     ],
-    ['a READ into a wrong key', { opcode: READ, sges: [{ at: 0, length: 4, key: 0xbad }] }, 'LOC_PROT'],
     ['an atomic of four bytes', { opcode: FAA, ...sge(0, 4) }, 'LOC_LEN'],
     ['more than 2 GiB', { opcode: SEND, sges: [sge(0, 0x8000_0000).sges[0], sge(0, 1).sges[0]] }, 'LOC_LEN'],
     ['an unknown opcode', { opcode: 77 }, 'LOC_QP_OP'],
@@ -237,6 +236,22 @@ describe('a local mistake', () => {
       assert.deepEqual(t.completions(), ['1 ok', `2 ${status}`, '3 FLUSH'])
       assert.equal(t.state, ERR)
     })
+  it('a READ or atomic into a wrong key is sent, and ends with its response, or as the peer says', () => {
+    for (const [opcode, answer, more] of [
+      [READ, 'READ_RESP_ONLY', { payload: 8 }],
+      [FAA, 'ATOMIC_ACK', {}],
+    ] as const)
+      for (const says of ['LOC_PROT', 'REM_ACCESS']) {
+        const t = startScript()
+        t.post(good(1), { id: 2, opcode, sges: [{ at: 0, length: 8, key: 0xbad }] }, good(3))
+        assert.equal(t.sent().length, 3)
+        t.response('ACKNOWLEDGE', 0)
+        assert.deepEqual(t.completions(), ['1 ok'])
+        if (says === 'LOC_PROT') t.response(answer, 1, more)
+        else t.response('ACKNOWLEDGE', 1, { syndrome: NAK.ACCESS })
+        assert.deepEqual(t.completions(), [`2 ${says}`, '3 FLUSH'])
+      }
+  })
   it('alone ends at once', () => {
     const t = startScript()
     t.post({ id: 2, opcode: SEND, sges: [{ at: 0, length: 4, key: 0xbad }], flags: 0 })

@@ -18,7 +18,7 @@ describe('a SEND', () => {
     assert.deepEqual(t.completions(), ['100 ok recv 5'])
     assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
     assert.deepEqual(inMemory(t, 0, 6), Uint8Array.of(1, 8, 15, 22, 29, 0))
-    assert.equal(t.node.cqes[0].flags, 1, 'GRH')
+    assert.equal(t.node.cqes[0].flags, 0, 'only datagrams have a GRH')
   })
   it('is not acknowledged unasked', () => {
     const t = start()
@@ -72,10 +72,13 @@ describe('a SEND', () => {
     assert.deepEqual(t.node.invalidated, [0x77])
     assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
   })
-  it('with invalidate of an unknown key is acknowledged, then the QP is in error', () => {
+  it('with invalidate of an unknown key is not acknowledged, and the QP is in error', () => {
     const t = start()
-    t.request('SEND_ONLY_INV', 0, { payload: 3, imm: 0x78, ackReq: true })
-    assertRefused(t, ['ACK@0 msn 1'], ['100 REM_INV_REQ', ...flushed(101, 107)])
+    t.request('SEND_ONLY', 0, { payload: 3, ackReq: true })
+    t.request('SEND_ONLY_INV', 1, { payload: 3, imm: 0x78, ackReq: true })
+    assertRefused(t, ['ACK@0 msn 1'], ['100 ok recv 3', '101 REM_INV_REQ', ...flushed(102, 107)])
+    t.request('SEND_ONLY_INV', 1, { payload: 3, imm: 0x78, ackReq: true })
+    assert.deepEqual(t.sent(), [], 'nor when it comes again')
   })
   it('longer than the buffer is an invalid request, and a local length error here', () => {
     const t = startScript()

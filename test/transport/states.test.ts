@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { Service } from '../../src/spec/services.ts'
+import { WcStatus } from '../../src/spec/work.ts'
 import { createEngine } from '../../src/transport/engine.ts'
 import { Send, type WorkSource } from '../../src/transport/types.ts'
 import { createRandom, joinNodes } from './link.ts'
@@ -216,7 +217,7 @@ describe('a hostile program', () => {
     vanished: () => false,
     fetchAdd: nothing,
     bindWindow: () => false,
-    invalidate: () => false,
+    invalidate: () => WcStatus.values.LOC_QP_OP_ERR,
   }
   const attributes = { destQpn: 1, rqPsn: 0, pathMtu: 256, maxDestRdAtomic: 1, minRnrTimer: 1, flow: 0, peer: 0 }
   const start = (work: WorkSource) => {

@@ -91,7 +91,8 @@ const baseOf = ({ iova }: Place, access: number): bigint => (access & ZERO_BASED
 
 const requireNoWindows = (method: string, table: MemoryTable, row: number): void => {
   const windows = table.bound[row]
-  if (windows > 0) refuse(method, `${windows} memory windows are bound to it: unbind them first`)
+  if (windows > 0)
+    throw new CallError('EBUSY', `mr.${method}: ${windows} memory windows are bound to it: unbind them first`)
 }
 
 const placeOf = (table: MemoryTable, row: number, iova: bigint): Place => ({

@@ -6,9 +6,18 @@
 import { explainBind, explainKey } from '../../core/explain.ts'
 import { copyBytes } from '../../core/local-space.ts'
 import { findGrant, findPlace, type MemoryTable, placeHi, placeLo, resolve } from '../../core/memory.ts'
-import { type Bind, bindWindow, invalidateWindow } from '../../core/windows.ts'
+import { type Bind, bindWindow, Invalidated, invalidateWindow } from '../../core/windows.ts'
 import { Errno } from '../../spec/errno.ts'
+import { WcStatus } from '../../spec/work.ts'
 import { BindMw, type Memory } from '../../transport/types.ts'
+
+/** With which status a LOCAL_INV ends, by `Invalidated`. */
+const { SUCCESS, LOC_QP_OP_ERR, MW_BIND_ERR } = WcStatus.values
+const INVALIDATION_STATUS = {
+  [Invalidated.DONE]: SUCCESS,
+  [Invalidated.NOTHING]: LOC_QP_OP_ERR,
+  [Invalidated.FOREIGN]: MW_BIND_ERR,
+} as const
 
 export const regionMemory = (table: MemoryTable): Memory => {
   const spaceOf = (region: number) => table.spaces[table.space[region]]
@@ -65,6 +74,6 @@ export const regionMemory = (table: MemoryTable): Memory => {
     vanished: () => errno === Errno.ESRCH,
     bindWindow: (pd, qp, words, at) => bindWindow(table, pd, qp, bindOf(words, at)),
     explainBind: (pd, words, at) => explainBind(table, pd, bindOf(words, at)),
-    invalidate: (pd, qp, key) => invalidateWindow(table, pd, qp, key),
+    invalidate: (pd, qp, key) => INVALIDATION_STATUS[invalidateWindow(table, pd, qp, key)],
   }
 }

@@ -177,6 +177,7 @@ export const qpClass = (
           maxSendSge: send.maxSge,
           maxRecvSge: receive.maxSge,
           sharedReceive: receive.shared,
+          recvPd: (srq as SrqObject | undefined)?.state.pd,
           signalAll,
         })
         device.qpns.bind(qpn, row)

@@ -130,6 +130,9 @@ export interface SendRequest {
 }
 
 export const Flag = { FENCE: 1, SIGNALED: 2, SOLICITED: 4, INLINE: 8 } as const
+/** Not in `Wr`: it carries no data. */
+const LOCAL_INV = 7
+
 export const Wr = { WRITE: 0, WRITE_IMM: 1, SEND: 2, SEND_IMM: 3, READ: 4, CAS: 5, FAA: 6, SEND_INV: 9 } as const
 
 const putSges = (view: DataView, at: number, sges: readonly Piece[]): void => {
@@ -151,7 +154,7 @@ export const writeSend = (ring: Mapped, request: SendRequest): void => {
   view.setBigUint64(at + SendWqe.WR_ID, id, true)
   view.setUint32(at + SendWqe.OPCODE, opcode, true)
   view.setUint32(at + SendWqe.FLAGS, inline ? flags | Flag.INLINE : flags, true)
-  view.setUint32(at + SendWqe.IMM, imm, opcode === Wr.SEND_INV)
+  view.setUint32(at + SendWqe.IMM, imm, opcode === Wr.SEND_INV || opcode === LOCAL_INV)
   view.setBigUint64(at + SendWqe.REMOTE, BigInt(remote), true)
   if (request.to) {
     view.setUint32(at + SendWqe.UD_QPN, request.to.qpn, true)

@@ -87,10 +87,9 @@ export const departures: readonly Departure[] = [
   },
   {
     name: 'invalidate_unknown',
-    fields: { 'AETH.msn': ['0', '1'] },
-    after: `status 9; ${flushed(7)}; state 6 rq_psn 0x000201; word 5`,
-    clause: '9.7.7',
-    reason: 'what is acknowledged counts, in the MSN and in the expected PSN',
+    fields: { packet: ['RC_ACKNOWLEDGE', '-'] },
+    clause: '9.9.6.3',
+    reason: 'class J: a SEND whose key cannot be invalidated is not acknowledged',
   },
   {
     name: 'opcode_atomic_write',

@@ -26,7 +26,8 @@ const permitFor =
     })
     if (!isAllowed) return undefined
     used.add(departure!)
-    return 'packet' in departure!.fields ? { recorded: 0, ours: 1 } : { recorded: 1, ours: 1 }
+    const packet = departure!.fields.packet
+    return { recorded: packet?.[0] === '-' ? 0 : 1, ours: packet?.[1] === '-' ? 0 : 1 }
   }
 
 /** All that is wrong with a result, in words. */

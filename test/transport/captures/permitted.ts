@@ -101,9 +101,9 @@ export const permitted: readonly Row[] = [
     side: 1,
     stream: 'answers',
     packets: [2],
-    fields: { 'AETH.msn': ['0', '1'] },
-    clause: '9.7.7',
-    reason: 'the message is acknowledged, so it counts; rxe acknowledges it and does not count it',
+    fields: { packet: ['RC_ACKNOWLEDGE', '-'] },
+    clause: '9.9.6.3',
+    reason: 'class J: a SEND whose key cannot be invalidated is not acknowledged; rxe acknowledges it',
   },
   {
     capture: 'memory_window_type1',

@@ -1,0 +1,83 @@
+/*
+ * Invalidations and binds on the soft device: what a wrong key comes to, here and at the peer, with packets and without.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { invokeNow } from '../../../src/core/index.ts'
+import { type Bind, bindWindow } from '../../../src/core/windows.ts'
+import type { Path } from '../../../src/phy/memory.ts'
+import { Mw } from '../../../src/spec/classes/mw.ts'
+import { AccessFlags, MwType } from '../../../src/spec/enums.ts'
+import { WcOpcode, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
+import { join, machine, makeCq, makeQp, program, Qps, query, register } from './machine.ts'
+import { completions, piece } from './pair.ts'
+import { postReceive, postSend } from './provider.ts'
+
+const { SUCCESS, LOC_QP_OP_ERR, MW_BIND_ERR, REM_INV_REQ_ERR, RETRY_EXC_ERR } = WcStatus.values
+const { LOCAL_INV, SEND_WITH_INV } = WrOpcode.values
+const ACCESS = 0xf | AccessFlags.values.MW_BIND
+
+/** Two queue pairs of `b`, each joined with one of `a`, and a window of type 2 that is bound to the first. */
+const bench = (path: Path) => {
+  const m = machine(2, '', path)
+  const [a, b] = [program(m, 0), program(m, 1)]
+  const [cqA, cqB] = [makeCq(a), makeCq(b)]
+  const from = [makeQp(a, cqA), makeQp(a, cqA)]
+  const to = [makeQp(b, cqB), makeQp(b, cqB)]
+  to.forEach((qp, i) => {
+    join(from[i], qp)
+  })
+  const mr = register(b, 8192, ACCESS)
+  const { rkey } = invokeNow(b.context, Mw, 'create', 0, { pd: b.pd, type: MwType.values.TYPE_2 }, b.caller).out
+  const table = b.rxe.device.memory
+  const pd = b.context.handles.slots.find(object => object?.class.name === 'pd')!.id
+  const bind: Bind = {
+    window: rkey,
+    key: rkey,
+    lkey: mr.lkey,
+    hi: Math.floor(mr.address / 2 ** 32),
+    lo: mr.address >>> 0,
+    lengthHi: 0,
+    lengthLo: 64,
+    access: AccessFlags.values.REMOTE_WRITE,
+  }
+  assert.ok(bindWindow(table, pd, to[0].qpn, bind))
+  return { m, cqA, cqB, from, to, rkey, mr, local: register(a, 4096) }
+}
+
+for (const path of ['packets', 'direct'] as const)
+  describe(path, () => {
+    it('a window that is bound to another queue pair cannot be invalidated', () => {
+      for (const [i, key, status] of [
+        [0, 'bound', SUCCESS],
+        [1, 'bound', MW_BIND_ERR],
+        [1, 'unknown', LOC_QP_OP_ERR],
+      ] as const) {
+        const { m, cqB, to, rkey } = bench(path)
+        postSend(to[i].send, { opcode: LOCAL_INV, id: 1n, imm: key === 'bound' ? rkey : rkey ^ 0x1_0000 })
+        m.settle()
+        assert.deepEqual(
+          completions(cqB).map(({ status: is, opcode }) => [is, opcode]),
+          [[status, WcOpcode.values.LOCAL_INV]],
+        )
+        assert.equal(query(to[i]).state, status === SUCCESS ? Qps.RTS : Qps.ERR)
+      }
+    })
+    it('a SEND with invalidate of a bad key is not acknowledged', () => {
+      const { m, cqA, cqB, from, to, rkey, mr, local } = bench(path)
+      postReceive(to[1].receive, 7n, [piece(mr, 1024, 100)])
+      postSend(from[1].send, { opcode: SEND_WITH_INV, id: 1n, imm: rkey, sges: [piece(local, 0, 10)] })
+      m.settle()
+      assert.deepEqual(completions(cqA), [])
+      assert.deepEqual(
+        completions(cqB).map(({ id, status }) => [id, status]),
+        [[7, REM_INV_REQ_ERR]],
+      )
+      assert.equal(query(to[1]).state, Qps.ERR)
+      while (query(from[1]).state === Qps.RTS) assert.ok(m.tick())
+      assert.deepEqual(
+        completions(cqA).map(({ id, status }) => [id, status]),
+        [[1, RETRY_EXC_ERR]],
+      )
+    })
+  })
