@@ -80,6 +80,8 @@ export interface MemoryTable {
   readonly recent: readonly Recent[]
   /** Windows of type 2 that are bound now. */
   boundToQps: number
+  /** Windows that exist, bound or not. */
+  windows: number
   /** The last keys that were removed, in a ring; made with the first. */
   gone: Gone | undefined
   rows: number
@@ -127,6 +129,7 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   freeRows: [],
   recent: Array.from({ length: RECENT }, nothingRecent),
   boundToQps: 0,
+  windows: 0,
   gone: undefined,
   rows: 0,
   live: 0,

@@ -33,6 +33,7 @@ export const addWindow = (table: MemoryTable, pd: number, type: number): number 
   table.space[row] = -1
   table.bound[row] = -1
   clear(table, row)
+  table.windows++
   return row
 }
 
@@ -59,6 +60,7 @@ const unbindWindow = (table: MemoryTable, row: number): void => {
 
 export const removeWindow = (table: MemoryTable, row: number): void => {
   unbindWindow(table, row)
+  table.windows--
   giveKeyRow(table, row)
 }
 

@@ -228,7 +228,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     }),
   })
   engineOrNone = engine
-  const posts = createPosts(state.rings, engine)
+  const posts = createPosts(state.rings, engine, () => device.memory.windows > 0)
   // Taken out of `state` here: an object with accessors is slow to read, and this is done with every run.
   const { rowOf } = state.qpns
   const { released } = state

@@ -9,11 +9,15 @@
  * News is a producer index that differs from the one seen last, by a look or by the engine: the engine takes requests
  * by itself after others, and would the look not know, an index that has gone once around a small ring meanwhile were
  * no news, and its request waited for ever.
+ *
+ * A bind or an invalidation takes effect before any request that is posted after it, on whatever queue pair of the
+ * device. While the device has memory windows the look therefore tells the engine nothing until every queue was looked
+ * at once more: what was posted before the news is news by then. Queues with binds or invalidations come first.
  */
 import type { Engine } from '../../transport/engine.ts'
 import { largerCount } from '../../transport/state.ts'
 import { loadProducer } from './rings.ts'
-import { type QpRings, UNSEEN } from './work.ts'
+import { isWindowOperationPosted, type QpRings, type SendQueue, UNSEEN } from './work.ts'
 
 /** Queues to look at: those of `look`; those and the ones used lately; all. */
 export const Where = { CHANGED: 0, USED: 1, ALL: 2 } as const
@@ -35,12 +39,27 @@ const MEMORY = 16
 /** When a queue was used last that never was. */
 const NEVER = -MEMORY - 1
 
-export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Engine): Posts => {
+/** `hasWindows`: whether the device has memory windows. */
+export const createPosts = (
+  rings: readonly (QpRings | undefined)[],
+  engine: Engine,
+  hasWindows: () => boolean,
+): Posts => {
   /** By row, up to the last one that ever was: the number of the full look at which it was used last. */
   let used = new Int32Array(64).fill(NEVER)
   const changed: number[] = []
   const busy: number[] = []
   let looks = 0
+  /** While the device has windows: rows with news that the engine was not told of yet. */
+  let isOrdering = false
+  const windowOperations: number[] = []
+  const others: number[] = []
+
+  const tell = (row: number, queue: SendQueue, seen: number): void => {
+    if (!isOrdering) engine.onDoorbell(row)
+    else if (isWindowOperationPosted(queue, seen === UNSEEN ? queue.retired : seen)) windowOperations.push(row)
+    else others.push(row)
+  }
 
   const inspect = (row: number): boolean => {
     const queues = rings[row]
@@ -58,7 +77,7 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
     const { seen, retired } = queues.send
     if (send === seen) return false
     queues.send.seen = send
-    engine.onDoorbell(row)
+    tell(row, queues.send, seen)
     // Made or changed by a call and nothing is posted: no work, so that a loop that sleeps need not wake.
     if (seen === UNSEEN && send === retired) return false
     if (row >= used.length) used = grown(used, row)
@@ -74,6 +93,14 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
     for (const row of busy) if (looks - used[row] <= MEMORY) busy[kept++] = row
     busy.length = kept
     for (let row = 0; row < rings.length; row++) found = inspect(row) || found
+    return found
+  }
+
+  const inspectWhere = (where: Where): boolean => {
+    let found = false
+    while (changed.length > 0) found = inspect(changed.pop() as number) || found
+    if (where === Where.ALL) return inspectAll() || found
+    if (where === Where.USED) for (let i = 0; i < busy.length; i++) found = inspect(busy[i]) || found
     return found
   }
 
@@ -93,10 +120,15 @@ export const createPosts = (rings: readonly (QpRings | undefined)[], engine: Eng
     },
     isAsked: () => changed.length > 0,
     scan(where) {
-      let found = false
-      while (changed.length > 0) found = inspect(changed.pop() as number) || found
-      if (where === Where.ALL) return inspectAll() || found
-      if (where === Where.USED) for (let i = 0; i < busy.length; i++) found = inspect(busy[i]) || found
+      isOrdering = hasWindows()
+      const found = inspectWhere(where)
+      if (!isOrdering) return found
+      if (windowOperations.length + others.length > 0) for (let row = 0; row < rings.length; row++) inspect(row)
+      isOrdering = false
+      for (const row of windowOperations) engine.onDoorbell(row)
+      for (const row of others) engine.onDoorbell(row)
+      windowOperations.length = 0
+      others.length = 0
       return found
     },
   }

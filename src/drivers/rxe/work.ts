@@ -90,6 +90,20 @@ export const noSends: SendQueue = { ring: noRing, maxSge: 0, maxInline: 0, retir
 /** Whether the program has posted send request number `index`. */
 const sendPosted = ({ ring }: SendQueue, index: number): boolean => ((loadProducer(ring) - index) & ring.wrap) !== 0
 
+/** Requests that `isWindowOperationPosted` looks at. */
+const LOOK_AHEAD = 64
+
+/** Whether a bind or an invalidation is among the first requests from number `index` on. */
+export const isWindowOperationPosted = (queue: SendQueue, index: number): boolean => {
+  const { ring } = queue
+  const { words } = ring.area
+  for (let i = index; i < index + LOOK_AHEAD && sendPosted(queue, i); i++) {
+    const opcode = words[(elementAt(ring, i) + ring.layout.send.OPCODE) >> 2]
+    if (opcode === BIND_MW || opcode === LOCAL_INV) return true
+  }
+  return false
+}
+
 const isAtomic = (opcode: number): boolean => opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD
 
 const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number): boolean => {

@@ -5,17 +5,30 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { invokeNow } from '../../../src/core/index.ts'
 import { type Bind, bindWindow } from '../../../src/core/windows.ts'
+import { Where } from '../../../src/drivers/rxe/posts.ts'
 import type { Path } from '../../../src/phy/memory.ts'
 import { Mw } from '../../../src/spec/classes/mw.ts'
 import { AccessFlags, MwType } from '../../../src/spec/enums.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { join, machine, makeCq, makeQp, program, Qps, query, register } from './machine.ts'
 import { completions, piece } from './pair.ts'
-import { postReceive, postSend } from './provider.ts'
+import { postReceive, postSend, Wr } from './provider.ts'
 
 const { SUCCESS, LOC_QP_OP_ERR, MW_BIND_ERR, REM_INV_REQ_ERR, RETRY_EXC_ERR } = WcStatus.values
 const { LOCAL_INV, SEND_WITH_INV } = WrOpcode.values
 const ACCESS = 0xf | AccessFlags.values.MW_BIND
+
+/** Of the first 64 bytes of a region. */
+const bindAll = (window: number, mr: { readonly lkey: number; readonly address: number }): Bind => ({
+  window,
+  key: window,
+  lkey: mr.lkey,
+  hi: Math.floor(mr.address / 2 ** 32),
+  lo: mr.address >>> 0,
+  lengthHi: 0,
+  lengthLo: 64,
+  access: AccessFlags.values.REMOTE_WRITE,
+})
 
 /** Two queue pairs of `b`, each joined with one of `a`, and a window of type 2 that is bound to the first. */
 const bench = (path: Path) => {
@@ -31,17 +44,7 @@ const bench = (path: Path) => {
   const { rkey } = invokeNow(b.context, Mw, 'create', 0, { pd: b.pd, type: MwType.values.TYPE_2 }, b.caller).out
   const table = b.rxe.device.memory
   const pd = b.context.handles.slots.find(object => object?.class.name === 'pd')!.id
-  const bind: Bind = {
-    window: rkey,
-    key: rkey,
-    lkey: mr.lkey,
-    hi: Math.floor(mr.address / 2 ** 32),
-    lo: mr.address >>> 0,
-    lengthHi: 0,
-    lengthLo: 64,
-    access: AccessFlags.values.REMOTE_WRITE,
-  }
-  assert.ok(bindWindow(table, pd, to[0].qpn, bind))
+  assert.ok(bindWindow(table, pd, to[0].qpn, bindAll(rkey, mr)))
   return { m, cqA, cqB, from, to, rkey, mr, local: register(a, 4096) }
 }
 
@@ -79,5 +82,32 @@ for (const path of ['packets', 'direct'] as const)
         completions(cqA).map(({ id, status }) => [id, status]),
         [[1, RETRY_EXC_ERR]],
       )
+    })
+    it('an invalidation that is posted first comes before a WRITE of another queue pair', () => {
+      for (const where of [Where.ALL, Where.USED]) {
+        const m = machine(1, '', path)
+        const p = program(m)
+        const cq = makeCq(p)
+        const [first, second] = [makeQp(p, cq), makeQp(p, cq)]
+        join(first, second)
+        const mr = register(p, 4096, ACCESS)
+        const { rkey } = invokeNow(p.context, Mw, 'create', 0, { pd: p.pd, type: MwType.values.TYPE_2 }, p.caller).out
+        const pd = p.context.handles.slots.find(object => object?.class.name === 'pd')!.id
+        assert.ok(bindWindow(p.rxe.device.memory, pd, second.qpn, bindAll(rkey, mr)))
+        const write = (id: bigint, key: number) =>
+          postSend(first.send, { opcode: Wr.WRITE, id, sges: [piece(mr, 64, 8)], remote: mr.address, rkey: key })
+        write(1n, rkey)
+        m.settle()
+        postSend(second.send, { opcode: LOCAL_INV, id: 2n, imm: rkey })
+        write(3n, rkey)
+        p.rxe.poll(m.now, where)
+        m.settle()
+        const statuses = completions(cq).map(({ id, status }) => [id, status])
+        assert.deepEqual(statuses.sort(), [
+          [1, SUCCESS],
+          [2, SUCCESS],
+          [3, WcStatus.values.REM_ACCESS_ERR],
+        ])
+      }
     })
   })

@@ -21,7 +21,7 @@ const bench = (count: number, slots = 15) => {
     onDoorbell: (row: number) => told.push(`send ${row}`),
     onReceiveScan: (row: number) => told.push(`receive ${row}`),
   } as unknown as Engine
-  const posts = createPosts(rings, engine)
+  const posts = createPosts(rings, engine, () => false)
   /** `empty`: what is told of was changed by a call, and nothing is posted. */
   const scan = (where: Where, empty = false): string[] => {
     told.length = 0
