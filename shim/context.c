@@ -46,7 +46,7 @@ static int take_context(struct reply *reply, int flags)
         return -errno;
     struct fd_entry entry = {
         .kind = FD_CONTEXT,
-        .generation = session_generation(),
+        .generation = reply->generation,
         .partner = doorbell,
         .context = open->context,
         .rdev = (uint32_t)open->rdev,
@@ -89,7 +89,7 @@ void session_refresh(void)
     struct shim_guard guard;
     int saved = errno;
     /* A vfork child has its parent's memory, and must leave the connection alone. */
-    if (shim_pid != 0 && shim_foreign())
+    if (shim_foreign())
         return;
     if (session_enter(&guard)) {
         if (session_ensure(&guard, true)) {
@@ -130,7 +130,7 @@ static int ask_attach(int fd, uint32_t context, struct fd_entry *entry, const st
     fd_mark(reply.fds[0], inode_of(fd));
     *entry = (struct fd_entry){
         .kind = FD_CONTEXT,
-        .generation = session_generation(),
+        .generation = reply.generation,
         .partner = reply.fds[0],
         .context = open->context,
         .rdev = (uint32_t)open->rdev,
@@ -170,6 +170,10 @@ int session_attach(int fd)
             /* The doorbell socket that may have come along by exec goes with the entry that this one replaces. */
             entry.partner = fd_hide(entry.partner, fd, closes_on_exec(fd));
             error = entry.partner >= 0 && fd_add_context(fd, &entry) == 0 ? 0 : -errno;
+            if (error && entry.partner >= 0) {
+                fd_forget_hidden(entry.partner);
+                REAL(close)(entry.partner);
+            }
         }
     }
     session_leave(&guard);

@@ -179,7 +179,7 @@ void fd_vacate(int fd)
         if (moved >= 0)
             put(moved, &entry);
         if (entry.partner < 0)
-            session_moved(moved);
+            session_moved(fd, moved);
         else if (fd_kind(entry.partner) == FD_CONTEXT)
             __atomic_store_n(&fd_table[entry.partner].partner, moved, __ATOMIC_RELEASE);
     }

@@ -136,7 +136,9 @@ __attribute__((constructor)) void shim_init(void)
     if (shim_active)
         path_folder_changed();
     __atomic_store_n(&shim_ready, 1, __ATOMIC_RELEASE);
-    if (shim_active)
+    if (shim_active) {
+        session_own_process();
         given_at_start();
+    }
     errno = saved;
 }

@@ -3,8 +3,9 @@
  * time.
  *
  * A request is one message and is followed by its reply (protocol.h). Signals are blocked meanwhile, since a handler
- * that called ioctl() itself would wait for its own thread; when the daemon keeps silent for two seconds they are let
- * through again, so that a hung daemon can be left with Ctrl-C. After fork the child closes its copy of the socket
+ * that called ioctl() itself would wait for its own thread. When the daemon keeps silent for two seconds they are let
+ * through again, so that a hung daemon can be left with Ctrl-C, siglongjmp or pthread_cancel. The thread then waits
+ * without the lock, on a connection that is its own until the answer comes; others dial another one. After fork the child closes its copy of the socket
  * and dials for itself; contexts that it inherited are made known to its own session (ATTACH) when it first uses
  * them. The socket may also vanish under us, when a program closes all descriptors by bare system calls: it is looked
  * at before each use, by its inode.
@@ -46,6 +47,8 @@ const volatile uint32_t *session_parked;
 /* Checks errors: a signal handler that comes in while its own thread waits for the daemon gets EIO, no deadlock. */
 static pthread_mutex_t lock = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
 static __thread pid_t thread_id __attribute__((tls_model("initial-exec")));
+/* Bits of those in `waits`. */
+static __thread unsigned waits_of_thread __attribute__((tls_model("initial-exec")));
 
 static struct {
     int fd;
@@ -57,6 +60,16 @@ static struct {
     uint32_t serial;
     char root[sizeof(((struct userdma_hello_reply *)0)->root)];
 } session = {.fd = -1};
+
+/*
+ * A thread that waits without the lock, and the connection that is its own meanwhile. `frame` is a word of the waiting
+ * function's stack frame that holds `stamp` as long as it waits: once it does not, siglongjmp has left the call.
+ */
+static struct wait {
+    int fd; /* 0: free, descriptors of ours are high */
+    const volatile uint64_t *frame;
+    uint64_t stamp;
+} waits[16];
 
 /* ---- locking ---- */
 
@@ -74,11 +87,33 @@ void shim_guard_leave(const struct shim_guard *guard)
     pthread_sigmask(SIG_SETMASK, &guard->mask, NULL);
 }
 
+static void end_wait(struct wait *wait)
+{
+    fd_forget_hidden(wait->fd);
+    REAL(close)(wait->fd);
+    wait->fd = 0;
+}
+
+/* With the lock held: this thread's calls that siglongjmp has left. */
+static void close_left_waits(void)
+{
+    if (LIKELY(waits_of_thread == 0))
+        return;
+    for (unsigned i = 0; i < sizeof waits / sizeof waits[0]; i++) {
+        if (!(waits_of_thread & 1u << i) || *waits[i].frame == waits[i].stamp)
+            continue;
+        waits_of_thread &= ~(1u << i);
+        end_wait(&waits[i]);
+    }
+}
+
 bool session_enter(struct shim_guard *guard)
 {
     shim_guard_enter(guard);
-    if (pthread_mutex_lock(&lock) == 0)
+    if (pthread_mutex_lock(&lock) == 0) {
+        close_left_waits();
         return true;
+    }
     shim_guard_leave(guard);
     errno = EIO;
     return false;
@@ -112,6 +147,10 @@ static void disown(void)
 {
     shim_pid = getpid();
     thread_id = 0;
+    waits_of_thread = 0;
+    for (unsigned i = 0; i < sizeof waits / sizeof waits[0]; i++)
+        if (waits[i].fd != 0)
+            end_wait(&waits[i]);
     hang_up();
 }
 
@@ -124,17 +163,10 @@ static void after_fork(void)
     disown();
 }
 
-static void own_this_process(void)
+void session_own_process(void)
 {
-    static bool registered;
-    if (shim_pid == 0)
-        shim_pid = getpid();
-    else if (shim_foreign())
-        disown(); /* a fork that ran no handlers */
-    if (!registered) {
-        registered = true;
-        pthread_atfork(NULL, NULL, after_fork);
-    }
+    shim_pid = getpid();
+    pthread_atfork(NULL, NULL, after_fork);
 }
 
 /* ---- one message out, one in ---- */
@@ -153,12 +185,12 @@ static uint64_t nanoseconds(void)
 }
 
 /* recvmsg without waiting, repeated for SPIN_NS at most; the daemon may need our processor to answer. */
-static ssize_t receive_soon(struct msghdr *header)
+static ssize_t receive_soon(int fd, struct msghdr *header)
 {
     static uint64_t spin_from;
     const uint64_t begin = nanoseconds();
     for (uint64_t now = begin;;) {
-        const ssize_t length = REAL(recvmsg)(session.fd, header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+        const ssize_t length = REAL(recvmsg)(fd, header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
         if (length >= 0 || errno != EAGAIN || now < spin_from || now - begin >= SPIN_NS)
             return length;
         sched_yield();
@@ -173,7 +205,7 @@ static ssize_t receive_soon(struct msghdr *header)
  * One message into `reply`; its length, 0 at the end of the stream, -1 with errno (EAGAIN: nothing for
  * PATIENCE_SECONDS).
  */
-static ssize_t receive(struct reply *reply)
+static ssize_t receive(int fd, struct reply *reply)
 {
     union {
         struct cmsghdr align;
@@ -182,10 +214,10 @@ static ssize_t receive(struct reply *reply)
     struct iovec iov = {.iov_base = &reply->message, .iov_len = sizeof reply->message};
     struct msghdr header = {
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
-    ssize_t length = receive_soon(&header);
+    ssize_t length = receive_soon(fd, &header);
     if (length < 0 && errno == EAGAIN)
         do
-            length = REAL(recvmsg)(session.fd, &header, MSG_CMSG_CLOEXEC);
+            length = REAL(recvmsg)(fd, &header, MSG_CMSG_CLOEXEC);
         while (length < 0 && errno == EINTR);
     reply->fd_count = 0;
     reply->truncated = false;
@@ -202,17 +234,65 @@ static ssize_t receive(struct reply *reply)
     return length;
 }
 
-/* Waits with the program's own signal mask, so that signals arrive; false if nothing came in `seconds` (-1: ever). */
-static bool wait_interruptibly(const struct shim_guard *guard, int seconds)
+/*
+ * Waits for the next message on `fd`, the connection, with the program's own signal mask and cancellation, and without
+ * the lock. What comes of the connection meanwhile: it is `*fd` (its number may change), and no other thread's; it is
+ * the session's again afterwards unless another one was dialled. False if nothing came in `seconds` (-1: no limit).
+ */
+static bool wait_apart(int *fd, const struct shim_guard *guard, int seconds)
 {
-    struct pollfd poll = {.fd = session.fd, .events = POLLIN};
+    static uint64_t stamps = 0x7573657264ull << 24;
+    volatile uint64_t frame = ++stamps;
     const struct timespec limit = {.tv_sec = seconds};
-    return ppoll(&poll, 1, seconds < 0 ? NULL : &limit, &guard->mask) != 0;
+    const uint16_t generation = session.generation;
+    struct wait *wait = waits;
+    while (wait < waits + sizeof waits / sizeof waits[0] && wait->fd != 0)
+        wait++;
+    if (wait == waits + sizeof waits / sizeof waits[0]) {
+        struct pollfd poll = {.fd = *fd, .events = POLLIN};
+        return ppoll(&poll, 1, seconds < 0 ? NULL : &limit, &guard->mask) != 0;
+    }
+    const unsigned bit = 1u << (wait - waits);
+    *wait = (struct wait){.fd = *fd, .frame = &frame, .stamp = frame};
+    waits_of_thread |= bit;
+    if (session.fd == *fd)
+        session.fd = -1;
+    pthread_mutex_unlock(&lock);
+    pthread_setcancelstate(guard->cancel, NULL);
+    struct pollfd poll = {.fd = *fd, .events = POLLIN};
+    const bool came = ppoll(&poll, 1, seconds < 0 ? NULL : &limit, &guard->mask) != 0;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+    pthread_mutex_lock(&lock);
+    frame = 0;
+    waits_of_thread &= ~bit;
+    *fd = wait->fd;
+    wait->fd = 0;
+    if (session.fd < 0 && session.generation == generation)
+        session.fd = *fd;
+    return came;
+}
+
+/* The connection on which a call waited was its own. */
+static void close_apart(int fd)
+{
+    if (fd == session.fd)
+        return;
+    fd_forget_hidden(fd);
+    REAL(close)(fd);
+}
+
+static void break_off(int fd)
+{
+    if (fd == session.fd)
+        hang_up();
+    else
+        close_apart(fd);
 }
 
 int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard)
 {
     struct userdma_header *header = &request->header;
+    int fd = session.fd;
     if (thread_id == 0)
         thread_id = gettid();
     header->size = sizeof *header + body;
@@ -220,28 +300,26 @@ int session_exchange(struct request *request, size_t body, struct reply *reply, 
     header->pid = shim_pid;
     header->tid = thread_id;
     header->reserved = 0;
+    reply->generation = session.generation;
     ssize_t length;
     do
-        length = send(session.fd, request, header->size, MSG_NOSIGNAL);
+        length = send(fd, request, header->size, MSG_NOSIGNAL);
     while (length < 0 && (errno == EINTR || errno == EAGAIN));
     if (length < 0)
         goto broken;
-    for (;;) {
-        length = receive(reply);
-        if (length < 0 && errno == EAGAIN) {
-            if (wait_interruptibly(guard, header->type == USERDMA_HELLO ? HELLO_PATIENCE_SECONDS : -1))
-                continue;
-            hang_up();
-            return -ETIMEDOUT;
-        }
-        if (length < (ssize_t)sizeof reply->message.header)
-            goto broken;
-        if (reply->message.header.serial == header->serial)
-            break;
-        reply_close_all(reply); /* the answer to a call that was left by longjmp from a signal handler */
+    do {
+        length = receive(fd, reply);
+    } while (length < 0 && errno == EAGAIN &&
+             wait_apart(&fd, guard, header->type == USERDMA_HELLO ? HELLO_PATIENCE_SECONDS : -1));
+    if (length < 0 && errno == EAGAIN) {
+        break_off(fd);
+        return -ETIMEDOUT;
     }
+    if (length < (ssize_t)sizeof reply->message.header || reply->message.header.serial != header->serial)
+        goto broken;
     if (reply->message.header.type != (USERDMA_REPLY | header->type) || reply->message.header.size != (size_t)length)
         goto broken;
+    close_apart(fd);
     if (reply->truncated) {
         reply_close_all(reply);
         return -EMFILE;
@@ -249,7 +327,7 @@ int session_exchange(struct request *request, size_t body, struct reply *reply, 
     reply->body = length - sizeof reply->message.header;
     return 0;
 broken:
-    hang_up();
+    break_off(fd);
     return -EIO;
 }
 
@@ -437,7 +515,8 @@ static bool is_still_ours(void)
 
 bool session_ensure(const struct shim_guard *guard, bool check_alive)
 {
-    own_this_process();
+    if (shim_foreign())
+        disown(); /* a fork that ran no handlers */
     if (session.fd >= 0 && !is_still_ours())
         forget_socket(); /* the number is no longer ours to close */
     if (session.fd >= 0 && check_alive) {
@@ -448,9 +527,13 @@ bool session_ensure(const struct shim_guard *guard, bool check_alive)
     return session.fd >= 0 || dial(guard);
 }
 
-void session_moved(int fd)
+void session_moved(int from, int to)
 {
-    session.fd = fd;
+    if (session.fd == from)
+        session.fd = to;
+    for (unsigned i = 0; i < sizeof waits / sizeof waits[0]; i++)
+        if (waits[i].fd == from)
+            waits[i].fd = to;
 }
 
 uint16_t session_generation(void)

@@ -36,6 +36,8 @@ struct reply {
     /* Descriptors that came along, close-on-exec. */
     int fds[USERDMA_MESSAGE_DESCRIPTORS];
     unsigned fd_count;
+    /* The connection that it came by, as `session_generation`. */
+    uint16_t generation;
     bool truncated;
 };
 

@@ -119,12 +119,15 @@ struct shim_guard {
 void shim_guard_enter(struct shim_guard *guard);
 void shim_guard_leave(const struct shim_guard *guard);
 
-/* The process that this memory belongs to; 0 until something of ours exists. A vfork child has another pid. */
+/* The process that this memory belongs to: a vfork child has another pid. */
 extern pid_t shim_pid;
 static inline bool shim_foreign(void)
 {
     return shim_pid != getpid();
 }
+
+/* This process and its forks are ours to serve: called once, before anything of ours exists. */
+void session_own_process(void);
 
 /* Copies the folder into which paths are rewritten. False, with ENOENT in errno, if there is no daemon. */
 bool session_root(char root[sizeof(((struct userdma_hello_reply *)0)->root)]);
@@ -150,8 +153,8 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second);
 /* mmap(2) on a driver's descriptor: what it maps is the daemon's to say. */
 void *session_map(int fd, void *address, size_t length, int protection, int flags, off64_t offset);
 
-/* The connection's socket was moved to another number. */
-void session_moved(int fd);
+/* A connection's socket was moved to another number. */
+void session_moved(int from, int to);
 
 /* The page with the parked word, read-only; NULL before the first session. */
 extern const volatile uint32_t *session_parked;

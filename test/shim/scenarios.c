@@ -343,13 +343,16 @@ int main(int argc, char **argv)
         {"stray_stores", stray_stores},
         {"hidden_sockets", hidden_sockets},           {"low_limit", low_limit},
         {"forks", forks},   {"exec", exec},           {"vforks", vforks}, {"passed", passed},
-        {"not_served", not_served},
+        {"exec_events", exec_events},                 {"passed_and_closed", passed_and_closed},
+        {"not_served", not_served},                   {"left_by_longjmp", left_by_longjmp},
         {"signals", signals},                         {"threads", threads}, {"death", death},
         {"silence", silence},
     };
     self = argv[0];
     if (argc == 4 && strcmp(argv[1], "inherited") == 0)
         inherited(argv[2], argv[3]);
+    if (argc == 4 && strcmp(argv[1], "inherited_events") == 0)
+        inherited_events(argv[2], argv[3]);
     if (argc == 3 && strncmp(argv[1], "verbs", 5) == 0) {
         verbs(argv[2], strcmp(argv[1], "verbs_global") == 0);
         return 0;

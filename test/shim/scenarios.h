@@ -7,6 +7,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <setjmp.h>
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -111,13 +112,17 @@ void hidden_sockets(void);
 void low_limit(void);
 void forks(void);
 void exec(void);
+void exec_events(void);
 void vforks(void);
 void passed(void);
+void passed_and_closed(void);
 void not_served(void);
+void left_by_longjmp(void);
 void signals(void);
 void threads(void);
 /* The program's own path, and what it does after exec. */
 extern const char *self;
 void inherited(const char *number, const char *left);
+void inherited_events(const char *number, const char *context);
 
 #endif

@@ -142,6 +142,48 @@ void exec(void)
     EXPECT(!"exec");
 }
 
+/* A plain file that takes the number of a descriptor of ours, which was closed, is a plain file. */
+static void reuse(int fd)
+{
+    char path[] = "/tmp/userdma-reuse-XXXXXX", text[8] = {0};
+    int file = mkstemp(path);
+    EXPECT(file >= 0 && unlink(path) == 0);
+    EXPECT(file == fd || dup2(file, fd) == fd);
+    EXPECT(write(fd, "hello", 5) == 5 && lseek(fd, 0, SEEK_SET) == 0);
+    EXPECT(read(fd, text, 5) == 5 && strcmp(text, "hello") == 0);
+    EXPECT(close(fd) == 0);
+}
+
+static int open_event(int fd)
+{
+    int32_t channel = -1;
+    EXPECT(order(fd, EVENT_4, (uintptr_t)&channel) == 0 && channel >= 0);
+    return channel;
+}
+
+/* After exec: event descriptors and a context, before anything has asked the daemon; each number is used again. */
+void inherited_events(const char *number, const char *context)
+{
+    int fd = atoi(number), copy = dup(fd), to = dup2(fd, 60);
+    EXPECT(close(fd) == 0 && close(copy) == 0 && close(to) == 0 && close(atoi(context)) == 0);
+    reuse(fd);
+    reuse(copy);
+    reuse(to);
+    reuse(atoi(context));
+    exit(0);
+}
+
+void exec_events(void)
+{
+    int fd = open(NODE, O_RDWR), channel = open_event(fd);
+    EXPECT(fcntl(channel, F_SETFD, 0) == 0);
+    char number[16], context[16];
+    snprintf(number, sizeof number, "%d", channel);
+    snprintf(context, sizeof context, "%d", fd);
+    execl(self, self, "inherited_events", number, context, NULL);
+    EXPECT(!"exec");
+}
+
 void vforks(void)
 {
     int fd = open_device(), kept = fcntl(fd, F_DUPFD, 40);
@@ -254,6 +296,27 @@ void passed(void)
 }
 
 /* A daemon that serves us not: each call on a context that came to us says so, and leaves its file as it is. */
+/* A receiver that never asks the daemon: the numbers of what it was given and closed are free. */
+void passed_and_closed(void)
+{
+    int pair[2], fd, event;
+    EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        pass(pair[0], -1, true, &fd);
+        pass(pair[0], -1, true, &event);
+        EXPECT(close(fd) == 0 && close(event) == 0);
+        reuse(fd);
+        reuse(event);
+        _exit(0);
+    }
+    fd = open_device();
+    event = open_event(fd);
+    pass(pair[1], fd, false, NULL);
+    pass(pair[1], event, false, NULL);
+    child_ends_well(pid);
+}
+
 void not_served(void)
 {
     int context = memfd_create("userdma-context", 0), pair[2], fd;
@@ -326,4 +389,45 @@ void threads(void)
     for (int i = 0; i < 4; i++)
         EXPECT(pthread_join(thread[i], NULL) == 0);
     EXPECT(order(fd, CONTEXTS, 0) == 1 && hidden_count() == 2);
+}
+
+/* ---- a call that is left ---- */
+
+static sigjmp_buf back;
+
+static void leave_call(int number)
+{
+    (void)number;
+    siglongjmp(back, 1);
+}
+
+static void *call_once(void *argument)
+{
+    const int fd = *(int *)argument;
+    EXPECT(order(fd, ECHO, 31) == 31);
+    return NULL;
+}
+
+void left_by_longjmp(void)
+{
+    struct sigaction action = {.sa_handler = leave_call};
+    EXPECT(sigaction(SIGALRM, &action, NULL) == 0);
+    int fd = open_device();
+    for (volatile int saves = 0; saves < 2; saves++) {
+        if (sigsetjmp(back, saves) == 0) {
+            alarm(1);
+            order(fd, HOLD, 0);
+            EXPECT(!"an answer");
+        }
+        int cancel;
+        sigset_t mask, alarms;
+        sigemptyset(&alarms);
+        sigaddset(&alarms, SIGALRM);
+        EXPECT(sigprocmask(SIG_UNBLOCK, &alarms, &mask) == 0 && !sigismember(&mask, SIGUSR1));
+        pthread_t thread;
+        EXPECT(pthread_create(&thread, NULL, call_once, &fd) == 0 && pthread_join(thread, NULL) == 0);
+        EXPECT(order(fd, ECHO, 30) == 30);
+        EXPECT(pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &cancel) == 0 && cancel == PTHREAD_CANCEL_ENABLE);
+        EXPECT(order(fd, SESSIONS, 0) == 1 && hidden_count() == 2);
+    }
 }
