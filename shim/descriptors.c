@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <linux/netlink.h>
 
 #ifndef NETLINK_RDMA
@@ -25,7 +24,7 @@ static int fail(int error)
 EXPORT int socket(int family, int type, int protocol)
 {
     if (UNLIKELY(family == AF_NETLINK && protocol == NETLINK_RDMA)) {
-        if (!shim_ready)
+        if (!shim_is_ready())
             shim_init();
         if (shim_active)
             return fail(EPROTONOSUPPORT);
@@ -43,7 +42,7 @@ EXPORT int socket(int family, int type, int protocol)
 static int recognised(int fd)
 {
     const int saved = errno;
-    if (!shim_ready)
+    if (!shim_is_ready())
         shim_init();
     const bool ours = shim_active && given_recognise(fd, false);
     errno = saved;
@@ -185,10 +184,7 @@ static void *map(void *address, size_t length, int protection, int flags, int fd
         if (kind == FD_GIVEN)
             return MAP_FAILED;
     }
-    /* An allocator may map while the C library's functions are looked up. */
-    if (UNLIKELY(!shim_ready))
-        return (void *)syscall(SYS_mmap, address, length, protection, flags, fd, offset);
-    return shim_real.mmap(address, length, protection, flags, fd, offset);
+    return REAL(mmap)(address, length, protection, flags, fd, offset);
 }
 
 EXPORT void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)

@@ -112,10 +112,14 @@ static void fill_absent(struct real *real)
 
 __attribute__((constructor)) void shim_init(void)
 {
-    if (__atomic_load_n(&shim_ready, __ATOMIC_ACQUIRE))
+    static __thread bool is_looking_up __attribute__((tls_model("initial-exec")));
+    if (shim_is_ready() || is_looking_up)
         return;
+    is_looking_up = true;
     int saved = errno;
-    struct real real;
+    struct real real = {0};
+    early_fill(&real);
+    shim_real = real;
 #define X(name) real.name = (__typeof__(real.name))dlsym(RTLD_NEXT, #name);
     INTERPOSED(X)
 #undef X
@@ -136,6 +140,7 @@ __attribute__((constructor)) void shim_init(void)
     if (shim_active)
         path_folder_changed();
     __atomic_store_n(&shim_ready, 1, __ATOMIC_RELEASE);
+    is_looking_up = false;
     if (shim_active) {
         session_own_process();
         given_at_start();

@@ -95,6 +95,10 @@ struct real {
 extern struct real shim_real;
 /* 0 until init has run. */
 extern int shim_ready;
+static inline bool shim_is_ready(void)
+{
+    return LIKELY(__atomic_load_n(&shim_ready, __ATOMIC_ACQUIRE));
+}
 /* Whether USERDMA_SOCKET is set; everything else goes straight through otherwise. Read it after shim_init. */
 extern bool shim_active;
 /* The daemon's socket, from the environment. */
@@ -104,10 +108,15 @@ extern bool shim_traced;
 /* The current folder lies in the daemon's tree, as far as we know: relative paths may lead to counters. */
 extern bool shim_in_tree;
 
+/* Without effect in the thread that runs it: REAL then gives the versions of early.c. */
 void shim_init(void);
 
+/* ---- early.c ---- */
+
+void early_fill(struct real *real);
+
 /* The function that the program would have called without us. */
-#define REAL(name) (LIKELY(shim_ready) ? (void)0 : shim_init(), shim_real.name)
+#define REAL(name) (shim_is_ready() ? (void)0 : shim_init(), shim_real.name)
 
 /* ---- session.c ---- */
 
@@ -292,7 +301,7 @@ static inline bool path_is_ours(const char *path)
     }
     if (LIKELY(path[1] != 's' && path[1] != 'd' && path[1] != '/'))
         return false;
-    if (UNLIKELY(!shim_ready))
+    if (UNLIKELY(!shim_is_ready()))
         shim_init();
     return shim_active && path_matches(path);
 }

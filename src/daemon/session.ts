@@ -332,9 +332,10 @@ const serve = (
     daemon.calling = process
     try {
       const answer = daemon.dispatch(context, watched, message, by, descriptor)
-      if (answer instanceof Promise) answer.then(later => sendAnswer(to, later)).catch(failed(to))
-      else if (to.type === MessageType.MAP) sendMap(to, context, answer)
-      else sendAnswer(request, answer)
+      const send = (result: Answer): void =>
+        to.type === MessageType.MAP ? sendMap(to, context, result) : sendAnswer(to, result)
+      if (answer instanceof Promise) answer.then(send).catch(failed(to))
+      else send(answer)
     } catch (error) {
       failed(to)(error)
     } finally {

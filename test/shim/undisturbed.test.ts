@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { repoRoot } from '../paths.ts'
 import { compileC, requireTool, scratchFolder } from '../tools.ts'
 import { compileShim, runProgram, shimIsPossible } from './program.ts'
 
@@ -173,4 +174,24 @@ test('the shim adds nothing to the exports but what it interposes', async t => {
     names.filter(name => /^(shim|fd_|session|path_|device_|event_)/.test(name)),
     [],
   )
+})
+
+test('a program whose dlsym opens and maps files', async t => {
+  if (!shimIsPossible(t)) return
+  const early = compileC(
+    join(folder, 'early_calls.so'),
+    [join(repoRoot, 'test/shim/early_calls.c')],
+    ['-shared', '-fPIC', '-ldl'],
+  )
+  const { status, stdout, stderr } = await runProgram(
+    '/bin/sh',
+    ['-c', 'echo well > f && cat f'],
+    {
+      PATH: process.env.PATH,
+      LD_PRELOAD: `${compileShim(folder)}:${early}`,
+      USERDMA_SOCKET: join(folder, 'nobody'),
+    },
+    { cwd: mkdtempSync(join(folder, 'early-')) },
+  )
+  assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: 'well\n', stderr: '' })
 })

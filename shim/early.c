@@ -1,0 +1,120 @@
+/*
+ * What stands in for the C library's functions while they are looked up: dlsym may allocate, and an allocator of the
+ * program's may read files and map memory (the number of processors, huge pages). Bare system calls; a function that no
+ * allocator calls has no version here.
+ */
+#define _GNU_SOURCE
+#include "shim.h"
+
+#include <sys/syscall.h>
+
+static int early_openat(int folder, const char *path, int flags, ...)
+{
+    va_list arguments;
+    va_start(arguments, flags);
+    const unsigned mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(arguments, unsigned) : 0;
+    va_end(arguments);
+    return (int)syscall(SYS_openat, folder, path, flags, mode);
+}
+
+static int early_open(const char *path, int flags, ...)
+{
+    va_list arguments;
+    va_start(arguments, flags);
+    const unsigned mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(arguments, unsigned) : 0;
+    va_end(arguments);
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+static int early_open_2(const char *path, int flags)
+{
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, 0);
+}
+
+static ssize_t early_read(int fd, void *buffer, size_t count)
+{
+    return syscall(SYS_read, fd, buffer, count);
+}
+
+static ssize_t early_pread(int fd, void *buffer, size_t count, off_t offset)
+{
+    return syscall(SYS_pread64, fd, buffer, count, offset);
+}
+
+static ssize_t early_write(int fd, const void *buffer, size_t count)
+{
+    return syscall(SYS_write, fd, buffer, count);
+}
+
+static int early_close(int fd)
+{
+    return (int)syscall(SYS_close, fd);
+}
+
+static int early_fcntl(int fd, int command, ...)
+{
+    va_list arguments;
+    va_start(arguments, command);
+    const unsigned long argument = va_arg(arguments, unsigned long);
+    va_end(arguments);
+    return (int)syscall(SYS_fcntl, fd, command, argument);
+}
+
+static off_t early_lseek(int fd, off_t offset, int whence)
+{
+    return syscall(SYS_lseek, fd, offset, whence);
+}
+
+static int early_access(const char *path, int mode)
+{
+    return (int)syscall(SYS_faccessat, AT_FDCWD, path, mode);
+}
+
+static ssize_t early_readlink(const char *path, char *buffer, size_t size)
+{
+    return syscall(SYS_readlinkat, AT_FDCWD, path, buffer, size);
+}
+
+static int early_fstat(int fd, struct stat *out)
+{
+    return (int)syscall(SYS_newfstatat, fd, "", out, AT_EMPTY_PATH);
+}
+
+static int early_stat(const char *path, struct stat *out)
+{
+    return (int)syscall(SYS_newfstatat, AT_FDCWD, path, out, 0);
+}
+
+static void *early_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
+{
+    return (void *)syscall(SYS_mmap, address, length, protection, flags, fd, offset);
+}
+
+void early_fill(struct real *real)
+{
+#define EARLY(name, version) real->name = (__typeof__(real->name))version;
+    EARLY(open, early_open)
+    EARLY(open64, early_open)
+    EARLY(openat, early_openat)
+    EARLY(openat64, early_openat)
+    EARLY(__open_2, early_open_2)
+    EARLY(__open64_2, early_open_2)
+    EARLY(read, early_read)
+    EARLY(pread, early_pread)
+    EARLY(pread64, early_pread)
+    EARLY(write, early_write)
+    EARLY(close, early_close)
+    EARLY(fcntl, early_fcntl)
+    EARLY(fcntl64, early_fcntl)
+    EARLY(lseek, early_lseek)
+    EARLY(lseek64, early_lseek)
+    EARLY(access, early_access)
+    EARLY(readlink, early_readlink)
+    EARLY(fstat, early_fstat)
+    EARLY(fstat64, early_fstat)
+    EARLY(stat, early_stat)
+    EARLY(stat64, early_stat)
+    EARLY(mmap, early_mmap)
+    EARLY(mmap64, early_mmap)
+#undef EARLY
+}
