@@ -20,14 +20,13 @@ static int fail(int error)
     return -1;
 }
 
-/* Libraries look for devices by netlink first, and in sysfs when the kernel has no such protocol. */
 EXPORT int socket(int family, int type, int protocol)
 {
     if (UNLIKELY(family == AF_NETLINK && protocol == NETLINK_RDMA)) {
         if (!shim_is_ready())
             shim_init();
         if (shim_active)
-            return fail(EPROTONOSUPPORT);
+            return netlink_open(type);
     }
     return fd_opened(REAL(socket)(family, type, protocol));
 }
@@ -66,7 +65,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     }
     if (UNLIKELY(kind == FD_GIVEN))
         return -1;
-    if (kind == FD_HIDDEN || (kind == FD_EVENT && _IOC_TYPE(request) != MAGIC_OBJECT))
+    if (kind == FD_HIDDEN || kind == FD_NETLINK || (kind == FD_EVENT && _IOC_TYPE(request) != MAGIC_OBJECT))
         return REAL(ioctl)(fd, request, argument);
     switch ((uint32_t)request) {
     case FIOCLEX:
@@ -90,6 +89,8 @@ static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
         return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
     if (kind == FD_GIVEN)
         return -1;
+    if (kind == FD_NETLINK)
+        return netlink_write(fd, buffer, count);
     return fail(kind == FD_EVENT ? EINVAL : EBADF);
 }
 
@@ -110,7 +111,7 @@ EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
 static inline bool reads_ours(int fd, void *buffer, size_t count, ssize_t *result)
 {
     const int kind = fd_used(fd);
-    if (LIKELY(kind == FD_OTHER || kind == FD_HIDDEN))
+    if (LIKELY(kind == FD_OTHER || kind == FD_HIDDEN || kind == FD_NETLINK))
         return false;
     *result = kind == FD_CONTEXT ? fail(EINVAL) : kind == FD_GIVEN ? -1 : event_read(fd, buffer, count);
     return true;

@@ -115,8 +115,11 @@ static void take_rights(struct msghdr *message)
 EXPORT ssize_t recvmsg(int socket, struct msghdr *message, int flags)
 {
     const ssize_t length = REAL(recvmsg)(socket, message, flags);
-    if (UNLIKELY(shim_active) && length >= 0 && message->msg_controllen > 0)
+    if (LIKELY(!shim_active) || length < 0)
+        return length;
+    if (message->msg_controllen > 0)
         take_rights(message);
+    netlink_received(socket, message->msg_name, message->msg_namelen);
     return length;
 }
 

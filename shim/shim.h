@@ -83,7 +83,7 @@ void closefrom(int first);
     X(chdir) X(inotify_add_watch) X(socket) X(ioctl) X(read) X(__read_chk) X(pread) X(pread64) X(readv) X(write)       \
     X(pwrite) X(pwrite64) X(writev) X(close) X(close_range) X(closefrom) X(dup) X(dup2) X(dup3) X(fcntl) X(fcntl64)    \
     X(lseek) X(lseek64) X(fclose) X(mmap) X(mmap64) X(getxattr) X(lgetxattr) X(listxattr) X(llistxattr)                \
-    X(recvmsg) X(recvmmsg)
+    X(recvmsg) X(recvmmsg) X(recvfrom) X(send) X(sendto) X(sendmsg)
 
 /* ---- init.c ---- */
 
@@ -176,6 +176,7 @@ enum fd_kind {
     FD_GIVEN,     /* the same from another program, not known to our session yet */
     FD_EVENT,     /* an event socket: completion channel or asynchronous events */
     FD_DRIVER,    /* an event socket with calls of one driver's own */
+    FD_NETLINK,   /* a socket of NETLINK_RDMA */
     FD_HIDDEN,    /* a socket of ours that the program must not see */
 };
 
@@ -219,7 +220,7 @@ int fd_hide(int fd, int owner, bool close_on_exec);
 void fd_forget_hidden(int hidden);
 /* Registers. 0, or -1 with errno (EMFILE: the number is too high for the table). */
 int fd_add_context(int fd, const struct fd_entry *entry);
-/* `kind` FD_EVENT or FD_DRIVER. */
+/* `kind` FD_EVENT, FD_DRIVER or FD_NETLINK. */
 int fd_add_event(int fd, enum fd_kind kind);
 /* A context of another program's; `by_exec`: it was left to us by exec. */
 int fd_add_given(int fd, bool by_exec);
@@ -246,6 +247,15 @@ void fd_after_fork(void);
 /* Marks a doorbell socket so that a program which inherits it over exec recognises it; closes one such socket. */
 void fd_mark(int hidden, ino_t inode);
 void fd_drop_inherited(ino_t inode);
+
+/* ---- netlink.c ---- */
+
+/* A socket of NETLINK_RDMA; -1 with EPROTONOSUPPORT where there can be none. `type` as for socket(2). */
+int netlink_open(int type);
+/* write(2) on one: a request, which is answered. */
+ssize_t netlink_write(int fd, const void *buffer, size_t count);
+/* A message was received from this address: on sockets of NETLINK_RDMA the kernel has sent it. */
+void netlink_received(int fd, struct sockaddr *from, socklen_t length);
 
 /* ---- given.c ---- */
 

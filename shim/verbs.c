@@ -235,6 +235,20 @@ static void *find(const char *name)
     return found;
 }
 
+/*
+ * Without effect: nothing is pinned, and a page that were kept from a child (MADV_DONTFORK) would take what else lies on
+ * it from the child too.
+ */
+EXPORT int ibv_fork_init(void)
+{
+    if (!shim_is_ready())
+        shim_init();
+    if (shim_active)
+        return 0;
+    int (*original)(void) = find("ibv_fork_init");
+    return original ? original() : ENOSYS;
+}
+
 EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
 {
     struct ibv_context *(*original)(struct ibv_device *) = find("ibv_open_device");

@@ -298,8 +298,8 @@ static void remote_invalidate_region(void)
 {
     post_receive(1, 100, 64);
     send_invalidate(1, ends[1].mr->rkey);
-    completion(0, 1, IBV_WC_SUCCESS);
     completion(1, 100, IBV_WC_REM_INV_REQ_ERR);
+    completion(0, 1, IBV_WC_RETRY_EXC_ERR); /* class J: it is not acknowledged */
     check_state(1, IBV_QPS_ERR);
 }
 

@@ -30,6 +30,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], sente
   threads: [['-t', '0'], /0 threads: 1 to 64 are allowed/],
   loopback: [['-q'], /usage: .*loopback/],
   provider_faults: [['-q'], /usage: .*provider_faults/],
+  fork_safe: [['-q'], /usage: .*fork_safe/],
   identity: [['-q'], /usage: identity client/],
   calls: [['0'], /usage: calls COUNT/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <infiniband/verbs.h>
 #include <linux/close_range.h>
+#include <linux/netlink.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -112,6 +113,8 @@ void hidden_sockets(void);
 void low_limit(void);
 void forks(void);
 void exec(void);
+/* What the number of a closed descriptor must be good for. */
+void reuse(int fd);
 void exec_events(void);
 void vforks(void);
 void passed(void);

@@ -143,7 +143,7 @@ void exec(void)
 }
 
 /* A plain file that takes the number of a descriptor of ours, which was closed, is a plain file. */
-static void reuse(int fd)
+void reuse(int fd)
 {
     char path[] = "/tmp/userdma-reuse-XXXXXX", text[8] = {0};
     int file = mkstemp(path);

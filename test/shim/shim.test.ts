@@ -67,7 +67,7 @@ const scenario = (sentence: string, name: string): void => {
 }
 
 scenario('paths of RDMA lead to the daemon, others where they always did', 'paths')
-scenario('NETLINK_RDMA is not there, so that libraries look in sysfs', 'netlink')
+scenario('NETLINK_RDMA tells of the system, and of no devices, so that libraries look in sysfs', 'netlink')
 scenario('a device node opens as a character device whose calls are forwarded', 'device')
 scenario('the doorbell rings only while the daemon is parked', 'bell')
 scenario("event descriptors read like Linux's", 'events')

@@ -21,7 +21,13 @@ const assertGood = ({ status, signal, stdout, stderr }: Finished): void => {
 
 const check = ownProgram('verbs_check')
 
-const own = [check, ownProgram('verbs_errors'), ownProgram('memory_windows'), ownProgram('threads')]
+const own = [
+  check,
+  ownProgram('verbs_errors'),
+  ownProgram('memory_windows'),
+  ownProgram('threads'),
+  ownProgram('fork_safe'),
+]
 
 describe('our own programs with libibverbs', { skip: lacking(...own) }, () => {
   const suite = suiteScope()
@@ -52,6 +58,10 @@ describe('our own programs with libibverbs', { skip: lacking(...own) }, () => {
 
   it('errors have the statuses of the specification', async t => {
     assertGood(await run(t, ownProgram('verbs_errors'), ['-d', 'rxe0', '-g', '1'], { env: daemon.env }))
+  })
+
+  it('a child uses what lies on registered pages, with ibv_fork_init', async t => {
+    assertGood(await run(t, ownProgram('fork_safe'), ['-d', 'rxe0'], { env: daemon.env }))
   })
 
   it('memory windows, invalidation, ATOMIC WRITE and FLUSH', async t => {
