@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 #include <linux/netlink.h>
+#include <sys/syscall.h>
 
 #ifndef NETLINK_RDMA
 #define NETLINK_RDMA 20
@@ -185,7 +186,10 @@ static void *map(void *address, size_t length, int protection, int flags, int fd
         if (kind == FD_GIVEN)
             return MAP_FAILED;
     }
-    return REAL(mmap)(address, length, protection, flags, fd, offset);
+    /* A sanitizer maps before the C library knows the environment, in which shim_init looks. */
+    if (UNLIKELY(!shim_is_ready()))
+        return (void *)syscall(SYS_mmap, address, length, protection, flags, fd, offset);
+    return shim_real.mmap(address, length, protection, flags, fd, offset);
 }
 
 EXPORT void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)

@@ -1,6 +1,6 @@
 /*
  * What stands in for the C library's functions while they are looked up: dlsym may allocate, and an allocator of the
- * program's may read files and map memory (the number of processors, huge pages). Bare system calls; a function that no
+ * program's may read files (the number of processors). Bare system calls; a function that no
  * allocator calls has no version here.
  */
 #define _GNU_SOURCE
@@ -85,11 +85,6 @@ static int early_stat(const char *path, struct stat *out)
     return (int)syscall(SYS_newfstatat, AT_FDCWD, path, out, 0);
 }
 
-static void *early_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
-{
-    return (void *)syscall(SYS_mmap, address, length, protection, flags, fd, offset);
-}
-
 void early_fill(struct real *real)
 {
 #define EARLY(name, version) real->name = (__typeof__(real->name))version;
@@ -114,7 +109,5 @@ void early_fill(struct real *real)
     EARLY(fstat64, early_fstat)
     EARLY(stat, early_stat)
     EARLY(stat64, early_stat)
-    EARLY(mmap, early_mmap)
-    EARLY(mmap64, early_mmap)
 #undef EARLY
 }

@@ -377,6 +377,19 @@ const takeBack = (fd: FdObject | undefined, events: Affiliation): void => {
   for (const event of fd.sink.withdraw(events)) count(event, -1)
 }
 
+/** What to wait for before the events of an object are withdrawn (`EventSink.reach`); undefined: nothing. */
+export const reachEvents = ({ events }: CoreObject): Promise<void> | undefined => {
+  const more = events?.more
+  if (events === undefined || more === undefined || more.completions + more.asyncs === 0) return undefined
+  const { channel, asyncFd } = events.to
+  for (const fd of [channel, asyncFd, more.attached?.queue]) {
+    const found = fd === undefined || fd.closed ? undefined : fd.sink.reach?.()
+    // One after the other: the next look finds this one.
+    if (found !== undefined) return found
+  }
+  return undefined
+}
+
 /**
  * Ends an object's events: takes back what its client has not read and returns what it has, as a destroy reports it. A
  * destroy handler calls this once nothing can complete any more.

@@ -16,7 +16,7 @@ import { unknownAttribute } from '../spec/versions.ts'
 import type { NewDescriptor, Result } from '../uapi/call.ts'
 import { problemOf } from '../uapi/scalar.ts'
 import { fit, type ReferenceAttribute } from '../uapi/shape.ts'
-import { handleEvents } from './events.ts'
+import { handleEvents, reachEvents } from './events.ts'
 import { findHandle } from './handles.ts'
 import { forget, makeObject, runDestroy, unuse } from './lifetime.ts'
 import { findEntry } from './lookup.ts'
@@ -353,6 +353,16 @@ const subject = (
   return object
 }
 
+/** Descriptors on which one object's events may be. */
+const MOST_SINKS = 3
+
+/** What to wait for before the call: it is about events that its client may or may not have read. */
+const reach = (context: Context, { class: { identity }, kind }: Entry, number: number): Promise<void> | undefined => {
+  if (identity === 'fd') return context.device.core.descriptors.get(number)?.sink.reach?.()
+  const object = kind === 'destroy' && identity === 'handle' ? findHandle(context.handles, number) : undefined
+  return object && reachEvents(object)
+}
+
 const run = (
   context: Context,
   entry: Entry,
@@ -360,7 +370,10 @@ const run = (
   args: AnyValues,
   caller: Caller,
   check: typeof checkNumbers,
+  reached = 0,
 ): MaybePromise<Result> => {
+  const found = reached < MOST_SINKS ? reach(context, entry, number) : undefined
+  if (found !== undefined) return found.then(() => run(context, entry, number, args, caller, check, reached + 1))
   const { device } = context
   const call: CallContext = { context, device, caller, why: 'call', entry, descriptors: undefined, made: undefined }
   let values: HandlerValues

@@ -76,12 +76,11 @@ export interface EventRecord {
   readonly type: number
 }
 
-/**
- * Where the events of one fd object go; a carrier puts its own in with `attachSink` (a socket), before that a queue
- * keeps them.
- */
+/** Where the events of one fd object go: a queue in core, or what a carrier has put in with `attachSink` (a socket). */
 export interface EventSink {
   post(event: EventRecord): void
+  /** What to wait for before the next three: the client's end must be searched for. Undefined: it is at hand. */
+  reach?(): Promise<void> | undefined
   /** Takes back the events of `element` that the client has not read, and returns them. */
   withdraw(element: Affiliation): readonly EventRecord[]
   /** How many events the client has not read. */

@@ -36,6 +36,7 @@ import { createNetwork } from './network.ts'
 import { isServed, isShared, ownUserOnly, type Served } from './served.ts'
 import { createSession, type Session } from './session.ts'
 import { createShares } from './shares.ts'
+import { createSlices } from './slices.ts'
 import type { DaemonState } from './state.ts'
 import { createTraceHub } from './trace-hub.ts'
 import { removeTree } from './tree.ts'
@@ -132,6 +133,9 @@ export const startDaemon = async ({
   const interfaces = config.link === 'memory' ? undefined : openInterfaces()
   const network = createNetwork(config, interfaces)
   const containment = createContainment(parts.log)
+  const slices = createSlices(() => {
+    daemon.turn++
+  })
   const core = createCore({
     now: nowMicroseconds,
     random: secureRandom,
@@ -212,7 +216,7 @@ export const startDaemon = async ({
       },
       containment,
     ),
-    events: createEventSockets(core, holders, containment),
+    events: createEventSockets(core, holders, { containment, slices }),
     shares: createShares(),
     trace: createTraceHub(nowMicroseconds),
     refreshCounters: () => files?.refreshCounters(),

@@ -6,13 +6,16 @@
  * program has acknowledged as many events as it has read, so withdraw must tell exactly how many it has not: if
  * anything is still unread, the program's own end is fetched (pidfd_getfd), emptied, and what belongs to others is sent
  * again in the same order.
+ *
+ * Which descriptor that is a program says whenever it names it in a call (`seen`). If it never did, its descriptors are
+ * looked through before the call that needs to know (`reach`), a slice in each turn of the event loop.
  */
 import { fstatSync } from 'node:fs'
 import { uncount } from '../core/events.ts'
 import type { Affiliation, EventRecord, EventSink } from '../core/model.ts'
 import { EAGAIN } from '../host/errno.ts'
 import { watch } from '../host/poll.ts'
-import { findFd, type ProcessHandle, pidfdGetfd } from '../host/process.ts'
+import { type ProcessHandle, pidfdGetfd, searchFd } from '../host/process.ts'
 import {
   close,
   outstandingBytes,
@@ -25,6 +28,12 @@ import {
   unreadBytes,
 } from '../host/sockets.ts'
 import { type Containment, createContainment } from './containment.ts'
+import { createSlices, type Slices } from './slices.ts'
+
+export interface EventSocketParts {
+  readonly containment: Containment
+  readonly slices: Slices
+}
 
 export interface EventSocket extends EventSink {
   /** The program's end, until it has been passed on. */
@@ -33,6 +42,8 @@ export interface EventSocket extends EventSink {
   readonly target: string
   /** The program's end was passed on: close our copy. */
   passed(): void
+  /** A process has named its end by this number. */
+  seen(process: ProcessHandle, number: number): void
   close(): void
 }
 
@@ -56,13 +67,14 @@ const isEqual = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length
 export const createEventSocket = (
   holders: () => Iterable<ProcessHandle>,
   hungUp: () => void,
-  containment: Containment = createContainment(),
+  { containment = createContainment(), slices = createSlices() }: Partial<EventSocketParts> = {},
 ): EventSocket => {
   const [ours, theirs] = socketPair()
   // The program's end waits, as Linux's event files do; our looks into it never do (MSG_DONTWAIT).
   setBlocking(theirs)
   setBuffers(ours, { send: BUFFER_BYTES })
-  const target = `socket:[${fstatSync(theirs).ino}]`
+  const { dev, ino } = fstatSync(theirs)
+  const target = `socket:[${ino}]`
   const scratch = new Uint8Array(LONGEST_RECORD)
   let theirsOpen = true
   let closed = false
@@ -98,15 +110,35 @@ export const createEventSocket = (
     ),
   )
 
-  /** A copy of the program's end, from whatever process has one; negative if none can be reached. */
+  /** Where the program's end was last. */
+  let place: { readonly process: ProcessHandle; readonly number: number } | undefined
+
+  /** A copy of the program's end, if it still is where it was; negative if not. */
   const fetch = (): number => {
-    for (const process of holders()) {
-      const number = findFd(process.pid, target)
-      const end = typeof number === 'number' ? pidfdGetfd(process, number) : -1
-      if (end >= 0) return end
-    }
+    const end = place === undefined ? -1 : pidfdGetfd(place.process, place.number)
+    if (end < 0) return -1
+    const found = fstatSync(end)
+    if (found.ino === ino && found.dev === dev) return end
+    close(end)
     return -1
   }
+  const isAtHand = (): boolean => {
+    if (theirsOpen) return true
+    const end = fetch()
+    if (end >= 0) close(end)
+    return end >= 0
+  }
+
+  const search = function* (): Generator<undefined, void> {
+    for (const process of [...holders()]) {
+      const number = yield* searchFd(process.pid, target)
+      if (number === undefined) continue
+      place = { process, number }
+      if (isAtHand()) return
+    }
+  }
+
+  const isAllRead = (): boolean => sent.length === 0 || outstandingBytes(ours) === 0
 
   /** Runs `body` on the program's end; undefined if it cannot be reached. */
   const onTheirs = <T>(body: (end: number) => T): T | undefined => {
@@ -140,7 +172,7 @@ export const createEventSocket = (
 
   /** The records that the program has not read, which are its no more. */
   const unread = (): EventRecord[] => {
-    if (sent.length === 0 || outstandingBytes(ours) === 0) return []
+    if (isAllRead()) return []
     const packets = drain()
     if (packets === undefined) return []
     // A thread of the program may have read in between, so these need not be the last ones: each is looked for, newest
@@ -180,6 +212,15 @@ export const createEventSocket = (
       waiting.push(event)
       push()
     },
+    seen(process, number) {
+      place = { process, number }
+    },
+    reach() {
+      if (closed || isAllRead() || isAtHand()) return undefined
+      const job = search()
+      // Most programs have few descriptors: the first slice is enough.
+      return job.next().done ? undefined : slices.run(job)
+    },
     withdraw(element: Affiliation) {
       const others: EventRecord[] = []
       const withdrawn: EventRecord[] = []
@@ -190,7 +231,7 @@ export const createEventSocket = (
     unread() {
       if (closed) return 0
       // Nothing is taken out to be counted: who reads at this moment gets what is there.
-      let bytes = sent.length === 0 || outstandingBytes(ours) === 0 ? 0 : (onTheirs(unreadBytes) ?? 0)
+      let bytes = isAllRead() ? 0 : (onTheirs(unreadBytes) ?? 0)
       let count = 0
       for (; bytes > 0 && count < sent.length; count++) bytes -= sent[sent.length - 1 - count].bytes.length
       return count + waiting.length

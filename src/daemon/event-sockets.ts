@@ -9,8 +9,7 @@ import type { ProcessHandle } from '../host/process.ts'
 import { setSendTimeout } from '../host/sockets.ts'
 import { DriverOps } from '../spec/classes/driver_ops.ts'
 import { DescriptorMark, InstallKind } from '../spec/session.ts'
-import type { Containment } from './containment.ts'
-import { createEventSocket, type EventSocket } from './event-socket.ts'
+import { createEventSocket, type EventSocket, type EventSocketParts } from './event-socket.ts'
 import { orGiveBack, type Share } from './shares.ts'
 
 export interface EventSockets {
@@ -19,8 +18,8 @@ export interface EventSockets {
    * the program's share has no room.
    */
   create(fd: FdObject, share: Share): EventSocket
-  /** Core's number of the fd object behind 'socket:[inode]'. */
-  find(target: string): number | undefined
+  /** Core's number of the fd object behind 'socket:[inode]', which `process` has just named by `number`. */
+  find(target: string, process: ProcessHandle, number: number): number | undefined
   readonly count: number
   /** Hangs up on all programs. */
   closeAll(): void
@@ -34,7 +33,7 @@ export const kindOf = (fd: FdObject): number =>
 export const createEventSockets = (
   core: Core,
   holders: () => Iterable<ProcessHandle>,
-  containment?: Containment,
+  parts?: EventSocketParts,
 ): EventSockets => {
   const numbers = new Map<string, number>()
   const sockets = new Map<string, EventSocket>()
@@ -48,7 +47,7 @@ export const createEventSockets = (
             closeDescriptor(core, fd.handle)
             drop()
           },
-          containment,
+          parts,
         ),
       )
       setSendTimeout(socket.theirs, DescriptorMark.FIRST + kindOf(fd), DescriptorMark.MICROSECONDS)
@@ -63,7 +62,10 @@ export const createEventSockets = (
       attachSink(fd, socket)
       return socket
     },
-    find: target => numbers.get(target),
+    find(target, process, number) {
+      sockets.get(target)?.seen(process, number)
+      return numbers.get(target)
+    },
     get count() {
       return numbers.size
     },

@@ -18,12 +18,12 @@ import {
   closeProcess,
   fdFile,
   fdTarget,
-  findFd,
   isItsOwners,
   mayAccess,
   openProcess,
   type ProcessHandle,
   pidfdGetfd,
+  searchFd,
 } from '../host/process.ts'
 import { commandName, hasCapability } from '../host/process-status.ts'
 import { close, peerCredentials, peerPidfd, type Received, recv, send } from '../host/sockets.ts'
@@ -79,6 +79,9 @@ const MOST_CONTEXTS = 256
 const MOST_DESCRIPTORS = 1024
 /** Descriptors of a session itself: its socket, pidfd, owner and memory, a memory file, a capture. */
 const DESCRIPTORS = 6
+
+/** A trace looks through so many slices of a program's descriptors for the number of a new one. */
+const TRACE_SLICES = 8
 
 /** Linux's numbers of capabilities. */
 const capabilities = { NET_RAW: 13 } as const
@@ -151,7 +154,7 @@ const serve = (
     copyOut: (address, bytes) => (passed ?? space).copyOut(address, bytes),
     descriptor(number) {
       const target = fdTarget(process.pid, number)
-      return typeof target === 'string' ? daemon.events.find(target) : undefined
+      return typeof target === 'string' ? daemon.events.find(target, process, number) : undefined
     },
     file: number => fdFile(process, number),
     openFile: number => openFileMemory(process, number, share),
@@ -164,6 +167,12 @@ const serve = (
   let reachable = false
   let passed: PassedMemory | undefined
   let closed = false
+  /** Calls that wait: until they are answered the client's next message waits too. */
+  let waiting = 0
+  let wantsRoom = false
+  const listen = (): void => {
+    if (!closed) watcher.update({ readable: waiting === 0, writable: wantsRoom })
+  }
 
   const reply = (length: number, fds: readonly number[] = []): void => {
     // A client has at most one call under way, so its socket has room for the answer unless it stopped reading
@@ -175,7 +184,10 @@ const serve = (
     buffer: outgoing,
     reply,
     send: length => send(fd, outgoing.bytes.subarray(0, length)) > 0,
-    wantWritable: wanted => watcher.update({ readable: true, writable: wanted }),
+    wantWritable(wanted) {
+      wantsRoom = wanted
+      listen()
+    },
     trusted: standing === 'owner',
   })
 
@@ -274,8 +286,13 @@ const serve = (
   let made: readonly string[] = []
   const numbersMade = (): (number | undefined)[] =>
     made.map(target => {
-      const found = findFd(process.pid, target)
-      return typeof found === 'number' ? found : undefined
+      const search = searchFd(process.pid, target)
+      for (let left = TRACE_SLICES; left > 0; left--) {
+        const { done, value } = search.next()
+        if (done) return value
+      }
+      search.return(undefined)
+      return undefined
     })
 
   const refuseCall = (to: Header, errno: number, reason?: string): void =>
@@ -318,6 +335,15 @@ const serve = (
       refuseCall(to, Errno.EIO)
     })
 
+  const answerLater = (to: Header, sent: Promise<void>): void => {
+    waiting++
+    listen()
+    void sent.catch(failed(to)).finally(() => {
+      waiting--
+      listen()
+    })
+  }
+
   const runCall = <M extends readonly unknown[]>(
     context: Context,
     name: CallerFacts['dialect'],
@@ -334,7 +360,7 @@ const serve = (
       const answer = daemon.dispatch(context, watched, message, by, descriptor)
       const send = (result: Answer): void =>
         to.type === MessageType.MAP ? sendMap(to, context, result) : sendAnswer(to, result)
-      if (answer instanceof Promise) answer.then(send).catch(failed(to))
+      if (answer instanceof Promise) answerLater(to, answer.then(send))
       else send(answer)
     } catch (error) {
       failed(to)(error)
@@ -408,7 +434,7 @@ const serve = (
   }
 
   const onReadable = (): void => {
-    for (let left = BURST; left > 0 && !closed; left--) {
+    for (let left = BURST; left > 0 && !closed && waiting === 0; left--) {
       const { length, fds } = next()
       if (length === -EAGAIN) return
       // The end, a broken connection, or a message that is none: the client is not one of ours.

@@ -5,14 +5,16 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { test } from 'node:test'
+import { closeSync, openSync } from 'node:fs'
+import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
 import { telling } from '../../src/core/events.ts'
 import type { Affiliation, EventRecord } from '../../src/core/model.ts'
 import { createEventSocket, type EventSocket } from '../../src/daemon/event-socket.ts'
+import { createSlices } from '../../src/daemon/slices.ts'
 import { EAGAIN } from '../../src/host/errno.ts'
 import { watch } from '../../src/host/poll.ts'
-import { closeProcess, openProcess, type ProcessHandle, pidfdGetfd } from '../../src/host/process.ts'
+import { closeProcess, FDS_PER_SLICE, openProcess, type ProcessHandle, pidfdGetfd } from '../../src/host/process.ts'
 import { close, recvSmall, shutdown } from '../../src/host/sockets.ts'
 
 const element = (userHandle: bigint): Affiliation => ({
@@ -56,7 +58,10 @@ const bench = ({ passed = true }: { passed?: boolean } = {}): Bench => {
   )
   const theirs = pidfdGetfd(self, socket.theirs)
   assert.ok(theirs >= 0)
-  if (passed) socket.passed()
+  if (passed) {
+    socket.passed()
+    socket.seen(self, theirs)
+  }
   const buffer = new Uint8Array(64)
   const read = (limit = Number.POSITIVE_INFINITY): string[] => {
     const all: string[] = []
@@ -262,7 +267,7 @@ test('what a method takes is no more there to be read, the rest is, in order (R3
   b.close()
 })
 
-test('nobody holds the program’s end: nothing can be withdrawn; somebody does, whoever it is: it can', () => {
+test('nobody holds the program’s end: nothing can be withdrawn; somebody does, whoever it is: it can', async () => {
   const holders: ProcessHandle[] = []
   const socket = createEventSocket(
     () => holders,
@@ -277,9 +282,72 @@ test('nobody holds the program’s end: nothing can be withdrawn; somebody does,
   // Process 1 has none, whether or not we may look.
   const init = openProcess(1) as ProcessHandle
   holders.push(init, self)
+  await socket.reach?.()
   assert.equal(socket.withdraw(a).length, 1)
   socket.close()
   close(theirs)
   closeProcess(self)
   closeProcess(init)
+})
+
+/** A program with `many` descriptors besides, that has never named its end in a call. */
+const unseen = (t: TestContext, many: number) => {
+  const self = openProcess(process.pid) as ProcessHandle
+  let turns = 0
+  const slices = createSlices(() => {
+    turns++
+  })
+  const socket = createEventSocket(
+    () => [self],
+    () => {},
+    { slices },
+  )
+  const others = Array.from({ length: many }, () => openSync('/dev/null', 'r'))
+  const theirs = pidfdGetfd(self, socket.theirs)
+  socket.passed()
+  t.after(() => {
+    for (const fd of [...others, theirs]) closeSync(fd)
+    socket.close()
+  })
+  return { socket, theirs, turns: () => turns }
+}
+
+test('the end of a program with few descriptors is found at once, and where it is is known then', t => {
+  const { socket } = unseen(t, 0)
+  const a = element(1n)
+  assert.equal(socket.reach?.(), undefined, 'nothing is unread')
+  socket.post(record(a))
+  assert.equal(socket.reach?.(), undefined)
+  assert.equal(socket.withdraw(a).length, 1)
+})
+
+test('the end of a program with many descriptors is looked for in slices, each in a turn of the event loop', async t => {
+  const many = 20 * FDS_PER_SLICE
+  const { socket, turns } = unseen(t, many)
+  const a = element(1n)
+  socket.post(record(a))
+  const found = socket.reach?.()
+  assert.ok(found instanceof Promise)
+  assert.equal(turns(), 0)
+  await found
+  assert.ok(turns() >= many / FDS_PER_SLICE - 1, `${turns()} turns`)
+  const after = turns()
+  assert.equal(socket.reach?.(), undefined)
+  assert.equal(socket.withdraw(a).length, 1)
+  socket.post(record(a))
+  assert.equal(socket.reach?.(), undefined, 'known from now on')
+  assert.equal(turns(), after)
+})
+
+test('an end that a call has named is not looked for; one that has moved is', async t => {
+  const { socket, theirs, turns } = unseen(t, 2 * FDS_PER_SLICE)
+  const self = openProcess(process.pid) as ProcessHandle
+  const a = element(1n)
+  socket.seen(self, theirs)
+  socket.post(record(a))
+  assert.equal(socket.reach?.(), undefined)
+  socket.seen(self, socket.theirs + 1)
+  await socket.reach?.()
+  assert.ok(turns() > 0)
+  assert.equal(socket.withdraw(a).length, 1)
 })
