@@ -50,4 +50,14 @@ export const join = (namespaces: readonly [string, string], dev: string, mtu: nu
     // An interface that takes one segment at a time: the kernel cuts before it, so that real packets are on the wire.
     ip('-n', name, 'link', 'set', dev, 'mtu', String(mtu), ...(hardware ? [] : ['gso_max_segs', '1']), 'up')
   })
+  for (const name of namespaces) untilUp(name, dev)
+}
+
+/** Until then the interface has no queue: what is sent is dropped. Linux gives it one within a second. */
+const untilUp = (namespace: string, dev: string): void => {
+  for (let left = 2000; left > 0; left--) {
+    const { stdout } = spawnSync('ip', ['-n', namespace, 'link', 'show', 'dev', dev], { encoding: 'utf8' })
+    if (/ state UP /.test(stdout)) return
+  }
+  throw new Error(`${dev} of ${namespace} does not come up`)
 }
