@@ -115,9 +115,14 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
   const waiters = createWaiters(begins => carrier.waiting(begins), sources)
   const kit: Kit = { carrier, waiters, sources, path }
   const handlers = new Set<(event: DeviceEvent) => void>()
+  const onOverrun = (number: number): void => {
+    Object.assign(sources.get(number) ?? {}, { isOverrun: true })
+    waiters.wake(number)
+  }
   carrier.targets = {
     completion: number => waiters.wake(number),
     event(type, number, port) {
+      if (type === AsyncEventType.values.CQ_ERR && number !== undefined) onOverrun(number)
       const event = { type: eventNames[type], source: number === undefined ? undefined : kit.sources.get(number), port }
       // The device is in the middle of its work: handlers run when that is done.
       queueMicrotask(() => {

@@ -65,6 +65,10 @@ export const refused = (code: ErrnoName, call: string, reason: string, hint?: st
 /** The caller's mistake. */
 export const invalid = (call: string, reason: string, hint?: string): RdmaError => refused('EINVAL', call, reason, hint)
 
+/** A method was taken off its object. */
+export const detached = (call: string, object: string): RdmaError =>
+  invalid(call, `the method was called without its ${object}`, `write ${call}(…)`)
+
 /** A value as a sentence shows it, whatever it is: callers without types write what they like. */
 export const shown = (value: unknown): string => {
   if (typeof value === 'string') return JSON.stringify(value)

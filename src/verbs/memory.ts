@@ -145,12 +145,29 @@ const checkOpen = (call: string, { isOpen }: Held): void => {
   if (!isOpen) throw isClosed(call)
 }
 
-const sliceAt = (start: bigint, length: number, lkey: number): Slice => ({
-  lo: Number(start & 0xffffffffn),
-  hi: Number(start >> 32n),
-  length,
-  lkey,
-})
+/** A slice that knows its device. */
+class DeviceSlice implements Slice {
+  readonly lo: number
+  readonly hi: number
+  readonly length: number
+  readonly lkey: number
+  readonly #kit: Kit
+
+  constructor(kit: Kit, start: bigint, length: number, lkey: number) {
+    this.lo = Number(start & 0xffffffffn)
+    this.hi = Number(start >> 32n)
+    this.length = length
+    this.lkey = lkey
+    this.#kit = kit
+  }
+
+  /** Whether a slice is of another device than that of `kit`; a copy of one does not know. */
+  static isForeign(slice: Slice, kit: Kit): boolean {
+    return #kit in slice && slice.#kit !== kit
+  }
+}
+
+export const isForeignSlice = DeviceSlice.isForeign
 
 interface RegionFields extends Held {
   readonly length: number
@@ -166,7 +183,7 @@ const regionMethods = {
   slice(this: RegionFields, offset = 0, size = this.length - offset) {
     checkOpen('mr.slice', this)
     within('mr.slice', this.length, offset, size)
-    return sliceAt(this.address + BigInt(offset), size, this.lkey)
+    return new DeviceSlice(this.kit, this.address + BigInt(offset), size, this.lkey)
   },
   remote(this: RegionFields, offset = 0, size = this.length - offset) {
     checkOpen('mr.remote', this)
@@ -310,7 +327,7 @@ const wholeMethods: Omit<WholeRegion, keyof WholeFields> & ThisType<WholeFields>
     checkOpen('mr.slice', this)
     checkBytes('mr.slice', buffer)
     within('mr.slice', buffer.length, offset, length)
-    return sliceAt(addressIn(this, buffer, offset), length, this.lkey)
+    return new DeviceSlice(this.kit, addressIn(this, buffer, offset), length, this.lkey)
   },
   remote(buffer, offset = 0, length = buffer?.length - offset) {
     checkOpen('mr.remote', this)

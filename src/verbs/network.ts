@@ -87,6 +87,8 @@ export interface LocalNetwork extends Network {
 
 /** Turns of devices that keep each other busy before others have their turn. */
 const TURNS = 64
+/** Microseconds of one drive. */
+const LONGEST_DRIVE = 2000
 /** Drives, and waits of programs, between two turns of the event loop. */
 const BUDGET = 256
 /** Idle drives, of some 20 ns each, of which one looks at the clock. */
@@ -179,17 +181,25 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
       called = false
       return worked
     }
-    for (let turn = 0; turn < TURNS && busy; turn++) {
-      const now = nowMicroseconds()
+    const start = nowMicroseconds()
+    for (let turn = 0, now = start; turn < TURNS && busy && now - start < LONGEST_DRIVE; turn++) {
       const progress = pollAll(now)
       worked = progress || worked
       busy = progress && hasWork()
+      now = nowMicroseconds()
     }
     driving = false
-    if (busy) kick()
+    if (busy) driveNextTurn()
     armTimer()
     called = false
     return worked
+  }
+  /** Long messages take their time: others in this process have theirs in between. */
+  const driveNextTurn = (): void => {
+    touched = true
+    if (scheduled) return
+    scheduled = true
+    setImmediate(later)
   }
   const later = (): void => {
     scheduled = false
@@ -220,6 +230,13 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
   return { drive, kick, touch, mindTimes, pause, stop: disarm }
 }
 
+/** Devices of a network of memory at once. */
+const MOST_DEVICES = 64
+
+const networks = new WeakSet<object>()
+/** Whether it was made by `createNetwork`. */
+export const isNetwork = (value: unknown): value is LocalNetwork => networks.has(value as object)
+
 const networkWords: Words<NetworkOptions> = { fault: true, link: true, path: true, random: true }
 
 export const createNetwork = (options: NetworkOptions = {}): Network => {
@@ -244,7 +261,16 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     if (bytes === undefined) throw invalid('open', `address "${address}" is no IPv4 or IPv6 address`)
     const taken = devices.find(({ state }) => state.identity.gids.some(gid => Buffer.compare(gid, bytes) === 0))
     if (taken !== undefined) throw refused('EADDRINUSE', 'open', `${taken.device.name} of this network has ${address}`)
-    if (memory !== undefined) return { port: memory.attach(), identity: identify(bytes, { name: 'local', index: 0 }) }
+    if (memory !== undefined) {
+      if (memory.stat().ports === MOST_DEVICES)
+        throw refused(
+          'ENOSPC',
+          'open',
+          `the network has ${MOST_DEVICES} devices, the most it can have`,
+          'close one first',
+        )
+      return { port: memory.attach(), identity: identify(bytes, { name: 'local', index: 0 }) }
+    }
     const identity = identityOf({ address })
     try {
       return { port: createSocketPort(link as SocketLink, { name, address }, identity), identity }
@@ -304,5 +330,6 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       kick()
     },
   }
+  networks.add(network)
   return network
 }

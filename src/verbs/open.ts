@@ -8,13 +8,13 @@ import { Device as DeviceClass } from '../spec/classes/device.ts'
 import { Port as PortClass } from '../spec/classes/port.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { LinkName } from '../spec/links.ts'
-import type { Link } from '../uapi/tool.ts'
+import { type Link, links } from '../uapi/tool.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 import type { Carrier } from './carrier.ts'
 import { createDevice, type Device } from './device.ts'
-import { checkChoice, invalid } from './error.ts'
+import { checkChoice, invalid, shown } from './error.ts'
 import { contextCarrier, localCarrier } from './local.ts'
-import { createNetwork, type LocalNetwork, type Network } from './network.ts'
+import { createNetwork, isNetwork, type LocalNetwork, type Network } from './network.ts'
 import { checkOptions, type Words } from './options.ts'
 import type { PathFacts } from './plan.ts'
 import { remoteCarrier } from './remote.ts'
@@ -60,9 +60,12 @@ const ringNames: readonly RingLayout['name'][] = ['compact', 'rxe']
 const GID_OF_ADDRESS = 1
 const NOWHERE = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 0 }
 
+/** Number `n`, from 1 on, of the addresses 127.0.0.1 to 127.255.255.255. */
+const loopbackAddress = (n: number): string => `127.${(n >> 16) & 0xff}.${(n >> 8) & 0xff}.${n & 0xff}`
+
 const openHere = (options: OpenOptions): Device => {
   const network = (options.network ?? createNetwork({ ...(options.link && { link: options.link }) })) as LocalNetwork
-  const { address = `127.0.0.${network.added + 1}`, name = `rxe${network.added}` } = options
+  const { address = loopbackAddress(network.added + 1), name = `rxe${network.added}` } = options
   const carrier = localCarrier(network, name, address, options.rings)
   const gid = parseAddress(address) as Uint8Array
   const { pathMtu } = carrier.rxe.state.port
@@ -112,11 +115,23 @@ const openThere = (socket: string, device: string | undefined): Device => {
   }
 }
 
+const checkNetwork = (network: Network, link: Link | undefined): void => {
+  if (!isNetwork(network)) throw invalid('open', `network ${shown(network)} is none`, 'make one with createNetwork()')
+  if (link !== undefined && link !== network.link)
+    throw invalid('open', `link "${link}": the network is made of "${network.link}"`, 'give network or link')
+}
+
 /** Opens a device. Throws RdmaError: EEXIST for a name that the network has already, ECONNREFUSED without a daemon. */
 export const open = async (options: OpenOptions = {}): Promise<Device> => {
   checkOptions('open', 'options', options, openWords)
   const { socket, device, network, link, name, address, rings } = options
   if (rings !== undefined) checkChoice('open', 'rings', rings, ringNames)
+  if (link !== undefined) checkChoice('open', 'link', link, links)
+  for (const [option, value] of Object.entries({ name, address, device }))
+    if (value !== undefined && typeof value !== 'string') throw invalid('open', `${option} ${shown(value)} is no text`)
+  if (socket !== undefined && socket !== true && typeof socket !== 'string')
+    throw invalid('open', `socket ${shown(socket)}: it is a path, or true for the user's own daemon`)
+  if (network !== undefined) checkNetwork(network, link)
   if (socket === undefined) {
     if (device === undefined) return openHere(options)
     if (network === undefined)

@@ -10,7 +10,15 @@ import { accessFlags, type RemoteMemory, type Slice } from './memory.ts'
 import { checkOptions } from './options.ts'
 import { checkOwn } from './plan.ts'
 import { beginRequest, endRequest, type Local, type QpSelf } from './queue-pair.ts'
-import { checkAligned, checkOriginal, checkRemote, checkTarget, checkU32, checkWord } from './request-checks.ts'
+import {
+  checkAligned,
+  checkExtent,
+  checkOriginal,
+  checkRemote,
+  checkTarget,
+  checkU32,
+  checkWord,
+} from './request-checks.ts'
 import {
   type FlushOptions,
   type MessageOptions,
@@ -68,6 +76,8 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
     const invalidate = options?.invalidate
     const opcode = invalidate !== undefined ? wr.SEND_WITH_INV : immediate !== undefined ? wr.SEND_WITH_IMM : wr.SEND
     const at = beginRequest(this, 'qp.send', opcode, local, options, SEND_WORDS)
+    if (immediate !== undefined && invalidate !== undefined)
+      throw invalid('qp.send', 'options: immediate and invalidate exclude each other', 'give one of them')
     if (invalidate !== undefined) {
       checkU32('qp.send', 'invalidate', invalidate)
       putInvalidate(ringOf(this), at, invalidate)
@@ -82,6 +92,7 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
     const immediate = options?.immediate
     const opcode = immediate === undefined ? wr.RDMA_WRITE : wr.RDMA_WRITE_WITH_IMM
     const at = beginRequest(this, 'qp.write', opcode, local, options, WRITE_WORDS)
+    checkExtent('qp.write', local, remote)
     putRemote(ringOf(this), at, remote.address, remote.rkey)
     if (immediate !== undefined) {
       checkU32('qp.write', 'immediate', immediate)
@@ -137,6 +148,7 @@ export const reliableOperations: ReliableOperations<SendOptions> & ThisType<QpSe
     checkTarget('qp.read', local)
     checkRemote('qp.read', remote)
     const at = beginRequest(this, 'qp.read', wr.RDMA_READ, local, options, ASKING_WORDS)
+    checkExtent('qp.read', local, remote)
     putRemote(ringOf(this), at, remote.address, remote.rkey)
     endRequest(this)
   },

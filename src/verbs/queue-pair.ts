@@ -13,7 +13,7 @@ import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
 import { SendFlags } from '../spec/work.ts'
 import type { Answered, Carrier, RingPlace } from './carrier.ts'
 import { atOnce, type ConnectOptions, type Endpoint, firstPsn, type PeerOptions } from './connection.ts'
-import { invalid, type RdmaError, refused } from './error.ts'
+import { detached, invalid, type RdmaError, refused } from './error.ts'
 import { destroyed, joined, madeWith } from './held.ts'
 import type { Slice } from './memory.ts'
 import { checkRecord, type Words } from './options.ts'
@@ -152,6 +152,8 @@ export interface QpFields extends Held {
   /** Connected: the first packet sequence number that it sends. Datagrams: the Q_Key. */
   psn: number
   qkey: number
+  /** It was in RTS or beyond when that was asked last. */
+  canSend: boolean
 }
 
 /** What the methods of a table find in `this`: the fields of one queue pair, and the class in the table. */
@@ -189,6 +191,7 @@ export const bareMethods: Omit<BareQueuePair, 'handle' | 'qpn'> & ThisType<QpSel
   modify(args) {
     checkRecord(`${this.cls.name}.modify`, 'attributes', args, 'it is an object, { state: 1 } for example')
     this.kit.carrier.call(this.cls as AnyQpClass, 'modify', this.handle, args)
+    if (args.state !== undefined) this.canSend = args.state >= QpState.values.RTS
     if (args.state !== QpState.values.RESET) return
     if (this.sends !== undefined) restart(this.sends)
     if (this.receives !== undefined) restart(this.receives)
@@ -215,6 +218,7 @@ const queueMethods: Pick<QueuePair, 'pending' | 'receive'> & ThisType<QpSelf> = 
     return sends === undefined ? 0 : outstanding(sends)
   },
   receive(local, id = 0) {
+    if (this === undefined) throw detached('qp.receive', 'queue pair')
     if (this.maxReceivePieces < 0)
       throw invalid('qp.receive', 'it takes from a shared receive queue', 'post to that one, with srq.receive()')
     checkThere('qp.receive', this.kit)
@@ -224,11 +228,20 @@ const queueMethods: Pick<QueuePair, 'pending' | 'receive'> & ThisType<QpSelf> = 
     if (at < 0) throw full('qp.receive', 'receive', ring.capacity)
     if (Array.isArray(local) && local.length > this.maxReceivePieces)
       throw tooMany('qp.receive', local.length, this.maxReceivePieces)
-    checkRequest('qp.receive', local, id)
+    checkRequest('qp.receive', this.kit, local, id)
     putReceive(ring, at, id, local)
     produce(ring)
     this.kit.carrier.posted(this.handle)
   },
+}
+
+/** That a queue pair may send: others would keep the request without a word. What is known of its state may be old. */
+const checkReady = (call: string, self: QpSelf): void => {
+  if (!self.isOpen) throw invalid(call, 'the queue pair is closed')
+  const { state } = self.kit.carrier.call(self.cls as AnyQpClass, 'query', self.handle, {}).out
+  if (state < QpState.values.RTS)
+    throw invalid(call, `the queue pair is in ${stateNames[state]}: it cannot send`, 'connect or activate it first')
+  self.canSend = true
 }
 
 /**
@@ -244,8 +257,10 @@ export const beginRequest = (
   options: SendOptions | undefined,
   words: number,
 ): number => {
+  if (self === undefined) throw detached(call, 'queue pair')
   checkThere(call, self.kit)
   if (options !== undefined) checkRequestOptions(call, options, words & self.words)
+  if (!self.canSend) checkReady(call, self)
   self.sends ??= ringAt(self, call, self.sendAt, self.sendSize)
   const ring = self.sends
   const at = nextSlot(ring)
@@ -259,12 +274,12 @@ export const beginRequest = (
         `${local.length} bytes inline, at most ${self.maxInline} are possible`,
         'register the buffer and send a slice of it, or ask for a larger maxInline',
       )
-    checkRequest(call, undefined, id)
+    checkRequest(call, self.kit, undefined, id)
     putSend(ring, at, opcode, id, flags | INLINE, undefined)
     putInline(ring, at, local)
   } else {
     if (Array.isArray(local) && local.length > self.maxSendPieces) throw tooMany(call, local.length, self.maxSendPieces)
-    checkRequest(call, local, id)
+    checkRequest(call, self.kit, local, id)
     putSend(ring, at, opcode, id, flags, local as Slice | readonly Slice[] | undefined)
   }
   return at
@@ -327,6 +342,7 @@ export const queuePairType = <T>(cls: ObjectClass, more: object): QueuePairType<
       this.maxReceivePieces = shared ? -1 : cap.maxRecvSge
       this.psn = psn
       this.qkey = qkey
+      this.canSend = false
     },
   ),
 })

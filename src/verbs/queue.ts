@@ -6,7 +6,7 @@ import { CqKind } from '../spec/enums.ts'
 import type { Out } from '../spec/schema.ts'
 import type { RingPlace } from './carrier.ts'
 import { type Completion, type CompletionCursor, completionCursor } from './completion.ts'
-import { checkChoice } from './error.ts'
+import { checkChoice, detached, refused } from './error.ts'
 import { endings, withMethods } from './held.ts'
 import { checkSignal, type Until } from './mailbox.ts'
 import { checkOptions, type Words } from './options.ts'
@@ -79,6 +79,8 @@ const thresholdWords: Words<Threshold> = { completions: true, microseconds: true
 const armWords: Words<WaitOptions> = { ...thresholdWords, solicitedOnly: true, signal: true }
 
 const ENTRIES = 256
+/** Completions that a walk gives before the event loop has a turn. */
+const TAKEN_PER_TURN = 256
 /** Looks at an empty queue before it is armed. */
 const LOOKS = 4
 
@@ -97,6 +99,8 @@ interface CqFields extends Held {
   isHeld: boolean
   /** Completions that a counting queue has told of; its ring has them modulo 2^32. */
   told: number
+  /** Completions were lost (IBV_EVENT_CQ_ERR): nothing comes any more. */
+  isOverrun: boolean
 }
 
 const letGo = (self: CqFields): void => {
@@ -135,6 +139,7 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
     this.kit.carrier.call(Cq, 'modify', this.handle, { count: completions, period: microseconds })
   },
   poll() {
+    if (this === undefined) throw detached('cq.poll', 'queue')
     return look(this) || (this.kit.carrier.drive() && look(this))
   },
   arm(options = {}) {
@@ -163,6 +168,13 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
       await undefined
     }
     signal?.throwIfAborted()
+    if (this.isOverrun)
+      throw refused(
+        'EOVERFLOW',
+        'cq.wait',
+        `completions were lost: the queue has room for ${this.entries}`,
+        'make it for as many requests as can be outstanding on all of its queue pairs',
+      )
     // Closed meanwhile: who waited is woken. Who begins to wait only now is told by the call.
     if (waiters.over && !wasOver) return
     const woken = waiters.wait(this.number, signal)
@@ -179,12 +191,15 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
     await woken
   },
   async *completions(options = {}) {
-    for (;;) {
+    for (let taken = 1; ; taken++) {
       while (!this.poll()) {
         if (!this.isOpen) return
         await this.wait(options)
       }
       yield this.completion
+      options.signal?.throwIfAborted()
+      // Whoever posts from each completion finds the next one at once, for ever.
+      if (taken % TAKEN_PER_TURN === 0) await new Promise(resolve => setImmediate(resolve))
     }
   },
   [Symbol.asyncIterator]() {
@@ -241,6 +256,7 @@ export const cqPlan = (kit: Kit, options: CqOptions = {}): Plan<CompletionQueue>
           completion: completionCursor(ring, kind === 'timed'),
           isHeld: false,
           told: 0,
+          isOverrun: false,
         } satisfies CqFields),
       )
     },

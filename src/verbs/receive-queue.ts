@@ -60,7 +60,7 @@ export const receiving = (call: string): ReceiveQueue & ThisType<ReceiveFields> 
     const at = nextSlot(ring)
     if (at < 0) throw full(call, 'receive', ring.capacity)
     if (Array.isArray(local) && local.length > this.maxPieces) throw tooMany(call, local.length, this.maxPieces)
-    checkRequest(call, local, id)
+    checkRequest(call, this.kit, local, id)
     putReceive(ring, at, id, local)
     produce(ring)
   },

@@ -5,7 +5,8 @@
  * Hot: what is right costs a few comparisons of types, and only what is wrong makes a sentence.
  */
 import { invalid, type RdmaError, shown } from './error.ts'
-import type { RemoteMemory, Slice } from './memory.ts'
+import { isForeignSlice, type RemoteMemory, type Slice } from './memory.ts'
+import type { Kit } from './plan.ts'
 import { totalOf } from './requests.ts'
 
 const isSlice = (value: Slice): boolean =>
@@ -15,6 +16,17 @@ const isSlice = (value: Slice): boolean =>
   typeof value.hi === 'number' &&
   typeof value.length === 'number' &&
   typeof value.lkey === 'number'
+
+const foreignSlice = (call: string): RdmaError =>
+  invalid(call, 'the bytes: the slice is of another device', 'register the buffer at the device of the queue pair')
+
+const checkDevice = (call: string, kit: Kit, local: Slice | readonly Slice[]): void => {
+  if (!Array.isArray(local)) {
+    if (isForeignSlice(local as Slice, kit)) throw foreignSlice(call)
+    return
+  }
+  for (let i = 0; i < local.length; i++) if (isForeignSlice(local[i], kit)) throw foreignSlice(call)
+}
 
 const isLocal = (local: Slice | readonly Slice[]): boolean => {
   if (!Array.isArray(local)) return isSlice(local as Slice)
@@ -29,11 +41,14 @@ const noSlice = (call: string, local: unknown): RdmaError =>
     'register a buffer with pd.register() and give a slice of it, or several in a list: mr.slice()',
   )
 
-/** Throws RdmaError EINVAL unless `local` names registered bytes, or none, and `id` is a Number. */
-export const checkRequest = (call: string, local: Slice | readonly Slice[] | undefined, id: number): void => {
-  if (local !== undefined && !isLocal(local)) throw noSlice(call, local)
-  if (typeof id !== 'number')
-    throw invalid(call, `id ${shown(id)} is no Number`, 'a completion shows it: 0 to 2^53 - 1')
+/** Throws RdmaError EINVAL unless `local` names bytes registered at the device, or none, and `id` fits a completion. */
+export const checkRequest = (call: string, kit: Kit, local: Slice | readonly Slice[] | undefined, id: number): void => {
+  if (local !== undefined) {
+    if (!isLocal(local)) throw noSlice(call, local)
+    checkDevice(call, kit, local)
+  }
+  if (!Number.isSafeInteger(id) || id < 0)
+    throw invalid(call, `id ${shown(id)} is no number that a completion can show`, 'give an integer from 0 to 2^53 - 1')
 }
 
 /** Of requests into which bytes come: they must be registered. */
@@ -54,6 +69,22 @@ export const checkRemote = (call: string, remote: RemoteMemory): void => {
       call,
       remote === undefined ? 'remote memory is missing' : `remote memory: ${shown(remote)} is none`,
       'give { address, rkey, length } as the peer has it from mr.remote()',
+    )
+}
+
+/** That the bytes of a WRITE or READ fit the remote memory that the peer has named. */
+export const checkExtent = (
+  call: string,
+  local: Slice | readonly Slice[] | Uint8Array | undefined,
+  { length }: RemoteMemory,
+): void => {
+  if (local === undefined) return
+  const bytes = Array.isArray(local) ? totalOf(local) : (local as Slice | Uint8Array).length
+  if (bytes > length)
+    throw invalid(
+      call,
+      `${bytes} bytes do not fit the peer's memory of ${length} bytes`,
+      'ask for less, with mr.slice()',
     )
 }
 

@@ -62,8 +62,8 @@ const { SIGNALED, SYNC } = TmFlags.values
 const ALL_BITS = 2n ** 64n - 1n
 
 /** What all operations say, as the class has it. */
-const operationOf = (call: string, { id = 0, signaled = true, unexpected }: TagOptions) => {
-  checkRequest(call, undefined, id)
+const operationOf = (call: string, kit: Kit, { id = 0, signaled = true, unexpected }: TagOptions) => {
+  checkRequest(call, kit, undefined, id)
   return {
     wrId: BigInt(id),
     flags: (signaled ? SIGNALED : 0) | (unexpected === undefined ? 0 : SYNC),
@@ -81,19 +81,19 @@ const tagMethods: Pick<TagSharedReceiveQueue, 'addTag' | 'removeTag' | 'syncTags
     checkWord(call, 'tag', tag)
     checkWord(call, 'mask', mask)
     if (local === undefined) throw invalid(call, 'the buffer is missing', 'give a slice of registered memory')
-    checkRequest(call, local, receiveId)
+    checkRequest(call, this.kit, local, receiveId)
     const pieces = (Array.isArray(local) ? local : [local]).map(pieceOf)
-    const args = { ...operationOf(call, options), tag, mask, recvWrId: BigInt(receiveId), pieces }
+    const args = { ...operationOf(call, this.kit, options), tag, mask, recvWrId: BigInt(receiveId), pieces }
     return this.kit.carrier.call(TmSrq, 'tagAdd', this.handle, args).out.handle
   },
   removeTag(tag, options = {}) {
     checkOptions('tm_srq.tagDel', 'options', options, tagWords)
-    const args = { ...operationOf('tm_srq.tagDel', options), handle: tag }
+    const args = { ...operationOf('tm_srq.tagDel', this.kit, options), handle: tag }
     this.kit.carrier.call(TmSrq, 'tagDel', this.handle, args)
   },
   syncTags(unexpected, options = {}) {
     checkOptions('tm_srq.tagSync', 'options', options, syncWords)
-    const args = operationOf('tm_srq.tagSync', { ...options, unexpected })
+    const args = operationOf('tm_srq.tagSync', this.kit, { ...options, unexpected })
     this.kit.carrier.call(TmSrq, 'tagSync', this.handle, args)
   },
 }

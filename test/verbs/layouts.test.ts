@@ -205,6 +205,7 @@ describe('a queue pair', () => {
       const qp = device.pd().rcQp({ sendCq: cq, maxSends: 16, maxReceives: 0 })
       const { maxSendWr, maxRecvWr } = qp.query().cap
       assert.deepEqual([maxSendWr, maxRecvWr, cq.entries], rings === 'compact' ? [16, 0, 64] : [31, 0, 127])
+      qp.connect(qp.endpoint)
       for (let i = 0; i < maxSendWr; i++) qp.send(new Uint8Array(4), { id: i })
       assert.equal(qp.pending, maxSendWr)
       assert.throws(() => qp.send(new Uint8Array(4)), { code: 'ENOMEM' })

@@ -38,8 +38,10 @@ eachCarrier(openTwo => {
     refuses('qp.receive', no('a Uint8Array'), () => qp.receive(bytes))
     refuses('qp.read', no('a Uint8Array'), () => qp.read(bytes, remote))
     refuses('qp.compareSwap', no('a Uint8Array'), () => qp.compareSwap(bytes, remote, 1n, 2n))
-    refuses('qp.send', /^id 5n is no Number$/, () => qp.send(slice, { id: untyped(5n) }))
-    refuses('qp.send', /^id "a" is no Number$/, () => qp.send(new Uint8Array(1), { id: untyped('a') }))
+    refuses('qp.send', /^id 5n is no number that a completion can show$/, () => qp.send(slice, { id: untyped(5n) }))
+    refuses('qp.send', /^id "a" is no number that a completion can show$/, () =>
+      qp.send(new Uint8Array(1), { id: untyped('a') }),
+    )
     for (const [shown, value] of [
       ['"x"', 'x'],
       ['-1', -1],
