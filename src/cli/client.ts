@@ -13,10 +13,12 @@ import {
   type DeviceSpec,
   type FaultStat,
   type ListedDevice,
+  type QpPlace,
+  type QpStat,
   type Stat,
   type ToolReply,
   type ToolRequest,
-  type TraceRecord,
+  type TraceEvent,
   traceReader,
 } from '../uapi/tool.ts'
 import { connectToDaemon, daemonCommand, notServed } from '../verbs/user-socket.ts'
@@ -34,6 +36,8 @@ export interface ToolClient {
   readonly ended: Promise<void>
   config(): Promise<DaemonConfig>
   stat(): Promise<Stat>
+  /** All queue pairs. */
+  qps(): Promise<readonly QpStat[]>
   /** The rules of faults; those of the text `set` from now on, if it is given. */
   faults(set?: string): Promise<readonly FaultStat[]>
   /** One more device, or one less; answers those that there are then. */
@@ -73,9 +77,9 @@ interface Outgoing {
 
 /**
  * Opens a session at `socket`. Throws NoDaemonError if nobody serves it, and an Error with a sentence if the daemon
- * speaks another version. `onTrace` gets the calls that `trace` asks for.
+ * speaks another version. `onTrace` gets the calls and failures that `trace` asks for.
  */
-export const openSession = async (socket: string, onTrace?: (record: TraceRecord) => void): Promise<ToolClient> => {
+export const openSession = async (socket: string, onTrace?: (record: TraceEvent) => void): Promise<ToolClient> => {
   const { fd, peer } = dial(socket)
   const daemon = peer.pid
   let answered = false
@@ -193,6 +197,16 @@ export const openSession = async (socket: string, onTrace?: (record: TraceRecord
       const answer = await request({ what: 'stat' })
       if ('stat' in answer) return answer.stat
       throw odd('stat')
+    },
+    async qps() {
+      const all: QpStat[] = []
+      for (let from: QpPlace | undefined; ; ) {
+        const answer = await request({ what: 'qps', ...(from && { from }) })
+        if (!('qps' in answer)) throw odd('qps')
+        all.push(...answer.qps)
+        if (answer.next === undefined) return all
+        from = answer.next
+      }
     },
     async faults(set) {
       const answer = await request(set === undefined ? { what: 'fault' } : { what: 'fault', set })

@@ -167,7 +167,9 @@ const withPrograms = async (options: DemoOptions): Promise<void> => {
   const capture = openSync(path, 'w')
   const records: TraceRecord[] = []
   try {
-    const joined = await joinDaemon({ ...options, private: true }, record => records.push(record))
+    const joined = await joinDaemon({ ...options, private: true }, event => {
+      if (!('failure' in event)) records.push(event)
+    })
     try {
       await showDevice(joined)
       const tag = newTag()

@@ -7,7 +7,7 @@
  * command joins the other.
  */
 import { join } from 'node:path'
-import type { TraceRecord } from '../uapi/tool.ts'
+import type { TraceEvent } from '../uapi/tool.ts'
 import { makeUserSocket, namedSocket } from '../verbs/user-socket.ts'
 import { NoDaemonError, openSession, type ToolClient } from './client.ts'
 import { type ConfigOptions, difference, fullConfig, type WantedConfig, wantedConfig } from './config.ts'
@@ -29,7 +29,7 @@ export interface Joined {
   leave(): Promise<void>
 }
 
-type OnTrace = (record: TraceRecord) => void
+type OnTrace = (event: TraceEvent) => void
 
 /** How often a start is tried: each time we lost the race to a daemon that has ended again. */
 const ATTEMPTS = 5

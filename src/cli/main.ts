@@ -149,8 +149,12 @@ const buildProgram = (): Command => {
     .description('Shows what lives in a daemon: objects, rings, sessions, memory, counters.')
     .option(SOCKET, 'the daemon at this socket')
     .option('--json', 'as JSON')
+    .option('--qps', 'the queue pairs: process, type, state, peer, requests, what failed last')
     .option('-w, --watch [seconds]', 'rates of what happens, every second or as often as you say')
-    .addHelpText('after', examples('userdma stat', 'userdma stat --json', 'userdma stat --watch 5'))
+    .addHelpText(
+      'after',
+      examples('userdma stat', 'userdma stat --qps', 'userdma stat --json', 'userdma stat --watch 5'),
+    )
     .action(async options =>
       options.watch === undefined
         ? (await import('./stat.ts')).stat(options)

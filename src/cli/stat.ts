@@ -2,7 +2,7 @@
  * `userdma stat`: what lives in a daemon now.
  */
 import { otherCounts } from '../spec/counters.ts'
-import type { Stat } from '../uapi/tool.ts'
+import type { QpStat, Stat } from '../uapi/tool.ts'
 import { namedSocket, userSocket } from '../verbs/user-socket.ts'
 import { openSession, type ToolClient } from './client.ts'
 
@@ -10,6 +10,8 @@ import { openSession, type ToolClient } from './client.ts'
 export interface LookOptions {
   readonly socket?: string
   readonly json?: boolean
+  /** Queue pairs instead. */
+  readonly qps?: boolean
 }
 
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
@@ -68,8 +70,43 @@ export const look = async (options: LookOptions, show: (client: ToolClient) => P
   }
 }
 
+const requestsText = ({ pending, depth }: QpStat['send']): string => `${pending}/${depth}`
+
+/** What `userdma stat --qps` prints: a table, and below each queue pair what failed last. */
+export const qpsText = (qps: readonly QpStat[]): string => {
+  if (qps.length === 0) return 'no queue pairs\n'
+  const heads = ['DEVICE', 'QPN', 'PROCESS', 'TYPE', 'STATE', 'PEER', 'SEND', 'RECEIVE']
+  const rows = qps.map(({ device, qpn, pid, command, type, state, peer, send, receive }) => [
+    device,
+    `0x${qpn.toString(16)}`,
+    pid === 0 ? '-' : `${pid} ${command}`,
+    type,
+    state,
+    peer === undefined ? '-' : `0x${peer.qpn.toString(16)} at ${peer.address}`,
+    requestsText(send),
+    `${requestsText(receive)}${receive.shared ? ' shared' : ''}`,
+  ])
+  const widths = heads.map((head, i) => Math.max(head.length, ...rows.map(row => row[i].length)))
+  const line = (cells: readonly string[]): string =>
+    cells
+      .map((cell, i) => cell.padEnd(widths[i]))
+      .join('  ')
+      .trimEnd()
+  const lines = [line(heads)]
+  for (const [i, row] of rows.entries()) {
+    lines.push(line(row))
+    const { lastError } = qps[i]
+    if (lastError !== undefined) lines.push(`    last error: ${lastError.text}`)
+  }
+  return `${lines.join('\n')}\n`
+}
+
 export const stat = (options: LookOptions): Promise<void> =>
   look(options, async client => {
+    if (options.qps) {
+      const qps = await client.qps()
+      return options.json ? `${JSON.stringify(qps, null, 2)}\n` : qpsText(qps)
+    }
     const found = await client.stat()
     return options.json ? `${JSON.stringify(found, null, 2)}\n` : statText(found, client.socket)
   })

@@ -9,10 +9,10 @@ import { randomBytes } from 'node:crypto'
 import { closeSync, writeSync } from 'node:fs'
 import { Sink } from '../drivers/null/device.ts'
 import { CtxContext } from '../spec/drivers/ctx.ts'
-import { callJson, callLine, lostLine } from '../trace/calls.ts'
+import { callJson, callLine, failureLine, lostLine } from '../trace/calls.ts'
 import { classList, isSelected, type Selection } from '../trace/select.ts'
 import { createSummary, summaryJson, summaryText } from '../trace/summary.ts'
-import type { TraceRecord } from '../uapi/tool.ts'
+import type { TraceEvent } from '../uapi/tool.ts'
 import { UsageError } from './fail.ts'
 import { type JoinOptions, joinDaemon } from './join.ts'
 import { createOutput } from './output-file.ts'
@@ -70,7 +70,13 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
   const { verbose = false, abi = false, json = false } = options
   const summary = options.summary ? createSummary() : undefined
   return {
-    onTrace(record: TraceRecord): void {
+    onTrace(record: TraceEvent): void {
+      if ('failure' in record) {
+        // A failure is of no class: who wants to see some of them only sees calls.
+        if (summary === undefined && selection.classes === undefined)
+          print(json ? JSON.stringify(record) : failureLine(record))
+        return
+      }
       const selected = isSelected(record, selection)
       if (summary !== undefined) summary.add(record, selected)
       else if (selected) print(json ? JSON.stringify(callJson(record)) : callLine(record, { verbose, abi }))

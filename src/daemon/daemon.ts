@@ -30,6 +30,7 @@ import { createDeviceFiles, type DeviceFiles } from './device-files.ts'
 import { checkDevices } from './device-spec.ts'
 import { createDevices } from './devices.ts'
 import { createEventSockets } from './event-sockets.ts'
+import { createFailureDesk } from './failures.ts'
 import { followInterfaces } from './follow.ts'
 import { createLoop, type Loop, type Pollable } from './loop.ts'
 import { createNetwork } from './network.ts'
@@ -141,6 +142,7 @@ export const startDaemon = async ({
     random: secureRandom,
     report: error => containment.report('core', error),
   })
+  const trace = createTraceHub(nowMicroseconds)
   // Between devices of a memory link it is the loop itself that moves packets.
   const woken = config.link === 'memory' ? undefined : () => loopOrNone?.kick()
   const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }
@@ -218,7 +220,8 @@ export const startDaemon = async ({
     ),
     events: createEventSockets(core, holders, { containment, slices }),
     shares: createShares(),
-    trace: createTraceHub(nowMicroseconds),
+    trace,
+    failures: createFailureDesk(core, nowMicroseconds, parts.log ?? console.error, trace.postFailure),
     refreshCounters: () => files?.refreshCounters(),
     plug(spec) {
       const added = devices.add(spec)

@@ -237,6 +237,7 @@ const serve = (
     const packed = (request.wants & OpenWants.PACKED_RINGS) !== 0
     const { open, doorbell } = daemon.contexts.open(device, request.node, share, packed)
     opened.add(open.number)
+    daemon.failures.own(open.context, { pid: process.pid, command: commandName(process.pid) ?? '?', tag })
     try {
       const file = open.memory.share()
       grantOpen(open, doorbell, [file])

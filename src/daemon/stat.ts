@@ -3,8 +3,30 @@
  */
 import { stat as coreStat } from '../core/stat.ts'
 import { countersOf } from '../drivers/rxe/counts.ts'
-import type { DeviceStat, Stat } from '../uapi/tool.ts'
+import { qpsFrom } from '../drivers/rxe/qp-stat.ts'
+import type { DeviceStat, QpPlace, QpStat, Stat, ToolReply } from '../uapi/tool.ts'
 import type { DaemonState } from './state.ts'
+
+/** Queue pairs in one message. */
+const QPS_PER_MESSAGE = 50
+
+/** Queue pairs from `from` on; without it, from the first device's first. */
+export const qpsOf = (daemon: DaemonState, from?: QpPlace): ToolReply => {
+  const names = daemon.devices.listed.map(({ name }) => name)
+  const qps: QpStat[] = []
+  for (const device of from === undefined ? names : names.slice(Math.max(names.indexOf(from.device), 0))) {
+    const rxe = daemon.devices.find(device)?.rxe
+    if (rxe === undefined) continue
+    const row = device === from?.device ? from.row : 0
+    const found = qpsFrom(rxe.state, row, QPS_PER_MESSAGE - qps.length)
+    for (const { facts, context } of found.qps) {
+      const { pid = 0, command = '' } = (context && daemon.failures.ownerOf(context)) ?? {}
+      qps.push({ device, pid, command, ...facts })
+    }
+    if (found.next !== undefined) return { qps, next: { device, row: found.next } }
+  }
+  return { qps }
+}
 
 export const statOf = (daemon: DaemonState): Stat => {
   const counts = coreStat(daemon.core)

@@ -11,6 +11,7 @@ import type { Containment } from './containment.ts'
 import type { Contexts } from './contexts.ts'
 import type { Devices } from './devices.ts'
 import type { EventSockets } from './event-sockets.ts'
+import type { FailureDesk } from './failures.ts'
 import type { Loop } from './loop.ts'
 import type { Network } from './network.ts'
 import type { Shares } from './shares.ts'
@@ -31,6 +32,8 @@ export interface DaemonState {
   /** Who may hold how many of our descriptors. */
   readonly shares: Shares
   readonly trace: TraceHub
+  /** Whose contexts are whose, and who hears of failures. */
+  readonly failures: FailureDesk
   /** The files of counters are to be up to date now. */
   readonly refreshCounters: () => void
   /** Folder of the sysfs and device tree, as clients are told. */

@@ -4,9 +4,16 @@
 import { fstatSync } from 'node:fs'
 import { close } from '../host/sockets.ts'
 import { type MessageBuffer, type Request, writeToolReply, writeTrace } from '../uapi/session.ts'
-import { type DeviceSpec, type ToolReply, type ToolRequest, type TraceRecord, traceTexts } from '../uapi/tool.ts'
+import {
+  type DeviceSpec,
+  type QpPlace,
+  type ToolReply,
+  type ToolRequest,
+  type TraceEvent,
+  traceTexts,
+} from '../uapi/tool.ts'
 import { deviceText, parseDevice } from './device-spec.ts'
-import { statOf } from './stat.ts'
+import { qpsOf, statOf } from './stat.ts'
 import type { DaemonState } from './state.ts'
 
 /** What the desk needs of the session that it belongs to. */
@@ -37,6 +44,11 @@ const isSpec = (value: unknown): value is DeviceSpec => {
   return typeof name === 'string' && typeof address === 'string'
 }
 
+const isPlace = (value: unknown): value is QpPlace => {
+  const { device, row } = (value ?? {}) as Partial<QpPlace>
+  return typeof device === 'string' && Number.isSafeInteger(row)
+}
+
 const parse = (text: string): ToolRequest | undefined => {
   let value: unknown
   try {
@@ -46,7 +58,8 @@ const parse = (text: string): ToolRequest | undefined => {
   }
   if (typeof value !== 'object' || value === null) return undefined
   const fields = value as Partial<Record<string, unknown>>
-  const { what, tag = '', pcap = false, set, abi = false, add, remove } = fields
+  const { what, tag = '', pcap = false, set, abi = false, add, remove, from } = fields
+  if (what === 'qps') return isPlace(from) ? { what, from } : from === undefined ? { what } : undefined
   if (what === 'config' || what === 'stat' || (what === 'fault' && set === undefined)) return { what }
   if (what === 'fault' && typeof set === 'string') return { what, set }
   if (what === 'device' && typeof remove === 'string') return { what, remove }
@@ -67,7 +80,7 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
     counter.wantWritable(waiting.length > 0)
   }
 
-  const post = (record: TraceRecord): void => {
+  const post = (record: TraceEvent): void => {
     if (waiting.length >= MOST_WAITING) {
       lost++
       return
@@ -91,7 +104,7 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
         return { error: `packets cannot be written to this file: ${String(error)}` }
       }
     }
-    const unsubscribe = daemon.trace.subscribe({ tag, abi, post })
+    const unsubscribe = daemon.trace.subscribe({ tag, abi, post, postFailure: post })
     undo = () => {
       unsubscribe()
       stop()
@@ -125,10 +138,14 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
   const answer = (request: ToolRequest | undefined, fds: readonly number[]): ToolReply => {
     const file = request?.what === 'trace' && request.pcap ? fds[0] : undefined
     let reply: ToolReply = {
-      error: 'unknown request of a tool: this daemon answers config, stat, fault, device and trace',
+      error: 'unknown request of a tool: this daemon answers config, stat, qps, fault, device and trace',
     }
     if (request?.what === 'config') reply = { config: { ...daemon.config, fault: daemon.network.faults } }
     else if (request?.what === 'stat') reply = { stat: statOf(daemon) }
+    else if (request?.what === 'qps')
+      reply = counter.trusted
+        ? qpsOf(daemon, request.from)
+        : { error: 'only the user whose daemon this is may see queue pairs' }
     else if (request?.what === 'fault')
       reply = (request.set !== undefined && setFaults(request.set)) || { faults: daemon.network.faultCounts() }
     else if (request?.what === 'device') reply = changeDevices(request)

@@ -10,7 +10,7 @@
  */
 import type { Dialect } from '../core/dispatch.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer } from '../uapi/call.ts'
-import type { TraceRecord } from '../uapi/tool.ts'
+import type { FailureRecord, TraceRecord } from '../uapi/tool.ts'
 import { type Access, messagesOf, type RecordingView, recordingView } from './trace-messages.ts'
 
 export interface Subscriber {
@@ -19,6 +19,8 @@ export interface Subscriber {
   /** Wants the bytes of every call. */
   readonly abi?: boolean
   post(record: TraceRecord): void
+  /** A failure, as it comes. */
+  postFailure?(record: FailureRecord): void
 }
 
 /** What a record says about the caller. */
@@ -40,6 +42,8 @@ export interface TraceHub {
     numbers: Numbers,
     accesses?: Access[],
   ): Dialect<M>
+  /** Tells who watches programs with this tag of a failure; of one of nobody's, who watches all. */
+  postFailure(tag: string, record: FailureRecord): void
   /** Whether anybody watches processes with this tag. */
   isWatched(tag: string): boolean
   /** Publishes the record that waits for these numbers; without `numbers` all that wait. */
@@ -133,6 +137,9 @@ export const createTraceHub = (now: () => number): TraceHub => {
       return () => subscribers.delete(subscriber)
     },
     isWatched,
+    postFailure(tag, record) {
+      for (const subscriber of subscribers) if (watches(subscriber, tag)) subscriber.postFailure?.(record)
+    },
     watch(dialect, tag, facts, numbers, accesses) {
       if (!isWatched(tag)) return dialect
       return (view, ...message) => {

@@ -10,7 +10,7 @@
  */
 
 import { errnoName } from '../spec/errno.ts'
-import type { TraceRecord } from '../uapi/tool.ts'
+import type { FailureRecord, TraceRecord } from '../uapi/tool.ts'
 import { bytesText } from './bytes.ts'
 import { chainCallText, chainJson, chainResultText, decodeChain, plainArgs, plainResult } from './chain.ts'
 import { createdOf, type DecodedCall, decodeRecord, fromBase64, objectOf } from './decode.ts'
@@ -68,6 +68,10 @@ export interface LineOptions {
   readonly verbose?: boolean
   readonly abi?: boolean
 }
+
+/** A line for a failure: what `failureText` says, of which process. */
+export const failureLine = ({ pid, command, device, failure: { text } }: FailureRecord): string =>
+  pid === 0 ? `[${device}] ${text}` : `[pid ${pid} ${plain(command)}] ${text}`
 
 export const lostLine = (lost: number): string => `[${lost} calls were not traced: the reader was too slow]`
 

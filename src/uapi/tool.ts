@@ -2,6 +2,7 @@
  * What tools say to a daemon and what it answers: the JSON of TOOL messages (spec/session.ts), typed once for both
  * ends.
  */
+import type { FailureJson } from '../spec/failures.ts'
 import type { Attributes, ObjectClass } from '../spec/schema.ts'
 
 /** A device as `--device NAME@ADDRESS` names it. */
@@ -40,6 +41,8 @@ export interface DaemonConfig {
 export type ToolRequest =
   | { readonly what: 'config' }
   | { readonly what: 'stat' }
+  /** Queue pairs of all devices, from `from` on: what the answer before has called `next`. */
+  | { readonly what: 'qps'; readonly from?: QpPlace }
   /** The rules of faults; with `set`, they are those of that text from now on. */
   | { readonly what: 'fault'; readonly set?: string }
   /** One more device, or one less; answers those that there are then. */
@@ -91,11 +94,35 @@ export interface Stat {
   readonly devices: readonly DeviceStat[]
 }
 
+/** Where a list of queue pairs goes on: a device, and a row of its table. */
+export interface QpPlace {
+  readonly device: string
+  readonly row: number
+}
+
+/** One queue pair. */
+export interface QpStat {
+  readonly device: string
+  readonly qpn: number
+  readonly pid: number
+  readonly command: string
+  /** Its class: rc_qp, ud_qp, … */
+  readonly type: string
+  readonly state: string
+  readonly peer?: { readonly qpn: number; readonly address: string }
+  /** Requests that are posted and have not ended, and how many there can be. `shared`: of a shared receive queue. */
+  readonly send: { readonly pending: number; readonly depth: number }
+  readonly receive: { readonly pending: number; readonly depth: number; readonly shared?: true }
+  /** What failed last, and why. */
+  readonly lastError?: FailureJson
+}
+
 export type ToolReply =
   | { readonly error: string }
   | { readonly config: DaemonConfig & { readonly devices: readonly ListedDevice[] } }
   | { readonly devices: readonly ListedDevice[] }
   | { readonly stat: Stat }
+  | { readonly qps: readonly QpStat[]; readonly next?: QpPlace }
   | { readonly faults: readonly FaultStat[] }
   | { readonly tracing: true }
 
@@ -111,6 +138,16 @@ export interface Declaration {
   readonly method: string
   readonly in: Attributes
   readonly out: Attributes
+}
+
+/** One failure of a traced program's queue pair, or of what it has opened; `pid` 0: of a device. */
+export interface FailureRecord {
+  /** Milliseconds since the epoch. */
+  readonly time: number
+  readonly pid: number
+  readonly command: string
+  readonly device: string
+  readonly failure: FailureJson
 }
 
 /** One traced call, the JSON of TRACE messages (`traceTexts`). Messages of a call are in the object dialect, base64. */
@@ -166,11 +203,14 @@ const LONGEST = 4_000_000
 /** Begins a text that goes on in the next one. */
 const MORE = '+'
 
+/** What a tool that traces gets. */
+export type TraceEvent = TraceRecord | FailureRecord
+
 /** A record as the texts of one or several TRACE messages. */
-export const traceTexts = (record: TraceRecord): string[] => {
+export const traceTexts = (record: TraceEvent): string[] => {
   let text = JSON.stringify(record)
   if (text.length > LONGEST) {
-    const { call: _call, raw: _raw, ...rest } = record
+    const { call: _call, raw: _raw, ...rest } = record as TraceRecord
     text = JSON.stringify({ ...rest, reason: 'too long to trace' })
   }
   const texts: string[] = []
@@ -185,7 +225,7 @@ export const traceTexts = (record: TraceRecord): string[] => {
 }
 
 /** Takes texts in their order; the record that ends with this one, undefined if it goes on. */
-export const traceReader = (): ((text: string) => TraceRecord | undefined) => {
+export const traceReader = (): ((text: string) => TraceEvent | undefined) => {
   let begun = ''
   return text => {
     if (text.startsWith(MORE)) {
@@ -194,6 +234,6 @@ export const traceReader = (): ((text: string) => TraceRecord | undefined) => {
     }
     const whole = begun + text
     begun = ''
-    return JSON.parse(whole) as TraceRecord
+    return JSON.parse(whole) as TraceEvent
   }
 }

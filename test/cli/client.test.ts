@@ -15,7 +15,6 @@ import {
   writeToolReply,
   writeTrace,
 } from '../../src/uapi/session.ts'
-import type { TraceRecord } from '../../src/uapi/tool.ts'
 
 /** A daemon that says what a test wants: `answer` puts messages into the buffer and sends them. */
 type Answer = (request: Request, say: (length: number) => void, hangUp: () => void) => void
@@ -137,7 +136,7 @@ describe('a session of a tool', () => {
           say(writeTrace(out, record(3)))
         }),
       ),
-      (call: TraceRecord) => seen.push(call.pid),
+      ({ pid }) => seen.push(pid),
     )
     assert.deepEqual(await client.config(), { devices: [], fault: '', link: 'memory' })
     assert.deepEqual(seen.slice(0, 2), [1, 2])

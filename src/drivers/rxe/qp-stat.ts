@@ -1,0 +1,52 @@
+/*
+ * What the queue pairs of one soft device are doing, for `userdma stat --qps`.
+ */
+import type { Context } from '../../core/model.ts'
+import { QpState } from '../../spec/enums.ts'
+import { failureJson } from '../../spec/failures.ts'
+import type { QpStat } from '../../uapi/tool.ts'
+import { addressText } from '../../wire/address.ts'
+import { receivesLeft } from './receive-queue.ts'
+import { loadProducer } from './rings.ts'
+import type { QpObject, RxeState } from './state.ts'
+
+const stateNames = Object.entries(QpState.values)
+const stateName = (state: number): string => stateNames.find(([, value]) => value === state)?.[0] ?? String(state)
+
+/** Without the process, which is its context's. */
+export type QpFacts = Omit<QpStat, 'device' | 'pid' | 'command'>
+
+export const qpFacts = (state: RxeState, { state: qp, class: cls }: QpObject): QpFacts => {
+  const { destQpn } = state.engine().query(qp.row)
+  const dgid = qp.address?.dgid
+  const last = state.failures.last(qp.row)
+  const { send, receive } = qp
+  return {
+    qpn: qp.qpn,
+    type: cls.name,
+    state: stateName(state.engine().stateOf(qp.row)),
+    ...(dgid !== undefined && { peer: { qpn: destQpn, address: addressText(dgid) } }),
+    send: { pending: (loadProducer(send.ring) - send.retired) & send.ring.wrap, depth: send.ring.capacity },
+    receive: { pending: receivesLeft(receive), depth: receive.ring.capacity, ...(receive.shared && { shared: true }) },
+    ...(last !== undefined && { lastError: failureJson(last) }),
+  }
+}
+
+/** Queue pairs from row `from` on, at most `most` of them; the row where the next ones begin, undefined at the end. */
+export const qpsFrom = (
+  state: RxeState,
+  from: number,
+  most: number,
+): {
+  readonly qps: readonly { readonly facts: QpFacts; readonly context: Context | undefined }[]
+  readonly next?: number
+} => {
+  const qps = []
+  for (let row = from; row < state.qps.length; row++) {
+    const object = state.qps[row]
+    if (object === undefined) continue
+    if (qps.length === most) return { qps, next: row }
+    qps.push({ facts: qpFacts(state, object), context: object.context })
+  }
+  return { qps }
+}

@@ -1,0 +1,68 @@
+/*
+ * The daemon's log of failures, and what tools that trace hear of them.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { reportFailure } from '../../src/core/failures.ts'
+import { createCore, openContext } from '../../src/core/index.ts'
+import { createFailureDesk } from '../../src/daemon/failures.ts'
+import { createNullDevice } from '../../src/drivers/null/device.ts'
+import { because } from '../../src/spec/causes.ts'
+import type { Failure } from '../../src/spec/failures.ts'
+import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
+import type { FailureRecord } from '../../src/uapi/tool.ts'
+
+const failure: Failure = {
+  what: 'send',
+  device: 'null0',
+  qpn: 0x11,
+  opcode: WrOpcode.values.RDMA_WRITE,
+  wrId: 100n,
+  status: WcStatus.values.LOC_PROT_ERR,
+  cause: because('LKEY_UNKNOWN', { key: 0x753 }),
+}
+
+const bench = () => {
+  const core = createCore()
+  const device = createNullDevice(core, 'null0')
+  const lines: string[] = []
+  const posted: [string, FailureRecord][] = []
+  const clock = { now: 0 }
+  const desk = createFailureDesk(
+    core,
+    () => clock.now,
+    line => lines.push(line),
+    (tag, record) => posted.push([tag, record]),
+  )
+  return { core, device, lines, posted, clock, desk }
+}
+
+test('a failure is a line of the log, with the process, and a record for tools', () => {
+  const { device, lines, posted, desk } = bench()
+  const context = openContext(device, { opened: true })
+  desk.own(context, { pid: 4711, command: 'ib_write_bw', tag: 'some tag' })
+  reportFailure(failure, device, context)
+  assert.equal(lines.length, 1)
+  assert.match(lines[0], /^userdma daemon: null0: QP 0x11 \(4711, ib_write_bw\) WRITE wr_id 100: LOC_PROT_ERR: .*0x753/)
+  const [[tag, record]] = posted
+  assert.deepEqual([tag, record.pid, record.command, record.device], ['some tag', 4711, 'ib_write_bw', 'null0'])
+  assert.equal(record.failure.cause, 'LKEY_UNKNOWN')
+  assert.deepEqual(desk.ownerOf(context)?.pid, 4711)
+})
+
+test('what is nobody’s mistake is not logged', () => {
+  const { device, lines, posted } = bench()
+  reportFailure({ ...failure, cause: because('MODIFIED', {}) }, device, undefined)
+  assert.equal(lines.length, 0)
+  assert.equal(posted.length, 1)
+})
+
+test('a flood of failures is cut off, and how many were left out is said', () => {
+  const { device, lines, clock } = bench()
+  for (let i = 0; i < 1000; i++) reportFailure(failure, device, undefined)
+  assert.equal(lines.length, 20)
+  clock.now += 1_000_000
+  for (let i = 0; i < 1000; i++) reportFailure(failure, device, undefined)
+  assert.equal(lines.length, 23, 'two more, and a line about the others')
+  assert.equal(lines[20], 'userdma daemon: 980 more failures were not logged')
+})
