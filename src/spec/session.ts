@@ -158,7 +158,7 @@ export const ParkedPage = {
  * A context's memory file: its first page stays unused, so that a stray write(2) hits no ring; then rings at their mmap
  * offsets, in chunks that are mapped as a whole.
  */
-export const ContextFile = { bytes: 2 ** 30, firstRing: 4096, chunk: 2 ** 20 } as const
+export const ContextFile = { bytes: 2 ** 36, firstRing: 4096, chunk: 2 ** 20 } as const
 
 /** A memory file that a client passes: its most bytes. It is to be sealed against shrinking and growing. */
 export const PassedFile = { bytes: 2 ** 24 } as const

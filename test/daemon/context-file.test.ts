@@ -106,14 +106,14 @@ test('rings of one size are reused in place: making and freeing them does not us
 
 test('beyond the file there is ENOMEM, and what was freed can be had again', () =>
   withMemory((memory, pool) => {
-    const pieces = Array.from({ length: 7 }, () => memory.allocate(2 ** 27))
-    assert.throws(() => memory.allocate(2 ** 27), { code: 'ENOMEM' })
+    const pieces = Array.from({ length: 31 }, () => memory.allocate(2 ** 31))
+    assert.throws(() => memory.allocate(2 ** 31), { code: 'ENOMEM' })
     assert.throws(() => memory.allocate(2 ** 40), { code: 'ENOMEM' })
-    assert.equal(memory.used, 7 * 2 ** 27)
-    assert.equal(pool.counters.mapped, 7)
+    assert.equal(memory.used, 31 * 2 ** 31)
+    assert.equal(pool.counters.mapped, 31)
     const { offset } = pieces[3]
     memory.free(pieces[3])
-    assert.equal(memory.allocate(2 ** 27).offset, offset)
+    assert.equal(memory.allocate(2 ** 31).offset, offset)
     // Smaller ones fit beside them.
     assert.equal(memory.allocate(PAGE).length, PAGE)
   }))

@@ -91,9 +91,12 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
     [RESPONSE, 8, 16],
   ],
   'cq.modify': [[0x1001, 0, 8]],
+  // And its requests: rxe answers those that were asked for, we those that there are.
   'srq.create': [
     [0x1001, 0, 8],
     [0x1001, 16, 20],
+    [11, 0, 4],
+    [RESPONSE, 4, 8],
   ],
   'srq.modify': [[0x1000, 0, 8]],
   'rc_qp.create': QP_CHOSEN,
@@ -105,10 +108,13 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
 
 /**
  * Where the device's attributes say that it has XRC, which rxe lacks, and FLUSH and ATOMIC WRITE, which the recorded
- * kernel did not have yet.
+ * kernel did not have yet; and max_qp, max_qp_wr, max_cq, max_srq, max_srq_wr, of which rxe reports more than can be had.
  */
 const NEWER: Chosen = [1, RESPONSE].flatMap(where => [
+  [where, 52, 60] as const,
   [where, 62, 63] as const,
+  [where, 72, 76] as const,
+  [where, 156, 164] as const,
   [where, 226, 227] as const,
   [where, 228, 232] as const,
 ])

@@ -1,7 +1,8 @@
 /*
  * What the soft device says of itself: the attributes of Linux's rxe (rxe_param.h, as `ibv_devinfo -v` shows them in
  * test/fixtures/abi), so that programs size their resources as they do there. GUIDs and the active MTU are the device's
- * own.
+ * own. What it says can be had: rxe reports 1,048,576 requests of a queue and a million queues, whose rings no machine
+ * has room for; here a ring has at most 1 GiB, of which only what is touched takes memory.
  */
 
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
@@ -12,10 +13,12 @@ import type { Counters } from '../../transport/types.ts'
 
 /** Limits that creation checks; programs see them in the device attributes. */
 export const Limits = {
-  maxQpWr: 1048576,
+  maxQpWr: 1048575,
   maxSge: 32,
-  maxSrq: 917503,
-  maxSrqWr: 1048576,
+  maxQp: 0x2_0000,
+  maxCq: 0x2_0000,
+  maxSrq: 0x2_0000,
+  maxSrqWr: 1048575,
   maxSrqSge: 27,
   maxInline: 960,
   maxCqe: 32767,
@@ -42,12 +45,12 @@ export const deviceAttributes = (guid: Uint8Array): RecordOf<typeof DeviceAttrib
   vendorId: 0xffffff,
   vendorPartId: 0,
   hwVer: 0,
-  maxQp: 1048560,
+  maxQp: Limits.maxQp,
   maxQpWr: Limits.maxQpWr,
   deviceCapFlags: CAP_FLAGS,
   maxSge: Limits.maxSge,
   maxSgeRd: Limits.maxSge,
-  maxCq: 1048576,
+  maxCq: Limits.maxCq,
   maxCqe: Limits.maxCqe,
   maxMr: 524287,
   maxPd: 1048576,

@@ -58,7 +58,7 @@ const create = (
   device.srqns.bind(number, slot)
   object.state = { number, slot, queue, pd: pd.id, ...rest }
   affiliate(object, userHandle, { asyncFd })
-  return { maxWr, maxSge: sges, queue: mmapInfo(queue.ring), number }
+  return { maxWr: queue.ring.capacity, maxSge: sges, queue: mmapInfo(queue.ring), number }
 }
 
 const query = (_call: CallContext, { state: { queue } }: SrqObject) => ({

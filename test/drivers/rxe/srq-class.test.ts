@@ -154,7 +154,7 @@ test('sizes and limits are those of the device', () => {
   const m = machine()
   const p = program(m)
   const { maxSrqWr, maxSrqSge } = Limits
-  assert.throws(() => makeSrq(p, { maxWr: maxSrqWr + 1 }), { code: 'EINVAL', message: /maxWr: 1048577 is above/ })
+  assert.throws(() => makeSrq(p, { maxWr: maxSrqWr + 1 }), { code: 'EINVAL', message: /maxWr: 1048576 is above/ })
   assert.throws(() => makeSrq(p, { maxSge: maxSrqSge + 1 }), { code: 'EINVAL', message: /maxSge: 28 is above 27/ })
   assert.equal(
     errnoOf(() => makeSrq(p, { maxWr: 0 })),

@@ -33,6 +33,12 @@ const opcodesOf = (kind: Kind) => {
 type Posted = Extract<Step, { do: 'send' }>
 const rarely = (value: fc.Arbitrary<number>, weight: number) =>
   fc.oneof({ arbitrary: fc.constant(0), weight }, { arbitrary: value, weight: 1 })
+/**
+ * A wrong local key of a READ is found when the response is placed: what was sent after it by then depends on the time
+ * (response-keys.test.ts has these).
+ */
+const comparable = (one: Request): Request =>
+  one.wrong === 3 && answered.includes(one.opcode as (typeof answered)[number]) ? { ...one, wrong: 1 } : one
 /** Small, about a packet, several, more than a slice. */
 const length = fc.oneof(fc.nat(80), fc.nat(80), fc.integer({ min: 1000, max: 1100 }), fc.nat(9000), fc.nat(150_000))
 const side = fc.nat(1)
@@ -91,8 +97,8 @@ const step = (requests: fc.Arbitrary<readonly Request[]>, receives: number): fc.
 /** `many`: plain requests, more at a time than are done together. */
 const world = (kind: Kind, many: boolean): fc.Arbitrary<World> => {
   const requests = many
-    ? fc.array(plain, { minLength: 1, maxLength: 50, size: 'max' })
-    : fc.array(request(kind), { minLength: 1, maxLength: 5 })
+    ? fc.array(plain.map(comparable), { minLength: 1, maxLength: 50, size: 'max' })
+    : fc.array(request(kind).map(comparable), { minLength: 1, maxLength: 5 })
   return fc.record({
     kind: fc.constant(kind),
     devices: fc.constantFrom([0, 1] as const, [0, 0] as const, [1, 0] as const),
