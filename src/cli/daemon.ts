@@ -12,9 +12,9 @@ import { commandName } from '../host/process-status.ts'
 import { makeUserSocket } from '../verbs/user-socket.ts'
 import { openSession } from './client.ts'
 import { type ConfigOptions, devicesText, fullConfig, wantedConfig } from './config.ts'
-import { UsageError } from './fail.ts'
+import { sentenceOf, UsageError } from './fail.ts'
 import { removeFolder } from './places.ts'
-import { READY } from './start.ts'
+import { FAILED, READY } from './start.ts'
 
 /** As commander yields them. */
 export interface DaemonOptions extends ConfigOptions {
@@ -106,7 +106,10 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
   const stopped = stopSignal()
   const starting = startDaemon({ socket, config, endWithLastClient: options.endWithLastClient === true, served })
   const running = await Promise.race([starting, stopped]).catch(async error => {
-    throw await explain(error, socket)
+    const explained = await explain(error, socket)
+    // Who has started it reads this, also where there is no room for a log.
+    if (options.endWithLastClient) process.stdout.write(`${FAILED}${sentenceOf(explained)}\n`)
+    throw explained
   })
   // All that a start waits for is its lock, before anything is there that would have to be removed.
   if (running === undefined) process.exit(0)

@@ -20,9 +20,24 @@ export const endWithReader = (): void => {
   })
 }
 
+/** What is wrong, and for what the system refuses what to do. */
+export const sentenceOf = (error: unknown): string => {
+  const { message, code, path } = (error instanceof Error ? error : { message: String(error) }) as NodeJS.ErrnoException
+  switch (code) {
+    case 'EMFILE':
+      return `${message}; this process may open too few files: run \`ulimit -n 1024\` first`
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return `${message}; there is no room: free some, or choose another place with --socket PATH`
+    case 'ENOENT':
+      if (path?.startsWith('/proc/'))
+        return `${message}; /proc is not mounted here, where programs' memory and descriptors are found: \`mount -t proc proc /proc\``
+  }
+  return message
+}
+
 /** Says what is wrong and ends the process. */
 export const fail = (error: unknown): never => {
-  const message = error instanceof Error ? error.message : String(error)
-  process.stderr.write(`userdma: ${message}\n`)
+  process.stderr.write(`userdma: ${sentenceOf(error)}\n`)
   process.exit(error instanceof UsageError ? 2 : 1)
 }

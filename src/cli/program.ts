@@ -63,14 +63,15 @@ const isExecutableFile = (path: string): boolean => {
   }
 }
 
-/** Whether a program can be run. Throws ProgramError if not. */
-export const requireProgram = (program: string): void => {
+/** The path of a program. Throws ProgramError if it cannot be run. */
+export const requireProgram = (program: string): string => {
   const candidates = program.includes('/')
     ? [program]
     : program === ''
       ? []
       : (process.env.PATH ?? '').split(delimiter).map(folder => join(folder || '.', program))
-  if (candidates.some(isExecutableFile)) return
+  const path = candidates.find(isExecutableFile)
+  if (path !== undefined) return path
   const found = candidates.map(path => ({ path, stat: statOf(path) })).find(one => one.stat)
   if (found) {
     const where = found.path === program ? program : `${program}: ${found.path}`

@@ -4,6 +4,7 @@
  */
 import { type Joined, type JoinOptions, joinDaemon } from './join.ts'
 import { shimLibrary } from './places.ts'
+import { preloadProblem } from './preload-check.ts'
 import { programEnvironment, requireProgram, runProgram } from './program.ts'
 
 /** Runs a program under a daemon that was joined; its exit status. Says so if the daemon ends before the program. */
@@ -28,8 +29,14 @@ export const runUnder = async (
   }
 }
 
+/** The program must be one that can be run; if it will not see the devices, a line says why. */
+export const checkProgram = (program: string, args: readonly string[]): void => {
+  const problem = preloadProblem(requireProgram(program), args)
+  if (problem !== undefined) process.stderr.write(`userdma: ${program} will find no devices: ${problem}\n`)
+}
+
 export const run = async (program: string, args: readonly string[], options: JoinOptions): Promise<void> => {
-  requireProgram(program)
+  checkProgram(program, args)
   shimLibrary()
   const joined = await joinDaemon(options)
   let status = 1

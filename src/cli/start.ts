@@ -14,8 +14,9 @@ import { configArguments } from './config.ts'
 import { mainModule } from './places.ts'
 import { withoutShim } from './program.ts'
 
-/** What the daemon prints first when it can be used. */
+/** What the daemon prints first: when it can be used; in the background also why it cannot. */
 export const READY = 'userdma daemon: ready on '
+export const FAILED = 'userdma daemon: failed: '
 
 export interface StartedDaemon {
   readonly process: ChildProcess
@@ -82,16 +83,17 @@ export const startInBackground = async (
 const untilReady = (child: ChildProcess, log: string): Promise<void> =>
   new Promise((resolve, reject) => {
     const failed = (error: Error): void => reject(new StartError(`the daemon cannot be started: ${error.message}`))
-    const ended = (status: number | null, signal: NodeJS.Signals | null): void =>
-      reject(
-        new StartError(lastLines(log) || `the daemon ended with ${signal ?? `status ${status}`} before it was ready`),
-      )
     let said = ''
-    child.once('error', failed).once('exit', ended)
+    const ended = (status: number | null, signal: NodeJS.Signals | null): void => {
+      const why = said.startsWith(FAILED) ? said.slice(FAILED.length).trim() : lastLines(log)
+      reject(new StartError(why || `the daemon ended with ${signal ?? `status ${status}`} before it was ready`))
+    }
+    // After `close` all that it said is here.
+    child.once('error', failed).once('close', ended)
     child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
       said += chunk
-      if (!said.includes('\n')) return
-      child.off('error', failed).off('exit', ended)
+      if (!said.includes('\n') || said.startsWith(FAILED)) return
+      child.off('error', failed).off('close', ended)
       child.stdout?.destroy()
       child.unref()
       resolve()

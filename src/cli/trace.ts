@@ -17,8 +17,7 @@ import { UsageError } from './fail.ts'
 import { type JoinOptions, joinDaemon } from './join.ts'
 import { createOutput } from './output-file.ts'
 import { shimLibrary } from './places.ts'
-import { requireProgram } from './program.ts'
-import { runUnder } from './run.ts'
+import { checkProgram, runUnder } from './run.ts'
 
 /** As commander yields them. */
 export interface TraceOptions extends JoinOptions {
@@ -91,7 +90,7 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
 }
 
 export const trace = async (program: string, args: readonly string[], options: TraceOptions): Promise<void> => {
-  requireProgram(program)
+  checkProgram(program, args)
   shimLibrary()
   const { onTrace, end } = printer(options, text => writeAll(output, `${text}\n`))
   const output = options.output === undefined ? STDERR : createOutput(options.output)

@@ -2,6 +2,7 @@
  * Which calls of a trace are shown: those of some classes, those that failed (`userdma trace --class`, `--errors`).
  */
 import { classes } from '../spec/classes.ts'
+import { Errno } from '../spec/errno.ts'
 import { linuxCalls } from '../spec/linux/coverage.ts'
 import type { TraceRecord } from '../uapi/tool.ts'
 import { decodeChain } from './chain.ts'
@@ -34,8 +35,16 @@ export const hasFailed = (record: TraceRecord): boolean => {
   return decoded !== undefined && decodeChain(decoded, 0, record)?.error !== undefined
 }
 
+/**
+ * libibverbs asks each context once whether Linux's write commands can be called by ioctl, with a QUERY_DEVICE without
+ * a request, and takes ENOSPC for yes.
+ */
+const isProbe = ({ dialect, attempt, ret }: TraceRecord): boolean =>
+  dialect === 'ioctl' && attempt === 'QUERY_DEVICE' && ret === -Errno.ENOSPC
+
 export const isSelected = (record: TraceRecord, { classes, errors = false }: Selection): boolean =>
-  (!errors || hasFailed(record)) && (classes === undefined || classesOf(record).some(name => classes.has(name)))
+  (!errors || (hasFailed(record) && !isProbe(record))) &&
+  (classes === undefined || classesOf(record).some(name => classes.has(name)))
 
 /**
  * Reads lists like `rc_qp,mr`; `own` are classes of drivers. Throws an Error with a sentence for a name that is no

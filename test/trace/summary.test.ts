@@ -73,11 +73,15 @@ describe('a selection', () => {
     assert.deepEqual(classesOf({ ...refused, attempt: 'POLL_CQ' }), [])
   })
 
-  it('of errors takes those only', () => {
+  it('of errors takes those only, and not the question that libibverbs asks each context', () => {
+    const probe = records.filter(({ ret }) => ret < 0)
     assert.deepEqual(
-      records.filter(record => isSelected(record, { errors: true })).map(({ attempt }) => attempt),
+      probe.map(({ attempt }) => attempt),
       ['QUERY_DEVICE'],
     )
+    const errors = [...records, refused, { ...probe[0], ret: -22 }].filter(one => isSelected(one, { errors: true }))
+    assert.deepEqual(errors, [refused, { ...probe[0], ret: -22 }])
+    assert.ok(isSelected(probe[0], {}))
   })
 
   it('names classes that exist', () => {

@@ -1,0 +1,46 @@
+/*
+ * Programs that the preload library does not reach.
+ */
+import assert from 'node:assert/strict'
+import { chmodSync, copyFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
+import { privateFolder, removeFolder } from '../../src/cli/places.ts'
+import { preloadProblem } from '../../src/cli/preload-check.ts'
+import { compileC, requireTool } from '../tools.ts'
+
+const folder = privateFolder()
+after(() => removeFolder(folder))
+
+test('nothing speaks against programs of the system, scripts, and what is no program', () => {
+  for (const path of ['/bin/sh', process.execPath, '/nothing', folder])
+    assert.equal(preloadProblem(path, []), undefined)
+  const script = join(folder, 'script')
+  writeFileSync(script, '#!/bin/sh\n')
+  assert.equal(preloadProblem(script, []), undefined)
+  assert.equal(preloadProblem('/usr/bin/env', ['A=1', 'true']), undefined)
+})
+
+test('a static program, one for another processor, and files that end too soon', t => {
+  if (!requireTool('cc', t, 'gcc libc6-dev')) return
+  const source = join(folder, 'main.c')
+  writeFileSync(source, 'int main(void) { return 0; }\n')
+  const fixed = compileC(join(folder, 'static'), [source], ['-static'])
+  assert.match(preloadProblem(fixed, []) ?? '', /linked statically/)
+  const foreign = join(folder, 'foreign')
+  copyFileSync(process.execPath, foreign)
+  const bytes = Buffer.from([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1, ...new Array(11).fill(0), 8, 0, ...new Array(44).fill(0)])
+  writeFileSync(foreign, bytes)
+  assert.match(preloadProblem(foreign, []) ?? '', /another kind of processor/)
+  writeFileSync(foreign, bytes.subarray(0, 20))
+  assert.equal(preloadProblem(foreign, []), undefined)
+})
+
+test('an emptied environment and another user', () => {
+  for (const args of [['-i', 'true'], ['-'], ['--ignore-environment', 'true'], ['-vi']])
+    assert.match(preloadProblem('/usr/bin/env', args) ?? '', /environment/)
+  const own = join(folder, 'set-id')
+  copyFileSync('/bin/true', own)
+  chmodSync(own, 0o4755)
+  assert.equal(preloadProblem(own, []), undefined, 'of this user')
+})
