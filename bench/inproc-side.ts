@@ -22,7 +22,7 @@ const pair = async (size: number, depth: number) => {
     const pd = device.pd()
     const cq = device.cq({ entries: 2 * depth })
     const region = pd.register(new Uint8Array(size).fill(1), access)
-    const qp = pd.rcQp({ sendCq: cq, maxSends: depth, maxReceives: depth })
+    const qp = pd.rcQp({ sendCq: cq, maxSendWr: depth, maxRecvWr: depth })
     return { device, cq, region, qp }
   }
   const [near, far] = [await end(), await end()]

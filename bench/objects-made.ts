@@ -124,7 +124,7 @@ export const makers = {
   'held cq': held(Cq, device => () => device.cq({ entries: 16 })),
   'held srq': held(Srq, device => {
     const pd = device.pd()
-    return () => pd.srq({ maxReceives: 16 })
+    return () => pd.srq({ maxWr: 16 })
   }),
   'held ah': held(Ah, device => {
     const pd = device.pd()
@@ -133,7 +133,7 @@ export const makers = {
   'held rc_qp': held(RcQp, device => {
     const pd = device.pd()
     const sendCq = device.cq()
-    return () => pd.rcQp({ sendCq, maxInline: 0 })
+    return () => pd.rcQp({ sendCq, maxInlineData: 0 })
   }),
 } as const satisfies Record<string, Maker>
 

@@ -8,7 +8,7 @@
  */
 import { invokeNow } from '../src/core/invoke.ts'
 import { createLocalSpace } from '../src/core/local-space.ts'
-import { findableMemory, type MappedPiece } from '../src/core/mapped.ts'
+import { findableMemory, type MappedChunk } from '../src/core/mapped.ts'
 import type { Caller } from '../src/core/model.ts'
 import { createCore, openContext } from '../src/core/registry.ts'
 import { createLoop } from '../src/daemon/loop.ts'
@@ -82,7 +82,7 @@ const CONSUMER = RingHeader.CONSUMER >> 2
 
 /** A ring as the program sees it: its masked index and its memory. */
 interface ProgramRing {
-  readonly piece: MappedPiece
+  readonly piece: MappedChunk
   readonly mask: number
   index: number
 }

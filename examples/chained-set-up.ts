@@ -53,7 +53,7 @@ console.log(`${cq.completion.statusName}: the peer's byte is ${mr.buffer[100]}`)
 for (const qp of single) qp.close()
 
 try {
-  device.chain(chain => [chain.rcQp(pd, { sendCq: cq }), chain.rcQp(pd, { sendCq: cq, maxSends: 1e9 })])
+  device.chain(chain => [chain.rcQp(pd, { sendCq: cq }), chain.rcQp(pd, { sendCq: cq, maxSendWr: 1e9 })])
 } catch (error) {
   if (!(error instanceof RdmaError)) throw error
   console.log(`nothing was made: ${error.message}`)

@@ -35,7 +35,7 @@ const createServer = (device: Device) => {
   const cq = device.cq()
   return {
     invite(client: Endpoint): Invitation {
-      const qp = pd.rcQp({ sendCq: cq, maxReceives: 1 })
+      const qp = pd.rcQp({ sendCq: cq, maxRecvWr: 1 })
       qp.connect(client)
       return { endpoint: qp.endpoint, table: mr.remote() }
     },
@@ -59,7 +59,7 @@ const createClient = (device: Device) => {
   const slot = Buffer.alloc(SLOT)
   const mr = pd.register(slot)
   const cq = device.cq()
-  const qp = pd.rcQp({ sendCq: cq, maxReceives: 1 })
+  const qp = pd.rcQp({ sendCq: cq, maxRecvWr: 1 })
   const local = mr.slice()
   let table: RemoteMemory
   return {

@@ -15,7 +15,7 @@ const BUFFERS = 256
 const createServer = (device: Device, signal: AbortSignal) => {
   const pd = device.pd()
   const cq = device.cq({ entries: 4 * BUFFERS })
-  const srq = pd.srq({ maxReceives: BUFFERS })
+  const srq = pd.srq({ maxWr: BUFFERS })
   const memory = Buffer.alloc(BUFFERS * MESSAGE)
   const mr = pd.register(memory)
   const slices = Array.from({ length: BUFFERS }, (_, i) => mr.slice(i * MESSAGE, MESSAGE))
@@ -33,7 +33,7 @@ const createServer = (device: Device, signal: AbortSignal) => {
     }
   }
   const accept = (client: Endpoint): Endpoint => {
-    const qp = pd.rcQp({ sendCq: cq, srq, maxSends: 4 })
+    const qp = pd.rcQp({ sendCq: cq, srq, maxSendWr: 4 })
     qp.connect(client)
     peers.set(qp.qpn, qp)
     return qp.endpoint
@@ -46,7 +46,7 @@ const createClient = (device: Device, dial: (client: Endpoint) => Endpoint) => {
   const cq = device.cq({ entries: 8 })
   const buffer = Buffer.alloc(MESSAGE)
   const mr = pd.register(buffer)
-  const qp = pd.rcQp({ sendCq: cq, maxSends: 4, maxReceives: 2 })
+  const qp = pd.rcQp({ sendCq: cq, maxSendWr: 4, maxRecvWr: 2 })
   qp.connect(dial(qp.endpoint))
   return async (question: string): Promise<string> => {
     qp.receive(mr.slice())

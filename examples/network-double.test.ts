@@ -20,8 +20,8 @@ const sendPieces = async (
   const pd = device.pd()
   const mr = pd.register(file)
   const cq = device.cq()
-  const qp = pd.rcQp({ sendCq: cq, maxSends: 64 })
-  qp.connect(connect(qp.endpoint), { retries: RETRIES, timeout: 10 })
+  const qp = pd.rcQp({ sendCq: cq, maxSendWr: 64 })
+  qp.connect(connect(qp.endpoint), { retryCount: RETRIES, timeout: 10 })
   let left = Math.ceil(file.length / piece)
   for (let at = 0; at < file.length; at += piece) qp.send(mr.slice(at, Math.min(piece, file.length - at)))
   while (left > 0) {
@@ -37,9 +37,9 @@ const receiver = (device: Device, pieces: number, piece: number) => {
   const pd = device.pd()
   const bytes = new Uint8Array(pieces * piece)
   const mr = pd.register(bytes)
-  const qp = pd.rcQp({ sendCq: device.cq(), maxReceives: pieces })
+  const qp = pd.rcQp({ sendCq: device.cq(), maxRecvWr: pieces })
   const connect = (endpoint: Endpoint): Endpoint => {
-    qp.connect(endpoint, { rnrTimer: 1 })
+    qp.connect(endpoint, { minRnrTimer: 1 })
     for (let i = 0; i < pieces; i++) qp.receive(mr.slice(i * piece, piece), i)
     return qp.endpoint
   }

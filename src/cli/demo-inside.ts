@@ -8,7 +8,7 @@
 
 import { invokeNow } from '../core/invoke.ts'
 import { createLocalSpace } from '../core/local-space.ts'
-import { findableMemory, type MappedPiece } from '../core/mapped.ts'
+import { findableMemory, type MappedChunk } from '../core/mapped.ts'
 import type { Caller, Context } from '../core/model.ts'
 import { closeContext, createCore, openContext } from '../core/registry.ts'
 import { defaultDevice } from '../daemon/device-spec.ts'
@@ -28,7 +28,7 @@ import { AccessFlags, Mtu, QpState } from '../spec/enums.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../spec/work.ts'
 import { packetText } from '../trace/packets.ts'
 import { plainArena } from '../wire/arena.ts'
-import { blank, cut, heading, say } from './page.ts'
+import { blank, cut, heading, paragraph } from './page.ts'
 
 const BYTES = 2000
 /** More turns than any exchange of this demo takes. */
@@ -43,9 +43,9 @@ interface Side {
   readonly key: number
   readonly qp: number
   readonly qpn: number
-  readonly send: MappedPiece
-  readonly receive: MappedPiece
-  readonly completions: MappedPiece
+  readonly send: MappedChunk
+  readonly receive: MappedChunk
+  readonly completions: MappedChunk
 }
 
 type Queue = { readonly offset: bigint }
@@ -109,7 +109,7 @@ const putSge = ({ address, key }: Side, view: DataView, at: number): void => {
 }
 
 /** Publishes the one element that was written. */
-const produce = ({ words }: MappedPiece): void => {
+const produce = ({ words }: MappedChunk): void => {
   Atomics.store(words, RingHeader.PRODUCER >> 2, 1)
 }
 
@@ -154,7 +154,7 @@ export const demoInside = async (): Promise<void> => {
   })
 
   heading('1. Two queue pairs in one process')
-  say(
+  paragraph(
     `A device, ${defaultDevice.name} at ${defaultDevice.address}, was made in this process, and two contexts opened on it, as two programs would. Each registers ${BYTES} bytes of memory and makes a queue pair; the queue pairs are connected, and one sends its bytes to the other.`,
   )
   const [from, to] = [createSide(rxe), createSide(rxe)]

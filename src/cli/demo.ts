@@ -12,7 +12,7 @@ import { hasNative } from '../host/native.ts'
 import type { TraceRecord } from '../uapi/tool.ts'
 import { type Joined, joinDaemon } from './join.ts'
 import { freePort, untilListening } from './listening.ts'
-import { blank, cut, heading, output, prompt, say } from './page.ts'
+import { blank, cut, heading, output, prompt, paragraph } from './page.ts'
 import { privateFolder, removeFolder, shimLibrary } from './places.ts'
 import { programEnvironment, requireProgram } from './program.ts'
 import { firstMessages, timeline } from './timeline.ts'
@@ -79,7 +79,7 @@ const requireSuccess = (program: string, { status, output: said }: Finished): vo
 
 const showDevice = async (joined: Joined): Promise<void> => {
   heading('1. A device')
-  say(
+  paragraph(
     'A daemon was started for this demo only. It has one RDMA device, rxe0, with the address 127.0.0.1. ibv_devinfo is the program of Debian, unmodified:',
   )
   blank()
@@ -96,7 +96,7 @@ interface Conversation {
 
 const converse = async (joined: Joined, tag: string, link: string): Promise<Conversation> => {
   heading('2. Two programs exchange data')
-  say(
+  paragraph(
     `ibv_rc_pingpong, unmodified too, is started twice: a server, and a client that sends it 2000 bytes and gets as many back, four times. The data moves from memory to memory, as RoCEv2 packets ${link === 'memory' ? 'inside the daemon' : 'through UDP sockets'}.`,
   )
   blank()
@@ -126,7 +126,7 @@ const converse = async (joined: Joined, tag: string, link: string): Promise<Conv
 
 const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { server, client }: Conversation): void => {
   heading('3. What happened')
-  say(
+  paragraph(
     'Each line is a call of a program to its device, or a packet. The first calls make the objects (protection domain, memory region, completion queue, queue pair), modify connects the queue pairs; then postSend rings the doorbell and packets go: requests and completions themselves pass through shared memory. (The call that is refused is libibverbs asking how it may call.) Shown up to the end of the first exchange, cut to one line; times are in milliseconds.',
   )
   blank()
@@ -144,7 +144,7 @@ const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { se
   const rest = entries.slice(shown.length)
   const packets = rest.filter(({ kind }) => kind === 'packet').length
   blank()
-  say(`After that: ${packets} more packets, and ${rest.length - packets} calls that destroy what was made.`)
+  paragraph(`After that: ${packets} more packets, and ${rest.length - packets} calls that destroy what was made.`)
 }
 
 /** How often the daemon is asked what it has left, and milliseconds in between. */
@@ -180,7 +180,7 @@ const withPrograms = async (options: DemoOptions): Promise<void> => {
       showTimeline(records, readFileSync(path), conversation)
       heading('4. Cleaned up')
       const objects = devices.flatMap(device => Object.values(device.objects)).reduce((sum, count) => sum + count, 0)
-      say(`The daemon has ${contexts} open contexts and ${objects} objects; it ends now, and its files are removed.`)
+      paragraph(`The daemon has ${contexts} open contexts and ${objects} objects; it ends now, and its files are removed.`)
     } finally {
       await joined.leave()
     }
@@ -189,12 +189,12 @@ const withPrograms = async (options: DemoOptions): Promise<void> => {
     removeFolder(folder)
   }
   blank()
-  say('Try it yourself, in two terminals:')
+  paragraph('Try it yourself, in two terminals:')
   blank()
   prompt('bin/userdma run -- ibv_rc_pingpong -g 1')
   prompt('bin/userdma run -- ibv_rc_pingpong -g 1 localhost')
   blank()
-  say('`bin/userdma trace -- PROGRAM` shows the calls of any program; `bin/userdma --help` has the rest.')
+  paragraph('`bin/userdma trace -- PROGRAM` shows the calls of any program; `bin/userdma --help` has the rest.')
 }
 
 export const demo = async (options: DemoOptions = {}): Promise<void> => {
@@ -203,7 +203,7 @@ export const demo = async (options: DemoOptions = {}): Promise<void> => {
   if (problems.length === 0) return withPrograms(options)
   await (await import('./demo-inside.ts')).demoInside()
   heading('What was left out')
-  say('The full demo runs unmodified programs of Debian in processes of their own. For it, this machine lacks:')
+  paragraph('The full demo runs unmodified programs of Debian in processes of their own. For it, this machine lacks:')
   blank()
   for (const problem of problems) output(`- ${problem}`)
 }

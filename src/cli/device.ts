@@ -4,12 +4,12 @@
  */
 import { parseDevice } from '../daemon/device-spec.ts'
 import { orUsageError } from './config.ts'
-import { type LookOptions, look } from './stat.ts'
+import { type LookOptions, queryStat } from './stat.ts'
 
 /** Adds a device to a daemon. Throws UsageError for text that names none. */
 export const addDevice = async (text: string, options: LookOptions): Promise<void> => {
   const add = orUsageError(() => parseDevice(text))
-  await look(options, async client => {
+  await queryStat(options, async client => {
     await client.changeDevices({ add })
     return ''
   })
@@ -17,7 +17,7 @@ export const addDevice = async (text: string, options: LookOptions): Promise<voi
 
 /** Removes a device from a daemon, whatever programs are doing with it. */
 export const removeDevice = (remove: string, options: LookOptions): Promise<void> =>
-  look(options, async client => {
+  queryStat(options, async client => {
     await client.changeDevices({ remove })
     return ''
   })

@@ -13,7 +13,7 @@ const BROKEN_PIPE = 128 + 13
  * Whoever read our output has gone (`| head`): there is nobody to work for any more, and nothing is wrong. For commands
  * that only print; one that runs a program goes on.
  */
-export const endWithReader = (): void => {
+export const exitOnBrokenPipe = (): void => {
   process.stdout.on('error', error => {
     if ((error as NodeJS.ErrnoException).code === 'EPIPE') process.exit(BROKEN_PIPE)
     fail(error)

@@ -3,7 +3,7 @@
  */
 import type { FaultStat } from '../uapi/tool.ts'
 import { canonicalFaults, orUsageError } from './config.ts'
-import { countsText, type LookOptions, look } from './stat.ts'
+import { countsText, type LookOptions, queryStat } from './stat.ts'
 
 /** What `userdma fault show` prints: rules as `userdma fault set` takes them, and behind a # what they did. */
 export const faultsText = (faults: readonly FaultStat[]): string => {
@@ -18,7 +18,7 @@ export const faultsText = (faults: readonly FaultStat[]): string => {
 }
 
 export const showFaults = (options: LookOptions): Promise<void> =>
-  look(options, async client => {
+  queryStat(options, async client => {
     const faults = await client.faults()
     return options.json ? `${JSON.stringify(faults, null, 2)}\n` : faultsText(faults)
   })
@@ -26,7 +26,7 @@ export const showFaults = (options: LookOptions): Promise<void> =>
 /** Throws UsageError for rules that are none. */
 export const setFaults = async (rules: readonly string[], options: LookOptions): Promise<void> => {
   const text = orUsageError(() => canonicalFaults(rules))
-  await look(options, async client => {
+  await queryStat(options, async client => {
     await client.faults(text)
     return ''
   })

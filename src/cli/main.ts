@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Command, CommanderError, Option } from 'commander'
-import { endWithReader, fail } from './fail.ts'
+import { exitOnBrokenPipe, fail } from './fail.ts'
 import { packageRoot } from './places.ts'
 
 const collect = (value: string, all: string[] = []): string[] => [...all, value]
@@ -235,7 +235,7 @@ const STAYING = ['daemon', 'run', 'trace']
 
 try {
   const program = buildProgram()
-  if (!STAYING.includes(process.argv[2])) endWithReader()
+  if (!STAYING.includes(process.argv[2])) exitOnBrokenPipe()
   if (process.argv.length <= 2) {
     program.outputHelp({ error: true })
     process.exitCode = 2

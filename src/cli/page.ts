@@ -30,7 +30,7 @@ const filled = (text: string, columns: number): string[] => {
 export const heading = (text: string): void => print(`\n${paint(1, text)}\n`)
 
 /** An explanation, filled to the terminal's width. */
-export const say = (text: string): void => {
+export const paragraph = (text: string): void => {
   for (const line of filled(text, Math.min(width(), 90))) print(line)
 }
 

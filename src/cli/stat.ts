@@ -61,7 +61,7 @@ export const statText = (stat: Stat, socket: string): string => {
   return `${lines.join('\n')}\n`
 }
 
-export const look = async (options: LookOptions, show: (client: ToolClient) => Promise<string>): Promise<void> => {
+export const queryStat = async (options: LookOptions, show: (client: ToolClient) => Promise<string>): Promise<void> => {
   const client = await openSession(namedSocket(options.socket) ?? userSocket())
   try {
     process.stdout.write(await show(client))
@@ -102,7 +102,7 @@ export const qpsText = (qps: readonly QpStat[]): string => {
 }
 
 export const stat = (options: LookOptions): Promise<void> =>
-  look(options, async client => {
+  queryStat(options, async client => {
     if (options.qps) {
       const qps = await client.qps()
       return options.json ? `${JSON.stringify(qps, null, 2)}\n` : qpsText(qps)

@@ -5,7 +5,7 @@
 import type { DeviceStat } from '../uapi/tool.ts'
 import type { ToolClient } from './client.ts'
 import { UsageError } from './fail.ts'
-import { bytesText, type LookOptions, look } from './stat.ts'
+import { bytesText, type LookOptions, queryStat } from './stat.ts'
 
 /** Seconds of an interval. */
 const SHORTEST = 0.1
@@ -64,7 +64,7 @@ const watchStat = async (client: ToolClient, seconds: number, json: boolean): Pr
 /** The command; `watch` as commander yields it. */
 export const watch = async (options: LookOptions & { readonly watch: string | true }): Promise<void> => {
   const seconds = watchSeconds(options.watch)
-  await look(options, async client => {
+  await queryStat(options, async client => {
     await watchStat(client, seconds, options.json === true)
     return ''
   })

@@ -9,7 +9,7 @@ import { compile } from './compile.ts'
 import { createGidTable } from './gids.ts'
 import { classTable } from './lookup.ts'
 import { createMemoryTable } from './memory.ts'
-import { type Core, type CoreObject, type Device, type Driver, Life, type Limit, type Port } from './model.ts'
+import { type Core, type CoreObject, type Device, type Driver, Lifecycle, type Limit, type Port } from './model.ts'
 
 /** What a driver tells about a device. */
 export interface DeviceDescription<D = unknown> {
@@ -29,12 +29,12 @@ export interface DeviceDescription<D = unknown> {
   readonly limits?: Readonly<Record<string, number>>
 }
 
-const fixedObject = (core: Core, cls: ObjectClass, handle: number, state: unknown): CoreObject => ({
+const constantObject = (core: Core, cls: ObjectClass, handle: number, state: unknown): CoreObject => ({
   id: core.nextObject++,
   class: cls,
   context: undefined,
   handle,
-  life: Life.LIVE,
+  life: Lifecycle.LIVE,
   uses: 0,
   parents: [],
   state,
@@ -57,7 +57,7 @@ export const assemble = <D>(core: Core, description: DeviceDescription<D>, index
   const fixed = new Map<string, CoreObject>()
   for (const { class: cls } of table.byName.values())
     if (cls.identity === 'fixed' && cls.name !== 'port')
-      fixed.set(cls.name, fixedObject(core, cls, 0, description.state))
+      fixed.set(cls.name, constantObject(core, cls, 0, description.state))
   const portCls = table.byName.get('port')?.class
 
   const device: Device<D> = {
@@ -80,7 +80,7 @@ export const assemble = <D>(core: Core, description: DeviceDescription<D>, index
               number: i + 1,
               gids: createGidTable(i + 1, portAttributes.gidTblLen),
               attributes: portAttributes,
-              object: fixedObject(core, portCls, i + 1, undefined),
+              object: constantObject(core, portCls, i + 1, undefined),
             }
             port.object.state = port
             return port

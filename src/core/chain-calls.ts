@@ -8,10 +8,10 @@ import { CallError } from '../spec/errno.ts'
 import { type AnyValues, CHAIN } from '../spec/schema.ts'
 import type { Result } from '../uapi/call.ts'
 import type { ChainedRefs } from '../uapi/object-client.ts'
-import { type ChainedMethod, checkEntry, checkUndoable, madeBy, madeOf } from './chain.ts'
+import { type ChainedMethod, checkEntry, checkUndoable, createdByEntry, createdOfClass } from './chain.ts'
 import { invokeTyped, methodOf } from './invoke.ts'
 import { undoObjects } from './lifetime.ts'
-import { abandon, noteMade } from './made.ts'
+import { undoWhenDone, recordCreated } from './made.ts'
 import type { Caller, Context, CoreObject, Entry } from './model.ts'
 
 /** One call of a chain, of a method as the device has it. */
@@ -34,15 +34,15 @@ export interface CallsOutcome {
 }
 
 /** What must be as it is so that nobody misses the call that a chain is: hooks, or a driver's own way. */
-const isPlain = ({ run, core }: Entry): boolean => run === core
+const isUnobserved = ({ run, core }: Entry): boolean => run === core
 
-const withMade = (made: readonly (CoreObject | undefined)[], { on, args, refs }: ChainedCall): AnyValues => {
+const resolveEntries = (made: readonly (CoreObject | undefined)[], { on, args, refs }: ChainedCall): AnyValues => {
   if (refs === undefined) return args
   const values = { ...args }
   for (const name in refs) {
     const { of } = on.method.in[name]
     const where = `${on.class.name}.${on.name}: attribute ${name}`
-    if (of.kind === 'ref' || of.kind === 'fd') values[name] = madeOf(made, where, of.class, refs[name]).handle
+    if (of.kind === 'ref' || of.kind === 'fd') values[name] = createdOfClass(made, where, of.class, refs[name]).handle
   }
   return values
 }
@@ -52,8 +52,8 @@ const withMade = (made: readonly (CoreObject | undefined)[], { on, args, refs }:
  * way of his own. For callers whose descriptors are core's numbers. EOPNOTSUPP if the device has no chains, or a
  * method waits, EINVAL for what could not be taken back.
  */
-export const runCalls = (context: Context, calls: readonly ChainedCall[], caller: Caller): CallsOutcome | undefined => {
-  if (!isPlain(methodOf(context, Interface, CHAIN, 'chain'))) return undefined
+export const runTypedChain = (context: Context, calls: readonly ChainedCall[], caller: Caller): CallsOutcome | undefined => {
+  if (!isUnobserved(methodOf(context, Interface, CHAIN, 'chain'))) return undefined
   const results: Result[] = []
   const made: (CoreObject | undefined)[] = []
   const more: CoreObject[] = []
@@ -64,21 +64,21 @@ export const runCalls = (context: Context, calls: readonly ChainedCall[], caller
       const { on, object } = calls[i]
       const { class: cls, name, method } = on
       checkEntry(i, on, object < 0 ? -1 - object : undefined)
-      const number = object < 0 ? madeBy(made, `${cls.name}.${name}`, -1 - object).handle : object
+      const number = object < 0 ? createdByEntry(made, `${cls.name}.${name}`, -1 - object).handle : object
       const entry = methodOf(context, cls, method.call, name)
-      const result = invokeTyped(context, entry, number, withMade(made, calls[i]), caller)
+      const result = invokeTyped(context, entry, number, resolveEntries(made, calls[i]), caller)
       if (result instanceof Promise) {
         waiting = result
         throw new CallError('EOPNOTSUPP', `${cls.name}.${name}: its handler takes time, and a chain does not wait`)
       }
-      made.push(noteMade(context, result, more))
+      made.push(recordCreated(context, result, more))
       results.push(result)
     }
     return { results, error: undefined, waits: false }
   } catch (error) {
     undoObjects(context, [...made, ...more])
     // Until it ends it needs what the chain has made.
-    if (waiting !== undefined) abandon(context, waiting, [...made, ...more])
+    if (waiting !== undefined) undoWhenDone(context, waiting, [...made, ...more])
     if (!(error instanceof CallError)) throw error
     return { results, error, waits: waiting !== undefined }
   }

@@ -16,8 +16,8 @@ import { creates, methodByCall } from '../uapi/object-format.ts'
 import { callerView } from './dispatch.ts'
 import { execute, methodOf } from './invoke.ts'
 import { undoObjects } from './lifetime.ts'
-import { noteMade } from './made.ts'
-import { type CallContext, type Caller, type CoreObject, Life } from './model.ts'
+import { recordCreated } from './made.ts'
+import { type CallContext, type Caller, type CoreObject, Lifecycle } from './model.ts'
 
 export interface ChainOutcome {
   /** The entries, those that ran answered. */
@@ -62,21 +62,21 @@ export const checkEntry = (index: number, on: ChainedMethod, ref: number | undef
 }
 
 /** The object that an entry has made; `made` by entry. EINVAL, ENOENT. */
-export const madeBy = (made: readonly (CoreObject | undefined)[], where: string, entry: number): CoreObject => {
+export const createdByEntry = (made: readonly (CoreObject | undefined)[], where: string, entry: number): CoreObject => {
   const object = made[entry]
   if (object === undefined) throw new CallError('EINVAL', `${where}: entry ${entry} of the chain has made no object`)
-  if (object.life !== Life.LIVE) throw new CallError('ENOENT', `${where}: what entry ${entry} has made is gone`)
+  if (object.life !== Lifecycle.LIVE) throw new CallError('ENOENT', `${where}: what entry ${entry} has made is gone`)
   return object
 }
 
 /** The same for an attribute that names an object of class `className`. */
-export const madeOf = (
+export const createdOfClass = (
   made: readonly (CoreObject | undefined)[],
   where: string,
   className: string,
   entry: number,
 ): CoreObject => {
-  const object = madeBy(made, where, entry)
+  const object = createdByEntry(made, where, entry)
   if (object.class.name !== className)
     throw new CallError(
       'EINVAL',
@@ -114,7 +114,7 @@ export const runChain = (
     ...callerView(context, caller),
     chained: (where: string, of: Kind, entry: number) => {
       const object =
-        of.kind === 'ref' || of.kind === 'fd' ? madeOf(made, where, of.class, entry) : madeBy(made, where, entry)
+        of.kind === 'ref' || of.kind === 'fd' ? createdOfClass(made, where, of.class, entry) : createdByEntry(made, where, entry)
       return of.kind === 'fd' ? UNNUMBERED + entry : object.handle
     },
   }
@@ -139,7 +139,7 @@ export const runChain = (
 
   const end = (done: number, error?: CallError): ChainOutcome => {
     const undone = error !== undefined && onError === ChainErrors.values.UNDO
-    const all = [...made, ...more].filter(object => object !== undefined && object.life === Life.LIVE) as CoreObject[]
+    const all = [...made, ...more].filter(object => object !== undefined && object.life === Lifecycle.LIVE) as CoreObject[]
     if (undone) undoObjects(context, all)
     call.made = {
       objects: undone ? [] : all.filter(object => object.class.identity === 'handle'),
@@ -169,10 +169,10 @@ export const runChain = (
         }
         checkEntry(index, { class: found.class, name: found.methodName, method: found.method }, ref)
         const object =
-          ref === undefined ? found.object : madeBy(made, `${found.class.name}.${found.methodName}`, ref).handle
+          ref === undefined ? found.object : createdByEntry(made, `${found.class.name}.${found.methodName}`, ref).handle
         const entry = methodOf(context, found.class, number, found.methodName)
         const answered = (result: Result): void => {
-          made[index] = noteMade(context, result, more)
+          made[index] = recordCreated(context, result, more)
           for (const { descriptor, offset } of decoded.answer(result).installs)
             descriptors.push({ object: descriptor.object, attribute: 'results', offset: at + offset })
         }

@@ -29,7 +29,7 @@ import {
   type RefusedArgument,
 } from '../spec/schema.ts'
 import { type ReferenceAttribute, shapeOf } from '../uapi/shape.ts'
-import { intoState } from './into-state.ts'
+import { createInState } from './into-state.ts'
 import { PRIVATE } from './lookup.ts'
 import type { AnyHandler, Bank, ClassTable, DispatchTable, Driver, DriverClass, Entry, TablePool } from './model.ts'
 
@@ -90,7 +90,7 @@ const coreLine = (driver: string, line: DriverClass, core: ReadonlyMap<string, D
 }
 
 /** The method as a device of this link has it. What must be there on RoCE is the link's own attribute elsewhere. */
-const ofLink = (link: LinkName | undefined, method: Method): Method => {
+const methodForLink = (link: LinkName | undefined, method: Method): Method => {
   if (link === undefined) return method
   const absent = absentOn(link).filter(name => method.in[name] !== undefined || method.out[name] !== undefined)
   if (absent.length === 0) return method
@@ -113,7 +113,7 @@ const ofLink = (link: LinkName | undefined, method: Method): Method => {
 }
 
 /** The method without what the driver cannot do. */
-const doable = (where: string, lacks: Readonly<Record<string, string>>, method: Method): Method => {
+const supportedMethod = (where: string, lacks: Readonly<Record<string, string>>, method: Method): Method => {
   const names = Object.keys(lacks).filter(name => method.in[name] !== undefined)
   // Nor does a query answer it.
   const left = Object.entries(method.out).filter(([name, { optional }]) => !(optional && lacks[name] !== undefined))
@@ -131,7 +131,7 @@ const doable = (where: string, lacks: Readonly<Record<string, string>>, method: 
 }
 
 /** Optional attributes of the method that name an object of a class that is not among `has`. */
-const homeless = (attributes: Attributes, has: ReadonlySet<string>): [string, Attribute, string][] =>
+const attributesWithoutClass = (attributes: Attributes, has: ReadonlySet<string>): [string, Attribute, string][] =>
   Object.entries(attributes).flatMap(([name, one]): [string, Attribute, string][] =>
     (one.of.kind === 'ref' || one.of.kind === 'fd') && one.optional && !has.has(one.of.class)
       ? [[name, one, one.of.class]]
@@ -139,8 +139,8 @@ const homeless = (attributes: Attributes, has: ReadonlySet<string>): [string, At
   )
 
 /** The method without what names objects of classes that the device does not have: nobody could pass one. */
-const ofDevice = (method: Method, has: ReadonlySet<string>): Method => {
-  const [into, out] = [homeless(method.in, has), homeless(method.out, has)]
+const methodForDevice = (method: Method, has: ReadonlySet<string>): Method => {
+  const [into, out] = [attributesWithoutClass(method.in, has), attributesWithoutClass(method.out, has)]
   if (into.length + out.length === 0) return method
   const without = (attributes: Attributes, gone: typeof into): Attributes =>
     Object.fromEntries(Object.entries(attributes).filter(([name]) => !gone.some(([one]) => one === name)))
@@ -151,7 +151,7 @@ const ofDevice = (method: Method, has: ReadonlySet<string>): Method => {
 }
 
 /** The handler, for callers who may run it. What core does by itself nobody has asked for. */
-const guarded = (cls: ObjectClass, name: string, needs: Capability, handler: AnyHandler): AnyHandler => {
+const withPermission = (cls: ObjectClass, name: string, needs: Capability, handler: AnyHandler): AnyHandler => {
   const refusal = `${cls.name}.${name}: the process lacks CAP_${needs}; run it as root, or with that capability`
   return (call, object, args, core) => {
     if (call.why === 'call' && call.caller.allows?.(needs) === false) throw new CallError('EPERM', refusal)
@@ -161,11 +161,11 @@ const guarded = (cls: ObjectClass, name: string, needs: Capability, handler: Any
 
 /** What runs a method: some ask for a right, and a queue pair may be created right into a state. */
 const runnerOf = (cls: ObjectClass, name: string, method: Method, given: AnyHandler): AnyHandler => {
-  const handler = method.needs === undefined ? given : guarded(cls, name, method.needs, given)
+  const handler = method.needs === undefined ? given : withPermission(cls, name, method.needs, given)
   const type = (QpTypes as Readonly<Record<string, QpTypeName | undefined>>)[cls.name]
   if (type === undefined || method.call !== CREATE) return handler
   const changes = Object.values(cls.methods).find(one => one.call === MODIFY)?.in ?? {}
-  return intoState(
+  return createInState(
     type,
     Object.keys(method.in).filter(name => changes[name] !== undefined),
     handler,
@@ -173,7 +173,7 @@ const runnerOf = (cls: ObjectClass, name: string, method: Method, given: AnyHand
 }
 
 /** The line as it is for devices of this link (R27): its variants are in place of what all have. */
-const lineOf = (link: LinkName | undefined, line: DriverClass): DriverClass => {
+const lineForLink = (link: LinkName | undefined, line: DriverClass): DriverClass => {
   const own = link === undefined ? undefined : line.variants?.[link]
   return own === undefined ? line : { ...line, handlers: { ...line.handlers, ...own } }
 }
@@ -184,7 +184,7 @@ const mergeClass = (
   core: DriverClass,
   has: ReadonlySet<string>,
 ): ClassTable => {
-  const [line, own] = [lineOf(link, given), lineOf(link, core)]
+  const [line, own] = [lineForLink(link, given), lineForLink(link, core)]
   const { name } = line.class
   const declared: Methods = { ...own.class.methods, ...line.class.methods, ...line.methods }
   for (const method of [...Object.keys(line.handlers), ...Object.keys(line.additions)])
@@ -209,7 +209,7 @@ const mergeClass = (
       in: mergeAttributes(where, base.in, added?.in),
       out: mergeAttributes(where, base.out, added?.out),
     }
-    const method = ofDevice(ofLink(link, doable(where, line.lacks ?? {}, whole)), has)
+    const method = methodForDevice(methodForLink(link, supportedMethod(where, line.lacks ?? {}, whole)), has)
     provided.push([methodName, handler, method])
   }
   const cls: ObjectClass = {
@@ -257,10 +257,10 @@ const identity = (pool: TablePool, value: object | null | undefined): string => 
 }
 
 /** The classes that some method of a line names and the device lacks. */
-const lackedBy = (line: DriverClass, own: DriverClass, has: ReadonlySet<string>): string[] => {
+const classesLackedBy = (line: DriverClass, own: DriverClass, has: ReadonlySet<string>): string[] => {
   const declared = [...Object.values(own.class.methods), ...Object.values(line.class.methods)]
   const all = [...declared, ...Object.values(line.methods), ...Object.values(line.additions)]
-  const lacked = all.flatMap(({ in: into = {}, out = {} }) => [...homeless(into, has), ...homeless(out, has)])
+  const lacked = all.flatMap(({ in: into = {}, out = {} }) => [...attributesWithoutClass(into, has), ...attributesWithoutClass(out, has)])
   return [...new Set(lacked.map(([, , cls]) => cls))].sort()
 }
 
@@ -271,7 +271,7 @@ const keyOf = (
   own: DriverClass,
   has: ReadonlySet<string>,
 ): string => {
-  const line = lineOf(link, given)
+  const line = lineForLink(link, given)
   const parts = [link ?? '', identity(pool, line.class), identity(pool, own)]
   for (const name of Object.keys(line.handlers).sort()) parts.push(`${name}=${identity(pool, line.handlers[name])}`)
   for (const name of Object.keys(line.methods).sort()) parts.push(`${name}:${identity(pool, line.methods[name])}`)
@@ -280,7 +280,7 @@ const keyOf = (
     parts.push(`${name}+${identity(pool, added.in)}/${identity(pool, added.out)}`)
   }
   for (const [name, why] of Object.entries(line.lacks ?? {}).sort()) parts.push(`${name}-${why}`)
-  for (const name of lackedBy(line, own, has)) parts.push(`-${name}`)
+  for (const name of classesLackedBy(line, own, has)) parts.push(`-${name}`)
   return parts.join(' ')
 }
 

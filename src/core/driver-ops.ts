@@ -9,7 +9,7 @@
  */
 import { CallError } from '../spec/errno.ts'
 import { PAGE_BYTES } from '../spec/memory.ts'
-import type { MappedPiece } from './mapped.ts'
+import type { MappedChunk } from './mapped.ts'
 import type { Caller, FdObject, OpsCall, OpsState } from './model.ts'
 
 /** Most bytes of one write. */
@@ -50,7 +50,7 @@ export const opsMap = (
   offset: number,
   length: number,
   writable: boolean,
-): MappedPiece => {
+): MappedChunk => {
   const call = callOn(fd, caller, 'mmap')
   const { ops, name } = call.fd.state
   if (ops.mmap === undefined) throw new CallError('ENODEV', `interface ${name} has no memory to map`)

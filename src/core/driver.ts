@@ -13,14 +13,14 @@
  */
 import type { LinkName } from '../spec/links.ts'
 import type { Attributes, In, Method, Methods, ObjectClass, Out } from '../spec/schema.ts'
-import type { Additions, CallContext, CoreObject, DriverClass } from './model.ts'
+import type { MethodAdditions, CallContext, CoreObject, DriverClass } from './model.ts'
 
-type Joined<X extends Attributes, A, D extends 'in' | 'out'> =
+type MergedAttributes<X extends Attributes, A, D extends 'in' | 'out'> =
   A extends Readonly<Record<D, infer Y extends Attributes>> ? X & Y : X
 
 /** A method with a driver's attributes. */
 export type Extended<M, A> =
-  M extends Method<infer I, infer O> ? Method<Joined<I, A, 'in'>, Joined<O, A, 'out'>> : never
+  M extends Method<infer I, infer O> ? Method<MergedAttributes<I, A, 'in'>, MergedAttributes<O, A, 'out'>> : never
 
 type Answered<O> = Record<never, never> extends O ? O | undefined : O
 
@@ -47,7 +47,7 @@ export type Handlers<C extends ObjectClass, S = unknown, A = Record<never, never
 }
 
 /** A line of a driver's table: the class, the methods that it provides, the attributes that it adds. */
-export const driverClass = <C extends ObjectClass, S = unknown, const A extends Additions = Record<never, never>>(
+export const driverClass = <C extends ObjectClass, S = unknown, const A extends MethodAdditions = Record<never, never>>(
   cls: C,
   handlers: Handlers<C, S, A> = {} as Handlers<C, S, A>,
   additions?: A,
@@ -74,7 +74,7 @@ export const withMethods = <const M extends Methods, S = unknown>(
  * The same with versions of methods that differ by link (R27): on a device of that link they are in place of the ones
  * that all have, `null` removes one there, and what is left out is common. Core's version stays what overrides call.
  */
-export const onLinks = <C extends ObjectClass, S = unknown>(
+export const withLinkVariants = <C extends ObjectClass, S = unknown>(
   line: DriverClass,
   variants: Readonly<Partial<Record<LinkName, Handlers<C, S>>>>,
 ): DriverClass => ({ ...line, variants: variants as unknown as NonNullable<DriverClass['variants']> })
@@ -83,7 +83,7 @@ export const onLinks = <C extends ObjectClass, S = unknown>(
  * The same without optional arguments that the driver cannot do, each with the reason: its devices do not list them,
  * and who passes one is told why (EOPNOTSUPP).
  */
-export const lacking = (line: DriverClass, attributes: Readonly<Record<string, string>>): DriverClass => ({
+export const withoutOptions = (line: DriverClass, attributes: Readonly<Record<string, string>>): DriverClass => ({
   ...line,
   lacks: { ...line.lacks, ...attributes },
 })

@@ -26,10 +26,10 @@ import type {
   EventRoute,
   EventSink,
   FdObject,
-  Telling,
+  EventState,
   Threshold,
 } from './model.ts'
-import { beginCount, countTowards, createThreshold, expireDue, hasten } from './thresholds.ts'
+import { rearmThreshold, countCompletion, createThreshold, expireDue, tightenThreshold } from './thresholds.ts'
 
 /** ibv_event_type: the device is gone (IBV_EVENT_DEVICE_FATAL). */
 export const DEVICE_FATAL = 8
@@ -64,7 +64,7 @@ export const createEventQueue = (wake?: () => void): EventQueue => {
         queue.length >= QUEUE_LIMIT &&
         queue.some(other => other.element === event.element && other.type === event.type)
       ) {
-        count(event, -1)
+        countEvent(event, -1)
         return
       }
       queue.push(event)
@@ -127,24 +127,24 @@ const recordOf = (element: Affiliation, type: number, object = element.more?.att
 const COMPLETION = -1
 
 /** What a source has that has something to tell: made with the first of it. */
-export const telling = (events: Affiliation): Telling => {
+export const eventStateOf = (events: Affiliation): EventState => {
   events.more ??= { completions: 0, asyncs: 0, record: undefined, attached: undefined, threshold: undefined }
   return events.more
 }
 
-const count = ({ element, type }: EventRecord, by: 1 | -1): void => {
-  const more = telling(element)
+const countEvent = ({ element, type }: EventRecord, by: 1 | -1): void => {
+  const more = eventStateOf(element)
   if (type < 0) more.completions += by
   else more.asyncs += by
 }
 
 /** An event that was posted is taken back, or was never seen. */
-export const uncount = (event: EventRecord): void => count(event, -1)
+export const uncountEvent = (event: EventRecord): void => countEvent(event, -1)
 
 const post = (fd: FdObject | undefined, event: EventRecord): void => {
   if (fd === undefined || fd.closed) return
   fd.context.device.core.events++
-  count(event, 1)
+  countEvent(event, 1)
   fd.sink.post(event)
 }
 
@@ -179,7 +179,7 @@ const isEventFd = (object: CoreObject | undefined): FdObject | undefined => {
 }
 
 /** Nobody is told. */
-export const nowhere: EventRoute = { channel: undefined, asyncFd: undefined, handlers: undefined }
+export const noRoute: EventRoute = { channel: undefined, asyncFd: undefined, handlers: undefined }
 
 /** The route of the context's last object if it goes there too, whoever is called: `handleEvents` says that later. */
 const routeTo = (
@@ -187,7 +187,7 @@ const routeTo = (
   channel: FdObject | undefined,
   asyncFd: FdObject | undefined,
 ): EventRoute => {
-  const last = context?.route ?? nowhere
+  const last = context?.route ?? noRoute
   if (last.channel === channel && last.asyncFd === asyncFd) return last
   const route = { channel, asyncFd, handlers: last.handlers, core: last.core }
   if (context !== undefined) context.route = route
@@ -233,13 +233,13 @@ export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, 
   if (events.armed !== 2) events.armed = solicitedOnly ? 1 : 2
   if (threshold === undefined) return
   const [wanted, wait] = [count ?? threshold.count, period ?? threshold.period]
-  if (!waits) beginCount(threshold, wanted, wait)
-  else if (hasten(events, threshold, wanted, wait)) notify(events)
+  if (!waits) rearmThreshold(threshold, wanted, wait)
+  else if (tightenThreshold(events, threshold, wanted, wait)) notify(events)
 }
 
 const thresholdOf = ({ context }: CoreObject, events: Affiliation): Threshold | undefined => {
   if (context === undefined) return events.more?.threshold
-  const more = telling(events)
+  const more = eventStateOf(events)
   more.threshold ??= createThreshold(context.device.core)
   return more.threshold
 }
@@ -251,7 +251,7 @@ export const setThreshold = (object: CoreObject, count: number | undefined, peri
   if (events === undefined || threshold === undefined) return
   threshold.count = count ?? threshold.count
   threshold.period = period ?? threshold.period
-  if (events.armed !== 0 && hasten(events, threshold, threshold.count, threshold.period)) notify(events)
+  if (events.armed !== 0 && tightenThreshold(events, threshold, threshold.count, threshold.period)) notify(events)
 }
 
 /** The device is in the middle of its work, which a handler that fails must not stop. */
@@ -270,7 +270,7 @@ const notify = (events: Affiliation): void => {
     callHandler(core, () => handlers.completion?.(events.userHandle))
     return
   }
-  const more = telling(events)
+  const more = eventStateOf(events)
   more.record ??= recordOf(events, COMPLETION)
   postAbout(more.attached?.queue ?? events.to.channel, more.record)
 }
@@ -282,7 +282,7 @@ const notify = (events: Affiliation): void => {
 export const completed = (events: Affiliation, solicited: boolean): void => {
   if (events.armed === 0 || (events.armed === 1 && !solicited)) return
   const threshold = events.more?.threshold
-  if (threshold !== undefined && !countTowards(events, threshold)) return
+  if (threshold !== undefined && !countCompletion(events, threshold)) return
   notify(events)
 }
 
@@ -290,7 +290,7 @@ export const completed = (events: Affiliation, solicited: boolean): void => {
 export const expire = (core: Core, now: number): boolean => expireDue(core, now, notify)
 
 /** An async event of an object (ibv_event_type: 0 CQ_ERR, 1 QP_FATAL, …). */
-export const raise = ({ events }: CoreObject, type: number): void => {
+export const raiseObjectEvent = ({ events }: CoreObject, type: number): void => {
   if (events === undefined) return
   const { handlers, core } = events.to
   const attached = events.more?.attached
@@ -300,8 +300,8 @@ export const raise = ({ events }: CoreObject, type: number): void => {
 }
 
 const nobody = (userHandle: bigint, attached?: Attachment): Affiliation => {
-  const events: Affiliation = { userHandle, to: nowhere, armed: 0, more: undefined }
-  if (attached !== undefined) telling(events).attached = attached
+  const events: Affiliation = { userHandle, to: noRoute, armed: 0, more: undefined }
+  if (attached !== undefined) eventStateOf(events).attached = attached
   return events
 }
 
@@ -309,7 +309,7 @@ const nobody = (userHandle: bigint, attached?: Attachment): Affiliation => {
 export type AttachedPorts = Map<number, Affiliation>
 
 /** `source`: what must be attached to an event queue that is to get it. */
-const tell = (device: Device, event: DeviceEvent, source = event.port ?? 0): void => {
+const postToDevice = (device: Device, event: DeviceEvent, source = event.port ?? 0): void => {
   const { contexts, eventHandlers, core } = device
   const record = recordOf(nobody(BigInt(event.port ?? 0)), event.type)
   for (const context of contexts)
@@ -328,7 +328,7 @@ const tell = (device: Device, event: DeviceEvent, source = event.port ?? 0): voi
  * number; and every handler (R32).
  */
 export const raisePort = (device: Device, port: number, type: number): void => {
-  tell(device, { type, port })
+  postToDevice(device, { type, port })
   reportFailure(
     { what: 'event', device: device.name, event: type, cause: because('PORT_EVENT', { port }) },
     device,
@@ -338,7 +338,7 @@ export const raisePort = (device: Device, port: number, type: number): void => {
 
 /** An event of the device as a whole: every async fd gets it, element 0. */
 export const raiseDevice = (device: Device, type: number): void => {
-  tell(device, { type, port: undefined })
+  postToDevice(device, { type, port: undefined })
   const cause = type === DEVICE_FATAL ? because('DEVICE_REMOVED', {}) : because('OTHER_EVENT', { event: type })
   reportFailure({ what: 'event', device: device.name, event: type, cause }, device, undefined)
 }
@@ -347,12 +347,12 @@ export const raiseDevice = (device: Device, type: number): void => {
  * An event of the system-wide device: of the device with this index, as element of async fds and as object in queues to
  * which the system-wide device is attached.
  */
-export const raiseSystem = (system: Device, index: number, type: number): void => tell(system, { type, port: index }, 0)
+export const raiseSystem = (system: Device, index: number, type: number): void => postToDevice(system, { type, port: index }, 0)
 
 /** Whether an event is about an object: not about the device or a port, and not a driver's record. */
 const isAboutObject = ({ element: { more, to } }: EventRecord): boolean => {
   const cls = more?.attached?.class
-  return cls === undefined ? to !== nowhere : cls !== ClassId.device && cls !== ClassId.port
+  return cls === undefined ? to !== noRoute : cls !== ClassId.device && cls !== ClassId.port
 }
 
 /**
@@ -364,17 +364,17 @@ export const forgetEvents = ({ contexts }: Device): void => {
     for (const { sink, closed } of context.descriptors)
       if (!closed)
         for (const event of sink.take(Number.POSITIVE_INFINITY)) {
-          if (isAboutObject(event)) count(event, -1)
+          if (isAboutObject(event)) countEvent(event, -1)
           else sink.post(event)
         }
 }
 
 /** Takes back what the client of `fd` has not read of `events`. */
-const takeBack = (fd: FdObject | undefined, events: Affiliation): void => {
+const withdrawUnread = (fd: FdObject | undefined, events: Affiliation): void => {
   const { more } = events
   if (fd === undefined || fd.closed || !fd.context.device.alive) return
   if (more === undefined || more.completions + more.asyncs === 0) return
-  for (const event of fd.sink.withdraw(events)) count(event, -1)
+  for (const event of fd.sink.withdraw(events)) countEvent(event, -1)
 }
 
 /** What to wait for before the events of an object are withdrawn (`EventSink.reach`); undefined: nothing. */
@@ -398,11 +398,11 @@ export const withdrawEvents = (object: CoreObject): { compEvents: number; asyncE
   const { events } = object
   if (events === undefined) return { compEvents: 0, asyncEvents: 0 }
   events.armed = 0
-  takeBack(events.to.channel, events)
-  takeBack(events.to.asyncFd, events)
+  withdrawUnread(events.to.channel, events)
+  withdrawUnread(events.to.asyncFd, events)
   const { more } = events
   if (more === undefined) return { compEvents: 0, asyncEvents: 0 }
-  takeBack(more.attached?.queue, events)
+  withdrawUnread(more.attached?.queue, events)
   more.attached = undefined
   return { compEvents: more.completions, asyncEvents: more.asyncs }
 }
@@ -414,7 +414,7 @@ export const closeEvents = (fd: FdObject): void => {
     const events = object?.events
     if (events === undefined) continue
     const isAttached = events.more?.attached?.queue === fd
-    if (isAttached || events.to.channel === fd || events.to.asyncFd === fd) takeBack(fd, events)
+    if (isAttached || events.to.channel === fd || events.to.asyncFd === fd) withdrawUnread(fd, events)
     if (isAttached) detachEvents(events)
   }
   fd.closed = true
@@ -424,7 +424,7 @@ export const closeEvents = (fd: FdObject): void => {
 
 /** The events of an object go to a queue from now on. */
 export const attachEvents = (events: Affiliation, attached: Attachment): void => {
-  const more = telling(events)
+  const more = eventStateOf(events)
   more.attached = attached
   more.record = undefined
 }
@@ -433,7 +433,7 @@ export const attachEvents = (events: Affiliation, attached: Attachment): void =>
 export const detachEvents = (events: Affiliation): void => {
   const { more } = events
   if (more === undefined) return
-  takeBack(more.attached?.queue, events)
+  withdrawUnread(more.attached?.queue, events)
   more.attached = undefined
   more.record = undefined
 }
@@ -447,6 +447,6 @@ export const attachPort = (queue: FdObject<AttachedPorts>, attached: Attachment)
 export const detachPort = (queue: FdObject<AttachedPorts>, port: number): boolean => {
   const source = queue.state.get(port)
   if (source === undefined) return false
-  takeBack(queue, source)
+  withdrawUnread(queue, source)
   return queue.state.delete(port)
 }

@@ -10,7 +10,7 @@ export { keysOf, type MrState } from './base/mr.ts'
 export { addEventHandler, registerClient } from './clients.ts'
 export { closeDescriptor, findDescriptor } from './descriptors.ts'
 export { callerView, type Dialect, dispatch } from './dispatch.ts'
-export { driverClass, type Handler, type Handlers, lacking, onLinks, withMethods } from './driver.ts'
+export { driverClass, type Handler, type Handlers, withoutOptions, withLinkVariants, withMethods } from './driver.ts'
 export { opsIoctl, opsMap, opsWrite } from './driver-ops.ts'
 export {
   affiliate,
@@ -22,7 +22,7 @@ export {
   type EventQueue,
   expire,
   postRecord,
-  raise,
+  raiseObjectEvent,
   raiseDevice,
   raisePort,
   readEvents,
@@ -31,14 +31,14 @@ export {
 } from './events.ts'
 export { addFailureHandler, type FailureHandler, reportFailure } from './failures.ts'
 export { findGid, type GidTable, type GidTableEntry, getGid, setGid } from './gids.ts'
-export { findObject, invoke, invokeNow, type Returned } from './invoke.ts'
+export { findObject, invoke, invokeNow, type ReturnOf } from './invoke.ts'
 export { addParent, createDescriptor, dropParent } from './lifetime.ts'
 export { createLocalSpace, type LocalSpace } from './local-space.ts'
 export { tableSlots } from './lookup.ts'
-export { type MappedMemory, type MappedPiece, mappedOf, plainMemory } from './mapped.ts'
-export { findGrant, findKey, type MemoryTable, placeHi, placeLo, resolve } from './memory.ts'
+export { type MappedMemory, type MappedChunk, mappedMemoryOf, bufferMemory } from './mapped.ts'
+export { findKeyWithRights, findKey, type MemoryTable, addressHi, addressLo, resolve } from './memory.ts'
 export {
-  type Additions,
+  type MethodAdditions,
   type Affiliation,
   type CallContext,
   type Caller,
@@ -59,7 +59,7 @@ export {
   type FileMemory,
   type HandlerValues,
   type Hook,
-  Life,
+  Lifecycle,
   type OpsCall,
   type OpsState,
   type Port,
@@ -71,7 +71,7 @@ export {
   createCore,
   openContext,
   register,
-  signalOf,
+  abortSignalOf,
   unregister,
 } from './registry.ts'
 export { type CoreCounts, type DeviceCounts, stat } from './stat.ts'

@@ -11,7 +11,7 @@ import { findEntry } from './lookup.ts'
 import type { AnyHandler, AnyResult, CallContext, HandlerValues } from './model.ts'
 
 /** The way that a creation took: very many in a row often take the same. */
-interface Way {
+interface TransitionPlan {
   /** Names of its arguments, in their order. */
   readonly names: readonly string[]
   readonly state: number | undefined
@@ -21,7 +21,7 @@ interface Way {
 const namesOf = (args: HandlerValues): readonly string[] => Object.keys(args).filter(name => args[name] !== undefined)
 
 /** Whether arguments have the names that the way was planned for. */
-const isSameWay = ({ names, state }: Way, args: HandlerValues): boolean => {
+const fitsPlan = ({ names, state }: TransitionPlan, args: HandlerValues): boolean => {
   if (args.state !== state) return false
   let i = 0
   for (const name in args) if (args[name] === undefined || names[i++] !== name) return false
@@ -29,14 +29,14 @@ const isSameWay = ({ names, state }: Way, args: HandlerValues): boolean => {
 }
 
 /** `create`, which then walks. `initial`: the attributes that are of the walk and not of the creation. */
-export const intoState = (type: QpTypeName, initial: readonly string[], create: AnyHandler): AnyHandler => {
+export const createInState = (type: QpTypeName, initial: readonly string[], create: AnyHandler): AnyHandler => {
   /** The last ways of those that were made without a state, and with one. */
-  let without: Way = { names: [], state: undefined, steps: [] }
-  let into: Way = { names: [], state: -1, steps: [] }
+  let without: TransitionPlan = { names: [], state: undefined, steps: [] }
+  let into: TransitionPlan = { names: [], state: -1, steps: [] }
 
   const planFor = (call: CallContext, args: HandlerValues): readonly Step[] => {
-    if (isSameWay(into, args)) return into.steps
-    if (isSameWay(without, args)) return without.steps
+    if (fitsPlan(into, args)) return into.steps
+    if (fitsPlan(without, args)) return without.steps
     const refuse = (reason: string): never => {
       throw new CallError('EINVAL', `${call.entry.class.name}.create: ${reason}`)
     }

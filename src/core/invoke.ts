@@ -15,12 +15,12 @@ import { type AnyValue, type AnyValues, DESTROY, type In, type ObjectClass, type
 import { unknownAttribute } from '../spec/versions.ts'
 import type { NewDescriptor, Result } from '../uapi/call.ts'
 import { problemOf } from '../uapi/scalar.ts'
-import { fit, type ReferenceAttribute } from '../uapi/shape.ts'
+import { checkShape, type ReferenceAttribute } from '../uapi/shape.ts'
 import { handleEvents, reachEvents } from './events.ts'
 import { findHandle } from './handles.ts'
-import { forget, makeObject, runDestroy, unuse } from './lifetime.ts'
+import { forget, makeObject, runDestroy, releaseUse } from './lifetime.ts'
 import { findEntry } from './lookup.ts'
-import { abandon } from './made.ts'
+import { undoWhenDone } from './made.ts'
 import {
   type AnyResult,
   type CallContext,
@@ -29,13 +29,13 @@ import {
   type CoreObject,
   type Entry,
   type HandlerValues,
-  Life,
+  Lifecycle,
 } from './model.ts'
 
 type MaybePromise<T> = T | Promise<T>
 
 /** What an in-process caller gets: `Result` with the types of the method. */
-export interface Returned<O> extends Result {
+export interface ReturnOf<O> extends Result {
   readonly out: O & AnyValues
 }
 
@@ -49,9 +49,9 @@ const placeOf = (where: Entry | string, attribute: ReferenceAttribute | undefine
   return attribute === undefined ? name : `${name}: attribute ${attribute.name}`
 }
 
-const unusable = (object: CoreObject, where: Entry | string, attribute: ReferenceAttribute | undefined): CallError => {
+const describeUnusable = (object: CoreObject, where: Entry | string, attribute: ReferenceAttribute | undefined): CallError => {
   const what = `${placeOf(where, attribute)}: ${object.class.name} ${object.handle}`
-  return object.life === Life.MAKING
+  return object.life === Lifecycle.MAKING
     ? new CallError('ENOENT', `${what} is not made yet`)
     : new CallError('EBUSY', `${what} is being destroyed`)
 }
@@ -75,7 +75,7 @@ export const findObject = (
       'EINVAL',
       `${placeOf(where, attribute)}: handle ${handle} is of class ${object.class.name}, not ${className}`,
     )
-  if (object.life !== Life.LIVE) throw unusable(object, where, attribute)
+  if (object.life !== Lifecycle.LIVE) throw describeUnusable(object, where, attribute)
   return object
 }
 
@@ -94,7 +94,7 @@ const byNumber = (
       'EBADF',
       `${placeOf(where, attribute)}: the descriptor is of class ${fd.class.name}, not ${className}`,
     )
-  if (fd.life !== Life.LIVE) throw unusable(fd, where, attribute)
+  if (fd.life !== Lifecycle.LIVE) throw describeUnusable(fd, where, attribute)
   return fd
 }
 
@@ -235,7 +235,7 @@ const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result =
     throw new CallError('EIO', `${nameOf(entry)}: the context or its device went away during the call`)
   }
   if (kind === 'create') {
-    object.life = Life.LIVE
+    object.life = Lifecycle.LIVE
     handleEvents(object, call.caller.handlers)
     return resultOf(call, object, out)
   }
@@ -248,7 +248,7 @@ const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result =
 const refuse = (call: CallContext, object: CoreObject): void => {
   const { kind } = call.entry
   discard(call, kind === 'create' ? object : undefined)
-  if (kind === 'destroy' && object.life === Life.GOING) object.life = Life.LIVE
+  if (kind === 'destroy' && object.life === Lifecycle.GOING) object.life = Lifecycle.LIVE
 }
 
 /** A handler waits: what it works with is pinned until it ends, and may be gone by then. */
@@ -270,7 +270,7 @@ const wait = async (
     throw error
   } finally {
     device.core.waiting--
-    for (const pin of pins) unuse(pin)
+    for (const pin of pins) releaseUse(pin)
   }
 }
 
@@ -308,7 +308,7 @@ const resolve = (
 }
 
 /** The arguments of a call that may be made, as a handler gets them. */
-const admitted = (
+const checkedArguments = (
   context: Context,
   entry: Entry,
   args: AnyValues,
@@ -323,7 +323,7 @@ const admitted = (
       'EINVAL',
       `${nameOf(entry)}: the context is ${context.opened ? 'open already' : 'not open yet'}`,
     )
-  const seen = fit(entry.shape, args)
+  const seen = checkShape(entry.shape, args)
   if (seen === undefined) {
     checkPresence(entry, args)
     check(entry, args)
@@ -332,7 +332,7 @@ const admitted = (
 }
 
 /** The object that a call is about: of a create a new one, of a destroy one that nobody uses and that goes now. */
-const subject = (
+const objectOfCall = (
   context: Context,
   entry: Entry,
   number: number,
@@ -348,7 +348,7 @@ const subject = (
         'EBUSY',
         `${nameOf(entry)}: ${object.class.name} ${object.handle} is used ${object.uses} times`,
       )
-    object.life = Life.GOING
+    object.life = Lifecycle.GOING
   }
   return object
 }
@@ -379,8 +379,8 @@ const run = (
   let values: HandlerValues
   let object: CoreObject
   try {
-    values = admitted(context, entry, args, caller, check)
-    object = subject(context, entry, number, args, values)
+    values = checkedArguments(context, entry, args, caller, check)
+    object = objectOfCall(context, entry, number, args, values)
   } catch (error) {
     entry.refused?.(call, args, error)
     throw error
@@ -434,12 +434,12 @@ export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & str
   object: number,
   args: In<C['methods'][K]>,
   caller: Caller,
-): MaybePromise<Returned<Out<C['methods'][K]>>> => {
+): MaybePromise<ReturnOf<Out<C['methods'][K]>>> => {
   if (!Object.hasOwn(cls.methods, method)) throw new CallError('EOPNOTSUPP', lacksMethod(cls.name, method))
   const entry = methodOf(context, cls, cls.methods[method].call, method)
   if (typeof args !== 'object' || args === null)
     throw new CallError('EINVAL', `${nameOf(entry)}: its arguments are an object, not ${String(args)}`)
-  return invokeTyped(context, entry, object, args as AnyValues, caller) as MaybePromise<Returned<Out<C['methods'][K]>>>
+  return invokeTyped(context, entry, object, args as AnyValues, caller) as MaybePromise<ReturnOf<Out<C['methods'][K]>>>
 }
 
 /** `invoke` for a method that never waits; our own mistake if it does: then what it makes is taken back. */
@@ -450,10 +450,10 @@ export const invokeNow = <C extends ObjectClass, K extends keyof C['methods'] & 
   object: number,
   args: In<C['methods'][K]>,
   caller: Caller,
-): Returned<Out<C['methods'][K]>> => {
+): ReturnOf<Out<C['methods'][K]>> => {
   const result = invoke(context, cls, method, object, args, caller)
   if (result instanceof Promise) {
-    abandon(context, result as Promise<Result>)
+    undoWhenDone(context, result as Promise<Result>)
     throw new Error(`${cls.name}.${method} waits: use invoke`)
   }
   return result

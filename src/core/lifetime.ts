@@ -23,7 +23,7 @@ import {
   type Entry,
   type FdObject,
   type HandlerValues,
-  Life,
+  Lifecycle,
 } from './model.ts'
 
 const fault = (what: string): never => {
@@ -68,7 +68,7 @@ export const makeObject = (context: Context, cls: ObjectClass, parents: readonly
     class: cls,
     context,
     handle: -1,
-    life: Life.MAKING,
+    life: Lifecycle.MAKING,
     uses: 0,
     parents,
     state: undefined,
@@ -93,7 +93,7 @@ export const createDescriptor = (call: CallContext, className: string): FdObject
   if (table?.class.identity !== 'fd')
     throw new CallError('EOPNOTSUPP', `device ${call.device.name} has no class ${className} of descriptors`)
   const fd = makeObject(call.context, table.class, []) as FdObject
-  fd.life = Life.LIVE
+  fd.life = Lifecycle.LIVE
   call.descriptors ??= []
   call.descriptors.push(fd)
   return fd
@@ -111,23 +111,23 @@ export const dropParent = (object: CoreObject, parent: CoreObject): void => {
   if (at < 0)
     throw new Error(`${object.class.name} ${object.handle} does not depend on ${parent.class.name} ${parent.handle}`)
   object.parents = object.parents.filter((_, i) => i !== at)
-  unuse(parent)
+  releaseUse(parent)
 }
 
 // ---- going ----
 
 /** Ends one use. An fd object whose descriptor is closed goes with its last use. */
-export const unuse = (object: CoreObject): void => {
+export const releaseUse = (object: CoreObject): void => {
   object.uses--
-  if (object.uses === 0 && object.life === Life.LIVE && object.class.identity === 'fd' && (object as FdObject).closed)
+  if (object.uses === 0 && object.life === Lifecycle.LIVE && object.class.identity === 'fd' && (object as FdObject).closed)
     destroyNow(object, 'close')
 }
 
 /** Takes an object out of all tables, without its handler. */
 export const forget = (object: CoreObject): void => {
   const context = object.context
-  if (context === undefined || object.life === Life.GONE) return
-  object.life = Life.GONE
+  if (context === undefined || object.life === Lifecycle.GONE) return
+  object.life = Lifecycle.GONE
   const { counts, limits } = context.device
   const { name } = object.class
   counts[name]--
@@ -140,7 +140,7 @@ export const forget = (object: CoreObject): void => {
     context.descriptors.delete(fd)
     context.device.core.descriptors.delete(fd.id)
   } else freeHandle(context.handles, object.handle)
-  for (const parent of object.parents) unuse(parent)
+  for (const parent of object.parents) releaseUse(parent)
 }
 
 const noArguments: HandlerValues = {}
@@ -148,14 +148,14 @@ const noArguments: HandlerValues = {}
 /** Destroys one object by core's own decision: the handler runs, cannot refuse, and is not waited for. */
 export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 'call'>): void => {
   const context = object.context
-  if (context === undefined || object.life === Life.GONE) return
+  if (context === undefined || object.life === Lifecycle.GONE) return
   const { device } = context
   // A create or destroy that waits is under way: its handler looks whether the object lives when it goes on, and cleans
   // up itself.
-  const settled = object.life === Life.LIVE
+  const settled = object.life === Lifecycle.LIVE
   const table = classTable(device.table, object.class.id)
   const entry = table === undefined ? undefined : findDestroy(table)
-  object.life = Life.GOING
+  object.life = Lifecycle.GOING
   if (settled && entry !== undefined) runDestroy(context, entry, object, why)
   forget(object)
 }
@@ -206,7 +206,7 @@ export const destroyAll = (context: Context, why: 'close' | 'remove'): void => {
     for (const parent of parents)
       if (
         parent.uses === 0 &&
-        parent.life !== Life.GONE &&
+        parent.life !== Lifecycle.GONE &&
         parent.context === context &&
         parent.class.identity !== 'fd'
       )

@@ -8,7 +8,7 @@ import { undoObjects } from './lifetime.ts'
 import type { Context, CoreObject } from './model.ts'
 
 /** What a call has made: what came by the way (pd.createAhs) goes to `more`, its own object is the answer. */
-export const noteMade = (context: Context, result: Result, more: CoreObject[]): CoreObject | undefined => {
+export const recordCreated = (context: Context, result: Result, more: CoreObject[]): CoreObject | undefined => {
   const { object, descriptors, also } = result
   if (also !== undefined) for (const handle of also) more.push(findHandle(context.handles, handle) as CoreObject)
   const own = descriptors === undefined ? undefined : descriptors.find(({ attribute }) => attribute === 'object')
@@ -20,7 +20,7 @@ export const noteMade = (context: Context, result: Result, more: CoreObject[]): 
  * Nobody waits for this call any more: what it makes is taken back when it ends, and so are `others`, which may be in
  * use until then; how it failed is told to nobody.
  */
-export const abandon = (
+export const undoWhenDone = (
   context: Context,
   call: Promise<Result>,
   others: readonly (CoreObject | undefined)[] = [],
@@ -28,7 +28,7 @@ export const abandon = (
   const { descriptors: known } = context.device.core
   const over = (result?: Result): void => {
     const more = [...(result?.descriptors ?? []).map(({ object }) => known.get(object))] as CoreObject[]
-    const own = result && noteMade(context, result, more)
+    const own = result && recordCreated(context, result, more)
     undoObjects(context, [...others, own, ...more])
   }
   call.then(over, () => over())

@@ -6,7 +6,7 @@
 import { wholePages } from '../spec/memory.ts'
 
 /** Consecutive bytes `at` … `at + length` of a larger shared piece, whose views many drivers' pieces use. */
-export interface MappedPiece {
+export interface MappedChunk {
   /** The offset at which the client maps it. */
   readonly offset: number
   /** Bytes that may be mapped, a multiple of the page size. */
@@ -21,13 +21,13 @@ export interface MappedMemory {
   /** There if the client finds what lies apart: a piece may hold many things of a driver, which counts them here. */
   readonly packed?: { count: number } | undefined
   /** Zeroed, rounded up to pages. Throws CallError ENOMEM when the context may have no more. */
-  allocate(bytes: number): MappedPiece
-  free(piece: MappedPiece): void
+  allocate(bytes: number): MappedChunk
+  free(piece: MappedChunk): void
   /** The device goes: what is freed from now on stays as it is for the client, until that closes the context. */
   keep?(): void
 }
 
-const plainPiece = (bytes: number, offset: number): MappedPiece => {
+const plainPiece = (bytes: number, offset: number): MappedChunk => {
   const length = wholePages(bytes)
   const buffer = new ArrayBuffer(length)
   return {
@@ -41,7 +41,7 @@ const plainPiece = (bytes: number, offset: number): MappedPiece => {
 }
 
 /** Memory of callers in this process, one buffer for each piece. Their offsets name nothing. */
-export const plainMemory = (): MappedMemory => ({
+export const bufferMemory = (): MappedMemory => ({
   allocate: bytes => plainPiece(bytes, 0),
   free() {},
 })
@@ -49,11 +49,11 @@ export const plainMemory = (): MappedMemory => ({
 /** The same with offsets by which pieces are found: for callers that get at their rings by what calls answer. */
 export interface FindableMemory extends MappedMemory {
   /** The piece at an offset. Throws an Error if none lies there. */
-  at(offset: bigint): MappedPiece
+  at(offset: bigint): MappedChunk
 }
 
 export const findableMemory = (): FindableMemory => {
-  const pieces = new Map<number, MappedPiece>()
+  const pieces = new Map<number, MappedChunk>()
   let next = 0
   return {
     allocate(bytes) {
@@ -73,8 +73,8 @@ export const findableMemory = (): FindableMemory => {
   }
 }
 
-const plain = plainMemory()
+const plain = bufferMemory()
 
 /** What the client of this context can map. */
-export const mappedOf = (context: { readonly mapped: MappedMemory | undefined }): MappedMemory =>
+export const mappedMemoryOf = (context: { readonly mapped: MappedMemory | undefined }): MappedMemory =>
   context.mapped ?? plain

@@ -22,8 +22,8 @@ const INDICES = 1 << 24
 /** What a key stands for. */
 export const KeyKind = { REGION: 0, WINDOW_1: 1, WINDOW_2: 2 } as const
 
-/** A region that was found last in memory of this process, and what `findPlace` needs of its row. */
-interface Recent {
+/** A region that was found last in memory of this process, and what `findBuffer` needs of its row. */
+interface RecentRegion {
   /** 0 for none: it is forgotten, with the buffer, once the region goes or becomes another one. */
   key: number
   pd: number
@@ -77,7 +77,7 @@ export interface MemoryTable {
   readonly pageUses: Int32Array
   readonly freeRows: number[]
   /** By the lowest bits of a key's index. */
-  readonly recent: readonly Recent[]
+  readonly recent: readonly RecentRegion[]
   /** Windows of type 2 that are bound now. */
   boundToQps: number
   /** Windows that exist, bound or not. */
@@ -96,7 +96,7 @@ export interface MemoryTable {
 /** Regions that are remembered: of one that sends and one that receives, and some more. */
 const RECENT = 8
 const nobodysBytes: Bytes = { address: 0, bytes: new Uint8Array(0), view: new DataView(new ArrayBuffer(0)) }
-const nothingRecent = (): Recent => ({
+const nothingRecent = (): RecentRegion => ({
   key: 0,
   pd: 0.5,
   access: 0,
@@ -188,7 +188,7 @@ const takeKey = (table: MemoryTable): number => {
 }
 
 /** Counts one more row in `space`; answers its index. */
-export const takeSpace = (table: MemoryTable, space: AddressSpace): number => {
+export const acquireSpace = (table: MemoryTable, space: AddressSpace): number => {
   let at = table.spaces.indexOf(space)
   if (at < 0) {
     at = table.spaces.indexOf(undefined)
@@ -201,12 +201,12 @@ export const takeSpace = (table: MemoryTable, space: AddressSpace): number => {
 }
 
 /** One row less in space `at`; -1 is none. */
-export const giveSpace = (table: MemoryTable, at: number): void => {
+export const releaseSpace = (table: MemoryTable, at: number): void => {
   if (at >= 0 && --table.spaceUses[at] === 0) table.spaces[at] = undefined
 }
 
 /** A row with a key of its own, everything else to be filled in. ENOMEM when all 2^24 − 1 indices are taken. */
-export const takeKeyRow = (table: MemoryTable): number => {
+export const allocateKeyRow = (table: MemoryTable): number => {
   if (table.live === INDICES - 1)
     throw new CallError('ENOMEM', `${INDICES - 1} memory keys are in use, there is no further one`)
   const key = takeKey(table)
@@ -221,10 +221,10 @@ export const takeKeyRow = (table: MemoryTable): number => {
   return row
 }
 
-const recentOf = ({ recent }: MemoryTable, key: number): Recent => recent[(key >>> 8) & (RECENT - 1)]
+const recentOf = ({ recent }: MemoryTable, key: number): RecentRegion => recent[(key >>> 8) & (RECENT - 1)]
 
-/** The region with this key goes, or becomes another one: `findPlace` looks it up again. */
-const forget = (table: MemoryTable, key: number): void => {
+/** The region with this key goes, or becomes another one: `findBuffer` looks it up again. */
+const uncacheRegion = (table: MemoryTable, key: number): void => {
   const recent = recentOf(table, key)
   if (recent.key === key) Object.assign(recent, nothingRecent())
 }
@@ -260,7 +260,7 @@ export const findGone = ({ gone }: MemoryTable, key: number) => {
 }
 
 /** The row is free, its key names nothing any more. */
-export const giveKeyRow = (table: MemoryTable, row: number): void => {
+export const freeKeyRow = (table: MemoryTable, row: number): void => {
   const key = table.key[row]
   if (key === 0) throw new Error(`memory row ${row} is removed, but it is free`)
   const page = key >>> (8 + PAGE_BITS)
@@ -269,17 +269,17 @@ export const giveKeyRow = (table: MemoryTable, row: number): void => {
   // The page from which the next key comes is kept, it would be made again at once; it goes with the last key that
   // comes from it.
   if (table.pageUses[page] === 0 && page !== table.next >>> PAGE_BITS) table.pages[page] = undefined
-  giveSpace(table, table.space[row])
+  releaseSpace(table, table.space[row])
   rememberGone(table, row)
   table.key[row] = 0
-  forget(table, key)
+  uncacheRegion(table, key)
   table.live--
   table.freeRows.push(row)
 }
 
 /**
  * Adds a region and returns its row. `start` and `iova` are any u64, `length` is an exact Number; whether they make
- * sense has been checked (base/mr.ts). ENOMEM as `takeKeyRow`.
+ * sense has been checked (base/mr.ts). ENOMEM as `allocateKeyRow`.
  */
 export const addRegion = (
   table: MemoryTable,
@@ -290,19 +290,19 @@ export const addRegion = (
   access: number,
   space: AddressSpace,
 ): number => {
-  const row = takeKeyRow(table)
+  const row = allocateKeyRow(table)
   table.pd[row] = pd
   table.access[row] = access
   table.kind[row] = KeyKind.REGION
   table.bound[row] = 0
   table.qp[row] = 0
   table.space[row] = -1
-  placeRegion(table, row, start, iova, length, space)
+  relocateRegion(table, row, start, iova, length, space)
   return row
 }
 
 /** Says anew where a region lies, under the same key; arguments as `addRegion`. */
-export const placeRegion = (
+export const relocateRegion = (
   table: MemoryTable,
   row: number,
   start: bigint,
@@ -315,10 +315,10 @@ export const placeRegion = (
   table.iovaHi[row] = Number(iova >> 32n)
   table.iovaLo[row] = Number(iova & 0xffffffffn)
   table.length[row] = length
-  forget(table, table.key[row])
+  uncacheRegion(table, table.key[row])
   const before = table.space[row]
-  table.space[row] = takeSpace(table, space)
-  giveSpace(table, before)
+  table.space[row] = acquireSpace(table, space)
+  releaseSpace(table, before)
 }
 
 /** The row of a live key, -1 if it is none. */
@@ -339,14 +339,14 @@ const isWindowOpen = (table: MemoryTable, row: number, access: number, qp: numbe
  * The row for `key` if it belongs to protection domain `pd` and grants every right in `access` to the queue pair with
  * number `qp`; -1 if not.
  */
-export const findGrant = (table: MemoryTable, pd: number, key: number, access: number, qp: number): number => {
+export const findKeyWithRights = (table: MemoryTable, pd: number, key: number, access: number, qp: number): number => {
   const row = findKey(table, key)
   if (row < 0 || table.pd[row] !== pd || (table.access[row] & access) !== access) return -1
   return table.kind[row] === KeyKind.REGION || isWindowOpen(table, row, access, qp) ? row : -1
 }
 
 /**
- * The row for `key` if it grants all this (`findGrant`) and contains `length` bytes from address hi:lo on; -1 if not.
+ * The row for `key` if it grants all this (`findKeyWithRights`) and contains `length` bytes from address hi:lo on; -1 if not.
  * `length` is an exact Number. For every access of the data path.
  */
 export const resolve = (
@@ -359,7 +359,7 @@ export const resolve = (
   access: number,
   qp: number,
 ): number => {
-  const row = findGrant(table, pd, key, access, qp)
+  const row = findKeyWithRights(table, pd, key, access, qp)
   if (row < 0) return -1
   // The offset of hi:lo in the region as a Number: inexact only where it is far beyond any length.
   const offset = ((hi >>> 0) - table.iovaHi[row]) * TWO_32 + ((lo >>> 0) - table.iovaLo[row])
@@ -370,18 +370,18 @@ export const resolve = (
  * The high and the low half of where byte hi:lo of a region lies in its address space: `startOf…` of rows that were
  * resolved.
  */
-export const placeLo = (table: MemoryTable, row: number, lo: number): number =>
+export const addressLo = (table: MemoryTable, row: number, lo: number): number =>
   (lo - table.iovaLo[row] + table.startLo[row]) >>> 0
 
-export const placeHi = (table: MemoryTable, row: number, hi: number, lo: number): number => {
+export const addressHi = (table: MemoryTable, row: number, hi: number, lo: number): number => {
   const low = (lo >>> 0) - table.iovaLo[row] + table.startLo[row]
   return (hi - table.iovaHi[row] + table.startHi[row] + Math.floor(low / TWO_32)) >>> 0
 }
 
 const place = new Float64Array(1)
 
-/** Looks a key up for `findPlace`. False if it names no region, or one that does not lie in one buffer. */
-const remember = (table: MemoryTable, recent: Recent, key: number): boolean => {
+/** Looks a key up for `findBuffer`. False if it names no region, or one that does not lie in one buffer. */
+const cacheRegion = (table: MemoryTable, recent: RecentRegion, key: number): boolean => {
   const row = findKey(table, key)
   if (row < 0 || table.kind[row] !== KeyKind.REGION) return false
   const length = table.length[row]
@@ -403,7 +403,7 @@ const remember = (table: MemoryTable, recent: Recent, key: number): boolean => {
  * `resolve` of a region in a buffer of this process: what holds the bytes, and in `place[0]` where they begin in it.
  * Undefined for everything else, windows too, and whatever is not allowed: `resolve` says what it is.
  */
-export const findPlace = (
+export const findBuffer = (
   table: MemoryTable,
   pd: number,
   key: number,
@@ -414,7 +414,7 @@ export const findPlace = (
   place: Float64Array,
 ): Bytes | undefined => {
   const recent = recentOf(table, key)
-  if (recent.key !== key && !remember(table, recent, key)) return undefined
+  if (recent.key !== key && !cacheRegion(table, recent, key)) return undefined
   const { holder } = recent
   if (recent.pd !== pd || (recent.access & access) !== access || holder.bytes.length !== recent.size) return undefined
   const offset = (hi - recent.iovaHi) * TWO_32 + (lo - recent.iovaLo)

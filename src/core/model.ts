@@ -11,11 +11,11 @@ import type { PortAttributes } from '../spec/classes/port.ts'
 import type { LinkName } from '../spec/links.ts'
 import type { AnyValue, Attributes, Capability, Method, Methods, ObjectClass, RecordOf } from '../spec/schema.ts'
 import type { CallerView, NewDescriptor, Schema } from '../uapi/call.ts'
-import type { ReferenceAttribute, Shape } from '../uapi/shape.ts'
+import type { ReferenceAttribute, ArgumentShape } from '../uapi/shape.ts'
 import type { AddressSpace } from './address-space.ts'
 import type { GidTable } from './gids.ts'
 import type { HandleTable } from './handles.ts'
-import type { MappedMemory, MappedPiece } from './mapped.ts'
+import type { MappedMemory, MappedChunk } from './mapped.ts'
 import type { MemoryTable } from './memory.ts'
 
 /** Values as handlers see them: references are objects. */
@@ -27,8 +27,8 @@ export type HandlerValues = { [attribute: string]: AnyValue | CoreObject | undef
  * MAKING and GOING last only while a create or destroy that waits is under way; such an object is busy for everybody
  * else.
  */
-export const Life = { MAKING: 0, LIVE: 1, GOING: 2, GONE: 3 } as const
-export type Life = (typeof Life)[keyof typeof Life]
+export const Lifecycle = { MAKING: 0, LIVE: 1, GOING: 2, GONE: 3 } as const
+export type Lifecycle = (typeof Lifecycle)[keyof typeof Lifecycle]
 
 export interface CoreObject<S = unknown> {
   /** Unique in this core and never given out again; order of creation. `MemoryTable` knows protection domains by it. */
@@ -38,7 +38,7 @@ export interface CoreObject<S = unknown> {
   readonly context: Context | undefined
   /** Handle in its context; number of the fd object; port number; 0 for device and interface. */
   handle: number
-  life: Life
+  life: Lifecycle
   /** Objects and running calls that need this one: as long as there are any, destroy answers EBUSY. */
   uses: number
   /** What this object needs: every entry counts as one use there. */
@@ -123,7 +123,7 @@ export interface Deadline {
 }
 
 /** What a source of events has once there was anything to tell. */
-export interface Telling {
+export interface EventState {
   /** Events posted and not withdrawn. Once the object goes: those that the client has read. */
   completions: number
   asyncs: number
@@ -143,7 +143,7 @@ export interface Affiliation {
   /** 0 not armed, 1 for a solicited or failed completion, 2 for the next completion. */
   armed: 0 | 1 | 2
   /** Undefined before the first event, threshold or attachment: most objects never have any (R15). */
-  more: Telling | undefined
+  more: EventState | undefined
 }
 
 /** Where events go. Never changed, since objects share it. */
@@ -211,11 +211,11 @@ export interface CallContext {
   /** Fd objects that the handler made in this call (`createDescriptor`); discarded if it fails. */
   descriptors: FdObject[] | undefined
   /** What else the call has made, for its answer to name (a chain). */
-  made: Made | undefined
+  made: CreatedObjects | undefined
 }
 
 /** Objects that a call has made beside the one that its method creates. */
-export interface Made {
+export interface CreatedObjects {
   readonly objects: readonly CoreObject[]
   readonly descriptors: readonly NewDescriptor[]
 }
@@ -249,7 +249,7 @@ export interface Entry {
   /** Attributes that a call must have. */
   readonly required: readonly string[]
   /** The same, and what each attribute may be. */
-  readonly shape: Shape
+  readonly shape: ArgumentShape
   readonly returned: readonly ReferenceAttribute[]
 }
 
@@ -362,13 +362,13 @@ export interface Device<D = unknown> {
 }
 
 /** Attributes (ids from 0x8000) that a driver adds to methods of a common class: by method name. */
-export type Additions = { readonly [method: string]: { readonly in?: Attributes; readonly out?: Attributes } }
+export type MethodAdditions = { readonly [method: string]: { readonly in?: Attributes; readonly out?: Attributes } }
 
 /** One class of a driver's table with the types of its handlers erased. */
 export interface DriverClass {
   readonly class: ObjectClass
   readonly handlers: Readonly<Record<string, AnyHandler | null | undefined>>
-  readonly additions: Additions
+  readonly additions: MethodAdditions
   /** Methods that the driver adds to a common class, in the blocks from DRIVER_FAST on. */
   readonly methods: Methods
   /** Versions of methods for devices of one link, in place of those in `handlers` (R27). */
@@ -408,7 +408,7 @@ export interface DriverOps<S = unknown> {
   /** Bytes that were written, at most 1 MiB; answers how many were taken. Without it: EINVAL. */
   write?(call: OpsCall<S>, bytes: Uint8Array): number
   /** The memory for `length` bytes from `offset` of the descriptor on, whole pages. Without it: ENODEV. */
-  mmap?(call: OpsCall<S>, offset: number, length: number, writable: boolean): MappedPiece
+  mmap?(call: OpsCall<S>, offset: number, length: number, writable: boolean): MappedChunk
   /** The descriptor goes, for whatever reason. Cannot refuse. */
   close?(call: OpsCall<S>): void
 }
@@ -459,7 +459,7 @@ export interface Context<S = unknown, D = unknown> {
   /** What the objects that were made last need, and where their events go: most objects need the same (R15). */
   parents: readonly CoreObject[]
   route: EventRoute
-  /** Aborted when the context closes or the device goes; made when a handler first asks (`signalOf`). */
+  /** Aborted when the context closes or the device goes; made when a handler first asks (`abortSignalOf`). */
   abort: AbortController | undefined
   /** What codecs see of this context and each of its callers. */
   readonly views: WeakMap<Caller, CallerView>

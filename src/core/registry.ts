@@ -14,13 +14,13 @@ import { attempt } from './attempt.ts'
 import { coreClasses } from './base/all.ts'
 import { announce, withdraw } from './clients.ts'
 import { createPool, releaseTable } from './compile.ts'
-import { DEVICE_FATAL, forgetEvents, nowhere, raiseDevice } from './events.ts'
+import { DEVICE_FATAL, forgetEvents, noRoute, raiseDevice } from './events.ts'
 import { createHandles } from './handles.ts'
 import { withHooks } from './hooks.ts'
 import { destroyAll } from './lifetime.ts'
 import type { MappedMemory } from './mapped.ts'
 import type { Context, Core, Device, DriverClass, Hook } from './model.ts'
-import { tellSystem } from './system.ts'
+import { raiseDeviceListChanged } from './system.ts'
 
 const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
 
@@ -89,7 +89,7 @@ export const register = <D>(core: Core, description: DeviceDescription<D>): Devi
   core.devices.set(name, device as Device)
   announce(core, device as Device)
   // A client may have removed it.
-  if (device.alive) tellSystem(device as Device, DEVICE_ADDED)
+  if (device.alive) raiseDeviceListChanged(device as Device, DEVICE_ADDED)
   return device
 }
 
@@ -116,7 +116,7 @@ export const unregister = (device: Device): void => {
     },
     () => device.driver.removed?.(device),
     () => releaseTable(core.tables, device.shared),
-    () => tellSystem(device, DEVICE_REMOVED),
+    () => raiseDeviceListChanged(device, DEVICE_REMOVED),
   ]
   for (const step of steps) attempt(core, step)
 }
@@ -145,7 +145,7 @@ export const openContext = <D>(
     closed: false,
     asyncFd: undefined,
     parents: [],
-    route: nowhere,
+    route: noRoute,
     abort: undefined,
     views: new WeakMap(),
   }
@@ -171,7 +171,7 @@ export const closeContext = (context: Context): void => {
 }
 
 /** A signal that aborts when the client of a call dies or the device goes: for handlers that wait. */
-export const signalOf = (context: Context): AbortSignal => {
+export const abortSignalOf = (context: Context): AbortSignal => {
   context.abort ??= new AbortController()
   if (context.closed) context.abort.abort()
   return context.abort.signal

@@ -40,6 +40,6 @@ export const systemDevice = (core: Core): Device => {
 }
 
 /** Tells whoever listens at the system-wide device that `device` has come or gone (`type`). */
-export const tellSystem = ({ core, index }: Device, type: number): void => {
+export const raiseDeviceListChanged = ({ core, index }: Device, type: number): void => {
   if (core.system !== undefined) raiseSystem(core.system, index, type)
 }

@@ -26,7 +26,7 @@ export const createThreshold = (core: Core): Threshold => ({
 const isImmediate = (count: number, period: number): boolean => count <= 1 && (count === 1 || period === 0)
 
 /** The queue is armed: counting begins anew, for this time with these values. */
-export const beginCount = (threshold: Threshold, count: number, period: number): void => {
+export const rearmThreshold = (threshold: Threshold, count: number, period: number): void => {
   threshold.wanted = count
   threshold.wait = period
   threshold.seen = 0
@@ -52,7 +52,7 @@ const isReached = (events: Affiliation, threshold: Threshold): boolean => {
 }
 
 /** One more completion of those that count; true if the event comes now. */
-export const countTowards = (events: Affiliation, threshold: Threshold): boolean => {
+export const countCompletion = (events: Affiliation, threshold: Threshold): boolean => {
   if (isImmediate(threshold.wanted, threshold.wait)) return true
   threshold.seen++
   if (threshold.seen === 1) threshold.first = threshold.core.now()
@@ -60,15 +60,15 @@ export const countTowards = (events: Affiliation, threshold: Threshold): boolean
 }
 
 /** The less of two limits; 0 is none. */
-const less = (one: number, other: number): number => (one === 0 || (other !== 0 && other < one) ? other : one)
+const smallerLimit = (one: number, other: number): number => (one === 0 || (other !== 0 && other < one) ? other : one)
 
 /** The queue is armed already, and these values are asked for too; true if its event comes now. */
-export const hasten = (events: Affiliation, threshold: Threshold, count: number, period: number): boolean => {
+export const tightenThreshold = (events: Affiliation, threshold: Threshold, count: number, period: number): boolean => {
   const { wanted, wait } = threshold
   if (isImmediate(wanted, wait)) return false
   const atOnce = isImmediate(count, period)
-  threshold.wanted = atOnce ? 1 : less(wanted, count)
-  threshold.wait = atOnce ? 0 : less(wait, period)
+  threshold.wanted = atOnce ? 1 : smallerLimit(wanted, count)
+  threshold.wait = atOnce ? 0 : smallerLimit(wait, period)
   return threshold.seen > 0 && isReached(events, threshold)
 }
 

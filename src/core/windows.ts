@@ -11,23 +11,23 @@ import { AccessFlags, MwType } from '../spec/enums.ts'
 import { TWO_32 } from '../spec/memory.ts'
 import {
   findKey,
-  giveKeyRow,
-  giveSpace,
+  freeKeyRow,
+  releaseSpace,
   KeyKind,
   type MemoryTable,
-  placeHi,
-  placeLo,
+  addressHi,
+  addressLo,
   REMOTE_RIGHTS,
-  takeKeyRow,
-  takeSpace,
+  allocateKeyRow,
+  acquireSpace,
 } from './memory.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
 const KEY_BYTE = 0xff
 
-/** A new window of protection domain `pd`; answers its row. ENOMEM as `takeKeyRow`. */
+/** A new window of protection domain `pd`; answers its row. ENOMEM as `allocateKeyRow`. */
 export const addWindow = (table: MemoryTable, pd: number, type: number): number => {
-  const row = takeKeyRow(table)
+  const row = allocateKeyRow(table)
   table.kind[row] = type === MwType.values.TYPE_1 ? KeyKind.WINDOW_1 : KeyKind.WINDOW_2
   table.pd[row] = pd
   table.space[row] = -1
@@ -52,7 +52,7 @@ const unbindWindow = (table: MemoryTable, row: number): void => {
   const region = table.bound[row]
   if (region >= 0) table.bound[region]--
   if (region >= 0 && table.kind[row] === KeyKind.WINDOW_2) table.boundToQps--
-  giveSpace(table, table.space[row])
+  releaseSpace(table, table.space[row])
   table.bound[row] = -1
   table.space[row] = -1
   clear(table, row)
@@ -61,7 +61,7 @@ const unbindWindow = (table: MemoryTable, row: number): void => {
 export const removeWindow = (table: MemoryTable, row: number): void => {
   unbindWindow(table, row)
   table.windows--
-  giveKeyRow(table, row)
+  freeKeyRow(table, row)
 }
 
 /**
@@ -73,7 +73,7 @@ export const removeRegion = (table: MemoryTable, row: number): void => {
     for (let window = 0; table.bound[row] > 0; window++)
       if (table.key[window] !== 0 && table.kind[window] !== KeyKind.REGION && table.bound[window] === row)
         unbindWindow(table, window)
-  giveKeyRow(table, row)
+  freeKeyRow(table, row)
 }
 
 /** The queue pair with this number is gone: windows of type 2 that were bound to it grant nothing any more. */
@@ -124,13 +124,13 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   unbindAs(table, row, bind.key)
   const isZeroBased = (access & ZERO_BASED) !== 0
   table.access[row] = access
-  table.startHi[row] = placeHi(table, region, bind.hi, bind.lo)
-  table.startLo[row] = placeLo(table, region, bind.lo)
+  table.startHi[row] = addressHi(table, region, bind.hi, bind.lo)
+  table.startLo[row] = addressLo(table, region, bind.lo)
   table.iovaHi[row] = isZeroBased ? 0 : bind.hi
   table.iovaLo[row] = isZeroBased ? 0 : bind.lo
   table.length[row] = length
   // The space is in use by the region, so it is there.
-  table.space[row] = takeSpace(table, table.spaces[table.space[region]]!)
+  table.space[row] = acquireSpace(table, table.spaces[table.space[region]]!)
   table.bound[row] = region
   table.bound[region]++
   if (!isType1) {

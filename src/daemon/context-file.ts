@@ -8,7 +8,7 @@
  * maps a freed piece sees zeros or its own later rings there, never another process's.
  */
 
-import type { MappedMemory, MappedPiece } from '../core/mapped.ts'
+import type { MappedMemory, MappedChunk } from '../core/mapped.ts'
 import { SystemError } from '../host/errno.ts'
 import type { Mapping, RingPool } from '../host/mapping.ts'
 import {
@@ -67,7 +67,7 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
   const fd = createMemfd(NAME, ContextFile.bytes)
   addSeals(fd, SEAL_SHRINK | SEAL_GROW | SEAL_SEAL)
   const chunks = new Set<Chunk>()
-  const chunkOf = new Map<MappedPiece, Chunk>()
+  const chunkOf = new Map<MappedChunk, Chunk>()
   /** Chunks that have freed pieces, by length of these. */
   const reusable = new Map<number, Set<Chunk>>()
   /**
@@ -159,7 +159,7 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
       const length = wholePages(bytes)
       const { chunk, at } = reuse(length) ?? cut(length)
       const { bytes: all, view, i32 } = chunk.mapping
-      const piece: MappedPiece = { offset: chunk.offset + at, length, at, bytes: all, view, words: i32 }
+      const piece: MappedChunk = { offset: chunk.offset + at, length, at, bytes: all, view, words: i32 }
       chunkOf.set(piece, chunk)
       chunk.live++
       used += length

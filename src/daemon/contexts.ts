@@ -16,7 +16,7 @@ import { watch } from '../host/poll.ts'
 import { close, recvSmall, shutdown, socketPair } from '../host/sockets.ts'
 import { type Containment, createContainment } from './containment.ts'
 import { type ContextMemory, createContextMemory } from './context-file.ts'
-import { orGiveBack, type Share } from './shares.ts'
+import { orRelease, type FdQuota } from './shares.ts'
 
 export interface OpenContext {
   readonly number: number
@@ -34,11 +34,11 @@ export interface Contexts {
   open(
     device: Device,
     node: number,
-    share: Share,
+    share: FdQuota,
     packed?: boolean,
   ): { readonly open: OpenContext; readonly doorbell: number }
   /** One more doorbell socket, otherwise as `open`. */
-  addDoorbell(open: OpenContext, share: Share): number
+  addDoorbell(open: OpenContext, share: FdQuota): number
   byNumber(number: number): OpenContext | undefined
   /**
    * The device was removed: programs that only poll find it out at their doorbell sockets, which we write to no more.
@@ -136,11 +136,11 @@ export const createContexts = (
     return true
   }
 
-  const addDoorbell = (open: OpenContext, share: Share): number => {
+  const addDoorbell = (open: OpenContext, share: FdQuota): number => {
     const bells = doorbells.get(open)
     if (!bells) throw new Error(`context ${open.number} is closed`)
     const giveBack = share.take(1)
-    const [ours, theirs] = orGiveBack(giveBack, socketPair)
+    const [ours, theirs] = orRelease(giveBack, socketPair)
     const hangUp = (): void => {
       if (!bells.delete(ours)) return
       watcher.stop()
@@ -170,7 +170,7 @@ export const createContexts = (
   return {
     open(device, node, share, packed) {
       const giveBack = share.take(1)
-      const memory = orGiveBack(giveBack, () => createContextMemory(pool, packed))
+      const memory = orRelease(giveBack, () => createContextMemory(pool, packed))
       let context: Context
       try {
         context = openContext(device, { mapped: memory })

@@ -36,7 +36,7 @@ import { createLoop, type Loop, type Pollable } from './loop.ts'
 import { createNetwork } from './network.ts'
 import { isServed, isShared, ownUserOnly, type Served } from './served.ts'
 import { createSession, type Session } from './session.ts'
-import { createShares } from './shares.ts'
+import { createFdQuotas } from './shares.ts'
 import { createSlices } from './slices.ts'
 import type { DaemonState } from './state.ts'
 import { createTraceHub } from './trace-hub.ts'
@@ -219,7 +219,7 @@ export const startDaemon = async ({
       containment,
     ),
     events: createEventSockets(core, holders, { containment, slices }),
-    shares: createShares(),
+    shares: createFdQuotas(),
     trace,
     failures: createFailureDesk(core, nowMicroseconds, parts.log ?? console.error, trace.postFailure),
     refreshCounters: () => files?.refreshCounters(),

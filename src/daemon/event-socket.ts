@@ -11,7 +11,7 @@
  * looked through before the call that needs to know (`reach`), a slice in each turn of the event loop.
  */
 import { fstatSync } from 'node:fs'
-import { uncount } from '../core/events.ts'
+import { uncountEvent } from '../core/events.ts'
 import type { Affiliation, EventRecord, EventSink } from '../core/model.ts'
 import { EAGAIN } from '../host/errno.ts'
 import { watch } from '../host/poll.ts'
@@ -166,7 +166,7 @@ export const createEventSocket = (
   const makeRoom = (event: EventRecord): boolean => {
     const { element, type } = event
     if (!waiting.some(other => other.element === element && other.type === type)) return true
-    uncount(event)
+    uncountEvent(event)
     return false
   }
 

@@ -10,14 +10,14 @@ import { setSendTimeout } from '../host/sockets.ts'
 import { DriverOps } from '../spec/classes/driver_ops.ts'
 import { DescriptorMark, InstallKind } from '../spec/session.ts'
 import { createEventSocket, type EventSocket, type EventSocketParts } from './event-socket.ts'
-import { orGiveBack, type Share } from './shares.ts'
+import { orRelease, type FdQuota } from './shares.ts'
 
 export interface EventSockets {
   /**
    * Gives an fd object a socket; the program's end is in `theirs`, to be passed on. Throws CallError EMFILE, ENFILE if
    * the program's share has no room.
    */
-  create(fd: FdObject, share: Share): EventSocket
+  create(fd: FdObject, share: FdQuota): EventSocket
   /** Core's number of the fd object behind 'socket:[inode]', which `process` has just named by `number`. */
   find(target: string, process: ProcessHandle, number: number): number | undefined
   readonly count: number
@@ -26,7 +26,7 @@ export interface EventSockets {
 }
 
 /** InstallKind of an fd object. */
-export const kindOf = (fd: FdObject): number =>
+export const installKindOf = (fd: FdObject): number =>
   fd.class.name === DriverOps.name ? InstallKind.DRIVER : InstallKind.EVENT
 
 /** `holders`: the processes that may have the programs' ends, most likely ones first. */
@@ -40,7 +40,7 @@ export const createEventSockets = (
   return {
     create(fd, share) {
       const giveBack = share.take(1)
-      const socket = orGiveBack(giveBack, () =>
+      const socket = orRelease(giveBack, () =>
         createEventSocket(
           holders,
           () => {
@@ -50,7 +50,7 @@ export const createEventSockets = (
           parts,
         ),
       )
-      setSendTimeout(socket.theirs, DescriptorMark.FIRST + kindOf(fd), DescriptorMark.MICROSECONDS)
+      setSendTimeout(socket.theirs, DescriptorMark.FIRST + installKindOf(fd), DescriptorMark.MICROSECONDS)
       const drop = (): void => {
         numbers.delete(socket.target)
         sockets.delete(socket.target)

@@ -8,15 +8,15 @@ import { fileMemory } from '../drivers/rxe/file-memory.ts'
 import { sealsOf } from '../host/memfd.ts'
 import { type ProcessHandle, pidfdGetfd } from '../host/process.ts'
 import { CallError } from '../spec/errno.ts'
-import { orGiveBack, type Share } from './shares.ts'
+import { orRelease, type FdQuota } from './shares.ts'
 
 /**
  * The file behind descriptor `number` of a program. EBADF if there is none, EINVAL if it is no file in memory, EMFILE
  * or ENFILE if the program's share of descriptors has no room.
  */
-export const openFileMemory = (process: ProcessHandle, number: number, share: Share): FileMemory => {
+export const openFileMemory = (process: ProcessHandle, number: number, share: FdQuota): FileMemory => {
   const giveBack = share.take(1)
-  const { space, close } = orGiveBack(giveBack, () => open(process, number))
+  const { space, close } = orRelease(giveBack, () => open(process, number))
   return {
     space,
     close() {

@@ -13,7 +13,7 @@
 
 import { raisePort } from '../core/events.ts'
 import type { RxeDevice } from '../drivers/rxe/device.ts'
-import { addGid, moveTo, NO_EVENT, type PortEvent, removeGid, setLink } from '../drivers/rxe/interface.ts'
+import { addGid, replaceInterface, NO_EVENT, type PortEvent, removeGid, setLink } from '../drivers/rxe/interface.ts'
 import { EADDRINUSE, SystemError } from '../host/errno.ts'
 import type { Interfaces, NetworkInterface } from '../host/interfaces.ts'
 import { pathMtuOf } from '../phy/udp-window.ts'
@@ -83,7 +83,7 @@ export const followInterfaces = (
 
   const move = (followed: Followed, { name, index }: NetworkInterface): void => {
     try {
-      moveTo(followed.device, name, index)
+      replaceInterface(followed.device, name, index)
     } catch (error) {
       if (!(error instanceof SystemError)) throw error
       console.error(`userdma daemon: ${followed.device.name} hears no groups on ${name}: ${error.message}`)

@@ -15,7 +15,7 @@ import { Where } from '../drivers/rxe/posts.ts'
 import { nowMicroseconds } from '../host/clock.ts'
 import { setWord } from '../host/fence.ts'
 import { createTimer } from '../host/timer.ts'
-import { lingerOnce } from '../host/yield.ts'
+import { yieldOnce } from '../host/yield.ts'
 import { ParkedPage } from '../spec/session.ts'
 
 /** What the loop drives. Times in microseconds of host/clock.ts. */
@@ -99,7 +99,7 @@ export const createLoop = (
       const progress = pollAll(where)
       const now = nowMicroseconds()
       if (progress) last = now
-      else if (now - last >= LINGER || !lingerOnce(now)) return true
+      else if (now - last >= LINGER || !yieldOnce(now)) return true
       if (now - start >= SLICE && progress) return false
     }
   }

@@ -18,7 +18,7 @@ import {
   closeProcess,
   fdFile,
   fdTarget,
-  isItsOwners,
+  isStillOwned,
   mayAccess,
   openProcess,
   type ProcessHandle,
@@ -27,7 +27,7 @@ import {
 } from '../host/process.ts'
 import { commandName, hasCapability } from '../host/process-status.ts'
 import { close, peerCredentials, peerPidfd, type Received, recv, send } from '../host/sockets.ts'
-import { lingerOnce } from '../host/yield.ts'
+import { yieldOnce } from '../host/yield.ts'
 import { CallError, Errno } from '../spec/errno.ts'
 import { HelloWants, MessageType, OpenWants, SESSION_VERSION, SessionLimits, SYSTEM_NODE } from '../spec/session.ts'
 import type { Answer } from '../uapi/call.ts'
@@ -47,15 +47,15 @@ import type { OpenContext } from './contexts.ts'
 import { ioctlDialect } from './dialects.ts'
 import { driverDialect } from './driver-calls.ts'
 import type { EventSocket } from './event-socket.ts'
-import { kindOf } from './event-sockets.ts'
+import { installKindOf } from './event-sockets.ts'
 import { openFileMemory } from './file-space.ts'
 import { type PassedMemory, takePassedMemory } from './passed-memory.ts'
 import { createProcessSpace } from './process-space.ts'
-import type { Share } from './shares.ts'
+import type { FdQuota } from './shares.ts'
 import type { DaemonState } from './state.ts'
 import { createToolDesk } from './tool-desk.ts'
 import type { CallerFacts } from './trace-hub.ts'
-import { notingCaller } from './trace-messages.ts'
+import { recordingCaller } from './trace-messages.ts'
 import { nodeRdev } from './tree.ts'
 
 export interface Session {
@@ -112,14 +112,14 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
     giveBack()
     return undefined
   }
-  const standing: Standing = !daemon.serves(fd, peer) ? 'refused' : uid === process.geteuid?.() ? 'owner' : 'guest'
+  const standing: ClientStanding = !daemon.serves(fd, peer) ? 'refused' : uid === process.geteuid?.() ? 'owner' : 'guest'
   return serve(daemon, fd, handle, share, standing, () => {
     giveBack()
     ended()
   })
 }
 
-const takeOrNone = (share: Share): (() => void) | undefined => {
+const takeOrNone = (share: FdQuota): (() => void) | undefined => {
   try {
     return share.take(DESCRIPTORS)
   } catch (error) {
@@ -129,14 +129,14 @@ const takeOrNone = (share: Share): (() => void) | undefined => {
 }
 
 /** A client of the daemon's own user, of another user whom it serves, or of one whom it does not. */
-type Standing = 'owner' | 'guest' | 'refused'
+type ClientStanding = 'owner' | 'guest' | 'refused'
 
 const serve = (
   daemon: DaemonState,
   fd: number,
   process: ProcessHandle,
-  share: Share,
-  standing: Standing,
+  share: FdQuota,
+  standing: ClientStanding,
   ended: () => void,
 ): Session => {
   const { containment } = daemon
@@ -158,7 +158,7 @@ const serve = (
     },
     file: number => fdFile(process, number),
     openFile: number => openFileMemory(process, number, share),
-    allows: capability => hasCapability(process.pid, capabilities[capability]) && isItsOwners(process),
+    allows: capability => hasCapability(process.pid, capabilities[capability]) && isStillOwned(process),
   }
   let tag = ''
   let greeted = false
@@ -312,7 +312,7 @@ const serve = (
         if (made.context.descriptors.size > MOST_DESCRIPTORS)
           throw new CallError('EMFILE', `a context has at most ${MOST_DESCRIPTORS} event descriptors`)
         sockets.push(daemon.events.create(made, share))
-        places.push({ address, width, kind: kindOf(made) })
+        places.push({ address, width, kind: installKindOf(made) })
       }
       made = sockets.map(({ target }) => target)
       reply(
@@ -354,7 +354,7 @@ const serve = (
   ): void => {
     const accesses = daemon.trace.isWatched(tag) ? [] : undefined
     const watched = daemon.trace.watch(dialect, tag, () => factsOf(context, name), numbersMade, accesses)
-    const by = accesses === undefined ? caller : notingCaller(caller, accesses)
+    const by = accesses === undefined ? caller : recordingCaller(caller, accesses)
     const to = { ...request }
     daemon.calling = process
     try {
@@ -430,7 +430,7 @@ const serve = (
       const received = recv(fd, incoming.bytes)
       if (received.length !== -EAGAIN || daemon.loop.awake || eventsWait()) return received
       const now = nowMicroseconds()
-      if (now - begin >= LINGER || !lingerOnce(now)) return received
+      if (now - begin >= LINGER || !yieldOnce(now)) return received
     }
   }
 

@@ -10,7 +10,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { CallError } from '../spec/errno.ts'
 
-export interface Share {
+export interface FdQuota {
   /**
    * Charges for `count` descriptors that are about to be made; what it answers gives them back (more than once does
    * nothing). Throws CallError: EMFILE over the share, ENFILE if there are none left for anybody.
@@ -18,15 +18,15 @@ export interface Share {
   take(count: number): () => void
 }
 
-export interface Shares {
+export interface FdQuotas {
   /** The share of a process; all its sessions have one. */
-  of(pid: number, uid: number): Share
+  of(pid: number, uid: number): FdQuota
   /** Descriptors that are charged to all together. */
   readonly held: number
 }
 
 /** What `make` makes; if it throws, what was charged for it is given back. */
-export const orGiveBack = <T>(giveBack: () => void, make: () => T): T => {
+export const orRelease = <T>(giveBack: () => void, make: () => T): T => {
   try {
     return make()
   } catch (error) {
@@ -59,10 +59,10 @@ const limitOf = (): number => {
  * `room`: descriptors for clients, by default what this process may open beside those that it has now. `owner`: the
  * user who is not limited as a user; by default ours.
  */
-export const createShares = (
+export const createFdQuotas = (
   room: number = Math.max(0, limitOf() - readdirSync('/proc/self/fd').length - OWN),
   owner: number | undefined = process.getuid?.(),
-): Shares => {
+): FdQuotas => {
   const accounts = new Map<string, Account>()
   let held = 0
 

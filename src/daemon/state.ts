@@ -14,7 +14,7 @@ import type { EventSockets } from './event-sockets.ts'
 import type { FailureDesk } from './failures.ts'
 import type { Loop } from './loop.ts'
 import type { Network } from './network.ts'
-import type { Shares } from './shares.ts'
+import type { FdQuotas } from './shares.ts'
 import type { TraceHub } from './trace-hub.ts'
 
 export interface DaemonState {
@@ -30,7 +30,7 @@ export interface DaemonState {
   readonly contexts: Contexts
   readonly events: EventSockets
   /** Who may hold how many of our descriptors. */
-  readonly shares: Shares
+  readonly shares: FdQuotas
   readonly trace: TraceHub
   /** Whose contexts are whose, and who hears of failures. */
   readonly failures: FailureDesk

@@ -115,7 +115,7 @@ const orNone = <T>(body: () => T): T | undefined => {
 }
 
 /** Values that do not fit a message, at addresses made up for them. */
-const beside = (memory: Map<bigint, Uint8Array>) => {
+const indirectValues = (memory: Map<bigint, Uint8Array>) => {
   let next = 0x1000n
   const place = (bytes: Uint8Array): bigint => {
     const address = next
@@ -151,7 +151,7 @@ export const messagesOf = (
     ...(pointed.length > 0 && { pointed }),
   }
   const memory = new Map<bigint, Uint8Array>()
-  const { place, payloads } = beside(memory)
+  const { place, payloads } = indirectValues(memory)
   const own: CallerView = {
     ...view,
     hasContext: true,
@@ -196,10 +196,10 @@ export interface Access {
 }
 
 /** Most bytes that are noted of one call: entries of a chain may read the same ones over and over. */
-export const MOST_NOTED = 1 << 23
+export const MAX_RECORDED_BYTES = 1 << 23
 
-const noting = (from: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Access[]) => {
-  let room = MOST_NOTED
+const recording = (from: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Access[]) => {
+  let room = MAX_RECORDED_BYTES
   const note = (way: Access['way'], address: bigint, bytes: Uint8Array): void => {
     room -= bytes.length
     // Nothing of what comes after it either: it would be taken for this.
@@ -221,7 +221,7 @@ const noting = (from: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Access[]
 }
 
 /** The same caller, of whom everything is noted that a call reads and writes: entries of a chain too. */
-export const notingCaller = (caller: Caller, accesses: Access[]): Caller => ({ ...caller, ...noting(caller, accesses) })
+export const recordingCaller = (caller: Caller, accesses: Access[]): Caller => ({ ...caller, ...recording(caller, accesses) })
 
 /** Bytes as they were at the time, and how many. */
 type Piece = readonly [bytes: Uint8Array, length: number]
@@ -246,7 +246,7 @@ export const recordingView = (view: CallerView, accesses?: Access[]): RecordingV
     get hasContext() {
       return view.hasContext
     },
-    ...noting(view, all),
+    ...recording(view, all),
   }
   return {
     view: accesses === undefined ? own : view,

@@ -24,7 +24,7 @@ export const makeFolder = (path: string): void => {
 }
 
 /** A new file, with its text. Throws what the system says (EEXIST), and leaves none then. */
-export const writeNew = (path: string, text: string, mode = 0o644): void => {
+export const writeNewFile = (path: string, text: string, mode = 0o644): void => {
   const fd = openSync(path, 'wx', mode)
   try {
     fchmodSync(fd, mode)
@@ -40,6 +40,6 @@ export const writeNew = (path: string, text: string, mode = 0o644): void => {
 /** The file `path` below `root` has this text from now on; a reader gets the old one or the new one. */
 export const replaceFile = (root: string, path: string, text: string, mode = 0o644): void => {
   const fresh = join(root, 'new')
-  writeNew(fresh, text, mode)
+  writeNewFile(fresh, text, mode)
   renameSync(fresh, join(root, path))
 }

@@ -11,7 +11,7 @@ import { dirname, join } from 'node:path'
 import { UVERBS_ABI } from '../spec/classes/system.ts'
 import { NodeType, PortState } from '../spec/enums.ts'
 import { SYSTEM_NAME, SYSTEM_NODE } from '../spec/session.ts'
-import { makeFolder, replaceFile, writeNew } from './tree-files.ts'
+import { makeFolder, replaceFile, writeNewFile } from './tree-files.ts'
 
 export interface TreeDevice {
   readonly name: string
@@ -120,13 +120,13 @@ const writeFiles = (root: string, files: Files): void => {
   for (const [path, value] of Object.entries(files)) {
     const full = join(root, path)
     makeFolder(dirname(full))
-    writeNew(full, `${value}\n`)
+    writeNewFile(full, `${value}\n`)
   }
 }
 
 /** Adds a device. */
 export const addToTree = (root: string, device: TreeDevice): void => {
-  writeNew(join(root, nodePath(device.node)), '')
+  writeNewFile(join(root, nodePath(device.node)), '')
   writeFiles(root, deviceFiles(device))
 }
 
@@ -142,7 +142,7 @@ export const writeTree = (root: string, devices: readonly TreeDevice[]): void =>
   writeFiles(root, { 'sys/class/infiniband_verbs/abi_version': String(UVERBS_ABI) })
   makeFolder(join(root, 'dev/infiniband'))
   makeFolder(join(root, 'sys/class/infiniband'))
-  writeNew(join(root, nodePath(SYSTEM_NODE)), '')
+  writeNewFile(join(root, nodePath(SYSTEM_NODE)), '')
   for (const device of devices) addToTree(root, device)
 }
 

@@ -93,7 +93,7 @@ const runs = (pidfd: number): boolean => {
 const PR_SET_PTRACER = 0x5961_6d61
 
 /** Lets a process reach our memory where the kernel restricts that (yama); elsewhere it does nothing. */
-export const admitProcess = (pid: number): void => {
+export const allowPtraceBy = (pid: number): void => {
   sys().prctl(PR_SET_PTRACER, pid, 0, 0, 0)
 }
 
@@ -138,7 +138,7 @@ export const closeProcess = (handle: ProcessHandle): void => {
  * Whether the process is still its owner's. To be asked after anything but memory was taken from it, descriptors or
  * what /proc says: if it is not, what was taken may be another program's.
  */
-export const isItsOwners = ({ owner }: ProcessHandle): boolean => owner === undefined || isOwned(owner)
+export const isStillOwned = ({ owner }: ProcessHandle): boolean => owner === undefined || isOwned(owner)
 
 /**
  * Whether the handle's process runs, with the program that it ran when the handle was opened, and belongs to its owner:
@@ -148,7 +148,7 @@ export const isItsOwners = ({ owner }: ProcessHandle): boolean => owner === unde
  */
 export const isSame = (handle: ProcessHandle): boolean => {
   if (handle.pid === process.pid) return true
-  if (!runs(handle.pidfd) || !isItsOwners(handle)) return false
+  if (!runs(handle.pidfd) || !isStillOwned(handle)) return false
   if (handle.mem < 0) return true
   // 0 means that the address space has no user left; an unmapped address in a living one is EIO.
   return sys().pread(handle.mem, workArena().address + BYTE, 1, 0) !== 0
@@ -290,12 +290,12 @@ export const writeAt = (
  * Whether the kernel lets us at the process's memory at all: it asks for the right before it looks at the address.
  */
 export const mayAccess = (handle: ProcessHandle): boolean =>
-  isItsOwners(handle) && readAt(handle, 0, workArena(), BYTE, 1) !== -EPERM
+  isStillOwned(handle) && readAt(handle, 0, workArena(), BYTE, 1) !== -EPERM
 
 /** A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH, -EPERM. */
 export const pidfdGetfd = (handle: ProcessHandle, fd: number): number => {
   const got = orErrno(sys().syscall(SYS_PIDFD_GETFD, handle.pidfd, fd, 0))
-  if (got < 0 || isItsOwners(handle)) return got
+  if (got < 0 || isStillOwned(handle)) return got
   closeSync(got)
   return -EPERM
 }
@@ -316,7 +316,7 @@ export const fdTarget = (pid: number, fd: number): string | SystemError => {
 export const fdFile = (handle: ProcessHandle, fd: number): string | undefined => {
   try {
     const { dev, ino, birthtimeNs } = statSync(`/proc/${handle.pid}/fd/${fd}`, { bigint: true })
-    return isItsOwners(handle) ? `${dev}:${ino}:${birthtimeNs}` : undefined
+    return isStillOwned(handle) ? `${dev}:${ino}:${birthtimeNs}` : undefined
   } catch {
     return undefined
   }

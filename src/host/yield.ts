@@ -21,7 +21,7 @@ let yieldFrom = Number.NEGATIVE_INFINITY
  * Gives up the processor for whoever produces our next work. False, and nothing is done, while other programs compete
  * for the processor: then sleeping until woken is faster. `now`: of host/clock.ts.
  */
-export const lingerOnce = (now: number): boolean => {
+export const yieldOnce = (now: number): boolean => {
   if (now < yieldFrom) return false
   yieldProcessor()
   if (nowMicroseconds() - now > LOST) yieldFrom = now + WITHOUT_YIELD

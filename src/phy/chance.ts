@@ -8,7 +8,7 @@
  * Reads two fields of the BTH, and knows nothing else of packets.
  */
 import { bthDestQp, bthOpcode } from '../wire/bth.ts'
-import { type FaultDirection, type FaultRule, hasEffect, opcodeNumbers } from './fault-spec.ts'
+import { type FaultDirection, type FaultRule, isActive, opcodeNumbers } from './fault-spec.ts'
 import { createRandom } from './random.ts'
 
 /** Bits of what happens to a packet. WAIT: it comes later, by its delay or by a limit of the rate. */
@@ -35,7 +35,7 @@ export interface Decisions {
   limits: Uint32Array
 }
 
-export interface Chance {
+export interface FaultDice {
   /** Whether there is any rule for this device and direction, and whether one flips bits. */
   readonly active: boolean
   readonly corrupts: boolean
@@ -56,7 +56,7 @@ export interface Chance {
   departure(limits: number, time: number, bytes: number): number
 }
 
-interface Player {
+interface DeviceDice {
   readonly rule: FaultRule
   readonly number: number
   readonly opcodes: Uint8Array | null
@@ -88,19 +88,19 @@ const isFor = (rule: FaultRule, device: string, direction: FaultDirection): bool
   (rule.device === '' || rule.device === device) && (rule.dir === 'both' || rule.dir === direction)
 
 /** `rules`: the whole list; those for other devices and the other direction are left out here. */
-export const createChance = (
+export const createFaultDice = (
   rules: readonly FaultRule[],
   device: string,
   direction: 'sent' | 'received',
   maxPackets: number,
-): Chance => {
+): FaultDice => {
   const threshold = (share: number): number => share * 2 ** 32
   const seen = new Map<number, number>()
   const counts: (RuleCounts | undefined)[] = []
-  const players = rules.flatMap((rule, number): Player[] => {
+  const players = rules.flatMap((rule, number): DeviceDice[] => {
     const nth = seen.get(rule.seed) ?? 0
     seen.set(rule.seed, nth + 1)
-    if (!hasEffect(rule) || !isFor(rule, device, direction)) return []
+    if (!isActive(rule) || !isFor(rule, device, direction)) return []
     const numbers = opcodeNumbers(rule)
     const count = { matched: 0, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0 }
     counts[number] = count
@@ -131,7 +131,7 @@ export const createChance = (
   const decisions = sized(players.length > 0 ? maxPackets : 0)
 
   /** What the rule does to packet `i`, added to what others do. A share of 0 uses up no chance. */
-  const play = (player: Player, i: number): void => {
+  const play = (player: DeviceDice, i: number): void => {
     const { rule, random, counts } = player
     let action = 0
     if (player.drop > 0 && random() < player.drop) action |= DROP

@@ -16,11 +16,11 @@ import { type Arena, plainArena } from '../wire/arena.ts'
 import { findIdentification, sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
 import { addressWords } from './key-table.ts'
-import { emptyTappedRun, type Fate, type noAddress, type Port, type PortCounters, SCRATCH_BYTES } from './port.ts'
+import { emptyTappedRun, type TapOutcome, type noAddress, type Port, type PortCounters, SCRATCH_BYTES } from './port.ts'
 import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes, SHORTEST_PACKET } from './run-limits.ts'
 import { createSenders } from './senders.ts'
 import { createAddresses, ROOMS_BYTES, socketPortParts } from './socket-port.ts'
-import { LARGEST_SHARED_WINDOW, LARGEST_WINDOW_OF_SINGLES, pathMtuOf, sharedWindowOf } from './udp-window.ts'
+import { MAX_SHARED_WINDOW_BYTES, MAX_WINDOW_BYTES_WITHOUT_GSO, pathMtuOf, sharedWindowOf } from './udp-window.ts'
 
 export interface DgramCounters extends PortCounters {
   /** Packets of ports of another kind, which were dropped. */
@@ -126,7 +126,7 @@ export const createDgramPort = ({
     const take = (bytes: Uint8Array, from: string, fromPort: number): void => onMessage(number, bytes, from, fromPort)
     const socket = openDgramSocket(textOf(address), ROCE_UDP_PORT, take, multicast)
     port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
-    port.windowBytes = Math.min(LARGEST_WINDOW_OF_SINGLES, port.sharedWindowBytes)
+    port.windowBytes = Math.min(MAX_WINDOW_BYTES_WITHOUT_GSO, port.sharedWindowBytes)
     own.put(address, socket)
   }
 
@@ -138,7 +138,7 @@ export const createDgramPort = ({
   const tapped = { sent: emptyTappedRun(arena, 'sent'), received: emptyTappedRun(arena, 'received') }
   const show = (
     direction: 'sent' | 'received',
-    fate: Fate,
+    fate: TapOutcome,
     flow: typeof noAddress,
     at: number,
     length: number,
@@ -237,8 +237,8 @@ export const createDgramPort = ({
     maxPackets: RUN_PACKETS,
     maxBytes: RUN_BYTES,
     pathMtu: pathMtuOf(mtu),
-    windowBytes: LARGEST_WINDOW_OF_SINGLES,
-    sharedWindowBytes: LARGEST_SHARED_WINDOW,
+    windowBytes: MAX_WINDOW_BYTES_WITHOUT_GSO,
+    sharedWindowBytes: MAX_SHARED_WINDOW_BYTES,
     counters,
     wake: null,
     tap: null,

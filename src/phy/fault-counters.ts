@@ -25,7 +25,7 @@ export const noFaultCounts = (): FaultCounters => ({
 })
 
 /** Packets that pass a reordered one at most. */
-export const MAX_PASSING = 8
+export const MAX_REORDER_DISTANCE = 8
 /** Microseconds after which a reordered packet goes on although fewer have passed it. */
 export const REORDER_PATIENCE = 1000
 

@@ -62,7 +62,7 @@ const within = (value: number | undefined, least: number, most: number): number 
 /** Without an exponent, which `number` does not read. */
 const plain = (value: number): string => value.toFixed(DECIMALS).replace(/\.?0+$/, '')
 
-const share: Setting<number> = {
+const probability: Setting<number> = {
   read: text => within(number(text, { '': 1, '%': 0.01 }), 0, 1),
   write: plain,
   allowed: 'a share from 0 to 1 or from 0% to 100%',
@@ -120,10 +120,10 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
     write: patterns => patterns.join('+'),
     allowed: `an opcode as traces have it (${example}), a pattern (RC_READ_RESP_*) or a number, or several with + between them`,
   },
-  drop: share,
-  dup: share,
-  reorder: share,
-  corrupt: share,
+  drop: probability,
+  dup: probability,
+  reorder: probability,
+  corrupt: probability,
   delay: milliseconds,
   jitter: milliseconds,
   rate: bitsPerSecond,
@@ -153,10 +153,10 @@ export const noFaults: FaultRule = {
 }
 
 /** Most rules at once. */
-export const MOST_RULES = 32
+export const MAX_RULES = 32
 
 /** Whether the rule can ever do anything. */
-export const hasEffect = (rule: FaultRule): boolean => effects.some(name => rule[name] > 0)
+export const isActive = (rule: FaultRule): boolean => effects.some(name => rule[name] > 0)
 
 /** Numbers of the opcodes that the rule is for; empty for all. */
 export const opcodeNumbers = (rule: FaultRule): readonly number[] => rule.opcode.flatMap(opcodesOf)
@@ -203,11 +203,11 @@ export const formatRule = (rule: FaultRule): string => {
     .join(',')
 }
 
-/** All rules of a text that have an effect, in order. Throws as `parseRule`, and for more than MOST_RULES. */
+/** All rules of a text that have an effect, in order. Throws as `parseRule`, and for more than MAX_RULES. */
 export const parseFaults = (text: string): FaultRule[] => {
-  const rules = text.split(';').map(parseRule).filter(hasEffect)
-  if (rules.length > MOST_RULES)
-    throw new Error(`there are ${rules.length} fault rules; ${MOST_RULES} are allowed at most`)
+  const rules = text.split(';').map(parseRule).filter(isActive)
+  if (rules.length > MAX_RULES)
+    throw new Error(`there are ${rules.length} fault rules; ${MAX_RULES} are allowed at most`)
   return rules
 }
 

@@ -5,13 +5,13 @@
  */
 import { ROCE_UDP_PORT } from '../spec/headers.ts'
 import { makeFlow, verifyIcrc } from '../wire/icrc.ts'
-import { Action, type Chance, flipBits } from './chance.ts'
-import { type FaultCounters, ipBytes, MAX_PASSING, REORDER_PATIENCE } from './fault-counters.ts'
-import { createHeldPackets, type Held, LONGEST_HELD } from './held.ts'
+import { Action, type FaultDice, flipBits } from './chance.ts'
+import { type FaultCounters, ipBytes, MAX_REORDER_DISTANCE, REORDER_PATIENCE } from './fault-counters.ts'
+import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './held.ts'
 import {
   emptyRun,
   emptyTappedRun,
-  type Fate,
+  type TapOutcome,
   type FlowAddress,
   type Port,
   type PortTap,
@@ -27,7 +27,7 @@ export interface FaultyReceiving {
   nextTimeout(): number
   onTimeout(now: number): void
   /** Other chances from now on; those drawn already for the rest of a run are forgotten. What is held leaves. */
-  setChance(chance: Chance): void
+  setChance(chance: FaultDice): void
   /** Nothing is held, and no run of the inner port is being handed on: the inner port can be used directly. */
   isIdle(): boolean
   close(): void
@@ -36,13 +36,13 @@ export interface FaultyReceiving {
 interface Tag {
   readonly from: FlowAddress
   readonly identification: number
-  readonly fate: Fate
+  readonly fate: TapOutcome
 }
 
 /** `tap`: who wants to see what became of packets. */
 export const createFaultyReceiving = (
   port: Port,
-  first: Chance,
+  first: FaultDice,
   faults: FaultCounters,
   tap: () => PortTap | null,
 ): FaultyReceiving => {
@@ -58,7 +58,7 @@ export const createFaultyReceiving = (
   let handedOn = false
   let innerTaken = false
 
-  const held = createHeldPackets<Tag>((limits, time, length, { from }) =>
+  const held = createDelayQueue<Tag>((limits, time, length, { from }) =>
     chance.departure(limits, time, length + ipBytes(from)),
   )
   /** Room of the port where held packets lie while the device has them: its offset, -1 for none; its use, in bytes. */
@@ -66,7 +66,7 @@ export const createFaultyReceiving = (
   let used = 0
 
   const tapped = emptyTappedRun(arena, 'received')
-  const showTap = (fate: Fate, run: ReceivedRun): void => {
+  const showTap = (fate: TapOutcome, run: ReceivedRun): void => {
     const look = tap()
     if (look === null) return
     const { offset, packetBytes, count, lastBytes, from: flow, identification } = run
@@ -87,7 +87,7 @@ export const createFaultyReceiving = (
     run.identification = inner.identification + from
   }
   const single = emptyRun()
-  const showPacket = (fate: Fate, packet: number): void => {
+  const showPacket = (fate: TapOutcome, packet: number): void => {
     if (tap() === null) return
     pieceOf(single, packet, packet + 1)
     showTap(fate, single)
@@ -102,7 +102,7 @@ export const createFaultyReceiving = (
   }
 
   /** Copies a packet away; false if there is no place. */
-  const hold = (packet: number, fate: Fate, passing: number, wait: number, limits: number): boolean => {
+  const hold = (packet: number, fate: TapOutcome, passing: number, wait: number, limits: number): boolean => {
     if (room < 0) room = port.takeRoom(port.maxBytes)
     const tag = { from: inner.from, identification: inner.identification + packet, fate }
     return room >= 0 && held.hold(arena.bytes, offsetOf(packet), lengthOf(packet), tag, passing, wait, limits)
@@ -119,7 +119,7 @@ export const createFaultyReceiving = (
   }
 
   /** The packet comes later; lost if too many do. */
-  const delay = (packet: number, fate: Fate, late: number): boolean => {
+  const delay = (packet: number, fate: TapOutcome, late: number): boolean => {
     const { waits, limits } = chance.decisions
     const done = hold(packet, fate, Number.POSITIVE_INFINITY, waits[packet] + late, limits[packet])
     if (!done) faults.overflowed++
@@ -168,7 +168,7 @@ export const createFaultyReceiving = (
       return true
     }
     if (!(action & REORDER)) return true
-    if (!hold(packet, 'reordered', 1 + (extras[packet] % MAX_PASSING), REORDER_PATIENCE, 0)) return true
+    if (!hold(packet, 'reordered', 1 + (extras[packet] % MAX_REORDER_DISTANCE), REORDER_PATIENCE, 0)) return true
     faults.reordered++
     uncount(length)
     return false
@@ -176,8 +176,8 @@ export const createFaultyReceiving = (
 
   /** Hands on a packet that was held back and is ready, in the room for them; false if that is full for now. */
   const handHeld = (run: ReceivedRun): boolean => {
-    if (held.ready === 0 || used + LONGEST_HELD > port.maxBytes) return false
-    const { bytes, offset, length, tag } = held.take() as Held<Tag>
+    if (held.ready === 0 || used + MAX_DELAYED_BYTES > port.maxBytes) return false
+    const { bytes, offset, length, tag } = held.take() as DelayedPacket<Tag>
     run.offset = room + used
     run.packetBytes = length
     run.count = 1

@@ -4,9 +4,9 @@
  * flipped right after that, before the run leaves. What is held back leaves at the end of a turn of sending, when no
  * room of the device is open; its flow stays open that long.
  */
-import { Action, type Chance, flipBits } from './chance.ts'
-import { type FaultCounters, ipBytes, MAX_PASSING, REORDER_PATIENCE } from './fault-counters.ts'
-import { createHeldPackets, type Held, LONGEST_HELD } from './held.ts'
+import { Action, type FaultDice, flipBits } from './chance.ts'
+import { type FaultCounters, ipBytes, MAX_REORDER_DISTANCE, REORDER_PATIENCE } from './fault-counters.ts'
+import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './held.ts'
 import type { FlowAddress, Port } from './port.ts'
 
 const { DROP, CORRUPT, DUP, REORDER, WAIT } = Action
@@ -19,7 +19,7 @@ export interface FaultySending {
   nextTimeout(): number
   onTimeout(now: number): void
   /** Other chances from now on. What is held leaves. */
-  setChance(chance: Chance): void
+  setChance(chance: FaultDice): void
   /** Nothing is held: the inner port can be used directly. */
   isIdle(): boolean
   close(): void
@@ -34,13 +34,13 @@ interface Tag {
 /** `flowOf`: the record of an open flow. */
 export const createFaultySending = (
   port: Port,
-  first: Chance,
+  first: FaultDice,
   faults: FaultCounters,
   flowOf: (flow: number) => FlowAddress,
 ): FaultySending => {
   const { arena } = port
   let chance = first
-  const held = createHeldPackets<Tag>((limits, time, length, { flow }) =>
+  const held = createDelayQueue<Tag>((limits, time, length, { flow }) =>
     chance.departure(limits, time, length + ipBytes(flowOf(flow))),
   )
   /** By flow: packets that are held, and how often it is to be closed when they have left. */
@@ -99,7 +99,7 @@ export const createFaultySending = (
       if (late > 0) faults.reordered++
       return false
     }
-    if (action & REORDER && hold(at, length, flow, seed, 1 + (extras[packet] % MAX_PASSING), REORDER_PATIENCE, 0)) {
+    if (action & REORDER && hold(at, length, flow, seed, 1 + (extras[packet] % MAX_REORDER_DISTANCE), REORDER_PATIENCE, 0)) {
       faults.reordered++
       return false
     }
@@ -118,12 +118,12 @@ export const createFaultySending = (
     let at = 0
     let end = 0
     while (held.ready > 0) {
-      if (at + LONGEST_HELD > end) {
+      if (at + MAX_DELAYED_BYTES > end) {
         at = port.reserve(port.maxBytes)
         if (at < 0) return
         end = at + port.maxBytes
       }
-      const { bytes, offset, length, tag } = held.take() as Held<Tag>
+      const { bytes, offset, length, tag } = held.take() as DelayedPacket<Tag>
       arena.bytes.set(bytes.subarray(offset, offset + length), at)
       sendNow(at, length, tag.flow, tag.seed)
       at += (length + 63) & ~63

@@ -8,7 +8,7 @@
  * between two devices of one daemon meets faults once. Chance comes from seeds (chance.ts), time from the caller
  * through `onTimeout`. Of packets only BTH.opcode and BTH.destQP are looked at.
  */
-import { createChance, type RuleCounts } from './chance.ts'
+import { createFaultDice, type RuleCounts } from './chance.ts'
 import { type FaultCounters, noFaultCounts } from './fault-counters.ts'
 import type { FaultRule } from './fault-spec.ts'
 import { createFaultyReceiving } from './faults-receiving.ts'
@@ -73,7 +73,7 @@ const accessors: Watched & ThisType<Wrapping> = {
 export const withFaults = (port: Port, device: string, initial: readonly FaultRule[] = []): FaultPort => {
   const faults = noFaultCounts()
   let rules: readonly FaultRule[] = []
-  const chanceFor = (direction: 'sent' | 'received') => createChance(rules, device, direction, port.maxPackets)
+  const chanceFor = (direction: 'sent' | 'received') => createFaultDice(rules, device, direction, port.maxPackets)
   let arriving = chanceFor('received')
   let leaving = chanceFor('sent')
   /** By flow that was ever opened, its record. */

@@ -5,14 +5,14 @@
  */
 
 /** Most packets that are held, as tc-netem's limit. */
-export const MOST_HELD = 1000
+export const MAX_DELAYED = 1000
 /** Longest packet: path MTU 4096 and all headers there are. */
-export const LONGEST_HELD = 4224
+export const MAX_DELAYED_BYTES = 4224
 /** Slots that are made at once. */
 const CHUNK = 50
 
 /** A packet that is held or was just taken out; its bytes stay until the next `hold`. */
-export interface Held<Tag> {
+export interface DelayedPacket<Tag> {
   readonly bytes: Uint8Array
   readonly offset: number
   readonly length: number
@@ -28,7 +28,7 @@ export interface Held<Tag> {
   gone: boolean
 }
 
-export interface HeldPackets<Tag> {
+export interface DelayQueue<Tag> {
   /** Those that wait, and those that may leave. */
   readonly count: number
   readonly ready: number
@@ -50,7 +50,7 @@ export interface HeldPackets<Tag> {
   /** How many packets may pass before a held one must come. */
   untilNext(): number
   /** The packet that leaves next; undefined if none is ready. */
-  take(): Held<Tag> | undefined
+  take(): DelayedPacket<Tag> | undefined
   /** Everything held is ready, in the order of time. */
   readyAll(): void
   /** Forgets everything that is held. */
@@ -61,26 +61,26 @@ export interface HeldPackets<Tag> {
 }
 
 /** `departure`: when a packet that comes at `time` has passed the limits (chance.ts). */
-export const createHeldPackets = <Tag>(
+export const createDelayQueue = <Tag>(
   departure: (limits: number, time: number, length: number, tag: Tag) => number,
-): HeldPackets<Tag> => {
+): DelayQueue<Tag> => {
   /** Those without a time yet; those with one, as a heap, the first at 0; those that others pass; those that leave. */
-  let fresh: Held<Tag>[] = []
-  const timed: Held<Tag>[] = []
-  let passed: Held<Tag>[] = []
-  let ready: Held<Tag>[] = []
+  let fresh: DelayedPacket<Tag>[] = []
+  const timed: DelayedPacket<Tag>[] = []
+  let passed: DelayedPacket<Tag>[] = []
+  let ready: DelayedPacket<Tag>[] = []
   const slots: { readonly bytes: Uint8Array; readonly offset: number }[] = []
   let count = 0
   let orders = 0
 
-  const isBefore = (a: Held<Tag>, b: Held<Tag>): boolean => a.due < b.due || (a.due === b.due && a.order < b.order)
-  const push = (packet: Held<Tag>): void => {
+  const isBefore = (a: DelayedPacket<Tag>, b: DelayedPacket<Tag>): boolean => a.due < b.due || (a.due === b.due && a.order < b.order)
+  const push = (packet: DelayedPacket<Tag>): void => {
     let i = timed.length
     for (; i > 0 && isBefore(packet, timed[(i - 1) >> 1]); i = (i - 1) >> 1) timed[i] = timed[(i - 1) >> 1]
     timed[i] = packet
   }
   const pop = (): void => {
-    const last = timed.pop() as Held<Tag>
+    const last = timed.pop() as DelayedPacket<Tag>
     if (timed.length === 0) return
     let i = 0
     for (;;) {
@@ -96,7 +96,7 @@ export const createHeldPackets = <Tag>(
   const settle = (): void => {
     while (timed.length > 0 && timed[0].gone) pop()
   }
-  const leave = (packet: Held<Tag>): void => {
+  const leave = (packet: DelayedPacket<Tag>): void => {
     packet.gone = true
     ready.push(packet)
   }
@@ -109,10 +109,10 @@ export const createHeldPackets = <Tag>(
       return ready.length
     },
     hold: (bytes, offset, length, tag, passing, wait, limits) => {
-      if (length > LONGEST_HELD || count >= MOST_HELD) return false
+      if (length > MAX_DELAYED_BYTES || count >= MAX_DELAYED) return false
       if (slots.length === 0) {
-        const chunk = new Uint8Array(CHUNK * LONGEST_HELD)
-        for (let i = CHUNK - 1; i >= 0; i--) slots.push({ bytes: chunk, offset: i * LONGEST_HELD })
+        const chunk = new Uint8Array(CHUNK * MAX_DELAYED_BYTES)
+        for (let i = CHUNK - 1; i >= 0; i--) slots.push({ bytes: chunk, offset: i * MAX_DELAYED_BYTES })
       }
       const slot = slots.pop() as (typeof slots)[number]
       slot.bytes.set(bytes.subarray(offset, offset + length), slot.offset)

@@ -17,10 +17,10 @@ import type { Arena } from '../wire/arena.ts'
 import { sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
 import { addressWords, createKeyTable } from './key-table.ts'
-import { emptyTappedRun, type Fate, type Port, SCRATCH_BYTES, STAGING_BYTES } from './port.ts'
+import { emptyTappedRun, type TapOutcome, type Port, SCRATCH_BYTES, STAGING_BYTES } from './port.ts'
 import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes } from './run-limits.ts'
 import { createRunPool } from './run-pool.ts'
-import { createRunRecords, giveRecord, takeRecord } from './run-records.ts'
+import { createRunRecords, freeRecord, allocateRecord } from './run-records.ts'
 
 /** Runs up to this size, acknowledgements above all, have buffers of their own. */
 const SMALL_RUN_BYTES = 2048
@@ -130,12 +130,12 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   const endOf = (buffer: number): number => startOf(buffer) + (buffer < runs ? RUN_BYTES : SMALL_RUN_BYTES)
   const dropRun = (run: number): void => {
     dropBuffer(records.buffer[run])
-    giveRecord(records, run)
+    freeRecord(records, run)
   }
 
   /** Another record of a run that is sent: the same bytes, for one more receiver. */
   const copyRun = (run: number): number => {
-    const copy = takeRecord(records)
+    const copy = allocateRecord(records)
     records.buffer[copy] = records.buffer[run]
     records.offset[copy] = records.offset[run]
     records.packetBytes[copy] = records.packetBytes[run]
@@ -183,7 +183,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     let seals = 0
     const own: number[] = []
 
-    const showTap = (direction: 'sent' | 'received', fate: Fate, run: number, from: number, end: number): void => {
+    const showTap = (direction: 'sent' | 'received', fate: TapOutcome, run: number, from: number, end: number): void => {
       tapped.direction = direction
       tapped.fate = fate
       tapped.arena = arena
@@ -306,7 +306,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         if (!flows.isOpen(me, flow)) throw new Error(`flow ${flow} is not open`)
         filled = end
         holders[reserved]++
-        const run = takeRecord(records)
+        const run = allocateRecord(records)
         records.buffer[run] = reserved
         records.offset[run] = offset
         records.packetBytes[run] = packet

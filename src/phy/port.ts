@@ -70,12 +70,12 @@ export interface PortCounters {
 }
 
 /** What became of a run that a tap is shown. Only a fault layer shows what it dropped, changed or held back. */
-export type Fate = 'passed' | 'wrong icrc' | 'dropped' | 'corrupted' | 'duplicated' | 'reordered' | 'delayed'
+export type TapOutcome = 'passed' | 'wrong icrc' | 'dropped' | 'corrupted' | 'duplicated' | 'reordered' | 'delayed'
 
 /** A run as a tap sees it; the port refills one such record, so nothing may keep it, nor the bytes. */
 export interface TappedRun {
   direction: 'sent' | 'received'
-  fate: Fate
+  fate: TapOutcome
   arena: Arena
   offset: number
   packetBytes: number

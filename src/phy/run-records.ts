@@ -69,7 +69,7 @@ const grow = (records: RunRecords): void => {
 }
 
 /** A record for a new run, the last of its queue; its other columns are undefined. */
-export const takeRecord = (records: RunRecords): number => {
+export const allocateRecord = (records: RunRecords): number => {
   if (records.free < 0) grow(records)
   const run = records.free
   records.free = records.next[run]
@@ -77,7 +77,7 @@ export const takeRecord = (records: RunRecords): number => {
   return run
 }
 
-export const giveRecord = (records: RunRecords, run: number): void => {
+export const freeRecord = (records: RunRecords, run: number): void => {
   records.next[run] = records.free
   records.free = run
 }

@@ -7,7 +7,7 @@
  */
 import type { UdpBatches, UdpSocket } from '../host/udp.ts'
 import { countRightIcrcs, findIdentification } from '../wire/icrc.ts'
-import { emptyTappedRun, type Fate, type PortCounters, type PortTap, type ReceivedRun } from './port.ts'
+import { emptyTappedRun, type TapOutcome, type PortCounters, type PortTap, type ReceivedRun } from './port.ts'
 import type { Senders } from './senders.ts'
 
 export interface ReceiveCounters extends PortCounters {
@@ -152,7 +152,7 @@ export const createUdpReceiving = (
   }
 
   const tapped = emptyTappedRun(arena, 'received')
-  const show = (fate: Fate, buffer: number, from: number, count: number, identification: number): void => {
+  const show = (fate: TapOutcome, buffer: number, from: number, count: number, identification: number): void => {
     const look = tap()
     if (look === null) return
     tapped.fate = fate

@@ -48,7 +48,7 @@ const MESSAGE_PACKETS = 124
 const FEWER_PACKETS = 62
 const MESSAGE_BYTES = 65000
 /** So many datagrams leave before the turn is over: their receiver should not wait while many small ones are built. */
-export const EARLY_PACKETS = 62
+export const FLUSH_EARLY_PACKETS = 62
 
 export const createUdpSending = (
   { arena, putMessage, send }: UdpBatches,
@@ -233,7 +233,7 @@ export const createUdpSending = (
       if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
       filled = end
       // Not this run, whose bytes are still the sender's.
-      if (queuedPackets >= EARLY_PACKETS && !blocked) sendQueued()
+      if (queuedPackets >= FLUSH_EARLY_PACKETS && !blocked) sendQueued()
       counters.sentPackets += count
       counters.sentBytes += end - offset
       const peer = flows.peerOf(0, flows.words(), flows.destinationAt(flow))

@@ -17,12 +17,12 @@ const WINDOW_SHARE = 4.5
  * Several of a receiver's turns (udp-receiving.ts), so that neither end waits for the other when one of them does not
  * run for some hundred microseconds.
  */
-export const LARGEST_WINDOW = 0x10_0000
+export const MAX_WINDOW_BYTES = 0x10_0000
 /** The same where packets leave and come one by one: more would only wait. */
-export const LARGEST_WINDOW_OF_SINGLES = 0x4_0000
-export const LARGEST_SHARED_WINDOW = 0x20_0000
+export const MAX_WINDOW_BYTES_WITHOUT_GSO = 0x4_0000
+export const MAX_SHARED_WINDOW_BYTES = 0x20_0000
 const SMALLEST_WINDOW = 0x4000
 
 /** … and all senders of a port together. `receiveBuffer`: bytes as the kernel counts them. */
 export const sharedWindowOf = (receiveBuffer: number): number =>
-  Math.max(SMALLEST_WINDOW, Math.min(LARGEST_SHARED_WINDOW, Math.floor(receiveBuffer / WINDOW_SHARE)))
+  Math.max(SMALLEST_WINDOW, Math.min(MAX_SHARED_WINDOW_BYTES, Math.floor(receiveBuffer / WINDOW_SHARE)))

@@ -15,8 +15,8 @@ import { RUN_BYTES, RUN_PACKETS } from './run-limits.ts'
 import { createSenders } from './senders.ts'
 import { createAddresses, ROOMS_BYTES, socketPortParts } from './socket-port.ts'
 import { createUdpReceiving, RECEIVES, type ReceiveCounters } from './udp-receiving.ts'
-import { ALL_MESSAGES, createUdpSending, EARLY_PACKETS, FLOWS, type SendCounters, STAGING } from './udp-sending.ts'
-import { LARGEST_SHARED_WINDOW, LARGEST_WINDOW, pathMtuOf, sharedWindowOf } from './udp-window.ts'
+import { ALL_MESSAGES, createUdpSending, FLUSH_EARLY_PACKETS, FLOWS, type SendCounters, STAGING } from './udp-sending.ts'
+import { MAX_SHARED_WINDOW_BYTES, MAX_WINDOW_BYTES, pathMtuOf, sharedWindowOf } from './udp-window.ts'
 
 export interface UdpCounters extends SendCounters, ReceiveCounters {}
 
@@ -84,11 +84,11 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
     ...socketPortParts(flows, senders, STAGING),
     scratch: STAGING + ROOMS_BYTES,
     maxPackets: RUN_PACKETS,
-    soonPackets: EARLY_PACKETS,
+    soonPackets: FLUSH_EARLY_PACKETS,
     maxBytes: RUN_BYTES,
     pathMtu: pathMtuOf(mtu),
-    windowBytes: LARGEST_WINDOW,
-    sharedWindowBytes: LARGEST_SHARED_WINDOW,
+    windowBytes: MAX_WINDOW_BYTES,
+    sharedWindowBytes: MAX_SHARED_WINDOW_BYTES,
     counters,
     wake: null,
     tap: null,
@@ -105,7 +105,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
         throw error
       }
       port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
-      port.windowBytes = Math.min(LARGEST_WINDOW, port.sharedWindowBytes)
+      port.windowBytes = Math.min(MAX_WINDOW_BYTES, port.sharedWindowBytes)
       const number = known.put(address, socket)
       watches[number] = watch(socket.fd, { readable: true }, onReady)
     },

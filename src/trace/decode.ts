@@ -35,7 +35,7 @@ export const fromBase64 = (text: string): Uint8Array => {
  * What comes with a record's messages: memory that they point to, by address, what an answer has written if that is
  * apart, and methods that are a driver's own.
  */
-export interface Beside {
+export interface RecordContext {
   readonly memory?: ReadonlyMap<bigint, Uint8Array> | undefined
   readonly written?: ReadonlyMap<bigint, Uint8Array> | undefined
   readonly declared?: readonly Declaration[] | undefined
@@ -66,7 +66,7 @@ export const decodeMessages = (
   message: Uint8Array,
   answer: Uint8Array,
   most: number,
-  { memory, written = memory, declared }: Beside = {},
+  { memory, written = memory, declared }: RecordContext = {},
 ): DecodedCall | undefined => {
   const found = methodOf(classId, call, declared)
   if (found === undefined) return undefined

@@ -8,7 +8,7 @@ import { type AnyRecord, type Fields, recordSize, sizeOf } from '../spec/schema.
 import { callOfRequest } from '../uapi/object-format.ts'
 import type { TraceRecord } from '../uapi/tool.ts'
 import { bytesText } from './bytes.ts'
-import { type LaidAttribute, type LaidChain, type LaidMessage, layMessage, type Source } from './layout.ts'
+import { type AttributeLayout, type ChainParts, type MessageParts, splitMessage, type Source } from './layout.ts'
 import { readValue } from './message.ts'
 import { hex, type Piece, placeText, someBytes } from './piece.ts'
 import { type Style, valueJson, valueText } from './values.ts'
@@ -28,7 +28,7 @@ const bitsText = (table: Readonly<Record<string, number>>, value: number): strin
 // ---- attributes ----
 
 /** `mandatory`, `optional` of an input; `out`, `filled`, `indirect`, `chained`; and bits that have no meaning. */
-const flagWords = ({ flags, isOut }: LaidAttribute): string[] => {
+const flagWords = ({ flags, isOut }: AttributeLayout): string[] => {
   // Beside them stands how much was written.
   const { MANDATORY, ...others } = AttributeFlag
   const words = bitNames(others, flags & 0xffff & ~MANDATORY).map(name => name.toLowerCase())
@@ -56,7 +56,7 @@ const fieldLines = (fields: Fields, value: AnyRecord, bytes: Uint8Array, style: 
   ]
 }
 
-const valueLines = ({ name, of, value, bytes, chain }: LaidAttribute, style: Style): string[] => {
+const valueLines = ({ name, of, value, bytes, chain }: AttributeLayout, style: Style): string[] => {
   if (chain !== undefined) return chainLines(chain, style)
   if (of === undefined || value === undefined || bytes === undefined) return []
   if (of.kind === 'record') return fieldLines(of.fields, value as AnyRecord, bytes, style)
@@ -70,11 +70,11 @@ const valueLines = ({ name, of, value, bytes, chain }: LaidAttribute, style: Sty
 }
 
 /** Whether a value is the number of an entry of the chain. */
-const isEntry = ({ flags, of }: LaidAttribute): boolean =>
+const isEntry = ({ flags, of }: AttributeLayout): boolean =>
   (flags & AttributeFlag.CHAINED) !== 0 && (of?.kind === 'ref' || of?.kind === 'fd')
 
 /** A value behind its bytes, where that says more than they do. */
-const scalarText = (laid: LaidAttribute, style: Style): string => {
+const scalarText = (laid: AttributeLayout, style: Style): string => {
   const { name, of, value, bytes } = laid
   if (of === undefined || value === undefined || bytes === undefined || of.kind === 'record' || of.kind === 'list')
     return ''
@@ -89,7 +89,7 @@ type Numbers = ReadonlyMap<string, number | undefined>
 const numberText = (name: string, numbers: Numbers): string =>
   numbers.has(name) ? `, then fd ${numbers.get(name) ?? '?'}` : ''
 
-const attributeLines = (laid: LaidAttribute, answered: boolean, style: Style, numbers: Numbers): string[] => {
+const attributeLines = (laid: AttributeLayout, answered: boolean, style: Style, numbers: Numbers): string[] => {
   const { name, id, of, address, length, written, bytes, isOut } = laid
   const label = name.startsWith('attribute ') ? name : `${name} ${hex(id)}`
   const place = address === undefined ? '' : ` at ${hex(address)}`
@@ -113,7 +113,7 @@ const attributeLines = (laid: LaidAttribute, answered: boolean, style: Style, nu
 
 // ---- messages and chains ----
 
-const headerText = ({ length, classId, object, opCtrl, flags, call }: LaidMessage, thenFd = ''): string =>
+const headerText = ({ length, classId, object, opCtrl, flags, call }: MessageParts, thenFd = ''): string =>
   `length ${length}, class ${classId}${call === undefined ? '' : `, call ${call}`}, object ${object}${thenFd}, ` +
   `op_ctrl ${opCtrl}, flags ${bitsText(MessageFlag, flags)}`
 
@@ -125,7 +125,7 @@ const restText = (rest: Uint8Array, length: number, style: Style): string[] => {
 const NONE: Numbers = new Map()
 
 const bodyLines = (
-  { attributes, rest, restLength }: LaidMessage,
+  { attributes, rest, restLength }: MessageParts,
   answered: boolean,
   style: Style,
   numbers: Numbers = NONE,
@@ -134,7 +134,7 @@ const bodyLines = (
   ...restText(rest, restLength, style),
 ]
 
-const chainLines = ({ entries, rest, restLength, reason }: LaidChain, style: Style): string[] => {
+const chainLines = ({ entries, rest, restLength, reason }: ChainParts, style: Style): string[] => {
   const shown = entries.slice(0, style.records).flatMap(({ entry, message }, index) => {
     const { call, ref } = entry
     const flags = bitsText(ChainEntryFlag, ref === undefined ? 0 : ChainEntryFlag.OBJECT)
@@ -157,8 +157,8 @@ const chainLines = ({ entries, rest, restLength, reason }: LaidChain, style: Sty
 // ---- a call ----
 
 interface LaidCall {
-  readonly asked: LaidMessage | undefined
-  readonly answer: LaidMessage | undefined
+  readonly asked: MessageParts | undefined
+  readonly answer: MessageParts | undefined
   /** Pieces that nothing in the messages points to. */
   readonly others: { readonly in: readonly Piece[]; readonly out: readonly Piece[] }
 }
@@ -175,8 +175,8 @@ const layCall = (pieces: readonly Piece[], out: readonly Piece[], { call, reques
       return found
     },
   }
-  const lay = ({ bytes, length }: Piece, answered: boolean): LaidMessage | undefined =>
-    layMessage({ ...source, bytes, length, answered } satisfies Source)
+  const lay = ({ bytes, length }: Piece, answered: boolean): MessageParts | undefined =>
+    splitMessage({ ...source, bytes, length, answered } satisfies Source)
   const asked = lay(message, false)
   const back = asked === undefined ? undefined : out.find(({ address }) => address === message.address)
   const answer = back === undefined ? undefined : lay(back, true)
@@ -259,7 +259,7 @@ export const driverLines = (
 
 // ---- as JSON ----
 
-const attributeJson = (laid: LaidAttribute): Record<string, unknown> => {
+const attributeJson = (laid: AttributeLayout): Record<string, unknown> => {
   const { name, id, of, address, length, written, bytes, value, chain } = laid
   return {
     name,
@@ -283,7 +283,7 @@ const messageJson = ({
   restLength: _length,
   flags,
   ...header
-}: LaidMessage): Record<string, unknown> => ({
+}: MessageParts): Record<string, unknown> => ({
   ...header,
   flags: bitNames(MessageFlag, flags),
   attributes: attributes.map(attributeJson),

@@ -3,7 +3,7 @@
  * their ids, flags and lengths, fields of records at their offsets, entries of chains with their messages; of the
  * answer the outputs. What was refused is laid out too, as far as it can be read, the rest as bytes; nothing throws.
  *
- * Here is what lies where (`layMessage`); layout-text.ts shows it.
+ * Here is what lies where (`splitMessage`); layout-text.ts shows it.
  */
 import { AttributeFlag, CommonAttribute } from '../spec/classes/ids.ts'
 import { Interface } from '../spec/classes/interface.ts'
@@ -29,7 +29,7 @@ export interface Source {
   piece(address: bigint, isOut: boolean): Piece | undefined
 }
 
-export interface LaidAttribute {
+export interface AttributeLayout {
   readonly name: string
   readonly id: number
   readonly flags: number
@@ -45,10 +45,10 @@ export interface LaidAttribute {
   /** The value's bytes, as far as they are known; undefined: there are none, or nobody has read them. */
   readonly bytes: Uint8Array | undefined
   readonly value: AnyValue | undefined
-  readonly chain: LaidChain | undefined
+  readonly chain: ChainParts | undefined
 }
 
-export interface LaidMessage {
+export interface MessageParts {
   /** `class.method`, as far as they are known. */
   readonly name: string
   readonly call: number | undefined
@@ -57,19 +57,19 @@ export interface LaidMessage {
   readonly object: number
   readonly opCtrl: number
   readonly flags: number
-  readonly attributes: readonly LaidAttribute[]
+  readonly attributes: readonly AttributeLayout[]
   /** Bytes that are no attribute, and how many there were. */
   readonly rest: Uint8Array
   readonly restLength: number
 }
 
-export interface LaidEntry {
+export interface EntryParts {
   readonly entry: ChainEntry
-  readonly message: LaidMessage
+  readonly message: MessageParts
 }
 
-export interface LaidChain {
-  readonly entries: readonly LaidEntry[]
+export interface ChainParts {
+  readonly entries: readonly EntryParts[]
   readonly rest: Uint8Array
   readonly restLength: number
   /** Why the rest is no entry. */
@@ -79,7 +79,7 @@ export interface LaidChain {
 const PREFIX = /^entry \d+ of the chain, at \d+: /
 
 /** The chain in `bytes`. A chain in a chain stays bytes, or one that points to itself would never end. */
-const layChain = (source: Source, bytes: Uint8Array, length: number): LaidChain => {
+const layChain = (source: Source, bytes: Uint8Array, length: number): ChainParts => {
   const { entries, end, error } = readableEntries(bytes)
   const isCut = length > bytes.length
   return {
@@ -94,14 +94,14 @@ const layChain = (source: Source, bytes: Uint8Array, length: number): LaidChain 
 }
 
 /** Of a message that has a header. */
-const layHeaded = (source: Source, mayChain: boolean): LaidMessage => {
+const layHeaded = (source: Source, mayChain: boolean): MessageParts => {
   const { bytes, call, answered, declared } = source
   const view = viewOf(bytes)
   const classId = view.getUint16(2, true)
   const method = call === undefined ? undefined : methodOf(classId, call, declared)
   const { items, at, end } = itemsOf(bytes)
   const isChain = mayChain && method !== undefined && classId === Interface.id && method.name === 'chain'
-  const attributes = items.map((item): LaidAttribute => {
+  const attributes = items.map((item): AttributeLayout => {
     const { id, flags, payload, length } = item
     const isOut = (flags & AttributeFlag.OUT) !== 0
     const isFilled = (flags & AttributeFlag.FILLED) !== 0
@@ -154,5 +154,5 @@ const layHeaded = (source: Source, mayChain: boolean): LaidMessage => {
 }
 
 /** Undefined if the bytes are fewer than a header. */
-export const layMessage = (source: Source): LaidMessage | undefined =>
+export const splitMessage = (source: Source): MessageParts | undefined =>
   source.bytes.length < HEADER ? undefined : layHeaded(source, true)

@@ -8,7 +8,7 @@ import { headerAt, OPERATION_MASK, operationCode } from '../spec/opcodes.ts'
 import { SendKind } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { putAtomicEth, putFeth, putReth } from '../wire/extensions.ts'
-import { gather, Moved } from './moves.ts'
+import { gather, DmaResult } from './moves.ts'
 import { type EngineState, Request } from './state.ts'
 import { Flush, Send } from './types.ts'
 
@@ -23,7 +23,7 @@ const ATOMIC_AT = headerAt.AtomicETH
 export const ATOMIC_WRITE_BYTES = 8
 
 /** Bytes of payload of the request packet. */
-export const askingPayload = (kind: number): number => (kind === ATOMIC_WRITE ? ATOMIC_WRITE_BYTES : 0)
+export const requestPayloadBytes = (kind: number): number => (kind === ATOMIC_WRITE ? ATOMIC_WRITE_BYTES : 0)
 
 /** Whether a FLUSH asks for a placement and a selectivity that the specification knows. */
 export const isFlushKnown = (s: EngineState, request: number): boolean => {
@@ -40,7 +40,7 @@ export const isFlushKnown = (s: EngineState, request: number): boolean => {
  * `length` bytes from byte `offset` on, `headerBytes`: where payload begins. Answers Moved.OK, or why the data cannot
  * be read.
  */
-export const putAsking = (
+export const putReadAtomicRequest = (
   s: EngineState,
   row: number,
   request: number,
@@ -59,12 +59,12 @@ export const putAsking = (
     const lo = p[wr + REMOTE_LO] + offset
     const hi = p[wr + REMOTE_HI] + (lo > 0xffff_ffff ? 1 : 0)
     putReth(view, at + RETH_AT[opcode], hi, lo, p[wr + RKEY], length)
-    return Moved.OK
+    return DmaResult.OK
   }
   if (kind === FLUSH) {
     putFeth(view, at + FETH_AT[opcode], p[wr + Flush.SELECTIVITY], p[wr + Flush.PLACEMENT])
     putReth(view, at + RETH_AT[opcode], p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], p[wr + Flush.LENGTH])
-    return Moved.OK
+    return DmaResult.OK
   }
   if (kind === ATOMIC_WRITE) {
     putReth(view, at + RETH_AT[opcode], p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], ATOMIC_WRITE_BYTES)
@@ -85,5 +85,5 @@ export const putAsking = (
     swap ? addHi : 0,
     swap ? addLo : 0,
   )
-  return Moved.OK
+  return DmaResult.OK
 }

@@ -36,7 +36,7 @@ export const noteRefusedKey = (
 }
 
 /** A move of bytes has failed: notes why. */
-export const noteFault = (
+export const noteMemoryFault = (
   s: EngineState,
   key: number,
   hi: number,
@@ -75,7 +75,7 @@ export const peerCause = (s: EngineState, row: number, byCode: Cause): Cause =>
   s.env.causes?.ofPeer(row, s.rows[row * WORDS + UNACKED]) ?? byCode
 
 /** An RNR NAK for the oldest PSN: counts how often that was. */
-export const countNotReady = (s: EngineState, row: number): number => {
+export const countRnrNak = (s: EngineState, row: number): number => {
   const psn = s.rows[row * WORDS + UNACKED]
   const before = s.notReady.get(row)
   const times = before !== undefined && before.psn === psn ? before.times + 1 : 1
@@ -88,7 +88,7 @@ export const countNotReady = (s: EngineState, row: number): number => {
 }
 
 /** How many RNR NAKs the oldest PSN has got; 0 if the peer is ready. */
-export const timesNotReady = (s: EngineState, row: number): number => {
+export const rnrNakCount = (s: EngineState, row: number): number => {
   const seen = s.notReady.get(row)
   return seen !== undefined && seen.psn === s.rows[row * WORDS + UNACKED] ? seen.times : 0
 }

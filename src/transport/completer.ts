@@ -14,13 +14,13 @@ import { ackTimeouts, rnrMicroseconds, SendKind, WcStatus } from '../spec/work.t
 import type { Arena } from '../wire/arena.ts'
 import { bthOpcode, bthPadCount, bthPsn } from '../wire/bth.ts'
 import { aethSyndrome, atomicAckHi, atomicAckLo } from '../wire/extensions.ts'
-import { countNotReady, keptCause, peerCause, takeCause } from './causes.ts'
-import { drained, endOldest, failOldest } from './completing.ts'
-import { flushMoves, Moved, MoveKind, scatter, scatterPieces } from './moves.ts'
+import { countRnrNak, keptCause, peerCause, takeCause } from './causes.ts'
+import { onDrained, completeOldest, failOldest } from './completing.ts'
+import { flushDma, DmaResult, DmaKind, scatter, scatterPayloads } from './moves.ts'
 import { psnAdd, psnDistance } from './psn.ts'
-import { narrowShare, widenShare } from './sharing.ts'
+import { shrinkWindow, growWindow } from './sharing.ts'
 import { type EngineState, PACKET_WEIGHT, Q, Request, Row, readPart, schedule } from './state.ts'
-import { clearTimer, setTimer, wasDue } from './timers.ts'
+import { clearTimer, setTimer, lastDeadline } from './timers.ts'
 import { goBack } from './turns.ts'
 import { Send } from './types.ts'
 
@@ -61,7 +61,7 @@ const failResponse = (s: EngineState, row: number): void => {
 }
 
 /** What the oldest request asked for cannot be written here. */
-const failPlacing = (s: EngineState, row: number): void => failOldest(s, row, LOC_PROT_ERR, takeCause(s))
+const failPlacement = (s: EngineState, row: number): void => failOldest(s, row, LOC_PROT_ERR, takeCause(s))
 
 /** A response packet (checked by `checkPacket`) for a QP in RTS or SQD. */
 export const onResponse = (
@@ -95,7 +95,7 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
   const kind = syndrome & SYNDROME_KIND_MASK
   const value = syndrome & SYNDROME_VALUE_MASK
   if (kind === ACK) {
-    if (!acknowledge(s, row, ahead + 1, now)) onLostResponse(s, row)
+    if (!acknowledge(s, row, ahead + 1, now)) resendFromLostResponse(s, row)
     return
   }
   if (kind !== RNR_NAK && (kind !== NAK || (value !== nakCode.PSN_SEQUENCE && nakStatus[value] === 0))) {
@@ -104,7 +104,7 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
   }
   // a NAK acknowledges everything before its PSN
   if (!acknowledge(s, row, ahead, now)) {
-    onLostResponse(s, row)
+    resendFromLostResponse(s, row)
     return
   }
   if (s.rows[base + HEAD] === 0) return
@@ -114,7 +114,7 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
   }
   // nothing was sent since going back: this is an echo of what we know
   if (s.rows[base + SEND_PSN] === s.rows[base + UNACKED]) return
-  if (kind === RNR_NAK) onReceiverNotReady(s, row, value, now)
+  if (kind === RNR_NAK) onRnrNak(s, row, value, now)
   else {
     s.counters.receivedSequenceErrors++
     onSequenceError(s, row)
@@ -140,10 +140,10 @@ const acknowledge = (s: EngineState, row: number, count: number, now: number): b
     } else {
       moveUnacked(s, base, rest)
       left -= rest
-      endOldest(s, row, SUCCESS)
+      completeOldest(s, row, SUCCESS)
     }
   }
-  if (left < count) progress(s, row, now)
+  if (left < count) onProgress(s, row, now)
   return left === 0
 }
 
@@ -165,7 +165,7 @@ const CATCH_UP = 0x100
  * After acknowledgements: counters, window, timer and what waits are renewed; the next request may be one that is to
  * fail.
  */
-const progress = (s: EngineState, row: number, now: number): void => {
+const onProgress = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
   const p = s.pool
   const base = row * WORDS
@@ -185,7 +185,7 @@ const progress = (s: EngineState, row: number, now: number): void => {
     if (caughtUp) w[base + SENT] = w[base + ACKED]
   }
   const news = (w[base + ACKED] - acked) | 0
-  if (s.shares.budget !== 0) widenShare(s, row, news)
+  if (s.shares.budget !== 0) growWindow(s, row, news)
   if (w[base + WINDOW] < s.window) {
     const window = w[base + WINDOW] + news
     w[base + WINDOW] = window < s.window ? window : s.window
@@ -194,7 +194,7 @@ const progress = (s: EngineState, row: number, now: number): void => {
   if (w[base + SEND_PSN] === w[base + UNACKED] || timeout === Number.POSITIVE_INFINITY) clearTimer(s.timers, row)
   else setTimer(s.timers, row, now + timeout)
   schedule(s, row)
-  if (request === 0 && (w[base + REQUESTER] & DRAINING) !== 0) drained(s, row)
+  if (request === 0 && (w[base + REQUESTER] & DRAINING) !== 0) onDrained(s, row)
   else if (request !== 0 && p[request + STATUS] !== 0) failOldest(s, row, p[request + STATUS], keptCause(s, row))
 }
 
@@ -216,7 +216,7 @@ const onReadResponse = (
   const p = s.pool
   const request = w[base + HEAD]
   if (p[request + KIND] > ATOMIC) {
-    onPlaced(s, row, request, length === HEADER_BYTES[opcode] + ICRC_BYTES && (FLAGS_OF[opcode] & OP_ONLY) !== 0, now)
+    onPlacementResponse(s, row, request, length === HEADER_BYTES[opcode] + ICRC_BYTES && (FLAGS_OF[opcode] & OP_ONLY) !== 0, now)
     return
   }
   const mtu = w[base + MTU]
@@ -236,22 +236,22 @@ const onReadResponse = (
     const count = p[request + WR + Send.SGES]
     const to = index * mtu
     const only = isLast && index === 0
-    const kind = MoveKind.READ_RESPONSE
+    const kind = DmaKind.READ_RESPONSE
     const why = scatter(s, row, kind, sge, count, to, arena, at + header, payload, 0, 0, only)
     if (!isConnected(s, base)) return
-    if (why !== Moved.OK) {
-      failPlacing(s, row)
+    if (why !== DmaResult.OK) {
+      failPlacement(s, row)
       return
     }
   }
   if (isLast) {
-    flushMoves(s)
+    flushDma(s)
     if (!isConnected(s, base)) return
   }
   moveUnacked(s, base, 1)
-  if (endsPart) uncount(s, base, request)
-  if (isLast) endOldest(s, row, SUCCESS)
-  progress(s, row, now)
+  if (endsPart) countAnsweredRead(s, base, request)
+  if (isLast) completeOldest(s, row, SUCCESS)
+  onProgress(s, row, now)
 }
 
 /**
@@ -275,36 +275,36 @@ export const takeReadMiddles = (
   const mtu = s.rows[base + MTU]
   const sge = request + WR + Send.SGE
   const sges = p[request + WR + Send.SGES]
-  const kind = MoveKind.READ_RESPONSE
-  const why = scatterPieces(s, row, kind, sge, sges, done * mtu, arena, at, mtu, stride, count)
+  const kind = DmaKind.READ_RESPONSE
+  const why = scatterPayloads(s, row, kind, sge, sges, done * mtu, arena, at, mtu, stride, count)
   const taken = s.pieces
   if (taken === 0 || !isConnected(s, base)) return taken
-  if (why !== Moved.OK) failPlacing(s, row)
+  if (why !== DmaResult.OK) failPlacement(s, row)
   else {
     moveUnacked(s, base, taken)
-    progress(s, row, now)
+    onProgress(s, row, now)
   }
   return taken
 }
 
 /** The answer of a FLUSH or ATOMIC WRITE, a READ response that is alone and has no payload (annex A19). */
-const onPlaced = (s: EngineState, row: number, request: number, isRight: boolean, now: number): void => {
+const onPlacementResponse = (s: EngineState, row: number, request: number, isRight: boolean, now: number): void => {
   if (!isRight) {
     failResponse(s, row)
     return
   }
   const base = row * WORDS
   moveUnacked(s, base, 1)
-  uncount(s, base, request)
-  endOldest(s, row, SUCCESS)
-  progress(s, row, now)
+  countAnsweredRead(s, base, request)
+  completeOldest(s, row, SUCCESS)
+  onProgress(s, row, now)
 }
 
 /**
  * One READ, part of a READ or atomic less is on its way, unless it was given up after a loss and its answer came all
  * the same.
  */
-const uncount = (s: EngineState, base: number, request: number): void => {
+const countAnsweredRead = (s: EngineState, base: number, request: number): void => {
   if (s.pool[request + COUNTED] === 0) return
   s.pool[request + COUNTED]--
   s.rows[base + RD_OUT]--
@@ -328,18 +328,18 @@ const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number,
   view.setUint32(at + 4, hi, true)
   const sge = request + WR + Send.SGE
   const count = p[request + WR + Send.SGES]
-  const why = scatter(s, row, MoveKind.READ_RESPONSE, sge, count, 0, arena, at, 8, 0, 0, true)
+  const why = scatter(s, row, DmaKind.READ_RESPONSE, sge, count, 0, arena, at, 8, 0, 0, true)
   view.setUint32(at, hi)
   view.setUint32(at + 4, lo)
   if (!isConnected(s, base)) return
-  if (why !== Moved.OK) {
-    failPlacing(s, row)
+  if (why !== DmaResult.OK) {
+    failPlacement(s, row)
     return
   }
   moveUnacked(s, base, 1)
-  uncount(s, base, request)
-  endOldest(s, row, SUCCESS)
-  progress(s, row, now)
+  countAnsweredRead(s, base, request)
+  completeOldest(s, row, SUCCESS)
+  onProgress(s, row, now)
 }
 
 const isConnected = (s: EngineState, base: number): boolean => {
@@ -350,7 +350,7 @@ const isConnected = (s: EngineState, base: number): boolean => {
 /** Whether a response is for the oldest PSN once all before it is acknowledged; if not, one before it was lost. */
 const isNext = (s: EngineState, row: number, ahead: number, now: number): boolean => {
   if (ahead > 0 && !acknowledge(s, row, ahead, now)) {
-    onLostResponse(s, row)
+    resendFromLostResponse(s, row)
     return false
   }
   const base = row * WORDS
@@ -363,7 +363,7 @@ const onSequenceError = (s: EngineState, row: number): void => {
 }
 
 /** A response was lost: everything from the first unanswered READ or atomic on is sent again. */
-const onLostResponse = (s: EngineState, row: number): void => {
+const resendFromLostResponse = (s: EngineState, row: number): void => {
   const base = row * WORDS
   if (!isConnected(s, base)) return
   if (s.rows[base + SEND_PSN] === s.rows[base + UNACKED]) return
@@ -385,8 +385,8 @@ const retry = (s: EngineState, row: number, told: boolean): void => {
   }
   w[base + RETRIES]--
   s.counters.retries++
-  narrow(s, base)
-  if (s.shares.budget !== 0) narrowShare(s, row)
+  halveWindow(s, base)
+  if (s.shares.budget !== 0) shrinkWindow(s, row)
   if (told) w[base + REQUESTER] |= RESENT
   else w[base + REQUESTER] &= ~RESENT
   goBack(s, row)
@@ -397,19 +397,19 @@ const retry = (s: EngineState, row: number, told: boolean): void => {
 const LEAST_PACKETS = 8
 
 /** After a loss less is sent at once: going back sends all of it again. */
-const narrow = (s: EngineState, base: number): void => {
+const halveWindow = (s: EngineState, base: number): void => {
   const w = s.rows
   const least = LEAST_PACKETS * (w[base + MTU] + PACKET_WEIGHT)
   const half = w[base + WINDOW] >> 1
   if (w[base + WINDOW] > least) w[base + WINDOW] = half > least ? half : least
 }
 
-const onReceiverNotReady = (s: EngineState, row: number, code: number, now: number): void => {
+const onRnrNak = (s: EngineState, row: number, code: number, now: number): void => {
   const w = s.rows
   const base = row * WORDS
   if ((w[base + REQUESTER] & RNR_WAIT) !== 0) return
   s.counters.receivedRnr++
-  const times = countNotReady(s, row)
+  const times = countRnrNak(s, row)
   if (w[base + RNR_RETRY] !== ENDLESS) {
     if (w[base + RNR_LEFT] === 0) {
       s.counters.rnrRetryExceeded++
@@ -441,7 +441,7 @@ export const onTimer = (s: EngineState, row: number, now: number): void => {
     return
   }
   if (w[base + HEAD] === 0 || w[base + SEND_PSN] === w[base + UNACKED]) return
-  const late = now - wasDue(s.timers)
+  const late = now - lastDeadline(s.timers)
   if (late > 0 && (w[base + REQUESTER] & LATE) === 0) {
     w[base + REQUESTER] |= LATE
     setTimer(s.timers, row, now + Math.min(late, ackTimeouts[s.rows[row * WORDS + Row.TIMEOUT]]))
@@ -449,7 +449,7 @@ export const onTimer = (s: EngineState, row: number, now: number): void => {
 }
 
 /** A READ response's data could not be written after all: the oldest request, a READ, ends. */
-export const onReadMoveFailed = (s: EngineState, row: number): void => {
+export const onReadDmaFailed = (s: EngineState, row: number): void => {
   const base = row * WORDS
-  if (isConnected(s, base) && s.rows[base + HEAD] !== 0) failPlacing(s, row)
+  if (isConnected(s, base) && s.rows[base + HEAD] !== 0) failPlacement(s, row)
 }

@@ -9,9 +9,9 @@ import { AsyncEventType, QpState } from '../spec/enums.ts'
 import { reliableService, Service } from '../spec/services.ts'
 import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import { forgetCauses } from './causes.ts'
-import { settle } from './moves.ts'
-import { isShared, recvBlock, sendBlock, signalsAll } from './shape.ts'
-import { leaveShare } from './sharing.ts'
+import { flushDmaOf } from './moves.ts'
+import { usesSrq, recvBlock, sendBlock, signalsAll } from './shape.ts'
+import { leaveWindow } from './sharing.ts'
 import { type EngineState, giveBlock, Q, R, Request, Row, schedule, takeBlock } from './state.ts'
 import { clearTimer } from './timers.ts'
 import { Completion, Receive, Send } from './types.ts'
@@ -39,7 +39,7 @@ for (const [opcode, { completion }] of Object.entries(sendOperations)) {
   isSend[+opcode] = +(completion === WcOpcode.values.SEND)
 }
 
-const push = (s: EngineState, row: number, cq: number, solicited: boolean): void => {
+const pushCompletion = (s: EngineState, row: number, cq: number, solicited: boolean): void => {
   const base = row * WORDS
   s.completion[Completion.QPN] = s.rows[base + QPN]
   s.completion[Completion.PKEY_INDEX] = s.rows[base + PKEY_INDEX]
@@ -63,22 +63,22 @@ export const completeSend = (s: EngineState, row: number, request: number, statu
   c[SL] = 0
   c[FLAGS] = 0
   c[VENDOR] = code
-  push(s, row, SEND_CQ, status !== SUCCESS)
+  pushCompletion(s, row, SEND_CQ, status !== SUCCESS)
 }
 
 /**
  * Takes the oldest started request off the list, gives its slot and block back, and completes it; with success also the
  * local ones behind it that had their effect already.
  */
-export const endOldest = (s: EngineState, row: number, status: number, code = 0): void => {
-  endOne(s, row, status, code)
+export const completeOldest = (s: EngineState, row: number, status: number, code = 0): void => {
+  completeOne(s, row, status, code)
   if (status !== SUCCESS) return
   const base = row * WORDS
   for (let next = s.rows[base + HEAD]; next !== 0 && s.pool[next + DONE] !== 0; next = s.rows[base + HEAD])
-    endOne(s, row, SUCCESS, 0)
+    completeOne(s, row, SUCCESS, 0)
 }
 
-const endOne = (s: EngineState, row: number, status: number, code: number): void => {
+const completeOne = (s: EngineState, row: number, status: number, code: number): void => {
   const w = s.rows
   const base = row * WORDS
   const request = w[base + HEAD]
@@ -121,11 +121,11 @@ export const completeReceive = (
   c[SL] = isDatagram ? s.rows[row * WORDS + Row.SL] : 0
   c[FLAGS] = good ? (isDatagram ? flags | GRH : flags) : 0
   c[VENDOR] = code
-  push(s, row, RECV_CQ, solicited || !good)
+  pushCompletion(s, row, RECV_CQ, solicited || !good)
 }
 
 /** Ends the receive request in use, if there is one, and gives its block back. True if there was one. */
-const endReceive = (s: EngineState, row: number, status: number, code: number): boolean => {
+const releaseReceive = (s: EngineState, row: number, status: number, code: number): boolean => {
   const base = row * WORDS
   const receive = s.rows[base + RECEIVE]
   if (receive === 0) return false
@@ -140,7 +140,7 @@ export const flushSends = (s: EngineState, row: number): void => {
   const base = row * WORDS
   const code = s.rows[base + FLUSH_CODE]
   let count = 0
-  for (; s.rows[base + HEAD] !== 0; count++) endOldest(s, row, WR_FLUSH_ERR, code)
+  for (; s.rows[base + HEAD] !== 0; count++) completeOldest(s, row, WR_FLUSH_ERR, code)
   s.rows[base + CURRENT] = 0
   s.rows[base + RD_OUT] = 0
   const size = sendBlock(s.rows, base)
@@ -162,7 +162,7 @@ export const flushSends = (s: EngineState, row: number): void => {
 export const flushReceives = (s: EngineState, row: number, before = 0): void => {
   const base = row * WORDS
   const code = s.rows[base + FLUSH_CODE]
-  const count = before + (isShared(s.rows, base) ? 0 : flushPosted(s, row, code))
+  const count = before + (usesSrq(s.rows, base) ? 0 : flushPosted(s, row, code))
   if (count > 0) s.env.causes?.flushed(row, false, count, code)
 }
 
@@ -192,7 +192,7 @@ const flushCode = ({ id }: Cause): number =>
 
 /** To the error state: everything outstanding and posted is flushed. A NAK or ACK that is due still goes out. */
 export const enterError = (s: EngineState, row: number, cause: Cause): void => {
-  settle(s, row)
+  flushDmaOf(s, row)
   const w = s.rows
   const base = row * WORDS
   if (w[base + STATE] === ERR) return
@@ -200,26 +200,26 @@ export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   w[base + FLUSH_CODE] = flushCode(cause)
   forgetCauses(s, row)
   w[base + Row.SENT] = w[base + Row.ACKED]
-  leaveShare(s, row)
+  leaveWindow(s, row)
   w[base + REQUESTER] &= ~(MORE | RNR_WAIT | DRAINING)
   w[base + RESPONDER] &= R.ACK_DUE | R.NAK_DUE
   w[base + MESSAGE] = 0
   clearTimer(s.timers, row)
-  const hadReceive = endReceive(s, row, WR_FLUSH_ERR, w[base + FLUSH_CODE])
+  const hadReceive = releaseReceive(s, row, WR_FLUSH_ERR, w[base + FLUSH_CODE])
   flushSends(s, row)
   flushReceives(s, row, +hadReceive)
   // The queue itself goes on: whoever empties it by hand waits for this (IBA 10.3.1.5).
-  if (isShared(w, base)) s.env.events.qp(row, QP_LAST_WQE_REACHED, because('LAST_WQE', {}))
+  if (usesSrq(w, base)) s.env.events.qp(row, QP_LAST_WQE_REACHED, because('LAST_WQE', {}))
 }
 
 /** SQD, and the last started request is complete. */
-export const drained = (s: EngineState, row: number): void => {
+export const onDrained = (s: EngineState, row: number): void => {
   s.rows[row * WORDS + REQUESTER] &= ~DRAINING
   s.env.events.qp(row, SQ_DRAINED, because('DRAINED', {}))
 }
 
 /** To the send queue error state: what was posted to send is flushed; receiving goes on (IBA 10.3.1, not RC). */
-const enterSendError = (s: EngineState, row: number, cause: Cause): void => {
+const enterSqe = (s: EngineState, row: number, cause: Cause): void => {
   const w = s.rows
   const base = row * WORDS
   w[base + STATE] = SQE
@@ -231,22 +231,22 @@ const enterSendError = (s: EngineState, row: number, cause: Cause): void => {
 
 /** The oldest send request ends with an error, and the QP with it; of an unreliable QP the sending half. */
 export const failOldest = (s: EngineState, row: number, status: number, cause: Cause): void => {
-  settle(s, row)
+  flushDmaOf(s, row)
   const base = row * WORDS
   if (s.rows[base + STATE] === ERR) return
   s.env.causes?.send(row, s.pool, s.rows[base + HEAD] + WR, status, cause)
-  endOldest(s, row, status, codeOf(cause.id))
+  completeOldest(s, row, status, codeOf(cause.id))
   if (reliableService[s.rows[base + SERVICE]] !== 0) enterError(s, row, cause)
-  else enterSendError(s, row, cause)
+  else enterSqe(s, row, cause)
 }
 
 /** The receive request in use ends with an error, and the QP with it. True if there was one. */
 export const failReceive = (s: EngineState, row: number, status: number, cause: Cause): boolean => {
-  settle(s, row)
+  flushDmaOf(s, row)
   const receive = s.rows[row * WORDS + RECEIVE]
   if (receive !== 0)
     s.env.causes?.receive(row, s.pool[receive + Receive.ID_HI], s.pool[receive + Receive.ID_LO], status, cause)
-  const had = endReceive(s, row, status, codeOf(cause.id))
+  const had = releaseReceive(s, row, status, codeOf(cause.id))
   enterError(s, row, cause)
   return had
 }

@@ -15,7 +15,7 @@ import { bthOpcode, bthPadCount, bthSolicited } from '../wire/bth.ts'
 import { dethQkey, dethSrcQp, immediate, putDeth } from '../wire/extensions.ts'
 import { takeCause } from './causes.ts'
 import { completeReceive, failReceive } from './completing.ts'
-import { Moved, MoveKind, scatter } from './moves.ts'
+import { DmaResult, DmaKind, scatter } from './moves.ts'
 import { takeReceive } from './receives.ts'
 import { recvBlock } from './shape.ts'
 import { type EngineState, giveBlock, Row } from './state.ts'
@@ -74,8 +74,8 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
   const from = s.env.route!.header(arena, at, length)
   arena.bytes.copyWithin(from + ROUTE_BYTES, at + header, at + header + payload)
   const count = s.pool[receive + Receive.SGES]
-  const why = scatter(s, row, MoveKind.RECEIVE, receive + Receive.SGE, count, 0, arena, from, bytes, 0, 0, true)
-  if (why !== Moved.OK) {
+  const why = scatter(s, row, DmaKind.RECEIVE, receive + Receive.SGE, count, 0, arena, from, bytes, 0, 0, true)
+  if (why !== DmaResult.OK) {
     failReceive(s, row, WcStatus.values.LOC_PROT_ERR, takeCause(s))
     return
   }

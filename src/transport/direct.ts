@@ -27,24 +27,24 @@ import {
 } from '../spec/opcodes.ts'
 import { reliableService, Service, serviceBits } from '../spec/services.ts'
 import { SendFlags, SendKind, WcStatus } from '../spec/work.ts'
-import { askingPayload, putAsking } from './asking.ts'
-import { noteFault, noteRefusedKey, takeCause } from './causes.ts'
+import { requestPayloadBytes, putReadAtomicRequest } from './asking.ts'
+import { noteMemoryFault, noteRefusedKey, takeCause } from './causes.ts'
 import { onAcknowledge } from './completer.ts'
-import { drained, endOldest } from './completing.ts'
-import { putHead, sharedOf } from './heads.ts'
+import { onDrained, completeOldest } from './completing.ts'
+import { putRequestHeader, srqnOf } from './heads.ts'
 import { beginWrite, takeSend, takeWrite } from './messages.ts'
-import { gather, Moved, MoveKind, scatter } from './moves.ts'
+import { gather, DmaResult, DmaKind, scatter } from './moves.ts'
 import { lastOf, onlyOf, operationOf } from './operations.ts'
-import { ACK_BYTES, AETH_BYTES, BTH_BYTES, countBack, countMessage, countThere } from './partners.ts'
+import { ACK_BYTES, AETH_BYTES, BTH_BYTES, countInbound, countMessage, countOutbound } from './partners.ts'
 import { PSN_MASK, psnAdd, psnDistance } from './psn.ts'
-import { Refusal, refuse, refuseAt, refuseInvalid } from './refusals.ts'
-import { mayRead, takeAnswer } from './resources.ts'
+import { NakSyndrome, nakFatal, nakAt, nakInvalidRequest } from './refusals.ts'
+import { checkRead, takeAnswer } from './resources.ts'
 import { communicationEstablished, onRequest } from './responder.ts'
 import { type EngineState, PACKET_WEIGHT, Q, R, Request, Resource, Row, readPart } from './state.ts'
-import { advance, refuseLocal, Step } from './turns.ts'
-import { Access, type Neighbour, Send } from './types.ts'
-import { admit } from './unreliable.ts'
-import { nameQueue, noQueue } from './xrc.ts'
+import { advance, failLocalAccess, Step } from './turns.ts'
+import { Access, type LocalPeerDevice, Send } from './types.ts'
+import { isAdmitted } from './unreliable.ts'
+import { selectSrq, nakSrq } from './xrc.ts'
 
 const { WORDS, SERVICE, STATE, QPN, PD, MTU, DEST_QPN, REQUESTER } = Row
 const { HEAD, UNACKED, SEND_PSN, MAX_PSN, SENT, ACKED, RETRIES, RETRY_CNT, RNR_LEFT, RNR_RETRY, SINCE } = Row
@@ -69,14 +69,14 @@ export const STAGING_BYTES = SLICE_BYTES
 // ---- one slice ----
 
 /** Hands a slice of `request` over. Answers as a step of the requester. */
-export const handOver = (s: EngineState, row: number, request: number, now: number): number => {
+export const sendSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const t = s.partnerState as EngineState
   const other = s.partnerRow
   const kind = s.pool[request + KIND]
   t.rows[other * WORDS + RESPONDER] &= ~(NAK_SENT | NAK_DUE)
   if (t.rows[other * WORDS + STATE] === RTR) communicationEstablished(t, other)
-  if (kind > READ) return handAsking(s, row, request, now)
-  return kind === READ ? handRead(s, row, request, now) : handMessage(s, row, request, now)
+  if (kind > READ) return sendReadAtomicSlice(s, row, request, now)
+  return kind === READ ? sendReadSlice(s, row, request, now) : sendMessageSlice(s, row, request, now)
 }
 
 /** Packets of the next slice, from packet `done` of `psns` on. */
@@ -89,17 +89,17 @@ const slicePackets = (mtu: number, psns: number, done: number): number => {
  * Finds `total` bytes of a request's data from byte `from` on: where they lie, if that is memory of this process, or
  * read into the staging room. In `s.sourceArena` and `s.sourceAt`; Moved.OK or why not.
  */
-const fetch = (s: EngineState, row: number, request: number, from: number, total: number): number => {
-  const { arena, staging } = s.env.neighbour as Neighbour
+const locateLocal = (s: EngineState, row: number, request: number, from: number, total: number): number => {
+  const { arena, staging } = s.env.neighbour as LocalPeerDevice
   const p = s.pool
   const wr = request + WR
   s.sourceArena = arena
   s.sourceAt = staging
-  if (total === 0) return Moved.OK
+  if (total === 0) return DmaResult.OK
   if (p[wr + SGES] === 1 && (p[wr + FLAGS] & INLINE) === 0) {
     const end = p[wr + SGE] + from
     const hi = (p[wr + SGE + 1] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
-    const why = locate(s, s, row, s.rows[row * WORDS + PD], p[wr + SGE + 3], hi, end >>> 0, total, Access.LOCAL_READ)
+    const why = locateInPlace(s, s, row, s.rows[row * WORDS + PD], p[wr + SGE + 3], hi, end >>> 0, total, Access.LOCAL_READ)
     if (why !== UNLOCATED) return why
   }
   return gather(s, row, request, from, total, arena, staging, total, total)
@@ -108,7 +108,7 @@ const fetch = (s: EngineState, row: number, request: number, from: number, total
 const UNLOCATED = -1
 
 /** `fetch` of registered memory of `t`, if it can be named in place; UNLOCATED if not. */
-const locate = (
+const locateInPlace = (
   s: EngineState,
   t: EngineState,
   row: number,
@@ -120,22 +120,22 @@ const locate = (
   access: number,
 ): number => {
   const { memory } = t.env
-  if (memory.locate === undefined || (s.env.neighbour as Neighbour).arena.address !== 0) return UNLOCATED
+  if (memory.locate === undefined || (s.env.neighbour as LocalPeerDevice).arena.address !== 0) return UNLOCATED
   const qp = t.rows[row * WORDS + QPN]
   const region = memory.resolve(pd, key, hi, lo, total, access, qp)
   if (region < 0) {
     noteRefusedKey(t, pd, key, hi, lo, total, access, qp)
-    return Moved.NO_REGION
+    return DmaResult.NO_REGION
   }
   const found = memory.locate(region, hi, lo, total, s.place)
   if (found === undefined) return UNLOCATED
   s.sourceArena = found
   s.sourceAt = s.place[0]
-  return Moved.OK
+  return DmaResult.OK
 }
 
 /** A slice of a SEND or WRITE. */
-const handMessage = (s: EngineState, row: number, request: number, now: number): number => {
+const sendMessageSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const w = s.rows
   const p = s.pool
   const base = row * WORDS
@@ -146,23 +146,23 @@ const handMessage = (s: EngineState, row: number, request: number, now: number):
   const packets = slicePackets(mtu, psns, done)
   const ends = done + packets === psns
   const bytes = ends ? p[wr + LENGTH] - done * mtu : packets * mtu
-  if (fetch(s, row, request, done * mtu, bytes) !== Moved.OK) return refuseLocal(s, row, request)
+  if (locateLocal(s, row, request, done * mtu, bytes) !== DmaResult.OK) return failLocalAccess(s, row, request)
   const t = s.partnerState as EngineState
   const reliable = reliableService[w[base + SERVICE]] !== 0
   const taken =
-    reliable || passes(t, s.partnerRow, w[base + SEND_PSN], p[request + KIND], done === 0)
-      ? takeMessage(s, t, row, request, done, bytes, packets, ends)
+    reliable || admits(t, s.partnerRow, w[base + SEND_PSN], p[request + KIND], done === 0)
+      ? receiveMessageSlice(s, t, row, request, done, bytes, packets, ends)
       : 0
   countMessage(s, row, request, done === 0, ends, packets, bytes)
-  if (reliable) return answered(s, row, request, packets, taken, packets * PACKET_WEIGHT + bytes, ends, now)
-  passOver(t, s.partnerRow, w[base + SEND_PSN], p[request + KIND], taken, packets)
+  if (reliable) return onSliceTaken(s, row, request, packets, taken, packets * PACKET_WEIGHT + bytes, ends, now)
+  dropRest(t, s.partnerRow, w[base + SEND_PSN], p[request + KIND], taken, packets)
   s.handed += bytes + packets * PACKET_WEIGHT
   advance(s, row, request, packets, bytes + packets * PACKET_WEIGHT, ends)
   return SENT_SOME
 }
 
 /** The slice at the responder; how many packets it took. */
-const takeMessage = (
+const receiveMessageSlice = (
   s: EngineState,
   t: EngineState,
   row: number,
@@ -180,8 +180,8 @@ const takeMessage = (
   const service = s.rows[row * WORDS + SERVICE]
   const operation = operationOf(service, p[wr + OPCODE])
   const starts = done === 0
-  if (service === XRC_INI && !nameQueue(t, other, sharedOf(s, row * WORDS, request), starts ? OP_START : 0)) {
-    refuseInvalid(t, other, noQueue(sharedOf(s, row * WORDS, request)))
+  if (service === XRC_INI && !selectSrq(t, other, srqnOf(s, row * WORDS, request), starts ? OP_START : 0)) {
+    nakInvalidRequest(t, other, nakSrq(srqnOf(s, row * WORDS, request)))
     return 0
   }
   const place = starts ? (ends ? OP_ONLY : OP_FIRST) : ends ? OP_LAST : OP_MIDDLE
@@ -194,7 +194,7 @@ const takeMessage = (
     const many = p[request + PSNS] > 1
     const refusal = beginWrite(t, other, p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], p[wr + LENGTH], many)
     if (refusal !== 0) {
-      refuse(t, other, refusal, REM_INV_REQ_ERR, takeCause(t))
+      nakFatal(t, other, refusal, REM_INV_REQ_ERR, takeCause(t))
       return 0
     }
   }
@@ -210,7 +210,7 @@ const takeMessage = (
 }
 
 /** A slice of a READ, which is asked for in parts as with packets. */
-const handRead = (s: EngineState, row: number, request: number, now: number): number => {
+const sendReadSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const w = s.rows
   const p = s.pool
   const base = row * WORDS
@@ -226,13 +226,13 @@ const handRead = (s: EngineState, row: number, request: number, now: number): nu
   const bytes = ends ? p[wr + LENGTH] - done * mtu : packets * mtu
   const t = s.partnerState as EngineState
   const there = s.partnerRow * WORDS
-  if (inPart === 0 && !askToRead(s, t, row, request, done, partEnd))
-    return answered(s, row, request, packets, 0, 0, false, now)
-  const why = bytes === 0 ? Moved.OK : fetchRemote(s, t, request, done * mtu, bytes)
-  if (why !== Moved.OK) {
-    const syndrome = why === Moved.NO_REGION ? Refusal.REMOTE_ACCESS : Refusal.REMOTE_OPERATION
-    refuseAt(t, s.partnerRow, t.rows[there + EXPECTED], syndrome, takeCause(t))
-    return answered(s, row, request, packets, 0, 0, false, now)
+  if (inPart === 0 && !beginReadPart(s, t, row, request, done, partEnd))
+    return onSliceTaken(s, row, request, packets, 0, 0, false, now)
+  const why = bytes === 0 ? DmaResult.OK : locateRemote(s, t, request, done * mtu, bytes)
+  if (why !== DmaResult.OK) {
+    const syndrome = why === DmaResult.NO_REGION ? NakSyndrome.REMOTE_ACCESS : NakSyndrome.REMOTE_OPERATION
+    nakAt(t, s.partnerRow, t.rows[there + EXPECTED], syndrome, takeCause(t))
+    return onSliceTaken(s, row, request, packets, 0, 0, false, now)
   }
   const v = t.rows
   const endsPart = done + packets === partEnd
@@ -240,18 +240,18 @@ const handRead = (s: EngineState, row: number, request: number, now: number): nu
   if (endsPart) v[there + MSN] = (v[there + MSN] + 1) & PSN_MASK
   // the first and the last response of a part are longer than the others by their AETH
   const extra = (inPart === 0 ? AETH_BYTES : 0) + (endsPart && inPart + packets > 1 ? AETH_BYTES : 0)
-  countBack(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + extra + bytes + (-bytes & 3))
+  countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + extra + bytes + (-bytes & 3))
   if (bytes > 0) {
     const { sourceArena: arena, sourceAt: from } = s
-    const kind = MoveKind.READ_RESPONSE
+    const kind = DmaKind.READ_RESPONSE
     const moved = scatter(s, row, kind, wr + SGE, p[wr + SGES], done * mtu, arena, from, bytes, 0, 0, true)
-    if (moved !== Moved.OK) return refuseLocal(s, row, request)
+    if (moved !== DmaResult.OK) return failLocalAccess(s, row, request)
   }
-  return answered(s, row, request, packets, packets, bytes + packets * PACKET_WEIGHT, ends, now)
+  return onSliceTaken(s, row, request, packets, packets, bytes + packets * PACKET_WEIGHT, ends, now)
 }
 
 /** A part of a READ, packets from `done` to `end`, begins: false if the responder refuses it. */
-const askToRead = (
+const beginReadPart = (
   s: EngineState,
   t: EngineState,
   row: number,
@@ -265,19 +265,19 @@ const askToRead = (
   const service = s.rows[base + SERVICE]
   const mtu = s.rows[base + MTU]
   const other = s.partnerRow
-  countThere(s, 1, HEADER_BYTES[serviceBits[service] | operationCode.READ_REQUEST] + ICRC_BYTES)
-  if (service === XRC_INI && !nameQueue(t, other, sharedOf(s, base, request), OP_START)) {
-    refuseInvalid(t, other, noQueue(sharedOf(s, row * WORDS, request)))
+  countOutbound(s, 1, HEADER_BYTES[serviceBits[service] | operationCode.READ_REQUEST] + ICRC_BYTES)
+  if (service === XRC_INI && !selectSrq(t, other, srqnOf(s, base, request), OP_START)) {
+    nakInvalidRequest(t, other, nakSrq(srqnOf(s, row * WORDS, request)))
     return false
   }
   const low = p[wr + REMOTE_LO] + done * mtu
   const hi = (p[wr + REMOTE_HI] + (low > 0xffff_ffff ? 1 : 0)) >>> 0
   const length = (end === p[request + PSNS] ? p[wr + LENGTH] : end * mtu) - done * mtu
-  return mayRead(t, other, hi, low >>> 0, p[wr + RKEY], length)
+  return checkRead(t, other, hi, low >>> 0, p[wr + RKEY], length)
 }
 
 /** `fetch` of the range that a READ names, at the other end. */
-const fetchRemote = (s: EngineState, t: EngineState, request: number, from: number, total: number): number => {
+const locateRemote = (s: EngineState, t: EngineState, request: number, from: number, total: number): number => {
   const p = s.pool
   const wr = request + WR
   const other = s.partnerRow
@@ -287,56 +287,56 @@ const fetchRemote = (s: EngineState, t: EngineState, request: number, from: numb
   const key = p[wr + RKEY]
   const pd = t.rows[other * WORDS + PD]
   const { REMOTE_READ } = Access
-  const why = locate(s, t, other, pd, key, hi, lo, total, REMOTE_READ)
+  const why = locateInPlace(s, t, other, pd, key, hi, lo, total, REMOTE_READ)
   if (why !== UNLOCATED) return why
-  const { arena, staging } = s.env.neighbour as Neighbour
+  const { arena, staging } = s.env.neighbour as LocalPeerDevice
   const { memory } = t.env
   const qp = t.rows[other * WORDS + QPN]
   const region = memory.resolve(pd, key, hi, lo, total, REMOTE_READ, qp)
   if (region < 0) {
     noteRefusedKey(t, pd, key, hi, lo, total, REMOTE_READ, qp)
-    return Moved.NO_REGION
+    return DmaResult.NO_REGION
   }
   s.sourceArena = arena
   s.sourceAt = staging
-  if (memory.read(region, hi, lo, arena, staging, total, total, total) === 0) return Moved.OK
-  noteFault(t, key, hi, lo, total, REMOTE_READ)
-  return Moved.FAULT
+  if (memory.read(region, hi, lo, arena, staging, total, total, total) === 0) return DmaResult.OK
+  noteMemoryFault(t, key, hi, lo, total, REMOTE_READ)
+  return DmaResult.FAULT
 }
 
 /**
  * An operation on a word, or a FLUSH: its request is all header, so the responder gets the packet that it would be, and
  * what it would answer is taken from its resource.
  */
-const handAsking = (s: EngineState, row: number, request: number, now: number): number => {
+const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const w = s.rows
   const p = s.pool
   const base = row * WORDS
   const wr = request + WR
-  const { arena, staging } = s.env.neighbour as Neighbour
+  const { arena, staging } = s.env.neighbour as LocalPeerDevice
   const { view } = arena
   const service = w[base + SERVICE]
   const opcode = serviceBits[service] | onlyOf[operationOf(service, p[wr + OPCODE])]
   const header = HEADER_BYTES[opcode]
-  const size = header + askingPayload(p[request + KIND]) + ICRC_BYTES
-  putHead(view, staging, opcode, 0, w[base + DEST_QPN], w[base + SEND_PSN], sharedOf(s, base, request))
-  if (putAsking(s, row, request, arena, staging, opcode, header, 0, 0) !== Moved.OK) return refuseLocal(s, row, request)
+  const size = header + requestPayloadBytes(p[request + KIND]) + ICRC_BYTES
+  putRequestHeader(view, staging, opcode, 0, w[base + DEST_QPN], w[base + SEND_PSN], srqnOf(s, base, request))
+  if (putReadAtomicRequest(s, row, request, arena, staging, opcode, header, 0, 0) !== DmaResult.OK) return failLocalAccess(s, row, request)
   const t = s.partnerState as EngineState
   const other = s.partnerRow
-  countThere(s, 1, size)
+  countOutbound(s, 1, size)
   onRequest(t, other, arena, staging, size)
-  if (t.rows[other * WORDS + PENDING] === 0) return answered(s, row, request, 1, 0, 0, true, now)
+  if (t.rows[other * WORDS + PENDING] === 0) return onSliceTaken(s, row, request, 1, 0, 0, true, now)
   const resource = takeAnswer(t, other)
   const isAtomic = p[request + KIND] === ATOMIC
-  countBack(s, 1, isAtomic ? ATOMIC_ACK_BYTES : ACK_BYTES)
+  countInbound(s, 1, isAtomic ? ATOMIC_ACK_BYTES : ACK_BYTES)
   if (isAtomic) {
     view.setUint32(staging, t.pool[resource + Resource.RESULT_LO], true)
     view.setUint32(staging + 4, t.pool[resource + Resource.RESULT_HI], true)
-    const kind = MoveKind.READ_RESPONSE
+    const kind = DmaKind.READ_RESPONSE
     const why = scatter(s, row, kind, wr + SGE, s.pool[wr + SGES], 0, arena, staging, 8, 0, 0, true)
-    if (why !== Moved.OK) return refuseLocal(s, row, request)
+    if (why !== DmaResult.OK) return failLocalAccess(s, row, request)
   }
-  return answered(s, row, request, 1, 1, PACKET_WEIGHT, true, now)
+  return onSliceTaken(s, row, request, 1, 1, PACKET_WEIGHT, true, now)
 }
 
 // ---- what comes of it ----
@@ -345,7 +345,7 @@ const handAsking = (s: EngineState, row: number, request: number, now: number): 
  * A slice of `packets` reached a reliable responder, which took `taken` of them: what it says to it. `weight`: window
  * bytes that count for the turn; `ends`: of the request.
  */
-const answered = (
+const onSliceTaken = (
   s: EngineState,
   row: number,
   request: number,
@@ -360,14 +360,14 @@ const answered = (
   const base = row * WORDS
   if ((t.rows[there + RESPONDER] & NAK_DUE) !== 0) {
     t.rows[there + RESPONDER] &= ~NAK_DUE
-    countBack(s, 1, ACK_BYTES)
-    refused(s, row, packets, t.rows[there + NAK_SYNDROME], t.rows[there + NAK_PSN], now)
+    countInbound(s, 1, ACK_BYTES)
+    onSliceNak(s, row, packets, t.rows[there + NAK_SYNDROME], t.rows[there + NAK_PSN], now)
     return WAITS
   }
   advance(s, row, request, packets, weight, ends)
   // a dead program says nothing: that is for the ACK timer to find out
   if (taken < packets) return SENT_SOME
-  if (ends && s.pool[request + KIND] < READ) countBack(s, 1, ACK_BYTES)
+  if (ends && s.pool[request + KIND] < READ) countInbound(s, 1, ACK_BYTES)
   const w = s.rows
   w[base + UNACKED] = w[base + SEND_PSN]
   w[base + ACKED] = w[base + SENT]
@@ -377,13 +377,13 @@ const answered = (
   w[base + RETRIES] = w[base + RETRY_CNT]
   w[base + RNR_LEFT] = w[base + RNR_RETRY]
   if (!ends) return SENT_SOME
-  endOldest(s, row, SUCCESS)
-  if (s.rows[base + HEAD] === 0 && (s.rows[base + REQUESTER] & Q.DRAINING) !== 0) drained(s, row)
+  completeOldest(s, row, SUCCESS)
+  if (s.rows[base + HEAD] === 0 && (s.rows[base + REQUESTER] & Q.DRAINING) !== 0) onDrained(s, row)
   return SENT_SOME
 }
 
 /** A NAK, as if the slice's packets were out; nothing is afterwards. */
-const refused = (s: EngineState, row: number, packets: number, syndrome: number, psn: number, now: number): void => {
+const onSliceNak = (s: EngineState, row: number, packets: number, syndrome: number, psn: number, now: number): void => {
   const w = s.rows
   const base = row * WORDS
   const ahead = psnDistance(w[base + UNACKED], psn)
@@ -395,16 +395,16 @@ const refused = (s: EngineState, row: number, packets: number, syndrome: number,
 }
 
 /** Unreliable: whether the responder takes part of a slice at all, as it says packet by packet. */
-const passes = (t: EngineState, other: number, psn: number, kind: number, starts: boolean): boolean =>
-  admit(t, other, (starts ? OP_START : 0) | (kind === SEND ? OP_SEND : 0), psn)
+const admits = (t: EngineState, other: number, psn: number, kind: number, starts: boolean): boolean =>
+  isAdmitted(t, other, (starts ? OP_START : 0) | (kind === SEND ? OP_SEND : 0), psn)
 
 /** Unreliable: the packets behind the one with which a message was dropped come all the same. */
-const passOver = (t: EngineState, other: number, psn: number, kind: number, taken: number, packets: number): void => {
+const dropRest = (t: EngineState, other: number, psn: number, kind: number, taken: number, packets: number): void => {
   const v = t.rows
   const there = other * WORDS
   // the one that failed was counted when it did
   for (let i = taken + 1; i < packets; i++) {
     if (v[there + STATE] === ERR) t.counters.dropped++
-    else passes(t, other, psnAdd(psn, i), kind, false)
+    else admits(t, other, psnAdd(psn, i), kind, false)
   }
 }

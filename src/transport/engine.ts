@@ -14,23 +14,23 @@ import type { Arena } from '../wire/arena.ts'
 import { bthPkey, bthVersion } from '../wire/bth.ts'
 import { checkPacket } from '../wire/packet.ts'
 import { forgetCauses } from './causes.ts'
-import { onReadMoveFailed, onResponse, onTimer } from './completer.ts'
-import { drained, enterError, flushReceives, flushSends } from './completing.ts'
+import { onReadDmaFailed, onResponse, onTimer } from './completer.ts'
+import { onDrained, enterError, flushReceives, flushSends } from './completing.ts'
 import { onDatagram } from './datagram.ts'
 import { onMiddles } from './middles.ts'
-import { flushMoves, MoveKind, settle } from './moves.ts'
-import { onRequestMoveFailed } from './refusals.ts'
+import { flushDma, DmaKind, flushDmaOf } from './moves.ts'
+import { onRequestDmaFailed } from './refusals.ts'
 import { transmitRequests } from './requester.ts'
 import { onRequest } from './responder.ts'
 import { transmitResponses } from './responses.ts'
 import { endRun } from './run.ts'
-import { recvBlock, resourcesBlock, sendBlock, setResourcesBlock, shapeOf, signalsAll } from './shape.ts'
-import { leaveShare, nextShares, onShares, putBack, takeWaiting } from './sharing.ts'
+import { recvBlock, resourcesBlock, sendBlock, setResourcesBlock, qpLayoutOf, signalsAll } from './shape.ts'
+import { leaveWindow, nextWindowDeadline, onWindowTimer, requeueFirst, takeWaiting } from './sharing.ts'
 import {
   createState,
   type EngineState,
   giveBlock,
-  type MoveFailed,
+  type DmaFailed,
   Q,
   Request,
   Resource,
@@ -40,14 +40,14 @@ import {
   scheduleFirst,
   takeBlock,
   takeRow,
-  takeScheduled,
+  dequeueScheduled,
   usedWords,
 } from './state.ts'
 import { clearTimer, nextDeadline, takeExpired } from './timers.ts'
 import { Turn } from './turns.ts'
 import type { Counters, Environment, Given, QpAttributes, QpInit, QpSnapshot, TransmitSink } from './types.ts'
-import { handAtOnce } from './whole.ts'
-import { forgetQueue } from './xrc.ts'
+import { sendIdleFastPath } from './whole.ts'
+import { forgetSrq } from './xrc.ts'
 
 const { WORDS, SERVICE, STATE, ALIVE, PEER, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, MAX_PSN } = Row
 const { RETRIES, RNR_LEFT, RETRY_CNT, RNR_RETRY, EXPECTED, RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
@@ -124,15 +124,15 @@ export interface EngineOptions {
    */
   readonly boundReads?: boolean
   /**
-   * All QPs without acknowledgements send together at most `windowBytes`, and at most MOST_PACED, in so many µs.
+   * All QPs without acknowledgements send together at most `windowBytes`, and at most MAX_PACED_BYTES, in so many µs.
    * Default 0: no limit.
    */
   readonly pace?: number
 }
 
-const moveFailed: MoveFailed = (s, row, kind, why, psn, msn) => {
-  if (kind === MoveKind.READ_RESPONSE) onReadMoveFailed(s, row)
-  else onRequestMoveFailed(s, row, kind, why, psn, msn)
+const moveFailed: DmaFailed = (s, row, kind, why, psn, msn) => {
+  if (kind === DmaKind.READ_RESPONSE) onReadDmaFailed(s, row)
+  else onRequestDmaFailed(s, row, kind, why, psn, msn)
 }
 
 export const createEngine = (env: Environment, options: EngineOptions = {}): Engine => {
@@ -146,7 +146,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     modify: (row, state, attributes, cause) => modify(s, row, state, attributes, cause),
     query: row => query(s, row),
     stateOf: row => s.rows[rowAlive(s, row) + STATE],
-    forgetShared: srqn => forgetQueue(s, srqn),
+    forgetShared: srqn => forgetSrq(s, srqn),
     onDoorbell: row => onDoorbell(s, row),
     onReceiveScan: row => {
       if (s.rows[row * WORDS + STATE] === ERR) flushReceives(s, row)
@@ -154,12 +154,12 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     onPacket: (row, arena, offset, length, peer, now) => onPacket(s, row, arena, offset, length, peer, now),
     onRun: (row, arena, offset, packetBytes, count, lastBytes, peer, now) =>
       onRun(s, row, arena, offset, packetBytes, count, lastBytes, peer, now),
-    endBurst: () => flushMoves(s),
+    endBurst: () => flushDma(s),
     pollTransmit: (sink, now) => pollTransmit(s, sink, now),
     isIdle: () => s.queueHead < 0 && s.shares.full.length === 0,
-    nextTimeout: () => Math.min(nextDeadline(s.timers), nextShares(s)),
+    nextTimeout: () => Math.min(nextDeadline(s.timers), nextWindowDeadline(s)),
     onTimeout: now => {
-      if (now >= nextShares(s)) onShares(s, now)
+      if (now >= nextWindowDeadline(s)) onWindowTimer(s, now)
       for (let row = takeExpired(s.timers, now); row >= 0; row = takeExpired(s.timers, now)) onTimer(s, row, now)
     },
     stat: () => ({ queuePairs: s.rowCount - s.spare.length, poolWords: usedWords(s) }),
@@ -169,7 +169,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
 const create = (s: EngineState, init: QpInit): number => {
   if (init.service === Service.UD && s.env.route === undefined)
     throw new Error('this engine has no datagrams: no route')
-  const shape = shapeOf(init.maxSendSge, init.maxRecvSge, init.signalAll, init.sharedReceive)
+  const shape = qpLayoutOf(init.maxSendSge, init.maxRecvSge, init.signalAll, init.sharedReceive)
   const row = takeRow(s)
   const w = s.rows
   const base = row * WORDS
@@ -210,8 +210,8 @@ const destroy = (s: EngineState, row: number): void => {
 
 /** Forgets everything in flight, without completions, and all that was set. */
 const reset = (s: EngineState, row: number): void => {
-  settle(s, row)
-  leaveShare(s, row)
+  flushDmaOf(s, row)
+  leaveWindow(s, row)
   forgetCauses(s, row)
   const w = s.rows
   const base = row * WORDS
@@ -231,7 +231,7 @@ const reset = (s: EngineState, row: number): void => {
  * The READs and atomics that the peer may have outstanding; those that it has keep their room as far as there is any.
  * Room is made with the first one (resources.ts).
  */
-const makeResources = (s: EngineState, row: number): void => {
+const sizeResources = (s: EngineState, row: number): void => {
   const base = row * WORDS
   const count = s.rows[base + Row.MAX_DEST_RD]
   if (s.rows[base + RESOURCES] === 0) {
@@ -303,8 +303,8 @@ const modify = (
   const after = state ?? before
   setAttributes(w, base, attributes)
   const reliable = reliableService[w[base + SERVICE]] !== 0
-  if (reliable && after === RTR && before === INIT) makeResources(s, row)
-  else if (attributes.maxDestRdAtomic !== undefined && before === SQD) makeResources(s, row)
+  if (reliable && after === RTR && before === INIT) sizeResources(s, row)
+  else if (attributes.maxDestRdAtomic !== undefined && before === SQD) sizeResources(s, row)
   if (after === ERR) enterError(s, row, cause ?? because('MODIFIED', {}))
   else if (after === RESET) reset(s, row)
   else if (after !== before) {
@@ -315,7 +315,7 @@ const modify = (
       schedule(s, row)
     } else if (after === SQD) {
       w[base + REQUESTER] |= DRAINING
-      if (w[base + HEAD] === 0) drained(s, row)
+      if (w[base + HEAD] === 0) onDrained(s, row)
     }
   }
 }
@@ -355,7 +355,7 @@ const onDoorbell = (s: EngineState, row: number): void => {
   // with requests left to send from, the row is scheduled when they may go on
   if (state !== RTS || w[base + CURRENT] !== 0) return
   // nobody is before it, and what is plain and leads to a neighbour needs no turn of its own
-  if (s.queueHead < 0 && s.env.neighbour !== undefined && handAtOnce(s, row)) return
+  if (s.queueHead < 0 && s.env.neighbour !== undefined && sendIdleFastPath(s, row)) return
   schedule(s, row)
 }
 
@@ -433,19 +433,19 @@ const FLUSH_TURNS = 0x4000
 const MAX_HANDED = 0x10_0000
 
 const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean => {
-  flushMoves(s)
+  flushDma(s)
   s.handed = 0
   s.sink = sink
   s.soonPackets = sink.soonPackets ?? sink.maxPackets
   let full = false
   let turns = MAX_TURNS
-  for (let row = nextTurn(s); row >= 0; row = nextTurn(s)) {
+  for (let row = nextRow(s); row >= 0; row = nextRow(s)) {
     // a queue in shared memory can be filled as fast as it is flushed: everybody else is served, and the caller asked
     // again
     if ((s.rows[row * WORDS + REQUESTER] & FLUSHING) !== 0) turns -= FLUSH_TURNS
     const turn = turns-- > 0 ? transmitRow(s, row, now) : Turn.FULL
     if (turn === Turn.FULL) {
-      if (s.shares.serving === row) putBack(s, row)
+      if (s.shares.serving === row) requeueFirst(s, row)
       else scheduleFirst(s, row)
       full = true
       break
@@ -461,9 +461,9 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
 }
 
 /** The row whose turn it is: who has news, then who waited for room at its peer; -1 when all are done. */
-const nextTurn = (s: EngineState): number => {
+const nextRow = (s: EngineState): number => {
   s.shares.serving = -1
-  const row = takeScheduled(s)
+  const row = dequeueScheduled(s)
   return row >= 0 || s.shares.full.length === 0 ? row : takeWaiting(s)
 }
 

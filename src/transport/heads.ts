@@ -20,11 +20,11 @@ const NONE_SHARED = -1
 const SRQN_SHIFT = 8
 
 /** The receiver's shared queue that a request is for; NONE_SHARED in all services but XRC. */
-export const sharedOf = (s: EngineState, base: number, request: number): number =>
+export const srqnOf = (s: EngineState, base: number, request: number): number =>
   s.rows[base + SERVICE] === XRC_INI ? s.pool[request + WR + FLAGS] >>> SRQN_SHIFT : NONE_SHARED
 
 /** What every request packet begins with. `bits` as in putBth. */
-export const putHead = (
+export const putRequestHeader = (
   view: DataView,
   at: number,
   opcode: number,

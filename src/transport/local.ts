@@ -7,7 +7,7 @@
 import { because } from '../spec/causes.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../spec/work.ts'
 import { keepCause } from './causes.ts'
-import { settle } from './moves.ts'
+import { flushDmaOf } from './moves.ts'
 import { type EngineState, Request, Row } from './state.ts'
 import { BindMw, Send } from './types.ts'
 
@@ -21,7 +21,7 @@ const { SUCCESS, MW_BIND_ERR } = WcStatus.values
  * Whether a fence holds a local request up: a bind waits for READs and atomics like any request, an invalidation for
  * everything before it (the local invalidate fence).
  */
-export const isLocalFenced = (s: EngineState, row: number, request: number): boolean => {
+export const isFenced = (s: EngineState, row: number, request: number): boolean => {
   const base = row * WORDS
   const wr = request + WR
   if ((s.pool[wr + Send.FLAGS] & FENCE) === 0 || s.pool[request + DONE] !== 0) return false
@@ -29,10 +29,10 @@ export const isLocalFenced = (s: EngineState, row: number, request: number): boo
 }
 
 /** Does it, unless it is done; false if it may not be, and then its status says why. */
-export const doLocal = (s: EngineState, row: number, request: number): boolean => {
+export const executeLocal = (s: EngineState, row: number, request: number): boolean => {
   const p = s.pool
   if (p[request + DONE] !== 0) return true
-  settle(s, row) // data that came before is not refused for a key that goes now
+  flushDmaOf(s, row) // data that came before is not refused for a key that goes now
   const { memory } = s.env
   const base = row * WORDS
   const wr = request + WR

@@ -18,10 +18,10 @@ import { MAX_MESSAGE_BYTES, SendKind, WcFlags, WcOpcode, WcStatus } from '../spe
 import type { Arena } from '../wire/arena.ts'
 import { noteRefusedKey, takeCause } from './causes.ts'
 import { completeReceive, failReceive } from './completing.ts'
-import { flushMoves, Moved, MoveKind, putNow, putPieces, scatter } from './moves.ts'
+import { flushDma, DmaResult, DmaKind, writePayloadNow, writePayloads, scatter } from './moves.ts'
 import { PSN_MASK } from './psn.ts'
 import { takeReceive } from './receives.ts'
-import { dropMessage, nak, Refusal, refuse } from './refusals.ts'
+import { dropMessage, nak, NakSyndrome, nakFatal } from './refusals.ts'
 import { recvBlock } from './shape.ts'
 import { type EngineState, giveBlock, R, Row } from './state.ts'
 import { Access, Receive } from './types.ts'
@@ -33,7 +33,7 @@ const { NONE, SEND, WRITE } = SendKind
 const { SUCCESS, LOC_LEN_ERR, LOC_PROT_ERR, LOC_ACCESS_ERR, REM_INV_REQ_ERR } = WcStatus.values
 const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
 const { WITH_IMM, WITH_INV } = WcFlags.values
-const { INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = Refusal
+const { INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 const { REMOTE_WRITE } = Access
 
 /** A receive request for the message that begins; if there is none, the requester is told to wait. */
@@ -50,7 +50,7 @@ const needReceive = (s: EngineState, row: number): boolean => {
 }
 
 /** Packets were taken: the next PSN is expected. */
-const taken = (s: EngineState, row: number, packets: number, ends: boolean): void => {
+const countAccepted = (s: EngineState, row: number, packets: number, ends: boolean): void => {
   const w = s.rows
   const base = row * WORDS
   w[base + EXPECTED] = (w[base + EXPECTED] + packets) & PSN_MASK
@@ -61,7 +61,7 @@ const taken = (s: EngineState, row: number, packets: number, ends: boolean): voi
 }
 
 /** Whether what was done last ended the QP, or dropped the message under way. */
-const isOver = (w: Int32Array, base: number): boolean =>
+const isTerminated = (w: Int32Array, base: number): boolean =>
   w[base + STATE] === ERR || (w[base + RESPONDER] & R.DROPPING) !== 0
 
 /** Completes the receive request in use with the message that ends. */
@@ -115,24 +115,24 @@ export const takeSend = (
     const sges = s.pool[receive + Receive.SGES]
     const sge = receive + Receive.SGE
     const psn = w[base + EXPECTED]
-    const why = scatter(s, row, MoveKind.RECEIVE, sge, sges, done, arena, at, length, psn, w[base + MSN], now)
-    if (isOver(w, base)) return 0
-    if (why !== Moved.OK) {
-      refuse(s, row, REMOTE_OPERATION, LOC_PROT_ERR, takeCause(s))
+    const why = scatter(s, row, DmaKind.RECEIVE, sge, sges, done, arena, at, length, psn, w[base + MSN], now)
+    if (isTerminated(w, base)) return 0
+    if (why !== DmaResult.OK) {
+      nakFatal(s, row, REMOTE_OPERATION, LOC_PROT_ERR, takeCause(s))
       return 0
     }
     w[base + DONE] = done + length
   }
   if (!fits) {
-    taken(s, row, count, false)
+    countAccepted(s, row, count, false)
     const cause = because('RECEIVE_TOO_SHORT', { room: s.pool[receive + Receive.LENGTH], length: done + bytes })
-    refuse(s, row, INVALID_REQUEST, LOC_LEN_ERR, cause)
+    nakFatal(s, row, INVALID_REQUEST, LOC_LEN_ERR, cause)
     return count
   }
   const ends = (flags & OP_END) !== 0
   if (ends) {
-    flushMoves(s)
-    if (isOver(w, base)) return 0
+    flushDma(s)
+    if (isTerminated(w, base)) return 0
     if ((flags & OP_INV) !== 0 && s.env.memory.invalidate(w[base + PD], w[base + QPN], value) !== SUCCESS) {
       // class J (9.9.6.3): neither an ACK nor a NAK, so the requester completes with RETRY_EXC_ERR
       failReceive(s, row, REM_INV_REQ_ERR, because('NOT_INVALIDATED', { key: value }))
@@ -140,7 +140,7 @@ export const takeSend = (
     }
     deliver(s, row, flags, value, solicited, RECV)
   }
-  taken(s, row, packets, ends)
+  countAccepted(s, row, packets, ends)
   return packets
 }
 
@@ -207,32 +207,32 @@ export const takeWrite = (
     const psn = w[base + EXPECTED]
     const msn = w[base + MSN]
     const why = now
-      ? putNow(s, row, MoveKind.WRITE, key, REMOTE_WRITE, hi, lo, arena, at, bytes)
-      : putPieces(s, row, MoveKind.WRITE, key, REMOTE_WRITE, hi, lo, arena, at, chunk, stride, packets, psn, msn)
-    if (!wroteWrite(s, row, why, bytes)) return 0
+      ? writePayloadNow(s, row, DmaKind.WRITE, key, REMOTE_WRITE, hi, lo, arena, at, bytes)
+      : writePayloads(s, row, DmaKind.WRITE, key, REMOTE_WRITE, hi, lo, arena, at, chunk, stride, packets, psn, msn)
+    if (!advanceWrite(s, row, why, bytes)) return 0
   }
   w[base + DONE] += bytes
   const ends = (flags & OP_END) !== 0
   if (!ends) w[base + MESSAGE] = WRITE
   else if ((flags & OP_IMM) !== 0) {
-    flushMoves(s)
-    if (isOver(w, base)) return 0
+    flushDma(s)
+    if (isTerminated(w, base)) return 0
     deliver(s, row, flags, value, solicited, RECV_RDMA_WITH_IMM)
   }
-  taken(s, row, packets, ends)
+  countAccepted(s, row, packets, ends)
   return packets
 }
 
 /**
  * After a move of `length` bytes of the WRITE under way: its cursor moves on, or the QP ends and the answer is false.
  */
-const wroteWrite = (s: EngineState, row: number, why: number, length: number): boolean => {
+const advanceWrite = (s: EngineState, row: number, why: number, length: number): boolean => {
   const w = s.rows
   const base = row * WORDS
   // an earlier move may have failed on the way
-  if (isOver(w, base)) return false
-  if (why !== Moved.OK) {
-    refuse(s, row, why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))
+  if (isTerminated(w, base)) return false
+  if (why !== DmaResult.OK) {
+    nakFatal(s, row, why === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))
     return false
   }
   const lo = w[base + WRITE_LO] >>> 0

@@ -16,7 +16,7 @@ import { xrcethSrq } from '../wire/extensions.ts'
 import { takeReadMiddles } from './completer.ts'
 import { takeWrite } from './messages.ts'
 import { PSN_MASK, psnDistance } from './psn.ts'
-import { owe } from './responder.ts'
+import { scheduleAck } from './responder.ts'
 import { type EngineState, R, Request, Row, readPart } from './state.ts'
 
 const { WORDS, SERVICE, STATE, QPN, MTU, SRQN, RESPONDER, EXPECTED, MESSAGE, WRITE_LEFT, HEAD, UNACKED, MAX_PSN } = Row
@@ -38,7 +38,7 @@ let thirdWords = 0
 /**
  * How many of `most` packets, `size` bytes each from `at` on, are the row's with this opcode and PSNs from `psn` on.
  */
-const countAlike = (
+const countMatching = (
   w: Int32Array,
   base: number,
   view: DataView,
@@ -97,11 +97,11 @@ const onWriteMiddles = (s: EngineState, row: number, arena: Arena, at: number, s
   // the packet that the message ends with is none
   const inside = Math.ceil(left / mtu) - 1
   const most = inside < count ? inside : count
-  const taken = countAlike(w, base, arena.view, at, size, most, opcode, w[base + EXPECTED])
+  const taken = countMatching(w, base, arena.view, at, size, most, opcode, w[base + EXPECTED])
   if (taken === 0) return 0
   const asked = (thirdWords & BTH_ACKREQ) !== 0
   w[base + RESPONDER] &= ~(NAK_SENT | NAK_DUE)
-  if (takeWrite(s, row, 0, arena, at + head, mtu, size, taken, 0, false, false) > 0) owe(s, row, asked)
+  if (takeWrite(s, row, 0, arena, at + head, mtu, size, taken, 0, false, false) > 0) scheduleAck(s, row, asked)
   return taken
 }
 
@@ -129,6 +129,6 @@ const onReadMiddles = (
   const part = readPart(s, mtu)
   const inside = Math.min(s.pool[request + PSNS] - done - 1, part - (done % part) - 1)
   const most = Math.min(inside, count, psnDistance(unacked, w[base + MAX_PSN]))
-  const alike = countAlike(w, base, arena.view, at, size, most, opcode, unacked)
+  const alike = countMatching(w, base, arena.view, at, size, most, opcode, unacked)
   return alike === 0 ? 0 : takeReadMiddles(s, row, arena, at + head, size, alike, done, now)
 }

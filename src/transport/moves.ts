@@ -9,29 +9,29 @@
  */
 import { SendFlags } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
-import { noteFault, noteRefusedKey } from './causes.ts'
-import { type EngineState, Move, Request, Row } from './state.ts'
+import { noteMemoryFault, noteRefusedKey } from './causes.ts'
+import { type EngineState, PendingDma, Request, Row } from './state.ts'
 import { Access, Send, Sge } from './types.ts'
 
 const { PD, RECV_PD, QPN, WORDS } = Row
 const { WR } = Request
-const { ROW, KIND, KEY, ACCESS, HI, LO, AT, CHUNK, STRIDE, PIECES, TOTAL, CLOSED, PSN, MSN } = Move
-const MOVE_PD = Move.PD
+const { ROW, KIND, KEY, ACCESS, HI, LO, AT, CHUNK, STRIDE, PIECES, TOTAL, CLOSED, PSN, MSN } = PendingDma
+const MOVE_PD = PendingDma.PD
 const { FLAGS, SGES, SGE, INLINE_AT } = Send
 const { LO: SGE_LO, HI: SGE_HI, LENGTH: SGE_LENGTH, LKEY: SGE_KEY, WORDS: SGE_WORDS } = Sge
 const { LOCAL_READ, LOCAL_WRITE } = Access
 const INLINE = SendFlags.values.INLINE
 
 /** Why a move did not happen. */
-export const Moved = { OK: 0, NO_REGION: 1, FAULT: 2 } as const
-const { OK, NO_REGION, FAULT } = Moved
+export const DmaResult = { OK: 0, NO_REGION: 1, FAULT: 2 } as const
+const { OK, NO_REGION, FAULT } = DmaResult
 
 /** Whose data a move carries. */
-export const MoveKind = { WRITE: 1, RECEIVE: 2, READ_RESPONSE: 3 } as const
+export const DmaKind = { WRITE: 1, RECEIVE: 2, READ_RESPONSE: 3 } as const
 
 /** The protection domain in which the keys of such a move are looked up. */
 const domainOf = (s: EngineState, row: number, kind: number): number =>
-  s.rows[row * WORDS + (kind === MoveKind.RECEIVE ? RECV_PD : PD)]
+  s.rows[row * WORDS + (kind === DmaKind.RECEIVE ? RECV_PD : PD)]
 
 /** `Memory.resolve` says no: notes why. */
 const noRegion = (
@@ -50,11 +50,11 @@ const noRegion = (
 
 /** A move says no. */
 const fault = (s: EngineState, key: number, hi: number, lo: number, length: number, access: number): number => {
-  noteFault(s, key, hi, lo, length, access)
+  noteMemoryFault(s, key, hi, lo, length, access)
   return FAULT
 }
 
-const carry = (lo: number, offset: number): number => (lo + offset > 0xffff_ffff ? 1 : 0)
+const copyPending = (lo: number, offset: number): number => (lo + offset > 0xffff_ffff ? 1 : 0)
 
 /**
  * Reads `total` bytes of a send request from byte `from` of its message on into pieces of `chunk` bytes every `stride`
@@ -122,7 +122,7 @@ export const gather = (
       n -= head
     }
     if (n > 0) {
-      if (memory.read(region, (hi + carry(lo, done)) >>> 0, (lo + done) >>> 0, to, piece, chunk, stride, n) !== 0)
+      if (memory.read(region, (hi + copyPending(lo, done)) >>> 0, (lo + done) >>> 0, to, piece, chunk, stride, n) !== 0)
         return fault(s, p[sge + SGE_KEY], hi, lo, done + n, LOCAL_READ)
       const whole = (n / chunk) | 0
       piece += whole * stride
@@ -153,7 +153,7 @@ export const checkElements = (s: EngineState, row: number, sge: number, count: n
  * Writes `length` payload bytes at `at` to an address, now or with what follows. Answers Moved.OK, or why the memory
  * refuses. An earlier move that fails on the way is reported to `s.moveFailed`, so look at the row's state afterwards.
  */
-export const put = (
+export const writePayload = (
   s: EngineState,
   row: number,
   kind: number,
@@ -166,10 +166,10 @@ export const put = (
   length: number,
   psn: number,
   msn: number,
-): number => putPieces(s, row, kind, key, access, hi, lo, from, at, length, length, 1, psn, msn)
+): number => writePayloads(s, row, kind, key, access, hi, lo, from, at, length, length, 1, psn, msn)
 
 /** `put` for `pieces` payloads of `chunk` bytes each that begin every `stride` bytes from `at` on. */
-export const putPieces = (
+export const writePayloads = (
   s: EngineState,
   row: number,
   kind: number,
@@ -215,7 +215,7 @@ export const putPieces = (
         return OK
       }
     }
-    flushMoves(s)
+    flushDma(s)
   }
   const pd = domainOf(s, row, kind)
   const qp = s.rows[row * WORDS + QPN]
@@ -241,7 +241,7 @@ export const putPieces = (
 }
 
 /** The same at once, for a message that ends with this packet and has not begun before it. */
-export const putNow = (
+export const writePayloadNow = (
   s: EngineState,
   row: number,
   kind: number,
@@ -253,7 +253,7 @@ export const putNow = (
   at: number,
   length: number,
 ): number => {
-  if (s.moveArena !== undefined) flushMoves(s)
+  if (s.moveArena !== undefined) flushDma(s)
   const memory = s.env.memory
   const pd = domainOf(s, row, kind)
   const qp = s.rows[row * WORDS + QPN]
@@ -264,7 +264,7 @@ export const putNow = (
 }
 
 /** Does the move that was put off, if there is one. */
-export const flushMoves = (s: EngineState): void => {
+export const flushDma = (s: EngineState): void => {
   const arena = s.moveArena
   if (arena === undefined) return
   s.moveArena = undefined
@@ -282,8 +282,8 @@ export const flushMoves = (s: EngineState): void => {
 }
 
 /** Does the move that was put off if it is `row`'s. */
-export const settle = (s: EngineState, row: number): void => {
-  if (s.moveArena !== undefined && s.move[ROW] === row) flushMoves(s)
+export const flushDmaOf = (s: EngineState, row: number): void => {
+  if (s.moveArena !== undefined && s.move[ROW] === row) flushDma(s)
 }
 
 /**
@@ -291,7 +291,7 @@ export const settle = (s: EngineState, row: number): void => {
  * on, as fit the one in which byte `offset` of the message lies, from there on. `s.pieces` says how many these are.
  * Answers Moved.OK or why not.
  */
-export const scatterPieces = (
+export const scatterPayloads = (
   s: EngineState,
   row: number,
   kind: number,
@@ -317,12 +317,12 @@ export const scatterPieces = (
   if (s.pieces === 0) return OK
   const end = p[e + SGE_LO] + skip
   const hi = (p[e + SGE_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
-  return putPieces(s, row, kind, p[e + SGE_KEY], LOCAL_WRITE, hi, end >>> 0, from, at, chunk, stride, s.pieces, 0, 0)
+  return writePayloads(s, row, kind, p[e + SGE_KEY], LOCAL_WRITE, hi, end >>> 0, from, at, chunk, stride, s.pieces, 0, 0)
 }
 
 /**
  * Writes `length` payload bytes at `at` to the elements of a request, from byte `offset` of the message on. `sge` is
- * the index of the first element in the pool; `now` as in `putNow`. Answers Moved.OK or why not.
+ * the index of the first element in the pool; `now` as in `writePayloadNow`. Answers Moved.OK or why not.
  */
 export const scatter = (
   s: EngineState,
@@ -354,8 +354,8 @@ export const scatter = (
     const n = size - skip < left ? size - skip : left
     skip = 0
     const why = now
-      ? putNow(s, row, kind, p[e + SGE_KEY], LOCAL_WRITE, hi, lo, from, source, n)
-      : put(s, row, kind, p[e + SGE_KEY], LOCAL_WRITE, hi, lo, from, source, n, psn, msn)
+      ? writePayloadNow(s, row, kind, p[e + SGE_KEY], LOCAL_WRITE, hi, lo, from, source, n)
+      : writePayload(s, row, kind, p[e + SGE_KEY], LOCAL_WRITE, hi, lo, from, source, n, psn, msn)
     if (why !== OK) return why
     source += n
     left -= n

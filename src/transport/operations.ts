@@ -15,10 +15,10 @@ export const operationOf = (service: number, opcode: number): number =>
   opcode < OPCODES ? service * OPCODES + opcode : OPCODES - 1
 
 /** Bytes of a request packet before its payload that has nothing but what every one of the service has. */
-export const plainBytes = Uint8Array.from(serviceBits, bits => opcodeHeaderBytes[bits | operationCode.SEND_MIDDLE])
+export const basicHeaderBytes = Uint8Array.from(serviceBits, bits => opcodeHeaderBytes[bits | operationCode.SEND_MIDDLE])
 
 /** SendKind. */
-export const kindOf = new Uint8Array(SIZE)
+export const sendKindOf = new Uint8Array(SIZE)
 /** The lower five bits of BTH.opcode of the packets of a message. */
 export const firstOf = new Uint8Array(SIZE)
 export const middleOf = new Uint8Array(SIZE)
@@ -30,7 +30,7 @@ for (const service of Object.values(Service)) {
   for (const [opcode, operation] of Object.entries(sendOperations)) {
     if (operation.kind === SendKind.LOCAL ? service === Service.UD : !hasOperation(service, operation.only)) continue
     const index = operationOf(service, +opcode)
-    kindOf[index] = operation.kind
+    sendKindOf[index] = operation.kind
     firstOf[index] = operation.first
     middleOf[index] = operation.middle
     lastOf[index] = operation.last

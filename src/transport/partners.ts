@@ -8,9 +8,9 @@ import { ICRC_BYTES } from '../spec/headers.ts'
 import { opcodeHeaderBytes, operationCode } from '../spec/opcodes.ts'
 import { reliableService, Service, serviceBits } from '../spec/services.ts'
 import { SendKind } from '../spec/work.ts'
-import { firstOf, lastOf, onlyOf, operationOf, plainBytes } from './operations.ts'
-import { type EngineState, R, Request, Row, Tally } from './state.ts'
-import { type Neighbour, Send } from './types.ts'
+import { firstOf, lastOf, onlyOf, operationOf, basicHeaderBytes } from './operations.ts'
+import { type EngineState, R, Request, Row, TurnCounts } from './state.ts'
+import { type LocalPeerDevice, Send } from './types.ts'
 
 const { WORDS, ALIVE, SERVICE, STATE, QPN, MTU, DEST_QPN, FLOW, PEER, MAX_RD } = Row
 const { HEAD, UNACKED, SEND_PSN, MAX_PSN, RESPONDER, EXPECTED, MESSAGE, PENDING, RESOURCE_COUNT } = Row
@@ -27,16 +27,16 @@ const RETH_BYTES = HEADER_BYTES[operationCode.READ_REQUEST] - BTH_BYTES
 /** An acknowledgement. */
 export const ACK_BYTES = HEADER_BYTES[operationCode.ACKNOWLEDGE] + ICRC_BYTES
 export const AETH_BYTES = HEADER_BYTES[operationCode.READ_RESP_ONLY] - BTH_BYTES
-const { THERE, THERE_BYTES, BACK, BACK_BYTES } = Tally
+const { THERE, THERE_BYTES, BACK, BACK_BYTES } = TurnCounts
 
 /** The service that the other end must have. */
-const partnerOf = (service: number): number => (service === XRC_INI ? XRC_TGT : service)
+const peerServiceOf = (service: number): number => (service === XRC_INI ? XRC_TGT : service)
 
 /**
  * Looks for the queue pair at the other end, for a turn of `row`: in `s.partner…`. False if the two
  * must talk in packets.
  */
-export const findPartner = (s: EngineState, row: number): boolean => {
+export const findLocalPeer = (s: EngineState, row: number): boolean => {
   s.partner = undefined
   const own = s.env.neighbour
   if (own === undefined) return false
@@ -53,7 +53,7 @@ export const findPartner = (s: EngineState, row: number): boolean => {
   const there = other * WORDS
   const isRight =
     v[there + ALIVE] !== 0 &&
-    v[there + SERVICE] === partnerOf(service) &&
+    v[there + SERVICE] === peerServiceOf(service) &&
     v[there + MTU] === w[base + MTU] &&
     v[there + PEER] >= 0 &&
     v[there + PEER] === own.peerAt(w[base + FLOW]) &&
@@ -72,14 +72,14 @@ export const findPartner = (s: EngineState, row: number): boolean => {
 }
 
 /** Whether `request` may go this way now, or go on; the queue pair has a partner. */
-export const isDirect = (s: EngineState, row: number, request: number): boolean => {
+export const isLoopback = (s: EngineState, row: number, request: number): boolean => {
   const w = s.rows
   const base = row * WORDS
   const kind = s.pool[request + KIND]
   const psn = w[base + SEND_PSN]
   if (kind === LOCAL || w[base + HEAD] !== request || w[base + UNACKED] !== psn || w[base + MAX_PSN] !== psn)
     return false
-  const theirs = s.partner as Neighbour
+  const theirs = s.partner as LocalPeerDevice
   const v = (s.partnerState as EngineState).rows
   const there = s.partnerRow * WORDS
   const state = v[there + STATE]
@@ -108,21 +108,21 @@ export const countMessage = (
   const service = s.rows[row * WORDS + SERVICE]
   const operation = operationOf(service, s.pool[request + WR + OPCODE])
   const bits = serviceBits[service]
-  const plain = plainBytes[service]
+  const plain = basicHeaderBytes[service]
   let size = packets * (plain + ICRC_BYTES) + bytes + (-bytes & 3)
   if (starts && ends) size += HEADER_BYTES[bits | onlyOf[operation]] - plain
   else {
     if (starts) size += HEADER_BYTES[bits | firstOf[operation]] - plain
     if (ends) size += HEADER_BYTES[bits | lastOf[operation]] - plain
   }
-  countThere(s, packets, size)
+  countOutbound(s, packets, size)
 }
 
 /** A SEND or WRITE of RC, `bytes` in `packets`, was done. */
-export const countPlain = (s: EngineState, packets: number, bytes: number, isWrite: boolean): void => {
+export const countFastMessage = (s: EngineState, packets: number, bytes: number, isWrite: boolean): void => {
   const first = isWrite ? RETH_BYTES : 0
-  countThere(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + first + bytes + (-bytes & 3))
-  countBack(s, 1, ACK_BYTES)
+  countOutbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + first + bytes + (-bytes & 3))
+  countInbound(s, 1, ACK_BYTES)
 }
 
 /**
@@ -134,19 +134,19 @@ export const countRead = (s: EngineState, row: number, packets: number, part: nu
   // the first and the last response of a part are longer than the others by their AETH
   const ends = (parts - 1) * (part > 1 ? 2 : 1) + (last > 1 ? 2 : 1)
   const request = HEADER_BYTES[serviceBits[s.rows[row * WORDS + SERVICE]] | operationCode.READ_REQUEST] + ICRC_BYTES
-  countThere(s, parts, parts * request)
-  countBack(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + ends * AETH_BYTES + bytes + (-bytes & 3))
+  countOutbound(s, parts, parts * request)
+  countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + ends * AETH_BYTES + bytes + (-bytes & 3))
   return parts
 }
 
 /** Packets of so many bytes went to the other end. */
-export const countThere = (s: EngineState, packets: number, bytes: number): void => {
+export const countOutbound = (s: EngineState, packets: number, bytes: number): void => {
   s.tally[THERE] += packets
   s.tally[THERE_BYTES] += bytes
 }
 
 /** And back from it. */
-export const countBack = (s: EngineState, packets: number, bytes: number): void => {
+export const countInbound = (s: EngineState, packets: number, bytes: number): void => {
   s.tally[BACK] += packets
   s.tally[BACK_BYTES] += bytes
 }
@@ -156,8 +156,8 @@ export const settleCounts = (s: EngineState): void => {
   const { tally } = s
   // of a READ that goes on there may be answers alone
   if (tally[THERE] === 0 && tally[BACK] === 0) return
-  const own = s.env.neighbour as Neighbour
-  const theirs = s.partner as Neighbour
+  const own = s.env.neighbour as LocalPeerDevice
+  const theirs = s.partner as LocalPeerDevice
   const t = s.partnerState as EngineState
   count(own, s, theirs, t, tally[THERE], tally[THERE_BYTES])
   count(theirs, t, own, s, tally[BACK], tally[BACK_BYTES])
@@ -168,9 +168,9 @@ export const settleCounts = (s: EngineState): void => {
 }
 
 const count = (
-  from: Neighbour,
+  from: LocalPeerDevice,
   sender: EngineState,
-  to: Neighbour,
+  to: LocalPeerDevice,
   receiver: EngineState,
   packets: number,
   bytes: number,

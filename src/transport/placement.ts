@@ -14,9 +14,9 @@ import type { Arena } from '../wire/arena.ts'
 import * as ext from '../wire/extensions.ts'
 import { ATOMIC_WRITE_BYTES } from './asking.ts'
 import { addressOf, noteRefusedKey, takeCause } from './causes.ts'
-import { flushMoves, Moved, MoveKind, putNow } from './moves.ts'
-import { Refusal, refuse, refuseInvalid } from './refusals.ts'
-import { answerWith, claimResource } from './resources.ts'
+import { flushDma, DmaResult, DmaKind, writePayloadNow } from './moves.ts'
+import { NakSyndrome, nakFatal, nakInvalidRequest } from './refusals.ts'
+import { queueResponse, takeResourceOrNak } from './resources.ts'
 import { type EngineState, Resource, Row } from './state.ts'
 import { Access } from './types.ts'
 
@@ -24,13 +24,13 @@ const { WORDS, STATE, QPN, PD, ACCESS } = Row
 const { ERR } = QpState.values
 const { NONE, FLUSH, ATOMIC_WRITE } = SendKind
 const { LOC_QP_OP_ERR, LOC_ACCESS_ERR } = WcStatus.values
-const { REMOTE_ACCESS, REMOTE_OPERATION } = Refusal
+const { REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 const { RANGE, REGION } = flushSelectivity
 
 /** Puts the response up: one packet without payload. */
-const answer = (s: EngineState, row: number, resource: number, kind: number): void => {
+const queueEmptyResponse = (s: EngineState, row: number, resource: number, kind: number): void => {
   s.pool[resource + Resource.READ_LENGTH] = 0
-  answerWith(s, row, resource, kind, 1)
+  queueResponse(s, row, resource, kind, 1)
 }
 
 /** `feth` and `reth`: where these headers are. */
@@ -42,25 +42,25 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
   // global and nothing else: persistent memory and placements of the future are what this device cannot do
   const placement = ext.fethPlacement(view, feth)
   if (placement !== flushPlacement.GLOBAL || (selectivity !== RANGE && selectivity !== REGION)) {
-    refuseInvalid(s, row, because('FLUSH_KIND', { placement, selectivity }))
+    nakInvalidRequest(s, row, because('FLUSH_KIND', { placement, selectivity }))
     return
   }
   if ((s.rows[base + ACCESS] & Access.FLUSH_GLOBAL) === 0) {
-    refuseInvalid(s, row, because('QP_NO_RIGHT', { right: Access.FLUSH_GLOBAL }))
+    nakInvalidRequest(s, row, because('QP_NO_RIGHT', { right: Access.FLUSH_GLOBAL }))
     return
   }
   if (length > MAX_MESSAGE_BYTES) {
-    refuseInvalid(s, row, because('REMOTE_TOO_LONG', { length }))
+    nakInvalidRequest(s, row, because('REMOTE_TOO_LONG', { length }))
     return
   }
-  flushMoves(s) // this is what it is about
+  flushDma(s) // this is what it is about
   if (s.rows[base + STATE] === ERR) return
   if (!mayFlush(s, row, arena, reth, selectivity === REGION, length)) {
-    refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
+    nakFatal(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
     return
   }
-  const resource = claimResource(s, row)
-  if (resource !== 0) answer(s, row, resource, FLUSH)
+  const resource = takeResourceOrNak(s, row)
+  if (resource !== 0) queueEmptyResponse(s, row, resource, FLUSH)
 }
 
 /** Range and rights, as for a WRITE; of a whole region the address means nothing, of no bytes not even the key. */
@@ -98,28 +98,28 @@ export const onAtomicWrite = (
   const lo = ext.rethVaLo(view, reth)
   const isWhole = length === ATOMIC_WRITE_BYTES && ext.rethDmaLen(view, reth) === ATOMIC_WRITE_BYTES
   if ((s.rows[row * WORDS + ACCESS] & Access.REMOTE_WRITE) === 0) {
-    refuseInvalid(s, row, because('QP_NO_RIGHT', { right: Access.REMOTE_WRITE }))
+    nakInvalidRequest(s, row, because('QP_NO_RIGHT', { right: Access.REMOTE_WRITE }))
     return
   }
   if (!isWhole) {
-    refuseInvalid(s, row, because('ATOMIC_WRITE_LENGTH', { length: ext.rethDmaLen(view, reth) }))
+    nakInvalidRequest(s, row, because('ATOMIC_WRITE_LENGTH', { length: ext.rethDmaLen(view, reth) }))
     return
   }
   if ((lo & (ATOMIC_WRITE_BYTES - 1)) !== 0) {
-    refuseInvalid(s, row, because('ATOMIC_ADDRESS', { address: addressOf(ext.rethVaHi(view, reth), lo) }))
+    nakInvalidRequest(s, row, because('ATOMIC_ADDRESS', { address: addressOf(ext.rethVaHi(view, reth), lo) }))
     return
   }
-  flushMoves(s) // data before it is there before it
+  flushDma(s) // data before it is there before it
   if (s.rows[row * WORDS + STATE] === ERR) return
-  const resource = claimResource(s, row)
+  const resource = takeResourceOrNak(s, row)
   if (resource === 0) return
   const hi = ext.rethVaHi(view, reth)
   const key = ext.rethRkey(view, reth)
-  const why = putNow(s, row, MoveKind.WRITE, key, Access.REMOTE_WRITE, hi, lo, arena, from, length)
-  if (why !== Moved.OK) {
+  const why = writePayloadNow(s, row, DmaKind.WRITE, key, Access.REMOTE_WRITE, hi, lo, arena, from, length)
+  if (why !== DmaResult.OK) {
     s.pool[resource + Resource.KIND] = NONE
-    refuse(s, row, why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))
+    nakFatal(s, row, why === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))
     return
   }
-  answer(s, row, resource, ATOMIC_WRITE)
+  queueEmptyResponse(s, row, resource, ATOMIC_WRITE)
 }

@@ -11,7 +11,7 @@ import { reliableService } from '../spec/services.ts'
 import { SendKind, WcStatus } from '../spec/work.ts'
 import { takeCause } from './causes.ts'
 import { enterError, failReceive } from './completing.ts'
-import { flushMoves, Moved, MoveKind } from './moves.ts'
+import { flushDma, DmaResult, DmaKind } from './moves.ts'
 import { type EngineState, R, Row, schedule } from './state.ts'
 
 const { WORDS, SERVICE, STATE, RESPONDER, MESSAGE, EXPECTED, MSN, NAK_SYNDROME, NAK_PSN, NAK_MSN } = Row
@@ -21,13 +21,13 @@ const { LOC_PROT_ERR, LOC_ACCESS_ERR, REM_INV_REQ_ERR } = WcStatus.values
 const { QP_FATAL, QP_REQ_ERR, QP_ACCESS_ERR } = AsyncEventType.values
 
 /** Syndromes of the NAKs. */
-export const Refusal = {
+export const NakSyndrome = {
   SEQUENCE_ERROR: syndromeKind.NAK | nakCode.PSN_SEQUENCE,
   INVALID_REQUEST: syndromeKind.NAK | nakCode.INVALID_REQUEST,
   REMOTE_ACCESS: syndromeKind.NAK | nakCode.REMOTE_ACCESS,
   REMOTE_OPERATION: syndromeKind.NAK | nakCode.REMOTE_OPERATION,
 } as const
-const { SEQUENCE_ERROR, INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = Refusal
+const { SEQUENCE_ERROR, INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 
 /** A PSN ahead of the expected one: one NAK per gap. */
 export const onGap = (s: EngineState, row: number): void => {
@@ -70,9 +70,9 @@ export const dropMessage = (s: EngineState, row: number): void => {
 }
 
 /** A fatal NAK. The receive request in use ends with `status`; without one an event tells the program. */
-export const refuse = (s: EngineState, row: number, syndrome: number, status: number, cause: Cause): void => {
+export const nakFatal = (s: EngineState, row: number, syndrome: number, status: number, cause: Cause): void => {
   const base = row * WORDS
-  flushMoves(s) // the NAK acknowledges what came before
+  flushDma(s) // the NAK acknowledges what came before
   if (s.rows[base + STATE] === ERR) return
   if (reliableService[s.rows[base + SERVICE]] === 0) {
     // what the program's own buffer is to blame for ends the queue pair of any service
@@ -90,11 +90,11 @@ export const refuse = (s: EngineState, row: number, syndrome: number, status: nu
 }
 
 /** The same for a request that makes no sense. */
-export const refuseInvalid = (s: EngineState, row: number, cause: Cause): void =>
-  refuse(s, row, INVALID_REQUEST, REM_INV_REQ_ERR, cause)
+export const nakInvalidRequest = (s: EngineState, row: number, cause: Cause): void =>
+  nakFatal(s, row, INVALID_REQUEST, REM_INV_REQ_ERR, cause)
 
 /** A move that was put off has failed: nothing from its first packet on is acknowledged, whatever came since. */
-export const onRequestMoveFailed = (
+export const onRequestDmaFailed = (
   s: EngineState,
   row: number,
   kind: number,
@@ -107,7 +107,7 @@ export const onRequestMoveFailed = (
   const base = row * WORDS
   if (w[base + STATE] < RTR) return
   if (reliableService[w[base + SERVICE]] === 0) {
-    if (kind === MoveKind.RECEIVE) failReceive(s, row, LOC_PROT_ERR, cause)
+    if (kind === DmaKind.RECEIVE) failReceive(s, row, LOC_PROT_ERR, cause)
     else if (w[base + MESSAGE] === SendKind.WRITE) {
       s.env.causes?.dropped(row, cause)
       dropMessage(s, row)
@@ -117,14 +117,14 @@ export const onRequestMoveFailed = (
   w[base + RESPONDER] &= ~ACK_DUE
   w[base + EXPECTED] = psn
   w[base + MSN] = msn
-  fatalNak(s, row, kind === MoveKind.WRITE && why === Moved.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, cause)
+  fatalNak(s, row, kind === DmaKind.WRITE && why === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, cause)
   if (w[base + STATE] === ERR) return
-  if (failReceive(s, row, kind === MoveKind.RECEIVE ? LOC_PROT_ERR : LOC_ACCESS_ERR, cause)) return
-  s.env.events.qp(row, why === Moved.NO_REGION ? QP_ACCESS_ERR : QP_FATAL, cause)
+  if (failReceive(s, row, kind === DmaKind.RECEIVE ? LOC_PROT_ERR : LOC_ACCESS_ERR, cause)) return
+  s.env.events.qp(row, why === DmaResult.NO_REGION ? QP_ACCESS_ERR : QP_FATAL, cause)
 }
 
 /** To error for a reason of the responder's own, found while sending: a NAK for `psn`. */
-export const refuseAt = (s: EngineState, row: number, psn: number, syndrome: number, cause: Cause): void => {
+export const nakAt = (s: EngineState, row: number, psn: number, syndrome: number, cause: Cause): void => {
   const w = s.rows
   const base = row * WORDS
   w[base + EXPECTED] = psn

@@ -12,26 +12,26 @@ import { reliableService, Service, serviceBits } from '../spec/services.ts'
 import { ackTimeouts, SendFlags, SendKind, WcStatus } from '../spec/work.ts'
 import { BTH_ACKREQ, BTH_PAD_SHIFT, BTH_SOLICITED } from '../wire/bth.ts'
 import { putIeth, putImmediate, putReth } from '../wire/extensions.ts'
-import { askingPayload, putAsking } from './asking.ts'
+import { requestPayloadBytes, putReadAtomicRequest } from './asking.ts'
 import { keptCause } from './causes.ts'
-import { drained, endOldest, failOldest } from './completing.ts'
+import { onDrained, completeOldest, failOldest } from './completing.ts'
 import { putDatagramHeader } from './datagram.ts'
-import { handOver } from './direct.ts'
-import { putHead, sharedOf } from './heads.ts'
-import { doLocal, isLocalFenced } from './local.ts'
-import { flushMoves, gather, Moved } from './moves.ts'
-import { firstOf, lastOf, middleOf, onlyOf, operationOf, plainBytes } from './operations.ts'
-import { findPartner, isDirect, settleCounts } from './partners.ts'
+import { sendSlice } from './direct.ts'
+import { putRequestHeader, srqnOf } from './heads.ts'
+import { executeLocal, isFenced } from './local.ts'
+import { flushDma, gather, DmaResult } from './moves.ts'
+import { firstOf, lastOf, middleOf, onlyOf, operationOf, basicHeaderBytes } from './operations.ts'
+import { findLocalPeer, isLoopback, settleCounts } from './partners.ts'
 import { PSN_HALF, PSN_MASK, psnDistance } from './psn.ts'
-import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
-import { closeShare, openShare } from './sharing.ts'
-import { start } from './starting.ts'
+import { acceptRun, continueRun, openRunWithFirst, openRun } from './run.ts'
+import { closeWindow, openWindow } from './sharing.ts'
+import { fetchWqe } from './starting.ts'
 import { type EngineState, PACKET_WEIGHT, Q, Request, Row, readPart } from './state.ts'
 import { isSet, setTimer } from './timers.ts'
-import { advance, refuseLocal, Step, Turn } from './turns.ts'
+import { advance, failLocalAccess, Step, Turn } from './turns.ts'
 import { Send } from './types.ts'
-import { onLeft } from './unreliable.ts'
-import { handWhole, MET_QUANTUM } from './whole.ts'
+import { onSent } from './unreliable.ts'
+import { sendFastPath, FAST_QUANTUM } from './whole.ts'
 
 const { WORDS, SERVICE, STATE, MTU, DEST_QPN, FLOW, MAX_RD, REQUESTER } = Row
 const { HEAD, CURRENT, UNACKED, SEND_PSN, SENT, ACKED, SINCE, RD_OUT, WINDOW } = Row
@@ -60,26 +60,26 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
   const base = row * WORDS
   const before = s.rows[base + SENT]
   const reliable = reliableService[s.rows[base + SERVICE]] !== 0
-  openShare(s, row, now)
-  const met = s.env.neighbour !== undefined && findPartner(s, row)
+  openWindow(s, row, now)
+  const met = s.env.neighbour !== undefined && findLocalPeer(s, row)
   let answer: number = Turn.DONE
   if (met) {
     // what was put off there is done first: it may fail, and then the partner owes a NAK and must be told by packets
-    flushMoves(s.partnerState as EngineState)
-    handWhole(s, row)
+    flushDma(s.partnerState as EngineState)
+    sendFastPath(s, row)
   }
   for (;;) {
     const w = s.rows
     const state = w[base + STATE]
     if ((state !== RTS && state !== SQD) || (w[base + REQUESTER] & RNR_WAIT) !== 0) break
-    if (((w[base + SENT] - before) | 0) >= (met ? MET_QUANTUM : QUANTUM)) {
+    if (((w[base + SENT] - before) | 0) >= (met ? FAST_QUANTUM : QUANTUM)) {
       answer = Turn.MORE
       break
     }
     let request = w[base + CURRENT]
     if (request === 0) {
       if (state !== RTS || (w[base + REQUESTER] & MORE) === 0) break
-      request = start(s, row)
+      request = fetchWqe(s, row)
       if (request === 0) break
     }
     if (s.pool[request + STATUS] !== 0) {
@@ -87,9 +87,9 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
       break
     }
     const kind = s.pool[request + KIND]
-    const step = met && isDirect(s, row, request) ? handOver(s, row, request, now) : sendStep(s, row, request, kind)
+    const step = met && isLoopback(s, row, request) ? sendSlice(s, row, request, now) : sendStep(s, row, request, kind)
     if (step === SENT_SOME) {
-      if (!reliable && kind !== LOCAL) onLeft(s, row, request)
+      if (!reliable && kind !== LOCAL) onSent(s, row, request)
       continue
     }
     if (step === PORT_FULL) answer = Turn.FULL
@@ -97,14 +97,14 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
     break
   }
   if (met) settleCounts(s)
-  closeShare(s, row, (s.rows[base + SENT] - before) | 0, now)
+  closeWindow(s, row, (s.rows[base + SENT] - before) | 0, now)
   if (reliable) armAckTimer(s, row, now)
   return answer
 }
 
 const sendStep = (s: EngineState, row: number, request: number, kind: number): number =>
   kind >= READ
-    ? sendAsking(s, row, request)
+    ? sendReadAtomicRequest(s, row, request)
     : kind === LOCAL
       ? passLocal(s, row, request)
       : sendMessage(s, row, request)
@@ -127,7 +127,7 @@ const armAckTimer = (s: EngineState, row: number, now: number): void => {
 }
 
 /** Whether a request may begin now: PSN space, window, fence. */
-const mayBegin = (s: EngineState, row: number, request: number): boolean => {
+const mayStart = (s: EngineState, row: number, request: number): boolean => {
   const w = s.rows
   const p = s.pool
   const base = row * WORDS
@@ -137,19 +137,19 @@ const mayBegin = (s: EngineState, row: number, request: number): boolean => {
 }
 
 /** The window of the peer has not so much room. */
-const lacks = (s: EngineState, bytes: number): number => {
+const isWindowFull = (s: EngineState, bytes: number): number => {
   s.shares.lacked = bytes
   return WAITS
 }
 
 /** A request with a response of its own; a READ asks for one part, or after a loss for the rest of it. */
-const sendAsking = (s: EngineState, row: number, request: number): number => {
+const sendReadAtomicRequest = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
   const p = s.pool
   const base = row * WORDS
   const wr = request + WR
   const done = psnDistance(p[request + FIRST_PSN], w[base + SEND_PSN])
-  if ((done === 0 && !mayBegin(s, row, request)) || w[base + RD_OUT] >= w[base + MAX_RD]) return WAITS
+  if ((done === 0 && !mayStart(s, row, request)) || w[base + RD_OUT] >= w[base + MAX_RD]) return WAITS
   const mtu = w[base + MTU]
   const offset = done * mtu
   const isRead = p[request + KIND] === READ
@@ -166,19 +166,19 @@ const sendAsking = (s: EngineState, row: number, request: number): number => {
     weight = length + count * PACKET_WEIGHT
     const out = (w[base + SENT] - w[base + ACKED]) | 0
     if (out > 0 && out + weight > w[base + WINDOW]) return WAITS
-    if (out + weight > s.shares.limit) return lacks(s, weight)
+    if (out + weight > s.shares.limit) return isWindowFull(s, weight)
   }
   const service = w[base + SERVICE]
   const code = onlyOf[operationOf(service, p[wr + OPCODE])]
   const opcode = serviceBits[service] | code
   const header = HEADER_BYTES[opcode]
-  const size = header + askingPayload(p[request + KIND]) + ICRC_BYTES
+  const size = header + requestPayloadBytes(p[request + KIND]) + ICRC_BYTES
   if (openRun(s, size, w[base + FLOW], 1) === 0) return PORT_FULL
   const at = s.runAt
   const psn = w[base + SEND_PSN] | BTH_ACKREQ
-  putHead(s.sink!.arena.view, at, opcode, 0, w[base + DEST_QPN], psn, sharedOf(s, base, request))
-  if (putAsking(s, row, request, s.sink!.arena, at, opcode, header, offset, length) !== Moved.OK)
-    return refuseLocal(s, row, request)
+  putRequestHeader(s.sink!.arena.view, at, opcode, 0, w[base + DEST_QPN], psn, srqnOf(s, base, request))
+  if (putReadAtomicRequest(s, row, request, s.sink!.arena, at, opcode, header, offset, length) !== DmaResult.OK)
+    return failLocalAccess(s, row, request)
   acceptRun(s, 1, size, size)
   p[request + COUNTED]++
   w[base + RD_OUT]++
@@ -191,14 +191,14 @@ const sendAsking = (s: EngineState, row: number, request: number): number => {
 const passLocal = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
   const base = row * WORDS
-  if (isLocalFenced(s, row, request)) return WAITS
-  if (!doLocal(s, row, request)) return REFUSES
+  if (isFenced(s, row, request)) return WAITS
+  if (!executeLocal(s, row, request)) return REFUSES
   advance(s, row, request, 0, PACKET_WEIGHT, true)
   if (w[base + HEAD] !== request) return SENT_SOME
-  endOldest(s, row, SUCCESS)
+  completeOldest(s, row, SUCCESS)
   // nothing is out, but of a paced queue pair it counts until its turn ends
   if (s.pace === 0 || reliableService[w[base + SERVICE]] !== 0) w[base + ACKED] = w[base + SENT]
-  if ((w[base + REQUESTER] & DRAINING) !== 0) drained(s, row)
+  if ((w[base + REQUESTER] & DRAINING) !== 0) onDrained(s, row)
   return SENT_SOME
 }
 
@@ -210,9 +210,9 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   const mtu = w[base + MTU]
   const psns = p[request + PSNS]
   const done = psnDistance(p[request + FIRST_PSN], w[base + SEND_PSN])
-  if (done === 0 && !mayBegin(s, row, request)) return WAITS
+  if (done === 0 && !mayStart(s, row, request)) return WAITS
   const out = (w[base + SENT] - w[base + ACKED]) | 0
-  if (out >= s.shares.limit) return lacks(s, 1)
+  if (out >= s.shares.limit) return isWindowFull(s, 1)
   if (out >= w[base + WINDOW]) return WAITS
   const room = (w[base + WINDOW] < s.shares.limit ? w[base + WINDOW] : s.shares.limit) - out
   if (isDatagram(w, base) && psns > 1) {
@@ -225,7 +225,7 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   const operation = operationOf(service, p[request + WR + OPCODE])
   const end = serviceBits[service] | (psns === 1 ? onlyOf[operation] : lastOf[operation])
   if (left === 1) return sendEnd(s, row, request, end, done * mtu)
-  const plainEnd = HEADER_BYTES[end] === plainBytes[service]
+  const plainEnd = HEADER_BYTES[end] === basicHeaderBytes[service]
   const allowed = Math.ceil(room / (mtu + PACKET_WEIGHT))
   const reach = plainEnd ? left : left - 1
   const want = allowed < reach ? allowed : reach
@@ -250,18 +250,18 @@ const sendEnd = (s: EngineState, row: number, request: number, opcode: number, o
   const at = s.runAt
   const arena = s.sink!.arena
   const view = arena.view
-  if (payload > 0 && gather(s, row, request, offset, payload, arena, at + header, payload, payload) !== Moved.OK)
-    return refuseLocal(s, row, request)
+  if (payload > 0 && gather(s, row, request, offset, payload, arena, at + header, payload, payload) !== DmaResult.OK)
+    return failLocalAccess(s, row, request)
   for (let i = 0; i < pad; i++) arena.bytes[at + header + payload + i] = 0
   const flags = FLAGS_OF[opcode]
   const solicited = (p[wr + FLAGS] & SOLICITED) !== 0 && maySolicit(p[request + KIND], flags) ? BTH_SOLICITED : 0
   const psn = w[base + SEND_PSN] | endAck(w, base)
-  const srqn = sharedOf(s, base, request)
+  const srqn = srqnOf(s, base, request)
   const qpn = datagram ? p[wr + Send.DEST_QPN] & 0xff_ffff : w[base + DEST_QPN]
-  putHead(view, at, opcode, solicited | (pad << BTH_PAD_SHIFT), qpn, psn, srqn)
+  putRequestHeader(view, at, opcode, solicited | (pad << BTH_PAD_SHIFT), qpn, psn, srqn)
   if (datagram) putDatagramHeader(s, row, wr, view, at + DETH_AT[opcode])
   else if (p[request + KIND] === WRITE && offset === 0)
-    putReth(view, at + plainBytes[w[base + SERVICE]], p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], payload)
+    putReth(view, at + basicHeaderBytes[w[base + SERVICE]], p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], payload)
   if ((flags & OP_IMM) !== 0) putImmediate(view, at + IMM_AT[opcode], p[wr + IMM])
   else if ((flags & OP_INV) !== 0) putIeth(view, at + IETH_AT[opcode], p[wr + IMM])
   acceptRun(s, 1, size, size)
@@ -287,23 +287,23 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
   const service = w[base + SERVICE]
   const opcode = serviceBits[service] | firstOf[operationOf(service, p[wr + OPCODE])]
   const header = HEADER_BYTES[opcode]
-  const plain = plainBytes[service]
+  const plain = basicHeaderBytes[service]
   const lead = header + mtu + ICRC_BYTES
   const size = plain + mtu + ICRC_BYTES
-  const more = openLedRun(s, lead, size, w[base + FLOW], want - 1)
+  const more = openRunWithFirst(s, lead, size, w[base + FLOW], want - 1)
   if (more < 0) return PORT_FULL
   const at = s.runAt
   const view = s.sink!.arena.view
-  const total = stretch(s, row, request, 0, more + 1)
-  if (gather(s, row, request, 0, total, s.sink!.arena, at + header, mtu, size) !== Moved.OK)
-    return refuseLocal(s, row, request)
+  const total = payloadBytes(s, row, request, 0, more + 1)
+  if (gather(s, row, request, 0, total, s.sink!.arena, at + header, mtu, size) !== DmaResult.OK)
+    return failLocalAccess(s, row, request)
   const psn = w[base + SEND_PSN] | ackReq(s, base, mtu)
-  putHead(view, at, opcode, 0, w[base + DEST_QPN], psn, sharedOf(s, base, request))
+  putRequestHeader(view, at, opcode, 0, w[base + DEST_QPN], psn, srqnOf(s, base, request))
   putReth(view, at + plain, p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], p[wr + LENGTH])
   acceptRun(s, 1, lead, lead)
   advance(s, row, request, 1, mtu + PACKET_WEIGHT, false)
   if (more > 0) {
-    followRun(s, size)
+    continueRun(s, size)
     putPackets(s, row, request, 1, more, total - mtu)
   }
   return SENT_SOME
@@ -317,19 +317,19 @@ const sendMiddle = (s: EngineState, row: number, request: number, done: number, 
   const w = s.rows
   const base = row * WORDS
   const mtu = w[base + MTU]
-  const plain = plainBytes[w[base + SERVICE]]
+  const plain = basicHeaderBytes[w[base + SERVICE]]
   const size = plain + mtu + ICRC_BYTES
   const count = openRun(s, size, w[base + FLOW], want)
   if (count === 0) return PORT_FULL
-  const total = stretch(s, row, request, done, count)
-  if (gather(s, row, request, done * mtu, total, s.sink!.arena, s.runAt + plain, mtu, size) !== Moved.OK)
-    return refuseLocal(s, row, request)
+  const total = payloadBytes(s, row, request, done, count)
+  if (gather(s, row, request, done * mtu, total, s.sink!.arena, s.runAt + plain, mtu, size) !== DmaResult.OK)
+    return failLocalAccess(s, row, request)
   putPackets(s, row, request, done, count, total)
   return SENT_SOME
 }
 
 /** Payload bytes of `count` packets of a message from packet `done` on. */
-const stretch = (s: EngineState, row: number, request: number, done: number, count: number): number => {
+const payloadBytes = (s: EngineState, row: number, request: number, done: number, count: number): number => {
   const p = s.pool
   const mtu = s.rows[row * WORDS + MTU]
   return done + count === p[request + PSNS] ? p[request + WR + LENGTH] - done * mtu : count * mtu
@@ -342,11 +342,11 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
   const base = row * WORDS
   const mtu = w[base + MTU]
   const service = w[base + SERVICE]
-  const head = plainBytes[service]
+  const head = basicHeaderBytes[service]
   const size = head + mtu + ICRC_BYTES
   const arena = s.sink!.arena
   const view = arena.view
-  const srqn = sharedOf(s, base, request)
+  const srqn = srqnOf(s, base, request)
   const bits = serviceBits[service]
   const operation = operationOf(service, p[request + WR + OPCODE])
   const middle = bits | middleOf[operation]
@@ -357,7 +357,7 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
   let to = s.runAt
   for (let i = 0; i < plain; i++, to += size) {
     const code = done + i === 0 ? bits | firstOf[operation] : middle
-    putHead(view, to, code, 0, qpn, psn | ackReq(s, base, mtu), srqn)
+    putRequestHeader(view, to, code, 0, qpn, psn | ackReq(s, base, mtu), srqn)
     psn = (psn + 1) & PSN_MASK
   }
   let lastSize = size
@@ -368,7 +368,7 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
     for (let i = 0; i < pad; i++) arena.bytes[to + head + tail + i] = 0
     const solicited = (p[request + WR + FLAGS] & SOLICITED) !== 0 && p[request + KIND] !== WRITE ? BTH_SOLICITED : 0
     const bthBits = solicited | (pad << BTH_PAD_SHIFT)
-    putHead(view, to, bits | lastOf[operation], bthBits, qpn, psn | endAck(w, base), srqn)
+    putRequestHeader(view, to, bits | lastOf[operation], bthBits, qpn, psn | endAck(w, base), srqn)
     w[base + SINCE] = 0
   }
   acceptRun(s, count, size, lastSize)

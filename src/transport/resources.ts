@@ -10,10 +10,10 @@ import { OPERATION_MASK, operationCode } from '../spec/opcodes.ts'
 import { MAX_MESSAGE_BYTES, SendKind, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import * as ext from '../wire/extensions.ts'
-import { addressOf, noteFault, noteRefusedKey, takeCause } from './causes.ts'
-import { flushMoves } from './moves.ts'
+import { addressOf, noteMemoryFault, noteRefusedKey, takeCause } from './causes.ts'
+import { flushDma } from './moves.ts'
 import { PSN_MASK, psnAdd, psnDistance } from './psn.ts'
-import { Refusal, refuse, refuseInvalid } from './refusals.ts'
+import { NakSyndrome, nakFatal, nakInvalidRequest } from './refusals.ts'
 import { setResourcesBlock } from './shape.ts'
 import { type EngineState, R, Resource, Row, resourceBlock, schedule, takeBlock } from './state.ts'
 import { Access } from './types.ts'
@@ -24,7 +24,7 @@ const { ACK_DUE } = R
 const { ERR } = QpState.values
 const { NONE, READ, ATOMIC } = SendKind
 const { LOC_QP_OP_ERR } = WcStatus.values
-const { REMOTE_ACCESS, REMOTE_OPERATION } = Refusal
+const { REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 const COMPARE_SWAP = operationCode.COMPARE_SWAP
 
 /** The resource whose request has `psn` in its range; 0 if it is forgotten. */
@@ -113,9 +113,9 @@ const takeResource = (s: EngineState, row: number): number => {
 }
 
 /** `takeResource`; if it is 0 the request is refused. */
-export const claimResource = (s: EngineState, row: number): number => {
+export const takeResourceOrNak = (s: EngineState, row: number): number => {
   const resource = takeResource(s, row)
-  if (resource === 0) refuseInvalid(s, row, because('TOO_MANY_READS', { most: s.rows[row * WORDS + RESOURCE_COUNT] }))
+  if (resource === 0) nakInvalidRequest(s, row, because('TOO_MANY_READS', { most: s.rows[row * WORDS + RESOURCE_COUNT] }))
   return resource
 }
 
@@ -131,7 +131,7 @@ export const takeAnswer = (s: EngineState, row: number): number => {
 }
 
 /** A new READ or atomic is taken: its response is put up, and acknowledges everything before it. */
-export const answerWith = (s: EngineState, row: number, resource: number, kind: number, psns: number): void => {
+export const queueResponse = (s: EngineState, row: number, resource: number, kind: number, psns: number): void => {
   const w = s.rows
   const p = s.pool
   const base = row * WORDS
@@ -151,21 +151,21 @@ export const answerWith = (s: EngineState, row: number, resource: number, kind: 
 }
 
 /** Rights, length and range of a READ; if they are not there it is refused. */
-export const mayRead = (s: EngineState, row: number, hi: number, lo: number, key: number, length: number): boolean => {
+export const checkRead = (s: EngineState, row: number, hi: number, lo: number, key: number, length: number): boolean => {
   const w = s.rows
   const base = row * WORDS
   const { REMOTE_READ } = Access
   if ((w[base + ACCESS] & REMOTE_READ) === 0) {
-    refuseInvalid(s, row, because('QP_NO_RIGHT', { right: REMOTE_READ }))
+    nakInvalidRequest(s, row, because('QP_NO_RIGHT', { right: REMOTE_READ }))
     return false
   }
   if (length > MAX_MESSAGE_BYTES) {
-    refuseInvalid(s, row, because('REMOTE_TOO_LONG', { length }))
+    nakInvalidRequest(s, row, because('REMOTE_TOO_LONG', { length }))
     return false
   }
   if (length > 0 && s.env.memory.resolve(w[base + PD], key, hi, lo, length, REMOTE_READ, w[base + QPN]) < 0) {
     noteRefusedKey(s, w[base + PD], key, hi, lo, length, REMOTE_READ, w[base + QPN])
-    refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
+    nakFatal(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
     return false
   }
   return true
@@ -180,8 +180,8 @@ export const onRead = (s: EngineState, row: number, arena: Arena, at: number): v
   const hi = ext.rethVaHi(view, at)
   const lo = ext.rethVaLo(view, at)
   const key = ext.rethRkey(view, at)
-  if (!mayRead(s, row, hi, lo, key, length)) return
-  const resource = claimResource(s, row)
+  if (!checkRead(s, row, hi, lo, key, length)) return
+  const resource = takeResourceOrNak(s, row)
   if (resource === 0) return
   const p = s.pool
   p[resource + Resource.HI] = hi
@@ -192,7 +192,7 @@ export const onRead = (s: EngineState, row: number, arena: Arena, at: number): v
   p[resource + Resource.READ_HI] = hi
   p[resource + Resource.READ_LO] = lo
   p[resource + Resource.READ_LENGTH] = length
-  answerWith(s, row, resource, READ, length === 0 ? 1 : Math.ceil(length / w[base + MTU]))
+  queueResponse(s, row, resource, READ, length === 0 ? 1 : Math.ceil(length / w[base + MTU]))
 }
 
 /** `at`: the AtomicETH. */
@@ -204,23 +204,23 @@ export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, 
   const hi = ext.atomicVaHi(view, at)
   const lo = ext.atomicVaLo(view, at)
   if ((w[base + ACCESS] & Access.REMOTE_ATOMIC) === 0) {
-    refuseInvalid(s, row, because('QP_NO_RIGHT', { right: Access.REMOTE_ATOMIC }))
+    nakInvalidRequest(s, row, because('QP_NO_RIGHT', { right: Access.REMOTE_ATOMIC }))
     return
   }
   if ((lo & 7) !== 0) {
-    refuseInvalid(s, row, because('ATOMIC_ADDRESS', { address: addressOf(hi, lo) }))
+    nakInvalidRequest(s, row, because('ATOMIC_ADDRESS', { address: addressOf(hi, lo) }))
     return
   }
-  flushMoves(s) // WRITEs before it are seen
+  flushDma(s) // WRITEs before it are seen
   if (w[base + STATE] === ERR) return
   const key = ext.atomicRkey(view, at)
   const region = memory.resolve(w[base + PD], key, hi, lo, 8, Access.REMOTE_ATOMIC, w[base + QPN])
   if (region < 0) {
     noteRefusedKey(s, w[base + PD], key, hi, lo, 8, Access.REMOTE_ATOMIC, w[base + QPN])
-    refuse(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
+    nakFatal(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
     return
   }
-  const resource = claimResource(s, row)
+  const resource = takeResourceOrNak(s, row)
   if (resource === 0) return
   const swapHi = ext.atomicSwapHi(view, at)
   const swapLo = ext.atomicSwapLo(view, at)
@@ -240,11 +240,11 @@ export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, 
       : memory.fetchAdd(region, hi, lo, swapHi, swapLo, original)
   if (errno !== 0) {
     s.pool[resource + Resource.KIND] = NONE
-    noteFault(s, key, hi, lo, 8, Access.REMOTE_ATOMIC)
-    refuse(s, row, REMOTE_OPERATION, LOC_QP_OP_ERR, takeCause(s))
+    noteMemoryFault(s, key, hi, lo, 8, Access.REMOTE_ATOMIC)
+    nakFatal(s, row, REMOTE_OPERATION, LOC_QP_OP_ERR, takeCause(s))
     return
   }
   s.pool[resource + Resource.RESULT_LO] = original[0]
   s.pool[resource + Resource.RESULT_HI] = original[1]
-  answerWith(s, row, resource, ATOMIC, 1)
+  queueResponse(s, row, resource, ATOMIC, 1)
 }

@@ -34,11 +34,11 @@ import { takeCause } from './causes.ts'
 import { beginWrite, takeSend, takeWrite } from './messages.ts'
 import { onAtomicWrite, onFlush } from './placement.ts'
 import { psnDifference } from './psn.ts'
-import { onGap, Refusal, refuse, refuseInvalid } from './refusals.ts'
+import { onGap, NakSyndrome, nakFatal, nakInvalidRequest } from './refusals.ts'
 import { onAtomic, onRead, replayAnswer, replayRead } from './resources.ts'
 import { type EngineState, R, Row, schedule } from './state.ts'
-import { admit } from './unreliable.ts'
-import { nameQueue, noQueue } from './xrc.ts'
+import { isAdmitted } from './unreliable.ts'
+import { selectSrq, nakSrq } from './xrc.ts'
 
 const { WORDS, SERVICE, STATE, MTU, RESPONDER, EXPECTED, MESSAGE, WRITE_LEFT } = Row
 const { ACK_DUE, NAK_DUE, NAK_SENT } = R
@@ -46,7 +46,7 @@ const { RTR } = QpState.values
 const { NONE, SEND, WRITE, ATOMIC, FLUSH, ATOMIC_WRITE } = SendKind
 const { REM_INV_REQ_ERR } = WcStatus.values
 const { COMM_EST } = AsyncEventType.values
-const { INVALID_REQUEST } = Refusal
+const { INVALID_REQUEST } = NakSyndrome
 const FLAGS_OF = opcodeFlags
 const HEADER_BYTES = opcodeHeaderBytes
 const RETH_AT = headerAt.RETH
@@ -65,18 +65,18 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
   const flags = FLAGS_OF[opcode]
   const psn = bthPsn(arena.view, at)
   if (reliableService[w[base + SERVICE]] === 0) {
-    if (!admit(s, row, flags, psn)) return
+    if (!isAdmitted(s, row, flags, psn)) return
   } else if (!isExpected(s, row, arena, at, opcode, flags, psn)) return
   if (w[base + STATE] === RTR) communicationEstablished(s, row)
   const payload = length - HEADER_BYTES[opcode] - bthPadCount(arena.view, at) - ICRC_BYTES
-  if (isOutOfPlace(w[base + MESSAGE], flags)) refuseInvalid(s, row, because('OUT_OF_PLACE', { bth: opcode }))
+  if (isOutOfSequence(w[base + MESSAGE], flags)) nakInvalidRequest(s, row, because('OUT_OF_PLACE', { bth: opcode }))
   else if (!isLengthRight(w[base + MTU], flags, payload))
-    refuseInvalid(s, row, because('PACKET_LENGTH', { payload, mtu: w[base + MTU] }))
+    nakInvalidRequest(s, row, because('PACKET_LENGTH', { payload, mtu: w[base + MTU] }))
   else if (
     w[base + SERVICE] === XRC_TGT &&
-    !nameQueue(s, row, ext.xrcethSrq(arena.view, at + XRCETH_AT[opcode]), flags)
+    !selectSrq(s, row, ext.xrcethSrq(arena.view, at + XRCETH_AT[opcode]), flags)
   )
-    refuseInvalid(s, row, noQueue(ext.xrcethSrq(arena.view, at + XRCETH_AT[opcode])))
+    nakInvalidRequest(s, row, nakSrq(ext.xrcethSrq(arena.view, at + XRCETH_AT[opcode])))
   else if ((flags & OP_SEND) !== 0) onSend(s, row, arena, at, opcode, flags, payload)
   else if ((flags & OP_WRITE) !== 0) onWrite(s, row, arena, at, opcode, flags, payload)
   else if ((flags & OP_READ) !== 0) onRead(s, row, arena, at + RETH_AT[opcode])
@@ -86,7 +86,7 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
 }
 
 /** A MIDDLE or LAST continues a message of its own kind; anything else begins one when none is under way. */
-const isOutOfPlace = (message: number, flags: number): boolean =>
+const isOutOfSequence = (message: number, flags: number): boolean =>
   (flags & (OP_START | OP_READ | OP_ATOMIC)) !== 0
     ? message !== NONE
     : message !== ((flags & OP_SEND) !== 0 ? SEND : WRITE)
@@ -155,7 +155,7 @@ const onDuplicate = (
 // ---- what is to be done ----
 
 /** Packets were taken: their sender may want to hear of it. */
-export const owe = (s: EngineState, row: number, asked: boolean): void => {
+export const scheduleAck = (s: EngineState, row: number, asked: boolean): void => {
   const base = row * WORDS
   if (!asked || reliableService[s.rows[base + SERVICE]] === 0) return
   s.rows[base + RESPONDER] |= ACK_DUE
@@ -163,7 +163,7 @@ export const owe = (s: EngineState, row: number, asked: boolean): void => {
 }
 
 /** The immediate of a packet, or the key that it invalidates. */
-const carriedBy = (view: DataView, at: number, opcode: number, flags: number): number =>
+const immediateOf = (view: DataView, at: number, opcode: number, flags: number): number =>
   (flags & OP_INV) !== 0
     ? ext.iethRkey(view, at + IETH_AT[opcode])
     : (flags & OP_IMM) !== 0
@@ -180,11 +180,11 @@ const onSend = (
   payload: number,
 ): void => {
   const { view } = arena
-  const value = carriedBy(view, at, opcode, flags)
+  const value = immediateOf(view, at, opcode, flags)
   const only = (flags & OP_ONLY) !== 0
   const from = at + HEADER_BYTES[opcode]
   if (takeSend(s, row, flags, arena, from, payload, 1, value, bthSolicited(view, at), only) > 0)
-    owe(s, row, bthAckReq(view, at))
+    scheduleAck(s, row, bthAckReq(view, at))
 }
 
 const onWrite = (
@@ -205,14 +205,14 @@ const onWrite = (
         ? 0
         : wrongLength(s, left)
   if (refusal !== 0) {
-    refuse(s, row, refusal, REM_INV_REQ_ERR, takeCause(s))
+    nakFatal(s, row, refusal, REM_INV_REQ_ERR, takeCause(s))
     return
   }
-  const value = carriedBy(view, at, opcode, flags)
+  const value = immediateOf(view, at, opcode, flags)
   const only = (flags & OP_ONLY) !== 0
   const from = at + HEADER_BYTES[opcode]
   if (takeWrite(s, row, flags, arena, from, payload, payload, 1, value, bthSolicited(view, at), only) > 0)
-    owe(s, row, bthAckReq(view, at))
+    scheduleAck(s, row, bthAckReq(view, at))
 }
 
 const wrongLength = (s: EngineState, length: number): number => {

@@ -10,10 +10,10 @@ import { serviceBits } from '../spec/services.ts'
 import { SendKind } from '../spec/work.ts'
 import { BTH_PAD_SHIFT, putBth } from '../wire/bth.ts'
 import { putAeth, putAtomicAck } from '../wire/extensions.ts'
-import { noteFault, noteRefusedKey, takeCause } from './causes.ts'
+import { noteMemoryFault, noteRefusedKey, takeCause } from './causes.ts'
 import { PSN_MASK, psnAdd } from './psn.ts'
-import { refuseAt } from './refusals.ts'
-import { acceptRun, followRun, openLedRun, openRun } from './run.ts'
+import { nakAt } from './refusals.ts'
+import { acceptRun, continueRun, openRunWithFirst, openRun } from './run.ts'
 import { type EngineState, R, Resource, Row } from './state.ts'
 import { Turn } from './turns.ts'
 import { Access } from './types.ts'
@@ -69,7 +69,7 @@ const oldestPending = (s: EngineState, base: number): number => {
 }
 
 /** Notes that responses up to `next` are sent. */
-const sentUpTo = (s: EngineState, base: number, resource: number, next: number): void => {
+const markSent = (s: EngineState, base: number, resource: number, next: number): void => {
   s.pool[resource + NEXT] = next
   if (next === s.pool[resource + END]) s.rows[base + PENDING]--
 }
@@ -86,7 +86,7 @@ const sendAtomicAck = (s: EngineState, base: number, resource: number): number =
   putAeth(view, at + BTH, POSITIVE, p[resource + RESOURCE_MSN])
   putAtomicAck(view, at + AETH_END, p[resource + RESULT_HI], p[resource + RESULT_LO])
   acceptRun(s, 1, size, size)
-  sentUpTo(s, base, resource, 1)
+  markSent(s, base, resource, 1)
   return size
 }
 
@@ -111,13 +111,13 @@ const sendReadPart = (s: EngineState, row: number, resource: number): number => 
   if (openRun(s, size, w[base + FLOW], 1) === 0) return 0
   const at = s.runAt
   const arena = s.sink!.arena
-  if (payload > 0 && !readFor(s, row, resource, next, offset, at + AETH_END, payload, payload, payload)) return 1
+  if (payload > 0 && !fillReadResponses(s, row, resource, next, offset, at + AETH_END, payload, payload, payload)) return 1
   for (let i = 0; i < pad; i++) arena.bytes[at + AETH_END + payload + i] = 0
   const psn = psnAdd(p[resource + FIRST_PSN], next)
   putBth(arena.view, at, opcode, pad << BTH_PAD_SHIFT, DEFAULT_PKEY, w[base + DEST_QPN], psn)
   putAeth(arena.view, at + BTH, POSITIVE, p[resource + RESOURCE_MSN])
   acceptRun(s, 1, size, size)
-  sentUpTo(s, base, resource, next + 1)
+  markSent(s, base, resource, next + 1)
   return payload + size
 }
 
@@ -132,20 +132,20 @@ const sendReadFirst = (s: EngineState, row: number, resource: number, end: numbe
   const mtu = w[base + MTU]
   const lead = AETH_END + mtu + ICRC_BYTES
   const size = BTH + mtu + ICRC_BYTES
-  const more = openLedRun(s, lead, size, w[base + FLOW], end - 2)
+  const more = openRunWithFirst(s, lead, size, w[base + FLOW], end - 2)
   if (more < 0) return 0
   const at = s.runAt
   const view = s.sink!.arena.view
-  if (!readFor(s, row, resource, 0, 0, at + AETH_END, mtu, size, (1 + more) * mtu)) return 1
+  if (!fillReadResponses(s, row, resource, 0, 0, at + AETH_END, mtu, size, (1 + more) * mtu)) return 1
   const opcode = serviceBits[w[base + SERVICE]] | READ_FIRST
   putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], p[resource + FIRST_PSN])
   putAeth(view, at + BTH, POSITIVE, p[resource + RESOURCE_MSN])
   acceptRun(s, 1, lead, lead)
   if (more > 0) {
-    followRun(s, size)
+    continueRun(s, size)
     putMiddles(s, base, resource, 1, more)
   }
-  sentUpTo(s, base, resource, 1 + more)
+  markSent(s, base, resource, 1 + more)
   return lead + more * size
 }
 
@@ -163,9 +163,9 @@ const sendReadMiddle = (
   const size = BTH + mtu + ICRC_BYTES
   const count = openRun(s, size, w[base + FLOW], end - 1 - next)
   if (count === 0) return 0
-  if (!readFor(s, row, resource, next, offset, s.runAt + BTH, mtu, size, count * mtu)) return 1
+  if (!fillReadResponses(s, row, resource, next, offset, s.runAt + BTH, mtu, size, count * mtu)) return 1
   putMiddles(s, base, resource, next, count)
-  sentUpTo(s, base, resource, next + count)
+  markSent(s, base, resource, next + count)
   return count * size
 }
 
@@ -188,7 +188,7 @@ const putMiddles = (s: EngineState, base: number, resource: number, next: number
  * Reads memory for responses from number `next` on. If that fails the QP ends: the responses to come are replaced by a
  * NAK.
  */
-const readFor = (
+const fillReadResponses = (
   s: EngineState,
   row: number,
   resource: number,
@@ -209,16 +209,16 @@ const readFor = (
   const region = memory.resolve(pd, p[resource + KEY], hi, lo, total, Access.REMOTE_READ, qp)
   if (region >= 0 && memory.read(region, hi, lo, s.sink!.arena, at, chunk, stride, total) === 0) return true
   if (region < 0) noteRefusedKey(s, pd, p[resource + KEY], hi, lo, total, Access.REMOTE_READ, qp)
-  else noteFault(s, p[resource + KEY], hi, lo, total, Access.REMOTE_READ)
+  else noteMemoryFault(s, p[resource + KEY], hi, lo, total, Access.REMOTE_READ)
   const psn = psnAdd(p[resource + FIRST_PSN], next)
-  forgetPending(s, row * WORDS)
+  dropPending(s, row * WORDS)
   const code = region < 0 ? nakCode.REMOTE_ACCESS : nakCode.REMOTE_OPERATION
-  refuseAt(s, row, psn, syndromeKind.NAK | code, takeCause(s))
+  nakAt(s, row, psn, syndromeKind.NAK | code, takeCause(s))
   return false
 }
 
 /** No response that is still to be sent will be. */
-const forgetPending = (s: EngineState, base: number): void => {
+const dropPending = (s: EngineState, base: number): void => {
   const w = s.rows
   let resource = w[base + RESOURCES]
   for (let left = resource === 0 ? 0 : w[base + RESOURCE_COUNT]; left > 0; left--, resource += RESOURCE_WORDS)

@@ -27,7 +27,7 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
     const left = s.roomEnd - s.roomAt
     if (s.runFlow === flow && !s.runClosed && size <= s.runPacket && s.runCount < maxPackets && size <= left) {
       const fit = size < s.runPacket ? 1 : least(want, maxPackets - s.runCount, (left / size) | 0)
-      if (fit === want || isWorthWhile(s, left)) {
+      if (fit === want || isWorthFilling(s, left)) {
         s.runAt = s.roomAt
         return fit
       }
@@ -47,10 +47,10 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
  * Where runs are cut into messages (`soonPackets`) each of these has its price, and the lead joins a run of packets as
  * long as it is: so does the first answer to a READ to the last one of the READ before.
  */
-export const openLedRun = (s: EngineState, lead: number, size: number, flow: number, want: number): number => {
+export const openRunWithFirst = (s: EngineState, lead: number, size: number, flow: number, want: number): number => {
   if (s.runCount > 0 && s.runPacket === lead && s.runFlow === flow && !s.runClosed && s.runCount < s.soonPackets) {
     const left = s.roomEnd - s.roomAt
-    if (s.soonPackets < s.sink!.maxPackets && (left >= lead + want * size || (left >= lead && isWorthWhile(s, left)))) {
+    if (s.soonPackets < s.sink!.maxPackets && (left >= lead + want * size || (left >= lead && isWorthFilling(s, left)))) {
       s.runAt = s.roomAt
       return least(want, s.sink!.maxPackets, ((left - lead) / size) | 0)
     }
@@ -82,7 +82,7 @@ const SMALL_PACKET = 64
 const SMALL_ROOM = 2048
 
 /** Rather than cutting a message, the rest of a room is given up, unless it is half of the largest. */
-const isWorthWhile = (s: EngineState, left: number): boolean => left * 2 >= s.sink!.maxBytes
+const isWorthFilling = (s: EngineState, left: number): boolean => left * 2 >= s.sink!.maxBytes
 
 /**
  * Makes `roomAt` the place for a run of at least one packet of `size` bytes, for `total` bytes if possible. False if
@@ -91,7 +91,7 @@ const isWorthWhile = (s: EngineState, left: number): boolean => left * 2 >= s.si
 const makeRoom = (s: EngineState, size: number, total: number): boolean => {
   const at = aligned(s.roomAt)
   const left = s.roomEnd - at
-  if (left >= total || (left >= size && isWorthWhile(s, left)) || (!reserve(s, size) && left >= size)) {
+  if (left >= total || (left >= size && isWorthFilling(s, left)) || (!reserve(s, size) && left >= size)) {
     s.roomAt = at
     return true
   }
@@ -123,8 +123,8 @@ export const acceptRun = (s: EngineState, count: number, size: number, last: num
   s.counters.sentPackets += count
 }
 
-/** Ends the run; packets of `size` bytes, for which `openLedRun` made room, follow as one of their own. */
-export const followRun = (s: EngineState, size: number): void => {
+/** Ends the run; packets of `size` bytes, for which `openRunWithFirst` made room, follow as one of their own. */
+export const continueRun = (s: EngineState, size: number): void => {
   commitRun(s)
   beginRun(s, size, s.runFlow)
 }

@@ -5,7 +5,7 @@
 import { Row, requestBlock } from './state.ts'
 
 /** Where each part begins; the last two are single bits. */
-const Shape = {
+const QpLayout = {
   /** Most elements of a request. */
   MAX_SEND_SGE: 0,
   MAX_RECV_SGE: 6,
@@ -24,29 +24,29 @@ const MOST_ELEMENTS = 63
 const BLOCK_MASK = 31
 
 export const maxSendSge = (w: Int32Array, base: number): number =>
-  (w[base + Row.SHAPE] >> Shape.MAX_SEND_SGE) & MOST_ELEMENTS
+  (w[base + Row.SHAPE] >> QpLayout.MAX_SEND_SGE) & MOST_ELEMENTS
 export const maxRecvSge = (w: Int32Array, base: number): number =>
-  (w[base + Row.SHAPE] >> Shape.MAX_RECV_SGE) & MOST_ELEMENTS
-export const sendBlock = (w: Int32Array, base: number): number => (w[base + Row.SHAPE] >> Shape.SEND_BLOCK) & BLOCK_MASK
-export const recvBlock = (w: Int32Array, base: number): number => (w[base + Row.SHAPE] >> Shape.RECV_BLOCK) & BLOCK_MASK
+  (w[base + Row.SHAPE] >> QpLayout.MAX_RECV_SGE) & MOST_ELEMENTS
+export const sendBlock = (w: Int32Array, base: number): number => (w[base + Row.SHAPE] >> QpLayout.SEND_BLOCK) & BLOCK_MASK
+export const recvBlock = (w: Int32Array, base: number): number => (w[base + Row.SHAPE] >> QpLayout.RECV_BLOCK) & BLOCK_MASK
 export const resourcesBlock = (w: Int32Array, base: number): number =>
-  (w[base + Row.SHAPE] >> Shape.RESOURCE_BLOCK) & BLOCK_MASK
+  (w[base + Row.SHAPE] >> QpLayout.RESOURCE_BLOCK) & BLOCK_MASK
 export const setResourcesBlock = (w: Int32Array, base: number, size: number): void => {
-  w[base + Row.SHAPE] = (w[base + Row.SHAPE] & ~(BLOCK_MASK << Shape.RESOURCE_BLOCK)) | (size << Shape.RESOURCE_BLOCK)
+  w[base + Row.SHAPE] = (w[base + Row.SHAPE] & ~(BLOCK_MASK << QpLayout.RESOURCE_BLOCK)) | (size << QpLayout.RESOURCE_BLOCK)
 }
-export const isShared = (w: Int32Array, base: number): boolean => (w[base + Row.SHAPE] & Shape.SHARED) !== 0
-export const signalsAll = (w: Int32Array, base: number): boolean => (w[base + Row.SHAPE] & Shape.SIGNAL_ALL) !== 0
+export const usesSrq = (w: Int32Array, base: number): boolean => (w[base + Row.SHAPE] & QpLayout.SHARED) !== 0
+export const signalsAll = (w: Int32Array, base: number): boolean => (w[base + Row.SHAPE] & QpLayout.SIGNAL_ALL) !== 0
 
 /** Row.SHAPE of a new queue pair. Throws an Error for more elements than an engine takes. */
-export const shapeOf = (sends: number, receives: number, signalAll = false, shared = false): number => {
+export const qpLayoutOf = (sends: number, receives: number, signalAll = false, shared = false): number => {
   if (sends > MOST_ELEMENTS || receives > MOST_ELEMENTS)
     throw new Error(`requests of ${Math.max(sends, receives)} elements: an engine takes ${MOST_ELEMENTS}`)
   return (
-    (sends << Shape.MAX_SEND_SGE) |
-    (receives << Shape.MAX_RECV_SGE) |
-    (requestBlock(sends) << Shape.SEND_BLOCK) |
-    (requestBlock(receives) << Shape.RECV_BLOCK) |
-    (signalAll ? Shape.SIGNAL_ALL : 0) |
-    (shared ? Shape.SHARED : 0)
+    (sends << QpLayout.MAX_SEND_SGE) |
+    (receives << QpLayout.MAX_RECV_SGE) |
+    (requestBlock(sends) << QpLayout.SEND_BLOCK) |
+    (requestBlock(receives) << QpLayout.RECV_BLOCK) |
+    (signalAll ? QpLayout.SIGNAL_ALL : 0) |
+    (shared ? QpLayout.SHARED : 0)
   )
 }

@@ -4,7 +4,7 @@
  * allocated once the arrays have grown.
  */
 
-export interface Shares {
+export interface PeerWindows {
   /** Most window bytes that are ever out to one peer; 0: there is no such window. */
   readonly budget: number
   /** By place of a peer: bytes out, how many may be out, and how many are to be acknowledged before a loss counts. */
@@ -38,7 +38,7 @@ export interface Shares {
 
 export const NO_LIMIT = 0x7fff_ffff
 /** Most bytes of an interval of those who send without acknowledgements: nobody says whether they arrive. */
-export const MOST_PACED = 0x4_0000
+export const MAX_PACED_BYTES = 0x4_0000
 /** Window of a peer of whom nothing is known yet. */
 const START = 0x8_0000
 
@@ -48,7 +48,7 @@ const START = 0x8_0000
 export const PACED = 0
 
 /** `rows`: 0 where sending has no bounds. */
-export const createShares = (budget: number, rows: number): Shares => ({
+export const createPeerWindows = (budget: number, rows: number): PeerWindows => ({
   budget,
   since: Number.NEGATIVE_INFINITY,
   out: new Int32Array(0),
@@ -72,43 +72,43 @@ export const createShares = (budget: number, rows: number): Shares => ({
 })
 
 /** Whether there is anything to share: where sending has no bounds there are no books of rows. */
-export const isBounded = (shares: Shares): boolean => shares.peer.length > 0
+export const isBounded = (shares: PeerWindows): boolean => shares.peer.length > 0
 
-const longer = (old: Int32Array, length: number, fill: number): Int32Array => {
+const resized = (old: Int32Array, length: number, fill: number): Int32Array => {
   const made = new Int32Array(length).fill(fill, old.length)
   made.set(old)
   return made
 }
 
 /** Room for more rows. */
-export const growShares = (shares: Shares, rows: number): void => {
+export const growWindows = (shares: PeerWindows, rows: number): void => {
   if (!isBounded(shares)) return
   const waiting = new Uint8Array(rows)
   waiting.set(shares.waiting)
   shares.waiting = waiting
-  shares.counted = longer(shares.counted, rows, 0)
-  shares.peer = longer(shares.peer, rows, -1)
-  shares.forgiven = longer(shares.forgiven, rows, 0)
-  shares.next = longer(shares.next, rows, -1)
-  shares.before = longer(shares.before, rows, -1)
+  shares.counted = resized(shares.counted, rows, 0)
+  shares.peer = resized(shares.peer, rows, -1)
+  shares.forgiven = resized(shares.forgiven, rows, 0)
+  shares.next = resized(shares.next, rows, -1)
+  shares.before = resized(shares.before, rows, -1)
 }
 
 /** Room for place number `peer`, and some more. */
-export const growPeers = (shares: Shares, peer: number): void => {
-  const count = Math.max(16, 2 * peer)
-  const moved = new Uint8Array(count)
+export const growPeers = (shares: PeerWindows, peer: number): void => {
+  const setOutstanding = Math.max(16, 2 * peer)
+  const moved = new Uint8Array(setOutstanding)
   moved.set(shares.moved)
   shares.moved = moved
-  shares.out = longer(shares.out, count, 0)
-  shares.window = longer(shares.window, count, Math.min(shares.budget, START))
-  shares.calm = longer(shares.calm, count, 0)
-  shares.first = longer(shares.first, count, -1)
-  shares.last = longer(shares.last, count, -1)
-  shares.need = longer(shares.need, count, 0)
+  shares.out = resized(shares.out, setOutstanding, 0)
+  shares.window = resized(shares.window, setOutstanding, Math.min(shares.budget, START))
+  shares.calm = resized(shares.calm, setOutstanding, 0)
+  shares.first = resized(shares.first, setOutstanding, -1)
+  shares.last = resized(shares.last, setOutstanding, -1)
+  shares.need = resized(shares.need, setOutstanding, 0)
 }
 
 /** What is counted of a row becomes `bytes`. */
-export const count = (shares: Shares, row: number, bytes: number): void => {
+export const count = (shares: PeerWindows, row: number, bytes: number): void => {
   const peer = shares.peer[row]
   const change = bytes - shares.counted[row]
   if (change === 0 || peer < 0) return
@@ -118,7 +118,7 @@ export const count = (shares: Shares, row: number, bytes: number): void => {
 }
 
 /** Row `row` waits for room at its peer, behind the others or in front of them. */
-export const enqueue = (shares: Shares, peer: number, row: number, atFront: boolean): void => {
+export const enqueue = (shares: PeerWindows, peer: number, row: number, atFront: boolean): void => {
   const first = shares.first[peer]
   const last = shares.last[peer]
   if (first < 0) {
@@ -136,7 +136,7 @@ export const enqueue = (shares: Shares, peer: number, row: number, atFront: bool
 }
 
 /** It waits no more. */
-export const dequeue = (shares: Shares, row: number): void => {
+export const dequeue = (shares: PeerWindows, row: number): void => {
   const peer = shares.peer[row]
   const next = shares.next[row]
   const before = shares.before[row]

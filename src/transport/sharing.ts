@@ -17,7 +17,7 @@
  * numbers only.
  */
 import { reliableService } from '../spec/services.ts'
-import { count, dequeue, enqueue, growPeers, isBounded, MOST_PACED, NO_LIMIT, PACED } from './shares.ts'
+import { count, dequeue, enqueue, growPeers, isBounded, MAX_PACED_BYTES, NO_LIMIT, PACED } from './shares.ts'
 import { type EngineState, Row } from './state.ts'
 
 const { WORDS, SERVICE, PEER, SENT, ACKED } = Row
@@ -29,15 +29,15 @@ const WORTH = 0x8000
 /** What a peer's window is at least, whatever is lost, bytes. */
 const LEAST = 0x1_0000
 
-const outOf = (s: EngineState, row: number): number => {
+const outstandingOf = (s: EngineState, row: number): number => {
   const base = row * WORDS
   return (s.rows[base + SENT] - s.rows[base + ACKED]) | 0
 }
 
 /** Takes what was acknowledged of a row out of the window, and counts what was sent. */
-const settle = (s: EngineState, row: number): void => {
+const countAcknowledged = (s: EngineState, row: number): void => {
   const { shares } = s
-  const out = outOf(s, row)
+  const out = outstandingOf(s, row)
   if (shares.forgiven[row] > out) shares.forgiven[row] = out
   count(shares, row, out - shares.forgiven[row])
 }
@@ -48,12 +48,12 @@ const renewPace = (s: EngineState, now: number): void => {
   // as `nextShareTimeout` reckons it: a difference may round to less than the pace at the very time that was asked for
   if (now < shares.since + s.pace) return
   shares.since = now
-  shares.window[PACED] = s.window < MOST_PACED ? s.window : MOST_PACED
+  shares.window[PACED] = s.window < MAX_PACED_BYTES ? s.window : MAX_PACED_BYTES
   shares.out[PACED] = 0
 }
 
 /** The turn of a row begins: says in `limit` how much it may have out. */
-export const openShare = (s: EngineState, row: number, now: number): void => {
+export const openWindow = (s: EngineState, row: number, now: number): void => {
   const { shares } = s
   const w = s.rows
   const base = row * WORDS
@@ -64,10 +64,10 @@ export const openShare = (s: EngineState, row: number, now: number): void => {
   const place = reliable ? w[base + PEER] + 1 : PACED
   if (place >= shares.out.length) growPeers(shares, place)
   if (shares.peer[row] !== place) {
-    leaveShare(s, row)
+    leaveWindow(s, row)
     shares.peer[row] = place
   }
-  if (reliable) settle(s, row)
+  if (reliable) countAcknowledged(s, row)
   else {
     // what it has sent is counted with the others' until the interval is over
     w[base + ACKED] = w[base + SENT]
@@ -76,20 +76,20 @@ export const openShare = (s: EngineState, row: number, now: number): void => {
   const behind = shares.first[place] >= 0 && shares.serving !== row
   const room = behind ? 0 : shares.window[place] - shares.out[place]
   // the first of all may send whatever it has to send at once
-  if (!reliable || behind || shares.out[place] > 0) shares.limit = outOf(s, row) + (room > 0 ? room : 0)
+  if (!reliable || behind || shares.out[place] > 0) shares.limit = outstandingOf(s, row) + (room > 0 ? room : 0)
 }
 
 /**
  * The turn of a row is over, in which `sent` bytes have left: counts them; if it wanted more than there was room for it
  * waits.
  */
-export const closeShare = (s: EngineState, row: number, sent: number, now: number): void => {
+export const closeWindow = (s: EngineState, row: number, sent: number, now: number): void => {
   const { shares } = s
   if (!isBounded(shares)) return
   const place = shares.peer[row]
   if (place < 0) return
   if (place === PACED) shares.out[PACED] += sent
-  else settle(s, row)
+  else countAcknowledged(s, row)
   if (shares.lacked === 0 || shares.waiting[row] !== 0) return
   // who was served and could not send because of what it wants to send at once is the next one again
   const again = shares.serving === row && sent === 0
@@ -98,21 +98,21 @@ export const closeShare = (s: EngineState, row: number, sent: number, now: numbe
   if (shares.deadline === Number.POSITIVE_INFINITY) shares.deadline = now + STALL
 }
 
-/** When `onShares` is to be called, µs; Infinity for never. */
-export const nextShares = (s: EngineState): number => {
+/** When `onWindowTimer` is to be called, µs; Infinity for never. */
+export const nextWindowDeadline = (s: EngineState): number => {
   const { shares } = s
   const paced = shares.full.length > 0 && shares.first[PACED] >= 0
   return paced ? Math.min(shares.deadline, shares.since + s.pace) : shares.deadline
 }
 
 /** An interval may be over, or peers may have been silent for too long. */
-export const onShares = (s: EngineState, now: number): void => {
+export const onWindowTimer = (s: EngineState, now: number): void => {
   if (s.pace !== 0 && s.shares.first.length > 0) renewPace(s, now)
   if (now >= s.shares.deadline) onStall(s, now)
 }
 
 /** A row has nothing out any more and wants nothing: it is in error, reset, or has another peer. */
-export const leaveShare = (s: EngineState, row: number): void => {
+export const leaveWindow = (s: EngineState, row: number): void => {
   const { shares } = s
   if (!isBounded(shares)) return
   if (shares.waiting[row] !== 0) dequeue(shares, row)
@@ -122,7 +122,7 @@ export const leaveShare = (s: EngineState, row: number): void => {
 }
 
 /** Something was lost on the way to the row's peer: once for all that was out then. */
-export const narrowShare = (s: EngineState, row: number): void => {
+export const shrinkWindow = (s: EngineState, row: number): void => {
   const { shares } = s
   if (!isBounded(shares)) return
   const peer = shares.peer[row]
@@ -134,7 +134,7 @@ export const narrowShare = (s: EngineState, row: number): void => {
 }
 
 /** Its peer has acknowledged `bytes`. */
-export const widenShare = (s: EngineState, row: number, bytes: number): void => {
+export const growWindow = (s: EngineState, row: number, bytes: number): void => {
   const { shares } = s
   if (!isBounded(shares)) return
   const peer = shares.peer[row]
@@ -163,7 +163,7 @@ export const takeWaiting = (s: EngineState): number => {
 }
 
 /** The port was full when it was a row's turn that had waited: it keeps its place. */
-export const putBack = (s: EngineState, row: number): void => {
+export const requeueFirst = (s: EngineState, row: number): void => {
   const { shares } = s
   if (shares.waiting[row] === 0 && shares.peer[row] >= 0) enqueue(shares, shares.peer[row], row, true)
 }
@@ -172,17 +172,17 @@ export const putBack = (s: EngineState, row: number): void => {
 const onStall = (s: EngineState, now: number): void => {
   const { shares } = s
   for (const peer of shares.full) {
-    if (shares.moved[peer] === 0 && peer !== PACED) forgive(s, peer)
+    if (shares.moved[peer] === 0 && peer !== PACED) forgetOutstanding(s, peer)
     shares.moved[peer] = 0
   }
   shares.deadline = shares.full.length > 0 ? now + STALL : Number.POSITIVE_INFINITY
 }
 
-const forgive = (s: EngineState, peer: number): void => {
+const forgetOutstanding = (s: EngineState, peer: number): void => {
   const { shares } = s
   for (let row = 0; row < s.rowCount; row++) {
     if (shares.peer[row] !== peer) continue
-    shares.forgiven[row] = outOf(s, row)
+    shares.forgiven[row] = outstandingOf(s, row)
     shares.counted[row] = 0
   }
   shares.out[peer] = 0

@@ -7,8 +7,8 @@ import { because, type Cause, causeOfCode } from '../spec/causes.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../spec/work.ts'
 import { ATOMIC_WRITE_BYTES, isFlushKnown } from './asking.ts'
 import { keepCause, takeCause } from './causes.ts'
-import { checkElements, Moved } from './moves.ts'
-import { kindOf, operationOf } from './operations.ts'
+import { checkElements, DmaResult } from './moves.ts'
+import { sendKindOf, operationOf } from './operations.ts'
 import { maxSendSge, sendBlock } from './shape.ts'
 import { type EngineState, giveBlock, Q, Request, Row, takeBlock } from './state.ts'
 import { Access, Flush, Send, Sge } from './types.ts'
@@ -24,7 +24,7 @@ const { INLINE } = SendFlags.values
 const STATUS_BITS = 0xff
 
 /** Loads the next posted request, checks it, and puts it at the end of the list; 0 if there is none. */
-export const start = (s: EngineState, row: number): number => {
+export const fetchWqe = (s: EngineState, row: number): number => {
   const base = row * WORDS
   const size = sendBlock(s.rows, base)
   const request = takeBlock(s, size)
@@ -36,7 +36,7 @@ export const start = (s: EngineState, row: number): number => {
     return 0
   }
   w[base + NEXT_INDEX]++
-  p[request + STATUS] = check(s, row, request)
+  p[request + STATUS] = checkWqe(s, row, request)
   const length = p[request + WR + LENGTH]
   const kind = p[request + KIND]
   p[request + NEXT] = 0
@@ -53,10 +53,10 @@ export const start = (s: EngineState, row: number): number => {
 }
 
 /** Whether a request of this kind has inline data that it cannot have. */
-const isForeign = (kind: number, inline: boolean): boolean => inline && kind >= READ && kind !== ATOMIC_WRITE
+const isInlineForbidden = (kind: number, inline: boolean): boolean => inline && kind >= READ && kind !== ATOMIC_WRITE
 
 /** Why the queue refuses a request: what `Send.REFUSED` says of it. */
-const refusedBy = (s: EngineState, row: number, wr: number): Cause => {
+const refusalOf = (s: EngineState, row: number, wr: number): Cause => {
   const opcode = s.pool[wr + OPCODE]
   switch (causeOfCode(s.pool[wr + REFUSED] >>> 8)) {
     case 'BAD_OPCODE':
@@ -81,21 +81,21 @@ const fail = (s: EngineState, row: number, wr: number, status: number, cause: Ca
 }
 
 /** Sums a request up and looks for local mistakes: 0, or the status with which it must end. */
-const check = (s: EngineState, row: number, request: number): number => {
+const checkWqe = (s: EngineState, row: number, request: number): number => {
   const p = s.pool
   const base = row * WORDS
   const wr = request + WR
-  const kind = kindOf[operationOf(s.rows[base + SERVICE], p[wr + OPCODE])]
+  const kind = sendKindOf[operationOf(s.rows[base + SERVICE], p[wr + OPCODE])]
   p[request + KIND] = kind
   const refused = p[wr + REFUSED]
   const count = p[wr + SGES]
   const inline = (p[wr + FLAGS] & INLINE) !== 0
   const opcode = p[wr + OPCODE]
-  if (refused !== 0) return fail(s, row, wr, refused & STATUS_BITS, refusedBy(s, row, wr))
+  if (refused !== 0) return fail(s, row, wr, refused & STATUS_BITS, refusalOf(s, row, wr))
   if (kind === NONE) return fail(s, row, wr, LOC_QP_OP_ERR, because('BAD_OPCODE', { opcode }))
   if (!inline && count > maxSendSge(s.rows, base))
     return fail(s, row, wr, LOC_QP_OP_ERR, because('TOO_MANY_SGE', { most: maxSendSge(s.rows, base) }))
-  if (isForeign(kind, inline)) return fail(s, row, wr, LOC_QP_OP_ERR, because('NOT_INLINE', { opcode }))
+  if (isInlineForbidden(kind, inline)) return fail(s, row, wr, LOC_QP_OP_ERR, because('NOT_INLINE', { opcode }))
   if (kind >= READ && s.rows[base + MAX_RD] === 0) return fail(s, row, wr, LOC_QP_OP_ERR, because('NO_READS', {}))
   if (kind === LOCAL || kind === FLUSH) {
     p[wr + LENGTH] = kind === FLUSH ? p[wr + Flush.LENGTH] : 0 // for the completion, as Linux has it
@@ -117,6 +117,6 @@ const check = (s: EngineState, row: number, request: number): number => {
   // a request of one packet and one element is checked when its payload is read; others must not be found wrong half
   // way
   if (kind < READ && count <= 1 && p[wr + LENGTH] <= s.rows[base + MTU]) return 0
-  if (checkElements(s, row, wr + Send.SGE, count, Access.LOCAL_READ) === Moved.OK) return 0
+  if (checkElements(s, row, wr + Send.SGE, count, Access.LOCAL_READ) === DmaResult.OK) return 0
   return keepCause(s, row, LOC_PROT_ERR, takeCause(s))
 }

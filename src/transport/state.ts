@@ -11,9 +11,9 @@
 import type { Cause } from '../spec/causes.ts'
 import { engineCounters } from '../spec/counters.ts'
 import { type Arena, plainArena } from '../wire/arena.ts'
-import { createShares, growShares, type Shares } from './shares.ts'
+import { createPeerWindows, growWindows, type PeerWindows } from './shares.ts'
 import { createTimers, type Timers } from './timers.ts'
-import { Completion, type Counters, type Environment, type Neighbour, Send, Sge, type TransmitSink } from './types.ts'
+import { Completion, type Counters, type Environment, type LocalPeerDevice, Send, Sge, type TransmitSink } from './types.ts'
 
 /** Words of a row. Requester's, responder's and common ones; addresses, keys and lengths are read with `>>> 0`. */
 export const Row = {
@@ -186,7 +186,7 @@ export const Resource = {
 } as const
 
 /** Words of the pending move, see moves.ts. */
-export const Move = {
+export const PendingDma = {
   ROW: 0,
   KIND: 1,
   PD: 2,
@@ -206,13 +206,13 @@ export const Move = {
 } as const
 
 /** Packets and bytes of a turn that went to a partner and came back, see partners.ts. */
-export const Tally = { THERE: 0, THERE_BYTES: 1, BACK: 2, BACK_BYTES: 3, WORDS: 4 } as const
+export const TurnCounts = { THERE: 0, THERE_BYTES: 1, BACK: 2, BACK_BYTES: 3, WORDS: 4 } as const
 
 /**
  * Requests that are done together (whole.ts): their blocks, the partner's receive requests for SENDs (0 for others),
  * and what moves where.
  */
-export interface Together {
+export interface FastBatch {
   readonly requests: Int32Array
   readonly receives: Int32Array
   readonly from: Arena[]
@@ -225,7 +225,7 @@ export interface Together {
 export const PACKET_WEIGHT = 64
 
 /** Called when a move that was put off fails, see moves.ts. `psn` and `msn` are those of its first packet. */
-export type MoveFailed = (s: EngineState, row: number, kind: number, why: number, psn: number, msn: number) => void
+export type DmaFailed = (s: EngineState, row: number, kind: number, why: number, psn: number, msn: number) => void
 
 export interface EngineState {
   readonly env: Environment
@@ -238,7 +238,7 @@ export interface EngineState {
    */
   readonly readBytes: number
   /** What queue pairs to one peer share of its buffer. */
-  readonly shares: Shares
+  readonly shares: PeerWindows
   rows: Int32Array
   rowCount: number
   /** Rows that were destroyed, to be used again. */
@@ -272,12 +272,12 @@ export interface EngineState {
   /** The pending move, see moves.ts. */
   readonly move: Uint32Array
   moveArena: Arena | undefined
-  /** How many payloads `scatterPieces` took. */
+  /** How many payloads `scatterPayloads` took. */
   pieces: number
-  readonly moveFailed: MoveFailed
+  readonly moveFailed: DmaFailed
 
   /** Whom the row whose turn it is reaches without packets, and what is being handed over, see direct.ts. */
-  partner: Neighbour | undefined
+  partner: LocalPeerDevice | undefined
   partnerState: EngineState | undefined
   partnerRow: number
   sourceArena: Arena
@@ -286,7 +286,7 @@ export interface EngineState {
   /** Window bytes that were handed over since `pollTransmit` was called. */
   handed: number
   /** What is done together, once anything was, see whole.ts. */
-  together: Together | undefined
+  together: FastBatch | undefined
   /** What this turn has to count (`Tally`). */
   readonly tally: Float64Array
 
@@ -316,12 +316,12 @@ export const createState = (
   sharedWindow: number,
   readBytes: number,
   pace: number,
-  moveFailed: MoveFailed,
+  moveFailed: DmaFailed,
 ): EngineState => ({
   env,
   window,
   readBytes,
-  shares: createShares(sharedWindow, sharedWindow === 0 && pace === 0 ? 0 : FIRST_ROWS),
+  shares: createPeerWindows(sharedWindow, sharedWindow === 0 && pace === 0 ? 0 : FIRST_ROWS),
   counters: Object.fromEntries(Object.keys(engineCounters).map(name => [name, 0])) as Counters,
   rows: new Int32Array(FIRST_ROWS * WORDS),
   rowCount: 0,
@@ -345,7 +345,7 @@ export const createState = (
   runFlow: 0,
   runClosed: false,
   runAt: 0,
-  move: new Uint32Array(Move.WORDS),
+  move: new Uint32Array(PendingDma.WORDS),
   moveArena: undefined,
   pieces: 0,
   moveFailed,
@@ -357,7 +357,7 @@ export const createState = (
   place: new Float64Array(1),
   handed: 0,
   together: undefined,
-  tally: new Float64Array(Tally.WORDS),
+  tally: new Float64Array(TurnCounts.WORDS),
   completion: new Uint32Array(Completion.WORDS),
   original: new Uint32Array(2),
   shared: new Int32Array(2),
@@ -401,7 +401,7 @@ const growRows = (s: EngineState, count: number): void => {
   const queueNext = new Int32Array(count)
   queueNext.set(s.queueNext)
   s.queueNext = queueNext
-  growShares(s.shares, count)
+  growWindows(s.shares, count)
 }
 
 /** log2 of the words that a block for a request with up to `elements` scatter/gather elements has. */
@@ -455,7 +455,7 @@ export const schedule = (s: EngineState, row: number): void => {
 }
 
 /** Takes the first row out of the transmit queue; -1 if it is empty. */
-export const takeScheduled = (s: EngineState): number => {
+export const dequeueScheduled = (s: EngineState): number => {
   const row = s.queueHead
   if (row < 0) return -1
   s.queueHead = s.queueNext[row]

@@ -50,7 +50,7 @@ const growHeap = (t: Timers): void => {
 }
 
 /** Row `row` belongs at place `from` or above it, under the key `at`. */
-const rise = (t: Timers, from: number, row: number, at: number): void => {
+const siftUp = (t: Timers, from: number, row: number, at: number): void => {
   const { heap, key, place } = t
   let i = from
   while (i > 0) {
@@ -67,7 +67,7 @@ const rise = (t: Timers, from: number, row: number, at: number): void => {
 }
 
 /** The same at the top or below it. */
-const sink = (t: Timers, row: number, at: number): void => {
+const siftDown = (t: Timers, row: number, at: number): void => {
   const { heap, key, place, size } = t
   let i = 0
   for (;;) {
@@ -88,7 +88,7 @@ const sink = (t: Timers, row: number, at: number): void => {
 const removeTop = (t: Timers): void => {
   t.place[t.heap[0]] = -1
   t.size--
-  if (t.size > 0) sink(t, t.heap[t.size], t.key[t.size])
+  if (t.size > 0) siftDown(t, t.heap[t.size], t.key[t.size])
 }
 
 /** Sets the timer of `row` to expire at `at`, whatever it was before. */
@@ -99,8 +99,8 @@ export const setTimer = (t: Timers, row: number, at: number): void => {
   if (place < 0) {
     if (t.size === t.heap.length) growHeap(t)
     t.size++
-    rise(t, t.size - 1, row, at)
-  } else if (at < t.key[place]) rise(t, place, row, at)
+    siftUp(t, t.size - 1, row, at)
+  } else if (at < t.key[place]) siftUp(t, place, row, at)
 }
 
 export const clearTimer = (t: Timers, row: number): void => {
@@ -118,13 +118,13 @@ export const nextDeadline = (t: Timers): number => {
     const deadline = t.deadline[row]
     if (deadline === t.key[0]) return deadline
     if (deadline === Number.POSITIVE_INFINITY) removeTop(t)
-    else sink(t, row, deadline)
+    else siftDown(t, row, deadline)
   }
   return Number.POSITIVE_INFINITY
 }
 
 /** When the timer was due that `takeExpired` has answered last. */
-export const wasDue = (t: Timers): number => t.taken
+export const lastDeadline = (t: Timers): number => t.taken
 
 /** Takes one timer that has expired by `now` out and answers its row; -1 if there is none. */
 export const takeExpired = (t: Timers, now: number): number => {

@@ -39,7 +39,7 @@ export const advance = (
 }
 
 /** Client memory could not be read or written: the status of the request. */
-export const refuseLocal = (s: EngineState, row: number, request: number): number => {
+export const failLocalAccess = (s: EngineState, row: number, request: number): number => {
   s.pool[request + STATUS] = keepCause(s, row, LOC_PROT_ERR, takeCause(s))
   return Step.REFUSES
 }

@@ -326,7 +326,7 @@ export interface DatagramRoute {
  * A device whose engine takes messages of others in this process without packets (direct.ts), as they see it. Flows and
  * numbers of peers are its port's.
  */
-export interface Neighbour {
+export interface LocalPeerDevice {
   /** What only engines understand: the state of its own, set by `createEngine`. */
   state: object | undefined
   /** Room of STAGING_BYTES in an arena, which all that may meet share. */
@@ -337,7 +337,7 @@ export interface Neighbour {
   /** The row of a queue pair's number, -1 for none. */
   rowOf(qpn: number): number
   /** Who receives what this flow carries; null if that is nobody in this process, or must be packets. */
-  at(flow: number): Neighbour | null
+  at(flow: number): LocalPeerDevice | null
   /** By which number those who receive it know the flow's source. */
   peerAt(flow: number): number
   /** Whether no packets wait to be received here. */
@@ -347,7 +347,7 @@ export interface Neighbour {
 /** Everything an engine is given, once. */
 export interface Environment {
   /** What the engine's own device is to others; not there: all messages are packets. */
-  readonly neighbour?: Neighbour
+  readonly neighbour?: LocalPeerDevice
   /** Needed for queue pairs of datagrams. */
   readonly route?: DatagramRoute
   readonly work: WorkSource

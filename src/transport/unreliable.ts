@@ -8,7 +8,7 @@
  */
 import { OP_SEND, OP_START } from '../spec/opcodes.ts'
 import { SendKind, WcStatus } from '../spec/work.ts'
-import { drained, endOldest } from './completing.ts'
+import { onDrained, completeOldest } from './completing.ts'
 import { dropMessage } from './refusals.ts'
 import { type EngineState, Q, R, Row } from './state.ts'
 
@@ -16,7 +16,7 @@ const { WORDS, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, SENT, ACKED, RESPOND
 const { NONE, SEND, WRITE } = SendKind
 
 /** Whether a packet is to be taken. A FIRST or ONLY always is, whatever its PSN; it ends a message under way. */
-export const admit = (s: EngineState, row: number, flags: number, psn: number): boolean => {
+export const isAdmitted = (s: EngineState, row: number, flags: number, psn: number): boolean => {
   const w = s.rows
   const base = row * WORDS
   const gap = psn !== w[base + EXPECTED]
@@ -34,12 +34,12 @@ export const admit = (s: EngineState, row: number, flags: number, psn: number): 
 }
 
 /** Packets of `request` have left: with the last one it is complete. */
-export const onLeft = (s: EngineState, row: number, request: number): void => {
+export const onSent = (s: EngineState, row: number, request: number): void => {
   const w = s.rows
   const base = row * WORDS
   w[base + UNACKED] = w[base + SEND_PSN]
   if (s.pace === 0) w[base + ACKED] = w[base + SENT]
   if (w[base + CURRENT] === request) return
-  endOldest(s, row, WcStatus.values.SUCCESS)
-  if (s.rows[base + HEAD] === 0 && (s.rows[base + REQUESTER] & Q.DRAINING) !== 0) drained(s, row)
+  completeOldest(s, row, WcStatus.values.SUCCESS)
+  if (s.rows[base + HEAD] === 0 && (s.rows[base + REQUESTER] & Q.DRAINING) !== 0) onDrained(s, row)
 }

@@ -10,7 +10,7 @@ import { Service } from '../spec/services.ts'
 import { SendFlags, SendKind, WcOpcode, WcStatus, WrOpcode } from '../spec/work.ts'
 import { type Arena, plainArena } from '../wire/arena.ts'
 import { completeReceive, completeSend } from './completing.ts'
-import { countPlain, countRead, findPartner, settleCounts } from './partners.ts'
+import { countFastMessage, countRead, findLocalPeer, settleCounts } from './partners.ts'
 import { PSN_MASK } from './psn.ts'
 import { takeReceive } from './receives.ts'
 import { recvBlock, sendBlock } from './shape.ts'
@@ -23,7 +23,7 @@ import {
   Request,
   Row,
   readPart,
-  type Together,
+  type FastBatch,
   takeBlock,
 } from './state.ts'
 import { Access, Receive, Send, Sge } from './types.ts'
@@ -47,13 +47,13 @@ const { ACK_DUE, NAK_DUE, NAK_SENT } = R
 const WHOLE_BYTES = 0x10_0000
 
 /** Bytes (payload and weight of packets) that a queue pair hands over before it is another one's turn. */
-export const MET_QUANTUM = 0x10_0000
+export const FAST_QUANTUM = 0x10_0000
 
 /** Requests that are done together. */
 const TOGETHER = 16
 
 const nothing = plainArena(0)
-const createTogether = (): Together => ({
+const createTogether = (): FastBatch => ({
   requests: new Int32Array(TOGETHER),
   receives: new Int32Array(TOGETHER),
   from: new Array<Arena>(TOGETHER).fill(nothing),
@@ -63,7 +63,7 @@ const createTogether = (): Together => ({
 })
 
 /** Whether the row has nothing under way, and something posted. */
-const isAtRest = (s: EngineState, base: number): boolean => {
+const isIdle = (s: EngineState, base: number): boolean => {
   const w = s.rows
   const psn = w[base + SEND_PSN]
   return (
@@ -77,7 +77,7 @@ const isAtRest = (s: EngineState, base: number): boolean => {
 }
 
 /** Whether its partner has nothing under way either. */
-const isPartnerAtRest = (s: EngineState, psn: number): boolean => {
+const isPeerIdle = (s: EngineState, psn: number): boolean => {
   const t = s.partnerState as EngineState
   const v = t.rows
   const there = s.partnerRow * WORDS
@@ -94,25 +94,25 @@ const isPartnerAtRest = (s: EngineState, psn: number): boolean => {
 /**
  * Does what was posted, as far as it is of this kind, before the row gets a turn: true if nothing is left for one.
  */
-export const handAtOnce = (s: EngineState, row: number): boolean => {
+export const sendIdleFastPath = (s: EngineState, row: number): boolean => {
   const base = row * WORDS
-  if (!isAtRest(s, base) || !findPartner(s, row)) return false
-  handAll(s, row)
+  if (!isIdle(s, base) || !findLocalPeer(s, row)) return false
+  sendAllFast(s, row)
   settleCounts(s)
   return (s.rows[base + REQUESTER] & Q.MORE) === 0
 }
 
 /** Does what was posted, as far as it is of this kind, and not more than one turn allows; the row has a partner. */
-export const handWhole = (s: EngineState, row: number): void => {
-  if (isAtRest(s, row * WORDS)) handAll(s, row)
+export const sendFastPath = (s: EngineState, row: number): void => {
+  if (isIdle(s, row * WORDS)) sendAllFast(s, row)
 }
 
 /** The same for a row that is at rest. */
-const handAll = (s: EngineState, row: number): void => {
+const sendAllFast = (s: EngineState, row: number): void => {
   const base = row * WORDS
-  if (!isPartnerAtRest(s, s.rows[base + SEND_PSN])) return
+  if (!isPeerIdle(s, s.rows[base + SEND_PSN])) return
   const before = s.rows[base + SENT]
-  while (handSome(s, row, before)) {
+  while (sendBatch(s, row, before)) {
     // more was posted than is done together
   }
 }
@@ -122,7 +122,7 @@ const handAll = (s: EngineState, row: number): void => {
  * completed. Long copies leave nothing of the engine in the nearest cache, so that each stretch costs less by itself
  * than taking turns. True if more may be done, `before` being what the row had sent when its turn began.
  */
-const handSome = (s: EngineState, row: number, before: number): boolean => {
+const sendBatch = (s: EngineState, row: number, before: number): boolean => {
   s.together ??= createTogether()
   const { requests, receives, from, fromAt, to, toAt } = s.together
   const base = row * WORDS
@@ -131,11 +131,11 @@ const handSome = (s: EngineState, row: number, before: number): boolean => {
   const size = sendBlock(w, base)
   let count = 0
   let request = 0
-  while (count < TOGETHER && ((w[base + SENT] - before) | 0) < MET_QUANTUM) {
+  while (count < TOGETHER && ((w[base + SENT] - before) | 0) < FAST_QUANTUM) {
     request = takeBlock(s, size)
     const isThere = s.env.work.loadSend(row, w[base + NEXT_INDEX] >>> 0, s.pool, request + WR)
     if (!isThere) w[base + REQUESTER] &= ~Q.MORE
-    if (!isThere || !prepare(s, row, request + WR, s.together, count)) break
+    if (!isThere || !prepareFast(s, row, request + WR, s.together, count)) break
     w[base + NEXT_INDEX]++
     requests[count++] = request
     request = 0
@@ -154,7 +154,7 @@ const handSome = (s: EngineState, row: number, before: number): boolean => {
   for (let i = 0; i < count; i++) move?.(from[i], fromAt[i], to[i], toAt[i], s.pool[requests[i] + WR + LENGTH])
   s.env.work.retireSend(row, count)
   for (let i = 0; i < count; i++) {
-    if (receives[i] !== 0) received(s, receives[i], requests[i] + WR)
+    if (receives[i] !== 0) completeReceived(s, receives[i], requests[i] + WR)
     completeSend(s, row, requests[i], SUCCESS)
     giveBlock(s, size, requests[i])
   }
@@ -162,7 +162,7 @@ const handSome = (s: EngineState, row: number, before: number): boolean => {
 }
 
 /** Completes a receive request of the partner with the SEND at `wr`. */
-const received = (s: EngineState, receive: number, wr: number): void => {
+const completeReceived = (s: EngineState, receive: number, wr: number): void => {
   const t = s.partnerState as EngineState
   const other = s.partnerRow
   const solicited = (s.pool[wr + FLAGS] & SOLICITED) !== 0
@@ -174,7 +174,7 @@ const received = (s: EngineState, receive: number, wr: number): void => {
  * Takes the request at `wr` as number `i` of those that are done together, as if its packets had passed; false if it is
  * another kind or something forbids it, and then nothing has happened.
  */
-const prepare = (s: EngineState, row: number, wr: number, together: Together, i: number): boolean => {
+const prepareFast = (s: EngineState, row: number, wr: number, together: FastBatch, i: number): boolean => {
   const p = s.pool
   const w = s.rows
   const base = row * WORDS
@@ -203,7 +203,7 @@ const prepare = (s: EngineState, row: number, wr: number, together: Together, i:
   const mtu = w[base + MTU]
   const packets = Math.ceil(length / mtu)
   const messages = isRead ? countRead(s, row, packets, readPart(s, mtu), length) : 1
-  if (!isRead) countPlain(s, packets, length, opcode === RDMA_WRITE)
+  if (!isRead) countFastMessage(s, packets, length, opcode === RDMA_WRITE)
   const psn = (w[base + SEND_PSN] + packets) & PSN_MASK
   v[there + EXPECTED] = psn
   v[there + MSN] = (v[there + MSN] + messages) & PSN_MASK

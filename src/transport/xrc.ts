@@ -7,7 +7,7 @@
 import { because, type Cause } from '../spec/causes.ts'
 import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_FLUSH, OP_READ, OP_START } from '../spec/opcodes.ts'
 import { Service } from '../spec/services.ts'
-import { settle } from './moves.ts'
+import { flushDmaOf } from './moves.ts'
 import { recvBlock } from './shape.ts'
 import { type EngineState, giveBlock, Row } from './state.ts'
 
@@ -19,7 +19,7 @@ const GONE = -1
  * Takes notice of the queue that a request names, with the OP_… bits of `flags`; false if there is none, or another
  * than before.
  */
-export const nameQueue = (s: EngineState, row: number, srqn: number, flags: number): boolean => {
+export const selectSrq = (s: EngineState, row: number, srqn: number, flags: number): boolean => {
   const w = s.rows
   const base = row * WORDS
   if ((flags & BEGINS) === 0) return w[base + SRQN] === srqn
@@ -31,16 +31,16 @@ export const nameQueue = (s: EngineState, row: number, srqn: number, flags: numb
   return true
 }
 
-/** `nameQueue` says no. */
-export const noQueue = (srqn: number): Cause => because('NO_SRQ', { srqn })
+/** `selectSrq` says no. */
+export const nakSrq = (srqn: number): Cause => because('NO_SRQ', { srqn })
 
 /** The shared queue `srqn` is no more: a message for it goes on no longer, and its receive request is forgotten. */
-export const forgetQueue = (s: EngineState, srqn: number): void => {
+export const forgetSrq = (s: EngineState, srqn: number): void => {
   const w = s.rows
   for (let row = 0; row < s.rowCount; row++) {
     const base = row * WORDS
     if (w[base + ALIVE] === 0 || w[base + SERVICE] !== Service.XRC_TGT || w[base + SRQN] !== srqn) continue
-    settle(s, row)
+    flushDmaOf(s, row)
     if (w[base + RECEIVE] !== 0) giveBlock(s, recvBlock(w, base), w[base + RECEIVE])
     w[base + RECEIVE] = 0
     w[base + SRQN] = GONE

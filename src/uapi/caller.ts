@@ -152,7 +152,7 @@ export const callOf = (
  */
 export const openAgain = (view: CallerView, className: string, methodName: string): boolean =>
   view.hasContext && className === 'device' && methodName === 'open'
-export const AGAIN = new CallError('EINVAL', 'the descriptor has a context already')
+export const GET_CONTEXT_AGAIN = new CallError('EINVAL', 'the descriptor has a context already')
 
 // ---- the driver's part ----
 

@@ -18,9 +18,9 @@ export const decodeIoctl = (view: CallerView, request: number, argument: bigint)
 }
 
 export * from './call.ts'
-export { Door } from './legacy.ts'
+export { EntryPoint } from './legacy.ts'
 export { encodeLinux, type LinuxImage } from './linux-encode.ts'
-export { sayable, type Way, ways } from './linux-envelope.ts'
+export { expressibleArguments, type Encoding, encodings } from './linux-envelope.ts'
 export { decodeVerbsIoctl } from './linux-ioctl.ts'
 export { decodeWrite, decodeWriteBytes } from './linux-write.ts'
 export { callOfRequest, decodeMessage, decodeObject, ioctlRequest } from './object.ts'

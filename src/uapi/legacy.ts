@@ -9,15 +9,15 @@
 import { CallError } from '../spec/errno.ts'
 import { viewOf } from './scalar.ts'
 
-export const Door = { WRITE: 1, IOCTL: 2 } as const
-export type Door = (typeof Door)[keyof typeof Door]
+export const EntryPoint = { WRITE: 1, IOCTL: 2 } as const
+export type EntryPoint = (typeof EntryPoint)[keyof typeof EntryPoint]
 
 /**
  * `parts`: write() has one, its buffer; an ioctl has its header with the attributes, then the memory that attributes
  * point to.
  */
 export interface Legacy {
-  readonly door: Door
+  readonly door: EntryPoint
   readonly parts: readonly Uint8Array[]
 }
 
@@ -43,7 +43,7 @@ export const unpackLegacy = (bytes: Uint8Array): Legacy => {
   if (bytes.length < 4) throw badLegacy(`has at least 4 bytes, not ${bytes.length}`)
   const view = viewOf(bytes)
   const door = bytes[0]
-  if (door !== Door.WRITE && door !== Door.IOCTL) throw badLegacy(`names door ${door}: 1 is write, 2 is ioctl`)
+  if (door !== EntryPoint.WRITE && door !== EntryPoint.IOCTL) throw badLegacy(`names door ${door}: 1 is write, 2 is ioctl`)
   const parts: Uint8Array[] = []
   let at = 4
   for (let i = view.getUint16(2, true); i > 0; i--) {

@@ -14,7 +14,7 @@ import { COMMAND_MASK, EXTENDED, type WriteCommand, writeCommands } from '../spe
 import type { AnyValues, Method } from '../spec/schema.ts'
 import type { Answer, Call, CallerView, Result } from './call.ts'
 import {
-  AGAIN,
+  GET_CONTEXT_AGAIN,
   type CompiledFor,
   callOf,
   classNameOf,
@@ -53,7 +53,7 @@ export interface Envelope {
 }
 
 /** A command made a call. */
-export interface Commanded {
+export interface DecodedCommand {
   readonly compiled: CompiledLayout
   readonly call: Call
   readonly facts: Facts
@@ -109,7 +109,7 @@ const chooseByClass = (view: CallerView, { choices }: CompiledLayout, values: An
 }
 
 /** Turns the parts of a command into a call. Throws CallError. */
-export const readCommand = (view: CallerView, found: CompiledCommand, envelope: Envelope): Commanded => {
+export const readCommand = (view: CallerView, found: CompiledCommand, envelope: Envelope): DecodedCommand => {
   const { command } = found
   const { link } = view.schema
   const { layout } = found.in(command.classes[0], link)
@@ -156,13 +156,13 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
         fill(view, response, struct.bytes)
         installs = struct.installs
       }
-      return again ? refuse(AGAIN) : { ret: 0, installs }
+      return again ? refuse(GET_CONTEXT_AGAIN) : { ret: 0, installs }
     },
   }
 }
 
 /** Zeroes in a request what the call's arguments give back. `request` may be shorter than the struct, or longer. */
-export const clearRequest = ({ compiled, args, facts }: Commanded, request: Uint8Array): void => {
+export const clearRequest = ({ compiled, args, facts }: DecodedCommand, request: Uint8Array): void => {
   const { layout } = compiled
   const struct = new Uint8Array(layout.size)
   struct.set(request.subarray(0, layout.size))
@@ -177,7 +177,7 @@ const linkOf = ({ in: attributes, refused }: Method): LinkName | undefined =>
   ) ?? (refused === undefined ? undefined : 'iwarp')
 
 /** Why a call cannot have left a legacy part with the command or method `name`: it is about other classes. */
-export const ofNo = (name: string, call: Call): string => `holds ${name}, which no ${call.class.name} has`
+export const notLegacy = (name: string, call: Call): string => `holds ${name}, which no ${call.class.name} has`
 
 /**
  * Puts the arguments of a call into a request that holds a residue, or zeros: the reverse of `clearRequest`. Throws
@@ -185,7 +185,7 @@ export const ofNo = (name: string, call: Call): string => `holds ${name}, which 
  */
 export const restoreRequest = (found: CompiledCommand, call: Call, request: Uint8Array): void => {
   const { name, classes } = found.command
-  if (!classes.includes(call.class.name)) throw badLegacy(ofNo(name, call))
+  if (!classes.includes(call.class.name)) throw badLegacy(notLegacy(name, call))
   const compiled = found.in(call.class.name, linkOf(call.method))
   const { layout } = compiled
   const struct = new Uint8Array(layout.size)

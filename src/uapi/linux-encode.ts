@@ -10,14 +10,14 @@ import type { Call } from './call.ts'
 import { factsOf } from './caller.ts'
 import { writeCells } from './cells.ts'
 import { ATTRIBUTE, findMethod, HEADER as IOCTL_HEADER } from './ioctl-message.ts'
-import { badLegacy, Door, unpackLegacy } from './legacy.ts'
-import { findCommand, ofNo, restoreRequest } from './linux-command.ts'
+import { badLegacy, EntryPoint, unpackLegacy } from './legacy.ts'
+import { findCommand, notLegacy, restoreRequest } from './linux-command.ts'
 import { HEADER, requestStart } from './linux-write.ts'
 import { viewOf } from './scalar.ts'
 
 /** A system call's bytes: what write() gets or the ioctl's message, and the memory to which its attributes point. */
 export interface LinuxImage {
-  readonly door: Door
+  readonly door: EntryPoint
   readonly bytes: Uint8Array
   readonly memory: readonly { readonly address: bigint; readonly bytes: Uint8Array }[]
 }
@@ -28,7 +28,7 @@ const restoreWrite = (call: Call, part: Uint8Array): LinuxImage => {
   const number = viewOf(bytes).getUint32(0, true)
   const found = findCommand(number)
   restoreRequest(found, call, bytes.subarray(requestStart(found.command.extended)))
-  return { door: Door.WRITE, bytes, memory: [] }
+  return { door: EntryPoint.WRITE, bytes, memory: [] }
 }
 
 const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
@@ -38,7 +38,7 @@ const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
   if (bytes.length !== IOCTL_HEADER + count * ATTRIBUTE) throw badLegacy('holds no ioctl')
   const method = findMethod(view.getUint16(2, true), view.getUint16(4, true))
   const { name, classes, converter } = method.spec
-  if (converter !== 'invokeWrite' && !classes.includes(call.class.name)) throw badLegacy(ofNo(name, call))
+  if (converter !== 'invokeWrite' && !classes.includes(call.class.name)) throw badLegacy(notLegacy(name, call))
   const facts = factsOf(call)
   const memory: { address: bigint; bytes: Uint8Array }[] = []
   const rest = parts.slice(1)
@@ -69,11 +69,11 @@ const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
       if (length > 8) memory.push({ address: view.getBigUint64(at + 8, true), bytes: target })
     }
   }
-  return { door: Door.IOCTL, bytes, memory }
+  return { door: EntryPoint.IOCTL, bytes, memory }
 }
 
 /** The bytes of the Linux call that `call` and its `legacy` part are. Throws CallError EINVAL if the two do not fit. */
 export const encodeLinux = (call: Call, legacy: Uint8Array): LinuxImage => {
   const { door, parts } = unpackLegacy(legacy)
-  return door === Door.WRITE ? restoreWrite(call, parts[0] ?? new Uint8Array()) : restoreIoctl(call, parts)
+  return door === EntryPoint.WRITE ? restoreWrite(call, parts[0] ?? new Uint8Array()) : restoreIoctl(call, parts)
 }

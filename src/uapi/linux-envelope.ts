@@ -23,13 +23,13 @@ import type { AnyValues } from '../spec/schema.ts'
 import type { Call } from './call.ts'
 import { isNamed } from './cells.ts'
 import { ATTRIBUTE, findMethod, INLINE, HEADER as IOCTL_HEADER } from './ioctl-message.ts'
-import { Door, packLegacy } from './legacy.ts'
+import { EntryPoint, packLegacy } from './legacy.ts'
 import { tailFits, tailSize } from './linux-tail.ts'
 import { HEADER, requestStart } from './linux-write.ts'
 import { viewOf } from './scalar.ts'
 
 /** One way to say a call. */
-export interface Way {
+export interface Encoding {
   /** Linux's name of the command or method. */
   readonly name: string
   /** `invoke`: the command within the ioctl INVOKE_WRITE. */
@@ -82,7 +82,7 @@ const byWrite = (command: WriteCommand, call: Call, driverId: number, arena: big
     view.setUint16(6, (room + output) / 4, true)
   }
   if (command.out !== undefined) view.setBigUint64(HEADER, arena, true)
-  return packLegacy({ door: Door.WRITE, parts: [bytes] })
+  return packLegacy({ door: EntryPoint.WRITE, parts: [bytes] })
 }
 
 // ---- ioctls ----
@@ -123,7 +123,7 @@ const ioctlMessage = (
       if (input !== undefined) parts.push(input)
     }
   })
-  return packLegacy({ door: Door.IOCTL, parts })
+  return packLegacy({ door: EntryPoint.IOCTL, parts })
 }
 
 const byInvoke = (command: WriteCommand, call: Call, driverId: number, arena: bigint): Uint8Array => {
@@ -157,7 +157,7 @@ const hasAll = ({ attributes }: IoctlMethod, { args, method }: Call): boolean =>
   )
 
 /** Whether an ioctl is a way to say a call. */
-const says = (one: IoctlMethod, call: Call): boolean =>
+const canExpress = (one: IoctlMethod, call: Call): boolean =>
   one.classes.includes(call.class.name) &&
   one.method === call.methodName &&
   one.converter === undefined &&
@@ -185,7 +185,7 @@ const byIoctl = (spec: IoctlMethod, call: Call, driverId: number, arena: bigint)
 // ---- all of them ----
 
 /** Every way to say a call, with room for outputs from address `arena` on; none if Linux has none. */
-export const ways = (call: Call, driverId: number, arena: bigint): Way[] => [
+export const encodings = (call: Call, driverId: number, arena: bigint): Encoding[] => [
   ...writeCommands
     .filter(
       one =>
@@ -194,13 +194,13 @@ export const ways = (call: Call, driverId: number, arena: bigint): Way[] => [
         agrees(one.set, call) &&
         tailFits(one.in, call),
     )
-    .flatMap((one): Way[] => [
+    .flatMap((one): Encoding[] => [
       { name: one.name, by: 'write', legacy: byWrite(one, call, driverId, arena) },
       { name: one.name, by: 'invoke', legacy: byInvoke(one, call, driverId, arena) },
     ]),
   ...ioctlMethods
-    .filter(one => says(one, call))
-    .map((one): Way => ({ name: one.name, by: 'ioctl', legacy: byIoctl(one, call, driverId, arena) })),
+    .filter(one => canExpress(one, call))
+    .map((one): Encoding => ({ name: one.name, by: 'ioctl', legacy: byIoctl(one, call, driverId, arena) })),
 ]
 
 // ---- what a way can say ----
@@ -208,7 +208,7 @@ export const ways = (call: Call, driverId: number, arena: bigint): Way[] => [
 const attributesOf = (cells: readonly Cell[]): string[] => cells.map(({ name }) => name.split('.')[0])
 
 /** Names of the arguments that a command or method of Linux has room for, to a RoCE device. */
-export const sayable = ({ by, name }: Pick<Way, 'by' | 'name'>): ReadonlySet<string> => {
+export const expressibleArguments = ({ by, name }: Pick<Encoding, 'by' | 'name'>): ReadonlySet<string> => {
   if (by === 'ioctl') {
     const { attributes, set } = ioctlMethods.find(method => method.name === name)!
     const inputs = attributes.filter(({ kind }) => kind !== 'out' && kind !== 'list')

@@ -12,7 +12,7 @@ import { LinuxObjectClasses } from '../spec/linux/structs.ts'
 import { type AnyRecord, type AnyValues, recordSize } from '../spec/schema.ts'
 import type { Answer, Call, CallerView, Decoded, Install, Result } from './call.ts'
 import {
-  AGAIN,
+  GET_CONTEXT_AGAIN,
   answering,
   answeringAs,
   callOf,
@@ -40,8 +40,8 @@ import {
   readMessage,
   roomOf,
 } from './ioctl-message.ts'
-import { Door, packLegacy } from './legacy.ts'
-import { type Commanded, clearRequest, deviceCommand, readCommand } from './linux-command.ts'
+import { EntryPoint, packLegacy } from './legacy.ts'
+import { type DecodedCommand, clearRequest, deviceCommand, readCommand } from './linux-command.ts'
 import { payloadOf } from './object-format.ts'
 import { encodeRecords, viewOf } from './scalar.ts'
 
@@ -226,7 +226,7 @@ const invokeWrite = (message: Message, name: (name: string) => void): Decoded =>
       if (outcome instanceof CallError) return refuse(outcome)
       const answer = answering(() => commanded.answer(outcome))
       // A second GET_CONTEXT has filled its response, although it fails.
-      if (answer.ret < 0 && answer.reason !== AGAIN.message) return answer
+      if (answer.ret < 0 && answer.reason !== GET_CONTEXT_AGAIN.message) return answer
       return writing(message, answer, changes => {
         if (response !== undefined && command.out !== undefined) markFilled(changes, response)
         if (driverOut !== undefined && answer.ret === 0) markFilled(changes, driverOut)
@@ -242,7 +242,7 @@ const invokeWrite = (message: Message, name: (name: string) => void): Decoded =>
 const isForeign = ({ args }: Read, { kind, name }: IoctlAttribute): boolean =>
   (kind === 'handle' || kind === 'fd' || kind === 'flags') && name !== 'object' && args[name] === undefined
 
-const legacyOf = (message: Message, read: Read | undefined, commanded: Commanded | undefined): Uint8Array => {
+const legacyOf = (message: Message, read: Read | undefined, commanded: DecodedCommand | undefined): Uint8Array => {
   const bytes = message.bytes.slice()
   const memory: Uint8Array[] = []
   for (const given of message.given.values()) {
@@ -264,7 +264,7 @@ const legacyOf = (message: Message, read: Read | undefined, commanded: Commanded
       if (given.length > INLINE) memory.push(target)
     }
   }
-  return packLegacy({ door: Door.IOCTL, parts: [bytes, ...memory] })
+  return packLegacy({ door: EntryPoint.IOCTL, parts: [bytes, ...memory] })
 }
 
 // ---- decoding ----
@@ -302,7 +302,7 @@ export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bi
       legacy: () => legacyOf(message, read, undefined),
       answer: outcome => {
         if (outcome instanceof CallError) return refuse(outcome)
-        return writing(message, again ? refuse(AGAIN) : SUCCESS, changes => {
+        return writing(message, again ? refuse(GET_CONTEXT_AGAIN) : SUCCESS, changes => {
           if (driverOut !== undefined && !again) {
             writeDriverPart(view, part, outcome)
             markFilled(changes, driverOut)

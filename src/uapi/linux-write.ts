@@ -9,7 +9,7 @@ import { CallError } from '../spec/errno.ts'
 import { EXTENDED } from '../spec/linux/write.ts'
 import type { Answer, CallerView, Decoded } from './call.ts'
 import { answering, answeringAs, type DriverInput, type Room } from './caller.ts'
-import { Door, packLegacy } from './legacy.ts'
+import { EntryPoint, packLegacy } from './legacy.ts'
 import { type CompiledCommand, clearRequest, deviceCommand, type Envelope, readCommand } from './linux-command.ts'
 import { viewOf } from './scalar.ts'
 
@@ -114,7 +114,7 @@ export const decodeWriteBytes = (view: CallerView, bytes: Uint8Array): Decoded |
       legacy: () => {
         const rest = bytes.slice()
         clearRequest(commanded, rest.subarray(requestStart(found.command.extended)))
-        return packLegacy({ door: Door.WRITE, parts: [rest] })
+        return packLegacy({ door: EntryPoint.WRITE, parts: [rest] })
       },
       answer: outcome => {
         const answer = answering(() => commanded.answer(outcome))

@@ -25,7 +25,7 @@ import {
   writePayload,
 } from './object-format.ts'
 import { checkValue, viewOf, writeBytes } from './scalar.ts'
-import { fit, type Step } from './shape.ts'
+import { checkShape, type Step } from './shape.ts'
 
 const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 
@@ -76,7 +76,7 @@ const layoutOf = (
   options: EncodeOptions,
   refs: ChainedRefs | undefined,
 ): Layout | undefined => {
-  const seen = options === NONE && refs === undefined ? fit(shape, args) : undefined
+  const seen = options === NONE && refs === undefined ? checkShape(shape, args) : undefined
   if (seen === undefined) return undefined
   let layout = layouts.get(seen)
   if (layout === undefined) {

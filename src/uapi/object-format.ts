@@ -19,7 +19,7 @@ import {
 import type { Call } from './call.ts'
 import { isZero } from './caller.ts'
 import { readRecord, readScalar, viewOf, writeBytes, writeRecord, writeRecords, writeScalar } from './scalar.ts'
-import { type Check, checkOf, type Shape, shapeOf } from './shape.ts'
+import { type Check, checkOf, type ArgumentShape, shapeOf } from './shape.ts'
 
 /** Bytes of the header of a message, and of an attribute. */
 export const HEADER = 16
@@ -62,7 +62,7 @@ export interface Named {
   readonly inputs: readonly Slot[]
   readonly required: readonly Slot[]
   /** Of the arguments of who calls. */
-  readonly shape: Shape
+  readonly shape: ArgumentShape
   readonly outputs: readonly Slot[]
   readonly in: ReadonlyMap<number, Slot>
   readonly out: ReadonlyMap<number, Slot>

@@ -32,7 +32,7 @@ import {
   writePayload,
 } from './object-format.ts'
 import { checkValue, viewOf } from './scalar.ts'
-import { isRight } from './shape.ts'
+import { isValid } from './shape.ts'
 
 export { ATTRIBUTE, callOfRequest, HEADER, ioctlRequest } from './object-format.ts'
 
@@ -261,7 +261,7 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
       if (size > BigInt(limit)) throw new CallError('EINVAL', `${path}: ${size} bytes, at most ${limit} are taken`)
       value = valueIn(path, of, viewOf(view.copyIn(address, Number(size))), 0, Number(size))
     } else value = valueIn(path, of, header, item.payload, item.length)
-    if (!isRight(slot.check, value)) checkValue(path, of, value, true)
+    if (!isValid(slot.check, value)) checkValue(path, of, value, true)
     args[name] = flags & CHAINED ? chained(view, path, of, value) : value
   }
   for (const { name, path } of named.required)

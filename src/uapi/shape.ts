@@ -21,7 +21,7 @@ export interface ReferenceAttribute {
 /** Attributes of a method, or fields of a record, which must all be there. */
 type Members = Readonly<Record<string, { readonly of: Kind; readonly optional?: boolean }>>
 
-export interface Shape {
+export interface ArgumentShape {
   readonly members: Members
   /** Names that are no members are passed over, as in records. */
   readonly open: boolean
@@ -61,7 +61,7 @@ export interface Check {
   readonly least: number
   readonly most: number
   readonly values: ReadonlySet<number> | undefined
-  readonly shape: Shape | undefined
+  readonly shape: ArgumentShape | undefined
 }
 
 /** Callers write names in few orders; one that makes up very many begins anew. */
@@ -116,7 +116,7 @@ export const checkOf = (of: Kind, strict = false): Check => {
 }
 
 /** Whether a value has no problem; a false one of a kind that is not plain may still have none. */
-export const isRight = (check: Check, value: unknown): boolean => {
+export const isValid = (check: Check, value: unknown): boolean => {
   switch (check.type) {
     case NUMBER:
       return typeof value === 'number' && value >= check.least && value <= check.most && Number.isInteger(value)
@@ -135,10 +135,10 @@ export const isRight = (check: Check, value: unknown): boolean => {
     case BYTES:
       return value instanceof Uint8Array && value.length >= check.least && value.length <= check.most
     case RECORD:
-      return fit(check.shape as Shape, value) !== undefined
+      return checkShape(check.shape as ArgumentShape, value) !== undefined
     case LIST: {
       if (!Array.isArray(value) || value.length > check.most) return false
-      for (let i = 0; i < value.length; i++) if (fit(check.shape as Shape, value[i]) === undefined) return false
+      for (let i = 0; i < value.length; i++) if (checkShape(check.shape as ArgumentShape, value[i]) === undefined) return false
       return true
     }
   }
@@ -159,7 +159,7 @@ const shapeWith = (
   open: boolean,
   strict: boolean,
   references: readonly ReferenceAttribute[],
-): Shape => ({
+): ArgumentShape => ({
   members,
   open,
   strict,
@@ -168,14 +168,14 @@ const shapeWith = (
   steps: 0,
 })
 
-const recordShape = (fields: Members, strict: boolean): Shape => shapeWith(fields, true, strict, [])
+const recordShape = (fields: Members, strict: boolean): ArgumentShape => shapeWith(fields, true, strict, [])
 
 /** Of a method's arguments, of which `references` name objects. */
-export const shapeOf = (attributes: Members, references: readonly ReferenceAttribute[]): Shape =>
+export const shapeOf = (attributes: Members, references: readonly ReferenceAttribute[]): ArgumentShape =>
   shapeWith(attributes, false, false, references)
 
 /** Where another name than last time leads; undefined for one that may not come. */
-const other = (shape: Shape, from: Step, name: string): Step | undefined => {
+const other = (shape: ArgumentShape, from: Step, name: string): Step | undefined => {
   let to = from.known.get(name)
   if (to === undefined) {
     const member = Object.hasOwn(shape.members, name) ? shape.members[name] : undefined
@@ -205,13 +205,13 @@ const other = (shape: Shape, from: Step, name: string): Step | undefined => {
  * Where the names of `values` lead, if all that must be there is and every value is right (as `problemOf`, not strict);
  * else undefined. Only for objects as they are written, `{…}`: accessors of a class are not seen.
  */
-export const fit = (shape: Shape, values: unknown): Step | undefined => {
+export const checkShape = (shape: ArgumentShape, values: unknown): Step | undefined => {
   // Asking for the prototype itself costs as much as all the rest.
   if (typeof values !== 'object' || values === null || values.constructor !== Object) return undefined
   let step = shape.root
   for (const name in values) {
     const next = step.name === name ? (step.next as Step) : other(shape, step, name)
-    if (next === undefined || !isRight(next.check, (values as Readonly<Record<string, unknown>>)[name]))
+    if (next === undefined || !isValid(next.check, (values as Readonly<Record<string, unknown>>)[name]))
       return undefined
     step = next
   }

@@ -2,7 +2,7 @@
  * How queue pairs without a peer get from RESET to ready to send (IBA 10.3.1): step by step with `activate`, or at
  * their creation with `active` (R7). Which steps, and what can be chosen, is the type's own.
  */
-import { atOnce } from './connection.ts'
+import { combineSteps } from './connection.ts'
 import { checkOptions } from './options.ts'
 import type { QpSelf } from './queue-pair.ts'
 
@@ -36,7 +36,7 @@ export const atCreation = <A extends object, O extends ActiveOptions<A> & Initia
   if (active === false) return options
   const chosen = active === true ? ({} as A) : active
   checkOptions(`${cls.name}.create`, 'active', chosen, words)
-  return { ...options, initial: { ...atOnce(steps(chosen)), ...options.initial } }
+  return { ...options, initial: { ...combineSteps(steps(chosen)), ...options.initial } }
 }
 
 type Self = QpSelf & { modify(step: object): void }

@@ -8,7 +8,7 @@ import type { Ah } from '../spec/classes/ah.ts'
 import { type LinkName, Links } from '../spec/links.ts'
 import type { In } from '../spec/schema.ts'
 import { parseAddress } from '../wire/address.ts'
-import { invalid, type RdmaError, shown } from './error.ts'
+import { invalidArgument, type RdmaError, formatValue } from './error.ts'
 import type { Words } from './options.ts'
 import type { PathFacts } from './plan.ts'
 
@@ -41,7 +41,7 @@ export const pathWords: Words<PathOptions> = {
 }
 
 /** Who is meant: a GID as text (an IPv4 or IPv6 address), and on a link that has them a LID. */
-export interface Place {
+export interface PeerAddress {
   readonly gid?: string | undefined
   readonly lid?: number | undefined
 }
@@ -54,7 +54,7 @@ export type Addressing = Partial<
 const HOP_LIMIT = 64
 
 export const noAddress = (call: string, gid: unknown): RdmaError =>
-  invalid(call, `gid ${shown(gid)} is no address`, 'it is text: "192.0.2.7", "2001:db8::1"')
+  invalidArgument(call, `gid ${formatValue(gid)} is no address`, 'it is text: "192.0.2.7", "2001:db8::1"')
 
 /** The address that was read last: many paths in a row often have one end. */
 let latest: { readonly text: string; readonly gid: Uint8Array } | undefined
@@ -70,15 +70,15 @@ const gidOf = (call: string, text: string | undefined): Uint8Array => {
 }
 
 /** Refuses what only other links have. */
-const only = (call: string, name: string, value: unknown, link: LinkName): void => {
+const requireLink = (call: string, name: string, value: unknown, link: LinkName): void => {
   if (value !== undefined)
-    throw invalid(call, `${name} ${shown(value)}: the device's link is ${Links[link].title}; ${Links[link].because}`)
+    throw invalidArgument(call, `${name} ${formatValue(value)}: the device's link is ${Links[link].title}; ${Links[link].because}`)
 }
 
 const macOf = (call: string, text: string): Uint8Array => {
   const parts = typeof text === 'string' && /^[\da-f]{2}(:[\da-f]{2}){5}$/i.test(text) ? text.split(':') : undefined
   if (parts === undefined)
-    throw invalid(call, `dmac ${shown(text)} is no MAC address`, 'it is text: "02:00:00:00:00:01"')
+    throw invalidArgument(call, `dmac ${formatValue(text)} is no MAC address`, 'it is text: "02:00:00:00:00:01"')
   return Uint8Array.from(parts, part => Number.parseInt(part, 16))
 }
 
@@ -98,12 +98,12 @@ const routeTo = ({ gidIndex }: PathFacts, dgid: Uint8Array, isGlobal: 0 | 1, opt
 const noGid = new Uint8Array(16)
 
 /** The record of an address of a link with LIDs. */
-const lidAddress = (call: string, path: PathFacts, to: Place, options: PathOptions, link: LinkName) => {
-  only(call, 'dmac', options.dmac, link)
-  only(call, 'vlan', options.vlan, link)
+const lidAddress = (call: string, path: PathFacts, to: PeerAddress, options: PathOptions, link: LinkName) => {
+  requireLink(call, 'dmac', options.dmac, link)
+  requireLink(call, 'vlan', options.vlan, link)
   const { global = false, srcPathBits = 0 } = options
   if (to.lid === undefined)
-    throw invalid(
+    throw invalidArgument(
       call,
       `lid is missing: the device's link is ${Links[link].title}`,
       "give the peer's `endpoint`, or { lid }",
@@ -113,22 +113,22 @@ const lidAddress = (call: string, path: PathFacts, to: Place, options: PathOptio
 }
 
 /** The record of an address of RoCE. */
-const gidAddress = (call: string, path: PathFacts, to: Place, options: PathOptions) => {
+const gidAddress = (call: string, path: PathFacts, to: PeerAddress, options: PathOptions) => {
   const gid = gidOf(call, to.gid)
-  only(call, 'lid', to.lid, 'roce')
-  only(call, 'srcPathBits', options.srcPathBits, 'roce')
-  if (options.global === false) only(call, 'global', false, 'roce')
+  requireLink(call, 'lid', to.lid, 'roce')
+  requireLink(call, 'srcPathBits', options.srcPathBits, 'roce')
+  if (options.global === false) requireLink(call, 'global', false, 'roce')
   return routeTo(path, gid, 1, options)
 }
 
 /** The record itself, for the list of many; of a device that says no link RoCE's. */
-export const addressRecord = (call: string, path: PathFacts, to: Place, options: PathOptions) =>
+export const addressRecord = (call: string, path: PathFacts, to: PeerAddress, options: PathOptions) =>
   path.link === 'ib' || path.link === 'opa'
     ? lidAddress(call, path, to, options, path.link)
     : gidAddress(call, path, to, options)
 
 /** The attributes of the device's link for a path to there. Throws RdmaError for what another link has. */
-export const addressing = (call: string, path: PathFacts, to: Place, options: PathOptions = {}): Addressing => {
+export const addressing = (call: string, path: PathFacts, to: PeerAddress, options: PathOptions = {}): Addressing => {
   const { link } = path
   if (link === 'iwarp') return {}
   if (link === 'ib') return { ibAddress: lidAddress(call, path, to, options, link) }

@@ -17,12 +17,12 @@ import { counterSetPlan } from './counter-set.ts'
 import { addressPlan, type Destination, type UdQueuePairOptions, udQpPlan } from './datagram.ts'
 import { type DeviceMemoryOptions, dmPlan } from './device-memory.ts'
 import { type ProtectionDomain, pdPlan } from './domain.ts'
-import { checkFunction, invalid, rdmaError, refusal, TO_WAIT } from './error.ts'
+import { checkFunction, invalidArgument, rdmaError, refusal, USE_ASYNC_HINT } from './error.ts'
 import { type FlowOptions, flowPlan } from './flow.ts'
 import { type GsiQueuePairOptions, gsiQpPlan, type SmiQueuePairOptions, smiQpPlan } from './management.ts'
 import { type Access, type DeviceRegionOptions, deviceRegionPlan, regionPlan } from './memory.ts'
 import { type CreateArguments, type ObjectOf, objectPlan } from './object.ts'
-import { checkOwn, isMade, type Kit, type MakeAll, make, type Named, type Plan } from './plan.ts'
+import { checkOwn, isNativeObject, type DeviceContext, type MakeAll, make, type Named, type Plan } from './plan.ts'
 import { type CqOptions, cqPlan } from './queue.ts'
 import { type RawPacketQueuePairOptions, rawPacketQpPlan } from './raw-packet.ts'
 import { type RdQueuePairOptions, rdQpPlan } from './reliable-datagram.ts'
@@ -34,24 +34,24 @@ import { type XrcInitiatorOptions, xrcInitiatorPlan } from './xrc.ts'
 
 declare const PLANNED: unique symbol
 /** What a chain is about to make, or the answer of one of its calls. */
-export interface Planned<T> extends Named {
+export interface PlannedObject<T> extends Named {
   readonly [PLANNED]: T
 }
 
 /** The same values with what was planned in its place. */
-export type Realised<T> =
-  T extends Planned<infer O>
+export type Resolved<T> =
+  T extends PlannedObject<infer O>
     ? O
     : T extends readonly (infer E)[]
-      ? Realised<E>[]
+      ? Resolved<E>[]
       : T extends object
-        ? { readonly [K in keyof T]: Realised<T[K]> }
+        ? { readonly [K in keyof T]: Resolved<T[K]> }
         : T
 
-type Made<P> = P extends Plan<infer T> ? Planned<T> : never
+type Made<P> = P extends Plan<infer T> ? PlannedObject<T> : never
 
 export interface Chain {
-  pd(): Planned<ProtectionDomain>
+  pd(): PlannedObject<ProtectionDomain>
   cq(options?: CqOptions): Made<ReturnType<typeof cqPlan>>
   register(pd: Named, buffer: Uint8Array, access?: Access): Made<ReturnType<typeof regionPlan>>
   window(pd: Named, type?: 1 | 2): Made<ReturnType<typeof windowPlan>>
@@ -75,14 +75,14 @@ export interface Chain {
   flow(qp: Named, options?: FlowOptions): Made<ReturnType<typeof flowPlan>>
   addressHandle(pd: Named, to: Destination): Made<ReturnType<typeof addressPlan>>
   /** An object of any class, as `device.create`; references in `args` may be handles of what the chain makes. */
-  create<C extends ObjectClass>(cls: C, args?: CreateArguments<C>): Planned<ObjectOf<C>>
+  create<C extends ObjectClass>(cls: C, args?: CreateArguments<C>): PlannedObject<ObjectOf<C>>
   /** Any call of the device; references in `args`, and `object`, may be handles of what the chain makes. */
   call<C extends ObjectClass, K extends keyof C['methods'] & string>(
     cls: C,
     method: K,
     args: In<C['methods'][K]>,
     object?: Named,
-  ): Planned<Out<C['methods'][K]>>
+  ): PlannedObject<Out<C['methods'][K]>>
 }
 
 /** An entry, which stands for what it makes until that is there. */
@@ -121,13 +121,13 @@ const refsOf = (args: AnyValues, references: readonly string[]): ChainedRefs | u
 }
 
 /** Puts real objects in the place of planned ones; other objects of the library are what they are. */
-const realise = (kit: Kit, value: unknown, entries: readonly Entry[], made: readonly unknown[]): unknown => {
+const resolvePlanned = (kit: DeviceContext, value: unknown, entries: readonly Entry[], made: readonly unknown[]): unknown => {
   if (typeof value !== 'object' || value === null) return value
-  if (Array.isArray(value)) return value.map(one => realise(kit, one, entries, made))
+  if (Array.isArray(value)) return value.map(one => resolvePlanned(kit, one, entries, made))
   const { handle } = value as Partial<Named>
   if (handle !== undefined && handle < 0 && entries[-1 - handle] === value) return made[-1 - handle]
-  if (Object.getPrototypeOf(value) !== Object.prototype || isMade(kit, value)) return value
-  return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, realise(kit, one, entries, made)]))
+  if (Object.getPrototypeOf(value) !== Object.prototype || isNativeObject(kit, value)) return value
+  return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, resolvePlanned(kit, one, entries, made)]))
 }
 
 /** Of a method that has not been looked up. */
@@ -163,7 +163,7 @@ const encoded = (links: readonly Link[]): Uint8Array => {
 const AT_ONCE = 2048
 
 /** Runs chains on a device whose classes are `classOf`. */
-export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: string) => ObjectClass) => {
+export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, method: string) => ObjectClass) => {
   const makeAll: MakeAll = plans => {
     const made: Disposable[] = []
     try {
@@ -178,7 +178,7 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
     return made as never
   }
 
-  const run = <T>(build: (chain: Chain) => T): Realised<T> => {
+  const run = <T>(build: (chain: Chain) => T): Resolved<T> => {
     checkFunction('interface.chain', 'what builds it,', build)
     const entries: Entry[] = []
     const add = (entry: Entry): never => {
@@ -228,9 +228,9 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
     try {
       const built = build(builder)
       if (built instanceof Promise)
-        throw invalid('interface.chain', 'the function answers a promise', 'say what is to be made without waiting')
+        throw invalidArgument('interface.chain', 'the function answers a promise', 'say what is to be made without waiting')
       const made = entries.length === 0 ? [] : execute(entries)
-      return realise(kit, built, entries, made) as Realised<T>
+      return resolvePlanned(kit, built, entries, made) as Resolved<T>
     } catch (error) {
       for (const entry of entries) entry.failed()
       throw error
@@ -270,7 +270,7 @@ export const createChains = (kit: Kit, classOf: (cls: ObjectClass, method: strin
     const straight = kit.carrier.chain?.(entries)
     if (straight !== undefined) {
       const { answers, error, waits } = straight
-      if (error !== undefined) return refuse(answers.length, error.errno, error.message, waits ? TO_WAIT : undefined)
+      if (error !== undefined) return refuse(answers.length, error.errno, error.message, waits ? USE_ASYNC_HINT : undefined)
       return answers.map((answered, i) => entries[i].made(answered))
     }
     const links = entries.map(({ on: { class: cls, name: methodName, method }, args, object, refs }): Link => {

@@ -15,10 +15,10 @@ import {
   rcConnectWords,
   reliableSteps,
 } from './connection.ts'
-import { joined } from './held.ts'
+import { mergeTables } from './held.ts'
 import { type Operations, operations, type ReliableOperations, reliableOperations } from './operations.ts'
 import { checkOptions, type Words } from './options.ts'
-import type { Kit, Named, PathFacts, Plan } from './plan.ts'
+import type { DeviceContext, Named, PathFacts, Plan } from './plan.ts'
 import {
   type InitialOptions,
   type QpSelf,
@@ -84,7 +84,7 @@ export const connected = <C extends ObjectClass, O extends ConnectOptions>(
 
 const rcType = queuePairType<RcQueuePair>(
   RcQp,
-  joined(
+  mergeTables(
     connected<typeof RcQp, RcConnectOptions>((path, psn, peer, chosen) => {
       const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
       const { answering, asking } = reliableSteps(chosen)
@@ -94,14 +94,14 @@ const rcType = queuePairType<RcQueuePair>(
   ),
 )
 
-export const rcQpPlan = (kit: Kit, pd: Named, options: RcQueuePairOptions): Plan<RcQueuePair> => {
+export const rcQpPlan = (kit: DeviceContext, pd: Named, options: RcQueuePairOptions): Plan<RcQueuePair> => {
   checkOptions('rc_qp.create', 'options', options, words)
   return queuePairPlan(kit, rcType, pd, options)
 }
 
 const ucType = queuePairType<UcQueuePair>(
   UcQp,
-  joined(
+  mergeTables(
     connected<typeof UcQp, ConnectOptions>((path, psn, peer, chosen) => {
       const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
       return [init, rtr, rts]
@@ -110,7 +110,7 @@ const ucType = queuePairType<UcQueuePair>(
   ),
 )
 
-export const ucQpPlan = (kit: Kit, pd: Named, options: UcQueuePairOptions): Plan<UcQueuePair> => {
+export const ucQpPlan = (kit: DeviceContext, pd: Named, options: UcQueuePairOptions): Plan<UcQueuePair> => {
   checkOptions('uc_qp.create', 'options', options, words)
   return queuePairPlan(kit, ucType, pd, options)
 }

@@ -5,7 +5,7 @@
 import { secureRandom } from '../host/random.ts'
 import { AccessFlags, Mtu, QpState } from '../spec/enums.ts'
 import { addressing, type PathOptions, pathWords } from './address.ts'
-import { invalid } from './error.ts'
+import { invalidArgument } from './error.ts'
 import { type Access, accessWords } from './memory.ts'
 import { checkOptions, checkRecord, type Words } from './options.ts'
 import type { PathFacts } from './plan.ts'
@@ -32,23 +32,23 @@ export interface RcConnectOptions extends ConnectOptions {
   /** Local ACK timeout, 4.096 µs · 2^n, 0 none; default 14 (67 ms). */
   readonly timeout?: number
   /** Resends before a request fails, 0–7; default 7. */
-  readonly retries?: number
+  readonly retryCount?: number
   /** Tries while the peer has no receive posted, 0–7, 7 without end; default 7. */
-  readonly rnrRetries?: number
+  readonly rnrRetryCount?: number
   /** What a peer waits before it tries again when nothing is posted here, code 0–31; default 12 (0.64 ms). */
-  readonly rnrTimer?: number
+  readonly minRnrTimer?: number
   /** READs and atomics under way at once, of either side; default 16. */
-  readonly maxReads?: number
+  readonly maxRdAtomic?: number
 }
 
 export const connectWords: Words<ConnectOptions> = { access: true, pathMtu: true, ...pathWords }
 export const rcConnectWords: Words<RcConnectOptions> = {
   ...connectWords,
   timeout: true,
-  retries: true,
-  rnrRetries: true,
-  rnrTimer: true,
-  maxReads: true,
+  retryCount: true,
+  rnrRetryCount: true,
+  minRnrTimer: true,
+  maxRdAtomic: true,
 }
 
 const { INIT, RTR, RTS } = QpState.values
@@ -70,7 +70,7 @@ const accessOf = (access: ConnectOptions['access'] = {}): number => {
 const mtuCode = (bytes: number): number => {
   const code = Math.log2(bytes) - 7
   if (Object.values(Mtu.values).includes(code as 1)) return code
-  throw invalid('qp.connect', `pathMtu ${bytes}: it is 256, 512, 1024, 2048 or 4096`)
+  throw invalidArgument('qp.connect', `pathMtu ${bytes}: it is 256, 512, 1024, 2048 or 4096`)
 }
 
 /** A first packet sequence number that nobody can guess from an earlier one. */
@@ -83,7 +83,7 @@ export interface PeerOptions<O extends ConnectOptions> {
 }
 
 /** Steps from state to state as one: what a creation takes to make all of them. */
-export const atOnce = <A extends object>(steps: readonly A[]): A => Object.assign({}, ...steps)
+export const combineSteps = <A extends object>(steps: readonly A[]): A => Object.assign({}, ...steps)
 
 const TWO_24 = 2 ** 24
 
@@ -92,7 +92,7 @@ const checkNumbers = (peer: Endpoint): void => {
   for (const name of ['qpn', 'psn'] as const) {
     const value = peer[name]
     if (!Number.isInteger(value) || value < 0 || value >= TWO_24)
-      throw invalid('qp.connect', `${name} ${String(value)} is no number of 24 bits`, "give the peer's `endpoint`")
+      throw invalidArgument('qp.connect', `${name} ${String(value)} is no number of 24 bits`, "give the peer's `endpoint`")
   }
 }
 
@@ -126,10 +126,10 @@ export const connectSteps = (
 
 /** What a side that acknowledges, and one that asks for acknowledgements, needs besides. */
 export const reliableSteps = (options: RcConnectOptions = {}) => {
-  const { timeout = 14, retries = 7, rnrRetries = 7, rnrTimer = 12, maxReads = 16 } = options
+  const { timeout = 14, retryCount = 7, rnrRetryCount = 7, minRnrTimer = 12, maxRdAtomic = 16 } = options
   return {
-    answering: { maxDestRdAtomic: maxReads, minRnrTimer: rnrTimer },
-    asking: { timeout, retryCnt: retries, rnrRetry: rnrRetries, maxRdAtomic: maxReads },
+    answering: { maxDestRdAtomic: maxRdAtomic, minRnrTimer },
+    asking: { timeout, retryCnt: retryCount, rnrRetry: rnrRetryCount, maxRdAtomic },
     timeout: { timeout },
   }
 }

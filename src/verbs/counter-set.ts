@@ -5,9 +5,9 @@
  */
 import { Counters } from '../spec/classes/counters.ts'
 import { CountersFlags } from '../spec/enums.ts'
-import { endings, withMethods } from './held.ts'
+import { closeMethods, withMethods } from './held.ts'
 import { checkOptions, type Words } from './options.ts'
-import { type Held, type Kit, type Plan, plan } from './plan.ts'
+import { type HeldObject, type DeviceContext, type Plan, plan } from './plan.ts'
 
 export interface ReadOptions {
   /** Values that are a little old will do. */
@@ -24,16 +24,16 @@ export interface CounterSet extends Disposable {
 
 const words: Words<ReadOptions> = { cached: true }
 
-const methods: Omit<CounterSet, 'handle'> & ThisType<Held> = {
+const methods: Omit<CounterSet, 'handle'> & ThisType<HeldObject> = {
   read(options = {}) {
     checkOptions('counters.query', 'options', options, words)
     const flags = options.cached === true ? CountersFlags.values.PREFER_CACHED : 0
     return this.kit.carrier.call(Counters, 'query', this.handle, { flags }).out.values.map(({ value }) => value)
   },
-  ...endings<Held>(Counters),
+  ...closeMethods<HeldObject>(Counters),
 }
 
-export const counterSetPlan = (kit: Kit): Plan<CounterSet> =>
+export const counterSetPlan = (kit: DeviceContext): Plan<CounterSet> =>
   plan(Counters, {}, ({ object: handle }) =>
-    withMethods<CounterSet>(methods, { kit, handle, isOpen: true } satisfies Held),
+    withMethods<CounterSet>(methods, { kit, handle, isOpen: true } satisfies HeldObject),
   )

@@ -14,14 +14,14 @@ import { IPV4_BYTES, IPV6_BYTES } from '../wire/ip.ts'
 import { type Activatable, type ActiveOptions, activatable, atCreation } from './activation.ts'
 import { type Addressing, addressing, addressRecord, noAddress, type PathOptions } from './address.ts'
 import { firstPsn } from './connection.ts'
-import { invalid, RdmaError } from './error.ts'
+import { invalidArgument, RdmaError } from './error.ts'
 import { type Steered, steered } from './flow.ts'
-import { endings, joined, madeWith, markClosed } from './held.ts'
+import { closeMethods, mergeTables, assignMethods, markClosed } from './held.ts'
 import { checkOptions, checkRecord, type Words } from './options.ts'
-import { checkOwn, type Held, type Kit, type MakeAll, type Named, type Plan, plan, unlessGone } from './plan.ts'
+import { checkOwn, type HeldObject, type DeviceContext, type MakeAll, type Named, type Plan, plan, destroyUnlessRemoved } from './plan.ts'
 import {
   beginRequest,
-  checkThere,
+  checkDevicePresent,
   endRequest,
   type InitialOptions,
   type Local,
@@ -97,7 +97,7 @@ export const GRH_BYTES = IPV6_BYTES
 
 /** Where a received datagram came from, of the first 40 bytes of its buffer. */
 export const senderOf = (header: Uint8Array): Destination & { readonly gid: string } => {
-  if (header.length < GRH_BYTES) throw invalid('senderOf', `${header.length} bytes, a header has ${GRH_BYTES}`)
+  if (header.length < GRH_BYTES) throw invalidArgument('senderOf', `${header.length} bytes, a header has ${GRH_BYTES}`)
   const view = new DataView(header.buffer, header.byteOffset, GRH_BYTES)
   if (view.getUint8(0) >> 4 === 6) {
     const word = view.getUint32(0)
@@ -121,13 +121,13 @@ const checkDestination = (call: string, to: Destination): void =>
   checkRecord(call, 'the destination', to, 'give { gid }, an IPv4 or IPv6 address as text')
 
 /** The attributes of the device's link that say where a destination is; which ones the types of calls do not know. */
-const whereIs = (call: string, { path }: Kit, to: Destination): Addressing & Pick<Required<Addressing>, 'address'> => {
+const addressAttributes = (call: string, { path }: DeviceContext, to: Destination): Addressing & Pick<Required<Addressing>, 'address'> => {
   checkDestination(call, to)
-  return addressing(call, path, to, to) as ReturnType<typeof whereIs>
+  return addressing(call, path, to, to) as ReturnType<typeof addressAttributes>
 }
 
 /** The list with which many are made on the device's link. */
-const listOf = ({ path }: Kit, to: readonly Destination[]): In<typeof Pd.methods.createAhs> => {
+const listOf = ({ path }: DeviceContext, to: readonly Destination[]): In<typeof Pd.methods.createAhs> => {
   const addresses = to.map(one => {
     checkDestination('pd.createAhs', one)
     return addressRecord('pd.createAhs', path, one, one)
@@ -137,23 +137,23 @@ const listOf = ({ path }: Kit, to: readonly Destination[]): In<typeof Pd.methods
 }
 
 /** What an address handle holds: there may be very many, so methods are those of a table. */
-interface AddressFields extends Held {
+interface AddressFields extends HeldObject {
   readonly number: number
 }
 
 /** That it is there and of this device. */
-const checkAddress = (kit: Kit, call: string, ah: AddressFields): void => {
+const checkAddress = (kit: DeviceContext, call: string, ah: AddressFields): void => {
   if (ah?.kit !== kit || !ah.isOpen)
-    throw invalid(
+    throw invalidArgument(
       call,
       `the address handle is ${ah === undefined ? 'missing' : 'closed or of another device'}`,
       'use one that pd.addressHandle() of the same device made',
     )
 }
 
-const checkPeer = (kit: Kit, to: DatagramPeer): void => {
+const checkPeer = (kit: DeviceContext, to: DatagramPeer): void => {
   if (typeof to !== 'object' || to === null || typeof to.qpn !== 'number' || typeof to.qkey !== 'number')
-    throw invalid(
+    throw invalidArgument(
       'qp.send',
       to === undefined ? 'the receiver is missing' : 'the receiver lacks qpn or qkey',
       'give { ah, qpn, qkey }: where it is, and its endpoint',
@@ -166,12 +166,12 @@ const addressMethods: Omit<AddressHandle, 'handle' | 'number'> & ThisType<Addres
     return this.kit.carrier.call(Ah, 'query', this.handle, {}).out
   },
   modify(other) {
-    this.kit.carrier.call(Ah, 'modify', this.handle, whereIs('ah.modify', this.kit, other))
+    this.kit.carrier.call(Ah, 'modify', this.handle, addressAttributes('ah.modify', this.kit, other))
   },
-  ...endings<AddressFields>(Ah),
+  ...closeMethods<AddressFields>(Ah),
 }
 
-const Address = madeWith<AddressHandle, AddressFields, [kit: Kit, handle: number, number: number]>(
+const Address = assignMethods<AddressHandle, AddressFields, [kit: DeviceContext, handle: number, number: number]>(
   addressMethods,
   function (kit, handle, number) {
     this.kit = kit
@@ -182,9 +182,9 @@ const Address = madeWith<AddressHandle, AddressFields, [kit: Kit, handle: number
 )
 
 /** An address handle in protection domain `pd`. */
-export const addressPlan = (kit: Kit, pd: Named, to: Destination): Plan<AddressHandle> => {
+export const addressPlan = (kit: DeviceContext, pd: Named, to: Destination): Plan<AddressHandle> => {
   checkOwn(kit, 'ah.create', 'pd', pd)
-  const where = whereIs('ah.create', kit, to)
+  const where = addressAttributes('ah.create', kit, to)
   return plan(
     Ah,
     { pd: pd.handle, ...where, userHandle: 0n },
@@ -206,14 +206,14 @@ type ManyMade = Out<typeof Pd.methods.createAhs> & { readonly numbers?: readonly
 
 /** Many address handles, with one call if the device has it (R25). All or none. */
 export const makeAddresses = (
-  kit: Kit,
+  kit: DeviceContext,
   pd: Named,
   makeAll: MakeAll,
   to: readonly Destination[],
 ): readonly AddressHandle[] => {
   const { carrier } = kit
   checkOwn(kit, 'pd.createAhs', 'pd', pd)
-  if (!Array.isArray(to)) throw invalid('pd.createAhs', 'the destinations are no list', 'give [{ gid }, …]')
+  if (!Array.isArray(to)) throw invalidArgument('pd.createAhs', 'the destinations are no list', 'give [{ gid }, …]')
   // The list has addresses only.
   const isMarked = to.some(one => one?.dmac !== undefined || one?.vlan !== undefined)
   if (isMarked) return makeAll(to.map(one => addressPlan(kit, pd, one)))
@@ -234,12 +234,12 @@ export const makeAddresses = (
 }
 
 /** Destroys many with one call, all or none of it. */
-export const closeAddresses = (kit: Kit, pd: Named, all: readonly AddressHandle[]): void => {
+export const closeAddresses = (kit: DeviceContext, pd: Named, all: readonly AddressHandle[]): void => {
   const { carrier } = kit
-  if (!Array.isArray(all)) throw invalid('pd.destroyAhs', 'the address handles are no list')
+  if (!Array.isArray(all)) throw invalidArgument('pd.destroyAhs', 'the address handles are no list')
   for (const one of all) checkAddress(kit, 'pd.destroyAhs', one as unknown as AddressFields)
   for (const some of pieces(all)) {
-    unlessGone(() => carrier.call(Pd, 'destroyAhs', pd.handle, { handles: some.map(({ handle }) => ({ handle })) }))
+    destroyUnlessRemoved(() => carrier.call(Pd, 'destroyAhs', pd.handle, { handles: some.map(({ handle }) => ({ handle })) }))
     for (const one of some) markClosed(one as unknown as AddressFields)
   }
 }
@@ -248,7 +248,7 @@ export const closeAddresses = (kit: Kit, pd: Named, all: readonly AddressHandle[
 export const datagramOperations: DatagramSender & { readonly words: number } & ThisType<QpSelf> = {
   words: UC_WORDS,
   send(local, to, options) {
-    checkThere('qp.send', this.kit)
+    checkDevicePresent('qp.send', this.kit)
     checkPeer(this.kit, to)
     const immediate = options?.immediate
     const at = beginRequest(this, 'qp.send', immediate === undefined ? SEND : SEND_WITH_IMM, local, options, UC_WORDS)
@@ -282,7 +282,7 @@ const { activate } = activatable(activation)
 
 const udType = queuePairType<UdQueuePair>(
   UdQp,
-  joined(joined(datagramOperations, steered), {
+  mergeTables(mergeTables(datagramOperations, steered), {
     get endpoint(): DatagramEndpoint {
       const { kit, qpn, qkey } = this as unknown as QpSelf
       const { gid, lid } = kit.path
@@ -302,7 +302,7 @@ const udType = queuePairType<UdQueuePair>(
   }),
 )
 
-export const udQpPlan = (kit: Kit, pd: Named, options: UdQueuePairOptions): Plan<UdQueuePair> => {
+export const udQpPlan = (kit: DeviceContext, pd: Named, options: UdQueuePairOptions): Plan<UdQueuePair> => {
   checkOptions('ud_qp.create', 'options', options, udWords)
   return queuePairPlan(kit, udType, pd, atCreation(activation, options))
 }

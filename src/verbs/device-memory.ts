@@ -4,10 +4,10 @@
  */
 import { Dm } from '../spec/classes/dm.ts'
 import type { Out } from '../spec/schema.ts'
-import { invalid } from './error.ts'
-import { endings, withMethods } from './held.ts'
+import { invalidArgument } from './error.ts'
+import { closeMethods, withMethods } from './held.ts'
 import { checkOptions, type Words } from './options.ts'
-import { type Held, type Kit, type Plan, plan } from './plan.ts'
+import { type HeldObject, type DeviceContext, type Plan, plan } from './plan.ts'
 
 export interface DeviceMemoryOptions {
   /** Bytes. */
@@ -28,23 +28,23 @@ export interface DeviceMemory extends Disposable {
 
 const words: Words<DeviceMemoryOptions> = { length: true, alignment: true }
 
-type Fields = Held & Pick<DeviceMemory, 'length'>
+type Fields = HeldObject & Pick<DeviceMemory, 'length'>
 
 const methods: Omit<DeviceMemory, 'handle' | 'length'> & ThisType<Fields> = {
   query() {
     return this.kit.carrier.call(Dm, 'query', this.handle, {}).out
   },
-  ...endings<Fields>(Dm),
+  ...closeMethods<Fields>(Dm),
 }
 
-export const dmPlan = (kit: Kit, options: DeviceMemoryOptions): Plan<DeviceMemory> => {
+export const dmPlan = (kit: DeviceContext, options: DeviceMemoryOptions): Plan<DeviceMemory> => {
   checkOptions('dm.create', 'options', options, words)
   const { length, alignment = 1 } = options
   if (!Number.isSafeInteger(length) || length < 1)
-    throw invalid('dm.create', `length ${String(length)} is no number of bytes`, 'ask for 1 or more')
+    throw invalidArgument('dm.create', `length ${String(length)} is no number of bytes`, 'ask for 1 or more')
   const power = Math.log2(alignment)
   if (!Number.isInteger(power) || power < 0)
-    throw invalid('dm.create', `alignment ${String(alignment)} is no power of two`)
+    throw invalidArgument('dm.create', `alignment ${String(alignment)} is no power of two`)
   return plan(Dm, { length: BigInt(length), alignment: power }, ({ object: handle }) =>
     withMethods<DeviceMemory>(methods, { kit, handle, isOpen: true, length } satisfies Fields),
   )

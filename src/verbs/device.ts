@@ -9,19 +9,19 @@ import { AsyncEventType } from '../spec/enums.ts'
 import type { In, ObjectClass, Out, RecordOf } from '../spec/schema.ts'
 import { agreedClass } from '../spec/versions.ts'
 import type { Carrier, DeviceCounters } from './carrier.ts'
-import { type Chain, createChains, type Realised } from './chain.ts'
+import { type Chain, createChains, type Resolved } from './chain.ts'
 import { type CounterSet, counterSetPlan } from './counter-set.ts'
 import { type DeviceMemory, type DeviceMemoryOptions, dmPlan } from './device-memory.ts'
 import { type ProtectionDomain, pdPlan } from './domain.ts'
 import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-ops.ts'
-import { checkFunction, refusing } from './error.ts'
+import { checkFunction, rethrow } from './error.ts'
 import { type EventQueue, openEventQueue } from './event-queue.ts'
 import { checkUntil, createMailbox, type Until } from './mailbox.ts'
 import { type CreateArguments, type ObjectOf, objectPlan } from './object.ts'
-import { checkOwn, type Kit, make, makeAsync, type Named, type PathFacts } from './plan.ts'
+import { checkOwn, type DeviceContext, make, makeAsync, type Named, type PathFacts } from './plan.ts'
 import { type CompletionQueue, type CqOptions, cqPlan } from './queue.ts'
-import { loseRings } from './ring.ts'
-import { createWaiters } from './waiters.ts'
+import { detachRings } from './ring.ts'
+import { createWaiterList } from './waiters.ts'
 import { type ReceiveTable, receiveTablePlan } from './work-queue.ts'
 import { type XrcDomain, type XrcDomainOptions, xrcdPlan } from './xrc.ts'
 
@@ -98,7 +98,7 @@ export interface Device extends AsyncDisposable {
   /** Handles of all objects of this context that belong to any of these classes, newest first. */
   handles(...of: readonly ObjectClass[]): readonly number[]
   /** Makes what `build` says with one call, all or nothing, and answers it in the same shape. Throws RdmaError. */
-  chain<T>(build: (chain: Chain) => T): Realised<T>
+  chain<T>(build: (chain: Chain) => T): Resolved<T>
   /** Calls `handler` for each asynchronous event, until the function returned is called. */
   onEvent(handler: (event: DeviceEvent) => void): () => void
   /** Asynchronous events as they come, from this call on, until the signal or the end of the device. */
@@ -111,9 +111,9 @@ for (const [name, value] of Object.entries(AsyncEventType.values)) eventNames[va
 
 /** The device behind a carrier; `path`: its own address and MTU. */
 export const createDevice = (carrier: Carrier, name: string, address: string, path: PathFacts): Device => {
-  const sources: Kit['sources'] = new Map()
-  const waiters = createWaiters(begins => carrier.waiting(begins), sources)
-  const kit: Kit = { carrier, waiters, sources, path }
+  const sources: DeviceContext['sources'] = new Map()
+  const waiters = createWaiterList(begins => carrier.waiting(begins), sources)
+  const kit: DeviceContext = { carrier, waiters, sources, path }
   const handlers = new Set<(event: DeviceEvent) => void>()
   const onOverrun = (number: number): void => {
     Object.assign(sources.get(number) ?? {}, { isOverrun: true })
@@ -146,7 +146,7 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
   }
   const find = (className: string): ObjectClass | undefined => describe().find(one => one.name === className)
   const { run: chain, makeAll } = createChains(kit, (cls, method) =>
-    refusing(`${cls.name}.${method}`, () => agreedClass(cls, find(cls.name), method)),
+    rethrow(`${cls.name}.${method}`, () => agreedClass(cls, find(cls.name), method)),
   )
   const { out: facts } = carrier.call(DeviceClass, 'query', 0, {})
   let open = true
@@ -187,7 +187,7 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     if (!open) return
     open = false
     handlers.clear()
-    for (const one of sources.values()) if (one !== undefined) loseRings(one, carrier.layout)
+    for (const one of sources.values()) if (one !== undefined) detachRings(one, carrier.layout)
     carrier.close()
     waiters.wakeAll()
   }

@@ -20,7 +20,7 @@ import {
   type UdQueuePairOptions,
   udQpPlan,
 } from './datagram.ts'
-import { endings, withMethods } from './held.ts'
+import { closeMethods, withMethods } from './held.ts'
 import {
   type GsiQueuePair,
   type GsiQueuePairOptions,
@@ -42,7 +42,7 @@ import {
   type WholeRegion,
   wholeRegionPlan,
 } from './memory.ts'
-import { type Held, type Kit, type MakeAll, make, type Named, type Plan, plan } from './plan.ts'
+import { type HeldObject, type DeviceContext, type MakeAll, make, type Named, type Plan, plan } from './plan.ts'
 import { type RawPacketQueuePair, type RawPacketQueuePairOptions, rawPacketQpPlan } from './raw-packet.ts'
 import { type RdQueuePair, type RdQueuePairOptions, rdQpPlan } from './reliable-datagram.ts'
 import {
@@ -106,7 +106,7 @@ export interface ProtectionDomain extends Disposable {
   close(): void
 }
 
-interface PdFields extends Held {
+interface PdFields extends HeldObject {
   readonly makeAll: MakeAll
 }
 
@@ -174,10 +174,10 @@ const pdMethods: Omit<ProtectionDomain, 'handle'> & ThisType<PdFields> = {
   closeAddressHandles(handles) {
     closeAddresses(this.kit, this, handles)
   },
-  ...endings<PdFields>(Pd),
+  ...closeMethods<PdFields>(Pd),
 }
 
-export const pdPlan = (kit: Kit, makeAll: MakeAll): Plan<ProtectionDomain> =>
+export const pdPlan = (kit: DeviceContext, makeAll: MakeAll): Plan<ProtectionDomain> =>
   plan(Pd, {}, ({ object: handle }) =>
     withMethods<ProtectionDomain>(pdMethods, { kit, handle, isOpen: true, makeAll } satisfies PdFields),
   )

@@ -8,7 +8,7 @@ import { DriverOps } from '../spec/classes/driver_ops.ts'
 import { RdmaError } from './error.ts'
 import { type Arrivals, createMailbox } from './mailbox.ts'
 import { descriptorCloser } from './object.ts'
-import { CLOSED, isClosed, type Kit } from './plan.ts'
+import { CLOSED, isClosed, type DeviceContext } from './plan.ts'
 
 export interface DriverDescriptor extends Arrivals<Uint8Array>, Disposable, AsyncIterable<Uint8Array> {
   /** Its number: what calls take that want one; with a daemon a descriptor of this process, to be passed on too. */
@@ -28,13 +28,13 @@ export interface DriverDescriptor extends Arrivals<Uint8Array>, Disposable, Asyn
 const RECORD = 256
 
 /** Names of the interfaces that a driver has, as it lists them. */
-export const interfaceNames = ({ carrier }: Kit): string[] => {
+export const interfaceNames = ({ carrier }: DeviceContext): string[] => {
   const { names } = carrier.call(DeviceClass, 'queryDriverOps', 0, {}).out
   return new TextDecoder().decode(names).split('\0').filter(Boolean)
 }
 
 /** The first interface of `names` that there is; of none of them: ENOENT, as for the last one. */
-const create = (kit: Kit, names: readonly string[]): number => {
+const create = (kit: DeviceContext, names: readonly string[]): number => {
   const { carrier } = kit
   if (names.length === 0) return carrier.call(DriverOps, 'create', 0, {}).object
   const [name, ...older] = names
@@ -46,7 +46,7 @@ const create = (kit: Kit, names: readonly string[]): number => {
   }
 }
 
-export const openDriverOps = (kit: Kit, names: readonly string[]): DriverDescriptor => {
+export const openDriverOps = (kit: DeviceContext, names: readonly string[]): DriverDescriptor => {
   const { carrier } = kit
   const { descriptors } = carrier
   const handle = create(kit, names)

@@ -48,7 +48,7 @@ export class RdmaError extends Error {
 }
 
 /** What to do where a driver takes time for a call that does not wait. */
-export const TO_WAIT = 'await device.callAsync(…) or device.createAsync(…), or let `await using` close it'
+export const USE_ASYNC_HINT = 'await device.callAsync(…) or device.createAsync(…), or let `await using` close it'
 
 /** A refusal with the sentence that came with it, of which the call's name is taken off. */
 export const refusal = (code: string, errno: number, call: string, sentence: string, hint?: string): RdmaError =>
@@ -63,14 +63,14 @@ export const refused = (code: ErrnoName, call: string, reason: string, hint?: st
   new RdmaError(code, Errno[code], call, reason, hint)
 
 /** The caller's mistake. */
-export const invalid = (call: string, reason: string, hint?: string): RdmaError => refused('EINVAL', call, reason, hint)
+export const invalidArgument = (call: string, reason: string, hint?: string): RdmaError => refused('EINVAL', call, reason, hint)
 
 /** A method was taken off its object. */
 export const detached = (call: string, object: string): RdmaError =>
-  invalid(call, `the method was called without its ${object}`, `write ${call}(…)`)
+  invalidArgument(call, `the method was called without its ${object}`, `write ${call}(…)`)
 
 /** A value as a sentence shows it, whatever it is: callers without types write what they like. */
-export const shown = (value: unknown): string => {
+export const formatValue = (value: unknown): string => {
   if (typeof value === 'string') return JSON.stringify(value)
   if (typeof value === 'bigint') return `${value}n`
   if (typeof value === 'function') return 'a function'
@@ -80,24 +80,24 @@ export const shown = (value: unknown): string => {
 
 /** That what is to be called is a function: else it is found out when nobody expects it. */
 export const checkFunction = (call: string, what: string, value: unknown): void => {
-  if (typeof value !== 'function') throw invalid(call, `${what} ${shown(value)} is no function`)
+  if (typeof value !== 'function') throw invalidArgument(call, `${what} ${formatValue(value)} is no function`)
 }
 
 /** That a choice is one of those there are. */
 export const checkChoice = (call: string, option: string, value: unknown, choices: readonly string[]): void => {
   if (!(choices as readonly unknown[]).includes(value))
-    throw invalid(call, `${option} ${shown(value)}: it is ${choices.join(', ')}`)
+    throw invalidArgument(call, `${option} ${formatValue(value)}: it is ${choices.join(', ')}`)
 }
 
 /** What was thrown, a refusal of core's as one of the library. */
-export const asRefusal = (error: unknown, call: string): unknown =>
+export const toRdmaError = (error: unknown, call: string): unknown =>
   error instanceof CallError ? rdmaError(error, call) : error
 
 /** What `body` answers; a refusal of core's becomes one of the library. */
-export const refusing = <T>(call: string, body: () => T): T => {
+export const rethrow = <T>(call: string, body: () => T): T => {
   try {
     return body()
   } catch (error) {
-    throw asRefusal(error, call)
+    throw toRdmaError(error, call)
   }
 }

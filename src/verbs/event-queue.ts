@@ -9,10 +9,10 @@ import { Port as PortClass } from '../spec/classes/port.ts'
 import { EventKind } from '../spec/enums.ts'
 import { type In, type RecordOf, recordSize } from '../spec/schema.ts'
 import { readRecord } from '../uapi/scalar.ts'
-import { invalid } from './error.ts'
+import { invalidArgument } from './error.ts'
 import { type Arrivals, createMailbox } from './mailbox.ts'
 import { descriptorCloser } from './object.ts'
-import { CLOSED, type Kit, sourceName } from './plan.ts'
+import { CLOSED, type DeviceContext, sourceName } from './plan.ts'
 
 export type EventKindName = keyof typeof EventKind.values
 
@@ -48,7 +48,7 @@ type Arguments = Omit<In<typeof EventQueueClass.methods.attach>, 'cookie'>
 /** The device and its ports are not objects of the library, and have no number: their cookie is this. */
 const NOBODY = 0
 
-export const openEventQueue = (kit: Kit): EventQueue => {
+export const openEventQueue = (kit: DeviceContext): EventQueue => {
   const { carrier, waiters, sources } = kit
   const { object: handle } = carrier.call(EventQueueClass, 'create', 0, {})
   const mail = createMailbox<QueuedEvent & { readonly number: number }>(kit, 'event_queue')
@@ -79,7 +79,7 @@ export const openEventQueue = (kit: Kit): EventQueue => {
       return { number: known.number, args: { [known.cls.name as SourceClass]: known.handle } as Arguments }
     if (typeof source === 'object' && source !== null && 'port' in source)
       return { number: NOBODY, args: { port: source.port } }
-    throw invalid(
+    throw invalidArgument(
       `event_queue.${method}`,
       'it is no object of this device that has events',
       "attach queue pairs, queues of any kind, { port } or 'device'",

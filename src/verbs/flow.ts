@@ -8,10 +8,10 @@ import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../spec/enums.
 import { type FlowField, type FlowHeaderName, flowHeaders } from '../spec/flow-headers.ts'
 import type { ObjectClass, Out, RecordOf } from '../spec/schema.ts'
 import { parseAddress } from '../wire/address.ts'
-import { checkChoice, invalid, shown } from './error.ts'
-import { endings, withMethods } from './held.ts'
+import { checkChoice, invalidArgument, formatValue } from './error.ts'
+import { closeMethods, withMethods } from './held.ts'
 import { checkOptions, checkRecord, type Words } from './options.ts'
-import { checkOwn, type Held, type Kit, make, type Named, type Plan, plan } from './plan.ts'
+import { checkOwn, type HeldObject, type DeviceContext, make, type Named, type Plan, plan } from './plan.ts'
 import type { QpSelf } from './queue-pair.ts'
 
 type ValueOf<F> = F extends { readonly kind: 'number' } ? number : string
@@ -102,7 +102,7 @@ const putField = (where: string, field: FlowField, value: unknown, into: Uint8Ar
   const { at, bytes, bits, kind } = field
   if (kind === 'number') {
     if (!Number.isInteger(value) || (value as number) < 0 || (value as number) >= 2 ** bits)
-      throw invalid(CALL, `${where}: ${String(value)} is no number of ${bits} bits`)
+      throw invalidArgument(CALL, `${where}: ${String(value)} is no number of ${bits} bits`)
     for (let i = 0; i < bytes; i++) into[at + i] = (value as number) / 2 ** (8 * (bytes - 1 - i))
     return
   }
@@ -111,7 +111,7 @@ const putField = (where: string, field: FlowField, value: unknown, into: Uint8Ar
     kind === 'mac'
       ? 'an address of the link as text, 00:11:22:33:44:55'
       : `an IPv${bytes === 4 ? 4 : 6} address as text`
-  if (found === undefined) throw invalid(CALL, `${where}: ${shown(value)} is not ${wanted}`)
+  if (found === undefined) throw invalidArgument(CALL, `${where}: ${formatValue(value)} is not ${wanted}`)
   into.set(found, at)
 }
 
@@ -136,7 +136,7 @@ const headerSpec = (where: string, spec: FlowHeader): Spec => {
   for (const [name, one] of Object.entries(mask) as [string, unknown][]) {
     if (one === undefined) continue
     if ((match as Readonly<Record<string, unknown>>)[name] === undefined)
-      throw invalid(CALL, `${where}.mask.${name}: there is no value in match.${name}`)
+      throw invalidArgument(CALL, `${where}.mask.${name}: there is no value in match.${name}`)
     putField(`${where}.mask.${name}`, fields[name], one, bits)
   }
   return { type: FlowSpecType.values[header], value, mask: bits, flags: inner ? INNER : 0, tag: 0 }
@@ -159,15 +159,15 @@ const specOf = (spec: FlowSpec, i: number): Spec => {
     return action(ACTION_TAG, spec.tag)
   }
   checkOptions(CALL, where, spec, { drop: true })
-  if (spec.drop !== true) throw invalid(CALL, `${where} says nothing`, specHint)
+  if (spec.drop !== true) throw invalidArgument(CALL, `${where} says nothing`, specHint)
   return action(ACTION_DROP, 0)
 }
 
-const methods: Omit<SteeringRule, 'handle'> & ThisType<Held> = {
+const methods: Omit<SteeringRule, 'handle'> & ThisType<HeldObject> = {
   query() {
     return this.kit.carrier.call(Flow, 'query', this.handle, {}).out
   },
-  ...endings<Held>(Flow),
+  ...closeMethods<HeldObject>(Flow),
 }
 
 /** By the class of the queue pair: the attribute that names it. */
@@ -175,18 +175,18 @@ const attributes: Readonly<Record<string, 'rawQp' | 'udQp'>> = { raw_packet_qp: 
 
 /** A rule that steers to `qp`. */
 export const flowPlan = (
-  kit: Kit,
+  kit: DeviceContext,
   qp: Named & { readonly cls?: ObjectClass },
   options: FlowOptions = {},
 ): Plan<SteeringRule> => {
   checkOwn(kit, CALL, 'qp', qp)
   const attribute = attributes[qp.cls?.name ?? '']
   if (attribute === undefined)
-    throw invalid(CALL, 'qp is no queue pair of raw packets or datagrams', 'give one of pd.rawPacketQp() or pd.udQp()')
+    throw invalidArgument(CALL, 'qp is no queue pair of raw packets or datagrams', 'give one of pd.rawPacketQp() or pd.udQp()')
   checkOptions(CALL, 'options', options, words)
   const { specs = [], type = 'NORMAL', priority = 0, port = 1, dontTrap, egress, counters } = options
   checkChoice(CALL, 'type', type, Object.keys(FlowType.values))
-  if (!Array.isArray(specs)) throw invalid(CALL, 'specs: they are no list', specHint)
+  if (!Array.isArray(specs)) throw invalidArgument(CALL, 'specs: they are no list', specHint)
   if (counters !== undefined) checkOwn(kit, CALL, 'counters', counters)
   const { DONT_TRAP, EGRESS } = FlowFlags.values
   const args = {
@@ -199,7 +199,7 @@ export const flowPlan = (
     ...(counters !== undefined && { counters: counters.handle }),
   }
   return plan(Flow, args, ({ object: handle }) =>
-    withMethods<SteeringRule>(methods, { kit, handle, isOpen: true } satisfies Held),
+    withMethods<SteeringRule>(methods, { kit, handle, isOpen: true } satisfies HeldObject),
   )
 }
 

@@ -4,10 +4,10 @@
  * in the interface of the class are nobody's but the library's.
  */
 import type { ObjectClass } from '../spec/schema.ts'
-import { CLOSED, destroy, type Held } from './plan.ts'
+import { CLOSED, destroy, type HeldObject } from './plan.ts'
 
 /** A table of what is in both, accessors included; neither is changed. */
-export const joined = <A extends object, B extends object>(base: A, more: B): A & B =>
+export const mergeTables = <A extends object, B extends object>(base: A, more: B): A & B =>
   Object.create(Object.prototype, {
     ...Object.getOwnPropertyDescriptors(base),
     ...Object.getOwnPropertyDescriptors(more),
@@ -23,7 +23,7 @@ type Settable<F> = { -readonly [K in keyof F]: F[K] }
  * The same for what is made very often, as a class would have it: giving an object its methods afterwards costs as much
  * as the call that makes it at the device. `fill`, a `function`, sets every field of `this`.
  */
-export const madeWith = <T, F extends object, A extends readonly unknown[]>(
+export const assignMethods = <T, F extends object, A extends readonly unknown[]>(
   methods: object,
   fill: (this: Settable<F>, ...args: A) => void,
 ): (new (
@@ -31,13 +31,13 @@ export const madeWith = <T, F extends object, A extends readonly unknown[]>(
 ) => T) => Object.defineProperty(fill, 'prototype', { value: methods }) as unknown as new (...args: A) => T
 
 /** It is destroyed: whatever is called on it from now on is refused. */
-export const markClosed = (self: Held): void => {
+export const markClosed = (self: HeldObject): void => {
   self.isOpen = false
   self.handle = CLOSED
 }
 
 /** Destroys an object that is open; answers whether it was. Throws RdmaError EBUSY while it is used. */
-export const destroyed = (self: Held, cls: ObjectClass): boolean => {
+export const destroyed = (self: HeldObject, cls: ObjectClass): boolean => {
   if (!self.isOpen) return false
   destroy(self.kit.carrier, cls, self.handle)
   markClosed(self)
@@ -45,7 +45,7 @@ export const destroyed = (self: Held, cls: ObjectClass): boolean => {
 }
 
 /** The end of objects of a class, as part of its table: the first call destroys, and `closed` lets go of the rest. */
-export const endings = <S extends Held>(cls: ObjectClass, closed: (self: S) => void = () => {}) => ({
+export const closeMethods = <S extends HeldObject>(cls: ObjectClass, closed: (self: S) => void = () => {}) => ({
   close(this: S): void {
     if (destroyed(this, cls)) closed(this)
   },

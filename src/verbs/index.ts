@@ -4,7 +4,7 @@
 
 export type { PathOptions } from './address.ts'
 export type { DeviceCounters } from './carrier.ts'
-export type { Chain, Planned, Realised } from './chain.ts'
+export type { Chain, PlannedObject, Resolved } from './chain.ts'
 export type { Completion } from './completion.ts'
 export type { RcQueuePair, RcQueuePairOptions, UcQueuePair, UcQueuePairOptions } from './connected.ts'
 export type { ConnectOptions, Endpoint, PeerOptions, RcConnectOptions } from './connection.ts'

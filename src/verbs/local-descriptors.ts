@@ -11,7 +11,7 @@ import { CallError } from '../spec/errno.ts'
 import { TWO_32 } from '../spec/memory.ts'
 import { viewOf } from '../uapi/scalar.ts'
 import type { Descriptors } from './carrier.ts'
-import { refusing } from './error.ts'
+import { rethrow } from './error.ts'
 
 const MANY = 256
 
@@ -62,18 +62,18 @@ export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller)
       attachSink(findDescriptor(core, fd), sink)
     },
     ioctl: (fd, request, argument) =>
-      refusing('driver_ops.ioctl', () => {
+      rethrow('driver_ops.ioctl', () => {
         const of = findDescriptor(core, fd)
         if (typeof argument === 'bigint') return opsIoctl(of, caller, request, argument)
         return pointing(argument, address => opsIoctl(of, caller, request, address))
       }),
     write: (fd, bytes) =>
-      refusing('driver_ops.write', () => {
+      rethrow('driver_ops.write', () => {
         const of = findDescriptor(core, fd)
         return pointing(bytes, address => opsWrite(of, caller, address, bytes.length))
       }),
     map: (fd, offset, length, writable) =>
-      refusing('driver_ops.mmap', () => {
+      rethrow('driver_ops.mmap', () => {
         const { at, bytes } = opsMap(findDescriptor(core, fd), caller, offset, length, writable)
         return { bytes: bytes.subarray(at, at + length), release() {} }
       }),

@@ -2,14 +2,14 @@
  * The carrier of devices in this process (network.ts): calls are functions, rings are plain memory, buffers have
  * addresses that are made up. No daemon, no native code.
  */
-import { runCalls } from '../core/chain-calls.ts'
+import { runTypedChain } from '../core/chain-calls.ts'
 import { addEventHandler } from '../core/clients.ts'
 import { DEVICE_FATAL } from '../core/events.ts'
 import { findHandle } from '../core/handles.ts'
 import { invoke } from '../core/invoke.ts'
 import { createLocalSpace } from '../core/local-space.ts'
 import { findEntry } from '../core/lookup.ts'
-import { abandon } from '../core/made.ts'
+import { undoWhenDone } from '../core/made.ts'
 import { type FindableMemory, findableMemory } from '../core/mapped.ts'
 import type { Caller, Context, Device as CoreDevice } from '../core/model.ts'
 import { closeContext, openContext } from '../core/registry.ts'
@@ -23,10 +23,10 @@ import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { AnyValues, ObjectClass } from '../spec/schema.ts'
 import type { Result } from '../uapi/call.ts'
 import type { Answered, Carrier } from './carrier.ts'
-import { asRefusal, refused, refusing, TO_WAIT } from './error.ts'
+import { toRdmaError, refused, rethrow, USE_ASYNC_HINT } from './error.ts'
 import { localCopies, localDescriptors } from './local-descriptors.ts'
 import { openOwnFile } from './local-file.ts'
-import type { Attached, LocalNetwork, Network } from './network.ts'
+import type { AttachedDevice, LocalNetwork, Network } from './network.ts'
 import { CLOSED, isClosed } from './plan.ts'
 
 interface Rings {
@@ -70,7 +70,7 @@ const untilAborted = (context: Context, call: Promise<Result>, signal: AbortSign
   if (signal === undefined) return call
   return new Promise((resolve, reject) => {
     const aborted = (): void => {
-      abandon(context, call)
+      undoWhenDone(context, call)
       reject(signal.reason)
     }
     signal.addEventListener('abort', aborted, { once: true })
@@ -93,7 +93,7 @@ const untilAborted = (context: Context, call: Promise<Result>, signal: AbortSign
 const carrierOn = (
   network: LocalNetwork,
   device: CoreDevice,
-  soft: Attached | undefined,
+  soft: AttachedDevice | undefined,
   layout: RingLayout['name'],
   closed: () => void,
 ): Carrier => {
@@ -134,10 +134,10 @@ const carrierOn = (
    */
   const callNow: Carrier['call'] = (cls, method, object, args) => {
     const name = `${(cls as ObjectClass).name}.${method}`
-    const result = refusing(name, () => invoke(context, cls, method, object, args, caller))
+    const result = rethrow(name, () => invoke(context, cls, method, object, args, caller))
     if (!(result instanceof Promise)) return answered(result) as never
-    abandon(context, result as Promise<Result>)
-    throw refused('EOPNOTSUPP', name, 'its handler takes time, and this call does not wait', TO_WAIT)
+    undoWhenDone(context, result as Promise<Result>)
+    throw refused('EOPNOTSUPP', name, 'its handler takes time, and this call does not wait', USE_ASYNC_HINT)
   }
 
   const carrier: Carrier = {
@@ -162,7 +162,7 @@ const carrierOn = (
         if (!(result instanceof Promise)) return answered(result) as never
         return answered(await untilAborted(context, result as Promise<Result>, signal)) as never
       } catch (error) {
-        throw asRefusal(error, name)
+        throw toRdmaError(error, name)
       } finally {
         network.touch()
         network.mindTimes()
@@ -171,7 +171,7 @@ const carrierOn = (
     },
     chain(calls) {
       network.touch()
-      const outcome = refusing('interface.chain', () => runCalls(context, calls, caller))
+      const outcome = rethrow('interface.chain', () => runTypedChain(context, calls, caller))
       network.mindTimes()
       return outcome && { ...outcome, answers: outcome.results.map(answered) }
     },
@@ -195,7 +195,7 @@ const carrierOn = (
     addressOf(buffer) {
       let area = known.get(buffer)
       if (area === undefined) {
-        area = { address: refusing('pd.register', () => memory.add(buffer)), uses: 0 }
+        area = { address: rethrow('pd.register', () => memory.add(buffer)), uses: 0 }
         known.set(buffer, area)
       }
       area.uses++
@@ -225,7 +225,7 @@ export const localCarrier = (
   layout: RingLayout['name'] = 'compact',
 ): Carrier & { readonly rxe: RxeDevice } => {
   const network = on as LocalNetwork
-  const soft = refusing('open', () => network.add(name, address))
+  const soft = rethrow('open', () => network.add(name, address))
   return Object.assign(carrierOn(network, soft.rxe.device, soft, layout, soft.remove), { rxe: soft.rxe })
 }
 

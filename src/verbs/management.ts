@@ -10,9 +10,9 @@ import type { ObjectClass } from '../spec/schema.ts'
 import { type Activatable, type ActiveOptions, activatable, atCreation } from './activation.ts'
 import { firstPsn } from './connection.ts'
 import { type DatagramSender, datagramOperations } from './datagram.ts'
-import { joined } from './held.ts'
+import { mergeTables } from './held.ts'
 import { checkOptions, type Words } from './options.ts'
-import type { Kit, Named, Plan } from './plan.ts'
+import type { DeviceContext, Named, Plan } from './plan.ts'
 import {
   type InitialOptions,
   type QueuePair,
@@ -58,8 +58,8 @@ const managed = <T extends Disposable & Named>(cls: ObjectClass, qkey: number) =
       { state: RTS, sqPsn: firstPsn() },
     ],
   }
-  const type = queuePairType<T>(cls, joined(activatable(activation), datagramOperations))
-  return (kit: Kit, pd: Named, options: ManagementOptions<ObjectClass>): Plan<T> => {
+  const type = queuePairType<T>(cls, mergeTables(activatable(activation), datagramOperations))
+  return (kit: DeviceContext, pd: Named, options: ManagementOptions<ObjectClass>): Plan<T> => {
     checkOptions(`${cls.name}.create`, 'options', options, words)
     return queuePairPlan(kit, type, pd, atCreation(activation, options))
   }
@@ -67,7 +67,7 @@ const managed = <T extends Disposable & Named>(cls: ObjectClass, qkey: number) =
 const gsi = managed<GsiQueuePair>(GsiQp, GSI_QKEY)
 const smi = managed<SmiQueuePair>(SmiQp, SMI_QKEY)
 
-export const gsiQpPlan = (kit: Kit, pd: Named, options: GsiQueuePairOptions): Plan<GsiQueuePair> =>
+export const gsiQpPlan = (kit: DeviceContext, pd: Named, options: GsiQueuePairOptions): Plan<GsiQueuePair> =>
   gsi(kit, pd, options)
-export const smiQpPlan = (kit: Kit, pd: Named, options: SmiQueuePairOptions): Plan<SmiQueuePair> =>
+export const smiQpPlan = (kit: DeviceContext, pd: Named, options: SmiQueuePairOptions): Plan<SmiQueuePair> =>
   smi(kit, pd, options)

@@ -4,10 +4,10 @@
 import { Mr } from '../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../spec/enums.ts'
 import type { In, Out } from '../spec/schema.ts'
-import { invalid, shown } from './error.ts'
-import { endings, withMethods } from './held.ts'
+import { invalidArgument, formatValue } from './error.ts'
+import { closeMethods, withMethods } from './held.ts'
 import { checkOptions, type Words } from './options.ts'
-import { checkOwn, type Held, isClosed, type Kit, type Named, type Plan, plan } from './plan.ts'
+import { checkOwn, type HeldObject, isClosed, type DeviceContext, type Named, type Plan, plan } from './plan.ts'
 
 /** What others may do with a region beside reading it locally. */
 export interface Access {
@@ -131,17 +131,17 @@ export const accessFlags = (call: string, access: Access, localWrite: boolean): 
 /** Longer elements would make `length` something else than bytes. Test runners have a Uint8Array of their own. */
 const checkBytes = (call: string, buffer: Uint8Array): void => {
   if (!ArrayBuffer.isView(buffer) || buffer.BYTES_PER_ELEMENT !== 1)
-    throw invalid(call, 'what is registered is a Uint8Array', 'make one over the same memory: new Uint8Array(buffer)')
+    throw invalidArgument(call, 'what is registered is a Uint8Array', 'make one over the same memory: new Uint8Array(buffer)')
 }
 
 /** Checks that `length` bytes from `offset` lie in `whole`. */
 const within = (call: string, whole: number, offset: number, length: number): void => {
   if (!Number.isInteger(offset) || !Number.isInteger(length) || offset < 0 || length < 0 || offset + length > whole)
-    throw invalid(call, `${shown(length)} bytes from offset ${shown(offset)} do not lie in a region of ${whole} bytes`)
+    throw invalidArgument(call, `${formatValue(length)} bytes from offset ${formatValue(offset)} do not lie in a region of ${whole} bytes`)
 }
 
 /** What is made of a closed region would fail later, at its key, and take the connection along. */
-const checkOpen = (call: string, { isOpen }: Held): void => {
+const checkOpen = (call: string, { isOpen }: HeldObject): void => {
   if (!isOpen) throw isClosed(call)
 }
 
@@ -151,9 +151,9 @@ class DeviceSlice implements Slice {
   readonly hi: number
   readonly length: number
   readonly lkey: number
-  readonly #kit: Kit
+  readonly #kit: DeviceContext
 
-  constructor(kit: Kit, start: bigint, length: number, lkey: number) {
+  constructor(kit: DeviceContext, start: bigint, length: number, lkey: number) {
     this.lo = Number(start & 0xffffffffn)
     this.hi = Number(start >> 32n)
     this.length = length
@@ -162,14 +162,14 @@ class DeviceSlice implements Slice {
   }
 
   /** Whether a slice is of another device than that of `kit`; a copy of one does not know. */
-  static isForeign(slice: Slice, kit: Kit): boolean {
+  static isForeign(slice: Slice, kit: DeviceContext): boolean {
     return #kit in slice && slice.#kit !== kit
   }
 }
 
 export const isForeignSlice = DeviceSlice.isForeign
 
-interface RegionFields extends Held {
+interface RegionFields extends HeldObject {
   readonly length: number
   readonly address: bigint
   lkey: number
@@ -208,11 +208,11 @@ const bufferMethods: Omit<MemoryRegion, keyof RegionFields | 'buffer'> & ThisTyp
     this.lkey = out.lkey
     this.rkey = out.rkey
   },
-  ...endings<BufferFields>(Mr, ({ kit, buffer }) => kit.carrier.forget(buffer)),
+  ...closeMethods<BufferFields>(Mr, ({ kit, buffer }) => kit.carrier.forget(buffer)),
 }
 
 /** A region of `buffer` in protection domain `pd`. */
-export const regionPlan = (kit: Kit, pd: Named, buffer: Uint8Array, access: Access): Plan<MemoryRegion> => {
+export const regionPlan = (kit: DeviceContext, pd: Named, buffer: Uint8Array, access: Access): Plan<MemoryRegion> => {
   const { carrier } = kit
   checkOwn(kit, 'pd.register', 'pd', pd)
   checkBytes('pd.register', buffer)
@@ -245,11 +245,11 @@ export const regionPlan = (kit: Kit, pd: Named, buffer: Uint8Array, access: Acce
 
 const { FILE, NULL, IMPLICIT, DEVICE } = MrKind.values
 
-const otherMethods: Omit<Region, keyof RegionFields> = { ...regionMethods, ...endings<RegionFields>(Mr) }
+const otherMethods: Omit<Region, keyof RegionFields> = { ...regionMethods, ...closeMethods<RegionFields>(Mr) }
 
 /** A region of another kind, whose bytes have addresses from `start` on. */
 const otherPlan = (
-  kit: Kit,
+  kit: DeviceContext,
   pd: Named,
   access: Access,
   length: number,
@@ -257,7 +257,7 @@ const otherPlan = (
 ): Plan<Region> => {
   checkOwn(kit, 'mr.create', 'pd', pd)
   if (!Number.isSafeInteger(length) || length < 0)
-    throw invalid('mr.create', `length ${shown(length)} is no number of bytes`)
+    throw invalidArgument('mr.create', `length ${formatValue(length)} is no number of bytes`)
   const iova = more.start
   const rights = accessFlags('mr.create', access, true)
   const args = { pd: pd.handle, iova, length: BigInt(length), access: rights, ...more }
@@ -275,16 +275,16 @@ const otherPlan = (
 }
 
 /** Reads as zeros, and takes what is written without keeping it. */
-export const nullRegionPlan = (kit: Kit, pd: Named, length: number, access: Access = {}): Plan<Region> =>
+export const nullRegionPlan = (kit: DeviceContext, pd: Named, length: number, access: Access = {}): Plan<Region> =>
   otherPlan(kit, pd, access, length, { kind: NULL, start: 0n })
 
 const checkOffset = (offset: number): void => {
   if (!Number.isSafeInteger(offset) || offset < 0)
-    throw invalid('mr.create', `offset ${shown(offset)} is no number of bytes`)
+    throw invalidArgument('mr.create', `offset ${formatValue(offset)} is no number of bytes`)
 }
 
 /** Part of a file; `file`: a descriptor of this process. */
-export const fileRegionPlan = (kit: Kit, pd: Named, file: number, options: FileRegionOptions): Plan<Region> => {
+export const fileRegionPlan = (kit: DeviceContext, pd: Named, file: number, options: FileRegionOptions): Plan<Region> => {
   checkOptions('mr.create', 'options', options, fileWords)
   const { offset = 0, length, access = {} } = options
   checkOffset(offset)
@@ -293,7 +293,7 @@ export const fileRegionPlan = (kit: Kit, pd: Named, file: number, options: FileR
 
 /** Memory of the device, of an object of class `dm`. */
 export const deviceRegionPlan = (
-  kit: Kit,
+  kit: DeviceContext,
   pd: Named,
   dm: Named & { readonly length?: number },
   options: DeviceRegionOptions = {},
@@ -306,7 +306,7 @@ export const deviceRegionPlan = (
   return otherPlan(kit, pd, access, length, { kind: DEVICE, start: BigInt(offset), dm: dm.handle })
 }
 
-interface WholeFields extends Held {
+interface WholeFields extends HeldObject {
   readonly lkey: number
   readonly rkey: number
   /** Buffers that it has named, and their addresses. */
@@ -338,13 +338,13 @@ const wholeMethods: Omit<WholeRegion, keyof WholeFields> & ThisType<WholeFields>
   query() {
     return this.kit.carrier.call(Mr, 'query', this.handle, {}).out
   },
-  ...endings<WholeFields>(Mr, ({ kit, named }) => {
+  ...closeMethods<WholeFields>(Mr, ({ kit, named }) => {
     for (const buffer of named.keys()) kit.carrier.forget(buffer)
     named.clear()
   }),
 }
 
-export const wholeRegionPlan = (kit: Kit, pd: Named, access: Access = {}): Plan<WholeRegion> => {
+export const wholeRegionPlan = (kit: DeviceContext, pd: Named, access: Access = {}): Plan<WholeRegion> => {
   checkOwn(kit, 'mr.create', 'pd', pd)
   const rights = accessFlags('mr.create', access, true)
   return plan(

@@ -14,7 +14,7 @@ import { payloadOf } from '../uapi/object-format.ts'
 import { writeIoctl } from '../uapi/session.ts'
 import { MESSAGE, ownMemory, ROOM, ROOMS } from './call-memory.ts'
 import type { Answered } from './carrier.ts'
-import { invalid, rdmaError, refusal, refusing } from './error.ts'
+import { invalidArgument, rdmaError, refusal, rethrow } from './error.ts'
 import type { Session } from './session.ts'
 
 /** Values of more bytes than this lie elsewhere. */
@@ -40,7 +40,7 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
 
   const make = (known: ObjectClass, method: string, object: number, args: AnyValues): Answered<AnyValues> => {
     const name = `${known.name}.${method}`
-    const cls = own === undefined ? known : refusing(name, () => agreedClass(known, own?.get(known.name), method))
+    const cls = own === undefined ? known : rethrow(name, () => agreedClass(known, own?.get(known.name), method))
     const declared = cls.methods[method]
     // Methods of a descriptor are called on itself (R37).
     const onDescriptor = cls.identity === 'fd' && declared.call !== CREATE_FD
@@ -61,7 +61,7 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
         const payload = payloadOf(of, value)
         if (payload.length <= LONG) continue
         if (payload.length > ROOM)
-          throw invalid(name, `attribute ${attribute}: ${payload.length} bytes, at most ${ROOM}`)
+          throw invalidArgument(name, `attribute ${attribute}: ${payload.length} bytes, at most ${ROOM}`)
         const at = room()
         memory.bytes.set(payload, at)
         elsewhere[attribute] = BigInt(memory.address + at)

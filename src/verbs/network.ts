@@ -25,7 +25,7 @@ import { createMemorySwitch, memorySwitchBytes, type Path } from '../phy/memory.
 import { type Link, links, paths } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
 import { plainArena } from '../wire/arena.ts'
-import { checkChoice, checkFunction, invalid, refused, refusing, shown } from './error.ts'
+import { checkChoice, checkFunction, invalidArgument, refused, rethrow, formatValue } from './error.ts'
 import { checkOptions, type Words } from './options.ts'
 
 /** Joins the devices of this process that are opened on it. */
@@ -60,7 +60,7 @@ export interface NetworkOptions {
   readonly random?: () => number
 }
 
-export interface Attached {
+export interface AttachedDevice {
   readonly rxe: RxeDevice
   readonly port: FaultPort
   remove(): void
@@ -71,9 +71,9 @@ export interface LocalNetwork extends Network {
   readonly link: Link
   /** Devices that were added so far, those that are gone included. */
   added: number
-  add(name: string, address: string): Attached
+  add(name: string, address: string): AttachedDevice
   /** The soft device with this name. */
-  softDevice(name: string): Attached | undefined
+  softDevice(name: string): AttachedDevice | undefined
   /** Work may have been posted: it is looked at when what the program is doing has ended. */
   kick(): void
   /** A call may have changed something: the next drive looks. */
@@ -97,11 +97,11 @@ const LONGEST_TIMER = 2 ** 31 - 1
 
 const faultRules = (text: string) => {
   if (typeof text !== 'string')
-    throw invalid('network.setFaults', `fault ${shown(text)} is no text`, 'write "drop=1%", or "" for none')
+    throw invalidArgument('network.setFaults', `fault ${formatValue(text)} is no text`, 'write "drop=1%", or "" for none')
   try {
     return parseFaults(text)
   } catch (error) {
-    throw invalid('network.setFaults', (error as Error).message)
+    throw invalidArgument('network.setFaults', (error as Error).message)
   }
 }
 
@@ -252,13 +252,13 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       : undefined
   if (memory === undefined) useNativeCrc()
   const devices: RxeDevice[] = []
-  const attached = new Map<string, Attached>()
+  const attached = new Map<string, AttachedDevice>()
   const { drive, kick, touch, mindTimes, pause, stop } = createDriver(core, devices, link === 'memory')
   let rules = faultRules(fault)
 
   const attach = (name: string, address: string) => {
     const bytes = parseAddress(address)
-    if (bytes === undefined) throw invalid('open', `address "${address}" is no IPv4 or IPv6 address`)
+    if (bytes === undefined) throw invalidArgument('open', `address "${address}" is no IPv4 or IPv6 address`)
     const taken = devices.find(({ state }) => state.identity.gids.some(gid => Buffer.compare(gid, bytes) === 0))
     if (taken !== undefined) throw refused('EADDRINUSE', 'open', `${taken.device.name} of this network has ${address}`)
     if (memory !== undefined) {
@@ -275,7 +275,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     try {
       return { port: createSocketPort(link as SocketLink, { name, address }, identity), identity }
     } catch (error) {
-      throw invalid('open', (error as Error).message)
+      throw invalidArgument('open', (error as Error).message)
     }
   }
 
@@ -301,7 +301,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       if (link !== 'memory') port.wake = kick
       network.added++
       devices.push(rxe)
-      const soft: Attached = {
+      const soft: AttachedDevice = {
         rxe,
         port,
         remove() {
@@ -317,7 +317,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     softDevice: name => attached.get(name),
     addDevice(make) {
       checkFunction('network.addDevice', 'make', make)
-      const device = refusing('network.addDevice', () => make(core))
+      const device = rethrow('network.addDevice', () => make(core))
       return () => {
         if (device.alive) unregister(device)
       }

@@ -5,8 +5,8 @@
  */
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
 import type { Carrier } from './carrier.ts'
-import { invalid } from './error.ts'
-import { belongs, CLOSED, destroy, destroyAsync, ended, eventSource, type Kit, type Named, type Plan } from './plan.ts'
+import { invalidArgument } from './error.ts'
+import { adopt, CLOSED, destroy, destroyAsync, markEnded, eventSource, type DeviceContext, type Named, type Plan } from './plan.ts'
 
 type CallOf<M> = Record<never, never> extends In<M> ? (args?: In<M>) => Out<M> : (args: In<M>) => Out<M>
 
@@ -45,14 +45,14 @@ export const descriptorCloser = (carrier: Carrier, cls: ObjectClass, handle: num
 }
 
 export const objectPlan = <C extends ObjectClass>(
-  kit: Kit,
+  kit: DeviceContext,
   cls: C,
   args: CreateArguments<C> | undefined,
 ): Plan<ObjectOf<C>> => {
   const { carrier } = kit
   const { create } = cls.methods
   if (create === undefined)
-    throw invalid(`${cls.name}.create`, 'objects of this class are there already', 'use device.call')
+    throw invalidArgument(`${cls.name}.create`, 'objects of this class are there already', 'use device.call')
   const source = 'userHandle' in create.in ? eventSource(kit, cls) : undefined
   return {
     class: cls,
@@ -63,7 +63,7 @@ export const objectPlan = <C extends ObjectClass>(
         if (own.handle === CLOSED) return
         if (cls.identity === 'fd') carrier.descriptors.close(handle)
         source?.forget()
-        ended(object)
+        markEnded(object)
         own.handle = CLOSED
       }
       const close = (): void => {
@@ -81,7 +81,7 @@ export const objectPlan = <C extends ObjectClass>(
         .map(name => [name, (given = {}) => carrier.call(cls, name, own.handle, given as never).out])
       const own = { handle, class: cls, made: out, close, [Symbol.dispose]: close, [Symbol.asyncDispose]: closeAsync }
       const object = Object.assign(own, { ...Object.fromEntries(methods), ...own }) as unknown as ObjectOf<C>
-      return source === undefined ? belongs(kit, object) : source.is(object)
+      return source === undefined ? adopt(kit, object) : source.is(object)
     },
     failed: () => source?.forget(),
   }

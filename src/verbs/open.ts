@@ -12,7 +12,7 @@ import { type Link, links } from '../uapi/tool.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 import type { Carrier } from './carrier.ts'
 import { createDevice, type Device } from './device.ts'
-import { checkChoice, invalid, shown } from './error.ts'
+import { checkChoice, invalidArgument, formatValue } from './error.ts'
 import { contextCarrier, localCarrier } from './local.ts'
 import { createNetwork, isNetwork, type LocalNetwork, type Network } from './network.ts'
 import { checkOptions, type Words } from './options.ts'
@@ -116,9 +116,9 @@ const openThere = (socket: string, device: string | undefined): Device => {
 }
 
 const checkNetwork = (network: Network, link: Link | undefined): void => {
-  if (!isNetwork(network)) throw invalid('open', `network ${shown(network)} is none`, 'make one with createNetwork()')
+  if (!isNetwork(network)) throw invalidArgument('open', `network ${formatValue(network)} is none`, 'make one with createNetwork()')
   if (link !== undefined && link !== network.link)
-    throw invalid('open', `link "${link}": the network is made of "${network.link}"`, 'give network or link')
+    throw invalidArgument('open', `link "${link}": the network is made of "${network.link}"`, 'give network or link')
 }
 
 /** Opens a device. Throws RdmaError: EEXIST for a name that the network has already, ECONNREFUSED without a daemon. */
@@ -128,19 +128,19 @@ export const open = async (options: OpenOptions = {}): Promise<Device> => {
   if (rings !== undefined) checkChoice('open', 'rings', rings, ringNames)
   if (link !== undefined) checkChoice('open', 'link', link, links)
   for (const [option, value] of Object.entries({ name, address, device }))
-    if (value !== undefined && typeof value !== 'string') throw invalid('open', `${option} ${shown(value)} is no text`)
+    if (value !== undefined && typeof value !== 'string') throw invalidArgument('open', `${option} ${formatValue(value)} is no text`)
   if (socket !== undefined && socket !== true && typeof socket !== 'string')
-    throw invalid('open', `socket ${shown(socket)}: it is a path, or true for the user's own daemon`)
+    throw invalidArgument('open', `socket ${formatValue(socket)}: it is a path, or true for the user's own daemon`)
   if (network !== undefined) checkNetwork(network, link)
   if (socket === undefined) {
     if (device === undefined) return openHere(options)
     if (network === undefined)
-      throw invalid('open', `device "${device}" is one of a daemon or a network: say which, with socket or network`)
+      throw invalidArgument('open', `device "${device}" is one of a daemon or a network: say which, with socket or network`)
     if ([link, name, address, rings].some(one => one !== undefined))
-      throw invalid('open', `device "${device}" is there already: give network and device only`)
+      throw invalidArgument('open', `device "${device}" is there already: give network and device only`)
     return openAgain(network, device)
   }
   if ([network, link, name, address, rings].some(one => one !== undefined))
-    throw invalid('open', 'a daemon has its own network, names, addresses and rings: give socket and device only')
+    throw invalidArgument('open', 'a daemon has its own network, names, addresses and rings: give socket and device only')
   return openThere(socket === true ? (namedSocket(undefined) ?? userSocket()) : resolve(socket), device)
 }

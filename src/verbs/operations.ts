@@ -5,7 +5,7 @@
 import { AccessFlags } from '../spec/enums.ts'
 import { flushPlacement, flushSelectivity } from '../spec/headers.ts'
 import { WrOpcode } from '../spec/work.ts'
-import { invalid } from './error.ts'
+import { invalidArgument } from './error.ts'
 import { accessFlags, type RemoteMemory, type Slice } from './memory.ts'
 import { checkOptions } from './options.ts'
 import { checkOwn } from './plan.ts'
@@ -77,7 +77,7 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
     const opcode = invalidate !== undefined ? wr.SEND_WITH_INV : immediate !== undefined ? wr.SEND_WITH_IMM : wr.SEND
     const at = beginRequest(this, 'qp.send', opcode, local, options, SEND_WORDS)
     if (immediate !== undefined && invalidate !== undefined)
-      throw invalid('qp.send', 'options: immediate and invalidate exclude each other', 'give one of them')
+      throw invalidArgument('qp.send', 'options: immediate and invalidate exclude each other', 'give one of them')
     if (invalidate !== undefined) {
       checkU32('qp.send', 'invalidate', invalidate)
       putInvalidate(ringOf(this), at, invalidate)
@@ -118,7 +118,7 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
   invalidate(window, options) {
     checkOwn(this.kit, 'qp.invalidate', 'window', window)
     if (window.type !== 2)
-      throw invalid('qp.invalidate', 'a window of type 1 cannot be invalidated', 'bind it with length 0')
+      throw invalidArgument('qp.invalidate', 'a window of type 1 cannot be invalidated', 'bind it with length 0')
     const at = beginRequest(this, 'qp.invalidate', wr.LOCAL_INV, undefined, options, ANY)
     putInvalidate(ringOf(this), at, window.rkey)
     endRequest(this)

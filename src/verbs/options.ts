@@ -5,15 +5,15 @@
  * Not for what comes from elsewhere (endpoints, remote memory: a peer may tell more). Requests, which are many, have
  * their own check (request-options.ts).
  */
-import { invalid, shown } from './error.ts'
+import { invalidArgument, formatValue } from './error.ts'
 
 /** All words of options `O`: the compiler sees to it that none is missing and none too many. */
 export type Words<O> = { readonly [K in keyof Required<O>]: true }
 
 /** That `value` is an object; `what` is what a sentence calls it. Throws RdmaError EINVAL. */
 export const checkRecord = (call: string, what: string, value: unknown, hint: string): void => {
-  if (value === undefined) throw invalid(call, `${what} is missing`, hint)
-  if (typeof value !== 'object' || value === null) throw invalid(call, `${what}: ${shown(value)} is no object`, hint)
+  if (value === undefined) throw invalidArgument(call, `${what} is missing`, hint)
+  if (typeof value !== 'object' || value === null) throw invalidArgument(call, `${what}: ${formatValue(value)} is no object`, hint)
 }
 
 /** That `options` is an object and has no words but these. Throws RdmaError EINVAL. */
@@ -22,5 +22,5 @@ export const checkOptions = (call: string, what: string, options: object | undef
     checkRecord(call, what, options, `it is an object with ${Object.keys(words).join(', ')}`)
   for (const name in options)
     if (!Object.hasOwn(words, name) && (options as Readonly<Record<string, unknown>>)[name] !== undefined)
-      throw invalid(call, `${what}: "${name}" is unknown`, `there are ${Object.keys(words).join(', ')}`)
+      throw invalidArgument(call, `${what}: "${name}" is unknown`, `there are ${Object.keys(words).join(', ')}`)
 }

@@ -6,8 +6,8 @@
 import type { LinkName } from '../spec/links.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
 import type { Answered, Carrier } from './carrier.ts'
-import { invalid, RdmaError } from './error.ts'
-import type { Waiters } from './waiters.ts'
+import { invalidArgument, RdmaError } from './error.ts'
+import type { WaiterList } from './waiters.ts'
 
 /** Anything that a call can name: an object of the library, or one that a chain is about to make. */
 export interface Named {
@@ -16,7 +16,7 @@ export interface Named {
 
 /** The handle of what is closed: its number may be another object's by now. Carriers refuse calls with it. */
 export const CLOSED = -0x40000000
-export const isClosed = (call: string): RdmaError => invalid(call, 'it is closed')
+export const isClosed = (call: string): RdmaError => invalidArgument(call, 'it is closed')
 
 /** What a device knows that its queue pairs need. */
 export interface PathFacts {
@@ -39,17 +39,17 @@ export interface SourceName {
 }
 
 /** What all objects of one device share. */
-export interface Kit {
+export interface DeviceContext {
   readonly carrier: Carrier
-  readonly waiters: Waiters
+  readonly waiters: WaiterList
   /** Objects that have events, by their numbers; undefined for one that is being made. */
   readonly sources: Map<number, Disposable | undefined>
   readonly path: PathFacts
 }
 
 /** What an object holds whose methods are those of a table (held.ts). */
-export interface Held {
-  readonly kit: Kit
+export interface HeldObject {
+  readonly kit: DeviceContext
   handle: number
   isOpen: boolean
 }
@@ -81,7 +81,7 @@ export const plan = <C extends ObjectClass, T>(
 })
 
 /** Carries a plan out. Throws RdmaError. */
-export const make = <T>({ carrier }: Kit, { class: cls, args, made, failed }: Plan<T>): T => {
+export const make = <T>({ carrier }: DeviceContext, { class: cls, args, made, failed }: Plan<T>): T => {
   let answered: Answered<AnyValues>
   try {
     answered = carrier.call(cls, 'create', 0, args as never) as Answered<AnyValues>
@@ -94,7 +94,7 @@ export const make = <T>({ carrier }: Kit, { class: cls, args, made, failed }: Pl
 
 /** The same where the driver may take time. Rejects with RdmaError, or the signal's reason. */
 export const makeAsync = async <T>(
-  { carrier }: Kit,
+  { carrier }: DeviceContext,
   { class: cls, args, made, failed }: Plan<T>,
   signal: AbortSignal | undefined,
 ): Promise<T> => {
@@ -115,7 +115,7 @@ export interface EventSource {
   forget(): void
 }
 
-export const eventSource = ({ waiters, sources }: Kit, cls: ObjectClass): EventSource => {
+export const eventSource = ({ waiters, sources }: DeviceContext, cls: ObjectClass): EventSource => {
   const number = waiters.add()
   return {
     number,
@@ -128,7 +128,7 @@ export const eventSource = ({ waiters, sources }: Kit, cls: ObjectClass): EventS
 }
 
 /** The name of an object that has events, if it is one of this device. */
-export const sourceName = ({ sources }: Kit, object: object): SourceName | undefined => {
+export const sourceName = ({ sources }: DeviceContext, object: object): SourceName | undefined => {
   const { number = 0 } = object as Partial<SourceName>
   return sources.get(number) === object ? (object as SourceName) : undefined
 }
@@ -136,7 +136,7 @@ export const sourceName = ({ sources }: Kit, object: object): SourceName | undef
 /** Where an object without events has its kit; undefined once it is closed. */
 const OWNER = Symbol('owner')
 interface Owned {
-  [OWNER]?: Kit | undefined
+  [OWNER]?: DeviceContext | undefined
 }
 const OWN = 'use what was made by the same open()'
 
@@ -144,34 +144,34 @@ const OWN = 'use what was made by the same open()'
  * That `object` is there and of this device: its handle is that of something else on another one, and of something
  * newer once it is closed. What a chain is about to make, and bare handles, are the device's to check.
  */
-export const checkOwn = (kit: Kit, call: string, option: string, object: Named | undefined): void => {
-  if (object === undefined) throw invalid(call, `${option} is missing`)
-  if (typeof object?.handle !== 'number') throw invalid(call, `${option} is no object of a device`, OWN)
-  const { number, kit: its, isOpen } = object as Partial<SourceName & Held>
+export const checkOwn = (kit: DeviceContext, call: string, option: string, object: Named | undefined): void => {
+  if (object === undefined) throw invalidArgument(call, `${option} is missing`)
+  if (typeof object?.handle !== 'number') throw invalidArgument(call, `${option} is no object of a device`, OWN)
+  const { number, kit: its, isOpen } = object as Partial<SourceName & HeldObject>
   const isOwn =
     its !== undefined
       ? its === kit && isOpen === true
       : OWNER in object
         ? object[OWNER] === kit
         : number === undefined || kit.sources.get(number) === (object as unknown)
-  if (!isOwn) throw invalid(call, `${option} is closed or of another device`, OWN)
+  if (!isOwn) throw invalidArgument(call, `${option} is closed or of another device`, OWN)
 }
 
 /** Whether it is an object of this device whose methods are its own. */
-export const isMade = (kit: Kit, object: object): boolean => OWNER in object || sourceName(kit, object) !== undefined
+export const isNativeObject = (kit: DeviceContext, object: object): boolean => OWNER in object || sourceName(kit, object) !== undefined
 
 /** `object` is of this device from now on; what has no events is not found among the sources. */
-export const belongs = <T extends object>(kit: Kit, object: T): T => Object.assign(object, { [OWNER]: kit })
+export const adopt = <T extends object>(kit: DeviceContext, object: T): T => Object.assign(object, { [OWNER]: kit })
 
 /** It is closed. */
-export const ended = (object: object): void => {
+export const markEnded = (object: object): void => {
   ;(object as Owned)[OWNER] = undefined
 }
 
 const isGone = (error: unknown): boolean => error instanceof RdmaError && error.code === 'EIO'
 
 /** Makes a call that destroys; of a device that is gone there is nothing to destroy. */
-export const unlessGone = (call: () => void): void => {
+export const destroyUnlessRemoved = (call: () => void): void => {
   try {
     call()
   } catch (error) {
@@ -181,7 +181,7 @@ export const unlessGone = (call: () => void): void => {
 
 /** Destroys an object. Throws RdmaError EBUSY while it is used. */
 export const destroy = (carrier: Carrier, cls: ObjectClass, handle: number): void =>
-  unlessGone(() => carrier.call(cls, 'destroy', handle, {} as never))
+  destroyUnlessRemoved(() => carrier.call(cls, 'destroy', handle, {} as never))
 
 /** The same where the driver may take time. Rejects with RdmaError. */
 export const destroyAsync = async (carrier: Carrier, cls: ObjectClass, handle: number): Promise<void> => {

@@ -12,16 +12,16 @@ import { QpFlags, QpState } from '../spec/enums.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
 import { SendFlags } from '../spec/work.ts'
 import type { Answered, Carrier, RingPlace } from './carrier.ts'
-import { atOnce, type ConnectOptions, type Endpoint, firstPsn, type PeerOptions } from './connection.ts'
-import { detached, invalid, type RdmaError, refused } from './error.ts'
-import { destroyed, joined, madeWith } from './held.ts'
+import { combineSteps, type ConnectOptions, type Endpoint, firstPsn, type PeerOptions } from './connection.ts'
+import { detached, invalidArgument, type RdmaError, refused } from './error.ts'
+import { destroyed, mergeTables, assignMethods } from './held.ts'
 import type { Slice } from './memory.ts'
 import { checkRecord, type Words } from './options.ts'
-import { checkOwn, eventSource, type Held, type Kit, type Named, type PathFacts, type Plan } from './plan.ts'
+import { checkOwn, eventSource, type HeldObject, type DeviceContext, type Named, type PathFacts, type Plan } from './plan.ts'
 import { checkRequest } from './request-checks.ts'
 import { checkRequestOptions, type SendOptions } from './request-options.ts'
 import { putInline, putReceive, putSend } from './requests.ts'
-import { nextSlot, offsetOf, outstanding, type ProgramRing, placeAt, produce, restart, ringIfAny } from './ring.ts'
+import { nextSlot, offsetOf, outstandingRequests, type ProgramRing, placeAt, produce, restart, ringOrNone } from './ring.ts'
 
 /** Bytes that a request sends: registered ones, several pieces of them, or any few bytes, which are copied (inline). */
 export type Local = Slice | readonly Slice[] | Uint8Array
@@ -29,39 +29,39 @@ export type Local = Slice | readonly Slice[] | Uint8Array
 export interface SendQueueOptions {
   readonly sendCq: Named
   /** Requests that can be posted at once; default 16. */
-  readonly maxSends?: number
+  readonly maxSendWr?: number
   /** Pieces of one request; default 1. */
-  readonly maxSendPieces?: number
+  readonly maxSendSge?: number
   /** Bytes that can be sent inline; default 64. */
-  readonly maxInline?: number
+  readonly maxInlineData?: number
   /** Every send makes a completion, whatever `signaled` says. */
   readonly signalAll?: boolean
 }
 
 export interface QueuePairOptions extends SendQueueOptions {
   /** Default: the same as `sendCq`. */
-  readonly receiveCq?: Named
+  readonly recvCq?: Named
   /** Receive requests come from there; the queue pair has no receive queue of its own. */
   readonly srq?: Named
   /** Requests that can be posted at once; default 16. */
-  readonly maxReceives?: number
+  readonly maxRecvWr?: number
   /** Pieces of one request; default 1. */
-  readonly maxReceivePieces?: number
+  readonly maxRecvSge?: number
 }
 
 export const sendQueueWords: Words<SendQueueOptions> = {
   sendCq: true,
-  maxSends: true,
-  maxSendPieces: true,
-  maxInline: true,
+  maxSendWr: true,
+  maxSendSge: true,
+  maxInlineData: true,
   signalAll: true,
 }
 export const queuePairWords: Words<QueuePairOptions> = {
   ...sendQueueWords,
-  receiveCq: true,
+  recvCq: true,
   srq: true,
-  maxReceives: true,
-  maxReceivePieces: true,
+  maxRecvWr: true,
+  maxRecvSge: true,
 }
 
 /** What a creation has beside. */
@@ -97,7 +97,7 @@ export interface SendingQueuePair<C extends ObjectClass = AnyQpClass> extends Ba
   /** Sends that the device has not finished. */
   readonly pending: number
   /** The largest inline payload, bytes. */
-  readonly maxInline: number
+  readonly maxInlineData: number
 }
 
 export interface QueuePair<C extends ObjectClass = AnyQpClass> extends SendingQueuePair<C> {
@@ -122,19 +122,19 @@ const flagsOf = (options: (SendOptions & { readonly srqNumber?: number }) | unde
       (options.srqNumber === undefined ? 0 : options.srqNumber << SRQN_SHIFT)
 
 /** There is no room for a request; of a queue that was made without any, or whose driver has no rings, never. */
-export const full = (call: string, queue: 'send' | 'receive', depth: number): RdmaError => {
-  const option = queue === 'send' ? 'maxSends' : 'maxReceives'
+export const throwQueueFull = (call: string, queue: 'send' | 'receive', depth: number): RdmaError => {
+  const option = queue === 'send' ? 'maxSendWr' : 'maxRecvWr'
   if (depth === 0)
     return refused('ENOMEM', call, `there is no ${queue} queue`, `ask for ${option}; a driver may have none to post to`)
   const hint = `${queue === 'send' ? 'take completions first, or ' : ''}ask for a larger ${option}`
   return refused('ENOMEM', call, `the ${queue} queue is full: ${depth} requests are outstanding`, hint)
 }
 
-export const tooMany = (call: string, pieces: number, most: number): RdmaError =>
-  invalid(call, `${pieces} pieces, at most ${most} are possible`)
+export const throwTooManySges = (call: string, sges: number, most: number): RdmaError =>
+  invalidArgument(call, `${sges} scatter/gather elements, at most ${most} are possible`)
 
 /** What a queue pair holds; where there are no queues it is only half of this. */
-export interface QpFields extends Held {
+export interface QpFields extends HeldObject {
   readonly qpn: number
   /** Its number among what has events. */
   readonly number: number
@@ -145,10 +145,10 @@ export interface QpFields extends Held {
   readonly receiveSize: number
   sends: ProgramRing | undefined
   receives: ProgramRing | undefined
-  readonly maxInline: number
-  readonly maxSendPieces: number
+  readonly maxInlineData: number
+  readonly maxSendSge: number
   /** -1: it takes from a shared queue. */
-  readonly maxReceivePieces: number
+  readonly maxRecvSge: number
   /** Connected: the first packet sequence number that it sends. Datagrams: the Q_Key. */
   psn: number
   qkey: number
@@ -164,17 +164,17 @@ export interface QpSelf extends QpFields {
 }
 
 /** Nobody looks at a ring of a device that is gone, and its memory may be another's: nothing is written there. */
-export const checkThere = (call: string, { waiters }: Kit): void => {
+export const checkDevicePresent = (call: string, { waiters }: DeviceContext): void => {
   if (waiters.over) throw refused('EIO', call, 'the device is closed or gone')
 }
 
 const ringAt = (self: QpSelf, call: string, at: number, size: number): ProgramRing => {
   const { carrier } = self.kit
-  if (!self.isOpen) throw invalid(call, 'the queue pair is closed')
-  return ringIfAny(carrier, placeAt(at, size))
+  if (!self.isOpen) throw invalidArgument(call, 'the queue pair is closed')
+  return ringOrNone(carrier, placeAt(at, size))
 }
 
-const letGo = (carrier: Carrier, at: number, size: number): void => {
+const releaseQueuePair = (carrier: Carrier, at: number, size: number): void => {
   const place = placeAt(at, size)
   if (place !== undefined) carrier.release(place)
 }
@@ -201,8 +201,8 @@ export const bareMethods: Omit<BareQueuePair, 'handle' | 'qpn'> & ThisType<QpSel
     const { carrier, waiters } = this.kit
     waiters.remove(this.number)
     // What is mapped is given back, and nobody posts any more to what may be another's by now.
-    if (this.sends !== undefined) letGo(carrier, this.sendAt, this.sendSize)
-    if (this.receives !== undefined) letGo(carrier, this.receiveAt, this.receiveSize)
+    if (this.sends !== undefined) releaseQueuePair(carrier, this.sendAt, this.sendSize)
+    if (this.receives !== undefined) releaseQueuePair(carrier, this.receiveAt, this.receiveSize)
     this.sends = undefined
     this.receives = undefined
   },
@@ -215,19 +215,19 @@ export const bareMethods: Omit<BareQueuePair, 'handle' | 'qpn'> & ThisType<QpSel
 const queueMethods: Pick<QueuePair, 'pending' | 'receive'> & ThisType<QpSelf> = {
   get pending() {
     const { sends } = this as unknown as QpSelf
-    return sends === undefined ? 0 : outstanding(sends)
+    return sends === undefined ? 0 : outstandingRequests(sends)
   },
   receive(local, id = 0) {
     if (this === undefined) throw detached('qp.receive', 'queue pair')
-    if (this.maxReceivePieces < 0)
-      throw invalid('qp.receive', 'it takes from a shared receive queue', 'post to that one, with srq.receive()')
-    checkThere('qp.receive', this.kit)
+    if (this.maxRecvSge < 0)
+      throw invalidArgument('qp.receive', 'it takes from a shared receive queue', 'post to that one, with srq.receive()')
+    checkDevicePresent('qp.receive', this.kit)
     this.receives ??= ringAt(this, 'qp.receive', this.receiveAt, this.receiveSize)
     const ring = this.receives
     const at = nextSlot(ring)
-    if (at < 0) throw full('qp.receive', 'receive', ring.capacity)
-    if (Array.isArray(local) && local.length > this.maxReceivePieces)
-      throw tooMany('qp.receive', local.length, this.maxReceivePieces)
+    if (at < 0) throw throwQueueFull('qp.receive', 'receive', ring.capacity)
+    if (Array.isArray(local) && local.length > this.maxRecvSge)
+      throw throwTooManySges('qp.receive', local.length, this.maxRecvSge)
     checkRequest('qp.receive', this.kit, local, id)
     putReceive(ring, at, id, local)
     produce(ring)
@@ -237,10 +237,10 @@ const queueMethods: Pick<QueuePair, 'pending' | 'receive'> & ThisType<QpSelf> = 
 
 /** That a queue pair may send: others would keep the request without a word. What is known of its state may be old. */
 const checkReady = (call: string, self: QpSelf): void => {
-  if (!self.isOpen) throw invalid(call, 'the queue pair is closed')
+  if (!self.isOpen) throw invalidArgument(call, 'the queue pair is closed')
   const { state } = self.kit.carrier.call(self.cls as AnyQpClass, 'query', self.handle, {}).out
   if (state < QpState.values.RTS)
-    throw invalid(call, `the queue pair is in ${stateNames[state]}: it cannot send`, 'connect or activate it first')
+    throw invalidArgument(call, `the queue pair is in ${stateNames[state]}: it cannot send`, 'connect or activate it first')
   self.canSend = true
 }
 
@@ -258,27 +258,27 @@ export const beginRequest = (
   words: number,
 ): number => {
   if (self === undefined) throw detached(call, 'queue pair')
-  checkThere(call, self.kit)
+  checkDevicePresent(call, self.kit)
   if (options !== undefined) checkRequestOptions(call, options, words & self.words)
   if (!self.canSend) checkReady(call, self)
   self.sends ??= ringAt(self, call, self.sendAt, self.sendSize)
   const ring = self.sends
   const at = nextSlot(ring)
-  if (at < 0) throw full(call, 'send', ring.capacity)
+  if (at < 0) throw throwQueueFull(call, 'send', ring.capacity)
   const id = options?.id ?? 0
   const flags = flagsOf(options)
   if (local instanceof Uint8Array) {
-    if (local.length > self.maxInline)
-      throw invalid(
+    if (local.length > self.maxInlineData)
+      throw invalidArgument(
         call,
-        `${local.length} bytes inline, at most ${self.maxInline} are possible`,
-        'register the buffer and send a slice of it, or ask for a larger maxInline',
+        `${local.length} bytes inline, at most ${self.maxInlineData} are possible`,
+        'register the buffer and send a slice of it, or ask for a larger maxInlineData',
       )
     checkRequest(call, self.kit, undefined, id)
     putSend(ring, at, opcode, id, flags | INLINE, undefined)
     putInline(ring, at, local)
   } else {
-    if (Array.isArray(local) && local.length > self.maxSendPieces) throw tooMany(call, local.length, self.maxSendPieces)
+    if (Array.isArray(local) && local.length > self.maxSendSge) throw throwTooManySges(call, local.length, self.maxSendSge)
     checkRequest(call, self.kit, local, id)
     putSend(ring, at, opcode, id, flags, local as Slice | readonly Slice[] | undefined)
   }
@@ -307,7 +307,7 @@ interface QueuePairType<T> extends MethodTable {
   readonly hasReceives: boolean
   /** `shared`: this one has none of its own. */
   readonly Made: new (
-    kit: Kit,
+    kit: DeviceContext,
     number: number,
     answered: Answered<AnyValues>,
     shared: boolean,
@@ -322,8 +322,8 @@ export const queuePairType = <T>(cls: ObjectClass, more: object): QueuePairType<
   ...((more as Pick<MethodTable, 'stepsTo'>).stepsTo && { stepsTo: (more as Required<MethodTable>).stepsTo }),
   call: `${cls.name}.create`,
   hasReceives: 'recvCq' in (cls.methods.create?.in ?? {}),
-  Made: madeWith<T, QpFields, ConstructorParameters<QueuePairType<T>['Made']>>(
-    joined(joined(joined({ cls }, bareMethods), queueMethods), more),
+  Made: assignMethods<T, QpFields, ConstructorParameters<QueuePairType<T>['Made']>>(
+    mergeTables(mergeTables(mergeTables({ cls }, bareMethods), queueMethods), more),
     function (kit, number, { object, out }, shared, psn, qkey) {
       const { cap, qpNum, sendQueue, recvQueue } = out as unknown as Made
       this.kit = kit
@@ -337,9 +337,9 @@ export const queuePairType = <T>(cls: ObjectClass, more: object): QueuePairType<
       this.receiveSize = recvQueue?.size ?? 0
       this.sends = undefined
       this.receives = undefined
-      this.maxInline = cap.maxInlineData
-      this.maxSendPieces = cap.maxSendSge
-      this.maxReceivePieces = shared ? -1 : cap.maxRecvSge
+      this.maxInlineData = cap.maxInlineData
+      this.maxSendSge = cap.maxSendSge
+      this.maxRecvSge = shared ? -1 : cap.maxRecvSge
       this.psn = psn
       this.qkey = qkey
       this.canSend = false
@@ -348,41 +348,41 @@ export const queuePairType = <T>(cls: ObjectClass, more: object): QueuePairType<
 })
 
 /** What a creation takes beside its own arguments: what connects it to `options.peer`, and what was chosen. */
-export const initially = <T extends MethodTable>(
+export const initialAttributesOf = <T extends MethodTable>(
   { stepsTo }: T,
-  { path }: Kit,
+  { path }: DeviceContext,
   psn: number,
   { peer, connection, initial }: PeerOptions<ConnectOptions> & { readonly initial?: object },
 ): { readonly qkey?: number } | undefined => {
   const steps = stepsTo as ((...with_: [PathFacts, number, Endpoint, ConnectOptions?]) => object[]) | undefined
   if (peer === undefined || steps === undefined) return initial
-  return { ...atOnce(steps(path, psn, peer, connection)), ...initial }
+  return { ...combineSteps(steps(path, psn, peer, connection)), ...initial }
 }
 
 /** A queue pair of a type in protection domain `pd`. */
 export const queuePairPlan = <T extends Disposable & Named>(
-  kit: Kit,
+  kit: DeviceContext,
   type: QueuePairType<T>,
   pd: Named,
   options: (SendQueueOptions | QueuePairOptions) & PeerOptions<ConnectOptions> & { readonly initial?: object },
 ): Plan<T> => {
   const { cls, call, hasReceives } = type
-  const { sendCq, signalAll = false, maxSends = 16, maxSendPieces = 1, maxInline = 64 } = options
-  const { receiveCq = sendCq, srq, maxReceives = 16, maxReceivePieces = 1 } = options as QueuePairOptions
+  const { sendCq, signalAll = false, maxSendWr = 16, maxSendSge = 1, maxInlineData = 64 } = options
+  const { recvCq = sendCq, srq, maxRecvWr = 16, maxRecvSge = 1 } = options as QueuePairOptions
   checkOwn(kit, call, 'pd', pd)
   checkOwn(kit, call, 'sendCq', sendCq)
-  checkOwn(kit, call, 'receiveCq', receiveCq)
+  checkOwn(kit, call, 'recvCq', recvCq)
   if (srq !== undefined) checkOwn(kit, call, 'srq', srq)
   const psn = firstPsn()
-  const first = initially(type, kit, psn, options)
+  const first = initialAttributesOf(type, kit, psn, options)
   const source = eventSource(kit, cls)
   const shared = !hasReceives || srq !== undefined
   const cap = {
-    maxSendWr: maxSends,
-    maxRecvWr: shared ? 0 : maxReceives,
-    maxSendSge: maxSendPieces,
-    maxRecvSge: shared ? 0 : maxReceivePieces,
-    maxInlineData: maxInline,
+    maxSendWr,
+    maxRecvWr: shared ? 0 : maxRecvWr,
+    maxSendSge,
+    maxRecvSge: shared ? 0 : maxRecvSge,
+    maxInlineData,
   }
   const args: AnyValues = {
     pd: pd.handle,
@@ -391,7 +391,7 @@ export const queuePairPlan = <T extends Disposable & Named>(
     userHandle: BigInt(source.number),
     cap,
   }
-  if (hasReceives) args.recvCq = receiveCq.handle
+  if (hasReceives) args.recvCq = recvCq.handle
   if (srq !== undefined) args.srq = srq.handle
   if (first !== undefined) Object.assign(args, first)
   return {

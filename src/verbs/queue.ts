@@ -7,11 +7,11 @@ import type { Out } from '../spec/schema.ts'
 import type { RingPlace } from './carrier.ts'
 import { type Completion, type CompletionCursor, completionCursor } from './completion.ts'
 import { checkChoice, detached, refused } from './error.ts'
-import { endings, withMethods } from './held.ts'
+import { closeMethods, withMethods } from './held.ts'
 import { checkSignal, type Until } from './mailbox.ts'
 import { checkOptions, type Words } from './options.ts'
-import { eventSource, type Held, type Kit, type Plan, plan } from './plan.ts'
-import { consume, noProgramRing, oldest, type ProgramRing, ringIfAny } from './ring.ts'
+import { eventSource, type HeldObject, type DeviceContext, type Plan, plan } from './plan.ts'
+import { consume, noProgramRing, oldestCompletion, type ProgramRing, ringOrNone } from './ring.ts'
 
 const { ENTRIES: PLAIN, EXTENDED, COUNTING } = CqKind.values
 const kinds = { entries: PLAIN, timed: EXTENDED, counting: COUNTING } as const
@@ -87,7 +87,7 @@ const LOOKS = 4
 /** Devices of an older release know no kinds: it is only said where it matters. */
 const kindOf = (kind: keyof typeof kinds) => (kind === 'entries' ? {} : { kind: kinds[kind] })
 
-interface CqFields extends Held {
+interface CqFields extends HeldObject {
   /** Its number among what has events. */
   readonly number: number
   readonly isCounting: boolean
@@ -103,14 +103,14 @@ interface CqFields extends Held {
   isOverrun: boolean
 }
 
-const letGo = (self: CqFields): void => {
+const releaseQueue = (self: CqFields): void => {
   if (self.isHeld) consume(self.ring)
   self.isHeld = false
 }
-const look = (self: CqFields): boolean => {
-  letGo(self)
+const pollRing = (self: CqFields): boolean => {
+  releaseQueue(self)
   if (self.isCounting) return false
-  const at = oldest(self.ring)
+  const at = oldestCompletion(self.ring)
   if (at < 0) return false
   self.completion.at = at
   self.isHeld = true
@@ -118,7 +118,7 @@ const look = (self: CqFields): boolean => {
 }
 const uncounted = ({ ring, told }: CqFields): number =>
   ((Atomics.load(ring.words, ring.producer) >>> 0) - (told >>> 0)) >>> 0
-const hasNews = (self: CqFields): boolean => (self.isCounting ? uncounted(self) > 0 : oldest(self.ring) >= 0)
+const hasNews = (self: CqFields): boolean => (self.isCounting ? uncounted(self) > 0 : oldestCompletion(self.ring) >= 0)
 
 const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { readonly cls: typeof Cq } & ThisType<
     CqFields & CompletionQueue
@@ -140,7 +140,7 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
   },
   poll() {
     if (this === undefined) throw detached('cq.poll', 'queue')
-    return look(this) || (this.kit.carrier.drive() && look(this))
+    return pollRing(this) || (this.kit.carrier.drive() && pollRing(this))
   },
   arm(options = {}) {
     checkOptions('cq.arm', 'options', options, armWords)
@@ -157,7 +157,7 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
     const { signal } = options
     const { carrier, waiters } = this.kit
     signal?.throwIfAborted()
-    letGo(this)
+    releaseQueue(this)
     const wasOver = waiters.over
     const pause = carrier.pause()
     if (pause !== undefined) await pause
@@ -207,17 +207,17 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
   },
   resize(wanted) {
     const { carrier } = this.kit
-    letGo(this)
+    releaseQueue(this)
     const { cqe, queue } = carrier.call(Cq, 'modify', this.handle, { cqe: wanted }).out as Made
     const old = this.place
     this.entries = cqe
     this.place = queue
     // The device has moved what waits to the new ring's beginning.
-    this.ring = ringIfAny(carrier, queue)
+    this.ring = ringOrNone(carrier, queue)
     this.completion.ring = this.ring
     if (old !== undefined) carrier.release(old)
   },
-  ...endings<CqFields>(Cq, self => {
+  ...closeMethods<CqFields>(Cq, self => {
     const { carrier, waiters } = self.kit
     waiters.remove(self.number)
     if (self.place !== undefined) carrier.release(self.place)
@@ -229,7 +229,7 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
 
 type Made = Out<typeof Cq.methods.create> & { readonly queue?: RingPlace }
 
-export const cqPlan = (kit: Kit, options: CqOptions = {}): Plan<CompletionQueue> => {
+export const cqPlan = (kit: DeviceContext, options: CqOptions = {}): Plan<CompletionQueue> => {
   checkOptions('cq.create', 'options', options, cqWords)
   const { entries = ENTRIES, vector = 0, kind = 'entries' } = options
   checkChoice('cq.create', 'kind', kind, Object.keys(kinds))
@@ -242,7 +242,7 @@ export const cqPlan = (kit: Kit, options: CqOptions = {}): Plan<CompletionQueue>
     args,
     ({ object: handle, out }) => {
       const { cqe, queue } = out as Made
-      const ring = ringIfAny(carrier, queue)
+      const ring = ringOrNone(carrier, queue)
       return source.is(
         withMethods<CompletionQueue>(cqMethods, {
           kit,

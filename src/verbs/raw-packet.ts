@@ -7,9 +7,9 @@ import { QpState } from '../spec/enums.ts'
 import { WrOpcode } from '../spec/work.ts'
 import { type Activatable, type ActiveOptions, activatable, atCreation } from './activation.ts'
 import { type Steered, steered } from './flow.ts'
-import { joined } from './held.ts'
+import { mergeTables } from './held.ts'
 import { checkOptions, type Words } from './options.ts'
-import { checkOwn, type Kit, type Named, type Plan } from './plan.ts'
+import { checkOwn, type DeviceContext, type Named, type Plan } from './plan.ts'
 import {
   beginRequest,
   endRequest,
@@ -54,7 +54,7 @@ const activation = {
 
 const type = queuePairType<RawPacketQueuePair>(
   RawPacketQp,
-  joined(joined(activatable(activation), steered), {
+  mergeTables(mergeTables(activatable(activation), steered), {
     words: ANY,
     send(this: QpSelf, local: Local, options?: SendOptions): void {
       beginRequest(this, 'qp.send', WrOpcode.values.SEND, local, options, ANY)
@@ -63,12 +63,12 @@ const type = queuePairType<RawPacketQueuePair>(
   }),
 )
 
-export const rawPacketQpPlan = (kit: Kit, pd: Named, options: RawPacketQueuePairOptions): Plan<RawPacketQueuePair> => {
+export const rawPacketQpPlan = (kit: DeviceContext, pd: Named, options: RawPacketQueuePairOptions): Plan<RawPacketQueuePair> => {
   checkOptions('raw_packet_qp.create', 'options', options, words)
   const { table } = options
   const ready = atCreation(activation, options)
   if (table === undefined) return queuePairPlan(kit, type, pd, ready)
   checkOwn(kit, 'raw_packet_qp.create', 'table', table)
   const initial = { ...ready.initial, rwqIndTable: table.handle }
-  return queuePairPlan(kit, type, pd, { ...ready, maxReceives: 0, maxReceivePieces: 0, initial })
+  return queuePairPlan(kit, type, pd, { ...ready, maxRecvWr: 0, maxRecvSge: 0, initial })
 }

@@ -3,27 +3,27 @@
  * those of a queue pair, and taken by whichever queue pair gets a message.
  */
 import type { RingPlace } from './carrier.ts'
-import { invalid } from './error.ts'
+import { invalidArgument } from './error.ts'
 import type { Slice } from './memory.ts'
-import type { Held, Kit } from './plan.ts'
-import { checkThere, full, tooMany } from './queue-pair.ts'
+import type { HeldObject, DeviceContext } from './plan.ts'
+import { checkDevicePresent, throwQueueFull, throwTooManySges } from './queue-pair.ts'
 import { checkRequest } from './request-checks.ts'
 import { putReceive } from './requests.ts'
-import { nextSlot, outstanding, type ProgramRing, produce, producingRing, ringIfAny } from './ring.ts'
+import { nextSlot, outstandingRequests, type ProgramRing, produce, producingRing, ringOrNone } from './ring.ts'
 
 export interface ReceiveQueue {
   /** Requests that it holds. */
-  readonly maxReceives: number
+  readonly maxWr: number
   /** Requests that no message has taken yet. */
   readonly pending: number
   /** Offers a buffer for the next message. Throws RdmaError ENOMEM when the queue is full. */
   receive(local?: Slice | readonly Slice[], id?: number): void
 }
 
-export interface ReceiveFields extends Held {
+export interface ReceiveFields extends HeldObject {
   /** Its number among what has events. */
   readonly number: number
-  readonly maxPieces: number
+  readonly maxSge: number
   /** Undefined if the driver has no ring for it. */
   place: RingPlace | undefined
   ring: ProgramRing
@@ -36,30 +36,30 @@ export interface ReceiveQueueMade {
 }
 
 export const receiveFields = (
-  kit: Kit,
+  kit: DeviceContext,
   number: number,
   handle: number,
   { maxSge, queue }: ReceiveQueueMade,
 ): ReceiveFields => {
-  const ring = ringIfAny(kit.carrier, queue)
-  return { kit, handle, isOpen: true, number, maxPieces: maxSge, place: queue, ring }
+  const ring = ringOrNone(kit.carrier, queue)
+  return { kit, handle, isOpen: true, number, maxSge, place: queue, ring }
 }
 
 /** Part of a class's table; `call`: what posting is called in errors. */
 export const receiving = (call: string): ReceiveQueue & ThisType<ReceiveFields> => ({
-  get maxReceives() {
+  get maxWr() {
     return (this as unknown as ReceiveFields).ring.capacity
   },
   get pending() {
-    return outstanding((this as unknown as ReceiveFields).ring)
+    return outstandingRequests((this as unknown as ReceiveFields).ring)
   },
   receive(local, id = 0) {
-    checkThere(call, this.kit)
-    if (!this.isOpen) throw invalid(call, 'the queue is closed')
+    checkDevicePresent(call, this.kit)
+    if (!this.isOpen) throw invalidArgument(call, 'the queue is closed')
     const { ring } = this
     const at = nextSlot(ring)
-    if (at < 0) throw full(call, 'receive', ring.capacity)
-    if (Array.isArray(local) && local.length > this.maxPieces) throw tooMany(call, local.length, this.maxPieces)
+    if (at < 0) throw throwQueueFull(call, 'receive', ring.capacity)
+    if (Array.isArray(local) && local.length > this.maxSge) throw throwTooManySges(call, local.length, this.maxSge)
     checkRequest(call, this.kit, local, id)
     putReceive(ring, at, id, local)
     produce(ring)
@@ -83,5 +83,5 @@ export const endRequests = (self: ReceiveFields): void => {
   waiters.remove(self.number)
   if (self.place !== undefined) carrier.release(self.place)
   // Its memory may be another queue's by now.
-  self.ring = ringIfAny(carrier, undefined)
+  self.ring = ringOrNone(carrier, undefined)
 }

@@ -9,7 +9,7 @@ import { type Activatable, type ActiveOptions, activatable, atCreation } from '.
 import { DEFAULT_QKEY } from './datagram.ts'
 import { type Access, accessFlags } from './memory.ts'
 import { checkOptions, type Words } from './options.ts'
-import type { Kit, Named, Plan } from './plan.ts'
+import type { DeviceContext, Named, Plan } from './plan.ts'
 import {
   type InitialOptions,
   type QueuePair,
@@ -25,7 +25,7 @@ export interface RdActivation {
   /** Rights of peers; default reading and writing. */
   readonly access?: Access
   /** What a peer waits before it tries again when nothing is posted here, code 0–31; default 12 (0.64 ms). */
-  readonly rnrTimer?: number
+  readonly minRnrTimer?: number
 }
 
 export interface RdQueuePair extends QueuePair<typeof RdQp>, Activatable<RdActivation> {}
@@ -41,17 +41,17 @@ const PEERS: Access = { remoteRead: true, remoteWrite: true }
 
 const activation = {
   cls: RdQp,
-  words: { qkey: true, access: true, rnrTimer: true } satisfies Words<RdActivation>,
-  steps: ({ qkey = DEFAULT_QKEY, access = PEERS, rnrTimer = 12 }: RdActivation) => [
+  words: { qkey: true, access: true, minRnrTimer: true } satisfies Words<RdActivation>,
+  steps: ({ qkey = DEFAULT_QKEY, access = PEERS, minRnrTimer = 12 }: RdActivation) => [
     { state: INIT, qkey, accessFlags: accessFlags('qp.activate', access, false) },
-    { state: RTR, minRnrTimer: rnrTimer },
+    { state: RTR, minRnrTimer },
     { state: RTS },
   ],
 }
 
 const type = queuePairType<RdQueuePair>(RdQp, activatable(activation))
 
-export const rdQpPlan = (kit: Kit, pd: Named, options: RdQueuePairOptions): Plan<RdQueuePair> => {
+export const rdQpPlan = (kit: DeviceContext, pd: Named, options: RdQueuePairOptions): Plan<RdQueuePair> => {
   checkOptions('rd_qp.create', 'options', options, words)
   return queuePairPlan(kit, type, pd, atCreation(activation, options))
 }

@@ -19,7 +19,7 @@ import type { AnyValues, ObjectClass } from '../spec/schema.ts'
 import { OpenWants, ParkedPage } from '../spec/session.ts'
 import { writeOpen } from '../uapi/session.ts'
 import type { Carrier } from './carrier.ts'
-import { invalid, RdmaError, refusal, refused } from './error.ts'
+import { invalidArgument, RdmaError, refusal, refused } from './error.ts'
 import { createFileRings } from './file-rings.ts'
 import { createCalls } from './messages.ts'
 import { CLOSED, isClosed } from './plan.ts'
@@ -193,7 +193,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
     addressOf(buffer) {
       const backing = buffer.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean }
       if (backing.resizable || backing.growable)
-        throw invalid('pd.register', 'a resizable buffer cannot be registered: copy it into one of fixed size')
+        throw invalidArgument('pd.register', 'a resizable buffer cannot be registered: copy it into one of fixed size')
       known.set(buffer, (known.get(buffer) ?? 0) + 1)
       return addressOf(buffer)
     },

@@ -4,7 +4,7 @@
  *
  * Hot: a request without options costs nothing, each word of one a nanosecond or two.
  */
-import { invalid } from './error.ts'
+import { invalidArgument } from './error.ts'
 import { checkRecord, type Words } from './options.ts'
 
 export interface SendOptions {
@@ -83,7 +83,7 @@ const requestWords: Words<RequestOptions> = {
 const refuseWord = (call: string, options: object, word: string, allowed: number): void => {
   if ((options as Readonly<Record<string, unknown>>)[word] === undefined) return
   const names = (Object.keys(requestWords) as (keyof RequestOptions)[]).filter(one => (bitOf(one) & allowed) !== 0)
-  throw invalid(call, `options: "${word}" is unknown`, `there are ${names.join(', ')}`)
+  throw invalidArgument(call, `options: "${word}" is unknown`, `there are ${names.join(', ')}`)
 }
 
 /**

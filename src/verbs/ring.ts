@@ -88,7 +88,7 @@ interface Ringed {
  * The device of `object` is closed: where its rings were, there may be others by now, which nobody reads or writes in
  * its name any more.
  */
-export const loseRings = (object: object, layout: RingLayout): void => {
+export const detachRings = (object: object, layout: RingLayout): void => {
   const ringed = object as Ringed
   if (ringed.ring !== undefined) ringed.ring = noProgramRing(layout)
   if (ringed.isHeld) ringed.isHeld = false
@@ -97,7 +97,7 @@ export const loseRings = (object: object, layout: RingLayout): void => {
 }
 
 /** A ring that a call answered, or none: a driver may have no rings, or none of this kind. */
-export const ringIfAny = (carrier: Pick<Carrier, 'layout' | 'ring'>, place: RingPlace | undefined): ProgramRing =>
+export const ringOrNone = (carrier: Pick<Carrier, 'layout' | 'ring'>, place: RingPlace | undefined): ProgramRing =>
   place === undefined ? noProgramRing(carrier.layout) : programRing(carrier, place)
 
 /** Where the next request goes, byte offset; -1 if the ring is full. */
@@ -113,11 +113,11 @@ export const produce = (ring: ProgramRing): void => {
 }
 
 /** Requests that the device has not finished. */
-export const outstanding = (ring: ProgramRing): number =>
+export const outstandingRequests = (ring: ProgramRing): number =>
   (ring.index - loadIndex(ring.layout, ring.words, ring.consumer)) & ring.wrap
 
 /** Where the oldest completion lies, byte offset; -1 if there is none. */
-export const oldest = (ring: ProgramRing): number =>
+export const oldestCompletion = (ring: ProgramRing): number =>
   loadIndex(ring.layout, ring.words, ring.producer) === (ring.index & ring.wrap)
     ? -1
     : ring.data + ((ring.index & ring.mask) << ring.log2)

@@ -6,7 +6,7 @@
 import { EAGAIN, SystemError } from '../host/errno.ts'
 import { type Arena, mapReadOnly } from '../host/mapping.ts'
 import { hasNative } from '../host/native.ts'
-import { admitProcess } from '../host/process.ts'
+import { allowPtraceBy } from '../host/process.ts'
 import { close, recv, send } from '../host/sockets.ts'
 import { waitReadable } from '../host/wait.ts'
 import { Errno, errnoName } from '../spec/errno.ts'
@@ -128,7 +128,7 @@ const newSession = (socket: string): Session & { join(): Session } => {
     },
   }
 
-  admitProcess(pid)
+  allowPtraceBy(pid)
   const tag = process.env[SessionEnv.tag] ?? ''
   const greet = (passing?: readonly number[]): Answer =>
     exchange('open', (to, from) => writeHello(to, from, tag, HelloWants.REASONS), passing)

@@ -5,9 +5,9 @@
 import { Srq, XrcSrq } from '../spec/classes/srq.ts'
 import type { AnyValues, ObjectClass, Out } from '../spec/schema.ts'
 import type { Answered, RingPlace } from './carrier.ts'
-import { endings, joined, withMethods } from './held.ts'
+import { closeMethods, mergeTables, withMethods } from './held.ts'
 import { checkOptions, type Words } from './options.ts'
-import { checkOwn, type EventSource, eventSource, type Kit, type Named, type Plan } from './plan.ts'
+import { checkOwn, type EventSource, eventSource, type DeviceContext, type Named, type Plan } from './plan.ts'
 import {
   endRequests,
   moveRequests,
@@ -20,9 +20,9 @@ import {
 
 export interface SrqOptions {
   /** Requests that can be posted at once; default 256. */
-  readonly maxReceives?: number
+  readonly maxWr?: number
   /** Pieces of one request; default 1. */
-  readonly maxPieces?: number
+  readonly maxSge?: number
 }
 
 export interface SharedReceiveQueue extends ReceiveQueue, Disposable {
@@ -30,7 +30,7 @@ export interface SharedReceiveQueue extends ReceiveQueue, Disposable {
   /** One event SRQ_LIMIT_REACHED when fewer than `limit` requests are left; 0: none. */
   setLimit(limit: number): void
   /** At least so many requests from now on; what is posted stays. */
-  resize(maxReceives: number): void
+  resize(maxWr: number): void
   query(): Out<typeof Srq.methods.query>
   /** Throws RdmaError EBUSY while a queue pair uses it. */
   close(): void
@@ -43,17 +43,17 @@ export interface XrcSharedReceiveQueue extends SharedReceiveQueue {
 }
 
 const RECEIVES = 256
-export const srqWords: Words<SrqOptions> = { maxReceives: true, maxPieces: true }
+export const srqWords: Words<SrqOptions> = { maxWr: true, maxSge: true }
 
 /** What creations of all kinds take. */
 export const srqArguments = (
   pd: Named,
   source: EventSource,
-  { maxReceives = RECEIVES, maxPieces = 1 }: SrqOptions,
+  { maxWr = RECEIVES, maxSge = 1 }: SrqOptions,
 ) => ({
   pd: pd.handle,
-  maxWr: maxReceives,
-  maxSge: maxPieces,
+  maxWr,
+  maxSge,
   limit: 0,
   userHandle: BigInt(source.number),
 })
@@ -64,9 +64,9 @@ const srqMethods: Pick<SharedReceiveQueue, 'setLimit' | 'resize' | 'query'> & Th
   setLimit(limit) {
     this.kit.carrier.call(this.cls as typeof Srq, 'modify', this.handle, { limit })
   },
-  resize(maxReceives) {
+  resize(maxWr) {
     const { carrier } = this.kit
-    const { out } = carrier.call(this.cls as typeof Srq, 'modify', this.handle, { maxWr: maxReceives })
+    const { out } = carrier.call(this.cls as typeof Srq, 'modify', this.handle, { maxWr })
     const { queue } = out as { queue?: RingPlace }
     if (queue !== undefined) moveRequests(this, queue)
   },
@@ -77,16 +77,16 @@ const srqMethods: Pick<SharedReceiveQueue, 'setLimit' | 'resize' | 'query'> & Th
 
 /** The table of one class of them, with what only that class has. */
 export const srqTable = <T extends object>(cls: ObjectClass, more: T) =>
-  joined(joined(receiving('srq.receive'), { cls, ...srqMethods, ...endings<ReceiveFields>(cls, endRequests) }), more)
+  mergeTables(mergeTables(receiving('srq.receive'), { cls, ...srqMethods, ...closeMethods<ReceiveFields>(cls, endRequests) }), more)
 const srq = srqTable(Srq, {})
 const xrcSrq = srqTable(XrcSrq, {})
 
 /** The fields of one that was made. */
-export const srqFields = (kit: Kit, { number }: EventSource, { object, out }: Answered<AnyValues>): ReceiveFields =>
+export const srqFields = (kit: DeviceContext, { number }: EventSource, { object, out }: Answered<AnyValues>): ReceiveFields =>
   receiveFields(kit, number, object, out as unknown as ReceiveQueueMade)
 
 /** A shared receive queue in protection domain `pd`. */
-export const srqPlan = (kit: Kit, pd: Named, options: SrqOptions = {}): Plan<SharedReceiveQueue> => {
+export const srqPlan = (kit: DeviceContext, pd: Named, options: SrqOptions = {}): Plan<SharedReceiveQueue> => {
   checkOwn(kit, 'srq.create', 'pd', pd)
   checkOptions('srq.create', 'options', options, srqWords)
   const source = eventSource(kit, Srq)
@@ -106,7 +106,7 @@ export interface XrcSrqOptions extends SrqOptions {
 
 const xrcSrqWords: Words<XrcSrqOptions> = { ...srqWords, xrcd: true, cq: true }
 
-export const xrcSrqPlan = (kit: Kit, pd: Named, options: XrcSrqOptions): Plan<XrcSharedReceiveQueue> => {
+export const xrcSrqPlan = (kit: DeviceContext, pd: Named, options: XrcSrqOptions): Plan<XrcSharedReceiveQueue> => {
   checkOptions('xrc_srq.create', 'options', options, xrcSrqWords)
   checkOwn(kit, 'xrc_srq.create', 'pd', pd)
   checkOwn(kit, 'xrc_srq.create', 'xrcd', options.xrcd)

@@ -21,7 +21,7 @@ import { CallError, errnoName } from '../spec/errno.ts'
 import type { AnyValues, ObjectClass, Out } from '../spec/schema.ts'
 import { SYSTEM_NODE } from '../spec/session.ts'
 import { writeOpen } from '../uapi/session.ts'
-import { invalid, refusal, refused, refusing } from './error.ts'
+import { invalidArgument, refusal, refused, rethrow } from './error.ts'
 import { createCalls } from './messages.ts'
 import type { LocalNetwork, Network } from './network.ts'
 import { checkOptions, type Words } from './options.ts'
@@ -82,7 +82,7 @@ export interface SystemOptions {
 
 type Description = Out<typeof Interface.methods.query>
 
-interface Reach {
+interface SystemAccess {
   call(cls: ObjectClass, method: string): AnyValues
   /** What a device tells of itself, on a context that lasts no longer. */
   describe(device: DeviceEntry): Description
@@ -94,16 +94,16 @@ const noPointer = (): never => {
   throw new CallError('EFAULT', 'calls of the system-wide device in this process point to no memory')
 }
 
-const reachHere = (network: LocalNetwork, tell: Tell): Reach => {
+const reachHere = (network: LocalNetwork, tell: Tell): SystemAccess => {
   const device = systemDevice(network.core)
   const context: Context = openContext(device)
   const caller: Caller = { memory: noMemory, copyIn: noPointer, copyOut: noPointer, descriptor: number => number }
   const unsubscribe = addEventHandler(device, ({ type, port }) => tell(type, port ?? 0))
   return {
     call: (cls, method) =>
-      refusing(`${cls.name}.${method}`, () => invokeNow(context, cls, method, 0, {}, caller).out as AnyValues),
+      rethrow(`${cls.name}.${method}`, () => invokeNow(context, cls, method, 0, {}, caller).out as AnyValues),
     describe: ({ name }) =>
-      refusing('interface.query', () => {
+      rethrow('interface.query', () => {
         const one = openContext(network.core.devices.get(name) as Device, { opened: true })
         try {
           return invokeNow(one, Interface, 'query', 0, {}, caller).out
@@ -136,7 +136,7 @@ const describeThere = (session: Session, { index, name, classes }: DeviceEntry):
   }
 }
 
-const reachThere = (socket: string, tell: Tell): Reach => {
+const reachThere = (socket: string, tell: Tell): SystemAccess => {
   const session = joinDaemon(socket)
   const fds: number[] = []
   let events: Watch | undefined
@@ -181,7 +181,7 @@ export const openSystem = (options: SystemOptions = {}): System => {
   checkOptions('open', 'options', options, systemWords)
   const { network, socket } = options
   if ((network === undefined) === (socket === undefined))
-    throw invalid('open', 'say whose devices: those of a network of this process, or those of the daemon at socket')
+    throw invalidArgument('open', 'say whose devices: those of a network of this process, or those of the daemon at socket')
   const handlers = new Set<(change: DeviceChange) => void>()
   const tell: Tell = (type, index) => {
     if (type !== DEVICE_ADDED && type !== DEVICE_REMOVED) return

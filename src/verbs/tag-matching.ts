@@ -5,11 +5,11 @@
  */
 import { TmSrq } from '../spec/classes/srq.ts'
 import { TmFlags } from '../spec/enums.ts'
-import { invalid } from './error.ts'
+import { invalidArgument } from './error.ts'
 import { withMethods } from './held.ts'
 import type { Slice } from './memory.ts'
 import { checkOptions, type Words } from './options.ts'
-import { checkOwn, eventSource, type Held, type Kit, type Named, type Plan } from './plan.ts'
+import { checkOwn, eventSource, type HeldObject, type DeviceContext, type Named, type Plan } from './plan.ts'
 import { checkRequest, checkWord } from './request-checks.ts'
 import {
   type SharedReceiveQueue,
@@ -62,7 +62,7 @@ const { SIGNALED, SYNC } = TmFlags.values
 const ALL_BITS = 2n ** 64n - 1n
 
 /** What all operations say, as the class has it. */
-const operationOf = (call: string, kit: Kit, { id = 0, signaled = true, unexpected }: TagOptions) => {
+const operationOf = (call: string, kit: DeviceContext, { id = 0, signaled = true, unexpected }: TagOptions) => {
   checkRequest(call, kit, undefined, id)
   return {
     wrId: BigInt(id),
@@ -73,14 +73,14 @@ const operationOf = (call: string, kit: Kit, { id = 0, signaled = true, unexpect
 
 const pieceOf = ({ hi, lo, length, lkey }: Slice) => ({ address: (BigInt(hi) << 32n) | BigInt(lo), length, lkey })
 
-const tagMethods: Pick<TagSharedReceiveQueue, 'addTag' | 'removeTag' | 'syncTags'> & ThisType<Held> = {
+const tagMethods: Pick<TagSharedReceiveQueue, 'addTag' | 'removeTag' | 'syncTags'> & ThisType<HeldObject> = {
   addTag(tag, local, options = {}) {
     const call = 'tm_srq.tagAdd'
     checkOptions(call, 'options', options, addWords)
     const { mask = ALL_BITS, receiveId = 0 } = options
     checkWord(call, 'tag', tag)
     checkWord(call, 'mask', mask)
-    if (local === undefined) throw invalid(call, 'the buffer is missing', 'give a slice of registered memory')
+    if (local === undefined) throw invalidArgument(call, 'the buffer is missing', 'give a slice of registered memory')
     checkRequest(call, this.kit, local, receiveId)
     const pieces = (Array.isArray(local) ? local : [local]).map(pieceOf)
     const args = { ...operationOf(call, this.kit, options), tag, mask, recvWrId: BigInt(receiveId), pieces }
@@ -99,7 +99,7 @@ const tagMethods: Pick<TagSharedReceiveQueue, 'addTag' | 'removeTag' | 'syncTags
 }
 const methods = srqTable(TmSrq, tagMethods)
 
-export const tagSrqPlan = (kit: Kit, pd: Named, options: TagSrqOptions): Plan<TagSharedReceiveQueue> => {
+export const tagSrqPlan = (kit: DeviceContext, pd: Named, options: TagSrqOptions): Plan<TagSharedReceiveQueue> => {
   checkOptions('tm_srq.create', 'options', options, words)
   checkOwn(kit, 'tm_srq.create', 'pd', pd)
   checkOwn(kit, 'tm_srq.create', 'cq', options.cq)

@@ -3,7 +3,7 @@
  * device (the user handle); an event names it again.
  */
 
-export interface Waiters {
+export interface WaiterList {
   /** A number for one more object; 0 is nobody's. */
   add(): number
   /** The object is gone: who still waits for it is woken, and finds that out. */
@@ -20,10 +20,10 @@ export interface Waiters {
  * `changed`: somebody begins to wait where nobody did, or the last one has ended. `live` gets the numbers, each with
  * undefined, and loses those that are removed.
  */
-export const createWaiters = (
+export const createWaiterList = (
   changed: (begins: boolean) => void = () => {},
   live: Map<number, unknown> = new Map(),
-): Waiters => {
+): WaiterList => {
   let count = 0
   /** Only of those for whom somebody waits. */
   const waiting = new Map<number, Set<() => void>>()

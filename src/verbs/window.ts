@@ -5,11 +5,11 @@
 import { Mw } from '../spec/classes/mw.ts'
 import { MwType } from '../spec/enums.ts'
 import type { Out } from '../spec/schema.ts'
-import { invalid } from './error.ts'
-import { endings, withMethods } from './held.ts'
+import { invalidArgument } from './error.ts'
+import { closeMethods, withMethods } from './held.ts'
 import type { Access, Region } from './memory.ts'
 import type { Words } from './options.ts'
-import { checkOwn, type Held, type Kit, type Named, type Plan, plan } from './plan.ts'
+import { checkOwn, type HeldObject, type DeviceContext, type Named, type Plan, plan } from './plan.ts'
 
 export interface MemoryWindow extends Disposable {
   readonly handle: number
@@ -37,18 +37,18 @@ export interface BindableWindow {
   rkey: number
 }
 
-type WindowFields = Held & Pick<MemoryWindow, 'type' | 'rkey'>
+type WindowFields = HeldObject & Pick<MemoryWindow, 'type' | 'rkey'>
 
 const windowMethods: Omit<MemoryWindow, 'handle' | 'type' | 'rkey'> & ThisType<WindowFields> = {
   query() {
     return this.kit.carrier.call(Mw, 'query', this.handle, {}).out
   },
-  ...endings<WindowFields>(Mw),
+  ...closeMethods<WindowFields>(Mw),
 }
 
-export const windowPlan = (kit: Kit, pd: Named, type: 1 | 2): Plan<MemoryWindow> => {
+export const windowPlan = (kit: DeviceContext, pd: Named, type: 1 | 2): Plan<MemoryWindow> => {
   checkOwn(kit, 'mw.create', 'pd', pd)
-  if (type !== 1 && type !== 2) throw invalid('mw.create', `type ${String(type)}: it is 1 or 2`)
+  if (type !== 1 && type !== 2) throw invalidArgument('mw.create', `type ${String(type)}: it is 1 or 2`)
   return plan(
     Mw,
     { pd: pd.handle, type: type === 1 ? MwType.values.TYPE_1 : MwType.values.TYPE_2 },

@@ -6,10 +6,10 @@
 import { RwqIndTable, Wq } from '../spec/classes/wq.ts'
 import { WqFlags, WqState, WqType } from '../spec/enums.ts'
 import type { Out } from '../spec/schema.ts'
-import { checkChoice, invalid } from './error.ts'
-import { endings, joined, withMethods } from './held.ts'
+import { checkChoice, invalidArgument } from './error.ts'
+import { closeMethods, mergeTables, withMethods } from './held.ts'
 import { checkOptions, type Words } from './options.ts'
-import { checkOwn, eventSource, type Held, type Kit, type Named, type Plan, plan } from './plan.ts'
+import { checkOwn, eventSource, type HeldObject, type DeviceContext, type Named, type Plan, plan } from './plan.ts'
 import { endRequests, type ReceiveFields, type ReceiveQueue, receiveFields, receiving } from './receive-queue.ts'
 import { restart } from './ring.ts'
 
@@ -29,9 +29,9 @@ export interface WorkQueueOptions {
   /** What is received completes there. */
   readonly cq: Named
   /** Requests that can be posted at once; default 256. */
-  readonly maxReceives?: number
+  readonly maxWr?: number
   /** Pieces of one request; default 1. */
-  readonly maxPieces?: number
+  readonly maxSge?: number
   readonly flags?: WorkQueueFlags
 }
 
@@ -57,7 +57,7 @@ export interface WorkQueue extends ReceiveQueue, Disposable {
 }
 
 const RECEIVES = 256
-const optionWords: Words<WorkQueueOptions> = { cq: true, maxReceives: true, maxPieces: true, flags: true }
+const optionWords: Words<WorkQueueOptions> = { cq: true, maxWr: true, maxSge: true, flags: true }
 const changeWords: Words<WorkQueueChanges> = { state: true, from: true, flags: true }
 const states = Object.keys(WqState.values) as WorkQueueState[]
 
@@ -87,7 +87,7 @@ const stateOf = (option: string, state: WorkQueueState): number => {
 
 type WqFields = ReceiveFields & Pick<WorkQueue, 'wqNumber'>
 
-const wqMethods = joined(receiving('wq.receive'), {
+const wqMethods = mergeTables(receiving('wq.receive'), {
   cls: Wq,
   get state(): WorkQueueState {
     const { state } = (this as unknown as WorkQueue).query()
@@ -107,13 +107,13 @@ const wqMethods = joined(receiving('wq.receive'), {
   query(this: WqFields) {
     return this.kit.carrier.call(Wq, 'query', this.handle, {}).out
   },
-  ...endings<WqFields>(Wq, endRequests),
+  ...closeMethods<WqFields>(Wq, endRequests),
 })
 
 /** A work queue in protection domain `pd`; it begins in state RESET. */
-export const wqPlan = (kit: Kit, pd: Named, options: WorkQueueOptions): Plan<WorkQueue> => {
+export const wqPlan = (kit: DeviceContext, pd: Named, options: WorkQueueOptions): Plan<WorkQueue> => {
   checkOptions('wq.create', 'options', options, optionWords)
-  const { cq, maxReceives = RECEIVES, maxPieces = 1, flags = {} } = options
+  const { cq, maxWr = RECEIVES, maxSge = 1, flags = {} } = options
   checkOwn(kit, 'wq.create', 'pd', pd)
   checkOwn(kit, 'wq.create', 'cq', cq)
   const chosen = flagsOf('wq.create', flags)
@@ -123,8 +123,8 @@ export const wqPlan = (kit: Kit, pd: Named, options: WorkQueueOptions): Plan<Wor
     pd: pd.handle,
     cq: cq.handle,
     type: WqType.values.RQ,
-    maxWr: maxReceives,
-    maxSge: maxPieces,
+    maxWr,
+    maxSge,
     flags: chosen.flags,
     userHandle: BigInt(number),
   }
@@ -151,25 +151,25 @@ export interface ReceiveTable extends Disposable {
   close(): void
 }
 
-type TableFields = Held & Pick<ReceiveTable, 'tableNumber'>
+type TableFields = HeldObject & Pick<ReceiveTable, 'tableNumber'>
 
 const tableMethods: Omit<ReceiveTable, 'handle' | 'tableNumber'> & ThisType<TableFields> = {
   query() {
     return this.kit.carrier.call(RwqIndTable, 'query', this.handle, {}).out
   },
-  ...endings<TableFields>(RwqIndTable),
+  ...closeMethods<TableFields>(RwqIndTable),
 }
 
 /** A table of `queues`, as many as a power of two, the same one several times if wanted. */
-export const receiveTablePlan = (kit: Kit, queues: readonly Named[]): Plan<ReceiveTable> => {
+export const receiveTablePlan = (kit: DeviceContext, queues: readonly Named[]): Plan<ReceiveTable> => {
   const call = 'rwq_ind_table.create'
-  if (!Array.isArray(queues)) throw invalid(call, 'the queues are no list', 'give [pd.wq({ cq }), …]')
+  if (!Array.isArray(queues)) throw invalidArgument(call, 'the queues are no list', 'give [pd.wq({ cq }), …]')
   if (!Number.isInteger(Math.log2(queues.length)))
-    throw invalid(call, `${queues.length} queues: it is 1, 2, 4, 8, …`, 'name queues several times')
+    throw invalidArgument(call, `${queues.length} queues: it is 1, 2, 4, 8, …`, 'name queues several times')
   for (const [i, queue] of queues.entries()) {
     checkOwn(kit, call, `queues[${i}]`, queue)
     if (queue.handle < 0)
-      throw invalid(call, `queues[${i}] is not made yet`, 'make the table when the chain has made its queues')
+      throw invalidArgument(call, `queues[${i}] is not made yet`, 'make the table when the chain has made its queues')
   }
   return plan(RwqIndTable, { queues: queues.map(({ handle }) => ({ wq: handle })) }, ({ object: handle, out }) =>
     withMethods<ReceiveTable>(tableMethods, {

@@ -15,15 +15,15 @@ import {
   rcConnectWords,
   reliableSteps,
 } from './connection.ts'
-import { endings, joined, withMethods } from './held.ts'
+import { closeMethods, mergeTables, withMethods } from './held.ts'
 import { type Operations, operations, type ReliableOperations, reliableOperations } from './operations.ts'
 import { checkOptions, type Words } from './options.ts'
-import { checkOwn, eventSource, type Held, type Kit, make, type Named, type Plan, plan } from './plan.ts'
+import { checkOwn, eventSource, type HeldObject, type DeviceContext, make, type Named, type Plan, plan } from './plan.ts'
 import {
   type BareQueuePair,
   bareMethods,
   type InitialOptions,
-  initially,
+  initialAttributesOf,
   queuePairPlan,
   queuePairType,
   type SendingQueuePair,
@@ -85,8 +85,8 @@ const domainWords: Words<XrcDomainOptions> = { file: true, exclusive: true }
 
 const { CREAT, EXCL } = XrcdFlags.values
 
-const targetMethods = joined(
-  joined({ cls: XrcTgtQp }, bareMethods),
+const targetMethods = mergeTables(
+  mergeTables({ cls: XrcTgtQp }, bareMethods),
   connected<typeof XrcTgtQp, RcConnectOptions>((path, psn, peer, chosen) => {
     const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
     const { answering, timeout } = reliableSteps(chosen)
@@ -94,12 +94,12 @@ const targetMethods = joined(
   }),
 )
 
-const targetPlan = (kit: Kit, xrcd: Named, options: XrcTargetOptions): Plan<XrcTarget> => {
+const targetPlan = (kit: DeviceContext, xrcd: Named, options: XrcTargetOptions): Plan<XrcTarget> => {
   checkOwn(kit, 'xrc_tgt_qp.create', 'xrcd', xrcd)
   checkOptions('xrc_tgt_qp.create', 'options', options, targetWords)
   const { qpn } = options
   const psn = firstPsn()
-  const first = initially(targetMethods, kit, psn, options)
+  const first = initialAttributesOf(targetMethods, kit, psn, options)
   const source = eventSource(kit, XrcTgtQp)
   const { number } = source
   return plan(
@@ -118,28 +118,28 @@ const targetPlan = (kit: Kit, xrcd: Named, options: XrcTargetOptions): Plan<XrcT
   )
 }
 
-const domainMethods: Omit<XrcDomain, 'handle'> & ThisType<Held> = {
+const domainMethods: Omit<XrcDomain, 'handle'> & ThisType<HeldObject> = {
   target(options = {}) {
     return make(this.kit, targetPlan(this.kit, this, typeof options === 'number' ? { qpn: options } : options))
   },
   query() {
     return this.kit.carrier.call(Xrcd, 'query', this.handle, {}).out
   },
-  ...endings(Xrcd),
+  ...closeMethods(Xrcd),
 }
 
-export const xrcdPlan = (kit: Kit, options: XrcDomainOptions = {}): Plan<XrcDomain> => {
+export const xrcdPlan = (kit: DeviceContext, options: XrcDomainOptions = {}): Plan<XrcDomain> => {
   checkOptions('xrcd.create', 'options', options, domainWords)
   const { file, exclusive = false } = options
   const args = { ...(file !== undefined && { file }), flags: CREAT | (exclusive ? EXCL : 0) }
   return plan(Xrcd, args, ({ object: handle }) =>
-    withMethods<XrcDomain>(domainMethods, { kit, handle, isOpen: true } satisfies Held),
+    withMethods<XrcDomain>(domainMethods, { kit, handle, isOpen: true } satisfies HeldObject),
   )
 }
 
 const initiatorType = queuePairType<XrcInitiator>(
   XrcIniQp,
-  joined(
+  mergeTables(
     connected<typeof XrcIniQp, RcConnectOptions>((path, psn, peer, chosen) => {
       const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
       return [init, rtr, { ...rts, ...reliableSteps(chosen).asking }]
@@ -148,7 +148,7 @@ const initiatorType = queuePairType<XrcInitiator>(
   ),
 )
 
-export const xrcInitiatorPlan = (kit: Kit, pd: Named, options: XrcInitiatorOptions): Plan<XrcInitiator> => {
+export const xrcInitiatorPlan = (kit: DeviceContext, pd: Named, options: XrcInitiatorOptions): Plan<XrcInitiator> => {
   checkOptions('xrc_ini_qp.create', 'options', options, initiatorWords)
   return queuePairPlan(kit, initiatorType, pd, options)
 }

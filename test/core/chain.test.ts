@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { addHook, type Device, dispatch, invokeNow, Life } from '../../src/core/index.ts'
+import { addHook, type Device, dispatch, invokeNow, Lifecycle } from '../../src/core/index.ts'
 import { ChainErrors } from '../../src/spec/classes/interface.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { Errno } from '../../src/spec/errno.ts'
@@ -98,7 +98,7 @@ test('UNDO goes by what needs what: a region that was moved to a newer domain go
   const { done } = run(b, [pd(), mr, pd(), moved, link(Pd, 'destroy', {}, { object: 2 })], UNDO)
   assert.deepEqual([done, live(b)], [4, []])
   // Each while what it needs lives.
-  assert.deepEqual(gone, [`mr 1 of ${Life.LIVE}`, 'pd 0 of ', 'pd 2 of '])
+  assert.deepEqual(gone, [`mr 1 of ${Lifecycle.LIVE}`, 'pd 0 of ', 'pd 2 of '])
 })
 
 test('UNDO refuses before anything runs what could not be undone', () => {

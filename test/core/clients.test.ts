@@ -13,7 +13,7 @@ import {
   type Device,
   invokeNow,
   openContext,
-  raise,
+  raiseObjectEvent,
   raiseDevice,
   raisePort,
   register,
@@ -236,7 +236,7 @@ test('who brings handlers when an object is made is called for its events, with 
   completed(cq.events!, false)
   completed(cq.events!, true)
   completed(cq.events!, true)
-  raise(cq, 0)
+  raiseObjectEvent(cq, 0)
   assert.deepEqual(heard, ['completion 77', 'event 77 0'])
 })
 
@@ -247,6 +247,6 @@ test('a handler of an object that fails is counted, and the device works on (R33
   const cq = context.handles.slots[0]!
   arm(cq, false)
   completed(cq.events!, true)
-  raise(cq, 0)
+  raiseObjectEvent(cq, 0)
   assert.equal(context.device.core.faults, 2)
 })

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { compile, createPool, releaseTable } from '../../src/core/compile.ts'
-import { driverClass, lacking, withMethods } from '../../src/core/driver.ts'
+import { driverClass, withoutOptions, withMethods } from '../../src/core/driver.ts'
 import { withHooks } from '../../src/core/hooks.ts'
 import { findEntry, tableSlots } from '../../src/core/lookup.ts'
 import type { Driver, DriverClass } from '../../src/core/model.ts'
@@ -98,7 +98,7 @@ test('optional arguments that a driver cannot do are not there, and refused with
   const pool = createPool()
   const table = (lacks?: Record<string, string>) => {
     const line = driverClass(Pot, { create })
-    return compile(pool, core, driver(lacks === undefined ? line : lacking(line, lacks)))
+    return compile(pool, core, driver(lacks === undefined ? line : withoutOptions(line, lacks)))
   }
   const { method: without } = findEntry(table({ lid: 'no lids' }), Pot.id, CREATE)!
   assert.deepEqual(Object.keys(without.in), ['size'])

@@ -12,7 +12,7 @@ import {
   opsIoctl,
   opsMap,
   opsWrite,
-  plainMemory,
+  bufferMemory,
   postRecord,
   readEvents,
   stat,
@@ -39,7 +39,7 @@ const domains = (log: string[]): DriverOps<{ pds: CoreObject[] }> => ({
     postRecord(fd, bytes)
     return bytes.length
   },
-  mmap: (_call, _offset, length) => plainMemory().allocate(length),
+  mmap: (_call, _offset, length) => bufferMemory().allocate(length),
   close: ({ fd }) => log.push(`close ${fd.state.own.pds.length}`),
 })
 

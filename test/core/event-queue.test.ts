@@ -10,7 +10,7 @@ import {
   completed,
   type FdObject,
   invokeNow,
-  raise,
+  raiseObjectEvent,
   raisePort,
   unregister,
 } from '../../src/core/index.ts'
@@ -66,10 +66,10 @@ test('one queue hears of the device, a port, a CQ and a QP at once, in order, ea
       [0xffff_ffff_ffff_ffffn, ClassId.rc_qp, qp.handle],
     ],
   )
-  raise(qp, COMM_EST)
+  raiseObjectEvent(qp, COMM_EST)
   complete()
   raisePort(device, 1, PORT_ERR)
-  raise(cq, CQ_ERR)
+  raiseObjectEvent(cq, CQ_ERR)
   assert.deepEqual(read(queue, 2), [
     [0xffff_ffff_ffff_ffffn, ClassId.rc_qp, qp.handle, COMM_EST],
     [3n, ClassId.cq, cq.handle, COMPLETION],
@@ -90,7 +90,7 @@ test('what is attached tells nobody else; detached, it tells those again whom it
   attach(queue, { cookie: 3n, cq: cq.handle })
   attach(queue, { cookie: 4n, rc_qp: qp.handle })
   complete()
-  raise(qp, QP_FATAL)
+  raiseObjectEvent(qp, QP_FATAL)
   assert.equal(
     errnoOf(() => invokeNow(context, CompChannel, 'getEvent', channel.handle, {}, caller)),
     'EAGAIN',
@@ -108,7 +108,7 @@ test('what is attached tells nobody else; detached, it tells those again whom it
     'EAGAIN',
   )
   complete()
-  raise(qp, QP_FATAL)
+  raiseObjectEvent(qp, QP_FATAL)
   assert.equal(invokeNow(context, CompChannel, 'getEvent', channel.handle, {}, caller).out.userHandle, 7n)
   assert.deepEqual(
     { ...invokeNow(context, AsyncFd, 'getEvent', asyncFd.handle, {}, caller).out },
@@ -127,7 +127,7 @@ test('an object that goes takes its unread events along, and so does a queue', (
   const queue = newQueue()
   attach(queue, { cookie: 3n, cq: cq.handle })
   attach(queue, { cookie: 4n, rc_qp: qp.handle })
-  raise(qp, QP_FATAL)
+  raiseObjectEvent(qp, QP_FATAL)
   complete()
   assert.deepEqual({ ...invokeNow(context, RcQp, 'destroy', qp.handle, {}, caller).out }, { events: 0 })
   assert.deepEqual(read(queue), [[3n, ClassId.cq, cq.handle, COMPLETION]])
@@ -147,7 +147,7 @@ test('the device’s end is the last event, and then there will be none any more
   attach(queue, { cookie: 3n, rc_qp: qp.handle })
   // Unread: they go with their objects, as from Linux's files.
   complete()
-  raise(qp, COMM_EST)
+  raiseObjectEvent(qp, COMM_EST)
   unregister(device)
   const [event, ...more] = queue.sink.take(9)
   assert.deepEqual(more, [])

@@ -11,7 +11,7 @@ import {
   type FdObject,
   invokeNow,
   openContext,
-  raise,
+  raiseObjectEvent,
   raisePort,
   readEvents,
   registerClient,
@@ -94,9 +94,9 @@ test('async events: Linux’ 16 bytes, to the first async fd, or to the one that
   invokeNow(context, Pd, 'create', 0, {}, caller)
   const made = { pd: 1, sendCq: 0, recvCq: 0, cap, userHandle: 0xdefn, asyncFd: second.handle }
   const qp = context.handles.slots[invokeNow(context, RcQp, 'create', 0, made, caller).object!]!
-  raise(cq, AsyncEventType.values.CQ_ERR)
-  raise(qp, AsyncEventType.values.COMM_EST)
-  raise(qp, AsyncEventType.values.QP_ACCESS_ERR)
+  raiseObjectEvent(cq, AsyncEventType.values.CQ_ERR)
+  raiseObjectEvent(qp, AsyncEventType.values.COMM_EST)
+  raiseObjectEvent(qp, AsyncEventType.values.QP_ACCESS_ERR)
   assert.deepEqual(hex(readEvents(asyncFd, 9)), ['bc0a000000000000' + '00000000' + '00000000'])
   assert.deepEqual(hex(readEvents(second, 1)), ['ef0d000000000000' + '04000000' + '00000000'])
   assert.deepEqual({ ...invokeNow(context, RcQp, 'destroy', qp.handle, {}, caller).out }, { events: 1 })
@@ -133,14 +133,14 @@ test('what was not read about the objects of a device that goes goes with them; 
   }
   fire()
   raisePort(device, 1, AsyncEventType.values.PORT_ERR)
-  raise(cq, AsyncEventType.values.CQ_ERR)
+  raiseObjectEvent(cq, AsyncEventType.values.CQ_ERR)
   // What it completes and tells while it goes is not told either.
   registerClient(device.core, {
     name: 'busy',
     add() {},
     remove() {
       fire()
-      raise(cq, AsyncEventType.values.CQ_ERR)
+      raiseObjectEvent(cq, AsyncEventType.values.CQ_ERR)
     },
   })
   unregister(device)

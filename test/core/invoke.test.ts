@@ -6,7 +6,7 @@ import {
   invoke,
   invokeNow,
   openContext,
-  signalOf,
+  abortSignalOf,
   stat,
   unregister,
 } from '../../src/core/index.ts'
@@ -419,7 +419,7 @@ for (const [name, end] of [
     const released: string[] = []
     const line = driverClass(Pd, {
       create: ({ context }) =>
-        new Promise(resolve => signalOf(context).addEventListener('abort', () => resolve({}), { once: true })),
+        new Promise(resolve => abortSignalOf(context).addEventListener('abort', () => resolve({}), { once: true })),
       destroy: ({ why }) => {
         released.push(why)
         return {}

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { type Driver, driverClass, invokeNow, onLinks } from '../../src/core/index.ts'
+import { type Driver, driverClass, invokeNow, withLinkVariants } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { declare } from '../../src/spec/description.ts'
 import { absentOn, type LinkName, Links } from '../../src/spec/links.ts'
@@ -99,7 +99,7 @@ test('a method may differ by link: its version is in place of the one that all h
     return {}
   }
   let ran: string[] = []
-  const line = onLinks<typeof Pd>(driverClass(Pd, { create: answers('all'), destroy: answers('all') }), {
+  const line = withLinkVariants<typeof Pd>(driverClass(Pd, { create: answers('all'), destroy: answers('all') }), {
     ib: { create: answers('ib') },
     opa: {
       create(call, object, args, core) {

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { findKey, invokeNow, noMemory, placeHi, placeLo, resolve } from '../../src/core/index.ts'
+import { findKey, invokeNow, noMemory, addressHi, addressLo, resolve } from '../../src/core/index.ts'
 import { createLocalSpace } from '../../src/core/local-space.ts'
-import { addRegion, createMemoryTable, findPlace, placeRegion } from '../../src/core/memory.ts'
+import { addRegion, createMemoryTable, findBuffer, relocateRegion } from '../../src/core/memory.ts'
 import { removeRegion } from '../../src/core/windows.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { AccessFlags } from '../../src/spec/enums.ts'
@@ -121,7 +121,7 @@ test('resolve agrees with arithmetic on big integers', () => {
           const found = resolve(table, 3, table.key[row], hi, lo, size, asks, 17)
           assert.equal(found, inside && (has & asks) === asks ? row : -1)
           if (!inside) continue
-          const place = (BigInt(placeHi(table, row, hi, lo)) << 32n) | BigInt(placeLo(table, row, lo))
+          const place = (BigInt(addressHi(table, row, hi, lo)) << 32n) | BigInt(addressLo(table, row, lo))
           assert.equal(place, start + address - iova)
         }
       },
@@ -165,7 +165,7 @@ test('what was found once is found again as long as it is there and granted, and
         else if (what === 'remove') removeRegion(table, rows.splice(pick % rows.length, 1)[0])
         else if (what === 'place') {
           const row = rows[pick % rows.length]
-          placeRegion(table, row, start, start, length, space)
+          relocateRegion(table, row, start, start, length, space)
           table.access[row] = rights
           table.pd[row] = pick & 3
         } else {
@@ -175,7 +175,7 @@ test('what was found once is found again as long as it is there and granted, and
           const pd = range.length & 3
           const row = resolve(table, pd, key, hi, lo, range.length, rights, 17)
           const there = row < 0 ? undefined : space.locate?.(hi, lo, range.length, wanted)
-          assert.equal(findPlace(table, pd, key, hi, lo, range.length, rights, found), there)
+          assert.equal(findBuffer(table, pd, key, hi, lo, range.length, rights, found), there)
           if (there !== undefined) assert.equal(found[0], wanted[0])
         }
       }
@@ -191,10 +191,10 @@ test('the buffer of a region that is gone, or lies elsewhere, is held by nobody'
   const row = addRegion(table, 1, one, one, 64, 0, space)
   const found = new Float64Array(1)
   const find = (at: bigint) =>
-    findPlace(table, 1, table.key[row], Number(at >> 32n), Number(at & 0xffff_ffffn), 64, 0, found)
+    findBuffer(table, 1, table.key[row], Number(at >> 32n), Number(at & 0xffff_ffffn), 64, 0, found)
   const held = () => table.recent.filter(({ holder }) => holder.bytes.length > 0).length
   assert.ok(find(one) !== undefined && held() === 1)
-  placeRegion(table, row, two, two, 64, space)
+  relocateRegion(table, row, two, two, 64, space)
   assert.equal(held(), 0)
   assert.ok(find(one) === undefined && find(two) !== undefined && held() === 1)
   removeRegion(table, row)

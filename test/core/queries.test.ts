@@ -8,7 +8,7 @@ import {
   getGid,
   invokeNow,
   openContext,
-  raise,
+  raiseObjectEvent,
   readEvents,
   setGid,
 } from '../../src/core/index.ts'
@@ -125,7 +125,7 @@ test('descriptors of events: whose events come there, how many wait, and which o
     arm(done, false)
     completed(done.events!, false)
   }
-  raise(two, 0)
+  raiseObjectEvent(two, 0)
   assert.deepEqual(ask(CompChannel, channel), { cqs: [{ handle: 0 }, { handle: 1 }], unread: 3 })
   assert.deepEqual(ask(CompChannel, other), { cqs: [], unread: 0 })
   assert.deepEqual(ask(AsyncFd, first), { unread: 1, isDefault: 1 })

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { bindWindow, invokeNow, placeLo, resolve } from '../../src/core/index.ts'
+import { bindWindow, invokeNow, addressLo, resolve } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { AccessFlags, MwType } from '../../src/spec/enums.ts'
 import { bench, errnoOf } from './fixture.ts'
@@ -44,7 +44,7 @@ test('the place changes: other memory, or the same under another address', () =>
   const row = reach(0x5000n, 100, REMOTE_READ)
   assert.ok(row >= 0)
   assert.equal(reach(0x5000n, 101, 0), -1)
-  assert.equal(placeLo(device.memory, row, 0x5003), Number((second + 3n) & 0xffffffffn))
+  assert.equal(addressLo(device.memory, row, 0x5003), Number((second + 3n) & 0xffffffffn))
   assert.deepEqual(device.memory.spaceUses, [1])
 })
 

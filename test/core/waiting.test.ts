@@ -21,7 +21,7 @@ import {
   stat,
   unregister,
 } from '../../src/core/index.ts'
-import { type AnyHandler, Life } from '../../src/core/model.ts'
+import { type AnyHandler, Lifecycle } from '../../src/core/model.ts'
 import { ChainErrors } from '../../src/spec/classes/interface.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { CallError } from '../../src/spec/errno.ts'
@@ -77,7 +77,7 @@ const waitingLines = (gate: Gate): DriverClass[] => {
       if (call.why !== 'call' || !gate.waits) return end()
       // Who waited looks whether the object is there still: if it went meanwhile, letting go is left to this call.
       return pass(gate).then(end, error => {
-        if (object.life === Life.GONE) end()
+        if (object.life === Lifecycle.GONE) end()
         throw error
       })
     }
@@ -175,8 +175,8 @@ const compare = ({ core, gate, device, contexts }: World): void => {
   for (const object of objects) {
     const needed = objects.reduce((n, { parents }) => n + parents.filter(parent => parent === object).length, 0)
     assert.equal(object.uses, needed, `${object.class.name} ${object.handle}`)
-    assert.equal(object.life, Life.LIVE)
-    for (const parent of object.parents) assert.notEqual(parent.life, Life.GONE, 'it needs what is gone')
+    assert.equal(object.life, Lifecycle.LIVE)
+    for (const parent of object.parents) assert.notEqual(parent.life, Lifecycle.GONE, 'it needs what is gone')
   }
   const own = objects.filter(({ class: { name } }) => name === 'cq' || name === 'rc_qp')
   assert.deepEqual([...gate.held].sort(), own.map(({ id }) => id).sort())

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { closeContext, findKey, invokeNow, noMemory, placeHi, placeLo, resolve } from '../../src/core/index.ts'
+import { closeContext, findKey, invokeNow, noMemory, addressHi, addressLo, resolve } from '../../src/core/index.ts'
 import { addRegion, createMemoryTable } from '../../src/core/memory.ts'
 import {
   addWindow,
@@ -66,8 +66,8 @@ test('a window grants nothing until it is bound, then exactly its range and righ
     assert.equal(reach(LO + 100, 51), false)
     assert.equal(reach(LO + 100, 8, REMOTE_ATOMIC), false)
     assert.equal(reach(LO + 100, 50, REMOTE_WRITE, QP, PD + 1), false)
-    assert.equal(placeLo(table, window, LO + 110), 0x1234_5000 + 110)
-    assert.equal(placeHi(table, window, HI, LO + 110), 0)
+    assert.equal(addressLo(table, window, LO + 110), 0x1234_5000 + 110)
+    assert.equal(addressHi(table, window, HI, LO + 110), 0)
   }
 })
 
@@ -141,7 +141,7 @@ test('zero-based windows: type 2 only (o10-36.2.2), addresses count from the fir
   const key = table.key[window]
   assert.equal(resolve(table, PD, key, 0, 0, 50, REMOTE_READ, QP), window)
   assert.equal(resolve(table, PD, key, 0, 1, 50, REMOTE_READ, QP), -1)
-  assert.equal(placeLo(table, window, 3), 0x1234_5000 + 103)
+  assert.equal(addressLo(table, window, 3), 0x1234_5000 + 103)
 })
 
 test('invalidation: type 2 that is bound to this queue pair, nothing else (o10-37.2.26)', () => {

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { fstatSync } from 'node:fs'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import type { MappedPiece } from '../../src/core/mapped.ts'
+import type { MappedChunk } from '../../src/core/mapped.ts'
 import { type ContextMemory, createContextMemory } from '../../src/daemon/context-file.ts'
 import { createRingPool, type RingPool } from '../../src/host/mapping.ts'
 import { SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, sealsOf } from '../../src/host/memfd.ts'
@@ -26,7 +26,7 @@ const withMemory = (body: (memory: ContextMemory, pool: RingPool) => void): void
   assert.deepEqual({ mapped, mappedBytes }, { mapped: 0, mappedBytes: 0 }, 'all mappings are released')
 }
 
-const own = ({ bytes, at, length }: MappedPiece): Uint8Array => bytes.subarray(at, at + length)
+const own = ({ bytes, at, length }: MappedChunk): Uint8Array => bytes.subarray(at, at + length)
 
 test('the file is sized once and sealed', () =>
   withMemory(memory => {
@@ -61,7 +61,7 @@ test('rings never overlap, and begin as zeros, whoever wrote there before', () =
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), steps =>
       withMemory((memory, pool) => {
-        const live: MappedPiece[] = []
+        const live: MappedChunk[] = []
         for (const one of steps) {
           if ('bytes' in one) {
             const piece = memory.allocate(one.bytes)

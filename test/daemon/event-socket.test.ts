@@ -8,7 +8,7 @@ import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
 import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
-import { telling } from '../../src/core/events.ts'
+import { eventStateOf } from '../../src/core/events.ts'
 import type { Affiliation, EventRecord } from '../../src/core/model.ts'
 import { createEventSocket, type EventSocket } from '../../src/daemon/event-socket.ts'
 import { createSlices } from '../../src/daemon/slices.ts'
@@ -193,14 +193,14 @@ test('a program that never reads costs a bounded amount of memory, and what is g
   const b = bench()
   const [a, c] = [element(1n), element(2n)]
   for (let i = 0; i < 70_000; i++) {
-    telling(a).asyncs++
+    eventStateOf(a).asyncs++
     b.socket.post(record(a))
   }
-  telling(c).asyncs++
+  eventStateOf(c).asyncs++
   b.socket.post(record(c))
-  const { asyncs } = telling(a)
+  const { asyncs } = eventStateOf(a)
   assert.ok(asyncs < 70_000 && asyncs >= 65_536)
-  assert.equal(telling(c).asyncs, 1, 'the first of another element still comes')
+  assert.equal(eventStateOf(c).asyncs, 1, 'the first of another element still comes')
   assert.equal(b.socket.withdraw(c).length, 1)
   assert.equal(b.socket.withdraw(a).length, asyncs)
   b.close()

@@ -4,12 +4,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { createShares, type Share } from '../../src/daemon/shares.ts'
+import { createFdQuotas, type FdQuota } from '../../src/daemon/shares.ts'
 
 const OWNER = 1000
 
 /** Takes one by one until refused: how many, and with which error. */
-const takeAll = (share: Share): { readonly taken: number; readonly code: string } => {
+const takeAll = (share: FdQuota): { readonly taken: number; readonly code: string } => {
   for (let taken = 0; ; taken++) {
     try {
       share.take(1)
@@ -20,7 +20,7 @@ const takeAll = (share: Share): { readonly taken: number; readonly code: string 
 }
 
 test('a process has a quarter of all, in all its sessions together; the sentence says how many and what to do', () => {
-  const shares = createShares(200, OWNER)
+  const shares = createFdQuotas(200, OWNER)
   const giveBack = shares.of(1, OWNER).take(10)
   assert.deepEqual(takeAll(shares.of(1, OWNER)), { taken: 40, code: 'EMFILE' })
   assert.throws(() => shares.of(1, OWNER).take(1), {
@@ -34,7 +34,7 @@ test('a process has a quarter of all, in all its sessions together; the sentence
 })
 
 test('each that comes has a quarter of what is left, and a few while there are any', () => {
-  const shares = createShares(200, OWNER)
+  const shares = createFdQuotas(200, OWNER)
   const taken = Array.from({ length: 10 }, (_, pid) => takeAll(shares.of(pid, OWNER)))
   assert.deepEqual(
     taken.map(one => one.taken),
@@ -44,7 +44,7 @@ test('each that comes has a quarter of what is left, and a few while there are a
 })
 
 test('a user other than the daemon’s own has half of all, however many processes', () => {
-  const shares = createShares(10_000, OWNER)
+  const shares = createFdQuotas(10_000, OWNER)
   for (let pid = 0; pid < 100; pid++) takeAll(shares.of(pid, 7))
   assert.ok(shares.held <= 5000, `${shares.held}`)
   assert.throws(() => shares.of(100, 7).take(1), { code: 'EMFILE', message: /^user 7 holds/ })
@@ -58,7 +58,7 @@ test('whatever is taken and given back: never more than there is, and nothing is
   )
   fc.assert(
     fc.property(fc.nat(300), steps, (room, all) => {
-      const shares = createShares(room, OWNER)
+      const shares = createFdQuotas(room, OWNER)
       let held: (() => void)[] = []
       for (const { pid, uid, count, back } of all) {
         try {

@@ -9,7 +9,7 @@ import { invokeNow, openContext } from '../../src/core/index.ts'
 import { createCore } from '../../src/core/registry.ts'
 import { ioctlDialect } from '../../src/daemon/dialects.ts'
 import { createTraceHub } from '../../src/daemon/trace-hub.ts'
-import { type Access, notingCaller } from '../../src/daemon/trace-messages.ts'
+import { type Access, recordingCaller } from '../../src/daemon/trace-messages.ts'
 import { createNullDevice, Sink } from '../../src/drivers/null/device.ts'
 import { Interface } from '../../src/spec/classes/interface.ts'
 import { Pd } from '../../src/spec/classes/pd.ts'
@@ -80,7 +80,7 @@ test('attributes of entries that lie elsewhere are shown by their values, and th
   assert.ok(hub.isWatched('any'))
   const request = ioctlRequest(Interface.methods.chain.call)
   const watched = hub.watch(ioctlDialect(request).dialect, '', facts, () => [], accesses)
-  dispatch(context, watched, [request, BigInt(MESSAGE)], notingCaller(caller, accesses))
+  dispatch(context, watched, [request, BigInt(MESSAGE)], recordingCaller(caller, accesses))
 
   // Whatever the program does with its memory now.
   memory.fill(0)

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { type Access, MOST_NOTED, messagesOf, notingCaller } from '../../src/daemon/trace-messages.ts'
+import { type Access, MAX_RECORDED_BYTES, messagesOf, recordingCaller } from '../../src/daemon/trace-messages.ts'
 import { Sink } from '../../src/drivers/null/device.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import { type AnyValues, type ObjectClass, u32 } from '../../src/spec/schema.ts'
@@ -123,10 +123,10 @@ test('a call that was refused, and one that does not encode, are told without an
 test('of a call that reads without end only so much is noted', () => {
   const accesses: Access[] = []
   const mebi = 2 ** 20
-  const caller = notingCaller({ ...testCaller(), copyIn: (_, length) => new Uint8Array(length) }, accesses)
+  const caller = recordingCaller({ ...testCaller(), copyIn: (_, length) => new Uint8Array(length) }, accesses)
   for (let i = 0; i < 100; i++) caller.copyIn(BigInt(i), i % 2 === 0 ? mebi : 8)
   assert.deepEqual(
     accesses.map(({ address }) => Number(address)),
-    Array.from({ length: 2 * (MOST_NOTED / mebi - 1) }, (_, i) => i),
+    Array.from({ length: 2 * (MAX_RECORDED_BYTES / mebi - 1) }, (_, i) => i),
   )
 })

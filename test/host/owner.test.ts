@@ -15,7 +15,7 @@ import { needsOwner } from '../../src/host/owner.ts'
 import {
   closeProcess,
   fdFile,
-  isItsOwners,
+  isStillOwned,
   isSame,
   mayAccess,
   openProcess,
@@ -105,7 +105,7 @@ for (const [kept, name, mode] of [
       }
       if (mode === 0o4755 && said !== 'victim 0') context.skip(`${folder} is on a file system without set-uid programs`)
       assert.match(String(said), /^victim/)
-      assert.equal(isItsOwners(handle), false)
+      assert.equal(isStillOwned(handle), false)
       assert.equal(isSame(handle), false)
       assert.equal(pidfdGetfd(handle, 0), -EPERM)
       assert.equal(fdFile(handle, 0), undefined)

@@ -17,7 +17,7 @@ import {
   invokeNow,
   type MrState,
   openContext,
-  raise,
+  raiseObjectEvent,
   raisePort,
   stat,
   unregister,
@@ -265,7 +265,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
         completed(objectOf(op.thing).events!, op.solicited)
         return OK
       case 'raise':
-        for (const object of [objectOf(op.thing)]) raise(object, op.type)
+        for (const object of [objectOf(op.thing)]) raiseObjectEvent(object, op.type)
         return OK
       case 'port':
         raisePort((devices.get(op.device) as RxeDevice).device as Device, 1, op.type)

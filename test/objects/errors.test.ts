@@ -10,7 +10,7 @@ import { errnoName } from '../../src/spec/errno.ts'
 import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
 import type { AnyValue, Kind, ObjectClass } from '../../src/spec/schema.ts'
 import type { Answer, Call } from '../../src/uapi/call.ts'
-import { Door, decodeIoctl, decodeWrite, encodeLinux, ioctlRequest, sayable, ways } from '../../src/uapi/index.ts'
+import { EntryPoint, decodeIoctl, decodeWrite, encodeLinux, ioctlRequest, expressibleArguments, encodings } from '../../src/uapi/index.ts'
 import { encodeCall } from '../../src/uapi/object-client.ts'
 import { machine, program } from '../drivers/rxe/machine.ts'
 import { createChance } from '../model/random.ts'
@@ -114,17 +114,17 @@ describe('what is wrong with a call of the object dialect is told', () => {
 describe('names that are wrong have Linux’s numbers in its dialects', () => {
   /** Every way of Linux's to say the call, that has room for `attribute`. */
   const run = (call: Call, attribute: string | undefined): string[] =>
-    ways(call, one.context.device.driver.id, AREA).flatMap(way => {
+    encodings(call, one.context.device.driver.id, AREA).flatMap(way => {
       const said = asSaid(way, call)
-      const again = ways(said, one.context.device.driver.id, AREA).find(
+      const again = encodings(said, one.context.device.driver.id, AREA).find(
         ({ name, by }) => name === way.name && by === way.by,
       )
-      if (again === undefined || (attribute !== undefined && !sayable(way).has(attribute))) return []
+      if (again === undefined || (attribute !== undefined && !expressibleArguments(way).has(attribute))) return []
       const { door, bytes, memory } = encodeLinux(said, again.legacy)
       one.memory.message.set(bytes)
       for (const { address, bytes: more } of memory) one.memory.copyOut(address, more)
       const { ret, reason } = answerOf(
-        door === Door.WRITE
+        door === EntryPoint.WRITE
           ? dispatch(one.context, decodeWrite, [AT, bytes.length], one.caller)
           : dispatch(one.context, decodeIoctl, [RDMA_VERBS_IOCTL, AT], one.caller),
       )
@@ -153,7 +153,7 @@ describe('names that are wrong have Linux’s numbers in its dialects', () => {
     }
     for (const [title, code, change, attribute] of wrong) {
       const call = change(goodCall(cls, methodName, attribute))
-      if (ways(call, one.context.device.driver.id, AREA).length === 0) continue
+      if (encodings(call, one.context.device.driver.id, AREA).length === 0) continue
       it(`${cls.name}.${methodName}: ${title}`, () => {
         for (const outcome of run(call, attribute)) assert.match(outcome, new RegExp(`: ${code}$`))
       })

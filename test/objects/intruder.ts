@@ -10,7 +10,7 @@ import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
 import type { ObjectClass } from '../../src/spec/schema.ts'
 import type { Answer } from '../../src/uapi/call.ts'
 import { ENTRY } from '../../src/uapi/chain.ts'
-import { Door, decodeIoctl, decodeWrite, encodeLinux, ioctlRequest, ways } from '../../src/uapi/index.ts'
+import { EntryPoint, decodeIoctl, decodeWrite, encodeLinux, ioctlRequest, encodings } from '../../src/uapi/index.ts'
 import { HEADER } from '../../src/uapi/object.ts'
 import { encodeCall } from '../../src/uapi/object-client.ts'
 import { pad } from '../../src/uapi/object-format.ts'
@@ -129,14 +129,14 @@ export const objectMessage = (names: Names): Message | undefined => {
 export const linuxMessage = (names: Names, door: 'write' | 'ioctl', driverId: number): Message | undefined => {
   const { chance } = names
   const call = plausibleCall(names)
-  const wanted = ways(call, driverId, AREA).filter(({ by }) => (by === 'write') === (door === 'write'))
+  const wanted = encodings(call, driverId, AREA).filter(({ by }) => (by === 'write') === (door === 'write'))
   if (wanted.length === 0) return undefined
   const way = chance.pick(wanted)
   const said = asSaid(way, call)
-  const again = ways(said, driverId, AREA).find(({ name, by }) => name === way.name && by === way.by)
+  const again = encodings(said, driverId, AREA).find(({ name, by }) => name === way.name && by === way.by)
   if (again === undefined) return undefined
   const image = encodeLinux(said, again.legacy)
-  assert.equal(image.door === Door.WRITE, door === 'write')
+  assert.equal(image.door === EntryPoint.WRITE, door === 'write')
   return { door, request: RDMA_VERBS_IOCTL, bytes: image.bytes, memory: image.memory, title: `${way.by} ${way.name}` }
 }
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import { Action, type Chance, createChance } from '../../src/phy/chance.ts'
+import { Action, type FaultDice, createFaultDice } from '../../src/phy/chance.ts'
 import { parseFaults } from '../../src/phy/fault-spec.ts'
 import { opcodeNumber, opcodes } from '../../src/spec/opcodes.ts'
 import { putBth } from '../../src/wire/bth.ts'
@@ -14,11 +14,11 @@ interface Header {
   readonly qp: number
 }
 
-const chanceOf = (text: string, device = 'rxe0', direction: 'sent' | 'received' = 'received'): Chance =>
-  createChance(parseFaults(text), device, direction, 4)
+const chanceOf = (text: string, device = 'rxe0', direction: 'sent' | 'received' = 'received'): FaultDice =>
+  createFaultDice(parseFaults(text), device, direction, 4)
 
 /** The actions for packets with these headers, decided in runs of `size`. */
-const actionsOf = (chance: Chance, packets: readonly Header[], size = packets.length): number[] => {
+const actionsOf = (chance: FaultDice, packets: readonly Header[], size = packets.length): number[] => {
   const view = new DataView(new ArrayBuffer(packets.length * BYTES))
   packets.forEach(({ opcode, qp }, i) => {
     putBth(view, i * BYTES, opcode, 0, 0xffff, qp, i)

@@ -6,7 +6,7 @@ import {
   faultDirections,
   formatFaults,
   formatRule,
-  hasEffect,
+  isActive,
   noFaults,
   opcodeNumbers,
   parseFaults,
@@ -62,7 +62,7 @@ describe('fault rules', () => {
     const rules = parseFaults('drop=1%; opcode=RC_ACKNOWLEDGE,delay=1;drop=0,seed=4;')
     assert.deepEqual(rules.map(formatRule), ['drop=0.01', 'opcode=RC_ACKNOWLEDGE,delay=1'])
     assert.deepEqual(parseFaults(''), [])
-    assert.equal(hasEffect(parseRule('drop=0,seed=5')), false)
+    assert.equal(isActive(parseRule('drop=0,seed=5')), false)
     assert.throws(() => parseFaults('drop=1;'.repeat(33)), /there are 33 fault rules; 32 are allowed at most/)
   })
 
@@ -129,7 +129,7 @@ describe('fault rules', () => {
         seed: fc.nat(),
       })
       .map(s => ({ ...s, jitter: Math.min(s.jitter, s.delay) }))
-      .filter(hasEffect)
+      .filter(isActive)
     fc.assert(fc.property(rule, s => assert.deepEqual(parseRule(formatRule(s)), s)))
     fc.assert(fc.property(fc.array(rule, { maxLength: 4 }), s => assert.deepEqual(parseFaults(formatFaults(s)), s)))
     assert.equal(formatRule(noFaults), '')

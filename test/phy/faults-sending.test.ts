@@ -3,7 +3,7 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { parseFaults } from '../../src/phy/fault-spec.ts'
 import { type FaultPort, withFaults } from '../../src/phy/faults.ts'
-import { MOST_HELD } from '../../src/phy/held.ts'
+import { MAX_DELAYED } from '../../src/phy/held.ts'
 import type { MemorySwitch } from '../../src/phy/memory.ts'
 import { emptyRun, type Port } from '../../src/phy/port.ts'
 import { addTap } from '../../src/phy/tap.ts'
@@ -143,7 +143,7 @@ describe('faults of what is sent', () => {
       range(15).map(psn => [psn < atOnce ? 0 : 92 * psn - 1000, psn]),
     )
     for (let i = 0; i < 80; i++) sendRun(b.from, b.flow, 16 * i, 16)
-    assert.equal(b.from.faults.overflowed, 80 * 16 - MOST_HELD)
+    assert.equal(b.from.faults.overflowed, 80 * 16 - MAX_DELAYED)
   })
 
   it('can be changed while packets flow; what was held back leaves with the next turn of sending', () => {

@@ -6,11 +6,11 @@ import { it } from 'node:test'
 import { opcodeByNumber } from '../../src/spec/opcodes.ts'
 import { hasOperation, Service, type ServiceName, serviceBits } from '../../src/spec/services.ts'
 import { SendKind, sendOperations, WrOpcode } from '../../src/spec/work.ts'
-import { firstOf, kindOf, lastOf, middleOf, onlyOf, operationOf } from '../../src/transport/operations.ts'
+import { firstOf, sendKindOf, lastOf, middleOf, onlyOf, operationOf } from '../../src/transport/operations.ts'
 
 const namesOf = (service: number): string[] =>
   Object.entries(WrOpcode.values)
-    .filter(([, opcode]) => kindOf[operationOf(service, opcode)] !== 0)
+    .filter(([, opcode]) => sendKindOf[operationOf(service, opcode)] !== 0)
     .map(([name]) => name)
 
 it('a service has the work requests whose packets exist, and a connected one the local ones', () => {
@@ -25,7 +25,7 @@ it('a service has the work requests whose packets exist, and a connected one the
   assert.deepEqual(namesOf(Service.UC), unreliable)
   assert.deepEqual(namesOf(Service.UD), sends)
   assert.deepEqual(namesOf(Service.XRC_TGT), [])
-  assert.equal(kindOf[operationOf(Service.RC, 0xffff_ffff)], 0)
+  assert.equal(sendKindOf[operationOf(Service.RC, 0xffff_ffff)], 0)
 })
 
 it('packets of a service are named like those of RC', () => {
@@ -33,7 +33,7 @@ it('packets of a service are named like those of RC', () => {
     const prefix = name.replace(/_.*/, '')
     for (const opcode of Object.keys(sendOperations)) {
       const index = operationOf(service, +opcode)
-      if (kindOf[index] <= SendKind.LOCAL) continue
+      if (sendKindOf[index] <= SendKind.LOCAL) continue
       for (const table of [firstOf, middleOf, lastOf, onlyOf]) {
         if (!hasOperation(service, table[index])) {
           assert.equal(name as ServiceName, 'UD')

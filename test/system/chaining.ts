@@ -13,7 +13,7 @@ const made = device.chain(chain => {
 })
 try {
   const pd = device.pd()
-  device.chain(chain => [chain.rcQp(pd, { sendCq: chain.cq(), maxSends: 1 << 30 })])
+  device.chain(chain => [chain.rcQp(pd, { sendCq: chain.cq(), maxSendWr: 1 << 30 })])
   process.exitCode = 1
 } catch {
   // As it should be.

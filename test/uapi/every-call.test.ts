@@ -17,7 +17,7 @@ import { LinuxObject } from '../../src/spec/linux/names.ts'
 import { LinuxObjectClasses } from '../../src/spec/linux/structs.ts'
 import { EXTENDED, writeCommands } from '../../src/spec/linux/write.ts'
 import { type Answer, type Decoded, isAnswer } from '../../src/uapi/call.ts'
-import { Door } from '../../src/uapi/legacy.ts'
+import { EntryPoint } from '../../src/uapi/legacy.ts'
 import { decodeVerbsIoctl } from '../../src/uapi/linux-ioctl.ts'
 import { decodeWrite } from '../../src/uapi/linux-write.ts'
 import { fixture, repoRoot } from '../paths.ts'
@@ -176,7 +176,7 @@ describe('what is absent', () => {
 describe('INFO_HANDLES and QUERY_GID_TABLE', () => {
   const survives = (bytes: readonly number[], name: string): void => {
     const view = memoryOf(bytes)
-    const image = { door: Door.IOCTL, bytes: Uint8Array.from(bytes), memory: [] }
+    const image = { door: EntryPoint.IOCTL, bytes: Uint8Array.from(bytes), memory: [] }
     const decoded = decode(view, image)
     assert.ok(!isAnswer(decoded), (decoded as Answer).reason)
     assert.equal(decoded.call.methodName, name)

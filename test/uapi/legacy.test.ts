@@ -7,17 +7,17 @@ import fc from 'fast-check'
 import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import type { Call } from '../../src/uapi/call.ts'
-import { Door, packLegacy, unpackLegacy } from '../../src/uapi/legacy.ts'
+import { EntryPoint, packLegacy, unpackLegacy } from '../../src/uapi/legacy.ts'
 import { encodeLinux } from '../../src/uapi/linux-encode.ts'
-import { ways } from '../../src/uapi/linux-envelope.ts'
+import { encodings } from '../../src/uapi/linux-envelope.ts'
 import { ARENA, rxeSchema } from './fake-view.ts'
 
-const { WRITE, IOCTL } = Door
+const { WRITE, IOCTL } = EntryPoint
 
 test('a legacy part that nobody made is EINVAL, never anything else', () => {
   const cls = rxeSchema.className('rc_qp')!
   const call: Call = { class: cls, methodName: 'modify', method: cls.methods.modify, object: 3, args: { state: 1 } }
-  const seeds = ways(call, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
+  const seeds = encodings(call, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
   for (const [number, seed] of [0, 3, 5, 12, 18].flatMap(number => seeds.map(seed => [number, seed] as const)))
     for (let at = 0; at + 4 <= seed.length; at += 4) {
       // Some other command, at every place where the one that was made may stand.
@@ -65,7 +65,7 @@ test('a legacy part with an ioctl about another class is EINVAL', () => {
     object: 3,
     args: { state: 1 },
   }
-  const left = ways(query, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
+  const left = encodings(query, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
   assert.notEqual(left.length, 0)
   for (const legacy of left) assert.throws(() => encodeLinux(modify, legacy), { code: 'EINVAL', message: /rc_qp/ })
 })

@@ -12,9 +12,9 @@ import { CallError } from '../../src/spec/errno.ts'
 import { ioctlMethods } from '../../src/spec/linux/ioctl.ts'
 import { writeCommands } from '../../src/spec/linux/write.ts'
 import { type Answer, type Call, type Decoded, isAnswer, type Result } from '../../src/uapi/call.ts'
-import { Door } from '../../src/uapi/legacy.ts'
+import { EntryPoint } from '../../src/uapi/legacy.ts'
 import { encodeLinux, type LinuxImage } from '../../src/uapi/linux-encode.ts'
-import { type Way, ways } from '../../src/uapi/linux-envelope.ts'
+import { type Encoding, encodings } from '../../src/uapi/linux-envelope.ts'
 import { callsOf } from '../spec/arbitrary.ts'
 import type { FakeMemory } from './abilog.ts'
 import { ARENA, AT, arena, type FakeView, fakeView, rxeSchema } from './fake-view.ts'
@@ -69,7 +69,7 @@ const changed = (image: LinuxImage, changes: readonly Change[]): LinuxImage => {
 
 const assertAnswers = (view: FakeView, decoded: Decoded, image: LinuxImage, result: Result): void => {
   const answer = decoded.answer(result)
-  if (image.door === Door.IOCTL) {
+  if (image.door === EntryPoint.IOCTL) {
     assert.equal(answer.ret, 0, answer.reason)
     return
   }
@@ -86,7 +86,7 @@ const assertAnswers = (view: FakeView, decoded: Decoded, image: LinuxImage, resu
   }
 }
 
-const kinds: readonly { name: string; by: Way['by']; classes: readonly string[]; method: string }[] = [
+const kinds: readonly { name: string; by: Encoding['by']; classes: readonly string[]; method: string }[] = [
   ...writeCommands.flatMap(({ name, classes, method }) =>
     (['write', 'invoke'] as const).map(by => ({ name, by, classes, method })),
   ),
@@ -105,7 +105,7 @@ for (const { name, by, classes, method } of kinds)
         fc.property(callsOf(cls, method), some, (generated, changes) => {
           const call = asSaid({ name, by }, generated.call)
           fc.pre(distinct(call))
-          const way = ways(call, RXE_DRIVER_ID, ARENA).find(one => one.name === name && one.by === by)
+          const way = encodings(call, RXE_DRIVER_ID, ARENA).find(one => one.name === name && one.by === by)
           // What an ioctl must have may be optional here.
           fc.pre(way !== undefined)
           const image = encodeLinux(call, way.legacy)

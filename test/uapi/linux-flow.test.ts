@@ -9,9 +9,9 @@ import { FlowSpecFlags, FlowSpecType } from '../../src/spec/enums.ts'
 import { CallError, errnoName } from '../../src/spec/errno.ts'
 import type { AnyRecord } from '../../src/spec/schema.ts'
 import { type Answer, type Decoded, isAnswer } from '../../src/uapi/call.ts'
-import { Door } from '../../src/uapi/legacy.ts'
+import { EntryPoint } from '../../src/uapi/legacy.ts'
 import { encodeLinux } from '../../src/uapi/linux-encode.ts'
-import { ways } from '../../src/uapi/linux-envelope.ts'
+import { encodings } from '../../src/uapi/linux-envelope.ts'
 import { decodeWrite } from '../../src/uapi/linux-write.ts'
 import { ARENA, AT, arena, type FakeView, fakeView, rxeSchema } from './fake-view.ts'
 import { assertSurvives } from './there-and-back.ts'
@@ -87,7 +87,7 @@ const argsOf = (of: Rule): Decoded['call']['args'] => {
   const { view, decoded } = decode(bytes)
   assert.ok(!isAnswer(decoded), (decoded as Answer).reason)
   assert.deepEqual(encodeLinux(decoded.call, decoded.legacy()!).bytes, bytes)
-  assertSurvives(view, decoded, { door: Door.WRITE, bytes, memory: [] })
+  assertSurvives(view, decoded, { door: EntryPoint.WRITE, bytes, memory: [] })
   return decoded.call.args
 }
 
@@ -231,11 +231,11 @@ test('what Linux has no spec for it cannot say; a legacy part of another rule is
   const cls = rxeSchema.className('flow')!
   const args = argsOf({ specs: [UDP_4791] })
   const call = { class: cls, methodName: 'create', method: cls.methods.create, object: 0, args }
-  assert.equal(ways(call, rxeSchema.driverId, ARENA).length, 2)
+  assert.equal(encodings(call, rxeSchema.driverId, ARENA).length, 2)
   const [one] = args.specs as AnyRecord[]
-  assert.deepEqual(ways({ ...call, args: { ...args, specs: [{ ...one, type: IB }] } }, rxeSchema.driverId, ARENA), [])
+  assert.deepEqual(encodings({ ...call, args: { ...args, specs: [{ ...one, type: IB }] } }, rxeSchema.driverId, ARENA), [])
   const eleven = { ...args, specs: new Array(10).fill(one), counters: COUNTERS }
-  assert.deepEqual(ways({ ...call, args: eleven }, rxeSchema.driverId, ARENA), [])
+  assert.deepEqual(encodings({ ...call, args: eleven }, rxeSchema.driverId, ARENA), [])
 
   const { decoded } = decode(rule({ specs: [spec(COUNT, [...u32(COUNTERS), ...u32(0)])] }))
   assert.ok(!isAnswer(decoded))

@@ -8,8 +8,8 @@ import { test } from 'node:test'
 import { CallError, type ErrnoName, errnoName } from '../../src/spec/errno.ts'
 import type { Answer, Decoded, Result } from '../../src/uapi/call.ts'
 import { isAnswer } from '../../src/uapi/call.ts'
-import { AGAIN } from '../../src/uapi/caller.ts'
-import { Door, unpackLegacy } from '../../src/uapi/legacy.ts'
+import { GET_CONTEXT_AGAIN } from '../../src/uapi/caller.ts'
+import { EntryPoint, unpackLegacy } from '../../src/uapi/legacy.ts'
 import { encodeLinux, type LinuxImage } from '../../src/uapi/linux-encode.ts'
 import { decodeMessage } from '../../src/uapi/object.ts'
 import { decodeResult, encodeCall } from '../../src/uapi/object-client.ts'
@@ -146,7 +146,7 @@ test('the legacy part holds no argument: zeroing what it may hold leaves nothing
       if (isAnswer(decoded)) continue
       const { call } = decoded
       const { door, parts } = unpackLegacy(decoded.legacy()!)
-      const memory = door === Door.IOCTL ? parts.slice(1) : [parts[0].subarray(8)]
+      const memory = door === EntryPoint.IOCTL ? parts.slice(1) : [parts[0].subarray(8)]
       for (const part of memory)
         part.forEach((byte, at) => {
           if (byte !== 0) left.add(`${call.class.name}.${call.methodName} ${at}`)
@@ -174,7 +174,7 @@ test('a MODIFY_QP without its legacy part is the same call', () => {
         return [part.length & 0xff, part.length >> 8, 0, 0, ...bytes]
       }),
     )
-    blank[0] = Door.IOCTL
+    blank[0] = EntryPoint.IOCTL
     const image = encodeLinux(decoded.call, Uint8Array.from(blank))
     view.memory = fakeMemory()
     view.memory.map(MESSAGE_AT, image.bytes)
@@ -235,7 +235,7 @@ test('raw.abilog: hand-made calls, most of them wrong, are answered as the kerne
       const open = { ...decoded.call, method: view.schema.className('device')!.methods.open }
       const { result } = recordedResult(open, logged)
       const answer = decoded.answer({ out: { numCompVectors: 2, coreSupport: 1n, ...result.out } })
-      assert.equal(answer.reason, AGAIN.message)
+      assert.equal(answer.reason, GET_CONTEXT_AGAIN.message)
       if (logged.kind === 'write') {
         assert.equal(answer.ret, -22)
         assert.deepEqual([...view.copyIn(responseAddress(logged), 8)], [255, 255, 255, 255, 2, 0, 0, 0])

@@ -7,10 +7,10 @@ import { ioctlMethods } from '../../src/spec/linux/ioctl.ts'
 import { writeCommands } from '../../src/spec/linux/write.ts'
 import type { AnyRecord, AnyValue, AnyValues } from '../../src/spec/schema.ts'
 import type { Call } from '../../src/uapi/call.ts'
-import { sayable, type Way } from '../../src/uapi/linux-envelope.ts'
+import { expressibleArguments, type Encoding } from '../../src/uapi/linux-envelope.ts'
 
 /** What a way says without saying so. */
-const fixed = ({ by, name }: Pick<Way, 'name' | 'by'>): AnyValues =>
+const fixed = ({ by, name }: Pick<Encoding, 'name' | 'by'>): AnyValues =>
   [...(by === 'ioctl' ? ioctlMethods : writeCommands)].find(one => one.name === name)?.set ?? {}
 
 /** The bytes of a filter that Linux knows, zeros after them; a word with few bits is 0. */
@@ -40,9 +40,9 @@ const ruleAsSaid = (args: AnyValues): void => {
 }
 
 /** A generated call as this way can say it. */
-export const asSaid = (way: Pick<Way, 'name' | 'by'>, call: Call): Call => {
+export const asSaid = (way: Pick<Encoding, 'name' | 'by'>, call: Call): Call => {
   const { by } = way
-  const room = sayable(way)
+  const room = expressibleArguments(way)
   const kept = Object.entries(call.args).filter(([attribute]) => room.has(attribute))
   const args: AnyValues = { ...Object.fromEntries(kept), ...fixed(way) }
   // What is optional of the method the command always has.

@@ -26,7 +26,7 @@ import {
   u64,
 } from '../../src/spec/schema.ts'
 import { problemOf } from '../../src/uapi/scalar.ts'
-import { checkOf, fit, isRight, shapeOf } from '../../src/uapi/shape.ts'
+import { checkOf, checkShape, isValid, shapeOf } from '../../src/uapi/shape.ts'
 
 const gaps = enumeration('gaps', { LOW: 1, HIGH: 7 })
 const fields = {
@@ -93,7 +93,7 @@ it('fits what has no problem, and nothing else', () => {
           value: wrong % 3 === 0 || i === wrong % 15 ? values[i] : plainly[name],
           enumerable: true,
         })
-      const found = fit(shape, args)
+      const found = checkShape(shape, args)
       assert.equal(found !== undefined, isFine(args))
       if (found === undefined) return
       const named = references.filter(({ name }) => Object.hasOwn(args, name))
@@ -109,7 +109,7 @@ it('takes a value that has no problem, and no other, strict or not', () => {
   for (const strict of [false, true])
     fc.assert(
       fc.property(fc.constantFrom(...kinds), fc.oneof(value, flag), (of, some) =>
-        assert.equal(isRight(checkOf(of, strict), some), problemOf(of, some, strict) === undefined),
+        assert.equal(isValid(checkOf(of, strict), some), problemOf(of, some, strict) === undefined),
       ),
       { numRuns: 3000 },
     )
@@ -118,8 +118,8 @@ it('takes a value that has no problem, and no other, strict or not', () => {
 it('passes over names of a record that it does not know, and those of arguments not', () => {
   const shape = shapeOf(attributes, references)
   const one = { ...(plainly.one as object), more: 1 }
-  assert.ok(fit(shape, { small: 1, pd: 1, one }))
-  assert.equal(fit(shape, { small: 1, pd: 1, more: 1 }), undefined)
+  assert.ok(checkShape(shape, { small: 1, pd: 1, one }))
+  assert.equal(checkShape(shape, { small: 1, pd: 1, more: 1 }), undefined)
 })
 
 it('does not vouch for what it does not see: accessors of a class', () => {
@@ -131,7 +131,7 @@ it('does not vouch for what it does not see: accessors of a class', () => {
       return -1
     }
   }
-  assert.equal(fit(shape, new Given()), undefined)
+  assert.equal(checkShape(shape, new Given()), undefined)
 })
 
 it('keeps few steps, in however many orders names come', () => {
@@ -139,8 +139,8 @@ it('keeps few steps, in however many orders names come', () => {
   const shape = shapeOf(all, [])
   fc.assert(
     fc.property(fc.shuffledSubarray(Object.keys(all)), order => {
-      fit(shape, Object.fromEntries(order.map(name => [name, 0])))
-      fit(
+      checkShape(shape, Object.fromEntries(order.map(name => [name, 0])))
+      checkShape(
         shape,
         Object.fromEntries(order.map(name => [name, all[name as 'pd'].of.kind === ('u64' as string) ? 0n : 0])),
       )
@@ -148,6 +148,6 @@ it('keeps few steps, in however many orders names come', () => {
     }),
   )
   const some = { pd: 1, sendCq: 1, recvCq: 1, userHandle: 1n, cap: zeros }
-  assert.ok(fit(shape, some))
+  assert.ok(checkShape(shape, some))
 })
 const zeros = { maxSendWr: 0, maxRecvWr: 0, maxSendSge: 0, maxRecvSge: 0, maxInlineData: 0 }

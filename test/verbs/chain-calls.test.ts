@@ -67,17 +67,17 @@ const bad: Readonly<Record<string, (chain: Chain, base: Base) => unknown>> = {
   'a mistake after a question about the device': (chain, { pd, cq }) => {
     chain.call(Device, 'queryGidTable', {})
     chain.call(Pd, 'createAhs', { addresses: [] }, pd)
-    chain.rcQp(pd, { sendCq: cq, maxSends: 1 << 30 })
+    chain.rcQp(pd, { sendCq: cq, maxSendWr: 1 << 30 })
   },
   'a value out of its limits': (chain, { pd, cq }) => {
     chain.pd()
-    chain.rcQp(pd, { sendCq: cq, maxSends: 1 << 30 })
+    chain.rcQp(pd, { sendCq: cq, maxSendWr: 1 << 30 })
   },
   'many by the way, and then a mistake': (chain, { pd, cq }) => {
     const dgid = new Uint8Array([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 1])
     const one = { dgid, sgidIndex: 1, port: 1, isGlobal: 1, hopLimit: 1, trafficClass: 0, flowLabel: 0 }
     chain.call(Pd, 'createAhs', { addresses: [{ ...one, sl: 0, staticRate: 0 }] }, chain.pd())
-    chain.rcQp(pd, { sendCq: cq, maxSends: 1 << 30 })
+    chain.rcQp(pd, { sendCq: cq, maxSendWr: 1 << 30 })
   },
 }
 

@@ -22,7 +22,7 @@ eachCarrier(openTwo => {
     assert.equal(made.count, 50)
     assert.equal(made.asked.state, 0)
     assert.equal(new Set(made.qps.map(({ qpn }) => qpn)).size, 50)
-    assert.ok(made.much.more[0].maxReceives > 0)
+    assert.ok(made.much.more[0].maxWr > 0)
     const b = place(two)
     const to = b.pd.rcQp({ sendCq: b.cq })
     made.qps[49].connect(to.endpoint)
@@ -49,7 +49,7 @@ eachCarrier(openTwo => {
         one.chain(chain => [
           chain.register(pd, buffer),
           chain.cq(),
-          chain.rcQp(pd, { sendCq: chain.cq(), maxSends: 1 << 30 }),
+          chain.rcQp(pd, { sendCq: chain.cq(), maxSendWr: 1 << 30 }),
         ])
       } catch (refusal) {
         return refusal

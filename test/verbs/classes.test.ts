@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type DatagramPeer, GRH_BYTES, MULTICAST_QPN, senderOf } from '../../src/verbs/index.ts'
-import type { Kit } from '../../src/verbs/plan.ts'
+import type { DeviceContext } from '../../src/verbs/plan.ts'
 import { closeAll, eachCarrier, line, next, nextEvent, openTwoHere, pair, place } from './ends.ts'
 
 eachCarrier(openTwo => {
@@ -79,11 +79,11 @@ eachCarrier(openTwo => {
   test('queue pairs share a receive queue, which tells when it runs low and can be resized', async () => {
     const [one, two] = await openTwo()
     const [a, b] = [place(one), place(two)]
-    const srq = b.pd.srq({ maxReceives: 8 })
+    const srq = b.pd.srq({ maxWr: 8 })
     const event = nextEvent(two)
     for (let id = 1; id <= 3; id++) srq.receive(b.mr.slice(id * 16, 16), id)
     srq.resize(100)
-    assert.ok(srq.maxReceives >= 100)
+    assert.ok(srq.maxWr >= 100)
     for (let id = 4; id <= 6; id++) srq.receive(b.mr.slice(id * 16, 16), id)
     assert.equal(srq.pending, 6)
     srq.setLimit(5)
@@ -177,7 +177,7 @@ eachCarrier(openTwo => {
     const [a, b] = [place(one), place(two)]
     const counting = b.device.cq({ kind: 'counting' })
     const from = a.pd.rcQp({ sendCq: a.cq })
-    const to = b.pd.rcQp({ sendCq: b.cq, receiveCq: counting, maxReceives: 40 })
+    const to = b.pd.rcQp({ sendCq: b.cq, recvCq: counting, maxRecvWr: 40 })
     from.connect(to.endpoint)
     to.connect(from.endpoint)
     for (let id = 0; id < 40; id++) to.receive(b.mr.slice(0, 8), id)
@@ -254,14 +254,14 @@ eachCarrier(openTwo => {
 
 test('a message may take a request while its queue is resized', async () => {
   const [a, b] = (await openTwoHere()()).map(one => place(one))
-  const srq = b.pd.srq({ maxReceives: 4 })
+  const srq = b.pd.srq({ maxWr: 4 })
   const from = a.pd.rcQp({ sendCq: a.cq })
   const to = b.pd.rcQp({ sendCq: b.cq, srq })
   from.connect(to.endpoint)
   to.connect(from.endpoint)
   for (let id = 1; id <= 3; id++) srq.receive(b.mr.slice(id * 16, 16), id)
   // As a daemon does it, which works while the program asks for more room.
-  const { carrier } = (srq as unknown as { kit: Kit }).kit
+  const { carrier } = (srq as unknown as { kit: DeviceContext }).kit
   const { call } = carrier
   carrier.call = (...asked) => {
     from.send(Uint8Array.of(1))

@@ -16,7 +16,7 @@ eachCarrier(openTwo => {
   test('all kinds of sources at once, each with its object', async () => {
     const { a, b } = await pair(openTwo)
     using events = b.device.eventQueue()
-    const srq = b.pd.srq({ maxReceives: 4 })
+    const srq = b.pd.srq({ maxWr: 4 })
     const sources = [b.cq, b.qp, srq] as const
     for (const source of sources) events.attach(source)
     events.attach('device')

@@ -82,7 +82,7 @@ eachCarrier(openTwo => {
   test('who waits at a queue that overflows is told', async () => {
     const { a, b } = await pair(openTwo)
     const cq = a.device.cq({ entries: 1 })
-    const qp = a.pd.rcQp({ sendCq: cq, receiveCq: a.cq, maxSends: 600 })
+    const qp = a.pd.rcQp({ sendCq: cq, recvCq: a.cq, maxSendWr: 600 })
     const other = b.pd.rcQp({ sendCq: b.cq })
     qp.connect(other.endpoint)
     other.connect(qp.endpoint)

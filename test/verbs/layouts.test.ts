@@ -30,7 +30,7 @@ import {
   putSend,
   putWord,
 } from '../../src/verbs/requests.ts'
-import { consume, nextSlot, oldest, outstanding, type ProgramRing, produce, programRing } from '../../src/verbs/ring.ts'
+import { consume, nextSlot, oldestCompletion, outstandingRequests, type ProgramRing, produce, programRing } from '../../src/verbs/ring.ts'
 import { plainArena } from '../../src/wire/arena.ts'
 
 const PIECES = 3
@@ -145,7 +145,7 @@ describe('requests', () => {
               if (words[Send.FLAGS] & SendFlags.values.INLINE)
                 work.copyInline(0, words[Send.INLINE_AT], 0, arena, 0, 128, 128, words[Send.LENGTH])
               work.retireSend(0, 1)
-              assert.equal(outstanding(ring), 0)
+              assert.equal(outstandingRequests(ring), 0)
               return { words: meant(words, datagram), inline: [...arena.bytes] }
             })
             assert.deepEqual(second, first)
@@ -190,7 +190,7 @@ describe('rings', () => {
           assert.equal(posted, ring.capacity)
           assert.ok(posted >= elements)
           if (name === 'compact') assert.equal(posted, 2 ** Math.ceil(Math.log2(elements)))
-          assert.equal(outstanding(program), posted)
+          assert.equal(outstandingRequests(program), posted)
         }
       }),
     )
@@ -202,7 +202,7 @@ describe('a queue pair', () => {
     it(`holds as many requests as it says, with ${rings} rings`, async () => {
       const device = await open({ rings })
       const cq = device.cq({ entries: 64 })
-      const qp = device.pd().rcQp({ sendCq: cq, maxSends: 16, maxReceives: 0 })
+      const qp = device.pd().rcQp({ sendCq: cq, maxSendWr: 16, maxRecvWr: 0 })
       const { maxSendWr, maxRecvWr } = qp.query().cap
       assert.deepEqual([maxSendWr, maxRecvWr, cq.entries], rings === 'compact' ? [16, 0, 64] : [31, 0, 127])
       qp.connect(qp.endpoint)
@@ -227,7 +227,7 @@ describe('completions', () => {
         for (const words of completions) {
           const [first, second] = queues.map(({ cq, ring, cursor }) => {
             assert.ok(pushCompletion(cq, Uint32Array.from(words), () => 1234.5))
-            cursor.at = oldest(ring)
+            cursor.at = oldestCompletion(ring)
             const { id, ok, statusName, opcodeName, bytes, qpn, immediate, invalidated, sourceQpn, hasGrh } = cursor
             const { timestamp } = cursor
             consume(ring)
@@ -252,10 +252,10 @@ describe('completions', () => {
       for (let round = 0; round < 3; round++) {
         for (let i = 0; i < 4; i++) assert.ok(pushCompletion(cq, words))
         for (let i = 0; i < 4; i++) {
-          assert.ok(oldest(ring) >= 0)
+          assert.ok(oldestCompletion(ring) >= 0)
           consume(ring)
         }
-        assert.equal(oldest(ring), -1)
+        assert.equal(oldestCompletion(ring), -1)
       }
       for (let i = 0; i < 4; i++) assert.ok(pushCompletion(cq, words))
       assert.equal(pushCompletion(cq, words), false)

@@ -50,7 +50,7 @@ test('taking completions that wait, and reading them, allocates nothing', async 
   const { a, b } = await pair()
   const MANY = 4000
   const cq = a.device.cq({ entries: 2 * MANY })
-  const from = a.pd.rcQp({ sendCq: cq, maxSends: MANY })
+  const from = a.pd.rcQp({ sendCq: cq, maxSendWr: MANY })
   const to = b.pd.rcQp({ sendCq: b.cq })
   from.connect(to.endpoint)
   to.connect(from.endpoint)

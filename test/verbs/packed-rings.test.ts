@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { createContextMemory } from '../../src/daemon/context-file.ts'
 import { mmapInfo, ringsOf } from '../../src/drivers/rxe/context.ts'
-import { createRing, elementAt, loadProducer, noRing, type Ring, storeConsumer } from '../../src/drivers/rxe/rings.ts'
+import { createRing, elementAt, loadProducer, emptyRing, type Ring, storeConsumer } from '../../src/drivers/rxe/rings.ts'
 import { createRingPool } from '../../src/host/mapping.ts'
 import { hasNative } from '../../src/host/native.ts'
 import { rxeLayout } from '../../src/spec/drivers/ring-layout.ts'
@@ -84,7 +84,7 @@ test('headers of packed rings share pages, apart from their elements', native, (
   assert.ok(pages.size <= 2, `${pages.size} pages for 10 headers`)
   assert.equal(memory.live, 10)
   for (const ring of made) rings.free(ring)
-  rings.free(noRing)
+  rings.free(emptyRing)
   assert.equal(memory.live, 0)
   end()
 })

@@ -22,7 +22,7 @@ describe('a device that goes', { skip: !hasNative() && 'there is no koffi' }, ()
     const { socket } = daemon
     const a = end(await open({ socket }))
     const b = end(await open({ socket, device: 'rxe1' }))
-    a.qp.connect(b.qp.endpoint, { retries: 2 })
+    a.qp.connect(b.qp.endpoint, { retryCount: 2 })
     b.qp.connect(a.qp.endpoint)
     for (let id = 0; id < RECEIVES; id++) b.qp.receive(b.mr.slice(), id)
 

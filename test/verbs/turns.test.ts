@@ -47,7 +47,7 @@ test('two loops that keep each other busy for ever let timers and signals throug
 test('polling alone sees retries through: time passes without the event loop too', async () => {
   const { a, b } = await pair()
   a.qp.modify({ state: 0 })
-  a.qp.connect({ ...b.qp.endpoint, qpn: 0x123456 }, { timeout: 8, retries: 2 })
+  a.qp.connect({ ...b.qp.endpoint, qpn: 0x123456 }, { timeout: 8, retryCount: 2 })
   a.qp.write(Uint8Array.of(1), b.mr.remote())
   while (!a.cq.poll());
   assert.equal(a.cq.completion.statusName, 'RETRY_EXC_ERR')

@@ -36,7 +36,7 @@ const frameTo = (last: number, etherType: number, ...payload: number[]): Uint8Ar
 
 test('raw packets: a frame goes to the queue pair whose rule it matches, and is counted', () =>
   place(async ({ device, pd, buffer, mr, cq }) => {
-    const sender = pd.rawPacketQp({ sendCq: cq, maxInline: 128 })
+    const sender = pd.rawPacketQp({ sendCq: cq, maxInlineData: 128 })
     assert.equal(sender.state, 'RESET')
     sender.activate()
     assert.equal(sender.state, 'RTS')
@@ -94,11 +94,11 @@ test('work queues: a table of them takes what a queue pair receives', () =>
     })
     assert.throws(() => even.close(), { code: 'EBUSY', call: 'wq.destroy' })
 
-    const qp = pd.rawPacketQp({ sendCq: cq, table, active: true, maxInline: 128 })
+    const qp = pd.rawPacketQp({ sendCq: cq, table, active: true, maxInlineData: 128 })
     assert.throws(() => qp.receive(), { code: 'ENOMEM', call: 'qp.receive', reason: 'there is no receive queue' })
     qp.flow()
     for (const [i, queue] of queues.entries()) queue.receive(mr.slice(100 * i, 100), 10 + i)
-    assert.deepEqual([odd.pending, odd.maxReceives], [1, 7])
+    assert.deepEqual([odd.pending, odd.maxWr], [1, 7])
     qp.send(frameTo(5, 0x0800, 42), { signaled: false })
     await next(cq)
     assert.equal(await line(cq), '11 RECV')
@@ -175,7 +175,7 @@ test('memory of the device is registered as a region, all of it or a part', () =
 
 test('tags are added, removed and counted; operations complete', () =>
   place(async ({ pd, mr, cq }) => {
-    const srq = pd.tagSrq({ cq, maxTags: 8, maxReceives: 4 })
+    const srq = pd.tagSrq({ cq, maxTags: 8, maxWr: 4 })
     const tag = srq.addTag(0x1234n, mr.slice(0, 64), { id: 1, mask: 0xffn, receiveId: 2, unexpected: 3 })
     const { id, opcodeName, bytes } = await next(cq)
     assert.deepEqual([id, opcodeName, bytes], [1, 'TM_ADD', 64])
@@ -208,7 +208,7 @@ test('queue pairs of subnet management, general services and reliable datagrams 
       assert.equal(await line(cq), '4 SEND')
       refuses('qp.send', /the receiver is missing/, () => qp.send(Uint8Array.of(1), untyped(undefined)))
     }
-    const rd = pd.rdQp({ sendCq: cq, active: { qkey: 7, access: { remoteRead: true }, rnrTimer: 1 } })
+    const rd = pd.rdQp({ sendCq: cq, active: { qkey: 7, access: { remoteRead: true }, minRnrTimer: 1 } })
     assert.equal(rd.state, 'RTS')
     rd.receive()
     rd.modify({ state: QpState.values.RESET })
@@ -266,7 +266,7 @@ test('a work queue tells of its end by an event', () =>
   place(async ({ device, pd, mr, cq }) => {
     const event = nextEvent(device)
     const queue = pd.wq({ cq })
-    const qp = pd.rawPacketQp({ sendCq: cq, table: device.rwqIndTable([queue]), active: true, maxInline: 128 })
+    const qp = pd.rawPacketQp({ sendCq: cq, table: device.rwqIndTable([queue]), active: true, maxInlineData: 128 })
     qp.flow()
     queue.receive(mr.slice(0, 4))
     qp.send(frameTo(1, 0x0800, 1))

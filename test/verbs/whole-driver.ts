@@ -17,9 +17,9 @@ import {
   type Device,
   driverClass,
   findObject,
-  type MappedPiece,
-  mappedOf,
-  raise,
+  type MappedChunk,
+  mappedMemoryOf,
+  raiseObjectEvent,
   register,
 } from '../../src/core/index.ts'
 import {
@@ -55,11 +55,11 @@ import {
 
 const SLOTS = 8
 interface Ring {
-  readonly piece: MappedPiece
+  readonly piece: MappedChunk
   readonly log2: number
 }
 const ringIn = ({ context }: CallContext, log2: number): Ring => {
-  const piece = mappedOf(context).allocate(RingHeader.DATA + (SLOTS << log2))
+  const piece = mappedMemoryOf(context).allocate(RingHeader.DATA + (SLOTS << log2))
   piece.view.setUint32(piece.at + RingHeader.LOG2_ELEMENT, log2, true)
   piece.view.setUint32(piece.at + RingHeader.INDEX_MASK, SLOTS - 1, true)
   return { piece, log2 }
@@ -164,7 +164,7 @@ const receive = ({ caller }: CallContext, object: CoreObject<Receives>, frame: U
 const fail = (object: CoreObject<Receives>): void => {
   const isQueue = object.class.name === 'wq'
   object.state.state = isQueue ? WqState.values.ERR : QpState.values.ERR
-  raise(object, isQueue ? AsyncEventType.values.WQ_FATAL : AsyncEventType.values.QP_FATAL)
+  raiseObjectEvent(object, isQueue ? AsyncEventType.values.WQ_FATAL : AsyncEventType.values.QP_FATAL)
 }
 
 const deliver = (call: CallContext, frame: Uint8Array): void => {

@@ -9,7 +9,7 @@ import { CallError } from '../../spec/errno.ts'
 import { driverClass } from '../driver.ts'
 import { type GidTable, getGid } from '../gids.ts'
 import { createDescriptor } from '../lifetime.ts'
-import { Life, type Port as PortState } from '../model.ts'
+import { Lifecycle, type Port as PortState } from '../model.ts'
 import { interfaceNames } from './driver-ops.ts'
 
 /** One entry of a table as GidEntry has it. */
@@ -38,7 +38,7 @@ export const deviceClass = driverClass(Device, {
   queryHandles({ context }, _object, { classes, max }) {
     const ids = new Set(classes.map(({ id }) => id))
     const objects = context.handles.slots
-      .filter(object => object !== undefined && object.life === Life.LIVE && ids.has(object.class.id))
+      .filter(object => object !== undefined && object.life === Lifecycle.LIVE && ids.has(object.class.id))
       .sort((a, b) => b!.id - a!.id)
     return { handles: objects.slice(0, max).map(object => ({ handle: object!.handle })) }
   },

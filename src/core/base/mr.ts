@@ -16,7 +16,7 @@ import type { In } from '../../spec/schema.ts'
 import { type AddressSpace, nullMemory } from '../address-space.ts'
 import { driverClass } from '../driver.ts'
 import { addParent, dropParent } from '../lifetime.ts'
-import { addRegion, type MemoryTable, placeRegion, REMOTE_RIGHTS } from '../memory.ts'
+import { addRegion, type MemoryTable, relocateRegion, REMOTE_RIGHTS } from '../memory.ts'
 import type { CallContext, CoreObject, Device, FileMemory } from '../model.ts'
 import { removeRegion } from '../windows.ts'
 
@@ -188,7 +188,7 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     const isNew = translation !== undefined || ((rights & WRITES) !== 0 && (table.access[row] & WRITES) === 0)
     const bytes = isImplicit || !isNew ? Number(place.length) : checkPages('modify', memory, place, rights)
     // Nothing is refused from here on.
-    placeRegion(table, row, place.start, baseOf(place, rights), bytes, memory)
+    relocateRegion(table, row, place.start, baseOf(place, rights), bytes, memory)
     table.access[row] = rights >>> 0
     object.state = { ...object.state, iova: place.iova }
     if (pd !== undefined) {

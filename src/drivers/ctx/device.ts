@@ -15,7 +15,7 @@ import {
   driverClass,
   encodeRecords,
   type FdObject,
-  mappedOf,
+  mappedMemoryOf,
   postRecord,
   register,
 } from '../../core/index.ts'
@@ -66,7 +66,7 @@ const contextClass = driverClass<typeof CtxContext, Assigned>(CtxContext, {
     const state = stateOf(call)
     const number = lowestFree(state.assigned)
     const shape: Shape = { eagerCount, eagerBytes, expectedCount, expectedBytes }
-    const queues: Queues = createQueues(mappedOf(call.context), shape)
+    const queues: Queues = createQueues(mappedMemoryOf(call.context), shape)
     object.state = { number, jobKey, queues, receives: true, armed: false, ops: ops as FdObject | undefined }
     state.assigned[number] = object as CoreObject<Assigned>
     return { info: infoOf(object.state) }
@@ -76,7 +76,7 @@ const contextClass = driverClass<typeof CtxContext, Assigned>(CtxContext, {
 
   destroy(call, { state }) {
     stateOf(call).assigned[state.number] = undefined
-    mappedOf(call.context).free(state.queues.piece)
+    mappedMemoryOf(call.context).free(state.queues.piece)
     return {}
   },
 

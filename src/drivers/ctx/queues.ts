@@ -4,7 +4,7 @@
  * The device keeps its own counts and sizes, looks at the client's counts only to see how much room there is, and takes
  * a count that cannot be for a full queue. Bytes of a message are there before the count that announces them.
  */
-import type { MappedMemory, MappedPiece } from '../../core/index.ts'
+import type { MappedMemory, MappedChunk } from '../../core/index.ts'
 import { CTX_HEADER_BYTES, CtxHeader, type CtxInfo, CtxKind, CtxWord } from '../../spec/drivers/ctx.ts'
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES, wholePages } from '../../spec/memory.ts'
@@ -19,7 +19,7 @@ export interface Shape {
 
 export interface Queues {
   readonly shape: Shape
-  readonly piece: MappedPiece
+  readonly piece: MappedChunk
   readonly headerCount: number
   readonly headersAt: number
   readonly eagerAt: number

@@ -3,13 +3,13 @@
  * (R19; rxe's provider writes that number into its requests). Numbers are given out in turn, so that a request that
  * names a destroyed handle finds none.
  */
-import { driverClass, lacking } from '../../core/driver.ts'
+import { driverClass, withoutOptions } from '../../core/driver.ts'
 import type { CallContext } from '../../core/model.ts'
 import { Ah } from '../../spec/classes/ah.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import { RxeAttributes } from '../../spec/drivers/rxe.ts'
 import type { AddressHandle } from './destinations.ts'
-import { type Address, addressAnswer, flowAddress, keptAddress, NO_VLAN, openPath, sourceOf } from './path.ts'
+import { type Address, addressAnswer, flowAddress, storedAddress, NO_VLAN, openPath, sourceOf } from './path.ts'
 import { stateOf } from './state.ts'
 
 const open = (call: CallContext, address: Address, where: string): number => {
@@ -24,7 +24,7 @@ const line = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes.ah>(
       const device = stateOf(call)
       const flow = open(call, address, 'ah.create')
       const number = device.ahns.take()
-      object.state = { number, pd: pd.id, flow, address: keptAddress(device, address, dmac) }
+      object.state = { number, pd: pd.id, flow, address: storedAddress(device, address, dmac) }
       device.ahs.set(number, object.state)
       return { number }
     },
@@ -36,7 +36,7 @@ const line = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes.ah>(
       const flow = open(call, address, 'ah.modify')
       device.port.closeFlow(state.flow)
       state.flow = flow
-      state.address = keptAddress(device, address, dmac)
+      state.address = storedAddress(device, address, dmac)
       return {}
     },
 
@@ -51,7 +51,7 @@ const line = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes.ah>(
   },
   RxeAttributes.ah,
 )
-export const ahClass = lacking(line, NO_VLAN)
+export const ahClass = withoutOptions(line, NO_VLAN)
 
 /** Many address handles in one call (R25): core makes them, their numbers are ours. */
 export const pdClass = driverClass<typeof Pd, unknown, typeof RxeAttributes.pd>(

@@ -2,7 +2,7 @@
  * What a context has of this driver: memory for rings that its program can map. The carrier brings it
  * (`Context.mapped`, or a library of this process `Context.state`); otherwise it is plain memory.
  */
-import { plainMemory } from '../../core/mapped.ts'
+import { bufferMemory } from '../../core/mapped.ts'
 import type { Context } from '../../core/model.ts'
 import { mappedRings, packedRings } from './ring-memory.ts'
 import type { Ring, RingMemory } from './rings.ts'
@@ -16,7 +16,7 @@ export interface RxeContext {
 export const ringsOf = (context: Context): RingMemory => {
   context.state ??= (
     context.mapped === undefined
-      ? { rings: mappedRings(plainMemory()), inside: true }
+      ? { rings: mappedRings(bufferMemory()), inside: true }
       : {
           rings:
             context.mapped.packed !== undefined

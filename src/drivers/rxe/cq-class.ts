@@ -3,7 +3,7 @@
  * arming are core's.
  */
 import { driverClass } from '../../core/driver.ts'
-import { affiliate, completed, raise } from '../../core/events.ts'
+import { affiliate, completed, raiseObjectEvent } from '../../core/events.ts'
 import { because } from '../../spec/causes.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { RxeAttributes } from '../../spec/drivers/rxe.ts'
@@ -87,7 +87,7 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
 
 /**
  * Where the engines' completions go. A queue that overruns is dead: its owner hears of it once, and later completions
- * are lost. The queue pair that wanted to complete there is noted for `endStranded`.
+ * are lost. The queue pair that wanted to complete there is noted for `failStranded`.
  */
 export const cqCompletions = (device: RxeState): Completions => ({
   push(number, words, solicited) {
@@ -101,7 +101,7 @@ export const cqCompletions = (device: RxeState): Completions => ({
     device.stranded.push({ qpn: words[Completion.QPN], cause: because('COMPLETION_LOST', place) })
     if (wasDead) return
     device.failures.tell({ what: 'event', event: CQ_ERR, cause: because('CQ_FULL', place) }, cq.context)
-    raise(cq, CQ_ERR)
+    raiseObjectEvent(cq, CQ_ERR)
   },
 })
 
@@ -109,7 +109,7 @@ export const cqCompletions = (device: RxeState): Completions => ({
  * Ends the queue pairs that could not complete: who cannot tell what it did goes to error, and its program is told
  * (IBA 9.9.2 class F, 11.6.3: local work queue catastrophic error). Linux' rxe goes on and loses completions.
  */
-export const endStranded = (device: RxeState): void => {
+export const failStranded = (device: RxeState): void => {
   const { stranded } = device
   for (let one = stranded.pop(); one !== undefined; one = stranded.pop()) {
     const { qpn, cause } = one
@@ -118,6 +118,6 @@ export const endStranded = (device: RxeState): void => {
     if (qp === undefined || device.engine().stateOf(row) === ERR) continue
     device.failures.event(row, QP_FATAL, cause)
     device.engine().modify(row, ERR, {}, cause)
-    raise(qp, QP_FATAL)
+    raiseObjectEvent(qp, QP_FATAL)
   }
 }

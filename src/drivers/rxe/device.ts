@@ -6,10 +6,10 @@
  * rings come with the context, memory with the caller, packets with the port.
  */
 import { driverClass } from '../../core/driver.ts'
-import { raise } from '../../core/events.ts'
+import { raiseObjectEvent } from '../../core/events.ts'
 import { setGid } from '../../core/gids.ts'
 import { findHandle } from '../../core/handles.ts'
-import { type Context, type Core, type Device, type Driver, Life } from '../../core/model.ts'
+import { type Context, type Core, type Device, type Driver, Lifecycle } from '../../core/model.ts'
 import { register } from '../../core/registry.ts'
 import { emptyRun, type Port } from '../../phy/port.ts'
 import { because } from '../../spec/causes.ts'
@@ -25,27 +25,27 @@ import { RXE_ABI, RXE_DRIVER_ID } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
 import { MULTICAST_QPN } from '../../spec/headers.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
-import { MOST_PACED } from '../../transport/shares.ts'
+import { MAX_PACED_BYTES } from '../../transport/shares.ts'
 import type { Environment } from '../../transport/types.ts'
 import { bthDestQp } from '../../wire/bth.ts'
 import { ahClass, pdClass } from './ah-class.ts'
 import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
-import { cqClass, cqCompletions, endStranded } from './cq-class.ts'
+import { cqClass, cqCompletions, failStranded } from './cq-class.ts'
 import { datagramQpClasses } from './datagram-qp-classes.ts'
 import { createFailures } from './failures.ts'
 import type { Identity } from './identity.ts'
 import { mtuOf } from './interface.ts'
 import { regionMemory } from './memory.ts'
 import { createGroups } from './multicast.ts'
-import { neighbourOf } from './neighbour.ts'
-import { createPosts, Where } from './posts.ts'
+import { localPeerDeviceOf } from './neighbour.ts'
+import { createPostScan, Where } from './posts.ts'
 import { qpClasses } from './qp-class.ts'
 import { routeOf } from './route.ts'
 import { createSlots } from './slots.ts'
 import { srqClass, xrcSrqClass } from './srq-class.ts'
-import { createNumbers, FIRST_QPN, FIRST_SRQN, Noted, type QpObject, type RxeState } from './state.ts'
+import { createNumbers, FIRST_QPN, FIRST_SRQN, AttributeBits, type QpObject, type RxeState } from './state.ts'
 import { ringWork } from './work.ts'
-import { findShared, xrcQpClasses } from './xrc-qp-class.ts'
+import { findSrqOfDomain, xrcQpClasses } from './xrc-qp-class.ts'
 import { xrcdClass } from './xrcd-class.ts'
 
 export interface RxeDevice {
@@ -84,7 +84,7 @@ const { SQ_DRAINED } = AsyncEventType.values
 const { RESET, ERR } = QpState.values
 
 /** All queue pairs fail: who polls sees his requests flushed, and nobody waits for ever. */
-const endAll = ({ qps, engine }: RxeState): void => {
+const failAllQps = ({ qps, engine }: RxeState): void => {
   for (const qp of qps) {
     const before = qp === undefined ? RESET : engine().stateOf(qp.state.row)
     if (qp !== undefined && before !== RESET && before !== ERR)
@@ -117,7 +117,7 @@ const rxeDriver: Driver<RxeState> = {
     xrcSrqClass,
     xrcdClass,
   ],
-  removing: ({ state }) => endAll(state),
+  removing: ({ state }) => failAllQps(state),
   removed: device => device.state.port.close(),
 }
 
@@ -198,12 +198,12 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   })
 
   const run = emptyRun()
-  const neighbour = neighbourOf(port, state.qpns)
+  const neighbour = localPeerDeviceOf(port, state.qpns)
   if (neighbour !== undefined) port.receiver = neighbour
   const environment: Environment = {
     ...(neighbour && { neighbour }),
     route: routeOf(port, run),
-    work: ringWork(state.rings, findShared(state)),
+    work: ringWork(state.rings, findSrqOfDomain(state)),
     memory: regionMemory(device.memory),
     completions: cqCompletions(state),
     causes: state.failures,
@@ -211,9 +211,9 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       qp(row, type, cause) {
         const qp = state.qps[row]
         // Who drains a send queue says whether he wants to hear of its end.
-        if (!qp || (type === SQ_DRAINED && (qp.state.noted & Noted.SQD_EVENT) === 0)) return
+        if (!qp || (type === SQ_DRAINED && (qp.state.noted & AttributeBits.SQD_EVENT) === 0)) return
         state.failures.event(row, type, cause)
-        for (const object of qp.state.openers ?? [qp]) raise(object, type)
+        for (const object of qp.state.openers ?? [qp]) raiseObjectEvent(object, type)
       },
     },
   }
@@ -224,11 +224,11 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     ...(windowBytes !== undefined && {
       windowBytes,
       sharedWindowBytes,
-      pace: Math.min(windowBytes, MOST_PACED) / PACE,
+      pace: Math.min(windowBytes, MAX_PACED_BYTES) / PACE,
     }),
   })
   engineOrNone = engine
-  const posts = createPosts(state.rings, engine, () => device.memory.windows > 0)
+  const posts = createPostScan(state.rings, engine, () => device.memory.windows > 0)
   // Taken out of `state` here: an object with accessors is slow to read, and this is done with every run.
   const { rowOf } = state.qpns
   const { released } = state
@@ -317,7 +317,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     }
     if (!held && (mayHold || !engine.isIdle())) progress = transmit(time) || progress
     while (released.length > 0) port.closeFlow(released.pop() as number)
-    if (state.stranded.length > 0) endStranded(state)
+    if (state.stranded.length > 0) failStranded(state)
     return progress
   }
 
@@ -328,7 +328,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     ring: () => posts.scan(Where.CHANGED),
     posted(context, handle) {
       const object = findHandle(context.handles, handle) as QpObject | undefined
-      if (object === undefined || object.life !== Life.LIVE) return
+      if (object === undefined || object.life !== Lifecycle.LIVE) return
       // whatever it is: nothing but a queue pair is found in its row
       const row = object.state?.row
       if (row !== undefined && state.qps[row] === object) posts.look(row)

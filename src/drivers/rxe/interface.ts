@@ -53,7 +53,7 @@ export const setLink = (device: Device<RxeState>, { up, carrier, pathMtu }: Link
  * Another interface has taken the place of the device's own, or its name changed. What the device is known by, GUID and
  * default GID, stays. Throws SystemError if the port cannot move.
  */
-export const moveTo = (device: Device<RxeState>, interfaceName: string, interfaceIndex: number): void => {
+export const replaceInterface = (device: Device<RxeState>, interfaceName: string, interfaceIndex: number): void => {
   const { state } = device
   const moved = state.identity.interfaceIndex !== interfaceIndex
   state.identity = { ...state.identity, interfaceName, interfaceIndex }

@@ -5,7 +5,7 @@
 
 import { explainBind, explainKey } from '../../core/explain.ts'
 import { copyBytes } from '../../core/local-space.ts'
-import { findGrant, findPlace, type MemoryTable, placeHi, placeLo, resolve } from '../../core/memory.ts'
+import { findKeyWithRights, findBuffer, type MemoryTable, addressHi, addressLo, resolve } from '../../core/memory.ts'
 import { type Bind, bindWindow, Invalidated, invalidateWindow } from '../../core/windows.ts'
 import { Errno } from '../../spec/errno.ts'
 import { WcStatus } from '../../spec/work.ts'
@@ -41,33 +41,33 @@ export const regionMemory = (table: MemoryTable): Memory => {
       return resolve(table, pd, key, hi, lo, length, access, qp)
     },
     explain: (pd, key, hi, lo, length, access, qp) => explainKey(table, pd, key, hi, lo, length, access, qp),
-    grants: (pd, key, access, qp) => findGrant(table, pd, key, access, qp) >= 0,
+    grants: (pd, key, access, qp) => findKeyWithRights(table, pd, key, access, qp) >= 0,
     read: (region, hi, lo, to, at, chunk, stride, total) => {
-      const far = placeHi(table, region, hi, lo)
-      const near = placeLo(table, region, lo)
+      const far = addressHi(table, region, hi, lo)
+      const near = addressLo(table, region, lo)
       errno = spaceOf(region)?.read(far, near, to, at, chunk, stride, total) ?? Errno.EFAULT
       return errno
     },
     write: (region, hi, lo, from, at, chunk, stride, total) => {
-      const far = placeHi(table, region, hi, lo)
-      const near = placeLo(table, region, lo)
+      const far = addressHi(table, region, hi, lo)
+      const near = addressLo(table, region, lo)
       errno = spaceOf(region)?.write(far, near, from, at, chunk, stride, total) ?? Errno.EFAULT
       return errno
     },
     locate: (region, hi, lo, length, place) =>
-      spaceOf(region)?.locate?.(placeHi(table, region, hi, lo), placeLo(table, region, lo), length, place),
-    find: (pd, key, hi, lo, length, access, place) => findPlace(table, pd, key, hi, lo, length, access, place),
+      spaceOf(region)?.locate?.(addressHi(table, region, hi, lo), addressLo(table, region, lo), length, place),
+    find: (pd, key, hi, lo, length, access, place) => findBuffer(table, pd, key, hi, lo, length, access, place),
     move: copyBytes,
     compareSwap: (region, hi, lo, compareHi, compareLo, swapHi, swapLo, original) => {
-      const far = placeHi(table, region, hi, lo)
-      const near = placeLo(table, region, lo)
+      const far = addressHi(table, region, hi, lo)
+      const near = addressLo(table, region, lo)
       const space = spaceOf(region)
       errno = space?.compareSwap(far, near, compareHi, compareLo, swapHi, swapLo, original) ?? Errno.EFAULT
       return errno
     },
     fetchAdd: (region, hi, lo, addHi, addLo, original) => {
-      const far = placeHi(table, region, hi, lo)
-      const near = placeLo(table, region, lo)
+      const far = addressHi(table, region, hi, lo)
+      const near = addressLo(table, region, lo)
       errno = spaceOf(region)?.fetchAdd(far, near, addHi, addLo, original) ?? Errno.EFAULT
       return errno
     },

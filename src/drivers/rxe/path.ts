@@ -12,7 +12,7 @@ import { isMappedIpv4 } from '../../wire/address.ts'
 export type Address = RecordOf<typeof QpAddress>
 
 /** An address as it is kept: with the next hop's MAC address, if one was given. */
-export type KeptAddress = Address & { readonly dmac?: Uint8Array }
+export type StoredAddress = Address & { readonly dmac?: Uint8Array }
 
 /** What a QP that has no path answers to a query: on Ethernet a path is global. */
 export const noAddress: Address = {
@@ -64,7 +64,7 @@ export const NO_VLAN = {
 }
 
 /** What a query tells of an address. */
-export const addressAnswer = (address: KeptAddress) => ({
+export const addressAnswer = (address: StoredAddress) => ({
   address: copyAddress(address),
   ...(address.dmac && { dmac: address.dmac.slice() }),
 })
@@ -86,11 +86,11 @@ const isSame = (a: Address, b: Address): boolean =>
  * The address as a query answers it: a copy, or the one that was kept last, if it is the same. Very many queue pairs
  * or address handles may have the same, and share it (R15).
  */
-export const keptAddress = (
-  device: { lastAddress: KeptAddress | undefined },
+export const storedAddress = (
+  device: { lastAddress: StoredAddress | undefined },
   address: Address,
   dmac?: Uint8Array,
-): KeptAddress => {
+): StoredAddress => {
   const last = device.lastAddress
   if (last !== undefined && isSame(last, address) && isSameMac(last.dmac, dmac)) return last
   const copy = copyAddress(address)

@@ -17,13 +17,13 @@
 import type { Engine } from '../../transport/engine.ts'
 import { largerCount } from '../../transport/state.ts'
 import { loadProducer } from './rings.ts'
-import { isWindowOperationPosted, type QpRings, type SendQueue, UNSEEN } from './work.ts'
+import { isWindowOperationPosted, type QpRings, type SendQueue, NO_INDEX } from './work.ts'
 
 /** Queues to look at: those of `look`; those and the ones used lately; all. */
 export const Where = { CHANGED: 0, USED: 1, ALL: 2 } as const
 export type Where = (typeof Where)[keyof typeof Where]
 
-export interface Posts {
+export interface PostScan {
   /** The next scan looks at this row and takes it for new, whatever its indices say. */
   look(row: number): void
   /** Requests wait in the row's send queue that no look has seen. */
@@ -40,11 +40,11 @@ const MEMORY = 16
 const NEVER = -MEMORY - 1
 
 /** `hasWindows`: whether the device has memory windows. */
-export const createPosts = (
+export const createPostScan = (
   rings: readonly (QpRings | undefined)[],
   engine: Engine,
   hasWindows: () => boolean,
-): Posts => {
+): PostScan => {
   /** By row, up to the last one that ever was: the number of the full look at which it was used last. */
   let used = new Int32Array(64).fill(NEVER)
   const changed: number[] = []
@@ -57,7 +57,7 @@ export const createPosts = (
 
   const tell = (row: number, queue: SendQueue, seen: number): void => {
     if (!isOrdering) engine.onDoorbell(row)
-    else if (isWindowOperationPosted(queue, seen === UNSEEN ? queue.retired : seen)) windowOperations.push(row)
+    else if (isWindowOperationPosted(queue, seen === NO_INDEX ? queue.retired : seen)) windowOperations.push(row)
     else others.push(row)
   }
 
@@ -79,7 +79,7 @@ export const createPosts = (
     queues.send.seen = send
     tell(row, queues.send, seen)
     // Made or changed by a call and nothing is posted: no work, so that a loop that sleeps need not wake.
-    if (seen === UNSEEN && send === retired) return false
+    if (seen === NO_INDEX && send === retired) return false
     if (row >= used.length) used = grown(used, row)
     if (looks - used[row] > MEMORY) busy.push(row)
     used[row] = looks
@@ -108,8 +108,8 @@ export const createPosts = (
     look(row) {
       const queues = rings[row]
       if (queues === undefined) return
-      queues.send.seen = UNSEEN
-      queues.receive.seen = UNSEEN
+      queues.send.seen = NO_INDEX
+      queues.receive.seen = NO_INDEX
       if (changed.length === 0 || changed[changed.length - 1] !== row) changed.push(row)
     },
     behind(row) {

@@ -6,7 +6,7 @@
  * its class's attributes, what packets do is the engine's. Here values are checked against the device's limits, address
  * vectors become flows of the port, and what the engine has no use for is noted for `query`.
  */
-import { driverClass, lacking } from '../../core/driver.ts'
+import { driverClass, withoutOptions } from '../../core/driver.ts'
 import { affiliate } from '../../core/events.ts'
 import type { Context, DriverClass } from '../../core/model.ts'
 import { unbindWindowsOf } from '../../core/windows.ts'
@@ -22,19 +22,19 @@ import { Service } from '../../spec/services.ts'
 import { Limits } from './attributes.ts'
 import { type MmapInfo, mmapInfo, ringsOf } from './context.ts'
 import { createDestinations, type Destinations } from './destinations.ts'
-import { addressAnswer, copyAddress, flowAddress, keptAddress, NO_VLAN, noAddress, openPath, sourceOf } from './path.ts'
-import { createReceiveQueue, noReceives, type ReceiveQueue } from './receive-queue.ts'
+import { addressAnswer, copyAddress, flowAddress, storedAddress, NO_VLAN, noAddress, openPath, sourceOf } from './path.ts'
+import { createReceiveQueue, emptyReceiveQueue, type ReceiveQueue } from './receive-queue.ts'
 import {
   type AnyQp,
   type CqObject,
-  Noted,
+  AttributeBits,
   type QpModify,
   type QueuePair,
   type RxeState,
   type SrqObject,
   stateOf,
 } from './state.ts'
-import { createSendQueue, noSends, type QpRings, resetRings, type SendQueue } from './work.ts'
+import { createSendQueue, emptySendQueue, type QpRings, resetRings, type SendQueue } from './work.ts'
 
 type Methods = AnyQp['methods']
 
@@ -48,7 +48,7 @@ const within = (where: string, name: string, value: number, most: number, least 
   if (value < least || value > most) refuse(where, `attribute ${name}: ${value} is not in ${least} to ${most}`)
 }
 
-export const leavePath = (device: RxeState, state: QueuePair): void => {
+export const closePath = (device: RxeState, state: QueuePair): void => {
   if (state.flow >= 0) device.port.closeFlow(state.flow)
   state.flow = -1
 }
@@ -82,11 +82,11 @@ const engineAttributes = (args: QpModify, path: { flow: number; peer: number } |
 })
 
 /** Notes what the engine has no use for. */
-const note = (device: RxeState, state: QueuePair, { port, enSqdAsyncNotify, address, dmac }: QpModify): void => {
-  if (port !== undefined) state.noted |= Noted.PORT
+const recordAttributes = (device: RxeState, state: QueuePair, { port, enSqdAsyncNotify, address, dmac }: QpModify): void => {
+  if (port !== undefined) state.noted |= AttributeBits.PORT
   if (enSqdAsyncNotify !== undefined)
-    state.noted = enSqdAsyncNotify ? state.noted | Noted.SQD_EVENT : state.noted & ~Noted.SQD_EVENT
-  if (address) state.address = keptAddress(device, address, dmac)
+    state.noted = enSqdAsyncNotify ? state.noted | AttributeBits.SQD_EVENT : state.noted & ~AttributeBits.SQD_EVENT
+  if (address) state.address = storedAddress(device, address, dmac)
 }
 
 /** The queues of a new queue pair; with `shared` it has no receive queue of its own. */
@@ -102,10 +102,10 @@ const createRings = (
   const inline = Math.max(cap.maxSendSge * RingSge.BYTES, cap.maxInlineData)
   const lean = (requests: number): boolean => layout.counting && requests === 0
   const most = Math.min(Math.floor(inline / RingSge.BYTES), Limits.maxSge)
-  const send = lean(cap.maxSendWr) ? noSends : createSendQueue(memory, cap.maxSendWr, most, inline)
+  const send = lean(cap.maxSendWr) ? emptySendQueue : createSendQueue(memory, cap.maxSendWr, most, inline)
   try {
     const receive =
-      shared ?? (lean(cap.maxRecvWr) ? noReceives : createReceiveQueue(memory, cap.maxRecvWr, cap.maxRecvSge))
+      shared ?? (lean(cap.maxRecvWr) ? emptyReceiveQueue : createReceiveQueue(memory, cap.maxRecvWr, cap.maxRecvSge))
     return { send, receive, destinations }
   } catch (error) {
     memory.free(send.ring)
@@ -116,7 +116,7 @@ const createRings = (
 type Made = Out<AnyQp['methods']['create']> & { sendQueue?: MmapInfo; recvQueue?: MmapInfo }
 
 /** What a creation answers. What is there is set by name: spreading costs more than all else here. */
-const madeQp = (
+const createReply = (
   { maxSendWr, maxRecvWr, maxRecvSge }: In<Methods['create']>['cap'],
   qpNum: number,
   send: SendQueue,
@@ -124,8 +124,8 @@ const madeQp = (
 ): Made => {
   const cap = { maxSendWr, maxRecvWr, maxSendSge: send.maxSge, maxRecvSge, maxInlineData: send.maxInline }
   const made: Made = { cap, qpNum }
-  if (!receive.shared && receive !== noReceives) made.recvQueue = mmapInfo(receive.ring)
-  if (send !== noSends) made.sendQueue = mmapInfo(send.ring)
+  if (!receive.shared && receive !== emptyReceiveQueue) made.recvQueue = mmapInfo(receive.ring)
+  if (send !== emptySendQueue) made.sendQueue = mmapInfo(send.ring)
   return made
 }
 
@@ -137,7 +137,7 @@ const checkSteps = (type: QpTypeName, before: number, after: number, args: QpMod
 }
 
 /** What no type has. An alternate path would be a promise that nobody keeps. */
-export const LACKS = { alternatePath: 'the device has no automatic path migration', ...NO_VLAN }
+export const UNSUPPORTED_ATTRIBUTES = { alternatePath: 'the device has no automatic path migration', ...NO_VLAN }
 
 /** The class of one type of queue pair. `cls` has those of the attributes here that the type has. */
 export const qpClass = (
@@ -196,7 +196,7 @@ export const qpClass = (
         device.rings[row] = object.state
         device.look(row)
         affiliate(object, userHandle, { asyncFd })
-        return madeQp(cap, qpn, send, receive)
+        return createReply(cap, qpn, send, receive)
       },
 
       query(call, { state }) {
@@ -207,10 +207,10 @@ export const qpClass = (
         const all = {
           state: now.state,
           curState: now.state,
-          enSqdAsyncNotify: noted & Noted.SQD_EVENT ? 1 : 0,
+          enSqdAsyncNotify: noted & AttributeBits.SQD_EVENT ? 1 : 0,
           accessFlags: now.access,
           pkeyIndex: now.pkeyIndex,
-          port: noted & Noted.PORT ? 1 : 0,
+          port: noted & AttributeBits.PORT ? 1 : 0,
           qkey: now.qkey,
           ...addressAnswer(state.address ?? noAddress),
           pathMtu: Math.log2(now.pathMtu) - 7,
@@ -251,17 +251,17 @@ export const qpClass = (
         let path: { flow: number; peer: number } | undefined
         if (args.address && source) {
           const flow = openPath(device.port, flowAddress(source, args.address), modifyCall)
-          leavePath(device, state)
+          closePath(device, state)
           state.flow = flow
           path = { flow, peer: device.port.peerOf(args.address.dgid) }
         }
         // Before the engine moves: it may raise an event that these attributes ask for.
-        if (after !== ERR) note(device, state, args)
+        if (after !== ERR) recordAttributes(device, state, args)
         // Datagrams have no path MTU of their own.
         const pathMtu = service === Service.UD ? device.port.pathMtu : undefined
         device.engine().modify(state.row, after, engineAttributes(args, path, pathMtu))
         if (after === RESET) {
-          leavePath(device, state)
+          closePath(device, state)
           state.noted = 0
           state.address = undefined
           resetRings(state)
@@ -282,7 +282,7 @@ export const qpClass = (
         device.qpns.free(state.qpn)
         device.qps[state.row] = undefined
         device.rings[state.row] = undefined
-        leavePath(device, state)
+        closePath(device, state)
         state.destinations?.close()
         const memory = ringsOf(call.context)
         memory.free(state.send.ring)
@@ -303,7 +303,7 @@ export const qpClass = (
     },
     QpQueues,
   )
-  return lacking(line, LACKS)
+  return withoutOptions(line, UNSUPPORTED_ATTRIBUTES)
 }
 
 /** Connections, reliable and unreliable. Other types have files of their own. */

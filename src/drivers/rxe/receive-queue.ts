@@ -14,7 +14,7 @@ import {
   createRing,
   elementAt,
   loadProducer,
-  noRing,
+  emptyRing,
   type Ring,
   type RingMemory,
   storeConsumer,
@@ -54,8 +54,8 @@ export const createReceiveQueue = (
 })
 
 /** In place of a queue that nobody asked for: nothing is ever posted there. */
-export const noReceives: ReceiveQueue = {
-  ring: noRing,
+export const emptyReceiveQueue: ReceiveQueue = {
+  ring: emptyRing,
   maxSge: 0,
   shared: false,
   taken: 0,
@@ -65,12 +65,12 @@ export const noReceives: ReceiveQueue = {
 }
 
 /** Requests that are posted and not taken. */
-export const receivesLeft = ({ ring, taken }: ReceiveQueue): number => (loadProducer(ring) - taken) & ring.wrap
+export const pendingReceives = ({ ring, taken }: ReceiveQueue): number => (loadProducer(ring) - taken) & ring.wrap
 
 /** Takes the oldest request, as `WorkSource.takeReceive`. */
 export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number): boolean => {
   const { ring } = queue
-  if (receivesLeft(queue) === 0) {
+  if (pendingReceives(queue) === 0) {
     queue.seen = queue.taken
     return false
   }
@@ -87,7 +87,7 @@ export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number):
   into[at + Receive.LENGTH] = Math.min(length, 0xffffffff)
   queue.taken = (queue.taken + 1) & ring.wrap
   storeConsumer(ring, queue.taken)
-  if (queue.limit !== 0 && receivesLeft(queue) < queue.limit) {
+  if (queue.limit !== 0 && pendingReceives(queue) < queue.limit) {
     const { limit } = queue
     queue.limit = 0
     queue.reached(limit)
@@ -106,7 +106,7 @@ export const clearReceives = (queue: ReceiveQueue): void => {
  * changed, if that is more than `requests`. Throws CallError ENOMEM. The old ring is the caller's to free.
  */
 export const resizeReceives = (memory: RingMemory, queue: ReceiveQueue, requests: number): Ring | undefined => {
-  const left = receivesLeft(queue)
+  const left = pendingReceives(queue)
   if (left > requests) return undefined
   const old = queue.ring
   const next = createRing(memory, requests, 2 ** old.log2)

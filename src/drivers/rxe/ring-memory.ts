@@ -6,11 +6,11 @@
  * that they find elements by the header (our library) get slabs too, in rxe's layout: the first touch of a page costs
  * as much as all else that makes a queue.
  */
-import type { MappedMemory, MappedPiece } from '../../core/mapped.ts'
+import type { MappedMemory, MappedChunk } from '../../core/mapped.ts'
 import { compactLayout } from '../../spec/drivers/compact-rings.ts'
 import { type RingLayout, rxeLayout } from '../../spec/drivers/ring-layout.ts'
 import { PACKED_ELEMENTS } from '../../spec/drivers/rxe-rings.ts'
-import { noRing, type RingMemory, type RingRoom } from './rings.ts'
+import { emptyRing, type RingMemory, type RingRoom } from './rings.ts'
 
 /** Rings that a program maps. */
 export const mappedRings = (memory: MappedMemory): RingMemory => ({
@@ -23,8 +23,8 @@ export const mappedRings = (memory: MappedMemory): RingMemory => ({
 })
 
 /** Rooms of one size in one piece of memory. */
-interface Slab extends MappedPiece {
-  readonly piece: MappedPiece
+interface Slab extends MappedChunk {
+  readonly piece: MappedChunk
   readonly size: Size
   readonly rooms: number
   /** Where the elements of the first room begin. */
@@ -49,8 +49,8 @@ interface Size {
 interface Pieces {
   /** What of a piece nobody uses costs memory, that of a new one time. */
   readonly costly: boolean
-  add(bytes: number): MappedPiece
-  remove(piece: MappedPiece): void
+  add(bytes: number): MappedChunk
+  remove(piece: MappedChunk): void
 }
 
 /**
@@ -65,14 +65,14 @@ const IDLE_BYTES = 1 << 20
 
 interface Slabs extends RingMemory {
   /** The ring whose header lies `at` bytes behind the beginning of a piece; undefined if none does. */
-  find(piece: MappedPiece, at: number): RingRoom | undefined
+  find(piece: MappedChunk, at: number): RingRoom | undefined
   rings(): number
 }
 
 const slabsIn = (layout: RingLayout, pieces: Pieces): Slabs => {
   const header = layout.header.DATA
   const sizes = new Map<number, Size>()
-  const slabOf = new Map<MappedPiece, Slab>()
+  const slabOf = new Map<MappedChunk, Slab>()
   /** Bytes of slabs without rings. */
   let idle = 0
 
@@ -119,7 +119,7 @@ const slabsIn = (layout: RingLayout, pieces: Pieces): Slabs => {
       return roomOf(slab, room)
     },
     free(ring) {
-      if (ring === noRing) return
+      if (ring === emptyRing) return
       const slab = ring.area as Slab
       const { size } = slab
       const room = (ring.head - slab.at) / header
@@ -155,7 +155,7 @@ export const packedRings = (memory: MappedMemory, counted: { count: number }): R
   return {
     layout: slabs.layout,
     free(room) {
-      if (room !== noRing) counted.count--
+      if (room !== emptyRing) counted.count--
       slabs.free(room)
     },
     allocate(bytes) {
@@ -180,7 +180,7 @@ export interface SlabRings extends RingMemory {
 const APART = 2 ** 20
 
 export const slabRings = (): SlabRings => {
-  const pieces: (MappedPiece | undefined)[] = []
+  const pieces: (MappedChunk | undefined)[] = []
   let bytesOfAll = 0
   const slabs = slabsIn(compactLayout, {
     costly: true,
@@ -188,7 +188,7 @@ export const slabRings = (): SlabRings => {
       const buffer = new ArrayBuffer(bytes)
       let number = pieces.indexOf(undefined)
       if (number < 0) number = pieces.length
-      const piece: MappedPiece = {
+      const piece: MappedChunk = {
         offset: number * APART,
         length: bytes,
         at: 0,

@@ -6,13 +6,13 @@
  * only published, and the program's index is masked at every look. Indices are ordered against the elements where the
  * program is another process (`loadIndex`). Where rings lie is their memory's business (ring-memory.ts).
  */
-import type { MappedPiece } from '../../core/mapped.ts'
+import type { MappedChunk } from '../../core/mapped.ts'
 import { compactLayout } from '../../spec/drivers/compact-rings.ts'
 import { loadIndex, type RingLayout, storeIndex, wrapOf } from '../../spec/drivers/ring-layout.ts'
 
 /** Where one ring lies: byte offsets of its header and its first element in an area that others may share. */
 export interface RingRoom {
-  readonly area: MappedPiece
+  readonly area: MappedChunk
   readonly head: number
   readonly data: number
 }
@@ -94,7 +94,7 @@ export const copyElements = (ring: Ring, from: number, count: number, next: Ring
 const nowhere = new ArrayBuffer(compactLayout.header.DATA)
 
 /** In place of a queue that nobody asked for: it holds nothing, and nobody can post to it. */
-export const noRing: Ring = {
+export const emptyRing: Ring = {
   area: {
     offset: 0,
     length: 0,

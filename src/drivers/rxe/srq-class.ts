@@ -7,7 +7,7 @@
  * next request is taken.
  */
 import { driverClass } from '../../core/driver.ts'
-import { affiliate, raise } from '../../core/events.ts'
+import { affiliate, raiseObjectEvent } from '../../core/events.ts'
 import type { CallContext, CoreObject } from '../../core/model.ts'
 import { because } from '../../spec/causes.ts'
 import { Srq, XrcSrq } from '../../spec/classes/srq.ts'
@@ -50,7 +50,7 @@ const create = (
   const reached = (limit: number): void => {
     const cause = because('SRQ_LIMIT', { srq: object.handle, limit })
     device.failures.tell({ what: 'event', event: SRQ_LIMIT_REACHED, cause }, object.context)
-    raise(object, SRQ_LIMIT_REACHED)
+    raiseObjectEvent(object, SRQ_LIMIT_REACHED)
   }
   const queue = createReceiveQueue(ringsOf(call.context), maxWr, sges, reached)
   const number = device.srqns.take()

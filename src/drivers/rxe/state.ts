@@ -13,7 +13,7 @@ import type { CqRing } from './cq.ts'
 import type { AddressHandle } from './destinations.ts'
 import type { Identity } from './identity.ts'
 import type { Groups } from './multicast.ts'
-import type { KeptAddress } from './path.ts'
+import type { StoredAddress } from './path.ts'
 import type { ReceiveQueue } from './receive-queue.ts'
 import type { Slots } from './slots.ts'
 import type { QpRings } from './work.ts'
@@ -58,12 +58,12 @@ export interface QueuePair extends QpRings {
   openers?: readonly QpObject[]
   /** Attributes that the engine has no use for: bits of `Noted`, and the address that `flow` was made of. */
   noted: number
-  address: KeptAddress | undefined
+  address: StoredAddress | undefined
   /** The port's flow to the peer; -1 without a path. */
   flow: number
 }
 /** PORT: the port was set, there is one; SQD_EVENT: who drains a send queue wants to hear of its end. */
-export const Noted = { PORT: 1, SQD_EVENT: 2 } as const
+export const AttributeBits = { PORT: 1, SQD_EVENT: 2 } as const
 export type QpObject = CoreObject<QueuePair>
 
 /** What failed, and why (failures.ts). */
@@ -98,7 +98,7 @@ export interface RxeState {
   /** By row of the engine; undefined for a free row. */
   readonly qps: (QpObject | undefined)[]
   /** The address that a queue pair or an address handle got last: many have the same, and share it (R15). */
-  lastAddress: KeptAddress | undefined
+  lastAddress: StoredAddress | undefined
   /** The same rows, for the engine's work source. */
   readonly rings: (QpRings | undefined)[]
   /** By row: the queues are looked at by the next `poll`, whatever their indices say. */

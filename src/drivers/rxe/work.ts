@@ -21,7 +21,7 @@ import {
   createRing,
   elementAt,
   loadProducer,
-  noRing,
+  emptyRing,
   type Ring,
   type RingMemory,
   storeConsumer,
@@ -65,10 +65,10 @@ export interface QpRings {
   readonly destinations?: Destinations | undefined
 }
 /** No index: whatever is there is news. */
-export const UNSEEN = -1
+export const NO_INDEX = -1
 
 /**
- * A queue for at least `requests` requests of at most `maxSge` elements, or `maxInline` bytes of data. Throws CallError
+ * A queue for at least `requests` requests of at most `maxSge` elements, or `maxInlineData` bytes of data. Throws CallError
  * ENOMEM.
  */
 export const createSendQueue = (
@@ -81,11 +81,11 @@ export const createSendQueue = (
   maxSge,
   maxInline,
   retired: 0,
-  seen: UNSEEN,
+  seen: NO_INDEX,
 })
 
 /** In place of a queue that nobody asked for: nothing is ever posted there. */
-export const noSends: SendQueue = { ring: noRing, maxSge: 0, maxInline: 0, retired: 0, seen: UNSEEN }
+export const emptySendQueue: SendQueue = { ring: emptyRing, maxSge: 0, maxInline: 0, retired: 0, seen: NO_INDEX }
 
 /** Whether the program has posted send request number `index`. */
 const sendPosted = ({ ring }: SendQueue, index: number): boolean => ((loadProducer(ring) - index) & ring.wrap) !== 0
@@ -223,7 +223,7 @@ export const resetRings = (rings: QpRings): void => {
 }
 
 /** Finds the shared receive queue that an XRC target in this row may be sent to by number. */
-export type FindShared = (
+export type FindSrq = (
   row: number,
   srqn: number,
 ) => { readonly queue: ReceiveQueue; readonly pd: number; readonly cq: number } | undefined
@@ -231,7 +231,7 @@ export type FindShared = (
 /** The work source of an engine whose row `r` has the rings `ringsOf[r]`. */
 export const ringWork = (
   rings: readonly (QpRings | undefined)[],
-  findShared: FindShared = () => undefined,
+  findShared: FindSrq = () => undefined,
 ): WorkSource => {
   const ringsOf = rings as readonly QpRings[] // the engine names rows that exist
   return {

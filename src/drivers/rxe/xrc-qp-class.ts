@@ -4,19 +4,19 @@
  *
  * An initiator is a queue pair whose receive queue holds nothing: rxe's user library maps one for each queue pair. A
  * target is one queue pair of the engine behind any number of objects, in any process that has its domain open; which
- * shared queue takes a message is decided packet by packet (`findShared`).
+ * shared queue takes a message is decided packet by packet (`findSrqOfDomain`).
  */
-import { driverClass, lacking } from '../../core/driver.ts'
+import { driverClass, withoutOptions } from '../../core/driver.ts'
 import { affiliate } from '../../core/events.ts'
 import type { AnyHandler, DriverClass } from '../../core/model.ts'
 import { XrcIniQp, XrcTgtQp } from '../../spec/classes/xrc_qp.ts'
 import { CallError } from '../../spec/errno.ts'
 import { Service } from '../../spec/services.ts'
 import { Limits } from './attributes.ts'
-import { LACKS, leavePath, qpClass } from './qp-class.ts'
-import { noReceives } from './receive-queue.ts'
+import { UNSUPPORTED_ATTRIBUTES, closePath, qpClass } from './qp-class.ts'
+import { emptyReceiveQueue } from './receive-queue.ts'
 import { type QpObject, type QueuePair, type RxeState, type SrqState, stateOf, type XrcdObject } from './state.ts'
-import { type FindShared, noSends } from './work.ts'
+import { type FindSrq, emptySendQueue } from './work.ts'
 
 /** What all objects of one target keep together. */
 interface Target extends QueuePair {
@@ -43,7 +43,7 @@ const xrcIniQpClass: DriverClass = {
 // ---- targets ----
 
 /** In place of queues that a target does not have: nothing is ever posted there, and no program sees them. */
-const NO_RECEIVES = { ...noReceives, shared: true }
+const NO_RECEIVES = { ...emptyReceiveQueue, shared: true }
 
 const makeTarget = (device: RxeState, domain: Target['domain'], opener: QpObject): Target => {
   const qpn = device.qpns.take()
@@ -63,7 +63,7 @@ const makeTarget = (device: RxeState, domain: Target['domain'], opener: QpObject
   const made: Target = {
     row,
     qpn,
-    send: noSends,
+    send: emptySendQueue,
     receive: NO_RECEIVES,
     destinations: undefined,
     noted: 0,
@@ -110,19 +110,19 @@ const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
       device.failures.forget(row)
       device.qpns.free(qpn)
       device.rings[row] = undefined
-      leavePath(device, there)
+      closePath(device, there)
     }
     return core(call, object, args)
   },
 })
 
-const xrcTgtQpClass: DriverClass = lacking({ ...target, handlers: { ...target.handlers, modify, query } }, LACKS)
+const xrcTgtQpClass: DriverClass = withoutOptions({ ...target, handlers: { ...target.handlers, modify, query } }, UNSUPPORTED_ATTRIBUTES)
 
 export const xrcQpClasses: readonly DriverClass[] = [xrcIniQpClass, xrcTgtQpClass]
 
 /** The shared queues of a target are those of its domain. */
-export const findShared =
-  ({ srqns, srqs, qps }: RxeState): FindShared =>
+export const findSrqOfDomain =
+  ({ srqns, srqs, qps }: RxeState): FindSrq =>
   (row, srqn): SrqState | undefined => {
     const slot = srqns.rowOf(srqn)
     const srq = slot < 0 ? undefined : srqs.get(slot).state

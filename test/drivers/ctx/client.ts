@@ -8,7 +8,7 @@ import {
   createLocalSpace,
   type FdObject,
   invokeNow,
-  type MappedPiece,
+  type MappedChunk,
   openContext,
   opsIoctl,
   opsMap,
@@ -55,7 +55,7 @@ export type Info = RecordOf<typeof CtxInfo>
 
 /** A mapped context. */
 export interface Mapped {
-  readonly piece: MappedPiece
+  readonly piece: MappedChunk
   readonly info: Info
 }
 

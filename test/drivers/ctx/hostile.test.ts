@@ -14,12 +14,12 @@ import {
   dispatch,
   type FdObject,
   type MappedMemory,
-  type MappedPiece,
+  type MappedChunk,
   openContext,
   opsIoctl,
   opsMap,
   opsWrite,
-  plainMemory,
+  bufferMemory,
   stat,
 } from '../../../src/core/index.ts'
 import { createCtxDevice } from '../../../src/drivers/ctx/device.ts'
@@ -39,9 +39,9 @@ const ROUNDS = 12
 const CALLS = 250
 
 /** Memory of which there is little, and pieces that are not freed. */
-const scarce = (): MappedMemory & { readonly live: Set<MappedPiece> } => {
-  const plain = plainMemory()
-  const live = new Set<MappedPiece>()
+const scarce = (): MappedMemory & { readonly live: Set<MappedChunk> } => {
+  const plain = bufferMemory()
+  const live = new Set<MappedChunk>()
   return {
     live,
     allocate(bytes) {

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createPosts, Where } from '../../../src/drivers/rxe/posts.ts'
+import { createPostScan, Where } from '../../../src/drivers/rxe/posts.ts'
 import { createReceiveQueue } from '../../../src/drivers/rxe/receive-queue.ts'
 import { storeProducer } from '../../../src/drivers/rxe/rings.ts'
 import { createSendQueue, type QpRings, ringWork } from '../../../src/drivers/rxe/work.ts'
@@ -21,7 +21,7 @@ const bench = (count: number, slots = 15) => {
     onDoorbell: (row: number) => told.push(`send ${row}`),
     onReceiveScan: (row: number) => told.push(`receive ${row}`),
   } as unknown as Engine
-  const posts = createPosts(rings, engine, () => false)
+  const posts = createPostScan(rings, engine, () => false)
   /** `empty`: what is told of was changed by a call, and nothing is posted. */
   const scan = (where: Where, empty = false): string[] => {
     told.length = 0

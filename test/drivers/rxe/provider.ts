@@ -3,7 +3,7 @@
  * out. And memory for rings that tells what is left of it.
  */
 
-import type { MappedPiece } from '../../../src/core/mapped.ts'
+import type { MappedChunk } from '../../../src/core/mapped.ts'
 import type { RingMemory } from '../../../src/drivers/rxe/rings.ts'
 import { rxeLayout } from '../../../src/spec/drivers/ring-layout.ts'
 import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../../../src/spec/drivers/rxe-rings.ts'
@@ -13,11 +13,11 @@ const PAGE = 4096
 
 export interface TestRings extends RingMemory {
   /** Pieces that are not freed, oldest first. */
-  readonly live: Set<MappedPiece>
+  readonly live: Set<MappedChunk>
   /** Allocations that succeed before the next one is refused with ENOMEM; Infinity at first. */
   left: number
   /** The piece whose ring a program maps at `offset`. */
-  at(offset: bigint): MappedPiece
+  at(offset: bigint): MappedChunk
 }
 
 /**
@@ -25,7 +25,7 @@ export interface TestRings extends RingMemory {
  * context's file.
  */
 export const testRings = (): TestRings => {
-  const live = new Set<MappedPiece>()
+  const live = new Set<MappedChunk>()
   let next = PAGE
   return {
     live,
@@ -60,7 +60,7 @@ export const testRings = (): TestRings => {
 }
 
 /** Whether nothing was written outside of a piece. */
-export const isIntact = ({ bytes, at, length }: MappedPiece): boolean =>
+export const isIntact = ({ bytes, at, length }: MappedChunk): boolean =>
   bytes.subarray(0, at).every(byte => byte === 0xa5) && bytes.subarray(at + length).every(byte => byte === 0xa5)
 
 // ---- one ring, as the program maps it ----
@@ -79,7 +79,7 @@ const index = (view: DataView, at: number) => ({
 })
 
 /** What mmap of a piece shows. */
-export const mapRing = ({ bytes, at, length }: MappedPiece): Mapped => {
+export const mapRing = ({ bytes, at, length }: MappedChunk): Mapped => {
   const view = new DataView(bytes.buffer, at, length)
   const producer = index(view, RingHeader.PRODUCER)
   const consumer = index(view, RingHeader.CONSUMER)

@@ -7,7 +7,7 @@ import fc from 'fast-check'
 import {
   createReceiveQueue,
   type ReceiveQueue,
-  receivesLeft,
+  pendingReceives,
   resizeReceives,
   takeReceive,
 } from '../../../src/drivers/rxe/receive-queue.ts'
@@ -95,7 +95,7 @@ test('whatever is posted, taken and resized: each request comes once, in order, 
           assert.equal(moved(memory, queue, one.resize), fits)
           if (fits) ring = mapRing(queue.ring.area)
         }
-        assert.equal(receivesLeft(queue), waiting.length)
+        assert.equal(pendingReceives(queue), waiting.length)
         assert.equal(memory.live.size, 1)
       }
     }),
@@ -117,7 +117,7 @@ test('nonsense in the ring stays inside bounds, at another size too', () => {
           for (let at = 0; at < piece.length; at += 4)
             piece.view.setUint32(piece.at + at, noise[(at / 4 + round) % noise.length], true)
           mapRing(piece).producer = to + round
-          assert.ok(receivesLeft(queue) <= queue.ring.mask)
+          assert.ok(pendingReceives(queue) <= queue.ring.mask)
           take()
           assert.ok(into[Receive.SGES] <= SGES)
           assert.ok(isIntact(piece))

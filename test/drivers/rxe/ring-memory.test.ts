@@ -12,7 +12,7 @@ import {
   elementAt,
   loadConsumer,
   loadProducer,
-  noRing,
+  emptyRing,
   type Ring,
   storeConsumer,
   storeProducer,
@@ -92,7 +92,7 @@ test('of many rings an eighth of the memory is free at most, and what is freed i
 
 test('a queue that nobody asked for holds nothing and is nobody’s to free', () => {
   const memory = slabRings()
-  memory.free(noRing)
-  assert.deepEqual([noRing.capacity, loadProducer(noRing), loadConsumer(noRing)], [0, 0, 0])
+  memory.free(emptyRing)
+  assert.deepEqual([emptyRing.capacity, loadProducer(emptyRing), loadConsumer(emptyRing)], [0, 0, 0])
   assert.deepEqual(memory.stat(), { rings: 0, bytes: 0 })
 })
