@@ -5,9 +5,9 @@
  */
 import { crc32 } from 'node:zlib'
 import { loadNativeCrc } from '../src/host/crc.ts'
-import { mapArena } from '../src/host/mapping.ts'
+import { mapArena } from '../src/host/memory/mapping.ts'
 import { hasNative } from '../src/host/native.ts'
-import { ICRC_BYTES } from '../src/spec/headers.ts'
+import { ICRC_BYTES } from '../src/spec/wire/headers.ts'
 import { plainArena } from '../src/wire/arena.ts'
 import { crcEngineName, useCrcEngine } from '../src/wire/crc.ts'
 import { icrcOf, makeFlow } from '../src/wire/icrc.ts'

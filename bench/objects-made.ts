@@ -14,11 +14,11 @@ import { UdQp } from '../src/spec/classes/ud_qp.ts'
 import { XrcIniQp, XrcTgtQp } from '../src/spec/classes/xrc_qp.ts'
 import { Xrcd } from '../src/spec/classes/xrcd.ts'
 import { AccessFlags, MwType, XrcdFlags } from '../src/spec/enums.ts'
-import type { AnyValues, ObjectClass } from '../src/spec/schema.ts'
+import type { AnyValues, ObjectClass } from '../src/spec/schema/schema.ts'
 import type { Carrier } from '../src/verbs/carrier.ts'
-import { connectSteps, reliableSteps } from '../src/verbs/connection.ts'
 import type { Device } from '../src/verbs/index.ts'
 import type { PathFacts } from '../src/verbs/plan.ts'
+import { connectSteps, reliableSteps } from '../src/verbs/qp/connection.ts'
 
 export interface Place {
   readonly device: Device

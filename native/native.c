@@ -11,7 +11,8 @@
  * Polynomials Using PCLMULQDQ Instruction", Intel 2009. Every constant is x^k mod P, bit-reflected and shifted left by
  * one, for the distance k in bits that the comment names.
  *
- * userdma_copy, at the end, is for src/host/copy.ts; src/core/local-space.ts does without where it is absent.
+ * userdma_copy, at the end, is for src/host/memory/copy.ts; src/core/memory/local-space.ts does without where it is
+ * absent.
  *
  * Build: cc -O2 -shared -fPIC
  */

@@ -3,9 +3,9 @@
  * at fork.
  *
  * What the program gets is a netlink socket of protocol NETLINK_USERSOCK, so that bind, poll and all options are the
- * kernel's. What it sends is answered here, through a socket of ours that sends to its port; a receiver finds the kernel
- * (port 0) as the sender. Only RDMA_NLDEV_CMD_SYS_GET is answered; for everything else, EOPNOTSUPP makes libraries look
- * in sysfs.
+ * kernel's. What it sends is answered here, through a socket of ours that sends to its port; a receiver finds the
+ * kernel (port 0) as the sender. Only RDMA_NLDEV_CMD_SYS_GET is answered; for everything else, EOPNOTSUPP makes
+ * libraries look in sysfs.
  */
 #define _GNU_SOURCE
 #include "shim.h"

@@ -4,7 +4,7 @@
  *
  * A command of write(2) names one room in its header. An ioctl gives what its request number declares, its message if
  * it is one of Linux's or of the object dialect, and the memory that the message's attributes point to. The layouts are
- * those of rdma_user_ioctl_cmds.h, ib_user_verbs.h and src/uapi/object-format.ts.
+ * those of rdma_user_ioctl_cmds.h, ib_user_verbs.h and src/uapi/object/format.ts.
  */
 #define _GNU_SOURCE
 #include "shim.h"

@@ -5,10 +5,10 @@
  * A request is one message and is followed by its reply (protocol.h). Signals are blocked meanwhile, since a handler
  * that called ioctl() itself would wait for its own thread. When the daemon keeps silent for two seconds they are let
  * through again, so that a hung daemon can be left with Ctrl-C, siglongjmp or pthread_cancel. The thread then waits
- * without the lock, on a connection that is its own until the answer comes; others dial another one. After fork the child closes its copy of the socket
- * and dials for itself; contexts that it inherited are made known to its own session (ATTACH) when it first uses
- * them. The socket may also vanish under us, when a program closes all descriptors by bare system calls: it is looked
- * at before each use, by its inode.
+ * without the lock, on a connection that is its own until the answer comes; others dial another one. After fork the
+ * child closes its copy of the socket and dials for itself; contexts that it inherited are made known to its own
+ * session (ATTACH) when it first uses them. The socket may also vanish under us, when a program closes all descriptors
+ * by bare system calls: it is looked at before each use, by its inode.
  *
  * A dead daemon is found by a failing send or the end of the stream: the call answers EIO. Contexts of a dead daemon
  * stay dead; opening a device or an RDMA path dials again, since another daemon may serve the same path by now.

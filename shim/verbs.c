@@ -236,8 +236,8 @@ static void *find(const char *name)
 }
 
 /*
- * Without effect: nothing is pinned, and a page that were kept from a child (MADV_DONTFORK) would take what else lies on
- * it from the child too.
+ * Without effect: nothing is pinned, and a page that were kept from a child (MADV_DONTFORK) would take what else lies
+ * on it from the child too.
  */
 EXPORT int ibv_fork_init(void)
 {

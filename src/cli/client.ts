@@ -4,10 +4,10 @@
  * trace record that was sent before it.
  */
 import { EACCES, EAGAIN, EPERM, errnoName, SystemError } from '../host/errno.ts'
-import { type Watch, watch } from '../host/poll.ts'
-import { close, recv, send } from '../host/sockets.ts'
+import { type Watch, watch } from '../host/event-loop/poll.ts'
+import { close, recv, send } from '../host/net/sockets.ts'
 import { MessageType, SESSION_VERSION } from '../spec/session.ts'
-import { messageBuffer, newReply, type Reply, readReply, writeHello, writeTool } from '../uapi/session.ts'
+import { messageBuffer, newReply, type Reply, readReply, writeHello, writeTool } from '../uapi/session-codec.ts'
 import {
   type DaemonConfig,
   type DeviceSpec,
@@ -21,7 +21,7 @@ import {
   type TraceEvent,
   traceReader,
 } from '../uapi/tool.ts'
-import { connectToDaemon, daemonCommand, notServed } from '../verbs/user-socket.ts'
+import { connectToDaemon, daemonCommand, notServed } from '../verbs/remote/user-socket.ts'
 
 /** Nobody serves the socket, or who did went away before it answered. */
 export class NoDaemonError extends Error {

@@ -2,8 +2,8 @@
  * `--device`, `--link`, `--path` and `--fault` of the command line: checked, and compared with what a running daemon
  * was started with. They mean the same in `daemon`, `run` and `trace` (design.md section 6).
  */
-import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/device-spec.ts'
-import { formatFaults, parseFaults } from '../phy/fault-spec.ts'
+import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/devices/device-spec.ts'
+import { formatFaults, parseFaults } from '../phy/faults/rules.ts'
 import { type DaemonConfig, type DeviceSpec, type Link, links, type Path, paths } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
 import { UsageError } from './fail.ts'

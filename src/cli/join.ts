@@ -8,7 +8,7 @@
  */
 import { join } from 'node:path'
 import type { TraceEvent } from '../uapi/tool.ts'
-import { makeUserSocket, namedSocket } from '../verbs/user-socket.ts'
+import { makeUserSocket, namedSocket } from '../verbs/remote/user-socket.ts'
 import { NoDaemonError, openSession, type ToolClient } from './client.ts'
 import { type ConfigOptions, difference, fullConfig, type WantedConfig, wantedConfig } from './config.ts'
 import { UsageError } from './fail.ts'

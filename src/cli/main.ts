@@ -95,7 +95,7 @@ const buildProgram = (): Command => {
         'userdma run --private --fault drop=5%,seed=7 -- ib_write_bw …',
       ),
     )
-    .action(async (name, args, options) => (await import('./run.ts')).run(name, args, options))
+    .action(async (name, args, options) => (await import('./commands/run.ts')).run(name, args, options))
 
   withJoin(program.command('trace'))
     .description('Runs a program and prints each of its calls to a device, decoded.')
@@ -116,7 +116,7 @@ const buildProgram = (): Command => {
         'userdma trace -o calls.txt --pcap packets.pcapng -- ibv_rc_pingpong -g 1 localhost',
       ),
     )
-    .action(async (name, args, options) => (await import('./trace.ts')).trace(name, args, options))
+    .action(async (name, args, options) => (await import('./commands/trace.ts')).trace(name, args, options))
 
   withConfig(program.command('daemon'))
     .description('Serves programs in the foreground, until SIGINT or SIGTERM.')
@@ -142,7 +142,7 @@ const buildProgram = (): Command => {
         'userdma daemon --allow-group rdma --socket /run/userdma/sock',
       ),
     )
-    .action(async options => (await import('./daemon.ts')).daemon(options))
+    .action(async options => (await import('./commands/daemon.ts')).daemon(options))
 
   program
     .command('stat')
@@ -157,7 +157,7 @@ const buildProgram = (): Command => {
     )
     .action(async options =>
       options.watch === undefined
-        ? (await import('./stat.ts')).stat(options)
+        ? (await import('./commands/stat.ts')).stat(options)
         : (await import('./watch.ts')).watch(options),
     )
 
@@ -166,7 +166,7 @@ const buildProgram = (): Command => {
     .description('Lists the devices of a daemon.')
     .option(SOCKET, 'the daemon at this socket')
     .option('--json', 'as JSON')
-    .action(async options => (await import('./devices.ts')).devices(options))
+    .action(async options => (await import('./commands/devices.ts')).devices(options))
 
   program
     .command('schema')
@@ -175,7 +175,7 @@ const buildProgram = (): Command => {
     .option(SOCKET, 'the daemon at this socket')
     .option('--json', 'as JSON (docs/schema.md)')
     .addHelpText('after', examples('userdma schema', 'userdma schema --device rxe0 --json'))
-    .action(async options => (await import('./schema.ts')).schema(options))
+    .action(async options => (await import('./commands/schema.ts')).schema(options))
 
   const device = program.command('device').description('Adds and removes devices of a running daemon.')
   device
@@ -184,13 +184,13 @@ const buildProgram = (): Command => {
     .argument('<name[@address]>', 'as for --device')
     .option(SOCKET, 'the daemon at this socket')
     .addHelpText('after', examples('userdma device add rxe1@127.0.0.2', 'userdma device add ctx0'))
-    .action(async (text, options) => (await import('./device.ts')).addDevice(text, options))
+    .action(async (text, options) => (await import('./commands/device.ts')).addDevice(text, options))
   device
     .command('remove')
     .description('Takes a device away, also from programs that use it.')
     .argument('<name>', 'its name')
     .option(SOCKET, 'the daemon at this socket')
-    .action(async (name, options) => (await import('./device.ts')).removeDevice(name, options))
+    .action(async (name, options) => (await import('./commands/device.ts')).removeDevice(name, options))
 
   const fault = program
     .command('fault')
@@ -201,24 +201,24 @@ const buildProgram = (): Command => {
     .description('Prints the rules that hold, one per line, and what each has done.')
     .option(SOCKET, 'the daemon at this socket')
     .option('--json', 'as JSON')
-    .action(async options => (await import('./fault.ts')).showFaults(options))
+    .action(async options => (await import('./commands/fault.ts')).showFaults(options))
   fault
     .command('set')
     .description('These rules hold from now on, in the place of all others.')
     .argument('<rules...>', 'rules, e.g. drop=1%')
     .option(SOCKET, 'the daemon at this socket')
-    .action(async (rules, options) => (await import('./fault.ts')).setFaults(rules, options))
+    .action(async (rules, options) => (await import('./commands/fault.ts')).setFaults(rules, options))
   fault
     .command('clear')
     .description('No faults from now on.')
     .option(SOCKET, 'the daemon at this socket')
-    .action(async options => (await import('./fault.ts')).setFaults([], options))
+    .action(async options => (await import('./commands/fault.ts')).setFaults([], options))
 
   program
     .command('demo')
     .description('Shows it working: two programs exchange data, with their calls and packets.')
     .option(LINK, LINK_HELP)
-    .action(async options => (await import('./demo.ts')).demo(options))
+    .action(async options => (await import('./commands/demo.ts')).demo(options))
 
   for (const command of program.commands.flatMap(one => [one, ...one.commands])) {
     const { parent } = command

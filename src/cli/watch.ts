@@ -4,8 +4,8 @@
  */
 import type { DeviceStat } from '../uapi/tool.ts'
 import type { ToolClient } from './client.ts'
+import { bytesText, type LookOptions, queryStat } from './commands/stat.ts'
 import { UsageError } from './fail.ts'
-import { bytesText, type LookOptions, queryStat } from './stat.ts'
 
 /** Seconds of an interval. */
 const SHORTEST = 0.1

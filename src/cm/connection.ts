@@ -4,7 +4,7 @@
  * consumers read it. No socket, clock, object of core or queue pair is known here.
  */
 import type { CmState } from '../spec/cm-states.ts'
-import type { CmMessageName } from '../spec/mad.ts'
+import type { CmMessageName } from '../spec/wire/mad.ts'
 import type { CmMessage } from '../wire/mad.ts'
 import type { Timed } from './timer-queue.ts'
 

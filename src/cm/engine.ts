@@ -7,7 +7,7 @@
  * or object of core is known here.
  */
 import { cmStates } from '../spec/cm-states.ts'
-import { rejReason, sidrStatus } from '../spec/mad.ts'
+import { rejReason, sidrStatus } from '../spec/wire/mad.ts'
 import { emitCm } from '../wire/mad.ts'
 import type { CmConnection, CmListener, CmOffer, CmPath, CmRequest } from './connection.ts'
 import { CmError } from './error.ts'

@@ -4,7 +4,7 @@
  * is forgotten. engine.ts has the commands, receive.ts the messages.
  */
 import { type CmCommand, type CmEventName, type CmStep, cmStates } from '../spec/cm-states.ts'
-import { type CmMessageName, cmMessages, rejReason } from '../spec/mad.ts'
+import { type CmMessageName, cmMessages, rejReason } from '../spec/wire/mad.ts'
 import { type CmDraft, type CmMessage, emitCm } from '../wire/mad.ts'
 import { CmConnection, type CmListener, type CmPath, type Received } from './connection.ts'
 import { CmError } from './error.ts'

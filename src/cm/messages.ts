@@ -3,7 +3,7 @@
  * refuses a value that does not fit its field. What a REQ means for the transport (RC, UC, XRC) is here in both
  * directions.
  */
-import { cmAnswered, transportType } from '../spec/mad.ts'
+import { cmAnswered, transportType } from '../spec/wire/mad.ts'
 import type { CmDraft } from '../wire/mad.ts'
 import type { CmConnection, CmOffer, CmPath, CmRequest, CmTransport, Received } from './connection.ts'
 

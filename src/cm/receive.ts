@@ -3,7 +3,7 @@
  * (clauses 12.6 and 12.9.8). What it does to the connection's state is data in spec/cm-states.ts.
  */
 import { cmStates } from '../spec/cm-states.ts'
-import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../spec/mad.ts'
+import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../spec/wire/mad.ts'
 import { emitCm, parseCm } from '../wire/mad.ts'
 import { CmConnection, type CmListener, type CmPath, type CmTransport, type Received } from './connection.ts'
 import type { CmMachine } from './machine.ts'

@@ -1,12 +1,21 @@
 /*
  * Why a memory key does not grant what was asked of it, and why a window cannot be bound: told after `resolve`
- * (memory.ts) or `bindWindow` (windows.ts) has said no, in the order in which these look. Slow, and only for that.
+ * (core/memory/region-table.ts) or `bindWindow` (core/memory/windows.ts) has said no, in the order in which these
+ * look. Slow, and only for that.
  */
 import { because, type Cause } from '../spec/causes.ts'
 import { AccessFlags } from '../spec/enums.ts'
 import { TWO_32 } from '../spec/memory.ts'
-import { findGone, findKey, KeyKind, type MemoryTable, REMOTE_RIGHTS, rowAt, WINDOW_GONE } from './memory.ts'
-import type { Bind } from './windows.ts'
+import {
+  findGone,
+  findKey,
+  KeyKind,
+  type MemoryTable,
+  REMOTE_RIGHTS,
+  rowAt,
+  WINDOW_GONE,
+} from './memory/region-table.ts'
+import type { Bind } from './memory/windows.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
 

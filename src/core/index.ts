@@ -3,15 +3,34 @@
  * With `userdma/spec` it is the driver interface; so the records of a driver's own calls are read and written here too.
  */
 export { decodeRecord, encodeRecords } from '../uapi/scalar.ts'
-export { type AddressSpace, type Bytes, noMemory } from './address-space.ts'
-export type { DeviceDescription } from './assemble.ts'
 export { coreClasses } from './base/all.ts'
 export { keysOf, type MrState } from './base/mr.ts'
-export { addEventHandler, registerClient } from './clients.ts'
-export { closeDescriptor, findDescriptor } from './descriptors.ts'
-export { callerView, type Dialect, dispatch } from './dispatch.ts'
-export { driverClass, type Handler, type Handlers, withoutOptions, withLinkVariants, withMethods } from './driver.ts'
-export { opsIoctl, opsMap, opsWrite } from './driver-ops.ts'
+export type { DeviceDescription } from './devices/assemble.ts'
+export { addEventHandler, registerClient } from './devices/clients.ts'
+export {
+  driverClass,
+  type Handler,
+  type Handlers,
+  withLinkVariants,
+  withMethods,
+  withoutOptions,
+} from './devices/driver.ts'
+export { opsIoctl, opsMap, opsWrite } from './devices/driver-ops.ts'
+export { findGid, type GidTable, type GidTableEntry, getGid, setGid } from './devices/gids.ts'
+export {
+  abortSignalOf,
+  addHook,
+  type CoreOptions,
+  closeContext,
+  createCore,
+  openContext,
+  register,
+  unregister,
+} from './devices/registry.ts'
+export { systemDevice } from './devices/system.ts'
+export { callerView, type Dialect, dispatch } from './dispatch/dispatch.ts'
+export { findObject, invoke, invokeNow, type ReturnOf } from './dispatch/invoke.ts'
+export { tableSlots } from './dispatch/lookup.ts'
 export {
   affiliate,
   arm,
@@ -22,23 +41,21 @@ export {
   type EventQueue,
   expire,
   postRecord,
-  raiseObjectEvent,
   raiseDevice,
+  raiseObjectEvent,
   raisePort,
   readEvents,
   setThreshold,
   withdrawEvents,
-} from './events.ts'
+} from './events/events.ts'
+export { nextDue } from './events/thresholds.ts'
 export { addFailureHandler, type FailureHandler, reportFailure } from './failures.ts'
-export { findGid, type GidTable, type GidTableEntry, getGid, setGid } from './gids.ts'
-export { findObject, invoke, invokeNow, type ReturnOf } from './invoke.ts'
-export { addParent, createDescriptor, dropParent } from './lifetime.ts'
-export { createLocalSpace, type LocalSpace } from './local-space.ts'
-export { tableSlots } from './lookup.ts'
-export { type MappedMemory, type MappedChunk, mappedMemoryOf, bufferMemory } from './mapped.ts'
-export { findKeyWithRights, findKey, type MemoryTable, addressHi, addressLo, resolve } from './memory.ts'
+export { type AddressSpace, type Bytes, noMemory } from './memory/address-space.ts'
+export { createLocalSpace, type LocalSpace } from './memory/local-space.ts'
+export { bufferMemory, type MappedChunk, type MappedMemory, mappedMemoryOf } from './memory/mappable-memory.ts'
+export { addressHi, addressLo, findKey, findKeyWithRights, type MemoryTable, resolve } from './memory/region-table.ts'
+export { type Bind, bindWindow, invalidateWindow, unbindWindowsOf } from './memory/windows.ts'
 export {
-  type MethodAdditions,
   type Affiliation,
   type CallContext,
   type Caller,
@@ -60,21 +77,11 @@ export {
   type HandlerValues,
   type Hook,
   Lifecycle,
+  type MethodAdditions,
   type OpsCall,
   type OpsState,
   type Port,
 } from './model.ts'
-export {
-  addHook,
-  type CoreOptions,
-  closeContext,
-  createCore,
-  openContext,
-  register,
-  abortSignalOf,
-  unregister,
-} from './registry.ts'
+export { closeDescriptor, findDescriptor } from './objects/descriptors.ts'
+export { addParent, createDescriptor, dropParent } from './objects/lifetime.ts'
 export { type CoreCounts, type DeviceCounts, stat } from './stat.ts'
-export { systemDevice } from './system.ts'
-export { nextDue } from './thresholds.ts'
-export { type Bind, bindWindow, invalidateWindow, unbindWindowsOf } from './windows.ts'

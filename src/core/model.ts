@@ -9,14 +9,14 @@
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device.ts'
 import type { PortAttributes } from '../spec/classes/port.ts'
 import type { LinkName } from '../spec/links.ts'
-import type { AnyValue, Attributes, Capability, Method, Methods, ObjectClass, RecordOf } from '../spec/schema.ts'
+import type { AnyValue, Attributes, Capability, Method, Methods, ObjectClass, RecordOf } from '../spec/schema/schema.ts'
+import type { ArgumentShape, ReferenceAttribute } from '../uapi/argument-check.ts'
 import type { CallerView, NewDescriptor, Schema } from '../uapi/call.ts'
-import type { ReferenceAttribute, ArgumentShape } from '../uapi/shape.ts'
-import type { AddressSpace } from './address-space.ts'
-import type { GidTable } from './gids.ts'
-import type { HandleTable } from './handles.ts'
-import type { MappedMemory, MappedChunk } from './mapped.ts'
-import type { MemoryTable } from './memory.ts'
+import type { GidTable } from './devices/gids.ts'
+import type { AddressSpace } from './memory/address-space.ts'
+import type { MappedChunk, MappedMemory } from './memory/mappable-memory.ts'
+import type { MemoryTable } from './memory/region-table.ts'
+import type { HandleTable } from './objects/handles.ts'
 
 /** Values as handlers see them: references are objects. */
 export type HandlerValues = { [attribute: string]: AnyValue | CoreObject | undefined }
@@ -45,7 +45,7 @@ export interface CoreObject<S = unknown> {
   parents: readonly CoreObject[]
   /** What the handlers of its class keep; set by the create handler. */
   state: S
-  /** Who is told about its completions and events; undefined for a class without any (events.ts). */
+  /** Who is told about its completions and events; undefined for a class without any (core/events/events.ts). */
   events: Affiliation | undefined
 }
 
@@ -101,7 +101,7 @@ export interface Attachment {
   readonly object: number
 }
 
-/** When completions make an event (thresholds.ts): what the queue was set to, and how this time goes. */
+/** When completions make an event (core/events/thresholds.ts): what the queue was set to, and how this time goes. */
 export interface Threshold {
   readonly core: Core
   /** Completions, and microseconds. */
@@ -350,7 +350,7 @@ export interface Device<D = unknown> {
   readonly counts: Record<string, number>
   readonly contexts: Set<Context>
   readonly hooks: Hook[]
-  /** Told of unaffiliated events (clients.ts). */
+  /** Told of unaffiliated events (core/devices/clients.ts). */
   readonly eventHandlers: Set<DeviceEventHandler>
   /** The device's own object and `interface`'s, by class name. */
   readonly fixed: ReadonlyMap<string, CoreObject>
@@ -377,7 +377,7 @@ export interface DriverClass {
   readonly lacks?: Readonly<Record<string, string>>
 }
 
-// ---- a driver's own calls (R28, R30; driver-ops.ts) ----
+// ---- a driver's own calls (R28, R30; core/devices/driver-ops.ts) ----
 
 /** Who calls on which descriptor. */
 export interface OpsCall<S = unknown> {
@@ -446,7 +446,7 @@ export interface Context<S = unknown, D = unknown> {
   readonly descriptors: Set<FdObject>
   /** The driver's; it may set it when it first needs it. */
   state: S
-  /** Memory that the client can map; undefined for a client in this process, which needs none (mapped.ts). */
+  /** Memory that the client can map; undefined for a client in this process, which needs none (core/memory/mappable-memory.ts). */
   readonly mapped: MappedMemory | undefined
   /**
    * Whether the client has made the opening call (device.open, Linux: GET_CONTEXT); before it every other call is
@@ -473,7 +473,7 @@ export interface Core {
   readonly tables: TablePool
   /** In order of registration. */
   readonly clients: ClientEntry[]
-  /** The system-wide device, once somebody has asked for it (system.ts). */
+  /** The system-wide device, once somebody has asked for it (core/devices/system.ts). */
   system: Device | undefined
   /** Microseconds, the clock of thresholds. */
   readonly now: () => number

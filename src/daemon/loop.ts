@@ -11,14 +11,14 @@
  * A device that throws is told to `failed`, once the others have had their turn; the loop goes on with them.
  */
 
-import { Where } from '../drivers/rxe/posts.ts'
-import { nowMicroseconds } from '../host/clock.ts'
-import { setWord } from '../host/fence.ts'
-import { createTimer } from '../host/timer.ts'
-import { yieldOnce } from '../host/yield.ts'
+import { Where } from '../drivers/rxe/rings/posts.ts'
+import { nowMicroseconds } from '../host/event-loop/clock.ts'
+import { createTimer } from '../host/event-loop/timer.ts'
+import { yieldOnce } from '../host/event-loop/yield.ts'
+import { setWord } from '../host/memory/fence.ts'
 import { ParkedPage } from '../spec/session.ts'
 
-/** What the loop drives. Times in microseconds of host/clock.ts. */
+/** What the loop drives. Times in microseconds of host/event-loop/clock.ts. */
 export interface Pollable {
   /** Does what can be done now; true if that was anything. `where`: which queues to look at for new requests. */
   poll(now: number, where: Where): boolean

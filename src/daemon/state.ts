@@ -1,21 +1,21 @@
 /*
  * What the parts of the daemon share.
  */
-import type { dispatch } from '../core/dispatch.ts'
+import type { dispatch } from '../core/dispatch/dispatch.ts'
 import type { Core } from '../core/model.ts'
-import type { RingPool } from '../host/mapping.ts'
-import type { ProcessHandle } from '../host/process.ts'
-import type { PeerCredentials } from '../host/sockets.ts'
+import type { RingPool } from '../host/memory/mapping.ts'
+import type { ProcessHandle } from '../host/memory/process.ts'
+import type { PeerCredentials } from '../host/net/sockets.ts'
 import type { DaemonConfig, DeviceSpec, ListedDevice } from '../uapi/tool.ts'
 import type { Containment } from './containment.ts'
-import type { Contexts } from './contexts.ts'
-import type { Devices } from './devices.ts'
-import type { EventSockets } from './event-sockets.ts'
+import type { Contexts } from './context/contexts.ts'
+import type { EventSockets } from './context/event-sockets.ts'
+import type { Devices } from './devices/devices.ts'
+import type { Network } from './devices/network.ts'
 import type { FailureDesk } from './failures.ts'
+import type { FdQuotas } from './fd-quota.ts'
 import type { Loop } from './loop.ts'
-import type { Network } from './network.ts'
-import type { FdQuotas } from './shares.ts'
-import type { TraceHub } from './trace-hub.ts'
+import type { TraceHub } from './trace/trace-hub.ts'
 
 export interface DaemonState {
   /** With the devices that there are now. */

@@ -4,5 +4,5 @@
 
 export { createCtxDevice } from './ctx/device.ts'
 export { createNullDevice, Sink } from './null/device.ts'
+export { type Identity, identify } from './rxe/address/identity.ts'
 export { createRxeDevice, type RxeDevice, type RxeOptions } from './rxe/device.ts'
-export { type Identity, identify } from './rxe/identity.ts'

@@ -2,15 +2,16 @@
  * One device of every driver that there is, in a core of their own: what they are asked for is what drivers support,
  * for documents and `userdma schema`. Nothing is sent or served. A new driver is added here.
  */
+
+import { createCore } from '../core/devices/registry.ts'
 import type { Device } from '../core/model.ts'
-import { createCore } from '../core/registry.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
 import { parseAddress } from '../wire/address.ts'
 import { plainArena } from '../wire/arena.ts'
 import { createCtxDevice } from './ctx/device.ts'
 import { createNullDevice } from './null/device.ts'
+import { identify } from './rxe/address/identity.ts'
 import { createRxeDevice } from './rxe/device.ts'
-import { identify } from './rxe/identity.ts'
 
 export const knownDevices = (): readonly Device[] => {
   const core = createCore()

@@ -2,7 +2,7 @@
  * Numbers of users and groups by their names, as the system's name services have them (getpwnam_r(3), getgrnam_r(3)).
  */
 import { errnoName } from './errno.ts'
-import { mapArena } from './mapping.ts'
+import { mapArena } from './memory/mapping.ts'
 import { libcFunctions } from './native.ts'
 
 const sys = libcFunctions({

@@ -4,7 +4,7 @@
  * is absent the callers fall back on zlib; whoever uses an engine checks it against known answers first.
  */
 import { nativeLibraryPath } from './library.ts'
-import { mapArena } from './mapping.ts'
+import { mapArena } from './memory/mapping.ts'
 import { libraryFunctions } from './native.ts'
 
 /** Buffers of one call. */

@@ -8,7 +8,7 @@
  * goes on meaning the process (0.4 µs a look).
  */
 import { closeSync, openSync } from 'node:fs'
-import { type Arena, mapArena } from './mapping.ts'
+import { type Arena, mapArena } from './memory/mapping.ts'
 import { libcFunctions } from './native.ts'
 import { hasCapability } from './process-status.ts'
 

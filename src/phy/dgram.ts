@@ -8,19 +8,20 @@
  * so that people hear of it. Hop limit, traffic class and flow label can be neither sent nor seen. Knows no queue pairs
  * and no clock.
  */
-import { type DgramSocket, openDgramSocket } from '../host/dgram.ts'
+
 import { EADDRINUSE, EADDRNOTAVAIL, EOPNOTSUPP, SystemError } from '../host/errno.ts'
-import { ICRC_BYTES, ROCE_UDP_PORT } from '../spec/headers.ts'
+import { type DgramSocket, openDgramSocket } from '../host/net/dgram.ts'
+import { ICRC_BYTES, ROCE_UDP_PORT } from '../spec/wire/headers.ts'
 import { addressText, isLinkLocal, isMappedIpv4, parseAddress } from '../wire/address.ts'
 import { type Arena, plainArena } from '../wire/arena.ts'
 import { findIdentification, sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
 import { addressWords } from './key-table.ts'
-import { emptyTappedRun, type TapOutcome, type noAddress, type Port, type PortCounters, SCRATCH_BYTES } from './port.ts'
-import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes, SHORTEST_PACKET } from './run-limits.ts'
-import { createSenders } from './senders.ts'
+import { emptyTappedRun, type noAddress, type Port, type PortCounters, SCRATCH_BYTES, type TapOutcome } from './port.ts'
+import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes, SHORTEST_PACKET } from './runs/limits.ts'
 import { createAddresses, ROOMS_BYTES, socketPortParts } from './socket-port.ts'
-import { MAX_SHARED_WINDOW_BYTES, MAX_WINDOW_BYTES_WITHOUT_GSO, pathMtuOf, sharedWindowOf } from './udp-window.ts'
+import { createSenders } from './udp/senders.ts'
+import { MAX_SHARED_WINDOW_BYTES, MAX_WINDOW_BYTES_WITHOUT_GSO, pathMtuOf, sharedWindowOf } from './udp/window.ts'
 
 export interface DgramCounters extends PortCounters {
   /** Packets of ports of another kind, which were dropped. */
@@ -250,7 +251,7 @@ export const createDgramPort = ({
       try {
         open(address, { by: interfaceOf(address, address) })
       } catch (error) {
-        // As in udp.ts: interfaces need not have the default GID.
+        // As in phy/udp/port.ts: interfaces need not have the default GID.
         const errno = error instanceof SystemError ? error.errno : 0
         if (isLinkLocal(address) && (errno === EADDRNOTAVAIL || errno === EADDRINUSE)) return
         throw error

@@ -4,7 +4,7 @@
  * to, and the source address by which the port's receiver knows that peer. A flow that is closed while runs of it are
  * under way lives until they have arrived, since their receiver reads its record.
  */
-import { ROCE_UDP_PORT } from '../spec/headers.ts'
+import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
 import type { Flow } from '../wire/icrc.ts'
 import { makeFlow } from '../wire/icrc.ts'
 import { addressWords, createKeyTable } from './key-table.ts'

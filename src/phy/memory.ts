@@ -17,10 +17,10 @@ import type { Arena } from '../wire/arena.ts'
 import { sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
 import { addressWords, createKeyTable } from './key-table.ts'
-import { emptyTappedRun, type TapOutcome, type Port, SCRATCH_BYTES, STAGING_BYTES } from './port.ts'
-import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes } from './run-limits.ts'
-import { createRunPool } from './run-pool.ts'
-import { createRunRecords, freeRecord, allocateRecord } from './run-records.ts'
+import { emptyTappedRun, type Port, SCRATCH_BYTES, STAGING_BYTES, type TapOutcome } from './port.ts'
+import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes } from './runs/limits.ts'
+import { createRunPool } from './runs/pool.ts'
+import { allocateRecord, createRunRecords, freeRecord } from './runs/records.ts'
 
 /** Runs up to this size, acknowledgements above all, have buffers of their own. */
 const SMALL_RUN_BYTES = 2048
@@ -183,7 +183,13 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     let seals = 0
     const own: number[] = []
 
-    const showTap = (direction: 'sent' | 'received', fate: TapOutcome, run: number, from: number, end: number): void => {
+    const showTap = (
+      direction: 'sent' | 'received',
+      fate: TapOutcome,
+      run: number,
+      from: number,
+      end: number,
+    ): void => {
       tapped.direction = direction
       tapped.fate = fate
       tapped.arena = arena

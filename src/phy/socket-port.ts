@@ -1,13 +1,13 @@
 /*
- * What ports on sockets (udp.ts, dgram.ts) have in common: numbers of their addresses, rooms for layers that keep
- * packets, peers of flows, and that nothing of them waits for a time. Knows no sockets, only that an address may have
- * one.
+ * What ports on sockets (phy/udp/port.ts, dgram.ts) have in common: numbers of their addresses, rooms for layers that
+ * keep packets, peers of flows, and that nothing of them waits for a time. Knows no sockets, only that an address may
+ * have one.
  */
 import type { FlowTable } from './flow-table.ts'
 import { addressWords } from './key-table.ts'
 import { noAddress, type Port } from './port.ts'
-import { RUN_BYTES, requireRunBytes } from './run-limits.ts'
-import type { Senders } from './senders.ts'
+import { RUN_BYTES, requireRunBytes } from './runs/limits.ts'
+import type { Senders } from './udp/senders.ts'
 
 /** Bytes of the arena for rooms. */
 const ROOMS = 8

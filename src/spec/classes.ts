@@ -29,8 +29,8 @@ import { UdQp } from './classes/ud_qp.ts'
 import { RwqIndTable, Wq } from './classes/wq.ts'
 import { XrcIniQp, XrcTgtQp } from './classes/xrc_qp.ts'
 import { Xrcd } from './classes/xrcd.ts'
-import type { ObjectClass } from './schema.ts'
-import { checkClasses } from './schema.ts'
+import type { ObjectClass } from './schema/schema.ts'
+import { checkClasses } from './schema/schema.ts'
 
 /** By name, each with its own type. */
 export const Classes = {

@@ -5,7 +5,7 @@
  * message tells the peer when the consumer destroys the connection. Docs draw the diagram from this table. Where Linux
  * and the specification differ is in docs/conformance.md.
  */
-import type { CmMessageName, rejReason } from './mad.ts'
+import type { CmMessageName, rejReason } from './wire/mad.ts'
 
 /** A listener is no connection, and has no state. LAP and APR change no state: no alternate path is accepted. */
 export type CmState =

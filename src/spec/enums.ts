@@ -3,7 +3,7 @@
  * ib_user_ioctl_verbs.h) and, where they are visible on the wire or in memory, of the InfiniBand Architecture
  * specification. Names are theirs.
  */
-import { enumeration } from './schema.ts'
+import { enumeration } from './schema/schema.ts'
 
 /** Access rights of a memory region, and of the remote side on a QP. */
 export const AccessFlags = enumeration('access_flags', {

@@ -2,12 +2,13 @@
  * Numbers of work requests and completions as data: work request opcodes and the packets that they become (InfiniBand
  * Architecture Specification, volume 1, clause 9.4), completion statuses, opcodes and flags (libibverbs' ibv_wc; IBA
  * 11.4.2.1), send flags, and the local ACK timer (IBA 9.7.6.1.3). Packets are named without their service, of which
- * only the upper bits differ (services.ts). The engine is driven by `sendOperations`; tracer and tests take names from
- * here.
+ * only the upper bits differ (spec/wire/services.ts). The engine is driven by `sendOperations`; tracer and tests take
+ * names from here.
  */
-import { rnrTimerMicroseconds } from './headers.ts'
-import { type OperationName, operationCode } from './opcodes.ts'
-import { enumeration } from './schema.ts'
+
+import { enumeration } from './schema/schema.ts'
+import { rnrTimerMicroseconds } from './wire/headers.ts'
+import { type OperationName, operationCode } from './wire/opcodes.ts'
 
 /** ibv_wc_status. */
 export const WcStatus = enumeration('wc_status', {

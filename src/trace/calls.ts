@@ -11,10 +11,10 @@
 
 import { errnoName } from '../spec/errno.ts'
 import type { FailureRecord, TraceRecord } from '../uapi/tool.ts'
+import { rawJson, rawLines } from './abi/raw.ts'
 import { bytesText } from './bytes.ts'
 import { chainCallText, chainJson, chainResultText, decodeChain, plainArgs, plainResult } from './chain.ts'
 import { createdOf, type DecodedCall, decodeRecord, fromBase64, objectOf } from './decode.ts'
-import { rawJson, rawLines } from './raw.ts'
 import { ABRIDGED, attributesJson, attributesText, type Style, WHOLE } from './values.ts'
 
 /** Text of processes and messages on one line: no control characters reach the terminal. */

@@ -4,8 +4,8 @@
  */
 import { Interface } from '../spec/classes/interface.ts'
 import { CallError, errnoName } from '../spec/errno.ts'
-import type { Attributes } from '../spec/schema.ts'
-import { type ChainEntry, chainEntries } from '../uapi/chain.ts'
+import type { Attributes } from '../spec/schema/schema.ts'
+import { type ChainEntry, chainEntries } from '../uapi/object/chain.ts'
 import type { TraceRecord } from '../uapi/tool.ts'
 import { bytesText } from './bytes.ts'
 import { createdOf, type DecodedCall, decodeMessages, fromBase64, objectOf } from './decode.ts'

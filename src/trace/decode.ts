@@ -4,7 +4,7 @@
  */
 import { classes } from '../spec/classes.ts'
 import { RxeAttributes } from '../spec/drivers/rxe.ts'
-import type { Attributes, Method, ObjectClass } from '../spec/schema.ts'
+import type { Attributes, Method, ObjectClass } from '../spec/schema/schema.ts'
 import type { Declaration, TraceRecord } from '../uapi/tool.ts'
 import { type ReadMessage, readMessage } from './message.ts'
 

@@ -3,7 +3,7 @@
  * `REQ localId 0x5c01 serviceId 0x1061b58 qpn 0x11 startingPsn 0x3f2a1c`. The line has the fields that tell one
  * connection from another and why a peer refused; the JSON has all.
  */
-import { aprStatus, type CmMessageName, cmAnswered, rejReason, sidrStatus } from '../spec/mad.ts'
+import { aprStatus, type CmMessageName, cmAnswered, rejReason, sidrStatus } from '../spec/wire/mad.ts'
 import { type CmMessage, parseCm } from '../wire/mad.ts'
 import { bytesText } from './bytes.ts'
 

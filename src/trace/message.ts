@@ -1,12 +1,12 @@
 /*
- * Reads messages of the object dialect for the tracer (design.md section 3): as uapi/object.ts does, but without
- * refusing anything. A call that was refused is shown as far as it can be read, and what cannot be read as bytes.
- * Nothing here throws, whatever the bytes.
+ * Reads messages of the object dialect for the tracer (design.md section 3): as uapi/object/dialect.ts does, but
+ * without refusing anything. A call that was refused is shown as far as it can be read, and what cannot be read as
+ * bytes. Nothing here throws, whatever the bytes.
  */
 import { AttributeFlag, CommonAttribute } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
-import { type AnyValue, type Attributes, type Kind, recordSize, sizeOf } from '../spec/schema.ts'
-import { ATTRIBUTE, HEADER, INDIRECT, type Item, itemAt, WRITTEN } from '../uapi/object-format.ts'
+import { type AnyValue, type Attributes, type Kind, recordSize, sizeOf } from '../spec/schema/schema.ts'
+import { ATTRIBUTE, HEADER, INDIRECT, type Item, itemAt, WRITTEN } from '../uapi/object/format.ts'
 import { readRecord, readScalar, viewOf } from '../uapi/scalar.ts'
 import { bytesText, MOST_BYTES } from './bytes.ts'
 

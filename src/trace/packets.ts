@@ -1,8 +1,8 @@
 /*
  * Packets as one line for people and as plain JSON: `SEND_FIRST qp 0x11 psn 0x3f2a1c A 1024 B`. Opcodes, headers and
- * their fields have the names of spec/opcodes.ts and spec/headers.ts, so a new opcode shows up here by itself; only
- * what a number means to people (syndromes, timers, which fields are counts) is said here. RC is the usual transport
- * and goes without saying.
+ * their fields have the names of spec/wire/opcodes.ts and spec/wire/headers.ts, so a new opcode shows up here by
+ * itself; only what a number means to people (syndromes, timers, which fields are counts) is said here. RC is the
+ * usual transport and goes without saying.
  *
  * A line reads: operation, destination QP, PSN, A if an acknowledge is asked for, S for a solicited event, the fields
  * of the further headers, bytes of payload.
@@ -20,9 +20,9 @@ import {
   SYNDROME_KIND_MASK,
   SYNDROME_VALUE_MASK,
   syndromeKind,
-} from '../spec/headers.ts'
-import { GSI_QPN } from '../spec/mad.ts'
-import { opcodeByNumber, opcodeNumber } from '../spec/opcodes.ts'
+} from '../spec/wire/headers.ts'
+import { GSI_QPN } from '../spec/wire/mad.ts'
+import { opcodeByNumber, opcodeNumber } from '../spec/wire/opcodes.ts'
 import { type Packet, parsePacket, type WellFormedPacket } from '../wire/packet.ts'
 import { bytesText } from './bytes.ts'
 import { cmJson, cmText } from './mad.ts'

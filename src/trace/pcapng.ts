@@ -6,7 +6,7 @@
  * Bytes leave through a function, block by block; where they go, and what time it is, is the caller's business.
  */
 
-import { ROCE_UDP_PORT } from '../spec/headers.ts'
+import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
 import { isMappedIpv4 } from '../wire/address.ts'
 import { emitFrame } from '../wire/frame.ts'
 

@@ -5,7 +5,7 @@
  * Text is abridged unless all of it is asked for: records without the fields that are 0, and with eight others at most,
  * four records of a list, 32 bytes of a byte string.
  */
-import type { AnyRecord, AnyValue, Attributes, Enumeration, Fields, Kind } from '../spec/schema.ts'
+import type { AnyRecord, AnyValue, Attributes, Enumeration, Fields, Kind } from '../spec/schema/schema.ts'
 
 import { bytesText, gidText, groups, MOST_BYTES } from './bytes.ts'
 

@@ -7,17 +7,17 @@
  * then serves the next message (9.9.3, error class D). A message longer than the path MTU is not sent, and that is no
  * error (C10-93.1.1). The requester's loop, runs and window are those of all services.
  */
-import { ICRC_BYTES, MULTICAST_QPN } from '../spec/headers.ts'
-import { headerAt, OP_IMM, OP_SEND, opcodeFlags, opcodeHeaderBytes } from '../spec/opcodes.ts'
+import { ICRC_BYTES, MULTICAST_QPN } from '../spec/wire/headers.ts'
+import { headerAt, OP_IMM, OP_SEND, opcodeFlags, opcodeHeaderBytes } from '../spec/wire/opcodes.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthOpcode, bthPadCount, bthSolicited } from '../wire/bth.ts'
 import { dethQkey, dethSrcQp, immediate, putDeth } from '../wire/extensions.ts'
 import { takeCause } from './causes.ts'
-import { completeReceive, failReceive } from './completing.ts'
-import { DmaResult, DmaKind, scatter } from './moves.ts'
-import { takeReceive } from './receives.ts'
-import { recvBlock } from './shape.ts'
+import { completeReceive, failReceive } from './completer/completion.ts'
+import { DmaKind, DmaResult, scatter } from './dma.ts'
+import { recvBlock } from './qp-layout.ts'
+import { takeReceive } from './responder/receive-request.ts'
 import { type EngineState, giveBlock, Row } from './state.ts'
 import { Receive, Send } from './types.ts'
 

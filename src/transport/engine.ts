@@ -7,30 +7,40 @@
  */
 import { because, type Cause } from '../spec/causes.ts'
 import { QpState } from '../spec/enums.ts'
-import { DEFAULT_PKEY } from '../spec/headers.ts'
-import { OP_REQUEST, OP_RESPONSE, opcodeFlags, TRANSPORT_MASK } from '../spec/opcodes.ts'
-import { reliableService, Service, serviceBits } from '../spec/services.ts'
+import { DEFAULT_PKEY } from '../spec/wire/headers.ts'
+import { OP_REQUEST, OP_RESPONSE, opcodeFlags, TRANSPORT_MASK } from '../spec/wire/opcodes.ts'
+import { reliableService, Service, serviceBits } from '../spec/wire/services.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthPkey, bthVersion } from '../wire/bth.ts'
 import { checkPacket } from '../wire/packet.ts'
 import { forgetCauses } from './causes.ts'
-import { onReadDmaFailed, onResponse, onTimer } from './completer.ts'
-import { onDrained, enterError, flushReceives, flushSends } from './completing.ts'
+import { onReadDmaFailed, onResponse, onTimer } from './completer/completer.ts'
+import { enterError, flushReceives, flushSends, onDrained } from './completer/completion.ts'
 import { onDatagram } from './datagram.ts'
-import { onMiddles } from './middles.ts'
-import { flushDma, DmaKind, flushDmaOf } from './moves.ts'
-import { onRequestDmaFailed } from './refusals.ts'
-import { transmitRequests } from './requester.ts'
-import { onRequest } from './responder.ts'
-import { transmitResponses } from './responses.ts'
+import { DmaKind, flushDma, flushDmaOf } from './dma.ts'
+import {
+  leaveWindow,
+  nextWindowDeadline,
+  onWindowTimer,
+  requeueFirst,
+  takeWaiting,
+} from './flow-control/peer-window.ts'
+import { sendIdleFastPath } from './loopback/fast-path.ts'
+import { onMiddles } from './middle-batch.ts'
+import { qpLayoutOf, recvBlock, resourcesBlock, sendBlock, setResourcesBlock, signalsAll } from './qp-layout.ts'
+import { transmitRequests } from './requester/requester.ts'
+import { onRequestDmaFailed } from './responder/nak.ts'
+import { onRequest } from './responder/responder.ts'
+import { transmitResponses } from './responder/responses.ts'
+import { forgetSrq } from './responder/xrc.ts'
 import { endRun } from './run.ts'
-import { recvBlock, resourcesBlock, sendBlock, setResourcesBlock, qpLayoutOf, signalsAll } from './shape.ts'
-import { leaveWindow, nextWindowDeadline, onWindowTimer, requeueFirst, takeWaiting } from './sharing.ts'
+import { Turn } from './scheduling.ts'
 import {
   createState,
+  type DmaFailed,
+  dequeueScheduled,
   type EngineState,
   giveBlock,
-  type DmaFailed,
   Q,
   Request,
   Resource,
@@ -40,14 +50,10 @@ import {
   scheduleFirst,
   takeBlock,
   takeRow,
-  dequeueScheduled,
   usedWords,
 } from './state.ts'
 import { clearTimer, nextDeadline, takeExpired } from './timers.ts'
-import { Turn } from './turns.ts'
 import type { Counters, Environment, Given, QpAttributes, QpInit, QpSnapshot, TransmitSink } from './types.ts'
-import { sendIdleFastPath } from './whole.ts'
-import { forgetSrq } from './xrc.ts'
 
 const { WORDS, SERVICE, STATE, ALIVE, PEER, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, MAX_PSN } = Row
 const { RETRIES, RNR_LEFT, RETRY_CNT, RNR_RETRY, EXPECTED, RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
@@ -229,7 +235,7 @@ const reset = (s: EngineState, row: number): void => {
 
 /**
  * The READs and atomics that the peer may have outstanding; those that it has keep their room as far as there is any.
- * Room is made with the first one (resources.ts).
+ * Room is made with the first one (transport/responder/rd-atomic.ts).
  */
 const sizeResources = (s: EngineState, row: number): void => {
   const base = row * WORDS

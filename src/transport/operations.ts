@@ -3,8 +3,8 @@
  * `operationOf`. The packets are the lower five bits of BTH.opcode; `serviceBits` of the queue pair's service are the
  * upper three. What a service does not have is of kind NONE there. No queue pair is known here.
  */
-import { opcodeHeaderBytes, operationCode } from '../spec/opcodes.ts'
-import { hasOperation, SERVICES, Service, serviceBits } from '../spec/services.ts'
+import { opcodeHeaderBytes, operationCode } from '../spec/wire/opcodes.ts'
+import { hasOperation, SERVICES, Service, serviceBits } from '../spec/wire/services.ts'
 import { SendKind, sendOperations } from '../spec/work.ts'
 
 const OPCODES = 256
@@ -15,7 +15,10 @@ export const operationOf = (service: number, opcode: number): number =>
   opcode < OPCODES ? service * OPCODES + opcode : OPCODES - 1
 
 /** Bytes of a request packet before its payload that has nothing but what every one of the service has. */
-export const basicHeaderBytes = Uint8Array.from(serviceBits, bits => opcodeHeaderBytes[bits | operationCode.SEND_MIDDLE])
+export const basicHeaderBytes = Uint8Array.from(
+  serviceBits,
+  bits => opcodeHeaderBytes[bits | operationCode.SEND_MIDDLE],
+)
 
 /** SendKind. */
 export const sendKindOf = new Uint8Array(SIZE)

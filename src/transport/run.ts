@@ -50,7 +50,10 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
 export const openRunWithFirst = (s: EngineState, lead: number, size: number, flow: number, want: number): number => {
   if (s.runCount > 0 && s.runPacket === lead && s.runFlow === flow && !s.runClosed && s.runCount < s.soonPackets) {
     const left = s.roomEnd - s.roomAt
-    if (s.soonPackets < s.sink!.maxPackets && (left >= lead + want * size || (left >= lead && isWorthFilling(s, left)))) {
+    if (
+      s.soonPackets < s.sink!.maxPackets &&
+      (left >= lead + want * size || (left >= lead && isWorthFilling(s, left)))
+    ) {
       s.runAt = s.roomAt
       return least(want, s.sink!.maxPackets, ((left - lead) / size) | 0)
     }

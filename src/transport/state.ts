@@ -11,9 +11,17 @@
 import type { Cause } from '../spec/causes.ts'
 import { engineCounters } from '../spec/counters.ts'
 import { type Arena, plainArena } from '../wire/arena.ts'
-import { createPeerWindows, growWindows, type PeerWindows } from './shares.ts'
+import { createPeerWindows, growWindows, type PeerWindows } from './flow-control/peer-window-accounting.ts'
 import { createTimers, type Timers } from './timers.ts'
-import { Completion, type Counters, type Environment, type LocalPeerDevice, Send, Sge, type TransmitSink } from './types.ts'
+import {
+  Completion,
+  type Counters,
+  type Environment,
+  type LocalPeerDevice,
+  Send,
+  Sge,
+  type TransmitSink,
+} from './types.ts'
 
 /** Words of a row. Requester's, responder's and common ones; addresses, keys and lengths are read with `>>> 0`. */
 export const Row = {
@@ -22,7 +30,7 @@ export const Row = {
   PD: 2,
   SEND_CQ: 3,
   RECV_CQ: 4,
-  /** What it was made with, see shape.ts. */
+  /** What it was made with, see qp-layout.ts. */
   SHAPE: 5,
   /** Protection domain of the memory that receive requests name: that of a shared queue may be another than PD. */
   RECV_PD: 6,
@@ -185,7 +193,7 @@ export const Resource = {
   WORDS: 16,
 } as const
 
-/** Words of the pending move, see moves.ts. */
+/** Words of the pending move, see dma.ts. */
 export const PendingDma = {
   ROW: 0,
   KIND: 1,
@@ -205,12 +213,12 @@ export const PendingDma = {
   WORDS: 16,
 } as const
 
-/** Packets and bytes of a turn that went to a partner and came back, see partners.ts. */
+/** Packets and bytes of a turn that went to a partner and came back, see transport/loopback/local-peer.ts. */
 export const TurnCounts = { THERE: 0, THERE_BYTES: 1, BACK: 2, BACK_BYTES: 3, WORDS: 4 } as const
 
 /**
- * Requests that are done together (whole.ts): their blocks, the partner's receive requests for SENDs (0 for others),
- * and what moves where.
+ * Requests that are done together (transport/loopback/fast-path.ts): their blocks, the partner's receive requests for
+ * SENDs (0 for others), and what moves where.
  */
 export interface FastBatch {
   readonly requests: Int32Array
@@ -224,7 +232,7 @@ export interface FastBatch {
 /** What a packet weighs in the send window beside its payload, in bytes. */
 export const PACKET_WEIGHT = 64
 
-/** Called when a move that was put off fails, see moves.ts. `psn` and `msn` are those of its first packet. */
+/** Called when a move that was put off fails, see dma.ts. `psn` and `msn` are those of its first packet. */
 export type DmaFailed = (s: EngineState, row: number, kind: number, why: number, psn: number, msn: number) => void
 
 export interface EngineState {
@@ -269,14 +277,14 @@ export interface EngineState {
   /** Where the packets that `openRun` allowed go. */
   runAt: number
 
-  /** The pending move, see moves.ts. */
+  /** The pending move, see dma.ts. */
   readonly move: Uint32Array
   moveArena: Arena | undefined
   /** How many payloads `scatterPayloads` took. */
   pieces: number
   readonly moveFailed: DmaFailed
 
-  /** Whom the row whose turn it is reaches without packets, and what is being handed over, see direct.ts. */
+  /** Whom the row whose turn it is reaches without packets, and what is being handed over, see transport/loopback/slices.ts. */
   partner: LocalPeerDevice | undefined
   partnerState: EngineState | undefined
   partnerRow: number
@@ -285,7 +293,7 @@ export interface EngineState {
   readonly place: Float64Array
   /** Window bytes that were handed over since `pollTransmit` was called. */
   handed: number
-  /** What is done together, once anything was, see whole.ts. */
+  /** What is done together, once anything was, see transport/loopback/fast-path.ts. */
   together: FastBatch | undefined
   /** What this turn has to count (`Tally`). */
   readonly tally: Float64Array

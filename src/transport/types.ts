@@ -75,7 +75,7 @@ export const BindMw = {
 export const Flush = {
   /** Bytes of the range at REMOTE. */
   LENGTH: Send.COMPARE_LO,
-  /** `flushPlacement` and `flushSelectivity` (spec/headers.ts). */
+  /** `flushPlacement` and `flushSelectivity` (spec/wire/headers.ts). */
   PLACEMENT: Send.SWAP_LO,
   SELECTIVITY: Send.SWAP_HI,
 } as const
@@ -323,8 +323,8 @@ export interface DatagramRoute {
 }
 
 /**
- * A device whose engine takes messages of others in this process without packets (direct.ts), as they see it. Flows and
- * numbers of peers are its port's.
+ * A device whose engine takes messages of others in this process without packets (transport/loopback/slices.ts), as
+ * they see it. Flows and numbers of peers are its port's.
  */
 export interface LocalPeerDevice {
   /** What only engines understand: the state of its own, set by `createEngine`. */
@@ -361,7 +361,7 @@ export interface Environment {
 
 /** What is fixed when a QP is made. */
 export interface QpInit {
-  /** A number of `Service` (spec/services.ts). */
+  /** A number of `Service` (spec/wire/services.ts). */
   readonly service: number
   readonly qpn: number
   readonly pd: number

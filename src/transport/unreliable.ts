@@ -4,12 +4,12 @@
  * begins again with the next one; a request to send is complete when its last packet has left. Otherwise the requester
  * and the responder are those of RC.
  *
- * Nobody says how much a receiver can take: how fast such services send is in sharing.ts.
+ * Nobody says how much a receiver can take: how fast such services send is in transport/flow-control/peer-window.ts.
  */
-import { OP_SEND, OP_START } from '../spec/opcodes.ts'
+import { OP_SEND, OP_START } from '../spec/wire/opcodes.ts'
 import { SendKind, WcStatus } from '../spec/work.ts'
-import { onDrained, completeOldest } from './completing.ts'
-import { dropMessage } from './refusals.ts'
+import { completeOldest, onDrained } from './completer/completion.ts'
+import { dropMessage } from './responder/nak.ts'
 import { type EngineState, Q, R, Row } from './state.ts'
 
 const { WORDS, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, SENT, ACKED, RESPONDER, EXPECTED, MESSAGE } = Row

@@ -7,7 +7,7 @@
  */
 import type { CallError } from '../spec/errno.ts'
 import type { LinkName } from '../spec/links.ts'
-import type { AnyValues, Kind, Method, ObjectClass } from '../spec/schema.ts'
+import type { AnyValues, Kind, Method, ObjectClass } from '../spec/schema/schema.ts'
 
 /** One call, dialect removed. */
 export interface Call {

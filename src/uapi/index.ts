@@ -5,8 +5,8 @@
  * `decodeIoctl` and `decodeWrite` are what core's dispatch takes for the two system calls that carry messages.
  */
 import type { Answer, CallerView, Decoded } from './call.ts'
-import { decodeVerbsIoctl } from './linux-ioctl.ts'
-import { callOfRequest, decodeObject } from './object.ts'
+import { decodeVerbsIoctl } from './linux/ioctl.ts'
+import { callOfRequest, decodeObject } from './object/dialect.ts'
 
 /**
  * ioctl(fd, request, argument). The request tells the dialect: Linux's RDMA_VERBS_IOCTL, or a call number of the object
@@ -18,11 +18,11 @@ export const decodeIoctl = (view: CallerView, request: number, argument: bigint)
 }
 
 export * from './call.ts'
-export { EntryPoint } from './legacy.ts'
-export { encodeLinux, type LinuxImage } from './linux-encode.ts'
-export { expressibleArguments, type Encoding, encodings } from './linux-envelope.ts'
-export { decodeVerbsIoctl } from './linux-ioctl.ts'
-export { decodeWrite, decodeWriteBytes } from './linux-write.ts'
-export { callOfRequest, decodeMessage, decodeObject, ioctlRequest } from './object.ts'
-export { decodeResult, type EncodeOptions, encodeCall, type OutputRoom } from './object-client.ts'
+export { encodeLinux, type LinuxImage } from './linux/encode.ts'
+export { type Encoding, encodings, expressibleArguments } from './linux/envelope.ts'
+export { decodeVerbsIoctl } from './linux/ioctl.ts'
+export { EntryPoint } from './linux/legacy.ts'
+export { decodeWrite, decodeWriteBytes } from './linux/write.ts'
+export { decodeResult, type EncodeOptions, encodeCall, type OutputRoom } from './object/client.ts'
+export { callOfRequest, decodeMessage, decodeObject, ioctlRequest } from './object/dialect.ts'
 export { encodeRecords, readRecord, viewOf } from './scalar.ts'

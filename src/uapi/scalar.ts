@@ -14,7 +14,7 @@ import {
   type RecordOf,
   recordSize,
   sizeOf,
-} from '../spec/schema.ts'
+} from '../spec/schema/schema.ts'
 
 export const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 

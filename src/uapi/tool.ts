@@ -3,7 +3,7 @@
  * ends.
  */
 import type { FailureJson } from '../spec/failures.ts'
-import type { Attributes, ObjectClass } from '../spec/schema.ts'
+import type { Attributes, ObjectClass } from '../spec/schema/schema.ts'
 
 /** A device as `--device NAME@ADDRESS` names it. */
 export interface DeviceSpec {
@@ -31,7 +31,7 @@ export type Path = (typeof paths)[number]
 /** What a daemon has; who joins it must ask for the same. */
 export interface DaemonConfig {
   readonly devices: readonly DeviceSpec[]
-  /** Rules of faults as text (phy/fault-spec.ts), those that hold now; empty for none. */
+  /** Rules of faults as text (phy/faults/rules.ts), those that hold now; empty for none. */
   readonly fault: string
   readonly link: Link
   /** Default: direct. */

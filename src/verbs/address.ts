@@ -6,10 +6,10 @@
  */
 import type { Ah } from '../spec/classes/ah.ts'
 import { type LinkName, Links } from '../spec/links.ts'
-import type { In } from '../spec/schema.ts'
+import type { In } from '../spec/schema/schema.ts'
 import { parseAddress } from '../wire/address.ts'
-import { invalidArgument, type RdmaError, formatValue } from './error.ts'
-import type { Words } from './options.ts'
+import type { Words } from './checks/options.ts'
+import { formatValue, invalidArgument, type RdmaError } from './error.ts'
 import type { PathFacts } from './plan.ts'
 
 /** How packets are marked and which way they take, beyond the address itself. */
@@ -72,7 +72,10 @@ const gidOf = (call: string, text: string | undefined): Uint8Array => {
 /** Refuses what only other links have. */
 const requireLink = (call: string, name: string, value: unknown, link: LinkName): void => {
   if (value !== undefined)
-    throw invalidArgument(call, `${name} ${formatValue(value)}: the device's link is ${Links[link].title}; ${Links[link].because}`)
+    throw invalidArgument(
+      call,
+      `${name} ${formatValue(value)}: the device's link is ${Links[link].title}; ${Links[link].because}`,
+    )
 }
 
 const macOf = (call: string, text: string): Uint8Array => {

@@ -2,10 +2,10 @@
  * How the library reaches a device: the same calls and rings whether it is in this process or in the daemon (design.md
  * section 8). Objects of the library are written against this and know nothing of the way.
  */
-import type { ChainedCall } from '../core/chain-calls.ts'
+import type { ChainedCall } from '../core/dispatch/chain-calls.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { CallError } from '../spec/errno.ts'
-import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
+import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import type { DeviceStat } from '../uapi/tool.ts'
 
 /** Memory of one ring as this process sees it: where in its views header and first element begin. */

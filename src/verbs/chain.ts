@@ -4,33 +4,33 @@
  *
  * What the builder answers stands for the entry that makes it: its `handle` is negative, -1 for the first entry.
  */
-import type { ChainedMethod } from '../core/chain.ts'
-import type { ChainedCall } from '../core/chain-calls.ts'
+import type { ChainedMethod } from '../core/dispatch/chain.ts'
+import type { ChainedCall } from '../core/dispatch/chain-calls.ts'
 import { ChainErrors, Interface } from '../spec/classes/interface.ts'
 import { CallError, errnoName } from '../spec/errno.ts'
-import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
-import { chainEntries, encodeChain, type Link } from '../uapi/chain.ts'
-import { type ChainedRefs, decodeResult } from '../uapi/object-client.ts'
+import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
+import { chainEntries, encodeChain, type Link } from '../uapi/object/chain.ts'
+import { type ChainedRefs, decodeResult } from '../uapi/object/client.ts'
 import type { Answered } from './carrier.ts'
-import { type RcQueuePairOptions, rcQpPlan, type UcQueuePairOptions, ucQpPlan } from './connected.ts'
 import { counterSetPlan } from './counter-set.ts'
-import { addressPlan, type Destination, type UdQueuePairOptions, udQpPlan } from './datagram.ts'
-import { type DeviceMemoryOptions, dmPlan } from './device-memory.ts'
-import { type ProtectionDomain, pdPlan } from './domain.ts'
+import { type CqOptions, cqPlan } from './cq/completion-queue.ts'
 import { checkFunction, invalidArgument, rdmaError, refusal, USE_ASYNC_HINT } from './error.ts'
 import { type FlowOptions, flowPlan } from './flow.ts'
-import { type GsiQueuePairOptions, gsiQpPlan, type SmiQueuePairOptions, smiQpPlan } from './management.ts'
-import { type Access, type DeviceRegionOptions, deviceRegionPlan, regionPlan } from './memory.ts'
+import { type DeviceMemoryOptions, dmPlan } from './mr/device-memory.ts'
+import { type Access, type DeviceRegionOptions, deviceRegionPlan, regionPlan } from './mr/region.ts'
+import { windowPlan } from './mr/window.ts'
 import { type CreateArguments, type ObjectOf, objectPlan } from './object.ts'
-import { checkOwn, isNativeObject, type DeviceContext, type MakeAll, make, type Named, type Plan } from './plan.ts'
-import { type CqOptions, cqPlan } from './queue.ts'
-import { type RawPacketQueuePairOptions, rawPacketQpPlan } from './raw-packet.ts'
-import { type RdQueuePairOptions, rdQpPlan } from './reliable-datagram.ts'
-import { type SrqOptions, srqPlan, type XrcSrqOptions, xrcSrqPlan } from './shared-receive.ts'
-import { type TagSrqOptions, tagSrqPlan } from './tag-matching.ts'
-import { windowPlan } from './window.ts'
-import { receiveTablePlan, type WorkQueueOptions, wqPlan } from './work-queue.ts'
-import { type XrcInitiatorOptions, xrcInitiatorPlan } from './xrc.ts'
+import { type ProtectionDomain, pdPlan } from './pd.ts'
+import { checkOwn, type DeviceContext, isNativeObject, type MakeAll, make, type Named, type Plan } from './plan.ts'
+import { type RcQueuePairOptions, rcQpPlan, type UcQueuePairOptions, ucQpPlan } from './qp/connected.ts'
+import { addressPlan, type Destination, type UdQueuePairOptions, udQpPlan } from './qp/datagram.ts'
+import { type GsiQueuePairOptions, gsiQpPlan, type SmiQueuePairOptions, smiQpPlan } from './qp/management.ts'
+import { type RawPacketQueuePairOptions, rawPacketQpPlan } from './qp/raw-packet.ts'
+import { type RdQueuePairOptions, rdQpPlan } from './qp/reliable-datagram.ts'
+import { type XrcInitiatorOptions, xrcInitiatorPlan } from './qp/xrc.ts'
+import { type SrqOptions, srqPlan, type XrcSrqOptions, xrcSrqPlan } from './srq/shared-receive.ts'
+import { type TagSrqOptions, tagSrqPlan } from './srq/tag-matching.ts'
+import { receiveTablePlan, type WorkQueueOptions, wqPlan } from './srq/work-queue.ts'
 
 declare const PLANNED: unique symbol
 /** What a chain is about to make, or the answer of one of its calls. */
@@ -121,7 +121,12 @@ const refsOf = (args: AnyValues, references: readonly string[]): ChainedRefs | u
 }
 
 /** Puts real objects in the place of planned ones; other objects of the library are what they are. */
-const resolvePlanned = (kit: DeviceContext, value: unknown, entries: readonly Entry[], made: readonly unknown[]): unknown => {
+const resolvePlanned = (
+  kit: DeviceContext,
+  value: unknown,
+  entries: readonly Entry[],
+  made: readonly unknown[],
+): unknown => {
   if (typeof value !== 'object' || value === null) return value
   if (Array.isArray(value)) return value.map(one => resolvePlanned(kit, one, entries, made))
   const { handle } = value as Partial<Named>
@@ -228,7 +233,11 @@ export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, met
     try {
       const built = build(builder)
       if (built instanceof Promise)
-        throw invalidArgument('interface.chain', 'the function answers a promise', 'say what is to be made without waiting')
+        throw invalidArgument(
+          'interface.chain',
+          'the function answers a promise',
+          'say what is to be made without waiting',
+        )
       const made = entries.length === 0 ? [] : execute(entries)
       return resolvePlanned(kit, built, entries, made) as Resolved<T>
     } catch (error) {
@@ -270,7 +279,8 @@ export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, met
     const straight = kit.carrier.chain?.(entries)
     if (straight !== undefined) {
       const { answers, error, waits } = straight
-      if (error !== undefined) return refuse(answers.length, error.errno, error.message, waits ? USE_ASYNC_HINT : undefined)
+      if (error !== undefined)
+        return refuse(answers.length, error.errno, error.message, waits ? USE_ASYNC_HINT : undefined)
       return answers.map((answered, i) => entries[i].made(answered))
     }
     const links = entries.map(({ on: { class: cls, name: methodName, method }, args, object, refs }): Link => {

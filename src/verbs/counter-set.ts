@@ -5,9 +5,9 @@
  */
 import { Counters } from '../spec/classes/counters.ts'
 import { CountersFlags } from '../spec/enums.ts'
-import { closeMethods, withMethods } from './held.ts'
-import { checkOptions, type Words } from './options.ts'
-import { type HeldObject, type DeviceContext, type Plan, plan } from './plan.ts'
+import { checkOptions, type Words } from './checks/options.ts'
+import { type DeviceContext, type HeldObject, type Plan, plan } from './plan.ts'
+import { closeMethods, withMethods } from './shared-methods.ts'
 
 export interface ReadOptions {
   /** Values that are a little old will do. */

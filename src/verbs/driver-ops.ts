@@ -8,7 +8,7 @@ import { DriverOps } from '../spec/classes/driver_ops.ts'
 import { RdmaError } from './error.ts'
 import { type Arrivals, createMailbox } from './mailbox.ts'
 import { descriptorCloser } from './object.ts'
-import { CLOSED, isClosed, type DeviceContext } from './plan.ts'
+import { CLOSED, type DeviceContext, isClosed } from './plan.ts'
 
 export interface DriverDescriptor extends Arrivals<Uint8Array>, Disposable, AsyncIterable<Uint8Array> {
   /** Its number: what calls take that want one; with a daemon a descriptor of this process, to be passed on too. */

@@ -63,7 +63,8 @@ export const refused = (code: ErrnoName, call: string, reason: string, hint?: st
   new RdmaError(code, Errno[code], call, reason, hint)
 
 /** The caller's mistake. */
-export const invalidArgument = (call: string, reason: string, hint?: string): RdmaError => refused('EINVAL', call, reason, hint)
+export const invalidArgument = (call: string, reason: string, hint?: string): RdmaError =>
+  refused('EINVAL', call, reason, hint)
 
 /** A method was taken off its object. */
 export const detached = (call: string, object: string): RdmaError =>

@@ -1,18 +1,18 @@
 /*
  * Rules of steering in the library (class `flow`; rdma-core: ibv_create_flow): packets whose headers are as a rule says
  * come to its queue pair, and may be counted. What of a header matters is said by the names of its fields
- * (spec/flow-headers.ts); which headers can be matched is the device's business. No device here has rules.
+ * (spec/wire/flow-headers.ts); which headers can be matched is the device's business. No device here has rules.
  */
 import { FLOW_HEADER_BYTES, Flow, type FlowSpec as SpecRecord } from '../spec/classes/flow.ts'
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../spec/enums.ts'
-import { type FlowField, type FlowHeaderName, flowHeaders } from '../spec/flow-headers.ts'
-import type { ObjectClass, Out, RecordOf } from '../spec/schema.ts'
+import type { ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
+import { type FlowField, type FlowHeaderName, flowHeaders } from '../spec/wire/flow-headers.ts'
 import { parseAddress } from '../wire/address.ts'
-import { checkChoice, invalidArgument, formatValue } from './error.ts'
-import { closeMethods, withMethods } from './held.ts'
-import { checkOptions, checkRecord, type Words } from './options.ts'
-import { checkOwn, type HeldObject, type DeviceContext, make, type Named, type Plan, plan } from './plan.ts'
-import type { QpSelf } from './queue-pair.ts'
+import { checkOptions, checkRecord, type Words } from './checks/options.ts'
+import { checkChoice, formatValue, invalidArgument } from './error.ts'
+import { checkOwn, type DeviceContext, type HeldObject, make, type Named, type Plan, plan } from './plan.ts'
+import type { QpSelf } from './qp/queue-pair.ts'
+import { closeMethods, withMethods } from './shared-methods.ts'
 
 type ValueOf<F> = F extends { readonly kind: 'number' } ? number : string
 
@@ -182,7 +182,11 @@ export const flowPlan = (
   checkOwn(kit, CALL, 'qp', qp)
   const attribute = attributes[qp.cls?.name ?? '']
   if (attribute === undefined)
-    throw invalidArgument(CALL, 'qp is no queue pair of raw packets or datagrams', 'give one of pd.rawPacketQp() or pd.udQp()')
+    throw invalidArgument(
+      CALL,
+      'qp is no queue pair of raw packets or datagrams',
+      'give one of pd.rawPacketQp() or pd.udQp()',
+    )
   checkOptions(CALL, 'options', options, words)
   const { specs = [], type = 'NORMAL', priority = 0, port = 1, dontTrap, egress, counters } = options
   checkChoice(CALL, 'type', type, Object.keys(FlowType.values))

@@ -3,9 +3,9 @@
  * an event queue, records of a driver. Taken one by one, waited for, or walked by `for await`.
  */
 import type { Carrier } from './carrier.ts'
+import { checkOptions, type Words } from './checks/options.ts'
+import type { WaiterList } from './cq/waiters.ts'
 import { invalidArgument } from './error.ts'
-import { checkOptions, type Words } from './options.ts'
-import type { WaiterList } from './waiters.ts'
 
 /** What can be said of waiting. */
 export interface Until {
@@ -18,7 +18,11 @@ const untilWords: Words<Until> = { signal: true }
 /** That `signal` is one, if there is any. Throws RdmaError EINVAL. */
 export const checkSignal = (call: string, { signal }: Until): void => {
   if (signal !== undefined && typeof (signal as Partial<AbortSignal> | null)?.throwIfAborted !== 'function')
-    throw invalidArgument(call, 'signal is no AbortSignal', 'give that of an AbortController, or AbortSignal.timeout(…)')
+    throw invalidArgument(
+      call,
+      'signal is no AbortSignal',
+      'give that of an AbortController, or AbortSignal.timeout(…)',
+    )
 }
 
 /** That nothing else was said of waiting. Throws RdmaError EINVAL. */

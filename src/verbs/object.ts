@@ -3,10 +3,20 @@
  * its own for – those of other drivers, private ones, and those of a release that is newer than the library. Methods,
  * their arguments and results are those of the declaration, and nothing is known here of any class.
  */
-import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
+import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import type { Carrier } from './carrier.ts'
 import { invalidArgument } from './error.ts'
-import { adopt, CLOSED, destroy, destroyAsync, markEnded, eventSource, type DeviceContext, type Named, type Plan } from './plan.ts'
+import {
+  adopt,
+  CLOSED,
+  type DeviceContext,
+  destroy,
+  destroyAsync,
+  eventSource,
+  markEnded,
+  type Named,
+  type Plan,
+} from './plan.ts'
 
 type CallOf<M> = Record<never, never> extends In<M> ? (args?: In<M>) => Out<M> : (args: In<M>) => Out<M>
 

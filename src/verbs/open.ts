@@ -11,14 +11,14 @@ import type { LinkName } from '../spec/links.ts'
 import { type Link, links } from '../uapi/tool.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 import type { Carrier } from './carrier.ts'
+import { checkOptions, type Words } from './checks/options.ts'
 import { createDevice, type Device } from './device.ts'
-import { checkChoice, invalidArgument, formatValue } from './error.ts'
-import { contextCarrier, localCarrier } from './local.ts'
-import { createNetwork, isNetwork, type LocalNetwork, type Network } from './network.ts'
-import { checkOptions, type Words } from './options.ts'
+import { checkChoice, formatValue, invalidArgument } from './error.ts'
+import { contextCarrier, localCarrier } from './local/carrier.ts'
+import { createNetwork, isNetwork, type LocalNetwork, type Network } from './local/network.ts'
 import type { PathFacts } from './plan.ts'
-import { remoteCarrier } from './remote.ts'
-import { namedSocket, userSocket } from './user-socket.ts'
+import { remoteCarrier } from './remote/carrier.ts'
+import { namedSocket, userSocket } from './remote/user-socket.ts'
 
 export interface OpenOptions {
   /** Devices that are opened on the same network reach each other; default: a new one. */
@@ -116,7 +116,8 @@ const openThere = (socket: string, device: string | undefined): Device => {
 }
 
 const checkNetwork = (network: Network, link: Link | undefined): void => {
-  if (!isNetwork(network)) throw invalidArgument('open', `network ${formatValue(network)} is none`, 'make one with createNetwork()')
+  if (!isNetwork(network))
+    throw invalidArgument('open', `network ${formatValue(network)} is none`, 'make one with createNetwork()')
   if (link !== undefined && link !== network.link)
     throw invalidArgument('open', `link "${link}": the network is made of "${network.link}"`, 'give network or link')
 }
@@ -128,19 +129,26 @@ export const open = async (options: OpenOptions = {}): Promise<Device> => {
   if (rings !== undefined) checkChoice('open', 'rings', rings, ringNames)
   if (link !== undefined) checkChoice('open', 'link', link, links)
   for (const [option, value] of Object.entries({ name, address, device }))
-    if (value !== undefined && typeof value !== 'string') throw invalidArgument('open', `${option} ${formatValue(value)} is no text`)
+    if (value !== undefined && typeof value !== 'string')
+      throw invalidArgument('open', `${option} ${formatValue(value)} is no text`)
   if (socket !== undefined && socket !== true && typeof socket !== 'string')
     throw invalidArgument('open', `socket ${formatValue(socket)}: it is a path, or true for the user's own daemon`)
   if (network !== undefined) checkNetwork(network, link)
   if (socket === undefined) {
     if (device === undefined) return openHere(options)
     if (network === undefined)
-      throw invalidArgument('open', `device "${device}" is one of a daemon or a network: say which, with socket or network`)
+      throw invalidArgument(
+        'open',
+        `device "${device}" is one of a daemon or a network: say which, with socket or network`,
+      )
     if ([link, name, address, rings].some(one => one !== undefined))
       throw invalidArgument('open', `device "${device}" is there already: give network and device only`)
     return openAgain(network, device)
   }
   if ([network, link, name, address, rings].some(one => one !== undefined))
-    throw invalidArgument('open', 'a daemon has its own network, names, addresses and rings: give socket and device only')
+    throw invalidArgument(
+      'open',
+      'a daemon has its own network, names, addresses and rings: give socket and device only',
+    )
   return openThere(socket === true ? (namedSocket(undefined) ?? userSocket()) : resolve(socket), device)
 }

@@ -4,10 +4,10 @@
  * which chain.ts turns into a reference to the entry that makes it.
  */
 import type { LinkName } from '../spec/links.ts'
-import type { AnyValues, In, ObjectClass, Out } from '../spec/schema.ts'
+import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import type { Answered, Carrier } from './carrier.ts'
+import type { WaiterList } from './cq/waiters.ts'
 import { invalidArgument, RdmaError } from './error.ts'
-import type { WaiterList } from './waiters.ts'
 
 /** Anything that a call can name: an object of the library, or one that a chain is about to make. */
 export interface Named {
@@ -47,7 +47,7 @@ export interface DeviceContext {
   readonly path: PathFacts
 }
 
-/** What an object holds whose methods are those of a table (held.ts). */
+/** What an object holds whose methods are those of a table (shared-methods.ts). */
 export interface HeldObject {
   readonly kit: DeviceContext
   handle: number
@@ -158,7 +158,8 @@ export const checkOwn = (kit: DeviceContext, call: string, option: string, objec
 }
 
 /** Whether it is an object of this device whose methods are its own. */
-export const isNativeObject = (kit: DeviceContext, object: object): boolean => OWNER in object || sourceName(kit, object) !== undefined
+export const isNativeObject = (kit: DeviceContext, object: object): boolean =>
+  OWNER in object || sourceName(kit, object) !== undefined
 
 /** `object` is of this device from now on; what has no events is not found among the sources. */
 export const adopt = <T extends object>(kit: DeviceContext, object: T): T => Object.assign(object, { [OWNER]: kit })

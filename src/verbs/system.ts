@@ -3,31 +3,31 @@
  * daemon, with what it takes to choose one, and word of those that come and go.
  */
 import { resolve } from 'node:path'
-import { noMemory } from '../core/address-space.ts'
-import { addEventHandler } from '../core/clients.ts'
-import { invokeNow } from '../core/invoke.ts'
+import { addEventHandler } from '../core/devices/clients.ts'
+import { closeContext, openContext } from '../core/devices/registry.ts'
+import { systemDevice } from '../core/devices/system.ts'
+import { invokeNow } from '../core/dispatch/invoke.ts'
+import { noMemory } from '../core/memory/address-space.ts'
 import type { Caller, Context, Device } from '../core/model.ts'
-import { closeContext, openContext } from '../core/registry.ts'
-import { systemDevice } from '../core/system.ts'
-import type { Watch } from '../host/poll.ts'
-import { close } from '../host/sockets.ts'
+import type { Watch } from '../host/event-loop/poll.ts'
+import { close } from '../host/net/sockets.ts'
 import { AsyncFd } from '../spec/classes/async_fd.ts'
 import { Device as DeviceClass } from '../spec/classes/device.ts'
 import { Interface } from '../spec/classes/interface.ts'
 import { System as SystemClass } from '../spec/classes/system.ts'
-import { declare } from '../spec/description.ts'
 import { AsyncEventType, NodeType } from '../spec/enums.ts'
 import { CallError, errnoName } from '../spec/errno.ts'
-import type { AnyValues, ObjectClass, Out } from '../spec/schema.ts'
+import { declare } from '../spec/schema/description.ts'
+import type { AnyValues, ObjectClass, Out } from '../spec/schema/schema.ts'
 import { SYSTEM_NODE } from '../spec/session.ts'
-import { writeOpen } from '../uapi/session.ts'
+import { writeOpen } from '../uapi/session-codec.ts'
+import { checkOptions, type Words } from './checks/options.ts'
 import { invalidArgument, refusal, refused, rethrow } from './error.ts'
-import { createCalls } from './messages.ts'
-import type { LocalNetwork, Network } from './network.ts'
-import { checkOptions, type Words } from './options.ts'
-import { ASYNC_RECORD, readRecords } from './records.ts'
-import { joinDaemon, type Session } from './session.ts'
-import { namedSocket, userSocket } from './user-socket.ts'
+import type { LocalNetwork, Network } from './local/network.ts'
+import { joinDaemon, type Session } from './remote/daemon-session.ts'
+import { createCalls } from './remote/messages.ts'
+import { ASYNC_RECORD, readRecords } from './remote/records.ts'
+import { namedSocket, userSocket } from './remote/user-socket.ts'
 
 export type NodeTypeName = keyof typeof NodeType.values
 
@@ -181,7 +181,10 @@ export const openSystem = (options: SystemOptions = {}): System => {
   checkOptions('open', 'options', options, systemWords)
   const { network, socket } = options
   if ((network === undefined) === (socket === undefined))
-    throw invalidArgument('open', 'say whose devices: those of a network of this process, or those of the daemon at socket')
+    throw invalidArgument(
+      'open',
+      'say whose devices: those of a network of this process, or those of the daemon at socket',
+    )
   const handlers = new Set<(change: DeviceChange) => void>()
   const tell: Tell = (type, index) => {
     if (type !== DEVICE_ADDED && type !== DEVICE_REMOVED) return

@@ -1,8 +1,9 @@
 /*
- * Bit fields of big-endian headers as spec/headers.ts and spec/mad.ts describe them: one reader, one writer and one
- * range check for every table-driven codec. A field of 1 bit is a boolean, of 64 bits a bigint, any other a number.
+ * Bit fields of big-endian headers as spec/wire/headers.ts and spec/wire/mad.ts describe them: one reader, one writer
+ * and one range check for every table-driven codec. A field of 1 bit is a boolean, of 64 bits a bigint, any other a
+ * number.
  */
-import type { BitField } from '../spec/headers.ts'
+import type { BitField } from '../spec/wire/headers.ts'
 
 export type BitValue = number | bigint | boolean
 

@@ -3,7 +3,7 @@
  * reads or writes one field of the header that starts at byte `at` of a DataView, allocates nothing and checks nothing.
  * Whoever received the bytes calls `checkPacket` (packet.ts) once before. Layout, twelve bytes: opcode · SE, MigReq,
  * PadCnt, TVer · P_Key (2) · FECN, BECN, reserved · DestQP (3) · AckReq, reserved · PSN (3). The same layout is data in
- * spec/headers.ts; a test holds the two together.
+ * spec/wire/headers.ts; a test holds the two together.
  */
 
 export const BTH_BYTES = 12

@@ -1,8 +1,8 @@
 /*
  * The headers that follow the BTH (InfiniBand Architecture Specification, volume 1, clause 9.3; annexes A14 and A19)
  * for hot code: each function reads or writes the header that starts at byte `at` of a DataView, allocates nothing and
- * checks nothing. Where a header starts is `headerAt` in spec/opcodes.ts. Values of 64 bits are two u32, high and low
- * word. The layouts are data in spec/headers.ts; a test holds the two together.
+ * checks nothing. Where a header starts is `headerAt` in spec/wire/opcodes.ts. Values of 64 bits are two u32, high and
+ * low word. The layouts are data in spec/wire/headers.ts; a test holds the two together.
  */
 
 /** Remote virtual address, high word. */
@@ -20,7 +20,7 @@ export const putReth = (view: DataView, at: number, vaHi: number, vaLo: number, 
   view.setUint32(at + 12, dmaLen)
 }
 
-/** Kind and value as in `syndromeKind` (spec/headers.ts). */
+/** Kind and value as in `syndromeKind` (spec/wire/headers.ts). */
 export const aethSyndrome = (view: DataView, at: number): number => view.getUint8(at)
 /** Message sequence number, 24 bits. */
 export const aethMsn = (view: DataView, at: number): number => view.getUint32(at) & 0xff_ffff
@@ -84,7 +84,7 @@ export const putImmediate = (view: DataView, at: number, value: number): void =>
 export const iethRkey = (view: DataView, at: number): number => view.getUint32(at)
 export const putIeth = (view: DataView, at: number, rkey: number): void => view.setUint32(at, rkey)
 
-/** Selectivity level, 0 to 3: `flushSelectivity` in spec/headers.ts. */
+/** Selectivity level, 0 to 3: `flushSelectivity` in spec/wire/headers.ts. */
 export const fethSelectivity = (view: DataView, at: number): number => (view.getUint8(at + 3) >> 4) & 3
 /** Placement type, 4 bits: a set of `flushPlacement` bits. */
 export const fethPlacement = (view: DataView, at: number): number => view.getUint8(at + 3) & 15

@@ -10,8 +10,8 @@
  * to the register at the payload's start. Nothing here knows sockets or queue pairs.
  */
 
-import { ICRC_BYTES } from '../spec/headers.ts'
-import { opcodeNumber } from '../spec/opcodes.ts'
+import { ICRC_BYTES } from '../spec/wire/headers.ts'
+import { opcodeNumber } from '../spec/wire/opcodes.ts'
 import { isMappedIpv4 } from './address.ts'
 import type { Arena } from './arena.ts'
 import { BTH_BYTES } from './bth.ts'

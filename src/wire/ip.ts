@@ -1,7 +1,7 @@
 /*
  * IPv4 and IPv6 headers of UDP datagrams (RFC 791, RFC 8200) for hot code: written at an offset of an arena, nothing
  * allocated, nothing checked. Frames of captures (frame.ts) and the global route header of datagrams
- * (drivers/rxe/route.ts) are made of them.
+ * (drivers/rxe/address/route.ts) are made of them.
  */
 
 export const IPV4_BYTES = 20

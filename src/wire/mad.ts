@@ -1,10 +1,11 @@
 /*
- * Messages of communication management as plain records: `parseCm` and `emitCm`, driven by spec/mad.ts and inverse to
- * each other for every message whose reserved bits are zero. Also the header that rdma_cm puts in front of the private
- * data, and its service ids (annex A11). A MAD of another class, version or method, or of another size, is no message:
+ * Messages of communication management as plain records: `parseCm` and `emitCm`, driven by spec/wire/mad.ts and
+ * inverse to each other for every message whose reserved bits are zero. Also the header that rdma_cm puts in front of
+ * the private data, and its service ids (annex A11). A MAD of another class, version or method, or of another size, is
+ * no message:
  * `parseCm` answers undefined. This file knows the bytes only; which message is legal when is cm/'s business.
  */
-import type { BitField } from '../spec/headers.ts'
+import type { BitField } from '../spec/wire/headers.ts'
 import {
   type ByteField,
   CM_CLASS,
@@ -17,7 +18,7 @@ import {
   type MessageLayout,
   madHeader,
   rdmaCmHeader,
-} from '../spec/mad.ts'
+} from '../spec/wire/mad.ts'
 import { type BitValue, type FieldValue, getBits, misfit, putBits } from './bits.ts'
 
 /** The record of a layout: its bit fields, and a Uint8Array for each run of bytes. */

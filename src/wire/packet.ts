@@ -1,12 +1,13 @@
 /*
  * A RoCEv2 packet (the UDP payload: BTH, further headers, payload, pad, ICRC) as a plain record, for people, tests and
- * tools: `parsePacket` and `emitPacket`, driven by spec/headers.ts and spec/opcodes.ts and exactly inverse to each
- * other. What makes no sense as a packet is kept as an opaque record with its bytes and the reason (unknown opcodes and
- * malformed packets parse opaquely), so that emitting gives the same bytes again. `checkPacket` is the check that hot
- * code does once per packet; after it every accessor of bth.ts and extensions.ts stays inside the packet. The ICRC is
- * carried, not checked: that needs the IP header (icrc.ts). Nothing here knows queue pairs or addresses.
+ * tools: `parsePacket` and `emitPacket`, driven by spec/wire/headers.ts and spec/wire/opcodes.ts and exactly inverse
+ * to each other. What makes no sense as a packet is kept as an opaque record with its bytes and the reason (unknown
+ * opcodes and malformed packets parse opaquely), so that emitting gives the same bytes again. `checkPacket` is the
+ * check that hot code does once per packet; after it every accessor of bth.ts and extensions.ts stays inside the
+ * packet. The ICRC is carried, not checked: that needs the IP header (icrc.ts). Nothing here knows queue pairs or
+ * addresses.
  */
-import { type BitField, type HeaderName, headers, ICRC_BYTES } from '../spec/headers.ts'
+import { type BitField, type HeaderName, headers, ICRC_BYTES } from '../spec/wire/headers.ts'
 import {
   type HeadersOf,
   OP_PAYLOAD,
@@ -15,7 +16,7 @@ import {
   opcodeFlags,
   opcodeHeaderBytes,
   opcodeNumber,
-} from '../spec/opcodes.ts'
+} from '../spec/wire/opcodes.ts'
 import { type BitValue, type FieldValue, getBits, misfit, putBits } from './bits.ts'
 
 /** A header as a record: fields of one bit are booleans, of 64 bits bigints, all others numbers. */
@@ -135,7 +136,8 @@ export const emitPacket = (packet: Packet): Uint8Array => {
   const { name, payload, pad, icrc } = packet
   const number = opcodeNumber[name]
   const opcode = opcodeByNumber[number]
-  if (opcode === undefined) throw new RangeError(`${name} is no opcode; those that exist are listed in spec/opcodes.ts`)
+  if (opcode === undefined)
+    throw new RangeError(`${name} is no opcode; those that exist are listed in spec/wire/opcodes.ts`)
   if (!opcode.payload && payload.length > 0) {
     throw new RangeError(`${name} has no payload, but the record has one of ${payload.length} bytes`)
   }

@@ -3,8 +3,8 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { NoDaemonError, openSession } from '../../src/cli/client.ts'
 import { privateFolder, removeFolder } from '../../src/cli/places.ts'
-import { type Watch, watch } from '../../src/host/poll.ts'
-import { accept, close, listen, recv, send } from '../../src/host/sockets.ts'
+import { type Watch, watch } from '../../src/host/event-loop/poll.ts'
+import { accept, close, listen, recv, send } from '../../src/host/net/sockets.ts'
 import { Messages, MessageType, SESSION_VERSION } from '../../src/spec/session.ts'
 import {
   messageBuffer,
@@ -14,7 +14,7 @@ import {
   writeHelloReply,
   writeToolReply,
   writeTrace,
-} from '../../src/uapi/session.ts'
+} from '../../src/uapi/session-codec.ts'
 
 /** A daemon that says what a test wants: `answer` puts messages into the buffer and sends them. */
 type Answer = (request: Request, say: (length: number) => void, hangUp: () => void) => void

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'
 import type { CmConnection, CmPath } from '../../src/cm/connection.ts'
 import { fromExponent } from '../../src/cm/timeout.ts'
-import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../../src/spec/mad.ts'
+import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../../src/spec/wire/mad.ts'
 import { type CmDraft, emitCm } from '../../src/wire/mad.ts'
 import { established, gid, type Host, offer, Pair, parsed, pathTo, request, SERVICE } from './pair.ts'
 

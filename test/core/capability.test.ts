@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { affiliate, type Caller, driverClass, invokeNow } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
-import { encodeChain } from '../../src/uapi/chain.ts'
+import { encodeChain } from '../../src/uapi/object/chain.ts'
 import { bench, cap, errnoOf, testDriver, testLines } from './fixture.ts'
 
 const { flow: Flow, ud_qp: UdQp, raw_packet_qp: RawPacketQp, pd: Pd, cq: Cq, interface: Interface } = Classes

@@ -24,7 +24,7 @@ import { DeviceAttributes, ExtendedDeviceAttributes } from '../../src/spec/class
 import { PortAttributes } from '../../src/spec/classes/port.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { CallError, errnoName } from '../../src/spec/errno.ts'
-import { zeroRecord } from '../../src/spec/schema.ts'
+import { zeroRecord } from '../../src/spec/schema/schema.ts'
 
 /** What the test driver did, in order: class, why and handle of each destroy. */
 export interface TestState {

@@ -5,8 +5,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type DriverClass, driverClass, invokeNow, register } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
-import { declare } from '../../src/spec/description.ts'
-import { CREATE, method, type ObjectClass, objectClass, u32 } from '../../src/spec/schema.ts'
+import { declare } from '../../src/spec/schema/description.ts'
+import { CREATE, method, type ObjectClass, objectClass, u32 } from '../../src/spec/schema/schema.ts'
 import { bench, describeDevice, testDriver, testLines } from './fixture.ts'
 
 const told = (lines: readonly DriverClass[]): ObjectClass[] => {

@@ -6,8 +6,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type Driver, driverClass, invokeNow, withLinkVariants } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
-import { declare } from '../../src/spec/description.ts'
 import { absentOn, type LinkName, Links } from '../../src/spec/links.ts'
+import { declare } from '../../src/spec/schema/description.ts'
 import { bench, type TestState, testDriver } from './fixture.ts'
 
 const { ah: Ah, pd: Pd, rc_qp: RcQp, interface: Interface } = Classes

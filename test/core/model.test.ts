@@ -16,7 +16,7 @@ import {
   unregister,
 } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
-import type { ObjectClass } from '../../src/spec/schema.ts'
+import type { ObjectClass } from '../../src/spec/schema/schema.ts'
 import { bench, cap, errnoOf } from './fixture.ts'
 
 interface ModelObject {

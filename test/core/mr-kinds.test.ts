@@ -7,7 +7,7 @@ import { type Bytes, createLocalSpace, type FileMemory, invokeNow, resolve } fro
 import { Classes } from '../../src/spec/classes.ts'
 import { AccessFlags, MrKind } from '../../src/spec/enums.ts'
 import { CallError } from '../../src/spec/errno.ts'
-import type { In } from '../../src/spec/schema.ts'
+import type { In } from '../../src/spec/schema/schema.ts'
 import { bench, errnoOf } from './fixture.ts'
 
 const { mr: Mr, pd: Pd } = Classes

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { bindWindow, invokeNow, addressLo, resolve } from '../../src/core/index.ts'
+import { addressLo, bindWindow, invokeNow, resolve } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { AccessFlags, MwType } from '../../src/spec/enums.ts'
 import { bench, errnoOf } from './fixture.ts'

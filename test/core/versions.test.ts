@@ -28,11 +28,11 @@ import {
   record,
   u8,
   u32,
-} from '../../src/spec/schema.ts'
-import { agreedClass } from '../../src/spec/versions.ts'
+} from '../../src/spec/schema/schema.ts'
+import { agreedClass } from '../../src/spec/schema/versions.ts'
 import type { Answer, CallerView } from '../../src/uapi/call.ts'
-import { decodeMessage } from '../../src/uapi/object.ts'
-import { decodeResult, type EncodeOptions, encodeCall } from '../../src/uapi/object-client.ts'
+import { decodeResult, type EncodeOptions, encodeCall } from '../../src/uapi/object/client.ts'
+import { decodeMessage } from '../../src/uapi/object/dialect.ts'
 import { describeDevice, testCaller, testDriver } from './fixture.ts'
 
 // ---- two releases of a class, and a class that only one of them has ----

@@ -7,9 +7,9 @@ import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { type Daemon, startDaemon } from '../../src/daemon/daemon.ts'
 import { EAGAIN } from '../../src/host/errno.ts'
-import { type Arena, mapArena } from '../../src/host/mapping.ts'
-import { watch } from '../../src/host/poll.ts'
-import { close, connect, recv, send } from '../../src/host/sockets.ts'
+import { watch } from '../../src/host/event-loop/poll.ts'
+import { type Arena, mapArena } from '../../src/host/memory/mapping.ts'
+import { close, connect, recv, send } from '../../src/host/net/sockets.ts'
 import {
   messageBuffer,
   newReply,
@@ -23,7 +23,7 @@ import {
   writeRefresh,
   writeTool,
   writeWrite,
-} from '../../src/uapi/session.ts'
+} from '../../src/uapi/session-codec.ts'
 import type { Stat, ToolReply } from '../../src/uapi/tool.ts'
 
 let daemons = 0

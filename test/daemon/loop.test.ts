@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createLoop, type Loop, type Pollable } from '../../src/daemon/loop.ts'
-import { nowMicroseconds } from '../../src/host/clock.ts'
+import { nowMicroseconds } from '../../src/host/event-loop/clock.ts'
 import { ParkedPage } from '../../src/spec/session.ts'
 
 const bench = (device: Pollable, turn?: () => void): { loop: Loop; parked: () => number } => {

@@ -2,14 +2,14 @@
  * The pages of docs/reference as they follow from the declarations (R13): one per class, with the words that stand
  * beside them, one for enumerations, and an index. State diagrams are drawn from the tables of the state machines.
  */
-import { callText, declaredSchema, namedBy, typeText } from '../../src/cli/schema.ts'
+import { callText, declaredSchema, namedBy, typeText } from '../../src/cli/commands/schema.ts'
 import { knownDevices } from '../../src/drivers/known.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { linuxCalls } from '../../src/spec/linux/coverage.ts'
 import { type QpStateName, type QpTypeName, qpTransitions, type Transition } from '../../src/spec/qp-states.ts'
-import { CREATE, CREATE_FD, DESTROY } from '../../src/spec/schema.ts'
-import type { JsonAttribute, JsonClass, JsonField, JsonMethod, JsonType } from '../../src/spec/schema-json.ts'
-import { schemaOf } from '../../src/spec/schema-json.ts'
+import { CREATE, CREATE_FD, DESTROY } from '../../src/spec/schema/schema.ts'
+import type { JsonAttribute, JsonClass, JsonField, JsonMethod, JsonType } from '../../src/spec/schema/schema-json.ts'
+import { schemaOf } from '../../src/spec/schema/schema-json.ts'
 import { type Words, wordsAbout, wordsAboutEnumeration } from './comments.ts'
 
 const code = (text: string): string => `\`${text}\``

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
-import { formatFaults, parseFaults } from '../../src/phy/fault-spec.ts'
+import { formatFaults, parseFaults } from '../../src/phy/faults/rules.ts'
 import { createPcapng, packetJson, packetLine } from '../../src/trace/index.ts'
 import {
   arenaOver,

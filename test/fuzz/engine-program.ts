@@ -4,7 +4,7 @@
  * given by their first bytes and a length; what the receiver checks first (queue pair, PSN, key) can be set right, so
  * that chance gets past it. Captures become programs here too. Nothing runs here (engine.ts).
  */
-import { OP_REQUEST, opcodeFlags } from '../../src/spec/opcodes.ts'
+import { OP_REQUEST, opcodeFlags } from '../../src/spec/wire/opcodes.ts'
 import { captureNames, recordedPackets } from './codecs.ts'
 
 export const Record = {

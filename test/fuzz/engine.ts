@@ -5,8 +5,8 @@
  * counters agree with what was handed in, and in the end nothing is held any more.
  */
 import assert from 'node:assert/strict'
-import { headerAt, OP_REQUEST, opcodeFlags } from '../../src/spec/opcodes.ts'
-import { Service, serviceBits } from '../../src/spec/services.ts'
+import { headerAt, OP_REQUEST, opcodeFlags } from '../../src/spec/wire/opcodes.ts'
+import { Service, serviceBits } from '../../src/spec/wire/services.ts'
 import { WrOpcode } from '../../src/spec/work.ts'
 import { Access } from '../../src/transport/types.ts'
 import { plainArena } from '../../src/wire/arena.ts'

@@ -6,10 +6,10 @@
 import assert from 'node:assert/strict'
 import { Interface } from '../../src/spec/classes/interface.ts'
 import { classes } from '../../src/spec/classes.ts'
-import { type Description, declare, describe } from '../../src/spec/description.ts'
 import { CallError } from '../../src/spec/errno.ts'
+import { type Description, declare, describe } from '../../src/spec/schema/description.ts'
 import { MessageType } from '../../src/spec/session.ts'
-import { payloadOf, valueIn } from '../../src/uapi/object-format.ts'
+import { payloadOf, valueIn } from '../../src/uapi/object/format.ts'
 import {
   type MessageBuffer,
   messageBuffer,
@@ -32,7 +32,7 @@ import {
   writeToolReply,
   writeTrace,
   writeWrite,
-} from '../../src/uapi/session.ts'
+} from '../../src/uapi/session-codec.ts'
 import type { Target } from './fuzzer.ts'
 
 // ---- messages ----

@@ -7,7 +7,7 @@ import { crc32 } from 'node:zlib'
 import fc from 'fast-check'
 import { loadNativeCrc } from '../../src/host/crc.ts'
 import { nativeLibraryPath } from '../../src/host/library.ts'
-import { mapArena } from '../../src/host/mapping.ts'
+import { mapArena } from '../../src/host/memory/mapping.ts'
 import { repoRoot } from '../paths.ts'
 
 const built = join(repoRoot, 'build', 'native', 'libuserdma_native.so')

@@ -10,20 +10,20 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
 import { after, test } from 'node:test'
-import { mapArena } from '../../src/host/mapping.ts'
-import { needsOwner } from '../../src/host/owner.ts'
+import { mapArena } from '../../src/host/memory/mapping.ts'
 import {
   closeProcess,
   fdFile,
-  isStillOwned,
   isSame,
+  isStillOwned,
   mayAccess,
   openProcess,
   type ProcessHandle,
   pidfdGetfd,
   readAt,
   writeAt,
-} from '../../src/host/process.ts'
+} from '../../src/host/memory/process.ts'
+import { needsOwner } from '../../src/host/owner.ts'
 import { repoRoot } from '../paths.ts'
 
 const NOBODY = 65534

@@ -3,10 +3,10 @@
  * Started by startPeer (peer-control.ts).
  */
 
-import { type Arena, mapArena } from '../../src/host/mapping.ts'
-import { createMemfd, fileIdentity } from '../../src/host/memfd.ts'
+import { type Arena, mapArena } from '../../src/host/memory/mapping.ts'
+import { createMemfd, fileIdentity } from '../../src/host/memory/memfd.ts'
 import { libcFunctions } from '../../src/host/native.ts'
-import { close, connect, send } from '../../src/host/sockets.ts'
+import { close, connect, send } from '../../src/host/net/sockets.ts'
 
 /** What a peer can be asked for, and what it answers. */
 export interface PeerCalls {

@@ -5,7 +5,7 @@
  * errs towards open only.
  */
 import { QpState } from '../../src/spec/enums.ts'
-import { DEFAULT_PKEY } from '../../src/spec/headers.ts'
+import { DEFAULT_PKEY } from '../../src/spec/wire/headers.ts'
 import {
   headerAt,
   OP_READ,
@@ -15,8 +15,8 @@ import {
   opcodeByNumber,
   opcodeFlags,
   TRANSPORT_MASK,
-} from '../../src/spec/opcodes.ts'
-import { serviceBits } from '../../src/spec/services.ts'
+} from '../../src/spec/wire/opcodes.ts'
+import { serviceBits } from '../../src/spec/wire/services.ts'
 import { checkPacket } from '../../src/wire/packet.ts'
 import type { Packet } from './link.ts'
 import { type End, isDatagram, isReliable, serviceOf } from './pair.ts'

@@ -3,7 +3,7 @@
  * file here that makes an engine. The port is full at times; the queues are plain lists, so nothing about rings is
  * tested here (tests of drivers/rxe do that). No time passes by itself.
  */
-import { Service } from '../../src/spec/services.ts'
+import { Service } from '../../src/spec/wire/services.ts'
 import { createEngine, type Engine } from '../../src/transport/engine.ts'
 import {
   BindMw,

@@ -2,8 +2,8 @@
  * The tables of what the model test posts: requests that go well (requests.ts makes them), requests that must fail here
  * or there, and with which status, and what a service has of them. A new operation of the engine is a new entry.
  */
-import { flushPlacement } from '../../src/spec/headers.ts'
-import { Service } from '../../src/spec/services.ts'
+import { flushPlacement } from '../../src/spec/wire/headers.ts'
+import { Service } from '../../src/spec/wire/services.ts'
 import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import type { ReceiveRequest, SendRequest } from './node.ts'
 import { type End, isReliable, MESSAGE_BYTES, type Operation, RECEIVE_SLOTS, TARGET_BYTES, WORDS } from './pair.ts'

@@ -4,7 +4,7 @@
  * whose it is. Each life of a pair, from RESET to RESET, begins with what memory is then. Nothing is checked here
  * (checks.ts) and nothing posted (operations.ts).
  */
-import { Service } from '../../src/spec/services.ts'
+import { Service } from '../../src/spec/wire/services.ts'
 import { Access } from '../../src/transport/types.ts'
 import type { Region } from './memory.ts'
 import type { ModelNode, ReceiveRequest, SendRequest } from './node.ts'

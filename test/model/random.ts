@@ -2,7 +2,7 @@
  * Chance for the model test and the fuzzer: everything that they draw comes from one seed, so that a failure is a
  * number that brings it back.
  */
-import { createRandom } from '../../src/phy/random.ts'
+import { createRandom } from '../../src/phy/faults/random.ts'
 
 export type Chance = ReturnType<typeof createChance>
 

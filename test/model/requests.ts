@@ -3,7 +3,7 @@
  * it shall do to the peer's memory, to its receive queue and to its own. Which are posted, and how they are spoilt, is
  * in operations.ts; what becomes of them is checked in checks.ts.
  */
-import { flushPlacement, flushSelectivity } from '../../src/spec/headers.ts'
+import { flushPlacement, flushSelectivity } from '../../src/spec/wire/headers.ts'
 import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { Access } from '../../src/transport/types.ts'
 import type { Region } from './memory.ts'

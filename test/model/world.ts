@@ -6,7 +6,7 @@
  */
 import assert from 'node:assert/strict'
 import { QpState } from '../../src/spec/enums.ts'
-import { Service } from '../../src/spec/services.ts'
+import { Service } from '../../src/spec/wire/services.ts'
 import {
   checkEnd,
   checkQuiet,

@@ -3,7 +3,7 @@
  * the sessions of a daemon (daemon-carrier.ts). Processes, openings and descriptors are those of the reference; a
  * carrier keeps for itself what they are to it.
  */
-import type { AnyValues, ObjectClass } from '../../src/spec/schema.ts'
+import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'
 import type { Entry } from './chain.ts'
 import type { Code, ModelDevice, Opening, Thing } from './reference.ts'
 

@@ -3,7 +3,7 @@
  * everything that it has made goes again, newest first.
  */
 import { Errno } from '../../src/spec/errno.ts'
-import { type AnyValues, type ObjectClass, QUERY } from '../../src/spec/schema.ts'
+import { type AnyValues, type ObjectClass, QUERY } from '../../src/spec/schema/schema.ts'
 import { type Code, forget, isCreate, type Names, type Thing } from './reference.ts'
 import { type Outcome, perform } from './rules.ts'
 

@@ -8,10 +8,18 @@ import { describe, it } from 'node:test'
 import { type Context, type Device, dispatch, openContext, stat, unregister } from '../../src/core/index.ts'
 import { errnoName } from '../../src/spec/errno.ts'
 import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
-import type { AnyValue, Kind, ObjectClass } from '../../src/spec/schema.ts'
+import type { AnyValue, Kind, ObjectClass } from '../../src/spec/schema/schema.ts'
 import type { Answer, Call } from '../../src/uapi/call.ts'
-import { EntryPoint, decodeIoctl, decodeWrite, encodeLinux, ioctlRequest, expressibleArguments, encodings } from '../../src/uapi/index.ts'
-import { encodeCall } from '../../src/uapi/object-client.ts'
+import {
+  decodeIoctl,
+  decodeWrite,
+  EntryPoint,
+  encodeLinux,
+  encodings,
+  expressibleArguments,
+  ioctlRequest,
+} from '../../src/uapi/index.ts'
+import { encodeCall } from '../../src/uapi/object/client.ts'
 import { machine, program } from '../drivers/rxe/machine.ts'
 import { createChance } from '../model/random.ts'
 import { asSaid } from '../uapi/said.ts'

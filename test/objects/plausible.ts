@@ -13,9 +13,9 @@ import {
   type Kind,
   type ObjectClass,
   recordSize,
-} from '../../src/spec/schema.ts'
+} from '../../src/spec/schema/schema.ts'
 import type { Call } from '../../src/uapi/call.ts'
-import { encodeChain, type Link } from '../../src/uapi/chain.ts'
+import { encodeChain, type Link } from '../../src/uapi/object/chain.ts'
 import type { Chance } from '../model/random.ts'
 
 /** What calls may name. */

@@ -3,7 +3,7 @@
  * a map and the lowest free one is searched for, uses are counted whenever somebody asks, events lie in lists. What the
  * methods of each class do beside that is in rules.ts; both know declarations and nothing of how core works.
  */
-import { CREATE, CREATE_FD, DESTROY, type Method, type ObjectClass } from '../../src/spec/schema.ts'
+import { CREATE, CREATE_FD, DESTROY, type Method, type ObjectClass } from '../../src/spec/schema/schema.ts'
 
 /** An errno by name, or 'ok'. */
 export type Code = string

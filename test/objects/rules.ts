@@ -6,7 +6,7 @@ import { ClassId } from '../../src/spec/classes/ids.ts'
 import { QP_CLASSES, QpTypes } from '../../src/spec/classes/qp.ts'
 import { AsyncEventType, CqKind, QpState, XrcdFlags } from '../../src/spec/enums.ts'
 import { checkTransition } from '../../src/spec/qp-states.ts'
-import type { AnyValues, ObjectClass } from '../../src/spec/schema.ts'
+import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'
 import {
   byHandle,
   type Code,

@@ -5,11 +5,11 @@
  */
 import assert from 'node:assert/strict'
 import { AttributeFlag } from '../../src/spec/classes/ids.ts'
-import { type Kind, sizeOf } from '../../src/spec/schema.ts'
+import { type Kind, sizeOf } from '../../src/spec/schema/schema.ts'
 import type { Call } from '../../src/uapi/call.ts'
-import { ATTRIBUTE, HEADER } from '../../src/uapi/object.ts'
-import { encodeCall } from '../../src/uapi/object-client.ts'
-import { type Item, itemAt, pad, payloadOf } from '../../src/uapi/object-format.ts'
+import { encodeCall } from '../../src/uapi/object/client.ts'
+import { ATTRIBUTE, HEADER } from '../../src/uapi/object/dialect.ts'
+import { type Item, itemAt, pad, payloadOf } from '../../src/uapi/object/format.ts'
 import { isCreate, type Names } from './plausible.ts'
 
 const { MANDATORY, OUT, INDIRECT, CHAINED } = AttributeFlag

@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { createFlowTable } from '../../src/phy/flow-table.ts'
 import type { FlowAddress } from '../../src/phy/port.ts'
-import { ROCE_UDP_PORT } from '../../src/spec/headers.ts'
+import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
 import { makeFlow } from '../../src/wire/icrc.ts'
 
 const address = fc

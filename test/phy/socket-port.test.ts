@@ -4,9 +4,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createFlowTable } from '../../src/phy/flow-table.ts'
-import { RUN_BYTES } from '../../src/phy/run-limits.ts'
-import { createSenders } from '../../src/phy/senders.ts'
+import { RUN_BYTES } from '../../src/phy/runs/limits.ts'
 import { createAddresses, ROOMS_BYTES, socketPortParts } from '../../src/phy/socket-port.ts'
+import { createSenders } from '../../src/phy/udp/senders.ts'
 
 const address = (last: number): Uint8Array => Uint8Array.from({ length: 16 }, (_, i) => (i === 15 ? last : 0xfd))
 

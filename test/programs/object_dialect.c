@@ -1,5 +1,6 @@
 /*
- * The object dialect from C (src/uapi/object.ts): opens the device node and makes calls on it without any RDMA library.
+ * The object dialect from C (src/uapi/object/dialect.ts): opens the device node and makes calls on it without any RDMA
+ * library.
  *
  *   object_dialect [NODE]          NODE: /dev/infiniband/uverbs0
  *

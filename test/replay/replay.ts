@@ -4,9 +4,7 @@
  * (`chosen`).
  */
 import assert from 'node:assert/strict'
-import type { AddressSpace } from '../../src/core/address-space.ts'
-import { attachSink, createEventQueue, readEvents } from '../../src/core/events.ts'
-import { findHandle } from '../../src/core/handles.ts'
+import { attachSink, createEventQueue, readEvents } from '../../src/core/events/events.ts'
 import {
   type Caller,
   type Context,
@@ -20,8 +18,10 @@ import {
   openContext,
   stat,
 } from '../../src/core/index.ts'
+import type { AddressSpace } from '../../src/core/memory/address-space.ts'
+import { findHandle } from '../../src/core/objects/handles.ts'
+import { identify } from '../../src/drivers/rxe/address/identity.ts'
 import { createRxeDevice } from '../../src/drivers/rxe/device.ts'
-import { identify } from '../../src/drivers/rxe/identity.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../src/phy/memory.ts'
 import { Pd } from '../../src/spec/classes/pd.ts'
 import { CallError, Errno, errnoName } from '../../src/spec/errno.ts'
@@ -108,7 +108,8 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
 
 /**
  * Where the device's attributes say that it has XRC, which rxe lacks, and FLUSH and ATOMIC WRITE, which the recorded
- * kernel did not have yet; and max_qp, max_qp_wr, max_cq, max_srq, max_srq_wr, of which rxe reports more than can be had.
+ * kernel did not have yet; and max_qp, max_qp_wr, max_cq, max_srq, max_srq_wr, of which rxe reports more than can be
+ * had.
  */
 const NEWER: Chosen = [1, RESPONSE].flatMap(where => [
   [where, 52, 60] as const,

@@ -5,10 +5,10 @@
  */
 import { mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { mapArena } from '../../src/host/mapping.ts'
-import { addSeals, createMemfd, fileIdentity, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../../src/host/memfd.ts'
+import { type Watch, watch } from '../../src/host/event-loop/poll.ts'
+import { mapArena } from '../../src/host/memory/mapping.ts'
+import { addSeals, createMemfd, fileIdentity, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../../src/host/memory/memfd.ts'
 import { libcFunctions } from '../../src/host/native.ts'
-import { type Watch, watch } from '../../src/host/poll.ts'
 import {
   accept,
   close,
@@ -20,7 +20,7 @@ import {
   setBlocking,
   setSendTimeout,
   socketPair,
-} from '../../src/host/sockets.ts'
+} from '../../src/host/net/sockets.ts'
 import { ContextFile, DescriptorMark, MessageType, ParkedPage } from '../../src/spec/session.ts'
 import {
   messageBuffer,
@@ -29,7 +29,7 @@ import {
   writeCallReply,
   writeHelloReply,
   writeOpenReply,
-} from '../../src/uapi/session.ts'
+} from '../../src/uapi/session-codec.ts'
 
 /** Requests of the object dialect's magic, by which scenarios.c steers the daemon. Keep the numbers as there. */
 const Order = {

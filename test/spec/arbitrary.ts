@@ -14,7 +14,7 @@ import {
   type Kind,
   type ObjectClass,
   recordSize,
-} from '../../src/spec/schema.ts'
+} from '../../src/spec/schema/schema.ts'
 import type { Call, Result } from '../../src/uapi/call.ts'
 
 /** Objects as the codecs make them. */

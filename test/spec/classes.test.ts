@@ -24,7 +24,7 @@ import {
   recordSize,
   ref,
   u32,
-} from '../../src/spec/schema.ts'
+} from '../../src/spec/schema/schema.ts'
 import { fixture } from '../paths.ts'
 
 /** Every number of the object dialect in one text: a line that changes breaks programs that exist. */

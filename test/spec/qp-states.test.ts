@@ -18,7 +18,7 @@ import {
   type Transition,
   transitionOf,
 } from '../../src/spec/qp-states.ts'
-import type { ObjectClass } from '../../src/spec/schema.ts'
+import type { ObjectClass } from '../../src/spec/schema/schema.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 const states = Object.keys(QpState.values) as QpStateName[]

@@ -1,6 +1,6 @@
 /* The RoCEv2 packets of the golden captures (test/fixtures/wire), as a port would hand them to the tracer. */
 import { readdirSync, readFileSync } from 'node:fs'
-import { ROCE_UDP_PORT } from '../../src/spec/headers.ts'
+import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
 import type { PacketFlow } from '../../src/trace/pcapng.ts'
 import { type Ipv4Frame, type Ipv6Frame, parseFrame } from '../../src/wire/frame.ts'
 import { readCapture } from '../../src/wire/pcap.ts'

@@ -3,7 +3,7 @@
  * and every mistake that has an answer of its own. The packets are the engine's; nothing is made up here but what the
  * programs ask for.
  */
-import { Service } from '../../src/spec/services.ts'
+import { Service } from '../../src/spec/wire/services.ts'
 import { WrOpcode } from '../../src/spec/work.ts'
 import { createNode, REMOTE_KEY, type SendSpec, SHARED_QUEUE } from '../transport/node.ts'
 

@@ -2,7 +2,7 @@
  * Records of recorded programs' calls (test/fixtures/abi) as a daemon makes them, answered as the kernel answered.
  */
 
-import { messagesOf, recordingView } from '../../src/daemon/trace-messages.ts'
+import { messagesOf, recordingView } from '../../src/daemon/trace/trace-messages.ts'
 import { CallError, type ErrnoName, errnoName } from '../../src/spec/errno.ts'
 import { isAnswer } from '../../src/uapi/call.ts'
 import type { TraceRecord } from '../../src/uapi/tool.ts'

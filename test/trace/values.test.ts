@@ -14,7 +14,7 @@ import {
   u16,
   u32,
   u64,
-} from '../../src/spec/schema.ts'
+} from '../../src/spec/schema/schema.ts'
 import { bytesText, gidText } from '../../src/trace/bytes.ts'
 import { valueJson, valueText, WHOLE } from '../../src/trace/values.ts'
 

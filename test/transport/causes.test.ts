@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { because, type CauseName, causes, causeText } from '../../src/spec/causes.ts'
-import { Service } from '../../src/spec/services.ts'
+import { Service } from '../../src/spec/wire/services.ts'
 import { joinNodes } from './link.ts'
 import { createNode, MEMORY_BASE } from './node.ts'
 import { ERR, FAA, NAK, READ, rnr, SEND, sge, T14, WRITE, wr } from './requests.ts'

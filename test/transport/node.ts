@@ -4,7 +4,7 @@
  */
 import type { CauseName } from '../../src/spec/causes.ts'
 import { Errno } from '../../src/spec/errno.ts'
-import { Service } from '../../src/spec/services.ts'
+import { Service } from '../../src/spec/wire/services.ts'
 import { WcStatus } from '../../src/spec/work.ts'
 import { createEngine, type Engine } from '../../src/transport/engine.ts'
 import {

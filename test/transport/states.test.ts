@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { Service } from '../../src/spec/services.ts'
+import { Service } from '../../src/spec/wire/services.ts'
 import { WcStatus } from '../../src/spec/work.ts'
 import { createEngine } from '../../src/transport/engine.ts'
 import { Send, type WorkSource } from '../../src/transport/types.ts'

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { QpState } from '../../src/spec/enums.ts'
-import { Service } from '../../src/spec/services.ts'
+import { Service } from '../../src/spec/wire/services.ts'
 import { WrOpcode } from '../../src/spec/work.ts'
 import { parsePacket } from '../../src/wire/packet.ts'
 import { createNode, type NodeOptions } from './node.ts'

@@ -4,7 +4,7 @@
  */
 import { classes } from '../../src/spec/classes.ts'
 import { RXE_DRIVER_ID, RxeAttributes } from '../../src/spec/drivers/rxe.ts'
-import type { Attributes, Method, ObjectClass } from '../../src/spec/schema.ts'
+import type { Attributes, Method, ObjectClass } from '../../src/spec/schema/schema.ts'
 import type { CallerView, Schema } from '../../src/uapi/call.ts'
 import { type FakeMemory, fakeMemory } from './abilog.ts'
 

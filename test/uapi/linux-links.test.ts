@@ -12,10 +12,10 @@ import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import type { LinkName } from '../../src/spec/links.ts'
 import { WriteCommands } from '../../src/spec/linux/names.ts'
-import type { AnyRecord, AnyValues } from '../../src/spec/schema.ts'
+import type { AnyRecord, AnyValues } from '../../src/spec/schema/schema.ts'
 import { type Answer, type Decoded, isAnswer } from '../../src/uapi/call.ts'
-import { encodeLinux } from '../../src/uapi/linux-encode.ts'
-import { decodeWriteBytes } from '../../src/uapi/linux-write.ts'
+import { encodeLinux } from '../../src/uapi/linux/encode.ts'
+import { decodeWriteBytes } from '../../src/uapi/linux/write.ts'
 import { bench, cap, type TestState, testDriver, testLines } from '../core/fixture.ts'
 
 const { ah: Ah, cq: Cq, pd: Pd, rc_qp: RcQp } = Classes

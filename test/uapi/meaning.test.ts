@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { AnyRecord } from '../../src/spec/schema.ts'
+import type { AnyRecord } from '../../src/spec/schema/schema.ts'
 import { type Decoded, isAnswer } from '../../src/uapi/call.ts'
 import { type LoggedIoctl, type LoggedWrite, memoryBefore, readAbilog } from './abilog.ts'
 import { fakeView } from './fake-view.ts'

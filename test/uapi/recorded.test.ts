@@ -8,11 +8,11 @@ import { test } from 'node:test'
 import { CallError, type ErrnoName, errnoName } from '../../src/spec/errno.ts'
 import type { Answer, Decoded, Result } from '../../src/uapi/call.ts'
 import { isAnswer } from '../../src/uapi/call.ts'
-import { GET_CONTEXT_AGAIN } from '../../src/uapi/caller.ts'
-import { EntryPoint, unpackLegacy } from '../../src/uapi/legacy.ts'
-import { encodeLinux, type LinuxImage } from '../../src/uapi/linux-encode.ts'
-import { decodeMessage } from '../../src/uapi/object.ts'
-import { decodeResult, encodeCall } from '../../src/uapi/object-client.ts'
+import { GET_CONTEXT_AGAIN } from '../../src/uapi/linux/caller.ts'
+import { encodeLinux, type LinuxImage } from '../../src/uapi/linux/encode.ts'
+import { EntryPoint, unpackLegacy } from '../../src/uapi/linux/legacy.ts'
+import { decodeResult, encodeCall } from '../../src/uapi/object/client.ts'
+import { decodeMessage } from '../../src/uapi/object/dialect.ts'
 import {
   fakeMemory,
   ioctlMessage,

@@ -5,7 +5,7 @@
 
 import { driverLayouts } from '../../src/spec/linux/drivers.ts'
 import { RDMA_VERBS_IOCTL, UHW_OUT } from '../../src/spec/linux/ioctl.ts'
-import type { AnyValues } from '../../src/spec/schema.ts'
+import type { AnyValues } from '../../src/spec/schema/schema.ts'
 import {
   type Answer,
   type Call,
@@ -15,11 +15,11 @@ import {
   type NewDescriptor,
   type Result,
 } from '../../src/uapi/call.ts'
-import { type CompiledLayout, compileLayout, type Facts, readCells } from '../../src/uapi/cells.ts'
-import { findMethod } from '../../src/uapi/ioctl-message.ts'
-import { findCommand } from '../../src/uapi/linux-command.ts'
-import { decodeVerbsIoctl } from '../../src/uapi/linux-ioctl.ts'
-import { decodeWrite } from '../../src/uapi/linux-write.ts'
+import { type CompiledLayout, compileLayout, type Facts, readCells } from '../../src/uapi/linux/cells.ts'
+import { findCommand } from '../../src/uapi/linux/command.ts'
+import { decodeVerbsIoctl } from '../../src/uapi/linux/ioctl.ts'
+import { findMethod } from '../../src/uapi/linux/ioctl-message.ts'
+import { decodeWrite } from '../../src/uapi/linux/write.ts'
 import { readRecord, viewOf } from '../../src/uapi/scalar.ts'
 import { type LoggedIoctl, type LoggedWrite, MESSAGE_AT, memoryBefore, onUverbs, readAbilog } from './abilog.ts'
 import { type FakeView, fakeView } from './fake-view.ts'

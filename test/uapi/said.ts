@@ -5,9 +5,9 @@ import { FlowSpecType, FlowType } from '../../src/spec/enums.ts'
 import { type FlowFilter, flowFilters } from '../../src/spec/linux/flow.ts'
 import { ioctlMethods } from '../../src/spec/linux/ioctl.ts'
 import { writeCommands } from '../../src/spec/linux/write.ts'
-import type { AnyRecord, AnyValue, AnyValues } from '../../src/spec/schema.ts'
+import type { AnyRecord, AnyValue, AnyValues } from '../../src/spec/schema/schema.ts'
 import type { Call } from '../../src/uapi/call.ts'
-import { expressibleArguments, type Encoding } from '../../src/uapi/linux-envelope.ts'
+import { type Encoding, expressibleArguments } from '../../src/uapi/linux/envelope.ts'
 
 /** What a way says without saying so. */
 const fixed = ({ by, name }: Pick<Encoding, 'name' | 'by'>): AnyValues =>

@@ -6,8 +6,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { errnoName } from '../../src/spec/errno.ts'
 import { type Answer, type Decoded, isAnswer } from '../../src/uapi/call.ts'
-import { encodeLinux } from '../../src/uapi/linux-encode.ts'
-import { decodeWrite } from '../../src/uapi/linux-write.ts'
+import { encodeLinux } from '../../src/uapi/linux/encode.ts'
+import { decodeWrite } from '../../src/uapi/linux/write.ts'
 import { ARENA, AT, arena, type FakeView, fakeView } from './fake-view.ts'
 
 const u16 = (n: number): number[] => [n & 0xff, n >> 8]

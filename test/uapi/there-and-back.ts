@@ -4,17 +4,19 @@
 import assert from 'node:assert/strict'
 import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
 import type { Answer, Decoded } from '../../src/uapi/call.ts'
-import { EntryPoint } from '../../src/uapi/legacy.ts'
-import { encodeLinux, type LinuxImage } from '../../src/uapi/linux-encode.ts'
-import { decodeVerbsIoctl } from '../../src/uapi/linux-ioctl.ts'
-import { decodeWrite } from '../../src/uapi/linux-write.ts'
-import { decodeMessage } from '../../src/uapi/object.ts'
-import { encodeCall } from '../../src/uapi/object-client.ts'
+import { encodeLinux, type LinuxImage } from '../../src/uapi/linux/encode.ts'
+import { decodeVerbsIoctl } from '../../src/uapi/linux/ioctl.ts'
+import { EntryPoint } from '../../src/uapi/linux/legacy.ts'
+import { decodeWrite } from '../../src/uapi/linux/write.ts'
+import { encodeCall } from '../../src/uapi/object/client.ts'
+import { decodeMessage } from '../../src/uapi/object/dialect.ts'
 import { AT, type FakeView } from './fake-view.ts'
 
 /** Decodes an image that lies at `AT`. */
 export const decode = (view: FakeView, image: LinuxImage): Decoded | Answer =>
-  image.door === EntryPoint.WRITE ? decodeWrite(view, AT, image.bytes.length) : decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, AT)
+  image.door === EntryPoint.WRITE
+    ? decodeWrite(view, AT, image.bytes.length)
+    : decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, AT)
 
 /** Linux's bytes, the object dialect's, Linux's again. */
 export const assertSurvives = (view: FakeView, decoded: Decoded, image: LinuxImage): void => {

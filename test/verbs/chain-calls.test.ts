@@ -4,14 +4,14 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { addHook } from '../../src/core/registry.ts'
+import { addHook } from '../../src/core/devices/registry.ts'
 import { Device } from '../../src/spec/classes/device.ts'
 import { Interface } from '../../src/spec/classes/interface.ts'
 import { Pd } from '../../src/spec/classes/pd.ts'
 import { RcQp } from '../../src/spec/classes/rc_qp.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { type Chain, createNetwork, type Named, open, RdmaError } from '../../src/verbs/index.ts'
-import type { LocalNetwork } from '../../src/verbs/network.ts'
+import type { LocalNetwork } from '../../src/verbs/local/network.ts'
 
 const opened = async () => {
   const network = createNetwork()

@@ -21,7 +21,7 @@ import {
   CtxStatistics,
   CtxWord,
 } from '../../src/spec/drivers/ctx.ts'
-import { type Fields, type RecordOf, recordSize } from '../../src/spec/schema.ts'
+import { type Fields, type RecordOf, recordSize } from '../../src/spec/schema/schema.ts'
 import { encodeRecords, readRecord, viewOf } from '../../src/uapi/scalar.ts'
 import { createNetwork, type Device, type DriverDescriptor, open } from '../../src/verbs/index.ts'
 import { isEmpty, startDaemon, suiteScope } from '../system/programs.ts'

@@ -11,7 +11,7 @@ import { Classes, classes } from '../../src/spec/classes.ts'
 import { CtxContext } from '../../src/spec/drivers/ctx.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { createNetwork, type Device, type GsiQueuePair, open, openSystem, RdmaError } from '../../src/verbs/index.ts'
-import type { LocalNetwork } from '../../src/verbs/network.ts'
+import type { LocalNetwork } from '../../src/verbs/local/network.ts'
 import { place } from './ends.ts'
 import { createWholeDevice } from './whole-driver.ts'
 

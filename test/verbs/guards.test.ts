@@ -1,6 +1,6 @@
 /*
- * What a program may get wrong with objects that are right by themselves: a slice of another device, more bytes than the
- * peer has named, a walk that never rests, a queue that overflows, a network that is used for long.
+ * What a program may get wrong with objects that are right by themselves: a slice of another device, more bytes than
+ * the peer has named, a walk that never rests, a queue that overflows, a network that is used for long.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -5,17 +5,17 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import { findableMemory } from '../../src/core/mapped.ts'
-import { createCqRing, pushCompletion } from '../../src/drivers/rxe/cq.ts'
-import { createReceiveQueue, takeReceive } from '../../src/drivers/rxe/receive-queue.ts'
-import { mappedRings, slabRings } from '../../src/drivers/rxe/ring-memory.ts'
-import { createRing, type Ring, storeConsumer, storeProducer } from '../../src/drivers/rxe/rings.ts'
-import { createSendQueue, ringWork } from '../../src/drivers/rxe/work.ts'
+import { findableMemory } from '../../src/core/memory/mappable-memory.ts'
+import { createCqRing, pushCompletion } from '../../src/drivers/rxe/rings/completion-ring.ts'
+import { createReceiveQueue, takeReceive } from '../../src/drivers/rxe/rings/receive-queue.ts'
+import { mappedRings, slabRings } from '../../src/drivers/rxe/rings/ring-memory.ts'
+import { createRing, type Ring, storeConsumer, storeProducer } from '../../src/drivers/rxe/rings/rings.ts'
+import { createSendQueue, ringWork } from '../../src/drivers/rxe/rings/work-source.ts'
 import { CqKind } from '../../src/spec/enums.ts'
 import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
 import { Completion, Send, Sge } from '../../src/transport/types.ts'
 import type { RingBytes } from '../../src/verbs/carrier.ts'
-import { completionCursor } from '../../src/verbs/completion.ts'
+import { completionCursor } from '../../src/verbs/cq/completion.ts'
 import { open } from '../../src/verbs/index.ts'
 import {
   putAtomic,
@@ -29,8 +29,16 @@ import {
   putRemote,
   putSend,
   putWord,
-} from '../../src/verbs/requests.ts'
-import { consume, nextSlot, oldestCompletion, outstandingRequests, type ProgramRing, produce, programRing } from '../../src/verbs/ring.ts'
+} from '../../src/verbs/qp/requests.ts'
+import {
+  consume,
+  nextSlot,
+  oldestCompletion,
+  outstandingRequests,
+  type ProgramRing,
+  produce,
+  programRing,
+} from '../../src/verbs/ring.ts'
 import { plainArena } from '../../src/wire/arena.ts'
 
 const PIECES = 3
@@ -90,7 +98,7 @@ const DATALESS = [LOCAL_INV, BIND_MW, FLUSH] as number[]
 const REMOTE = [RDMA_READ, RDMA_WRITE, RDMA_WRITE_WITH_IMM, ATOMIC_WRITE] as number[]
 const SENDS = [WrOpcode.values.SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM] as number[]
 
-/** Writes a request as operations.ts does. */
+/** Writes a request as verbs/qp/operations.ts does. */
 const write = (ring: ProgramRing, one: Request, datagram: boolean): void => {
   const at = nextSlot(ring)
   const { opcode, address, key, other } = one

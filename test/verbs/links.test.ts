@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { setGid } from '../../src/core/gids.ts'
+import { setGid } from '../../src/core/devices/gids.ts'
 import { addHook } from '../../src/core/index.ts'
 import type { LinkName } from '../../src/spec/links.ts'
 import { createNetwork, open } from '../../src/verbs/index.ts'

@@ -5,13 +5,20 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { createContextMemory } from '../../src/daemon/context-file.ts'
+import { createContextMemory } from '../../src/daemon/context/context-file.ts'
 import { mmapInfo, ringsOf } from '../../src/drivers/rxe/context.ts'
-import { createRing, elementAt, loadProducer, emptyRing, type Ring, storeConsumer } from '../../src/drivers/rxe/rings.ts'
-import { createRingPool } from '../../src/host/mapping.ts'
+import {
+  createRing,
+  elementAt,
+  emptyRing,
+  loadProducer,
+  type Ring,
+  storeConsumer,
+} from '../../src/drivers/rxe/rings/rings.ts'
+import { createRingPool } from '../../src/host/memory/mapping.ts'
 import { hasNative } from '../../src/host/native.ts'
 import { rxeLayout } from '../../src/spec/drivers/ring-layout.ts'
-import { createFileRings } from '../../src/verbs/file-rings.ts'
+import { createFileRings } from '../../src/verbs/remote/file-rings.ts'
 import { nextSlot, type ProgramRing, produce, programRing } from '../../src/verbs/ring.ts'
 
 const native = { skip: !hasNative() }

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { closeSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
-import { createMemfd } from '../../src/host/memfd.ts'
+import { createMemfd } from '../../src/host/memory/memfd.ts'
 import { hasNative } from '../../src/host/native.ts'
 import { GRH_BYTES } from '../../src/verbs/index.ts'
 import { closeAll, eachCarrier, line, pair } from './ends.ts'

@@ -13,22 +13,29 @@ import {
   openContext,
   register,
 } from '../../src/core/index.ts'
-import { ioctlDialect } from '../../src/daemon/dialects.ts'
-import { createProcessSpace } from '../../src/daemon/process-space.ts'
+import { createProcessSpace } from '../../src/daemon/memory/process-space.ts'
+import { ioctlDialect } from '../../src/daemon/session/dialects.ts'
 import { SystemError } from '../../src/host/errno.ts'
+import { closeProcess, openProcess } from '../../src/host/memory/process.ts'
 import { hasNative } from '../../src/host/native.ts'
-import { closeProcess, openProcess } from '../../src/host/process.ts'
 import { Interface } from '../../src/spec/classes/interface.ts'
 import { Classes } from '../../src/spec/classes.ts'
-import { declare } from '../../src/spec/description.ts'
-import { Block, method, type ObjectClass, optional, u32 } from '../../src/spec/schema.ts'
+import { declare } from '../../src/spec/schema/description.ts'
+import { Block, method, type ObjectClass, optional, u32 } from '../../src/spec/schema/schema.ts'
 import type { Answer } from '../../src/uapi/call.ts'
-import { messageBuffer, newReply, newRequest, readReply, readRequest, writeCallReply } from '../../src/uapi/session.ts'
+import {
+  messageBuffer,
+  newReply,
+  newRequest,
+  readReply,
+  readRequest,
+  writeCallReply,
+} from '../../src/uapi/session-codec.ts'
 import type { Carrier } from '../../src/verbs/carrier.ts'
 import { createDevice, type Device } from '../../src/verbs/device.ts'
 import { RdmaError } from '../../src/verbs/index.ts'
-import { createCalls } from '../../src/verbs/messages.ts'
-import type { Session } from '../../src/verbs/session.ts'
+import type { Session } from '../../src/verbs/remote/daemon-session.ts'
+import { createCalls } from '../../src/verbs/remote/messages.ts'
 import { describeDevice, testCaller, testDriver } from '../core/fixture.ts'
 
 const { pd: Pd, ah: Ah, xrcd: Xrcd } = Classes

@@ -1,7 +1,7 @@
 /* Random packet records for property tests: every opcode, every field over its whole range. */
 import fc from 'fast-check'
-import { type BitField, type HeaderName, headers } from '../../src/spec/headers.ts'
-import { type Opcode, opcodes } from '../../src/spec/opcodes.ts'
+import { type BitField, type HeaderName, headers } from '../../src/spec/wire/headers.ts'
+import { type Opcode, opcodes } from '../../src/spec/wire/opcodes.ts'
 import type { WellFormedPacket } from '../../src/wire/packet.ts'
 
 const fieldOf = ([, width]: BitField): fc.Arbitrary<unknown> =>

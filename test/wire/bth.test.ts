@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { opcodeNumber } from '../../src/spec/opcodes.ts'
+import { opcodeNumber } from '../../src/spec/wire/opcodes.ts'
 import { plainArena } from '../../src/wire/arena.ts'
 import * as bth from '../../src/wire/bth.ts'
 import { emitPacket } from '../../src/wire/packet.ts'

@@ -7,8 +7,8 @@ import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
-import { ROCE_UDP_PORT } from '../../src/spec/headers.ts'
-import { type CmMessageName, cmMessages, GSI_QKEY, GSI_QPN, MAD_BYTES, rejReason } from '../../src/spec/mad.ts'
+import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
+import { type CmMessageName, cmMessages, GSI_QKEY, GSI_QPN, MAD_BYTES, rejReason } from '../../src/spec/wire/mad.ts'
 import { parseFrame } from '../../src/wire/frame.ts'
 import {
   type CmDraft,

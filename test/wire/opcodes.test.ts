@@ -1,10 +1,10 @@
-/* The opcode table (spec/opcodes.ts) against the independent decoder's list, and its dense form against the records. */
+/* The opcode table (spec/wire/opcodes.ts) against the independent decoder's list, and its dense form against the records. */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { creditCounts, headers, rnrTimerMicroseconds } from '../../src/spec/headers.ts'
-import type { HeadersOf } from '../../src/spec/opcodes.ts'
-import * as spec from '../../src/spec/opcodes.ts'
+import { creditCounts, headers, rnrTimerMicroseconds } from '../../src/spec/wire/headers.ts'
+import type { HeadersOf } from '../../src/spec/wire/opcodes.ts'
+import * as spec from '../../src/spec/wire/opcodes.ts'
 import { fixture } from '../paths.ts'
 
 const { headerAt, opcodeByNumber, opcodeFlags, opcodeHeaderBytes, opcodeNumber, opcodes } = spec

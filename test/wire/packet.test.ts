@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
-import { opcodeFlags, opcodes } from '../../src/spec/opcodes.ts'
+import { opcodeFlags, opcodes } from '../../src/spec/wire/opcodes.ts'
 import { arenaOver } from '../../src/wire/arena.ts'
 import { checkPacket, emitPacket, type PacketOf, packetFaults, parsePacket } from '../../src/wire/packet.ts'
 import { anyPacket, packetWith } from './arbitrary.ts'

@@ -3,7 +3,7 @@
  * class of which nothing is common to all drivers needs no line here: its declaration is enough.
  */
 import { classes } from '../../spec/classes.ts'
-import { driverClass } from '../driver.ts'
+import { driverClass } from '../devices/driver.ts'
 import type { DriverClass } from '../model.ts'
 import { deviceClass, portClass } from './device.ts'
 import { driverOpsClass } from './driver-ops.ts'

@@ -6,10 +6,10 @@ import { Device } from '../../spec/classes/device.ts'
 import { Port } from '../../spec/classes/port.ts'
 import { CoreSupport } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
-import { driverClass } from '../driver.ts'
-import { type GidTable, getGid } from '../gids.ts'
-import { createDescriptor } from '../lifetime.ts'
+import { driverClass } from '../devices/driver.ts'
+import { type GidTable, getGid } from '../devices/gids.ts'
 import { Lifecycle, type Port as PortState } from '../model.ts'
+import { createDescriptor } from '../objects/lifetime.ts'
 import { interfaceNames } from './driver-ops.ts'
 
 /** One entry of a table as GidEntry has it. */

@@ -3,7 +3,7 @@
  */
 import { DriverOps } from '../../spec/classes/driver_ops.ts'
 import { CallError } from '../../spec/errno.ts'
-import { driverClass } from '../driver.ts'
+import { driverClass } from '../devices/driver.ts'
 import type { CallContext, Device, FdObject, OpsCall, OpsState } from '../model.ts'
 
 /** Names of the driver's interfaces, newest first as it lists them. */

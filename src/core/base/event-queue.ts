@@ -8,8 +8,8 @@ import { CompChannel } from '../../spec/classes/comp_channel.ts'
 import { EVENT_SOURCES, EventQueue } from '../../spec/classes/event_queue.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
-import { driverClass } from '../driver.ts'
-import { type AttachedPorts, attachEvents, attachPort, detachEvents, detachPort, readEvents } from '../events.ts'
+import { driverClass } from '../devices/driver.ts'
+import { type AttachedPorts, attachEvents, attachPort, detachEvents, detachPort, readEvents } from '../events/events.ts'
 import type { CallContext, CoreObject, EventRecord, FdObject } from '../model.ts'
 
 const viewOf = ({ bytes: { buffer } }: EventRecord): DataView => new DataView(buffer)

@@ -3,9 +3,9 @@
  * so that what it lists is what it does. A driver that lists the class gets it as it is.
  */
 import { Interface } from '../../spec/classes/interface.ts'
-import { type Description, describe } from '../../spec/description.ts'
-import { type ChainOutcome, reasonBytes, runChain } from '../chain.ts'
-import { driverClass } from '../driver.ts'
+import { type Description, describe } from '../../spec/schema/description.ts'
+import { driverClass } from '../devices/driver.ts'
+import { type ChainOutcome, reasonBytes, runChain } from '../dispatch/chain.ts'
 import type { DispatchTable } from '../model.ts'
 
 /** Tables do not change, and devices share them. */

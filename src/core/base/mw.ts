@@ -1,12 +1,12 @@
 /*
  * Core's own memory windows (IBA 10.6.7, R22): their allocation and end. They are bound and invalidated by work
- * requests (windows.ts), which a driver hands on.
+ * requests (core/memory/windows.ts), which a driver hands on.
  */
 import { Mw } from '../../spec/classes/mw.ts'
 import { MwType } from '../../spec/enums.ts'
-import { driverClass } from '../driver.ts'
-import { KeyKind } from '../memory.ts'
-import { addWindow, removeWindow } from '../windows.ts'
+import { driverClass } from '../devices/driver.ts'
+import { KeyKind } from '../memory/region-table.ts'
+import { addWindow, removeWindow } from '../memory/windows.ts'
 
 export interface MwState {
   /** Row of the device's MemoryTable. */

@@ -5,12 +5,12 @@
 import { Ah } from '../../spec/classes/ah.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import { CallError } from '../../spec/errno.ts'
-import { type AnyRecord, CREATE, DESTROY } from '../../spec/schema.ts'
-import { driverClass } from '../driver.ts'
-import { findHandle } from '../handles.ts'
-import { execute, methodOf } from '../invoke.ts'
-import { undoObjects } from '../lifetime.ts'
+import { type AnyRecord, CREATE, DESTROY } from '../../spec/schema/schema.ts'
+import { driverClass } from '../devices/driver.ts'
+import { execute, methodOf } from '../dispatch/invoke.ts'
 import type { CoreObject } from '../model.ts'
+import { findHandle } from '../objects/handles.ts'
+import { undoObjects } from '../objects/lifetime.ts'
 
 const inside = (index: number, error: unknown): unknown =>
   error instanceof CallError ? new CallError(error.code as 'EINVAL', `entry ${index}: ${error.message}`) : error

@@ -9,8 +9,8 @@ import { Srq, TmSrq, XrcSrq } from '../../spec/classes/srq.ts'
 import { Xrcd } from '../../spec/classes/xrcd.ts'
 import { Classes } from '../../spec/classes.ts'
 import { CallError } from '../../spec/errno.ts'
-import { driverClass } from '../driver.ts'
-import { arm, setThreshold, withdrawEvents } from '../events.ts'
+import { driverClass } from '../devices/driver.ts'
+import { arm, setThreshold, withdrawEvents } from '../events/events.ts'
 import type { CoreObject } from '../model.ts'
 
 export const cqClass = driverClass(Cq, {

@@ -3,7 +3,7 @@
  */
 import { NAME_BYTES, System, UVERBS_ABI } from '../../spec/classes/system.ts'
 import { NodeType } from '../../spec/enums.ts'
-import { driverClass } from '../driver.ts'
+import { driverClass } from '../devices/driver.ts'
 import type { Device } from '../model.ts'
 
 const encoder = new TextEncoder()

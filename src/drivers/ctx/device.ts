@@ -24,7 +24,7 @@ import { Classes } from '../../spec/classes.ts'
 import { CtxContext, type CtxInfo, CtxLimits, CtxRecord } from '../../spec/drivers/ctx.ts'
 import { NodeType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
-import { type RecordOf, zeroRecord } from '../../spec/schema.ts'
+import { type RecordOf, zeroRecord } from '../../spec/schema/schema.ts'
 import { interfaces } from './interfaces.ts'
 import {
   announce,

@@ -29,7 +29,7 @@ import {
   CtxStatistics,
 } from '../../spec/drivers/ctx.ts'
 import { CallError } from '../../spec/errno.ts'
-import { at, type Fields, type RecordOf, recordSize, u32 } from '../../spec/schema.ts'
+import { at, type Fields, type RecordOf, recordSize, u32 } from '../../spec/schema/schema.ts'
 import type { Assigned, CtxState } from './state.ts'
 
 interface Bound {

@@ -4,11 +4,11 @@
  * The device keeps its own counts and sizes, looks at the client's counts only to see how much room there is, and takes
  * a count that cannot be for a full queue. Bytes of a message are there before the count that announces them.
  */
-import type { MappedMemory, MappedChunk } from '../../core/index.ts'
+import type { MappedChunk, MappedMemory } from '../../core/index.ts'
 import { CTX_HEADER_BYTES, CtxHeader, type CtxInfo, CtxKind, CtxWord } from '../../spec/drivers/ctx.ts'
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES, wholePages } from '../../spec/memory.ts'
-import type { RecordOf } from '../../spec/schema.ts'
+import type { RecordOf } from '../../spec/schema/schema.ts'
 
 export interface Shape {
   readonly eagerCount: number

@@ -9,7 +9,18 @@ import { type Core, type Device, driverClass, register } from '../../core/index.
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
 import { Classes } from '../../spec/classes.ts'
 import { CallError } from '../../spec/errno.ts'
-import { Block, blob, CREATE, DESTROY, method, objectClass, QUERY, ref, u64, zeroRecord } from '../../spec/schema.ts'
+import {
+  Block,
+  blob,
+  CREATE,
+  DESTROY,
+  method,
+  objectClass,
+  QUERY,
+  ref,
+  u64,
+  zeroRecord,
+} from '../../spec/schema/schema.ts'
 
 const MOST = 1 << 16
 

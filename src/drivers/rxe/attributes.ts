@@ -8,7 +8,7 @@
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
 import type { PortAttributes } from '../../spec/classes/port.ts'
 import { DeviceCapFlags, PhysState, PortState } from '../../spec/enums.ts'
-import type { RecordOf } from '../../spec/schema.ts'
+import type { RecordOf } from '../../spec/schema/schema.ts'
 import type { Counters } from '../../transport/types.ts'
 
 /** Limits that creation checks; programs see them in the device attributes. */

@@ -2,10 +2,10 @@
  * What a context has of this driver: memory for rings that its program can map. The carrier brings it
  * (`Context.mapped`, or a library of this process `Context.state`); otherwise it is plain memory.
  */
-import { bufferMemory } from '../../core/mapped.ts'
+import { bufferMemory } from '../../core/memory/mappable-memory.ts'
 import type { Context } from '../../core/model.ts'
-import { mappedRings, packedRings } from './ring-memory.ts'
-import type { Ring, RingMemory } from './rings.ts'
+import { mappedRings, packedRings } from './rings/ring-memory.ts'
+import type { Ring, RingMemory } from './rings/rings.ts'
 
 export interface RxeContext {
   readonly rings: RingMemory

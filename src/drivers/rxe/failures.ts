@@ -3,8 +3,9 @@
  * numbers that people and tools know, with the peer's own cause if the peer is a queue pair of a device of the same
  * core. What failed last is kept by queue pair, for queries; nothing is kept for one that never failed.
  */
+
+import { findGid } from '../../core/devices/gids.ts'
 import { hasFailureHandlers, reportFailure } from '../../core/failures.ts'
-import { findGid } from '../../core/gids.ts'
 import type { Context, Device } from '../../core/model.ts'
 import { because, type Cause, type CauseName, causeOfCode } from '../../spec/causes.ts'
 import { type Failure, type FailurePeer, isNote } from '../../spec/failures.ts'

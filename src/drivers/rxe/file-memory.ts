@@ -5,7 +5,7 @@
  * descriptor it is, and which files are taken, is the carrier's business.
  */
 import { closeSync, fstatSync, readFileSync, readSync, writeSync } from 'node:fs'
-import type { AddressSpace } from '../../core/address-space.ts'
+import type { AddressSpace } from '../../core/memory/address-space.ts'
 import type { FileMemory } from '../../core/model.ts'
 import { Errno } from '../../spec/errno.ts'
 import { TWO_32 } from '../../spec/memory.ts'

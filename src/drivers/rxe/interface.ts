@@ -9,7 +9,7 @@
  * The functions change the port and answer with the event that programs are to be told (`raisePort`), once everything
  * that they may look at then has changed too; undefined if nothing did.
  */
-import { findGid, setGid } from '../../core/gids.ts'
+import { findGid, setGid } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'
 import { AsyncEventType, GidType, Mtu, PhysState, PortState } from '../../spec/enums.ts'
 import type { RxeState } from './state.ts'

@@ -4,9 +4,16 @@
  */
 
 import { explainBind, explainKey } from '../../core/explain.ts'
-import { copyBytes } from '../../core/local-space.ts'
-import { findKeyWithRights, findBuffer, type MemoryTable, addressHi, addressLo, resolve } from '../../core/memory.ts'
-import { type Bind, bindWindow, Invalidated, invalidateWindow } from '../../core/windows.ts'
+import { copyBytes } from '../../core/memory/local-space.ts'
+import {
+  addressHi,
+  addressLo,
+  findBuffer,
+  findKeyWithRights,
+  type MemoryTable,
+  resolve,
+} from '../../core/memory/region-table.ts'
+import { type Bind, bindWindow, Invalidated, invalidateWindow } from '../../core/memory/windows.ts'
 import { Errno } from '../../spec/errno.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { BindMw, type Memory } from '../../transport/types.ts'

@@ -6,8 +6,8 @@ import { QpState } from '../../spec/enums.ts'
 import { failureJson } from '../../spec/failures.ts'
 import type { QpStat } from '../../uapi/tool.ts'
 import { addressText } from '../../wire/address.ts'
-import { pendingReceives } from './receive-queue.ts'
-import { loadProducer } from './rings.ts'
+import { pendingReceives } from './rings/receive-queue.ts'
+import { loadProducer } from './rings/rings.ts'
 import type { QpObject, RxeState } from './state.ts'
 
 const stateNames = Object.entries(QpState.values)
@@ -27,7 +27,11 @@ export const qpFacts = (state: RxeState, { state: qp, class: cls }: QpObject): Q
     state: stateName(state.engine().stateOf(qp.row)),
     ...(dgid !== undefined && { peer: { qpn: destQpn, address: addressText(dgid) } }),
     send: { pending: (loadProducer(send.ring) - send.retired) & send.ring.wrap, depth: send.ring.capacity },
-    receive: { pending: pendingReceives(receive), depth: receive.ring.capacity, ...(receive.shared && { shared: true }) },
+    receive: {
+      pending: pendingReceives(receive),
+      depth: receive.ring.capacity,
+      ...(receive.shared && { shared: true }),
+    },
     ...(last !== undefined && { lastError: failureJson(last) }),
   }
 }

@@ -6,17 +6,17 @@ import type { Port } from '../../phy/port.ts'
 import type { Cause } from '../../spec/causes.ts'
 import type { postSend, QpAttributeName, qpMethods } from '../../spec/classes/qp.ts'
 import type { Failure } from '../../spec/failures.ts'
-import type { In, ObjectClass } from '../../spec/schema.ts'
+import type { In, ObjectClass } from '../../spec/schema/schema.ts'
 import type { Engine } from '../../transport/engine.ts'
 import type { Causes } from '../../transport/types.ts'
-import type { CqRing } from './cq.ts'
-import type { AddressHandle } from './destinations.ts'
-import type { Identity } from './identity.ts'
-import type { Groups } from './multicast.ts'
-import type { StoredAddress } from './path.ts'
-import type { ReceiveQueue } from './receive-queue.ts'
+import type { AddressHandle } from './address/destinations.ts'
+import type { Identity } from './address/identity.ts'
+import type { Groups } from './address/multicast.ts'
+import type { StoredAddress } from './address/path.ts'
+import type { CqRing } from './rings/completion-ring.ts'
+import type { ReceiveQueue } from './rings/receive-queue.ts'
+import type { QpRings } from './rings/work-source.ts'
 import type { Slots } from './slots.ts'
-import type { QpRings } from './work.ts'
 
 export type CqObject = CoreObject<CqRing>
 
@@ -108,7 +108,7 @@ export interface RxeState {
    * posted to the send queue of `row`, to any queue without one. Called by methods whose outcome depends on it.
    */
   readonly catchUp: (row?: number) => void
-  /** Flows of datagrams that are to be closed: the next `poll` does, when it has sent (destinations.ts). */
+  /** Flows of datagrams that are to be closed: the next `poll` does, when it has sent (drivers/rxe/address/destinations.ts). */
   readonly released: number[]
   /** Queue pairs whose completions found no room, and where: the next `poll` ends them. */
   readonly stranded: { readonly qpn: number; readonly cause: Cause }[]

@@ -2,7 +2,7 @@
  * Class `ah`: an address handle (IBA 10.2.2.2, 11.2.2): where datagrams go to, named by work requests of queue pairs of
  * the same protection domain. Query and change are there for the object dialect; Linux's has neither.
  */
-import { CREATE, DESTROY, MODIFY, method, objectClass, optional, QUERY, record, ref, u64 } from '../schema.ts'
+import { CREATE, DESTROY, MODIFY, method, objectClass, optional, QUERY, record, ref, u64 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 import { ethernetOf, IbAddress, OpaAddress, QpAddress } from './qp.ts'
 

@@ -4,7 +4,7 @@
  * user handle, a port's number, or 0.
  */
 import { AsyncEventType } from '../enums.ts'
-import { CREATE_FD, enumOf, method, objectClass, QUERY, u8, u32, u64 } from '../schema.ts'
+import { CREATE_FD, enumOf, method, objectClass, QUERY, u8, u32, u64 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 
 export const AsyncFd = objectClass('async_fd', ClassId.async_fd, {

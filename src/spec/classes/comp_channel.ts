@@ -3,7 +3,7 @@
  * in records of 8 bytes, the CQ's user handle, or by `getEvent`, and lives by its descriptor: closing it is its
  * destruction.
  */
-import { at, CREATE_FD, list, method, objectClass, QUERY, u32, u64 } from '../schema.ts'
+import { at, CREATE_FD, list, method, objectClass, QUERY, u32, u64 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 
 const MANY = 0xffff

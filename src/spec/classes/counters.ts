@@ -4,7 +4,7 @@
  * counters of a device and its ports are no objects (spec/counters.ts).
  */
 import { CountersFlags } from '../enums.ts'
-import { at, CREATE, DESTROY, flagsOf, list, method, objectClass, optional, QUERY, u64 } from '../schema.ts'
+import { at, CREATE, DESTROY, flagsOf, list, method, objectClass, optional, QUERY, u64 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
 const MOST = 1024

@@ -21,7 +21,7 @@ import {
   QUERY,
   u32,
   u64,
-} from '../schema.ts'
+} from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 
 /** 0 and 1 completions, or 0 microseconds: no threshold. At most 65,535, as Linux's. */

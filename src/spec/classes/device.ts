@@ -24,7 +24,7 @@ import {
   u16,
   u32,
   u64,
-} from '../schema.ts'
+} from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 
 /** ib_uverbs_query_device_resp; GUIDs in network order. */

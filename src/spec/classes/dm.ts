@@ -2,7 +2,7 @@
  * Class `dm`: memory of the device (Linux: DM_ALLOC, DM_FREE), which is registered as a region of kind DEVICE. No
  * driver here has any: EOPNOTSUPP.
  */
-import { CREATE, DESTROY, method, objectClass, QUERY, u32, u64 } from '../schema.ts'
+import { CREATE, DESTROY, method, objectClass, QUERY, u32, u64 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
 export const Dm = objectClass('dm', ClassId.dm, {

@@ -8,7 +8,7 @@
  * and mmap do, and what can be read from it, is the interface's business. It lives by its descriptor, as its context
  * does, whose objects it can use.
  */
-import { blob, CREATE_FD, DESTROY, method, objectClass, optional, QUERY } from '../schema.ts'
+import { blob, CREATE_FD, DESTROY, method, objectClass, optional, QUERY } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
 /** Most bytes of a name. */

@@ -24,7 +24,7 @@ import {
   u16,
   u32,
   u64,
-} from '../schema.ts'
+} from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 import { QP_CLASSES } from './qp.ts'
 

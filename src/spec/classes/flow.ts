@@ -19,7 +19,7 @@ import {
   u8,
   u16,
   u32,
-} from '../schema.ts'
+} from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
 /** Bytes of the longest header that can be matched: IPv6 with its addresses. */

@@ -3,7 +3,7 @@
  * It is a datagram queue pair whose Q_Key is the well-known one, whatever is set. Programs do not have it, as under
  * Linux: it is for clients in this process, one for a port.
  */
-import { objectClass } from '../schema.ts'
+import { objectClass } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 import { postSend, qpMethods } from './qp.ts'
 

@@ -6,7 +6,7 @@
  *
  * QP types are classes of their own (R9), 16 to 24.
  */
-import { Block } from '../schema.ts'
+import { Block } from '../schema/schema.ts'
 
 export const ClassId = {
   interface: 1,

@@ -2,8 +2,8 @@
  * Class `interface`: what a device supports, told by the device itself (R13). It exists already and is object 0.
  *
  * `query` answers every class, method, attribute, type, enumeration and name as lists of small records that refer to
- * each other by index: description.ts makes them from declarations and declarations from them. The records of a list
- * never grow: what a later release adds is a list of its own, which an older client does not ask for (R47).
+ * each other by index: spec/schema/description.ts makes them from declarations and declarations from them. The records
+ * of a list never grow: what a later release adds is a list of its own, which an older client does not ask for (R47).
  */
 import {
   at,
@@ -20,7 +20,7 @@ import {
   u8,
   u16,
   u32,
-} from '../schema.ts'
+} from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
 /** How objects of a class are named, see `ObjectClass.identity`. */
@@ -117,9 +117,10 @@ export const Interface = objectClass('interface', ClassId.interface, {
       },
     }),
     /**
-     * Runs the calls of a chain, one after the other, up to the first that fails (R16; layout: uapi/chain.ts). UNDO:
-     * what the chain has made before the failure goes again, and nothing else may be changed by it. `results` are the
-     * entries with their messages answered; `done` says how many succeeded; if that is not all, `error` (errno) and
+     * Runs the calls of a chain, one after the other, up to the first that fails (R16; layout: uapi/object/chain.ts).
+     * UNDO: what the chain has made before the failure goes again, and nothing else may be changed by it. `results`
+     * are the entries with their messages answered; `done` says how many succeeded; if that is not all, `error`
+     * (errno) and
      * `reason` are those of the next one.
      */
     chain: method(CHAIN, {

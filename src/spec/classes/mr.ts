@@ -23,7 +23,7 @@ import {
   ref,
   u32,
   u64,
-} from '../schema.ts'
+} from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
 /** What is registered and how it is addressed. */

@@ -5,7 +5,7 @@
  * 2 (2B): it works for the queue pair that bound it, and the binder chooses the key's low byte.
  */
 import { AccessFlags, MwType } from '../enums.ts'
-import { CREATE, DESTROY, enumOf, flagsOf, method, objectClass, QUERY, ref, u32, u64 } from '../schema.ts'
+import { CREATE, DESTROY, enumOf, flagsOf, method, objectClass, QUERY, ref, u32, u64 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
 export const Mw = objectClass('mw', ClassId.mw, {

@@ -2,7 +2,7 @@
  * Class `pd`: a protection domain (IBA 10.2.3). Destroying one that is used is EBUSY. It makes and destroys address
  * handles by the thousand (R25): one that cannot be made, and none is; one that cannot be destroyed, and none goes.
  */
-import { at, CREATE, DESTROY, list, method, objectClass, optional, u32 } from '../schema.ts'
+import { at, CREATE, DESTROY, list, method, objectClass, optional, u32 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 import { IbAddress, OpaAddress, QpAddress } from './qp.ts'
 

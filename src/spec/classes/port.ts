@@ -3,7 +3,7 @@
  * `query` answers one record laid out as Linux's ib_uverbs_query_port_resp_ex (R4).
  */
 import { LinkLayer, LinkSpeed, LinkWidth, Mtu, PhysState, PortCapFlags, PortFlags, PortState } from '../enums.ts'
-import { at, enumOf, flagsOf, method, objectClass, QUERY, record, u8, u16, u32 } from '../schema.ts'
+import { at, enumOf, flagsOf, method, objectClass, QUERY, record, u8, u16, u32 } from '../schema/schema.ts'
 import { GidEntry } from './device.ts'
 import { CallNumber, ClassId } from './ids.ts'
 

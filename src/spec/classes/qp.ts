@@ -30,7 +30,7 @@ import {
   u16,
   u32,
   u64,
-} from '../schema.ts'
+} from '../schema/schema.ts'
 
 /** The classes of queue pairs, each with its row of the state table (spec/qp-states.ts). */
 export const QpTypes = {

@@ -2,7 +2,7 @@
  * Class `raw_packet_qp`: a queue pair that sends and receives whole frames of the link (Linux: IBV_QPT_RAW_PACKET);
  * what it receives is said by objects of class `flow`. No driver here has it: EOPNOTSUPP.
  */
-import { CREATE, method, objectClass, optional, ref } from '../schema.ts'
+import { CREATE, method, objectClass, optional, ref } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 import { postSend, qpMethods } from './qp.ts'
 

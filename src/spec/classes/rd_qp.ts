@@ -3,7 +3,7 @@
  * belong to the end-to-end contexts over which it talks, not to it. No device that we know of was ever made with it,
  * and no driver here has it: EOPNOTSUPP.
  */
-import { objectClass } from '../schema.ts'
+import { objectClass } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 import { postSend, qpMethods } from './qp.ts'
 

@@ -24,7 +24,7 @@ import {
   ref,
   u32,
   u64,
-} from '../schema.ts'
+} from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 
 const wanted = {

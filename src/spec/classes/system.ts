@@ -7,7 +7,7 @@
  * on it, and their element is the device's index. Names are ASCII, filled up with zeros.
  */
 import { NodeType } from '../enums.ts'
-import { at, bytes, enumOf, list, method, objectClass, QUERY, u32 } from '../schema.ts'
+import { at, bytes, enumOf, list, method, objectClass, QUERY, u32 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
 export const NAME_BYTES = 64

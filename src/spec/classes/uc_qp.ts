@@ -2,7 +2,7 @@
  * Class `uc_qp`: a queue pair of the unreliable connected service (IBA 9.8). Nothing is acknowledged, so there are no
  * timers, retries, READs or atomics to be set.
  */
-import { objectClass } from '../schema.ts'
+import { objectClass } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 import { ADDRESSES, ALTERNATE_PATHS, postSend, qpMethods } from './qp.ts'
 

@@ -2,7 +2,7 @@
  * Class `ud_qp`: a queue pair of the unreliable datagram service (IBA 9.8.3, 10.3): each work request says where to
  * (class `ah`), the queue pair has a Q_Key, and may belong to multicast groups (IBA 10.5).
  */
-import { bytes, method, objectClass, u16 } from '../schema.ts'
+import { bytes, method, objectClass, u16 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 import { postSend, qpMethods } from './qp.ts'
 

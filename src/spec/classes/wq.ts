@@ -20,7 +20,7 @@ import {
   ref,
   u32,
   u64,
-} from '../schema.ts'
+} from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
 export const Wq = objectClass('wq', ClassId.wq, {

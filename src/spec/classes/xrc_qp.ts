@@ -6,7 +6,7 @@
  * (Linux: OPEN_QP). It lives until the last who has it open destroys it. Each of them gets its events.
  */
 import { QpFlags } from '../enums.ts'
-import { CREATE, fd, flagsOf, method, objectClass, optional, record, ref, u32, u64 } from '../schema.ts'
+import { CREATE, fd, flagsOf, method, objectClass, optional, record, ref, u32, u64 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 import { ADDRESSES, ALTERNATE_PATHS, initialAttributes, postSend, QpCap, qpMethods } from './qp.ts'
 

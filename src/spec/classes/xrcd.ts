@@ -4,7 +4,7 @@
  * a file the domain is the caller's alone. Closing one with receive queues or queue pairs is EBUSY.
  */
 import { XrcdFlags } from '../enums.ts'
-import { CREATE, DESTROY, flagsOf, method, objectClass, optional, QUERY, u8, u32 } from '../schema.ts'
+import { CREATE, DESTROY, flagsOf, method, objectClass, optional, QUERY, u8, u32 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
 export const Xrcd = objectClass('xrcd', ClassId.xrcd, {

@@ -27,7 +27,7 @@ import {
   record,
   u32,
   u64,
-} from '../schema.ts'
+} from '../schema/schema.ts'
 
 /** Words of the first page, by number. */
 export const CtxWord = { HEADER_PRODUCER: 0, HEADER_CONSUMER: 1, EAGER_CONSUMER: 2 } as const

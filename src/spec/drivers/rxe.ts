@@ -9,7 +9,7 @@
 
 import { MOST_AHS } from '../classes/pd.ts'
 import { embed, type Layout, layout, value } from '../linux/layout.ts'
-import { at, list, optional, record, u32, u64 } from '../schema.ts'
+import { at, list, optional, record, u32, u64 } from '../schema/schema.ts'
 
 /** struct mminfo: offset for mmap and number of bytes. */
 export const MmapInfo = { offset: at(0, u64(0)), size: at(8, u32(0)) }

@@ -3,7 +3,7 @@
  * responses.
  */
 import { type DriverLayout, RXE_DRIVER_ID, RxeAttributes, RxeLayouts } from '../drivers/rxe.ts'
-import type { Attributes } from '../schema.ts'
+import type { Attributes } from '../schema/schema.ts'
 
 const byId: Readonly<Record<number, Readonly<Record<string, DriverLayout>>>> = { [RXE_DRIVER_ID]: RxeLayouts }
 

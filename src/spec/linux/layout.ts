@@ -7,7 +7,7 @@
  */
 import type { ErrnoName } from '../errno.ts'
 import type { LinkName } from '../links.ts'
-import { type Fields, sizeOf } from '../schema.ts'
+import { type Fields, sizeOf } from '../schema/schema.ts'
 
 /**
  * How a cell is understood:

@@ -10,7 +10,7 @@ import { DeviceAttributes, ExtendedDeviceAttributes } from '../classes/device.ts
 import { PortAttributes } from '../classes/port.ts'
 import { qpAttributes } from '../classes/qp.ts'
 import { Mtu, QpFlags, XrcdFlags } from '../enums.ts'
-import type { AnyValues, Attribute } from '../schema.ts'
+import type { AnyValues, Attribute } from '../schema/schema.ts'
 import {
   bit,
   bool,

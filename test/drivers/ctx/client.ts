@@ -26,7 +26,7 @@ import {
   CtxWord,
 } from '../../../src/spec/drivers/ctx.ts'
 import { CallError } from '../../../src/spec/errno.ts'
-import type { Fields, RecordOf } from '../../../src/spec/schema.ts'
+import type { Fields, RecordOf } from '../../../src/spec/schema/schema.ts'
 import { encodeRecords, readRecord, viewOf } from '../../../src/uapi/scalar.ts'
 
 const MEMORY = 1 << 17

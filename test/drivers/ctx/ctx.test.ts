@@ -14,7 +14,6 @@ import {
 } from '../../../src/core/index.ts'
 import { createCtxDevice } from '../../../src/drivers/ctx/device.ts'
 import { Classes } from '../../../src/spec/classes.ts'
-import { declare } from '../../../src/spec/description.ts'
 import {
   CtxAssign,
   CtxContext,
@@ -24,6 +23,7 @@ import {
   CtxStatistics,
   CtxWord,
 } from '../../../src/spec/drivers/ctx.ts'
+import { declare } from '../../../src/spec/schema/description.ts'
 import { encodeRecords } from '../../../src/uapi/scalar.ts'
 import { errnoOf } from '../../core/fixture.ts'
 import { flatCaller, openClient, read, receive, setWord } from './client.ts'

@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import {
+  bufferMemory,
   type Caller,
   type Context,
   closeContext,
@@ -13,13 +14,12 @@ import {
   createCore,
   dispatch,
   type FdObject,
-  type MappedMemory,
   type MappedChunk,
+  type MappedMemory,
   openContext,
   opsIoctl,
   opsMap,
   opsWrite,
-  bufferMemory,
   stat,
 } from '../../../src/core/index.ts'
 import { createCtxDevice } from '../../../src/drivers/ctx/device.ts'
@@ -27,7 +27,7 @@ import { CtxAssign, CtxInterface, CtxIoctl, CtxSend } from '../../../src/spec/dr
 import { CallError, errnoName } from '../../../src/spec/errno.ts'
 import type { Answer } from '../../../src/uapi/call.ts'
 import { decodeIoctl, ioctlRequest } from '../../../src/uapi/index.ts'
-import { encodeCall } from '../../../src/uapi/object-client.ts'
+import { encodeCall } from '../../../src/uapi/object/client.ts'
 import { encodeRecords } from '../../../src/uapi/scalar.ts'
 import { mutate } from '../../fuzz/mutate.ts'
 import { type Chance, createChance } from '../../model/random.ts'

@@ -11,9 +11,9 @@ import { UdQp } from '../../../src/spec/classes/ud_qp.ts'
 import { XrcTgtQp } from '../../../src/spec/classes/xrc_qp.ts'
 import { Xrcd } from '../../../src/spec/classes/xrcd.ts'
 import { XrcdFlags } from '../../../src/spec/enums.ts'
-import type { In } from '../../../src/spec/schema.ts'
-import { decodeMessage } from '../../../src/uapi/object.ts'
-import { encodeCall } from '../../../src/uapi/object-client.ts'
+import type { In } from '../../../src/spec/schema/schema.ts'
+import { encodeCall } from '../../../src/uapi/object/client.ts'
+import { decodeMessage } from '../../../src/uapi/object/dialect.ts'
 import {
   assertNothingLeft,
   cap,

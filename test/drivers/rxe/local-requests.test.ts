@@ -1,11 +1,12 @@
 /*
- * Invalidations and binds on the soft device: what a wrong key comes to, here and at the peer, with packets and without.
+ * Invalidations and binds on the soft device: what a wrong key comes to, here and at the peer, with packets and
+ * without.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { invokeNow } from '../../../src/core/index.ts'
-import { type Bind, bindWindow } from '../../../src/core/windows.ts'
-import { Where } from '../../../src/drivers/rxe/posts.ts'
+import { type Bind, bindWindow } from '../../../src/core/memory/windows.ts'
+import { Where } from '../../../src/drivers/rxe/rings/posts.ts'
 import type { Path } from '../../../src/phy/memory.ts'
 import { Mw } from '../../../src/spec/classes/mw.ts'
 import { AccessFlags, MwType } from '../../../src/spec/enums.ts'

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { FaultPort } from '../../../src/phy/faults.ts'
+import type { FaultPort } from '../../../src/phy/faults/layer.ts'
 import { WcStatus } from '../../../src/spec/work.ts'
 import { register } from './machine.ts'
 import { completions, pair, pattern, piece } from './pair.ts'

@@ -17,10 +17,10 @@ import {
   openContext,
   stat,
 } from '../../../src/core/index.ts'
+import { type Identity, identify } from '../../../src/drivers/rxe/address/identity.ts'
 import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device.ts'
-import { type Identity, identify } from '../../../src/drivers/rxe/identity.ts'
-import { parseFaults } from '../../../src/phy/fault-spec.ts'
-import { withFaults } from '../../../src/phy/faults.ts'
+import { withFaults } from '../../../src/phy/faults/layer.ts'
+import { parseFaults } from '../../../src/phy/faults/rules.ts'
 import { createMemorySwitch, type MemorySwitch, memorySwitchBytes, type Path } from '../../../src/phy/memory.ts'
 import { AsyncFd } from '../../../src/spec/classes/async_fd.ts'
 import { CompChannel } from '../../../src/spec/classes/comp_channel.ts'
@@ -29,7 +29,7 @@ import { Mr } from '../../../src/spec/classes/mr.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
 import { CallError, errnoName } from '../../../src/spec/errno.ts'
-import type { In } from '../../../src/spec/schema.ts'
+import type { In } from '../../../src/spec/schema/schema.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 import { type Mapped, mapRing, type TestRings, testRings } from './provider.ts'
 

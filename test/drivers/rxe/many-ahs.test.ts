@@ -8,8 +8,8 @@ import { Ah } from '../../../src/spec/classes/ah.ts'
 import { ChainErrors, Interface } from '../../../src/spec/classes/interface.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { Errno } from '../../../src/spec/errno.ts'
-import type { AnyValues, ObjectClass } from '../../../src/spec/schema.ts'
-import { encodeChain, type Link } from '../../../src/uapi/chain.ts'
+import type { AnyValues, ObjectClass } from '../../../src/spec/schema/schema.ts'
+import { encodeChain, type Link } from '../../../src/uapi/object/chain.ts'
 import { assertNothingLeft, ipv4, machine, path, program } from './machine.ts'
 
 const bench = () => {

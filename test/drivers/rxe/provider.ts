@@ -3,8 +3,8 @@
  * out. And memory for rings that tells what is left of it.
  */
 
-import type { MappedChunk } from '../../../src/core/mapped.ts'
-import type { RingMemory } from '../../../src/drivers/rxe/rings.ts'
+import type { MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
+import type { RingMemory } from '../../../src/drivers/rxe/rings/rings.ts'
 import { rxeLayout } from '../../../src/spec/drivers/ring-layout.ts'
 import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../../../src/spec/drivers/rxe-rings.ts'
 import { CallError } from '../../../src/spec/errno.ts'

@@ -1,7 +1,7 @@
 /*
- * Messages inside a process without packets (transport/direct.ts) against the same with packets: memory, completions,
- * events, states and counters are alike for random requests of every connected service, wrong ones among them, receive
- * requests that are short, late or missing, and time that passes.
+ * Messages inside a process without packets (transport/loopback/slices.ts) against the same with packets: memory,
+ * completions, events, states and counters are alike for random requests of every connected service, wrong ones among
+ * them, receive requests that are short, late or missing, and time that passes.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -43,7 +43,7 @@ const comparable = (one: Request): Request =>
 const length = fc.oneof(fc.nat(80), fc.nat(80), fc.integer({ min: 1000, max: 1100 }), fc.nat(9000), fc.nat(150_000))
 const side = fc.nat(1)
 
-/** Those that are done many together (transport/whole.ts), and hardly ever another between them. */
+/** Those that are done many together (transport/loopback/fast-path.ts), and hardly ever another between them. */
 const plain: fc.Arbitrary<Request> = fc.record({
   opcode: fc.oneof(
     { weight: 40, arbitrary: fc.constantFrom(SEND, RDMA_WRITE, RDMA_READ) },

@@ -1,6 +1,6 @@
 /*
  * The same program on two machines that differ in nothing but the way messages pass, as packets or without (issue 4,
- * transport/direct.ts): steps that a property test makes up, and all that can be seen afterwards.
+ * transport/loopback/slices.ts): steps that a property test makes up, and all that can be seen afterwards.
  */
 import { invokeNow } from '../../../src/core/index.ts'
 import type { Path } from '../../../src/phy/memory.ts'

@@ -4,8 +4,8 @@
  * server (test/fixtures/wire/ORIGIN.md). Nothing here knows an engine.
  */
 import { readFileSync } from 'node:fs'
-import { ROCE_UDP_PORT } from '../../../src/spec/headers.ts'
-import { OP_READ, OP_REQUEST, OP_RESPONSE, opcodeFlags, opcodeNumber } from '../../../src/spec/opcodes.ts'
+import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
+import { OP_READ, OP_REQUEST, OP_RESPONSE, opcodeFlags, opcodeNumber } from '../../../src/spec/wire/opcodes.ts'
 import { parseFrame } from '../../../src/wire/frame.ts'
 import { parsePacket, type WellFormedPacket } from '../../../src/wire/packet.ts'
 import { readCapture } from '../../../src/wire/pcap.ts'

@@ -4,7 +4,7 @@
  * brought that nobody had written). Places are packed: a capture's addresses lie far apart, the engine under test is
  * given one small array.
  */
-import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_READ, OP_WRITE } from '../../../src/spec/opcodes.ts'
+import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_READ, OP_WRITE } from '../../../src/spec/wire/opcodes.ts'
 import { psnDistance } from '../../../src/transport/psn.ts'
 import type { Region } from '../node.ts'
 import { type Conversation, type Entry, field, headersOf, isPositive, isResponse, type Side } from './conversation.ts'

@@ -14,8 +14,8 @@ import {
   OP_SEND,
   OP_START,
   OP_WRITE,
-} from '../../../src/spec/opcodes.ts'
-import { reliableService } from '../../../src/spec/services.ts'
+} from '../../../src/spec/wire/opcodes.ts'
+import { reliableService } from '../../../src/spec/wire/services.ts'
 import { WrOpcode } from '../../../src/spec/work.ts'
 import { psnDistance } from '../../../src/transport/psn.ts'
 import {

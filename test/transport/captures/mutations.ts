@@ -4,7 +4,7 @@
  * packet is withheld from our engine, or its payload changed. Which packet it is follows from the names: the same ones
  * each time.
  */
-import { ICRC_BYTES } from '../../../src/spec/headers.ts'
+import { ICRC_BYTES } from '../../../src/spec/wire/headers.ts'
 import type { WellFormedPacket } from '../../../src/wire/packet.ts'
 import type { Recorded, RecordedStream, StreamKind } from './compare.ts'
 import { type Conversation, type Entry, headersOf, isRequest, type Side } from './conversation.ts'

@@ -3,8 +3,16 @@
  * and atomic brought what the recorded answers brought, WRITEs are in memory, and completions and the state in the end
  * are those that the recorded program printed (log.ts). Answers sentences; none if all is well.
  */
-import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_IMM, OP_INV, OP_READ, OP_SEND, OP_WRITE } from '../../../src/spec/opcodes.ts'
-import { reliableService } from '../../../src/spec/services.ts'
+import {
+  OP_ATOMIC,
+  OP_ATOMIC_WRITE,
+  OP_IMM,
+  OP_INV,
+  OP_READ,
+  OP_SEND,
+  OP_WRITE,
+} from '../../../src/spec/wire/opcodes.ts'
+import { reliableService } from '../../../src/spec/wire/services.ts'
 import { type Conversation, headersOf, type Side } from './conversation.ts'
 import type { Facts } from './facts.ts'
 import { type LoggedCompletion, readLog } from './log.ts'

@@ -2,8 +2,8 @@
  * Which queue pairs of a capture talk to each other: a packet names its destination only, so that the source is found
  * by the answers. One pair here is one direction: requests to `responderQpn`, answers to `requesterQpn`.
  */
-import { OP_READ } from '../../../src/spec/opcodes.ts'
-import { Service } from '../../../src/spec/services.ts'
+import { OP_READ } from '../../../src/spec/wire/opcodes.ts'
+import { Service } from '../../../src/spec/wire/services.ts'
 import { psnDistance } from '../../../src/transport/psn.ts'
 import {
   type Conversation,

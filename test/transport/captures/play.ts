@@ -5,8 +5,8 @@
  * nothing to send then, time passes until its timer expires. What it sent comes out as two streams per queue pair,
  * answers and requests, to be compared (compare.ts). Nothing is judged here.
  */
-import { OP_END, OP_IMM, OP_SEND, OP_START } from '../../../src/spec/opcodes.ts'
-import { Service } from '../../../src/spec/services.ts'
+import { OP_END, OP_IMM, OP_SEND, OP_START } from '../../../src/spec/wire/opcodes.ts'
+import { Service } from '../../../src/spec/wire/services.ts'
 import { SendFlags, WrOpcode } from '../../../src/spec/work.ts'
 import { parsePacket, type WellFormedPacket } from '../../../src/wire/packet.ts'
 import { createNode, LOCAL_KEY, MEMORY_BASE, type SendSpec, type SgeSpec, type TestNode } from '../node.ts'

@@ -1,0 +1,124 @@
+/*
+ * `userdma daemon`: serves programs in the foreground until it is told to end.
+ *
+ * Standard output has one line, which says that programs can come; a command that started the daemon waits for it and
+ * then goes away, so that a closed output is no reason to end.
+ */
+import { dirname, resolve } from 'node:path'
+import { SocketInUseError, startDaemon } from '../../daemon/daemon.ts'
+import { isShared, type Served } from '../../daemon/session/served.ts'
+import { accountNumber } from '../../host/accounts.ts'
+import { commandName } from '../../host/process-status.ts'
+import { makeUserSocket } from '../../verbs/remote/user-socket.ts'
+import { openSession } from '../client.ts'
+import { type ConfigOptions, devicesText, fullConfig, wantedConfig } from '../config.ts'
+import { sentenceOf, UsageError } from '../fail.ts'
+import { removeFolder } from '../places.ts'
+import { FAILED, READY } from '../start.ts'
+
+/** As commander yields them. */
+export interface DaemonOptions extends ConfigOptions {
+  readonly socket?: string
+  readonly endWithLastClient?: boolean
+  /** The folder of the socket was made for this daemon and goes with it. */
+  readonly removeFolder?: boolean
+  /** Names or numbers. */
+  readonly allowUser?: readonly string[]
+  readonly allowGroup?: readonly string[]
+}
+
+const accounts = (kind: 'user' | 'group', given: readonly string[] = []): readonly number[] =>
+  given.map(text => {
+    const number = /^\d+$/.test(text) ? Number(text) : accountNumber(kind, text)
+    if (number === undefined || number >= NOBODY)
+      throw new UsageError(
+        `--allow-${kind} "${text}": there is no such ${kind}; give a name or a number below 2^32 - 1`,
+      )
+    return number
+  })
+
+/** (uid_t) -1, which is nobody's. */
+const NOBODY = 2 ** 32 - 1
+
+const servedBy = ({ allowUser, allowGroup }: DaemonOptions): Served => {
+  const served = { users: accounts('user', allowUser), groups: accounts('group', allowGroup) }
+  if (isShared(served) && process.geteuid?.() !== 0)
+    throw new UsageError(
+      `--allow-user and --allow-group are for root's daemon: one of user ${process.geteuid?.()} cannot reach the memory of other users' programs`,
+    )
+  return served
+}
+
+/** Who serves the socket, if a daemon of ours does. */
+const owner = async (socket: string): Promise<string | undefined> => {
+  try {
+    const client = await openSession(socket)
+    try {
+      const name = commandName(client.daemon)
+      return `process ${client.daemon}${name === undefined ? '' : ` (${name})`} with ${devicesText((await client.config()).devices)}`
+    } finally {
+      client.close()
+    }
+  } catch {
+    return undefined
+  }
+}
+
+/** Says who has the socket, if that is why the daemon cannot start. */
+const explain = async (error: unknown, socket: string): Promise<unknown> => {
+  // Of another failure nobody may be asked: the socket can be our own, which does not answer.
+  if (!(error instanceof SocketInUseError)) return error
+  const who = await owner(socket)
+  return who === undefined
+    ? error
+    : new Error(
+        `${socket} is served already by ${who}; join it with \`userdma run\`, or choose another socket with --socket PATH`,
+        { cause: error },
+      )
+}
+
+/**
+ * Faults of ours are contained where they come from the event loop (daemon/containment.ts). What that leaves out, as a
+ * promise that nobody waits for, has no owner that could end for it: it is told, and all go on.
+ */
+const logStrayFaults = (): void => {
+  for (const event of ['uncaughtException', 'unhandledRejection'] as const)
+    process.on(event, error => console.error(`userdma daemon: ${event}:`, error))
+}
+
+const stopSignal = (): Promise<undefined> =>
+  new Promise(resolve => {
+    let asked = false
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+      process.on(signal, () => {
+        if (asked) process.exit(1)
+        asked = true
+        resolve(undefined)
+      })
+    }
+  })
+
+export const daemon = async (options: DaemonOptions): Promise<void> => {
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+  const config = fullConfig(wantedConfig(options))
+  const served = servedBy(options)
+  const socket = options.socket === undefined ? makeUserSocket() : resolve(options.socket)
+  const stopped = stopSignal()
+  const starting = startDaemon({ socket, config, endWithLastClient: options.endWithLastClient === true, served })
+  const running = await Promise.race([starting, stopped]).catch(async error => {
+    const explained = await explain(error, socket)
+    // Who has started it reads this, also where there is no room for a log.
+    if (options.endWithLastClient) process.stdout.write(`${FAILED}${sentenceOf(explained)}\n`)
+    throw explained
+  })
+  // All that a start waits for is its lock, before anything is there that would have to be removed.
+  if (running === undefined) process.exit(0)
+  const faults = config.fault === '' ? '' : `, faults ${config.fault}`
+  const link = config.link === 'memory' ? '' : `, link ${config.link}`
+  process.stdout.write(`${READY}${socket} (${devicesText(config.devices)}${link}${faults})\n`)
+  logStrayFaults()
+  await Promise.race([stopped, running.ended])
+  await running.close()
+  if (options.removeFolder) removeFolder(dirname(socket))
+  process.exit(0)
+}

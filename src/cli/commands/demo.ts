@@ -1,0 +1,211 @@
+/*
+ * `userdma demo`, which is `npm start`: unmodified programs of Debian find a device and exchange data over it, and one
+ * sees their calls and packets.
+ *
+ * All of it happens under a private daemon, which is gone at the end. Where the programs are missing, two queue pairs
+ * are joined in this process instead (demo-inside.ts), and what was left out is said.
+ */
+import { spawn } from 'node:child_process'
+import { closeSync, openSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { hasNative } from '../../host/native.ts'
+import type { TraceRecord } from '../../uapi/tool.ts'
+import { blank, cut, heading, output, paragraph, prompt } from '../demo-format.ts'
+import { type Joined, joinDaemon } from '../join.ts'
+import { freePort, untilListening } from '../listening.ts'
+import { privateFolder, removeFolder, shimLibrary } from '../places.ts'
+import { programEnvironment, requireProgram } from '../program.ts'
+import { firstMessages, timeline } from '../timeline.ts'
+import { newTag } from './trace.ts'
+
+const MESSAGES = 2
+
+/** As commander yields them. */
+export interface DemoOptions {
+  readonly link?: string
+}
+
+/** What the demo with real programs needs and this machine lacks, with what to do about it. */
+const missing = (): string[] => {
+  const problems: string[] = []
+  const programs = ['ibv_devinfo', 'ibv_rc_pingpong'].filter(name => {
+    try {
+      requireProgram(name)
+      return false
+    } catch {
+      return true
+    }
+  })
+  if (programs.length > 0)
+    problems.push(`${programs.join(' and ')} (Debian: apt-get install ibverbs-utils ibverbs-providers)`)
+  try {
+    shimLibrary()
+  } catch {
+    problems.push('the preload library (Debian: apt-get install gcc libc6-dev libibverbs-dev, then npm run build)')
+  }
+  if (!hasNative()) problems.push('the npm package koffi (npm ci --include=optional, on 64-bit Linux)')
+  return problems
+}
+
+interface Finished {
+  readonly pid: number
+  readonly status: number | null
+  readonly output: string
+}
+
+interface Started {
+  readonly ended: Promise<Finished>
+  kill(): void
+}
+
+const start = (joined: Joined, tag: string | undefined, program: string, args: readonly string[]): Started => {
+  const env = programEnvironment(joined.client.socket, tag)
+  const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  let said = ''
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding('utf8').on('data', (chunk: string) => {
+      said += chunk
+    })
+  const ended = new Promise<Finished>((resolve, reject) => {
+    child.once('error', reject)
+    child.once('close', status => resolve({ pid: child.pid ?? 0, status, output: said }))
+  })
+  return { ended, kill: () => child.kill('SIGKILL') }
+}
+
+const requireSuccess = (program: string, { status, output: said }: Finished): void => {
+  if (status !== 0) throw new Error(`${program} failed (status ${status}):\n${said}`)
+}
+
+const showDevice = async (joined: Joined): Promise<void> => {
+  heading('1. A device')
+  paragraph(
+    'A daemon was started for this demo only. It has one RDMA device, rxe0, with the address 127.0.0.1. ibv_devinfo is the program of Debian, unmodified:',
+  )
+  blank()
+  prompt('ibv_devinfo')
+  const finished = await start(joined, undefined, 'ibv_devinfo', []).ended
+  output(finished.output)
+  requireSuccess('ibv_devinfo', finished)
+}
+
+interface Conversation {
+  readonly server: Finished
+  readonly client: Finished
+}
+
+const converse = async (joined: Joined, tag: string, link: string): Promise<Conversation> => {
+  heading('2. Two programs exchange data')
+  paragraph(
+    `ibv_rc_pingpong, unmodified too, is started twice: a server, and a client that sends it 2000 bytes and gets as many back, four times. The data moves from memory to memory, as RoCEv2 packets ${link === 'memory' ? 'inside the daemon' : 'through UDP sockets'}.`,
+  )
+  blank()
+  const port = await freePort()
+  const args = ['-g', '1', '-s', '2000', '-n', '4', '-p', String(port)]
+  const server = start(joined, tag, 'ibv_rc_pingpong', args)
+  try {
+    await untilListening(port, server.ended)
+    const client = await start(joined, tag, 'ibv_rc_pingpong', [...args, 'localhost']).ended
+    if (client.status !== 0) server.kill()
+    const conversation = { server: await server.ended, client }
+    for (const [name, words, finished] of [
+      ['server', args, conversation.server],
+      ['client', [...args, 'localhost'], client],
+    ] as const) {
+      prompt(`ibv_rc_pingpong ${words.join(' ')}    (${name})`)
+      output(finished.output)
+      blank()
+    }
+    requireSuccess('the client', client)
+    requireSuccess('the server', conversation.server)
+    return conversation
+  } finally {
+    server.kill()
+  }
+}
+
+const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { server, client }: Conversation): void => {
+  heading('3. What happened')
+  paragraph(
+    'Each line is a call of a program to its device, or a packet. The first calls make the objects (protection domain, memory region, completion queue, queue pair), modify connects the queue pairs; then postSend rings the doorbell and packets go: requests and completions themselves pass through shared memory. (The call that is refused is libibverbs asking how it may call.) Shown up to the end of the first exchange, cut to one line; times are in milliseconds.',
+  )
+  blank()
+  const names = new Map([
+    [server.pid, 'server'],
+    [client.pid, 'client'],
+  ])
+  const entries = timeline(records, capture, names)
+  const shown = firstMessages(entries, MESSAGES)
+  const [first] = entries
+  for (const { kind, time, who, text } of shown) {
+    const at = ((time - first.time) / 1000).toFixed(3).padStart(9)
+    cut(`${at}  ${who.padEnd(15)}  ${kind === 'packet' ? '▪ ' : ''}${text}`)
+  }
+  const rest = entries.slice(shown.length)
+  const packets = rest.filter(({ kind }) => kind === 'packet').length
+  blank()
+  paragraph(`After that: ${packets} more packets, and ${rest.length - packets} calls that destroy what was made.`)
+}
+
+/** How often the daemon is asked what it has left, and milliseconds in between. */
+const LOOKS = 100
+const INTERVAL = 20
+
+/** Looks at what the daemon has until that is nothing, which it finds out a moment after the programs have ended. */
+const cleanedUp = async ({ client }: Joined) => {
+  let stat = await client.stat()
+  for (let looks = 0; stat.contexts > 0 && looks < LOOKS; looks++) {
+    await new Promise(resolve => setTimeout(resolve, INTERVAL))
+    stat = await client.stat()
+  }
+  return stat
+}
+
+const withPrograms = async (options: DemoOptions): Promise<void> => {
+  const folder = privateFolder()
+  const path = join(folder, 'packets.pcapng')
+  const capture = openSync(path, 'w')
+  const records: TraceRecord[] = []
+  try {
+    const joined = await joinDaemon({ ...options, private: true }, event => {
+      if (!('failure' in event)) records.push(event)
+    })
+    try {
+      await showDevice(joined)
+      const tag = newTag()
+      await joined.client.trace(tag, capture)
+      const conversation = await converse(joined, tag, options.link ?? 'memory')
+      // After this reply all calls and packets are here.
+      const { contexts, devices } = await cleanedUp(joined)
+      showTimeline(records, readFileSync(path), conversation)
+      heading('4. Cleaned up')
+      const objects = devices.flatMap(device => Object.values(device.objects)).reduce((sum, count) => sum + count, 0)
+      paragraph(
+        `The daemon has ${contexts} open contexts and ${objects} objects; it ends now, and its files are removed.`,
+      )
+    } finally {
+      await joined.leave()
+    }
+  } finally {
+    closeSync(capture)
+    removeFolder(folder)
+  }
+  blank()
+  paragraph('Try it yourself, in two terminals:')
+  blank()
+  prompt('bin/userdma run -- ibv_rc_pingpong -g 1')
+  prompt('bin/userdma run -- ibv_rc_pingpong -g 1 localhost')
+  blank()
+  paragraph('`bin/userdma trace -- PROGRAM` shows the calls of any program; `bin/userdma --help` has the rest.')
+}
+
+export const demo = async (options: DemoOptions = {}): Promise<void> => {
+  heading('userdma: RDMA without hardware')
+  const problems = missing()
+  if (problems.length === 0) return withPrograms(options)
+  await (await import('./demo-inside.ts')).demoInside()
+  heading('What was left out')
+  paragraph('The full demo runs unmodified programs of Debian in processes of their own. For it, this machine lacks:')
+  blank()
+  for (const problem of problems) output(`- ${problem}`)
+}

@@ -1,0 +1,57 @@
+/*
+ * `userdma devices`: the devices of a daemon, as its system-wide device lists them (R13).
+ */
+import { classes } from '../../spec/classes.ts'
+import { type DeviceEntry, openSystem } from '../../verbs/system.ts'
+import { type LookOptions, queryStat } from './stat.ts'
+
+/** A device, and its address in its network where it has one. */
+export interface ListedDevice extends DeviceEntry {
+  readonly address: string | undefined
+}
+
+const HEAD = ['device', 'node', 'type', 'driver', 'ports', 'node GUID', 'address']
+
+/** What `userdma devices` prints: a table. */
+export const devicesText = (devices: readonly ListedDevice[]): string => {
+  const rows = devices.map(({ name, index, nodeType, driver, ports, nodeGuid, address }) => [
+    name,
+    `uverbs${index}`,
+    nodeType ?? '?',
+    driver,
+    String(ports),
+    nodeGuid,
+    address ?? '-',
+  ])
+  const widths = HEAD.map((head, i) => Math.max(head.length, ...rows.map(row => row[i].length)))
+  return [HEAD, ...rows]
+    .map(
+      row =>
+        `${row
+          .map((cell, i) => cell.padEnd(widths[i]))
+          .join('  ')
+          .trimEnd()}\n`,
+    )
+    .join('')
+}
+
+const nameOf = (id: number): string => classes.find(cls => cls.id === id)?.name ?? `0x${id.toString(16)}`
+
+export const devices = (options: LookOptions): Promise<void> =>
+  queryStat(options, async client => {
+    const { devices: configured } = await client.config()
+    const system = openSystem({ socket: client.socket })
+    try {
+      const found = system
+        .devices()
+        .map(entry => ({ ...entry, address: configured.find(({ name }) => name === entry.name)?.address }))
+      if (!options.json) return devicesText(found)
+      return `${JSON.stringify(
+        found.map(({ classes: ids, ...rest }) => ({ ...rest, classes: ids.map(nameOf) })),
+        null,
+        2,
+      )}\n`
+    } finally {
+      system.close()
+    }
+  })

@@ -1,0 +1,49 @@
+/*
+ * `userdma run`: a program that finds userdma's devices, under a daemon that is joined or started for it. Its exit
+ * status is ours.
+ */
+import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
+import { shimLibrary } from '../places.ts'
+import { preloadProblem } from '../preload-check.ts'
+import { programEnvironment, requireProgram, runProgram } from '../program.ts'
+
+/** Runs a program under a daemon that was joined; its exit status. Says so if the daemon ends before the program. */
+export const runUnder = async (
+  { client, lastWords }: Joined,
+  program: string,
+  args: readonly string[],
+  tag?: string,
+): Promise<number> => {
+  let running = true
+  void client.ended.then(() => {
+    if (!running) return
+    const words = lastWords()
+    process.stderr.write(
+      `userdma: the daemon at ${client.socket} (process ${client.daemon}) ended while ${program} was running${words ? `; it said:\n${words}` : ''}\n`,
+    )
+  })
+  try {
+    return await runProgram(program, args, programEnvironment(client.socket, tag))
+  } finally {
+    running = false
+  }
+}
+
+/** The program must be one that can be run; if it will not see the devices, a line says why. */
+export const checkProgram = (program: string, args: readonly string[]): void => {
+  const problem = preloadProblem(requireProgram(program), args)
+  if (problem !== undefined) process.stderr.write(`userdma: ${program} will find no devices: ${problem}\n`)
+}
+
+export const run = async (program: string, args: readonly string[], options: JoinOptions): Promise<void> => {
+  checkProgram(program, args)
+  shimLibrary()
+  const joined = await joinDaemon(options)
+  let status = 1
+  try {
+    status = await runUnder(joined, program, args)
+  } finally {
+    await joined.leave()
+  }
+  process.exitCode = status
+}

@@ -1,0 +1,140 @@
+/*
+ * `userdma schema`: every class, method and attribute, typed (R13): those of a device, as it tells them itself, or all
+ * that are declared, each with the drivers that have it.
+ */
+import { knownDevices } from '../../drivers/known.ts'
+import { classes } from '../../spec/classes.ts'
+import { Block, type ObjectClass } from '../../spec/schema/schema.ts'
+import {
+  type DriversOf,
+  type JsonAttribute,
+  type JsonClass,
+  type JsonMethod,
+  type JsonType,
+  type Schema,
+  schemaOf,
+} from '../../spec/schema/schema-json.ts'
+import { namedSocket, userSocket } from '../../verbs/remote/user-socket.ts'
+import { openSystem } from '../../verbs/system.ts'
+import { UsageError } from '../fail.ts'
+import type { LookOptions } from './stat.ts'
+
+/** As commander yields them. */
+export interface SchemaOptions extends LookOptions {
+  readonly device?: string
+}
+
+/** Everything that is declared: the common classes, and those that drivers have of their own. */
+export const declaredSchema = (): Schema => {
+  const devices = knownDevices()
+  const own = new Map<string, ObjectClass>()
+  for (const { shared } of devices)
+    for (const { class: cls } of shared.byName.values())
+      if (!classes.some(({ name }) => name === cls.name)) own.set(cls.name, cls)
+  /** The system-wide device has the global classes without any driver. */
+  const driversOf: DriversOf = (className, method) =>
+    devices
+      .filter(({ shared }) => {
+        const found = shared.byName.get(className)
+        return found !== undefined && (method === undefined || method in found.class.methods)
+      })
+      .map(({ driver }) => driver.name)
+  return schemaOf([...classes, ...own.values()], { driversOf })
+}
+
+const deviceSchema = (socket: string, device: string): Schema => {
+  const system = openSystem({ socket })
+  try {
+    return schemaOf(system.interface(device), { device })
+  } finally {
+    system.close()
+  }
+}
+
+// ---- text ----
+
+const range = (min: number | undefined, max: number | undefined): string => {
+  if (min === undefined && max === undefined) return ''
+  return max === undefined ? ` ≥ ${min}` : min === undefined ? ` ≤ ${max}` : ` ${min}…${max}`
+}
+
+/** A type in a few words. */
+export const typeText = (type: JsonType): string => {
+  switch (type.kind) {
+    case 'u8':
+    case 'u16':
+    case 'u32':
+      return `${type.kind}${range(type.min, type.max)}`
+    case 'u64':
+      return type.kind
+    case 'bytes':
+      return `${type.size} bytes`
+    case 'blob':
+      return `up to ${type.max} bytes`
+    case 'enum':
+    case 'flags':
+      return `${type.enumeration}${type.kind === 'flags' ? ' bits' : ''}, u${8 * type.size}`
+    case 'ref':
+      return `handle of ${type.class}`
+    case 'fd':
+      return `descriptor of ${type.class}`
+    case 'record':
+      return `record of ${type.size} bytes`
+    case 'list':
+      return `up to ${type.max} records of ${type.size} bytes`
+  }
+}
+
+const attributeText = (arrow: string, { name, id, optional, type }: JsonAttribute): string[] => [
+  `    ${arrow} ${name}${optional ? '?' : ''}: ${typeText(type)} (${id < 0x8000 ? id : `0x${id.toString(16)}`})`,
+  ...(type.kind === 'record' || type.kind === 'list'
+    ? type.fields.map(field => `        ${String(field.offset).padStart(3)} ${field.name}: ${typeText(field.type)}`)
+    : []),
+]
+
+const BLOCKS = ['common', 'management', 'driver', 'experimental', '4', '5', '6', '7']
+/** Where a call number is: its block, and its number there. */
+export const callText = (call: number): string => `${call}, ${BLOCKS[call >> 5]} ${call % Block.CM}`
+
+const support = (drivers: readonly string[] | undefined): string => {
+  if (drivers === undefined) return ''
+  return drivers.length === 0 ? '; no driver has it' : `; ${drivers.join(', ')}`
+}
+
+const methodText = ({ name, call, drivers, in: into, out }: JsonMethod, ofClass: JsonClass['drivers']): string[] => [
+  `  ${name} (${callText(call)})${drivers?.join() === ofClass?.join() ? '' : support(drivers)}`,
+  ...into.flatMap(one => attributeText('→', one)),
+  ...out.flatMap(one => attributeText('←', one)),
+]
+
+const NAMED: Readonly<Record<ObjectClass['identity'], string>> = {
+  handle: 'named by handles',
+  fd: 'named by descriptors',
+  fixed: 'exists already',
+}
+export const namedBy = (identity: ObjectClass['identity']): string => NAMED[identity]
+
+/** What `userdma schema` prints: a class, its methods, what goes in (→) and comes out (←); `?` is optional. */
+export const schemaText = ({ classes: all, enumerations }: Schema): string => {
+  const lines = all.flatMap(cls => [
+    `class ${cls.name} (${cls.id < 0x8000 ? cls.id : `0x${cls.id.toString(16)}`}), ${namedBy(cls.identity)}${
+      cls.global ? ', global' : ''
+    }${support(cls.drivers)}`,
+    ...cls.methods.flatMap(method => methodText(method, cls.drivers)),
+    '',
+  ])
+  for (const [name, values] of Object.entries(enumerations)) {
+    const words = Object.entries(values).map(
+      ([word, value]) => `${word} ${value < 1024 ? value : `0x${value.toString(16)}`}`,
+    )
+    lines.push(`${name}: ${words.join(', ')}`)
+  }
+  return `${lines.join('\n')}\n`
+}
+
+export const schema = ({ socket, device, json }: SchemaOptions): void => {
+  if (socket !== undefined && device === undefined)
+    throw new UsageError('--socket says which daemon; say with --device which device of it')
+  const found = device === undefined ? declaredSchema() : deviceSchema(namedSocket(socket) ?? userSocket(), device)
+  process.stdout.write(json ? `${JSON.stringify(found, null, 2)}\n` : schemaText(found))
+}

@@ -1,0 +1,112 @@
+/*
+ * `userdma stat`: what lives in a daemon now.
+ */
+import { otherCounts } from '../../spec/counters.ts'
+import type { QpStat, Stat } from '../../uapi/tool.ts'
+import { namedSocket, userSocket } from '../../verbs/remote/user-socket.ts'
+import { openSession, type ToolClient } from '../client.ts'
+
+/** As commander yields them. */
+export interface LookOptions {
+  readonly socket?: string
+  readonly json?: boolean
+  /** Queue pairs instead. */
+  readonly qps?: boolean
+}
+
+const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
+
+/** A size for people: 1536 is `1.5 KiB`. */
+export const bytesText = (bytes: number): string => {
+  let value = bytes
+  let unit = 0
+  while (value >= 1024 && unit < UNITS.length - 1) {
+    value /= 1024
+    unit++
+  }
+  return `${unit === 0 || Number.isInteger(value) ? value : value.toFixed(1)} ${UNITS[unit]}`
+}
+
+/** Counts that are not zero, by name. */
+export const countsText = (counts: Readonly<Record<string, number>>): string =>
+  Object.entries(counts)
+    .filter(([, count]) => count !== 0)
+    .map(([name, count]) => `${name} ${count}`)
+    .join(', ') || 'none'
+
+const amountText = ({ count, bytes }: Stat['rings']): string => (count === 0 ? '0' : `${count} (${bytesText(bytes)})`)
+
+/** What `userdma stat` prints. */
+export const statText = (stat: Stat, socket: string): string => {
+  const { rings, mappings, memory } = stat
+  const rows: [string, string][] = [
+    ['sessions', String(stat.sessions)],
+    ['contexts', String(stat.contexts)],
+    ['rings', amountText(rings)],
+    ['mappings', amountText(mappings)],
+    ['descriptors', String(stat.descriptors)],
+    ['memory', `${bytesText(memory.resident)} resident, ${bytesText(memory.heap)} heap`],
+  ]
+  const lines = [`daemon ${stat.pid} at ${socket}`, ...rows.map(([name, value]) => `  ${name.padEnd(12)} ${value}`)]
+  for (const device of stat.devices)
+    lines.push(
+      device.address === '' ? `device ${device.name}` : `device ${device.name} at ${device.address}`,
+      `  objects      ${countsText(device.objects)}`,
+      `  hw_counters  ${countsText(device.hw_counters)}`,
+      `  counters     ${countsText(device.counters)}`,
+      `  port         ${countsText(otherCounts('port', device.port))}`,
+      `  transport    ${countsText(otherCounts('engine', device.transport))}`,
+      `  faults       ${countsText(device.faults)}`,
+    )
+  return `${lines.join('\n')}\n`
+}
+
+export const queryStat = async (options: LookOptions, show: (client: ToolClient) => Promise<string>): Promise<void> => {
+  const client = await openSession(namedSocket(options.socket) ?? userSocket())
+  try {
+    process.stdout.write(await show(client))
+  } finally {
+    client.close()
+  }
+}
+
+const requestsText = ({ pending, depth }: QpStat['send']): string => `${pending}/${depth}`
+
+/** What `userdma stat --qps` prints: a table, and below each queue pair what failed last. */
+export const qpsText = (qps: readonly QpStat[]): string => {
+  if (qps.length === 0) return 'no queue pairs\n'
+  const heads = ['DEVICE', 'QPN', 'PROCESS', 'TYPE', 'STATE', 'PEER', 'SEND', 'RECEIVE']
+  const rows = qps.map(({ device, qpn, pid, command, type, state, peer, send, receive }) => [
+    device,
+    `0x${qpn.toString(16)}`,
+    pid === 0 ? '-' : `${pid} ${command}`,
+    type,
+    state,
+    peer === undefined ? '-' : `0x${peer.qpn.toString(16)} at ${peer.address}`,
+    requestsText(send),
+    `${requestsText(receive)}${receive.shared ? ' shared' : ''}`,
+  ])
+  const widths = heads.map((head, i) => Math.max(head.length, ...rows.map(row => row[i].length)))
+  const line = (cells: readonly string[]): string =>
+    cells
+      .map((cell, i) => cell.padEnd(widths[i]))
+      .join('  ')
+      .trimEnd()
+  const lines = [line(heads)]
+  for (const [i, row] of rows.entries()) {
+    lines.push(line(row))
+    const { lastError } = qps[i]
+    if (lastError !== undefined) lines.push(`    last error: ${lastError.text}`)
+  }
+  return `${lines.join('\n')}\n`
+}
+
+export const stat = (options: LookOptions): Promise<void> =>
+  queryStat(options, async client => {
+    if (options.qps) {
+      const qps = await client.qps()
+      return options.json ? `${JSON.stringify(qps, null, 2)}\n` : qpsText(qps)
+    }
+    const found = await client.stat()
+    return options.json ? `${JSON.stringify(found, null, 2)}\n` : statText(found, client.socket)
+  })

@@ -1,0 +1,113 @@
+/*
+ * `userdma trace`: a run whose calls are printed, one line each or as JSON, or counted, and whose daemon writes its
+ * packets to a file (R46).
+ *
+ * Which calls are the program's is told by a tag that it and its children carry in their environment. Packets have no
+ * such mark: the file has those of all programs of the daemon, so that both ends of a conversation are in it.
+ */
+import { randomBytes } from 'node:crypto'
+import { closeSync, writeSync } from 'node:fs'
+import { Sink } from '../../drivers/null/device.ts'
+import { CtxContext } from '../../spec/drivers/ctx.ts'
+import { callJson, callLine, failureLine, lostLine } from '../../trace/calls.ts'
+import { classList, isSelected, type Selection } from '../../trace/select.ts'
+import { createSummary, summaryJson, summaryText } from '../../trace/summary.ts'
+import type { TraceEvent } from '../../uapi/tool.ts'
+import { UsageError } from '../fail.ts'
+import { type JoinOptions, joinDaemon } from '../join.ts'
+import { createOutput } from '../output-file.ts'
+import { shimLibrary } from '../places.ts'
+import { checkProgram, runUnder } from './run.ts'
+
+/** As commander yields them. */
+export interface TraceOptions extends JoinOptions {
+  readonly output?: string
+  readonly pcap?: string
+  readonly verbose?: boolean
+  readonly abi?: boolean
+  /** Lists of names of classes. */
+  readonly class?: readonly string[]
+  readonly errors?: boolean
+  readonly summary?: boolean
+  readonly json?: boolean
+}
+
+const STDERR = 2
+/** Classes of the drivers that devices here can have. */
+const OWN_CLASSES = [CtxContext.name, Sink.name]
+
+/** Writes all of it, also to a pipe that is full for a moment. */
+const writeAll = (fd: number, text: string): void => {
+  const bytes = Buffer.from(text)
+  for (let at = 0; at < bytes.length; ) {
+    try {
+      at += writeSync(fd, bytes, at)
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      if (code === 'EAGAIN') continue
+      // Whoever read our lines has gone; the program goes on.
+      if (code === 'EPIPE') return
+      throw error
+    }
+  }
+}
+
+/** Tells a program's calls from those of others. */
+export const newTag = (): string => `trace-${process.pid}-${randomBytes(6).toString('hex')}`
+
+const selectionOf = ({ class: lists, errors }: TraceOptions): Selection => {
+  try {
+    return { classes: lists && classList(lists, OWN_CLASSES), errors }
+  } catch (error) {
+    throw new UsageError((error as Error).message)
+  }
+}
+
+/** What becomes of the calls: printed as they come, or counted and printed at the end. */
+const printer = (options: TraceOptions, print: (text: string) => void) => {
+  const selection = selectionOf(options)
+  const { verbose = false, abi = false, json = false } = options
+  const summary = options.summary ? createSummary() : undefined
+  return {
+    onTrace(record: TraceEvent): void {
+      if ('failure' in record) {
+        // A failure is of no class: who wants to see some of them only sees calls.
+        if (summary === undefined && selection.classes === undefined)
+          print(json ? JSON.stringify(record) : failureLine(record))
+        return
+      }
+      const selected = isSelected(record, selection)
+      if (summary !== undefined) summary.add(record, selected)
+      else if (selected) print(json ? JSON.stringify(callJson(record)) : callLine(record, { verbose, abi }))
+      // Those that were lost are told of, whatever they were.
+      else if (record.lost && !json) print(lostLine(record.lost))
+    },
+    end(): void {
+      if (summary === undefined) return
+      for (const row of json ? summaryJson(summary).map(one => JSON.stringify(one)) : [summaryText(summary)]) print(row)
+    },
+  }
+}
+
+export const trace = async (program: string, args: readonly string[], options: TraceOptions): Promise<void> => {
+  checkProgram(program, args)
+  shimLibrary()
+  const { onTrace, end } = printer(options, text => writeAll(output, `${text}\n`))
+  const output = options.output === undefined ? STDERR : createOutput(options.output)
+  const pcap = options.pcap === undefined ? undefined : createOutput(options.pcap)
+  const joined = await joinDaemon(options, onTrace)
+  let status = 1
+  try {
+    const tag = newTag()
+    await joined.client.trace(tag, pcap, options.abi === true)
+    status = await runUnder(joined, program, args, tag)
+    // Records and replies keep their order: after this one, all calls of the program are here. If the daemon is gone,
+    // so are they.
+    await joined.client.config().catch(() => {})
+    end()
+  } finally {
+    await joined.leave()
+    for (const fd of [output, pcap]) if (fd !== undefined && fd !== STDERR) closeSync(fd)
+  }
+  process.exitCode = status
+}

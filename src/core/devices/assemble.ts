@@ -1,0 +1,103 @@
+/*
+ * A device put together (R19, R20): what its driver tells, its compiled table, its own objects, its ports. Nobody knows
+ * of it yet: that is the registry's business, and of the system-wide device the business of system.ts.
+ */
+import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
+import type { PortAttributes } from '../../spec/classes/port.ts'
+import type { ObjectClass, RecordOf } from '../../spec/schema/schema.ts'
+import { compile } from '../dispatch/compile.ts'
+import { classTable } from '../dispatch/lookup.ts'
+import { createMemoryTable } from '../memory/region-table.ts'
+import { type Core, type CoreObject, type Device, type Driver, Lifecycle, type Limit, type Port } from '../model.ts'
+import { createGidTable } from './gids.ts'
+
+/** What a driver tells about a device. */
+export interface DeviceDescription<D = unknown> {
+  /** Unique among the devices that are registered: letters, digits, `_`, `-`, `.`; at most 63. */
+  readonly name: string
+  readonly driver: Driver<D>
+  readonly state: D
+  readonly attributes: RecordOf<typeof DeviceAttributes>
+  readonly extended: RecordOf<typeof ExtendedDeviceAttributes>
+  /** Port 1, 2, …; each gets an empty GID table of gidTblLen entries. */
+  readonly ports: readonly RecordOf<typeof PortAttributes>[]
+  readonly numCompVectors: number
+  /**
+   * Most objects of a class, by class name, or of several together, by their names with spaces between (`'srq
+   * xrc_srq'`); what is not named has no limit.
+   */
+  readonly limits?: Readonly<Record<string, number>>
+}
+
+const constantObject = (core: Core, cls: ObjectClass, handle: number, state: unknown): CoreObject => ({
+  id: core.nextObject++,
+  class: cls,
+  context: undefined,
+  handle,
+  life: Lifecycle.LIVE,
+  uses: 0,
+  parents: [],
+  state,
+  events: undefined,
+})
+
+const limitsOf = (described: Readonly<Record<string, number>> = {}): ReadonlyMap<string, Limit> =>
+  new Map(
+    Object.entries(described).flatMap(([names, most]) => {
+      const limit: Limit = { classes: names.split(' '), most, live: 0 }
+      return limit.classes.map(name => [name, limit] as const)
+    }),
+  )
+
+/** The device that `description` tells of, as number `index`. Throws Error for a table that cannot be. */
+export const assemble = <D>(core: Core, description: DeviceDescription<D>, index: number): Device<D> => {
+  const { name, driver, attributes, ports } = description
+  const table = compile(core.tables, core.classes, driver as Driver)
+  const classByName = (className: string): ObjectClass | undefined => device.shared.byName.get(className)?.class
+  const fixed = new Map<string, CoreObject>()
+  for (const { class: cls } of table.byName.values())
+    if (cls.identity === 'fixed' && cls.name !== 'port')
+      fixed.set(cls.name, constantObject(core, cls, 0, description.state))
+  const portCls = table.byName.get('port')?.class
+
+  const device: Device<D> = {
+    core,
+    name,
+    index,
+    driver,
+    state: description.state,
+    schema: {
+      driverId: driver.id,
+      link: driver.link,
+      classById: id => classTable(device.shared, id)?.class,
+      className: classByName,
+    },
+    ports:
+      portCls === undefined
+        ? []
+        : ports.map((portAttributes, i): Port => {
+            const port: Port = {
+              number: i + 1,
+              gids: createGidTable(i + 1, portAttributes.gidTblLen),
+              attributes: portAttributes,
+              object: constantObject(core, portCls, i + 1, undefined),
+            }
+            port.object.state = port
+            return port
+          }),
+    memory: createMemoryTable(core.random),
+    attributes,
+    extended: description.extended,
+    numCompVectors: description.numCompVectors,
+    limits: limitsOf(description.limits),
+    counts: {},
+    contexts: new Set(),
+    hooks: [],
+    eventHandlers: new Set(),
+    fixed,
+    shared: table,
+    table,
+    alive: true,
+  }
+  return device
+}

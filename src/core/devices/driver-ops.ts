@@ -1,0 +1,63 @@
+/*
+ * Calls on a `driver_ops` descriptor (R28): the driver's own ioctl, write and mmap, as carriers and callers in this
+ * process make them; what can be read is posted with `postRecord` and read as events are (`readEvents`, or the
+ * carrier's socket).
+ *
+ * Only what is true for all interfaces is done here: is the descriptor one of a driver, do its context and device live.
+ * What the numbers and bytes mean, core does not know. Errors are those of a Linux file without such a call: ENOTTY,
+ * EINVAL, ENODEV; EIO once device or context is gone.
+ */
+import { CallError } from '../../spec/errno.ts'
+import { PAGE_BYTES } from '../../spec/memory.ts'
+import type { MappedChunk } from '../memory/mappable-memory.ts'
+import type { Caller, FdObject, OpsCall, OpsState } from '../model.ts'
+
+/** Most bytes of one write. */
+const WRITE_BYTES = 1 << 20
+
+const callOn = (fd: FdObject, caller: Caller, what: string): OpsCall => {
+  const { context } = fd
+  const { device } = context
+  if (fd.class.name !== 'driver_ops')
+    throw new CallError(what === 'ioctl' ? 'ENOTTY' : 'EINVAL', `${what}: the descriptor is of class ${fd.class.name}`)
+  if (fd.closed || context.closed || !device.alive)
+    throw new CallError('EIO', `${what}: the descriptor's context or its device ${device.name} is gone`)
+  return { fd: fd as FdObject<OpsState>, context, device, caller }
+}
+
+/** ioctl(2) on a driver's descriptor: its value. */
+export const opsIoctl = (fd: FdObject, caller: Caller, request: number, argument: bigint): number => {
+  const call = callOn(fd, caller, 'ioctl')
+  const { ops, name } = call.fd.state
+  if (ops.ioctl === undefined) throw new CallError('ENOTTY', `interface ${name} has no ioctl`)
+  return ops.ioctl(call, request >>> 0, argument)
+}
+
+/** write(2): `length` bytes at `address` of the caller's memory; answers how many were taken. */
+export const opsWrite = (fd: FdObject, caller: Caller, address: bigint, length: number): number => {
+  const call = callOn(fd, caller, 'write')
+  const { ops, name } = call.fd.state
+  if (ops.write === undefined) throw new CallError('EINVAL', `interface ${name} takes nothing that is written`)
+  if (length > WRITE_BYTES)
+    throw new CallError('EMSGSIZE', `${length} bytes are written at once, at most ${WRITE_BYTES} can be`)
+  return ops.write(call, caller.copyIn(address, length))
+}
+
+/** mmap(2): the memory for `length` bytes from `offset` of the descriptor on. */
+export const opsMap = (
+  fd: FdObject,
+  caller: Caller,
+  offset: number,
+  length: number,
+  writable: boolean,
+): MappedChunk => {
+  const call = callOn(fd, caller, 'mmap')
+  const { ops, name } = call.fd.state
+  if (ops.mmap === undefined) throw new CallError('ENODEV', `interface ${name} has no memory to map`)
+  if (!(Number.isSafeInteger(offset) && offset >= 0 && offset % PAGE_BYTES === 0 && length > 0))
+    throw new CallError('EINVAL', `mmap: ${length} bytes at ${offset}: offsets are multiples of ${PAGE_BYTES}`)
+  const piece = ops.mmap(call, offset, length, writable)
+  if (length > piece.length)
+    throw new CallError('EINVAL', `mmap: ${length} bytes at ${offset}, there are ${piece.length}`)
+  return piece
+}

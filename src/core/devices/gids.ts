@@ -1,0 +1,55 @@
+/*
+ * The GID table of one port (IBA 4.1.1): which addresses the port has. A driver fills
+ * it, core's query methods read it, and a driver looks a path's source up in it. An index that is empty answers
+ * ENODATA, as Linux.
+ */
+import { CallError } from '../../spec/errno.ts'
+
+export interface GidTableEntry {
+  /** 16 bytes, network order. */
+  readonly gid: Uint8Array
+  /** GidType: 0 IB, 1 RoCE v1, 2 RoCE v2. */
+  readonly type: number
+  /** Index of the network interface, 0 without one. */
+  readonly ifindex: number
+}
+
+export interface GidTable {
+  readonly port: number
+  /** One slot per index. */
+  readonly entries: (GidTableEntry | undefined)[]
+}
+
+export const createGidTable = (port: number, length: number): GidTable => ({
+  port,
+  entries: new Array<GidTableEntry | undefined>(length).fill(undefined),
+})
+
+const inside = (table: GidTable, index: number): void => {
+  if (!(Number.isInteger(index) && index >= 0 && index < table.entries.length))
+    throw new CallError('EINVAL', `GID index ${index}: port ${table.port} has indices 0 to ${table.entries.length - 1}`)
+}
+
+/** Fills an index, or empties it with `undefined`. EINVAL beyond the table's end. */
+export const setGid = (table: GidTable, index: number, entry: GidTableEntry | undefined): void => {
+  inside(table, index)
+  if (entry !== undefined && entry.gid.length !== 16) throw new Error(`a GID has 16 bytes, not ${entry.gid.length}`)
+  table.entries[index] = entry === undefined ? undefined : { ...entry, gid: entry.gid.slice() }
+}
+
+/** The entry at an index. EINVAL beyond the table's end, ENODATA where it is empty. */
+export const getGid = (table: GidTable, index: number): GidTableEntry => {
+  inside(table, index)
+  const entry = table.entries[index]
+  if (entry === undefined) throw new CallError('ENODATA', `GID index ${index} of port ${table.port} is empty`)
+  return entry
+}
+
+/** The first index that has this GID (of this type, if one is given), -1 for none. */
+export const findGid = (table: GidTable, gid: Uint8Array, type?: number): number =>
+  table.entries.findIndex(
+    entry =>
+      entry !== undefined &&
+      (type === undefined || entry.type === type) &&
+      entry.gid.every((byte, i) => byte === gid[i]),
+  )

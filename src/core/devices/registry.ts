@@ -1,0 +1,190 @@
+/*
+ * The registry: devices come and go (R19–R24, design.md section 4).
+ *
+ * `register` compiles the driver's table with core's and makes the device known by its name. `unregister` makes every
+ * call answer EIO, takes back what was not read about its objects, tells every async fd that the device is gone (event
+ * 8), destroys all objects of all contexts in order, and frees the name. Hooks are put around the calls of one device;
+ * the device's table is rebuilt when one comes or goes, so that none costs nothing.
+ */
+import { Device as DeviceClass } from '../../spec/classes/device.ts'
+import { AsyncEventType } from '../../spec/enums.ts'
+import { CallError } from '../../spec/errno.ts'
+import { attempt } from '../attempt.ts'
+import { coreClasses } from '../base/all.ts'
+import { createPool, releaseTable } from '../dispatch/compile.ts'
+import { withHooks } from '../dispatch/hooks.ts'
+import { DEVICE_FATAL, forgetEvents, noRoute, raiseDevice } from '../events/events.ts'
+import type { MappedMemory } from '../memory/mappable-memory.ts'
+import type { Context, Core, Device, DriverClass, Hook } from '../model.ts'
+import { createHandles } from '../objects/handles.ts'
+import { destroyAll } from '../objects/lifetime.ts'
+import { assemble, type DeviceDescription } from './assemble.ts'
+import { announce, withdraw } from './clients.ts'
+import { raiseDeviceListChanged } from './system.ts'
+
+const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
+
+export interface CoreOptions {
+  /** Beside core's own they are for tests of the compile phase. */
+  readonly classes?: readonly DriverClass[]
+  /** Microseconds: the clock of the thresholds of events. Who brings one calls `expire` at `nextDue`. */
+  readonly now?: () => number
+  /**
+   * A u32: the first keys of memory and queue pair numbers come from it. A core that several users share needs a
+   * source that none of them can predict. Default: always 0.
+   */
+  readonly random?: () => number
+  /** Told of every throw that core has contained (attempt.ts). */
+  readonly report?: (error: unknown) => void
+}
+
+/** A subsystem without devices. */
+export const createCore = ({
+  classes = coreClasses,
+  now = () => 0,
+  random = () => 0,
+  report = () => {},
+}: CoreOptions = {}): Core => ({
+  devices: new Map(),
+  descriptors: new Map(),
+  classes: new Map(classes.map(line => [line.class.name, line])),
+  tables: createPool(),
+  clients: [],
+  system: undefined,
+  now,
+  random,
+  report,
+  deadlines: [],
+  nextObject: 1,
+  nextContext: 1,
+  waiting: 0,
+  faults: 0,
+  events: 0,
+})
+
+/** The lowest number that no device has. */
+const freeIndex = (core: Core): number => {
+  const taken = new Set([...core.devices.values()].map(({ index }) => index))
+  let index = 0
+  while (taken.has(index)) index++
+  return index
+}
+
+/**
+ * Makes a device known. EEXIST for a name that is in use; throws Error for a table or description that cannot be (a
+ * driver's mistake).
+ */
+export const register = <D>(core: Core, description: DeviceDescription<D>): Device<D> => {
+  const { name, attributes, ports } = description
+  if (!/^[\w.-]{1,63}$/.test(name))
+    throw new CallError(
+      'EINVAL',
+      `device name ${JSON.stringify(name)}: up to 63 letters, digits, '_', '-' and '.' are allowed`,
+    )
+  if (core.devices.has(name)) throw new CallError('EEXIST', `there is a device ${name} already`)
+  if (attributes.physPortCnt !== ports.length)
+    throw new Error(`device ${name}: physPortCnt is ${attributes.physPortCnt}, but ${ports.length} ports are described`)
+
+  const device = assemble(core, description, freeIndex(core))
+  core.devices.set(name, device as Device)
+  announce(core, device as Device)
+  // A client may have removed it.
+  if (device.alive) raiseDeviceListChanged(device as Device, DEVICE_ADDED)
+  return device
+}
+
+/**
+ * Takes a device away, whatever its clients are doing. Once this returns its objects are gone and its name is free,
+ * also if a part of the driver fails: it may be what the device is removed for.
+ */
+export const unregister = (device: Device): void => {
+  const { core } = device
+  if (!device.alive) throw new Error(`device ${device.name} is removed already`)
+  device.alive = false
+  core.devices.delete(device.name)
+  const steps = [
+    () => forgetEvents(device),
+    () => raiseDevice(device, DEVICE_FATAL),
+    () => withdraw(core, device),
+    () => {
+      for (const { mapped } of device.contexts) mapped?.keep?.()
+    },
+    () => device.driver.removing?.(device),
+    // Newest first: what came last may use what was there before.
+    () => {
+      for (const context of [...device.contexts].reverse()) attempt(core, () => endContext(context, 'remove'))
+    },
+    () => device.driver.removed?.(device),
+    () => releaseTable(core.tables, device.shared),
+    () => raiseDeviceListChanged(device, DEVICE_REMOVED),
+  ]
+  for (const step of steps) attempt(core, step)
+}
+
+/** Devices without class `device` have no opening call: their contexts can be used at once. */
+const hasOpening = ({ shared }: Device): boolean => shared.byName.has(DeviceClass.name)
+
+/**
+ * Opens the device for a client. The opening call (device.open) comes later, by a dialect, if the device has one;
+ * `opened` says it is made already; `mapped` is the memory that it can map.
+ */
+export const openContext = <D>(
+  device: Device<D>,
+  options: { opened?: boolean; mapped?: MappedMemory } = {},
+): Context<unknown, D> => {
+  if (!device.alive) throw new CallError('EIO', `device ${device.name} was removed`)
+  const { core } = device
+  const context: Context<unknown, D> = {
+    id: core.nextContext++,
+    device,
+    handles: createHandles(),
+    descriptors: new Set(),
+    state: undefined,
+    mapped: options.mapped,
+    opened: options.opened ?? !hasOpening(device as Device),
+    closed: false,
+    asyncFd: undefined,
+    parents: [],
+    route: noRoute,
+    abort: undefined,
+    views: new WeakMap(),
+  }
+  device.contexts.add(context as Context)
+  return context
+}
+
+const endContext = (context: Context, why: 'close' | 'remove'): void => {
+  const { device } = context
+  context.closed = true
+  context.abort?.abort()
+  destroyAll(context, why)
+  device.contexts.delete(context)
+  device.driver.closed?.(context)
+}
+
+/**
+ * The last descriptor of a context was closed: everything it has is destroyed. Never fails; again, or after the device
+ * went, does nothing.
+ */
+export const closeContext = (context: Context): void => {
+  if (!context.closed) endContext(context, 'close')
+}
+
+/** A signal that aborts when the client of a call dies or the device goes: for handlers that wait. */
+export const abortSignalOf = (context: Context): AbortSignal => {
+  context.abort ??= new AbortController()
+  if (context.closed) context.abort.abort()
+  return context.abort.signal
+}
+
+/** Puts a hook around a device's calls; the function returned takes it away again. */
+export const addHook = (device: Device, hook: Hook): (() => void) => {
+  device.hooks.push(hook)
+  device.table = withHooks(device.shared, device.hooks)
+  return () => {
+    const at = device.hooks.indexOf(hook)
+    if (at < 0) return
+    device.hooks.splice(at, 1)
+    device.table = withHooks(device.shared, device.hooks)
+  }
+}

@@ -1,0 +1,45 @@
+/*
+ * The system-wide device (R13, R18): it belongs to no hardware and has the classes that are marked global, in core's
+ * own versions. It is opened and called like any other, is not among the devices, and is never removed.
+ *
+ * It is made when somebody asks for it first, so that a core in which nobody does holds nothing. Changes of the list of
+ * devices are its unaffiliated events.
+ */
+import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
+import { NodeType } from '../../spec/enums.ts'
+import { zeroRecord } from '../../spec/schema/schema.ts'
+import { raiseSystem } from '../events/events.ts'
+import type { Core, Device } from '../model.ts'
+import { assemble } from './assemble.ts'
+import { driverClass } from './driver.ts'
+
+/** It has no driver of Linux's: RDMA_DRIVER_UNKNOWN. */
+const NO_DRIVER = 0
+
+/** The system-wide device of `core`. */
+export const systemDevice = (core: Core): Device => {
+  core.system ??= assemble(
+    core,
+    {
+      name: 'system',
+      driver: {
+        name: 'system',
+        id: NO_DRIVER,
+        nodeType: NodeType.values.UNSPECIFIED,
+        classes: [...core.classes.values()].filter(line => line.class.global).map(line => driverClass(line.class)),
+      },
+      state: undefined,
+      attributes: zeroRecord(DeviceAttributes),
+      extended: zeroRecord(ExtendedDeviceAttributes),
+      ports: [],
+      numCompVectors: 0,
+    },
+    -1,
+  )
+  return core.system
+}
+
+/** Tells whoever listens at the system-wide device that `device` has come or gone (`type`). */
+export const raiseDeviceListChanged = ({ core, index }: Device, type: number): void => {
+  if (core.system !== undefined) raiseSystem(core.system, index, type)
+}

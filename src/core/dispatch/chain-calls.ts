@@ -1,0 +1,89 @@
+/*
+ * Chains (R16) of calls that are typed already, those of a caller in this process: no message is written or read. The
+ * rules are those of chain.ts, which runs the same chains in bytes, and every call goes the way of a call by itself.
+ * What the chain has made is taken back, newest first, if an entry fails (UNDO).
+ */
+import { Interface } from '../../spec/classes/interface.ts'
+import { CallError } from '../../spec/errno.ts'
+import { type AnyValues, CHAIN } from '../../spec/schema/schema.ts'
+import type { Result } from '../../uapi/call.ts'
+import type { ChainedRefs } from '../../uapi/object/client.ts'
+import type { Caller, Context, CoreObject, Entry } from '../model.ts'
+import { undoObjects } from '../objects/lifetime.ts'
+import { type ChainedMethod, checkEntry, checkUndoable, createdByEntry, createdOfClass } from './chain.ts'
+import { invokeTyped, methodOf } from './invoke.ts'
+import { recordCreated, undoWhenDone } from './undo.ts'
+
+/** One call of a chain, of a method as the device has it. */
+export interface ChainedCall {
+  readonly on: ChainedMethod
+  readonly args: AnyValues
+  /** As in `Call`; negative, from -1 on, for the object that an entry has made. */
+  readonly object: number
+  /** By attribute: the entry whose object it means; the argument is then ignored. */
+  readonly refs: ChainedRefs | undefined
+}
+
+export interface CallsOutcome {
+  /** By entry, of those that succeeded. */
+  readonly results: readonly Result[]
+  /** Why the entry after them did not: then nothing is left of all. */
+  readonly error: CallError | undefined
+  /** That is because its handler takes time, which a chain of these calls has none for. */
+  readonly waits: boolean
+}
+
+/** What must be as it is so that nobody misses the call that a chain is: hooks, or a driver's own way. */
+const isUnobserved = ({ run, core }: Entry): boolean => run === core
+
+const resolveEntries = (made: readonly (CoreObject | undefined)[], { on, args, refs }: ChainedCall): AnyValues => {
+  if (refs === undefined) return args
+  const values = { ...args }
+  for (const name in refs) {
+    const { of } = on.method.in[name]
+    const where = `${on.class.name}.${on.name}: attribute ${name}`
+    if (of.kind === 'ref' || of.kind === 'fd') values[name] = createdOfClass(made, where, of.class, refs[name]).handle
+  }
+  return values
+}
+
+/**
+ * Runs a chain, all or none of it; undefined if it has to be called in bytes, since somebody looks on or does it in a
+ * way of his own. For callers whose descriptors are core's numbers. EOPNOTSUPP if the device has no chains, or a
+ * method waits, EINVAL for what could not be taken back.
+ */
+export const runTypedChain = (
+  context: Context,
+  calls: readonly ChainedCall[],
+  caller: Caller,
+): CallsOutcome | undefined => {
+  if (!isUnobserved(methodOf(context, Interface, CHAIN, 'chain'))) return undefined
+  const results: Result[] = []
+  const made: (CoreObject | undefined)[] = []
+  const more: CoreObject[] = []
+  let waiting: Promise<Result> | undefined
+  for (let i = 0; i < calls.length; i++) checkUndoable(i, calls[i].on, calls[i].object < 0)
+  try {
+    for (let i = 0; i < calls.length; i++) {
+      const { on, object } = calls[i]
+      const { class: cls, name, method } = on
+      checkEntry(i, on, object < 0 ? -1 - object : undefined)
+      const number = object < 0 ? createdByEntry(made, `${cls.name}.${name}`, -1 - object).handle : object
+      const entry = methodOf(context, cls, method.call, name)
+      const result = invokeTyped(context, entry, number, resolveEntries(made, calls[i]), caller)
+      if (result instanceof Promise) {
+        waiting = result
+        throw new CallError('EOPNOTSUPP', `${cls.name}.${name}: its handler takes time, and a chain does not wait`)
+      }
+      made.push(recordCreated(context, result, more))
+      results.push(result)
+    }
+    return { results, error: undefined, waits: false }
+  } catch (error) {
+    undoObjects(context, [...made, ...more])
+    // Until it ends it needs what the chain has made.
+    if (waiting !== undefined) undoWhenDone(context, waiting, [...made, ...more])
+    if (!(error instanceof CallError)) throw error
+    return { results, error, waits: waiting !== undefined }
+  }
+}

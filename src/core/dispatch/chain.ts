@@ -1,0 +1,200 @@
+/*
+ * Chains (R16): one call runs a list of calls, of which a later one can use what an earlier one has made.
+ *
+ * The entries are messages of the object dialect, so this is the one place of core that decodes: each entry goes the
+ * way of a call by itself (decode, look up, run, answer), with a view of its caller that knows what the chain has made.
+ * The first entry that fails ends the chain. With UNDO everything that the chain has made is taken back then, newest
+ * first; calls that change what was there before could not be, so such a chain is refused before anything runs.
+ */
+import { ChainErrors, Interface } from '../../spec/classes/interface.ts'
+import { CallError } from '../../spec/errno.ts'
+import { CHAIN, type Kind, type Method, type ObjectClass, QUERY } from '../../spec/schema/schema.ts'
+import type { CallerView, NewDescriptor, Result } from '../../uapi/call.ts'
+import { type ChainEntry, chainEntries } from '../../uapi/object/chain.ts'
+import { decodeMessage } from '../../uapi/object/dialect.ts'
+import { creates, methodByCall } from '../../uapi/object/format.ts'
+import { type CallContext, type Caller, type CoreObject, Lifecycle } from '../model.ts'
+import { undoObjects } from '../objects/lifetime.ts'
+import { callerView } from './dispatch.ts'
+import { execute, methodOf } from './invoke.ts'
+import { recordCreated } from './undo.ts'
+
+export interface ChainOutcome {
+  /** The entries, those that ran answered. */
+  readonly results: Uint8Array
+  /** How many succeeded. */
+  readonly done: number
+  /** Errno of the one after them, 0 if all did. */
+  readonly error: number
+  readonly reason?: string
+}
+
+/** Descriptors that the chain has made have no number yet: inside the chain the entry's number, from here on. */
+const UNNUMBERED = 0x8000_0000
+
+/** Most bytes of a reason that are told. */
+const REASON = 1000
+
+const refuseEntry = (index: number, reason: string): never => {
+  throw new CallError('EINVAL', `entry ${index} of the chain: ${reason}`)
+}
+
+/** The method of an entry, as the device has it. */
+export interface ChainedMethod {
+  readonly class: ObjectClass
+  readonly name: string
+  readonly method: Method
+}
+
+/** That what an entry does can be taken back: it makes something, asks, or is about what the chain makes (`isOwn`). */
+export const checkUndoable = (index: number, on: ChainedMethod, isOwn: boolean): void => {
+  const { method } = on
+  if (!creates(method) && method.call !== QUERY && method.undoable !== true && !isOwn)
+    refuseEntry(index, `${on.class.name}.${on.name} of an object that the chain does not make cannot be undone`)
+}
+
+/** That an entry may be in a chain, and may be about the object of entry `ref`. */
+export const checkEntry = (index: number, on: ChainedMethod, ref: number | undefined): void => {
+  const { class: cls, name, method } = on
+  if (cls.id === Interface.id && method.call === CHAIN) refuseEntry(index, 'a chain in a chain')
+  if (ref !== undefined && creates(method))
+    refuseEntry(index, `${cls.name}.${name} makes its object, it cannot be that of entry ${ref}`)
+}
+
+/** The object that an entry has made; `made` by entry. EINVAL, ENOENT. */
+export const createdByEntry = (made: readonly (CoreObject | undefined)[], where: string, entry: number): CoreObject => {
+  const object = made[entry]
+  if (object === undefined) throw new CallError('EINVAL', `${where}: entry ${entry} of the chain has made no object`)
+  if (object.life !== Lifecycle.LIVE) throw new CallError('ENOENT', `${where}: what entry ${entry} has made is gone`)
+  return object
+}
+
+/** The same for an attribute that names an object of class `className`. */
+export const createdOfClass = (
+  made: readonly (CoreObject | undefined)[],
+  where: string,
+  className: string,
+  entry: number,
+): CoreObject => {
+  const object = createdByEntry(made, where, entry)
+  if (object.class.name !== className)
+    throw new CallError(
+      'EINVAL',
+      `${where}: entry ${entry} of the chain has made a ${object.class.name}, no ${className}`,
+    )
+  return object
+}
+
+/** Refuses a chain that could not be undone. What does not exist fails when it is its turn. */
+const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
+  entries.forEach(({ call, ref, classId }, index) => {
+    const cls = view.schema.classById(classId)
+    const named = cls && methodByCall(cls, call)
+    if (cls !== undefined && named !== undefined)
+      checkUndoable(index, { class: cls, name: named.name, method: named.method }, ref !== undefined)
+  })
+}
+
+/** Runs a chain. EINVAL for bytes that are none, or for one that could not be undone as asked. */
+export const runChain = (
+  call: CallContext,
+  bytes: Uint8Array,
+  onError: number,
+): ChainOutcome | Promise<ChainOutcome> => {
+  const { context, caller } = call
+  // Answers are put where the messages are, and the caller's bytes stay as they are.
+  const results = bytes.slice()
+  const entries = chainEntries(results)
+  /** By entry, the object that it has made; and what entries have made by the way (pd.createAhs). */
+  const made: (CoreObject | undefined)[] = []
+  const more: CoreObject[] = []
+  const descriptors: NewDescriptor[] = []
+
+  const view: CallerView = {
+    ...callerView(context, caller),
+    chained: (where: string, of: Kind, entry: number) => {
+      const object =
+        of.kind === 'ref' || of.kind === 'fd'
+          ? createdOfClass(made, where, of.class, entry)
+          : createdByEntry(made, where, entry)
+      return of.kind === 'fd' ? UNNUMBERED + entry : object.handle
+    },
+  }
+  /** What the caller's descriptors are: it waits for the chain, so each is asked for once. */
+  const numbers = new Map<number, number | undefined>()
+  const numberOf = (fd: number): number | undefined => {
+    if (fd >= UNNUMBERED) return made[fd - UNNUMBERED]?.handle
+    if (!numbers.has(fd)) numbers.set(fd, caller.descriptor(fd))
+    return numbers.get(fd)
+  }
+  const inChain: Caller = {
+    memory: caller.memory,
+    copyIn: (address, length) => caller.copyIn(address, length),
+    copyOut: (address, data) => caller.copyOut(address, data),
+    file: fd => caller.file?.(fd),
+    ...(caller.openFile && { openFile: fd => caller.openFile!(fd) }),
+    ...(caller.allows && { allows: capability => caller.allows!(capability) }),
+    ...(caller.handlers !== undefined && { handlers: caller.handlers }),
+    descriptor: numberOf,
+  }
+  if (onError === ChainErrors.values.UNDO) checkUndo(view, entries)
+
+  const end = (done: number, error?: CallError): ChainOutcome => {
+    const undone = error !== undefined && onError === ChainErrors.values.UNDO
+    const all = [...made, ...more].filter(
+      object => object !== undefined && object.life === Lifecycle.LIVE,
+    ) as CoreObject[]
+    if (undone) undoObjects(context, all)
+    call.made = {
+      objects: undone ? [] : all.filter(object => object.class.identity === 'handle'),
+      descriptors: undone ? [] : descriptors,
+    }
+    return { results, done, error: error?.errno ?? 0, ...(error !== undefined && { reason: error.message }) }
+  }
+
+  /** Runs entry `index` and those after it. */
+  const runFrom = (first: number): ChainOutcome | Promise<ChainOutcome> => {
+    for (let index = first; index < entries.length; index++) {
+      const { call: number, ref, at, message } = entries[index]
+      const before = more.length
+      const failed = (error: unknown): ChainOutcome => {
+        if (!(error instanceof CallError)) throw error
+        // Made, but its answer did not fit: nobody can name it.
+        undoObjects(context, [made[index], ...more.splice(before)])
+        made[index] = undefined
+        return end(index, error)
+      }
+      try {
+        const decoded = decodeMessage(view, number, message)
+        const { call: found } = decoded
+        if (decoded.short !== undefined) {
+          decoded.refuse()
+          return failed(decoded.short)
+        }
+        checkEntry(index, { class: found.class, name: found.methodName, method: found.method }, ref)
+        const object =
+          ref === undefined ? found.object : createdByEntry(made, `${found.class.name}.${found.methodName}`, ref).handle
+        const entry = methodOf(context, found.class, number, found.methodName)
+        const answered = (result: Result): void => {
+          made[index] = recordCreated(context, result, more)
+          for (const { descriptor, offset } of decoded.answer(result).installs)
+            descriptors.push({ object: descriptor.object, attribute: 'results', offset: at + offset })
+        }
+        const result = execute(context, entry, object, found.args, inChain)
+        if (result instanceof Promise)
+          return result
+            .then(answered)
+            .catch(failed)
+            .then(over => over ?? runFrom(index + 1))
+        answered(result)
+      } catch (error) {
+        return failed(error)
+      }
+    }
+    return end(entries.length)
+  }
+  return runFrom(0)
+}
+
+/** A reason as an attribute has it. */
+export const reasonBytes = (reason: string): Uint8Array => new TextEncoder().encode(reason).subarray(0, REASON)

@@ -1,0 +1,472 @@
+/*
+ * The one way into the subsystem for a typed call (R21, design.md section 4): every dialect and every in-process caller
+ * ends here.
+ *
+ * Finds class and method in the device's compiled table, then the object (class, handle, alive), then the objects that
+ * the arguments name; runs the handler between its hooks; makes and unmakes objects around create and destroy.
+ * Synchronous when the handler is. A handler that waits pins its object, the objects of its arguments and nothing else;
+ * the device may go meanwhile, then the caller gets EIO. No bytes here: that is dispatch.ts. Errors are CallErrors with
+ * Linux' numbers: no class or method EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, in use EBUSY,
+ * descriptor of another context or class EBADF, device gone EIO.
+ */
+import { CallError } from '../../spec/errno.ts'
+import { lacksMethod } from '../../spec/schema/lacking.ts'
+import {
+  type AnyValue,
+  type AnyValues,
+  DESTROY,
+  type In,
+  type ObjectClass,
+  type Out,
+} from '../../spec/schema/schema.ts'
+import { unknownAttribute } from '../../spec/schema/versions.ts'
+import { checkShape, type ReferenceAttribute } from '../../uapi/argument-check.ts'
+import type { NewDescriptor, Result } from '../../uapi/call.ts'
+import { problemOf } from '../../uapi/scalar.ts'
+import { handleEvents, reachEvents } from '../events/events.ts'
+import {
+  type AnyResult,
+  type CallContext,
+  type Caller,
+  type Context,
+  type CoreObject,
+  type Entry,
+  type HandlerValues,
+  Lifecycle,
+} from '../model.ts'
+import { findHandle } from '../objects/handles.ts'
+import { forget, makeObject, releaseUse, runDestroy } from '../objects/lifetime.ts'
+import { findEntry } from './lookup.ts'
+import { undoWhenDone } from './undo.ts'
+
+type MaybePromise<T> = T | Promise<T>
+
+/** What an in-process caller gets: `Result` with the types of the method. */
+export interface ReturnOf<O> extends Result {
+  readonly out: O & AnyValues
+}
+
+const nameOf = (entry: Entry): string => `${entry.class.name}.${entry.name}`
+
+// ---- looking up ----
+
+/** What a sentence begins with, made only when there is one: a method, or an attribute of it. */
+const placeOf = (where: Entry | string, attribute: ReferenceAttribute | undefined): string => {
+  const name = typeof where === 'string' ? where : nameOf(where)
+  return attribute === undefined ? name : `${name}: attribute ${attribute.name}`
+}
+
+const describeUnusable = (
+  object: CoreObject,
+  where: Entry | string,
+  attribute: ReferenceAttribute | undefined,
+): CallError => {
+  const what = `${placeOf(where, attribute)}: ${object.class.name} ${object.handle}`
+  return object.life === Lifecycle.MAKING
+    ? new CallError('ENOENT', `${what} is not made yet`)
+    : new CallError('EBUSY', `${what} is being destroyed`)
+}
+
+/**
+ * The object of class `className` behind a handle of the context: ENOENT, EINVAL for another class, EBUSY while it is
+ * being destroyed. `where` begins the sentence. Exported for calls that core does not dispatch
+ * (core/devices/driver-ops.ts).
+ */
+export const findObject = (
+  context: Context,
+  className: string,
+  handle: number,
+  where: Entry | string,
+  attribute?: ReferenceAttribute,
+): CoreObject => {
+  const object = findHandle(context.handles, handle)
+  if (object === undefined)
+    throw new CallError('ENOENT', `${placeOf(where, attribute)}: there is no object with handle ${handle}`)
+  if (object.class.name !== className)
+    throw new CallError(
+      'EINVAL',
+      `${placeOf(where, attribute)}: handle ${handle} is of class ${object.class.name}, not ${className}`,
+    )
+  if (object.life !== Lifecycle.LIVE) throw describeUnusable(object, where, attribute)
+  return object
+}
+
+const byNumber = (
+  context: Context,
+  className: string,
+  number: number | undefined,
+  where: Entry,
+  attribute?: ReferenceAttribute,
+): CoreObject => {
+  const fd = number === undefined ? undefined : context.device.core.descriptors.get(number)
+  if (fd === undefined || fd.context !== context || fd.closed)
+    throw new CallError('EBADF', `${placeOf(where, attribute)}: the descriptor is none of this context`)
+  if (fd.class.name !== className)
+    throw new CallError(
+      'EBADF',
+      `${placeOf(where, attribute)}: the descriptor is of class ${fd.class.name}, not ${className}`,
+    )
+  if (fd.life !== Lifecycle.LIVE) throw describeUnusable(fd, where, attribute)
+  return fd
+}
+
+const target = (context: Context, entry: Entry, number: number): CoreObject => {
+  const { class: cls } = entry
+  if (cls.identity === 'handle') return findObject(context, cls.name, number, entry)
+  if (cls.identity === 'fd') return byNumber(context, cls.name, number, entry)
+  const { device } = context
+  const fixed = device.fixed.get(cls.name)
+  if (fixed !== undefined) {
+    if (number === 0) return fixed
+    throw new CallError('EINVAL', `${nameOf(entry)}: object ${number}: there is one ${cls.name}, object 0`)
+  }
+  const port = device.ports[number - 1]
+  if (cls.name === 'port' && port !== undefined) return port.object
+  throw new CallError(
+    'EINVAL',
+    `${nameOf(entry)}: object ${number}: device ${device.name} has ports 1 to ${device.ports.length}`,
+  )
+}
+
+const reference = (
+  context: Context,
+  caller: Caller,
+  entry: Entry,
+  attribute: ReferenceAttribute,
+  value: AnyValue | undefined,
+): CoreObject | undefined => {
+  if (value === undefined && attribute.optional) return undefined
+  if (typeof value !== 'number')
+    throw new CallError(
+      'EINVAL',
+      `${placeOf(entry, attribute)}${value === undefined ? ' is missing' : `: not a number but a ${typeof value}`}`,
+    )
+  if (!attribute.fd) return findObject(context, attribute.class, value, entry, attribute)
+  return byNumber(context, attribute.class, caller.descriptor(value), entry, attribute)
+}
+
+/** What the method refuses for a reason of its own, and what it needs. */
+const checkPresence = (entry: Entry, args: AnyValues): void => {
+  for (const name in entry.method.refused)
+    if (args[name] !== undefined) {
+      const { code, why } = entry.method.refused[name]
+      throw new CallError(code, `${nameOf(entry)}: ${why}`)
+    }
+  for (const name of entry.required)
+    if (args[name] === undefined) throw new CallError('EINVAL', `${nameOf(entry)}: attribute ${name} is missing`)
+}
+
+/**
+ * Arguments that no codec has seen, those of a caller in this process: each is known to the device, and a value of its
+ * kind, records, lists and bytes included.
+ */
+const checkValues = (entry: Entry, args: AnyValues): void => {
+  const attributes = entry.method.in
+  for (const name in args) {
+    const value = args[name]
+    if (value === undefined) continue
+    // Not every name that a declaration answers to is its own: `constructor` is every object's.
+    const of = attributes[name]?.of
+    if (of === undefined) throw unknownAttribute(nameOf(entry), name)
+    const problem = problemOf(of, value, false)
+    if (problem !== undefined) throw new CallError('EINVAL', `${nameOf(entry)}: attribute ${name}${problem}`)
+  }
+}
+
+/** Numbers that a codec has read, within the limits that the device has. */
+const checkNumbers = (entry: Entry, args: AnyValues): void => {
+  const attributes = entry.method.in
+  // A call has few of the attributes that there are.
+  for (const name in args) {
+    const of = attributes[name]?.of
+    const value = args[name]
+    if (value === undefined || (of?.kind !== 'u8' && of?.kind !== 'u16' && of?.kind !== 'u32')) continue
+    const least = of.min ?? 0
+    const most = of.max ?? (of.kind === 'u8' ? 0xff : of.kind === 'u16' ? 0xffff : 0xffffffff)
+    if (typeof value !== 'number' || !Number.isInteger(value) || value < least || value > most)
+      throw new CallError(
+        'EINVAL',
+        `${nameOf(entry)}: attribute ${name}: ${String(value)} is not in ${least} to ${most}`,
+      )
+  }
+}
+
+// ---- results ----
+
+const resultOf = (call: CallContext, created: CoreObject | undefined, returned: AnyResult): Result => {
+  const { entry } = call
+  let out = (returned ?? {}) as AnyValues
+  let descriptors: NewDescriptor[] | undefined
+  if (entry.returned.length > 0) {
+    out = { ...out }
+    for (const { name, fd } of entry.returned) {
+      const object = returned?.[name] as CoreObject | undefined
+      if (object === undefined) continue
+      if (fd) {
+        delete out[name]
+        descriptors ??= []
+        descriptors.push({ object: object.handle, attribute: name })
+      } else out[name] = object.handle
+    }
+  }
+  if (call.made !== undefined) {
+    const { objects, descriptors: placed } = call.made
+    return { out, also: objects.map(object => object.handle), descriptors: placed }
+  }
+  if (created?.class.identity === 'fd') {
+    descriptors ??= []
+    descriptors.unshift({ object: created.handle, attribute: 'object' })
+    return { out, descriptors }
+  }
+  if (created !== undefined)
+    return descriptors === undefined ? { object: created.handle, out } : { object: created.handle, out, descriptors }
+  return descriptors === undefined ? { out } : { out, descriptors }
+}
+
+// ---- running ----
+
+const discard = (call: CallContext, created?: CoreObject): void => {
+  const { context, descriptors = [] } = call
+  for (const object of created === undefined ? descriptors : [created, ...descriptors]) {
+    forget(object)
+    if (context.asyncFd === object) context.asyncFd = undefined
+  }
+}
+
+/**
+ * The handler has succeeded: the object becomes visible, or is no more; unless context or device went away meanwhile
+ * (EIO).
+ */
+const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result => {
+  const { context, device, entry } = call
+  const { kind } = entry
+  if (context.closed || !device.alive) {
+    // Nobody knows the object of a create that succeeded too late, but what its handler made must be let go of.
+    const destroy = kind === 'create' ? findEntry(device.table, object.class.id, DESTROY) : undefined
+    if (destroy !== undefined) runDestroy(context, destroy, object, 'close')
+    throw new CallError('EIO', `${nameOf(entry)}: the context or its device went away during the call`)
+  }
+  if (kind === 'create') {
+    object.life = Lifecycle.LIVE
+    handleEvents(object, call.caller.handlers)
+    return resultOf(call, object, out)
+  }
+  if (kind === 'destroy') forget(object)
+  else if (kind === 'open') context.opened = true
+  return resultOf(call, undefined, out)
+}
+
+/** The call has failed: nothing of what it made is left, what it was to destroy lives on. */
+const refuse = (call: CallContext, object: CoreObject): void => {
+  const { kind } = call.entry
+  discard(call, kind === 'create' ? object : undefined)
+  if (kind === 'destroy' && object.life === Lifecycle.GOING) object.life = Lifecycle.LIVE
+}
+
+/** A handler waits: what it works with is pinned until it ends, and may be gone by then. */
+const wait = async (
+  call: CallContext,
+  object: CoreObject,
+  args: HandlerValues,
+  promise: Promise<AnyResult>,
+): Promise<Result> => {
+  const { device, entry } = call
+  const pins: CoreObject[] = entry.kind === 'other' ? [object] : []
+  for (const { name } of entry.references) if (args[name] !== undefined) pins.push(args[name] as CoreObject)
+  for (const pin of pins) pin.uses++
+  device.core.waiting++
+  try {
+    return finish(call, object, await promise)
+  } catch (error) {
+    refuse(call, object)
+    throw error
+  } finally {
+    device.core.waiting--
+    for (const pin of pins) releaseUse(pin)
+  }
+}
+
+/** What an object needs that needs nothing. A list of parents is never changed. */
+const none: readonly CoreObject[] = []
+
+/**
+ * The arguments as a handler gets them, objects in the place of what names them. Of a create those are what its object
+ * needs: the context's `parents` from then on, a list of their number, or the one of the object before it if that needs
+ * the same. Very many objects in a row often do (R15).
+ */
+const resolve = (
+  context: Context,
+  caller: Caller,
+  entry: Entry,
+  references: readonly ReferenceAttribute[],
+  args: AnyValues,
+): HandlerValues => {
+  if (references.length === 0) return args
+  const values: HandlerValues = { ...args }
+  const { parents } = context
+  let named = 0
+  let isSame = true
+  for (let i = 0; i < references.length; i++) {
+    const { name } = references[i]
+    const object = reference(context, caller, entry, references[i], args[name])
+    if (object === undefined) continue
+    values[name] = object
+    isSame = isSame && parents[named] === object
+    named++
+  }
+  if (entry.kind === 'create' && (!isSame || named !== parents.length))
+    context.parents = references.flatMap(({ name }) => (values[name] === undefined ? [] : [values[name] as CoreObject]))
+  return values
+}
+
+/** The arguments of a call that may be made, as a handler gets them. */
+const checkedArguments = (
+  context: Context,
+  entry: Entry,
+  args: AnyValues,
+  caller: Caller,
+  check: typeof checkNumbers,
+): HandlerValues => {
+  const { device } = context
+  if (!device.alive) throw new CallError('EIO', `${nameOf(entry)}: device ${device.name} was removed`)
+  if (context.closed) throw new CallError('EIO', `${nameOf(entry)}: the context is closed`)
+  if (context.opened === (entry.kind === 'open'))
+    throw new CallError(
+      'EINVAL',
+      `${nameOf(entry)}: the context is ${context.opened ? 'open already' : 'not open yet'}`,
+    )
+  const seen = checkShape(entry.shape, args)
+  if (seen === undefined) {
+    checkPresence(entry, args)
+    check(entry, args)
+  }
+  return resolve(context, caller, entry, seen === undefined ? entry.references : seen.references, args)
+}
+
+/** The object that a call is about: of a create a new one, of a destroy one that nobody uses and that goes now. */
+const objectOfCall = (
+  context: Context,
+  entry: Entry,
+  number: number,
+  args: AnyValues,
+  values: HandlerValues,
+): CoreObject => {
+  // Nothing was resolved: nothing is needed.
+  if (entry.kind === 'create') return makeObject(context, entry.class, values === args ? none : context.parents)
+  const object = target(context, entry, number)
+  if (entry.kind === 'destroy') {
+    if (object.uses > 0)
+      throw new CallError(
+        'EBUSY',
+        `${nameOf(entry)}: ${object.class.name} ${object.handle} is used ${object.uses} times`,
+      )
+    object.life = Lifecycle.GOING
+  }
+  return object
+}
+
+/** Descriptors on which one object's events may be. */
+const MOST_SINKS = 3
+
+/** What to wait for before the call: it is about events that its client may or may not have read. */
+const reach = (context: Context, { class: { identity }, kind }: Entry, number: number): Promise<void> | undefined => {
+  if (identity === 'fd') return context.device.core.descriptors.get(number)?.sink.reach?.()
+  const object = kind === 'destroy' && identity === 'handle' ? findHandle(context.handles, number) : undefined
+  return object && reachEvents(object)
+}
+
+const run = (
+  context: Context,
+  entry: Entry,
+  number: number,
+  args: AnyValues,
+  caller: Caller,
+  check: typeof checkNumbers,
+  reached = 0,
+): MaybePromise<Result> => {
+  const found = reached < MOST_SINKS ? reach(context, entry, number) : undefined
+  if (found !== undefined) return found.then(() => run(context, entry, number, args, caller, check, reached + 1))
+  const { device } = context
+  const call: CallContext = { context, device, caller, why: 'call', entry, descriptors: undefined, made: undefined }
+  let values: HandlerValues
+  let object: CoreObject
+  try {
+    values = checkedArguments(context, entry, args, caller, check)
+    object = objectOfCall(context, entry, number, args, values)
+  } catch (error) {
+    entry.refused?.(call, args, error)
+    throw error
+  }
+  try {
+    const out = entry.run(call, object, values, entry.core)
+    return out instanceof Promise ? wait(call, object, values, out) : finish(call, object, out)
+  } catch (error) {
+    refuse(call, object)
+    throw error
+  }
+}
+
+/**
+ * Runs a method that has been found, with arguments out of a codec. `number` and `args` as in `Call`; throws, or
+ * rejects with, CallError.
+ */
+export const execute = (
+  context: Context,
+  entry: Entry,
+  number: number,
+  args: AnyValues,
+  caller: Caller,
+): MaybePromise<Result> => run(context, entry, number, args, caller, checkNumbers)
+
+/** The same with arguments that no codec has seen. */
+export const invokeTyped = (
+  context: Context,
+  entry: Entry,
+  number: number,
+  args: AnyValues,
+  caller: Caller,
+): MaybePromise<Result> => run(context, entry, number, args, caller, checkValues)
+
+/** The device's method behind a class and a call number. EOPNOTSUPP if it has none. */
+export const methodOf = (context: Context, cls: ObjectClass, call: number, name: string): Entry => {
+  const entry = findEntry(context.device.table, cls.id, call)
+  if (entry === undefined) throw new CallError('EOPNOTSUPP', lacksMethod(cls.name, name))
+  return entry
+}
+
+/**
+ * Calls a method in this process: the class's declaration types arguments and results; references are handles. A
+ * promise only if the handler waits; a refusal is thrown, or rejects, as CallError. `object` is a handle, an fd
+ * object's number, a port's number, or 0.
+ */
+export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & string>(
+  context: Context,
+  cls: C,
+  method: K,
+  object: number,
+  args: In<C['methods'][K]>,
+  caller: Caller,
+): MaybePromise<ReturnOf<Out<C['methods'][K]>>> => {
+  if (!Object.hasOwn(cls.methods, method)) throw new CallError('EOPNOTSUPP', lacksMethod(cls.name, method))
+  const entry = methodOf(context, cls, cls.methods[method].call, method)
+  if (typeof args !== 'object' || args === null)
+    throw new CallError('EINVAL', `${nameOf(entry)}: its arguments are an object, not ${String(args)}`)
+  return invokeTyped(context, entry, object, args as AnyValues, caller) as MaybePromise<ReturnOf<Out<C['methods'][K]>>>
+}
+
+/** `invoke` for a method that never waits; our own mistake if it does: then what it makes is taken back. */
+export const invokeNow = <C extends ObjectClass, K extends keyof C['methods'] & string>(
+  context: Context,
+  cls: C,
+  method: K,
+  object: number,
+  args: In<C['methods'][K]>,
+  caller: Caller,
+): ReturnOf<Out<C['methods'][K]>> => {
+  const result = invoke(context, cls, method, object, args, caller)
+  if (result instanceof Promise) {
+    undoWhenDone(context, result as Promise<Result>)
+    throw new Error(`${cls.name}.${method} waits: use invoke`)
+  }
+  return result
+}

@@ -1,0 +1,35 @@
+/*
+ * What a call has made, found by its result: for chains that take it back, and for calls whose caller does not hear of
+ * it any more (R16).
+ */
+import type { Result } from '../../uapi/call.ts'
+import type { Context, CoreObject } from '../model.ts'
+import { findHandle } from '../objects/handles.ts'
+import { undoObjects } from '../objects/lifetime.ts'
+
+/** What a call has made: what came by the way (pd.createAhs) goes to `more`, its own object is the answer. */
+export const recordCreated = (context: Context, result: Result, more: CoreObject[]): CoreObject | undefined => {
+  const { object, descriptors, also } = result
+  if (also !== undefined) for (const handle of also) more.push(findHandle(context.handles, handle) as CoreObject)
+  const own = descriptors === undefined ? undefined : descriptors.find(({ attribute }) => attribute === 'object')
+  if (own !== undefined) return context.device.core.descriptors.get(own.object)
+  return object === undefined ? undefined : findHandle(context.handles, object)
+}
+
+/**
+ * Nobody waits for this call any more: what it makes is taken back when it ends, and so are `others`, which may be in
+ * use until then; how it failed is told to nobody.
+ */
+export const undoWhenDone = (
+  context: Context,
+  call: Promise<Result>,
+  others: readonly (CoreObject | undefined)[] = [],
+): void => {
+  const { descriptors: known } = context.device.core
+  const over = (result?: Result): void => {
+    const more = [...(result?.descriptors ?? []).map(({ object }) => known.get(object))] as CoreObject[]
+    const own = result && recordCreated(context, result, more)
+    undoObjects(context, [...others, own, ...more])
+  }
+  call.then(over, () => over())
+}

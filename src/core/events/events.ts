@@ -1,0 +1,453 @@
+/*
+ * Completion and async events: who is told what, when, and how many events a client has read (R34, R35, R37).
+ *
+ * An object that has events is affiliated with a completion channel and an async fd. `arm` makes the next completion
+ * (or the next solicited or failed one) produce exactly one event; the event disarms. A destroy reports how many events
+ * of the element the client has read, since libibverbs waits until that many are acknowledged; those it has not read
+ * are withdrawn. Records are byte for byte Linux'. How a carrier gets them to the client is the sink's business, CQ
+ * layouts are the driver's.
+ */
+import { because } from '../../spec/causes.ts'
+import { ClassId } from '../../spec/classes/ids.ts'
+import { EventKind } from '../../spec/enums.ts'
+import { CallError } from '../../spec/errno.ts'
+import { noteFault } from '../attempt.ts'
+import { reportFailure } from '../failures.ts'
+import type {
+  Affiliation,
+  Attachment,
+  Context,
+  Core,
+  CoreObject,
+  Device,
+  DeviceEvent,
+  EventHandlers,
+  EventRecord,
+  EventRoute,
+  EventSink,
+  EventState,
+  FdObject,
+  Threshold,
+} from '../model.ts'
+import { countCompletion, createThreshold, expireDue, rearmThreshold, tightenThreshold } from './thresholds.ts'
+
+/** ibv_event_type: the device is gone (IBV_EVENT_DEVICE_FATAL). */
+export const DEVICE_FATAL = 8
+
+/** Core's side of an fd object: its sink may be exchanged, and that is the only mutable part. */
+interface MutableFd {
+  sink: EventSink
+}
+
+const QUEUE_LIMIT = 65536
+
+/**
+ * The sink that every fd object starts with: events wait in core until somebody reads them or a carrier attaches its
+ * own sink.
+ */
+export interface EventQueue extends EventSink {
+  readonly queue: EventRecord[]
+  ended: boolean
+}
+
+/**
+ * A queue of events in this process; `wake` is called when one was put into it and when it ends. It is bounded: beyond
+ * 65,536 events it keeps one per element and kind, which still wakes whoever reads it.
+ */
+export const createEventQueue = (wake?: () => void): EventQueue => {
+  const queue: EventRecord[] = []
+  return {
+    queue,
+    ended: false,
+    post(event) {
+      if (
+        queue.length >= QUEUE_LIMIT &&
+        queue.some(other => other.element === event.element && other.type === event.type)
+      ) {
+        countEvent(event, -1)
+        return
+      }
+      queue.push(event)
+      wake?.()
+    },
+    withdraw(element) {
+      const withdrawn = queue.filter(event => event.element === element)
+      let kept = 0
+      for (const event of queue) if (event.element !== element) queue[kept++] = event
+      queue.length = kept
+      return withdrawn
+    },
+    unread: () => queue.length,
+    take: limit => queue.splice(0, limit),
+    end() {
+      this.ended = true
+      wake?.()
+    },
+  }
+}
+
+/**
+ * Reads up to `limit` events from an fd object, as its methods do (R39). EAGAIN if there is none now, EIO if none will
+ * come any more (the context closed or the device went).
+ */
+export const readEvents = (fd: FdObject, limit = 1): readonly EventRecord[] => {
+  const events = fd.sink.take(limit)
+  if (events.length > 0) return events
+  if ((fd.sink as Partial<EventQueue>).ended || fd.closed)
+    throw new CallError('EIO', 'no event will come any more: the context or its device is gone')
+  throw new CallError('EAGAIN', 'no event is there now')
+}
+
+/** Puts the carrier's sink in place of what an fd object had; events that wait go over to it. */
+export const attachSink = (fd: FdObject, sink: EventSink): void => {
+  const before = fd.sink as Partial<EventQueue>
+  const mutable: MutableFd = fd
+  mutable.sink = sink
+  for (const event of before.queue ?? []) sink.post(event)
+  if (before.ended || fd.closed) sink.end()
+}
+
+// ---- records ----
+
+const recordOf = (element: Affiliation, type: number, object = element.more?.attached?.object): EventRecord => {
+  const { more, userHandle } = element
+  const attached = more?.attached
+  const bytes = new Uint8Array(attached !== undefined ? 24 : type < 0 ? 8 : 16)
+  const view = new DataView(bytes.buffer)
+  view.setBigUint64(0, attached?.cookie ?? userHandle, true)
+  if (attached !== undefined) {
+    view.setUint32(8, object ?? attached.object, true)
+    view.setUint16(12, attached.class, true)
+    view.setUint32(16, type < 0 ? EventKind.values.COMPLETION : type, true)
+  } else if (type >= 0) view.setUint32(8, type, true)
+  return { element, bytes, type }
+}
+
+/** `type` of a completion event. */
+const COMPLETION = -1
+
+/** What a source has that has something to tell: made with the first of it. */
+export const eventStateOf = (events: Affiliation): EventState => {
+  events.more ??= { completions: 0, asyncs: 0, record: undefined, attached: undefined, threshold: undefined }
+  return events.more
+}
+
+const countEvent = ({ element, type }: EventRecord, by: 1 | -1): void => {
+  const more = eventStateOf(element)
+  if (type < 0) more.completions += by
+  else more.asyncs += by
+}
+
+/** An event that was posted is taken back, or was never seen. */
+export const uncountEvent = (event: EventRecord): void => countEvent(event, -1)
+
+const post = (fd: FdObject | undefined, event: EventRecord): void => {
+  if (fd === undefined || fd.closed) return
+  fd.context.device.core.events++
+  countEvent(event, 1)
+  fd.sink.post(event)
+}
+
+/** An event about an object: of a device that goes there is none any more (`forgetEvents`). */
+const postAbout = (fd: FdObject | undefined, event: EventRecord): void => {
+  if (fd?.context.device.alive) post(fd, event)
+}
+
+// ---- records of a driver's own ----
+
+/** Most bytes of a record that a driver posts. */
+export const RECORD_BYTES = 256
+
+/**
+ * Puts a record of the driver's own on a descriptor, for its client to read; poll(2) tells that it is there. Each read
+ * gives one record. A client that leaves very many unread loses some (`createEventQueue`), so a record says that there
+ * is something to look at, and is not the thing itself.
+ */
+export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
+  if (bytes.length === 0 || bytes.length > RECORD_BYTES)
+    throw new Error(`a record has 1 to ${RECORD_BYTES} bytes, not ${bytes.length}`)
+  fd.events ??= nobody(0n)
+  post(fd, { element: fd.events, bytes: bytes.slice(), type: -1 })
+}
+
+// ---- affiliated objects ----
+
+const isEventFd = (object: CoreObject | undefined): FdObject | undefined => {
+  if (object !== undefined && object.class.identity !== 'fd')
+    throw new Error(`events cannot go to an object of class ${object.class.name}`)
+  return object as FdObject | undefined
+}
+
+/** Nobody is told. */
+export const noRoute: EventRoute = { channel: undefined, asyncFd: undefined, handlers: undefined }
+
+/** The route of the context's last object if it goes there too, whoever is called: `handleEvents` says that later. */
+const routeTo = (
+  context: Context | undefined,
+  channel: FdObject | undefined,
+  asyncFd: FdObject | undefined,
+): EventRoute => {
+  const last = context?.route ?? noRoute
+  if (last.channel === channel && last.asyncFd === asyncFd) return last
+  const route = { channel, asyncFd, handlers: last.handlers, core: last.core }
+  if (context !== undefined) context.route = route
+  return route
+}
+
+/**
+ * Makes `object` a source of events: its create handler calls this. `userHandle` (u64) names it in event records.
+ * Without an `asyncFd` its async events go to the context's first one, if it has any by then.
+ */
+export const affiliate = (
+  object: CoreObject,
+  userHandle: bigint,
+  to: { channel?: CoreObject | undefined; asyncFd?: CoreObject | undefined } = {},
+): Affiliation => {
+  object.events = {
+    userHandle,
+    to: routeTo(object.context, isEventFd(to.channel), isEventFd(to.asyncFd) ?? object.context?.asyncFd),
+    armed: 0,
+    more: undefined,
+  }
+  return object.events
+}
+
+/** The object's client in this process is called for its events instead of reading them, if it wants to be. */
+export const handleEvents = ({ context, events }: CoreObject, handlers: EventHandlers | undefined): void => {
+  if (events === undefined || events.to.handlers === handlers) return
+  events.to = { ...events.to, handlers, core: context?.device.core }
+  if (context !== undefined) context.route = events.to
+}
+
+/**
+ * REQ_NOTIFY: the next completion, or with `solicitedOnly` the next solicited or failed one, produces one event; with a
+ * threshold so many of them do, or so many microseconds (R36). Without one here that of the queue holds. An arming that
+ * waits already is not weakened (thresholds.ts), nor is one for every completion by one for solicited ones (as Linux).
+ */
+export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, period?: number): void => {
+  const { events } = object
+  if (events === undefined)
+    throw new Error(`an object of class ${object.class.name} has no completions to be armed for`)
+  const threshold = count !== undefined || period !== undefined ? thresholdOf(object, events) : events.more?.threshold
+  const waits = events.armed !== 0
+  if (events.armed !== 2) events.armed = solicitedOnly ? 1 : 2
+  if (threshold === undefined) return
+  const [wanted, wait] = [count ?? threshold.count, period ?? threshold.period]
+  if (!waits) rearmThreshold(threshold, wanted, wait)
+  else if (tightenThreshold(events, threshold, wanted, wait)) notify(events)
+}
+
+const thresholdOf = ({ context }: CoreObject, events: Affiliation): Threshold | undefined => {
+  if (context === undefined) return events.more?.threshold
+  const more = eventStateOf(events)
+  more.threshold ??= createThreshold(context.device.core)
+  return more.threshold
+}
+
+/** Sets the threshold of a queue (R36); what is undefined stays. */
+export const setThreshold = (object: CoreObject, count: number | undefined, period: number | undefined): void => {
+  const { events } = object
+  const threshold = events && thresholdOf(object, events)
+  if (events === undefined || threshold === undefined) return
+  threshold.count = count ?? threshold.count
+  threshold.period = period ?? threshold.period
+  if (events.armed !== 0 && tightenThreshold(events, threshold, threshold.count, threshold.period)) notify(events)
+}
+
+/** The device is in the middle of its work, which a handler that fails must not stop. */
+const callHandler = (core: Core | undefined, run: () => void): void => {
+  try {
+    run()
+  } catch (error) {
+    if (core !== undefined) noteFault(core, error)
+  }
+}
+
+const notify = (events: Affiliation): void => {
+  events.armed = 0
+  const { handlers, core } = events.to
+  if (events.more?.attached === undefined && handlers?.completion !== undefined) {
+    callHandler(core, () => handlers.completion?.(events.userHandle))
+    return
+  }
+  const more = eventStateOf(events)
+  more.record ??= recordOf(events, COMPLETION)
+  postAbout(more.attached?.queue ?? events.to.channel, more.record)
+}
+
+/**
+ * A completion was put into the queue; `solicited` if it is a solicited or a failed one. Hot: costs one comparison when
+ * not armed.
+ */
+export const completed = (events: Affiliation, solicited: boolean): void => {
+  if (events.armed === 0 || (events.armed === 1 && !solicited)) return
+  const threshold = events.more?.threshold
+  if (threshold !== undefined && !countCompletion(events, threshold)) return
+  notify(events)
+}
+
+/** Makes the events whose time has come (R36): who owns the core calls it at `nextDue`. True if there were any. */
+export const expire = (core: Core, now: number): boolean => expireDue(core, now, notify)
+
+/** An async event of an object (ibv_event_type: 0 CQ_ERR, 1 QP_FATAL, …). */
+export const raiseObjectEvent = ({ events }: CoreObject, type: number): void => {
+  if (events === undefined) return
+  const { handlers, core } = events.to
+  const attached = events.more?.attached
+  if (attached === undefined && handlers?.event !== undefined)
+    callHandler(core, () => handlers.event?.(events.userHandle, type))
+  else postAbout(attached?.queue ?? events.to.asyncFd, recordOf(events, type))
+}
+
+const nobody = (userHandle: bigint, attached?: Attachment): Affiliation => {
+  const events: Affiliation = { userHandle, to: noRoute, armed: 0, more: undefined }
+  if (attached !== undefined) eventStateOf(events).attached = attached
+  return events
+}
+
+/** What of a device is attached to an event queue: the `state` of the queue's object. Port 0 is the device. */
+export type AttachedPorts = Map<number, Affiliation>
+
+/** `source`: what must be attached to an event queue that is to get it. */
+const postToDevice = (device: Device, event: DeviceEvent, source = event.port ?? 0): void => {
+  const { contexts, eventHandlers, core } = device
+  const record = recordOf(nobody(BigInt(event.port ?? 0)), event.type)
+  for (const context of contexts)
+    for (const fd of context.descriptors) {
+      if (fd.class.id === ClassId.async_fd) post(fd, record)
+      else if (fd.class.id === ClassId.event_queue) {
+        const attached = (fd.state as AttachedPorts | undefined)?.get(source)
+        if (attached !== undefined) post(fd, recordOf(attached, event.type, event.port))
+      }
+    }
+  for (const handler of [...eventHandlers]) callHandler(core, () => handler(event))
+}
+
+/**
+ * An event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …): every async fd of the device gets it, its element is the port's
+ * number; and every handler (R32).
+ */
+export const raisePort = (device: Device, port: number, type: number): void => {
+  postToDevice(device, { type, port })
+  reportFailure(
+    { what: 'event', device: device.name, event: type, cause: because('PORT_EVENT', { port }) },
+    device,
+    undefined,
+  )
+}
+
+/** An event of the device as a whole: every async fd gets it, element 0. */
+export const raiseDevice = (device: Device, type: number): void => {
+  postToDevice(device, { type, port: undefined })
+  const cause = type === DEVICE_FATAL ? because('DEVICE_REMOVED', {}) : because('OTHER_EVENT', { event: type })
+  reportFailure({ what: 'event', device: device.name, event: type, cause }, device, undefined)
+}
+
+/**
+ * An event of the system-wide device: of the device with this index, as element of async fds and as object in queues to
+ * which the system-wide device is attached.
+ */
+export const raiseSystem = (system: Device, index: number, type: number): void =>
+  postToDevice(system, { type, port: index }, 0)
+
+/** Whether an event is about an object: not about the device or a port, and not a driver's record. */
+const isAboutObject = ({ element: { more, to } }: EventRecord): boolean => {
+  const cls = more?.attached?.class
+  return cls === undefined ? to !== noRoute : cls !== ClassId.device && cls !== ClassId.port
+}
+
+/**
+ * The device goes, and its objects with it: what their clients have not read about them by now they never will, as from
+ * Linux's files. What is about the device and its ports can still be read.
+ */
+export const forgetEvents = ({ contexts }: Device): void => {
+  for (const context of contexts)
+    for (const { sink, closed } of context.descriptors)
+      if (!closed)
+        for (const event of sink.take(Number.POSITIVE_INFINITY)) {
+          if (isAboutObject(event)) countEvent(event, -1)
+          else sink.post(event)
+        }
+}
+
+/** Takes back what the client of `fd` has not read of `events`. */
+const withdrawUnread = (fd: FdObject | undefined, events: Affiliation): void => {
+  const { more } = events
+  if (fd === undefined || fd.closed || !fd.context.device.alive) return
+  if (more === undefined || more.completions + more.asyncs === 0) return
+  for (const event of fd.sink.withdraw(events)) countEvent(event, -1)
+}
+
+/** What to wait for before the events of an object are withdrawn (`EventSink.reach`); undefined: nothing. */
+export const reachEvents = ({ events }: CoreObject): Promise<void> | undefined => {
+  const more = events?.more
+  if (events === undefined || more === undefined || more.completions + more.asyncs === 0) return undefined
+  const { channel, asyncFd } = events.to
+  for (const fd of [channel, asyncFd, more.attached?.queue]) {
+    const found = fd === undefined || fd.closed ? undefined : fd.sink.reach?.()
+    // One after the other: the next look finds this one.
+    if (found !== undefined) return found
+  }
+  return undefined
+}
+
+/**
+ * Ends an object's events: takes back what its client has not read and returns what it has, as a destroy reports it. A
+ * destroy handler calls this once nothing can complete any more.
+ */
+export const withdrawEvents = (object: CoreObject): { compEvents: number; asyncEvents: number } => {
+  const { events } = object
+  if (events === undefined) return { compEvents: 0, asyncEvents: 0 }
+  events.armed = 0
+  withdrawUnread(events.to.channel, events)
+  withdrawUnread(events.to.asyncFd, events)
+  const { more } = events
+  if (more === undefined) return { compEvents: 0, asyncEvents: 0 }
+  withdrawUnread(more.attached?.queue, events)
+  more.attached = undefined
+  return { compEvents: more.completions, asyncEvents: more.asyncs }
+}
+
+/** An fd object gets no events any more; what its client has not read by now it never will. */
+export const closeEvents = (fd: FdObject): void => {
+  if (fd.closed) return
+  for (const object of fd.context.handles.slots) {
+    const events = object?.events
+    if (events === undefined) continue
+    const isAttached = events.more?.attached?.queue === fd
+    if (isAttached || events.to.channel === fd || events.to.asyncFd === fd) withdrawUnread(fd, events)
+    if (isAttached) detachEvents(events)
+  }
+  fd.closed = true
+}
+
+// ---- event queues (R38) ----
+
+/** The events of an object go to a queue from now on. */
+export const attachEvents = (events: Affiliation, attached: Attachment): void => {
+  const more = eventStateOf(events)
+  more.attached = attached
+  more.record = undefined
+}
+
+/** Unread events of the object are withdrawn, and later ones go where they went before. */
+export const detachEvents = (events: Affiliation): void => {
+  const { more } = events
+  if (more === undefined) return
+  withdrawUnread(more.attached?.queue, events)
+  more.attached = undefined
+  more.record = undefined
+}
+
+/** The device, or a port of it, as a source of events for one queue. */
+export const attachPort = (queue: FdObject<AttachedPorts>, attached: Attachment): void => {
+  queue.state.set(attached.object, nobody(attached.cookie, attached))
+}
+
+/** False if it was not attached. */
+export const detachPort = (queue: FdObject<AttachedPorts>, port: number): boolean => {
+  const source = queue.state.get(port)
+  if (source === undefined) return false
+  withdrawUnread(queue, source)
+  return queue.state.delete(port)
+}

@@ -1,0 +1,164 @@
+/*
+ * Buffers of this process as an AddressSpace, at synthetic addresses (design.md section 4).
+ *
+ * Each added buffer gets page-aligned addresses from 2^32 on, with an unmapped page behind it; they are names, never
+ * pointers. A resizable buffer is refused, since its end may move between check and use; a detached one answers EFAULT
+ * from then on. Addresses count up and are not given out again, so that a stale one faults.
+ */
+import { CallError, Errno } from '../../spec/errno.ts'
+import { TWO_32, wholePages } from '../../spec/memory.ts'
+import type { AddressSpace, Bytes, Copier } from './address-space.ts'
+
+/** Addresses of 32 bits stay free: one that was cut off names nothing. */
+const FIRST = TWO_32
+
+export interface LocalSpace extends AddressSpace {
+  /** Makes `buffer` addressable and returns its address, an exact Number. EINVAL for a resizable buffer. */
+  add(buffer: Uint8Array): number
+  /** Takes the buffer at `address` away again; false if there is none. */
+  remove(address: number): boolean
+}
+
+interface Area {
+  readonly start: number
+  /** Where it lies, for a copier; 0 without one. */
+  readonly address: number
+  readonly bytes: Uint8Array
+  readonly view: DataView
+  readonly length: number
+}
+
+/** Up to so many bytes a loop over words is faster than a view of them, and allocates nothing. */
+const FEW = 256
+
+/** Copies `size` bytes of this process. */
+export const copyBytes = (
+  from: Pick<Bytes, 'bytes' | 'view'>,
+  start: number,
+  to: Pick<Bytes, 'bytes' | 'view'>,
+  at: number,
+  size: number,
+): void => {
+  if (size > FEW) {
+    to.bytes.set(size === from.bytes.length ? from.bytes : from.bytes.subarray(start, start + size), at)
+    return
+  }
+  const words = size & ~3
+  // they may overlap, if they lie in one buffer: those that the other would destroy come first
+  if (to.bytes.byteOffset + at <= from.bytes.byteOffset + start) {
+    for (let i = 0; i < words; i += 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
+    for (let i = words; i < size; i++) to.bytes[at + i] = from.bytes[start + i]
+    return
+  }
+  for (let i = size - 1; i >= words; i--) to.bytes[at + i] = from.bytes[start + i]
+  for (let i = words - 4; i >= 0; i -= 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
+}
+
+/** `copier`: copies more than one small piece, where the other side has an address too; absent: TypeScript does. */
+export const createLocalSpace = (copier?: Copier): LocalSpace => {
+  const areas: Area[] = []
+  let next = FIRST
+
+  /** The last area that starts at or below `address`. */
+  const search = (address: number): number => {
+    let low = 0
+    let high = areas.length
+    while (low < high) {
+      const middle = (low + high) >> 1
+      if (areas[middle].start <= address) low = middle + 1
+      else high = middle
+    }
+    return low - 1
+  }
+  /** The area that was asked for last, which is often the next one too. */
+  let last: Area | undefined
+  const areaOf = (hi: number, lo: number, length: number): Area | undefined => {
+    const address = hi * FIRST + lo
+    if (last === undefined || address < last.start || address - last.start >= last.length) last = areas[search(address)]
+    if (last === undefined || address - last.start + length > last.length) return undefined
+    return last.bytes.byteLength === last.length ? last : undefined
+  }
+  const word = (hi: number, lo: number): DataView | undefined => {
+    const area = areaOf(hi, lo, 8)
+    if (area === undefined) return undefined
+    return new DataView(area.bytes.buffer, area.bytes.byteOffset + (hi * FIRST + lo - area.start), 8)
+  }
+
+  return {
+    add(buffer) {
+      const backing = buffer.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean }
+      if (backing.resizable || backing.growable)
+        throw new CallError('EINVAL', 'a resizable buffer cannot be registered: copy it into one of fixed size')
+      const start = next
+      next += wholePages(buffer.byteLength + 1)
+      const length = buffer.byteLength
+      const view = new DataView(buffer.buffer, buffer.byteOffset, length)
+      areas.push({ start, address: copier?.addressOf(buffer) ?? 0, bytes: buffer, view, length })
+      return start
+    },
+    remove(address) {
+      const at = search(address)
+      if (at < 0 || areas[at].start !== address) return false
+      areas.splice(at, 1)
+      last = undefined
+      return true
+    },
+    check: (hi, lo, length) => length === 0 || areaOf(hi, lo, length) !== undefined,
+    read(hi, lo, to: Bytes, at, chunk, stride, total) {
+      const area = areaOf(hi, lo, total)
+      if (area === undefined) return Errno.EFAULT
+      let from = hi * FIRST + lo - area.start
+      if (copier !== undefined && total > FEW && to.address !== 0) {
+        copier.copy(to.address + at, stride, area.address + from, chunk, chunk, total)
+        return 0
+      }
+      for (let left = total, place = at; left > 0; left -= chunk, place += stride) {
+        const size = Math.min(chunk, left)
+        copyBytes(area, from, to, place, size)
+        from += size
+      }
+      return 0
+    },
+    write(hi, lo, from: Bytes, at, chunk, stride, total) {
+      const area = areaOf(hi, lo, total)
+      if (area === undefined) return Errno.EFAULT
+      let to = hi * FIRST + lo - area.start
+      if (copier !== undefined && total > FEW && from.address !== 0) {
+        copier.copy(area.address + to, chunk, from.address + at, stride, chunk, total)
+        return 0
+      }
+      for (let left = total, place = at; left > 0; left -= chunk, place += stride) {
+        const size = Math.min(chunk, left)
+        copyBytes(from, place, area, to, size)
+        to += size
+      }
+      return 0
+    },
+    locate(hi, lo, length, place) {
+      const area = areaOf(hi, lo, length)
+      if (area !== undefined) place[0] = hi * FIRST + lo - area.start
+      return area
+    },
+    compareSwap(hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
+      const view = word(hi, lo)
+      if (view === undefined) return Errno.EFAULT
+      original[0] = view.getUint32(0, true)
+      original[1] = view.getUint32(4, true)
+      if (original[0] === compareLo >>> 0 && original[1] === compareHi >>> 0) {
+        view.setUint32(0, swapLo, true)
+        view.setUint32(4, swapHi, true)
+      }
+      return 0
+    },
+    fetchAdd(hi, lo, addHi, addLo, original) {
+      const view = word(hi, lo)
+      if (view === undefined) return Errno.EFAULT
+      original[0] = view.getUint32(0, true)
+      original[1] = view.getUint32(4, true)
+      const low = original[0] + (addLo >>> 0)
+      view.setUint32(0, low, true)
+      view.setUint32(4, original[1] + addHi + (low >= FIRST ? 1 : 0), true)
+      return 0
+    },
+  }
+}

@@ -1,0 +1,425 @@
+/*
+ * The memory regions and windows of one device: key → row, for calls and for hot code (IBA 10.6.3, design.md section
+ * 4). What binding and invalidating a window does to its row is windows.ts' business.
+ *
+ * A key is 32 bits: an index of 24 bits above a key byte, as Linux' soft device builds it. Indices are given out in
+ * turn, so that the one that was free longest comes first, and with every round the key byte changes: a key that was
+ * freed names nothing until 2^32 − (live ones) registrations later. Index 0 is not used, so that key 0 is never valid.
+ * Where the turn begins, and the key bytes, come from the caller's source of random numbers.
+ * Rows are typed arrays that grow; a two-level directory finds a row by index without hashing. `resolve` does the
+ * checks of every access and allocates nothing.
+ */
+import { AccessFlags } from '../../spec/enums.ts'
+import { CallError } from '../../spec/errno.ts'
+import { TWO_32 } from '../../spec/memory.ts'
+import type { AddressSpace, Bytes } from './address-space.ts'
+
+const PAGE_BITS = 12
+const PAGE_SIZE = 1 << PAGE_BITS
+const PAGE_MASK = PAGE_SIZE - 1
+const INDICES = 1 << 24
+
+/** What a key stands for. */
+export const KeyKind = { REGION: 0, WINDOW_1: 1, WINDOW_2: 2 } as const
+
+/** A region that was found last in memory of this process, and what `findBuffer` needs of its row. */
+interface RecentRegion {
+  /** 0 for none: it is forgotten, with the buffer, once the region goes or becomes another one. */
+  key: number
+  pd: number
+  access: number
+  iovaHi: number
+  iovaLo: number
+  length: number
+  /** What holds it, where it begins in it, and how long that is: nothing once the buffer is transferred elsewhere. */
+  holder: Bytes
+  at: number
+  size: number
+}
+
+interface Gone {
+  readonly key: Uint32Array
+  readonly iovaHi: Uint32Array
+  readonly iovaLo: Uint32Array
+  readonly length: Float64Array
+  next: number
+}
+
+/** Rows by number; columns are exchanged when the table grows, so read them from the table each time. */
+export interface MemoryTable {
+  /** 0 in a free row. */
+  key: Uint32Array
+  /** `id` of the protection domain's object. */
+  pd: Float64Array
+  /** ibv_access_flags. */
+  access: Uint32Array
+  /** Where it lies in its address space. */
+  startHi: Uint32Array
+  startLo: Uint32Array
+  /** By which address work requests name its first byte. */
+  iovaHi: Uint32Array
+  iovaLo: Uint32Array
+  /** Bytes, an exact Number. */
+  length: Float64Array
+  /** Index into `spaces`; -1 for a window that is not bound. */
+  space: Int32Array
+  /** `KeyKind`. */
+  kind: Uint8Array
+  /** A window's region, -1 if it is not bound; a region's count of bound windows. */
+  bound: Int32Array
+  /** The queue pair's number to which a window of type 2 is bound. */
+  qp: Int32Array
+  readonly spaces: (AddressSpace | undefined)[]
+  /** Rows that use each space. */
+  readonly spaceUses: number[]
+  /** First level: pages of (row + 1), 0 for none; second: live keys per page. */
+  readonly pages: (Int32Array | undefined)[]
+  readonly pageUses: Int32Array
+  readonly freeRows: number[]
+  /** By the lowest bits of a key's index. */
+  readonly recent: readonly RecentRegion[]
+  /** Windows of type 2 that are bound now. */
+  boundToQps: number
+  /** Windows that exist, bound or not. */
+  windows: number
+  /** The last keys that were removed, in a ring; made with the first. */
+  gone: Gone | undefined
+  rows: number
+  live: number
+  /** Where the search for the next key starts: the key byte's round above, the index below. */
+  next: number
+  round: number
+  /** Two u32 that the key bytes depend on. */
+  readonly secret: readonly [number, number]
+}
+
+/** Regions that are remembered: of one that sends and one that receives, and some more. */
+const RECENT = 8
+const nobodysBytes: Bytes = { address: 0, bytes: new Uint8Array(0), view: new DataView(new ArrayBuffer(0)) }
+const nothingRecent = (): RecentRegion => ({
+  key: 0,
+  pd: 0.5,
+  access: 0,
+  iovaHi: 0,
+  iovaLo: 0,
+  length: 0,
+  holder: nobodysBytes,
+  at: 0.5,
+  size: 0,
+})
+
+/** `random` answers a u32. */
+export const createMemoryTable = (random: () => number): MemoryTable => ({
+  key: new Uint32Array(16),
+  pd: new Float64Array(16),
+  access: new Uint32Array(16),
+  startHi: new Uint32Array(16),
+  startLo: new Uint32Array(16),
+  iovaHi: new Uint32Array(16),
+  iovaLo: new Uint32Array(16),
+  length: new Float64Array(16),
+  space: new Int32Array(16),
+  kind: new Uint8Array(16),
+  bound: new Int32Array(16),
+  qp: new Int32Array(16),
+  spaces: [],
+  spaceUses: [],
+  pages: new Array<Int32Array | undefined>(INDICES / PAGE_SIZE).fill(undefined),
+  pageUses: new Int32Array(INDICES / PAGE_SIZE),
+  freeRows: [],
+  recent: Array.from({ length: RECENT }, nothingRecent),
+  boundToQps: 0,
+  windows: 0,
+  gone: undefined,
+  rows: 0,
+  live: 0,
+  next: 1 + (random() % (INDICES - 1)),
+  round: 0,
+  secret: [random(), random()],
+})
+
+const grow = (table: MemoryTable): void => {
+  const size = table.key.length * 2
+  const bigger = <T extends Uint8Array | Uint32Array | Int32Array | Float64Array>(old: T): T => {
+    const made = new (old.constructor as new (length: number) => T)(size)
+    made.set(old)
+    return made
+  }
+  table.key = bigger(table.key)
+  table.pd = bigger(table.pd)
+  table.access = bigger(table.access)
+  table.startHi = bigger(table.startHi)
+  table.startLo = bigger(table.startLo)
+  table.iovaHi = bigger(table.iovaHi)
+  table.iovaLo = bigger(table.iovaLo)
+  table.length = bigger(table.length)
+  table.space = bigger(table.space)
+  table.kind = bigger(table.kind)
+  table.bound = bigger(table.bound)
+  table.qp = bigger(table.qp)
+}
+
+/** The row that has this key's index, whatever its key byte; -1 for none. */
+export const rowAt = (table: MemoryTable, index: number): number => {
+  const page = table.pages[index >>> PAGE_BITS]
+  return page === undefined ? -1 : page[index & PAGE_MASK] - 1
+}
+
+/**
+ * The key byte of an index in a round: a hash of the index with a secret (the finalizer of MurmurHash3), so that a key
+ * is not guessed from one nearby.
+ */
+const keyByte = ([first, second]: MemoryTable['secret'], index: number, round: number): number => {
+  let mixed = index ^ first
+  mixed = Math.imul(mixed ^ (mixed >>> 16), 0x85ebca6b) ^ second
+  mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35)
+  return (mixed >>> 24) + round
+}
+
+const takeKey = (table: MemoryTable): number => {
+  for (;;) {
+    if (table.next === INDICES) {
+      table.next = 1
+      table.round = (table.round + 1) & 0xff
+    }
+    const index = table.next++
+    if (rowAt(table, index) < 0) return ((index << 8) | (keyByte(table.secret, index, table.round) & 0xff)) >>> 0
+  }
+}
+
+/** Counts one more row in `space`; answers its index. */
+export const acquireSpace = (table: MemoryTable, space: AddressSpace): number => {
+  let at = table.spaces.indexOf(space)
+  if (at < 0) {
+    at = table.spaces.indexOf(undefined)
+    if (at < 0) at = table.spaces.length
+    table.spaces[at] = space
+    table.spaceUses[at] = 0
+  }
+  table.spaceUses[at]++
+  return at
+}
+
+/** One row less in space `at`; -1 is none. */
+export const releaseSpace = (table: MemoryTable, at: number): void => {
+  if (at >= 0 && --table.spaceUses[at] === 0) table.spaces[at] = undefined
+}
+
+/** A row with a key of its own, everything else to be filled in. ENOMEM when all 2^24 − 1 indices are taken. */
+export const allocateKeyRow = (table: MemoryTable): number => {
+  if (table.live === INDICES - 1)
+    throw new CallError('ENOMEM', `${INDICES - 1} memory keys are in use, there is no further one`)
+  const key = takeKey(table)
+  const row = table.freeRows.pop() ?? table.rows++
+  if (row === table.key.length) grow(table)
+  const page = key >>> (8 + PAGE_BITS)
+  table.pages[page] ??= new Int32Array(PAGE_SIZE)
+  table.pages[page][(key >>> 8) & PAGE_MASK] = row + 1
+  table.pageUses[page]++
+  table.live++
+  table.key[row] = key
+  return row
+}
+
+const recentOf = ({ recent }: MemoryTable, key: number): RecentRegion => recent[(key >>> 8) & (RECENT - 1)]
+
+/** The region with this key goes, or becomes another one: `findBuffer` looks it up again. */
+const uncacheRegion = (table: MemoryTable, key: number): void => {
+  const recent = recentOf(table, key)
+  if (recent.key === key) Object.assign(recent, nothingRecent())
+}
+
+// ---- keys that are gone, for explain.ts ----
+
+const GONE = 1024
+/** `length` of a window. */
+export const WINDOW_GONE = -1
+
+const rememberGone = (table: MemoryTable, row: number): void => {
+  table.gone ??= {
+    key: new Uint32Array(GONE),
+    iovaHi: new Uint32Array(GONE),
+    iovaLo: new Uint32Array(GONE),
+    length: new Float64Array(GONE),
+    next: 0,
+  }
+  const { gone } = table
+  const at = gone.next
+  gone.next = (at + 1) % GONE
+  gone.key[at] = table.key[row]
+  gone.iovaHi[at] = table.iovaHi[row]
+  gone.iovaLo[at] = table.iovaLo[row]
+  gone.length[at] = table.kind[row] === KeyKind.REGION ? table.length[row] : WINDOW_GONE
+}
+
+/** What a key named that went lately; undefined if it is not known. */
+export const findGone = ({ gone }: MemoryTable, key: number) => {
+  const at = gone === undefined || key === 0 ? -1 : gone.key.lastIndexOf(key >>> 0)
+  if (gone === undefined || at < 0) return undefined
+  return { iovaHi: gone.iovaHi[at], iovaLo: gone.iovaLo[at], length: gone.length[at] }
+}
+
+/** The row is free, its key names nothing any more. */
+export const freeKeyRow = (table: MemoryTable, row: number): void => {
+  const key = table.key[row]
+  if (key === 0) throw new Error(`memory row ${row} is removed, but it is free`)
+  const page = key >>> (8 + PAGE_BITS)
+  table.pages[page]![(key >>> 8) & PAGE_MASK] = 0
+  table.pageUses[page]--
+  // The page from which the next key comes is kept, it would be made again at once; it goes with the last key that
+  // comes from it.
+  if (table.pageUses[page] === 0 && page !== table.next >>> PAGE_BITS) table.pages[page] = undefined
+  releaseSpace(table, table.space[row])
+  rememberGone(table, row)
+  table.key[row] = 0
+  uncacheRegion(table, key)
+  table.live--
+  table.freeRows.push(row)
+}
+
+/**
+ * Adds a region and returns its row. `start` and `iova` are any u64, `length` is an exact Number; whether they make
+ * sense has been checked (core/base/mr.ts). ENOMEM as `allocateKeyRow`.
+ */
+export const addRegion = (
+  table: MemoryTable,
+  pd: number,
+  start: bigint,
+  iova: bigint,
+  length: number,
+  access: number,
+  space: AddressSpace,
+): number => {
+  const row = allocateKeyRow(table)
+  table.pd[row] = pd
+  table.access[row] = access
+  table.kind[row] = KeyKind.REGION
+  table.bound[row] = 0
+  table.qp[row] = 0
+  table.space[row] = -1
+  relocateRegion(table, row, start, iova, length, space)
+  return row
+}
+
+/** Says anew where a region lies, under the same key; arguments as `addRegion`. */
+export const relocateRegion = (
+  table: MemoryTable,
+  row: number,
+  start: bigint,
+  iova: bigint,
+  length: number,
+  space: AddressSpace,
+): void => {
+  table.startHi[row] = Number(start >> 32n)
+  table.startLo[row] = Number(start & 0xffffffffn)
+  table.iovaHi[row] = Number(iova >> 32n)
+  table.iovaLo[row] = Number(iova & 0xffffffffn)
+  table.length[row] = length
+  uncacheRegion(table, table.key[row])
+  const before = table.space[row]
+  table.space[row] = acquireSpace(table, space)
+  releaseSpace(table, before)
+}
+
+/** The row of a live key, -1 if it is none. */
+export const findKey = (table: MemoryTable, key: number): number => {
+  const row = rowAt(table, key >>> 8)
+  return row >= 0 && table.key[row] === key >>> 0 ? row : -1
+}
+
+/** Rights of a peer: every access that asks for one of them comes from the wire. */
+const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
+export const REMOTE_RIGHTS = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | FLUSH_GLOBAL | FLUSH_PERSISTENT
+
+/** A window serves a peer only, one of type 2 only the peer of its queue pair. */
+const isWindowOpen = (table: MemoryTable, row: number, access: number, qp: number): boolean =>
+  (access & REMOTE_RIGHTS) !== 0 && (table.kind[row] === KeyKind.WINDOW_1 || table.qp[row] === qp)
+
+/**
+ * The row for `key` if it belongs to protection domain `pd` and grants every right in `access` to the queue pair with
+ * number `qp`; -1 if not.
+ */
+export const findKeyWithRights = (table: MemoryTable, pd: number, key: number, access: number, qp: number): number => {
+  const row = findKey(table, key)
+  if (row < 0 || table.pd[row] !== pd || (table.access[row] & access) !== access) return -1
+  return table.kind[row] === KeyKind.REGION || isWindowOpen(table, row, access, qp) ? row : -1
+}
+
+/**
+ * The row for `key` if it grants all this (`findKeyWithRights`) and contains `length` bytes from address hi:lo on; -1
+ * if not.
+ * `length` is an exact Number. For every access of the data path.
+ */
+export const resolve = (
+  table: MemoryTable,
+  pd: number,
+  key: number,
+  hi: number,
+  lo: number,
+  length: number,
+  access: number,
+  qp: number,
+): number => {
+  const row = findKeyWithRights(table, pd, key, access, qp)
+  if (row < 0) return -1
+  // The offset of hi:lo in the region as a Number: inexact only where it is far beyond any length.
+  const offset = ((hi >>> 0) - table.iovaHi[row]) * TWO_32 + ((lo >>> 0) - table.iovaLo[row])
+  return offset >= 0 && offset + length <= table.length[row] ? row : -1
+}
+
+/**
+ * The high and the low half of where byte hi:lo of a region lies in its address space: `startOf…` of rows that were
+ * resolved.
+ */
+export const addressLo = (table: MemoryTable, row: number, lo: number): number =>
+  (lo - table.iovaLo[row] + table.startLo[row]) >>> 0
+
+export const addressHi = (table: MemoryTable, row: number, hi: number, lo: number): number => {
+  const low = (lo >>> 0) - table.iovaLo[row] + table.startLo[row]
+  return (hi - table.iovaHi[row] + table.startHi[row] + Math.floor(low / TWO_32)) >>> 0
+}
+
+const place = new Float64Array(1)
+
+/** Looks a key up for `findBuffer`. False if it names no region, or one that does not lie in one buffer. */
+const cacheRegion = (table: MemoryTable, recent: RecentRegion, key: number): boolean => {
+  const row = findKey(table, key)
+  if (row < 0 || table.kind[row] !== KeyKind.REGION) return false
+  const length = table.length[row]
+  const holder = table.spaces[table.space[row]]?.locate?.(table.startHi[row], table.startLo[row], length, place)
+  if (holder === undefined) return false
+  recent.key = key
+  recent.pd = table.pd[row]
+  recent.access = table.access[row]
+  recent.iovaHi = table.iovaHi[row]
+  recent.iovaLo = table.iovaLo[row]
+  recent.length = length
+  recent.holder = holder
+  recent.at = place[0]
+  recent.size = holder.bytes.length
+  return true
+}
+
+/**
+ * `resolve` of a region in a buffer of this process: what holds the bytes, and in `place[0]` where they begin in it.
+ * Undefined for everything else, windows too, and whatever is not allowed: `resolve` says what it is.
+ */
+export const findBuffer = (
+  table: MemoryTable,
+  pd: number,
+  key: number,
+  hi: number,
+  lo: number,
+  length: number,
+  access: number,
+  place: Float64Array,
+): Bytes | undefined => {
+  const recent = recentOf(table, key)
+  if (recent.key !== key && !cacheRegion(table, recent, key)) return undefined
+  const { holder } = recent
+  if (recent.pd !== pd || (recent.access & access) !== access || holder.bytes.length !== recent.size) return undefined
+  const offset = (hi - recent.iovaHi) * TWO_32 + (lo - recent.iovaLo)
+  if (offset < 0 || offset + length > recent.length) return undefined
+  place[0] = recent.at + offset
+  return holder
+}

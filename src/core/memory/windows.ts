@@ -1,0 +1,166 @@
+/*
+ * Memory windows in the table of keys (IBA 10.6.7): allocated without rights, bound to part of a region by a work
+ * request, unbound by another bind, an invalidation or their end. Clauses of the specification stand at each rule.
+ *
+ * A bound window's row says where its bytes lie, exactly as a region's does, so that an access through it is resolved
+ * like any other (`resolve` in region-table.ts). A region counts the windows that are bound to it and cannot be
+ * deregistered while there are any; when a context closes all the same, they are unbound. Requests and queue pairs are
+ * not known here, only a queue pair's number.
+ */
+import { AccessFlags, MwType } from '../../spec/enums.ts'
+import { TWO_32 } from '../../spec/memory.ts'
+import {
+  acquireSpace,
+  addressHi,
+  addressLo,
+  allocateKeyRow,
+  findKey,
+  freeKeyRow,
+  KeyKind,
+  type MemoryTable,
+  REMOTE_RIGHTS,
+  releaseSpace,
+} from './region-table.ts'
+
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
+const KEY_BYTE = 0xff
+
+/** A new window of protection domain `pd`; answers its row. ENOMEM as `allocateKeyRow`. */
+export const addWindow = (table: MemoryTable, pd: number, type: number): number => {
+  const row = allocateKeyRow(table)
+  table.kind[row] = type === MwType.values.TYPE_1 ? KeyKind.WINDOW_1 : KeyKind.WINDOW_2
+  table.pd[row] = pd
+  table.space[row] = -1
+  table.bound[row] = -1
+  clear(table, row)
+  table.windows++
+  return row
+}
+
+const clear = (table: MemoryTable, row: number): void => {
+  table.access[row] = 0
+  table.startHi[row] = 0
+  table.startLo[row] = 0
+  table.iovaHi[row] = 0
+  table.iovaLo[row] = 0
+  table.length[row] = 0
+  table.qp[row] = 0
+}
+
+/** Ends what a window grants; its key stays. Nothing for one that is not bound. */
+const unbindWindow = (table: MemoryTable, row: number): void => {
+  const region = table.bound[row]
+  if (region >= 0) table.bound[region]--
+  if (region >= 0 && table.kind[row] === KeyKind.WINDOW_2) table.boundToQps--
+  releaseSpace(table, table.space[row])
+  table.bound[row] = -1
+  table.space[row] = -1
+  clear(table, row)
+}
+
+export const removeWindow = (table: MemoryTable, row: number): void => {
+  unbindWindow(table, row)
+  table.windows--
+  freeKeyRow(table, row)
+}
+
+/**
+ * Takes a region away: its key names nothing any more. Windows that are still bound to it lose what they grant; a call
+ * of a program is refused before (core/base/mr.ts).
+ */
+export const removeRegion = (table: MemoryTable, row: number): void => {
+  if (table.key[row] !== 0)
+    for (let window = 0; table.bound[row] > 0; window++)
+      if (table.key[window] !== 0 && table.kind[window] !== KeyKind.REGION && table.bound[window] === row)
+        unbindWindow(table, window)
+  freeKeyRow(table, row)
+}
+
+/** The queue pair with this number is gone: windows of type 2 that were bound to it grant nothing any more. */
+export const unbindWindowsOf = (table: MemoryTable, qp: number): void => {
+  for (let row = 0; table.boundToQps > 0 && row < table.rows; row++)
+    if (table.key[row] !== 0 && table.kind[row] === KeyKind.WINDOW_2 && table.bound[row] >= 0 && table.qp[row] === qp)
+      unbindWindow(table, row)
+}
+
+/** What a BIND_MW request asks for; addresses and the length as (hi, lo). */
+export interface Bind {
+  /** The window's key as it is, and what its low byte becomes (the other bytes are not looked at). */
+  window: number
+  key: number
+  lkey: number
+  hi: number
+  lo: number
+  lengthHi: number
+  lengthLo: number
+  access: number
+}
+
+/**
+ * Binds the window that has the key `bind.window` for queue pair `qp` of protection domain `pd`. False if a rule
+ * forbids it, and then nothing has changed. Type 1: length 0 unbinds, an earlier binding ends (o10-36). Type 2: it must
+ * be free (o10-37.2.30), and the length above 0 (o10-37.2.40).
+ */
+export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bind): boolean => {
+  const row = findKey(table, bind.window)
+  if (row < 0 || table.kind[row] === KeyKind.REGION || table.pd[row] !== pd) return false
+  // Rights of a window are a peer's. LOCAL_WRITE says nothing of a window, yet programs pass it as for a region.
+  const access = bind.access & ~LOCAL_WRITE
+  const isType1 = table.kind[row] === KeyKind.WINDOW_1
+  // Type 1 has no addresses of its own (o10-36.2.2).
+  if ((access & ~(REMOTE_RIGHTS | (isType1 ? 0 : ZERO_BASED))) !== 0) return false
+  const length = (bind.lengthHi >>> 0) * TWO_32 + (bind.lengthLo >>> 0)
+  if (isType1 ? length === 0 : table.bound[row] >= 0) return isType1 && unbindAs(table, row, bind.key)
+  if (length === 0) return false
+  const region = findKey(table, bind.lkey)
+  if (region < 0 || table.kind[region] !== KeyKind.REGION || table.pd[region] !== pd) return false
+  const has = table.access[region]
+  // C10-73, C10-74: the region allows windows, and writing where a peer shall write.
+  if ((has & MW_BIND) === 0 || ((access & (REMOTE_WRITE | REMOTE_ATOMIC)) !== 0 && (has & LOCAL_WRITE) === 0))
+    return false
+  // C10-75: it lies inside the region.
+  const offset = ((bind.hi >>> 0) - table.iovaHi[region]) * TWO_32 + ((bind.lo >>> 0) - table.iovaLo[region])
+  if (offset < 0 || offset + length > table.length[region]) return false
+  unbindAs(table, row, bind.key)
+  const isZeroBased = (access & ZERO_BASED) !== 0
+  table.access[row] = access
+  table.startHi[row] = addressHi(table, region, bind.hi, bind.lo)
+  table.startLo[row] = addressLo(table, region, bind.lo)
+  table.iovaHi[row] = isZeroBased ? 0 : bind.hi
+  table.iovaLo[row] = isZeroBased ? 0 : bind.lo
+  table.length[row] = length
+  // The space is in use by the region, so it is there.
+  table.space[row] = acquireSpace(table, table.spaces[table.space[region]]!)
+  table.bound[row] = region
+  table.bound[region]++
+  if (!isType1) {
+    table.qp[row] = qp
+    table.boundToQps++
+  }
+  return true
+}
+
+/** A bind takes effect: the old binding ends, the key has its new low byte. */
+const unbindAs = (table: MemoryTable, row: number, key: number): boolean => {
+  unbindWindow(table, row)
+  table.key[row] = ((table.key[row] & ~KEY_BYTE) | (key & KEY_BYTE)) >>> 0
+  return true
+}
+
+/** What comes of `invalidateWindow`: done; nothing that can be invalidated; bound to another queue pair. */
+export const Invalidated = { DONE: 0, NOTHING: 1, FOREIGN: 2 } as const
+export type Invalidated = (typeof Invalidated)[keyof typeof Invalidated]
+
+/**
+ * Revokes `key` for queue pair `qp` of protection domain `pd`: by a LOCAL_INV request or a peer's SEND with invalidate.
+ * Only a window of type 2 that is bound to this queue pair can be revoked: type 1 cannot be invalidated (o10-37.2.26),
+ * nor can regions, which here are all made by registration calls (10.6.5: only those made by work requests can).
+ */
+export const invalidateWindow = (table: MemoryTable, pd: number, qp: number, key: number): Invalidated => {
+  const row = findKey(table, key)
+  if (row < 0 || table.kind[row] !== KeyKind.WINDOW_2 || table.pd[row] !== pd) return Invalidated.NOTHING
+  if (table.bound[row] < 0) return Invalidated.NOTHING
+  if (table.qp[row] !== qp) return Invalidated.FOREIGN
+  unbindWindow(table, row)
+  return Invalidated.DONE
+}

@@ -1,0 +1,24 @@
+/*
+ * Fd objects as carriers see them (R37): found by the number that `Result.descriptors` and `Install` name, joined with
+ * the carrier's sink, and closed when the client's last copy of the descriptor is. While objects use a closed one it
+ * stays, silent, for them.
+ */
+import { CallError } from '../../spec/errno.ts'
+import { closeEvents } from '../events/events.ts'
+import type { Core, FdObject } from '../model.ts'
+import { destroyNow } from './lifetime.ts'
+
+/** The fd object with this number. EBADF if it is gone. */
+export const findDescriptor = (core: Core, number: number): FdObject => {
+  const fd = core.descriptors.get(number)
+  if (fd === undefined) throw new CallError('EBADF', `there is no descriptor object ${number}`)
+  return fd
+}
+
+/** The client has closed a descriptor. A number that is gone already (its context was closed first) is no mistake. */
+export const closeDescriptor = (core: Core, number: number): void => {
+  const fd = core.descriptors.get(number)
+  if (fd === undefined || fd.closed) return
+  closeEvents(fd)
+  if (fd.uses === 0) destroyNow(fd, 'close')
+}

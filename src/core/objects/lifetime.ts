@@ -1,0 +1,223 @@
+/*
+ * Objects come and go (R23): handles, use counts, parents, and destruction of everything that a context has.
+ *
+ * An object becomes visible when its create handler has succeeded, and if that fails nothing of it is left. Its parents
+ * (the objects that its arguments named) count it as a use. When a context closes or a device goes, objects are
+ * destroyed in reverse order of dependency: always one that nothing needs any more, newest first; that is more than
+ * reverse order of creation, since a modify may add a dependency. Nothing stops that half-way: a handler that throws is
+ * counted, and its object goes all the same.
+ */
+import { CallError } from '../../spec/errno.ts'
+import type { ObjectClass } from '../../spec/schema/schema.ts'
+import { noteFault } from '../attempt.ts'
+import { classTable, findDestroy } from '../dispatch/lookup.ts'
+import { closeEvents, createEventQueue } from '../events/events.ts'
+import { noMemory } from '../memory/address-space.ts'
+import {
+  type CallContext,
+  type Caller,
+  type Context,
+  type CoreObject,
+  type Device,
+  type Entry,
+  type FdObject,
+  type HandlerValues,
+  Lifecycle,
+} from '../model.ts'
+import { freeHandle, takeHandle } from './handles.ts'
+
+const fault = (what: string): never => {
+  throw new CallError('EFAULT', `${what}: core destroys objects by itself, there is no caller`)
+}
+
+/** The caller of calls that core makes by itself. */
+const nobody: Caller = {
+  memory: noMemory,
+  copyIn: () => fault('copyIn'),
+  copyOut: () => fault('copyOut'),
+  descriptor: () => undefined,
+}
+
+// ---- making ----
+
+/** Counts one more object of a class, EINVAL beyond the device's limit: what rxe answers when a pool is full. */
+const admit = (device: Device, cls: ObjectClass): void => {
+  const { name } = cls
+  const limit = device.limits.get(name)
+  if (limit !== undefined) {
+    const { classes, live, most } = limit
+    if (live >= most) {
+      const of = classes.length === 1 ? 'this class' : `the classes ${classes.join(', ')} together`
+      throw new CallError(
+        'EINVAL',
+        `${name}.create: device ${device.name} has ${live} objects of ${of}, as many as it can`,
+      )
+    }
+    limit.live++
+  }
+  device.counts[name] = (device.counts[name] ?? 0) + 1
+}
+
+/** Makes an object that is not visible yet, its handle taken and its parents held. */
+export const makeObject = (context: Context, cls: ObjectClass, parents: readonly CoreObject[]): CoreObject => {
+  const { device } = context
+  const { core } = device
+  admit(device, cls)
+  const object: CoreObject = {
+    id: core.nextObject++,
+    class: cls,
+    context,
+    handle: -1,
+    life: Lifecycle.MAKING,
+    uses: 0,
+    parents,
+    state: undefined,
+    events: undefined,
+  }
+  if (cls.identity === 'fd') {
+    const fd = Object.assign(object, { context, sink: createEventQueue(), closed: false }) as FdObject
+    fd.handle = fd.id
+    context.descriptors.add(fd)
+    core.descriptors.set(fd.id, fd)
+  } else object.handle = takeHandle(context.handles, object)
+  for (const parent of parents) parent.uses++
+  return object
+}
+
+/**
+ * An fd object that a handler makes beside what its method creates (device.open's async fd); returned in an `fd` result
+ * it becomes a descriptor of the caller. It is discarded if the call fails. The class' own create handler does not run.
+ */
+export const createDescriptor = (call: CallContext, className: string): FdObject => {
+  const table = call.device.table.byName.get(className)
+  if (table?.class.identity !== 'fd')
+    throw new CallError('EOPNOTSUPP', `device ${call.device.name} has no class ${className} of descriptors`)
+  const fd = makeObject(call.context, table.class, []) as FdObject
+  fd.life = Lifecycle.LIVE
+  call.descriptors ??= []
+  call.descriptors.push(fd)
+  return fd
+}
+
+/** Adds a dependency after creation: `parent` is busy until `object` goes or `dropParent` is called. */
+export const addParent = (object: CoreObject, parent: CoreObject): void => {
+  object.parents = [...object.parents, parent]
+  parent.uses++
+}
+
+/** Takes one dependency away that `addParent` or the create call made. */
+export const dropParent = (object: CoreObject, parent: CoreObject): void => {
+  const at = object.parents.indexOf(parent)
+  if (at < 0)
+    throw new Error(`${object.class.name} ${object.handle} does not depend on ${parent.class.name} ${parent.handle}`)
+  object.parents = object.parents.filter((_, i) => i !== at)
+  releaseUse(parent)
+}
+
+// ---- going ----
+
+/** Ends one use. An fd object whose descriptor is closed goes with its last use. */
+export const releaseUse = (object: CoreObject): void => {
+  object.uses--
+  if (
+    object.uses === 0 &&
+    object.life === Lifecycle.LIVE &&
+    object.class.identity === 'fd' &&
+    (object as FdObject).closed
+  )
+    destroyNow(object, 'close')
+}
+
+/** Takes an object out of all tables, without its handler. */
+export const forget = (object: CoreObject): void => {
+  const context = object.context
+  if (context === undefined || object.life === Lifecycle.GONE) return
+  object.life = Lifecycle.GONE
+  const { counts, limits } = context.device
+  const { name } = object.class
+  counts[name]--
+  const limit = limits.get(name)
+  if (limit !== undefined) limit.live--
+  if (object.class.identity === 'fd') {
+    const fd = object as FdObject
+    closeEvents(fd)
+    fd.sink.end()
+    context.descriptors.delete(fd)
+    context.device.core.descriptors.delete(fd.id)
+  } else freeHandle(context.handles, object.handle)
+  for (const parent of object.parents) releaseUse(parent)
+}
+
+const noArguments: HandlerValues = {}
+
+/** Destroys one object by core's own decision: the handler runs, cannot refuse, and is not waited for. */
+export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 'call'>): void => {
+  const context = object.context
+  if (context === undefined || object.life === Lifecycle.GONE) return
+  const { device } = context
+  // A create or destroy that waits is under way: its handler looks whether the object lives when it goes on, and cleans
+  // up itself.
+  const settled = object.life === Lifecycle.LIVE
+  const table = classTable(device.table, object.class.id)
+  const entry = table === undefined ? undefined : findDestroy(table)
+  object.life = Lifecycle.GOING
+  if (settled && entry !== undefined) runDestroy(context, entry, object, why)
+  forget(object)
+}
+
+/**
+ * Takes objects back whose caller never learned of them: always one that nothing needs any more, newest first; those
+ * that went are passed over. One that others have come to need meanwhile, since a call waited, stays.
+ */
+export const undoObjects = (context: Context, objects: readonly (CoreObject | undefined)[]): void => {
+  const left = new Set(objects.filter(made => made !== undefined))
+  const ready = [...left].filter(({ uses }) => uses === 0).sort((a, b) => b.id - a.id)
+  for (const object of ready) {
+    if (!left.delete(object)) continue
+    const { parents } = object
+    if (context.asyncFd === object) context.asyncFd = undefined
+    destroyNow(object, 'undo')
+    for (const parent of parents) if (left.has(parent) && parent.uses === 0) ready.push(parent)
+  }
+}
+
+/** Runs a destroy handler whose refusal counts for nothing. */
+export const runDestroy = (
+  context: Context,
+  entry: Entry,
+  object: CoreObject,
+  why: Exclude<CallContext['why'], 'call'>,
+): void => {
+  const { device } = context
+  const { core } = device
+  const none = { descriptors: undefined, made: undefined }
+  const call: CallContext = { context, device, caller: nobody, why, entry, ...none }
+  try {
+    const out = entry.run(call, object, noArguments, entry.core)
+    if (out instanceof Promise) out.catch(error => noteFault(core, error))
+  } catch (error) {
+    noteFault(core, error)
+  }
+}
+
+/** Destroys all objects of a context in reverse order of dependency. */
+export const destroyAll = (context: Context, why: 'close' | 'remove'): void => {
+  const objects = context.handles.slots.filter(object => object !== undefined).sort((a, b) => b.id - a.id)
+  const ready = objects.filter(object => object.uses === 0)
+  // The array grows while it is walked: whatever loses its last user joins at the end.
+  for (const object of ready) {
+    const { parents } = object
+    destroyNow(object, why)
+    for (const parent of parents)
+      if (
+        parent.uses === 0 &&
+        parent.life !== Lifecycle.GONE &&
+        parent.context === context &&
+        parent.class.identity !== 'fd'
+      )
+        ready.push(parent)
+  }
+  // What is left is pinned by calls that wait: they find their objects gone.
+  for (const object of objects) destroyNow(object, why)
+  for (const fd of [...context.descriptors].sort((a, b) => b.id - a.id)) destroyNow(fd, why)
+}

@@ -1,0 +1,204 @@
+/*
+ * A context's memory file: what a program holds as its uverbs descriptor, with the rings at the offsets at which it
+ * maps them.
+ *
+ * The file is sized once, sparse and sealed, so that no program can make us fault by shrinking it (design.md section
+ * 6). The first page stays unused, so that a stray write(2) on the descriptor hits no ring. Freed pieces are reused for
+ * rings of the same size, and their memory goes back to the system once a chunk has no ring left; a program that still
+ * maps a freed piece sees zeros or its own later rings there, never another process's.
+ */
+
+import type { MappedChunk, MappedMemory } from '../../core/memory/mappable-memory.ts'
+import { SystemError } from '../../host/errno.ts'
+import type { Mapping, RingPool } from '../../host/memory/mapping.ts'
+import {
+  addSeals,
+  createMemfd,
+  fileIdentity,
+  isHeld,
+  openHeld,
+  punchHole,
+  SEAL_GROW,
+  SEAL_SEAL,
+  SEAL_SHRINK,
+} from '../../host/memory/memfd.ts'
+import { close } from '../../host/net/sockets.ts'
+import { CallError } from '../../spec/errno.ts'
+import { wholePages } from '../../spec/memory.ts'
+import { ContextFile } from '../../spec/session.ts'
+
+/** How the shim recognises a memory file of ours among inherited descriptors. */
+const NAME = 'userdma-context'
+/**
+ * Rings share mappings of this size, since a process may have some ten thousand mappings only, and mapping costs as
+ * much as all else that makes a queue; a larger ring has its own.
+ */
+const { chunk: CHUNK } = ContextFile
+
+export interface ContextMemory extends MappedMemory {
+  readonly fd: number
+  /** What names the file in every process: device and inode. */
+  readonly dev: number
+  readonly inode: number
+  /** Rings that exist now, and their bytes. */
+  readonly live: number
+  readonly used: number
+  /** A descriptor of the file for a program, which the caller passes on and closes. Throws as `openHeld`. */
+  share(): number
+  /** Whether any program has a copy of what was shared, or one is on its way. */
+  readonly isHeld: boolean
+  /** Releases all that is left; no piece may be used afterwards. */
+  close(): void
+}
+
+interface Chunk {
+  readonly offset: number
+  readonly length: number
+  readonly mapping: Mapping
+  /** Where the next new piece goes, and freed pieces by length. */
+  next: number
+  readonly free: Map<number, number[]>
+  live: number
+}
+
+/** `isPacked`: many rings may share a piece (MappedMemory). */
+export const createContextMemory = (pool: RingPool, isPacked = false): ContextMemory => {
+  const packed = isPacked ? { count: 0 } : undefined
+  const fd = createMemfd(NAME, ContextFile.bytes)
+  addSeals(fd, SEAL_SHRINK | SEAL_GROW | SEAL_SEAL)
+  const chunks = new Set<Chunk>()
+  const chunkOf = new Map<MappedChunk, Chunk>()
+  /** Chunks that have freed pieces, by length of these. */
+  const reusable = new Map<number, Set<Chunk>>()
+  /**
+   * Places in the file of chunks that were given back, by length. They are holes: they read as zeros and cost nothing.
+   */
+  const places = new Map<number, number[]>()
+  /** The chunk that new pieces are cut from. */
+  let current: Chunk | undefined
+  let next: number = ContextFile.firstRing
+  let used = 0
+  let kept = false
+
+  const addChunk = (length: number): Chunk => {
+    let offset = places.get(length)?.pop()
+    if (offset === undefined) {
+      if (next + length > ContextFile.bytes)
+        throw new CallError(
+          'ENOMEM',
+          `a ring of ${length} bytes: all rings of one context have ${ContextFile.bytes} bytes together`,
+        )
+      offset = next
+      next += length
+    }
+    try {
+      const mapping = pool.map(fd, offset, length)
+      const chunk: Chunk = { offset, length, mapping, next: 0, free: new Map(), live: 0 }
+      chunks.add(chunk)
+      return chunk
+    } catch (error) {
+      pushTo(places, length, offset)
+      if (error instanceof SystemError) throw new CallError('ENOMEM', `a ring of ${length} bytes: ${error.message}`)
+      throw error
+    }
+  }
+
+  /** A freed piece of this length, zeroed again; undefined if there is none. */
+  const reuse = (length: number): { chunk: Chunk; at: number } | undefined => {
+    const [chunk] = reusable.get(length) ?? []
+    if (!chunk) return undefined
+    const freed = chunk.free.get(length) as number[]
+    const at = freed.pop() as number
+    if (freed.length === 0) {
+      chunk.free.delete(length)
+      reusable.get(length)?.delete(chunk)
+    }
+    chunk.mapping.bytes.fill(0, at, at + length)
+    return { chunk, at }
+  }
+
+  /** A piece that nobody had before: the file's pages are zeros and take memory when first touched. */
+  const cut = (length: number): { chunk: Chunk; at: number } => {
+    let chunk = current
+    if (length > CHUNK) chunk = addChunk(length)
+    else if (!chunk || chunk.next + length > chunk.length) {
+      chunk = addChunk(CHUNK)
+      current = chunk
+    }
+    const at = chunk.next
+    chunk.next += length
+    return { chunk, at }
+  }
+
+  const dropChunk = (chunk: Chunk): void => {
+    for (const length of chunk.free.keys()) reusable.get(length)?.delete(chunk)
+    if (current === chunk) current = undefined
+    pool.release(chunk.mapping)
+    chunks.delete(chunk)
+    punchHole(fd, chunk.offset, chunk.length)
+    pushTo(places, chunk.length, chunk.offset)
+  }
+
+  const { dev, ino } = fileIdentity(fd)
+  return {
+    fd,
+    packed,
+    dev,
+    inode: ino,
+    get live() {
+      return packed?.count ?? chunkOf.size
+    },
+    get used() {
+      return used
+    },
+    share: () => openHeld(fd),
+    get isHeld() {
+      return isHeld(fd)
+    },
+    allocate(bytes) {
+      const length = wholePages(bytes)
+      const { chunk, at } = reuse(length) ?? cut(length)
+      const { bytes: all, view, i32 } = chunk.mapping
+      const piece: MappedChunk = { offset: chunk.offset + at, length, at, bytes: all, view, words: i32 }
+      chunkOf.set(piece, chunk)
+      chunk.live++
+      used += length
+      return piece
+    },
+    free(piece) {
+      const chunk = chunkOf.get(piece)
+      if (!chunk) throw new Error('a ring that is not of this context, or was freed before')
+      chunkOf.delete(piece)
+      used -= piece.length
+      chunk.live--
+      if (kept) return
+      if (chunk.live === 0) {
+        dropChunk(chunk)
+        return
+      }
+      pushTo(chunk.free, piece.length, piece.at)
+      const having = reusable.get(piece.length)
+      if (having) having.add(chunk)
+      else reusable.set(piece.length, new Set([chunk]))
+    },
+    keep() {
+      kept = true
+    },
+    close() {
+      for (const chunk of chunks) pool.release(chunk.mapping)
+      chunks.clear()
+      chunkOf.clear()
+      if (packed !== undefined) packed.count = 0
+      reusable.clear()
+      current = undefined
+      used = 0
+      close(fd)
+    },
+  }
+}
+
+const pushTo = (map: Map<number, number[]>, length: number, value: number): void => {
+  const values = map.get(length)
+  if (values) values.push(value)
+  else map.set(length, [value])
+}

@@ -1,0 +1,228 @@
+/*
+ * Open contexts of all processes: memory file, doorbell sockets, lifetime (design.md section 6).
+ *
+ * A context lives as long as any copy of any of its doorbell sockets is open somewhere: the shim keeps one beside each
+ * copy of the program's descriptor, so fork, dup and exit need no bookkeeping here. A descriptor that is passed from
+ * one program to another has none on its way, nor until the receiver uses it: a context without doorbells whose memory
+ * file is still held is adrift, and looked after now and then. On the sockets only tokens travel,
+ * handles of queue pairs; whatever they say, the loop looks. That we hang up tells programs that the device is gone.
+ */
+
+import { closeContext, openContext } from '../../core/devices/registry.ts'
+import type { Context, Device } from '../../core/model.ts'
+import { EAGAIN, EMSGSIZE } from '../../host/errno.ts'
+import { watch } from '../../host/event-loop/poll.ts'
+import type { RingPool } from '../../host/memory/mapping.ts'
+import { fileIdentity, sealsOf } from '../../host/memory/memfd.ts'
+import { close, recvSmall, shutdown, socketPair } from '../../host/net/sockets.ts'
+import { type Containment, createContainment } from '../containment.ts'
+import { type FdQuota, orRelease } from '../fd-quota.ts'
+import { type ContextMemory, createContextMemory } from './context-file.ts'
+
+export interface OpenContext {
+  readonly number: number
+  readonly node: number
+  readonly context: Context
+  readonly memory: ContextMemory
+}
+
+export interface Contexts {
+  /**
+   * Opens a device for a client: the context, and the client's end of its first doorbell socket, which the caller
+   * passes on and then closes. Throws CallError: EIO if the device is gone, EMFILE or ENFILE if `share` has no room;
+   * SystemError (EMFILE) if we have no descriptors left.
+   */
+  open(
+    device: Device,
+    node: number,
+    share: FdQuota,
+    packed?: boolean,
+  ): { readonly open: OpenContext; readonly doorbell: number }
+  /** One more doorbell socket, otherwise as `open`. */
+  addDoorbell(open: OpenContext, share: FdQuota): number
+  byNumber(number: number): OpenContext | undefined
+  /**
+   * The device was removed: programs that only poll find it out at their doorbell sockets, which we write to no more.
+   * The contexts go when their last copies do.
+   */
+  hangUp(device: Device): void
+  /** The open context that core knows as `context`. */
+  of(context: Context): OpenContext | undefined
+  /** The context whose memory file this descriptor of ours is; undefined for any other file. */
+  byFile(fd: number): OpenContext | undefined
+  readonly count: number
+  /** Rings of all contexts, and their bytes. */
+  readonly rings: { readonly count: number; readonly bytes: number }
+  closeAll(): void
+}
+
+const TOKEN_BYTES = 4
+/**
+ * Tokens that are read before others get their turn: a socket that is written without end takes no more time than that.
+ */
+const DRAIN = 64
+/** Milliseconds between two looks at contexts that are adrift: first, and at most. */
+const DRIFT = { first: 10, longest: 1000 }
+
+/**
+ * `posted`: a program has posted to the send queue with this handle, as it says. `rung`: after some of these, or after
+ * a context went away.
+ */
+export const createContexts = (
+  pool: RingPool,
+  posted: (context: Context, handle: number) => void,
+  rung: () => void,
+  containment: Containment = createContainment(),
+): Contexts => {
+  const contexts = new Map<number, OpenContext>()
+  /** Our ends of the doorbell sockets, and how to end each. */
+  const doorbells = new Map<OpenContext, Map<number, () => void>>()
+  /** What the memory files are charged to. */
+  const files = new Map<OpenContext, () => void>()
+  const token = new Uint8Array(TOKEN_BYTES)
+  const handle = new DataView(token.buffer)
+  let next = 1
+
+  const adrift = new Set<OpenContext>()
+  let looking: NodeJS.Timeout | undefined
+
+  const look = (delay: number): void => {
+    clearTimeout(looking)
+    looking = setTimeout(
+      containment.guard('the look at contexts that are adrift', () => {
+        looking = undefined
+        for (const open of adrift) {
+          if (doorbells.get(open)?.size !== 0) adrift.delete(open)
+          else if (!open.memory.isHeld) end(open)
+        }
+        if (adrift.size > 0) look(Math.min(2 * delay, DRIFT.longest))
+        rung()
+      }),
+      delay,
+    )
+  }
+
+  /** The last doorbell is gone. */
+  const leave = (open: OpenContext): void => {
+    if (!open.memory.isHeld) {
+      end(open)
+      return
+    }
+    adrift.add(open)
+    look(DRIFT.first)
+  }
+
+  const end = (open: OpenContext): void => {
+    contexts.delete(open.number)
+    adrift.delete(open)
+    const bells = doorbells.get(open)
+    doorbells.delete(open)
+    containment.runAll('the end of a context', [
+      ...(bells?.values() ?? []),
+      () => closeContext(open.context),
+      () => open.memory.close(),
+      () => files.get(open)?.(),
+    ])
+    files.delete(open)
+  }
+
+  /** Empties the socket; false once the client's side is closed. */
+  const drain = (open: OpenContext, fd: number): boolean => {
+    for (let left = DRAIN; left > 0; left--) {
+      const length = recvSmall(fd, token)
+      if (length === -EAGAIN) return true
+      if (length <= 0 && length !== -EMSGSIZE) return false
+      if (length === TOKEN_BYTES) posted(open.context, handle.getUint32(0, true))
+    }
+    return true
+  }
+
+  const addDoorbell = (open: OpenContext, share: FdQuota): number => {
+    const bells = doorbells.get(open)
+    if (!bells) throw new Error(`context ${open.number} is closed`)
+    const giveBack = share.take(1)
+    const [ours, theirs] = orRelease(giveBack, socketPair)
+    const hangUp = (): void => {
+      if (!bells.delete(ours)) return
+      watcher.stop()
+      close(ours)
+      giveBack()
+    }
+    const watcher = watch(
+      ours,
+      { readable: true },
+      containment.guard(
+        'a doorbell',
+        () => {
+          if (!drain(open, ours)) {
+            hangUp()
+            if (bells.size === 0) leave(open)
+          }
+          rung()
+        },
+        hangUp,
+      ),
+    )
+    bells.set(ours, hangUp)
+    if (!open.context.device.alive) shutdown(ours, 'write')
+    return theirs
+  }
+
+  return {
+    open(device, node, share, packed) {
+      const giveBack = share.take(1)
+      const memory = orRelease(giveBack, () => createContextMemory(pool, packed))
+      let context: Context
+      try {
+        context = openContext(device, { mapped: memory })
+      } catch (error) {
+        memory.close()
+        giveBack()
+        throw error
+      }
+      const open: OpenContext = { number: next++, node, context, memory }
+      contexts.set(open.number, open)
+      files.set(open, giveBack)
+      doorbells.set(open, new Map())
+      try {
+        return { open, doorbell: addDoorbell(open, share) }
+      } catch (error) {
+        end(open)
+        throw error
+      }
+    },
+    addDoorbell,
+    byNumber: number => contexts.get(number),
+    hangUp(device) {
+      for (const [{ context }, bells] of doorbells)
+        if (context.device === device) for (const fd of bells.keys()) shutdown(fd, 'write')
+    },
+    of(context) {
+      for (const open of contexts.values()) if (open.context === context) return open
+      return undefined
+    },
+    byFile(fd) {
+      // Only memory files know seals; other files are not looked at, since some of them can make us wait.
+      if (sealsOf(fd) < 0) return undefined
+      const { dev, ino } = fileIdentity(fd)
+      for (const open of contexts.values()) if (open.memory.inode === ino && open.memory.dev === dev) return open
+      return undefined
+    },
+    get count() {
+      return contexts.size
+    },
+    get rings() {
+      let count = 0
+      let bytes = 0
+      for (const { memory } of contexts.values()) {
+        count += memory.live
+        bytes += memory.used
+      }
+      return { count, bytes }
+    },
+    closeAll() {
+      clearTimeout(looking)
+      for (const open of [...contexts.values()]) end(open)
+    },
+  }
+}

@@ -1,0 +1,256 @@
+/*
+ * Events of one fd object on their way to a program: a socket pair whose other end the program holds and reads
+ * (design.md section 6).
+ *
+ * One record is one packet. What does not fit waits here. When an element is destroyed, the library waits until the
+ * program has acknowledged as many events as it has read, so withdraw must tell exactly how many it has not: if
+ * anything is still unread, the program's own end is fetched (pidfd_getfd), emptied, and what belongs to others is sent
+ * again in the same order.
+ *
+ * Which descriptor that is a program says whenever it names it in a call (`seen`). If it never did, its descriptors are
+ * looked through before the call that needs to know (`reach`), a slice in each turn of the event loop.
+ */
+import { fstatSync } from 'node:fs'
+import { uncountEvent } from '../../core/events/events.ts'
+import type { Affiliation, EventRecord, EventSink } from '../../core/model.ts'
+import { EAGAIN } from '../../host/errno.ts'
+import { watch } from '../../host/event-loop/poll.ts'
+import { type ProcessHandle, pidfdGetfd, searchFd } from '../../host/memory/process.ts'
+import {
+  close,
+  outstandingBytes,
+  recvSmall,
+  sendSmall,
+  setBlocking,
+  setBuffers,
+  shutdown,
+  socketPair,
+  unreadBytes,
+} from '../../host/net/sockets.ts'
+import { type Containment, createContainment } from '../containment.ts'
+import { createSlices, type Slices } from '../slices.ts'
+
+export interface EventSocketParts {
+  readonly containment: Containment
+  readonly slices: Slices
+}
+
+export interface EventSocket extends EventSink {
+  /** The program's end, until it has been passed on. */
+  readonly theirs: number
+  /** What /proc shows for it in whatever process holds it: 'socket:[inode]'. */
+  readonly target: string
+  /** The program's end was passed on: close our copy. */
+  passed(): void
+  /** A process has named its end by this number. */
+  seen(process: ProcessHandle, number: number): void
+  close(): void
+}
+
+const LONGEST_RECORD = 24
+/** Room for some hundred records in the kernel (it counts most of a KiB for each); more wait here. */
+const BUFFER_BYTES = 64 * 1024
+/** More records than that buffer can hold: those sent before them have been read. */
+const MOST_UNREAD = 1024
+/**
+ * Records that wait here for a program that reads none; of what comes then, one per element and kind is kept, which
+ * still wakes it.
+ */
+const MOST_WAITING = 65536
+
+const isEqual = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i])
+
+/**
+ * `holders`: the processes in which the program's end is looked for, most likely ones first. `hungUp`: the program
+ * closed its last copy.
+ */
+export const createEventSocket = (
+  holders: () => Iterable<ProcessHandle>,
+  hungUp: () => void,
+  { containment = createContainment(), slices = createSlices() }: Partial<EventSocketParts> = {},
+): EventSocket => {
+  const [ours, theirs] = socketPair()
+  // The program's end waits, as Linux's event files do; our looks into it never do (MSG_DONTWAIT).
+  setBlocking(theirs)
+  setBuffers(ours, { send: BUFFER_BYTES })
+  const { dev, ino } = fstatSync(theirs)
+  const target = `socket:[${ino}]`
+  const scratch = new Uint8Array(LONGEST_RECORD)
+  let theirsOpen = true
+  let closed = false
+  /** Sent, and perhaps not read yet, oldest first; then what could not be sent so far. */
+  let sent: EventRecord[] = []
+  let waiting: EventRecord[] = []
+
+  const push = (): void => {
+    if (sent.length > 0 && outstandingBytes(ours) === 0) sent = []
+    let count = 0
+    let result = 1
+    while (count < waiting.length && result > 0) {
+      result = sendSmall(ours, waiting[count].bytes)
+      if (result > 0) count++
+    }
+    if (count > 0) sent.push(...waiting.splice(0, count))
+    if (sent.length > 2 * MOST_UNREAD) sent = sent.slice(-MOST_UNREAD)
+    // A program that shut its end down never reads again: its socket stays writable, and waiting for that would not
+    // end.
+    watcher.update({ readable: true, writable: result === -EAGAIN })
+  }
+
+  const watcher = watch(
+    ours,
+    { readable: true },
+    containment.guard(
+      'an event socket',
+      (readable: boolean) => {
+        if (readable && recvSmall(ours, scratch) === 0) hungUp()
+        else push()
+      },
+      hungUp,
+    ),
+  )
+
+  /** Where the program's end was last. */
+  let place: { readonly process: ProcessHandle; readonly number: number } | undefined
+
+  /** A copy of the program's end, if it still is where it was; negative if not. */
+  const fetch = (): number => {
+    const end = place === undefined ? -1 : pidfdGetfd(place.process, place.number)
+    if (end < 0) return -1
+    const found = fstatSync(end)
+    if (found.ino === ino && found.dev === dev) return end
+    close(end)
+    return -1
+  }
+  const isAtHand = (): boolean => {
+    if (theirsOpen) return true
+    const end = fetch()
+    if (end >= 0) close(end)
+    return end >= 0
+  }
+
+  const search = function* (): Generator<undefined, void> {
+    for (const process of [...holders()]) {
+      const number = yield* searchFd(process.pid, target)
+      if (number === undefined) continue
+      place = { process, number }
+      if (isAtHand()) return
+    }
+  }
+
+  const isAllRead = (): boolean => sent.length === 0 || outstandingBytes(ours) === 0
+
+  /** Runs `body` on the program's end; undefined if it cannot be reached. */
+  const onTheirs = <T>(body: (end: number) => T): T | undefined => {
+    const end = theirsOpen ? theirs : fetch()
+    if (end < 0) return undefined
+    const result = body(end)
+    // By number it may well look like `theirs`, which is closed.
+    if (!theirsOpen) close(end)
+    return result
+  }
+
+  /** Takes all unread packets out of the program's end, oldest first; undefined if it cannot be reached. */
+  const drain = (): Uint8Array[] | undefined =>
+    onTheirs(end => {
+      const packets: Uint8Array[] = []
+      for (let length = recvSmall(end, scratch); length > 0; length = recvSmall(end, scratch))
+        packets.push(scratch.slice(0, length))
+      return packets
+    })
+
+  /**
+   * Whether a record may wait although very many do: only the first of its element and kind. The others were never
+   * posted.
+   */
+  const makeRoom = (event: EventRecord): boolean => {
+    const { element, type } = event
+    if (!waiting.some(other => other.element === element && other.type === type)) return true
+    uncountEvent(event)
+    return false
+  }
+
+  /** The records that the program has not read, which are its no more. */
+  const unread = (): EventRecord[] => {
+    if (isAllRead()) return []
+    const packets = drain()
+    if (packets === undefined) return []
+    // A thread of the program may have read in between, so these need not be the last ones: each is looked for, newest
+    // first.
+    const records: EventRecord[] = []
+    let at = sent.length
+    for (const packet of packets.reverse()) {
+      while (at > 0 && !isEqual(sent[at - 1].bytes, packet)) at--
+      if (at > 0) records.unshift(sent[--at])
+    }
+    sent = []
+    return records
+  }
+
+  /** Everything that the program has not read, oldest first: it is here then, and nowhere else. */
+  const takeAll = (): EventRecord[] => {
+    if (closed) return []
+    const all = [...unread(), ...waiting]
+    waiting = []
+    return all
+  }
+  const sendAgain = (records: EventRecord[]): void => {
+    if (closed) return
+    waiting = records
+    push()
+  }
+
+  return {
+    theirs,
+    target,
+    passed() {
+      if (theirsOpen) close(theirs)
+      theirsOpen = false
+    },
+    post(event) {
+      if (closed || (waiting.length >= MOST_WAITING && !makeRoom(event))) return
+      waiting.push(event)
+      push()
+    },
+    seen(process, number) {
+      place = { process, number }
+    },
+    reach() {
+      if (closed || isAllRead() || isAtHand()) return undefined
+      const job = search()
+      // Most programs have few descriptors: the first slice is enough.
+      return job.next().done ? undefined : slices.run(job)
+    },
+    withdraw(element: Affiliation) {
+      const others: EventRecord[] = []
+      const withdrawn: EventRecord[] = []
+      for (const event of takeAll()) (event.element === element ? withdrawn : others).push(event)
+      sendAgain(others)
+      return withdrawn
+    },
+    unread() {
+      if (closed) return 0
+      // Nothing is taken out to be counted: who reads at this moment gets what is there.
+      let bytes = isAllRead() ? 0 : (onTheirs(unreadBytes) ?? 0)
+      let count = 0
+      for (; bytes > 0 && count < sent.length; count++) bytes -= sent[sent.length - 1 - count].bytes.length
+      return count + waiting.length
+    },
+    take(limit) {
+      const all = takeAll()
+      const taken = all.splice(0, limit)
+      sendAgain(all)
+      return taken
+    },
+    end() {
+      if (!closed) shutdown(ours, 'write')
+    },
+    close() {
+      if (closed) return
+      closed = true
+      watcher.stop()
+      close(ours)
+      this.passed()
+    },
+  }
+}

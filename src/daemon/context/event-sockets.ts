@@ -1,0 +1,79 @@
+/*
+ * Event sockets by the inode of the program's end: how a descriptor number of a program is found to be an fd object of
+ * core. Each is marked with its kind, so that a program which is given one by another recognises it.
+ */
+
+import { attachSink } from '../../core/events/events.ts'
+import type { Core, FdObject } from '../../core/model.ts'
+import { closeDescriptor } from '../../core/objects/descriptors.ts'
+import type { ProcessHandle } from '../../host/memory/process.ts'
+import { setSendTimeout } from '../../host/net/sockets.ts'
+import { DriverOps } from '../../spec/classes/driver_ops.ts'
+import { DescriptorMark, InstallKind } from '../../spec/session.ts'
+import { type FdQuota, orRelease } from '../fd-quota.ts'
+import { createEventSocket, type EventSocket, type EventSocketParts } from './event-socket.ts'
+
+export interface EventSockets {
+  /**
+   * Gives an fd object a socket; the program's end is in `theirs`, to be passed on. Throws CallError EMFILE, ENFILE if
+   * the program's share has no room.
+   */
+  create(fd: FdObject, share: FdQuota): EventSocket
+  /** Core's number of the fd object behind 'socket:[inode]', which `process` has just named by `number`. */
+  find(target: string, process: ProcessHandle, number: number): number | undefined
+  readonly count: number
+  /** Hangs up on all programs. */
+  closeAll(): void
+}
+
+/** InstallKind of an fd object. */
+export const installKindOf = (fd: FdObject): number =>
+  fd.class.name === DriverOps.name ? InstallKind.DRIVER : InstallKind.EVENT
+
+/** `holders`: the processes that may have the programs' ends, most likely ones first. */
+export const createEventSockets = (
+  core: Core,
+  holders: () => Iterable<ProcessHandle>,
+  parts?: EventSocketParts,
+): EventSockets => {
+  const numbers = new Map<string, number>()
+  const sockets = new Map<string, EventSocket>()
+  return {
+    create(fd, share) {
+      const giveBack = share.take(1)
+      const socket = orRelease(giveBack, () =>
+        createEventSocket(
+          holders,
+          () => {
+            closeDescriptor(core, fd.handle)
+            drop()
+          },
+          parts,
+        ),
+      )
+      setSendTimeout(socket.theirs, DescriptorMark.FIRST + installKindOf(fd), DescriptorMark.MICROSECONDS)
+      const drop = (): void => {
+        numbers.delete(socket.target)
+        sockets.delete(socket.target)
+        socket.close()
+        giveBack()
+      }
+      numbers.set(socket.target, fd.handle)
+      sockets.set(socket.target, socket)
+      attachSink(fd, socket)
+      return socket
+    },
+    find(target, process, number) {
+      sockets.get(target)?.seen(process, number)
+      return numbers.get(target)
+    },
+    get count() {
+      return numbers.size
+    },
+    closeAll() {
+      for (const socket of sockets.values()) socket.close()
+      sockets.clear()
+      numbers.clear()
+    },
+  }
+}

@@ -1,0 +1,67 @@
+/*
+ * Devices as people name them: NAME@ADDRESS, or NAME for those that are in no network.
+ *
+ * The beginning of a name says the driver, as libibverbs finds the provider of a device that is announced by sysfs
+ * (abi/uverbs-facts section 2): it takes `rxe…` and passes over `ctx…` and `null…`, which have no verbs.
+ */
+import type { DeviceSpec } from '../../uapi/tool.ts'
+import { isMappedIpv4, parseAddress } from '../../wire/address.ts'
+
+export const defaultDevice: DeviceSpec = { name: 'rxe0', address: '127.0.0.1' }
+
+/** Longest device name of Linux (IB_DEVICE_NAME_MAX) without its NUL. */
+const LONGEST_NAME = 63
+
+const unusable = (address: Uint8Array): string | undefined => {
+  const isV4 = isMappedIpv4(address)
+  if (isV4 && address[12] >= 224) return 'is a multicast or reserved address'
+  if (!isV4 && address[0] === 0xff) return 'is a multicast address'
+  if (address.subarray(isV4 ? 12 : 0).every(b => b === 0)) return 'is the unspecified address'
+  return undefined
+}
+
+export type DriverName = 'rxe' | 'ctx' | 'null'
+
+/** The driver that a device has by its name. */
+export const driverOf = ({ name }: DeviceSpec): DriverName => (/^(?:ctx|null)/.exec(name)?.[0] as DriverName) ?? 'rxe'
+
+/** As `parseDevice` takes it. */
+export const deviceText = ({ name, address }: DeviceSpec): string => (address === '' ? name : `${name}@${address}`)
+
+/** Parses NAME@ADDRESS, or NAME. Throws an Error with a sentence for people. */
+export const parseDevice = (text: string): DeviceSpec => {
+  const at = text.indexOf('@')
+  const name = at < 0 ? text : text.slice(0, at)
+  if (!/^(?:rxe|ctx|null)[A-Za-z0-9._-]*$/.test(name) || name.length > LONGEST_NAME)
+    throw new Error(
+      `device name "${name}": a name begins with "rxe" (libibverbs finds the device's provider by it), or with "ctx" or "null" for a device without verbs; it has letters, digits, ".", "_", "-", and at most ${LONGEST_NAME} characters`,
+    )
+  if (driverOf({ name, address: '' }) !== 'rxe') {
+    if (at < 0) return { name, address: '' }
+    throw new Error(`device "${text}": ${name} is in no network, leave the address out`)
+  }
+  if (at < 0)
+    throw new Error(`device "${text}": the address is missing; write it as NAME@ADDRESS, for example rxe0@127.0.0.1`)
+  const address = text.slice(at + 1)
+  const bytes = parseAddress(address)
+  if (!bytes) throw new Error(`device "${text}": "${address}" is not an IPv4 or IPv6 address`)
+  const why = unusable(bytes)
+  if (why) throw new Error(`device "${text}": ${address} ${why}; a device needs an address of its own`)
+  return { name, address }
+}
+
+/** Checks a whole list: names and addresses are used once. Throws as parseDevice. */
+export const checkDevices = (devices: readonly DeviceSpec[]): void => {
+  const names = new Set<string>()
+  const addresses = new Map<string, string>()
+  for (const { name, address } of devices) {
+    const key = String(parseAddress(address))
+    if (names.has(name)) throw new Error(`device name "${name}" is given twice`)
+    names.add(name)
+    if (address === '') continue
+    const other = addresses.get(key)
+    if (other !== undefined)
+      throw new Error(`devices ${other} and ${name} have the same address ${address}; each needs its own`)
+    addresses.set(key, name)
+  }
+}

@@ -1,0 +1,109 @@
+/*
+ * The devices of a daemon: made at its start, and plugged in and out while it runs (R23, R29).
+ *
+ * Which driver a device has its name says (device-spec.ts). A soft device has a port of the network; others have none.
+ * Programs, trees and files are not known here: the daemon is told nothing, it asks.
+ */
+
+import { unregister } from '../../core/devices/registry.ts'
+import type { Core, Device } from '../../core/model.ts'
+import { createCtxDevice } from '../../drivers/ctx/device.ts'
+import { createNullDevice } from '../../drivers/null/device.ts'
+import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
+import { createRxeDevice, type RxeDevice } from '../../drivers/rxe/device.ts'
+import { nowMicroseconds } from '../../host/event-loop/clock.ts'
+import type { Interfaces } from '../../host/net/interfaces.ts'
+import type { DeviceSpec, ListedDevice } from '../../uapi/tool.ts'
+import type { Pollable } from '../loop.ts'
+import { checkDevices, driverOf } from './device-spec.ts'
+import type { Network } from './network.ts'
+
+export interface DaemonDevice {
+  readonly spec: DeviceSpec
+  readonly device: Device
+  /** Of a soft device. */
+  readonly rxe: RxeDevice | undefined
+}
+
+export interface Devices {
+  /** In order of their coming. */
+  readonly all: readonly DaemonDevice[]
+  /** The soft devices among them, always in this array. */
+  readonly rxe: readonly RxeDevice[]
+  readonly listed: readonly ListedDevice[]
+  find(name: string): DaemonDevice | undefined
+  /** The device behind node `node`. */
+  atNode(node: number): Device | undefined
+  /** Throws an Error with a sentence: name or address are in use, or this machine lacks the address. */
+  add(spec: DeviceSpec): DaemonDevice
+  /** Takes it away, whatever its clients are doing. Throws an Error with a sentence if there is none of that name. */
+  remove(name: string): void
+  removeAll(): void
+}
+
+/**
+ * `polled`: what the loop polls; soft devices join it while they are there. `woken`: packets have come to a device;
+ * absent where nobody needs to be told.
+ */
+export const createDevices = (
+  core: Core,
+  network: Network,
+  interfaces: Interfaces | undefined,
+  polled: Pollable[],
+  woken?: () => void,
+  createRxe: typeof createRxeDevice = createRxeDevice,
+): Devices => {
+  const all: DaemonDevice[] = []
+  const rxe: RxeDevice[] = []
+
+  const addRxe = (spec: DeviceSpec): DaemonDevice => {
+    const port = network.attach(spec)
+    try {
+      const identity = identityOf(spec, interfaces)
+      const made = createRxe(core, { name: spec.name, identity, port, now: nowMicroseconds })
+      if (woken !== undefined) port.wake = woken
+      rxe.push(made)
+      polled.push(made)
+      return { spec, device: made.device as Device, rxe: made }
+    } catch (error) {
+      network.detach(spec.name)
+      port.close()
+      throw error
+    }
+  }
+  const others = { ctx: createCtxDevice, null: createNullDevice }
+
+  const devices: Devices = {
+    all,
+    rxe,
+    get listed() {
+      return all.map(({ spec, device }) => ({ ...spec, node: device.index }))
+    },
+    find: name => all.find(({ spec }) => spec.name === name),
+    atNode: node => all.find(({ device }) => device.index === node)?.device,
+    add(spec) {
+      checkDevices([...all.map(one => one.spec), spec])
+      const driver = driverOf(spec)
+      const made: DaemonDevice =
+        driver === 'rxe' ? addRxe(spec) : { spec, device: others[driver](core, spec.name) as Device, rxe: undefined }
+      all.push(made)
+      return made
+    },
+    remove(name) {
+      const found = devices.find(name)
+      if (found === undefined)
+        throw new Error(`there is no device ${name}; there are ${all.map(({ spec }) => spec.name).join(', ')}`)
+      all.splice(all.indexOf(found), 1)
+      if (found.rxe !== undefined) {
+        rxe.splice(rxe.indexOf(found.rxe), 1)
+        polled.splice(polled.indexOf(found.rxe), 1)
+      }
+      unregister(found.device)
+      network.detach(name)
+    },
+    removeAll() {
+      for (const { spec } of [...all].reverse()) devices.remove(spec.name)
+    },
+  }
+  return devices
+}

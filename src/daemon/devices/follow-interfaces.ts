@@ -1,0 +1,133 @@
+/*
+ * Devices on real interfaces follow them while they run: which addresses they have, whether they are up, how long their
+ * packets may be (drivers/rxe/interface.ts says what becomes of that).
+ *
+ * As with Linux's rxe all addresses of an interface are GIDs of its device, which was named by one of them. On the
+ * loopback interface, and where several devices of the daemon share an interface, each keeps to its own address. Other
+ * daemons may share it too: an address that is in use is left out, with a line in the log, and one that we have besides
+ * our own goes to a daemon that is started for it (`spare` in host/net/udp.ts).
+ *
+ * An interface that is deleted leaves its device without link and GIDs, until one comes that has its name, or that gets
+ * the device's own address. (Linux's rxe goes with its interface for ever.)
+ */
+
+import { raisePort } from '../../core/events/events.ts'
+import type { RxeDevice } from '../../drivers/rxe/device.ts'
+import { addGid, NO_EVENT, type PortEvent, removeGid, replaceInterface, setLink } from '../../drivers/rxe/interface.ts'
+import { EADDRINUSE, SystemError } from '../../host/errno.ts'
+import type { Interfaces, NetworkInterface } from '../../host/net/interfaces.ts'
+import { pathMtuOf } from '../../phy/udp/window.ts'
+import { addressText } from '../../wire/address.ts'
+
+/** The name of a device, and what is done with it. */
+type Followed = Pick<RxeDevice, 'device' | 'state'>
+
+/** Where the address that a device was named by is among its GIDs. */
+const OWN_GID = 1
+
+/** The link of an interface that is no more. */
+const GONE = { up: false, carrier: false }
+
+const same = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
+
+/**
+ * Begins to follow; `changed` is told when a device's port or GIDs are not what they were, before programs are.
+ * `devices` may grow and shrink; the function returned is told of each that joined it. `failed`: a device could not be
+ * made to follow, by a fault of ours.
+ */
+export const followInterfaces = (
+  interfaces: Interfaces,
+  devices: readonly Followed[],
+  changed: (device: Followed) => void,
+  failed: (device: Followed, error: unknown) => void,
+): ((added: Followed) => void) => {
+  const indexOf = ({ state }: Followed): number => state.identity.interfaceIndex
+  const on = (index: number): readonly Followed[] => devices.filter(device => indexOf(device) === index)
+
+  const each = (some: readonly Followed[], body: (followed: Followed) => void): void => {
+    for (const followed of some)
+      try {
+        body(followed)
+      } catch (error) {
+        failed(followed, error)
+      }
+  }
+
+  /** Whether a device takes this address: as its own, besides its own, or not at all. */
+  const claimOf = ({ state }: Followed, index: number, address: Uint8Array): 'own' | 'spare' | undefined => {
+    if (state.identity.gids.some(gid => same(gid, address))) return 'own'
+    return on(index).length > 1 || interfaces.links().get(index)?.loopback ? undefined : 'spare'
+  }
+
+  const tell = (followed: Followed, event: PortEvent | undefined): void => {
+    if (event === undefined) return
+    changed(followed)
+    if (event !== NO_EVENT) raisePort(followed.device, 1, event)
+  }
+
+  const appeared = (
+    { device, state }: Followed,
+    address: Uint8Array,
+    claim: 'own' | 'spare',
+  ): PortEvent | undefined => {
+    try {
+      state.port.addAddress(address, claim)
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error
+      const why = error.errno === EADDRINUSE ? 'another program uses its RoCE port' : error.message
+      console.error(`userdma daemon: ${device.name} does without the address ${addressText(address)}: ${why}`)
+      return undefined
+    }
+    return addGid(device, address)
+  }
+
+  const move = (followed: Followed, { name, index }: NetworkInterface): void => {
+    try {
+      replaceInterface(followed.device, name, index)
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error
+      console.error(`userdma daemon: ${followed.device.name} hears no groups on ${name}: ${error.message}`)
+    }
+    changed(followed)
+  }
+  /** Devices whose interface is gone and that this one may be for: it has its name, or the device's own address. */
+  const settle = ({ name, index }: NetworkInterface, address?: Uint8Array): void => {
+    const came = devices.filter(followed => {
+      const { interfaceName, interfaceIndex, gids } = followed.state.identity
+      const mine = address === undefined ? name === interfaceName : same(gids[OWN_GID], address)
+      return mine && !interfaces.links().has(interfaceIndex)
+    })
+    const link = interfaces.links().get(index)
+    if (came.length === 0 || link === undefined) return
+    each(came, followed => move(followed, link))
+    begin(index)
+  }
+
+  const onAddress = (index: number, address: Uint8Array, present: boolean): void => {
+    const link = interfaces.links().get(index)
+    if (present && link !== undefined) settle(link, address)
+    each(on(index), followed => {
+      const claim = claimOf(followed, index, address)
+      if (claim === undefined) return
+      if (!present) followed.state.port.removeAddress(address)
+      tell(followed, present ? appeared(followed, address, claim) : removeGid(followed.device, address))
+    })
+  }
+
+  const onLink = (index: number, now: NetworkInterface | undefined): void => {
+    if (now !== undefined) settle(now)
+    each(on(index), followed => {
+      if (now !== undefined && now.name !== followed.state.identity.interfaceName) move(followed, now)
+      const link = now ? { up: now.up, carrier: now.carrier, pathMtu: pathMtuOf(now.mtu) } : GONE
+      tell(followed, setLink(followed.device, link))
+    })
+  }
+
+  const begin = (index: number): void => {
+    onLink(index, interfaces.links().get(index))
+    for (const address of interfaces.addresses(index)) onAddress(index, address, true)
+  }
+  for (const index of new Set(devices.map(indexOf))) begin(index)
+  interfaces.listen({ link: onLink, address: onAddress })
+  return device => begin(indexOf(device))
+}

@@ -1,0 +1,144 @@
+/*
+ * The daemon's network: the memory link that joins its devices, or UDP sockets, with the faults and captures that
+ * people ask for around each port.
+ */
+import { writeSync } from 'node:fs'
+import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
+import { createSocketPort, type SocketLink, useNativeCrc } from '../../drivers/rxe/socket-ports.ts'
+import { nowMicroseconds } from '../../host/event-loop/clock.ts'
+import { mapArena } from '../../host/memory/mapping.ts'
+import type { Interfaces } from '../../host/net/interfaces.ts'
+import type { FaultCounters } from '../../phy/faults/counters.ts'
+import type { RuleCounts } from '../../phy/faults/dice.ts'
+import { type FaultPort, withFaults } from '../../phy/faults/layer.ts'
+import { type FaultRule, formatFaults, formatRule, parseFaults } from '../../phy/faults/rules.ts'
+import { createMemorySwitch, memorySwitchBytes } from '../../phy/memory.ts'
+import type { Port } from '../../phy/port.ts'
+import { addTap, forEachPacket } from '../../phy/tap.ts'
+import { createPcapng } from '../../trace/pcapng.ts'
+import type { DaemonConfig, DeviceSpec, Path } from '../../uapi/tool.ts'
+
+export interface Network {
+  /** A port for one more device. Over UDP its address is taken now. Throws an Error with a sentence. */
+  attach(device: DeviceSpec): FaultPort
+  /** The device goes; closing its port is its driver's business. */
+  detach(device: string): void
+  /** The rules of faults that hold now, as text; what each has done on all devices; others from now on. */
+  readonly faults: string
+  /** What they did to the packets of a device since the start. */
+  faultsOf(device: string): FaultCounters | undefined
+  faultCounts(): ({ readonly rule: string } & RuleCounts)[]
+  /** Throws an Error with a sentence for a text that is no list of rules, or names a device that is not there. */
+  setFaults(text: string): void
+  /**
+   * Writes every packet that a device sends to a file, as pcapng, from now until the function returned is called or a
+   * write fails. Closing the file is the caller's. Throws what the system says if nothing can be written at all.
+   */
+  capture(fd: number): () => void
+}
+
+type Links = (device: DeviceSpec) => Port
+
+const memoryLink = (path: Path): Links => {
+  const arena = mapArena(memorySwitchBytes())
+  // Memory loses no bits: ICRCs are made and checked once somebody looks at packets or damages them (taps and faults
+  // ask for it).
+  const link = createMemorySwitch({ arena, sealing: 'demand', path })
+  return () => link.attach()
+}
+
+/** Ports on sockets. */
+const socketLinks =
+  (link: SocketLink, interfaces: Interfaces | undefined): Links =>
+  device =>
+    createSocketPort(link, device, identityOf(device, interfaces))
+
+/** The rules of a text. Throws an Error with a sentence if it is none, or names a device that is not there. */
+export const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] => {
+  const rules = parseFaults(text)
+  for (const { device } of rules)
+    if (device !== '' && !devices.some(({ name }) => name === device))
+      throw new Error(`fault device: there is no "${device}"; there are ${devices.map(({ name }) => name).join(', ')}`)
+  return rules
+}
+
+/** `interfaces`: those of this system, if they are known. */
+export const createNetwork = (
+  { devices, fault, link, path = 'direct' }: DaemonConfig,
+  interfaces?: Interfaces,
+): Network => {
+  useNativeCrc()
+  const attach = link === 'memory' ? memoryLink(path) : socketLinks(link, interfaces)
+  let rules = faultRules(fault, devices)
+  const ports: { readonly name: string; readonly port: FaultPort; readonly device: DeviceSpec }[] = []
+
+  return {
+    attach(device) {
+      const port = withFaults(attach(device), device.name, rules)
+      ports.push({ name: device.name, port, device })
+      return port
+    },
+    detach(device) {
+      const at = ports.findIndex(({ name }) => name === device)
+      if (at >= 0) ports.splice(at, 1)
+    },
+    get faults() {
+      return formatFaults(rules)
+    },
+    faultsOf: device => ports.find(({ name }) => name === device)?.port.faults,
+    faultCounts() {
+      const counts = ports.map(({ port }) => port.ruleCounts())
+      const sum = (rule: number, name: keyof RuleCounts): number =>
+        counts.reduce((total, ofPort) => total + ofPort[rule][name], 0)
+      return rules.map((rule, i) => ({
+        rule: formatRule(rule),
+        matched: sum(i, 'matched'),
+        dropped: sum(i, 'dropped'),
+        duplicated: sum(i, 'duplicated'),
+        reordered: sum(i, 'reordered'),
+        corrupted: sum(i, 'corrupted'),
+      }))
+    },
+    setFaults(text) {
+      rules = faultRules(
+        text,
+        ports.map(one => one.device),
+      )
+      for (const { port } of ports) port.setFaults(rules)
+    },
+    capture(fd) {
+      const write = createPcapng(
+        bytes => {
+          for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done)
+        },
+        { interfaces: ports.map(({ name }) => name) },
+      )
+      const stop = (): void => {
+        for (const remove of removers) remove()
+      }
+      const removers = ports.map(({ port }, index) =>
+        addTap(port, run => {
+          // What one device sends another one receives: each packet is written once.
+          if (run.direction !== 'sent') return
+          const time = performance.timeOrigin * 1000 + nowMicroseconds()
+          try {
+            forEachPacket(run, (offset, length, identification) =>
+              write({
+                interface: index,
+                time,
+                flow: run.flow,
+                identification,
+                payload: run.arena.bytes.subarray(offset, offset + length),
+              }),
+            )
+          } catch (error) {
+            // A full disk is the capture's end, not that of the packets.
+            console.error('userdma daemon: a packet capture has ended early:', String(error))
+            stop()
+          }
+        }),
+      )
+      return stop
+    },
+  }
+}

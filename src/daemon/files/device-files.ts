@@ -1,0 +1,76 @@
+/*
+ * The files that programs read about the devices of a daemon: the tree (tree.ts) and in it the counters
+ * (counter-files.ts), as devices come, change and go.
+ *
+ * That they cannot be written, since a disk is full or somebody took the folder away, is no reason to end a daemon:
+ * calls still tell the truth, and the log says what is wrong. Only at the start it is an error.
+ */
+import { countedBy } from '../../drivers/rxe/counts.ts'
+import type { RxeDevice } from '../../drivers/rxe/device.ts'
+import { NodeType } from '../../spec/enums.ts'
+import type { DaemonDevice } from '../devices/devices.ts'
+import { createCounterFiles } from './counter-files.ts'
+import { addToTree, removeFromTree, type TreeDevice, updateTree, writeTree } from './tree.ts'
+
+export interface DeviceFiles {
+  add(device: DaemonDevice): void
+  remove(device: DaemonDevice): void
+  /** The port of a soft device, or its GIDs, are not what they were. */
+  changed(device: Pick<RxeDevice, 'device'>): void
+  /** Brings counters up to date. */
+  refreshCounters(): void
+}
+
+const treeDevice = ({ device, rxe }: Pick<DaemonDevice, 'device' | 'rxe'>): TreeDevice => {
+  const { name, index: node, driver, attributes } = device
+  const { gids, attributes: port } = device.ports[0] ?? {}
+  return {
+    name,
+    node,
+    nodeType: driver.nodeType ?? NodeType.values.CA,
+    driver: driver.name,
+    abi: driver.abi ?? 1,
+    guid: attributes.nodeGuid,
+    interfaceName: rxe?.state.identity.interfaceName ?? '',
+    port: gids && {
+      gids: gids.entries.flatMap((entry, index) => (entry === undefined ? [] : [{ index, gid: entry.gid }])),
+      state: port.state,
+      physState: port.physState,
+    },
+  }
+}
+
+/** Writes the files below `root`. Throws what the system says if that cannot be done. */
+export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]): DeviceFiles => {
+  const counted = (rxe: RxeDevice) => ({ name: rxe.device.name, counted: () => countedBy(rxe) })
+  const trying = (what: string, body: () => void): void => {
+    try {
+      body()
+    } catch (error) {
+      console.error(`userdma daemon: the files of ${what} are out of date:`, String(error))
+    }
+  }
+  writeTree(root, devices.map(treeDevice))
+  const counters = createCounterFiles(
+    root,
+    devices.flatMap(({ rxe }) => (rxe === undefined ? [] : [counted(rxe)])),
+    () => performance.now(),
+  )
+  return {
+    add: device =>
+      trying(device.spec.name, () => {
+        if (device.rxe !== undefined) counters.add(counted(device.rxe))
+        addToTree(root, treeDevice(device))
+      }),
+    remove: ({ device }) =>
+      trying(device.name, () => {
+        counters.remove(device.name)
+        removeFromTree(root, { name: device.name, node: device.index })
+      }),
+    changed({ device }) {
+      const found = devices.find(one => one.device === device)
+      if (found !== undefined) trying(device.name, () => updateTree(root, treeDevice(found)))
+    },
+    refreshCounters: () => trying('counters', counters.refresh),
+  }
+}

@@ -1,0 +1,163 @@
+/*
+ * The files that RDMA programs read before they open a device: sysfs classes and device nodes, in a folder of the
+ * daemon's own.
+ *
+ * The shim rewrites paths into it (design.md section 6, abi/uverbs-facts section 2). What a file says comes from the
+ * device; what does not exist for a device (GIDs that are not in use, the connection manager's nodes) has no file.
+ * Nodes are empty files: their existence is asked for here, opening them is a session's business.
+ */
+import { readdirSync, rmSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { UVERBS_ABI } from '../../spec/classes/system.ts'
+import { NodeType, PortState } from '../../spec/enums.ts'
+import { SYSTEM_NAME, SYSTEM_NODE } from '../../spec/session.ts'
+import { makeFolder, replaceFile, writeNewFile } from './tree-files.ts'
+
+export interface TreeDevice {
+  readonly name: string
+  /** Device node N of /dev/infiniband/uverbsN. */
+  readonly node: number
+  /** As IBA counts them (spec/enums.ts); name of the driver; version of what it adds to Linux's ABI. */
+  readonly nodeType: number
+  readonly driver: string
+  readonly abi: number
+  readonly guid: Uint8Array
+  /** Empty for a device on none. */
+  readonly interfaceName: string
+  /** Undefined for a device that has none. */
+  readonly port: TreePort | undefined
+}
+
+/** What changes while a device is there. */
+export interface TreePort {
+  /** Those in use. */
+  readonly gids: readonly { readonly index: number; readonly gid: Uint8Array }[]
+  /** IB_PORT_… and IB_PORT_PHYS_STATE_… */
+  readonly state: number
+  readonly physState: number
+}
+
+/** As Linux writes them. */
+const stateText = (state: number): string =>
+  `${state}: ${Object.entries(PortState.values).find(([, value]) => value === state)?.[0]}`
+const NODE_TYPE_TEXTS: Readonly<Record<number, string>> = { [NodeType.values.CA]: 'CA' }
+const PHYS_STATE_TEXTS: Readonly<Record<number, string>> = { 2: 'Polling', 3: 'Disabled', 5: 'LinkUp' }
+const physStateText = (state: number): string => `${state}: ${PHYS_STATE_TEXTS[state] ?? '<unknown>'}`
+
+/** Major number of uverbs nodes and minor number of the first one (Linux: IB_UVERBS_BASE_MINOR). */
+const MAJOR = 231
+const FIRST_MINOR = 192
+/** st_rdev of a node, in the kernel's encoding for small numbers; the system-wide device has none. */
+export const nodeRdev = (node: number): number => (node === SYSTEM_NODE ? 0 : MAJOR * 256 + FIRST_MINOR + node)
+
+const groups = (bytes: Uint8Array): string =>
+  Buffer.from(bytes)
+    .toString('hex')
+    .replace(/(.{4})(?=.)/g, '$1:')
+
+type Files = Record<string, string>
+
+const portFolder = ({ name }: Pick<TreeDevice, 'name'>): string => `sys/class/infiniband/${name}/ports/1`
+
+/** The files that change. */
+const changingFiles = (device: TreeDevice): Files => {
+  if (device.port === undefined) return {}
+  const port = portFolder(device)
+  const { state, physState, gids } = device.port
+  return {
+    [`${port}/state`]: stateText(state),
+    [`${port}/phys_state`]: physStateText(physState),
+    ...Object.fromEntries(
+      gids.flatMap(({ index, gid }) => [
+        [`${port}/gids/${index}`, groups(gid)],
+        [`${port}/gid_attrs/types/${index}`, 'RoCE v2'],
+        [`${port}/gid_attrs/ndevs/${index}`, device.interfaceName],
+      ]),
+    ),
+  }
+}
+
+const verbsFolder = (node: number): string => `sys/class/infiniband_verbs/uverbs${node}`
+const nodePath = (node: number): string => `dev/infiniband/${node === SYSTEM_NODE ? SYSTEM_NAME : `uverbs${node}`}`
+
+const portFiles = (whole: TreeDevice): Files => {
+  const port = portFolder(whole)
+  if (whole.port === undefined) return {}
+  return {
+    [`${port}/link_layer`]: 'Ethernet',
+    [`${port}/rate`]: '2.5 Gb/sec (1X SDR)',
+    [`${port}/lid`]: '0x0',
+    [`${port}/lid_mask_count`]: '0',
+    [`${port}/sm_lid`]: '0x0',
+    [`${port}/sm_sl`]: '0',
+    [`${port}/cap_mask`]: '0x00010000',
+    [`${port}/pkeys/0`]: '0xffff',
+    ...changingFiles(whole),
+  }
+}
+
+/** In the order in which they are written: what programs look for first comes last. */
+const deviceFiles = (whole: TreeDevice): Files => {
+  const { name, node, nodeType, driver, abi, guid, interfaceName } = whole
+  const device = `sys/class/infiniband/${name}`
+  const verbs = verbsFolder(node)
+  return {
+    [`${device}/node_type`]: `${nodeType}: ${NODE_TYPE_TEXTS[nodeType] ?? '<unknown>'}`,
+    [`${device}/node_guid`]: groups(guid),
+    [`${device}/sys_image_guid`]: groups(guid),
+    [`${device}/node_desc`]: driver,
+    [`${device}/fw_ver`]: '',
+    ...(interfaceName === '' ? {} : { [`${device}/parent`]: interfaceName }),
+    ...portFiles(whole),
+    [`${verbs}/dev`]: `${MAJOR}:${FIRST_MINOR + node}`,
+    [`${verbs}/abi_version`]: String(abi),
+    [`${verbs}/uevent`]: `MAJOR=${MAJOR}\nMINOR=${FIRST_MINOR + node}\nDEVNAME=infiniband/uverbs${node}\nDEVMODE=0666`,
+    [`${verbs}/ibdev`]: name,
+  }
+}
+
+const writeFiles = (root: string, files: Files): void => {
+  for (const [path, value] of Object.entries(files)) {
+    const full = join(root, path)
+    makeFolder(dirname(full))
+    writeNewFile(full, `${value}\n`)
+  }
+}
+
+/** Adds a device. */
+export const addToTree = (root: string, device: TreeDevice): void => {
+  writeNewFile(join(root, nodePath(device.node)), '')
+  writeFiles(root, deviceFiles(device))
+}
+
+/** Takes a device out. */
+export const removeFromTree = (root: string, { name, node }: Pick<TreeDevice, 'name' | 'node'>): void => {
+  for (const path of [verbsFolder(node), nodePath(node), `sys/class/infiniband/${name}`])
+    rmSync(join(root, path), { recursive: true, force: true })
+}
+
+/** Writes the tree for these devices below `root`, which must not exist or be a tree of ours. */
+export const writeTree = (root: string, devices: readonly TreeDevice[]): void => {
+  removeTree(root)
+  writeFiles(root, { 'sys/class/infiniband_verbs/abi_version': String(UVERBS_ABI) })
+  makeFolder(join(root, 'dev/infiniband'))
+  makeFolder(join(root, 'sys/class/infiniband'))
+  writeNewFile(join(root, nodePath(SYSTEM_NODE)), '')
+  for (const device of devices) addToTree(root, device)
+}
+
+const GID_FOLDERS = ['gids', 'gid_attrs/types', 'gid_attrs/ndevs']
+
+/** Brings the files of a device's port up to date; who reads one meanwhile gets its old or its new text, whole. */
+export const updateTree = (root: string, device: TreeDevice): void => {
+  if (device.port === undefined) return
+  const files = changingFiles(device)
+  for (const folder of GID_FOLDERS) {
+    const path = `${portFolder(device)}/${folder}`
+    for (const name of readdirSync(join(root, path)))
+      if (files[`${path}/${name}`] === undefined) rmSync(join(root, path, name))
+  }
+  for (const [path, value] of Object.entries(files)) replaceFile(root, path, `${value}\n`)
+}
+
+export const removeTree = (root: string): void => rmSync(root, { recursive: true, force: true })

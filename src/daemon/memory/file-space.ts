@@ -1,0 +1,37 @@
+/*
+ * A memory file of a program as core's AddressSpace (class `mr`, kind FILE). Only files that live in memory are taken:
+ * others could keep the daemon waiting.
+ */
+import { closeSync } from 'node:fs'
+import type { FileMemory } from '../../core/model.ts'
+import { fileMemory } from '../../drivers/rxe/file-memory.ts'
+import { sealsOf } from '../../host/memory/memfd.ts'
+import { type ProcessHandle, pidfdGetfd } from '../../host/memory/process.ts'
+import { CallError } from '../../spec/errno.ts'
+import { type FdQuota, orRelease } from '../fd-quota.ts'
+
+/**
+ * The file behind descriptor `number` of a program. EBADF if there is none, EINVAL if it is no file in memory, EMFILE
+ * or ENFILE if the program's share of descriptors has no room.
+ */
+export const openFileMemory = (process: ProcessHandle, number: number, share: FdQuota): FileMemory => {
+  const giveBack = share.take(1)
+  const { space, close } = orRelease(giveBack, () => open(process, number))
+  return {
+    space,
+    close() {
+      close()
+      giveBack()
+    },
+  }
+}
+
+const open = (process: ProcessHandle, number: number): FileMemory => {
+  const fd = pidfdGetfd(process, number)
+  if (fd < 0) throw new CallError('EBADF', `the caller has no descriptor ${number}`)
+  if (sealsOf(fd) < 0) {
+    closeSync(fd)
+    throw new CallError('EINVAL', `descriptor ${number} is no memory file (memfd_create)`)
+  }
+  return fileMemory(fd)
+}

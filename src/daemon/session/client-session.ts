@@ -1,0 +1,488 @@
+/*
+ * One connected process: its session socket, its memory, the contexts that it may use, and its calls (spec/session.ts,
+ * R41, R42).
+ *
+ * Who it is comes from the kernel (peer credentials, a pidfd), never from what it says. A context may be used by the
+ * session that opened it and by those that have shown its memory file (ATTACH). Whatever a client sends, the worst that
+ * happens is that it is disconnected; what it had opened goes with its doorbell sockets.
+ */
+
+import { systemDevice } from '../../core/devices/system.ts'
+import type { Dialect } from '../../core/dispatch/dispatch.ts'
+import type { Caller, Context } from '../../core/model.ts'
+import { closeDescriptor, findDescriptor } from '../../core/objects/descriptors.ts'
+import { EAGAIN, SystemError } from '../../host/errno.ts'
+import { nowMicroseconds } from '../../host/event-loop/clock.ts'
+import { eventsWait, watch } from '../../host/event-loop/poll.ts'
+import { yieldOnce } from '../../host/event-loop/yield.ts'
+import {
+  closeProcess,
+  fdFile,
+  fdTarget,
+  isStillOwned,
+  mayAccess,
+  openProcess,
+  type ProcessHandle,
+  pidfdGetfd,
+  searchFd,
+} from '../../host/memory/process.ts'
+import { close, peerCredentials, peerPidfd, type Received, recv, send } from '../../host/net/sockets.ts'
+import { needsOwner } from '../../host/owner.ts'
+import { commandName, hasCapability } from '../../host/process-status.ts'
+import { CallError, Errno } from '../../spec/errno.ts'
+import { HelloWants, MessageType, OpenWants, SESSION_VERSION, SessionLimits, SYSTEM_NODE } from '../../spec/session.ts'
+import type { Answer } from '../../uapi/call.ts'
+import { decodeWrite } from '../../uapi/linux/write.ts'
+import { callOfRequest } from '../../uapi/object/format.ts'
+import {
+  type Header,
+  type InstallAt,
+  messageBuffer,
+  newRequest,
+  readRequest,
+  writeCallReply,
+  writeHelloReply,
+  writeOpenReply,
+} from '../../uapi/session-codec.ts'
+import type { OpenContext } from '../context/contexts.ts'
+import type { EventSocket } from '../context/event-socket.ts'
+import { installKindOf } from '../context/event-sockets.ts'
+import type { FdQuota } from '../fd-quota.ts'
+import { nodeRdev } from '../files/tree.ts'
+import { openFileMemory } from '../memory/file-space.ts'
+import { type PassedMemory, takePassedMemory } from '../memory/passed-memory.ts'
+import { createProcessSpace } from '../memory/process-space.ts'
+import type { DaemonState } from '../state.ts'
+import type { CallerFacts } from '../trace/trace-hub.ts'
+import { recordingCaller } from '../trace/trace-messages.ts'
+import { ioctlDialect } from './dialects.ts'
+import { driverDialect } from './driver-calls.ts'
+import { createToolDesk } from './tool-desk.ts'
+
+export interface Session {
+  /** The process that connected. */
+  readonly process: ProcessHandle
+  close(): void
+}
+
+/**
+ * Messages of one session that are handled before others get their turn: a client that never stops sending stops
+ * nobody.
+ */
+const BURST = 16
+/** How long a call is looked for after another. Microseconds. */
+const LINGER = 20
+/**
+ * Contexts that one session may have opened, and event descriptors of one context: more than any program needs, less
+ * than we have.
+ */
+const MOST_CONTEXTS = 256
+const MOST_DESCRIPTORS = 1024
+/** Descriptors of a session itself: its socket, pidfd, owner and memory, a memory file, a capture. */
+const DESCRIPTORS = 6
+
+/** A trace looks through so many slices of a program's descriptors for the number of a new one. */
+const TRACE_SLICES = 8
+
+/** Linux's numbers of capabilities. */
+const capabilities = { NET_RAW: 13 } as const
+
+/** One buffer for all sessions in each direction: a message is handled before the next one is read. */
+const incoming = messageBuffer()
+const outgoing = messageBuffer()
+
+/**
+ * Accepts a connection. Undefined, and the socket closed, if the process is gone already or we lack descriptors.
+ * `ended`: it disconnected.
+ */
+export const createSession = (daemon: DaemonState, fd: number, ended: () => void): Session | undefined => {
+  const pidfd = peerPidfd(fd)
+  const peer = peerCredentials(fd)
+  const { pid, uid, gid } = peer
+  const share = daemon.shares.of(pid, uid)
+  const giveBack = takeOrNone(share)
+  if (giveBack === undefined) {
+    if (pidfd >= 0) close(pidfd)
+    close(fd)
+    return undefined
+  }
+  const owner = needsOwner(uid) ? { uid, gid } : undefined
+  const handle = openProcess(pid, { pidfd: pidfd < 0 ? undefined : pidfd, owner })
+  if (handle instanceof SystemError) {
+    close(fd)
+    giveBack()
+    return undefined
+  }
+  const standing: ClientStanding = !daemon.serves(fd, peer)
+    ? 'refused'
+    : uid === process.geteuid?.()
+      ? 'owner'
+      : 'guest'
+  return serve(daemon, fd, handle, share, standing, () => {
+    giveBack()
+    ended()
+  })
+}
+
+const takeOrNone = (share: FdQuota): (() => void) | undefined => {
+  try {
+    return share.take(DESCRIPTORS)
+  } catch (error) {
+    if (error instanceof CallError) return undefined
+    throw error
+  }
+}
+
+/** A client of the daemon's own user, of another user whom it serves, or of one whom it does not. */
+type ClientStanding = 'owner' | 'guest' | 'refused'
+
+const serve = (
+  daemon: DaemonState,
+  fd: number,
+  process: ProcessHandle,
+  share: FdQuota,
+  standing: ClientStanding,
+  ended: () => void,
+): Session => {
+  const { containment } = daemon
+  const space = createProcessSpace(process, () => daemon.turn)
+  const request = newRequest()
+  /**
+   * Contexts that the session may use, those that are closed since included; how many it has opened and not closed is
+   * counted.
+   */
+  const mine = new WeakSet<OpenContext>()
+  const opened = new Set<number>()
+  const caller: Caller = {
+    memory: space,
+    copyIn: (address, length) => (passed ?? space).copyIn(address, length),
+    copyOut: (address, bytes) => (passed ?? space).copyOut(address, bytes),
+    descriptor(number) {
+      const target = fdTarget(process.pid, number)
+      return typeof target === 'string' ? daemon.events.find(target, process, number) : undefined
+    },
+    file: number => fdFile(process, number),
+    openFile: number => openFileMemory(process, number, share),
+    allows: capability => hasCapability(process.pid, capabilities[capability]) && isStillOwned(process),
+  }
+  let tag = ''
+  let greeted = false
+  let wantsReasons = false
+  /** Its memory, or the file that it passed, can be reached. */
+  let reachable = false
+  let passed: PassedMemory | undefined
+  let closed = false
+  /** Calls that wait: until they are answered the client's next message waits too. */
+  let waiting = 0
+  let wantsRoom = false
+  const listen = (): void => {
+    if (!closed) watcher.update({ readable: waiting === 0, writable: wantsRoom })
+  }
+
+  const reply = (length: number, fds: readonly number[] = []): void => {
+    // A client has at most one call under way, so its socket has room for the answer unless it stopped reading
+    // altogether.
+    if (!closed && send(fd, outgoing.bytes.subarray(0, length), fds) < 0) session.close()
+  }
+
+  const desk = createToolDesk(daemon, {
+    buffer: outgoing,
+    reply,
+    send: length => send(fd, outgoing.bytes.subarray(0, length)) > 0,
+    wantWritable(wanted) {
+      wantsRoom = wanted
+      listen()
+    },
+    trusted: standing === 'owner',
+  })
+
+  /**
+   * A program whose memory we may not touch, and that passes none, is told so at once, since every call of it would
+   * fail. A tool needs no more than its answers.
+   */
+  const hello = (file: number | undefined): void => {
+    if (standing === 'refused') {
+      if (file !== undefined) close(file)
+      reply(writeHelloReply(outgoing, request, { error: Errno.EPERM, root: '' }))
+      session.close()
+      return
+    }
+    const taken = file === undefined ? undefined : takePassedMemory(file)
+    const usable = file === undefined || (taken !== undefined && passed === undefined)
+    if (passed === undefined) passed = taken
+    else taken?.close()
+    reachable = passed !== undefined || mayAccess(process)
+    const greeting = !usable ? Errno.EINVAL : reachable ? 0 : Errno.EACCES
+    const error = request.version === SESSION_VERSION ? greeting : Errno.EPROTO
+    tag = request.tag
+    wantsReasons = (request.wants & HelloWants.REASONS) !== 0
+    greeted = request.version === SESSION_VERSION
+    reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
+  }
+
+  const refuseOpen = (errno: number): void =>
+    reply(writeOpenReply(outgoing, request, { error: errno, context: 0, rdev: 0, inode: 0 }))
+
+  const grantOpen = (open: OpenContext, doorbell: number, fds: readonly number[]): void => {
+    mine.add(open)
+    const { number: context, node, memory } = open
+    reply(writeOpenReply(outgoing, request, { error: 0, context, rdev: nodeRdev(node), inode: memory.inode }), [
+      ...fds,
+      doorbell,
+    ])
+    close(doorbell)
+  }
+
+  const openNode = (): void => {
+    const device = request.node === SYSTEM_NODE ? systemDevice(daemon.core) : daemon.devices.atNode(request.node)
+    if (!device) throw new CallError('ENXIO', `there is no device node uverbs${request.node}`)
+    for (const number of opened) if (!daemon.contexts.byNumber(number)) opened.delete(number)
+    if (opened.size >= MOST_CONTEXTS)
+      throw new CallError('EMFILE', `this process has ${MOST_CONTEXTS} contexts open, which is the limit`)
+    const packed = (request.wants & OpenWants.PACKED_RINGS) !== 0
+    const { open, doorbell } = daemon.contexts.open(device, request.node, share, packed)
+    opened.add(open.number)
+    daemon.failures.own(open.context, { pid: process.pid, command: commandName(process.pid) ?? '?', tag })
+    try {
+      const file = open.memory.share()
+      grantOpen(open, doorbell, [file])
+      close(file)
+    } catch (error) {
+      close(doorbell)
+      throw error
+    }
+  }
+
+  /** The caller shows a descriptor; if it is the memory file of a context of ours, the session may use that. */
+  const attach = (): void => {
+    const shown = pidfdGetfd(process, request.fd)
+    if (shown < 0) throw new SystemError('pidfd_getfd', shown, `descriptor ${request.fd} of process ${process.pid}`)
+    try {
+      const open = daemon.contexts.byFile(shown)
+      if (!open) throw new CallError('ENODEV', `descriptor ${request.fd} is no context's`)
+      grantOpen(open, daemon.contexts.addDoorbell(open, share), [])
+    } finally {
+      close(shown)
+    }
+  }
+
+  const opening = (how: () => void): void => {
+    try {
+      if (!reachable) throw new CallError('EACCES', `the memory of process ${process.pid} is out of our reach`)
+      how()
+    } catch (error) {
+      const foreseen = error instanceof CallError || error instanceof SystemError
+      if (!foreseen) containment.report('the opening of a device', error)
+      refuseOpen(foreseen ? error.errno : Errno.EIO)
+    }
+  }
+
+  const factsOf = (context: Context, dialect: CallerFacts['dialect']): CallerFacts => ({
+    pid: request.pid,
+    tid: request.tid,
+    fd: request.fd,
+    command: commandName(process.pid) ?? '?',
+    device: context.device.name,
+    dialect,
+    ...((dialect === 'object' || dialect === 'driver') &&
+      request.type === MessageType.IOCTL && { request: request.request }),
+  })
+
+  /** What /proc shows for the descriptors that the last call made; its trace needs the numbers that they got. */
+  let made: readonly string[] = []
+  const numbersMade = (): (number | undefined)[] =>
+    made.map(target => {
+      const search = searchFd(process.pid, target)
+      for (let left = TRACE_SLICES; left > 0; left--) {
+        const { done, value } = search.next()
+        if (done) return value
+      }
+      search.return(undefined)
+      return undefined
+    })
+
+  const refuseCall = (to: Header, errno: number, reason?: string): void =>
+    reply(writeCallReply(outgoing, to, -errno, [], wantsReasons ? reason : undefined))
+
+  const sendAnswer = (to: Header, { ret, installs, reason }: Answer): void => {
+    if (installs.length === 0) {
+      reply(writeCallReply(outgoing, to, ret, installs, wantsReasons && ret < 0 ? reason : undefined))
+      return
+    }
+    const sockets: EventSocket[] = []
+    const places: InstallAt[] = []
+    try {
+      for (const { descriptor, address, width } of installs) {
+        const made = findDescriptor(daemon.core, descriptor.object)
+        if (made.context.descriptors.size > MOST_DESCRIPTORS)
+          throw new CallError('EMFILE', `a context has at most ${MOST_DESCRIPTORS} event descriptors`)
+        sockets.push(daemon.events.create(made, share))
+        places.push({ address, width, kind: installKindOf(made) })
+      }
+      made = sockets.map(({ target }) => target)
+      reply(
+        writeCallReply(outgoing, to, ret, places),
+        sockets.map(({ theirs }) => theirs),
+      )
+    } catch (error) {
+      if (!(error instanceof CallError || error instanceof SystemError)) throw error
+      // What the call made has no descriptor, so nobody could ever close it.
+      for (const { descriptor } of installs) closeDescriptor(daemon.core, descriptor.object)
+      refuseCall(to, error.errno, error.message)
+    } finally {
+      for (const socket of sockets) socket.passed()
+    }
+  }
+
+  /** A fault of ours must not take other processes' daemon away: the call fails, and the log says why. */
+  const failed = (to: Header): ((error: unknown) => void) =>
+    containment.guard('an answer', error => {
+      containment.report('a call', error)
+      refuseCall(to, Errno.EIO)
+    })
+
+  const answerLater = (to: Header, sent: Promise<void>): void => {
+    waiting++
+    listen()
+    void sent.catch(failed(to)).finally(() => {
+      waiting--
+      listen()
+    })
+  }
+
+  const runCall = <M extends readonly unknown[]>(
+    context: Context,
+    name: CallerFacts['dialect'],
+    dialect: Dialect<M>,
+    message: M,
+    descriptor?: number,
+  ): void => {
+    const accesses = daemon.trace.isWatched(tag) ? [] : undefined
+    const watched = daemon.trace.watch(dialect, tag, () => factsOf(context, name), numbersMade, accesses)
+    const by = accesses === undefined ? caller : recordingCaller(caller, accesses)
+    const to = { ...request }
+    daemon.calling = process
+    try {
+      const answer = daemon.dispatch(context, watched, message, by, descriptor)
+      const send = (result: Answer): void =>
+        to.type === MessageType.MAP ? sendMap(to, context, result) : sendAnswer(to, result)
+      if (answer instanceof Promise) answerLater(to, answer.then(send))
+      else send(answer)
+    } catch (error) {
+      failed(to)(error)
+    } finally {
+      daemon.calling = undefined
+    }
+  }
+
+  /** What a driver's memory is mapped from: the context's file, which the client has anyway. */
+  const sendMap = (to: Header, context: Context, { ret, reason }: Answer): void => {
+    const open = daemon.contexts.of(context)
+    const refused = wantsReasons ? reason : undefined
+    if (ret < 0 || open === undefined) reply(writeCallReply(outgoing, to, Math.min(ret, 0) || -Errno.EIO, [], refused))
+    else reply(writeCallReply(outgoing, to, ret), [open.memory.fd])
+  }
+
+  /** A call on an event descriptor, or on one of a driver. */
+  const callOnDescriptor = (): void => {
+    const number = caller.descriptor(request.fd)
+    const fd = number === undefined ? undefined : daemon.core.descriptors.get(number)
+    const { type } = request
+    if (number === undefined) refuseCall(request, Errno.EBADF)
+    // Its context is gone, or the device.
+    else if (fd === undefined) refuseCall(request, Errno.EIO)
+    else if (type === MessageType.IOCTL && callOfRequest(request.request) !== undefined) {
+      const { name, dialect } = ioctlDialect(request.request)
+      runCall(fd.context, name, dialect, [request.request, request.argument], fd.handle)
+    } else runCall(fd.context, 'driver', driverDialect(fd, caller), [{ ...request }])
+  }
+
+  const call = (): void => {
+    const open = daemon.contexts.byNumber(request.context)
+    if (request.context === 0) callOnDescriptor()
+    else if (!open || !mine.has(open) || request.type === MessageType.MAP) refuseCall(request, Errno.EBADF)
+    else if (request.type === MessageType.WRITE)
+      // A length beyond what a header can describe is refused by the dialect; here it only has to stay one.
+      runCall(open.context, 'write', decodeWrite, [request.buffer, Number(request.length)])
+    else {
+      const { name, dialect } = ioctlDialect(request.request)
+      runCall(open.context, name, dialect, [request.request, request.argument])
+    }
+  }
+
+  const handle = (fds: readonly number[]): void => {
+    // Only tools pass several on, and HELLO one.
+    const kept = request.type === MessageType.HELLO ? 1 : 0
+    if (request.type !== MessageType.TOOL) for (const extra of fds.slice(kept)) close(extra)
+    if (request.type === MessageType.HELLO) hello(fds[0])
+    else if (!greeted) session.close()
+    else if (request.type === MessageType.OPEN) opening(openNode)
+    else if (request.type === MessageType.ATTACH) opening(attach)
+    else if (request.type === MessageType.REFRESH) {
+      daemon.refreshCounters()
+      reply(writeCallReply(outgoing, request, 0))
+    } else if (request.type === MessageType.TOOL) desk.handle(request, fds)
+    else call()
+  }
+
+  /**
+   * The next message. Programs make calls in a row, and a wake-up for each costs more than the call: so we look a
+   * moment longer, unless there is other work.
+   */
+  const next = (): Received => {
+    const begin = nowMicroseconds()
+    for (;;) {
+      const received = recv(fd, incoming.bytes)
+      if (received.length !== -EAGAIN || daemon.loop.awake || eventsWait()) return received
+      const now = nowMicroseconds()
+      if (now - begin >= LINGER || !yieldOnce(now)) return received
+    }
+  }
+
+  const onReadable = (): void => {
+    for (let left = BURST; left > 0 && !closed && waiting === 0; left--) {
+      const { length, fds } = next()
+      if (length === -EAGAIN) return
+      // The end, a broken connection, or a message that is none: the client is not one of ours.
+      if (length <= 0 || fds.length > SessionLimits.descriptors || readRequest(incoming, length, request)) {
+        for (const extra of fds) close(extra)
+        session.close()
+        return
+      }
+      daemon.turn++
+      daemon.trace.settle(numbersMade)
+      handle(fds)
+      daemon.loop.touch()
+    }
+  }
+
+  const onReady = (readable: boolean, writable: boolean): void => {
+    if (writable) desk.onWritable()
+    if (readable) onReadable()
+  }
+  // Whatever was not a call: in which state the session is nobody knows.
+  const watcher = watch(
+    fd,
+    { readable: true },
+    containment.guard('a session', onReady, () => session.close()),
+  )
+
+  const session: Session = {
+    process,
+    close() {
+      if (closed) return
+      closed = true
+      containment.runAll('the end of a session', [
+        () => daemon.trace.settle(numbersMade),
+        () => watcher.stop(),
+        () => close(fd),
+        () => desk.close(),
+        () => space.close(),
+        () => passed?.close(),
+        () => closeProcess(process),
+        ended,
+      ])
+    },
+  }
+  return session
+}

@@ -1,0 +1,57 @@
+/*
+ * Calls on a driver's descriptor (R28) as a dialect: ioctl, write and mmap that mean something to one driver only.
+ *
+ * A dialect decodes calls of classes; these are none, so it runs them and answers at once. That way they go through
+ * the same gate as all others and show in the trace, by the interface's name and the request's.
+ */
+
+import { opsIoctl, opsMap, opsWrite } from '../../core/devices/driver-ops.ts'
+import type { Dialect } from '../../core/dispatch/dispatch.ts'
+import type { Caller, FdObject, OpsState } from '../../core/model.ts'
+import { CtxIoctl } from '../../spec/drivers/ctx.ts'
+import { CallError } from '../../spec/errno.ts'
+import { MessageType } from '../../spec/session.ts'
+import type { Request } from '../../uapi/session-codec.ts'
+
+/** PROT_WRITE of mmap(2). */
+const WRITABLE = 2
+
+/** What the caller asks of his descriptor, as the session has it. */
+export type DriverCall = Pick<Request, 'type' | 'request' | 'argument' | 'buffer' | 'length' | 'protection'>
+
+/** Names of drivers' requests. */
+const names = new Map(Object.entries(CtxIoctl).map(([name, request]) => [request, name]))
+
+const textOf = ({ type, request, argument, buffer, length }: DriverCall): string => {
+  if (type === MessageType.IOCTL)
+    return `ioctl(${names.get(request) ?? `0x${request.toString(16)}`}, 0x${argument.toString(16)})`
+  return type === MessageType.WRITE ? `write(${length})` : `mmap(${length}, ${buffer})`
+}
+
+const nameOf = ({ class: cls, state }: FdObject): string =>
+  cls.name === 'driver_ops' ? (state as OpsState).name : cls.name
+
+export const driverDialect =
+  (fd: FdObject, caller: Caller): Dialect<readonly [DriverCall]> =>
+  (view, call) => {
+    // Whoever watches sees what the driver reads and writes.
+    const seen: Caller = {
+      ...caller,
+      copyIn: (address, length) => view.copyIn(address, length),
+      copyOut: (address, bytes) => view.copyOut(address, bytes),
+    }
+    const { type, request, argument, buffer, length, protection } = call
+    const attempt = `${nameOf(fd)}: ${textOf(call)}`
+    try {
+      const ret =
+        type === MessageType.IOCTL
+          ? opsIoctl(fd, seen, request, argument)
+          : type === MessageType.WRITE
+            ? opsWrite(fd, seen, buffer, Number(length))
+            : opsMap(fd, seen, Number(buffer), Number(length), (protection & WRITABLE) !== 0).offset
+      return { ret, installs: [], attempt }
+    } catch (error) {
+      if (!(error instanceof CallError)) throw error
+      return { ret: -error.errno, installs: [], reason: error.message, attempt }
+    }
+  }

@@ -1,0 +1,22 @@
+/*
+ * Whom a daemon serves: its own user, and those that it was told of (docs/threat-model.md). Who a client is, its groups
+ * included, the kernel says of the moment in which it connected.
+ */
+import { type PeerCredentials, peerGroups } from '../../host/net/sockets.ts'
+
+/** Users and groups besides the daemon's own user, by number. */
+export interface Served {
+  readonly users: readonly number[]
+  readonly groups: readonly number[]
+}
+
+export const ownUserOnly: Served = { users: [], groups: [] }
+
+export const isShared = ({ users, groups }: Served): boolean => users.length > 0 || groups.length > 0
+
+/** Whether the client at the other end of `fd` is served. */
+export const isServed = ({ users, groups }: Served, fd: number, { uid, gid }: PeerCredentials): boolean =>
+  uid === process.geteuid?.() ||
+  users.includes(uid) ||
+  groups.includes(gid) ||
+  (groups.length > 0 && peerGroups(fd).some(group => groups.includes(group)))

@@ -1,0 +1,181 @@
+/*
+ * The tools' side of one session: questions about the daemon, and the subscription to calls and packets (uapi/tool.ts).
+ */
+import { fstatSync } from 'node:fs'
+import { close } from '../../host/net/sockets.ts'
+import { type MessageBuffer, type Request, writeToolReply, writeTrace } from '../../uapi/session-codec.ts'
+import {
+  type DeviceSpec,
+  type QpPlace,
+  type ToolReply,
+  type ToolRequest,
+  type TraceEvent,
+  traceTexts,
+} from '../../uapi/tool.ts'
+import { deviceText, parseDevice } from '../devices/device-spec.ts'
+import { qpsOf, statOf } from '../stat.ts'
+import type { DaemonState } from '../state.ts'
+
+/** What the desk needs of the session that it belongs to. */
+export interface Counter {
+  readonly buffer: MessageBuffer
+  reply(length: number): void
+  /** Sends what is in the buffer; false if the client takes no more now. */
+  send(length: number): boolean
+  wantWritable(wanted: boolean): void
+  /** Whether the client may see calls and packets of all processes: the daemon's own user. */
+  readonly trusted: boolean
+}
+
+export interface ToolDesk {
+  /** Descriptors that came with the request are the desk's from here on. */
+  handle(request: Request, fds: readonly number[]): void
+  onWritable(): void
+  close(): void
+}
+
+/** Texts of records that wait for a slow tool; more are lost, and counted. */
+const MOST_WAITING = 10_000
+
+type TraceRequest = Extract<ToolRequest, { what: 'trace' }>
+
+const isSpec = (value: unknown): value is DeviceSpec => {
+  const { name, address } = (value ?? {}) as Partial<DeviceSpec>
+  return typeof name === 'string' && typeof address === 'string'
+}
+
+const isPlace = (value: unknown): value is QpPlace => {
+  const { device, row } = (value ?? {}) as Partial<QpPlace>
+  return typeof device === 'string' && Number.isSafeInteger(row)
+}
+
+const parse = (text: string): ToolRequest | undefined => {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    return undefined
+  }
+  if (typeof value !== 'object' || value === null) return undefined
+  const fields = value as Partial<Record<string, unknown>>
+  const { what, tag = '', pcap = false, set, abi = false, add, remove, from } = fields
+  if (what === 'qps') return isPlace(from) ? { what, from } : from === undefined ? { what } : undefined
+  if (what === 'config' || what === 'stat' || (what === 'fault' && set === undefined)) return { what }
+  if (what === 'fault' && typeof set === 'string') return { what, set }
+  if (what === 'device' && typeof remove === 'string') return { what, remove }
+  if (what === 'device') return isSpec(add) ? { what, add } : undefined
+  if (what !== 'trace' || typeof tag !== 'string' || typeof pcap !== 'boolean' || typeof abi !== 'boolean')
+    return undefined
+  return { what, tag, pcap, abi }
+}
+
+export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk => {
+  const waiting: string[] = []
+  /** Ends what a subscription has started; undefined while there is none. */
+  let undo: (() => void) | undefined
+  let lost = 0
+
+  const push = (): void => {
+    while (waiting.length > 0 && counter.send(writeTrace(counter.buffer, waiting[0]))) waiting.shift()
+    counter.wantWritable(waiting.length > 0)
+  }
+
+  const post = (record: TraceEvent): void => {
+    if (waiting.length >= MOST_WAITING) {
+      lost++
+      return
+    }
+    const idle = waiting.length === 0
+    waiting.push(...traceTexts(lost === 0 ? record : { ...record, lost }))
+    lost = 0
+    if (idle) push()
+  }
+
+  /** `file`: the descriptor to capture to, which is kept if the answer is no error. */
+  const startTrace = ({ tag, abi = false }: TraceRequest, file: number | undefined): ToolReply => {
+    if (!counter.trusted) return { error: 'only the user whose daemon this is may watch calls and packets' }
+    if (undo) return { error: 'this session watches already' }
+    let stop = (): void => {}
+    if (file !== undefined) {
+      if (!fstatSync(file).isFile()) return { error: 'packets can be written to a regular file only' }
+      try {
+        stop = daemon.network.capture(file)
+      } catch (error) {
+        return { error: `packets cannot be written to this file: ${String(error)}` }
+      }
+    }
+    const unsubscribe = daemon.trace.subscribe({ tag, abi, post, postFailure: post })
+    undo = () => {
+      unsubscribe()
+      stop()
+      if (file !== undefined) close(file)
+    }
+    return { tracing: true }
+  }
+
+  const setFaults = (text: string): ToolReply | undefined => {
+    if (!counter.trusted) return { error: 'only the user whose daemon this is may set faults' }
+    try {
+      daemon.network.setFaults(text)
+      return undefined
+    } catch (error) {
+      return { error: error instanceof Error ? error.message : String(error) }
+    }
+  }
+
+  const changeDevices = ({ add, remove }: Extract<ToolRequest, { what: 'device' }>): ToolReply => {
+    if (!counter.trusted) return { error: 'only the user whose daemon this is may add and remove devices' }
+    try {
+      if (add !== undefined) daemon.plug(parseDevice(deviceText(add)))
+      if (remove !== undefined) daemon.unplug(remove)
+      return { devices: daemon.devices.listed }
+    } catch (error) {
+      return { error: error instanceof Error ? error.message : String(error) }
+    }
+  }
+
+  /** Descriptors that came along are closed here, but for the one that a capture keeps. */
+  const answer = (request: ToolRequest | undefined, fds: readonly number[]): ToolReply => {
+    const file = request?.what === 'trace' && request.pcap ? fds[0] : undefined
+    let reply: ToolReply = {
+      error: 'unknown request of a tool: this daemon answers config, stat, qps, fault, device and trace',
+    }
+    if (request?.what === 'config') reply = { config: { ...daemon.config, fault: daemon.network.faults } }
+    else if (request?.what === 'stat') reply = { stat: statOf(daemon) }
+    else if (request?.what === 'qps')
+      reply = counter.trusted
+        ? qpsOf(daemon, request.from)
+        : { error: 'only the user whose daemon this is may see queue pairs' }
+    else if (request?.what === 'fault')
+      reply = (request.set !== undefined && setFaults(request.set)) || { faults: daemon.network.faultCounts() }
+    else if (request?.what === 'device') reply = changeDevices(request)
+    else if (request?.pcap && file === undefined) reply = { error: 'a capture needs the descriptor of a file' }
+    else if (request) reply = startTrace(request, file)
+    for (const fd of fds) if (fd !== file || 'error' in reply) close(fd)
+    return reply
+  }
+
+  return {
+    handle(request, fds) {
+      // Who asks something wants to know of all calls before it.
+      daemon.trace.settle()
+      const reply = answer(parse(request.text), fds)
+      const length = writeToolReply(counter.buffer, request, JSON.stringify(reply))
+      counter.reply(
+        length > 0
+          ? length
+          : writeToolReply(
+              counter.buffer,
+              request,
+              JSON.stringify({ error: 'the answer is too long for one message' }),
+            ),
+      )
+    },
+    onWritable: push,
+    close() {
+      undo?.()
+      undo = undefined
+      waiting.length = 0
+    },
+  }
+}

@@ -1,0 +1,162 @@
+/*
+ * Who watches calls, and what they are told (R46, issue text "trace"): records in the object dialect, made only while
+ * somebody watches.
+ *
+ * A dialect is wrapped, not changed: the wrapper sees each decoded call and its answer. A tool that reads too slowly
+ * loses calls, never silently: the next record says how many.
+ *
+ * A call that makes descriptors is answered before the program knows their numbers, which it chooses itself. Such a
+ * record waits for the program's next message: by then they can be looked up.
+ */
+import type { Dialect } from '../../core/dispatch/dispatch.ts'
+import { type Answer, type CallerView, type Decoded, isAnswer } from '../../uapi/call.ts'
+import type { FailureRecord, TraceRecord } from '../../uapi/tool.ts'
+import { type Access, messagesOf, type RecordingView, recordingView } from './trace-messages.ts'
+
+export interface Subscriber {
+  /** Watches calls of processes with this tag; all, if it is empty. */
+  readonly tag: string
+  /** Wants the bytes of every call. */
+  readonly abi?: boolean
+  post(record: TraceRecord): void
+  /** A failure, as it comes. */
+  postFailure?(record: FailureRecord): void
+}
+
+/** What a record says about the caller. */
+export type CallerFacts = Pick<TraceRecord, 'pid' | 'tid' | 'fd' | 'command' | 'device' | 'dialect' | 'request'>
+
+export type Numbers = () => readonly (number | undefined)[]
+
+export interface TraceHub {
+  subscribe(subscriber: Subscriber): () => void
+  /**
+   * The dialect to use for a call of a process tagged `tag`: the one given, or one that is watched. `numbers` tells the
+   * process's numbers of the descriptors that its last call has made, in the order of the answer's installs.
+   * `accesses`: where the caller's reads and writes are noted, as `isWatched` asks for; the dialect's own are else.
+   */
+  watch<M extends readonly unknown[]>(
+    dialect: Dialect<M>,
+    tag: string,
+    facts: () => CallerFacts,
+    numbers: Numbers,
+    accesses?: Access[],
+  ): Dialect<M>
+  /** Tells who watches programs with this tag of a failure; of one of nobody's, who watches all. */
+  postFailure(tag: string, record: FailureRecord): void
+  /** Whether anybody watches processes with this tag. */
+  isWatched(tag: string): boolean
+  /** Publishes the record that waits for these numbers; without `numbers` all that wait. */
+  settle(numbers?: Numbers): void
+}
+
+export const createTraceHub = (now: () => number): TraceHub => {
+  const subscribers = new Set<Subscriber>()
+  const waiting = new Map<Numbers, () => void>()
+
+  const watches = (subscriber: Subscriber, tag: string): boolean => subscriber.tag === '' || subscriber.tag === tag
+
+  const wantsBytes = (tag: string): boolean => {
+    for (const subscriber of subscribers) if (subscriber.abi && watches(subscriber, tag)) return true
+    return false
+  }
+
+  /** Everybody gets the bytes of a call that could not be decoded. */
+  const post = (tag: string, record: TraceRecord): void => {
+    const { raw, ...rest } = record
+    for (const subscriber of subscribers)
+      if (watches(subscriber, tag)) subscriber.post(subscriber.abi || record.call === undefined ? record : rest)
+  }
+
+  const publish = (
+    tag: string,
+    facts: CallerFacts,
+    numbers: Numbers,
+    answer: Answer,
+    started: number,
+    recording: RecordingView,
+    call?: TraceRecord['call'],
+  ): void => {
+    const duration = Math.round((now() - started) * 1000) / 1000
+    const record: TraceRecord = {
+      time: performance.timeOrigin + started / 1000,
+      duration,
+      ...facts,
+      ...(call && { call }),
+      ...((call === undefined || wantsBytes(tag)) && { raw: recording.raw() }),
+      ret: answer.ret,
+      ...(answer.reason !== undefined && { reason: answer.reason }),
+      ...(answer.attempt !== undefined && { attempt: answer.attempt }),
+    }
+    if (answer.installs.length === 0) post(tag, record)
+    else
+      waiting.set(numbers, () => {
+        const found = numbers()
+        const descriptors = answer.installs.map(({ descriptor: { attribute } }, i) => {
+          const fd = found[i]
+          return fd === undefined ? { attribute } : { attribute, fd }
+        })
+        post(tag, { ...record, descriptors })
+      })
+  }
+
+  const isWatched = (tag: string): boolean => {
+    for (const subscriber of subscribers) if (watches(subscriber, tag)) return true
+    return false
+  }
+
+  const watched = (
+    view: CallerView,
+    recording: RecordingView,
+    decoded: Decoded,
+    tag: string,
+    facts: CallerFacts,
+    numbers: Numbers,
+    started: number,
+  ): Decoded => ({
+    call: decoded.call,
+    legacy: decoded.legacy,
+    answer(outcome) {
+      const answer = decoded.answer(outcome)
+      publish(
+        tag,
+        facts,
+        numbers,
+        answer,
+        started,
+        recording,
+        messagesOf(view, decoded.call, outcome, recording.accesses),
+      )
+      return answer
+    },
+  })
+
+  return {
+    subscribe(subscriber) {
+      subscribers.add(subscriber)
+      return () => subscribers.delete(subscriber)
+    },
+    isWatched,
+    postFailure(tag, record) {
+      for (const subscriber of subscribers) if (watches(subscriber, tag)) subscriber.postFailure?.(record)
+    },
+    watch(dialect, tag, facts, numbers, accesses) {
+      if (!isWatched(tag)) return dialect
+      return (view, ...message) => {
+        const started = now()
+        const recording = recordingView(view, accesses)
+        const decoded = dialect(recording.view, ...message)
+        if (!isAnswer(decoded)) return watched(view, recording, decoded, tag, facts(), numbers, started)
+        publish(tag, facts(), numbers, decoded, started, recording)
+        return decoded
+      }
+    },
+    settle(numbers) {
+      for (const key of numbers ? [numbers] : [...waiting.keys()]) {
+        const tell = waiting.get(key)
+        waiting.delete(key)
+        tell?.()
+      }
+    },
+  }
+}

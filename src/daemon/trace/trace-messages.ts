@@ -1,0 +1,268 @@
+/*
+ * What a traced call says, in the object dialect: its message and its answer, whatever dialect it came in, with values
+ * that are too long for a message beside it. And the memory of the program that a dialect has read and written.
+ */
+import type { Caller } from '../../core/model.ts'
+import { AttributeFlag } from '../../spec/classes/ids.ts'
+import { Interface } from '../../spec/classes/interface.ts'
+import { Classes } from '../../spec/classes.ts'
+import { RxeAttributes } from '../../spec/drivers/rxe.ts'
+import { CallError } from '../../spec/errno.ts'
+import type { AnyValue, Attributes, Method, ObjectClass } from '../../spec/schema/schema.ts'
+import { itemsOf } from '../../trace/message.ts'
+import type { Call, CallerView, Result } from '../../uapi/call.ts'
+import { chainEntries } from '../../uapi/object/chain.ts'
+import { encodeCall, type OutputRoom } from '../../uapi/object/client.ts'
+import { decodeMessage } from '../../uapi/object/dialect.ts'
+import { INDIRECT, methodByCall, payloadOf } from '../../uapi/object/format.ts'
+import { viewOf } from '../../uapi/scalar.ts'
+import type { Declaration, RawPiece, TraceRecord } from '../../uapi/tool.ts'
+
+/** Longer values stand beside the message. */
+const LONG = 4096
+/** Most bytes that are shown of one piece of memory. */
+const MOST_RAW = 16384
+
+const base64 = (bytes: Uint8Array): string =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('base64')
+const hex = (address: bigint): string => `0x${address.toString(16)}`
+
+// ---- methods of drivers ----
+
+const driverAttributes: Readonly<Record<string, Readonly<Record<string, { in?: Attributes; out?: Attributes }>>>> =
+  RxeAttributes
+const common: Readonly<Record<string, ObjectClass | undefined>> = Classes
+const knownMethods = new WeakMap<Method, boolean>()
+
+/** Whether whoever reads a record knows the method as the device has it. */
+const isKnown = (cls: ObjectClass, name: string, method: Method): boolean => {
+  let known = knownMethods.get(method)
+  if (known === undefined) {
+    const own = common[cls.name]?.id === cls.id ? common[cls.name]?.methods[name] : undefined
+    const added = driverAttributes[cls.name]?.[name]
+    const inputs = { ...own?.in, ...added?.in }
+    const outputs = { ...own?.out, ...added?.out }
+    known =
+      own !== undefined &&
+      Object.keys(method.in).every(one => inputs[one] !== undefined) &&
+      Object.keys(method.out).every(one => outputs[one] !== undefined)
+    knownMethods.set(method, known)
+  }
+  return known
+}
+
+/** The methods of a call and of the chain in it that are a driver's own. */
+const declarationsOf = (view: CallerView, { class: cls, methodName, method, args }: Call): Declaration[] => {
+  const found = new Map<string, Declaration>()
+  const add = (one: ObjectClass, name: string, of: Method): void => {
+    if (isKnown(one, name, of)) return
+    const { id: classId, name: className, identity } = one
+    const declaration = { classId, class: className, identity, call: of.call, method: name, in: of.in, out: of.out }
+    found.set(`${classId} ${of.call}`, declaration)
+  }
+  add(cls, methodName, method)
+  const entries = cls.id === Interface.id && methodName === 'chain' ? args.entries : undefined
+  for (const { call, classId } of orNone(() => chainEntries((entries ?? new Uint8Array()) as Uint8Array)) ?? []) {
+    const one = view.schema.classById(classId)
+    const named = one === undefined ? undefined : methodByCall(one, call)
+    if (one !== undefined && named !== undefined) add(one, named.name, named.method)
+  }
+  return [...found.values()]
+}
+
+// ---- messages ----
+
+// ---- chains ----
+
+type Pointed = NonNullable<NonNullable<TraceRecord['call']>['pointed']>[number]
+
+/**
+ * What the indirect attributes of a chain's entries point to. Entries run one after another, so of the accesses to an
+ * address the first is an entry's that comes after those of the entries before it.
+ */
+const pointedBy = ({ class: cls, methodName, args }: Call, done: number, accesses: readonly Access[]): Pointed[] => {
+  const chain = cls.id === Interface.id && methodName === 'chain' ? (args.entries as Uint8Array | undefined) : undefined
+  const entries = orNone(() => chainEntries(chain ?? new Uint8Array())) ?? []
+  const found: Pointed[] = []
+  let before = 0
+  // The entry that failed has read what it wanted.
+  entries.slice(0, done + 1).forEach(({ message }, index) => {
+    const view = viewOf(message)
+    let last = before
+    for (const { flags, payload, length } of itemsOf(message).items) {
+      if ((flags & AttributeFlag.INDIRECT) === 0 || length < INDIRECT) continue
+      const way = (flags & AttributeFlag.OUT) === 0 ? 'in' : 'out'
+      const address = view.getBigUint64(payload, true)
+      let at = before
+      while (at < accesses.length && (accesses[at].way !== way || accesses[at].address !== address)) at++
+      if (at === accesses.length) continue
+      found.push([index, way, hex(address), base64(accesses[at].bytes)])
+      last = Math.max(last, at + 1)
+    }
+    before = last
+  })
+  return found
+}
+
+/** Undefined for what a CallError refuses. */
+const orNone = <T>(body: () => T): T | undefined => {
+  try {
+    return body()
+  } catch (error) {
+    if (error instanceof CallError) return undefined
+    throw error
+  }
+}
+
+/** Values that do not fit a message, at addresses made up for them. */
+const indirectValues = (memory: Map<bigint, Uint8Array>) => {
+  let next = 0x1000n
+  const place = (bytes: Uint8Array): bigint => {
+    const address = next
+    memory.set(address, bytes)
+    next += BigInt(bytes.length + 0xfff) & ~0xfffn
+    return address
+  }
+  const payloads = (attributes: Attributes, values: Readonly<Record<string, AnyValue | undefined>>) =>
+    Object.entries(attributes).flatMap(([name, { of }]): [string, Uint8Array][] => {
+      const value = of.kind === 'blob' || of.kind === 'list' ? values[name] : undefined
+      return value === undefined ? [] : [[name, payloadOf(of, value)]]
+    })
+  return { place, payloads }
+}
+
+/**
+ * The call of a record: its messages with all of its values. What does not encode (a refused value) is told without
+ * them. `accesses`: what the call has read and written, of which a chain's record needs what its entries point to.
+ */
+export const messagesOf = (
+  view: CallerView,
+  call: Call,
+  outcome: Result | CallError,
+  accesses: readonly Access[] = [],
+): NonNullable<TraceRecord['call']> => {
+  const declared = declarationsOf(view, call)
+  const done = outcome instanceof CallError ? 0 : Number(outcome.out.done ?? 0)
+  const pointed = pointedBy(call, done, accesses)
+  const ids = {
+    classId: call.class.id,
+    call: call.method.call,
+    ...(declared.length > 0 && { declared }),
+    ...(pointed.length > 0 && { pointed }),
+  }
+  const memory = new Map<bigint, Uint8Array>()
+  const { place, payloads } = indirectValues(memory)
+  const own: CallerView = {
+    ...view,
+    hasContext: true,
+    copyIn: address => memory.get(address) ?? new Uint8Array(),
+    copyOut: (address, bytes) => {
+      memory.set(address, bytes)
+    },
+  }
+  const encoded = orNone(() => {
+    const long = payloads(call.method.in, call.args).filter(([, bytes]) => bytes.length > LONG)
+    const elsewhere = Object.fromEntries(long.map(([name, bytes]) => [name, place(bytes)]))
+    const out = outcome instanceof CallError ? {} : outcome.out
+    const rooms = payloads(call.method.out, out).map(([name, bytes]): [string, OutputRoom] => [
+      name,
+      bytes.length > LONG ? { address: place(bytes), length: bytes.length } : bytes.length,
+    ])
+    return encodeCall(call, { elsewhere, rooms: Object.fromEntries(rooms) })
+  })
+  if (encoded === undefined) return { ...ids, message: '', answer: '' }
+  const message = base64(encoded)
+  // The answer is put into the message's bytes.
+  const answered =
+    outcome instanceof CallError
+      ? undefined
+      : orNone(() => decodeMessage(own, call.method.call, encoded).answer(outcome).message)
+  const more = [...memory].map(([address, bytes]) => [hex(address), base64(bytes)] as const)
+  return {
+    ...ids,
+    message,
+    answer: answered === undefined ? '' : base64(answered),
+    ...(more.length > 0 && { memory: more }),
+  }
+}
+
+// ---- the program's memory ----
+
+/** Memory of the program that a call has read or written, as it was then. */
+export interface Access {
+  readonly way: 'in' | 'out'
+  readonly address: bigint
+  readonly bytes: Uint8Array
+}
+
+/** Most bytes that are noted of one call: entries of a chain may read the same ones over and over. */
+export const MAX_RECORDED_BYTES = 1 << 23
+
+const recording = (from: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Access[]) => {
+  let room = MAX_RECORDED_BYTES
+  const note = (way: Access['way'], address: bigint, bytes: Uint8Array): void => {
+    room -= bytes.length
+    // Nothing of what comes after it either: it would be taken for this.
+    if (room < 0) return
+    // A call's answer may be made in these bytes.
+    accesses.push({ way, address, bytes: bytes.slice() })
+  }
+  return {
+    copyIn: (address: bigint, length: number): Uint8Array => {
+      const bytes = from.copyIn(address, length)
+      note('in', address, bytes)
+      return bytes
+    },
+    copyOut: (address: bigint, bytes: Uint8Array): void => {
+      from.copyOut(address, bytes)
+      note('out', address, bytes)
+    },
+  }
+}
+
+/** The same caller, of whom everything is noted that a call reads and writes: entries of a chain too. */
+export const recordingCaller = (caller: Caller, accesses: Access[]): Caller => ({
+  ...caller,
+  ...recording(caller, accesses),
+})
+
+/** Bytes as they were at the time, and how many. */
+type Piece = readonly [bytes: Uint8Array, length: number]
+
+const pieces = (memory: ReadonlyMap<bigint, Piece>): RawPiece[] =>
+  [...memory].map(([address, [bytes, length]]) => [hex(address), base64(bytes.subarray(0, MOST_RAW)), length])
+
+/** A view of a caller, what was read and written by its call so far, and the same for a record. */
+export interface RecordingView {
+  readonly view: CallerView
+  readonly accesses: readonly Access[]
+  raw(): NonNullable<TraceRecord['raw']>
+}
+
+/** `accesses`: what a caller that is noted has read and written; without, what goes through the view is kept. */
+export const recordingView = (view: CallerView, accesses?: Access[]): RecordingView => {
+  const all = accesses ?? []
+  const own: CallerView = {
+    schema: view.schema,
+    classOf: handle => view.classOf(handle),
+    chained: view.chained,
+    get hasContext() {
+      return view.hasContext
+    },
+    ...recording(view, all),
+  }
+  return {
+    view: accesses === undefined ? own : view,
+    accesses: all,
+    raw() {
+      const read = new Map<bigint, Piece>()
+      const written = new Map<bigint, Piece>()
+      for (const { way, address, bytes } of all) {
+        if (way === 'out') written.set(address, [bytes, bytes.length])
+        // A message is read twice: how long it is, then all of it.
+        else if ((read.get(address)?.[1] ?? 0) <= bytes.length) read.set(address, [bytes, bytes.length])
+      }
+      return { in: pieces(read), out: pieces(written) }
+    },
+  }
+}

@@ -1,0 +1,46 @@
+/*
+ * Who a soft device is on this machine: the interface that has its address gives MAC and index; an address that no
+ * interface has makes an identity of its own.
+ */
+import { readFileSync } from 'node:fs'
+import { networkInterfaces } from 'node:os'
+import type { Interfaces } from '../../../host/net/interfaces.ts'
+import type { DeviceSpec } from '../../../uapi/tool.ts'
+import { parseAddress } from '../../../wire/address.ts'
+import { type Identity, identify } from './identity.ts'
+
+const LOOPBACK = 'lo'
+
+/** As Linux numbers interfaces; 0 if there is none of this name. */
+const interfaceIndex = (name: string): number => {
+  try {
+    return Number(readFileSync(`/sys/class/net/${name}/ifindex`, 'utf8'))
+  } catch {
+    return 0
+  }
+}
+
+/**
+ * Who a device is, from the interface that has its address; one that no interface has gets an identity made from it.
+ * Node lists only interfaces that are up and connected; `interfaces` has the others too.
+ */
+export const identityOf = (
+  { address }: Pick<DeviceSpec, 'address'>,
+  interfaces?: Pick<Interfaces, 'withAddress'>,
+): Identity => {
+  const bytes = parseAddress(address)
+  if (!bytes) throw new Error(`"${address}" is not an IPv4 or IPv6 address`)
+  const known = interfaces?.withAddress(bytes)
+  if (known) return identify(bytes, known)
+  const key = String(bytes)
+  for (const [name, addresses = []] of Object.entries(networkInterfaces())) {
+    const own = addresses.find(a => String(parseAddress(a.address.split('%')[0])) === key)
+    if (own)
+      return identify(bytes, {
+        mac: Uint8Array.from(own.mac.split(':'), hex => Number.parseInt(hex, 16)),
+        name,
+        index: interfaceIndex(name),
+      })
+  }
+  return identify(bytes, { name: LOOPBACK, index: interfaceIndex(LOOPBACK) })
+}

@@ -1,0 +1,126 @@
+/*
+ * Multicast groups of a soft device (IBA 10.5): which datagram queue pairs are attached to which group, so that a
+ * packet to the group reaches all of them, and the groups that the port has to join.
+ *
+ * Membership is as Linux keeps it: a queue pair that is attached twice is attached once, with another multicast LID it
+ * has one membership more of the same group. Packets know only the GID.
+ */
+import type { Port } from '../../../phy/port.ts'
+import { CallError } from '../../../spec/errno.ts'
+import { addressText, isMulticastGid } from '../../../wire/address.ts'
+
+export interface MulticastLimits {
+  /** Groups of a device, queue pairs of one group, memberships of a device. */
+  readonly groups: number
+  readonly members: number
+  readonly memberships: number
+}
+
+export interface Groups {
+  /** EINVAL for a GID that is no group, ENOMEM beyond the limits, EADDRNOTAVAIL if the network refuses the group. */
+  attach(row: number, gid: Uint8Array, mlid: number): void
+  /** EINVAL if it is not attached. */
+  detach(row: number, gid: Uint8Array, mlid: number): void
+  detachAll(row: number): void
+  /** Memberships of a queue pair. */
+  count(row: number): number
+  /** The rows that are attached to a group, in order; valid until the next change. */
+  rowsOf(gid: Uint8Array): readonly number[]
+}
+
+interface Group {
+  readonly gid: Uint8Array
+  rows: number[]
+}
+
+const nobody: readonly number[] = []
+const keyOf = (gid: Uint8Array): string => gid.join('.')
+
+export const createGroups = (port: Port, limits: MulticastLimits): Groups => {
+  const groups = new Map<string, Group>()
+  /** By row: multicast LIDs by group. */
+  const memberships = new Map<number, Map<string, Set<number>>>()
+  let total = 0
+  /** What was looked up last: runs of one flow come one after another. */
+  let lastGid: Uint8Array | undefined
+  let lastRows = nobody
+
+  const join = (gid: Uint8Array): Group => {
+    if (groups.size >= limits.groups)
+      throw new CallError('ENOMEM', `ud_qp.attachMcast: the device is in ${limits.groups} groups, as many as it can be`)
+    const group = { gid: gid.slice(), rows: [] }
+    try {
+      port.joinGroup(group.gid)
+    } catch (error) {
+      throw new CallError('EADDRNOTAVAIL', `ud_qp.attachMcast: group ${addressText(gid)}: ${(error as Error).message}`)
+    }
+    groups.set(keyOf(gid), group)
+    return group
+  }
+
+  const leave = (row: number, key: string): void => {
+    const group = groups.get(key) as Group
+    group.rows = group.rows.filter(member => member !== row)
+    lastGid = undefined
+    if (group.rows.length > 0) return
+    port.leaveGroup(group.gid)
+    groups.delete(key)
+  }
+
+  const drop = (row: number, key: string, mlid: number): void => {
+    const mine = memberships.get(row) as Map<string, Set<number>>
+    const lids = mine.get(key) as Set<number>
+    lids.delete(mlid)
+    total--
+    if (lids.size > 0) return
+    mine.delete(key)
+    if (mine.size === 0) memberships.delete(row)
+    leave(row, key)
+  }
+
+  return {
+    attach(row, gid, mlid) {
+      if (!isMulticastGid(gid))
+        throw new CallError('EINVAL', `ud_qp.attachMcast: attribute gid: ${addressText(gid)} is no multicast GID`)
+      const key = keyOf(gid)
+      const lids = memberships.get(row)?.get(key)
+      if (lids?.has(mlid)) return
+      if (total >= limits.memberships)
+        throw new CallError('ENOMEM', `ud_qp.attachMcast: the device has ${limits.memberships} memberships already`)
+      if (lids === undefined) {
+        if ((groups.get(key)?.rows.length ?? 0) >= limits.members)
+          throw new CallError(
+            'ENOMEM',
+            `ud_qp.attachMcast: group ${addressText(gid)} has ${limits.members} queue pairs already`,
+          )
+        const group = groups.get(key) ?? join(gid)
+        group.rows = [...group.rows, row]
+        lastGid = undefined
+        const mine = memberships.get(row) ?? new Map<string, Set<number>>()
+        memberships.set(row, mine.set(key, new Set()))
+      }
+      memberships.get(row)?.get(key)?.add(mlid)
+      total++
+    },
+    detach(row, gid, mlid) {
+      const key = keyOf(gid)
+      if (!memberships.get(row)?.get(key)?.has(mlid))
+        throw new CallError(
+          'EINVAL',
+          `ud_qp.detachMcast: the queue pair is not attached to ${addressText(gid)} with multicast LID ${mlid}`,
+        )
+      drop(row, key, mlid)
+    },
+    detachAll(row) {
+      for (const [key, lids] of [...(memberships.get(row) ?? [])]) for (const mlid of [...lids]) drop(row, key, mlid)
+    },
+    count: row => [...(memberships.get(row)?.values() ?? [])].reduce((sum, lids) => sum + lids.size, 0),
+    rowsOf(gid) {
+      if (gid !== lastGid) {
+        lastRows = groups.get(keyOf(gid))?.rows ?? nobody
+        lastGid = gid
+      }
+      return lastRows
+    },
+  }
+}

@@ -1,0 +1,146 @@
+/*
+ * Paths of the soft device: an address vector, as a queue pair's or an address handle's attribute, becomes a flow of
+ * the port (R10; RoCEv2 as of IBA annex A17). Checks come in Linux' order. Nothing here knows queue pairs.
+ */
+import { type GidTable, getGid } from '../../../core/devices/gids.ts'
+import type { FlowAddress, Port } from '../../../phy/port.ts'
+import type { QpAddress } from '../../../spec/classes/qp.ts'
+import { CallError } from '../../../spec/errno.ts'
+import type { RecordOf } from '../../../spec/schema/schema.ts'
+import { isMappedIpv4 } from '../../../wire/address.ts'
+
+export type Address = RecordOf<typeof QpAddress>
+
+/** An address as it is kept: with the next hop's MAC address, if one was given. */
+export type StoredAddress = Address & { readonly dmac?: Uint8Array }
+
+/** What a QP that has no path answers to a query: on Ethernet a path is global. */
+export const noAddress: Address = {
+  dgid: new Uint8Array(16),
+  flowLabel: 0,
+  sgidIndex: 0,
+  hopLimit: 0,
+  trafficClass: 0,
+  sl: 0,
+  staticRate: 0,
+  isGlobal: 1,
+  port: 0,
+}
+
+/** An address for a caller who may do with it what he likes. */
+export const copyAddress = ({
+  dgid,
+  flowLabel,
+  sgidIndex,
+  trafficClass,
+  sl,
+  staticRate,
+  isGlobal,
+  port,
+  hopLimit,
+}: Address): Address => ({
+  dgid: dgid.slice(),
+  flowLabel,
+  sgidIndex,
+  hopLimit,
+  trafficClass,
+  sl,
+  staticRate,
+  isGlobal,
+  port,
+})
+
+const isSameGid = (a: Uint8Array, b: Uint8Array): boolean => {
+  for (let i = 0; i < 16; i++) if (a[i] !== b[i]) return false
+  return true
+}
+
+/**
+ * What the soft device lacks of a path. It sends UDP datagrams: the kernel finds the next hop and its MAC address, so
+ * that one that is given changes nothing, and tags frames as the interface of the source address does.
+ */
+export const NO_VLAN = {
+  vlan: 'the device tags no frames; use a GID whose address is that of a VLAN interface, which does',
+}
+
+/** What a query tells of an address. */
+export const addressAnswer = (address: StoredAddress) => ({
+  address: copyAddress(address),
+  ...(address.dmac && { dmac: address.dmac.slice() }),
+})
+
+const isSameMac = (a: Uint8Array | undefined, b: Uint8Array | undefined): boolean =>
+  a === b || (a !== undefined && b !== undefined && a.every((byte, i) => byte === b[i]))
+
+const isSame = (a: Address, b: Address): boolean =>
+  isSameGid(a.dgid, b.dgid) &&
+  a.flowLabel === b.flowLabel &&
+  a.sgidIndex === b.sgidIndex &&
+  a.trafficClass === b.trafficClass &&
+  a.sl === b.sl &&
+  a.staticRate === b.staticRate &&
+  a.isGlobal === b.isGlobal &&
+  a.port === b.port
+
+/**
+ * The address as a query answers it: a copy, or the one that was kept last, if it is the same. Very many queue pairs
+ * or address handles may have the same, and share it (R15).
+ */
+export const storedAddress = (
+  device: { lastAddress: StoredAddress | undefined },
+  address: Address,
+  dmac?: Uint8Array,
+): StoredAddress => {
+  const last = device.lastAddress
+  if (last !== undefined && isSame(last, address) && isSameMac(last.dmac, dmac)) return last
+  const copy = copyAddress(address)
+  const kept = dmac === undefined ? copy : { ...copy, dmac: dmac.slice() }
+  kept.hopLimit = HOP_LIMIT
+  device.lastAddress = kept
+  return kept
+}
+
+/** UDP source port of a soft device; receivers take any (responder.md, udp_source_port). */
+const SOURCE_PORT = 4791
+/** Linux resolves the hop limit of a RoCE path from the route and ignores the caller's. */
+export const HOP_LIMIT = 64
+
+const refuse = (where: string, reason: string): never => {
+  throw new CallError('EINVAL', `${where}: attribute address: ${reason}`)
+}
+
+/**
+ * The source GID of the path that an address vector describes. EINVAL, ENODATA. `where` begins the sentence of a
+ * refusal.
+ */
+export const sourceOf = (gids: GidTable, address: Address, where: string): Uint8Array => {
+  if (address.port !== 1) refuse(where, `port ${address.port}: the device has port 1`)
+  if (!address.isGlobal) refuse(where, 'isGlobal is 0: a RoCE path needs a global route (a GID index, `-g`)')
+  const { gid } = getGid(gids, address.sgidIndex)
+  if (isMappedIpv4(gid) !== isMappedIpv4(address.dgid))
+    refuse(where, `GID index ${address.sgidIndex} and the destination GID are not both IPv4 or both IPv6`)
+  return gid
+}
+
+/** The record of that path, for `openPath`, which copies it. */
+export const flowAddress = (source: Uint8Array, address: Address): FlowAddress => ({
+  source,
+  destination: address.dgid,
+  sourcePort: SOURCE_PORT,
+  trafficClass: address.trafficClass,
+  hopLimit: HOP_LIMIT,
+  flowLabel: address.flowLabel & 0xfffff,
+})
+
+/**
+ * The port's flow for it; EADDRNOTAVAIL for a path that the port cannot take: the network has no such source address,
+ * or there are too many.
+ */
+export const openPath = (port: Port, path: FlowAddress, where: string): number => {
+  try {
+    return port.openFlow(path)
+  } catch (error) {
+    if (error instanceof RangeError) throw new CallError('EADDRNOTAVAIL', `${where}: ${error.message}`)
+    throw error
+  }
+}

@@ -1,0 +1,32 @@
+/*
+ * The global route header that a datagram shows to its receiver (IBA 11.4.1.2; annex A17): of IPv6 the header itself,
+ * of IPv4 its header in the last 20 of the 40 bytes, as Linux puts it. The port knows what the packet's headers were;
+ * here they are written anew, into room of the port's arena, since a socket hands on payloads only.
+ */
+import { type Port, type ReceivedRun, SCRATCH_BYTES } from '../../../phy/port.ts'
+import type { DatagramRoute } from '../../../transport/types.ts'
+import { isMappedIpv4 } from '../../../wire/address.ts'
+import { IPV4_BYTES, IPV6_BYTES, putIpv4, putIpv6, UDP_BYTES } from '../../../wire/ip.ts'
+
+/** `run`: the one whose packets are being handed in. */
+export const routeOf = (port: Port, run: ReceivedRun): DatagramRoute => {
+  const { scratch } = port
+  if (SCRATCH_BYTES < IPV6_BYTES + 4096) throw new Error('the scratch room of ports holds no datagram')
+  return {
+    header(arena, at, length) {
+      const { source, destination, trafficClass, hopLimit, flowLabel } = run.from
+      const { view } = arena
+      const datagram = UDP_BYTES + length
+      if (!isMappedIpv4(source)) {
+        putIpv6(view, scratch, datagram, flowLabel, trafficClass, hopLimit, source, destination)
+        return scratch
+      }
+      const place = run.packetBytes === 0 ? 0 : Math.trunc((at - run.offset) / run.packetBytes)
+      const identification = (run.identification + place) & 0xffff
+      const ip = scratch + IPV6_BYTES - IPV4_BYTES
+      arena.bytes.fill(0, scratch, ip)
+      putIpv4(view, ip, IPV4_BYTES + datagram, identification, true, trafficClass, hopLimit, source, destination)
+      return scratch
+    },
+  }
+}

@@ -1,0 +1,75 @@
+/*
+ * Class `ah` of the soft device: address handles, each a flow of the port and a number by which work requests name it
+ * (R19; rxe's provider writes that number into its requests). Numbers are given out in turn, so that a request that
+ * names a destroyed handle finds none.
+ */
+import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
+import type { CallContext } from '../../../core/model.ts'
+import { Ah } from '../../../spec/classes/ah.ts'
+import { Pd } from '../../../spec/classes/pd.ts'
+import { RxeAttributes } from '../../../spec/drivers/rxe.ts'
+import type { AddressHandle } from '../address/destinations.ts'
+import {
+  type Address,
+  addressAnswer,
+  flowAddress,
+  NO_VLAN,
+  openPath,
+  sourceOf,
+  storedAddress,
+} from '../address/path.ts'
+import { stateOf } from '../state.ts'
+
+const open = (call: CallContext, address: Address, where: string): number => {
+  const source = sourceOf(call.device.ports[0].gids, address, where)
+  return openPath(stateOf(call).port, flowAddress(source, address), where)
+}
+
+const line = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes.ah>(
+  Ah,
+  {
+    create(call, object, { pd, address, dmac }) {
+      const device = stateOf(call)
+      const flow = open(call, address, 'ah.create')
+      const number = device.ahns.take()
+      object.state = { number, pd: pd.id, flow, address: storedAddress(device, address, dmac) }
+      device.ahs.set(number, object.state)
+      return { number }
+    },
+
+    query: (_call, { state }) => addressAnswer(state.address),
+
+    modify(call, { state }, { address, dmac }) {
+      const device = stateOf(call)
+      const flow = open(call, address, 'ah.modify')
+      device.port.closeFlow(state.flow)
+      state.flow = flow
+      state.address = storedAddress(device, address, dmac)
+      return {}
+    },
+
+    destroy(call, object, args, core) {
+      const device = stateOf(call)
+      const { number, flow } = object.state
+      device.ahs.delete(number)
+      device.ahns.free(number)
+      device.port.closeFlow(flow)
+      return core(call, object, args)
+    },
+  },
+  RxeAttributes.ah,
+)
+export const ahClass = withoutOptions(line, NO_VLAN)
+
+/** Many address handles in one call (R25): core makes them, their numbers are ours. */
+export const pdClass = driverClass<typeof Pd, unknown, typeof RxeAttributes.pd>(
+  Pd,
+  {
+    createAhs(call, object, args, core) {
+      const { handles } = core(call, object, args)
+      const made = call.made?.objects ?? []
+      return { handles, numbers: made.map(ah => ({ number: (ah.state as AddressHandle).number })) }
+    },
+  },
+  RxeAttributes.pd,
+)

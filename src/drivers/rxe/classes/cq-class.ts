@@ -1,0 +1,123 @@
+/*
+ * Class `cq` of the soft device: completion queues as rings that the program maps (R19, R22). Counting events and
+ * arming are core's.
+ */
+import { driverClass } from '../../../core/devices/driver.ts'
+import { affiliate, completed, raiseObjectEvent } from '../../../core/events/events.ts'
+import { because } from '../../../spec/causes.ts'
+import { Cq } from '../../../spec/classes/cq.ts'
+import { RxeAttributes } from '../../../spec/drivers/rxe.ts'
+import { AsyncEventType, CqKind, QpState } from '../../../spec/enums.ts'
+import { CallError } from '../../../spec/errno.ts'
+import { Completion, type Completions } from '../../../transport/types.ts'
+import { Limits } from '../attributes.ts'
+import { mmapInfo, ringsOf } from '../context.ts'
+import { type CqRing, createCqRing, pushCompletion, resizeCqRing } from '../rings/completion-ring.ts'
+import { type RxeState, stateOf } from '../state.ts'
+
+const { CQ_ERR, QP_FATAL } = AsyncEventType.values
+const { ERR } = QpState.values
+
+const { ENTRIES, COUNTING } = CqKind.values
+const noThreshold = { count: 0, period: 0 }
+
+const requireCqe = (method: string, cqe: number): void => {
+  if (cqe > Limits.maxCqe)
+    throw new CallError('EINVAL', `cq.${method}: attribute cqe: ${cqe} is above ${Limits.maxCqe}, the device's max_cqe`)
+}
+
+export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
+  Cq,
+  {
+    create(call, object, { cqe, userHandle, channel, compVector, asyncFd, kind = ENTRIES }) {
+      requireCqe('create', cqe)
+      if (compVector >= Limits.compVectors)
+        throw new CallError(
+          'EINVAL',
+          `cq.create: attribute compVector: ${compVector}: the device has vectors 0 to ${Limits.compVectors - 1}`,
+        )
+      const state = createCqRing(ringsOf(call.context), kind === COUNTING ? 0 : cqe, kind, compVector)
+      object.state = state
+      state.number = stateOf(call).cqs.add(object)
+      affiliate(object, userHandle, { channel, asyncFd })
+      return { cqe: state.ring.capacity, queue: mmapInfo(state.ring) }
+    },
+
+    query(call, { state, events }) {
+      stateOf(call).catchUp()
+      const { ring, kind, completions, errors, compVector } = state
+      const { count, period } = events?.more?.threshold ?? noThreshold
+      const counts = { completions: BigInt(completions), errors: BigInt(errors) }
+      return { cqe: ring.capacity, kind, ...counts, compVector, count, period }
+    },
+
+    modify(call, object, args, core) {
+      const { cqe, count, period } = args
+      const { state } = object
+      if (cqe === undefined && count === undefined && period === undefined)
+        throw new CallError('EINVAL', 'cq.modify: there is nothing to change: give cqe, count or period')
+      if (cqe === undefined) {
+        core(call, object, args)
+        return { cqe: state.ring.capacity }
+      }
+      requireCqe('modify', cqe)
+      if (state.kind === COUNTING)
+        throw new CallError('EINVAL', 'cq.modify: attribute cqe: a queue that counts has no entries')
+      stateOf(call).catchUp()
+      const rings = ringsOf(call.context)
+      const old = resizeCqRing(rings, state, cqe)
+      if (!old)
+        throw new CallError(
+          'EINVAL',
+          `cq.modify: attribute cqe: ${cqe} is less than the completions that wait to be polled`,
+        )
+      rings.free(old)
+      core(call, object, { ...(count !== undefined && { count }), ...(period !== undefined && { period }) })
+      return { cqe: state.ring.capacity, queue: mmapInfo(state.ring) }
+    },
+
+    destroy(call, object, args, core) {
+      stateOf(call).cqs.remove(object.state.number)
+      ringsOf(call.context).free(object.state.ring)
+      return core(call, object, args)
+    },
+  },
+  RxeAttributes.cq,
+)
+
+/**
+ * Where the engines' completions go. A queue that overruns is dead: its owner hears of it once, and later completions
+ * are lost. The queue pair that wanted to complete there is noted for `failStranded`.
+ */
+export const cqCompletions = (device: RxeState): Completions => ({
+  push(number, words, solicited) {
+    const cq = device.cqs.get(number)
+    const wasDead = cq.state.overrun
+    if (!wasDead && pushCompletion(cq.state, words, device.now)) {
+      if (cq.events) completed(cq.events, solicited)
+      return
+    }
+    const place = { cq: cq.handle, entries: cq.state.ring.capacity }
+    device.stranded.push({ qpn: words[Completion.QPN], cause: because('COMPLETION_LOST', place) })
+    if (wasDead) return
+    device.failures.tell({ what: 'event', event: CQ_ERR, cause: because('CQ_FULL', place) }, cq.context)
+    raiseObjectEvent(cq, CQ_ERR)
+  },
+})
+
+/**
+ * Ends the queue pairs that could not complete: who cannot tell what it did goes to error, and its program is told
+ * (IBA 9.9.2 class F, 11.6.3: local work queue catastrophic error). Linux' rxe goes on and loses completions.
+ */
+export const failStranded = (device: RxeState): void => {
+  const { stranded } = device
+  for (let one = stranded.pop(); one !== undefined; one = stranded.pop()) {
+    const { qpn, cause } = one
+    const row = device.qpns.rowOf(qpn)
+    const qp = row < 0 ? undefined : device.qps[row]
+    if (qp === undefined || device.engine().stateOf(row) === ERR) continue
+    device.failures.event(row, QP_FATAL, cause)
+    device.engine().modify(row, ERR, {}, cause)
+    raiseObjectEvent(qp, QP_FATAL)
+  }
+}

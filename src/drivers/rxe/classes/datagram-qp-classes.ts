@@ -1,0 +1,70 @@
+/*
+ * Classes `ud_qp` and `gsi_qp` of the soft device: what differs from the queue pairs of qp-class.ts (R9). Datagram
+ * queue pairs may be attached to multicast groups, and are not destroyed while they are (Linux: EBUSY). The queue pair
+ * of the general services is number 1 of its port, for clients in this process; its Q_Key is the well-known one
+ * whatever is set (IBA 10.2.5, 16.3).
+ */
+import { driverClass, type Handlers } from '../../../core/devices/driver.ts'
+import type { AnyHandler, DriverClass } from '../../../core/model.ts'
+import { GsiQp } from '../../../spec/classes/gsi_qp.ts'
+import { UdQp } from '../../../spec/classes/ud_qp.ts'
+import { CallError } from '../../../spec/errno.ts'
+import { Service } from '../../../spec/wire/services.ts'
+import { isInside } from '../context.ts'
+import { type QpObject, type QueuePair, stateOf } from '../state.ts'
+import { qpClass } from './qp-class.ts'
+
+const GSI_QPN = 1
+const GSI_QKEY = 0x8001_0000
+
+const ud = qpClass(UdQp, 'UD', Service.UD)
+const destroyUd = ud.handlers.destroy as AnyHandler
+const groups: Handlers<typeof UdQp, QueuePair> = {
+  attachMcast(call, { state }, { gid, mlid }) {
+    stateOf(call).groups.attach(state.row, gid, mlid)
+    return {}
+  },
+  detachMcast(call, { state }, { gid, mlid }) {
+    stateOf(call).groups.detach(state.row, gid, mlid)
+    return {}
+  },
+}
+
+const udQpClass: DriverClass = {
+  ...ud,
+  handlers: {
+    ...ud.handlers,
+    ...driverClass<typeof UdQp, QueuePair>(UdQp, groups).handlers,
+    destroy(call, object, args, core) {
+      const { groups } = stateOf(call)
+      const { row } = (object as QpObject).state
+      const count = groups.count(row)
+      if (call.why === 'call' && count > 0)
+        throw new CallError('EBUSY', `ud_qp.destroy: it is attached to ${count} multicast groups: detach it first`)
+      groups.detachAll(row)
+      return destroyUd(call, object, args, core)
+    },
+  },
+}
+
+const gsi = qpClass(GsiQp, 'GSI', Service.UD, () => GSI_QPN)
+const createGsi = gsi.handlers.create as AnyHandler
+const modifyGsi = gsi.handlers.modify as AnyHandler
+
+const gsiQpClass: DriverClass = {
+  ...gsi,
+  handlers: {
+    ...gsi.handlers,
+    create(call, object, args, core) {
+      if (!isInside(call.context))
+        throw new CallError('EINVAL', 'gsi_qp.create: programs have no queue pair of the general services')
+      if (stateOf(call).qpns.rowOf(GSI_QPN) >= 0)
+        throw new CallError('EINVAL', 'gsi_qp.create: port 1 has its queue pair of the general services already')
+      return createGsi(call, object, args, core)
+    },
+    modify: (call, object, args, core) =>
+      modifyGsi(call, object, args.qkey === undefined ? args : { ...args, qkey: GSI_QKEY }, core),
+  },
+}
+
+export const datagramQpClasses: readonly DriverClass[] = [udQpClass, gsiQpClass]

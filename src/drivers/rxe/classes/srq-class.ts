@@ -1,0 +1,132 @@
+/*
+ * Classes `srq` and `xrc_srq` of the soft device: shared receive queues as rings that the program maps (R8, R22; IBA
+ * 10.2.9, annex A14). Which request a queue pair gets is drivers/rxe/rings/receive-queue.ts' business.
+ *
+ * Limits are checked as Linux's rxe does. A limit at creation is ignored: the specification has none there, and man
+ * ibv_create_srq calls it irrelevant. A queue that is below its limit when it is armed tells so, as rxe's, when the
+ * next request is taken.
+ */
+import { driverClass } from '../../../core/devices/driver.ts'
+import { affiliate, raiseObjectEvent } from '../../../core/events/events.ts'
+import type { CallContext, CoreObject } from '../../../core/model.ts'
+import { because } from '../../../spec/causes.ts'
+import { Srq, XrcSrq } from '../../../spec/classes/srq.ts'
+import { RxeAttributes } from '../../../spec/drivers/rxe.ts'
+import { AsyncEventType } from '../../../spec/enums.ts'
+import { CallError } from '../../../spec/errno.ts'
+import type { In } from '../../../spec/schema/schema.ts'
+import { Limits } from '../attributes.ts'
+import { mmapInfo, ringsOf } from '../context.ts'
+import { createReceiveQueue, resizeReceives } from '../rings/receive-queue.ts'
+import { type CqObject, type SrqObject, type SrqState, stateOf, type XrcdObject } from '../state.ts'
+
+const { SRQ_LIMIT_REACHED } = AsyncEventType.values
+
+/** Nobody's CQ: queue pairs complete to their own. */
+const NO_CQ = -1
+
+const refuse = (object: CoreObject, method: string, reason: string): never => {
+  throw new CallError('EINVAL', `${object.class.name}.${method}: attribute ${reason}`)
+}
+
+const requireMaxWr = (object: CoreObject, method: string, maxWr: number): void => {
+  if (maxWr > Limits.maxSrqWr)
+    refuse(object, method, `maxWr: ${maxWr} is above ${Limits.maxSrqWr}, the device's max_srq_wr`)
+}
+
+type Wanted = In<typeof Srq.methods.create, CoreObject>
+
+const create = (
+  call: CallContext,
+  object: SrqObject,
+  { pd, maxWr, maxSge, userHandle, asyncFd }: Wanted,
+  rest: Pick<SrqState, 'cq' | 'domain'>,
+) => {
+  requireMaxWr(object, 'create', maxWr)
+  if (maxSge > Limits.maxSrqSge)
+    refuse(object, 'create', `maxSge: ${maxSge} is above ${Limits.maxSrqSge}, the device's max_srq_sge`)
+  const device = stateOf(call)
+  const sges = Math.max(1, maxSge)
+  const reached = (limit: number): void => {
+    const cause = because('SRQ_LIMIT', { srq: object.handle, limit })
+    device.failures.tell({ what: 'event', event: SRQ_LIMIT_REACHED, cause }, object.context)
+    raiseObjectEvent(object, SRQ_LIMIT_REACHED)
+  }
+  const queue = createReceiveQueue(ringsOf(call.context), maxWr, sges, reached)
+  const number = device.srqns.take()
+  const slot = device.srqs.add(object)
+  device.srqns.bind(number, slot)
+  object.state = { number, slot, queue, pd: pd.id, ...rest }
+  affiliate(object, userHandle, { asyncFd })
+  return { maxWr: queue.ring.capacity, maxSge: sges, queue: mmapInfo(queue.ring), number }
+}
+
+const query = (_call: CallContext, { state: { queue } }: SrqObject) => ({
+  maxWr: queue.ring.capacity,
+  maxSge: queue.maxSge,
+  limit: queue.limit,
+})
+
+const modify = (
+  { context }: CallContext,
+  object: SrqObject,
+  { maxWr, limit }: In<typeof Srq.methods.modify, CoreObject>,
+) => {
+  const { queue } = object.state
+  if (maxWr !== undefined) {
+    requireMaxWr(object, 'modify', maxWr)
+    if (maxWr < queue.limit) refuse(object, 'modify', `maxWr: ${maxWr} is below the limit, ${queue.limit}`)
+  }
+  const most = maxWr ?? queue.ring.capacity
+  if (limit !== undefined && limit > most)
+    refuse(object, 'modify', `limit: ${limit} is above ${most}, the requests that the queue holds`)
+  if (maxWr !== undefined) {
+    const rings = ringsOf(context)
+    const old = resizeReceives(rings, queue, maxWr)
+    if (old === undefined) return refuse(object, 'modify', `maxWr: ${maxWr} is less than the requests that wait`)
+    rings.free(old)
+  }
+  if (limit !== undefined) queue.limit = limit
+  return maxWr === undefined ? {} : { queue: mmapInfo(queue.ring) }
+}
+
+/** The queue is no more: numbers and ring go. */
+const release = (call: CallContext, { state }: SrqObject): void => {
+  const device = stateOf(call)
+  device.srqns.free(state.number)
+  device.srqs.remove(state.slot)
+  ringsOf(call.context).free(state.queue.ring)
+}
+
+export const srqClass = driverClass<typeof Srq, SrqState, typeof RxeAttributes.srq>(
+  Srq,
+  {
+    create: (call, object, args) => create(call, object, args, { cq: NO_CQ, domain: undefined }),
+    query,
+    modify,
+    destroy(call, object, args, core) {
+      release(call, object)
+      return core(call, object, args)
+    },
+  },
+  RxeAttributes.srq,
+)
+
+export const xrcSrqClass = driverClass<typeof XrcSrq, SrqState, typeof RxeAttributes.xrc_srq>(
+  XrcSrq,
+  {
+    create(call, object, args) {
+      const cq = (args.cq as CqObject).state.number
+      const answer = create(call, object, args, { cq, domain: (args.xrcd as XrcdObject).state })
+      return { ...answer, srqNum: answer.number }
+    },
+    query,
+    modify,
+    destroy(call, object, args, core) {
+      stateOf(call).engine().forgetShared(object.state.number)
+      release(call, object)
+      return core(call, object, args)
+    },
+  },
+  RxeAttributes.xrc_srq,
+)

@@ -1,0 +1,133 @@
+/*
+ * Classes `xrc_ini_qp` and `xrc_tgt_qp` of the soft device: what differs from the queue pairs of qp-class.ts (IBA annex
+ * A14; R9).
+ *
+ * An initiator is a queue pair whose receive queue holds nothing: rxe's user library maps one for each queue pair. A
+ * target is one queue pair of the engine behind any number of objects, in any process that has its domain open; which
+ * shared queue takes a message is decided packet by packet (`findSrqOfDomain`).
+ */
+import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
+import { affiliate } from '../../../core/events/events.ts'
+import type { AnyHandler, DriverClass } from '../../../core/model.ts'
+import { XrcIniQp, XrcTgtQp } from '../../../spec/classes/xrc_qp.ts'
+import { CallError } from '../../../spec/errno.ts'
+import { Service } from '../../../spec/wire/services.ts'
+import { Limits } from '../attributes.ts'
+import { emptyReceiveQueue } from '../rings/receive-queue.ts'
+import { emptySendQueue, type FindSrq } from '../rings/work-source.ts'
+import { type QpObject, type QueuePair, type RxeState, type SrqState, stateOf, type XrcdObject } from '../state.ts'
+import { closePath, qpClass, UNSUPPORTED_ATTRIBUTES } from './qp-class.ts'
+
+/** What all objects of one target keep together. */
+interface Target extends QueuePair {
+  readonly domain: XrcdObject['state']
+  openers: readonly QpObject[]
+}
+
+// ---- initiators ----
+
+const initiator = qpClass(XrcIniQp, 'XRC_INI', Service.XRC_INI)
+const createInitiator = initiator.handlers.create as AnyHandler
+
+const xrcIniQpClass: DriverClass = {
+  ...initiator,
+  handlers: {
+    ...initiator.handlers,
+    create(call, object, args, core) {
+      const cap = { ...(args.cap as Record<string, number>), maxRecvWr: 0, maxRecvSge: 0 }
+      return createInitiator(call, object, { ...args, cap, recvCq: args.sendCq }, core)
+    },
+  },
+}
+
+// ---- targets ----
+
+/** In place of queues that a target does not have: nothing is ever posted there, and no program sees them. */
+const NO_RECEIVES = { ...emptyReceiveQueue, shared: true }
+
+const makeTarget = (device: RxeState, domain: Target['domain'], opener: QpObject): Target => {
+  const qpn = device.qpns.take()
+  const row = device.engine().create({
+    service: Service.XRC_TGT,
+    qpn,
+    pd: 0,
+    sendCq: -1,
+    recvCq: -1,
+    maxSendWr: 0,
+    maxSendSge: 0,
+    maxRecvSge: Limits.maxSrqSge,
+    sharedReceive: true,
+    signalAll: false,
+  })
+  device.qpns.bind(qpn, row)
+  const made: Target = {
+    row,
+    qpn,
+    send: emptySendQueue,
+    receive: NO_RECEIVES,
+    destinations: undefined,
+    noted: 0,
+    address: undefined,
+    flow: -1,
+    domain,
+    openers: [opener],
+  }
+  device.rings[row] = made
+  return made
+}
+
+const openTarget = (device: RxeState, domain: Target['domain'], opener: QpObject, qpn: number): Target => {
+  const there = device.qps[device.qpns.rowOf(qpn)]?.state as Target | undefined
+  if (there?.domain === domain) {
+    there.openers = [...there.openers, opener]
+    return there
+  }
+  throw new CallError('EINVAL', `xrc_tgt_qp.create: attribute qpNum: ${qpn} is no target queue pair of this domain`)
+}
+
+const { modify, query } = qpClass(XrcTgtQp, 'XRC_TGT', Service.XRC_TGT).handlers
+
+const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
+  create(call, object, { xrcd, qpNum, userHandle, asyncFd }) {
+    const device = stateOf(call)
+    const { state: domain } = xrcd as XrcdObject
+    const opener = object as QpObject
+    const there = qpNum === undefined ? makeTarget(device, domain, opener) : openTarget(device, domain, opener, qpNum)
+    device.qps[there.row] ??= opener
+    object.state = there
+    affiliate(object, userHandle, { asyncFd })
+    return { qpNum: there.qpn }
+  },
+
+  destroy(call, object, args, core) {
+    const device = stateOf(call)
+    const there = object.state as Target
+    const { row, qpn } = there
+    there.openers = there.openers.filter(opener => opener !== object)
+    device.qps[row] = there.openers[0]
+    if (there.openers.length === 0) {
+      device.engine().destroy(row)
+      device.failures.forget(row)
+      device.qpns.free(qpn)
+      device.rings[row] = undefined
+      closePath(device, there)
+    }
+    return core(call, object, args)
+  },
+})
+
+const xrcTgtQpClass: DriverClass = withoutOptions(
+  { ...target, handlers: { ...target.handlers, modify, query } },
+  UNSUPPORTED_ATTRIBUTES,
+)
+
+export const xrcQpClasses: readonly DriverClass[] = [xrcIniQpClass, xrcTgtQpClass]
+
+/** The shared queues of a target are those of its domain. */
+export const findSrqOfDomain =
+  ({ srqns, srqs, qps }: RxeState): FindSrq =>
+  (row, srqn): SrqState | undefined => {
+    const slot = srqns.rowOf(srqn)
+    const srq = slot < 0 ? undefined : srqs.get(slot).state
+    return srq?.domain !== undefined && srq.domain === qps[row]?.state.domain ? srq : undefined
+  }

@@ -1,0 +1,41 @@
+/*
+ * Class `xrcd` of the soft device: XRC domains (IBA annex A14), shared by all who open the domain of the same file.
+ * Refusals are Linux's: EAGAIN for a file without a domain, EINVAL for one that has one and should not, EBADF.
+ */
+import { driverClass } from '../../../core/devices/driver.ts'
+import { Xrcd } from '../../../spec/classes/xrcd.ts'
+import { XrcdFlags } from '../../../spec/enums.ts'
+import { CallError } from '../../../spec/errno.ts'
+import { stateOf, type XrcDomain } from '../state.ts'
+
+const { CREAT, EXCL } = XrcdFlags.values
+const KNOWN = CREAT | EXCL
+
+const refuse = (code: 'EAGAIN' | 'EINVAL' | 'EBADF', reason: string): never => {
+  throw new CallError(code, `xrcd.create: ${reason}`)
+}
+
+export const xrcdClass = driverClass<typeof Xrcd, XrcDomain>(Xrcd, {
+  create(call, object, { file, flags }) {
+    const { domains } = stateOf(call)
+    if (flags & ~KNOWN) refuse('EINVAL', `attribute flags: ${flags} has bits beyond CREAT and EXCL`)
+    const name = file === undefined ? undefined : call.caller.file?.(file)
+    if (file !== undefined && name === undefined) refuse('EBADF', `attribute file: ${file} is no descriptor`)
+    const there = name === undefined ? undefined : domains.get(name)
+    if (there === undefined && !(flags & CREAT)) refuse('EAGAIN', 'there is no such domain, and CREAT is not set')
+    if (there !== undefined && flags & EXCL) refuse('EINVAL', 'the domain of this file exists, and EXCL is set')
+    const domain: XrcDomain = there ?? { file: name, openers: 0 }
+    domain.openers++
+    if (name !== undefined) domains.set(name, domain)
+    object.state = domain
+    return {}
+  },
+
+  query: (_call, { state: { file, openers }, uses }) => ({ shared: file === undefined ? 0 : 1, openers, users: uses }),
+
+  destroy(call, { state: domain }) {
+    domain.openers--
+    if (domain.openers === 0 && domain.file !== undefined) stateOf(call).domains.delete(domain.file)
+    return {}
+  },
+})

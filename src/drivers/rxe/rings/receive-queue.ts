@@ -1,0 +1,118 @@
+/*
+ * Receive requests in a ring that a hostile program fills: of one queue pair, or shared by many (IBA 10.2.9). The
+ * engines get them one at a time, oldest first, whichever queue pair asks.
+ *
+ * Indices and sizes are our own; a request is copied once, when it is taken. A shared queue that is armed tells its
+ * owner when fewer requests are left than its limit, once.
+ */
+import { RingSge } from '../../../spec/drivers/rxe-rings.ts'
+import { Receive } from '../../../transport/types.ts'
+import { copySges } from './elements.ts'
+import {
+  clearRing,
+  copyElements,
+  createRing,
+  elementAt,
+  emptyRing,
+  loadProducer,
+  type Ring,
+  type RingMemory,
+  storeConsumer,
+  storeProducer,
+} from './rings.ts'
+
+export interface ReceiveQueue {
+  ring: Ring
+  readonly maxSge: number
+  /** Whether it belongs to a queue of its own and not to one queue pair. */
+  readonly shared: boolean
+  /** Index of the next request to take: never read back from the program. */
+  taken: number
+  /** The program's index when it was seen last, as in QpRings (work-source.ts). */
+  seen: number
+  /** Fewer requests than this call `reached`, and disarm; 0 is not armed. */
+  limit: number
+  readonly reached: (limit: number) => void
+}
+
+const nobody = (): void => {}
+
+/** A queue for at least `requests` requests of at most `maxSge` elements. Throws CallError ENOMEM. */
+export const createReceiveQueue = (
+  memory: RingMemory,
+  requests: number,
+  maxSge: number,
+  reached?: (limit: number) => void,
+): ReceiveQueue => ({
+  ring: createRing(memory, requests, memory.layout.receive.SGE + maxSge * RingSge.BYTES),
+  maxSge,
+  shared: reached !== undefined,
+  taken: 0,
+  seen: -1,
+  limit: 0,
+  reached: reached ?? nobody,
+})
+
+/** In place of a queue that nobody asked for: nothing is ever posted there. */
+export const emptyReceiveQueue: ReceiveQueue = {
+  ring: emptyRing,
+  maxSge: 0,
+  shared: false,
+  taken: 0,
+  seen: -1,
+  limit: 0,
+  reached: nobody,
+}
+
+/** Requests that are posted and not taken. */
+export const pendingReceives = ({ ring, taken }: ReceiveQueue): number => (loadProducer(ring) - taken) & ring.wrap
+
+/** Takes the oldest request, as `WorkSource.takeReceive`. */
+export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number): boolean => {
+  const { ring } = queue
+  if (pendingReceives(queue) === 0) {
+    queue.seen = queue.taken
+    return false
+  }
+  const { words } = ring.area
+  const parts = ring.layout.receive
+  const wqe = elementAt(ring, queue.taken)
+  const sges = words[(wqe + parts.DMA_NUM_SGE) >> 2] >>> 0
+  // An element count that the queue cannot hold leaves a buffer of no bytes: any payload ends it with a length error.
+  const count = sges > queue.maxSge ? 0 : sges
+  const length = copySges(ring, wqe + parts.SGE, count, into, at + Receive.SGE)
+  into[at + Receive.ID_LO] = words[(wqe + parts.WR_ID) >> 2]
+  into[at + Receive.ID_HI] = words[(wqe + parts.WR_ID + 4) >> 2]
+  into[at + Receive.SGES] = count
+  into[at + Receive.LENGTH] = Math.min(length, 0xffffffff)
+  queue.taken = (queue.taken + 1) & ring.wrap
+  storeConsumer(ring, queue.taken)
+  if (queue.limit !== 0 && pendingReceives(queue) < queue.limit) {
+    const { limit } = queue
+    queue.limit = 0
+    queue.reached(limit)
+  }
+  return true
+}
+
+/** Forgets all requests, for the program too. */
+export const clearReceives = (queue: ReceiveQueue): void => {
+  clearRing(queue.ring)
+  queue.taken = 0
+}
+
+/**
+ * Moves a queue to a ring for at least `requests`; what is posted moves along, in order. Undefined, and nothing
+ * changed, if that is more than `requests`. Throws CallError ENOMEM. The old ring is the caller's to free.
+ */
+export const resizeReceives = (memory: RingMemory, queue: ReceiveQueue, requests: number): Ring | undefined => {
+  const left = pendingReceives(queue)
+  if (left > requests) return undefined
+  const old = queue.ring
+  const next = createRing(memory, requests, 2 ** old.log2)
+  copyElements(old, queue.taken, left, next)
+  queue.ring = next
+  queue.taken = 0
+  storeProducer(next, left)
+  return old
+}

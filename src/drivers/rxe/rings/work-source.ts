@@ -1,0 +1,256 @@
+/*
+ * Work requests from rings: the program's send and receive queues as the engines want them (transport/types.ts,
+ * WorkSource).
+ *
+ * Here a request of either layout is turned into the engines' words, and nonsense into a refusal: unknown opcodes, too
+ * many elements, lengths that no message can have. Two habits of Debian's provider are tolerated: a wrong total length
+ * in requests of the ibv_wr_* calls (the elements are summed instead) and inline data without the inline flag. An
+ * ATOMIC WRITE has its 8 bytes where inline data lies, whatever its flags say.
+ */
+
+import { type CauseName, codeOf } from '../../../spec/causes.ts'
+import { swap32 } from '../../../spec/memory.ts'
+import { MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../../spec/work.ts'
+import { BindMw, Flush, Send, type WorkSource } from '../../../transport/types.ts'
+import type { Arena } from '../../../wire/arena.ts'
+import type { Destinations } from '../address/destinations.ts'
+import { copySges } from './elements.ts'
+import { clearReceives, type ReceiveQueue, takeReceive } from './receive-queue.ts'
+import {
+  clearRing,
+  createRing,
+  elementAt,
+  emptyRing,
+  loadProducer,
+  type Ring,
+  type RingMemory,
+  storeConsumer,
+} from './rings.ts'
+
+const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, SEND_WITH_INV, LOCAL_INV, BIND_MW, FLUSH, ATOMIC_WRITE } =
+  WrOpcode.values
+const { INLINE } = SendFlags.values
+/** Values of `Send.REFUSED`, for a request that cannot be executed at all. */
+const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
+const refusal = (status: number, id: CauseName): number => status | (codeOf(id) << 8)
+const BAD_OPCODE = refusal(LOC_QP_OP_ERR, 'BAD_OPCODE')
+const TOO_MANY_SGE = refusal(LOC_QP_OP_ERR, 'TOO_MANY_SGE')
+const NO_ADDRESS_HANDLE = refusal(LOC_QP_OP_ERR, 'NO_ADDRESS_HANDLE')
+const INLINE_TOO_LONG = refusal(LOC_LEN_ERR, 'INLINE_TOO_LONG')
+const MESSAGE_TOO_LONG = refusal(LOC_LEN_ERR, 'MESSAGE_TOO_LONG')
+/** Opcodes that a service has, one bit each. */
+const KNOWN_OPCODES = Object.keys(sendOperations).reduce((bits, opcode) => bits | (1 << Number(opcode)), 0)
+
+/** Opcodes whose requests have no data, one bit each. */
+const DATALESS = (1 << LOCAL_INV) | (1 << BIND_MW) | (1 << FLUSH)
+const ATOMIC_WRITE_BYTES = 8
+
+/** A queue of requests to send. */
+export interface SendQueue {
+  readonly ring: Ring
+  readonly maxSge: number
+  readonly maxInline: number
+  /** Our own index: never read back from the program. */
+  retired: number
+  /** The program's index when it was seen last, by a look or because the engine found nothing more; or UNSEEN. */
+  seen: number
+}
+
+/** The queues of one QP. */
+export interface QpRings {
+  readonly send: SendQueue
+  /** Its own queue, or the shared one that it takes from; an XRC target's is that of the message. */
+  receive: ReceiveQueue
+  /** Only of queue pairs that send datagrams. */
+  readonly destinations?: Destinations | undefined
+}
+/** No index: whatever is there is news. */
+export const NO_INDEX = -1
+
+/**
+ * A queue for at least `requests` requests of at most `maxSge` elements, or `maxInlineData` bytes of data. Throws
+ * CallError ENOMEM.
+ */
+export const createSendQueue = (
+  memory: RingMemory,
+  requests: number,
+  maxSge: number,
+  maxInline: number,
+): SendQueue => ({
+  ring: createRing(memory, requests, memory.layout.send.SGE + maxInline),
+  maxSge,
+  maxInline,
+  retired: 0,
+  seen: NO_INDEX,
+})
+
+/** In place of a queue that nobody asked for: nothing is ever posted there. */
+export const emptySendQueue: SendQueue = { ring: emptyRing, maxSge: 0, maxInline: 0, retired: 0, seen: NO_INDEX }
+
+/** Whether the program has posted send request number `index`. */
+const sendPosted = ({ ring }: SendQueue, index: number): boolean => ((loadProducer(ring) - index) & ring.wrap) !== 0
+
+/** Requests that `isWindowOperationPosted` looks at. */
+const LOOK_AHEAD = 64
+
+/** Whether a bind or an invalidation is among the first requests from number `index` on. */
+export const isWindowOperationPosted = (queue: SendQueue, index: number): boolean => {
+  const { ring } = queue
+  const { words } = ring.area
+  for (let i = index; i < index + LOOK_AHEAD && sendPosted(queue, i); i++) {
+    const opcode = words[(elementAt(ring, i) + ring.layout.send.OPCODE) >> 2]
+    if (opcode === BIND_MW || opcode === LOCAL_INV) return true
+  }
+  return false
+}
+
+const isAtomic = (opcode: number): boolean => opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD
+
+const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number): boolean => {
+  const queue = rings.send
+  const { ring } = queue
+  if (!sendPosted(queue, index)) {
+    queue.seen = index & ring.wrap
+    return false
+  }
+  const { words } = ring.area
+  const parts = ring.layout.send
+  const wqe = elementAt(ring, index)
+  const opcode = words[(wqe + parts.OPCODE) >> 2] >>> 0
+  const flags = words[(wqe + parts.FLAGS) >> 2]
+  const sges = words[(wqe + parts.DMA_NUM_SGE) >> 2] >>> 0
+  // An atomic is as long as its element, and its operands may stand in this place.
+  const claimed = isAtomic(opcode) ? 0 : words[(wqe + parts.DMA_LENGTH) >> 2] >>> 0
+  const dataless = opcode < 32 && ((DATALESS >>> opcode) & 1) !== 0
+  const inline = !dataless && ((flags & INLINE) !== 0 || opcode === ATOMIC_WRITE || (sges === 0 && claimed > 0))
+  let refused = 0
+  let length = 0
+  let count = 0
+  if (opcode > 31 || ((KNOWN_OPCODES >>> opcode) & 1) === 0) refused = BAD_OPCODE
+  else if (inline) {
+    length = opcode === ATOMIC_WRITE ? ATOMIC_WRITE_BYTES : claimed
+    if (claimed > queue.maxInline && opcode !== ATOMIC_WRITE) refused = INLINE_TOO_LONG
+  } else if (!dataless && sges > queue.maxSge) refused = TOO_MANY_SGE
+  else if (!dataless) {
+    count = sges
+    length = copySges(ring, wqe + parts.SGE, count, into, at + Send.SGE)
+    // That the port's max_msg_sz is less is checked by nobody, as in rxe.
+    if (length > MAX_MESSAGE_BYTES) refused = MESSAGE_TOO_LONG
+  }
+  into[at + Send.OPCODE] = opcode
+  into[at + Send.FLAGS] = inline ? flags | INLINE : dataless ? flags & ~INLINE : flags
+  into[at + Send.ID_LO] = words[(wqe + parts.WR_ID) >> 2]
+  into[at + Send.ID_HI] = words[(wqe + parts.WR_ID + 4) >> 2]
+  into[at + Send.SGES] = refused === 0 ? count : 0
+  into[at + Send.LENGTH] = refused === 0 ? length : 0
+  const imm = words[(wqe + parts.IMM) >> 2]
+  into[at + Send.IMM] = opcode === SEND_WITH_INV || opcode === LOCAL_INV ? imm : swap32(imm)
+  into[at + Send.REMOTE_LO] = words[(wqe + parts.REMOTE) >> 2]
+  into[at + Send.REMOTE_HI] = words[(wqe + parts.REMOTE + 4) >> 2]
+  into[at + Send.INLINE_AT] = wqe + parts.SGE
+  into[at + Send.REFUSED] = refused
+  if (rings.destinations === undefined) loadOperands(ring, wqe, opcode, into, at)
+  else loadDestination(rings.destinations, ring, wqe, into, at)
+  return true
+}
+
+/** The words that mean something else in each kind of request. */
+const loadOperands = (ring: Ring, wqe: number, opcode: number, into: Uint32Array, at: number): void => {
+  const { words } = ring.area
+  const parts = ring.layout.send
+  if (opcode === BIND_MW) {
+    into[at + BindMw.WINDOW] = words[(wqe + parts.MW_KEY) >> 2]
+    into[at + BindMw.KEY] = words[(wqe + parts.MW_NEW_KEY) >> 2]
+    into[at + BindMw.LENGTH_LO] = words[(wqe + parts.MW_LENGTH) >> 2]
+    into[at + BindMw.LENGTH_HI] = words[(wqe + parts.MW_LENGTH + 4) >> 2]
+    into[at + BindMw.LKEY] = words[(wqe + parts.MW_LKEY) >> 2]
+    into[at + BindMw.ACCESS] = words[(wqe + parts.MW_ACCESS) >> 2]
+  } else if (opcode === FLUSH) {
+    into[at + Send.RKEY] = words[(wqe + parts.FLUSH_RKEY) >> 2]
+    into[at + Flush.LENGTH] = words[(wqe + parts.DMA_LENGTH) >> 2]
+    into[at + Flush.PLACEMENT] = ring.area.bytes[wqe + parts.FLUSH_PLACEMENT]
+    into[at + Flush.SELECTIVITY] = ring.area.bytes[wqe + parts.FLUSH_SELECTIVITY]
+  } else {
+    into[at + Send.RKEY] = words[(wqe + (isAtomic(opcode) ? parts.ATOMIC_RKEY : parts.RKEY)) >> 2]
+    into[at + Send.COMPARE_LO] = words[(wqe + parts.ATOMIC_COMPARE_ADD) >> 2]
+    into[at + Send.COMPARE_HI] = words[(wqe + parts.ATOMIC_COMPARE_ADD + 4) >> 2]
+    into[at + Send.SWAP_LO] = words[(wqe + parts.ATOMIC_SWAP) >> 2]
+    into[at + Send.SWAP_HI] = words[(wqe + parts.ATOMIC_SWAP + 4) >> 2]
+  }
+}
+
+/** Of a datagram: where it goes. */
+const loadDestination = (to: Destinations, ring: Ring, wqe: number, into: Uint32Array, at: number): void => {
+  const { words, bytes } = ring.area
+  const parts = ring.layout.send
+  const number = words[(wqe + parts.UD_AH) >> 2] >>> 0
+  const vector = parts.UD_VECTOR === 0 ? -1 : wqe + parts.UD_VECTOR
+  const flow = number !== 0 ? to.byHandle(number) : vector < 0 ? -1 : to.byVector(bytes, vector)
+  into[at + Send.DEST_QPN] = words[(wqe + parts.UD_QPN) >> 2]
+  into[at + Send.QKEY] = words[(wqe + parts.UD_QKEY) >> 2]
+  into[at + Send.FLOW] = flow
+  to.hold(flow)
+  if (flow < 0 && into[at + Send.REFUSED] === 0) into[at + Send.REFUSED] = NO_ADDRESS_HANDLE
+}
+
+const copyInline = (
+  rings: QpRings,
+  inlineAt: number,
+  from: number,
+  to: Arena,
+  at: number,
+  chunk: number,
+  stride: number,
+  total: number,
+): void => {
+  const source = rings.send.ring.area.bytes
+  let taken = inlineAt + from
+  for (let target = at, left = total; left > 0; target += stride) {
+    const piece = left < chunk ? left : chunk
+    // A view costs more than so few bytes.
+    if (piece <= 128) for (let i = 0; i < piece; i++) to.bytes[target + i] = source[taken + i]
+    else to.bytes.set(source.subarray(taken, taken + piece), target)
+    taken += piece
+    left -= piece
+  }
+}
+
+/** Empties both queues, as a move to RESET does: the program's view of them starts at 0 again too. */
+export const resetRings = (rings: QpRings): void => {
+  clearRing(rings.send.ring)
+  rings.send.retired = 0
+  if (!rings.receive.shared) clearReceives(rings.receive)
+}
+
+/** Finds the shared receive queue that an XRC target in this row may be sent to by number. */
+export type FindSrq = (
+  row: number,
+  srqn: number,
+) => { readonly queue: ReceiveQueue; readonly pd: number; readonly cq: number } | undefined
+
+/** The work source of an engine whose row `r` has the rings `ringsOf[r]`. */
+export const ringWork = (
+  rings: readonly (QpRings | undefined)[],
+  findShared: FindSrq = () => undefined,
+): WorkSource => {
+  const ringsOf = rings as readonly QpRings[] // the engine names rows that exist
+  return {
+    loadSend: (row, index, into, at) => loadSend(ringsOf[row], index, into, at),
+    retireSend: (row, count) => {
+      const { send } = ringsOf[row]
+      send.retired = (send.retired + count) & send.ring.wrap
+      storeConsumer(send.ring, send.retired)
+    },
+    copyInline: (row, inlineAt, from, to, at, chunk, stride, total) =>
+      copyInline(ringsOf[row], inlineAt, from, to, at, chunk, stride, total),
+    takeReceive: (row, into, at) => takeReceive(ringsOf[row].receive, into, at),
+    selectShared: (row, srqn, into) => {
+      const found = findShared(row, srqn)
+      if (found === undefined) return false
+      ringsOf[row].receive = found.queue
+      into[0] = found.pd
+      into[1] = found.cq
+      return true
+    },
+  }
+}

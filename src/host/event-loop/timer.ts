@@ -1,0 +1,67 @@
+/*
+ * A timer of microseconds on Node's event loop: a timerfd. Node's own timers count whole milliseconds and fire up to
+ * one late, too coarse for delays of a network and for RNR timers, which begin at 10 µs.
+ */
+
+import { type Arena, mapArena } from '../memory/mapping.ts'
+import { check, libcFunctions } from '../native.ts'
+import { watch } from './poll.ts'
+
+const sys = libcFunctions({
+  timerfd_create: 'int timerfd_create(int clock, int flags)',
+  timerfd_settime: 'int timerfd_settime(int fd, int flags, int64_t value, int64_t old)',
+  read: 'int64_t read(int fd, int64_t buffer, int64_t count)',
+  close: 'int close(int fd)',
+})
+
+const CLOCK_MONOTONIC = 1
+/** TFD_NONBLOCK | TFD_CLOEXEC. */
+const FLAGS = 0o2004000
+/** struct itimerspec: interval (never set, so 0) and value, each seconds and nanoseconds of 64 bits; what is read. */
+const VALUE = 16
+const COUNT = 32
+const BYTES = 40
+/** Longest wait, microseconds: some 30 years. */
+const LONGEST = 1e15
+
+export interface Timer {
+  /** Calls back once in so many microseconds, at least one, instead of at the time that was set before. */
+  set(microseconds: number): void
+  /** No call any more; the timer cannot be set again. */
+  close(): void
+}
+
+let scratch: Arena | undefined
+
+/** While it is set it keeps the process alive. Throws SystemError if the system lacks descriptors. */
+export const createTimer = (expired: () => void): Timer => {
+  scratch ??= mapArena(BYTES)
+  const { address, view } = scratch
+  const { timerfd_create, timerfd_settime, read, close } = sys()
+  const fd = check('timerfd_create', timerfd_create(CLOCK_MONOTONIC, FLAGS))
+  const watcher = watch(fd, { readable: true }, () => {
+    // Nothing to read: it was set anew after it had expired.
+    if (read(fd, address + COUNT, 8) !== 8) return
+    watcher.unref()
+    expired()
+  })
+  watcher.unref()
+  let closed = false
+  return {
+    set(microseconds) {
+      if (closed) return
+      const wait = Math.min(Math.max(Math.ceil(microseconds), 1), LONGEST)
+      const seconds = Math.floor(wait / 1e6)
+      view.setUint32(VALUE, seconds, true)
+      view.setUint32(VALUE + 8, (wait - seconds * 1e6) * 1000, true)
+      timerfd_settime(fd, 0, address, 0)
+      watcher.ref()
+    },
+    close() {
+      if (closed) return
+      closed = true
+      watcher.stop()
+      close(fd)
+    },
+  }
+}

@@ -1,0 +1,32 @@
+/*
+ * Waiting for a descriptor without the event loop: what a program does whose next line needs the answer (poll(2)).
+ * Everything else waits with poll.ts.
+ */
+
+import { EINTR } from '../errno.ts'
+import { type Arena, mapArena } from '../memory/mapping.ts'
+import { lastErrno, libcFunctions } from '../native.ts'
+import { nowMicroseconds } from './clock.ts'
+
+const sys = libcFunctions({ poll: 'int poll(int64_t fds, uint64_t count, int milliseconds)' })
+
+const POLLIN = 1
+/** struct pollfd: fd, events, revents. */
+const POLLFD = 8
+let arena: Arena | undefined
+
+/**
+ * Waits until there is something to read, the end of the stream and errors included; false after `milliseconds` (0: do
+ * not wait). Signals do not end it. What is wrong with the descriptor is told by whatever reads next.
+ */
+export const waitReadable = (fd: number, milliseconds: number): boolean => {
+  arena ??= mapArena(POLLFD)
+  const deadline = nowMicroseconds() + milliseconds * 1000
+  for (let left = milliseconds; ; left = Math.max(0, Math.ceil((deadline - nowMicroseconds()) / 1000))) {
+    arena.i32[0] = fd
+    arena.i32[1] = POLLIN
+    const ready = sys().poll(arena.address, 1, left)
+    if (ready >= 0) return ready > 0
+    if (lastErrno() !== EINTR) return true
+  }
+}

@@ -1,0 +1,36 @@
+/*
+ * Copies of many pieces with one native call (native/native.c), for buffers of this process whose place is known.
+ * A caller that has none of this copies piece by piece.
+ */
+import { nativeLibraryPath } from '../library.ts'
+import { libraryFunctions } from '../native.ts'
+import { addressOf } from './mapping.ts'
+
+export interface NativeCopier {
+  /** Where the bytes of a buffer lie, until it is transferred elsewhere. */
+  addressOf(bytes: Uint8Array): number
+  /**
+   * `total` bytes in pieces of `chunk`, the last one shorter if need be: those at `from` lie `fromStride` bytes apart,
+   * those at `to` `toStride`.
+   */
+  copy(to: number, toStride: number, from: number, fromStride: number, chunk: number, total: number): void
+}
+
+/** The copier, or undefined where the library is absent or cannot be loaded. */
+export const loadNativeCopier = (path: string | undefined = nativeLibraryPath()): NativeCopier | undefined => {
+  if (path === undefined) return undefined
+  try {
+    const { userdma_copy: copy } = libraryFunctions(path, {
+      userdma_copy:
+        'void userdma_copy(int64_t to, uint64_t to_stride, int64_t from, uint64_t from_stride, uint64_t chunk, uint64_t total)',
+    })
+    return {
+      addressOf: bytes => Number(addressOf(bytes)),
+      copy: (to, toStride, from, fromStride, chunk, total) => {
+        copy(to, toStride, from, fromStride, chunk, total)
+      },
+    }
+  } catch {
+    return undefined
+  }
+}

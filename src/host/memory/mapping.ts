@@ -1,0 +1,211 @@
+/*
+ * Memory that JavaScript and the kernel both see: arenas of this process, and pieces of memory files shared with
+ * others.
+ *
+ * Two rules, each paid for with a crash. A range that an ArrayBuffer shows is never unmapped, since whoever still holds
+ * a view would fault: arenas live forever, and the pool of rings lays fresh anonymous pages over a released range and
+ * uses the range again. And a file is mapped only if it cannot shrink (SIGBUS otherwise): it must carry SEAL_SHRINK and
+ * be long enough. A range and its ArrayBuffer are made once and used for many files, so mapping and releasing in turn
+ * costs no address space, no further kernel mappings and no garbage-collected external memory.
+ */
+import { fstatSync } from 'node:fs'
+import { EINVAL, EPERM, SystemError } from '../errno.ts'
+import { koffi, lastErrno, libcFunctions } from '../native.ts'
+import { SEAL_SHRINK, sealsOf } from './memfd.ts'
+
+const sys = libcFunctions({
+  mmap: 'int64_t mmap(int64_t address, uint64_t length, int protection, int flags, int fd, int64_t offset)',
+  getpagesize: 'int getpagesize()',
+})
+
+const PROT_READ = 1
+const PROT_READ_WRITE = 3
+const MAP_SHARED = 1
+const MAP_PRIVATE = 2
+const MAP_FIXED = 0x10
+const MAP_ANONYMOUS = 0x20
+const MAP_NORESERVE = 0x4000
+const ANONYMOUS = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+
+/** Memory with a fixed address, and the views of it that hot code keeps. `address` is a Number and stays below 2^53. */
+export interface Arena {
+  readonly address: number
+  readonly length: number
+  readonly buffer: ArrayBuffer
+  readonly bytes: Uint8Array
+  readonly view: DataView
+  readonly i32: Int32Array
+  readonly u32: Uint32Array
+}
+
+const mmap = (
+  address: number,
+  length: number,
+  flags: number,
+  fd: number,
+  offset: number,
+  protection = PROT_READ_WRITE,
+): number => {
+  const result = sys().mmap(address, length, protection, flags, fd, offset)
+  if (result === -1) {
+    const at = fd < 0 ? 'of anonymous memory' : `of fd ${fd} at offset ${offset}`
+    throw new SystemError('mmap', lastErrno(), `${length} bytes ${at} (see vm.max_map_count if ENOMEM)`)
+  }
+  return result
+}
+
+const pageSize = (() => {
+  let size = 0
+  return () => {
+    if (size === 0) size = sys().getpagesize()
+    return size
+  }
+})()
+
+const roundUp = (length: number, unit: number): number => Math.ceil(length / unit) * unit
+
+const arenaOf = (address: number, length: number): Arena => {
+  const buffer = koffi().view(address, length)
+  return {
+    address,
+    length,
+    buffer,
+    bytes: new Uint8Array(buffer),
+    view: new DataView(buffer),
+    i32: new Int32Array(buffer),
+    u32: new Uint32Array(buffer),
+  }
+}
+
+/**
+ * Zeroed private memory of at least `bytes` bytes (rounded up to pages) for the life of the process; pages cost memory
+ * when first touched. Throws SystemError (ENOMEM) and RangeError for a size that is not a positive integer.
+ */
+export const mapArena = (bytes: number): Arena => {
+  if (!Number.isSafeInteger(bytes) || bytes <= 0)
+    throw new RangeError(`arena size is ${bytes}; it must be a positive integer`)
+  const length = roundUp(bytes, pageSize())
+  return arenaOf(mmap(0, length, ANONYMOUS, -1, 0), length)
+}
+
+/**
+ * The first `length` bytes of a file, shared and to be read only (writing there ends the process), for its life. As
+ * `RingPool.map` otherwise, but for a file that is sealed against writing.
+ */
+export const mapReadOnly = (fd: number, length: number): Arena => {
+  requireMappable(fd, 0, length)
+  const pages = roundUp(length, pageSize())
+  return arenaOf(mmap(0, pages, MAP_SHARED, fd, 0, PROT_READ), pages)
+}
+
+/**
+ * Where the bytes of a buffer lie, for as long as somebody holds it. Small arrays live on V8's heap, which moves, until
+ * their `buffer` is asked for. A buffer that is transferred elsewhere later lies there no more.
+ */
+export const addressOf = (bytes: Uint8Array): bigint => {
+  if (bytes.buffer.byteLength === 0 || bytes.length === 0) return 0n
+  return BigInt(koffi().address(bytes))
+}
+
+/**
+ * A piece of a file, mapped shared and writable. The views span the whole range (a power of two); the file is at
+ * [0, length), rounded up to a page, and behind it are private pages. After release the views show zeros, and later
+ * another file: drop them with the mapping.
+ */
+export interface Mapping extends Omit<Arena, 'length'> {
+  readonly length: number
+}
+
+export interface RingPoolCounters {
+  /** Ranges that show a file now. */
+  readonly mapped: number
+  /** Bytes of files mapped now, in whole pages. */
+  readonly mappedBytes: number
+  /** Ranges that wait for reuse. They hold address space, no memory; there are never more than were mapped at once. */
+  readonly idle: number
+}
+
+export interface RingPool {
+  /**
+   * Maps `length` bytes of `fd` from `offset` (a multiple of the page size). The fd may be closed afterwards. Throws
+   * SystemError: EINVAL if offset or length don't fit the file, EPERM if the file may shrink or is sealed against
+   * writing.
+   */
+  map(fd: number, offset: number, length: number): Mapping
+  /** Gives the range back: its pages go away now. Throws if the mapping is not (or no longer) this pool's. */
+  release(mapping: Mapping): void
+  readonly counters: RingPoolCounters
+}
+
+const requireMappable = (fd: number, offset: number, length: number): void => {
+  if (!Number.isSafeInteger(length) || length <= 0) {
+    throw new SystemError('mmap', EINVAL, `length ${length}; it must be a positive integer`)
+  }
+  if (!Number.isSafeInteger(offset) || offset < 0 || offset % pageSize() !== 0) {
+    throw new SystemError('mmap', EINVAL, `offset ${offset}; it must be a multiple of ${pageSize()}`)
+  }
+  const seals = sealsOf(fd)
+  if (seals < 0) throw new SystemError('fcntl(F_GET_SEALS)', -seals, `fd ${fd} is no memory file`)
+  if ((seals & SEAL_SHRINK) === 0) throw new SystemError('mmap', EPERM, `fd ${fd} is not sealed against shrinking`)
+  const { size } = fstatSync(fd)
+  if (offset + length > size) {
+    throw new SystemError('mmap', EINVAL, `bytes ${offset} to ${offset + length} of a file of ${size} bytes`)
+  }
+}
+
+/** A pool of address ranges for shared memory; see the head of this file. A process needs one. */
+export const createRingPool = (): RingPool => {
+  const idle = new Map<number, Arena[]>()
+  const inUse = new Map<Mapping, Arena>()
+  let mappedBytes = 0
+  let idleCount = 0
+
+  const takeRange = (size: number): Arena => {
+    // Oldest first: a view that somebody forgot to drop shows zeros for as long as possible.
+    const range = idle.get(size)?.shift()
+    if (!range) return arenaOf(mmap(0, size, ANONYMOUS, -1, 0), size)
+    idleCount--
+    return range
+  }
+
+  const putRange = (range: Arena): void => {
+    const ranges = idle.get(range.length)
+    if (ranges) ranges.push(range)
+    else idle.set(range.length, [range])
+    idleCount++
+  }
+
+  return {
+    map(fd, offset, length) {
+      requireMappable(fd, offset, length)
+      const pages = roundUp(length, pageSize())
+      const range = takeRange(2 ** Math.ceil(Math.log2(pages)))
+      try {
+        mmap(range.address, pages, MAP_SHARED | MAP_FIXED, fd, offset)
+      } catch (error) {
+        // A failed MAP_FIXED may already have removed what was there: cover the range before it can be seen again.
+        mmap(range.address, range.length, ANONYMOUS | MAP_FIXED, -1, 0)
+        putRange(range)
+        throw error
+      }
+      const mapping: Mapping = { ...range, length }
+      inUse.set(mapping, range)
+      mappedBytes += pages
+      return mapping
+    },
+
+    release(mapping) {
+      const range = inUse.get(mapping)
+      if (!range) throw new Error('release of a mapping that this pool does not hold (released twice?)')
+      // The whole range, tail included: private pages that somebody wrote behind the file go away as well.
+      mmap(range.address, range.length, ANONYMOUS | MAP_FIXED, -1, 0)
+      inUse.delete(mapping)
+      mappedBytes -= roundUp(mapping.length, pageSize())
+      putRange(range)
+    },
+
+    get counters() {
+      return { mapped: inUse.size, mappedBytes, idle: idleCount }
+    },
+  }
+}

@@ -1,0 +1,93 @@
+/*
+ * Memory files: anonymous files that can be mapped here and passed to other processes, with seals that outlive the
+ * passing.
+ *
+ * A mapping of a file that somebody else truncates kills the reader with SIGBUS, so a file that leaves this process is
+ * sized once and sealed against shrinking. SEAL_FUTURE_WRITE makes a file that is mapped writable here (map first, then
+ * seal) read-only for everyone who gets it later. See memfd_create(2), fcntl(2) "File Sealing".
+ */
+import { fstatSync } from 'node:fs'
+import { EAGAIN } from '../errno.ts'
+import { check, libcFunctions, orErrno } from '../native.ts'
+
+const sys = libcFunctions({
+  memfd_create: 'int memfd_create(const char *name, unsigned int flags)',
+  ftruncate: 'int ftruncate(int fd, int64_t length)',
+  fcntl: 'int fcntl(int fd, int command, int64_t argument)',
+  fallocate: 'int fallocate(int fd, int mode, int64_t offset, int64_t length)',
+  flock: 'int flock(int fd, int operation)',
+  open: 'int open(const char *path, int flags)',
+})
+
+const MFD_CLOEXEC = 1
+const MFD_ALLOW_SEALING = 2
+const F_ADD_SEALS = 1033
+const F_GET_SEALS = 1034
+const O_RDWR_CLOEXEC = 0o2000002
+const LOCK_SH = 1
+const LOCK_EX = 2
+const LOCK_NB = 4
+const LOCK_UN = 8
+const FALLOC_FL_KEEP_SIZE = 1
+const FALLOC_FL_PUNCH_HOLE = 2
+
+/** No further seals. */
+export const SEAL_SEAL = 1
+/** The file cannot become shorter: a mapping of it is safe. */
+export const SEAL_SHRINK = 2
+/** The file cannot become longer. */
+export const SEAL_GROW = 4
+/** No new writable mapping and no write(); writable mappings that exist stay writable. */
+export const SEAL_FUTURE_WRITE = 16
+
+/**
+ * A new memory file of `size` bytes (sparse, zero), close-on-exec; its fd. `name` shows in /proc only. Throws
+ * SystemError.
+ */
+export const createMemfd = (name: string, size: number): number => {
+  const fd = check('memfd_create', sys().memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), `memory file "${name}"`)
+  check('ftruncate', sys().ftruncate(fd, size), `memory file "${name}" of ${size} bytes`)
+  return fd
+}
+
+/**
+ * Adds seals (SEAL_… or-ed). Throws SystemError: EPERM once SEAL_SEAL is set, EINVAL for a file that knows no seals.
+ */
+export const addSeals = (fd: number, seals: number): void => {
+  check('fcntl(F_ADD_SEALS)', sys().fcntl(fd, F_ADD_SEALS, seals), `seals ${seals} for fd ${fd}`)
+}
+
+/**
+ * Gives the memory of a range back: it reads as zeros afterwards, in mappings too. Both numbers multiples of the page
+ * size. Throws SystemError.
+ */
+export const punchHole = (fd: number, offset: number, length: number): void => {
+  const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+  check('fallocate', sys().fallocate(fd, mode, offset, length), `${length} bytes from ${offset} of fd ${fd}`)
+}
+
+/** The seals of a file, SEAL_… or-ed; -errno (EINVAL) for a file that knows no seals. */
+export const sealsOf = (fd: number): number => orErrno(sys().fcntl(fd, F_GET_SEALS, 0))
+
+/** What names a file in every process that holds it: device and inode. Throws for a bad fd. */
+export const fileIdentity = (fd: number): { dev: number; ino: number; size: number } => {
+  const { dev, ino, size } = fstatSync(fd)
+  return { dev, ino, size }
+}
+
+/**
+ * The file, opened once more, for others: `isHeld` tells whether any copy of the new descriptor is left in any process,
+ * on its way between two, or under a mapping, for a lock of flock(2) goes with the last of them. Throws SystemError.
+ */
+export const openHeld = (fd: number): number => {
+  const held = check('open', sys().open(`/proc/self/fd/${fd}`, O_RDWR_CLOEXEC), `fd ${fd} once more`)
+  check('flock', sys().flock(held, LOCK_SH | LOCK_NB), `a lock of fd ${fd}`)
+  return held
+}
+
+/** Whether anybody has what `openHeld` has made of the file behind `fd`. */
+export const isHeld = (fd: number): boolean => {
+  if (orErrno(sys().flock(fd, LOCK_EX | LOCK_NB)) === -EAGAIN) return true
+  sys().flock(fd, LOCK_UN)
+  return false
+}

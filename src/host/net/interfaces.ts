@@ -1,0 +1,199 @@
+/*
+ * The network interfaces of this network namespace and their addresses, now and as they change: a table that a
+ * rtnetlink socket keeps true. At the start, and whenever the socket had to drop messages, everything is asked for
+ * again; in between each change is applied as it comes, so that a short time down is seen too.
+ *
+ * A system without netlink, or one that forbids it, has no table: who follows interfaces then sees no change.
+ */
+import { EAGAIN, ENOBUFS, SystemError } from '../errno.ts'
+import { type Watch, watch } from '../event-loop/poll.ts'
+import { type Arena, mapArena } from '../memory/mapping.ts'
+import { check, libcFunctions, orErrno } from '../native.ts'
+import { dumpRequest, type LinkMessage, parseRouteMessages, RTM_GETADDR, RTM_GETLINK } from './route-messages.ts'
+
+const sys = libcFunctions({
+  socket: 'int socket(int family, int type, int protocol)',
+  bind: 'int bind(int fd, int64_t address, int length)',
+  send: 'int64_t send(int fd, int64_t bytes, uint64_t length, int flags)',
+  recv: 'int64_t recv(int fd, int64_t bytes, uint64_t length, int flags)',
+  close: 'int close(int fd)',
+})
+
+const AF_NETLINK = 16
+const SOCK_RAW_NONBLOCK_CLOEXEC = 3 | 0o4000 | 0o2000000
+const NETLINK_ROUTE = 0
+// RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+const GROUPS = 0x1 | 0x10 | 0x100
+const SOCKADDR = 12
+/** A dump comes in datagrams of at most 32 KiB. */
+const ROOM = 0x1_0000
+
+/** What is known of an interface. */
+export type NetworkInterface = Omit<LinkMessage, 'kind' | 'present'>
+
+export interface InterfaceListener {
+  /** An interface is there, or something about it changed; undefined: interface `index` is gone. */
+  link(index: number, now: NetworkInterface | undefined): void
+  /** An address (16 bytes, IPv4 as ::ffff:a.b.c.d) came or went. */
+  address(index: number, address: Uint8Array, present: boolean): void
+}
+
+export interface Interfaces {
+  /** By index; not to be kept. */
+  links(): ReadonlyMap<number, NetworkInterface>
+  /** The addresses of an interface, in the order in which the system lists them, newer ones last. */
+  addresses(index: number): Uint8Array[]
+  /** The interface that has an address, if one does. */
+  withAddress(address: Uint8Array): NetworkInterface | undefined
+  /** Tells every change from now on. */
+  listen(listener: InterfaceListener): void
+  /** Must be called before the process can end. */
+  close(): void
+}
+
+const keyOf = (address: Uint8Array): string => Buffer.from(address).toString('hex')
+const sameLink = (a: NetworkInterface, b: NetworkInterface): boolean =>
+  a.name === b.name && a.mtu === b.mtu && a.up === b.up && a.carrier === b.carrier && keyOf(a.mac) === keyOf(b.mac)
+
+/** The table alone: `apply` takes messages, `begin` and `end` stand around those of a dump. */
+export const createInterfaceTable = () => {
+  const links = new Map<number, NetworkInterface>()
+  const addresses = new Map<number, Map<string, Uint8Array>>()
+  const listeners: InterfaceListener[] = []
+  /** What a dump has named so far; undefined between dumps. */
+  let named: Set<string> | undefined
+
+  const setAddress = (index: number, address: Uint8Array, present: boolean): void => {
+    const key = keyOf(address)
+    const own = addresses.get(index) ?? new Map<string, Uint8Array>()
+    addresses.set(index, own)
+    if (own.has(key) === present) return
+    if (present) own.set(key, address)
+    else own.delete(key)
+    for (const listener of listeners) listener.address(index, address, present)
+  }
+  const removeLink = (index: number): void => {
+    for (const address of [...(addresses.get(index)?.values() ?? [])]) setAddress(index, address, false)
+    addresses.delete(index)
+    if (links.delete(index)) for (const listener of listeners) listener.link(index, undefined)
+  }
+  const setLink = (now: NetworkInterface): void => {
+    const before = links.get(now.index)
+    if (before !== undefined && sameLink(before, now)) return
+    links.set(now.index, now)
+    for (const listener of listeners) listener.link(now.index, now)
+  }
+
+  return {
+    links,
+    withAddress: (address: Uint8Array): NetworkInterface | undefined => {
+      const key = keyOf(address)
+      for (const [index, own] of addresses) if (own.has(key)) return links.get(index)
+      return undefined
+    },
+    addresses: (index: number): Uint8Array[] => [...(addresses.get(index)?.values() ?? [])],
+    listen: (listener: InterfaceListener): void => void listeners.push(listener),
+    begin: (): void => {
+      named = new Set()
+    },
+    /** Messages of one datagram: undefined, or when a dump ended with them its error number, 0 for success. */
+    apply: (datagram: Uint8Array): number | undefined => {
+      let ended: number | undefined
+      for (const message of parseRouteMessages(datagram)) {
+        if (message.kind === 'done') ended = message.errno
+        else if (message.kind === 'address') {
+          setAddress(message.index, message.address, message.present)
+          if (message.present) named?.add(`${message.index} ${keyOf(message.address)}`)
+        } else if (message.present) {
+          const { kind: _kind, present: _present, ...link } = message
+          setLink(link)
+          named?.add(String(message.index))
+        } else removeLink(message.index)
+      }
+      return ended
+    },
+    /** What the dump has not named is gone. */
+    end: (): void => {
+      for (const index of [...links.keys()]) if (!named?.has(String(index))) removeLink(index)
+      for (const [index, own] of addresses)
+        for (const [key, address] of [...own]) if (!named?.has(`${index} ${key}`)) setAddress(index, address, false)
+      named = undefined
+    },
+  }
+}
+
+let memory: Arena | undefined
+
+/** Opens the socket and reads the table; undefined where netlink is not to be had. */
+export const openInterfaces = (): Interfaces | undefined => {
+  memory ??= mapArena(ROOM)
+  const { address, bytes, view } = memory
+  const fd = orErrno(sys().socket(AF_NETLINK, SOCK_RAW_NONBLOCK_CLOEXEC, NETLINK_ROUTE))
+  if (fd < 0) return undefined
+  const table = createInterfaceTable()
+  let watching: Watch | undefined
+
+  /** The next datagram's length, or -errno. */
+  const receive = (): number => orErrno(sys().recv(fd, address, ROOM, 0))
+
+  /** One dump: the kernel makes its answer while we read it, so nothing is waited for. */
+  const dump = (type: typeof RTM_GETLINK | typeof RTM_GETADDR): void => {
+    const request = dumpRequest(type)
+    bytes.set(request)
+    check('netlink: send', sys().send(fd, address, request.length, 0))
+    for (;;) {
+      const length = receive()
+      // Changes that overflowed the socket before: they are in what is being told now.
+      if (length === -ENOBUFS) continue
+      if (length <= 0) throw new SystemError('netlink: recv', -length)
+      const ended = table.apply(bytes.subarray(0, length))
+      if (ended === 0) return
+      if (ended !== undefined) throw new SystemError('netlink: list of interfaces', ended)
+    }
+  }
+  const readAll = (): void => {
+    table.begin()
+    dump(RTM_GETLINK)
+    dump(RTM_GETADDR)
+    table.end()
+  }
+
+  const close = (): void => {
+    watching?.stop()
+    sys().close(fd)
+  }
+  /** Applies everything that waits. Throws if the socket, or a dump on it, does not work any more. */
+  const drain = (): void => {
+    for (;;) {
+      const length = receive()
+      if (length > 0) table.apply(bytes.subarray(0, length))
+      else if (length === -ENOBUFS) readAll()
+      else if (length === -EAGAIN) return
+      else throw new SystemError('netlink: recv', -length)
+    }
+  }
+  const onReadable = (): void => {
+    try {
+      drain()
+    } catch (error) {
+      // The table stays as it is: from now on nobody sees changes.
+      if (!(error instanceof SystemError)) throw error
+      watching?.stop()
+    }
+  }
+
+  try {
+    bytes.fill(0, 0, SOCKADDR)
+    view.setUint16(0, AF_NETLINK, true)
+    view.setUint32(8, GROUPS, true)
+    check('netlink: bind', sys().bind(fd, address, SOCKADDR))
+    readAll()
+    watching = watch(fd, { readable: true }, onReadable)
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error
+    close()
+    return undefined
+  }
+  const { links, addresses, withAddress, listen } = table
+  return { links: () => links, addresses, withAddress, listen, close }
+}

@@ -1,0 +1,393 @@
+/*
+ * Unix sockets of type SOCK_SEQPACKET: reliable, ordered, message boundaries kept, file descriptors passed along.
+ *
+ * All are non-blocking and close-on-exec. Setting up throws SystemError; moving messages returns a length or -errno
+ * (-EAGAIN when the peer is slow or silent) and allocates little: message headers and control data lie in one arena,
+ * built once and patched. An end of stream and an empty message look the same to the receiver (length 0), so empty
+ * messages are refused when sending and mean the end when received. See unix(7), sendmsg(2), recvmsg(2).
+ */
+import { chmodSync, lstatSync, unlinkSync } from 'node:fs'
+import { EADDRINUSE, EAGAIN, ECONNREFUSED, EEXIST, EINTR, EMFILE, EMSGSIZE, ENOENT, SystemError } from '../errno.ts'
+import { isWatched } from '../event-loop/poll.ts'
+import { type Arena, mapArena } from '../memory/mapping.ts'
+import { check, lastErrno, libcFunctions, orErrno } from '../native.ts'
+
+const sys = libcFunctions({
+  socket: 'int socket(int family, int type, int protocol)',
+  socketpair: 'int socketpair(int family, int type, int protocol, int64_t fds)',
+  bind: 'int bind(int fd, int64_t address, int length)',
+  listen: 'int listen(int fd, int backlog)',
+  accept4: 'int accept4(int fd, int64_t address, int64_t length, int flags)',
+  connect: 'int connect(int fd, int64_t address, int length)',
+  sendmsg: 'int64_t sendmsg(int fd, int64_t message, int flags)',
+  recvmsg: 'int64_t recvmsg(int fd, int64_t message, int flags)',
+  send: 'int64_t send(int fd, int64_t bytes, uint64_t length, int flags)',
+  recv: 'int64_t recv(int fd, int64_t bytes, uint64_t length, int flags)',
+  getsockopt: 'int getsockopt(int fd, int level, int option, int64_t value, int64_t length)',
+  setsockopt: 'int setsockopt(int fd, int level, int option, int64_t value, int length)',
+  ioctl: 'int ioctl(int fd, uint64_t request, int64_t argument)',
+  shutdown: 'int shutdown(int fd, int how)',
+  close: 'int close(int fd)',
+})
+
+const AF_UNIX = 1
+const SOCK_SEQPACKET_NONBLOCK_CLOEXEC = 5 | 0o4000 | 0o2000000
+const SOCK_NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
+const SOL_SOCKET = 1
+const SCM_RIGHTS = 1
+const SO_SNDBUF = 7
+const SO_RCVBUF = 8
+const SO_PEERCRED = 17
+const SO_SNDTIMEO = 21
+const SO_PEERGROUPS = 59
+const SO_PEERPIDFD = 77
+const FIONBIO = 0x5421
+const SIOCOUTQ = 0x5411
+const SIOCINQ = 0x541b
+const MSG_CTRUNC = 0x8
+const MSG_TRUNC = 0x20
+const MSG_DONTWAIT = 0x40
+const MSG_NOSIGNAL = 0x4000
+const MSG_CMSG_CLOEXEC = 0x40000000
+const SEND_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL
+
+/** The longest message that send and recv move, in bytes (the kernel's own limit is the socket's send buffer). */
+export const MAX_MESSAGE = 256 * 1024
+/** The most descriptors in one message: the kernel's SCM_MAX_FD. */
+export const MAX_FDS = 253
+
+// Places in the arena. struct msghdr: name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48 (56
+// bytes). struct cmsghdr: len u64, level i32, type i32, then the data, padded to 8.
+const MSG = 0
+const IOV = 64
+const SCRATCH = 128
+const ADDRESS = 256
+const CONTROL = 512
+const CONTROL_ROOM = 2048
+const BODY = 4096
+const CMSG_DATA = 16
+const SUN_PATH_MAX = 107
+
+let arena: Arena | undefined
+
+const workArena = (): Arena => {
+  if (arena) return arena
+  arena = mapArena(BODY + MAX_MESSAGE)
+  const { view, address } = arena
+  const pointer = (at: number, to: number): void => view.setBigUint64(at, BigInt(address + to), true)
+  pointer(MSG + 16, IOV)
+  view.setUint32(MSG + 24, 1, true)
+  pointer(MSG + 32, CONTROL)
+  pointer(IOV, BODY)
+  return arena
+}
+
+const copyIn = (bytes: Uint8Array, memory: Arena): void => {
+  const length = bytes.length
+  if (length > 64) {
+    memory.bytes.set(bytes, BODY)
+    return
+  }
+  const body = memory.bytes
+  for (let i = 0; i < length; i++) body[BODY + i] = bytes[i]
+}
+
+const copyOut = (memory: Arena, length: number, into: Uint8Array): void => {
+  const body = memory.bytes
+  if (length > 64) into.set(body.subarray(BODY, BODY + length))
+  else for (let i = 0; i < length; i++) into[i] = body[BODY + i]
+}
+
+const requireMessage = (bytes: Uint8Array): void => {
+  if (bytes.length === 0)
+    throw new RangeError('an empty message cannot be told from the end of the stream; send at least one byte')
+}
+
+const newSocket = (): number => check('socket', sys().socket(AF_UNIX, SOCK_SEQPACKET_NONBLOCK_CLOEXEC, 0))
+
+/** Writes a sockaddr_un into the arena; its length. */
+const putAddress = (path: string): number => {
+  const { bytes, view } = workArena()
+  const encoded = Buffer.from(path)
+  if (encoded.length === 0 || encoded.length > SUN_PATH_MAX || encoded.includes(0)) {
+    throw new RangeError(
+      `socket path "${path}" has ${encoded.length} bytes; 1 to ${SUN_PATH_MAX} without NUL are allowed`,
+    )
+  }
+  view.setUint16(ADDRESS, AF_UNIX, true)
+  bytes.set(encoded, ADDRESS + 2)
+  bytes[ADDRESS + 2 + encoded.length] = 0
+  return 2 + encoded.length + 1
+}
+
+/** A new socket, connected to `path`; or -errno. */
+const tryConnect = (path: string): number => {
+  const length = putAddress(path)
+  const fd = newSocket()
+  const result = orErrno(sys().connect(fd, workArena().address + ADDRESS, length))
+  if (result === 0) return fd
+  sys().close(fd)
+  return result
+}
+
+/** Removes a socket file that nobody serves. Throws EADDRINUSE if somebody answers there. */
+const removeStale = (path: string): void => {
+  const result = tryConnect(path)
+  if (result >= 0) sys().close(result)
+  if (result === -ENOENT) return
+  if (result !== -ECONNREFUSED) throw new SystemError('bind', EADDRINUSE, `another process serves ${path}`)
+  // connect(2) refuses other files with the same error as a socket without a server.
+  if (!lstatSync(path).isSocket()) throw new SystemError('bind', EEXIST, `${path} is there, but is no socket`)
+  unlinkSync(path)
+}
+
+export interface ListenOptions {
+  /** Connections that wait to be accepted; 128. */
+  readonly backlog?: number
+  /** Permission bits of the socket file; 0o600, its owner only. */
+  readonly mode?: number
+}
+
+/**
+ * A listening socket at `path`; its fd. A socket file left behind by a dead process is replaced; two processes that may
+ * start at once need a lock (lock-file.ts). Throws SystemError: EADDRINUSE if `path` is served. Who ends removes the
+ * socket file first and closes then, or he might remove that of the next one.
+ */
+export const listen = (path: string, { backlog = 128, mode = 0o600 }: ListenOptions = {}): number => {
+  const address = workArena().address + ADDRESS
+  removeStale(path)
+  const fd = newSocket()
+  try {
+    check('bind', sys().bind(fd, address, putAddress(path)), path)
+    chmodSync(path, mode)
+    check('listen', sys().listen(fd, backlog), path)
+    return fd
+  } catch (error) {
+    sys().close(fd)
+    throw error
+  }
+}
+
+/** The next waiting connection's fd, or -errno (-EAGAIN: none waits). */
+export const accept = (fd: number): number => {
+  for (;;) {
+    const result = sys().accept4(fd, 0, 0, SOCK_NONBLOCK_CLOEXEC)
+    if (result >= 0) return result
+    const errno = lastErrno()
+    if (errno !== EINTR) return -errno
+  }
+}
+
+/**
+ * A socket connected to the server at `path`. Throws SystemError: ENOENT, ECONNREFUSED (nobody serves), EAGAIN (backlog
+ * full).
+ */
+export const connect = (path: string): number => {
+  const fd = tryConnect(path)
+  if (fd < 0) throw new SystemError('connect', fd, path)
+  return fd
+}
+
+/** Two connected sockets. */
+export const socketPair = (): [number, number] => {
+  const { address, i32 } = workArena()
+  check('socketpair', sys().socketpair(AF_UNIX, SOCK_SEQPACKET_NONBLOCK_CLOEXEC, 0, address + SCRATCH))
+  return [i32[SCRATCH / 4], i32[SCRATCH / 4 + 1]]
+}
+
+/**
+ * Makes calls on a socket wait, in every process that shares it: for an end that a program gets and expects to be so.
+ * Throws SystemError.
+ */
+export const setBlocking = (fd: number): void => {
+  const { address, i32 } = workArena()
+  i32[SCRATCH >> 2] = 0
+  check('ioctl(FIONBIO)', sys().ioctl(fd, FIONBIO, address + SCRATCH), `fd ${fd}`)
+}
+
+/**
+ * Sends one message with descriptors (the receiver gets duplicates; ours stay open). Returns its length or -errno:
+ * -EAGAIN (full), -EPIPE or -ECONNRESET (peer gone), -EMSGSIZE, -EBADF, -ETOOMANYREFS. Throws RangeError for an empty
+ * message or too many fds.
+ */
+export const send = (fd: number, bytes: Uint8Array, fds: readonly number[] = []): number => {
+  requireMessage(bytes)
+  if (fds.length > MAX_FDS)
+    throw new RangeError(`${fds.length} descriptors in one message; at most ${MAX_FDS} are allowed`)
+  if (bytes.length > MAX_MESSAGE) return -EMSGSIZE
+  const memory = workArena()
+  const { u32, i32 } = memory
+  copyIn(bytes, memory)
+  u32[(IOV + 8) >> 2] = bytes.length
+  u32[(MSG + 40) >> 2] = 0
+  if (fds.length > 0) {
+    u32[CONTROL >> 2] = CMSG_DATA + 4 * fds.length
+    u32[(CONTROL + 4) >> 2] = 0
+    u32[(CONTROL + 8) >> 2] = SOL_SOCKET
+    u32[(CONTROL + 12) >> 2] = SCM_RIGHTS
+    for (let i = 0; i < fds.length; i++) i32[((CONTROL + CMSG_DATA) >> 2) + i] = fds[i]
+    u32[(MSG + 40) >> 2] = CMSG_DATA + 8 * Math.ceil(fds.length / 2)
+  }
+  return orErrno(sys().sendmsg(fd, memory.address + MSG, SEND_FLAGS))
+}
+
+export interface Received {
+  /** Bytes in the caller's buffer; 0 is the end of the stream; negative is -errno. */
+  readonly length: number
+  /** Descriptors that came along, close-on-exec. They are the caller's to close. */
+  readonly fds: readonly number[]
+}
+
+const NO_FDS: readonly number[] = Object.freeze([])
+const NOTHING_YET: Received = Object.freeze({ length: -EAGAIN, fds: NO_FDS })
+
+/** The descriptors in the control data that recvmsg just filled. */
+const passedFds = (memory: Arena): readonly number[] => {
+  const { u32, i32 } = memory
+  const end = CONTROL + u32[(MSG + 40) >> 2]
+  const fds: number[] = []
+  for (let at = CONTROL; at + CMSG_DATA <= end; ) {
+    const length = u32[at >> 2]
+    if (length < CMSG_DATA) break
+    if (u32[(at + 8) >> 2] === SOL_SOCKET && u32[(at + 12) >> 2] === SCM_RIGHTS) {
+      for (let from = at + CMSG_DATA; from + 4 <= at + length; from += 4) fds.push(i32[from >> 2])
+    }
+    at += (length + 7) & ~7
+  }
+  return fds
+}
+
+/**
+ * Receives one message. A message longer than `buffer` is dropped and answered -EMSGSIZE; one whose descriptors could
+ * not all be taken over (our table is full) -EMFILE; in both cases the descriptors that came are closed. Otherwise
+ * -EAGAIN, -ECONNRESET, ….
+ */
+export const recv = (fd: number, buffer: Uint8Array): Received => {
+  const memory = workArena()
+  const { u32 } = memory
+  u32[(IOV + 8) >> 2] = Math.min(buffer.length, MAX_MESSAGE)
+  u32[(MSG + 40) >> 2] = CONTROL_ROOM
+  const length = orErrno(sys().recvmsg(fd, memory.address + MSG, MSG_DONTWAIT | MSG_CMSG_CLOEXEC))
+  if (length === -EAGAIN) return NOTHING_YET
+  if (length < 0) return { length, fds: NO_FDS }
+  const fds = u32[(MSG + 40) >> 2] === 0 ? NO_FDS : passedFds(memory)
+  const flags = u32[(MSG + 48) >> 2]
+  if (flags & (MSG_TRUNC | MSG_CTRUNC)) {
+    for (const passed of fds) sys().close(passed)
+    return { length: flags & MSG_TRUNC ? -EMSGSIZE : -EMFILE, fds: NO_FDS }
+  }
+  copyOut(memory, length, buffer)
+  return { length, fds }
+}
+
+/** Sends one message without descriptors; its length or -errno, as send. Allocates nothing. */
+export const sendSmall = (fd: number, bytes: Uint8Array): number => {
+  requireMessage(bytes)
+  if (bytes.length > MAX_MESSAGE) return -EMSGSIZE
+  const memory = workArena()
+  copyIn(bytes, memory)
+  return orErrno(sys().send(fd, memory.address + BODY, bytes.length, SEND_FLAGS))
+}
+
+/**
+ * Receives one message; its length, 0 at the end of the stream, or -errno (-EMSGSIZE: it was longer than `buffer` and
+ * is dropped). Descriptors that came along are closed by the kernel. Allocates nothing for messages of up to 64 bytes.
+ */
+export const recvSmall = (fd: number, buffer: Uint8Array): number => {
+  const memory = workArena()
+  const room = Math.min(buffer.length, MAX_MESSAGE)
+  const length = orErrno(sys().recv(fd, memory.address + BODY, room, MSG_DONTWAIT | MSG_TRUNC))
+  if (length <= 0) return length
+  if (length > room) return -EMSGSIZE
+  copyOut(memory, length, buffer)
+  return length
+}
+
+export interface PeerCredentials {
+  readonly pid: number
+  readonly uid: number
+  readonly gid: number
+}
+
+const getOption = (fd: number, option: number, length: number): number => {
+  const { address, u32 } = workArena()
+  u32[(SCRATCH + 16) >> 2] = length
+  return orErrno(sys().getsockopt(fd, SOL_SOCKET, option, address + SCRATCH, address + SCRATCH + 16))
+}
+
+/**
+ * Who connected (or listens) at the other end, as of that moment, in our pid and user namespaces. Throws SystemError.
+ */
+export const peerCredentials = (fd: number): PeerCredentials => {
+  const result = getOption(fd, SO_PEERCRED, 12)
+  if (result < 0) throw new SystemError('getsockopt(SO_PEERCRED)', result)
+  const { i32, u32 } = workArena()
+  return { pid: i32[SCRATCH >> 2], uid: u32[(SCRATCH + 4) >> 2], gid: u32[(SCRATCH + 8) >> 2] }
+}
+
+/** All groups of who connected, as of that moment; none where the kernel does not say (before 4.13). */
+export const peerGroups = (fd: number): readonly number[] => {
+  const { address, u32 } = workArena()
+  u32[SCRATCH >> 2] = MAX_MESSAGE
+  const result = sys().getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, address + BODY, address + SCRATCH)
+  return result < 0 ? [] : [...u32.subarray(BODY >> 2, (BODY + u32[SCRATCH >> 2]) >> 2)]
+}
+
+/**
+ * A pidfd of the process at the other end that cannot name another one (Linux 6.5), or -errno (-ENOPROTOOPT: older
+ * kernel).
+ */
+export const peerPidfd = (fd: number): number => {
+  const result = getOption(fd, SO_PEERPIDFD, 4)
+  return result < 0 ? result : workArena().i32[SCRATCH >> 2]
+}
+
+/**
+ * Sets the send and receive buffers in bytes (the kernel doubles them, and caps them at net.core.[rw]mem_max). Throws
+ * SystemError.
+ */
+export const setBuffers = (fd: number, sizes: { send?: number; receive?: number }): void => {
+  const { address, i32 } = workArena()
+  for (const [option, size] of [[SO_SNDBUF, sizes.send] as const, [SO_RCVBUF, sizes.receive] as const]) {
+    if (size === undefined) continue
+    i32[SCRATCH >> 2] = size
+    check('setsockopt', sys().setsockopt(fd, SOL_SOCKET, option, address + SCRATCH, 4), `buffer of ${size} bytes`)
+  }
+}
+
+/** Sets how long sends wait: seconds and microseconds. Every copy of the descriptor has it. Throws SystemError. */
+export const setSendTimeout = (fd: number, seconds: number, microseconds: number): void => {
+  const { address, view } = workArena()
+  view.setBigInt64(SCRATCH, BigInt(seconds), true)
+  view.setBigInt64(SCRATCH + 8, BigInt(microseconds), true)
+  check('setsockopt', sys().setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, address + SCRATCH, 16), `timeout of ${seconds} s`)
+}
+
+/**
+ * Memory that messages we sent and the peer did not read occupy, in bytes as the kernel counts them; or -errno. 0: all
+ * read.
+ */
+export const outstandingBytes = (fd: number): number => {
+  const { address, i32 } = workArena()
+  const result = orErrno(sys().ioctl(fd, SIOCOUTQ, address + SCRATCH))
+  return result < 0 ? result : i32[SCRATCH >> 2]
+}
+
+/** Bytes of all messages that came and were not read; or -errno. */
+export const unreadBytes = (fd: number): number => {
+  const { address, i32 } = workArena()
+  const result = orErrno(sys().ioctl(fd, SIOCINQ, address + SCRATCH))
+  return result < 0 ? result : i32[SCRATCH >> 2]
+}
+
+const directions = { read: 0, write: 1, both: 2 }
+
+/** Ends one or both directions: the peer reads the end of the stream. 0 or -errno. */
+export const shutdown = (fd: number, how: keyof typeof directions = 'both'): number =>
+  orErrno(sys().shutdown(fd, directions[how]))
+
+/** Closes a descriptor; 0 or -errno. Throws if a watch still holds it (its number could be reused under the watch). */
+export const close = (fd: number): number => {
+  if (isWatched(fd)) throw new Error(`close of fd ${fd} while it is watched: stop the watch first`)
+  return orErrno(sys().close(fd))
+}

@@ -1,0 +1,454 @@
+/*
+ * UDP sockets in batches: many datagrams, or runs of them, with one system call each way (design.md section 7).
+ *
+ * All that sendmmsg and recvmmsg read and write lies in one arena, laid out once: the caller's bytes, receive buffers,
+ * message headers, control data, addresses. A message is patched by a few stores; nothing is allocated per packet. With
+ * UDP_SEGMENT the kernel (or the network card) cuts one message into datagrams of equal size, with UDP_GRO a run of
+ * equal datagrams comes as one message.
+ *
+ * Sockets stay unconnected and never fragment (IP_PMTUDISC_DO): then Linux sends IPv4 identification 0, and 0, 1, 2 …
+ * in what it cuts, which whoever checksums headers must know. UDP checksums stay on: UDP_SEGMENT refuses a socket
+ * without them, and on loopback nobody computes them. Datagrams without one are taken over IPv6 too (UDP_NO_CHECK6_RX).
+ * Opening throws SystemError; moving messages answers a number or -errno. See udp(7), ip(7), ipv6(7), cmsg(3).
+ */
+import { EADDRINUSE, EINTR, SystemError } from '../errno.ts'
+import { isWatched } from '../event-loop/poll.ts'
+import { type Arena, mapArena } from '../memory/mapping.ts'
+import { check, libcFunctions, orErrno } from '../native.ts'
+
+const sys = libcFunctions({
+  socket: 'int socket(int family, int type, int protocol)',
+  bind: 'int bind(int fd, int64_t address, int length)',
+  setsockopt: 'int setsockopt(int fd, int level, int option, int64_t value, int length)',
+  getsockopt: 'int getsockopt(int fd, int level, int option, int64_t value, int64_t length)',
+  sendmmsg: 'int sendmmsg(int fd, int64_t messages, unsigned int count, int flags)',
+  recvmmsg: 'int recvmmsg(int fd, int64_t messages, unsigned int count, int flags, int64_t timeout)',
+  ioctl: 'int ioctl(int fd, uint64_t request, int64_t argument)',
+  close: 'int close(int fd)',
+})
+
+const AF_INET = 2
+const AF_INET6 = 10
+const SOCK_DGRAM_NONBLOCK_CLOEXEC = 2 | 0o4000 | 0o2000000
+const SOL_SOCKET = 1
+const SO_REUSEADDR = 2
+const SO_SNDBUF = 7
+const SO_RCVBUF = 8
+const SO_RCVBUFFORCE = 33
+const SOL_IP = 0
+const IP_TOS = 1
+const IP_TTL = 2
+const IP_MTU_DISCOVER = 10
+const IP_RECVTTL = 12
+const IP_RECVTOS = 13
+const IP_MULTICAST_IF = 32
+const IP_MULTICAST_TTL = 33
+const IP_ADD_MEMBERSHIP = 35
+const IP_MULTICAST_ALL = 49
+const SOL_IPV6 = 41
+const IPV6_UNICAST_HOPS = 16
+const IPV6_MULTICAST_IF = 17
+const IPV6_MULTICAST_HOPS = 18
+const IPV6_ADD_MEMBERSHIP = 20
+const IPV6_MTU_DISCOVER = 23
+const IPV6_MULTICAST_ALL = 29
+const IPV6_V6ONLY = 26
+const IPV6_RECVHOPLIMIT = 51
+const IPV6_HOPLIMIT = 52
+const IPV6_RECVTCLASS = 66
+const IPV6_TCLASS = 67
+const PMTUDISC_DO = 2
+const SOL_UDP = 17
+const UDP_NO_CHECK6_RX = 102
+const UDP_SEGMENT = 103
+const UDP_GRO = 104
+const SIOCGIFMTU = 0x8921
+const MSG_DONTWAIT = 0x40
+const MSG_NOSIGNAL = 0x4000
+const MSG_TRUNC = 0x20
+
+/** What is asked for; the system gives what it allows (net.core.rmem_max, wmem_max). */
+const WANTED_BUFFER = 4 << 20
+/** What root gets beyond those limits. */
+const FORCED_BUFFER = 32 << 20
+/** Hops that a datagram may go unless its message says otherwise. */
+const DEFAULT_HOPS = 64
+/** The longest UDP payload fits. */
+const RECEIVE_BYTES = 65536
+/**
+ * Where buffers begin: at 4 modulo 16, so that the payload behind a BTH of 12 bytes is aligned for copies
+ * (transport/run.ts).
+ */
+const RECEIVE_STRIDE = RECEIVE_BYTES + 64
+const RECEIVE_PHASE = 4
+
+// struct mmsghdr: msghdr {name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48}, len 56.
+const HEADER = 64
+const IOV = 16
+const NAME = 32
+// Room for three control messages of an int each: struct cmsghdr {len u64, level, type}, data, padded to 8.
+const CMSG = 24
+const CONTROL = 96
+const CMSG_LEN = 20
+const ADDRESS4 = 16
+const ADDRESS6 = 28
+
+/** A socket bound to one address. */
+export interface UdpSocket {
+  readonly fd: number
+  readonly version: 4 | 6
+  /** What may wait in it, in bytes as the kernel counts: with the memory around the payloads. */
+  readonly receiveBuffer: number
+}
+
+const isMapped = (address: Uint8Array): boolean => address.every((byte, i) => i >= 12 || byte === (i < 10 ? 0 : 0xff))
+
+let scratch: Arena | undefined
+const scratchArena = (): Arena => {
+  scratch ??= mapArena(4096)
+  return scratch
+}
+
+const setOption = (fd: number, level: number, option: number, value: number): number => {
+  const { address, view } = scratchArena()
+  view.setInt32(0, value, true)
+  return orErrno(sys().setsockopt(fd, level, option, address, 4))
+}
+const getOption = (fd: number, level: number, option: number): number => {
+  const { address, view } = scratchArena()
+  view.setInt32(8, 4, true)
+  check('getsockopt', sys().getsockopt(fd, level, option, address, address + 8))
+  return view.getInt32(0, true)
+}
+
+/** Whether an address (16 bytes, IPv4 as ::ffff:a.b.c.d) is a multicast address. */
+export const isMulticast = (address: Uint8Array): boolean =>
+  isMapped(address) ? address[12] >> 4 === 14 : address[0] === 0xff
+
+/** What is sent to groups leaves by interface number `by`, and is heard on this machine too, as is Linux' default. */
+const sendToGroupsBy = (fd: number, version: 4 | 6, by: number): void => {
+  const { address, bytes, view } = scratchArena()
+  bytes.fill(0, 0, 12)
+  // struct ip_mreqn, or an int
+  view.setInt32(version === 4 ? 8 : 0, by, true)
+  const [level, option, hops] =
+    version === 4 ? [SOL_IP, IP_MULTICAST_IF, IP_MULTICAST_TTL] : [SOL_IPV6, IPV6_MULTICAST_IF, IPV6_MULTICAST_HOPS]
+  // An interface that has no groups is no reason not to open the socket.
+  sys().setsockopt(fd, level, option, address, version === 4 ? 12 : 4)
+  setOption(fd, level, hops, DEFAULT_HOPS)
+}
+
+/** Makes the socket a member of a group on interface number `on`, and of no other group that this machine is in. */
+const joinGroup = (fd: number, group: Uint8Array, on: number): void => {
+  const is4 = isMapped(group)
+  const level = is4 ? SOL_IP : SOL_IPV6
+  setOption(fd, level, is4 ? IP_MULTICAST_ALL : IPV6_MULTICAST_ALL, 0)
+  const { address, bytes, view } = scratchArena()
+  bytes.fill(0, 0, 20)
+  bytes.set(is4 ? group.subarray(12) : group, 0)
+  view.setInt32(is4 ? 8 : 16, on, true)
+  const [option, length] = is4 ? [IP_ADD_MEMBERSHIP, 12] : [IPV6_ADD_MEMBERSHIP, 20]
+  check('setsockopt of the multicast membership', sys().setsockopt(fd, level, option, address, length))
+}
+
+/** Writes a sockaddr at `at`; its length. `address`: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
+const putAddress = (arena: Arena, at: number, address: Uint8Array, port: number, scope: number): number => {
+  const { bytes, view } = arena
+  bytes.fill(0, at, at + NAME)
+  view.setUint16(at + 2, port)
+  if (isMapped(address)) {
+    view.setUint16(at, AF_INET, true)
+    bytes.set(address.subarray(12), at + 4)
+    return ADDRESS4
+  }
+  view.setUint16(at, AF_INET6, true)
+  bytes.set(address, at + 8)
+  // Only link-local addresses, and groups of an interface (ff01::) or link (ff02::), belong to an interface.
+  const [first, second] = address
+  const isOfInterface = first === 0xfe ? (second & 0xc0) === 0x80 : first === 0xff && (second & 15) <= 2
+  if (isOfInterface) view.setUint32(at + 24, scope, true)
+  return ADDRESS6
+}
+
+/**
+ * Binds; a spare binding may be taken over. Linux lets two sockets share an address if both allow it at that moment,
+ * and gives datagrams to the one that came last: so who binds a spare one allows it from then on, and who binds one of
+ * his own allows it only until he has it.
+ */
+const bind = (fd: number, address: number, length: number, claim: 'own' | 'spare'): void => {
+  let result = orErrno(sys().bind(fd, address, length))
+  if (result === -EADDRINUSE && claim === 'own') {
+    setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1)
+    result = orErrno(sys().bind(fd, address, length))
+    setOption(fd, SOL_SOCKET, SO_REUSEADDR, 0)
+  }
+  if (result < 0) throw new SystemError('bind', -result)
+  if (claim === 'spare') setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1)
+}
+
+/**
+ * A non-blocking socket bound to `address` (16 bytes, IPv4 as ::ffff:a.b.c.d) and `port`, 0 for any. `scope`: the
+ * interface of a link-local address. `spare`: a later socket that wants the address for its own gets it, and the
+ * datagrams, while it is there. With a multicast address the socket is a member of the group on interface `scope`; any
+ * number of sockets may be. Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
+ */
+export const openUdpSocket = (
+  address: Uint8Array,
+  port: number,
+  scope = 0,
+  claim: 'own' | 'spare' = 'own',
+): UdpSocket => {
+  const version = isMapped(address) ? 4 : 6
+  const family = version === 4 ? AF_INET : AF_INET6
+  const fd = check('socket', sys().socket(family, SOCK_DGRAM_NONBLOCK_CLOEXEC, 0))
+  try {
+    const options =
+      version === 4
+        ? [
+            [SOL_IP, IP_MTU_DISCOVER, PMTUDISC_DO],
+            [SOL_IP, IP_TTL, DEFAULT_HOPS],
+            [SOL_IP, IP_RECVTTL, 1],
+            [SOL_IP, IP_RECVTOS, 1],
+          ]
+        : [
+            [SOL_IPV6, IPV6_V6ONLY, 1],
+            [SOL_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_DO],
+            [SOL_IPV6, IPV6_UNICAST_HOPS, DEFAULT_HOPS],
+            [SOL_IPV6, IPV6_RECVHOPLIMIT, 1],
+            [SOL_IPV6, IPV6_RECVTCLASS, 1],
+            [SOL_UDP, UDP_NO_CHECK6_RX, 1],
+          ]
+    for (const [level, option, value] of options)
+      check(`setsockopt(${level}, ${option})`, setOption(fd, level, option, value))
+    // What an older kernel lacks or a limit cuts is done without.
+    setOption(fd, SOL_UDP, UDP_GRO, 1)
+    // Root may have more than the system's limit: room for what comes while the processor is somebody else's.
+    if (setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, FORCED_BUFFER) < 0)
+      setOption(fd, SOL_SOCKET, SO_RCVBUF, WANTED_BUFFER)
+    setOption(fd, SOL_SOCKET, SO_SNDBUF, WANTED_BUFFER)
+    const group = isMulticast(address)
+    if (group) check('setsockopt', setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1))
+    else if (scope !== 0) sendToGroupsBy(fd, version, scope)
+    const memory = scratchArena()
+    bind(fd, memory.address + 64, putAddress(memory, 64, address, port, scope), claim)
+    if (group) joinGroup(fd, address, scope)
+    return { fd, version, receiveBuffer: getOption(fd, SOL_SOCKET, SO_RCVBUF) }
+  } catch (error) {
+    sys().close(fd)
+    throw error
+  }
+}
+
+/** Throws if it is still watched. */
+export const closeUdpSocket = ({ fd }: UdpSocket): void => {
+  if (isWatched(fd)) throw new Error(`close of fd ${fd} while it is watched: stop the watch first`)
+  sys().close(fd)
+}
+
+/** Largest IP packet of an interface of this network namespace, in bytes; undefined if there is none of this name. */
+export const interfaceMtu = (name: string): number | undefined => {
+  const encoded = Buffer.from(name)
+  if (encoded.length === 0 || encoded.length > 15) return undefined
+  const fd = check('socket', sys().socket(AF_INET, SOCK_DGRAM_NONBLOCK_CLOEXEC, 0))
+  try {
+    const { address, bytes, view } = scratchArena()
+    bytes.fill(0, 128, 128 + 40)
+    bytes.set(encoded, 128)
+    return sys().ioctl(fd, SIOCGIFMTU, address + 128) < 0 ? undefined : view.getInt32(128 + 16, true)
+  } finally {
+    sys().close(fd)
+  }
+}
+
+export interface UdpSizes {
+  /** Bytes for the caller, at the arena's begin. */
+  readonly staging: number
+  /** Messages of one send. */
+  readonly messages: number
+  /** Addresses to send to. */
+  readonly destinations: number
+  /** Receive buffers, 64 KiB each. */
+  readonly receives: number
+}
+
+/** The arena, and the messages in it, of some sockets. */
+export interface UdpBatches {
+  readonly arena: Arena
+  /** Where address number `slot` is. `scope`: the interface of a link-local address. */
+  setDestination(slot: number, address: Uint8Array, port: number, scope: number): void
+  /**
+   * Message number `slot`: `bytes` (up to 65,507) at `offset`, cut into datagrams of `segment` bytes, 0 for one.
+   * Hop limit 0 is the usual one.
+   */
+  putMessage(
+    slot: number,
+    offset: number,
+    bytes: number,
+    destination: number,
+    segment: number,
+    hopLimit: number,
+    trafficClass: number,
+  ): void
+  /** Sends messages [first, first + count): how many were taken, or -errno of the first one. */
+  send(socket: UdpSocket, first: number, count: number): number
+  /** Receives into the buffers [first, first + count): how many were filled, or -errno; -EAGAIN when nothing waits. */
+  receive(socket: UdpSocket, first: number, count: number): number
+  /** Offset of a receive buffer. */
+  bufferAt(buffer: number): number
+  /** Of what `receive` put into each buffer: all bytes; -1 when it was cut off. */
+  readonly lengths: Int32Array
+  /** … bytes of every datagram in it but the last, which may be shorter. */
+  readonly segments: Int32Array
+  readonly hopLimits: Uint8Array
+  readonly trafficClasses: Uint8Array
+  /** … the sender's port, and the four words of its address (16 bytes, big-endian). */
+  readonly ports: Uint16Array
+  readonly addresses: Uint32Array
+}
+
+const align = (offset: number): number => Math.ceil(offset / 4096) * 4096
+const swap32 = (word: number): number =>
+  ((word << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24)) >>> 0
+
+export const createUdpBatches = ({ staging, messages, destinations, receives }: UdpSizes): UdpBatches => {
+  const buffers = align(staging)
+  const headers = align(buffers + receives * RECEIVE_STRIDE)
+  const vectors = align(headers + (messages + receives) * HEADER)
+  const controls = align(vectors + (messages + receives) * IOV)
+  const names = align(controls + (messages + receives) * CONTROL)
+  const arena = mapArena(names + (destinations + receives) * NAME)
+  const { address, u32 } = arena
+  const u16 = new Uint16Array(arena.buffer)
+  const baseLo = address % 2 ** 32
+  const baseHi = Math.floor(address / 2 ** 32)
+  const CARRY = 2 ** 32
+  const nameLengths = new Uint8Array(destinations)
+
+  const bufferAt = (buffer: number): number => buffers + RECEIVE_PHASE + buffer * RECEIVE_STRIDE
+
+  /** Stores the address of the arena's byte `to` as a pointer at `at`. */
+  const point = (at: number, to: number): void => {
+    const lo = baseLo + to
+    u32[at >> 2] = lo
+    u32[(at >> 2) + 1] = lo >= CARRY ? baseHi + 1 : baseHi
+  }
+  for (let i = 0; i < messages + receives; i++) {
+    const header = headers + i * HEADER
+    point(header + 16, vectors + i * IOV)
+    u32[(header + 24) >> 2] = 1
+    point(header + 32, controls + i * CONTROL)
+    if (i < messages) continue
+    point(header, names + (destinations + i - messages) * NAME)
+    point(vectors + i * IOV, bufferAt(i - messages))
+    u32[(vectors + i * IOV + 8) >> 2] = RECEIVE_BYTES
+  }
+
+  const putControl = (at: number, level: number, type: number, length: number, value: number): void => {
+    const word = at >> 2
+    u32[word] = length
+    u32[word + 1] = 0
+    u32[word + 2] = level
+    u32[word + 3] = type
+    u32[word + 4] = value
+  }
+
+  const lengths = new Int32Array(receives)
+  const segments = new Int32Array(receives)
+  const hopLimits = new Uint8Array(receives)
+  const trafficClasses = new Uint8Array(receives)
+  const ports = new Uint16Array(receives)
+  const addresses = new Uint32Array(4 * receives)
+
+  /** Reads what the kernel said about a buffer. */
+  const read = (buffer: number, version: 4 | 6): void => {
+    const i = messages + buffer
+    const header = (headers + i * HEADER) >> 2
+    const length = (u32[header + 12] & MSG_TRUNC) !== 0 ? -1 : u32[header + 14]
+    lengths[buffer] = length
+    segments[buffer] = length
+    hopLimits[buffer] = 0
+    trafficClasses[buffer] = 0
+    const name = (names + (destinations + buffer) * NAME) >> 2
+    const port = u16[2 * name + 1]
+    ports[buffer] = ((port & 0xff) << 8) | (port >> 8)
+    const to = 4 * buffer
+    if (version === 4) {
+      addresses[to] = 0
+      addresses[to + 1] = 0
+      addresses[to + 2] = 0xffff
+      addresses[to + 3] = swap32(u32[name + 1])
+    } else for (let word = 0; word < 4; word++) addresses[to + word] = swap32(u32[name + 2 + word])
+
+    let at = (controls + i * CONTROL) >> 2
+    const end = at + (u32[header + 10] >> 2)
+    while (at + 4 < end) {
+      const level = u32[at + 2]
+      const type = u32[at + 3]
+      const value = u32[at + 4]
+      if (level === SOL_UDP && type === UDP_GRO) segments[buffer] = value
+      else if (type === (version === 4 ? IP_TTL : IPV6_HOPLIMIT)) hopLimits[buffer] = value
+      else if (type === (version === 4 ? IP_TOS : IPV6_TCLASS)) trafficClasses[buffer] = value
+      const size = (u32[at] + 7) & ~7
+      if (size < 16) break
+      at += size >> 2
+    }
+  }
+
+  return {
+    arena,
+    setDestination(slot, to, port, scope) {
+      nameLengths[slot] = putAddress(arena, names + slot * NAME, to, port, scope)
+    },
+    putMessage(slot, offset, bytes, destination, segment, hopLimit, trafficClass) {
+      const header = headers + slot * HEADER
+      const vector = vectors + slot * IOV
+      point(vector, offset)
+      u32[(vector + 8) >> 2] = bytes
+      point(header, names + destination * NAME)
+      const nameLength = nameLengths[destination]
+      u32[(header + 8) >> 2] = nameLength
+      const control = controls + slot * CONTROL
+      let used = 0
+      if (segment > 0) {
+        putControl(control, SOL_UDP, UDP_SEGMENT, CMSG_LEN - 2, segment)
+        used = CMSG
+      }
+      const is4 = nameLength === ADDRESS4
+      if (hopLimit !== DEFAULT_HOPS && hopLimit !== 0) {
+        putControl(control + used, is4 ? SOL_IP : SOL_IPV6, is4 ? IP_TTL : IPV6_HOPLIMIT, CMSG_LEN, hopLimit)
+        used += CMSG
+      }
+      if (trafficClass !== 0) {
+        putControl(control + used, is4 ? SOL_IP : SOL_IPV6, is4 ? IP_TOS : IPV6_TCLASS, CMSG_LEN, trafficClass)
+        used += CMSG
+      }
+      u32[(header + 40) >> 2] = used
+    },
+    send(socket, first, count) {
+      const at = address + headers + first * HEADER
+      for (;;) {
+        const sent = orErrno(sys().sendmmsg(socket.fd, at, count, MSG_DONTWAIT | MSG_NOSIGNAL))
+        if (sent !== -EINTR) return sent
+      }
+    },
+    receive(socket, first, count) {
+      const header = headers + (messages + first) * HEADER
+      for (let i = 0, word = header >> 2; i < count; i++, word += HEADER >> 2) {
+        u32[word + 2] = NAME
+        u32[word + 10] = CONTROL
+      }
+      let got: number
+      do got = orErrno(sys().recvmmsg(socket.fd, address + header, count, MSG_DONTWAIT, 0))
+      while (got === -EINTR)
+      for (let i = 0; i < got; i++) read(first + i, socket.version)
+      return got
+    },
+    bufferAt,
+    lengths,
+    segments,
+    hopLimits,
+    trafficClasses,
+    ports,
+    addresses,
+  }
+}

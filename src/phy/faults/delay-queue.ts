@@ -1,0 +1,187 @@
+/*
+ * Packets that a fault layer holds back: copied away until enough others have passed them, or until their delay is over
+ * and the limits of the rate let them pass. Time is what the caller says it is; a packet's wait begins with the first
+ * `onTimeout` after it was held. The queue is bounded, as that of any link. `Tag` is what goes with a packet.
+ */
+
+/** Most packets that are held, as tc-netem's limit. */
+export const MAX_DELAYED = 1000
+/** Longest packet: path MTU 4096 and all headers there are. */
+export const MAX_DELAYED_BYTES = 4224
+/** Slots that are made at once. */
+const CHUNK = 50
+
+/** A packet that is held or was just taken out; its bytes stay until the next `hold`. */
+export interface DelayedPacket<Tag> {
+  readonly bytes: Uint8Array
+  readonly offset: number
+  readonly length: number
+  readonly tag: Tag
+  /** Packets that must still pass it; Infinity if only time counts. */
+  passing: number
+  /** Microseconds of delay, and the limits that come after it. */
+  readonly wait: number
+  limits: number
+  /** When it leaves, Infinity until that is known; and its place among those with the same time. */
+  due: number
+  readonly order: number
+  gone: boolean
+}
+
+export interface DelayQueue<Tag> {
+  /** Those that wait, and those that may leave. */
+  readonly count: number
+  readonly ready: number
+  /**
+   * Copies a packet away, until `passing` others have passed, or `wait` microseconds and the limits behind it are over.
+   * False if there are too many, or it is too long.
+   */
+  hold(
+    bytes: Uint8Array,
+    offset: number,
+    length: number,
+    tag: Tag,
+    passing: number,
+    wait: number,
+    limits: number,
+  ): boolean
+  /** `count` packets go past those that are held. */
+  pass(count: number): void
+  /** How many packets may pass before a held one must come. */
+  untilNext(): number
+  /** The packet that leaves next; undefined if none is ready. */
+  take(): DelayedPacket<Tag> | undefined
+  /** Everything held is ready, in the order of time. */
+  readyAll(): void
+  /** Forgets everything that is held. */
+  clear(): void
+  nextTimeout(): number
+  /** True if something became ready. */
+  onTimeout(now: number): boolean
+}
+
+/** `departure`: when a packet that comes at `time` has passed the limits (dice.ts). */
+export const createDelayQueue = <Tag>(
+  departure: (limits: number, time: number, length: number, tag: Tag) => number,
+): DelayQueue<Tag> => {
+  /** Those without a time yet; those with one, as a heap, the first at 0; those that others pass; those that leave. */
+  let fresh: DelayedPacket<Tag>[] = []
+  const timed: DelayedPacket<Tag>[] = []
+  let passed: DelayedPacket<Tag>[] = []
+  let ready: DelayedPacket<Tag>[] = []
+  const slots: { readonly bytes: Uint8Array; readonly offset: number }[] = []
+  let count = 0
+  let orders = 0
+
+  const isBefore = (a: DelayedPacket<Tag>, b: DelayedPacket<Tag>): boolean =>
+    a.due < b.due || (a.due === b.due && a.order < b.order)
+  const push = (packet: DelayedPacket<Tag>): void => {
+    let i = timed.length
+    for (; i > 0 && isBefore(packet, timed[(i - 1) >> 1]); i = (i - 1) >> 1) timed[i] = timed[(i - 1) >> 1]
+    timed[i] = packet
+  }
+  const pop = (): void => {
+    const last = timed.pop() as DelayedPacket<Tag>
+    if (timed.length === 0) return
+    let i = 0
+    for (;;) {
+      let child = 2 * i + 1
+      if (child + 1 < timed.length && isBefore(timed[child + 1], timed[child])) child++
+      if (child >= timed.length || !isBefore(timed[child], last)) break
+      timed[i] = timed[child]
+      i = child
+    }
+    timed[i] = last
+  }
+  /** Takes what left otherwise off the heap's top. */
+  const settle = (): void => {
+    while (timed.length > 0 && timed[0].gone) pop()
+  }
+  const leave = (packet: DelayedPacket<Tag>): void => {
+    packet.gone = true
+    ready.push(packet)
+  }
+
+  return {
+    get count() {
+      return count
+    },
+    get ready() {
+      return ready.length
+    },
+    hold: (bytes, offset, length, tag, passing, wait, limits) => {
+      if (length > MAX_DELAYED_BYTES || count >= MAX_DELAYED) return false
+      if (slots.length === 0) {
+        const chunk = new Uint8Array(CHUNK * MAX_DELAYED_BYTES)
+        for (let i = CHUNK - 1; i >= 0; i--) slots.push({ bytes: chunk, offset: i * MAX_DELAYED_BYTES })
+      }
+      const slot = slots.pop() as (typeof slots)[number]
+      slot.bytes.set(bytes.subarray(offset, offset + length), slot.offset)
+      const packet = { ...slot, length, tag, passing, wait, limits, due: Infinity, order: orders++, gone: false }
+      fresh.push(packet)
+      if (passing < Infinity) passed.push(packet)
+      count++
+      return true
+    },
+    pass: packets => {
+      if (passed.length === 0) return
+      for (const packet of passed) {
+        packet.passing -= packets
+        if (packet.passing <= 0 && !packet.gone) leave(packet)
+      }
+      passed = passed.filter(({ gone }) => !gone)
+    },
+    untilNext: () => {
+      let least = Number.POSITIVE_INFINITY
+      for (const { passing, gone } of passed) if (!gone && passing < least) least = passing
+      return least
+    },
+    take: () => {
+      const packet = ready.shift()
+      if (packet === undefined) return undefined
+      count--
+      slots.push({ bytes: packet.bytes, offset: packet.offset })
+      return packet
+    },
+    readyAll: () => {
+      const waiting = [...timed, ...fresh].filter(({ gone }) => !gone)
+      for (const packet of waiting.sort((a, b) => (isBefore(a, b) ? -1 : 1))) leave(packet)
+      timed.length = 0
+      fresh = []
+      passed = []
+    },
+    clear: () => {
+      timed.length = 0
+      fresh = []
+      passed = []
+      ready = []
+      slots.length = 0
+      count = 0
+    },
+    nextTimeout: () => {
+      settle()
+      // One that waits without a time yet needs the time now.
+      return fresh.some(({ gone }) => !gone) ? 0 : timed.length > 0 ? timed[0].due : Infinity
+    },
+    onTimeout: now => {
+      const before = ready.length
+      for (const packet of fresh) {
+        if (packet.gone) continue
+        packet.due = now + packet.wait
+        push(packet)
+      }
+      fresh = []
+      for (settle(); timed.length > 0 && timed[0].due <= now; settle()) {
+        const packet = timed[0]
+        pop()
+        // The delay is over; behind it the limits let packets pass one after the other.
+        if (packet.limits !== 0) {
+          packet.due = departure(packet.limits, packet.due, packet.length, packet.tag)
+          packet.limits = 0
+          push(packet)
+        } else leave(packet)
+      }
+      return ready.length > before
+    },
+  }
+}

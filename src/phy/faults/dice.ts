@@ -1,0 +1,207 @@
+/*
+ * What fault rules have in store for packets: for one device and one direction the rules that are for it, and what
+ * chance decides about packet after packet. Every rule that fits a packet acts on it, and has a random sequence of its
+ * own, made from its seed, the device's name and the direction: what one rule does depends on the packets that it is
+ * for and their order, not on other rules, nor on how packets are cut into runs. Rules with the same seed get different
+ * sequences by their order.
+ *
+ * Reads two fields of the BTH, and knows nothing else of packets.
+ */
+import { bthDestQp, bthOpcode } from '../../wire/bth.ts'
+import { createRandom } from './random.ts'
+import { type FaultDirection, type FaultRule, isActive, opcodeNumbers } from './rules.ts'
+
+/** Bits of what happens to a packet. WAIT: it comes later, by its delay or by a limit of the rate. */
+export const Action = { DROP: 1, CORRUPT: 2, DUP: 4, REORDER: 8, WAIT: 16 } as const
+const { DROP, CORRUPT, DUP, REORDER, WAIT } = Action
+
+/** What one rule has done on one device in one direction: packets. */
+export interface RuleCounts {
+  matched: number
+  dropped: number
+  duplicated: number
+  reordered: number
+  corrupted: number
+}
+
+/** What is decided about the packets of one run, by packet. */
+export interface Decisions {
+  actions: Uint8Array
+  /** Chance for whatever the actions need. */
+  extras: Uint32Array
+  /** Microseconds that the packet is delayed. */
+  waits: Float64Array
+  /** The rate limits that it has to pass: bits by rule. */
+  limits: Uint32Array
+}
+
+export interface FaultDice {
+  /** Whether there is any rule for this device and direction, and whether one flips bits. */
+  readonly active: boolean
+  readonly corrupts: boolean
+  readonly decisions: Decisions
+  /** By rule of the whole list; undefined for those that are not for this device and direction. */
+  readonly counts: readonly (RuleCounts | undefined)[]
+  /**
+   * Fills `decisions` for the packets of a run that begins at `at`; `decisions` may get other arrays. True if anything
+   * happens to any.
+   */
+  decide(view: DataView, at: number, packetBytes: number, count: number): boolean
+  /** Nothing happens to the packets of a run of `count`. */
+  spare(count: number): void
+  /**
+   * When a packet of `bytes` bytes that comes at `time` (µs) leaves, if the limits with these bits let it pass one
+   * after the other.
+   */
+  departure(limits: number, time: number, bytes: number): number
+}
+
+interface DeviceDice {
+  readonly rule: FaultRule
+  readonly number: number
+  readonly opcodes: Uint8Array | null
+  readonly qps: ReadonlySet<number> | null
+  readonly random: () => number
+  readonly counts: RuleCounts
+  /** Shares as numbers below which 32 random bits must be. */
+  readonly drop: number
+  readonly corrupt: number
+  readonly dup: number
+  readonly reorder: number
+  /** Microseconds of a byte at the limited rate; 0 for no limit. */
+  readonly byteTime: number
+  /** When the bits that were let through are over. */
+  busyUntil: number
+}
+
+/** Time's worth of bytes that may pass at once after a pause: as much as timers are late. Microseconds. */
+const BURST = 1000
+
+/** A number of 32 bits for a text (FNV-1a). */
+const hash = (text: string): number => {
+  let value = 0x811c9dc5
+  for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193)
+  return value >>> 0
+}
+
+const isFor = (rule: FaultRule, device: string, direction: FaultDirection): boolean =>
+  (rule.device === '' || rule.device === device) && (rule.dir === 'both' || rule.dir === direction)
+
+/** `rules`: the whole list; those for other devices and the other direction are left out here. */
+export const createFaultDice = (
+  rules: readonly FaultRule[],
+  device: string,
+  direction: 'sent' | 'received',
+  maxPackets: number,
+): FaultDice => {
+  const threshold = (share: number): number => share * 2 ** 32
+  const seen = new Map<number, number>()
+  const counts: (RuleCounts | undefined)[] = []
+  const players = rules.flatMap((rule, number): DeviceDice[] => {
+    const nth = seen.get(rule.seed) ?? 0
+    seen.set(rule.seed, nth + 1)
+    if (!isActive(rule) || !isFor(rule, device, direction)) return []
+    const numbers = opcodeNumbers(rule)
+    const count = { matched: 0, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0 }
+    counts[number] = count
+    return [
+      {
+        rule,
+        number,
+        opcodes: rule.opcode.length > 0 ? Uint8Array.from({ length: 256 }, (_, o) => +numbers.includes(o)) : null,
+        qps: rule.qp.length > 0 ? new Set(rule.qp) : null,
+        random: createRandom(rule.seed ^ hash(`${device} ${direction} ${nth}`)),
+        counts: count,
+        drop: threshold(rule.drop),
+        corrupt: threshold(rule.corrupt),
+        dup: threshold(rule.dup),
+        reorder: threshold(rule.reorder),
+        byteTime: rule.rate > 0 ? 8e6 / rule.rate : 0,
+        busyUntil: Number.NEGATIVE_INFINITY,
+      },
+    ]
+  })
+
+  const sized = (packets: number): Decisions => ({
+    actions: new Uint8Array(packets),
+    extras: new Uint32Array(packets),
+    waits: new Float64Array(packets),
+    limits: new Uint32Array(packets),
+  })
+  const decisions = sized(players.length > 0 ? maxPackets : 0)
+
+  /** What the rule does to packet `i`, added to what others do. A share of 0 uses up no chance. */
+  const play = (player: DeviceDice, i: number): void => {
+    const { rule, random, counts } = player
+    let action = 0
+    if (player.drop > 0 && random() < player.drop) action |= DROP
+    if (player.corrupt > 0 && random() < player.corrupt) action |= CORRUPT
+    if (player.dup > 0 && random() < player.dup) action |= DUP
+    if (player.reorder > 0 && random() < player.reorder) action |= REORDER
+    let extra = 0
+    if (action !== 0 || rule.jitter > 0) extra = random()
+    counts.matched++
+    if (action & DROP) counts.dropped++
+    if (action & CORRUPT) counts.corrupted++
+    if (action & DUP) counts.duplicated++
+    if (action & REORDER) counts.reordered++
+    if (rule.delay > 0) {
+      action |= WAIT
+      decisions.waits[i] += 1000 * (rule.delay + rule.jitter * (2 * (extra / 2 ** 32) - 1))
+    }
+    if (player.byteTime > 0) {
+      action |= WAIT
+      decisions.limits[i] |= 1 << player.number
+    }
+    decisions.actions[i] |= action
+    decisions.extras[i] ^= extra
+  }
+
+  return {
+    active: players.length > 0,
+    corrupts: players.some(({ corrupt }) => corrupt > 0),
+    decisions,
+    counts,
+    decide: (view, at, packetBytes, count) => {
+      if (decisions.actions.length < count) Object.assign(decisions, sized(count))
+      let any = 0
+      for (let i = 0; i < count; i++) {
+        decisions.actions[i] = 0
+        decisions.extras[i] = 0
+        decisions.waits[i] = 0
+        decisions.limits[i] = 0
+        const packet = at + i * packetBytes
+        for (let p = 0; p < players.length; p++) {
+          const player = players[p]
+          if (player.opcodes !== null && player.opcodes[bthOpcode(view, packet)] === 0) continue
+          if (player.qps !== null && !player.qps.has(bthDestQp(view, packet))) continue
+          play(player, i)
+        }
+        any |= decisions.actions[i]
+      }
+      return any !== 0
+    },
+    spare: count => {
+      if (decisions.actions.length < count) Object.assign(decisions, sized(count))
+      decisions.actions.fill(0, 0, count)
+    },
+    departure: (limits, time, bytes) => {
+      let now = time
+      for (const player of players) {
+        if (((limits >>> player.number) & 1) === 0) continue
+        now = Math.max(now, player.busyUntil - BURST)
+        player.busyUntil = Math.max(now, player.busyUntil) + bytes * player.byteTime
+      }
+      return now
+    },
+  }
+}
+
+/** Flips one to three bits of a packet. */
+export const flipBits = (bytes: Uint8Array, at: number, length: number, seed: number): void => {
+  const chance = createRandom(seed)
+  for (let flips = 1 + (chance() % 3); flips > 0; flips--) {
+    const bit = chance() % (length * 8)
+    bytes[at + (bit >> 3)] ^= 1 << (bit & 7)
+  }
+}

@@ -1,0 +1,199 @@
+/*
+ * A port with a bad link: wraps any port and does to what it sends and receives what the fault rules say (those of
+ * `--fault` and `userdma fault set`, rules.ts). Rules change while packets flow. While there are none for this
+ * device the layer's functions are the port's own, so that it costs nothing; they are exchanged when rules come, each
+ * direction by itself.
+ *
+ * Each device of a daemon has such a layer. A rule is for arriving packets unless it says otherwise, so that a packet
+ * between two devices of one daemon meets faults once. Chance comes from seeds (dice.ts), time from the caller
+ * through `onTimeout`. Of packets only BTH.opcode and BTH.destQP are looked at.
+ */
+
+import type { FlowAddress, Port, PortTap } from '../port.ts'
+import { type FaultCounters, noFaultCounts } from './counters.ts'
+import { createFaultDice, type RuleCounts } from './dice.ts'
+import { createFaultyReceiving } from './receiving.ts'
+import type { FaultRule } from './rules.ts'
+import { createFaultySending } from './sending.ts'
+
+export interface FaultPort extends Port {
+  readonly faults: FaultCounters
+  /**
+   * Other rules from now on, those for other devices included; their random sequences begin again. What was held back
+   * leaves at once.
+   */
+  setFaults(rules: readonly FaultRule[]): void
+  /** What the present rules have done here, by rule. */
+  ruleCounts(): RuleCounts[]
+}
+
+const nobody = (): null => null
+const always = (): boolean => true
+
+/** What accessors of a layer go by. */
+interface Wrapping {
+  readonly port: Port
+  listener: Port['receiver']
+  viewer: PortTap | null
+  settle(): void
+}
+
+type Watched = Pick<Port, 'windowBytes' | 'sharedWindowBytes' | 'receiver' | 'wake' | 'tap'>
+
+/** Shared by all layers: an object with accessors of its own is slow to read, and ports are read all the time. */
+const accessors: Watched & ThisType<Wrapping> = {
+  get windowBytes() {
+    return this.port.windowBytes
+  },
+  get sharedWindowBytes() {
+    return this.port.sharedWindowBytes
+  },
+  get receiver() {
+    return this.listener
+  },
+  set receiver(wanted) {
+    this.listener = wanted
+    this.settle()
+  },
+  get wake() {
+    return this.port.wake
+  },
+  set wake(wake) {
+    this.port.wake = wake
+  },
+  get tap() {
+    return this.viewer
+  },
+  set tap(wanted) {
+    this.viewer = wanted
+    this.settle()
+  },
+}
+
+/** `device`: the name that rules use. */
+export const withFaults = (port: Port, device: string, initial: readonly FaultRule[] = []): FaultPort => {
+  const faults = noFaultCounts()
+  let rules: readonly FaultRule[] = []
+  const chanceFor = (direction: 'sent' | 'received') => createFaultDice(rules, device, direction, port.maxPackets)
+  let arriving = chanceFor('received')
+  let leaving = chanceFor('sent')
+  /** By flow that was ever opened, its record. */
+  const flows: FlowAddress[] = []
+
+  const receiving = createFaultyReceiving(port, arriving, faults, () => layer.viewer)
+  const sending = createFaultySending(port, leaving, faults, flow => flows[flow])
+
+  /** Lets each direction go through its half, or past it. */
+  const settle = (): void => {
+    const inFaulty = arriving.active || !receiving.isIdle()
+    const outFaulty = leaving.active || !sending.isIdle()
+    // faults are for packets
+    port.receiver = inFaulty ? null : layer.listener
+    layer.receiverOf = outFaulty ? nobody : port.receiverOf
+    layer.isWaiting = inFaulty ? always : port.isWaiting
+    layer.receive = inFaulty ? receiving.receive : port.receive
+    layer.release = inFaulty ? release : port.release
+    layer.commit = outFaulty ? sending.commit : port.commit
+    layer.flush = outFaulty ? flush : port.flush
+    layer.nextTimeout = inFaulty || outFaulty ? nextTimeout : port.nextTimeout
+    layer.onTimeout = inFaulty || outFaulty ? onTimeout : port.onTimeout
+    // What the inner port received is shown by our half, when its fate is known.
+    port.tap =
+      layer.viewer === null || !inFaulty
+        ? layer.viewer
+        : run => {
+            if (run.direction === 'sent' || run.fate !== 'passed') layer.viewer?.(run)
+          }
+  }
+  const release = (): void => {
+    receiving.release()
+    if (!arriving.active && receiving.isIdle()) settle()
+  }
+  const flush = (): void => {
+    sending.flush()
+    if (!leaving.active && sending.isIdle()) settle()
+  }
+  const nextTimeout = (): number => Math.min(port.nextTimeout(), receiving.nextTimeout(), sending.nextTimeout())
+  const onTimeout = (now: number): void => {
+    if (port.nextTimeout() <= now) port.onTimeout(now)
+    receiving.onTimeout(now)
+    sending.onTimeout(now)
+  }
+
+  const setFaults = (wanted: readonly FaultRule[]): void => {
+    const corrupted = arriving.corrupts || leaving.corrupts
+    rules = wanted
+    arriving = chanceFor('received')
+    leaving = chanceFor('sent')
+    const corrupts = arriving.corrupts || leaving.corrupts
+    if (corrupts !== corrupted) port.requireSeal(corrupts ? 1 : -1)
+    receiving.setChance(arriving)
+    sending.setChance(leaving)
+    settle()
+  }
+
+  const own: Omit<FaultPort, keyof Watched> & Wrapping = {
+    port,
+    listener: port.receiver,
+    viewer: null,
+    settle,
+    arena: port.arena,
+    scratch: port.scratch,
+    counters: port.counters,
+    faults,
+    maxPackets: port.maxPackets,
+    soonPackets: port.soonPackets,
+    maxBytes: port.maxBytes,
+    pathMtu: port.pathMtu,
+    setFaults,
+    ruleCounts: () =>
+      rules.map((_, i) => {
+        const sum = { matched: 0, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0 }
+        for (const { counts } of [arriving, leaving])
+          for (const [name, count] of Object.entries(counts[i] ?? {})) sum[name as keyof RuleCounts] += count
+        return sum
+      }),
+
+    addAddress: port.addAddress,
+    removeAddress: port.removeAddress,
+    joinGroup: port.joinGroup,
+    ...(port.moveTo !== undefined && { moveTo: port.moveTo }),
+    leaveGroup: port.leaveGroup,
+    openFlow: address => {
+      const flow = port.openFlow(address)
+      flows[flow] = address
+      return flow
+    },
+    holdFlow: port.holdFlow,
+    closeFlow: sending.closeFlow,
+    peerOf: port.peerOf,
+    reserve: port.reserve,
+    commit: port.commit,
+    flush: port.flush,
+    receive: port.receive,
+    release: port.release,
+
+    staging: port.staging,
+    receiverOf: port.receiverOf,
+    peerAt: port.peerAt,
+    isWaiting: port.isWaiting,
+
+    requireSeal: port.requireSeal,
+    takeRoom: port.takeRoom,
+    giveRoom: port.giveRoom,
+    nextTimeout: port.nextTimeout,
+    onTimeout: port.onTimeout,
+    close: () => {
+      if (arriving.corrupts || leaving.corrupts) port.requireSeal(-1)
+      rules = []
+      arriving = chanceFor('received')
+      leaving = chanceFor('sent')
+      receiving.close()
+      sending.close()
+      port.close()
+    },
+  }
+  const layer: FaultPort & Wrapping = Object.setPrototypeOf(own, accessors)
+  if (initial.length > 0) setFaults(initial)
+  return layer
+}

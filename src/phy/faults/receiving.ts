@@ -1,0 +1,277 @@
+/*
+ * The receiving half of a fault layer: what arrives at a port is lost, repeated, reordered, spoilt and delayed before
+ * the device gets it. Bits are flipped behind the sender's ICRC, as a cable flips them. A run is handed on in pieces
+ * where a fault hits; what is held back goes on from room in the arena that the port lends.
+ */
+import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
+import { makeFlow, verifyIcrc } from '../../wire/icrc.ts'
+import {
+  emptyRun,
+  emptyTappedRun,
+  type FlowAddress,
+  type Port,
+  type PortTap,
+  type ReceivedRun,
+  type TapOutcome,
+} from '../port.ts'
+import { type FaultCounters, ipBytes, MAX_REORDER_DISTANCE, REORDER_PATIENCE } from './counters.ts'
+import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay-queue.ts'
+import { Action, type FaultDice, flipBits } from './dice.ts'
+
+const { DROP, CORRUPT, DUP, REORDER, WAIT } = Action
+
+export interface FaultyReceiving {
+  /** As in `Port`. */
+  receive(run: ReceivedRun): boolean
+  release(): void
+  nextTimeout(): number
+  onTimeout(now: number): void
+  /** Other chances from now on; those drawn already for the rest of a run are forgotten. What is held leaves. */
+  setChance(chance: FaultDice): void
+  /** Nothing is held, and no run of the inner port is being handed on: the inner port can be used directly. */
+  isIdle(): boolean
+  close(): void
+}
+
+interface Tag {
+  readonly from: FlowAddress
+  readonly identification: number
+  readonly fate: TapOutcome
+}
+
+/** `tap`: who wants to see what became of packets. */
+export const createFaultyReceiving = (
+  port: Port,
+  first: FaultDice,
+  faults: FaultCounters,
+  tap: () => PortTap | null,
+): FaultyReceiving => {
+  const { arena, counters } = port
+  let chance = first
+  // The run of the inner port that is being handed on, from packet `next` on.
+  const inner = emptyRun()
+  let next = 0
+  let packets = 0
+  /** The packet is handed on a second time. */
+  let again = -1
+  /** Whether something was handed on, or taken from the inner port, since the last release. */
+  let handedOn = false
+  let innerTaken = false
+
+  const held = createDelayQueue<Tag>((limits, time, length, { from }) =>
+    chance.departure(limits, time, length + ipBytes(from)),
+  )
+  /** Room of the port where held packets lie while the device has them: its offset, -1 for none; its use, in bytes. */
+  let room = -1
+  let used = 0
+
+  const tapped = emptyTappedRun(arena, 'received')
+  const showTap = (fate: TapOutcome, run: ReceivedRun): void => {
+    const look = tap()
+    if (look === null) return
+    const { offset, packetBytes, count, lastBytes, from: flow, identification } = run
+    Object.assign(tapped, { fate, offset, packetBytes, count, lastBytes, flow, identification })
+    look(tapped)
+  }
+  const lengthOf = (packet: number): number => (packet === packets - 1 ? inner.lastBytes : inner.packetBytes)
+  const offsetOf = (packet: number): number => inner.offset + packet * inner.packetBytes
+
+  /** Fills `run` with packets [from, end) of the inner run. */
+  const pieceOf = (run: ReceivedRun, from: number, end: number): void => {
+    run.offset = offsetOf(from)
+    run.packetBytes = inner.packetBytes
+    run.count = end - from
+    run.lastBytes = lengthOf(end - 1)
+    run.peer = inner.peer
+    run.from = inner.from
+    run.identification = inner.identification + from
+  }
+  const single = emptyRun()
+  const showPacket = (fate: TapOutcome, packet: number): void => {
+    if (tap() === null) return
+    pieceOf(single, packet, packet + 1)
+    showTap(fate, single)
+  }
+  const uncount = (length: number): void => {
+    counters.receivedPackets--
+    counters.receivedBytes -= length
+  }
+  const recount = (length: number): void => {
+    counters.receivedPackets++
+    counters.receivedBytes += length
+  }
+
+  /** Copies a packet away; false if there is no place. */
+  const hold = (packet: number, fate: TapOutcome, passing: number, wait: number, limits: number): boolean => {
+    if (room < 0) room = port.takeRoom(port.maxBytes)
+    const tag = { from: inner.from, identification: inner.identification + packet, fate }
+    return room >= 0 && held.hold(arena.bytes, offsetOf(packet), lengthOf(packet), tag, passing, wait, limits)
+  }
+
+  /** Flips bits; true if the ICRC does not notice (bits that it does not cover, or twice the same bit). */
+  const corrupt = (packet: number): boolean => {
+    const at = offsetOf(packet)
+    const length = lengthOf(packet)
+    flipBits(arena.bytes, at, length, chance.decisions.extras[packet])
+    faults.corrupted++
+    const flow = makeFlow({ ...inner.from, destinationPort: ROCE_UDP_PORT })
+    return verifyIcrc(arena, at, length, flow, inner.identification + packet)
+  }
+
+  /** The packet comes later; lost if too many do. */
+  const delay = (packet: number, fate: TapOutcome, late: number): boolean => {
+    const { waits, limits } = chance.decisions
+    const done = hold(packet, fate, Number.POSITIVE_INFINITY, waits[packet] + late, limits[packet])
+    if (!done) faults.overflowed++
+    return done
+  }
+
+  /**
+   * What becomes of a packet that is not just passed on: true if it is to be handed on now all the same, once or
+   * (`again`) twice; false if it is lost or held back.
+   */
+  const strike = (packet: number): boolean => {
+    const { actions, extras } = chance.decisions
+    const action = actions[packet]
+    const length = lengthOf(packet)
+    if (action & DROP) {
+      faults.dropped++
+      uncount(length)
+      showPacket('dropped', packet)
+      return false
+    }
+    if (action & CORRUPT && !corrupt(packet)) {
+      // A repeated packet is spoilt as a whole: both copies have the same bytes.
+      const copies = action & DUP ? 2 : 1
+      if (action & DUP) faults.duplicated++
+      counters.icrcErrors += copies
+      uncount(length)
+      for (let i = 0; i < copies; i++) showPacket('corrupted', packet)
+      return false
+    }
+    if (action & WAIT) {
+      const late = action & REORDER ? REORDER_PATIENCE : 0
+      uncount(length)
+      if (delay(packet, 'delayed', late)) {
+        faults.delayed++
+        if (action & REORDER) faults.reordered++
+      } else showPacket('dropped', packet)
+      if (action & DUP) {
+        faults.duplicated++
+        delay(packet, 'duplicated', 0)
+      }
+      return false
+    }
+    if (action & DUP) {
+      faults.duplicated++
+      again = packet
+      return true
+    }
+    if (!(action & REORDER)) return true
+    if (!hold(packet, 'reordered', 1 + (extras[packet] % MAX_REORDER_DISTANCE), REORDER_PATIENCE, 0)) return true
+    faults.reordered++
+    uncount(length)
+    return false
+  }
+
+  /** Hands on a packet that was held back and is ready, in the room for them; false if that is full for now. */
+  const handHeld = (run: ReceivedRun): boolean => {
+    if (held.ready === 0 || used + MAX_DELAYED_BYTES > port.maxBytes) return false
+    const { bytes, offset, length, tag } = held.take() as DelayedPacket<Tag>
+    run.offset = room + used
+    run.packetBytes = length
+    run.count = 1
+    run.lastBytes = length
+    run.peer = port.peerOf(tag.from.source)
+    run.from = tag.from
+    run.identification = tag.identification
+    arena.bytes.set(bytes.subarray(offset, offset + length), run.offset)
+    used += (length + 63) & ~63
+    recount(length)
+    showTap(tag.fate, run)
+    return true
+  }
+
+  /** Hands on the next piece of the inner run; false when it is used up. */
+  const handPiece = (run: ReceivedRun): boolean => {
+    if (again >= 0) {
+      pieceOf(run, again, again + 1)
+      again = -1
+      recount(run.lastBytes)
+      showTap('duplicated', run)
+      return true
+    }
+    while (next < packets) {
+      const from = next
+      const limit = Math.min(packets, from + held.untilNext())
+      const { actions } = chance.decisions
+      while (next < limit && actions[next] === 0) next++
+      // No clean packet: chance has something in store for this one.
+      if (next === from && !strike(next++)) continue
+      pieceOf(run, from, next)
+      held.pass(next - from)
+      showTap('passed', run)
+      return true
+    }
+    return false
+  }
+
+  const giveRoom = (): void => {
+    if (room >= 0 && held.count === 0 && used === 0) {
+      port.giveRoom(room)
+      room = -1
+    }
+  }
+
+  return {
+    receive: run => {
+      for (;;) {
+        if (handHeld(run) || (held.ready === 0 && handPiece(run))) {
+          handedOn = true
+          return true
+        }
+        // What is ready waits for the release that frees the room.
+        if (held.ready > 0) return false
+        if (!handedOn && innerTaken) {
+          // Nothing of what was taken so far is in anybody's hands.
+          port.release()
+          innerTaken = false
+        }
+        packets = 0
+        next = 0
+        if (!port.receive(inner)) return false
+        innerTaken = true
+        packets = inner.count
+        chance.decide(arena.view, inner.offset, inner.packetBytes, packets)
+      }
+    },
+    release: () => {
+      handedOn = false
+      used = 0
+      if (next === packets && again < 0 && innerTaken) {
+        port.release()
+        innerTaken = false
+      }
+      giveRoom()
+    },
+    nextTimeout: held.nextTimeout,
+    onTimeout: now => {
+      if (held.onTimeout(now)) port.wake?.()
+    },
+    setChance: wanted => {
+      // The inner port may have been used directly before.
+      if (wanted.active && !chance.active) innerTaken = true
+      chance = wanted
+      // Packets already drawn for keep nothing of the former faults.
+      chance.spare(packets)
+      held.readyAll()
+      if (held.count > 0) port.wake?.()
+    },
+    isIdle: () => held.count === 0 && used === 0 && next === packets && again < 0 && !innerTaken && !handedOn,
+    close: () => {
+      held.clear()
+      used = 0
+      giveRoom()
+    },
+  }
+}

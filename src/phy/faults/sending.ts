@@ -1,0 +1,185 @@
+/*
+ * The sending half of a fault layer: what a device sends is lost, repeated, reordered, spoilt and delayed before it is
+ * on its way, so that peers on other machines see the faults. The port seals a run when it is committed; bits are
+ * flipped right after that, before the run leaves. What is held back leaves at the end of a turn of sending, when no
+ * room of the device is open; its flow stays open that long.
+ */
+
+import type { FlowAddress, Port } from '../port.ts'
+import { type FaultCounters, ipBytes, MAX_REORDER_DISTANCE, REORDER_PATIENCE } from './counters.ts'
+import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay-queue.ts'
+import { Action, type FaultDice, flipBits } from './dice.ts'
+
+const { DROP, CORRUPT, DUP, REORDER, WAIT } = Action
+
+export interface FaultySending {
+  /** As in `Port`. */
+  commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
+  flush(): void
+  closeFlow(flow: number): void
+  nextTimeout(): number
+  onTimeout(now: number): void
+  /** Other chances from now on. What is held leaves. */
+  setChance(chance: FaultDice): void
+  /** Nothing is held: the inner port can be used directly. */
+  isIdle(): boolean
+  close(): void
+}
+
+interface Tag {
+  readonly flow: number
+  /** Bits to flip, as `flipBits` has them; -1 for none. */
+  readonly seed: number
+}
+
+/** `flowOf`: the record of an open flow. */
+export const createFaultySending = (
+  port: Port,
+  first: FaultDice,
+  faults: FaultCounters,
+  flowOf: (flow: number) => FlowAddress,
+): FaultySending => {
+  const { arena } = port
+  let chance = first
+  const held = createDelayQueue<Tag>((limits, time, length, { flow }) =>
+    chance.departure(limits, time, length + ipBytes(flowOf(flow))),
+  )
+  /** By flow: packets that are held, and how often it is to be closed when they have left. */
+  const holding = new Map<number, { packets: number; closes: number }>()
+
+  const closeFlow = (flow: number): void => {
+    const use = holding.get(flow)
+    if (use === undefined) port.closeFlow(flow)
+    else use.closes++
+  }
+  const left = (flow: number): void => {
+    const use = holding.get(flow)
+    if (use === undefined || --use.packets > 0) return
+    holding.delete(flow)
+    for (let i = 0; i < use.closes; i++) port.closeFlow(flow)
+  }
+
+  const hold = (
+    at: number,
+    length: number,
+    flow: number,
+    seed: number,
+    passing: number,
+    wait: number,
+    limits: number,
+  ): boolean => {
+    if (!held.hold(arena.bytes, at, length, { flow, seed }, passing, wait, limits)) {
+      faults.overflowed++
+      return false
+    }
+    const use = holding.get(flow)
+    if (use === undefined) holding.set(flow, { packets: 1, closes: 0 })
+    else use.packets++
+    return true
+  }
+
+  /** What becomes of a packet that is not just sent: true if it is to be sent now all the same. */
+  const strike = (packet: number, at: number, length: number, flow: number): boolean => {
+    const { actions, extras, waits, limits } = chance.decisions
+    const action = actions[packet]
+    if (action & DROP) {
+      faults.dropped++
+      return false
+    }
+    const seed = action & CORRUPT ? extras[packet] : -1
+    if (seed >= 0) faults.corrupted++
+    const wait = waits[packet]
+    if (action & DUP) {
+      faults.duplicated++
+      hold(at, length, flow, seed, action & WAIT ? Infinity : 0, wait, limits[packet])
+    }
+    if (action & WAIT) {
+      const late = action & REORDER ? REORDER_PATIENCE : 0
+      if (!hold(at, length, flow, seed, Infinity, wait + late, limits[packet])) return false
+      faults.delayed++
+      if (late > 0) faults.reordered++
+      return false
+    }
+    if (
+      action & REORDER &&
+      hold(at, length, flow, seed, 1 + (extras[packet] % MAX_REORDER_DISTANCE), REORDER_PATIENCE, 0)
+    ) {
+      faults.reordered++
+      return false
+    }
+    return true
+  }
+
+  const sendNow = (at: number, length: number, flow: number, seed: number): void => {
+    port.commit(at, length, 1, length, flow)
+    if (seed >= 0) flipBits(arena.bytes, at, length, seed)
+  }
+
+  /** Sends what was held back and is ready, while the port takes it. */
+  const sendHeld = (): void => {
+    // The second of two waits for nobody.
+    held.pass(0)
+    let at = 0
+    let end = 0
+    while (held.ready > 0) {
+      if (at + MAX_DELAYED_BYTES > end) {
+        at = port.reserve(port.maxBytes)
+        if (at < 0) return
+        end = at + port.maxBytes
+      }
+      const { bytes, offset, length, tag } = held.take() as DelayedPacket<Tag>
+      arena.bytes.set(bytes.subarray(offset, offset + length), at)
+      sendNow(at, length, tag.flow, tag.seed)
+      at += (length + 63) & ~63
+      left(tag.flow)
+    }
+  }
+
+  return {
+    commit: (offset, packetBytes, count, lastBytes, flow) => {
+      // A run that lies outside of the arena is the port's to refuse.
+      const inside = offset >= 0 && offset + (count - 1) * packetBytes + lastBytes <= arena.bytes.length
+      if (!inside || !chance.decide(arena.view, offset, packetBytes, count)) {
+        port.commit(offset, packetBytes, count, lastBytes, flow)
+        held.pass(count)
+        return
+      }
+      const { actions, extras } = chance.decisions
+      for (let next = 0; next < count; ) {
+        const from = next
+        while (next < count && actions[next] === 0) next++
+        const at = offset + from * packetBytes
+        if (next > from) port.commit(at, packetBytes, next - from, next === count ? lastBytes : packetBytes, flow)
+        else {
+          const length = next === count - 1 ? lastBytes : packetBytes
+          if (!strike(next++, at, length, flow)) continue
+          sendNow(at, length, flow, actions[from] & CORRUPT ? extras[from] : -1)
+        }
+        held.pass(next - from)
+      }
+    },
+    flush: () => {
+      if (held.count > 0) sendHeld()
+      port.flush()
+    },
+    closeFlow,
+    // What may leave does so also where nothing else is sent: nobody else may have a turn of sending.
+    nextTimeout: () => (held.ready > 0 ? 0 : held.nextTimeout()),
+    onTimeout: now => {
+      if (!held.onTimeout(now) && held.ready === 0) return
+      sendHeld()
+      port.flush()
+    },
+    setChance: wanted => {
+      chance = wanted
+      held.readyAll()
+      if (held.count > 0) port.wake?.()
+    },
+    isIdle: () => held.count === 0,
+    close: () => {
+      held.clear()
+      for (const [flow, { closes }] of holding) for (let i = 0; i < closes; i++) port.closeFlow(flow)
+      holding.clear()
+    },
+  }
+}

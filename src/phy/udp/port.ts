@@ -1,0 +1,181 @@
+/*
+ * The UDP port: runs of packets go out of real sockets, port 4791 of the device's addresses, and come in there (RoCEv2,
+ * InfiniBand Architecture Specification, annex A17; design.md section 7). Devices of one daemon, of different daemons
+ * and those of other makers are all reached in this one way. What is sent and received how is in sending.ts and
+ * receiving.ts; here are addresses, flows, and what the interface says. Knows no queue pairs and no clock.
+ */
+import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from '../../host/errno.ts'
+import { type Watch, watch } from '../../host/event-loop/poll.ts'
+import { closeUdpSocket, createUdpBatches, isMulticast, openUdpSocket, type UdpSocket } from '../../host/net/udp.ts'
+import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
+import { addressText, isLinkLocal } from '../../wire/address.ts'
+import { createFlowTable } from '../flow-table.ts'
+import { type Port, SCRATCH_BYTES } from '../port.ts'
+import { RUN_BYTES, RUN_PACKETS } from '../runs/limits.ts'
+import { createAddresses, ROOMS_BYTES, socketPortParts } from '../socket-port.ts'
+import { createUdpReceiving, RECEIVES, type ReceiveCounters } from './receiving.ts'
+import { createSenders } from './senders.ts'
+import { ALL_MESSAGES, createUdpSending, FLOWS, FLUSH_EARLY_PACKETS, type SendCounters, STAGING } from './sending.ts'
+import { MAX_SHARED_WINDOW_BYTES, MAX_WINDOW_BYTES, pathMtuOf, sharedWindowOf } from './window.ts'
+
+export interface UdpCounters extends SendCounters, ReceiveCounters {}
+
+export interface UdpPort extends Port {
+  readonly counters: UdpCounters
+}
+
+export interface UdpPortOptions {
+  /** Largest IP packet of the interface, bytes. */
+  readonly mtu: number
+  /** Its number, for link-local addresses. */
+  readonly interfaceIndex: number
+  /** `never`: datagrams leave one by one. Default `auto`. */
+  readonly cut?: 'auto' | 'never'
+}
+
+export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOptions): UdpPort => {
+  let scope = interfaceIndex
+  const batches = createUdpBatches({
+    staging: STAGING + ROOMS_BYTES + SCRATCH_BYTES,
+    messages: ALL_MESSAGES,
+    destinations: FLOWS,
+    receives: RECEIVES,
+  })
+  const flows = createFlowTable()
+  const senders = createSenders(flows)
+  const known = createAddresses<UdpSocket>()
+  const { addresses, sockets, numberOf } = known
+  /** By number of the address: who waits for its socket. */
+  const watches: (Watch | undefined)[] = []
+  let closed = false
+  let seals = 0
+
+  const counters: UdpCounters = {
+    sentPackets: 0,
+    sentBytes: 0,
+    receivedPackets: 0,
+    receivedBytes: 0,
+    icrcErrors: 0,
+    dropped: 0,
+    unexpectedIdentifications: 0,
+    sendCalls: 0,
+    cutMessages: 0,
+    sendErrors: 0,
+    lastSendError: 0,
+  }
+  const tap = () => port.tap
+  const sending = createUdpSending(batches, sockets, flows, senders, counters, {
+    cut: cut === 'auto',
+    tap,
+    onBlocked: blocked => {
+      for (const one of watches) one?.update({ readable: true, writable: blocked })
+    },
+  })
+  const receiving = createUdpReceiving(batches, sockets, addresses, senders, counters, { tap, exact: () => seals > 0 })
+
+  const onReady = (_readable: boolean, writable: boolean): void => {
+    if (closed) return
+    if (writable) sending.sendQueued()
+    port.wake?.()
+  }
+
+  const port: UdpPort & { windowBytes: number; sharedWindowBytes: number } = {
+    arena: batches.arena,
+    ...socketPortParts(flows, senders, STAGING),
+    scratch: STAGING + ROOMS_BYTES,
+    maxPackets: RUN_PACKETS,
+    soonPackets: FLUSH_EARLY_PACKETS,
+    maxBytes: RUN_BYTES,
+    pathMtu: pathMtuOf(mtu),
+    windowBytes: MAX_WINDOW_BYTES,
+    sharedWindowBytes: MAX_SHARED_WINDOW_BYTES,
+    counters,
+    wake: null,
+    tap: null,
+
+    addAddress: (address, claim) => {
+      if (sockets[numberOf(address)] !== undefined) return
+      let socket: UdpSocket
+      try {
+        socket = openUdpSocket(address, ROCE_UDP_PORT, scope, claim)
+      } catch (error) {
+        // The default GID of a RoCE device: interfaces need not have it, and several devices of one have the same.
+        const errno = error instanceof SystemError ? error.errno : 0
+        if (isLinkLocal(address) && (errno === EADDRNOTAVAIL || errno === EADDRINUSE)) return
+        throw error
+      }
+      port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
+      port.windowBytes = Math.min(MAX_WINDOW_BYTES, port.sharedWindowBytes)
+      const number = known.put(address, socket)
+      watches[number] = watch(socket.fd, { readable: true }, onReady)
+    },
+    removeAddress: address => {
+      const number = numberOf(address)
+      const socket = sockets[number]
+      if (socket === undefined) return
+      watches[number]?.stop()
+      closeUdpSocket(socket)
+      sockets[number] = undefined
+      watches[number] = undefined
+      // What waited for this socket is lost, and must not keep back the rest.
+      sending.sendQueued()
+    },
+    // A group is one more address to receive on, whose number is free again afterwards: no flow leaves from it.
+    joinGroup: group => port.addAddress(group),
+    // Memberships end with the interface that they are on, without a word to the socket.
+    moveTo: index => {
+      scope = index
+      for (let flow = 0; flow < FLOWS; flow++)
+        if (flows.isOpen(0, flow)) batches.setDestination(flow, flows.recordOf(flow).destination, ROCE_UDP_PORT, scope)
+      for (const group of addresses.filter((one, i) => sockets[i] !== undefined && isMulticast(one))) {
+        port.removeAddress(group)
+        port.addAddress(group)
+      }
+    },
+    leaveGroup: group => {
+      const number = numberOf(group)
+      if (number < 0) return
+      port.removeAddress(group)
+      known.forget(number)
+    },
+    openFlow: address => {
+      const socket = numberOf(address.source)
+      if (sockets[socket] === undefined) {
+        const has = addresses.filter((one, i) => sockets[i] !== undefined && !isMulticast(one)).map(addressText)
+        throw new RangeError(
+          `flow: this port has no address ${addressText(address.source)}; it has ${has.join(', ') || 'none'}`,
+        )
+      }
+      const flow = flows.open(0, address)
+      if (flow >= FLOWS) {
+        flows.close(0, flow)
+        throw new RangeError(`flow: this port has ${FLOWS} paths already`)
+      }
+      sending.addFlow(flow, socket)
+      batches.setDestination(flow, address.destination, ROCE_UDP_PORT, scope)
+      return flow
+    },
+
+    reserve: bytes => (closed ? -1 : sending.reserve(bytes)),
+    commit: sending.commit,
+    flush: () => {
+      if (!closed) sending.flush()
+    },
+    receive: run => !closed && receiving.receive(run),
+    release: receiving.release,
+
+    requireSeal: change => {
+      seals += change
+    },
+    close: () => {
+      if (closed) return
+      sending.sendQueued()
+      closed = true
+      receiving.clear()
+      for (const one of watches) one?.stop()
+      for (const socket of sockets) if (socket !== undefined) closeUdpSocket(socket)
+      flows.closeAll(0)
+    },
+  }
+  return port
+}

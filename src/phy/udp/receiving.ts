@@ -1,0 +1,238 @@
+/*
+ * The receiving half of a UDP port: messages come into buffers, several with one system call, each a datagram or many
+ * that the kernel joined (UDP_GRO). A UDP socket does not show the IPv4 identification, which the ICRC covers, so it is
+ * found from the ICRC itself (`findIdentification`): what that leaves of the check is in docs/cli.md.
+ *
+ * Buffers are used in order and again from the first once all have been handed out and given back.
+ */
+import type { UdpBatches, UdpSocket } from '../../host/net/udp.ts'
+import { countRightIcrcs, findIdentification } from '../../wire/icrc.ts'
+import { emptyTappedRun, type PortCounters, type PortTap, type ReceivedRun, type TapOutcome } from '../port.ts'
+import type { Senders } from './senders.ts'
+
+export interface ReceiveCounters extends PortCounters {
+  /** Packets whose IPv4 identification was not the expected one and was found from their ICRC. */
+  unexpectedIdentifications: number
+}
+
+export interface UdpReceiving {
+  /** As in `Port`. */
+  receive(run: ReceivedRun): boolean
+  release(): void
+  /** Forgets what was received and not handed out. */
+  clear(): void
+}
+
+export const RECEIVES = 32
+/** Buffers that one call fills at most. */
+const AT_ONCE = 4
+/**
+ * Bytes and packets that are handed out in one turn, until the release: acknowledgements leave between turns, and a
+ * sender who hears of a part of its window while the rest is being looked at never stops. Each acknowledgement costs
+ * both ends a system call, and on one processor a change between them: a quarter of the window is worth that (measured:
+ * 64 KiB cost a third more processor time per byte).
+ */
+const TURN_BYTES = 0x4_0000
+const TURN_PACKETS = 124
+const UNKNOWN = -2
+
+export const createUdpReceiving = (
+  { arena, receive, bufferAt, lengths, segments, ...batches }: UdpBatches,
+  sockets: readonly (UdpSocket | undefined)[],
+  addresses: readonly Uint8Array[],
+  senders: Senders,
+  counters: ReceiveCounters,
+  options: {
+    readonly tap: () => PortTap | null
+    /** Whether somebody wants to know each packet's identification: then it counts up within a run. */
+    readonly exact: () => boolean
+  },
+): UdpReceiving => {
+  const { tap, exact } = options
+  /** Buffers [cursor, got) were filled and not handed out; `packet` is the next one of the first of them. */
+  let cursor = 0
+  let packet = 0
+  let got = 0
+  /** The identification of that packet, if it was looked at already. */
+  let known = UNKNOWN
+  let outstanding = false
+  /** Bytes and packets handed out in this turn. */
+  let handed = 0
+  let handedPackets = 0
+  const senderOf = new Int32Array(RECEIVES)
+  const packetsIn = new Int32Array(RECEIVES)
+  /** The socket that was asked last. */
+  let turn = 0
+  /** By socket: the number of the turn in which it had less than was asked for, so that it is not asked again. */
+  let dryIn = new Uint32Array(4)
+  let turnNumber = 1
+
+  /** Asks the sockets in turn; false if nothing waits there, or there is no buffer to put it. */
+  const fill = (): boolean => {
+    if (got === 0) senders.settle()
+    const room = Math.min(AT_ONCE, RECEIVES - got)
+    if (room === 0) return false
+    if (dryIn.length < sockets.length) dryIn = new Uint32Array(2 * sockets.length)
+    for (let tries = sockets.length; tries > 0; tries--) {
+      turn = turn + 1 < sockets.length ? turn + 1 : 0
+      const socket = sockets[turn]
+      if (socket === undefined || dryIn[turn] === turnNumber) continue
+      const filled = receive(socket, got, room)
+      if (filled < room) dryIn[turn] = turnNumber
+      // Nothing waits, or the network told of something that was sent (ICMP): neither is the end of anything.
+      if (filled <= 0) continue
+      for (const end = got + filled; got < end; got++) {
+        const length = lengths[got]
+        if (length <= 0) counters.dropped++
+        packetsIn[got] = length <= 0 ? 0 : Math.ceil(length / segments[got])
+        senderOf[got] = senders.find(batches, got, addresses[turn], turn)
+      }
+      return true
+    }
+    return false
+  }
+
+  const beginTurn = (): void => {
+    turnNumber = (turnNumber + 1) >>> 0
+  }
+
+  const startAgain = (): void => {
+    if (cursor < got || outstanding) return
+    cursor = 0
+    got = 0
+  }
+
+  const placeOf = (buffer: number, index: number): number => bufferAt(buffer) + index * segments[buffer]
+  const lengthOf = (buffer: number, index: number): number =>
+    index === packetsIn[buffer] - 1 ? lengths[buffer] - index * segments[buffer] : segments[buffer]
+
+  /** The identification of a packet, -1 if its ICRC is wrong. */
+  const identify = (buffer: number, index: number): number => {
+    const sender = senderOf[buffer]
+    const expected = senders.nextIdentification(sender)
+    const icrcFlow = senders.icrcFlowOf(sender)
+    const found = findIdentification(arena, placeOf(buffer, index), lengthOf(buffer, index), icrcFlow, expected)
+    if (found < 0) return found
+    if (found !== expected && found !== 0) counters.unexpectedIdentifications++
+    senders.sawIdentification(sender, found)
+    return found
+  }
+  const takeIdentification = (buffer: number, index: number): number => {
+    const found = known === UNKNOWN ? identify(buffer, index) : known
+    known = UNKNOWN
+    return found
+  }
+
+  /**
+   * How many packets from `index` on are right with identifications that count up from `identification`, looked at
+   * with one call; 0 where there are not several of one length.
+   */
+  const countRight = (buffer: number, index: number, identification: number): number => {
+    const packets = packetsIn[buffer]
+    const alike = (packets * segments[buffer] === lengths[buffer] ? packets : packets - 1) - index
+    if (alike < 2) return 0
+    const sender = senderOf[buffer]
+    const flow = senders.icrcFlowOf(sender)
+    const right = countRightIcrcs(arena, placeOf(buffer, index), segments[buffer], alike, flow, identification)
+    if (right > 0) senders.sawIdentification(sender, (identification + right - 1) & 0xffff)
+    return right
+  }
+  /** What the identification of a packet probably is: who cuts begins each message with 0. */
+  const guessIdentification = (buffer: number, index: number): number => {
+    const sender = senderOf[buffer]
+    return index === 0 && senders.peerCounts(senders.peerOf(sender)) ? 0 : senders.nextIdentification(sender)
+  }
+
+  /** Packet `index` of the buffer at `cursor` comes next, or the next buffer's first one. */
+  const goTo = (index: number): void => {
+    packet = index
+    if (index < packetsIn[cursor]) return
+    cursor++
+    packet = 0
+  }
+
+  const tapped = emptyTappedRun(arena, 'received')
+  const show = (fate: TapOutcome, buffer: number, from: number, count: number, identification: number): void => {
+    const look = tap()
+    if (look === null) return
+    tapped.fate = fate
+    tapped.offset = placeOf(buffer, from)
+    tapped.packetBytes = segments[buffer]
+    tapped.count = count
+    tapped.lastBytes = lengthOf(buffer, from + count - 1)
+    tapped.flow = senders.recordOf(senderOf[buffer])
+    tapped.identification = identification
+    look(tapped)
+  }
+
+  /**
+   * Hands on what is right from packet `packet` of the buffer at `cursor` on; false if that is wrong, which is counted.
+   */
+  const handOn = (run: ReceivedRun): boolean => {
+    const buffer = cursor
+    const packets = packetsIn[buffer]
+    const from = packet
+    const guess = guessIdentification(buffer, from)
+    const right = known === UNKNOWN ? countRight(buffer, from, guess) : 0
+    const first = right > 0 ? guess : from < packets ? takeIdentification(buffer, from) : -1
+    if (first < 0) {
+      if (from < packets) {
+        counters.icrcErrors++
+        show('wrong icrc', buffer, from, 1, senders.nextIdentification(senderOf[buffer]))
+      }
+      goTo(from + 1)
+      return false
+    }
+    let end = from + (right > 0 ? right : 1 + countRight(buffer, from + 1, (first + 1) & 0xffff))
+    while (end < packets) {
+      known = identify(buffer, end)
+      if (known < 0 || (exact() && known !== ((first + end - from) & 0xffff))) break
+      known = UNKNOWN
+      end++
+    }
+    const sender = senderOf[buffer]
+    run.offset = placeOf(buffer, from)
+    run.count = end - from
+    run.lastBytes = lengthOf(buffer, end - 1)
+    run.packetBytes = run.count === 1 ? run.lastBytes : segments[buffer]
+    run.peer = senders.peerOf(sender)
+    run.from = senders.recordOf(sender)
+    run.identification = first
+    counters.receivedPackets += run.count
+    const bytes = (run.count - 1) * run.packetBytes + run.lastBytes
+    counters.receivedBytes += bytes
+    handed += bytes
+    handedPackets += run.count
+    show('passed', buffer, from, run.count, first)
+    goTo(end)
+    outstanding = true
+    return true
+  }
+
+  return {
+    receive: run => {
+      // All that one call brought is handed out: then the buffers are used again from the first, which the cache has.
+      if (cursor === got && (handed >= TURN_BYTES || handedPackets >= TURN_PACKETS)) return false
+      for (;;) {
+        while (cursor < got) if (handOn(run)) return true
+        startAgain()
+        if (fill()) continue
+        if (!outstanding) beginTurn()
+        return false
+      }
+    },
+    release: () => {
+      outstanding = false
+      handed = 0
+      handedPackets = 0
+      beginTurn()
+      startAgain()
+    },
+    clear: () => {
+      cursor = 0
+      packet = 0
+      got = 0
+      known = UNKNOWN
+    },
+  }
+}

@@ -1,0 +1,254 @@
+/*
+ * The sending half of a UDP port: runs are built in a staging area, cut into messages of up to 124 datagrams of equal
+ * size, sealed, and leave with one system call per turn. The kernel cuts a message (UDP_SEGMENT); its datagrams have
+ * IPv4 identification 0, 1, 2 …, a datagram alone has 0, and the ICRC is made for that.
+ *
+ * Who has never sent us such an identification may be of another make and be reached over hardware that counts in
+ * another way: it gets its datagrams one by one, and so does everybody when the kernel refuses to cut. What the system
+ * refuses to send at all (no route, an interface that is down, a packet beyond its MTU, an address that is gone) is
+ * lost and counted, as the network may do; when it can take no more now, the staging area fills up.
+ */
+import { EADDRNOTAVAIL, EAGAIN, EINVAL, EIO, EMSGSIZE } from '../../host/errno.ts'
+import type { UdpBatches, UdpSocket } from '../../host/net/udp.ts'
+import { sealIcrc, sealIcrcs } from '../../wire/icrc.ts'
+import type { FlowTable } from '../flow-table.ts'
+import { emptyTappedRun, type PortCounters, type PortTap } from '../port.ts'
+import { RUN_BYTES, requireRun, requireRunBytes } from '../runs/limits.ts'
+import type { Senders } from './senders.ts'
+
+export interface SendCounters extends PortCounters {
+  /** System calls, and messages that were cut into several datagrams. */
+  sendCalls: number
+  cutMessages: number
+  /** Datagrams that the system refused to send, and the error number of the last one. */
+  sendErrors: number
+  lastSendError: number
+}
+
+export interface UdpSending {
+  /** As in `Port`. */
+  reserve(bytes: number): number
+  commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
+  flush(): void
+  /** A new flow: the socket that it leaves from. */
+  addFlow(flow: number, socket: number): void
+  /** Sends what waits; false if the sockets take no more now. */
+  sendQueued(): boolean
+}
+
+/** Room for runs that wait to be sent, at the arena's begin. */
+export const STAGING = 2 * RUN_BYTES
+export const FLOWS = 16384
+const MESSAGES = 2048
+/** One more message, for what has to be sent again in another way. */
+const SPARE = MESSAGES
+export const ALL_MESSAGES = MESSAGES + 1
+/** Datagrams of one message, and its bytes, below the kernel's limits: 128 segments, 64 in older ones; 65,507 bytes. */
+const MESSAGE_PACKETS = 124
+const FEWER_PACKETS = 62
+const MESSAGE_BYTES = 65000
+/** So many datagrams leave before the turn is over: their receiver should not wait while many small ones are built. */
+export const FLUSH_EARLY_PACKETS = 62
+
+export const createUdpSending = (
+  { arena, putMessage, send }: UdpBatches,
+  sockets: readonly (UdpSocket | undefined)[],
+  flows: FlowTable,
+  senders: Senders,
+  counters: SendCounters,
+  options: {
+    /** Whether the kernel may cut messages. */
+    readonly cut: boolean
+    readonly tap: () => PortTap | null
+    /** The sockets take no more now, or they do again. */
+    readonly onBlocked: (blocked: boolean) => void
+  },
+): UdpSending => {
+  const { tap, onBlocked } = options
+  let cuts = options.cut
+  let messagePackets = MESSAGE_PACKETS
+  /** By flow: which socket it leaves from. */
+  const socketOf = new Int32Array(FLOWS)
+  /** Messages waiting to be sent: [sent, queued). */
+  const offsets = new Int32Array(MESSAGES)
+  const sizes = new Int32Array(MESSAGES)
+  const packetSizes = new Int32Array(MESSAGES)
+  const flowsOf = new Int32Array(MESSAGES)
+  let sent = 0
+  let queued = 0
+  let queuedPackets = 0
+  /** The room that was reserved last: where it ends, -1 for none, and how far it is filled. */
+  let roomEnd = -1
+  let filled = 0
+  let blocked = false
+
+  const put = (slot: number, offset: number, bytes: number, flow: number, segment: number): void => {
+    const { hopLimit, trafficClass } = flows.recordOf(flow)
+    putMessage(slot, offset, bytes, flow, segment, hopLimit, trafficClass)
+  }
+
+  const refused = (errno: number, packets: number): void => {
+    counters.sendErrors += packets
+    counters.lastSendError = errno
+    counters.dropped += packets
+  }
+
+  /** Seals packets that leave as one message. */
+  const seal = (offset: number, packet: number, count: number, last: number, flow: number): void => {
+    const icrcFlow = flows.icrcFlowOf(flow)
+    const full = last === packet ? count : count - 1
+    if (full > 0) sealIcrcs(arena, offset, packet, full, icrcFlow, 0)
+    if (full < count) sealIcrc(arena, offset + full * packet, last, icrcFlow, full)
+  }
+
+  /**
+   * The kernel would not have message `slot`: goes on with fewer packets at once, then one by one, if the cutting may
+   * be the reason, else it is lost.
+   */
+  const sendOtherwise = (socket: UdpSocket, slot: number, errno: number): void => {
+    const bytes = sizes[slot]
+    const packet = packetSizes[slot]
+    const count = Math.ceil(bytes / packet)
+    if (count <= FEWER_PACKETS || errno !== EINVAL) {
+      sendSingly(socket, slot, 0, bytes, errno)
+      return
+    }
+    messagePackets = FEWER_PACKETS
+    for (let i = 0; i < count; i += FEWER_PACKETS) {
+      const some = Math.min(FEWER_PACKETS, count - i)
+      const from = i * packet
+      const length = Math.min(some * packet, bytes - from)
+      const at = offsets[slot] + from
+      seal(at, packet, some, length - (some - 1) * packet, flowsOf[slot])
+      put(SPARE, at, length, flowsOf[slot], some > 1 ? packet : 0)
+      counters.sendCalls++
+      const result = send(socket, SPARE, 1)
+      if (result < 0) sendSingly(socket, slot, from, length, -result)
+    }
+  }
+
+  /** Sends `bytes` bytes of a message from byte `from` on packet by packet, after the kernel said `errno`. */
+  const sendSingly = (socket: UdpSocket, slot: number, from: number, bytes: number, errno: number): void => {
+    const packet = packetSizes[slot]
+    if (bytes <= packet || (errno !== EIO && errno !== EINVAL && errno !== EMSGSIZE)) {
+      refused(errno, Math.ceil(bytes / packet))
+      return
+    }
+    const flow = flowsOf[slot]
+    for (let at = from; at < from + bytes; at += packet) {
+      const length = Math.min(packet, from + bytes - at)
+      seal(offsets[slot] + at, length, 1, length, flow)
+      put(SPARE, offsets[slot] + at, length, flow, 0)
+      counters.sendCalls++
+      const result = send(socket, SPARE, 1)
+      if (result < 0) refused(-result, 1)
+      // Only the cutting was wrong, and it will be for everybody: a network card or a kernel that cannot. When an MTU
+      // fell, whole packets fail too, and cutting is right again once it has risen.
+      else if (length === packet) cuts = false
+    }
+  }
+
+  const setBlocked = (now: boolean): void => {
+    if (blocked === now) return
+    blocked = now
+    onBlocked(now)
+  }
+
+  const sendQueued = (): boolean => {
+    while (sent < queued) {
+      const number = socketOf[flowsOf[sent]]
+      const socket = sockets[number]
+      if (socket === undefined) {
+        refused(EADDRNOTAVAIL, Math.ceil(sizes[sent] / packetSizes[sent]))
+        sent++
+        continue
+      }
+      let end = sent + 1
+      while (end < queued && socketOf[flowsOf[end]] === number) end++
+      counters.sendCalls++
+      const result = send(socket, sent, end - sent)
+      if (result === -EAGAIN) {
+        setBlocked(true)
+        return false
+      }
+      if (result >= 0) sent += result
+      else {
+        sendOtherwise(socket, sent, -result)
+        sent++
+      }
+    }
+    for (let i = 0; i < queued; i++) flows.drop(flowsOf[i])
+    sent = 0
+    queued = 0
+    queuedPackets = 0
+    setBlocked(false)
+    return true
+  }
+
+  const tapped = emptyTappedRun(arena, 'sent')
+
+  const queueMessage = (offset: number, packet: number, count: number, last: number, flow: number): void => {
+    if (queued === MESSAGES && !sendQueued()) {
+      counters.dropped += count
+      return
+    }
+    seal(offset, packet, count, last, flow)
+    const bytes = (count - 1) * packet + last
+    put(queued, offset, bytes, flow, count > 1 ? packet : 0)
+    offsets[queued] = offset
+    sizes[queued] = bytes
+    packetSizes[queued] = packet
+    flowsOf[queued] = flow
+    queued++
+    flows.hold(flow)
+    if (count > 1) counters.cutMessages++
+    const look = tap()
+    if (look === null) return
+    tapped.offset = offset
+    tapped.packetBytes = packet
+    tapped.count = count
+    tapped.lastBytes = last
+    tapped.flow = flows.recordOf(flow)
+    look(tapped)
+  }
+
+  return {
+    sendQueued,
+    addFlow: (flow, socket) => {
+      socketOf[flow] = socket
+    },
+    reserve: bytes => {
+      requireRunBytes(bytes)
+      let at = queued === 0 ? 0 : (filled + 63) & ~63
+      if (at + bytes > STAGING || blocked) {
+        if (!sendQueued()) return -1
+        at = 0
+      }
+      filled = at
+      roomEnd = at + bytes
+      return at
+    },
+    commit: (offset, size, count, last, flow) => {
+      const end = requireRun(offset, size, count, last, filled, roomEnd)
+      if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
+      filled = end
+      // Not this run, whose bytes are still the sender's.
+      if (queuedPackets >= FLUSH_EARLY_PACKETS && !blocked) sendQueued()
+      counters.sentPackets += count
+      counters.sentBytes += end - offset
+      const peer = flows.peerOf(0, flows.words(), flows.destinationAt(flow))
+      const mayCut = cuts && (flows.icrcFlowOf(flow).version === 6 || senders.peerCounts(peer))
+      const most = mayCut ? Math.max(1, Math.min(messagePackets, Math.floor(MESSAGE_BYTES / size))) : 1
+      for (let i = 0; i < count; i += most) {
+        const now = Math.min(most, count - i)
+        const lastNow = i + now === count ? last : size
+        queueMessage(offset + i * size, now === 1 ? lastNow : size, now, lastNow, flow)
+      }
+      queuedPackets += count
+    },
+    flush: () => {
+      roomEnd = -1
+      sendQueued()
+    },
+  }
+}

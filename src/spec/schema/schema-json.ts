@@ -1,0 +1,273 @@
+/*
+ * Declarations as JSON (R13): the schema that `userdma schema --json` prints, stable and made to be read by programs in
+ * other languages; docs/schema.md describes it. Beside description.ts, which is the same for the object dialect.
+ *
+ * `schemaOf` makes it of classes, `classesOf` makes classes of it and answers a sentence for what is none. Numbers are
+ * JSON numbers: no declaration has one beyond 32 bits. Knows no device.
+ */
+import { CallError } from '../errno.ts'
+import type {
+  Attribute,
+  Attributes,
+  Capability,
+  Enumeration,
+  Field,
+  Fields,
+  Kind,
+  Method,
+  ObjectClass,
+} from './schema.ts'
+import { sizeOf } from './schema.ts'
+
+/** Version of the format. What a later one adds, readers of an earlier one may ignore. */
+export const SCHEMA_FORMAT = 1
+
+export type JsonType =
+  | { readonly kind: 'u8' | 'u16' | 'u32'; readonly min?: number; readonly max?: number }
+  | { readonly kind: 'u64' }
+  | { readonly kind: 'bytes'; readonly size: number }
+  | { readonly kind: 'blob'; readonly max: number }
+  | { readonly kind: 'enum' | 'flags'; readonly enumeration: string; readonly size: number }
+  | { readonly kind: 'ref' | 'fd'; readonly class: string }
+  | { readonly kind: 'record'; readonly size: number; readonly fields: readonly JsonField[] }
+  /** `size` is that of one record. */
+  | { readonly kind: 'list'; readonly max: number; readonly size: number; readonly fields: readonly JsonField[] }
+
+export interface JsonField {
+  readonly name: string
+  readonly offset: number
+  readonly type: JsonType
+}
+
+export interface JsonAttribute {
+  readonly name: string
+  readonly id: number
+  readonly optional: boolean
+  readonly type: JsonType
+}
+
+export interface JsonMethod {
+  readonly name: string
+  /** The call number: block × 32 + number in the block. */
+  readonly call: number
+  /** Whether drivers may have attributes of their own (ids from 0x8000). */
+  readonly driverAttributes: boolean
+  /** A chain that is to be undone may have it about any object, as it may every query and creation. */
+  readonly undoable?: true
+  /** The right that callers must have, by Linux's name without CAP_. */
+  readonly needs?: Capability
+  /** Only where no device was asked: names of the drivers that have it. */
+  readonly drivers?: readonly string[]
+  readonly in: readonly JsonAttribute[]
+  readonly out: readonly JsonAttribute[]
+}
+
+export interface JsonClass {
+  readonly name: string
+  readonly id: number
+  readonly identity: ObjectClass['identity']
+  readonly global: boolean
+  readonly drivers?: readonly string[]
+  readonly methods: readonly JsonMethod[]
+}
+
+export interface Schema {
+  readonly format: number
+  /** The device that was asked; absent: everything that is declared. */
+  readonly device?: string
+  /** Values by name, by name of the enumeration. */
+  readonly enumerations: Readonly<Record<string, Readonly<Record<string, number>>>>
+  readonly classes: readonly JsonClass[]
+}
+
+/** Names of the drivers that have a method, or a class at all. */
+export type DriversOf = (className: string, method?: string) => readonly string[]
+
+// ---- classes → JSON ----
+
+/** The schema of `classes`, in their order. `device` and `driversOf` as in `Schema`. */
+export const schemaOf = (
+  classes: readonly ObjectClass[],
+  { device, driversOf }: { readonly device?: string; readonly driversOf?: DriversOf } = {},
+): Schema => {
+  const enumerations: Record<string, Record<string, number>> = {}
+  /** Two that differ may have one name on a device: then the later one's gets a number. */
+  const enumerationOf = ({ name, values }: Enumeration): string => {
+    const own = Object.fromEntries(Object.entries(values).map(([value, number]) => [value, number >>> 0]))
+    const text = JSON.stringify(own)
+    for (let i = 1; ; i++) {
+      const key = i === 1 ? name : `${name}#${i}`
+      enumerations[key] ??= own
+      if (JSON.stringify(enumerations[key]) === text) return key
+    }
+  }
+  const fieldsOf = (fields: Fields): JsonField[] =>
+    Object.entries(fields).map(([name, { offset, of }]) => ({ name, offset, type: typeOf(of) }))
+  const typeOf = (of: Kind): JsonType => {
+    switch (of.kind) {
+      case 'u8':
+      case 'u16':
+      case 'u32':
+        return {
+          kind: of.kind,
+          ...(of.min !== undefined && { min: of.min }),
+          ...(of.max !== undefined && { max: of.max }),
+        }
+      case 'u64':
+        return { kind: of.kind }
+      case 'bytes':
+        return { kind: of.kind, size: of.size }
+      case 'blob':
+        return { kind: of.kind, max: of.max }
+      case 'enum':
+      case 'flags':
+        return { kind: of.kind, enumeration: enumerationOf(of.of), size: of.width }
+      case 'ref':
+      case 'fd':
+        return { kind: of.kind, class: of.class }
+      case 'record':
+        return { kind: of.kind, size: sizeOf(of), fields: fieldsOf(of.fields) }
+      case 'list':
+        return { kind: of.kind, max: of.max, size: sizeOf({ ...of, max: 1 }), fields: fieldsOf(of.fields) }
+    }
+  }
+  const attributesOf = (attributes: Attributes): JsonAttribute[] =>
+    Object.entries(attributes).map(([name, { id, optional, of }]) => ({ name, id, optional, type: typeOf(of) }))
+  const told = classes.map(
+    (cls): JsonClass => ({
+      name: cls.name,
+      id: cls.id,
+      identity: cls.identity,
+      global: cls.global,
+      ...(driversOf !== undefined && { drivers: driversOf(cls.name) }),
+      methods: Object.entries(cls.methods).map(([name, method]) => ({
+        name,
+        call: method.call,
+        driverAttributes: method.driverAttributes,
+        ...(method.undoable === true && { undoable: true as const }),
+        ...(method.needs !== undefined && { needs: method.needs }),
+        ...(driversOf !== undefined && { drivers: driversOf(cls.name, name) }),
+        in: attributesOf(method.in),
+        out: attributesOf(method.out),
+      })),
+    }),
+  )
+  return { format: SCHEMA_FORMAT, ...(device !== undefined && { device }), enumerations, classes: told }
+}
+
+// ---- JSON → classes ----
+
+type Json = Readonly<Record<string, unknown>>
+
+const bad = (where: string, reason: string): never => {
+  throw new CallError('EINVAL', `schema: ${where}: ${reason}`)
+}
+const objectAt = (where: string, value: unknown): Json =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Json) : bad(where, 'is no object')
+const listAt = (where: string, value: unknown): readonly Json[] =>
+  Array.isArray(value) ? value.map((one: unknown, i) => objectAt(`${where}[${i}]`, one)) : bad(where, 'is no list')
+const textAt = (where: string, value: unknown): string =>
+  typeof value === 'string' && value !== '' ? value : bad(where, 'is no name')
+const numberAt = (where: string, value: unknown): number =>
+  typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 0xffffffff
+    ? value
+    : bad(where, 'is no number from 0 to 2^32 - 1')
+const flagAt = (where: string, value: unknown): boolean =>
+  typeof value === 'boolean' ? value : bad(where, 'is neither true nor false')
+
+const capabilityAt = (where: string, value: unknown): Capability =>
+  value === 'NET_RAW' ? value : bad(where, 'is no capability that is known, NET_RAW')
+
+/** The classes of a schema. Throws CallError EINVAL with a sentence that names the place for what is none. */
+export const classesOf = (schema: unknown): ObjectClass[] => {
+  const document = objectAt('the document', schema)
+  if (document.format !== SCHEMA_FORMAT) bad('format', `is ${String(document.format)}, known is ${SCHEMA_FORMAT}`)
+  const enumerations = new Map(
+    Object.entries(objectAt('enumerations', document.enumerations)).map(([key, values]): [string, Enumeration] => {
+      const where = `enumerations.${key}`
+      const entries = Object.entries(objectAt(where, values))
+      const numbers = entries.map(([name, value]) => [name, numberAt(`${where}.${name}`, value)])
+      return [key, { name: key.replace(/#\d+$/, ''), values: Object.fromEntries(numbers) }]
+    }),
+  )
+  const fieldsAt = (where: string, value: unknown): Fields =>
+    Object.fromEntries(
+      listAt(where, value).map(({ name, offset, type }, i): [string, Field] => [
+        textAt(`${where}[${i}].name`, name),
+        { offset: numberAt(`${where}[${i}].offset`, offset), of: typeAt(`${where}[${i}].type`, type) },
+      ]),
+    )
+  const typeAt = (where: string, value: unknown): Kind => {
+    const type = objectAt(where, value)
+    const number = (name: string): number => numberAt(`${where}.${name}`, type[name])
+    switch (type.kind) {
+      case 'u8':
+      case 'u16':
+      case 'u32':
+        return {
+          kind: type.kind,
+          ...(type.min !== undefined && { min: number('min') }),
+          ...(type.max !== undefined && { max: number('max') }),
+        }
+      case 'u64':
+        return { kind: type.kind }
+      case 'bytes':
+        return { kind: type.kind, size: number('size') }
+      case 'blob':
+        return { kind: type.kind, max: number('max') }
+      case 'enum':
+      case 'flags': {
+        const width = number('size')
+        const of = enumerations.get(textAt(`${where}.enumeration`, type.enumeration))
+        if (width !== 1 && width !== 2 && width !== 4) return bad(`${where}.size`, 'is 1, 2 or 4')
+        return of ? { kind: type.kind, of, width } : bad(`${where}.enumeration`, 'there is none of that name')
+      }
+      case 'ref':
+      case 'fd':
+        return { kind: type.kind, class: textAt(`${where}.class`, type.class) }
+      case 'record':
+        return { kind: type.kind, fields: fieldsAt(`${where}.fields`, type.fields) }
+      case 'list':
+        return { kind: type.kind, fields: fieldsAt(`${where}.fields`, type.fields), max: number('max') }
+      default:
+        return bad(`${where}.kind`, `${JSON.stringify(type.kind)} is unknown`)
+    }
+  }
+  const attributesAt = (where: string, value: unknown): Attributes =>
+    Object.fromEntries(
+      listAt(where, value).map((one, i): [string, Attribute] => {
+        const name = textAt(`${where}[${i}].name`, one.name)
+        const path = `${where}[${i}] (${name})`
+        const of = typeAt(`${path}.type`, one.type)
+        return [name, { id: numberAt(`${path}.id`, one.id), of, optional: flagAt(`${path}.optional`, one.optional) }]
+      }),
+    )
+  return listAt('classes', document.classes).map((cls, i): ObjectClass => {
+    const name = textAt(`classes[${i}].name`, cls.name)
+    const { identity } = cls
+    if (identity !== 'handle' && identity !== 'fd' && identity !== 'fixed')
+      return bad(`${name}.identity`, 'is handle, fd or fixed')
+    const methods = listAt(`${name}.methods`, cls.methods).map((one, j): [string, Method] => {
+      const method = textAt(`${name}.methods[${j}].name`, one.name)
+      const where = `${name}.${method}`
+      return [
+        method,
+        {
+          call: numberAt(`${where}.call`, one.call),
+          in: attributesAt(`${where}.in`, one.in),
+          out: attributesAt(`${where}.out`, one.out),
+          driverAttributes: flagAt(`${where}.driverAttributes`, one.driverAttributes),
+          ...(one.undoable !== undefined && { undoable: flagAt(`${where}.undoable`, one.undoable) }),
+          ...(one.needs !== undefined && { needs: capabilityAt(`${where}.needs`, one.needs) }),
+        },
+      ]
+    })
+    return {
+      name,
+      id: numberAt(`${name}.id`, cls.id),
+      identity,
+      global: flagAt(`${name}.global`, cls.global),
+      methods: Object.fromEntries(methods),
+    }
+  })
+}

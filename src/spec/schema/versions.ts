@@ -1,0 +1,70 @@
+/*
+ * A client and a device of different releases (R47): a class as a client may use it that knows the declaration
+ * `known`, on a device that tells the declaration `own`.
+ *
+ * Numbers and layouts never change their meaning, so the two differ only in what one of them lacks. What goes in is the
+ * client's: what the device does not know it refuses, or ignores where the client allows that; what the device wants
+ * beyond it is missing, and refused. What comes out is as long as the longer of both: the client sees zeros in fields
+ * that the device does not have, and room is there for those that it does not know itself. A result that the client
+ * needs and the device does not give is found out here, before the call is made.
+ */
+import { CallError } from '../errno.ts'
+import { lacksMethod } from './lacking.ts'
+import type { Attribute, Attributes, Kind, Method, ObjectClass } from './schema.ts'
+
+const merged = (known: Kind, own: Kind): Kind =>
+  (known.kind === 'record' && own.kind === 'record') || (known.kind === 'list' && own.kind === 'list')
+    ? { ...own, fields: { ...own.fields, ...known.fields } }
+    : own
+
+const outOf = (path: string, known: Attributes, own: Attributes): Attributes => {
+  const all: Record<string, Attribute> = { ...own }
+  for (const [name, attribute] of Object.entries(known)) {
+    const theirs = own[name]
+    if (theirs !== undefined) all[name] = { ...theirs, of: merged(attribute.of, theirs.of) }
+    else if (!attribute.optional)
+      throw new CallError('EOPNOTSUPP', `${path}: the device does not answer ${name}; its release is too old`)
+  }
+  return all
+}
+
+const agreed = new WeakMap<Method, WeakMap<Method, ObjectClass>>()
+
+/** A method by its name; `constructor` and the like, which every object has, are none. */
+const ownMethod = (cls: ObjectClass | undefined, name: string): Method | undefined =>
+  cls !== undefined && Object.hasOwn(cls.methods, name) ? cls.methods[name] : undefined
+
+/** The class to call method `name` with. Throws CallError EOPNOTSUPP with a sentence if it cannot be called. */
+export const agreedClass = (known: ObjectClass, own: ObjectClass | undefined, name: string): ObjectClass => {
+  const path = `${known.name}.${name}`
+  const mine = ownMethod(known, name)
+  const theirs = ownMethod(own, name)
+  if (own === undefined || theirs === undefined) throw new CallError('EOPNOTSUPP', lacksMethod(known.name, name))
+  if (mine === undefined) return own
+  let byOwn = agreed.get(mine)
+  if (byOwn === undefined) {
+    byOwn = new WeakMap()
+    agreed.set(mine, byOwn)
+  }
+  let cls = byOwn.get(theirs)
+  if (cls === undefined) {
+    const method = { ...theirs, in: { ...theirs.in, ...mine.in }, out: outOf(path, mine.out, theirs.out) }
+    cls = { ...own, methods: { [name]: method } }
+    byOwn.set(theirs, cls)
+  }
+  return cls
+}
+
+/** An attribute that the device does not have, as the object dialect answers it; `path`: class and method. */
+export const unknownAttribute = (path: string, name: string): CallError =>
+  new CallError('EPROTONOSUPPORT', `${path}: the attribute ${name} is unknown to the device`)
+
+/**
+ * Throws CallError EPROTONOSUPPORT if `args` has an attribute that `method` lacks. Those that it refuses
+ * for a reason of its own are left to it.
+ */
+export const checkKnown = (path: string, method: Method, args: Readonly<Record<string, unknown>>): void => {
+  for (const name in args)
+    if (method.in[name]?.of === undefined && args[name] !== undefined && method.refused?.[name]?.why === undefined)
+      throw unknownAttribute(path, name)
+}

@@ -1,0 +1,305 @@
+/*
+ * The layout of calls of the object dialect, and of calls on a driver's descriptor, as lines and as JSON (`userdma
+ * trace --abi`). What lies where comes from layout.ts, names from spec/.
+ */
+import { AttributeFlag, ChainEntryFlag, MessageFlag } from '../../spec/classes/ids.ts'
+import { CtxArguments, CtxInterface, CtxSend } from '../../spec/drivers/ctx.ts'
+import { type AnyRecord, type Fields, recordSize, sizeOf } from '../../spec/schema/schema.ts'
+import { callOfRequest } from '../../uapi/object/format.ts'
+import type { TraceRecord } from '../../uapi/tool.ts'
+import { bytesText } from '../bytes.ts'
+import { readValue } from '../message.ts'
+import { type Style, valueJson, valueText } from '../values.ts'
+import { type AttributeLayout, type ChainParts, type MessageParts, type Source, splitMessage } from './layout.ts'
+import { hex, type Piece, placeText, someBytes } from './piece.ts'
+
+const indented = (lines: readonly string[]): string[] => lines.map(line => `  ${line}`)
+
+/** Names of the bits that are set, then what has no name. */
+const bitNames = (table: Readonly<Record<string, number>>, value: number): string[] => {
+  const known = Object.values(table).reduce((all, bit) => all | bit, 0)
+  const names = Object.keys(table).filter(name => (value & table[name]) !== 0)
+  const rest = (value & ~known) >>> 0
+  return rest === 0 ? names : [...names, hex(rest)]
+}
+const bitsText = (table: Readonly<Record<string, number>>, value: number): string =>
+  bitNames(table, value).join('|') || '0'
+
+// ---- attributes ----
+
+/** `mandatory`, `optional` of an input; `out`, `filled`, `indirect`, `chained`; and bits that have no meaning. */
+const flagWords = ({ flags, isOut }: AttributeLayout): string[] => {
+  // Beside them stands how much was written.
+  const { MANDATORY, ...others } = AttributeFlag
+  const words = bitNames(others, flags & 0xffff & ~MANDATORY).map(name => name.toLowerCase())
+  if ((flags & MANDATORY) !== 0) return ['mandatory', ...words]
+  return isOut ? words : ['optional', ...words]
+}
+
+/** Fields of a record in `bytes`, each at its offset; of one that is longer than known, the rest. */
+const fieldLines = (fields: Fields, value: AnyRecord, bytes: Uint8Array, style: Style): string[] => {
+  const shown = Object.entries(fields).filter(([, { offset, of }]) => {
+    const size = sizeOf(of)
+    return (
+      offset + size <= bytes.length && (style.zeros || bytes.subarray(offset, offset + size).some(byte => byte !== 0))
+    )
+  })
+  const lines = shown
+    .slice(0, style.fields)
+    .map(([name, { offset, of }]) => `+${offset} ${name} ${valueText(name, of, value[name], style)}`)
+  const more = shown.length - lines.length
+  const tail = bytes.subarray(recordSize(fields))
+  return [
+    ...lines,
+    ...(more > 0 ? [`… ${more} more fields`] : []),
+    ...(tail.length > 0 ? [`+${recordSize(fields)} unknown ${bytesText(tail, style.bytes)}`] : []),
+  ]
+}
+
+const valueLines = ({ name, of, value, bytes, chain }: AttributeLayout, style: Style): string[] => {
+  if (chain !== undefined) return chainLines(chain, style)
+  if (of === undefined || value === undefined || bytes === undefined) return []
+  if (of.kind === 'record') return fieldLines(of.fields, value as AnyRecord, bytes, style)
+  if (of.kind !== 'list') return []
+  const records = value as readonly AnyRecord[]
+  const size = recordSize(of.fields)
+  const lines = records
+    .slice(0, style.records)
+    .map((one, i) => `+${i * size} ${name}[${i}] ${valueText(name, { kind: 'record', fields: of.fields }, one, style)}`)
+  return records.length > lines.length ? [...lines, `… ${records.length - lines.length} more`] : lines
+}
+
+/** Whether a value is the number of an entry of the chain. */
+const isEntry = ({ flags, of }: AttributeLayout): boolean =>
+  (flags & AttributeFlag.CHAINED) !== 0 && (of?.kind === 'ref' || of?.kind === 'fd')
+
+/** A value behind its bytes, where that says more than they do. */
+const scalarText = (laid: AttributeLayout, style: Style): string => {
+  const { name, of, value, bytes } = laid
+  if (of === undefined || value === undefined || bytes === undefined || of.kind === 'record' || of.kind === 'list')
+    return ''
+  if (isEntry(laid)) return ` = entry ${value}`
+  const text = valueText(name, of, value, style)
+  return text === bytesText(bytes, style.bytes) ? '' : ` = ${text}`
+}
+
+type Numbers = ReadonlyMap<string, number | undefined>
+
+/** Where the program finds the number of a descriptor, which it gets after the answer. */
+const numberText = (name: string, numbers: Numbers): string =>
+  numbers.has(name) ? `, then fd ${numbers.get(name) ?? '?'}` : ''
+
+const attributeLines = (laid: AttributeLayout, answered: boolean, style: Style, numbers: Numbers): string[] => {
+  const { name, id, of, address, length, written, bytes, isOut } = laid
+  const label = name.startsWith('attribute ') ? name : `${name} ${hex(id)}`
+  const place = address === undefined ? '' : ` at ${hex(address)}`
+  const begin = `${label} ${flagWords(laid).join(' ')}`
+  if (bytes === undefined) {
+    if (!isOut) return [`${begin}, ${length} bytes${place}`]
+    if (!answered) return [`${begin}, room for ${length} bytes${place}`]
+    // Of an indirect one the length says what would be needed.
+    return [
+      `${begin}${place}, ${written === 0 ? `not filled, ${length} bytes` : `needs ${written} bytes, has ${length}`}`,
+    ]
+  }
+  const misfits = of !== undefined && laid.value === undefined && laid.chain === undefined
+  const isShort = typeof length === 'bigint' && length > bytes.length
+  const count = isOut && address === undefined ? `${bytes.length} of ${length}` : String(length)
+  const text = someBytes(bytes, Number(length) > bytes.length && isShort ? Number(length) : bytes.length, style)
+  const value = numbers.has(name) ? numberText(name, numbers) : scalarText(laid, style)
+  const note = misfits && !isShort ? ' (undecodable)' : value
+  return [`${begin}${place}, ${count} bytes: ${text}${note}`, ...indented(valueLines(laid, style))]
+}
+
+// ---- messages and chains ----
+
+const headerText = ({ length, classId, object, opCtrl, flags, call }: MessageParts, thenFd = ''): string =>
+  `length ${length}, class ${classId}${call === undefined ? '' : `, call ${call}`}, object ${object}${thenFd}, ` +
+  `op_ctrl ${opCtrl}, flags ${bitsText(MessageFlag, flags)}`
+
+const restText = (rest: Uint8Array, length: number, style: Style): string[] => {
+  if (rest.length === 0) return length > 0 ? [`… ${length} bytes more`] : []
+  return [`${length > rest.length ? 'cut off' : 'undecodable'} ${someBytes(rest, length, style)}`]
+}
+
+const NONE: Numbers = new Map()
+
+const bodyLines = (
+  { attributes, rest, restLength }: MessageParts,
+  answered: boolean,
+  style: Style,
+  numbers: Numbers = NONE,
+): string[] => [
+  ...attributes.flatMap(one => attributeLines(one, answered, style, numbers)),
+  ...restText(rest, restLength, style),
+]
+
+const chainLines = ({ entries, rest, restLength, reason }: ChainParts, style: Style): string[] => {
+  const shown = entries.slice(0, style.records).flatMap(({ entry, message }, index) => {
+    const { call, ref } = entry
+    const flags = bitsText(ChainEntryFlag, ref === undefined ? 0 : ChainEntryFlag.OBJECT)
+    const head = `entry ${index} ${message.name}: call ${call}, flags ${flags}, ref ${ref ?? 0}`
+    const { call: _call, ...inner } = message
+    return [
+      `${head}, size ${entry.message.length}; ${headerText({ ...inner, call: undefined })}`,
+      ...indented(bodyLines(message, (message.flags & MessageFlag.ANSWERED) !== 0, style)),
+    ]
+  })
+  const more = entries.length - Math.min(entries.length, style.records)
+  const why = reason === undefined ? '' : ` (${reason})`
+  return [
+    ...shown,
+    ...(more > 0 ? [`… ${more} more entries`] : []),
+    ...restText(rest, restLength, style).map(text => `${text}${why}`),
+  ]
+}
+
+// ---- a call ----
+
+interface LaidCall {
+  readonly asked: MessageParts | undefined
+  readonly answer: MessageParts | undefined
+  /** Pieces that nothing in the messages points to. */
+  readonly others: { readonly in: readonly Piece[]; readonly out: readonly Piece[] }
+}
+
+const layCall = (pieces: readonly Piece[], out: readonly Piece[], { call, request }: TraceRecord): LaidCall => {
+  const [message] = pieces
+  const used = new Set<Piece>([message])
+  const source = {
+    call: request === undefined ? call?.call : callOfRequest(request),
+    declared: call?.declared,
+    piece: (address: bigint, isOut: boolean): Piece | undefined => {
+      const found = (isOut ? out : pieces).find(one => one.address === address)
+      if (found !== undefined) used.add(found)
+      return found
+    },
+  }
+  const lay = ({ bytes, length }: Piece, answered: boolean): MessageParts | undefined =>
+    splitMessage({ ...source, bytes, length, answered } satisfies Source)
+  const asked = lay(message, false)
+  const back = asked === undefined ? undefined : out.find(({ address }) => address === message.address)
+  const answer = back === undefined ? undefined : lay(back, true)
+  if (back !== undefined && answer !== undefined) used.add(back)
+  const others = (all: readonly Piece[]): Piece[] => all.filter(one => !used.has(one))
+  return { asked, answer, others: { in: others(pieces), out: others(out) } }
+}
+
+/** A call of the object dialect: the message, then its answer, then what else was read and written. */
+export const objectLines = (
+  pieces: readonly Piece[],
+  out: readonly Piece[],
+  style: Style,
+  record: TraceRecord,
+): string[] => {
+  const { asked, answer, others } = layCall(pieces, out, record)
+  const [message] = pieces
+  const numbers = new Map((record.descriptors ?? []).map(({ attribute, fd }) => [attribute, fd]))
+  const head =
+    asked === undefined
+      ? [`object ${placeText(message, style)}`]
+      : [
+          `object ${asked.name} at ${hex(message.address)}, ${message.length} bytes: ${headerText(asked)}`,
+          ...indented(bodyLines(asked, false, style)),
+        ]
+  const back =
+    answer === undefined
+      ? []
+      : [
+          `answer ${headerText(answer, numberText('object', numbers))}`,
+          ...indented(bodyLines(answer, true, style, numbers)),
+        ]
+  return [
+    ...head,
+    ...indented(back),
+    ...others.in.map(piece => `  in ${placeText(piece, style)}`),
+    ...others.out.map(piece => `  out ${placeText(piece, style)}`),
+  ]
+}
+
+// ---- a driver's own ----
+
+const senders: readonly string[] = [CtxInterface.V1, CtxInterface.V2]
+
+/** What the argument of a driver's ioctl points to, or what was written begins with. */
+const driverFields = ({ request, attempt = '' }: TraceRecord): Fields | undefined =>
+  request !== undefined
+    ? CtxArguments[request]
+    : senders.includes(attempt.slice(0, attempt.indexOf(':')))
+      ? CtxSend
+      : undefined
+
+const driverPiece = (piece: Piece, fields: Fields | undefined, style: Style): string[] => {
+  const head = fields === undefined ? undefined : piece.bytes.subarray(0, recordSize(fields))
+  if (fields === undefined || head === undefined || head.length < recordSize(fields)) return []
+  const value = readValue({ kind: 'record', fields }, head) as AnyRecord
+  const data = piece.bytes.subarray(head.length)
+  const length = piece.length - head.length
+  return [
+    ...fieldLines(fields, value, head, style),
+    ...(length > 0 ? [`+${head.length} data, ${length} bytes: ${someBytes(data, length, style)}`] : []),
+  ]
+}
+
+/** A call on a driver's descriptor: its name, what the driver read and wrote, by fields where spec/ knows them. */
+export const driverLines = (
+  pieces: readonly Piece[],
+  out: readonly Piece[],
+  style: Style,
+  record: TraceRecord,
+): string[] => {
+  const fields = driverFields(record)
+  const lines = (way: 'in' | 'out') => (piece: Piece) => [
+    `${way} ${placeText(piece, style)}`,
+    ...indented(driverPiece(piece, fields, style)),
+  ]
+  const request = record.request === undefined ? '' : ` request ${hex(record.request)}`
+  return [`driver${request}`, ...indented([...pieces.flatMap(lines('in')), ...out.flatMap(lines('out'))])]
+}
+
+// ---- as JSON ----
+
+const attributeJson = (laid: AttributeLayout): Record<string, unknown> => {
+  const { name, id, of, address, length, written, bytes, value, chain } = laid
+  return {
+    name,
+    id,
+    flags: flagWords(laid),
+    length: Number(length),
+    ...(address !== undefined && { address: hex(address) }),
+    ...(written !== 0 && { written }),
+    ...(chain !== undefined
+      ? { entries: chain.entries.map(({ entry, message }) => ({ ref: entry.ref ?? null, ...messageJson(message) })) }
+      : of !== undefined && value !== undefined
+        ? { value: isEntry(laid) ? { entry: value } : valueJson(of, value) }
+        : bytes !== undefined && { bytes: bytesText(bytes, Number.POSITIVE_INFINITY).replace('(no bytes)', '') }),
+    ...(chain !== undefined && chain.rest.length > 0 && { undecoded: bytesText(chain.rest, chain.rest.length) }),
+  }
+}
+
+const messageJson = ({
+  attributes,
+  rest,
+  restLength: _length,
+  flags,
+  ...header
+}: MessageParts): Record<string, unknown> => ({
+  ...header,
+  flags: bitNames(MessageFlag, flags),
+  attributes: attributes.map(attributeJson),
+  ...(rest.length > 0 && { undecoded: bytesText(rest, rest.length) }),
+})
+
+/** `message` and `answer` of a call of the object dialect, laid out. */
+export const objectJson = (
+  pieces: readonly Piece[],
+  out: readonly Piece[],
+  record: TraceRecord,
+): Record<string, unknown> => {
+  if (pieces.length === 0) return {}
+  const { asked, answer } = layCall(pieces, out, record)
+  return {
+    ...(asked !== undefined && { message: messageJson(asked) }),
+    ...(answer !== undefined && { answer: messageJson(answer) }),
+  }
+}

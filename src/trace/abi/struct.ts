@@ -1,0 +1,61 @@
+/*
+ * Structs of Linux as they lie in memory (`userdma trace --abi`, R46): each cell of the layout in spec/linux at its
+ * offset, with the name and the words of the attribute that it stands for. What no cell covers is padding, a pointer or
+ * bytes that nobody reads; they are among the bytes before these lines.
+ */
+import type { Cell } from '../../spec/linux/layout.ts'
+import type { CompiledLayout } from '../../uapi/linux/cells.ts'
+import { readScalar, readUint, viewOf } from '../../uapi/scalar.ts'
+import { type Style, valueText } from '../values.ts'
+import { hex } from './piece.ts'
+
+/** Numbers of descriptors that the program got, by attribute: their places hold none when the answer is written. */
+export type Numbers = ReadonlyMap<string, number | undefined>
+
+/** The number that one of them has got, if it is known. */
+export const fdText = (numbers: Numbers, attribute: string): string => `fd ${numbers.get(attribute) ?? '?'}`
+
+type Op = CompiledLayout['ops'][number]
+
+const opText = ({ cell, of, where }: Op, view: DataView, style: Style, numbers: Numbers): string => {
+  const { at, size, as, name } = cell
+  const isWide = size === 8 && of.kind !== 'u64' && of.kind !== 'bytes'
+  if (as === 'value' && !isWide) return valueText(name, of, readScalar(view, at, size, of, where), style)
+  // A number that is wider than its kind is shown whatever it is.
+  if (as !== 'fd') return String(size === 8 ? view.getBigUint64(at, true) : readUint(view, at, size))
+  if (numbers.has(name)) return fdText(numbers, name)
+  const fd = view.getInt32(at, true)
+  return fd < 0 ? 'none' : `fd ${fd}`
+}
+
+/** What a cell is called that stands for no attribute. */
+const NAMES: Readonly<Partial<Record<Cell['as'], string>>> = { class: 'type', zero: 'reserved', bit: 'flag' }
+
+/**
+ * Lines `+offset name value`, of what is not 0 unless `style` wants that too. None where the bytes are one value, but a
+ * descriptor.
+ */
+export const structLines = (
+  { layout, ops }: CompiledLayout,
+  bytes: Uint8Array,
+  style: Style,
+  numbers: Numbers = new Map(),
+): string[] => {
+  const { mask } = layout
+  if (ops.some(({ cell }) => cell.size === layout.size && cell.as !== 'fd')) return []
+  const view = viewOf(bytes)
+  const cells = ops.map(op => {
+    const { at, size, as, name } = op.cell
+    return { at, size, name: NAMES[as] ?? name, text: () => opText(op, view, style, numbers) }
+  })
+  if (mask !== undefined)
+    cells.push({ at: mask, size: 4, name: 'attributeMask', text: () => hex(view.getUint32(mask, true)) })
+  const shown = cells
+    .filter(
+      ({ at, size }) =>
+        at + size <= bytes.length && (style.zeros || bytes.subarray(at, at + size).some(byte => byte !== 0)),
+    )
+    .sort((a, b) => a.at - b.at)
+  const lines = shown.slice(0, style.fields).map(({ at, name, text }) => `+${at} ${name} ${text()}`)
+  return shown.length > lines.length ? [...lines, `… ${shown.length - lines.length} more fields`] : lines
+}

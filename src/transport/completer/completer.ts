@@ -1,0 +1,469 @@
+/*
+ * The completer: from response packets to completions of send requests (InfiniBand Architecture Specification, volume
+ * 1, clauses 9.7.5, 9.7.6 and 9.7.8). Steps: is the PSN one that is out; which requests does it acknowledge; what does
+ * it say about the next one. A READ or atomic is acknowledged by its own response only, so a later acknowledgement
+ * that passes it tells that the response was lost. Losses are repaired by going back
+ * (transport/requester/requester.ts); here is decided when, and when to give up.
+ */
+
+import { because, type Cause } from '../../spec/causes.ts'
+import { QpState } from '../../spec/enums.ts'
+import { ICRC_BYTES, nakCode, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../../spec/wire/headers.ts'
+import {
+  headerAt,
+  OP_ATOMIC,
+  OP_END,
+  OP_ONLY,
+  OP_READ,
+  opcodeFlags,
+  opcodeHeaderBytes,
+} from '../../spec/wire/opcodes.ts'
+import { ackTimeouts, rnrMicroseconds, SendKind, WcStatus } from '../../spec/work.ts'
+import type { Arena } from '../../wire/arena.ts'
+import { bthOpcode, bthPadCount, bthPsn } from '../../wire/bth.ts'
+import { aethSyndrome, atomicAckHi, atomicAckLo } from '../../wire/extensions.ts'
+import { countRnrNak, keptCause, peerCause, takeCause } from '../causes.ts'
+import { DmaKind, DmaResult, flushDma, scatter, scatterPayloads } from '../dma.ts'
+import { growWindow, shrinkWindow } from '../flow-control/peer-window.ts'
+import { psnAdd, psnDistance } from '../psn.ts'
+import { goBack } from '../scheduling.ts'
+import { type EngineState, PACKET_WEIGHT, Q, Request, Row, readPart, schedule } from '../state.ts'
+import { clearTimer, lastDeadline, setTimer } from '../timers.ts'
+import { Send } from '../types.ts'
+import { completeOldest, failOldest, onDrained } from './completion.ts'
+
+const { WORDS, STATE, MTU, RETRY_CNT, RNR_RETRY, REQUESTER, HEAD, UNACKED, SEND_PSN, MAX_PSN } = Row
+const { SENT, ACKED, RD_OUT, RETRIES, RNR_LEFT, WINDOW } = Row
+const { FIRST_PSN, PSNS, START, KIND, COUNTED, STATUS, WR } = Request
+const { RNR_WAIT, RESENT, DRAINING, LATE } = Q
+const { RTS, SQD } = QpState.values
+const { READ, ATOMIC } = SendKind
+const { SUCCESS, LOC_PROT_ERR, BAD_RESP_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR } = WcStatus.values
+const { RETRY_EXC_ERR, RNR_RETRY_EXC_ERR, REM_INV_RD_REQ_ERR } = WcStatus.values
+const AETH_AT = headerAt.AETH
+const ATOMIC_ACK_AT = headerAt.AtomicAckETH
+const FLAGS_OF = opcodeFlags
+const HEADER_BYTES = opcodeHeaderBytes
+const { ACK, RNR_NAK, NAK } = syndromeKind
+/** retry_cnt counts as it stands; 7 is endless for rnr_retry only. */
+const ENDLESS = 7
+
+/** Status of the request that a NAK code is about; 0 for reserved codes, which are ignored. */
+const nakStatus = new Uint8Array(32)
+nakStatus[nakCode.INVALID_REQUEST] = REM_INV_REQ_ERR
+nakStatus[nakCode.REMOTE_ACCESS] = REM_ACCESS_ERR
+nakStatus[nakCode.REMOTE_OPERATION] = REM_OP_ERR
+nakStatus[nakCode.INVALID_RD_REQUEST] = REM_INV_RD_REQ_ERR
+
+const nakCauses: Readonly<Record<number, Cause>> = {
+  [nakCode.INVALID_REQUEST]: because('NAK_INVALID_REQUEST', {}),
+  [nakCode.REMOTE_ACCESS]: because('NAK_REMOTE_ACCESS', {}),
+  [nakCode.REMOTE_OPERATION]: because('NAK_REMOTE_OPERATION', {}),
+  [nakCode.INVALID_RD_REQUEST]: because('NAK_INVALID_RD', {}),
+}
+
+/** The oldest request is answered with something that is no answer to it. */
+const failResponse = (s: EngineState, row: number): void => {
+  const opcode = s.pool[s.rows[row * WORDS + HEAD] + WR + Send.OPCODE]
+  failOldest(s, row, BAD_RESP_ERR, because('BAD_RESPONSE', { opcode }))
+}
+
+/** What the oldest request asked for cannot be written here. */
+const failPlacement = (s: EngineState, row: number): void => failOldest(s, row, LOC_PROT_ERR, takeCause(s))
+
+/** A response packet (checked by `checkPacket`) for a QP in RTS or SQD. */
+export const onResponse = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  length: number,
+  now: number,
+): void => {
+  const w = s.rows
+  const base = row * WORDS
+  const view = arena.view
+  const psn = bthPsn(view, at)
+  const ahead = psnDistance(w[base + UNACKED], psn)
+  if (w[base + HEAD] === 0 || ahead >= psnDistance(w[base + UNACKED], w[base + MAX_PSN])) {
+    s.counters.dropped++ // old, or a ghost
+    return
+  }
+  const opcode = bthOpcode(view, at)
+  const flags = FLAGS_OF[opcode]
+  if ((flags & (OP_READ | OP_ATOMIC)) === 0) onAcknowledge(s, row, aethSyndrome(view, at + AETH_AT[opcode]), ahead, now)
+  else if ((flags & OP_READ) !== 0)
+    onReadResponse(s, row, arena, at, length, opcode, (flags & OP_END) !== 0, ahead, now)
+  else onAtomicResponse(s, row, arena, at + ATOMIC_ACK_AT[opcode], ahead, now)
+}
+
+/** ACK, RNR NAK and NAK; `ahead` is the PSN's distance from the oldest unacknowledged one. */
+export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahead: number, now: number): void => {
+  const base = row * WORDS
+  const kind = syndrome & SYNDROME_KIND_MASK
+  const value = syndrome & SYNDROME_VALUE_MASK
+  if (kind === ACK) {
+    if (!acknowledge(s, row, ahead + 1, now)) resendFromLostResponse(s, row)
+    return
+  }
+  if (kind !== RNR_NAK && (kind !== NAK || (value !== nakCode.PSN_SEQUENCE && nakStatus[value] === 0))) {
+    s.counters.dropped++
+    return
+  }
+  // a NAK acknowledges everything before its PSN
+  if (!acknowledge(s, row, ahead, now)) {
+    resendFromLostResponse(s, row)
+    return
+  }
+  if (s.rows[base + HEAD] === 0) return
+  if (kind === NAK && value !== nakCode.PSN_SEQUENCE) {
+    failOldest(s, row, nakStatus[value], peerCause(s, row, nakCauses[value]))
+    return
+  }
+  // nothing was sent since going back: this is an echo of what we know
+  if (s.rows[base + SEND_PSN] === s.rows[base + UNACKED]) return
+  if (kind === RNR_NAK) onRnrNak(s, row, value, now)
+  else {
+    s.counters.receivedSequenceErrors++
+    onSequenceError(s, row)
+  }
+}
+
+/**
+ * Acknowledges `count` PSNs from the oldest on. False if a READ or atomic without its response stands in the way; what
+ * is before it is acknowledged.
+ */
+const acknowledge = (s: EngineState, row: number, count: number, now: number): boolean => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  let left = count
+  while (left > 0) {
+    const request = w[base + HEAD]
+    if (request === 0 || p[request + KIND] >= READ || p[request + STATUS] !== 0) break
+    const rest = p[request + PSNS] - psnDistance(p[request + FIRST_PSN], w[base + UNACKED])
+    if (left < rest) {
+      moveUnacked(s, base, left)
+      left = 0
+    } else {
+      moveUnacked(s, base, rest)
+      left -= rest
+      completeOldest(s, row, SUCCESS)
+    }
+  }
+  if (left < count) onProgress(s, row, now)
+  return left === 0
+}
+
+/** The oldest unacknowledged PSN moves on, past the one to send next if need be. Call before a request is ended. */
+const moveUnacked = (s: EngineState, base: number, count: number): void => {
+  const w = s.rows
+  const behind = psnDistance(w[base + UNACKED], w[base + SEND_PSN]) < count
+  w[base + UNACKED] = psnAdd(w[base + UNACKED], count)
+  if (behind) {
+    w[base + SEND_PSN] = w[base + UNACKED]
+    w[base + REQUESTER] |= CATCH_UP
+  }
+}
+
+/** Bit of Row.REQUESTER within one call: the cursor was overtaken. */
+const CATCH_UP = 0x100
+
+/**
+ * After acknowledgements: counters, window, timer and what waits are renewed; the next request may be one that is to
+ * fail.
+ */
+const onProgress = (s: EngineState, row: number, now: number): void => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  const request = w[base + HEAD]
+  const caughtUp = (w[base + REQUESTER] & CATCH_UP) !== 0
+  const acked = w[base + ACKED]
+  w[base + RETRIES] = w[base + RETRY_CNT]
+  w[base + RNR_LEFT] = w[base + RNR_RETRY]
+  w[base + REQUESTER] &= ~(RESENT | RNR_WAIT | CATCH_UP | LATE)
+  if (request === 0) {
+    // nothing is out: what was sent is acknowledged
+    w[base + ACKED] = w[base + SENT]
+  } else {
+    const done = psnDistance(p[request + FIRST_PSN], w[base + UNACKED])
+    const counts = p[request + KIND] < READ || (p[request + KIND] === READ && s.readBytes !== 0)
+    w[base + ACKED] = p[request + START] + (counts ? done * (w[base + MTU] + PACKET_WEIGHT) : 0)
+    if (caughtUp) w[base + SENT] = w[base + ACKED]
+  }
+  const news = (w[base + ACKED] - acked) | 0
+  if (s.shares.budget !== 0) growWindow(s, row, news)
+  if (w[base + WINDOW] < s.window) {
+    const window = w[base + WINDOW] + news
+    w[base + WINDOW] = window < s.window ? window : s.window
+  }
+  const timeout = ackTimeouts[w[base + Row.TIMEOUT]]
+  if (w[base + SEND_PSN] === w[base + UNACKED] || timeout === Number.POSITIVE_INFINITY) clearTimer(s.timers, row)
+  else setTimer(s.timers, row, now + timeout)
+  schedule(s, row)
+  if (request === 0 && (w[base + REQUESTER] & DRAINING) !== 0) onDrained(s, row)
+  else if (request !== 0 && p[request + STATUS] !== 0) failOldest(s, row, p[request + STATUS], keptCause(s, row))
+}
+
+/** A READ response: its place, its length, its data; the last one completes the request. */
+const onReadResponse = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  length: number,
+  opcode: number,
+  ends: boolean,
+  ahead: number,
+  now: number,
+): void => {
+  const base = row * WORDS
+  if (!isNext(s, row, ahead, now)) return
+  const w = s.rows
+  const p = s.pool
+  const request = w[base + HEAD]
+  if (p[request + KIND] > ATOMIC) {
+    onPlacementResponse(
+      s,
+      row,
+      request,
+      length === HEADER_BYTES[opcode] + ICRC_BYTES && (FLAGS_OF[opcode] & OP_ONLY) !== 0,
+      now,
+    )
+    return
+  }
+  const mtu = w[base + MTU]
+  const header = HEADER_BYTES[opcode]
+  const payload = length - header - bthPadCount(arena.view, at) - ICRC_BYTES
+  const index = psnDistance(p[request + FIRST_PSN], w[base + UNACKED])
+  const rest = p[request + WR + Send.LENGTH] - index * mtu
+  const isLast = rest <= mtu
+  // a part of a READ ends as a READ of its own
+  const endsPart = isLast || (index + 1) % readPart(s, mtu) === 0
+  if (p[request + KIND] !== READ || ends !== endsPart || payload !== (isLast ? rest : mtu)) {
+    failResponse(s, row)
+    return
+  }
+  if (payload > 0) {
+    const sge = request + WR + Send.SGE
+    const count = p[request + WR + Send.SGES]
+    const to = index * mtu
+    const only = isLast && index === 0
+    const kind = DmaKind.READ_RESPONSE
+    const why = scatter(s, row, kind, sge, count, to, arena, at + header, payload, 0, 0, only)
+    if (!isConnected(s, base)) return
+    if (why !== DmaResult.OK) {
+      failPlacement(s, row)
+      return
+    }
+  }
+  if (isLast) {
+    flushDma(s)
+    if (!isConnected(s, base)) return
+  }
+  moveUnacked(s, base, 1)
+  if (endsPart) countAnsweredRead(s, base, request)
+  if (isLast) completeOldest(s, row, SUCCESS)
+  onProgress(s, row, now)
+}
+
+/**
+ * MIDDLEs of the answer to the oldest request, a READ: those that come next, `count` of them with their payloads every
+ * `stride` bytes from `at` on, and more is to come. `done`: packets of it that came before. Answers how many were
+ * taken; 0 if the next one does not lie in one element of the request.
+ */
+export const takeReadMiddles = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  stride: number,
+  count: number,
+  done: number,
+  now: number,
+): number => {
+  const base = row * WORDS
+  const p = s.pool
+  const request = s.rows[base + HEAD]
+  const mtu = s.rows[base + MTU]
+  const sge = request + WR + Send.SGE
+  const sges = p[request + WR + Send.SGES]
+  const kind = DmaKind.READ_RESPONSE
+  const why = scatterPayloads(s, row, kind, sge, sges, done * mtu, arena, at, mtu, stride, count)
+  const taken = s.pieces
+  if (taken === 0 || !isConnected(s, base)) return taken
+  if (why !== DmaResult.OK) failPlacement(s, row)
+  else {
+    moveUnacked(s, base, taken)
+    onProgress(s, row, now)
+  }
+  return taken
+}
+
+/** The answer of a FLUSH or ATOMIC WRITE, a READ response that is alone and has no payload (annex A19). */
+const onPlacementResponse = (s: EngineState, row: number, request: number, isRight: boolean, now: number): void => {
+  if (!isRight) {
+    failResponse(s, row)
+    return
+  }
+  const base = row * WORDS
+  moveUnacked(s, base, 1)
+  countAnsweredRead(s, base, request)
+  completeOldest(s, row, SUCCESS)
+  onProgress(s, row, now)
+}
+
+/**
+ * One READ, part of a READ or atomic less is on its way, unless it was given up after a loss and its answer came all
+ * the same.
+ */
+const countAnsweredRead = (s: EngineState, base: number, request: number): void => {
+  if (s.pool[request + COUNTED] === 0) return
+  s.pool[request + COUNTED]--
+  s.rows[base + RD_OUT]--
+}
+
+/** The answer of an atomic operation: the word before it, big-endian on the wire, goes to memory in host byte order. */
+const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number, ahead: number, now: number): void => {
+  const base = row * WORDS
+  if (!isNext(s, row, ahead, now)) return
+  const p = s.pool
+  const request = s.rows[base + HEAD]
+  if (p[request + KIND] !== ATOMIC) {
+    failResponse(s, row)
+    return
+  }
+  // turned round in place for the copy, then back: native code reaches the packet's arena, but none of ours
+  const view = arena.view
+  const hi = atomicAckHi(view, at)
+  const lo = atomicAckLo(view, at)
+  view.setUint32(at, lo, true)
+  view.setUint32(at + 4, hi, true)
+  const sge = request + WR + Send.SGE
+  const count = p[request + WR + Send.SGES]
+  const why = scatter(s, row, DmaKind.READ_RESPONSE, sge, count, 0, arena, at, 8, 0, 0, true)
+  view.setUint32(at, hi)
+  view.setUint32(at + 4, lo)
+  if (!isConnected(s, base)) return
+  if (why !== DmaResult.OK) {
+    failPlacement(s, row)
+    return
+  }
+  moveUnacked(s, base, 1)
+  countAnsweredRead(s, base, request)
+  completeOldest(s, row, SUCCESS)
+  onProgress(s, row, now)
+}
+
+const isConnected = (s: EngineState, base: number): boolean => {
+  const state = s.rows[base + STATE]
+  return state === RTS || state === SQD
+}
+
+/** Whether a response is for the oldest PSN once all before it is acknowledged; if not, one before it was lost. */
+const isNext = (s: EngineState, row: number, ahead: number, now: number): boolean => {
+  if (ahead > 0 && !acknowledge(s, row, ahead, now)) {
+    resendFromLostResponse(s, row)
+    return false
+  }
+  const base = row * WORDS
+  return isConnected(s, base) && s.rows[base + HEAD] !== 0
+}
+
+/** NAK: the PSN asked for and all after it are sent again. */
+const onSequenceError = (s: EngineState, row: number): void => {
+  if ((s.rows[row * WORDS + REQUESTER] & (RNR_WAIT | RESENT)) === 0) retry(s, row, true)
+}
+
+/** A response was lost: everything from the first unanswered READ or atomic on is sent again. */
+const resendFromLostResponse = (s: EngineState, row: number): void => {
+  const base = row * WORDS
+  if (!isConnected(s, base)) return
+  if (s.rows[base + SEND_PSN] === s.rows[base + UNACKED]) return
+  if ((s.rows[base + REQUESTER] & (RNR_WAIT | RESENT)) === 0) retry(s, row, true)
+}
+
+/**
+ * Goes back and counts; the oldest request fails when the count is up. `told`: further signs of this loss are to be
+ * ignored.
+ */
+const retry = (s: EngineState, row: number, told: boolean): void => {
+  const w = s.rows
+  const base = row * WORDS
+  if (w[base + RETRIES] === 0) {
+    s.counters.retryExceeded++
+    const retryCnt = w[base + RETRY_CNT]
+    failOldest(s, row, RETRY_EXC_ERR, because(told ? 'PACKETS_LOST' : 'NO_ANSWER', { tries: retryCnt + 1, retryCnt }))
+    return
+  }
+  w[base + RETRIES]--
+  s.counters.retries++
+  halveWindow(s, base)
+  if (s.shares.budget !== 0) shrinkWindow(s, row)
+  if (told) w[base + REQUESTER] |= RESENT
+  else w[base + REQUESTER] &= ~RESENT
+  goBack(s, row)
+  schedule(s, row)
+}
+
+/** Packets that are sent at least before an acknowledgement is waited for, however many are lost. */
+const LEAST_PACKETS = 8
+
+/** After a loss less is sent at once: going back sends all of it again. */
+const halveWindow = (s: EngineState, base: number): void => {
+  const w = s.rows
+  const least = LEAST_PACKETS * (w[base + MTU] + PACKET_WEIGHT)
+  const half = w[base + WINDOW] >> 1
+  if (w[base + WINDOW] > least) w[base + WINDOW] = half > least ? half : least
+}
+
+const onRnrNak = (s: EngineState, row: number, code: number, now: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  if ((w[base + REQUESTER] & RNR_WAIT) !== 0) return
+  s.counters.receivedRnr++
+  const times = countRnrNak(s, row)
+  if (w[base + RNR_RETRY] !== ENDLESS) {
+    if (w[base + RNR_LEFT] === 0) {
+      s.counters.rnrRetryExceeded++
+      failOldest(s, row, RNR_RETRY_EXC_ERR, because('RNR_EXCEEDED', { times, rnrRetry: w[base + RNR_RETRY] }))
+      return
+    }
+    w[base + RNR_LEFT]--
+  }
+  goBack(s, row)
+  // Linux adds a sequence error for what came behind: it may be late, and is no loss that the retries should pay for.
+  w[base + REQUESTER] |= RNR_WAIT | RESENT
+  setTimer(s.timers, row, now + rnrMicroseconds(code))
+}
+
+/**
+ * The row's timer has expired: the receiver may be ready now, or nothing was heard for the ACK timeout.
+ *
+ * A process that was not scheduled finds its timers expired before it has looked at what came meanwhile, and so may a
+ * peer in the same process before its turn. Who notices the timeout late waits once more, as long as he was late and at
+ * most the timeout again: the specification lets it pass between once and four times its length (9.7.6.1.3).
+ */
+export const onTimer = (s: EngineState, row: number, now: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  if (!isConnected(s, base)) return
+  if ((w[base + REQUESTER] & RNR_WAIT) !== 0) {
+    w[base + REQUESTER] &= ~RNR_WAIT
+    schedule(s, row)
+    return
+  }
+  if (w[base + HEAD] === 0 || w[base + SEND_PSN] === w[base + UNACKED]) return
+  const late = now - lastDeadline(s.timers)
+  if (late > 0 && (w[base + REQUESTER] & LATE) === 0) {
+    w[base + REQUESTER] |= LATE
+    setTimer(s.timers, row, now + Math.min(late, ackTimeouts[s.rows[row * WORDS + Row.TIMEOUT]]))
+  } else retry(s, row, false)
+}
+
+/** A READ response's data could not be written after all: the oldest request, a READ, ends. */
+export const onReadDmaFailed = (s: EngineState, row: number): void => {
+  const base = row * WORDS
+  if (isConnected(s, base) && s.rows[base + HEAD] !== 0) failPlacement(s, row)
+}

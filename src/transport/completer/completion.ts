@@ -1,0 +1,252 @@
+/*
+ * How requests end: completions of send and receive requests, and the error state, which ends all of them (InfiniBand
+ * Architecture Specification, volume 1, clauses 10.3.1 and 11.4.2.1). A send request's slot is given back before its
+ * completion is seen, so that a program may post again at once. Flushing is bounded per call: queues are shared memory
+ * that a hostile program goes on filling. Nothing here knows packets; why a request ends is its caller's business.
+ */
+import { because, type Cause, codeOf } from '../../spec/causes.ts'
+import { AsyncEventType, QpState } from '../../spec/enums.ts'
+import { reliableService, Service } from '../../spec/wire/services.ts'
+import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
+import { forgetCauses } from '../causes.ts'
+import { flushDmaOf } from '../dma.ts'
+import { leaveWindow } from '../flow-control/peer-window.ts'
+import { recvBlock, sendBlock, signalsAll, usesSrq } from '../qp-layout.ts'
+import { type EngineState, giveBlock, Q, R, Request, Row, schedule, takeBlock } from '../state.ts'
+import { clearTimer } from '../timers.ts'
+import { Completion, Receive, Send } from '../types.ts'
+
+const { WORDS, SERVICE, STATE, QPN, DEST_QPN, SEND_CQ, RECV_CQ, PKEY_INDEX } = Row
+const { REQUESTER, RESPONDER, FLUSH_CODE, NEXT_INDEX, HEAD, TAIL, CURRENT, RECEIVE, MESSAGE, RD_OUT } = Row
+const { NEXT, DONE, WR } = Request
+const { MORE, RNR_WAIT, DRAINING, FLUSHING } = Q
+const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
+const { SQE, ERR } = QpState.values
+const { SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
+const RECV = WcOpcode.values.RECV
+const { GRH } = WcFlags.values
+const { ID_LO, ID_HI, STATUS, OPCODE, BYTES, IMM, SRC_QPN, FLAGS, SL, VENDOR } = Completion
+const { SIGNALED } = SendFlags.values
+/** Requests of each queue that one call flushes at most. */
+const FLUSH_TURN = 1024
+
+/** Completion opcode by ibv_wr_opcode, 0 where there is none. */
+const completionOpcode = new Uint8Array(256)
+/** 1 for those that are SENDs, by ibv_wr_opcode. */
+const isSend = new Uint8Array(256)
+for (const [opcode, { completion }] of Object.entries(sendOperations)) {
+  completionOpcode[+opcode] = completion
+  isSend[+opcode] = +(completion === WcOpcode.values.SEND)
+}
+
+const pushCompletion = (s: EngineState, row: number, cq: number, solicited: boolean): void => {
+  const base = row * WORDS
+  s.completion[Completion.QPN] = s.rows[base + QPN]
+  s.completion[Completion.PKEY_INDEX] = s.rows[base + PKEY_INDEX]
+  s.env.completions.push(s.rows[base + cq], s.completion, solicited)
+}
+
+/** Completes a send request (a block) whose slot was retired, if it is to be seen. `code`: of the cause of an error. */
+export const completeSend = (s: EngineState, row: number, request: number, status: number, code = 0): void => {
+  const p = s.pool
+  const wr = request + WR
+  if (status === SUCCESS) s.counters.sends += isSend[p[wr + Send.OPCODE]]
+  if (status === SUCCESS && (p[wr + Send.FLAGS] & SIGNALED) === 0 && !signalsAll(s.rows, row * WORDS)) return
+  const c = s.completion
+  c[ID_LO] = p[wr + Send.ID_LO]
+  c[ID_HI] = p[wr + Send.ID_HI]
+  c[STATUS] = status
+  c[OPCODE] = completionOpcode[p[wr + Send.OPCODE]]
+  c[BYTES] = status === SUCCESS ? p[wr + Send.LENGTH] : 0
+  c[IMM] = 0
+  c[SRC_QPN] = 0
+  c[SL] = 0
+  c[FLAGS] = 0
+  c[VENDOR] = code
+  pushCompletion(s, row, SEND_CQ, status !== SUCCESS)
+}
+
+/**
+ * Takes the oldest started request off the list, gives its slot and block back, and completes it; with success also the
+ * local ones behind it that had their effect already.
+ */
+export const completeOldest = (s: EngineState, row: number, status: number, code = 0): void => {
+  completeOne(s, row, status, code)
+  if (status !== SUCCESS) return
+  const base = row * WORDS
+  for (let next = s.rows[base + HEAD]; next !== 0 && s.pool[next + DONE] !== 0; next = s.rows[base + HEAD])
+    completeOne(s, row, SUCCESS, 0)
+}
+
+const completeOne = (s: EngineState, row: number, status: number, code: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  const request = w[base + HEAD]
+  const next = s.pool[request + NEXT]
+  w[base + HEAD] = next
+  if (next === 0) w[base + TAIL] = 0
+  if (w[base + CURRENT] === request) w[base + CURRENT] = next
+  s.env.work.retireSend(row, 1)
+  completeSend(s, row, request, status, code)
+  giveBlock(s, sendBlock(s.rows, base), request)
+}
+
+/**
+ * Completes a receive request (a block). Immediate and flags as in a completion; in an error only the id and the `code`
+ * of the cause count.
+ */
+export const completeReceive = (
+  s: EngineState,
+  row: number,
+  receive: number,
+  status: number,
+  opcode: number,
+  bytes: number,
+  imm: number,
+  flags: number,
+  solicited: boolean,
+  code = 0,
+): void => {
+  const c = s.completion
+  c[ID_LO] = s.pool[receive + Receive.ID_LO]
+  c[ID_HI] = s.pool[receive + Receive.ID_HI]
+  c[STATUS] = status
+  const good = status === SUCCESS
+  if (good && opcode === RECV) s.counters.receives++
+  c[OPCODE] = good ? opcode : RECV
+  c[BYTES] = good ? bytes : 0
+  c[IMM] = good ? imm : 0
+  c[SRC_QPN] = s.rows[row * WORDS + DEST_QPN]
+  const isDatagram = s.rows[row * WORDS + SERVICE] === Service.UD
+  c[SL] = isDatagram ? s.rows[row * WORDS + Row.SL] : 0
+  c[FLAGS] = good ? (isDatagram ? flags | GRH : flags) : 0
+  c[VENDOR] = code
+  pushCompletion(s, row, RECV_CQ, solicited || !good)
+}
+
+/** Ends the receive request in use, if there is one, and gives its block back. True if there was one. */
+const releaseReceive = (s: EngineState, row: number, status: number, code: number): boolean => {
+  const base = row * WORDS
+  const receive = s.rows[base + RECEIVE]
+  if (receive === 0) return false
+  s.rows[base + RECEIVE] = 0
+  completeReceive(s, row, receive, status, 0, 0, 0, 0, true, code)
+  giveBlock(s, recvBlock(s.rows, base), receive)
+  return true
+}
+
+/** Flushes send requests, started ones first, then those that are posted and come while the QP is in error. */
+export const flushSends = (s: EngineState, row: number): void => {
+  const base = row * WORDS
+  const code = s.rows[base + FLUSH_CODE]
+  let count = 0
+  for (; s.rows[base + HEAD] !== 0; count++) completeOldest(s, row, WR_FLUSH_ERR, code)
+  s.rows[base + CURRENT] = 0
+  s.rows[base + RD_OUT] = 0
+  const size = sendBlock(s.rows, base)
+  const block = takeBlock(s, size)
+  let left = FLUSH_TURN
+  while (left > 0 && s.env.work.loadSend(row, s.rows[base + NEXT_INDEX] >>> 0, s.pool, block + WR)) {
+    s.rows[base + NEXT_INDEX]++
+    s.env.work.retireSend(row, 1)
+    completeSend(s, row, block, WR_FLUSH_ERR, code)
+    left--
+    count++
+  }
+  giveBlock(s, size, block)
+  if (count > 0) s.env.causes?.flushed(row, true, count, code)
+  if (left === 0) keepFlushing(s, row)
+}
+
+/** Flushes receive requests that were posted; those in a shared queue are for others. `before`: flushed just now. */
+export const flushReceives = (s: EngineState, row: number, before = 0): void => {
+  const base = row * WORDS
+  const code = s.rows[base + FLUSH_CODE]
+  const count = before + (usesSrq(s.rows, base) ? 0 : flushPosted(s, row, code))
+  if (count > 0) s.env.causes?.flushed(row, false, count, code)
+}
+
+/** How many it were. */
+const flushPosted = (s: EngineState, row: number, code: number): number => {
+  const base = row * WORDS
+  const size = recvBlock(s.rows, base)
+  const block = takeBlock(s, size)
+  let left = FLUSH_TURN
+  while (left > 0 && s.env.work.takeReceive(row, s.pool, block)) {
+    completeReceive(s, row, block, WR_FLUSH_ERR, RECV, 0, 0, 0, true, code)
+    left--
+  }
+  giveBlock(s, size, block)
+  if (left === 0) keepFlushing(s, row)
+  return FLUSH_TURN - left
+}
+
+const keepFlushing = (s: EngineState, row: number): void => {
+  s.rows[row * WORDS + REQUESTER] |= FLUSHING
+  schedule(s, row)
+}
+
+/** Causes that flushed requests have themselves; those of others were told before. */
+const flushCode = ({ id }: Cause): number =>
+  codeOf(id === 'MODIFIED' || id === 'DEVICE_REMOVED' || id === 'COMPLETION_LOST' ? id : 'FLUSHED')
+
+/** To the error state: everything outstanding and posted is flushed. A NAK or ACK that is due still goes out. */
+export const enterError = (s: EngineState, row: number, cause: Cause): void => {
+  flushDmaOf(s, row)
+  const w = s.rows
+  const base = row * WORDS
+  if (w[base + STATE] === ERR) return
+  w[base + STATE] = ERR
+  w[base + FLUSH_CODE] = flushCode(cause)
+  forgetCauses(s, row)
+  w[base + Row.SENT] = w[base + Row.ACKED]
+  leaveWindow(s, row)
+  w[base + REQUESTER] &= ~(MORE | RNR_WAIT | DRAINING)
+  w[base + RESPONDER] &= R.ACK_DUE | R.NAK_DUE
+  w[base + MESSAGE] = 0
+  clearTimer(s.timers, row)
+  const hadReceive = releaseReceive(s, row, WR_FLUSH_ERR, w[base + FLUSH_CODE])
+  flushSends(s, row)
+  flushReceives(s, row, +hadReceive)
+  // The queue itself goes on: whoever empties it by hand waits for this (IBA 10.3.1.5).
+  if (usesSrq(w, base)) s.env.events.qp(row, QP_LAST_WQE_REACHED, because('LAST_WQE', {}))
+}
+
+/** SQD, and the last started request is complete. */
+export const onDrained = (s: EngineState, row: number): void => {
+  s.rows[row * WORDS + REQUESTER] &= ~DRAINING
+  s.env.events.qp(row, SQ_DRAINED, because('DRAINED', {}))
+}
+
+/** To the send queue error state: what was posted to send is flushed; receiving goes on (IBA 10.3.1, not RC). */
+const enterSqe = (s: EngineState, row: number, cause: Cause): void => {
+  const w = s.rows
+  const base = row * WORDS
+  w[base + STATE] = SQE
+  w[base + FLUSH_CODE] = flushCode(cause)
+  w[base + REQUESTER] &= ~(MORE | DRAINING)
+  clearTimer(s.timers, row)
+  flushSends(s, row)
+}
+
+/** The oldest send request ends with an error, and the QP with it; of an unreliable QP the sending half. */
+export const failOldest = (s: EngineState, row: number, status: number, cause: Cause): void => {
+  flushDmaOf(s, row)
+  const base = row * WORDS
+  if (s.rows[base + STATE] === ERR) return
+  s.env.causes?.send(row, s.pool, s.rows[base + HEAD] + WR, status, cause)
+  completeOldest(s, row, status, codeOf(cause.id))
+  if (reliableService[s.rows[base + SERVICE]] !== 0) enterError(s, row, cause)
+  else enterSqe(s, row, cause)
+}
+
+/** The receive request in use ends with an error, and the QP with it. True if there was one. */
+export const failReceive = (s: EngineState, row: number, status: number, cause: Cause): boolean => {
+  flushDmaOf(s, row)
+  const receive = s.rows[row * WORDS + RECEIVE]
+  if (receive !== 0)
+    s.env.causes?.receive(row, s.pool[receive + Receive.ID_HI], s.pool[receive + Receive.ID_LO], status, cause)
+  const had = releaseReceive(s, row, status, codeOf(cause.id))
+  enterError(s, row, cause)
+  return had
+}

@@ -1,0 +1,379 @@
+/*
+ * Data between packets and client memory. Outwards `gather` reads a stretch of a message straight into the payload
+ * places of a run. Inwards moves are put off: consecutive packets whose payloads go to consecutive addresses become one
+ * strided write, done at a break, before a completion, and at the end of a burst; nothing is acknowledged before it
+ * (performance.md section 4).
+ *
+ * Keys are resolved when a move begins, which finds a peer's mistake at the very packet, and again when it is done,
+ * since a region may be gone by then. Who is to blame for a failure is the caller's or `moveFailed`'s business.
+ */
+import { SendFlags } from '../spec/work.ts'
+import type { Arena } from '../wire/arena.ts'
+import { noteMemoryFault, noteRefusedKey } from './causes.ts'
+import { type EngineState, PendingDma, Request, Row } from './state.ts'
+import { Access, Send, Sge } from './types.ts'
+
+const { PD, RECV_PD, QPN, WORDS } = Row
+const { WR } = Request
+const { ROW, KIND, KEY, ACCESS, HI, LO, AT, CHUNK, STRIDE, PIECES, TOTAL, CLOSED, PSN, MSN } = PendingDma
+const MOVE_PD = PendingDma.PD
+const { FLAGS, SGES, SGE, INLINE_AT } = Send
+const { LO: SGE_LO, HI: SGE_HI, LENGTH: SGE_LENGTH, LKEY: SGE_KEY, WORDS: SGE_WORDS } = Sge
+const { LOCAL_READ, LOCAL_WRITE } = Access
+const INLINE = SendFlags.values.INLINE
+
+/** Why a move did not happen. */
+export const DmaResult = { OK: 0, NO_REGION: 1, FAULT: 2 } as const
+const { OK, NO_REGION, FAULT } = DmaResult
+
+/** Whose data a move carries. */
+export const DmaKind = { WRITE: 1, RECEIVE: 2, READ_RESPONSE: 3 } as const
+
+/** The protection domain in which the keys of such a move are looked up. */
+const domainOf = (s: EngineState, row: number, kind: number): number =>
+  s.rows[row * WORDS + (kind === DmaKind.RECEIVE ? RECV_PD : PD)]
+
+/** `Memory.resolve` says no: notes why. */
+const noRegion = (
+  s: EngineState,
+  pd: number,
+  key: number,
+  hi: number,
+  lo: number,
+  length: number,
+  access: number,
+  qp: number,
+): number => {
+  noteRefusedKey(s, pd, key, hi, lo, length, access, qp)
+  return NO_REGION
+}
+
+/** A move says no. */
+const fault = (s: EngineState, key: number, hi: number, lo: number, length: number, access: number): number => {
+  noteMemoryFault(s, key, hi, lo, length, access)
+  return FAULT
+}
+
+const copyPending = (lo: number, offset: number): number => (lo + offset > 0xffff_ffff ? 1 : 0)
+
+/**
+ * Reads `total` bytes of a send request from byte `from` of its message on into pieces of `chunk` bytes every `stride`
+ * bytes. The request block has its elements, or is inline. Answers Moved.OK or why not.
+ */
+export const gather = (
+  s: EngineState,
+  row: number,
+  request: number,
+  from: number,
+  total: number,
+  to: Arena,
+  at: number,
+  chunk: number,
+  stride: number,
+): number => {
+  const p = s.pool
+  const wr = request + WR
+  const memory = s.env.memory
+  if ((p[wr + FLAGS] & INLINE) !== 0) {
+    s.env.work.copyInline(row, p[wr + INLINE_AT], from, to, at, chunk, stride, total)
+    return OK
+  }
+  const pd = s.rows[row * WORDS + PD]
+  const qp = s.rows[row * WORDS + QPN]
+  const count = p[wr + SGES]
+  let sge = wr + SGE
+  if (count === 1) {
+    const end = p[sge + SGE_LO] + from
+    const hi = (p[sge + SGE_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
+    const region = memory.resolve(pd, p[sge + SGE_KEY], hi, end >>> 0, total, LOCAL_READ, qp)
+    if (region < 0) return noRegion(s, pd, p[sge + SGE_KEY], hi, end >>> 0, total, LOCAL_READ, qp)
+    if (memory.read(region, hi, end >>> 0, to, at, chunk, stride, total) === 0) return OK
+    return fault(s, p[sge + SGE_KEY], hi, end >>> 0, total, LOCAL_READ)
+  }
+  let skip = from
+  let left = total
+  let piece = at
+  let within = 0
+  for (let i = 0; i < count && left > 0; i++, sge += SGE_WORDS) {
+    const length = p[sge + SGE_LENGTH]
+    if (skip >= length) {
+      skip -= length
+      continue
+    }
+    let lo = p[sge + SGE_LO] + skip
+    const hi = (p[sge + SGE_HI] + (lo > 0xffff_ffff ? 1 : 0)) >>> 0
+    lo = lo >>> 0
+    let n = length - skip < left ? length - skip : left
+    skip = 0
+    left -= n
+    const region = memory.resolve(pd, p[sge + SGE_KEY], hi, lo, n, LOCAL_READ, qp)
+    if (region < 0) return noRegion(s, pd, p[sge + SGE_KEY], hi, lo, n, LOCAL_READ, qp)
+    let done = 0
+    if (within > 0) {
+      const head = chunk - within < n ? chunk - within : n
+      if (memory.read(region, hi, lo, to, piece + within, head, head, head) !== 0)
+        return fault(s, p[sge + SGE_KEY], hi, lo, head, LOCAL_READ)
+      within += head
+      if (within === chunk) {
+        within = 0
+        piece += stride
+      }
+      done = head
+      n -= head
+    }
+    if (n > 0) {
+      if (memory.read(region, (hi + copyPending(lo, done)) >>> 0, (lo + done) >>> 0, to, piece, chunk, stride, n) !== 0)
+        return fault(s, p[sge + SGE_KEY], hi, lo, done + n, LOCAL_READ)
+      const whole = (n / chunk) | 0
+      piece += whole * stride
+      within = n - whole * chunk
+    }
+  }
+  return left === 0 ? OK : NO_REGION
+}
+
+/**
+ * Whether all elements of a request may be used with `access`: Moved.OK or NO_REGION. `sge` is the first element's
+ * index.
+ */
+export const checkElements = (s: EngineState, row: number, sge: number, count: number, access: number): number => {
+  const p = s.pool
+  const pd = s.rows[row * WORDS + PD]
+  const qp = s.rows[row * WORDS + QPN]
+  for (let i = 0, at = sge; i < count; i++, at += SGE_WORDS) {
+    const length = p[at + SGE_LENGTH]
+    if (length === 0) continue
+    if (s.env.memory.resolve(pd, p[at + SGE_KEY], p[at + SGE_HI], p[at + SGE_LO], length, access, qp) < 0)
+      return noRegion(s, pd, p[at + SGE_KEY], p[at + SGE_HI], p[at + SGE_LO], length, access, qp)
+  }
+  return OK
+}
+
+/**
+ * Writes `length` payload bytes at `at` to an address, now or with what follows. Answers Moved.OK, or why the memory
+ * refuses. An earlier move that fails on the way is reported to `s.moveFailed`, so look at the row's state afterwards.
+ */
+export const writePayload = (
+  s: EngineState,
+  row: number,
+  kind: number,
+  key: number,
+  access: number,
+  hi: number,
+  lo: number,
+  from: Arena,
+  at: number,
+  length: number,
+  psn: number,
+  msn: number,
+): number => writePayloads(s, row, kind, key, access, hi, lo, from, at, length, length, 1, psn, msn)
+
+/** `put` for `pieces` payloads of `chunk` bytes each that begin every `stride` bytes from `at` on. */
+export const writePayloads = (
+  s: EngineState,
+  row: number,
+  kind: number,
+  key: number,
+  access: number,
+  hi: number,
+  lo: number,
+  from: Arena,
+  at: number,
+  chunk: number,
+  stride: number,
+  pieces: number,
+  psn: number,
+  msn: number,
+): number => {
+  const m = s.move
+  const length = chunk * pieces
+  if (s.moveArena !== undefined) {
+    if (
+      s.moveArena === from &&
+      m[CLOSED] === 0 &&
+      m[ROW] === row &&
+      m[KIND] === kind &&
+      m[KEY] === key &&
+      (pieces === 1 ? chunk <= m[CHUNK] : chunk === m[CHUNK])
+    ) {
+      const before = m[PIECES]
+      const total = m[TOTAL]
+      const step = before === 1 ? at - m[AT] : m[STRIDE]
+      const end = m[LO] + total
+      if (
+        step >= m[CHUNK] &&
+        (pieces === 1 || stride === step) &&
+        at === m[AT] + before * step &&
+        lo === end >>> 0 &&
+        hi === (m[HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0 &&
+        total < 0x1000_0000
+      ) {
+        m[STRIDE] = step
+        m[PIECES] = before + pieces
+        m[TOTAL] = total + length
+        if (chunk < m[CHUNK]) m[CLOSED] = 1
+        return OK
+      }
+    }
+    flushDma(s)
+  }
+  const pd = domainOf(s, row, kind)
+  const qp = s.rows[row * WORDS + QPN]
+  if (s.env.memory.resolve(pd, key, hi, lo, length, access, qp) < 0)
+    return noRegion(s, pd, key, hi, lo, length, access, qp)
+  m[ROW] = row
+  m[KIND] = kind
+  m[MOVE_PD] = pd
+  m[KEY] = key
+  m[ACCESS] = access
+  m[HI] = hi
+  m[LO] = lo
+  m[AT] = at
+  m[CHUNK] = chunk
+  m[STRIDE] = stride
+  m[PIECES] = pieces
+  m[TOTAL] = length
+  m[CLOSED] = 0
+  m[PSN] = psn
+  m[MSN] = msn
+  s.moveArena = from
+  return OK
+}
+
+/** The same at once, for a message that ends with this packet and has not begun before it. */
+export const writePayloadNow = (
+  s: EngineState,
+  row: number,
+  kind: number,
+  key: number,
+  access: number,
+  hi: number,
+  lo: number,
+  from: Arena,
+  at: number,
+  length: number,
+): number => {
+  if (s.moveArena !== undefined) flushDma(s)
+  const memory = s.env.memory
+  const pd = domainOf(s, row, kind)
+  const qp = s.rows[row * WORDS + QPN]
+  const region = memory.resolve(pd, key, hi, lo, length, access, qp)
+  if (region < 0) return noRegion(s, pd, key, hi, lo, length, access, qp)
+  if (memory.write(region, hi, lo, from, at, length, length, length) === 0) return OK
+  return fault(s, key, hi, lo, length, access)
+}
+
+/** Does the move that was put off, if there is one. */
+export const flushDma = (s: EngineState): void => {
+  const arena = s.moveArena
+  if (arena === undefined) return
+  s.moveArena = undefined
+  const m = s.move
+  const memory = s.env.memory
+  const qp = s.rows[m[ROW] * WORDS + QPN]
+  const region = memory.resolve(m[MOVE_PD], m[KEY], m[HI], m[LO], m[TOTAL], m[ACCESS], qp)
+  const why =
+    region < 0
+      ? noRegion(s, m[MOVE_PD], m[KEY], m[HI], m[LO], m[TOTAL], m[ACCESS], qp)
+      : memory.write(region, m[HI], m[LO], arena, m[AT], m[CHUNK], m[STRIDE], m[TOTAL]) === 0
+        ? OK
+        : fault(s, m[KEY], m[HI], m[LO], m[TOTAL], m[ACCESS])
+  if (why !== OK) s.moveFailed(s, m[ROW], m[KIND], why, m[PSN], m[MSN])
+}
+
+/** Does the move that was put off if it is `row`'s. */
+export const flushDmaOf = (s: EngineState, row: number): void => {
+  if (s.moveArena !== undefined && s.move[ROW] === row) flushDma(s)
+}
+
+/**
+ * Writes payloads to one element of a request: as many of `pieces`, `chunk` bytes each every `stride` bytes from `at`
+ * on, as fit the one in which byte `offset` of the message lies, from there on. `s.pieces` says how many these are.
+ * Answers Moved.OK or why not.
+ */
+export const scatterPayloads = (
+  s: EngineState,
+  row: number,
+  kind: number,
+  sge: number,
+  count: number,
+  offset: number,
+  from: Arena,
+  at: number,
+  chunk: number,
+  stride: number,
+  pieces: number,
+): number => {
+  const p = s.pool
+  let skip = offset
+  let e = sge
+  const last = sge + (count - 1) * SGE_WORDS
+  while (e < last && skip >= p[e + SGE_LENGTH]) {
+    skip -= p[e + SGE_LENGTH]
+    e += SGE_WORDS
+  }
+  const fit = Math.floor((p[e + SGE_LENGTH] - skip) / chunk)
+  s.pieces = fit < pieces ? (fit > 0 ? fit : 0) : pieces
+  if (s.pieces === 0) return OK
+  const end = p[e + SGE_LO] + skip
+  const hi = (p[e + SGE_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
+  return writePayloads(
+    s,
+    row,
+    kind,
+    p[e + SGE_KEY],
+    LOCAL_WRITE,
+    hi,
+    end >>> 0,
+    from,
+    at,
+    chunk,
+    stride,
+    s.pieces,
+    0,
+    0,
+  )
+}
+
+/**
+ * Writes `length` payload bytes at `at` to the elements of a request, from byte `offset` of the message on. `sge` is
+ * the index of the first element in the pool; `now` as in `writePayloadNow`. Answers Moved.OK or why not.
+ */
+export const scatter = (
+  s: EngineState,
+  row: number,
+  kind: number,
+  sge: number,
+  count: number,
+  offset: number,
+  from: Arena,
+  at: number,
+  length: number,
+  psn: number,
+  msn: number,
+  now: boolean,
+): number => {
+  const p = s.pool
+  let skip = offset
+  let left = length
+  let source = at
+  for (let i = 0, e = sge; i < count && left > 0; i++, e += SGE_WORDS) {
+    const size = p[e + SGE_LENGTH]
+    if (skip >= size) {
+      skip -= size
+      continue
+    }
+    const end = p[e + SGE_LO] + skip
+    const hi = (p[e + SGE_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
+    const lo = end >>> 0
+    const n = size - skip < left ? size - skip : left
+    skip = 0
+    const why = now
+      ? writePayloadNow(s, row, kind, p[e + SGE_KEY], LOCAL_WRITE, hi, lo, from, source, n)
+      : writePayload(s, row, kind, p[e + SGE_KEY], LOCAL_WRITE, hi, lo, from, source, n, psn, msn)
+    if (why !== OK) return why
+    source += n
+    left -= n
+  }
+  return left === 0 ? OK : NO_REGION
+}

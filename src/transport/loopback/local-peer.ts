@@ -1,0 +1,184 @@
+/*
+ * Which queue pair of this process takes the messages of another one without packets (slices.ts), and the counting of
+ * the packets that they would have been. Both ends look at each other as their packets would: flows, numbers of peers
+ * and of queue pairs, services, path MTUs, states.
+ */
+import { QpState } from '../../spec/enums.ts'
+import { ICRC_BYTES } from '../../spec/wire/headers.ts'
+import { opcodeHeaderBytes, operationCode } from '../../spec/wire/opcodes.ts'
+import { reliableService, Service, serviceBits } from '../../spec/wire/services.ts'
+import { SendKind } from '../../spec/work.ts'
+import { basicHeaderBytes, firstOf, lastOf, onlyOf, operationOf } from '../operations.ts'
+import { type EngineState, R, Request, Row, TurnCounts } from '../state.ts'
+import { type LocalPeerDevice, Send } from '../types.ts'
+
+const { WORDS, ALIVE, SERVICE, STATE, QPN, MTU, DEST_QPN, FLOW, PEER, MAX_RD } = Row
+const { HEAD, UNACKED, SEND_PSN, MAX_PSN, RESPONDER, EXPECTED, MESSAGE, PENDING, RESOURCE_COUNT } = Row
+const { FIRST_PSN, KIND, WR } = Request
+const { OPCODE } = Send
+const { RTR, ERR } = QpState.values
+const { NONE, LOCAL, READ } = SendKind
+const { UD, XRC_INI, XRC_TGT } = Service
+const { ACK_DUE, NAK_DUE } = R
+const HEADER_BYTES = opcodeHeaderBytes
+/** What a response of a READ has before its data, and the first and the last one of a part in addition. */
+export const BTH_BYTES = HEADER_BYTES[operationCode.READ_RESP_MIDDLE]
+const RETH_BYTES = HEADER_BYTES[operationCode.READ_REQUEST] - BTH_BYTES
+/** An acknowledgement. */
+export const ACK_BYTES = HEADER_BYTES[operationCode.ACKNOWLEDGE] + ICRC_BYTES
+export const AETH_BYTES = HEADER_BYTES[operationCode.READ_RESP_ONLY] - BTH_BYTES
+const { THERE, THERE_BYTES, BACK, BACK_BYTES } = TurnCounts
+
+/** The service that the other end must have. */
+const peerServiceOf = (service: number): number => (service === XRC_INI ? XRC_TGT : service)
+
+/**
+ * Looks for the queue pair at the other end, for a turn of `row`: in `s.partner…`. False if the two
+ * must talk in packets.
+ */
+export const findLocalPeer = (s: EngineState, row: number): boolean => {
+  s.partner = undefined
+  const own = s.env.neighbour
+  if (own === undefined) return false
+  const w = s.rows
+  const base = row * WORDS
+  const service = w[base + SERVICE]
+  if (service === UD || service === XRC_TGT) return false
+  const theirs = own.at(w[base + FLOW])
+  if (theirs?.state === undefined) return false
+  const other = theirs.rowOf(w[base + DEST_QPN])
+  if (other < 0) return false
+  const t = theirs.state as EngineState
+  const v = t.rows
+  const there = other * WORDS
+  const isRight =
+    v[there + ALIVE] !== 0 &&
+    v[there + SERVICE] === peerServiceOf(service) &&
+    v[there + MTU] === w[base + MTU] &&
+    v[there + PEER] >= 0 &&
+    v[there + PEER] === own.peerAt(w[base + FLOW]) &&
+    (t !== s || other !== row)
+  if (!isRight) return false
+  // acknowledgements find their way back
+  if (reliableService[service] !== 0) {
+    const back = v[there + FLOW]
+    if (v[there + DEST_QPN] !== w[base + QPN] || theirs.at(back) !== own || theirs.peerAt(back) !== w[base + PEER])
+      return false
+  }
+  s.partner = theirs
+  s.partnerState = t
+  s.partnerRow = other
+  return true
+}
+
+/** Whether `request` may go this way now, or go on; the queue pair has a partner. */
+export const isLoopback = (s: EngineState, row: number, request: number): boolean => {
+  const w = s.rows
+  const base = row * WORDS
+  const kind = s.pool[request + KIND]
+  const psn = w[base + SEND_PSN]
+  if (kind === LOCAL || w[base + HEAD] !== request || w[base + UNACKED] !== psn || w[base + MAX_PSN] !== psn)
+    return false
+  const theirs = s.partner as LocalPeerDevice
+  const v = (s.partnerState as EngineState).rows
+  const there = s.partnerRow * WORDS
+  const state = v[there + STATE]
+  if (state < RTR || state === ERR) return false
+  if (reliableService[w[base + SERVICE]] === 0) return s.runCount === 0 && theirs.isIdle()
+  if ((v[there + RESPONDER] & (ACK_DUE | NAK_DUE)) !== 0 || v[there + PENDING] !== 0) return false
+  if (v[there + EXPECTED] !== psn) return false
+  // more READs at once than the other end serves: it is to see and refuse them
+  if (kind >= READ && w[base + MAX_RD] > v[there + RESOURCE_COUNT]) return false
+  const message = psn === s.pool[request + FIRST_PSN] || kind === READ ? NONE : kind
+  return v[there + MESSAGE] === message
+}
+
+// ---- counters ----
+
+/** A slice of `packets` of a message, `bytes` of data, went to the other end. */
+export const countMessage = (
+  s: EngineState,
+  row: number,
+  request: number,
+  starts: boolean,
+  ends: boolean,
+  packets: number,
+  bytes: number,
+): void => {
+  const service = s.rows[row * WORDS + SERVICE]
+  const operation = operationOf(service, s.pool[request + WR + OPCODE])
+  const bits = serviceBits[service]
+  const plain = basicHeaderBytes[service]
+  let size = packets * (plain + ICRC_BYTES) + bytes + (-bytes & 3)
+  if (starts && ends) size += HEADER_BYTES[bits | onlyOf[operation]] - plain
+  else {
+    if (starts) size += HEADER_BYTES[bits | firstOf[operation]] - plain
+    if (ends) size += HEADER_BYTES[bits | lastOf[operation]] - plain
+  }
+  countOutbound(s, packets, size)
+}
+
+/** A SEND or WRITE of RC, `bytes` in `packets`, was done. */
+export const countFastMessage = (s: EngineState, packets: number, bytes: number, isWrite: boolean): void => {
+  const first = isWrite ? RETH_BYTES : 0
+  countOutbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + first + bytes + (-bytes & 3))
+  countInbound(s, 1, ACK_BYTES)
+}
+
+/**
+ * A READ of `bytes` in `packets` responses, asked for in parts of `part` of them, was done. Answers how many parts.
+ */
+export const countRead = (s: EngineState, row: number, packets: number, part: number, bytes: number): number => {
+  const parts = Math.ceil(packets / part)
+  const last = packets - (parts - 1) * part
+  // the first and the last response of a part are longer than the others by their AETH
+  const ends = (parts - 1) * (part > 1 ? 2 : 1) + (last > 1 ? 2 : 1)
+  const request = HEADER_BYTES[serviceBits[s.rows[row * WORDS + SERVICE]] | operationCode.READ_REQUEST] + ICRC_BYTES
+  countOutbound(s, parts, parts * request)
+  countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + ends * AETH_BYTES + bytes + (-bytes & 3))
+  return parts
+}
+
+/** Packets of so many bytes went to the other end. */
+export const countOutbound = (s: EngineState, packets: number, bytes: number): void => {
+  s.tally[THERE] += packets
+  s.tally[THERE_BYTES] += bytes
+}
+
+/** And back from it. */
+export const countInbound = (s: EngineState, packets: number, bytes: number): void => {
+  s.tally[BACK] += packets
+  s.tally[BACK_BYTES] += bytes
+}
+
+/** The turn is over in which so much went to and fro: everybody's counters know it. */
+export const settleCounts = (s: EngineState): void => {
+  const { tally } = s
+  // of a READ that goes on there may be answers alone
+  if (tally[THERE] === 0 && tally[BACK] === 0) return
+  const own = s.env.neighbour as LocalPeerDevice
+  const theirs = s.partner as LocalPeerDevice
+  const t = s.partnerState as EngineState
+  count(own, s, theirs, t, tally[THERE], tally[THERE_BYTES])
+  count(theirs, t, own, s, tally[BACK], tally[BACK_BYTES])
+  tally[THERE] = 0
+  tally[THERE_BYTES] = 0
+  tally[BACK] = 0
+  tally[BACK_BYTES] = 0
+}
+
+const count = (
+  from: LocalPeerDevice,
+  sender: EngineState,
+  to: LocalPeerDevice,
+  receiver: EngineState,
+  packets: number,
+  bytes: number,
+): void => {
+  sender.counters.sentPackets += packets
+  from.counters.sentPackets += packets
+  from.counters.sentBytes += bytes
+  receiver.counters.receivedPackets += packets
+  to.counters.receivedPackets += packets
+  to.counters.receivedBytes += bytes
+}

@@ -1,0 +1,134 @@
+/*
+ * The short way for most packets of a long message: MIDDLEs, which have nothing but a BTH, back to back in a run. As
+ * many as come next in the WRITE that is under way, or in the answer to the oldest READ, are looked at and taken with
+ * one step (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 and 9.7.5). Whatever is not just that, the
+ * first packet that differs included, is left to the long way (transport/responder/responder.ts,
+ * transport/completer/completer.ts), which also says what is wrong with it.
+ */
+import { QpState } from '../spec/enums.ts'
+import { DEFAULT_PKEY, ICRC_BYTES } from '../spec/wire/headers.ts'
+import { headerAt, OPERATION_MASK, opcodeHeaderBytes, operationCode } from '../spec/wire/opcodes.ts'
+import { serviceBits } from '../spec/wire/services.ts'
+import { SendKind } from '../spec/work.ts'
+import type { Arena } from '../wire/arena.ts'
+import { BTH_ACKREQ, bthDestQp, bthOpcode } from '../wire/bth.ts'
+import { xrcethSrq } from '../wire/extensions.ts'
+import { takeReadMiddles } from './completer/completer.ts'
+import { PSN_MASK, psnDistance } from './psn.ts'
+import { scheduleAck } from './responder/responder.ts'
+import { takeWrite } from './responder/send-write.ts'
+import { type EngineState, R, Request, Row, readPart } from './state.ts'
+
+const { WORDS, SERVICE, STATE, QPN, MTU, SRQN, RESPONDER, EXPECTED, MESSAGE, WRITE_LEFT, HEAD, UNACKED, MAX_PSN } = Row
+const { FIRST_PSN, PSNS, KIND } = Request
+const { NAK_DUE, NAK_SENT } = R
+const { RTS, SQD } = QpState.values
+const { WRITE, READ } = SendKind
+const { WRITE_MIDDLE, READ_RESP_MIDDLE } = operationCode
+const HEADER_BYTES = opcodeHeaderBytes
+const XRCETH_AT = headerAt.XRCETH
+
+/** What the first word of a plain packet's BTH may not differ in: opcode, pad, version and the base of the P_Key. */
+const PLAIN_MASK = 0xff3f_7fff | 0
+const PLAIN_PKEY = DEFAULT_PKEY & 0x7fff
+
+/** The third words of the packets that were counted last, or-ed: their AckReq bits. */
+let thirdWords = 0
+
+/**
+ * How many of `most` packets, `size` bytes each from `at` on, are the row's with this opcode and PSNs from `psn` on.
+ */
+const countMatching = (
+  w: Int32Array,
+  base: number,
+  view: DataView,
+  at: number,
+  size: number,
+  most: number,
+  opcode: number,
+  psn: number,
+): number => {
+  const qpn = w[base + QPN]
+  const first = (opcode << 24) | PLAIN_PKEY
+  const shared = XRCETH_AT[opcode]
+  let next = psn
+  let third = 0
+  let count = 0
+  for (let from = at; count < most; count++, from += size) {
+    const word = view.getUint32(from + 8)
+    if ((view.getUint32(from) & PLAIN_MASK) !== first || bthDestQp(view, from) !== qpn || (word & PSN_MASK) !== next)
+      break
+    if (shared !== 0 && xrcethSrq(view, from + shared) !== w[base + SRQN]) break
+    third |= word
+    next = (next + 1) & PSN_MASK
+  }
+  thirdWords = third
+  return count
+}
+
+/**
+ * Takes as many of `count` packets, back to back and `size` bytes each, as are just the MIDDLEs that come next in what
+ * is under way. Answers how many; the next one, if any, needs the long way. The row's peer and state are good for
+ * receiving.
+ */
+export const onMiddles = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  size: number,
+  count: number,
+  now: number,
+): number => {
+  const operation = bthOpcode(arena.view, at) & OPERATION_MASK
+  if (operation === WRITE_MIDDLE) return onWriteMiddles(s, row, arena, at, size, count)
+  if (operation === READ_RESP_MIDDLE) return onReadMiddles(s, row, arena, at, size, count, now)
+  return 0
+}
+
+const onWriteMiddles = (s: EngineState, row: number, arena: Arena, at: number, size: number, count: number): number => {
+  const w = s.rows
+  const base = row * WORDS
+  const mtu = w[base + MTU]
+  const opcode = serviceBits[w[base + SERVICE]] | WRITE_MIDDLE
+  const head = HEADER_BYTES[opcode]
+  if (w[base + MESSAGE] !== WRITE || size !== head + mtu + ICRC_BYTES) return 0
+  const left = w[base + WRITE_LEFT] >>> 0
+  // the packet that the message ends with is none
+  const inside = Math.ceil(left / mtu) - 1
+  const most = inside < count ? inside : count
+  const taken = countMatching(w, base, arena.view, at, size, most, opcode, w[base + EXPECTED])
+  if (taken === 0) return 0
+  const asked = (thirdWords & BTH_ACKREQ) !== 0
+  w[base + RESPONDER] &= ~(NAK_SENT | NAK_DUE)
+  if (takeWrite(s, row, 0, arena, at + head, mtu, size, taken, 0, false, false) > 0) scheduleAck(s, row, asked)
+  return taken
+}
+
+const onReadMiddles = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  size: number,
+  count: number,
+  now: number,
+): number => {
+  const w = s.rows
+  const base = row * WORDS
+  const state = w[base + STATE]
+  const mtu = w[base + MTU]
+  const opcode = serviceBits[w[base + SERVICE]] | READ_RESP_MIDDLE
+  const head = HEADER_BYTES[opcode]
+  const request = w[base + HEAD]
+  if ((state !== RTS && state !== SQD) || request === 0 || size !== head + mtu + ICRC_BYTES) return 0
+  if (s.pool[request + KIND] !== READ) return 0
+  const unacked = w[base + UNACKED]
+  const done = psnDistance(s.pool[request + FIRST_PSN], unacked)
+  // the packet that the answer, or a part of it, ends with is none, and no packet is that was not asked for
+  const part = readPart(s, mtu)
+  const inside = Math.min(s.pool[request + PSNS] - done - 1, part - (done % part) - 1)
+  const most = Math.min(inside, count, psnDistance(unacked, w[base + MAX_PSN]))
+  const alike = countMatching(w, base, arena.view, at, size, most, opcode, unacked)
+  return alike === 0 ? 0 : takeReadMiddles(s, row, arena, at + head, size, alike, done, now)
+}

@@ -1,0 +1,55 @@
+/*
+ * What a queue pair was made with, in one word of its row (Row.SHAPE): there may be very many rows (R15), and each of
+ * these parts is small.
+ */
+import { Row, requestBlock } from './state.ts'
+
+/** Where each part begins; the last two are single bits. */
+const QpLayout = {
+  /** Most elements of a request. */
+  MAX_SEND_SGE: 0,
+  MAX_RECV_SGE: 6,
+  /** log2 of the words of this QP's blocks: of the responder's resources only while there are any. */
+  SEND_BLOCK: 12,
+  RECV_BLOCK: 17,
+  RESOURCE_BLOCK: 22,
+  /** Every send completes. */
+  SIGNAL_ALL: 1 << 27,
+  /** Receive requests come from a queue that it shares. */
+  SHARED: 1 << 28,
+} as const
+
+/** Most elements of a request that an engine takes. */
+const MOST_ELEMENTS = 63
+const BLOCK_MASK = 31
+
+export const maxSendSge = (w: Int32Array, base: number): number =>
+  (w[base + Row.SHAPE] >> QpLayout.MAX_SEND_SGE) & MOST_ELEMENTS
+export const maxRecvSge = (w: Int32Array, base: number): number =>
+  (w[base + Row.SHAPE] >> QpLayout.MAX_RECV_SGE) & MOST_ELEMENTS
+export const sendBlock = (w: Int32Array, base: number): number =>
+  (w[base + Row.SHAPE] >> QpLayout.SEND_BLOCK) & BLOCK_MASK
+export const recvBlock = (w: Int32Array, base: number): number =>
+  (w[base + Row.SHAPE] >> QpLayout.RECV_BLOCK) & BLOCK_MASK
+export const resourcesBlock = (w: Int32Array, base: number): number =>
+  (w[base + Row.SHAPE] >> QpLayout.RESOURCE_BLOCK) & BLOCK_MASK
+export const setResourcesBlock = (w: Int32Array, base: number, size: number): void => {
+  w[base + Row.SHAPE] =
+    (w[base + Row.SHAPE] & ~(BLOCK_MASK << QpLayout.RESOURCE_BLOCK)) | (size << QpLayout.RESOURCE_BLOCK)
+}
+export const usesSrq = (w: Int32Array, base: number): boolean => (w[base + Row.SHAPE] & QpLayout.SHARED) !== 0
+export const signalsAll = (w: Int32Array, base: number): boolean => (w[base + Row.SHAPE] & QpLayout.SIGNAL_ALL) !== 0
+
+/** Row.SHAPE of a new queue pair. Throws an Error for more elements than an engine takes. */
+export const qpLayoutOf = (sends: number, receives: number, signalAll = false, shared = false): number => {
+  if (sends > MOST_ELEMENTS || receives > MOST_ELEMENTS)
+    throw new Error(`requests of ${Math.max(sends, receives)} elements: an engine takes ${MOST_ELEMENTS}`)
+  return (
+    (sends << QpLayout.MAX_SEND_SGE) |
+    (receives << QpLayout.MAX_RECV_SGE) |
+    (requestBlock(sends) << QpLayout.SEND_BLOCK) |
+    (requestBlock(receives) << QpLayout.RECV_BLOCK) |
+    (signalAll ? QpLayout.SIGNAL_ALL : 0) |
+    (shared ? QpLayout.SHARED : 0)
+  )
+}

@@ -1,0 +1,56 @@
+/*
+ * Work requests that make no packets: BIND_MW and LOCAL_INV (InfiniBand Architecture Specification, volume 1, clauses
+ * 10.6.7 and 10.8.3.3). They take their turn in the send queue: nothing posted after one is sent before it is done, so
+ * that a peer which learns a key finds the window bound. One that is done completes when all before it have, also after
+ * a loss, when what is around it is sent again and it is passed over. What they do to keys is `Memory`'s business.
+ */
+import { because } from '../../spec/causes.ts'
+import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
+import { keepCause } from '../causes.ts'
+import { flushDmaOf } from '../dma.ts'
+import { type EngineState, Request, Row } from '../state.ts'
+import { BindMw, Send } from '../types.ts'
+
+const { WORDS, QPN, PD, HEAD, RD_OUT } = Row
+const { STATUS, DONE, WR } = Request
+const { LOCAL_INV } = WrOpcode.values
+const { FENCE } = SendFlags.values
+const { SUCCESS, MW_BIND_ERR } = WcStatus.values
+
+/**
+ * Whether a fence holds a local request up: a bind waits for READs and atomics like any request, an invalidation for
+ * everything before it (the local invalidate fence).
+ */
+export const isFenced = (s: EngineState, row: number, request: number): boolean => {
+  const base = row * WORDS
+  const wr = request + WR
+  if ((s.pool[wr + Send.FLAGS] & FENCE) === 0 || s.pool[request + DONE] !== 0) return false
+  return s.pool[wr + Send.OPCODE] === LOCAL_INV ? s.rows[base + HEAD] !== request : s.rows[base + RD_OUT] > 0
+}
+
+/** Does it, unless it is done; false if it may not be, and then its status says why. */
+export const executeLocal = (s: EngineState, row: number, request: number): boolean => {
+  const p = s.pool
+  if (p[request + DONE] !== 0) return true
+  flushDmaOf(s, row) // data that came before is not refused for a key that goes now
+  const { memory } = s.env
+  const base = row * WORDS
+  const wr = request + WR
+  const pd = s.rows[base + PD]
+  const qp = s.rows[base + QPN]
+  const isInvalidate = p[wr + Send.OPCODE] === LOCAL_INV
+  const status = isInvalidate
+    ? memory.invalidate(pd, qp, p[wr + Send.IMM])
+    : memory.bindWindow(pd, qp, p, wr)
+      ? SUCCESS
+      : MW_BIND_ERR
+  if (status === SUCCESS) {
+    p[request + DONE] = 1
+    return true
+  }
+  const why = isInvalidate
+    ? because('LOCAL_INVALIDATE', { key: p[wr + Send.IMM] })
+    : (memory.explainBind?.(pd, p, wr) ?? because('BIND_REFUSED', { key: p[wr + BindMw.WINDOW] }))
+  p[request + STATUS] = keepCause(s, row, status, why)
+  return false
+}

@@ -1,0 +1,89 @@
+/*
+ * The packets of requests that are answered by a response of their own: READ, the atomics, FLUSH and ATOMIC WRITE
+ * (InfiniBand Architecture Specification, volume 1, clauses 9.4.4 and 9.4.5, annex A19). Each is one packet whose
+ * headers say all; an ATOMIC WRITE brings its 8 bytes along. When they may go is requester.ts' business.
+ */
+import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'
+import { headerAt, OPERATION_MASK, operationCode } from '../../spec/wire/opcodes.ts'
+import { SendKind } from '../../spec/work.ts'
+import type { Arena } from '../../wire/arena.ts'
+import { putAtomicEth, putFeth, putReth } from '../../wire/extensions.ts'
+import { DmaResult, gather } from '../dma.ts'
+import { type EngineState, Request } from '../state.ts'
+import { Flush, Send } from '../types.ts'
+
+const { KIND, WR } = Request
+const { RKEY, REMOTE_LO, REMOTE_HI, COMPARE_LO, COMPARE_HI, SWAP_LO, SWAP_HI } = Send
+const { READ, FLUSH, ATOMIC_WRITE } = SendKind
+const { COMPARE_SWAP } = operationCode
+const RETH_AT = headerAt.RETH
+const FETH_AT = headerAt.FETH
+const ATOMIC_AT = headerAt.AtomicETH
+/** Bytes of an ATOMIC WRITE; its address is a multiple of it. */
+export const ATOMIC_WRITE_BYTES = 8
+
+/** Bytes of payload of the request packet. */
+export const requestPayloadBytes = (kind: number): number => (kind === ATOMIC_WRITE ? ATOMIC_WRITE_BYTES : 0)
+
+/** Whether a FLUSH asks for a placement and a selectivity that the specification knows. */
+export const isFlushKnown = (s: EngineState, request: number): boolean => {
+  const placement = s.pool[request + WR + Flush.PLACEMENT]
+  return (
+    placement !== 0 &&
+    (placement & ~(flushPlacement.GLOBAL | flushPlacement.PERSISTENT)) === 0 &&
+    s.pool[request + WR + Flush.SELECTIVITY] <= flushSelectivity.REGION
+  )
+}
+
+/**
+ * Writes headers and payload of the request packet that begins at `at` of `arena`, all but its BTH; of a READ those for
+ * `length` bytes from byte `offset` on, `headerBytes`: where payload begins. Answers Moved.OK, or why the data cannot
+ * be read.
+ */
+export const putReadAtomicRequest = (
+  s: EngineState,
+  row: number,
+  request: number,
+  arena: Arena,
+  at: number,
+  opcode: number,
+  headerBytes: number,
+  offset: number,
+  length: number,
+): number => {
+  const p = s.pool
+  const wr = request + WR
+  const kind = p[request + KIND]
+  const view = arena.view
+  if (kind === READ) {
+    const lo = p[wr + REMOTE_LO] + offset
+    const hi = p[wr + REMOTE_HI] + (lo > 0xffff_ffff ? 1 : 0)
+    putReth(view, at + RETH_AT[opcode], hi, lo, p[wr + RKEY], length)
+    return DmaResult.OK
+  }
+  if (kind === FLUSH) {
+    putFeth(view, at + FETH_AT[opcode], p[wr + Flush.SELECTIVITY], p[wr + Flush.PLACEMENT])
+    putReth(view, at + RETH_AT[opcode], p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], p[wr + Flush.LENGTH])
+    return DmaResult.OK
+  }
+  if (kind === ATOMIC_WRITE) {
+    putReth(view, at + RETH_AT[opcode], p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], ATOMIC_WRITE_BYTES)
+    const bytes = ATOMIC_WRITE_BYTES
+    return gather(s, row, request, 0, bytes, arena, at + headerBytes, bytes, bytes)
+  }
+  const swap = (opcode & OPERATION_MASK) === COMPARE_SWAP
+  const addHi = p[wr + COMPARE_HI]
+  const addLo = p[wr + COMPARE_LO]
+  putAtomicEth(
+    view,
+    at + ATOMIC_AT[opcode],
+    p[wr + REMOTE_HI],
+    p[wr + REMOTE_LO],
+    p[wr + RKEY],
+    swap ? p[wr + SWAP_HI] : addHi,
+    swap ? p[wr + SWAP_LO] : addLo,
+    swap ? addHi : 0,
+    swap ? addLo : 0,
+  )
+  return DmaResult.OK
+}

@@ -1,0 +1,38 @@
+/*
+ * What every request packet of a connected service begins with: the BTH, and in XRC the XRCETH, which names the
+ * receiver's shared queue (InfiniBand Architecture Specification, volume 1, clause 9.2, annex A14). Which packets there
+ * are is the requester's business.
+ */
+import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
+import { Service } from '../../spec/wire/services.ts'
+import { putBth } from '../../wire/bth.ts'
+import { putXrceth } from '../../wire/extensions.ts'
+import { type EngineState, Request, Row } from '../state.ts'
+import { Send } from '../types.ts'
+
+const { SERVICE } = Row
+const { WR } = Request
+const { FLAGS } = Send
+const { XRC_INI } = Service
+const BTH = 12
+/** In place of the number of a shared queue. */
+const NONE_SHARED = -1
+const SRQN_SHIFT = 8
+
+/** The receiver's shared queue that a request is for; NONE_SHARED in all services but XRC. */
+export const srqnOf = (s: EngineState, base: number, request: number): number =>
+  s.rows[base + SERVICE] === XRC_INI ? s.pool[request + WR + FLAGS] >>> SRQN_SHIFT : NONE_SHARED
+
+/** What every request packet begins with. `bits` as in putBth. */
+export const putRequestHeader = (
+  view: DataView,
+  at: number,
+  opcode: number,
+  bits: number,
+  qpn: number,
+  psn: number,
+  srqn: number,
+): void => {
+  putBth(view, at, opcode, bits, DEFAULT_PKEY, qpn, psn)
+  if (srqn !== NONE_SHARED) putXrceth(view, at + BTH, srqn)
+}

@@ -1,0 +1,391 @@
+/*
+ * The requester: from posted work requests to request packets (InfiniBand Architecture Specification, volume 1, clauses
+ * 9.4, 9.7.3, 9.7.7). One pipeline: start the next request (wqe-fetch.ts), see whether window, fence and read limit let
+ * it go, and build as many of its packets as fit one run, payload read from client memory in one go. After a NAK, a gap
+ * or a timeout the same steps start again from the oldest unacknowledged PSN, also in the middle of a message. Answers
+ * are the completer's business (transport/completer/completer.ts).
+ */
+import { QpState } from '../../spec/enums.ts'
+import { ICRC_BYTES } from '../../spec/wire/headers.ts'
+import { headerAt, OP_IMM, OP_INV, opcodeFlags, opcodeHeaderBytes } from '../../spec/wire/opcodes.ts'
+import { reliableService, Service, serviceBits } from '../../spec/wire/services.ts'
+import { ackTimeouts, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
+import { BTH_ACKREQ, BTH_PAD_SHIFT, BTH_SOLICITED } from '../../wire/bth.ts'
+import { putIeth, putImmediate, putReth } from '../../wire/extensions.ts'
+import { keptCause } from '../causes.ts'
+import { completeOldest, failOldest, onDrained } from '../completer/completion.ts'
+import { putDatagramHeader } from '../datagram.ts'
+import { DmaResult, flushDma, gather } from '../dma.ts'
+import { closeWindow, openWindow } from '../flow-control/peer-window.ts'
+import { FAST_QUANTUM, sendFastPath } from '../loopback/fast-path.ts'
+import { findLocalPeer, isLoopback, settleCounts } from '../loopback/local-peer.ts'
+import { sendSlice } from '../loopback/slices.ts'
+import { basicHeaderBytes, firstOf, lastOf, middleOf, onlyOf, operationOf } from '../operations.ts'
+import { PSN_HALF, PSN_MASK, psnDistance } from '../psn.ts'
+import { acceptRun, continueRun, openRun, openRunWithFirst } from '../run.ts'
+import { advance, failLocalAccess, Step, Turn } from '../scheduling.ts'
+import { type EngineState, PACKET_WEIGHT, Q, Request, Row, readPart } from '../state.ts'
+import { isSet, setTimer } from '../timers.ts'
+import { Send } from '../types.ts'
+import { onSent } from '../unreliable.ts'
+import { executeLocal, isFenced } from './local-operation.ts'
+import { putReadAtomicRequest, requestPayloadBytes } from './read-atomic-request.ts'
+import { putRequestHeader, srqnOf } from './request-header.ts'
+import { fetchWqe } from './wqe-fetch.ts'
+
+const { WORDS, SERVICE, STATE, MTU, DEST_QPN, FLOW, MAX_RD, REQUESTER } = Row
+const { HEAD, CURRENT, UNACKED, SEND_PSN, SENT, ACKED, SINCE, RD_OUT, WINDOW } = Row
+const { NEXT, FIRST_PSN, PSNS, KIND, COUNTED, STATUS, WR } = Request
+const { OPCODE, FLAGS, LENGTH, IMM, RKEY, REMOTE_LO, REMOTE_HI } = Send
+const { MORE, RNR_WAIT, DRAINING } = Q
+const { RTS, SQD } = QpState.values
+const { LOCAL, READ, WRITE } = SendKind
+const { SUCCESS } = WcStatus.values
+const { FENCE, SOLICITED } = SendFlags.values
+const { SENT_SOME, WAITS, PORT_FULL, REFUSES } = Step
+const IMM_AT = headerAt.ImmDt
+const IETH_AT = headerAt.IETH
+const DETH_AT = headerAt.DETH
+const HEADER_BYTES = opcodeHeaderBytes
+const FLAGS_OF = opcodeFlags
+
+/** Bytes (payload and weight of packets) that a QP sends before it is another one's turn. */
+const QUANTUM = 0x1_0000
+
+/**
+ * Sends what a QP may send now. Answers Turn.MORE when its turn is over before its work, Turn.FULL when the port is
+ * full.
+ */
+export const transmitRequests = (s: EngineState, row: number, now: number): number => {
+  const base = row * WORDS
+  const before = s.rows[base + SENT]
+  const reliable = reliableService[s.rows[base + SERVICE]] !== 0
+  openWindow(s, row, now)
+  const met = s.env.neighbour !== undefined && findLocalPeer(s, row)
+  let answer: number = Turn.DONE
+  if (met) {
+    // what was put off there is done first: it may fail, and then the partner owes a NAK and must be told by packets
+    flushDma(s.partnerState as EngineState)
+    sendFastPath(s, row)
+  }
+  for (;;) {
+    const w = s.rows
+    const state = w[base + STATE]
+    if ((state !== RTS && state !== SQD) || (w[base + REQUESTER] & RNR_WAIT) !== 0) break
+    if (((w[base + SENT] - before) | 0) >= (met ? FAST_QUANTUM : QUANTUM)) {
+      answer = Turn.MORE
+      break
+    }
+    let request = w[base + CURRENT]
+    if (request === 0) {
+      if (state !== RTS || (w[base + REQUESTER] & MORE) === 0) break
+      request = fetchWqe(s, row)
+      if (request === 0) break
+    }
+    if (s.pool[request + STATUS] !== 0) {
+      stopAt(s, row, request)
+      break
+    }
+    const kind = s.pool[request + KIND]
+    const step = met && isLoopback(s, row, request) ? sendSlice(s, row, request, now) : sendStep(s, row, request, kind)
+    if (step === SENT_SOME) {
+      if (!reliable && kind !== LOCAL) onSent(s, row, request)
+      continue
+    }
+    if (step === PORT_FULL) answer = Turn.FULL
+    if (step === REFUSES) stopAt(s, row, request)
+    break
+  }
+  if (met) settleCounts(s)
+  closeWindow(s, row, (s.rows[base + SENT] - before) | 0, now)
+  if (reliable) armAckTimer(s, row, now)
+  return answer
+}
+
+const sendStep = (s: EngineState, row: number, request: number, kind: number): number =>
+  kind >= READ
+    ? sendReadAtomicRequest(s, row, request)
+    : kind === LOCAL
+      ? passLocal(s, row, request)
+      : sendMessage(s, row, request)
+
+/** A request that cannot be sent ends when all before it have; till then nothing after it is sent. */
+const stopAt = (s: EngineState, row: number, request: number): void => {
+  if (s.rows[row * WORDS + HEAD] === request) failOldest(s, row, s.pool[request + STATUS], keptCause(s, row))
+}
+
+/** Starts the local ACK timer if anything is out and it does not run. */
+const armAckTimer = (s: EngineState, row: number, now: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  const state = w[base + STATE]
+  if (state !== RTS && state !== SQD) return
+  if (w[base + SEND_PSN] !== w[base + UNACKED] && !isSet(s.timers, row)) {
+    const timeout = ackTimeouts[w[base + Row.TIMEOUT]]
+    if (timeout !== Number.POSITIVE_INFINITY) setTimer(s.timers, row, now + timeout)
+  }
+}
+
+/** Whether a request may begin now: PSN space, window, fence. */
+const mayStart = (s: EngineState, row: number, request: number): boolean => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  if (psnDistance(w[base + UNACKED], p[request + FIRST_PSN]) + p[request + PSNS] > PSN_HALF) return false
+  if ((p[request + WR + FLAGS] & FENCE) !== 0 && w[base + RD_OUT] > 0) return false
+  return true
+}
+
+/** The window of the peer has not so much room. */
+const isWindowFull = (s: EngineState, bytes: number): number => {
+  s.shares.lacked = bytes
+  return WAITS
+}
+
+/** A request with a response of its own; a READ asks for one part, or after a loss for the rest of it. */
+const sendReadAtomicRequest = (s: EngineState, row: number, request: number): number => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  const wr = request + WR
+  const done = psnDistance(p[request + FIRST_PSN], w[base + SEND_PSN])
+  if ((done === 0 && !mayStart(s, row, request)) || w[base + RD_OUT] >= w[base + MAX_RD]) return WAITS
+  const mtu = w[base + MTU]
+  const offset = done * mtu
+  const isRead = p[request + KIND] === READ
+  let count = p[request + PSNS] - done
+  let length = p[wr + LENGTH] - offset
+  let weight = PACKET_WEIGHT
+  if (isRead && s.readBytes !== 0) {
+    const part = readPart(s, mtu)
+    const left = part - (done % part)
+    if (left < count) {
+      count = left
+      length = left * mtu
+    }
+    weight = length + count * PACKET_WEIGHT
+    const out = (w[base + SENT] - w[base + ACKED]) | 0
+    if (out > 0 && out + weight > w[base + WINDOW]) return WAITS
+    if (out + weight > s.shares.limit) return isWindowFull(s, weight)
+  }
+  const service = w[base + SERVICE]
+  const code = onlyOf[operationOf(service, p[wr + OPCODE])]
+  const opcode = serviceBits[service] | code
+  const header = HEADER_BYTES[opcode]
+  const size = header + requestPayloadBytes(p[request + KIND]) + ICRC_BYTES
+  if (openRun(s, size, w[base + FLOW], 1) === 0) return PORT_FULL
+  const at = s.runAt
+  const psn = w[base + SEND_PSN] | BTH_ACKREQ
+  putRequestHeader(s.sink!.arena.view, at, opcode, 0, w[base + DEST_QPN], psn, srqnOf(s, base, request))
+  if (putReadAtomicRequest(s, row, request, s.sink!.arena, at, opcode, header, offset, length) !== DmaResult.OK)
+    return failLocalAccess(s, row, request)
+  acceptRun(s, 1, size, size)
+  p[request + COUNTED]++
+  w[base + RD_OUT]++
+  w[base + SINCE] = 0
+  advance(s, row, request, count, weight, done + count === p[request + PSNS])
+  return SENT_SOME
+}
+
+/** A local request takes its turn, and completes if nothing is before it. It weighs as a packet, so that turns end. */
+const passLocal = (s: EngineState, row: number, request: number): number => {
+  const w = s.rows
+  const base = row * WORDS
+  if (isFenced(s, row, request)) return WAITS
+  if (!executeLocal(s, row, request)) return REFUSES
+  advance(s, row, request, 0, PACKET_WEIGHT, true)
+  if (w[base + HEAD] !== request) return SENT_SOME
+  completeOldest(s, row, SUCCESS)
+  // nothing is out, but of a paced queue pair it counts until its turn ends
+  if (s.pace === 0 || reliableService[w[base + SERVICE]] !== 0) w[base + ACKED] = w[base + SENT]
+  if ((w[base + REQUESTER] & DRAINING) !== 0) onDrained(s, row)
+  return SENT_SOME
+}
+
+/** As many packets of a SEND or WRITE as the window allows and one run takes. */
+const sendMessage = (s: EngineState, row: number, request: number): number => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  const mtu = w[base + MTU]
+  const psns = p[request + PSNS]
+  const done = psnDistance(p[request + FIRST_PSN], w[base + SEND_PSN])
+  if (done === 0 && !mayStart(s, row, request)) return WAITS
+  const out = (w[base + SENT] - w[base + ACKED]) | 0
+  if (out >= s.shares.limit) return isWindowFull(s, 1)
+  if (out >= w[base + WINDOW]) return WAITS
+  const room = (w[base + WINDOW] < s.shares.limit ? w[base + WINDOW] : s.shares.limit) - out
+  if (isDatagram(w, base) && psns > 1) {
+    // C10-93.1.1: nothing is sent, and that is no error
+    w[base + CURRENT] = p[request + NEXT]
+    return SENT_SOME
+  }
+  const left = psns - done
+  const service = w[base + SERVICE]
+  const operation = operationOf(service, p[request + WR + OPCODE])
+  const end = serviceBits[service] | (psns === 1 ? onlyOf[operation] : lastOf[operation])
+  if (left === 1) return sendEnd(s, row, request, end, done * mtu)
+  const plainEnd = HEADER_BYTES[end] === basicHeaderBytes[service]
+  const allowed = Math.ceil(room / (mtu + PACKET_WEIGHT))
+  const reach = plainEnd ? left : left - 1
+  const want = allowed < reach ? allowed : reach
+  if (done === 0 && p[request + KIND] === WRITE) return sendWriteFirst(s, row, request, want)
+  return sendMiddle(s, row, request, done, want)
+}
+
+const isDatagram = (w: Int32Array, base: number): boolean => w[base + SERVICE] === Service.UD
+
+/** The last or only packet. */
+const sendEnd = (s: EngineState, row: number, request: number, opcode: number, offset: number): number => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  const wr = request + WR
+  const header = HEADER_BYTES[opcode]
+  const payload = p[wr + LENGTH] - offset
+  const pad = -payload & 3
+  const size = header + payload + pad + ICRC_BYTES
+  const datagram = isDatagram(w, base)
+  if (openRun(s, size, datagram ? p[wr + Send.FLOW] | 0 : w[base + FLOW], 1) === 0) return PORT_FULL
+  const at = s.runAt
+  const arena = s.sink!.arena
+  const view = arena.view
+  if (payload > 0 && gather(s, row, request, offset, payload, arena, at + header, payload, payload) !== DmaResult.OK)
+    return failLocalAccess(s, row, request)
+  for (let i = 0; i < pad; i++) arena.bytes[at + header + payload + i] = 0
+  const flags = FLAGS_OF[opcode]
+  const solicited = (p[wr + FLAGS] & SOLICITED) !== 0 && maySolicit(p[request + KIND], flags) ? BTH_SOLICITED : 0
+  const psn = w[base + SEND_PSN] | endAck(w, base)
+  const srqn = srqnOf(s, base, request)
+  const qpn = datagram ? p[wr + Send.DEST_QPN] & 0xff_ffff : w[base + DEST_QPN]
+  putRequestHeader(view, at, opcode, solicited | (pad << BTH_PAD_SHIFT), qpn, psn, srqn)
+  if (datagram) putDatagramHeader(s, row, wr, view, at + DETH_AT[opcode])
+  else if (p[request + KIND] === WRITE && offset === 0)
+    putReth(view, at + basicHeaderBytes[w[base + SERVICE]], p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], payload)
+  if ((flags & OP_IMM) !== 0) putImmediate(view, at + IMM_AT[opcode], p[wr + IMM])
+  else if ((flags & OP_INV) !== 0) putIeth(view, at + IETH_AT[opcode], p[wr + IMM])
+  acceptRun(s, 1, size, size)
+  w[base + SINCE] = 0
+  advance(s, row, request, 1, payload + PACKET_WEIGHT, true)
+  return SENT_SOME
+}
+
+/** The solicited-event bit means something where a receive request completes: SEND, and WRITE with immediate. */
+const maySolicit = (kind: number, flags: number): boolean => kind !== WRITE || (flags & OP_IMM) !== 0
+
+/**
+ * Up to `want` packets of a WRITE of several from its first on, which is longer than the others by its RETH and so a
+ * run of its own. The others lie behind it just as they lie behind each other: one read of client memory fills them
+ * all.
+ */
+const sendWriteFirst = (s: EngineState, row: number, request: number, want: number): number => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  const wr = request + WR
+  const mtu = w[base + MTU]
+  const service = w[base + SERVICE]
+  const opcode = serviceBits[service] | firstOf[operationOf(service, p[wr + OPCODE])]
+  const header = HEADER_BYTES[opcode]
+  const plain = basicHeaderBytes[service]
+  const lead = header + mtu + ICRC_BYTES
+  const size = plain + mtu + ICRC_BYTES
+  const more = openRunWithFirst(s, lead, size, w[base + FLOW], want - 1)
+  if (more < 0) return PORT_FULL
+  const at = s.runAt
+  const view = s.sink!.arena.view
+  const total = payloadBytes(s, row, request, 0, more + 1)
+  if (gather(s, row, request, 0, total, s.sink!.arena, at + header, mtu, size) !== DmaResult.OK)
+    return failLocalAccess(s, row, request)
+  const psn = w[base + SEND_PSN] | ackReq(s, base, mtu)
+  putRequestHeader(view, at, opcode, 0, w[base + DEST_QPN], psn, srqnOf(s, base, request))
+  putReth(view, at + plain, p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], p[wr + LENGTH])
+  acceptRun(s, 1, lead, lead)
+  advance(s, row, request, 1, mtu + PACKET_WEIGHT, false)
+  if (more > 0) {
+    continueRun(s, size)
+    putPackets(s, row, request, 1, more, total - mtu)
+  }
+  return SENT_SOME
+}
+
+/**
+ * Up to `want` packets with nothing but what every packet has before their payload: SEND FIRST, MIDDLE, and LAST
+ * without immediate.
+ */
+const sendMiddle = (s: EngineState, row: number, request: number, done: number, want: number): number => {
+  const w = s.rows
+  const base = row * WORDS
+  const mtu = w[base + MTU]
+  const plain = basicHeaderBytes[w[base + SERVICE]]
+  const size = plain + mtu + ICRC_BYTES
+  const count = openRun(s, size, w[base + FLOW], want)
+  if (count === 0) return PORT_FULL
+  const total = payloadBytes(s, row, request, done, count)
+  if (gather(s, row, request, done * mtu, total, s.sink!.arena, s.runAt + plain, mtu, size) !== DmaResult.OK)
+    return failLocalAccess(s, row, request)
+  putPackets(s, row, request, done, count, total)
+  return SENT_SOME
+}
+
+/** Payload bytes of `count` packets of a message from packet `done` on. */
+const payloadBytes = (s: EngineState, row: number, request: number, done: number, count: number): number => {
+  const p = s.pool
+  const mtu = s.rows[row * WORDS + MTU]
+  return done + count === p[request + PSNS] ? p[request + WR + LENGTH] - done * mtu : count * mtu
+}
+
+/** Headers and pad of `count` packets for which the run has room, with `total` bytes of payload in their places. */
+const putPackets = (s: EngineState, row: number, request: number, done: number, count: number, total: number): void => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  const mtu = w[base + MTU]
+  const service = w[base + SERVICE]
+  const head = basicHeaderBytes[service]
+  const size = head + mtu + ICRC_BYTES
+  const arena = s.sink!.arena
+  const view = arena.view
+  const srqn = srqnOf(s, base, request)
+  const bits = serviceBits[service]
+  const operation = operationOf(service, p[request + WR + OPCODE])
+  const middle = bits | middleOf[operation]
+  const qpn = w[base + DEST_QPN]
+  const ends = done + count === p[request + PSNS]
+  const plain = ends ? count - 1 : count
+  let psn = w[base + SEND_PSN]
+  let to = s.runAt
+  for (let i = 0; i < plain; i++, to += size) {
+    const code = done + i === 0 ? bits | firstOf[operation] : middle
+    putRequestHeader(view, to, code, 0, qpn, psn | ackReq(s, base, mtu), srqn)
+    psn = (psn + 1) & PSN_MASK
+  }
+  let lastSize = size
+  if (ends) {
+    const tail = total - plain * mtu
+    const pad = -tail & 3
+    lastSize = head + tail + pad + ICRC_BYTES
+    for (let i = 0; i < pad; i++) arena.bytes[to + head + tail + i] = 0
+    const solicited = (p[request + WR + FLAGS] & SOLICITED) !== 0 && p[request + KIND] !== WRITE ? BTH_SOLICITED : 0
+    const bthBits = solicited | (pad << BTH_PAD_SHIFT)
+    putRequestHeader(view, to, bits | lastOf[operation], bthBits, qpn, psn | endAck(w, base), srqn)
+    w[base + SINCE] = 0
+  }
+  acceptRun(s, count, size, lastSize)
+  advance(s, row, request, count, total + count * PACKET_WEIGHT, ends)
+}
+
+/** The AckReq bit for the end of a message. */
+const endAck = (w: Int32Array, base: number): number => (reliableService[w[base + SERVICE]] !== 0 ? BTH_ACKREQ : 0)
+
+/** The AckReq bit for a packet inside a message: often enough that the window moves while it is not yet full. */
+const ackReq = (s: EngineState, base: number, mtu: number): number => {
+  const w = s.rows
+  const since = w[base + SINCE] + mtu + PACKET_WEIGHT
+  if (since * 4 >= w[base + WINDOW]) {
+    w[base + SINCE] = 0
+    return endAck(w, base)
+  }
+  w[base + SINCE] = since
+  return 0
+}

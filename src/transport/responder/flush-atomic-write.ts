@@ -1,0 +1,125 @@
+/*
+ * FLUSH and ATOMIC WRITE at the responder (InfiniBand Architecture Specification, volume 1, annex A19). Both are
+ * answered by a READ response without payload, which tells that all data before it is where everybody sees it. Like
+ * READs and atomics they take a resource, from which a duplicate is answered without being executed again.
+ *
+ * Memory of processes is visible to its machine as soon as it is written, and never persistent: a FLUSH writes out what
+ * was put off and answers, and one that asks for persistence is an invalid request.
+ */
+import { because } from '../../spec/causes.ts'
+import { QpState } from '../../spec/enums.ts'
+import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'
+import { MAX_MESSAGE_BYTES, SendKind, WcStatus } from '../../spec/work.ts'
+import type { Arena } from '../../wire/arena.ts'
+import * as ext from '../../wire/extensions.ts'
+import { addressOf, noteRefusedKey, takeCause } from '../causes.ts'
+import { DmaKind, DmaResult, flushDma, writePayloadNow } from '../dma.ts'
+import { ATOMIC_WRITE_BYTES } from '../requester/read-atomic-request.ts'
+import { type EngineState, Resource, Row } from '../state.ts'
+import { Access } from '../types.ts'
+import { NakSyndrome, nakFatal, nakInvalidRequest } from './nak.ts'
+import { queueResponse, takeResourceOrNak } from './rd-atomic.ts'
+
+const { WORDS, STATE, QPN, PD, ACCESS } = Row
+const { ERR } = QpState.values
+const { NONE, FLUSH, ATOMIC_WRITE } = SendKind
+const { LOC_QP_OP_ERR, LOC_ACCESS_ERR } = WcStatus.values
+const { REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
+const { RANGE, REGION } = flushSelectivity
+
+/** Puts the response up: one packet without payload. */
+const queueEmptyResponse = (s: EngineState, row: number, resource: number, kind: number): void => {
+  s.pool[resource + Resource.READ_LENGTH] = 0
+  queueResponse(s, row, resource, kind, 1)
+}
+
+/** `feth` and `reth`: where these headers are. */
+export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number, reth: number): void => {
+  const base = row * WORDS
+  const view = arena.view
+  const selectivity = ext.fethSelectivity(view, feth)
+  const length = ext.rethDmaLen(view, reth)
+  // global and nothing else: persistent memory and placements of the future are what this device cannot do
+  const placement = ext.fethPlacement(view, feth)
+  if (placement !== flushPlacement.GLOBAL || (selectivity !== RANGE && selectivity !== REGION)) {
+    nakInvalidRequest(s, row, because('FLUSH_KIND', { placement, selectivity }))
+    return
+  }
+  if ((s.rows[base + ACCESS] & Access.FLUSH_GLOBAL) === 0) {
+    nakInvalidRequest(s, row, because('QP_NO_RIGHT', { right: Access.FLUSH_GLOBAL }))
+    return
+  }
+  if (length > MAX_MESSAGE_BYTES) {
+    nakInvalidRequest(s, row, because('REMOTE_TOO_LONG', { length }))
+    return
+  }
+  flushDma(s) // this is what it is about
+  if (s.rows[base + STATE] === ERR) return
+  if (!mayFlush(s, row, arena, reth, selectivity === REGION, length)) {
+    nakFatal(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
+    return
+  }
+  const resource = takeResourceOrNak(s, row)
+  if (resource !== 0) queueEmptyResponse(s, row, resource, FLUSH)
+}
+
+/** Range and rights, as for a WRITE; of a whole region the address means nothing, of no bytes not even the key. */
+const mayFlush = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  reth: number,
+  isRegion: boolean,
+  length: number,
+): boolean => {
+  const { memory } = s.env
+  const pd = s.rows[row * WORDS + PD]
+  const qp = s.rows[row * WORDS + QPN]
+  const key = ext.rethRkey(arena.view, reth)
+  const hi = ext.rethVaHi(arena.view, reth)
+  const lo = ext.rethVaLo(arena.view, reth)
+  const may = isRegion
+    ? memory.grants(pd, key, Access.FLUSH_GLOBAL, qp)
+    : length === 0 || memory.resolve(pd, key, hi, lo, length, Access.FLUSH_GLOBAL, qp) >= 0
+  if (!may) noteRefusedKey(s, pd, key, hi, lo, length, Access.FLUSH_GLOBAL, qp)
+  return may
+}
+
+/** `reth`: where it is; `from`: the payload, `length` bytes. */
+export const onAtomicWrite = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  reth: number,
+  from: number,
+  length: number,
+): void => {
+  const view = arena.view
+  const lo = ext.rethVaLo(view, reth)
+  const isWhole = length === ATOMIC_WRITE_BYTES && ext.rethDmaLen(view, reth) === ATOMIC_WRITE_BYTES
+  if ((s.rows[row * WORDS + ACCESS] & Access.REMOTE_WRITE) === 0) {
+    nakInvalidRequest(s, row, because('QP_NO_RIGHT', { right: Access.REMOTE_WRITE }))
+    return
+  }
+  if (!isWhole) {
+    nakInvalidRequest(s, row, because('ATOMIC_WRITE_LENGTH', { length: ext.rethDmaLen(view, reth) }))
+    return
+  }
+  if ((lo & (ATOMIC_WRITE_BYTES - 1)) !== 0) {
+    nakInvalidRequest(s, row, because('ATOMIC_ADDRESS', { address: addressOf(ext.rethVaHi(view, reth), lo) }))
+    return
+  }
+  flushDma(s) // data before it is there before it
+  if (s.rows[row * WORDS + STATE] === ERR) return
+  const resource = takeResourceOrNak(s, row)
+  if (resource === 0) return
+  const hi = ext.rethVaHi(view, reth)
+  const key = ext.rethRkey(view, reth)
+  const why = writePayloadNow(s, row, DmaKind.WRITE, key, Access.REMOTE_WRITE, hi, lo, arena, from, length)
+  if (why !== DmaResult.OK) {
+    s.pool[resource + Resource.KIND] = NONE
+    nakFatal(s, row, why === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))
+    return
+  }
+  queueEmptyResponse(s, row, resource, ATOMIC_WRITE)
+}

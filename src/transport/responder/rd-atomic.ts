@@ -1,0 +1,258 @@
+/*
+ * READs and atomics at the responder: each takes one of max_dest_rd_atomic resources, which keeps what a duplicate of
+ * the request is answered from, the range of a READ or the result of an atomic (InfiniBand Architecture Specification,
+ * volume 1, clauses 9.4.4, 9.4.5 and 9.7.5.1.1). An atomic is executed here, once; a READ is read when its responses
+ * are sent (responses.ts).
+ */
+import { because } from '../../spec/causes.ts'
+import { QpState } from '../../spec/enums.ts'
+import { OPERATION_MASK, operationCode } from '../../spec/wire/opcodes.ts'
+import { MAX_MESSAGE_BYTES, SendKind, WcStatus } from '../../spec/work.ts'
+import type { Arena } from '../../wire/arena.ts'
+import * as ext from '../../wire/extensions.ts'
+import { addressOf, noteMemoryFault, noteRefusedKey, takeCause } from '../causes.ts'
+import { flushDma } from '../dma.ts'
+import { PSN_MASK, psnAdd, psnDistance } from '../psn.ts'
+import { setResourcesBlock } from '../qp-layout.ts'
+import { type EngineState, R, Resource, Row, resourceBlock, schedule, takeBlock } from '../state.ts'
+import { Access } from '../types.ts'
+import { NakSyndrome, nakFatal, nakInvalidRequest } from './nak.ts'
+
+const { WORDS, STATE, QPN, PD, MTU, ACCESS, RESPONDER, EXPECTED, MSN } = Row
+const { RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
+const { ACK_DUE } = R
+const { ERR } = QpState.values
+const { NONE, READ, ATOMIC } = SendKind
+const { LOC_QP_OP_ERR } = WcStatus.values
+const { REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
+const COMPARE_SWAP = operationCode.COMPARE_SWAP
+
+/** The resource whose request has `psn` in its range; 0 if it is forgotten. */
+const findResource = (s: EngineState, row: number, kind: number, psn: number): number => {
+  const base = row * WORDS
+  const p = s.pool
+  let resource = s.rows[base + RESOURCES]
+  if (resource === 0) return 0
+  for (let left = s.rows[base + RESOURCE_COUNT]; left > 0; left--, resource += Resource.WORDS) {
+    if (p[resource + Resource.KIND] !== kind) continue
+    if (psnDistance(p[resource + Resource.FIRST_PSN], psn) < p[resource + Resource.PSNS]) return resource
+  }
+  return 0
+}
+
+/**
+ * An atomic, FLUSH or ATOMIC WRITE again: answered as the first time, without being executed, or not at all if it is
+ * forgotten.
+ */
+export const replayAnswer = (s: EngineState, row: number, kind: number, psn: number): void => {
+  const resource = findResource(s, row, kind, psn)
+  if (resource !== 0) replay(s, row, resource, 0, 1)
+}
+
+/** Puts responses [from, end) of a resource up for sending again. */
+const replay = (s: EngineState, row: number, resource: number, from: number, end: number): void => {
+  const p = s.pool
+  if (p[resource + Resource.NEXT] >= p[resource + Resource.END]) s.rows[row * WORDS + PENDING]++
+  p[resource + Resource.NEXT] = from
+  p[resource + Resource.END] = end
+  p[resource + Resource.REPLAY] = 1
+}
+
+/** A READ again, whole or its rest: answered if it stays inside what was asked first. `at`: its RETH. */
+export const replayRead = (s: EngineState, row: number, arena: Arena, at: number, psn: number): void => {
+  const resource = findResource(s, row, READ, psn)
+  if (resource === 0) return
+  const p = s.pool
+  const view = arena.view
+  const hi = ext.rethVaHi(view, at)
+  const lo = ext.rethVaLo(view, at)
+  const length = ext.rethDmaLen(view, at)
+  const first = psnDistance(p[resource + Resource.FIRST_PSN], psn)
+  const mtu = s.rows[row * WORDS + MTU]
+  const low = lo - p[resource + Resource.LO]
+  const offset = low + (hi - p[resource + Resource.HI]) * 0x1_0000_0000
+  const whole = p[resource + Resource.LENGTH]
+  const packets = length === 0 ? 1 : Math.ceil(length / mtu)
+  // each PSN stands for its own bytes: the rest of a READ begins where they do
+  const inside = whole === 0 ? length === 0 : offset === first * mtu && offset + length <= whole
+  if (!inside || first + packets > p[resource + Resource.PSNS]) return
+  if (whole > 0 && ext.rethRkey(view, at) !== p[resource + Resource.KEY]) return
+  // still under way towards it: the copy of a request adds nothing
+  if (p[resource + Resource.NEXT] <= first && p[resource + Resource.END] === first + packets) return
+  replay(s, row, resource, first, first + packets)
+  p[resource + Resource.BASE] = first
+  p[resource + Resource.READ_HI] = hi
+  p[resource + Resource.READ_LO] = lo
+  p[resource + Resource.READ_LENGTH] = length
+}
+
+/** The peer's first READ or atomic: most never ask for any. */
+const makeRoom = (s: EngineState, base: number, count: number): void => {
+  const size = resourceBlock(count)
+  const block = takeBlock(s, size)
+  s.pool.fill(0, block, block + count * Resource.WORDS)
+  s.rows[base + RESOURCES] = block
+  setResourcesBlock(s.rows, base, size)
+}
+
+/** The resource for a new READ or atomic; 0 if the peer has more outstanding than it may. */
+const takeResource = (s: EngineState, row: number): number => {
+  const w = s.rows
+  const base = row * WORDS
+  const count = w[base + RESOURCE_COUNT]
+  if (count === 0) return 0
+  if (w[base + RESOURCES] === 0) makeRoom(s, base, count)
+  const p = s.pool
+  const resource = w[base + RESOURCES] + w[base + RESOURCE_NEXT] * Resource.WORDS
+  if (p[resource + Resource.KIND] !== NONE && p[resource + Resource.NEXT] < p[resource + Resource.END]) {
+    if (p[resource + Resource.REPLAY] === 0) return 0
+    w[base + PENDING]-- // a repetition that nobody waits for any more
+  }
+  w[base + RESOURCE_NEXT] = (w[base + RESOURCE_NEXT] + 1) % count
+  return resource
+}
+
+/** `takeResource`; if it is 0 the request is refused. */
+export const takeResourceOrNak = (s: EngineState, row: number): number => {
+  const resource = takeResource(s, row)
+  if (resource === 0)
+    nakInvalidRequest(s, row, because('TOO_MANY_READS', { most: s.rows[row * WORDS + RESOURCE_COUNT] }))
+  return resource
+}
+
+/** The one response that waits is handed over in another way: its resource. */
+export const takeAnswer = (s: EngineState, row: number): number => {
+  const w = s.rows
+  const base = row * WORDS
+  const count = w[base + RESOURCE_COUNT]
+  const resource = w[base + RESOURCES] + ((w[base + RESOURCE_NEXT] + count - 1) % count) * Resource.WORDS
+  s.pool[resource + Resource.NEXT] = s.pool[resource + Resource.END]
+  w[base + PENDING]--
+  return resource
+}
+
+/** A new READ or atomic is taken: its response is put up, and acknowledges everything before it. */
+export const queueResponse = (s: EngineState, row: number, resource: number, kind: number, psns: number): void => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  w[base + MSN] = (w[base + MSN] + 1) & PSN_MASK
+  p[resource + Resource.KIND] = kind
+  p[resource + Resource.FIRST_PSN] = w[base + EXPECTED]
+  p[resource + Resource.PSNS] = psns
+  p[resource + Resource.MSN] = w[base + MSN]
+  p[resource + Resource.NEXT] = 0
+  p[resource + Resource.END] = psns
+  p[resource + Resource.BASE] = 0
+  p[resource + Resource.REPLAY] = 0
+  w[base + PENDING]++
+  w[base + EXPECTED] = psnAdd(w[base + EXPECTED], psns)
+  w[base + RESPONDER] &= ~ACK_DUE
+  schedule(s, row)
+}
+
+/** Rights, length and range of a READ; if they are not there it is refused. */
+export const checkRead = (
+  s: EngineState,
+  row: number,
+  hi: number,
+  lo: number,
+  key: number,
+  length: number,
+): boolean => {
+  const w = s.rows
+  const base = row * WORDS
+  const { REMOTE_READ } = Access
+  if ((w[base + ACCESS] & REMOTE_READ) === 0) {
+    nakInvalidRequest(s, row, because('QP_NO_RIGHT', { right: REMOTE_READ }))
+    return false
+  }
+  if (length > MAX_MESSAGE_BYTES) {
+    nakInvalidRequest(s, row, because('REMOTE_TOO_LONG', { length }))
+    return false
+  }
+  if (length > 0 && s.env.memory.resolve(w[base + PD], key, hi, lo, length, REMOTE_READ, w[base + QPN]) < 0) {
+    noteRefusedKey(s, w[base + PD], key, hi, lo, length, REMOTE_READ, w[base + QPN])
+    nakFatal(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
+    return false
+  }
+  return true
+}
+
+/** `at`: the RETH. */
+export const onRead = (s: EngineState, row: number, arena: Arena, at: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  const view = arena.view
+  const length = ext.rethDmaLen(view, at)
+  const hi = ext.rethVaHi(view, at)
+  const lo = ext.rethVaLo(view, at)
+  const key = ext.rethRkey(view, at)
+  if (!checkRead(s, row, hi, lo, key, length)) return
+  const resource = takeResourceOrNak(s, row)
+  if (resource === 0) return
+  const p = s.pool
+  p[resource + Resource.HI] = hi
+  p[resource + Resource.LO] = lo
+  p[resource + Resource.KEY] = key
+  p[resource + Resource.PD] = w[base + PD]
+  p[resource + Resource.LENGTH] = length
+  p[resource + Resource.READ_HI] = hi
+  p[resource + Resource.READ_LO] = lo
+  p[resource + Resource.READ_LENGTH] = length
+  queueResponse(s, row, resource, READ, length === 0 ? 1 : Math.ceil(length / w[base + MTU]))
+}
+
+/** `at`: the AtomicETH. */
+export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, opcode: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  const view = arena.view
+  const memory = s.env.memory
+  const hi = ext.atomicVaHi(view, at)
+  const lo = ext.atomicVaLo(view, at)
+  if ((w[base + ACCESS] & Access.REMOTE_ATOMIC) === 0) {
+    nakInvalidRequest(s, row, because('QP_NO_RIGHT', { right: Access.REMOTE_ATOMIC }))
+    return
+  }
+  if ((lo & 7) !== 0) {
+    nakInvalidRequest(s, row, because('ATOMIC_ADDRESS', { address: addressOf(hi, lo) }))
+    return
+  }
+  flushDma(s) // WRITEs before it are seen
+  if (w[base + STATE] === ERR) return
+  const key = ext.atomicRkey(view, at)
+  const region = memory.resolve(w[base + PD], key, hi, lo, 8, Access.REMOTE_ATOMIC, w[base + QPN])
+  if (region < 0) {
+    noteRefusedKey(s, w[base + PD], key, hi, lo, 8, Access.REMOTE_ATOMIC, w[base + QPN])
+    nakFatal(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
+    return
+  }
+  const resource = takeResourceOrNak(s, row)
+  if (resource === 0) return
+  const swapHi = ext.atomicSwapHi(view, at)
+  const swapLo = ext.atomicSwapLo(view, at)
+  const original = s.original
+  const errno =
+    (opcode & OPERATION_MASK) === COMPARE_SWAP
+      ? memory.compareSwap(
+          region,
+          hi,
+          lo,
+          ext.atomicCompareHi(view, at),
+          ext.atomicCompareLo(view, at),
+          swapHi,
+          swapLo,
+          original,
+        )
+      : memory.fetchAdd(region, hi, lo, swapHi, swapLo, original)
+  if (errno !== 0) {
+    s.pool[resource + Resource.KIND] = NONE
+    noteMemoryFault(s, key, hi, lo, 8, Access.REMOTE_ATOMIC)
+    nakFatal(s, row, REMOTE_OPERATION, LOC_QP_OP_ERR, takeCause(s))
+    return
+  }
+  s.pool[resource + Resource.RESULT_LO] = original[0]
+  s.pool[resource + Resource.RESULT_HI] = original[1]
+  queueResponse(s, row, resource, ATOMIC, 1)
+}

@@ -1,0 +1,236 @@
+/*
+ * The responder's receiving half: from request packets to effects (InfiniBand Architecture Specification, volume 1,
+ * clauses 9.7.4 to 9.7.5.2 and 9.9.3). One pipeline of small steps: PSN (expected, duplicate, ahead), place in the
+ * message, operation, length, rights, resources, execution, acknowledgement due. A step that refuses answers with a NAK
+ * and ends the QP, or lets the requester wait (RNR). What goes out, responses and acknowledgements in PSN order, is
+ * responses.ts' business, what SENDs and WRITEs do, however they come, that of send-write.ts.
+ */
+import { because } from '../../spec/causes.ts'
+import { AsyncEventType, QpState } from '../../spec/enums.ts'
+import { ICRC_BYTES } from '../../spec/wire/headers.ts'
+import {
+  headerAt,
+  OP_ATOMIC,
+  OP_ATOMIC_WRITE,
+  OP_FIRST,
+  OP_FLUSH,
+  OP_IMM,
+  OP_INV,
+  OP_LAST,
+  OP_ONLY,
+  OP_READ,
+  OP_SEND,
+  OP_START,
+  OP_WRITE,
+  opcodeFlags,
+  opcodeHeaderBytes,
+} from '../../spec/wire/opcodes.ts'
+import { reliableService, Service } from '../../spec/wire/services.ts'
+import { SendKind, WcStatus } from '../../spec/work.ts'
+import type { Arena } from '../../wire/arena.ts'
+import { bthAckReq, bthOpcode, bthPadCount, bthPsn, bthSolicited } from '../../wire/bth.ts'
+import * as ext from '../../wire/extensions.ts'
+import { takeCause } from '../causes.ts'
+import { psnDifference } from '../psn.ts'
+import { type EngineState, R, Row, schedule } from '../state.ts'
+import { isAdmitted } from '../unreliable.ts'
+import { onAtomicWrite, onFlush } from './flush-atomic-write.ts'
+import { NakSyndrome, nakFatal, nakInvalidRequest, onGap } from './nak.ts'
+import { onAtomic, onRead, replayAnswer, replayRead } from './rd-atomic.ts'
+import { beginWrite, takeSend, takeWrite } from './send-write.ts'
+import { nakSrq, selectSrq } from './xrc.ts'
+
+const { WORDS, SERVICE, STATE, MTU, RESPONDER, EXPECTED, MESSAGE, WRITE_LEFT } = Row
+const { ACK_DUE, NAK_DUE, NAK_SENT } = R
+const { RTR } = QpState.values
+const { NONE, SEND, WRITE, ATOMIC, FLUSH, ATOMIC_WRITE } = SendKind
+const { REM_INV_REQ_ERR } = WcStatus.values
+const { COMM_EST } = AsyncEventType.values
+const { INVALID_REQUEST } = NakSyndrome
+const FLAGS_OF = opcodeFlags
+const HEADER_BYTES = opcodeHeaderBytes
+const RETH_AT = headerAt.RETH
+const IMM_AT = headerAt.ImmDt
+const IETH_AT = headerAt.IETH
+const ATOMIC_AT = headerAt.AtomicETH
+const FETH_AT = headerAt.FETH
+const XRCETH_AT = headerAt.XRCETH
+const { XRC_TGT } = Service
+
+/** A request packet (checked by `checkPacket`) for a QP in RTR or beyond, not in error. */
+export const onRequest = (s: EngineState, row: number, arena: Arena, at: number, length: number): void => {
+  const w = s.rows
+  const base = row * WORDS
+  const opcode = bthOpcode(arena.view, at)
+  const flags = FLAGS_OF[opcode]
+  const psn = bthPsn(arena.view, at)
+  if (reliableService[w[base + SERVICE]] === 0) {
+    if (!isAdmitted(s, row, flags, psn)) return
+  } else if (!isExpected(s, row, arena, at, opcode, flags, psn)) return
+  if (w[base + STATE] === RTR) communicationEstablished(s, row)
+  const payload = length - HEADER_BYTES[opcode] - bthPadCount(arena.view, at) - ICRC_BYTES
+  if (isOutOfSequence(w[base + MESSAGE], flags)) nakInvalidRequest(s, row, because('OUT_OF_PLACE', { bth: opcode }))
+  else if (!isLengthRight(w[base + MTU], flags, payload))
+    nakInvalidRequest(s, row, because('PACKET_LENGTH', { payload, mtu: w[base + MTU] }))
+  else if (
+    w[base + SERVICE] === XRC_TGT &&
+    !selectSrq(s, row, ext.xrcethSrq(arena.view, at + XRCETH_AT[opcode]), flags)
+  )
+    nakInvalidRequest(s, row, nakSrq(ext.xrcethSrq(arena.view, at + XRCETH_AT[opcode])))
+  else if ((flags & OP_SEND) !== 0) onSend(s, row, arena, at, opcode, flags, payload)
+  else if ((flags & OP_WRITE) !== 0) onWrite(s, row, arena, at, opcode, flags, payload)
+  else if ((flags & OP_READ) !== 0) onRead(s, row, arena, at + RETH_AT[opcode])
+  else if ((flags & OP_ATOMIC) !== 0) onAtomic(s, row, arena, at + ATOMIC_AT[opcode], opcode)
+  else if ((flags & OP_FLUSH) !== 0) onFlush(s, row, arena, at + FETH_AT[opcode], at + RETH_AT[opcode])
+  else onAtomicWrite(s, row, arena, at + RETH_AT[opcode], at + HEADER_BYTES[opcode], payload)
+}
+
+/** A MIDDLE or LAST continues a message of its own kind; anything else begins one when none is under way. */
+const isOutOfSequence = (message: number, flags: number): boolean =>
+  (flags & (OP_START | OP_READ | OP_ATOMIC)) !== 0
+    ? message !== NONE
+    : message !== ((flags & OP_SEND) !== 0 ? SEND : WRITE)
+
+/** FIRST and MIDDLE are full, LAST is not empty, nothing is longer than the path MTU. */
+const isLengthRight = (mtu: number, flags: number, payload: number): boolean => {
+  if (payload > mtu) return false
+  if ((flags & OP_ONLY) !== 0) return true
+  return (flags & OP_LAST) !== 0 ? payload > 0 : payload === mtu
+}
+
+/** First packet from the peer: the program may move to RTS. The event is told once. */
+export const communicationEstablished = (s: EngineState, row: number): void => {
+  const base = row * WORDS
+  if ((s.rows[base + RESPONDER] & R.ESTABLISHED) !== 0) return
+  s.rows[base + RESPONDER] |= R.ESTABLISHED
+  s.env.events.qp(row, COMM_EST, because('ESTABLISHED', {}))
+}
+
+// ---- what does not fit ----
+
+/** The PSN that is expected; an old one is answered again, after a gap the requester is told. */
+const isExpected = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  opcode: number,
+  flags: number,
+  psn: number,
+): boolean => {
+  const w = s.rows
+  const base = row * WORDS
+  const ahead = psnDifference(psn, w[base + EXPECTED])
+  if (ahead < 0) onDuplicate(s, row, arena, at, opcode, flags, psn)
+  else if (ahead > 0) onGap(s, row)
+  if (ahead !== 0) return false
+  // a NAK that has not left yet is overtaken by what it asks for
+  w[base + RESPONDER] &= ~(NAK_SENT | NAK_DUE)
+  return true
+}
+
+/**
+ * An old PSN: a SEND or WRITE is acknowledged again, a READ or atomic answered again from its resource, if it is still
+ * there.
+ */
+const onDuplicate = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  opcode: number,
+  flags: number,
+  psn: number,
+): void => {
+  s.counters.duplicateRequests++
+  const base = row * WORDS
+  if ((flags & OP_READ) !== 0) replayRead(s, row, arena, at + RETH_AT[opcode], psn)
+  else if ((flags & OP_ATOMIC) !== 0) replayAnswer(s, row, ATOMIC, psn)
+  else if ((flags & OP_FLUSH) !== 0) replayAnswer(s, row, FLUSH, psn)
+  else if ((flags & OP_ATOMIC_WRITE) !== 0) replayAnswer(s, row, ATOMIC_WRITE, psn)
+  else s.rows[base + RESPONDER] |= ACK_DUE
+  schedule(s, row)
+}
+
+// ---- what is to be done ----
+
+/** Packets were taken: their sender may want to hear of it. */
+export const scheduleAck = (s: EngineState, row: number, asked: boolean): void => {
+  const base = row * WORDS
+  if (!asked || reliableService[s.rows[base + SERVICE]] === 0) return
+  s.rows[base + RESPONDER] |= ACK_DUE
+  schedule(s, row)
+}
+
+/** The immediate of a packet, or the key that it invalidates. */
+const immediateOf = (view: DataView, at: number, opcode: number, flags: number): number =>
+  (flags & OP_INV) !== 0
+    ? ext.iethRkey(view, at + IETH_AT[opcode])
+    : (flags & OP_IMM) !== 0
+      ? ext.immediate(view, at + IMM_AT[opcode])
+      : 0
+
+const onSend = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  opcode: number,
+  flags: number,
+  payload: number,
+): void => {
+  const { view } = arena
+  const value = immediateOf(view, at, opcode, flags)
+  const only = (flags & OP_ONLY) !== 0
+  const from = at + HEADER_BYTES[opcode]
+  if (takeSend(s, row, flags, arena, from, payload, 1, value, bthSolicited(view, at), only) > 0)
+    scheduleAck(s, row, bthAckReq(view, at))
+}
+
+const onWrite = (
+  s: EngineState,
+  row: number,
+  arena: Arena,
+  at: number,
+  opcode: number,
+  flags: number,
+  payload: number,
+): void => {
+  const { view } = arena
+  const left = s.rows[row * WORDS + WRITE_LEFT] >>> 0
+  const refusal =
+    (flags & OP_START) !== 0
+      ? onWriteStart(s, row, view, at + RETH_AT[opcode], flags, payload)
+      : ((flags & OP_LAST) !== 0 ? payload === left : payload < left)
+        ? 0
+        : wrongLength(s, left)
+  if (refusal !== 0) {
+    nakFatal(s, row, refusal, REM_INV_REQ_ERR, takeCause(s))
+    return
+  }
+  const value = immediateOf(view, at, opcode, flags)
+  const only = (flags & OP_ONLY) !== 0
+  const from = at + HEADER_BYTES[opcode]
+  if (takeWrite(s, row, flags, arena, from, payload, payload, 1, value, bthSolicited(view, at), only) > 0)
+    scheduleAck(s, row, bthAckReq(view, at))
+}
+
+const wrongLength = (s: EngineState, length: number): number => {
+  s.cause = because('DMA_LENGTH', { length })
+  return INVALID_REQUEST
+}
+
+/** `at`: the RETH. 0 or the NAK; one packet is checked when it is written. */
+const onWriteStart = (
+  s: EngineState,
+  row: number,
+  view: DataView,
+  at: number,
+  flags: number,
+  payload: number,
+): number => {
+  const length = ext.rethDmaLen(view, at)
+  const isFirst = (flags & OP_FIRST) !== 0
+  if (isFirst ? length <= payload : length !== payload) return wrongLength(s, length)
+  return beginWrite(s, row, ext.rethVaHi(view, at), ext.rethVaLo(view, at), ext.rethRkey(view, at), length, isFirst)
+}

@@ -1,0 +1,248 @@
+/*
+ * The responder's sending half: READ responses, atomic answers, then the NAK or ACK that is due, in PSN order
+ * (InfiniBand Architecture Specification, volume 1, clauses 9.7.5.1 and 9.7.7). A READ is read from memory run by run
+ * as the port has room, so that one of 2 GiB neither fills memory nor keeps other queue pairs waiting. One cumulative
+ * ACK answers a whole burst of packets.
+ */
+import { CREDITS_NONE, DEFAULT_PKEY, ICRC_BYTES, nakCode, syndromeKind } from '../../spec/wire/headers.ts'
+import { opcodeHeaderBytes, operationCode } from '../../spec/wire/opcodes.ts'
+import { serviceBits } from '../../spec/wire/services.ts'
+import { SendKind } from '../../spec/work.ts'
+import { BTH_PAD_SHIFT, putBth } from '../../wire/bth.ts'
+import { putAeth, putAtomicAck } from '../../wire/extensions.ts'
+import { noteMemoryFault, noteRefusedKey, takeCause } from '../causes.ts'
+import { PSN_MASK, psnAdd } from '../psn.ts'
+import { acceptRun, continueRun, openRun, openRunWithFirst } from '../run.ts'
+import { Turn } from '../scheduling.ts'
+import { type EngineState, R, Resource, Row } from '../state.ts'
+import { Access } from '../types.ts'
+import { nakAt } from './nak.ts'
+
+const { WORDS, SERVICE, QPN, MTU, DEST_QPN, FLOW, RESPONDER, EXPECTED, MSN } = Row
+const { NAK_SYNDROME, NAK_PSN, NAK_MSN } = Row
+const { RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
+const { KIND, FIRST_PSN, NEXT, END, BASE, READ_HI, READ_LO, READ_LENGTH, KEY, PD, RESULT_HI, RESULT_LO } = Resource
+const RESOURCE_MSN = Resource.MSN
+const RESOURCE_WORDS = Resource.WORDS
+const { ACK_DUE, NAK_DUE } = R
+const { NONE, ATOMIC } = SendKind
+const ACK = operationCode.ACKNOWLEDGE
+const ATOMIC_ACK = operationCode.ATOMIC_ACK
+const READ_FIRST = operationCode.READ_RESP_FIRST
+const READ_MIDDLE = operationCode.READ_RESP_MIDDLE
+const READ_LAST = operationCode.READ_RESP_LAST
+const READ_ONLY = operationCode.READ_RESP_ONLY
+const HEADER_BYTES = opcodeHeaderBytes
+const POSITIVE = syndromeKind.ACK | CREDITS_NONE
+const BTH = 12
+const AETH_END = 16
+/** Payload bytes of READ responses before it is another queue pair's turn. */
+const QUANTUM = 0x1_0000
+
+/** Sends what the responder of a QP owes. Answers as `transmitRequests`. */
+export const transmitResponses = (s: EngineState, row: number): number => {
+  const base = row * WORDS
+  let budget = QUANTUM
+  while (s.rows[base + PENDING] > 0) {
+    if (budget <= 0) return Turn.MORE
+    const resource = oldestPending(s, base)
+    const sent = s.pool[resource + KIND] === ATOMIC ? sendAtomicAck(s, base, resource) : sendReadPart(s, row, resource)
+    if (sent === 0) return Turn.FULL
+    budget -= sent
+  }
+  const due = s.rows[base + RESPONDER] & (NAK_DUE | ACK_DUE)
+  return due === 0 || sendAcknowledge(s, base, due) ? Turn.DONE : Turn.FULL
+}
+
+/** The resource, oldest first, whose responses are not all sent. */
+const oldestPending = (s: EngineState, base: number): number => {
+  const w = s.rows
+  const p = s.pool
+  const count = w[base + RESOURCE_COUNT]
+  let index = w[base + RESOURCE_NEXT]
+  for (let left = count; left > 0; left--) {
+    const resource = w[base + RESOURCES] + index * RESOURCE_WORDS
+    if (p[resource + KIND] !== NONE && p[resource + NEXT] < p[resource + END]) return resource
+    index = index + 1 === count ? 0 : index + 1
+  }
+  throw new Error(`a QP row counts ${w[base + PENDING]} pending responses and has none`)
+}
+
+/** Notes that responses up to `next` are sent. */
+const markSent = (s: EngineState, base: number, resource: number, next: number): void => {
+  s.pool[resource + NEXT] = next
+  if (next === s.pool[resource + END]) s.rows[base + PENDING]--
+}
+
+const sendAtomicAck = (s: EngineState, base: number, resource: number): number => {
+  const w = s.rows
+  const p = s.pool
+  const opcode = serviceBits[w[base + SERVICE]] | ATOMIC_ACK
+  const size = HEADER_BYTES[opcode] + ICRC_BYTES
+  if (openRun(s, size, w[base + FLOW], 1) === 0) return 0
+  const at = s.runAt
+  const view = s.sink!.arena.view
+  putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], p[resource + FIRST_PSN])
+  putAeth(view, at + BTH, POSITIVE, p[resource + RESOURCE_MSN])
+  putAtomicAck(view, at + AETH_END, p[resource + RESULT_HI], p[resource + RESULT_LO])
+  acceptRun(s, 1, size, size)
+  markSent(s, base, resource, 1)
+  return size
+}
+
+/** As many READ responses of one shape as a run takes; the window bytes sent, 0 if the port is full. */
+const sendReadPart = (s: EngineState, row: number, resource: number): number => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  const mtu = w[base + MTU]
+  const next = p[resource + NEXT]
+  const end = p[resource + END]
+  const offset = (next - p[resource + BASE]) * mtu
+  const rest = p[resource + READ_LENGTH] - offset
+  const ends = next + 1 === end
+  // the opcode says where in the first answer the packet stands, also in a repetition of a part
+  const begins = next === 0
+  if (!ends) return begins ? sendReadFirst(s, row, resource, end) : sendReadMiddle(s, row, resource, next, end, offset)
+  const opcode = serviceBits[w[base + SERVICE]] | (begins ? READ_ONLY : READ_LAST)
+  const payload = rest
+  const pad = -payload & 3
+  const size = AETH_END + payload + pad + ICRC_BYTES
+  if (openRun(s, size, w[base + FLOW], 1) === 0) return 0
+  const at = s.runAt
+  const arena = s.sink!.arena
+  if (payload > 0 && !fillReadResponses(s, row, resource, next, offset, at + AETH_END, payload, payload, payload))
+    return 1
+  for (let i = 0; i < pad; i++) arena.bytes[at + AETH_END + payload + i] = 0
+  const psn = psnAdd(p[resource + FIRST_PSN], next)
+  putBth(arena.view, at, opcode, pad << BTH_PAD_SHIFT, DEFAULT_PKEY, w[base + DEST_QPN], psn)
+  putAeth(arena.view, at + BTH, POSITIVE, p[resource + RESOURCE_MSN])
+  acceptRun(s, 1, size, size)
+  markSent(s, base, resource, next + 1)
+  return payload + size
+}
+
+/**
+ * The first response, longer than the others by its AETH, and MIDDLEs behind it, all filled by one read (as a WRITE's
+ * FIRST).
+ */
+const sendReadFirst = (s: EngineState, row: number, resource: number, end: number): number => {
+  const w = s.rows
+  const p = s.pool
+  const base = row * WORDS
+  const mtu = w[base + MTU]
+  const lead = AETH_END + mtu + ICRC_BYTES
+  const size = BTH + mtu + ICRC_BYTES
+  const more = openRunWithFirst(s, lead, size, w[base + FLOW], end - 2)
+  if (more < 0) return 0
+  const at = s.runAt
+  const view = s.sink!.arena.view
+  if (!fillReadResponses(s, row, resource, 0, 0, at + AETH_END, mtu, size, (1 + more) * mtu)) return 1
+  const opcode = serviceBits[w[base + SERVICE]] | READ_FIRST
+  putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], p[resource + FIRST_PSN])
+  putAeth(view, at + BTH, POSITIVE, p[resource + RESOURCE_MSN])
+  acceptRun(s, 1, lead, lead)
+  if (more > 0) {
+    continueRun(s, size)
+    putMiddles(s, base, resource, 1, more)
+  }
+  markSent(s, base, resource, 1 + more)
+  return lead + more * size
+}
+
+const sendReadMiddle = (
+  s: EngineState,
+  row: number,
+  resource: number,
+  next: number,
+  end: number,
+  offset: number,
+): number => {
+  const w = s.rows
+  const base = row * WORDS
+  const mtu = w[base + MTU]
+  const size = BTH + mtu + ICRC_BYTES
+  const count = openRun(s, size, w[base + FLOW], end - 1 - next)
+  if (count === 0) return 0
+  if (!fillReadResponses(s, row, resource, next, offset, s.runAt + BTH, mtu, size, count * mtu)) return 1
+  putMiddles(s, base, resource, next, count)
+  markSent(s, base, resource, next + count)
+  return count * size
+}
+
+/** Headers of `count` MIDDLEs for which the run has room, from response number `next` on. */
+const putMiddles = (s: EngineState, base: number, resource: number, next: number, count: number): void => {
+  const w = s.rows
+  const size = BTH + w[base + MTU] + ICRC_BYTES
+  const view = s.sink!.arena.view
+  const opcode = serviceBits[w[base + SERVICE]] | READ_MIDDLE
+  const qpn = w[base + DEST_QPN]
+  let psn = psnAdd(s.pool[resource + FIRST_PSN], next)
+  for (let i = 0, to = s.runAt; i < count; i++, to += size) {
+    putBth(view, to, opcode, 0, DEFAULT_PKEY, qpn, psn)
+    psn = (psn + 1) & PSN_MASK
+  }
+  acceptRun(s, count, size, size)
+}
+
+/**
+ * Reads memory for responses from number `next` on. If that fails the QP ends: the responses to come are replaced by a
+ * NAK.
+ */
+const fillReadResponses = (
+  s: EngineState,
+  row: number,
+  resource: number,
+  next: number,
+  offset: number,
+  at: number,
+  chunk: number,
+  stride: number,
+  total: number,
+): boolean => {
+  const p = s.pool
+  const memory = s.env.memory
+  const end = p[resource + READ_LO] + offset
+  const hi = (p[resource + READ_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
+  const lo = end >>> 0
+  const pd = p[resource + PD]
+  const qp = s.rows[row * WORDS + QPN]
+  const region = memory.resolve(pd, p[resource + KEY], hi, lo, total, Access.REMOTE_READ, qp)
+  if (region >= 0 && memory.read(region, hi, lo, s.sink!.arena, at, chunk, stride, total) === 0) return true
+  if (region < 0) noteRefusedKey(s, pd, p[resource + KEY], hi, lo, total, Access.REMOTE_READ, qp)
+  else noteMemoryFault(s, p[resource + KEY], hi, lo, total, Access.REMOTE_READ)
+  const psn = psnAdd(p[resource + FIRST_PSN], next)
+  dropPending(s, row * WORDS)
+  const code = region < 0 ? nakCode.REMOTE_ACCESS : nakCode.REMOTE_OPERATION
+  nakAt(s, row, psn, syndromeKind.NAK | code, takeCause(s))
+  return false
+}
+
+/** No response that is still to be sent will be. */
+const dropPending = (s: EngineState, base: number): void => {
+  const w = s.rows
+  let resource = w[base + RESOURCES]
+  for (let left = resource === 0 ? 0 : w[base + RESOURCE_COUNT]; left > 0; left--, resource += RESOURCE_WORDS)
+    s.pool[resource + KIND] = NONE
+  w[base + PENDING] = 0
+}
+
+/** One ACK for all that came, or the NAK; false if the port is full. */
+const sendAcknowledge = (s: EngineState, base: number, due: number): boolean => {
+  const w = s.rows
+  const opcode = serviceBits[w[base + SERVICE]] | ACK
+  const size = HEADER_BYTES[opcode] + ICRC_BYTES
+  if (openRun(s, size, w[base + FLOW], 1) === 0) return false
+  const at = s.runAt
+  const view = s.sink!.arena.view
+  if ((due & NAK_DUE) !== 0) {
+    putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], w[base + NAK_PSN])
+    putAeth(view, at + BTH, w[base + NAK_SYNDROME], w[base + NAK_MSN])
+  } else {
+    putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], (w[base + EXPECTED] - 1) & PSN_MASK)
+    putAeth(view, at + BTH, POSITIVE, w[base + MSN])
+  }
+  acceptRun(s, 1, size, size)
+  w[base + RESPONDER] &= ~(NAK_DUE | ACK_DUE)
+  return true
+}

@@ -1,0 +1,244 @@
+/*
+ * What SENDs and WRITEs do at the responder (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 to
+ * 9.7.5.2): the receive request that a message takes, the data, the completion, the next PSN. Everything comes as
+ * values, a stretch of a message at a time, one packet or many: packets bring it (responder.ts), and so do messages
+ * inside one process, which are no packets (transport/loopback/slices.ts). Who knows bytes of headers is not here.
+ *
+ * A stretch is `packets` packets of a path MTU, but for the last one of a message. `flags` are the OP_… bits of
+ * spec/wire/opcodes.ts: OP_START if it begins the message, OP_END if it ends it, OP_IMM and OP_INV if that brings an
+ * immediate or a key, which `value` is. `now`: move data at once, for the message has no other stretch that lies behind
+ * this one.
+ */
+import { because } from '../../spec/causes.ts'
+import { QpState } from '../../spec/enums.ts'
+import { syndromeKind } from '../../spec/wire/headers.ts'
+import { OP_END, OP_IMM, OP_INV, OP_START } from '../../spec/wire/opcodes.ts'
+import { reliableService } from '../../spec/wire/services.ts'
+import { MAX_MESSAGE_BYTES, SendKind, WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
+import type { Arena } from '../../wire/arena.ts'
+import { noteRefusedKey, takeCause } from '../causes.ts'
+import { completeReceive, failReceive } from '../completer/completion.ts'
+import { DmaKind, DmaResult, flushDma, scatter, writePayloadNow, writePayloads } from '../dma.ts'
+import { PSN_MASK } from '../psn.ts'
+import { recvBlock } from '../qp-layout.ts'
+import { type EngineState, giveBlock, R, Row } from '../state.ts'
+import { Access, Receive } from '../types.ts'
+import { dropMessage, NakSyndrome, nak, nakFatal } from './nak.ts'
+import { takeReceive } from './receive-request.ts'
+
+const { WORDS, SERVICE, STATE, QPN, PD, ACCESS, MIN_RNR, RESPONDER, EXPECTED, MSN } = Row
+const { MESSAGE, RECEIVE, DONE, WRITE_HI, WRITE_LO, WRITE_KEY, WRITE_LEFT } = Row
+const { ERR } = QpState.values
+const { NONE, SEND, WRITE } = SendKind
+const { SUCCESS, LOC_LEN_ERR, LOC_PROT_ERR, LOC_ACCESS_ERR, REM_INV_REQ_ERR } = WcStatus.values
+const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
+const { WITH_IMM, WITH_INV } = WcFlags.values
+const { INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
+const { REMOTE_WRITE } = Access
+
+/** A receive request for the message that begins; if there is none, the requester is told to wait. */
+const needReceive = (s: EngineState, row: number): boolean => {
+  if (takeReceive(s, row)) return true
+  const base = row * WORDS
+  if (reliableService[s.rows[base + SERVICE]] === 0) {
+    dropMessage(s, row)
+    return false
+  }
+  s.counters.sentRnr++
+  nak(s, row, syndromeKind.RNR_NAK | s.rows[base + MIN_RNR])
+  return false
+}
+
+/** Packets were taken: the next PSN is expected. */
+const countAccepted = (s: EngineState, row: number, packets: number, ends: boolean): void => {
+  const w = s.rows
+  const base = row * WORDS
+  w[base + EXPECTED] = (w[base + EXPECTED] + packets) & PSN_MASK
+  if (ends) {
+    w[base + MESSAGE] = NONE
+    w[base + MSN] = (w[base + MSN] + 1) & PSN_MASK
+  }
+}
+
+/** Whether what was done last ended the QP, or dropped the message under way. */
+const isTerminated = (w: Int32Array, base: number): boolean =>
+  w[base + STATE] === ERR || (w[base + RESPONDER] & R.DROPPING) !== 0
+
+/** Completes the receive request in use with the message that ends. */
+const deliver = (
+  s: EngineState,
+  row: number,
+  flags: number,
+  value: number,
+  solicited: boolean,
+  completion: number,
+): void => {
+  const base = row * WORDS
+  const receive = s.rows[base + RECEIVE]
+  const wcFlags = (flags & OP_IMM) !== 0 ? WITH_IMM : (flags & OP_INV) !== 0 ? WITH_INV : 0
+  s.rows[base + RECEIVE] = 0
+  completeReceive(s, row, receive, SUCCESS, completion, s.rows[base + DONE], value, wcFlags, solicited)
+  giveBlock(s, recvBlock(s.rows, base), receive)
+}
+
+/**
+ * A stretch of a SEND, `bytes` at `at`. Answers how many of its packets were taken; if not all, the message was refused
+ * or dropped, or its sender is to wait.
+ */
+export const takeSend = (
+  s: EngineState,
+  row: number,
+  flags: number,
+  arena: Arena,
+  at: number,
+  bytes: number,
+  packets: number,
+  value: number,
+  solicited: boolean,
+  now: boolean,
+): number => {
+  const w = s.rows
+  const base = row * WORDS
+  if ((flags & OP_START) !== 0) {
+    if (!needReceive(s, row)) return 0
+    w[base + DONE] = 0
+    w[base + MESSAGE] = SEND
+  }
+  const receive = w[base + RECEIVE]
+  const done = w[base + DONE]
+  const room = s.pool[receive + Receive.LENGTH] - done
+  const fits = bytes <= room
+  // packets that have room are taken, whatever comes behind them
+  const count = fits ? packets : Math.floor(room / w[base + Row.MTU])
+  const length = fits ? bytes : count * w[base + Row.MTU]
+  if (length > 0) {
+    const sges = s.pool[receive + Receive.SGES]
+    const sge = receive + Receive.SGE
+    const psn = w[base + EXPECTED]
+    const why = scatter(s, row, DmaKind.RECEIVE, sge, sges, done, arena, at, length, psn, w[base + MSN], now)
+    if (isTerminated(w, base)) return 0
+    if (why !== DmaResult.OK) {
+      nakFatal(s, row, REMOTE_OPERATION, LOC_PROT_ERR, takeCause(s))
+      return 0
+    }
+    w[base + DONE] = done + length
+  }
+  if (!fits) {
+    countAccepted(s, row, count, false)
+    const cause = because('RECEIVE_TOO_SHORT', { room: s.pool[receive + Receive.LENGTH], length: done + bytes })
+    nakFatal(s, row, INVALID_REQUEST, LOC_LEN_ERR, cause)
+    return count
+  }
+  const ends = (flags & OP_END) !== 0
+  if (ends) {
+    flushDma(s)
+    if (isTerminated(w, base)) return 0
+    if ((flags & OP_INV) !== 0 && s.env.memory.invalidate(w[base + PD], w[base + QPN], value) !== SUCCESS) {
+      // class J (9.9.6.3): neither an ACK nor a NAK, so the requester completes with RETRY_EXC_ERR
+      failReceive(s, row, REM_INV_REQ_ERR, because('NOT_INVALIDATED', { key: value }))
+      return 0
+    }
+    deliver(s, row, flags, value, solicited, RECV)
+  }
+  countAccepted(s, row, packets, ends)
+  return packets
+}
+
+/**
+ * A WRITE begins: rights, length and, if it is `checked` now rather than when its one packet is written, the whole of
+ * its range; 0 or the NAK, and `s.cause` says why.
+ */
+export const beginWrite = (
+  s: EngineState,
+  row: number,
+  hi: number,
+  lo: number,
+  key: number,
+  length: number,
+  checked: boolean,
+): number => {
+  const w = s.rows
+  const base = row * WORDS
+  if ((w[base + ACCESS] & REMOTE_WRITE) === 0) {
+    s.cause = because('QP_NO_RIGHT', { right: REMOTE_WRITE })
+    return INVALID_REQUEST
+  }
+  if (length > MAX_MESSAGE_BYTES) {
+    s.cause = because('REMOTE_TOO_LONG', { length })
+    return INVALID_REQUEST
+  }
+  if (checked && s.env.memory.resolve(w[base + PD], key, hi, lo, length, REMOTE_WRITE, w[base + QPN]) < 0) {
+    noteRefusedKey(s, w[base + PD], key, hi, lo, length, REMOTE_WRITE, w[base + QPN])
+    return REMOTE_ACCESS
+  }
+  w[base + WRITE_HI] = hi
+  w[base + WRITE_LO] = lo
+  w[base + WRITE_KEY] = key
+  w[base + WRITE_LEFT] = length
+  return 0
+}
+
+/**
+ * A stretch of the WRITE under way, `bytes` at `at`, or payloads that lie apart: pieces of `chunk` bytes every `stride`
+ * bytes. Answers as `takeSend`.
+ */
+export const takeWrite = (
+  s: EngineState,
+  row: number,
+  flags: number,
+  arena: Arena,
+  at: number,
+  chunk: number,
+  stride: number,
+  packets: number,
+  value: number,
+  solicited: boolean,
+  now: boolean,
+): number => {
+  const w = s.rows
+  const base = row * WORDS
+  if ((flags & OP_START) !== 0) w[base + DONE] = 0
+  if ((flags & OP_IMM) !== 0 && !needReceive(s, row)) return 0
+  const bytes = now ? chunk : chunk * packets
+  if (bytes > 0) {
+    const hi = w[base + WRITE_HI] >>> 0
+    const lo = w[base + WRITE_LO] >>> 0
+    const key = w[base + WRITE_KEY] >>> 0
+    const psn = w[base + EXPECTED]
+    const msn = w[base + MSN]
+    const why = now
+      ? writePayloadNow(s, row, DmaKind.WRITE, key, REMOTE_WRITE, hi, lo, arena, at, bytes)
+      : writePayloads(s, row, DmaKind.WRITE, key, REMOTE_WRITE, hi, lo, arena, at, chunk, stride, packets, psn, msn)
+    if (!advanceWrite(s, row, why, bytes)) return 0
+  }
+  w[base + DONE] += bytes
+  const ends = (flags & OP_END) !== 0
+  if (!ends) w[base + MESSAGE] = WRITE
+  else if ((flags & OP_IMM) !== 0) {
+    flushDma(s)
+    if (isTerminated(w, base)) return 0
+    deliver(s, row, flags, value, solicited, RECV_RDMA_WITH_IMM)
+  }
+  countAccepted(s, row, packets, ends)
+  return packets
+}
+
+/**
+ * After a move of `length` bytes of the WRITE under way: its cursor moves on, or the QP ends and the answer is false.
+ */
+const advanceWrite = (s: EngineState, row: number, why: number, length: number): boolean => {
+  const w = s.rows
+  const base = row * WORDS
+  // an earlier move may have failed on the way
+  if (isTerminated(w, base)) return false
+  if (why !== DmaResult.OK) {
+    nakFatal(s, row, why === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))
+    return false
+  }
+  const lo = w[base + WRITE_LO] >>> 0
+  const next = lo + length
+  w[base + WRITE_LO] = next | 0
+  if (next > 0xffff_ffff) w[base + WRITE_HI] = (w[base + WRITE_HI] + 1) | 0
+  w[base + WRITE_LEFT] = ((w[base + WRITE_LEFT] >>> 0) - length) | 0
+  return true
+}

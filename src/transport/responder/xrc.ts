@@ -1,0 +1,48 @@
+/*
+ * What an XRC target does beside a responder of RC (InfiniBand Architecture Specification, volume 1, annex A14): each
+ * request names a shared receive queue of the target's domain, which decides where receive requests come from, where
+ * they complete, and in whose protection domain the request reads and writes. All packets of a message name the same.
+ * Everything else, order and acknowledgements above all, is the responder's business.
+ */
+import { because, type Cause } from '../../spec/causes.ts'
+import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_FLUSH, OP_READ, OP_START } from '../../spec/wire/opcodes.ts'
+import { Service } from '../../spec/wire/services.ts'
+import { flushDmaOf } from '../dma.ts'
+import { recvBlock } from '../qp-layout.ts'
+import { type EngineState, giveBlock, Row } from '../state.ts'
+
+const { WORDS, ALIVE, SERVICE, PD, RECV_PD, RECV_CQ, RECEIVE, SRQN } = Row
+const BEGINS = OP_START | OP_READ | OP_ATOMIC | OP_FLUSH | OP_ATOMIC_WRITE
+const GONE = -1
+
+/**
+ * Takes notice of the queue that a request names, with the OP_… bits of `flags`; false if there is none, or another
+ * than before.
+ */
+export const selectSrq = (s: EngineState, row: number, srqn: number, flags: number): boolean => {
+  const w = s.rows
+  const base = row * WORDS
+  if ((flags & BEGINS) === 0) return w[base + SRQN] === srqn
+  if (!s.env.work.selectShared?.(row, srqn, s.shared)) return false
+  w[base + SRQN] = srqn
+  w[base + PD] = s.shared[0]
+  w[base + RECV_PD] = s.shared[0]
+  w[base + RECV_CQ] = s.shared[1]
+  return true
+}
+
+/** `selectSrq` says no. */
+export const nakSrq = (srqn: number): Cause => because('NO_SRQ', { srqn })
+
+/** The shared queue `srqn` is no more: a message for it goes on no longer, and its receive request is forgotten. */
+export const forgetSrq = (s: EngineState, srqn: number): void => {
+  const w = s.rows
+  for (let row = 0; row < s.rowCount; row++) {
+    const base = row * WORDS
+    if (w[base + ALIVE] === 0 || w[base + SERVICE] !== Service.XRC_TGT || w[base + SRQN] !== srqn) continue
+    flushDmaOf(s, row)
+    if (w[base + RECEIVE] !== 0) giveBlock(s, recvBlock(w, base), w[base + RECEIVE])
+    w[base + RECEIVE] = 0
+    w[base + SRQN] = GONE
+  }
+}

@@ -1,0 +1,260 @@
+/*
+ * What the codecs of Linux's dialects have in common: the target of a call, the driver's part of a response, refusals
+ * as answers.
+ */
+import { Classes } from '../../spec/classes.ts'
+import { CallError } from '../../spec/errno.ts'
+import type { LinkName } from '../../spec/links.ts'
+import { driverAnswers, driverLayouts } from '../../spec/linux/drivers.ts'
+import type { Layout } from '../../spec/linux/layout.ts'
+import { typeTables } from '../../spec/linux/structs.ts'
+import { lacksMethod } from '../../spec/schema/lacking.ts'
+import { type AnyValues, type Attributes, CREATE, type Method, type ObjectClass } from '../../spec/schema/schema.ts'
+import {
+  type Answer,
+  type Call,
+  type CallerView,
+  type Decoded,
+  type Install,
+  isAnswer,
+  type NewDescriptor,
+  type Result,
+} from '../call.ts'
+import { viewOf } from '../scalar.ts'
+import { type CompiledLayout, compileLayout, type Facts, writeCells } from './cells.ts'
+
+/** Room in the caller's memory. */
+export interface Room {
+  readonly address: bigint
+  readonly length: number
+}
+
+export const refuse = (error: CallError): Answer => ({ ret: -error.errno, installs: [], reason: error.message })
+
+/** Runs `body`; a CallError that it throws is the answer. */
+export const answering = <T>(body: () => T): T | Answer => {
+  try {
+    return body()
+  } catch (error) {
+    if (error instanceof CallError) return refuse(error)
+    throw error
+  }
+}
+
+/**
+ * `answering` for a call that says what it is, as soon as it knows, through `name`: the trace shows it though nothing
+ * else was decoded.
+ */
+export const answeringAs = (body: (name: (name: string) => void) => Decoded): Decoded | Answer => {
+  let attempt: string | undefined
+  const decoded = answering(() =>
+    body(name => {
+      attempt = name
+    }),
+  )
+  return attempt !== undefined && isAnswer(decoded) ? { ...decoded, attempt } : decoded
+}
+
+/** The declaration of a method as core has it, without any driver's attributes. */
+export const declared = (className: string, method: string): Method => {
+  const found = (Classes as Readonly<Record<string, ObjectClass>>)[className]?.methods[method]
+  if (found === undefined) throw new Error(`there is no method ${className}.${method}`)
+  return found
+}
+
+/** The layouts of a struct: by class, and by the link of the device. */
+export type CompiledFor = (className: string, link?: LinkName) => CompiledLayout
+
+/**
+ * `compileLayout` per class of a call that several classes can have (the types of QPs), and per link, done when first
+ * needed.
+ */
+export const compiledFor = (
+  name: string,
+  classes: readonly string[],
+  layout: Layout,
+  method: string,
+  direction: 'in' | 'out',
+): CompiledFor => {
+  const byLink = new Map<LinkName, Map<string, CompiledLayout>>()
+  let all: Attributes | undefined
+  return (className, link = 'roce') => {
+    let byClass = byLink.get(link)
+    if (byClass === undefined) {
+      byClass = new Map()
+      byLink.set(link, byClass)
+    }
+    let compiled = byClass.get(className)
+    if (compiled === undefined) {
+      all ??= Object.assign({}, ...classes.map(cls => declared(cls, method)[direction])) as Attributes
+      const { [direction]: own } = declared(className, method)
+      compiled = compileLayout(`${className}.${method} (${name})`, layout, own, all, className, link)
+      byClass.set(className, compiled)
+    }
+    return compiled
+  }
+}
+
+/**
+ * Which of `classes` a call is about: the only one; the one that a type of QP or SRQ names; that of the object. An
+ * object of none of them is taken for the first, so that core refuses it.
+ */
+export const classNameOf = (view: CallerView, classes: readonly string[], facts: Facts): string => {
+  const table = typeTables.find(table => (table.classes as readonly string[]).includes(classes[0]))
+  if (facts.class !== undefined && table !== undefined) {
+    const { what, types } = table
+    if (!(facts.class in types)) throw new CallError('EINVAL', `${what} type ${facts.class} does not exist`)
+    const name = types[facts.class]
+    if (name === undefined) throw new CallError('EOPNOTSUPP', `no device here has ${what}s of type ${facts.class}`)
+    return name
+  }
+  if (classes.length > 1 && facts.object !== undefined) {
+    const name = view.classOf(facts.object)?.name
+    if (name !== undefined && classes.includes(name)) return name
+  }
+  return classes[0]
+}
+
+/** Whether the device has a method for any of `classes`. */
+export const onDevice = (view: CallerView, classes: readonly string[], method: string): boolean =>
+  classes.some(name => view.schema.className(name)?.methods[method] !== undefined)
+
+/** What a struct says about a call beside its attributes: `classNameOf` backwards. */
+export const factsOf = (call: Call): Facts => {
+  const type = typeTables.flatMap(({ types }) => Object.entries(types)).find(([, name]) => name === call.class.name)
+  const creates = call.method.call === CREATE
+  return {
+    ...(creates ? {} : { object: call.object }),
+    ...(creates && type !== undefined ? { class: Number(type[0]) } : {}),
+  }
+}
+
+/** The call on `className.methodName` of this device. Before GET_CONTEXT everything but that is EINVAL. */
+export const callOf = (
+  view: CallerView,
+  className: string,
+  methodName: string,
+  object: number | undefined,
+  args: AnyValues,
+): Call => {
+  const cls = view.schema.className(className)
+  const method = cls?.methods[methodName]
+  if (cls === undefined || method === undefined) throw new CallError('EOPNOTSUPP', lacksMethod(className, methodName))
+  const opens = className === 'device' && methodName === 'open'
+  if (!view.hasContext && !opens)
+    throw new CallError('EINVAL', 'the descriptor has no context yet: GET_CONTEXT comes first')
+  return { class: cls, methodName, method, object: object ?? 0, args }
+}
+
+/**
+ * GET_CONTEXT on a descriptor that has a context is EINVAL, and yet its response is filled (raw.out). So it becomes a
+ * query of the device, whose answer has the same values, with this error number.
+ */
+export const openAgain = (view: CallerView, className: string, methodName: string): boolean =>
+  view.hasContext && className === 'device' && methodName === 'open'
+export const GET_CONTEXT_AGAIN = new CallError('EINVAL', 'the descriptor has a context already')
+
+// ---- the driver's part ----
+
+/** The driver's part of a request. */
+export interface DriverInput {
+  readonly length: number
+  /** Throws CallError EFAULT. */
+  bytes(): Uint8Array
+}
+
+/** The driver's part of a response: its struct, and where that goes. */
+interface DriverPart {
+  readonly compiled: CompiledLayout
+  readonly room: Room
+  /** Nothing is written if the result has nothing of it. */
+  readonly optional: boolean
+}
+
+const driverParts = new Map<string, CompiledLayout>()
+const ADDRESS_BYTES = 8
+
+/**
+ * Checks that a driver of Linux would have taken its parts of request and response; `writeDriverPart` takes what this
+ * returns. EINVAL if there is too little room for the latter, input where the driver takes none, or too little of it.
+ */
+export const driverPart = (
+  view: CallerView,
+  call: Call,
+  input: DriverInput,
+  room: Room | undefined,
+): DriverPart | undefined => {
+  const name = `${call.class.name}.${call.methodName}`
+  const part = driverLayouts(view.schema.driverId)?.[name]
+  if (part === undefined) return undefined
+  const { out, input: takes } = part
+  if (takes === 'none' && input.length > 0)
+    throw new CallError('EINVAL', `${name}: the driver takes no input of its own, ${input.length} bytes are there`)
+  const key = `${view.schema.driverId} ${name}`
+  let compiled = driverParts.get(key)
+  if (compiled === undefined) {
+    // By the layout's own attributes: another driver with this number may have declared none of them.
+    const attributes = driverAnswers(view.schema.driverId, call.class.name, call.methodName)
+    compiled = compileLayout(name, out, attributes)
+    driverParts.set(key, compiled)
+  }
+  if (takes === 'pointer') {
+    if (input.length < ADDRESS_BYTES)
+      throw new CallError(
+        'EINVAL',
+        `${name}: the driver takes an address of ${ADDRESS_BYTES} bytes, not ${input.length}`,
+      )
+    const address = viewOf(input.bytes()).getBigUint64(0, true)
+    return { compiled, room: { address, length: out.size }, optional: true }
+  }
+  const needed = part.room ?? out.size
+  if (needed === 0 && (room === undefined || room.length < out.size)) return undefined
+  if (room === undefined || room.length < needed)
+    throw new CallError(
+      'EINVAL',
+      `${name}: the driver's response has ${needed} bytes, there is room for ${room?.length ?? 0}`,
+    )
+  return { compiled, room, optional: false }
+}
+
+export const writeDriverPart = (view: CallerView, part: DriverPart | undefined, { out }: Result): void => {
+  if (part === undefined) return
+  const { compiled, room } = part
+  if (part.optional && compiled.ops.every(op => out[op.attribute] === undefined)) return
+  const bytes = new Uint8Array(compiled.layout.size)
+  writeCells(compiled, bytes, out, {})
+  view.copyOut(room.address, bytes)
+}
+
+/** The struct of a response and the descriptor numbers that are to be written into it once they exist. */
+export const responseStruct = (
+  compiled: CompiledLayout,
+  result: Result,
+  room: Room,
+): { bytes: Uint8Array; installs: Install[] } => {
+  const bytes = new Uint8Array(compiled.layout.size)
+  const facts: Facts = result.object === undefined ? {} : { object: result.object }
+  writeCells(compiled, bytes, result.out, facts, room.length)
+  const installs: Install[] = []
+  for (const slot of compiled.fds) {
+    const descriptor = descriptorOf(result, slot.attribute)
+    if (descriptor !== undefined && slot.at + 4 <= room.length)
+      installs.push({ descriptor, address: room.address + BigInt(slot.at), width: 4 })
+  }
+  return { bytes, installs }
+}
+
+export const descriptorOf = (result: Result, attribute: string): NewDescriptor | undefined =>
+  result.descriptors?.find(d => d.attribute === attribute)
+
+/** Writes as much of `bytes` as there is room for, and zeros into the rest of the room. */
+export const fill = (view: CallerView, room: Room, bytes: Uint8Array): void => {
+  if (room.length <= bytes.length) view.copyOut(room.address, bytes.subarray(0, room.length))
+  else {
+    const all = new Uint8Array(room.length)
+    all.set(bytes)
+    view.copyOut(room.address, all)
+  }
+}
+
+export const isZero = (bytes: Uint8Array): boolean => bytes.every(byte => byte === 0)

@@ -1,0 +1,297 @@
+/*
+ * Structs of Linux ⇄ attribute values, driven by the layouts of spec/linux (design.md section 3). The one interpreter
+ * behind both of Linux's dialects: no struct has code of its own.
+ *
+ * A layout is compiled once against the attributes of a method. Reading yields values and what else a struct can say
+ * (`Facts`). `residue` keeps what reading did not use, `write` puts the values back over it, so that together they give
+ * the same bytes.
+ */
+import { CallError } from '../../spec/errno.ts'
+import type { LinkName } from '../../spec/links.ts'
+import type { Cell, Layout } from '../../spec/linux/layout.ts'
+import type { AnyRecord, AnyValue, AnyValues, Attributes, Kind } from '../../spec/schema/schema.ts'
+import { checkValue, readScalar, readUint, viewOf, writeScalar, writeUint } from '../scalar.ts'
+
+/** What a struct says beside attributes. */
+export interface Facts {
+  object?: number
+  /** The number of a `class` cell. */
+  class?: number
+}
+
+/** Where a struct wants a descriptor number: offset, and the attribute it stands for. */
+export interface FdSlot {
+  readonly at: number
+  readonly attribute: string
+}
+
+interface Op {
+  readonly cell: Cell
+  readonly attribute: string
+  readonly field: string | undefined
+  readonly of: Kind
+  readonly where: string
+  /** Bit of the attribute mask, 0 in a layout without one. */
+  readonly present: number
+}
+
+export interface CompiledLayout {
+  readonly layout: Layout
+  readonly ops: readonly Op[]
+  readonly fds: readonly FdSlot[]
+  /** Of attributes that the class lacks. */
+  readonly constants: readonly Cell[]
+  /** Attributes of which one handle is one: that of the class of the object (`byClass`). */
+  readonly choices: readonly Op[]
+  /** All bits of a mask that attributes of the method stand for. */
+  readonly maskBits: number
+  /** Bits of a mask that say nothing about this class. */
+  readonly ignoredBits: number
+}
+
+const NUMBER: Kind = { kind: 'u32' }
+const FD: Kind = { kind: 'fd', class: '' }
+
+const kindOf = (where: string, attributes: Attributes, attribute: string, field: string | undefined): Kind => {
+  const of = attributes[attribute]?.of
+  const kind = field === undefined ? of : of?.kind === 'record' ? of.fields[field]?.of : undefined
+  if (kind === undefined) throw new Error(`${where}: the method has no such attribute`)
+  return kind
+}
+
+/** Whether a cell stands for an attribute's value. */
+export const isNamed = ({ as }: Cell): boolean => as === 'value' || as === 'bool' || as === 'bit'
+
+/**
+ * Joins a layout to the attributes of its method. Throws a sentence if they do not fit: our own mistake. `elsewhere`:
+ * attributes that the same method of other classes has; of what this class lacks the struct says nothing. `className`:
+ * for what a layout says of single classes. `link`: that of the device; of others it says nothing either.
+ */
+export const compileLayout = (
+  path: string,
+  layout: Layout,
+  attributes: Attributes,
+  elsewhere: Attributes = {},
+  className = '',
+  link: LinkName = 'roce',
+): CompiledLayout => {
+  const ops: Op[] = []
+  const fds: FdSlot[] = []
+  const constants: Cell[] = []
+  let foreignBits = 0
+  for (const cell of layout.cells) {
+    if (cell.link !== undefined && cell.link !== link) {
+      if (attributes[cell.name.split('.')[0]] !== undefined) foreignBits |= cell.maskBit ?? 0
+      continue
+    }
+    const [attribute, field] = cell.name.split('.') as [string, string | undefined]
+    if (attributes[attribute] === undefined && elsewhere[attribute] !== undefined) {
+      if (cell.lacking !== undefined) constants.push(cell)
+      continue
+    }
+    const where = `${path}: ${attribute === 'object' ? '' : 'attribute '}${cell.name}`
+    if (cell.at + cell.size > layout.size) throw new Error(`${where}: it ends beyond the struct`)
+    let of: Kind = NUMBER
+    let present = 0
+    if (cell.as === 'fd') {
+      of = FD
+      fds.push({ at: cell.at, attribute })
+    } else if (isNamed(cell)) {
+      of = kindOf(where, attributes, attribute, field)
+      if (layout.mask !== undefined) present = cell.maskBit ?? 1 << (attributes[attribute].id - 1)
+    }
+    ops.push({ cell, attribute, field, of, where, present })
+  }
+  if (layout.tail !== undefined) kindOf(path, attributes, layout.tail, undefined)
+  const maskBits = ops.reduce((bits, op) => bits | op.present, 0)
+  const choices = ops.filter(({ cell }) => cell.byClass)
+  const ignoredBits = ((layout.ignored?.[className] ?? 0) | foreignBits) & ~maskBits
+  return { layout, ops, fds, constants, choices, maskBits, ignoredBits }
+}
+
+const store = (values: AnyValues, op: Op, value: AnyValue): void => {
+  if (op.field === undefined) {
+    values[op.attribute] = value
+    return
+  }
+  const record = (values[op.attribute] as AnyRecord | undefined) ?? {}
+  record[op.field] = value
+  values[op.attribute] = record
+}
+
+const load = (values: AnyValues, op: Op): AnyValue | undefined =>
+  op.field === undefined ? values[op.attribute] : (values[op.attribute] as AnyRecord | undefined)?.[op.field]
+
+const readMask = (compiled: CompiledLayout, view: DataView, checked: boolean): number => {
+  const { mask, maskBits } = compiled.layout
+  if (mask === undefined) return 0
+  const bits = view.getUint32(mask, true)
+  if (!checked) return bits
+  const unknown = (bits & ~(maskBits ?? 0)) >>> 0
+  if (unknown !== 0) throw new CallError('EOPNOTSUPP', `attribute mask: bits 0x${unknown.toString(16)} are unknown`)
+  const strange = (bits & ~compiled.maskBits & ~compiled.ignoredBits) >>> 0
+  if (strange !== 0)
+    throw new CallError(
+      'EINVAL',
+      `attribute mask: bits 0x${strange.toString(16)} are of attributes that this class lacks`,
+    )
+  return bits
+}
+
+/**
+ * Reads a struct; `bytes` has at least the layout's size. `checked`: values outside their limits are EINVAL (a caller's
+ * struct); answers, and a struct whose class is not known yet, are taken as they are.
+ */
+export const readCells = (
+  compiled: CompiledLayout,
+  bytes: Uint8Array,
+  values: AnyValues,
+  facts: Facts,
+  checked: boolean,
+): void => {
+  const view = viewOf(bytes)
+  const mask = readMask(compiled, view, checked)
+  for (const op of compiled.ops) {
+    const { cell, of } = op
+    if (op.present !== 0 && (mask & op.present) === 0) continue
+    switch (cell.as) {
+      case 'value': {
+        if (cell.when !== undefined && bytes[cell.when] === 0) break
+        let value = readScalar(view, cell.at, cell.size, of, op.where)
+        if (cell.mask !== undefined) value = ((value as number) & cell.mask) >>> 0
+        if (checked) checkValue(op.where, of, value)
+        store(values, op, value)
+        break
+      }
+      case 'bool':
+        store(values, op, readUint(view, cell.at, cell.size) === 0 ? 0 : 1)
+        break
+      case 'bit':
+        store(values, op, readUint(view, cell.at, cell.size) === 0 ? 0 : cell.bit!)
+        break
+      case 'object':
+        facts.object = readScalar(view, cell.at, cell.size, NUMBER, op.where) as number
+        break
+      case 'class':
+        facts.class = readScalar(view, cell.at, cell.size, NUMBER, op.where) as number
+        break
+      case 'fd': {
+        const fd = view.getInt32(cell.at, true)
+        if (fd >= 0) store(values, op, fd)
+        break
+      }
+      case 'zero':
+        for (let i = cell.at; i < cell.at + cell.size; i++)
+          if (bytes[i] !== 0) throw new CallError(cell.errno ?? 'EINVAL', `byte ${i} of the request is not 0`)
+        break
+      case 'length':
+        break
+    }
+  }
+}
+
+/**
+ * Writes values into a struct over what is there: zeros, or a residue. `length`: bytes of the response that the caller
+ * sees. Descriptors that come out are not written here (`fds` says where they go): their place gets −1.
+ */
+export const writeCells = (
+  compiled: CompiledLayout,
+  bytes: Uint8Array,
+  values: AnyValues,
+  facts: Facts,
+  length = bytes.length,
+): void => {
+  const view = viewOf(bytes)
+  let mask = 0
+  for (const op of compiled.ops) {
+    const { cell, of } = op
+    const value = load(values, op)
+    switch (cell.as) {
+      case 'value':
+        if (value === undefined) break
+        if (cell.mask !== undefined)
+          writeUint(
+            view,
+            cell.at,
+            cell.size,
+            ((readUint(view, cell.at, cell.size) & ~cell.mask) | (value as number)) >>> 0,
+          )
+        else writeScalar(view, cell.at, cell.size, of, value)
+        if (cell.when !== undefined && bytes[cell.when] === 0) bytes[cell.when] = 1
+        mask |= op.present
+        break
+      case 'bool':
+        // A residue holds the caller's own way to say 1.
+        if (value !== undefined && readUint(view, cell.at, cell.size) === 0)
+          writeUint(view, cell.at, cell.size, value === 0 ? 0 : 1)
+        break
+      case 'bit':
+        if (((value as number | undefined) ?? 0) & cell.bit! && readUint(view, cell.at, cell.size) === 0)
+          writeUint(view, cell.at, cell.size, 1)
+        break
+      case 'object':
+        if (facts.object !== undefined) writeScalar(view, cell.at, cell.size, NUMBER, facts.object)
+        break
+      case 'class':
+        if (facts.class !== undefined) writeScalar(view, cell.at, cell.size, NUMBER, facts.class)
+        break
+      case 'fd':
+        if (value !== undefined) view.setInt32(cell.at, value as number, true)
+        else if (view.getInt32(cell.at, true) >= 0) view.setInt32(cell.at, -1, true)
+        break
+      case 'zero':
+        break
+      case 'length':
+        view.setUint32(cell.at, Math.min(length, compiled.layout.size), true)
+        break
+    }
+  }
+  for (const { at, size, lacking } of compiled.constants) writeUint(view, at, size, lacking!)
+  const { layout, ignoredBits } = compiled
+  if (layout.mask !== undefined)
+    view.setUint32(layout.mask, (mask | (view.getUint32(layout.mask, true) & ignoredBits)) >>> 0, true)
+}
+
+/**
+ * The bytes of a struct without those that `values` and `facts` give back; zeros there. What the two say together is
+ * the struct.
+ */
+export const residue = (compiled: CompiledLayout, bytes: Uint8Array, values: AnyValues, facts: Facts): Uint8Array => {
+  const rest = bytes.slice()
+  const view = viewOf(rest)
+  const clear = (cell: Cell): void => {
+    rest.fill(0, cell.at, cell.at + cell.size)
+  }
+  for (const op of compiled.ops) {
+    const { cell } = op
+    const value = load(values, op)
+    switch (cell.as) {
+      case 'value':
+        if (value === undefined) break
+        if (cell.when !== undefined && rest[cell.when] === 1) rest[cell.when] = 0
+        if (cell.mask === undefined) clear(cell)
+        else writeUint(view, cell.at, cell.size, (readUint(view, cell.at, cell.size) & ~cell.mask) >>> 0)
+        break
+      case 'bool':
+      case 'bit':
+        if (value !== undefined && readUint(view, cell.at, cell.size) <= 1) clear(cell)
+        break
+      case 'object':
+        if (facts.object !== undefined) clear(cell)
+        break
+      case 'class':
+        if (facts.class !== undefined) clear(cell)
+        break
+      case 'fd':
+        if (value !== undefined || view.getInt32(cell.at, true) === -1) clear(cell)
+        break
+      case 'zero':
+      case 'length':
+        break
+    }
+  }
+  const { layout, ignoredBits } = compiled
+  if (layout.mask !== undefined)
+    view.setUint32(layout.mask, (view.getUint32(layout.mask, true) & ignoredBits) >>> 0, true)
+  return rest
+}

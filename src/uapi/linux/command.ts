@@ -1,0 +1,196 @@
+/*
+ * A write command of Linux without its envelope: what write() and the ioctl INVOKE_WRITE have in common (R41,
+ * spec/linux/write.ts).
+ *
+ * The envelope says where request, response and the driver's parts are; here they become a call, and its result a
+ * response. The error rules are the kernel's: a request longer than the struct must end in zeros (EOPNOTSUPP), a longer
+ * room for the response is filled with zeros.
+ */
+import { CallError } from '../../spec/errno.ts'
+import { type LinkName, Links } from '../../spec/links.ts'
+import { linuxCall } from '../../spec/linux/coverage.ts'
+import { COMMAND_MASK, EXTENDED, type WriteCommand, writeCommands } from '../../spec/linux/write.ts'
+import { lacksMethod } from '../../spec/schema/lacking.ts'
+import type { AnyValues, Method } from '../../spec/schema/schema.ts'
+import type { Answer, Call, CallerView, Result } from '../call.ts'
+import {
+  type CompiledFor,
+  callOf,
+  classNameOf,
+  compiledFor,
+  type DriverInput,
+  declared,
+  driverPart,
+  factsOf,
+  fill,
+  GET_CONTEXT_AGAIN,
+  isZero,
+  onDevice,
+  openAgain,
+  type Room,
+  refuse,
+  responseStruct,
+  writeDriverPart,
+} from './caller.ts'
+import { type CompiledLayout, type Facts, readCells, residue, writeCells } from './cells.ts'
+import { badLegacy } from './legacy.ts'
+import { clearTail, readTail, restoreTail } from './tail.ts'
+
+export interface CompiledCommand {
+  readonly command: WriteCommand
+  readonly in: CompiledFor
+  readonly out: CompiledFor | undefined
+}
+
+/** Where an envelope has put the parts of a command. */
+export interface Envelope {
+  /** The core's part of the request, at least `command.request` bytes. */
+  readonly request: Uint8Array
+  /** Room for the core's part of the response; undefined if there is none (a null pointer without length). */
+  readonly response: Room | undefined
+  readonly driverInput: DriverInput
+  readonly driverResponse: Room | undefined
+}
+
+/** A command made a call. */
+export interface DecodedCommand {
+  readonly compiled: CompiledLayout
+  readonly call: Call
+  readonly facts: Facts
+  readonly args: AnyValues
+  /** Writes the response; `ret` of an Answer that succeeds is 0. Throws CallError. */
+  answer(outcome: Result | CallError): Answer
+}
+
+const compiled = new Map<number, CompiledCommand>()
+for (const command of writeCommands) {
+  const { out } = command
+  compiled.set((command.extended ? EXTENDED : 0) + command.number, {
+    command,
+    in: compiledFor(command.name, command.classes, command.in, command.method, 'in'),
+    out: out === undefined ? undefined : compiledFor(command.name, command.classes, out, command.method, 'out'),
+  })
+}
+
+/**
+ * The command with this number (bit 31: extended). Other high bits are EINVAL, a command without a method here
+ * EOPNOTSUPP. `name` is told Linux's name of it, if it has one.
+ */
+export const findCommand = (number: number, name?: (name: string) => void): CompiledCommand => {
+  if ((number & ~(EXTENDED | COMMAND_MASK)) !== 0)
+    throw new CallError('EINVAL', `command 0x${number.toString(16)} has unknown flags`)
+  const known = linuxCall('write', number >>> 0)
+  if (known === undefined)
+    throw new CallError('EOPNOTSUPP', `command 0x${(number >>> 0).toString(16)}: Linux has no such command`)
+  name?.(known.name)
+  const found = compiled.get(number >>> 0)
+  if (found !== undefined) return found
+  throw new CallError('EOPNOTSUPP', `${known.name}: ${known.absent}`)
+}
+
+/** The same on this device: a command about classes that it lacks is EOPNOTSUPP before anything else is looked at. */
+export const deviceCommand = (view: CallerView, number: number, name: (name: string) => void): CompiledCommand => {
+  const found = findCommand(number, name)
+  const { classes, method, name: title } = found.command
+  if (!onDevice(view, classes, method))
+    throw new CallError('EOPNOTSUPP', `${title}: ${lacksMethod(classes[0], method)}`)
+  return found
+}
+
+/**
+ * Of attributes that one handle could be (`byClass`), leaves that whose class the object has; the first if it has none
+ * of them, so that core refuses it.
+ */
+const chooseByClass = (view: CallerView, { choices }: CompiledLayout, values: AnyValues): void => {
+  if (choices.length === 0) return
+  const name = view.classOf(values[choices[0].attribute] as number)?.name
+  const chosen = choices.find(({ of }) => of.kind === 'ref' && of.class === name) ?? choices[0]
+  for (const op of choices) if (op !== chosen) delete values[op.attribute]
+}
+
+/** Turns the parts of a command into a call. Throws CallError. */
+export const readCommand = (view: CallerView, found: CompiledCommand, envelope: Envelope): DecodedCommand => {
+  const { command } = found
+  const { link } = view.schema
+  const { layout } = found.in(command.classes[0], link)
+  let { request } = envelope
+  const tail = request.subarray(Math.min(layout.size, request.length))
+  if (request.length < layout.size) {
+    const whole = new Uint8Array(layout.size)
+    whole.set(request)
+    request = whole
+  } else if (layout.tail === undefined && !isZero(tail))
+    throw new CallError('EOPNOTSUPP', `${command.name}: bytes after the ${layout.size} of its struct are not 0`)
+
+  const facts: Facts = {}
+  const args: AnyValues = { ...command.set }
+  // A first look tells the class; only then it is known which attributes there are.
+  let className = command.classes[0]
+  if (command.classes.length > 1) {
+    readCells(found.in(className, link), request, {}, facts, false)
+    className = classNameOf(view, command.classes, facts)
+  }
+  const struct = found.in(className, link)
+  readCells(struct, request, args, facts, true)
+  className = classNameOf(view, command.classes, facts)
+  chooseByClass(view, struct, args)
+  readTail(command, declared(className, command.method).in, request, tail, args)
+
+  const again = openAgain(view, className, command.method)
+  const call = again
+    ? callOf(view, 'device', 'query', 0, {})
+    : callOf(view, className, command.method, facts.object, args)
+  const part = command.driver ? driverPart(view, call, envelope.driverInput, envelope.driverResponse) : undefined
+  return {
+    compiled: struct,
+    call,
+    facts,
+    args,
+    answer: outcome => {
+      if (outcome instanceof CallError) return refuse(outcome)
+      const { response } = envelope
+      writeDriverPart(view, part, outcome)
+      let installs: Answer['installs'] = []
+      if (found.out !== undefined && response !== undefined) {
+        const struct = responseStruct(found.out(className, link), outcome, response)
+        fill(view, response, struct.bytes)
+        installs = struct.installs
+      }
+      return again ? refuse(GET_CONTEXT_AGAIN) : { ret: 0, installs }
+    },
+  }
+}
+
+/** Zeroes in a request what the call's arguments give back. `request` may be shorter than the struct, or longer. */
+export const clearRequest = ({ compiled, args, facts }: DecodedCommand, request: Uint8Array): void => {
+  const { layout } = compiled
+  const struct = new Uint8Array(layout.size)
+  struct.set(request.subarray(0, layout.size))
+  request.set(residue(compiled, struct, args, facts).subarray(0, request.length))
+  clearTail(layout, request)
+}
+
+/** The link whose attributes a method has; of a declaration, which has those of all, RoCE's. */
+const linkOf = ({ in: attributes, refused }: Method): LinkName | undefined =>
+  (['roce', 'ib', 'opa'] as const).find(link =>
+    Object.values(Links[link].attributes).some(name => attributes[name] !== undefined),
+  ) ?? (refused === undefined ? undefined : 'iwarp')
+
+/** Why a call cannot have left a legacy part with the command or method `name`: it is about other classes. */
+export const notLegacy = (name: string, call: Call): string => `holds ${name}, which no ${call.class.name} has`
+
+/**
+ * Puts the arguments of a call into a request that holds a residue, or zeros: the reverse of `clearRequest`. Throws
+ * CallError EINVAL if the command is about other classes.
+ */
+export const restoreRequest = (found: CompiledCommand, call: Call, request: Uint8Array): void => {
+  const { name, classes } = found.command
+  if (!classes.includes(call.class.name)) throw badLegacy(notLegacy(name, call))
+  const compiled = found.in(call.class.name, linkOf(call.method))
+  const { layout } = compiled
+  const struct = new Uint8Array(layout.size)
+  struct.set(request.subarray(0, layout.size))
+  writeCells(compiled, struct, call.args, factsOf(call))
+  request.set(struct.subarray(0, request.length))
+  restoreTail(layout, call, request)
+}

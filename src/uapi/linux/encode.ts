@@ -1,0 +1,79 @@
+/*
+ * Calls back into Linux's dialects (R41): what `decodeWrite` and `decodeVerbsIoctl` do, backwards.
+ *
+ * A call and its `legacy` part give the caller's bytes again, every one. A call that never was Linux's gets such a part
+ * from envelope.ts first.
+ */
+
+import { InvokeWrite } from '../../spec/linux/ioctl.ts'
+import type { Call } from '../call.ts'
+import { viewOf } from '../scalar.ts'
+import { factsOf } from './caller.ts'
+import { writeCells } from './cells.ts'
+import { findCommand, notLegacy, restoreRequest } from './command.ts'
+import { ATTRIBUTE, findMethod, HEADER as IOCTL_HEADER } from './ioctl-message.ts'
+import { badLegacy, EntryPoint, unpackLegacy } from './legacy.ts'
+import { HEADER, requestStart } from './write.ts'
+
+/** A system call's bytes: what write() gets or the ioctl's message, and the memory to which its attributes point. */
+export interface LinuxImage {
+  readonly door: EntryPoint
+  readonly bytes: Uint8Array
+  readonly memory: readonly { readonly address: bigint; readonly bytes: Uint8Array }[]
+}
+
+const restoreWrite = (call: Call, part: Uint8Array): LinuxImage => {
+  if (part.length < HEADER) throw badLegacy('holds no command')
+  const bytes = part.slice()
+  const number = viewOf(bytes).getUint32(0, true)
+  const found = findCommand(number)
+  restoreRequest(found, call, bytes.subarray(requestStart(found.command.extended)))
+  return { door: EntryPoint.WRITE, bytes, memory: [] }
+}
+
+const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
+  const bytes = parts[0]?.slice() ?? new Uint8Array()
+  const view = viewOf(bytes)
+  const count = bytes.length < IOCTL_HEADER ? -1 : view.getUint16(6, true)
+  if (bytes.length !== IOCTL_HEADER + count * ATTRIBUTE) throw badLegacy('holds no ioctl')
+  const method = findMethod(view.getUint16(2, true), view.getUint16(4, true))
+  const { name, classes, converter } = method.spec
+  if (converter !== 'invokeWrite' && !classes.includes(call.class.name)) throw badLegacy(notLegacy(name, call))
+  const facts = factsOf(call)
+  const memory: { address: bigint; bytes: Uint8Array }[] = []
+  const rest = parts.slice(1)
+  const offsets = Array.from({ length: count }, (_, i) => IOCTL_HEADER + i * ATTRIBUTE)
+  const command = (): ReturnType<typeof findCommand> => {
+    const at = offsets.find(offset => view.getUint16(offset, true) === InvokeWrite.WRITE_CMD)
+    if (at === undefined) throw badLegacy('lacks the command')
+    return findCommand(view.getUint32(at + 8, true))
+  }
+  for (const at of offsets) {
+    const compiled = method.attributes.get(view.getUint16(at, true))
+    if (compiled === undefined) continue
+    const { spec } = compiled
+    const length = view.getUint16(at + 2, true)
+    const value = call.args[spec.name]
+    if (spec.kind === 'destroy' || spec.kind === 'handle' || spec.kind === 'fd') {
+      const number = spec.name === 'object' ? call.object : value
+      if (number !== undefined) view.setBigUint64(at + 8, BigInt(number as number), true)
+    } else if (spec.kind === 'flags') {
+      if (spec.name !== '' && value !== undefined) view.setUint32(at + 8, value as number, true)
+    } else if (spec.kind === 'in') {
+      const isRequest = method.spec.converter === 'invokeWrite' && spec.id === InvokeWrite.CORE_IN
+      if (spec.cells.length === 0 && !isRequest) continue
+      const target = length <= 8 ? bytes.subarray(at + 8, at + 8 + length) : rest.shift()?.slice()
+      if (target === undefined || target.length !== length) throw badLegacy(`lacks the memory of attribute ${spec.id}`)
+      if (isRequest) restoreRequest(command(), call, target)
+      else writeCells(compiled.layout(call.class.name), target.subarray(0, spec.max), call.args, facts)
+      if (length > 8) memory.push({ address: view.getBigUint64(at + 8, true), bytes: target })
+    }
+  }
+  return { door: EntryPoint.IOCTL, bytes, memory }
+}
+
+/** The bytes of the Linux call that `call` and its `legacy` part are. Throws CallError EINVAL if the two do not fit. */
+export const encodeLinux = (call: Call, legacy: Uint8Array): LinuxImage => {
+  const { door, parts } = unpackLegacy(legacy)
+  return door === EntryPoint.WRITE ? restoreWrite(call, parts[0] ?? new Uint8Array()) : restoreIoctl(call, parts)
+}

@@ -1,0 +1,224 @@
+/*
+ * How a program would say a call in Linux's dialects (R41): every way that there is, as `legacy` parts for calls that
+ * never were Linux's. `encodeLinux` makes bytes of a call and such a part.
+ *
+ * Attributes stand in the table's order, outputs at addresses of a given arena. The lists of INFO_HANDLES and
+ * QUERY_GID_TABLE, whose bytes are no arguments, are not made.
+ */
+
+import { AttributeFlag } from '../../spec/classes/ids.ts'
+import { driverLayouts } from '../../spec/linux/drivers.ts'
+import {
+  InvokeWrite,
+  type IoctlAttribute,
+  type IoctlMethod,
+  ioctlMethods,
+  UHW_IN,
+  UHW_OUT,
+} from '../../spec/linux/ioctl.ts'
+import type { Cell } from '../../spec/linux/layout.ts'
+import { LinuxObject } from '../../spec/linux/names.ts'
+import { EXTENDED, type WriteCommand, writeCommands } from '../../spec/linux/write.ts'
+import type { AnyValues } from '../../spec/schema/schema.ts'
+import type { Call } from '../call.ts'
+import { viewOf } from '../scalar.ts'
+import { isNamed } from './cells.ts'
+import { ATTRIBUTE, findMethod, INLINE, HEADER as IOCTL_HEADER } from './ioctl-message.ts'
+import { EntryPoint, packLegacy } from './legacy.ts'
+import { tailFits, tailSize } from './tail.ts'
+import { HEADER, requestStart } from './write.ts'
+
+/** One way to say a call. */
+export interface Encoding {
+  /** Linux's name of the command or method. */
+  readonly name: string
+  /** `invoke`: the command within the ioctl INVOKE_WRITE. */
+  readonly by: 'write' | 'invoke' | 'ioctl'
+  readonly legacy: Uint8Array
+}
+
+/** Bytes of the driver's parts of request and response. */
+const driverRooms = (driver: boolean, call: Call, driverId: number): { input: number; output: number } => {
+  if (!driver) return { input: 0, output: 0 }
+  const part = driverLayouts(driverId)?.[`${call.class.name}.${call.methodName}`]
+  if (part?.input === 'pointer') return { input: 8, output: 0 }
+  return { input: 0, output: part === undefined ? 0 : Math.max(part.room ?? 0, part.out.size) }
+}
+
+/** What a command or method says without saying so, the call must say. */
+const agrees = (set: AnyValues | undefined, call: Call): boolean =>
+  Object.entries(set ?? {}).every(([name, value]) => call.args[name] === value)
+
+const address = (at: bigint): Uint8Array => {
+  const bytes = new Uint8Array(8)
+  viewOf(bytes).setBigUint64(0, at, true)
+  return bytes
+}
+
+// ---- commands ----
+
+const requestSize = ({ in: layout, extended }: WriteCommand, call: Call): number => {
+  const size = layout.size + tailSize(layout, call)
+  return extended ? (size + 7) & ~7 : size
+}
+
+const byWrite = (command: WriteCommand, call: Call, driverId: number, arena: bigint): Uint8Array => {
+  const start = requestStart(command.extended)
+  const { input, output } = driverRooms(command.driver, call, driverId)
+  const size = requestSize(command, call)
+  const bytes = new Uint8Array(start + size + input)
+  const view = viewOf(bytes)
+  // An address for what the driver answers.
+  if (input > 0) bytes.set(address(arena), start + size)
+  view.setUint32(0, (command.number + (command.extended ? EXTENDED : 0)) >>> 0, true)
+  const room = command.out?.size ?? 0
+  if (command.extended) {
+    view.setUint16(4, size / 8, true)
+    view.setUint16(6, room / 8, true)
+    view.setUint16(16, input / 8, true)
+    view.setUint16(18, output / 8, true)
+  } else {
+    view.setUint16(4, bytes.length / 4, true)
+    view.setUint16(6, (room + output) / 4, true)
+  }
+  if (command.out !== undefined) view.setBigUint64(HEADER, arena, true)
+  return packLegacy({ door: EntryPoint.WRITE, parts: [bytes] })
+}
+
+// ---- ioctls ----
+
+interface Part {
+  readonly id: number
+  readonly length: number
+  /** Bytes going in (longer ones at an address), an address coming out, or neither: a handle, a descriptor, flags. */
+  readonly in?: Uint8Array
+  readonly out?: boolean
+}
+
+const ioctlMessage = (
+  object: number,
+  method: number,
+  driverId: number,
+  arena: bigint,
+  all: readonly Part[],
+): Uint8Array => {
+  const bytes = new Uint8Array(IOCTL_HEADER + all.length * ATTRIBUTE)
+  const view = viewOf(bytes)
+  view.setUint16(0, bytes.length, true)
+  view.setUint16(2, object, true)
+  view.setUint16(4, method, true)
+  view.setUint16(6, all.length, true)
+  view.setUint32(16, driverId, true)
+  const parts: Uint8Array[] = [bytes]
+  let next = arena
+  all.forEach(({ id, length, in: input, out }, i) => {
+    const at = IOCTL_HEADER + i * ATTRIBUTE
+    view.setUint16(at, id, true)
+    view.setUint16(at + 2, length, true)
+    view.setUint16(at + 4, AttributeFlag.MANDATORY, true)
+    if (input !== undefined && length <= INLINE) bytes.set(input, at + 8)
+    else if (input !== undefined || out === true) {
+      view.setBigUint64(at + 8, next, true)
+      next += BigInt((length + 7) & ~7)
+      if (input !== undefined) parts.push(input)
+    }
+  })
+  return packLegacy({ door: EntryPoint.IOCTL, parts })
+}
+
+const byInvoke = (command: WriteCommand, call: Call, driverId: number, arena: bigint): Uint8Array => {
+  const { input, output } = driverRooms(command.driver, call, driverId)
+  const number = new Uint8Array(8)
+  viewOf(number).setUint32(0, (command.number + (command.extended ? EXTENDED : 0)) >>> 0, true)
+  const size = requestSize(command, call)
+  return ioctlMessage(LinuxObject.DEVICE, 0, driverId, arena, [
+    { id: InvokeWrite.CORE_IN, length: size, in: new Uint8Array(size) },
+    ...(command.out === undefined ? [] : [{ id: InvokeWrite.CORE_OUT, length: command.out.size, out: true }]),
+    { id: InvokeWrite.WRITE_CMD, length: 8, in: number },
+    ...(input === 0 ? [] : [{ id: UHW_IN, length: input, in: address(arena) }]),
+    ...(output === 0 ? [] : [{ id: UHW_OUT, length: output, out: true }]),
+  ])
+}
+
+/** Whether an attribute of an ioctl is one of other classes that the ioctl can be about. */
+const isForeign = ({ kind, cells }: IoctlAttribute, { method }: Call): boolean => {
+  const own = kind === 'out' ? method.out : method.in
+  return cells.length > 0 && cells.every(cell => isNamed(cell) && own[cell.name.split('.')[0]] === undefined)
+}
+
+/** Most room for an output. */
+const LIST_ROOM = 1024
+
+/** Whether a call has what an ioctl cannot do without. */
+const hasAll = ({ attributes }: IoctlMethod, { args, method }: Call): boolean =>
+  attributes.every(
+    ({ kind, name, mandatory }) =>
+      !mandatory || (kind !== 'handle' && kind !== 'fd') || method.in[name] === undefined || args[name] !== undefined,
+  )
+
+/** Whether an ioctl is a way to say a call. */
+const canExpress = (one: IoctlMethod, call: Call): boolean =>
+  one.classes.includes(call.class.name) &&
+  one.method === call.methodName &&
+  one.converter === undefined &&
+  agrees(one.set, call) &&
+  hasAll(one, call)
+
+const partOf = (attribute: IoctlAttribute, call: Call, output: number): Part[] => {
+  const { id, kind, name, mandatory, cells, max } = attribute
+  if (id === UHW_OUT) return output === 0 ? [] : [{ id, length: output, out: true }]
+  if (!mandatory && isForeign(attribute, call)) return []
+  if (kind === 'in') return cells.length === 0 ? [] : [{ id, length: max, in: new Uint8Array(max) }]
+  if (kind === 'out' || kind === 'list') return [{ id, length: Math.min(max, LIST_ROOM), out: true }]
+  const given = mandatory || call.args[name] !== undefined
+  if ((kind === 'fd' || kind === 'handle' || kind === 'flags') && !given) return []
+  return [{ id, length: kind === 'flags' ? 4 : 0 }]
+}
+
+const byIoctl = (spec: IoctlMethod, call: Call, driverId: number, arena: bigint): Uint8Array => {
+  const { output } = driverRooms(spec.driver, call, driverId)
+  const attributes = [...findMethod(spec.object, spec.number).attributes.values()]
+  const parts = attributes.flatMap(one => partOf(one.spec, call, output))
+  return ioctlMessage(spec.object, spec.number, driverId, arena, parts)
+}
+
+// ---- all of them ----
+
+/** Every way to say a call, with room for outputs from address `arena` on; none if Linux has none. */
+export const encodings = (call: Call, driverId: number, arena: bigint): Encoding[] => [
+  ...writeCommands
+    .filter(
+      one =>
+        one.classes.includes(call.class.name) &&
+        one.method === call.methodName &&
+        agrees(one.set, call) &&
+        tailFits(one.in, call),
+    )
+    .flatMap((one): Encoding[] => [
+      { name: one.name, by: 'write', legacy: byWrite(one, call, driverId, arena) },
+      { name: one.name, by: 'invoke', legacy: byInvoke(one, call, driverId, arena) },
+    ]),
+  ...ioctlMethods
+    .filter(one => canExpress(one, call))
+    .map((one): Encoding => ({ name: one.name, by: 'ioctl', legacy: byIoctl(one, call, driverId, arena) })),
+]
+
+// ---- what a way can say ----
+
+const attributesOf = (cells: readonly Cell[]): string[] => cells.map(({ name }) => name.split('.')[0])
+
+/** Names of the arguments that a command or method of Linux has room for, to a RoCE device. */
+export const expressibleArguments = ({ by, name }: Pick<Encoding, 'by' | 'name'>): ReadonlySet<string> => {
+  if (by === 'ioctl') {
+    const { attributes, set } = ioctlMethods.find(method => method.name === name)!
+    const inputs = attributes.filter(({ kind }) => kind !== 'out' && kind !== 'list')
+    return new Set([...inputs.flatMap(one => [one.name, ...attributesOf(one.cells)]), ...Object.keys(set ?? {})])
+  }
+  const { in: layout, set } = writeCommands.find(command => command.name === name)!
+  return new Set([
+    ...attributesOf(layout.cells.filter(({ link = 'roce' }) => link === 'roce')),
+    ...Object.keys(set ?? {}),
+    ...(layout.tail === undefined ? [] : [layout.tail]),
+    ...(layout.tailSpecs === undefined ? [] : [layout.tailSpecs.counters]),
+  ])
+}

@@ -1,0 +1,315 @@
+/*
+ * Linux's ioctl dialect (R42): RDMA_VERBS_IOCTL with {object, method} and attributes, by the table of
+ * spec/linux/ioctl.ts.
+ *
+ * ioctl-message.ts has read and checked the message; here its attributes become a call, and a result goes back into
+ * them. Named converters: INVOKE_WRITE, the lists of INFO_HANDLES and QUERY_GID_TABLE.
+ */
+import { CallError } from '../../spec/errno.ts'
+import { linuxCall } from '../../spec/linux/coverage.ts'
+import { InvokeWrite, type IoctlAttribute, RDMA_VERBS_IOCTL, UHW_IN, UHW_OUT } from '../../spec/linux/ioctl.ts'
+import { LinuxObjectClasses } from '../../spec/linux/structs.ts'
+import { type AnyRecord, type AnyValues, recordSize } from '../../spec/schema/schema.ts'
+import type { Answer, Call, CallerView, Decoded, Install, Result } from '../call.ts'
+import { payloadOf } from '../object/format.ts'
+import { encodeRecords, viewOf } from '../scalar.ts'
+import {
+  answering,
+  answeringAs,
+  callOf,
+  classNameOf,
+  type DriverInput,
+  declared,
+  descriptorOf,
+  driverPart,
+  fill,
+  GET_CONTEXT_AGAIN,
+  openAgain,
+  refuse,
+  writeDriverPart,
+} from './caller.ts'
+import { type Facts, readCells, residue, writeCells } from './cells.ts'
+import { clearRequest, type DecodedCommand, deviceCommand, readCommand } from './command.ts'
+import {
+  ATTRIBUTE,
+  bytesOf,
+  constant,
+  flagsOf,
+  type Given,
+  HEADER,
+  INLINE,
+  type Message,
+  offsetOf,
+  readMessage,
+  roomOf,
+} from './ioctl-message.ts'
+import { EntryPoint, packLegacy } from './legacy.ts'
+
+/** Flag of an attribute whose output is there. */
+const VALID_OUTPUT = 2
+
+// ---- from attributes to a call ----
+
+interface Read {
+  readonly args: AnyValues
+  readonly facts: Facts
+  readonly className: string
+}
+
+const readAttributes = (message: Message): Read => {
+  const { method, given } = message
+  const { spec } = method
+  const args: AnyValues = { ...spec.set }
+  const facts: Facts = {}
+  for (const attribute of given.values()) {
+    const { kind, name, cells } = attribute.compiled.spec
+    if (kind === 'destroy' || (kind === 'handle' && name === 'object')) facts.object = Number(attribute.data)
+    else if (kind === 'in' && cells.some(cell => cell.as === 'class'))
+      facts.class = constant(message, attribute.compiled.spec.id, 0xffffffffn)
+  }
+  const className = classNameOf(message.view, spec.classes, facts)
+  const { in: inputs } = declared(className, spec.method ?? 'open')
+  // An argument that the class does not have is one of another class of the call, and not missed.
+  const wanted = ({ kind, cells, name }: IoctlAttribute): boolean =>
+    kind === 'out' || kind === 'list' || inputs[cells[0]?.name ?? name] !== undefined
+  const missing = [...method.attributes.values()].find(
+    ({ spec }) => spec.absent !== undefined && !given.has(spec.id) && wanted(spec),
+  )
+  if (missing !== undefined)
+    throw new CallError(missing.spec.absent!, `${spec.name}: attribute ${missing.spec.id} is missing`)
+  for (const attribute of given.values()) {
+    const { kind, name, cells, present, id } = attribute.compiled.spec
+    if (present !== undefined) throw new CallError(present, `${spec.name}: no device here takes attribute ${id}`)
+    if (kind === 'in' && cells.length > 0)
+      readCells(attribute.compiled.layout(className), bytesOf(message, attribute), args, facts, true)
+    // What belongs to other classes of the call is checked and means nothing.
+    else if (name !== '' && inputs[name] === undefined) continue
+    else if (kind === 'handle' || kind === 'fd') args[name] = Number(attribute.data)
+    else if (kind === 'flags') {
+      const flags = flagsOf(message, attribute)
+      if (name !== '') args[name] = flags
+    }
+  }
+  return { args, facts, className }
+}
+
+// ---- answers ----
+
+/** What an answer changes in the message itself: flags, new handles; and descriptors that are to be put there. */
+interface Changes {
+  readonly bytes: Uint8Array
+  changed: boolean
+  readonly installs: Install[]
+}
+
+const markFilled = (changes: Changes, given: Given): void => {
+  changes.bytes[offsetOf(given.index) + 4] |= VALID_OUTPUT
+  changes.changed = true
+}
+
+const writeOutputs = (message: Message, read: Read, result: Result, changes: Changes): void => {
+  for (const given of message.given.values()) {
+    const { spec, layout: compiled } = given.compiled
+    if (spec.kind === 'out' && spec.cells.length > 0) {
+      const bytes = new Uint8Array(spec.max)
+      writeCells(compiled(read.className), bytes, result.out, {})
+      if (spec.grows) fill(message.view, roomOf(given), bytes)
+      else message.view.copyOut(given.data, bytes)
+      markFilled(changes, given)
+    } else if (spec.kind === 'list' && message.method.spec.converter === undefined) {
+      const { of } = declared(read.className, message.method.spec.method as string).out[spec.name]
+      const value = result.out[spec.name]
+      fill(message.view, roomOf(given), value === undefined ? new Uint8Array() : payloadOf(of, value))
+      markFilled(changes, given)
+    } else if (spec.kind === 'newHandle') {
+      viewOf(changes.bytes).setBigUint64(offsetOf(given.index) + 8, BigInt(result.object ?? 0), true)
+      changes.changed = true
+    } else if (spec.kind === 'newFd') {
+      const descriptor = descriptorOf(result, 'object')
+      const address = message.address + BigInt(offsetOf(given.index) + 8)
+      if (descriptor !== undefined) changes.installs.push({ descriptor, address, width: 8 })
+    }
+  }
+}
+
+/** Runs `body` to write an answer, then writes the message's own changes. */
+const writing = (message: Message, ret: Answer, body: (changes: Changes) => void): Answer =>
+  answering(() => {
+    const changes: Changes = { bytes: message.bytes.slice(), changed: false, installs: [] }
+    body(changes)
+    const attributes = BigInt(HEADER)
+    if (changes.changed) message.view.copyOut(message.address + attributes, changes.bytes.subarray(HEADER))
+    return { ...ret, installs: changes.installs }
+  })
+
+const SUCCESS: Answer = { ret: 0, installs: [] }
+
+// ---- converters ----
+
+/** INFO_HANDLES and QUERY_GID_TABLE: a list into a room, and how many there are. */
+const listCall = (message: Message): { args: AnyValues; write(result: Result, changes: Changes): void } => {
+  const { given, view } = message
+  const handles = message.method.spec.converter === 'handles'
+  const room = given.get(2)!
+  const count = given.get(handles ? 1 : 3)!
+  const attribute = handles ? 'handles' : 'entries'
+  const { of } = declared('device', handles ? 'queryHandles' : 'queryGidTable').out[attribute]
+  if (of.kind !== 'list') throw new Error(`${attribute} is no list`)
+  const size = recordSize(of.fields)
+  const stride = handles ? size : Number(given.get(0)!.data)
+  if (stride === 0 || room.length % stride !== 0 || room.length === 0)
+    throw new CallError(
+      'EINVAL',
+      `${message.method.spec.name}: ${room.length} bytes hold no whole number of entries of ${stride}`,
+    )
+  const max = room.length / stride
+  const args: AnyValues = { max }
+  if (handles) {
+    const object = constant(message, 0, 0xffffn)
+    const classes = LinuxObjectClasses[object]
+    const known = classes?.flatMap(name => view.schema.className(name) ?? [])
+    if (known === undefined || (known.length === 0 && classes.length > 0))
+      throw new CallError('EINVAL', `INFO_HANDLES: there is no object ${object}`)
+    args.classes = known.map(({ id }) => ({ id }))
+  }
+  return {
+    args,
+    write: (result, changes) => {
+      const entries = (result.out[attribute] as AnyRecord[]).slice(0, max)
+      const packed = encodeRecords(of.fields, entries)
+      const bytes = new Uint8Array(entries.length * stride)
+      for (let i = 0; i < entries.length; i++)
+        bytes.set(packed.subarray(i * size, i * size + Math.min(size, stride)), i * stride)
+      if (bytes.length > 0) view.copyOut(room.data, bytes)
+      markFilled(changes, room)
+      const number = new Uint8Array(count.length)
+      viewOf(number).setUint32(0, entries.length, true)
+      view.copyOut(count.data, number)
+      markFilled(changes, count)
+    },
+  }
+}
+
+const inputOf = (message: Message, given: Given | undefined): DriverInput => ({
+  length: given?.length ?? 0,
+  bytes: () => bytesOf(message, given!),
+})
+
+const invokeWrite = (message: Message, name: (name: string) => void): Decoded => {
+  const { view, given } = message
+  const found = deviceCommand(view, constant(message, InvokeWrite.WRITE_CMD, 0xffffffffn), name)
+  const { command } = found
+  const core = given.get(InvokeWrite.CORE_IN)
+  const response = given.get(InvokeWrite.CORE_OUT)
+  const driverIn = given.get(UHW_IN)
+  const driverOut = given.get(UHW_OUT)
+  if ((core?.length ?? 0) < command.request)
+    throw new CallError(
+      'ENOSPC',
+      `${command.name}: the request must have ${command.request} bytes and has ${core?.length ?? 0}`,
+    )
+  if ((response?.length ?? 0) < command.response)
+    throw new CallError(
+      'ENOSPC',
+      `${command.name}: the response has ${command.response} bytes, there is room for ${response?.length ?? 0}`,
+    )
+  const commanded = readCommand(view, found, {
+    request: bytesOf(message, core!),
+    response: response === undefined ? undefined : roomOf(response),
+    driverInput: inputOf(message, driverIn),
+    driverResponse: driverOut === undefined ? undefined : roomOf(driverOut),
+  })
+  return {
+    call: commanded.call,
+    legacy: () => legacyOf(message, undefined, commanded),
+    answer: outcome => {
+      if (outcome instanceof CallError) return refuse(outcome)
+      const answer = answering(() => commanded.answer(outcome))
+      // A second GET_CONTEXT has filled its response, although it fails.
+      if (answer.ret < 0 && answer.reason !== GET_CONTEXT_AGAIN.message) return answer
+      return writing(message, answer, changes => {
+        if (response !== undefined && command.out !== undefined) markFilled(changes, response)
+        if (driverOut !== undefined && answer.ret === 0) markFilled(changes, driverOut)
+        changes.installs.push(...answer.installs)
+      })
+    },
+  }
+}
+
+// ---- what rides beside the call ----
+
+/** A handle, descriptor or flags of other classes: no argument. */
+const isForeign = ({ args }: Read, { kind, name }: IoctlAttribute): boolean =>
+  (kind === 'handle' || kind === 'fd' || kind === 'flags') && name !== 'object' && args[name] === undefined
+
+const legacyOf = (message: Message, read: Read | undefined, commanded: DecodedCommand | undefined): Uint8Array => {
+  const bytes = message.bytes.slice()
+  const memory: Uint8Array[] = []
+  for (const given of message.given.values()) {
+    const { spec, layout: compiled } = given.compiled
+    const at = offsetOf(given.index)
+    const inline = bytes.subarray(at + ATTRIBUTE - INLINE, at + ATTRIBUTE)
+    if (read !== undefined && isForeign(read, spec)) continue
+    if (spec.kind === 'handle' || spec.kind === 'destroy' || spec.kind === 'fd') inline.fill(0)
+    else if (spec.kind === 'flags' && spec.name !== '') inline.fill(0, 0, given.length)
+    else if (
+      spec.kind === 'in' &&
+      (spec.cells.length > 0 || (commanded !== undefined && spec.id === InvokeWrite.CORE_IN))
+    ) {
+      const target = given.length <= INLINE ? inline.subarray(0, given.length) : bytesOf(message, given).slice()
+      if (spec.cells.length > 0) {
+        const struct = target.slice(0, spec.max)
+        target.set(residue(compiled(read!.className), struct, read!.args, read!.facts))
+      } else clearRequest(commanded!, target)
+      if (given.length > INLINE) memory.push(target)
+    }
+  }
+  return packLegacy({ door: EntryPoint.IOCTL, parts: [bytes, ...memory] })
+}
+
+// ---- decoding ----
+
+/** Decodes the ioctl `request` with its argument. A request that is not RDMA_VERBS_IOCTL is ENOTTY. */
+export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bigint): Decoded | Answer =>
+  answeringAs((name): Decoded => {
+    if (request >>> 0 !== RDMA_VERBS_IOCTL)
+      throw new CallError('ENOTTY', `ioctl 0x${(request >>> 0).toString(16)} is unknown here`)
+    const message = readMessage(view, argument, name)
+    const { spec } = message.method
+    if (spec.converter === 'invokeWrite') return invokeWrite(message, name)
+    const read = readAttributes(message)
+    const list = spec.converter === undefined ? undefined : listCall(message)
+    if (spec.method === undefined) {
+      if (!view.hasContext) throw new CallError('EINVAL', 'the descriptor has no context yet: GET_CONTEXT comes first')
+      throw new CallError('EOPNOTSUPP', `${spec.name}: ${linuxCall('ioctl', spec.object, spec.number)?.absent}`)
+    }
+    const again = openAgain(view, read.className, spec.method)
+    const args = list === undefined ? read.args : { ...read.args, ...list.args }
+    const call: Call = again
+      ? callOf(view, 'device', 'query', 0, {})
+      : callOf(view, read.className, spec.method, read.facts.object, args)
+    const driverOut = message.given.get(UHW_OUT)
+    const part = spec.driver
+      ? driverPart(
+          view,
+          call,
+          inputOf(message, message.given.get(UHW_IN)),
+          driverOut === undefined ? undefined : roomOf(driverOut),
+        )
+      : undefined
+    return {
+      call,
+      legacy: () => legacyOf(message, read, undefined),
+      answer: outcome => {
+        if (outcome instanceof CallError) return refuse(outcome)
+        return writing(message, again ? refuse(GET_CONTEXT_AGAIN) : SUCCESS, changes => {
+          if (driverOut !== undefined && !again) {
+            writeDriverPart(view, part, outcome)
+            markFilled(changes, driverOut)
+          }
+          writeOutputs(message, read, outcome, changes)
+          list?.write(outcome, changes)
+        })
+      },
+    }
+  })

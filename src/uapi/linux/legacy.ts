@@ -1,0 +1,58 @@
+/*
+ * The LEGACY attribute of the object dialect: what a translated Linux call has beyond its arguments (R41, design.md
+ * section 3).
+ *
+ * It says by which door the call came and holds the caller's buffers with everything zero that the call's arguments
+ * give back: headers, pointers and lengths, the order of attributes, bytes that the kernel ignores. {u8 door, u8 0, u16
+ * parts}, then each part as {u32 length, bytes}.
+ */
+import { CallError } from '../../spec/errno.ts'
+import { viewOf } from '../scalar.ts'
+
+export const EntryPoint = { WRITE: 1, IOCTL: 2 } as const
+export type EntryPoint = (typeof EntryPoint)[keyof typeof EntryPoint]
+
+/**
+ * `parts`: write() has one, its buffer; an ioctl has its header with the attributes, then the memory that attributes
+ * point to.
+ */
+export interface Legacy {
+  readonly door: EntryPoint
+  readonly parts: readonly Uint8Array[]
+}
+
+export const packLegacy = ({ door, parts }: Legacy): Uint8Array => {
+  const bytes = new Uint8Array(parts.reduce((size, part) => size + 4 + part.length, 4))
+  const view = viewOf(bytes)
+  bytes[0] = door
+  view.setUint16(2, parts.length, true)
+  let at = 4
+  for (const part of parts) {
+    view.setUint32(at, part.length, true)
+    bytes.set(part, at + 4)
+    at += 4 + part.length
+  }
+  return bytes
+}
+
+/** What is to be thrown for a part that no call of Linux can have left. `why` goes on after "the legacy attribute". */
+export const badLegacy = (why: string): CallError => new CallError('EINVAL', `the legacy attribute ${why}`)
+
+/** Throws CallError EINVAL for anything that `packLegacy` does not make. */
+export const unpackLegacy = (bytes: Uint8Array): Legacy => {
+  if (bytes.length < 4) throw badLegacy(`has at least 4 bytes, not ${bytes.length}`)
+  const view = viewOf(bytes)
+  const door = bytes[0]
+  if (door !== EntryPoint.WRITE && door !== EntryPoint.IOCTL)
+    throw badLegacy(`names door ${door}: 1 is write, 2 is ioctl`)
+  const parts: Uint8Array[] = []
+  let at = 4
+  for (let i = view.getUint16(2, true); i > 0; i--) {
+    const length = at + 4 <= bytes.length ? view.getUint32(at, true) : bytes.length
+    if (at + 4 + length > bytes.length) throw badLegacy('ends within a part')
+    parts.push(bytes.slice(at + 4, at + 4 + length))
+    at += 4 + length
+  }
+  if (at !== bytes.length) throw badLegacy('goes on after its last part')
+  return { door, parts }
+}

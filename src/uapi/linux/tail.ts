@@ -1,0 +1,111 @@
+/*
+ * What follows the struct of a write command of Linux (R41, spec/linux/layout.ts `tail`): work requests, a list whose
+ * length the struct tells, or the packed specs of a rule (flow.ts). There and back, as command.ts does it
+ * with the struct itself.
+ */
+import { CallError } from '../../spec/errno.ts'
+import type { Layout } from '../../spec/linux/layout.ts'
+import type { WriteCommand } from '../../spec/linux/write.ts'
+import {
+  type AnyRecord,
+  type AnyValue,
+  type AnyValues,
+  type Attributes,
+  type Kind,
+  recordSize,
+} from '../../spec/schema/schema.ts'
+import type { Call } from '../call.ts'
+import { payloadOf, valueIn } from '../object/format.ts'
+import { viewOf } from '../scalar.ts'
+import { isZero } from './caller.ts'
+import { clearSpecs, readSpecs, specsFit, specsSize, writeSpecs } from './flow.ts'
+import { badLegacy } from './legacy.ts'
+
+const MIN_WORK_REQUEST = 56
+const SGE = 16
+
+/** POST_SEND's work requests and scatter/gather elements follow the struct; they must all be there. */
+const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
+  const size = args.wqeSize as number
+  const needed = size * (args.wrCount as number) + SGE * (args.sgeCount as number)
+  if (needed > tail.length)
+    throw new CallError('ENOSPC', `POST_SEND: the work requests have ${needed} bytes, ${tail.length} are there`)
+  if (!isZero(tail.subarray(needed)))
+    throw new CallError('EOPNOTSUPP', 'POST_SEND: bytes after the work requests are not 0')
+  if (size < MIN_WORK_REQUEST)
+    throw new CallError('EINVAL', `POST_SEND: a work request has at least ${MIN_WORK_REQUEST} bytes, not ${size}`)
+}
+
+/** Most records in a list behind a struct, as logarithm (IB_USER_VERBS_MAX_LOG_IND_TBL_SIZE). */
+const MAX_LOG = 13
+
+/** A list behind the struct, whose length the struct tells; zeros may follow. */
+const readList = (
+  { name, in: { tailLog } }: WriteCommand,
+  of: Kind,
+  request: Uint8Array,
+  tail: Uint8Array,
+): AnyValue => {
+  const log = viewOf(request).getUint32(tailLog ?? 0, true)
+  const size = log > MAX_LOG ? Number.POSITIVE_INFINITY : (1 << log) * (of.kind === 'list' ? recordSize(of.fields) : 1)
+  if (size > tail.length)
+    throw new CallError('ENOSPC', `${name}: a list of 2^${log} records does not fit the ${tail.length} bytes there`)
+  if (!isZero(tail.subarray(size))) throw new CallError('EOPNOTSUPP', `${name}: bytes after the list are not 0`)
+  return valueIn(name, of, viewOf(tail), 0, size)
+}
+
+/** Reads what follows the struct into `args`, which hold what the struct says. Throws CallError. */
+export const readTail = (
+  command: WriteCommand,
+  attributes: Attributes,
+  request: Uint8Array,
+  tail: Uint8Array,
+  args: AnyValues,
+): void => {
+  const { tail: name, tailSpecs } = command.in
+  if (name === undefined) return
+  const { of } = attributes[name]
+  if (tailSpecs !== undefined) readSpecs(command.name, tailSpecs, request, tail, name, args)
+  else if (of.kind === 'list') args[name] = readList(command, of, request, tail)
+  else {
+    checkWorkRequests(args, tail)
+    if (tail.length > 0) args[name] = tail.slice()
+  }
+}
+
+/** Zeroes in a whole request that was read what its arguments give back. */
+export const clearTail = ({ size, tail, tailSpecs }: Layout, request: Uint8Array): void => {
+  if (tail === undefined) return
+  if (tailSpecs !== undefined) clearSpecs(tailSpecs, request, size)
+  else request.fill(0, size)
+}
+
+/** Puts arguments behind the struct, where a residue or zeros are. Throws CallError EINVAL if they do not fit there. */
+export const restoreTail = (layout: Layout, call: Call, request: Uint8Array): void => {
+  const { tail, tailLog, tailSpecs, size } = layout
+  const value = tail === undefined ? undefined : call.args[tail]
+  if (value === undefined) return
+  const short = (bytes: number): CallError => badLegacy(`has a request of ${request.length} bytes, ${bytes} are needed`)
+  if (request.length < size) throw short(size)
+  if (tailSpecs !== undefined) {
+    writeSpecs(tailSpecs, request, size, value as AnyRecord[], call.args[tailSpecs.counters] as number | undefined)
+    return
+  }
+  const bytes = payloadOf(call.method.in[tail as string].of, value)
+  if (request.length < size + bytes.length) throw short(size + bytes.length)
+  request.set(bytes, size)
+  if (tailLog !== undefined) viewOf(request).setUint32(tailLog, Math.log2((value as AnyRecord[]).length), true)
+}
+
+/** Bytes behind the struct that a call needs. */
+export const tailSize = ({ tail, tailSpecs }: Layout, call: Call): number => {
+  const value = tail === undefined ? undefined : call.args[tail]
+  if (value === undefined) return 0
+  if (tailSpecs !== undefined) return specsSize(value as AnyRecord[], call.args[tailSpecs.counters] !== undefined)
+  return payloadOf(call.method.in[tail as string].of, value).length
+}
+
+/** Whether a call's arguments can be said behind the struct at all. */
+export const tailFits = ({ tail, tailSpecs }: Layout, { args }: Call): boolean =>
+  tailSpecs === undefined ||
+  specsFit((args[tail as string] ?? []) as AnyRecord[], args[tailSpecs.counters] !== undefined)

@@ -1,0 +1,124 @@
+/*
+ * Linux's write() dialect (R41): a command with its header in one buffer, the response written to a pointer in it.
+ *
+ * Here are the two headers and the rules about their lengths; the rest is command.ts. The return value is the
+ * whole length. Exact errors are those of `raw.out`: a length that is not that of the header EINVAL, a request or room
+ * too small ENOSPC.
+ */
+import { CallError } from '../../spec/errno.ts'
+import { EXTENDED } from '../../spec/linux/write.ts'
+import type { Answer, CallerView, Decoded } from '../call.ts'
+import { viewOf } from '../scalar.ts'
+import { answering, answeringAs, type DriverInput, type Room } from './caller.ts'
+import { type CompiledCommand, clearRequest, deviceCommand, type Envelope, readCommand } from './command.ts'
+import { EntryPoint, packLegacy } from './legacy.ts'
+
+/** Bytes of {command, in_words, out_words}, and of the second header of an extended command. */
+export const HEADER = 8
+export const EX_HEADER = 16
+
+/** Bytes where the request begins. */
+export const requestStart = (extended: boolean): number => (extended ? HEADER + EX_HEADER : HEADER)
+
+const room = (address: bigint, length: number): Room | undefined => (length === 0 ? undefined : { address, length })
+
+const inputOf = (bytes: Uint8Array): DriverInput => ({ length: bytes.length, bytes: () => bytes })
+
+const plain = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
+  const { command } = found
+  const header = viewOf(bytes)
+  const words = header.getUint16(4, true)
+  const outLength = header.getUint16(6, true) * 4
+  if (words * 4 !== bytes.length)
+    throw new CallError('EINVAL', `${command.name}: in_words says ${words * 4} bytes, ${bytes.length} were written`)
+  if (bytes.length < HEADER + command.request)
+    throw new CallError(
+      'ENOSPC',
+      `${command.name}: the request must have ${HEADER + command.request} bytes and has ${bytes.length}`,
+    )
+  if (outLength < command.response)
+    throw new CallError(
+      'ENOSPC',
+      `${command.name}: the response has ${command.response} bytes, there is room for ${outLength}`,
+    )
+  const end = command.driver ? HEADER + command.request : bytes.length
+  const response = command.out === undefined ? 0n : header.getBigUint64(HEADER, true)
+  const coreOut = command.driver ? command.response : outLength
+  return {
+    request: bytes.subarray(HEADER, end),
+    response: command.out === undefined ? undefined : { address: response, length: coreOut },
+    driverInput: inputOf(bytes.subarray(end)),
+    driverResponse:
+      command.driver && command.out !== undefined ? room(response + BigInt(coreOut), outLength - coreOut) : undefined,
+  }
+}
+
+const extended = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
+  const { command } = found
+  const start = HEADER + EX_HEADER
+  if (bytes.length < start)
+    throw new CallError('EINVAL', `${command.name}: its headers must have ${start} bytes and have ${bytes.length}`)
+  const header = viewOf(bytes)
+  const inLength = header.getUint16(4, true) * 8
+  const outLength = header.getUint16(6, true) * 8
+  const response = header.getBigUint64(8, true)
+  const driverIn = header.getUint16(16, true) * 8
+  const driverOut = header.getUint16(18, true) * 8
+  if (inLength + driverIn !== bytes.length - start)
+    throw new CallError(
+      'EINVAL',
+      `${command.name}: the words say ${inLength + driverIn} bytes, ${bytes.length - start} were written`,
+    )
+  if (inLength < command.request)
+    throw new CallError('ENOSPC', `${command.name}: the request must have ${command.request} bytes and has ${inLength}`)
+  if (header.getUint32(20, true) !== 0)
+    throw new CallError('EINVAL', `${command.name}: the reserved word of the header is set`)
+  if (response !== 0n) {
+    if (outLength + driverOut === 0) throw new CallError('EINVAL', `${command.name}: a response without length`)
+    if (outLength < command.response)
+      throw new CallError(
+        'ENOSPC',
+        `${command.name}: the response has ${command.response} bytes, there is room for ${outLength}`,
+      )
+  } else if (outLength + driverOut !== 0) throw new CallError('EINVAL', `${command.name}: a length without a response`)
+  return {
+    request: bytes.subarray(start, start + inLength),
+    response: room(response, outLength),
+    driverInput: inputOf(bytes.subarray(start + inLength)),
+    driverResponse: room(response + BigInt(outLength), driverOut),
+  }
+}
+
+/** Longest buffer that a header can describe. */
+const LONGEST = HEADER + EX_HEADER + 2 * 0xffff * 8
+
+/** Decodes the `length` bytes at `address` that were written to a uverbs file. */
+export const decodeWrite = (view: CallerView, address: bigint, length: number): Decoded | Answer =>
+  answering(() => {
+    if (length < HEADER) throw new CallError('EINVAL', `a command has at least ${HEADER} bytes, not ${length}`)
+    if (length > LONGEST) throw new CallError('EINVAL', `a command has at most ${LONGEST} bytes, not ${length}`)
+    return decodeWriteBytes(view, view.copyIn(address, length))
+  })
+
+/** The same for bytes at hand. */
+export const decodeWriteBytes = (view: CallerView, bytes: Uint8Array): Decoded | Answer =>
+  answeringAs((name): Decoded => {
+    if (bytes.length < HEADER)
+      throw new CallError('EINVAL', `a command has at least ${HEADER} bytes, not ${bytes.length}`)
+    const number = viewOf(bytes).getUint32(0, true)
+    const found = deviceCommand(view, number, name)
+    const envelope = (number & EXTENDED ? extended : plain)(found, bytes)
+    const commanded = readCommand(view, found, envelope)
+    return {
+      call: commanded.call,
+      legacy: () => {
+        const rest = bytes.slice()
+        clearRequest(commanded, rest.subarray(requestStart(found.command.extended)))
+        return packLegacy({ door: EntryPoint.WRITE, parts: [rest] })
+      },
+      answer: outcome => {
+        const answer = answering(() => commanded.answer(outcome))
+        return answer.ret === 0 ? { ...answer, ret: bytes.length } : answer
+      },
+    }
+  })

@@ -1,0 +1,90 @@
+/*
+ * Chains of calls in bytes (R16, design.md section 3): entries of {u8 call, u8 flags, u16 ref, u32 size} and a message
+ * of the object dialect, `size` bytes, a multiple of 8. With flag OBJECT the object of the call is the one that entry
+ * `ref` has made; an attribute with flag CHAINED names an entry in the same way. Answers stand in place of messages.
+ */
+import { ChainEntryFlag } from '../../spec/classes/ids.ts'
+import { CallError } from '../../spec/errno.ts'
+import type { Call } from '../call.ts'
+import { viewOf } from '../scalar.ts'
+import { type ChainedRefs, type EncodeOptions, messageLength, writeMessage } from './client.ts'
+import { HEADER } from './dialect.ts'
+
+/** Bytes before the message of an entry. */
+export const ENTRY = 8
+/** Entries of one chain: `ref` has 16 bits. */
+export const MAX_ENTRIES = 0xffff
+
+export interface ChainEntry {
+  readonly call: number
+  /** Id of its class, as the message says. */
+  readonly classId: number
+  /** The entry whose object this call is about; undefined: the message says it. */
+  readonly ref: number | undefined
+  /** Where the message lies in the chain, and its bytes. */
+  readonly at: number
+  readonly message: Uint8Array
+}
+
+/** The entries of a chain up to the first that cannot be read, at `end`, and why it cannot. */
+export const readableEntries = (bytes: Uint8Array): { entries: ChainEntry[]; end: number; error?: CallError } => {
+  const view = viewOf(bytes)
+  const entries: ChainEntry[] = []
+  let at = 0
+  const bad = (reason: string) => ({
+    entries,
+    end: at,
+    error: new CallError('EINVAL', `entry ${entries.length} of the chain, at ${at}: ${reason}`),
+  })
+  while (at < bytes.length) {
+    if (entries.length === MAX_ENTRIES) return bad(`a chain has at most ${MAX_ENTRIES} entries`)
+    if (at + ENTRY + HEADER > bytes.length) return bad(`${bytes.length - at} bytes are left, an entry has at least 24`)
+    const flags = view.getUint8(at + 1)
+    const ref = view.getUint16(at + 2, true)
+    const size = view.getUint32(at + 4, true)
+    if ((flags & ~ChainEntryFlag.OBJECT) !== 0) return bad(`its flags 0x${flags.toString(16)} are unknown`)
+    if (size < HEADER || size % 8 !== 0 || size > bytes.length - at - ENTRY)
+      return bad(`its size is ${size}; a multiple of 8 from ${HEADER} to ${bytes.length - at - ENTRY} is right`)
+    const message = bytes.subarray(at + ENTRY, at + ENTRY + size)
+    const named = (flags & ChainEntryFlag.OBJECT) !== 0
+    const classId = view.getUint16(at + ENTRY + 2, true)
+    entries.push({ call: view.getUint8(at), classId, ref: named ? ref : undefined, at: at + ENTRY, message })
+    at += ENTRY + size
+  }
+  return { entries, end: at }
+}
+
+/** The entries of a chain. Throws CallError EINVAL with the number of the one that cannot be read. */
+export const chainEntries = (bytes: Uint8Array): ChainEntry[] => {
+  const { entries, error } = readableEntries(bytes)
+  if (error !== undefined) throw error
+  return entries
+}
+
+/** One call of a chain to be sent. References may name entries: by attribute, and for the object of the call. */
+export interface Link {
+  readonly call: Call
+  readonly options?: EncodeOptions
+  /** The entry whose object the call is about. */
+  readonly object?: number | undefined
+  /** By attribute: the entry whose object it means; the call's argument is then ignored. */
+  readonly refs?: ChainedRefs | undefined
+}
+
+/** The bytes of a chain. Throws CallError as `encodeCall` does. */
+export const encodeChain = (links: readonly Link[]): Uint8Array => {
+  const lengths = links.map(({ call, options, refs }) => messageLength(call, options, refs))
+  const bytes = new Uint8Array(lengths.reduce((sum, length) => sum + ENTRY + length, 0))
+  const view = viewOf(bytes)
+  let at = 0
+  for (let i = 0; i < links.length; i++) {
+    const { call, options, refs, object } = links[i]
+    view.setUint8(at, call.method.call)
+    view.setUint8(at + 1, object === undefined ? 0 : ChainEntryFlag.OBJECT)
+    view.setUint16(at + 2, object ?? 0, true)
+    view.setUint32(at + 4, lengths[i], true)
+    writeMessage(view, at + ENTRY, lengths[i], call, options, refs)
+    at += ENTRY + lengths[i]
+  }
+  return bytes
+}

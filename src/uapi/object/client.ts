@@ -1,0 +1,223 @@
+/*
+ * The object dialect for who calls (dialect.ts is its other side): a call becomes a message with room for what it
+ * answers, an answered message a result. Sizes first, then bytes, so that a chain of calls is written into one piece
+ * of memory.
+ */
+import { AttributeFlag, CommonAttribute } from '../../spec/classes/ids.ts'
+import { CallError } from '../../spec/errno.ts'
+import { type AnyValue, type AnyValues, sizeOf } from '../../spec/schema/schema.ts'
+import { checkKnown } from '../../spec/schema/versions.ts'
+import { checkShape, type Step } from '../argument-check.ts'
+import type { Call, Result } from '../call.ts'
+import { checkValue, viewOf, writeBytes } from '../scalar.ts'
+import {
+  ATTRIBUTE,
+  creates,
+  HEADER,
+  INDIRECT,
+  indirect,
+  itemAt,
+  methodOfCall,
+  type Named,
+  pad,
+  payloadSize,
+  type Slot,
+  valueIn,
+  WRITTEN,
+  writePayload,
+} from './format.ts'
+
+const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
+
+/** Room for an output: bytes in the message, or memory elsewhere. */
+export type OutputRoom = number | { readonly address: bigint; readonly length: number }
+
+/** Room for outputs of which there can be many, where a caller says nothing. */
+const LIST_ROOM = 1024
+
+/** Inputs that do not fit the message lie where `place` puts them. */
+export interface EncodeOptions {
+  readonly legacy?: Uint8Array | undefined
+  /** By attribute; all outputs get room otherwise, lists and blobs 1 KiB. `0`: not wanted. */
+  readonly rooms?: { readonly [attribute: string]: OutputRoom }
+  /** Attributes that a device which does not know them may ignore (R3); it refuses others. */
+  readonly ignorable?: readonly string[]
+  /** By attribute: the address at which the caller has put the value's bytes. */
+  readonly elsewhere?: { readonly [attribute: string]: bigint }
+}
+
+/** The entries of a chain, by attribute, whose objects a call names instead of its arguments. */
+export type ChainedRefs = Readonly<Record<string, number>>
+
+/** A call that says nothing beside its arguments. */
+const NONE: EncodeOptions = {}
+
+const roomOf = ({ attribute: { of }, name }: Slot, { rooms }: EncodeOptions): OutputRoom => {
+  const isMany = of.kind === 'list' || of.kind === 'blob'
+  return rooms?.[name] ?? (isMany ? Math.min(sizeOf(of), LIST_ROOM) : sizeOf(of))
+}
+
+const inMessage = (room: OutputRoom): number => (typeof room === 'number' ? room : INDIRECT)
+
+/** What calls with the same names of arguments have in common, where nothing else is said. */
+interface Layout {
+  /** Arguments, in the order of the message. */
+  readonly inputs: readonly Slot[]
+  /** Those that have no size of their own, and the bytes of all the rest. */
+  readonly sized: readonly Slot[]
+  readonly length: number
+}
+const layouts = new WeakMap<Step, Layout>()
+
+/** The layout of a call that is plainly right; undefined for others, which are looked at one by one. */
+const layoutOf = (
+  { inputs: all, outputs, shape }: Named,
+  args: AnyValues,
+  options: EncodeOptions,
+  refs: ChainedRefs | undefined,
+): Layout | undefined => {
+  const seen = options === NONE && refs === undefined ? checkShape(shape, args) : undefined
+  if (seen === undefined) return undefined
+  let layout = layouts.get(seen)
+  if (layout === undefined) {
+    const inputs = all.filter(({ name }) => args[name] !== undefined)
+    const isSized = ({ attribute: { of } }: Slot): boolean => of.kind === 'list' || of.kind === 'blob'
+    const fixed = inputs.filter(slot => !isSized(slot)).map(({ attribute: { of } }) => sizeOf(of))
+    const rooms = outputs.map(slot => inMessage(roomOf(slot, options))).filter(room => room !== 0)
+    const length = [...fixed, ...rooms].reduce((sum, size) => sum + ATTRIBUTE + pad(size), HEADER)
+    layout = { inputs, sized: inputs.filter(isSized), length }
+    layouts.set(seen, layout)
+  }
+  return layout
+}
+
+const tooLong = (where: string, length: number): CallError =>
+  new CallError('EMSGSIZE', `${where}: the message would have ${length} bytes, at most 65,528 are possible`)
+
+/**
+ * Bytes of a call's message. Arguments outside their limits are refused here; unknown bits of flags are the server's to
+ * refuse. Throws CallError EINVAL, and EMSGSIZE if it would have more than 65,528 bytes.
+ */
+export const messageLength = (call: Call, options: EncodeOptions = NONE, refs?: ChainedRefs): number => {
+  const named = methodOfCall(call)
+  const { where, inputs, outputs } = named
+  const layout = layoutOf(named, call.args, options, refs)
+  if (layout !== undefined) {
+    let bytes = layout.length
+    for (const { name, attribute } of layout.sized)
+      bytes += ATTRIBUTE + pad(payloadSize(attribute.of, call.args[name] as AnyValue))
+    if (bytes > 0xffff) throw tooLong(where, bytes)
+    return bytes
+  }
+  checkKnown(where, call.method, call.args)
+  let length = HEADER
+  for (const { name, path, attribute } of inputs) {
+    const { of, optional } = attribute
+    const value = refs?.[name] ?? call.args[name]
+    if (value === undefined) {
+      if (optional) continue
+      throw new CallError('EINVAL', `${path} is missing`)
+    }
+    checkValue(path, of, value)
+    length += ATTRIBUTE + (options.elsewhere?.[name] === undefined ? pad(payloadSize(of, value)) : INDIRECT)
+  }
+  for (const slot of outputs) {
+    const room = roomOf(slot, options)
+    if (room !== 0) length += ATTRIBUTE + pad(inMessage(room))
+  }
+  if (options.legacy !== undefined) length += ATTRIBUTE + pad(options.legacy.length)
+  if (length > 0xffff) throw tooLong(where, length)
+  return length
+}
+
+/** Writes a call's message of `messageLength` bytes at `start`, where zeros are. */
+export const writeMessage = (
+  view: DataView,
+  start: number,
+  length: number,
+  call: Call,
+  options: EncodeOptions = NONE,
+  refs?: ChainedRefs,
+): void => {
+  const named = methodOfCall(call)
+  const { outputs } = named
+  const { inputs } = layoutOf(named, call.args, options, refs) ?? named
+  view.setUint16(start, length, true)
+  view.setUint16(start + 2, call.class.id, true)
+  view.setUint32(start + 4, call.object, true)
+  let at = start + HEADER
+  /** Begins an attribute with a payload of `size` bytes; where that lies. */
+  const begin = (id: number, flags: number, size: number): number => {
+    const payload = at + ATTRIBUTE
+    view.setUint16(at, ATTRIBUTE + size, true)
+    view.setUint16(at + 2, id, true)
+    view.setUint32(at + 4, flags, true)
+    at = payload + pad(size)
+    return payload
+  }
+  const pointTo = (payload: number, address: bigint, size: number): void => {
+    view.setBigUint64(payload, address, true)
+    view.setBigUint64(payload + 8, BigInt(size), true)
+  }
+  for (const { name, attribute } of inputs) {
+    const { id, of } = attribute
+    const entry = refs?.[name]
+    const value = entry ?? call.args[name]
+    if (value === undefined) continue
+    const flags = (options.ignorable?.includes(name) ? 0 : MANDATORY) | (entry === undefined ? 0 : CHAINED)
+    const address = options.elsewhere?.[name]
+    const size = payloadSize(of, value)
+    if (address === undefined) writePayload(view, begin(id, flags, size), of, value)
+    else pointTo(begin(id, flags | IS_INDIRECT, INDIRECT), address, size)
+  }
+  for (const slot of outputs) {
+    const { id } = slot.attribute
+    const room = roomOf(slot, options)
+    if (room === 0) continue
+    if (typeof room === 'number') begin(id, OUT, room)
+    else pointTo(begin(id, OUT | IS_INDIRECT, INDIRECT), room.address, room.length)
+  }
+  const { legacy } = options
+  if (legacy !== undefined) writeBytes(view, begin(CommonAttribute.LEGACY, 0, legacy.length), legacy.length, legacy)
+}
+
+/** The message of a call. Throws as `messageLength`. */
+export const encodeCall = (call: Call, options: EncodeOptions = NONE): Uint8Array => {
+  const message = new Uint8Array(messageLength(call, options))
+  writeMessage(viewOf(message), 0, message.length, call, options)
+  return message
+}
+
+/**
+ * The result in an answered message. `copyIn` reads indirect outputs. Numbers of descriptors appear as values. Throws
+ * CallError EINVAL if the message is not an answer to `call`.
+ */
+export const decodeResult = (
+  call: Call,
+  message: Uint8Array,
+  copyIn?: (address: bigint, length: number) => Uint8Array,
+): Result => {
+  const { where, out: outputs } = methodOfCall(call)
+  if (message.length < HEADER)
+    throw new CallError('EINVAL', `${where}: an answer has at least ${HEADER} bytes, not ${message.length}`)
+  const view = viewOf(message)
+  const out: AnyValues = {}
+  for (let at = HEADER; at < message.length; ) {
+    const item = itemAt(where, view, at, message.length)
+    at = item.next
+    const slot = item.flags & OUT && item.flags & FILLED ? outputs.get(item.id) : undefined
+    if (slot === undefined) continue
+    const { name, path, attribute } = slot
+    if (item.flags & IS_INDIRECT) {
+      const { address, length } = indirect(path, view, item)
+      if (copyIn !== undefined)
+        out[name] = valueIn(path, attribute.of, viewOf(copyIn(address, Number(length))), 0, Number(length))
+      continue
+    }
+    const written = item.flags >>> WRITTEN
+    if (written > item.length)
+      throw new CallError('EINVAL', `${path}: ${written} bytes written into a room of ${item.length}`)
+    out[name] = valueIn(path, attribute.of, view, item.payload, written)
+  }
+  return creates(call.method) ? { object: view.getUint32(4, true), out } : { out }
+}

@@ -1,0 +1,323 @@
+/*
+ * The object dialect (R1–R6, design.md section 3 "fixed here"), where calls are run: messages of a header and
+ * attributes become calls, results are put into messages, from the classes' declarations alone. Callers:
+ * client.ts.
+ *
+ * Header {u16 length, u16 class_id, u32 object_id, u32 op_ctrl, u32 flags}; attribute {u16 length with its header, u16
+ * id, u32 flags}, payload padded to 8; little-endian. An indirect payload is {u64 address, u64 length}. An answer is
+ * the message itself, changed in place: object_id, the payloads of outputs and in their flags `filled` and, in bits
+ * 16–31, how many bytes were written (of an indirect one: in its length). Attributes keep their length, so that an
+ * answered message can still be walked. Errors: no such class or method EOPNOTSUPP; unknown mandatory attribute
+ * EPROTONOSUPPORT; room too small ENOSPC, with what is needed; a record's unknown tail that is not zero E2BIG;
+ * malformed, missing or out of limits EINVAL.
+ */
+import { AttributeFlag, CommonAttribute, MessageFlag, OpCtrl } from '../../spec/classes/ids.ts'
+import { CallError } from '../../spec/errno.ts'
+import { lacksCall } from '../../spec/schema/lacking.ts'
+import { type AnyValue, type AnyValues, type Kind, sizeOf } from '../../spec/schema/schema.ts'
+import { isValid } from '../argument-check.ts'
+import type { Answer, Call, CallerView, Decoded, Install, Result } from '../call.ts'
+import { answering, descriptorOf, refuse } from '../linux/caller.ts'
+import { checkValue, viewOf } from '../scalar.ts'
+import {
+  creates,
+  HEADER,
+  type Item,
+  indirect,
+  itemAt,
+  methodByCall,
+  payloadOf,
+  payloadSize,
+  type Slot,
+  valueIn,
+  WRITTEN,
+  writePayload,
+} from './format.ts'
+
+export { ATTRIBUTE, callOfRequest, HEADER, ioctlRequest } from './format.ts'
+
+const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
+
+/** Longest payload that lies elsewhere, for kinds that may grow. */
+const LONGEST = 1 << 20
+
+/** A message made a call. */
+export interface ObjectMessage {
+  readonly call: Call
+  readonly legacy: Uint8Array | undefined
+  /**
+   * ENOSPC if there is too little room for an output whose size is fixed: then the call is not to be run, but refused.
+   */
+  readonly short: CallError | undefined
+  /**
+   * Puts the result into the message; indirect outputs are written with `copyOut`. Throws CallError, ENOSPC above all,
+   * and the message is as it was then. Answers the message, and where numbers of descriptors belong.
+   */
+  answer(result: Result): { message: Uint8Array; installs: readonly Placed[] }
+  /** Puts a refusal into the message, and answers it: after ENOSPC it says what each output needs. */
+  refuse(): Uint8Array
+}
+
+/** A descriptor's number belongs at this offset of the message, or of what lies at `base`. */
+export interface Placed {
+  readonly descriptor: Install['descriptor']
+  readonly offset: number
+  readonly base?: bigint
+}
+
+/** An output that does not fit, and the bytes that it needs. */
+interface Needed {
+  readonly item: Item
+  readonly size: number
+}
+
+/** Room for an output. */
+interface Place {
+  readonly slot: Slot
+  readonly item: Item
+}
+
+const spaceError = (where: string, needed: number, room: number | bigint): CallError =>
+  new CallError('ENOSPC', `${where}: it needs ${needed} bytes, there is room for ${room}`)
+
+/** The object that an entry of the chain under way has made, as this attribute names objects. */
+const chained = (view: CallerView, path: string, of: Kind, value: AnyValue): number => {
+  if (view.chained === undefined) throw new CallError('EINVAL', `${path}: it names an entry, but this is no chain`)
+  if (of.kind !== 'ref' && of.kind !== 'fd')
+    throw new CallError('EINVAL', `${path}: it is no reference to an object, so it cannot name an entry`)
+  return view.chained(path, of, value as number)
+}
+
+/** The descriptors whose numbers lie somewhere in the value of an attribute that is none itself. */
+const descriptorsWithin = (result: Result, name: string, of: Kind): Placed[] =>
+  of.kind === 'fd' || result.descriptors === undefined
+    ? []
+    : result.descriptors
+        .filter(({ attribute }) => attribute === name)
+        .map(descriptor => ({ descriptor, offset: descriptor.offset ?? 0 }))
+
+const hasPlace = (places: readonly Place[], id: number): boolean => {
+  for (let i = 0; i < places.length; i++) if (places[i].item.id === id) return true
+  return false
+}
+
+const NO_INSTALLS: readonly Placed[] = Object.freeze([])
+
+/** Puts results into the rooms of a message, or the sizes that they would need. */
+const answerIn = (
+  where: string,
+  view: CallerView,
+  message: Uint8Array,
+  header: DataView,
+  places: readonly Place[],
+  needed: Needed[],
+  result: Result,
+): readonly Placed[] => {
+  const filled: { place: Place; value: AnyValue; length: number }[] = []
+  let short: CallError | undefined
+  for (const place of places) {
+    const { item, slot } = place
+    const { name, path, attribute } = slot
+    const own = attribute.of.kind === 'fd' && descriptorOf(result, name) !== undefined
+    const value = own ? 0xffffffff : result.out[name]
+    if (value === undefined) continue
+    const length = payloadSize(attribute.of, value)
+    const room = item.flags & IS_INDIRECT ? indirect(path, header, item).length : item.length
+    if (length > room) {
+      short ??= spaceError(path, length, room)
+      needed.push({ item, size: length })
+    } else filled.push({ place, value, length })
+  }
+  if (short !== undefined) throw short
+  const installs = result.descriptors === undefined ? NO_INSTALLS : placesOf(where, header, filled, result)
+  for (const { place, value } of filled) {
+    const { path, attribute } = place.slot
+    if (place.item.flags & IS_INDIRECT)
+      view.copyOut(indirect(path, header, place.item).address, payloadOf(attribute.of, value))
+  }
+  for (const { place, value, length } of filled) {
+    const { at, flags, payload, length: room } = place.item
+    if (flags & IS_INDIRECT) {
+      header.setBigUint64(payload + 8, BigInt(length), true)
+      header.setUint32(at + 4, flags | FILLED, true)
+      continue
+    }
+    for (let i = payload; i < payload + room; i++) message[i] = 0
+    writePayload(header, payload, place.slot.attribute.of, value)
+    header.setUint32(at + 4, ((flags & 0xffff) | FILLED | (length << WRITTEN)) >>> 0, true)
+  }
+  if (result.object !== undefined && descriptorOf(result, 'object') === undefined)
+    header.setUint32(4, result.object, true)
+  header.setUint32(12, MessageFlag.ANSWERED, true)
+  return installs
+}
+
+/** Where the numbers of all descriptors of a result belong. ENOSPC if there is no room for one. */
+const placesOf = (
+  where: string,
+  header: DataView,
+  filled: readonly { readonly place: Place }[],
+  result: Result,
+): readonly Placed[] => {
+  const installs: Placed[] = []
+  const own = descriptorOf(result, 'object')
+  if (own !== undefined) installs.push({ descriptor: own, offset: 4 })
+  for (const { place } of filled) {
+    const { slot, item } = place
+    const descriptor = slot.attribute.of.kind === 'fd' ? descriptorOf(result, slot.name) : undefined
+    if (descriptor !== undefined) installs.push({ descriptor, offset: item.payload })
+    for (const within of descriptorsWithin(result, slot.name, slot.attribute.of))
+      if (item.flags & IS_INDIRECT) installs.push({ ...within, base: indirect(slot.path, header, item).address })
+      else installs.push({ ...within, offset: item.payload + within.offset })
+  }
+  const lost = result.descriptors?.find(one => !installs.some(({ descriptor }) => descriptor === one))
+  if (lost !== undefined)
+    throw new CallError('ENOSPC', `${where}: there is no room for the descriptor ${lost.attribute}`)
+  return installs
+}
+
+/** Decodes one message of call number `call`; its answer is put into these bytes. Throws CallError. */
+export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array): ObjectMessage => {
+  if (bytes.length < HEADER)
+    throw new CallError('EINVAL', `a message has at least ${HEADER} bytes, not ${bytes.length}`)
+  const header = viewOf(bytes)
+  const length = header.getUint16(0, true)
+  if (length < HEADER || length > bytes.length || length % 8 !== 0)
+    throw new CallError(
+      'EINVAL',
+      `the message says that it has ${length} bytes; a multiple of 8 from ${HEADER} to ${bytes.length} is right`,
+    )
+  const classId = header.getUint16(2, true)
+  const cls = view.schema.classById(classId)
+  const named = cls === undefined ? undefined : methodByCall(cls, call)
+  if (cls === undefined || named === undefined) throw new CallError('EOPNOTSUPP', lacksCall(cls, classId, call))
+  const { where } = named
+  const object = header.getUint32(4, true)
+  if (header.getUint32(8, true) !== OpCtrl.ATTRIBUTES || (header.getUint32(12, true) & ~MessageFlag.ANSWERED) !== 0)
+    throw new CallError('EOPNOTSUPP', `${where}: op_ctrl or flags of the header are unknown`)
+  if (object !== 0 && creates(named.method))
+    throw new CallError('EINVAL', `${where}: object_id is ${object}; it is 0 for what is yet to be made`)
+  if (!view.hasContext && !(cls.name === 'device' && named.name === 'open'))
+    throw new CallError('EINVAL', `${where}: the descriptor has no context yet: device.open comes first`)
+
+  const message = bytes.length === length ? bytes : bytes.subarray(0, length)
+  const args: AnyValues = {}
+  const places: Place[] = []
+  /** Ids of attributes that the method does not have. */
+  let others: Set<number> | undefined
+  // Bytes needed by outputs that do not fit.
+  const needed: Needed[] = []
+  let short: CallError | undefined
+  let legacy: Uint8Array | undefined
+  for (let at = HEADER; at < length; ) {
+    const item = itemAt(where, header, at, length)
+    at = item.next
+    const { id, flags } = item
+    const isOut = (flags & OUT) !== 0
+    if ((flags & ~(MANDATORY | OUT | FILLED | IS_INDIRECT | CHAINED) & 0xffff) !== 0)
+      throw new CallError(
+        'EINVAL',
+        `${where}: attribute 0x${id.toString(16)} has unknown flags 0x${flags.toString(16)}`,
+      )
+    const slot = (isOut ? named.out : named.in).get(id)
+    const isTwice =
+      others?.has(id) === true || (slot !== undefined && !isOut ? args[slot.name] !== undefined : hasPlace(places, id))
+    if (isTwice) throw new CallError('EINVAL', `${where}: attribute 0x${id.toString(16)} is there twice`)
+    if (slot === undefined) {
+      others ??= new Set()
+      others.add(id)
+      if (id === CommonAttribute.LEGACY && !isOut && (flags & IS_INDIRECT) === 0)
+        legacy = message.slice(item.payload, item.payload + item.length)
+      else if ((isOut ? named.in : named.out).has(id))
+        throw new CallError(
+          'EINVAL',
+          `${where}: attribute 0x${id.toString(16)} goes ${isOut ? 'in' : 'out'}, not ${isOut ? 'out' : 'in'}`,
+        )
+      // It is known, and never means anything here: also a caller that could do without it is told.
+      const refused = Object.values(named.method.refused ?? {}).find(one => one.id === id && !isOut)
+      if (refused !== undefined) throw new CallError(refused.code, `${where}: ${refused.why}`)
+      if (flags & MANDATORY)
+        throw new CallError('EPROTONOSUPPORT', `${where}: the mandatory attribute 0x${id.toString(16)} is unknown`)
+      continue
+    }
+    const { name, path, attribute } = slot
+    const { of } = attribute
+    if (isOut) {
+      if (flags & IS_INDIRECT && of.kind === 'fd')
+        throw new CallError('EINVAL', `${path}: a descriptor's number is not indirect`)
+      const room = flags & IS_INDIRECT ? indirect(path, header, item).length : item.length
+      const size = of.kind === 'list' || of.kind === 'blob' ? 0 : sizeOf(of)
+      if (room < size) {
+        short ??= spaceError(path, size, room)
+        needed.push({ item, size })
+      }
+      places.push({ slot, item })
+      continue
+    }
+    let value: AnyValue
+    if (flags & IS_INDIRECT) {
+      const { address, length: size } = indirect(path, header, item)
+      const limit = Math.max(sizeOf(of), of.kind === 'record' ? LONGEST : 0)
+      if (size > BigInt(limit)) throw new CallError('EINVAL', `${path}: ${size} bytes, at most ${limit} are taken`)
+      value = valueIn(path, of, viewOf(view.copyIn(address, Number(size))), 0, Number(size))
+    } else value = valueIn(path, of, header, item.payload, item.length)
+    if (!isValid(slot.check, value)) checkValue(path, of, value, true)
+    args[name] = flags & CHAINED ? chained(view, path, of, value) : value
+  }
+  for (const { name, path } of named.required)
+    if (args[name] === undefined) throw new CallError('EINVAL', `${path} is missing`)
+
+  return {
+    short,
+    call: { class: cls, methodName: named.name, method: named.method, object, args },
+    legacy,
+    answer: result => ({ message, installs: answerIn(where, view, message, header, places, needed, result) }),
+    refuse: () => {
+      for (const { item, size } of needed) {
+        if (item.flags & IS_INDIRECT) header.setBigUint64(item.payload + 8, BigInt(size), true)
+        else header.setUint32(item.at + 4, ((item.flags & 0xffff) | (Math.min(size, 0xffff) << WRITTEN)) >>> 0, true)
+      }
+      header.setUint32(12, MessageFlag.ANSWERED, true)
+      return message
+    },
+  }
+}
+
+/** Decodes the message at `address` in the caller's memory, of call number `call` (an ioctl's, `callOfRequest`). */
+export const decodeObject = (view: CallerView, call: number, address: bigint): Decoded | Answer =>
+  answering((): Decoded | Answer => {
+    const length = viewOf(view.copyIn(address, 8)).getUint16(0, true)
+    if (length < HEADER) throw new CallError('EINVAL', `a message has at least ${HEADER} bytes, not ${length}`)
+    const decoded = decodeMessage(view, call, view.copyIn(address, length))
+    const failed = (error: CallError): Answer => {
+      try {
+        view.copyOut(address, decoded.refuse())
+      } catch (fault) {
+        if (!(fault instanceof CallError)) throw fault
+      }
+      return refuse(error)
+    }
+    if (decoded.short !== undefined) return failed(decoded.short)
+    return {
+      call: decoded.call,
+      legacy: () => decoded.legacy,
+      answer: outcome => {
+        if (outcome instanceof CallError) return failed(outcome)
+        try {
+          const { message, installs } = decoded.answer(outcome)
+          view.copyOut(address, message)
+          return {
+            ret: 0,
+            installs: installs.map(({ descriptor, offset, base = address }) => ({
+              descriptor,
+              address: base + BigInt(offset),
+              width: 4,
+            })),
+          }
+        } catch (error) {
+          if (error instanceof CallError) return failed(error)
+          throw error
+        }
+      },
+    }
+  })

@@ -1,0 +1,198 @@
+/*
+ * The format of the object dialect (design.md section 3), beneath both sides of it: how a message is laid out, which
+ * method a call number is, how a value of a kind lies in an attribute.
+ */
+import { CallError } from '../../spec/errno.ts'
+import {
+  type AnyRecord,
+  type AnyValue,
+  type Attribute,
+  type Attributes,
+  CREATE,
+  CREATE_FD,
+  type Kind,
+  type Method,
+  type ObjectClass,
+  recordSize,
+  sizeOf,
+} from '../../spec/schema/schema.ts'
+import { type ArgumentShape, type Check, checkOf, shapeOf } from '../argument-check.ts'
+import type { Call } from '../call.ts'
+import { isZero } from '../linux/caller.ts'
+import { readRecord, readScalar, viewOf, writeBytes, writeRecord, writeRecords, writeScalar } from '../scalar.ts'
+
+/** Bytes of the header of a message, and of an attribute. */
+export const HEADER = 16
+export const ATTRIBUTE = 8
+/** Bytes of an indirect payload: {u64 address, u64 length}. */
+export const INDIRECT = 16
+/** Where the flags of a filled output have the number of bytes written. */
+export const WRITTEN = 16
+
+export const pad = (length: number): number => (length + 7) & ~7
+
+// ---- the carrier ----
+
+const MAGIC = 0xdb
+
+/** The ioctl request of a call number: `_IOWR(0xdb, call, u64)`; its argument is the address of the message. */
+export const ioctlRequest = (call: number): number => ((3 << 30) | (8 << 16) | (MAGIC << 8) | call) >>> 0
+
+/** The call number of an ioctl request, undefined if it is not one of the object dialect. */
+export const callOfRequest = (request: number): number | undefined =>
+  ioctlRequest(request & 0xff) === request >>> 0 ? request & 0xff : undefined
+
+// ---- methods by number ----
+
+/** An attribute of a method, with what sentences about it begin with. */
+export interface Slot {
+  readonly name: string
+  readonly path: string
+  readonly attribute: Attribute
+  /** Of a value that a message brings: unknown bits of flags are wrong. */
+  readonly check: Check
+}
+
+/** A method with what reading and writing its messages needs, compiled once. */
+export interface Named {
+  readonly name: string
+  readonly where: string
+  readonly method: Method
+  /** In order of declaration, and by id. */
+  readonly inputs: readonly Slot[]
+  readonly required: readonly Slot[]
+  /** Of the arguments of who calls. */
+  readonly shape: ArgumentShape
+  readonly outputs: readonly Slot[]
+  readonly in: ReadonlyMap<number, Slot>
+  readonly out: ReadonlyMap<number, Slot>
+}
+
+const slotsOf = (where: string, attributes: Attributes): readonly Slot[] =>
+  Object.entries(attributes).map(([name, attribute]) => ({
+    name,
+    path: `${where}: attribute ${name}`,
+    attribute,
+    check: checkOf(attribute.of, true),
+  }))
+
+const byId = (slots: readonly Slot[]): ReadonlyMap<number, Slot> =>
+  new Map(slots.map(slot => [slot.attribute.id, slot]))
+
+const compiled = (cls: ObjectClass, name: string, method: Method): Named => {
+  const where = `${cls.name}.${name}`
+  const inputs = slotsOf(where, method.in)
+  const outputs = slotsOf(where, method.out)
+  const required = inputs.filter(({ attribute }) => !attribute.optional)
+  const shape = shapeOf(method.in, [])
+  return { name, where, method, inputs, required, shape, outputs, in: byId(inputs), out: byId(outputs) }
+}
+
+const numbered = new WeakMap<ObjectClass, ReadonlyMap<number, Named>>()
+
+/** The method of a class behind a call number. */
+export const methodByCall = (cls: ObjectClass, call: number): Named | undefined => {
+  let calls = numbered.get(cls)
+  if (calls === undefined) {
+    calls = new Map(Object.entries(cls.methods).map(([name, method]) => [method.call, compiled(cls, name, method)]))
+    numbered.set(cls, calls)
+  }
+  return calls.get(call)
+}
+
+/** The method of a call: of its class, or, where that is another declaration, the one that the call brings. */
+export const methodOfCall = ({ class: cls, methodName, method }: Call): Named => {
+  const found = methodByCall(cls, method.call)
+  return found?.method === method ? found : compiled(cls, methodName, method)
+}
+
+export const creates = (method: Method): boolean => method.call === CREATE || method.call === CREATE_FD
+
+// ---- values ----
+
+/** Bytes that one value takes, unpadded. */
+export const payloadSize = (of: Kind, value: AnyValue): number => {
+  if (of.kind === 'blob' || of.kind === 'bytes') return (value as Uint8Array).length
+  if (of.kind === 'list') return recordSize(of.fields) * (value as AnyRecord[]).length
+  return sizeOf(of)
+}
+
+/** Writes a value of `payloadSize` bytes at `at`, where zeros are. */
+export const writePayload = (view: DataView, at: number, of: Kind, value: AnyValue): void => {
+  if (of.kind === 'blob' || of.kind === 'bytes') writeBytes(view, at, (value as Uint8Array).length, value as Uint8Array)
+  else if (of.kind === 'list') writeRecords(view, at, of.fields, value as AnyRecord[])
+  else if (of.kind === 'record') writeRecord(view, at, of.fields, value as AnyRecord)
+  else writeScalar(view, at, sizeOf(of), of, value)
+}
+
+/** Bytes of one value, unpadded. */
+export const payloadOf = (of: Kind, value: AnyValue): Uint8Array => {
+  if (of.kind === 'blob' || of.kind === 'bytes') return value as Uint8Array
+  const bytes = new Uint8Array(payloadSize(of, value))
+  writePayload(viewOf(bytes), 0, of, value)
+  return bytes
+}
+
+/** The value in `length` bytes at `at` that the other side has sent. */
+export const valueIn = (where: string, of: Kind, view: DataView, at: number, length: number): AnyValue => {
+  switch (of.kind) {
+    case 'blob':
+      if (length > of.max) throw new CallError('EINVAL', `${where}: ${length} bytes, at most ${of.max} are allowed`)
+      return readScalar(view, at, length, of, where)
+    case 'list': {
+      const size = recordSize(of.fields)
+      const count = length / size
+      if (!Number.isInteger(count) || count > of.max)
+        throw new CallError('EINVAL', `${where}: ${length} bytes are not 0 to ${of.max} records of ${size}`)
+      return Array.from({ length: count }, (_, i) => readRecord(view, at + i * size, of.fields, where))
+    }
+    case 'record': {
+      const size = recordSize(of.fields)
+      if (length === size) return readRecord(view, at, of.fields, where)
+      const bytes = new Uint8Array(view.buffer, view.byteOffset + at, length)
+      if (!isZero(bytes.subarray(size)))
+        throw new CallError('E2BIG', `${where}: it has ${length} bytes, those after the ${size} known ones are not 0`)
+      const known = new Uint8Array(size)
+      known.set(bytes.subarray(0, size))
+      return readRecord(viewOf(known), 0, of.fields, where)
+    }
+    default: {
+      const size = sizeOf(of)
+      if (length !== size) throw new CallError('EINVAL', `${where}: it must have ${size} bytes and has ${length}`)
+      return readScalar(view, at, size, of, where)
+    }
+  }
+}
+
+// ---- walking a message ----
+
+export interface Item {
+  readonly id: number
+  readonly flags: number
+  /** Where its header and its payload begin, the bytes of the payload, and where the next one begins. */
+  readonly at: number
+  readonly payload: number
+  readonly length: number
+  readonly next: number
+}
+
+/** The attribute at `at`, from HEADER on, of a message of `end` bytes. Throws CallError EINVAL if it lies not in it. */
+export const itemAt = (where: string, view: DataView, at: number, end: number): Item => {
+  if (at + ATTRIBUTE > end) throw new CallError('EINVAL', `${where}: the message ends within an attribute's header`)
+  const length = view.getUint16(at, true)
+  const id = view.getUint16(at + 2, true)
+  if (length < ATTRIBUTE || at + length > end)
+    throw new CallError(
+      'EINVAL',
+      `${where}: attribute 0x${id.toString(16)} at ${at} has length ${length}, ${end - at} bytes are left`,
+    )
+  const payload = at + ATTRIBUTE
+  return { id, flags: view.getUint32(at + 4, true), at, payload, length: length - ATTRIBUTE, next: at + pad(length) }
+}
+
+/** What an indirect payload says. */
+export const indirect = (where: string, view: DataView, item: Item): { address: bigint; length: bigint } => {
+  if (item.length !== INDIRECT)
+    throw new CallError('EINVAL', `${where}: an indirect payload must have ${INDIRECT} bytes and has ${item.length}`)
+  return { address: view.getBigUint64(item.payload, true), length: view.getBigUint64(item.payload + 8, true) }
+}

@@ -1,0 +1,113 @@
+/*
+ * Work completions, read where they lie (R45): a base record that every completion has, and optional parts that are
+ * there or undefined. One object per completion queue stands for the oldest completion; nothing is allocated or copied,
+ * so what it says holds until the queue's next step.
+ */
+import { swap32, TWO_32 } from '../../spec/memory.ts'
+import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
+import type { ProgramRing } from '../ring.ts'
+
+export interface Completion {
+  /** As the request was posted with it, an exact Number. */
+  readonly id: number
+  readonly ok: boolean
+  /** ibv_wc_status, and its name: 'SUCCESS', 'RETRY_EXC_ERR' … */
+  readonly status: number
+  readonly statusName: string
+  /** ibv_wc_opcode; means nothing unless `ok`. */
+  readonly opcode: number
+  readonly opcodeName: string
+  /** Bytes that were received or read. */
+  readonly bytes: number
+  /** The queue pair's number. */
+  readonly qpn: number
+  /** The immediate data that came with a message, u32. */
+  readonly immediate: number | undefined
+  /** The key that the peer's message has invalidated. */
+  readonly invalidated: number | undefined
+  /** Datagrams: the sender's queue pair. */
+  readonly sourceQpn: number
+  /** Of datagrams: the first 40 bytes of the buffer are a global route header. */
+  readonly hasGrh: boolean
+  /** Of a queue of kind 'timed': when it completed, nanoseconds of the device's clock, exact up to 2^53. */
+  readonly timestamp: number | undefined
+}
+
+/** The cursor of one queue: `at` is where its completion lies. */
+export interface CompletionCursor extends Completion {
+  ring: ProgramRing
+  at: number
+  readonly timed: boolean
+}
+
+const { GRH, WITH_IMM, WITH_INV } = WcFlags.values
+const nameOf = (values: Readonly<Record<string, number>>): readonly string[] => {
+  const names: string[] = []
+  for (const [name, value] of Object.entries(values)) names[value] = name
+  return names
+}
+const statusNames = nameOf(WcStatus.values)
+const opcodeNames = nameOf(WcOpcode.values)
+const SUCCESS = WcStatus.values.SUCCESS
+
+const wordAt = (words: Int32Array, at: number): number => words[at >> 2] >>> 0
+
+/** What cursors have in common: there may be very many (R15). */
+const accessors: Completion & ThisType<CompletionCursor> = {
+  get id() {
+    const { words, layout } = this.ring
+    return wordAt(words, this.at + layout.wc.WR_ID) + wordAt(words, this.at + layout.wc.WR_ID + 4) * TWO_32
+  },
+  get ok() {
+    return this.status === SUCCESS
+  },
+  get status() {
+    const { words, layout } = this.ring
+    return wordAt(words, this.at + layout.wc.STATUS)
+  },
+  get statusName() {
+    return statusNames[this.status] ?? String(this.status)
+  },
+  get opcode() {
+    const { words, layout } = this.ring
+    return wordAt(words, this.at + layout.wc.OPCODE)
+  },
+  get opcodeName() {
+    return opcodeNames[this.opcode] ?? String(this.opcode)
+  },
+  get bytes() {
+    const { words, layout } = this.ring
+    return wordAt(words, this.at + layout.wc.BYTE_LEN)
+  },
+  get qpn() {
+    const { words, layout } = this.ring
+    return wordAt(words, this.at + layout.wc.QP_NUM)
+  },
+  get immediate() {
+    const { words, layout } = this.ring
+    const flags = words[(this.at + layout.wc.FLAGS) >> 2]
+    return (flags & WITH_IMM) === 0 ? undefined : swap32(words[(this.at + layout.wc.IMM) >> 2])
+  },
+  get invalidated() {
+    const { words, layout } = this.ring
+    const flags = words[(this.at + layout.wc.FLAGS) >> 2]
+    return (flags & WITH_INV) === 0 ? undefined : wordAt(words, this.at + layout.wc.IMM)
+  },
+  get sourceQpn() {
+    const { words, layout } = this.ring
+    return wordAt(words, this.at + layout.wc.SRC_QP)
+  },
+  get hasGrh() {
+    const { words, layout } = this.ring
+    return (words[(this.at + layout.wc.FLAGS) >> 2] & GRH) !== 0
+  },
+  get timestamp() {
+    if (!this.timed) return undefined
+    const { words, layout } = this.ring
+    return wordAt(words, this.at + layout.wc.TIMESTAMP) + wordAt(words, this.at + layout.wc.TIMESTAMP + 4) * TWO_32
+  },
+}
+
+/** `timed`: the queue's completions have time stamps. */
+export const completionCursor = (ring: ProgramRing, timed = false): CompletionCursor =>
+  Object.assign(Object.create(accessors), { ring, at: 0, timed })

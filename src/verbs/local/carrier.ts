@@ -1,0 +1,242 @@
+/*
+ * The carrier of devices in this process (network.ts): calls are functions, rings are plain memory, buffers have
+ * addresses that are made up. No daemon, no native code.
+ */
+
+import { addEventHandler } from '../../core/devices/clients.ts'
+import { closeContext, openContext } from '../../core/devices/registry.ts'
+import { runTypedChain } from '../../core/dispatch/chain-calls.ts'
+import { invoke } from '../../core/dispatch/invoke.ts'
+import { findEntry } from '../../core/dispatch/lookup.ts'
+import { undoWhenDone } from '../../core/dispatch/undo.ts'
+import { DEVICE_FATAL } from '../../core/events/events.ts'
+import { createLocalSpace } from '../../core/memory/local-space.ts'
+import { type FindableMemory, findableMemory } from '../../core/memory/mappable-memory.ts'
+import type { Caller, Context, Device as CoreDevice } from '../../core/model.ts'
+import { findHandle } from '../../core/objects/handles.ts'
+import type { RxeContext } from '../../drivers/rxe/context.ts'
+import { countersOf } from '../../drivers/rxe/counts.ts'
+import type { RxeDevice } from '../../drivers/rxe/device.ts'
+import { mappedRings, slabRings } from '../../drivers/rxe/rings/ring-memory.ts'
+import type { RingMemory } from '../../drivers/rxe/rings/rings.ts'
+import { loadNativeCopier } from '../../host/memory/copy.ts'
+import type { RingLayout } from '../../spec/drivers/ring-layout.ts'
+import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
+import type { Result } from '../../uapi/call.ts'
+import type { Answered, Carrier } from '../carrier.ts'
+import { refused, rethrow, toRdmaError, USE_ASYNC_HINT } from '../error.ts'
+import { CLOSED, isClosed } from '../plan.ts'
+import { localCopies, localDescriptors } from './descriptors.ts'
+import { openOwnFile } from './file.ts'
+import type { AttachedDevice, LocalNetwork, Network } from './network.ts'
+
+interface Rings {
+  readonly memory: RingMemory
+  readonly ring: Carrier['ring']
+  /** Where a driver of any kind may put rings of rxe's layout too. */
+  readonly mapped?: FindableMemory
+}
+
+/** Memory for rings of one layout, and how they are found there. */
+const ringsWith = (layout: RingLayout['name']): Rings => {
+  if (layout === 'compact') {
+    const memory = slabRings()
+    return {
+      memory,
+      ring({ offset }) {
+        const { head, data, area } = memory.at(offset)
+        return { head, data, bytes: area.bytes, view: area.view, words: area.words }
+      },
+    }
+  }
+  const pieces = findableMemory()
+  const memory = mappedRings(pieces)
+  return {
+    memory,
+    mapped: pieces,
+    ring({ offset }) {
+      const { at, bytes, view, words } = pieces.at(offset)
+      return { head: at, data: at + memory.layout.header.DATA, bytes, view, words }
+    },
+  }
+}
+
+const answered = ({ object, descriptors, out }: Result): Answered<AnyValues> => ({
+  object: object ?? descriptors?.[0]?.object ?? 0,
+  out,
+})
+
+/** The result, or the signal's reason before it is there: then nobody waits for the call any more. */
+const untilAborted = (context: Context, call: Promise<Result>, signal: AbortSignal | undefined): Promise<Result> => {
+  if (signal === undefined) return call
+  return new Promise((resolve, reject) => {
+    const aborted = (): void => {
+      undoWhenDone(context, call)
+      reject(signal.reason)
+    }
+    signal.addEventListener('abort', aborted, { once: true })
+    // What the caller has been given is not taken back.
+    const over = (): void => signal.removeEventListener('abort', aborted)
+    call.then(
+      result => {
+        over()
+        resolve(result)
+      },
+      error => {
+        over()
+        reject(error)
+      },
+    )
+  })
+}
+
+/** A context on a device of this process; `soft`: it is the soft device. `closed` is called once it is closed. */
+const carrierOn = (
+  network: LocalNetwork,
+  device: CoreDevice,
+  soft: AttachedDevice | undefined,
+  layout: RingLayout['name'],
+  closed: () => void,
+): Carrier => {
+  const { memory: ringMemory, ring, mapped } = ringsWith(layout)
+  const context = openContext(device, { opened: true, ...(mapped && { mapped }) })
+  if (soft !== undefined) context.state = { rings: ringMemory, inside: true } satisfies RxeContext
+  // only ports of sockets have memory that native code reaches
+  const memory = createLocalSpace(network.link === 'memory' ? undefined : loadNativeCopier())
+  /** Registered buffers, their addresses, and how often each is registered. */
+  const known = new Map<Uint8Array, { readonly address: number; uses: number }>()
+  const caller: Caller = {
+    memory,
+    ...localCopies(memory),
+    descriptor: number => number,
+    file: number => String(number),
+    openFile: openOwnFile,
+    handlers: {
+      completion: userHandle => carrier.targets?.completion(Number(userHandle)),
+      event: (userHandle, type) => carrier.targets?.event(type, Number(userHandle), undefined),
+    },
+  }
+  const unsubscribe = addEventHandler(device, ({ type, port }) => {
+    carrier.targets?.event(type, undefined, port)
+    if (type === DEVICE_FATAL) carrier.targets?.ended()
+  })
+
+  /** Drivers of other devices are told by the method that is for it, if they have it. */
+  const ringDoorbell = (handle: number): void => {
+    const object = findHandle(context.handles, handle)
+    const call = object?.class.methods.postSend?.call
+    if (object === undefined || call === undefined || findEntry(device.table, object.class.id, call) === undefined)
+      return
+    callNow(object.class, 'postSend', handle, {})
+  }
+
+  /**
+   * What a call answers at once. EOPNOTSUPP if its handler takes time: what it makes is taken back when it is there.
+   */
+  const callNow: Carrier['call'] = (cls, method, object, args) => {
+    const name = `${(cls as ObjectClass).name}.${method}`
+    const result = rethrow(name, () => invoke(context, cls, method, object, args, caller))
+    if (!(result instanceof Promise)) return answered(result) as never
+    undoWhenDone(context, result as Promise<Result>)
+    throw refused('EOPNOTSUPP', name, 'its handler takes time, and this call does not wait', USE_ASYNC_HINT)
+  }
+
+  const carrier: Carrier = {
+    remote: false,
+    call(cls, method, object, args) {
+      if (object === CLOSED) throw isClosed(`${(cls as ObjectClass).name}.${method}`)
+      // Arming moves nothing, and every wait does it.
+      if (method !== 'reqNotify') network.touch()
+      try {
+        return callNow(cls, method, object, args)
+      } finally {
+        network.mindTimes()
+      }
+    },
+    async callAsync(cls, method, object, args, signal) {
+      const name = `${(cls as ObjectClass).name}.${method}`
+      signal?.throwIfAborted()
+      if (object === CLOSED) throw isClosed(name)
+      network.touch()
+      try {
+        const result = invoke(context, cls, method, object, args, caller)
+        if (!(result instanceof Promise)) return answered(result) as never
+        return answered(await untilAborted(context, result as Promise<Result>, signal)) as never
+      } catch (error) {
+        throw toRdmaError(error, name)
+      } finally {
+        network.touch()
+        network.mindTimes()
+        network.kick()
+      }
+    },
+    chain(calls) {
+      network.touch()
+      const outcome = rethrow('interface.chain', () => runTypedChain(context, calls, caller))
+      network.mindTimes()
+      return outcome && { ...outcome, answers: outcome.results.map(answered) }
+    },
+    descriptors: localDescriptors(network.core, memory, caller),
+    layout: ringMemory.layout,
+    ring,
+    release() {},
+    channel: {},
+    counters() {
+      if (soft === undefined) throw refused('EOPNOTSUPP', 'device.counters', `device ${device.name} counts nothing`)
+      return { ...countersOf(soft.rxe), faults: { ...soft.port.faults } }
+    },
+    waiting() {},
+    posted(handle) {
+      if (soft === undefined) ringDoorbell(handle)
+      else soft.rxe.posted(context, handle)
+      network.kick()
+    },
+    drive: () => network.drive(),
+    pause: () => network.pause(),
+    addressOf(buffer) {
+      let area = known.get(buffer)
+      if (area === undefined) {
+        area = { address: rethrow('pd.register', () => memory.add(buffer)), uses: 0 }
+        known.set(buffer, area)
+      }
+      area.uses++
+      return BigInt(area.address)
+    },
+    forget(buffer) {
+      const area = known.get(buffer)
+      if (area === undefined || --area.uses > 0) return
+      known.delete(buffer)
+      memory.remove(area.address)
+    },
+    targets: undefined,
+    close() {
+      unsubscribe()
+      closeContext(context)
+      closed()
+    },
+  }
+  return carrier
+}
+
+/** A soft device made in this process, and a context on it. `close` removes the device. */
+export const localCarrier = (
+  on: Network,
+  name: string,
+  address: string,
+  layout: RingLayout['name'] = 'compact',
+): Carrier & { readonly rxe: RxeDevice } => {
+  const network = on as LocalNetwork
+  const soft = rethrow('open', () => network.add(name, address))
+  return Object.assign(carrierOn(network, soft.rxe.device, soft, layout, soft.remove), { rxe: soft.rxe })
+}
+
+/** A context on a device that the network has; `close` leaves the device there. */
+export const contextCarrier = (on: Network, name: string): Carrier => {
+  const network = on as LocalNetwork
+  const { devices } = network.core
+  const device = devices.get(name)
+  if (device === undefined)
+    throw refused('ENODEV', 'open', `no device ${name}; there are ${[...devices.keys()].join(', ') || 'none'}`)
+  const soft = network.softDevice(name)
+  return carrierOn(network, device, soft, soft === undefined ? 'rxe' : 'compact', () => {})
+}

@@ -1,0 +1,339 @@
+/*
+ * The network of devices in this process (design.md sections 7 and 8): soft devices joined by memory, or on sockets of
+ * this machine, driven by the program's own turns. Memory and `dgram` need no native code.
+ *
+ * Work moves when the program has posted (once for all that was posted in one go), when it polls a queue that is empty,
+ * when packets arrive and when a timer of a device comes. What was posted is looked at in a microtask, so that what is
+ * answered at once needs no turn of the event loop; after BUDGET of them without one, timers and sockets of the
+ * program have their turn.
+ */
+
+import { createCore, unregister } from '../../core/devices/registry.ts'
+import { expire } from '../../core/events/events.ts'
+import { nextDue } from '../../core/events/thresholds.ts'
+import type { Core, Device as CoreDevice } from '../../core/model.ts'
+import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
+import { identify } from '../../drivers/rxe/address/identity.ts'
+import { createRxeDevice, type RxeDevice } from '../../drivers/rxe/device.ts'
+import { Where } from '../../drivers/rxe/rings/posts.ts'
+import { createSocketPort, type SocketLink, useNativeCrc } from '../../drivers/rxe/socket-ports.ts'
+import { nowMicroseconds } from '../../host/event-loop/clock.ts'
+import { secureRandom } from '../../host/random.ts'
+import { type FaultPort, withFaults } from '../../phy/faults/layer.ts'
+import { parseFaults } from '../../phy/faults/rules.ts'
+import { createMemorySwitch, memorySwitchBytes, type Path } from '../../phy/memory.ts'
+import { type Link, links, paths } from '../../uapi/tool.ts'
+import { parseAddress } from '../../wire/address.ts'
+import { plainArena } from '../../wire/arena.ts'
+import { checkOptions, type Words } from '../checks/options.ts'
+import { checkChoice, checkFunction, formatValue, invalidArgument, refused, rethrow } from '../error.ts'
+
+/** Joins the devices of this process that are opened on it. */
+export interface Network {
+  /**
+   * Adds a device of any driver, which `make` registers (`createCtxDevice` of userdma/drivers, or one of your own);
+   * `open({ network, device: name })` opens it. The function that is answered removes it, whoever has it open. Throws
+   * RdmaError EEXIST for a name that is in use.
+   */
+  addDevice(make: (core: Core) => CoreDevice): () => void
+  /** Faults from now on, as `--fault` of the command line has them; the empty text ends them. */
+  setFaults(text: string): void
+}
+
+export interface NetworkOptions {
+  /** Faults of every packet, see `Network.setFaults`. */
+  readonly fault?: string
+  /**
+   * What joins the devices: memory of this process (default), or sockets on their addresses, which this machine must
+   * have: `udp` reaches every RoCE device (needs the package koffi), `dgram` its like.
+   */
+  readonly link?: Link
+  /**
+   * How messages pass through memory: 'direct', the default, from buffer to buffer where nobody looks at packets or
+   * disturbs them, or always as 'packets'. What programs see is the same.
+   */
+  readonly path?: Path
+  /**
+   * Integers from 0 to 2^32 - 1, from which the first keys of memory and numbers of queue pairs come. Default: the
+   * system's generator, so that nobody foresees them; one of your own makes them repeatable.
+   */
+  readonly random?: () => number
+}
+
+export interface AttachedDevice {
+  readonly rxe: RxeDevice
+  readonly port: FaultPort
+  remove(): void
+}
+
+export interface LocalNetwork extends Network {
+  readonly core: Core
+  readonly link: Link
+  /** Devices that were added so far, those that are gone included. */
+  added: number
+  add(name: string, address: string): AttachedDevice
+  /** The soft device with this name. */
+  softDevice(name: string): AttachedDevice | undefined
+  /** Work may have been posted: it is looked at when what the program is doing has ended. */
+  kick(): void
+  /** A call may have changed something: the next drive looks. */
+  touch(): void
+  /** A call has been made: the time of an event, which it may have set, is not missed. */
+  mindTimes(): void
+  drive(): boolean
+  /** A promise for the next turn of the event loop, if there was none for long. */
+  pause(): Promise<void> | undefined
+}
+
+/** Turns of devices that keep each other busy before others have their turn. */
+const TURNS = 64
+/** Microseconds of one drive. */
+const LONGEST_DRIVE = 2000
+/** Drives, and waits of programs, between two turns of the event loop. */
+const BUDGET = 256
+/** Idle drives, of some 20 ns each, of which one looks at the clock. */
+const LOOKS = 32
+const LONGEST_TIMER = 2 ** 31 - 1
+
+const faultRules = (text: string) => {
+  if (typeof text !== 'string')
+    throw invalidArgument(
+      'network.setFaults',
+      `fault ${formatValue(text)} is no text`,
+      'write "drop=1%", or "" for none',
+    )
+  try {
+    return parseFaults(text)
+  } catch (error) {
+    throw invalidArgument('network.setFaults', (error as Error).message)
+  }
+}
+
+/**
+ * Drives devices: now, soon, and when their timers come. `quiet`: between two drives nothing happens but what
+ * `touch` and timers tell of, so that polling an empty queue costs next to nothing.
+ */
+const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean) => {
+  let touched = true
+  /** A call was made since the last drive: it may have set a time of the device's. */
+  let called = true
+  let driving = false
+  let scheduled = false
+  let budget = BUDGET
+  let looks = LOOKS
+  let timer: NodeJS.Timeout | undefined
+  let timerDue = Number.POSITIVE_INFINITY
+
+  const pollAll = (now: number): boolean => {
+    let progress = false
+    const isTime = now >= timerDue
+    if (isTime) disarm()
+    // Every post names its queue pair, so that idle ones cost nothing.
+    for (let i = 0; i < devices.length; i++)
+      if (isTime || devices[i].hasWork()) progress = devices[i].poll(now, Where.CHANGED) || progress
+    return (isTime && expire(core, now)) || progress
+  }
+  /** What was posted is looked at, and what of it needs no turn is done. */
+  const ring = (): boolean => {
+    let found = false
+    for (let i = 0; i < devices.length; i++) found = devices[i].ring() || found
+    return found
+  }
+  const hasWork = (): boolean => {
+    for (let i = 0; i < devices.length; i++) if (devices[i].hasWork()) return true
+    return false
+  }
+  const disarm = (): void => {
+    clearTimeout(timer)
+    timerDue = Number.POSITIVE_INFINITY
+  }
+  const armTimer = (): void => {
+    let due = nextDue(core)
+    for (let i = 0; i < devices.length; i++) due = Math.min(due, devices[i].nextTimeout())
+    if (due >= timerDue) return
+    clearTimeout(timer)
+    timerDue = due
+    timer = setTimeout(onTimer, Math.min(Math.max(Math.ceil((due - nowMicroseconds()) / 1000), 1), LONGEST_TIMER))
+  }
+  const mindTimes = (): void => {
+    if (nextDue(core) < timerDue) armTimer()
+  }
+  const onTimer = (): void => {
+    // It may come a little early: it is looked at who is due, and armed again, in any case.
+    timerDue = Number.NEGATIVE_INFINITY
+    touched = true
+    drive()
+  }
+  /** Whether a timer has come, without a look at the clock each time: that makes a double on the heap. */
+  const timerCame = (): boolean => {
+    if (timerDue === Number.POSITIVE_INFINITY || --looks > 0) return false
+    looks = LOOKS
+    return nowMicroseconds() >= timerDue
+  }
+  const drive = (): boolean => {
+    if (driving || (quiet && !touched && !timerCame())) return false
+    driving = true
+    touched = false
+    let worked = ring()
+    // Often that was all, and nobody waits for a time, which is dear to ask for.
+    let busy = timerDue !== Number.POSITIVE_INFINITY || hasWork()
+    if (!busy) {
+      driving = false
+      // What completed may have begun the time of a threshold, and sets no other.
+      if (called) armTimer()
+      else mindTimes()
+      called = false
+      return worked
+    }
+    const start = nowMicroseconds()
+    for (let turn = 0, now = start; turn < TURNS && busy && now - start < LONGEST_DRIVE; turn++) {
+      const progress = pollAll(now)
+      worked = progress || worked
+      busy = progress && hasWork()
+      now = nowMicroseconds()
+    }
+    driving = false
+    if (busy) driveNextTurn()
+    armTimer()
+    called = false
+    return worked
+  }
+  /** Long messages take their time: others in this process have theirs in between. */
+  const driveNextTurn = (): void => {
+    touched = true
+    if (scheduled) return
+    scheduled = true
+    setImmediate(later)
+  }
+  const later = (): void => {
+    scheduled = false
+    drive()
+  }
+  const renew = (): void => {
+    budget = BUDGET
+    if (scheduled) later()
+  }
+  /** A turn of the event loop gives a new budget, and does what waits because the last one was used up. */
+  const spend = (): boolean => {
+    if (budget === BUDGET) setImmediate(renew)
+    if (budget === 0) return false
+    budget--
+    return true
+  }
+  const kick = (): void => {
+    touched = true
+    if (scheduled) return
+    scheduled = true
+    if (spend()) queueMicrotask(later)
+  }
+  const pause = (): Promise<void> | undefined => (spend() ? undefined : new Promise(resolve => setImmediate(resolve)))
+  const touch = (): void => {
+    touched = true
+    called = true
+  }
+  return { drive, kick, touch, mindTimes, pause, stop: disarm }
+}
+
+/** Devices of a network of memory at once. */
+const MOST_DEVICES = 64
+
+const networks = new WeakSet<object>()
+/** Whether it was made by `createNetwork`. */
+export const isNetwork = (value: unknown): value is LocalNetwork => networks.has(value as object)
+
+const networkWords: Words<NetworkOptions> = { fault: true, link: true, path: true, random: true }
+
+export const createNetwork = (options: NetworkOptions = {}): Network => {
+  checkOptions('createNetwork', 'options', options, networkWords)
+  const { fault = '', link = 'memory', path = 'direct', random = secureRandom } = options
+  checkChoice('createNetwork', 'link', link, links)
+  checkChoice('createNetwork', 'path', path, paths)
+  checkFunction('createNetwork', 'random', random)
+  const core = createCore({ now: nowMicroseconds, random })
+  const memory =
+    link === 'memory'
+      ? createMemorySwitch({ arena: plainArena(memorySwitchBytes()), sealing: 'demand', path })
+      : undefined
+  if (memory === undefined) useNativeCrc()
+  const devices: RxeDevice[] = []
+  const attached = new Map<string, AttachedDevice>()
+  const { drive, kick, touch, mindTimes, pause, stop } = createDriver(core, devices, link === 'memory')
+  let rules = faultRules(fault)
+
+  const attach = (name: string, address: string) => {
+    const bytes = parseAddress(address)
+    if (bytes === undefined) throw invalidArgument('open', `address "${address}" is no IPv4 or IPv6 address`)
+    const taken = devices.find(({ state }) => state.identity.gids.some(gid => Buffer.compare(gid, bytes) === 0))
+    if (taken !== undefined) throw refused('EADDRINUSE', 'open', `${taken.device.name} of this network has ${address}`)
+    if (memory !== undefined) {
+      if (memory.stat().ports === MOST_DEVICES)
+        throw refused(
+          'ENOSPC',
+          'open',
+          `the network has ${MOST_DEVICES} devices, the most it can have`,
+          'close one first',
+        )
+      return { port: memory.attach(), identity: identify(bytes, { name: 'local', index: 0 }) }
+    }
+    const identity = identityOf({ address })
+    try {
+      return { port: createSocketPort(link as SocketLink, { name, address }, identity), identity }
+    } catch (error) {
+      throw invalidArgument('open', (error as Error).message)
+    }
+  }
+
+  const network: LocalNetwork = {
+    core,
+    link,
+    added: 0,
+    drive,
+    kick,
+    touch,
+    mindTimes,
+    pause,
+    add(name, address) {
+      const { port: bare, identity } = attach(name, address)
+      const port = withFaults(bare, name, rules)
+      let rxe: RxeDevice
+      try {
+        rxe = createRxeDevice(core, { name, identity, port, now: nowMicroseconds })
+      } catch (error) {
+        port.close()
+        throw error
+      }
+      if (link !== 'memory') port.wake = kick
+      network.added++
+      devices.push(rxe)
+      const soft: AttachedDevice = {
+        rxe,
+        port,
+        remove() {
+          devices.splice(devices.indexOf(rxe), 1)
+          attached.delete(name)
+          unregister(rxe.device)
+          if (devices.length === 0) stop()
+        },
+      }
+      attached.set(name, soft)
+      return soft
+    },
+    softDevice: name => attached.get(name),
+    addDevice(make) {
+      checkFunction('network.addDevice', 'make', make)
+      const device = rethrow('network.addDevice', () => make(core))
+      return () => {
+        if (device.alive) unregister(device)
+      }
+    },
+    setFaults(text) {
+      rules = faultRules(text)
+      for (const { port } of attached.values()) port.setFaults(rules)
+      // What was held back leaves.
+      touch()
+      kick()
+    },
+  }
+  networks.add(network)
+  return network
+}

@@ -1,0 +1,375 @@
+/*
+ * Registered memory in the library: a region of a buffer, and slices of it, which is how work requests name bytes.
+ */
+import { Mr } from '../../spec/classes/mr.ts'
+import { AccessFlags, MrKind } from '../../spec/enums.ts'
+import type { In, Out } from '../../spec/schema/schema.ts'
+import { checkOptions, type Words } from '../checks/options.ts'
+import { formatValue, invalidArgument } from '../error.ts'
+import { checkOwn, type DeviceContext, type HeldObject, isClosed, type Named, type Plan, plan } from '../plan.ts'
+import { closeMethods, withMethods } from '../shared-methods.ts'
+
+/** What others may do with a region beside reading it locally. */
+export interface Access {
+  /** Default true: a receive request or a READ may write here. */
+  readonly localWrite?: boolean
+  readonly remoteRead?: boolean
+  readonly remoteWrite?: boolean
+  readonly remoteAtomic?: boolean
+  /** A peer's FLUSH may ask that bytes are visible to all, or that they survive a loss of power. */
+  readonly flushGlobal?: boolean
+  readonly flushPersistent?: boolean
+  /** Memory windows may be bound to it. */
+  readonly window?: boolean
+  /** Of a window of type 2: the peer names its first byte 0. */
+  readonly zeroBased?: boolean
+}
+
+/** Bytes of a registered region. Make it once and post it as often as wanted. */
+export interface Slice {
+  readonly lo: number
+  readonly hi: number
+  readonly length: number
+  readonly lkey: number
+}
+
+/** Memory as a peer names it: plain data, to be sent to whoever shall use it. */
+export interface RemoteMemory {
+  readonly address: bigint
+  readonly rkey: number
+  readonly length: number
+}
+
+/** Registered memory of any kind. */
+export interface Region extends Disposable {
+  readonly handle: number
+  /** Bytes. */
+  readonly length: number
+  readonly lkey: number
+  readonly rkey: number
+  /** How work requests and peers name its first byte. */
+  readonly address: bigint
+  /** `length` bytes from `offset` on; all of it without arguments. Throws RdmaError EINVAL outside of the region. */
+  slice(offset?: number, length?: number): Slice
+  /** What a peer must know to read or write it; a part of it as `slice`. */
+  remote(offset?: number, length?: number): RemoteMemory
+  query(): Out<typeof Mr.methods.query>
+  /** Throws RdmaError EBUSY while a window is bound to it. */
+  close(): void
+}
+
+interface Changes {
+  readonly access?: Access
+  readonly pd?: Named
+}
+
+/** A region of a buffer. */
+export interface MemoryRegion extends Region {
+  readonly buffer: Uint8Array
+  /**
+   * Registers it anew, with other rights or in another domain: keys may change, so slices that were made before are
+   * worth nothing. Throws RdmaError EBUSY while a window is bound to it.
+   */
+  reregister(changes: Changes): void
+}
+
+/** A region of all memory of the program: any buffer is named by it, with no registration of its own. */
+export interface WholeRegion extends Disposable {
+  readonly handle: number
+  readonly lkey: number
+  readonly rkey: number
+  /** Bytes of a buffer, as `MemoryRegion.slice`. The buffer must not be resized or transferred from then on. */
+  slice(buffer: Uint8Array, offset?: number, length?: number): Slice
+  remote(buffer: Uint8Array, offset?: number, length?: number): RemoteMemory
+  query(): Out<typeof Mr.methods.query>
+  close(): void
+}
+
+export interface FileRegionOptions {
+  /** Where in the file it begins, bytes; default 0. */
+  readonly offset?: number
+  readonly length: number
+  readonly access?: Access
+}
+
+/** Of memory of the device. */
+export interface DeviceRegionOptions extends Omit<FileRegionOptions, 'length'> {
+  /** Default: up to the end of the memory. */
+  readonly length?: number
+}
+
+const flags = AccessFlags.values
+
+export const accessWords: Words<Access> = {
+  localWrite: true,
+  remoteRead: true,
+  remoteWrite: true,
+  remoteAtomic: true,
+  flushGlobal: true,
+  flushPersistent: true,
+  window: true,
+  zeroBased: true,
+}
+const fileWords: Words<FileRegionOptions> = { offset: true, length: true, access: true }
+const changeWords: Words<Changes> = { access: true, pd: true }
+
+/** ibv_access_flags of the rights. */
+export const accessFlags = (call: string, access: Access, localWrite: boolean): number => {
+  checkOptions(call, 'access', access, accessWords)
+  return (
+    ((access.localWrite ?? localWrite) ? flags.LOCAL_WRITE : 0) |
+    (access.remoteRead ? flags.REMOTE_READ : 0) |
+    (access.remoteWrite ? flags.REMOTE_WRITE : 0) |
+    (access.remoteAtomic ? flags.REMOTE_ATOMIC : 0) |
+    (access.flushGlobal ? flags.FLUSH_GLOBAL : 0) |
+    (access.flushPersistent ? flags.FLUSH_PERSISTENT : 0) |
+    (access.window ? flags.MW_BIND : 0) |
+    (access.zeroBased ? flags.ZERO_BASED : 0)
+  )
+}
+
+/** Longer elements would make `length` something else than bytes. Test runners have a Uint8Array of their own. */
+const checkBytes = (call: string, buffer: Uint8Array): void => {
+  if (!ArrayBuffer.isView(buffer) || buffer.BYTES_PER_ELEMENT !== 1)
+    throw invalidArgument(
+      call,
+      'what is registered is a Uint8Array',
+      'make one over the same memory: new Uint8Array(buffer)',
+    )
+}
+
+/** Checks that `length` bytes from `offset` lie in `whole`. */
+const within = (call: string, whole: number, offset: number, length: number): void => {
+  if (!Number.isInteger(offset) || !Number.isInteger(length) || offset < 0 || length < 0 || offset + length > whole)
+    throw invalidArgument(
+      call,
+      `${formatValue(length)} bytes from offset ${formatValue(offset)} do not lie in a region of ${whole} bytes`,
+    )
+}
+
+/** What is made of a closed region would fail later, at its key, and take the connection along. */
+const checkOpen = (call: string, { isOpen }: HeldObject): void => {
+  if (!isOpen) throw isClosed(call)
+}
+
+/** A slice that knows its device. */
+class DeviceSlice implements Slice {
+  readonly lo: number
+  readonly hi: number
+  readonly length: number
+  readonly lkey: number
+  readonly #kit: DeviceContext
+
+  constructor(kit: DeviceContext, start: bigint, length: number, lkey: number) {
+    this.lo = Number(start & 0xffffffffn)
+    this.hi = Number(start >> 32n)
+    this.length = length
+    this.lkey = lkey
+    this.#kit = kit
+  }
+
+  /** Whether a slice is of another device than that of `kit`; a copy of one does not know. */
+  static isForeign(slice: Slice, kit: DeviceContext): boolean {
+    return #kit in slice && slice.#kit !== kit
+  }
+}
+
+export const isForeignSlice = DeviceSlice.isForeign
+
+interface RegionFields extends HeldObject {
+  readonly length: number
+  readonly address: bigint
+  lkey: number
+  rkey: number
+}
+interface BufferFields extends RegionFields {
+  readonly buffer: Uint8Array
+}
+
+const regionMethods = {
+  slice(this: RegionFields, offset = 0, size = this.length - offset) {
+    checkOpen('mr.slice', this)
+    within('mr.slice', this.length, offset, size)
+    return new DeviceSlice(this.kit, this.address + BigInt(offset), size, this.lkey)
+  },
+  remote(this: RegionFields, offset = 0, size = this.length - offset) {
+    checkOpen('mr.remote', this)
+    within('mr.remote', this.length, offset, size)
+    return { address: this.address + BigInt(offset), rkey: this.rkey, length: size }
+  },
+  query(this: RegionFields) {
+    return this.kit.carrier.call(Mr, 'query', this.handle, {}).out
+  },
+}
+
+const bufferMethods: Omit<MemoryRegion, keyof RegionFields | 'buffer'> & ThisType<BufferFields> = {
+  ...regionMethods,
+  reregister(changes) {
+    checkOptions('mr.reregister', 'changes', changes, changeWords)
+    const { access, pd } = changes
+    if (pd !== undefined) checkOwn(this.kit, 'mr.reregister', 'pd', pd)
+    const { out } = this.kit.carrier.call(Mr, 'modify', this.handle, {
+      ...(access !== undefined && { access: accessFlags('mr.reregister', access, true) }),
+      ...(pd !== undefined && { pd: pd.handle }),
+    })
+    this.lkey = out.lkey
+    this.rkey = out.rkey
+  },
+  ...closeMethods<BufferFields>(Mr, ({ kit, buffer }) => kit.carrier.forget(buffer)),
+}
+
+/** A region of `buffer` in protection domain `pd`. */
+export const regionPlan = (kit: DeviceContext, pd: Named, buffer: Uint8Array, access: Access): Plan<MemoryRegion> => {
+  const { carrier } = kit
+  checkOwn(kit, 'pd.register', 'pd', pd)
+  checkBytes('pd.register', buffer)
+  const rights = accessFlags('pd.register', access, true)
+  const address = carrier.addressOf(buffer)
+  const wanted = {
+    pd: pd.handle,
+    start: address,
+    iova: address,
+    length: BigInt(buffer.length),
+    access: rights,
+  }
+  return plan(
+    Mr,
+    wanted,
+    ({ object: handle, out: { lkey, rkey } }) =>
+      withMethods<MemoryRegion>(bufferMethods, {
+        kit,
+        handle,
+        isOpen: true,
+        length: buffer.length,
+        address,
+        lkey,
+        rkey,
+        buffer,
+      } satisfies BufferFields),
+    () => carrier.forget(buffer),
+  )
+}
+
+const { FILE, NULL, IMPLICIT, DEVICE } = MrKind.values
+
+const otherMethods: Omit<Region, keyof RegionFields> = { ...regionMethods, ...closeMethods<RegionFields>(Mr) }
+
+/** A region of another kind, whose bytes have addresses from `start` on. */
+const otherPlan = (
+  kit: DeviceContext,
+  pd: Named,
+  access: Access,
+  length: number,
+  more: Pick<In<typeof Mr.methods.create>, 'kind' | 'start' | 'file' | 'dm'>,
+): Plan<Region> => {
+  checkOwn(kit, 'mr.create', 'pd', pd)
+  if (!Number.isSafeInteger(length) || length < 0)
+    throw invalidArgument('mr.create', `length ${formatValue(length)} is no number of bytes`)
+  const iova = more.start
+  const rights = accessFlags('mr.create', access, true)
+  const args = { pd: pd.handle, iova, length: BigInt(length), access: rights, ...more }
+  return plan(Mr, args, ({ object: handle, out: { lkey, rkey } }) =>
+    withMethods<Region>(otherMethods, {
+      kit,
+      handle,
+      isOpen: true,
+      length,
+      address: iova,
+      lkey,
+      rkey,
+    } satisfies RegionFields),
+  )
+}
+
+/** Reads as zeros, and takes what is written without keeping it. */
+export const nullRegionPlan = (kit: DeviceContext, pd: Named, length: number, access: Access = {}): Plan<Region> =>
+  otherPlan(kit, pd, access, length, { kind: NULL, start: 0n })
+
+const checkOffset = (offset: number): void => {
+  if (!Number.isSafeInteger(offset) || offset < 0)
+    throw invalidArgument('mr.create', `offset ${formatValue(offset)} is no number of bytes`)
+}
+
+/** Part of a file; `file`: a descriptor of this process. */
+export const fileRegionPlan = (
+  kit: DeviceContext,
+  pd: Named,
+  file: number,
+  options: FileRegionOptions,
+): Plan<Region> => {
+  checkOptions('mr.create', 'options', options, fileWords)
+  const { offset = 0, length, access = {} } = options
+  checkOffset(offset)
+  return otherPlan(kit, pd, access, length, { kind: FILE, start: BigInt(offset), file })
+}
+
+/** Memory of the device, of an object of class `dm`. */
+export const deviceRegionPlan = (
+  kit: DeviceContext,
+  pd: Named,
+  dm: Named & { readonly length?: number },
+  options: DeviceRegionOptions = {},
+): Plan<Region> => {
+  checkOptions('mr.create', 'options', options, fileWords)
+  checkOwn(kit, 'mr.create', 'dm', dm)
+  const { offset = 0, access = {} } = options
+  const { length = (dm.length ?? Number.NaN) - offset } = options
+  checkOffset(offset)
+  return otherPlan(kit, pd, access, length, { kind: DEVICE, start: BigInt(offset), dm: dm.handle })
+}
+
+interface WholeFields extends HeldObject {
+  readonly lkey: number
+  readonly rkey: number
+  /** Buffers that it has named, and their addresses. */
+  readonly named: Map<Uint8Array, bigint>
+}
+
+const addressIn = ({ kit, named }: WholeFields, buffer: Uint8Array, offset: number): bigint => {
+  let address = named.get(buffer)
+  if (address === undefined) {
+    address = kit.carrier.addressOf(buffer)
+    named.set(buffer, address)
+  }
+  return address + BigInt(offset)
+}
+
+const wholeMethods: Omit<WholeRegion, keyof WholeFields> & ThisType<WholeFields> = {
+  slice(buffer, offset = 0, length = buffer?.length - offset) {
+    checkOpen('mr.slice', this)
+    checkBytes('mr.slice', buffer)
+    within('mr.slice', buffer.length, offset, length)
+    return new DeviceSlice(this.kit, addressIn(this, buffer, offset), length, this.lkey)
+  },
+  remote(buffer, offset = 0, length = buffer?.length - offset) {
+    checkOpen('mr.remote', this)
+    checkBytes('mr.remote', buffer)
+    within('mr.remote', buffer.length, offset, length)
+    return { address: addressIn(this, buffer, offset), rkey: this.rkey, length }
+  },
+  query() {
+    return this.kit.carrier.call(Mr, 'query', this.handle, {}).out
+  },
+  ...closeMethods<WholeFields>(Mr, ({ kit, named }) => {
+    for (const buffer of named.keys()) kit.carrier.forget(buffer)
+    named.clear()
+  }),
+}
+
+export const wholeRegionPlan = (kit: DeviceContext, pd: Named, access: Access = {}): Plan<WholeRegion> => {
+  checkOwn(kit, 'mr.create', 'pd', pd)
+  const rights = accessFlags('mr.create', access, true)
+  return plan(
+    Mr,
+    { pd: pd.handle, start: 0n, iova: 0n, length: 0n, access: rights, kind: IMPLICIT },
+    ({ object: handle, out: { lkey, rkey } }) =>
+      withMethods<WholeRegion>(wholeMethods, {
+        kit,
+        handle,
+        isOpen: true,
+        lkey,
+        rkey,
+        named: new Map(),
+      } satisfies WholeFields),
+  )
+}

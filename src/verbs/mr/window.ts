@@ -1,0 +1,64 @@
+/*
+ * Memory windows in the library (IBA 10.6.7): rights to part of a region that a work request gives and takes. Binding
+ * and invalidating are operations of queue pairs (verbs/qp/operations.ts).
+ */
+import { Mw } from '../../spec/classes/mw.ts'
+import { MwType } from '../../spec/enums.ts'
+import type { Out } from '../../spec/schema/schema.ts'
+import type { Words } from '../checks/options.ts'
+import { invalidArgument } from '../error.ts'
+import { checkOwn, type DeviceContext, type HeldObject, type Named, type Plan, plan } from '../plan.ts'
+import { closeMethods, withMethods } from '../shared-methods.ts'
+import type { Access, Region } from './region.ts'
+
+export interface MemoryWindow extends Disposable {
+  readonly handle: number
+  readonly type: 1 | 2
+  /** As of the last bind that was posted. */
+  readonly rkey: number
+  query(): Out<typeof Mw.methods.query>
+  close(): void
+}
+
+/** What a bind gives: part of a region, with rights of a peer. */
+export interface Binding {
+  readonly region: Region
+  /** Default 0, and up to the end of the region. */
+  readonly offset?: number
+  readonly length?: number
+  /** Default: remote reading and writing. */
+  readonly access?: Omit<Access, 'localWrite' | 'window'>
+}
+
+export const bindingWords: Words<Binding> = { region: true, offset: true, length: true, access: true }
+
+/** Windows as binding sees them. */
+export interface BindableWindow {
+  rkey: number
+}
+
+type WindowFields = HeldObject & Pick<MemoryWindow, 'type' | 'rkey'>
+
+const windowMethods: Omit<MemoryWindow, 'handle' | 'type' | 'rkey'> & ThisType<WindowFields> = {
+  query() {
+    return this.kit.carrier.call(Mw, 'query', this.handle, {}).out
+  },
+  ...closeMethods<WindowFields>(Mw),
+}
+
+export const windowPlan = (kit: DeviceContext, pd: Named, type: 1 | 2): Plan<MemoryWindow> => {
+  checkOwn(kit, 'mw.create', 'pd', pd)
+  if (type !== 1 && type !== 2) throw invalidArgument('mw.create', `type ${String(type)}: it is 1 or 2`)
+  return plan(
+    Mw,
+    { pd: pd.handle, type: type === 1 ? MwType.values.TYPE_1 : MwType.values.TYPE_2 },
+    ({ object: handle, out }) =>
+      withMethods<MemoryWindow>(windowMethods, {
+        kit,
+        handle,
+        isOpen: true,
+        type,
+        rkey: out.rkey,
+      } satisfies WindowFields),
+  )
+}

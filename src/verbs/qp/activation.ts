@@ -1,0 +1,51 @@
+/*
+ * How queue pairs without a peer get from RESET to ready to send (IBA 10.3.1): step by step with `activate`, or at
+ * their creation with `active` (R7). Which steps, and what can be chosen, is the type's own.
+ */
+
+import { checkOptions } from '../checks/options.ts'
+import { combineSteps } from './connection.ts'
+import type { QpSelf } from './queue-pair.ts'
+
+export interface ActiveOptions<A> {
+  /** Made ready to send, with one call (R7), as `activate` does it afterwards. */
+  readonly active?: boolean | A
+}
+
+export interface Activatable<A> {
+  /** From RESET to ready to send. */
+  activate(options?: A): void
+}
+
+/** What a type says: its class, the words of what can be chosen, and the steps as `modify` takes them. */
+export interface Activation<A> {
+  readonly cls: { readonly name: string }
+  readonly words: object
+  steps(chosen: A): readonly object[]
+}
+
+interface Initial {
+  readonly initial?: object
+}
+
+/** What was chosen, with `initial` having all that makes the queue pair ready, if that is wanted. */
+export const atCreation = <A extends object, O extends ActiveOptions<A> & Initial>(
+  { cls, words, steps }: Activation<A>,
+  options: O,
+): Omit<O, 'initial'> & Initial => {
+  const { active = false } = options
+  if (active === false) return options
+  const chosen = active === true ? ({} as A) : active
+  checkOptions(`${cls.name}.create`, 'active', chosen, words)
+  return { ...options, initial: { ...combineSteps(steps(chosen)), ...options.initial } }
+}
+
+type Self = QpSelf & { modify(step: object): void }
+
+/** Part of a type's table. */
+export const activatable = <A extends object>({ words, steps }: Activation<A>): Activatable<A> & ThisType<Self> => ({
+  activate(options = {} as A) {
+    checkOptions('qp.activate', 'options', options, words)
+    for (const step of steps(options)) this.modify(step)
+  },
+})

@@ -1,0 +1,122 @@
+/*
+ * Queue pairs of the connected services in the library: RC, which acknowledges, and UC, which does not.
+ */
+
+import { RcQp } from '../../spec/classes/rc_qp.ts'
+import { UcQp } from '../../spec/classes/uc_qp.ts'
+import type { In, ObjectClass } from '../../spec/schema/schema.ts'
+import { addressText } from '../../wire/address.ts'
+import { checkOptions, type Words } from '../checks/options.ts'
+import {
+  type MessageOptions,
+  RC_WORDS,
+  type RcMessageOptions,
+  type SendOptions,
+  UC_WORDS,
+} from '../checks/request-options.ts'
+import type { DeviceContext, Named, PathFacts, Plan } from '../plan.ts'
+import { mergeTables } from '../shared-methods.ts'
+import {
+  type ConnectOptions,
+  connectSteps,
+  type Endpoint,
+  type PeerOptions,
+  type RcConnectOptions,
+  rcConnectWords,
+  reliableSteps,
+} from './connection.ts'
+import { type Operations, operations, type ReliableOperations, reliableOperations } from './operations.ts'
+import {
+  type InitialOptions,
+  type QpSelf,
+  type QueuePair,
+  type QueuePairOptions,
+  queuePairPlan,
+  queuePairType,
+  queuePairWords,
+} from './queue-pair.ts'
+
+export interface Connected<O extends ConnectOptions> {
+  /** What the peer must know to connect to it. */
+  readonly endpoint: Endpoint
+  /** From RESET to ready to send, towards a peer. */
+  connect(peer: Endpoint, options?: O): void
+}
+
+export interface UcQueuePair
+  extends QueuePair<typeof UcQp>,
+    Connected<ConnectOptions>,
+    Operations<MessageOptions, SendOptions> {}
+
+export interface RcQueuePair
+  extends QueuePair<typeof RcQp>,
+    Connected<RcConnectOptions>,
+    Operations<RcMessageOptions, SendOptions>,
+    ReliableOperations<SendOptions> {}
+
+export interface RcQueuePairOptions
+  extends QueuePairOptions,
+    InitialOptions<typeof RcQp>,
+    PeerOptions<RcConnectOptions> {}
+export interface UcQueuePairOptions
+  extends QueuePairOptions,
+    InitialOptions<typeof UcQp>,
+    PeerOptions<ConnectOptions> {}
+
+/** Of RC and of UC: what differs is in the words of `connection`. */
+const words: Words<RcQueuePairOptions> & Words<UcQueuePairOptions> = {
+  ...queuePairWords,
+  initial: true,
+  peer: true,
+  connection: true,
+}
+
+type Steps<C extends ObjectClass> = readonly In<C['methods']['modify']>[]
+
+/** What every type has that is connected, from the steps to ready-to-send that its own `modify` takes. */
+export const connected = <C extends ObjectClass, O extends ConnectOptions>(
+  stepsTo: (path: PathFacts, psn: number, peer: Endpoint, chosen?: O) => Steps<C>,
+): Connected<O> & { stepsTo: typeof stepsTo } & ThisType<QpSelf & { modify(step: Steps<C>[number]): void }> => ({
+  stepsTo,
+  get endpoint() {
+    const { kit, qpn, psn } = this as unknown as QpSelf
+    const { gid, lid } = kit.path
+    return { qpn, gid: addressText(gid), psn, ...(lid !== undefined && { lid }) }
+  },
+  connect(peer, chosen) {
+    for (const step of stepsTo(this.kit.path, this.psn, peer, chosen)) this.modify(step)
+  },
+})
+
+const rcType = queuePairType<RcQueuePair>(
+  RcQp,
+  mergeTables(
+    connected<typeof RcQp, RcConnectOptions>((path, psn, peer, chosen) => {
+      const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
+      const { answering, asking } = reliableSteps(chosen)
+      return [init, { ...rtr, ...answering }, { ...rts, ...asking }]
+    }),
+    { ...operations, ...reliableOperations, words: RC_WORDS },
+  ),
+)
+
+export const rcQpPlan = (kit: DeviceContext, pd: Named, options: RcQueuePairOptions): Plan<RcQueuePair> => {
+  checkOptions('rc_qp.create', 'options', options, words)
+  return queuePairPlan(kit, rcType, pd, options)
+}
+
+const ucType = queuePairType<UcQueuePair>(
+  UcQp,
+  mergeTables(
+    connected<typeof UcQp, ConnectOptions>((path, psn, peer, chosen) => {
+      const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
+      return [init, rtr, rts]
+    }),
+    { ...operations, words: UC_WORDS },
+  ),
+)
+
+export const ucQpPlan = (kit: DeviceContext, pd: Named, options: UcQueuePairOptions): Plan<UcQueuePair> => {
+  checkOptions('uc_qp.create', 'options', options, words)
+  return queuePairPlan(kit, ucType, pd, options)
+}

@@ -1,0 +1,323 @@
+/*
+ * Datagrams in the library (IBA 9.8, 11.2.2): UD queue pairs, address handles, groups, and what a received datagram
+ * says of its sender.
+ */
+import { Ah } from '../../spec/classes/ah.ts'
+import { Pd } from '../../spec/classes/pd.ts'
+import { UdQp } from '../../spec/classes/ud_qp.ts'
+import { QpState } from '../../spec/enums.ts'
+import { Links } from '../../spec/links.ts'
+import type { In, Out } from '../../spec/schema/schema.ts'
+import { WrOpcode } from '../../spec/work.ts'
+import { addressText, parseAddress } from '../../wire/address.ts'
+import { IPV4_BYTES, IPV6_BYTES } from '../../wire/ip.ts'
+import { type Addressing, addressing, addressRecord, noAddress, type PathOptions } from '../address.ts'
+import { checkOptions, checkRecord, type Words } from '../checks/options.ts'
+import { checkU32 } from '../checks/request-checks.ts'
+import { type MessageOptions, UC_WORDS } from '../checks/request-options.ts'
+import { invalidArgument, RdmaError } from '../error.ts'
+import { type Steered, steered } from '../flow.ts'
+import {
+  checkOwn,
+  type DeviceContext,
+  destroyUnlessRemoved,
+  type HeldObject,
+  type MakeAll,
+  type Named,
+  type Plan,
+  plan,
+} from '../plan.ts'
+import type { ProgramRing } from '../ring.ts'
+import { assignMethods, closeMethods, markClosed, mergeTables } from '../shared-methods.ts'
+import { type Activatable, type ActiveOptions, activatable, atCreation } from './activation.ts'
+import { firstPsn } from './connection.ts'
+import {
+  beginRequest,
+  checkDevicePresent,
+  endRequest,
+  type InitialOptions,
+  type Local,
+  type QpSelf,
+  type QueuePair,
+  type QueuePairOptions,
+  queuePairPlan,
+  queuePairType,
+  queuePairWords,
+} from './queue-pair.ts'
+import { putDestination, putImmediate } from './requests.ts'
+
+/** Where datagrams go to: an IPv4 or IPv6 address as text, a group's too, or a LID, and how packets are marked. */
+export interface Destination extends PathOptions {
+  readonly gid?: string
+  /** On a link that has them. */
+  readonly lid?: number
+}
+
+export interface AddressHandle extends Disposable {
+  readonly handle: number
+  /** What work requests name it by. */
+  readonly number: number
+  query(): Out<typeof Ah.methods.query>
+  /** Datagrams that are sent later go elsewhere. */
+  modify(to: Destination): void
+  close(): void
+}
+
+/** What others must know to send to a datagram queue pair: plain data. */
+export interface DatagramEndpoint extends Destination {
+  readonly gid: string
+  readonly qpn: number
+  readonly qkey: number
+}
+
+/** One receiver: a queue pair at an address. Make it once and send to it as often as wanted. */
+export interface DatagramPeer {
+  readonly ah: AddressHandle
+  readonly qpn: number
+  readonly qkey: number
+}
+
+export interface DatagramSender {
+  /** At most one packet's worth of bytes. A receiver needs 40 bytes more than that (`completion.hasGrh`). */
+  send(local: Local, to: DatagramPeer, options?: MessageOptions): void
+}
+
+export interface UdActivation {
+  /** Datagrams with another Q_Key are dropped; default 0x11111111. */
+  readonly qkey?: number
+}
+
+export interface UdQueuePair extends QueuePair<typeof UdQp>, DatagramSender, Activatable<UdActivation>, Steered {
+  /** What others must know to send to it. Its Q_Key is what `activate` has set. */
+  readonly endpoint: DatagramEndpoint
+  /** Receives datagrams to a group from now on; `gid` as text: 224.0.0.0/4 or ff00::/8. */
+  attach(gid: string): void
+  detach(gid: string): void
+}
+
+/** Queue pair number that means all members of a group. */
+export const MULTICAST_QPN = 0xffffff
+export const DEFAULT_QKEY = 0x11111111
+const { INIT, RTR, RTS } = QpState.values
+const { SEND, SEND_WITH_IMM } = WrOpcode.values
+
+/** Bytes before the payload in a buffer that has received a datagram. */
+export const GRH_BYTES = IPV6_BYTES
+
+/** Where a received datagram came from, of the first 40 bytes of its buffer. */
+export const senderOf = (header: Uint8Array): Destination & { readonly gid: string } => {
+  if (header.length < GRH_BYTES) throw invalidArgument('senderOf', `${header.length} bytes, a header has ${GRH_BYTES}`)
+  const view = new DataView(header.buffer, header.byteOffset, GRH_BYTES)
+  if (view.getUint8(0) >> 4 === 6) {
+    const word = view.getUint32(0)
+    return {
+      gid: addressText(header.subarray(8, 24)),
+      trafficClass: (word >> 20) & 0xff,
+      flowLabel: word & 0xfffff,
+    }
+  }
+  const ip = GRH_BYTES - IPV4_BYTES
+  return { gid: header.subarray(ip + 12, ip + 16).join('.'), trafficClass: header[ip + 1] }
+}
+
+const groupOf = (call: string, gid: string) => {
+  const bytes = typeof gid === 'string' ? parseAddress(gid) : undefined
+  if (bytes === undefined) throw noAddress(call, gid)
+  return { gid: bytes, mlid: 0 }
+}
+
+const checkDestination = (call: string, to: Destination): void =>
+  checkRecord(call, 'the destination', to, 'give { gid }, an IPv4 or IPv6 address as text')
+
+/** The attributes of the device's link that say where a destination is; which ones the types of calls do not know. */
+const addressAttributes = (
+  call: string,
+  { path }: DeviceContext,
+  to: Destination,
+): Addressing & Pick<Required<Addressing>, 'address'> => {
+  checkDestination(call, to)
+  return addressing(call, path, to, to) as ReturnType<typeof addressAttributes>
+}
+
+/** The list with which many are made on the device's link. */
+const listOf = ({ path }: DeviceContext, to: readonly Destination[]): In<typeof Pd.methods.createAhs> => {
+  const addresses = to.map(one => {
+    checkDestination('pd.createAhs', one)
+    return addressRecord('pd.createAhs', path, one, one)
+  })
+  const { addresses: name = 'addresses' } = Links[path.link ?? 'roce'].attributes
+  return { [name]: addresses } as unknown as In<typeof Pd.methods.createAhs>
+}
+
+/** What an address handle holds: there may be very many, so methods are those of a table. */
+interface AddressFields extends HeldObject {
+  readonly number: number
+}
+
+/** That it is there and of this device. */
+const checkAddress = (kit: DeviceContext, call: string, ah: AddressFields): void => {
+  if (ah?.kit !== kit || !ah.isOpen)
+    throw invalidArgument(
+      call,
+      `the address handle is ${ah === undefined ? 'missing' : 'closed or of another device'}`,
+      'use one that pd.addressHandle() of the same device made',
+    )
+}
+
+const checkPeer = (kit: DeviceContext, to: DatagramPeer): void => {
+  if (typeof to !== 'object' || to === null || typeof to.qpn !== 'number' || typeof to.qkey !== 'number')
+    throw invalidArgument(
+      'qp.send',
+      to === undefined ? 'the receiver is missing' : 'the receiver lacks qpn or qkey',
+      'give { ah, qpn, qkey }: where it is, and its endpoint',
+    )
+  checkAddress(kit, 'qp.send', to.ah as unknown as AddressFields)
+}
+
+const addressMethods: Omit<AddressHandle, 'handle' | 'number'> & ThisType<AddressFields> = {
+  query() {
+    return this.kit.carrier.call(Ah, 'query', this.handle, {}).out
+  },
+  modify(other) {
+    this.kit.carrier.call(Ah, 'modify', this.handle, addressAttributes('ah.modify', this.kit, other))
+  },
+  ...closeMethods<AddressFields>(Ah),
+}
+
+const Address = assignMethods<AddressHandle, AddressFields, [kit: DeviceContext, handle: number, number: number]>(
+  addressMethods,
+  function (kit, handle, number) {
+    this.kit = kit
+    this.handle = handle
+    this.number = number
+    this.isOpen = true
+  },
+)
+
+/** An address handle in protection domain `pd`. */
+export const addressPlan = (kit: DeviceContext, pd: Named, to: Destination): Plan<AddressHandle> => {
+  checkOwn(kit, 'ah.create', 'pd', pd)
+  const where = addressAttributes('ah.create', kit, to)
+  return plan(
+    Ah,
+    { pd: pd.handle, ...where, userHandle: 0n },
+    // Numbers are the driver's; without them handles do.
+    ({ object, out }) => new Address(kit, object, (out as { readonly number?: number }).number ?? object),
+  )
+}
+
+/** Of one call: their bytes must fit into what a call may carry. */
+const AHS_AT_ONCE = 1 << 15
+
+const pieces = <T>(all: readonly T[]): T[][] =>
+  Array.from({ length: Math.ceil(all.length / AHS_AT_ONCE) }, (_, i) =>
+    all.slice(i * AHS_AT_ONCE, (i + 1) * AHS_AT_ONCE),
+  )
+
+/** What a device answers that makes many at once; their numbers are the driver's. */
+type ManyMade = Out<typeof Pd.methods.createAhs> & { readonly numbers?: readonly { readonly number: number }[] }
+
+/** Many address handles, with one call if the device has it (R25). All or none. */
+export const makeAddresses = (
+  kit: DeviceContext,
+  pd: Named,
+  makeAll: MakeAll,
+  to: readonly Destination[],
+): readonly AddressHandle[] => {
+  const { carrier } = kit
+  checkOwn(kit, 'pd.createAhs', 'pd', pd)
+  if (!Array.isArray(to)) throw invalidArgument('pd.createAhs', 'the destinations are no list', 'give [{ gid }, …]')
+  // The list has addresses only.
+  const isMarked = to.some(one => one?.dmac !== undefined || one?.vlan !== undefined)
+  if (isMarked) return makeAll(to.map(one => addressPlan(kit, pd, one)))
+  const made: AddressHandle[] = []
+  try {
+    for (const some of pieces(to)) {
+      const { handles, numbers }: ManyMade = carrier.call(Pd, 'createAhs', pd.handle, listOf(kit, some)).out
+      for (const [i, { handle }] of handles.entries())
+        made.push(new Address(kit, handle, numbers?.[i].number ?? handle))
+    }
+    return made
+  } catch (error) {
+    closeAddresses(kit, pd, made)
+    if (!(error instanceof RdmaError) || error.code !== 'EOPNOTSUPP') throw error
+    // A device of an older release.
+    return makeAll(to.map(one => addressPlan(kit, pd, one)))
+  }
+}
+
+/** Destroys many with one call, all or none of it. */
+export const closeAddresses = (kit: DeviceContext, pd: Named, all: readonly AddressHandle[]): void => {
+  const { carrier } = kit
+  if (!Array.isArray(all)) throw invalidArgument('pd.destroyAhs', 'the address handles are no list')
+  for (const one of all) checkAddress(kit, 'pd.destroyAhs', one as unknown as AddressFields)
+  for (const some of pieces(all)) {
+    destroyUnlessRemoved(() =>
+      carrier.call(Pd, 'destroyAhs', pd.handle, { handles: some.map(({ handle }) => ({ handle })) }),
+    )
+    for (const one of some) markClosed(one as unknown as AddressFields)
+  }
+}
+
+/** What types have that send datagrams. */
+export const datagramOperations: DatagramSender & { readonly words: number } & ThisType<QpSelf> = {
+  words: UC_WORDS,
+  send(local, to, options) {
+    checkDevicePresent('qp.send', this.kit)
+    checkPeer(this.kit, to)
+    const immediate = options?.immediate
+    const at = beginRequest(this, 'qp.send', immediate === undefined ? SEND : SEND_WITH_IMM, local, options, UC_WORDS)
+    const ring = this.sends as ProgramRing
+    putDestination(ring, at, to.ah.number, to.qpn, to.qkey)
+    if (immediate !== undefined) {
+      checkU32('qp.send', 'immediate', immediate)
+      putImmediate(ring, at, immediate)
+    }
+    endRequest(this)
+  },
+}
+
+export interface UdQueuePairOptions
+  extends QueuePairOptions,
+    InitialOptions<typeof UdQp>,
+    ActiveOptions<UdActivation> {}
+
+const udWords: Words<UdQueuePairOptions> = { ...queuePairWords, initial: true, active: true }
+
+const activation = {
+  cls: UdQp,
+  words: { qkey: true } satisfies Words<UdActivation>,
+  steps: ({ qkey = DEFAULT_QKEY }: UdActivation): In<typeof UdQp.methods.modify>[] => [
+    { state: INIT, pkeyIndex: 0, port: 1, qkey },
+    { state: RTR },
+    { state: RTS, sqPsn: firstPsn() },
+  ],
+}
+const { activate } = activatable(activation)
+
+const udType = queuePairType<UdQueuePair>(
+  UdQp,
+  mergeTables(mergeTables(datagramOperations, steered), {
+    get endpoint(): DatagramEndpoint {
+      const { kit, qpn, qkey } = this as unknown as QpSelf
+      const { gid, lid } = kit.path
+      const own = { qpn, gid: addressText(gid), qkey: qkey === 0 ? DEFAULT_QKEY : qkey }
+      return lid === undefined ? own : { ...own, lid }
+    },
+    activate(this: QpSelf & UdQueuePair, options?: UdActivation): void {
+      activate.call(this, options)
+      this.qkey = options?.qkey ?? DEFAULT_QKEY
+    },
+    attach(this: QpSelf, gid: string): void {
+      this.kit.carrier.call(UdQp, 'attachMcast', this.handle, groupOf('qp.attach', gid))
+    },
+    detach(this: QpSelf, gid: string): void {
+      this.kit.carrier.call(UdQp, 'detachMcast', this.handle, groupOf('qp.detach', gid))
+    },
+  }),
+)
+
+export const udQpPlan = (kit: DeviceContext, pd: Named, options: UdQueuePairOptions): Plan<UdQueuePair> => {
+  checkOptions('ud_qp.create', 'options', options, udWords)
+  return queuePairPlan(kit, udType, pd, atCreation(activation, options))
+}

@@ -1,0 +1,181 @@
+/*
+ * What can be posted to a connected queue pair (IBA 9.4, 10.8; annex A19): tables of methods that queue pairs
+ * share. RC and XRC have all of it, UC the part without answers.
+ */
+import { AccessFlags } from '../../spec/enums.ts'
+import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'
+import { WrOpcode } from '../../spec/work.ts'
+import { checkOptions } from '../checks/options.ts'
+import {
+  checkAligned,
+  checkExtent,
+  checkOriginal,
+  checkRemote,
+  checkTarget,
+  checkU32,
+  checkWord,
+} from '../checks/request-checks.ts'
+import {
+  type FlushOptions,
+  type MessageOptions,
+  type RcMessageOptions,
+  RequestWords,
+  type SendOptions,
+} from '../checks/request-options.ts'
+import { invalidArgument } from '../error.ts'
+import { accessFlags, type RemoteMemory, type Slice } from '../mr/region.ts'
+import { type BindableWindow, type Binding, bindingWords, type MemoryWindow } from '../mr/window.ts'
+import { checkOwn } from '../plan.ts'
+import type { ProgramRing } from '../ring.ts'
+import { beginRequest, endRequest, type Local, type QpSelf } from './queue-pair.ts'
+import { putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord, remoteLow } from './requests.ts'
+
+/** Operations without answers; `O` is what every request of the service must or may say. */
+export interface Operations<M extends MessageOptions, O extends SendOptions> {
+  send(local: Local, options?: M): void
+  /** WRITE: the peer's memory gets the bytes; with `immediate` it also completes a receive there. */
+  write(local: Local, remote: RemoteMemory, options?: O & MessageOptions): void
+  /**
+   * Lets the peer at part of a region, through the key that is answered; the window's old key is worth nothing once
+   * this is done. A window of type 1 may be bound anew, one of type 2 must be free.
+   */
+  bind(window: MemoryWindow, binding: Binding, options?: O): RemoteMemory
+  /** Ends what a window of type 2 grants. */
+  invalidate(window: MemoryWindow, options?: O): void
+}
+
+export interface ReliableOperations<O extends SendOptions> {
+  /** READ: the peer's bytes come into `local`. */
+  read(local: Slice | readonly Slice[], remote: RemoteMemory, options?: O): void
+  /** Swaps the peer's 64-bit word if it is `compare`; `local` (8 bytes) gets what it was. */
+  compareSwap(local: Slice, remote: RemoteMemory, compare: bigint, swap: bigint, options?: O): void
+  /** Adds to the peer's 64-bit word; `local` (8 bytes) gets what it was. */
+  fetchAdd(local: Slice, remote: RemoteMemory, add: bigint, options?: O): void
+  /** ATOMIC WRITE: the peer's 64-bit word becomes `word`, at once for all who look. */
+  atomicWrite(remote: RemoteMemory, word: bigint, options?: O): void
+  /** FLUSH: completes when earlier WRITEs to these bytes are where everybody sees them. */
+  flush(remote: RemoteMemory, options?: O & FlushOptions): void
+}
+
+const wr = WrOpcode.values
+const { ANY, IMMEDIATE, INVALIDATE, FLUSH, SRQ } = RequestWords
+/** What the options of each operation may say. */
+const SEND_WORDS = ANY | IMMEDIATE | INVALIDATE | SRQ
+const WRITE_WORDS = ANY | IMMEDIATE | SRQ
+const ASKING_WORDS = ANY | SRQ
+const FLUSH_WORDS = ANY | FLUSH | SRQ
+
+const { REMOTE_READ, REMOTE_WRITE, ZERO_BASED } = AccessFlags.values
+const KEY_BYTE = 0xff
+
+const ringOf = ({ sends }: QpSelf): ProgramRing => sends as ProgramRing
+
+export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<QpSelf> = {
+  send(local, options) {
+    const immediate = options?.immediate
+    const invalidate = options?.invalidate
+    const opcode = invalidate !== undefined ? wr.SEND_WITH_INV : immediate !== undefined ? wr.SEND_WITH_IMM : wr.SEND
+    const at = beginRequest(this, 'qp.send', opcode, local, options, SEND_WORDS)
+    if (immediate !== undefined && invalidate !== undefined)
+      throw invalidArgument('qp.send', 'options: immediate and invalidate exclude each other', 'give one of them')
+    if (invalidate !== undefined) {
+      checkU32('qp.send', 'invalidate', invalidate)
+      putInvalidate(ringOf(this), at, invalidate)
+    } else if (immediate !== undefined) {
+      checkU32('qp.send', 'immediate', immediate)
+      putImmediate(ringOf(this), at, immediate)
+    }
+    endRequest(this)
+  },
+  write(local, remote, options) {
+    checkRemote('qp.write', remote)
+    const immediate = options?.immediate
+    const opcode = immediate === undefined ? wr.RDMA_WRITE : wr.RDMA_WRITE_WITH_IMM
+    const at = beginRequest(this, 'qp.write', opcode, local, options, WRITE_WORDS)
+    checkExtent('qp.write', local, remote)
+    putRemote(ringOf(this), at, remote.address, remote.rkey)
+    if (immediate !== undefined) {
+      checkU32('qp.write', 'immediate', immediate)
+      putImmediate(ringOf(this), at, immediate)
+    }
+    endRequest(this)
+  },
+  bind(window, binding, options) {
+    checkOwn(this.kit, 'qp.bind', 'window', window)
+    checkOptions('qp.bind', 'binding', binding, bindingWords)
+    checkOwn(this.kit, 'qp.bind', 'region', binding.region)
+    const { region, offset = 0, length = region.length - offset, access } = binding
+    const { address } = region.remote(offset, length)
+    const rights = access === undefined ? REMOTE_READ | REMOTE_WRITE : accessFlags('qp.bind', access, false)
+    const rkey = ((window.rkey & ~KEY_BYTE) | ((window.rkey + 1) & KEY_BYTE)) >>> 0
+    const at = beginRequest(this, 'qp.bind', wr.BIND_MW, undefined, options, ANY)
+    putBind(ringOf(this), at, window.rkey, rkey, region.lkey, address, length, rights)
+    const bindable: BindableWindow = window
+    bindable.rkey = rkey
+    endRequest(this)
+    return { address: (rights & ZERO_BASED) === 0 ? address : 0n, rkey, length }
+  },
+  invalidate(window, options) {
+    checkOwn(this.kit, 'qp.invalidate', 'window', window)
+    if (window.type !== 2)
+      throw invalidArgument('qp.invalidate', 'a window of type 1 cannot be invalidated', 'bind it with length 0')
+    const at = beginRequest(this, 'qp.invalidate', wr.LOCAL_INV, undefined, options, ANY)
+    putInvalidate(ringOf(this), at, window.rkey)
+    endRequest(this)
+  },
+}
+
+const atomic = (
+  self: QpSelf,
+  call: string,
+  opcode: number,
+  local: Slice,
+  remote: RemoteMemory,
+  compareOrAdd: bigint,
+  swap: bigint,
+  options: SendOptions | undefined,
+): void => {
+  checkOriginal(call, local)
+  checkRemote(call, remote)
+  const at = beginRequest(self, call, opcode, local, options, ASKING_WORDS)
+  putAtomic(ringOf(self), at, remote.address, remote.rkey, compareOrAdd, swap)
+  checkAligned(call, remoteLow(ringOf(self), at), remote)
+  endRequest(self)
+}
+
+export const reliableOperations: ReliableOperations<SendOptions> & ThisType<QpSelf> = {
+  read(local, remote, options) {
+    checkTarget('qp.read', local)
+    checkRemote('qp.read', remote)
+    const at = beginRequest(this, 'qp.read', wr.RDMA_READ, local, options, ASKING_WORDS)
+    checkExtent('qp.read', local, remote)
+    putRemote(ringOf(this), at, remote.address, remote.rkey)
+    endRequest(this)
+  },
+  compareSwap(local, remote, compare, swap, options) {
+    checkWord('qp.compareSwap', 'compare', compare)
+    checkWord('qp.compareSwap', 'swap', swap)
+    atomic(this, 'qp.compareSwap', wr.ATOMIC_CMP_AND_SWP, local, remote, compare, swap, options)
+  },
+  fetchAdd(local, remote, add, options) {
+    checkWord('qp.fetchAdd', 'add', add)
+    atomic(this, 'qp.fetchAdd', wr.ATOMIC_FETCH_AND_ADD, local, remote, add, 0n, options)
+  },
+  atomicWrite(remote, word, options) {
+    checkRemote('qp.atomicWrite', remote)
+    checkWord('qp.atomicWrite', 'word', word)
+    const at = beginRequest(this, 'qp.atomicWrite', wr.ATOMIC_WRITE, undefined, options, ASKING_WORDS)
+    putRemote(ringOf(this), at, remote.address, remote.rkey)
+    checkAligned('qp.atomicWrite', remoteLow(ringOf(this), at), remote)
+    putWord(ringOf(this), at, word)
+    endRequest(this)
+  },
+  flush(remote, options) {
+    checkRemote('qp.flush', remote)
+    const at = beginRequest(this, 'qp.flush', wr.FLUSH, undefined, options, FLUSH_WORDS)
+    const placement = options?.persistent === true ? flushPlacement.PERSISTENT : flushPlacement.GLOBAL
+    const selectivity = options?.wholeRegion === true ? flushSelectivity.REGION : flushSelectivity.RANGE
+    putFlush(ringOf(this), at, remote.address, remote.rkey, remote.length, placement, selectivity)
+    endRequest(this)
+  },
+}

@@ -1,0 +1,165 @@
+/*
+ * Work requests as the device's rings have them, in the layout of each ring (spec/drivers/ring-layout.ts). Written with
+ * plain stores into a slot; nothing is allocated, so that posting costs what its stores cost.
+ */
+import { RingSge } from '../../spec/drivers/rxe-rings.ts'
+import { TWO_32 } from '../../spec/memory.ts'
+import type { Slice } from '../mr/region.ts'
+import type { ProgramRing } from '../ring.ts'
+
+const putU64 = (words: Int32Array, at: number, value: number): void => {
+  words[at >> 2] = value
+  words[(at >> 2) + 1] = value / TWO_32
+}
+
+const putSlice = (words: Int32Array, at: number, { lo, hi, length, lkey }: Slice): void => {
+  words[(at + RingSge.ADDRESS) >> 2] = lo
+  words[(at + RingSge.ADDRESS + 4) >> 2] = hi
+  words[(at + RingSge.LENGTH) >> 2] = length
+  words[(at + RingSge.LKEY) >> 2] = lkey
+}
+
+/** Writes elements to `at` and answers their number; `total` of them is `totalOf`. */
+const putSlices = (words: Int32Array, at: number, local: Slice | readonly Slice[]): number => {
+  if (!Array.isArray(local)) {
+    putSlice(words, at, local as Slice)
+    return 1
+  }
+  for (let i = 0; i < local.length; i++) putSlice(words, at + i * RingSge.BYTES, local[i])
+  return local.length
+}
+
+export const totalOf = (local: Slice | readonly Slice[]): number => {
+  if (!Array.isArray(local)) return (local as Slice).length
+  let total = 0
+  for (let i = 0; i < local.length; i++) total += local[i].length
+  return total
+}
+
+/** The part that every send request has. */
+export const putSend = (
+  { words, layout: { send } }: ProgramRing,
+  at: number,
+  opcode: number,
+  id: number,
+  flags: number,
+  local: Slice | readonly Slice[] | undefined,
+): void => {
+  putU64(words, at + send.WR_ID, id)
+  words[(at + send.OPCODE) >> 2] = opcode
+  words[(at + send.FLAGS) >> 2] = flags
+  words[(at + send.DMA_LENGTH) >> 2] = local === undefined ? 0 : totalOf(local)
+  words[(at + send.DMA_NUM_SGE) >> 2] = local === undefined ? 0 : putSlices(words, at + send.SGE, local)
+}
+
+/** Inline data instead of elements. */
+export const putInline = ({ words, bytes, layout: { send } }: ProgramRing, at: number, data: Uint8Array): void => {
+  words[(at + send.DMA_LENGTH) >> 2] = data.length
+  words[(at + send.DMA_NUM_SGE) >> 2] = 0
+  bytes.set(data, at + send.SGE)
+}
+
+/** Immediate data: the u32 as the peer sees it. */
+export const putImmediate = ({ view, layout: { send } }: ProgramRing, at: number, immediate: number): void => {
+  view.setUint32(at + send.IMM, immediate)
+}
+
+/** The key that the peer is to invalidate. */
+export const putInvalidate = ({ words, layout: { send } }: ProgramRing, at: number, key: number): void => {
+  words[(at + send.IMM) >> 2] = key
+}
+
+/** Remote memory of WRITE and READ. */
+export const putRemote = (
+  { view, words, layout: { send } }: ProgramRing,
+  at: number,
+  address: bigint,
+  rkey: number,
+): void => {
+  view.setBigUint64(at + send.REMOTE, address, true)
+  words[(at + send.RKEY) >> 2] = rkey
+}
+
+/** The lower half of the remote address that was written to a request. */
+export const remoteLow = ({ words, layout: { send } }: ProgramRing, at: number): number =>
+  words[(at + send.REMOTE) >> 2]
+
+/** Remote word and operands of an atomic. */
+export const putAtomic = (
+  { view, words, layout: { send } }: ProgramRing,
+  at: number,
+  address: bigint,
+  rkey: number,
+  compareOrAdd: bigint,
+  swap: bigint,
+): void => {
+  view.setBigUint64(at + send.REMOTE, address, true)
+  view.setBigUint64(at + send.ATOMIC_COMPARE_ADD, compareOrAdd, true)
+  view.setBigUint64(at + send.ATOMIC_SWAP, swap, true)
+  words[(at + send.ATOMIC_RKEY) >> 2] = rkey
+}
+
+/** FLUSH (annex A19): `placement` and `selectivity` as in spec/wire/headers.ts. */
+export const putFlush = (
+  { view, words, layout: { send } }: ProgramRing,
+  at: number,
+  address: bigint,
+  rkey: number,
+  length: number,
+  placement: number,
+  selectivity: number,
+): void => {
+  view.setBigUint64(at + send.REMOTE, address, true)
+  words[(at + send.FLUSH_RKEY) >> 2] = rkey
+  view.setUint8(at + send.FLUSH_PLACEMENT, placement)
+  view.setUint8(at + send.FLUSH_SELECTIVITY, selectivity)
+  words[(at + send.DMA_LENGTH) >> 2] = length
+}
+
+/** The 8 bytes of an ATOMIC WRITE. */
+export const putWord = ({ view, words, layout: { send } }: ProgramRing, at: number, word: bigint): void => {
+  view.setBigUint64(at + send.SGE, word, true)
+  words[(at + send.DMA_LENGTH) >> 2] = 8
+}
+
+/** A bind: the window's key as it is and as it becomes, and what of the region with `lkey` it grants. */
+export const putBind = (
+  { view, words, layout: { send } }: ProgramRing,
+  at: number,
+  key: number,
+  newKey: number,
+  lkey: number,
+  address: bigint,
+  length: number,
+  access: number,
+): void => {
+  view.setBigUint64(at + send.REMOTE, address, true)
+  putU64(words, at + send.MW_LENGTH, length)
+  words[(at + send.MW_LKEY) >> 2] = lkey
+  words[(at + send.MW_KEY) >> 2] = key
+  words[(at + send.MW_NEW_KEY) >> 2] = newKey
+  words[(at + send.MW_ACCESS) >> 2] = access
+}
+
+/** Where a datagram goes: the number of an address handle, the queue pair there and its Q_Key. */
+export const putDestination = (
+  { words, layout: { send } }: ProgramRing,
+  at: number,
+  ah: number,
+  qpn: number,
+  qkey: number,
+): void => {
+  words[(at + send.UD_AH) >> 2] = ah
+  words[(at + send.UD_QPN) >> 2] = qpn
+  words[(at + send.UD_QKEY) >> 2] = qkey
+}
+
+export const putReceive = (
+  { words, layout: { receive } }: ProgramRing,
+  at: number,
+  id: number,
+  local: Slice | readonly Slice[] | undefined,
+): void => {
+  putU64(words, at + receive.WR_ID, id)
+  words[(at + receive.DMA_NUM_SGE) >> 2] = local === undefined ? 0 : putSlices(words, at + receive.SGE, local)
+}

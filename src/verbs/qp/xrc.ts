@@ -1,0 +1,163 @@
+/*
+ * XRC in the library (IBA annex A14): domains, initiators, which name the receiver's shared queue in each request, and
+ * targets, which have no queues and may be shared by processes.
+ */
+import { XrcIniQp, XrcTgtQp } from '../../spec/classes/xrc_qp.ts'
+import { Xrcd } from '../../spec/classes/xrcd.ts'
+import { XrcdFlags } from '../../spec/enums.ts'
+import type { Out } from '../../spec/schema/schema.ts'
+import { checkOptions, type Words } from '../checks/options.ts'
+import { type RcMessageOptions, type SendOptions, XRC_WORDS, type XrcOptions } from '../checks/request-options.ts'
+import {
+  checkOwn,
+  type DeviceContext,
+  eventSource,
+  type HeldObject,
+  make,
+  type Named,
+  type Plan,
+  plan,
+} from '../plan.ts'
+import { closeMethods, mergeTables, withMethods } from '../shared-methods.ts'
+import { type Connected, connected } from './connected.ts'
+import {
+  connectSteps,
+  firstPsn,
+  type PeerOptions,
+  type RcConnectOptions,
+  rcConnectWords,
+  reliableSteps,
+} from './connection.ts'
+import { type Operations, operations, type ReliableOperations, reliableOperations } from './operations.ts'
+import {
+  type BareQueuePair,
+  bareMethods,
+  type InitialOptions,
+  initialAttributesOf,
+  queuePairPlan,
+  queuePairType,
+  type SendingQueuePair,
+  type SendQueueOptions,
+  sendQueueWords,
+} from './queue-pair.ts'
+
+/** The same operations, whose options must be given. */
+type Addressed<T> = {
+  [K in keyof T]: T[K] extends (...args: infer A) => infer R ? (...args: Required<A>) => R : never
+}
+type Messages = Pick<Operations<RcMessageOptions & XrcOptions, XrcOptions>, 'send' | 'write'>
+
+export interface XrcInitiator
+  extends SendingQueuePair<typeof XrcIniQp>,
+    Addressed<Messages>,
+    Addressed<ReliableOperations<XrcOptions>>,
+    Pick<Operations<RcMessageOptions, SendOptions>, 'bind' | 'invalidate'>,
+    Connected<RcConnectOptions> {}
+
+export interface XrcTarget extends BareQueuePair<typeof XrcTgtQp>, Connected<RcConnectOptions> {}
+
+export interface XrcTargetOptions extends InitialOptions<typeof XrcTgtQp>, PeerOptions<RcConnectOptions> {
+  /** The number of a target that exists. */
+  readonly qpn?: number
+}
+
+export interface XrcInitiatorOptions
+  extends SendQueueOptions,
+    InitialOptions<typeof XrcIniQp>,
+    PeerOptions<RcConnectOptions> {}
+
+export interface XrcDomain extends Disposable {
+  readonly handle: number
+  /** A new target of the domain; with `qpn` (or a number alone) one that exists. */
+  target(options?: number | XrcTargetOptions): XrcTarget
+  /** Whether a file names it, how often it is open in all processes, and what uses it here. */
+  query(): Out<typeof Xrcd.methods.query>
+  /** Throws RdmaError EBUSY while a queue or a queue pair belongs to it. */
+  close(): void
+}
+
+export interface XrcDomainOptions {
+  /** A descriptor of a file: processes that open the domain of the same file share it. Without one it is private. */
+  readonly file?: number
+  /** Fail with EINVAL if the file has a domain already. */
+  readonly exclusive?: boolean
+}
+
+const targetWords: Words<XrcTargetOptions> = { qpn: true, initial: true, peer: true, connection: true }
+const initiatorWords: Words<XrcInitiatorOptions> = {
+  ...sendQueueWords,
+  initial: true,
+  peer: true,
+  connection: true,
+}
+const domainWords: Words<XrcDomainOptions> = { file: true, exclusive: true }
+
+const { CREAT, EXCL } = XrcdFlags.values
+
+const targetMethods = mergeTables(
+  mergeTables({ cls: XrcTgtQp }, bareMethods),
+  connected<typeof XrcTgtQp, RcConnectOptions>((path, psn, peer, chosen) => {
+    const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
+    const { answering, timeout } = reliableSteps(chosen)
+    return [init, { ...rtr, ...answering }, { ...rts, ...timeout }]
+  }),
+)
+
+const targetPlan = (kit: DeviceContext, xrcd: Named, options: XrcTargetOptions): Plan<XrcTarget> => {
+  checkOwn(kit, 'xrc_tgt_qp.create', 'xrcd', xrcd)
+  checkOptions('xrc_tgt_qp.create', 'options', options, targetWords)
+  const { qpn } = options
+  const psn = firstPsn()
+  const first = initialAttributesOf(targetMethods, kit, psn, options)
+  const source = eventSource(kit, XrcTgtQp)
+  const { number } = source
+  return plan(
+    XrcTgtQp,
+    {
+      xrcd: xrcd.handle,
+      userHandle: BigInt(number),
+      ...(qpn !== undefined && { qpNum: qpn }),
+      ...first,
+    },
+    ({ object: handle, out }) => {
+      const fields = { kit, handle, qpn: out.qpNum, number, isOpen: true, sends: undefined, receives: undefined }
+      return source.is(withMethods<XrcTarget>(targetMethods, { ...fields, psn }))
+    },
+    source.forget,
+  )
+}
+
+const domainMethods: Omit<XrcDomain, 'handle'> & ThisType<HeldObject> = {
+  target(options = {}) {
+    return make(this.kit, targetPlan(this.kit, this, typeof options === 'number' ? { qpn: options } : options))
+  },
+  query() {
+    return this.kit.carrier.call(Xrcd, 'query', this.handle, {}).out
+  },
+  ...closeMethods(Xrcd),
+}
+
+export const xrcdPlan = (kit: DeviceContext, options: XrcDomainOptions = {}): Plan<XrcDomain> => {
+  checkOptions('xrcd.create', 'options', options, domainWords)
+  const { file, exclusive = false } = options
+  const args = { ...(file !== undefined && { file }), flags: CREAT | (exclusive ? EXCL : 0) }
+  return plan(Xrcd, args, ({ object: handle }) =>
+    withMethods<XrcDomain>(domainMethods, { kit, handle, isOpen: true } satisfies HeldObject),
+  )
+}
+
+const initiatorType = queuePairType<XrcInitiator>(
+  XrcIniQp,
+  mergeTables(
+    connected<typeof XrcIniQp, RcConnectOptions>((path, psn, peer, chosen) => {
+      const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
+      return [init, rtr, { ...rts, ...reliableSteps(chosen).asking }]
+    }),
+    { ...operations, ...reliableOperations, words: XRC_WORDS },
+  ),
+)
+
+export const xrcInitiatorPlan = (kit: DeviceContext, pd: Named, options: XrcInitiatorOptions): Plan<XrcInitiator> => {
+  checkOptions('xrc_ini_qp.create', 'options', options, initiatorWords)
+  return queuePairPlan(kit, initiatorType, pd, options)
+}

@@ -1,0 +1,210 @@
+/*
+ * The carrier of devices in a daemon (design.md sections 6 and 8): what a program under the preload library does, done
+ * from TypeScript. Calls are messages, rings lie in the context's memory file, buffers are known by their real
+ * addresses, events come on descriptors. After posting the daemon is woken if it sleeps.
+ */
+
+import { yieldProcessor } from '../../host/event-loop/yield.ts'
+import { loadWord } from '../../host/memory/fence.ts'
+import { addressOf } from '../../host/memory/mapping.ts'
+import { close, sendSmall } from '../../host/net/sockets.ts'
+import { AsyncFd } from '../../spec/classes/async_fd.ts'
+import { CompChannel } from '../../spec/classes/comp_channel.ts'
+import { Device as DeviceClass } from '../../spec/classes/device.ts'
+import { Interface } from '../../spec/classes/interface.ts'
+import { rxeLayout } from '../../spec/drivers/ring-layout.ts'
+import { AsyncEventType } from '../../spec/enums.ts'
+import { errnoName } from '../../spec/errno.ts'
+import { declare } from '../../spec/schema/description.ts'
+import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
+import { OpenWants, ParkedPage } from '../../spec/session.ts'
+import { writeOpen } from '../../uapi/session-codec.ts'
+import type { Carrier } from '../carrier.ts'
+import { invalidArgument, RdmaError, refusal, refused } from '../error.ts'
+import { CLOSED, isClosed } from '../plan.ts'
+import { joinDaemon, type Session } from './daemon-session.ts'
+import { remoteDescriptors } from './descriptors.ts'
+import { createFileRings } from './file-rings.ts'
+import { createCalls } from './messages.ts'
+import { ASYNC_RECORD, COMPLETION_RECORD } from './records.ts'
+
+const { DEVICE_FATAL, PORT_ACTIVE, PORT_ERR, LID_CHANGE, PKEY_CHANGE, SM_CHANGE, CLIENT_REREGISTER, GID_CHANGE } =
+  AsyncEventType.values
+/** Events whose element is a port's number. */
+const OF_PORT = new Set<number>([
+  PORT_ACTIVE,
+  PORT_ERR,
+  LID_CHANGE,
+  PKEY_CHANGE,
+  SM_CHANGE,
+  CLIENT_REREGISTER,
+  GID_CHANGE,
+])
+/** Polls in vain between two looks whether the daemon lives. */
+const LOOK_EVERY = 128
+
+export interface RemoteDevice {
+  readonly name: string
+  readonly address: string
+  /** N of uverbsN. */
+  readonly node: number
+}
+
+/** The devices of a daemon, in order of their nodes. */
+const devicesOf = (session: Session): readonly RemoteDevice[] => {
+  const answer = session.tool({ what: 'config' })
+  if (!('config' in answer)) throw refused('EIO', 'open', `the daemon at ${session.socket} does not say what it has`)
+  return answer.config.devices
+}
+
+/** The context's descriptors: memory file and doorbell, and its number. */
+const openContext = (session: Session, wanted: string | undefined) => {
+  if (session.memory !== undefined)
+    throw refused(
+      'EACCES',
+      'open',
+      `the daemon at ${session.socket} may not access this program's memory`,
+      'start the daemon as the same user or as root; see also /proc/sys/kernel/yama/ptrace_scope',
+    )
+  const devices = devicesOf(session)
+  const device = devices.find(({ name, address }) => (wanted === undefined ? address !== '' : name === wanted))
+  if (device === undefined)
+    throw refused(
+      'ENODEV',
+      'open',
+      `no device ${wanted ?? 'in a network'}; there are ${devices.map(({ name }) => name).join(', ')}`,
+    )
+  const { reply, fds } = session.ask('open', (to, from) => writeOpen(to, from, device.node, OpenWants.PACKED_RINGS))
+  if (reply.error !== 0)
+    throw refusal(errnoName(reply.error), reply.error, 'open', `device ${device.name} cannot be opened`)
+  return { device, context: reply.context, file: fds[0], doorbell: fds[1] }
+}
+
+/** Opens a device of the daemon at `socket`, by name or the first one. Throws RdmaError. */
+export const remoteCarrier = (socket: string, wanted?: string): Carrier & { readonly device: RemoteDevice } => {
+  const session = joinDaemon(socket)
+  let opened: ReturnType<typeof openContext>
+  try {
+    opened = openContext(session, wanted)
+  } catch (error) {
+    session.leave()
+    throw error
+  }
+  const { device, context, file, doorbell } = opened
+  const send = createCalls(session, context, file)
+  const rings = createFileRings(file)
+  /** Registered buffers, which nobody may collect meanwhile, and how often each is registered. */
+  const known = new Map<Uint8Array, number>()
+  const token = new Uint8Array(4)
+  const tokenView = new DataView(token.buffer)
+  let polls = 0
+  let closed = false
+
+  const descriptors = remoteDescriptors(session, () => session.check())
+  /** Reads records of an event descriptor as they come, until its end. */
+  const read = (fd: number, bytes: number, take: (record: DataView) => void): void => {
+    descriptors.made(fd)
+    descriptors.read(fd, bytes, take, () => carrier.targets?.ended())
+  }
+
+  const end = (): void => {
+    if (closed) return
+    closed = true
+    descriptors.closeAll()
+    close(doorbell)
+    close(file)
+    rings.close()
+    known.clear()
+    session.leave()
+  }
+
+  let channel: number | undefined
+  let classes: readonly ObjectClass[]
+  try {
+    const { out } = send(DeviceClass, 'open', 0, {})
+    if (typeof out.numCompVectors !== 'number') throw refused('EIO', 'device.open', 'an odd answer')
+    classes = declare(send(Interface, 'query', 0, {}).out as never)
+    send.learn(classes)
+    const events = send(AsyncFd, 'create', 0, {}).object
+    read(events, ASYNC_RECORD, record => {
+      const element = record.getUint32(0, true)
+      const type = record.getUint32(8, true)
+      if (type === DEVICE_FATAL) carrier.targets?.event(type, undefined, undefined)
+      else if (OF_PORT.has(type)) carrier.targets?.event(type, undefined, element)
+      else carrier.targets?.event(type, element, undefined)
+      if (type === DEVICE_FATAL) carrier.targets?.ended()
+    })
+    // A device without verbs completes nothing.
+    if (classes.some(({ name }) => name === CompChannel.name)) {
+      channel = send(CompChannel, 'create', 0, {}).object
+      read(channel, COMPLETION_RECORD, record => carrier.targets?.completion(record.getUint32(0, true)))
+    }
+  } catch (error) {
+    end()
+    throw error
+  }
+
+  const alive = (call: string): void => {
+    if (closed) throw refused('EIO', call, 'the device is closed')
+  }
+
+  const carrier: Carrier & { readonly device: RemoteDevice } = {
+    remote: true,
+    device,
+    classes,
+    call(cls, method, object, args) {
+      if (object === CLOSED) throw isClosed(`${(cls as ObjectClass).name}.${method}`)
+      alive(`${(cls as ObjectClass).name}.${method}`)
+      const answered = send(cls as ObjectClass, method, object, args as AnyValues)
+      if (cls.identity === 'fd' && method === 'create') descriptors.made(answered.object)
+      return answered as never
+    },
+    async callAsync(cls, method, object, args, signal) {
+      signal?.throwIfAborted()
+      return carrier.call(cls, method, object, args)
+    },
+    descriptors,
+    layout: rxeLayout,
+    ring: rings.ring,
+    release: rings.release,
+    channel: channel === undefined ? {} : { channel },
+    counters() {
+      const answer = session.tool({ what: 'stat' })
+      const found = 'stat' in answer ? answer.stat.devices.find(({ name }) => name === device.name) : undefined
+      if (found === undefined) throw refused('EIO', 'device.counters', 'the daemon does not tell them')
+      const { hw_counters, counters, port, transport, faults } = found
+      return { hw_counters, counters, port, transport, faults }
+    },
+    waiting: descriptors.waiting,
+    posted(handle) {
+      // The store of the ring's index came before, and is a full barrier (host/memory/fence.ts).
+      if (closed || loadWord(session.parked, ParkedPage.PARKED) === 0) return
+      tokenView.setUint32(0, handle, true)
+      // A full socket means that tokens lie there already: the daemon will look.
+      sendSmall(doorbell, token)
+    },
+    drive() {
+      if (++polls % LOOK_EVERY === 0 && (closed || !session.check()))
+        throw new RdmaError('EIO', 5, 'cq.poll', `the daemon of device ${device.name} is gone`)
+      yieldProcessor()
+      return true
+    },
+    // Events come from the event loop anyway.
+    pause: () => undefined,
+    addressOf(buffer) {
+      const backing = buffer.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean }
+      if (backing.resizable || backing.growable)
+        throw invalidArgument('pd.register', 'a resizable buffer cannot be registered: copy it into one of fixed size')
+      known.set(buffer, (known.get(buffer) ?? 0) + 1)
+      return addressOf(buffer)
+    },
+    forget(buffer) {
+      const uses = (known.get(buffer) ?? 1) - 1
+      if (uses === 0) known.delete(buffer)
+      else known.set(buffer, uses)
+    },
+    targets: undefined,
+    close: end,
+  }
+  return carrier
+}

@@ -1,0 +1,96 @@
+/*
+ * Descriptors of a device in a daemon (R28, R37): sockets of this process. Their records are read as they come; the
+ * driver's own calls are messages of the session, about the descriptor and not about a context, since it may be a copy.
+ */
+
+import type { Watch } from '../../host/event-loop/poll.ts'
+import { addressOf } from '../../host/memory/mapping.ts'
+import { close } from '../../host/net/sockets.ts'
+import { errnoName } from '../../spec/errno.ts'
+import { type Header, type messageBuffer, writeIoctl, writeMap, writeWrite } from '../../uapi/session-codec.ts'
+import type { Descriptors } from '../carrier.ts'
+import { refusal } from '../error.ts'
+import type { Answer, Session } from './daemon-session.ts'
+import { ringPool } from './file-rings.ts'
+import { readRecords } from './records.ts'
+
+const PROT_READ = 1
+const PROT_WRITE = 2
+
+export interface RemoteDescriptors extends Descriptors {
+  /** A call has made it: it is closed once, here or with all. */
+  made(fd: number): void
+  /** Whether somebody waits for records: until then the process may end. */
+  waiting(begins: boolean): void
+  /** Ends all that is read. */
+  closeAll(): void
+}
+
+/** `lost`: a descriptor has come to its end, perhaps since the daemon is gone. */
+export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => void): RemoteDescriptors => {
+  const open = new Set<number>()
+  const watches = new Map<number, Watch>()
+  let someoneWaits = false
+
+  type Write = (buffer: ReturnType<typeof messageBuffer>, from: Partial<Header>) => number
+  const ask = (call: string, write: Write): Answer & { readonly ret: number } => {
+    const { reply, fds } = session.ask(call, write)
+    const ret = Number(reply.ret)
+    if (ret >= 0) return { reply, fds, ret }
+    for (const one of fds) close(one)
+    throw refusal(errnoName(-ret), -ret, call, reply.text || 'refused')
+  }
+  return {
+    read(fd, most, take, ended) {
+      const watch = readRecords(fd, most, take, () => {
+        lost()
+        ended()
+      })
+      if (someoneWaits) watch.ref()
+      watches.set(fd, watch)
+    },
+    ioctl(fd, request, argument) {
+      const value = typeof argument === 'bigint' ? argument : addressOf(argument)
+      return ask('driver_ops.ioctl', (to, from) => writeIoctl(to, { ...from, context: 0, fd }, request, value)).ret
+    },
+    write(fd, bytes) {
+      const at = addressOf(bytes)
+      const length = BigInt(bytes.length)
+      return ask('driver_ops.write', (to, from) => writeWrite(to, { ...from, context: 0, fd }, at, length)).ret
+    },
+    map(fd, offset, length, writable) {
+      const protection = PROT_READ | (writable ? PROT_WRITE : 0)
+      const { ret, fds } = ask('driver_ops.mmap', (to, from) =>
+        writeMap(to, { ...from, context: 0, fd }, BigInt(offset), BigInt(length), protection),
+      )
+      try {
+        const mapping = ringPool().map(fds[0], ret, length)
+        return { bytes: mapping.bytes.subarray(0, length), release: () => ringPool().release(mapping) }
+      } finally {
+        for (const one of fds) close(one)
+      }
+    },
+    made(fd) {
+      open.add(fd)
+    },
+    close(fd) {
+      // The number may be that of another one by now.
+      if (!open.delete(fd)) return
+      watches.get(fd)?.stop()
+      watches.delete(fd)
+      close(fd)
+    },
+    waiting(begins) {
+      someoneWaits = begins
+      for (const watch of watches.values())
+        if (begins) watch.ref()
+        else watch.unref()
+    },
+    closeAll() {
+      for (const watch of watches.values()) watch.stop()
+      for (const fd of open) close(fd)
+      watches.clear()
+      open.clear()
+    },
+  }
+}

@@ -1,0 +1,104 @@
+/*
+ * Where daemons are found, and which are believed: their sockets.
+ *
+ * A user's daemon is found at $XDG_RUNTIME_DIR/userdma/sock or, without such a folder, at userdma-UID/sock in the
+ * temporary directory (design.md section 6). Anybody may make folders in the temporary directory, so one that is not
+ * ours, or that others may write to or look into, is refused: whoever owns the socket sees and changes our programs'
+ * memory.
+ */
+import { lstatSync, mkdirSync, type Stats } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { isAbsolute, join, resolve } from 'node:path'
+import { close, connect, type PeerCredentials, peerCredentials } from '../../host/net/sockets.ts'
+import { SessionEnv } from '../../spec/session.ts'
+
+const statOf = (path: string): Stats | undefined => lstatSync(path, { throwIfNoEntry: false })
+const uid = (): number => process.geteuid?.() ?? 0
+
+/** The folder of the user's own socket; it need not exist. */
+const userFolder = (): string => {
+  const runtime = process.env.XDG_RUNTIME_DIR
+  // After `sudo -E` the variable may name another user's folder.
+  if (runtime && isAbsolute(runtime)) {
+    const found = statOf(runtime)
+    if (found?.isDirectory() && found.uid === uid()) return join(runtime, 'userdma')
+  }
+  return resolve(tmpdir(), `userdma-${uid()}`)
+}
+
+const requireOwn = (folder: string): void => {
+  const found = statOf(folder)
+  if (!found) return
+  const remedy = 'remove it, or choose another socket with --socket PATH'
+  if (!found.isDirectory()) throw new Error(`${folder}, where your daemon's socket should be, is no folder; ${remedy}`)
+  if (found.uid !== uid())
+    throw new Error(
+      `${folder}, where your daemon's socket should be, belongs to user ${found.uid}, not to you (${uid()}); ${remedy}`,
+    )
+  if (found.mode & 0o077) {
+    const mode = (found.mode & 0o7777).toString(8).padStart(4, '0')
+    throw new Error(
+      `${folder}, where your daemon's socket should be, has mode ${mode}, so that others may use it; run \`chmod 700 ${folder}\``,
+    )
+  }
+}
+
+/** The socket of the user's own daemon. Throws a sentence if its folder is not safely the user's. */
+export const userSocket = (): string => {
+  const folder = userFolder()
+  requireOwn(folder)
+  return join(folder, 'sock')
+}
+
+/** The same, with its folder made. */
+export const makeUserSocket = (): string => {
+  const folder = userFolder()
+  try {
+    mkdirSync(folder, { mode: 0o700 })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST')
+      throw new Error(
+        `cannot make ${folder} for your daemon's socket (${(error as NodeJS.ErrnoException).code}); choose another place with --socket PATH`,
+        { cause: error },
+      )
+  }
+  requireOwn(folder)
+  return join(folder, 'sock')
+}
+
+/**
+ * The socket that a command uses: the one that is named, the one that we run under, or undefined for the user's own.
+ */
+export const namedSocket = (option: string | undefined): string | undefined => {
+  const named = option ?? (process.env[SessionEnv.socket] || undefined)
+  return named === undefined ? undefined : resolve(named)
+}
+
+/** The command that starts a daemon at `socket`, as one would type it. */
+export const daemonCommand = (socket: string): string => {
+  if (socket === join(userFolder(), 'sock')) return 'userdma daemon'
+  return `userdma daemon --socket ${/^[\w./~@%+,:=-]+$/.test(socket) ? socket : `'${socket.replaceAll("'", "'\\''")}'`}`
+}
+
+/** A daemon that runs as another user than we and root. */
+export class UntrustedDaemonError extends Error {
+  override readonly name = 'UntrustedDaemonError'
+}
+
+/** Why a daemon turns this user away, and what helps. */
+export const notServed = (socket: string): string =>
+  `the daemon at ${socket} does not serve user ${uid()}; root's daemon does if it is started with \`--allow-user ${uid()}\``
+
+/**
+ * Connects to the daemon at `socket`. One of another user than ourselves and root is not believed: it would see and
+ * change our memory. Throws UntrustedDaemonError, and SystemError as `connect`.
+ */
+export const connectToDaemon = (socket: string): { readonly fd: number; readonly peer: PeerCredentials } => {
+  const fd = connect(socket)
+  const peer = peerCredentials(fd)
+  if (peer.uid === 0 || peer.uid === uid()) return { fd, peer }
+  close(fd)
+  throw new UntrustedDaemonError(
+    `${socket} is served by user ${peer.uid} (process ${peer.pid}), who could read and change the memory of your programs; only daemons of root and your own (user ${uid()}) are used`,
+  )
+}

@@ -1,0 +1,55 @@
+/*
+ * What objects of the library are made of (R15): a program may hold very many, so one object holds a few fields, and
+ * its methods are those of a table that all of its class share. Methods find the fields in `this`; those that are not
+ * in the interface of the class are nobody's but the library's.
+ */
+import type { ObjectClass } from '../spec/schema/schema.ts'
+import { CLOSED, destroy, type HeldObject } from './plan.ts'
+
+/** A table of what is in both, accessors included; neither is changed. */
+export const mergeTables = <A extends object, B extends object>(base: A, more: B): A & B =>
+  Object.create(Object.prototype, {
+    ...Object.getOwnPropertyDescriptors(base),
+    ...Object.getOwnPropertyDescriptors(more),
+  })
+
+/** An object that holds `fields` and has the methods of a table that all of its kind share. */
+export const withMethods = <T>(methods: object, fields: object): T => Object.setPrototypeOf(fields, methods) as T
+
+/** The fields of an object, to be set once. */
+type Settable<F> = { -readonly [K in keyof F]: F[K] }
+
+/**
+ * The same for what is made very often, as a class would have it: giving an object its methods afterwards costs as much
+ * as the call that makes it at the device. `fill`, a `function`, sets every field of `this`.
+ */
+export const assignMethods = <T, F extends object, A extends readonly unknown[]>(
+  methods: object,
+  fill: (this: Settable<F>, ...args: A) => void,
+): (new (
+  ...args: A
+) => T) => Object.defineProperty(fill, 'prototype', { value: methods }) as unknown as new (...args: A) => T
+
+/** It is destroyed: whatever is called on it from now on is refused. */
+export const markClosed = (self: HeldObject): void => {
+  self.isOpen = false
+  self.handle = CLOSED
+}
+
+/** Destroys an object that is open; answers whether it was. Throws RdmaError EBUSY while it is used. */
+export const destroyed = (self: HeldObject, cls: ObjectClass): boolean => {
+  if (!self.isOpen) return false
+  destroy(self.kit.carrier, cls, self.handle)
+  markClosed(self)
+  return true
+}
+
+/** The end of objects of a class, as part of its table: the first call destroys, and `closed` lets go of the rest. */
+export const closeMethods = <S extends HeldObject>(cls: ObjectClass, closed: (self: S) => void = () => {}) => ({
+  close(this: S): void {
+    if (destroyed(this, cls)) closed(this)
+  },
+  [Symbol.dispose](this: S): void {
+    if (destroyed(this, cls)) closed(this)
+  },
+})

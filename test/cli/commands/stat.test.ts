@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { bytesText, statText } from '../../../src/cli/commands/stat.ts'
+
+describe('userdma stat', () => {
+  it('shows sizes as people read them', () => {
+    for (const [bytes, text] of [
+      [0, '0 B'],
+      [1023, '1023 B'],
+      [1024, '1 KiB'],
+      [1536, '1.5 KiB'],
+      [64 * 2 ** 20, '64 MiB'],
+      [5 * 2 ** 40, '5 TiB'],
+      [5000 * 2 ** 40, '5000 TiB'],
+    ] as const)
+      assert.equal(bytesText(bytes), text)
+  })
+
+  it('shows what there is, and nothing that is zero', () => {
+    const stat = {
+      pid: 12,
+      sessions: 2,
+      contexts: 1,
+      rings: { count: 3, bytes: 12288 },
+      mappings: { count: 1, bytes: 262144 },
+      descriptors: 1,
+      memory: { resident: 2 ** 26, heap: 2 ** 23 },
+      devices: [
+        {
+          name: 'rxe0',
+          address: '127.0.0.1',
+          objects: { pd: 1, rc_qp: 2 },
+          hw_counters: { sent_pkts: 5, rcvd_pkts: 0 },
+          counters: { port_xmit_data: 40 },
+          port: { sentPackets: 5, cutMessages: 2 },
+          transport: { sentPackets: 5, retransmissions: 0 },
+          faults: { dropped: 3, delayed: 0 },
+        },
+      ],
+    }
+    assert.equal(
+      statText(stat, '/run/sock'),
+      `daemon 12 at /run/sock
+  sessions     2
+  contexts     1
+  rings        3 (12 KiB)
+  mappings     1 (256 KiB)
+  descriptors  1
+  memory       64 MiB resident, 8 MiB heap
+device rxe0 at 127.0.0.1
+  objects      pd 1, rc_qp 2
+  hw_counters  sent_pkts 5
+  counters     port_xmit_data 40
+  port         cutMessages 2
+  transport    none
+  faults       dropped 3
+`,
+    )
+  })
+})

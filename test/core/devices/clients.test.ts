@@ -1,0 +1,252 @@
+/*
+ * R31, R32, R33: clients hear of every device in the right order, handlers of every event.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  addEventHandler,
+  arm,
+  type Client,
+  closeContext,
+  completed,
+  createCore,
+  type Device,
+  invokeNow,
+  openContext,
+  raiseDevice,
+  raiseObjectEvent,
+  raisePort,
+  register,
+  registerClient,
+  systemDevice,
+  unregister,
+} from '../../../src/core/index.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { AsyncEventType } from '../../../src/spec/enums.ts'
+import { bench, describeDevice, errnoOf } from '../fixture.ts'
+
+const subsystem = () => {
+  const core = createCore()
+  const log: string[] = []
+  const plug = (name: string): Device => register(core, describeDevice(name)) as Device
+  const client = (name: string, wants: (device: Device) => boolean = () => true): Client => ({
+    name,
+    add: device => {
+      log.push(`${name}+${device.name}`)
+      return wants(device)
+    },
+    remove: device => {
+      log.push(`${name}-${device.name}`)
+    },
+  })
+  /** What happened since the last look. */
+  const seen = () => log.splice(0).join(' ')
+  return { core, log, plug, client, seen }
+}
+
+test('registering tells of what exists, unregistering of what remains, both within the call', () => {
+  const { core, plug, client, seen } = subsystem()
+  const one = plug('d1')
+  plug('d2')
+  const leave = registerClient(core, client('a'))
+  assert.equal(seen(), 'a+d1 a+d2')
+  unregister(one)
+  assert.equal(seen(), 'a-d1')
+  leave()
+  assert.equal(seen(), 'a-d2')
+  leave()
+  plug('d3')
+  assert.equal(seen(), '')
+})
+
+test('a new device calls add in order of registration, a removed one remove in the opposite order', () => {
+  const { core, plug, client, seen } = subsystem()
+  for (const name of ['mad', 'cm', 'ipoib']) registerClient(core, client(name))
+  const device = plug('d1')
+  assert.equal(seen(), 'mad+d1 cm+d1 ipoib+d1')
+  unregister(device)
+  assert.equal(seen(), 'ipoib-d1 cm-d1 mad-d1')
+})
+
+test('a client that has no use for a device does not hear of its end', () => {
+  const { core, plug, client, seen } = subsystem()
+  registerClient(
+    core,
+    client('a', device => device.name !== 'd1'),
+  )
+  const device = plug('d1')
+  const other = plug('d2')
+  unregister(device)
+  unregister(other)
+  assert.equal(seen(), 'a+d1 a+d2 a-d2')
+})
+
+test('in remove the device answers EIO, and what the client had there it can let go of', () => {
+  const { core, plug } = subsystem()
+  const codes: string[] = []
+  let live: () => number = () => -1
+  registerClient(core, {
+    name: 'a',
+    add(device) {
+      const context = openContext(device, { opened: true })
+      const { caller } = bench()
+      invokeNow(context, Classes.pd, 'create', 0, {}, caller)
+      live = () => device.counts.pd
+      this.remove = () => {
+        codes.push(errnoOf(() => invokeNow(context, Classes.pd, 'create', 0, {}, caller)))
+        closeContext(context)
+      }
+      return true
+    },
+    remove() {},
+  })
+  const device = plug('d1')
+  assert.equal(live(), 1)
+  unregister(device)
+  assert.deepEqual([codes, live()], [['EIO'], 0])
+})
+
+test('a client that fails: at registration it is none, later the others go on', () => {
+  const { core, plug, client, seen } = subsystem()
+  const device = plug('d1')
+  const broken = { ...client('b'), add: () => assert.fail('no room') }
+  assert.throws(() => registerClient(core, broken), /no room/)
+  registerClient(core, client('a'))
+  const leave = registerClient(core, { ...client('c'), remove: () => assert.fail('lost') })
+  registerClient(core, { ...client('d'), add: ({ name }) => name === 'd1' || assert.fail('no more') })
+  registerClient(core, client('e'))
+  const second = plug('d2')
+  assert.equal(core.faults, 1)
+  assert.equal(seen(), 'a+d1 c+d1 e+d1 a+d2 c+d2 e+d2')
+  unregister(device)
+  assert.equal(seen(), 'e-d1 d-d1 a-d1')
+  unregister(second)
+  assert.equal(seen(), 'e-d2 a-d2')
+  plug('d3')
+  plug('d4')
+  seen()
+  leave()
+  assert.equal(core.faults, 7, 'd at three devices, c at the end of four')
+})
+
+test('callbacks may change who and what is there: each client hears of each device that lives, and of its end', () => {
+  const { core, plug, client, seen } = subsystem()
+  /** A client with something to do when it hears of a device. */
+  const busy = (name: string, then: (device: Device) => void): Client => ({
+    ...client(name),
+    add(device) {
+      client(name).add(device)
+      then(device)
+      return true
+    },
+  })
+  const [one, two] = [plug('d1'), plug('d2')]
+  const first = registerClient(
+    core,
+    busy('a', device => device === one && unregister(two)),
+  )
+  assert.equal(seen(), 'a+d1', 'd2 went before its turn')
+  first()
+  unregister(one)
+  seen()
+
+  let leave = () => {}
+  registerClient(
+    core,
+    busy('b', () => leave()),
+  )
+  leave = registerClient(core, client('c'))
+  unregister(plug('d3'))
+  assert.equal(seen(), 'b+d3 b-d3', 'c had left before its turn')
+
+  const system = openContext(systemDevice(core))
+  const told: number[] = []
+  addEventHandler(system.device, ({ type }) => void told.push(type))
+  leave = () => {}
+  const third = registerClient(
+    core,
+    busy('d', device => unregister(device)),
+  )
+  assert.equal(plug('d4').alive, false)
+  assert.equal(seen(), 'b+d4 d+d4 d-d4 b-d4')
+  assert.deepEqual(told, [AsyncEventType.values.DEVICE_REMOVED])
+  third()
+})
+
+test('a client cannot unregister in a callback of its own, after another one that ran within it neither', () => {
+  const { core, plug } = subsystem()
+  let leave: () => void = () => {}
+  const refused: string[] = []
+  leave = registerClient(core, {
+    name: 'a',
+    add: ({ name }) => {
+      if (name === 'd1') plug('d2')
+      try {
+        leave()
+      } catch (error) {
+        refused.push(`${name}: ${(error as Error).message}`)
+      }
+      return true
+    },
+    remove: () => {},
+  })
+  plug('d1')
+  const why = 'client a unregisters in a callback of its own'
+  assert.deepEqual(refused, [`d2: ${why}`, `d1: ${why}`])
+})
+
+test('handlers hear of the events of ports and device until they are taken away', () => {
+  const { plug, log, seen } = subsystem()
+  const device = plug('d1')
+  const handler = ({ type, port }: { type: number; port: number | undefined }) => void log.push(`${type}@${port}`)
+  const stop = addEventHandler(device, handler)
+  const again = addEventHandler(device, handler)
+  raisePort(device, 1, 10)
+  assert.equal(seen(), '10@1 10@1')
+  again()
+  raiseDevice(device, 8)
+  assert.equal(seen(), '8@undefined')
+  stop()
+  raisePort(device, 1, 9)
+  assert.equal(seen(), '')
+})
+
+test('a handler that fails is counted, the others are called', () => {
+  const { core, plug, log, seen } = subsystem()
+  const device = plug('d1')
+  addEventHandler(device, () => assert.fail())
+  addEventHandler(device, ({ type }) => void log.push(String(type)))
+  raisePort(device, 1, 9)
+  assert.deepEqual([seen(), core.faults], ['9', 1])
+})
+
+test('who brings handlers when an object is made is called for its events, with the context given (R33)', () => {
+  const { context, caller } = bench()
+  const heard: string[] = []
+  const handlers = {
+    completion: (userHandle: bigint) => void heard.push(`completion ${userHandle}`),
+    event: (userHandle: bigint, type: number) => void heard.push(`event ${userHandle} ${type}`),
+  }
+  const args = { cqe: 4, userHandle: 77n, compVector: 1 }
+  invokeNow(context, Classes.cq, 'create', 0, args, { ...caller, handlers })
+  const cq = context.handles.slots[0]!
+  completed(cq.events!, true)
+  assert.deepEqual(heard, [], 'not armed')
+  arm(cq, true)
+  completed(cq.events!, false)
+  completed(cq.events!, true)
+  completed(cq.events!, true)
+  raiseObjectEvent(cq, 0)
+  assert.deepEqual(heard, ['completion 77', 'event 77 0'])
+})
+
+test('a handler of an object that fails is counted, and the device works on (R33)', () => {
+  const { context, caller } = bench()
+  const handlers = { completion: () => assert.fail(), event: () => assert.fail() }
+  invokeNow(context, Classes.cq, 'create', 0, { cqe: 4, userHandle: 1n, compVector: 0 }, { ...caller, handlers })
+  const cq = context.handles.slots[0]!
+  arm(cq, false)
+  completed(cq.events!, true)
+  raiseObjectEvent(cq, 0)
+  assert.equal(context.device.core.faults, 2)
+})

@@ -1,0 +1,221 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  addHook,
+  closeContext,
+  createCore,
+  driverClass,
+  type Hook,
+  invoke,
+  invokeNow,
+  openContext,
+  register,
+  stat,
+  unregister,
+} from '../../../src/core/index.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { CallError } from '../../../src/spec/errno.ts'
+import { objectClass } from '../../../src/spec/schema/schema.ts'
+import { bench, cap, describeDevice, errnoOf, install, testCaller, testDriver, testLines } from '../fixture.ts'
+
+const { pd: Pd, cq: Cq, rc_qp: RcQp, async_fd: AsyncFd, device: Device } = Classes
+
+test('a device has a name of its own while it is registered', () => {
+  const core = createCore()
+  const first = register(core, describeDevice('rxe0'))
+  assert.equal(
+    errnoOf(() => register(core, describeDevice('rxe0'))),
+    'EEXIST',
+  )
+  unregister(first)
+  register(core, describeDevice('rxe0'))
+  for (const name of ['', 'a b', 'x'.repeat(64), '../up'])
+    assert.equal(
+      errnoOf(() => register(core, describeDevice(name))),
+      'EINVAL',
+    )
+  assert.throws(() => unregister(first), /removed already/)
+  assert.throws(() => register(core, describeDevice('two', testDriver(), { ports: [] })), /physPortCnt is 1, but 0/)
+})
+
+test('devices of one driver share their tables, and give them back (R20)', () => {
+  const core = createCore()
+  const devices = ['a', 'b', 'c'].map(name => register(core, describeDevice(name)))
+  assert.equal(devices[0].table, devices[2].table)
+  assert.equal(devices[0].schema.className('cq'), devices[1].schema.className('cq'))
+  assert.deepEqual(stat(core).tables, { classes: testLines.length, devices: 1 })
+  for (const device of devices) unregister(device)
+  assert.deepEqual(stat(core).tables, { classes: 0, devices: 0 })
+})
+
+test('a removed device: EIO, objects released in order in every context, the driver told last', () => {
+  const order: string[] = []
+  const driver = {
+    ...testDriver(),
+    closed: () => order.push('closed'),
+    removed: () => order.push('removed'),
+  }
+  const b = bench({}, driver)
+  const { core, device, context, caller, log } = b
+  const contexts = [context, openContext(device, { opened: true })]
+  for (const each of contexts) {
+    invokeNow(each, Pd, 'create', 0, {}, caller)
+    invokeNow(each, Cq, 'create', 0, { cqe: 1, userHandle: 1n, compVector: 0 }, caller)
+    invokeNow(each, RcQp, 'create', 0, { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 0n }, caller)
+  }
+  const fd = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
+  unregister(device)
+  assert.deepEqual(log, ['remove rc_qp 2', 'remove cq 1', 'remove rc_qp 2', 'remove cq 1'])
+  assert.deepEqual(order, ['closed', 'closed', 'removed'])
+  assert.equal(fd.closed, true)
+  assert.deepEqual([stat(core).contexts, stat(core).descriptors, device.contexts.size], [0, 0, 0])
+  assert.deepEqual(device.counts, { pd: 0, cq: 0, rc_qp: 0, async_fd: 0 })
+  for (const each of contexts) {
+    assert.equal(
+      errnoOf(() => invokeNow(each, Pd, 'create', 0, {}, caller)),
+      'EIO',
+    )
+    closeContext(each)
+  }
+  assert.equal(
+    errnoOf(() => openContext(device)),
+    'EIO',
+  )
+  assert.equal(order.length, 3)
+})
+
+test('a device that goes while a call runs leaves nothing of the call', () => {
+  for (const what of ['create', 'destroy'] as const) {
+    const { core, device, context, caller, log } = bench()
+    const cq = { cqe: 1, userHandle: 1n, compVector: 0 }
+    invokeNow(context, Cq, 'create', 0, cq, caller)
+    addHook(device, { pre: ({ entry, why }) => why === 'call' && entry.name === what && unregister(device) })
+    const call = () =>
+      what === 'create'
+        ? invokeNow(context, Cq, 'create', 0, cq, caller)
+        : invokeNow(context, Cq, 'destroy', 0, {}, caller)
+    assert.equal(errnoOf(call), 'EIO')
+    assert.deepEqual(log.sort(), what === 'create' ? ['close cq 1', 'remove cq 0'] : ['call cq 0'])
+    assert.deepEqual([stat(core).contexts, stat(core).faults, context.handles.count, device.counts.cq], [0, 0, 0, 0])
+  }
+})
+
+test('contexts of a removed device end newest first', () => {
+  const ended: number[] = []
+  const { device, context } = bench({}, { ...testDriver(), closed: ({ id }) => ended.push(id) })
+  const others = [openContext(device), openContext(device)]
+  unregister(device)
+  assert.deepEqual(ended, [others[1].id, others[0].id, context.id])
+})
+
+test('a device of private classes only has no verbs at all (R29)', () => {
+  const Odd = objectClass('odd', 0x8001, { methods: {} })
+  const core = createCore()
+  const device = register(core, describeDevice('odd0', testDriver([driverClass(Odd)])))
+  const context = openContext(device, { opened: true })
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'create', 0, {}, testCaller())),
+    'EOPNOTSUPP',
+  )
+  assert.equal(device.schema.className('odd')?.id, 0x8001)
+  assert.deepEqual(device.ports, [])
+})
+
+// ---- hooks (R24) ----
+
+test('hooks see calls before and after, with what they were about and how they ended', async () => {
+  const { device, context, caller } = bench()
+  const seen: string[] = []
+  const hook = (name: string): Hook => ({
+    pre: ({ entry }, object) => seen.push(`${name} pre ${entry.class.name}.${entry.name} ${object.handle}`),
+    post: ({ entry }, _object, _args, out, error) =>
+      seen.push(`${name} post ${entry.name} ${error instanceof CallError ? error.code : JSON.stringify(out)}`),
+  })
+  const removeOuter = addHook(device, hook('outer'))
+  const removeInner = addHook(device, { ...hook('inner'), class: 'cq' })
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  invokeNow(context, Cq, 'create', 0, { cqe: 3, userHandle: 0n, compVector: 0 }, caller)
+  removeInner()
+  removeInner()
+  invokeNow(context, Cq, 'destroy', 1, {}, caller)
+  removeOuter()
+  invokeNow(context, Pd, 'destroy', 0, {}, caller)
+  assert.deepEqual(seen, [
+    'outer pre pd.create 0',
+    'outer post create {}',
+    'outer pre cq.create 1',
+    'inner pre cq.create 1',
+    'inner post create {"cqe":3}',
+    'outer post create {"cqe":3}',
+    'outer pre cq.destroy 1',
+    'outer post destroy {"compEvents":0,"asyncEvents":0}',
+  ])
+})
+
+test('without hooks a device runs the shared table again', () => {
+  const { device } = bench()
+  const remove = addHook(device, { pre() {} })
+  assert.notEqual(device.table, device.shared)
+  remove()
+  assert.equal(device.table, device.shared)
+})
+
+test('a hook refuses a call, and nothing is left of it; what core destroys by itself it cannot refuse', () => {
+  const b = bench()
+  const { core, device, context, caller, log } = b
+  invokeNow(context, Cq, 'create', 0, { cqe: 3, userHandle: 0n, compVector: 0 }, caller)
+  const failed: unknown[] = []
+  addHook(device, {
+    pre() {
+      throw new CallError('EPERM', 'by order')
+    },
+    post: (_call, _object, _args, _out, error) => failed.push(error),
+  })
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'create', 0, {}, caller)),
+    'EPERM',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, Cq, 'destroy', 0, {}, caller)),
+    'EPERM',
+  )
+  assert.equal(failed.length, 2)
+  assert.equal(stat(core).objects, 1)
+  closeContext(context)
+  assert.deepEqual([log, stat(core).faults], [['close cq 0'], 0])
+})
+
+test('a hook sees the end of a call that waits', async () => {
+  const line = driverClass(Pd, {
+    create: async () => ({}),
+    destroy: async () => {
+      throw new CallError('EBUSY', 'no')
+    },
+  })
+  const { device, context, caller } = bench(
+    {},
+    testDriver(testLines.map(old => (old.class.name === 'pd' ? line : old))),
+  )
+  const ends: unknown[] = []
+  addHook(device, { post: (_call, _object, _args, _out, error) => ends.push((error as CallError | undefined)?.code) })
+  await invoke(context, Pd, 'create', 0, {}, caller)
+  await assert.rejects(async () => invoke(context, Pd, 'destroy', 0, {}, caller), { code: 'EBUSY' })
+  assert.deepEqual(ends, [undefined, 'EBUSY'])
+})
+
+test('statistics count what lives', () => {
+  const { core, context, caller, device } = bench()
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  invokeNow(context, Device, 'query', 0, {}, caller)
+  addHook(device, { pre() {} })
+  assert.deepEqual(stat(core), {
+    devices: { test0: { contexts: 1, objects: { pd: 1 }, regions: 0, hooks: 1 } },
+    contexts: 1,
+    objects: 1,
+    descriptors: 0,
+    waiting: 0,
+    events: 0,
+    faults: 0,
+    tables: { classes: testLines.length, devices: 1 },
+  })
+})

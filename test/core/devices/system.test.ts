@@ -1,0 +1,178 @@
+/*
+ * R13 and R18: the system-wide device lists the devices, tells when they come and go, and has the classes that are
+ * marked global and no others.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { readEvents } from '../../../src/core/events/events.ts'
+import {
+  closeContext,
+  closeDescriptor,
+  createCore,
+  driverClass,
+  findDescriptor,
+  invokeNow,
+  openContext,
+  register,
+  stat,
+  systemDevice,
+  unregister,
+} from '../../../src/core/index.ts'
+import { DeviceAttributes } from '../../../src/spec/classes/device.ts'
+import { Classes, classes } from '../../../src/spec/classes.ts'
+import { AsyncEventType, NodeType } from '../../../src/spec/enums.ts'
+import { declare } from '../../../src/spec/schema/description.ts'
+import { zeroRecord } from '../../../src/spec/schema/schema.ts'
+import { describeDevice, errnoOf, testCaller, testDriver, testLines } from '../fixture.ts'
+
+const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
+const caller = testCaller()
+const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/\0+$/, '')
+
+/** A core, a client of its system-wide device, and what that client sees. */
+const system = () => {
+  const core = createCore()
+  const device = systemDevice(core)
+  const context = openContext(device)
+  const query = () => invokeNow(context, Classes.system, 'query', 0, {}, caller).out
+  return { core, device, context, query, names: () => query().devices.map(({ name }) => text(name)) }
+}
+
+test('it has the global classes, and needs no opening call', () => {
+  const { core, context, names } = system()
+  assert.deepEqual(names(), [])
+  const told = declare(invokeNow(context, Classes.interface, 'query', 0, {}, caller).out)
+  assert.deepEqual(
+    told.map(({ name }) => name),
+    classes.filter(cls => cls.global).map(({ name }) => name),
+  )
+  assert.ok(told.some(({ name }) => name === 'system'))
+  assert.equal(
+    errnoOf(() => invokeNow(context, Classes.pd, 'create', 0, {}, caller)),
+    'EOPNOTSUPP',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, Classes.device, 'open', 0, {}, caller)),
+    'EOPNOTSUPP',
+  )
+  assert.equal(core.devices.size, 0)
+  assert.equal(systemDevice(core), context.device)
+})
+
+test('it tells each device with what a library needs to find its driver', () => {
+  const { core, query } = system()
+  const nodeGuid = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8)
+  const attributes = { ...zeroRecord(DeviceAttributes), nodeGuid, physPortCnt: 1 }
+  register(core, describeDevice('a', { ...testDriver(), abi: 3, nodeType: NodeType.values.RNIC }, { attributes }))
+  register(core, describeDevice('b', testDriver([driverClass(Classes.pd), driverClass(Classes.interface)])))
+  const { devices, classes: had } = query()
+  assert.deepEqual(
+    devices.map(row => ({ ...row, name: text(row.name), driver: text(row.driver) })),
+    [
+      {
+        name: 'a',
+        driver: 'test',
+        index: 0,
+        driverId: 14,
+        nodeType: 4,
+        ports: 1,
+        nodeGuid,
+        uverbsAbi: 6,
+        driverAbi: 3,
+      },
+      {
+        name: 'b',
+        driver: 'test',
+        index: 1,
+        driverId: 14,
+        nodeType: 1,
+        ports: 0,
+        nodeGuid: new Uint8Array(8),
+        uverbsAbi: 6,
+        driverAbi: 1,
+      },
+    ],
+  )
+  assert.deepEqual(
+    had.filter(({ index }) => index === 1).map(row => row.class),
+    [Classes.interface.id, Classes.pd.id],
+  )
+  assert.equal(had.filter(({ index }) => index === 0).length, testLines.length)
+})
+
+test('a device that goes gives its index back, the lowest free one is the next device’s', () => {
+  const { core, query, names } = system()
+  const [a, b, c] = ['a', 'b', 'c'].map(name => register(core, describeDevice(name)))
+  assert.deepEqual([a.index, b.index, c.index], [0, 1, 2])
+  unregister(b)
+  assert.deepEqual(names(), ['a', 'c'])
+  assert.equal(register(core, describeDevice('d')).index, 1)
+  assert.deepEqual(
+    query().devices.map(({ name, index }) => [text(name), index]),
+    [
+      ['a', 0],
+      ['d', 1],
+      ['c', 2],
+    ],
+  )
+})
+
+test('changes are events of it: every listener gets each, in order, until it closes', () => {
+  const { core, device, context } = system()
+  const other = openContext(device)
+  const fds = [context, other].map(one => {
+    const { descriptors } = invokeNow(one, Classes.async_fd, 'create', 0, {}, caller)
+    return findDescriptor(core, descriptors![0].object)
+  })
+  const read = (i: number): [index: bigint, type: number][] =>
+    readEvents(fds[i], 10).map(({ bytes, type }) => [new DataView(bytes.buffer).getBigUint64(0, true), type])
+  const a = register(core, describeDevice('a'))
+  const b = register(core, describeDevice('b'))
+  assert.deepEqual(read(0), [
+    [0n, DEVICE_ADDED],
+    [1n, DEVICE_ADDED],
+  ])
+  closeContext(context)
+  unregister(b)
+  unregister(a)
+  assert.deepEqual(read(1), [
+    [0n, DEVICE_ADDED],
+    [1n, DEVICE_ADDED],
+    [1n, DEVICE_REMOVED],
+    [0n, DEVICE_REMOVED],
+  ])
+  assert.equal(
+    errnoOf(() => read(0)),
+    'EIO',
+  )
+  assert.equal(stat(core).contexts, 1)
+  closeDescriptor(core, fds[1].id)
+  closeContext(other)
+  const left = stat(core)
+  assert.deepEqual([left.contexts, left.descriptors, left.objects], [0, 0, 0])
+})
+
+test('an event queue to which it is attached gets the changes, with the index as object', () => {
+  const { core, context } = system()
+  const made = invokeNow(context, Classes.event_queue, 'create', 0, {}, caller)
+  const queue = made.descriptors![0].object
+  invokeNow(context, Classes.event_queue, 'attach', queue, { cookie: 9n, device: 1 }, caller)
+  const [, b] = ['a', 'b'].map(name => register(core, describeDevice(name)))
+  unregister(b)
+  const { events } = invokeNow(context, Classes.event_queue, 'getEvents', queue, { max: 10 }, caller).out
+  assert.deepEqual(
+    events.map(({ cookie, object, type }) => [cookie, object, type]),
+    [
+      [9n, 0, DEVICE_ADDED],
+      [9n, 1, DEVICE_ADDED],
+      [9n, 1, DEVICE_REMOVED],
+    ],
+  )
+})
+
+test('a core in which nobody asks for it holds nothing of it', () => {
+  const core = createCore()
+  unregister(register(core, describeDevice('a')))
+  assert.equal(core.system, undefined)
+  assert.equal(stat(core).tables.devices, 0)
+})

@@ -1,0 +1,235 @@
+/*
+ * R16: chains run in order, later entries use what earlier ones have made, and a failure stops or undoes.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { addHook, type Device, dispatch, invokeNow, Lifecycle } from '../../../src/core/index.ts'
+import { ChainErrors } from '../../../src/spec/classes/interface.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { Errno } from '../../../src/spec/errno.ts'
+import type { AnyValues, ObjectClass } from '../../../src/spec/schema/schema.ts'
+import { type ChainEntry, chainEntries, encodeChain, type Link } from '../../../src/uapi/object/chain.ts'
+import { decodeResult, type EncodeOptions, encodeCall } from '../../../src/uapi/object/client.ts'
+import { decodeObject } from '../../../src/uapi/object/dialect.ts'
+import { type Bench, bench, cap, errnoOf } from '../fixture.ts'
+
+const { interface: Interface, pd: Pd, mr: Mr, cq: Cq, rc_qp: RcQp, comp_channel: Channel, async_fd: AsyncFd } = Classes
+const { STOP, UNDO } = ChainErrors.values
+
+const link = (
+  cls: ObjectClass,
+  methodName: string,
+  args: AnyValues,
+  rest: { object?: number; handle?: number; refs?: Record<string, number>; options?: EncodeOptions } = {},
+): Link => ({
+  call: { class: cls, methodName, method: cls.methods[methodName], object: rest.handle ?? 0, args },
+  ...(rest.object !== undefined && { object: rest.object }),
+  ...(rest.refs !== undefined && { refs: rest.refs }),
+  ...(rest.options !== undefined && { options: rest.options }),
+})
+const pd = () => link(Pd, 'create', {})
+const cq = (cqe = 4) => link(Cq, 'create', { cqe, userHandle: 1n, compVector: 0 })
+const qp = (pdEntry: number, cqEntry: number) =>
+  link(RcQp, 'create', { cap, userHandle: 2n }, { refs: { pd: pdEntry, sendCq: cqEntry, recvCq: cqEntry } })
+
+const run = ({ context, caller }: Bench, links: readonly Link[], onError: number = STOP) => {
+  const { out } = invokeNow(context, Interface, 'chain', 0, { entries: encodeChain(links), onError }, caller)
+  const reason = out.reason === undefined ? undefined : new TextDecoder().decode(out.reason)
+  return { ...out, reason, entries: chainEntries(out.results) }
+}
+const handleOf = (entry: ChainEntry): number =>
+  new DataView(entry.message.buffer, entry.message.byteOffset).getUint32(4, true)
+const live = ({ context }: Bench): string[] =>
+  context.handles.slots.flatMap(object => (object === undefined ? [] : [`${object.class.name} ${object.handle}`]))
+
+test('later entries use what earlier ones have made, and each is answered', () => {
+  const b = bench()
+  const { done, error, entries } = run(b, [pd(), cq(), qp(0, 1), pd()])
+  assert.deepEqual([done, error, live(b)], [4, 0, ['pd 0', 'cq 1', 'rc_qp 2', 'pd 3']])
+  assert.deepEqual(entries.map(handleOf), [0, 1, 2, 3])
+  const answer = decodeResult(qp(0, 1).call, entries[2].message)
+  assert.deepEqual(answer.out.cap, cap)
+  assert.deepEqual(
+    b.context.handles.slots[2]?.parents.map(parent => parent.handle),
+    [0, 1, 1],
+  )
+})
+
+test('a method can be called on what the chain has made', () => {
+  const b = bench()
+  const { done, error } = run(b, [cq(), link(Cq, 'reqNotify', { solicitedOnly: 0 }, { object: 0 })])
+  assert.deepEqual([done, error, b.context.handles.slots[0]?.events?.armed], [2, 0, 2])
+  assert.equal(run(b, [cq(), link(Cq, 'destroy', {}, { object: 0 }), pd()]).done, 3)
+  assert.deepEqual(live(b), ['cq 0', 'pd 1'])
+})
+
+test('the first failure stops the chain: what came before stays, what comes after does not run', () => {
+  const b = bench()
+  const { done, error, reason, entries } = run(b, [pd(), link(Pd, 'destroy', {}, { handle: 77 }), pd()])
+  assert.deepEqual([done, error, live(b)], [1, Errno.ENOENT, ['pd 0']])
+  assert.match(reason ?? '', /pd\.destroy: there is no object with handle 77/)
+  assert.equal(entries[2].message[12], 0, 'not answered')
+})
+
+test('UNDO leaves nothing of a chain that fails, in reverse order', () => {
+  const b = bench()
+  const before = live(b)
+  const { done, error } = run(b, [pd(), cq(), qp(0, 1), link(Channel, 'create', {}), pd(), qp(3, 1)], UNDO)
+  assert.deepEqual([done, error, live(b)], [5, Errno.EINVAL, before])
+  assert.deepEqual(b.log, ['undo rc_qp 2', 'undo cq 1'])
+  assert.equal(b.context.descriptors.size, 0)
+})
+
+test('UNDO goes by what needs what: a region that was moved to a newer domain goes before it', () => {
+  const b = bench()
+  const start = BigInt(b.caller.memory.add(new Uint8Array(64)))
+  const gone: string[] = []
+  addHook(b.device as Device, {
+    method: 'destroy',
+    post(_call, object) {
+      if (object === undefined) return
+      const { class: cls, handle, parents } = object
+      gone.push(`${cls.name} ${handle} of ${parents.map(one => one.life)}`)
+    },
+  })
+  const mr = link(Mr, 'create', { start, length: 64n, iova: start, access: 1 }, { refs: { pd: 0 } })
+  const moved = link(Mr, 'modify', {}, { object: 1, refs: { pd: 2 } })
+  const { done } = run(b, [pd(), mr, pd(), moved, link(Pd, 'destroy', {}, { object: 2 })], UNDO)
+  assert.deepEqual([done, live(b)], [4, []])
+  // Each while what it needs lives.
+  assert.deepEqual(gone, [`mr 1 of ${Lifecycle.LIVE}`, 'pd 0 of ', 'pd 2 of '])
+})
+
+test('UNDO refuses before anything runs what could not be undone', () => {
+  const b = bench()
+  run(b, [cq()])
+  assert.throws(
+    () => run(b, [pd(), link(Cq, 'reqNotify', { solicitedOnly: 0 }, { handle: 0 })], UNDO),
+    /entry 1 of the chain: cq\.reqNotify of an object that the chain does not make cannot be undone/,
+  )
+  assert.deepEqual(live(b), ['cq 0'])
+  assert.equal(run(b, [link(Interface, 'query', {}, { options: { rooms: {} } })], UNDO).error, Errno.ENOSPC)
+  const { device: Device, port: Port } = Classes
+  const asks = [
+    link(Device, 'queryGidTable', {}),
+    link(Device, 'queryHandles', { classes: [{ id: Cq.id }] }),
+    link(Device, 'queryDriverOps', {}),
+  ]
+  assert.equal(run(b, asks, UNDO).done, 3)
+  assert.equal(run(b, [link(Port, 'queryGidEntry', { index: 0 }, { handle: 1 })], UNDO).error, Errno.ENODATA)
+})
+
+test('references: to an entry to come, to one that made nothing, to one that is gone, of another class', () => {
+  const codes = (links: Link[]) => {
+    const { done, error, reason } = run(bench(), links)
+    return `${done} ${error} ${reason}`
+  }
+  assert.match(codes([qp(1, 1), pd()]), /^0 22 .*attribute pd: entry 1 of the chain has made no object/)
+  assert.match(
+    codes([pd(), cq(), link(Cq, 'destroy', {}, { object: 1 }), qp(0, 2)]),
+    /^3 22 .*attribute sendCq: entry 2 of the chain has made no object/,
+  )
+  assert.match(
+    codes([pd(), cq(), link(Cq, 'destroy', {}, { object: 1 }), qp(0, 1)]),
+    /^3 2 .*sendCq: what entry 1 has made is gone/,
+  )
+  assert.match(codes([pd(), qp(0, 0)]), /^1 22 .*sendCq: entry 0 of the chain has made a pd, no cq/)
+  assert.match(codes([cq(), link(Pd, 'destroy', {}, { object: 0 })]), /^1 22 .*is of class cq, not pd/)
+  assert.match(codes([pd(), { ...pd(), object: 0 }]), /^1 22 .*makes its object/)
+})
+
+test('an entry is named in chains only, and only by references', () => {
+  const b = bench()
+  const marked = encodeChain([pd(), cq(), qp(0, 1)])
+  const alone = chainEntries(marked)[2].message
+  const memory = new Map([[4096n, alone]])
+  const caller = { ...b.caller, copyIn: (address: bigint, length: number) => memory.get(address)!.slice(0, length) }
+  const answer = dispatch(b.context, decodeObject, [0, 4096n], caller)
+  assert.ok(!(answer instanceof Promise))
+  assert.equal(answer.ret, -Errno.EINVAL)
+  assert.match(answer.reason ?? '', /this is no chain/)
+  const { error, reason } = run(b, [pd(), link(Cq, 'create', { userHandle: 0n, compVector: 0 }, { refs: { cqe: 1 } })])
+  assert.equal(error, Errno.EINVAL, reason)
+})
+
+test('a chain in a chain is refused', () => {
+  const inner = link(Interface, 'chain', { entries: encodeChain([pd()]), onError: STOP })
+  const { done, error, reason } = run(bench(), [pd(), inner])
+  assert.deepEqual([done, error], [1, Errno.EINVAL])
+  assert.match(reason ?? '', /a chain in a chain/)
+})
+
+/** Runs a chain as a program does: its message and its entries lie in memory, answers are written over them. */
+const asProgram = (b: Bench, links: readonly Link[], writable = true) => {
+  const entries = encodeChain(links)
+  const at = 0x10000n
+  const call = { class: Interface, methodName: 'chain', method: Interface.methods.chain, object: 0 }
+  const message = encodeCall(
+    { ...call, args: { entries, onError: STOP } },
+    { elsewhere: { entries: at }, rooms: { results: { address: at, length: entries.length } } },
+  )
+  const memory = new Map([
+    [0x1000n, message],
+    [at, entries],
+  ])
+  const caller = {
+    ...b.caller,
+    copyIn: (address: bigint, length: number) => memory.get(address)!.slice(0, length),
+    copyOut: (address: bigint, data: Uint8Array) => {
+      if (!writable && address === at) throw Object.assign(new Error('fault'))
+      memory.get(address)!.set(data)
+    },
+  }
+  const answer = dispatch(b.context, decodeObject, [5, 0x1000n], caller)
+  assert.ok(!(answer instanceof Promise))
+  return { answer, entries: chainEntries(memory.get(at)!), at }
+}
+
+test('descriptors are used within the chain and installed where their entries lie', () => {
+  const b = bench()
+  const withChannel = link(
+    Cq,
+    'create',
+    { cqe: 4, userHandle: 9n, compVector: 0 },
+    { refs: { channel: 1, asyncFd: 2 } },
+  )
+  const { answer, entries, at } = asProgram(b, [
+    pd(),
+    link(Channel, 'create', {}),
+    link(AsyncFd, 'create', {}),
+    withChannel,
+  ])
+  assert.equal(answer.ret, 0)
+  const numbers = [...b.context.descriptors].map(fd => fd.id)
+  assert.deepEqual(
+    answer.installs.map(({ descriptor, address, width }) => [descriptor.object, address, width]),
+    [1, 2].map((entry, i) => [numbers[i], at + BigInt(entries[entry].at + 4), 4]),
+  )
+  const events = b.context.handles.slots[1]?.events
+  assert.deepEqual([events?.to.channel?.id, events?.to.asyncFd?.id], numbers)
+})
+
+test('any bytes as a chain: refused or run, and nothing else', () => {
+  const good = encodeChain([pd(), cq(), qp(0, 1), link(Cq, 'reqNotify', { solicitedOnly: 1 }, { object: 1 })])
+  fc.assert(
+    fc.property(
+      fc.array(fc.tuple(fc.nat(good.length - 1), fc.nat(255)), { maxLength: 6 }),
+      fc.nat(good.length),
+      fc.constantFrom(STOP, UNDO),
+      (changes, length, onError) => {
+        const b = bench()
+        const entries = good.slice(0, length)
+        for (const [at, value] of changes) if (at < length) entries[at] = value
+        const code = errnoOf(() => {
+          const { out } = invokeNow(b.context, Interface, 'chain', 0, { entries, onError }, b.caller)
+          assert.equal(out.results.length, entries.length)
+          if (out.error !== 0 && onError === UNDO) assert.deepEqual(live(b), [])
+          else assert.ok(live(b).length <= out.done)
+        })
+        assert.match(code, /^(ok|EINVAL)$/)
+      },
+    ),
+    { numRuns: 500 },
+  )
+})

@@ -1,0 +1,136 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  type Caller,
+  callerView,
+  closeContext,
+  type Dialect,
+  dispatch,
+  driverClass,
+  openContext,
+  stat,
+  unregister,
+} from '../../../src/core/index.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { CallError } from '../../../src/spec/errno.ts'
+import type { AnyValues } from '../../../src/spec/schema/schema.ts'
+import type { Answer, Result } from '../../../src/uapi/call.ts'
+import { bench, testDriver, testLines } from '../fixture.ts'
+
+interface Message {
+  readonly class: string
+  readonly method: string
+  readonly object?: number
+  readonly args?: AnyValues
+  /** The answer cannot be written. */
+  readonly lost?: boolean
+}
+
+const outcomes: (Result | CallError)[] = []
+/** A dialect without bytes. */
+const plain: Dialect<[Message]> = (view, { class: name, method, object, args, lost }) => {
+  const cls = view.schema.className(name)
+  if (cls?.methods[method] === undefined) return { ret: -95, installs: [], reason: `no ${name}.${method}` }
+  return {
+    call: { class: cls, methodName: method, method: cls.methods[method], object: object ?? 0, args: args ?? {} },
+    legacy: () => undefined,
+    answer(outcome): Answer {
+      outcomes.push(outcome)
+      if (outcome instanceof CallError) return { ret: -outcome.errno, installs: [], reason: outcome.message }
+      return lost ? { ret: -14, installs: [] } : { ret: outcome.object ?? 0, installs: [] }
+    },
+  }
+}
+
+const setUp = (driver = testDriver()) => {
+  const b = bench({}, driver)
+  const call = (message: Message, descriptor?: number) => dispatch(b.context, plain, [message], b.caller, descriptor)
+  const ret = (message: Message) => (call(message) as Answer).ret
+  return { ...b, call, ret }
+}
+
+test('a message is decoded, run and answered', () => {
+  const { ret, call } = setUp()
+  assert.equal(ret({ class: 'pd', method: 'create' }), 0)
+  assert.equal(ret({ class: 'pd', method: 'create' }), 1)
+  assert.equal(ret({ class: 'pd', method: 'destroy', object: 5 }), -2)
+  assert.deepEqual(call({ class: 'pd', method: 'fly' }), { ret: -95, installs: [], reason: 'no pd.fly' })
+  assert.match((call({ class: 'pd', method: 'destroy', object: 5 }) as Answer).reason!, /no object with handle 5/)
+})
+
+test('codecs see the device’s classes, the classes of live handles, and whether the context is open', () => {
+  const { device, context, caller, ret } = setUp()
+  const view = callerView(context, caller)
+  assert.equal(callerView(context, caller), view)
+  ret({ class: 'pd', method: 'create' })
+  assert.equal(view.classOf(0)?.name, 'pd')
+  assert.equal(view.classOf(1), undefined)
+  assert.equal(view.schema.driverId, 14)
+  assert.equal(view.schema.classById(Classes.cq.id), view.schema.className('cq'))
+  // The test driver has no cq.query, so its codecs know none.
+  assert.deepEqual(Object.keys(view.schema.className('cq')!.methods).sort(), [
+    'create',
+    'destroy',
+    'modify',
+    'reqNotify',
+  ])
+  assert.deepEqual([view.hasContext, callerView(openContext(device), caller).hasContext], [true, false])
+})
+
+test('what a call created is undone when its answer cannot be written', () => {
+  const b = setUp()
+  const { context, core, device, caller, ret, log } = b
+  assert.equal(ret({ class: 'cq', method: 'create', args: { cqe: 1, userHandle: 1n, compVector: 0 }, lost: true }), -14)
+  assert.deepEqual(log, ['undo cq 0'])
+  assert.equal(ret({ class: 'async_fd', method: 'create', lost: true }), -14)
+  assert.deepEqual([stat(core).objects, stat(core).descriptors, context.asyncFd], [0, 0, undefined])
+  const fresh = openContext(device)
+  const open = (lost: boolean) =>
+    (dispatch(fresh, plain, [{ class: 'device', method: 'open', args: { wantAsyncFd: 1 }, lost }], caller) as Answer)
+      .ret
+  assert.equal(open(true), -14)
+  assert.deepEqual([fresh.opened, fresh.asyncFd, stat(core).descriptors], [false, undefined, 0])
+  assert.equal(open(false), 0)
+  assert.equal(open(false), -22)
+})
+
+test('a destroy whose answer cannot be written has happened', () => {
+  const { ret } = setUp()
+  ret({ class: 'pd', method: 'create' })
+  assert.equal(ret({ class: 'pd', method: 'destroy', lost: true }), -14)
+  assert.equal(ret({ class: 'pd', method: 'destroy' }), -2)
+})
+
+test('after the context or the device has gone every message is EIO', () => {
+  const { context, device, ret, caller } = setUp()
+  const other = openContext(device, { opened: true })
+  closeContext(context)
+  assert.equal(ret({ class: 'pd', method: 'create' }), -5)
+  unregister(device)
+  assert.equal((dispatch(other, plain, [{ class: 'pd', method: 'create' }], caller) as Answer).ret, -5)
+})
+
+test('an answer is a promise only if the handler waits, and our own mistakes stay exceptions', async () => {
+  const line = driverClass(Classes.pd, {
+    create: async () => ({}),
+    destroy: () => {
+      throw new TypeError('a bug')
+    },
+  })
+  const { call, core } = setUp(testDriver(testLines.map(old => (old.class.name === 'pd' ? line : old))))
+  const waited = call({ class: 'pd', method: 'create' })
+  assert.ok(waited instanceof Promise)
+  assert.deepEqual(await waited, { ret: 0, installs: [] })
+  const lost = call({ class: 'pd', method: 'create', lost: true })
+  assert.deepEqual(await lost, { ret: -14, installs: [] })
+  assert.deepEqual([stat(core).objects, stat(core).faults], [1, 1])
+  assert.throws(() => call({ class: 'pd', method: 'destroy' }), TypeError)
+  assert.equal(stat(core).objects, 1)
+})
+
+test('a caller that is another process of the same context has its own view', () => {
+  const { context, caller } = setUp()
+  const child: Caller = { ...caller, copyIn: () => new Uint8Array([7]) }
+  assert.notEqual(callerView(context, child), callerView(context, caller))
+  assert.deepEqual(callerView(context, child).copyIn(0n, 1), new Uint8Array([7]))
+})

@@ -1,0 +1,185 @@
+/*
+ * What hooks are for (R24): a policy that refuses calls, faults that are injected, and somebody who watches; around
+ * every call, whichever way it came.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import {
+  addHook,
+  type Context,
+  closeContext,
+  type Hook,
+  invokeNow,
+  openContext,
+  stat,
+} from '../../../src/core/index.ts'
+import { createCtxDevice } from '../../../src/drivers/ctx/device.ts'
+import { createNullDevice, Sink } from '../../../src/drivers/null/device.ts'
+import { ChainErrors } from '../../../src/spec/classes/interface.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { CallError } from '../../../src/spec/errno.ts'
+import { encodeChain } from '../../../src/uapi/object/chain.ts'
+import { bench, errnoOf, testCaller } from '../fixture.ts'
+
+const { pd: Pd, cq: Cq, rc_qp: RcQp, interface: Interface } = Classes
+const cq = { cqe: 10, userHandle: 1n, compVector: 0 }
+
+/** At most `most` objects of a class in each context. */
+const quota = (className: string, most: number): Hook => ({
+  class: className,
+  method: 'create',
+  pre({ context }) {
+    const held = context.handles.slots.filter(object => object?.class.name === className).length
+    // The new one has its handle already.
+    if (held > most) throw new CallError('ENOMEM', `${className}: this context may have ${most}`)
+  },
+})
+
+test('a policy: each context may have so many domains, and a context may be kept from a class', () => {
+  const { device, context, caller } = bench()
+  const other = openContext(device, { opened: true })
+  addHook(device, quota('pd', 2))
+  addHook(device, {
+    class: 'cq',
+    pre(call) {
+      if (call.context === other) throw new CallError('EPERM', 'no completion queues for you')
+    },
+  })
+  const create = (of: Context) => errnoOf(() => invokeNow(of, Pd, 'create', 0, {}, caller))
+  assert.deepEqual([create(context), create(context), create(context)], ['ok', 'ok', 'ENOMEM'])
+  invokeNow(context, Pd, 'destroy', 0, {}, caller)
+  assert.deepEqual([create(context), create(context), create(other)], ['ok', 'ENOMEM', 'ok'])
+  assert.equal(
+    errnoOf(() => invokeNow(other, Cq, 'create', 0, cq, caller)),
+    'EPERM',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, Cq, 'create', 0, cq, caller)),
+    'ok',
+  )
+})
+
+test('it holds for the calls of a chain too: the entry that is refused is told', () => {
+  const { core, device, context, caller } = bench()
+  addHook(device, quota('pd', 2))
+  const call = { class: Pd, methodName: 'create', method: Pd.methods.create, object: 0, args: {} }
+  const entries = encodeChain([{ call }, { call }, { call }])
+  for (const [onError, left] of [
+    [ChainErrors.values.UNDO, 0],
+    [ChainErrors.values.STOP, 2],
+  ]) {
+    const { out } = invokeNow(context, Interface, 'chain', 0, { entries, onError }, caller)
+    assert.deepEqual([out.done, out.error, stat(core).objects], [2, 12, left])
+  }
+})
+
+test('faults injected into any calls: the caller is told, nothing is left, and the rest works on', () => {
+  fc.assert(
+    fc.property(fc.infiniteStream(fc.boolean()), faults => {
+      const { core, device, context, caller, log } = bench()
+      let injected = 0
+      addHook(device, {
+        pre() {
+          if (!faults.next().value) return
+          injected++
+          throw new CallError('EIO', 'injected')
+        },
+      })
+      let refused = 0
+      const trying = (call: () => { object?: number }): number => {
+        for (;;)
+          try {
+            return call().object ?? 0
+          } catch (error) {
+            if ((error as CallError).code !== 'EIO') throw error
+            refused++
+          }
+      }
+      const cap = { maxSendWr: 1, maxRecvWr: 1, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
+      const pd = trying(() => invokeNow(context, Pd, 'create', 0, {}, caller))
+      const queue = trying(() => invokeNow(context, Cq, 'create', 0, cq, caller))
+      const args = { pd, sendCq: queue, recvCq: queue, cap, userHandle: 0n }
+      const qp = trying(() => invokeNow(context, RcQp, 'create', 0, args, caller))
+      assert.deepEqual([pd, queue, qp], [0, 1, 2], 'what was refused keeps no handle')
+      trying(() => invokeNow(context, RcQp, 'destroy', qp, {}, caller))
+      assert.equal(refused, injected)
+      closeContext(context)
+      assert.deepEqual([stat(core).objects, core.faults, log], [0, 0, ['call rc_qp 2', 'close cq 1']])
+    }),
+    { numRuns: 50 },
+  )
+})
+
+test('private classes and a driver’s descriptors are seen as all others', () => {
+  const { core, caller } = bench()
+  const seen: string[] = []
+  const watch: Hook = { post: ({ entry }) => seen.push(`${entry.class.name}.${entry.name}`) }
+  const sinks = openContext(createNullDevice(core, 'null0'), { opened: true })
+  const contexts = openContext(createCtxDevice(core, 'ctx0'), { opened: true })
+  addHook(sinks.device, watch)
+  addHook(contexts.device, watch)
+  const pd = invokeNow(sinks, Pd, 'create', 0, {}, caller).object as number
+  const sink = invokeNow(sinks, Sink, 'create', 0, { pd }, caller).object as number
+  invokeNow(sinks, Sink, 'take', sink, { data: new Uint8Array(1) }, caller)
+  invokeNow(contexts, Classes.driver_ops, 'create', 0, {}, caller)
+  assert.deepEqual(seen, ['pd.create', 'sink.create', 'sink.take', 'driver_ops.create'])
+})
+
+test('what looks afterwards cannot change how a call ended', () => {
+  const { core, device, context, caller } = bench()
+  addHook(device, {
+    post() {
+      throw new CallError('EIO', 'too late')
+    },
+  })
+  assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 0)
+  assert.deepEqual([stat(core).objects, core.faults], [1, 1])
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 4, {}, testCaller())),
+    'ENOENT',
+  )
+})
+
+test('who looks afterwards sees every call once, also one that is refused for its arguments or its object', () => {
+  const { device, context, caller } = bench()
+  const before: string[] = []
+  const ended: unknown[] = []
+  const stop = addHook(device, {
+    pre: ({ entry }) => void before.push(`${entry.class.name}.${entry.name}`),
+    post({ entry, why, context: of, caller: by }, object, args, _out, error) {
+      assert.deepEqual([why, of, by], ['call', context, caller])
+      ended.push([`${entry.class.name}.${entry.name}`, object?.handle, args, (error as CallError | undefined)?.code])
+    },
+  })
+  const attempts: [() => unknown, string][] = [
+    [() => invokeNow(context, Cq, 'create', 0, { cqe: 10 } as never, caller), 'EINVAL'],
+    [() => invokeNow(context, Cq, 'create', 0, { ...cq, cqe: 'ten' } as never, caller), 'EINVAL'],
+    [() => invokeNow(context, Cq, 'create', 0, { ...cq, channel: 9 }, caller), 'EBADF'],
+    [() => invokeNow(context, Cq, 'create', 0, cq, caller), 'ok'],
+    [() => invokeNow(context, Pd, 'destroy', 0, {}, caller), 'EINVAL'],
+    [() => invokeNow(context, Pd, 'destroy', 7, {}, caller), 'ENOENT'],
+  ]
+  for (const [attempt, code] of attempts) assert.equal(errnoOf(attempt), code)
+  assert.deepEqual(before, ['cq.create'])
+  assert.deepEqual(ended, [
+    ['cq.create', undefined, { cqe: 10 }, 'EINVAL'],
+    ['cq.create', undefined, { ...cq, cqe: 'ten' }, 'EINVAL'],
+    ['cq.create', undefined, { ...cq, channel: 9 }, 'EBADF'],
+    ['cq.create', 0, cq, undefined],
+    ['pd.destroy', undefined, {}, 'EINVAL'],
+    ['pd.destroy', undefined, {}, 'ENOENT'],
+  ])
+  stop()
+  assert.equal(errnoOf(attempts[0][0]), 'EINVAL')
+  assert.equal(ended.length, 6)
+})
+
+test('a call in bytes that is refused for an object is seen as well', () => {
+  const { device, context, caller } = bench()
+  const seen: string[] = []
+  addHook(device, { class: 'pd', post: (_call, object, _args, _out, error) => void seen.push(`${object} ${error}`) })
+  const call = { class: Pd, methodName: 'destroy', method: Pd.methods.destroy, object: 7, args: {} }
+  invokeNow(context, Interface, 'chain', 0, { entries: encodeChain([{ call }]), onError: 0 }, caller)
+  assert.deepEqual(seen, ['undefined CallError: pd.destroy: there is no object with handle 7'])
+})

@@ -1,0 +1,438 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  abortSignalOf,
+  closeContext,
+  driverClass,
+  invoke,
+  invokeNow,
+  openContext,
+  stat,
+  unregister,
+} from '../../../src/core/index.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { CallError } from '../../../src/spec/errno.ts'
+import type { ObjectClass } from '../../../src/spec/schema/schema.ts'
+import { bench, cap, errnoOf, install, testDriver, testLines } from '../fixture.ts'
+
+const {
+  pd: Pd,
+  cq: Cq,
+  rc_qp: RcQp,
+  comp_channel: CompChannel,
+  async_fd: AsyncFd,
+  device: Device,
+  port: Port,
+  mr: Mr,
+  interface: Interface,
+} = Classes
+
+const replaceLine = (line: ReturnType<typeof driverClass>) =>
+  testDriver(testLines.map(old => (old.class.name === line.class.name ? line : old)))
+
+const cq = { cqe: 10, userHandle: 1n, compVector: 0 }
+
+test('handles: one number space for all classes, the lowest free from 0', () => {
+  const { context, caller } = bench()
+  assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 0)
+  assert.equal(invokeNow(context, Cq, 'create', 0, cq, caller).object, 1)
+  assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 2)
+  invokeNow(context, Cq, 'destroy', 1, {}, caller)
+  assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 1)
+})
+
+test('a wrong handle: of another class EINVAL, of nothing ENOENT, in use EBUSY', () => {
+  const b = bench()
+  const { context, caller } = b
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  invokeNow(context, Cq, 'create', 0, cq, caller)
+  const qp = { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 0n }
+  assert.equal(invokeNow(context, RcQp, 'create', 0, qp, caller).object, 2)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 1, {}, caller)),
+    'EINVAL',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 99, {}, caller)),
+    'ENOENT',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
+    'EBUSY',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, Cq, 'destroy', 1, {}, caller)),
+    'EBUSY',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, RcQp, 'create', 0, { ...qp, pd: 1 }, caller)),
+    'EINVAL',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, RcQp, 'create', 0, { ...qp, recvCq: 7 }, caller)),
+    'ENOENT',
+  )
+  invokeNow(context, RcQp, 'destroy', 2, {}, caller)
+  invokeNow(context, Cq, 'destroy', 1, {}, caller)
+  invokeNow(context, Pd, 'destroy', 0, {}, caller)
+  assert.equal(stat(b.core).objects, 0)
+})
+
+test('handles of one context mean nothing in another', () => {
+  const { context, device, caller } = bench()
+  const other = openContext(device, { opened: true })
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  assert.equal(
+    errnoOf(() => invokeNow(other, Pd, 'destroy', 0, {}, caller)),
+    'ENOENT',
+  )
+  assert.equal(invokeNow(other, Pd, 'create', 0, {}, caller).object, 0)
+})
+
+test('device is object 0, ports are numbered, both are outside the handles', () => {
+  const { context, caller } = bench()
+  assert.equal(invokeNow(context, Device, 'query', 0, {}, caller).out.attributes.physPortCnt, 1)
+  assert.equal(invokeNow(context, Port, 'query', 1, {}, caller).out.attributes.gidTblLen, 8)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Device, 'query', 1, {}, caller)),
+    'EINVAL',
+  )
+  for (const number of [0, 2, -1, 0.5])
+    assert.equal(
+      errnoOf(() => invokeNow(context, Port, 'query', number, {}, caller)),
+      'EINVAL',
+    )
+})
+
+test('a method or class that the device lacks is EOPNOTSUPP', () => {
+  const { context, caller } = bench()
+  assert.equal(
+    errnoOf(() => invokeNow(context, Cq, 'query', 0, {}, caller)),
+    'EOPNOTSUPP',
+  )
+  const few = bench({}, testDriver(testLines.filter(line => line.class.name !== 'rc_qp')))
+  assert.equal(
+    errnoOf(() => invokeNow(few.context, RcQp, 'destroy', 0, {}, few.caller)),
+    'EOPNOTSUPP',
+  )
+})
+
+test('arguments are checked: missing, out of range, of another type', () => {
+  const { context, caller } = bench()
+  const wrong = (args: object) => {
+    try {
+      invokeNow(context, Cq, 'create', 0, args as typeof cq, caller)
+      return 'ok'
+    } catch (error) {
+      return (error as CallError).message
+    }
+  }
+  assert.match(wrong({ ...cq, cqe: 0 }), /^cq.create: attribute cqe: 0 is below 1$/)
+  assert.match(wrong({ ...cq, cqe: 1.5 }), /cqe: 1.5 is not a whole number from 0 to 4294967295$/)
+  assert.match(
+    wrong({ ...cq, compVector: 2 ** 32 }),
+    /compVector: 4294967296 is not a whole number from 0 to 4294967295$/,
+  )
+  assert.match(wrong({ cqe: 1, compVector: 0 }), /userHandle is missing/)
+  assert.equal(
+    errnoOf(() =>
+      invokeNow(
+        context,
+        Mr,
+        'create',
+        0,
+        { pd: '0' as unknown as number, start: 0n, length: 0n, iova: 0n, access: 0 },
+        caller,
+      ),
+    ),
+    'EINVAL',
+  )
+})
+
+test('names that every object answers to are no methods and no attributes', () => {
+  const { core, context, caller } = bench()
+  const call = (method: string, args: unknown) =>
+    errnoOf(() => invokeNow(context, Pd, method as never, 0, args as never, caller))
+  for (const name of ['constructor', 'toString', '__proto__', 'polish']) {
+    assert.equal(call(name, {}), 'EOPNOTSUPP', name)
+    assert.equal(call('create', JSON.parse(`{"${name}": 1}`)), 'EPROTONOSUPPORT', name)
+  }
+  for (const args of [undefined, null, 'abc', 7]) assert.equal(call('create', args), 'EINVAL', String(args))
+  assert.equal(stat(core).objects, 0)
+})
+
+test('records, lists, bytes and 64-bit numbers are checked too, with the path to what is wrong', () => {
+  const { context, caller } = bench()
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  invokeNow(context, Cq, 'create', 0, cq, caller)
+  const wrong = (cls: ObjectClass, method: string, args: object): unknown => {
+    try {
+      return invokeNow(context, cls, method, 0, args as never, caller)
+    } catch (error) {
+      assert.ok(error instanceof CallError, `${error}`)
+      return error.message
+    }
+  }
+  const qp = { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 0n }
+  assert.equal(
+    wrong(Cq, 'create', { ...cq, userHandle: 1 }),
+    'cq.create: attribute userHandle: 1 is not a 64-bit number',
+  )
+  assert.equal(wrong(RcQp, 'create', { ...qp, cap: null }), 'rc_qp.create: attribute cap: it is a record')
+  assert.equal(
+    wrong(RcQp, 'create', { ...qp, cap: { ...cap, maxSendWr: 'x' } }),
+    'rc_qp.create: attribute cap.maxSendWr: "x" is not a whole number from 0 to 4294967295',
+  )
+  assert.equal(
+    wrong(Pd, 'destroyAhs', { handles: [{ handle: 1 }, { handle: -1 }] }),
+    'pd.destroyAhs: attribute handles[1].handle: -1 is not a whole number from 0 to 4294967295',
+  )
+  assert.match(
+    String(wrong(Interface, 'chain', { entries: 'x', onError: 0 })),
+    /^interface.chain: attribute entries: it is a Uint8Array/,
+  )
+  assert.equal(wrong(Pd, 'create', { depth: 5 }), 'pd.create: the attribute depth is unknown to the device')
+})
+
+test('before the context is opened every call is EINVAL, a second opening too', () => {
+  const b = bench()
+  const context = openContext(b.device)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'create', 0, {}, b.caller)),
+    'EINVAL',
+  )
+  const opened = invokeNow(context, Device, 'open', 0, { wantAsyncFd: 1 }, b.caller)
+  assert.deepEqual({ ...opened.out }, { numCompVectors: 2, coreSupport: 1n })
+  assert.equal(opened.descriptors?.[0].attribute, 'asyncFd')
+  assert.equal(context.asyncFd?.handle, opened.descriptors?.[0].object)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Device, 'open', 0, {}, b.caller)),
+    'EINVAL',
+  )
+  assert.equal(invokeNow(context, Pd, 'create', 0, {}, b.caller).object, 0)
+})
+
+test('an opening that fails after core’s part leaves no descriptor, and can be repeated', () => {
+  let willing = false
+  const line = driverClass(Device, {
+    open(call, object, args, core) {
+      const answer = core(call, object, args)
+      if (!willing) throw new CallError('ENOMEM', 'no rings')
+      return answer
+    },
+  })
+  const b = bench({}, replaceLine(line))
+  const context = openContext(b.device)
+  const open = () => invokeNow(context, Device, 'open', 0, { wantAsyncFd: 1 }, b.caller)
+  assert.equal(errnoOf(open), 'ENOMEM')
+  assert.deepEqual([context.opened, context.asyncFd, stat(b.core).descriptors], [false, undefined, 0])
+  willing = true
+  assert.equal(open().descriptors?.[0].object, context.asyncFd?.handle)
+})
+
+test('an fd object is created as a descriptor, outside the handles, and named by it (R37)', () => {
+  const b = bench()
+  const { context, caller } = b
+  const created = invokeNow(context, CompChannel, 'create', 0, {}, caller)
+  assert.equal(created.object, undefined)
+  assert.equal(created.descriptors?.[0].attribute, 'object')
+  const channel = install(b, created)
+  assert.equal(invokeNow(context, Cq, 'create', 0, { ...cq, channel: channel.handle }, caller).object, 0)
+  assert.equal(channel.uses, 1)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Cq, 'create', 0, { ...cq, channel: 4711 }, caller)),
+    'EBADF',
+  )
+  const asyncFd = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
+  assert.equal(
+    errnoOf(() => invokeNow(context, Cq, 'create', 0, { ...cq, channel: asyncFd.handle }, caller)),
+    'EBADF',
+  )
+  const other = openContext(b.device, { opened: true })
+  assert.equal(
+    errnoOf(() => invokeNow(other, Cq, 'create', 0, { ...cq, channel: channel.handle }, caller)),
+    'EBADF',
+  )
+})
+
+test('a create handler that throws leaves nothing behind', () => {
+  const line = driverClass(Pd, {
+    create: () => {
+      throw new CallError('ENOMEM', 'no')
+    },
+  })
+  const b = bench({}, replaceLine(line))
+  assert.equal(
+    errnoOf(() => invokeNow(b.context, Pd, 'create', 0, {}, b.caller)),
+    'ENOMEM',
+  )
+  assert.equal(stat(b.core).objects, 0)
+  assert.equal(b.context.handles.count, 0)
+})
+
+test('an override is given core’s version, and core’s answers EOPNOTSUPP where there is none', () => {
+  const line = driverClass<typeof Cq, { made: boolean }>(Cq, {
+    create: (call, object, args, core) => core(call, object, args),
+    reqNotify: (call, object, args, core) => core(call, object, args),
+  })
+  const b = bench({}, replaceLine(line))
+  assert.equal(
+    errnoOf(() => invokeNow(b.context, Cq, 'create', 0, cq, b.caller)),
+    'EOPNOTSUPP',
+  )
+})
+
+test('a destroy that refuses leaves its object alive', () => {
+  let willing = false
+  const line = driverClass(Pd, {
+    destroy: () => {
+      if (!willing) throw new CallError('EBUSY', 'not now')
+      return {}
+    },
+  })
+  const { context, caller } = bench({}, replaceLine(line))
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
+    'EBUSY',
+  )
+  willing = true
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
+    'ok',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
+    'ENOENT',
+  )
+})
+
+test('a class has as many objects as the device allows', () => {
+  const { context, device, caller } = bench({ limits: { pd: 2 } })
+  const other = openContext(device, { opened: true })
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  invokeNow(other, Pd, 'create', 0, {}, caller)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'create', 0, {}, caller)),
+    'EINVAL',
+  )
+  closeContext(other)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'create', 0, {}, caller)),
+    'ok',
+  )
+})
+
+test('classes may share a limit: a device has so many queue pairs, whatever their types (Linux: max_qp)', () => {
+  const { context, device, caller } = bench({ limits: { 'pd cq': 3, cq2: 1 } })
+  const other = openContext(device, { opened: true })
+  const cq = { cqe: 1, userHandle: 0n, compVector: 0 }
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  invokeNow(context, Cq, 'create', 0, cq, caller)
+  invokeNow(other, Cq, 'create', 0, cq, caller)
+  for (const create of [
+    () => invokeNow(context, Pd, 'create', 0, {}, caller),
+    () => invokeNow(context, Cq, 'create', 0, cq, caller),
+  ])
+    assert.throws(create, {
+      code: 'EINVAL',
+      message: /test0 has 3 objects of the classes pd, cq together, as many as it can$/,
+    })
+  invokeNow(context, Cq, 'destroy', 1, {}, caller)
+  assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 1)
+})
+
+// ---- handlers that wait ----
+
+const gate = () => {
+  let release = (): void => {}
+  const opened = new Promise<void>(resolve => {
+    release = resolve
+  })
+  return { opened, release }
+}
+const rejection = async (promise: unknown): Promise<string | undefined> => {
+  try {
+    await promise
+    return undefined
+  } catch (error) {
+    return (error as CallError).code
+  }
+}
+
+test('a handler that waits pins what it works with, and its new object is not there before it ends', async () => {
+  const { opened, release } = gate()
+  const line = driverClass(RcQp, {
+    create: async () => {
+      await opened
+      return { cap, qpNum: 5 }
+    },
+  })
+  const b = bench({}, replaceLine(line))
+  const { context, caller } = b
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  invokeNow(context, Cq, 'create', 0, cq, caller)
+  const qp = invoke(context, RcQp, 'create', 0, { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 0n }, caller)
+  assert.equal(stat(b.core).waiting, 1)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
+    'EBUSY',
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, RcQp, 'destroy', 2, {}, caller)),
+    'ENOENT',
+  )
+  release()
+  assert.equal((await qp).object, 2)
+  assert.equal(
+    errnoOf(() => invokeNow(context, RcQp, 'destroy', 2, {}, caller)),
+    'ok',
+  )
+  assert.deepEqual([stat(b.core).waiting, context.handles.slots[1]?.uses], [0, 0])
+})
+
+test('a destroy that waits makes its object busy; if it is refused the object lives on', async () => {
+  const { opened, release } = gate()
+  const line = driverClass(Pd, {
+    destroy: async () => {
+      await opened
+      throw new CallError('EBUSY', 'still draining')
+    },
+  })
+  const { context, caller } = bench({}, replaceLine(line))
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  const destroyed = invoke(context, Pd, 'destroy', 0, {}, caller)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
+    'EBUSY',
+  )
+  release()
+  assert.equal(await rejection(destroyed), 'EBUSY')
+  assert.equal(context.handles.slots[0]?.life, 1)
+})
+
+for (const [name, end] of [
+  ['its client dies', ({ context }: ReturnType<typeof bench>) => closeContext(context)],
+  ['its device goes', ({ device }: ReturnType<typeof bench>) => unregister(device)],
+] as const)
+  test(`a handler that waits while ${name} is told, answers EIO, and leaves nothing`, async () => {
+    const released: string[] = []
+    const line = driverClass(Pd, {
+      create: ({ context }) =>
+        new Promise(resolve => abortSignalOf(context).addEventListener('abort', () => resolve({}), { once: true })),
+      destroy: ({ why }) => {
+        released.push(why)
+        return {}
+      },
+    })
+    const b = bench({}, replaceLine(line))
+    const created = invoke(b.context, Pd, 'create', 0, {}, b.caller)
+    end(b)
+    assert.equal(await rejection(created), 'EIO')
+    assert.deepEqual(released, ['close'])
+    assert.deepEqual([stat(b.core).objects, stat(b.core).waiting, b.context.handles.count], [0, 0, 0])
+    assert.equal(
+      errnoOf(() => invokeNow(b.context, Device, 'query', 0, {}, b.caller)),
+      'EIO',
+    )
+  })

@@ -1,0 +1,253 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  arm,
+  attachSink,
+  closeContext,
+  closeDescriptor,
+  completed,
+  createEventQueue,
+  type EventRecord,
+  type FdObject,
+  invokeNow,
+  openContext,
+  raiseObjectEvent,
+  raisePort,
+  readEvents,
+  registerClient,
+  unregister,
+} from '../../../src/core/index.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { AsyncEventType } from '../../../src/spec/enums.ts'
+import { bench, cap, errnoOf, install } from '../fixture.ts'
+
+const { pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: CompChannel, async_fd: AsyncFd } = Classes
+
+const setUp = () => {
+  const b = bench()
+  const { context, caller } = b
+  const asyncFd = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
+  const channel = install(b, invokeNow(context, CompChannel, 'create', 0, {}, caller))
+  const newCq = (userHandle: bigint) => {
+    const { object } = invokeNow(
+      context,
+      Cq,
+      'create',
+      0,
+      { cqe: 4, userHandle, compVector: 0, channel: channel.handle },
+      caller,
+    )
+    return context.handles.slots[object!]!
+  }
+  const notify = (handle: number, solicitedOnly: 0 | 1) =>
+    invokeNow(context, Cq, 'reqNotify', handle, { solicitedOnly }, caller)
+  const destroy = (handle: number) => ({ ...invokeNow(context, Cq, 'destroy', handle, {}, caller).out })
+  return { ...b, asyncFd, channel, newCq, notify, destroy }
+}
+const hex = (events: readonly EventRecord[]) => events.map(({ bytes }) => Buffer.from(bytes).toString('hex'))
+const waiting = (fd: FdObject) => errnoOf(() => readEvents(fd))
+
+test('arming makes exactly one event of the next completion (R35)', () => {
+  const { channel, newCq, notify } = setUp()
+  const cq = newCq(0x1122334455667788n)
+  completed(cq.events!, true)
+  assert.equal(waiting(channel), 'EAGAIN')
+  notify(cq.handle, 0)
+  completed(cq.events!, false)
+  completed(cq.events!, true)
+  assert.deepEqual(hex(readEvents(channel, 9)), ['8877665544332211'])
+  assert.equal(waiting(channel), 'EAGAIN')
+})
+
+test('armed for solicited completions only those make an event; a weaker arming does not weaken', () => {
+  const { channel, newCq, notify } = setUp()
+  const cq = newCq(1n)
+  notify(cq.handle, 1)
+  completed(cq.events!, false)
+  assert.equal(waiting(channel), 'EAGAIN')
+  completed(cq.events!, true)
+  assert.equal(readEvents(channel, 9).length, 1)
+  notify(cq.handle, 0)
+  notify(cq.handle, 1)
+  completed(cq.events!, false)
+  assert.equal(readEvents(channel, 9).length, 1)
+})
+
+test('a destroy counts the events that were read, and takes back those that were not', () => {
+  const { channel, newCq, notify, destroy } = setUp()
+  const [mine, other] = [newCq(5n), newCq(5n)]
+  for (const cq of [mine, other, mine, mine]) {
+    notify(cq.handle, 0)
+    completed(cq.events!, false)
+  }
+  readEvents(channel, 2)
+  assert.deepEqual(destroy(mine.handle), { compEvents: 1, asyncEvents: 0 })
+  assert.equal(waiting(channel), 'EAGAIN')
+  assert.deepEqual(destroy(other.handle), { compEvents: 1, asyncEvents: 0 })
+})
+
+test('async events: Linux’ 16 bytes, to the first async fd, or to the one that the object was made with', () => {
+  const b = setUp()
+  const { context, caller, asyncFd, newCq, destroy } = b
+  const second = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
+  const cq = newCq(0xabcn)
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  const made = { pd: 1, sendCq: 0, recvCq: 0, cap, userHandle: 0xdefn, asyncFd: second.handle }
+  const qp = context.handles.slots[invokeNow(context, RcQp, 'create', 0, made, caller).object!]!
+  raiseObjectEvent(cq, AsyncEventType.values.CQ_ERR)
+  raiseObjectEvent(qp, AsyncEventType.values.COMM_EST)
+  raiseObjectEvent(qp, AsyncEventType.values.QP_ACCESS_ERR)
+  assert.deepEqual(hex(readEvents(asyncFd, 9)), ['bc0a000000000000' + '00000000' + '00000000'])
+  assert.deepEqual(hex(readEvents(second, 1)), ['ef0d000000000000' + '04000000' + '00000000'])
+  assert.deepEqual({ ...invokeNow(context, RcQp, 'destroy', qp.handle, {}, caller).out }, { events: 1 })
+  assert.equal(waiting(second), 'EAGAIN')
+  assert.deepEqual(destroy(cq.handle), { compEvents: 0, asyncEvents: 1 })
+})
+
+test('events of a port go to every async fd of its device', () => {
+  const b = setUp()
+  const other = openContext(b.device, { opened: true })
+  const there = install(b, invokeNow(other, AsyncFd, 'create', 0, {}, b.caller))
+  raisePort(b.device, 1, AsyncEventType.values.PORT_ACTIVE)
+  for (const fd of [b.asyncFd, there])
+    assert.deepEqual(hex(readEvents(fd, 9)), ['0100000000000000' + '09000000' + '00000000'])
+  assert.equal(waiting(b.channel), 'EAGAIN')
+})
+
+test('a device that goes says so on every async fd, then reads end with EIO', () => {
+  const { device, asyncFd, channel, newCq, notify } = setUp()
+  const cq = newCq(1n)
+  notify(cq.handle, 0)
+  unregister(device)
+  assert.deepEqual(hex(readEvents(asyncFd, 9)), ['0000000000000000' + '08000000' + '00000000'])
+  assert.equal(waiting(asyncFd), 'EIO')
+  assert.equal(waiting(channel), 'EIO')
+})
+
+test('what was not read about the objects of a device that goes goes with them; what is about a port can be read', () => {
+  const { device, asyncFd, channel, newCq } = setUp()
+  const cq = newCq(1n)
+  const fire = () => {
+    arm(cq, false)
+    completed(cq.events!, false)
+  }
+  fire()
+  raisePort(device, 1, AsyncEventType.values.PORT_ERR)
+  raiseObjectEvent(cq, AsyncEventType.values.CQ_ERR)
+  // What it completes and tells while it goes is not told either.
+  registerClient(device.core, {
+    name: 'busy',
+    add() {},
+    remove() {
+      fire()
+      raiseObjectEvent(cq, AsyncEventType.values.CQ_ERR)
+    },
+  })
+  unregister(device)
+  assert.deepEqual(hex(readEvents(asyncFd, 9)), [
+    '0100000000000000' + '0a000000' + '00000000',
+    '0000000000000000' + '08000000' + '00000000',
+  ])
+  assert.equal(waiting(channel), 'EIO')
+})
+
+test('a closed descriptor gets nothing; what it had not read does not count', () => {
+  const { core, channel, newCq, notify, destroy } = setUp()
+  const cq = newCq(1n)
+  for (let i = 0; i < 3; i++) {
+    notify(cq.handle, 0)
+    completed(cq.events!, false)
+  }
+  readEvents(channel)
+  closeDescriptor(core, channel.handle)
+  notify(cq.handle, 0)
+  completed(cq.events!, false)
+  assert.deepEqual(destroy(cq.handle), { compEvents: 1, asyncEvents: 0 })
+})
+
+test('a sink is not asked for an element that has sent nothing, nor after its descriptor was closed', () => {
+  const { core, channel, newCq, notify, destroy } = setUp()
+  const asked: unknown[] = []
+  attachSink(channel, {
+    post() {},
+    withdraw: element => {
+      asked.push(element)
+      return []
+    },
+    unread: () => 0,
+    take: () => [],
+    end() {},
+  })
+  const [quiet, loud] = [newCq(1n), newCq(2n)]
+  notify(loud.handle, 0)
+  completed(loud.events!, false)
+  assert.deepEqual(destroy(quiet.handle), { compEvents: 0, asyncEvents: 0 })
+  closeDescriptor(core, channel.handle)
+  assert.deepEqual(destroy(loud.handle), { compEvents: 1, asyncEvents: 0 })
+  assert.deepEqual(asked, [loud.events])
+})
+
+test('a carrier’s sink takes over what waits, and core asks it what was read', () => {
+  const { context, channel, newCq, notify, destroy } = setUp()
+  const cq = newCq(1n)
+  const fire = () => {
+    notify(cq.handle, 0)
+    completed(cq.events!, false)
+  }
+  fire()
+  const posted: EventRecord[] = []
+  let ended = 0
+  attachSink(channel, {
+    post: event => posted.push(event),
+    withdraw: element => posted.filter(event => event.element === element).slice(1),
+    unread: () => posted.length,
+    take: () => [],
+    end: () => ended++,
+  })
+  fire()
+  assert.equal(posted.length, 2)
+  assert.equal(posted[0], posted[1])
+  assert.equal(
+    errnoOf(() => readEvents(channel)),
+    'EAGAIN',
+  )
+  assert.deepEqual(destroy(cq.handle), { compEvents: 1, asyncEvents: 0 })
+  closeContext(context)
+  assert.equal(ended, 1)
+})
+
+test('a queue that nobody reads stays bounded, and still wakes for every element', () => {
+  const { channel, newCq, notify, destroy } = setUp()
+  const [busy, late] = [newCq(1n), newCq(2n)]
+  const fire = (cq: typeof busy) => {
+    notify(cq.handle, 0)
+    completed(cq.events!, false)
+  }
+  for (let i = 0; i < 65_600; i++) fire(busy)
+  fire(late)
+  const events = readEvents(channel, 1e6)
+  assert.equal(events.length, 65_537)
+  assert.equal(events.at(-1)?.element, late.events)
+  assert.deepEqual(destroy(busy.handle), { compEvents: 65_536, asyncEvents: 0 })
+})
+
+test('whoever waits for a queue is woken by an event and by its end', () => {
+  let woken = 0
+  const b = setUp()
+  attachSink(
+    b.channel,
+    createEventQueue(() => woken++),
+  )
+  const cq = b.newCq(1n)
+  b.notify(cq.handle, 0)
+  completed(cq.events!, false)
+  assert.equal(woken, 1)
+  closeContext(b.context)
+  assert.equal(woken, 2)
+  // A sink that comes too late is told so.
+  attachSink(
+    b.asyncFd,
+    createEventQueue(() => woken++),
+  )
+  assert.equal(woken, 3)
+})

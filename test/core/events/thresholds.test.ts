@@ -1,0 +1,229 @@
+/*
+ * Thresholds of completion events (R36), in virtual time: so many completions, or so many microseconds, whichever comes
+ * first, without anything of the driver.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import {
+  attachSink,
+  completed,
+  createCore,
+  createEventQueue,
+  expire,
+  invokeNow,
+  nextDue,
+  openContext,
+  register,
+} from '../../../src/core/index.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { describeDevice, errnoOf, testCaller } from '../fixture.ts'
+
+const { cq: Cq, comp_channel: CompChannel } = Classes
+
+const setUp = () => {
+  const clock = { now: 1000 }
+  const core = createCore({ now: () => clock.now })
+  const context = openContext(register(core, describeDevice('test0')), { opened: true })
+  const caller = testCaller()
+  const fd = invokeNow(context, CompChannel, 'create', 0, {}, caller).descriptors![0].object
+  caller.fds.set(fd, fd)
+  const queue = createEventQueue()
+  attachSink(core.descriptors.get(fd)!, queue)
+  const newCq = () => {
+    const args = { cqe: 4, userHandle: 1n, compVector: 0, channel: fd }
+    return context.handles.slots[invokeNow(context, Cq, 'create', 0, args, caller).object!]!
+  }
+  const set = (handle: number, args: { count?: number; period?: number; cqe?: number }) =>
+    invokeNow(context, Cq, 'modify', handle, args, caller)
+  const notify = (handle: number, more: { count?: number; period?: number } = {}, solicitedOnly = 0) =>
+    invokeNow(context, Cq, 'reqNotify', handle, { solicitedOnly, ...more }, caller)
+  /** How many events came since it was asked last. */
+  const events = () => queue.queue.splice(0).length
+  const wait = (microseconds: number) => {
+    clock.now += microseconds
+    expire(core, clock.now)
+  }
+  return { core, context, caller, clock, newCq, set, notify, events, wait }
+}
+
+test('an event comes after so many completions', () => {
+  const { core, newCq, set, notify, events } = setUp()
+  const cq = newCq()
+  set(cq.handle, { count: 3 })
+  completed(cq.events!, false)
+  notify(cq.handle)
+  for (const expected of [0, 0, 1, 0, 0]) {
+    completed(cq.events!, false)
+    assert.equal(events(), expected)
+  }
+  assert.equal(nextDue(core), Number.POSITIVE_INFINITY)
+  // Counting begins with the arming.
+  notify(cq.handle)
+  for (const expected of [0, 0, 1]) {
+    completed(cq.events!, false)
+    assert.equal(events(), expected)
+  }
+})
+
+test('or so many microseconds after the first of them, whichever comes first', () => {
+  const { core, clock, newCq, set, notify, events, wait } = setUp()
+  const cq = newCq()
+  set(cq.handle, { count: 2, period: 50 })
+  notify(cq.handle)
+  wait(500)
+  assert.equal(nextDue(core), Number.POSITIVE_INFINITY)
+  completed(cq.events!, false)
+  assert.equal(nextDue(core), clock.now + 50)
+  wait(49)
+  assert.equal(events(), 0)
+  wait(1)
+  assert.equal(events(), 1)
+  assert.equal(nextDue(core), Number.POSITIVE_INFINITY)
+  notify(cq.handle)
+  completed(cq.events!, false)
+  completed(cq.events!, false)
+  assert.equal(events(), 1)
+  // The time of the event that came by count is over without another one.
+  wait(50)
+  assert.equal(events(), 0)
+  assert.equal(nextDue(core), Number.POSITIVE_INFINITY)
+})
+
+test('one arming may have a threshold of its own, and only solicited completions may count', () => {
+  const { newCq, notify, events } = setUp()
+  const cq = newCq()
+  notify(cq.handle, { count: 2 }, 1)
+  completed(cq.events!, true)
+  completed(cq.events!, false)
+  assert.equal(events(), 0)
+  completed(cq.events!, true)
+  assert.equal(events(), 1)
+  notify(cq.handle)
+  completed(cq.events!, false)
+  assert.equal(events(), 1)
+})
+
+test('an arming that waits is never weakened: what it has seen counts, and what is asked for later only hastens it', () => {
+  const { core, clock, newCq, set, notify, events, wait } = setUp()
+  const cq = newCq()
+  const { handle } = cq
+  const complete = (times: number) => {
+    for (let i = 0; i < times; i++) completed(cq.events!, false)
+  }
+  // A threshold that is lowered to what was seen, taken away, or raised.
+  set(handle, { count: 10 })
+  notify(handle)
+  complete(5)
+  set(handle, { count: 6 })
+  assert.equal(events(), 0)
+  set(handle, { count: 5 })
+  assert.equal(events(), 1)
+  notify(handle)
+  complete(1)
+  set(handle, { count: 0, period: 0 })
+  assert.equal(events(), 1)
+  notify(handle)
+  set(handle, { count: 100 })
+  complete(1)
+  assert.equal(events(), 1)
+
+  // A time runs from the first completion, whatever is asked for after it.
+  set(handle, { count: 0, period: 50 })
+  notify(handle)
+  complete(1)
+  wait(20)
+  notify(handle, { period: 90 })
+  set(handle, { period: 40 })
+  assert.equal(nextDue(core), clock.now + 20)
+  wait(20)
+  assert.equal(events(), 1)
+
+  // Somebody else waits for more.
+  set(handle, { count: 0, period: 0 })
+  notify(handle)
+  notify(handle, { count: 3 })
+  complete(1)
+  assert.equal(events(), 1)
+  notify(handle, { count: 3 })
+  complete(2)
+  notify(handle, { count: 3 }, 1)
+  notify(handle, { count: 30 })
+  complete(1)
+  assert.equal(events(), 1)
+})
+
+test('a queue that goes leaves no event behind; its driver resizes, core does not', () => {
+  const { context, caller, newCq, set, notify, events, wait } = setUp()
+  const cq = newCq()
+  set(cq.handle, { period: 50 })
+  notify(cq.handle)
+  completed(cq.events!, false)
+  invokeNow(context, Cq, 'destroy', cq.handle, {}, caller)
+  wait(1000)
+  assert.equal(events(), 0)
+  assert.equal(
+    errnoOf(() => set(newCq().handle, { cqe: 8 })),
+    'EOPNOTSUPP',
+  )
+})
+
+test('any armings, thresholds and completions at any times: an event comes when the first of what was asked for has', () => {
+  const rule = fc.record({ count: fc.nat(4), period: fc.nat(60) })
+  const step = fc.oneof(
+    fc.record({ wait: fc.nat(40) }),
+    fc.record({ complete: fc.nat(2) }),
+    fc.record({ arm: fc.option(rule) }),
+    fc.record({ set: rule }),
+  )
+  /** What one queue is asked for: every rule since it was armed, and when completions came since. */
+  const model = () => ({
+    rule: { count: 0, period: 0 },
+    asked: [] as { count: number; period: number }[],
+    at: [] as number[],
+  })
+  type Model = ReturnType<typeof model>
+  const isDue = ({ asked, at }: Model, now: number): boolean =>
+    asked.some(
+      ({ count, period }) =>
+        at.length > 0 &&
+        ((count === 0 && period === 0) || (count > 0 && at.length >= count) || (period > 0 && at[0] + period <= now)),
+    )
+  fc.assert(
+    fc.property(fc.array(fc.tuple(fc.nat(2), step), { maxLength: 60 }), steps => {
+      const { clock, newCq, set, notify, events, wait } = setUp()
+      const cqs = [newCq(), newCq(), newCq()]
+      const models = cqs.map(model)
+      let expected = 0
+      const look = (one: Model): void => {
+        if (!isDue(one, clock.now)) return
+        expected++
+        Object.assign(one, { asked: [], at: [] })
+      }
+      for (const [which, what] of steps) {
+        const one = models[which]
+        const { handle, events: source } = cqs[which]
+        if ('wait' in what) wait(what.wait)
+        else if ('set' in what) {
+          set(handle, what.set)
+          one.rule = what.set
+          if (one.asked.length > 0) one.asked.push(one.rule)
+        } else if ('arm' in what) {
+          notify(handle, what.arm ?? {})
+          one.asked.push(what.arm ?? one.rule)
+        } else
+          for (let i = 0; i < what.complete; i++) {
+            completed(source!, false)
+            if (one.asked.length > 0) one.at.push(clock.now)
+            look(one)
+          }
+        // What came by time is seen when somebody looks at the clock.
+        wait(0)
+        for (const each of models) look(each)
+        assert.equal(events(), expected)
+        expected = 0
+      }
+    }),
+    { numRuns: 500 },
+  )
+})

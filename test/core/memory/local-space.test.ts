@@ -1,0 +1,121 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { type Bytes, createLocalSpace, noMemory } from '../../../src/core/index.ts'
+import { copyBytes } from '../../../src/core/memory/local-space.ts'
+import { errnoOf } from '../fixture.ts'
+
+const EFAULT = 14
+const arena = (size: number): Bytes => {
+  const buffer = new ArrayBuffer(size)
+  return { address: 0, bytes: new Uint8Array(buffer), view: new DataView(buffer) }
+}
+const split = (address: number): [number, number] => [Math.floor(address / 2 ** 32), address >>> 0]
+
+test('buffers have page-aligned addresses from 2^32 with a hole behind each', () => {
+  const space = createLocalSpace()
+  const [a, b, c] = [1, 4096, 0].map(size => space.add(new Uint8Array(size)))
+  assert.deepEqual([a, b, c], [2 ** 32, 2 ** 32 + 4096, 2 ** 32 + 3 * 4096])
+  assert.equal(space.check(...split(a), 1, true), true)
+  assert.equal(space.check(...split(a), 2, true), false)
+  assert.equal(space.check(...split(b + 4095), 1, false), true)
+  assert.equal(space.check(...split(b + 4096), 1, false), false)
+  assert.equal(space.check(0, 0, 1, false), false)
+  assert.equal(space.check(0, 0, 0, false), true)
+  assert.equal(space.remove(b), true)
+  assert.equal(space.remove(b), false)
+  assert.equal(space.check(...split(b), 1, false), false)
+  assert.ok(space.add(new Uint8Array(1)) > c)
+})
+
+test('strided pieces move as one run of bytes, in both directions', () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 40 }), fc.nat(20), fc.nat(200), fc.nat(30), (chunk, gap, total, at) => {
+      const space = createLocalSpace()
+      const memory = Uint8Array.from({ length: 256 }, (_, i) => i)
+      const address = space.add(memory)
+      const stride = chunk + gap
+      const there = arena(at + stride * (Math.ceil(total / chunk) + 1))
+      assert.equal(space.read(...split(address + 5), there, at, chunk, stride, total), 0)
+      for (let i = 0; i < total; i++)
+        assert.equal(there.bytes[at + Math.floor(i / chunk) * stride + (i % chunk)], (5 + i) & 255)
+      memory.fill(0)
+      assert.equal(space.write(...split(address + 5), there, at, chunk, stride, total), 0)
+      for (let i = 0; i < 256; i++) assert.equal(memory[i], i >= 5 && i < 5 + total ? i & 255 : 0)
+    }),
+  )
+})
+
+test('bytes move within one buffer as if they were put aside first', () => {
+  const most = 400
+  fc.assert(
+    fc.property(fc.nat(most), fc.nat(most), fc.nat(most), (from, to, size) => {
+      const buffer = new ArrayBuffer(2 * most + 8)
+      const all = Uint8Array.from({ length: buffer.byteLength }, (_, i) => i * 7)
+      new Uint8Array(buffer).set(all)
+      // two views of it: who moves does not see that they share it
+      const half = (offset: number): Bytes => ({
+        address: 0,
+        bytes: new Uint8Array(buffer, offset),
+        view: new DataView(buffer, offset),
+      })
+      copyBytes(half(3), from, half(5), to, size)
+      const expected = Uint8Array.from(all)
+      expected.copyWithin(5 + to, 3 + from, 3 + from + size)
+      assert.deepEqual(new Uint8Array(buffer), expected)
+    }),
+    { numRuns: 1000 },
+  )
+})
+
+test('atomics: 64 bits, carry over, answer what was there', () => {
+  const space = createLocalSpace()
+  const memory = new Uint8Array(24)
+  const view = new DataView(memory.buffer)
+  const at = split(space.add(memory) + 8)
+  const original = new Uint32Array(2)
+  view.setBigUint64(8, 0x1_ffff_ffffn, true)
+  assert.equal(space.fetchAdd(...at, 2, 1, original), 0)
+  assert.deepEqual([...original], [0xffffffff, 1])
+  assert.equal(view.getBigUint64(8, true), 0x4_0000_0000n)
+  assert.equal(space.compareSwap(...at, 4, 1, 9, 9, original), 0)
+  assert.equal(view.getBigUint64(8, true), 0x4_0000_0000n)
+  assert.equal(space.compareSwap(...at, 4, 0, 0x80000000, 7, original), 0)
+  assert.deepEqual([...original], [0, 4])
+  assert.equal(view.getBigUint64(8, true), 0x80000000_00000007n)
+  assert.equal(space.fetchAdd(...at, 0xffffffff, 0xffffffff, original), 0)
+  assert.equal(view.getBigUint64(8, true), 0x80000000_00000006n)
+  assert.equal(view.getBigUint64(0, true) + view.getBigUint64(16, true), 0n)
+})
+
+test('a detached buffer faults, a resizable one is refused', () => {
+  const space = createLocalSpace()
+  const buffer = new ArrayBuffer(64)
+  const at = split(space.add(new Uint8Array(buffer)))
+  structuredClone(buffer, { transfer: [buffer] })
+  assert.equal(space.check(...at, 1, false), false)
+  assert.equal(space.read(...at, arena(8), 0, 8, 8, 8), EFAULT)
+  assert.equal(space.write(...at, arena(8), 0, 8, 8, 8), EFAULT)
+  assert.equal(space.fetchAdd(...at, 0, 1, new Uint32Array(2)), EFAULT)
+  const Resizable = ArrayBuffer as unknown as new (size: number, options: object) => ArrayBuffer
+  assert.equal(
+    errnoOf(() => space.add(new Uint8Array(new Resizable(8, { maxByteLength: 16 })))),
+    'EINVAL',
+  )
+})
+
+test('nobody’s memory faults everywhere', () => {
+  const original = new Uint32Array(2)
+  const there = arena(1)
+  assert.deepEqual(
+    [
+      noMemory.check(0, 0, 1, false),
+      noMemory.check(0, 0, 0, true),
+      noMemory.read(0, 0, there, 0, 1, 1, 1),
+      noMemory.write(0, 0, there, 0, 1, 1, 1),
+      noMemory.compareSwap(0, 0, 0, 0, 0, 0, original),
+      noMemory.fetchAdd(0, 0, 0, 0, original),
+    ],
+    [false, true, EFAULT, EFAULT, EFAULT, EFAULT],
+  )
+})

@@ -1,0 +1,265 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { addressHi, addressLo, findKey, invokeNow, noMemory, resolve } from '../../../src/core/index.ts'
+import { createLocalSpace } from '../../../src/core/memory/local-space.ts'
+import { addRegion, createMemoryTable, findBuffer, relocateRegion } from '../../../src/core/memory/region-table.ts'
+import { removeRegion } from '../../../src/core/memory/windows.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { AccessFlags } from '../../../src/spec/enums.ts'
+import { bench, errnoOf } from '../fixture.ts'
+
+const { pd: Pd, mr: Mr } = Classes
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, ON_DEMAND, ZERO_BASED } = AccessFlags.values
+const ALL = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
+
+const setUp = () => {
+  const b = bench()
+  invokeNow(b.context, Pd, 'create', 0, {}, b.caller)
+  const base = BigInt(b.caller.memory.add(new Uint8Array(16384)))
+  const register = (start: bigint, length: bigint, iova: bigint, access: number, pd = 0) =>
+    invokeNow(b.context, Mr, 'create', 0, { pd, start, length, iova, access }, b.caller)
+  const errno = (...args: Parameters<typeof register>) => errnoOf(() => register(...args))
+  return { ...b, base, register, errno }
+}
+
+test('registration takes and refuses what Linux does (abi/raw.out)', () => {
+  const { base, errno, register } = setUp()
+  assert.equal(errno(base, 8192n, base, 1, 99), 'ENOENT')
+  assert.equal(errno(base, 8192n, base, 0xf), 'ok')
+  assert.equal(errno(base, 8192n, 0x100000n + (base % 4096n), 0xf), 'ok')
+  assert.equal(errno(base, 8192n, base + 8n, 0xf), 'EINVAL')
+  assert.equal(errno(base, 8192n, base, REMOTE_WRITE), 'EINVAL')
+  assert.equal(errno(base, 8192n, base, REMOTE_ATOMIC), 'EINVAL')
+  assert.equal(errno(base, 8192n, base, 1 << 19), 'EINVAL')
+  assert.equal(errno(base, 8192n, base, 2 ** 31), 'EINVAL')
+  assert.equal(errno(base, 8192n, base, LOCAL_WRITE | ON_DEMAND), 'EINVAL')
+  assert.equal(errno(base, 8192n, base, LOCAL_WRITE | ZERO_BASED), 'ok')
+  assert.equal(errno(0x10000n, 8192n, 0x10000n, 1), 'EFAULT')
+  assert.equal(errno(base, 16385n, base, 1), 'EFAULT')
+  assert.equal(errno(base, 2n ** 60n, base, 1), 'EFAULT')
+  assert.equal(errno(base + 8n, 0n, base + 8n, 1), 'ok')
+  assert.equal(errno(base, 0n, base, 1), 'EINVAL', 'no page at all')
+  assert.equal(errno(base, 2n ** 64n - 1n, base, 1), 'EINVAL')
+  assert.equal(errno(base, 8192n, 2n ** 64n - 4096n, 1), 'EINVAL')
+  const optional = register(base, 8192n, base, 1 | (1 << 20)).out
+  assert.equal(optional.rkey, 0)
+  assert.notEqual(optional.lkey, 0)
+})
+
+test('rkey is lkey where there is remote access, else 0; query tells it again', () => {
+  const { base, register, context, caller } = setUp()
+  const both = register(base + 8n, 100n, 8n, ALL)
+  assert.equal(both.out.rkey, both.out.lkey)
+  const answer = { lkey: both.out.lkey, rkey: both.out.rkey, length: 100n, iova: 8n, kind: 0 }
+  assert.deepEqual({ ...invokeNow(context, Mr, 'query', both.object!, {}, caller).out }, answer)
+  assert.equal(register(base, 100n, base, LOCAL_WRITE).out.rkey, 0)
+})
+
+test('a region keeps its protection domain busy, and its key dies with it', () => {
+  const { base, register, context, device, caller } = setUp()
+  const { object, out } = register(base, 4096n, base, ALL)
+  const pd = context.handles.slots[0]!.id
+  const hi = Number(base >> 32n)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
+    'EBUSY',
+  )
+  assert.ok(resolve(device.memory, pd, out.lkey, hi, 0, 4096, ALL, 17) >= 0)
+  assert.equal(resolve(device.memory, pd + 1, out.lkey, hi, 0, 4096, ALL, 17), -1)
+  invokeNow(context, Mr, 'destroy', object!, {}, caller)
+  assert.equal(resolve(device.memory, pd, out.lkey, hi, 0, 4096, ALL, 17), -1)
+  assert.equal(findKey(device.memory, out.lkey), -1)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
+    'ok',
+  )
+  assert.deepEqual(device.memory.spaces, [undefined])
+})
+
+test('whether pages permit the access is asked of the caller’s memory', () => {
+  const b = setUp()
+  const asked: unknown[] = []
+  const memory = { ...noMemory, check: (...args: unknown[]) => asked.push(args) > 0 }
+  const caller = { ...b.caller, memory }
+  const args = { pd: 0, start: 0xffff_1234_5000n, length: 10n, iova: 0x5000n }
+  for (const access of [0, REMOTE_READ, LOCAL_WRITE]) invokeNow(b.context, Mr, 'create', 0, { ...args, access }, caller)
+  assert.deepEqual(asked, [
+    [0xffff, 0x12345000, 10, false],
+    [0xffff, 0x12345000, 10, false],
+    [0xffff, 0x12345000, 10, true],
+  ])
+})
+
+test('resolve agrees with arithmetic on big integers', () => {
+  const u64 = fc.oneof(
+    fc.bigInt(0n, 2n ** 64n - 1n),
+    fc.bigInt(0n, 0x3000n),
+    fc.bigInt(2n ** 64n - 0x3000n, 2n ** 64n - 1n),
+  )
+  const near = fc.integer({ min: -3, max: 3 })
+  fc.assert(
+    fc.property(
+      u64,
+      u64,
+      fc.nat(0x2000),
+      fc.nat(0x2000),
+      near,
+      fc.nat(15),
+      fc.nat(15),
+      (iova, far, length, size, step, has, asks) => {
+        fc.pre(iova + BigInt(length) < 2n ** 64n)
+        const table = createMemoryTable(() => 0)
+        const start = 0xffff_fff0n
+        const row = addRegion(table, 3, start, iova, length, has, noMemory)
+        const edges = [iova, iova + BigInt(length) - BigInt(size), far].map(
+          x => (x + BigInt(step)) & 0xffff_ffff_ffff_ffffn,
+        )
+        for (const address of edges) {
+          const inside = address >= iova && address + BigInt(size) <= iova + BigInt(length)
+          const [hi, lo] = [Number(address >> 32n), Number(address & 0xffffffffn)]
+          const found = resolve(table, 3, table.key[row], hi, lo, size, asks, 17)
+          assert.equal(found, inside && (has & asks) === asks ? row : -1)
+          if (!inside) continue
+          const place = (BigInt(addressHi(table, row, hi, lo)) << 32n) | BigInt(addressLo(table, row, lo))
+          assert.equal(place, start + address - iova)
+        }
+      },
+    ),
+    { numRuns: 500 },
+  )
+})
+
+test('what was found once is found again as long as it is there and granted, and no longer', () => {
+  const SIZE = 4096
+  const pick = fc.nat(20)
+  const range = fc.record({ at: fc.integer({ min: -2, max: SIZE }), length: fc.nat(SIZE + 2) })
+  const rights = fc.nat(15)
+  const step = fc.oneof(
+    { weight: 2, arbitrary: fc.record({ do: fc.constant('add' as const), pick, range, rights }) },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant('place' as const), pick, range, rights }) },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant('remove' as const), pick, range, rights }) },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant('transfer' as const), pick, range, rights }) },
+    { weight: 12, arbitrary: fc.record({ do: fc.constant('find' as const), pick, range, rights }) },
+  )
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 60, size: 'max' }), steps => {
+      const table = createMemoryTable(() => 0)
+      const space = createLocalSpace()
+      const buffers = [0, 1].map(() => new Uint8Array(SIZE))
+      const starts = buffers.map(buffer => space.add(buffer))
+      const rows: number[] = []
+      /** Keys of all that ever were. */
+      const keys: number[] = []
+      const [found, wanted] = [new Float64Array(1), new Float64Array(1)]
+      for (const { do: what, pick, range, rights } of steps) {
+        const from = Math.max(range.at, 0)
+        const length = Math.min(range.length, SIZE - from)
+        const start = BigInt(starts[pick & 1] + from)
+        if (what === 'add') {
+          rows.push(addRegion(table, pick & 3, start, start, length, rights, space))
+          keys.push(table.key[rows.at(-1)!])
+        } else if (what === 'transfer' && buffers[pick & 1].length > 0)
+          structuredClone(buffers[pick & 1], { transfer: [buffers[pick & 1].buffer] })
+        else if (rows.length === 0) continue
+        else if (what === 'remove') removeRegion(table, rows.splice(pick % rows.length, 1)[0])
+        else if (what === 'place') {
+          const row = rows[pick % rows.length]
+          relocateRegion(table, row, start, start, length, space)
+          table.access[row] = rights
+          table.pd[row] = pick & 3
+        } else {
+          const key = keys[pick % keys.length]
+          const address = starts[pick & 1] + range.at
+          const [hi, lo] = [Math.floor(address / 2 ** 32), address >>> 0]
+          const pd = range.length & 3
+          const row = resolve(table, pd, key, hi, lo, range.length, rights, 17)
+          const there = row < 0 ? undefined : space.locate?.(hi, lo, range.length, wanted)
+          assert.equal(findBuffer(table, pd, key, hi, lo, range.length, rights, found), there)
+          if (there !== undefined) assert.equal(found[0], wanted[0])
+        }
+      }
+    }),
+    { numRuns: 300 },
+  )
+})
+
+test('the buffer of a region that is gone, or lies elsewhere, is held by nobody', () => {
+  const table = createMemoryTable(() => 0)
+  const space = createLocalSpace()
+  const [one, two] = [0, 1].map(() => BigInt(space.add(new Uint8Array(64))))
+  const row = addRegion(table, 1, one, one, 64, 0, space)
+  const found = new Float64Array(1)
+  const find = (at: bigint) =>
+    findBuffer(table, 1, table.key[row], Number(at >> 32n), Number(at & 0xffff_ffffn), 64, 0, found)
+  const held = () => table.recent.filter(({ holder }) => holder.bytes.length > 0).length
+  assert.ok(find(one) !== undefined && held() === 1)
+  relocateRegion(table, row, two, two, 64, space)
+  assert.equal(held(), 0)
+  assert.ok(find(one) === undefined && find(two) !== undefined && held() === 1)
+  removeRegion(table, row)
+  assert.equal(held(), 0)
+  assert.equal(find(two), undefined)
+})
+
+test('a freed key names nothing for as long as keys last: no key comes again in 70,000 registrations, live ones beside', () => {
+  const table = createMemoryTable(() => 0)
+  const kept = [1, 2, 3].map(() => addRegion(table, 1, 0n, 0n, 1, 0, noMemory))
+  const seen = new Set<number>()
+  for (let i = 0; i < 70_000; i++) {
+    const row = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
+    const key = table.key[row]
+    assert.ok(key !== 0 && !seen.has(key))
+    seen.add(key)
+    removeRegion(table, row)
+    assert.equal(findKey(table, key), -1)
+  }
+  for (const row of kept) assert.equal(findKey(table, table.key[row]), row)
+  assert.equal(table.live, 3)
+  assert.ok(table.rows <= 4)
+  // That of the live ones, and that of the next key.
+  assert.equal(table.pages.filter(page => page !== undefined).length, 2)
+})
+
+test('after all indices were used they come again in turn, live ones left out, with another key byte', () => {
+  const table = createMemoryTable(() => 0)
+  const live = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
+  const old = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
+  const oldKey = table.key[old]
+  removeRegion(table, old)
+  table.next = 2 ** 24 - 1
+  const last = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
+  assert.equal(table.key[last] >>> 8, 2 ** 24 - 1)
+  removeRegion(table, last)
+  const again = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
+  assert.equal(table.key[again] >>> 8, oldKey >>> 8)
+  assert.notEqual(table.key[again], oldKey)
+  assert.equal(findKey(table, oldKey), -1)
+  assert.equal(findKey(table, table.key[live]), live)
+  assert.equal(table.pages.filter(page => page !== undefined).length, 1)
+})
+
+test('many regions: rows grow, every key finds its own', () => {
+  const table = createMemoryTable(() => 0)
+  const rows = Array.from({ length: 1000 }, (_, i) => addRegion(table, i, BigInt(i), 0n, i, 1, noMemory))
+  for (const [i, row] of rows.entries()) {
+    assert.equal(findKey(table, table.key[row]), row)
+    assert.deepEqual([table.pd[row], table.startLo[row], table.length[row]], [i, i, i])
+  }
+  for (const row of rows) removeRegion(table, row)
+  assert.equal(table.live, 0)
+  assert.throws(() => removeRegion(table, rows[0]), /it is free/)
+})
+
+test('the first key and the key bytes come from the random source', () => {
+  const keysWith = (...numbers: number[]): number[] => {
+    const table = createMemoryTable(() => numbers.shift() ?? 0)
+    return [0, 1, 2].map(() => table.key[addRegion(table, 1, 0n, 0n, 1, 0, noMemory)])
+  }
+  const indices = (keys: readonly number[]): number[] => keys.map(key => key >>> 8)
+  const bytes = (keys: readonly number[]): number[] => keys.map(key => key & 0xff)
+  assert.deepEqual(indices(keysWith(0)), [1, 2, 3])
+  assert.deepEqual(indices(keysWith(0x1234)), [0x1235, 0x1236, 0x1237])
+  assert.notDeepEqual(bytes(keysWith(0, 1, 1)), bytes(keysWith(0, 2, 1)))
+  assert.notDeepEqual(bytes(keysWith(0, 1, 1)), bytes(keysWith(0, 1, 2)))
+})

@@ -1,0 +1,285 @@
+/*
+ * Memory windows in core: what binding takes and refuses, clause by clause (IBA 10.6.7), whom a bound window serves,
+ * and what becomes of it when its region, its queue pair or its context goes.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { addressHi, addressLo, closeContext, findKey, invokeNow, noMemory, resolve } from '../../../src/core/index.ts'
+import { addRegion, createMemoryTable } from '../../../src/core/memory/region-table.ts'
+import {
+  addWindow,
+  type Bind,
+  bindWindow,
+  Invalidated,
+  invalidateWindow,
+  removeRegion,
+  removeWindow,
+  unbindWindowsOf,
+} from '../../../src/core/memory/windows.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { AccessFlags, MwType } from '../../../src/spec/enums.ts'
+import { bench, errnoOf } from '../fixture.ts'
+
+const { pd: Pd, mr: Mr, mw: Mw } = Classes
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND, ZERO_BASED, FLUSH_GLOBAL } = AccessFlags.values
+const { TYPE_1, TYPE_2 } = MwType.values
+const { DONE, NOTHING, FOREIGN } = Invalidated
+const REGION_ACCESS = LOCAL_WRITE | MW_BIND
+const PD = 7
+const QP = 17
+const HI = 0x7f01
+const LO = 0xffff_f000
+
+/** A region of 8192 bytes at HI:LO, which crosses 4 GiB, and a window. */
+const setUp = (type: number, access: number = REGION_ACCESS) => {
+  const table = createMemoryTable(() => 0)
+  const region = addRegion(table, PD, 0x1234_5000n, (BigInt(HI) << 32n) | BigInt(LO), 8192, access, noMemory)
+  const window = addWindow(table, PD, type)
+  const lkey = table.key[region]
+  const request: Bind = {
+    window: table.key[window],
+    key: 0x55,
+    lkey,
+    hi: HI,
+    lo: LO + 100,
+    lengthHi: 0,
+    lengthLo: 50,
+    access: REMOTE_WRITE | REMOTE_READ,
+  }
+  const bind = (change: Partial<Bind> = {}, qp = QP, pd = PD): boolean =>
+    bindWindow(table, pd, qp, { ...request, window: table.key[window], ...change })
+  const reach = (lo: number, length: number, rights = REMOTE_WRITE, qp = QP, pd = PD): boolean =>
+    resolve(table, pd, table.key[window], HI, lo, length, rights, qp) === window
+  return { table, region, window, lkey, bind, reach }
+}
+
+test('a window grants nothing until it is bound, then exactly its range and rights', () => {
+  for (const type of [TYPE_1, TYPE_2]) {
+    const { bind, reach, table, window } = setUp(type)
+    assert.equal(reach(0, 0), false)
+    assert.equal(bind(), true)
+    assert.equal(table.key[window] & 0xff, 0x55)
+    assert.equal(reach(LO + 100, 50), true)
+    assert.equal(reach(LO + 100, 50, REMOTE_READ), true)
+    assert.equal(reach(LO + 99, 1), false)
+    assert.equal(reach(LO + 100, 51), false)
+    assert.equal(reach(LO + 100, 8, REMOTE_ATOMIC), false)
+    assert.equal(reach(LO + 100, 50, REMOTE_WRITE, QP, PD + 1), false)
+    assert.equal(addressLo(table, window, LO + 110), 0x1234_5000 + 110)
+    assert.equal(addressHi(table, window, HI, LO + 110), 0)
+  }
+})
+
+test('a window is no lkey, whatever it grants', () => {
+  const { bind, reach } = setUp(TYPE_1)
+  assert.equal(bind({ access: REMOTE_WRITE | LOCAL_WRITE }), true, 'as programs ask that think of a region')
+  assert.equal(reach(LO + 100, 50, LOCAL_WRITE), false)
+  assert.equal(reach(LO + 100, 50, 0), false)
+  assert.equal(reach(LO + 100, 50, LOCAL_WRITE), false)
+})
+
+test('type 1 serves every queue pair of its domain, type 2 the one that bound it', () => {
+  const one = setUp(TYPE_1)
+  one.bind()
+  assert.equal(one.reach(LO + 100, 50, REMOTE_WRITE, QP + 1), true)
+  const two = setUp(TYPE_2)
+  two.bind()
+  assert.equal(two.reach(LO + 100, 50, REMOTE_WRITE, QP), true)
+  assert.equal(two.reach(LO + 100, 50, REMOTE_WRITE, QP + 1), false)
+})
+
+test('type 1: a bind replaces the one before, length 0 unbinds, and the old key is stale', () => {
+  const { bind, reach, table, window, region } = setUp(TYPE_1)
+  bind()
+  const old = table.key[window]
+  assert.equal(bind({ lo: LO + 4000, lengthLo: 8, key: 0x56 }), true)
+  assert.equal(findKey(table, old), -1)
+  assert.equal(reach(LO + 100, 1), false)
+  assert.equal(reach(LO + 4000, 8), true)
+  assert.equal(table.bound[region], 1)
+  assert.equal(bind({ window: old }), false, 'a stale key')
+  assert.equal(bind({ lengthLo: 0, key: 0x57, lkey: 0 }), true)
+  assert.equal(reach(LO + 4000, 0), false)
+  assert.equal(table.bound[region], 0)
+})
+
+test('type 2: bound only when free (o10-37.2.30), never with length 0 (o10-37.2.40)', () => {
+  const { bind, reach } = setUp(TYPE_2)
+  assert.equal(bind({ lengthLo: 0 }), false)
+  assert.equal(bind(), true)
+  assert.equal(bind({ key: 0x66 }), false)
+  assert.equal(reach(LO + 100, 50), true, 'a refused bind changes nothing')
+})
+
+test('what a bind needs of region, domain and rights (C10-72 to C10-75)', () => {
+  for (const type of [TYPE_1, TYPE_2]) {
+    const free = setUp(type)
+    assert.equal(free.bind({}, QP, PD + 1), false, 'queue pair of another domain')
+    assert.equal(free.bind({ lkey: free.lkey ^ 1 }), false)
+    assert.equal(free.bind({ lkey: free.table.key[free.window] }), false, 'a window is no region')
+    assert.equal(free.bind({ window: free.lkey }), false, 'a region is no window')
+    assert.equal(free.bind({ lo: LO - 1 }), false)
+    assert.equal(free.bind({ lengthLo: 8093 }), false)
+    assert.equal(free.bind({ lengthHi: 1, lengthLo: 0 }), false)
+    assert.equal(free.bind({ hi: HI + 1, lo: 0, lengthLo: 4097 }), false)
+    assert.equal(free.bind({ access: 1 << 20 }), false, 'only rights of a peer')
+    assert.equal(setUp(type, LOCAL_WRITE).bind(), false, 'C10-73')
+    assert.equal(setUp(type, MW_BIND).bind(), false, 'C10-74: writing without local write')
+    assert.equal(setUp(type, MW_BIND).bind({ access: REMOTE_READ | FLUSH_GLOBAL }), true)
+    assert.equal(free.bind({ hi: HI + 1, lo: 0, lengthLo: 4096 }), true, 'up to the end, beyond 4 GiB')
+  }
+  const { table, bind } = setUp(TYPE_2)
+  const other = addRegion(table, PD + 1, 0n, 0n, 8192, REGION_ACCESS, noMemory)
+  assert.equal(bind({ lkey: table.key[other], hi: 0, lo: 0 }), false, 'region of another domain')
+})
+
+test('zero-based windows: type 2 only (o10-36.2.2), addresses count from the first byte', () => {
+  assert.equal(setUp(TYPE_1).bind({ access: REMOTE_READ | ZERO_BASED }), false)
+  const { bind, table, window } = setUp(TYPE_2)
+  assert.equal(bind({ access: REMOTE_READ | ZERO_BASED }), true)
+  const key = table.key[window]
+  assert.equal(resolve(table, PD, key, 0, 0, 50, REMOTE_READ, QP), window)
+  assert.equal(resolve(table, PD, key, 0, 1, 50, REMOTE_READ, QP), -1)
+  assert.equal(addressLo(table, window, 3), 0x1234_5000 + 103)
+})
+
+test('invalidation: type 2 that is bound to this queue pair, nothing else (o10-37.2.26)', () => {
+  const one = setUp(TYPE_1)
+  one.bind()
+  assert.equal(invalidateWindow(one.table, PD, QP, one.table.key[one.window]), NOTHING)
+  assert.equal(invalidateWindow(one.table, PD, QP, one.lkey), NOTHING, 'a region that was registered by a call')
+  const { bind, reach, table, window, region } = setUp(TYPE_2)
+  assert.equal(invalidateWindow(table, PD, QP, table.key[window]), NOTHING, 'it is free')
+  bind()
+  assert.equal(invalidateWindow(table, PD, QP + 1, table.key[window]), FOREIGN)
+  assert.equal(invalidateWindow(table, PD + 1, QP, table.key[window]), NOTHING)
+  assert.equal(invalidateWindow(table, PD, QP, table.key[window] ^ 1), NOTHING)
+  assert.equal(reach(LO + 100, 50), true)
+  assert.equal(invalidateWindow(table, PD, QP, table.key[window]), DONE)
+  assert.equal(reach(LO + 100, 50), false)
+  assert.equal(table.bound[region], 0)
+  assert.equal(bind({ key: 0x77 }), true, 'free again')
+})
+
+test('a queue pair takes its windows of type 2 along, and only them', () => {
+  const { table, bind, reach, window } = setUp(TYPE_2)
+  bind()
+  unbindWindowsOf(table, QP + 1)
+  assert.equal(reach(LO + 100, 50), true)
+  unbindWindowsOf(table, QP)
+  assert.equal(reach(LO + 100, 50), false)
+  assert.equal(bind({}, QP + 1), true)
+  removeWindow(table, window)
+  assert.deepEqual(table.spaceUses, [1])
+})
+
+test('a region that goes in spite of windows takes their rights', () => {
+  const { table, bind, reach, region, window } = setUp(TYPE_1)
+  const second = addWindow(table, PD, TYPE_2)
+  bind()
+  bind({ window: table.key[second] })
+  assert.equal(table.bound[region], 2)
+  removeRegion(table, region)
+  assert.equal(reach(LO + 100, 50), false)
+  assert.deepEqual(table.spaces, [undefined])
+  removeWindow(table, second)
+  removeWindow(table, window)
+  assert.equal(table.live, 0)
+})
+
+test('class mw: allocation, query, and a region that is busy while windows are bound', () => {
+  const { context, caller, device } = bench()
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  const start = BigInt(caller.memory.add(new Uint8Array(8192)))
+  const mr = invokeNow(
+    context,
+    Mr,
+    'create',
+    0,
+    { pd: 0, start, length: 8192n, iova: start, access: REGION_ACCESS },
+    caller,
+  )
+  const mw = invokeNow(context, Mw, 'create', 0, { pd: 0, type: TYPE_2 }, caller)
+  const { rkey } = mw.out as { rkey: number }
+  const pd = context.handles.slots[0]!.id
+  const [hi, lo] = [Number(start >> 32n), Number(start & 0xffffffffn)]
+  const { lkey } = mr.out as { lkey: number }
+  const request = { window: rkey, key: rkey + 1, lkey, hi, lo, lengthHi: 0, lengthLo: 64, access: REMOTE_READ }
+  assert.ok(bindWindow(device.memory, pd, 99, request))
+  assert.deepEqual(
+    { ...invokeNow(context, Mw, 'query', mw.object!, {}, caller).out },
+    {
+      rkey: ((rkey & ~0xff) | ((rkey + 1) & 0xff)) >>> 0,
+      type: TYPE_2,
+      iova: start,
+      length: 64n,
+      access: REMOTE_READ,
+      qpNum: 99,
+    },
+  )
+  assert.equal(
+    errnoOf(() => invokeNow(context, Mr, 'destroy', mr.object!, {}, caller)),
+    'EBUSY',
+  )
+  invokeNow(context, Mw, 'destroy', mw.object!, {}, caller)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Mr, 'destroy', mr.object!, {}, caller)),
+    'ok',
+  )
+  assert.equal(device.memory.live, 0)
+})
+
+test('closing a context ends regions and bound windows in any order', () => {
+  const { context, caller, device, core } = bench()
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  const start = BigInt(caller.memory.add(new Uint8Array(8192)))
+  const mw = invokeNow(context, Mw, 'create', 0, { pd: 0, type: TYPE_1 }, caller)
+  const mr = invokeNow(
+    context,
+    Mr,
+    'create',
+    0,
+    { pd: 0, start, length: 8192n, iova: start, access: REGION_ACCESS },
+    caller,
+  )
+  const window = (mw.out as { rkey: number }).rkey
+  const { lkey } = mr.out as { lkey: number }
+  const place = { hi: Number(start >> 32n), lo: Number(start & 0xffffffffn), lengthHi: 0, lengthLo: 64 }
+  const pd = context.handles.slots[0]!.id
+  assert.ok(bindWindow(device.memory, pd, 1, { window, key: 1, lkey, ...place, access: REMOTE_READ }))
+  closeContext(context)
+  assert.equal(core.faults, 0)
+  assert.equal(device.memory.live, 0)
+  assert.deepEqual(device.memory.spaces, [undefined])
+})
+
+test('whatever is bound, invalidated and freed, counts and spaces come out right', () => {
+  const step = fc.record({ act: fc.nat(5), a: fc.nat(3), b: fc.nat(3), length: fc.nat(200), qp: fc.nat(2) })
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 60 }), steps => {
+      const table = createMemoryTable(() => 0)
+      const regions = [0, 1, 2, 3].map(() => addRegion(table, PD, 0n, 0n, 100, REGION_ACCESS, noMemory))
+      const windows = [TYPE_1, TYPE_2, TYPE_1, TYPE_2].map(type => addWindow(table, PD, type))
+      for (const { act, a, b, length, qp } of steps) {
+        const window = table.key[windows[a]]
+        const lkey = table.key[regions[b]]
+        const request = { window, key: length, lkey, hi: 0, lo: 0, lengthHi: 0, lengthLo: length, access: REMOTE_READ }
+        if (act < 3) bindWindow(table, PD, qp, request)
+        else if (act === 3) invalidateWindow(table, PD, qp, window)
+        else if (act === 4) unbindWindowsOf(table, qp)
+        else {
+          removeRegion(table, regions[b])
+          regions[b] = addRegion(table, PD, 0n, 0n, 100, REGION_ACCESS, noMemory)
+        }
+        const count = windows.filter(w => table.bound[w] >= 0).length
+        assert.equal(
+          regions.reduce((sum, region) => sum + table.bound[region], 0),
+          count,
+        )
+        assert.deepEqual(table.spaceUses, [regions.length + count])
+        assert.equal(table.boundToQps, [1, 3].filter(w => table.bound[windows[w]] >= 0).length)
+      }
+    }),
+  )
+})

@@ -1,0 +1,109 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  addParent,
+  closeContext,
+  closeDescriptor,
+  driverClass,
+  dropParent,
+  invokeNow,
+  openContext,
+  stat,
+} from '../../../src/core/index.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { bench, cap, errnoOf, install, testDriver, testLines } from '../fixture.ts'
+
+const { pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: CompChannel, async_fd: AsyncFd } = Classes
+const cq = { cqe: 1, userHandle: 1n, compVector: 0 }
+
+test('a context that closes destroys everything, users before what they use', () => {
+  const b = bench()
+  const { context, caller, log } = b
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  for (let i = 0; i < 2; i++) invokeNow(context, Cq, 'create', 0, cq, caller)
+  for (let i = 0; i < 2; i++)
+    invokeNow(context, RcQp, 'create', 0, { pd: 0, sendCq: 1, recvCq: 2, cap, userHandle: 0n }, caller)
+  closeContext(context)
+  assert.deepEqual(log, ['close rc_qp 4', 'close rc_qp 3', 'close cq 1', 'close cq 2'])
+  assert.equal(stat(b.core).contexts, 0)
+  assert.equal(stat(b.core).objects, 0)
+  closeContext(context)
+})
+
+test('the order is that of dependency, not of creation: a dependency that was added later counts', () => {
+  const { context, caller, log } = bench()
+  for (let i = 0; i < 3; i++) invokeNow(context, Cq, 'create', 0, cq, caller)
+  const [first, second, third] = context.handles.slots
+  addParent(first!, third!)
+  addParent(third!, second!)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Cq, 'destroy', 2, {}, caller)),
+    'EBUSY',
+  )
+  dropParent(third!, second!)
+  addParent(third!, second!)
+  closeContext(context)
+  assert.deepEqual(log, ['close cq 0', 'close cq 2', 'close cq 1'])
+})
+
+test('handlers that throw, and even dependencies in a ring, do not stop the destruction', () => {
+  const seen: number[] = []
+  const line = driverClass(Pd, {
+    destroy: (_call, object) => {
+      seen.push(object.handle)
+      throw new Error('a bug')
+    },
+  })
+  const b = bench({}, testDriver(testLines.map(old => (old.class.name === 'pd' ? line : old))))
+  const { context, caller } = b
+  for (let i = 0; i < 4; i++) invokeNow(context, Pd, 'create', 0, {}, caller)
+  const [first, second] = context.handles.slots
+  addParent(first!, second!)
+  addParent(second!, first!)
+  closeContext(context)
+  assert.deepEqual(seen, [3, 2, 1, 0])
+  assert.deepEqual([stat(b.core).objects, stat(b.core).faults], [0, 4])
+})
+
+test('a CQ keeps its channel after the descriptor is closed, and takes it along', () => {
+  const b = bench()
+  const { context, caller, core } = b
+  const channel = install(b, invokeNow(context, CompChannel, 'create', 0, {}, caller))
+  invokeNow(context, Cq, 'create', 0, { ...cq, channel: channel.handle }, caller)
+  closeDescriptor(core, channel.handle)
+  assert.equal(core.descriptors.has(channel.handle), true)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Cq, 'create', 0, { ...cq, channel: channel.handle }, caller)),
+    'EBADF',
+  )
+  invokeNow(context, Cq, 'destroy', 0, {}, caller)
+  assert.equal(core.descriptors.has(channel.handle), false)
+  assert.equal(stat(core).objects, 0)
+  closeDescriptor(core, channel.handle)
+})
+
+test('a descriptor that nothing uses goes when it is closed; all go with their context', () => {
+  const b = bench()
+  const { context, caller, core } = b
+  const channel = install(b, invokeNow(context, CompChannel, 'create', 0, {}, caller))
+  install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
+  closeDescriptor(core, channel.handle)
+  assert.equal(stat(core).descriptors, 1)
+  closeContext(context)
+  assert.deepEqual([stat(core).descriptors, stat(core).objects], [0, 0])
+})
+
+test('ten thousand objects come and go, and the context that closes leaves others alone', () => {
+  const b = bench()
+  const { context, caller, core, device } = b
+  const other = openContext(device, { opened: true })
+  invokeNow(other, Pd, 'create', 0, {}, caller)
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  for (let i = 0; i < 5000; i++) {
+    const handle = invokeNow(context, Cq, 'create', 0, cq, caller).object!
+    invokeNow(context, RcQp, 'create', 0, { pd: 0, sendCq: handle, recvCq: handle, cap, userHandle: 0n }, caller)
+  }
+  assert.equal(stat(core).objects, 10_002)
+  closeContext(context)
+  assert.deepEqual(stat(core).devices.test0.objects, { pd: 1 })
+})

@@ -1,0 +1,144 @@
+/*
+ * A context's memory file: rings that never overlap, are zero when they are new, and are seen through the file at their
+ * offsets; all memory goes back.
+ */
+import assert from 'node:assert/strict'
+import { fstatSync } from 'node:fs'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import type { MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
+import { type ContextMemory, createContextMemory } from '../../../src/daemon/context/context-file.ts'
+import { createRingPool, type RingPool } from '../../../src/host/memory/mapping.ts'
+import { SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, sealsOf } from '../../../src/host/memory/memfd.ts'
+import { ContextFile } from '../../../src/spec/session.ts'
+
+const PAGE = 4096
+
+const withMemory = (body: (memory: ContextMemory, pool: RingPool) => void): void => {
+  const pool = createRingPool()
+  const memory = createContextMemory(pool)
+  try {
+    body(memory, pool)
+  } finally {
+    memory.close()
+  }
+  const { mapped, mappedBytes } = pool.counters
+  assert.deepEqual({ mapped, mappedBytes }, { mapped: 0, mappedBytes: 0 }, 'all mappings are released')
+}
+
+const own = ({ bytes, at, length }: MappedChunk): Uint8Array => bytes.subarray(at, at + length)
+
+test('the file is sized once and sealed', () =>
+  withMemory(memory => {
+    assert.equal(fstatSync(memory.fd).size, ContextFile.bytes)
+    assert.equal(sealsOf(memory.fd), SEAL_SHRINK | SEAL_GROW | SEAL_SEAL)
+    const { ino, dev } = fstatSync(memory.fd)
+    assert.deepEqual([memory.inode, memory.dev], [ino, dev])
+    assert.equal(fstatSync(memory.fd).blocks, 0, 'nothing is used yet')
+  }))
+
+test('a ring is what the file shows at its offset, behind the first page', () =>
+  withMemory((memory, pool) => {
+    for (const bytes of [1, PAGE, PAGE + 1, 300_000]) {
+      const piece = memory.allocate(bytes)
+      assert.ok(piece.offset >= PAGE && piece.offset % PAGE === 0)
+      assert.equal(piece.length, Math.ceil(bytes / PAGE) * PAGE)
+      own(piece).fill(bytes & 0xff)
+      const seen = pool.map(memory.fd, piece.offset, piece.length)
+      assert.ok(seen.bytes.subarray(0, piece.length).every(byte => byte === (bytes & 0xff)))
+      seen.bytes[5] = 99
+      assert.equal(own(piece)[5], 99)
+      assert.equal(piece.view.getUint8(piece.at + 5), 99)
+      pool.release(seen)
+    }
+  }))
+
+test('rings never overlap, and begin as zeros, whoever wrote there before', () => {
+  const step = fc.oneof(
+    fc.record({ bytes: fc.oneof(fc.integer({ min: 1, max: 40_000 }), fc.integer({ min: 200_000, max: 600_000 })) }),
+    fc.record({ free: fc.nat(50) }),
+  )
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 60 }), steps =>
+      withMemory((memory, pool) => {
+        const live: MappedChunk[] = []
+        for (const one of steps) {
+          if ('bytes' in one) {
+            const piece = memory.allocate(one.bytes)
+            assert.ok(
+              own(piece).every(byte => byte === 0),
+              'zero',
+            )
+            for (const { offset, length } of live)
+              assert.ok(piece.offset >= offset + length || offset >= piece.offset + piece.length, 'apart')
+            own(piece).fill(0xee)
+            live.push(piece)
+          } else if (live.length > 0) memory.free(live.splice(one.free % live.length, 1)[0])
+          assert.equal(memory.live, live.length)
+          assert.equal(
+            memory.used,
+            live.reduce((sum, { length }) => sum + length, 0),
+          )
+        }
+        for (const piece of live.splice(0)) memory.free(piece)
+        assert.equal(pool.counters.mapped, 0, 'chunks without rings are not mapped')
+        assert.equal(fstatSync(memory.fd).blocks, 0, 'and take no memory')
+      }),
+    ),
+    { numRuns: 50 },
+  )
+})
+
+test('rings of one size are reused in place: making and freeing them does not use the file up', () =>
+  withMemory(memory => {
+    const keep = memory.allocate(PAGE)
+    const offsets = new Set<number>()
+    for (let i = 0; i < 1000; i++) {
+      const small = memory.allocate(3 * PAGE)
+      const large = memory.allocate(2 ** 27)
+      offsets.add(small.offset).add(large.offset)
+      memory.free(small)
+      memory.free(large)
+    }
+    assert.equal(offsets.size, 2)
+    memory.free(keep)
+  }))
+
+test('beyond the file there is ENOMEM, and what was freed can be had again', () =>
+  withMemory((memory, pool) => {
+    const pieces = Array.from({ length: 31 }, () => memory.allocate(2 ** 31))
+    assert.throws(() => memory.allocate(2 ** 31), { code: 'ENOMEM' })
+    assert.throws(() => memory.allocate(2 ** 40), { code: 'ENOMEM' })
+    assert.equal(memory.used, 31 * 2 ** 31)
+    assert.equal(pool.counters.mapped, 31)
+    const { offset } = pieces[3]
+    memory.free(pieces[3])
+    assert.equal(memory.allocate(2 ** 31).offset, offset)
+    // Smaller ones fit beside them.
+    assert.equal(memory.allocate(PAGE).length, PAGE)
+  }))
+
+test('freeing twice, or what is another context’s, is our own mistake', () =>
+  withMemory(memory => {
+    const piece = memory.allocate(1)
+    memory.free(piece)
+    assert.throws(() => memory.free(piece), /freed before/)
+    withMemory(other => {
+      const foreign = other.allocate(1)
+      assert.throws(() => memory.free(foreign), /not of this context/)
+    })
+  }))
+
+test('what is freed once the device goes stays as it is, until the context is closed', () =>
+  withMemory((memory, pool) => {
+    const [one, two] = [memory.allocate(100), memory.allocate(300_000)]
+    for (const piece of [one, two]) own(piece).fill(7)
+    memory.keep?.()
+    for (const piece of [one, two]) memory.free(piece)
+    assert.deepEqual([memory.live, memory.used], [0, 0])
+    for (const { offset, length } of [one, two]) {
+      const seen = pool.map(memory.fd, offset, length)
+      assert.ok(seen.bytes.subarray(0, length).every(byte => byte === 7))
+      pool.release(seen)
+    }
+  }))

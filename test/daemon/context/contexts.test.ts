@@ -1,0 +1,141 @@
+/*
+ * Contexts live as long as any copy of any of their doorbell sockets, or of the memory file that a program was given;
+ * one that cannot be opened leaves nothing.
+ */
+import assert from 'node:assert/strict'
+import { readdirSync } from 'node:fs'
+import { test } from 'node:test'
+import { stat, unregister } from '../../../src/core/index.ts'
+import { createContexts } from '../../../src/daemon/context/contexts.ts'
+import { createRingPool } from '../../../src/host/memory/mapping.ts'
+import { createMemfd } from '../../../src/host/memory/memfd.ts'
+import { openProcess, type ProcessHandle, pidfdGetfd } from '../../../src/host/memory/process.ts'
+import { close, sendSmall } from '../../../src/host/net/sockets.ts'
+import { machine } from '../../drivers/rxe/machine.ts'
+import { unbounded } from '../unbounded.ts'
+
+const openDescriptors = (): number => readdirSync('/proc/self/fd').length
+
+const bench = () => {
+  const m = machine(1)
+  const pool = createRingPool()
+  let waiters: (() => void)[] = []
+  const tokens: number[] = []
+  const contexts = createContexts(
+    pool,
+    (_context, handle) => tokens.push(handle),
+    () => {
+      for (const waiter of waiters.splice(0)) waiter()
+    },
+  )
+  return {
+    m,
+    device: m.devices[0].device,
+    pool,
+    contexts,
+    tokens,
+    /** The next time that a program has rung, or gone. */
+    rung: () => new Promise<void>(done => waiters.push(done)),
+    forget: () => {
+      waiters = []
+    },
+  }
+}
+
+test('the last doorbell ends the context, its objects and its memory; others before it do not', async () => {
+  const self = openProcess(process.pid) as ProcessHandle
+  const before = openDescriptors()
+  const b = bench()
+  const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
+  const second = b.contexts.addDoorbell(open, unbounded)
+  const copy = pidfdGetfd(self, second)
+  open.memory.allocate(5000)
+  open.memory.free(open.memory.allocate(100))
+  open.memory.allocate(100)
+  assert.deepEqual(b.contexts.rings, { count: 2, bytes: 12288 }, 'rings, of which several share a mapping')
+  assert.deepEqual([b.contexts.count, stat(b.m.core).contexts, b.pool.counters.mapped], [1, 1, 1])
+  close(second)
+  const first = b.rung()
+  close(doorbell)
+  await first
+  assert.equal(b.contexts.byNumber(open.number), open, 'a copy is left')
+  const last = b.rung()
+  close(copy)
+  await last
+  assert.deepEqual([b.contexts.count, stat(b.m.core).contexts, b.pool.counters.mapped], [0, 0, 0])
+  assert.deepEqual(b.contexts.rings, { count: 0, bytes: 0 })
+  assert.equal(b.contexts.byNumber(open.number), undefined)
+  assert.throws(() => b.contexts.addDoorbell(open, unbounded), /closed/)
+  assert.equal(openDescriptors(), before)
+})
+
+test('a context whose file is held goes on without doorbells, gets new ones, and ends with the file', async () => {
+  const b = bench()
+  const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
+  const held = open.memory.share()
+  const left = b.rung()
+  close(doorbell)
+  await left
+  assert.equal(b.contexts.byNumber(open.number), open, 'on its way to another program')
+  const again = b.contexts.addDoorbell(open, unbounded)
+  // The next look finds the doorbell.
+  await b.rung()
+  close(held)
+  assert.equal(b.contexts.count, 1, 'the doorbell is enough')
+  const kept = open.memory.share()
+  const adrift = b.rung()
+  close(again)
+  await adrift
+  await b.rung()
+  assert.equal(b.contexts.count, 1, 'nobody has closed it')
+  close(kept)
+  while (b.contexts.count > 0) await b.rung()
+  b.contexts.closeAll()
+})
+
+test('tokens of any size ring; numbers are not given out again', async () => {
+  const b = bench()
+  const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
+  for (const size of [4, 1, 5, 1000]) {
+    const rung = b.rung()
+    assert.equal(sendSmall(doorbell, new Uint8Array(size)), size)
+    await rung
+    assert.equal(b.contexts.count, 1)
+  }
+  assert.deepEqual(b.tokens, [0], 'the handle that a whole token names')
+  // More than are read at once.
+  for (let i = 0; i < 100; i++) sendSmall(doorbell, new Uint8Array(4))
+  await b.rung()
+  await b.rung()
+  b.contexts.closeAll()
+  assert.equal(b.contexts.count, 0)
+  const again = b.contexts.open(b.device, 0, unbounded)
+  assert.notEqual(again.open.number, open.number)
+  close(doorbell)
+  b.contexts.closeAll()
+  close(again.doorbell)
+})
+
+test('only the memory file itself names a context', () => {
+  const b = bench()
+  const one = b.contexts.open(b.device, 0, unbounded)
+  const two = b.contexts.open(b.device, 0, unbounded)
+  assert.equal(b.contexts.byFile(one.open.memory.fd), one.open)
+  assert.equal(b.contexts.byFile(two.open.memory.fd), two.open)
+  const impostor = createMemfd('userdma-context', 2 ** 30)
+  for (const fd of [impostor, one.doorbell, 0, -1]) assert.equal(b.contexts.byFile(fd), undefined)
+  close(impostor)
+  const { fd } = one.open.memory
+  b.contexts.closeAll()
+  assert.equal(b.contexts.byFile(fd), undefined)
+  for (const { doorbell } of [one, two]) close(doorbell)
+})
+
+test('a device that is gone opens nothing and leaves nothing', () => {
+  const b = bench()
+  const before = openDescriptors()
+  unregister(b.device)
+  for (let i = 0; i < 5; i++) assert.throws(() => b.contexts.open(b.device, 0, unbounded), { code: 'EIO' })
+  assert.equal(openDescriptors(), before)
+  assert.equal(b.contexts.count, 0)
+})

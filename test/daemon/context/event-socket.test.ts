@@ -1,0 +1,359 @@
+/*
+ * Events on their way to a program that reads, or does not: records arrive whole and in order, and what a withdrawal
+ * counts is exactly what was not read.
+ */
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, openSync } from 'node:fs'
+import { type TestContext, test } from 'node:test'
+import fc from 'fast-check'
+import { eventStateOf } from '../../../src/core/events/events.ts'
+import type { Affiliation, EventRecord } from '../../../src/core/model.ts'
+import { createEventSocket, type EventSocket } from '../../../src/daemon/context/event-socket.ts'
+import { createSlices } from '../../../src/daemon/slices.ts'
+import { EAGAIN } from '../../../src/host/errno.ts'
+import { watch } from '../../../src/host/event-loop/poll.ts'
+import {
+  closeProcess,
+  FDS_PER_SLICE,
+  openProcess,
+  type ProcessHandle,
+  pidfdGetfd,
+} from '../../../src/host/memory/process.ts'
+import { close, recvSmall, shutdown } from '../../../src/host/net/sockets.ts'
+
+const element = (userHandle: bigint): Affiliation => ({
+  userHandle,
+  to: { channel: undefined, asyncFd: undefined, handlers: undefined },
+  armed: 0,
+  more: undefined,
+})
+
+const record = (of: Affiliation, number = 0): EventRecord => {
+  const bytes = new Uint8Array(16)
+  new DataView(bytes.buffer).setBigUint64(0, of.userHandle, true)
+  new DataView(bytes.buffer).setUint32(8, number, true)
+  return { element: of, bytes, type: 1 }
+}
+
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
+
+interface Bench {
+  readonly socket: EventSocket
+  /** The program's copy of its end. */
+  readonly theirs: number
+  readonly hangUps: () => number
+  /** What the program reads at once, at most `limit` records. */
+  read(limit?: number): string[]
+  /** What the program reads until it has `count` records. */
+  readUntil(count: number): Promise<string[]>
+  close(): void
+}
+
+/** The program is this process: its descriptor is a duplicate, as if it had been passed on. */
+const bench = ({ passed = true }: { passed?: boolean } = {}): Bench => {
+  const self = openProcess(process.pid) as ProcessHandle
+  let hangUps = 0
+  const socket = createEventSocket(
+    () => [self],
+    () => {
+      hangUps++
+      socket.close()
+    },
+  )
+  const theirs = pidfdGetfd(self, socket.theirs)
+  assert.ok(theirs >= 0)
+  if (passed) {
+    socket.passed()
+    socket.seen(self, theirs)
+  }
+  const buffer = new Uint8Array(64)
+  const read = (limit = Number.POSITIVE_INFINITY): string[] => {
+    const all: string[] = []
+    while (all.length < limit) {
+      const length = recvSmall(theirs, buffer)
+      if (length <= 0) break
+      all.push(hex(buffer.subarray(0, length)))
+    }
+    return all
+  }
+  return {
+    socket,
+    theirs,
+    hangUps: () => hangUps,
+    read,
+    readUntil: count =>
+      new Promise(done => {
+        const all: string[] = []
+        const watcher = watch(theirs, { readable: true }, () => {
+          all.push(...read())
+          if (all.length < count) return
+          watcher.stop()
+          done(all)
+        })
+      }),
+    close() {
+      socket.close()
+      close(theirs)
+      closeProcess(self)
+    },
+  }
+}
+
+test('a record is one packet with the very bytes', () => {
+  const b = bench()
+  const a = element(0x1122334455667788n)
+  b.socket.post({ element: a, bytes: Uint8Array.of(0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11), type: -1 })
+  b.socket.post(record(a, 5))
+  assert.deepEqual(b.read(), ['8877665544332211', '88776655443322110500000000000000'])
+  assert.equal(recvSmall(b.theirs, new Uint8Array(16)), -EAGAIN)
+  b.close()
+})
+
+for (const passed of [true, false])
+  test(`a withdrawal counts what was not read, the rest stays in order (${passed ? 'passed on' : 'still ours'})`, () => {
+    const step = fc.oneof(
+      fc.record({ post: fc.nat(2) }),
+      fc.record({ read: fc.nat(5) }),
+      fc.record({ withdraw: fc.nat(2) }),
+    )
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 40 }), steps => {
+        const b = bench({ passed })
+        // Two elements have the same handle: they are told apart all the same.
+        const elements = [element(1n), element(2n), element(2n)]
+        let expected: { of: number; bytes: string }[] = []
+        let number = 0
+        try {
+          for (const one of steps) {
+            if ('post' in one) {
+              const event = record(elements[one.post], number++)
+              expected.push({ of: one.post, bytes: hex(event.bytes) })
+              b.socket.post(event)
+            } else if ('read' in one)
+              assert.deepEqual(
+                b.read(one.read),
+                expected.splice(0, one.read).map(({ bytes }) => bytes),
+              )
+            else {
+              const left = expected.filter(({ of }) => of !== one.withdraw)
+              assert.equal(b.socket.withdraw(elements[one.withdraw]).length, expected.length - left.length)
+              expected = left
+            }
+            assert.equal(b.socket.unread(), expected.length)
+          }
+          assert.deepEqual(
+            b.read(),
+            expected.map(({ bytes }) => bytes),
+          )
+          for (const one of elements) assert.equal(b.socket.withdraw(one).length, 0)
+        } finally {
+          b.close()
+        }
+      }),
+      { numRuns: 60 },
+    )
+  })
+
+test('records with the same bytes are told apart by their place', () => {
+  const b = bench()
+  const [a, c] = [element(7n), element(7n)]
+  for (const of of [a, c, a, c, c]) b.socket.post(record(of))
+  b.read(2)
+  assert.equal(b.socket.withdraw(c).length, 2)
+  assert.equal(b.socket.withdraw(a).length, 1)
+  assert.deepEqual(b.read(), [])
+  b.close()
+})
+
+test('a full socket: everything arrives in order once the program reads, and counts stay exact', async () => {
+  const b = bench()
+  const [a, c] = [element(1n), element(2n)]
+  const sent: string[] = []
+  for (let i = 0; i < 3000; i++) {
+    const event = record(i % 3 === 0 ? a : c, i)
+    b.socket.post(event)
+    if (i % 3 !== 0) sent.push(hex(event.bytes))
+  }
+  const early = b.read(30)
+  assert.equal(early.length, 30)
+  assert.equal(b.socket.withdraw(a).length, 1000 - 10)
+  assert.deepEqual(await b.readUntil(2000 - 20), sent.slice(20))
+  b.close()
+})
+
+test('a program that always leaves something unread does not make us remember what it read', () => {
+  const b = bench()
+  const a = element(1n)
+  b.socket.post(record(a, 0))
+  for (let i = 1; i < 20_000; i++) {
+    b.socket.post(record(a, i))
+    b.read(1)
+  }
+  assert.equal(b.socket.withdraw(a).length, 1)
+  b.close()
+})
+
+test('a program that never reads costs a bounded amount of memory, and what is given up was never posted', () => {
+  const b = bench()
+  const [a, c] = [element(1n), element(2n)]
+  for (let i = 0; i < 70_000; i++) {
+    eventStateOf(a).asyncs++
+    b.socket.post(record(a))
+  }
+  eventStateOf(c).asyncs++
+  b.socket.post(record(c))
+  const { asyncs } = eventStateOf(a)
+  assert.ok(asyncs < 70_000 && asyncs >= 65_536)
+  assert.equal(eventStateOf(c).asyncs, 1, 'the first of another element still comes')
+  assert.equal(b.socket.withdraw(c).length, 1)
+  assert.equal(b.socket.withdraw(a).length, asyncs)
+  b.close()
+})
+
+test('the last copy closed: told once, and nothing goes wrong afterwards', async () => {
+  let told = (): void => {}
+  const gone = new Promise<void>(done => {
+    told = done
+  })
+  const socket = createEventSocket(
+    () => [],
+    () => {
+      socket.close()
+      told()
+    },
+  )
+  socket.post(record(element(1n)))
+  socket.passed()
+  await gone
+  socket.post(record(element(1n)))
+  assert.equal(socket.withdraw(element(1n)).length, 0)
+  socket.end()
+  socket.close()
+})
+
+test('the end comes after what was sent', () => {
+  const b = bench()
+  const a = element(3n)
+  b.socket.post(record(a))
+  b.socket.end()
+  assert.equal(b.read().length, 1)
+  assert.equal(recvSmall(b.theirs, new Uint8Array(16)), 0)
+  b.socket.post(record(a))
+  b.close()
+})
+
+const loopTurns = (): number =>
+  (performance.nodeTiming as unknown as { uvMetricsInfo: { loopCount: number } }).uvMetricsInfo.loopCount
+
+test('a program that shuts its end down instead of reading keeps nobody busy', async () => {
+  const b = bench()
+  shutdown(b.theirs, 'read')
+  b.socket.post(record(element(1n)))
+  // A watch for room would be called in every turn of the event loop, since a broken socket always has room.
+  const before = loopTurns()
+  // Until another process has come and gone; a busy loop turns hundreds of times meanwhile.
+  await once(spawn('true'), 'close')
+  assert.ok(loopTurns() - before < 20, `${loopTurns() - before} turns while nothing happens`)
+  b.close()
+})
+
+test('what a method takes is no more there to be read, the rest is, in order (R39)', () => {
+  const b = bench()
+  const a = element(1n)
+  for (let i = 0; i < 4; i++) b.socket.post(record(a, i))
+  assert.deepEqual(b.read(1), [hex(record(a, 0).bytes)])
+  assert.deepEqual(
+    b.socket.take(2).map(({ bytes }) => hex(bytes)),
+    [1, 2].map(number => hex(record(a, number).bytes)),
+  )
+  assert.deepEqual(b.read(), [hex(record(a, 3).bytes)])
+  assert.deepEqual(b.socket.take(9), [])
+  b.close()
+})
+
+test('nobody holds the program’s end: nothing can be withdrawn; somebody does, whoever it is: it can', async () => {
+  const holders: ProcessHandle[] = []
+  const socket = createEventSocket(
+    () => holders,
+    () => socket.close(),
+  )
+  const self = openProcess(process.pid) as ProcessHandle
+  const theirs = pidfdGetfd(self, socket.theirs)
+  socket.passed()
+  const a = element(1n)
+  socket.post(record(a))
+  assert.equal(socket.withdraw(a).length, 0)
+  // Process 1 has none, whether or not we may look.
+  const init = openProcess(1) as ProcessHandle
+  holders.push(init, self)
+  await socket.reach?.()
+  assert.equal(socket.withdraw(a).length, 1)
+  socket.close()
+  close(theirs)
+  closeProcess(self)
+  closeProcess(init)
+})
+
+/** A program with `many` descriptors besides, that has never named its end in a call. */
+const unseen = (t: TestContext, many: number) => {
+  const self = openProcess(process.pid) as ProcessHandle
+  let turns = 0
+  const slices = createSlices(() => {
+    turns++
+  })
+  const socket = createEventSocket(
+    () => [self],
+    () => {},
+    { slices },
+  )
+  const others = Array.from({ length: many }, () => openSync('/dev/null', 'r'))
+  const theirs = pidfdGetfd(self, socket.theirs)
+  socket.passed()
+  t.after(() => {
+    for (const fd of [...others, theirs]) closeSync(fd)
+    socket.close()
+  })
+  return { socket, theirs, turns: () => turns }
+}
+
+test('the end of a program with few descriptors is found at once, and where it is is known then', t => {
+  const { socket } = unseen(t, 0)
+  const a = element(1n)
+  assert.equal(socket.reach?.(), undefined, 'nothing is unread')
+  socket.post(record(a))
+  assert.equal(socket.reach?.(), undefined)
+  assert.equal(socket.withdraw(a).length, 1)
+})
+
+test('the end of a program with many descriptors is looked for in slices, each in a turn of the event loop', async t => {
+  const many = 20 * FDS_PER_SLICE
+  const { socket, turns } = unseen(t, many)
+  const a = element(1n)
+  socket.post(record(a))
+  const found = socket.reach?.()
+  assert.ok(found instanceof Promise)
+  assert.equal(turns(), 0)
+  await found
+  assert.ok(turns() >= many / FDS_PER_SLICE - 1, `${turns()} turns`)
+  const after = turns()
+  assert.equal(socket.reach?.(), undefined)
+  assert.equal(socket.withdraw(a).length, 1)
+  socket.post(record(a))
+  assert.equal(socket.reach?.(), undefined, 'known from now on')
+  assert.equal(turns(), after)
+})
+
+test('an end that a call has named is not looked for; one that has moved is', async t => {
+  const { socket, theirs, turns } = unseen(t, 2 * FDS_PER_SLICE)
+  const self = openProcess(process.pid) as ProcessHandle
+  const a = element(1n)
+  socket.seen(self, theirs)
+  socket.post(record(a))
+  assert.equal(socket.reach?.(), undefined)
+  socket.seen(self, socket.theirs + 1)
+  await socket.reach?.()
+  assert.ok(turns() > 0)
+  assert.equal(socket.withdraw(a).length, 1)
+})

@@ -1,0 +1,109 @@
+/*
+ * Devices as people name them: addresses parse as Node's own URL parser reads them, and what is wrong is said.
+ */
+import assert from 'node:assert/strict'
+import { isIP } from 'node:net'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { checkDevices, parseDevice } from '../../../src/daemon/devices/device-spec.ts'
+import { parseAddress } from '../../../src/wire/address.ts'
+
+const hex = (bytes: Uint8Array | undefined): string | undefined => bytes && Buffer.from(bytes).toString('hex')
+
+/** The same by Node: the URL parser writes an IPv6 address in its shortest form, without a dotted tail. */
+const byNode = (text: string): string => {
+  if (isIP(text) === 4) return `00000000000000000000ffff${Buffer.from(text.split('.').map(Number)).toString('hex')}`
+  const short = new URL(`http://[${text}]`).hostname.slice(1, -1)
+  const [head, tail] = short.split('::').map(half => (half === '' ? [] : half.split(':')))
+  const groups = tail === undefined ? head : [...head, ...Array(8 - head.length - tail.length).fill('0'), ...tail]
+  return groups.map(group => group.padStart(4, '0')).join('')
+}
+
+test('IPv4 and IPv6 in all their spellings are what Node takes them for', () => {
+  const group = fc.oneof(
+    fc.constant('0'),
+    fc.integer({ min: 0, max: 0xffff }).map(value => value.toString(16)),
+    fc.integer({ min: 0, max: 0xffff }).map(value => value.toString(16).toUpperCase().padStart(4, '0')),
+  )
+  const spelling = fc
+    .tuple(fc.array(group, { minLength: 8, maxLength: 8 }), fc.nat(8), fc.nat(8), fc.option(fc.ipV4()))
+    .map(([groups, from, length, dotted]) => {
+      const all = dotted === null ? groups : [...groups.slice(0, 6), dotted]
+      if (length === 0 || from + length > all.length - (dotted === null ? 0 : 1)) return all.join(':')
+      return `${all.slice(0, from).join(':')}::${all.slice(from + length).join(':')}`
+    })
+  fc.assert(
+    fc.property(fc.oneof(spelling, fc.ipV6(), fc.ipV4()), text => {
+      if (isIP(text) === 0) assert.equal(parseAddress(text), undefined)
+      else assert.equal(hex(parseAddress(text)), byNode(text), text)
+    }),
+    { numRuns: 2000 },
+  )
+})
+
+test('a few by hand', () => {
+  assert.equal(hex(parseAddress('127.0.0.1')), '00000000000000000000ffff7f000001')
+  assert.equal(hex(parseAddress('::')), '0'.repeat(32))
+  assert.equal(hex(parseAddress('::1')), `${'0'.repeat(31)}1`)
+  assert.equal(hex(parseAddress('fd77::')), `fd77${'0'.repeat(28)}`)
+  assert.equal(hex(parseAddress('::ffff:10.77.0.2')), '00000000000000000000ffff0a4d0002')
+  assert.equal(hex(parseAddress('1:2:3:4:5:6:7.8.9.10')), '0001000200030004000500060708090a')
+})
+
+test('what is no address', () => {
+  for (const text of [
+    '',
+    ' ',
+    '1.2.3',
+    '1.2.3.4.5',
+    '256.1.1.1',
+    '01.2.3.4',
+    ':',
+    ':::',
+    '1::2::3',
+    '12345::',
+    'fe80::1%lo',
+    'localhost',
+    '1:2:3:4:5:6:7:8:9',
+    '127.0.0.1 ',
+    'g::',
+  ])
+    assert.equal(parseAddress(text), undefined, text)
+  fc.assert(
+    fc.property(fc.string(), text => {
+      assert.equal(parseAddress(text) !== undefined, isIP(text) !== 0 && !text.includes('%'))
+    }),
+  )
+})
+
+test('NAME@ADDRESS, and a sentence for each mistake', () => {
+  assert.deepEqual(parseDevice('rxe0@127.0.0.1'), { name: 'rxe0', address: '127.0.0.1' })
+  assert.deepEqual(parseDevice('rxe-a.b_c@::1'), { name: 'rxe-a.b_c', address: '::1' })
+  assert.deepEqual(parseDevice(`rxe${'x'.repeat(60)}@10.0.0.1`).name.length, 63)
+  for (const [text, sentence] of [
+    ['', /device name "".*begins with "rxe"/],
+    ['eth0@127.0.0.1', /"eth0".*begins with "rxe"/],
+    ['rxe/0@127.0.0.1', /"rxe\/0"/],
+    ['../rxe@127.0.0.1', /"\.\.\/rxe"/],
+    [`rxe${'x'.repeat(61)}@127.0.0.1`, /at most 63/],
+    ['rxe0', /address is missing.*rxe0@127\.0\.0\.1/],
+    ['rxe0@', /"" is not an IPv4 or IPv6 address/],
+    ['rxe0@localhost', /"localhost" is not an IPv4/],
+    ['rxe0@1.2.3.4@5', /"1\.2\.3\.4@5" is not/],
+    ['rxe0@0.0.0.0', /unspecified/],
+    ['rxe0@::', /unspecified/],
+    ['rxe0@224.0.0.1', /multicast/],
+    ['rxe0@255.255.255.255', /reserved/],
+    ['rxe0@::ffff:239.0.0.1', /multicast/],
+    ['rxe0@ff02::1', /multicast/],
+  ] as const)
+    assert.throws(() => parseDevice(text), { name: 'Error', message: sentence }, text)
+})
+
+test('a list: names and addresses once, whatever their spelling', () => {
+  const list = (...devices: string[]) => checkDevices(devices.map(parseDevice))
+  list('rxe0@127.0.0.1', 'rxe1@127.0.0.2', 'rxe2@::1')
+  assert.throws(() => list('rxe0@127.0.0.1', 'rxe0@127.0.0.2'), /"rxe0" is given twice/)
+  assert.throws(() => list('rxe0@127.0.0.1', 'rxe1@::ffff:127.0.0.1'), /rxe0 and rxe1 have the same address/)
+  assert.throws(() => list('rxe0@::1', 'rxe1@0:0::0:1'), /same address/)
+})

@@ -1,0 +1,77 @@
+/*
+ * Descriptors of the daemon are shared out so that who comes always finds some, whatever others took before.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { createFdQuotas, type FdQuota } from '../../src/daemon/fd-quota.ts'
+
+const OWNER = 1000
+
+/** Takes one by one until refused: how many, and with which error. */
+const takeAll = (share: FdQuota): { readonly taken: number; readonly code: string } => {
+  for (let taken = 0; ; taken++) {
+    try {
+      share.take(1)
+    } catch (error) {
+      return { taken, code: (error as { code: string }).code }
+    }
+  }
+}
+
+test('a process has a quarter of all, in all its sessions together; the sentence says how many and what to do', () => {
+  const shares = createFdQuotas(200, OWNER)
+  const giveBack = shares.of(1, OWNER).take(10)
+  assert.deepEqual(takeAll(shares.of(1, OWNER)), { taken: 40, code: 'EMFILE' })
+  assert.throws(() => shares.of(1, OWNER).take(1), {
+    code: 'EMFILE',
+    message: /^process 1 holds 50 descriptors of the daemon, and may hold 50 of the 200 .*close some, or start/,
+  })
+  giveBack()
+  giveBack()
+  assert.equal(shares.held, 40)
+  assert.deepEqual(takeAll(shares.of(1, OWNER)), { taken: 10, code: 'EMFILE' })
+})
+
+test('each that comes has a quarter of what is left, and a few while there are any', () => {
+  const shares = createFdQuotas(200, OWNER)
+  const taken = Array.from({ length: 10 }, (_, pid) => takeAll(shares.of(pid, OWNER)))
+  assert.deepEqual(
+    taken.map(one => one.taken),
+    [50, 37, 28, 21, 16, 16, 16, 16, 0, 0],
+  )
+  assert.equal(taken[9].code, 'ENFILE')
+})
+
+test('a user other than the daemon’s own has half of all, however many processes', () => {
+  const shares = createFdQuotas(10_000, OWNER)
+  for (let pid = 0; pid < 100; pid++) takeAll(shares.of(pid, 7))
+  assert.ok(shares.held <= 5000, `${shares.held}`)
+  assert.throws(() => shares.of(100, 7).take(1), { code: 'EMFILE', message: /^user 7 holds/ })
+  const left = 10_000 - shares.held
+  assert.equal(takeAll(shares.of(200, OWNER)).taken, Math.floor(left / 4))
+})
+
+test('whatever is taken and given back: never more than there is, and nothing is lost', () => {
+  const steps = fc.array(
+    fc.record({ pid: fc.nat(5), uid: fc.constantFrom(OWNER, 7), count: fc.nat(30), back: fc.nat(9) }),
+  )
+  fc.assert(
+    fc.property(fc.nat(300), steps, (room, all) => {
+      const shares = createFdQuotas(room, OWNER)
+      let held: (() => void)[] = []
+      for (const { pid, uid, count, back } of all) {
+        try {
+          held.push(shares.of(pid, uid).take(count))
+        } catch {
+          for (const giveBack of held.splice(0, back)) giveBack()
+        }
+        assert.ok(shares.held <= room)
+      }
+      for (const giveBack of held.splice(0)) giveBack()
+      held = []
+      assert.equal(shares.held, 0)
+      assert.equal(takeAll(shares.of(9, OWNER)).taken, Math.min(room, Math.max(16, Math.floor(room / 4))))
+    }),
+  )
+})

@@ -1,0 +1,96 @@
+/*
+ * The files of counters: there from the start, up to date when asked for, and no older than `lifespan` says.
+ */
+import assert from 'node:assert/strict'
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { createCounterFiles } from '../../../src/daemon/files/counter-files.ts'
+import { portCounterFiles } from '../../../src/spec/counters.ts'
+import { scratchFolder } from '../../tools.ts'
+import { daemonOf, dial } from '../client.ts'
+
+const folder = scratchFolder()
+
+const bench = (name: string) => {
+  const root = join(folder, name)
+  mkdirSync(root)
+  const engine = { sentPackets: 3 }
+  const port = { sentBytes: 4000 }
+  let time = 0
+  let asked = 0
+  const counted = () => {
+    asked++
+    return { engine, port }
+  }
+  const files = createCounterFiles(root, [{ name: 'rxe0', counted }], () => time)
+  const path = (file: string): string => join(root, 'sys/class/infiniband/rxe0/ports/1', file)
+  return {
+    ...{ files, engine, port, path },
+    asked: () => asked,
+    read: (file: string): string => readFileSync(path(file), 'utf8'),
+    at: (milliseconds: number): void => {
+      time = milliseconds
+      files.refresh()
+    },
+  }
+}
+
+test('every counter has a file that all may read and nobody may write', () => {
+  const b = bench('a')
+  for (const part of ['hw_counters', 'counters'] as const) {
+    const names = portCounterFiles.filter(one => one.folder === part).map(({ name }) => name)
+    const extra = part === 'hw_counters' ? ['lifespan'] : []
+    assert.deepEqual(readdirSync(b.path(part)).sort(), [...names, ...extra].sort())
+    for (const name of names) assert.equal(statSync(b.path(`${part}/${name}`)).mode & 0o777, 0o444, name)
+  }
+  assert.equal(statSync(b.path('hw_counters/lifespan')).mode & 0o777, 0o644)
+  assert.equal(b.read('hw_counters/sent_pkts'), '3\n')
+  assert.equal(b.read('counters/port_xmit_data'), '1000\n')
+  assert.equal(b.read('hw_counters/lifespan'), '10\n')
+})
+
+test('values are as of the last refresh, and those that stayed the same are not written', () => {
+  const b = bench('b')
+  const same = statSync(b.path('counters/port_xmit_data')).ino
+  const before = statSync(b.path('hw_counters/sent_pkts')).ino
+  b.engine.sentPackets = 12345678901
+  assert.equal(b.read('hw_counters/sent_pkts'), '3\n')
+  b.at(10)
+  assert.equal(b.read('hw_counters/sent_pkts'), '12345678901\n')
+  assert.notEqual(statSync(b.path('hw_counters/sent_pkts')).ino, before)
+  assert.equal(statSync(b.path('counters/port_xmit_data')).ino, same)
+})
+
+test('a value younger than lifespan is not renewed; programs may change how long that is', () => {
+  const b = bench('c')
+  b.engine.sentPackets = 4
+  b.at(9)
+  assert.equal(b.read('hw_counters/sent_pkts'), '3\n')
+  b.at(10)
+  assert.equal(b.read('hw_counters/sent_pkts'), '4\n')
+  assert.equal(b.asked(), 2)
+  writeFileSync(b.path('hw_counters/lifespan'), '0\n')
+  b.engine.sentPackets = 5
+  b.at(10)
+  assert.equal(b.read('hw_counters/sent_pkts'), '5\n')
+  writeFileSync(b.path('hw_counters/lifespan'), '10000')
+  b.engine.sentPackets = 6
+  b.at(10009)
+  assert.equal(b.read('hw_counters/sent_pkts'), '5\n')
+  for (const nonsense of ['10001', '-1', 'x', '', '1e3']) {
+    writeFileSync(b.path('hw_counters/lifespan'), nonsense)
+    b.at(10009)
+    assert.equal(b.read('hw_counters/lifespan'), '10000\n', nonsense)
+  }
+  b.at(10010)
+  assert.equal(b.read('hw_counters/sent_pkts'), '6\n')
+})
+
+test('a daemon renews them when a client asks, and its tree going away ends nobody', async t => {
+  const daemon = await daemonOf(t, folder)
+  const client = dial(t, daemon)
+  const { root } = await client.hello()
+  assert.equal((await client.refresh()).ret, 0n)
+  assert.equal(readFileSync(join(root, 'sys/class/infiniband/rxe0/ports/1/hw_counters/rcvd_pkts'), 'utf8'), '0\n')
+})

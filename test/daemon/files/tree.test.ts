@@ -1,0 +1,69 @@
+/*
+ * The files that libibverbs reads before it opens a device: what they say, as Linux writes it, and that the tree comes
+ * and goes whole.
+ */
+import assert from 'node:assert/strict'
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { nodeRdev, removeTree, type TreeDevice, updateTree, writeTree } from '../../../src/daemon/files/tree.ts'
+import { identify } from '../../../src/drivers/rxe/address/identity.ts'
+import { scratchFolder } from '../../tools.ts'
+
+const device = (name: string, node: number): TreeDevice => {
+  const mac = Uint8Array.of(0x52, 0x54, 0, 0x77, 0, 2)
+  const address = Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 77, 0, 2])
+  const identity = identify(address, { mac, name: 'enp1s0', index: 2 })
+  const gids = identity.gids.map((gid, index) => ({ index, gid }))
+  return { ...identity, name, node, nodeType: 1, driver: 'rxe', abi: 2, port: { gids, state: 4, physState: 5 } }
+}
+
+const folder = scratchFolder()
+
+test('a device is found as libibverbs looks for it', () => {
+  const root = join(folder, 'a')
+  writeTree(root, [device('rxe0', 0), device('rxe7', 1)])
+  const read = (path: string): string => readFileSync(join(root, path), 'latin1')
+  assert.equal(read('sys/class/infiniband_verbs/abi_version'), '6\n')
+  assert.deepEqual(readdirSync(join(root, 'sys/class/infiniband')).sort(), ['rxe0', 'rxe7'])
+  assert.equal(read('sys/class/infiniband_verbs/uverbs1/ibdev'), 'rxe7\n')
+  assert.equal(read('sys/class/infiniband_verbs/uverbs1/dev'), '231:193\n')
+  assert.equal(read('sys/class/infiniband_verbs/uverbs1/abi_version'), '2\n')
+  assert.equal(read('sys/class/infiniband/rxe0/node_type'), '1: CA\n')
+  assert.equal(read('sys/class/infiniband/rxe0/node_guid'), '5054:00ff:fe77:0002\n')
+  assert.equal(read('sys/class/infiniband/rxe0/ports/1/gids/0'), 'fe80:0000:0000:0000:5054:00ff:fe77:0002\n')
+  assert.equal(read('sys/class/infiniband/rxe0/ports/1/gids/1'), '0000:0000:0000:0000:0000:ffff:0a4d:0002\n')
+  assert.equal(read('sys/class/infiniband/rxe0/ports/1/gid_attrs/types/1'), 'RoCE v2\n')
+  assert.equal(read('sys/class/infiniband/rxe0/ports/1/gid_attrs/ndevs/1'), 'enp1s0\n')
+  assert.equal(read('sys/class/infiniband/rxe0/ports/1/pkeys/0'), '0xffff\n')
+  assert.equal(read('sys/class/infiniband/rxe0/ports/1/state'), '4: ACTIVE\n')
+  assert.ok(existsSync(join(root, 'dev/infiniband/uverbs0')) && existsSync(join(root, 'dev/infiniband/uverbs1')))
+  assert.ok(existsSync(join(root, 'dev/infiniband/userdma')))
+  assert.equal(nodeRdev(1), 231 * 256 + 193)
+})
+
+test('a tree that was left behind is replaced, and removed without a trace', () => {
+  const root = join(folder, 'b')
+  mkdirSync(join(root, 'sys/class/infiniband/rxe9'), { recursive: true })
+  writeFileSync(join(root, 'sys/class/infiniband/rxe9/node_type'), 'old')
+  writeTree(root, [])
+  assert.deepEqual(readdirSync(join(root, 'sys/class/infiniband')), [], 'no device is a list that is there')
+  removeTree(root)
+  assert.equal(existsSync(root), false)
+  removeTree(root)
+})
+
+test('what changes at a port is written again, and GIDs that are gone have no files', () => {
+  const root = join(folder, 'c')
+  const before = device('rxe0', 0)
+  writeTree(root, [before])
+  const gid = new Uint8Array(16).fill(0xab)
+  updateTree(root, { ...before, port: { gids: [{ index: 2, gid }], state: 1, physState: 3 } })
+  const port = join(root, 'sys/class/infiniband/rxe0/ports/1')
+  const read = (path: string): string => readFileSync(join(port, path), 'latin1')
+  assert.deepEqual([read('state'), read('phys_state')], ['1: DOWN\n', '3: Disabled\n'])
+  for (const names of ['gids', 'gid_attrs/types', 'gid_attrs/ndevs'])
+    assert.deepEqual(readdirSync(join(port, names)), ['2'])
+  assert.match(read('gids/2'), /^abab(:abab){7}\n$/)
+  assert.deepEqual(readdirSync(root).sort(), ['dev', 'sys'])
+})

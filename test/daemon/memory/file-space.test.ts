@@ -1,0 +1,105 @@
+/*
+ * Memory files of programs: read and written at offsets, never longer than they are, whatever their owner does to them.
+ */
+import assert from 'node:assert/strict'
+import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
+import { test } from 'node:test'
+import type { Bytes } from '../../../src/core/index.ts'
+import { openFileMemory } from '../../../src/daemon/memory/file-space.ts'
+import { createMemfd } from '../../../src/host/memory/memfd.ts'
+import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
+import { CallError, Errno } from '../../../src/spec/errno.ts'
+import { unbounded } from '../unbounded.ts'
+
+/** This process plays the program. */
+const withFile = (size: number, body: (fd: number, self: ProcessHandle) => void): void => {
+  const self = openProcess(process.pid) as ProcessHandle
+  const fd = createMemfd('userdma-test', size)
+  try {
+    body(fd, self)
+  } finally {
+    closeSync(fd)
+    closeProcess(self)
+  }
+}
+const room = (...bytes: number[]): Bytes => {
+  const array = Uint8Array.from(bytes)
+  return { address: 0, bytes: array, view: new DataView(array.buffer) }
+}
+
+test('bytes go to the file and come from it, in pieces, and the program sees them', () => {
+  withFile(8192, (fd, self) => {
+    const { space, close } = openFileMemory(self, fd, unbounded)
+    assert.equal(space.write(0, 4000, room(1, 2, 0, 3, 4, 0), 0, 2, 3, 4), 0)
+    const seen = Buffer.alloc(4)
+    readSync(fd, seen, 0, 4, 4000)
+    assert.deepEqual([...seen], [1, 2, 3, 4])
+    writeSync(fd, Buffer.of(7, 8), 0, 2, 8190)
+    const to = room(0, 0, 0)
+    assert.equal(space.read(0, 8190, to, 1, 2, 2, 2), 0)
+    assert.deepEqual([...to.bytes], [0, 7, 8])
+    close()
+    close()
+    assert.equal(space.read(0, 0, to, 0, 1, 1, 1), Errno.EFAULT)
+  })
+})
+
+test('a file that is shortened faults, and writing makes it no longer', () => {
+  withFile(8192, (fd, self) => {
+    const { space, close } = openFileMemory(self, fd, unbounded)
+    assert.ok(space.check(0, 4096, 4096, true))
+    assert.ok(!space.check(0, 4097, 4096, true))
+    ftruncateSync(fd, 4096)
+    const to = room(5, 5)
+    assert.equal(space.read(0, 4095, to, 0, 2, 2, 2), Errno.EFAULT)
+    assert.equal(space.write(0, 4095, to, 0, 2, 2, 2), Errno.EFAULT)
+    assert.equal(space.write(0, 4094, to, 0, 2, 2, 2), 0)
+    assert.equal(space.fetchAdd(0, 4092, 0, 1, new Uint32Array(2)), Errno.EFAULT)
+    close()
+  })
+})
+
+test('atomics carry over into the high half, and compare all of it', () => {
+  withFile(64, (fd, self) => {
+    const { space, close } = openFileMemory(self, fd, unbounded)
+    const original = new Uint32Array(2)
+    const value = () => {
+      const bytes = Buffer.alloc(8)
+      readSync(fd, bytes, 0, 8, 8)
+      return bytes.readBigUInt64LE()
+    }
+    assert.equal(space.fetchAdd(0, 8, 1, 0xffff_ffff, original), 0)
+    assert.equal(space.fetchAdd(0, 8, 0, 2, original), 0)
+    assert.deepEqual([[...original], value()], [[0xffff_ffff, 1], 0x2_0000_0001n])
+    assert.equal(space.compareSwap(0, 8, 2, 2, 9, 9, original), 0)
+    assert.equal(value(), 0x2_0000_0001n)
+    assert.equal(space.compareSwap(0, 8, 2, 1, 9, 8, original), 0)
+    assert.equal(value(), 0x9_0000_0008n)
+    close()
+  })
+})
+
+test('only files in memory, only descriptors that are there, and no writing to one that is read only', () => {
+  withFile(4096, (fd, self) => {
+    const code = (number: number): string => {
+      try {
+        openFileMemory(self, number, unbounded).close()
+        return 'ok'
+      } catch (error) {
+        assert.ok(error instanceof CallError)
+        return error.code
+      }
+    }
+    const other = openSync('/dev/null', 'r+')
+    assert.equal(code(other), 'EINVAL')
+    closeSync(other)
+    assert.equal(code(1_000_000), 'EBADF')
+    const readOnly = openSync(`/proc/self/fd/${fd}`, 'r')
+    const { space, close } = openFileMemory(self, readOnly, unbounded)
+    assert.ok(space.check(0, 0, 4096, false))
+    assert.ok(!space.check(0, 0, 4096, true))
+    assert.equal(space.write(0, 0, room(1), 0, 1, 1, 1), Errno.EFAULT)
+    close()
+    closeSync(readOnly)
+  })
+})

@@ -1,0 +1,115 @@
+/*
+ * Memory files that clients pass: what is taken, and that nothing reaches beyond them or outlives them.
+ */
+import assert from 'node:assert/strict'
+import { closeSync, fstatSync, openSync, readdirSync, statSync } from 'node:fs'
+import { test } from 'node:test'
+import { takePassedMemory } from '../../../src/daemon/memory/passed-memory.ts'
+import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SHRINK } from '../../../src/host/memory/memfd.ts'
+import { close } from '../../../src/host/net/sockets.ts'
+import { System } from '../../../src/spec/classes/system.ts'
+import { CallError } from '../../../src/spec/errno.ts'
+import { PassedFile, SYSTEM_NODE } from '../../../src/spec/session.ts'
+import { decodeResult, encodeCall } from '../../../src/uapi/object/client.ts'
+import { ioctlRequest } from '../../../src/uapi/object/dialect.ts'
+import { messageBuffer, writeHello } from '../../../src/uapi/session-codec.ts'
+import { passedMemory } from '../../../src/verbs/remote/call-memory.ts'
+import { scratchFolder } from '../../tools.ts'
+import { daemonOf, dial, eventually, type Heard } from '../client.ts'
+
+const folder = scratchFolder()
+const SEALS = SEAL_SHRINK | SEAL_GROW
+
+const fileOf = (size: number, seals: number): number => {
+  const fd = createMemfd('userdma-test', size)
+  addSeals(fd, seals)
+  return fd
+}
+const faults = (body: () => unknown): void =>
+  assert.throws(body, error => error instanceof CallError && error.code === 'EFAULT')
+
+test('bytes are read and written inside the file, and nowhere else', () => {
+  const memory = takePassedMemory(fileOf(8192, SEALS))
+  assert.ok(memory)
+  memory.copyOut(8190n, Uint8Array.of(1, 2))
+  assert.deepEqual([...memory.copyIn(8189n, 3)], [0, 1, 2])
+  assert.deepEqual([...memory.copyIn(8192n, 0)], [])
+  for (const [address, length] of [
+    [8189n, 4],
+    [8193n, 0],
+    [0n, 8193],
+    [0n, 2 ** 40],
+    [2n ** 64n - 1n, 2],
+  ] as const) {
+    faults(() => memory.copyIn(address, length))
+    if (length < 10_000) faults(() => memory.copyOut(address, new Uint8Array(length)))
+  }
+  memory.close()
+  memory.close()
+  faults(() => memory.copyIn(0n, 1))
+  faults(() => memory.copyOut(0n, Uint8Array.of(1)))
+})
+
+test('a file that may not be written faults when it is', () => {
+  const memory = takePassedMemory(fileOf(4096, SEALS | SEAL_FUTURE_WRITE))
+  assert.ok(memory)
+  assert.deepEqual([...memory.copyIn(0n, 2)], [0, 0])
+  faults(() => memory.copyOut(0n, Uint8Array.of(1)))
+  memory.close()
+})
+
+const descriptors = (): number => readdirSync('/proc/self/fd').length
+
+/** Descriptors of this process for the same file. */
+const copiesOf = (fd: number): number => {
+  const { ino, dev } = fstatSync(fd)
+  return readdirSync('/proc/self/fd').filter(one => {
+    const found = statSync(`/proc/self/fd/${one}`, { throwIfNoEntry: false })
+    return found?.ino === ino && found.dev === dev
+  }).length
+}
+
+test('files that change their size, cost much, or do not live in memory are closed', () => {
+  const before = descriptors()
+  assert.equal(takePassedMemory(fileOf(4096, SEAL_SHRINK)), undefined)
+  assert.equal(takePassedMemory(fileOf(4096, SEAL_GROW)), undefined)
+  assert.equal(takePassedMemory(fileOf(PassedFile.bytes + 1, SEALS)), undefined)
+  assert.equal(takePassedMemory(openSync('/dev/zero', 'r+')), undefined)
+  assert.equal(descriptors(), before)
+})
+
+test('calls of a session lie in its file, at offsets; it passes one, and it is gone with the session', async t => {
+  const daemon = await daemonOf(t, folder)
+  const client = dial(t, daemon)
+  const hello = async (fd: number): Promise<Heard> => {
+    const buffer = messageBuffer()
+    assert.ok(client.say(buffer.bytes.slice(0, writeHello(buffer, {})), [fd]) > 0)
+    const reply = await client.next()
+    assert.ok(reply)
+    for (const one of reply.descriptors) close(one)
+    return reply
+  }
+  const unsealed = createMemfd('userdma-test', 4096)
+  assert.equal((await hello(unsealed)).error, 22)
+  closeSync(unsealed)
+  const { fd, memory } = passedMemory()
+  assert.equal((await hello(fd)).error, 0)
+  assert.equal((await hello(fd)).error, 22)
+
+  const { context, descriptors: opened } = await client.open(SYSTEM_NODE)
+  const call = { class: System, methodName: 'query', method: System.methods.query, object: 0, args: {} } as const
+  const message = encodeCall(call, { rooms: { devices: 4096, classes: 4096 } })
+  memory.bytes.set(message, 4096)
+  assert.equal(await client.ioctl(context, ioctlRequest(call.method.call), 4096n), 0)
+  const { out } = decodeResult(call, memory.bytes.slice(4096, 4096 + message.length))
+  assert.ok(Array.isArray(out.classes) && out.classes.length > 0)
+  // What was an address of this process is none any more.
+  assert.equal(await client.ioctl(context, ioctlRequest(call.method.call), BigInt(client.memory.address)), -14)
+  for (const one of opened) close(one)
+  assert.equal(copiesOf(fd), 2)
+  client.close()
+  const other = dial(t, daemon)
+  await other.hello()
+  await eventually(other, ({ sessions }) => sessions === 0)
+  assert.equal(copiesOf(fd), 1)
+})

@@ -1,0 +1,142 @@
+/*
+ * Another process's memory as an address space: only what is mapped, only as far as its protection allows, only while
+ * it is that process.
+ */
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import { createProcessSpace, type ProcessSpace } from '../../../src/daemon/memory/process-space.ts'
+import { mapArena } from '../../../src/host/memory/mapping.ts'
+import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
+import { Errno } from '../../../src/spec/errno.ts'
+import { startPeer } from '../../host/peer-control.ts'
+
+const PAGE = 4096
+const TWO_32 = 2 ** 32
+const hi = (address: number): number => Math.floor(address / TWO_32)
+const lo = (address: number): number => address % TWO_32
+
+const peer = startPeer()
+after(() => peer.kill())
+
+const spaceOf = (pid: number, turn: () => number = () => 0): { space: ProcessSpace; handle: ProcessHandle } => {
+  const handle = openProcess(pid) as ProcessHandle
+  assert.ok('pid' in handle)
+  return { space: createProcessSpace(handle, turn), handle }
+}
+
+/** An arena of 8 pages there: page 3 may only be read, page 5 not at all. */
+const READ_ONLY = 3
+
+test('registration asks whether every page is there and may be written', async () => {
+  const { address } = await peer.ask('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: 1 })
+  const { space, handle } = spaceOf(peer.pid)
+  const check = (from: number, length: number, writable: boolean) =>
+    space.check(hi(address + from), lo(address + from), length, writable)
+  assert.equal(check(0, 8 * PAGE, false), true, 'across mappings of different protection')
+  assert.equal(check(0, 8 * PAGE, true), false)
+  assert.equal(check(0, READ_ONLY * PAGE, true), true)
+  assert.equal(check(0, READ_ONLY * PAGE + 1, true), false)
+  assert.equal(check((READ_ONLY + 1) * PAGE, 4 * PAGE, true), true)
+  assert.equal(check(100, 1, true), true)
+  // Nothing lies in the first page, at the end of user space, or behind it.
+  assert.equal(space.check(0, 0x10, 1, false), false)
+  assert.equal(space.check(0, 0, 0, true), true, 'no bytes are everywhere')
+  assert.equal(space.check(0x7fff, 0xfffff000, 2 * PAGE, false), false)
+  assert.equal(space.check(0xffffffff, 0xfffff000, PAGE, false), false)
+  assert.equal(space.check(hi(address), lo(address), 2 ** 50, false), false)
+  space.close()
+  closeProcess(handle)
+})
+
+test('moves obey page protection, and operations on words are those of the verbs', async () => {
+  const { address } = await peer.ask('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: 1 })
+  const { space, handle } = spaceOf(peer.pid)
+  const local = mapArena(8 * PAGE)
+  assert.equal(space.read(hi(address), lo(address), local, 0, 100, 200, 250), 0)
+  for (const [at, from] of [
+    [0, 0],
+    [200, 100],
+    [449, 249],
+  ])
+    assert.equal(local.bytes[at], from % 251)
+  const last = address + READ_ONLY * PAGE - 8
+  assert.equal(space.write(hi(last), lo(last), local, 0, 8, 8, 8), 0)
+  assert.equal(space.write(hi(last), lo(last), local, 0, 16, 16, 16), Errno.EFAULT)
+  assert.equal(space.write(hi(last), lo(last + 8), local, 0, 8, 8, 8), Errno.EFAULT)
+
+  const original = new Uint32Array(2)
+  local.u32[0] = 0xffffffff
+  local.u32[1] = 7
+  assert.equal(space.write(hi(address), lo(address), local, 0, 8, 8, 8), 0)
+  const value = async (): Promise<string> =>
+    Buffer.from((await peer.ask('read', { offset: 0, length: 8 })).bytes).toString('hex')
+  assert.equal(space.fetchAdd(hi(address), lo(address), 0xffffffff, 1, original), 0)
+  assert.deepEqual([...original], [0xffffffff, 7])
+  assert.equal(await value(), '0000000007000000', '64-bit sum with carry, modulo 2^64')
+  assert.equal(space.compareSwap(hi(address), lo(address), 7, 1, 9, 9, original), 0)
+  assert.deepEqual([...original], [0, 7])
+  assert.equal(await value(), '0000000007000000', 'another value stays')
+  assert.equal(space.compareSwap(hi(address), lo(address), 7, 0, 0xfedcba98, 0x76543210, original), 0)
+  assert.equal(await value(), '1032547698badcfe')
+  const page = address + READ_ONLY * PAGE
+  assert.equal(space.fetchAdd(hi(page), lo(page), 0, 1, original), Errno.EFAULT)
+  space.close()
+  closeProcess(handle)
+})
+
+test('structs of a call: copied in and out, or EFAULT', async () => {
+  const { address } = await peer.ask('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: 1 })
+  const { space, handle } = spaceOf(peer.pid)
+  assert.deepEqual([...space.copyIn(BigInt(address) + 250n, 3)], [250, 0, 1])
+  space.copyOut(BigInt(address) + 1n, Uint8Array.of(5, 6))
+  assert.deepEqual((await peer.ask('read', { offset: 0, length: 4 })).bytes, [0, 5, 6, 3])
+  for (const at of [0n, 0x10n, 1n << 56n, (1n << 63n) + 5n, (1n << 64n) - 1n]) {
+    assert.throws(() => space.copyIn(at, 8), { code: 'EFAULT' })
+    assert.throws(() => space.copyOut(at, new Uint8Array(8)), { code: 'EFAULT' })
+  }
+  assert.throws(() => space.copyOut(BigInt(address + READ_ONLY * PAGE), new Uint8Array(1)), { code: 'EFAULT' })
+  assert.throws(() => space.copyIn(BigInt(address), (1 << 20) + 1), { code: 'EFAULT' }, 'no struct is that long')
+  space.close()
+  closeProcess(handle)
+})
+
+test('a process that is gone: nothing can be moved, from this turn on', async () => {
+  const other = startPeer()
+  const { address } = await other.ask('arena', { bytes: PAGE })
+  let turn = 1
+  const { space, handle } = spaceOf(other.pid, () => turn)
+  const local = mapArena(PAGE)
+  const read = (): number => space.read(hi(address), lo(address), local, 0, 8, 8, 8)
+  assert.equal(read(), 0)
+  await other.kill()
+  assert.equal(read(), Errno.ESRCH)
+  turn++
+  assert.equal(read(), Errno.ESRCH)
+  assert.equal(space.write(hi(address), lo(address), local, 0, 8, 8, 8), Errno.ESRCH)
+  assert.equal(space.fetchAdd(hi(address), lo(address), 0, 1, new Uint32Array(2)), Errno.ESRCH)
+  assert.equal(space.check(hi(address), lo(address), 8, false), false)
+  assert.throws(() => space.copyIn(BigInt(address), 8), { code: 'EFAULT' })
+  space.close()
+  closeProcess(handle)
+})
+
+test('a space that is closed faults, though the process lives', async () => {
+  const { address } = await peer.ask('arena', { bytes: PAGE })
+  const { space, handle } = spaceOf(peer.pid)
+  space.close()
+  assert.equal(space.read(hi(address), lo(address), mapArena(PAGE), 0, 8, 8, 8), Errno.ESRCH)
+  assert.throws(() => space.copyOut(BigInt(address), new Uint8Array(1)), { code: 'EFAULT' })
+  closeProcess(handle)
+})
+
+test('what is mapped is asked anew in each turn', async () => {
+  let turn = 0
+  const { space, handle } = spaceOf(peer.pid, () => turn)
+  assert.equal(space.check(0, 0x10, 1, false), false)
+  const { address } = await peer.ask('arena', { bytes: 4 * PAGE })
+  const isThere = () => space.check(hi(address), lo(address), 4 * PAGE, true)
+  turn++
+  assert.equal(isThere(), true)
+  space.close()
+  closeProcess(handle)
+})

@@ -1,0 +1,399 @@
+/*
+ * Clients that speak garbage, reach for what is not theirs, or take all they can get: the daemon stays, only their own
+ * session ends, and others notice nothing.
+ */
+import assert from 'node:assert/strict'
+import { closeSync, openSync, readdirSync } from 'node:fs'
+import { type TestContext, test } from 'node:test'
+import fc from 'fast-check'
+import type { Daemon } from '../../../src/daemon/daemon.ts'
+import { createMemfd } from '../../../src/host/memory/memfd.ts'
+import { close } from '../../../src/host/net/sockets.ts'
+import { Errno } from '../../../src/spec/errno.ts'
+import { RDMA_VERBS_IOCTL } from '../../../src/spec/linux/ioctl.ts'
+import { Messages, MessageType, SessionLimits } from '../../../src/spec/session.ts'
+import { scratchFolder } from '../../tools.ts'
+import { type Client, daemonOf, dial, eventually } from '../client.ts'
+
+const folder = scratchFolder()
+const HEADER = Messages.header.size
+
+const Command = { ALLOC_PD: 3, DEALLOC_PD: 4, CREATE_COMP_CHANNEL: 17 } as const
+
+/** A message with a right header but for what is given. */
+const message = (
+  type: number,
+  length = HEADER,
+  fields: { size?: number; context?: number; fill?: number } = {},
+): Uint8Array => {
+  const bytes = new Uint8Array(length)
+  const view = new DataView(bytes.buffer)
+  bytes.fill(fields.fill ?? 0, Math.min(HEADER, length))
+  if (length < 16) return bytes
+  view.setUint32(0, type, true)
+  view.setUint32(4, fields.size ?? length, true)
+  view.setUint32(12, fields.context ?? 0, true)
+  return bytes
+}
+
+/** Somebody else, with a context and a protection domain in it. */
+const bystander = async (t: TestContext, daemon: Daemon) => {
+  const client = dial(t, daemon)
+  await client.hello()
+  const context = await client.context()
+  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, 16)
+  return {
+    client,
+    context,
+    /** Still served, with all that is its own. */
+    async isWell(): Promise<void> {
+      const { ret, response } = await client.command(context, Command.ALLOC_PD, [], 1)
+      assert.deepEqual([ret, response], [16, [1]])
+      assert.equal((await client.command(context, Command.DEALLOC_PD, [1])).ret, 12)
+      const { contexts, devices } = await client.stat()
+      assert.equal(contexts, 1)
+      assert.deepEqual(devices[0].objects, { async_fd: 1, pd: 1 })
+    },
+  }
+}
+
+const openDescriptors = (): number => readdirSync('/proc/self/fd').length
+
+test('messages that are none end the session, and only that', async t => {
+  const daemon = await daemonOf(t, folder)
+  const other = await bystander(t, daemon)
+  const sizes = {
+    [MessageType.HELLO]: HEADER + Messages.hello.size,
+    [MessageType.OPEN]: HEADER + Messages.open.size,
+    [MessageType.ATTACH]: HEADER,
+    [MessageType.IOCTL]: HEADER + Messages.ioctl.size,
+    [MessageType.WRITE]: HEADER + Messages.write.size,
+  }
+  const wrong: [string, Uint8Array][] = [
+    ['one byte', Uint8Array.of(1)],
+    ['half a header', message(MessageType.HELLO, 16)],
+    ['a header and no body', message(MessageType.HELLO)],
+    ['longer than any message', message(MessageType.TOOL, SessionLimits.bytes + 1)],
+    ['far longer than any message', message(MessageType.TOOL, 200_000)],
+    ['a size that is not the length', message(MessageType.ATTACH, HEADER, { size: HEADER + 8 })],
+    ['a size of 2^32 - 1', message(MessageType.ATTACH, HEADER, { size: 0xffffffff })],
+    ['type 0', message(0)],
+    ['a TRACE message', message(MessageType.TRACE, HEADER + 2)],
+    ['a reply', message(MessageType.REPLY | MessageType.IOCTL, HEADER + 16)],
+    ['type 0xffffffff', message(0xffffffff)],
+    ...Object.entries(sizes).flatMap(([type, size]): [string, Uint8Array][] => [
+      [`type ${type}, 8 bytes more`, message(Number(type), size + 8)],
+      ...(size > HEADER
+        ? [[`type ${type}, 4 bytes less`, message(Number(type), size - 4)] as [string, Uint8Array]]
+        : []),
+    ]),
+  ]
+  for (const greeted of [false, true])
+    for (const [what, bytes] of wrong) {
+      const client = dial(t, daemon)
+      if (greeted) assert.equal((await client.hello()).error, 0)
+      assert.ok(client.say(bytes) > 0)
+      assert.equal(await client.next(), undefined, `${what}, ${greeted ? 'after' : 'before'} HELLO`)
+      client.close()
+    }
+  await other.isWell()
+})
+
+test('before HELLO nothing is answered', async t => {
+  const daemon = await daemonOf(t, folder)
+  const right = [
+    message(MessageType.OPEN, HEADER + Messages.open.size),
+    message(MessageType.ATTACH, HEADER),
+    message(MessageType.IOCTL, HEADER + Messages.ioctl.size),
+    message(MessageType.WRITE, HEADER + Messages.write.size),
+    message(MessageType.TOOL, HEADER + 2, { fill: 0x20 }),
+  ]
+  for (const bytes of right) {
+    const client = dial(t, daemon)
+    client.say(bytes)
+    assert.equal(await client.next(), undefined)
+    client.close()
+  }
+})
+
+test('another version of the protocol is told so, and then is nobody', async t => {
+  const daemon = await daemonOf(t, folder)
+  const client = dial(t, daemon)
+  const hello = message(MessageType.HELLO, HEADER + Messages.hello.size)
+  new DataView(hello.buffer).setUint32(HEADER, 99, true)
+  client.say(hello)
+  const reply = await client.next()
+  assert.deepEqual([reply?.error, reply?.descriptors.length], [Errno.EPROTO, 0])
+  client.say(message(MessageType.OPEN, HEADER + Messages.open.size))
+  assert.equal(await client.next(), undefined)
+})
+
+test('random messages, before and after HELLO', async t => {
+  const daemon = await daemonOf(t, folder)
+  const other = await bystander(t, daemon)
+  const type = fc.oneof(fc.constantFrom(...Object.values(MessageType)), fc.integer({ min: 0, max: 2 ** 32 - 1 }))
+  const body = fc.uint8Array({ maxLength: 120 })
+  const some = fc.record({ type, body, honest: fc.boolean(), context: fc.nat(3) })
+  await fc.assert(
+    fc.asyncProperty(fc.array(some, { minLength: 1, maxLength: 8 }), fc.boolean(), async (messages, greeted) => {
+      const client = dial(t, daemon)
+      if (greeted) await client.hello()
+      for (const { type, body, honest, context } of messages) {
+        const bytes = message(type, HEADER + body.length, { context, ...(honest ? {} : { size: body.length }) })
+        bytes.set(body, HEADER)
+        client.say(bytes)
+      }
+      // A bystander's answer comes after all of these were looked at.
+      await other.client.stat()
+      for (let heard = client.next(); ; heard = client.next()) {
+        const one = await Promise.race([heard, other.client.stat().then(() => 'quiet' as const)])
+        if (one === undefined || one === 'quiet') break
+        for (const fd of one.descriptors) close(fd)
+      }
+      client.close()
+    }),
+    { numRuns: 150 },
+  )
+  await eventually(other.client, ({ contexts, sessions }) => contexts === 1 && sessions === 0)
+  await other.isWell()
+})
+
+test('contexts of others cannot be used, whatever number is named', async t => {
+  const daemon = await daemonOf(t, folder)
+  const other = await bystander(t, daemon)
+  const client = dial(t, daemon)
+  await client.hello()
+  for (const context of [0, other.context, other.context + 1, 0xffffffff]) {
+    assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EBADF)
+    assert.equal(await client.ioctl(context, RDMA_VERBS_IOCTL, 0n), -Errno.EBADF)
+  }
+  const mine = await client.context()
+  assert.notEqual(mine, other.context)
+  assert.equal((await client.command(mine, Command.DEALLOC_PD, [0])).ret, -Errno.ENOENT, 'handles are per context')
+  assert.equal((await client.command(other.context, Command.DEALLOC_PD, [0])).ret, -Errno.EBADF)
+  client.close()
+  await eventually(other.client, ({ contexts }) => contexts === 1)
+  await other.isWell()
+})
+
+test('a context may be used by who shows its memory file, and by no other descriptor', async t => {
+  const daemon = await daemonOf(t, folder)
+  const other = await bystander(t, daemon)
+  const owner = dial(t, daemon)
+  await owner.hello()
+  const { context, descriptors, inode } = await owner.open()
+  owner.keep(descriptors)
+  const [file, doorbell] = descriptors
+  const client = dial(t, daemon)
+  await client.hello()
+  const impostor = createMemfd('userdma-context', 2 ** 30)
+  const plain = openSync('/dev/null', 'r')
+  for (const [fd, errno] of [
+    [impostor, Errno.ENODEV],
+    [plain, Errno.ENODEV],
+    [doorbell, Errno.ENODEV],
+    [0, Errno.ENODEV],
+    [-1, Errno.EBADF],
+    [2 ** 31 - 1, Errno.EBADF],
+  ])
+    assert.equal((await client.attach(fd)).error, errno, `descriptor ${fd}`)
+  closeSync(impostor)
+  closeSync(plain)
+  assert.equal((await client.command(context, 0, [], 2)).ret, -Errno.EBADF)
+  const attached = await client.attach(file)
+  assert.deepEqual([attached.error, attached.context, attached.inode], [0, context, inode])
+  assert.equal(attached.descriptors.length, 1)
+  client.keep(attached.descriptors)
+  assert.equal((await client.command(context, 0, [], 2)).ret, 16)
+  // It lives as long as any copy of any of its doorbells.
+  owner.close()
+  await eventually(client, ({ sessions }) => sessions === 1)
+  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, 16)
+  client.close()
+  await eventually(other.client, ({ contexts }) => contexts === 1)
+  await other.isWell()
+})
+
+test('nodes that do not exist', async t => {
+  const daemon = await daemonOf(t, folder, ['127.0.0.1', '127.0.0.2'])
+  const client = dial(t, daemon)
+  await client.hello()
+  for (const node of [2, 0xffffffff]) assert.equal((await client.open(node)).error, Errno.ENXIO)
+  assert.ok((await client.context(1)) > 0)
+  assert.equal((await client.stat()).contexts, 1)
+})
+
+test('wild pointers and lengths are refused as Linux refuses them', async t => {
+  const daemon = await daemonOf(t, folder)
+  const other = await bystander(t, daemon)
+  const client = dial(t, daemon)
+  await client.hello()
+  const context = await client.context()
+  const at = BigInt(client.memory.address)
+  for (const address of [0n, 8n, 1n << 47n, 1n << 63n, (1n << 64n) - 8n]) {
+    assert.equal(await client.write(context, address, 16n), -Errno.EFAULT)
+    assert.equal(await client.ioctl(context, RDMA_VERBS_IOCTL, address), -Errno.EFAULT)
+  }
+  for (const length of [0n, 4n, 1n << 20n, 1n << 40n, (1n << 64n) - 1n])
+    assert.ok((await client.write(context, at, length)) < 0, `length ${length}`)
+  for (const request of [0, 0x1b02, 0x5401, 0xffffffff])
+    assert.equal(await client.ioctl(context, request, at), -Errno.ENOTTY, `request ${request}`)
+  const u64 = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })
+  await fc.assert(
+    fc.asyncProperty(
+      fc.uint8Array({ minLength: 64, maxLength: 300 }),
+      fc.boolean(),
+      fc.nat(60),
+      u64,
+      async (bytes, isWrite, command, far) => {
+        const { memory } = client
+        memory.bytes.set(bytes)
+        if (isWrite) {
+          memory.u32[0] = command
+          memory.view.setUint16(4, bytes.length >> 2, true)
+          await client.write(context, at, BigInt(bytes.length & ~3))
+        } else {
+          memory.view.setUint16(0, bytes.length, true)
+          memory.view.setUint16(2, command, true)
+          memory.view.setBigUint64(32, far, true)
+          await client.ioctl(context, RDMA_VERBS_IOCTL, at)
+          await client.ioctl(context, 0xc008db00 | command, at)
+        }
+      },
+    ),
+    { numRuns: 400 },
+  )
+  client.close()
+  await eventually(other.client, ({ contexts }) => contexts === 1)
+  await other.isWell()
+})
+
+test('descriptors that come along uninvited are closed', async t => {
+  const daemon = await daemonOf(t, folder)
+  const client = dial(t, daemon)
+  await client.hello()
+  const extra = openSync('/dev/null', 'r')
+  const before = openDescriptors()
+  for (let i = 0; i < 5; i++) {
+    client.say(message(MessageType.OPEN, HEADER + Messages.open.size, { fill: 0xff }), [extra, extra, extra])
+    assert.equal((await client.next())?.error, Errno.ENXIO)
+    assert.ok('error' in (await client.tool('{}', [extra, extra])))
+    assert.ok('stat' in (await client.tool({ what: 'stat' }, [extra])))
+    const none = { what: 'trace', tag: '', pcap: false }
+    const late = dial(t, daemon)
+    await late.hello()
+    assert.ok('tracing' in (await late.tool(none, [extra])))
+    late.close()
+  }
+  await eventually(client, ({ sessions }) => sessions === 0)
+  assert.equal(openDescriptors(), before)
+  const greedy = dial(t, daemon)
+  await greedy.hello()
+  greedy.say(message(MessageType.ATTACH), new Array(SessionLimits.descriptors + 1).fill(extra))
+  assert.equal(await greedy.next(), undefined, 'more than a message may have')
+  greedy.close()
+  assert.equal(openDescriptors(), before)
+  closeSync(extra)
+})
+
+const openUntilRefused = async (client: Client, most: number): Promise<number> => {
+  for (let i = 0; i <= most; i++) {
+    const { error, descriptors } = await client.open()
+    client.keep(descriptors)
+    if (error !== 0) {
+      assert.equal(error, Errno.EMFILE)
+      return i
+    }
+  }
+  return assert.fail('nothing stops it')
+}
+
+test('one session cannot open contexts without end; what it closes it may open again', async t => {
+  const daemon = await daemonOf(t, folder)
+  const other = await bystander(t, daemon)
+  const client = dial(t, daemon)
+  await client.hello()
+  assert.equal(await openUntilRefused(client, 1000), 256)
+  const second = dial(t, daemon)
+  await second.hello()
+  assert.equal((await second.open()).error, 0, 'others may')
+  client.close()
+  await eventually(other.client, ({ contexts }) => contexts <= 2)
+  const again = dial(t, daemon)
+  await again.hello()
+  for (let i = 0; i < 300; i++) {
+    const { error, descriptors } = await again.open()
+    assert.equal(error, 0, `context ${i}`)
+    for (const fd of descriptors) close(fd)
+    await eventually(again, ({ contexts }) => contexts <= 2)
+  }
+})
+
+test('one context cannot make event descriptors without end', async t => {
+  const daemon = await daemonOf(t, folder)
+  const client = dial(t, daemon)
+  await client.hello()
+  const context = await client.context()
+  const made: number[] = []
+  let refused = 0
+  for (let i = 0; i < 1100; i++) {
+    const { ret, fds } = await client.command(context, Command.CREATE_COMP_CHANNEL, [], 1)
+    if (ret < 0) {
+      assert.deepEqual([ret, fds.length], [-Errno.EMFILE, 0])
+      refused++
+    } else made.push(...fds)
+  }
+  // One is the context's own, for async events.
+  assert.deepEqual([made.length, refused], [1023, 77])
+  for (const fd of made.splice(0)) close(fd)
+  await eventually(
+    client,
+    ({ descriptors, devices }) => descriptors <= 1 && (devices[0].objects.comp_channel ?? 0) === 0,
+  )
+  const { ret, fds } = await client.command(context, Command.CREATE_COMP_CHANNEL, [], 1)
+  assert.equal(ret, 16)
+  client.keep(fds)
+})
+
+test('one process has a number of sessions, not all of them', async t => {
+  const daemon = await daemonOf(t, folder)
+  const clients: Client[] = []
+  for (let i = 0; i < 16; i++) {
+    const client = dial(t, daemon)
+    assert.equal((await client.hello()).error, 0, `session ${i}`)
+    clients.push(client)
+  }
+  const late = dial(t, daemon)
+  assert.equal(await late.next(), undefined)
+  clients[3].close()
+  await eventually(clients[0], ({ sessions }) => sessions === 14)
+  const again = dial(t, daemon)
+  assert.equal((await again.hello()).error, 0)
+})
+
+test('a client that asks and never listens is hung up', async t => {
+  const daemon = await daemonOf(t, folder)
+  const other = await bystander(t, daemon)
+  const client = dial(t, daemon)
+  await client.hello()
+  const ask = message(MessageType.TOOL, HEADER + 40, { fill: 0x20 })
+  // Not a turn of the event loop in between: nothing is read while this goes on.
+  let said = 0
+  while (client.say(ask) > 0) said++
+  assert.ok(said > 10)
+  await other.client.stat()
+  await other.isWell()
+})
+
+test('a daemon that ends closes everything, and its clients hear it', async t => {
+  const before = openDescriptors()
+  const daemon = await daemonOf(t, folder)
+  const client = dial(t, daemon)
+  await client.hello()
+  const context = await client.context()
+  await client.command(context, Command.ALLOC_PD, [], 1)
+  await daemon.close()
+  assert.equal(await client.next(), undefined)
+  client.close()
+  assert.ok(openDescriptors() <= before + 1, 'at most the descriptor of the folder that counts them')
+})

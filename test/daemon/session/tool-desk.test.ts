@@ -1,0 +1,235 @@
+/*
+ * What tools may ask, and what becomes of those who ask nonsense or for what is not theirs.
+ */
+import assert from 'node:assert/strict'
+import { closeSync, openSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { createToolDesk } from '../../../src/daemon/session/tool-desk.ts'
+import type { DaemonState } from '../../../src/daemon/state.ts'
+import { messageBuffer, newReply, newRequest, readReply } from '../../../src/uapi/session-codec.ts'
+import { type ToolReply, type TraceRecord, traceReader } from '../../../src/uapi/tool.ts'
+import { scratchFolder } from '../../tools.ts'
+import { daemonOf, dial } from '../client.ts'
+
+const folder = scratchFolder()
+
+test('config and stat', async t => {
+  const daemon = await daemonOf(t, folder, ['127.0.0.1', '::1'])
+  const client = dial(t, daemon)
+  await client.hello()
+  const devices = [
+    { name: 'rxe0', address: '127.0.0.1' },
+    { name: 'rxe1', address: '::1' },
+  ]
+  assert.deepEqual(await client.tool({ what: 'config' }), {
+    config: { devices: devices.map((device, node) => ({ ...device, node })), fault: '', link: 'memory' },
+  })
+  const stat = await client.stat()
+  assert.equal(stat.pid, process.pid)
+  const none = { count: 0, bytes: 0 }
+  assert.deepEqual([stat.sessions, stat.contexts, stat.rings, stat.mappings, stat.descriptors], [0, 0, none, none, 0])
+  assert.deepEqual(
+    stat.devices.map(({ name, address, objects }) => ({ name, address, objects })),
+    devices.map(device => ({ ...device, objects: {} })),
+  )
+})
+
+test('faults are set, shown and cleared', async t => {
+  const daemon = await daemonOf(t, folder, ['127.0.0.1', '127.0.0.2'])
+  const client = dial(t, daemon)
+  await client.hello()
+  const faults = async (set?: string): Promise<unknown> =>
+    client.tool({ what: 'fault', ...(set !== undefined && { set }) })
+  const rule = (text: string) => ({ rule: text, matched: 0, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0 })
+  assert.deepEqual(await faults(), { faults: [] })
+  const two = { faults: [rule('device=rxe1,drop=0.01'), rule('rate=10mbit')] }
+  assert.deepEqual(await faults('drop=1%,device=rxe1;rate=10mbit'), two)
+  const refused = await faults('device=rxe2,drop=1')
+  assert.deepEqual(refused, { error: 'fault device: there is no "rxe2"; there are rxe0, rxe1' })
+  assert.match(JSON.stringify(await faults('drop=7')), /"error":"fault drop: \\"7\\" is not a share/)
+  assert.deepEqual(await faults(), two, 'what was refused changed nothing')
+  const { config } = (await client.tool({ what: 'config' })) as { config: { fault: string } }
+  assert.equal(config.fault, 'device=rxe1,drop=0.01;rate=10mbit')
+  assert.deepEqual(await faults(''), { faults: [] })
+})
+
+test('requests that are none get a sentence', async t => {
+  const daemon = await daemonOf(t, folder)
+  const client = dial(t, daemon)
+  await client.hello()
+  for (const text of [
+    '{',
+    'null',
+    '7',
+    '[]',
+    '"stat"',
+    '{}',
+    '{"what":1}',
+    '{"what":"reboot"}',
+    '{"what":{"toString":1}}',
+    '{"what":"trace","tag":{"toString":1}}',
+    '{"what":"fault","set":["drop=1"]}',
+    '{"what":"trace","tag":7,"pcap":false}',
+    '{"what":"trace","tag":"","pcap":"yes"}',
+    '{"what":"trace","tag":"","abi":1}',
+    '{"__proto__":{"what":"stat"}}',
+    '{"what":"device"}',
+    '{"what":"device","add":{"name":"rxe1"}}',
+    '{"what":"device","remove":1}',
+    `${'['.repeat(30_000)}`,
+  ])
+    assert.deepEqual(
+      await client.tool(text),
+      { error: 'unknown request of a tool: this daemon answers config, stat, qps, fault, device and trace' },
+      text.slice(0, 60),
+    )
+  assert.ok('stat' in (await client.tool({ what: 'stat' })))
+})
+
+test('captures: a descriptor is needed, of a file that can be written; one subscription each', async t => {
+  const daemon = await daemonOf(t, folder)
+  const client = dial(t, daemon)
+  await client.hello()
+  const ask = async (fds: number[]): Promise<string> => {
+    const reply = await client.tool({ what: 'trace', tag: '', pcap: true }, fds)
+    return 'error' in reply ? reply.error : Object.keys(reply)[0]
+  }
+  const path = join(folder, 'x.pcapng')
+  const good = openSync(path, 'w')
+  const readOnly = openSync(path, 'r')
+  const other = openSync('/dev/null', 'w')
+  assert.match(await ask([]), /needs the descriptor/)
+  assert.match(await ask([other]), /regular file only/)
+  assert.match(await ask([readOnly]), /cannot be written.*EBADF/)
+  assert.equal(await ask([good]), 'tracing')
+  assert.match(await ask([good]), /already/)
+  assert.equal(readFileSync(path).readUInt32LE(0), 0x0a0d0d0a, 'a section header')
+  for (const fd of [good, readOnly, other]) closeSync(fd)
+})
+
+// ---- the desk alone ----
+
+const alone = (trusted: boolean) => {
+  const subscribers = new Set<(record: TraceRecord) => void>()
+  const daemon = {
+    config: { devices: [], fault: '', link: 'memory' },
+    network: { faults: '' },
+    trace: {
+      settle: () => {},
+      subscribe: ({ post }: { post: (record: TraceRecord) => void }) => {
+        subscribers.add(post)
+        return () => subscribers.delete(post)
+      },
+    },
+  } as unknown as DaemonState
+  const buffer = messageBuffer()
+  const heard: string[] = []
+  let wanted = false
+  let room = Number.POSITIVE_INFINITY
+  const read = (length: number): string => {
+    assert.ok(length > 0, 'a message has a length')
+    const reply = newReply()
+    assert.equal(readReply(buffer, length, reply), undefined)
+    return reply.text
+  }
+  const desk = createToolDesk(daemon, {
+    buffer,
+    trusted,
+    reply: length => heard.push(read(length)),
+    send: length => {
+      if (room <= 0) return false
+      room--
+      heard.push(read(length))
+      return true
+    },
+    wantWritable: value => {
+      wanted = value
+    },
+  })
+  return {
+    desk,
+    subscribers,
+    heard,
+    wanted: () => wanted,
+    setRoom: (value: number) => {
+      room = value
+    },
+    ask(request: unknown): ToolReply {
+      desk.handle({ ...newRequest(), text: JSON.stringify(request) }, [])
+      return JSON.parse(heard.pop() as string) as ToolReply
+    },
+    record: (more: Partial<TraceRecord>): void => {
+      const one = {
+        time: 1,
+        duration: 1,
+        pid: 1,
+        tid: 1,
+        fd: 3,
+        command: 'x',
+        device: 'rxe0',
+        dialect: 'ioctl',
+        ret: 0,
+      } as const
+      for (const post of subscribers) post({ ...one, ...more })
+    },
+  }
+}
+
+const trace = { what: 'trace', tag: '', pcap: false }
+
+test('calls of all users are for the daemon’s own user', () => {
+  const stranger = alone(false)
+  const reply = stranger.ask(trace)
+  assert.match('error' in reply ? reply.error : '', /only the user/)
+  assert.equal(stranger.subscribers.size, 0)
+  const fault = stranger.ask({ what: 'fault', set: 'drop=1' })
+  assert.match('error' in fault ? fault.error : '', /only the user whose daemon this is may set faults/)
+  assert.ok('config' in stranger.ask({ what: 'config' }), 'the rest is for everybody')
+})
+
+test('a slow tool gets its records later, in order, and loses some only with a count', () => {
+  const b = alone(true)
+  assert.ok('tracing' in b.ask(trace))
+  b.record({ ret: 0 })
+  b.setRoom(0)
+  for (let i = 1; i <= 10_050; i++) b.record({ ret: i })
+  assert.equal(b.wanted(), true)
+  assert.equal(b.heard.length, 1)
+  b.setRoom(Number.POSITIVE_INFINITY)
+  b.desk.onWritable()
+  assert.equal(b.wanted(), false)
+  b.record({ ret: 20_000 })
+  const got = b.heard.map(text => JSON.parse(text) as TraceRecord)
+  assert.deepEqual(
+    got.map(({ ret }) => ret),
+    [...Array.from({ length: 10_001 }, (_, i) => i), 20_000],
+  )
+  assert.deepEqual(
+    got.map(({ lost }) => lost).filter(lost => lost !== undefined),
+    [50],
+  )
+  b.desk.close()
+  assert.equal(b.subscribers.size, 0)
+})
+
+test('a call that fits no message comes in parts; one that is too long for that without its bytes', () => {
+  const b = alone(true)
+  b.ask(trace)
+  const call = (length: number) => ({ classId: 1, call: 2, message: 'A'.repeat(length), answer: '' })
+  b.record({ ret: 5, call: call(70_000) })
+  b.record({ ret: 6, reason: `${'B'.repeat(31_999)}\u{1f600}` })
+  b.record({ ret: 7, call: call(5_000_000) })
+  assert.ok(b.heard.length > 8)
+  const read = traceReader()
+  const got = b.heard.map(read).filter(record => record !== undefined && !('failure' in record)) as TraceRecord[]
+  assert.deepEqual(
+    got.map(({ ret, reason, call }) => [ret, reason?.length, call?.message.length]),
+    [
+      [5, undefined, 70_000],
+      [6, 32_001, undefined],
+      [7, 'too long to trace'.length, undefined],
+    ],
+  )
+  assert.ok(got[1].reason?.endsWith('B\u{1f600}'))
+})

@@ -1,0 +1,91 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { Dialect } from '../../../src/core/dispatch/dispatch.ts'
+import { createTraceHub } from '../../../src/daemon/trace/trace-hub.ts'
+import { type Answer, type CallerView, isAnswer } from '../../../src/uapi/call.ts'
+import { decodeWrite } from '../../../src/uapi/linux/write.ts'
+import type { TraceRecord } from '../../../src/uapi/tool.ts'
+import { ARENA, AT, arena, fakeView } from '../../uapi/fake-view.ts'
+
+const facts = () => ({ pid: 1, tid: 1, fd: 3, command: 'x', device: 'rxe0', dialect: 'ioctl' as const })
+const view = {} as CallerView
+
+/** A dialect that answers at once, with so many new descriptors. */
+const answering =
+  (...attributes: string[]): Dialect<[]> =>
+  () => {
+    const installs = attributes.map((attribute, object) => ({
+      descriptor: { object, attribute },
+      address: 0n,
+      width: 4 as const,
+    }))
+    return { ret: 0, installs } satisfies Answer
+  }
+
+const listen = (hub: ReturnType<typeof createTraceHub>, tag = ''): TraceRecord[] => {
+  const heard: TraceRecord[] = []
+  hub.subscribe({ tag, post: record => heard.push(record) })
+  return heard
+}
+
+test('a call is told at once, to those who watch its program', () => {
+  const hub = createTraceHub(() => 0)
+  const dialect = answering()
+  assert.equal(
+    hub.watch(dialect, 'a', facts, () => []),
+    dialect,
+    'nobody watches',
+  )
+  const [all, a, b] = [listen(hub), listen(hub, 'a'), listen(hub, 'b')]
+  hub.watch(dialect, 'a', facts, () => [])(view)
+  assert.deepEqual([all.length, a.length, b.length], [1, 1, 0])
+  assert.equal('descriptors' in all[0], false)
+})
+
+test('who asks for bytes gets those that a call has read and written; of what did not decode everybody does', () => {
+  const hub = createTraceHub(() => 0)
+  const [plain, abi]: TraceRecord[][] = [[], []]
+  hub.subscribe({ tag: '', post: record => plain.push(record) })
+  hub.subscribe({ tag: '', abi: true, post: record => abi.push(record) })
+  const memory = fakeView(arena())
+  const command = Uint8Array.from([3, 0, 0, 0, 4, 0, 1, 0, ...new Uint8Array(8)])
+  new DataView(command.buffer).setBigUint64(8, ARENA, true)
+  memory.memory.map(AT, command)
+  const watched = hub.watch(decodeWrite, '', facts, () => [])
+  const decoded = watched(memory, AT, 16)
+  assert.ok(!isAnswer(decoded))
+  assert.equal(decoded.answer({ object: 9, out: {} }).ret, 16)
+  assert.equal(plain[0].raw, undefined)
+  assert.deepEqual(abi[0].raw, {
+    in: [['0x100000', Buffer.from(memory.memory.copyIn(AT, 16)).toString('base64'), 16]],
+    out: [['0x200000', Buffer.from([9, 0, 0, 0]).toString('base64'), 4]],
+  })
+
+  assert.ok(isAnswer(watched(memory, AT, 12)))
+  for (const [, record] of [plain, abi]) {
+    assert.equal(record.call, undefined)
+    assert.equal(record.attempt, 'ALLOC_PD')
+    assert.equal(record.raw?.in[0][2], 12)
+  }
+})
+
+test('a call that makes descriptors is told when their numbers are known', () => {
+  const hub = createTraceHub(() => 0)
+  const heard = listen(hub)
+  const one = () => [5, undefined]
+  const other = () => [9]
+  hub.watch(answering('object', 'second'), '', facts, one)(view)
+  hub.watch(answering('object'), '', facts, other)(view)
+  assert.equal(heard.length, 0)
+  hub.settle(one)
+  const expected = [{ attribute: 'object', fd: 5 }, { attribute: 'second' }]
+  assert.deepEqual(
+    heard.map(({ descriptors }) => descriptors),
+    [expected],
+  )
+  hub.settle()
+  assert.deepEqual(heard[1].descriptors, [{ attribute: 'object', fd: 9 }])
+  hub.settle()
+  hub.settle(one)
+  assert.equal(heard.length, 2, 'each once')
+})

@@ -1,0 +1,137 @@
+/*
+ * What a record says of a call (R46): values of any length, and methods that only a driver knows.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  type Access,
+  MAX_RECORDED_BYTES,
+  messagesOf,
+  recordingCaller,
+} from '../../../src/daemon/trace/trace-messages.ts'
+import { Sink } from '../../../src/drivers/null/device.ts'
+import { CallError } from '../../../src/spec/errno.ts'
+import { type AnyValues, type ObjectClass, u32 } from '../../../src/spec/schema/schema.ts'
+import { callJson, callLine } from '../../../src/trace/calls.ts'
+import { isSelected } from '../../../src/trace/select.ts'
+import type { Call, CallerView, Result } from '../../../src/uapi/call.ts'
+import { encodeChain } from '../../../src/uapi/object/chain.ts'
+import type { TraceRecord } from '../../../src/uapi/tool.ts'
+import { testCaller } from '../../core/fixture.ts'
+import { fakeView, rxeClasses } from '../../uapi/fake-view.ts'
+
+const cq = rxeClasses.find(({ name }) => name === 'cq')!
+/** A device whose queues have a colour. */
+const coloured: ObjectClass = {
+  ...cq,
+  methods: {
+    ...cq.methods,
+    destroy: { ...cq.methods.destroy, out: { ...cq.methods.destroy.out, colour: u32(0x8009) } },
+  },
+}
+const byName = new Map<string, ObjectClass>(rxeClasses.map(cls => [cls.name, cls]))
+byName.set('sink', Sink).set('cq', coloured)
+const plain = fakeView()
+const view: CallerView = {
+  ...plain,
+  copyIn: plain.copyIn,
+  copyOut: plain.copyOut,
+  classOf: plain.classOf,
+  schema: {
+    driverId: 0,
+    classById: id => [...byName.values()].find(cls => cls.id === id),
+    className: name => byName.get(name),
+  },
+}
+
+const callOf = (className: string, methodName: string, object = 0, args: AnyValues = {}): Call => {
+  const cls = byName.get(className)!
+  return { class: cls, methodName, method: cls.methods[methodName], object, args }
+}
+const recordOf = (call: Call, outcome: Result | CallError): TraceRecord => ({
+  time: 0,
+  duration: 0,
+  pid: 1,
+  tid: 1,
+  fd: 3,
+  command: 'x',
+  device: 'null0',
+  dialect: 'object',
+  // As it comes out of a message.
+  call: JSON.parse(JSON.stringify(messagesOf(view, call, outcome))),
+  ret: outcome instanceof CallError ? -outcome.errno : 0,
+})
+const lineOf = (call: Call, outcome: Result): string =>
+  callLine(recordOf(call, outcome)).slice('[pid 1 x] fd 3 '.length)
+
+test('a private class of a driver, and what a driver adds to a common one, are shown by their names', () => {
+  const take = callOf('sink', 'take', 3, { data: Uint8Array.of(1, 2, 3) })
+  assert.equal(lineOf(take, { out: {} }), 'sink.take(object 3, data 010203) = 0 <0.000000>')
+  assert.equal(
+    lineOf(callOf('sink', 'query', 3), { out: { taken: 7n } }),
+    'sink.query(object 3) = 0 {taken 7} <0.000000>',
+  )
+  assert.equal(callJson(recordOf(take, { out: {} })).class, 'sink')
+  assert.ok(isSelected(recordOf(take, { out: {} }), { classes: new Set(['sink']) }))
+  const destroy = callOf('cq', 'destroy', 4)
+  assert.equal(
+    lineOf(destroy, { out: { compEvents: 0, asyncEvents: 0, colour: 9 } }),
+    'cq.destroy(object 4) = 0 {compEvents 0, asyncEvents 0, colour 9} <0.000000>',
+  )
+})
+
+test('so they are within a chain', () => {
+  const entries = encodeChain([
+    { call: callOf('pd', 'create') },
+    { call: callOf('sink', 'create', 0, { pd: 0 }), refs: { pd: 0 } },
+  ])
+  const record = recordOf(callOf('interface', 'chain', 0, { entries, onError: 0 }), { out: { done: 0, error: 0 } })
+  assert.match(callLine(record), /entries \[pd\.create\(\), sink\.create\(pd entry 0\)\]/)
+  assert.deepEqual(
+    record.call?.declared?.map(one => `${one.class}.${one.method}`),
+    ['sink.create'],
+  )
+})
+
+test('what is in spec/ is not told again', () => {
+  for (const { call, outcome } of [
+    { call: callOf('pd', 'create'), outcome: { object: 1, out: {} } },
+    { call: callOf('rc_qp', 'postSend', 1), outcome: { out: { badWr: 0 } } },
+  ])
+    assert.equal(recordOf(call, outcome).call?.declared, undefined)
+})
+
+test('long values lie beside the messages, and are shown as others are', () => {
+  const data = new Uint8Array(60_000).fill(0xab)
+  const record = recordOf(callOf('sink', 'take', 3, { data }), { out: {} })
+  assert.equal(record.call?.memory?.length, 1)
+  assert.match(callLine(record), /sink\.take\(object 3, data (ab){32}… \(60000 bytes\)\) = 0/)
+  const entries = Array.from({ length: 900 }, (_, i) => ({
+    gid: new Uint8Array(16),
+    index: i,
+    port: 1,
+    type: 2,
+    ifindex: 0,
+  }))
+  const table = recordOf(callOf('device', 'queryGidTable'), { out: { entries } })
+  assert.equal(((callJson(table).out as AnyValues).entries as unknown[]).length, 900)
+})
+
+test('a call that was refused, and one that does not encode, are told without an answer', () => {
+  const refused = recordOf(callOf('sink', 'query', 3), new CallError('ENOENT', 'gone'))
+  assert.equal(refused.call?.answer, '')
+  assert.match(callLine(refused), /sink\.query\(object 3\) = -1 ENOENT/)
+  const wrong = recordOf(callOf('sink', 'take', 3), { out: {} })
+  assert.deepEqual([wrong.call?.message, wrong.call?.answer], ['', ''])
+})
+
+test('of a call that reads without end only so much is noted', () => {
+  const accesses: Access[] = []
+  const mebi = 2 ** 20
+  const caller = recordingCaller({ ...testCaller(), copyIn: (_, length) => new Uint8Array(length) }, accesses)
+  for (let i = 0; i < 100; i++) caller.copyIn(BigInt(i), i % 2 === 0 ? mebi : 8)
+  assert.deepEqual(
+    accesses.map(({ address }) => Number(address)),
+    Array.from({ length: 2 * (MAX_RECORDED_BYTES / mebi - 1) }, (_, i) => i),
+  )
+})

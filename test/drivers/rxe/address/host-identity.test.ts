@@ -1,0 +1,25 @@
+/*
+ * Who a device is on this machine, by its address.
+ */
+import assert from 'node:assert/strict'
+import { networkInterfaces } from 'node:os'
+import { test } from 'node:test'
+import { identityOf } from '../../../../src/drivers/rxe/address/host-identity.ts'
+import { parseAddress } from '../../../../src/wire/address.ts'
+
+const hex = (bytes: Uint8Array | undefined): string | undefined => bytes && Buffer.from(bytes).toString('hex')
+
+test('who a device is: from the interface that has its address, or made up on loopback', () => {
+  for (const [name, addresses = []] of Object.entries(networkInterfaces()))
+    for (const { address, mac, family } of addresses) {
+      if (family === 'IPv6' && address.startsWith('fe80')) continue
+      const identity = identityOf({ address })
+      assert.equal(identity.interfaceName, name)
+      if (mac !== '00:00:00:00:00:00') assert.equal(hex(identity.mac), mac.replaceAll(':', ''))
+      assert.equal(hex(identity.gids[1]), hex(parseAddress(address)))
+    }
+  const far = identityOf({ address: '192.0.2.77' })
+  assert.equal(far.interfaceName, 'lo')
+  assert.equal(hex(far.mac), '0200c000024d')
+  assert.throws(() => identityOf({ address: 'nowhere' }), /"nowhere"/)
+})

@@ -1,0 +1,46 @@
+/*
+ * Who a device is: MAC, GUID and GIDs as Linux's rxe takes them from its interface (the recorded machine), and made up
+ * where there is none.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { identify } from '../../../../src/drivers/rxe/address/identity.ts'
+
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
+const mapped = (...four: number[]): Uint8Array => Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...four])
+
+test('the recorded machine: GUID and GIDs of MAC 52:54:00:77:00:02 with 10.77.0.2', () => {
+  const mac = Uint8Array.of(0x52, 0x54, 0, 0x77, 0, 2)
+  const { guid, gids, ...rest } = identify(mapped(10, 77, 0, 2), { mac, name: 'enp1s0', index: 2 })
+  assert.equal(hex(guid), '505400fffe770002')
+  assert.deepEqual(gids.map(hex), ['fe80000000000000505400fffe770002', '00000000000000000000ffff0a4d0002'])
+  assert.deepEqual(rest, { mac, interfaceName: 'enp1s0', interfaceIndex: 2 })
+})
+
+test('an interface without a MAC gives a locally administered one, which differs with the address', () => {
+  for (const mac of [undefined, new Uint8Array(6)]) {
+    const { mac: made, guid } = identify(mapped(127, 0, 0, 1), { ...(mac && { mac }), name: 'lo', index: 1 })
+    assert.equal(hex(made), '02007f000001')
+    assert.equal(hex(guid), '00007ffffe000001')
+  }
+  fc.assert(
+    fc.property(
+      fc.uint8Array({ minLength: 4, maxLength: 4 }),
+      fc.uint8Array({ minLength: 4, maxLength: 4 }),
+      (a, b) => {
+        const of = (four: Uint8Array) => identify(mapped(...four), { name: 'lo', index: 1 })
+        const same = hex(a) === hex(b)
+        assert.equal(hex(of(a).guid) === hex(of(b).guid), same)
+        assert.equal(of(a).mac[0] & 3, 2, 'local, and no group')
+      },
+    ),
+  )
+})
+
+test('the identity keeps no bytes of the caller', () => {
+  const address = mapped(127, 0, 0, 9)
+  const { gids } = identify(address, { name: 'lo', index: 1 })
+  address.fill(0)
+  assert.equal(hex(gids[1]), '00000000000000000000ffff7f000009')
+})

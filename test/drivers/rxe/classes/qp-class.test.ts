@@ -1,0 +1,387 @@
+/*
+ * Class rc_qp of the soft device through core's invoke: what create, modify, query and destroy answer and refuse, as
+ * Linux's driver does.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { invokeNow } from '../../../../src/core/index.ts'
+import { Limits } from '../../../../src/drivers/rxe/attributes.ts'
+import { Cq } from '../../../../src/spec/classes/cq.ts'
+import { RcQp } from '../../../../src/spec/classes/rc_qp.ts'
+import { Classes } from '../../../../src/spec/classes.ts'
+import { declare } from '../../../../src/spec/schema/description.ts'
+import {
+  assertNothingLeft,
+  type Cap,
+  errnoOf,
+  ipv4,
+  ipv6,
+  type Modify,
+  machine,
+  makeCq,
+  makeQp,
+  modify,
+  path,
+  program,
+  Qps,
+  query,
+  type TestQp,
+  toInit,
+  toRtr,
+  toRts,
+} from '../machine.ts'
+
+const bench = () => {
+  const m = machine()
+  const p = program(m)
+  const cq = makeCq(p)
+  return { m, p, cq, qp: () => makeQp(p, cq) }
+}
+
+const peer = ipv4(127, 0, 0, 2)
+
+/** Brings a new QP to a state. */
+const inState = (qp: TestQp, state: number): TestQp => {
+  if (state === Qps.ERR) {
+    modify(qp, { state })
+    return qp
+  }
+  if (state >= Qps.INIT) modify(qp, toInit())
+  if (state >= Qps.RTR) modify(qp, toRtr(42, peer))
+  if (state >= Qps.RTS) modify(qp, toRts())
+  if (state === Qps.SQD) modify(qp, { state: Qps.SQD })
+  return qp
+}
+
+test('create answers sizes as recorded: what was asked for, and the inline data that fits beside the elements', () => {
+  const { p, cq } = bench()
+  const answered = (more: Partial<Cap>) => makeQp(p, cq, { cap: more }).cap
+  const one = { maxSendWr: 1, maxRecvWr: 500, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
+  assert.deepEqual(answered(one), { ...one, maxInlineData: 16 })
+  assert.deepEqual(answered({ ...one, maxInlineData: 100 }), { ...one, maxSendSge: 6, maxInlineData: 100 })
+  const none = { maxSendWr: 0, maxRecvWr: 0, maxSendSge: 0, maxRecvSge: 0, maxInlineData: 0 }
+  assert.deepEqual(answered(none), none)
+})
+
+test('create refuses what is above the limits, and leaves nothing behind', () => {
+  const { m, p, cq } = bench()
+  const { maxQpWr, maxSge, maxInline } = Limits
+  for (const [field, most] of [
+    ['maxSendWr', maxQpWr],
+    ['maxRecvWr', maxQpWr],
+    ['maxSendSge', maxSge],
+    ['maxRecvSge', maxSge],
+    ['maxInlineData', maxInline],
+  ] as const) {
+    assert.throws(() => makeQp(p, cq, { cap: { [field]: most + 1 } }), {
+      code: 'EINVAL',
+      message: new RegExp(`cap.${field}: ${most + 1} is not in 0 to ${most}`),
+    })
+    assert.equal(
+      errnoOf(() => makeQp(p, cq, { cap: { [field]: 0xffffffff } })),
+      'EINVAL',
+    )
+  }
+  makeQp(p, cq, { cap: { maxSendSge: maxSge, maxRecvSge: maxSge, maxInlineData: maxInline } })
+  p.close()
+  assertNothingLeft(m, [p])
+})
+
+test('a create without memory for either ring leaves nothing behind', () => {
+  const { m, p, cq } = bench()
+  const before = p.rings.live.size
+  for (const left of [0, 1]) {
+    p.rings.left = left
+    assert.equal(
+      errnoOf(() => makeQp(p, cq)),
+      'ENOMEM',
+    )
+    assert.equal(p.rings.live.size, before)
+    assert.equal(m.devices[0].state.qpns.count(), 0)
+  }
+  p.rings.left = 0
+  assert.equal(
+    errnoOf(() => makeCq(p)),
+    'ENOMEM',
+  )
+  assert.equal(m.devices[0].state.cqs.size(), 1)
+  p.rings.left = Number.POSITIVE_INFINITY
+  // The refused ones used up no handles.
+  assert.equal(makeQp(p, cq).handle, 2)
+  p.close()
+  assertNothingLeft(m, [p])
+})
+
+test('create refuses wrong and unknown handles; a queue in use is busy', () => {
+  const { p, cq, qp } = bench()
+  assert.equal(
+    errnoOf(() => makeQp(p, { ...cq, handle: 99 })),
+    'ENOENT',
+  )
+  assert.equal(
+    errnoOf(() => makeQp(p, { ...cq, handle: p.pd })),
+    'EINVAL',
+  )
+  const made = qp()
+  assert.equal(
+    errnoOf(() => invokeNow(p.context, Cq, 'destroy', cq.handle, {}, p.caller)),
+    'EBUSY',
+  )
+  invokeNow(p.context, RcQp, 'destroy', made.handle, {}, p.caller)
+  assert.equal(
+    errnoOf(() => invokeNow(p.context, Cq, 'destroy', cq.handle, {}, p.caller)),
+    'ok',
+  )
+})
+
+test('completion queues: limits, vectors, and what a resize refuses', () => {
+  const { p, cq } = bench()
+  const create = (cqe: number, compVector = 0) =>
+    errnoOf(() => invokeNow(p.context, Cq, 'create', 0, { cqe, userHandle: 0n, compVector }, p.caller))
+  assert.equal(create(0), 'EINVAL')
+  assert.equal(create(Limits.maxCqe), 'ok')
+  assert.equal(create(Limits.maxCqe + 1), 'EINVAL')
+  assert.equal(create(1, Limits.compVectors - 1), 'ok')
+  assert.equal(create(1, Limits.compVectors), 'EINVAL')
+  const resize = (cqe: number) => errnoOf(() => invokeNow(p.context, Cq, 'modify', cq.handle, { cqe }, p.caller))
+  assert.equal(resize(0), 'EINVAL')
+  assert.equal(resize(Limits.maxCqe + 1), 'EINVAL')
+  const before = p.rings.live.size
+  p.rings.left = 0
+  assert.equal(resize(100), 'ENOMEM')
+  p.rings.left = Number.POSITIVE_INFINITY
+  assert.equal(resize(100), 'ok')
+  assert.equal(p.rings.live.size, before, 'the old ring is gone')
+})
+
+test('query answers RESET as recorded, and each state with what was set', () => {
+  const { qp } = bench()
+  const q = qp()
+  const reset = query(q)
+  assert.equal(reset.state, Qps.RESET)
+  assert.deepEqual(reset.cap, { ...q.cap, maxSendWr: 15, maxRecvWr: 15 })
+  assert.equal(reset.pathMtu, 1)
+  assert.equal(reset.address.isGlobal, 1)
+  assert.equal(reset.destQpn, 0)
+
+  modify(q, toInit({ accessFlags: 2 }))
+  const init = query(q)
+  assert.deepEqual([init.state, init.accessFlags, init.port, init.pkeyIndex], [Qps.INIT, 2, 1, 0])
+
+  modify(q, toRtr(42, peer, { pathMtu: 5, rqPsn: 7, maxDestRdAtomic: 2 }))
+  const rtr = query(q)
+  assert.deepEqual(
+    [rtr.state, rtr.pathMtu, rtr.destQpn, rtr.rqPsn, rtr.maxDestRdAtomic, rtr.minRnrTimer],
+    [Qps.RTR, 5, 42, 7, 2, 12],
+  )
+  // The hop limit is the route's, as recorded.
+  assert.deepEqual(rtr.address, path(peer, { hopLimit: 64 }))
+
+  modify(q, toRts({ sqPsn: 9, maxRdAtomic: 2 }))
+  const rts = query(q)
+  assert.deepEqual(
+    [rts.state, rts.curState, rts.sqPsn, rts.timeout, rts.retryCnt, rts.rnrRetry, rts.maxRdAtomic],
+    [Qps.RTS, Qps.RTS, 9, 14, 7, 7, 2],
+  )
+  modify(q, { state: Qps.SQD })
+  assert.deepEqual([query(q).state, query(q).sqDraining], [Qps.SQD, 0], 'nothing to drain')
+  modify(q, { state: Qps.RTS })
+  modify(q, { state: Qps.ERR })
+  const err = query(q)
+  assert.deepEqual([err.state, err.destQpn], [Qps.ERR, 42])
+  modify(q, { state: Qps.RESET })
+  assert.deepEqual(query(q), reset, 'as new')
+})
+
+test('query: what a program changes afterwards in its own bytes changes nothing', () => {
+  const { qp } = bench()
+  const q = inState(qp(), Qps.INIT)
+  const dgid = peer.slice()
+  modify(q, toRtr(42, dgid))
+  dgid.fill(0)
+  assert.deepEqual(query(q).address.dgid, peer)
+})
+
+test('transitions: from every state to every state, with just what the table needs', () => {
+  const needed: Readonly<Record<number, Modify>> = {
+    [Qps.INIT]: toInit(),
+    [Qps.RTR]: toRtr(42, peer),
+    [Qps.RTS]: toRts(),
+  }
+  const legal: Readonly<Record<number, readonly number[]>> = {
+    [Qps.RESET]: [Qps.RESET, Qps.INIT, Qps.ERR],
+    [Qps.INIT]: [Qps.RESET, Qps.INIT, Qps.RTR, Qps.ERR],
+    [Qps.RTR]: [Qps.RESET, Qps.RTS, Qps.ERR],
+    [Qps.RTS]: [Qps.RESET, Qps.RTS, Qps.SQD, Qps.ERR],
+    [Qps.SQD]: [Qps.RESET, Qps.RTS, Qps.SQD, Qps.ERR],
+    [Qps.ERR]: [Qps.RESET, Qps.ERR],
+  }
+  const { m, p, qp } = bench()
+  for (const from of Object.keys(legal).map(Number))
+    for (const to of Object.values(Qps)) {
+      const q = inState(qp(), from)
+      const again = from >= Qps.RTS && to === Qps.RTS
+      const args =
+        from === Qps.INIT && to === Qps.INIT ? { state: to } : again ? { state: to } : { state: to, ...needed[to] }
+      assert.equal(
+        errnoOf(() => modify(q, args)),
+        legal[from].includes(to) ? 'ok' : 'EINVAL',
+        `${from} to ${to}`,
+      )
+      assert.equal(query(q).state, legal[from].includes(to) ? to : from)
+    }
+  p.close()
+  assertNothingLeft(m, [p])
+})
+
+test('transitions refuse missing and superfluous attributes and a wrong claim, and change nothing', () => {
+  const { qp } = bench()
+  const steps = [
+    [Qps.RESET, toInit()],
+    [Qps.INIT, toRtr(42, peer)],
+    [Qps.RTR, toRts()],
+  ] as const
+  for (const [from, full] of steps) {
+    const q = inState(qp(), from)
+    const before = query(q)
+    for (const name of Object.keys(full)) {
+      if (name === 'state') continue
+      const { [name as keyof Modify]: _left, ...rest } = full as Modify
+      assert.throws(() => modify(q, rest as Modify), { code: 'EINVAL', message: new RegExp(name) }, name)
+    }
+    assert.throws(() => modify(q, { ...full, enSqdAsyncNotify: 1 }), { code: 'EINVAL', message: /enSqdAsyncNotify/ })
+    assert.deepEqual(query(q), before)
+    modify(q, full)
+  }
+  const q = inState(qp(), Qps.RTS)
+  assert.equal(
+    errnoOf(() => modify(q, { state: Qps.RTS, curState: Qps.SQD })),
+    'EINVAL',
+  )
+  assert.equal(
+    errnoOf(() => modify(q, { state: Qps.RTS, curState: Qps.RTS })),
+    'ok',
+  )
+})
+
+test('values out of range', () => {
+  const { qp } = bench()
+  const init = qp()
+  assert.equal(
+    errnoOf(() => modify(init, toInit({ port: 2 }))),
+    'EINVAL',
+  )
+  assert.equal(
+    errnoOf(() => modify(init, toInit({ port: 0 }))),
+    'EINVAL',
+  )
+  assert.equal(
+    errnoOf(() => modify(init, toInit({ pkeyIndex: 1 }))),
+    'EINVAL',
+  )
+  const rtr = inState(qp(), Qps.INIT)
+  for (const more of [
+    { pathMtu: 0 },
+    { pathMtu: 6 },
+    { maxDestRdAtomic: 129 },
+    { destQpn: 1 << 24 },
+    { rqPsn: 1 << 24 },
+  ])
+    assert.equal(
+      errnoOf(() => modify(rtr, toRtr(42, peer, more))),
+      'EINVAL',
+      JSON.stringify(more),
+    )
+  assert.equal(
+    errnoOf(() => modify(rtr, toRtr(42, peer, { maxDestRdAtomic: 128 }))),
+    'ok',
+  )
+  for (const more of [{ timeout: 32 }, { retryCnt: 8 }, { rnrRetry: 8 }, { maxRdAtomic: 129 }, { sqPsn: 1 << 24 }])
+    assert.equal(
+      errnoOf(() => modify(rtr, toRts(more))),
+      'EINVAL',
+      JSON.stringify(more),
+    )
+  assert.equal(query(rtr).state, Qps.RTR)
+})
+
+test('paths: empty GID index, no global route, other port, families that differ', () => {
+  const { m, qp } = bench()
+  const q = inState(qp(), Qps.INIT)
+  const to = (address: NonNullable<Modify['address']>) => errnoOf(() => modify(q, toRtr(42, peer, { address })))
+  assert.equal(to(path(peer, { sgidIndex: 200 })), 'ENODATA')
+  assert.equal(to(path(peer, { isGlobal: 0 })), 'EINVAL')
+  assert.equal(to(path(peer, { port: 2 })), 'EINVAL')
+  assert.equal(to(path(ipv6(2))), 'EINVAL')
+  assert.equal(to(path(peer, { sgidIndex: 2 })), 'EINVAL')
+  assert.equal(to(path(ipv6(2), { isGlobal: 2 })), 'EINVAL')
+  assert.equal(m.link.stat().flows, 0, 'refusals leave no flow')
+  assert.equal(to(path(ipv6(2), { sgidIndex: 2 })), 'ok')
+  assert.equal(m.link.stat().flows, 1)
+})
+
+test('alternate paths do not exist: the device does not list them and says why', () => {
+  const { p, qp } = bench()
+  const q = inState(qp(), Qps.INIT)
+  const alternatePath = { ...path(peer), altPort: 1, pkeyIndex: 0, timeout: 0 }
+  assert.throws(() => modify(q, toRtr(42, peer, { alternatePath })), {
+    code: 'EOPNOTSUPP',
+    message: 'rc_qp.modify: attribute alternatePath: the device has no automatic path migration',
+  })
+  const listed = declare(invokeNow(p.context, Classes.interface, 'query', 0, {}, p.caller).out)
+  for (const name of ['rc_qp', 'uc_qp', 'xrc_ini_qp', 'xrc_tgt_qp']) {
+    const { create, modify } = listed.find(cls => cls.name === name)!.methods
+    assert.deepEqual([create.in.alternatePath, modify.in.alternatePath], [undefined, undefined], name)
+    assert.ok(modify.in.address)
+  }
+  // Nor is anything that names objects of classes that the device does not have.
+  for (const { name, methods } of listed)
+    for (const [method, { in: into, out }] of Object.entries(methods))
+      for (const [attribute, { of }] of Object.entries({ ...into, ...out }))
+        if (of.kind === 'ref' || of.kind === 'fd')
+          assert.ok(
+            listed.some(cls => cls.name === of.class),
+            `${name}.${method}: ${attribute}`,
+          )
+})
+
+test('queue pairs of all types are counted together: maxQp is of the device', () => {
+  const { p } = bench()
+  const { limits, attributes, shared } = p.rxe.device
+  const limit = limits.get('rc_qp')
+  assert.equal(limit?.most, attributes.maxQp)
+  for (const name of shared.byName.keys()) if (name.endsWith('_qp')) assert.equal(limits.get(name), limit, name)
+  assert.equal(limits.get('srq'), limits.get('xrc_srq'))
+})
+
+test('a flow lives as long as its path: changed in SQD, left in RESET, gone with the QP', () => {
+  const { m, p, qp } = bench()
+  const q = inState(qp(), Qps.SQD)
+  modify(q, { address: path(ipv4(127, 0, 0, 3)) })
+  assert.equal(m.link.stat().flows, 1)
+  assert.deepEqual(query(q).address.dgid, ipv4(127, 0, 0, 3))
+  modify(q, { state: Qps.ERR })
+  assert.equal(m.link.stat().flows, 1)
+  modify(q, { state: Qps.RESET })
+  assert.equal(m.link.stat().flows, 0)
+  const other = inState(qp(), Qps.RTS)
+  invokeNow(p.context, RcQp, 'destroy', other.handle, {}, p.caller)
+  assert.equal(m.link.stat().flows, 0)
+})
+
+test('the doorbell call takes no requests', () => {
+  const { p, qp } = bench()
+  const q = inState(qp(), Qps.RTS)
+  const ring = (wrCount?: number) =>
+    errnoOf(() => invokeNow(p.context, RcQp, 'postSend', q.handle, wrCount === undefined ? {} : { wrCount }, p.caller))
+  assert.deepEqual([ring(), ring(0), ring(1)], ['ok', 'ok', 'EINVAL'])
+})
+
+test('devices at rest stay at rest, however many queue pairs there are', () => {
+  const { m, p, cq } = bench()
+  for (let i = 0; i < 150; i++) makeQp(p, cq, { cap: { maxSendWr: 1, maxRecvWr: 1 } })
+  m.settle()
+  for (const device of m.devices) assert.equal(device.poll(0), false)
+  p.close()
+  assertNothingLeft(m, [p])
+})

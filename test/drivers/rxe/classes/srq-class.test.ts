@@ -1,0 +1,190 @@
+/*
+ * Class srq of the soft device: who gets which request, what the queue tells, and what is refused.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { invokeNow } from '../../../../src/core/index.ts'
+import { Limits } from '../../../../src/drivers/rxe/attributes.ts'
+import { RcQp } from '../../../../src/spec/classes/rc_qp.ts'
+import { Srq, TmSrq } from '../../../../src/spec/classes/srq.ts'
+import {
+  assertNothingLeft,
+  errnoOf,
+  join,
+  machine,
+  makeCq,
+  makeQp,
+  modify,
+  program,
+  Qps,
+  query,
+  register,
+} from '../machine.ts'
+import { completions, piece } from '../pair.ts'
+import { pollAll, postReceive, postSend, Wr } from '../provider.ts'
+import { makeSharedQp, makeSrq, modifySrq, querySrq } from '../shared.ts'
+
+const SRQ_LIMIT_REACHED = 15
+const LAST_WQE_REACHED = 16
+
+/** Two senders on one device, and two queue pairs with one shared queue on the other. */
+const bench = () => {
+  const m = machine()
+  const a = program(m, 0)
+  const b = program(m, 1)
+  const [cqA, cqB] = [makeCq(a), makeCq(b)]
+  const [mrA, mrB] = [register(a, 4096), register(b, 4096)]
+  const srq = makeSrq(b, { userHandle: 77n })
+  const from = [makeQp(a, cqA), makeQp(a, cqA)]
+  const to = [makeSharedQp(b, cqB, srq), makeSharedQp(b, cqB, srq)]
+  to.forEach((qp, i) => {
+    join(from[i], qp)
+  })
+  const receive = (id: number): void => {
+    assert.ok(postReceive(srq.ring, BigInt(id), [piece(mrB, id * 100, 100)]))
+  }
+  const send = (i: number, id: number): void => {
+    assert.ok(postSend(from[i].send, { opcode: Wr.SEND, id: BigInt(id), sges: [piece(mrA, 0, 50)] }))
+    m.settle()
+  }
+  const asyncs = () => b.async.queue.splice(0).map(({ type, element }) => [type, Number(element.userHandle)])
+  const close = (): void => {
+    a.close()
+    b.close()
+    assertNothingLeft(m, [a, b])
+  }
+  return { m, a, b, cqA, cqB, srq, from, to, receive, send, asyncs, close }
+}
+
+test('requests go to messages in the order in which these begin, whoever they are for', () => {
+  const { b, cqB, to, receive, send, close } = bench()
+  for (const id of [1, 2, 3, 4]) receive(id)
+  for (const i of [1, 0, 0, 1]) send(i, 9)
+  assert.deepEqual(
+    pollAll(cqB.ring).map(({ id, qpn }) => [Number(id), qpn]),
+    [1, 0, 0, 1].map((i, n) => [n + 1, to[i].qpn]),
+  )
+  assert.equal(b.async.queue.length, 0)
+  close()
+})
+
+test('an empty queue makes senders wait, and a request posted later serves them', () => {
+  const { m, cqB, receive, send, close } = bench()
+  send(0, 1)
+  assert.deepEqual(completions(cqB), [])
+  receive(5)
+  while (cqB.ring.producer === cqB.ring.consumer && m.tick());
+  assert.deepEqual(
+    completions(cqB).map(({ id, status }) => [id, status]),
+    [[5, 0]],
+  )
+  close()
+})
+
+test('the limit is told once', () => {
+  const { srq, receive, send, asyncs, close } = bench()
+  for (const id of [1, 2, 3, 4, 5]) receive(id)
+  modifySrq(srq, { limit: 4 })
+  send(0, 1)
+  assert.deepEqual(asyncs(), [])
+  send(1, 2)
+  assert.deepEqual(asyncs(), [[SRQ_LIMIT_REACHED, 77]])
+  assert.equal(querySrq(srq).limit, 0)
+  send(1, 3)
+  assert.deepEqual(asyncs(), [])
+  close()
+})
+
+test('another size keeps what waits; senders notice nothing', () => {
+  const { b, cqB, srq, receive, send, close } = bench()
+  for (const id of [1, 2, 3]) receive(id)
+  send(0, 1)
+  modifySrq(srq, { maxWr: 50 })
+  assert.deepEqual(querySrq(srq), { maxWr: 63, maxSge: 2, limit: 0 })
+  for (const id of [4, 5]) receive(id)
+  for (const i of [0, 1, 0, 1]) send(i, 9)
+  assert.deepEqual(
+    completions(cqB).map(({ id }) => id),
+    [1, 2, 3, 4, 5],
+  )
+  for (const id of [6, 7, 8]) receive(id)
+  assert.throws(() => modifySrq(srq, { maxWr: 2 }), { code: 'EINVAL', message: /maxWr: 2 is less than the requests/ })
+  assert.equal(b.rings.live.size, 1 + 1 + 2)
+  close()
+})
+
+test('a queue pair in error flushes nothing of it, and says that it took its last', () => {
+  const { cqB, to, receive, send, asyncs, close } = bench()
+  for (const id of [1, 2]) receive(id)
+  modify(to[0], { state: Qps.ERR })
+  assert.deepEqual(asyncs(), [[LAST_WQE_REACHED, 1]])
+  assert.deepEqual(completions(cqB), [])
+  send(1, 1)
+  assert.deepEqual(
+    completions(cqB).map(({ id }) => id),
+    [1],
+  )
+  modify(to[0], { state: Qps.RESET })
+  send(1, 2)
+  assert.deepEqual(
+    completions(cqB).map(({ id }) => id),
+    [2],
+  )
+  close()
+})
+
+test('a queue pair with a shared queue has no receive queue of its own', () => {
+  const { to, close } = bench()
+  const { cap } = query(to[0])
+  assert.deepEqual([cap.maxRecvWr, cap.maxRecvSge], [0, 0])
+  assert.deepEqual(to[0].cap.maxRecvWr, 15)
+  close()
+})
+
+test('a queue in use cannot be destroyed', () => {
+  const { b, srq, to, close } = bench()
+  const destroy = () => invokeNow(b.context, Srq, 'destroy', srq.handle, {}, b.caller)
+  assert.equal(errnoOf(destroy), 'EBUSY')
+  for (const qp of to) invokeNow(b.context, RcQp, 'destroy', qp.handle, {}, b.caller)
+  assert.deepEqual(destroy().out, { events: 0 })
+  close()
+})
+
+test('sizes and limits are those of the device', () => {
+  const m = machine()
+  const p = program(m)
+  const { maxSrqWr, maxSrqSge } = Limits
+  assert.throws(() => makeSrq(p, { maxWr: maxSrqWr + 1 }), { code: 'EINVAL', message: /maxWr: 1048576 is above/ })
+  assert.throws(() => makeSrq(p, { maxSge: maxSrqSge + 1 }), { code: 'EINVAL', message: /maxSge: 28 is above 27/ })
+  assert.equal(
+    errnoOf(() => makeSrq(p, { maxWr: 0 })),
+    'EINVAL',
+  )
+  const srq = makeSrq(p, { maxWr: 20, maxSge: 0, limit: 1000 })
+  assert.deepEqual(querySrq(srq), { maxWr: 31, maxSge: 1, limit: 0 })
+  assert.throws(() => modifySrq(srq, { limit: 32 }), { code: 'EINVAL', message: /limit: 32 is above 31/ })
+  modifySrq(srq, { limit: 31 })
+  assert.throws(() => modifySrq(srq, { maxWr: 30 }), { code: 'EINVAL', message: /maxWr: 30 is below the limit, 31/ })
+  assert.throws(() => modifySrq(srq, { maxWr: 40, limit: 41 }), { code: 'EINVAL', message: /limit: 41 is above 40/ })
+  p.rings.left = 0
+  assert.equal(
+    errnoOf(() => makeSrq(p)),
+    'ENOMEM',
+  )
+  assert.equal(
+    errnoOf(() => modifySrq(srq, { maxWr: 100 })),
+    'ENOMEM',
+  )
+  assert.deepEqual(querySrq(srq), { maxWr: 31, maxSge: 1, limit: 31 })
+  p.close()
+  assertNothingLeft(m, [p])
+})
+
+test('queues that match tags are declared, and no device here has them', () => {
+  const m = machine()
+  const p = program(m)
+  const cq = makeCq(p)
+  const wanted = { pd: p.pd, maxWr: 1, maxSge: 1, limit: 0, userHandle: 0n, cq: cq.handle, maxNumTags: 4 }
+  const make = () => invokeNow(p.context, TmSrq, 'create', 0, wanted, p.caller)
+  assert.throws(make, { code: 'EOPNOTSUPP', message: /this device has no tm_srq\.create/ })
+})

@@ -1,0 +1,249 @@
+/*
+ * XRC of the soft device: domains that contexts share, targets that outlive who made them, and what a request reaches.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { invokeNow } from '../../../../src/core/index.ts'
+import { Pd } from '../../../../src/spec/classes/pd.ts'
+import { XrcSrq } from '../../../../src/spec/classes/srq.ts'
+import { XrcTgtQp } from '../../../../src/spec/classes/xrc_qp.ts'
+import { XrcdFlags } from '../../../../src/spec/enums.ts'
+import { assertNothingLeft, errnoOf, machine, makeCq, type Program, program, Qps, register } from '../machine.ts'
+import { completions, piece } from '../pair.ts'
+import { Flag, pollAll, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
+import {
+  closeDomain,
+  destroyTarget,
+  joinXrc,
+  makeInitiator,
+  makeTarget,
+  makeXrcSrq,
+  openDomain,
+  queryTarget,
+  type TestSrq,
+} from '../shared.ts'
+
+const { CREAT, EXCL } = XrcdFlags.values
+const FILE = 0x100
+const QP_REQ_ERR = 2
+const COMM_EST = 4
+const LAST_WQE_REACHED = 16
+const REM_INV_REQ_ERR = 9
+const REM_ACCESS_ERR = 10
+
+/** A sender on device 0 and a receiver with two queues, each in a protection domain of its own, on device 1. */
+const bench = () => {
+  const m = machine()
+  const a = program(m, 0)
+  const b = program(m, 1)
+  const [cqA, cqB, cqC] = [makeCq(a), makeCq(b), makeCq(b)]
+  const [mrA, mrB] = [register(a, 8192), register(b, 8192)]
+  const xrcd = openDomain(b, FILE)
+  const otherPd = invokeNow(b.context, Pd, 'create', 0, {}, b.caller).object!
+  const srq = makeXrcSrq(b, xrcd, cqB)
+  const other = makeXrcSrq(b, xrcd, cqC, otherPd)
+  const ini = makeInitiator(a, cqA)
+  const tgt = makeTarget(b, xrcd)
+  joinXrc(ini, tgt)
+  const send = (to: number, more: Partial<SendRequest> = {}): void => {
+    const flags = (more.flags ?? Flag.SIGNALED) | (to << 8)
+    assert.ok(postSend(ini.send, { opcode: Wr.SEND, sges: [piece(mrA, 0, 50)], ...more, flags }))
+    m.settle()
+  }
+  const receive = (srq: TestSrq, id: number, length = 100): void => {
+    assert.ok(postReceive(srq.ring, BigInt(id), [piece(mrB, 0, length)]))
+  }
+  const close = (...more: Program[]): void => {
+    for (const p of [a, b, ...more]) p.close()
+    assertNothingLeft(m, [a, b, ...more])
+  }
+  return { m, a, b, cqA, cqB, cqC, mrA, mrB, xrcd, srq, other, otherPd, ini, tgt, send, receive, close }
+}
+
+const asyncs = (p: Program): number[] => p.async.queue.splice(0).map(({ type }) => type)
+
+test('a request takes from the queue that it names and completes to its CQ, with the target’s number', () => {
+  const { cqA, cqB, mrA, mrB, srq, tgt, send, receive, close } = bench()
+  receive(srq, 1)
+  mrA.bytes.fill(9, 0, 50)
+  send(srq.number)
+  assert.deepEqual(
+    pollAll(cqB.ring).map(({ id, status, bytes, qpn }) => [Number(id), status, bytes, qpn]),
+    [[1, 0, 50, tgt.qpn]],
+  )
+  assert.equal(mrB.bytes[49], 9)
+  assert.deepEqual(
+    completions(cqA).map(({ status }) => status),
+    [0],
+  )
+  close()
+})
+
+test('the queue that a request names decides the protection domain', () => {
+  const { b, cqA, cqC, mrB, srq, other, send, receive, close } = bench()
+  const write = { opcode: Wr.WRITE, remote: mrB.address, rkey: mrB.rkey }
+  send(srq.number, write)
+  assert.deepEqual(
+    completions(cqA).map(({ status }) => status),
+    [0],
+  )
+  // The same memory by a queue of another domain of protection.
+  receive(other, 1)
+  send(other.number, write)
+  assert.deepEqual(
+    completions(cqA).map(({ status }) => status),
+    [REM_ACCESS_ERR],
+  )
+  assert.deepEqual(completions(cqC), [])
+  assert.deepEqual(asyncs(b), [LAST_WQE_REACHED, 3])
+  close()
+})
+
+test('READs of two protection domains at once are read in the one of their own queue', () => {
+  const { m, b, cqA, mrA, mrB, srq, other, otherPd, ini, close } = bench()
+  const mrOther = register({ ...b, pd: otherPd }, 4096)
+  mrB.bytes.fill(3)
+  mrOther.bytes.fill(4)
+  const read = (to: number, from: { address: number; rkey: number }, at: number): void => {
+    const request = { opcode: Wr.READ, sges: [piece(mrA, at, 3000)], remote: from.address, rkey: from.rkey }
+    assert.ok(postSend(ini.send, { ...request, flags: Flag.SIGNALED | (to << 8) }))
+  }
+  read(srq.number, mrB, 0)
+  read(other.number, mrOther, 3000)
+  m.settle()
+  assert.deepEqual(
+    completions(cqA).map(({ status }) => status),
+    [0, 0],
+  )
+  assert.deepEqual([mrA.bytes[0], mrA.bytes[2999], mrA.bytes[3000], mrA.bytes[5999]], [3, 3, 4, 4])
+  close()
+})
+
+test('a queue that is of no domain, of another one, or plain is an invalid request', () => {
+  for (const kind of ['none', 'another', 'gone'] as const) {
+    const { b, cqA, cqB, srq, send, close } = bench()
+    let number = 0x77
+    if (kind === 'another') number = makeXrcSrq(b, openDomain(b), cqB).number
+    if (kind === 'gone') {
+      invokeNow(b.context, XrcSrq, 'destroy', srq.handle, {}, b.caller)
+      number = srq.number
+    }
+    send(number)
+    assert.deepEqual(
+      completions(cqA).map(({ status }) => status),
+      [REM_INV_REQ_ERR],
+      kind,
+    )
+    assert.deepEqual(asyncs(b), [LAST_WQE_REACHED, QP_REQ_ERR], kind)
+    close()
+  }
+})
+
+test('a domain is that of its file, as long as anybody has it open', () => {
+  const m = machine()
+  const [p, q] = [program(m), program(m)]
+  const open = (from: Program, file: number | undefined, flags: number) => errnoOf(() => openDomain(from, file, flags))
+  assert.equal(open(p, FILE, 0), 'EAGAIN')
+  assert.equal(open(p, undefined, 0), 'EAGAIN')
+  assert.equal(open(p, 3, CREAT), 'EBADF')
+  assert.equal(open(p, FILE, 1), 'EINVAL')
+  const one = openDomain(p, FILE, CREAT | EXCL)
+  const two = openDomain(q, FILE, 0)
+  assert.equal(open(q, FILE, CREAT | EXCL), 'EINVAL')
+  const { domains } = m.devices[0].state
+  assert.equal(domains.size, 1)
+  assert.equal(
+    errnoOf(() => makeTarget(q, openDomain(q), makeTarget(p, one).qpn)),
+    'EINVAL',
+    'the target of another domain',
+  )
+  const tgt = makeTarget(p, one)
+  assert.equal(makeTarget(q, two, tgt.qpn).qpn, tgt.qpn)
+  assert.equal(
+    errnoOf(() => closeDomain(p, one)),
+    'EBUSY',
+  )
+  p.close()
+  assert.equal(open(q, FILE, 0), 'ok')
+  q.close()
+  assert.equal(domains.size, 0)
+  assertNothingLeft(m, [p, q])
+})
+
+test('a target is one queue pair for all who have it open, and lives until the last goes', () => {
+  const { m, b, cqA, ini, tgt, send, close } = bench()
+  const c = program(m, 1)
+  const cq = makeCq(c)
+  const mr = register(c, 4096)
+  const xrcd = openDomain(c, FILE, 0)
+  const again = makeTarget(c, xrcd, tgt.qpn)
+  const srq = makeXrcSrq(c, xrcd, cq)
+  assert.equal(queryTarget(again).state, Qps.RTS)
+  assert.equal(queryTarget(again).destQpn, ini.qpn)
+  postReceive(srq.ring, 1n, [piece(mr, 0, 100)])
+  postReceive(srq.ring, 2n, [piece(mr, 0, 100)])
+  send(srq.number)
+  assert.deepEqual(
+    completions(cq).map(({ id }) => id),
+    [1],
+  )
+  assert.deepEqual(destroyTarget(tgt), { events: 0 })
+  send(srq.number)
+  assert.deepEqual(
+    completions(cq).map(({ id }) => id),
+    [2],
+  )
+  invokeNow(c.context, XrcTgtQp, 'modify', again.handle, { state: Qps.ERR }, c.caller)
+  assert.deepEqual(asyncs(c), [LAST_WQE_REACHED])
+  assert.deepEqual(asyncs(b), [])
+  destroyTarget(again)
+  assert.deepEqual(
+    completions(cqA).map(({ status }) => status),
+    [0, 0],
+  )
+  assert.equal(m.devices[1].state.qpns.rowOf(tgt.qpn), -1)
+  close(c)
+})
+
+test('events of a target go to all who have it open', () => {
+  const m = machine()
+  const [p, q] = [program(m), program(m)]
+  const tgt = makeTarget(p, openDomain(p, FILE))
+  const again = makeTarget(q, openDomain(q, FILE), tgt.qpn)
+  invokeNow(p.context, XrcTgtQp, 'modify', tgt.handle, { state: Qps.ERR }, p.caller)
+  assert.deepEqual([asyncs(p), asyncs(q)], [[LAST_WQE_REACHED], [LAST_WQE_REACHED]])
+  assert.equal(queryTarget(again).state, Qps.ERR)
+  p.close()
+  q.close()
+  assertNothingLeft(m, [p, q])
+})
+
+test('a queue that is gone is an invalid request, and its requests leave nothing behind', () => {
+  const { b, cqA, cqB, srq, mrA, receive, send, close } = bench()
+  receive(srq, 1, 8192)
+  send(srq.number, { sges: [piece(mrA, 0, 3000)] })
+  assert.equal(completions(cqB).length, 1)
+  receive(srq, 2, 8192)
+  invokeNow(b.context, XrcSrq, 'destroy', srq.handle, {}, b.caller)
+  send(srq.number)
+  assert.deepEqual(
+    completions(cqA).map(({ status }) => status),
+    [0, REM_INV_REQ_ERR],
+  )
+  close()
+})
+
+test('what a type does not have cannot be passed', () => {
+  const { b, tgt, close } = bench()
+  assert.equal('recvCq' in XrcTgtQp.methods.create.in, false)
+  assert.equal('retryCnt' in XrcTgtQp.methods.modify.in, false)
+  assert.throws(() => invokeNow(b.context, XrcTgtQp, 'modify', tgt.handle, { state: Qps.RESET, port: 1 }, b.caller), {
+    code: 'EINVAL',
+    message: /an XRC_TGT queue pair does not take|does not take port/,
+  })
+  assert.deepEqual(
+    asyncs(b).filter(type => type === COMM_EST),
+    [],
+  )
+  close()
+})

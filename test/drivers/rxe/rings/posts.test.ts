@@ -1,0 +1,104 @@
+/*
+ * Which queues are looked at when: what was changed, what was used lately, everything; and who is told of it.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createPostScan, Where } from '../../../../src/drivers/rxe/rings/posts.ts'
+import { createReceiveQueue } from '../../../../src/drivers/rxe/rings/receive-queue.ts'
+import { storeProducer } from '../../../../src/drivers/rxe/rings/rings.ts'
+import { createSendQueue, type QpRings, ringWork } from '../../../../src/drivers/rxe/rings/work-source.ts'
+import type { Engine } from '../../../../src/transport/engine.ts'
+import { testRings } from '../provider.ts'
+
+const bench = (count: number, slots = 15) => {
+  const memory = testRings()
+  const rings: (QpRings | undefined)[] = Array.from({ length: count }, () => ({
+    send: createSendQueue(memory, slots, 1, 0),
+    receive: createReceiveQueue(memory, slots, 1),
+  }))
+  const told: string[] = []
+  const engine = {
+    onDoorbell: (row: number) => told.push(`send ${row}`),
+    onReceiveScan: (row: number) => told.push(`receive ${row}`),
+  } as unknown as Engine
+  const posts = createPostScan(rings, engine, () => false)
+  /** `empty`: what is told of was changed by a call, and nothing is posted. */
+  const scan = (where: Where, empty = false): string[] => {
+    told.length = 0
+    const found = posts.scan(where)
+    assert.equal(found, !empty && told.some(line => line.startsWith('send')))
+    return [...told]
+  }
+  for (let row = 0; row < count; row++) posts.look(row)
+  scan(Where.CHANGED, true)
+  return { rings, posts, scan, send: (row: number, to: number) => storeProducer(rings[row]!.send.ring, to) }
+}
+
+test('a full look finds every post, once', () => {
+  const { rings, scan, send } = bench(200)
+  assert.deepEqual(scan(Where.ALL), [])
+  send(150, 1)
+  storeProducer(rings[3]!.receive.ring, 2)
+  assert.deepEqual(scan(Where.CHANGED), [])
+  assert.deepEqual(scan(Where.ALL), ['receive 3', 'send 150'])
+  assert.deepEqual(scan(Where.ALL), [])
+})
+
+test('a queue that was used is looked at in between, until it has not been for a while', () => {
+  const { scan, send } = bench(3)
+  for (let i = 0; i < 20; i++) scan(Where.ALL)
+  send(1, 1)
+  assert.deepEqual(scan(Where.USED), [], 'not known to be in use')
+  assert.deepEqual(scan(Where.ALL), ['send 1'])
+  for (let n = 2; n < 40; n++) {
+    send(1, n & 15)
+    assert.deepEqual(scan(Where.USED), ['send 1'])
+    scan(Where.ALL)
+  }
+  for (let i = 0; i < 20; i++) scan(Where.ALL)
+  send(1, 9)
+  assert.deepEqual(scan(Where.USED), [])
+  assert.deepEqual(scan(Where.ALL), ['send 1'])
+})
+
+test('a queue that is used before the first full look is known to be in use', () => {
+  const { scan, posts, send } = bench(2)
+  send(1, 1)
+  posts.look(1)
+  scan(Where.CHANGED)
+  send(1, 2)
+  assert.deepEqual(scan(Where.USED), ['send 1'])
+})
+
+test('what was changed is looked at by every scan, whatever its indices, and is no work if nothing is posted', () => {
+  const { rings, posts, scan, send } = bench(2)
+  posts.look(1)
+  posts.look(1)
+  assert.deepEqual(scan(Where.CHANGED, true), ['receive 1', 'send 1'])
+  send(1, 1)
+  posts.look(1)
+  assert.deepEqual(scan(Where.CHANGED), ['receive 1', 'send 1'])
+  posts.look(0)
+  rings[0] = undefined
+  assert.deepEqual(scan(Where.USED), [], 'gone in the meantime')
+})
+
+test('an index that went once around a ring of two slots while the engine took requests by itself is news', () => {
+  const { rings, scan, send } = bench(1, 1)
+  const { loadSend, takeReceive } = ringWork(rings)
+  const block = new Uint32Array(64)
+  const receive = (to: number) => storeProducer(rings[0]!.receive.ring, to)
+  send(0, 1)
+  receive(1)
+  assert.deepEqual(scan(Where.ALL), ['receive 0', 'send 0'])
+  assert.ok(loadSend(0, 0, block, 0) && takeReceive(0, block, 0))
+  // The second ones come before the engine is done, and it finds them without a look.
+  send(0, 2)
+  receive(2)
+  assert.ok(loadSend(0, 1, block, 0) && takeReceive(0, block, 0))
+  assert.ok(!loadSend(0, 2, block, 0) && !takeReceive(0, block, 0))
+  assert.deepEqual(scan(Where.ALL), [])
+  send(0, 3)
+  receive(3)
+  assert.deepEqual(scan(Where.ALL), ['receive 0', 'send 0'])
+})

@@ -1,0 +1,130 @@
+/*
+ * Receive requests that many take from: order, the limit, another size, and a program that writes nonsense.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import {
+  createReceiveQueue,
+  pendingReceives,
+  type ReceiveQueue,
+  resizeReceives,
+  takeReceive,
+} from '../../../../src/drivers/rxe/rings/receive-queue.ts'
+import { Receive, Sge } from '../../../../src/transport/types.ts'
+import { isIntact, mapRing, postReceive, type TestRings, testRings } from '../provider.ts'
+
+const SGES = 2
+
+const bench = (requests = 7) => {
+  const memory = testRings()
+  const told = { times: 0 }
+  const queue = createReceiveQueue(memory, requests, SGES, () => {
+    told.times++
+  })
+  const into = new Uint32Array(Receive.SGE + SGES * Sge.WORDS)
+  return {
+    memory,
+    queue,
+    told,
+    ring: mapRing(queue.ring.area),
+    /** The id taken; undefined if there was none. */
+    take: (): number | undefined => (takeReceive(queue, into, 0) ? into[Receive.ID_LO] : undefined),
+    into,
+  }
+}
+
+const post = (ring: ReturnType<typeof mapRing>, ...ids: number[]): void => {
+  for (const id of ids) assert.ok(postReceive(ring, BigInt(id), [{ address: 0x1000 * id, length: id, lkey: 7 }]))
+}
+
+test('the limit is told once, when fewer are left, and is then 0', () => {
+  const { queue, ring, take, told } = bench()
+  post(ring, 1, 2, 3, 4, 5)
+  queue.limit = 3
+  take()
+  take()
+  assert.equal(told.times, 0)
+  take()
+  assert.deepEqual([told.times, queue.limit], [1, 0])
+  take()
+  take()
+  assert.equal(take(), undefined)
+  assert.equal(told.times, 1)
+})
+
+test('a queue of one queue pair has nobody to tell', () => {
+  const queue = createReceiveQueue(testRings(), 3, 1)
+  assert.equal(queue.shared, false)
+  assert.equal(createReceiveQueue(testRings(), 3, 1, () => {}).shared, true)
+})
+
+const moved = (memory: TestRings, queue: ReceiveQueue, requests: number): boolean => {
+  const old = resizeReceives(memory, queue, requests)
+  if (old === undefined) return false
+  memory.free(old)
+  return true
+}
+
+test('whatever is posted, taken and resized: each request comes once, in order, whole', () => {
+  const step = fc.oneof(
+    fc.record({ post: fc.integer({ min: 1, max: 5 }) }),
+    fc.record({ take: fc.integer({ min: 1, max: 5 }) }),
+    fc.record({ resize: fc.integer({ min: 1, max: 40 }) }),
+  )
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 60 }), steps => {
+      const b = bench(4)
+      const { memory, queue, into } = b
+      let { ring } = b
+      const waiting: number[] = []
+      let next = 1
+      for (const one of steps) {
+        if ('post' in one)
+          for (let i = 0; i < one.post; i++) {
+            if (!postReceive(ring, BigInt(next), [{ address: 4096 * next, length: next, lkey: 3 }])) break
+            waiting.push(next++)
+          }
+        else if ('take' in one)
+          for (let i = 0; i < one.take; i++) {
+            assert.equal(b.take(), waiting.shift())
+            if (into[Receive.SGES] === 1) assert.equal(into[Receive.SGE + Sge.LENGTH], into[Receive.ID_LO])
+          }
+        else {
+          const fits = waiting.length <= one.resize
+          assert.equal(moved(memory, queue, one.resize), fits)
+          if (fits) ring = mapRing(queue.ring.area)
+        }
+        assert.equal(pendingReceives(queue), waiting.length)
+        assert.equal(memory.live.size, 1)
+      }
+    }),
+  )
+})
+
+test('nonsense in the ring stays inside bounds, at another size too', () => {
+  const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 })
+  fc.assert(
+    fc.property(
+      fc.array(u32, { minLength: 40, maxLength: 200 }),
+      u32,
+      fc.integer({ min: 1, max: 30 }),
+      (noise, to, n) => {
+        const { memory, queue, take, into, told } = bench(3)
+        queue.limit = 3
+        for (let round = 0; round < 3; round++) {
+          const { area: piece } = queue.ring
+          for (let at = 0; at < piece.length; at += 4)
+            piece.view.setUint32(piece.at + at, noise[(at / 4 + round) % noise.length], true)
+          mapRing(piece).producer = to + round
+          assert.ok(pendingReceives(queue) <= queue.ring.mask)
+          take()
+          assert.ok(into[Receive.SGES] <= SGES)
+          assert.ok(isIntact(piece))
+          moved(memory, queue, n)
+        }
+        assert.ok(told.times <= 1)
+      },
+    ),
+  )
+})

@@ -1,0 +1,98 @@
+/*
+ * Slabs of rings: rings of any size never overlap, are found at the offset that calls answer, are empty when they are
+ * new, and little lies idle.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { mmapInfo } from '../../../../src/drivers/rxe/context.ts'
+import { slabRings } from '../../../../src/drivers/rxe/rings/ring-memory.ts'
+import {
+  createRing,
+  elementAt,
+  emptyRing,
+  loadConsumer,
+  loadProducer,
+  type Ring,
+  storeConsumer,
+  storeProducer,
+} from '../../../../src/drivers/rxe/rings/rings.ts'
+
+/** Fills all of a ring with a number, and says whether it is still there. */
+const mark = (ring: Ring, value: number): void => {
+  for (let i = 0; i <= ring.mask; i++) {
+    const at = elementAt(ring, i)
+    ring.area.bytes.fill(value, at, at + 2 ** ring.log2)
+  }
+  storeProducer(ring, value)
+  storeConsumer(ring, 2 * value)
+}
+const isMarked = (ring: Ring, value: number): boolean => {
+  const end = elementAt(ring, ring.mask) + 2 ** ring.log2
+  return (
+    loadProducer(ring) === value &&
+    loadConsumer(ring) === 2 * value &&
+    ring.area.bytes.subarray(ring.data, end).every(byte => byte === value)
+  )
+}
+
+test('rings of any size, made and freed in any order, keep what is theirs', () => {
+  const step = fc.record({
+    free: fc.option(fc.nat(), { nil: undefined, freq: 2 }),
+    elements: fc.integer({ min: 1, max: 40 }),
+    bytes: fc.integer({ min: 1, max: 200 }),
+  })
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 120 }), steps => {
+      const memory = slabRings()
+      const live: { ring: Ring; value: number }[] = []
+      steps.forEach(({ free, elements, bytes }, i) => {
+        if (free !== undefined && live.length > 0) {
+          const [{ ring, value }] = live.splice(free % live.length, 1)
+          assert.ok(isMarked(ring, value))
+          memory.free(ring)
+          return
+        }
+        const ring = createRing(memory, elements, bytes)
+        assert.equal(loadProducer(ring), 0)
+        assert.equal(loadConsumer(ring), 0)
+        assert.ok(ring.capacity >= elements && ring.capacity < 2 * elements && 2 ** ring.log2 >= bytes)
+        mark(ring, (i % 250) + 1)
+        live.push({ ring, value: (i % 250) + 1 })
+      })
+      for (const { ring, value } of live) {
+        assert.ok(isMarked(ring, value))
+        const { area, head, data } = memory.at(mmapInfo(ring).offset)
+        assert.deepEqual([area === ring.area, head, data], [true, ring.head, ring.data])
+      }
+      assert.equal(memory.stat().rings, live.length)
+      for (const { ring } of live) memory.free(ring)
+      assert.equal(memory.stat().rings, 0)
+    }),
+  )
+})
+
+test('an offset where no ring lies is our own mistake', () => {
+  const memory = slabRings()
+  createRing(memory, 4, 64)
+  for (const offset of [8n, 16n, 1n << 32n]) assert.throws(() => memory.at(offset), /no ring lies at/)
+})
+
+test('of many rings an eighth of the memory is free at most, and what is freed is given back', () => {
+  const memory = slabRings()
+  const rings = Array.from({ length: 5000 }, () => createRing(memory, 16, 64))
+  const needed = rings.length * (16 * 64 + 16)
+  assert.ok(memory.stat().bytes >= needed && memory.stat().bytes < needed * 1.125 + 2 ** 15)
+  for (const ring of rings) memory.free(ring)
+  assert.ok(memory.stat().bytes <= 2 ** 20, 'one slab is kept')
+  const again = createRing(memory, 16, 64)
+  assert.equal(loadProducer(again), 0)
+  assert.ok(memory.stat().bytes <= 2 ** 20)
+})
+
+test('a queue that nobody asked for holds nothing and is nobody’s to free', () => {
+  const memory = slabRings()
+  memory.free(emptyRing)
+  assert.deepEqual([emptyRing.capacity, loadProducer(emptyRing), loadConsumer(emptyRing)], [0, 0, 0])
+  assert.deepEqual(memory.stat(), { rings: 0, bytes: 0 })
+})

@@ -1,0 +1,119 @@
+/*
+ * Rings have the sizes and headers that Linux's driver has shown in the recorded runs, and indices never lead out of
+ * them.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import {
+  createRing,
+  elementAt,
+  loadConsumer,
+  loadProducer,
+  ringMask,
+  storeConsumer,
+  storeProducer,
+} from '../../../../src/drivers/rxe/rings/rings.ts'
+import { rxeLayout } from '../../../../src/spec/drivers/ring-layout.ts'
+import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../../../../src/spec/drivers/rxe-rings.ts'
+import { type LoggedCall, type LoggedIoctl, type LoggedMmap, readAbilog } from '../../../uapi/abilog.ts'
+import { isIntact, testRings } from '../provider.ts'
+
+const u32 = (bytes: Uint8Array, at: number): number =>
+  new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getUint32(at, true)
+
+/** The mappings that follow a successful create, and what was asked for. */
+const mappingsOf = (log: string, object: number): { call: LoggedIoctl; maps: LoggedMmap[] }[] => {
+  const found: { call: LoggedIoctl; maps: LoggedMmap[] }[] = []
+  let last: { call: LoggedIoctl; maps: LoggedMmap[] } | undefined
+  for (const call of readAbilog(log) as LoggedCall[]) {
+    if (call.kind === 'mmap') last?.maps.push(call)
+    else last = undefined
+    if (call.kind === 'ioctl' && call.object === object && call.method === 0 && call.errno === 0) {
+      last = { call, maps: [] }
+      found.push(last)
+    }
+  }
+  return found
+}
+
+const attribute = (call: LoggedIoctl, id: number) => call.attributes.find(a => a.id === id)
+
+const assertLike = (map: LoggedMmap, elements: number, bytes: number, where: string): void => {
+  const ring = createRing(testRings(), elements, bytes)
+  assert.equal(ring.area.length, map.length, `${where}: bytes to map`)
+  assert.equal(ring.log2, u32(map.head, RingHeader.LOG2_ELEMENT), `${where}: log2 of an element`)
+  assert.equal(ring.mask, u32(map.head, RingHeader.INDEX_MASK), `${where}: mask`)
+  const head = ring.area.bytes.subarray(ring.area.at, ring.area.at + map.head.length)
+  assert.deepEqual(head, map.head, `${where}: header`)
+}
+
+for (const log of ['ibv_rc_pingpong.client.abilog', 'objects.abilog']) {
+  test(`${log}: completion queues are mapped as recorded`, () => {
+    const all = mappingsOf(log, 3).filter(({ maps }) => maps.length === 1)
+    assert.ok(all.length > 0)
+    for (const { call, maps } of all)
+      assertLike(maps[0], Number(attribute(call, 1)!.data), 2 ** Wc.LOG2_ELEMENT, `line ${call.line}`)
+  })
+
+  test(`${log}: queue pairs are mapped as recorded, the receive queue first`, () => {
+    // Shared receive queues and extended QPs have other mappings; both queues make two.
+    const all = mappingsOf(log, 4).filter(({ call, maps }) => maps.length === 2 && !attribute(call, 3))
+    assert.ok(all.length > 0)
+    for (const { call, maps } of all) {
+      const cap = attribute(call, 8)!.before!
+      const [sends, receives, sendSges, receiveSges, inline] = [0, 4, 8, 12, 16].map(at => u32(cap, at))
+      assertLike(maps[0], receives, RecvWqe.SGE + receiveSges * RingSge.BYTES, `line ${call.line}: receive`)
+      const data = Math.max(sendSges * RingSge.BYTES, inline)
+      assertLike(maps[1], sends, SendWqe.SGE + data, `line ${call.line}: send`)
+    }
+  })
+}
+
+test('a ring holds what was asked for, in elements of a power of two and of at least 64 bytes', () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 0, max: 5000 }), fc.integer({ min: 0, max: 2000 }), (elements, bytes) => {
+      const ring = createRing(testRings(), elements, bytes)
+      assert.equal(ring.mask, ringMask(rxeLayout, elements))
+      assert.ok(ring.mask >= elements && (ring.mask & (ring.mask + 1)) === 0)
+      assert.ok(elements === 0 || ring.mask < 2 * elements + 1, 'no larger than needed')
+      assert.ok(2 ** ring.log2 >= Math.max(64, bytes))
+      assert.ok(bytes <= 64 ? ring.log2 === 6 : 2 ** ring.log2 < 2 * bytes)
+      assert.ok(RingHeader.DATA + (ring.mask + 1) * 2 ** ring.log2 <= ring.area.length)
+    }),
+  )
+})
+
+test('any index, and whatever the program writes where indices are, stays inside the ring', () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 0, max: 300 }),
+      fc.integer({ min: 1, max: 400 }),
+      fc.array(fc.integer({ min: -(2 ** 31), max: 2 ** 32 - 1 }), { minLength: 1, maxLength: 20 }),
+      (elements, bytes, indices) => {
+        const ring = createRing(testRings(), elements, bytes)
+        const { area: piece } = ring
+        for (const index of indices) {
+          const at = elementAt(ring, index)
+          assert.ok(at >= piece.at + RingHeader.DATA && at + 2 ** ring.log2 <= piece.at + piece.length)
+          // The program owns the mapping: header and indices may be anything.
+          for (const place of [0, 4, RingHeader.PRODUCER, RingHeader.CONSUMER])
+            ring.area.view.setInt32(piece.at + place, index | 0, true)
+          assert.ok(loadProducer(ring) <= ring.mask && loadProducer(ring) >= 0)
+          assert.ok(loadConsumer(ring) <= ring.mask && loadConsumer(ring) >= 0)
+          assert.equal(elementAt(ring, index), at, 'mask and size are our own copies')
+        }
+      },
+    ),
+  )
+})
+
+test('published indices are masked, and nothing else is written', () => {
+  const ring = createRing(testRings(), 3, 64)
+  storeProducer(ring, 7)
+  storeConsumer(ring, 6)
+  const { at } = ring.area
+  assert.equal(ring.area.view.getUint32(at + RingHeader.PRODUCER, true), 3)
+  assert.equal(ring.area.view.getUint32(at + RingHeader.CONSUMER, true), 2)
+  assert.ok(isIntact(ring.area))
+})

@@ -1,0 +1,341 @@
+/*
+ * Work requests from rxe's rings: every field of the provider's struct arrives where the engines expect it, and
+ * whatever else a ring holds becomes a refusal that stays inside bounds.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { createReceiveQueue } from '../../../../src/drivers/rxe/rings/receive-queue.ts'
+import { createSendQueue, type QpRings, resetRings, ringWork } from '../../../../src/drivers/rxe/rings/work-source.ts'
+import { RingHeader, SendWqe } from '../../../../src/spec/drivers/rxe-rings.ts'
+import { BindMw, Flush, Receive, Send, Sge, type WorkSource } from '../../../../src/transport/types.ts'
+import { plainArena } from '../../../../src/wire/arena.ts'
+import {
+  Flag,
+  isIntact,
+  type Mapped,
+  mapRing,
+  type Piece,
+  postReceive,
+  postSend,
+  type SendRequest,
+  testRings,
+  Wr,
+  writeSend,
+} from '../provider.ts'
+
+const MAX_SGE = 4
+const INLINE = 64
+const ROW = 3
+/** Words before and after the place where a request is copied to, and what they hold. */
+const MARGIN = 8
+const MARK = 0xa5a5a5a5
+
+interface Bench {
+  readonly rings: QpRings
+  readonly work: WorkSource
+  readonly send: Mapped
+  readonly receive: Mapped
+  load(index: number): Uint32Array | undefined
+  take(): Uint32Array | undefined
+}
+
+const bench = (elements = 7): Bench => {
+  const memory = testRings()
+  const send = createSendQueue(memory, elements, MAX_SGE, INLINE)
+  const receive = createReceiveQueue(memory, elements, MAX_SGE)
+  const rings: QpRings = {
+    send,
+    receive,
+  }
+  const work = ringWork([undefined, undefined, undefined, rings])
+  const copied = (words: number, copy: (into: Uint32Array, at: number) => boolean): Uint32Array | undefined => {
+    const into = new Uint32Array(words + 2 * MARGIN).fill(MARK)
+    const there = copy(into, MARGIN)
+    const outside = [...into.subarray(0, MARGIN), ...into.subarray(MARGIN + words)]
+    assert.ok(
+      outside.every(word => word === MARK),
+      'nothing is written outside of the request',
+    )
+    if (there) return into.slice(MARGIN, MARGIN + words)
+    assert.ok(
+      into.every(word => word === MARK),
+      'without a request nothing is written',
+    )
+    return undefined
+  }
+  return {
+    rings,
+    work,
+    send: mapRing(send.ring.area),
+    receive: mapRing(receive.ring.area),
+    load: index => copied(Send.SGE + MAX_SGE * Sge.WORDS, (into, at) => work.loadSend(ROW, index, into, at)),
+    take: () => copied(Receive.SGE + MAX_SGE * Sge.WORDS, (into, at) => work.takeReceive(ROW, into, at)),
+  }
+}
+
+const post = (request: SendRequest): Uint32Array => {
+  const b = bench()
+  assert.ok(postSend(b.send, request))
+  const words = b.load(0)
+  assert.ok(words)
+  return words
+}
+
+const sges: readonly Piece[] = [
+  { address: 0x1_2345_6780, length: 100, lkey: 0xfffffffe },
+  { address: 0x7fff_0000_1000, length: 0, lkey: 2 },
+  { address: 8, length: 28, lkey: 3 },
+]
+
+const LOC_LEN_ERR = 1
+const LOC_QP_OP_ERR = 2
+
+for (const [name, opcode] of Object.entries(Wr)) {
+  test(`${name}: all fields arrive`, () => {
+    const atomic = opcode === Wr.CAS || opcode === Wr.FAA
+    const words = post({
+      opcode,
+      id: 0x1122334455667788n,
+      flags: Flag.SIGNALED | Flag.FENCE | Flag.SOLICITED,
+      imm: 0x0a0b0c0d,
+      sges,
+      remote: 0x1_0000_0ff8,
+      rkey: 0x89abcdef,
+      compareAdd: 0x8000_0000_0000_0001n,
+      swap: 0xfedc_ba98_7654_3210n,
+    })
+    assert.equal(words[Send.REFUSED], 0)
+    assert.equal(words[Send.OPCODE], opcode)
+    assert.equal(words[Send.FLAGS], 7)
+    assert.deepEqual([words[Send.ID_HI], words[Send.ID_LO]], [0x11223344, 0x55667788])
+    assert.equal(words[Send.IMM], 0x0a0b0c0d)
+    assert.deepEqual([words[Send.REMOTE_HI], words[Send.REMOTE_LO]], [1, 0xff8])
+    assert.equal(words[Send.RKEY], 0x89abcdef)
+    if (atomic) {
+      assert.deepEqual([words[Send.COMPARE_HI], words[Send.COMPARE_LO]], [0x80000000, 1])
+      assert.deepEqual([words[Send.SWAP_HI], words[Send.SWAP_LO]], [0xfedcba98, 0x76543210])
+    }
+    assert.equal(words[Send.SGES], 3)
+    assert.equal(words[Send.LENGTH], 128)
+    assert.deepEqual(
+      [...words.subarray(Send.SGE, Send.SGE + 12)],
+      [0x23456780, 1, 100, 0xfffffffe, 0x1000, 0x7fff, 0, 2, 8, 0, 28, 3],
+    )
+  })
+}
+
+test('the immediate is what its big-endian bytes say, the key to invalidate a number of this machine', () => {
+  const b = bench()
+  writeSend(b.send, { opcode: Wr.SEND_IMM, imm: 0x01020304 })
+  const at = RingHeader.DATA + SendWqe.IMM
+  assert.deepEqual([...new Uint8Array(b.send.view.buffer, b.send.view.byteOffset + at, 4)], [1, 2, 3, 4])
+  writeSend(b.send, { opcode: Wr.SEND_INV, imm: 0x01020304 })
+  assert.deepEqual([...new Uint8Array(b.send.view.buffer, b.send.view.byteOffset + at, 4)], [4, 3, 2, 1])
+})
+
+test('a wrong total length is made right from the elements', () => {
+  // ibv_wr_set_sge_list of rdma-core 44 multiplies the first element's length by their number.
+  const words = post({ opcode: Wr.SEND, sges, claimed: 300 })
+  assert.equal(words[Send.LENGTH], 128)
+  assert.equal(words[Send.REFUSED], 0)
+})
+
+test('elements that sum to more than 2^31 bytes are a length error, and their sum does not wrap', () => {
+  const big = { address: 0, length: 0xffffffff, lkey: 1 }
+  const words = post({ opcode: Wr.WRITE, sges: [big, big, big, big], claimed: 4 })
+  assert.equal(words[Send.REFUSED] & 0xff, LOC_LEN_ERR)
+  assert.equal(words[Send.LENGTH], 0)
+  assert.equal(words[Send.SGES], 0)
+  const most = { address: 0, length: 2 ** 31, lkey: 1 }
+  assert.equal(post({ opcode: Wr.WRITE, sges: [most] })[Send.REFUSED], 0)
+  assert.equal(post({ opcode: Wr.WRITE, sges: [most, { ...most, length: 1 }] })[Send.REFUSED] & 0xff, LOC_LEN_ERR)
+})
+
+test('BIND_MW, LOCAL_INV and FLUSH have operands and no data, whatever their elements say', () => {
+  const loaded = (opcode: number, fill: (view: DataView, at: number) => void): Uint32Array => {
+    const b = bench()
+    writeSend(b.send, { opcode, sges, flags: Flag.SIGNALED | Flag.INLINE, count: MAX_SGE + 7 })
+    fill(b.send.view, RingHeader.DATA)
+    b.send.producer = 1
+    const words = b.load(0)
+    assert.ok(words)
+    assert.deepEqual([words[Send.REFUSED], words[Send.SGES], words[Send.LENGTH]], [0, 0, 0])
+    assert.equal(words[Send.FLAGS], Flag.SIGNALED)
+    return words
+  }
+  const bind = loaded(8, (view, at) => {
+    view.setBigUint64(at + 24, 0x1111_2222_3333_4444n, true)
+    view.setBigUint64(at + 32, 0x5_0000_0006n, true)
+    for (const [i, value] of [0xa1, 0xa2, 0xa3, 0xa4].entries()) view.setUint32(at + 40 + 4 * i, value, true)
+  })
+  const words = ['HI', 'LO', 'LENGTH_HI', 'LENGTH_LO', 'LKEY', 'WINDOW', 'KEY', 'ACCESS'] as const
+  assert.deepEqual(
+    words.map(name => bind[BindMw[name]]),
+    [0x1111_2222, 0x3333_4444, 5, 6, 0xa1, 0xa2, 0xa3, 0xa4],
+  )
+  assert.equal(loaded(7, (view, at) => view.setUint32(at + 20, 0x0102_0304, true))[Send.IMM], 0x0102_0304)
+  const flush = loaded(14, (view, at) => {
+    view.setBigUint64(at + 24, 0x1111_2222_3333_4444n, true)
+    view.setUint32(at + SendWqe.DMA_LENGTH, 100, true)
+    view.setUint32(at + 36, 0xbeef, true)
+    view.setUint8(at + 40, 1)
+    view.setUint8(at + 41, 2)
+  })
+  assert.deepEqual(
+    [Send.REMOTE_LO, Send.RKEY, Flush.LENGTH, Flush.PLACEMENT, Flush.SELECTIVITY].map(word => flush[word]),
+    [0x3333_4444, 0xbeef, 100, 1, 2],
+  )
+})
+
+test('an ATOMIC WRITE has its 8 bytes in the request, inline flag or not', () => {
+  const data = Uint8Array.from([1, 2, 3, 4, 5, 6, 7, 8])
+  const b = bench()
+  writeSend(b.send, { opcode: 15, inline: data, rkey: 0xbeef, claimed: 0xffff_ffff })
+  b.send.view.setUint32(RingHeader.DATA + SendWqe.FLAGS, Flag.SIGNALED, true)
+  b.send.producer = 1
+  const words = b.load(0)
+  assert.ok(words)
+  assert.deepEqual([words[Send.REFUSED], words[Send.LENGTH], words[Send.RKEY]], [0, 8, 0xbeef])
+  const arena = plainArena(16)
+  b.work.copyInline(ROW, words[Send.INLINE_AT], 0, arena, 4, 8, 8, words[Send.LENGTH])
+  assert.deepEqual(arena.bytes.slice(4, 12), data)
+})
+
+test('too many elements, unknown opcodes', () => {
+  assert.equal(post({ opcode: Wr.SEND, count: MAX_SGE + 1 })[Send.REFUSED] & 0xff, LOC_QP_OP_ERR)
+  assert.equal(post({ opcode: Wr.SEND, count: 0xffffffff })[Send.REFUSED] & 0xff, LOC_QP_OP_ERR)
+  for (const opcode of [10, 11, 12, 13, 16, 31, 32, 64, 0x80000000, 0xffffffff])
+    assert.equal(post({ opcode })[Send.REFUSED] & 0xff, LOC_QP_OP_ERR, `opcode ${opcode}`)
+})
+
+test('a refused request keeps its identifier for the completion', () => {
+  const words = post({ opcode: 77, id: 0x1122334455667788n, sges })
+  assert.deepEqual([words[Send.ID_HI], words[Send.ID_LO]], [0x11223344, 0x55667788])
+  assert.deepEqual([words[Send.SGES], words[Send.LENGTH]], [0, 0])
+})
+
+test('inline data: up to the limit, with or without its flag, copied in pieces', () => {
+  const data = Uint8Array.from({ length: INLINE }, (_, i) => i + 1)
+  const b = bench()
+  postSend(b.send, { opcode: Wr.SEND, inline: data })
+  const words = b.load(0)!
+  assert.deepEqual([words[Send.SGES], words[Send.LENGTH], words[Send.REFUSED]], [0, INLINE, 0])
+  assert.equal(words[Send.FLAGS] & Flag.INLINE, Flag.INLINE)
+  const arena = plainArena(4096)
+  b.work.copyInline(ROW, words[Send.INLINE_AT], 10, arena, 100, 20, 50, 45)
+  assert.deepEqual(arena.bytes.slice(100, 120), data.slice(10, 30))
+  assert.deepEqual(arena.bytes.slice(150, 170), data.slice(30, 50))
+  assert.deepEqual(arena.bytes.slice(200, 206), Uint8Array.from([...data.slice(50, 55), 0]))
+
+  assert.equal(post({ opcode: Wr.SEND, inline: data, claimed: INLINE + 1 })[Send.REFUSED] & 0xff, LOC_LEN_ERR)
+  assert.equal(post({ opcode: Wr.SEND, inline: data, claimed: 0xffffffff })[Send.REFUSED] & 0xff, LOC_LEN_ERR)
+  // ibv_wr_set_inline_data of rdma-core 44 sets no flag.
+  const bare = post({ opcode: Wr.SEND, sges: [], claimed: 12, flags: Flag.SIGNALED })
+  assert.deepEqual([bare[Send.FLAGS] & Flag.INLINE, bare[Send.LENGTH], bare[Send.REFUSED]], [Flag.INLINE, 12, 0])
+  const empty = post({ opcode: Wr.SEND, sges: [], flags: Flag.SIGNALED })
+  assert.deepEqual([empty[Send.FLAGS] & Flag.INLINE, empty[Send.LENGTH], empty[Send.REFUSED]], [0, 0, 0])
+})
+
+test('requests are found by number around the ring, and only those that were posted', () => {
+  const b = bench(3)
+  let index = 0xffff_fff0 // numbers count modulo 2^32, and so do the slots
+  b.send.producer = index & b.send.mask
+  b.send.consumer = b.send.producer
+  b.rings.send.retired = b.send.producer
+  for (let round = 0; round < 40; round++) {
+    assert.equal(b.load(index), undefined)
+    assert.ok(postSend(b.send, { opcode: Wr.SEND, id: BigInt(round) }))
+    assert.equal(b.load(index)![Send.ID_LO], round)
+    b.work.retireSend(ROW, 1)
+    index = (index + 1) >>> 0
+    assert.equal(b.send.consumer, index & b.send.mask, 'the program sees room again')
+  }
+})
+
+test('receive requests are taken once, in order, and their slots are free at once', () => {
+  const b = bench(3)
+  for (let round = 0; round < 20; round++) {
+    assert.equal(b.take(), undefined)
+    assert.ok(postReceive(b.receive, BigInt(2 * round), sges))
+    assert.ok(postReceive(b.receive, 0xffffffff00000000n + BigInt(round), []))
+    const full = b.take()!
+    assert.deepEqual([full[Receive.ID_LO], full[Receive.SGES], full[Receive.LENGTH]], [2 * round, 3, 128])
+    assert.deepEqual([...full.subarray(Receive.SGE, Receive.SGE + 4)], [0x23456780, 1, 100, 0xfffffffe])
+    const empty = b.take()!
+    assert.deepEqual([empty[Receive.ID_HI], empty[Receive.SGES], empty[Receive.LENGTH]], [0xffffffff, 0, 0])
+    assert.equal(b.receive.consumer, b.receive.producer)
+  }
+})
+
+test('a receive request with more elements than the queue has is a buffer of no bytes', () => {
+  const b = bench()
+  postReceive(b.receive, 1n, sges, MAX_SGE + 1)
+  const words = b.take()!
+  assert.deepEqual([words[Receive.SGES], words[Receive.LENGTH], words[Receive.ID_LO]], [0, 0, 1])
+  const big = { address: 0, length: 0xffffffff, lkey: 1 }
+  postReceive(b.receive, 2n, [big, big])
+  assert.equal(b.take()![Receive.LENGTH], 0xffffffff, 'a sum that no message can exceed')
+})
+
+test('garbage in rings and indices is refused or carried out inside bounds', () => {
+  const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 })
+  fc.assert(
+    fc.property(
+      fc.array(u32, { minLength: 60, maxLength: 400 }),
+      fc.array(u32, { minLength: 1, maxLength: 8 }),
+      u32,
+      (noise, indices, seed) => {
+        const b = bench(3)
+        for (const { area: piece } of [b.rings.send.ring, b.rings.receive.ring])
+          for (let at = 0; at < piece.length; at += 4)
+            piece.view.setUint32(piece.at + at, noise[(at / 4 + seed) % noise.length], true)
+        const arena = plainArena(4096)
+        for (const index of indices) {
+          const words = b.load(index)
+          if (words) {
+            const refused = words[Send.REFUSED] !== 0
+            assert.ok(words[Send.SGES] <= MAX_SGE)
+            assert.ok(words[Send.LENGTH] <= 2 ** 31)
+            if (refused) assert.deepEqual([words[Send.SGES], words[Send.LENGTH]], [0, 0])
+            const { area: piece } = b.rings.send.ring
+            const { [Send.INLINE_AT]: at, [Send.LENGTH]: length } = words
+            if (words[Send.FLAGS] & Flag.INLINE && !refused) {
+              assert.ok(length <= INLINE)
+              assert.ok(at >= piece.at && at + length <= piece.at + piece.length)
+              b.work.copyInline(ROW, at, 0, arena, 0, 64, 64, length)
+            } else if (!refused) {
+              const sum = Array.from({ length: words[Send.SGES] }, (_, i) => words[Send.SGE + 4 * i + Sge.LENGTH])
+              assert.equal(
+                length,
+                sum.reduce((a, c) => a + c, 0),
+              )
+            }
+          }
+          const taken = b.take()
+          assert.ok(!taken || taken[Receive.SGES] <= MAX_SGE)
+          b.work.retireSend(ROW, 1)
+          b.send.producer = index
+          b.receive.producer = seed ^ index
+        }
+        assert.ok(isIntact(b.rings.send.ring.area) && isIntact(b.rings.receive.ring.area))
+      },
+    ),
+  )
+})
+
+test('a reset empties both queues for both sides', () => {
+  const b = bench()
+  for (let i = 0; i < 3; i++) {
+    postSend(b.send, { opcode: Wr.SEND })
+    postReceive(b.receive, 0n, [])
+  }
+  b.take()
+  b.work.retireSend(ROW, 2)
+  resetRings(b.rings)
+  assert.deepEqual([b.send.producer, b.send.consumer, b.receive.producer, b.receive.consumer], [0, 0, 0, 0])
+  assert.equal(b.load(0), undefined)
+  assert.equal(b.take(), undefined)
+  postSend(b.send, { opcode: Wr.READ })
+  assert.equal(b.load(0)![Send.OPCODE], Wr.READ)
+})

@@ -1,0 +1,20 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { nowMicroseconds } from '../../../src/host/event-loop/clock.ts'
+import { yieldProcessor } from '../../../src/host/event-loop/yield.ts'
+
+test('the clock counts microseconds and never goes back', () => {
+  const start = process.hrtime.bigint()
+  const first = nowMicroseconds()
+  let last = first
+  for (let i = 0; i < 1000; i++) {
+    const now = nowMicroseconds()
+    assert.ok(now >= last)
+    last = now
+    yieldProcessor()
+  }
+  const wholeTime = Number(process.hrtime.bigint() - start) / 1000
+  assert.ok(last > first)
+  assert.ok(last - first <= wholeTime + 1, `${last - first} µs within ${wholeTime} µs`)
+  assert.ok(last - first > wholeTime / 100, 'the unit is microseconds')
+})

@@ -1,0 +1,57 @@
+import assert from 'node:assert/strict'
+import { readdirSync } from 'node:fs'
+import { describe, it } from 'node:test'
+import { nowMicroseconds } from '../../../src/host/event-loop/clock.ts'
+import { createTimer } from '../../../src/host/event-loop/timer.ts'
+import { hasNative } from '../../../src/host/native.ts'
+
+describe('a timer', { skip: hasNative() ? false : 'koffi is not there' }, () => {
+  it('calls back once, not early, at the time that was set last', async () => {
+    let calls = 0
+    let called = (): void => {}
+    const timer = createTimer(() => {
+      calls++
+      called()
+    })
+    const expiry = (): Promise<void> =>
+      new Promise(done => {
+        called = done
+      })
+    for (const wait of [0, 1, 150, 2500]) {
+      const start = nowMicroseconds()
+      timer.set(wait)
+      await expiry()
+      assert.ok(nowMicroseconds() - start >= wait, `${wait}`)
+    }
+    assert.equal(calls, 4)
+    timer.set(1e12)
+    timer.set(1e30)
+    const start = nowMicroseconds()
+    timer.set(1000)
+    await expiry()
+    assert.ok(nowMicroseconds() - start >= 1000)
+    assert.equal(calls, 5)
+    timer.close()
+  })
+
+  it('is silent when it is closed, and leaves no descriptor', async () => {
+    const descriptors = (): number => readdirSync('/proc/self/fd').length
+    const before = descriptors()
+    let calls = 0
+    const closed = createTimer(() => calls++)
+    closed.set(1)
+    closed.close()
+    closed.close()
+    closed.set(1)
+    const other = createTimer(() => {})
+    await new Promise<void>(done => {
+      const timer = createTimer(done)
+      other.set(1e9)
+      timer.set(2000)
+      // What the event loop has closed is gone by its next turn.
+    }).then(() => new Promise(setImmediate))
+    other.close()
+    assert.equal(calls, 0)
+    assert.equal(descriptors(), before + 1)
+  })
+})

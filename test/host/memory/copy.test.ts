@@ -1,0 +1,77 @@
+/* Copies by native code against copies piece by piece. */
+import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { createLocalSpace } from '../../../src/core/memory/local-space.ts'
+import { loadNativeCopier } from '../../../src/host/memory/copy.ts'
+import { mapArena } from '../../../src/host/memory/mapping.ts'
+import { repoRoot } from '../../paths.ts'
+
+const built = join(repoRoot, 'build', 'native', 'libuserdma_native.so')
+const copier = existsSync(built) ? loadNativeCopier(built) : undefined
+const random = (size: number, seed: number) =>
+  Uint8Array.from({ length: size }, (_, i) => Math.imul(i + seed, 0x9e37_79b1) >>> 24)
+
+test('a local space with a copier moves what one without moves, and nothing else', {
+  skip: copier === undefined && 'not built',
+}, () => {
+  const arena = mapArena(0x2_0000)
+  const { bytes } = arena
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 5000 }),
+      fc.nat(300),
+      fc.nat(60_000),
+      fc.nat(5000),
+      fc.nat(300),
+      fc.boolean(),
+      (chunk, gap, wanted, start, at, outwards) => {
+        const total = Math.min(wanted, chunk * Math.floor(60_000 / (chunk + gap)))
+        const results = [copier, undefined].map(by => {
+          const space = createLocalSpace(by)
+          const memory = random(70_000, 7)
+          const address = space.add(memory) + start
+          bytes.set(random(bytes.length, 1))
+          const [hi, lo] = [Math.floor(address / 2 ** 32), address >>> 0]
+          const move = outwards ? space.read : space.write
+          assert.equal(move(hi, lo, arena, at, chunk, chunk + gap, total), 0)
+          return [memory, bytes.slice()]
+        })
+        for (const side of [0, 1]) assert.ok(Buffer.compare(results[0][side], results[1][side]) === 0)
+      },
+    ),
+    { numRuns: 60 },
+  )
+})
+
+test('buffers that lie inside others, and shared ones, have their own place', {
+  skip: copier === undefined && 'not built',
+}, () => {
+  const arena = mapArena(4096)
+  for (const whole of [new Uint8Array(4096), new Uint8Array(new SharedArrayBuffer(4096))]) {
+    whole.fill(9)
+    const space = createLocalSpace(copier)
+    const address = space.add(whole.subarray(1000, 2000))
+    arena.bytes.fill(5)
+    assert.equal(space.write(Math.floor(address / 2 ** 32), address >>> 0, arena, 0, 500, 600, 1000), 0)
+    assert.equal(space.write(Math.floor(address / 2 ** 32), address >>> 0, arena, 0, 500, 600, 1001), 14)
+    assert.deepEqual([...new Set(whole.subarray(0, 1000))], [9])
+    assert.deepEqual([...new Set(whole.subarray(1000, 2000))], [5])
+    assert.deepEqual([...new Set(whole.subarray(2000))], [9])
+  }
+})
+
+test('memory that was transferred away faults instead of being written to', {
+  skip: copier === undefined && 'not built',
+}, () => {
+  const arena = mapArena(4096)
+  const space = createLocalSpace(copier)
+  const memory = new Uint8Array(4096)
+  const address = space.add(memory)
+  structuredClone(memory.buffer, { transfer: [memory.buffer] })
+  assert.equal(space.write(Math.floor(address / 2 ** 32), address >>> 0, arena, 0, 512, 512, 1024), 14)
+})
+
+test('an absent library is undefined', () => assert.equal(loadNativeCopier('/nowhere/absent.so'), undefined))

@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict'
+import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
+import { test } from 'node:test'
+import { createRingPool } from '../../../src/host/memory/mapping.ts'
+import {
+  addSeals,
+  createMemfd,
+  fileIdentity,
+  SEAL_FUTURE_WRITE,
+  SEAL_GROW,
+  SEAL_SEAL,
+  SEAL_SHRINK,
+  sealsOf,
+} from '../../../src/host/memory/memfd.ts'
+
+const newFile = (t: { after(fn: () => void): void }, size: number): number => {
+  const fd = createMemfd('test', size)
+  t.after(() => closeSync(fd))
+  return fd
+}
+
+test('a memory file has its size, costs nothing yet, and closes on exec', t => {
+  const fd = newFile(t, 1 << 30)
+  assert.equal(fstatSync(fd).size, 1 << 30)
+  assert.equal(fstatSync(fd).blocks, 0)
+  const flags = /flags:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1] ?? '0'
+  assert.equal(Number.parseInt(flags, 8) & 0o2000000, 0o2000000)
+})
+
+test('identity is the same through another descriptor, and differs between files', t => {
+  const [a, b] = [newFile(t, 4096), newFile(t, 4096)]
+  const again = openSync(`/proc/self/fd/${a}`, 'r')
+  t.after(() => closeSync(again))
+  assert.deepEqual(fileIdentity(again), fileIdentity(a))
+  assert.notEqual(fileIdentity(b).ino, fileIdentity(a).ino)
+})
+
+test('shrink and grow seals refuse, each its own direction', t => {
+  const fd = newFile(t, 8192)
+  addSeals(fd, SEAL_SHRINK)
+  assert.throws(() => ftruncateSync(fd, 4096), { code: 'EPERM' })
+  ftruncateSync(fd, 12288)
+  addSeals(fd, SEAL_GROW)
+  assert.throws(() => ftruncateSync(fd, 16384), { code: 'EPERM' })
+  assert.throws(() => writeSync(fd, 'x', 12288), { code: 'EPERM' })
+  assert.equal(sealsOf(fd), SEAL_SHRINK | SEAL_GROW)
+})
+
+test('the seal on seals refuses further ones', t => {
+  const fd = newFile(t, 4096)
+  addSeals(fd, SEAL_SEAL | SEAL_SHRINK)
+  assert.throws(() => addSeals(fd, SEAL_GROW), { code: 'EPERM', call: 'fcntl(F_ADD_SEALS)' })
+})
+
+test('after the future-write seal our mapping still writes and nobody else can', t => {
+  const fd = newFile(t, 4096)
+  const pool = createRingPool()
+  addSeals(fd, SEAL_SHRINK)
+  const mapping = pool.map(fd, 0, 4096)
+  addSeals(fd, SEAL_FUTURE_WRITE)
+  mapping.bytes[0] = 77
+  assert.throws(() => writeSync(fd, 'x', 0), { code: 'EPERM' })
+  assert.throws(() => pool.map(fd, 0, 4096), { code: 'EPERM', call: 'mmap' })
+  const read = Buffer.alloc(1)
+  readSync(fd, read, 0, 1, 0)
+  assert.equal(read[0], 77)
+  pool.release(mapping)
+})
+
+test('a file without seals support is told by -EINVAL', t => {
+  const fd = openSync('/proc/self/exe', 'r')
+  t.after(() => closeSync(fd))
+  assert.equal(sealsOf(fd), -22)
+})

@@ -1,0 +1,253 @@
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { after, before, test } from 'node:test'
+import fc from 'fast-check'
+import { SystemError } from '../../../src/host/errno.ts'
+import { type Arena, mapArena } from '../../../src/host/memory/mapping.ts'
+import { fileIdentity } from '../../../src/host/memory/memfd.ts'
+import {
+  closeProcess,
+  fdTarget,
+  isSame,
+  mayAccess,
+  openProcess,
+  type ProcessHandle,
+  pidfdGetfd,
+  readAt,
+  readv,
+  searchFd,
+  writeAt,
+  writev,
+} from '../../../src/host/memory/process.ts'
+import { libcFunctions } from '../../../src/host/native.ts'
+import { close } from '../../../src/host/net/sockets.ts'
+import { commandName, hasCapability } from '../../../src/host/process-status.ts'
+import { startPeer } from '../peer-control.ts'
+
+const SIZE = 1 << 20
+const PAGE = 4096
+/** The page of the peer that is read-only. */
+const READ_ONLY = 4 * PAGE
+const local: Arena = mapArena(SIZE)
+const peer = startPeer()
+let handle: ProcessHandle
+let remote = 0
+
+const opened = (pid: number): ProcessHandle => {
+  const result = openProcess(pid)
+  if (result instanceof SystemError) throw result
+  return result
+}
+
+const words = (address: number): [number, number] => [Math.floor(address / 2 ** 32), address % 2 ** 32]
+
+before(async () => {
+  remote = (await peer.ask('arena', { bytes: SIZE, protect: READ_ONLY })).address
+  handle = opened(peer.pid)
+})
+
+after(async () => {
+  closeProcess(handle)
+  await peer.kill()
+})
+
+test('reads and writes another process', async () => {
+  assert.equal(readAt(handle, remote + 1000, local, 64, 300), 300)
+  for (let i = 0; i < 300; i++) assert.equal(local.bytes[64 + i], (1000 + i) % 251)
+  local.bytes.set([9, 8, 7], 0)
+  assert.equal(writeAt(handle, remote + 10, local, 0, 3), 3)
+  assert.deepEqual((await peer.ask('read', { offset: 9, length: 5 })).bytes, [9, 9, 8, 7, 13])
+  local.bytes.set([10, 11, 12], 0)
+  writeAt(handle, remote + 10, local, 0, 3)
+})
+
+test('reads into pieces, whatever their size, gap and number', () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 300 }),
+      fc.integer({ min: 0, max: 100 }),
+      fc.integer({ min: 0, max: 60000 }),
+      fc.integer({ min: 0, max: 5000 }),
+      fc.integer({ min: 0, max: 5000 }),
+      (chunk, gap, total, offset, from) => {
+        const stride = chunk + gap
+        fc.pre(offset + Math.ceil(total / chunk) * stride <= SIZE)
+        local.bytes.fill(255)
+        assert.equal(readv(handle, ...words(remote + from), local, offset, chunk, stride, total), total)
+        const expected = new Uint8Array(SIZE).fill(255)
+        for (let i = 0; i < total; i++)
+          expected[offset + Math.floor(i / chunk) * stride + (i % chunk)] = (from + i) % 251
+        assert.ok(Buffer.from(local.buffer).equals(expected))
+      },
+    ),
+    {
+      numRuns: 60,
+      examples: [
+        [1, 1, 3000, 0, 0],
+        [64, 0, 50000, 8, 1],
+        [16, 16, 16 * 1024, 0, 0],
+        [16, 16, 16 * 1025, 0, 0],
+      ],
+    },
+  )
+})
+
+test('writes from pieces, over more than one system call', async () => {
+  const [chunk, stride, pieces, at] = [3, 7, 2500, 8 * PAGE]
+  for (let i = 0; i < SIZE; i++) local.bytes[i] = i % 253
+  assert.equal(writev(handle, ...words(remote + at), local, 5, chunk, stride, pieces * chunk - 1), pieces * chunk - 1)
+  const { bytes } = await peer.ask('read', { offset: at, length: pieces * chunk })
+  const expected = bytes.map((_, i) => (5 + Math.floor(i / chunk) * stride + (i % chunk)) % 253)
+  expected[expected.length - 1] = (at + expected.length - 1) % 251
+  assert.deepEqual(bytes, expected)
+  for (let i = 0; i < SIZE; i++) local.bytes[i] = (at + i) % 251
+  writeAt(handle, remote + at, local, 0, pieces * chunk)
+})
+
+test('a page without permission: -EFAULT at its start, the bytes before it otherwise', async () => {
+  local.bytes.fill(1)
+  assert.equal(writeAt(handle, remote + READ_ONLY, local, 0, 8), -14)
+  assert.equal(readAt(handle, remote + READ_ONLY, local, 0, 8), 8)
+  local.bytes.fill(1)
+  assert.equal(writeAt(handle, remote + READ_ONLY - 100, local, 0, 300), 100)
+  const { bytes } = await peer.ask('read', { offset: READ_ONLY - 101, length: 103 })
+  assert.deepEqual([bytes[0], bytes[1], bytes[100]], [(READ_ONLY - 101) % 251, 1, 1])
+  assert.deepEqual([bytes[101], bytes[102]], [READ_ONLY % 251, (READ_ONLY + 1) % 251])
+  // Pieces: the fault lies in the second system call, and the first one's bytes are reported.
+  const before = 2 * 1024 + 100
+  assert.equal(writev(handle, ...words(remote + READ_ONLY - before), local, 0, 2, 4, before + 50), before)
+  assert.equal(writev(handle, ...words(remote + READ_ONLY - 2048), local, 0, 2, 4, 2100), 2048)
+  for (let i = 0; i < before; i++) local.bytes[i] = (READ_ONLY - before + i) % 251
+  writeAt(handle, remote + READ_ONLY - before, local, 0, before)
+})
+
+test('addresses that nobody has are -EFAULT, up to the last one', () => {
+  assert.equal(readAt(handle, 0, local, 0, 8), -14)
+  assert.equal(readv(handle, 0xffffffff, 0xfffffff8, local, 0, 8, 8, 8), -14)
+  assert.equal(readv(handle, 0xffffffff, 0xffffffff, local, 0, 8, 8, 8), -14)
+  assert.equal(readv(handle, -1, -8, local, 0, 8, 8, 8), -14)
+})
+
+test('an address space is crossed at 2^32 with a carry', () => {
+  const sys = libcFunctions({ mmap: 'int64_t mmap(int64_t a, uint64_t n, int p, int f, int fd, int64_t o)' })
+  const MAP_FIXED_NOREPLACE = 0x100000
+  const at = 2 ** 32 - PAGE
+  if (sys().mmap(at, 2 * PAGE, 3, 0x22 | MAP_FIXED_NOREPLACE, -1, 0) !== at) return
+  const own = opened(process.pid)
+  for (let i = 0; i < 3000; i++) local.bytes[2 * i] = i % 241
+  assert.equal(writev(own, 0, at + PAGE - 1030, local, 0, 1, 2, 3000), 3000)
+  local.bytes.fill(0)
+  assert.equal(readv(own, 0, at + PAGE - 1030, local, 0, 3000, 3000, 3000), 3000)
+  for (let i = 0; i < 3000; i++) assert.equal(local.bytes[i], i % 241)
+  closeProcess(own)
+})
+
+test('nothing to move is 0, and pieces outside the arena are our own mistake', () => {
+  assert.equal(readv(handle, 0, 0, local, 0, 0, 0, 0), 0)
+  const refused: [number, number, number, number][] = [
+    [SIZE - 7, 8, 8, 8],
+    [-1, 8, 8, 8],
+    [0, 8, 4, 16],
+    [0, 0, 8, 16],
+    [0, 8, SIZE, 16],
+    [0, Number.NaN, 8, 8],
+  ]
+  for (const args of refused)
+    assert.throws(() => readv(handle, ...words(remote), local, ...args), RangeError, String(args))
+  assert.equal(readv(handle, ...words(remote), local, SIZE - 8, 4, 4, 8), 8)
+})
+
+test('this very process works as well', () => {
+  const own = opened(process.pid)
+  const other = mapArena(PAGE)
+  other.bytes.set([1, 2, 3])
+  assert.equal(isSame(own), true)
+  assert.equal(readAt(own, other.address, local, 0, 3), 3)
+  assert.deepEqual([...local.bytes.subarray(0, 3)], [1, 2, 3])
+  closeProcess(own)
+})
+
+/** What a search in one slice finds. */
+const found = (target: string): number | undefined => {
+  const { done, value } = searchFd(peer.pid, target).next()
+  assert.ok(done)
+  return value
+}
+
+test('descriptors of the process: duplicate, name, find', async () => {
+  const { fd, ino } = await peer.ask('file', { text: 'content' })
+  const duplicate = pidfdGetfd(handle, fd)
+  assert.equal(fileIdentity(duplicate).ino, ino)
+  close(duplicate)
+  assert.equal(pidfdGetfd(handle, 9999), -9)
+  assert.equal(fdTarget(peer.pid, fd), '/memfd:peer (deleted)')
+  assert.equal(found('/memfd:peer (deleted)'), fd)
+  const absent = fdTarget(peer.pid, 9999)
+  assert.ok(absent instanceof SystemError && absent.code === 'ENOENT')
+  assert.equal(found('socket:[0]'), undefined)
+  assert.equal(commandName(peer.pid), commandName(process.pid))
+})
+
+test('a process of another user: the kernel refuses, nothing else does', {
+  skip: process.getuid?.() === 0 && 'root may',
+}, () => {
+  const init = opened(1)
+  assert.equal(init.mem, -1)
+  assert.equal(isSame(init), true)
+  assert.equal(readAt(init, remote, local, 0, 8), -1)
+  assert.equal(pidfdGetfd(init, 0), -1)
+  const target = fdTarget(1, 0)
+  assert.ok(target instanceof SystemError && target.code === 'EACCES')
+  closeProcess(init)
+})
+
+test('whether a process lets us at its memory is known without an address of it', () => {
+  assert.equal(mayAccess(handle), true)
+  const own = opened(process.pid)
+  assert.equal(mayAccess(own), true)
+  closeProcess(own)
+  if (process.getuid?.() === 0) return
+  const init = opened(1)
+  assert.equal(mayAccess(init), false)
+  closeProcess(init)
+})
+
+test('a dead process is not the same, cannot be opened, read or asked', async () => {
+  const mortal = startPeer()
+  const { address } = await mortal.ask('arena', { bytes: PAGE })
+  const held = opened(mortal.pid)
+  assert.equal(isSame(held), true)
+  await mortal.kill()
+  assert.equal(isSame(held), false)
+  assert.equal(isSame({ ...held, mem: -1 }), false)
+  assert.equal(readAt(held, address, local, 0, 8), -3)
+  assert.equal(pidfdGetfd(held, 0), -3)
+  assert.equal(commandName(mortal.pid), undefined)
+  const again = openProcess(mortal.pid)
+  assert.ok(again instanceof SystemError && again.code === 'ESRCH')
+  closeProcess(held)
+})
+
+test('a process that replaced its program is not the same', async () => {
+  const child = spawn('sh', ['-c', 'echo ready; read line; exec cat'], { stdio: ['pipe', 'pipe', 'inherit'] })
+  await once(child.stdout, 'data')
+  const held = opened(child.pid ?? 0)
+  assert.equal(isSame(held), true)
+  child.stdin.write('go\necho\n')
+  // cat's echo: by now exec has happened.
+  await once(child.stdout, 'data')
+  assert.equal(isSame(held), false)
+  closeProcess(held)
+  const exit = once(child, 'exit')
+  child.stdin.end()
+  await exit
+})
+
+test('a process has the capabilities that the kernel says, and one that is gone has none', () => {
+  const says = BigInt(`0x${/CapEff:\s*([0-9a-f]+)/.exec(readFileSync('/proc/self/status', 'latin1'))?.[1]}`)
+  for (let number = 0; number < 41; number++)
+    assert.equal(hasCapability(process.pid, number), ((says >> BigInt(number)) & 1n) === 1n)
+  assert.equal(hasCapability(0x7fffffff, 13), false)
+})

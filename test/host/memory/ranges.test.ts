@@ -1,0 +1,97 @@
+/*
+ * What another process has mapped, asked in both ways: they agree on every range, whole, partial, or across mappings.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { after, before, test } from 'node:test'
+import fc from 'fast-check'
+import { mappedRanges, queriedRanges, Rights, textRanges } from '../../../src/host/memory/ranges.ts'
+import { startPeer } from '../peer-control.ts'
+
+const PAGE = 4096
+const PAGES = 8
+/** May only be read. */
+const READ_ONLY = 3
+const { READ, WRITE } = Rights
+const peer = startPeer()
+let base = 0
+
+before(async () => {
+  base = (await peer.ask('arena', { bytes: PAGES * PAGE, protect: READ_ONLY * PAGE, protection: 1 })).address
+})
+after(() => peer.kill())
+
+const ways = { text: textRanges, ioctl: queriedRanges }
+
+for (const [name, open] of Object.entries(ways))
+  test(`what is mapped, by ${name}`, t => {
+    const ranges = open(peer.pid)
+    if (ranges === undefined) return t.skip('this kernel answers no queries of mappings')
+    const permits = (from: number, to: number, rights: number) => ranges.permits(base + from, base + to, rights, 0)
+    assert.equal(permits(0, PAGES * PAGE, READ), true, 'across mappings of different rights')
+    assert.equal(permits(0, PAGES * PAGE, READ | WRITE), false)
+    assert.equal(permits(0, READ_ONLY * PAGE, READ | WRITE), true)
+    assert.equal(permits(0, READ_ONLY * PAGE + 1, WRITE), false)
+    assert.equal(permits(READ_ONLY * PAGE + 5, READ_ONLY * PAGE + 6, READ), true)
+    assert.equal(permits((READ_ONLY + 1) * PAGE, PAGES * PAGE, WRITE), true)
+    assert.equal(ranges.permits(16, 17, READ, 0), false, 'nothing lies in the first page')
+    assert.equal(ranges.permits(2 ** 55, 2 ** 55 + 1, READ, 0), false, 'nor behind user space')
+    assert.equal(ranges.permits(base, 2 ** 55, READ, 0), false)
+    ranges.close()
+  })
+
+test('both ways agree on any range of the process', t => {
+  const text = textRanges(peer.pid)
+  const queried = queriedRanges(peer.pid)
+  if (queried === undefined) return t.skip('this kernel answers no queries of mappings')
+  const edges = readFileSync(`/proc/${peer.pid}/maps`, 'latin1')
+    .split('\n')
+    .flatMap(line => /^([0-9a-f]+)-([0-9a-f]+) /.exec(line)?.slice(1) ?? [])
+    .map(edge => Number.parseInt(edge, 16))
+    .filter(edge => edge > base - 2 ** 30 && edge < base + 2 ** 30)
+  const range = fc.record({
+    edge: fc.constantFrom(...edges),
+    from: fc.integer({ min: -3 * PAGE, max: 3 * PAGE }),
+    length: fc.integer({ min: 1, max: 20 * PAGE }),
+    rights: fc.constantFrom(READ, WRITE, READ | WRITE),
+  })
+  fc.assert(
+    fc.property(range, ({ edge, from, length, rights }) => {
+      const start = edge + from
+      assert.equal(
+        queried.permits(start, start + length, rights, 0),
+        text.permits(start, start + length, rights, 0),
+        `${start.toString(16)}, ${length} bytes, rights ${rights}`,
+      )
+    }),
+    { numRuns: 300 },
+  )
+  queried.close()
+  text.close()
+})
+
+test('text is read once in a turn, and anew in the next', async () => {
+  const other = startPeer()
+  const ranges = textRanges(other.pid)
+  const { address } = await other.ask('arena', { bytes: PAGE })
+  assert.equal(ranges.permits(address, address + PAGE, READ, 1), true)
+  const second = (await other.ask('arena', { bytes: 64 * PAGE, protect: 0, protection: 0 })).address
+  assert.equal(ranges.permits(second, second + PAGE, READ, 2), false)
+  await other.kill()
+  assert.equal(ranges.permits(address, address + PAGE, READ, 2), true, 'as it was')
+  assert.equal(ranges.permits(address, address + PAGE, READ, 3), false, 'the process is gone')
+  ranges.close()
+})
+
+test('of a process that ends nothing is mapped, and of none either', async () => {
+  const other = startPeer()
+  const { address } = await other.ask('arena', { bytes: PAGE })
+  const ranges = mappedRanges(other.pid)
+  assert.equal(ranges.permits(address, address + PAGE, READ | WRITE, 1), true)
+  await other.kill()
+  assert.equal(ranges.permits(address, address + PAGE, READ, 2), false)
+  ranges.close()
+  const none = mappedRanges(2 ** 30)
+  assert.equal(none.permits(address, address + 1, READ, 1), false)
+  none.close()
+})

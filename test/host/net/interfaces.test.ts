@@ -1,0 +1,147 @@
+/*
+ * What rtnetlink says about interfaces, from recorded messages and live ones: parsed, and kept as a table.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { networkInterfaces } from 'node:os'
+import { describe, it } from 'node:test'
+import { gunzipSync } from 'node:zlib'
+import fc from 'fast-check'
+import { hasNative } from '../../../src/host/native.ts'
+import { createInterfaceTable, openInterfaces } from '../../../src/host/net/interfaces.ts'
+import { dumpRequest, parseRouteMessages, RTM_GETADDR } from '../../../src/host/net/route-messages.ts'
+import { fixture } from '../../paths.ts'
+
+const recorded = gunzipSync(readFileSync(fixture('netlink', 'interfaces.txt.gz')))
+  .toString()
+  .trimEnd()
+  .split('\n')
+  .map(line => {
+    const [label, hex] = line.split(' ')
+    return { label, datagram: new Uint8Array(Buffer.from(hex, 'hex')) }
+  })
+
+const text = (address: Uint8Array): string => Buffer.from(address).toString('hex')
+const mapped = (...ip: number[]): string => text(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, ...ip))
+
+/** A table that has seen the two dumps, and what it has told since. */
+const startTable = () => {
+  const table = createInterfaceTable()
+  table.begin()
+  const ends = recorded.flatMap(({ label, datagram }) =>
+    label.startsWith('dump') ? [table.apply(datagram)].filter(end => end !== undefined) : [],
+  )
+  table.end()
+  const told: string[] = []
+  const [v0] = [...table.links.values()].filter(link => link.name === 'v0')
+  table.listen({
+    link: (index, now) => told.push(now ? `${now.name} ${now.mtu} ${now.up} ${now.carrier}` : `${index} gone`),
+    address: (index, address, present) => {
+      if (index === v0.index) told.push(`${present ? '+' : '-'}${text(address)}`)
+    },
+  })
+  /** What the messages with a label make the table tell; those about v0 only. */
+  const change = (wanted: string): string[] => {
+    told.length = 0
+    for (const { label, datagram } of recorded) if (label === wanted) table.apply(datagram)
+    return told.filter(line => !/^v1|^br0/.test(line))
+  }
+  return { table, ends, change, v0, told }
+}
+
+describe('interfaces', () => {
+  it('reads links and addresses from what the system lists', () => {
+    const { table, ends, v0 } = startTable()
+    assert.deepEqual(ends, [0, 0], 'each list has its end')
+    assert.deepEqual(
+      [...table.links.values()].map(({ name, mtu, up, carrier, loopback }) => [name, mtu, up, carrier, loopback]),
+      [
+        ['lo', 65536, false, false, true],
+        ['v1', 1500, true, true, false],
+        ['v0', 1500, true, true, false],
+      ],
+    )
+    assert.equal(v0.mac.length, 6)
+    const addresses = table.addresses(v0.index).map(text)
+    assert.equal(addresses[0], mapped(10, 99, 0, 1))
+    assert.match(addresses[1], /^fe80000000000000/)
+    assert.equal(table.withAddress(Buffer.from(mapped(10, 99, 0, 1), 'hex'))?.name, 'v0')
+    assert.equal(table.withAddress(new Uint8Array(16)), undefined)
+  })
+
+  it('tells each change once, in order', () => {
+    const { change, table, v0 } = startTable()
+    const linkLocal = text(table.addresses(v0.index)[1])
+    assert.deepEqual(change('add-ipv4'), [`+${mapped(10, 99, 0, 7)}`])
+    assert.deepEqual(change('add-ipv4'), [], 'it is known')
+    assert.deepEqual(change('add-ipv6'), ['+fd990000000000000000000000000007'])
+    assert.deepEqual(change('mtu'), ['v0 9000 true true'])
+    assert.deepEqual(change('delete-ipv4'), [`-${mapped(10, 99, 0, 7)}`])
+    assert.deepEqual(change('peer-down'), ['v0 9000 true false'])
+    assert.deepEqual(change('peer-up'), ['v0 9000 true true'])
+    const down = change('down')
+    assert.deepEqual(down.slice().sort(), [`-fd990000000000000000000000000007`, `-${linkLocal}`, 'v0 9000 false false'])
+    // Its new link-local address cannot be used before the system has looked for duplicates.
+    assert.deepEqual(change('up').at(-1), 'v0 9000 true true')
+    assert.deepEqual(change('point-to-point'), [`+${mapped(10, 1, 1, 1)}`])
+    // Only now that address could be used.
+    assert.deepEqual(change('bridge'), [`+${linkLocal}`])
+    assert.deepEqual(change('unbridge'), [], 'leaving a bridge is not the end of an interface')
+    const gone = change('gone')
+    assert.ok(gone.includes(`${v0.index} gone`) && gone.includes(`-${mapped(10, 99, 0, 1)}`), gone.join(', '))
+    assert.equal(table.links.has(v0.index), false)
+    assert.deepEqual(table.addresses(v0.index), [])
+  })
+
+  it('finds by a new list what it has missed', () => {
+    const { table, v0, told, change } = startTable()
+    change('add-ipv4')
+    told.length = 0
+    table.begin()
+    for (const { label, datagram } of recorded) if (label === 'dump-links') table.apply(datagram)
+    table.end()
+    assert.equal(told.length, 3, 'the addresses of v0')
+    table.begin()
+    for (const { label, datagram } of recorded) if (label === 'dump-addresses') table.apply(datagram)
+    table.end()
+    assert.equal(table.links.has(v0.index), false)
+  })
+
+  it('survives any bytes', () => {
+    const whole = recorded.map(({ datagram }) => datagram)
+    const mutated = fc
+      .record({
+        which: fc.nat(whole.length - 1),
+        at: fc.array(fc.tuple(fc.nat(2000), fc.nat(255)), { maxLength: 8 }),
+        length: fc.nat(5000),
+      })
+      .map(({ which, at, length }) => {
+        const bytes = whole[which].slice(0, length)
+        for (const [place, value] of at) if (place < bytes.length) bytes[place] = value
+        return bytes
+      })
+    fc.assert(
+      fc.property(fc.oneof(fc.uint8Array({ maxLength: 200 }), mutated), bytes => {
+        for (const message of parseRouteMessages(bytes))
+          if (message.kind === 'address') assert.equal(message.address.length, 16)
+      }),
+    )
+  })
+
+  it('asks for lists as rtnetlink wants it', () => {
+    assert.equal(Buffer.from(dumpRequest(RTM_GETADDR)).toString('hex'), '1400000016000103000000000000000000000000')
+  })
+
+  it('knows the interfaces of this system', { skip: hasNative() ? false : 'koffi is not there' }, t => {
+    const interfaces = openInterfaces()
+    if (interfaces === undefined) return t.skip('no netlink here')
+    try {
+      const names = [...interfaces.links().values()].map(({ name }) => name)
+      for (const name of Object.keys(networkInterfaces())) assert.ok(names.includes(name), name)
+      const loopback = interfaces.withAddress(Buffer.from(mapped(127, 0, 0, 1), 'hex'))
+      assert.ok(loopback?.loopback && loopback.up)
+    } finally {
+      interfaces.close()
+    }
+  })
+})

@@ -1,0 +1,243 @@
+import assert from 'node:assert/strict'
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  mkdtempSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
+import { watch } from '../../../src/host/event-loop/poll.ts'
+import { createMemfd, fileIdentity } from '../../../src/host/memory/memfd.ts'
+import {
+  accept,
+  close,
+  connect,
+  listen,
+  MAX_FDS,
+  MAX_MESSAGE,
+  outstandingBytes,
+  peerCredentials,
+  peerPidfd,
+  recv,
+  recvSmall,
+  send,
+  sendSmall,
+  setBuffers,
+  shutdown,
+  socketPair,
+} from '../../../src/host/net/sockets.ts'
+import { startPeer } from '../peer-control.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'userdma-sockets-'))
+after(() => rmSync(folder, { recursive: true }))
+
+const EAGAIN = 11
+const EPIPE = 32
+const EMSGSIZE = 90
+
+const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
+const room = new Uint8Array(MAX_MESSAGE)
+const openFds = (): number => readdirSync('/proc/self/fd').length
+
+const pair = (t: { after(fn: () => void): void }): [number, number] => {
+  const sockets = socketPair()
+  t.after(() => {
+    for (const fd of sockets) close(fd)
+  })
+  return sockets
+}
+
+test('messages arrive whole, in order, with their bounds', t => {
+  const [a, b] = pair(t)
+  assert.equal(send(a, bytes('one')), 3)
+  assert.equal(sendSmall(a, bytes('three')), 5)
+  assert.equal(send(a, new Uint8Array(1000).fill(9)), 1000)
+  assert.equal(recvSmall(b, room), 3)
+  assert.deepEqual(room.slice(0, 3), bytes('one'))
+  assert.deepEqual(recv(b, room), { length: 5, fds: [] })
+  assert.deepEqual(room.slice(0, 5), bytes('three'))
+  assert.equal(recv(b, room).length, 1000)
+  assert.ok(room.subarray(0, 1000).every(byte => byte === 9))
+  assert.equal(recv(b, room).length, -EAGAIN)
+  assert.equal(recvSmall(b, room), -EAGAIN)
+})
+
+test('the ends of the stream: length 0 for the reader, -EPIPE for the writer and no signal', t => {
+  const [a, b] = pair(t)
+  send(a, bytes('last'))
+  assert.equal(shutdown(a, 'write'), 0)
+  assert.equal(recv(b, room).length, 4)
+  assert.equal(recv(b, room).length, 0)
+  assert.equal(recvSmall(b, room), 0)
+  assert.equal(send(a, bytes('more')), -EPIPE)
+  assert.equal(sendSmall(a, bytes('more')), -EPIPE)
+})
+
+test('an empty message is refused', t => {
+  const [a] = pair(t)
+  assert.throws(() => send(a, new Uint8Array(0)), RangeError)
+  assert.throws(() => sendSmall(a, new Uint8Array(0)), RangeError)
+})
+
+test('a full socket answers -EAGAIN and outstanding bytes fall as the peer reads', t => {
+  const [a, b] = pair(t)
+  setBuffers(a, { send: 16384 })
+  const message = new Uint8Array(1000)
+  let sent = 0
+  while (send(a, message) > 0) sent++
+  assert.ok(sent > 0 && sent < 100, `${sent} messages`)
+  assert.equal(send(a, message), -EAGAIN)
+  const full = outstandingBytes(a)
+  assert.ok(full >= sent * message.length)
+  recv(b, room)
+  assert.ok(outstandingBytes(a) < full)
+  while (recv(b, room).length > 0);
+  assert.equal(outstandingBytes(a), 0)
+})
+
+test('the longest message passes, a longer one is -EMSGSIZE', t => {
+  const [a, b] = pair(t)
+  setBuffers(a, { send: 1 << 20 })
+  const long = new Uint8Array(MAX_MESSAGE).map((_, i) => i * 7)
+  const sent = send(a, long)
+  // A small net.core.wmem_max may forbid it, but never cut it.
+  if (sent === -EMSGSIZE) return
+  assert.equal(sent, MAX_MESSAGE)
+  assert.equal(recv(b, room).length, MAX_MESSAGE)
+  assert.deepEqual(room, long)
+  assert.equal(send(a, new Uint8Array(MAX_MESSAGE + 1)), -EMSGSIZE)
+})
+
+test('a message longer than the buffer is dropped whole', t => {
+  const [a, b] = pair(t)
+  const small = new Uint8Array(4)
+  for (const receive of [() => recv(b, small).length, () => recvSmall(b, small)]) {
+    send(a, bytes('too long'))
+    send(a, bytes('fits'))
+    assert.equal(receive(), -EMSGSIZE)
+    assert.equal(receive(), 4)
+    assert.deepEqual(small, bytes('fits'))
+  }
+})
+
+test('descriptors arrive as duplicates that close on exec', t => {
+  const [a, b] = pair(t)
+  for (const count of [1, 2, 3, MAX_FDS]) {
+    const file = createMemfd('passed', 4096)
+    const identity = fileIdentity(file)
+    assert.equal(send(a, bytes('fd'), new Array(count).fill(file)), 2)
+    close(file)
+    const { length, fds } = recv(b, room)
+    assert.equal(length, 2)
+    assert.equal(new Set(fds).size, count)
+    for (const fd of fds) {
+      assert.deepEqual(fileIdentity(fd), identity)
+      closeSync(fd)
+    }
+  }
+})
+
+test('descriptors that nobody takes are closed', t => {
+  const [a, b] = pair(t)
+  const file = createMemfd('passed', 4096)
+  t.after(() => close(file))
+  const before = openFds()
+  send(a, bytes('too long for it'), [file, file])
+  assert.deepEqual(recv(b, new Uint8Array(4)), { length: -EMSGSIZE, fds: [] })
+  send(a, bytes('x'), [file])
+  assert.equal(recvSmall(b, room), 1)
+  assert.equal(openFds(), before)
+})
+
+test('a bad descriptor or too many are refused before anything is sent', t => {
+  const [a, b] = pair(t)
+  assert.equal(send(a, bytes('x'), [9999]), -9)
+  assert.throws(() => send(a, bytes('x'), new Array(MAX_FDS + 1).fill(1)), RangeError)
+  assert.equal(recv(b, room).length, -EAGAIN)
+})
+
+test('listen, connect, accept', t => {
+  const path = join(folder, 'plain')
+  const server = listen(path, { mode: 0o666 })
+  t.after(() => close(server))
+  assert.equal(statSync(path).mode & 0o777, 0o666)
+  assert.equal(accept(server), -EAGAIN)
+  const client = connect(path)
+  const served = accept(server)
+  assert.ok(served > 0)
+  assert.ok(fstatSync(served).isSocket())
+  send(client, bytes('hello'))
+  assert.equal(recvSmall(served, room), 5)
+  assert.equal(close(client), 0)
+  assert.equal(recvSmall(served, room), 0)
+  assert.equal(close(served), 0)
+  assert.equal(close(served), -9)
+})
+
+test('a path that is served is EADDRINUSE; one left behind by a dead server is taken over', () => {
+  const path = join(folder, 'again')
+  const first = listen(path)
+  assert.throws(() => listen(path), { code: 'EADDRINUSE' })
+  close(connect(path))
+  close(first)
+  assert.ok(existsSync(path))
+  assert.throws(() => connect(path), { code: 'ECONNREFUSED' })
+  const second = listen(path)
+  close(connect(path))
+  close(second)
+})
+
+test('failures leave no descriptor behind', () => {
+  const before = openFds()
+  assert.throws(() => connect(join(folder, 'absent')), { code: 'ENOENT' })
+  assert.throws(() => connect('x'.repeat(108)), /108 bytes; 1 to 107/)
+  assert.throws(() => listen(join(folder, 'absent', 'sock')), { code: 'ENOENT' })
+  writeFileSync(join(folder, 'file'), 'precious')
+  assert.throws(() => listen(join(folder, 'file')), { code: 'EEXIST' })
+  assert.equal(statSync(join(folder, 'file')).size, 8, 'a file that is no socket is left alone')
+  assert.equal(openFds(), before)
+})
+
+test('a watched descriptor cannot be closed', t => {
+  const [a, b] = socketPair()
+  t.after(() => close(b))
+  const watching = watch(a, { readable: true }, () => {})
+  assert.throws(() => close(a), /stop the watch first/)
+  watching.stop()
+  assert.equal(close(a), 0)
+})
+
+test('a process connects: its credentials, its message and its file', async t => {
+  const path = join(folder, 'peer')
+  const server = listen(path)
+  const peer = startPeer()
+  t.after(async () => {
+    await peer.kill()
+    close(server)
+  })
+  const { sent, ino } = await peer.ask('say', { path, text: 'hello there', withFile: true })
+  assert.equal(sent, 11)
+  const fd = accept(server)
+  assert.deepEqual(peerCredentials(fd), { pid: peer.pid, uid: process.getuid?.(), gid: process.getgid?.() })
+  const pidfd = peerPidfd(fd)
+  if (pidfd < 0) assert.equal(pidfd, -92, 'ENOPROTOOPT of a kernel before 6.5')
+  else close(pidfd)
+  const { length, fds } = recv(fd, room)
+  assert.equal(Buffer.from(room.subarray(0, length)).toString(), 'hello there')
+  assert.equal(fds.length, 1)
+  assert.equal(fileIdentity(fds[0]).ino, ino)
+  const content = Buffer.alloc(11)
+  readSync(fds[0], content, 0, 11, 0)
+  assert.equal(content.toString(), 'hello there')
+  close(fds[0])
+  await peer.kill()
+  assert.equal(recv(fd, room).length, 0)
+  close(fd)
+})

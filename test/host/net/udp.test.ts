@@ -1,0 +1,158 @@
+import assert from 'node:assert/strict'
+import { existsSync, readFileSync } from 'node:fs'
+import { test } from 'node:test'
+import { watch } from '../../../src/host/event-loop/poll.ts'
+import {
+  closeUdpSocket,
+  createUdpBatches,
+  interfaceMtu,
+  openUdpSocket,
+  type UdpBatches,
+  type UdpSocket,
+} from '../../../src/host/net/udp.ts'
+import { loopback } from '../../loopback.ts'
+
+const EAGAIN = 11
+const EMSGSIZE = 90
+const PORT = 4791
+
+const open = (t: { after(body: () => void): void }, address: Uint8Array, port = PORT): UdpSocket => {
+  const socket = openUdpSocket(address, port)
+  t.after(() => closeUdpSocket(socket))
+  return socket
+}
+
+const batches = (): UdpBatches => createUdpBatches({ staging: 1 << 20, messages: 64, destinations: 4, receives: 8 })
+
+/** Receives until `count` messages are in the buffers from 0 on. */
+const receive = async (to: UdpBatches, socket: UdpSocket, count: number): Promise<void> => {
+  const deadline = Date.now() + 5000
+  for (let got = 0; got < count; ) {
+    const now = to.receive(socket, got, 8 - got)
+    if (now > 0) got += now
+    else {
+      assert.equal(now, -EAGAIN)
+      assert.ok(Date.now() < deadline, `${got} of ${count} messages came`)
+      await new Promise(setImmediate)
+    }
+  }
+}
+
+const content = (from: UdpBatches, buffer: number): Buffer => {
+  const at = from.bufferAt(buffer)
+  return Buffer.from(from.arena.bytes.slice(at, at + from.lengths[buffer]))
+}
+
+test('messages arrive with their sender, hop limit and traffic class', async t => {
+  const a = open(t, loopback(1))
+  const b = open(t, loopback(2))
+  const memory = batches()
+  memory.setDestination(0, loopback(2), PORT, 0)
+  memory.arena.bytes.set(Buffer.from('onetwothree'))
+  memory.putMessage(0, 0, 3, 0, 0, 0, 0)
+  memory.putMessage(1, 3, 3, 0, 0, 7, 0)
+  memory.putMessage(2, 6, 5, 0, 0, 255, 0xb8)
+  assert.equal(memory.receive(b, 0, 8), -EAGAIN)
+  assert.equal(memory.send(a, 0, 3), 3)
+  await receive(memory, b, 3)
+  assert.deepEqual(
+    [0, 1, 2].map(i => String(content(memory, i))),
+    ['one', 'two', 'three'],
+  )
+  assert.deepEqual([...memory.hopLimits.subarray(0, 3)], [64, 7, 255])
+  assert.deepEqual([...memory.trafficClasses.subarray(0, 3)], [0, 0, 0xb8])
+  assert.deepEqual([...memory.ports.subarray(0, 3)], [PORT, PORT, PORT])
+  assert.deepEqual([...memory.addresses.subarray(0, 3)], [0, 0, 0xffff])
+  assert.equal(memory.addresses[3], Buffer.from(loopback(1)).readUInt32BE(12))
+  assert.equal(memory.bufferAt(1) % 16, 4)
+})
+
+test('a long message is cut into datagrams, and they come joined', async t => {
+  const a = open(t, loopback(1))
+  const b = open(t, loopback(2))
+  const memory = batches()
+  memory.setDestination(0, loopback(2), PORT, 0)
+  const bytes = Buffer.from(Array.from({ length: 60_000 }, (_, i) => i % 251))
+  memory.arena.bytes.set(bytes, 64)
+  memory.putMessage(0, 64, 60_000, 0, 1040, 9, 4)
+  memory.putMessage(1, 64, 100, 0, 0, 0, 0)
+  assert.equal(memory.send(a, 0, 2), 2)
+  await receive(memory, b, 2)
+  assert.deepEqual([memory.lengths[0], memory.segments[0]], [60_000, 1040])
+  assert.ok(content(memory, 0).equals(bytes))
+  assert.deepEqual([memory.hopLimits[0], memory.trafficClasses[0]], [9, 4])
+  assert.deepEqual([memory.lengths[1], memory.segments[1]], [100, 100])
+  assert.equal(memory.hopLimits[1], 64, 'of an earlier message in the same place nothing is left')
+})
+
+test('what cannot be sent is said of the first message only', t => {
+  const a = open(t, loopback(1))
+  const memory = batches()
+  memory.setDestination(0, loopback(1), PORT, 0)
+  memory.putMessage(0, 0, 10, 0, 0, 0, 0)
+  memory.putMessage(1, 0, 65_508, 0, 0, 0, 0)
+  memory.putMessage(2, 0, 10, 0, 0, 0, 0)
+  assert.equal(memory.send(a, 0, 3), 1)
+  assert.equal(memory.send(a, 1, 2), -EMSGSIZE)
+  assert.equal(memory.send(a, 2, 1), 1)
+})
+
+test('IPv6 works as IPv4 does', async t => {
+  const own = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
+  let socket: UdpSocket
+  try {
+    socket = openUdpSocket(own, 0)
+  } catch (error) {
+    t.skip(`no IPv6 here: ${error}`)
+    return
+  }
+  closeUdpSocket(socket)
+  const a = open(t, own)
+  assert.equal(a.version, 6)
+  const memory = batches()
+  memory.setDestination(0, own, PORT, 0)
+  memory.putMessage(0, 0, 5000, 0, 1000, 3, 0x20)
+  assert.equal(memory.send(a, 0, 1), 1)
+  await receive(memory, a, 1)
+  assert.deepEqual([memory.lengths[0], memory.segments[0]], [5000, 1000])
+  assert.deepEqual([memory.hopLimits[0], memory.trafficClasses[0], memory.ports[0]], [3, 0x20, PORT])
+  assert.deepEqual([...memory.addresses.subarray(0, 4)], [0, 0, 0, 1])
+})
+
+test('an address is taken once, and must be there', t => {
+  open(t, loopback(1))
+  assert.throws(() => openUdpSocket(loopback(1), PORT), { code: 'EADDRINUSE' })
+  const elsewhere = loopback(1)
+  elsewhere.set([203, 0, 113, 1], 12)
+  assert.throws(() => openUdpSocket(elsewhere, PORT), { code: 'EADDRNOTAVAIL' })
+})
+
+test('a watched socket is not closed', async t => {
+  const a = openUdpSocket(loopback(3), PORT)
+  const watching = watch(a.fd, { readable: true }, () => {})
+  assert.throws(() => closeUdpSocket(a), /stop the watch first/)
+  watching.stop()
+  t.after(() => closeUdpSocket(a))
+})
+
+test('interfaces tell the size of their packets', () => {
+  assert.equal(interfaceMtu('lo'), 65536)
+  assert.equal(interfaceMtu('no-such-device0'), undefined)
+  assert.equal(interfaceMtu('a name that is far too long'), undefined)
+})
+
+const MEMBERSHIPS = '/proc/net/igmp6'
+const without = existsSync(MEMBERSHIPS) ? false : 'no IPv6 here'
+
+test('IPv6 groups of an interface and of a link are joined on that interface', { skip: without }, t => {
+  const LOOPBACK_INTERFACE = 1
+  for (const scope of [1, 2, 5, 14]) {
+    const group = Uint8Array.of(0xff, scope, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, process.pid >> 8, process.pid)
+    const socket = openUdpSocket(group, PORT, LOOPBACK_INTERFACE)
+    t.after(() => closeUdpSocket(socket))
+    const line = readFileSync(MEMBERSHIPS, 'utf8')
+      .split('\n')
+      .find(each => each.includes(Buffer.from(group).toString('hex')))
+    assert.match(line ?? 'not joined', /^1 +lo /)
+  }
+})

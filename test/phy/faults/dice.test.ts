@@ -1,0 +1,149 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import fc from 'fast-check'
+import { Action, createFaultDice, type FaultDice } from '../../../src/phy/faults/dice.ts'
+import { parseFaults } from '../../../src/phy/faults/rules.ts'
+import { opcodeNumber, opcodes } from '../../../src/spec/wire/opcodes.ts'
+import { putBth } from '../../../src/wire/bth.ts'
+
+const BYTES = 16
+const { RC_ACKNOWLEDGE, RC_SEND_ONLY, UD_SEND_ONLY } = opcodeNumber
+
+interface Header {
+  readonly opcode: number
+  readonly qp: number
+}
+
+const chanceOf = (text: string, device = 'rxe0', direction: 'sent' | 'received' = 'received'): FaultDice =>
+  createFaultDice(parseFaults(text), device, direction, 4)
+
+/** The actions for packets with these headers, decided in runs of `size`. */
+const actionsOf = (chance: FaultDice, packets: readonly Header[], size = packets.length): number[] => {
+  const view = new DataView(new ArrayBuffer(packets.length * BYTES))
+  packets.forEach(({ opcode, qp }, i) => {
+    putBth(view, i * BYTES, opcode, 0, 0xffff, qp, i)
+  })
+  const actions: number[] = []
+  for (let at = 0; at < packets.length; at += size) {
+    const count = Math.min(size, packets.length - at)
+    const any = chance.decide(view, at * BYTES, BYTES, count)
+    const now = Array.from(chance.decisions.actions.subarray(0, count))
+    assert.equal(any, now.some(Boolean))
+    actions.push(...now)
+  }
+  return actions
+}
+const sends = (count: number): Header[] => Array.from({ length: count }, () => ({ opcode: RC_SEND_ONLY, qp: 0x11 }))
+const { DROP, DUP, WAIT } = Action
+
+describe('what fault rules decide', () => {
+  it('a rule is for one device, one direction, some queue pairs, some opcodes', () => {
+    const packets = [
+      { opcode: RC_SEND_ONLY, qp: 0x11 },
+      { opcode: RC_ACKNOWLEDGE, qp: 0x11 },
+      { opcode: RC_ACKNOWLEDGE, qp: 0x12 },
+      { opcode: UD_SEND_ONLY, qp: 0xffffff },
+    ]
+    for (const [text, expected] of [
+      ['drop=1', [1, 1, 1, 1]],
+      ['qp=0x11,drop=1', [1, 1, 0, 0]],
+      ['qp=0x12+0xffffff,drop=1', [0, 0, 1, 1]],
+      ['opcode=RC_ACKNOWLEDGE,drop=1', [0, 1, 1, 0]],
+      ['opcode=*_SEND_*,drop=1', [1, 0, 0, 1]],
+      ['opcode=RC_*,qp=0x12,drop=1', [0, 0, 1, 0]],
+    ] as const)
+      assert.deepEqual(actionsOf(chanceOf(text), packets), expected, text)
+    for (const [text, device, direction, active] of [
+      ['drop=1', 'rxe0', 'received', true],
+      ['drop=1', 'rxe0', 'sent', false],
+      ['dir=sent,drop=1', 'rxe0', 'received', false],
+      ['dir=sent,drop=1', 'rxe0', 'sent', true],
+      ['dir=both,drop=1', 'rxe0', 'sent', true],
+      ['dir=both,drop=1', 'rxe0', 'received', true],
+      ['device=rxe1,drop=1', 'rxe0', 'received', false],
+      ['device=rxe1,drop=1', 'rxe1', 'received', true],
+      ['drop=0,seed=4', 'rxe0', 'received', false],
+    ] as const)
+      assert.equal(chanceOf(text, device, direction).active, active, `${text} ${device} ${direction}`)
+  })
+
+  it('every rule that fits acts: actions and delays add up, and each counts for itself', () => {
+    const chance = chanceOf('drop=1;qp=0x11,dup=1,delay=3;delay=2;device=rxe9,drop=1')
+    assert.deepEqual(actionsOf(chance, sends(2)), [DROP | DUP | WAIT, DROP | DUP | WAIT])
+    assert.deepEqual(Array.from(chance.decisions.waits.subarray(0, 2)), [5000, 5000])
+    const nothing = { matched: 2, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0 }
+    assert.deepEqual(chance.counts, [{ ...nothing, dropped: 2 }, { ...nothing, duplicated: 2 }, nothing])
+  })
+
+  it('is the same for the same packets, however they are cut into runs', () => {
+    const text = 'drop=0.2,dup=0.2,reorder=0.1,corrupt=0.1,seed=3;opcode=RC_ACKNOWLEDGE,drop=0.5'
+    const header = fc.record({ opcode: fc.constantFrom(RC_SEND_ONLY, RC_ACKNOWLEDGE), qp: fc.nat(3) })
+    fc.assert(
+      fc.property(
+        fc.array(header, { minLength: 1, maxLength: 200 }),
+        fc.integer({ min: 1, max: 9 }),
+        (packets, size) => {
+          const whole = actionsOf(chanceOf(text), packets)
+          assert.deepEqual(actionsOf(chanceOf(text), packets, size), whole)
+        },
+      ),
+    )
+  })
+
+  it('does not depend on other rules, nor on packets that the rule is not for', () => {
+    const rule = 'opcode=RC_ACKNOWLEDGE,drop=0.3,seed=5'
+    const acks = Array.from({ length: 500 }, () => ({ opcode: RC_ACKNOWLEDGE, qp: 1 }))
+    const mixed = acks.flatMap((ack, i) => (i % 3 === 0 ? [...sends(2), ack] : [ack]))
+    const alone = actionsOf(chanceOf(rule), acks)
+    assert.deepEqual(actionsOf(chanceOf(`drop=0;qp=0x11,dup=0.5,seed=9;${rule}`), acks), alone)
+    const among = actionsOf(chanceOf(`opcode=RC_SEND_ONLY,drop=0.4,seed=6;${rule}`), mixed)
+    assert.deepEqual(
+      among.filter((_, i) => mixed[i].opcode === RC_ACKNOWLEDGE),
+      alone,
+    )
+  })
+
+  it('differs by device, direction, seed, and between rules of one seed', () => {
+    const packets = sends(300)
+    const once = actionsOf(chanceOf('dir=both,drop=0.5'), packets)
+    assert.deepEqual(actionsOf(chanceOf('dir=both,drop=0.5'), packets), once)
+    assert.notDeepEqual(actionsOf(chanceOf('dir=both,drop=0.5', 'rxe1'), packets), once)
+    assert.notDeepEqual(actionsOf(chanceOf('dir=both,drop=0.5', 'rxe0', 'sent'), packets), once)
+    assert.notDeepEqual(actionsOf(chanceOf('dir=both,drop=0.5,seed=2'), packets), once)
+    const two = actionsOf(chanceOf('dir=both,drop=0.5;dup=0.5'), packets)
+    const both = two.filter(action => action === (DROP | DUP)).length
+    // Independent: a quarter of 300, five standard deviations of 7.5 either way.
+    assert.ok(both > 37 && both < 113, `${both}`)
+  })
+
+  it('shares are met, whatever the seed', () => {
+    for (const share of [0.01, 0.2, 0.9])
+      for (const seed of [0, 1, 2, 4294967295]) {
+        const count = 20000
+        const hits = actionsOf(chanceOf(`drop=${share},seed=${seed}`), sends(count), 64).filter(Boolean).length
+        const deviation = Math.sqrt(count * share * (1 - share))
+        assert.ok(Math.abs(hits - count * share) < 4.5 * deviation, `${hits} of ${count} for ${share}, seed ${seed}`)
+      }
+  })
+
+  it('a rate lets bytes pass one after the other, and a millisecond of them at once after a pause', () => {
+    // 1000 bytes in 1000 µs.
+    const chance = chanceOf('rate=8mbit')
+    actionsOf(chance, sends(1))
+    const { limits } = chance.decisions
+    assert.notEqual(limits[0], 0)
+    const leave = (time: number): number => chance.departure(limits[0], time, 1000)
+    assert.deepEqual([0, 0, 0, 0].map(leave), [0, 0, 1000, 2000])
+    // The bytes of 4000 µs have passed: at 3500 there is room for half a millisecond of them, not for more.
+    assert.deepEqual([3500, 3500, 10000, 10000, 10000].map(leave), [3500, 4000, 10000, 10000, 11000])
+    const slower = chanceOf('rate=8mbit;rate=4mbit')
+    actionsOf(slower, sends(1))
+    const times = Array.from({ length: 50 }, () => slower.departure(slower.decisions.limits[0], 0, 1000))
+    assert.equal(times[49] - times[48], 2000, 'the narrower limit counts')
+  })
+
+  it('every opcode can be chosen by its name', () => {
+    for (const { name, opcode } of opcodes)
+      assert.deepEqual(actionsOf(chanceOf(`opcode=${name},drop=1`), [{ opcode, qp: 1 }]), [DROP], name)
+  })
+})

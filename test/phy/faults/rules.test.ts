@@ -1,0 +1,137 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import fc from 'fast-check'
+import {
+  type FaultRule,
+  faultDirections,
+  formatFaults,
+  formatRule,
+  isActive,
+  noFaults,
+  opcodeNumbers,
+  parseFaults,
+  parseRule,
+} from '../../../src/phy/faults/rules.ts'
+import { opcodes } from '../../../src/spec/wire/opcodes.ts'
+
+describe('fault rules', () => {
+  it('are read with their selectors and effects', () => {
+    assert.deepEqual(parseRule('drop=0.01,dup=.02,reorder=0.5,corrupt=1,delay=2.5,jitter=1,seed=7'), {
+      ...noFaults,
+      drop: 0.01,
+      dup: 0.02,
+      reorder: 0.5,
+      corrupt: 1,
+      delay: 2.5,
+      jitter: 1,
+      seed: 7,
+    })
+    assert.deepEqual(parseRule('device=rxe0,dir=sent,qp=0x12+19,opcode=rc_acknowledge+0x81,rate=10mbit'), {
+      ...noFaults,
+      device: 'rxe0',
+      dir: 'sent',
+      qp: [0x12, 0x13],
+      opcode: ['RC_ACKNOWLEDGE', '0x81'],
+      rate: 10e6,
+    })
+    assert.deepEqual(parseRule(' drop = 0.5 , seed = 3 '), { ...noFaults, drop: 0.5, seed: 3 })
+    assert.deepEqual(parseRule(''), noFaults)
+  })
+
+  it('take the units of tc', () => {
+    for (const [text, name, value] of [
+      ['drop=0.1%', 'drop', 0.001],
+      ['drop=100%', 'drop', 1],
+      ['delay=200us', 'delay', 0.2],
+      ['delay=5ms', 'delay', 5],
+      ['delay=1.5s', 'delay', 1500],
+      ['rate=1000', 'rate', 1000],
+      ['rate=2.5Gbit', 'rate', 2.5e9],
+      ['rate=1tbit', 'rate', 1e12],
+    ] as const)
+      assert.equal(parseRule(text)[name], value, text)
+  })
+
+  it('of many digits are written as they read: twelve digits behind the point count', () => {
+    const rules = parseFaults('drop=1.32542949673%,delay=0.0123456789012345')
+    assert.deepEqual(parseFaults(formatFaults(rules)), rules)
+    assert.equal(rules[0].drop, 0.013254294967)
+  })
+
+  it('several are divided by semicolons; those without an effect are left out', () => {
+    const rules = parseFaults('drop=1%; opcode=RC_ACKNOWLEDGE,delay=1;drop=0,seed=4;')
+    assert.deepEqual(rules.map(formatRule), ['drop=0.01', 'opcode=RC_ACKNOWLEDGE,delay=1'])
+    assert.deepEqual(parseFaults(''), [])
+    assert.equal(isActive(parseRule('drop=0,seed=5')), false)
+    assert.throws(() => parseFaults('drop=1;'.repeat(33)), /there are 33 fault rules; 32 are allowed at most/)
+  })
+
+  it('name opcodes by patterns', () => {
+    const names = (text: string): string[] =>
+      opcodeNumbers(parseRule(`${text},drop=1`)).map(number => opcodes.find(o => o.opcode === number)?.name ?? '?')
+    assert.deepEqual(names('opcode=RC_READ_RESP_*'), [
+      'RC_READ_RESP_FIRST',
+      'RC_READ_RESP_MIDDLE',
+      'RC_READ_RESP_LAST',
+      'RC_READ_RESP_ONLY',
+    ])
+    assert.deepEqual(names('opcode=*_ACKNOWLEDGE'), ['RC_ACKNOWLEDGE', 'XRC_ACKNOWLEDGE'])
+    assert.deepEqual(names('opcode=17+UD_SEND_ONLY'), ['RC_ACKNOWLEDGE', 'UD_SEND_ONLY'])
+    assert.deepEqual(opcodeNumbers(parseRule('drop=1')), [])
+  })
+
+  it('say what was wrong, with which value, and what is allowed', () => {
+    const refused: [string, RegExp][] = [
+      ['drop=2', /drop: "2" is not a share from 0 to 1 or from 0% to 100%/],
+      ['drop=-0.1', /drop: "-0\.1" is not a share/],
+      ['dup=101%', /dup: "101%" is not a share/],
+      ['corrupt=0x1', /corrupt: "0x1"/],
+      ['drop=1e-2', /drop: "1e-2"/],
+      ['delay=20000', /delay: "20000" is not milliseconds from 0 to 10000, or a time like/],
+      ['delay=5h', /delay: "5h" is not milliseconds/],
+      ['rate=10mbps', /rate: "10mbps" is not bits per second from 1kbit to 1tbit/],
+      ['rate=0', /rate: "0" is not bits per second/],
+      ['seed=1.5', /seed: "1\.5" is not an integer/],
+      ['qp=0x1000000', /qp: "0x1000000" is not a number of a queue pair from 0 to 0xffffff/],
+      ['qp=1+', /qp: "1\+" is not/],
+      ['opcode=RC_ACK', /opcode: "RC_ACK" is not an opcode as traces have it \(RC_ACKNOWLEDGE\)/],
+      ['opcode=0x100', /opcode: "0x100" is not an opcode/],
+      ['dir=in', /dir: "in" is not received, sent, both/],
+      ['device=a b', /device: "a b" is not the name/],
+      ['seed=4', /fault "seed=4": it does not say what happens/],
+      ['dir=sent', /fault "dir=sent": it does not say what happens to packets; add one of drop, /],
+      ['loss=0.1', /no "loss"; there are device, dir, qp, opcode, drop, dup, reorder, corrupt, delay, jitter, rate/],
+      ['drop', /write drop=VALUE, where VALUE is a share/],
+      ['drop=', /write drop=VALUE/],
+      ['drop=1=1', /write drop=VALUE/],
+      ['drop=0.1,', /there is no ""/],
+      ['drop=0.1,drop=0.2', /drop: given twice, as 0\.1 and as 0\.2/],
+      ['jitter=1', /jitter=1: more than delay=0/],
+    ]
+    for (const [text, message] of refused) assert.throws(() => parseRule(text), message, text)
+  })
+
+  it('text and record are inverse', () => {
+    const share = fc.integer({ min: 0, max: 1e9 }).map(n => n / 1e9)
+    const rule: fc.Arbitrary<FaultRule> = fc
+      .record({
+        device: fc.constantFrom('', 'rxe0', 'rxe_1.a-b'),
+        dir: fc.constantFrom(...faultDirections),
+        qp: fc.array(fc.nat(0xffffff), { maxLength: 3 }),
+        opcode: fc.array(fc.constantFrom('RC_SEND_ONLY', '*', '0x17'), { maxLength: 3 }),
+        drop: share,
+        dup: share,
+        reorder: share,
+        corrupt: share,
+        delay: fc.integer({ min: 0, max: 1e7 }).map(us => us / 1000),
+        jitter: fc.integer({ min: 0, max: 10000 }),
+        rate: fc.oneof(fc.constant(0), fc.integer({ min: 1000, max: 1e12 })),
+        seed: fc.nat(),
+      })
+      .map(s => ({ ...s, jitter: Math.min(s.jitter, s.delay) }))
+      .filter(isActive)
+    fc.assert(fc.property(rule, s => assert.deepEqual(parseRule(formatRule(s)), s)))
+    fc.assert(fc.property(fc.array(rule, { maxLength: 4 }), s => assert.deepEqual(parseFaults(formatFaults(s)), s)))
+    assert.equal(formatRule(noFaults), '')
+  })
+})

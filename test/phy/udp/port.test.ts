@@ -1,0 +1,254 @@
+import assert from 'node:assert/strict'
+import { after, describe, it } from 'node:test'
+import { hasNative } from '../../../src/host/native.ts'
+import { closeUdpSocket, createUdpBatches, openUdpSocket } from '../../../src/host/net/udp.ts'
+import { emptyRun, type Port } from '../../../src/phy/port.ts'
+import { createUdpPort, type UdpPort, type UdpPortOptions } from '../../../src/phy/udp/port.ts'
+import { pathMtuOf } from '../../../src/phy/udp/window.ts'
+import { putBth } from '../../../src/wire/bth.ts'
+import { makeFlow, sealIcrc } from '../../../src/wire/icrc.ts'
+import { loopback } from '../../loopback.ts'
+import { portContract } from '../contract.ts'
+import { collect, flowBetween, psns, receiveAll, sendRun } from '../helpers.ts'
+
+const attach = (n: number, options: Partial<UdpPortOptions> = {}): UdpPort => {
+  const port = createUdpPort({ mtu: 65536, interfaceIndex: 1, ...options })
+  port.addAddress(loopback(n))
+  return port
+}
+
+const skip = hasNative() ? false : 'koffi is not there'
+
+describe('UDP', { skip }, () => {
+  portContract('a port on UDP', () => ({ address: loopback, attach: n => attach(n) }))
+  portContract('a port on UDP, datagrams uncut', () => ({
+    address: loopback,
+    attach: n => attach(n, { cut: 'never' }),
+  }))
+
+  const open: Port[] = []
+  after(() => {
+    for (const port of open) port.close()
+  })
+  const pair = (options: Partial<UdpPortOptions> = {}): readonly [UdpPort, UdpPort, number, number] => {
+    for (const port of open.splice(0)) port.close()
+    const a = attach(1, options)
+    const b = attach(2, options)
+    open.push(a, b)
+    return [a, b, a.openFlow(flowBetween(loopback(1), loopback(2))), b.openFlow(flowBetween(loopback(2), loopback(1)))]
+  }
+
+  it('cuts runs to a peer once it has shown identifications that count from 0, not before', async () => {
+    const [a, b, there, back] = pair()
+    sendRun(a, there, 0, 10, 1040)
+    assert.equal(a.counters.cutMessages, 0)
+    await collect(b, 10)
+    sendRun(b, back, 0, 1)
+    await collect(a, 1)
+    sendRun(a, there, 10, 64, 4112)
+    assert.equal(a.counters.cutMessages, 5, '15 packets of 4112 bytes in each 65,000')
+    await collect(b, 64)
+    sendRun(a, there, 74, 60, 272)
+    assert.equal(a.counters.cutMessages, 6, '60 packets in a message')
+    const run = emptyRun()
+    await collect(b, 60, run)
+    assert.equal(run.count, 60, 'they come joined')
+    b.requireSeal(1)
+    sendRun(a, there, 134, 20, 4112)
+    assert.deepEqual(
+      (await collect(b, 20)).map(g => g.identification),
+      Array.from({ length: 20 }, (_, i) => i % 15),
+      'ICRCs are for the identifications of datagrams that the kernel cuts',
+    )
+    assert.deepEqual([a.counters.sendErrors, b.counters.unexpectedIdentifications], [0, 0])
+  })
+
+  it('uses the same few buffers again, however much waits', async () => {
+    const [a, b, there, back] = pair()
+    sendRun(b, back, 0, 1)
+    await collect(a, 1)
+    for (let i = 0; i < 8; i++) sendRun(a, there, 15 * i, 15, 4112)
+    const places = new Set<number>()
+    const run = emptyRun()
+    for (let turn = 0; turn < 4; turn++) {
+      while (b.receive(run)) places.add(run.offset)
+      b.release()
+      for (let i = 0; i < 3; i++) sendRun(a, there, 120 + 45 * turn + 15 * i, 15, 4112)
+    }
+    assert.equal(places.size, 8, 'those of a turn, two calls of the system')
+  })
+
+  it('never cuts when it was told not to', async () => {
+    const [a, b, there, back] = pair({ cut: 'never' })
+    sendRun(b, back, 0, 1)
+    await collect(a, 1)
+    sendRun(a, there, 0, 64, 4112)
+    await collect(b, 64)
+    assert.equal(a.counters.cutMessages, 0)
+  })
+
+  it('knows neither for a peer of the same number later', async () => {
+    const [a, b, there, back] = pair()
+    sendRun(b, back, 0, 1)
+    await collect(a, 1)
+    a.closeFlow(there)
+    const again = a.openFlow(flowBetween(loopback(1), loopback(2)))
+    sendRun(a, again, 0, 2)
+    assert.equal(a.counters.cutMessages, 0)
+    await collect(b, 2)
+  })
+
+  it('takes packets with identifications that it cannot expect, and counts them', async () => {
+    const [, b] = pair()
+    const stranger = openUdpSocket(loopback(3), 4791)
+    const batches = createUdpBatches({ staging: 4096, messages: 8, destinations: 1, receives: 1 })
+    batches.setDestination(0, loopback(2), 4791, 0)
+    const flow = makeFlow({ source: loopback(3), destination: loopback(2), sourcePort: 4791, destinationPort: 4791 })
+    // As rdma_rxe does: one counter for all, whatever goes to us. The header really says 0; only the ICRC knows.
+    const identifications = [0x1234, 0x1235, 0x1236, 0x8000, 0x8001]
+    for (const [i, identification] of identifications.entries()) {
+      putBth(batches.arena.view, 64 * i, 4, 0, 0xffff, 17, i)
+      sealIcrc(batches.arena, 64 * i, 64, flow, identification)
+      batches.putMessage(i, 64 * i, 64, 0, 0, 0, 0)
+    }
+    assert.equal(batches.send(stranger, 0, identifications.length), identifications.length)
+    const got = await collect(b, identifications.length)
+    closeUdpSocket(stranger)
+    assert.deepEqual(
+      got.map(g => g.identification),
+      identifications,
+    )
+    assert.equal(b.counters.unexpectedIdentifications, 2)
+    assert.equal(b.counters.icrcErrors, 0)
+  })
+
+  it('survives datagrams that are no packets at all', async () => {
+    const [a, b, there] = pair()
+    const stranger = openUdpSocket(loopback(3), 0)
+    const batches = createUdpBatches({ staging: 70000, messages: 8, destinations: 1, receives: 1 })
+    batches.setDestination(0, loopback(2), 4791, 0)
+    for (const [i, length] of [0, 1, 15, 16, 65507].entries()) batches.putMessage(i, 0, length, 0, 0, 0, 0)
+    assert.equal(batches.send(stranger, 0, 5), 5)
+    closeUdpSocket(stranger)
+    sendRun(a, there, 9, 1)
+    assert.deepEqual(psns(await collect(b, 1)), [9])
+    assert.equal(b.counters.icrcErrors, 4)
+    assert.equal(b.counters.dropped, 1, 'the empty one')
+  })
+
+  it('loses what the interface cannot carry, and counts it', async () => {
+    const [a, b, there, back] = pair()
+    sendRun(b, back, 0, 1)
+    await collect(a, 1)
+    // One datagram of more than 65,507 bytes: EMSGSIZE, as for one beyond the path MTU.
+    sendRun(a, there, 0, 2, 66000)
+    assert.equal(a.counters.dropped, 2)
+    assert.equal(a.counters.lastSendError, 90)
+    sendRun(a, there, 5, 1)
+    assert.deepEqual(psns(await collect(b, 1)), [5])
+  })
+
+  it('takes the address of nobody else, and link-local ones only where they exist', () => {
+    const [a] = pair()
+    const second = createUdpPort({ mtu: 1500, interfaceIndex: 1 })
+    open.push(second)
+    assert.throws(() => second.addAddress(loopback(1)), /EADDRINUSE/)
+    assert.throws(() => second.addAddress(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 203, 0, 113, 9)), {
+      code: 'EADDRNOTAVAIL',
+    })
+    second.addAddress(Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9))
+    assert.throws(() => a.openFlow(flowBetween(loopback(9), loopback(2))), /has no address 127\..*; it has 127\./)
+    a.addAddress(loopback(1))
+  })
+
+  it('loses what leaves from an address that is gone', async () => {
+    const [a, b, there] = pair()
+    a.removeAddress(loopback(1))
+    sendRun(a, there, 0, 5)
+    assert.deepEqual([a.counters.dropped, a.counters.lastSendError], [5, 99])
+    assert.throws(() => a.openFlow(flowBetween(loopback(1), loopback(2))), /has no address .*; it has none/)
+    a.addAddress(loopback(1))
+    sendRun(a, there, 5, 1)
+    assert.deepEqual(psns(await collect(b, 1)), [5])
+  })
+
+  it('yields an address that it has to spare to who wants it for his own, and gets it back', async () => {
+    const [a, b] = pair()
+    const [first, second] = [0, 1].map(() => createUdpPort({ mtu: 65536, interfaceIndex: 1 }))
+    open.push(first, second)
+    first.addAddress(loopback(5), 'spare')
+    assert.throws(() => second.addAddress(loopback(5), 'spare'), /EADDRINUSE/)
+    second.addAddress(loopback(5))
+    const third = createUdpPort({ mtu: 65536, interfaceIndex: 1 })
+    open.push(third)
+    for (const claim of ['own', 'spare'] as const)
+      assert.throws(() => third.addAddress(loopback(5), claim), /EADDRINUSE/)
+    const flow = a.openFlow(flowBetween(loopback(1), loopback(5)))
+    sendRun(a, flow, 1, 1)
+    assert.deepEqual(psns(await collect(second, 1)), [1])
+    second.close()
+    sendRun(a, flow, 2, 1)
+    assert.deepEqual(psns(await collect(first, 1)), [2])
+    assert.deepEqual(receiveAll(b), [])
+  })
+
+  it('talks IPv6, to itself where loopback has one address only', async t => {
+    const address = new Uint8Array(16)
+    address[15] = 1
+    const port = createUdpPort({ mtu: 65536, interfaceIndex: 1 })
+    open.push(port)
+    try {
+      port.addAddress(address)
+    } catch (error) {
+      t.skip(`no IPv6 here: ${error}`)
+      return
+    }
+    const flow = port.openFlow(flowBetween(address, address, { trafficClass: 12, hopLimit: 3 }))
+    for (const count of [1, 30, 200]) {
+      sendRun(port, flow, 0, count, 1040, 52)
+      const run = emptyRun()
+      assert.equal((await collect(port, count, run)).length, count)
+      assert.deepEqual([run.from.trafficClass, run.from.hopLimit], [12, 3])
+    }
+    assert.deepEqual([port.counters.icrcErrors, port.counters.unexpectedIdentifications], [0, 0])
+    assert.ok(port.counters.cutMessages > 0, 'nothing depends on identifications over IPv6')
+  })
+
+  it('forgets old senders rather than keep a table that strangers can fill', async () => {
+    const [, b] = pair()
+    const batches = createUdpBatches({ staging: 4096, messages: 256, destinations: 1, receives: 1 })
+    batches.setDestination(0, loopback(2), 4791, 0)
+    const stranger = openUdpSocket(loopback(3), 4791)
+    const flow = makeFlow({ source: loopback(3), destination: loopback(2), sourcePort: 4791, destinationPort: 4791 })
+    putBth(batches.arena.view, 0, 4, 0, 0xffff, 17, 1)
+    sealIcrc(batches.arena, 0, 64, flow, 0)
+    let received = 0
+    // A sender is also its hop limit and traffic class: 5,000 of them.
+    for (let hops = 1; hops <= 20; hops++) {
+      for (let i = 0; i < 250; i++) batches.putMessage(i, 0, 64, 0, 0, hops, i)
+      assert.equal(batches.send(stranger, 0, 250), 250)
+      received += (await collect(b, 250)).length
+    }
+    closeUdpSocket(stranger)
+    assert.equal(received, 5000)
+  })
+
+  it('tells how much one sender may have under way: less than half of the socket buffer', () => {
+    const [a] = pair()
+    assert.ok((a.windowBytes ?? 0) >= 16384)
+    assert.ok((a.windowBytes ?? 0) <= 0x10_0000)
+  })
+
+  it('gets a path MTU from the interface as Linux does', () => {
+    assert.deepEqual(
+      [65536, 9000, 4192, 4191, 1500, 1119, 576, 68].map(pathMtuOf),
+      [4096, 4096, 4096, 2048, 1024, 512, 256, 256],
+    )
+    assert.deepEqual(receiveAll(attachAndForget()), [])
+  })
+  const attachAndForget = (): UdpPort => {
+    const port = attach(4)
+    open.push(port)
+    return port
+  }
+})

@@ -1,0 +1,193 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import type { UdpBatches, UdpSocket } from '../../../src/host/net/udp.ts'
+import { createFlowTable } from '../../../src/phy/flow-table.ts'
+import type { Senders } from '../../../src/phy/udp/senders.ts'
+import { ALL_MESSAGES, createUdpSending, STAGING } from '../../../src/phy/udp/sending.ts'
+import { plainArena } from '../../../src/wire/arena.ts'
+import { makeFlow, verifyIcrc } from '../../../src/wire/icrc.ts'
+import { flowBetween, ipv4 } from '../helpers.ts'
+
+const EIO = 5
+const EAGAIN = 11
+const EINVAL = 22
+const EMSGSIZE = 90
+const EADDRNOTAVAIL = 99
+const ENETUNREACH = 101
+
+/** A sending half over a kernel that the test plays: `answer` says what becomes of a message, 0 for sent. */
+const start = (answer: (segment: number, bytes: number) => number) => {
+  const arena = plainArena(STAGING)
+  const slots = Array.from({ length: ALL_MESSAGES }, () => ({ offset: 0, bytes: 0, segment: 0 }))
+  /** Sent: offset, bytes, segment. */
+  const sent: (readonly [number, number, number])[] = []
+  const blocked: boolean[] = []
+  const batches: Pick<UdpBatches, 'arena' | 'putMessage' | 'send'> = {
+    arena: { ...arena, length: STAGING, buffer: new ArrayBuffer(0), i32: new Int32Array(0), u32: new Uint32Array(0) },
+    putMessage: (slot, offset, bytes, _destination, segment) => {
+      slots[slot] = { offset, bytes, segment }
+    },
+    send: (_socket, first, count) => {
+      for (let i = 0; i < count; i++) {
+        const { offset, bytes, segment } = slots[first + i]
+        const errno = answer(segment, bytes)
+        if (errno !== 0) return i > 0 ? i : -errno
+        sent.push([offset, bytes, segment])
+      }
+      return count
+    },
+  }
+  const flows = createFlowTable()
+  const counters = {
+    sentPackets: 0,
+    sentBytes: 0,
+    receivedPackets: 0,
+    receivedBytes: 0,
+    icrcErrors: 0,
+    dropped: 0,
+    sendCalls: 0,
+    cutMessages: 0,
+    sendErrors: 0,
+    lastSendError: 0,
+  }
+  const senders = { peerCounts: () => true } as unknown as Senders
+  const socket = { fd: -1, version: 4, receiveBuffer: 0 } as const
+  const sockets: (UdpSocket | undefined)[] = [socket]
+  const sending = createUdpSending(batches as UdpBatches, sockets, flows, senders, counters, {
+    cut: true,
+    tap: () => null,
+    onBlocked: now => blocked.push(now),
+  })
+  const address = flowBetween(ipv4(1), ipv4(2))
+  const flow = flows.open(0, address)
+  sending.addFlow(flow, 0)
+  const icrcFlow = makeFlow({ ...address, destinationPort: 4791 })
+  const sendRun = (count: number): boolean => {
+    const at = sending.reserve(count * 64)
+    if (at < 0) return false
+    sending.commit(at, 64, count, 64, flow)
+    sending.flush()
+    return true
+  }
+  const isSealed = (offset: number, identification: number): boolean =>
+    verifyIcrc(arena, offset, 64, icrcFlow, identification)
+  return { sending, flow, counters, sent, blocked, sendRun, isSealed, sockets }
+}
+
+describe('sending over UDP', () => {
+  it('cuts runs, sealed for identifications that count', () => {
+    const t = start(() => 0)
+    assert.ok(t.sendRun(130))
+    assert.deepEqual(t.sent, [
+      [0, 124 * 64, 64],
+      [124 * 64, 6 * 64, 64],
+    ])
+    for (let i = 0; i < 130; i++) assert.ok(t.isSealed(64 * i, i % 124), `packet ${i}`)
+    assert.equal(t.counters.sendCalls, 1)
+  })
+
+  it('cuts into fewer at once, sealed anew, for a kernel that cannot cut into so many', () => {
+    const t = start((segment, bytes) => (segment > 0 && bytes > 64 * segment ? EINVAL : 0))
+    t.sendRun(70)
+    const fewer = [
+      [0, 62 * 64, 64],
+      [62 * 64, 8 * 64, 64],
+    ]
+    assert.deepEqual(t.sent, fewer)
+    for (let i = 0; i < 70; i++) assert.ok(t.isSealed(64 * i, i % 62), `packet ${i}`)
+    t.sendRun(70)
+    assert.deepEqual(t.sent, [...fewer, ...fewer], 'at once from then on')
+    assert.deepEqual([t.counters.cutMessages, t.counters.sendCalls, t.counters.dropped], [3, 4, 0])
+  })
+
+  it('sends many packets one by one when the kernel will not cut at all', () => {
+    const t = start(segment => (segment > 0 ? EINVAL : 0))
+    t.sendRun(64)
+    assert.deepEqual(
+      t.sent,
+      Array.from({ length: 64 }, (_, i) => [64 * i, 64, 0]),
+    )
+    assert.ok(t.isSealed(63 * 64, 0))
+    assert.equal(t.counters.dropped, 0)
+  })
+
+  it("sends many small packets while more are built, but never what is still the sender's to damage", () => {
+    const t = start(() => 0)
+    const at = t.sending.reserve(200 * 64)
+    t.sending.commit(at, 64, 62, 64, t.flow)
+    assert.deepEqual(t.sent, [])
+    t.sending.commit(at + 62 * 64, 64, 10, 64, t.flow)
+    assert.deepEqual(t.sent, [[at, 62 * 64, 64]])
+    t.sending.flush()
+    assert.deepEqual(t.sent, [
+      [at, 62 * 64, 64],
+      [at + 62 * 64, 10 * 64, 64],
+    ])
+  })
+
+  for (const errno of [EIO, EINVAL])
+    it(`sends one by one, sealed anew, when the kernel will not cut (${errno}), and cuts no more`, () => {
+      const t = start(segment => (segment > 0 ? errno : 0))
+      t.sendRun(3)
+      assert.deepEqual(t.sent, [
+        [0, 64, 0],
+        [64, 64, 0],
+        [128, 64, 0],
+      ])
+      for (let i = 0; i < 3; i++) assert.ok(t.isSealed(64 * i, 0))
+      t.sendRun(3)
+      assert.equal(t.counters.cutMessages, 1)
+      assert.deepEqual([t.sent.length, t.counters.dropped], [6, 0])
+    })
+
+  it('loses what cannot be sent in any way, and goes on with the next', () => {
+    let broken = true
+    const t = start(() => (broken ? EINVAL : 0))
+    t.sendRun(3)
+    assert.deepEqual([t.counters.dropped, t.counters.sendErrors, t.counters.lastSendError], [3, 3, EINVAL])
+    broken = false
+    t.sendRun(3)
+    assert.deepEqual(t.sent, [[0, 192, 64]], 'cutting was not to blame')
+  })
+
+  it('loses a run with one call when the network is gone, and what leaves from an address that is', () => {
+    let errno = ENETUNREACH
+    const t = start(() => errno)
+    t.sendRun(3)
+    assert.deepEqual([t.counters.dropped, t.counters.lastSendError, t.counters.sendCalls], [3, ENETUNREACH, 1])
+    t.sockets[0] = undefined
+    errno = 0
+    t.sendRun(3)
+    assert.deepEqual([t.counters.dropped, t.counters.lastSendError, t.counters.sendCalls], [6, EADDRNOTAVAIL, 1])
+    assert.deepEqual(t.sent, [])
+  })
+
+  it('cuts again once an interface takes long packets again', () => {
+    let mtu = 100
+    const t = start(segment => (segment > mtu || mtu < 64 ? EMSGSIZE : 0))
+    mtu = 50
+    t.sendRun(3)
+    assert.deepEqual([t.counters.dropped, t.counters.lastSendError], [3, EMSGSIZE])
+    mtu = 100
+    t.sendRun(3)
+    assert.deepEqual(t.sent, [[0, 192, 64]])
+  })
+
+  it('keeps what a full socket does not take, says so, and sends it in order later', () => {
+    let full = true
+    const t = start(() => (full ? EAGAIN : 0))
+    assert.ok(t.sendRun(1))
+    assert.deepEqual(t.blocked, [true])
+    assert.equal(t.sendRun(1), false, 'nothing more is taken meanwhile')
+    assert.equal(t.sending.sendQueued(), false)
+    full = false
+    assert.equal(t.sending.sendQueued(), true)
+    assert.deepEqual(t.blocked, [true, false])
+    assert.ok(t.sendRun(2))
+    assert.deepEqual(
+      t.sent.map(([, bytes]) => bytes),
+      [64, 128],
+    )
+    assert.equal(t.counters.dropped, 0)
+  })
+})

@@ -1,0 +1,94 @@
+/*
+ * Classes as rows and back: nothing is lost, and rows that describe nothing are refused with a sentence.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { KindNumber } from '../../../src/spec/classes/interface.ts'
+import { classes } from '../../../src/spec/classes.ts'
+import { RxeAttributes } from '../../../src/spec/drivers/rxe.ts'
+import { CallError } from '../../../src/spec/errno.ts'
+import { type Description, declare, describe } from '../../../src/spec/schema/description.ts'
+import { CREATE, method, objectClass } from '../../../src/spec/schema/schema.ts'
+
+test('all classes come back as they were declared', () => {
+  assert.deepEqual(declare(describe(classes)), classes)
+})
+
+test('a private class with a driver’s attributes comes back', () => {
+  const cls = objectClass('ctx', 0x8001, {
+    identity: 'fd',
+    methods: { create: method(CREATE, { in: {}, out: RxeAttributes.rc_qp.create.out, driverAttributes: true }) },
+  })
+  assert.deepEqual(declare(describe([cls])), [cls])
+})
+
+test('types, enumerations and names that are equal are told once', () => {
+  const { types, enumerations, names } = describe(classes)
+  assert.equal(new Set(types.map(row => JSON.stringify(row))).size, types.length)
+  assert.equal(new Set(enumerations.map(row => row.name)).size, enumerations.length)
+  const words = new TextDecoder().decode(names).split('\0').slice(0, -1)
+  assert.equal(new Set(words).size, words.length)
+})
+
+/** A copy of the description of all classes in which one number of one row is another one. */
+const changed = (list: number, row: number, field: number, value: number): Description => {
+  const copy = structuredClone(describe(classes))
+  const rows = [copy.classes, copy.methods, copy.attributes, copy.types, copy.fields, copy.enumerations, copy.values]
+  const chosen = rows[list] as unknown as Record<string, number>[]
+  const at = chosen[row % chosen.length]
+  at[Object.keys(at)[field % Object.keys(at).length]] = value
+  return copy
+}
+
+test('rows with any number changed describe something, or are refused with EINVAL', () => {
+  let refused = 0
+  fc.assert(
+    fc.property(
+      fc.nat(6),
+      fc.nat(1000),
+      fc.nat(10),
+      fc.oneof(fc.nat(300), fc.nat(0xffffffff)),
+      (list, row, field, value) => {
+        try {
+          declare(changed(list, row, field, value))
+        } catch (error) {
+          assert.ok(error instanceof CallError && error.code === 'EINVAL', String(error))
+          refused++
+        }
+      },
+    ),
+    { numRuns: 300 },
+  )
+  assert.ok(refused > 20, `${refused} refused`)
+})
+
+test('a type cannot contain itself', () => {
+  const copy = structuredClone(describe(classes))
+  const first = copy.types.findIndex(({ count }) => count > 0)
+  copy.fields[copy.types[first].of].type = first
+  assert.throws(() => declare(copy), /there is no type before this one/)
+})
+
+test('what no program could use is refused: names that are none, types without end', () => {
+  const names = structuredClone(describe(classes))
+  names.names[0] = 0xff
+  assert.throws(() => declare(names), /what is at 0 is no name of letters, digits and _/)
+  const wide = structuredClone(describe(classes))
+  wide.types.find(({ kind }) => kind === KindNumber.values.bytes)!.size = 0xffff_ffff
+  assert.throws(() => declare(wide), /type \d+ has \d+ bytes, at most 1048576 are allowed/)
+  // Each record has the one before it twice.
+  const [first] = wide.fields
+  const row = { kind: KindNumber.values.record, width: 0, flags: 0, size: 0, count: 2, min: 0, max: 0 }
+  const nested: Description = {
+    ...structuredClone(describe([])),
+    names: new TextEncoder().encode('a\0b\0'),
+    types: [{ ...row, kind: KindNumber.values.u8, of: 0, count: 0 }],
+    fields: [],
+  }
+  for (let depth = 0; depth < 40; depth++) {
+    nested.fields.push({ ...first, name: 0, offset: 0, type: depth }, { ...first, name: 2, offset: 1, type: depth })
+    nested.types.push({ ...row, of: 2 * depth })
+  }
+  assert.throws(() => declare(nested), /type \d+ has \d+ fields, at most 4096 are allowed/)
+})

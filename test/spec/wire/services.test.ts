@@ -1,0 +1,47 @@
+/*
+ * Services of queue pairs: which work requests each has, as the opcodes that exist say (IBA table 38).
+ */
+import assert from 'node:assert/strict'
+import { it } from 'node:test'
+import { opcodeByNumber } from '../../../src/spec/wire/opcodes.ts'
+import { hasOperation, Service, type ServiceName, serviceBits } from '../../../src/spec/wire/services.ts'
+import { SendKind, sendOperations, WrOpcode } from '../../../src/spec/work.ts'
+import { firstOf, lastOf, middleOf, onlyOf, operationOf, sendKindOf } from '../../../src/transport/operations.ts'
+
+const namesOf = (service: number): string[] =>
+  Object.entries(WrOpcode.values)
+    .filter(([, opcode]) => sendKindOf[operationOf(service, opcode)] !== 0)
+    .map(([name]) => name)
+
+it('a service has the work requests whose packets exist, and a connected one the local ones', () => {
+  const sends = ['SEND', 'SEND_WITH_IMM']
+  const writes = ['RDMA_WRITE', 'RDMA_WRITE_WITH_IMM']
+  const local = ['LOCAL_INV', 'BIND_MW']
+  const unreliable = [...writes, ...sends, ...local]
+  const answered = ['RDMA_READ', 'ATOMIC_CMP_AND_SWP', 'ATOMIC_FETCH_AND_ADD']
+  const connected = [...writes, ...sends, ...answered, ...local, 'SEND_WITH_INV', 'FLUSH', 'ATOMIC_WRITE']
+  assert.deepEqual(namesOf(Service.RC), connected)
+  assert.deepEqual(namesOf(Service.XRC_INI), connected)
+  assert.deepEqual(namesOf(Service.UC), unreliable)
+  assert.deepEqual(namesOf(Service.UD), sends)
+  assert.deepEqual(namesOf(Service.XRC_TGT), [])
+  assert.equal(sendKindOf[operationOf(Service.RC, 0xffff_ffff)], 0)
+})
+
+it('packets of a service are named like those of RC', () => {
+  for (const [name, service] of Object.entries(Service)) {
+    const prefix = name.replace(/_.*/, '')
+    for (const opcode of Object.keys(sendOperations)) {
+      const index = operationOf(service, +opcode)
+      if (sendKindOf[index] <= SendKind.LOCAL) continue
+      for (const table of [firstOf, middleOf, lastOf, onlyOf]) {
+        if (!hasOperation(service, table[index])) {
+          assert.equal(name as ServiceName, 'UD')
+          continue
+        }
+        const rc = opcodeByNumber[table[index]]?.name
+        assert.equal(opcodeByNumber[serviceBits[service] | table[index]]?.name, rc?.replace('RC', prefix))
+      }
+    }
+  }
+})

@@ -1,0 +1,285 @@
+/*
+ * The object dialect's messages laid out below a call (`userdma trace --abi`): header, attributes, records, chains, the
+ * answer; what was refused, and whatever bytes may come. And calls on a driver's descriptor.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import fc from 'fast-check'
+import { messagesOf, recordingView } from '../../../src/daemon/trace/trace-messages.ts'
+import { CtxAssign, CtxIoctl, CtxSend } from '../../../src/spec/drivers/ctx.ts'
+import type { CallError } from '../../../src/spec/errno.ts'
+import { type AnyValues, CHAIN, CREATE, CREATE_FD, QUERY } from '../../../src/spec/schema/schema.ts'
+import { rawLines } from '../../../src/trace/abi/raw.ts'
+import { callJson, callLine } from '../../../src/trace/calls.ts'
+import { ABRIDGED, WHOLE } from '../../../src/trace/values.ts'
+import { type Call, isAnswer, type Result } from '../../../src/uapi/call.ts'
+import { encodeChain, type Link } from '../../../src/uapi/object/chain.ts'
+import { encodeCall } from '../../../src/uapi/object/client.ts'
+import { decodeObject, ioctlRequest } from '../../../src/uapi/object/dialect.ts'
+import { encodeRecords } from '../../../src/uapi/scalar.ts'
+import type { TraceRecord } from '../../../src/uapi/tool.ts'
+import { ARENA, AT, arena, fakeView, rxeSchema } from '../../uapi/fake-view.ts'
+
+const base = { time: 0, duration: 1, pid: 1, tid: 1, fd: 3, command: 'x', device: 'rxe0', dialect: 'object' } as const
+
+const callOf = (className: string, methodName: string, args: AnyValues = {}, object = 0): Call => {
+  const cls = rxeSchema.className(className)!
+  return { class: cls, methodName, method: cls.methods[methodName], object, args }
+}
+
+/** What a daemon would tell of a message of call number `call`, answered by `outcome`. */
+const recordOf = (
+  call: number,
+  message: Uint8Array,
+  outcome: Result | CallError = { out: {} },
+  more: Partial<TraceRecord> = {},
+  memory = arena(),
+): TraceRecord => {
+  memory.map(AT, message.slice())
+  const view = fakeView(memory)
+  const recording = recordingView(view)
+  const decoded = decodeObject(recording.view, call, AT)
+  const record = { ...base, request: ioctlRequest(call), ...more }
+  if (isAnswer(decoded)) return { ...record, ret: decoded.ret, reason: decoded.reason ?? '', raw: recording.raw() }
+  const { ret } = decoded.answer(outcome)
+  return { ...record, ret, call: messagesOf(view, decoded.call, outcome), raw: recording.raw() }
+}
+
+const linesOf = (record: TraceRecord, style = ABRIDGED): string[] => rawLines(record, style).map(line => line.slice(4))
+
+const bytesOf = (text: string): Uint8Array => new TextEncoder().encode(text)
+const cq = callOf('cq', 'create', { cqe: 100, userHandle: 7n, compVector: 0, channel: 5 })
+const cqMade: Result = { object: 9, out: { cqe: 127, queue: { offset: 0x2000n, size: 4096 } } }
+
+const links: readonly Link[] = [
+  { call: callOf('pd', 'create') },
+  { call: callOf('mr', 'create', { pd: 0, start: 1n, length: 4096n, iova: 1n, access: 1 }), refs: { pd: 0 } },
+  { call: callOf('mr', 'query'), object: 1, options: { rooms: { length: 0, iova: 0, kind: 0 } } },
+]
+const entries = encodeChain(links)
+/** Where the entries of a chain lie. */
+const ENTRIES = 0x300000n
+const chain = callOf('interface', 'chain', { entries, onError: 0 })
+const chainMessage = (bytes: Uint8Array): Uint8Array =>
+  encodeCall(
+    { ...chain, args: { ...chain.args, entries: bytes } },
+    { elsewhere: { entries: ENTRIES }, rooms: { results: { address: ARENA, length: 4096 } } },
+  )
+const chainMemory = (bytes: Uint8Array) => {
+  const memory = arena()
+  memory.map(ENTRIES, bytes)
+  return memory
+}
+/** The first entry has been answered, with object 5. */
+const results = entries.slice()
+results.set([5, 0, 0, 0, 0, 0, 0, 0, 1], 8 + 4)
+const chainRecord = recordOf(
+  CHAIN,
+  chainMessage(entries),
+  { out: { results, done: 1, error: 2, reason: bytesOf('no way') } },
+  {},
+  chainMemory(entries),
+)
+
+describe('a message of the object dialect', () => {
+  it('is shown with its header and attributes as they came, then the outputs of its answer', () => {
+    assert.deepEqual(linesOf(recordOf(CREATE, encodeCall(cq, { ignorable: ['compVector'] }), cqMade)), [
+      'object cq.create at 0x100000, 120 bytes: length 120, class 5, call 0, object 0, op_ctrl 0, flags 0',
+      '  cqe 0x1 mandatory, 4 bytes: 64000000 = 100',
+      '  userHandle 0x2 mandatory, 8 bytes: 0700000000000000 = 7',
+      '  channel 0x3 mandatory, 4 bytes: 05000000 = fd 5',
+      '  compVector 0x4 optional, 4 bytes: 00000000 = 0',
+      '  cqe 0x40 out, room for 4 bytes',
+      '  queue 0x8000 out, room for 12 bytes',
+      '  answer length 120, class 5, call 0, object 9, op_ctrl 0, flags ANSWERED',
+      '    cqe 0x40 out filled, 4 of 4 bytes: 7f000000 = 127',
+      '    queue 0x8000 out filled, 12 of 12 bytes: 002000000000000000100000',
+      '      +0 offset 8192',
+      '      +8 size 4096',
+    ])
+  })
+
+  it('has values elsewhere, records by fields: those that are not 0, or all', () => {
+    const message = encodeCall(callOf('device', 'query'), { rooms: { attributes: { address: ARENA, length: 232 } } })
+    const record = recordOf(QUERY, message, { out: { attributes: { maxQp: 5, vendorId: 7 } } })
+    const lines = linesOf(record)
+    assert.equal(lines[1], '  attributes 0x40 out indirect, room for 232 bytes at 0x200000')
+    const at = lines.findIndex(line =>
+      line.startsWith('    attributes 0x40 out filled indirect at 0x200000, 172 bytes: '),
+    )
+    assert.deepEqual(lines.slice(at + 1, at + 4), [
+      '      +40 vendorId 7',
+      '      +52 maxQp 5',
+      '    extended 0x41 out, not filled, 116 bytes',
+    ])
+    const whole = linesOf(record, WHOLE)
+    assert.ok(whole.includes('      +8 nodeGuid 0000:0000:0000:0000'))
+    assert.match(whole.find(line => line.includes('172 bytes')) as string, /: [0-9a-f]{344}$/)
+  })
+
+  it('tells the numbers of descriptors that the call made', () => {
+    const descriptors = [{ attribute: 'object', fd: 12 }]
+    const channel = encodeCall(callOf('comp_channel', 'create'))
+    const lines = linesOf(recordOf(CREATE_FD, channel, { out: {} }, { descriptors }))
+    assert.match(lines.at(-1) as string, /^ {2}answer length 16, class 7, call 4, object 0, then fd 12, op_ctrl 0, /)
+  })
+
+  it('that was refused is laid out too, by the call number of its request', () => {
+    const wrong = encodeCall(cq)
+    // Attribute cqe is 0.
+    wrong[24] = 0
+    const record = recordOf(CREATE, wrong)
+    assert.equal(record.call, undefined)
+    assert.match(
+      callLine(record),
+      /object\(\?\) = -1 EINVAL \(cq\.create: .*\) <.*>\n {4}object cq\.create at 0x100000/,
+    )
+    assert.ok(linesOf(record).includes('  cqe 0x1 mandatory, 4 bytes: 00000000 = 0'))
+    const tooShort = recordOf(CREATE, encodeCall(cq, { rooms: { queue: 4 } }))
+    assert.ok(linesOf(tooShort).includes('    queue 0x8000 out, needs 12 bytes, has 4'), linesOf(tooShort).join('\n'))
+  })
+
+  it('shows what it cannot read as bytes: unknown classes, attributes and flags, lengths that do not fit', () => {
+    const strange = encodeCall(cq)
+    const view = new DataView(strange.buffer)
+    view.setUint16(18, 0x77, true)
+    view.setUint32(36, 0x21, true)
+    view.setUint16(48, 11, true)
+    view.setUint16(64, 4, true)
+    view.setUint32(8, 3, true)
+    const lines = linesOf(recordOf(CREATE, strange))
+    assert.match(lines[0], / op_ctrl 3, flags 0$/)
+    assert.deepEqual(lines.slice(1), [
+      '  attribute 0x77 mandatory, 4 bytes: 64000000',
+      '  userHandle 0x2 mandatory 0x20, 8 bytes: 0700000000000000 = 7',
+      '  channel 0x3 mandatory, 3 bytes: 050000 (undecodable)',
+      `  undecodable ${Buffer.from(strange.subarray(64, 96)).toString('hex')}… (56 bytes)`,
+    ])
+    view.setUint16(2, 999, true)
+    assert.match(
+      linesOf(recordOf(CREATE, strange))[0],
+      /^object unknown at 0x100000, 120 bytes: length 120, class 999, /,
+    )
+    assert.deepEqual(linesOf(recordOf(CREATE, strange.fill(8, 0, 1).subarray(0, 8))), [
+      `object at 0x100000, 8 bytes: ${Buffer.from(strange.subarray(0, 8)).toString('hex')}`,
+    ])
+  })
+})
+
+describe('a chain in bytes', () => {
+  it('has its entries with their messages, and in the answer what each answered', () => {
+    const lines = linesOf(chainRecord)
+    assert.match(lines[1], /^ {2}entries 0x1 mandatory indirect at 0x300000, 216 bytes: 00000000100000/)
+    assert.deepEqual(lines.slice(2, 13), [
+      '    entry 0 pd.create: call 0, flags 0, ref 0, size 16; length 16, class 4, object 0, op_ctrl 0, flags 0',
+      '    entry 1 mr.create: call 0, flags 0, ref 0, size 128; length 128, class 6, object 0, op_ctrl 0, flags 0',
+      '      pd 0x1 mandatory chained, 4 bytes: 00000000 = entry 0',
+      '      start 0x2 mandatory, 8 bytes: 0100000000000000 = 1',
+      '      length 0x3 mandatory, 8 bytes: 0010000000000000 = 4096',
+      '      iova 0x4 mandatory, 8 bytes: 0100000000000000 = 1',
+      '      access 0x5 mandatory, 4 bytes: 01000000 = LOCAL_WRITE',
+      '      lkey 0x40 out, room for 4 bytes',
+      '      rkey 0x41 out, room for 4 bytes',
+      '    entry 2 mr.query: call 1, flags OBJECT, ref 1, size 48; length 48, class 6, object 0, op_ctrl 0, flags 0',
+      '      lkey 0x40 out, room for 4 bytes',
+    ])
+    const answer = lines.slice(lines.findIndex(line => line.startsWith('  answer ')) + 1)
+    assert.match(answer[0], /^ {4}results 0x40 out filled indirect at 0x200000, 216 bytes: /)
+    assert.match(answer[1], /^ {6}entry 0 pd\.create: .* object 5, op_ctrl 0, flags ANSWERED$/)
+    assert.match(answer[2], /^ {6}entry 1 mr\.create: .* object 0, op_ctrl 0, flags 0$/)
+    assert.equal(answer[3], '        lkey 0x40 out, room for 4 bytes')
+    assert.equal(answer.at(-1), '    reason 0x43 out filled, 6 of 1024 bytes: 6e6f20776179 = "no way"')
+  })
+
+  it('is abridged, and ends where it cannot be read', () => {
+    const many = encodeChain(Array.from({ length: 9 }, () => links[0]))
+    const lines = linesOf(recordOf(CHAIN, encodeCall({ ...chain, args: { entries: many, onError: 0 } })))
+    assert.ok(lines.includes('    … 5 more entries'))
+    const broken = entries.slice()
+    broken[24 + 4] = 3
+    const shown = linesOf(recordOf(CHAIN, chainMessage(broken), undefined, {}, chainMemory(broken)))
+    assert.match(shown[3], /^ {4}undecodable 00000000030000.*… \(192 bytes\) \(its size is 3; a multiple of 8 from 16 /)
+  })
+
+  it('that is longer than the tracer keeps says so', () => {
+    const many = encodeChain(Array.from({ length: 1000 }, () => links[0]))
+    const lines = linesOf(recordOf(CHAIN, chainMessage(many), undefined, {}, chainMemory(many)), WHOLE)
+    assert.ok(lines.some(line => line.startsWith('    entry 681 pd.create')))
+    assert.match(lines.find(line => line.startsWith('    cut off')) as string, /^ {4}cut off [0-9a-f]{32}…$/)
+  })
+
+  it('that points to itself ends', () => {
+    const own = encodeChain([{ call: chain, options: { elsewhere: { entries: ENTRIES } } }])
+    const lines = linesOf(recordOf(CHAIN, chainMessage(own), undefined, {}, chainMemory(own)), WHOLE)
+    assert.equal(lines.filter(line => line.includes('entry 0 interface.chain')).length, 1)
+  })
+})
+
+describe('calls laid out', () => {
+  it('as JSON: message and answer, with flags, lengths and values', () => {
+    const { abi } = callJson(chainRecord) as { abi: Record<'message' | 'answer', Record<string, unknown>> }
+    const { attributes, ...header } = abi.message
+    assert.deepEqual(
+      JSON.parse(JSON.stringify(header)),
+      JSON.parse(
+        `{"name": "interface.chain", "call": 5, "length": 1144, "classId": 1, "object": 0, "opCtrl": 0, "flags": []}`,
+      ),
+    )
+    const [first, second] = attributes as { name: string; entries: { ref: number | null; attributes: object[] }[] }[]
+    assert.deepEqual([first.name, first.entries.map(({ ref }) => ref)], ['entries', [null, null, 1]])
+    assert.deepEqual(first.entries[1].attributes[0], {
+      name: 'pd',
+      id: 1,
+      flags: ['mandatory', 'chained'],
+      length: 4,
+      value: { entry: 0 },
+    })
+    assert.deepEqual(second, { name: 'onError', id: 2, flags: ['mandatory'], length: 1, value: 'STOP' })
+    assert.deepEqual(abi.answer.flags, ['ANSWERED'])
+  })
+
+  it('of a driver: what it read and wrote, by the fields that spec/ knows', () => {
+    const piece = (bytes: Uint8Array) => ['0x1000', Buffer.from(bytes).toString('base64'), bytes.length] as const
+    const driver = { ...base, dialect: 'driver', ret: 0 } as const
+    const send = [...encodeRecords(CtxSend, [{ to: 1, flags: 1, slot: 2, offset: 0, tag: 4n }]), 1, 2, 3]
+    const write = { attempt: 'ctx.userdma.2: write(27)', raw: { in: [piece(Uint8Array.from(send))], out: [] } }
+    assert.deepEqual(linesOf({ ...driver, ...write }).slice(2), [
+      '    +0 to 1',
+      '    +4 flags 1',
+      '    +8 slot 2',
+      '    +16 tag 4',
+      '    +24 data, 3 bytes: 010203',
+    ])
+    const shape = { eagerCount: 4, eagerBytes: 4096, expectedCount: 0, expectedBytes: 64, jobKey: 9 }
+    const assign = (handle: number) => piece(encodeRecords(CtxAssign, [{ ...shape, handle }]))
+    const attempt = 'ctx.userdma.2: ioctl(ASSIGN, 0x1000)'
+    const record = { ...driver, attempt, request: CtxIoctl.ASSIGN, raw: { in: [assign(0)], out: [assign(3)] } }
+    const lines = linesOf(record)
+    assert.equal(lines[0], `driver request 0x${CtxIoctl.ASSIGN.toString(16)}`)
+    assert.equal(lines.filter(line => line === '    +16 jobKey 9').length, 2)
+    assert.equal(lines.at(-1), '    +20 handle 3')
+    const info = { ...driver, request: CtxIoctl.INFO, raw: { in: [], out: [piece(new Uint8Array(56).fill(1))] } }
+    assert.match(callLine(info, { abi: true }), /\n {6}out at 0x1000, 56 bytes: .*\n {8}\+0 number 16843009\n/)
+    assert.match(linesOf({ ...driver, request: 1, raw: { in: [assign(0)], out: [] } }).join(), /^driver.*00$/)
+  })
+
+  it('never throw, whatever was changed in them', () => {
+    const change = fc.array(fc.tuple(fc.nat(1200), fc.nat(255)), { minLength: 1, maxLength: 6 })
+    const changed = ([address, text, length]: readonly [string, string, number], changes: [number, number][]) => {
+      const bytes = Buffer.from(text, 'base64')
+      for (const [at, byte] of changes) if (bytes.length > 0) bytes[at % Math.min(bytes.length, 300)] = byte
+      return [address, bytes.toString('base64'), length] as const
+    }
+    const { raw } = chainRecord
+    assert.ok(raw)
+    fc.assert(
+      fc.property(change, change, fc.boolean(), (asked, came, verbose) => {
+        const pieces = { in: raw.in.map(one => changed(one, asked)), out: raw.out.map(one => changed(one, came)) }
+        const record = { ...chainRecord, raw: pieces }
+        assert.ok(callLine(record, { abi: true, verbose }).length < 100_000)
+        JSON.stringify(callJson(record))
+        callLine({ ...record, dialect: 'driver', request: CtxIoctl.ASSIGN }, { abi: true, verbose })
+      }),
+    )
+  })
+})

@@ -1,0 +1,151 @@
+/*
+ * The bytes of calls below their lines (`userdma trace --abi`): names and structs are Linux's, bytes the program's.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import fc from 'fast-check'
+import { rawLines } from '../../../src/trace/abi/raw.ts'
+import { callJson, callLine } from '../../../src/trace/calls.ts'
+import { ABRIDGED } from '../../../src/trace/values.ts'
+import type { TraceRecord } from '../../../src/uapi/tool.ts'
+import { readAbilog } from '../../uapi/abilog.ts'
+import { recordsOf } from '../records.ts'
+
+const textOf = (record: TraceRecord): string => rawLines(record, ABRIDGED).join('\n')
+const find = (log: string, what: RegExp): TraceRecord => {
+  const found = recordsOf(log).find(record => what.test(callLine(record)))
+  assert.ok(found, String(what))
+  return found
+}
+
+describe('bytes of a call', () => {
+  it('that is a command within an ioctl: the command, its structs, what went in and came out', () => {
+    const record = find('ibv_rc_pingpong.client.abilog', / mr\.create\(/)
+    const lines = textOf(record).split('\n')
+    assert.match(
+      lines[0],
+      /^ {4}ioctl DEVICE\.INVOKE_WRITE \(object 0, method 0, driver 14\) at 0x[0-9a-f]+, 72 bytes$/,
+    )
+    const fields = lines.filter(line => /^ {8}\+/.test(line)).map(line => line.trim())
+    assert.deepEqual(
+      fields.map(line => line.replace(/0x[0-9a-f]+/g, '0x…')),
+      ['+8 start 0x…', '+16 length 64', '+24 iova 0x…', '+36 access LOCAL_WRITE', '+0 object 1', '+4 lkey 0x…'],
+    )
+    const rest = lines.filter(line => /^ {6}\S/.test(line)).sort()
+    assert.match(rest[0], /^ {6}CORE_IN struct ib_uverbs_reg_mr at 0x[0-9a-f]+, 40 bytes: [0-9a-f]{64}… \(40 bytes\)$/)
+    assert.match(rest[1], /^ {6}CORE_OUT struct ib_uverbs_reg_mr_resp out at 0x[0-9a-f]+, 12 bytes: [0-9a-f]{24}$/)
+    assert.equal(rest[2], '      WRITE_CMD 9 REG_MR')
+    assert.equal(rest.length, 3)
+  })
+
+  it('that is an ioctl: each attribute by its name; what shares memory with an output is shown as it went in', () => {
+    const record = find('ibv_rc_pingpong.client.abilog', / rc_qp\.create\(/)
+    const text = textOf(record)
+    assert.match(text, /ioctl QP\.QP_CREATE \(object 4, method 0, driver 14\)/)
+    assert.match(text, /^ {6}CREATE_QP_TYPE 8 bytes: 0x2$/m)
+    assert.match(text, /^ {6}CREATE_QP_CAP at 0x[0-9a-f]+, 20 bytes: 01000000f4010000/m)
+    assert.match(text, /^ {6}CREATE_QP_RESP_CAP out at 0x[0-9a-f]+, 20 bytes: 01000000f4010000/m)
+    assert.match(text, /^ {6}UHW_OUT out at 0x[0-9a-f]+, 32 bytes: /m)
+    assert.match(text, /^ {6}CREATE_QP_PD_HANDLE 0x0$/m)
+    assert.match(text, /^ {6}CREATE_QP_CAP .*\n {8}\+0 cap\.maxSendWr 1\n {8}\+4 cap\.maxRecvWr 500$/m)
+  })
+
+  it('that makes something: what the program finds in the place of its handle or descriptor', () => {
+    const queue = find('ibv_rc_pingpong.client.abilog', / cq\.create\(.* \{object 2,/)
+    assert.match(textOf(queue), /^ {6}CREATE_CQ_HANDLE 0x0, then 2$/m)
+    const refused = { ...queue, ret: -22 }
+    assert.match(textOf(refused), /^ {6}CREATE_CQ_HANDLE 0x0$/m)
+    const events = find('ibv_rc_pingpong.client.abilog', / async_fd\.create\(/)
+    const got = [{ attribute: 'object', fd: 77 }]
+    assert.match(textOf({ ...events, descriptors: got }), /^ {6}ASYNC_EVENT_ALLOC_FD_HANDLE 0x0, then fd 77$/m)
+    const channel = find('ibv_rc_pingpong_events.client.abilog', / comp_channel\.create\(/)
+    assert.match(textOf({ ...channel, descriptors: got }), /CORE_OUT .*\n {8}\+0 object fd 77$/m)
+  })
+
+  it('that was written: the command, its struct and the response', () => {
+    const record = find('raw.abilog', / port\.query\(object 1\) = \d/)
+    assert.equal(record.dialect, 'write')
+    const lines = textOf(record).split('\n')
+    assert.match(lines[0], /^ {4}write 2 QUERY_PORT struct ib_uverbs_query_port at 0x[0-9a-f]+, 24 bytes: 02000000/)
+    const out = lines.findIndex(line => / out /.test(line))
+    assert.match(lines[out], /^ {6}out struct ib_uverbs_query_port_resp at 0x[0-9a-f]+, 40 bytes: /)
+    assert.deepEqual(lines.slice(1, out), ['      +8 object 1'])
+    assert.match(lines[out + 1], /^ {8}\+0 attributes\.portCapFlags CM_SUP$/)
+    const device = textOf(find('raw.abilog', /fd \d+ device\.query\(\) = \d/))
+    assert.match(device, /^ {8}\+8 attributes\.nodeGuid ([0-9a-f]{4}:){3}[0-9a-f]{4}$/m)
+  })
+
+  it('are those that the program had, every one', () => {
+    const written = readAbilog('raw.abilog').filter(call => call.kind === 'write')
+    const hex = new Set(written.map(({ data }) => Buffer.from(data).toString('hex')))
+    const records = recordsOf('raw.abilog').filter(({ dialect, raw }) => dialect === 'write' && raw!.in.length > 0)
+    assert.ok(records.length > 30, `${records.length} records`)
+    for (const record of records) {
+      const { abi } = callJson(record) as { abi: { in: { bytes: string; length: number }[] } }
+      assert.ok(hex.has(abi.in[0].bytes), callLine(record))
+      assert.equal(abi.in[0].length * 2, abi.in[0].bytes.length)
+    }
+  })
+
+  it('that decodes to nothing are shown in any case, those of one that Linux names when all is asked for', () => {
+    const unknown = find('raw.abilog', /object 4095 method 0/)
+    assert.match(
+      callLine(unknown),
+      /ioctl\(\?\) = -1 EPROTONOSUPPORT .*\n {4}ioctl unknown \(object 4095, method 0, driver 14\)/,
+    )
+    const named = find('raw.abilog', /POLL_CQ/)
+    assert.doesNotMatch(callLine(named), /\n/)
+    assert.match(callLine(named, { verbose: true }), /\n {4}write 21 POLL_CQ struct ib_uverbs_poll_cq at /)
+    const decoded = find('raw.abilog', / pd\.create\(/)
+    assert.doesNotMatch(callLine(decoded, { verbose: true }), /\n/)
+    assert.match(callLine(decoded, { abi: true }), /\n {4}write 3 ALLOC_PD/)
+  })
+
+  it('as JSON: names, and memory with its addresses', () => {
+    const { abi } = callJson(find('ibv_rc_pingpong.client.abilog', / pd\.create\(/)) as { abi: Record<string, unknown> }
+    assert.deepEqual(Object.keys(abi), ['ioctl', 'command', 'struct', 'in', 'out'])
+    assert.equal(abi.ioctl, 'DEVICE.INVOKE_WRITE')
+    assert.equal(abi.command, 'ALLOC_PD')
+    assert.equal(abi.struct, 'ib_uverbs_alloc_pd')
+    assert.deepEqual(Object.keys((abi.out as object[])[0]), ['address', 'length', 'bytes'])
+  })
+
+  it('never throw, whatever they are', () => {
+    const piece = fc.tuple(fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }), fc.uint8Array({ maxLength: 80 }), fc.nat(100))
+    const pieces = fc.array(piece, { maxLength: 4 }).map(all =>
+      all.map(([at, bytes, more]) => {
+        const base64 = Buffer.from(bytes).toString('base64')
+        return [`0x${at.toString(16)}`, base64, bytes.length + more] as const
+      }),
+    )
+    fc.assert(
+      fc.property(fc.constantFrom('write', 'ioctl', 'object'), pieces, pieces, (dialect, read, written) => {
+        const record = { ...recordsOf('raw.abilog')[0], dialect, raw: { in: read, out: written } } as TraceRecord
+        callLine(record, { abi: true })
+        JSON.stringify(callJson(record))
+      }),
+      { numRuns: 40 },
+    )
+  })
+
+  it('never throw either where the bytes of a real call are damaged or cut off', () => {
+    const records = [...recordsOf('raw.abilog'), ...recordsOf('ibv_rc_pingpong.client.abilog')]
+    const damage = fc.record({ which: fc.nat(), piece: fc.nat(), at: fc.nat(), byte: fc.nat(255), cut: fc.boolean() })
+    fc.assert(
+      fc.property(damage, ({ which, piece, at, byte, cut }) => {
+        const record = records[which % records.length]
+        const read = [...(record.raw?.in ?? [])]
+        if (read.length === 0) return
+        const [address, base64, length] = read[piece % read.length]
+        const bytes = Buffer.from(base64, 'base64')
+        bytes[at % bytes.length] = byte
+        const damaged = cut ? bytes.subarray(0, at % (bytes.length + 1)) : bytes
+        read[piece % read.length] = [address, damaged.toString('base64'), length]
+        const changed = { ...record, raw: { in: read, out: record.raw?.out ?? [] } }
+        callLine(changed, { abi: true })
+        JSON.stringify(callJson(changed))
+      }),
+      { numRuns: 500 },
+    )
+  })
+})

@@ -1,0 +1,437 @@
+/*
+ * Packet scripts for the completer: what answers do, and their absence, and how requests end.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { data, ERR, FAA, joined, MTU, NAK, READ, RTS, rnr, type Script, SEND, sge, T14, WRITE } from '../requests.ts'
+import { SQ, startScript } from '../script.ts'
+
+describe('a completion', () => {
+  it('comes with the ACK, in order, also for what one ACK covers', () => {
+    const t = startScript()
+    t.post(
+      { id: 1, opcode: SEND, ...sge(0, 1) },
+      { id: 2, opcode: SEND, ...sge(0, MTU + 1), flags: 0 },
+      { id: 3, opcode: WRITE, ...sge(0, 1) },
+      { id: 4, opcode: SEND, ...sge(0, 1) },
+    )
+    t.sent()
+    assert.deepEqual(t.completions(), [])
+    t.response('ACKNOWLEDGE', 3, { msn: 3 })
+    assert.deepEqual(t.completions(), ['1 ok', '3 ok'])
+    assert.equal(t.node.queues[t.row].retired, 3)
+    t.response('ACKNOWLEDGE', 3, { msn: 3 })
+    t.response('ACKNOWLEDGE', 4, { msn: 4 })
+    assert.deepEqual(t.completions(), ['4 ok'])
+    assert.deepEqual(
+      t.node.cqes.map(c => [c.opcode, c.bytes]),
+      [
+        [0, 1],
+        [1, 1],
+        [0, 1],
+      ],
+    )
+  })
+  it('of every request comes when the QP signals all', () => {
+    const t = startScript({}, { signalAll: true })
+    t.post({ id: 1, opcode: SEND, flags: 0 }, { id: 2, opcode: SEND, flags: 0 })
+    t.sent()
+    t.response('ACKNOWLEDGE', 1)
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
+  })
+  it('of a READ comes with its last response, which brings the data', () => {
+    const t = startScript()
+    t.post({
+      id: 1,
+      opcode: READ,
+      sges: [
+        { at: 10, length: 1500 },
+        { at: 5000, length: 1000 },
+      ],
+    })
+    t.sent()
+    const payload = Uint8Array.from({ length: 2500 }, (_, i) => i * 3)
+    t.response('READ_RESP_FIRST', 0, { payload: payload.slice(0, MTU) })
+    t.response('READ_RESP_MIDDLE', 1, { payload: payload.slice(MTU, 2 * MTU) })
+    assert.deepEqual(t.completions(), [])
+    t.response('READ_RESP_LAST', 2, { payload: payload.slice(2 * MTU) })
+    assert.deepEqual(t.completions(), ['1 ok'])
+    assert.deepEqual([t.node.cqes[0].opcode, t.node.cqes[0].bytes], [2, 2500])
+    assert.deepEqual(t.node.memory.slice(10, 1510), payload.slice(0, 1500))
+    assert.deepEqual(t.node.memory.slice(5000, 6000), payload.slice(1500))
+    assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
+  })
+  it('of an atomic brings the old value in host order, and leaves the packet as it was', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: FAA, remote: 8, ...sge(16, 8), compare: 1n })
+    t.sent()
+    t.response('ATOMIC_ACK', 0, { original: 0x0102_0304_0506_0708n })
+    assert.deepEqual(t.completions(), ['1 ok'])
+    assert.deepEqual([t.node.cqes[0].opcode, t.node.cqes[0].bytes], [4, 8])
+    assert.equal(t.node.words.getBigUint64(16, true), 0x0102_0304_0506_0708n)
+  })
+  it('of earlier SENDs and WRITEs is implied by the response of a READ or atomic', () => {
+    const t = startScript()
+    t.post(
+      { id: 1, opcode: SEND, ...sge(0, 1) },
+      { id: 2, opcode: READ, ...sge(0, 4) },
+      { id: 3, opcode: WRITE, ...sge(0, 1) },
+      { id: 4, opcode: FAA, ...sge(0, 8) },
+    )
+    t.sent()
+    t.response('READ_RESP_ONLY', 1, { payload: 4 })
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
+    t.response('ATOMIC_ACK', 3)
+    assert.deepEqual(t.completions(), ['3 ok', '4 ok'])
+  })
+  it('does not come of an ACK for what was never sent', () => {
+    const t = startScript()
+    assert.equal(t.node.engine.query(t.row).sqPsn, SQ)
+    t.post({ id: 1, opcode: SEND })
+    t.sent()
+    t.response('ACKNOWLEDGE', 1)
+    t.response('ACKNOWLEDGE', -1)
+    assert.deepEqual(t.completions(), [])
+    t.response('ACKNOWLEDGE', 0)
+    assert.deepEqual(t.completions(), ['1 ok'])
+    assert.equal(t.node.engine.query(t.row).sqPsn, SQ + 1)
+  })
+  it('lets the program post again at once: the slot is free when it is seen', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: SEND })
+    t.sent()
+    t.response('ACKNOWLEDGE', 0)
+    assert.equal(t.node.queues[t.row].retired, 1)
+  })
+})
+
+describe('a NAK', () => {
+  it('sequence error: goes back to its PSN, into the middle of a message', () => {
+    const t = startScript()
+    const bytes = data(t, 0, 3 * MTU + 5)
+    t.post({ id: 1, opcode: WRITE, ...sge(0, 3 * MTU + 5) }, { id: 2, opcode: SEND })
+    t.sent()
+    t.node.sent.length = 0
+    t.response('ACKNOWLEDGE', 2, { syndrome: NAK.SEQUENCE })
+    assert.deepEqual(t.completions(), [])
+    t.node.endBurst(0)
+    t.node.transmit(0)
+    assert.deepEqual(joined(t), bytes.slice(2 * MTU))
+    t.response('ACKNOWLEDGE', 4)
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
+  })
+  it('sequence error: what is sent again', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: WRITE, ...sge(0, 3 * MTU + 5) }, { id: 2, opcode: SEND })
+    t.sent()
+    t.response('ACKNOWLEDGE', 2, { syndrome: NAK.SEQUENCE })
+    assert.deepEqual(t.sent(), ['WRITE_MIDDLE@2 [1024]', 'WRITE_LAST@3 ackreq [5]', 'SEND_ONLY@4 ackreq'])
+    // a second one before any progress does nothing, after progress it does
+    t.response('ACKNOWLEDGE', 2, { syndrome: NAK.SEQUENCE })
+    assert.deepEqual(t.sent(), [])
+    t.response('ACKNOWLEDGE', 3, { syndrome: NAK.SEQUENCE })
+    assert.deepEqual(t.sent(), ['WRITE_LAST@3 ackreq [5]', 'SEND_ONLY@4 ackreq'])
+    t.response('ACKNOWLEDGE', 4, { syndrome: NAK.SEQUENCE })
+    assert.deepEqual(t.completions(), ['1 ok'])
+    assert.deepEqual(t.sent(), ['SEND_ONLY@4 ackreq'])
+    const { receivedSequenceErrors, retries, retransmissions, sends } = t.node.engine.counters
+    assert.deepEqual([receivedSequenceErrors, retries, retransmissions, sends], [4, 3, 3, 0])
+    t.response('ACKNOWLEDGE', 4)
+    assert.equal(t.node.engine.counters.sends, 1, 'the WRITE is none')
+  })
+  it('sequence error: is nothing once the PSN is acknowledged, or was never sent', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
+    t.sent()
+    t.response('ACKNOWLEDGE', 0)
+    t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
+    t.response('ACKNOWLEDGE', 2, { syndrome: NAK.SEQUENCE })
+    t.response('ACKNOWLEDGE', 2)
+    t.response('ACKNOWLEDGE', 1, { syndrome: 0x6a })
+    t.response('ACKNOWLEDGE', 1, { syndrome: 0x40 })
+    assert.deepEqual(t.sent(), [])
+    assert.deepEqual(t.completions(), ['1 ok'])
+  })
+  it('sequence error: counts as a retry', () => {
+    const t = startScript({ retryCnt: 0 })
+    t.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
+    t.sent()
+    t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
+    assert.deepEqual(t.completions(), ['1 RETRY_EXC', '2 FLUSH'])
+  })
+  for (const [what, syndrome, status] of [
+    ['invalid request', NAK.INVALID, 'REM_INV_REQ'],
+    ['remote access', NAK.ACCESS, 'REM_ACCESS'],
+    ['remote operation', NAK.OPERATION, 'REM_OP'],
+    ['invalid RD request', NAK.INVALID_RD, 'REM_INV_RD'],
+  ] as const)
+    it(`${what}: what is before is good, its request ends, the rest is flushed`, () => {
+      const t = startScript()
+      t.receives(2, 10)
+      t.post(
+        { id: 1, opcode: SEND },
+        { id: 2, opcode: SEND, ...sge(0, 2 * MTU), flags: 0 },
+        { id: 3, opcode: SEND, flags: 0 },
+      )
+      t.sent()
+      t.response('ACKNOWLEDGE', 2, { syndrome })
+      assert.deepEqual(t.completions(), ['1 ok', `2 ${status}`, '3 FLUSH', '100 FLUSH', '101 FLUSH'])
+      assert.equal(t.state, ERR)
+      assert.deepEqual(t.sent(), [])
+      t.post({ id: 4, opcode: SEND, flags: 0 })
+      t.receives(1, 10)
+      t.node.engine.onReceiveScan(t.row)
+      assert.deepEqual(t.completions(), ['4 FLUSH', '100 FLUSH'])
+      assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
+    })
+})
+
+describe('a receiver that is not ready', () => {
+  it('is waited for as long as its timer says', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: SEND, ...sge(0, MTU + 1) }, { id: 2, opcode: SEND })
+    t.sent()
+    t.response('ACKNOWLEDGE', 0, { syndrome: rnr(12) })
+    assert.deepEqual(t.sent(), [])
+    // as Linux does, a sequence error for what came after it
+    t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
+    t.sleep(639)
+    assert.deepEqual(t.sent(), [])
+    t.sleep(1)
+    assert.deepEqual(t.sent(), ['SEND_FIRST@0 [1024]', 'SEND_LAST@1 ackreq [1]', 'SEND_ONLY@2 ackreq'])
+    const { receivedRnr, retries, retransmissions } = t.node.engine.counters
+    assert.deepEqual([receivedRnr, retries, retransmissions], [1, 0, 1])
+  })
+  it('is tried rnr_retry times more', () => {
+    const t = startScript({ rnrRetry: 2 })
+    t.post({ id: 1, opcode: SEND })
+    for (let i = 0; i < 3; i++) {
+      assert.equal(t.sent().length, 1)
+      t.response('ACKNOWLEDGE', 0, { syndrome: rnr(1) })
+      t.sleep(10)
+    }
+    assert.deepEqual(t.completions(), ['1 RNR_RETRY_EXC'])
+    assert.equal(t.state, ERR)
+  })
+  it('is tried for ever with 7, and counted anew after progress', () => {
+    const t = startScript({ rnrRetry: 7 })
+    t.post({ id: 1, opcode: SEND })
+    for (let i = 0; i < 50; i++) {
+      assert.equal(t.sent().length, 1)
+      t.response('ACKNOWLEDGE', 0, { syndrome: rnr(1) })
+      t.sleep(10)
+    }
+    assert.equal(t.state, RTS)
+    const u = startScript({ rnrRetry: 1 })
+    u.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
+    for (const psn of [0, 1]) {
+      u.sent()
+      u.response('ACKNOWLEDGE', psn, { syndrome: rnr(1) })
+      u.sleep(10)
+    }
+    assert.deepEqual(u.completions(), ['1 ok'])
+    assert.equal(u.state, RTS)
+  })
+  it('costs no retries, although Linux tells a sequence error each time, and late', () => {
+    const t = startScript({ rnrRetry: 7, retryCnt: 1 })
+    t.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
+    for (let i = 0; i < 5; i++) {
+      assert.equal(t.sent().length, 2)
+      t.response('ACKNOWLEDGE', 0, { syndrome: rnr(1) })
+      t.sleep(10)
+      assert.equal(t.sent().length, 2)
+      t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
+      assert.equal(t.sent().length, 0)
+      t.response('ACKNOWLEDGE', 0, { syndrome: rnr(1) })
+      t.sleep(10)
+    }
+    t.response('ACKNOWLEDGE', 1)
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
+  })
+  it('has timer code 0 mean the longest time', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: SEND })
+    t.sent()
+    t.response('ACKNOWLEDGE', 0, { syndrome: rnr(0) })
+    t.sleep(655359)
+    assert.equal(t.sent().length, 0)
+    t.sleep(1)
+    assert.equal(t.sent().length, 1)
+  })
+})
+
+describe('silence of the peer', () => {
+  it('makes everything unacknowledged go again after the timeout, retry_cnt times; 7 means seven', () => {
+    for (const retryCnt of [0, 3, 7]) {
+      const t = startScript({ retryCnt })
+      t.post({ id: 1, opcode: SEND, ...sge(0, MTU + 1) }, { id: 2, opcode: SEND })
+      assert.equal(t.sent().length, 3)
+      for (let i = 0; i < retryCnt; i++) {
+        t.sleep(T14 - 1)
+        assert.deepEqual(t.sent(), [])
+        t.sleep(1)
+        assert.deepEqual(t.sent(), ['SEND_FIRST@0 [1024]', 'SEND_LAST@1 ackreq [1]', 'SEND_ONLY@2 ackreq'])
+      }
+      t.sleep(T14)
+      assert.deepEqual(t.completions(), ['1 RETRY_EXC', '2 FLUSH'])
+      assert.equal(t.state, ERR)
+    }
+  })
+  it('counts from the last progress, and the count starts again with it', () => {
+    const t = startScript({ retryCnt: 1 })
+    t.post(...[1, 2, 3, 4].map(id => ({ id, opcode: SEND })))
+    t.sent()
+    t.sleep(T14 - 1)
+    t.response('ACKNOWLEDGE', 0)
+    t.sleep(T14 - 1)
+    assert.deepEqual(t.sent(), [])
+    t.sleep(1)
+    assert.equal(t.sent().length, 3)
+    t.response('ACKNOWLEDGE', 1)
+    t.sleep(T14)
+    assert.equal(t.sent().length, 2)
+    assert.equal(t.state, RTS)
+    t.sleep(T14)
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok', '3 RETRY_EXC', '4 FLUSH'])
+  })
+  it('counts from the first packet that is out, not from the last', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: SEND })
+    t.sent()
+    t.sleep(T14 / 2)
+    t.post({ id: 2, opcode: SEND })
+    t.sent()
+    t.sleep(T14 / 2)
+    assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq', 'SEND_ONLY@1 ackreq'])
+  })
+  it('is waited out for ever with timeout 0', () => {
+    const t = startScript({ timeout: 0 })
+    t.post({ id: 1, opcode: SEND })
+    t.sent()
+    assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
+  })
+  it('is waited out once more, as long as it was noticed late and at most the timeout', () => {
+    for (const [late, more] of [
+      [50, 50],
+      [10 * T14, T14],
+    ]) {
+      const t = startScript({ retryCnt: 1 })
+      const { engine } = t.node
+      t.post({ id: 1, opcode: SEND })
+      t.sent()
+      // the process slept; what came meanwhile may still lie where nobody has looked
+      let now = T14 + late
+      engine.onTimeout(now)
+      assert.deepEqual(t.sent(), [])
+      assert.equal(engine.nextTimeout(), now + more)
+      // late again, but that was all
+      now += more + 7
+      engine.onTimeout(now)
+      t.node.transmit(now)
+      assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq'])
+      assert.equal(engine.counters.retransmissions, 1)
+      // the next timeout again
+      now += T14 + 3
+      engine.onTimeout(now)
+      assert.equal(engine.nextTimeout(), now + 3)
+      t.response('ACKNOWLEDGE', 0)
+      assert.deepEqual(t.completions(), ['1 ok'])
+      assert.equal(engine.nextTimeout(), Number.POSITIVE_INFINITY)
+    }
+  })
+  it('is over when an ACK comes late, for more than was sent again', () => {
+    const t = startScript()
+    t.post(...[1, 2, 3].map(id => ({ id, opcode: SEND })))
+    t.sent()
+    t.node.port.room = 0
+    t.sleep(T14)
+    assert.deepEqual(t.sent(), [])
+    t.response('ACKNOWLEDGE', 1)
+    t.node.port.room = 9
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
+    assert.deepEqual(t.sent(), ['SEND_ONLY@2 ackreq'])
+  })
+})
+
+describe('a lost response', () => {
+  const read = { id: 1, opcode: READ, remote: 9, ...sge(0, 5 * MTU) }
+  it('of a READ makes it ask for the rest', () => {
+    const t = startScript()
+    t.post(read, { id: 2, opcode: SEND })
+    t.sent()
+    t.response('READ_RESP_FIRST', 0, { payload: MTU })
+    t.response('READ_RESP_MIDDLE', 2, { payload: MTU })
+    t.response('READ_RESP_MIDDLE', 3, { payload: MTU })
+    assert.deepEqual(t.sent(), [`READ_REQUEST@1 ackreq reth +${9 + MTU}:${4 * MTU}`, 'SEND_ONLY@5 ackreq'])
+    for (const psn of [1, 2, 3]) t.response('READ_RESP_MIDDLE', psn, { payload: MTU })
+    t.response('READ_RESP_LAST', 4, { payload: MTU })
+    t.response('ACKNOWLEDGE', 5)
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
+  })
+  it('may be answered from FIRST on, as hardware does', () => {
+    const t = startScript()
+    t.post(read)
+    t.sent()
+    t.response('READ_RESP_FIRST', 0, { payload: MTU })
+    t.response('READ_RESP_MIDDLE', 3, { payload: MTU })
+    t.sent()
+    t.response('READ_RESP_FIRST', 1, { payload: MTU })
+    for (const psn of [2, 3]) t.response('READ_RESP_MIDDLE', psn, { payload: MTU })
+    t.response('READ_RESP_LAST', 4, { payload: MTU })
+    assert.deepEqual(t.completions(), ['1 ok'])
+  })
+  it('is told by an acknowledgement of something later', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: SEND }, { id: 2, opcode: FAA, ...sge(0, 8) }, { id: 3, opcode: SEND })
+    t.sent()
+    t.response('ACKNOWLEDGE', 2)
+    assert.deepEqual(t.completions(), ['1 ok'])
+    assert.deepEqual(t.sent(), ['FETCH_ADD@1 ackreq +0 swap 0 cmp 0', 'SEND_ONLY@2 ackreq'])
+    t.response('ACKNOWLEDGE', 2)
+    assert.deepEqual(t.sent(), [], 'once, until something moves')
+    t.response('ATOMIC_ACK', 1)
+    t.response('ACKNOWLEDGE', 2)
+    assert.deepEqual(t.completions(), ['2 ok', '3 ok'])
+  })
+  it('is waited for after the timeout too', () => {
+    const t = startScript()
+    t.post(read)
+    t.sent()
+    t.response('READ_RESP_FIRST', 0, { payload: MTU })
+    t.sleep(T14)
+    assert.deepEqual(t.sent(), [`READ_REQUEST@1 ackreq reth +${9 + MTU}:${4 * MTU}`])
+  })
+})
+
+describe('a response that makes no sense', () => {
+  for (const [what, post, respond] of [
+    [
+      'a READ response that is too short',
+      { opcode: READ, ...sge(0, 2 * MTU) },
+      (t: Script) => t.response('READ_RESP_FIRST', 0, { payload: MTU - 4 }),
+    ],
+    [
+      'a LAST before its time',
+      { opcode: READ, ...sge(0, 2 * MTU) },
+      (t: Script) => t.response('READ_RESP_ONLY', 0, { payload: MTU }),
+    ],
+    [
+      'a MIDDLE at the end',
+      { opcode: READ, ...sge(0, MTU) },
+      (t: Script) => t.response('READ_RESP_MIDDLE', 0, { payload: MTU }),
+    ],
+    [
+      'a READ response to a SEND',
+      { opcode: SEND, ...sge(0, MTU) },
+      (t: Script) => t.response('READ_RESP_ONLY', 0, { payload: MTU }),
+    ],
+    ['an atomic response to a READ', { opcode: READ, ...sge(0, 8) }, (t: Script) => t.response('ATOMIC_ACK', 0)],
+  ] as const)
+    it(`${what}: bad response`, () => {
+      const t = startScript()
+      t.post({ id: 1, ...post, sges: [...post.sges] }, { id: 2, opcode: SEND })
+      t.sent()
+      respond(t)
+      assert.deepEqual(t.completions(), ['1 BAD_RESP', '2 FLUSH'])
+    })
+})

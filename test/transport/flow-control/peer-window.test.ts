@@ -1,0 +1,170 @@
+/*
+ * A window that queue pairs to one peer share: what is under way stays below it, everybody gets his turn, and neither
+ * the dead nor those who want much at once hold up the others.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { createRandom, joinNodes, type LinkOptions } from '../link.ts'
+import { createNode, type NodeOptions } from '../node.ts'
+import { READ, WRITE } from '../requests.ts'
+
+const MTU = 1024
+const BUDGET = 16 * (MTU + 64)
+const WINDOW = 8 * (MTU + 64)
+const SUCCESS = 0
+
+/** `count` connected pairs of queue pairs; those in `dead` have nobody at the other side, and wait for ever. */
+const start = (count: number, dead: readonly number[] = [], more: NodeOptions = {}, link: LinkOptions = {}) => {
+  const options = { windowBytes: WINDOW, sharedWindowBytes: BUDGET, boundReads: true, memoryBytes: 0x4_0000, ...more }
+  const nodes = [createNode(options), createNode(options)] as const
+  const joined = joinNodes(nodes, link, createRandom(1))
+  const rows = Array.from({ length: count }, (_, i) => {
+    const own = nodes.map((node, side) => node.createQp(0x100 * (side + 1) + i))
+    nodes.forEach((node, side) => {
+      joined.bind(side, 0x100 * (side + 1) + i, own[side])
+      const timeout = dead.includes(i) ? 0 : 14
+      if (side === 0 || !dead.includes(i)) node.connect(own[side], { destQpn: 0x100 * (2 - side) + i, timeout })
+    })
+    return own[0]
+  })
+  const [{ cqes }] = nodes
+  /** Most window bytes that were ever on their way to the second node. */
+  let most = 0
+  const [first] = nodes
+  const transmit = first.transmit
+  first.transmit = now => {
+    transmit(now)
+    const under = [...joined.flying.filter(({ to }) => to === 1), ...first.sent]
+    most = Math.max(
+      most,
+      under.reduce((sum, { bytes }) => sum + bytes.length - 16 + 64, 0),
+    )
+  }
+  return {
+    rows,
+    cqes,
+    node: nodes[0],
+    joined,
+    most: () => most,
+    forget: () => {
+      most = 0
+    },
+    /** Steps until `enough` completions are there, or nothing happens any more. */
+    run: (enough: number, until?: number): void => {
+      while (cqes.length < enough && joined.step(until)) {}
+    },
+  }
+}
+
+const write = (id: number, length: number) => ({ id, opcode: WRITE, sges: [{ at: 0, length }], remote: 0x1_0000 })
+const read = (id: number, length: number) => ({ id, opcode: READ, sges: [{ at: 0, length }], remote: 0x1_0000 })
+
+describe('a window that queue pairs share', () => {
+  it('is not exceeded, however many send', () => {
+    const t = start(40)
+    for (const row of t.rows) t.node.post(row, write(row, 20 * MTU), write(row, 3))
+    t.run(80)
+    assert.equal(t.cqes.length, 80)
+    assert.ok(t.cqes.every(({ status }) => status === SUCCESS))
+    assert.ok(t.most() > BUDGET / 2, 'it is used')
+    // The end of a run may go a packet beyond, and answers to WRITEs have headers of their own.
+    assert.ok(t.most() <= BUDGET + 2 * (MTU + 64), `${t.most()} bytes were under way`)
+    assert.equal(t.node.engine.counters.retransmissions, 0)
+  })
+
+  it('gives one alone all that its own window allows', () => {
+    const t = start(1)
+    t.node.post(t.rows[0], write(1, 64 * MTU))
+    t.run(1)
+    assert.ok(t.most() > WINDOW - MTU && t.most() <= WINDOW + 2 * MTU, String(t.most()))
+  })
+
+  it('serves all in turn: none is done twice before each was done once', () => {
+    const t = start(20)
+    for (const row of t.rows) for (let i = 0; i < 8; i++) t.node.post(row, write(row, 8 * MTU))
+    t.run(160)
+    const done = new Map<number, number>()
+    for (const { id } of t.cqes) {
+      done.set(id, (done.get(id) ?? 0) + 1)
+      const counts = t.rows.map(row => done.get(row) ?? 0)
+      assert.ok(Math.max(...counts) - Math.min(...counts) <= 3, counts.join(' '))
+    }
+  })
+
+  it('lets READs wait for the room that they need, and others do not pass them', () => {
+    const t = start(6)
+    for (const row of t.rows) t.node.post(row, row % 2 ? read(row, 32 * MTU) : write(row, 32 * MTU), read(row, 10))
+    t.run(12)
+    assert.equal(t.cqes.filter(({ status }) => status === SUCCESS).length, 12)
+    assert.equal(t.node.engine.counters.retransmissions, 0)
+  })
+
+  it('is not held up by queue pairs that nobody answers', () => {
+    const dead = [0, 1, 2, 3]
+    const t = start(8, dead)
+    for (const i of dead) t.node.post(t.rows[i], write(i, 64 * MTU))
+    t.run(1, 1000)
+    assert.equal(t.cqes.length, 0)
+    for (const row of t.rows.slice(4)) t.node.post(row, write(row, 20 * MTU))
+    t.run(4)
+    assert.equal(t.cqes.length, 4)
+    assert.ok(t.joined.now < 1_000_000, `${t.joined.now} µs`)
+  })
+
+  it('is free again when queue pairs are destroyed, reset or in error', () => {
+    const dead = [0, 1, 2, 3]
+    const t = start(8, dead)
+    for (const row of t.rows) t.node.post(row, write(row, 12 * MTU))
+    t.joined.step(0)
+    t.node.engine.destroy(t.rows[0])
+    t.node.engine.modify(t.rows[1], 0, {})
+    t.node.engine.modify(t.rows[2], 6, {})
+    t.node.engine.modify(t.rows[3], 6, {})
+    t.run(6, 100_000)
+    assert.equal(t.cqes.filter(({ status }) => status === SUCCESS).length, 4)
+  })
+
+  it('survives loss', () => {
+    const t = start(30, [], {}, { drop: 0.05, reorder: 0.05 })
+    for (const row of t.rows) t.node.post(row, write(row, 20 * MTU), read(row, 5000))
+    t.run(60)
+    assert.ok(t.cqes.length === 60 && t.cqes.every(({ status }) => status === SUCCESS))
+  })
+
+  it('is less after losses, once for all that were out, and grows again', () => {
+    const link = { drop: 0 }
+    const large = { sharedWindowBytes: 0x10_0000, windowBytes: 0x2_0000, memoryBytes: 0x8_0000, maxPackets: 64 }
+    const t = start(30, [], large, link)
+    /** Each writes `packets` packets `times` times; the most that was under way. */
+    const round = (packets: number, times: number): number => {
+      t.forget()
+      for (const row of t.rows) for (let i = 0; i < times; i++) t.node.post(row, write(row, packets * MTU))
+      t.run(t.cqes.length + 30 * times)
+      return t.most()
+    }
+    const first = round(60, 1)
+    assert.ok(first > 0x7_0000 && first < 0xb_0000, `${first}: half a megabyte to begin with`)
+    const second = round(60, 10)
+    assert.ok(second > 0xf_0000 && second < 0x11_0000, `${second}: all of it after a while`)
+    link.drop = 1
+    for (const row of t.rows) t.node.post(row, write(row, 60 * MTU))
+    t.run(Number.POSITIVE_INFINITY, t.joined.now + 100_000)
+    link.drop = 0
+    t.forget()
+    t.run(t.cqes.length + 30)
+    assert.ok(t.most() < 0xb_0000, `${t.most()}: half of it, however many have lost something`)
+    assert.ok(t.most() > 0x4_0000, `${t.most()}: and no less`)
+    assert.ok(t.cqes.every(({ status }) => status === SUCCESS))
+  })
+
+  it('keeps the place of who finds the port full', () => {
+    const t = start(10)
+    for (const row of t.rows) t.node.post(row, write(row, 20 * MTU))
+    t.node.port.room = 2
+    for (let i = 0; i < 200 && t.cqes.length < 10; i++) {
+      t.run(10, t.joined.now + 50)
+      t.node.port.room = 2
+    }
+    assert.equal(t.cqes.length, 10)
+  })
+})

@@ -1,0 +1,227 @@
+/*
+ * BIND_MW and LOCAL_INV in the send queue (IBA 10.6.7, 10.8.3.3): their turn, their fences, when they complete, what
+ * becomes of them after a loss and in errors. What they do to keys is test/core/memory/windows.test.ts' business.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { createRandom, joinNodes } from '../link.ts'
+import { createNode, type SendSpec, type TestNode } from '../node.ts'
+import { ERR, FENCE, NAK, READ, SEND, SIGNALED, sge, T14, WRITE, wr } from '../requests.ts'
+import { startScript } from '../script.ts'
+
+const { BIND_MW, LOCAL_INV } = wr
+const KEY = 0x0900_0011
+/** What a bind says: window, new key, region, address, length, rights. */
+const bind = (id: number, more: Partial<SendSpec> = {}): SendSpec => ({
+  id,
+  opcode: BIND_MW,
+  rkey: KEY,
+  imm: 0x12,
+  remote: 4096,
+  compare: 512n,
+  swap: (6n << 32n) | 0x1111n,
+  ...more,
+})
+const invalidate = (id: number, key: number, more: Partial<SendSpec> = {}): SendSpec => ({
+  id,
+  opcode: LOCAL_INV,
+  imm: key,
+  ...more,
+})
+const write = (id: number): SendSpec => ({ id, opcode: WRITE, ...sge(0, 4) })
+const withKey = (key: number) => {
+  const t = startScript()
+  t.node.regions.push({ key, pd: 1, offset: 0, length: 64, access: 6 })
+  return t
+}
+
+describe('a local request', () => {
+  it('alone completes at once, without a packet', () => {
+    const t = startScript()
+    t.post(bind(1))
+    assert.deepEqual(t.sent(), [])
+    assert.deepEqual(t.completions(), ['1 ok'])
+    assert.equal(t.node.cqes[0].opcode, 5)
+    assert.deepEqual(t.node.bound, [
+      { qp: 0x11, window: KEY, key: 0x12, at: 4096, length: 512, lkey: 0x1111, access: 6 },
+    ])
+  })
+  it('LOCAL_INV tells its opcode too', () => {
+    const t = withKey(KEY)
+    t.post(invalidate(1, KEY))
+    t.sent()
+    assert.deepEqual(t.completions(), ['1 ok'])
+    assert.equal(t.node.cqes[0].opcode, 6)
+    assert.deepEqual(t.node.invalidated, [KEY])
+  })
+  it('unsignaled has its effect and no completion', () => {
+    const t = startScript()
+    t.post(bind(1, { flags: 0 }))
+    t.sent()
+    assert.deepEqual(t.completions(), [])
+    assert.equal(t.node.bound.length, 1)
+  })
+  it('is done when what is before it was sent, and completes after it', () => {
+    const t = startScript()
+    t.post(write(1), bind(2), write(3), bind(4))
+    assert.deepEqual(t.sent(), ['WRITE_ONLY@0 ackreq reth +0:4 [4]', 'WRITE_ONLY@1 ackreq reth +0:4 [4]'])
+    assert.equal(t.node.bound.length, 2)
+    assert.deepEqual(t.completions(), [])
+    t.response('ACKNOWLEDGE', 0)
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
+    t.response('ACKNOWLEDGE', 1)
+    assert.deepEqual(t.completions(), ['3 ok', '4 ok'])
+  })
+  it('between answered requests: one acknowledgement ends all', () => {
+    const t = startScript()
+    t.post(write(1), bind(2), bind(3), write(4))
+    t.sent()
+    t.response('ACKNOWLEDGE', 1)
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok', '3 ok', '4 ok'])
+  })
+  it('behind a READ completes with its response', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: READ, ...sge(0, 4) }, bind(2))
+    t.sent()
+    t.response('READ_RESP_ONLY', 0, { payload: 4 })
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
+  })
+  it('thousands in a row end their turn and go on', () => {
+    const t = startScript()
+    t.post(...Array.from({ length: 5000 }, (_, i) => bind(i)), write(5000))
+    assert.deepEqual(t.sent(), ['WRITE_ONLY@0 ackreq reth +0:4 [4]'])
+    assert.equal(t.completions().length, 5000)
+  })
+})
+
+describe('after a loss', () => {
+  it('a local request is passed over, not done again', () => {
+    const t = startScript({ timeout: 14, retryCnt: 3 })
+    t.post(write(1), bind(2), write(3))
+    t.sent()
+    t.sleep(T14 + 1)
+    assert.deepEqual(t.sent(), ['WRITE_ONLY@0 ackreq reth +0:4 [4]', 'WRITE_ONLY@1 ackreq reth +0:4 [4]'])
+    assert.equal(t.node.bound.length, 1)
+    t.response('ACKNOWLEDGE', 1)
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok', '3 ok'])
+  })
+  it('an acknowledgement that overtakes the repetition ends it too', () => {
+    const t = startScript({ timeout: 14, retryCnt: 3 })
+    t.post(write(1), bind(2), write(3))
+    t.sent()
+    t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
+    t.response('ACKNOWLEDGE', 0)
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
+    assert.deepEqual(t.sent(), ['WRITE_ONLY@1 ackreq reth +0:4 [4]'])
+  })
+})
+
+describe('fences', () => {
+  it('a fenced bind waits for READs, not for WRITEs', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: READ, ...sge(0, 4) }, bind(2, { flags: FENCE | SIGNALED }), write(3))
+    assert.deepEqual(t.sent(), ['READ_REQUEST@0 ackreq reth +0:4'])
+    assert.equal(t.node.bound.length, 0)
+    t.response('READ_RESP_ONLY', 0, { payload: 4 })
+    assert.deepEqual(t.sent(), ['WRITE_ONLY@1 ackreq reth +0:4 [4]'])
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
+    t.post(bind(4, { flags: FENCE | SIGNALED }))
+    t.sent()
+    assert.equal(t.node.bound.length, 2)
+  })
+  it('a fenced LOCAL_INV waits for everything before it', () => {
+    const t = withKey(KEY)
+    t.post(write(1), invalidate(2, KEY, { flags: FENCE | SIGNALED }), write(3))
+    assert.deepEqual(t.sent(), ['WRITE_ONLY@0 ackreq reth +0:4 [4]'])
+    assert.deepEqual(t.node.invalidated, [])
+    t.response('ACKNOWLEDGE', 0)
+    assert.deepEqual(t.sent(), ['WRITE_ONLY@1 ackreq reth +0:4 [4]'])
+    assert.deepEqual(t.node.invalidated, [KEY])
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
+  })
+  it('without a fence LOCAL_INV waits for nothing', () => {
+    const t = withKey(KEY)
+    t.post(write(1), invalidate(2, KEY))
+    t.sent()
+    assert.deepEqual(t.node.invalidated, [KEY])
+  })
+})
+
+describe('a local request that may not be done', () => {
+  const wrong: [string, SendSpec, string][] = [
+    ['a bind', bind(2, { rkey: 0 }), 'MW_BIND'],
+    ['an invalidation', invalidate(2, 0xbad), 'LOC_QP_OP'],
+  ]
+  for (const [what, spec, status] of wrong)
+    it(`${what}: ${status} after what is before it, and the queue pair is in error`, () => {
+      const t = startScript()
+      t.post(write(1), spec, write(3))
+      assert.deepEqual(t.sent(), ['WRITE_ONLY@0 ackreq reth +0:4 [4]'])
+      assert.deepEqual(t.completions(), [])
+      t.response('ACKNOWLEDGE', 0)
+      assert.deepEqual(t.completions(), ['1 ok', `2 ${status}`, '3 FLUSH'])
+      assert.equal(t.state, ERR)
+    })
+  it('done but not complete when the queue pair fails: flushed', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: SEND, ...sge(0, 4) }, bind(2), write(3))
+    t.sent()
+    t.response('ACKNOWLEDGE', 0, { syndrome: NAK.INVALID })
+    assert.deepEqual(t.completions(), ['1 REM_INV_REQ', '2 FLUSH', '3 FLUSH'])
+  })
+})
+
+it('among anything else over a bad link: each is done once, in order, and completes in its place', () => {
+  const random = createRandom(7)
+  const nodes: [TestNode, TestNode] = [createNode(), createNode()]
+  const wire = joinNodes(nodes, { drop: 0.05, duplicate: 0.05, reorder: 0.1 }, random)
+  const COUNT = 60
+  const posted: SendSpec[][] = []
+  for (let i = 0; i < 12; i++) {
+    nodes.forEach((node, side) => {
+      const row = node.createQp(100 + i)
+      node.connect(row, { destQpn: 100 + i, pathMtu: 256, timeout: 8, retryCnt: 7, sqPsn: i, rqPsn: i })
+      wire.bind(side, 100 + i, row)
+    })
+    const specs = Array.from({ length: COUNT }, (_, id): SendSpec => {
+      const flags = random() < 0.3 ? FENCE | SIGNALED : SIGNALED
+      const kind = random()
+      if (kind < 0.3) return bind(id, { flags, imm: id })
+      if (kind < 0.5) return { id, opcode: READ, flags, ...sge(0, Math.floor(random() * 1000)) }
+      if (kind < 0.6) return invalidate(id, 0x5000 + id + COUNT * i, { flags })
+      return { id, opcode: WRITE, flags, ...sge(0, Math.floor(random() * 1000)) }
+    })
+    for (const { opcode, imm } of specs)
+      if (opcode === LOCAL_INV) nodes[0].regions.push({ key: imm ?? 0, pd: 1, offset: 0, length: 8, access: 6 })
+    posted.push(specs)
+    nodes[0].post(i, ...specs)
+  }
+  while (wire.step()) {}
+  posted.forEach((specs, i) => {
+    const done = nodes[0].cqes.filter(c => c.qpn === 100 + i)
+    assert.deepEqual(
+      done.map(c => [c.id, c.status]),
+      specs.map(({ id }) => [id, 0]),
+    )
+    const binds = specs.filter(({ opcode }) => opcode === BIND_MW).map(({ id }) => id)
+    assert.deepEqual(
+      nodes[0].bound.filter(b => b.qp === 100 + i).map(b => b.key),
+      binds,
+    )
+    const keys = specs.filter(({ opcode }) => opcode === LOCAL_INV).map(({ imm }) => imm)
+    const mine = (key: number): boolean => Math.floor((key - 0x5000) / COUNT) === i
+    assert.deepEqual(nodes[0].invalidated.filter(mine), keys)
+  })
+})
+
+it('SQD ends after a local request that stood fenced', () => {
+  const t = withKey(KEY)
+  t.post(write(1), invalidate(2, KEY, { flags: FENCE | SIGNALED }))
+  t.sent()
+  t.node.engine.modify(t.row, 4, {})
+  t.response('ACKNOWLEDGE', 0)
+  assert.deepEqual(t.node.events, [])
+  t.sent()
+  assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
+  assert.deepEqual(t.node.events, ['SQ_DRAINED'])
+})

@@ -1,0 +1,365 @@
+/*
+ * Packet scripts for the requester: what is sent for work requests, and when.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import type { SendSpec } from '../node.ts'
+import {
+  CAS,
+  data,
+  ERR,
+  FAA,
+  FENCE,
+  joined,
+  MTU,
+  NAK,
+  READ,
+  RTS,
+  SEND,
+  SEND_IMM,
+  SEND_INV,
+  SIGNALED,
+  SOLICITED,
+  sge,
+  T14,
+  WRITE,
+  WRITE_IMM,
+} from '../requests.ts'
+import { startScript } from '../script.ts'
+
+describe('packets of a message', () => {
+  const sizes: [SendSpec, string[]][] = [
+    [{ id: 1, opcode: SEND }, ['SEND_ONLY@0 ackreq']],
+    [{ id: 1, opcode: SEND, ...sge(0, 5) }, ['SEND_ONLY@0 ackreq [5]']],
+    [{ id: 1, opcode: SEND, ...sge(0, MTU), flags: SIGNALED | SOLICITED }, ['SEND_ONLY@0 ackreq se [1024]']],
+    [{ id: 1, opcode: SEND, ...sge(0, MTU + 1) }, ['SEND_FIRST@0 [1024]', 'SEND_LAST@1 ackreq [1]']],
+    [
+      { id: 1, opcode: SEND, ...sge(0, 3 * MTU), flags: SIGNALED | SOLICITED },
+      ['SEND_FIRST@0 [1024]', 'SEND_MIDDLE@1 [1024]', 'SEND_LAST@2 ackreq se [1024]'],
+    ],
+    [{ id: 1, opcode: SEND_IMM, imm: 0xdeadbeef }, [`SEND_ONLY_IMM@0 ackreq imm ${0xdeadbeef}`]],
+    [
+      { id: 1, opcode: SEND_IMM, imm: 7, ...sge(0, 2 * MTU) },
+      ['SEND_FIRST@0 [1024]', 'SEND_LAST_IMM@1 ackreq imm 7 [1024]'],
+    ],
+    [{ id: 1, opcode: SEND_INV, imm: 9, ...sge(0, 3) }, ['SEND_ONLY_INV@0 ackreq inv 9 [3]']],
+    [{ id: 1, opcode: WRITE, remote: 77 }, ['WRITE_ONLY@0 ackreq reth +77:0']],
+    [
+      { id: 1, opcode: WRITE, remote: 5, ...sge(0, 2 * MTU + 3), flags: SIGNALED | SOLICITED },
+      ['WRITE_FIRST@0 reth +5:2051 [1024]', 'WRITE_MIDDLE@1 [1024]', 'WRITE_LAST@2 ackreq [3]'],
+    ],
+    [{ id: 1, opcode: WRITE, ...sge(0, 4), flags: SIGNALED | SOLICITED }, ['WRITE_ONLY@0 ackreq reth +0:4 [4]']],
+    [
+      { id: 1, opcode: WRITE_IMM, imm: 1, ...sge(0, MTU + 8), flags: SIGNALED | SOLICITED },
+      ['WRITE_FIRST@0 reth +0:1032 [1024]', 'WRITE_LAST_IMM@1 ackreq se imm 1 [8]'],
+    ],
+    [{ id: 1, opcode: WRITE_IMM, imm: 1 }, ['WRITE_ONLY_IMM@0 ackreq reth +0:0 imm 1']],
+    [{ id: 1, opcode: READ, remote: 9, ...sge(0, 5000) }, ['READ_REQUEST@0 ackreq reth +9:5000']],
+    [{ id: 1, opcode: CAS, remote: 8, ...sge(0, 8), compare: 3n, swap: 4n }, ['COMPARE_SWAP@0 ackreq +8 swap 4 cmp 3']],
+    [{ id: 1, opcode: FAA, remote: 8, ...sge(0, 8), compare: 3n }, ['FETCH_ADD@0 ackreq +8 swap 3 cmp 0']],
+  ]
+  for (const [spec, expected] of sizes)
+    it(expected.join(', '), () => {
+      const t = startScript()
+      t.post(spec)
+      assert.deepEqual(t.sent(), expected)
+      assert.deepEqual(t.sent(), [])
+    })
+
+  it('carry the data, pads are zero', () => {
+    const t = startScript()
+    const bytes = data(t, 100, 3001)
+    t.post({ id: 1, opcode: SEND, ...sge(100, 3001) })
+    t.sent()
+    assert.deepEqual(joined(t), bytes)
+    const last = t.node.sent[2].bytes
+    assert.deepEqual([...last.slice(-7, -4)], [0, 0, 0])
+  })
+  it('carry data of several elements, cut anywhere', () => {
+    for (const cuts of [
+      [0, 3000],
+      [1, 1023, 0, 1976],
+      [1024, 1024, 952],
+      [700, 700, 1600],
+    ]) {
+      const t = startScript()
+      const bytes = data(t, 50, 3000)
+      let at = 50
+      t.post({
+        id: 1,
+        opcode: WRITE,
+        sges: cuts.map(length => {
+          const element = { at, length, ...(length === 0 ? { key: 0xbad } : {}) }
+          at += length
+          return element
+        }),
+      })
+      t.sent()
+      assert.deepEqual(joined(t), bytes)
+    }
+  })
+  it('carry inline data, read when they are sent, in pieces too', () => {
+    const t = startScript()
+    const inline = Uint8Array.from({ length: 2500 }, (_, i) => i)
+    t.post({ id: 1, opcode: SEND, inline })
+    assert.equal(t.sent().length, 3)
+    assert.deepEqual(joined(t), inline)
+    assert.equal(t.node.calls.reads, 0)
+  })
+  it('are read from memory at once and lie in runs of equal packets, a WRITE FIRST in its own', () => {
+    for (const [opcode, runs] of [
+      [SEND, 1],
+      [WRITE, 2],
+    ] as const) {
+      const t = startScript()
+      t.post({ id: 1, opcode, ...sge(0, 20 * MTU + 1) })
+      assert.equal(t.sent().length, 21)
+      assert.equal(t.node.port.runs, runs)
+      assert.equal(t.node.calls.reads, 1)
+    }
+  })
+  it('of several small messages share a run', () => {
+    const t = startScript()
+    t.post(...Array.from({ length: 10 }, (_, id) => ({ id, opcode: SEND, ...sge(0, 64) })))
+    assert.equal(t.sent().length, 10)
+    assert.equal(t.node.port.runs, 1)
+  })
+  it('have the requests number their PSNs through, a READ by its responses', () => {
+    const t = startScript()
+    t.post(
+      { id: 1, opcode: SEND, ...sge(0, MTU + 1) },
+      { id: 2, opcode: READ, ...sge(0, 3000) },
+      { id: 3, opcode: SEND, ...sge(0, 1) },
+    )
+    assert.deepEqual(t.sent().slice(2), ['READ_REQUEST@2 ackreq reth +0:3000', 'SEND_ONLY@5 ackreq [1]'])
+  })
+  it('ask for an acknowledgement inside a long message before the window is full', () => {
+    const t = startScript({}, { windowBytes: 16 * (MTU + 64) })
+    t.post({ id: 1, opcode: SEND, ...sge(0, 40 * MTU) })
+    const sent = t.sent()
+    assert.equal(sent.length, 16)
+    const asked = sent.map((p, i) => (p.includes('ackreq') ? i : -1)).filter(i => i >= 0)
+    assert.deepEqual(asked, [3, 7, 11, 15])
+    t.response('ACKNOWLEDGE', 7)
+    assert.equal(t.sent().length, 8)
+    t.response('ACKNOWLEDGE', 23)
+    assert.equal(t.sent().length, 16)
+    t.response('ACKNOWLEDGE', 39, { msn: 1 })
+    assert.deepEqual(t.completions(), ['1 ok'])
+  })
+})
+
+describe('order', () => {
+  it('READs and atomics are as many as agreed on', () => {
+    const t = startScript({ maxRdAtomic: 2 })
+    t.post(
+      { id: 1, opcode: READ, ...sge(0, 4) },
+      { id: 2, opcode: FAA, ...sge(8, 8) },
+      { id: 3, opcode: READ, ...sge(0, 4) },
+      { id: 4, opcode: SEND },
+    )
+    assert.equal(t.sent().length, 2)
+    t.response('READ_RESP_ONLY', 0, { payload: 4 })
+    assert.deepEqual(t.sent(), ['READ_REQUEST@2 ackreq reth +0:4', 'SEND_ONLY@3 ackreq'])
+  })
+  it('a fenced request waits for the READs and atomics before it', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: READ, ...sge(0, 4) }, { id: 2, opcode: SEND, flags: FENCE })
+    assert.deepEqual(t.sent(), ['READ_REQUEST@0 ackreq reth +0:4'])
+    t.response('READ_RESP_ONLY', 0, { payload: 4 })
+    assert.deepEqual(t.sent(), ['SEND_ONLY@1 ackreq'])
+  })
+  it('a READ of 2 GiB uses half the PSNs; nothing follows until it has begun', () => {
+    const t = startScript({ pathMtu: 256 }, {})
+    t.node.regions.push({ key: 0x99, pd: 1, offset: -0x8000_0000, length: 0x1_0000_0000, access: 15 })
+    t.post({ id: 1, opcode: READ, sges: [{ at: 0, length: 0x8000_0000, key: 0x99 }] }, { id: 2, opcode: SEND })
+    assert.deepEqual(t.sent(), ['READ_REQUEST@0 ackreq reth +0:2147483648'])
+    t.response('READ_RESP_FIRST', 0, { payload: 256 })
+    assert.deepEqual(t.sent(), ['SEND_ONLY@-8388608 ackreq'])
+    t.response('READ_RESP_MIDDLE', 1, { payload: 256 })
+    assert.equal(t.state, RTS)
+    assert.equal(t.node.engine.query(t.row).sqPsn, (0xfffffe + 0x80_0001) & 0xffffff)
+  })
+  it('queue pairs take turns', () => {
+    const message = { opcode: SEND, ...sge(0, 200 * MTU) }
+    const big = startScript({}, { memoryBytes: 300 * MTU, windowBytes: 1e6 })
+    const second = big.node.createQp(0x12)
+    big.node.connect(second, { destQpn: 0x22, sqPsn: 0xfffffe, flow: 5 })
+    big.post({ id: 1, ...message })
+    big.node.post(second, { id: 2, ...message })
+    big.sent()
+    const flows = big.node.sent.map(p => p.flow)
+    assert.equal(flows.length, 400)
+    const early = flows.slice(0, 150)
+    assert.ok(early.filter(f => f === 5).length > 50, 'the second one has its share')
+    assert.ok(early.filter(f => f === 0).length > 50, 'the first one has its share')
+  })
+})
+
+describe('a local mistake', () => {
+  const good = (id: number): SendSpec => ({ id, opcode: SEND, ...sge(0, 4) })
+  const wrong: [string, Omit<SendSpec, 'id'>, string][] = [
+    ['a wrong key', { opcode: SEND, sges: [{ at: 0, length: 4, key: 0xbad }] }, 'LOC_PROT'],
+    ['a range that ends outside', { opcode: WRITE, sges: [{ at: 0x1_ffff, length: 2 }] }, 'LOC_PROT'],
+    [
+      'a wrong key in a later element',
+      {
+        opcode: SEND,
+        sges: [
+          { at: 0, length: 4000 },
+          { at: 0, length: 4, key: 0xbad },
+        ],
+      },
+      'LOC_PROT',
+    ],
+    [
+      'a range of several packets that ends outside',
+      { opcode: WRITE, sges: [{ at: 0x1_f000, length: 4097 }] },
+      'LOC_PROT',
+    ],
+    ['an atomic of four bytes', { opcode: FAA, ...sge(0, 4) }, 'LOC_LEN'],
+    ['more than 2 GiB', { opcode: SEND, sges: [sge(0, 0x8000_0000).sges[0], sge(0, 1).sges[0]] }, 'LOC_LEN'],
+    ['an unknown opcode', { opcode: 77 }, 'LOC_QP_OP'],
+    ['an opcode beyond all', { opcode: 0xffff_ffff }, 'LOC_QP_OP'],
+    ['an operation that is not ours', { opcode: 10 }, 'LOC_QP_OP'],
+    ['an inline READ', { opcode: READ, inline: new Uint8Array(4) }, 'LOC_QP_OP'],
+    ['what the queue refuses', { opcode: SEND, refused: 1 }, 'LOC_LEN'],
+    ['too many elements', { opcode: SEND, sges: Array.from({ length: 5 }, () => ({ at: 0, length: 1 })) }, 'LOC_QP_OP'],
+  ]
+  for (const [what, spec, status] of wrong)
+    it(`${what}: ${status}, after what is before it, and nothing of it is sent`, () => {
+      const t = startScript({}, { maxSge: 4 })
+      t.post(good(1), { id: 2, ...spec }, good(3))
+      assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq [4]'])
+      assert.deepEqual(t.completions(), [])
+      t.response('ACKNOWLEDGE', 0)
+      assert.deepEqual(t.completions(), ['1 ok', `2 ${status}`, '3 FLUSH'])
+      assert.equal(t.state, ERR)
+    })
+  it('a READ or atomic into a wrong key is sent, and ends with its response, or as the peer says', () => {
+    for (const [opcode, answer, more] of [
+      [READ, 'READ_RESP_ONLY', { payload: 8 }],
+      [FAA, 'ATOMIC_ACK', {}],
+    ] as const)
+      for (const says of ['LOC_PROT', 'REM_ACCESS']) {
+        const t = startScript()
+        t.post(good(1), { id: 2, opcode, sges: [{ at: 0, length: 8, key: 0xbad }] }, good(3))
+        assert.equal(t.sent().length, 3)
+        t.response('ACKNOWLEDGE', 0)
+        assert.deepEqual(t.completions(), ['1 ok'])
+        if (says === 'LOC_PROT') t.response(answer, 1, more)
+        else t.response('ACKNOWLEDGE', 1, { syndrome: NAK.ACCESS })
+        assert.deepEqual(t.completions(), [`2 ${says}`, '3 FLUSH'])
+      }
+  })
+  it('alone ends at once', () => {
+    const t = startScript()
+    t.post({ id: 2, opcode: SEND, sges: [{ at: 0, length: 4, key: 0xbad }], flags: 0 })
+    assert.deepEqual(t.sent(), [])
+    assert.deepEqual(t.completions(), ['2 LOC_PROT'])
+  })
+  it('READ or atomic where none is agreed on', () => {
+    const t = startScript({ maxRdAtomic: 0 })
+    t.post({ id: 2, opcode: READ, ...sge(0, 4) })
+    assert.deepEqual(t.sent(), [])
+    assert.deepEqual(t.completions(), ['2 LOC_QP_OP'])
+  })
+  it('memory that goes while the message is sent', () => {
+    const t = startScript({}, { windowBytes: 3 * (MTU + 64) })
+    t.post({ id: 1, opcode: SEND, ...sge(0, 10 * MTU) })
+    assert.equal(t.sent().length, 3)
+    t.node.faults.read = 14
+    t.response('ACKNOWLEDGE', 2)
+    assert.deepEqual(t.sent(), [])
+    assert.deepEqual(t.completions(), ['1 LOC_PROT'])
+  })
+  it('READ whose buffer goes before the data comes', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: READ, ...sge(0, 3 * MTU) }, { id: 2, opcode: SEND })
+    t.sent()
+    t.response('READ_RESP_FIRST', 0, { payload: MTU })
+    t.node.faults.write = 14
+    t.sent()
+    assert.deepEqual(t.completions(), ['1 LOC_PROT', '2 FLUSH'])
+    t.response('READ_RESP_MIDDLE', 1, { payload: MTU })
+    assert.deepEqual(t.completions(), [])
+  })
+})
+
+describe('READs in parts', () => {
+  const bounded = { windowBytes: 4 * (MTU + 64), boundReads: true }
+  it('ask for half a window at a time, and for no more than a window at once', () => {
+    const t = startScript({}, bounded)
+    t.post({ id: 1, opcode: READ, remote: 9, ...sge(0, 5 * MTU - 10) }, { id: 2, opcode: SEND })
+    const ask = (psn: number, packets: number, bytes = packets * MTU): string =>
+      `READ_REQUEST@${psn} ackreq reth +${9 + psn * MTU}:${bytes}`
+    assert.deepEqual(t.sent(), [ask(0, 2), ask(2, 2)])
+    t.response('READ_RESP_FIRST', 0, { payload: MTU })
+    t.response('READ_RESP_LAST', 1, { payload: MTU })
+    assert.deepEqual(t.sent(), [ask(4, 1, MTU - 10), 'SEND_ONLY@5 ackreq'])
+    t.response('READ_RESP_FIRST', 2, { payload: MTU })
+    t.response('READ_RESP_LAST', 3, { payload: MTU })
+    assert.deepEqual(t.completions(), [])
+    t.response('READ_RESP_ONLY', 4, { payload: MTU - 10 })
+    t.response('ACKNOWLEDGE', 5)
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
+    assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
+  })
+  it('count as so many on their way', () => {
+    const t = startScript({ maxRdAtomic: 1 }, bounded)
+    t.post({ id: 1, opcode: READ, ...sge(0, 3 * MTU) })
+    assert.equal(t.sent().length, 1)
+    t.response('READ_RESP_FIRST', 0, { payload: MTU })
+    assert.equal(t.sent().length, 0)
+    t.response('READ_RESP_LAST', 1, { payload: MTU })
+    assert.deepEqual(t.sent(), [`READ_REQUEST@2 ackreq reth +${2 * MTU}:${MTU}`])
+  })
+  it('are asked for again to the end of the part, and what was asked for before may still come', () => {
+    const t = startScript({}, { windowBytes: 8 * (MTU + 64), boundReads: true })
+    t.post({ id: 1, opcode: READ, ...sge(0, 8 * MTU) })
+    assert.equal(t.sent().length, 2)
+    t.response('READ_RESP_FIRST', 0, { payload: MTU })
+    t.response('READ_RESP_MIDDLE', 2, { payload: MTU })
+    assert.deepEqual(t.sent(), [
+      `READ_REQUEST@1 ackreq reth +${MTU}:${3 * MTU}`,
+      `READ_REQUEST@4 ackreq reth +${4 * MTU}:${4 * MTU}`,
+    ])
+    t.response('READ_RESP_FIRST', 1, { payload: MTU })
+    t.response('READ_RESP_MIDDLE', 2, { payload: MTU })
+    t.response('READ_RESP_LAST', 3, { payload: MTU })
+    for (const [i, name] of ['FIRST', 'MIDDLE', 'MIDDLE', 'LAST'].entries())
+      t.response(`READ_RESP_${name}`, 4 + i, { payload: MTU })
+    assert.deepEqual(t.completions(), ['1 ok'])
+  })
+  it('end the queue pair when a part ends where it does not', () => {
+    const t = startScript({}, bounded)
+    t.post({ id: 1, opcode: READ, ...sge(0, 5 * MTU) })
+    t.sent()
+    t.response('READ_RESP_ONLY', 0, { payload: MTU })
+    assert.deepEqual(t.completions(), ['1 BAD_RESP'])
+  })
+})
+
+describe('the window', () => {
+  it('is halved by a loss, down to eight packets, and grows with what is acknowledged', () => {
+    const t = startScript({}, { windowBytes: 64 * (MTU + 64) })
+    t.post({ id: 1, opcode: SEND, ...sge(0, 127 * MTU) })
+    assert.equal(t.sent().length, 64)
+    t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
+    assert.equal(t.sent().length, 32)
+    t.response('ACKNOWLEDGE', 10, { syndrome: NAK.SEQUENCE })
+    assert.equal(t.sent().length, 21, '32 and the 10 acknowledged, halved')
+    for (let i = 0; i < 4; i++) {
+      t.sleep(T14)
+      t.sent()
+    }
+    t.sleep(T14)
+    const again = t.sent()
+    assert.equal(again.length, 8)
+    assert.match(again[1], /ackreq/)
+    t.response('ACKNOWLEDGE', 17)
+    assert.equal(t.sent().length, 16)
+    t.response('ACKNOWLEDGE', 33)
+    assert.equal(t.sent().length, 32)
+  })
+})

@@ -1,0 +1,267 @@
+/*
+ * FLUSH and ATOMIC WRITE, both halves (IBA 1.5 annex A19; test/fixtures/wire/linux612_*.pcap): packets, answers,
+ * rights, resources, duplicates, and what the requester does with right and wrong answers.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { REMOTE_KEY, type SendSpec } from '../node.ts'
+import { ERR, FENCE, NAK, READ, SIGNALED, sge, T14, WRITE, wr } from '../requests.ts'
+import { type PacketSpec, startScript } from '../script.ts'
+
+const { FLUSH, ATOMIC_WRITE } = wr
+const ALL = 0x10e
+const GLOBAL = 1n
+const PERSISTENT = 2n
+const flush = (id: number, more: Partial<SendSpec> = {}): SendSpec => ({
+  id,
+  opcode: FLUSH,
+  remote: 4096,
+  compare: 100n,
+  swap: GLOBAL,
+  ...more,
+})
+const word = Uint8Array.from([1, 2, 3, 4, 5, 6, 7, 8])
+const atomicWrite = (id: number, more: Partial<SendSpec> = {}): SendSpec => ({
+  id,
+  opcode: ATOMIC_WRITE,
+  remote: 64,
+  inline: word,
+  ...more,
+})
+
+describe('the requester', () => {
+  it('FLUSH: one packet without payload, ended by a READ response without payload', () => {
+    const t = startScript()
+    t.post(flush(1))
+    assert.deepEqual(t.sent(), ['FLUSH@0 ackreq sel 0 plt 1 reth +4096:100'])
+    t.response('READ_RESP_ONLY', 0)
+    assert.deepEqual(t.completions(), ['1 ok'])
+    assert.equal(t.node.cqes[0].opcode, 8)
+    assert.equal(t.node.cqes[0].bytes, 100)
+  })
+  it('FLUSH of a region, and of persistent memory', () => {
+    const t = startScript()
+    t.post(flush(1, { swap: (1n << 32n) | PERSISTENT }))
+    assert.deepEqual(t.sent(), ['FLUSH@0 ackreq sel 1 plt 2 reth +4096:100'])
+  })
+  it('ATOMIC WRITE: 8 bytes as they lie in memory, inline or from an element', () => {
+    const t = startScript({ maxRdAtomic: 1 })
+    t.node.memory.set(word, 200)
+    t.post(atomicWrite(1), { id: 2, opcode: ATOMIC_WRITE, remote: 72, ...sge(200, 8) })
+    const [first, second] = ['ATOMIC_WRITE@0 ackreq reth +64:8 [8]', 'ATOMIC_WRITE@1 ackreq reth +72:8 [8]']
+    assert.deepEqual(t.sent(), [first])
+    assert.deepEqual(t.payloads()[0], word)
+    t.response('READ_RESP_ONLY', 0)
+    assert.deepEqual(t.completions(), ['1 ok'])
+    assert.equal(t.node.cqes[0].opcode, 9)
+    assert.deepEqual(t.sent(), [second])
+    assert.deepEqual(t.payloads()[1], word)
+  })
+  it('both count among READs and atomics: max_rd_atomic, fence', () => {
+    const t = startScript({ maxRdAtomic: 2 })
+    t.post(flush(1), atomicWrite(2), { id: 3, opcode: READ, ...sge(0, 4) })
+    assert.equal(t.sent().length, 2)
+    t.response('READ_RESP_ONLY', 0)
+    assert.deepEqual(t.sent(), ['READ_REQUEST@2 ackreq reth +0:4'])
+    const u = startScript({ maxRdAtomic: 2 })
+    u.post(flush(1), { id: 2, opcode: WRITE, ...sge(0, 4), flags: FENCE | SIGNALED })
+    assert.equal(u.sent().length, 1)
+    u.response('READ_RESP_ONLY', 0)
+    assert.equal(u.sent().length, 1)
+  })
+  it('an ACK does not end one; what is after it tells that the answer was lost', () => {
+    const t = startScript({ maxRdAtomic: 2, timeout: 14 })
+    t.post(flush(1), { id: 2, opcode: WRITE, ...sge(0, 4) })
+    const both = t.sent()
+    t.response('ACKNOWLEDGE', 1)
+    assert.deepEqual(t.completions(), [])
+    assert.deepEqual(t.sent(), both)
+    t.response('READ_RESP_ONLY', 0)
+    t.response('ACKNOWLEDGE', 1)
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
+  })
+  it('a timeout repeats an ATOMIC WRITE with its data', () => {
+    const t = startScript({ timeout: 14, retryCnt: 1 })
+    t.post(atomicWrite(1))
+    const first = t.sent()
+    t.sleep(T14 + 1)
+    assert.deepEqual(t.sent(), first)
+    assert.deepEqual(t.payloads()[1], word)
+  })
+  const answers: [string, PacketSpec][] = [
+    ['READ_RESP_ONLY', { payload: 4 }],
+    ['READ_RESP_LAST', {}],
+    ['ATOMIC_ACK', {}],
+  ]
+  for (const [name, spec] of answers)
+    it(`${name} ${JSON.stringify(spec)} is a bad response`, () => {
+      for (const request of [flush(1), atomicWrite(1)]) {
+        const t = startScript()
+        t.post(request)
+        t.sent()
+        t.response(name, 0, spec)
+        assert.deepEqual(t.completions(), ['1 BAD_RESP'])
+      }
+    })
+  const refused: [string, SendSpec, string][] = [
+    ['a FLUSH of no placement', flush(1, { swap: 0n }), 'LOC_QP_OP'],
+    ['a FLUSH of an unknown placement', flush(1, { swap: 4n }), 'LOC_QP_OP'],
+    ['a FLUSH of an unknown selectivity', flush(1, { swap: (2n << 32n) | GLOBAL }), 'LOC_QP_OP'],
+    ['an ATOMIC WRITE of 4 bytes', atomicWrite(1, { inline: word.slice(4) }), 'LOC_LEN'],
+    ['an ATOMIC WRITE of 16 bytes', { id: 1, opcode: ATOMIC_WRITE, remote: 64, ...sge(0, 16) }, 'LOC_LEN'],
+    [
+      'an ATOMIC WRITE from no region',
+      { id: 1, opcode: ATOMIC_WRITE, remote: 64, sges: [{ at: 0, length: 8, key: 1 }] },
+      'LOC_PROT',
+    ],
+  ]
+  for (const [what, spec, status] of refused)
+    it(`${what}: ${status}`, () => {
+      const t = startScript()
+      t.post(spec)
+      assert.deepEqual(t.sent(), [])
+      assert.deepEqual(t.completions(), [`1 ${status}`])
+    })
+  it('neither goes where no READ may be outstanding', () => {
+    for (const request of [flush(1), atomicWrite(1)]) {
+      const t = startScript({ maxRdAtomic: 0 })
+      t.post(request)
+      assert.deepEqual(t.sent(), [])
+      assert.deepEqual(t.completions(), ['1 LOC_QP_OP'])
+    }
+  })
+})
+
+const start = (attributes = {}) => {
+  const t = startScript({ access: ALL, maxDestRdAtomic: 2, ...attributes })
+  t.node.regions[0].access = ALL
+  return t
+}
+
+describe('the responder: FLUSH', () => {
+  it('answers when the WRITEs before it are in memory', () => {
+    const t = start()
+    t.request('WRITE_ONLY', 0, { payload: 100, remote: 4096 })
+    t.request('FLUSH', 1, { remote: 4096, dmaLen: 100 })
+    assert.equal(t.node.memory[4096 + 99], (99 * 7 + 1) & 255)
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@1 msn 2'])
+    t.request('SEND_ONLY', 2, { ackReq: true })
+    assert.deepEqual(t.sent(), ['RNR(12)@2 msn 2'])
+  })
+  it('in the middle of a WRITE under way is out of place', () => {
+    const t = start()
+    t.request('WRITE_FIRST', 0, { payload: 1024, dmaLen: 1028 })
+    t.request('FLUSH', 1, { dmaLen: 100 })
+    assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@1 msn 0'])
+  })
+  it('of a region: the address means nothing, the key does', () => {
+    const t = start()
+    t.request('FLUSH', 0, { sel: 1, remote: 0x7000_0000, dmaLen: 0 })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
+    t.request('FLUSH', 1, { sel: 1, rkey: 5 })
+    assert.deepEqual(t.sent(), ['NAK(REMOTE_ACCESS)@1 msn 1'])
+    assert.deepEqual(t.node.events, ['QP_ACCESS_ERR'])
+  })
+  it('of no bytes looks at nothing', () => {
+    const t = start()
+    t.request('FLUSH', 0, { rkey: 5, dmaLen: 0 })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
+  })
+  const refused: [string, PacketSpec, string, object?][] = [
+    ['persistent', { plt: 2, dmaLen: 8 }, 'INVALID_REQUEST'],
+    ['global and persistent', { plt: 3, dmaLen: 8 }, 'INVALID_REQUEST'],
+    ['of no placement', { plt: 0, dmaLen: 8 }, 'INVALID_REQUEST'],
+    ['of an unknown selectivity', { sel: 2, dmaLen: 8 }, 'INVALID_REQUEST'],
+    ['of more than 2 GiB', { dmaLen: 0x8000_0001 }, 'INVALID_REQUEST'],
+    ['that the queue pair does not allow', { dmaLen: 8 }, 'INVALID_REQUEST', { access: 14 }],
+    ['without resources', { dmaLen: 8 }, 'INVALID_REQUEST', { maxDestRdAtomic: 0 }],
+    ['with a wrong key', { dmaLen: 8, rkey: 5 }, 'REMOTE_ACCESS'],
+    ['beyond the region', { dmaLen: 8, remote: 0x2_0000 - 7 }, 'REMOTE_ACCESS'],
+  ]
+  for (const [what, spec, code, attributes] of refused)
+    it(`${what}: ${code}`, () => {
+      const t = start(attributes)
+      t.request('FLUSH', 0, spec)
+      assert.deepEqual(t.sent(), [`NAK(${code})@0 msn 0`])
+      assert.equal(t.state, ERR)
+    })
+  it('of a region without the right: REMOTE_ACCESS', () => {
+    const t = start()
+    t.node.regions[0].access = 14
+    t.request('FLUSH', 0, { dmaLen: 8 })
+    assert.deepEqual(t.sent(), ['NAK(REMOTE_ACCESS)@0 msn 0'])
+  })
+  it('again: answered from its resource', () => {
+    const t = start()
+    t.request('FLUSH', 0, { dmaLen: 8 })
+    t.request('FLUSH', 1, { dmaLen: 8 })
+    t.sent()
+    t.request('FLUSH', 0, { dmaLen: 8 })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
+  })
+  it('again, but forgotten: silence', () => {
+    const t = start()
+    for (let psn = 0; psn < 3; psn++) {
+      t.request('FLUSH', psn, { dmaLen: 8 })
+      t.sent()
+    }
+    t.request('FLUSH', 0, { dmaLen: 8 })
+    assert.deepEqual(t.sent(), [])
+  })
+})
+
+describe('the responder: ATOMIC WRITE', () => {
+  it('writes 8 bytes and answers', () => {
+    const t = start()
+    t.request('ATOMIC_WRITE', 0, { remote: 64, payload: word })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
+    assert.deepEqual(t.node.memory.slice(60, 76), Uint8Array.from([0, 0, 0, 0, ...word, 0, 0, 0, 0]))
+  })
+  it('again: answered, not written again', () => {
+    const t = start()
+    t.request('ATOMIC_WRITE', 0, { remote: 64, payload: word })
+    t.sent()
+    t.node.memory.fill(9, 64, 72)
+    t.request('ATOMIC_WRITE', 0, { remote: 64, payload: word })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
+    assert.equal(t.node.memory[64], 9)
+  })
+  it('after a WRITE to the same place is what stays', () => {
+    const t = start()
+    t.run(['WRITE_ONLY', 0, { remote: 64, payload: 8 }], ['ATOMIC_WRITE', 1, { remote: 64, payload: word }])
+    t.sent()
+    assert.deepEqual(t.node.memory.slice(64, 72), word)
+  })
+  const refused: [string, PacketSpec, string, object?][] = [
+    ['unaligned', { remote: 68, payload: word }, 'INVALID_REQUEST'],
+    ['of 4 bytes', { remote: 64, payload: 4 }, 'INVALID_REQUEST'],
+    ['of 16 bytes', { remote: 64, payload: 16 }, 'INVALID_REQUEST'],
+    ['whose RETH says 4', { remote: 64, payload: word, dmaLen: 4 }, 'INVALID_REQUEST'],
+    ['that the queue pair does not allow', { remote: 64, payload: word }, 'INVALID_REQUEST', { access: 12 }],
+    ['without resources', { remote: 64, payload: word }, 'INVALID_REQUEST', { maxDestRdAtomic: 0 }],
+    ['with a wrong key', { remote: 64, payload: word, rkey: 5 }, 'REMOTE_ACCESS'],
+    ['beyond the region', { remote: 0x2_0000, payload: word }, 'REMOTE_ACCESS'],
+  ]
+  for (const [what, spec, code, attributes] of refused)
+    it(`${what}: ${code}, and nothing is written`, () => {
+      const t = start(attributes)
+      t.request('ATOMIC_WRITE', 0, spec)
+      assert.deepEqual(t.sent(), [`NAK(${code})@0 msn 0`])
+      assert.equal(t.state, ERR)
+      assert.ok(t.node.memory.every(byte => byte === 0))
+    })
+  it('whose pages are gone: REMOTE_OPERATION', () => {
+    const t = start()
+    t.node.faults.write = 14
+    t.request('ATOMIC_WRITE', 0, { remote: 64, payload: word })
+    assert.deepEqual(t.sent(), ['NAK(REMOTE_OPERATION)@0 msn 0'])
+  })
+})
+
+it('a refused FLUSH ends the request with the code of its NAK', () => {
+  const t = startScript()
+  t.post(flush(1, { rkey: REMOTE_KEY ^ 1 }))
+  t.sent()
+  t.response('ACKNOWLEDGE', 0, { syndrome: NAK.ACCESS })
+  assert.deepEqual(t.completions(), ['1 REM_ACCESS'])
+})

@@ -1,0 +1,470 @@
+/*
+ * Packet scripts for the responder: what it answers, completes and leaves in memory. Most cases are those that Linux's
+ * responder was recorded with (linux rdma_rxe, forged packets); where the specification says otherwise the test says
+ * so.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { QpState } from '../../../src/spec/enums.ts'
+import { Errno } from '../../../src/spec/errno.ts'
+import { ALL_ACCESS, MEMORY_BASE } from '../node.ts'
+import { assertRefused, data, flushed, inMemory, MTU, type Script, start } from '../responding.ts'
+import { packet, RQ, startScript } from '../script.ts'
+
+describe('a SEND', () => {
+  it('is delivered and acknowledged when asked', () => {
+    const t = start()
+    t.request('SEND_ONLY', 0, { payload: 5, ackReq: true })
+    assert.deepEqual(t.completions(), ['100 ok recv 5'])
+    assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
+    assert.deepEqual(inMemory(t, 0, 6), Uint8Array.of(1, 8, 15, 22, 29, 0))
+    assert.equal(t.node.cqes[0].flags, 0, 'only datagrams have a GRH')
+  })
+  it('is not acknowledged unasked', () => {
+    const t = start()
+    t.request('SEND_ONLY', 0, { payload: 5 })
+    assert.deepEqual(t.sent(), [])
+    assert.deepEqual(t.completions(), ['100 ok recv 5'])
+  })
+  it('of several packets is one message, written in one piece', () => {
+    const t = start()
+    t.request('SEND_FIRST', 0, { payload: MTU, ackReq: true })
+    assert.deepEqual(t.sent(), ['ACK@0 msn 0'])
+    const before = t.node.calls.writes
+    t.request('SEND_MIDDLE', 1, { payload: MTU })
+    t.request('SEND_MIDDLE', 2, { payload: MTU })
+    t.request('SEND_LAST', 3, { payload: 3, ackReq: true, solicited: true })
+    assert.equal(t.node.calls.writes - before, 1)
+    assert.deepEqual(t.completions(), ['100 ok recv 3075'])
+    assert.equal(t.node.cqes[0].solicited, true)
+    assert.deepEqual(t.sent(), ['ACK@3 msn 1'])
+    assert.deepEqual(inMemory(t, MTU, MTU), data(MTU))
+    assert.deepEqual(inMemory(t, 3 * MTU, 4), Uint8Array.of(1, 8, 15, 0))
+  })
+  it('goes to all elements of the receive request, empty ones too', () => {
+    const t = startScript()
+    const sges = [
+      { at: 10, length: 3 },
+      { at: 50, length: 0, key: 99 },
+      { at: 20, length: 1100 },
+      { at: 2000, length: 100 },
+    ]
+    t.node.postReceive(t.row, { id: 7, sges })
+    t.request('SEND_FIRST', 0, { payload: MTU })
+    t.request('SEND_LAST', 1, { payload: 90 })
+    assert.deepEqual(t.completions(), ['7 ok recv 1114'])
+    const got = [...inMemory(t, 10, 3), ...inMemory(t, 20, 1100), ...inMemory(t, 2000, 11)]
+    assert.deepEqual(Uint8Array.from(got), Uint8Array.from([...data(MTU), ...data(90)]))
+    assert.equal(t.node.memory[13] | t.node.memory[1120] | t.node.memory[2011], 0)
+  })
+  it('carries immediate data, and may be empty', () => {
+    const t = start()
+    t.request('SEND_ONLY_IMM', 0, { imm: 0xdeadbeef })
+    t.request('SEND_FIRST', 1, { payload: MTU })
+    t.request('SEND_LAST_IMM', 2, { payload: 1, imm: 7 })
+    assert.deepEqual(t.completions(), [`100 ok recv 0 imm ${0xdeadbeef}`, '101 ok recv 1025 imm 7'])
+  })
+  it('with invalidate revokes the key', () => {
+    const t = start()
+    t.node.regions.push({ key: 0x77, pd: 1, offset: 0, length: 10, access: ALL_ACCESS })
+    t.request('SEND_ONLY_INV', 0, { payload: 3, imm: 0x77, ackReq: true })
+    assert.deepEqual(t.completions(), [`100 ok recv 3 inv ${0x77}`])
+    assert.deepEqual(t.node.invalidated, [0x77])
+    assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
+  })
+  it('with invalidate of an unknown key is not acknowledged, and the QP is in error', () => {
+    const t = start()
+    t.request('SEND_ONLY', 0, { payload: 3, ackReq: true })
+    t.request('SEND_ONLY_INV', 1, { payload: 3, imm: 0x78, ackReq: true })
+    assertRefused(t, ['ACK@0 msn 1'], ['100 ok recv 3', '101 REM_INV_REQ', ...flushed(102, 107)])
+    t.request('SEND_ONLY_INV', 1, { payload: 3, imm: 0x78, ackReq: true })
+    assert.deepEqual(t.sent(), [], 'nor when it comes again')
+  })
+  it('longer than the buffer is an invalid request, and a local length error here', () => {
+    const t = startScript()
+    t.receives(2, MTU + 10)
+    t.request('SEND_FIRST', 0, { payload: MTU })
+    t.request('SEND_LAST', 1, { payload: 11, ackReq: true })
+    assertRefused(t, ['NAK(INVALID_REQUEST)@1 msn 0'], ['100 LOC_LEN', '101 FLUSH'])
+  })
+  it('into a receive request with more elements than there may be finds no room', () => {
+    const t = startScript({}, { maxSge: 1 })
+    const element = { at: 0, length: 8 }
+    t.node.postReceive(t.row, { id: 1, sges: [element, element] })
+    t.request('SEND_ONLY', 0, { payload: 10 })
+    assertRefused(t, ['NAK(INVALID_REQUEST)@0 msn 0'], ['1 LOC_LEN'])
+  })
+  it('into memory that is not ours is a remote operational error', () => {
+    const t = startScript()
+    t.node.postReceive(t.row, { id: 1, sges: [{ at: 0, length: 100, key: 0xbad }] })
+    t.request('SEND_ONLY', 0, { payload: 10 })
+    assertRefused(t, ['NAK(REMOTE_OPERATION)@0 msn 0'], ['1 LOC_PROT'])
+  })
+  it('into memory that has gone is a remote operational error, for the first packet that is not in memory', () => {
+    const t = startScript()
+    t.receives(2, 4 * MTU)
+    t.request('SEND_FIRST', 0, { payload: MTU, ackReq: true })
+    t.node.endBurst(0)
+    t.request('SEND_MIDDLE', 1, { payload: MTU, ackReq: true })
+    t.request('SEND_MIDDLE', 2, { payload: MTU, ackReq: true })
+    t.node.faults.write = 14
+    assertRefused(t, ['NAK(REMOTE_OPERATION)@1 msn 0'], ['100 LOC_PROT', '101 FLUSH'])
+  })
+  it('into memory of a program that has ended is answered by nobody, nor is a READ of it', () => {
+    for (const [opcode, more] of [
+      ['SEND_ONLY', { payload: 10 }],
+      ['WRITE_ONLY', { payload: 10 }],
+      ['READ_REQUEST', { dmaLen: 10 }],
+    ] as const) {
+      const t = startScript()
+      t.receives(1, 100)
+      t.node.faults.write = Errno.ESRCH
+      t.node.faults.read = Errno.ESRCH
+      t.request(opcode, 0, { ...more, ackReq: true })
+      assert.deepEqual(t.sent(), [], opcode)
+      t.request(opcode, 1, { ...more, ackReq: true })
+      assert.deepEqual(t.sent(), [], opcode)
+      assert.equal(t.node.engine.query(t.row).state, QpState.values.ERR, opcode)
+    }
+  })
+  it('waits for a receive request: RNR NAK, once per try, and silence about what follows', () => {
+    const t = startScript({ minRnrTimer: 14 })
+    t.request('SEND_ONLY', 0, { payload: 5 })
+    t.request('SEND_ONLY', 1, { payload: 6 })
+    assert.deepEqual(t.sent(), ['RNR(14)@0 msn 0'])
+    t.request('SEND_ONLY', 0, { payload: 5 })
+    assert.deepEqual(t.sent(), ['RNR(14)@0 msn 0'])
+    t.receives(2, 100)
+    t.request('SEND_ONLY', 0, { payload: 5 })
+    t.request('SEND_ONLY', 1, { payload: 6, ackReq: true })
+    assert.deepEqual(t.sent(), ['ACK@1 msn 2'])
+    assert.deepEqual(t.completions(), ['100 ok recv 5', '101 ok recv 6'])
+    assert.equal(t.node.engine.counters.sentRnr, 2)
+  })
+  it('that comes while the RNR NAK has not left is just taken', () => {
+    const t = startScript()
+    t.request('SEND_ONLY', 0, { payload: 5, ackReq: true })
+    t.receives(1, 100)
+    t.request('SEND_ONLY', 0, { payload: 5, ackReq: true })
+    assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
+  })
+})
+
+describe('a WRITE', () => {
+  it('goes to memory, all its packets in one piece, and is seen by nobody', () => {
+    const t = start()
+    t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9001, dmaLen: 2 * MTU + 9 })
+    t.request('WRITE_MIDDLE', 1, { payload: MTU })
+    t.request('WRITE_LAST', 2, { payload: 9, ackReq: true })
+    assert.deepEqual(t.sent(), ['ACK@2 msn 1'])
+    assert.deepEqual(t.completions(), [])
+    assert.ok(t.node.calls.writes <= 2, `${t.node.calls.writes} writes`)
+    assert.deepEqual(inMemory(t, 0x9001, MTU), data(MTU))
+    assert.deepEqual(inMemory(t, 0x9001 + 2 * MTU, 10), Uint8Array.from([...data(9), 0]))
+  })
+  it('crosses the 4 GiB line', () => {
+    const t = start()
+    const line = Number(0x7f02_0000_0000n - MEMORY_BASE)
+    t.request('WRITE_FIRST', 0, { payload: MTU, remote: line - 500, dmaLen: 2 * MTU })
+    t.request('WRITE_LAST', 1, { payload: MTU, ackReq: true })
+    t.request('WRITE_FIRST', 2, { payload: MTU, remote: line - MTU, dmaLen: 2 * MTU })
+    t.request('WRITE_LAST', 3, { payload: MTU, ackReq: true })
+    assert.deepEqual(t.sent(), ['ACK@3 msn 2'])
+    assert.deepEqual(inMemory(t, line - MTU, 2 * MTU), Uint8Array.from([...data(MTU), ...data(MTU)]))
+  })
+  it('with immediate takes a receive request and completes it', () => {
+    const t = start()
+    t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: MTU + 1 })
+    t.request('WRITE_LAST_IMM', 1, { payload: 1, imm: 5, solicited: true })
+    t.request('WRITE_ONLY_IMM', 2, { imm: 6, ackReq: true })
+    assert.deepEqual(t.completions(), ['100 ok recv-imm 1025 imm 5', '101 ok recv-imm 0 imm 6'])
+    assert.deepEqual(t.sent(), ['ACK@2 msn 2'])
+  })
+  it('with immediate waits for a receive request, at its last packet', () => {
+    const t = startScript({ minRnrTimer: 1 })
+    t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: MTU + 1 })
+    t.request('WRITE_LAST_IMM', 1, { payload: 1, imm: 5 })
+    assert.deepEqual(t.sent(), ['RNR(1)@1 msn 0'])
+    t.receives(1, 0)
+    t.request('WRITE_LAST_IMM', 1, { payload: 1, imm: 5, ackReq: true })
+    assert.deepEqual(t.sent(), ['ACK@1 msn 1'])
+    assert.deepEqual(t.completions(), ['100 ok recv-imm 1025 imm 5'])
+  })
+  it('of nothing does not look at the key', () => {
+    const t = start()
+    t.request('WRITE_ONLY', 0, { rkey: 0xbad, ackReq: true })
+    assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
+  })
+  const wrong: [string, (t: Script) => void, string][] = [
+    ['a wrong key', t => t.request('WRITE_ONLY', 0, { payload: 1, rkey: 0xbad }), 'NAK(REMOTE_ACCESS)@0 msn 0'],
+    [
+      'a range that ends outside',
+      t => t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x2_0000 - MTU, dmaLen: MTU + 1 }),
+      'NAK(REMOTE_ACCESS)@0 msn 0',
+    ],
+    [
+      'no right to write',
+      t => {
+        t.node.regions.push({ key: 0x55, pd: 1, offset: 0, length: 100, access: 4 })
+        t.request('WRITE_ONLY', 0, { payload: 1, rkey: 0x55 })
+      },
+      'NAK(REMOTE_ACCESS)@0 msn 0',
+    ],
+    [
+      'a region of another protection domain',
+      t => {
+        t.node.regions.push({ key: 0x55, pd: 2, offset: 0, length: 100, access: 15 })
+        t.request('WRITE_ONLY', 0, { payload: 1, rkey: 0x55 })
+      },
+      'NAK(REMOTE_ACCESS)@0 msn 0',
+    ],
+    [
+      'a length that is more than the payload',
+      t => t.request('WRITE_ONLY', 0, { payload: 4, dmaLen: 5 }),
+      'NAK(INVALID_REQUEST)@0 msn 0',
+    ],
+    [
+      'a length that is less than the payload',
+      t => t.request('WRITE_ONLY', 0, { payload: 4, dmaLen: 3 }),
+      'NAK(INVALID_REQUEST)@0 msn 0',
+    ],
+    [
+      'more than 2 GiB',
+      t => t.request('WRITE_FIRST', 0, { payload: MTU, dmaLen: 0x8000_0001 }),
+      'NAK(INVALID_REQUEST)@0 msn 0',
+    ],
+    [
+      'a FIRST that is all',
+      t => t.request('WRITE_FIRST', 0, { payload: MTU, dmaLen: MTU }),
+      'NAK(INVALID_REQUEST)@0 msn 0',
+    ],
+    [
+      'a MIDDLE that is the rest',
+      t => {
+        t.request('WRITE_FIRST', 0, { payload: MTU, dmaLen: 2 * MTU })
+        t.request('WRITE_MIDDLE', 1, { payload: MTU })
+      },
+      'NAK(INVALID_REQUEST)@1 msn 0',
+    ],
+    [
+      'a LAST that is not the rest',
+      t => {
+        t.request('WRITE_FIRST', 0, { payload: MTU, dmaLen: 2 * MTU })
+        t.request('WRITE_LAST', 1, { payload: MTU - 4 })
+      },
+      'NAK(INVALID_REQUEST)@1 msn 0',
+    ],
+  ]
+  for (const [what, act, answer] of wrong)
+    it(`with ${what} is refused`, () => {
+      const t = start()
+      act(t)
+      assertRefused(t, [answer], flushed(100, 107), [answer.includes('ACCESS') ? 'QP_ACCESS_ERR' : 'QP_REQ_ERR'])
+    })
+  it('is refused when the QP does not allow it', () => {
+    const t = start({ access: 4 })
+    t.request('WRITE_ONLY', 0, { payload: 1 })
+    assertRefused(t, ['NAK(INVALID_REQUEST)@0 msn 0'], flushed(100, 107), ['QP_REQ_ERR'])
+  })
+  it('whose region goes half way is refused, nothing more is written, what came before is acknowledged', () => {
+    const t = start()
+    t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 3 * MTU, ackReq: true })
+    assert.deepEqual(t.sent(), ['ACK@0 msn 0'])
+    t.request('WRITE_MIDDLE', 1, { payload: MTU, ackReq: true })
+    t.node.regions.splice(0, 1)
+    t.request('WRITE_LAST', 2, { payload: MTU, ackReq: true })
+    assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 0'], flushed(100, 107), ['QP_ACCESS_ERR'])
+    assert.equal(t.node.memory[0x9000 + MTU], 0)
+  })
+  it('before a refused request is in memory', () => {
+    const t = start()
+    t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: MTU + 2 })
+    t.request('WRITE_LAST', 1, { payload: 2 })
+    t.request('SEND_MIDDLE', 2, { payload: MTU })
+    assertRefused(t, ['NAK(INVALID_REQUEST)@2 msn 1'], flushed(100, 107), ['QP_REQ_ERR'])
+    assert.deepEqual(inMemory(t, 0x9000 + MTU, 2), data(2))
+  })
+})
+
+describe('a malformed sequence', () => {
+  const cases: [string, (t: Script) => void, string, string[]][] = [
+    [
+      'MIDDLE without FIRST',
+      t => t.request('SEND_MIDDLE', 0, { payload: MTU }),
+      'NAK(INVALID_REQUEST)@0 msn 0',
+      flushed(100, 107),
+    ],
+    [
+      'LAST without FIRST',
+      t => t.request('SEND_LAST', 0, { payload: 3 }),
+      'NAK(INVALID_REQUEST)@0 msn 0',
+      flushed(100, 107),
+    ],
+    [
+      'WRITE in a SEND',
+      t => {
+        t.request('SEND_FIRST', 0, { payload: MTU })
+        t.request('WRITE_MIDDLE', 1, { payload: MTU })
+      },
+      'NAK(INVALID_REQUEST)@1 msn 0',
+      ['100 REM_INV_REQ', ...flushed(101, 107)],
+    ],
+    [
+      'ONLY in a message',
+      t => {
+        t.request('SEND_FIRST', 0, { payload: MTU })
+        t.request('SEND_ONLY', 1, { payload: 3 })
+      },
+      'NAK(INVALID_REQUEST)@1 msn 0',
+      ['100 REM_INV_REQ', ...flushed(101, 107)],
+    ],
+    [
+      'READ in a message',
+      t => {
+        t.request('SEND_FIRST', 0, { payload: MTU })
+        t.request('READ_REQUEST', 1, { dmaLen: 3 })
+      },
+      'NAK(INVALID_REQUEST)@1 msn 0',
+      ['100 REM_INV_REQ', ...flushed(101, 107)],
+    ],
+    [
+      'FIRST shorter than the MTU',
+      t => t.request('SEND_FIRST', 0, { payload: MTU - 4 }),
+      'NAK(INVALID_REQUEST)@0 msn 0',
+      flushed(100, 107),
+    ],
+    [
+      'MIDDLE shorter than the MTU',
+      t => {
+        t.request('SEND_FIRST', 0, { payload: MTU })
+        t.request('SEND_MIDDLE', 1, { payload: MTU - 1 })
+      },
+      'NAK(INVALID_REQUEST)@1 msn 0',
+      ['100 REM_INV_REQ', ...flushed(101, 107)],
+    ],
+    [
+      'empty LAST',
+      t => {
+        t.request('SEND_FIRST', 0, { payload: MTU })
+        t.request('SEND_LAST', 1)
+      },
+      'NAK(INVALID_REQUEST)@1 msn 0',
+      ['100 REM_INV_REQ', ...flushed(101, 107)],
+    ],
+    [
+      'ONLY longer than the MTU',
+      t => t.request('SEND_ONLY', 0, { payload: MTU + 1 }),
+      'NAK(INVALID_REQUEST)@0 msn 0',
+      flushed(100, 107),
+    ],
+  ]
+  for (const [what, act, answer, completions] of cases)
+    it(`${what}: invalid request`, () => {
+      const t = start()
+      act(t)
+      assertRefused(t, [answer], completions, completions[0] === '100 FLUSH' ? ['QP_REQ_ERR'] : [])
+    })
+})
+
+describe('a PSN', () => {
+  it('ahead gets one NAK until the gap is filled', () => {
+    const t = start()
+    t.request('SEND_ONLY', 3, { payload: 1, ackReq: true })
+    assert.deepEqual(t.sent(), ['NAK(PSN_SEQUENCE)@0 msn 0'])
+    t.request('SEND_ONLY', 4, { payload: 1, ackReq: true })
+    t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
+    assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
+    t.request('SEND_ONLY', 5, { payload: 1 })
+    assert.deepEqual(t.sent(), ['NAK(PSN_SEQUENCE)@1 msn 1'])
+    assert.equal(t.node.engine.counters.outOfSequence, 3)
+  })
+  it('behind gets an ACK with the latest PSN and is not executed again', () => {
+    const t = start()
+    t.request('SEND_ONLY', 0, { payload: 1 })
+    t.request('SEND_ONLY', 1, { payload: 1 })
+    t.request('SEND_ONLY', 0, { payload: 1 })
+    assert.deepEqual(t.sent(), ['ACK@1 msn 2'])
+    t.request('WRITE_ONLY', -100, { payload: 1, remote: 0x9000 })
+    assert.deepEqual(t.sent(), ['ACK@1 msn 2'])
+    assert.equal(t.node.memory[0x9000], 0)
+    assert.equal(t.completions().length, 2)
+    assert.equal(t.node.engine.counters.duplicateRequests, 2)
+  })
+  it('belongs to the half before or the half after the expected one', () => {
+    const t = start()
+    t.request('SEND_ONLY', -0x80_0000, { payload: 1 })
+    assert.deepEqual(t.sent(), ['ACK@-1 msn 0'])
+    t.request('SEND_ONLY', 0x7f_ffff, { payload: 1 })
+    assert.deepEqual(t.sent(), ['NAK(PSN_SEQUENCE)@0 msn 0'])
+  })
+  it('wraps', () => {
+    const t = start({ rqPsn: 0xfffffe })
+    for (let i = 0; i < 4; i++) t.raw(packet('SEND_ONLY', 0xfffffe + i, { payload: 1, ackReq: true }))
+    assert.deepEqual(t.sent(), [`ACK@${1 - RQ} msn 4`])
+    assert.equal(t.node.engine.query(t.row).rqPsn, 2)
+  })
+})
+
+describe('silence', () => {
+  const dropped: [string, (t: Script) => void][] = [
+    ['another partition', t => t.request('SEND_ONLY', 0, { payload: 1, ackReq: true, pkey: 0x1234 })],
+    ['another version', t => t.request('SEND_ONLY', 0, { payload: 1, ackReq: true, tver: 1 })],
+    ['another peer', t => t.raw(packet('SEND_ONLY', RQ, { payload: 1, ackReq: true }), 1)],
+    ['no peer', t => t.raw(packet('SEND_ONLY', RQ, { payload: 1, ackReq: true }), -1)],
+    ['UC', t => t.request('UC_SEND_ONLY', 0, { payload: 1, ackReq: true })],
+    ['UD', t => t.request('UD_SEND_ONLY', 0, { payload: 1, ackReq: true })],
+    ['XRC', t => t.request('XRC_SEND_ONLY', 0, { payload: 1, ackReq: true })],
+    ['CNP', t => t.request('CNP', 0, { payload: 16 })],
+    ['an unknown opcode', t => t.raw(packet('SEND_ONLY', RQ, { payload: 1 }).fill(0x15, 0, 1))],
+    ['ten bytes', t => t.raw(packet('SEND_ONLY', RQ).slice(0, 10))],
+    ['more pad than payload', t => t.raw(packet('SEND_ONLY', RQ).fill(0x30, 1, 2))],
+    ['a stray ACK', t => t.response('ACKNOWLEDGE', 0)],
+    ['a stray NAK', t => t.response('ACKNOWLEDGE', 0, { syndrome: 0x62 })],
+    ['a stray READ response', t => t.response('READ_RESP_ONLY', 0, { payload: 4 })],
+  ]
+  for (const [what, act] of dropped)
+    it(`about ${what}`, () => {
+      const t = start()
+      act(t)
+      assert.deepEqual(t.sent(), [])
+      assert.deepEqual(t.completions(), [])
+      assert.equal(t.node.engine.counters.dropped, 1)
+      assert.equal(t.node.engine.counters.pkeyViolations, +(what === 'another partition'))
+      t.request('SEND_ONLY', 0, { payload: 1, ackReq: true, migReq: true, pkey: 0x7fff })
+      assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
+    })
+  it('in INIT, and in error once the NAK is out', () => {
+    const t = start()
+    t.request('SEND_LAST', 0, { payload: 1 })
+    assert.equal(t.sent().length, 1)
+    t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
+    assert.deepEqual(t.sent(), [])
+    t.node.engine.modify(t.row, 0, {})
+    t.node.engine.modify(t.row, 1, { access: 14 })
+    t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
+    assert.deepEqual(t.sent(), [])
+  })
+})
+
+it('the first packet in RTR is told, once', () => {
+  const t = startScript()
+  t.node.engine.modify(t.row, 0, {})
+  t.node.engine.modify(t.row, 1, { access: 14 })
+  t.node.engine.modify(t.row, 2, {
+    destQpn: 0x22,
+    rqPsn: RQ,
+    pathMtu: 256,
+    maxDestRdAtomic: 1,
+    minRnrTimer: 1,
+    flow: 0,
+    peer: 0,
+  })
+  t.receives(2, 10)
+  t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
+  t.request('SEND_ONLY', 1, { payload: 1, ackReq: true })
+  assert.deepEqual(t.node.events, ['COMM_EST'])
+  assert.deepEqual(t.sent(), ['ACK@1 msn 2'])
+  // no request of ours is out in RTR, so no answer means anything
+  t.response('ACKNOWLEDGE', 0)
+  assert.equal(t.node.engine.counters.dropped, 1)
+})

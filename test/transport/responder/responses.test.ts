@@ -1,0 +1,213 @@
+/*
+ * Packet scripts for the responder's sending half: acknowledgements, READ responses, answers of atomics.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { assertRefused, data, ERR, flushed, MTU, start, word } from '../responding.ts'
+
+describe('an ACK', () => {
+  it('is one for a burst, for the last of it', () => {
+    const t = start()
+    for (let i = 0; i < 5; i++) t.request('SEND_ONLY', i, { payload: 1, ackReq: i < 4 })
+    assert.deepEqual(t.sent(), ['ACK@4 msn 5'])
+    assert.deepEqual(t.sent(), [])
+  })
+  it('waits until the data is in memory', () => {
+    const t = start()
+    t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 2 * MTU, ackReq: true })
+    t.node.transmit(0)
+    assert.equal(t.node.calls.writes, 1)
+  })
+})
+
+describe('a READ', () => {
+  it('is answered with its data, FIRST, MIDDLE and LAST, and uses their PSNs', () => {
+    const t = start()
+    t.node.memory.set(data(2500), 0x9000)
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500, ackReq: true })
+    t.request('SEND_ONLY', 3, { payload: 1, ackReq: true })
+    assert.deepEqual(t.sent(), [
+      'READ_RESP_FIRST@0 msn 1 [1024]',
+      'READ_RESP_MIDDLE@1 [1024]',
+      'READ_RESP_LAST@2 msn 1 [452]',
+      'ACK@3 msn 2',
+    ])
+    const got = t.payloads().slice(0, 3)
+    assert.deepEqual(Uint8Array.from(got.flatMap(p => [...p])), data(2500))
+  })
+  it('ends in the run in which the next begins, where runs are messages', () => {
+    const runsOf = (soonPackets?: number): number[][] => {
+      const t = start({}, { maxBytes: 0x8000, ...(soonPackets !== undefined && { soonPackets }) })
+      t.node.memory.set(data(8 * MTU), 0x9000)
+      t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 4 * MTU })
+      t.request('READ_REQUEST', 4, { remote: 0x9000 + 4 * MTU, dmaLen: 4 * MTU })
+      const names = ['FIRST', 'MIDDLE', 'MIDDLE', 'LAST']
+      const expected = [...names, ...names].map((name, i) => `READ_RESP_${name}@${i}`)
+      assert.deepEqual(
+        t.sent().map(text => text.split(' ')[0]),
+        expected,
+      )
+      assert.deepEqual(Uint8Array.from(t.payloads().flatMap(p => [...p])), data(8 * MTU))
+      const runs: number[][] = []
+      for (const { run, bytes } of t.node.sent) {
+        runs[run - 1] ??= []
+        runs[run - 1].push(bytes.length)
+      }
+      return runs
+    }
+    const [ends, middles] = [MTU + 20, [MTU + 16, MTU + 16]]
+    assert.deepEqual(runsOf(8), [[ends], middles, [ends, ends], middles, [ends]])
+    assert.deepEqual(runsOf(), [[ends], middles, [ends], [ends], middles, [ends]])
+  })
+  it('of one packet or of nothing is answered by ONLY, the latter without a look at the key', () => {
+    const t = start()
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 5 })
+    t.request('READ_REQUEST', 1, { rkey: 0xbad, dmaLen: 0 })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1 [5]', 'READ_RESP_ONLY@1 msn 2'])
+  })
+  it('acknowledges what came before; what comes after is acknowledged behind it', () => {
+    const t = start()
+    t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
+    t.request('READ_REQUEST', 1, { dmaLen: 5 })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@1 msn 2 [5]'])
+    t.request('READ_REQUEST', 2, { dmaLen: 5 })
+    t.request('SEND_ONLY', 3, { payload: MTU + 4, ackReq: true })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@2 msn 3 [5]', 'NAK(INVALID_REQUEST)@3 msn 3'])
+  })
+  it('repeated is answered again, whole, or its tail', () => {
+    const t = start()
+    t.node.memory.set(data(2500), 0x9000)
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
+    assert.equal(t.sent().length, 3)
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
+    assert.deepEqual(t.sent(), [
+      'READ_RESP_FIRST@0 msn 1 [1024]',
+      'READ_RESP_MIDDLE@1 [1024]',
+      'READ_RESP_LAST@2 msn 1 [452]',
+    ])
+    t.request('READ_REQUEST', 1, { remote: 0x9000 + MTU, dmaLen: 2500 - MTU })
+    assert.deepEqual(t.sent(), ['READ_RESP_MIDDLE@1 [1024]', 'READ_RESP_LAST@2 msn 1 [452]'])
+    assert.deepEqual(t.payloads().at(-2), data(2500).slice(MTU, 2 * MTU))
+  })
+  it('repeated with another range or key is not answered', () => {
+    const t = start()
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
+    assert.equal(t.sent().length, 3)
+    t.request('READ_REQUEST', 0, { remote: 0x8fff, dmaLen: 2500 })
+    t.request('READ_REQUEST', 0, { remote: 0x9001, dmaLen: 2500 })
+    t.request('READ_REQUEST', 1, { remote: 0x9000, dmaLen: 2500 })
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500, rkey: 1 })
+    // inside, but not the bytes that this PSN stands for
+    t.request('READ_REQUEST', 1, { remote: 0x9000, dmaLen: 1024 })
+    t.request('READ_REQUEST', 0, { remote: 0x9400, dmaLen: 1024 })
+    t.request('READ_REQUEST', 0, { remote: 0x9004, dmaLen: 8 })
+    assert.deepEqual(t.sent(), [])
+  })
+  it('repeated while its answer is under way is not answered twice', () => {
+    const t = start()
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
+    assert.equal(t.sent().length, 3)
+  })
+  it('beyond the number agreed on is refused', () => {
+    const t = start({ maxDestRdAtomic: 2 })
+    for (let i = 0; i < 3; i++) t.request('READ_REQUEST', i, { dmaLen: 1 })
+    assertRefused(
+      t,
+      ['READ_RESP_ONLY@0 msn 1 [1]', 'READ_RESP_ONLY@1 msn 2 [1]', 'NAK(INVALID_REQUEST)@2 msn 2'],
+      flushed(100, 107),
+      ['QP_REQ_ERR'],
+    )
+  })
+  it('may follow when earlier ones are answered; a repetition that waits gives way', () => {
+    const t = start({ maxDestRdAtomic: 1 })
+    for (let i = 0; i < 5; i++) {
+      t.request('READ_REQUEST', i, { dmaLen: 1 })
+      assert.deepEqual(t.sent(), [`READ_RESP_ONLY@${i} msn ${i + 1} [1]`])
+    }
+    t.request('READ_REQUEST', 4, { dmaLen: 1 })
+    t.request('READ_REQUEST', 5, { dmaLen: 1 })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@5 msn 6 [1]'])
+  })
+  for (const [what, spec, answer] of [
+    ['a wrong key', { dmaLen: 1, rkey: 0xbad }, 'REMOTE_ACCESS'],
+    ['a range that ends outside', { dmaLen: 100, remote: 0x2_0000 - 99 }, 'REMOTE_ACCESS'],
+    ['more than 2 GiB', { dmaLen: 0x8000_0001 }, 'INVALID_REQUEST'],
+  ] as const)
+    it(`with ${what} is refused`, () => {
+      const t = start()
+      t.request('READ_REQUEST', 0, spec)
+      assert.deepEqual(t.sent(), [`NAK(${answer})@0 msn 0`])
+      assert.equal(t.state, ERR)
+    })
+  it('whose region goes while it is answered ends with a NAK', () => {
+    const t = start({}, { maxBytes: 1100 })
+    t.node.port.room = 1
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 3000 })
+    assert.deepEqual(t.sent(), ['READ_RESP_FIRST@0 msn 1 [1024]'])
+    t.node.regions.splice(0, 1)
+    t.node.port.room = 9
+    assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 1'], flushed(100, 107), ['QP_ACCESS_ERR'])
+  })
+  it('is read as the port has room, in turns with others', () => {
+    const t = start({}, { maxBytes: 2 * (MTU + 20) })
+    t.node.port.room = 2
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 10 * MTU })
+    assert.equal(t.sent().length, 2)
+    assert.equal(t.node.calls.reads, 1, 'the first response and those behind it at once')
+    t.node.port.room = 1
+    assert.equal(t.sent().length, 2)
+    t.node.port.room = 100
+    assert.deepEqual(t.sent().at(-1), 'READ_RESP_LAST@9 msn 1 [1024]')
+  })
+})
+
+describe('an atomic', () => {
+  it('fetches and adds, with carry and wrap', () => {
+    const t = start()
+    t.request('FETCH_ADD', 0, { remote: 0x8000, swap: 0xffff_ffffn })
+    t.request('FETCH_ADD', 1, { remote: 0x8000, swap: 0xffff_ffff_ffff_ffffn })
+    assert.deepEqual(t.sent(), ['ATOMIC_ACK@0 msn 1 = 5', 'ATOMIC_ACK@1 msn 2 = 4294967300'])
+    assert.equal(word(t), 4294967299n)
+  })
+  it('compares and swaps', () => {
+    const t = start()
+    t.request('COMPARE_SWAP', 0, { remote: 0x8000, compare: 5n, swap: 0x1234_5678_9abc_def0n })
+    t.request('COMPARE_SWAP', 1, { remote: 0x8000, compare: 5n, swap: 9n })
+    assert.deepEqual(t.sent(), ['ATOMIC_ACK@0 msn 1 = 5', `ATOMIC_ACK@1 msn 2 = ${0x1234_5678_9abc_def0n}`])
+    assert.equal(word(t), 0x1234_5678_9abc_def0n)
+  })
+  it('repeated has the same answer and no effect, and none when it is forgotten', () => {
+    const t = start()
+    for (let i = 0; i < 5; i++) t.request('FETCH_ADD', i, { remote: 0x8000, swap: 1n })
+    assert.equal(t.state, ERR, 'five at once are more than four')
+    const u = start()
+    for (let i = 0; i < 5; i++) {
+      u.request('FETCH_ADD', i, { remote: 0x8000, swap: 1n })
+      u.sent()
+    }
+    u.request('FETCH_ADD', 1, { remote: 0x8000, swap: 1n })
+    assert.deepEqual(u.sent(), ['ATOMIC_ACK@1 msn 2 = 6'])
+    u.request('FETCH_ADD', 0, { remote: 0x8000, swap: 1n })
+    assert.deepEqual(u.sent(), [])
+    assert.equal(word(u), 10n)
+  })
+  it('sees the WRITE before it', () => {
+    const t = start()
+    t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x8000 - MTU, dmaLen: MTU + 8 })
+    t.request('WRITE_LAST', 1, { payload: Uint8Array.of(9, 0, 0, 0, 0, 0, 0, 0) })
+    t.request('FETCH_ADD', 2, { remote: 0x8000, swap: 1n })
+    assert.deepEqual(t.sent(), ['ATOMIC_ACK@2 msn 2 = 9'])
+  })
+  it('at an odd address, without the right, or with a wrong key is refused', () => {
+    const t = start()
+    t.request('FETCH_ADD', 0, { remote: 0x8004 })
+    assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@0 msn 0'])
+    const u = start({ access: 6 })
+    u.request('FETCH_ADD', 0, { remote: 0x8000 })
+    assert.deepEqual(u.sent(), ['NAK(INVALID_REQUEST)@0 msn 0'])
+    const v = start()
+    v.request('COMPARE_SWAP', 0, { remote: 0x8000, rkey: 0xbad })
+    assert.deepEqual(v.sent(), ['NAK(REMOTE_ACCESS)@0 msn 0'])
+  })
+})

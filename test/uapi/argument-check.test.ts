@@ -1,0 +1,153 @@
+/*
+ * The quick look at arguments against what `problemOf` says of each value: whatever order names come in, whatever is
+ * missing, and whatever values they have.
+ */
+import assert from 'node:assert/strict'
+import { it } from 'node:test'
+import fc from 'fast-check'
+import { RcQp } from '../../src/spec/classes/rc_qp.ts'
+import { AccessFlags, Mtu, QpState } from '../../src/spec/enums.ts'
+import {
+  type Attributes,
+  at,
+  blob,
+  bytes,
+  enumeration,
+  enumOf,
+  fd,
+  flagsOf,
+  list,
+  optional,
+  record,
+  ref,
+  u8,
+  u16,
+  u32,
+  u64,
+} from '../../src/spec/schema/schema.ts'
+import { checkOf, checkShape, isValid, shapeOf } from '../../src/uapi/argument-check.ts'
+import { problemOf } from '../../src/uapi/scalar.ts'
+
+const gaps = enumeration('gaps', { LOW: 1, HIGH: 7 })
+const fields = {
+  gid: at(0, bytes(0, 4)),
+  number: at(4, u16(0, { min: 2, max: 9 })),
+  inner: at(8, record(0, { a: at(0, u8(0)) })),
+}
+const attributes: Attributes = {
+  small: u8(1, { max: 3 }),
+  plain: optional(u32(2)),
+  wide: optional(u64(3)),
+  state: optional(enumOf(4, QpState)),
+  gaps: optional(enumOf(5, gaps)),
+  mtu: optional(enumOf(6, Mtu)),
+  access: optional(flagsOf(7, AccessFlags, 1)),
+  one: optional(record(8, fields)),
+  many: optional(list(9, fields, 2)),
+  some: optional(blob(10, 3)),
+  pd: ref(11, 'pd'),
+  channel: optional(fd(12, 'comp_channel')),
+}
+const references = [
+  { name: 'pd', class: 'pd', fd: false, optional: false },
+  { name: 'channel', class: 'comp_channel', fd: true, optional: true },
+]
+
+const bytesOf = fc.integer({ min: 0, max: 5 }).map(length => new Uint8Array(length))
+const number = fc.oneof(
+  fc.integer({ min: -1, max: 10 }),
+  fc.constantFrom(255, 256, 65535, 65536, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 0.5, NaN, Infinity, -0),
+)
+const odd = fc.constantFrom(undefined, null, '1', true, {}, [], [1])
+const big = fc.constantFrom(0n, 1n, -1n, (1n << 64n) - 1n, 1n << 64n)
+const item = fc.record(
+  {
+    inner: fc.oneof(odd, fc.record({ a: number }, { requiredKeys: [], noNullPrototype: true })),
+    gid: fc.oneof(bytesOf, odd),
+    number,
+    more: number,
+  },
+  { requiredKeys: ['gid', 'number'], noNullPrototype: true },
+)
+const right = fc.constant({ number: 2, gid: new Uint8Array(4), inner: { a: 0 } })
+const value = fc.oneof(number, odd, big, bytesOf, item, right, fc.array(fc.oneof(right, item), { maxLength: 3 }))
+const names = fc.shuffledSubarray([...Object.keys(attributes), 'unknown', 'toString', '__proto__'])
+const plainly: Record<string, unknown> = {
+  ...{ small: 1, plain: 5, wide: 1n, state: 2, gaps: 7, mtu: 5, access: 3, some: new Uint8Array(2), pd: 4, channel: 3 },
+  ...{ one: { number: 2, gid: new Uint8Array(4), inner: { a: 0 } }, many: [] },
+}
+
+const isFine = (args: Record<string, unknown>): boolean =>
+  Object.entries(attributes).every(([name, { of, optional: may }]) =>
+    Object.hasOwn(args, name) ? problemOf(of, args[name], false) === undefined : may,
+  ) && Object.keys(args).every(name => Object.hasOwn(attributes, name))
+
+it('fits what has no problem, and nothing else', () => {
+  const shape = shapeOf(attributes, references)
+  fc.assert(
+    fc.property(names, fc.array(value, { minLength: 15, maxLength: 15 }), fc.nat(), (order, values, wrong) => {
+      const args: Record<string, unknown> = {}
+      // Mostly right, or hardly any case were.
+      for (const [i, name] of order.entries())
+        Object.defineProperty(args, name, {
+          value: wrong % 3 === 0 || i === wrong % 15 ? values[i] : plainly[name],
+          enumerable: true,
+        })
+      const found = checkShape(shape, args)
+      assert.equal(found !== undefined, isFine(args))
+      if (found === undefined) return
+      const named = references.filter(({ name }) => Object.hasOwn(args, name))
+      assert.deepEqual(found.references, named)
+    }),
+    { numRuns: 3000 },
+  )
+})
+
+it('takes a value that has no problem, and no other, strict or not', () => {
+  const kinds = Object.values(attributes).map(({ of }) => of)
+  const flag = fc.constantFrom(1, 4, 0x80, 0x81, 0x100, 1.5)
+  for (const strict of [false, true])
+    fc.assert(
+      fc.property(fc.constantFrom(...kinds), fc.oneof(value, flag), (of, some) =>
+        assert.equal(isValid(checkOf(of, strict), some), problemOf(of, some, strict) === undefined),
+      ),
+      { numRuns: 3000 },
+    )
+})
+
+it('passes over names of a record that it does not know, and those of arguments not', () => {
+  const shape = shapeOf(attributes, references)
+  const one = { ...(plainly.one as object), more: 1 }
+  assert.ok(checkShape(shape, { small: 1, pd: 1, one }))
+  assert.equal(checkShape(shape, { small: 1, pd: 1, more: 1 }), undefined)
+})
+
+it('does not vouch for what it does not see: accessors of a class', () => {
+  const shape = shapeOf(attributes, references)
+  class Given {
+    readonly small = 1
+    readonly pd = 1
+    get plain(): number {
+      return -1
+    }
+  }
+  assert.equal(checkShape(shape, new Given()), undefined)
+})
+
+it('keeps few steps, in however many orders names come', () => {
+  const { in: all } = RcQp.methods.create
+  const shape = shapeOf(all, [])
+  fc.assert(
+    fc.property(fc.shuffledSubarray(Object.keys(all)), order => {
+      checkShape(shape, Object.fromEntries(order.map(name => [name, 0])))
+      checkShape(
+        shape,
+        Object.fromEntries(order.map(name => [name, all[name as 'pd'].of.kind === ('u64' as string) ? 0n : 0])),
+      )
+      assert.ok(shape.steps <= 1000)
+    }),
+  )
+  const some = { pd: 1, sendCq: 1, recvCq: 1, userHandle: 1n, cap: zeros }
+  assert.ok(checkShape(shape, some))
+})
+const zeros = { maxSendWr: 0, maxRecvWr: 0, maxSendSge: 0, maxRecvSge: 0, maxInlineData: 0 }

@@ -1,0 +1,83 @@
+/*
+ * What Linux's calls say beyond the typed call: parts that somebody made up, packing and unpacking.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { RXE_DRIVER_ID } from '../../../src/spec/drivers/rxe.ts'
+import { CallError } from '../../../src/spec/errno.ts'
+import type { Call } from '../../../src/uapi/call.ts'
+import { encodeLinux } from '../../../src/uapi/linux/encode.ts'
+import { encodings } from '../../../src/uapi/linux/envelope.ts'
+import { EntryPoint, packLegacy, unpackLegacy } from '../../../src/uapi/linux/legacy.ts'
+import { ARENA, rxeSchema } from '../fake-view.ts'
+
+const { WRITE, IOCTL } = EntryPoint
+
+test('a legacy part that nobody made is EINVAL, never anything else', () => {
+  const cls = rxeSchema.className('rc_qp')!
+  const call: Call = { class: cls, methodName: 'modify', method: cls.methods.modify, object: 3, args: { state: 1 } }
+  const seeds = encodings(call, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
+  for (const [number, seed] of [0, 3, 5, 12, 18].flatMap(number => seeds.map(seed => [number, seed] as const)))
+    for (let at = 0; at + 4 <= seed.length; at += 4) {
+      // Some other command, at every place where the one that was made may stand.
+      const bytes = seed.slice()
+      new DataView(bytes.buffer).setUint32(at, number, true)
+      try {
+        encodeLinux(call, bytes)
+      } catch (error) {
+        if (!(error instanceof CallError)) throw error
+      }
+    }
+  const changed = fc
+    .tuple(fc.constantFrom(...seeds), fc.array(fc.tuple(fc.nat(200), fc.nat(255)), { maxLength: 5 }), fc.nat(200))
+    .map(([seed, changes, cut]) => {
+      const bytes = seed.slice(0, cut < 100 ? cut : undefined)
+      for (const [at, byte] of changes) if (at < bytes.length) bytes[at] = byte
+      return bytes
+    })
+  fc.assert(
+    fc.property(fc.oneof(fc.uint8Array({ maxLength: 80 }), changed), bytes => {
+      try {
+        encodeLinux(call, bytes)
+      } catch (error) {
+        if (!(error instanceof CallError)) throw error
+      }
+    }),
+    { numRuns: 2000 },
+  )
+})
+
+test('a legacy part with an ioctl about another class is EINVAL', () => {
+  const rc_qp = rxeSchema.className('rc_qp')!
+  const port = rxeSchema.className('port')!
+  const query: Call = {
+    class: port,
+    methodName: 'queryGidEntry',
+    method: port.methods.queryGidEntry,
+    object: 0,
+    args: {},
+  }
+  const modify: Call = {
+    class: rc_qp,
+    methodName: 'modify',
+    method: rc_qp.methods.modify,
+    object: 3,
+    args: { state: 1 },
+  }
+  const left = encodings(query, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
+  assert.notEqual(left.length, 0)
+  for (const legacy of left) assert.throws(() => encodeLinux(modify, legacy), { code: 'EINVAL', message: /rc_qp/ })
+})
+
+test('legacy parts are packed and unpacked', () => {
+  fc.assert(
+    fc.property(
+      fc.constantFrom(WRITE, IOCTL),
+      fc.array(fc.uint8Array({ maxLength: 50 }), { maxLength: 5 }),
+      (door, parts) => {
+        assert.deepEqual(unpackLegacy(packLegacy({ door, parts })), { door, parts })
+      },
+    ),
+  )
+})

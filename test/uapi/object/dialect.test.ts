@@ -1,0 +1,392 @@
+/*
+ * The object dialect (R1–R6): round trips of every method, growth of records, room for outputs, and every error rule of
+ * design.md section 3.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { AttributeFlag, CommonAttribute, DRIVER_FIRST } from '../../../src/spec/classes/ids.ts'
+import { CallError, errnoName } from '../../../src/spec/errno.ts'
+import type { AnyValues } from '../../../src/spec/schema/schema.ts'
+import { type Answer, type Call, type Decoded, isAnswer, type Result } from '../../../src/uapi/call.ts'
+import { decodeResult, encodeCall } from '../../../src/uapi/object/client.ts'
+import { callOfRequest, decodeMessage, decodeObject, ioctlRequest } from '../../../src/uapi/object/dialect.ts'
+import { callsOf, everyMethod } from '../../spec/arbitrary.ts'
+import { fakeMemory } from '../abilog.ts'
+import { fakeView, rxeClasses, rxeSchema } from '../fake-view.ts'
+
+const callOf = (className: string, methodName: string, args: AnyValues, object = 0): Call => {
+  const cls = rxeSchema.className(className)!
+  return { class: cls, methodName, method: cls.methods[methodName], object, args }
+}
+const code = (body: () => unknown): string => {
+  try {
+    body()
+  } catch (error) {
+    assert.ok(error instanceof CallError, String(error))
+    return errnoName(error.errno)
+  }
+  return 'OK'
+}
+const view = fakeView()
+const u16 = (bytes: Uint8Array, at: number, value: number): void =>
+  new DataView(bytes.buffer).setUint16(at, value, true)
+const u32 = (bytes: Uint8Array, at: number, value: number): void =>
+  new DataView(bytes.buffer).setUint32(at, value, true)
+
+/** Where the attribute with this id begins. */
+const find = (message: Uint8Array, id: number): number => {
+  const m = new DataView(message.buffer)
+  for (let at = 16; at < message.length; at += (m.getUint16(at, true) + 7) & ~7)
+    if (m.getUint16(at + 2, true) === id) return at
+  throw new Error(`no attribute ${id}`)
+}
+/** A message without the attribute with this id, or with `other` instead. */
+const without = (message: Uint8Array, id: number, other: Uint8Array = new Uint8Array()): Uint8Array => {
+  const at = find(message, id)
+  const length = (new DataView(message.buffer).getUint16(at, true) + 7) & ~7
+  const bytes = Uint8Array.from([...message.subarray(0, at), ...other, ...message.subarray(at + length)])
+  u16(bytes, 0, bytes.length)
+  return bytes
+}
+const attribute = (id: number, flags: number, payload: readonly number[]): Uint8Array => {
+  const bytes = new Uint8Array(8 + ((payload.length + 7) & ~7))
+  u16(bytes, 0, 8 + payload.length)
+  u16(bytes, 2, id)
+  u32(bytes, 4, flags)
+  bytes.set(payload, 8)
+  return bytes
+}
+const plus = (message: Uint8Array, ...more: Uint8Array[]): Uint8Array => {
+  const bytes = Uint8Array.from([...message, ...more.flatMap(part => [...part])])
+  u16(bytes, 0, bytes.length)
+  return bytes
+}
+
+for (const { cls, name } of everyMethod(rxeClasses)) {
+  test(`${cls.name}.${name}: any call and any result come back`, () => {
+    fc.assert(
+      fc.property(callsOf(cls, name), fc.option(fc.uint8Array({ maxLength: 40 })), ({ call, result }, legacy) => {
+        const message = encodeCall(call, legacy === null ? {} : { legacy })
+        // The answer is put into the bytes that were decoded.
+        const there = decodeMessage(view, call.method.call, message.slice())
+        assert.deepEqual(there.call, call)
+        assert.deepEqual(there.legacy, legacy ?? undefined)
+        const { message: answered } = there.answer(result)
+        const back = decodeResult(call, answered)
+        assert.deepEqual(back.out, result.out)
+        if (cls.identity === 'handle') assert.equal(back.object, result.object)
+        // The bytes are the same again: one way to say a call.
+        assert.deepEqual(encodeCall(there.call, legacy === null ? {} : { legacy }), message)
+      }),
+      { numRuns: 40 },
+    )
+  })
+}
+
+test('a message looks as design.md says', () => {
+  const message = encodeCall(callOf('cq', 'modify', { cqe: 100 }, 7))
+  assert.equal(
+    Buffer.from(message).toString('hex'),
+    [
+      '48000500' + '07000000' + '00000000' + '00000000', // 72 bytes, class 5, object 7, op_ctrl, flags
+      '0c000100' + '01000000' + '6400000000000000', // cqe, mandatory
+      '0c004000' + '02000000' + '0000000000000000', // room for cqe
+      '14000080' + '02000000', // room for the driver's queue: its 12 bytes end the message, padded
+    ].join('') + '00'.repeat(16),
+  )
+})
+
+test('the carrier’s request is _IOWR(0xdb, call, u64)', () => {
+  assert.equal(ioctlRequest(0), 0xc008db00)
+  assert.equal(ioctlRequest(64), 0xc008db40)
+  assert.equal(callOfRequest(0xc008db40), 64)
+  assert.equal(callOfRequest(0xc0181b01), undefined)
+  assert.equal(callOfRequest(0xc008dc40), undefined)
+})
+
+test('the first dword and the call number are enough to decode (R6)', () => {
+  for (const { cls, name } of everyMethod(rxeClasses)) {
+    const [{ call }] = fc.sample(callsOf(cls, name), 1)
+    const first = new DataView(encodeCall(call).buffer).getUint32(0, true)
+    assert.equal(first >>> 16, cls.id)
+    assert.equal(first & 0xffff, encodeCall(call).length)
+  }
+})
+
+// ---- errors ----
+
+const create = encodeCall(callOf('mr', 'create', { pd: 1, start: 4096n, length: 8192n, iova: 4096n, access: 1 }))
+const decode = (message: Uint8Array, call = 0): string => code(() => decodeMessage(view, call, message))
+
+test('missing class, method, chain: EOPNOTSUPP', () => {
+  const other = create.slice()
+  u16(other, 2, 77)
+  assert.equal(decode(other), 'EOPNOTSUPP')
+  u16(other, 2, 0x8001)
+  assert.equal(decode(other), 'EOPNOTSUPP')
+  assert.equal(decode(create, 4), 'EOPNOTSUPP')
+  assert.equal(decode(create, 5), 'EOPNOTSUPP')
+  assert.equal(decode(create, 255), 'EOPNOTSUPP')
+})
+
+test('header: length, op_ctrl, flags, an object where there is none yet', () => {
+  assert.equal(decode(create), 'OK')
+  for (const [at, value, expected] of [
+    [0, 15, 'EINVAL'],
+    [0, 20, 'EINVAL'],
+    [0, create.length + 8, 'EINVAL'],
+    [4, 1, 'EINVAL'],
+    [8, 1, 'EOPNOTSUPP'],
+    [12, 2, 'EOPNOTSUPP'],
+  ] as const) {
+    const bad = create.slice()
+    if (at === 0) u16(bad, at, value)
+    else u32(bad, at, value)
+    assert.equal(decode(bad), expected, `${value} at ${at}`)
+  }
+  assert.equal(decode(create.subarray(0, 12)), 'EINVAL')
+})
+
+test('before device.open every other call is EINVAL', () => {
+  const fresh = fakeView()
+  fresh.hasContext = false
+  assert.equal(
+    code(() => decodeMessage(fresh, 0, create)),
+    'EINVAL',
+  )
+  const open = encodeCall(callOf('device', 'open', {}))
+  assert.equal(
+    code(() => decodeMessage(fresh, 32, open)),
+    'OK',
+  )
+})
+
+test('attributes: missing, twice, unknown, in the wrong direction (R3)', () => {
+  assert.equal(decode(without(create, 2)), 'EINVAL')
+  assert.equal(decode(plus(create, attribute(1, 1, [1, 0, 0, 0]))), 'EINVAL')
+  assert.equal(decode(plus(create, attribute(99, AttributeFlag.MANDATORY, [1]))), 'EPROTONOSUPPORT')
+  assert.equal(decode(plus(create, attribute(99, 0, [1]))), 'OK')
+  assert.equal(decode(plus(create, attribute(DRIVER_FIRST, AttributeFlag.MANDATORY, [1]))), 'EPROTONOSUPPORT')
+  assert.equal(decode(plus(create, attribute(DRIVER_FIRST, 0, [1]))), 'OK')
+  assert.equal(decode(without(create, 64, attribute(64, 0, [1, 2, 3, 4]))), 'EINVAL')
+  assert.equal(decode(without(create, 1, attribute(1, AttributeFlag.OUT, [1, 2, 3, 4]))), 'EINVAL')
+  assert.equal(decode(plus(create, attribute(99, 32, []))), 'EINVAL')
+})
+
+test('values: wrong length, out of limits, unknown flags; the sentence has the path', () => {
+  assert.equal(decode(without(create, 1, attribute(1, 1, [1, 0]))), 'EINVAL')
+  assert.equal(decode(without(create, 1, attribute(1, 1, [1, 0, 0, 0, 0]))), 'EINVAL')
+  assert.equal(decode(without(create, 5, attribute(5, 1, [0, 0, 8, 0]))), 'EINVAL')
+  assert.equal(decode(without(create, 5, attribute(5, 1, [1, 0, 16, 0]))), 'OK')
+  const resize = encodeCall(callOf('cq', 'modify', { cqe: 1 }))
+  const none = without(resize, 1, attribute(1, 1, [0, 0, 0, 0]))
+  assert.throws(() => decodeMessage(view, 2, none), { message: 'cq.modify: attribute cqe: 0 is below 1' })
+  const bad = callOf('rc_qp', 'modify', { pathMtu: 9 }, 1)
+  assert.throws(() => encodeCall(bad), {
+    message: 'rc_qp.modify: attribute pathMtu: 9 is no mtu (1 MTU_256, 2 MTU_512, 3 MTU_1024, 4 MTU_2048, 5 MTU_4096)',
+  })
+  assert.throws(
+    () => encodeCall(callOf('rc_qp', 'modify', { rqPsn: 0x1000000 }, 1)),
+    /rqPsn: 16777216 is above 16777215/,
+  )
+  assert.throws(
+    () => encodeCall(callOf('cq', 'create', { cqe: 1, userHandle: 1n })),
+    /cq\.create: attribute compVector is missing/,
+  )
+})
+
+test('an attribute that an RC queue pair does not have cannot be passed (R9)', () => {
+  const modify = encodeCall(callOf('rc_qp', 'modify', { state: 1 }, 1))
+  const qkey = attribute(7, AttributeFlag.MANDATORY, [1, 1, 1, 1])
+  assert.equal(decode(plus(modify, qkey), 2), 'EPROTONOSUPPORT')
+})
+
+test('attributes that do not lie in the message: EINVAL', () => {
+  const at = find(create, 5)
+  for (const length of [0, 7, 200, 0xffff]) {
+    const bad = create.slice()
+    u16(bad, at, length)
+    assert.equal(decode(bad), 'EINVAL', `length ${length}`)
+  }
+})
+
+test('a record grows at its end (R4): shorter and longer with zeros are taken, a tail that is not zero is E2BIG', () => {
+  const cap = { maxSendWr: 1, maxRecvWr: 2, maxSendSge: 3, maxRecvSge: 4, maxInlineData: 5 }
+  const qp = encodeCall(callOf('rc_qp', 'create', { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 1n }))
+  const at = find(qp, 4)
+  const bytes = [...qp.subarray(at + 8, at + 28)]
+  const decoded = (payload: number[]): unknown =>
+    decodeMessage(view, 0, without(qp, 4, attribute(4, 1, payload))).call.args.cap
+  assert.deepEqual(decoded(bytes), cap)
+  assert.deepEqual(decoded([...bytes, 0, 0, 0, 0]), cap)
+  assert.deepEqual(decoded(bytes.slice(0, 12)), { ...cap, maxRecvSge: 0, maxInlineData: 0 })
+  assert.deepEqual(decoded(bytes.slice(0, 9)), { ...cap, maxRecvSge: 0, maxInlineData: 0 })
+  assert.equal(
+    code(() => decoded([...bytes, 0, 0, 1])),
+    'E2BIG',
+  )
+})
+
+// ---- outputs ----
+
+const AT = 0x10000n
+const run = (message: Uint8Array, call: number, result: Result | CallError, memory = fakeMemory()) => {
+  memory.map(AT, message)
+  const there = fakeView(memory)
+  const decoded = decodeObject(there, call, AT) as Decoded
+  assert.ok(!isAnswer(decoded), (decoded as unknown as Answer).reason)
+  return { answer: decoded.answer(result), bytes: memory.copyIn(AT, message.length), memory }
+}
+
+test('outputs come back filled, with the bytes written; a longer room is filled with zeros', () => {
+  const call = callOf('mr', 'create', { pd: 1, start: 0n, length: 0n, iova: 0n, access: 0 })
+  const message = encodeCall(call, { rooms: { lkey: 16, rkey: 0 } })
+  const at = find(message, 64)
+  message.fill(0xcc, at + 8, at + 24)
+  const { answer, bytes } = run(message, 0, { object: 9, out: { lkey: 0x1234, rkey: 5 } })
+  assert.equal(answer.ret, 0)
+  const after = new DataView(bytes.buffer)
+  assert.equal(after.getUint32(4, true), 9)
+  assert.equal(after.getUint32(12, true), 1)
+  assert.equal(after.getUint32(at + 4, true), AttributeFlag.OUT | AttributeFlag.FILLED | (4 << 16))
+  assert.deepEqual([...bytes.subarray(at + 8, at + 24)], [0x34, 0x12, ...new Array(14).fill(0)])
+  assert.deepEqual(decodeResult(call, bytes), { object: 9, out: { lkey: 0x1234 } })
+})
+
+test('too little room: ENOSPC before anything is done, the needed length in the message, nothing else changed', () => {
+  const call = callOf('device', 'query', {})
+  const message = encodeCall(call, { rooms: { extended: 8 } })
+  const memory = fakeMemory()
+  memory.map(AT, message)
+  const answer = decodeObject(fakeView(memory), 1, AT)
+  assert.ok(isAnswer(answer))
+  assert.equal(answer.ret, -28)
+  assert.match(answer.reason!, /device\.query: attribute extended: it needs 116 bytes, there is room for 8/)
+  const bytes = memory.copyIn(AT, message.length)
+  const at = find(message, 65)
+  assert.equal(new DataView(bytes.buffer).getUint32(at + 4, true), AttributeFlag.OUT | (116 << 16))
+  u32(bytes, at + 4, AttributeFlag.OUT)
+  u32(bytes, 12, 0)
+  assert.deepEqual(bytes, message)
+})
+
+test('a list that does not fit is ENOSPC after the call', () => {
+  const call = callOf('device', 'queryHandles', { classes: [] })
+  const message = encodeCall(call, { rooms: { handles: 8 } })
+  const { answer, bytes } = run(message, 33, { out: { handles: [{ handle: 1 }, { handle: 2 }, { handle: 3 }] } })
+  assert.equal(answer.ret, -28)
+  assert.equal(new DataView(bytes.buffer).getUint32(find(message, 64) + 4, true) >>> 16, 12)
+})
+
+test('a descriptor for which there is no room is not made', () => {
+  const message = encodeCall(callOf('device', 'open', { wantAsyncFd: 1 }), { rooms: { asyncFd: 0 } })
+  const descriptors = [{ object: 78, attribute: 'asyncFd' }]
+  const { answer } = run(message, 32, { out: { numCompVectors: 2, coreSupport: 1n }, descriptors })
+  assert.equal(answer.ret, -28)
+})
+
+test('an answered message can be sent again', () => {
+  const call = callOf('device', 'query', {})
+  const out = { attributes: {}, extended: {}, numCompVectors: 2, coreSupport: 1n }
+  const { bytes } = run(encodeCall(call), 1, { out })
+  assert.equal(run(bytes, 1, { out }).answer.ret, 0)
+})
+
+test('indirect attributes: inputs are fetched, outputs written elsewhere', () => {
+  const memory = fakeMemory()
+  memory.map(0x50000n, Uint8Array.from([4, 0, 5, 0]))
+  memory.map(0x60000n, new Uint8Array(64))
+  const call = callOf('device', 'queryHandles', { classes: [{ id: 4 }, { id: 5 }] })
+  const message = encodeCall(call, {
+    elsewhere: { classes: 0x50000n },
+    rooms: { handles: { address: 0x60000n, length: 64 } },
+  })
+  memory.map(AT, message)
+  const decoded = decodeObject(fakeView(memory), 33, AT) as Decoded
+  assert.deepEqual(decoded.call.args, call.args)
+  const handles = [{ handle: 3 }, { handle: 1 }]
+  assert.equal(decoded.answer({ out: { handles } }).ret, 0)
+  const bytes = memory.copyIn(AT, message.length)
+  assert.deepEqual(decodeResult(call, bytes, memory.copyIn), { out: { handles } })
+  // Too many for the room: how many bytes it takes stands in the length.
+  const many = Array.from({ length: 17 }, (_, i) => ({ handle: i }))
+  const again = decodeObject(fakeView(memory), 33, AT) as Decoded
+  const room = encodeCall(call, {
+    elsewhere: { classes: 0x50000n },
+    rooms: { handles: { address: 0x60000n, length: 8 } },
+  })
+  memory.map(AT, room)
+  const short = decodeObject(fakeView(memory), 33, AT) as Decoded
+  assert.equal(short.answer({ out: { handles: many } }).ret, -28)
+  const at = find(room, 64)
+  assert.equal(new DataView(memory.copyIn(AT, room.length).buffer).getBigUint64(at + 16, true), 68n)
+  assert.ok(again)
+})
+
+test('memory that is not there is EFAULT, before and after the call', () => {
+  const memory = fakeMemory()
+  assert.equal((decodeObject(fakeView(memory), 0, AT) as Answer).ret, -14)
+  const call = callOf('device', 'queryHandles', { classes: [] })
+  const message = encodeCall(call, { rooms: { handles: { address: 0x60000n, length: 64 } } })
+  memory.map(AT, message)
+  const decoded = decodeObject(fakeView(memory), 33, AT) as Decoded
+  assert.equal(decoded.answer({ out: { handles: [{ handle: 1 }] } }).ret, -14)
+})
+
+test('new descriptors are installed in the header and in attributes', () => {
+  const channel = encodeCall(callOf('comp_channel', 'create', {}))
+  const { answer } = run(channel, 4, { out: {}, descriptors: [{ object: 77, attribute: 'object' }] })
+  assert.deepEqual(answer.installs, [{ descriptor: { object: 77, attribute: 'object' }, address: AT + 4n, width: 4 }])
+  const message = encodeCall(callOf('device', 'open', { wantAsyncFd: 1 }))
+  const descriptors = [{ object: 78, attribute: 'asyncFd' }]
+  const opened = run(message, 32, { out: { numCompVectors: 2, coreSupport: 1n }, descriptors })
+  assert.deepEqual(opened.answer.installs, [
+    { descriptor: descriptors[0], address: AT + BigInt(find(message, 66) + 8), width: 4 },
+  ])
+})
+
+test('a refusal is the errno and its reason', () => {
+  const { answer } = run(create, 0, new CallError('ENOENT', 'there is no pd 1'))
+  assert.deepEqual(answer, { ret: -2, installs: [], reason: 'there is no pd 1' })
+})
+
+// ---- hostile messages ----
+
+test('garbage, truncated and mutated messages throw nothing but CallError', () => {
+  const bytes = fc.uint8Array({ minLength: 0, maxLength: 200 })
+  const seeds = everyMethod(rxeClasses).map(({ cls, name }) => {
+    const [{ call }] = fc.sample(callsOf(cls, name), { numRuns: 1, seed: 7 })
+    return { call: call.method.call, message: encodeCall(call) }
+  })
+  const mutated = fc
+    .tuple(
+      fc.constantFrom(...seeds),
+      fc.array(fc.tuple(fc.nat(400), fc.integer({ min: 0, max: 255 })), { maxLength: 6 }),
+      fc.nat(400),
+    )
+    .map(([{ call, message }, changes, cut]) => {
+      const bad = message.slice(0, Math.max(0, message.length - (cut > 300 ? cut - 300 : 0)))
+      for (const [at, byte] of changes) if (at < bad.length) bad[at] = byte
+      return { call, message: bad }
+    })
+  const any = fc.oneof(fc.record({ call: fc.nat(255), message: bytes }), mutated)
+  fc.assert(
+    fc.property(any, ({ call, message }) => {
+      try {
+        const { call: decoded, answer } = decodeMessage(view, call, message)
+        decodeResult(decoded, message)
+        answer({ out: {} })
+      } catch (error) {
+        if (!(error instanceof CallError)) throw error
+      }
+    }),
+    { numRuns: 3000 },
+  )
+})
+
+test('the legacy attribute is one of the reserved ids, and optional', () => {
+  assert.equal(CommonAttribute.LEGACY, 0x7ff0)
+  const bytes = encodeCall(callOf('pd', 'create', {}), { legacy: Uint8Array.from([1, 2, 3]) })
+  assert.equal(new DataView(bytes.buffer).getUint32(find(bytes, 0x7ff0) + 4, true), 0)
+})

@@ -1,0 +1,101 @@
+/*
+ * What only devices in this process have: faults that tests set, and what polling costs.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createNetwork } from '../../../src/verbs/index.ts'
+import { closeAll, next, openTwoHere, pair } from '../ends.ts'
+
+test('a network that loses packets costs resends, not data', async () => {
+  const network = createNetwork({ fault: 'drop=0.2,seed=3' })
+  const { a, b } = await pair(openTwoHere(network))
+  for (let round = 0; round < 20; round++) {
+    a.buffer.fill(round + 1, 0, 2000)
+    a.qp.write(a.mr.slice(0, 2000), b.mr.remote())
+    assert.equal((await next(a.cq)).statusName, 'SUCCESS')
+    assert.ok(b.buffer.subarray(0, 2000).every(byte => byte === round + 1))
+  }
+  network.setFaults('')
+  await closeAll(a, b)
+})
+
+test('posting, polling and reading completions allocate nothing to speak of', async () => {
+  const { a, b } = await pair()
+  const from = a.mr.slice(0, 64)
+  const to = b.mr.remote(0, 64)
+  const options = { id: 5 }
+  let sum = 0
+  const round = () => {
+    a.qp.write(from, to, options)
+    while (!a.cq.poll());
+    const { completion } = a.cq
+    sum += completion.id + completion.status + completion.opcode + completion.bytes + completion.qpn
+  }
+  // V8 compiles on the way, on a busy machine late, and times are doubles on its heap: the best of some stretches
+  // tells what a round costs.
+  const most = 1000 * 350
+  let least = Number.POSITIVE_INFINITY
+  for (let stretch = 0; stretch < 200 && least >= most; stretch++) {
+    const before = process.memoryUsage().heapUsed
+    for (let i = 0; i < 1000; i++) round()
+    const grown = process.memoryUsage().heapUsed - before
+    if (grown > 0) least = Math.min(least, grown)
+  }
+  assert.ok(least < most, `${least} bytes in 1000 rounds`)
+  assert.ok(sum > 0)
+  await closeAll(a, b)
+})
+
+test('taking completions that wait, and reading them, allocates nothing', async () => {
+  const { a, b } = await pair()
+  const MANY = 4000
+  const cq = a.device.cq({ entries: 2 * MANY })
+  const from = a.pd.rcQp({ sendCq: cq, maxSendWr: MANY })
+  const to = b.pd.rcQp({ sendCq: b.cq })
+  from.connect(to.endpoint)
+  to.connect(from.endpoint)
+  const there = b.mr.remote(0, 1)
+  const { completion } = cq
+  let sum = 0
+  let least = Number.POSITIVE_INFINITY
+  let stretches = 0
+  // A number beyond a small integer is 16 bytes until V8 has compiled what reads it, on a busy machine late.
+  for (; stretches < 100 && least >= MANY; stretches++) {
+    for (let i = 0; i < MANY; i++) from.write(a.mr.slice(0, 1), there, { id: 1 })
+    await cq.wait()
+    while (from.pending > 0) a.cq.poll()
+    const before = process.memoryUsage().heapUsed
+    // One stays, so that none of these looks finds an empty queue.
+    for (let i = 1; i < MANY; i++) if (cq.poll()) sum += completion.id + completion.status
+    const grown = process.memoryUsage().heapUsed - before
+    if (grown >= 0) least = Math.min(least, grown)
+    cq.poll()
+  }
+  assert.equal(sum, stretches * (MANY - 1))
+  assert.ok(least < MANY, `${least} bytes for ${MANY} completions`)
+  for (const qp of [from, to]) qp.close()
+  cq.close()
+  await closeAll(a, b)
+})
+
+test('looking at a queue that is empty allocates nothing, though a timer runs', async () => {
+  const { a, b } = await pair()
+  const lost = a.pd.rcQp({ sendCq: a.device.cq() })
+  lost.connect({ qpn: 5, gid: '127.0.0.99', psn: 0 })
+  lost.send(new Uint8Array(8))
+  const LOOKS = 20_000
+  // One look in 32 is at the clock, which makes some numbers, the more the less V8 has compiled; one thing for each
+  // look would be 16 bytes at least.
+  const most = 8 * LOOKS
+  let found = 0
+  let least = Number.POSITIVE_INFINITY
+  for (let stretch = 0; stretch < 200 && least >= most; stretch++) {
+    const before = process.memoryUsage().heapUsed
+    for (let i = 0; i < LOOKS; i++) if (a.cq.poll()) found++
+    const grown = process.memoryUsage().heapUsed - before
+    if (grown >= 0) least = Math.min(least, grown)
+  }
+  assert.equal(found, 0)
+  assert.ok(least < most, `${least} bytes for ${LOOKS} looks`)
+  await closeAll(a, b)
+})

@@ -1,0 +1,237 @@
+/*
+ * The library's connected queue pairs: messages, one-sided operations, waiting, errors, the ends of objects.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createNetwork, type RcQueuePair, RdmaError } from '../../../src/verbs/index.ts'
+import { closeAll, eachCarrier, end, next, nextEvent, pair, place } from '../ends.ts'
+
+eachCarrier(openTwo => {
+  test('a message goes from one device to another', async () => {
+    const { a, b } = await pair(openTwo)
+    a.buffer.set([1, 2, 3, 4, 5])
+    b.qp.receive(b.mr.slice(100, 50), 7)
+    a.qp.send(a.mr.slice(0, 5), { id: 9, immediate: 0xdeadbeef })
+    const received = {
+      id: 7,
+      statusName: 'SUCCESS',
+      opcodeName: 'RECV',
+      bytes: 5,
+      immediate: 0xdeadbeef,
+      qpn: b.qp.qpn,
+    }
+    const { invalidated, sourceQpn: _, hasGrh: __, ...got } = await next(b.cq)
+    assert.deepEqual(got, received)
+    assert.equal(invalidated, undefined)
+    assert.deepEqual([...b.buffer.subarray(99, 106)], [0, 1, 2, 3, 4, 5, 0])
+    const { id, statusName, opcodeName } = await next(a.cq)
+    assert.deepEqual([id, statusName, opcodeName], [9, 'SUCCESS', 'SEND'])
+    await closeAll(a, b)
+  })
+
+  test('WRITE, READ and atomics reach the peer’s memory without it', async () => {
+    const { a, b } = await pair(openTwo)
+    a.buffer.fill(0x5a, 0, 3000)
+    a.qp.write(a.mr.slice(0, 3000), b.mr.remote(1000), { id: 1 })
+    await next(a.cq)
+    assert.ok(b.buffer.subarray(1000, 4000).every(byte => byte === 0x5a))
+    b.buffer.set([7, 0, 0, 0, 1, 0, 0, 0], 8)
+    a.qp.read(a.mr.slice(3000, 16), b.mr.remote(0, 16))
+    a.qp.fetchAdd(a.mr.slice(3016, 8), b.mr.remote(8, 8), 5n, { fence: true })
+    a.qp.compareSwap(a.mr.slice(3024, 8), b.mr.remote(8, 8), 0x1_0000_000cn, 99n)
+    for (const opcode of ['RDMA_READ', 'FETCH_ADD', 'COMP_SWAP']) assert.equal((await next(a.cq)).opcodeName, opcode)
+    const words = new DataView(a.buffer.buffer)
+    assert.deepEqual(
+      [3008, 3016, 3024].map(at => words.getBigUint64(at, true)),
+      [0x1_0000_0007n, 0x1_0000_0007n, 0x1_0000_000cn],
+    )
+    assert.equal(new DataView(b.buffer.buffer).getBigUint64(8, true), 99n)
+    await closeAll(a, b)
+  })
+
+  test('bytes that are not registered travel inline; several pieces of registered ones in one request', async () => {
+    const { a, b } = await pair(openTwo, { maxSendPieces: 3 })
+    b.qp.receive(b.mr.slice())
+    a.qp.send(Uint8Array.of(1, 2, 3))
+    assert.equal((await next(b.cq)).bytes, 3)
+    a.buffer.set([10, 20, 30])
+    a.qp.write([a.mr.slice(2, 1), a.mr.slice(0, 1), a.mr.slice(1, 1)], b.mr.remote(3))
+    await next(a.cq)
+    await next(a.cq)
+    assert.deepEqual([...b.buffer.subarray(0, 7)], [1, 2, 3, 30, 10, 20, 0])
+    assert.throws(
+      () => a.qp.send(new Uint8Array(a.qp.maxInlineData + 1)),
+      /RdmaError: qp\.send: \d+ bytes inline, at most/,
+    )
+    assert.throws(() => a.qp.send(new Array(9).fill(a.mr.slice(0, 1))), /9 scatter.gather elements, at most \d/)
+    await closeAll(a, b)
+  })
+
+  test('completions are walked by for await, and the walk ends by a signal', async () => {
+    const { a, b } = await pair(openTwo)
+    const stop = new AbortController()
+    const seen: number[] = []
+    const walk = (async () => {
+      for await (const wc of b.cq.completions({ signal: stop.signal })) seen.push(wc.id)
+    })()
+    for (let i = 0; i < 5; i++) b.qp.receive(b.mr.slice(), i)
+    for (let i = 0; i < 5; i++) {
+      a.qp.send(a.mr.slice(0, 8))
+      await next(a.cq)
+    }
+    while (seen.length < 5) await new Promise(setImmediate)
+    stop.abort(new Error('enough'))
+    await assert.rejects(walk, /enough/)
+    assert.deepEqual(seen, [0, 1, 2, 3, 4])
+    await closeAll(a, b)
+  })
+
+  test('UC connects, sends and writes', async () => {
+    const [device, other] = await openTwo()
+    const pd = device.pd()
+    const cq = device.cq()
+    const [one, two] = [pd.ucQp({ sendCq: cq }), pd.ucQp({ sendCq: cq })]
+    one.connect(two.endpoint)
+    two.connect(one.endpoint)
+    const mr = pd.register(new Uint8Array(64))
+    two.receive(mr.slice(), 1)
+    one.send(Uint8Array.of(4, 5), { id: 2 })
+    assert.deepEqual([(await next(cq)).id, (await next(cq)).id].sort(), [1, 2])
+    await closeAll({ device }, { device: other })
+  })
+
+  test('refusals tell the call, the reason and what to do', async () => {
+    const { a, b } = await pair(openTwo)
+    const thrown = (run: () => unknown): RdmaError => {
+      try {
+        run()
+      } catch (error) {
+        if (error instanceof RdmaError) return error
+      }
+      return assert.fail('no RdmaError')
+    }
+    const busy = thrown(() => a.cq.close())
+    assert.deepEqual([busy.code, busy.errno, busy.call], ['EBUSY', 16, 'cq.destroy'])
+    assert.match(busy.message, /close what uses it first/)
+    assert.equal(thrown(() => a.qp.modify({ state: 1 })).code, 'EINVAL')
+    assert.equal(thrown(() => a.mr.slice(4000, 97)).code, 'EINVAL')
+    const resizable = Reflect.construct(ArrayBuffer, [8, { maxByteLength: 16 }]) as ArrayBuffer
+    assert.equal(thrown(() => a.pd.register(new Uint8Array(resizable))).code, 'EINVAL')
+    assert.equal(thrown(() => createNetwork({ fault: 'dorp=1' })).code, 'EINVAL')
+    assert.match(thrown(() => b.qp.connect({ qpn: 1, gid: 'here', psn: 0 })).message, /gid "here" is no address/)
+    await closeAll(a, b)
+  })
+
+  test('a full queue is refused, and has room again once completions were taken', async () => {
+    const { a, b } = await pair(openTwo)
+    const { maxSendWr } = a.qp.query().cap
+    // None can be complete while the peer has nowhere to put it.
+    for (let i = 0; i < maxSendWr; i++) a.qp.send(a.mr.slice(0, 1), { signaled: i === maxSendWr - 1 })
+    assert.equal(a.qp.pending, maxSendWr)
+    assert.throws(() => a.qp.send(a.mr.slice(0, 1)), { code: 'ENOMEM' })
+    for (let i = 0; i < maxSendWr; i++) b.qp.receive(b.mr.slice(0, 1))
+    await next(a.cq)
+    assert.equal(a.qp.pending, 0)
+    a.qp.write(a.mr.slice(0, 1), b.mr.remote())
+    await next(a.cq)
+    await closeAll(a, b)
+  })
+
+  test('a failed request ends the queue pair, and an event tells it; after RESET it connects again', async () => {
+    const { a, b } = await pair(openTwo)
+    const event = nextEvent(b.device)
+    a.qp.write(a.mr.slice(0, 8), { ...b.mr.remote(), rkey: 0x1234 }, { id: 3 })
+    const { id, statusName } = await next(a.cq)
+    assert.deepEqual([id, statusName, a.qp.state, b.qp.state], [3, 'REM_ACCESS_ERR', 'ERR', 'ERR'])
+    const { type, source } = (await event) ?? {}
+    assert.deepEqual([type, source === b.qp], ['QP_ACCESS_ERR', true])
+    const reset = (qp: RcQueuePair) => qp.modify({ state: 0 })
+    reset(a.qp)
+    reset(b.qp)
+    a.qp.connect(b.qp.endpoint)
+    b.qp.connect(a.qp.endpoint)
+    a.qp.write(a.mr.slice(0, 8), b.mr.remote())
+    assert.equal((await next(a.cq)).statusName, 'SUCCESS')
+    await closeAll(a, b)
+  })
+
+  test('closing: objects by `using`, a device with all that is on it', async () => {
+    const [device, other] = await openTwo()
+    {
+      using pd = device.pd()
+      using mr = pd.register(new Uint8Array(8))
+      assert.equal(mr.remote().length, 8)
+    }
+    const { cq } = end(device)
+    const waiting = cq.wait()
+    await device.close()
+    await waiting
+    assert.throws(() => device.pd(), { code: 'EIO' })
+    await closeAll({ device }, { device: other })
+  })
+
+  test('who waits for solicited completions sleeps through others', async () => {
+    const { a, b } = await pair(openTwo)
+    let woken = false
+    for (let id = 1; id <= 2; id++) b.qp.receive(b.mr.slice(), id)
+    const waiting = b.cq.wait({ solicitedOnly: true }).then(() => {
+      woken = true
+    })
+    await new Promise(setImmediate)
+    a.qp.send(Uint8Array.of(1))
+    await next(a.cq)
+    assert.equal(woken, false)
+    a.qp.send(Uint8Array.of(2), { solicited: true })
+    await waiting
+    assert.deepEqual([(await next(b.cq)).id, (await next(b.cq)).id], [1, 2])
+    await closeAll(a, b)
+  })
+
+  test('what a device says of itself; waiting for its events ends by a signal or with it', async () => {
+    const { a, b } = await pair(openTwo)
+    const { device } = a
+    assert.equal(
+      device
+        .gids()
+        .find(({ index }) => index === 1)
+        ?.gid.slice(12)
+        .join('.'),
+      device.address,
+    )
+    assert.equal(device.queryPort().maxMtu, device.queryPort().activeMtu)
+    assert.ok(device.query().maxQp > 1000)
+    assert.ok(device.supports('rc_qp', 'create') && !device.supports('no_qp') && !device.supports('rc_qp', 'x'))
+    assert.ok(device.interface().some(({ name }) => name === 'interface'))
+    const stop = new AbortController()
+    const walk = (signal?: AbortSignal) => device.events(signal && { signal }).next()
+    const stopped = walk(stop.signal)
+    const ended = walk()
+    stop.abort(new Error('enough'))
+    await assert.rejects(stopped, /enough/)
+    await closeAll(a, b)
+    assert.equal((await ended).done, true)
+    assert.equal(b.device.address, '127.0.0.2')
+  })
+
+  test('a closed queue is told so, and its memory may be another’s', async () => {
+    const [device, other] = await openTwo()
+    const { pd, mr, cq } = place(device)
+    const srq = pd.srq()
+    const qp = pd.rcQp({ sendCq: cq, maxSendWr: 4 })
+    const slice = mr.slice(0, 8)
+    qp.receive(slice)
+    srq.receive(slice)
+    qp.close()
+    srq.close()
+    const next = pd.rcQp({ sendCq: cq, maxSendWr: 4 })
+    assert.throws(() => qp.send(slice), { code: 'EINVAL', message: /closed/ })
+    assert.throws(() => qp.receive(slice), { code: 'EINVAL', message: /closed/ })
+    assert.throws(() => srq.receive(slice), { code: 'EINVAL', message: /closed/ })
+    assert.equal(next.pending, 0)
+    next.close()
+    cq.close()
+    assert.equal(cq.poll(), false)
+    await device.close()
+    await other.close()
+  })
+})

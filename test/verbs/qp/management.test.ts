@@ -1,0 +1,26 @@
+/*
+ * Queue pair 1 of soft devices in this process (IBA 13.5): datagrams of the general services go from one to the other,
+ * with the well-known Q_Key, and there is one for a port.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { GRH_BYTES, GSI_QKEY } from '../../../src/verbs/index.ts'
+import { closeAll, line, next, openTwoHere, place } from '../ends.ts'
+
+test('queue pairs of the general services talk to each other', async () => {
+  const [one, two] = await openTwoHere()()
+  const [a, b] = [place(one), place(two)]
+  const from = a.pd.gsiQp({ sendCq: a.cq, active: true })
+  const to = b.pd.gsiQp({ sendCq: b.cq })
+  to.activate()
+  assert.deepEqual([from.qpn, to.qpn, to.state, to.query().qkey], [1, 1, 'RTS', GSI_QKEY])
+  assert.throws(() => b.pd.gsiQp({ sendCq: b.cq }), { code: 'EINVAL', call: 'gsi_qp.create' })
+
+  to.receive(b.mr.slice(), 3)
+  const ah = a.pd.addressHandle({ gid: two.address })
+  from.send(Uint8Array.of(7), { ah, qpn: to.qpn, qkey: GSI_QKEY }, { id: 2 })
+  assert.equal(await line(a.cq), '2 SEND')
+  const { id, bytes, sourceQpn } = await next(b.cq)
+  assert.deepEqual([id, bytes, sourceQpn, b.buffer[GRH_BYTES]], [3, GRH_BYTES + 1, 1, 7])
+  await closeAll(a, b)
+})

@@ -1,0 +1,101 @@
+import assert from 'node:assert/strict'
+import { chmodSync, chownSync, existsSync, mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, it } from 'node:test'
+import { privateFolder, removeFolder } from '../../../src/cli/places.ts'
+import { daemonCommand, makeUserSocket, namedSocket, userSocket } from '../../../src/verbs/remote/user-socket.ts'
+
+const uid = process.getuid?.() ?? 0
+const NOBODY = 65534
+const { TMPDIR } = process.env
+
+describe("the user's own socket", () => {
+  let folder: string
+  beforeEach(() => {
+    folder = privateFolder()
+    process.env.TMPDIR = folder
+    delete process.env.XDG_RUNTIME_DIR
+    delete process.env.USERDMA_SOCKET
+  })
+  afterEach(() => {
+    removeFolder(folder)
+    if (TMPDIR === undefined) delete process.env.TMPDIR
+    else process.env.TMPDIR = TMPDIR
+  })
+
+  it('lies in the runtime folder if that is ours', () => {
+    process.env.XDG_RUNTIME_DIR = join(folder, 'run')
+    mkdirSync(process.env.XDG_RUNTIME_DIR)
+    assert.equal(userSocket(), join(folder, 'run', 'userdma', 'sock'))
+  })
+
+  it('lies in the temporary folder otherwise', () => {
+    const expected = join(folder, `userdma-${uid}`, 'sock')
+    assert.equal(userSocket(), expected)
+    process.env.XDG_RUNTIME_DIR = join(folder, 'missing')
+    assert.equal(userSocket(), expected)
+    process.env.XDG_RUNTIME_DIR = '.'
+    assert.equal(userSocket(), expected)
+  })
+
+  it("does not lie in another user's runtime folder", { skip: uid !== 0 && 'only root can give files away' }, () => {
+    process.env.XDG_RUNTIME_DIR = join(folder, 'run')
+    mkdirSync(process.env.XDG_RUNTIME_DIR)
+    chownSync(process.env.XDG_RUNTIME_DIR, NOBODY, NOBODY)
+    assert.equal(userSocket(), join(folder, `userdma-${uid}`, 'sock'))
+  })
+
+  it('gets a folder that nobody else may enter, once', () => {
+    assert.ok(!existsSync(join(folder, `userdma-${uid}`)))
+    const socket = makeUserSocket()
+    assert.equal(makeUserSocket(), socket)
+    assert.equal(statSync(join(socket, '..')).mode & 0o7777, 0o700)
+  })
+
+  const own = (): string => join(folder, `userdma-${uid}`)
+  const unsafe: readonly (readonly [name: string, make: () => void, message: RegExp, root?: boolean])[] = [
+    [
+      'others may enter it',
+      () => mkdirSync(own(), { mode: 0o755 }),
+      /has mode 0755, so that others may use it; run `chmod 700 /,
+    ],
+    ['it is no folder', () => writeFileSync(own(), ''), /is no folder/],
+    ['it is a link', () => symlinkSync(folder, own()), /is no folder/],
+    [
+      'it belongs to another user',
+      () => {
+        mkdirSync(own(), { mode: 0o700 })
+        chownSync(own(), NOBODY, NOBODY)
+      },
+      /belongs to user 65534, not to you \(0\)/,
+      true,
+    ],
+  ]
+  for (const [name, make, message, root] of unsafe)
+    it(`is refused if ${name}`, { skip: root && uid !== 0 && 'only root can give files away' }, () => {
+      make()
+      assert.throws(() => userSocket(), message)
+      assert.throws(() => makeUserSocket(), message)
+    })
+
+  it('cannot be made where nothing can', { skip: uid === 0 && 'root can write everywhere' }, () => {
+    chmodSync(folder, 0o500)
+    assert.throws(() => makeUserSocket(), /cannot make .*EACCES.*--socket PATH/)
+    chmodSync(folder, 0o700)
+  })
+
+  it('is where a daemon is by itself; others must be named', () => {
+    assert.equal(daemonCommand(userSocket()), 'userdma daemon')
+    assert.equal(daemonCommand('/x/y'), 'userdma daemon --socket /x/y')
+    assert.equal(daemonCommand("/it's here"), "userdma daemon --socket '/it'\\''s here'")
+  })
+
+  it('is not used if another one is named, or is that of the daemon that we run under', () => {
+    assert.equal(namedSocket(undefined), undefined)
+    assert.equal(namedSocket('/a/b'), '/a/b')
+    assert.equal(namedSocket('b'), join(process.cwd(), 'b'))
+    process.env.USERDMA_SOCKET = '/c'
+    assert.equal(namedSocket(undefined), '/c')
+    assert.equal(namedSocket('/a/b'), '/a/b')
+  })
+})
