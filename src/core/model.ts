@@ -439,6 +439,13 @@ export interface Driver<D = unknown> {
 }
 
 /** A client's use of a device: handles, fd objects, lifetime. One per open device file in Linux' terms. */
+/** Who pays for the memory of objects: the process of a context. */
+export interface MemoryAccount {
+  /** Throws CallError ENOMEM if it has no room for so many bytes. */
+  charge(bytes: number): void
+  release(bytes: number): void
+}
+
 export interface Context<S = unknown, D = unknown> {
   readonly id: number
   readonly device: Device<D>
@@ -454,6 +461,8 @@ export interface Context<S = unknown, D = unknown> {
    */
   opened: boolean
   closed: boolean
+  /** Absent: its objects are nobody's but this process's. */
+  readonly account: MemoryAccount | undefined
   /** Where affiliated async events go by default: the first async fd that was made. */
   asyncFd: FdObject | undefined
   /** What the objects that were made last need, and where their events go: most objects need the same (R15). */

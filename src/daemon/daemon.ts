@@ -36,6 +36,7 @@ import { createFdQuotas } from './fd-quota.ts'
 import { createDeviceFiles, type DeviceFiles } from './files/device-files.ts'
 import { removeTree } from './files/tree.ts'
 import { createLoop, type Loop, type Pollable } from './loop.ts'
+import { createMemoryQuotas } from './memory-quota.ts'
 import { createSession, type Session } from './session/client-session.ts'
 import { isServed, isShared, ownUserOnly, type Served } from './session/served.ts'
 import { createSlices } from './slices.ts'
@@ -220,6 +221,7 @@ export const startDaemon = async ({
     ),
     events: createEventSockets(core, holders, { containment, slices }),
     shares: createFdQuotas(),
+    memory: createMemoryQuotas(),
     trace,
     failures: createFailureDesk(core, nowMicroseconds, parts.log ?? console.error, trace.postFailure),
     refreshCounters: () => files?.refreshCounters(),

@@ -28,6 +28,9 @@ export const qpsOf = (daemon: DaemonState, from?: QpPlace): ToolReply => {
   return { qps }
 }
 
+/** Processes that `stat` names. */
+const MOST_PROCESSES = 10
+
 export const statOf = (daemon: DaemonState): Stat => {
   const counts = coreStat(daemon.core)
   const memory = process.memoryUsage()
@@ -41,6 +44,7 @@ export const statOf = (daemon: DaemonState): Stat => {
     mappings: { count: mapped, bytes: mappedBytes },
     descriptors: daemon.events.count,
     memory: { resident: memory.rss, heap: memory.heapUsed },
+    charged: { bytes: daemon.memory.bytes, processes: daemon.memory.processes().slice(0, MOST_PROCESSES) },
     devices: daemon.devices.listed.map(({ name, address }): DeviceStat => {
       const rxe = daemon.devices.find(name)?.rxe
       return {

@@ -15,6 +15,7 @@ import type { Network } from './devices/network.ts'
 import type { FailureDesk } from './failures.ts'
 import type { FdQuotas } from './fd-quota.ts'
 import type { Loop } from './loop.ts'
+import type { MemoryQuotas } from './memory-quota.ts'
 import type { TraceHub } from './trace/trace-hub.ts'
 
 export interface DaemonState {
@@ -31,6 +32,8 @@ export interface DaemonState {
   readonly events: EventSockets
   /** Who may hold how many of our descriptors. */
   readonly shares: FdQuotas
+  /** How much of our memory whose objects may take. */
+  readonly memory: MemoryQuotas
   readonly trace: TraceHub
   /** Whose contexts are whose, and who hears of failures. */
   readonly failures: FailureDesk

@@ -91,6 +91,11 @@ export interface Stat {
   readonly descriptors: number
   /** Bytes: resident set of the daemon, and V8's heap in use. */
   readonly memory: { readonly resident: number; readonly heap: number }
+  /** Bytes that objects of programs take, as they are charged for, and those of the processes with most. */
+  readonly charged: {
+    readonly bytes: number
+    readonly processes: readonly { readonly pid: number; readonly bytes: number }[]
+  }
   readonly devices: readonly DeviceStat[]
 }
 

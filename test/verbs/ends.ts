@@ -60,7 +60,7 @@ export const nextEvent = async (device: Device): Promise<DeviceEvent | undefined
 export interface EndOptions {
   readonly bytes?: number
   readonly maxSends?: number
-  readonly maxSendPieces?: number
+  readonly maxSendSge?: number
 }
 
 /** A device, memory of 4096 bytes or as wanted, a CQ and a protection domain. */

@@ -11,7 +11,7 @@ import { refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {
   test('slices of another device, and more bytes than the peer has named, are refused', async () => {
-    const { a, b } = await pair(openTwo, { maxSendPieces: 2 })
+    const { a, b } = await pair(openTwo, { maxSendSge: 2 })
     const foreign = b.mr.slice(0, 10)
     const another = /^the bytes: the slice is of another device$/
     for (const local of [foreign, [a.mr.slice(0, 1), foreign]]) {

@@ -10,7 +10,7 @@ import { refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {
   test('what is no slice, no remote memory and no number is not posted', async () => {
-    const { a, b } = await pair(openTwo, { maxSendPieces: 2 })
+    const { a, b } = await pair(openTwo, { maxSendSge: 2 })
     const { qp } = a
     const slice = a.mr.slice(0, 8)
     const remote = b.mr.remote(8, 8)

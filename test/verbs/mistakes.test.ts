@@ -19,7 +19,7 @@ eachCarrier(openTwo => {
     assert.equal(foreign[1].handle, sendCq.handle)
     const not = (option: string) => new RegExp(`^${option} is closed or of another device$`)
     refuses('rc_qp.create', not('sendCq'), () => pd.rcQp({ sendCq: foreign[1] }))
-    refuses('uc_qp.create', not('receiveCq'), () => pd.ucQp({ sendCq, recvCq: foreign[1] }))
+    refuses('uc_qp.create', not('recvCq'), () => pd.ucQp({ sendCq, recvCq: foreign[1] }))
     refuses('ud_qp.create', not('srq'), () => pd.udQp({ sendCq, srq: foreign[0].srq() }))
     refuses('rc_qp.create', not('sendCq'), () => one.chain(chain => chain.rcQp(pd, { sendCq: foreign[1] })))
     refuses('rc_qp.create', /^sendCq is missing$/, () => pd.rcQp(untyped({})))

@@ -36,6 +36,11 @@ export const countsText = (counts: Readonly<Record<string, number>>): string =>
 
 const amountText = ({ count, bytes }: Stat['rings']): string => (count === 0 ? '0' : `${count} (${bytesText(bytes)})`)
 
+const chargedText = ({ bytes, processes }: Stat['charged']): string => {
+  const most = processes.slice(0, 3).map(({ pid, bytes: of }) => `process ${pid} ${bytesText(of)}`)
+  return most.length === 0 ? '0' : `${bytesText(bytes)} (${most.join(', ')}${processes.length > 3 ? ', …' : ''})`
+}
+
 /** What `userdma stat` prints. */
 export const statText = (stat: Stat, socket: string): string => {
   const { rings, mappings, memory } = stat
@@ -46,6 +51,7 @@ export const statText = (stat: Stat, socket: string): string => {
     ['mappings', amountText(mappings)],
     ['descriptors', String(stat.descriptors)],
     ['memory', `${bytesText(memory.resident)} resident, ${bytesText(memory.heap)} heap`],
+    ['objects', chargedText(stat.charged)],
   ]
   const lines = [`daemon ${stat.pid} at ${socket}`, ...rows.map(([name, value]) => `  ${name.padEnd(12)} ${value}`)]
   for (const device of stat.devices)

@@ -15,7 +15,7 @@ import { createPool, releaseTable } from '../dispatch/compile.ts'
 import { withHooks } from '../dispatch/hooks.ts'
 import { DEVICE_FATAL, forgetEvents, noRoute, raiseDevice } from '../events/events.ts'
 import type { MappedMemory } from '../memory/mappable-memory.ts'
-import type { Context, Core, Device, DriverClass, Hook } from '../model.ts'
+import type { Context, Core, Device, DriverClass, Hook, MemoryAccount } from '../model.ts'
 import { createHandles } from '../objects/handles.ts'
 import { destroyAll } from '../objects/lifetime.ts'
 import { assemble, type DeviceDescription } from './assemble.ts'
@@ -130,7 +130,7 @@ const hasOpening = ({ shared }: Device): boolean => shared.byName.has(DeviceClas
  */
 export const openContext = <D>(
   device: Device<D>,
-  options: { opened?: boolean; mapped?: MappedMemory } = {},
+  options: { opened?: boolean; mapped?: MappedMemory; account?: MemoryAccount } = {},
 ): Context<unknown, D> => {
   if (!device.alive) throw new CallError('EIO', `device ${device.name} was removed`)
   const { core } = device
@@ -143,6 +143,7 @@ export const openContext = <D>(
     mapped: options.mapped,
     opened: options.opened ?? !hasOpening(device as Device),
     closed: false,
+    account: options.account,
     asyncFd: undefined,
     parents: [],
     route: noRoute,

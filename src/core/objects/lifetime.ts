@@ -25,6 +25,7 @@ import {
   Lifecycle,
 } from '../model.ts'
 import { freeHandle, takeHandle } from './handles.ts'
+import { objectBytes } from './object-bytes.ts'
 
 const fault = (what: string): never => {
   throw new CallError('EFAULT', `${what}: core destroys objects by itself, there is no caller`)
@@ -58,11 +59,23 @@ const admit = (device: Device, cls: ObjectClass): void => {
   device.counts[name] = (device.counts[name] ?? 0) + 1
 }
 
+/** Counts one more object of a class, and charges for its memory; neither if one of them refuses. */
+const charge = (context: Context, cls: ObjectClass): void => {
+  const { account, device } = context
+  account?.charge(objectBytes(cls))
+  try {
+    admit(device, cls)
+  } catch (error) {
+    account?.release(objectBytes(cls))
+    throw error
+  }
+}
+
 /** Makes an object that is not visible yet, its handle taken and its parents held. */
 export const makeObject = (context: Context, cls: ObjectClass, parents: readonly CoreObject[]): CoreObject => {
   const { device } = context
   const { core } = device
-  admit(device, cls)
+  charge(context, cls)
   const object: CoreObject = {
     id: core.nextObject++,
     class: cls,
@@ -136,6 +149,7 @@ export const forget = (object: CoreObject): void => {
   const { counts, limits } = context.device
   const { name } = object.class
   counts[name]--
+  context.account?.release(objectBytes(object.class))
   const limit = limits.get(name)
   if (limit !== undefined) limit.live--
   if (object.class.identity === 'fd') {

@@ -9,7 +9,7 @@
  */
 
 import { closeContext, openContext } from '../../core/devices/registry.ts'
-import type { Context, Device } from '../../core/model.ts'
+import type { Context, Device, MemoryAccount } from '../../core/model.ts'
 import { EAGAIN, EMSGSIZE } from '../../host/errno.ts'
 import { watch } from '../../host/event-loop/poll.ts'
 import type { RingPool } from '../../host/memory/mapping.ts'
@@ -37,6 +37,7 @@ export interface Contexts {
     node: number,
     share: FdQuota,
     packed?: boolean,
+    account?: MemoryAccount,
   ): { readonly open: OpenContext; readonly doorbell: number }
   /** One more doorbell socket, otherwise as `open`. */
   addDoorbell(open: OpenContext, share: FdQuota): number
@@ -169,12 +170,12 @@ export const createContexts = (
   }
 
   return {
-    open(device, node, share, packed) {
+    open(device, node, share, packed, account) {
       const giveBack = share.take(1)
       const memory = orRelease(giveBack, () => createContextMemory(pool, packed))
       let context: Context
       try {
-        context = openContext(device, { mapped: memory })
+        context = openContext(device, { mapped: memory, ...(account && { account }) })
       } catch (error) {
         memory.close()
         giveBack()

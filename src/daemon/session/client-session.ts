@@ -9,7 +9,7 @@
 
 import { systemDevice } from '../../core/devices/system.ts'
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
-import type { Caller, Context } from '../../core/model.ts'
+import type { Caller, Context, MemoryAccount } from '../../core/model.ts'
 import { closeDescriptor, findDescriptor } from '../../core/objects/descriptors.ts'
 import { EAGAIN, SystemError } from '../../host/errno.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
@@ -100,6 +100,7 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
   const peer = peerCredentials(fd)
   const { pid, uid, gid } = peer
   const share = daemon.shares.of(pid, uid)
+  const account = daemon.memory.of(pid, uid)
   const giveBack = takeOrNone(share)
   if (giveBack === undefined) {
     if (pidfd >= 0) close(pidfd)
@@ -118,7 +119,7 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
     : uid === process.geteuid?.()
       ? 'owner'
       : 'guest'
-  return serve(daemon, fd, handle, share, standing, () => {
+  return serve(daemon, fd, handle, share, account, standing, () => {
     giveBack()
     ended()
   })
@@ -141,6 +142,7 @@ const serve = (
   fd: number,
   process: ProcessHandle,
   share: FdQuota,
+  account: MemoryAccount,
   standing: ClientStanding,
   ended: () => void,
 ): Session => {
@@ -240,7 +242,7 @@ const serve = (
     if (opened.size >= MOST_CONTEXTS)
       throw new CallError('EMFILE', `this process has ${MOST_CONTEXTS} contexts open, which is the limit`)
     const packed = (request.wants & OpenWants.PACKED_RINGS) !== 0
-    const { open, doorbell } = daemon.contexts.open(device, request.node, share, packed)
+    const { open, doorbell } = daemon.contexts.open(device, request.node, share, packed, account)
     opened.add(open.number)
     daemon.failures.own(open.context, { pid: process.pid, command: commandName(process.pid) ?? '?', tag })
     try {

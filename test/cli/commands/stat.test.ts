@@ -25,6 +25,7 @@ describe('userdma stat', () => {
       mappings: { count: 1, bytes: 262144 },
       descriptors: 1,
       memory: { resident: 2 ** 26, heap: 2 ** 23 },
+      charged: { bytes: 9216, processes: [4, 5, 6, 7].map(pid => ({ pid, bytes: 4096 - 512 * pid })) },
       devices: [
         {
           name: 'rxe0',
@@ -47,6 +48,7 @@ describe('userdma stat', () => {
   mappings     1 (256 KiB)
   descriptors  1
   memory       64 MiB resident, 8 MiB heap
+  objects      9 KiB (process 4 2 KiB, process 5 1.5 KiB, process 6 1 KiB, …)
 device rxe0 at 127.0.0.1
   objects      pd 1, rc_qp 2
   hw_counters  sent_pkts 5

@@ -11,9 +11,9 @@ import { repoRoot } from '../../paths.ts'
 
 const { pd: Pd, rc_qp: RcQp, interface: Interface } = Classes
 
-test('it is at most 60 lines', () => {
+test('it is at most 70 lines', () => {
   const source = readFileSync(join(repoRoot, 'src/drivers/null/device.ts'), 'utf8')
-  assert.ok(source.split('\n').length - 1 <= 60)
+  assert.ok(source.split('\n').length - 1 <= 70)
 })
 
 test('it takes bytes and counts them; domains are core’s; the rest is not there', () => {

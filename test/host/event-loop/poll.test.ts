@@ -204,9 +204,9 @@ test('what cannot be watched is refused: twice, closed, a file', t => {
 
 /** Runs a program that imports the two modules as `poll` and `sockets`. */
 const run = (program: string): { status: number | null; stdout: string; stderr: string } => {
-  const modules = ['poll', 'sockets'].map(name => {
-    const url = new URL(`../../src/host/${name}.js`, import.meta.url)
-    return `import * as ${name} from ${JSON.stringify(url.href)}\n`
+  const modules = ['event-loop/poll', 'net/sockets'].map(path => {
+    const url = new URL(`../../../src/host/${path}.js`, import.meta.url)
+    return `import * as ${path.split('/')[1]} from ${JSON.stringify(url.href)}\n`
   })
   return spawnSync(process.execPath, ['--expose-gc', '--input-type=module', '-e', modules.join('') + program], {
     encoding: 'utf8',

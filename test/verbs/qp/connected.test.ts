@@ -50,7 +50,7 @@ eachCarrier(openTwo => {
   })
 
   test('bytes that are not registered travel inline; several pieces of registered ones in one request', async () => {
-    const { a, b } = await pair(openTwo, { maxSendPieces: 3 })
+    const { a, b } = await pair(openTwo, { maxSendSge: 3 })
     b.qp.receive(b.mr.slice())
     a.qp.send(Uint8Array.of(1, 2, 3))
     assert.equal((await next(b.cq)).bytes, 3)

@@ -1,0 +1,66 @@
+/*
+ * How much memory of the daemon the objects of one process, of one user's processes, and of all of them may take
+ * together (core/objects/object-bytes.ts has what an object takes). Beyond that a create is refused with ENOMEM, so
+ * that nobody brings the daemon to its end. Rings are not counted: they lie in the context's memory file, whose pages
+ * are charged to the program that touches them.
+ */
+import type { MemoryAccount } from '../core/model.ts'
+import { CallError } from '../spec/errno.ts'
+
+const MIB = 2 ** 20
+/** Bytes of the objects of a process, of a user's processes, and of all: a daemon stays below 2 GiB. */
+export const MEMORY_LIMITS = { process: 768 * MIB, user: 1024 * MIB, daemon: 1280 * MIB } as const
+
+export interface MemoryQuotas {
+  /** The account of a process; all its contexts have one. */
+  of(pid: number, uid: number): MemoryAccount
+  /** Bytes that are charged to all together, and by process, the largest first. */
+  readonly bytes: number
+  processes(): readonly { readonly pid: number; readonly bytes: number }[]
+}
+
+const text = (bytes: number): string => `${(bytes / MIB).toFixed(bytes < 10 * MIB ? 1 : 0)} MiB`
+
+export const createMemoryQuotas = (
+  limits: Readonly<Record<keyof typeof MEMORY_LIMITS, number>> = MEMORY_LIMITS,
+): MemoryQuotas => {
+  let all = 0
+  const users = new Map<number, number>()
+  const processes = new Map<number, number>()
+
+  const add = (held: Map<number, number>, id: number, bytes: number): void => {
+    const sum = (held.get(id) ?? 0) + bytes
+    if (sum > 0) held.set(id, sum)
+    else held.delete(id)
+  }
+  const check = (who: string, held: number, bytes: number, limit: number): void => {
+    if (held + bytes > limit)
+      throw new CallError(
+        'ENOMEM',
+        `objects of ${who} take ${text(held)} of the daemon's memory, and may take ${text(limit)}`,
+      )
+  }
+
+  return {
+    of: (pid, uid) => ({
+      charge(bytes) {
+        check(`process ${pid}`, processes.get(pid) ?? 0, bytes, limits.process)
+        check(`user ${uid}`, users.get(uid) ?? 0, bytes, limits.user)
+        check('all programs', all, bytes, limits.daemon)
+        all += bytes
+        add(users, uid, bytes)
+        add(processes, pid, bytes)
+      },
+      release(bytes) {
+        all -= bytes
+        add(users, uid, -bytes)
+        add(processes, pid, -bytes)
+      },
+    }),
+    get bytes() {
+      return all
+    },
+    processes: () =>
+      [...processes].map(([pid, bytes]) => ({ pid, bytes })).sort((a, b) => b.bytes - a.bytes || a.pid - b.pid),
+  }
+}
