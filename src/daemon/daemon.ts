@@ -222,6 +222,7 @@ export const startDaemon = async ({
     events: createEventSockets(core, holders, { containment, slices }),
     shares: createFdQuotas(),
     memory: createMemoryQuotas(),
+    slices,
     trace,
     failures: createFailureDesk(core, nowMicroseconds, parts.log ?? console.error, trace.postFailure),
     refreshCounters: () => files?.refreshCounters(),

@@ -16,6 +16,7 @@ import type { FailureDesk } from './failures.ts'
 import type { FdQuotas } from './fd-quota.ts'
 import type { Loop } from './loop.ts'
 import type { MemoryQuotas } from './memory-quota.ts'
+import type { Slices } from './slices.ts'
 import type { TraceHub } from './trace/trace-hub.ts'
 
 export interface DaemonState {
@@ -34,6 +35,8 @@ export interface DaemonState {
   readonly shares: FdQuotas
   /** How much of our memory whose objects may take. */
   readonly memory: MemoryQuotas
+  /** Long work of calls. */
+  readonly slices: Slices
   readonly trace: TraceHub
   /** Whose contexts are whose, and who hears of failures. */
   readonly failures: FailureDesk

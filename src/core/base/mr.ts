@@ -17,7 +17,7 @@ import { driverClass } from '../devices/driver.ts'
 import { type AddressSpace, nullMemory } from '../memory/address-space.ts'
 import { addRegion, type MemoryTable, REMOTE_RIGHTS, relocateRegion } from '../memory/region-table.ts'
 import { removeRegion } from '../memory/windows.ts'
-import type { CallContext, CoreObject, Device, FileMemory } from '../model.ts'
+import { type CallContext, type CoreObject, type Device, type FileMemory, Lifecycle } from '../model.ts'
 import { addParent, dropParent } from '../objects/lifetime.ts'
 
 export interface MrState {
@@ -158,15 +158,32 @@ const register = (
   return keysOf(device.memory, row)
 }
 
+/** What to wait for before the pages of a place are checked. */
+const survey = (
+  { survey: look }: AddressSpace,
+  { start, length }: Place,
+  access: number,
+): Promise<unknown> | undefined => {
+  const bytes = Number(length)
+  if (look === undefined || !Number.isSafeInteger(bytes)) return undefined
+  return look(Number(start >> 32n), Number(start & 0xffffffffn), bytes, (access & WRITES) !== 0)
+}
+
 export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
   create(call, object, args) {
     const source = sourceOf(call, args)
-    try {
-      return register(call, object, args, source)
-    } catch (error) {
-      source.other?.file?.close()
-      throw error
+    const finish = (): ReturnType<typeof register> => {
+      try {
+        // Its context or device may have gone meanwhile.
+        if (object.life !== Lifecycle.MAKING) throw new CallError('EIO', 'mr.create: the context was closed')
+        return register(call, object, args, source)
+      } catch (error) {
+        source.other?.file?.close()
+        throw error
+      }
     }
+    const looking = source.other === undefined ? survey(source.memory, source.place, args.access) : undefined
+    return looking === undefined ? finish() : looking.then(finish)
   },
 
   modify({ caller, device }, object, { translation, pd, access }) {

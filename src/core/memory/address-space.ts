@@ -34,6 +34,8 @@ export interface AddressSpace {
    * Length 0 is always true.
    */
   check(hi: number, lo: number, length: number, writable: boolean): boolean
+  /** What to wait for before `check` of the same bytes, which is long work otherwise; undefined: nothing. */
+  survey?(hi: number, lo: number, length: number, writable: boolean): Promise<unknown> | undefined
   /** Space → `to`. 0, or an errno after which nothing is known of the bytes moved: EFAULT, ESRCH if the owner ended. */
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number
   /** `from` → space, ascending. Returns as `read`. */

@@ -13,6 +13,7 @@ import { isSame, type ProcessHandle, readAt, readv, writeAt, writev } from '../.
 import { type MappedRanges, mappedRanges, Rights } from '../../host/memory/ranges.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
 import { TWO_32 } from '../../spec/memory.ts'
+import { createSlices, type Slices } from '../slices.ts'
 
 /** One word for operations on 8 bytes, and room for structs that calls point to. */
 const SCRATCH_BYTES = 1 << 20
@@ -39,7 +40,11 @@ const faulted = (address: bigint, length: number): CallError =>
   )
 
 /** `turn` counts the daemon's turns: whether the process is still the same is asked once in each. */
-export const createProcessSpace = (handle: ProcessHandle, turn: () => number): ProcessSpace => {
+export const createProcessSpace = (
+  handle: ProcessHandle,
+  turn: () => number,
+  slices: Slices = createSlices(),
+): ProcessSpace => {
   let checked = -1
   let same = true
   let closed = false
@@ -57,21 +62,29 @@ export const createProcessSpace = (handle: ProcessHandle, turn: () => number): P
     return moved === -ESRCH ? Errno.ESRCH : Errno.EFAULT
   }
 
+  const rightsOf = (writable: boolean): number => (writable ? Rights.READ | Rights.WRITE : Rights.READ)
+  /** The ranges of the process, if it lives and can have so many bytes there. */
+  const rangesFor = (start: number, length: number): MappedRanges | undefined => {
+    if (!alive() || start + length > USER_END) return undefined
+    if (ranges === undefined) {
+      ranges = mappedRanges(handle.pid)
+      // What was opened just now belongs to the process that is meant only if it still is there.
+      if (!isSame(handle)) space.close()
+    }
+    return ranges
+  }
+
   const space: ProcessSpace = {
     check(hi, lo, length, writable) {
       if (length === 0) return true
       const start = hi * TWO_32 + lo
-      if (!alive() || start + length > USER_END) return false
-      const wanted = writable ? Rights.READ | Rights.WRITE : Rights.READ
-      if (ranges === undefined) {
-        ranges = mappedRanges(handle.pid)
-        // What was opened just now belongs to the process that is meant only if it still is there.
-        if (!isSame(handle)) {
-          space.close()
-          return false
-        }
-      }
-      return ranges.permits(start, start + length, wanted, turn())
+      return rangesFor(start, length)?.permits(start, start + length, rightsOf(writable), turn()) ?? false
+    },
+    survey(hi, lo, length, writable) {
+      const start = hi * TWO_32 + lo
+      const look = rangesFor(start, length)?.look(start, start + length, rightsOf(writable), turn)
+      // Most programs have few mappings: the first slice is enough.
+      return look === undefined || look.next().done ? undefined : slices.run(look)
     },
     read: (hi, lo, to, at, chunk, stride, total) =>
       alive() ? done(readv(handle, hi, lo, to, at, chunk, stride, total), total) : Errno.ESRCH,

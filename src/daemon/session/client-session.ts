@@ -147,7 +147,7 @@ const serve = (
   ended: () => void,
 ): Session => {
   const { containment } = daemon
-  const space = createProcessSpace(process, () => daemon.turn)
+  const space = createProcessSpace(process, () => daemon.turn, daemon.slices)
   const request = newRequest()
   /**
    * Contexts that the session may use, those that are closed since included; how many it has opened and not closed is

@@ -7,7 +7,7 @@
  * and more under load, so ranges that were read can be used again for as long as the caller says. Which process it is
  * the caller has checked.
  */
-import { closeSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, openSync, readSync } from 'node:fs'
 import { EINVAL, ENOTTY } from '../errno.ts'
 import { libcFunctions, orErrno } from '../native.ts'
 import { type Arena, mapArena } from './mapping.ts'
@@ -34,8 +34,16 @@ export interface MappedRanges {
    * False for a process that is gone. `turn`: answers about the same turn may be as old as its first one.
    */
   permits(start: number, end: number, rights: number, turn: number): boolean
+  /**
+   * The same in slices, for programs with very many mappings: yields between them. `turn` is asked at the end, and what
+   * was found is what `permits` answers in that turn.
+   */
+  look(start: number, end: number, rights: number, turn: () => number): Generator<undefined, boolean>
   close(): void
 }
+
+/** Of a slice, some 0.5 ms: mappings that are asked for one by one, and bytes of a maps file. */
+export const SLICE = { queries: 512, bytes: 0x8000 } as const
 
 /** Answers 0 and fills the query with the mapping that `address` lies in; -errno otherwise, -ENOENT if none is. */
 const query = (fd: number, address: number): number => {
@@ -47,49 +55,86 @@ const query = (fd: number, address: number): number => {
   return orErrno(sys().ioctl(fd, PROCMAP_QUERY, at))
 }
 
-/** Ranges of a maps file, ascending: start, end, rights. */
-const readRanges = (pid: number): Float64Array => {
-  const lines = readFileSync(`/proc/${pid}/maps`, 'latin1').split('\n')
-  const ranges = new Float64Array(3 * lines.length)
-  lines.forEach((line, i) => {
-    if (line === '') return
-    const dash = line.indexOf('-')
-    const space = line.indexOf(' ', dash)
-    ranges[3 * i] = Number.parseInt(line.slice(0, dash), 16)
-    ranges[3 * i + 1] = Number.parseInt(line.slice(dash + 1, space), 16)
-    ranges[3 * i + 2] = (line[space + 1] === 'r' ? Rights.READ : 0) | (line[space + 2] === 'w' ? Rights.WRITE : 0)
-  })
-  return ranges
+/** Adds the ranges of whole lines of a maps file: start, end, rights. */
+const addRanges = (lines: string, ranges: number[]): void => {
+  for (let at = 0; at < lines.length; at = lines.indexOf('\n', at) + 1) {
+    const dash = lines.indexOf('-', at)
+    const space = lines.indexOf(' ', dash)
+    ranges.push(
+      Number.parseInt(lines.slice(at, dash), 16),
+      Number.parseInt(lines.slice(dash + 1, space), 16),
+      (lines[space + 1] === 'r' ? Rights.READ : 0) | (lines[space + 2] === 'w' ? Rights.WRITE : 0),
+    )
+  }
 }
 
-const none = new Float64Array()
+/** Ranges of a maps file, ascending. The kernel makes its text as it is read. Throws as the system does. */
+function* readRanges(pid: number): Generator<undefined, readonly number[]> {
+  const fd = openSync(`/proc/${pid}/maps`, 'r')
+  try {
+    const ranges: number[] = []
+    const buffer = Buffer.alloc(SLICE.bytes)
+    let begun = ''
+    for (let read = 0; ; ) {
+      const length = readSync(fd, buffer)
+      if (length === 0) return ranges
+      const text = begun + buffer.toString('latin1', 0, length)
+      const end = text.lastIndexOf('\n') + 1
+      addRanges(text.slice(0, end), ranges)
+      begun = text.slice(end)
+      read += length
+      if (read < SLICE.bytes) continue
+      read = 0
+      yield
+    }
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** Whether ascending ranges permit `rights` for all of [start, end). */
+const permit = (ranges: readonly number[], start: number, end: number, rights: number): boolean => {
+  let reached = start
+  for (let i = 0; i < ranges.length; i += 3) {
+    const to = ranges[i + 1]
+    if (to <= reached) continue
+    if (ranges[i] > reached || (ranges[i + 2] & rights) !== rights) return false
+    reached = to
+    if (reached >= end) return true
+  }
+  return false
+}
+
+/** Runs a look to its end at once. */
+const atOnce = <T>(look: Generator<undefined, T>): T => {
+  for (;;) {
+    const { done, value } = look.next()
+    if (done) return value
+  }
+}
 
 /** By the text of the file, as every Linux has it. */
 export const textRanges = (pid: number): MappedRanges => {
-  let ranges: Float64Array = none
+  let ranges: readonly number[] = []
   let asked = -1
-  return {
-    permits(start, end, rights, turn) {
-      if (asked !== turn) {
-        try {
-          ranges = readRanges(pid)
-        } catch {
-          return false
-        }
-        asked = turn
-      }
-      let reached = start
-      for (let i = 0; i < ranges.length; i += 3) {
-        const to = ranges[i + 1]
-        if (to <= reached) continue
-        if (ranges[i] > reached || (ranges[i + 2] & rights) !== rights) return false
-        reached = to
-        if (reached >= end) return true
-      }
+  /** Reads the ranges, for the turn in which that is done; false for a process that is gone. */
+  function* renew(turn: () => number): Generator<undefined, boolean> {
+    try {
+      ranges = yield* readRanges(pid)
+    } catch {
       return false
+    }
+    asked = turn()
+    return true
+  }
+  return {
+    permits: (start, end, rights, turn) =>
+      (asked === turn || atOnce(renew(() => turn))) && permit(ranges, start, end, rights),
+    *look(start, end, rights, turn) {
+      return (asked === turn() || (yield* renew(turn))) && permit(ranges, start, end, rights)
     },
     close() {
-      ranges = none
+      ranges = []
       asked = -1
     },
   }
@@ -111,16 +156,30 @@ export const queriedRanges = (pid: number): MappedRanges | undefined => {
     closeSync(fd)
     return undefined
   }
+  function* walk(start: number, end: number, rights: number): Generator<undefined, boolean> {
+    const { u32 } = workArena()
+    let reached = start
+    // At least once: far beyond user space a Number's end can be its start.
+    for (let asked = 1; ; asked++) {
+      if (query(fd, reached) < 0 || (u32[Query.RIGHTS >> 2] & rights) !== rights) return false
+      reached = u32[Query.END >> 2] + u32[(Query.END >> 2) + 1] * TWO_32
+      if (reached >= end) return true
+      if (asked % SLICE.queries === 0) yield
+    }
+  }
+  /** What a look has found, for the turn in which it has. */
+  let known: { start: number; end: number; rights: number; turn: number; permits: boolean } | undefined
   return {
-    permits(start, end, rights) {
-      const { u32 } = workArena()
-      let reached = start
-      // At least once: far beyond user space a Number's end can be its start.
-      do {
-        if (query(fd, reached) < 0 || (u32[Query.RIGHTS >> 2] & rights) !== rights) return false
-        reached = u32[Query.END >> 2] + u32[(Query.END >> 2) + 1] * TWO_32
-      } while (reached < end)
-      return true
+    permits(start, end, rights, turn) {
+      const found = known
+      if (found?.turn === turn && found.start === start && found.end === end && found.rights === rights)
+        return found.permits
+      return atOnce(walk(start, end, rights))
+    },
+    *look(start, end, rights, turn) {
+      const permits = yield* walk(start, end, rights)
+      known = { start, end, rights, turn: turn(), permits }
+      return permits
     },
     close: () => closeSync(fd),
   }

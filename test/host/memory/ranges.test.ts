@@ -5,7 +5,8 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
 import fc from 'fast-check'
-import { mappedRanges, queriedRanges, Rights, textRanges } from '../../../src/host/memory/ranges.ts'
+import { mappedRanges, queriedRanges, Rights, SLICE, textRanges } from '../../../src/host/memory/ranges.ts'
+import { libcFunctions } from '../../../src/host/native.ts'
 import { startPeer } from '../peer-control.ts'
 
 const PAGE = 4096
@@ -95,3 +96,40 @@ test('of a process that ends nothing is mapped, and of none either', async () =>
   assert.equal(none.permits(address, address + 1, READ, 1), false)
   none.close()
 })
+
+const MANY = 4000
+const PROT = { READ: 1, WRITE: 2 } as const
+const sys = libcFunctions({
+  mmap: 'int64_t mmap(int64_t a, uint64_t n, int prot, int flags, int fd, int64_t offset)',
+  mprotect: 'int mprotect(int64_t a, uint64_t n, int prot)',
+  munmap: 'int munmap(int64_t a, uint64_t n)',
+})
+
+for (const [name, open] of Object.entries(ways))
+  test(`a look at very many mappings is cut into slices, and answers as \`permits\` does, by ${name}`, t => {
+    const own = open(process.pid)
+    if (own === undefined) return t.skip('this kernel answers no queries of mappings')
+    // Each second page may be written.
+    const start = sys().mmap(0, MANY * PAGE, PROT.READ, 0x22, -1, 0) as number
+    for (let i = 0; i < MANY; i += 2) sys().mprotect(start + i * PAGE, PAGE, PROT.READ | PROT.WRITE)
+    const end = start + MANY * PAGE
+    const look = (rights: number, turn: number): { slices: number; answer: boolean } => {
+      const job = own.look(start, end, rights, () => turn)
+      for (let slices = 0; ; slices++) {
+        const { done, value } = job.next()
+        if (done) return { slices, answer: value }
+      }
+    }
+    const { slices, answer } = look(READ, 1)
+    assert.equal(answer, true)
+    assert.ok(slices >= MANY / Math.max(SLICE.queries, SLICE.bytes / 40), `${slices} slices`)
+    assert.equal(look(WRITE, 2).answer, false)
+    assert.equal(own.permits(start, end, READ, 1), true)
+    assert.equal(own.permits(start, end, WRITE, 2), false)
+    // What was found in a turn holds in that turn.
+    look(READ, 3)
+    sys().munmap(start, MANY * PAGE)
+    assert.equal(own.permits(start, end, READ, 3), true)
+    assert.equal(own.permits(start, end, READ, 4), false)
+    own.close()
+  })
