@@ -127,8 +127,11 @@ EXPORT int recvmmsg(int socket, struct mmsghdr *messages, unsigned int count, in
 {
     const int received = REAL(recvmmsg)(socket, messages, count, flags, timeout);
     if (UNLIKELY(shim_active))
-        for (int i = 0; i < received; i++)
-            if (messages[i].msg_hdr.msg_controllen > 0)
-                take_rights(&messages[i].msg_hdr);
+        for (int i = 0; i < received; i++) {
+            struct msghdr *message = &messages[i].msg_hdr;
+            if (message->msg_controllen > 0)
+                take_rights(message);
+            netlink_received(socket, message->msg_name, message->msg_namelen);
+        }
     return received;
 }

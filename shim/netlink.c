@@ -12,9 +12,11 @@
 
 #include <errno.h>
 #include <linux/netlink.h>
+#include <sched.h>
 #include <string.h>
+#include <sys/random.h>
 
-/* Of rdma/rdma_netlink.h, which old headers lack: RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, RDMA_NLDEV_CMD_SYS_GET), and attributes. */
+/* Of rdma/rdma_netlink.h, which old headers lack: type RDMA_NL_NLDEV with RDMA_NLDEV_CMD_SYS_GET, and attributes. */
 #define NLDEV_SYS_GET (5 << 10 | 6)
 #define SYS_ATTR_NETNS_MODE 66
 #define SYS_ATTR_COPY_ON_FORK 93
@@ -51,6 +53,23 @@ static uint32_t port_of(int fd)
     return address.nl_pid;
 }
 
+/*
+ * The port of our answers: who does not know it cannot answer in the kernel's place. Anybody of the network namespace
+ * may send to a socket of this protocol.
+ */
+static uint32_t answer_port(void)
+{
+    static uint32_t port;
+    uint32_t chosen = __atomic_load_n(&port, __ATOMIC_RELAXED), none = 0;
+    while (chosen == 0) {
+        if (getrandom(&chosen, sizeof chosen, 0) != sizeof chosen)
+            return 0;
+        if (!__atomic_compare_exchange_n(&port, &none, chosen, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            chosen = none;
+    }
+    return chosen;
+}
+
 /* Sends one message to the program's port; 0 or -errno (ENOBUFS: it does not read). */
 static int deliver(uint32_t port, struct nlmsghdr *message)
 {
@@ -58,6 +77,15 @@ static int deliver(uint32_t port, struct nlmsghdr *message)
     const int fd = REAL(socket)(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_USERSOCK);
     if (fd < 0)
         return -errno;
+    const struct sockaddr_nl from = {.nl_family = AF_NETLINK, .nl_pid = answer_port()};
+    for (int left = 1000; bind(fd, (const struct sockaddr *)&from, sizeof from) != 0; left--) {
+        const int error = -errno;
+        if (error != -EADDRINUSE || left == 0) {
+            REAL(close)(fd);
+            return error;
+        }
+        sched_yield(); /* another thread answers */
+    }
     message->nlmsg_pid = port;
     const ssize_t sent = REAL(sendto)(fd, message, message->nlmsg_len, MSG_DONTWAIT | MSG_NOSIGNAL,
                                       (const struct sockaddr *)&to, sizeof to);
@@ -169,7 +197,9 @@ void netlink_received(int fd, struct sockaddr *from, socklen_t length)
 {
     if (LIKELY(fd_kind(fd) != FD_NETLINK) || !from || length < sizeof(struct sockaddr_nl))
         return;
-    ((struct sockaddr_nl *)from)->nl_pid = 0;
+    struct sockaddr_nl *sender = (struct sockaddr_nl *)from;
+    if (sender->nl_pid == answer_port())
+        sender->nl_pid = 0;
 }
 
 EXPORT ssize_t recvfrom(int fd, void *buffer, size_t count, int flags, struct sockaddr *from, socklen_t *length)

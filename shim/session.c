@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
@@ -67,6 +68,7 @@ static struct {
  */
 static struct wait {
     int fd; /* 0: free, descriptors of ours are high */
+    pid_t thread;
     const volatile uint64_t *frame;
     uint64_t stamp;
 } waits[16];
@@ -94,13 +96,30 @@ static void end_wait(struct wait *wait)
     wait->fd = 0;
 }
 
+/* A word of this process's memory, 0 if there is none any more: the stack of a coroutine may have gone. */
+static uint64_t word_at(const volatile uint64_t *address)
+{
+    uint64_t word = 0;
+    struct iovec to = {.iov_base = &word, .iov_len = sizeof word};
+    struct iovec from = {.iov_base = (void *)address, .iov_len = sizeof word};
+    return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == sizeof word ? word : 0;
+}
+
+/* With the lock held: calls of threads that have ended. */
+static void close_waits_of_ended_threads(void)
+{
+    for (unsigned i = 0; i < sizeof waits / sizeof waits[0]; i++)
+        if (waits[i].fd != 0 && syscall(SYS_tgkill, shim_pid, waits[i].thread, 0) != 0 && errno == ESRCH)
+            end_wait(&waits[i]);
+}
+
 /* With the lock held: this thread's calls that siglongjmp has left. */
 static void close_left_waits(void)
 {
     if (LIKELY(waits_of_thread == 0))
         return;
     for (unsigned i = 0; i < sizeof waits / sizeof waits[0]; i++) {
-        if (!(waits_of_thread & 1u << i) || *waits[i].frame == waits[i].stamp)
+        if (!(waits_of_thread & 1u << i) || word_at(waits[i].frame) == waits[i].stamp)
             continue;
         waits_of_thread &= ~(1u << i);
         end_wait(&waits[i]);
@@ -245,6 +264,7 @@ static bool wait_apart(int *fd, const struct shim_guard *guard, int seconds)
     volatile uint64_t frame = ++stamps;
     const struct timespec limit = {.tv_sec = seconds};
     const uint16_t generation = session.generation;
+    close_waits_of_ended_threads();
     struct wait *wait = waits;
     while (wait < waits + sizeof waits / sizeof waits[0] && wait->fd != 0)
         wait++;
@@ -253,7 +273,7 @@ static bool wait_apart(int *fd, const struct shim_guard *guard, int seconds)
         return ppoll(&poll, 1, seconds < 0 ? NULL : &limit, &guard->mask) != 0;
     }
     const unsigned bit = 1u << (wait - waits);
-    *wait = (struct wait){.fd = *fd, .frame = &frame, .stamp = frame};
+    *wait = (struct wait){.fd = *fd, .thread = thread_id, .frame = &frame, .stamp = frame};
     waits_of_thread |= bit;
     if (session.fd == *fd)
         session.fd = -1;
@@ -264,6 +284,12 @@ static bool wait_apart(int *fd, const struct shim_guard *guard, int seconds)
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     pthread_mutex_lock(&lock);
     frame = 0;
+    if (!(waits_of_thread & bit)) {
+        /* A signal handler has forked, and this is the child: the connection is the parent's. */
+        *fd = -1;
+        errno = EIO;
+        return true;
+    }
     waits_of_thread &= ~bit;
     *fd = wait->fd;
     wait->fd = 0;
@@ -275,7 +301,7 @@ static bool wait_apart(int *fd, const struct shim_guard *guard, int seconds)
 /* The connection on which a call waited was its own. */
 static void close_apart(int fd)
 {
-    if (fd == session.fd)
+    if (fd == session.fd || fd < 0)
         return;
     fd_forget_hidden(fd);
     REAL(close)(fd);
@@ -283,7 +309,7 @@ static void close_apart(int fd)
 
 static void break_off(int fd)
 {
-    if (fd == session.fd)
+    if (fd >= 0 && fd == session.fd)
         hang_up();
     else
         close_apart(fd);

@@ -92,6 +92,7 @@ static void netlink(void)
         struct nlmsghdr header;
         uint8_t bytes[256];
     } answer;
+    char large[8192] = {0};
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 20), copy = dup(fd);
     EXPECT(fd >= 0 && copy >= 0);
     /* RDMA_NLDEV_CMD_SYS_GET: memory is copied at fork. */
@@ -106,8 +107,16 @@ static void netlink(void)
     EXPECT(answer.header.nlmsg_type == NLMSG_ERROR);
     EXPECT(((struct nlmsgerr *)NLMSG_DATA(&answer.header))->error == -EOPNOTSUPP);
     EXPECT(poll(&(struct pollfd){.fd = copy, .events = POLLIN}, 1, 0) == 0);
+    /* Whoever else sends to the socket is not the kernel. */
+    struct sockaddr_nl own = {0}, from = {0};
+    socklen_t length = sizeof own;
+    EXPECT(getsockname(copy, (struct sockaddr *)&own, &length) == 0);
+    int other = syscall(SYS_socket, AF_NETLINK, SOCK_RAW, 2);
+    EXPECT(sendto(other, "forged", 6, 0, (struct sockaddr *)&own, sizeof own) == 6);
+    length = sizeof from;
+    EXPECT(recvfrom(copy, large, sizeof large, 0, (struct sockaddr *)&from, &length) == 6 && from.nl_pid != 0);
+    close(other);
     /* A request of any length, and messages that are none. */
-    char large[8192] = {0};
     FAILS(send(copy, large, sizeof large, 0), EMSGSIZE);
     EXPECT(write(copy, large, 7) == 7 && write(copy, "\377\377\377\377", 4) == 4);
     EXPECT(close(copy) == 0);
