@@ -26,6 +26,17 @@ eachCarrier(openTwo => {
     refuses('qp.write', tooLong, () => a.qp.write(new Uint8Array(11), small))
     refuses('qp.write', tooLong, () => a.qp.write([a.mr.slice(0, 5), a.mr.slice(5, 6)], small))
     refuses('qp.read', tooLong, () => a.qp.read(a.mr.slice(0, 11), small))
+    const slice = a.mr.slice(0, 8)
+    for (const wrong of [{ length: Number.NaN }, { length: -4 }, { length: 1.5 }, { lkey: Number.NaN }, { lo: -1 }])
+      refuses('qp.write', /^the bytes: an object is no slice/, () => a.qp.write({ ...slice, ...wrong }, small))
+    for (const wrong of [
+      { length: Number.NaN },
+      { rkey: small.rkey + 2 ** 32 },
+      { rkey: Number.NaN },
+      { address: small.address + 2n ** 64n },
+      { address: -1n },
+    ])
+      refuses('qp.write', /^remote memory: an object is none$/, () => a.qp.write(slice, { ...small, ...wrong }))
     assert.equal(a.qp.pending, 0)
     a.qp.write(a.mr.slice(0, 10), small, { id: 1 })
     assert.equal(await line(a.cq), '1 RDMA_WRITE')

@@ -9,13 +9,15 @@ import { isForeignSlice, type RemoteMemory, type Slice } from '../mr/region.ts'
 import type { DeviceContext } from '../plan.ts'
 import { totalOf } from '../qp/requests.ts'
 
+const isLength = (length: number): boolean => Number.isSafeInteger(length) && length >= 0
+
 const isSlice = (value: Slice): boolean =>
   typeof value === 'object' &&
   value !== null &&
-  typeof value.lo === 'number' &&
-  typeof value.hi === 'number' &&
-  typeof value.length === 'number' &&
-  typeof value.lkey === 'number'
+  value.lo >>> 0 === value.lo &&
+  value.hi >>> 0 === value.hi &&
+  isLength(value.length) &&
+  value.lkey >>> 0 === value.lkey
 
 const foreignSlice = (call: string): RdmaError =>
   invalidArgument(
@@ -69,14 +71,18 @@ export const checkTarget = (call: string, local: Slice | readonly Slice[]): void
   if (local instanceof Uint8Array) throw noSlice(call, local)
 }
 
+const LAST_ADDRESS = 2n ** 64n - 1n
+
 /** Throws RdmaError EINVAL unless `remote` is memory of a peer. */
 export const checkRemote = (call: string, remote: RemoteMemory): void => {
   if (
     typeof remote !== 'object' ||
     remote === null ||
     typeof remote.address !== 'bigint' ||
-    typeof remote.rkey !== 'number' ||
-    typeof remote.length !== 'number'
+    remote.address < 0n ||
+    remote.address > LAST_ADDRESS ||
+    remote.rkey >>> 0 !== remote.rkey ||
+    !isLength(remote.length)
   )
     throw invalidArgument(
       call,

@@ -40,6 +40,8 @@ import { type Mapped, mapRing, postReceive, postSend, Wr } from './provider.ts'
 import { joinXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, openDomain } from './shared.ts'
 
 const QKEY = 0x77
+/** More than a port of `machine` has. */
+const BUFFERS = 90
 
 interface Thing {
   readonly p: Program
@@ -64,7 +66,7 @@ const world = (m: ReturnType<typeof machine>) => {
     return handle
   }
   const sides = programs.map(p => {
-    const cq = makeCq(p, 31)
+    const cq = makeCq(p, 1023)
     const mr = register(p, 65536)
     const srq = makeSrq(p)
     const xrcd = openDomain(p)
@@ -118,7 +120,7 @@ const world = (m: ReturnType<typeof machine>) => {
       }),
   })
   for (const { p, cq, mr } of sides) {
-    const made = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 0n }
+    const made = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap({ maxSendWr: 127 }), userHandle: 0n }
     const { object, out } = invokeNow(p.context, UdQp, 'create', 0, made, p.caller)
     const handle = add(p, UdQp, object as number)
     for (const state of [
@@ -149,6 +151,7 @@ const world = (m: ReturnType<typeof machine>) => {
 
 type Step =
   | { readonly do: 'post'; readonly which: number; readonly count: number; readonly length: number }
+  | { readonly do: 'flood'; readonly which: number; readonly length: number }
   | { readonly do: 'receive'; readonly which: number }
   | { readonly do: 'poll'; readonly device: number }
   | { readonly do: 'destroy' | 'error' | 'reset' | 'drain'; readonly which: number }
@@ -161,8 +164,16 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     arbitrary: fc.record({
       do: fc.constant('post' as const),
       which: fc.nat(),
-      count: fc.integer({ min: 1, max: 15 }),
+      count: fc.oneof(fc.integer({ min: 1, max: 15 }), fc.constant(127)),
       length: fc.integer({ min: 1, max: 30_000 }),
+    }),
+  },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      do: fc.constant('flood' as const),
+      which: fc.nat(),
+      length: fc.integer({ min: 1, max: 1000 }),
     }),
   },
   { weight: 4, arbitrary: fc.record({ do: fc.constant('receive' as const), which: fc.nat() }) },
@@ -187,7 +198,15 @@ const play = (steps: readonly Step[], route: Path, windowBytes: number | undefin
   let removed = false
   for (const one of steps) {
     if (one.do === 'post') for (let i = 0; i < one.count; i++) at(senders, one.which).post(one.length)
-    else if (one.do === 'receive') {
+    else if (one.do === 'flood') {
+      // One by one, so that each takes a buffer of the port, which nobody gives back; what is posted then waits.
+      const sender = at(senders, one.which)
+      for (let i = 0; i < BUFFERS; i++) {
+        sender.post(one.length)
+        m.devices[one.which & 1].poll(m.now)
+      }
+      for (let i = 0; i < 20; i++) sender.post(one.length)
+    } else if (one.do === 'receive') {
       const { ring, mr } = at(receivers, one.which)
       postReceive(ring, 9n, [piece(mr, 32768, 30_000)])
     } else if (one.do === 'poll') m.devices[one.device].poll(m.now)
