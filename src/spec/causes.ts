@@ -280,11 +280,6 @@ const table = {
   // ---- 0x8..: queues and events ----
   CQ_FULL: { code: 0x801, fails: ['CQ_ERR'], text: 'CQ {cq} of {entries} is full, a completion was lost' },
   COMPLETION_LOST: { code: 0x802, fails: ['QP_FATAL', 'WR_FLUSH_ERR'], text: 'CQ {cq} of {entries} is full' },
-  UNACKNOWLEDGED: {
-    code: 0x803,
-    fails: [],
-    text: 'the destroy of {name} {handle} waits for {count} events that are not acknowledged',
-  },
   ESTABLISHED: { code: 0x811, fails: ['COMM_EST'], note: true, text: 'a packet came in state RTR' },
   DRAINED: { code: 0x812, fails: ['SQ_DRAINED'], note: true, text: 'all requests that were sent are complete' },
   LAST_WQE: {

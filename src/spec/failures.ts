@@ -21,10 +21,9 @@ export interface FailurePeer {
 export interface Failure {
   /**
    * `send`, `receive`: a request of either queue has `status`; `flush`: `count` requests have it; `event`: an
-   * asynchronous event, of the queue pair if there is a `qpn`; `drop`: a message of a service that tells nobody;
-   * `wait`: a call of the program waits.
+   * asynchronous event, of the queue pair if there is a `qpn`; `drop`: a message of a service that tells nobody.
    */
-  readonly what: 'send' | 'receive' | 'flush' | 'event' | 'drop' | 'wait'
+  readonly what: 'send' | 'receive' | 'flush' | 'event' | 'drop'
   readonly device: string
   readonly cause: Cause
   readonly qpn?: number
@@ -77,8 +76,6 @@ const subjectText = (failure: Failure): string => {
       return `${qp} passes a message over: `
     case 'event':
       return `${qp}${qp && ' '}event ${nameIn(AsyncEventType.values, event)}: `
-    case 'wait':
-      return ''
   }
 }
 

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { codeOf } from '../../src/spec/causes.ts'
 import { createNetwork, type Network, open, type RcQueuePair } from '../../src/verbs/index.ts'
 import { closeAll, eachCarrier, line, pair } from './ends.ts'
 import { refuses, untyped } from './mistakes.ts'
@@ -50,6 +51,19 @@ eachCarrier(openTwo => {
         assert.throws(post, { code: 'EINVAL', message: new RegExp(`id ${id} is no number that a completion can show`) })
     const both = { immediate: 1, invalidate: 2 }
     refuses('qp.send', /immediate and invalidate exclude each other/, () => a.qp.send(new Uint8Array(1), both))
+    await closeAll(a, b)
+  })
+
+  test('a failed completion names its cause', async () => {
+    const { a, b } = await pair(openTwo)
+    a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8), { id: 1 })
+    assert.equal(await line(a.cq), '1 RDMA_WRITE')
+    assert.deepEqual([a.cq.completion.cause, a.cq.completion.vendorError], [undefined, 0])
+    a.qp.write(a.mr.slice(0, 8), { ...b.mr.remote(0, 8), rkey: 5 })
+    await a.cq.wait()
+    assert.ok(a.cq.poll())
+    const { statusName, cause, vendorError } = a.cq.completion
+    assert.deepEqual([statusName, cause, vendorError], ['REM_ACCESS_ERR', 'RKEY_UNKNOWN', codeOf('RKEY_UNKNOWN')])
     await closeAll(a, b)
   })
 

@@ -3,6 +3,7 @@
  * there or undefined. One object per completion queue stands for the oldest completion; nothing is allocated or copied,
  * so what it says holds until the queue's next step.
  */
+import { type CauseName, causeOfCode } from '../../spec/causes.ts'
 import { swap32, TWO_32 } from '../../spec/memory.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
 import type { ProgramRing } from '../ring.ts'
@@ -17,6 +18,9 @@ export interface Completion {
   /** ibv_wc_opcode; means nothing unless `ok`. */
   readonly opcode: number
   readonly opcodeName: string
+  /** Of a failed request its cause, and that one's number (docs/vendor-errors.md); otherwise undefined and 0. */
+  readonly cause: CauseName | undefined
+  readonly vendorError: number
   /** Bytes that were received or read. */
   readonly bytes: number
   /** The queue pair's number. */
@@ -74,6 +78,13 @@ const accessors: Completion & ThisType<CompletionCursor> = {
   },
   get opcodeName() {
     return opcodeNames[this.opcode] ?? String(this.opcode)
+  },
+  get vendorError() {
+    const { words, layout } = this.ring
+    return this.ok ? 0 : wordAt(words, this.at + layout.wc.VENDOR_ERR)
+  },
+  get cause() {
+    return causeOfCode(this.vendorError)
   },
   get bytes() {
     const { words, layout } = this.ring
