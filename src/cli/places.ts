@@ -1,7 +1,7 @@
 /*
  * Where things are: the checkout (or installed package), the preload library, and folders for what is not to stay.
  */
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -35,6 +35,11 @@ export const shimLibrary = (): string => {
 }
 
 /** A fresh folder that only this user can enter. */
-export const privateFolder = (): string => mkdtempSync(resolve(tmpdir(), 'userdma-'))
+export const privateFolder = (): string => {
+  const folder = mkdtempSync(resolve(tmpdir(), 'userdma-'))
+  // Whatever the umask takes away.
+  chmodSync(folder, 0o700)
+  return folder
+}
 
 export const removeFolder = (folder: string): void => rmSync(folder, { recursive: true, force: true })
