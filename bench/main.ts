@@ -17,6 +17,7 @@ import { inprocRows } from './inproc.ts'
 import { createNoiseProbe, noProbe } from './noise.ts'
 import { objectRows } from './objects.ts'
 import { pingpongRows } from './pingpong.ts'
+import { startRows } from './start.ts'
 import { udpRows } from './udp.ts'
 import { writeBwRows } from './write-bw.ts'
 
@@ -28,6 +29,7 @@ const rows: readonly Row[] = [
   ...callRows,
   ...chainRows,
   ...controlRows,
+  ...startRows,
   ...pingpongRows,
   ...writeBwRows,
   ...idleRows,

@@ -14,7 +14,7 @@ import { Unavailable } from './harness.ts'
 
 /** The checkout: this file runs from dist/bench. */
 const root = fileURLToPath(new URL('../../', import.meta.url))
-const cli = join(root, 'bin', 'userdma')
+export const cli = join(root, 'bin', 'userdma')
 /** A program that has not ended by then hangs. */
 const HANG_MS = 120_000
 

@@ -6,6 +6,7 @@
  *                                        start: only what runs, none of the tests and benchmarks (default: test, all)
  *
  *   dist/                                compiled src, test, bench and examples
+ *   dist/run.cjs, run.cache              `userdma run` in one file, and its compiled code (scripts/bundle.mjs)
  *   shim/protocol.h                      session protocol for C, generated from src/spec/session.ts
  *   build/native/libuserdma_native.so    CRC of packets with carry-less multiply (optional: zlib does it without)
  *   build/native/libuserdma_shim.so      preload library that shows the device to an unmodified program
@@ -19,6 +20,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { basename, dirname, extname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { bundle } from './bundle.mjs'
 import { filesBelow, findProgram, inRoot, isMain, main, modified, root, run, StepError, say } from './common.mjs'
 
 const SCRIPT = fileURLToPath(import.meta.url)
@@ -189,7 +191,10 @@ const buildC = purpose => {
  * Builds everything that is out of date and that `purpose` (start or test) needs; later steps run although an earlier
  * one failed. True if all went well.
  */
-export const build = purpose => [buildTypeScript, generateProtocol, buildC].map(step => step(purpose)).every(Boolean)
+export const build = async purpose => {
+  const done = [buildTypeScript(purpose), await bundle(), generateProtocol(), buildC(purpose)]
+  return done.every(Boolean)
+}
 
 /** What the arguments `--for start|test|long|bench` say; test without them. */
 export const purposeOf = (args, script) => {
@@ -198,4 +203,4 @@ export const purposeOf = (args, script) => {
   throw new StepError(`usage: node scripts/${script} [--for start|test|long|bench]; got: ${args.join(' ')}`)
 }
 
-if (isMain(import.meta.url)) main(args => (build(purposeOf(args, 'build.mjs')) ? 0 : 1))
+if (isMain(import.meta.url)) main(async args => ((await build(purposeOf(args, 'build.mjs'))) ? 0 : 1))

@@ -160,5 +160,5 @@ main(async args => {
   const purpose = purposeOf(args, 'setup.mjs')
   installPackages()
   installDebian(purpose)
-  if (!build(purpose)) throw new StepError('the build failed: the messages above say where')
+  if (!(await build(purpose))) throw new StepError('the build failed: the messages above say where')
 })

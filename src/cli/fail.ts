@@ -4,6 +4,7 @@
  */
 export class UsageError extends Error {
   override readonly name = 'UsageError'
+  readonly status = 2
 }
 
 /** What a shell shows for a program that SIGPIPE has ended. */
@@ -36,8 +37,8 @@ export const sentenceOf = (error: unknown): string => {
   return message
 }
 
-/** Says what is wrong and ends the process. */
+/** Says what is wrong and ends the process, with the error's `status` if it has one. */
 export const fail = (error: unknown): never => {
   process.stderr.write(`userdma: ${sentenceOf(error)}\n`)
-  process.exit(error instanceof UsageError ? 2 : 1)
+  process.exit(error instanceof Error && 'status' in error && typeof error.status === 'number' ? error.status : 1)
 }

@@ -88,6 +88,7 @@ const asJoined = (client: ToolClient, lastWords = (): string => ''): Joined => (
 })
 
 const requireSame = async (client: ToolClient, wanted: WantedConfig): Promise<void> => {
+  if (Object.keys(wanted).length === 0) return
   const why = difference(wanted, await client.config())
   if (why)
     throw new Error(

@@ -61,10 +61,162 @@ ${examples(
 const version = (): string =>
   (JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version
 
-const buildProgram = (): Command => {
+/** What declares each command. */
+const commands: Readonly<Record<string, (program: Command) => void>> = {
+  run(program) {
+    withJoin(program.command('run'))
+      .description(
+        "Runs a program that finds userdma devices; exits with the program's status. Joins your daemon, or starts one that ends with its last client.",
+      )
+      .addHelpText(
+        'after',
+        examples(
+          'userdma run -- ibv_devices',
+          'userdma run --private --device rxe0@127.0.0.1 --device rxe1@127.0.0.2 -- ./test.sh',
+          'userdma run --private --fault drop=5%,seed=7 -- ib_write_bw …',
+        ),
+      )
+      .action(async (name, args, options) => (await import('./commands/run.ts')).run(name, args, options))
+  },
+  trace(program) {
+    withJoin(program.command('trace'))
+      .description('Runs a program and prints each of its calls to a device, decoded.')
+      .option('-o, --output <file>', 'write the calls to this file instead of standard error')
+      .option('-v, --verbose', 'print records, lists and byte strings whole, fields that are 0 too')
+      .option('--abi', 'print dialect, names and bytes of each call below it, as the program made it')
+      .option('--class <classes>', 'only calls of these classes, e.g. rc_qp,mr; may be given several times', collect)
+      .option('--errors', 'only calls that failed')
+      .option('-c, --summary', 'count calls and their time by method and print a table at the end')
+      .option('--json', 'print one JSON object per line')
+      .option('--pcap <file>', 'write all packets of the daemon to this file (pcapng)')
+      .addHelpText(
+        'after',
+        examples(
+          'userdma trace -- ibv_devinfo',
+          'userdma trace --class rc_qp,cq --errors -- ./my-test',
+          'userdma trace -c -- ib_write_bw …',
+          'userdma trace -o calls.txt --pcap packets.pcapng -- ibv_rc_pingpong -g 1 localhost',
+        ),
+      )
+      .action(async (name, args, options) => (await import('./commands/trace.ts')).trace(name, args, options))
+  },
+  daemon(program) {
+    withConfig(program.command('daemon'))
+      .description('Serves programs in the foreground, until SIGINT or SIGTERM.')
+      .option(SOCKET, 'where programs find it (default: a socket of your own)')
+      .option(
+        '--allow-user <user>',
+        "root's daemon: serve this user too (name or number); may be given several times",
+        collect,
+      )
+      .option(
+        '--allow-group <group>',
+        "root's daemon: serve the users of this group too; may be given several times",
+        collect,
+      )
+      .option('--end-with-last-client', 'end when the last program has gone')
+      .addOption(new Option('--remove-folder', 'remove the folder of the socket at the end').hideHelp())
+      .addHelpText(
+        'after',
+        examples(
+          'userdma daemon',
+          'userdma daemon --device rxe0@127.0.0.1 --device rxe1@127.0.0.2 --fault device=rxe1,drop=1%',
+          'userdma daemon --link udp --device rxe0@192.0.2.1 --socket ~/.userdma/sock',
+          'userdma daemon --allow-group rdma --socket /run/userdma/sock',
+        ),
+      )
+      .action(async options => (await import('./commands/daemon.ts')).daemon(options))
+  },
+  stat(program) {
+    program
+      .command('stat')
+      .description('Shows what lives in a daemon: objects, rings, sessions, memory, counters.')
+      .option(SOCKET, 'the daemon at this socket')
+      .option('--json', 'as JSON')
+      .option('--qps', 'the queue pairs: process, type, state, peer, requests, what failed last')
+      .option('-w, --watch [seconds]', 'rates of what happens, every second or as often as you say')
+      .addHelpText(
+        'after',
+        examples('userdma stat', 'userdma stat --qps', 'userdma stat --json', 'userdma stat --watch 5'),
+      )
+      .action(async options =>
+        options.watch === undefined
+          ? (await import('./commands/stat.ts')).stat(options)
+          : (await import('./watch.ts')).watch(options),
+      )
+  },
+  devices(program) {
+    program
+      .command('devices')
+      .description('Lists the devices of a daemon.')
+      .option(SOCKET, 'the daemon at this socket')
+      .option('--json', 'as JSON')
+      .action(async options => (await import('./commands/devices.ts')).devices(options))
+  },
+  schema(program) {
+    program
+      .command('schema')
+      .description(
+        'Prints every class, method and attribute with its type: all that are declared, or those of a device.',
+      )
+      .option('--device <name>', 'what this device of a daemon says that it supports')
+      .option(SOCKET, 'the daemon at this socket')
+      .option('--json', 'as JSON (docs/schema.md)')
+      .addHelpText('after', examples('userdma schema', 'userdma schema --device rxe0 --json'))
+      .action(async options => (await import('./commands/schema.ts')).schema(options))
+  },
+  device(program) {
+    const device = program.command('device').description('Adds and removes devices of a running daemon.')
+    device
+      .command('add')
+      .description('One more device; programs find it at once.')
+      .argument('<name[@address]>', 'as for --device')
+      .option(SOCKET, 'the daemon at this socket')
+      .addHelpText('after', examples('userdma device add rxe1@127.0.0.2', 'userdma device add ctx0'))
+      .action(async (text, options) => (await import('./commands/device.ts')).addDevice(text, options))
+    device
+      .command('remove')
+      .description('Takes a device away, also from programs that use it.')
+      .argument('<name>', 'its name')
+      .option(SOCKET, 'the daemon at this socket')
+      .action(async (name, options) => (await import('./commands/device.ts')).removeDevice(name, options))
+  },
+  fault(program) {
+    const fault = program
+      .command('fault')
+      .description('Shows or changes what is wrong with the network of a running daemon.')
+      .addHelpText('after', faultHelp)
+    fault
+      .command('show')
+      .description('Prints the rules that hold, one per line, and what each has done.')
+      .option(SOCKET, 'the daemon at this socket')
+      .option('--json', 'as JSON')
+      .action(async options => (await import('./commands/fault.ts')).showFaults(options))
+    fault
+      .command('set')
+      .description('These rules hold from now on, in the place of all others.')
+      .argument('<rules...>', 'rules, e.g. drop=1%')
+      .option(SOCKET, 'the daemon at this socket')
+      .action(async (rules, options) => (await import('./commands/fault.ts')).setFaults(rules, options))
+    fault
+      .command('clear')
+      .description('No faults from now on.')
+      .option(SOCKET, 'the daemon at this socket')
+      .action(async options => (await import('./commands/fault.ts')).setFaults([], options))
+  },
+  demo(program) {
+    program
+      .command('demo')
+      .description('Shows it working: two programs exchange data, with their calls and packets.')
+      .option(LINK, LINK_HELP)
+      .action(async options => (await import('./commands/demo.ts')).demo(options))
+  },
+}
+
+/** The whole command line; with the name of a command only what it needs, since each start pays for what is declared. */
+const buildProgram = (named: string | undefined): Command => {
   const program = new Command('userdma')
     .description('RDMA devices in user space: unmodified programs use them without hardware, kernel modules or root.')
-    .version(version(), '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print this help')
     .helpCommand('help [command]', 'print the help of a command')
     .enablePositionalOptions()
@@ -83,142 +235,9 @@ const buildProgram = (): Command => {
       ),
     )
 
-  withJoin(program.command('run'))
-    .description(
-      "Runs a program that finds userdma devices; exits with the program's status. Joins your daemon, or starts one that ends with its last client.",
-    )
-    .addHelpText(
-      'after',
-      examples(
-        'userdma run -- ibv_devices',
-        'userdma run --private --device rxe0@127.0.0.1 --device rxe1@127.0.0.2 -- ./test.sh',
-        'userdma run --private --fault drop=5%,seed=7 -- ib_write_bw …',
-      ),
-    )
-    .action(async (name, args, options) => (await import('./commands/run.ts')).run(name, args, options))
-
-  withJoin(program.command('trace'))
-    .description('Runs a program and prints each of its calls to a device, decoded.')
-    .option('-o, --output <file>', 'write the calls to this file instead of standard error')
-    .option('-v, --verbose', 'print records, lists and byte strings whole, fields that are 0 too')
-    .option('--abi', 'print dialect, names and bytes of each call below it, as the program made it')
-    .option('--class <classes>', 'only calls of these classes, e.g. rc_qp,mr; may be given several times', collect)
-    .option('--errors', 'only calls that failed')
-    .option('-c, --summary', 'count calls and their time by method and print a table at the end')
-    .option('--json', 'print one JSON object per line')
-    .option('--pcap <file>', 'write all packets of the daemon to this file (pcapng)')
-    .addHelpText(
-      'after',
-      examples(
-        'userdma trace -- ibv_devinfo',
-        'userdma trace --class rc_qp,cq --errors -- ./my-test',
-        'userdma trace -c -- ib_write_bw …',
-        'userdma trace -o calls.txt --pcap packets.pcapng -- ibv_rc_pingpong -g 1 localhost',
-      ),
-    )
-    .action(async (name, args, options) => (await import('./commands/trace.ts')).trace(name, args, options))
-
-  withConfig(program.command('daemon'))
-    .description('Serves programs in the foreground, until SIGINT or SIGTERM.')
-    .option(SOCKET, 'where programs find it (default: a socket of your own)')
-    .option(
-      '--allow-user <user>',
-      "root's daemon: serve this user too (name or number); may be given several times",
-      collect,
-    )
-    .option(
-      '--allow-group <group>',
-      "root's daemon: serve the users of this group too; may be given several times",
-      collect,
-    )
-    .option('--end-with-last-client', 'end when the last program has gone')
-    .addOption(new Option('--remove-folder', 'remove the folder of the socket at the end').hideHelp())
-    .addHelpText(
-      'after',
-      examples(
-        'userdma daemon',
-        'userdma daemon --device rxe0@127.0.0.1 --device rxe1@127.0.0.2 --fault device=rxe1,drop=1%',
-        'userdma daemon --link udp --device rxe0@192.0.2.1 --socket ~/.userdma/sock',
-        'userdma daemon --allow-group rdma --socket /run/userdma/sock',
-      ),
-    )
-    .action(async options => (await import('./commands/daemon.ts')).daemon(options))
-
-  program
-    .command('stat')
-    .description('Shows what lives in a daemon: objects, rings, sessions, memory, counters.')
-    .option(SOCKET, 'the daemon at this socket')
-    .option('--json', 'as JSON')
-    .option('--qps', 'the queue pairs: process, type, state, peer, requests, what failed last')
-    .option('-w, --watch [seconds]', 'rates of what happens, every second or as often as you say')
-    .addHelpText(
-      'after',
-      examples('userdma stat', 'userdma stat --qps', 'userdma stat --json', 'userdma stat --watch 5'),
-    )
-    .action(async options =>
-      options.watch === undefined
-        ? (await import('./commands/stat.ts')).stat(options)
-        : (await import('./watch.ts')).watch(options),
-    )
-
-  program
-    .command('devices')
-    .description('Lists the devices of a daemon.')
-    .option(SOCKET, 'the daemon at this socket')
-    .option('--json', 'as JSON')
-    .action(async options => (await import('./commands/devices.ts')).devices(options))
-
-  program
-    .command('schema')
-    .description('Prints every class, method and attribute with its type: all that are declared, or those of a device.')
-    .option('--device <name>', 'what this device of a daemon says that it supports')
-    .option(SOCKET, 'the daemon at this socket')
-    .option('--json', 'as JSON (docs/schema.md)')
-    .addHelpText('after', examples('userdma schema', 'userdma schema --device rxe0 --json'))
-    .action(async options => (await import('./commands/schema.ts')).schema(options))
-
-  const device = program.command('device').description('Adds and removes devices of a running daemon.')
-  device
-    .command('add')
-    .description('One more device; programs find it at once.')
-    .argument('<name[@address]>', 'as for --device')
-    .option(SOCKET, 'the daemon at this socket')
-    .addHelpText('after', examples('userdma device add rxe1@127.0.0.2', 'userdma device add ctx0'))
-    .action(async (text, options) => (await import('./commands/device.ts')).addDevice(text, options))
-  device
-    .command('remove')
-    .description('Takes a device away, also from programs that use it.')
-    .argument('<name>', 'its name')
-    .option(SOCKET, 'the daemon at this socket')
-    .action(async (name, options) => (await import('./commands/device.ts')).removeDevice(name, options))
-
-  const fault = program
-    .command('fault')
-    .description('Shows or changes what is wrong with the network of a running daemon.')
-    .addHelpText('after', faultHelp)
-  fault
-    .command('show')
-    .description('Prints the rules that hold, one per line, and what each has done.')
-    .option(SOCKET, 'the daemon at this socket')
-    .option('--json', 'as JSON')
-    .action(async options => (await import('./commands/fault.ts')).showFaults(options))
-  fault
-    .command('set')
-    .description('These rules hold from now on, in the place of all others.')
-    .argument('<rules...>', 'rules, e.g. drop=1%')
-    .option(SOCKET, 'the daemon at this socket')
-    .action(async (rules, options) => (await import('./commands/fault.ts')).setFaults(rules, options))
-  fault
-    .command('clear')
-    .description('No faults from now on.')
-    .option(SOCKET, 'the daemon at this socket')
-    .action(async options => (await import('./commands/fault.ts')).setFaults([], options))
-
-  program
-    .command('demo')
-    .description('Shows it working: two programs exchange data, with their calls and packets.')
-    .option(LINK, LINK_HELP)
-    .action(async options => (await import('./commands/demo.ts')).demo(options))
+  // No option of ours comes before a command that is named.
+  if (named === undefined) program.version(version(), '-V, --version', 'print the version')
+  for (const [name, declare] of Object.entries(commands)) if (named === undefined || named === name) declare(program)
 
   for (const command of program.commands.flatMap(one => [one, ...one.commands])) {
     const { parent } = command
@@ -233,17 +252,20 @@ const buildProgram = (): Command => {
 /** Commands that work on when nobody reads what they print. */
 const STAYING = ['daemon', 'run', 'trace']
 
-try {
-  const program = buildProgram()
-  if (!STAYING.includes(process.argv[2])) exitOnBrokenPipe()
-  if (process.argv.length <= 2) {
-    program.outputHelp({ error: true })
-    process.exitCode = 2
-  } else await program.parseAsync()
-} catch (error) {
-  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2
-  else if (error instanceof Error && 'status' in error && typeof error.status === 'number') {
-    process.stderr.write(`userdma: ${error.message}\n`)
-    process.exitCode = error.status
-  } else fail(error)
+/** A function, since a module that is bundled for a faster start (scripts/bundle.mjs) cannot wait at its top level. */
+const main = async (): Promise<void> => {
+  const [, , first] = process.argv
+  try {
+    if (!STAYING.includes(first)) exitOnBrokenPipe()
+    const program = buildProgram(Object.hasOwn(commands, first) ? first : undefined)
+    if (first === undefined) {
+      program.outputHelp({ error: true })
+      process.exitCode = 2
+    } else await program.parseAsync()
+  } catch (error) {
+    if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2
+    else fail(error)
+  }
 }
+
+void main()

@@ -10,7 +10,6 @@
  * the descriptor is drained.
  */
 import { fstatSync, type Stats } from 'node:fs'
-import { isMainThread } from 'node:worker_threads'
 import { EBADF, EEXIST, EPERM, SystemError } from '../errno.ts'
 import { type Arena, mapArena } from '../memory/mapping.ts'
 import { koffi, libcFunctions } from '../native.ts'
@@ -124,14 +123,17 @@ const POLLIN = 1
 /** struct pollfd: fd, events, revents. */
 const POLLFD = 8
 let backend: Arena | undefined
+/** Asked when it is needed: loading the module takes longer than all that a short command does here. */
+let isMainThread: boolean | undefined
 
 /**
  * Whether a descriptor that the event loop watches is ready, so that a callback which goes on would keep others
  * waiting. Always true in a worker, whose loop cannot be asked. About 0.5 µs.
  */
 export const eventsWait = (): boolean => {
-  if (!isMainThread) return true
   if (backend === undefined) {
+    isMainThread ??= process.getBuiltinModule('node:worker_threads').isMainThread
+    if (!isMainThread) return true
     backend = mapArena(POLLFD)
     // libuv's epoll descriptor is itself readable while any of its members is ready.
     backend.i32[0] = sys().uv_backend_fd(sys().uv_default_loop())
