@@ -5,6 +5,8 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Command, CommanderError, Option } from 'commander'
+import { FaultSettings } from '../spec/faults.ts'
+import { linkKinds, pathKinds } from '../uapi/tool.ts'
 import { exitOnBrokenPipe, fail } from './fail.ts'
 import { packageRoot } from './places.ts'
 
@@ -16,12 +18,14 @@ const FAULT = '--fault <rule>'
 const FAULT_HELP =
   'faults of the network, e.g. drop=1% or dir=sent,opcode=RC_ACKNOWLEDGE,delay=5ms; may be given several times'
 const LINK = '--link <kind>'
-const LINK_HELP =
-  "what joins the devices: memory (the daemon's own, the default), udp (sockets), udp-plain (uncut), dgram (Node's)"
+const kindsText = (kinds: Readonly<Record<string, string>>): string =>
+  Object.entries(kinds)
+    .map(([name, what], i) => `${name} (${what}${i === 0 ? '; the default' : ''})`)
+    .join(', ')
+const LINK_HELP = `what joins the devices: ${kindsText(linkKinds)}`
 
 const PATH = '--path <way>'
-const PATH_HELP =
-  'how messages pass through memory: direct (from buffer to buffer while nobody looks, the default), packets'
+const PATH_HELP = `how messages pass through memory: ${kindsText(pathKinds)}`
 
 const withConfig = (command: Command): Command =>
   command
@@ -43,14 +47,9 @@ const examples = (...lines: readonly string[]): string => `\nExamples:\n${lines.
 
 const faultHelp = `
 A rule says for which packets it is, and what happens to them; every rule that fits a packet acts on it.
-  device=rxe0                 one device only
-  dir=received|sent|both      what the device receives (the default), or sends
-  qp=0x12                     packets to this queue pair (several: 0x12+0x13)
-  opcode=RC_ACKNOWLEDGE       packets with this opcode (RC_READ_RESP_*, 0x11; several with +)
-  drop= dup= reorder= corrupt=  shares, 1% or 0.01: lost, twice, after up to eight later ones, bits flipped
-  delay=5ms,jitter=1ms        all come later, by 4 to 6 ms here
-  rate=10mbit                 bits per second; what does not fit a queue of 1000 packets is lost
-  seed=7                      the same seed and packets: the same faults
+${Object.values(FaultSettings)
+  .map(({ example, help }) => `  ${example.padEnd(26)}  ${help}`)
+  .join('\n')}
 ${examples(
   'userdma fault set drop=1%',
   "userdma fault set 'device=rxe0,dir=sent,opcode=RC_ACKNOWLEDGE,delay=5ms' rate=100mbit",

@@ -1,11 +1,12 @@
 /*
- * One device of every driver that there is, in a core of their own: what they are asked for is what drivers support,
- * for documents and `userdma schema`. Nothing is sent or served. A new driver is added here.
+ * The drivers of spec/drivers/names.ts: what makes a device of each, and one device of every driver in a core of its
+ * own, whose description is what documents and `userdma schema` print. Nothing is sent or served there.
  */
 
 import { createCore } from '../core/devices/registry.ts'
-import type { Device } from '../core/model.ts'
+import type { Core, Device } from '../core/model.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
+import type { DriverName, NetworkDriverName } from '../spec/drivers/names.ts'
 import { parseAddress } from '../wire/address.ts'
 import { plainArena } from '../wire/arena.ts'
 import { createCtxDevice } from './ctx/device.ts'
@@ -13,12 +14,19 @@ import { createNullDevice } from './null/device.ts'
 import { identify } from './rxe/address/identity.ts'
 import { createRxeDevice } from './rxe/device.ts'
 
+/** Drivers whose devices have no port: what makes a device of this name. It throws EEXIST for a name in use. */
+export const deviceMakers: {
+  readonly [N in Exclude<DriverName, NetworkDriverName>]: (core: Core, name: string) => Device
+} = {
+  ctx: (core, name) => createCtxDevice(core, name) as Device,
+  null: createNullDevice,
+}
+
 export const knownDevices = (): readonly Device[] => {
   const core = createCore()
   const port = createMemorySwitch({ arena: plainArena(memorySwitchBytes()), sealing: 'demand' }).attach()
   const identity = identify(parseAddress('127.0.0.1') as Uint8Array, { name: 'lo', index: 1 })
   createRxeDevice(core, { name: 'rxe', identity, port, now: () => 0 })
-  createCtxDevice(core, 'ctx')
-  createNullDevice(core, 'null')
+  for (const [driver, make] of Object.entries(deviceMakers)) make(core, driver)
   return [...core.devices.values()]
 }

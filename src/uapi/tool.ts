@@ -3,6 +3,7 @@
  * ends.
  */
 import type { FailureJson } from '../spec/failures.ts'
+import type { FaultRuleCounts } from '../spec/faults.ts'
 import type { Attributes, ObjectClass } from '../spec/schema/schema.ts'
 
 /** A device as `--device NAME@ADDRESS` names it. */
@@ -17,16 +18,23 @@ export interface ListedDevice extends DeviceSpec {
   readonly node: number
 }
 
-/**
- * What joins the devices: this daemon's memory, or UDP sockets. `udp-plain` sends datagrams one by one, `dgram` does so
- * with sockets of Node and reaches only its like.
- */
-export const links = ['memory', 'udp', 'udp-plain', 'dgram'] as const
-export type Link = (typeof links)[number]
+/** What joins the devices, with the words of `--help`. The first is the default. */
+export const linkKinds = {
+  memory: "the daemon's own memory",
+  udp: 'UDP sockets, segmented by the kernel',
+  'udp-plain': 'UDP sockets, a datagram per call',
+  dgram: "Node's UDP sockets, which reach only others of their kind",
+} as const
+export type Link = keyof typeof linkKinds
+export const links = Object.keys(linkKinds) as readonly Link[]
 
-/** How messages pass through a daemon's memory: from buffer to buffer where nobody looks at packets, or as packets. */
-export const paths = ['direct', 'packets'] as const
-export type Path = (typeof paths)[number]
+/** How messages pass through a daemon's memory, with the words of `--help`. The first is the default. */
+export const pathKinds = {
+  direct: 'from buffer to buffer while no capture and no fault needs packets',
+  packets: 'always as packets',
+} as const
+export type Path = keyof typeof pathKinds
+export const paths = Object.keys(pathKinds) as readonly Path[]
 
 /** What a daemon has; who joins it must ask for the same. */
 export interface DaemonConfig {
@@ -54,13 +62,8 @@ export type ToolRequest =
   | { readonly what: 'trace'; readonly tag: string; readonly pcap: boolean; readonly abi?: boolean }
 
 /** A rule of faults, and packets since it was set: those that it was for, and what happened to them. */
-export interface FaultStat {
+export interface FaultStat extends Readonly<FaultRuleCounts> {
   readonly rule: string
-  readonly matched: number
-  readonly dropped: number
-  readonly duplicated: number
-  readonly reordered: number
-  readonly corrupted: number
 }
 
 export interface DeviceStat {

@@ -38,7 +38,7 @@ describe('what --device, --link, --path and --fault say', () => {
     [{ device: ['rxe0@224.0.0.1'] }, /multicast/],
     [{ device: ['rxe0@127.0.0.1', 'rxe0@127.0.0.2'] }, /"rxe0" is given twice/],
     [{ device: ['rxe0@127.0.0.1', 'rxe1@127.0.0.1'] }, /same address/],
-    [{ fault: ['loss=0.1'] }, /no "loss"; there are device, dir, qp, opcode, drop, dup/],
+    [{ fault: ['loss=0.1'] }, /no "loss"; there are device, dir, qp, opcode, drop, corrupt, dup/],
     [{ fault: ['drop=2'] }, /"2" is not a share from 0 to 1/],
     [{ path: 'wire' }, /^path "wire": there are direct, packets$/],
     [{ link: 'tcp' }, /^link "tcp": there are memory, udp, udp-plain, dgram$/],

@@ -1,9 +1,8 @@
 /*
- * Devices as people name them: NAME@ADDRESS, or NAME for those that are in no network.
- *
- * The beginning of a name says the driver, as libibverbs finds the provider of a device that is announced by sysfs
- * (abi/uverbs-facts section 2): it takes `rxe…` and passes over `ctx…` and `null…`, which have no verbs.
+ * Devices as people name them: NAME@ADDRESS, or NAME for those that are in no network. The beginning of a name says the
+ * driver (spec/drivers/names.ts).
  */
+import { type DriverName, Drivers, driverNames, driverOfName } from '../../spec/drivers/names.ts'
 import type { DeviceSpec } from '../../uapi/tool.ts'
 import { isMappedIpv4, parseAddress } from '../../wire/address.ts'
 
@@ -20,10 +19,10 @@ const unusable = (address: Uint8Array): string | undefined => {
   return undefined
 }
 
-export type DriverName = 'rxe' | 'ctx' | 'null'
-
 /** The driver that a device has by its name. */
-export const driverOf = ({ name }: DeviceSpec): DriverName => (/^(?:ctx|null)/.exec(name)?.[0] as DriverName) ?? 'rxe'
+export const driverOf = ({ name }: DeviceSpec): DriverName => driverOfName(name) ?? 'rxe'
+
+const without = driverNames.filter(name => !Drivers[name].network).map(name => `"${name}"`)
 
 /** As `parseDevice` takes it. */
 export const deviceText = ({ name, address }: DeviceSpec): string => (address === '' ? name : `${name}@${address}`)
@@ -32,11 +31,12 @@ export const deviceText = ({ name, address }: DeviceSpec): string => (address ==
 export const parseDevice = (text: string): DeviceSpec => {
   const at = text.indexOf('@')
   const name = at < 0 ? text : text.slice(0, at)
-  if (!/^(?:rxe|ctx|null)[A-Za-z0-9._-]*$/.test(name) || name.length > LONGEST_NAME)
+  const driver = driverOfName(name)
+  if (driver === undefined || !/^[A-Za-z0-9._-]*$/.test(name) || name.length > LONGEST_NAME)
     throw new Error(
-      `device name "${name}": a name begins with "rxe" (libibverbs finds the device's provider by it), or with "ctx" or "null" for a device without verbs; it has letters, digits, ".", "_", "-", and at most ${LONGEST_NAME} characters`,
+      `device name "${name}": a name begins with "rxe" (libibverbs finds the device's provider by it), or with ${without.join(' or ')} for a device without verbs; it has letters, digits, ".", "_", "-", and at most ${LONGEST_NAME} characters`,
     )
-  if (driverOf({ name, address: '' }) !== 'rxe') {
+  if (!Drivers[driver].network) {
     if (at < 0) return { name, address: '' }
     throw new Error(`device "${text}": ${name} is in no network, leave the address out`)
   }

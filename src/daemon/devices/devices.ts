@@ -7,8 +7,7 @@
 
 import { unregister } from '../../core/devices/registry.ts'
 import type { Core, Device } from '../../core/model.ts'
-import { createCtxDevice } from '../../drivers/ctx/device.ts'
-import { createNullDevice } from '../../drivers/null/device.ts'
+import { deviceMakers } from '../../drivers/known.ts'
 import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
 import { createRxeDevice, type RxeDevice } from '../../drivers/rxe/device.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
@@ -71,7 +70,6 @@ export const createDevices = (
       throw error
     }
   }
-  const others = { ctx: createCtxDevice, null: createNullDevice }
 
   const devices: Devices = {
     all,
@@ -85,7 +83,7 @@ export const createDevices = (
       checkDevices([...all.map(one => one.spec), spec])
       const driver = driverOf(spec)
       const made: DaemonDevice =
-        driver === 'rxe' ? addRxe(spec) : { spec, device: others[driver](core, spec.name) as Device, rxe: undefined }
+        driver === 'rxe' ? addRxe(spec) : { spec, device: deviceMakers[driver](core, spec.name), rxe: undefined }
       all.push(made)
       return made
     },

@@ -8,15 +8,14 @@ import { createSocketPort, type SocketLink, useNativeCrc } from '../../drivers/r
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { mapArena } from '../../host/memory/mapping.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
-import type { FaultCounters } from '../../phy/faults/counters.ts'
-import type { RuleCounts } from '../../phy/faults/dice.ts'
 import { type FaultPort, withFaults } from '../../phy/faults/layer.ts'
 import { type FaultRule, formatFaults, formatRule, parseFaults } from '../../phy/faults/rules.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../phy/memory.ts'
 import type { Port } from '../../phy/port.ts'
 import { addTap, forEachPacket } from '../../phy/tap.ts'
+import { type FaultCounters, sumFaultRuleCounts } from '../../spec/faults.ts'
 import { createPcapng } from '../../trace/pcapng.ts'
-import type { DaemonConfig, DeviceSpec, Path } from '../../uapi/tool.ts'
+import type { DaemonConfig, DeviceSpec, FaultStat, Path } from '../../uapi/tool.ts'
 
 export interface Network {
   /** A port for one more device. Over UDP its address is taken now. Throws an Error with a sentence. */
@@ -27,7 +26,7 @@ export interface Network {
   readonly faults: string
   /** What they did to the packets of a device since the start. */
   faultsOf(device: string): FaultCounters | undefined
-  faultCounts(): ({ readonly rule: string } & RuleCounts)[]
+  faultCounts(): FaultStat[]
   /** Throws an Error with a sentence for a text that is no list of rules, or names a device that is not there. */
   setFaults(text: string): void
   /**
@@ -88,15 +87,9 @@ export const createNetwork = (
     faultsOf: device => ports.find(({ name }) => name === device)?.port.faults,
     faultCounts() {
       const counts = ports.map(({ port }) => port.ruleCounts())
-      const sum = (rule: number, name: keyof RuleCounts): number =>
-        counts.reduce((total, ofPort) => total + ofPort[rule][name], 0)
       return rules.map((rule, i) => ({
         rule: formatRule(rule),
-        matched: sum(i, 'matched'),
-        dropped: sum(i, 'dropped'),
-        duplicated: sum(i, 'duplicated'),
-        reordered: sum(i, 'reordered'),
-        corrupted: sum(i, 'corrupted'),
+        ...sumFaultRuleCounts(counts.map(ofPort => ofPort[i])),
       }))
     },
     setFaults(text) {

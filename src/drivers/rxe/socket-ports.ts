@@ -49,17 +49,23 @@ const mtuOf = (interfaceName: string): number | undefined => {
   }
 }
 
-/** A port of node:dgram; it says whom it refuses. */
-const dgramPort = ({ name }: DeviceSpec, mtu: number, interfaceName: string): Port =>
-  createDgramPort({
-    mtu,
-    interfaceName,
-    makeArena: hasNative() ? mapArena : plainArena,
-    onForeign: address =>
-      console.error(
-        `userdma: ${name} refuses packets from ${addressText(address)}: they are those of another kind of port, and --link dgram speaks to --link dgram only; use --link udp`,
-      ),
-  })
+type Place = Pick<Identity, 'interfaceName' | 'interfaceIndex'>
+
+/** What makes a port of each link, for a device on the interface `place`. */
+const makers: { readonly [L in SocketLink]: (device: DeviceSpec, mtu: number, place: Place) => Port } = {
+  udp: (_device, mtu, { interfaceIndex }) => createUdpPort({ mtu, interfaceIndex, cut: 'auto' }),
+  'udp-plain': (_device, mtu, { interfaceIndex }) => createUdpPort({ mtu, interfaceIndex, cut: 'never' }),
+  dgram: ({ name }, mtu, { interfaceName }) =>
+    createDgramPort({
+      mtu,
+      interfaceName,
+      makeArena: hasNative() ? mapArena : plainArena,
+      onForeign: address =>
+        console.error(
+          `userdma: ${name} refuses packets from ${addressText(address)}: they are those of another kind of port, and --link dgram speaks to --link dgram only; use --link udp`,
+        ),
+    }),
+}
 
 /** Takes the faster way to check packets where there is one. */
 export const useNativeCrc = (): void => {
@@ -68,16 +74,8 @@ export const useNativeCrc = (): void => {
 }
 
 /** A port of the device that has this identity. Throws an Error with a sentence if its address cannot be had. */
-export const createSocketPort = (
-  link: SocketLink,
-  device: DeviceSpec,
-  { interfaceName, interfaceIndex }: Pick<Identity, 'interfaceName' | 'interfaceIndex'>,
-): Port => {
-  const mtu = mtuOf(interfaceName) ?? USUAL_MTU
-  const port =
-    link === 'dgram'
-      ? dgramPort(device, mtu, interfaceName)
-      : createUdpPort({ mtu, interfaceIndex, cut: link === 'udp' ? 'auto' : 'never' })
+export const createSocketPort = (link: SocketLink, device: DeviceSpec, place: Place): Port => {
+  const port = makers[link](device, mtuOf(place.interfaceName) ?? USUAL_MTU, place)
   try {
     port.addAddress(parseAddress(device.address) as Uint8Array)
   } catch (error) {

@@ -7,27 +7,17 @@
  *
  * Reads two fields of the BTH, and knows nothing else of packets.
  */
+import { type FaultRuleCounts, faultKinds, noFaultRuleCounts } from '../../spec/faults.ts'
 import { bthDestQp, bthOpcode } from '../../wire/bth.ts'
+import { countHits, DAMAGE, WAIT } from './kinds.ts'
 import { createRandom } from './random.ts'
 import { type FaultDirection, type FaultRule, isActive, opcodeNumbers } from './rules.ts'
 
-/** Bits of what happens to a packet. WAIT: it comes later, by its delay or by a limit of the rate. */
-export const Action = { DROP: 1, CORRUPT: 2, DUP: 4, REORDER: 8, WAIT: 16 } as const
-const { DROP, CORRUPT, DUP, REORDER, WAIT } = Action
-
-/** What one rule has done on one device in one direction: packets. */
-export interface RuleCounts {
-  matched: number
-  dropped: number
-  duplicated: number
-  reordered: number
-  corrupted: number
-}
-
 /** What is decided about the packets of one run, by packet. */
 export interface Decisions {
-  actions: Uint8Array
-  /** Chance for whatever the actions need. */
+  /** Bits of kinds, and WAIT (kinds.ts). */
+  actions: Uint16Array
+  /** 32 random bits for whatever the actions need. */
   extras: Uint32Array
   /** Microseconds that the packet is delayed. */
   waits: Float64Array
@@ -36,12 +26,12 @@ export interface Decisions {
 }
 
 export interface FaultDice {
-  /** Whether there is any rule for this device and direction, and whether one flips bits. */
+  /** Whether there is any rule for this device and direction, and whether one changes bytes. */
   readonly active: boolean
   readonly corrupts: boolean
   readonly decisions: Decisions
   /** By rule of the whole list; undefined for those that are not for this device and direction. */
-  readonly counts: readonly (RuleCounts | undefined)[]
+  readonly counts: readonly (FaultRuleCounts | undefined)[]
   /**
    * Fills `decisions` for the packets of a run that begins at `at`; `decisions` may get other arrays. True if anything
    * happens to any.
@@ -62,12 +52,9 @@ interface DeviceDice {
   readonly opcodes: Uint8Array | null
   readonly qps: ReadonlySet<number> | null
   readonly random: () => number
-  readonly counts: RuleCounts
-  /** Shares as numbers below which 32 random bits must be. */
-  readonly drop: number
-  readonly corrupt: number
-  readonly dup: number
-  readonly reorder: number
+  readonly counts: FaultRuleCounts
+  /** By kind, in their order: its share, as the number below which 32 random bits must be. */
+  readonly shares: readonly number[]
   /** Microseconds of a byte at the limited rate; 0 for no limit. */
   readonly byteTime: number
   /** When the bits that were let through are over. */
@@ -96,13 +83,13 @@ export const createFaultDice = (
 ): FaultDice => {
   const threshold = (share: number): number => share * 2 ** 32
   const seen = new Map<number, number>()
-  const counts: (RuleCounts | undefined)[] = []
+  const counts: (FaultRuleCounts | undefined)[] = []
   const players = rules.flatMap((rule, number): DeviceDice[] => {
     const nth = seen.get(rule.seed) ?? 0
     seen.set(rule.seed, nth + 1)
     if (!isActive(rule) || !isFor(rule, device, direction)) return []
     const numbers = opcodeNumbers(rule)
-    const count = { matched: 0, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0 }
+    const count = noFaultRuleCounts()
     counts[number] = count
     return [
       {
@@ -112,10 +99,7 @@ export const createFaultDice = (
         qps: rule.qp.length > 0 ? new Set(rule.qp) : null,
         random: createRandom(rule.seed ^ hash(`${device} ${direction} ${nth}`)),
         counts: count,
-        drop: threshold(rule.drop),
-        corrupt: threshold(rule.corrupt),
-        dup: threshold(rule.dup),
-        reorder: threshold(rule.reorder),
+        shares: faultKinds.map(kind => threshold(rule[kind])),
         byteTime: rule.rate > 0 ? 8e6 / rule.rate : 0,
         busyUntil: Number.NEGATIVE_INFINITY,
       },
@@ -123,7 +107,7 @@ export const createFaultDice = (
   })
 
   const sized = (packets: number): Decisions => ({
-    actions: new Uint8Array(packets),
+    actions: new Uint16Array(packets),
     extras: new Uint32Array(packets),
     waits: new Float64Array(packets),
     limits: new Uint32Array(packets),
@@ -132,19 +116,14 @@ export const createFaultDice = (
 
   /** What the rule does to packet `i`, added to what others do. A share of 0 uses up no chance. */
   const play = (player: DeviceDice, i: number): void => {
-    const { rule, random, counts } = player
+    const { rule, random, counts, shares } = player
     let action = 0
-    if (player.drop > 0 && random() < player.drop) action |= DROP
-    if (player.corrupt > 0 && random() < player.corrupt) action |= CORRUPT
-    if (player.dup > 0 && random() < player.dup) action |= DUP
-    if (player.reorder > 0 && random() < player.reorder) action |= REORDER
+    for (let kind = 0; kind < shares.length; kind++)
+      if (shares[kind] > 0 && random() < shares[kind]) action |= 1 << kind
     let extra = 0
     if (action !== 0 || rule.jitter > 0) extra = random()
     counts.matched++
-    if (action & DROP) counts.dropped++
-    if (action & CORRUPT) counts.corrupted++
-    if (action & DUP) counts.duplicated++
-    if (action & REORDER) counts.reordered++
+    countHits(counts, action)
     if (rule.delay > 0) {
       action |= WAIT
       decisions.waits[i] += 1000 * (rule.delay + rule.jitter * (2 * (extra / 2 ** 32) - 1))
@@ -159,7 +138,7 @@ export const createFaultDice = (
 
   return {
     active: players.length > 0,
-    corrupts: players.some(({ corrupt }) => corrupt > 0),
+    corrupts: players.some(({ shares }) => shares.some((share, kind) => share > 0 && (DAMAGE & (1 << kind)) !== 0)),
     decisions,
     counts,
     decide: (view, at, packetBytes, count) => {
@@ -194,14 +173,5 @@ export const createFaultDice = (
       }
       return now
     },
-  }
-}
-
-/** Flips one to three bits of a packet. */
-export const flipBits = (bytes: Uint8Array, at: number, length: number, seed: number): void => {
-  const chance = createRandom(seed)
-  for (let flips = 1 + (chance() % 3); flips > 0; flips--) {
-    const bit = chance() % (length * 8)
-    bytes[at + (bit >> 3)] ^= 1 << (bit & 7)
   }
 }

@@ -9,9 +9,9 @@
  * through `onTimeout`. Of packets only BTH.opcode and BTH.destQP are looked at.
  */
 
+import { type FaultCounters, type FaultRuleCounts, noFaultCounts, sumFaultRuleCounts } from '../../spec/faults.ts'
 import type { FlowAddress, Port, PortTap } from '../port.ts'
-import { type FaultCounters, noFaultCounts } from './counters.ts'
-import { createFaultDice, type RuleCounts } from './dice.ts'
+import { createFaultDice } from './dice.ts'
 import { createFaultyReceiving } from './receiving.ts'
 import type { FaultRule } from './rules.ts'
 import { createFaultySending } from './sending.ts'
@@ -24,7 +24,7 @@ export interface FaultPort extends Port {
    */
   setFaults(rules: readonly FaultRule[]): void
   /** What the present rules have done here, by rule. */
-  ruleCounts(): RuleCounts[]
+  ruleCounts(): FaultRuleCounts[]
 }
 
 const nobody = (): null => null
@@ -147,12 +147,9 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     pathMtu: port.pathMtu,
     setFaults,
     ruleCounts: () =>
-      rules.map((_, i) => {
-        const sum = { matched: 0, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0 }
-        for (const { counts } of [arriving, leaving])
-          for (const [name, count] of Object.entries(counts[i] ?? {})) sum[name as keyof RuleCounts] += count
-        return sum
-      }),
+      rules.map((_, i) =>
+        sumFaultRuleCounts([arriving, leaving].map(({ counts }) => counts[i]).filter(counts => counts !== undefined)),
+      ),
 
     addAddress: port.addAddress,
     removeAddress: port.removeAddress,

@@ -3,6 +3,7 @@
  * the device gets it. Bits are flipped behind the sender's ICRC, as a cable flips them. A run is handed on in pieces
  * where a fault hits; what is held back goes on from room in the arena that the port lends.
  */
+import type { FaultCounters } from '../../spec/faults.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { makeFlow, verifyIcrc } from '../../wire/icrc.ts'
 import {
@@ -14,11 +15,10 @@ import {
   type ReceivedRun,
   type TapOutcome,
 } from '../port.ts'
-import { type FaultCounters, ipBytes, MAX_REORDER_DISTANCE, REORDER_PATIENCE } from './counters.ts'
 import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay-queue.ts'
-import { Action, type FaultDice, flipBits } from './dice.ts'
-
-const { DROP, CORRUPT, DUP, REORDER, WAIT } = Action
+import type { FaultDice } from './dice.ts'
+import { countHits, DAMAGE, damage, LOSE, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
+import { ipBytes, MAX_REORDER_DISTANCE, REORDER_PATIENCE } from './limits.ts'
 
 export interface FaultyReceiving {
   /** As in `Port`. */
@@ -108,12 +108,12 @@ export const createFaultyReceiving = (
     return room >= 0 && held.hold(arena.bytes, offsetOf(packet), lengthOf(packet), tag, passing, wait, limits)
   }
 
-  /** Flips bits; true if the ICRC does not notice (bits that it does not cover, or twice the same bit). */
-  const corrupt = (packet: number): boolean => {
+  /** Changes bytes; true if the ICRC does not notice (bits that it does not cover, or twice the same bit). */
+  const corrupt = (packet: number, kinds: number): boolean => {
     const at = offsetOf(packet)
     const length = lengthOf(packet)
-    flipBits(arena.bytes, at, length, chance.decisions.extras[packet])
-    faults.corrupted++
+    damage(arena.bytes, at, length, kinds, chance.decisions.extras[packet])
+    countHits(faults, kinds)
     const flow = makeFlow({ ...inner.from, destinationPort: ROCE_UDP_PORT })
     return verifyIcrc(arena, at, length, flow, inner.identification + packet)
   }
@@ -134,42 +134,42 @@ export const createFaultyReceiving = (
     const { actions, extras } = chance.decisions
     const action = actions[packet]
     const length = lengthOf(packet)
-    if (action & DROP) {
-      faults.dropped++
+    if (action & LOSE) {
+      countHits(faults, action & LOSE)
       uncount(length)
       showPacket('dropped', packet)
       return false
     }
-    if (action & CORRUPT && !corrupt(packet)) {
-      // A repeated packet is spoilt as a whole: both copies have the same bytes.
-      const copies = action & DUP ? 2 : 1
-      if (action & DUP) faults.duplicated++
+    if (action & DAMAGE && !corrupt(packet, action & DAMAGE)) {
+      // Both copies of a repeated packet have the same bytes.
+      const copies = action & REPEAT ? 2 : 1
+      countHits(faults, action & REPEAT)
       counters.icrcErrors += copies
       uncount(length)
       for (let i = 0; i < copies; i++) showPacket('corrupted', packet)
       return false
     }
     if (action & WAIT) {
-      const late = action & REORDER ? REORDER_PATIENCE : 0
+      const late = action & OVERTAKE ? REORDER_PATIENCE : 0
       uncount(length)
       if (delay(packet, 'delayed', late)) {
         faults.delayed++
-        if (action & REORDER) faults.reordered++
+        countHits(faults, action & OVERTAKE)
       } else showPacket('dropped', packet)
-      if (action & DUP) {
-        faults.duplicated++
+      if (action & REPEAT) {
+        countHits(faults, action & REPEAT)
         delay(packet, 'duplicated', 0)
       }
       return false
     }
-    if (action & DUP) {
-      faults.duplicated++
+    if (action & REPEAT) {
+      countHits(faults, action & REPEAT)
       again = packet
       return true
     }
-    if (!(action & REORDER)) return true
+    if (!(action & OVERTAKE)) return true
     if (!hold(packet, 'reordered', 1 + (extras[packet] % MAX_REORDER_DISTANCE), REORDER_PATIENCE, 0)) return true
-    faults.reordered++
+    countHits(faults, action & OVERTAKE)
     uncount(length)
     return false
   }

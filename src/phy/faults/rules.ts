@@ -6,12 +6,16 @@
  * One table names the settings, their limits and how they are written; messages and text are made from it. Units are
  * those of tc-netem, but a share may be a plain number too, as it is a chance, and a bare time is in milliseconds.
  */
+import { type FaultKind, FaultSettings, faultKinds } from '../../spec/faults.ts'
 import { type OpcodeName, opcodes } from '../../spec/wire/opcodes.ts'
 
 export const faultDirections = ['received', 'sent', 'both'] as const
 export type FaultDirection = (typeof faultDirections)[number]
 
-export interface FaultRule {
+/** Shares of packets that each kind of fault hits, 0 to 1. */
+type Shares = { readonly [K in FaultKind]: number }
+
+export interface FaultRule extends Shares {
   /** Selectors: the device, all if empty; what it sends, receives, or both; … */
   readonly device: string
   readonly dir: FaultDirection
@@ -19,15 +23,7 @@ export interface FaultRule {
   readonly qp: readonly number[]
   /** … names of opcodes, in which `*` stands for any letters, or numbers (0x11); all if empty. */
   readonly opcode: readonly string[]
-  /** Effects: share of packets, 0 to 1, that are lost, … */
-  readonly drop: number
-  /** … that come twice, … */
-  readonly dup: number
-  /** … that come after up to eight later ones, … */
-  readonly reorder: number
-  /** … in which bits are flipped. */
-  readonly corrupt: number
-  /** Milliseconds by which every packet comes later … */
+  /** Effects, beside the shares of each kind: milliseconds by which every packet comes later … */
   readonly delay: number
   /** … and up to so many milliseconds more or less, at random. */
   readonly jitter: number
@@ -37,7 +33,7 @@ export interface FaultRule {
   readonly seed: number
 }
 
-type Name = keyof FaultRule
+type Name = keyof typeof FaultSettings
 
 interface Setting<T> {
   /** The value; undefined if the text is none. */
@@ -96,6 +92,9 @@ const opcodesOf = (pattern: string): number[] => {
 }
 const example: OpcodeName = 'RC_ACKNOWLEDGE'
 
+const ofKinds = <T>(value: T): Record<FaultKind, T> =>
+  Object.fromEntries(faultKinds.map(kind => [kind, value])) as Record<FaultKind, T>
+
 const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
   device: {
     read: text => (/^[\w.:-]+$/.test(text) ? text : undefined),
@@ -120,10 +119,7 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
     write: patterns => patterns.join('+'),
     allowed: `an opcode as traces have it (${example}), a pattern (RC_READ_RESP_*) or a number, or several with + between them`,
   },
-  drop: probability,
-  dup: probability,
-  reorder: probability,
-  corrupt: probability,
+  ...ofKinds(probability),
   delay: milliseconds,
   jitter: milliseconds,
   rate: bitsPerSecond,
@@ -133,8 +129,8 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
     allowed: 'an integer from 0 to 4294967295',
   },
 }
-const names = Object.keys(settings) as Name[]
-const effects = ['drop', 'dup', 'reorder', 'corrupt', 'delay', 'jitter', 'rate'] as const
+const names = Object.keys(FaultSettings) as Name[]
+const effects: readonly (FaultKind | 'delay' | 'jitter' | 'rate')[] = [...faultKinds, 'delay', 'jitter', 'rate']
 
 /** The rule that is for all received packets and does nothing. */
 export const noFaults: FaultRule = {
@@ -142,10 +138,7 @@ export const noFaults: FaultRule = {
   dir: 'received',
   qp: [],
   opcode: [],
-  drop: 0,
-  dup: 0,
-  reorder: 0,
-  corrupt: 0,
+  ...ofKinds(0),
   delay: 0,
   jitter: 0,
   rate: 0,

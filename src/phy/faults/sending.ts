@@ -5,12 +5,12 @@
  * room of the device is open; its flow stays open that long.
  */
 
+import type { FaultCounters } from '../../spec/faults.ts'
 import type { FlowAddress, Port } from '../port.ts'
-import { type FaultCounters, ipBytes, MAX_REORDER_DISTANCE, REORDER_PATIENCE } from './counters.ts'
 import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay-queue.ts'
-import { Action, type FaultDice, flipBits } from './dice.ts'
-
-const { DROP, CORRUPT, DUP, REORDER, WAIT } = Action
+import type { FaultDice } from './dice.ts'
+import { countHits, DAMAGE, damage, LOSE, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
+import { ipBytes, MAX_REORDER_DISTANCE, REORDER_PATIENCE } from './limits.ts'
 
 export interface FaultySending {
   /** As in `Port`. */
@@ -28,7 +28,8 @@ export interface FaultySending {
 
 interface Tag {
   readonly flow: number
-  /** Bits to flip, as `flipBits` has them; -1 for none. */
+  /** Kinds that change the packet when it leaves (bits of DAMAGE), and their random bits. */
+  readonly spoilt: number
   readonly seed: number
 }
 
@@ -63,12 +64,13 @@ export const createFaultySending = (
     at: number,
     length: number,
     flow: number,
+    spoilt: number,
     seed: number,
     passing: number,
     wait: number,
     limits: number,
   ): boolean => {
-    if (!held.hold(arena.bytes, at, length, { flow, seed }, passing, wait, limits)) {
+    if (!held.hold(arena.bytes, at, length, { flow, spoilt, seed }, passing, wait, limits)) {
       faults.overflowed++
       return false
     }
@@ -82,37 +84,37 @@ export const createFaultySending = (
   const strike = (packet: number, at: number, length: number, flow: number): boolean => {
     const { actions, extras, waits, limits } = chance.decisions
     const action = actions[packet]
-    if (action & DROP) {
-      faults.dropped++
+    if (action & LOSE) {
+      countHits(faults, action & LOSE)
       return false
     }
-    const seed = action & CORRUPT ? extras[packet] : -1
-    if (seed >= 0) faults.corrupted++
+    countHits(faults, action & (DAMAGE | REPEAT))
+    const spoilt = action & DAMAGE
+    const seed = extras[packet]
     const wait = waits[packet]
-    if (action & DUP) {
-      faults.duplicated++
-      hold(at, length, flow, seed, action & WAIT ? Infinity : 0, wait, limits[packet])
+    if (action & REPEAT) {
+      hold(at, length, flow, spoilt, seed, action & WAIT ? Infinity : 0, wait, limits[packet])
     }
     if (action & WAIT) {
-      const late = action & REORDER ? REORDER_PATIENCE : 0
-      if (!hold(at, length, flow, seed, Infinity, wait + late, limits[packet])) return false
+      const late = action & OVERTAKE ? REORDER_PATIENCE : 0
+      if (!hold(at, length, flow, spoilt, seed, Infinity, wait + late, limits[packet])) return false
       faults.delayed++
-      if (late > 0) faults.reordered++
+      countHits(faults, action & OVERTAKE)
       return false
     }
     if (
-      action & REORDER &&
-      hold(at, length, flow, seed, 1 + (extras[packet] % MAX_REORDER_DISTANCE), REORDER_PATIENCE, 0)
+      action & OVERTAKE &&
+      hold(at, length, flow, spoilt, seed, 1 + (seed % MAX_REORDER_DISTANCE), REORDER_PATIENCE, 0)
     ) {
-      faults.reordered++
+      countHits(faults, action & OVERTAKE)
       return false
     }
     return true
   }
 
-  const sendNow = (at: number, length: number, flow: number, seed: number): void => {
+  const sendNow = (at: number, length: number, flow: number, spoilt: number, seed: number): void => {
     port.commit(at, length, 1, length, flow)
-    if (seed >= 0) flipBits(arena.bytes, at, length, seed)
+    damage(arena.bytes, at, length, spoilt, seed)
   }
 
   /** Sends what was held back and is ready, while the port takes it. */
@@ -129,7 +131,7 @@ export const createFaultySending = (
       }
       const { bytes, offset, length, tag } = held.take() as DelayedPacket<Tag>
       arena.bytes.set(bytes.subarray(offset, offset + length), at)
-      sendNow(at, length, tag.flow, tag.seed)
+      sendNow(at, length, tag.flow, tag.spoilt, tag.seed)
       at += (length + 63) & ~63
       left(tag.flow)
     }
@@ -153,7 +155,7 @@ export const createFaultySending = (
         else {
           const length = next === count - 1 ? lastBytes : packetBytes
           if (!strike(next++, at, length, flow)) continue
-          sendNow(at, length, flow, actions[from] & CORRUPT ? extras[from] : -1)
+          sendNow(at, length, flow, actions[from] & DAMAGE, extras[from])
         }
         held.pass(next - from)
       }

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import { Action, createFaultDice, type FaultDice } from '../../../src/phy/faults/dice.ts'
+import { createFaultDice, type FaultDice } from '../../../src/phy/faults/dice.ts'
+import { faultBits, WAIT } from '../../../src/phy/faults/kinds.ts'
 import { parseFaults } from '../../../src/phy/faults/rules.ts'
 import { opcodeNumber, opcodes } from '../../../src/spec/wire/opcodes.ts'
 import { putBth } from '../../../src/wire/bth.ts'
@@ -34,7 +35,7 @@ const actionsOf = (chance: FaultDice, packets: readonly Header[], size = packets
   return actions
 }
 const sends = (count: number): Header[] => Array.from({ length: count }, () => ({ opcode: RC_SEND_ONLY, qp: 0x11 }))
-const { DROP, DUP, WAIT } = Action
+const { drop: DROP, dup: DUP } = faultBits
 
 describe('what fault rules decide', () => {
   it('a rule is for one device, one direction, some queue pairs, some opcodes', () => {

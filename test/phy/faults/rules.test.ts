@@ -100,7 +100,7 @@ describe('fault rules', () => {
       ['device=a b', /device: "a b" is not the name/],
       ['seed=4', /fault "seed=4": it does not say what happens/],
       ['dir=sent', /fault "dir=sent": it does not say what happens to packets; add one of drop, /],
-      ['loss=0.1', /no "loss"; there are device, dir, qp, opcode, drop, dup, reorder, corrupt, delay, jitter, rate/],
+      ['loss=0.1', /no "loss"; there are device, dir, qp, opcode, drop, corrupt, dup, reorder, delay, jitter, rate/],
       ['drop', /write drop=VALUE, where VALUE is a share/],
       ['drop=', /write drop=VALUE/],
       ['drop=1=1', /write drop=VALUE/],

@@ -1,0 +1,55 @@
+/*
+ * What each kind of fault (spec/faults.ts) does to a packet that it hits, and the bit that stands for it in decisions.
+ * A new kind is a row there and its effect here.
+ */
+import { type FaultCounters, type FaultKind, FaultKinds, type FaultRuleCounts, faultKinds } from '../../spec/faults.ts'
+import { createRandom } from './random.ts'
+
+/** Changes bytes of the packet of `length` bytes at `at`; `seed`: 32 random bits. */
+type Damage = (bytes: Uint8Array, at: number, length: number, seed: number) => void
+
+/** Flips one to three bits of a packet. */
+const flipBits: Damage = (bytes, at, length, seed) => {
+  const random = createRandom(seed)
+  for (let flips = 1 + (random() % 3); flips > 0; flips--) {
+    const bit = random() % (length * 8)
+    bytes[at + (bit >> 3)] ^= 1 << (bit & 7)
+  }
+}
+
+/** The packet is lost, is passed on twice, is overtaken by later ones, or its bytes change. */
+type Effect = 'lose' | 'repeat' | 'overtake' | Damage
+
+const effects: { readonly [K in FaultKind]: Effect } = {
+  drop: 'lose',
+  corrupt: flipBits,
+  dup: 'repeat',
+  reorder: 'overtake',
+}
+
+const rows = faultKinds.map((kind, i) => ({ bit: 1 << i, counter: FaultKinds[kind].counter, effect: effects[kind] }))
+
+/** Kinds by the place of their bits. */
+export const faultBits = Object.fromEntries(faultKinds.map((kind, i) => [kind, 1 << i])) as Record<FaultKind, number>
+
+/** Bit of a packet that a delay or a limit of the rate holds back. */
+export const WAIT = 1 << rows.length
+
+const bitsOf = (is: (effect: Effect) => boolean): number =>
+  rows.reduce((bits, { bit, effect }) => (is(effect) ? bits | bit : bits), 0)
+
+/** Bits of the kinds with the same effect. */
+export const LOSE = bitsOf(effect => effect === 'lose')
+export const REPEAT = bitsOf(effect => effect === 'repeat')
+export const OVERTAKE = bitsOf(effect => effect === 'overtake')
+export const DAMAGE = bitsOf(effect => typeof effect === 'function')
+
+/** Counts one packet for each kind with a bit in `action`. */
+export const countHits = (counters: FaultCounters | FaultRuleCounts, action: number): void => {
+  for (let i = 0; i < rows.length; i++) if (action & rows[i].bit) counters[rows[i].counter]++
+}
+
+/** Lets each kind with a bit in `action` change the packet. */
+export const damage = (bytes: Uint8Array, at: number, length: number, action: number, seed: number): void => {
+  for (const { bit, effect } of rows) if (action & bit && typeof effect === 'function') effect(bytes, at, length, seed)
+}

@@ -1,0 +1,52 @@
+/*
+ * Faults of a network as data: the settings of a rule, as `--fault` and `userdma fault set` take them. Among them are
+ * the kinds of faults that hit a share of the packets: the parser, the random decisions, the counters, `userdma stat`,
+ * `userdma fault show` and the help text are made from these tables. What a kind does to a packet is
+ * phy/faults/kinds.ts.
+ */
+
+/** Kinds of faults that hit a share of the packets, in the order in which they are decided; `counter` of its hits. */
+export const FaultKinds = {
+  drop: { counter: 'dropped', example: 'drop=1%', help: 'so many are lost (1% or 0.01)' },
+  corrupt: { counter: 'corrupted', example: 'corrupt=1%', help: 'one to three bits are flipped' },
+  dup: { counter: 'duplicated', example: 'dup=1%', help: 'so many arrive twice' },
+  reorder: { counter: 'reordered', example: 'reorder=1%', help: 'so many arrive after up to eight later ones' },
+} as const
+
+export type FaultKind = keyof typeof FaultKinds
+export const faultKinds = Object.keys(FaultKinds) as readonly FaultKind[]
+
+/** All settings of a rule, in the order of its text: selectors, then effects. */
+export const FaultSettings = {
+  device: { example: 'device=rxe0', help: 'one device only' },
+  dir: { example: 'dir=received|sent|both', help: 'packets that the device receives (the default) or sends' },
+  qp: { example: 'qp=0x12', help: 'packets to this queue pair (several: 0x12+0x13)' },
+  opcode: { example: 'opcode=RC_ACKNOWLEDGE', help: 'packets with this opcode (RC_READ_RESP_*, 0x11; several with +)' },
+  ...FaultKinds,
+  delay: { example: 'delay=5ms', help: 'all arrive later' },
+  jitter: { example: 'jitter=1ms', help: 'by up to so much more or less' },
+  rate: { example: 'rate=10mbit', help: 'bits per second; what does not fit a queue of 1000 packets is lost' },
+  seed: { example: 'seed=7', help: 'start of the random sequence: the same seed and packets, the same faults' },
+} as const
+
+type Counter = (typeof FaultKinds)[FaultKind]['counter']
+
+/** Packets that a rule was for, and those that each kind has hit. */
+export type FaultRuleCounts = Record<'matched' | Counter, number>
+
+/** Packets of one device by what happened to them. `overflowed`: lost, since too many others were delayed. */
+export type FaultCounters = Record<Counter | 'delayed' | 'overflowed', number>
+
+const zeros = (): Record<Counter, number> =>
+  Object.fromEntries(faultKinds.map(kind => [FaultKinds[kind].counter, 0])) as Record<Counter, number>
+
+export const noFaultRuleCounts = (): FaultRuleCounts => ({ matched: 0, ...zeros() })
+/** The sum of a rule's counts, of ports or directions. */
+export const sumFaultRuleCounts = (counts: readonly FaultRuleCounts[]): FaultRuleCounts => {
+  const sum = noFaultRuleCounts()
+  for (const each of counts)
+    for (const [name, count] of Object.entries(each)) sum[name as keyof FaultRuleCounts] += count
+  return sum
+}
+
+export const noFaultCounts = (): FaultCounters => ({ ...zeros(), delayed: 0, overflowed: 0 })
