@@ -13,6 +13,8 @@
  *   files.c        interposed calls that take a path
  *   stat.c         the stat family
  *   descriptors.c  interposed calls that take a descriptor
+ *   loading.c      libraries that are loaded to look for functions past us
+ *   elf.c          which libraries a library needs
  *   verbs.c        the provider's polling functions, wrapped
  *   xrc.c          XRC, which rxe's provider lacks (verbs_ops.h joins the two)
  *
@@ -28,6 +30,7 @@
 
 #include <alloca.h>
 #include <dirent.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -83,7 +86,7 @@ void closefrom(int first);
     X(chdir) X(inotify_add_watch) X(socket) X(ioctl) X(read) X(__read_chk) X(pread) X(pread64) X(readv) X(write)       \
     X(pwrite) X(pwrite64) X(writev) X(close) X(close_range) X(closefrom) X(dup) X(dup2) X(dup3) X(fcntl) X(fcntl64)    \
     X(lseek) X(lseek64) X(fclose) X(mmap) X(mmap64) X(getxattr) X(lgetxattr) X(listxattr) X(llistxattr)                \
-    X(recvmsg) X(recvmmsg) X(recvfrom) X(send) X(sendto) X(sendmsg)
+    X(recvmsg) X(recvmmsg) X(recvfrom) X(send) X(sendto) X(sendmsg) X(dlopen) X(dlmopen)
 
 /* ---- init.c ---- */
 
@@ -289,6 +292,15 @@ void device_wake(int fd);
 bool device_dead(int fd);
 /* Stores a descriptor number of `width` bytes at an address of the program; 0, or -EFAULT for a bad one. */
 int shim_store(uint64_t address, uint32_t width, int value);
+
+/* ---- elf.c ---- */
+
+#define LIBRARY_NAME_ROOM 128
+/*
+ * Calls `each` with the name of every library that the file needs (DT_NEEDED), until one answers false. A file that is
+ * no library for this processor, or damaged, needs none.
+ */
+void elf_needed(int fd, bool (*each)(void *context, const char *name), void *context);
 
 /* ---- paths.c ---- */
 

@@ -4,6 +4,7 @@
  */
 import { closeSync, openSync, readSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
+import { startedPrograms } from './started-programs.ts'
 
 /** Of an ELF header: class 64 bits, and where what we ask for is. */
 const MAGIC = 0x7f454c46
@@ -47,14 +48,16 @@ const problemOfFile = (fd: number): string | undefined => {
   return undefined
 }
 
-/** Why a program will not get the preload library, as half a sentence; undefined if nothing speaks against it. */
-export const preloadProblem = (path: string, args: readonly string[]): string | undefined => {
+/** Why this file will not get the preload library, as half a sentence; undefined if nothing speaks against it. */
+const problemOf = (path: string, args: readonly string[], isFirst: boolean): string | undefined => {
   if (basename(path) === 'env' && args.some(arg => /^-[a-zA-Z]*i[a-zA-Z]*$|^--ignore-environment$|^-$/.test(arg)))
     return 'it starts its program without the environment that names the preload library'
   let fd: number
   try {
     const { mode, uid } = statSync(path)
-    if ((mode & SET_ID) !== 0 && uid !== process.getuid?.()) return 'it changes its user or group when it starts'
+    // A script has many such programs, most of which have nothing to do with devices.
+    if (isFirst && (mode & SET_ID) !== 0 && uid !== process.getuid?.())
+      return 'it changes its user or group when it starts'
     fd = openSync(path, 'r')
   } catch {
     // Whoever may execute a program may not always read it.
@@ -67,4 +70,24 @@ export const preloadProblem = (path: string, args: readonly string[]): string | 
   } finally {
     closeSync(fd)
   }
+}
+
+export interface PreloadProblem {
+  /** The program, as the command line names it. */
+  readonly name: string
+  /** Half a sentence. */
+  readonly problem: string
+}
+
+/** The programs among those that a command line starts that will not get the preload library. */
+export const preloadProblems = (program: string, args: readonly string[]): readonly PreloadProblem[] => {
+  const problems = new Map<string, string>()
+  for (const started of startedPrograms(program, args)) {
+    const { name, path, interpreterOf } = started
+    const problem = problemOf(path, started.args, name === program)
+    if (problem === undefined) continue
+    if (interpreterOf === undefined) problems.set(name, problem)
+    else problems.set(interpreterOf, `of its interpreter ${path}: ${problem}`)
+  }
+  return [...problems].map(([name, problem]) => ({ name, problem }))
 }

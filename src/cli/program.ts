@@ -63,13 +63,18 @@ const isExecutableFile = (path: string): boolean => {
   }
 }
 
+/** Where a program of this name may be: at its path, or in the folders of PATH. */
+const candidatesOf = (program: string): string[] => {
+  if (program.includes('/')) return [program]
+  return program === '' ? [] : (process.env.PATH ?? '').split(delimiter).map(folder => join(folder || '.', program))
+}
+
+/** The path of a program that can be run; undefined if there is none. */
+export const findProgram = (program: string): string | undefined => candidatesOf(program).find(isExecutableFile)
+
 /** The path of a program. Throws ProgramError if it cannot be run. */
 export const requireProgram = (program: string): string => {
-  const candidates = program.includes('/')
-    ? [program]
-    : program === ''
-      ? []
-      : (process.env.PATH ?? '').split(delimiter).map(folder => join(folder || '.', program))
+  const candidates = candidatesOf(program)
   const path = candidates.find(isExecutableFile)
   if (path !== undefined) return path
   const found = candidates.map(path => ({ path, stat: statOf(path) })).find(one => one.stat)

@@ -6,10 +6,13 @@ import { chmodSync, copyFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { privateFolder, removeFolder } from '../../src/cli/places.ts'
-import { preloadProblem } from '../../src/cli/preload-check.ts'
+import { preloadProblems } from '../../src/cli/preload-check.ts'
 import { compileC, requireTool } from '../tools.ts'
 
 const folder = privateFolder()
+/** What is told of the program itself. */
+const preloadProblem = (path: string, args: readonly string[]): string | undefined =>
+  preloadProblems(path, args).find(({ name }) => name === path)?.problem
 after(() => removeFolder(folder))
 
 test('nothing speaks against programs of the system, scripts, and what is no program', () => {
@@ -43,4 +46,38 @@ test('an emptied environment and another user', () => {
   copyFileSync('/bin/true', own)
   chmodSync(own, 0o4755)
   assert.equal(preloadProblem(own, []), undefined, 'of this user')
+})
+
+test('scripts, and what launchers and shells start', t => {
+  if (!requireTool('cc', t, 'gcc libc6-dev')) return
+  const source = join(folder, 'none.c')
+  writeFileSync(source, 'int main(void) { return 0; }\n')
+  const fixed = compileC(join(folder, 'fixed'), [source], ['-static'])
+  const script = (name: string, line: string): string => {
+    const path = join(folder, name)
+    writeFileSync(path, `${line}\n`, { mode: 0o755 })
+    return path
+  }
+  const told = (program: string, ...args: readonly string[]): readonly string[] =>
+    preloadProblems(program, args).map(({ name, problem }) => `${name}: ${problem}`)
+  const why = 'it is linked statically, so nothing can be preloaded'
+  const direct = [`${fixed}: ${why}`]
+
+  const interpreted = script('interpreted', `#!${fixed} -x`)
+  const outer = script('outer', `#! ${interpreted}`)
+  const byEnv = script('by-env', `#!/usr/bin/env ${fixed}`)
+  assert.deepEqual(told(interpreted), [`${interpreted}: of its interpreter ${fixed}: ${why}`])
+  assert.deepEqual(told(outer), [`${interpreted}: of its interpreter ${fixed}: ${why}`])
+  assert.deepEqual(told(byEnv), [`${byEnv}: of its interpreter ${fixed}: ${why}`])
+  assert.deepEqual(told(script('endless', `#!${join(folder, 'endless')}`)), [])
+  assert.deepEqual(told(script('plain', '#!/bin/sh -e')), [])
+
+  assert.deepEqual(told('sh', '-c', fixed), direct)
+  assert.deepEqual(told('sh', '-ec', `cd /; A=1 exec ${fixed} --flag && true`), direct)
+  assert.deepEqual(told('bash', '-c', `if ${fixed}; then ${fixed}; fi`), direct)
+  assert.deepEqual(told('sh', '-c', `echo '; ${fixed}' "\\"; ${fixed}" \\; true ${fixed}`), [])
+  assert.deepEqual(told('sh', '-c', '"$0" x', fixed), [])
+  assert.deepEqual(told('sh', script('-c', ''), fixed), [])
+  assert.deepEqual(told('timeout', '-k', '1', '5', fixed, 'x'), direct)
+  assert.deepEqual(told('env', 'A=1', 'sh', '-c', `nice ${fixed}`), direct)
 })

@@ -13,14 +13,18 @@ import {
   type Request,
   readReply,
   readRequest,
+  writeAttach,
   writeCallReply,
   writeHello,
   writeHelloReply,
+  writeIoctl,
+  writeMap,
+  writeOpen,
   writeOpenReply,
-  writeRequest,
   writeTool,
   writeToolReply,
   writeTrace,
+  writeWrite,
 } from '../../src/uapi/session-codec.ts'
 
 const buffer = messageBuffer()
@@ -57,36 +61,29 @@ test('requests come back as they were written', () => {
         wants: word,
         tag,
       })
-      assert.deepEqual(request(writeRequest(buffer, 'OPEN', from, { node: word })), {
+      assert.deepEqual(request(writeOpen(buffer, from, word)), {
         ...newRequest(),
         ...from,
         type: MessageType.OPEN,
         node: word,
       })
-      assert.deepEqual(request(writeRequest(buffer, 'ATTACH', from)), {
-        ...newRequest(),
-        ...from,
-        type: MessageType.ATTACH,
-      })
-      assert.deepEqual(request(writeRequest(buffer, 'IOCTL', from, { request: word, argument: first })), {
+      assert.deepEqual(request(writeAttach(buffer, from)), { ...newRequest(), ...from, type: MessageType.ATTACH })
+      assert.deepEqual(request(writeIoctl(buffer, from, word, first)), {
         ...newRequest(),
         ...from,
         type: MessageType.IOCTL,
         request: word,
         argument: first,
       })
-      assert.deepEqual(
-        request(writeRequest(buffer, 'MAP', from, { offset: first, length: second, protection: word })),
-        {
-          ...newRequest(),
-          ...from,
-          type: MessageType.MAP,
-          offset: first,
-          length: second,
-          protection: word,
-        },
-      )
-      assert.deepEqual(request(writeRequest(buffer, 'WRITE', from, { buffer: first, length: second })), {
+      assert.deepEqual(request(writeMap(buffer, from, first, second, word)), {
+        ...newRequest(),
+        ...from,
+        type: MessageType.MAP,
+        buffer: first,
+        length: second,
+        protection: word,
+      })
+      assert.deepEqual(request(writeWrite(buffer, from, first, second)), {
         ...newRequest(),
         ...from,
         type: MessageType.WRITE,
@@ -128,7 +125,6 @@ test('replies come back as they were written', () => {
           ...to,
           type: MessageType.REPLY | MessageType.IOCTL,
           ret: BigInt(value),
-          installCount: installs.length,
           installs,
         })
         const refused = reply(writeCallReply(buffer, to, -1 - error, installs, root))
@@ -192,7 +188,7 @@ test('garbage is refused with a sentence and never throws', () => {
         assert.ok(fault === undefined || fault.length > 10)
     }),
   )
-  const length = writeRequest(buffer, 'IOCTL', {}, { request: 1, argument: 2n })
+  const length = writeIoctl(buffer, {}, 1, 2n)
   assert.match(readRequest(buffer, length - 1, into) ?? '', /47 bytes says that it has 48/)
   buffer.view.setUint32(4, length - 8, true)
   assert.match(readRequest(buffer, length - 8, into) ?? '', /type 4 has 40 bytes; 48 are right/)
@@ -201,10 +197,10 @@ test('garbage is refused with a sentence and never throws', () => {
     readRequest(buffer, writeCallReply(buffer, { ...into, type: 4 }, 0), into) ?? '',
     /type 32772 is not a request/,
   )
-  assert.match(readReply(buffer, writeRequest(buffer, 'OPEN', {}, { node: 0 }), answer) ?? '', /type 2 is not a reply/)
+  assert.match(readReply(buffer, writeOpen(buffer, {}, 0), answer) ?? '', /type 2 is not a reply/)
 })
 
 test('the header has the size that C has', () => {
   assert.equal(Messages.header.size, 32)
-  assert.equal(writeRequest(buffer, 'ATTACH', {}), 32)
+  assert.equal(writeAttach(buffer, {}), 32)
 })

@@ -4,7 +4,7 @@
  */
 import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
 import { shimLibrary } from '../places.ts'
-import { preloadProblem } from '../preload-check.ts'
+import { preloadProblems } from '../preload-check.ts'
 import { programEnvironment, requireProgram, runProgram } from '../program.ts'
 
 /** Runs a program under a daemon that was joined; its exit status. Says so if the daemon ends before the program. */
@@ -29,10 +29,11 @@ export const runUnder = async (
   }
 }
 
-/** The program must be one that can be run; if it will not see the devices, a line says why. */
+/** The program must be one that can be run; a line says of what it starts, itself included, if that sees no devices. */
 export const checkProgram = (program: string, args: readonly string[]): void => {
-  const problem = preloadProblem(requireProgram(program), args)
-  if (problem !== undefined) process.stderr.write(`userdma: ${program} will find no devices: ${problem}\n`)
+  requireProgram(program)
+  for (const { name, problem } of preloadProblems(program, args))
+    process.stderr.write(`userdma: ${name} will find no devices: ${problem}\n`)
 }
 
 export const run = async (program: string, args: readonly string[], options: JoinOptions): Promise<void> => {

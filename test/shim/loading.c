@@ -1,0 +1,31 @@
+/*
+ * A program that loads a library as its arguments say: MODE LIBRARY. The library's function `devices` says how many RDMA
+ * devices it finds; libibverbs itself is asked through its own.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+
+int main(int count, char **arguments)
+{
+    if (count != 3)
+        return 2;
+    const char *mode = arguments[1], *library = arguments[2];
+    void *handle = strcmp(mode, "dlmopen") == 0 ? dlmopen(LM_ID_NEWLM, library, RTLD_NOW)
+                   : strcmp(mode, "deep") == 0  ? dlopen(library, RTLD_NOW | RTLD_DEEPBIND)
+                                                : dlopen(library, RTLD_NOW);
+    if (!handle) {
+        printf("%s\n", dlerror());
+        return 1;
+    }
+    int (*devices)(void) = (int (*)(void))dlsym(handle, "devices");
+    void *(*list)(int *) = (void *(*)(int *))dlsym(handle, "ibv_get_device_list");
+    int found = -1;
+    if (devices)
+        found = devices();
+    else if (list)
+        list(&found);
+    printf("%d\n", found);
+    return 0;
+}

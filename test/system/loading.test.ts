@@ -1,0 +1,76 @@
+/*
+ * Libraries that a program loads so that they look for functions past preloaded ones.
+ */
+import assert from 'node:assert/strict'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { repoRoot } from '../paths.ts'
+import { compileC, scratchFolder } from '../tools.ts'
+import { cleanEnvironment, lacking, runUserdma, type Scope, temporaryFolder } from './programs.ts'
+
+const PLUGIN = `
+#include <infiniband/verbs.h>
+int devices(void)
+{
+    int count = -1;
+    struct ibv_device **list = ibv_get_device_list(&count);
+    if (list)
+        ibv_free_device_list(list);
+    return count;
+}
+`
+
+/** A program with RUNPATH, in whose folder of libraries is a plugin that needs libibverbs through another library. */
+const build = () => {
+  const folder = scratchFolder()
+  const lib = join(folder, 'lib')
+  mkdirSync(lib)
+  const source = join(folder, 'plugin.c')
+  writeFileSync(source, PLUGIN)
+  const shared = ['-shared', '-fPIC']
+  compileC(join(lib, 'libinner.so'), [source], [...shared, '-Wl,--no-as-needed', '-libverbs'])
+  writeFileSync(source, 'int devices(void);\nint outer(void) { return devices(); }\n')
+  compileC(
+    join(lib, 'plugin.so'),
+    [source],
+    [...shared, `-L${lib}`, '-Wl,--no-as-needed', '-linner', '-Wl,-rpath,$ORIGIN'],
+  )
+  writeFileSync(source, 'int devices(void) { return 77; }\n')
+  compileC(join(lib, 'other.so'), [source], shared)
+  const program = compileC(
+    join(folder, 'loading'),
+    [join(repoRoot, 'test/shim/loading.c')],
+    ['-ldl', '-Wl,--enable-new-dtags,-rpath,$ORIGIN/lib'],
+  )
+  return { lib, program }
+}
+
+describe('libraries that are loaded', { skip: lacking('cc', 'ibv_devices') }, () => {
+  const { lib, program } = build()
+  const load = async (t: Scope, mode: string, library: string) => {
+    const env = cleanEnvironment({ XDG_RUNTIME_DIR: temporaryFolder(t) })
+    const { stdout, stderr } = await runUserdma(t, ['run', '--', program, mode, library], { env })
+    return { stdout, stderr }
+  }
+
+  for (const library of ['plugin.so', join(lib, 'plugin.so'), 'libibverbs.so.1'])
+    it(`${library.replace(lib, '.')} finds devices with RTLD_DEEPBIND`, async t => {
+      assert.deepEqual(await load(t, 'deep', library), { stdout: '1\n', stderr: '' })
+      assert.deepEqual(await load(t, 'plainly', library), { stdout: '1\n', stderr: '' })
+    })
+
+  it('without RDMA are found and bound as ever', async t => {
+    for (const mode of ['plainly', 'deep', 'dlmopen'])
+      assert.deepEqual(await load(t, mode, 'other.so'), { stdout: '77\n', stderr: '' })
+    const { stdout } = await load(t, 'deep', './none.so')
+    assert.match(stdout, /^\.\/none\.so: cannot open shared object file/)
+  })
+
+  it('a namespace of their own hides the devices, and a line says so', async t => {
+    assert.deepEqual(await load(t, 'dlmopen', join(lib, 'plugin.so')), {
+      stdout: '0\n',
+      stderr: `userdma: ${lib}/plugin.so will find no devices: dlmopen loads it into a namespace without the preload library\n`,
+    })
+  })
+})
