@@ -12,25 +12,19 @@ import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import { chainEntries, encodeChain, type Link } from '../uapi/object/chain.ts'
 import { type ChainedRefs, decodeResult } from '../uapi/object/client.ts'
 import type { Answered } from './carrier.ts'
-import { counterSetPlan } from './counter-set.ts'
+import { checkRecord } from './checks/options.ts'
 import { type CqOptions, cqPlan } from './cq/completion-queue.ts'
-import { checkFunction, invalidArgument, rdmaError, refusal, USE_ASYNC_HINT } from './error.ts'
-import { type FlowOptions, flowPlan } from './flow.ts'
-import { type DeviceMemoryOptions, dmPlan } from './mr/device-memory.ts'
-import { type Access, type DeviceRegionOptions, deviceRegionPlan, regionPlan } from './mr/region.ts'
+import { checkFunction, checkText, invalidArgument, rdmaError, refusal, USE_ASYNC_HINT } from './error.ts'
+import { type Access, regionPlan } from './mr/region.ts'
 import { windowPlan } from './mr/window.ts'
-import { type CreateArguments, type ObjectOf, objectPlan } from './object.ts'
+import { type CreateArguments, checkClass, type ObjectOf, objectPlan } from './object.ts'
 import { type ProtectionDomain, pdPlan } from './pd.ts'
 import { checkOwn, type DeviceContext, isNativeObject, type MakeAll, make, type Named, type Plan } from './plan.ts'
 import { type RcQueuePairOptions, rcQpPlan, type UcQueuePairOptions, ucQpPlan } from './qp/connected.ts'
 import { addressPlan, type Destination, type UdQueuePairOptions, udQpPlan } from './qp/datagram.ts'
 import { type GsiQueuePairOptions, gsiQpPlan, type SmiQueuePairOptions, smiQpPlan } from './qp/management.ts'
-import { type RawPacketQueuePairOptions, rawPacketQpPlan } from './qp/raw-packet.ts'
-import { type RdQueuePairOptions, rdQpPlan } from './qp/reliable-datagram.ts'
 import { type XrcInitiatorOptions, xrcInitiatorPlan } from './qp/xrc.ts'
 import { type SrqOptions, srqPlan, type XrcSrqOptions, xrcSrqPlan } from './srq/shared-receive.ts'
-import { type TagSrqOptions, tagSrqPlan } from './srq/tag-matching.ts'
-import { receiveTablePlan, type WorkQueueOptions, wqPlan } from './srq/work-queue.ts'
 
 declare const PLANNED: unique symbol
 /** What a chain is about to make, or the answer of one of its calls. */
@@ -58,21 +52,11 @@ export interface Chain {
   rcQp(pd: Named, options: RcQueuePairOptions): Made<ReturnType<typeof rcQpPlan>>
   ucQp(pd: Named, options: UcQueuePairOptions): Made<ReturnType<typeof ucQpPlan>>
   udQp(pd: Named, options: UdQueuePairOptions): Made<ReturnType<typeof udQpPlan>>
-  rawPacketQp(pd: Named, options: RawPacketQueuePairOptions): Made<ReturnType<typeof rawPacketQpPlan>>
   gsiQp(pd: Named, options: GsiQueuePairOptions): Made<ReturnType<typeof gsiQpPlan>>
   smiQp(pd: Named, options: SmiQueuePairOptions): Made<ReturnType<typeof smiQpPlan>>
-  rdQp(pd: Named, options: RdQueuePairOptions): Made<ReturnType<typeof rdQpPlan>>
   xrcInitiator(pd: Named, options: XrcInitiatorOptions): Made<ReturnType<typeof xrcInitiatorPlan>>
   srq(pd: Named, options?: SrqOptions): Made<ReturnType<typeof srqPlan>>
   xrcSrq(pd: Named, options: XrcSrqOptions): Made<ReturnType<typeof xrcSrqPlan>>
-  tagSrq(pd: Named, options: TagSrqOptions): Made<ReturnType<typeof tagSrqPlan>>
-  wq(pd: Named, options: WorkQueueOptions): Made<ReturnType<typeof wqPlan>>
-  /** Its queues are there already: lists do not name what the chain makes. */
-  rwqIndTable(queues: readonly Named[]): Made<ReturnType<typeof receiveTablePlan>>
-  dm(options: DeviceMemoryOptions): Made<ReturnType<typeof dmPlan>>
-  deviceRegion(pd: Named, dm: Named, options: DeviceRegionOptions): Made<ReturnType<typeof deviceRegionPlan>>
-  counterSet(): Made<ReturnType<typeof counterSetPlan>>
-  flow(qp: Named, options?: FlowOptions): Made<ReturnType<typeof flowPlan>>
   addressHandle(pd: Named, to: Destination): Made<ReturnType<typeof addressPlan>>
   /** An object of any class, as `device.create`; references in `args` may be handles of what the chain makes. */
   create<C extends ObjectClass>(cls: C, args?: CreateArguments<C>): PlannedObject<ObjectOf<C>>
@@ -192,30 +176,24 @@ export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, met
     }
     const create = <O>(plan: Plan<O>): never => add(creation(plan, entries.length))
     const builder: Chain = {
-      pd: () => create(pdPlan(kit, makeAll)),
+      pd: () => create(pdPlan(kit)),
       cq: options => create(cqPlan(kit, options)),
       register: (pd, buffer, access = {}) => create(regionPlan(kit, pd, buffer, access)),
       window: (pd, type = 2) => create(windowPlan(kit, pd, type)),
       rcQp: (pd, options) => create(rcQpPlan(kit, pd, options)),
       ucQp: (pd, options) => create(ucQpPlan(kit, pd, options)),
       udQp: (pd, options) => create(udQpPlan(kit, pd, options)),
-      rawPacketQp: (pd, options) => create(rawPacketQpPlan(kit, pd, options)),
       gsiQp: (pd, options) => create(gsiQpPlan(kit, pd, options)),
       smiQp: (pd, options) => create(smiQpPlan(kit, pd, options)),
-      rdQp: (pd, options) => create(rdQpPlan(kit, pd, options)),
       xrcInitiator: (pd, options) => create(xrcInitiatorPlan(kit, pd, options)),
       srq: (pd, options) => create(srqPlan(kit, pd, options)),
       xrcSrq: (pd, options) => create(xrcSrqPlan(kit, pd, options)),
-      tagSrq: (pd, options) => create(tagSrqPlan(kit, pd, options)),
-      wq: (pd, options) => create(wqPlan(kit, pd, options)),
-      rwqIndTable: queues => create(receiveTablePlan(kit, queues)),
-      dm: options => create(dmPlan(kit, options)),
-      deviceRegion: (pd, dm, options) => create(deviceRegionPlan(kit, pd, dm, options)),
-      counterSet: () => create(counterSetPlan(kit)),
-      flow: (qp, options) => create(flowPlan(kit, qp, options)),
       addressHandle: (pd, to) => create(addressPlan(kit, pd, to)),
-      create: (cls, args) => create(objectPlan(kit, cls, args)),
+      create: (cls, args) => create(objectPlan(kit, 'chain.create', cls, args)),
       call(cls, method, args, object) {
+        checkClass('chain.call', cls)
+        checkText('chain.call', 'method', method)
+        checkRecord(`${cls.name}.${method}`, 'its arguments', args, 'give {} where there are none')
         if (object !== undefined) checkOwn(kit, `${cls.name}.${method}`, 'object', object)
         return add({
           handle: -1 - entries.length,

@@ -10,20 +10,18 @@ import type { In, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
 import { agreedClass } from '../spec/schema/versions.ts'
 import type { Carrier, DeviceCounters } from './carrier.ts'
 import { type Chain, createChains, type Resolved } from './chain.ts'
-import { type CounterSet, counterSetPlan } from './counter-set.ts'
+import { checkRecord } from './checks/options.ts'
 import { type CompletionQueue, type CqOptions, cqPlan } from './cq/completion-queue.ts'
 import { createWaiterList } from './cq/waiters.ts'
 import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-ops.ts'
-import { checkFunction, rethrow } from './error.ts'
+import { checkFunction, checkText, checkU32, rethrow } from './error.ts'
 import { type EventQueue, openEventQueue } from './event-queue.ts'
 import { checkUntil, createMailbox, type Until } from './mailbox.ts'
-import { type DeviceMemory, type DeviceMemoryOptions, dmPlan } from './mr/device-memory.ts'
-import { type CreateArguments, type ObjectOf, objectPlan } from './object.ts'
+import { type CreateArguments, checkClass, type ObjectOf, objectPlan } from './object.ts'
 import { type ProtectionDomain, pdPlan } from './pd.ts'
 import { checkOwn, type DeviceContext, make, makeAsync, type Named, type PathFacts } from './plan.ts'
 import { type XrcDomain, type XrcDomainOptions, xrcdPlan } from './qp/xrc.ts'
-import { detachRings } from './ring.ts'
-import { type ReceiveTable, receiveTablePlan } from './srq/work-queue.ts'
+import { detachRings, stopPosting } from './ring.ts'
 
 export type AsyncEventName = keyof typeof AsyncEventType.values
 
@@ -55,12 +53,6 @@ export interface Device extends AsyncDisposable {
   pd(): ProtectionDomain
   cq(options?: CqOptions): CompletionQueue
   xrcd(options?: XrcDomainOptions): XrcDomain
-  /** Memory of the device. */
-  dm(options: DeviceMemoryOptions): DeviceMemory
-  /** Counters that rules of steering count into. */
-  counterSet(): CounterSet
-  /** A table of work queues, as many as a power of two, over which a queue pair of raw packets spreads. */
-  rwqIndTable(queues: readonly Named[]): ReceiveTable
   /** A queue on which the events of anything here arrive (R38). */
   eventQueue(): EventQueue
   /**
@@ -113,7 +105,7 @@ for (const [name, value] of Object.entries(AsyncEventType.values)) eventNames[va
 export const createDevice = (carrier: Carrier, name: string, address: string, path: PathFacts): Device => {
   const sources: DeviceContext['sources'] = new Map()
   const waiters = createWaiterList(begins => carrier.waiting(begins), sources)
-  const kit: DeviceContext = { carrier, waiters, sources, path }
+  const kit: DeviceContext = { carrier, waiters, sources, path, makeAll: plans => chains.makeAll(plans) }
   const handlers = new Set<(event: DeviceEvent) => void>()
   const onOverrun = (number: number): void => {
     Object.assign(sources.get(number) ?? {}, { isOverrun: true })
@@ -137,7 +129,10 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
           }
       })
     },
-    ended: () => waiters.wakeAll(),
+    ended() {
+      for (const one of sources.values()) if (one !== undefined) stopPosting(one)
+      waiters.wakeAll()
+    },
   }
   let described: readonly ObjectClass[] | undefined
   const describe = (): readonly ObjectClass[] => {
@@ -145,7 +140,7 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     return described
   }
   const find = (className: string): ObjectClass | undefined => describe().find(one => one.name === className)
-  const { run: chain, makeAll } = createChains(kit, (cls, method) =>
+  const chains = createChains(kit, (cls, method) =>
     rethrow(`${cls.name}.${method}`, () => agreedClass(cls, find(cls.name), method)),
   )
   const { out: facts } = carrier.call(DeviceClass, 'query', 0, {})
@@ -178,7 +173,10 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     }
     return walk()
   }
-  const numberOf = (cls: ObjectClass, method: string, object: Named | number): number => {
+  const numberOf = (call: string, cls: ObjectClass, method: string, args: object, object: Named | number): number => {
+    checkClass(call, cls)
+    checkText(call, 'method', method)
+    checkRecord(`${cls.name}.${method}`, 'its arguments', args, 'give {} where there are none')
     if (typeof object === 'number') return object
     checkOwn(kit, `${cls.name}.${method}`, 'object', object)
     return object.handle
@@ -196,8 +194,14 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     address,
     numCompVectors: facts.numCompVectors,
     query: () => carrier.call(DeviceClass, 'query', 0, {}).out.attributes,
-    queryPort: (port = 1) => carrier.call(PortClass, 'query', port, {}).out.attributes,
-    gid: (index, port = 1) => carrier.call(PortClass, 'queryGidEntry', port, { index }).out.entry,
+    queryPort(port = 1) {
+      checkU32('device.queryPort', 'port', port)
+      return carrier.call(PortClass, 'query', port, {}).out.attributes
+    },
+    gid(index, port = 1) {
+      checkU32('device.gid', 'port', port)
+      return carrier.call(PortClass, 'queryGidEntry', port, { index }).out.entry
+    },
     gids: () => carrier.call(DeviceClass, 'queryGidTable', 0, {}).out.entries,
     counters: () => carrier.counters(),
     interface: describe,
@@ -205,30 +209,30 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
       const cls = find(className)
       return cls !== undefined && (method === undefined || Object.hasOwn(cls.methods, method))
     },
-    pd: () => make(kit, pdPlan(kit, makeAll)),
+    pd: () => make(kit, pdPlan(kit)),
     cq: options => make(kit, cqPlan(kit, options)),
     xrcd: options => make(kit, xrcdPlan(kit, options)),
-    dm: options => make(kit, dmPlan(kit, options)),
-    counterSet: () => make(kit, counterSetPlan(kit)),
-    rwqIndTable: queues => make(kit, receiveTablePlan(kit, queues)),
     eventQueue: () => openEventQueue(kit),
     driverOps: (...names) => openDriverOps(kit, names),
     driverInterfaces: () => interfaceNames(kit),
-    create: (cls, args) => make(kit, objectPlan(kit, cls, args)),
-    call: (cls, method, args, object = 0) => carrier.call(cls, method, numberOf(cls, method, object), args).out,
+    create: (cls, args) => make(kit, objectPlan(kit, 'device.create', cls, args)),
+    call: (cls, method, args, object = 0) =>
+      carrier.call(cls, method, numberOf('device.call', cls, method, args, object), args).out,
     async callAsync(cls, method, args, object = 0, options = {}) {
       checkUntil('device.callAsync', options)
-      return (await carrier.callAsync(cls, method, numberOf(cls, method, object), args, options.signal)).out
+      const number = numberOf('device.callAsync', cls, method, args, object)
+      return (await carrier.callAsync(cls, method, number, args, options.signal)).out
     },
     async createAsync(cls, args, options = {}) {
       checkUntil('device.createAsync', options)
-      return makeAsync(kit, objectPlan(kit, cls, args), options.signal)
+      return makeAsync(kit, objectPlan(kit, 'device.createAsync', cls, args), options.signal)
     },
-    handles: (...of) =>
-      carrier
-        .call(DeviceClass, 'queryHandles', 0, { classes: of.map(({ id }) => ({ id })) })
-        .out.handles.map(({ handle }) => handle),
-    chain,
+    handles(...of) {
+      for (const cls of of) checkClass('device.handles', cls)
+      const { out } = carrier.call(DeviceClass, 'queryHandles', 0, { classes: of.map(({ id }) => ({ id })) })
+      return out.handles.map(({ handle }) => handle)
+    },
+    chain: chains.run,
     onEvent,
     events,
     close,

@@ -5,10 +5,19 @@
  */
 import { Device as DeviceClass } from '../spec/classes/device.ts'
 import { DriverOps } from '../spec/classes/driver_ops.ts'
-import { RdmaError } from './error.ts'
+import { checkOptions, type Words } from './checks/options.ts'
+import { checkBytes, checkText, checkU32, formatValue, invalidArgument, RdmaError } from './error.ts'
 import { type Arrivals, createMailbox } from './mailbox.ts'
 import { descriptorCloser } from './object.ts'
 import { CLOSED, type DeviceContext, isClosed } from './plan.ts'
+
+export interface MapOptions {
+  /** Where in the driver's memory it begins: a multiple of the page size; default 0. */
+  readonly offset?: number
+  /** Default true. */
+  readonly writable?: boolean
+}
+const mapWords: Words<MapOptions> = { offset: true, writable: true }
 
 export interface DriverDescriptor extends Arrivals<Uint8Array>, Disposable, AsyncIterable<Uint8Array> {
   /** Its number: what calls take that want one; with a daemon a descriptor of this process, to be passed on too. */
@@ -20,7 +29,7 @@ export interface DriverDescriptor extends Arrivals<Uint8Array>, Disposable, Asyn
   /** Answers how many bytes were taken. */
   write(bytes: Uint8Array): number
   /** The driver's memory, shared with it, until the descriptor is closed. `offset`: a multiple of the page size. */
-  map(length: number, options?: { readonly offset?: number; readonly writable?: boolean }): Uint8Array
+  map(length: number, options?: MapOptions): Uint8Array
   close(): void
 }
 
@@ -49,6 +58,7 @@ const create = (kit: DeviceContext, names: readonly string[]): number => {
 export const openDriverOps = (kit: DeviceContext, names: readonly string[]): DriverDescriptor => {
   const { carrier } = kit
   const { descriptors } = carrier
+  for (const name of names) checkText('device.driverOps', 'the name of an interface', name)
   const handle = create(kit, names)
   const mapped: { release(): void }[] = []
   const mail = createMailbox<Uint8Array>(kit, 'driver_ops')
@@ -69,10 +79,24 @@ export const openDriverOps = (kit: DeviceContext, names: readonly string[]): Dri
   const self: DriverDescriptor & { handle: number } = {
     handle,
     name: new TextDecoder().decode(carrier.call(DriverOps, 'query', handle, {}).out.name),
-    ioctl: (request, argument = 0n) =>
-      descriptors.ioctl(opened('ioctl'), request, typeof argument === 'number' ? BigInt(argument) : argument),
-    write: bytes => descriptors.write(opened('write'), bytes),
-    map(length, { offset = 0, writable = true } = {}) {
+    ioctl(request, argument = 0n) {
+      checkU32('driver_ops.ioctl', 'request', request)
+      if (typeof argument === 'bigint') return descriptors.ioctl(opened('ioctl'), request, argument)
+      if (typeof argument !== 'number') checkBytes('driver_ops.ioctl', 'argument', argument)
+      else if (!Number.isSafeInteger(argument))
+        throw invalidArgument('driver_ops.ioctl', `argument ${argument} is no integer`)
+      return descriptors.ioctl(opened('ioctl'), request, typeof argument === 'number' ? BigInt(argument) : argument)
+    },
+    write(bytes) {
+      checkBytes('driver_ops.write', 'what is written', bytes)
+      return descriptors.write(opened('write'), bytes)
+    },
+    map(length, options = {}) {
+      checkOptions('driver_ops.mmap', 'options', options, mapWords)
+      const { offset = 0, writable = true } = options
+      for (const [name, value] of Object.entries({ length, offset }))
+        if (!Number.isSafeInteger(value) || value < 0)
+          throw invalidArgument('driver_ops.mmap', `${name} ${formatValue(value)} is no number of bytes`)
       const piece = descriptors.map(opened('mmap'), offset, length, writable)
       mapped.push(piece)
       return piece.bytes

@@ -67,8 +67,8 @@ export const invalidArgument = (call: string, reason: string, hint?: string): Rd
   refused('EINVAL', call, reason, hint)
 
 /** A method was taken off its object. */
-export const detached = (call: string, object: string): RdmaError =>
-  invalidArgument(call, `the method was called without its ${object}`, `write ${call}(…)`)
+export const detached = (call: string): RdmaError =>
+  invalidArgument(call, 'the method was called without its object', `write ${call}(…)`)
 
 /** A value as a sentence shows it, whatever it is: callers without types write what they like. */
 export const formatValue = (value: unknown): string => {
@@ -77,6 +77,24 @@ export const formatValue = (value: unknown): string => {
   if (typeof value === 'function') return 'a function'
   if (typeof value !== 'object' || value === null) return String(value)
   return Array.isArray(value) ? 'a list' : value instanceof Uint8Array ? 'a Uint8Array' : 'an object'
+}
+
+/** That `value` is text. */
+export const checkText = (call: string, option: string, value: unknown): void => {
+  if (typeof value !== 'string') throw invalidArgument(call, `${option} ${formatValue(value)} is no text`)
+}
+
+/** That `value` is an integer from 0 to 2^32 - 1. */
+export const checkU32 = (call: string, option: string, value: unknown): void => {
+  if (typeof value !== 'number' || value >>> 0 !== value)
+    throw invalidArgument(call, `${option} ${formatValue(value)} is no number of 32 bits`)
+}
+
+/** That `value` is a Uint8Array. Longer elements would make `length` something else than bytes. */
+export const checkBytes = (call: string, what: string, value: unknown): void => {
+  // Test runners have a Uint8Array of their own.
+  if (!ArrayBuffer.isView(value) || (value as Uint8Array).BYTES_PER_ELEMENT !== 1)
+    throw invalidArgument(call, `${what}: ${formatValue(value)} is no Uint8Array`, 'write new Uint8Array(buffer)')
 }
 
 /** That what is to be called is a function: else it is found out when nobody expects it. */

@@ -12,27 +12,23 @@ export type {
   SendOptions,
   XrcOptions,
 } from './checks/request-options.ts'
-export type { CounterSet } from './counter-set.ts'
 export type { Completion } from './cq/completion.ts'
 export type { ArmOptions, CompletionQueue, CqOptions, Threshold, WaitOptions } from './cq/completion-queue.ts'
 export type { AsyncEventName, Device, DeviceEvent } from './device.ts'
 export type { DriverDescriptor } from './driver-ops.ts'
 export { RdmaError } from './error.ts'
 export type { Attachable, EventKindName, EventQueue, QueuedEvent } from './event-queue.ts'
-export type { FlowFields, FlowHeader, FlowOptions, FlowSpec, SteeringRule } from './flow.ts'
 export { createNetwork, type Network, type NetworkOptions } from './local/network.ts'
 export type { Arrivals, Until } from './mailbox.ts'
-export type { DeviceMemory, DeviceMemoryOptions } from './mr/device-memory.ts'
 export type {
   Access,
-  DeviceRegionOptions,
   FileRegionOptions,
   MemoryRegion,
   Region,
-  RemoteMemory,
   Slice,
   WholeRegion,
 } from './mr/region.ts'
+export { type RemoteMemory, type RemoteMemoryData, remoteMemory } from './mr/remote-memory.ts'
 export type { Binding, MemoryWindow } from './mr/window.ts'
 export type { CreateArguments, ObjectOf } from './object.ts'
 export { type OpenOptions, open } from './open.ts'
@@ -69,8 +65,6 @@ export type {
   SendingQueuePair,
   SendQueueOptions,
 } from './qp/queue-pair.ts'
-export type { RawPacketQueuePair, RawPacketQueuePairOptions } from './qp/raw-packet.ts'
-export type { RdActivation, RdQueuePair, RdQueuePairOptions } from './qp/reliable-datagram.ts'
 export type {
   XrcDomain,
   XrcDomainOptions,
@@ -80,15 +74,6 @@ export type {
   XrcTargetOptions,
 } from './qp/xrc.ts'
 export type { SharedReceiveQueue, SrqOptions, XrcSharedReceiveQueue, XrcSrqOptions } from './srq/shared-receive.ts'
-export type { AddTagOptions, TagOptions, TagSharedReceiveQueue, TagSrqOptions } from './srq/tag-matching.ts'
-export type {
-  ReceiveTable,
-  WorkQueue,
-  WorkQueueChanges,
-  WorkQueueFlags,
-  WorkQueueOptions,
-  WorkQueueState,
-} from './srq/work-queue.ts'
 export {
   type DeviceChange,
   type DeviceEntry,

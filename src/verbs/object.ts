@@ -5,7 +5,8 @@
  */
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import type { Carrier } from './carrier.ts'
-import { invalidArgument } from './error.ts'
+import { checkRecord } from './checks/options.ts'
+import { formatValue, invalidArgument } from './error.ts'
 import {
   adopt,
   CLOSED,
@@ -54,13 +55,27 @@ export const descriptorCloser = (carrier: Carrier, cls: ObjectClass, handle: num
   }
 }
 
+/** That `cls` is the declaration of a class. */
+export const checkClass = (call: string, cls: ObjectClass): void => {
+  if (typeof cls !== 'object' || cls === null || typeof cls.methods !== 'object' || typeof cls.name !== 'string')
+    throw invalidArgument(
+      call,
+      `${formatValue(cls)} is no class`,
+      'give one of Classes of userdma/spec, or of a driver',
+    )
+}
+
+/** `call`: who wants it. */
 export const objectPlan = <C extends ObjectClass>(
   kit: DeviceContext,
+  call: string,
   cls: C,
   args: CreateArguments<C> | undefined,
 ): Plan<ObjectOf<C>> => {
   const { carrier } = kit
+  checkClass(call, cls)
   const { create } = cls.methods
+  if (args !== undefined) checkRecord(`${cls.name}.create`, 'its arguments', args, 'give {} where there are none')
   if (create === undefined)
     throw invalidArgument(`${cls.name}.create`, 'objects of this class are there already', 'use device.call')
   const source = 'userHandle' in create.in ? eventSource(kit, cls) : undefined

@@ -4,8 +4,6 @@
 import { Pd } from '../spec/classes/pd.ts'
 import {
   type Access,
-  type DeviceRegionOptions,
-  deviceRegionPlan,
   type FileRegionOptions,
   fileRegionPlan,
   type MemoryRegion,
@@ -16,7 +14,7 @@ import {
   wholeRegionPlan,
 } from './mr/region.ts'
 import { type MemoryWindow, windowPlan } from './mr/window.ts'
-import { type DeviceContext, type HeldObject, type MakeAll, make, type Named, type Plan, plan } from './plan.ts'
+import { type DeviceContext, type HeldObject, make, type Plan, plan } from './plan.ts'
 import {
   type RcQueuePair,
   type RcQueuePairOptions,
@@ -43,10 +41,8 @@ import {
   type SmiQueuePairOptions,
   smiQpPlan,
 } from './qp/management.ts'
-import { type RawPacketQueuePair, type RawPacketQueuePairOptions, rawPacketQpPlan } from './qp/raw-packet.ts'
-import { type RdQueuePair, type RdQueuePairOptions, rdQpPlan } from './qp/reliable-datagram.ts'
 import { type XrcInitiator, type XrcInitiatorOptions, xrcInitiatorPlan } from './qp/xrc.ts'
-import { closeMethods, withMethods } from './shared-methods.ts'
+import { closeMethods, guarded, withMethods } from './shared-methods.ts'
 import {
   type SharedReceiveQueue,
   type SrqOptions,
@@ -55,8 +51,6 @@ import {
   type XrcSrqOptions,
   xrcSrqPlan,
 } from './srq/shared-receive.ts'
-import { type TagSharedReceiveQueue, type TagSrqOptions, tagSrqPlan } from './srq/tag-matching.ts'
-import { type WorkQueue, type WorkQueueOptions, wqPlan } from './srq/work-queue.ts'
 
 export interface ProtectionDomain extends Disposable {
   readonly handle: number
@@ -71,8 +65,6 @@ export interface ProtectionDomain extends Disposable {
   nullRegion(length: number, access?: Access): Region
   /** All memory of this program: its buffers need no registration of their own. */
   wholeRegion(access?: Access): WholeRegion
-  /** Memory of the device: all of what `device.dm` has made, or a part. */
-  deviceRegion(dm: Named, options?: DeviceRegionOptions): Region
   /** A memory window that grants nothing yet; type 2 (default) belongs to the queue pair that binds it. */
   window(type?: 1 | 2): MemoryWindow
   /** Reliable connected. */
@@ -81,22 +73,14 @@ export interface ProtectionDomain extends Disposable {
   ucQp(options: UcQueuePairOptions): UcQueuePair
   /** Unreliable datagrams. */
   udQp(options: UdQueuePairOptions): UdQueuePair
-  /** Whole frames of the link. */
-  rawPacketQp(options: RawPacketQueuePairOptions): RawPacketQueuePair
   /** Queue pair 1 of the port, of the general management services; there is one. */
   gsiQp(options: GsiQueuePairOptions): GsiQueuePair
   /** Queue pair 0 of the port, of subnet management. */
   smiQp(options: SmiQueuePairOptions): SmiQueuePair
-  /** Reliable datagrams. */
-  rdQp(options: RdQueuePairOptions): RdQueuePair
   /** Sends to shared queues of a peer's XRC domain. */
   xrcInitiator(options: XrcInitiatorOptions): XrcInitiator
   srq(options?: SrqOptions): SharedReceiveQueue
   xrcSrq(options: XrcSrqOptions): XrcSharedReceiveQueue
-  /** A shared receive queue that matches tags. */
-  tagSrq(options: TagSrqOptions): TagSharedReceiveQueue
-  /** A receive queue that belongs to no queue pair, for `device.rwqIndTable`. */
-  wq(options: WorkQueueOptions): WorkQueue
   addressHandle(to: Destination): AddressHandle
   /** Many with one call, all or none of them (R25). */
   addressHandles(to: readonly Destination[]): readonly AddressHandle[]
@@ -106,11 +90,7 @@ export interface ProtectionDomain extends Disposable {
   close(): void
 }
 
-interface PdFields extends HeldObject {
-  readonly makeAll: MakeAll
-}
-
-const pdMethods: Omit<ProtectionDomain, 'handle'> & ThisType<PdFields> = {
+const pdMethods: Omit<ProtectionDomain, 'handle'> & ThisType<HeldObject> = {
   register(buffer, access = {}) {
     return make(this.kit, regionPlan(this.kit, this, buffer, access))
   },
@@ -122,9 +102,6 @@ const pdMethods: Omit<ProtectionDomain, 'handle'> & ThisType<PdFields> = {
   },
   wholeRegion(access) {
     return make(this.kit, wholeRegionPlan(this.kit, this, access))
-  },
-  deviceRegion(dm, options) {
-    return make(this.kit, deviceRegionPlan(this.kit, this, dm, options))
   },
   window(type = 2) {
     return make(this.kit, windowPlan(this.kit, this, type))
@@ -138,17 +115,11 @@ const pdMethods: Omit<ProtectionDomain, 'handle'> & ThisType<PdFields> = {
   udQp(options) {
     return make(this.kit, udQpPlan(this.kit, this, options))
   },
-  rawPacketQp(options) {
-    return make(this.kit, rawPacketQpPlan(this.kit, this, options))
-  },
   gsiQp(options) {
     return make(this.kit, gsiQpPlan(this.kit, this, options))
   },
   smiQp(options) {
     return make(this.kit, smiQpPlan(this.kit, this, options))
-  },
-  rdQp(options) {
-    return make(this.kit, rdQpPlan(this.kit, this, options))
   },
   xrcInitiator(options) {
     return make(this.kit, xrcInitiatorPlan(this.kit, this, options))
@@ -159,25 +130,20 @@ const pdMethods: Omit<ProtectionDomain, 'handle'> & ThisType<PdFields> = {
   xrcSrq(options) {
     return make(this.kit, xrcSrqPlan(this.kit, this, options))
   },
-  tagSrq(options) {
-    return make(this.kit, tagSrqPlan(this.kit, this, options))
-  },
-  wq(options) {
-    return make(this.kit, wqPlan(this.kit, this, options))
-  },
   addressHandle(to) {
     return make(this.kit, addressPlan(this.kit, this, to))
   },
   addressHandles(to) {
-    return makeAddresses(this.kit, this, this.makeAll, to)
+    return makeAddresses(this.kit, this, to)
   },
   closeAddressHandles(handles) {
     closeAddresses(this.kit, this, handles)
   },
-  ...closeMethods<PdFields>(Pd),
+  ...closeMethods<HeldObject>(Pd),
 }
+guarded('pd', pdMethods)
 
-export const pdPlan = (kit: DeviceContext, makeAll: MakeAll): Plan<ProtectionDomain> =>
+export const pdPlan = (kit: DeviceContext): Plan<ProtectionDomain> =>
   plan(Pd, {}, ({ object: handle }) =>
-    withMethods<ProtectionDomain>(pdMethods, { kit, handle, isOpen: true, makeAll } satisfies PdFields),
+    withMethods<ProtectionDomain>(pdMethods, { kit, handle, isOpen: true } satisfies HeldObject),
   )

@@ -45,6 +45,8 @@ export interface DeviceContext {
   /** Objects that have events, by their numbers; undefined for one that is being made. */
   readonly sources: Map<number, Disposable | undefined>
   readonly path: PathFacts
+  /** Carries many plans out, all or none. Throws RdmaError. */
+  readonly makeAll: MakeAll
 }
 
 /** What an object holds whose methods are those of a table (shared-methods.ts). */

@@ -84,6 +84,13 @@ interface Ringed {
   receives?: ProgramRing | undefined
 }
 
+/** The device of `object` is gone: what is posted from now on is refused. */
+export const stopPosting = (object: object): void => {
+  const ringed = object as Ringed
+  if (ringed.sends !== undefined) ringed.sends = undefined
+  if (ringed.receives !== undefined) ringed.receives = undefined
+}
+
 /**
  * The device of `object` is closed: where its rings were, there may be others by now, which nobody reads or writes in
  * its name any more.
@@ -92,8 +99,7 @@ export const detachRings = (object: object, layout: RingLayout): void => {
   const ringed = object as Ringed
   if (ringed.ring !== undefined) ringed.ring = noProgramRing(layout)
   if (ringed.isHeld) ringed.isHeld = false
-  if (ringed.sends !== undefined) ringed.sends = undefined
-  if (ringed.receives !== undefined) ringed.receives = undefined
+  stopPosting(object)
 }
 
 /** A ring that a call answered, or none: a driver may have no rings, or none of this kind. */

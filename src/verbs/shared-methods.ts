@@ -4,7 +4,27 @@
  * in the interface of the class are nobody's but the library's.
  */
 import type { ObjectClass } from '../spec/schema/schema.ts'
+import { detached } from './error.ts'
 import { CLOSED, destroy, type HeldObject } from './plan.ts'
+
+/** Methods that look for their object themselves, since they are called very often. */
+const CHECKING = ['send', 'write', 'read', 'compareSwap', 'fetchAdd', 'atomicWrite', 'flush', 'receive', 'poll', 'wait']
+/** What queue pairs are made with, which needs none. */
+const INTERNAL = ['stepsTo']
+
+/** Makes the methods of a table say so when they are called without their object; `name`: how sentences call that. */
+export const guarded = <M extends object>(name: string, methods: M): M => {
+  for (const [key, member] of Object.entries(Object.getOwnPropertyDescriptors(methods) as PropertyDescriptorMap)) {
+    const { value: method } = member
+    if (typeof method !== 'function' || CHECKING.includes(key) || INTERNAL.includes(key)) continue
+    const checked = function (this: Partial<HeldObject> | undefined, ...args: unknown[]): unknown {
+      if (this?.kit === undefined) throw detached(`${name}.${key}`)
+      return method.apply(this, args)
+    }
+    Object.defineProperty(methods, key, { ...member, value: checked })
+  }
+  return methods
+}
 
 /** A table of what is in both, accessors included; neither is changed. */
 export const mergeTables = <A extends object, B extends object>(base: A, more: B): A & B =>

@@ -22,7 +22,7 @@ import type { AnyValues, ObjectClass, Out } from '../spec/schema/schema.ts'
 import { SYSTEM_NODE } from '../spec/session.ts'
 import { writeOpen } from '../uapi/session-codec.ts'
 import { checkOptions, type Words } from './checks/options.ts'
-import { invalidArgument, refusal, refused, rethrow } from './error.ts'
+import { checkText, invalidArgument, refusal, refused, rethrow } from './error.ts'
 import type { LocalNetwork, Network } from './local/network.ts'
 import { joinDaemon, type Session } from './remote/daemon-session.ts'
 import { createCalls } from './remote/messages.ts'
@@ -222,6 +222,7 @@ export const openSystem = (options: SystemOptions = {}): System => {
     devices: listed,
     interface(name) {
       if (name === undefined) return declare(call(Interface, 'query') as Description)
+      checkText('system.interface', 'name', name)
       const found = listed()
       const device = found.find(one => one.name === name)
       if (device !== undefined) return declare(reach.describe(device))

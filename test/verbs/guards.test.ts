@@ -162,11 +162,11 @@ test('a method without its object says so', async () => {
     const { call } = detached
     assert.throws(() => call(new Uint8Array(1), { address: 0n, rkey: 0, length: 1 }), {
       code: 'EINVAL',
-      message: new RegExp(`qp.${name}: the method was called without its queue pair`),
+      message: new RegExp(`qp.${name}: the method was called without its object`),
     })
   }
   const { poll } = cq
-  assert.throws(() => poll(), { code: 'EINVAL', message: /cq.poll: the method was called without its queue/ })
+  assert.throws(() => poll(), { code: 'EINVAL', message: /cq.poll: the method was called without its object/ })
   await device.close()
 })
 

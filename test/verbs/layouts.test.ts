@@ -17,6 +17,7 @@ import { Completion, Send, Sge } from '../../src/transport/types.ts'
 import type { RingBytes } from '../../src/verbs/carrier.ts'
 import { completionCursor } from '../../src/verbs/cq/completion.ts'
 import { open } from '../../src/verbs/index.ts'
+import { RemoteRange } from '../../src/verbs/mr/remote-memory.ts'
 import {
   putAtomic,
   putBind,
@@ -25,6 +26,8 @@ import {
   putImmediate,
   putInline,
   putInvalidate,
+  putMany,
+  putOne,
   putReceive,
   putRemote,
   putSend,
@@ -102,19 +105,22 @@ const SENDS = [WrOpcode.values.SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, R
 const write = (ring: ProgramRing, one: Request, datagram: boolean): void => {
   const at = nextSlot(ring)
   const { opcode, address, key, other } = one
+  const remote = new RemoteRange(address, key, one.length)
   const inline = SENDS.includes(opcode) ? one.inline : undefined
   const pieces = DATALESS.includes(opcode) || opcode === ATOMIC_WRITE || inline ? undefined : one.local
-  putSend(ring, at, opcode, one.id, inline ? one.flags | SendFlags.values.INLINE : one.flags, pieces as never)
+  putSend(ring, at, opcode, one.id, inline ? one.flags | SendFlags.values.INLINE : one.flags)
   if (inline) putInline(ring, at, inline)
+  else if (pieces === undefined || Array.isArray(pieces)) putMany(ring, at, pieces)
+  else putOne(ring, at, pieces)
   if (datagram) putDestination(ring, at, 1 + (key % 1000), other & 0xffffff, one.third)
   if (opcode === SEND_WITH_IMM || opcode === RDMA_WRITE_WITH_IMM) putImmediate(ring, at, one.length)
   if (opcode === SEND_WITH_INV || opcode === LOCAL_INV) putInvalidate(ring, at, one.length)
   if (opcode === RDMA_READ || opcode === RDMA_WRITE || opcode === RDMA_WRITE_WITH_IMM || opcode === ATOMIC_WRITE)
-    putRemote(ring, at, address, key)
+    putRemote(ring, at, remote)
   if (opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD)
-    putAtomic(ring, at, address, key, one.operand, one.swap)
+    putAtomic(ring, at, remote, one.operand, one.swap)
   if (opcode === ATOMIC_WRITE) putWord(ring, at, one.operand)
-  if (opcode === FLUSH) putFlush(ring, at, address, key, one.length, 1, 2)
+  if (opcode === FLUSH) putFlush(ring, at, remote, 1, 2)
   if (opcode === BIND_MW) putBind(ring, at, key, other, one.third, address, one.length, one.flags)
   produce(ring)
 }

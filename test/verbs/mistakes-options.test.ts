@@ -9,7 +9,7 @@ import { createNetwork, type Device, open, openSystem, RdmaError } from '../../s
 import { eachCarrier } from './ends.ts'
 import { refuses, untyped } from './mistakes.ts'
 
-const { dm, mr: Mr } = Classes
+const { mr: Mr } = Classes
 const OTHER = 'is closed or of another device$'
 const not = (option: string) => new RegExp(`^${option} ${OTHER}`)
 const unknown = (what: string, word: string) => new RegExp(`^${what}: "${word}" is unknown$`)
@@ -146,10 +146,6 @@ eachCarrier(openTwo => {
       ud.send(new Uint8Array(1), { ah: foreign.ah, qpn: 5, qkey: 5 }),
     )
     refuses('pd.destroyAhs', /^the address handle is closed/, () => own.pd.closeAddressHandles([foreign.ah]))
-    if (here.supports('dm', 'create')) {
-      const memory = there.create(dm, untyped({ length: 4096n, alignment: 0 }))
-      refuses('mr.create', not('dm'), () => own.pd.deviceRegion(memory, { length: 8 }))
-    }
     const closed = here.pd()
     const { handle } = closed
     const gone = here.xrcd()

@@ -7,8 +7,9 @@ import { closeSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
 import { createMemfd } from '../../src/host/memory/memfd.ts'
 import { hasNative } from '../../src/host/native.ts'
-import { GRH_BYTES } from '../../src/verbs/index.ts'
+import { GRH_BYTES, type RemoteMemoryData, remoteMemory } from '../../src/verbs/index.ts'
 import { closeAll, eachCarrier, line, pair } from './ends.ts'
+import { refuses } from './mistakes.ts'
 
 const PAGE = 4096
 
@@ -102,4 +103,26 @@ eachCarrier(openTwo => {
     for (let id = 0; id < 3; id++) assert.equal(await line(b.cq), `${id} RECV`)
     await closeAll(a, b)
   })
+})
+
+test('remote memory survives JSON and structuredClone, is a bound, and has parts', async () => {
+  const { a, b } = await pair()
+  const original = b.mr.remote(8, 16)
+  assert.equal(JSON.stringify({ ...original.toJSON() }), JSON.stringify(original))
+  const ways: RemoteMemoryData[] = [JSON.parse(JSON.stringify(original)), structuredClone(original), { ...original }]
+  for (const [i, data] of ways.entries()) {
+    a.qp.write(Uint8Array.of(i + 1), data, { id: i })
+    assert.equal(await line(a.cq), `${i} RDMA_WRITE`)
+    assert.equal(b.buffer[8], i + 1)
+    a.qp.write(Uint8Array.of(7), remoteMemory(data).slice(15), { id: i })
+    assert.equal(await line(a.cq), `${i} RDMA_WRITE`)
+    assert.equal(b.buffer[23], 7)
+    refuses('qp.write', /^2 bytes do not fit the peer's memory of 1 bytes$/, () =>
+      a.qp.write(new Uint8Array(2), remoteMemory(data).slice(15)),
+    )
+    refuses('qp.read', /^17 bytes do not fit/, () => a.qp.read(a.mr.slice(0, 17), data))
+  }
+  refuses('remote.slice', /^2 bytes from offset 15 do not lie/, () => original.slice(15, 2))
+  refuses('remoteMemory', /an object is none/, () => remoteMemory({ ...original, address: '5 bytes' }))
+  await closeAll(a, b)
 })

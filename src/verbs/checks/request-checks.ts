@@ -5,7 +5,8 @@
  * Hot: what is right costs a few comparisons of types, and only what is wrong makes a sentence.
  */
 import { formatValue, invalidArgument, type RdmaError } from '../error.ts'
-import { isForeignSlice, type RemoteMemory, type Slice } from '../mr/region.ts'
+import { isForeignSlice, type Slice } from '../mr/region.ts'
+import type { RemoteMemory, RemoteMemoryData } from '../mr/remote-memory.ts'
 import type { DeviceContext } from '../plan.ts'
 import { totalOf } from '../qp/requests.ts'
 
@@ -19,21 +20,7 @@ const isSlice = (value: Slice): boolean =>
   isLength(value.length) &&
   value.lkey >>> 0 === value.lkey
 
-const foreignSlice = (call: string): RdmaError =>
-  invalidArgument(
-    call,
-    'the bytes: the slice is of another device',
-    'register the buffer at the device of the queue pair',
-  )
-
-const checkDevice = (call: string, kit: DeviceContext, local: Slice | readonly Slice[]): void => {
-  if (!Array.isArray(local)) {
-    if (isForeignSlice(local as Slice, kit)) throw foreignSlice(call)
-    return
-  }
-  for (let i = 0; i < local.length; i++) if (isForeignSlice(local[i], kit)) throw foreignSlice(call)
-}
-
+/** Whether `local` is a slice, or a list of them, as far as can be seen. */
 const isLocal = (local: Slice | readonly Slice[]): boolean => {
   if (!Array.isArray(local)) return isSlice(local as Slice)
   for (let i = 0; i < local.length; i++) if (!isSlice(local[i])) return false
@@ -47,17 +34,22 @@ const noSlice = (call: string, local: unknown): RdmaError =>
     'register a buffer with pd.register() and give a slice of it, or several in a list: mr.slice()',
   )
 
-/** Throws RdmaError EINVAL unless `local` names bytes registered at the device, or none, and `id` fits a completion. */
-export const checkRequest = (
-  call: string,
-  kit: DeviceContext,
-  local: Slice | readonly Slice[] | undefined,
-  id: number,
-): void => {
-  if (local !== undefined) {
-    if (!isLocal(local)) throw noSlice(call, local)
-    checkDevice(call, kit, local)
-  }
+const foreignSlice = (call: string): RdmaError =>
+  invalidArgument(
+    call,
+    'the bytes: the slice is of another device',
+    'register the buffer at the device of the queue pair',
+  )
+
+/** Throws RdmaError EINVAL unless `local` names bytes registered at the device. */
+export const checkLocal = (call: string, kit: DeviceContext, local: Slice | readonly Slice[]): void => {
+  if (!isLocal(local)) throw noSlice(call, local)
+  const isForeign = Array.isArray(local) ? local.some(one => isForeignSlice(one, kit)) : isForeignSlice(local, kit)
+  if (isForeign) throw foreignSlice(call)
+}
+
+/** Throws RdmaError EINVAL unless a completion can show `id`. */
+export const checkId = (call: string, id: number): void => {
   if (!Number.isSafeInteger(id) || id < 0)
     throw invalidArgument(
       call,
@@ -71,45 +63,14 @@ export const checkTarget = (call: string, local: Slice | readonly Slice[]): void
   if (local instanceof Uint8Array) throw noSlice(call, local)
 }
 
-const LAST_ADDRESS = 2n ** 64n - 1n
-
-/** Throws RdmaError EINVAL unless `remote` is memory of a peer. */
-export const checkRemote = (call: string, remote: RemoteMemory): void => {
-  if (
-    typeof remote !== 'object' ||
-    remote === null ||
-    typeof remote.address !== 'bigint' ||
-    remote.address < 0n ||
-    remote.address > LAST_ADDRESS ||
-    remote.rkey >>> 0 !== remote.rkey ||
-    !isLength(remote.length)
-  )
-    throw invalidArgument(
-      call,
-      remote === undefined ? 'remote memory is missing' : `remote memory: ${formatValue(remote)} is none`,
-      'give { address, rkey, length } as the peer has it from mr.remote()',
-    )
-}
-
 /** That the bytes of a WRITE or READ fit the remote memory that the peer has named. */
-export const checkExtent = (
-  call: string,
-  local: Slice | readonly Slice[] | Uint8Array | undefined,
-  { length }: RemoteMemory,
-): void => {
-  if (local === undefined) return
-  const bytes = Array.isArray(local) ? totalOf(local) : (local as Slice | Uint8Array).length
+export const checkExtent = (call: string, bytes: number, { length }: RemoteMemoryData): void => {
   if (bytes > length)
     throw invalidArgument(
       call,
       `${bytes} bytes do not fit the peer's memory of ${length} bytes`,
       'ask for less, with mr.slice()',
     )
-}
-
-/** Of what goes into a request as it is: that it is a number of 32 bits. */
-export const checkU32 = (call: string, option: string, value: number): void => {
-  if (value >>> 0 !== value) throw invalidArgument(call, `${option} ${formatValue(value)} is no number of 32 bits`)
 }
 
 const WORD = 8
@@ -126,9 +87,9 @@ export const checkOriginal = (call: string, local: Slice | readonly Slice[]): vo
   if (length !== WORD) throw invalidArgument(call, `${length} bytes for what the word was, it has ${WORD}`)
 }
 
-/** That the word at an address lies as words do; `low`: the lower half of the address. */
-export const checkAligned = (call: string, low: number, { address, length }: RemoteMemory): void => {
-  if ((low & (WORD - 1)) !== 0)
+/** That memory of a peer is a word, which lies as words do. */
+export const checkAligned = (call: string, { address, length }: RemoteMemory): void => {
+  if (address % BigInt(WORD) !== 0n)
     throw invalidArgument(call, `remote address 0x${address.toString(16)} is not a multiple of ${WORD}`)
   if (length < WORD) throw invalidArgument(call, `${length} bytes of remote memory, a word has ${WORD}`)
 }

@@ -6,6 +6,7 @@
  */
 import { invalidArgument } from '../error.ts'
 import { checkRecord, type Words } from './options.ts'
+import { checkId } from './request-checks.ts'
 
 export interface SendOptions {
   /** Comes back in the completion; an exact Number, default 0. */
@@ -90,11 +91,12 @@ const refuseWord = (call: string, options: object, word: string, allowed: number
  * That the options of a request are an object and say nothing but what is `allowed`: a misspelt `signaled` would change
  * what completes, without a word. Throws RdmaError EINVAL.
  */
-export const checkRequestOptions = (call: string, options: object, allowed: number): void => {
+export const checkRequestOptions = (call: string, options: SendOptions, allowed: number): void => {
   if (typeof options !== 'object' || options === null)
     checkRecord(call, 'options', options, 'give { id: 1 }, or nothing')
   for (const word in options) {
     // What is no word at all has no bit.
     if ((bitOf(word as keyof RequestOptions) & allowed) === 0) refuseWord(call, options, word, allowed)
   }
+  if (options.id !== undefined) checkId(call, options.id)
 }

@@ -10,7 +10,7 @@ import { checkChoice, detached, refused } from '../error.ts'
 import { checkSignal, type Until } from '../mailbox.ts'
 import { type DeviceContext, eventSource, type HeldObject, type Plan, plan } from '../plan.ts'
 import { consume, noProgramRing, oldestCompletion, type ProgramRing, ringOrNone } from '../ring.ts'
-import { closeMethods, withMethods } from '../shared-methods.ts'
+import { closeMethods, guarded, withMethods } from '../shared-methods.ts'
 import { type Completion, type CompletionCursor, completionCursor } from './completion.ts'
 
 const { ENTRIES: PLAIN, EXTENDED, COUNTING } = CqKind.values
@@ -139,7 +139,7 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
     this.kit.carrier.call(Cq, 'modify', this.handle, { count: completions, period: microseconds })
   },
   poll() {
-    if (this === undefined) throw detached('cq.poll', 'queue')
+    if (this?.kit === undefined) throw detached('cq.poll')
     return pollRing(this) || (this.kit.carrier.drive() && pollRing(this))
   },
   arm(options = {}) {
@@ -152,6 +152,7 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
     })
   },
   async wait(options = {}) {
+    if (this?.kit === undefined) throw detached('cq.wait')
     checkOptions('cq.wait', 'options', options, armWords)
     checkSignal('cq.wait', options)
     const { signal } = options
@@ -226,6 +227,7 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
     self.ring = noProgramRing(carrier.layout)
   }),
 }
+guarded('cq', cqMethods)
 
 type Made = Out<typeof Cq.methods.create> & { readonly queue?: RingPlace }
 

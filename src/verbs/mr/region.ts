@@ -5,9 +5,10 @@ import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'
 import type { In, Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type Words } from '../checks/options.ts'
-import { formatValue, invalidArgument } from '../error.ts'
+import { checkBytes, formatValue, invalidArgument } from '../error.ts'
 import { checkOwn, type DeviceContext, type HeldObject, isClosed, type Named, type Plan, plan } from '../plan.ts'
-import { closeMethods, withMethods } from '../shared-methods.ts'
+import { closeMethods, guarded, withMethods } from '../shared-methods.ts'
+import { createRemoteMemory, lengthOfPart, type RemoteMemory } from './remote-memory.ts'
 
 /** What others may do with a region beside reading it locally. */
 export interface Access {
@@ -31,13 +32,6 @@ export interface Slice {
   readonly hi: number
   readonly length: number
   readonly lkey: number
-}
-
-/** Memory as a peer names it: plain data, to be sent to whoever shall use it. */
-export interface RemoteMemory {
-  readonly address: bigint
-  readonly rkey: number
-  readonly length: number
 }
 
 /** Registered memory of any kind. */
@@ -92,12 +86,6 @@ export interface FileRegionOptions {
   readonly access?: Access
 }
 
-/** Of memory of the device. */
-export interface DeviceRegionOptions extends Omit<FileRegionOptions, 'length'> {
-  /** Default: up to the end of the memory. */
-  readonly length?: number
-}
-
 const flags = AccessFlags.values
 
 export const accessWords: Words<Access> = {
@@ -128,31 +116,12 @@ export const accessFlags = (call: string, access: Access, localWrite: boolean): 
   )
 }
 
-/** Longer elements would make `length` something else than bytes. Test runners have a Uint8Array of their own. */
-const checkBytes = (call: string, buffer: Uint8Array): void => {
-  if (!ArrayBuffer.isView(buffer) || buffer.BYTES_PER_ELEMENT !== 1)
-    throw invalidArgument(
-      call,
-      'what is registered is a Uint8Array',
-      'make one over the same memory: new Uint8Array(buffer)',
-    )
-}
-
-/** Checks that `length` bytes from `offset` lie in `whole`. */
-const within = (call: string, whole: number, offset: number, length: number): void => {
-  if (!Number.isInteger(offset) || !Number.isInteger(length) || offset < 0 || length < 0 || offset + length > whole)
-    throw invalidArgument(
-      call,
-      `${formatValue(length)} bytes from offset ${formatValue(offset)} do not lie in a region of ${whole} bytes`,
-    )
-}
-
 /** What is made of a closed region would fail later, at its key, and take the connection along. */
 const checkOpen = (call: string, { isOpen }: HeldObject): void => {
   if (!isOpen) throw isClosed(call)
 }
 
-/** A slice that knows its device. */
+/** A slice that knows its device, and never changes: requests need not check it. */
 class DeviceSlice implements Slice {
   readonly lo: number
   readonly hi: number
@@ -166,14 +135,21 @@ class DeviceSlice implements Slice {
     this.length = length
     this.lkey = lkey
     this.#kit = kit
+    Object.freeze(this)
   }
 
-  /** Whether a slice is of another device than that of `kit`; a copy of one does not know. */
-  static isForeign(slice: Slice, kit: DeviceContext): boolean {
-    return #kit in slice && slice.#kit !== kit
+  /** Whether it is a slice of the device of `kit`. Hot. */
+  static isOf(value: unknown, kit: DeviceContext): value is DeviceSlice {
+    return value instanceof DeviceSlice && value.#kit === kit
+  }
+
+  /** Whether it is one of another device; a copy of a slice does not know. */
+  static isForeign(value: unknown, kit: DeviceContext): boolean {
+    return value instanceof DeviceSlice && value.#kit !== kit
   }
 }
 
+export const isSliceOf = DeviceSlice.isOf
 export const isForeignSlice = DeviceSlice.isForeign
 
 interface RegionFields extends HeldObject {
@@ -187,15 +163,15 @@ interface BufferFields extends RegionFields {
 }
 
 const regionMethods = {
-  slice(this: RegionFields, offset = 0, size = this.length - offset) {
+  slice(this: RegionFields, offset = 0, length?: number) {
     checkOpen('mr.slice', this)
-    within('mr.slice', this.length, offset, size)
-    return new DeviceSlice(this.kit, this.address + BigInt(offset), size, this.lkey)
+    const bytes = lengthOfPart('mr.slice', this.length, offset, length)
+    return new DeviceSlice(this.kit, this.address + BigInt(offset), bytes, this.lkey)
   },
-  remote(this: RegionFields, offset = 0, size = this.length - offset) {
+  remote(this: RegionFields, offset = 0, length?: number) {
     checkOpen('mr.remote', this)
-    within('mr.remote', this.length, offset, size)
-    return { address: this.address + BigInt(offset), rkey: this.rkey, length: size }
+    const bytes = lengthOfPart('mr.remote', this.length, offset, length)
+    return createRemoteMemory(this.address + BigInt(offset), this.rkey, bytes)
   },
   query(this: RegionFields) {
     return this.kit.carrier.call(Mr, 'query', this.handle, {}).out
@@ -217,12 +193,13 @@ const bufferMethods: Omit<MemoryRegion, keyof RegionFields | 'buffer'> & ThisTyp
   },
   ...closeMethods<BufferFields>(Mr, ({ kit, buffer }) => kit.carrier.forget(buffer)),
 }
+guarded('mr', bufferMethods)
 
 /** A region of `buffer` in protection domain `pd`. */
 export const regionPlan = (kit: DeviceContext, pd: Named, buffer: Uint8Array, access: Access): Plan<MemoryRegion> => {
   const { carrier } = kit
   checkOwn(kit, 'pd.register', 'pd', pd)
-  checkBytes('pd.register', buffer)
+  checkBytes('pd.register', 'what is registered', buffer)
   const rights = accessFlags('pd.register', access, true)
   const address = carrier.addressOf(buffer)
   const wanted = {
@@ -250,9 +227,12 @@ export const regionPlan = (kit: DeviceContext, pd: Named, buffer: Uint8Array, ac
   )
 }
 
-const { FILE, NULL, IMPLICIT, DEVICE } = MrKind.values
+const { FILE, NULL, IMPLICIT } = MrKind.values
 
-const otherMethods: Omit<Region, keyof RegionFields> = { ...regionMethods, ...closeMethods<RegionFields>(Mr) }
+const otherMethods: Omit<Region, keyof RegionFields> = guarded('mr', {
+  ...regionMethods,
+  ...closeMethods<RegionFields>(Mr),
+})
 
 /** A region of another kind, whose bytes have addresses from `start` on. */
 const otherPlan = (
@@ -260,7 +240,7 @@ const otherPlan = (
   pd: Named,
   access: Access,
   length: number,
-  more: Pick<In<typeof Mr.methods.create>, 'kind' | 'start' | 'file' | 'dm'>,
+  more: Pick<In<typeof Mr.methods.create>, 'kind' | 'start' | 'file'>,
 ): Plan<Region> => {
   checkOwn(kit, 'mr.create', 'pd', pd)
   if (!Number.isSafeInteger(length) || length < 0)
@@ -303,21 +283,6 @@ export const fileRegionPlan = (
   return otherPlan(kit, pd, access, length, { kind: FILE, start: BigInt(offset), file })
 }
 
-/** Memory of the device, of an object of class `dm`. */
-export const deviceRegionPlan = (
-  kit: DeviceContext,
-  pd: Named,
-  dm: Named & { readonly length?: number },
-  options: DeviceRegionOptions = {},
-): Plan<Region> => {
-  checkOptions('mr.create', 'options', options, fileWords)
-  checkOwn(kit, 'mr.create', 'dm', dm)
-  const { offset = 0, access = {} } = options
-  const { length = (dm.length ?? Number.NaN) - offset } = options
-  checkOffset(offset)
-  return otherPlan(kit, pd, access, length, { kind: DEVICE, start: BigInt(offset), dm: dm.handle })
-}
-
 interface WholeFields extends HeldObject {
   readonly lkey: number
   readonly rkey: number
@@ -335,17 +300,17 @@ const addressIn = ({ kit, named }: WholeFields, buffer: Uint8Array, offset: numb
 }
 
 const wholeMethods: Omit<WholeRegion, keyof WholeFields> & ThisType<WholeFields> = {
-  slice(buffer, offset = 0, length = buffer?.length - offset) {
+  slice(buffer, offset = 0, length) {
     checkOpen('mr.slice', this)
-    checkBytes('mr.slice', buffer)
-    within('mr.slice', buffer.length, offset, length)
-    return new DeviceSlice(this.kit, addressIn(this, buffer, offset), length, this.lkey)
+    checkBytes('mr.slice', 'the buffer', buffer)
+    const bytes = lengthOfPart('mr.slice', buffer.length, offset, length)
+    return new DeviceSlice(this.kit, addressIn(this, buffer, offset), bytes, this.lkey)
   },
-  remote(buffer, offset = 0, length = buffer?.length - offset) {
+  remote(buffer, offset = 0, length) {
     checkOpen('mr.remote', this)
-    checkBytes('mr.remote', buffer)
-    within('mr.remote', buffer.length, offset, length)
-    return { address: addressIn(this, buffer, offset), rkey: this.rkey, length }
+    checkBytes('mr.remote', 'the buffer', buffer)
+    const bytes = lengthOfPart('mr.remote', buffer.length, offset, length)
+    return createRemoteMemory(addressIn(this, buffer, offset), this.rkey, bytes)
   },
   query() {
     return this.kit.carrier.call(Mr, 'query', this.handle, {}).out
@@ -355,6 +320,7 @@ const wholeMethods: Omit<WholeRegion, keyof WholeFields> & ThisType<WholeFields>
     named.clear()
   }),
 }
+guarded('mr', wholeMethods)
 
 export const wholeRegionPlan = (kit: DeviceContext, pd: Named, access: Access = {}): Plan<WholeRegion> => {
   checkOwn(kit, 'mr.create', 'pd', pd)

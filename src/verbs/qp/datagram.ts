@@ -13,22 +13,19 @@ import { addressText, parseAddress } from '../../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES } from '../../wire/ip.ts'
 import { type Addressing, addressing, addressRecord, noAddress, type PathOptions } from '../address.ts'
 import { checkOptions, checkRecord, type Words } from '../checks/options.ts'
-import { checkU32 } from '../checks/request-checks.ts'
 import { type MessageOptions, UC_WORDS } from '../checks/request-options.ts'
-import { invalidArgument, RdmaError } from '../error.ts'
-import { type Steered, steered } from '../flow.ts'
+import { checkBytes, checkU32, detached, invalidArgument, RdmaError } from '../error.ts'
 import {
   checkOwn,
   type DeviceContext,
   destroyUnlessRemoved,
   type HeldObject,
-  type MakeAll,
   type Named,
   type Plan,
   plan,
 } from '../plan.ts'
 import type { ProgramRing } from '../ring.ts'
-import { assignMethods, closeMethods, markClosed, mergeTables } from '../shared-methods.ts'
+import { assignMethods, closeMethods, guarded, markClosed, mergeTables } from '../shared-methods.ts'
 import { type Activatable, type ActiveOptions, activatable, atCreation } from './activation.ts'
 import { firstPsn } from './connection.ts'
 import {
@@ -87,7 +84,7 @@ export interface UdActivation {
   readonly qkey?: number
 }
 
-export interface UdQueuePair extends QueuePair<typeof UdQp>, DatagramSender, Activatable<UdActivation>, Steered {
+export interface UdQueuePair extends QueuePair<typeof UdQp>, DatagramSender, Activatable<UdActivation> {
   /** What others must know to send to it. Its Q_Key is what `activate` has set. */
   readonly endpoint: DatagramEndpoint
   /** Receives datagrams to a group from now on; `gid` as text: 224.0.0.0/4 or ff00::/8. */
@@ -97,7 +94,7 @@ export interface UdQueuePair extends QueuePair<typeof UdQp>, DatagramSender, Act
 
 /** Queue pair number that means all members of a group. */
 export const MULTICAST_QPN = 0xffffff
-export const DEFAULT_QKEY = 0x11111111
+const DEFAULT_QKEY = 0x11111111
 const { INIT, RTR, RTS } = QpState.values
 const { SEND, SEND_WITH_IMM } = WrOpcode.values
 
@@ -106,6 +103,7 @@ export const GRH_BYTES = IPV6_BYTES
 
 /** Where a received datagram came from, of the first 40 bytes of its buffer. */
 export const senderOf = (header: Uint8Array): Destination & { readonly gid: string } => {
+  checkBytes('senderOf', 'the header', header)
   if (header.length < GRH_BYTES) throw invalidArgument('senderOf', `${header.length} bytes, a header has ${GRH_BYTES}`)
   const view = new DataView(header.buffer, header.byteOffset, GRH_BYTES)
   if (view.getUint8(0) >> 4 === 6) {
@@ -183,6 +181,7 @@ const addressMethods: Omit<AddressHandle, 'handle' | 'number'> & ThisType<Addres
   },
   ...closeMethods<AddressFields>(Ah),
 }
+guarded('ah', addressMethods)
 
 const Address = assignMethods<AddressHandle, AddressFields, [kit: DeviceContext, handle: number, number: number]>(
   addressMethods,
@@ -218,13 +217,8 @@ const pieces = <T>(all: readonly T[]): T[][] =>
 type ManyMade = Out<typeof Pd.methods.createAhs> & { readonly numbers?: readonly { readonly number: number }[] }
 
 /** Many address handles, with one call if the device has it (R25). All or none. */
-export const makeAddresses = (
-  kit: DeviceContext,
-  pd: Named,
-  makeAll: MakeAll,
-  to: readonly Destination[],
-): readonly AddressHandle[] => {
-  const { carrier } = kit
+export const makeAddresses = (kit: DeviceContext, pd: Named, to: readonly Destination[]): readonly AddressHandle[] => {
+  const { carrier, makeAll } = kit
   checkOwn(kit, 'pd.createAhs', 'pd', pd)
   if (!Array.isArray(to)) throw invalidArgument('pd.createAhs', 'the destinations are no list', 'give [{ gid }, …]')
   // The list has addresses only.
@@ -263,6 +257,7 @@ export const closeAddresses = (kit: DeviceContext, pd: Named, all: readonly Addr
 export const datagramOperations: DatagramSender & { readonly words: number } & ThisType<QpSelf> = {
   words: UC_WORDS,
   send(local, to, options) {
+    if (this?.kit === undefined) throw detached('qp.send')
     checkDevicePresent('qp.send', this.kit)
     checkPeer(this.kit, to)
     const immediate = options?.immediate
@@ -297,7 +292,7 @@ const { activate } = activatable(activation)
 
 const udType = queuePairType<UdQueuePair>(
   UdQp,
-  mergeTables(mergeTables(datagramOperations, steered), {
+  mergeTables(datagramOperations, {
     get endpoint(): DatagramEndpoint {
       const { kit, qpn, qkey } = this as unknown as QpSelf
       const { gid, lid } = kit.path

@@ -6,15 +6,7 @@ import { AccessFlags } from '../../spec/enums.ts'
 import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'
 import { WrOpcode } from '../../spec/work.ts'
 import { checkOptions } from '../checks/options.ts'
-import {
-  checkAligned,
-  checkExtent,
-  checkOriginal,
-  checkRemote,
-  checkTarget,
-  checkU32,
-  checkWord,
-} from '../checks/request-checks.ts'
+import { checkAligned, checkExtent, checkOriginal, checkTarget, checkWord } from '../checks/request-checks.ts'
 import {
   type FlushOptions,
   type MessageOptions,
@@ -22,19 +14,20 @@ import {
   RequestWords,
   type SendOptions,
 } from '../checks/request-options.ts'
-import { invalidArgument } from '../error.ts'
-import { accessFlags, type RemoteMemory, type Slice } from '../mr/region.ts'
+import { checkU32, invalidArgument } from '../error.ts'
+import { accessFlags, type Slice } from '../mr/region.ts'
+import { createRemoteMemory, type RemoteMemory, type RemoteMemoryData, rangeOf } from '../mr/remote-memory.ts'
 import { type BindableWindow, type Binding, bindingWords, type MemoryWindow } from '../mr/window.ts'
 import { checkOwn } from '../plan.ts'
 import type { ProgramRing } from '../ring.ts'
 import { beginRequest, endRequest, type Local, type QpSelf } from './queue-pair.ts'
-import { putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord, remoteLow } from './requests.ts'
+import { bytesOf, putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord } from './requests.ts'
 
 /** Operations without answers; `O` is what every request of the service must or may say. */
 export interface Operations<M extends MessageOptions, O extends SendOptions> {
   send(local: Local, options?: M): void
   /** WRITE: the peer's memory gets the bytes; with `immediate` it also completes a receive there. */
-  write(local: Local, remote: RemoteMemory, options?: O & MessageOptions): void
+  write(local: Local, remote: RemoteMemoryData, options?: O & MessageOptions): void
   /**
    * Lets the peer at part of a region, through the key that is answered; the window's old key is worth nothing once
    * this is done. A window of type 1 may be bound anew, one of type 2 must be free.
@@ -46,15 +39,15 @@ export interface Operations<M extends MessageOptions, O extends SendOptions> {
 
 export interface ReliableOperations<O extends SendOptions> {
   /** READ: the peer's bytes come into `local`. */
-  read(local: Slice | readonly Slice[], remote: RemoteMemory, options?: O): void
+  read(local: Slice | readonly Slice[], remote: RemoteMemoryData, options?: O): void
   /** Swaps the peer's 64-bit word if it is `compare`; `local` (8 bytes) gets what it was. */
-  compareSwap(local: Slice, remote: RemoteMemory, compare: bigint, swap: bigint, options?: O): void
+  compareSwap(local: Slice, remote: RemoteMemoryData, compare: bigint, swap: bigint, options?: O): void
   /** Adds to the peer's 64-bit word; `local` (8 bytes) gets what it was. */
-  fetchAdd(local: Slice, remote: RemoteMemory, add: bigint, options?: O): void
+  fetchAdd(local: Slice, remote: RemoteMemoryData, add: bigint, options?: O): void
   /** ATOMIC WRITE: the peer's 64-bit word becomes `word`, at once for all who look. */
-  atomicWrite(remote: RemoteMemory, word: bigint, options?: O): void
+  atomicWrite(remote: RemoteMemoryData, word: bigint, options?: O): void
   /** FLUSH: completes when earlier WRITEs to these bytes are where everybody sees them. */
-  flush(remote: RemoteMemory, options?: O & FlushOptions): void
+  flush(remote: RemoteMemoryData, options?: O & FlushOptions): void
 }
 
 const wr = WrOpcode.values
@@ -88,12 +81,12 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
     endRequest(this)
   },
   write(local, remote, options) {
-    checkRemote('qp.write', remote)
+    const range = rangeOf('qp.write', remote)
     const immediate = options?.immediate
     const opcode = immediate === undefined ? wr.RDMA_WRITE : wr.RDMA_WRITE_WITH_IMM
     const at = beginRequest(this, 'qp.write', opcode, local, options, WRITE_WORDS)
-    checkExtent('qp.write', local, remote)
-    putRemote(ringOf(this), at, remote.address, remote.rkey)
+    checkExtent('qp.write', bytesOf(ringOf(this), at), range)
+    putRemote(ringOf(this), at, range)
     if (immediate !== undefined) {
       checkU32('qp.write', 'immediate', immediate)
       putImmediate(ringOf(this), at, immediate)
@@ -113,7 +106,7 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
     const bindable: BindableWindow = window
     bindable.rkey = rkey
     endRequest(this)
-    return { address: (rights & ZERO_BASED) === 0 ? address : 0n, rkey, length }
+    return createRemoteMemory((rights & ZERO_BASED) === 0 ? address : 0n, rkey, length)
   },
   invalidate(window, options) {
     checkOwn(this.kit, 'qp.invalidate', 'window', window)
@@ -130,26 +123,26 @@ const atomic = (
   call: string,
   opcode: number,
   local: Slice,
-  remote: RemoteMemory,
+  remote: RemoteMemoryData,
   compareOrAdd: bigint,
   swap: bigint,
   options: SendOptions | undefined,
 ): void => {
   checkOriginal(call, local)
-  checkRemote(call, remote)
+  const range = rangeOf(call, remote)
+  checkAligned(call, range)
   const at = beginRequest(self, call, opcode, local, options, ASKING_WORDS)
-  putAtomic(ringOf(self), at, remote.address, remote.rkey, compareOrAdd, swap)
-  checkAligned(call, remoteLow(ringOf(self), at), remote)
+  putAtomic(ringOf(self), at, range, compareOrAdd, swap)
   endRequest(self)
 }
 
 export const reliableOperations: ReliableOperations<SendOptions> & ThisType<QpSelf> = {
   read(local, remote, options) {
     checkTarget('qp.read', local)
-    checkRemote('qp.read', remote)
+    const range = rangeOf('qp.read', remote)
     const at = beginRequest(this, 'qp.read', wr.RDMA_READ, local, options, ASKING_WORDS)
-    checkExtent('qp.read', local, remote)
-    putRemote(ringOf(this), at, remote.address, remote.rkey)
+    checkExtent('qp.read', bytesOf(ringOf(this), at), range)
+    putRemote(ringOf(this), at, range)
     endRequest(this)
   },
   compareSwap(local, remote, compare, swap, options) {
@@ -162,20 +155,20 @@ export const reliableOperations: ReliableOperations<SendOptions> & ThisType<QpSe
     atomic(this, 'qp.fetchAdd', wr.ATOMIC_FETCH_AND_ADD, local, remote, add, 0n, options)
   },
   atomicWrite(remote, word, options) {
-    checkRemote('qp.atomicWrite', remote)
+    const range = rangeOf('qp.atomicWrite', remote)
+    checkAligned('qp.atomicWrite', range)
     checkWord('qp.atomicWrite', 'word', word)
     const at = beginRequest(this, 'qp.atomicWrite', wr.ATOMIC_WRITE, undefined, options, ASKING_WORDS)
-    putRemote(ringOf(this), at, remote.address, remote.rkey)
-    checkAligned('qp.atomicWrite', remoteLow(ringOf(this), at), remote)
+    putRemote(ringOf(this), at, range)
     putWord(ringOf(this), at, word)
     endRequest(this)
   },
   flush(remote, options) {
-    checkRemote('qp.flush', remote)
+    const range = rangeOf('qp.flush', remote)
     const at = beginRequest(this, 'qp.flush', wr.FLUSH, undefined, options, FLUSH_WORDS)
     const placement = options?.persistent === true ? flushPlacement.PERSISTENT : flushPlacement.GLOBAL
     const selectivity = options?.wholeRegion === true ? flushSelectivity.REGION : flushSelectivity.RANGE
-    putFlush(ringOf(this), at, remote.address, remote.rkey, remote.length, placement, selectivity)
+    putFlush(ringOf(this), at, range, placement, selectivity)
     endRequest(this)
   },
 }

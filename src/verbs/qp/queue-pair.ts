@@ -13,10 +13,10 @@ import type { AnyValues, In, ObjectClass, Out } from '../../spec/schema/schema.t
 import { SendFlags } from '../../spec/work.ts'
 import type { Answered, Carrier, RingPlace } from '../carrier.ts'
 import { checkRecord, type Words } from '../checks/options.ts'
-import { checkRequest } from '../checks/request-checks.ts'
+import { checkId, checkLocal } from '../checks/request-checks.ts'
 import { checkRequestOptions, type SendOptions } from '../checks/request-options.ts'
 import { detached, invalidArgument, type RdmaError, refused } from '../error.ts'
-import type { Slice } from '../mr/region.ts'
+import { isSliceOf, type Slice } from '../mr/region.ts'
 import {
   checkOwn,
   type DeviceContext,
@@ -36,9 +36,9 @@ import {
   restart,
   ringOrNone,
 } from '../ring.ts'
-import { assignMethods, destroyed, mergeTables } from '../shared-methods.ts'
+import { assignMethods, destroyed, guarded, mergeTables } from '../shared-methods.ts'
 import { type ConnectOptions, combineSteps, type Endpoint, firstPsn, type PeerOptions } from './connection.ts'
-import { putInline, putReceive, putSend } from './requests.ts'
+import { putInline, putMany, putOne, putReceive, putSend } from './requests.ts'
 
 /** Bytes that a request sends: registered ones, several pieces of them, or any few bytes, which are copied (inline). */
 export type Local = Slice | readonly Slice[] | Uint8Array
@@ -155,7 +155,10 @@ export interface QpFields extends HeldObject {
   readonly qpn: number
   /** Its number among what has events. */
   readonly number: number
-  /** Where its rings lie, by `offsetOf`; and the rings themselves, once something was posted. */
+  /**
+   * Where its rings lie, by `offsetOf`; and the rings themselves, once something was posted and as long as more may be:
+   * posting looks at nothing else. That of sends is there in RTS and beyond only.
+   */
   readonly sendAt: number
   readonly sendSize: number
   readonly receiveAt: number
@@ -169,8 +172,6 @@ export interface QpFields extends HeldObject {
   /** Connected: the first packet sequence number that it sends. Datagrams: the Q_Key. */
   psn: number
   qkey: number
-  /** It was in RTS or beyond when that was asked last. */
-  canSend: boolean
 }
 
 /** What the methods of a table find in `this`: the fields of one queue pair, and the class in the table. */
@@ -185,15 +186,45 @@ export const checkDevicePresent = (call: string, { waiters }: DeviceContext): vo
   if (waiters.over) throw refused('EIO', call, 'the device is closed or gone')
 }
 
-const ringAt = (self: QpSelf, call: string, at: number, size: number): ProgramRing => {
-  const { carrier } = self.kit
+/** That `self` is a queue pair of a device that is there, and open. */
+const checkUsable = (call: string, self: QpSelf | undefined): void => {
+  if (self?.kit === undefined) throw detached(call)
+  checkDevicePresent(call, self.kit)
   if (!self.isOpen) throw invalidArgument(call, 'the queue pair is closed')
-  return ringOrNone(carrier, placeAt(at, size))
 }
 
-const releaseQueuePair = (carrier: Carrier, at: number, size: number): void => {
+/** The ring of sends, for the first request in RTS: earlier ones would be kept without a word. */
+const openSends = (self: QpSelf, call: string): ProgramRing => {
+  checkUsable(call, self)
+  const { carrier } = self.kit
+  const { state } = carrier.call(self.cls as AnyQpClass, 'query', self.handle, {}).out
+  if (state < QpState.values.RTS)
+    throw invalidArgument(
+      call,
+      `the queue pair is in ${stateNames[state]}: it cannot send`,
+      'connect or activate it first',
+    )
+  self.sends = ringOrNone(carrier, placeAt(self.sendAt, self.sendSize))
+  return self.sends
+}
+
+const openReceives = (self: QpSelf): ProgramRing => {
+  checkUsable('qp.receive', self)
+  if (self.maxRecvSge < 0)
+    throw invalidArgument('qp.receive', 'it takes from a shared receive queue', 'post to that one, with srq.receive()')
+  self.receives = ringOrNone(self.kit.carrier, placeAt(self.receiveAt, self.receiveSize))
+  return self.receives
+}
+
+const releaseAt = (carrier: Carrier, at: number, size: number): void => {
   const place = placeAt(at, size)
   if (place !== undefined) carrier.release(place)
+}
+
+/** What is mapped is given back, and nobody posts any more to what may be another's by now. */
+const releaseSends = (self: QpSelf): void => {
+  if (self.sends !== undefined) releaseAt(self.kit.carrier, self.sendAt, self.sendSize)
+  self.sends = undefined
 }
 
 /** What needs no queues: query, modify, destroy. */
@@ -208,19 +239,16 @@ export const bareMethods: Omit<BareQueuePair, 'handle' | 'qpn'> & ThisType<QpSel
   modify(args) {
     checkRecord(`${this.cls.name}.modify`, 'attributes', args, 'it is an object, { state: 1 } for example')
     this.kit.carrier.call(this.cls as AnyQpClass, 'modify', this.handle, args)
-    if (args.state !== undefined) this.canSend = args.state >= QpState.values.RTS
-    if (args.state !== QpState.values.RESET) return
-    if (this.sends !== undefined) restart(this.sends)
-    if (this.receives !== undefined) restart(this.receives)
+    const { state } = args
+    if (state !== undefined && state < QpState.values.RTS) releaseSends(this)
+    if (state === QpState.values.RESET && this.receives !== undefined) restart(this.receives)
   },
   close() {
     if (!destroyed(this, this.cls)) return
     const { carrier, waiters } = this.kit
     waiters.remove(this.number)
-    // What is mapped is given back, and nobody posts any more to what may be another's by now.
-    if (this.sends !== undefined) releaseQueuePair(carrier, this.sendAt, this.sendSize)
-    if (this.receives !== undefined) releaseQueuePair(carrier, this.receiveAt, this.receiveSize)
-    this.sends = undefined
+    releaseSends(this)
+    if (this.receives !== undefined) releaseAt(carrier, this.receiveAt, this.receiveSize)
     this.receives = undefined
   },
   [Symbol.dispose]() {
@@ -235,38 +263,42 @@ const queueMethods: Pick<QueuePair, 'pending' | 'receive'> & ThisType<QpSelf> = 
     return sends === undefined ? 0 : outstandingRequests(sends)
   },
   receive(local, id = 0) {
-    if (this === undefined) throw detached('qp.receive', 'queue pair')
-    if (this.maxRecvSge < 0)
-      throw invalidArgument(
-        'qp.receive',
-        'it takes from a shared receive queue',
-        'post to that one, with srq.receive()',
-      )
-    checkDevicePresent('qp.receive', this.kit)
-    this.receives ??= ringAt(this, 'qp.receive', this.receiveAt, this.receiveSize)
-    const ring = this.receives
+    const ring = this?.receives ?? openReceives(this)
     const at = nextSlot(ring)
     if (at < 0) throw throwQueueFull('qp.receive', 'receive', ring.capacity)
     if (Array.isArray(local) && local.length > this.maxRecvSge)
       throw throwTooManySges('qp.receive', local.length, this.maxRecvSge)
-    checkRequest('qp.receive', this.kit, local, id)
+    if (id !== 0) checkId('qp.receive', id)
+    if (local !== undefined && !isSliceOf(local, this.kit)) checkLocal('qp.receive', this.kit, local)
     putReceive(ring, at, id, local)
     produce(ring)
     this.kit.carrier.posted(this.handle)
   },
 }
 
-/** That a queue pair may send: others would keep the request without a word. What is known of its state may be old. */
-const checkReady = (call: string, self: QpSelf): void => {
-  if (!self.isOpen) throw invalidArgument(call, 'the queue pair is closed')
-  const { state } = self.kit.carrier.call(self.cls as AnyQpClass, 'query', self.handle, {}).out
-  if (state < QpState.values.RTS)
-    throw invalidArgument(
-      call,
-      `the queue pair is in ${stateNames[state]}: it cannot send`,
-      'connect or activate it first',
-    )
-  self.canSend = true
+/** What requests of its type may say. */
+const wordsOf = (self: QpSelf | undefined, call: string): number => {
+  if (self?.kit === undefined) throw detached(call)
+  return self.words
+}
+
+/** Bytes of a request that are no slice made by `mr.slice()` of this device: inline, several slices, copies, or none. */
+const putOther = (self: QpSelf, call: string, at: number, local: Exclude<Local, Slice> | undefined): void => {
+  const ring = self.sends as ProgramRing
+  if (local instanceof Uint8Array) {
+    if (local.length > self.maxInlineData)
+      throw invalidArgument(
+        call,
+        `${local.length} bytes inline, at most ${self.maxInlineData} are possible`,
+        'register the buffer and send a slice of it, or ask for a larger maxInlineData',
+      )
+    putInline(ring, at, local)
+    return
+  }
+  if (Array.isArray(local) && local.length > self.maxSendSge)
+    throw throwTooManySges(call, local.length, self.maxSendSge)
+  if (local !== undefined) checkLocal(call, self.kit, local)
+  putMany(ring, at, local)
 }
 
 /**
@@ -282,32 +314,14 @@ export const beginRequest = (
   options: SendOptions | undefined,
   words: number,
 ): number => {
-  if (self === undefined) throw detached(call, 'queue pair')
-  checkDevicePresent(call, self.kit)
-  if (options !== undefined) checkRequestOptions(call, options, words & self.words)
-  if (!self.canSend) checkReady(call, self)
-  self.sends ??= ringAt(self, call, self.sendAt, self.sendSize)
-  const ring = self.sends
+  if (options !== undefined) checkRequestOptions(call, options, words & wordsOf(self, call))
+  const ring = self?.sends ?? openSends(self, call)
   const at = nextSlot(ring)
   if (at < 0) throw throwQueueFull(call, 'send', ring.capacity)
-  const id = options?.id ?? 0
-  const flags = flagsOf(options)
-  if (local instanceof Uint8Array) {
-    if (local.length > self.maxInlineData)
-      throw invalidArgument(
-        call,
-        `${local.length} bytes inline, at most ${self.maxInlineData} are possible`,
-        'register the buffer and send a slice of it, or ask for a larger maxInlineData',
-      )
-    checkRequest(call, self.kit, undefined, id)
-    putSend(ring, at, opcode, id, flags | INLINE, undefined)
-    putInline(ring, at, local)
-  } else {
-    if (Array.isArray(local) && local.length > self.maxSendSge)
-      throw throwTooManySges(call, local.length, self.maxSendSge)
-    checkRequest(call, self.kit, local, id)
-    putSend(ring, at, opcode, id, flags, local as Slice | readonly Slice[] | undefined)
-  }
+  const isInline = local instanceof Uint8Array
+  putSend(ring, at, opcode, options?.id ?? 0, isInline ? flagsOf(options) | INLINE : flagsOf(options))
+  if (!isInline && isSliceOf(local, self.kit)) putOne(ring, at, local)
+  else putOther(self, call, at, local as Exclude<Local, Slice> | undefined)
   return at
 }
 
@@ -349,7 +363,7 @@ export const queuePairType = <T>(cls: ObjectClass, more: object): QueuePairType<
   call: `${cls.name}.create`,
   hasReceives: 'recvCq' in (cls.methods.create?.in ?? {}),
   Made: assignMethods<T, QpFields, ConstructorParameters<QueuePairType<T>['Made']>>(
-    mergeTables(mergeTables(mergeTables({ cls }, bareMethods), queueMethods), more),
+    guarded('qp', mergeTables(mergeTables(mergeTables({ cls }, bareMethods), queueMethods), more)),
     function (kit, number, { object, out }, shared, psn, qkey) {
       const { cap, qpNum, sendQueue, recvQueue } = out as unknown as Made
       this.kit = kit
@@ -368,7 +382,6 @@ export const queuePairType = <T>(cls: ObjectClass, more: object): QueuePairType<
       this.maxRecvSge = shared ? -1 : cap.maxRecvSge
       this.psn = psn
       this.qkey = qkey
-      this.canSend = false
     },
   ),
 })

@@ -5,6 +5,7 @@
 import { RingSge } from '../../spec/drivers/rxe-rings.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import type { Slice } from '../mr/region.ts'
+import { RemoteRange } from '../mr/remote-memory.ts'
 import type { ProgramRing } from '../ring.ts'
 
 const putU64 = (words: Int32Array, at: number, value: number): void => {
@@ -36,18 +37,32 @@ export const totalOf = (local: Slice | readonly Slice[]): number => {
   return total
 }
 
-/** The part that every send request has. */
+/** The part that every send request has; its bytes come with `putSlice`, `putSlices` or `putInline`. */
 export const putSend = (
   { words, layout: { send } }: ProgramRing,
   at: number,
   opcode: number,
   id: number,
   flags: number,
-  local: Slice | readonly Slice[] | undefined,
 ): void => {
   putU64(words, at + send.WR_ID, id)
   words[(at + send.OPCODE) >> 2] = opcode
   words[(at + send.FLAGS) >> 2] = flags
+}
+
+/** The bytes of a send request: one slice. */
+export const putOne = ({ words, layout: { send } }: ProgramRing, at: number, local: Slice): void => {
+  words[(at + send.DMA_LENGTH) >> 2] = local.length
+  words[(at + send.DMA_NUM_SGE) >> 2] = 1
+  putSlice(words, at + send.SGE, local)
+}
+
+/** The same of several slices, or of none. */
+export const putMany = (
+  { words, layout: { send } }: ProgramRing,
+  at: number,
+  local: Slice | readonly Slice[] | undefined,
+): void => {
   words[(at + send.DMA_LENGTH) >> 2] = local === undefined ? 0 : totalOf(local)
   words[(at + send.DMA_NUM_SGE) >> 2] = local === undefined ? 0 : putSlices(words, at + send.SGE, local)
 }
@@ -70,50 +85,38 @@ export const putInvalidate = ({ words, layout: { send } }: ProgramRing, at: numb
 }
 
 /** Remote memory of WRITE and READ. */
-export const putRemote = (
-  { view, words, layout: { send } }: ProgramRing,
-  at: number,
-  address: bigint,
-  rkey: number,
-): void => {
-  view.setBigUint64(at + send.REMOTE, address, true)
-  words[(at + send.RKEY) >> 2] = rkey
-}
+export const putRemote = ({ words, layout: { send } }: ProgramRing, at: number, remote: RemoteRange): void =>
+  RemoteRange.put(remote, words, at + send.REMOTE, at + send.RKEY)
 
-/** The lower half of the remote address that was written to a request. */
-export const remoteLow = ({ words, layout: { send } }: ProgramRing, at: number): number =>
-  words[(at + send.REMOTE) >> 2]
+/** Bytes of the request at `at`, whose common part is written. */
+export const bytesOf = ({ words, layout: { send } }: ProgramRing, at: number): number =>
+  words[(at + send.DMA_LENGTH) >> 2] >>> 0
 
 /** Remote word and operands of an atomic. */
 export const putAtomic = (
   { view, words, layout: { send } }: ProgramRing,
   at: number,
-  address: bigint,
-  rkey: number,
+  remote: RemoteRange,
   compareOrAdd: bigint,
   swap: bigint,
 ): void => {
-  view.setBigUint64(at + send.REMOTE, address, true)
+  RemoteRange.put(remote, words, at + send.REMOTE, at + send.ATOMIC_RKEY)
   view.setBigUint64(at + send.ATOMIC_COMPARE_ADD, compareOrAdd, true)
   view.setBigUint64(at + send.ATOMIC_SWAP, swap, true)
-  words[(at + send.ATOMIC_RKEY) >> 2] = rkey
 }
 
 /** FLUSH (annex A19): `placement` and `selectivity` as in spec/wire/headers.ts. */
 export const putFlush = (
   { view, words, layout: { send } }: ProgramRing,
   at: number,
-  address: bigint,
-  rkey: number,
-  length: number,
+  remote: RemoteRange,
   placement: number,
   selectivity: number,
 ): void => {
-  view.setBigUint64(at + send.REMOTE, address, true)
-  words[(at + send.FLUSH_RKEY) >> 2] = rkey
+  RemoteRange.put(remote, words, at + send.REMOTE, at + send.FLUSH_RKEY)
   view.setUint8(at + send.FLUSH_PLACEMENT, placement)
   view.setUint8(at + send.FLUSH_SELECTIVITY, selectivity)
-  words[(at + send.DMA_LENGTH) >> 2] = length
+  words[(at + send.DMA_LENGTH) >> 2] = remote.length
 }
 
 /** The 8 bytes of an ATOMIC WRITE. */

@@ -18,7 +18,7 @@ import {
   type Plan,
   plan,
 } from '../plan.ts'
-import { closeMethods, mergeTables, withMethods } from '../shared-methods.ts'
+import { closeMethods, guarded, mergeTables, withMethods } from '../shared-methods.ts'
 import { type Connected, connected } from './connected.ts'
 import {
   connectSteps,
@@ -94,13 +94,16 @@ const domainWords: Words<XrcDomainOptions> = { file: true, exclusive: true }
 
 const { CREAT, EXCL } = XrcdFlags.values
 
-const targetMethods = mergeTables(
-  mergeTables({ cls: XrcTgtQp }, bareMethods),
-  connected<typeof XrcTgtQp, RcConnectOptions>((path, psn, peer, chosen) => {
-    const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
-    const { answering, timeout } = reliableSteps(chosen)
-    return [init, { ...rtr, ...answering }, { ...rts, ...timeout }]
-  }),
+const targetMethods = guarded(
+  'qp',
+  mergeTables(
+    mergeTables({ cls: XrcTgtQp }, bareMethods),
+    connected<typeof XrcTgtQp, RcConnectOptions>((path, psn, peer, chosen) => {
+      const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
+      const { answering, timeout } = reliableSteps(chosen)
+      return [init, { ...rtr, ...answering }, { ...rts, ...timeout }]
+    }),
+  ),
 )
 
 const targetPlan = (kit: DeviceContext, xrcd: Named, options: XrcTargetOptions): Plan<XrcTarget> => {
@@ -136,6 +139,7 @@ const domainMethods: Omit<XrcDomain, 'handle'> & ThisType<HeldObject> = {
   },
   ...closeMethods(Xrcd),
 }
+guarded('xrcd', domainMethods)
 
 export const xrcdPlan = (kit: DeviceContext, options: XrcDomainOptions = {}): Plan<XrcDomain> => {
   checkOptions('xrcd.create', 'options', options, domainWords)

@@ -1,11 +1,11 @@
 /*
- * Receive requests in a ring of their own, as shared receive queues and work queues have them (IBA 10.2.9): posted like
+ * Receive requests in a ring of their own, as shared receive queues have them (IBA 10.2.9): posted like
  * those of a queue pair, and taken by whichever queue pair gets a message.
  */
 import type { RingPlace } from '../carrier.ts'
-import { checkRequest } from '../checks/request-checks.ts'
-import { invalidArgument } from '../error.ts'
-import type { Slice } from '../mr/region.ts'
+import { checkId, checkLocal } from '../checks/request-checks.ts'
+import { detached, invalidArgument } from '../error.ts'
+import { isSliceOf, type Slice } from '../mr/region.ts'
 import type { DeviceContext, HeldObject } from '../plan.ts'
 import { checkDevicePresent, throwQueueFull, throwTooManySges } from '../qp/queue-pair.ts'
 import { putReceive } from '../qp/requests.ts'
@@ -45,8 +45,10 @@ export const receiveFields = (
   return { kit, handle, isOpen: true, number, maxSge, place: queue, ring }
 }
 
-/** Part of a class's table; `call`: what posting is called in errors. */
-export const receiving = (call: string): ReceiveQueue & ThisType<ReceiveFields> => ({
+const CALL = 'srq.receive'
+
+/** Part of a class's table. */
+export const receiving: ReceiveQueue & ThisType<ReceiveFields> = {
   get maxWr() {
     return (this as unknown as ReceiveFields).ring.capacity
   },
@@ -54,17 +56,19 @@ export const receiving = (call: string): ReceiveQueue & ThisType<ReceiveFields> 
     return outstandingRequests((this as unknown as ReceiveFields).ring)
   },
   receive(local, id = 0) {
-    checkDevicePresent(call, this.kit)
-    if (!this.isOpen) throw invalidArgument(call, 'the queue is closed')
+    if (this?.kit === undefined) throw detached(CALL)
+    checkDevicePresent(CALL, this.kit)
+    if (!this.isOpen) throw invalidArgument(CALL, 'the queue is closed')
     const { ring } = this
     const at = nextSlot(ring)
-    if (at < 0) throw throwQueueFull(call, 'receive', ring.capacity)
-    if (Array.isArray(local) && local.length > this.maxSge) throw throwTooManySges(call, local.length, this.maxSge)
-    checkRequest(call, this.kit, local, id)
+    if (at < 0) throw throwQueueFull(CALL, 'receive', ring.capacity)
+    if (Array.isArray(local) && local.length > this.maxSge) throw throwTooManySges(CALL, local.length, this.maxSge)
+    if (id !== 0) checkId(CALL, id)
+    if (local !== undefined && !isSliceOf(local, this.kit)) checkLocal(CALL, this.kit, local)
     putReceive(ring, at, id, local)
     produce(ring)
   },
-})
+}
 
 /**
  * The queue lies elsewhere from now on. The device has moved what waits there, of which it knows alone how much it is:

@@ -7,7 +7,7 @@ import type { AnyValues, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import type { Answered, RingPlace } from '../carrier.ts'
 import { checkOptions, type Words } from '../checks/options.ts'
 import { checkOwn, type DeviceContext, type EventSource, eventSource, type Named, type Plan } from '../plan.ts'
-import { closeMethods, mergeTables, withMethods } from '../shared-methods.ts'
+import { closeMethods, guarded, mergeTables, withMethods } from '../shared-methods.ts'
 import {
   endRequests,
   moveRequests,
@@ -43,10 +43,10 @@ export interface XrcSharedReceiveQueue extends SharedReceiveQueue {
 }
 
 const RECEIVES = 256
-export const srqWords: Words<SrqOptions> = { maxWr: true, maxSge: true }
+const srqWords: Words<SrqOptions> = { maxWr: true, maxSge: true }
 
 /** What creations of all kinds take. */
-export const srqArguments = (pd: Named, source: EventSource, { maxWr = RECEIVES, maxSge = 1 }: SrqOptions) => ({
+const srqArguments = (pd: Named, source: EventSource, { maxWr = RECEIVES, maxSge = 1 }: SrqOptions) => ({
   pd: pd.handle,
   maxWr,
   maxSge,
@@ -71,21 +71,15 @@ const srqMethods: Pick<SharedReceiveQueue, 'setLimit' | 'resize' | 'query'> & Th
   },
 }
 
-/** The table of one class of them, with what only that class has. */
-export const srqTable = <T extends object>(cls: ObjectClass, more: T) =>
-  mergeTables(
-    mergeTables(receiving('srq.receive'), { cls, ...srqMethods, ...closeMethods<ReceiveFields>(cls, endRequests) }),
-    more,
-  )
-const srq = srqTable(Srq, {})
-const xrcSrq = srqTable(XrcSrq, {})
+/** The table of one class of them. */
+const srqTable = (cls: ObjectClass) =>
+  guarded('srq', mergeTables(receiving, { cls, ...srqMethods, ...closeMethods<ReceiveFields>(cls, endRequests) }))
+const srq = srqTable(Srq)
+const xrcSrq = srqTable(XrcSrq)
 
 /** The fields of one that was made. */
-export const srqFields = (
-  kit: DeviceContext,
-  { number }: EventSource,
-  { object, out }: Answered<AnyValues>,
-): ReceiveFields => receiveFields(kit, number, object, out as unknown as ReceiveQueueMade)
+const srqFields = (kit: DeviceContext, { number }: EventSource, { object, out }: Answered<AnyValues>): ReceiveFields =>
+  receiveFields(kit, number, object, out as unknown as ReceiveQueueMade)
 
 /** A shared receive queue in protection domain `pd`. */
 export const srqPlan = (kit: DeviceContext, pd: Named, options: SrqOptions = {}): Plan<SharedReceiveQueue> => {

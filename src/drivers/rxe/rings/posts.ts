@@ -55,10 +55,9 @@ export const createPostScan = (
   const windowOperations: number[] = []
   const others: number[] = []
 
-  const tell = (row: number, queue: SendQueue, seen: number): void => {
-    if (!isOrdering) engine.onDoorbell(row)
-    else if (isWindowOperationPosted(queue, seen === NO_INDEX ? queue.retired : seen)) windowOperations.push(row)
-    else others.push(row)
+  const defer = (row: number, queue: SendQueue, seen: number): void => {
+    const isFirst = isWindowOperationPosted(queue, seen === NO_INDEX ? queue.retired : seen)
+    ;(isFirst ? windowOperations : others).push(row)
   }
 
   const inspect = (row: number): boolean => {
@@ -77,7 +76,8 @@ export const createPostScan = (
     const { seen, retired } = queues.send
     if (send === seen) return false
     queues.send.seen = send
-    tell(row, queues.send, seen)
+    if (isOrdering) defer(row, queues.send, seen)
+    else engine.onDoorbell(row)
     // Made or changed by a call and nothing is posted: no work, so that a loop that sleeps need not wake.
     if (seen === NO_INDEX && send === retired) return false
     if (row >= used.length) used = grown(used, row)
@@ -104,6 +104,18 @@ export const createPostScan = (
     return found
   }
 
+  const scanInOrder = (where: Where): boolean => {
+    isOrdering = true
+    const found = inspectWhere(where)
+    if (windowOperations.length + others.length > 0) for (let row = 0; row < rings.length; row++) inspect(row)
+    isOrdering = false
+    for (const row of windowOperations) engine.onDoorbell(row)
+    for (const row of others) engine.onDoorbell(row)
+    windowOperations.length = 0
+    others.length = 0
+    return found
+  }
+
   return {
     look(row) {
       const queues = rings[row]
@@ -119,18 +131,7 @@ export const createPostScan = (
       return producer !== queues.send.seen && producer !== queues.send.retired
     },
     isAsked: () => changed.length > 0,
-    scan(where) {
-      isOrdering = hasWindows()
-      const found = inspectWhere(where)
-      if (!isOrdering) return found
-      if (windowOperations.length + others.length > 0) for (let row = 0; row < rings.length; row++) inspect(row)
-      isOrdering = false
-      for (const row of windowOperations) engine.onDoorbell(row)
-      for (const row of others) engine.onDoorbell(row)
-      windowOperations.length = 0
-      others.length = 0
-      return found
-    },
+    scan: where => (hasWindows() ? scanInOrder(where) : inspectWhere(where)),
   }
 }
 

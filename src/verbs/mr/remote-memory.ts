@@ -1,0 +1,120 @@
+/*
+ * Memory as peers name it: what `mr.remote()` answers, and what requests take. It goes to the peer in any way, also as
+ * JSON. What was made here is right; what came from elsewhere is checked at each request.
+ */
+import { TWO_32 } from '../../spec/memory.ts'
+import { checkRecord } from '../checks/options.ts'
+import { detached, formatValue, invalidArgument } from '../error.ts'
+
+/** Memory of a peer as plain data, such as JSON has brought it. */
+export interface RemoteMemoryData {
+  /** Of the first byte, 64 bits; as text decimal or '0x…', as `toJSON` writes it. */
+  readonly address: bigint | string
+  /** The key of the region or window, 32 bits. */
+  readonly rkey: number
+  /** Bytes; requests for more are refused. */
+  readonly length: number
+}
+
+/** Memory of a peer, as `mr.remote()` and `qp.bind()` answer it. Make it once and use it as often as wanted. */
+export interface RemoteMemory extends RemoteMemoryData {
+  readonly address: bigint
+  /** `length` bytes from `offset` on, default up to the end. Throws RdmaError EINVAL outside of it. */
+  slice(offset?: number, length?: number): RemoteMemory
+  /** As JSON can carry it: `JSON.parse` gives what requests and `remoteMemory` take. */
+  toJSON(): RemoteMemoryData & { readonly address: string }
+}
+
+/**
+ * Bytes of the part from `offset` on of `whole` bytes: `length`, or up to the end. Throws RdmaError EINVAL for a part that
+ * does not lie there.
+ */
+export const lengthOfPart = (call: string, whole: number, offset: number, wanted: number | undefined): number => {
+  const length = wanted ?? (typeof offset === 'number' ? whole - offset : Number.NaN)
+  if (!Number.isInteger(offset) || !Number.isInteger(length) || offset < 0 || length < 0 || offset + length > whole)
+    throw invalidArgument(
+      call,
+      wanted === undefined
+        ? `offset ${formatValue(offset)} does not lie in a region of ${whole} bytes`
+        : `${formatValue(wanted)} bytes from offset ${formatValue(offset)} do not lie in a region of ${whole} bytes`,
+    )
+  return length
+}
+
+export class RemoteRange implements RemoteMemory {
+  readonly address: bigint
+  readonly rkey: number
+  readonly length: number
+  /** The halves of the address, as a request has them. */
+  readonly #lo: number
+  readonly #hi: number
+
+  constructor(address: bigint, rkey: number, length: number) {
+    this.address = address
+    this.rkey = rkey
+    this.length = length
+    this.#lo = Number(address % BigInt(TWO_32)) | 0
+    this.#hi = Number(address / BigInt(TWO_32)) | 0
+    Object.freeze(this)
+  }
+
+  slice(offset = 0, length?: number): RemoteMemory {
+    if (!(this instanceof RemoteRange)) throw detached('remote.slice')
+    const bytes = lengthOfPart('remote.slice', this.length, offset, length)
+    return new RemoteRange(this.address + BigInt(offset), this.rkey, bytes)
+  }
+
+  toJSON() {
+    if (!(this instanceof RemoteRange)) throw detached('remote.toJSON')
+    return { address: `0x${this.address.toString(16)}`, rkey: this.rkey, length: this.length }
+  }
+
+  /** Writes address and key of a range into a request, at these byte offsets. Hot. */
+  static put(range: RemoteRange, words: Int32Array, address: number, rkey: number): void {
+    words[address >> 2] = range.#lo
+    words[(address >> 2) + 1] = range.#hi
+    words[rkey >> 2] = range.rkey
+  }
+}
+
+const LAST_ADDRESS = 2n ** 64n - 1n
+
+const addressOf = (address: unknown): bigint | undefined => {
+  if (typeof address === 'bigint') return address
+  return typeof address === 'string' && /^(0x[\da-f]{1,16}|\d{1,20})$/i.test(address) ? BigInt(address) : undefined
+}
+
+const HINT = 'give { address, rkey, length } as the peer has it from mr.remote()'
+
+/** Of what came from elsewhere. */
+const checkedRange = (call: string, remote: RemoteMemoryData): RemoteRange => {
+  const address = typeof remote === 'object' ? addressOf(remote?.address) : undefined
+  if (
+    address === undefined ||
+    address < 0n ||
+    address > LAST_ADDRESS ||
+    remote.rkey >>> 0 !== remote.rkey ||
+    !Number.isSafeInteger(remote.length) ||
+    remote.length < 0
+  )
+    throw invalidArgument(
+      call,
+      remote === undefined ? 'remote memory is missing' : `remote memory: ${formatValue(remote)} is none`,
+      HINT,
+    )
+  return new RemoteRange(address, remote.rkey, remote.length)
+}
+
+/** Memory of a peer, checked. Throws RdmaError EINVAL. Hot: what was made here costs a comparison. */
+export const rangeOf = (call: string, remote: RemoteMemoryData): RemoteRange =>
+  remote instanceof RemoteRange ? remote : checkedRange(call, remote)
+
+/** Memory of a peer from plain data, which JSON or a message has brought. Throws RdmaError EINVAL. */
+export const remoteMemory = (data: RemoteMemoryData): RemoteMemory => {
+  checkRecord('remoteMemory', 'remote memory', data, HINT)
+  return checkedRange('remoteMemory', data)
+}
+
+/** The same for a region or window of this side. */
+export const createRemoteMemory = (address: bigint, rkey: number, length: number): RemoteMemory =>
+  new RemoteRange(address, rkey, length)
