@@ -193,7 +193,7 @@ static void uninstall(struct reply *reply)
 /* Installs the new descriptors of the reply to a call (as `session_call`): all are event sockets. 0 or -errno. */
 static int install(struct reply *reply, uint32_t type, uint64_t first, uint64_t second)
 {
-    unsigned count = reply->message.call.installs;
+    unsigned count = reply->message.call.install_count;
     if (count != reply->fd_count || count > USERDMA_MESSAGE_DESCRIPTORS ||
         reply->body < sizeof reply->message.call + count * sizeof reply->message.installs[0])
         return -EIO;
@@ -241,8 +241,12 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
     if (result == 0) {
         struct request request = {
             .header = {.type = type, .fd = fd, .context = fd_kind(fd) == FD_CONTEXT ? fd_lookup(fd)->context : 0},
-            .ioctl = {.request = first, .argument = second},
         };
+        _Static_assert(sizeof request.write == sizeof request.ioctl, "calls have one size");
+        if (type == USERDMA_WRITE)
+            request.write = (struct userdma_write){.buffer = first, .length = second};
+        else
+            request.ioctl = (struct userdma_ioctl){.request = (uint32_t)first, .argument = second};
         result = session_exchange(&request, sizeof request.ioctl, &reply, &guard);
     }
     if (result == 0) {

@@ -91,7 +91,8 @@ struct userdma_open_reply {
 _Static_assert(sizeof(struct userdma_open_reply) == 24, "layout of struct userdma_open_reply");
 
 struct userdma_ioctl {
-    uint64_t request;
+    uint32_t request;
+    uint32_t reserved;
     uint64_t argument;
 };
 _Static_assert(sizeof(struct userdma_ioctl) == 16, "layout of struct userdma_ioctl");
@@ -104,7 +105,7 @@ _Static_assert(sizeof(struct userdma_write) == 16, "layout of struct userdma_wri
 
 struct userdma_call_reply {
     int64_t ret;
-    uint32_t installs;
+    uint32_t install_count;
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct userdma_call_reply) == 16, "layout of struct userdma_call_reply");

@@ -53,7 +53,9 @@ export const MessageType = {
 export const SYSTEM_NODE = 0x7fffffff
 export const SYSTEM_NAME = 'userdma'
 
-export type FieldType = 'u32' | 's32' | 'u64' | 's64' | 'bytes'
+/** Integers, and the type of `[name, length]`: NUL-terminated text in `length` bytes. */
+export type IntegerType = 'u32' | 's32' | 'u64' | 's64'
+export type FieldType = IntegerType | 'bytes'
 
 /** One field of a message struct; `size` in bytes. */
 export interface MessageField {
@@ -63,23 +65,41 @@ export interface MessageField {
   readonly size: number
 }
 
-const SIZES: Record<Exclude<FieldType, 'bytes'>, number> = { u32: 4, s32: 4, u64: 8, s64: 8 }
+type Declared = readonly (readonly [name: string, type: IntegerType | number])[]
+
+/** A struct; `D` carries the declared names and types for `MessageValues`. */
+export interface MessageLayout<D extends Declared = Declared> {
+  readonly declared: D
+  readonly fields: readonly MessageField[]
+  readonly size: number
+}
+
+/** The values of a struct's fields: text, big integers for 64 bits, else numbers. Reserved fields are always 0. */
+export type MessageValues<M extends MessageLayout> = {
+  -readonly [F in M['declared'][number] as Exclude<F[0], 'reserved'>]: F[1] extends number
+    ? string
+    : F[1] extends 'u64' | 's64'
+      ? bigint
+      : number
+}
+
+const SIZES: Record<IntegerType, number> = { u32: 4, s32: 4, u64: 8, s64: 8 }
 
 /**
  * Lays fields out one after another; a `[name, length]` pair is a byte array. All fields end up naturally aligned,
  * which a test checks.
  */
-const layout = (
-  ...fields: readonly (readonly [name: string, type: Exclude<FieldType, 'bytes'> | number])[]
-): { readonly fields: readonly MessageField[]; readonly size: number } => {
-  let offset = 0
-  const laid = fields.map(([name, type]): MessageField => {
-    const size = typeof type === 'number' ? type : SIZES[type]
-    const field: MessageField = { name, offset, type: typeof type === 'number' ? 'bytes' : type, size }
-    offset += size
+const layout = <const D extends Declared>(...declared: D): MessageLayout<D> => {
+  let size = 0
+  const fields = declared.map(([name, type]): MessageField => {
+    const field: MessageField =
+      typeof type === 'number'
+        ? { name, offset: size, type: 'bytes', size: type }
+        : { name, offset: size, type, size: SIZES[type] }
+    size += field.size
     return field
   })
-  return { fields: laid, size: offset }
+  return { declared, fields, size }
 }
 
 /** Structs of the protocol: the header of every message, then the bodies. */
@@ -114,19 +134,35 @@ export const Messages = {
   open: layout(['node', 'u32'], ['wants', 'u32']),
   /** Descriptors: OPEN: memory file, doorbell socket; ATTACH: doorbell socket. `rdev` as stat shows it. */
   openReply: layout(['error', 's32'], ['context', 'u32'], ['rdev', 'u64'], ['inode', 'u64']),
-  /** request: the second argument of ioctl(2); argument: the third. */
-  ioctl: layout(['request', 'u64'], ['argument', 'u64']),
+  /** request: the second argument of ioctl(2), of which Linux takes 32 bits; argument: the third. */
+  ioctl: layout(['request', 'u32'], ['reserved', 'u32'], ['argument', 'u64']),
   write: layout(['buffer', 'u64'], ['length', 'u64']),
   /**
-   * ret ≥ 0: the call's value, < 0: minus errno. Followed by `installs` install structs; after a refusal by the reason
+   * ret ≥ 0: the call's value, < 0: minus errno. Followed by `installCount` install structs; after a refusal by the reason
    * in UTF-8, for a client that wants reasons.
    */
-  callReply: layout(['ret', 's64'], ['installs', 'u32'], ['reserved', 'u32']),
+  callReply: layout(['ret', 's64'], ['installCount', 'u32'], ['reserved', 'u32']),
   /** `kind`: see InstallKind. */
   install: layout(['address', 'u64'], ['width', 'u32'], ['kind', 'u32']),
   /** As the arguments of mmap(2); `protection`: PROT_… */
   map: layout(['offset', 'u64'], ['length', 'u64'], ['protection', 'u32'], ['reserved', 'u32']),
 } as const
+
+/**
+ * Requests: the body of each and of its reply, by their names in `Messages`; null for the header alone. A reply of
+ * `callReply` may be longer, as that says. The codec in uapi/session-codec.ts is made from this table.
+ */
+export const Exchanges = {
+  HELLO: { request: 'hello', reply: 'helloReply' },
+  OPEN: { request: 'open', reply: 'openReply' },
+  ATTACH: { request: null, reply: 'openReply' },
+  IOCTL: { request: 'ioctl', reply: 'callReply' },
+  WRITE: { request: 'write', reply: 'callReply' },
+  REFRESH: { request: null, reply: 'callReply' },
+  MAP: { request: 'map', reply: 'callReply' },
+} as const satisfies Partial<
+  Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
+>
 
 /** Bits of `hello.wants`. */
 export const HelloWants = { REASONS: 1 } as const

@@ -20,7 +20,7 @@ import { CallError, errnoName } from '../spec/errno.ts'
 import { declare } from '../spec/schema/description.ts'
 import type { AnyValues, ObjectClass, Out } from '../spec/schema/schema.ts'
 import { SYSTEM_NODE } from '../spec/session.ts'
-import { writeOpen } from '../uapi/session-codec.ts'
+import { writeRequest } from '../uapi/session-codec.ts'
 import { checkOptions, type Words } from './checks/options.ts'
 import { checkText, invalidArgument, refusal, refused, rethrow } from './error.ts'
 import type { LocalNetwork, Network } from './local/network.ts'
@@ -120,7 +120,7 @@ const reachHere = (network: LocalNetwork, tell: Tell): SystemAccess => {
 
 /** A context on a device node of a daemon. */
 const openNode = (session: Session, node: number, name: string) => {
-  const { reply, fds } = session.ask('open', (to, from) => writeOpen(to, from, node))
+  const { reply, fds } = session.ask('open', (to, from) => writeRequest(to, 'OPEN', from, { node }))
   if (reply.error === 0) return { fds, send: createCalls(session, reply.context, fds[0]) }
   for (const fd of fds) close(fd)
   throw refusal(errnoName(reply.error), reply.error, 'open', `the daemon at ${session.socket} does not open ${name}`)

@@ -15,14 +15,9 @@ import {
   newReply,
   type Reply,
   readReply,
-  writeAttach,
   writeHello,
-  writeIoctl,
-  writeMap,
-  writeOpen,
-  writeRefresh,
+  writeRequest,
   writeTool,
-  writeWrite,
 } from '../../src/uapi/session-codec.ts'
 import type { Stat, ToolReply } from '../../src/uapi/tool.ts'
 
@@ -130,8 +125,8 @@ export const dial = (t: TestContext, daemon: Daemon): Client => {
       self.keep(reply.descriptors)
       return reply
     },
-    open: (node = 0) => ask(writeOpen(outgoing, {}, node)),
-    attach: number => ask(writeAttach(outgoing, { fd: number })),
+    open: (node = 0) => ask(writeRequest(outgoing, 'OPEN', {}, { node })),
+    attach: number => ask(writeRequest(outgoing, 'ATTACH', { fd: number })),
     async context(node = 0) {
       const { error, context, descriptors } = await self.open(node)
       assert.equal(error, 0)
@@ -142,12 +137,12 @@ export const dial = (t: TestContext, daemon: Daemon): Client => {
       return context
     },
     ioctl: async (context, request, argument) => {
-      const { ret, descriptors } = await ask(writeIoctl(outgoing, { context }, request, argument))
+      const { ret, descriptors } = await ask(writeRequest(outgoing, 'IOCTL', { context }, { request, argument }))
       self.keep(descriptors)
       return Number(ret)
     },
     write: async (context, buffer, length) => {
-      const { ret, descriptors } = await ask(writeWrite(outgoing, { context }, buffer, length))
+      const { ret, descriptors } = await ask(writeRequest(outgoing, 'WRITE', { context }, { buffer, length }))
       self.keep(descriptors)
       return Number(ret)
     },
@@ -160,16 +155,19 @@ export const dial = (t: TestContext, daemon: Daemon): Client => {
       body.forEach((word, i) => {
         memory.view.setUint32(length - 4 * body.length + 4 * i, word, true)
       })
-      const { ret, descriptors } = await ask(writeWrite(outgoing, { context }, BigInt(memory.address), BigInt(length)))
+      const { ret, descriptors } = await ask(
+        writeRequest(outgoing, 'WRITE', { context }, { buffer: BigInt(memory.address), length: BigInt(length) }),
+      )
       const response = Array.from({ length: words }, (_, i) => memory.u32[RESPONSE / 4 + i])
       return { ret: Number(ret), response, fds: descriptors }
     },
     ioctlOn: async (number, request, argument) =>
-      Number((await ask(writeIoctl(outgoing, { fd: number }, request, argument))).ret),
+      Number((await ask(writeRequest(outgoing, 'IOCTL', { fd: number }, { request, argument }))).ret),
     writeOn: async (number, buffer, length) =>
-      Number((await ask(writeWrite(outgoing, { fd: number }, buffer, length))).ret),
-    mapOn: (number, offset, length, context = 0) => ask(writeMap(outgoing, { fd: number, context }, offset, length, 3)),
-    refresh: () => ask(writeRefresh(outgoing, {})),
+      Number((await ask(writeRequest(outgoing, 'WRITE', { fd: number }, { buffer, length }))).ret),
+    mapOn: (number, offset, length, context = 0) =>
+      ask(writeRequest(outgoing, 'MAP', { fd: number, context }, { offset, length, protection: 3 })),
+    refresh: () => ask(writeRequest(outgoing, 'REFRESH', {})),
     async tool(request, fds = []) {
       const text = typeof request === 'string' ? request : JSON.stringify(request)
       return JSON.parse((await ask(writeTool(outgoing, {}, text), fds)).text) as ToolReply

@@ -19,19 +19,14 @@ import {
   type Request,
   readReply,
   readRequest,
-  writeAttach,
   writeCallReply,
   writeHello,
   writeHelloReply,
-  writeIoctl,
-  writeMap,
-  writeOpen,
   writeOpenReply,
-  writeRefresh,
+  writeRequest,
   writeTool,
   writeToolReply,
   writeTrace,
-  writeWrite,
 } from '../../src/uapi/session-codec.ts'
 import type { Target } from './fuzzer.ts'
 
@@ -41,12 +36,13 @@ const { HELLO, OPEN, ATTACH, IOCTL, WRITE, MAP, REFRESH, TOOL, REPLY, TRACE } = 
 
 /** Writes a request that was read, again; undefined for one that only looks like itself (text, versions). */
 const requestAgain = (to: MessageBuffer, from: Request): number | undefined => {
-  if (from.type === OPEN) return writeOpen(to, from, from.node, from.wants)
-  if (from.type === ATTACH) return writeAttach(to, from)
-  if (from.type === IOCTL) return writeIoctl(to, from, from.request, from.argument)
-  if (from.type === WRITE) return writeWrite(to, from, from.buffer, from.length)
-  if (from.type === MAP) return writeMap(to, from, from.buffer, from.length, from.protection)
-  if (from.type === REFRESH) return writeRefresh(to, from)
+  if (from.type === OPEN) return writeRequest(to, 'OPEN', from, { node: from.node, wants: from.wants })
+  if (from.type === ATTACH) return writeRequest(to, 'ATTACH', from)
+  if (from.type === IOCTL) return writeRequest(to, 'IOCTL', from, { request: from.request, argument: from.argument })
+  if (from.type === WRITE) return writeRequest(to, 'WRITE', from, { buffer: from.buffer, length: from.length })
+  if (from.type === MAP)
+    return writeRequest(to, 'MAP', from, { offset: from.offset, length: from.length, protection: from.protection })
+  if (from.type === REFRESH) return writeRequest(to, 'REFRESH', from)
   return undefined
 }
 
@@ -58,12 +54,12 @@ const header = { type: IOCTL, serial: 7, context: 1, fd: 3, pid: 4, tid: 5 }
 
 const requests = (): Uint8Array[] => [
   written(to => writeHello(to, header, 'tag', 1)),
-  written(to => writeOpen(to, header, 0)),
-  written(to => writeAttach(to, header)),
-  written(to => writeIoctl(to, header, 0xc0181b01, 0x7fff_0000_1000n)),
-  written(to => writeWrite(to, header, 0x1000n, 24n)),
-  written(to => writeMap(to, header, 4096n, 8192n, 3)),
-  written(to => writeRefresh(to, header)),
+  written(to => writeRequest(to, 'OPEN', header, { node: 0 })),
+  written(to => writeRequest(to, 'ATTACH', header)),
+  written(to => writeRequest(to, 'IOCTL', header, { request: 0xc0181b01, argument: 0x7fff_0000_1000n })),
+  written(to => writeRequest(to, 'WRITE', header, { buffer: 0x1000n, length: 24n })),
+  written(to => writeRequest(to, 'MAP', header, { offset: 4096n, length: 8192n, protection: 3 })),
+  written(to => writeRequest(to, 'REFRESH', header)),
   written(to => writeTool(to, header, '{"what":"stat"}')),
 ]
 const replies = (): Uint8Array[] => [

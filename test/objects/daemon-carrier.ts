@@ -16,7 +16,7 @@ import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'
 import type { Call } from '../../src/uapi/call.ts'
 import { decodeResult, type EncodeOptions, encodeCall } from '../../src/uapi/object/client.ts'
 import { ioctlRequest } from '../../src/uapi/object/format.ts'
-import { messageBuffer, writeIoctl } from '../../src/uapi/session-codec.ts'
+import { messageBuffer, writeRequest } from '../../src/uapi/session-codec.ts'
 import type { ListedDevice } from '../../src/uapi/tool.ts'
 import { type Client, dial, eventually, type Heard } from '../daemon/client.ts'
 import { ipv4 } from '../drivers/rxe/machine.ts'
@@ -88,7 +88,10 @@ export const daemonCarrier = async (
     const { memory } = client
     const bytes = encodeCall(call, options)
     memory.bytes.set(bytes, MESSAGE)
-    const length = writeIoctl(outgoing, from, ioctlRequest(call.method.call), BigInt(memory.address + MESSAGE))
+    const length = writeRequest(outgoing, 'IOCTL', from, {
+      request: ioctlRequest(call.method.call),
+      argument: BigInt(memory.address + MESSAGE),
+    })
     assert.ok(client.say(outgoing.bytes.slice(0, length)) > 0)
     const heard = await client.next()
     assert.ok(heard, 'the session ended instead of an answer')

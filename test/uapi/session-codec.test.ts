@@ -13,18 +13,14 @@ import {
   type Request,
   readReply,
   readRequest,
-  writeAttach,
   writeCallReply,
   writeHello,
   writeHelloReply,
-  writeIoctl,
-  writeMap,
-  writeOpen,
   writeOpenReply,
+  writeRequest,
   writeTool,
   writeToolReply,
   writeTrace,
-  writeWrite,
 } from '../../src/uapi/session-codec.ts'
 
 const buffer = messageBuffer()
@@ -61,29 +57,36 @@ test('requests come back as they were written', () => {
         wants: word,
         tag,
       })
-      assert.deepEqual(request(writeOpen(buffer, from, word)), {
+      assert.deepEqual(request(writeRequest(buffer, 'OPEN', from, { node: word })), {
         ...newRequest(),
         ...from,
         type: MessageType.OPEN,
         node: word,
       })
-      assert.deepEqual(request(writeAttach(buffer, from)), { ...newRequest(), ...from, type: MessageType.ATTACH })
-      assert.deepEqual(request(writeIoctl(buffer, from, word, first)), {
+      assert.deepEqual(request(writeRequest(buffer, 'ATTACH', from)), {
+        ...newRequest(),
+        ...from,
+        type: MessageType.ATTACH,
+      })
+      assert.deepEqual(request(writeRequest(buffer, 'IOCTL', from, { request: word, argument: first })), {
         ...newRequest(),
         ...from,
         type: MessageType.IOCTL,
         request: word,
         argument: first,
       })
-      assert.deepEqual(request(writeMap(buffer, from, first, second, word)), {
-        ...newRequest(),
-        ...from,
-        type: MessageType.MAP,
-        buffer: first,
-        length: second,
-        protection: word,
-      })
-      assert.deepEqual(request(writeWrite(buffer, from, first, second)), {
+      assert.deepEqual(
+        request(writeRequest(buffer, 'MAP', from, { offset: first, length: second, protection: word })),
+        {
+          ...newRequest(),
+          ...from,
+          type: MessageType.MAP,
+          offset: first,
+          length: second,
+          protection: word,
+        },
+      )
+      assert.deepEqual(request(writeRequest(buffer, 'WRITE', from, { buffer: first, length: second })), {
         ...newRequest(),
         ...from,
         type: MessageType.WRITE,
@@ -125,6 +128,7 @@ test('replies come back as they were written', () => {
           ...to,
           type: MessageType.REPLY | MessageType.IOCTL,
           ret: BigInt(value),
+          installCount: installs.length,
           installs,
         })
         const refused = reply(writeCallReply(buffer, to, -1 - error, installs, root))
@@ -188,7 +192,7 @@ test('garbage is refused with a sentence and never throws', () => {
         assert.ok(fault === undefined || fault.length > 10)
     }),
   )
-  const length = writeIoctl(buffer, {}, 1, 2n)
+  const length = writeRequest(buffer, 'IOCTL', {}, { request: 1, argument: 2n })
   assert.match(readRequest(buffer, length - 1, into) ?? '', /47 bytes says that it has 48/)
   buffer.view.setUint32(4, length - 8, true)
   assert.match(readRequest(buffer, length - 8, into) ?? '', /type 4 has 40 bytes; 48 are right/)
@@ -197,10 +201,10 @@ test('garbage is refused with a sentence and never throws', () => {
     readRequest(buffer, writeCallReply(buffer, { ...into, type: 4 }, 0), into) ?? '',
     /type 32772 is not a request/,
   )
-  assert.match(readReply(buffer, writeOpen(buffer, {}, 0), answer) ?? '', /type 2 is not a reply/)
+  assert.match(readReply(buffer, writeRequest(buffer, 'OPEN', {}, { node: 0 }), answer) ?? '', /type 2 is not a reply/)
 })
 
 test('the header has the size that C has', () => {
   assert.equal(Messages.header.size, 32)
-  assert.equal(writeAttach(buffer, {}), 32)
+  assert.equal(writeRequest(buffer, 'ATTACH', {}), 32)
 })

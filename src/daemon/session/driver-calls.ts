@@ -16,16 +16,16 @@ import type { Request } from '../../uapi/session-codec.ts'
 /** PROT_WRITE of mmap(2). */
 const WRITABLE = 2
 
-/** What the caller asks of his descriptor, as the session has it. */
-export type DriverCall = Pick<Request, 'type' | 'request' | 'argument' | 'buffer' | 'length' | 'protection'>
+/** A call on a descriptor, as the session's message says it. */
+export type DriverCall = Pick<Request, 'type' | 'request' | 'argument' | 'buffer' | 'length' | 'offset' | 'protection'>
 
 /** Names of drivers' requests. */
 const names = new Map(Object.entries(CtxIoctl).map(([name, request]) => [request, name]))
 
-const textOf = ({ type, request, argument, buffer, length }: DriverCall): string => {
+const textOf = ({ type, request, argument, length, offset }: DriverCall): string => {
   if (type === MessageType.IOCTL)
     return `ioctl(${names.get(request) ?? `0x${request.toString(16)}`}, 0x${argument.toString(16)})`
-  return type === MessageType.WRITE ? `write(${length})` : `mmap(${length}, ${buffer})`
+  return type === MessageType.WRITE ? `write(${length})` : `mmap(${length}, ${offset})`
 }
 
 const nameOf = ({ class: cls, state }: FdObject): string =>
@@ -40,7 +40,7 @@ export const driverDialect =
       copyIn: (address, length) => view.copyIn(address, length),
       copyOut: (address, bytes) => view.copyOut(address, bytes),
     }
-    const { type, request, argument, buffer, length, protection } = call
+    const { type, request, argument, buffer, length, offset, protection } = call
     const attempt = `${nameOf(fd)}: ${textOf(call)}`
     try {
       const ret =
@@ -48,7 +48,7 @@ export const driverDialect =
           ? opsIoctl(fd, seen, request, argument)
           : type === MessageType.WRITE
             ? opsWrite(fd, seen, buffer, Number(length))
-            : opsMap(fd, seen, Number(buffer), Number(length), (protection & WRITABLE) !== 0).offset
+            : opsMap(fd, seen, Number(offset), Number(length), (protection & WRITABLE) !== 0).offset
       return { ret, installs: [], attempt }
     } catch (error) {
       if (!(error instanceof CallError)) throw error

@@ -18,7 +18,7 @@ import { errnoName } from '../../spec/errno.ts'
 import { declare } from '../../spec/schema/description.ts'
 import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
 import { OpenWants, ParkedPage } from '../../spec/session.ts'
-import { writeOpen } from '../../uapi/session-codec.ts'
+import { writeRequest } from '../../uapi/session-codec.ts'
 import type { Carrier } from '../carrier.ts'
 import { invalidArgument, RdmaError, refusal, refused } from '../error.ts'
 import { CLOSED, isClosed } from '../plan.ts'
@@ -74,7 +74,9 @@ const openContext = (session: Session, wanted: string | undefined) => {
       'open',
       `no device ${wanted ?? 'in a network'}; there are ${devices.map(({ name }) => name).join(', ')}`,
     )
-  const { reply, fds } = session.ask('open', (to, from) => writeOpen(to, from, device.node, OpenWants.PACKED_RINGS))
+  const { reply, fds } = session.ask('open', (to, from) =>
+    writeRequest(to, 'OPEN', from, { node: device.node, wants: OpenWants.PACKED_RINGS }),
+  )
   if (reply.error !== 0)
     throw refusal(errnoName(reply.error), reply.error, 'open', `device ${device.name} cannot be opened`)
   return { device, context: reply.context, file: fds[0], doorbell: fds[1] }

@@ -7,7 +7,7 @@ import type { Watch } from '../../host/event-loop/poll.ts'
 import { addressOf } from '../../host/memory/mapping.ts'
 import { close } from '../../host/net/sockets.ts'
 import { errnoName } from '../../spec/errno.ts'
-import { type Header, type messageBuffer, writeIoctl, writeMap, writeWrite } from '../../uapi/session-codec.ts'
+import { type Header, type messageBuffer, writeRequest } from '../../uapi/session-codec.ts'
 import type { Descriptors } from '../carrier.ts'
 import { refusal } from '../error.ts'
 import type { Answer, Session } from './daemon-session.ts'
@@ -51,17 +51,26 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => voi
     },
     ioctl(fd, request, argument) {
       const value = typeof argument === 'bigint' ? argument : addressOf(argument)
-      return ask('driver_ops.ioctl', (to, from) => writeIoctl(to, { ...from, context: 0, fd }, request, value)).ret
+      return ask('driver_ops.ioctl', (to, from) =>
+        writeRequest(to, 'IOCTL', { ...from, context: 0, fd }, { request, argument: value }),
+      ).ret
     },
     write(fd, bytes) {
       const at = addressOf(bytes)
       const length = BigInt(bytes.length)
-      return ask('driver_ops.write', (to, from) => writeWrite(to, { ...from, context: 0, fd }, at, length)).ret
+      return ask('driver_ops.write', (to, from) =>
+        writeRequest(to, 'WRITE', { ...from, context: 0, fd }, { buffer: at, length }),
+      ).ret
     },
     map(fd, offset, length, writable) {
       const protection = PROT_READ | (writable ? PROT_WRITE : 0)
       const { ret, fds } = ask('driver_ops.mmap', (to, from) =>
-        writeMap(to, { ...from, context: 0, fd }, BigInt(offset), BigInt(length), protection),
+        writeRequest(
+          to,
+          'MAP',
+          { ...from, context: 0, fd },
+          { offset: BigInt(offset), length: BigInt(length), protection },
+        ),
       )
       try {
         const mapping = ringPool().map(fds[0], ret, length)

@@ -11,7 +11,7 @@ import type { Call } from '../../uapi/call.ts'
 import { decodeResult, encodeCall, type OutputRoom } from '../../uapi/object/client.ts'
 import { ioctlRequest } from '../../uapi/object/dialect.ts'
 import { payloadOf } from '../../uapi/object/format.ts'
-import { writeIoctl } from '../../uapi/session-codec.ts'
+import { writeRequest } from '../../uapi/session-codec.ts'
 import type { Answered } from '../carrier.ts'
 import { invalidArgument, rdmaError, refusal, rethrow } from '../error.ts'
 import { MESSAGE, ownMemory, ROOM, ROOMS } from './call-memory.ts'
@@ -72,7 +72,12 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
       const message = encodeCall(call, { elsewhere, rooms })
       memory.bytes.set(message, 0)
       const { reply, fds } = session.ask(name, (buffer, from) =>
-        writeIoctl(buffer, { ...from, ...to }, ioctlRequest(call.method.call), BigInt(memory.address)),
+        writeRequest(
+          buffer,
+          'IOCTL',
+          { ...from, ...to },
+          { request: ioctlRequest(call.method.call), argument: BigInt(memory.address) },
+        ),
       )
       const errno = -Number(reply.ret)
       if (errno > 0) {
