@@ -8,7 +8,7 @@
  *   dist/                                compiled src, test, bench and examples
  *   dist/run.cjs, run.cache              `userdma run` in one file, and its compiled code (scripts/bundle.mjs)
  *   shim/protocol.h                      session protocol for C, generated from src/spec/session.ts
- *   build/native/libuserdma_native.so    CRC of packets with carry-less multiply (optional: zlib does it without)
+ *   build/native/libuserdma_native.so    CRC of packets, copies, movers (optional)
  *   build/native/libuserdma_shim.so      preload library that shows the device to an unmodified program
  *   build/programs/NAME                  test programs (test/programs/NAME.c)
  *   build/bench/NAME                     C twins of benchmarks (bench/NAME.c)
@@ -107,7 +107,7 @@ const targets = purpose =>
       sources: sourcesIn('native', '.c'),
       headers: 'native',
       flags: [...WARNINGS, ...SHARED],
-      without: 'packets are checked with zlib, which is slower',
+      without: 'packets are checked with zlib, which is slower, and memory that never answers keeps the daemon waiting',
     },
     {
       output: 'native/libuserdma_shim.so',

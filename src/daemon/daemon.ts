@@ -206,6 +206,7 @@ export const startDaemon = async ({
     },
     core,
     dispatch: parts.dispatch ?? dispatch,
+    log: parts.log ?? console.error,
     containment,
     network,
     pool,

@@ -24,6 +24,8 @@ export interface DaemonState {
   readonly config: DaemonConfig & { readonly devices: readonly ListedDevice[] }
   readonly core: Core
   readonly dispatch: typeof dispatch
+  /** Where the daemon's log goes. */
+  readonly log: (line: string) => void
   /** Boundaries around what comes from the event loop. */
   readonly containment: Containment
   readonly network: Network

@@ -42,6 +42,7 @@ export const ESRCH = 3
 export const EINTR = 4
 export const EIO = 5
 export const EBADF = 9
+export const ECHILD = 10
 export const EAGAIN = 11
 export const EACCES = 13
 export const EFAULT = 14
@@ -56,6 +57,7 @@ export const EADDRINUSE = 98
 export const EADDRNOTAVAIL = 99
 export const ECONNRESET = 104
 export const ENOBUFS = 105
+export const ETIMEDOUT = 110
 export const ECONNREFUSED = 111
 
 /** A system call that failed: `errno` is positive, `code` its name ('EIO'), `call` the name of the call. */

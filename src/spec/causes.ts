@@ -87,6 +87,11 @@ const table = {
     text: 'lkey {key:hex}: memory [{from:hex}, {to:hex}) is unmapped or protected',
   },
   LOCAL_ENDED: { code: 0x208, fails: ['LOC_PROT_ERR', 'REM_OP_ERR'], text: 'the program whose memory it is has ended' },
+  LOCAL_SLOW: {
+    code: 0x209,
+    fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
+    text: 'lkey {key:hex}: memory [{from:hex}, {to:hex}) kept the daemon waiting for too long, so its program is cut off',
+  },
   LKEY_REFUSED: {
     code: 0x20f,
     fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
@@ -236,6 +241,11 @@ const table = {
     code: 0x50b,
     fails: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} is of a memory window that was deallocated',
+  },
+  REMOTE_SLOW: {
+    code: 0x50c,
+    fails: ['REM_OP_ERR', 'LOC_ACCESS_ERR', 'QP_FATAL'],
+    text: 'rkey {key:hex}: memory [{from:hex}, {to:hex}) kept the daemon waiting for too long, so its program is cut off',
   },
   RKEY_REFUSED: {
     code: 0x50f,

@@ -45,9 +45,12 @@ export const noteMemoryFault = (
   access: number,
 ): void => {
   const isRemote = (access & REMOTE) !== 0
-  s.cause = s.env.memory.vanished()
+  const { memory } = s.env
+  s.cause = memory.vanished()
     ? because(isRemote ? 'REMOTE_ENDED' : 'LOCAL_ENDED', {})
-    : because(isRemote ? 'REMOTE_FAULT' : 'LOCAL_FAULT', rangeOf(key, hi, lo, length))
+    : memory.tooSlow?.()
+      ? because(isRemote ? 'REMOTE_SLOW' : 'LOCAL_SLOW', rangeOf(key, hi, lo, length))
+      : because(isRemote ? 'REMOTE_FAULT' : 'LOCAL_FAULT', rangeOf(key, hi, lo, length))
 }
 
 /** What was noted last. */

@@ -192,6 +192,8 @@ export interface Memory {
    * until then they answer nobody.
    */
   vanished(): boolean
+  /** Whether the last move failed because memory kept us waiting for too long; not there: none does. */
+  tooSlow?(): boolean
   /** Arena → memory, ascending, in as few steps as possible. Returns as `read`. */
   write(
     region: number,

@@ -14,6 +14,12 @@ export interface PeerCalls {
   arena: { ask: { bytes: number; protect?: number; protection?: number }; answer: { address: number } }
   /** Reads bytes of the arena. */
   read: { ask: { offset: number; length: number }; answer: { bytes: number[] } }
+  /** Maps pages that nobody touches, with nothing behind them. */
+  fresh: { ask: { bytes: number }; answer: { address: number } }
+  /** Writes a byte of these. */
+  touch: { ask: { offset: number }; answer: object }
+  /** Gives all of these back. */
+  drop: { ask: object; answer: object }
   /** Makes a memory file with the text, keeps it open. */
   file: { ask: { text: string }; answer: { fd: number; ino: number } }
   /** Connects, sends one message and (if asked) a memory file's descriptor. */
@@ -22,10 +28,13 @@ export interface PeerCalls {
 
 const sys = libcFunctions({
   mprotect: 'int mprotect(int64_t address, uint64_t length, int protection)',
+  madvise: 'int madvise(int64_t address, uint64_t length, int advice)',
   pwrite: 'int64_t pwrite(int fd, const char *bytes, uint64_t length, int64_t offset)',
 })
 
 let arena: Arena | undefined
+let fresh: Arena | undefined
+const MADV_DONTNEED = 4
 
 const handlers: { [K in keyof PeerCalls]: (ask: PeerCalls[K]['ask']) => PeerCalls[K]['answer'] } = {
   arena({ bytes, protect, protection = 1 }) {
@@ -37,6 +46,20 @@ const handlers: { [K in keyof PeerCalls]: (ask: PeerCalls[K]['ask']) => PeerCall
   },
   read({ offset, length }) {
     return { bytes: arena ? [...arena.bytes.subarray(offset, offset + length)] : [] }
+  },
+  fresh({ bytes }) {
+    // A page that may not be touched, at the end.
+    fresh = mapArena(bytes + 4096)
+    if (sys().mprotect(fresh.address + bytes, 4096, 0) !== 0) throw new Error('mprotect')
+    return { address: fresh.address }
+  },
+  touch({ offset }) {
+    if (fresh) fresh.bytes[offset] = 1
+    return {}
+  },
+  drop() {
+    if (fresh) sys().madvise(fresh.address, fresh.length, MADV_DONTNEED)
+    return {}
   },
   file({ text }) {
     const fd = createMemfd('peer', text.length)

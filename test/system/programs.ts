@@ -7,7 +7,7 @@
  */
 import assert from 'node:assert/strict'
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after } from 'node:test'
@@ -199,12 +199,14 @@ export interface DaemonSettings {
   readonly netns?: string
   /** Most descriptors that it may have open. */
   readonly descriptors?: number
+  /** Number of a user besides its own who may use it; only root's daemon can be shared. */
+  readonly guest?: number
 }
 
 /** Starts `userdma daemon`, ready when this resolves; ended with the test. */
 export const startDaemon = async (
   scope: Scope,
-  { devices = ONE_DEVICE, fault, link, netns, descriptors }: DaemonSettings = {},
+  { devices = ONE_DEVICE, fault, link, netns, descriptors, guest }: DaemonSettings = {},
 ): Promise<TestDaemon> => {
   // Its folder is removed when it writes there no more.
   let started: Running | undefined
@@ -212,10 +214,15 @@ export const startDaemon = async (
     started?.child.kill('SIGKILL')
     return started?.ended.catch(() => {})
   })
-  const socket = join(temporaryFolder(scope), 'sock')
+  const folder = temporaryFolder(scope)
+  const socket = join(folder, 'sock')
   const args = ['daemon', '--socket', socket, ...devices.flatMap(device => ['--device', device])]
   if (fault !== undefined) args.push('--fault', fault)
   if (link !== undefined) args.push('--link', link)
+  if (guest !== undefined) {
+    chmodSync(folder, 0o755)
+    args.push('--allow-user', `${guest}`)
+  }
   const command = netns === undefined ? [userdma] : ['ip', 'netns', 'exec', netns, userdma]
   if (descriptors !== undefined) command.unshift('sh', '-c', `ulimit -n ${descriptors}; exec "$0" "$@"`)
   const running = start(scope, command[0], [...command.slice(1), ...args], { env: cleanEnvironment(), limit: 600_000 })

@@ -24,8 +24,9 @@ const SEALS = SEAL_SHRINK | SEAL_GROW
 
 /** Takes the descriptor `fd` over. Undefined, and `fd` closed, if it is no such file. */
 export const takePassedMemory = (fd: number): PassedMemory | undefined => {
+  // Only a file in memory answers with its size at once.
   const seals = sealsOf(fd)
-  const { size } = fstatSync(fd)
+  const size = seals < 0 ? 0 : fstatSync(fd).size
   if (seals < 0 || (seals & SEALS) !== SEALS || size > PassedFile.bytes) {
     closeSync(fd)
     return undefined

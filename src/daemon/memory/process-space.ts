@@ -5,11 +5,16 @@
  * (host/memory/process.ts). That the pid still means the process that connected, running the same program, is asked
  * once per turn of the daemon's loop. Registration asks the kernel whether the pages exist and permit the access
  * (host/memory/ranges.ts).
+ *
+ * Memory that keeps us waiting for too long (host/memory/moves.ts) is not touched again: everything fails with
+ * ETIMEDOUT from then on.
  */
 import type { AddressSpace } from '../../core/memory/address-space.ts'
-import { ESRCH } from '../../host/errno.ts'
+import { ESRCH, ETIMEDOUT } from '../../host/errno.ts'
+import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { type Arena, mapArena } from '../../host/memory/mapping.ts'
-import { isSame, type ProcessHandle, readAt, readv, writeAt, writev } from '../../host/memory/process.ts'
+import { createMoves } from '../../host/memory/moves.ts'
+import { isSame, type ProcessHandle } from '../../host/memory/process.ts'
 import { type MappedRanges, mappedRanges, Rights } from '../../host/memory/ranges.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
 import { TWO_32 } from '../../spec/memory.ts'
@@ -33,33 +38,51 @@ export interface ProcessSpace extends AddressSpace {
   close(): void
 }
 
+const high = (address: bigint): number => Number(address >> 32n)
+const low = (address: bigint): number => Number(address & 0xffff_ffffn)
+
 const faulted = (address: bigint, length: number): CallError =>
   new CallError(
     'EFAULT',
     `${length} bytes at address 0x${address.toString(16)} are not accessible memory of the caller`,
   )
 
-/** `turn` counts the daemon's turns: whether the process is still the same is asked once in each. */
+/**
+ * `turn` counts the daemon's turns: whether the process is still the same is asked once in each. `tooSlow` is told once
+ * that its memory has kept us waiting for too long.
+ */
 export const createProcessSpace = (
   handle: ProcessHandle,
   turn: () => number,
   slices: Slices = createSlices(),
+  tooSlow: () => void = () => {},
 ): ProcessSpace => {
+  const moves = createMoves(handle)
   let checked = -1
+  /** When it was. */
+  let now = 0
   let same = true
+  let stalled = false
   let closed = false
   let ranges: MappedRanges | undefined
   const alive = (): boolean => {
     if (closed) return false
     if (checked !== turn()) {
       checked = turn()
+      now = nowMicroseconds()
       same = isSame(handle)
     }
     return same
   }
+  /** 0, or why nothing can be moved. */
+  const refusal = (): number => (stalled ? Errno.ETIMEDOUT : alive() ? 0 : Errno.ESRCH)
   const done = (moved: number, total: number): number => {
     if (moved === total) return 0
-    return moved === -ESRCH ? Errno.ESRCH : Errno.EFAULT
+    if (moved === -ESRCH) return Errno.ESRCH
+    if (moved !== -ETIMEDOUT) return Errno.EFAULT
+    stalled = true
+    tooSlow()
+    return Errno.ETIMEDOUT
   }
 
   const rightsOf = (writable: boolean): number => (writable ? Rights.READ | Rights.WRITE : Rights.READ)
@@ -87,9 +110,9 @@ export const createProcessSpace = (
       return look === undefined || look.next().done ? undefined : slices.run(look)
     },
     read: (hi, lo, to, at, chunk, stride, total) =>
-      alive() ? done(readv(handle, hi, lo, to, at, chunk, stride, total), total) : Errno.ESRCH,
+      refusal() || done(moves.read(hi, lo, to, at, chunk, stride, total, now), total),
     write: (hi, lo, from, at, chunk, stride, total) =>
-      alive() ? done(writev(handle, hi, lo, from, at, chunk, stride, total), total) : Errno.ESRCH,
+      refusal() || done(moves.write(hi, lo, from, at, chunk, stride, total, now), total),
     compareSwap(hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
       const word = scratch()
       const error = space.read(hi, lo, word, 0, 8, 8, 8)
@@ -114,18 +137,21 @@ export const createProcessSpace = (
     },
     copyIn(address, length) {
       const local = scratch()
-      if (length > SCRATCH_BYTES || address >= BigInt(USER_END) || !alive()) throw faulted(address, length)
-      if (readAt(handle, Number(address), local, 0, length) !== length) throw faulted(address, length)
+      if (length > SCRATCH_BYTES || address >= BigInt(USER_END)) throw faulted(address, length)
+      if (space.read(high(address), low(address), local, 0, length, length, length) !== 0)
+        throw faulted(address, length)
       return local.bytes.slice(0, length)
     },
     copyOut(address, bytes) {
       const local = scratch()
-      if (bytes.length > SCRATCH_BYTES || address >= BigInt(USER_END) || !alive()) throw faulted(address, bytes.length)
+      const { length } = bytes
+      if (length > SCRATCH_BYTES || address >= BigInt(USER_END)) throw faulted(address, length)
       local.bytes.set(bytes)
-      if (writeAt(handle, Number(address), local, 0, bytes.length) !== bytes.length)
-        throw faulted(address, bytes.length)
+      if (space.write(high(address), low(address), local, 0, length, length, length) !== 0)
+        throw faulted(address, length)
     },
     close() {
+      if (!closed) moves.close()
       closed = true
       ranges?.close()
       ranges = undefined

@@ -15,6 +15,7 @@ import { EAGAIN, SystemError } from '../../host/errno.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { eventsWait, watch } from '../../host/event-loop/poll.ts'
 import { yieldOnce } from '../../host/event-loop/yield.ts'
+import { PATIENCE } from '../../host/memory/moves.ts'
 import {
   closeProcess,
   fdFile,
@@ -78,8 +79,8 @@ const LINGER = 20
  */
 const MOST_CONTEXTS = 256
 const MOST_DESCRIPTORS = 1024
-/** Descriptors of a session itself: its socket, pidfd, owner and memory, a memory file, a capture. */
-const DESCRIPTORS = 6
+/** Descriptors of a session itself: its socket, pidfd, owner, memory and map of pages, a memory file, a capture. */
+const DESCRIPTORS = 7
 
 /** A trace looks through so many slices of a program's descriptors for the number of a new one. */
 const TRACE_SLICES = 8
@@ -147,7 +148,12 @@ const serve = (
   ended: () => void,
 ): Session => {
   const { containment } = daemon
-  const space = createProcessSpace(process, () => daemon.turn, daemon.slices)
+  const space = createProcessSpace(
+    process,
+    () => daemon.turn,
+    daemon.slices,
+    () => cutOff(),
+  )
   const request = newRequest()
   /**
    * Contexts that the session may use, those that are closed since included; how many it has opened and not closed is
@@ -174,6 +180,13 @@ const serve = (
   let reachable = false
   let passed: PassedMemory | undefined
   let closed = false
+  /** Its memory has kept everybody waiting for too long: requests that need it fail from now on, and the session ends. */
+  const cutOff = (): void => {
+    daemon.log(
+      `userdma daemon: process ${process.pid} (${commandName(process.pid) ?? '?'}) is cut off: its memory kept the daemon waiting for ${PATIENCE / 1000} ms (a file system that does not answer, userfaultfd?)`,
+    )
+    setImmediate(containment.guard('a session that is cut off', () => session.close()))
+  }
   /** Calls that wait: until they are answered the client's next message waits too. */
   let waiting = 0
   let wantsRoom = false

@@ -79,6 +79,7 @@ export const regionMemory = (table: MemoryTable): Memory => {
       return errno
     },
     vanished: () => errno === Errno.ESRCH,
+    tooSlow: () => errno === Errno.ETIMEDOUT,
     bindWindow: (pd, qp, words, at) => bindWindow(table, pd, qp, bindOf(words, at)),
     explainBind: (pd, words, at) => explainBind(table, pd, bindOf(words, at)),
     invalidate: (pd, qp, key) => INVALIDATION_STATUS[invalidateWindow(table, pd, qp, key)],

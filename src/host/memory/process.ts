@@ -5,9 +5,8 @@
  * dumpable), both checked by the kernel at every call. /proc/PID/mem writes through read-only pages, and is faster only
  * for small pieces (measured, 64 B: 1.4 µs against 1.9 to 2.4; 64 KiB: 8.7 against 6.1; 64 × 1 KiB strided: 44 against
  * 7.9). The price is that a pid may be reused and a program replaced by exec. So a handle holds a pidfd, and
- * /proc/PID/mem opened for reading, which pins the address space itself: `isSame` asks both (measured: poll of the
- * pidfd 0.43 µs, pidfd_send_signal 0.8, the look at the address space 0.95), and a caller asks it once per batch,
- * before the batch. See process_vm_readv(2), pidfd_open(2), proc(5). Remote addresses are 64-bit and travel as two
+ * /proc/PID/mem opened, which pins the address space itself: `isSame` asks both (measured: poll of the pidfd 0.43 µs,
+ * pidfd_send_signal 0.8, the look at the address space 0.95), and a caller asks it once per batch, before the batch. See process_vm_readv(2), pidfd_open(2), proc(5). Remote addresses are 64-bit and travel as two
  * 32-bit words.
  *
  * That is enough where the kernel's check is made with rights no greater than the client's. Otherwise (a daemon of root
@@ -28,7 +27,7 @@ const sys = libcFunctions({
   syscall: 'int64_t syscall(int64_t number, int64_t a, int64_t b, int64_t c)',
   poll: 'int poll(int64_t fds, uint64_t count, int timeout)',
   prctl: 'int prctl(int option, uint64_t a, uint64_t b, uint64_t c, uint64_t d)',
-  pread: 'int64_t pread(int fd, int64_t bytes, uint64_t length, int64_t offset)',
+  pwrite: 'int64_t pwrite(int fd, int64_t bytes, uint64_t length, int64_t offset)',
   preadv: 'int64_t preadv(int fd, int64_t pieces, int count, int64_t offset)',
   pwritev: 'int64_t pwritev(int fd, int64_t pieces, int count, int64_t offset)',
 })
@@ -72,7 +71,7 @@ const failure = (call: string, error: unknown): SystemError => {
 const openMem = (pid: number, owner: Owner | undefined): number => {
   let mem: number
   try {
-    mem = openSync(`/proc/${pid}/mem`, owner ? 'r+' : 'r')
+    mem = openSync(`/proc/${pid}/mem`, 'r+')
   } catch {
     return -1
   }
@@ -150,8 +149,9 @@ export const isSame = (handle: ProcessHandle): boolean => {
   if (handle.pid === process.pid) return true
   if (!runs(handle.pidfd) || !isStillOwned(handle)) return false
   if (handle.mem < 0) return true
-  // 0 means that the address space has no user left; an unmapped address in a living one is EIO.
-  return sys().pread(handle.mem, workArena().address + BYTE, 1, 0) !== 0
+  // 0 means that the address space has no user left. In a living one the kernel finds that there is nothing to write at
+  // our address 0 (EFAULT) before it takes that address space's lock, which its owner can hold for ever.
+  return sys().pwrite(handle.mem, 0, 1, 0) !== 0
 }
 
 /** Patches `count` local iovecs: pieces of `chunk` bytes every `stride` bytes from `address`. */
@@ -165,7 +165,14 @@ const putPieces = (u32: Uint32Array, address: number, count: number, chunk: numb
   }
 }
 
-const requirePieces = (local: LocalMemory, offset: number, chunk: number, stride: number, total: number): void => {
+/** Throws RangeError if pieces (as `readv` has them) do not lie in `local`. */
+export const requirePieces = (
+  local: LocalMemory,
+  offset: number,
+  chunk: number,
+  stride: number,
+  total: number,
+): void => {
   const pieces = Math.ceil(total / chunk)
   const end = offset + (pieces - 1) * stride + (total - (pieces - 1) * chunk)
   if (!(chunk > 0 && stride >= chunk && offset >= 0 && end <= local.bytes.length)) {
@@ -188,11 +195,14 @@ const moveBound = (write: boolean, mem: number, count: number): number => {
   if (mem < 0) return -EPERM
   const at = u32[REMOTE >> 2] + u32[(REMOTE >> 2) + 1] * TWO_32
   if (!(at < Number.MAX_SAFE_INTEGER)) return -EFAULT
-  const moved = orErrno((write ? sys().pwritev : sys().preadv)(mem, address, count, at))
-  if (moved > 0) return moved
-  // 0: nobody uses the address space any more. EIO: an address that is not mapped.
-  return moved === 0 ? -ESRCH : moved === -EIO ? -EFAULT : moved
+  return boundResult(orErrno((write ? sys().pwritev : sys().preadv)(mem, address, count, at)))
 }
+
+/**
+ * What an answer of /proc/PID/mem means: 0 that nobody uses the address space any more, EIO that the address is not
+ * mapped.
+ */
+export const boundResult = (moved: number): number => (moved === 0 ? -ESRCH : moved === -EIO ? -EFAULT : moved)
 
 const move = (
   write: boolean,
@@ -287,10 +297,11 @@ export const writeAt = (
 ): number => move(true, handle, Math.floor(address / TWO_32), address % TWO_32, local, offset, length, length, length)
 
 /**
- * Whether the kernel lets us at the process's memory at all: it asks for the right before it looks at the address.
+ * Whether the kernel lets us at the process's memory at all: it asks for the right before it looks at the address, for
+ * one with an owner when /proc/PID/mem was opened.
  */
 export const mayAccess = (handle: ProcessHandle): boolean =>
-  isStillOwned(handle) && readAt(handle, 0, workArena(), BYTE, 1) !== -EPERM
+  handle.owner ? handle.mem >= 0 && isStillOwned(handle) : readAt(handle, 0, workArena(), BYTE, 1) !== -EPERM
 
 /** A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH, -EPERM. */
 export const pidfdGetfd = (handle: ProcessHandle, fd: number): number => {

@@ -1,0 +1,275 @@
+/*
+ * Movers: processes that share our memory and copy bytes between it and another program's for us. A page that its owner
+ * never provides (a file system that does not answer, userfaultfd) keeps a mover waiting, and not us.
+ *
+ * A thread would not do: only a fatal signal ends a wait for such a page, and that ends all threads of a process. Where
+ * a file system has taken the request already, not even that does, and a process with such a thread never ends. A mover
+ * (clone(2) with CLONE_VM only) can be killed by itself, and one that cannot die holds nothing of ours but the address
+ * space: it closes all descriptors but the one that it uses.
+ *
+ * It copies to and from a buffer of its own: a mover that was given up and wakes up later touches nothing else. It
+ * shares our thread-local storage, so it makes bare system calls, which leave errno alone.
+ *
+ * Called from one thread only, by src/host/memory/mover.ts, which does without where this is absent.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+enum { STACK = 16384, ROOM = 1 << 18, YIELDS = 64, MOST_EXTENSIONS = 20 };
+
+struct mover {
+    uint32_t asked; /* a futex word: 1 until the mover has answered */
+    int32_t write;
+    int32_t pid; /* whose memory, or -1: that behind fd */
+    int32_t fd;  /* /proc/PID/mem, or -1 */
+    uint64_t remote;
+    uint64_t length;
+    int64_t result; /* bytes, or -errno */
+    uint64_t waited; /* microseconds that moves which slept have taken, since it was asked about last */
+    pid_t self, parent;
+    struct mover *next; /* among those that were killed */
+    uint8_t stack[STACK] __attribute__((aligned(64)));
+    uint8_t room[ROOM] __attribute__((aligned(4096)));
+};
+
+#if defined(__x86_64__)
+static inline long bare(long number, long a, long b, long c, long d, long e, long f)
+{
+    long result;
+    register long r10 __asm__("r10") = d, r8 __asm__("r8") = e, r9 __asm__("r9") = f;
+    __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+#elif defined(__aarch64__)
+static inline long bare(long number, long a, long b, long c, long d, long e, long f)
+{
+    register long x8 __asm__("x8") = number, x0 __asm__("x0") = a, x1 __asm__("x1") = b, x2 __asm__("x2") = c;
+    register long x3 __asm__("x3") = d, x4 __asm__("x4") = e, x5 __asm__("x5") = f;
+    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
+    return x0;
+}
+#else
+#error "mover.c knows x86-64 and arm64"
+#endif
+
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
+static void wait_while(uint32_t *word, uint32_t value)
+{
+    for (int left = YIELDS; left > 0; left--) {
+        if (__atomic_load_n(word, __ATOMIC_ACQUIRE) != value)
+            return;
+        bare(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+    }
+    while (__atomic_load_n(word, __ATOMIC_ACQUIRE) == value)
+        bare(SYS_futex, (long)word, FUTEX_WAIT, value, 0, 0, 0);
+}
+
+/* How often this process has slept, for a page or a lock; losing the processor to another process is no sleep. */
+static long sleeps(void)
+{
+    struct rusage usage;
+    bare(SYS_getrusage, RUSAGE_THREAD, (long)&usage, 0, 0, 0, 0);
+    return usage.ru_nvcsw;
+}
+
+static int64_t microseconds(void)
+{
+    struct timespec t;
+    bare(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&t, 0, 0, 0, 0);
+    return t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static int serve(void *argument)
+{
+    struct mover *m = argument;
+
+    bare(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0);
+    bare(SYS_prctl, PR_SET_NAME, (long)"userdma-mover", 0, 0, 0, 0);
+    const unsigned after = m->fd < 0 ? 0 : (unsigned)m->fd + 1;
+    if (bare(SYS_close_range, after, ~0u, 0, 0, 0, 0) < 0)
+        return 1;
+    if (m->fd > 0)
+        bare(SYS_close_range, 0, m->fd - 1, 0, 0, 0, 0);
+    while (bare(SYS_getppid, 0, 0, 0, 0, 0, 0) == m->parent) {
+        wait_while(&m->asked, 0);
+        const long slept = sleeps();
+        const int64_t begin = microseconds();
+        if (m->pid >= 0) {
+            struct iovec here = {m->room, m->length}, there = {(void *)m->remote, m->length};
+            m->result = bare(m->write ? SYS_process_vm_writev : SYS_process_vm_readv, m->pid, (long)&here, 1,
+                             (long)&there, 1, 0);
+        } else {
+            m->result = bare(m->write ? SYS_pwrite64 : SYS_pread64, m->fd, (long)m->room, m->length, m->remote, 0, 0);
+        }
+        if (sleeps() != slept)
+            m->waited += (uint64_t)(microseconds() - begin);
+        __atomic_store_n(&m->asked, 0, __ATOMIC_RELEASE);
+        bare(SYS_futex, (long)&m->asked, FUTEX_WAKE, 1, 0, 0, 0);
+    }
+    return 0;
+}
+
+static struct mover *killed;
+
+/* Frees what movers left that have died since. */
+static void reap(void)
+{
+    for (struct mover **at = &killed; *at;) {
+        struct mover *m = *at;
+        if (waitpid(m->self, NULL, __WCLONE | WNOHANG) == 0) {
+            at = &m->next;
+            continue;
+        }
+        *at = m->next;
+        munmap(m, sizeof *m);
+    }
+}
+
+/* A mover by process number (fd is -1), or by an open /proc/PID/mem; or -errno. */
+EXPORT int64_t userdma_mover_start(int fd)
+{
+    reap();
+    struct mover *m = mmap(NULL, sizeof *m, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (m == MAP_FAILED)
+        return -errno;
+    m->fd = fd;
+    m->pid = -1;
+    m->parent = getpid();
+    /* Whatever is sent to our process group, our handlers are not for it to run. */
+    sigset_t all, before;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, &before);
+    m->self = clone(serve, m->stack + STACK, CLONE_VM, m);
+    const int error = errno;
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    if (m->self >= 0)
+        return (int64_t)(uintptr_t)m;
+    munmap(m, sizeof *m);
+    return -error;
+}
+
+/* Ends a mover: at once, or when what it waits for lets it. */
+EXPORT void userdma_mover_end(struct mover *m)
+{
+    kill(m->self, SIGKILL);
+    m->next = killed;
+    killed = m;
+    reap();
+}
+
+/* Microseconds for which its moves have waited, for pages or locks, since this was asked last. */
+EXPORT uint64_t userdma_mover_waited(struct mover *m)
+{
+    const uint64_t waited = m->waited;
+    m->waited = 0;
+    return waited;
+}
+
+/* Whether it runs or waits for the processor, and not for a page; false too if it has ended. */
+static int is_running(const struct mover *m)
+{
+    char path[32], text[128];
+    snprintf(path, sizeof path, "/proc/%d/stat", m->self);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    const ssize_t length = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (length <= 0)
+        return 0;
+    text[length] = 0;
+    const char *name_end = strrchr(text, ')');
+    return name_end && name_end[1] && name_end[2] == 'R';
+}
+
+/* Waits for the answer: 0, -ETIMEDOUT, or -ECHILD if the mover is no more. */
+static int64_t await(struct mover *m, uint64_t patience)
+{
+    for (int left = YIELDS; left > 0; left--) {
+        if (!__atomic_load_n(&m->asked, __ATOMIC_ACQUIRE))
+            return 0;
+        sched_yield();
+    }
+    uint64_t due = (uint64_t)microseconds() + patience;
+    for (int extensions = 0; __atomic_load_n(&m->asked, __ATOMIC_ACQUIRE);) {
+        const uint64_t now = (uint64_t)microseconds();
+        if (now >= due) {
+            siginfo_t gone = {0};
+            if (waitid(P_PID, (id_t)m->self, &gone, WEXITED | WNOHANG | WNOWAIT | __WCLONE) < 0 || gone.si_pid != 0)
+                return -ECHILD;
+            if (!is_running(m) || extensions++ == MOST_EXTENSIONS)
+                return __atomic_load_n(&m->asked, __ATOMIC_ACQUIRE) ? -ETIMEDOUT : 0;
+            /* Not the page but the processor is missing. */
+            due = now + patience;
+        }
+        const uint64_t left = due - now;
+        const struct timespec limit = {(time_t)(left / 1000000), (long)(left % 1000000) * 1000};
+        syscall(SYS_futex, &m->asked, FUTEX_WAIT, 1, &limit, NULL, 0);
+    }
+    return 0;
+}
+
+void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t from_stride, uint64_t chunk,
+                  uint64_t total);
+
+/*
+ * Moves `total` bytes between `remote` in a program and pieces of `chunk` bytes every `stride` bytes from `local` on.
+ * Waits at most `patience` microseconds for a page: then the mover is to be ended. Bytes moved, fewer if a page on the
+ * way does not permit it, or -errno if none: as the kernel answers, -ETIMEDOUT, -ECHILD (the mover was killed).
+ */
+EXPORT int64_t userdma_mover_move(struct mover *m, int write, int pid, uint64_t remote, uint8_t *local, uint64_t chunk,
+                                  uint64_t stride, uint64_t total, uint64_t patience)
+{
+    if (stride == chunk || total <= chunk)
+        chunk = stride = total < ROOM ? total : ROOM;
+    if (chunk > ROOM)
+        return -EINVAL;
+    const uint64_t most = ROOM / chunk * chunk;
+    int64_t done = 0;
+    while ((uint64_t)done < total) {
+        const uint64_t left = total - (uint64_t)done;
+        const uint64_t bytes = left < most ? left : most;
+        uint8_t *const at = local + (uint64_t)done / chunk * stride;
+        if (write)
+            userdma_copy(m->room, chunk, at, stride, chunk, bytes);
+        m->write = write;
+        m->pid = pid;
+        m->remote = remote + (uint64_t)done;
+        m->length = bytes;
+        __atomic_store_n(&m->asked, 1, __ATOMIC_RELEASE);
+        syscall(SYS_futex, &m->asked, FUTEX_WAKE, 1, NULL, NULL, 0);
+        const int64_t error = await(m, patience);
+        if (error)
+            return error;
+        const int64_t moved = m->result;
+        if (moved <= 0)
+            return done > 0 ? done : moved;
+        if (!write)
+            userdma_copy(at, stride, m->room, chunk, chunk, (uint64_t)moved);
+        done += moved;
+        if ((uint64_t)moved < bytes)
+            return done;
+    }
+    return done;
+}

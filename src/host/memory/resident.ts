@@ -1,0 +1,84 @@
+/*
+ * Which pages of a process are in memory, so that a move to or from them does not wait (/proc/PID/pagemap, proc(5)).
+ *
+ * A page that was seen is not looked for again for a millisecond: then a move of 64 KiB costs 0.05 µs more, otherwise
+ * 1.1 (measured; 0.6 for one page). In that time it can still go away, so this does not protect against a program that
+ * takes it away on purpose (moves.ts).
+ */
+import { closeSync, openSync } from 'node:fs'
+import { libcFunctions } from '../native.ts'
+import { type Arena, mapArena } from './mapping.ts'
+
+const sys = libcFunctions({ pread: 'int64_t pread(int fd, int64_t bytes, uint64_t length, int64_t offset)' })
+
+const PAGE_BITS = 12
+const PAGES_PER_4_GIB = 2 ** 20
+/** Bits of the high half of an entry: the page is in memory; userfaultfd wants to hear of writes to it. */
+const PRESENT = 0x8000_0000
+const GUARDED = 0x0200_0000
+const ENTRY = 8
+/** Entries that are read at once. */
+const BATCH = 512
+/** Pages that are remembered, a power of two: 32 MiB. */
+const KNOWN = 8192
+/** Microseconds. */
+const VALID = 1000
+
+let arena: Arena | undefined
+
+export interface ResidentPages {
+  /** Whether all pages with bytes of [hi:lo, + length) are in memory. `now`: microseconds of any clock. */
+  holds(hi: number, lo: number, length: number, now: number): boolean
+  /** Nothing is known any more. */
+  forget(): void
+  close(): void
+}
+
+/** Pages of a process. Undefined where that is not shown. */
+export const residentPages = (pid: number): ResidentPages | undefined => {
+  let fd: number
+  try {
+    fd = openSync(`/proc/${pid}/pagemap`, 'r')
+  } catch {
+    return undefined
+  }
+  const known = new Float64Array(KNOWN).fill(-1)
+  const since = new Float64Array(KNOWN)
+
+  const look = (first: number, last: number, now: number): boolean => {
+    arena ??= mapArena(BATCH * ENTRY)
+    const { address, u32 } = arena
+    let all = true
+    for (let page = first; page <= last; page += BATCH) {
+      const count = last - page < BATCH ? last - page + 1 : BATCH
+      // Nothing of it, and the address space is nobody's any more: the move will say so.
+      if (sys().pread(fd, address, count * ENTRY, page * ENTRY) !== count * ENTRY) return false
+      for (let i = 0; i < count; i++) {
+        if ((u32[2 * i + 1] & PRESENT) === 0 || (u32[2 * i + 1] & GUARDED) !== 0) {
+          all = false
+          continue
+        }
+        const slot = (page + i) % KNOWN
+        known[slot] = page + i
+        since[slot] = now
+      }
+    }
+    return all
+  }
+
+  return {
+    holds(hi, lo, length, now) {
+      const low = lo >>> PAGE_BITS
+      const base = hi * PAGES_PER_4_GIB
+      const count = ((lo & ((1 << PAGE_BITS) - 1)) + length + ((1 << PAGE_BITS) - 1)) >>> PAGE_BITS
+      for (let i = 0; i < count; i++) {
+        const slot = (low + i) & (KNOWN - 1)
+        if (known[slot] !== base + low + i || now - since[slot] > VALID)
+          return look(base + low, base + low + count - 1, now)
+      }
+      return true
+    },
+    forget: () => void known.fill(-1),
+    close: () => closeSync(fd),
+  }
+}

@@ -1,0 +1,86 @@
+/*
+ * Moves that wait for nobody: pages that are there are moved by us, all others by a mover, with the same result.
+ */
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import { ESRCH } from '../../../src/host/errno.ts'
+import { nativeLibraryPath } from '../../../src/host/library.ts'
+import { mapArena } from '../../../src/host/memory/mapping.ts'
+import { createMover } from '../../../src/host/memory/mover.ts'
+import { createMoves } from '../../../src/host/memory/moves.ts'
+import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
+import { residentPages } from '../../../src/host/memory/resident.ts'
+import { startPeer } from '../peer-control.ts'
+
+const PAGE = 4096
+const TWO_32 = 2 ** 32
+const hi = (address: number): number => Math.floor(address / TWO_32)
+const lo = (address: number): number => address % TWO_32
+const MINUTE = 60_000_000
+
+const skip = nativeLibraryPath() === undefined && 'the native library was not built: moves are made at once'
+const peer = startPeer()
+after(() => peer.kill())
+
+const handleOf = (pid: number): ProcessHandle => {
+  const handle = openProcess(pid)
+  assert.ok('pid' in handle)
+  return handle
+}
+
+test('pages that were touched are there, others not; what is known grows old', { skip }, async () => {
+  const { address } = await peer.ask('arena', { bytes: 8 * PAGE })
+  const pages = residentPages(peer.pid)
+  assert.ok(pages)
+  assert.equal(pages.holds(hi(address), lo(address), 8 * PAGE, 0), true)
+  assert.equal(pages.holds(hi(address), lo(address) + 100, 1, 0), true)
+  const { address: fresh } = await peer.ask('fresh', { bytes: 4 * PAGE })
+  const holds = (offset: number, length: number, now: number): boolean =>
+    pages.holds(hi(fresh), lo(fresh) + offset, length, now)
+  assert.equal(holds(0, 1, 0), false)
+  await peer.ask('touch', { offset: PAGE })
+  assert.equal(holds(PAGE, PAGE, 0), true)
+  assert.equal(holds(2 * PAGE - 1, 2, 0), false, 'the second page is not there')
+  await peer.ask('drop', {})
+  assert.equal(holds(PAGE, PAGE, 500), true, 'not looked at again so soon')
+  assert.equal(holds(PAGE, PAGE, 5000), false)
+  pages.forget()
+  pages.close()
+})
+
+test('first touches: bytes in pieces, both ways, as far as the pages permit', { skip }, async () => {
+  const { address } = await peer.ask('fresh', { bytes: 700 * PAGE })
+  const handle = handleOf(peer.pid)
+  const moves = createMoves(handle)
+  const local = mapArena(1024 * PAGE)
+  for (let i = 0; i < local.length; i++) local.bytes[i] = i % 253
+  // 300 pieces of 5000 bytes every 6000: more than a mover's room.
+  const total = 299 * 5000 + 77
+  assert.equal(moves.write(hi(address), lo(address), local, 10, 5000, 6000, total, 0), total)
+  const back = mapArena(1024 * PAGE)
+  assert.equal(moves.read(hi(address), lo(address), back, 3, 5000, 7000, total, 0), total)
+  for (let i = 0; i < total; i += 997) {
+    const piece = Math.floor(i / 5000)
+    assert.equal(back.bytes[3 + piece * 7000 + (i % 5000)], (10 + piece * 6000 + (i % 5000)) % 253, `byte ${i}`)
+  }
+  const end = address + 700 * PAGE
+  assert.equal(moves.write(hi(end - PAGE), lo(end - PAGE), local, 0, 2 * PAGE, 2 * PAGE, 2 * PAGE, 0), PAGE)
+  moves.close()
+  closeProcess(handle)
+})
+
+test('a mover that is killed is replaced; a process that has ended is told', { skip }, async () => {
+  const other = startPeer()
+  const { address } = await other.ask('fresh', { bytes: PAGE })
+  const mover = createMover()
+  assert.ok(mover)
+  const local = mapArena(PAGE)
+  const write = (): number => mover.move(true, other.pid, hi(address), lo(address), local, 0, 8, 8, 8, MINUTE)
+  assert.equal(write(), 8)
+  assert.equal(mover.waited() < MINUTE, true)
+  await other.kill()
+  assert.equal(write(), -ESRCH)
+  mover.close()
+  assert.equal(write(), -ESRCH, 'closed: the next move makes a new one')
+  mover.close()
+})

@@ -1,0 +1,175 @@
+/*
+ * A program whose memory keeps whoever touches it waiting for ever: a WRITE between two queue pairs of its own goes to
+ * pages that nobody provides. It says how the WRITE completed, and lives on until its standard input ends.
+ *
+ *   slow_memory fuse           a mapping of a file system in user space that takes a request and never answers (root)
+ *   slow_memory userfaultfd    memory whose missing pages are userfaultfd's to provide
+ *   slow_memory late           the same, but registered, written to and only then given to userfaultfd
+ *   slow_memory argument       the same, as the argument of a call on the device
+ *
+ * A second argument is the number of the user that it becomes before it opens the device.
+ */
+#define _GNU_SOURCE
+#include "endpoint.h"
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <linux/userfaultfd.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#define LENGTH 16384
+
+/* Does nothing without a user. */
+static void become(const char *user)
+{
+    if (!user)
+        return;
+    NEED(setgid((gid_t)atoi(user)) == 0 && setuid((uid_t)atoi(user)) == 0, "user %s: %s", user, strerror(errno));
+    NEED(prctl(PR_SET_DUMPABLE, 1) == 0, "PR_SET_DUMPABLE: %s", strerror(errno));
+}
+
+static void *anonymous(void)
+{
+    void *memory = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    NEED(memory != MAP_FAILED, "mmap: %s", strerror(errno));
+    return memory;
+}
+
+static int open_userfaultfd(void)
+{
+    const int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+    NEED(fd >= 0, "cannot: userfaultfd: %s", strerror(errno));
+    return fd;
+}
+
+/* From now on nobody provides the pages of `memory` that are missing. */
+static void neglect(int fd, void *memory)
+{
+    struct uffdio_api api = {.api = UFFD_API};
+    NEED(ioctl(fd, UFFDIO_API, &api) == 0, "UFFDIO_API: %s", strerror(errno));
+    struct uffdio_register range = {.range = {(uintptr_t)memory, LENGTH}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+    NEED(ioctl(fd, UFFDIO_REGISTER, &range) == 0, "UFFDIO_REGISTER: %s", strerror(errno));
+}
+
+static void answer(int fd, uint64_t unique, int error, const void *data, size_t length)
+{
+    struct fuse_out_header header = {.len = (uint32_t)(sizeof header + length), .error = -error, .unique = unique};
+    char reply[512];
+    memcpy(reply, &header, sizeof header);
+    if (length)
+        memcpy(reply + sizeof header, data, length);
+    NEED(write(fd, reply, header.len) == (ssize_t)header.len, "an answer to the kernel: %s", strerror(errno));
+}
+
+/* A file system that is one file, of which no byte can be had. */
+static void serve(int fd)
+{
+    static char request[1 << 17];
+    while (read(fd, request, sizeof request) > 0) {
+        const struct fuse_in_header *in = (const void *)request;
+        if (in->opcode == FUSE_INIT) {
+            const struct fuse_init_out out = {.major = FUSE_KERNEL_VERSION, .minor = 31, .max_write = 4096};
+            answer(fd, in->unique, 0, &out, sizeof out);
+        } else if (in->opcode == FUSE_GETATTR) {
+            const struct fuse_attr_out out = {
+                .attr_valid = 1000, .attr = {.ino = 1, .size = LENGTH, .mode = S_IFREG | 0600, .nlink = 1}};
+            answer(fd, in->unique, 0, &out, sizeof out);
+        } else if (in->opcode == FUSE_OPEN) {
+            const struct fuse_open_out out = {.fh = 1};
+            answer(fd, in->unique, 0, &out, sizeof out);
+        } else if (in->opcode != FUSE_READ) {
+            answer(fd, in->unique, ENOSYS, NULL, 0);
+        }
+    }
+}
+
+static void *file_mapping(const char *user)
+{
+    char place[] = "slow-XXXXXX", how[100];
+    const int mounted_on = mkstemp(place);
+    const int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    NEED(fuse >= 0, "cannot: /dev/fuse: %s", strerror(errno));
+    snprintf(how, sizeof how, "fd=%d,rootmode=100600,user_id=0,group_id=0", fuse);
+    NEED(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0,
+         "cannot: a mount namespace: %s", strerror(errno));
+    NEED(mount("slow", place, "fuse", 0, how) == 0, "cannot: a FUSE mount: %s", strerror(errno));
+    if (fork() == 0) {
+        become(user);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        serve(fuse);
+        _exit(0);
+    }
+    close(fuse);
+    close(mounted_on);
+    const int file = open(place, O_RDWR);
+    struct stat status;
+    NEED(file >= 0 && fstat(file, &status) == 0 && status.st_size == LENGTH, "%s: %s", place, strerror(errno));
+    void *memory = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+    NEED(memory != MAP_FAILED, "mmap: %s", strerror(errno));
+    return memory;
+}
+
+static void write_to(struct endpoint *end, const void *memory, const struct ibv_mr *mr)
+{
+    struct ibv_sge source = {.addr = (uintptr_t)end->buffer, .length = 64, .lkey = end->mr->lkey};
+    struct ibv_send_wr send = {.sg_list = &source,
+                               .num_sge = 1,
+                               .opcode = IBV_WR_RDMA_WRITE,
+                               .send_flags = IBV_SEND_SIGNALED,
+                               .wr.rdma = {(uintptr_t)memory, mr->rkey}};
+    struct ibv_send_wr *bad;
+    struct ibv_wc wc;
+    int found;
+    NEED(ibv_post_send(end->qp, &send, &bad) == 0, "ibv_post_send: %s", strerror(errno));
+    while ((found = ibv_poll_cq(end->cq, 1, &wc)) == 0)
+        ;
+    NEED(found > 0, "ibv_poll_cq: %d", found);
+    printf("%s, vendor_err 0x%x\n", ibv_wc_status_str(wc.status), wc.vendor_err);
+    fflush(stdout);
+}
+
+int main(int count, char **arguments)
+{
+    const struct options options = default_options;
+    const char *kind = count > 1 ? arguments[1] : "", *user = count > 2 ? arguments[2] : NULL;
+    const bool late = strcmp(kind, "late") == 0, argument = strcmp(kind, "argument") == 0;
+    NEED(late || argument || strcmp(kind, "fuse") == 0 || strcmp(kind, "userfaultfd") == 0,
+         "usage: %s fuse|userfaultfd|late|argument [USER]", arguments[0]);
+    const bool fuse = strcmp(kind, "fuse") == 0;
+    void *memory = fuse ? file_mapping(user) : anonymous();
+    const int faults = fuse ? -1 : open_userfaultfd();
+    if (!fuse && !late)
+        neglect(faults, memory);
+    become(user);
+    struct ibv_context *context = open_named(NULL);
+    struct endpoint from, to;
+    create_endpoint(&from, context, &options, 4096, 1);
+    create_endpoint(&to, context, &options, 4096, 2);
+    const struct address ends[] = {address_of(&from), address_of(&to)};
+    connect_to(&from, &ends[1], &options);
+    connect_to(&to, &ends[0], &options);
+    if (argument) {
+        const ssize_t done = write(context->cmd_fd, memory, 24);
+        printf("write: %s\n", done < 0 ? strerror(errno) : "done");
+    } else {
+        struct ibv_mr *mr = ibv_reg_mr(to.pd, memory, LENGTH, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+        NEED(mr, "ibv_reg_mr: %s", strerror(errno));
+        if (late) {
+            write_to(&from, memory, mr);
+            NEED(madvise(memory, LENGTH, MADV_DONTNEED) == 0, "madvise: %s", strerror(errno));
+            neglect(faults, memory);
+        }
+        write_to(&from, memory, mr);
+    }
+    fflush(stdout);
+    char byte;
+    while (read(0, &byte, 1) > 0)
+        ;
+    return 0;
+}

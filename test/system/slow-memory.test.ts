@@ -1,0 +1,57 @@
+/*
+ * Memory that never answers: its program is cut off, and says why; neighbours go on, and the daemon ends when it is
+ * told to.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { startPair } from './pingpong.ts'
+import { lacking, ownProgram, start, startDaemon, temporaryFolder } from './programs.ts'
+
+const program = ownProgram('slow_memory')
+const skip = lacking(program, 'ibv_rc_pingpong')
+/** What the program says where the machine does not let it do this. */
+const CANNOT = /cannot: .*/
+
+const NOBODY = 65534
+
+const SLOW = /remote operation error, vendor_err 0x50c/
+
+/** A guest's moves go through /proc/PID/mem, which the kernel refuses for userfaultfd's missing pages at once. */
+const cases: readonly { kind: string; guest?: number; said: RegExp; cutOff: boolean }[] = [
+  { kind: 'fuse', said: SLOW, cutOff: true },
+  { kind: 'userfaultfd', said: SLOW, cutOff: true },
+  { kind: 'late', said: /success.*\n.*remote operation error, vendor_err 0x50c/, cutOff: true },
+  { kind: 'argument', said: /write: (?!done)/, cutOff: true },
+  { kind: 'fuse', guest: NOBODY, said: SLOW, cutOff: true },
+  { kind: 'userfaultfd', guest: NOBODY, said: /remote operation error, vendor_err 0x509/, cutOff: false },
+]
+
+describe('memory that never answers', { skip }, () => {
+  for (const { kind, said, guest, cutOff } of cases) {
+    const needsRoot = guest !== undefined && process.geteuid?.() !== 0 && "needs root: only root's daemon has guests"
+    const whose = guest === undefined ? "of the daemon's own user" : 'of a guest'
+    it(`${kind}, ${whose}: neighbours go on, and SIGTERM is heard`, { skip: needsRoot }, async t => {
+      const daemon = await startDaemon(t, guest === undefined ? {} : { guest })
+      const neighbours = await startPair(t, daemon, ['-g', '1', '-n', '100000000'])
+      const slow = start(t, program, guest === undefined ? [kind] : [kind, `${guest}`], {
+        env: daemon.env,
+        cwd: temporaryFolder(t),
+        stdio: ['pipe', 'pipe', 'pipe'],
+      })
+      const outcome = await Promise.race([slow.said(said), slow.said(CANNOT)])
+      if (CANNOT.test(outcome[0])) {
+        t.skip(outcome[0])
+        return
+      }
+      if (cutOff) await daemon.running.said(new RegExp(`process ${slow.child.pid} \\(slow_memory\\) is cut off`))
+      const { sentPackets } = (await daemon.stat()).devices[0].transport
+      await daemon.settled(({ devices }) => devices[0].transport.sentPackets > sentPackets + 1000)
+      assert.equal(neighbours.client.child.exitCode, null)
+      if (said === SLOW) assert.match(daemon.running.output(), /kept the daemon waiting for too long/)
+      daemon.running.child.kill('SIGTERM')
+      assert.deepEqual((await daemon.running.ended).signal, null)
+      slow.child.stdin?.end()
+      await slow.ended
+    })
+  }
+})
