@@ -41,6 +41,7 @@ export const Errno = {
   ETIMEDOUT: 110,
   ECONNREFUSED: 111,
   ESTALE: 116,
+  ECANCELED: 125,
 } as const
 
 export type ErrnoName = keyof typeof Errno

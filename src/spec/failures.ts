@@ -79,15 +79,18 @@ const subjectText = (failure: Failure): string => {
   }
 }
 
-/** The line about a failure: without the process, without a full stop. */
-export const failureText = (failure: Failure): string => {
+/** Why: the part of the line that follows the subject. */
+export const failureReason = (failure: Failure): string => {
   const { cause, peer, ofPeer, root, faultDrops } = failure
   const whose = ofPeer && peer !== undefined ? `peer QP ${hex(peer.qpn)}: ` : ''
   const why = root === undefined ? '' : ` (${failureText(root)})`
   const where = peer !== undefined && aboutPeer.has(cause.id) ? `; ${peerText(peer)}` : ''
   const faults = faultDrops ? `; rules of faults have dropped ${faultDrops} packets` : ''
-  return `${subjectText(failure)}${whose}${causeText(cause)}${where}${faults}${why}`
+  return `${whose}${causeText(cause)}${where}${faults}${why}`
 }
+
+/** The line about a failure: without the process, without a full stop. */
+export const failureText = (failure: Failure): string => `${subjectText(failure)}${failureReason(failure)}`
 
 /** Whether it is nobody's mistake. */
 export const isNote = ({ cause }: Failure): boolean => causes[cause.id].note === true

@@ -107,6 +107,8 @@ export interface Carrier {
   /** What completion queues are made with so that their events arrive, as the device has them. */
   readonly channel: { readonly channel?: number }
   counters(): DeviceCounters
+  /** Why the request with this id of a queue pair failed, beyond its completion: a sentence, if that is known here. */
+  explain?(qpn: number, id: number): string | undefined
   /** Somebody begins (true) or ends to wait: until then the process must not end for lack of work. */
   waiting(begins: boolean): void
   /** Something was posted to the send queue with this handle, or to the receive queue of one in error. */

@@ -3,6 +3,15 @@
  */
 
 export type { PathOptions } from './address.ts'
+export type {
+  AwaitableQueuePair,
+  AwaitedMessageOptions,
+  AwaitedOptions,
+  AwaitedRcMessageOptions,
+} from './awaitable/queue-pair.ts'
+export { RequestError } from './awaitable/request-error.ts'
+export type { CompletedRequest } from './awaitable/request-promises.ts'
+export { type RequestWindow, requestWindow } from './awaitable/request-window.ts'
 export type { DeviceCounters } from './carrier.ts'
 export type { Chain, PlannedObject, Resolved } from './chain.ts'
 export type {
@@ -12,7 +21,7 @@ export type {
   SendOptions,
   XrcOptions,
 } from './checks/request-options.ts'
-export type { Completion } from './cq/completion.ts'
+export type { Completion, OpcodeName, StatusName } from './cq/completion.ts'
 export type { ArmOptions, CompletionQueue, CqOptions, Threshold, WaitOptions } from './cq/completion-queue.ts'
 export type { AsyncEventName, Device, DeviceEvent } from './device.ts'
 export type { DriverDescriptor } from './driver-ops.ts'
@@ -34,10 +43,21 @@ export type { CreateArguments, ObjectOf } from './object.ts'
 export { type OpenOptions, open } from './open.ts'
 export type { ProtectionDomain } from './pd.ts'
 export type { Named } from './plan.ts'
-export type { RcQueuePair, RcQueuePairOptions, UcQueuePair, UcQueuePairOptions } from './qp/connected.ts'
+export type {
+  AwaitableRcOptions,
+  AwaitableRcQueuePair,
+  AwaitableUcOptions,
+  AwaitableUcQueuePair,
+  RcQueuePair,
+  RcQueuePairOptions,
+  UcQueuePair,
+  UcQueuePairOptions,
+} from './qp/connected.ts'
 export type { ConnectOptions, Endpoint, PeerOptions, RcConnectOptions } from './qp/connection.ts'
 export {
   type AddressHandle,
+  type AwaitableUdOptions,
+  type AwaitableUdQueuePair,
   type DatagramEndpoint,
   type DatagramPeer,
   type Destination,

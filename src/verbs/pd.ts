@@ -16,6 +16,12 @@ import {
 import { type MemoryWindow, windowPlan } from './mr/window.ts'
 import { type DeviceContext, type HeldObject, make, type Plan, plan } from './plan.ts'
 import {
+  type AwaitableRcOptions,
+  type AwaitableRcQueuePair,
+  type AwaitableUcOptions,
+  type AwaitableUcQueuePair,
+  awaitableRcQp,
+  awaitableUcQp,
   type RcQueuePair,
   type RcQueuePairOptions,
   rcQpPlan,
@@ -25,7 +31,10 @@ import {
 } from './qp/connected.ts'
 import {
   type AddressHandle,
+  type AwaitableUdOptions,
+  type AwaitableUdQueuePair,
   addressPlan,
+  awaitableUdQp,
   closeAddresses,
   type Destination,
   makeAddresses,
@@ -67,12 +76,18 @@ export interface ProtectionDomain extends Disposable {
   wholeRegion(access?: Access): WholeRegion
   /** A memory window that grants nothing yet; type 2 (default) belongs to the queue pair that binds it. */
   window(type?: 1 | 2): MemoryWindow
-  /** Reliable connected. */
+  /**
+   * Reliable connected. With a `sendCq` requests complete there, and nothing is allocated for them; without one each
+   * request answers a promise, and the queue pair owns its completion queue. Throws RdmaError EINVAL, ENOMEM.
+   */
   rcQp(options: RcQueuePairOptions): RcQueuePair
-  /** Unreliable connected. */
+  rcQp(options?: AwaitableRcOptions): AwaitableRcQueuePair
+  /** Unreliable connected, in the same two ways. */
   ucQp(options: UcQueuePairOptions): UcQueuePair
-  /** Unreliable datagrams. */
+  ucQp(options?: AwaitableUcOptions): AwaitableUcQueuePair
+  /** Unreliable datagrams, in the same two ways. */
   udQp(options: UdQueuePairOptions): UdQueuePair
+  udQp(options?: AwaitableUdOptions): AwaitableUdQueuePair
   /** Queue pair 1 of the port, of the general management services; there is one. */
   gsiQp(options: GsiQueuePairOptions): GsiQueuePair
   /** Queue pair 0 of the port, of subnet management. */
@@ -90,6 +105,19 @@ export interface ProtectionDomain extends Disposable {
   close(): void
 }
 
+type Make<O, T> = (kit: DeviceContext, pd: HeldObject, options: O) => T
+
+/** What makes a queue pair with a `sendCq`, or one whose requests answer promises. One that is undefined is a mistake. */
+const eitherWay = <P extends object, T, A, W>(
+  planWith: Make<P, Plan<T>>,
+  makeAwaitable: Make<A | undefined, W>,
+): { (options: P): T; (options?: A): W } =>
+  function (this: HeldObject, options?: P | A) {
+    return typeof options === 'object' && options !== null && 'sendCq' in options
+      ? make(this.kit, planWith(this.kit, this, options as P))
+      : makeAwaitable(this.kit, this, options as A)
+  } as never
+
 const pdMethods: Omit<ProtectionDomain, 'handle'> & ThisType<HeldObject> = {
   register(buffer, access = {}) {
     return make(this.kit, regionPlan(this.kit, this, buffer, access))
@@ -106,15 +134,9 @@ const pdMethods: Omit<ProtectionDomain, 'handle'> & ThisType<HeldObject> = {
   window(type = 2) {
     return make(this.kit, windowPlan(this.kit, this, type))
   },
-  rcQp(options) {
-    return make(this.kit, rcQpPlan(this.kit, this, options))
-  },
-  ucQp(options) {
-    return make(this.kit, ucQpPlan(this.kit, this, options))
-  },
-  udQp(options) {
-    return make(this.kit, udQpPlan(this.kit, this, options))
-  },
+  rcQp: eitherWay(rcQpPlan, awaitableRcQp),
+  ucQp: eitherWay(ucQpPlan, awaitableUcQp),
+  udQp: eitherWay(udQpPlan, awaitableUdQp),
   gsiQp(options) {
     return make(this.kit, gsiQpPlan(this.kit, this, options))
   },

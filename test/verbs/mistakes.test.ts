@@ -22,7 +22,7 @@ eachCarrier(openTwo => {
     refuses('uc_qp.create', not('recvCq'), () => pd.ucQp({ sendCq, recvCq: foreign[1] }))
     refuses('ud_qp.create', not('srq'), () => pd.udQp({ sendCq, srq: foreign[0].srq() }))
     refuses('rc_qp.create', not('sendCq'), () => one.chain(chain => chain.rcQp(pd, { sendCq: foreign[1] })))
-    refuses('rc_qp.create', /^sendCq is missing$/, () => pd.rcQp(untyped({})))
+    refuses('rc_qp.create', /^sendCq is missing$/, () => pd.rcQp(untyped({ sendCq: undefined })))
     sendCq.close()
     const newer = one.cq()
     refuses('rc_qp.create', not('sendCq'), () => pd.rcQp({ sendCq }))

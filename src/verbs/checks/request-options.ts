@@ -19,20 +19,23 @@ export interface SendOptions {
   readonly fence?: boolean
 }
 
-export interface MessageOptions extends SendOptions {
+export interface ImmediateOptions {
   /** A u32 that the peer's completion shows. */
   readonly immediate?: number
 }
-export interface RcMessageOptions extends MessageOptions {
+export interface InvalidateOptions {
   /** A key of the peer's that the message invalidates; not together with `immediate`. */
   readonly invalidate?: number
 }
-export interface FlushOptions extends SendOptions {
+export interface FlushExtent {
   /** The bytes survive a loss of power, beyond being visible to all. */
   readonly persistent?: boolean
   /** All of the region, and not the range alone. */
   readonly wholeRegion?: boolean
 }
+export interface MessageOptions extends SendOptions, ImmediateOptions {}
+export interface RcMessageOptions extends MessageOptions, InvalidateOptions {}
+export interface FlushOptions extends SendOptions, FlushExtent {}
 
 /** Requests name the shared queue that takes the message: its `srqNumber`. */
 export interface XrcOptions extends SendOptions {

@@ -8,16 +8,21 @@ import { swap32, TWO_32 } from '../../spec/memory.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
 import type { ProgramRing } from '../ring.ts'
 
+/** ibv_wc_status by name. */
+export type StatusName = keyof typeof WcStatus.values
+/** ibv_wc_opcode by name. */
+export type OpcodeName = keyof typeof WcOpcode.values
+
 export interface Completion {
   /** As the request was posted with it, an exact Number. */
   readonly id: number
   readonly ok: boolean
   /** ibv_wc_status, and its name: 'SUCCESS', 'RETRY_EXC_ERR' … */
   readonly status: number
-  readonly statusName: string
+  readonly statusName: StatusName
   /** ibv_wc_opcode; means nothing unless `ok`. */
   readonly opcode: number
-  readonly opcodeName: string
+  readonly opcodeName: OpcodeName
   /** Of a failed request its cause, and that one's number (docs/vendor-errors.md); otherwise undefined and 0. */
   readonly cause: CauseName | undefined
   readonly vendorError: number
@@ -45,13 +50,13 @@ export interface CompletionCursor extends Completion {
 }
 
 const { GRH, WITH_IMM, WITH_INV } = WcFlags.values
-const nameOf = (values: Readonly<Record<string, number>>): readonly string[] => {
-  const names: string[] = []
-  for (const [name, value] of Object.entries(values)) names[value] = name
+const namesOf = <N extends string>(values: Readonly<Record<N, number>>): readonly N[] => {
+  const names: N[] = []
+  for (const [name, value] of Object.entries(values)) names[value as number] = name as N
   return names
 }
-const statusNames = nameOf(WcStatus.values)
-const opcodeNames = nameOf(WcOpcode.values)
+const statusNames = namesOf(WcStatus.values)
+const opcodeNames = namesOf(WcOpcode.values)
 const SUCCESS = WcStatus.values.SUCCESS
 
 const wordAt = (words: Int32Array, at: number): number => words[at >> 2] >>> 0
@@ -70,14 +75,14 @@ const accessors: Completion & ThisType<CompletionCursor> = {
     return wordAt(words, this.at + layout.wc.STATUS)
   },
   get statusName() {
-    return statusNames[this.status] ?? String(this.status)
+    return statusNames[this.status] ?? 'GENERAL_ERR'
   },
   get opcode() {
     const { words, layout } = this.ring
     return wordAt(words, this.at + layout.wc.OPCODE)
   },
   get opcodeName() {
-    return opcodeNames[this.opcode] ?? String(this.opcode)
+    return opcodeNames[this.opcode]
   },
   get vendorError() {
     const { words, layout } = this.ring

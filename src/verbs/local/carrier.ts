@@ -21,6 +21,7 @@ import { mappedRings, slabRings } from '../../drivers/rxe/rings/ring-memory.ts'
 import type { RingMemory } from '../../drivers/rxe/rings/rings.ts'
 import { loadNativeCopier } from '../../host/memory/copy.ts'
 import type { RingLayout } from '../../spec/drivers/ring-layout.ts'
+import { failureReason } from '../../spec/failures.ts'
 import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
 import type { Result } from '../../uapi/call.ts'
 import type { Answered, Carrier } from '../carrier.ts'
@@ -184,6 +185,12 @@ const carrierOn = (
     counters() {
       if (soft === undefined) throw refused('EOPNOTSUPP', 'device.counters', `device ${device.name} counts nothing`)
       return { ...countersOf(soft.rxe), faults: { ...soft.port.faults } }
+    },
+    explain(qpn, id) {
+      if (soft === undefined) return undefined
+      const { failures, qpns } = soft.rxe.state
+      const failure = failures.last(qpns.rowOf(qpn))
+      return failure?.wrId === BigInt(id) ? failureReason(failure) : undefined
     },
     waiting() {},
     posted(handle) {

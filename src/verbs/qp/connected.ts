@@ -6,6 +6,16 @@ import { RcQp } from '../../spec/classes/rc_qp.ts'
 import { UcQp } from '../../spec/classes/uc_qp.ts'
 import type { In, ObjectClass } from '../../spec/schema/schema.ts'
 import { addressText } from '../../wire/address.ts'
+import {
+  type AwaitableQueuePair,
+  type AwaitedMessageOptions,
+  type AwaitedOptions,
+  type AwaitedRcMessageOptions,
+  awaitable,
+  makeAwaitable,
+  type WithoutQueues,
+} from '../awaitable/queue-pair.ts'
+import type { CompletedRequest } from '../awaitable/request-promises.ts'
 import { checkOptions, type Words } from '../checks/options.ts'
 import {
   type MessageOptions,
@@ -14,6 +24,7 @@ import {
   type SendOptions,
   UC_WORDS,
 } from '../checks/request-options.ts'
+import type { RemoteMemory } from '../mr/remote-memory.ts'
 import type { DeviceContext, Named, PathFacts, Plan } from '../plan.ts'
 import { mergeTables } from '../shared-methods.ts'
 import {
@@ -54,6 +65,30 @@ export interface RcQueuePair
     Operations<RcMessageOptions, SendOptions>,
     ReliableOperations<SendOptions> {}
 
+type Completed = Promise<CompletedRequest>
+
+/** An RC queue pair whose requests answer promises. */
+export interface AwaitableRcQueuePair
+  extends AwaitableQueuePair,
+    Connected<RcConnectOptions>,
+    Operations<AwaitedRcMessageOptions, AwaitedOptions, Completed, Promise<RemoteMemory>>,
+    ReliableOperations<AwaitedOptions, Completed> {
+  /**
+   * Asks the peer for an acknowledgement, with a WRITE of no bytes. Rejects with RETRY_EXC_ERR once the peer is gone,
+   * after all retries.
+   */
+  ping(): Completed
+}
+
+/** A UC queue pair whose requests answer promises: they resolve when the message was sent. */
+export interface AwaitableUcQueuePair
+  extends AwaitableQueuePair,
+    Connected<ConnectOptions>,
+    Operations<AwaitedMessageOptions, AwaitedOptions, Completed, Promise<RemoteMemory>> {}
+
+export interface AwaitableRcOptions extends WithoutQueues<RcQueuePairOptions> {}
+export interface AwaitableUcOptions extends WithoutQueues<UcQueuePairOptions> {}
+
 export interface RcQueuePairOptions
   extends QueuePairOptions,
     InitialOptions<typeof RcQp>,
@@ -88,33 +123,52 @@ export const connected = <C extends ObjectClass, O extends ConnectOptions>(
   },
 })
 
-const rcType = queuePairType<RcQueuePair>(
-  RcQp,
-  mergeTables(
-    connected<typeof RcQp, RcConnectOptions>((path, psn, peer, chosen) => {
-      const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
-      const { answering, asking } = reliableSteps(chosen)
-      return [init, { ...rtr, ...answering }, { ...rts, ...asking }]
-    }),
-    { ...operations, ...reliableOperations, words: RC_WORDS },
-  ),
+const rcConnected = mergeTables(
+  connected<typeof RcQp, RcConnectOptions>((path, psn, peer, chosen) => {
+    const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
+    const { answering, asking } = reliableSteps(chosen)
+    return [init, { ...rtr, ...answering }, { ...rts, ...asking }]
+  }),
+  { words: RC_WORDS },
 )
+const rcOperations = { ...operations, ...reliableOperations }
+const rcType = queuePairType<RcQueuePair>(RcQp, mergeTables(rcConnected, rcOperations))
 
 export const rcQpPlan = (kit: DeviceContext, pd: Named, options: RcQueuePairOptions): Plan<RcQueuePair> => {
   checkOptions('rc_qp.create', 'options', options, words)
   return queuePairPlan(kit, rcType, pd, options)
 }
 
-const ucType = queuePairType<UcQueuePair>(
-  UcQp,
-  mergeTables(
-    connected<typeof UcQp, ConnectOptions>((path, psn, peer, chosen) => {
-      const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
-      return [init, rtr, rts]
-    }),
-    { ...operations, words: UC_WORDS },
-  ),
+const ucConnected = mergeTables(
+  connected<typeof UcQp, ConnectOptions>((path, psn, peer, chosen) => {
+    const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
+    return [init, rtr, rts]
+  }),
+  { words: UC_WORDS },
 )
+const ucType = queuePairType<UcQueuePair>(UcQp, mergeTables(ucConnected, operations))
+
+const POSITIONS = { send: 1, write: 2, bind: 2, invalidate: 1 }
+const RC_POSITIONS = { ...POSITIONS, read: 2, compareSwap: 4, fetchAdd: 3, atomicWrite: 2, flush: 1 }
+const awaitableRcType = queuePairType<AwaitableRcQueuePair>(
+  RcQp,
+  mergeTables(mergeTables(rcConnected, awaitable(rcOperations, RC_POSITIONS)), {
+    // A message without bytes: neither address nor key are looked at (IBA 9.7.5).
+    ping(this: AwaitableRcQueuePair): Completed {
+      return this.write(new Uint8Array(0), { address: 0n, rkey: 0, length: 0 })
+    },
+  }),
+)
+const awaitableUcType = queuePairType<AwaitableUcQueuePair>(
+  UcQp,
+  mergeTables(ucConnected, awaitable(operations, POSITIONS)),
+)
+
+/** Makes one that owns its completion queue. */
+export const awaitableRcQp = (kit: DeviceContext, pd: Named, options?: AwaitableRcOptions): AwaitableRcQueuePair =>
+  makeAwaitable(kit, 'rc_qp.create', options, words, all => queuePairPlan(kit, awaitableRcType, pd, all))
+export const awaitableUcQp = (kit: DeviceContext, pd: Named, options?: AwaitableUcOptions): AwaitableUcQueuePair =>
+  makeAwaitable(kit, 'uc_qp.create', options, words, all => queuePairPlan(kit, awaitableUcType, pd, all))
 
 export const ucQpPlan = (kit: DeviceContext, pd: Named, options: UcQueuePairOptions): Plan<UcQueuePair> => {
   checkOptions('uc_qp.create', 'options', options, words)

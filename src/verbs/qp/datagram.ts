@@ -12,6 +12,14 @@ import { WrOpcode } from '../../spec/work.ts'
 import { addressText, parseAddress } from '../../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES } from '../../wire/ip.ts'
 import { type Addressing, addressing, addressRecord, noAddress, type PathOptions } from '../address.ts'
+import {
+  type AwaitableQueuePair,
+  type AwaitedMessageOptions,
+  awaitable,
+  makeAwaitable,
+  type WithoutQueues,
+} from '../awaitable/queue-pair.ts'
+import type { CompletedRequest } from '../awaitable/request-promises.ts'
 import { checkOptions, checkRecord, type Words } from '../checks/options.ts'
 import { type MessageOptions, UC_WORDS } from '../checks/request-options.ts'
 import { checkBytes, checkU32, detached, invalidArgument, RdmaError } from '../error.ts'
@@ -74,9 +82,10 @@ export interface DatagramPeer {
   readonly qkey: number
 }
 
-export interface DatagramSender {
+/** `M`: what options say; `R`: what posting answers. */
+export interface DatagramSender<M extends object = MessageOptions, R = void> {
   /** At most one packet's worth of bytes. A receiver needs 40 bytes more than that (`completion.hasGrh`). */
-  send(local: Local, to: DatagramPeer, options?: MessageOptions): void
+  send(local: Local, to: DatagramPeer, options?: M): R
 }
 
 export interface UdActivation {
@@ -84,7 +93,15 @@ export interface UdActivation {
   readonly qkey?: number
 }
 
-export interface UdQueuePair extends QueuePair<typeof UdQp>, DatagramSender, Activatable<UdActivation> {
+export interface UdQueuePair extends QueuePair<typeof UdQp>, DatagramSender, UdMethods {}
+
+/** A UD queue pair whose requests answer promises: they resolve when the datagram was sent. */
+export interface AwaitableUdQueuePair
+  extends AwaitableQueuePair,
+    DatagramSender<AwaitedMessageOptions, Promise<CompletedRequest>>,
+    UdMethods {}
+
+export interface UdMethods extends Activatable<UdActivation> {
   /** What others must know to send to it. Its Q_Key is what `activate` has set. */
   readonly endpoint: DatagramEndpoint
   /** Receives datagrams to a group from now on; `gid` as text: 224.0.0.0/4 or ff00::/8. */
@@ -277,6 +294,8 @@ export interface UdQueuePairOptions
     InitialOptions<typeof UdQp>,
     ActiveOptions<UdActivation> {}
 
+export interface AwaitableUdOptions extends WithoutQueues<UdQueuePairOptions> {}
+
 const udWords: Words<UdQueuePairOptions> = { ...queuePairWords, initial: true, active: true }
 
 const activation = {
@@ -290,9 +309,9 @@ const activation = {
 }
 const { activate } = activatable(activation)
 
-const udType = queuePairType<UdQueuePair>(
-  UdQp,
-  mergeTables(datagramOperations, {
+const udTable = mergeTables(
+  { words: UC_WORDS },
+  {
     get endpoint(): DatagramEndpoint {
       const { kit, qpn, qkey } = this as unknown as QpSelf
       const { gid, lid } = kit.path
@@ -309,10 +328,21 @@ const udType = queuePairType<UdQueuePair>(
     detach(this: QpSelf, gid: string): void {
       this.kit.carrier.call(UdQp, 'detachMcast', this.handle, groupOf('qp.detach', gid))
     },
-  }),
+  },
+)
+const udType = queuePairType<UdQueuePair>(UdQp, mergeTables(udTable, datagramOperations))
+const awaitableUdType = queuePairType<AwaitableUdQueuePair>(
+  UdQp,
+  mergeTables(udTable, awaitable(datagramOperations, { send: 2 })),
 )
 
 export const udQpPlan = (kit: DeviceContext, pd: Named, options: UdQueuePairOptions): Plan<UdQueuePair> => {
   checkOptions('ud_qp.create', 'options', options, udWords)
   return queuePairPlan(kit, udType, pd, atCreation(activation, options))
 }
+
+/** Makes one that owns its completion queue. */
+export const awaitableUdQp = (kit: DeviceContext, pd: Named, options?: AwaitableUdOptions): AwaitableUdQueuePair =>
+  makeAwaitable(kit, 'ud_qp.create', options, udWords, all =>
+    queuePairPlan(kit, awaitableUdType, pd, atCreation(activation, all)),
+  )

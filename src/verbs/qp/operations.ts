@@ -8,8 +8,8 @@ import { WrOpcode } from '../../spec/work.ts'
 import { checkOptions } from '../checks/options.ts'
 import { checkAligned, checkExtent, checkOriginal, checkTarget, checkWord } from '../checks/request-checks.ts'
 import {
-  type FlushOptions,
-  type MessageOptions,
+  type FlushExtent,
+  type ImmediateOptions,
   type RcMessageOptions,
   RequestWords,
   type SendOptions,
@@ -23,31 +23,39 @@ import type { ProgramRing } from '../ring.ts'
 import { beginRequest, endRequest, type Local, type QpSelf } from './queue-pair.ts'
 import { bytesOf, putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord } from './requests.ts'
 
-/** Operations without answers; `O` is what every request of the service must or may say. */
-export interface Operations<M extends MessageOptions, O extends SendOptions> {
-  send(local: Local, options?: M): void
+/**
+ * Operations without answers. `M` and `O`: what options of messages, and of every request of the service, must or may
+ * say; `R`: what posting answers, `B`: what a bind does.
+ */
+export interface Operations<M extends object, O extends object, R = void, B = RemoteMemory> {
+  /**
+   * SEND: the peer's next receive request takes the bytes. Throws RdmaError ENOMEM when the send queue is full, EINVAL
+   * for bytes that are no slice of the device or too many to go inline, as all operations do.
+   */
+  send(local: Local, options?: M): R
   /** WRITE: the peer's memory gets the bytes; with `immediate` it also completes a receive there. */
-  write(local: Local, remote: RemoteMemoryData, options?: O & MessageOptions): void
+  write(local: Local, remote: RemoteMemoryData, options?: O & ImmediateOptions): R
   /**
    * Lets the peer at part of a region, through the key that is answered; the window's old key is worth nothing once
    * this is done. A window of type 1 may be bound anew, one of type 2 must be free.
    */
-  bind(window: MemoryWindow, binding: Binding, options?: O): RemoteMemory
+  bind(window: MemoryWindow, binding: Binding, options?: O): B
   /** Ends what a window of type 2 grants. */
-  invalidate(window: MemoryWindow, options?: O): void
+  invalidate(window: MemoryWindow, options?: O): R
 }
 
-export interface ReliableOperations<O extends SendOptions> {
+/** Operations that the peer answers. */
+export interface ReliableOperations<O extends object, R = void> {
   /** READ: the peer's bytes come into `local`. */
-  read(local: Slice | readonly Slice[], remote: RemoteMemoryData, options?: O): void
+  read(local: Slice | readonly Slice[], remote: RemoteMemoryData, options?: O): R
   /** Swaps the peer's 64-bit word if it is `compare`; `local` (8 bytes) gets what it was. */
-  compareSwap(local: Slice, remote: RemoteMemoryData, compare: bigint, swap: bigint, options?: O): void
+  compareSwap(local: Slice, remote: RemoteMemoryData, compare: bigint, swap: bigint, options?: O): R
   /** Adds to the peer's 64-bit word; `local` (8 bytes) gets what it was. */
-  fetchAdd(local: Slice, remote: RemoteMemoryData, add: bigint, options?: O): void
+  fetchAdd(local: Slice, remote: RemoteMemoryData, add: bigint, options?: O): R
   /** ATOMIC WRITE: the peer's 64-bit word becomes `word`, at once for all who look. */
-  atomicWrite(remote: RemoteMemoryData, word: bigint, options?: O): void
+  atomicWrite(remote: RemoteMemoryData, word: bigint, options?: O): R
   /** FLUSH: completes when earlier WRITEs to these bytes are where everybody sees them. */
-  flush(remote: RemoteMemoryData, options?: O & FlushOptions): void
+  flush(remote: RemoteMemoryData, options?: O & FlushExtent): R
 }
 
 const wr = WrOpcode.values

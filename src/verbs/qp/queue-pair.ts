@@ -257,7 +257,7 @@ export const bareMethods: Omit<BareQueuePair, 'handle' | 'qpn'> & ThisType<QpSel
 }
 
 /** What has a send queue and a receive queue. */
-const queueMethods: Pick<QueuePair, 'pending' | 'receive'> & ThisType<QpSelf> = {
+export const queueMethods: Pick<QueuePair, 'pending' | 'receive'> & ThisType<QpSelf> = {
   get pending() {
     const { sends } = this as unknown as QpSelf
     return sends === undefined ? 0 : outstandingRequests(sends)

@@ -1,0 +1,55 @@
+/*
+ * What the promise of a request rejects with: the completion that failed, as an error.
+ */
+import { type CauseName, causes } from '../../spec/causes.ts'
+import { Errno, type ErrnoName } from '../../spec/errno.ts'
+import type { Completion, OpcodeName, StatusName } from '../cq/completion.ts'
+import { RdmaError } from '../error.ts'
+
+/** The errno of a status where it is not EIO. */
+const errnos: { readonly [S in StatusName]?: ErrnoName } = {
+  LOC_PROT_ERR: 'EACCES',
+  LOC_ACCESS_ERR: 'EACCES',
+  REM_ACCESS_ERR: 'EACCES',
+  LOC_LEN_ERR: 'EMSGSIZE',
+  LOC_QP_OP_ERR: 'EINVAL',
+  REM_INV_REQ_ERR: 'EINVAL',
+  RETRY_EXC_ERR: 'ETIMEDOUT',
+  RNR_RETRY_EXC_ERR: 'ETIMEDOUT',
+  WR_FLUSH_ERR: 'ECANCELED',
+}
+
+/** The sentence of a cause whose arguments are not known here. */
+const generalText = (cause: CauseName | undefined): string =>
+  cause === undefined ? 'no cause is known' : causes[cause].text.replace(/\{[^}]*\}/g, '…')
+
+const HINT = 'the queue pair is in ERR: modify({ state: "RESET" }) and connect() begin anew'
+
+/** A request was posted and failed. */
+export class RequestError extends RdmaError {
+  /** ibv_wc_status by name: 'REM_ACCESS_ERR', 'RETRY_EXC_ERR' … 'WR_FLUSH_ERR': an earlier request has failed. */
+  readonly status: StatusName
+  /** ibv_wc_opcode by name: 'RDMA_WRITE' … */
+  readonly opcode: OpcodeName
+  /** Why, as docs/vendor-errors.md has it, and its number; of a request that the peer refused the peer's reason. */
+  override readonly cause: CauseName | undefined
+  readonly vendorError: number
+  readonly qpn: number
+  /** The failure that has moved the queue pair to ERR, if this is not it. */
+  readonly earlier: RequestError | undefined
+
+  /** `said`: what is known of the failure beyond the completion. */
+  constructor(call: string, wc: Completion, said: string | undefined, earlier: RequestError | undefined) {
+    const { statusName: status, opcodeName: opcode, cause, vendorError, qpn } = wc
+    const code = errnos[status] ?? 'EIO'
+    const why =
+      earlier === undefined ? (said ?? generalText(cause)) : `${earlier.call} failed before: ${earlier.reason}`
+    super(code, Errno[code], call, `${status}: ${why}`, HINT)
+    this.status = status
+    this.opcode = opcode
+    this.cause = cause
+    this.vendorError = vendorError
+    this.qpn = qpn
+    this.earlier = earlier
+  }
+}

@@ -1,0 +1,166 @@
+/*
+ * A promise for each request of one queue pair: it owns the completion queue, takes completions while requests are
+ * outstanding, and finds the request by the id of its completion. A request counts until its completion was taken, so
+ * that the completion queue cannot overflow.
+ */
+import type { Completion, OpcodeName } from '../cq/completion.ts'
+import type { CompletionQueue } from '../cq/completion-queue.ts'
+import { type RdmaError, refused } from '../error.ts'
+import { RequestError } from './request-error.ts'
+
+/** What a request has done, a copy of its completion. */
+export interface CompletedRequest {
+  readonly opcode: OpcodeName
+  /** Bytes that were received or read. */
+  readonly bytes: number
+  /** Of a received message: its immediate data, and the key that it has invalidated. */
+  readonly immediate: number | undefined
+  readonly invalidated: number | undefined
+  /** Of a datagram: the sender's queue pair. Its first 40 bytes in the buffer are a route header (`senderOf`). */
+  readonly sourceQpn: number
+}
+
+interface Outstanding {
+  readonly call: string
+  readonly queue: 'send' | 'receive'
+  resolve(completed: CompletedRequest): void
+  /** `told`: the program knows already, so that it need not look at this promise too. */
+  reject(error: RdmaError, told: boolean): void
+}
+
+const copyOf = ({ opcodeName, bytes, immediate, invalidated, sourceQpn }: Completion): CompletedRequest => ({
+  opcode: opcodeName,
+  bytes,
+  immediate,
+  invalidated,
+  sourceQpn,
+})
+
+const ignore = (): void => {}
+
+/** A request that is outstanding, and its promise of `answer`, or the completion if there is none. */
+const outstandingRequest = (call: string, queue: Outstanding['queue'], answer: unknown) => {
+  let one: Outstanding = { call, queue, resolve: ignore, reject: ignore }
+  const promise = new Promise<unknown>((resolve, reject) => {
+    one = {
+      call,
+      queue,
+      resolve: completed => resolve(answer ?? completed),
+      reject(error, told) {
+        if (told) promise.catch(ignore)
+        reject(error)
+      },
+    }
+  })
+  return { one, promise }
+}
+
+export class RequestPromises {
+  readonly #cq: CompletionQueue
+  readonly #depths: Readonly<Record<Outstanding['queue'], number>>
+  /** What is known of the failure of a request beyond its completion. */
+  readonly #explain: (id: number) => string | undefined
+  readonly #outstanding = new Map<number, Outstanding>()
+  readonly #counts = { send: 0, receive: 0 }
+  #last = 0
+  #isTaking = false
+  /** The failure that has moved the queue pair to ERR. */
+  #failure: RequestError | undefined
+  #drained: (() => void)[] = []
+
+  constructor(
+    cq: CompletionQueue,
+    depths: Readonly<Record<Outstanding['queue'], number>>,
+    explain: (id: number) => string | undefined,
+  ) {
+    this.#cq = cq
+    this.#depths = depths
+    this.#explain = explain
+  }
+
+  get sends(): number {
+    return this.#counts.send
+  }
+
+  /**
+   * Posts a request under the id that `post` is given; resolves with what that answers, or with the completion if it
+   * answers undefined. Throws what `post` throws, and ENOMEM when the queue is full.
+   */
+  request(call: string, queue: Outstanding['queue'], post: (id: number) => unknown): Promise<unknown> {
+    if (this.#counts[queue] >= this.#depths[queue])
+      throw refused(
+        'ENOMEM',
+        call,
+        `the ${queue} queue is full: ${this.#depths[queue]} requests are outstanding`,
+        `await earlier ones first (requestWindow() does), or ask for a larger ${queue === 'send' ? 'maxSendWr' : 'maxRecvWr'}`,
+      )
+    const id = ++this.#last
+    const answer = post(id)
+    this.#counts[queue]++
+    const { one, promise } = outstandingRequest(call, queue, answer)
+    this.#outstanding.set(id, one)
+    if (!this.#isTaking) void this.#take()
+    return promise
+  }
+
+  /** Resolves when no send is outstanding. */
+  drained(): Promise<void> {
+    return this.#counts.send === 0 ? Promise.resolve() : new Promise(resolve => this.#drained.push(resolve))
+  }
+
+  /** Takes the completions that are there. */
+  settle(): void {
+    while (this.#cq.poll()) this.#settleOne(this.#cq.completion)
+  }
+
+  /** What is outstanding has no completion any more; the queue pair begins anew. */
+  cancel(reason: string): void {
+    for (const [id, one] of this.#outstanding) {
+      this.#end(id, one)
+      one.reject(refused('ECANCELED', one.call, reason), true)
+    }
+    this.#failure = undefined
+  }
+
+  /** The queue pair is closed. */
+  close(): void {
+    this.cancel('the queue pair was closed before the request was complete')
+    this.#cq.close()
+  }
+
+  #end(id: number, { queue }: Outstanding): void {
+    this.#outstanding.delete(id)
+    if (--this.#counts[queue] > 0 || queue === 'receive') return
+    for (const resolve of this.#drained.splice(0)) resolve()
+  }
+
+  #settleOne(wc: Completion): void {
+    const { id } = wc
+    const one = this.#outstanding.get(id)
+    if (one === undefined) return
+    this.#end(id, one)
+    if (wc.ok) {
+      one.resolve(copyOf(wc))
+      return
+    }
+    const isFlushed = wc.statusName === 'WR_FLUSH_ERR'
+    const error = new RequestError(one.call, wc, this.#explain(id), isFlushed ? this.#failure : undefined)
+    this.#failure ??= error
+    one.reject(error, isFlushed)
+  }
+
+  async #take(): Promise<void> {
+    this.#isTaking = true
+    try {
+      for (;;) {
+        this.settle()
+        if (this.#outstanding.size === 0) return
+        await this.#cq.wait()
+      }
+    } catch {
+      this.cancel('the device is closed or gone')
+    } finally {
+      this.#isTaking = false
+    }
+  }
+}

@@ -1,0 +1,196 @@
+/*
+ * Queue pairs whose requests answer promises: each resolves with its own completion, and rejects with status, opcode
+ * and what the peer said.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { createNetwork, GRH_BYTES, open, RdmaError, RequestError, requestWindow } from '../../../src/verbs/index.ts'
+import { eachCarrier, type OpenTwo } from '../ends.ts'
+import { untyped } from '../mistakes.ts'
+
+const pair = async (openTwo: OpenTwo) => {
+  const [one, two] = await openTwo()
+  const side = (device: typeof one) => {
+    const pd = device.pd()
+    const buffer = new Uint8Array(4096)
+    const mr = pd.register(buffer, { remoteRead: true, remoteWrite: true, remoteAtomic: true, flushGlobal: true })
+    return { device, pd, buffer, mr, qp: pd.rcQp() }
+  }
+  const [a, b] = [side(one), side(two)]
+  a.qp.connect(b.qp.endpoint)
+  b.qp.connect(a.qp.endpoint)
+  return { a, b, close: () => Promise.all([one.close(), two.close()]) }
+}
+
+const failureOf = async (promise: Promise<unknown>): Promise<RdmaError> => {
+  const error = await promise.then(
+    () => undefined,
+    reason => reason,
+  )
+  assert.ok(error instanceof RdmaError, String(error))
+  return error
+}
+
+eachCarrier(openTwo => {
+  test('each request resolves with its completion, in whatever order they are awaited', async () => {
+    const { a, b, close } = await pair(openTwo)
+    const message = b.qp.receive(b.mr.slice(0, 100))
+    const silent = b.qp.receive()
+    const last = a.qp.send(Uint8Array.of(1, 2, 3), { immediate: 7 })
+    const write = a.qp.write(Uint8Array.of(9), b.mr.remote(200, 1))
+    const imm = a.qp.write(Uint8Array.of(8), b.mr.remote(201, 1), { immediate: 11 })
+    const read = a.qp.read(a.mr.slice(300, 3), b.mr.remote(0, 3))
+    a.buffer[400] = 77
+    const word = b.mr.remote(512, 8)
+    await a.qp.fetchAdd(a.mr.slice(400, 8), word, 5n)
+    assert.equal(a.buffer[400], 0)
+    await a.qp.compareSwap(a.mr.slice(400, 8), word, 5n, 6n)
+    await a.qp.atomicWrite(word, 9n)
+    assert.equal((await a.qp.flush(word)).opcode, 'FLUSH')
+    assert.equal(b.buffer[512], 9)
+    assert.equal((await a.qp.ping()).opcode, 'RDMA_WRITE')
+    assert.deepEqual([(await read).opcode, (await read).bytes], ['RDMA_READ', 3])
+    assert.deepEqual(
+      [await imm, await write, await last].map(({ opcode }) => opcode),
+      ['RDMA_WRITE', 'RDMA_WRITE', 'SEND'],
+    )
+    const { opcode, bytes, immediate } = await message
+    assert.deepEqual([opcode, bytes, immediate], ['RECV', 3, 7])
+    assert.deepEqual([(await silent).opcode, (await silent).immediate], ['RECV_RDMA_WITH_IMM', 11])
+    assert.deepEqual([...a.buffer.subarray(300, 303)], [1, 2, 3])
+    assert.deepEqual([...b.buffer.subarray(200, 202)], [9, 8])
+    assert.equal(a.qp.pending, 0)
+    await close()
+  })
+
+  test('a request that fails rejects with status, opcode and what the peer said; those behind it name it', async () => {
+    const { a, b, close } = await pair(openTwo)
+    const gone = b.pd.register(new Uint8Array(8), { remoteWrite: true })
+    const remote = gone.remote()
+    gone.close()
+    const bad = failureOf(a.qp.write(Uint8Array.of(1), remote))
+    const flushed = failureOf(a.qp.write(Uint8Array.of(1), b.mr.remote(0, 1)))
+    const error = await bad
+    assert.ok(error instanceof RequestError)
+    const { status, opcode, cause, call, code, earlier } = error
+    assert.deepEqual(
+      { status, opcode, cause, call, code, earlier },
+      {
+        status: 'REM_ACCESS_ERR',
+        opcode: 'RDMA_WRITE',
+        cause: 'RKEY_DEREGISTERED',
+        call: 'qp.write',
+        code: 'EACCES',
+        earlier: undefined,
+      },
+    )
+    assert.match(error.message, /^qp\.write: REM_ACCESS_ERR: .*rkey .* was deregistered/)
+    const second = await flushed
+    assert.ok(second instanceof RequestError)
+    assert.deepEqual([second.status, second.code, second.earlier], ['WR_FLUSH_ERR', 'ECANCELED', error])
+    assert.match(second.message, /qp\.write failed before: REM_ACCESS_ERR/)
+    await close()
+  })
+
+  test('what is outstanding when the queue pair is closed or reset rejects with ECANCELED, and need not be awaited', async () => {
+    const { a, b, close } = await pair(openTwo)
+    const awaited = failureOf(b.qp.receive())
+    void b.qp.receive()
+    b.qp.close()
+    assert.equal((await awaited).code, 'ECANCELED')
+    const reset = failureOf(a.qp.receive())
+    a.qp.modify({ state: 0 })
+    assert.match((await reset).message, /moved to RESET/)
+    const again = b.pd.rcQp()
+    a.qp.connect(again.endpoint)
+    again.connect(a.qp.endpoint)
+    await a.qp.write(Uint8Array.of(4), b.mr.remote(0, 1))
+    const left = failureOf(a.qp.receive())
+    await close()
+    assert.equal((await left).code, 'ECANCELED')
+    // An unhandled rejection would end the test.
+    await nextTurn()
+  })
+
+  test('a full queue rejects; a window keeps as many in flight as the queue holds', async () => {
+    const { a, b, close } = await pair(openTwo)
+    const room = Array.from({ length: 17 }, () => a.qp.receive())
+    const full = await failureOf(room[16])
+    assert.match(full.message, /the receive queue is full: 16 requests are outstanding.*requestWindow/)
+    const window = requestWindow(16)
+    let most = 0
+    for (let i = 0; i < 200; i++) {
+      await window.add(() => a.qp.write(Uint8Array.of(i), b.mr.remote(i, 1)))
+      most = Math.max(most, a.qp.pending)
+    }
+    await window.drain()
+    assert.ok(most <= 16 && window.inFlight === 0)
+    assert.deepEqual([...b.buffer.subarray(0, 200)], [...Array(200).keys()])
+    await close()
+  })
+
+  test('datagrams and unreliable connections answer promises too', async () => {
+    const { a, b, close } = await pair(openTwo)
+    const [from, to] = [a.pd.udQp({ active: true }), b.pd.udQp({ active: { qkey: 42 } })]
+    const received = to.receive(b.mr.slice(0, GRH_BYTES + 8))
+    const ah = a.pd.addressHandle(to.endpoint)
+    await from.send(Uint8Array.of(1, 2), { ah, qpn: to.qpn, qkey: 42 })
+    const { bytes, sourceQpn } = await received
+    assert.deepEqual([bytes, sourceQpn], [GRH_BYTES + 2, from.qpn])
+    const [u, v] = [a.pd.ucQp(), b.pd.ucQp()]
+    u.connect(v.endpoint)
+    v.connect(u.endpoint)
+    const message = v.receive(b.mr.slice(0, 8))
+    await u.send(Uint8Array.of(5))
+    assert.equal((await message).bytes, 1)
+    await close()
+  })
+})
+
+test('mistakes reject, and say what is allowed', async () => {
+  const { a, b, close } = await pair(async () => {
+    const network = createNetwork()
+    return [await open({ network }), await open({ network })]
+  })
+  assert.match((await failureOf(a.qp.write(untyped('x'), b.mr.remote()))).message, /"x" is no slice/)
+  assert.match((await failureOf(a.qp.send(Uint8Array.of(1), untyped({ id: 4 })))).message, /id is for queue pairs with/)
+  assert.match(
+    (await failureOf(a.qp.send(Uint8Array.of(1), untyped({ solicitd: 1 })))).message,
+    /"solicitd" is unknown/,
+  )
+  assert.throws(() => a.pd.rcQp(untyped({ sendCQ: 1 })), /"sendCQ" is unknown/)
+  assert.throws(() => a.pd.rcQp(untyped({ sendCq: undefined })), /sendCq is missing/)
+  assert.throws(() => a.pd.rcQp({ maxSendWr: -1 }), /maxSendWr: -1 is not/)
+  await close()
+})
+
+test('a peer that has left is noticed by a ping', async () => {
+  const { a, b, close } = await pair(async () => {
+    const network = createNetwork()
+    return [await open({ network }), await open({ network })]
+  })
+  a.qp.modify({ state: 0 })
+  a.qp.connect(b.qp.endpoint, { timeout: 1, retryCount: 1 })
+  await a.qp.ping()
+  await b.device.close()
+  const error = await failureOf(a.qp.ping())
+  assert.ok(error instanceof RequestError)
+  assert.deepEqual([error.status, error.code], ['RETRY_EXC_ERR', 'ETIMEDOUT'])
+  await close()
+})
+
+test('a window tells of the first request that failed, once', async () => {
+  const window = requestWindow(2)
+  await window.add(async () => {
+    throw new Error('first')
+  })
+  await nextTurn()
+  await assert.rejects(
+    window.add(async () => {}),
+    /first/,
+  )
+  assert.equal(window.inFlight, 0)
+  await window.add(async () => {})
+  assert.throws(() => requestWindow(0), /limit 0 is no number of requests/)
+})
