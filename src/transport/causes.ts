@@ -5,10 +5,10 @@
  * here; they may allocate.
  */
 import { because, type Cause } from '../spec/causes.ts'
-import { type EngineState, Row } from './state.ts'
+import { QP } from './fields.ts'
+import type { EngineState } from './state.ts'
 import { Access } from './types.ts'
 
-const { WORDS, UNACKED } = Row
 const REMOTE = ~Access.LOCAL_WRITE
 
 /** An address as arguments of causes have it. */
@@ -75,11 +75,11 @@ export const keptCause = (s: EngineState, row: number): Cause => {
 
 /** The peer says with a NAK that the oldest request is refused: its own words if it is of this daemon. */
 export const peerCause = (s: EngineState, row: number, byCode: Cause): Cause =>
-  s.env.causes?.ofPeer(row, s.rows[row * WORDS + UNACKED]) ?? byCode
+  s.env.causes?.ofPeer(row, s.rows[row * QP.WORDS + QP.COMP_PSN]) ?? byCode
 
 /** An RNR NAK for the oldest PSN: counts how often that was. */
 export const countRnrNak = (s: EngineState, row: number): number => {
-  const psn = s.rows[row * WORDS + UNACKED]
+  const psn = s.rows[row * QP.WORDS + QP.COMP_PSN]
   const before = s.notReady.get(row)
   const times = before !== undefined && before.psn === psn ? before.times + 1 : 1
   if (before === undefined) s.notReady.set(row, { psn, times })
@@ -93,7 +93,7 @@ export const countRnrNak = (s: EngineState, row: number): number => {
 /** How many RNR NAKs the oldest PSN has got; 0 if the peer is ready. */
 export const rnrNakCount = (s: EngineState, row: number): number => {
   const seen = s.notReady.get(row)
-  return seen !== undefined && seen.psn === s.rows[row * WORDS + UNACKED] ? seen.times : 0
+  return seen !== undefined && seen.psn === s.rows[row * QP.WORDS + QP.COMP_PSN] ? seen.times : 0
 }
 
 /** The queue pair begins anew. */

@@ -16,12 +16,12 @@ import { dethQkey, dethSrcQp, immediate, putDeth } from '../wire/extensions.ts'
 import { takeCause } from './causes.ts'
 import { completeReceive, failReceive } from './completer/completion.ts'
 import { DmaKind, DmaResult, scatter } from './dma.ts'
+import { QP } from './fields.ts'
 import { recvBlock } from './qp-layout.ts'
 import { takeReceive } from './responder/receive-request.ts'
-import { type EngineState, giveBlock, Row } from './state.ts'
+import { type EngineState, giveBlock } from './state.ts'
 import { Receive, Send } from './types.ts'
 
-const { WORDS, QPN, QKEY, SL, DEST_QPN, RECEIVE } = Row
 const DETH_AT = headerAt.DETH
 const IMM_AT = headerAt.ImmDt
 /** Bytes before the payload in a receive buffer. */
@@ -39,22 +39,22 @@ const OWN_QKEY = 0x8000_0000
 /** The DETH of a packet, at `at`, for the work request at `wr` in the pool. */
 export const putDatagramHeader = (s: EngineState, row: number, wr: number, view: DataView, at: number): void => {
   const w = s.rows
-  const base = row * WORDS
+  const base = row * QP.WORDS
   const qkey = s.pool[wr + Send.QKEY]
   if ((s.pool[wr + Send.DEST_QPN] & 0xff_ffff) === MULTICAST_QPN) s.counters.multicastSent++
-  putDeth(view, at, (qkey & OWN_QKEY) !== 0 ? w[base + QKEY] : qkey, w[base + QPN])
+  putDeth(view, at, (qkey & OWN_QKEY) !== 0 ? w[base + QP.QKEY] : qkey, w[base + QP.QPN])
 }
 
 /** A packet (checked by `checkPacket`) for a QP in RTR or beyond, not in error. */
 export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number, length: number): void => {
-  const base = row * WORDS
+  const base = row * QP.WORDS
   const view = arena.view
   const opcode = bthOpcode(view, at)
   const flags = opcodeFlags[opcode]
   const header = opcodeHeaderBytes[opcode]
   const payload = length - header - bthPadCount(view, at) - ICRC_BYTES
   const deth = at + DETH_AT[opcode]
-  if (dethQkey(view, deth) !== s.rows[base + QKEY] >>> 0) {
+  if (dethQkey(view, deth) !== s.rows[base + QP.QKEY] >>> 0) {
     s.counters.qkeyViolations++
     s.counters.dropped++
     return
@@ -64,7 +64,7 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
     return
   }
   const w = s.rows
-  const receive = w[base + RECEIVE]
+  const receive = w[base + QP.RESP_RECEIVE]
   const bytes = ROUTE_BYTES + payload
   if (bytes > s.pool[receive + Receive.LENGTH]) {
     s.counters.dropped++
@@ -79,9 +79,9 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
     failReceive(s, row, WcStatus.values.LOC_PROT_ERR, takeCause(s))
     return
   }
-  w[base + DEST_QPN] = dethSrcQp(view, deth)
-  w[base + SL] = arena.bytes[from] >> 4 === 6 ? SL_IPV6 : SL_IPV4
-  w[base + RECEIVE] = 0
+  w[base + QP.DEST_QPN] = dethSrcQp(view, deth)
+  w[base + QP.RESP_SL] = arena.bytes[from] >> 4 === 6 ? SL_IPV6 : SL_IPV4
+  w[base + QP.RESP_RECEIVE] = 0
   const hasImmediate = (flags & OP_IMM) !== 0
   completeReceive(
     s,

@@ -10,15 +10,10 @@
 import { SendFlags } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { noteMemoryFault, noteRefusedKey } from './causes.ts'
-import { type EngineState, PendingDma, Request, Row } from './state.ts'
+import { DMA, QP, WQE } from './fields.ts'
+import type { EngineState } from './state.ts'
 import { Access, Send, Sge } from './types.ts'
 
-const { PD, RECV_PD, QPN, WORDS } = Row
-const { WR } = Request
-const { ROW, KIND, KEY, ACCESS, HI, LO, AT, CHUNK, STRIDE, PIECES, TOTAL, CLOSED, PSN, MSN } = PendingDma
-const MOVE_PD = PendingDma.PD
-const { FLAGS, SGES, SGE, INLINE_AT } = Send
-const { LO: SGE_LO, HI: SGE_HI, LENGTH: SGE_LENGTH, LKEY: SGE_KEY, WORDS: SGE_WORDS } = Sge
 const { LOCAL_READ, LOCAL_WRITE } = Access
 const INLINE = SendFlags.values.INLINE
 
@@ -31,7 +26,7 @@ export const DmaKind = { WRITE: 1, RECEIVE: 2, READ_RESPONSE: 3 } as const
 
 /** The protection domain in which the keys of such a move are looked up. */
 const domainOf = (s: EngineState, row: number, kind: number): number =>
-  s.rows[row * WORDS + (kind === DmaKind.RECEIVE ? RECV_PD : PD)]
+  s.rows[row * QP.WORDS + (kind === DmaKind.RECEIVE ? QP.RECV_PD : QP.PD)]
 
 /** `Memory.resolve` says no: notes why. */
 const noRegion = (
@@ -58,7 +53,7 @@ const copyPending = (lo: number, offset: number): number => (lo + offset > 0xfff
 
 /**
  * Reads `total` bytes of a send request from byte `from` of its message on into pieces of `chunk` bytes every `stride`
- * bytes. The request block has its elements, or is inline. Answers Moved.OK or why not.
+ * bytes. The request block has its elements, or is inline. Answers DmaResult.OK or why not.
  */
 export const gather = (
   s: EngineState,
@@ -72,47 +67,47 @@ export const gather = (
   stride: number,
 ): number => {
   const p = s.pool
-  const wr = request + WR
+  const wr = request + WQE.WR
   const memory = s.env.memory
-  if ((p[wr + FLAGS] & INLINE) !== 0) {
-    s.env.work.copyInline(row, p[wr + INLINE_AT], from, to, at, chunk, stride, total)
+  if ((p[wr + Send.FLAGS] & INLINE) !== 0) {
+    s.env.work.copyInline(row, p[wr + Send.INLINE_AT], from, to, at, chunk, stride, total)
     return OK
   }
-  const pd = s.rows[row * WORDS + PD]
-  const qp = s.rows[row * WORDS + QPN]
-  const count = p[wr + SGES]
-  let sge = wr + SGE
+  const pd = s.rows[row * QP.WORDS + QP.PD]
+  const qp = s.rows[row * QP.WORDS + QP.QPN]
+  const count = p[wr + Send.SGES]
+  let sge = wr + Send.SGE
   if (count === 1) {
-    const end = p[sge + SGE_LO] + from
-    const hi = (p[sge + SGE_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
-    const region = memory.resolve(pd, p[sge + SGE_KEY], hi, end >>> 0, total, LOCAL_READ, qp)
-    if (region < 0) return noRegion(s, pd, p[sge + SGE_KEY], hi, end >>> 0, total, LOCAL_READ, qp)
+    const end = p[sge + Sge.LO] + from
+    const hi = (p[sge + Sge.HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
+    const region = memory.resolve(pd, p[sge + Sge.LKEY], hi, end >>> 0, total, LOCAL_READ, qp)
+    if (region < 0) return noRegion(s, pd, p[sge + Sge.LKEY], hi, end >>> 0, total, LOCAL_READ, qp)
     if (memory.read(region, hi, end >>> 0, to, at, chunk, stride, total) === 0) return OK
-    return fault(s, p[sge + SGE_KEY], hi, end >>> 0, total, LOCAL_READ)
+    return fault(s, p[sge + Sge.LKEY], hi, end >>> 0, total, LOCAL_READ)
   }
   let skip = from
   let left = total
   let piece = at
   let within = 0
-  for (let i = 0; i < count && left > 0; i++, sge += SGE_WORDS) {
-    const length = p[sge + SGE_LENGTH]
+  for (let i = 0; i < count && left > 0; i++, sge += Sge.WORDS) {
+    const length = p[sge + Sge.LENGTH]
     if (skip >= length) {
       skip -= length
       continue
     }
-    let lo = p[sge + SGE_LO] + skip
-    const hi = (p[sge + SGE_HI] + (lo > 0xffff_ffff ? 1 : 0)) >>> 0
+    let lo = p[sge + Sge.LO] + skip
+    const hi = (p[sge + Sge.HI] + (lo > 0xffff_ffff ? 1 : 0)) >>> 0
     lo = lo >>> 0
     let n = length - skip < left ? length - skip : left
     skip = 0
     left -= n
-    const region = memory.resolve(pd, p[sge + SGE_KEY], hi, lo, n, LOCAL_READ, qp)
-    if (region < 0) return noRegion(s, pd, p[sge + SGE_KEY], hi, lo, n, LOCAL_READ, qp)
+    const region = memory.resolve(pd, p[sge + Sge.LKEY], hi, lo, n, LOCAL_READ, qp)
+    if (region < 0) return noRegion(s, pd, p[sge + Sge.LKEY], hi, lo, n, LOCAL_READ, qp)
     let done = 0
     if (within > 0) {
       const head = chunk - within < n ? chunk - within : n
       if (memory.read(region, hi, lo, to, piece + within, head, head, head) !== 0)
-        return fault(s, p[sge + SGE_KEY], hi, lo, head, LOCAL_READ)
+        return fault(s, p[sge + Sge.LKEY], hi, lo, head, LOCAL_READ)
       within += head
       if (within === chunk) {
         within = 0
@@ -123,7 +118,7 @@ export const gather = (
     }
     if (n > 0) {
       if (memory.read(region, (hi + copyPending(lo, done)) >>> 0, (lo + done) >>> 0, to, piece, chunk, stride, n) !== 0)
-        return fault(s, p[sge + SGE_KEY], hi, lo, done + n, LOCAL_READ)
+        return fault(s, p[sge + Sge.LKEY], hi, lo, done + n, LOCAL_READ)
       const whole = (n / chunk) | 0
       piece += whole * stride
       within = n - whole * chunk
@@ -133,24 +128,24 @@ export const gather = (
 }
 
 /**
- * Whether all elements of a request may be used with `access`: Moved.OK or NO_REGION. `sge` is the first element's
+ * Whether all elements of a request may be used with `access`: DmaResult.OK or NO_REGION. `sge` is the first element's
  * index.
  */
 export const checkElements = (s: EngineState, row: number, sge: number, count: number, access: number): number => {
   const p = s.pool
-  const pd = s.rows[row * WORDS + PD]
-  const qp = s.rows[row * WORDS + QPN]
-  for (let i = 0, at = sge; i < count; i++, at += SGE_WORDS) {
-    const length = p[at + SGE_LENGTH]
+  const pd = s.rows[row * QP.WORDS + QP.PD]
+  const qp = s.rows[row * QP.WORDS + QP.QPN]
+  for (let i = 0, at = sge; i < count; i++, at += Sge.WORDS) {
+    const length = p[at + Sge.LENGTH]
     if (length === 0) continue
-    if (s.env.memory.resolve(pd, p[at + SGE_KEY], p[at + SGE_HI], p[at + SGE_LO], length, access, qp) < 0)
-      return noRegion(s, pd, p[at + SGE_KEY], p[at + SGE_HI], p[at + SGE_LO], length, access, qp)
+    if (s.env.memory.resolve(pd, p[at + Sge.LKEY], p[at + Sge.HI], p[at + Sge.LO], length, access, qp) < 0)
+      return noRegion(s, pd, p[at + Sge.LKEY], p[at + Sge.HI], p[at + Sge.LO], length, access, qp)
   }
   return OK
 }
 
 /**
- * Writes `length` payload bytes at `at` to an address, now or with what follows. Answers Moved.OK, or why the memory
+ * Writes `length` payload bytes at `at` to an address, now or with what follows. Answers DmaResult.OK, or why the memory
  * refuses. An earlier move that fails on the way is reported to `s.moveFailed`, so look at the row's state afterwards.
  */
 export const writePayload = (
@@ -190,52 +185,52 @@ export const writePayloads = (
   if (s.moveArena !== undefined) {
     if (
       s.moveArena === from &&
-      m[CLOSED] === 0 &&
-      m[ROW] === row &&
-      m[KIND] === kind &&
-      m[KEY] === key &&
-      (pieces === 1 ? chunk <= m[CHUNK] : chunk === m[CHUNK])
+      m[DMA.CLOSED] === 0 &&
+      m[DMA.ROW] === row &&
+      m[DMA.KIND] === kind &&
+      m[DMA.KEY] === key &&
+      (pieces === 1 ? chunk <= m[DMA.CHUNK] : chunk === m[DMA.CHUNK])
     ) {
-      const before = m[PIECES]
-      const total = m[TOTAL]
-      const step = before === 1 ? at - m[AT] : m[STRIDE]
-      const end = m[LO] + total
+      const before = m[DMA.PIECES]
+      const total = m[DMA.TOTAL]
+      const step = before === 1 ? at - m[DMA.AT] : m[DMA.STRIDE]
+      const end = m[DMA.LO] + total
       if (
-        step >= m[CHUNK] &&
+        step >= m[DMA.CHUNK] &&
         (pieces === 1 || stride === step) &&
-        at === m[AT] + before * step &&
+        at === m[DMA.AT] + before * step &&
         lo === end >>> 0 &&
-        hi === (m[HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0 &&
+        hi === (m[DMA.HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0 &&
         total < 0x1000_0000
       ) {
-        m[STRIDE] = step
-        m[PIECES] = before + pieces
-        m[TOTAL] = total + length
-        if (chunk < m[CHUNK]) m[CLOSED] = 1
+        m[DMA.STRIDE] = step
+        m[DMA.PIECES] = before + pieces
+        m[DMA.TOTAL] = total + length
+        if (chunk < m[DMA.CHUNK]) m[DMA.CLOSED] = 1
         return OK
       }
     }
     flushDma(s)
   }
   const pd = domainOf(s, row, kind)
-  const qp = s.rows[row * WORDS + QPN]
+  const qp = s.rows[row * QP.WORDS + QP.QPN]
   if (s.env.memory.resolve(pd, key, hi, lo, length, access, qp) < 0)
     return noRegion(s, pd, key, hi, lo, length, access, qp)
-  m[ROW] = row
-  m[KIND] = kind
-  m[MOVE_PD] = pd
-  m[KEY] = key
-  m[ACCESS] = access
-  m[HI] = hi
-  m[LO] = lo
-  m[AT] = at
-  m[CHUNK] = chunk
-  m[STRIDE] = stride
-  m[PIECES] = pieces
-  m[TOTAL] = length
-  m[CLOSED] = 0
-  m[PSN] = psn
-  m[MSN] = msn
+  m[DMA.ROW] = row
+  m[DMA.KIND] = kind
+  m[DMA.PD] = pd
+  m[DMA.KEY] = key
+  m[DMA.ACCESS] = access
+  m[DMA.HI] = hi
+  m[DMA.LO] = lo
+  m[DMA.AT] = at
+  m[DMA.CHUNK] = chunk
+  m[DMA.STRIDE] = stride
+  m[DMA.PIECES] = pieces
+  m[DMA.TOTAL] = length
+  m[DMA.CLOSED] = 0
+  m[DMA.PSN] = psn
+  m[DMA.MSN] = msn
   s.moveArena = from
   return OK
 }
@@ -256,7 +251,7 @@ export const writePayloadNow = (
   if (s.moveArena !== undefined) flushDma(s)
   const memory = s.env.memory
   const pd = domainOf(s, row, kind)
-  const qp = s.rows[row * WORDS + QPN]
+  const qp = s.rows[row * QP.WORDS + QP.QPN]
   const region = memory.resolve(pd, key, hi, lo, length, access, qp)
   if (region < 0) return noRegion(s, pd, key, hi, lo, length, access, qp)
   if (memory.write(region, hi, lo, from, at, length, length, length) === 0) return OK
@@ -270,26 +265,26 @@ export const flushDma = (s: EngineState): void => {
   s.moveArena = undefined
   const m = s.move
   const memory = s.env.memory
-  const qp = s.rows[m[ROW] * WORDS + QPN]
-  const region = memory.resolve(m[MOVE_PD], m[KEY], m[HI], m[LO], m[TOTAL], m[ACCESS], qp)
+  const qp = s.rows[m[DMA.ROW] * QP.WORDS + QP.QPN]
+  const region = memory.resolve(m[DMA.PD], m[DMA.KEY], m[DMA.HI], m[DMA.LO], m[DMA.TOTAL], m[DMA.ACCESS], qp)
   const why =
     region < 0
-      ? noRegion(s, m[MOVE_PD], m[KEY], m[HI], m[LO], m[TOTAL], m[ACCESS], qp)
-      : memory.write(region, m[HI], m[LO], arena, m[AT], m[CHUNK], m[STRIDE], m[TOTAL]) === 0
+      ? noRegion(s, m[DMA.PD], m[DMA.KEY], m[DMA.HI], m[DMA.LO], m[DMA.TOTAL], m[DMA.ACCESS], qp)
+      : memory.write(region, m[DMA.HI], m[DMA.LO], arena, m[DMA.AT], m[DMA.CHUNK], m[DMA.STRIDE], m[DMA.TOTAL]) === 0
         ? OK
-        : fault(s, m[KEY], m[HI], m[LO], m[TOTAL], m[ACCESS])
-  if (why !== OK) s.moveFailed(s, m[ROW], m[KIND], why, m[PSN], m[MSN])
+        : fault(s, m[DMA.KEY], m[DMA.HI], m[DMA.LO], m[DMA.TOTAL], m[DMA.ACCESS])
+  if (why !== OK) s.moveFailed(s, m[DMA.ROW], m[DMA.KIND], why, m[DMA.PSN], m[DMA.MSN])
 }
 
 /** Does the move that was put off if it is `row`'s. */
 export const flushDmaOf = (s: EngineState, row: number): void => {
-  if (s.moveArena !== undefined && s.move[ROW] === row) flushDma(s)
+  if (s.moveArena !== undefined && s.move[DMA.ROW] === row) flushDma(s)
 }
 
 /**
  * Writes payloads to one element of a request: as many of `pieces`, `chunk` bytes each every `stride` bytes from `at`
  * on, as fit the one in which byte `offset` of the message lies, from there on. `s.pieces` says how many these are.
- * Answers Moved.OK or why not.
+ * Answers DmaResult.OK or why not.
  */
 export const scatterPayloads = (
   s: EngineState,
@@ -307,21 +302,21 @@ export const scatterPayloads = (
   const p = s.pool
   let skip = offset
   let e = sge
-  const last = sge + (count - 1) * SGE_WORDS
-  while (e < last && skip >= p[e + SGE_LENGTH]) {
-    skip -= p[e + SGE_LENGTH]
-    e += SGE_WORDS
+  const last = sge + (count - 1) * Sge.WORDS
+  while (e < last && skip >= p[e + Sge.LENGTH]) {
+    skip -= p[e + Sge.LENGTH]
+    e += Sge.WORDS
   }
-  const fit = Math.floor((p[e + SGE_LENGTH] - skip) / chunk)
+  const fit = Math.floor((p[e + Sge.LENGTH] - skip) / chunk)
   s.pieces = fit < pieces ? (fit > 0 ? fit : 0) : pieces
   if (s.pieces === 0) return OK
-  const end = p[e + SGE_LO] + skip
-  const hi = (p[e + SGE_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
+  const end = p[e + Sge.LO] + skip
+  const hi = (p[e + Sge.HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
   return writePayloads(
     s,
     row,
     kind,
-    p[e + SGE_KEY],
+    p[e + Sge.LKEY],
     LOCAL_WRITE,
     hi,
     end >>> 0,
@@ -337,7 +332,7 @@ export const scatterPayloads = (
 
 /**
  * Writes `length` payload bytes at `at` to the elements of a request, from byte `offset` of the message on. `sge` is
- * the index of the first element in the pool; `now` as in `writePayloadNow`. Answers Moved.OK or why not.
+ * the index of the first element in the pool; `now` as in `writePayloadNow`. Answers DmaResult.OK or why not.
  */
 export const scatter = (
   s: EngineState,
@@ -357,20 +352,20 @@ export const scatter = (
   let skip = offset
   let left = length
   let source = at
-  for (let i = 0, e = sge; i < count && left > 0; i++, e += SGE_WORDS) {
-    const size = p[e + SGE_LENGTH]
+  for (let i = 0, e = sge; i < count && left > 0; i++, e += Sge.WORDS) {
+    const size = p[e + Sge.LENGTH]
     if (skip >= size) {
       skip -= size
       continue
     }
-    const end = p[e + SGE_LO] + skip
-    const hi = (p[e + SGE_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
+    const end = p[e + Sge.LO] + skip
+    const hi = (p[e + Sge.HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
     const lo = end >>> 0
     const n = size - skip < left ? size - skip : left
     skip = 0
     const why = now
-      ? writePayloadNow(s, row, kind, p[e + SGE_KEY], LOCAL_WRITE, hi, lo, from, source, n)
-      : writePayload(s, row, kind, p[e + SGE_KEY], LOCAL_WRITE, hi, lo, from, source, n, psn, msn)
+      ? writePayloadNow(s, row, kind, p[e + Sge.LKEY], LOCAL_WRITE, hi, lo, from, source, n)
+      : writePayload(s, row, kind, p[e + Sge.LKEY], LOCAL_WRITE, hi, lo, from, source, n, psn, msn)
     if (why !== OK) return why
     source += n
     left -= n

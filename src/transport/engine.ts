@@ -18,6 +18,7 @@ import { onReadDmaFailed, onResponse, onTimer } from './completer/completer.ts'
 import { enterError, flushReceives, flushSends, onDrained } from './completer/completion.ts'
 import { onDatagram } from './datagram.ts'
 import { DmaKind, flushDma, flushDmaOf } from './dma.ts'
+import { QP, RES, ReqFlag, WQE } from './fields.ts'
 import {
   leaveWindow,
   nextWindowDeadline,
@@ -41,10 +42,6 @@ import {
   dequeueScheduled,
   type EngineState,
   giveBlock,
-  Q,
-  Request,
-  Resource,
-  Row,
   resourceBlock,
   schedule,
   scheduleFirst,
@@ -55,10 +52,7 @@ import {
 import { clearTimer, nextDeadline, takeExpired } from './timers.ts'
 import type { Counters, Environment, Given, QpAttributes, QpInit, QpSnapshot, TransmitSink } from './types.ts'
 
-const { WORDS, SERVICE, STATE, ALIVE, PEER, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, MAX_PSN } = Row
-const { RETRIES, RNR_LEFT, RETRY_CNT, RNR_RETRY, EXPECTED, RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
 const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
-const { MORE, DRAINING, FLUSHING } = Q
 const FLAGS_OF = opcodeFlags
 const PKEY_BASE = 0x7fff
 const { XRC_INI, XRC_TGT } = Service
@@ -151,11 +145,11 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     destroy: row => destroy(s, row),
     modify: (row, state, attributes, cause) => modify(s, row, state, attributes, cause),
     query: row => query(s, row),
-    stateOf: row => s.rows[rowAlive(s, row) + STATE],
+    stateOf: row => s.rows[rowAlive(s, row) + QP.STATE],
     forgetShared: srqn => forgetSrq(s, srqn),
     onDoorbell: row => onDoorbell(s, row),
     onReceiveScan: row => {
-      if (s.rows[row * WORDS + STATE] === ERR) flushReceives(s, row)
+      if (s.rows[row * QP.WORDS + QP.STATE] === ERR) flushReceives(s, row)
     },
     onPacket: (row, arena, offset, length, peer, now) => onPacket(s, row, arena, offset, length, peer, now),
     onRun: (row, arena, offset, packetBytes, count, lastBytes, peer, now) =>
@@ -175,34 +169,32 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
 const create = (s: EngineState, init: QpInit): number => {
   if (init.service === Service.UD && s.env.route === undefined)
     throw new Error('this engine has no datagrams: no route')
-  const shape = qpLayoutOf(init.maxSendSge, init.maxRecvSge, init.signalAll, init.sharedReceive)
+  const layout = qpLayoutOf(init.maxSendSge, init.maxRecvSge, init.signalAll, init.sharedReceive)
   const row = takeRow(s)
   const w = s.rows
-  const base = row * WORDS
-  w[base + SERVICE] = init.service
-  w[base + Row.QPN] = init.qpn
-  w[base + Row.PD] = init.pd
-  w[base + Row.RECV_PD] = init.recvPd ?? init.pd
-  w[base + Row.SEND_CQ] = init.sendCq
-  w[base + Row.RECV_CQ] = init.recvCq
-  w[base + Row.SHAPE] = shape
-  forgetAttributes(w, base)
+  const base = row * QP.WORDS
+  w[base + QP.SERVICE] = init.service
+  w[base + QP.QPN] = init.qpn
+  w[base + QP.PD] = init.pd
+  w[base + QP.RECV_PD] = init.recvPd ?? init.pd
+  w[base + QP.SEND_CQ] = init.sendCq
+  w[base + QP.RECV_CQ] = init.recvCq
+  w[base + QP.LAYOUT] = layout
+  clearRow(w, base)
   return row
 }
 
-/** What an attribute is that was never set. */
-const forgetAttributes = (w: Int32Array, base: number): void => {
-  for (let word = base + Row.ATTRIBUTES; word < base + REQUESTER; word++) w[word] = 0
-  w[base + Row.QKEY] = 0
-  w[base + EXPECTED] = 0
-  w[base + Row.MTU] = 256
-  w[base + PEER] = -1
-  w[base + STATE] = RESET
+/** RESET: all that is in flight and all attributes are cleared. */
+const clearRow = (w: Int32Array, base: number): void => {
+  w.fill(0, base + QP.STATE, base + QP.WORDS)
+  w[base + QP.STATE] = RESET
+  w[base + QP.MTU] = 256
+  w[base + QP.PEER] = -1
 }
 
 const rowAlive = (s: EngineState, row: number): number => {
-  const base = row * WORDS
-  if (row < 0 || row >= s.rowCount || s.rows[base + ALIVE] === 0)
+  const base = row * QP.WORDS
+  if (row < 0 || row >= s.rowCount || s.rows[base + QP.ALIVE] === 0)
     throw new Error(`there is no queue pair in row ${row}`)
   return base
 }
@@ -210,7 +202,7 @@ const rowAlive = (s: EngineState, row: number): number => {
 const destroy = (s: EngineState, row: number): void => {
   const base = rowAlive(s, row)
   reset(s, row)
-  s.rows[base + ALIVE] = 0
+  s.rows[base + QP.ALIVE] = 0
   s.spare.push(row)
 }
 
@@ -220,17 +212,16 @@ const reset = (s: EngineState, row: number): void => {
   leaveWindow(s, row)
   forgetCauses(s, row)
   const w = s.rows
-  const base = row * WORDS
-  for (let request = w[base + HEAD]; request !== 0; ) {
-    const next = s.pool[request + Request.NEXT]
+  const base = row * QP.WORDS
+  for (let request = w[base + QP.REQ_HEAD]; request !== 0; ) {
+    const next = s.pool[request + WQE.NEXT]
     giveBlock(s, sendBlock(w, base), request)
     request = next
   }
-  if (w[base + Row.RECEIVE] !== 0) giveBlock(s, recvBlock(w, base), w[base + Row.RECEIVE])
-  if (w[base + RESOURCES] !== 0) giveBlock(s, resourcesBlock(w, base), w[base + RESOURCES])
+  if (w[base + QP.RESP_RECEIVE] !== 0) giveBlock(s, recvBlock(w, base), w[base + QP.RESP_RECEIVE])
+  if (w[base + QP.RESP_RESOURCES] !== 0) giveBlock(s, resourcesBlock(w, base), w[base + QP.RESP_RESOURCES])
   clearTimer(s.timers, row)
-  w.fill(0, base + REQUESTER, base + Row.SCHEDULED)
-  forgetAttributes(w, base)
+  clearRow(w, base)
 }
 
 /**
@@ -238,61 +229,61 @@ const reset = (s: EngineState, row: number): void => {
  * Room is made with the first one (transport/responder/rd-atomic.ts).
  */
 const sizeResources = (s: EngineState, row: number): void => {
-  const base = row * WORDS
-  const count = s.rows[base + Row.MAX_DEST_RD]
-  if (s.rows[base + RESOURCES] === 0) {
-    s.rows[base + RESOURCE_COUNT] = count
+  const base = row * QP.WORDS
+  const count = s.rows[base + QP.MAX_DEST_RD_ATOMIC]
+  if (s.rows[base + QP.RESP_RESOURCES] === 0) {
+    s.rows[base + QP.RESP_RESOURCE_COUNT] = count
     return
   }
   const size = resourceBlock(count)
   const block = takeBlock(s, size)
-  s.pool.fill(0, block, block + count * Resource.WORDS)
+  s.pool.fill(0, block, block + count * RES.WORDS)
   const w = s.rows
   const p = s.pool
-  const old = w[base + RESOURCES]
-  const oldCount = w[base + RESOURCE_COUNT]
-  w[base + PENDING] = 0
+  const old = w[base + QP.RESP_RESOURCES]
+  const oldCount = w[base + QP.RESP_RESOURCE_COUNT]
+  w[base + QP.RESP_PENDING] = 0
   // youngest first, from the end of the new ring backwards
   for (let i = 1; i <= oldCount && i <= count; i++) {
-    const from = old + ((w[base + RESOURCE_NEXT] - i + oldCount) % oldCount) * Resource.WORDS
-    const to = block + (count - i) * Resource.WORDS
-    p.copyWithin(to, from, from + Resource.WORDS)
-    if (p[to + Resource.KIND] !== 0 && p[to + Resource.NEXT] < p[to + Resource.END]) w[base + PENDING]++
+    const from = old + ((w[base + QP.RESP_RESOURCE_NEXT] - i + oldCount) % oldCount) * RES.WORDS
+    const to = block + (count - i) * RES.WORDS
+    p.copyWithin(to, from, from + RES.WORDS)
+    if (p[to + RES.KIND] !== 0 && p[to + RES.NEXT] < p[to + RES.END]) w[base + QP.RESP_PENDING]++
   }
   if (old !== 0) giveBlock(s, resourcesBlock(w, base), old)
-  w[base + RESOURCES] = block
+  w[base + QP.RESP_RESOURCES] = block
   setResourcesBlock(w, base, size)
-  w[base + RESOURCE_COUNT] = count
-  w[base + RESOURCE_NEXT] = 0
+  w[base + QP.RESP_RESOURCE_COUNT] = count
+  w[base + QP.RESP_RESOURCE_NEXT] = 0
 }
 
 /** Name by name, since a loop over names looks each of them up. */
 const setAttributes = (w: Int32Array, base: number, given: Given<QpAttributes>): void => {
   const { sqPsn, retryCnt, rnrRetry } = given
-  if (given.destQpn !== undefined) w[base + Row.DEST_QPN] = given.destQpn
-  if (given.pathMtu !== undefined) w[base + Row.MTU] = given.pathMtu
-  if (given.timeout !== undefined) w[base + Row.TIMEOUT] = given.timeout
-  if (given.minRnrTimer !== undefined) w[base + Row.MIN_RNR] = given.minRnrTimer
-  if (given.maxRdAtomic !== undefined) w[base + Row.MAX_RD] = given.maxRdAtomic
-  if (given.maxDestRdAtomic !== undefined) w[base + Row.MAX_DEST_RD] = given.maxDestRdAtomic
-  if (given.access !== undefined) w[base + Row.ACCESS] = given.access
-  if (given.pkeyIndex !== undefined) w[base + Row.PKEY_INDEX] = given.pkeyIndex
-  if (given.qkey !== undefined) w[base + Row.QKEY] = given.qkey
-  if (given.flow !== undefined) w[base + Row.FLOW] = given.flow
-  if (given.peer !== undefined) w[base + PEER] = given.peer
-  if (given.rqPsn !== undefined) w[base + EXPECTED] = given.rqPsn
+  if (given.destQpn !== undefined) w[base + QP.DEST_QPN] = given.destQpn
+  if (given.pathMtu !== undefined) w[base + QP.MTU] = given.pathMtu
+  if (given.timeout !== undefined) w[base + QP.TIMEOUT] = given.timeout
+  if (given.minRnrTimer !== undefined) w[base + QP.MIN_RNR_TIMER] = given.minRnrTimer
+  if (given.maxRdAtomic !== undefined) w[base + QP.MAX_RD_ATOMIC] = given.maxRdAtomic
+  if (given.maxDestRdAtomic !== undefined) w[base + QP.MAX_DEST_RD_ATOMIC] = given.maxDestRdAtomic
+  if (given.access !== undefined) w[base + QP.ACCESS] = given.access
+  if (given.pkeyIndex !== undefined) w[base + QP.PKEY_INDEX] = given.pkeyIndex
+  if (given.qkey !== undefined) w[base + QP.QKEY] = given.qkey
+  if (given.flow !== undefined) w[base + QP.FLOW] = given.flow
+  if (given.peer !== undefined) w[base + QP.PEER] = given.peer
+  if (given.rqPsn !== undefined) w[base + QP.RESP_EPSN] = given.rqPsn
   if (sqPsn !== undefined) {
-    w[base + UNACKED] = sqPsn
-    w[base + SEND_PSN] = sqPsn
-    w[base + MAX_PSN] = sqPsn
+    w[base + QP.COMP_PSN] = sqPsn
+    w[base + QP.REQ_PSN] = sqPsn
+    w[base + QP.REQ_MAX_PSN] = sqPsn
   }
   if (retryCnt !== undefined) {
-    w[base + RETRY_CNT] = retryCnt
-    w[base + RETRIES] = retryCnt
+    w[base + QP.RETRY_CNT] = retryCnt
+    w[base + QP.COMP_RETRIES] = retryCnt
   }
   if (rnrRetry !== undefined) {
-    w[base + RNR_RETRY] = rnrRetry
-    w[base + RNR_LEFT] = rnrRetry
+    w[base + QP.RNR_RETRY] = rnrRetry
+    w[base + QP.COMP_RNR_RETRIES] = rnrRetry
   }
 }
 
@@ -305,23 +296,23 @@ const modify = (
 ): void => {
   const base = rowAlive(s, row)
   const w = s.rows
-  const before = w[base + STATE]
+  const before = w[base + QP.STATE]
   const after = state ?? before
   setAttributes(w, base, attributes)
-  const reliable = reliableService[w[base + SERVICE]] !== 0
+  const reliable = reliableService[w[base + QP.SERVICE]] !== 0
   if (reliable && after === RTR && before === INIT) sizeResources(s, row)
   else if (attributes.maxDestRdAtomic !== undefined && before === SQD) sizeResources(s, row)
   if (after === ERR) enterError(s, row, cause ?? because('MODIFIED', {}))
   else if (after === RESET) reset(s, row)
   else if (after !== before) {
-    w[base + STATE] = after
+    w[base + QP.STATE] = after
     if (after === RTS) {
-      w[base + Row.WINDOW] = s.window
-      w[base + REQUESTER] = (w[base + REQUESTER] | MORE) & ~DRAINING
+      w[base + QP.REQ_CWND] = s.window
+      w[base + QP.REQ_FLAGS] = (w[base + QP.REQ_FLAGS] | ReqFlag.MORE) & ~ReqFlag.DRAINING
       schedule(s, row)
     } else if (after === SQD) {
-      w[base + REQUESTER] |= DRAINING
-      if (w[base + HEAD] === 0) onDrained(s, row)
+      w[base + QP.REQ_FLAGS] |= ReqFlag.DRAINING
+      if (w[base + QP.REQ_HEAD] === 0) onDrained(s, row)
     }
   }
 }
@@ -330,36 +321,36 @@ const query = (s: EngineState, row: number): QpSnapshot => {
   const base = rowAlive(s, row)
   const w = s.rows
   return {
-    state: w[base + STATE],
+    state: w[base + QP.STATE],
     signalAll: signalsAll(w, base),
-    destQpn: w[base + Row.DEST_QPN],
-    pathMtu: w[base + Row.MTU],
-    timeout: w[base + Row.TIMEOUT],
-    retryCnt: w[base + RETRY_CNT],
-    rnrRetry: w[base + RNR_RETRY],
-    minRnrTimer: w[base + Row.MIN_RNR],
-    maxRdAtomic: w[base + Row.MAX_RD],
-    maxDestRdAtomic: w[base + Row.MAX_DEST_RD],
-    access: w[base + Row.ACCESS],
-    pkeyIndex: w[base + Row.PKEY_INDEX],
-    qkey: w[base + Row.QKEY] >>> 0,
-    rqPsn: w[base + EXPECTED],
-    sqPsn: w[base + MAX_PSN],
-    draining: (w[base + REQUESTER] & DRAINING) !== 0,
+    destQpn: w[base + QP.DEST_QPN],
+    pathMtu: w[base + QP.MTU],
+    timeout: w[base + QP.TIMEOUT],
+    retryCnt: w[base + QP.RETRY_CNT],
+    rnrRetry: w[base + QP.RNR_RETRY],
+    minRnrTimer: w[base + QP.MIN_RNR_TIMER],
+    maxRdAtomic: w[base + QP.MAX_RD_ATOMIC],
+    maxDestRdAtomic: w[base + QP.MAX_DEST_RD_ATOMIC],
+    access: w[base + QP.ACCESS],
+    pkeyIndex: w[base + QP.PKEY_INDEX],
+    qkey: w[base + QP.QKEY] >>> 0,
+    rqPsn: w[base + QP.RESP_EPSN],
+    sqPsn: w[base + QP.REQ_MAX_PSN],
+    draining: (w[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0,
   }
 }
 
 const onDoorbell = (s: EngineState, row: number): void => {
   const w = s.rows
-  const base = row * WORDS
-  const state = w[base + STATE]
+  const base = row * QP.WORDS
+  const state = w[base + QP.STATE]
   if (state === ERR || state === SQE) {
     flushSends(s, row)
     return
   }
-  w[base + REQUESTER] |= MORE
+  w[base + QP.REQ_FLAGS] |= ReqFlag.MORE
   // with requests left to send from, the row is scheduled when they may go on
-  if (state !== RTS || w[base + CURRENT] !== 0) return
+  if (state !== RTS || w[base + QP.REQ_CURRENT] !== 0) return
   // nobody is before it, and what is plain and leads to a neighbour needs no turn of its own
   if (s.queueHead < 0 && s.env.neighbour !== undefined && sendIdleFastPath(s, row)) return
   schedule(s, row)
@@ -375,15 +366,15 @@ const onPacket = (
   now: number,
 ): void => {
   const w = s.rows
-  const base = row * WORDS
-  const state = w[base + STATE]
-  const service = w[base + SERVICE]
+  const base = row * QP.WORDS
+  const state = w[base + QP.STATE]
+  const service = w[base + QP.SERVICE]
   s.counters.receivedPackets++
   const view = arena.view
   if (
     state < RTR ||
     state === ERR ||
-    (service !== Service.UD && (peer !== w[base + PEER] || peer < 0)) ||
+    (service !== Service.UD && (peer !== w[base + QP.PEER] || peer < 0)) ||
     checkPacket(view, offset, length) !== 0 ||
     bthVersion(view, offset) !== 0
   ) {
@@ -417,9 +408,9 @@ const onRun = (
   peer: number,
   now: number,
 ): number => {
-  const base = row * WORDS
-  const state = s.rows[base + STATE]
-  if (count > 1 && state >= RTR && state !== ERR && peer === s.rows[base + PEER] && peer >= 0) {
+  const base = row * QP.WORDS
+  const state = s.rows[base + QP.STATE]
+  if (count > 1 && state >= RTR && state !== ERR && peer === s.rows[base + QP.PEER] && peer >= 0) {
     const alike = lastBytes === packetBytes ? count : count - 1
     const taken = onMiddles(s, row, arena, offset, packetBytes, alike, now)
     if (taken > 0) {
@@ -448,7 +439,7 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
   for (let row = nextRow(s); row >= 0; row = nextRow(s)) {
     // a queue in shared memory can be filled as fast as it is flushed: everybody else is served, and the caller asked
     // again
-    if ((s.rows[row * WORDS + REQUESTER] & FLUSHING) !== 0) turns -= FLUSH_TURNS
+    if ((s.rows[row * QP.WORDS + QP.REQ_FLAGS] & ReqFlag.FLUSHING) !== 0) turns -= FLUSH_TURNS
     const turn = turns-- > 0 ? transmitRow(s, row, now) : Turn.FULL
     if (turn === Turn.FULL) {
       if (s.shares.serving === row) requeueFirst(s, row)
@@ -474,14 +465,14 @@ const nextRow = (s: EngineState): number => {
 }
 
 const transmitRow = (s: EngineState, row: number, now: number): number => {
-  const base = row * WORDS
-  if (s.rows[base + ALIVE] === 0 || s.rows[base + STATE] < RTR) return Turn.DONE
+  const base = row * QP.WORDS
+  if (s.rows[base + QP.ALIVE] === 0 || s.rows[base + QP.STATE] < RTR) return Turn.DONE
   const responses = transmitResponses(s, row)
   if (responses === Turn.FULL) return responses
-  if ((s.rows[base + REQUESTER] & FLUSHING) !== 0) {
-    s.rows[base + REQUESTER] &= ~FLUSHING
+  if ((s.rows[base + QP.REQ_FLAGS] & ReqFlag.FLUSHING) !== 0) {
+    s.rows[base + QP.REQ_FLAGS] &= ~ReqFlag.FLUSHING
     flushSends(s, row)
-    if (s.rows[base + STATE] === ERR) flushReceives(s, row)
+    if (s.rows[base + QP.STATE] === ERR) flushReceives(s, row)
   }
   const requests = transmitRequests(s, row, now)
   return requests === Turn.DONE ? responses : requests

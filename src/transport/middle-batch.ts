@@ -14,14 +14,12 @@ import type { Arena } from '../wire/arena.ts'
 import { BTH_ACKREQ, bthDestQp, bthOpcode } from '../wire/bth.ts'
 import { xrcethSrq } from '../wire/extensions.ts'
 import { takeReadMiddles } from './completer/completer.ts'
+import { QP, RespFlag, WQE } from './fields.ts'
 import { PSN_MASK, psnDistance } from './psn.ts'
 import { scheduleAck } from './responder/responder.ts'
 import { takeWrite } from './responder/send-write.ts'
-import { type EngineState, R, Request, Row, readPart } from './state.ts'
+import { type EngineState, readPart } from './state.ts'
 
-const { WORDS, SERVICE, STATE, QPN, MTU, SRQN, RESPONDER, EXPECTED, MESSAGE, WRITE_LEFT, HEAD, UNACKED, MAX_PSN } = Row
-const { FIRST_PSN, PSNS, KIND } = Request
-const { NAK_DUE, NAK_SENT } = R
 const { RTS, SQD } = QpState.values
 const { WRITE, READ } = SendKind
 const { WRITE_MIDDLE, READ_RESP_MIDDLE } = operationCode
@@ -48,7 +46,7 @@ const countMatching = (
   opcode: number,
   psn: number,
 ): number => {
-  const qpn = w[base + QPN]
+  const qpn = w[base + QP.QPN]
   const first = (opcode << 24) | PLAIN_PKEY
   const shared = XRCETH_AT[opcode]
   let next = psn
@@ -58,7 +56,7 @@ const countMatching = (
     const word = view.getUint32(from + 8)
     if ((view.getUint32(from) & PLAIN_MASK) !== first || bthDestQp(view, from) !== qpn || (word & PSN_MASK) !== next)
       break
-    if (shared !== 0 && xrcethSrq(view, from + shared) !== w[base + SRQN]) break
+    if (shared !== 0 && xrcethSrq(view, from + shared) !== w[base + QP.RESP_SRQN]) break
     third |= word
     next = (next + 1) & PSN_MASK
   }
@@ -88,19 +86,19 @@ export const onMiddles = (
 
 const onWriteMiddles = (s: EngineState, row: number, arena: Arena, at: number, size: number, count: number): number => {
   const w = s.rows
-  const base = row * WORDS
-  const mtu = w[base + MTU]
-  const opcode = serviceBits[w[base + SERVICE]] | WRITE_MIDDLE
+  const base = row * QP.WORDS
+  const mtu = w[base + QP.MTU]
+  const opcode = serviceBits[w[base + QP.SERVICE]] | WRITE_MIDDLE
   const head = HEADER_BYTES[opcode]
-  if (w[base + MESSAGE] !== WRITE || size !== head + mtu + ICRC_BYTES) return 0
-  const left = w[base + WRITE_LEFT] >>> 0
+  if (w[base + QP.RESP_MESSAGE] !== WRITE || size !== head + mtu + ICRC_BYTES) return 0
+  const left = w[base + QP.RESP_WRITE_LEFT] >>> 0
   // the packet that the message ends with is none
   const inside = Math.ceil(left / mtu) - 1
   const most = inside < count ? inside : count
-  const taken = countMatching(w, base, arena.view, at, size, most, opcode, w[base + EXPECTED])
+  const taken = countMatching(w, base, arena.view, at, size, most, opcode, w[base + QP.RESP_EPSN])
   if (taken === 0) return 0
   const asked = (thirdWords & BTH_ACKREQ) !== 0
-  w[base + RESPONDER] &= ~(NAK_SENT | NAK_DUE)
+  w[base + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
   if (takeWrite(s, row, 0, arena, at + head, mtu, size, taken, 0, false, false) > 0) scheduleAck(s, row, asked)
   return taken
 }
@@ -115,20 +113,20 @@ const onReadMiddles = (
   now: number,
 ): number => {
   const w = s.rows
-  const base = row * WORDS
-  const state = w[base + STATE]
-  const mtu = w[base + MTU]
-  const opcode = serviceBits[w[base + SERVICE]] | READ_RESP_MIDDLE
+  const base = row * QP.WORDS
+  const state = w[base + QP.STATE]
+  const mtu = w[base + QP.MTU]
+  const opcode = serviceBits[w[base + QP.SERVICE]] | READ_RESP_MIDDLE
   const head = HEADER_BYTES[opcode]
-  const request = w[base + HEAD]
+  const request = w[base + QP.REQ_HEAD]
   if ((state !== RTS && state !== SQD) || request === 0 || size !== head + mtu + ICRC_BYTES) return 0
-  if (s.pool[request + KIND] !== READ) return 0
-  const unacked = w[base + UNACKED]
-  const done = psnDistance(s.pool[request + FIRST_PSN], unacked)
+  if (s.pool[request + WQE.KIND] !== READ) return 0
+  const unacked = w[base + QP.COMP_PSN]
+  const done = psnDistance(s.pool[request + WQE.FIRST_PSN], unacked)
   // the packet that the answer, or a part of it, ends with is none, and no packet is that was not asked for
   const part = readPart(s, mtu)
-  const inside = Math.min(s.pool[request + PSNS] - done - 1, part - (done % part) - 1)
-  const most = Math.min(inside, count, psnDistance(unacked, w[base + MAX_PSN]))
+  const inside = Math.min(s.pool[request + WQE.PSNS] - done - 1, part - (done % part) - 1)
+  const most = Math.min(inside, count, psnDistance(unacked, w[base + QP.REQ_MAX_PSN]))
   const alike = countMatching(w, base, arena.view, at, size, most, opcode, unacked)
   return alike === 0 ? 0 : takeReadMiddles(s, row, arena, at + head, size, alike, done, now)
 }

@@ -1,8 +1,9 @@
 /*
- * What a queue pair was made with, in one word of its row (Row.SHAPE): there may be very many rows (R15), and each of
+ * What a queue pair was made with, in one word of its row (QP.LAYOUT): there may be very many rows (R15), and each of
  * these parts is small.
  */
-import { Row, requestBlock } from './state.ts'
+import { QP } from './fields.ts'
+import { requestBlock } from './state.ts'
 
 /** Where each part begins; the last two are single bits. */
 const QpLayout = {
@@ -24,23 +25,23 @@ const MOST_ELEMENTS = 63
 const BLOCK_MASK = 31
 
 export const maxSendSge = (w: Int32Array, base: number): number =>
-  (w[base + Row.SHAPE] >> QpLayout.MAX_SEND_SGE) & MOST_ELEMENTS
+  (w[base + QP.LAYOUT] >> QpLayout.MAX_SEND_SGE) & MOST_ELEMENTS
 export const maxRecvSge = (w: Int32Array, base: number): number =>
-  (w[base + Row.SHAPE] >> QpLayout.MAX_RECV_SGE) & MOST_ELEMENTS
+  (w[base + QP.LAYOUT] >> QpLayout.MAX_RECV_SGE) & MOST_ELEMENTS
 export const sendBlock = (w: Int32Array, base: number): number =>
-  (w[base + Row.SHAPE] >> QpLayout.SEND_BLOCK) & BLOCK_MASK
+  (w[base + QP.LAYOUT] >> QpLayout.SEND_BLOCK) & BLOCK_MASK
 export const recvBlock = (w: Int32Array, base: number): number =>
-  (w[base + Row.SHAPE] >> QpLayout.RECV_BLOCK) & BLOCK_MASK
+  (w[base + QP.LAYOUT] >> QpLayout.RECV_BLOCK) & BLOCK_MASK
 export const resourcesBlock = (w: Int32Array, base: number): number =>
-  (w[base + Row.SHAPE] >> QpLayout.RESOURCE_BLOCK) & BLOCK_MASK
+  (w[base + QP.LAYOUT] >> QpLayout.RESOURCE_BLOCK) & BLOCK_MASK
 export const setResourcesBlock = (w: Int32Array, base: number, size: number): void => {
-  w[base + Row.SHAPE] =
-    (w[base + Row.SHAPE] & ~(BLOCK_MASK << QpLayout.RESOURCE_BLOCK)) | (size << QpLayout.RESOURCE_BLOCK)
+  w[base + QP.LAYOUT] =
+    (w[base + QP.LAYOUT] & ~(BLOCK_MASK << QpLayout.RESOURCE_BLOCK)) | (size << QpLayout.RESOURCE_BLOCK)
 }
-export const usesSrq = (w: Int32Array, base: number): boolean => (w[base + Row.SHAPE] & QpLayout.SHARED) !== 0
-export const signalsAll = (w: Int32Array, base: number): boolean => (w[base + Row.SHAPE] & QpLayout.SIGNAL_ALL) !== 0
+export const usesSrq = (w: Int32Array, base: number): boolean => (w[base + QP.LAYOUT] & QpLayout.SHARED) !== 0
+export const signalsAll = (w: Int32Array, base: number): boolean => (w[base + QP.LAYOUT] & QpLayout.SIGNAL_ALL) !== 0
 
-/** Row.SHAPE of a new queue pair. Throws an Error for more elements than an engine takes. */
+/** QP.LAYOUT of a new queue pair. Throws an Error for more elements than an engine takes. */
 export const qpLayoutOf = (sends: number, receives: number, signalAll = false, shared = false): number => {
   if (sends > MOST_ELEMENTS || receives > MOST_ELEMENTS)
     throw new Error(`requests of ${Math.max(sends, receives)} elements: an engine takes ${MOST_ELEMENTS}`)

@@ -5,12 +5,11 @@
  */
 import { WcStatus } from '../spec/work.ts'
 import { keepCause, takeCause } from './causes.ts'
+import { QP, ReqFlag, WQE } from './fields.ts'
 import { psnAdd, psnDistance } from './psn.ts'
-import { type EngineState, Q, Request, Row } from './state.ts'
+import type { EngineState } from './state.ts'
 import { clearTimer } from './timers.ts'
 
-const { WORDS, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, MAX_PSN, SENT, ACKED, SINCE, RD_OUT } = Row
-const { NEXT, COUNTED, STATUS } = Request
 const { LOC_PROT_ERR } = WcStatus.values
 
 /** What a turn of a QP ended with. */
@@ -29,19 +28,19 @@ export const advance = (
   ends: boolean,
 ): void => {
   const w = s.rows
-  const base = row * WORDS
-  const psn = psnAdd(w[base + SEND_PSN], count)
-  const unacked = w[base + UNACKED]
-  w[base + SEND_PSN] = psn
+  const base = row * QP.WORDS
+  const psn = psnAdd(w[base + QP.REQ_PSN], count)
+  const unacked = w[base + QP.COMP_PSN]
+  w[base + QP.REQ_PSN] = psn
   // distances from the oldest one: a READ of 2^23 PSNs ends as far ahead as a PSN can be
-  if (psnDistance(unacked, psn) > psnDistance(unacked, w[base + MAX_PSN])) w[base + MAX_PSN] = psn
-  w[base + SENT] += weight
-  if (ends) w[base + CURRENT] = s.pool[request + NEXT]
+  if (psnDistance(unacked, psn) > psnDistance(unacked, w[base + QP.REQ_MAX_PSN])) w[base + QP.REQ_MAX_PSN] = psn
+  w[base + QP.REQ_SENT_BYTES] += weight
+  if (ends) w[base + QP.REQ_CURRENT] = s.pool[request + WQE.NEXT]
 }
 
 /** Client memory could not be read or written: the status of the request. */
 export const failLocalAccess = (s: EngineState, row: number, request: number): number => {
-  s.pool[request + STATUS] = keepCause(s, row, LOC_PROT_ERR, takeCause(s))
+  s.pool[request + WQE.STATUS] = keepCause(s, row, LOC_PROT_ERR, takeCause(s))
   return Step.REFUSES
 }
 
@@ -49,14 +48,14 @@ export const failLocalAccess = (s: EngineState, row: number, request: number): n
 export const goBack = (s: EngineState, row: number): void => {
   const w = s.rows
   const p = s.pool
-  const base = row * WORDS
-  w[base + SEND_PSN] = w[base + UNACKED]
-  w[base + SENT] = w[base + ACKED]
-  w[base + SINCE] = 0
-  w[base + CURRENT] = w[base + HEAD]
-  w[base + RD_OUT] = 0
-  w[base + REQUESTER] &= ~Q.LATE
-  for (let request = w[base + HEAD]; request !== 0; request = p[request + NEXT]) p[request + COUNTED] = 0
+  const base = row * QP.WORDS
+  w[base + QP.REQ_PSN] = w[base + QP.COMP_PSN]
+  w[base + QP.REQ_SENT_BYTES] = w[base + QP.COMP_ACKED_BYTES]
+  w[base + QP.REQ_BYTES_SINCE_ACKREQ] = 0
+  w[base + QP.REQ_CURRENT] = w[base + QP.REQ_HEAD]
+  w[base + QP.REQ_RD_ATOMIC] = 0
+  w[base + QP.REQ_FLAGS] &= ~ReqFlag.LATE
+  for (let request = w[base + QP.REQ_HEAD]; request !== 0; request = p[request + WQE.NEXT]) p[request + WQE.COUNTED] = 0
   clearTimer(s.timers, row)
   s.counters.retransmissions++
 }

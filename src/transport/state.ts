@@ -1,16 +1,16 @@
 /*
- * The engine's state: rows of typed arrays for queue pairs, and one pool of words for what is in flight (design.md
- * section 7).
+ * The engine's state: rows of typed arrays for queue pairs, and one pool of words for what is in flight. fields.ts names
+ * the words.
  *
- * A queue pair is a row of `rows`, 56 words; an idle one costs nothing else. Requests that were started, the receive
- * request being filled and the responder's READ and atomic resources live in blocks of the pool, 2^n words each, on
- * free lists by size; block numbers are word indices, 0 is none. Arrays grow by being replaced: functions load `s.rows`
- * and `s.pool` after each call that may create, never keep them. The names below are the only description of the
- * layout.
+ * A queue pair is one row of `rows`; an idle one costs nothing else. Fetched WQEs, the receive WQE in use and the
+ * responder's READ and atomic resources live in blocks of the pool, 2^n words each, on free lists by size. A block's
+ * number is its first word; 0 is none. The arrays are replaced when they grow: a function loads `s.rows` and `s.pool`
+ * again after each call that may create or fetch.
  */
 import type { Cause } from '../spec/causes.ts'
 import { engineCounters } from '../spec/counters.ts'
 import { type Arena, plainArena } from '../wire/arena.ts'
+import { DMA, QP, RES, WQE } from './fields.ts'
 import { createPeerWindows, growWindows, type PeerWindows } from './flow-control/peer-window-accounting.ts'
 import { createTimers, type Timers } from './timers.ts'
 import {
@@ -22,196 +22,6 @@ import {
   Sge,
   type TransmitSink,
 } from './types.ts'
-
-/** Words of a row. Requester's, responder's and common ones; addresses, keys and lengths are read with `>>> 0`. */
-export const Row = {
-  STATE: 0,
-  QPN: 1,
-  PD: 2,
-  SEND_CQ: 3,
-  RECV_CQ: 4,
-  /** What it was made with, see qp-layout.ts. */
-  SHAPE: 5,
-  /** Protection domain of the memory that receive requests name: that of a shared queue may be another than PD. */
-  RECV_PD: 6,
-  /** Attributes, up to REQUESTER. */
-  ATTRIBUTES: 7,
-  MTU: 7,
-  DEST_QPN: 8,
-  FLOW: 9,
-  PEER: 10,
-  ACCESS: 11,
-  PKEY_INDEX: 12,
-  RETRY_CNT: 13,
-  RNR_RETRY: 14,
-  TIMEOUT: 15,
-  MIN_RNR: 16,
-  MAX_RD: 17,
-  MAX_DEST_RD: 18,
-
-  /** Bits of `Q`. */
-  REQUESTER: 19,
-  /** Number of the send request to load next. */
-  NEXT_INDEX: 20,
-  /**
-   * Started requests, oldest first, linked by Request.NEXT; CURRENT is the one to send from, 0 for the next new one.
-   */
-  HEAD: 21,
-  TAIL: 22,
-  CURRENT: 23,
-  /** Oldest unacknowledged PSN, PSN to send next, and the one after the highest that was ever sent. */
-  UNACKED: 24,
-  SEND_PSN: 25,
-  MAX_PSN: 26,
-  /**
-   * Window bytes (`windowBytes`) up to SEND_PSN and up to UNACKED, modulo 2^32, and since the last packet with AckReq.
-   */
-  SENT: 27,
-  ACKED: 28,
-  SINCE: 29,
-  /** READs and atomics on their way. */
-  RD_OUT: 30,
-  RETRIES: 31,
-  /** ERR and SQE: the code of the cause with which requests are flushed. */
-  FLUSH_CODE: 31,
-  RNR_LEFT: 32,
-
-  /** Bits of `R`. */
-  RESPONDER: 33,
-  EXPECTED: 34,
-  MSN: 35,
-  /** Message being received: SendKind.SEND or WRITE, 0 for none. */
-  MESSAGE: 36,
-  /** The receive request in use, 0 for none, and the bytes of the message that came. */
-  RECEIVE: 37,
-  DONE: 38,
-  /** WRITE: where the next byte goes, and how many are to come. */
-  WRITE_HI: 39,
-  WRITE_LO: 40,
-  WRITE_KEY: 41,
-  WRITE_LEFT: 42,
-  NAK_SYNDROME: 43,
-  NAK_PSN: 44,
-  NAK_MSN: 45,
-  /**
-   * Block of READ and atomic resources, how many it holds, the one to use next, and how many have responses to send.
-   */
-  RESOURCES: 46,
-  RESOURCE_COUNT: 47,
-  RESOURCE_NEXT: 48,
-  PENDING: 49,
-
-  /** Whether the row is in the transmit queue. */
-  SCHEDULED: 50,
-  ALIVE: 51,
-  /** Most window bytes that may be unacknowledged now: less after a loss, growing again with what is acknowledged. */
-  WINDOW: 52,
-  /** A number of `Service`. */
-  SERVICE: 53,
-  /** XRC target: number of the shared queue that the message is for, -1 for one that is gone. */
-  SRQN: 54,
-  /** Datagrams: of the packet that is being received the service level; DEST_QPN is who sent it. And the Q_Key. */
-  SL: 54,
-  QKEY: 55,
-  WORDS: 56,
-} as const
-
-/** Bits of Row.REQUESTER. */
-export const Q = {
-  /** The program may have posted more than was loaded. */
-  MORE: 1,
-  /** A receiver was not ready: the timer runs until sending may go on. */
-  RNR_WAIT: 2,
-  /** Resent after a NAK, RNR NAK or a gap, and no progress since: signs of the gap behind it are ignored. */
-  RESENT: 4,
-  /** SQD: the drain event is to come. */
-  DRAINING: 8,
-  /** ERR: more requests are to be flushed than one turn allows. */
-  FLUSHING: 16,
-  /** The ACK timeout was noticed late, and runs on for a while, once. */
-  LATE: 32,
-} as const
-
-/** Bits of Row.RESPONDER. */
-export const R = {
-  ACK_DUE: 1,
-  NAK_DUE: 2,
-  /** A NAK was sent for the expected PSN: silence until it comes. */
-  NAK_SENT: 4,
-  /** RTR: the event of the first packet was told. */
-  ESTABLISHED: 8,
-  /** Unreliable: what comes is passed over until a message begins. */
-  DROPPING: 16,
-} as const
-
-/** Words of a started send request, before the work request itself (`Send`, from REQUEST on). */
-export const Request = {
-  NEXT: 0,
-  FIRST_PSN: 1,
-  PSNS: 2,
-  /** Row.SENT at its first packet. */
-  START: 3,
-  /** SendKind. */
-  KIND: 4,
-  /** How often it is counted in Row.RD_OUT: by the parts of a READ that are on their way. */
-  COUNTED: 5,
-  /** Not 0: a local error, the status with which it ends once it is the oldest. */
-  STATUS: 6,
-  /** LOCAL: it has had its effect, and waits for what was before it. */
-  DONE: 7,
-  WR: 8,
-} as const
-
-/** Words of a READ or atomic resource of the responder: what a duplicate of the request is answered from. */
-export const Resource = {
-  /** SendKind from READ on, 0 unused. */
-  KIND: 0,
-  FIRST_PSN: 1,
-  PSNS: 2,
-  MSN: 3,
-  HI: 4,
-  LO: 5,
-  KEY: 6,
-  LENGTH: 7,
-  /**
-   * Response packets [NEXT, END) are still to be sent; packet BASE has address READ_HI, READ_LO and READ_LENGTH bytes
-   * follow.
-   */
-  NEXT: 8,
-  END: 9,
-  BASE: 10,
-  READ_HI: 11,
-  READ_LO: 12,
-  READ_LENGTH: 13,
-  /** These responses are a repetition, and may be given up. READ: 1 or 0. */
-  REPLAY: 14,
-  /** READ: the protection domain of what is read. */
-  PD: 15,
-  /** ATOMIC: the word before the operation, instead of the address to read. */
-  RESULT_HI: 11,
-  RESULT_LO: 12,
-  WORDS: 16,
-} as const
-
-/** Words of the pending move, see dma.ts. */
-export const PendingDma = {
-  ROW: 0,
-  KIND: 1,
-  PD: 2,
-  KEY: 3,
-  ACCESS: 4,
-  HI: 5,
-  LO: 6,
-  AT: 7,
-  CHUNK: 8,
-  STRIDE: 9,
-  PIECES: 10,
-  TOTAL: 11,
-  CLOSED: 12,
-  PSN: 13,
-  MSN: 14,
-  WORDS: 16,
-} as const
 
 /** Packets and bytes of a turn that went to a partner and came back, see transport/loopback/local-peer.ts. */
 export const TurnCounts = { THERE: 0, THERE_BYTES: 1, BACK: 2, BACK_BYTES: 3, WORDS: 4 } as const
@@ -238,7 +48,7 @@ export type DmaFailed = (s: EngineState, row: number, kind: number, why: number,
 export interface EngineState {
   readonly env: Environment
   readonly counters: Counters
-  /** Most bytes (payload and PACKET_WEIGHT per packet) that one QP has unacknowledged: the limit of Row.WINDOW. */
+  /** Most bytes (payload and PACKET_WEIGHT per packet) that one QP has unacknowledged: the limit of QP.REQ_CWND. */
   readonly window: number
   /**
    * A READ is asked for in parts of at most so many bytes (as `window` counts), which count in the window; 0: whole,
@@ -316,7 +126,6 @@ const FIRST_ROWS = 16
 const FIRST_POOL = 4096
 /** Block 0 is none. */
 const POOL_START = 16
-const { WORDS, SCHEDULED, ALIVE } = Row
 
 export const createState = (
   env: Environment,
@@ -331,7 +140,7 @@ export const createState = (
   readBytes,
   shares: createPeerWindows(sharedWindow, sharedWindow === 0 && pace === 0 ? 0 : FIRST_ROWS),
   counters: Object.fromEntries(Object.keys(engineCounters).map(name => [name, 0])) as Counters,
-  rows: new Int32Array(FIRST_ROWS * WORDS),
+  rows: new Int32Array(FIRST_ROWS * QP.WORDS),
   rowCount: 0,
   spare: [],
   pool: new Uint32Array(FIRST_POOL),
@@ -353,7 +162,7 @@ export const createState = (
   runFlow: 0,
   runClosed: false,
   runAt: 0,
-  move: new Uint32Array(PendingDma.WORDS),
+  move: new Uint32Array(DMA.WORDS),
   moveArena: undefined,
   pieces: 0,
   moveFailed,
@@ -386,13 +195,13 @@ export const takeRow = (s: EngineState): number => {
   let row = s.spare.pop()
   if (row === undefined) {
     row = s.rowCount++
-    if (row * WORDS === s.rows.length) growRows(s, largerCount(row))
+    if (row * QP.WORDS === s.rows.length) growRows(s, largerCount(row))
   }
-  const base = row * WORDS
-  const scheduled = s.rows[base + SCHEDULED]
-  s.rows.fill(0, base, base + WORDS)
-  s.rows[base + SCHEDULED] = scheduled
-  s.rows[base + ALIVE] = 1
+  const base = row * QP.WORDS
+  const scheduled = s.rows[base + QP.SCHEDULED]
+  s.rows.fill(0, base, base + QP.WORDS)
+  s.rows[base + QP.SCHEDULED] = scheduled
+  s.rows[base + QP.ALIVE] = 1
   return row
 }
 
@@ -403,7 +212,7 @@ export const takeRow = (s: EngineState): number => {
 export const largerCount = (count: number): number => count + Math.max(FIRST_ROWS, count >> 3)
 
 const growRows = (s: EngineState, count: number): void => {
-  const rows = new Int32Array(count * WORDS)
+  const rows = new Int32Array(count * QP.WORDS)
   rows.set(s.rows)
   s.rows = rows
   const queueNext = new Int32Array(count)
@@ -414,10 +223,10 @@ const growRows = (s: EngineState, count: number): void => {
 
 /** log2 of the words that a block for a request with up to `elements` scatter/gather elements has. */
 export const requestBlock = (elements: number): number =>
-  Math.max(5, Math.ceil(Math.log2(Request.WR + Send.SGE + Math.max(1, elements) * Sge.WORDS)))
+  Math.max(5, Math.ceil(Math.log2(WQE.WR + Send.SGE + Math.max(1, elements) * Sge.WORDS)))
 
 /** log2 of the words of a block for `count` resources. */
-export const resourceBlock = (count: number): number => Math.ceil(Math.log2(Math.max(1, count) * Resource.WORDS))
+export const resourceBlock = (count: number): number => Math.ceil(Math.log2(Math.max(1, count) * RES.WORDS))
 
 /** A block of 2^size words of the pool; its contents are undefined. `s.pool` may be another array afterwards. */
 export const takeBlock = (s: EngineState, size: number): number => {
@@ -453,9 +262,9 @@ export const usedWords = (s: EngineState): number => {
 /** Puts a row into the transmit queue, at its end, unless it is there. */
 export const schedule = (s: EngineState, row: number): void => {
   const w = s.rows
-  const base = row * WORDS
-  if (w[base + SCHEDULED] !== 0) return
-  w[base + SCHEDULED] = 1
+  const base = row * QP.WORDS
+  if (w[base + QP.SCHEDULED] !== 0) return
+  w[base + QP.SCHEDULED] = 1
   s.queueNext[row] = -1
   if (s.queueTail < 0) s.queueHead = row
   else s.queueNext[s.queueTail] = row
@@ -468,16 +277,16 @@ export const dequeueScheduled = (s: EngineState): number => {
   if (row < 0) return -1
   s.queueHead = s.queueNext[row]
   if (s.queueHead < 0) s.queueTail = -1
-  s.rows[row * WORDS + SCHEDULED] = 0
+  s.rows[row * QP.WORDS + QP.SCHEDULED] = 0
   return row
 }
 
 /** Puts a row back to the front of the transmit queue: it was its turn, but the port was full. */
 export const scheduleFirst = (s: EngineState, row: number): void => {
   const w = s.rows
-  const base = row * WORDS
-  if (w[base + SCHEDULED] !== 0) return
-  w[base + SCHEDULED] = 1
+  const base = row * QP.WORDS
+  if (w[base + QP.SCHEDULED] !== 0) return
+  w[base + QP.SCHEDULED] = 1
   s.queueNext[row] = s.queueHead
   s.queueHead = row
   if (s.queueTail < 0) s.queueTail = row

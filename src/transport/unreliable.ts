@@ -9,26 +9,26 @@
 import { OP_SEND, OP_START } from '../spec/wire/opcodes.ts'
 import { SendKind, WcStatus } from '../spec/work.ts'
 import { completeOldest, onDrained } from './completer/completion.ts'
+import { QP, ReqFlag, RespFlag } from './fields.ts'
 import { dropMessage } from './responder/nak.ts'
-import { type EngineState, Q, R, Row } from './state.ts'
+import type { EngineState } from './state.ts'
 
-const { WORDS, REQUESTER, HEAD, CURRENT, UNACKED, SEND_PSN, SENT, ACKED, RESPONDER, EXPECTED, MESSAGE } = Row
 const { NONE, SEND, WRITE } = SendKind
 
 /** Whether a packet is to be taken. A FIRST or ONLY always is, whatever its PSN; it ends a message under way. */
 export const isAdmitted = (s: EngineState, row: number, flags: number, psn: number): boolean => {
   const w = s.rows
-  const base = row * WORDS
-  const gap = psn !== w[base + EXPECTED]
+  const base = row * QP.WORDS
+  const gap = psn !== w[base + QP.RESP_EPSN]
   if (gap) s.counters.outOfSequence++
   if ((flags & OP_START) !== 0) {
-    w[base + MESSAGE] = NONE
-    w[base + RESPONDER] &= ~R.DROPPING
-    w[base + EXPECTED] = psn
+    w[base + QP.RESP_MESSAGE] = NONE
+    w[base + QP.RESP_FLAGS] &= ~RespFlag.DROPPING
+    w[base + QP.RESP_EPSN] = psn
     return true
   }
   // while a message is passed over there is none under way
-  if (!gap && w[base + MESSAGE] === ((flags & OP_SEND) !== 0 ? SEND : WRITE)) return true
+  if (!gap && w[base + QP.RESP_MESSAGE] === ((flags & OP_SEND) !== 0 ? SEND : WRITE)) return true
   dropMessage(s, row)
   return false
 }
@@ -36,10 +36,10 @@ export const isAdmitted = (s: EngineState, row: number, flags: number, psn: numb
 /** Packets of `request` have left: with the last one it is complete. */
 export const onSent = (s: EngineState, row: number, request: number): void => {
   const w = s.rows
-  const base = row * WORDS
-  w[base + UNACKED] = w[base + SEND_PSN]
-  if (s.pace === 0) w[base + ACKED] = w[base + SENT]
-  if (w[base + CURRENT] === request) return
+  const base = row * QP.WORDS
+  w[base + QP.COMP_PSN] = w[base + QP.REQ_PSN]
+  if (s.pace === 0) w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
+  if (w[base + QP.REQ_CURRENT] === request) return
   completeOldest(s, row, WcStatus.values.SUCCESS)
-  if (s.rows[base + HEAD] === 0 && (s.rows[base + REQUESTER] & Q.DRAINING) !== 0) onDrained(s, row)
+  if (s.rows[base + QP.REQ_HEAD] === 0 && (s.rows[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)
 }

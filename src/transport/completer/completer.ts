@@ -24,18 +24,15 @@ import { bthOpcode, bthPadCount, bthPsn } from '../../wire/bth.ts'
 import { aethSyndrome, atomicAckHi, atomicAckLo } from '../../wire/extensions.ts'
 import { countRnrNak, keptCause, peerCause, takeCause } from '../causes.ts'
 import { DmaKind, DmaResult, flushDma, scatter, scatterPayloads } from '../dma.ts'
+import { QP, ReqFlag, WQE } from '../fields.ts'
 import { growWindow, shrinkWindow } from '../flow-control/peer-window.ts'
 import { psnAdd, psnDistance } from '../psn.ts'
 import { goBack } from '../scheduling.ts'
-import { type EngineState, PACKET_WEIGHT, Q, Request, Row, readPart, schedule } from '../state.ts'
+import { type EngineState, PACKET_WEIGHT, readPart, schedule } from '../state.ts'
 import { clearTimer, lastDeadline, setTimer } from '../timers.ts'
 import { Send } from '../types.ts'
 import { completeOldest, failOldest, onDrained } from './completion.ts'
 
-const { WORDS, STATE, MTU, RETRY_CNT, RNR_RETRY, REQUESTER, HEAD, UNACKED, SEND_PSN, MAX_PSN } = Row
-const { SENT, ACKED, RD_OUT, RETRIES, RNR_LEFT, WINDOW } = Row
-const { FIRST_PSN, PSNS, START, KIND, COUNTED, STATUS, WR } = Request
-const { RNR_WAIT, RESENT, DRAINING, LATE } = Q
 const { RTS, SQD } = QpState.values
 const { READ, ATOMIC } = SendKind
 const { SUCCESS, LOC_PROT_ERR, BAD_RESP_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR } = WcStatus.values
@@ -64,7 +61,7 @@ const nakCauses: Readonly<Record<number, Cause>> = {
 
 /** The oldest request is answered with something that is no answer to it. */
 const failResponse = (s: EngineState, row: number): void => {
-  const opcode = s.pool[s.rows[row * WORDS + HEAD] + WR + Send.OPCODE]
+  const opcode = s.pool[s.rows[row * QP.WORDS + QP.REQ_HEAD] + WQE.WR + Send.OPCODE]
   failOldest(s, row, BAD_RESP_ERR, because('BAD_RESPONSE', { opcode }))
 }
 
@@ -81,11 +78,11 @@ export const onResponse = (
   now: number,
 ): void => {
   const w = s.rows
-  const base = row * WORDS
+  const base = row * QP.WORDS
   const view = arena.view
   const psn = bthPsn(view, at)
-  const ahead = psnDistance(w[base + UNACKED], psn)
-  if (w[base + HEAD] === 0 || ahead >= psnDistance(w[base + UNACKED], w[base + MAX_PSN])) {
+  const ahead = psnDistance(w[base + QP.COMP_PSN], psn)
+  if (w[base + QP.REQ_HEAD] === 0 || ahead >= psnDistance(w[base + QP.COMP_PSN], w[base + QP.REQ_MAX_PSN])) {
     s.counters.dropped++ // old, or a ghost
     return
   }
@@ -99,7 +96,7 @@ export const onResponse = (
 
 /** ACK, RNR NAK and NAK; `ahead` is the PSN's distance from the oldest unacknowledged one. */
 export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahead: number, now: number): void => {
-  const base = row * WORDS
+  const base = row * QP.WORDS
   const kind = syndrome & SYNDROME_KIND_MASK
   const value = syndrome & SYNDROME_VALUE_MASK
   if (kind === ACK) {
@@ -115,13 +112,13 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
     resendFromLostResponse(s, row)
     return
   }
-  if (s.rows[base + HEAD] === 0) return
+  if (s.rows[base + QP.REQ_HEAD] === 0) return
   if (kind === NAK && value !== nakCode.PSN_SEQUENCE) {
     failOldest(s, row, nakStatus[value], peerCause(s, row, nakCauses[value]))
     return
   }
   // nothing was sent since going back: this is an echo of what we know
-  if (s.rows[base + SEND_PSN] === s.rows[base + UNACKED]) return
+  if (s.rows[base + QP.REQ_PSN] === s.rows[base + QP.COMP_PSN]) return
   if (kind === RNR_NAK) onRnrNak(s, row, value, now)
   else {
     s.counters.receivedSequenceErrors++
@@ -136,12 +133,12 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
 const acknowledge = (s: EngineState, row: number, count: number, now: number): boolean => {
   const w = s.rows
   const p = s.pool
-  const base = row * WORDS
+  const base = row * QP.WORDS
   let left = count
   while (left > 0) {
-    const request = w[base + HEAD]
-    if (request === 0 || p[request + KIND] >= READ || p[request + STATUS] !== 0) break
-    const rest = p[request + PSNS] - psnDistance(p[request + FIRST_PSN], w[base + UNACKED])
+    const request = w[base + QP.REQ_HEAD]
+    if (request === 0 || p[request + WQE.KIND] >= READ || p[request + WQE.STATUS] !== 0) break
+    const rest = p[request + WQE.PSNS] - psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
     if (left < rest) {
       moveUnacked(s, base, left)
       left = 0
@@ -158,15 +155,15 @@ const acknowledge = (s: EngineState, row: number, count: number, now: number): b
 /** The oldest unacknowledged PSN moves on, past the one to send next if need be. Call before a request is ended. */
 const moveUnacked = (s: EngineState, base: number, count: number): void => {
   const w = s.rows
-  const behind = psnDistance(w[base + UNACKED], w[base + SEND_PSN]) < count
-  w[base + UNACKED] = psnAdd(w[base + UNACKED], count)
+  const behind = psnDistance(w[base + QP.COMP_PSN], w[base + QP.REQ_PSN]) < count
+  w[base + QP.COMP_PSN] = psnAdd(w[base + QP.COMP_PSN], count)
   if (behind) {
-    w[base + SEND_PSN] = w[base + UNACKED]
-    w[base + REQUESTER] |= CATCH_UP
+    w[base + QP.REQ_PSN] = w[base + QP.COMP_PSN]
+    w[base + QP.REQ_FLAGS] |= CATCH_UP
   }
 }
 
-/** Bit of Row.REQUESTER within one call: the cursor was overtaken. */
+/** Bit of QP.REQ_FLAGS within one call: the cursor was overtaken. */
 const CATCH_UP = 0x100
 
 /**
@@ -176,34 +173,35 @@ const CATCH_UP = 0x100
 const onProgress = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
   const p = s.pool
-  const base = row * WORDS
-  const request = w[base + HEAD]
-  const caughtUp = (w[base + REQUESTER] & CATCH_UP) !== 0
-  const acked = w[base + ACKED]
-  w[base + RETRIES] = w[base + RETRY_CNT]
-  w[base + RNR_LEFT] = w[base + RNR_RETRY]
-  w[base + REQUESTER] &= ~(RESENT | RNR_WAIT | CATCH_UP | LATE)
+  const base = row * QP.WORDS
+  const request = w[base + QP.REQ_HEAD]
+  const caughtUp = (w[base + QP.REQ_FLAGS] & CATCH_UP) !== 0
+  const acked = w[base + QP.COMP_ACKED_BYTES]
+  w[base + QP.COMP_RETRIES] = w[base + QP.RETRY_CNT]
+  w[base + QP.COMP_RNR_RETRIES] = w[base + QP.RNR_RETRY]
+  w[base + QP.REQ_FLAGS] &= ~(ReqFlag.RESENT | ReqFlag.RNR_WAIT | CATCH_UP | ReqFlag.LATE)
   if (request === 0) {
     // nothing is out: what was sent is acknowledged
-    w[base + ACKED] = w[base + SENT]
+    w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   } else {
-    const done = psnDistance(p[request + FIRST_PSN], w[base + UNACKED])
-    const counts = p[request + KIND] < READ || (p[request + KIND] === READ && s.readBytes !== 0)
-    w[base + ACKED] = p[request + START] + (counts ? done * (w[base + MTU] + PACKET_WEIGHT) : 0)
-    if (caughtUp) w[base + SENT] = w[base + ACKED]
+    const done = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
+    const counts = p[request + WQE.KIND] < READ || (p[request + WQE.KIND] === READ && s.readBytes !== 0)
+    w[base + QP.COMP_ACKED_BYTES] = p[request + WQE.START] + (counts ? done * (w[base + QP.MTU] + PACKET_WEIGHT) : 0)
+    if (caughtUp) w[base + QP.REQ_SENT_BYTES] = w[base + QP.COMP_ACKED_BYTES]
   }
-  const news = (w[base + ACKED] - acked) | 0
+  const news = (w[base + QP.COMP_ACKED_BYTES] - acked) | 0
   if (s.shares.budget !== 0) growWindow(s, row, news)
-  if (w[base + WINDOW] < s.window) {
-    const window = w[base + WINDOW] + news
-    w[base + WINDOW] = window < s.window ? window : s.window
+  if (w[base + QP.REQ_CWND] < s.window) {
+    const window = w[base + QP.REQ_CWND] + news
+    w[base + QP.REQ_CWND] = window < s.window ? window : s.window
   }
-  const timeout = ackTimeouts[w[base + Row.TIMEOUT]]
-  if (w[base + SEND_PSN] === w[base + UNACKED] || timeout === Number.POSITIVE_INFINITY) clearTimer(s.timers, row)
+  const timeout = ackTimeouts[w[base + QP.TIMEOUT]]
+  if (w[base + QP.REQ_PSN] === w[base + QP.COMP_PSN] || timeout === Number.POSITIVE_INFINITY) clearTimer(s.timers, row)
   else setTimer(s.timers, row, now + timeout)
   schedule(s, row)
-  if (request === 0 && (w[base + REQUESTER] & DRAINING) !== 0) onDrained(s, row)
-  else if (request !== 0 && p[request + STATUS] !== 0) failOldest(s, row, p[request + STATUS], keptCause(s, row))
+  if (request === 0 && (w[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)
+  else if (request !== 0 && p[request + WQE.STATUS] !== 0)
+    failOldest(s, row, p[request + WQE.STATUS], keptCause(s, row))
 }
 
 /** A READ response: its place, its length, its data; the last one completes the request. */
@@ -218,12 +216,12 @@ const onReadResponse = (
   ahead: number,
   now: number,
 ): void => {
-  const base = row * WORDS
+  const base = row * QP.WORDS
   if (!isNext(s, row, ahead, now)) return
   const w = s.rows
   const p = s.pool
-  const request = w[base + HEAD]
-  if (p[request + KIND] > ATOMIC) {
+  const request = w[base + QP.REQ_HEAD]
+  if (p[request + WQE.KIND] > ATOMIC) {
     onPlacementResponse(
       s,
       row,
@@ -233,21 +231,21 @@ const onReadResponse = (
     )
     return
   }
-  const mtu = w[base + MTU]
+  const mtu = w[base + QP.MTU]
   const header = HEADER_BYTES[opcode]
   const payload = length - header - bthPadCount(arena.view, at) - ICRC_BYTES
-  const index = psnDistance(p[request + FIRST_PSN], w[base + UNACKED])
-  const rest = p[request + WR + Send.LENGTH] - index * mtu
+  const index = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
+  const rest = p[request + WQE.WR + Send.LENGTH] - index * mtu
   const isLast = rest <= mtu
   // a part of a READ ends as a READ of its own
   const endsPart = isLast || (index + 1) % readPart(s, mtu) === 0
-  if (p[request + KIND] !== READ || ends !== endsPart || payload !== (isLast ? rest : mtu)) {
+  if (p[request + WQE.KIND] !== READ || ends !== endsPart || payload !== (isLast ? rest : mtu)) {
     failResponse(s, row)
     return
   }
   if (payload > 0) {
-    const sge = request + WR + Send.SGE
-    const count = p[request + WR + Send.SGES]
+    const sge = request + WQE.WR + Send.SGE
+    const count = p[request + WQE.WR + Send.SGES]
     const to = index * mtu
     const only = isLast && index === 0
     const kind = DmaKind.READ_RESPONSE
@@ -283,12 +281,12 @@ export const takeReadMiddles = (
   done: number,
   now: number,
 ): number => {
-  const base = row * WORDS
+  const base = row * QP.WORDS
   const p = s.pool
-  const request = s.rows[base + HEAD]
-  const mtu = s.rows[base + MTU]
-  const sge = request + WR + Send.SGE
-  const sges = p[request + WR + Send.SGES]
+  const request = s.rows[base + QP.REQ_HEAD]
+  const mtu = s.rows[base + QP.MTU]
+  const sge = request + WQE.WR + Send.SGE
+  const sges = p[request + WQE.WR + Send.SGES]
   const kind = DmaKind.READ_RESPONSE
   const why = scatterPayloads(s, row, kind, sge, sges, done * mtu, arena, at, mtu, stride, count)
   const taken = s.pieces
@@ -307,7 +305,7 @@ const onPlacementResponse = (s: EngineState, row: number, request: number, isRig
     failResponse(s, row)
     return
   }
-  const base = row * WORDS
+  const base = row * QP.WORDS
   moveUnacked(s, base, 1)
   countAnsweredRead(s, base, request)
   completeOldest(s, row, SUCCESS)
@@ -319,18 +317,18 @@ const onPlacementResponse = (s: EngineState, row: number, request: number, isRig
  * the same.
  */
 const countAnsweredRead = (s: EngineState, base: number, request: number): void => {
-  if (s.pool[request + COUNTED] === 0) return
-  s.pool[request + COUNTED]--
-  s.rows[base + RD_OUT]--
+  if (s.pool[request + WQE.COUNTED] === 0) return
+  s.pool[request + WQE.COUNTED]--
+  s.rows[base + QP.REQ_RD_ATOMIC]--
 }
 
 /** The answer of an atomic operation: the word before it, big-endian on the wire, goes to memory in host byte order. */
 const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number, ahead: number, now: number): void => {
-  const base = row * WORDS
+  const base = row * QP.WORDS
   if (!isNext(s, row, ahead, now)) return
   const p = s.pool
-  const request = s.rows[base + HEAD]
-  if (p[request + KIND] !== ATOMIC) {
+  const request = s.rows[base + QP.REQ_HEAD]
+  if (p[request + WQE.KIND] !== ATOMIC) {
     failResponse(s, row)
     return
   }
@@ -340,8 +338,8 @@ const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number,
   const lo = atomicAckLo(view, at)
   view.setUint32(at, lo, true)
   view.setUint32(at + 4, hi, true)
-  const sge = request + WR + Send.SGE
-  const count = p[request + WR + Send.SGES]
+  const sge = request + WQE.WR + Send.SGE
+  const count = p[request + WQE.WR + Send.SGES]
   const why = scatter(s, row, DmaKind.READ_RESPONSE, sge, count, 0, arena, at, 8, 0, 0, true)
   view.setUint32(at, hi)
   view.setUint32(at + 4, lo)
@@ -357,7 +355,7 @@ const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number,
 }
 
 const isConnected = (s: EngineState, base: number): boolean => {
-  const state = s.rows[base + STATE]
+  const state = s.rows[base + QP.STATE]
   return state === RTS || state === SQD
 }
 
@@ -367,21 +365,21 @@ const isNext = (s: EngineState, row: number, ahead: number, now: number): boolea
     resendFromLostResponse(s, row)
     return false
   }
-  const base = row * WORDS
-  return isConnected(s, base) && s.rows[base + HEAD] !== 0
+  const base = row * QP.WORDS
+  return isConnected(s, base) && s.rows[base + QP.REQ_HEAD] !== 0
 }
 
 /** NAK: the PSN asked for and all after it are sent again. */
 const onSequenceError = (s: EngineState, row: number): void => {
-  if ((s.rows[row * WORDS + REQUESTER] & (RNR_WAIT | RESENT)) === 0) retry(s, row, true)
+  if ((s.rows[row * QP.WORDS + QP.REQ_FLAGS] & (ReqFlag.RNR_WAIT | ReqFlag.RESENT)) === 0) retry(s, row, true)
 }
 
 /** A response was lost: everything from the first unanswered READ or atomic on is sent again. */
 const resendFromLostResponse = (s: EngineState, row: number): void => {
-  const base = row * WORDS
+  const base = row * QP.WORDS
   if (!isConnected(s, base)) return
-  if (s.rows[base + SEND_PSN] === s.rows[base + UNACKED]) return
-  if ((s.rows[base + REQUESTER] & (RNR_WAIT | RESENT)) === 0) retry(s, row, true)
+  if (s.rows[base + QP.REQ_PSN] === s.rows[base + QP.COMP_PSN]) return
+  if ((s.rows[base + QP.REQ_FLAGS] & (ReqFlag.RNR_WAIT | ReqFlag.RESENT)) === 0) retry(s, row, true)
 }
 
 /**
@@ -390,19 +388,19 @@ const resendFromLostResponse = (s: EngineState, row: number): void => {
  */
 const retry = (s: EngineState, row: number, told: boolean): void => {
   const w = s.rows
-  const base = row * WORDS
-  if (w[base + RETRIES] === 0) {
+  const base = row * QP.WORDS
+  if (w[base + QP.COMP_RETRIES] === 0) {
     s.counters.retryExceeded++
-    const retryCnt = w[base + RETRY_CNT]
+    const retryCnt = w[base + QP.RETRY_CNT]
     failOldest(s, row, RETRY_EXC_ERR, because(told ? 'PACKETS_LOST' : 'NO_ANSWER', { tries: retryCnt + 1, retryCnt }))
     return
   }
-  w[base + RETRIES]--
+  w[base + QP.COMP_RETRIES]--
   s.counters.retries++
   halveWindow(s, base)
   if (s.shares.budget !== 0) shrinkWindow(s, row)
-  if (told) w[base + REQUESTER] |= RESENT
-  else w[base + REQUESTER] &= ~RESENT
+  if (told) w[base + QP.REQ_FLAGS] |= ReqFlag.RESENT
+  else w[base + QP.REQ_FLAGS] &= ~ReqFlag.RESENT
   goBack(s, row)
   schedule(s, row)
 }
@@ -413,28 +411,28 @@ const LEAST_PACKETS = 8
 /** After a loss less is sent at once: going back sends all of it again. */
 const halveWindow = (s: EngineState, base: number): void => {
   const w = s.rows
-  const least = LEAST_PACKETS * (w[base + MTU] + PACKET_WEIGHT)
-  const half = w[base + WINDOW] >> 1
-  if (w[base + WINDOW] > least) w[base + WINDOW] = half > least ? half : least
+  const least = LEAST_PACKETS * (w[base + QP.MTU] + PACKET_WEIGHT)
+  const half = w[base + QP.REQ_CWND] >> 1
+  if (w[base + QP.REQ_CWND] > least) w[base + QP.REQ_CWND] = half > least ? half : least
 }
 
 const onRnrNak = (s: EngineState, row: number, code: number, now: number): void => {
   const w = s.rows
-  const base = row * WORDS
-  if ((w[base + REQUESTER] & RNR_WAIT) !== 0) return
+  const base = row * QP.WORDS
+  if ((w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0) return
   s.counters.receivedRnr++
   const times = countRnrNak(s, row)
-  if (w[base + RNR_RETRY] !== ENDLESS) {
-    if (w[base + RNR_LEFT] === 0) {
+  if (w[base + QP.RNR_RETRY] !== ENDLESS) {
+    if (w[base + QP.COMP_RNR_RETRIES] === 0) {
       s.counters.rnrRetryExceeded++
-      failOldest(s, row, RNR_RETRY_EXC_ERR, because('RNR_EXCEEDED', { times, rnrRetry: w[base + RNR_RETRY] }))
+      failOldest(s, row, RNR_RETRY_EXC_ERR, because('RNR_EXCEEDED', { times, rnrRetry: w[base + QP.RNR_RETRY] }))
       return
     }
-    w[base + RNR_LEFT]--
+    w[base + QP.COMP_RNR_RETRIES]--
   }
   goBack(s, row)
   // Linux adds a sequence error for what came behind: it may be late, and is no loss that the retries should pay for.
-  w[base + REQUESTER] |= RNR_WAIT | RESENT
+  w[base + QP.REQ_FLAGS] |= ReqFlag.RNR_WAIT | ReqFlag.RESENT
   setTimer(s.timers, row, now + rnrMicroseconds(code))
 }
 
@@ -447,23 +445,23 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
  */
 export const onTimer = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
-  const base = row * WORDS
+  const base = row * QP.WORDS
   if (!isConnected(s, base)) return
-  if ((w[base + REQUESTER] & RNR_WAIT) !== 0) {
-    w[base + REQUESTER] &= ~RNR_WAIT
+  if ((w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0) {
+    w[base + QP.REQ_FLAGS] &= ~ReqFlag.RNR_WAIT
     schedule(s, row)
     return
   }
-  if (w[base + HEAD] === 0 || w[base + SEND_PSN] === w[base + UNACKED]) return
+  if (w[base + QP.REQ_HEAD] === 0 || w[base + QP.REQ_PSN] === w[base + QP.COMP_PSN]) return
   const late = now - lastDeadline(s.timers)
-  if (late > 0 && (w[base + REQUESTER] & LATE) === 0) {
-    w[base + REQUESTER] |= LATE
-    setTimer(s.timers, row, now + Math.min(late, ackTimeouts[s.rows[row * WORDS + Row.TIMEOUT]]))
+  if (late > 0 && (w[base + QP.REQ_FLAGS] & ReqFlag.LATE) === 0) {
+    w[base + QP.REQ_FLAGS] |= ReqFlag.LATE
+    setTimer(s.timers, row, now + Math.min(late, ackTimeouts[s.rows[row * QP.WORDS + QP.TIMEOUT]]))
   } else retry(s, row, false)
 }
 
 /** A READ response's data could not be written after all: the oldest request, a READ, ends. */
 export const onReadDmaFailed = (s: EngineState, row: number): void => {
-  const base = row * WORDS
-  if (isConnected(s, base) && s.rows[base + HEAD] !== 0) failPlacement(s, row)
+  const base = row * QP.WORDS
+  if (isConnected(s, base) && s.rows[base + QP.REQ_HEAD] !== 0) failPlacement(s, row)
 }

@@ -10,16 +10,13 @@ import { reliableService, Service } from '../../spec/wire/services.ts'
 import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
 import { forgetCauses } from '../causes.ts'
 import { flushDmaOf } from '../dma.ts'
+import { QP, ReqFlag, RespFlag, WQE } from '../fields.ts'
 import { leaveWindow } from '../flow-control/peer-window.ts'
 import { recvBlock, sendBlock, signalsAll, usesSrq } from '../qp-layout.ts'
-import { type EngineState, giveBlock, Q, R, Request, Row, schedule, takeBlock } from '../state.ts'
+import { type EngineState, giveBlock, schedule, takeBlock } from '../state.ts'
 import { clearTimer } from '../timers.ts'
 import { Completion, Receive, Send } from '../types.ts'
 
-const { WORDS, SERVICE, STATE, QPN, DEST_QPN, SEND_CQ, RECV_CQ, PKEY_INDEX } = Row
-const { REQUESTER, RESPONDER, FLUSH_CODE, NEXT_INDEX, HEAD, TAIL, CURRENT, RECEIVE, MESSAGE, RD_OUT } = Row
-const { NEXT, DONE, WR } = Request
-const { MORE, RNR_WAIT, DRAINING, FLUSHING } = Q
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 const { SQE, ERR } = QpState.values
 const { SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
@@ -40,18 +37,18 @@ for (const [opcode, { completion }] of Object.entries(sendOperations)) {
 }
 
 const pushCompletion = (s: EngineState, row: number, cq: number, solicited: boolean): void => {
-  const base = row * WORDS
-  s.completion[Completion.QPN] = s.rows[base + QPN]
-  s.completion[Completion.PKEY_INDEX] = s.rows[base + PKEY_INDEX]
+  const base = row * QP.WORDS
+  s.completion[Completion.QPN] = s.rows[base + QP.QPN]
+  s.completion[Completion.PKEY_INDEX] = s.rows[base + QP.PKEY_INDEX]
   s.env.completions.push(s.rows[base + cq], s.completion, solicited)
 }
 
 /** Completes a send request (a block) whose slot was retired, if it is to be seen. `code`: of the cause of an error. */
 export const completeSend = (s: EngineState, row: number, request: number, status: number, code = 0): void => {
   const p = s.pool
-  const wr = request + WR
+  const wr = request + WQE.WR
   if (status === SUCCESS) s.counters.sends += isSend[p[wr + Send.OPCODE]]
-  if (status === SUCCESS && (p[wr + Send.FLAGS] & SIGNALED) === 0 && !signalsAll(s.rows, row * WORDS)) return
+  if (status === SUCCESS && (p[wr + Send.FLAGS] & SIGNALED) === 0 && !signalsAll(s.rows, row * QP.WORDS)) return
   const c = s.completion
   c[ID_LO] = p[wr + Send.ID_LO]
   c[ID_HI] = p[wr + Send.ID_HI]
@@ -63,7 +60,7 @@ export const completeSend = (s: EngineState, row: number, request: number, statu
   c[SL] = 0
   c[FLAGS] = 0
   c[VENDOR] = code
-  pushCompletion(s, row, SEND_CQ, status !== SUCCESS)
+  pushCompletion(s, row, QP.SEND_CQ, status !== SUCCESS)
 }
 
 /**
@@ -73,19 +70,23 @@ export const completeSend = (s: EngineState, row: number, request: number, statu
 export const completeOldest = (s: EngineState, row: number, status: number, code = 0): void => {
   completeOne(s, row, status, code)
   if (status !== SUCCESS) return
-  const base = row * WORDS
-  for (let next = s.rows[base + HEAD]; next !== 0 && s.pool[next + DONE] !== 0; next = s.rows[base + HEAD])
+  const base = row * QP.WORDS
+  for (
+    let next = s.rows[base + QP.REQ_HEAD];
+    next !== 0 && s.pool[next + WQE.DONE] !== 0;
+    next = s.rows[base + QP.REQ_HEAD]
+  )
     completeOne(s, row, SUCCESS, 0)
 }
 
 const completeOne = (s: EngineState, row: number, status: number, code: number): void => {
   const w = s.rows
-  const base = row * WORDS
-  const request = w[base + HEAD]
-  const next = s.pool[request + NEXT]
-  w[base + HEAD] = next
-  if (next === 0) w[base + TAIL] = 0
-  if (w[base + CURRENT] === request) w[base + CURRENT] = next
+  const base = row * QP.WORDS
+  const request = w[base + QP.REQ_HEAD]
+  const next = s.pool[request + WQE.NEXT]
+  w[base + QP.REQ_HEAD] = next
+  if (next === 0) w[base + QP.REQ_TAIL] = 0
+  if (w[base + QP.REQ_CURRENT] === request) w[base + QP.REQ_CURRENT] = next
   s.env.work.retireSend(row, 1)
   completeSend(s, row, request, status, code)
   giveBlock(s, sendBlock(s.rows, base), request)
@@ -116,20 +117,20 @@ export const completeReceive = (
   c[OPCODE] = good ? opcode : RECV
   c[BYTES] = good ? bytes : 0
   c[IMM] = good ? imm : 0
-  c[SRC_QPN] = s.rows[row * WORDS + DEST_QPN]
-  const isDatagram = s.rows[row * WORDS + SERVICE] === Service.UD
-  c[SL] = isDatagram ? s.rows[row * WORDS + Row.SL] : 0
+  c[SRC_QPN] = s.rows[row * QP.WORDS + QP.DEST_QPN]
+  const isDatagram = s.rows[row * QP.WORDS + QP.SERVICE] === Service.UD
+  c[SL] = isDatagram ? s.rows[row * QP.WORDS + QP.RESP_SL] : 0
   c[FLAGS] = good ? (isDatagram ? flags | GRH : flags) : 0
   c[VENDOR] = code
-  pushCompletion(s, row, RECV_CQ, solicited || !good)
+  pushCompletion(s, row, QP.RECV_CQ, solicited || !good)
 }
 
 /** Ends the receive request in use, if there is one, and gives its block back. True if there was one. */
 const releaseReceive = (s: EngineState, row: number, status: number, code: number): boolean => {
-  const base = row * WORDS
-  const receive = s.rows[base + RECEIVE]
+  const base = row * QP.WORDS
+  const receive = s.rows[base + QP.RESP_RECEIVE]
   if (receive === 0) return false
-  s.rows[base + RECEIVE] = 0
+  s.rows[base + QP.RESP_RECEIVE] = 0
   completeReceive(s, row, receive, status, 0, 0, 0, 0, true, code)
   giveBlock(s, recvBlock(s.rows, base), receive)
   return true
@@ -137,17 +138,17 @@ const releaseReceive = (s: EngineState, row: number, status: number, code: numbe
 
 /** Flushes send requests, started ones first, then those that are posted and come while the QP is in error. */
 export const flushSends = (s: EngineState, row: number): void => {
-  const base = row * WORDS
-  const code = s.rows[base + FLUSH_CODE]
+  const base = row * QP.WORDS
+  const code = s.rows[base + QP.FLUSH_CAUSE]
   let count = 0
-  for (; s.rows[base + HEAD] !== 0; count++) completeOldest(s, row, WR_FLUSH_ERR, code)
-  s.rows[base + CURRENT] = 0
-  s.rows[base + RD_OUT] = 0
+  for (; s.rows[base + QP.REQ_HEAD] !== 0; count++) completeOldest(s, row, WR_FLUSH_ERR, code)
+  s.rows[base + QP.REQ_CURRENT] = 0
+  s.rows[base + QP.REQ_RD_ATOMIC] = 0
   const size = sendBlock(s.rows, base)
   const block = takeBlock(s, size)
   let left = FLUSH_TURN
-  while (left > 0 && s.env.work.loadSend(row, s.rows[base + NEXT_INDEX] >>> 0, s.pool, block + WR)) {
-    s.rows[base + NEXT_INDEX]++
+  while (left > 0 && s.env.work.loadSend(row, s.rows[base + QP.REQ_WQE_INDEX] >>> 0, s.pool, block + WQE.WR)) {
+    s.rows[base + QP.REQ_WQE_INDEX]++
     s.env.work.retireSend(row, 1)
     completeSend(s, row, block, WR_FLUSH_ERR, code)
     left--
@@ -160,15 +161,15 @@ export const flushSends = (s: EngineState, row: number): void => {
 
 /** Flushes receive requests that were posted; those in a shared queue are for others. `before`: flushed just now. */
 export const flushReceives = (s: EngineState, row: number, before = 0): void => {
-  const base = row * WORDS
-  const code = s.rows[base + FLUSH_CODE]
+  const base = row * QP.WORDS
+  const code = s.rows[base + QP.FLUSH_CAUSE]
   const count = before + (usesSrq(s.rows, base) ? 0 : flushPosted(s, row, code))
   if (count > 0) s.env.causes?.flushed(row, false, count, code)
 }
 
 /** How many it were. */
 const flushPosted = (s: EngineState, row: number, code: number): number => {
-  const base = row * WORDS
+  const base = row * QP.WORDS
   const size = recvBlock(s.rows, base)
   const block = takeBlock(s, size)
   let left = FLUSH_TURN
@@ -182,7 +183,7 @@ const flushPosted = (s: EngineState, row: number, code: number): number => {
 }
 
 const keepFlushing = (s: EngineState, row: number): void => {
-  s.rows[row * WORDS + REQUESTER] |= FLUSHING
+  s.rows[row * QP.WORDS + QP.REQ_FLAGS] |= ReqFlag.FLUSHING
   schedule(s, row)
 }
 
@@ -194,18 +195,18 @@ const flushCode = ({ id }: Cause): number =>
 export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   flushDmaOf(s, row)
   const w = s.rows
-  const base = row * WORDS
-  if (w[base + STATE] === ERR) return
-  w[base + STATE] = ERR
-  w[base + FLUSH_CODE] = flushCode(cause)
+  const base = row * QP.WORDS
+  if (w[base + QP.STATE] === ERR) return
+  w[base + QP.STATE] = ERR
+  w[base + QP.FLUSH_CAUSE] = flushCode(cause)
   forgetCauses(s, row)
-  w[base + Row.SENT] = w[base + Row.ACKED]
+  w[base + QP.REQ_SENT_BYTES] = w[base + QP.COMP_ACKED_BYTES]
   leaveWindow(s, row)
-  w[base + REQUESTER] &= ~(MORE | RNR_WAIT | DRAINING)
-  w[base + RESPONDER] &= R.ACK_DUE | R.NAK_DUE
-  w[base + MESSAGE] = 0
+  w[base + QP.REQ_FLAGS] &= ~(ReqFlag.MORE | ReqFlag.RNR_WAIT | ReqFlag.DRAINING)
+  w[base + QP.RESP_FLAGS] &= RespFlag.ACK_DUE | RespFlag.NAK_DUE
+  w[base + QP.RESP_MESSAGE] = 0
   clearTimer(s.timers, row)
-  const hadReceive = releaseReceive(s, row, WR_FLUSH_ERR, w[base + FLUSH_CODE])
+  const hadReceive = releaseReceive(s, row, WR_FLUSH_ERR, w[base + QP.FLUSH_CAUSE])
   flushSends(s, row)
   flushReceives(s, row, +hadReceive)
   // The queue itself goes on: whoever empties it by hand waits for this (IBA 10.3.1.5).
@@ -214,17 +215,17 @@ export const enterError = (s: EngineState, row: number, cause: Cause): void => {
 
 /** SQD, and the last started request is complete. */
 export const onDrained = (s: EngineState, row: number): void => {
-  s.rows[row * WORDS + REQUESTER] &= ~DRAINING
+  s.rows[row * QP.WORDS + QP.REQ_FLAGS] &= ~ReqFlag.DRAINING
   s.env.events.qp(row, SQ_DRAINED, because('DRAINED', {}))
 }
 
 /** To the send queue error state: what was posted to send is flushed; receiving goes on (IBA 10.3.1, not RC). */
 const enterSqe = (s: EngineState, row: number, cause: Cause): void => {
   const w = s.rows
-  const base = row * WORDS
-  w[base + STATE] = SQE
-  w[base + FLUSH_CODE] = flushCode(cause)
-  w[base + REQUESTER] &= ~(MORE | DRAINING)
+  const base = row * QP.WORDS
+  w[base + QP.STATE] = SQE
+  w[base + QP.FLUSH_CAUSE] = flushCode(cause)
+  w[base + QP.REQ_FLAGS] &= ~(ReqFlag.MORE | ReqFlag.DRAINING)
   clearTimer(s.timers, row)
   flushSends(s, row)
 }
@@ -232,18 +233,18 @@ const enterSqe = (s: EngineState, row: number, cause: Cause): void => {
 /** The oldest send request ends with an error, and the QP with it; of an unreliable QP the sending half. */
 export const failOldest = (s: EngineState, row: number, status: number, cause: Cause): void => {
   flushDmaOf(s, row)
-  const base = row * WORDS
-  if (s.rows[base + STATE] === ERR) return
-  s.env.causes?.send(row, s.pool, s.rows[base + HEAD] + WR, status, cause)
+  const base = row * QP.WORDS
+  if (s.rows[base + QP.STATE] === ERR) return
+  s.env.causes?.send(row, s.pool, s.rows[base + QP.REQ_HEAD] + WQE.WR, status, cause)
   completeOldest(s, row, status, codeOf(cause.id))
-  if (reliableService[s.rows[base + SERVICE]] !== 0) enterError(s, row, cause)
+  if (reliableService[s.rows[base + QP.SERVICE]] !== 0) enterError(s, row, cause)
   else enterSqe(s, row, cause)
 }
 
 /** The receive request in use ends with an error, and the QP with it. True if there was one. */
 export const failReceive = (s: EngineState, row: number, status: number, cause: Cause): boolean => {
   flushDmaOf(s, row)
-  const receive = s.rows[row * WORDS + RECEIVE]
+  const receive = s.rows[row * QP.WORDS + QP.RESP_RECEIVE]
   if (receive !== 0)
     s.env.causes?.receive(row, s.pool[receive + Receive.ID_HI], s.pool[receive + Receive.ID_LO], status, cause)
   const had = releaseReceive(s, row, status, codeOf(cause.id))

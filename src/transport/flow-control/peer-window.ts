@@ -1,7 +1,7 @@
 /*
  * A window that queue pairs share when they send to one peer (design.md section 7, flow): what all of them together
  * have unacknowledged fits half of the peer's socket buffer, however many they are. Beside it each has its own window
- * (Row.WINDOW).
+ * (QP.REQ_CWND).
  *
  * A peer that is slow, or shared with other machines, loses packets or answers too late: then its window is halved, and
  * it grows again with what is acknowledged.
@@ -17,7 +17,8 @@
  * numbers only.
  */
 import { reliableService } from '../../spec/wire/services.ts'
-import { type EngineState, Row } from '../state.ts'
+import { QP } from '../fields.ts'
+import type { EngineState } from '../state.ts'
 import {
   count,
   dequeue,
@@ -29,8 +30,6 @@ import {
   PACED,
 } from './peer-window-accounting.ts'
 
-const { WORDS, SERVICE, PEER, SENT, ACKED } = Row
-
 /** µs after which a peer that acknowledged nothing has nothing left in its buffer. */
 const STALL = 200_000
 /** Room that makes it worth to serve who waits: a run, not a packet. */
@@ -39,8 +38,8 @@ const WORTH = 0x8000
 const LEAST = 0x1_0000
 
 const outstandingOf = (s: EngineState, row: number): number => {
-  const base = row * WORDS
-  return (s.rows[base + SENT] - s.rows[base + ACKED]) | 0
+  const base = row * QP.WORDS
+  return (s.rows[base + QP.REQ_SENT_BYTES] - s.rows[base + QP.COMP_ACKED_BYTES]) | 0
 }
 
 /** Takes what was acknowledged of a row out of the window, and counts what was sent. */
@@ -65,12 +64,12 @@ const renewPace = (s: EngineState, now: number): void => {
 export const openWindow = (s: EngineState, row: number, now: number): void => {
   const { shares } = s
   const w = s.rows
-  const base = row * WORDS
-  const reliable = reliableService[w[base + SERVICE]] !== 0
+  const base = row * QP.WORDS
+  const reliable = reliableService[w[base + QP.SERVICE]] !== 0
   shares.lacked = 0
   shares.limit = NO_LIMIT
-  if (reliable ? shares.budget === 0 || w[base + PEER] < 0 : s.pace === 0) return
-  const place = reliable ? w[base + PEER] + 1 : PACED
+  if (reliable ? shares.budget === 0 || w[base + QP.PEER] < 0 : s.pace === 0) return
+  const place = reliable ? w[base + QP.PEER] + 1 : PACED
   if (place >= shares.out.length) growPeers(shares, place)
   if (shares.peer[row] !== place) {
     leaveWindow(s, row)
@@ -79,7 +78,7 @@ export const openWindow = (s: EngineState, row: number, now: number): void => {
   if (reliable) countAcknowledged(s, row)
   else {
     // what it has sent is counted with the others' until the interval is over
-    w[base + ACKED] = w[base + SENT]
+    w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
     renewPace(s, now)
   }
   const behind = shares.first[place] >= 0 && shares.serving !== row

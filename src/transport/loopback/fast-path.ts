@@ -10,30 +10,14 @@ import { Service } from '../../spec/wire/services.ts'
 import { SendFlags, SendKind, WcOpcode, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { type Arena, plainArena } from '../../wire/arena.ts'
 import { completeReceive, completeSend } from '../completer/completion.ts'
+import { QP, ReqFlag, RespFlag, WQE } from '../fields.ts'
 import { PSN_MASK } from '../psn.ts'
 import { recvBlock, sendBlock } from '../qp-layout.ts'
 import { takeReceive } from '../responder/receive-request.ts'
-import {
-  type EngineState,
-  type FastBatch,
-  giveBlock,
-  PACKET_WEIGHT,
-  Q,
-  R,
-  Request,
-  Row,
-  readPart,
-  takeBlock,
-} from '../state.ts'
+import { type EngineState, type FastBatch, giveBlock, PACKET_WEIGHT, readPart, takeBlock } from '../state.ts'
 import { Access, Receive, Send, Sge } from '../types.ts'
 import { countFastMessage, countRead, findLocalPeer, settleCounts } from './local-peer.ts'
 
-const { WORDS, SERVICE, STATE, PD, MTU, ACCESS, MAX_RD, REQUESTER, NEXT_INDEX } = Row
-const { HEAD, UNACKED, SEND_PSN, MAX_PSN, SENT, ACKED, SINCE, RETRIES, RETRY_CNT, RNR_LEFT, RNR_RETRY } = Row
-const { RESPONDER, EXPECTED, MSN, MESSAGE, RECEIVE, PENDING, RESOURCE_COUNT } = Row
-const { WR } = Request
-const { OPCODE, FLAGS, SGES, SGE, LENGTH, RKEY, REMOTE_LO, REMOTE_HI, REFUSED } = Send
-const { LO, HI, LKEY } = Sge
 const { RTS } = QpState.values
 const { RDMA_WRITE, RDMA_READ, SEND } = WrOpcode.values
 const { SOLICITED, INLINE } = SendFlags.values
@@ -41,7 +25,6 @@ const { RECV } = WcOpcode.values
 const { SUCCESS } = WcStatus.values
 const { LOCAL_READ, LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE } = Access
 const { NONE } = SendKind
-const { ACK_DUE, NAK_DUE, NAK_SENT } = R
 
 /** Longest message that is done at one go, bytes: all others wait for it. */
 const WHOLE_BYTES = 0x10_0000
@@ -65,14 +48,14 @@ const createTogether = (): FastBatch => ({
 /** Whether the row has nothing under way, and something posted. */
 const isIdle = (s: EngineState, base: number): boolean => {
   const w = s.rows
-  const psn = w[base + SEND_PSN]
+  const psn = w[base + QP.REQ_PSN]
   return (
-    w[base + SERVICE] === Service.RC &&
-    w[base + STATE] === RTS &&
-    w[base + HEAD] === 0 &&
-    w[base + UNACKED] === psn &&
-    w[base + MAX_PSN] === psn &&
-    (w[base + REQUESTER] & (Q.MORE | Q.RNR_WAIT)) === Q.MORE
+    w[base + QP.SERVICE] === Service.RC &&
+    w[base + QP.STATE] === RTS &&
+    w[base + QP.REQ_HEAD] === 0 &&
+    w[base + QP.COMP_PSN] === psn &&
+    w[base + QP.REQ_MAX_PSN] === psn &&
+    (w[base + QP.REQ_FLAGS] & (ReqFlag.MORE | ReqFlag.RNR_WAIT)) === ReqFlag.MORE
   )
 }
 
@@ -80,13 +63,13 @@ const isIdle = (s: EngineState, base: number): boolean => {
 const isPeerIdle = (s: EngineState, psn: number): boolean => {
   const t = s.partnerState as EngineState
   const v = t.rows
-  const there = s.partnerRow * WORDS
+  const there = s.partnerRow * QP.WORDS
   return (
-    v[there + STATE] === RTS &&
-    v[there + EXPECTED] === psn &&
-    v[there + MESSAGE] === NONE &&
-    v[there + PENDING] === 0 &&
-    (v[there + RESPONDER] & (ACK_DUE | NAK_DUE | NAK_SENT)) === 0 &&
+    v[there + QP.STATE] === RTS &&
+    v[there + QP.RESP_EPSN] === psn &&
+    v[there + QP.RESP_MESSAGE] === NONE &&
+    v[there + QP.RESP_PENDING] === 0 &&
+    (v[there + QP.RESP_FLAGS] & (RespFlag.ACK_DUE | RespFlag.NAK_DUE | RespFlag.NAK_SENT)) === 0 &&
     t.moveArena === undefined
   )
 }
@@ -95,23 +78,23 @@ const isPeerIdle = (s: EngineState, psn: number): boolean => {
  * Does what was posted, as far as it is of this kind, before the row gets a turn: true if nothing is left for one.
  */
 export const sendIdleFastPath = (s: EngineState, row: number): boolean => {
-  const base = row * WORDS
+  const base = row * QP.WORDS
   if (!isIdle(s, base) || !findLocalPeer(s, row)) return false
   sendAllFast(s, row)
   settleCounts(s)
-  return (s.rows[base + REQUESTER] & Q.MORE) === 0
+  return (s.rows[base + QP.REQ_FLAGS] & ReqFlag.MORE) === 0
 }
 
 /** Does what was posted, as far as it is of this kind, and not more than one turn allows; the row has a partner. */
 export const sendFastPath = (s: EngineState, row: number): void => {
-  if (isIdle(s, row * WORDS)) sendAllFast(s, row)
+  if (isIdle(s, row * QP.WORDS)) sendAllFast(s, row)
 }
 
 /** The same for a row that is at rest. */
 const sendAllFast = (s: EngineState, row: number): void => {
-  const base = row * WORDS
-  if (!isPeerIdle(s, s.rows[base + SEND_PSN])) return
-  const before = s.rows[base + SENT]
+  const base = row * QP.WORDS
+  if (!isPeerIdle(s, s.rows[base + QP.REQ_PSN])) return
+  const before = s.rows[base + QP.REQ_SENT_BYTES]
   while (sendBatch(s, row, before)) {
     // more was posted than is done together
   }
@@ -125,36 +108,36 @@ const sendAllFast = (s: EngineState, row: number): void => {
 const sendBatch = (s: EngineState, row: number, before: number): boolean => {
   s.together ??= createTogether()
   const { requests, receives, from, fromAt, to, toAt } = s.together
-  const base = row * WORDS
+  const base = row * QP.WORDS
   const w = s.rows
-  const start = w[base + SENT]
+  const start = w[base + QP.REQ_SENT_BYTES]
   const size = sendBlock(w, base)
   let count = 0
   let request = 0
-  while (count < TOGETHER && ((w[base + SENT] - before) | 0) < FAST_QUANTUM) {
+  while (count < TOGETHER && ((w[base + QP.REQ_SENT_BYTES] - before) | 0) < FAST_QUANTUM) {
     request = takeBlock(s, size)
-    const isThere = s.env.work.loadSend(row, w[base + NEXT_INDEX] >>> 0, s.pool, request + WR)
-    if (!isThere) w[base + REQUESTER] &= ~Q.MORE
-    if (!isThere || !prepareFast(s, row, request + WR, s.together, count)) break
-    w[base + NEXT_INDEX]++
+    const isThere = s.env.work.loadSend(row, w[base + QP.REQ_WQE_INDEX] >>> 0, s.pool, request + WQE.WR)
+    if (!isThere) w[base + QP.REQ_FLAGS] &= ~ReqFlag.MORE
+    if (!isThere || !prepareFast(s, row, request + WQE.WR, s.together, count)) break
+    w[base + QP.REQ_WQE_INDEX]++
     requests[count++] = request
     request = 0
   }
   if (request !== 0) giveBlock(s, size, request)
   if (count === 0) return false
-  w[base + UNACKED] = w[base + SEND_PSN]
-  w[base + MAX_PSN] = w[base + SEND_PSN]
-  w[base + ACKED] = w[base + SENT]
-  w[base + SINCE] = 0
-  w[base + REQUESTER] &= ~(Q.RESENT | Q.LATE)
-  w[base + RETRIES] = w[base + RETRY_CNT]
-  w[base + RNR_LEFT] = w[base + RNR_RETRY]
-  s.handed += (w[base + SENT] - start) | 0
+  w[base + QP.COMP_PSN] = w[base + QP.REQ_PSN]
+  w[base + QP.REQ_MAX_PSN] = w[base + QP.REQ_PSN]
+  w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
+  w[base + QP.REQ_BYTES_SINCE_ACKREQ] = 0
+  w[base + QP.REQ_FLAGS] &= ~(ReqFlag.RESENT | ReqFlag.LATE)
+  w[base + QP.COMP_RETRIES] = w[base + QP.RETRY_CNT]
+  w[base + QP.COMP_RNR_RETRIES] = w[base + QP.RNR_RETRY]
+  s.handed += (w[base + QP.REQ_SENT_BYTES] - start) | 0
   const { move } = s.env.memory
-  for (let i = 0; i < count; i++) move?.(from[i], fromAt[i], to[i], toAt[i], s.pool[requests[i] + WR + LENGTH])
+  for (let i = 0; i < count; i++) move?.(from[i], fromAt[i], to[i], toAt[i], s.pool[requests[i] + WQE.WR + Send.LENGTH])
   s.env.work.retireSend(row, count)
   for (let i = 0; i < count; i++) {
-    if (receives[i] !== 0) completeReceived(s, receives[i], requests[i] + WR)
+    if (receives[i] !== 0) completeReceived(s, receives[i], requests[i] + WQE.WR)
     completeSend(s, row, requests[i], SUCCESS)
     giveBlock(s, size, requests[i])
   }
@@ -165,9 +148,9 @@ const sendBatch = (s: EngineState, row: number, before: number): boolean => {
 const completeReceived = (s: EngineState, receive: number, wr: number): void => {
   const t = s.partnerState as EngineState
   const other = s.partnerRow
-  const solicited = (s.pool[wr + FLAGS] & SOLICITED) !== 0
-  completeReceive(t, other, receive, SUCCESS, RECV, s.pool[wr + LENGTH], 0, 0, solicited)
-  giveBlock(t, recvBlock(t.rows, other * WORDS), receive)
+  const solicited = (s.pool[wr + Send.FLAGS] & SOLICITED) !== 0
+  completeReceive(t, other, receive, SUCCESS, RECV, s.pool[wr + Send.LENGTH], 0, 0, solicited)
+  giveBlock(t, recvBlock(t.rows, other * QP.WORDS), receive)
 }
 
 /**
@@ -177,16 +160,25 @@ const completeReceived = (s: EngineState, receive: number, wr: number): void => 
 const prepareFast = (s: EngineState, row: number, wr: number, together: FastBatch, i: number): boolean => {
   const p = s.pool
   const w = s.rows
-  const base = row * WORDS
-  const opcode = p[wr + OPCODE]
-  const length = p[wr + LENGTH]
+  const base = row * QP.WORDS
+  const opcode = p[wr + Send.OPCODE]
+  const length = p[wr + Send.LENGTH]
   const isRead = opcode === RDMA_READ
   if (!isRead && opcode !== RDMA_WRITE && opcode !== SEND) return false
-  if (p[wr + SGES] !== 1 || length === 0 || length > WHOLE_BYTES || (p[wr + FLAGS] & INLINE) !== 0) return false
-  if (p[wr + REFUSED] !== 0) return false
-  const sge = wr + SGE
+  if (p[wr + Send.SGES] !== 1 || length === 0 || length > WHOLE_BYTES || (p[wr + Send.FLAGS] & INLINE) !== 0)
+    return false
+  if (p[wr + Send.REFUSED] !== 0) return false
+  const sge = wr + Send.SGE
   const access = isRead ? LOCAL_WRITE : LOCAL_READ
-  const here = s.env.memory.find?.(w[base + PD], p[sge + LKEY], p[sge + HI], p[sge + LO], length, access, s.place)
+  const here = s.env.memory.find?.(
+    w[base + QP.PD],
+    p[sge + Sge.LKEY],
+    p[sge + Sge.HI],
+    p[sge + Sge.LO],
+    length,
+    access,
+    s.place,
+  )
   if (here === undefined) return false
   const hereAt = s.place[0]
   const beyond = opcode === SEND ? findReceive(s, length) : findRemote(s, base, wr, length, isRead)
@@ -197,18 +189,18 @@ const prepareFast = (s: EngineState, row: number, wr: number, together: FastBatc
   to[i] = isRead ? here : beyond
   toAt[i] = isRead ? hereAt : s.place[0]
   const v = (s.partnerState as EngineState).rows
-  const there = s.partnerRow * WORDS
-  receives[i] = opcode === SEND ? v[there + RECEIVE] : 0
-  if (opcode === SEND) v[there + RECEIVE] = 0
-  const mtu = w[base + MTU]
+  const there = s.partnerRow * QP.WORDS
+  receives[i] = opcode === SEND ? v[there + QP.RESP_RECEIVE] : 0
+  if (opcode === SEND) v[there + QP.RESP_RECEIVE] = 0
+  const mtu = w[base + QP.MTU]
   const packets = Math.ceil(length / mtu)
   const messages = isRead ? countRead(s, row, packets, readPart(s, mtu), length) : 1
   if (!isRead) countFastMessage(s, packets, length, opcode === RDMA_WRITE)
-  const psn = (w[base + SEND_PSN] + packets) & PSN_MASK
-  v[there + EXPECTED] = psn
-  v[there + MSN] = (v[there + MSN] + messages) & PSN_MASK
-  w[base + SEND_PSN] = psn
-  w[base + SENT] += length + packets * PACKET_WEIGHT
+  const psn = (w[base + QP.REQ_PSN] + packets) & PSN_MASK
+  v[there + QP.RESP_EPSN] = psn
+  v[there + QP.RESP_MSN] = (v[there + QP.RESP_MSN] + messages) & PSN_MASK
+  w[base + QP.REQ_PSN] = psn
+  w[base + QP.REQ_SENT_BYTES] += length + packets * PACKET_WEIGHT
   return true
 }
 
@@ -216,24 +208,32 @@ const prepareFast = (s: EngineState, row: number, wr: number, together: FastBatc
 const findRemote = (s: EngineState, base: number, wr: number, length: number, isRead: boolean): Arena | undefined => {
   const p = s.pool
   const { rows: v, env } = s.partnerState as EngineState
-  const there = s.partnerRow * WORDS
+  const there = s.partnerRow * QP.WORDS
   const right = isRead ? REMOTE_READ : REMOTE_WRITE
-  if ((v[there + ACCESS] & right) === 0) return undefined
+  if ((v[there + QP.ACCESS] & right) === 0) return undefined
   // more READs at once than the other end serves: it is to see and refuse them
-  const most = s.rows[base + MAX_RD]
-  if (isRead && (most === 0 || most > v[there + RESOURCE_COUNT])) return undefined
-  return env.memory.find?.(v[there + PD], p[wr + RKEY], p[wr + REMOTE_HI], p[wr + REMOTE_LO], length, right, s.place)
+  const most = s.rows[base + QP.MAX_RD_ATOMIC]
+  if (isRead && (most === 0 || most > v[there + QP.RESP_RESOURCE_COUNT])) return undefined
+  return env.memory.find?.(
+    v[there + QP.PD],
+    p[wr + Send.RKEY],
+    p[wr + Send.REMOTE_HI],
+    p[wr + Send.REMOTE_LO],
+    length,
+    right,
+    s.place,
+  )
 }
 
 /** The same for a SEND, of a receive request that is taken: what does not fit it finds it taken the longer way too. */
 const findReceive = (s: EngineState, length: number): Arena | undefined => {
   const t = s.partnerState as EngineState
   if (!takeReceive(t, s.partnerRow)) return undefined
-  const there = s.partnerRow * WORDS
-  const receive = t.rows[there + RECEIVE]
+  const there = s.partnerRow * QP.WORDS
+  const receive = t.rows[there + QP.RESP_RECEIVE]
   const p = t.pool
   if (p[receive + Receive.SGES] !== 1 || p[receive + Receive.LENGTH] < length) return undefined
   const sge = receive + Receive.SGE
-  const pd = t.rows[there + Row.RECV_PD]
-  return t.env.memory.find?.(pd, p[sge + LKEY], p[sge + HI], p[sge + LO], length, LOCAL_WRITE, s.place)
+  const pd = t.rows[there + QP.RECV_PD]
+  return t.env.memory.find?.(pd, p[sge + Sge.LKEY], p[sge + Sge.HI], p[sge + Sge.LO], length, LOCAL_WRITE, s.place)
 }

@@ -8,18 +8,14 @@ import { ICRC_BYTES } from '../../spec/wire/headers.ts'
 import { opcodeHeaderBytes, operationCode } from '../../spec/wire/opcodes.ts'
 import { reliableService, Service, serviceBits } from '../../spec/wire/services.ts'
 import { SendKind } from '../../spec/work.ts'
+import { QP, RespFlag, WQE } from '../fields.ts'
 import { basicHeaderBytes, firstOf, lastOf, onlyOf, operationOf } from '../operations.ts'
-import { type EngineState, R, Request, Row, TurnCounts } from '../state.ts'
+import { type EngineState, TurnCounts } from '../state.ts'
 import { type LocalPeerDevice, Send } from '../types.ts'
 
-const { WORDS, ALIVE, SERVICE, STATE, QPN, MTU, DEST_QPN, FLOW, PEER, MAX_RD } = Row
-const { HEAD, UNACKED, SEND_PSN, MAX_PSN, RESPONDER, EXPECTED, MESSAGE, PENDING, RESOURCE_COUNT } = Row
-const { FIRST_PSN, KIND, WR } = Request
-const { OPCODE } = Send
 const { RTR, ERR } = QpState.values
 const { NONE, LOCAL, READ } = SendKind
 const { UD, XRC_INI, XRC_TGT } = Service
-const { ACK_DUE, NAK_DUE } = R
 const HEADER_BYTES = opcodeHeaderBytes
 /** What a response of a READ has before its data, and the first and the last one of a part in addition. */
 export const BTH_BYTES = HEADER_BYTES[operationCode.READ_RESP_MIDDLE]
@@ -41,28 +37,32 @@ export const findLocalPeer = (s: EngineState, row: number): boolean => {
   const own = s.env.neighbour
   if (own === undefined) return false
   const w = s.rows
-  const base = row * WORDS
-  const service = w[base + SERVICE]
+  const base = row * QP.WORDS
+  const service = w[base + QP.SERVICE]
   if (service === UD || service === XRC_TGT) return false
-  const theirs = own.at(w[base + FLOW])
+  const theirs = own.at(w[base + QP.FLOW])
   if (theirs?.state === undefined) return false
-  const other = theirs.rowOf(w[base + DEST_QPN])
+  const other = theirs.rowOf(w[base + QP.DEST_QPN])
   if (other < 0) return false
   const t = theirs.state as EngineState
   const v = t.rows
-  const there = other * WORDS
+  const there = other * QP.WORDS
   const isRight =
-    v[there + ALIVE] !== 0 &&
-    v[there + SERVICE] === peerServiceOf(service) &&
-    v[there + MTU] === w[base + MTU] &&
-    v[there + PEER] >= 0 &&
-    v[there + PEER] === own.peerAt(w[base + FLOW]) &&
+    v[there + QP.ALIVE] !== 0 &&
+    v[there + QP.SERVICE] === peerServiceOf(service) &&
+    v[there + QP.MTU] === w[base + QP.MTU] &&
+    v[there + QP.PEER] >= 0 &&
+    v[there + QP.PEER] === own.peerAt(w[base + QP.FLOW]) &&
     (t !== s || other !== row)
   if (!isRight) return false
   // acknowledgements find their way back
   if (reliableService[service] !== 0) {
-    const back = v[there + FLOW]
-    if (v[there + DEST_QPN] !== w[base + QPN] || theirs.at(back) !== own || theirs.peerAt(back) !== w[base + PEER])
+    const back = v[there + QP.FLOW]
+    if (
+      v[there + QP.DEST_QPN] !== w[base + QP.QPN] ||
+      theirs.at(back) !== own ||
+      theirs.peerAt(back) !== w[base + QP.PEER]
+    )
       return false
   }
   s.partner = theirs
@@ -74,23 +74,29 @@ export const findLocalPeer = (s: EngineState, row: number): boolean => {
 /** Whether `request` may go this way now, or go on; the queue pair has a partner. */
 export const isLoopback = (s: EngineState, row: number, request: number): boolean => {
   const w = s.rows
-  const base = row * WORDS
-  const kind = s.pool[request + KIND]
-  const psn = w[base + SEND_PSN]
-  if (kind === LOCAL || w[base + HEAD] !== request || w[base + UNACKED] !== psn || w[base + MAX_PSN] !== psn)
+  const base = row * QP.WORDS
+  const kind = s.pool[request + WQE.KIND]
+  const psn = w[base + QP.REQ_PSN]
+  if (
+    kind === LOCAL ||
+    w[base + QP.REQ_HEAD] !== request ||
+    w[base + QP.COMP_PSN] !== psn ||
+    w[base + QP.REQ_MAX_PSN] !== psn
+  )
     return false
   const theirs = s.partner as LocalPeerDevice
   const v = (s.partnerState as EngineState).rows
-  const there = s.partnerRow * WORDS
-  const state = v[there + STATE]
+  const there = s.partnerRow * QP.WORDS
+  const state = v[there + QP.STATE]
   if (state < RTR || state === ERR) return false
-  if (reliableService[w[base + SERVICE]] === 0) return s.runCount === 0 && theirs.isIdle()
-  if ((v[there + RESPONDER] & (ACK_DUE | NAK_DUE)) !== 0 || v[there + PENDING] !== 0) return false
-  if (v[there + EXPECTED] !== psn) return false
+  if (reliableService[w[base + QP.SERVICE]] === 0) return s.runCount === 0 && theirs.isIdle()
+  if ((v[there + QP.RESP_FLAGS] & (RespFlag.ACK_DUE | RespFlag.NAK_DUE)) !== 0 || v[there + QP.RESP_PENDING] !== 0)
+    return false
+  if (v[there + QP.RESP_EPSN] !== psn) return false
   // more READs at once than the other end serves: it is to see and refuse them
-  if (kind >= READ && w[base + MAX_RD] > v[there + RESOURCE_COUNT]) return false
-  const message = psn === s.pool[request + FIRST_PSN] || kind === READ ? NONE : kind
-  return v[there + MESSAGE] === message
+  if (kind >= READ && w[base + QP.MAX_RD_ATOMIC] > v[there + QP.RESP_RESOURCE_COUNT]) return false
+  const message = psn === s.pool[request + WQE.FIRST_PSN] || kind === READ ? NONE : kind
+  return v[there + QP.RESP_MESSAGE] === message
 }
 
 // ---- counters ----
@@ -105,8 +111,8 @@ export const countMessage = (
   packets: number,
   bytes: number,
 ): void => {
-  const service = s.rows[row * WORDS + SERVICE]
-  const operation = operationOf(service, s.pool[request + WR + OPCODE])
+  const service = s.rows[row * QP.WORDS + QP.SERVICE]
+  const operation = operationOf(service, s.pool[request + WQE.WR + Send.OPCODE])
   const bits = serviceBits[service]
   const plain = basicHeaderBytes[service]
   let size = packets * (plain + ICRC_BYTES) + bytes + (-bytes & 3)
@@ -133,7 +139,8 @@ export const countRead = (s: EngineState, row: number, packets: number, part: nu
   const last = packets - (parts - 1) * part
   // the first and the last response of a part are longer than the others by their AETH
   const ends = (parts - 1) * (part > 1 ? 2 : 1) + (last > 1 ? 2 : 1)
-  const request = HEADER_BYTES[serviceBits[s.rows[row * WORDS + SERVICE]] | operationCode.READ_REQUEST] + ICRC_BYTES
+  const request =
+    HEADER_BYTES[serviceBits[s.rows[row * QP.WORDS + QP.SERVICE]] | operationCode.READ_REQUEST] + ICRC_BYTES
   countOutbound(s, parts, parts * request)
   countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + ends * AETH_BYTES + bytes + (-bytes & 3))
   return parts

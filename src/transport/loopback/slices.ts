@@ -31,6 +31,7 @@ import { noteMemoryFault, noteRefusedKey, takeCause } from '../causes.ts'
 import { onAcknowledge } from '../completer/completer.ts'
 import { completeOldest, onDrained } from '../completer/completion.ts'
 import { DmaKind, DmaResult, gather, scatter } from '../dma.ts'
+import { QP, RES, ReqFlag, RespFlag, WQE } from '../fields.ts'
 import { lastOf, onlyOf, operationOf } from '../operations.ts'
 import { PSN_MASK, psnAdd, psnDistance } from '../psn.ts'
 import { putReadAtomicRequest, requestPayloadBytes } from '../requester/read-atomic-request.ts'
@@ -41,22 +42,16 @@ import { communicationEstablished, onRequest } from '../responder/responder.ts'
 import { beginWrite, takeSend, takeWrite } from '../responder/send-write.ts'
 import { nakSrq, selectSrq } from '../responder/xrc.ts'
 import { advance, failLocalAccess, Step } from '../scheduling.ts'
-import { type EngineState, PACKET_WEIGHT, Q, R, Request, Resource, Row, readPart } from '../state.ts'
+import { type EngineState, PACKET_WEIGHT, readPart } from '../state.ts'
 import { Access, type LocalPeerDevice, Send } from '../types.ts'
 import { isAdmitted } from '../unreliable.ts'
 import { ACK_BYTES, AETH_BYTES, BTH_BYTES, countInbound, countMessage, countOutbound } from './local-peer.ts'
 
-const { WORDS, SERVICE, STATE, QPN, PD, MTU, DEST_QPN, REQUESTER } = Row
-const { HEAD, UNACKED, SEND_PSN, MAX_PSN, SENT, ACKED, RETRIES, RETRY_CNT, RNR_LEFT, RNR_RETRY, SINCE } = Row
-const { RESPONDER, EXPECTED, MSN, PENDING, NAK_SYNDROME, NAK_PSN } = Row
-const { FIRST_PSN, PSNS, KIND, WR } = Request
-const { OPCODE, FLAGS, SGES, SGE, LENGTH, IMM, RKEY, REMOTE_LO, REMOTE_HI } = Send
 const { RTR, ERR } = QpState.values
 const { SEND, READ, ATOMIC } = SendKind
 const { SUCCESS, REM_INV_REQ_ERR } = WcStatus.values
 const { SOLICITED, INLINE } = SendFlags.values
 const { XRC_INI } = Service
-const { NAK_DUE, NAK_SENT } = R
 const { SENT_SOME, WAITS } = Step
 const HEADER_BYTES = opcodeHeaderBytes
 const ATOMIC_ACK_BYTES = opcodeHeaderBytes[operationCode.ATOMIC_ACK] + ICRC_BYTES
@@ -72,9 +67,9 @@ export const STAGING_BYTES = SLICE_BYTES
 export const sendSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const t = s.partnerState as EngineState
   const other = s.partnerRow
-  const kind = s.pool[request + KIND]
-  t.rows[other * WORDS + RESPONDER] &= ~(NAK_SENT | NAK_DUE)
-  if (t.rows[other * WORDS + STATE] === RTR) communicationEstablished(t, other)
+  const kind = s.pool[request + WQE.KIND]
+  t.rows[other * QP.WORDS + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
+  if (t.rows[other * QP.WORDS + QP.STATE] === RTR) communicationEstablished(t, other)
   if (kind > READ) return sendReadAtomicSlice(s, row, request, now)
   return kind === READ ? sendReadSlice(s, row, request, now) : sendMessageSlice(s, row, request, now)
 }
@@ -87,24 +82,24 @@ const slicePackets = (mtu: number, psns: number, done: number): number => {
 
 /**
  * Finds `total` bytes of a request's data from byte `from` on: where they lie, if that is memory of this process, or
- * read into the staging room. In `s.sourceArena` and `s.sourceAt`; Moved.OK or why not.
+ * read into the staging room. In `s.sourceArena` and `s.sourceAt`; DmaResult.OK or why not.
  */
 const locateLocal = (s: EngineState, row: number, request: number, from: number, total: number): number => {
   const { arena, staging } = s.env.neighbour as LocalPeerDevice
   const p = s.pool
-  const wr = request + WR
+  const wr = request + WQE.WR
   s.sourceArena = arena
   s.sourceAt = staging
   if (total === 0) return DmaResult.OK
-  if (p[wr + SGES] === 1 && (p[wr + FLAGS] & INLINE) === 0) {
-    const end = p[wr + SGE] + from
-    const hi = (p[wr + SGE + 1] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
+  if (p[wr + Send.SGES] === 1 && (p[wr + Send.FLAGS] & INLINE) === 0) {
+    const end = p[wr + Send.SGE] + from
+    const hi = (p[wr + Send.SGE + 1] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
     const why = locateInPlace(
       s,
       s,
       row,
-      s.rows[row * WORDS + PD],
-      p[wr + SGE + 3],
+      s.rows[row * QP.WORDS + QP.PD],
+      p[wr + Send.SGE + 3],
       hi,
       end >>> 0,
       total,
@@ -131,7 +126,7 @@ const locateInPlace = (
 ): number => {
   const { memory } = t.env
   if (memory.locate === undefined || (s.env.neighbour as LocalPeerDevice).arena.address !== 0) return UNLOCATED
-  const qp = t.rows[row * WORDS + QPN]
+  const qp = t.rows[row * QP.WORDS + QP.QPN]
   const region = memory.resolve(pd, key, hi, lo, total, access, qp)
   if (region < 0) {
     noteRefusedKey(t, pd, key, hi, lo, total, access, qp)
@@ -148,24 +143,24 @@ const locateInPlace = (
 const sendMessageSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const w = s.rows
   const p = s.pool
-  const base = row * WORDS
-  const wr = request + WR
-  const mtu = w[base + MTU]
-  const psns = p[request + PSNS]
-  const done = psnDistance(p[request + FIRST_PSN], w[base + SEND_PSN])
+  const base = row * QP.WORDS
+  const wr = request + WQE.WR
+  const mtu = w[base + QP.MTU]
+  const psns = p[request + WQE.PSNS]
+  const done = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.REQ_PSN])
   const packets = slicePackets(mtu, psns, done)
   const ends = done + packets === psns
-  const bytes = ends ? p[wr + LENGTH] - done * mtu : packets * mtu
+  const bytes = ends ? p[wr + Send.LENGTH] - done * mtu : packets * mtu
   if (locateLocal(s, row, request, done * mtu, bytes) !== DmaResult.OK) return failLocalAccess(s, row, request)
   const t = s.partnerState as EngineState
-  const reliable = reliableService[w[base + SERVICE]] !== 0
+  const reliable = reliableService[w[base + QP.SERVICE]] !== 0
   const taken =
-    reliable || admits(t, s.partnerRow, w[base + SEND_PSN], p[request + KIND], done === 0)
+    reliable || admits(t, s.partnerRow, w[base + QP.REQ_PSN], p[request + WQE.KIND], done === 0)
       ? receiveMessageSlice(s, t, row, request, done, bytes, packets, ends)
       : 0
   countMessage(s, row, request, done === 0, ends, packets, bytes)
   if (reliable) return onSliceTaken(s, row, request, packets, taken, packets * PACKET_WEIGHT + bytes, ends, now)
-  dropRest(t, s.partnerRow, w[base + SEND_PSN], p[request + KIND], taken, packets)
+  dropRest(t, s.partnerRow, w[base + QP.REQ_PSN], p[request + WQE.KIND], taken, packets)
   s.handed += bytes + packets * PACKET_WEIGHT
   advance(s, row, request, packets, bytes + packets * PACKET_WEIGHT, ends)
   return SENT_SOME
@@ -183,26 +178,35 @@ const receiveMessageSlice = (
   ends: boolean,
 ): number => {
   const p = s.pool
-  const wr = request + WR
+  const wr = request + WQE.WR
   const other = s.partnerRow
   const arena = s.sourceArena
   const from = s.sourceAt
-  const service = s.rows[row * WORDS + SERVICE]
-  const operation = operationOf(service, p[wr + OPCODE])
+  const service = s.rows[row * QP.WORDS + QP.SERVICE]
+  const operation = operationOf(service, p[wr + Send.OPCODE])
   const starts = done === 0
-  if (service === XRC_INI && !selectSrq(t, other, srqnOf(s, row * WORDS, request), starts ? OP_START : 0)) {
-    nakInvalidRequest(t, other, nakSrq(srqnOf(s, row * WORDS, request)))
+  if (service === XRC_INI && !selectSrq(t, other, srqnOf(s, row * QP.WORDS, request), starts ? OP_START : 0)) {
+    nakInvalidRequest(t, other, nakSrq(srqnOf(s, row * QP.WORDS, request)))
     return 0
   }
   const place = starts ? (ends ? OP_ONLY : OP_FIRST) : ends ? OP_LAST : OP_MIDDLE
   const brings = ends ? opcodeFlags[serviceBits[service] | lastOf[operation]] & (OP_IMM | OP_INV) : 0
   const flags = place | brings
-  const value = brings === 0 ? 0 : p[wr + IMM]
-  const solicited = (p[wr + FLAGS] & SOLICITED) !== 0
-  if (p[request + KIND] === SEND) return takeSend(t, other, flags, arena, from, bytes, packets, value, solicited, true)
+  const value = brings === 0 ? 0 : p[wr + Send.IMM]
+  const solicited = (p[wr + Send.FLAGS] & SOLICITED) !== 0
+  if (p[request + WQE.KIND] === SEND)
+    return takeSend(t, other, flags, arena, from, bytes, packets, value, solicited, true)
   if (starts) {
-    const many = p[request + PSNS] > 1
-    const refusal = beginWrite(t, other, p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], p[wr + LENGTH], many)
+    const many = p[request + WQE.PSNS] > 1
+    const refusal = beginWrite(
+      t,
+      other,
+      p[wr + Send.REMOTE_HI],
+      p[wr + Send.REMOTE_LO],
+      p[wr + Send.RKEY],
+      p[wr + Send.LENGTH],
+      many,
+    )
     if (refusal !== 0) {
       nakFatal(t, other, refusal, REM_INV_REQ_ERR, takeCause(t))
       return 0
@@ -211,7 +215,7 @@ const receiveMessageSlice = (
   // the receive request of an immediate is taken with the last packet, when the data before it is there
   if ((flags & OP_IMM) === 0 || packets === 1)
     return takeWrite(t, other, flags, arena, from, bytes, bytes, packets, value, solicited, true)
-  const before = (packets - 1) * s.rows[row * WORDS + MTU]
+  const before = (packets - 1) * s.rows[row * QP.WORDS + QP.MTU]
   const front = starts ? OP_FIRST : OP_MIDDLE
   if (takeWrite(t, other, front, arena, from, before, before, packets - 1, 0, false, true) === 0) return 0
   const rest = bytes - before
@@ -223,38 +227,38 @@ const receiveMessageSlice = (
 const sendReadSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const w = s.rows
   const p = s.pool
-  const base = row * WORDS
-  const wr = request + WR
-  const mtu = w[base + MTU]
-  const psns = p[request + PSNS]
-  const done = psnDistance(p[request + FIRST_PSN], w[base + SEND_PSN])
+  const base = row * QP.WORDS
+  const wr = request + WQE.WR
+  const mtu = w[base + QP.MTU]
+  const psns = p[request + WQE.PSNS]
+  const done = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.REQ_PSN])
   const part = readPart(s, mtu)
   const inPart = done % part
   const partEnd = psns - done > part - inPart ? done - inPart + part : psns
   const packets = slicePackets(mtu, partEnd, done)
   const ends = done + packets === psns
-  const bytes = ends ? p[wr + LENGTH] - done * mtu : packets * mtu
+  const bytes = ends ? p[wr + Send.LENGTH] - done * mtu : packets * mtu
   const t = s.partnerState as EngineState
-  const there = s.partnerRow * WORDS
+  const there = s.partnerRow * QP.WORDS
   if (inPart === 0 && !beginReadPart(s, t, row, request, done, partEnd))
     return onSliceTaken(s, row, request, packets, 0, 0, false, now)
   const why = bytes === 0 ? DmaResult.OK : locateRemote(s, t, request, done * mtu, bytes)
   if (why !== DmaResult.OK) {
     const syndrome = why === DmaResult.NO_REGION ? NakSyndrome.REMOTE_ACCESS : NakSyndrome.REMOTE_OPERATION
-    nakAt(t, s.partnerRow, t.rows[there + EXPECTED], syndrome, takeCause(t))
+    nakAt(t, s.partnerRow, t.rows[there + QP.RESP_EPSN], syndrome, takeCause(t))
     return onSliceTaken(s, row, request, packets, 0, 0, false, now)
   }
   const v = t.rows
   const endsPart = done + packets === partEnd
-  v[there + EXPECTED] = (v[there + EXPECTED] + packets) & PSN_MASK
-  if (endsPart) v[there + MSN] = (v[there + MSN] + 1) & PSN_MASK
+  v[there + QP.RESP_EPSN] = (v[there + QP.RESP_EPSN] + packets) & PSN_MASK
+  if (endsPart) v[there + QP.RESP_MSN] = (v[there + QP.RESP_MSN] + 1) & PSN_MASK
   // the first and the last response of a part are longer than the others by their AETH
   const extra = (inPart === 0 ? AETH_BYTES : 0) + (endsPart && inPart + packets > 1 ? AETH_BYTES : 0)
   countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + extra + bytes + (-bytes & 3))
   if (bytes > 0) {
     const { sourceArena: arena, sourceAt: from } = s
     const kind = DmaKind.READ_RESPONSE
-    const moved = scatter(s, row, kind, wr + SGE, p[wr + SGES], done * mtu, arena, from, bytes, 0, 0, true)
+    const moved = scatter(s, row, kind, wr + Send.SGE, p[wr + Send.SGES], done * mtu, arena, from, bytes, 0, 0, true)
     if (moved !== DmaResult.OK) return failLocalAccess(s, row, request)
   }
   return onSliceTaken(s, row, request, packets, packets, bytes + packets * PACKET_WEIGHT, ends, now)
@@ -270,38 +274,38 @@ const beginReadPart = (
   end: number,
 ): boolean => {
   const p = s.pool
-  const wr = request + WR
-  const base = row * WORDS
-  const service = s.rows[base + SERVICE]
-  const mtu = s.rows[base + MTU]
+  const wr = request + WQE.WR
+  const base = row * QP.WORDS
+  const service = s.rows[base + QP.SERVICE]
+  const mtu = s.rows[base + QP.MTU]
   const other = s.partnerRow
   countOutbound(s, 1, HEADER_BYTES[serviceBits[service] | operationCode.READ_REQUEST] + ICRC_BYTES)
   if (service === XRC_INI && !selectSrq(t, other, srqnOf(s, base, request), OP_START)) {
-    nakInvalidRequest(t, other, nakSrq(srqnOf(s, row * WORDS, request)))
+    nakInvalidRequest(t, other, nakSrq(srqnOf(s, row * QP.WORDS, request)))
     return false
   }
-  const low = p[wr + REMOTE_LO] + done * mtu
-  const hi = (p[wr + REMOTE_HI] + (low > 0xffff_ffff ? 1 : 0)) >>> 0
-  const length = (end === p[request + PSNS] ? p[wr + LENGTH] : end * mtu) - done * mtu
-  return checkRead(t, other, hi, low >>> 0, p[wr + RKEY], length)
+  const low = p[wr + Send.REMOTE_LO] + done * mtu
+  const hi = (p[wr + Send.REMOTE_HI] + (low > 0xffff_ffff ? 1 : 0)) >>> 0
+  const length = (end === p[request + WQE.PSNS] ? p[wr + Send.LENGTH] : end * mtu) - done * mtu
+  return checkRead(t, other, hi, low >>> 0, p[wr + Send.RKEY], length)
 }
 
 /** `fetch` of the range that a READ names, at the other end. */
 const locateRemote = (s: EngineState, t: EngineState, request: number, from: number, total: number): number => {
   const p = s.pool
-  const wr = request + WR
+  const wr = request + WQE.WR
   const other = s.partnerRow
-  const end = p[wr + REMOTE_LO] + from
-  const hi = (p[wr + REMOTE_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
+  const end = p[wr + Send.REMOTE_LO] + from
+  const hi = (p[wr + Send.REMOTE_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
   const lo = end >>> 0
-  const key = p[wr + RKEY]
-  const pd = t.rows[other * WORDS + PD]
+  const key = p[wr + Send.RKEY]
+  const pd = t.rows[other * QP.WORDS + QP.PD]
   const { REMOTE_READ } = Access
   const why = locateInPlace(s, t, other, pd, key, hi, lo, total, REMOTE_READ)
   if (why !== UNLOCATED) return why
   const { arena, staging } = s.env.neighbour as LocalPeerDevice
   const { memory } = t.env
-  const qp = t.rows[other * WORDS + QPN]
+  const qp = t.rows[other * QP.WORDS + QP.QPN]
   const region = memory.resolve(pd, key, hi, lo, total, REMOTE_READ, qp)
   if (region < 0) {
     noteRefusedKey(t, pd, key, hi, lo, total, REMOTE_READ, qp)
@@ -321,30 +325,30 @@ const locateRemote = (s: EngineState, t: EngineState, request: number, from: num
 const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const w = s.rows
   const p = s.pool
-  const base = row * WORDS
-  const wr = request + WR
+  const base = row * QP.WORDS
+  const wr = request + WQE.WR
   const { arena, staging } = s.env.neighbour as LocalPeerDevice
   const { view } = arena
-  const service = w[base + SERVICE]
-  const opcode = serviceBits[service] | onlyOf[operationOf(service, p[wr + OPCODE])]
+  const service = w[base + QP.SERVICE]
+  const opcode = serviceBits[service] | onlyOf[operationOf(service, p[wr + Send.OPCODE])]
   const header = HEADER_BYTES[opcode]
-  const size = header + requestPayloadBytes(p[request + KIND]) + ICRC_BYTES
-  putRequestHeader(view, staging, opcode, 0, w[base + DEST_QPN], w[base + SEND_PSN], srqnOf(s, base, request))
+  const size = header + requestPayloadBytes(p[request + WQE.KIND]) + ICRC_BYTES
+  putRequestHeader(view, staging, opcode, 0, w[base + QP.DEST_QPN], w[base + QP.REQ_PSN], srqnOf(s, base, request))
   if (putReadAtomicRequest(s, row, request, arena, staging, opcode, header, 0, 0) !== DmaResult.OK)
     return failLocalAccess(s, row, request)
   const t = s.partnerState as EngineState
   const other = s.partnerRow
   countOutbound(s, 1, size)
   onRequest(t, other, arena, staging, size)
-  if (t.rows[other * WORDS + PENDING] === 0) return onSliceTaken(s, row, request, 1, 0, 0, true, now)
+  if (t.rows[other * QP.WORDS + QP.RESP_PENDING] === 0) return onSliceTaken(s, row, request, 1, 0, 0, true, now)
   const resource = takeAnswer(t, other)
-  const isAtomic = p[request + KIND] === ATOMIC
+  const isAtomic = p[request + WQE.KIND] === ATOMIC
   countInbound(s, 1, isAtomic ? ATOMIC_ACK_BYTES : ACK_BYTES)
   if (isAtomic) {
-    view.setUint32(staging, t.pool[resource + Resource.RESULT_LO], true)
-    view.setUint32(staging + 4, t.pool[resource + Resource.RESULT_HI], true)
+    view.setUint32(staging, t.pool[resource + RES.DATA_LO], true)
+    view.setUint32(staging + 4, t.pool[resource + RES.DATA_HI], true)
     const kind = DmaKind.READ_RESPONSE
-    const why = scatter(s, row, kind, wr + SGE, s.pool[wr + SGES], 0, arena, staging, 8, 0, 0, true)
+    const why = scatter(s, row, kind, wr + Send.SGE, s.pool[wr + Send.SGES], 0, arena, staging, 8, 0, 0, true)
     if (why !== DmaResult.OK) return failLocalAccess(s, row, request)
   }
   return onSliceTaken(s, row, request, 1, 1, PACKET_WEIGHT, true, now)
@@ -367,42 +371,42 @@ const onSliceTaken = (
   now: number,
 ): number => {
   const t = s.partnerState as EngineState
-  const there = s.partnerRow * WORDS
-  const base = row * WORDS
-  if ((t.rows[there + RESPONDER] & NAK_DUE) !== 0) {
-    t.rows[there + RESPONDER] &= ~NAK_DUE
+  const there = s.partnerRow * QP.WORDS
+  const base = row * QP.WORDS
+  if ((t.rows[there + QP.RESP_FLAGS] & RespFlag.NAK_DUE) !== 0) {
+    t.rows[there + QP.RESP_FLAGS] &= ~RespFlag.NAK_DUE
     countInbound(s, 1, ACK_BYTES)
-    onSliceNak(s, row, packets, t.rows[there + NAK_SYNDROME], t.rows[there + NAK_PSN], now)
+    onSliceNak(s, row, packets, t.rows[there + QP.RESP_NAK_SYNDROME], t.rows[there + QP.RESP_NAK_PSN], now)
     return WAITS
   }
   advance(s, row, request, packets, weight, ends)
   // a dead program says nothing: that is for the ACK timer to find out
   if (taken < packets) return SENT_SOME
-  if (ends && s.pool[request + KIND] < READ) countInbound(s, 1, ACK_BYTES)
+  if (ends && s.pool[request + WQE.KIND] < READ) countInbound(s, 1, ACK_BYTES)
   const w = s.rows
-  w[base + UNACKED] = w[base + SEND_PSN]
-  w[base + ACKED] = w[base + SENT]
-  w[base + SINCE] = 0
-  w[base + REQUESTER] &= ~(Q.RESENT | Q.LATE)
+  w[base + QP.COMP_PSN] = w[base + QP.REQ_PSN]
+  w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
+  w[base + QP.REQ_BYTES_SINCE_ACKREQ] = 0
+  w[base + QP.REQ_FLAGS] &= ~(ReqFlag.RESENT | ReqFlag.LATE)
   s.handed += weight
-  w[base + RETRIES] = w[base + RETRY_CNT]
-  w[base + RNR_LEFT] = w[base + RNR_RETRY]
+  w[base + QP.COMP_RETRIES] = w[base + QP.RETRY_CNT]
+  w[base + QP.COMP_RNR_RETRIES] = w[base + QP.RNR_RETRY]
   if (!ends) return SENT_SOME
   completeOldest(s, row, SUCCESS)
-  if (s.rows[base + HEAD] === 0 && (s.rows[base + REQUESTER] & Q.DRAINING) !== 0) onDrained(s, row)
+  if (s.rows[base + QP.REQ_HEAD] === 0 && (s.rows[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)
   return SENT_SOME
 }
 
 /** A NAK, as if the slice's packets were out; nothing is afterwards. */
 const onSliceNak = (s: EngineState, row: number, packets: number, syndrome: number, psn: number, now: number): void => {
   const w = s.rows
-  const base = row * WORDS
-  const ahead = psnDistance(w[base + UNACKED], psn)
-  const end = psnAdd(w[base + UNACKED], ahead < packets ? packets : ahead)
-  w[base + SEND_PSN] = end
-  w[base + MAX_PSN] = end
+  const base = row * QP.WORDS
+  const ahead = psnDistance(w[base + QP.COMP_PSN], psn)
+  const end = psnAdd(w[base + QP.COMP_PSN], ahead < packets ? packets : ahead)
+  w[base + QP.REQ_PSN] = end
+  w[base + QP.REQ_MAX_PSN] = end
   onAcknowledge(s, row, syndrome, ahead, now)
-  w[base + MAX_PSN] = w[base + SEND_PSN]
+  w[base + QP.REQ_MAX_PSN] = w[base + QP.REQ_PSN]
 }
 
 /** Unreliable: whether the responder takes part of a slice at all, as it says packet by packet. */
@@ -412,10 +416,10 @@ const admits = (t: EngineState, other: number, psn: number, kind: number, starts
 /** Unreliable: the packets behind the one with which a message was dropped come all the same. */
 const dropRest = (t: EngineState, other: number, psn: number, kind: number, taken: number, packets: number): void => {
   const v = t.rows
-  const there = other * WORDS
+  const there = other * QP.WORDS
   // the one that failed was counted when it did
   for (let i = taken + 1; i < packets; i++) {
-    if (v[there + STATE] === ERR) t.counters.dropped++
+    if (v[there + QP.STATE] === ERR) t.counters.dropped++
     else admits(t, other, psnAdd(psn, i), kind, false)
   }
 }

@@ -8,11 +8,10 @@ import { because } from '../../spec/causes.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { keepCause } from '../causes.ts'
 import { flushDmaOf } from '../dma.ts'
-import { type EngineState, Request, Row } from '../state.ts'
+import { QP, WQE } from '../fields.ts'
+import type { EngineState } from '../state.ts'
 import { BindMw, Send } from '../types.ts'
 
-const { WORDS, QPN, PD, HEAD, RD_OUT } = Row
-const { STATUS, DONE, WR } = Request
 const { LOCAL_INV } = WrOpcode.values
 const { FENCE } = SendFlags.values
 const { SUCCESS, MW_BIND_ERR } = WcStatus.values
@@ -22,22 +21,24 @@ const { SUCCESS, MW_BIND_ERR } = WcStatus.values
  * everything before it (the local invalidate fence).
  */
 export const isFenced = (s: EngineState, row: number, request: number): boolean => {
-  const base = row * WORDS
-  const wr = request + WR
-  if ((s.pool[wr + Send.FLAGS] & FENCE) === 0 || s.pool[request + DONE] !== 0) return false
-  return s.pool[wr + Send.OPCODE] === LOCAL_INV ? s.rows[base + HEAD] !== request : s.rows[base + RD_OUT] > 0
+  const base = row * QP.WORDS
+  const wr = request + WQE.WR
+  if ((s.pool[wr + Send.FLAGS] & FENCE) === 0 || s.pool[request + WQE.DONE] !== 0) return false
+  return s.pool[wr + Send.OPCODE] === LOCAL_INV
+    ? s.rows[base + QP.REQ_HEAD] !== request
+    : s.rows[base + QP.REQ_RD_ATOMIC] > 0
 }
 
 /** Does it, unless it is done; false if it may not be, and then its status says why. */
 export const executeLocal = (s: EngineState, row: number, request: number): boolean => {
   const p = s.pool
-  if (p[request + DONE] !== 0) return true
+  if (p[request + WQE.DONE] !== 0) return true
   flushDmaOf(s, row) // data that came before is not refused for a key that goes now
   const { memory } = s.env
-  const base = row * WORDS
-  const wr = request + WR
-  const pd = s.rows[base + PD]
-  const qp = s.rows[base + QPN]
+  const base = row * QP.WORDS
+  const wr = request + WQE.WR
+  const pd = s.rows[base + QP.PD]
+  const qp = s.rows[base + QP.QPN]
   const isInvalidate = p[wr + Send.OPCODE] === LOCAL_INV
   const status = isInvalidate
     ? memory.invalidate(pd, qp, p[wr + Send.IMM])
@@ -45,12 +46,12 @@ export const executeLocal = (s: EngineState, row: number, request: number): bool
       ? SUCCESS
       : MW_BIND_ERR
   if (status === SUCCESS) {
-    p[request + DONE] = 1
+    p[request + WQE.DONE] = 1
     return true
   }
   const why = isInvalidate
     ? because('LOCAL_INVALIDATE', { key: p[wr + Send.IMM] })
     : (memory.explainBind?.(pd, p, wr) ?? because('BIND_REFUSED', { key: p[wr + BindMw.WINDOW] }))
-  p[request + STATUS] = keepCause(s, row, status, why)
+  p[request + WQE.STATUS] = keepCause(s, row, status, why)
   return false
 }

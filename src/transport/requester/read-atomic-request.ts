@@ -9,11 +9,10 @@ import { SendKind } from '../../spec/work.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { putAtomicEth, putFeth, putReth } from '../../wire/extensions.ts'
 import { DmaResult, gather } from '../dma.ts'
-import { type EngineState, Request } from '../state.ts'
+import { WQE } from '../fields.ts'
+import type { EngineState } from '../state.ts'
 import { Flush, Send } from '../types.ts'
 
-const { KIND, WR } = Request
-const { RKEY, REMOTE_LO, REMOTE_HI, COMPARE_LO, COMPARE_HI, SWAP_LO, SWAP_HI } = Send
 const { READ, FLUSH, ATOMIC_WRITE } = SendKind
 const { COMPARE_SWAP } = operationCode
 const RETH_AT = headerAt.RETH
@@ -27,17 +26,17 @@ export const requestPayloadBytes = (kind: number): number => (kind === ATOMIC_WR
 
 /** Whether a FLUSH asks for a placement and a selectivity that the specification knows. */
 export const isFlushKnown = (s: EngineState, request: number): boolean => {
-  const placement = s.pool[request + WR + Flush.PLACEMENT]
+  const placement = s.pool[request + WQE.WR + Flush.PLACEMENT]
   return (
     placement !== 0 &&
     (placement & ~(flushPlacement.GLOBAL | flushPlacement.PERSISTENT)) === 0 &&
-    s.pool[request + WR + Flush.SELECTIVITY] <= flushSelectivity.REGION
+    s.pool[request + WQE.WR + Flush.SELECTIVITY] <= flushSelectivity.REGION
   )
 }
 
 /**
  * Writes headers and payload of the request packet that begins at `at` of `arena`, all but its BTH; of a READ those for
- * `length` bytes from byte `offset` on, `headerBytes`: where payload begins. Answers Moved.OK, or why the data cannot
+ * `length` bytes from byte `offset` on, `headerBytes`: where payload begins. Answers DmaResult.OK, or why the data cannot
  * be read.
  */
 export const putReadAtomicRequest = (
@@ -52,36 +51,50 @@ export const putReadAtomicRequest = (
   length: number,
 ): number => {
   const p = s.pool
-  const wr = request + WR
-  const kind = p[request + KIND]
+  const wr = request + WQE.WR
+  const kind = p[request + WQE.KIND]
   const view = arena.view
   if (kind === READ) {
-    const lo = p[wr + REMOTE_LO] + offset
-    const hi = p[wr + REMOTE_HI] + (lo > 0xffff_ffff ? 1 : 0)
-    putReth(view, at + RETH_AT[opcode], hi, lo, p[wr + RKEY], length)
+    const lo = p[wr + Send.REMOTE_LO] + offset
+    const hi = p[wr + Send.REMOTE_HI] + (lo > 0xffff_ffff ? 1 : 0)
+    putReth(view, at + RETH_AT[opcode], hi, lo, p[wr + Send.RKEY], length)
     return DmaResult.OK
   }
   if (kind === FLUSH) {
     putFeth(view, at + FETH_AT[opcode], p[wr + Flush.SELECTIVITY], p[wr + Flush.PLACEMENT])
-    putReth(view, at + RETH_AT[opcode], p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], p[wr + Flush.LENGTH])
+    putReth(
+      view,
+      at + RETH_AT[opcode],
+      p[wr + Send.REMOTE_HI],
+      p[wr + Send.REMOTE_LO],
+      p[wr + Send.RKEY],
+      p[wr + Flush.LENGTH],
+    )
     return DmaResult.OK
   }
   if (kind === ATOMIC_WRITE) {
-    putReth(view, at + RETH_AT[opcode], p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], ATOMIC_WRITE_BYTES)
+    putReth(
+      view,
+      at + RETH_AT[opcode],
+      p[wr + Send.REMOTE_HI],
+      p[wr + Send.REMOTE_LO],
+      p[wr + Send.RKEY],
+      ATOMIC_WRITE_BYTES,
+    )
     const bytes = ATOMIC_WRITE_BYTES
     return gather(s, row, request, 0, bytes, arena, at + headerBytes, bytes, bytes)
   }
   const swap = (opcode & OPERATION_MASK) === COMPARE_SWAP
-  const addHi = p[wr + COMPARE_HI]
-  const addLo = p[wr + COMPARE_LO]
+  const addHi = p[wr + Send.COMPARE_HI]
+  const addLo = p[wr + Send.COMPARE_LO]
   putAtomicEth(
     view,
     at + ATOMIC_AT[opcode],
-    p[wr + REMOTE_HI],
-    p[wr + REMOTE_LO],
-    p[wr + RKEY],
-    swap ? p[wr + SWAP_HI] : addHi,
-    swap ? p[wr + SWAP_LO] : addLo,
+    p[wr + Send.REMOTE_HI],
+    p[wr + Send.REMOTE_LO],
+    p[wr + Send.RKEY],
+    swap ? p[wr + Send.SWAP_HI] : addHi,
+    swap ? p[wr + Send.SWAP_LO] : addLo,
     swap ? addHi : 0,
     swap ? addLo : 0,
   )

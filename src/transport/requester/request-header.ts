@@ -7,12 +7,10 @@ import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { Service } from '../../spec/wire/services.ts'
 import { putBth } from '../../wire/bth.ts'
 import { putXrceth } from '../../wire/extensions.ts'
-import { type EngineState, Request, Row } from '../state.ts'
+import { QP, WQE } from '../fields.ts'
+import type { EngineState } from '../state.ts'
 import { Send } from '../types.ts'
 
-const { SERVICE } = Row
-const { WR } = Request
-const { FLAGS } = Send
 const { XRC_INI } = Service
 const BTH = 12
 /** In place of the number of a shared queue. */
@@ -21,7 +19,7 @@ const SRQN_SHIFT = 8
 
 /** The receiver's shared queue that a request is for; NONE_SHARED in all services but XRC. */
 export const srqnOf = (s: EngineState, base: number, request: number): number =>
-  s.rows[base + SERVICE] === XRC_INI ? s.pool[request + WR + FLAGS] >>> SRQN_SHIFT : NONE_SHARED
+  s.rows[base + QP.SERVICE] === XRC_INI ? s.pool[request + WQE.WR + Send.FLAGS] >>> SRQN_SHIFT : NONE_SHARED
 
 /** What every request packet begins with. `bits` as in putBth. */
 export const putRequestHeader = (

@@ -16,6 +16,7 @@ import { keptCause } from '../causes.ts'
 import { completeOldest, failOldest, onDrained } from '../completer/completion.ts'
 import { putDatagramHeader } from '../datagram.ts'
 import { DmaResult, flushDma, gather } from '../dma.ts'
+import { QP, ReqFlag, WQE } from '../fields.ts'
 import { closeWindow, openWindow } from '../flow-control/peer-window.ts'
 import { FAST_QUANTUM, sendFastPath } from '../loopback/fast-path.ts'
 import { findLocalPeer, isLoopback, settleCounts } from '../loopback/local-peer.ts'
@@ -24,7 +25,7 @@ import { basicHeaderBytes, firstOf, lastOf, middleOf, onlyOf, operationOf } from
 import { PSN_HALF, PSN_MASK, psnDistance } from '../psn.ts'
 import { acceptRun, continueRun, openRun, openRunWithFirst } from '../run.ts'
 import { advance, failLocalAccess, Step, Turn } from '../scheduling.ts'
-import { type EngineState, PACKET_WEIGHT, Q, Request, Row, readPart } from '../state.ts'
+import { type EngineState, PACKET_WEIGHT, readPart } from '../state.ts'
 import { isSet, setTimer } from '../timers.ts'
 import { Send } from '../types.ts'
 import { onSent } from '../unreliable.ts'
@@ -33,11 +34,6 @@ import { putReadAtomicRequest, requestPayloadBytes } from './read-atomic-request
 import { putRequestHeader, srqnOf } from './request-header.ts'
 import { fetchWqe } from './wqe-fetch.ts'
 
-const { WORDS, SERVICE, STATE, MTU, DEST_QPN, FLOW, MAX_RD, REQUESTER } = Row
-const { HEAD, CURRENT, UNACKED, SEND_PSN, SENT, ACKED, SINCE, RD_OUT, WINDOW } = Row
-const { NEXT, FIRST_PSN, PSNS, KIND, COUNTED, STATUS, WR } = Request
-const { OPCODE, FLAGS, LENGTH, IMM, RKEY, REMOTE_LO, REMOTE_HI } = Send
-const { MORE, RNR_WAIT, DRAINING } = Q
 const { RTS, SQD } = QpState.values
 const { LOCAL, READ, WRITE } = SendKind
 const { SUCCESS } = WcStatus.values
@@ -57,9 +53,9 @@ const QUANTUM = 0x1_0000
  * full.
  */
 export const transmitRequests = (s: EngineState, row: number, now: number): number => {
-  const base = row * WORDS
-  const before = s.rows[base + SENT]
-  const reliable = reliableService[s.rows[base + SERVICE]] !== 0
+  const base = row * QP.WORDS
+  const before = s.rows[base + QP.REQ_SENT_BYTES]
+  const reliable = reliableService[s.rows[base + QP.SERVICE]] !== 0
   openWindow(s, row, now)
   const met = s.env.neighbour !== undefined && findLocalPeer(s, row)
   let answer: number = Turn.DONE
@@ -70,23 +66,23 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
   }
   for (;;) {
     const w = s.rows
-    const state = w[base + STATE]
-    if ((state !== RTS && state !== SQD) || (w[base + REQUESTER] & RNR_WAIT) !== 0) break
-    if (((w[base + SENT] - before) | 0) >= (met ? FAST_QUANTUM : QUANTUM)) {
+    const state = w[base + QP.STATE]
+    if ((state !== RTS && state !== SQD) || (w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0) break
+    if (((w[base + QP.REQ_SENT_BYTES] - before) | 0) >= (met ? FAST_QUANTUM : QUANTUM)) {
       answer = Turn.MORE
       break
     }
-    let request = w[base + CURRENT]
+    let request = w[base + QP.REQ_CURRENT]
     if (request === 0) {
-      if (state !== RTS || (w[base + REQUESTER] & MORE) === 0) break
+      if (state !== RTS || (w[base + QP.REQ_FLAGS] & ReqFlag.MORE) === 0) break
       request = fetchWqe(s, row)
       if (request === 0) break
     }
-    if (s.pool[request + STATUS] !== 0) {
+    if (s.pool[request + WQE.STATUS] !== 0) {
       stopAt(s, row, request)
       break
     }
-    const kind = s.pool[request + KIND]
+    const kind = s.pool[request + WQE.KIND]
     const step = met && isLoopback(s, row, request) ? sendSlice(s, row, request, now) : sendStep(s, row, request, kind)
     if (step === SENT_SOME) {
       if (!reliable && kind !== LOCAL) onSent(s, row, request)
@@ -97,7 +93,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
     break
   }
   if (met) settleCounts(s)
-  closeWindow(s, row, (s.rows[base + SENT] - before) | 0, now)
+  closeWindow(s, row, (s.rows[base + QP.REQ_SENT_BYTES] - before) | 0, now)
   if (reliable) armAckTimer(s, row, now)
   return answer
 }
@@ -111,17 +107,18 @@ const sendStep = (s: EngineState, row: number, request: number, kind: number): n
 
 /** A request that cannot be sent ends when all before it have; till then nothing after it is sent. */
 const stopAt = (s: EngineState, row: number, request: number): void => {
-  if (s.rows[row * WORDS + HEAD] === request) failOldest(s, row, s.pool[request + STATUS], keptCause(s, row))
+  if (s.rows[row * QP.WORDS + QP.REQ_HEAD] === request)
+    failOldest(s, row, s.pool[request + WQE.STATUS], keptCause(s, row))
 }
 
 /** Starts the local ACK timer if anything is out and it does not run. */
 const armAckTimer = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
-  const base = row * WORDS
-  const state = w[base + STATE]
+  const base = row * QP.WORDS
+  const state = w[base + QP.STATE]
   if (state !== RTS && state !== SQD) return
-  if (w[base + SEND_PSN] !== w[base + UNACKED] && !isSet(s.timers, row)) {
-    const timeout = ackTimeouts[w[base + Row.TIMEOUT]]
+  if (w[base + QP.REQ_PSN] !== w[base + QP.COMP_PSN] && !isSet(s.timers, row)) {
+    const timeout = ackTimeouts[w[base + QP.TIMEOUT]]
     if (timeout !== Number.POSITIVE_INFINITY) setTimer(s.timers, row, now + timeout)
   }
 }
@@ -130,9 +127,9 @@ const armAckTimer = (s: EngineState, row: number, now: number): void => {
 const mayStart = (s: EngineState, row: number, request: number): boolean => {
   const w = s.rows
   const p = s.pool
-  const base = row * WORDS
-  if (psnDistance(w[base + UNACKED], p[request + FIRST_PSN]) + p[request + PSNS] > PSN_HALF) return false
-  if ((p[request + WR + FLAGS] & FENCE) !== 0 && w[base + RD_OUT] > 0) return false
+  const base = row * QP.WORDS
+  if (psnDistance(w[base + QP.COMP_PSN], p[request + WQE.FIRST_PSN]) + p[request + WQE.PSNS] > PSN_HALF) return false
+  if ((p[request + WQE.WR + Send.FLAGS] & FENCE) !== 0 && w[base + QP.REQ_RD_ATOMIC] > 0) return false
   return true
 }
 
@@ -146,15 +143,16 @@ const isWindowFull = (s: EngineState, bytes: number): number => {
 const sendReadAtomicRequest = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
   const p = s.pool
-  const base = row * WORDS
-  const wr = request + WR
-  const done = psnDistance(p[request + FIRST_PSN], w[base + SEND_PSN])
-  if ((done === 0 && !mayStart(s, row, request)) || w[base + RD_OUT] >= w[base + MAX_RD]) return WAITS
-  const mtu = w[base + MTU]
+  const base = row * QP.WORDS
+  const wr = request + WQE.WR
+  const done = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.REQ_PSN])
+  if ((done === 0 && !mayStart(s, row, request)) || w[base + QP.REQ_RD_ATOMIC] >= w[base + QP.MAX_RD_ATOMIC])
+    return WAITS
+  const mtu = w[base + QP.MTU]
   const offset = done * mtu
-  const isRead = p[request + KIND] === READ
-  let count = p[request + PSNS] - done
-  let length = p[wr + LENGTH] - offset
+  const isRead = p[request + WQE.KIND] === READ
+  let count = p[request + WQE.PSNS] - done
+  let length = p[wr + Send.LENGTH] - offset
   let weight = PACKET_WEIGHT
   if (isRead && s.readBytes !== 0) {
     const part = readPart(s, mtu)
@@ -164,41 +162,42 @@ const sendReadAtomicRequest = (s: EngineState, row: number, request: number): nu
       length = left * mtu
     }
     weight = length + count * PACKET_WEIGHT
-    const out = (w[base + SENT] - w[base + ACKED]) | 0
-    if (out > 0 && out + weight > w[base + WINDOW]) return WAITS
+    const out = (w[base + QP.REQ_SENT_BYTES] - w[base + QP.COMP_ACKED_BYTES]) | 0
+    if (out > 0 && out + weight > w[base + QP.REQ_CWND]) return WAITS
     if (out + weight > s.shares.limit) return isWindowFull(s, weight)
   }
-  const service = w[base + SERVICE]
-  const code = onlyOf[operationOf(service, p[wr + OPCODE])]
+  const service = w[base + QP.SERVICE]
+  const code = onlyOf[operationOf(service, p[wr + Send.OPCODE])]
   const opcode = serviceBits[service] | code
   const header = HEADER_BYTES[opcode]
-  const size = header + requestPayloadBytes(p[request + KIND]) + ICRC_BYTES
-  if (openRun(s, size, w[base + FLOW], 1) === 0) return PORT_FULL
+  const size = header + requestPayloadBytes(p[request + WQE.KIND]) + ICRC_BYTES
+  if (openRun(s, size, w[base + QP.FLOW], 1) === 0) return PORT_FULL
   const at = s.runAt
-  const psn = w[base + SEND_PSN] | BTH_ACKREQ
-  putRequestHeader(s.sink!.arena.view, at, opcode, 0, w[base + DEST_QPN], psn, srqnOf(s, base, request))
+  const psn = w[base + QP.REQ_PSN] | BTH_ACKREQ
+  putRequestHeader(s.sink!.arena.view, at, opcode, 0, w[base + QP.DEST_QPN], psn, srqnOf(s, base, request))
   if (putReadAtomicRequest(s, row, request, s.sink!.arena, at, opcode, header, offset, length) !== DmaResult.OK)
     return failLocalAccess(s, row, request)
   acceptRun(s, 1, size, size)
-  p[request + COUNTED]++
-  w[base + RD_OUT]++
-  w[base + SINCE] = 0
-  advance(s, row, request, count, weight, done + count === p[request + PSNS])
+  p[request + WQE.COUNTED]++
+  w[base + QP.REQ_RD_ATOMIC]++
+  w[base + QP.REQ_BYTES_SINCE_ACKREQ] = 0
+  advance(s, row, request, count, weight, done + count === p[request + WQE.PSNS])
   return SENT_SOME
 }
 
 /** A local request takes its turn, and completes if nothing is before it. It weighs as a packet, so that turns end. */
 const passLocal = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
-  const base = row * WORDS
+  const base = row * QP.WORDS
   if (isFenced(s, row, request)) return WAITS
   if (!executeLocal(s, row, request)) return REFUSES
   advance(s, row, request, 0, PACKET_WEIGHT, true)
-  if (w[base + HEAD] !== request) return SENT_SOME
+  if (w[base + QP.REQ_HEAD] !== request) return SENT_SOME
   completeOldest(s, row, SUCCESS)
   // nothing is out, but of a paced queue pair it counts until its turn ends
-  if (s.pace === 0 || reliableService[w[base + SERVICE]] !== 0) w[base + ACKED] = w[base + SENT]
-  if ((w[base + REQUESTER] & DRAINING) !== 0) onDrained(s, row)
+  if (s.pace === 0 || reliableService[w[base + QP.SERVICE]] !== 0)
+    w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
+  if ((w[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)
   return SENT_SOME
 }
 
@@ -206,47 +205,47 @@ const passLocal = (s: EngineState, row: number, request: number): number => {
 const sendMessage = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
   const p = s.pool
-  const base = row * WORDS
-  const mtu = w[base + MTU]
-  const psns = p[request + PSNS]
-  const done = psnDistance(p[request + FIRST_PSN], w[base + SEND_PSN])
+  const base = row * QP.WORDS
+  const mtu = w[base + QP.MTU]
+  const psns = p[request + WQE.PSNS]
+  const done = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.REQ_PSN])
   if (done === 0 && !mayStart(s, row, request)) return WAITS
-  const out = (w[base + SENT] - w[base + ACKED]) | 0
+  const out = (w[base + QP.REQ_SENT_BYTES] - w[base + QP.COMP_ACKED_BYTES]) | 0
   if (out >= s.shares.limit) return isWindowFull(s, 1)
-  if (out >= w[base + WINDOW]) return WAITS
-  const room = (w[base + WINDOW] < s.shares.limit ? w[base + WINDOW] : s.shares.limit) - out
+  if (out >= w[base + QP.REQ_CWND]) return WAITS
+  const room = (w[base + QP.REQ_CWND] < s.shares.limit ? w[base + QP.REQ_CWND] : s.shares.limit) - out
   if (isDatagram(w, base) && psns > 1) {
     // C10-93.1.1: nothing is sent, and that is no error
-    w[base + CURRENT] = p[request + NEXT]
+    w[base + QP.REQ_CURRENT] = p[request + WQE.NEXT]
     return SENT_SOME
   }
   const left = psns - done
-  const service = w[base + SERVICE]
-  const operation = operationOf(service, p[request + WR + OPCODE])
+  const service = w[base + QP.SERVICE]
+  const operation = operationOf(service, p[request + WQE.WR + Send.OPCODE])
   const end = serviceBits[service] | (psns === 1 ? onlyOf[operation] : lastOf[operation])
   if (left === 1) return sendEnd(s, row, request, end, done * mtu)
   const plainEnd = HEADER_BYTES[end] === basicHeaderBytes[service]
   const allowed = Math.ceil(room / (mtu + PACKET_WEIGHT))
   const reach = plainEnd ? left : left - 1
   const want = allowed < reach ? allowed : reach
-  if (done === 0 && p[request + KIND] === WRITE) return sendWriteFirst(s, row, request, want)
+  if (done === 0 && p[request + WQE.KIND] === WRITE) return sendWriteFirst(s, row, request, want)
   return sendMiddle(s, row, request, done, want)
 }
 
-const isDatagram = (w: Int32Array, base: number): boolean => w[base + SERVICE] === Service.UD
+const isDatagram = (w: Int32Array, base: number): boolean => w[base + QP.SERVICE] === Service.UD
 
 /** The last or only packet. */
 const sendEnd = (s: EngineState, row: number, request: number, opcode: number, offset: number): number => {
   const w = s.rows
   const p = s.pool
-  const base = row * WORDS
-  const wr = request + WR
+  const base = row * QP.WORDS
+  const wr = request + WQE.WR
   const header = HEADER_BYTES[opcode]
-  const payload = p[wr + LENGTH] - offset
+  const payload = p[wr + Send.LENGTH] - offset
   const pad = -payload & 3
   const size = header + payload + pad + ICRC_BYTES
   const datagram = isDatagram(w, base)
-  if (openRun(s, size, datagram ? p[wr + Send.FLOW] | 0 : w[base + FLOW], 1) === 0) return PORT_FULL
+  if (openRun(s, size, datagram ? p[wr + Send.FLOW] | 0 : w[base + QP.FLOW], 1) === 0) return PORT_FULL
   const at = s.runAt
   const arena = s.sink!.arena
   const view = arena.view
@@ -254,18 +253,26 @@ const sendEnd = (s: EngineState, row: number, request: number, opcode: number, o
     return failLocalAccess(s, row, request)
   for (let i = 0; i < pad; i++) arena.bytes[at + header + payload + i] = 0
   const flags = FLAGS_OF[opcode]
-  const solicited = (p[wr + FLAGS] & SOLICITED) !== 0 && maySolicit(p[request + KIND], flags) ? BTH_SOLICITED : 0
-  const psn = w[base + SEND_PSN] | endAck(w, base)
+  const solicited =
+    (p[wr + Send.FLAGS] & SOLICITED) !== 0 && maySolicit(p[request + WQE.KIND], flags) ? BTH_SOLICITED : 0
+  const psn = w[base + QP.REQ_PSN] | endAck(w, base)
   const srqn = srqnOf(s, base, request)
-  const qpn = datagram ? p[wr + Send.DEST_QPN] & 0xff_ffff : w[base + DEST_QPN]
+  const qpn = datagram ? p[wr + Send.DEST_QPN] & 0xff_ffff : w[base + QP.DEST_QPN]
   putRequestHeader(view, at, opcode, solicited | (pad << BTH_PAD_SHIFT), qpn, psn, srqn)
   if (datagram) putDatagramHeader(s, row, wr, view, at + DETH_AT[opcode])
-  else if (p[request + KIND] === WRITE && offset === 0)
-    putReth(view, at + basicHeaderBytes[w[base + SERVICE]], p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], payload)
-  if ((flags & OP_IMM) !== 0) putImmediate(view, at + IMM_AT[opcode], p[wr + IMM])
-  else if ((flags & OP_INV) !== 0) putIeth(view, at + IETH_AT[opcode], p[wr + IMM])
+  else if (p[request + WQE.KIND] === WRITE && offset === 0)
+    putReth(
+      view,
+      at + basicHeaderBytes[w[base + QP.SERVICE]],
+      p[wr + Send.REMOTE_HI],
+      p[wr + Send.REMOTE_LO],
+      p[wr + Send.RKEY],
+      payload,
+    )
+  if ((flags & OP_IMM) !== 0) putImmediate(view, at + IMM_AT[opcode], p[wr + Send.IMM])
+  else if ((flags & OP_INV) !== 0) putIeth(view, at + IETH_AT[opcode], p[wr + Send.IMM])
   acceptRun(s, 1, size, size)
-  w[base + SINCE] = 0
+  w[base + QP.REQ_BYTES_SINCE_ACKREQ] = 0
   advance(s, row, request, 1, payload + PACKET_WEIGHT, true)
   return SENT_SOME
 }
@@ -281,25 +288,25 @@ const maySolicit = (kind: number, flags: number): boolean => kind !== WRITE || (
 const sendWriteFirst = (s: EngineState, row: number, request: number, want: number): number => {
   const w = s.rows
   const p = s.pool
-  const base = row * WORDS
-  const wr = request + WR
-  const mtu = w[base + MTU]
-  const service = w[base + SERVICE]
-  const opcode = serviceBits[service] | firstOf[operationOf(service, p[wr + OPCODE])]
+  const base = row * QP.WORDS
+  const wr = request + WQE.WR
+  const mtu = w[base + QP.MTU]
+  const service = w[base + QP.SERVICE]
+  const opcode = serviceBits[service] | firstOf[operationOf(service, p[wr + Send.OPCODE])]
   const header = HEADER_BYTES[opcode]
   const plain = basicHeaderBytes[service]
   const lead = header + mtu + ICRC_BYTES
   const size = plain + mtu + ICRC_BYTES
-  const more = openRunWithFirst(s, lead, size, w[base + FLOW], want - 1)
+  const more = openRunWithFirst(s, lead, size, w[base + QP.FLOW], want - 1)
   if (more < 0) return PORT_FULL
   const at = s.runAt
   const view = s.sink!.arena.view
   const total = payloadBytes(s, row, request, 0, more + 1)
   if (gather(s, row, request, 0, total, s.sink!.arena, at + header, mtu, size) !== DmaResult.OK)
     return failLocalAccess(s, row, request)
-  const psn = w[base + SEND_PSN] | ackReq(s, base, mtu)
-  putRequestHeader(view, at, opcode, 0, w[base + DEST_QPN], psn, srqnOf(s, base, request))
-  putReth(view, at + plain, p[wr + REMOTE_HI], p[wr + REMOTE_LO], p[wr + RKEY], p[wr + LENGTH])
+  const psn = w[base + QP.REQ_PSN] | ackReq(s, base, mtu)
+  putRequestHeader(view, at, opcode, 0, w[base + QP.DEST_QPN], psn, srqnOf(s, base, request))
+  putReth(view, at + plain, p[wr + Send.REMOTE_HI], p[wr + Send.REMOTE_LO], p[wr + Send.RKEY], p[wr + Send.LENGTH])
   acceptRun(s, 1, lead, lead)
   advance(s, row, request, 1, mtu + PACKET_WEIGHT, false)
   if (more > 0) {
@@ -315,11 +322,11 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
  */
 const sendMiddle = (s: EngineState, row: number, request: number, done: number, want: number): number => {
   const w = s.rows
-  const base = row * WORDS
-  const mtu = w[base + MTU]
-  const plain = basicHeaderBytes[w[base + SERVICE]]
+  const base = row * QP.WORDS
+  const mtu = w[base + QP.MTU]
+  const plain = basicHeaderBytes[w[base + QP.SERVICE]]
   const size = plain + mtu + ICRC_BYTES
-  const count = openRun(s, size, w[base + FLOW], want)
+  const count = openRun(s, size, w[base + QP.FLOW], want)
   if (count === 0) return PORT_FULL
   const total = payloadBytes(s, row, request, done, count)
   if (gather(s, row, request, done * mtu, total, s.sink!.arena, s.runAt + plain, mtu, size) !== DmaResult.OK)
@@ -331,29 +338,29 @@ const sendMiddle = (s: EngineState, row: number, request: number, done: number, 
 /** Payload bytes of `count` packets of a message from packet `done` on. */
 const payloadBytes = (s: EngineState, row: number, request: number, done: number, count: number): number => {
   const p = s.pool
-  const mtu = s.rows[row * WORDS + MTU]
-  return done + count === p[request + PSNS] ? p[request + WR + LENGTH] - done * mtu : count * mtu
+  const mtu = s.rows[row * QP.WORDS + QP.MTU]
+  return done + count === p[request + WQE.PSNS] ? p[request + WQE.WR + Send.LENGTH] - done * mtu : count * mtu
 }
 
 /** Headers and pad of `count` packets for which the run has room, with `total` bytes of payload in their places. */
 const putPackets = (s: EngineState, row: number, request: number, done: number, count: number, total: number): void => {
   const w = s.rows
   const p = s.pool
-  const base = row * WORDS
-  const mtu = w[base + MTU]
-  const service = w[base + SERVICE]
+  const base = row * QP.WORDS
+  const mtu = w[base + QP.MTU]
+  const service = w[base + QP.SERVICE]
   const head = basicHeaderBytes[service]
   const size = head + mtu + ICRC_BYTES
   const arena = s.sink!.arena
   const view = arena.view
   const srqn = srqnOf(s, base, request)
   const bits = serviceBits[service]
-  const operation = operationOf(service, p[request + WR + OPCODE])
+  const operation = operationOf(service, p[request + WQE.WR + Send.OPCODE])
   const middle = bits | middleOf[operation]
-  const qpn = w[base + DEST_QPN]
-  const ends = done + count === p[request + PSNS]
+  const qpn = w[base + QP.DEST_QPN]
+  const ends = done + count === p[request + WQE.PSNS]
   const plain = ends ? count - 1 : count
-  let psn = w[base + SEND_PSN]
+  let psn = w[base + QP.REQ_PSN]
   let to = s.runAt
   for (let i = 0; i < plain; i++, to += size) {
     const code = done + i === 0 ? bits | firstOf[operation] : middle
@@ -366,26 +373,27 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
     const pad = -tail & 3
     lastSize = head + tail + pad + ICRC_BYTES
     for (let i = 0; i < pad; i++) arena.bytes[to + head + tail + i] = 0
-    const solicited = (p[request + WR + FLAGS] & SOLICITED) !== 0 && p[request + KIND] !== WRITE ? BTH_SOLICITED : 0
+    const solicited =
+      (p[request + WQE.WR + Send.FLAGS] & SOLICITED) !== 0 && p[request + WQE.KIND] !== WRITE ? BTH_SOLICITED : 0
     const bthBits = solicited | (pad << BTH_PAD_SHIFT)
     putRequestHeader(view, to, bits | lastOf[operation], bthBits, qpn, psn | endAck(w, base), srqn)
-    w[base + SINCE] = 0
+    w[base + QP.REQ_BYTES_SINCE_ACKREQ] = 0
   }
   acceptRun(s, count, size, lastSize)
   advance(s, row, request, count, total + count * PACKET_WEIGHT, ends)
 }
 
 /** The AckReq bit for the end of a message. */
-const endAck = (w: Int32Array, base: number): number => (reliableService[w[base + SERVICE]] !== 0 ? BTH_ACKREQ : 0)
+const endAck = (w: Int32Array, base: number): number => (reliableService[w[base + QP.SERVICE]] !== 0 ? BTH_ACKREQ : 0)
 
 /** The AckReq bit for a packet inside a message: often enough that the window moves while it is not yet full. */
 const ackReq = (s: EngineState, base: number, mtu: number): number => {
   const w = s.rows
-  const since = w[base + SINCE] + mtu + PACKET_WEIGHT
-  if (since * 4 >= w[base + WINDOW]) {
-    w[base + SINCE] = 0
+  const since = w[base + QP.REQ_BYTES_SINCE_ACKREQ] + mtu + PACKET_WEIGHT
+  if (since * 4 >= w[base + QP.REQ_CWND]) {
+    w[base + QP.REQ_BYTES_SINCE_ACKREQ] = 0
     return endAck(w, base)
   }
-  w[base + SINCE] = since
+  w[base + QP.REQ_BYTES_SINCE_ACKREQ] = since
   return 0
 }

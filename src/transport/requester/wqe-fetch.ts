@@ -7,17 +7,13 @@ import { because, type Cause, causeOfCode } from '../../spec/causes.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
 import { keepCause, takeCause } from '../causes.ts'
 import { checkElements, DmaResult } from '../dma.ts'
+import { QP, ReqFlag, WQE } from '../fields.ts'
 import { operationOf, sendKindOf } from '../operations.ts'
 import { maxSendSge, sendBlock } from '../qp-layout.ts'
-import { type EngineState, giveBlock, Q, Request, Row, takeBlock } from '../state.ts'
+import { type EngineState, giveBlock, takeBlock } from '../state.ts'
 import { Access, Flush, Send, Sge } from '../types.ts'
 import { ATOMIC_WRITE_BYTES, isFlushKnown } from './read-atomic-request.ts'
 
-const { WORDS, SERVICE, MTU, MAX_RD, REQUESTER, NEXT_INDEX } = Row
-const { HEAD, TAIL, CURRENT, SEND_PSN, SENT } = Row
-const { NEXT, FIRST_PSN, PSNS, START, KIND, COUNTED, STATUS, DONE, WR } = Request
-const { OPCODE, FLAGS, SGES, LENGTH, REFUSED } = Send
-const { MORE } = Q
 const { NONE, LOCAL, READ, ATOMIC, FLUSH, ATOMIC_WRITE } = SendKind
 const { LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR } = WcStatus.values
 const { INLINE } = SendFlags.values
@@ -25,30 +21,30 @@ const STATUS_BITS = 0xff
 
 /** Loads the next posted request, checks it, and puts it at the end of the list; 0 if there is none. */
 export const fetchWqe = (s: EngineState, row: number): number => {
-  const base = row * WORDS
+  const base = row * QP.WORDS
   const size = sendBlock(s.rows, base)
   const request = takeBlock(s, size)
   const p = s.pool
   const w = s.rows
-  if (!s.env.work.loadSend(row, w[base + NEXT_INDEX] >>> 0, p, request + WR)) {
+  if (!s.env.work.loadSend(row, w[base + QP.REQ_WQE_INDEX] >>> 0, p, request + WQE.WR)) {
     giveBlock(s, size, request)
-    w[base + REQUESTER] &= ~MORE
+    w[base + QP.REQ_FLAGS] &= ~ReqFlag.MORE
     return 0
   }
-  w[base + NEXT_INDEX]++
-  p[request + STATUS] = checkWqe(s, row, request)
-  const length = p[request + WR + LENGTH]
-  const kind = p[request + KIND]
-  p[request + NEXT] = 0
-  p[request + FIRST_PSN] = w[base + SEND_PSN]
-  p[request + PSNS] = kind === LOCAL ? 0 : kind >= ATOMIC || length === 0 ? 1 : Math.ceil(length / w[base + MTU])
-  p[request + DONE] = 0
-  p[request + START] = w[base + SENT]
-  p[request + COUNTED] = 0
-  if (w[base + HEAD] === 0) w[base + HEAD] = request
-  else p[w[base + TAIL] + NEXT] = request
-  w[base + TAIL] = request
-  w[base + CURRENT] = request
+  w[base + QP.REQ_WQE_INDEX]++
+  p[request + WQE.STATUS] = checkWqe(s, row, request)
+  const length = p[request + WQE.WR + Send.LENGTH]
+  const kind = p[request + WQE.KIND]
+  p[request + WQE.NEXT] = 0
+  p[request + WQE.FIRST_PSN] = w[base + QP.REQ_PSN]
+  p[request + WQE.PSNS] = kind === LOCAL ? 0 : kind >= ATOMIC || length === 0 ? 1 : Math.ceil(length / w[base + QP.MTU])
+  p[request + WQE.DONE] = 0
+  p[request + WQE.START] = w[base + QP.REQ_SENT_BYTES]
+  p[request + WQE.COUNTED] = 0
+  if (w[base + QP.REQ_HEAD] === 0) w[base + QP.REQ_HEAD] = request
+  else p[w[base + QP.REQ_TAIL] + WQE.NEXT] = request
+  w[base + QP.REQ_TAIL] = request
+  w[base + QP.REQ_CURRENT] = request
   return request
 }
 
@@ -57,12 +53,12 @@ const isInlineForbidden = (kind: number, inline: boolean): boolean => inline && 
 
 /** Why the queue refuses a request: what `Send.REFUSED` says of it. */
 const refusalOf = (s: EngineState, row: number, wr: number): Cause => {
-  const opcode = s.pool[wr + OPCODE]
-  switch (causeOfCode(s.pool[wr + REFUSED] >>> 8)) {
+  const opcode = s.pool[wr + Send.OPCODE]
+  switch (causeOfCode(s.pool[wr + Send.REFUSED] >>> 8)) {
     case 'BAD_OPCODE':
       return because('BAD_OPCODE', { opcode })
     case 'TOO_MANY_SGE':
-      return because('TOO_MANY_SGE', { most: maxSendSge(s.rows, row * WORDS) })
+      return because('TOO_MANY_SGE', { most: maxSendSge(s.rows, row * QP.WORDS) })
     case 'INLINE_TOO_LONG':
       return because('INLINE_TOO_LONG', {})
     case 'MESSAGE_TOO_LONG':
@@ -76,29 +72,30 @@ const refusalOf = (s: EngineState, row: number, wr: number): Cause => {
 
 /** A request that makes no sense is as good as one without data. */
 const fail = (s: EngineState, row: number, wr: number, status: number, cause: Cause): number => {
-  s.pool[wr + LENGTH] = 0
+  s.pool[wr + Send.LENGTH] = 0
   return keepCause(s, row, status, cause)
 }
 
 /** Sums a request up and looks for local mistakes: 0, or the status with which it must end. */
 const checkWqe = (s: EngineState, row: number, request: number): number => {
   const p = s.pool
-  const base = row * WORDS
-  const wr = request + WR
-  const kind = sendKindOf[operationOf(s.rows[base + SERVICE], p[wr + OPCODE])]
-  p[request + KIND] = kind
-  const refused = p[wr + REFUSED]
-  const count = p[wr + SGES]
-  const inline = (p[wr + FLAGS] & INLINE) !== 0
-  const opcode = p[wr + OPCODE]
+  const base = row * QP.WORDS
+  const wr = request + WQE.WR
+  const kind = sendKindOf[operationOf(s.rows[base + QP.SERVICE], p[wr + Send.OPCODE])]
+  p[request + WQE.KIND] = kind
+  const refused = p[wr + Send.REFUSED]
+  const count = p[wr + Send.SGES]
+  const inline = (p[wr + Send.FLAGS] & INLINE) !== 0
+  const opcode = p[wr + Send.OPCODE]
   if (refused !== 0) return fail(s, row, wr, refused & STATUS_BITS, refusalOf(s, row, wr))
   if (kind === NONE) return fail(s, row, wr, LOC_QP_OP_ERR, because('BAD_OPCODE', { opcode }))
   if (!inline && count > maxSendSge(s.rows, base))
     return fail(s, row, wr, LOC_QP_OP_ERR, because('TOO_MANY_SGE', { most: maxSendSge(s.rows, base) }))
   if (isInlineForbidden(kind, inline)) return fail(s, row, wr, LOC_QP_OP_ERR, because('NOT_INLINE', { opcode }))
-  if (kind >= READ && s.rows[base + MAX_RD] === 0) return fail(s, row, wr, LOC_QP_OP_ERR, because('NO_READS', {}))
+  if (kind >= READ && s.rows[base + QP.MAX_RD_ATOMIC] === 0)
+    return fail(s, row, wr, LOC_QP_OP_ERR, because('NO_READS', {}))
   if (kind === LOCAL || kind === FLUSH) {
-    p[wr + LENGTH] = kind === FLUSH ? p[wr + Flush.LENGTH] : 0 // for the completion, as Linux has it
+    p[wr + Send.LENGTH] = kind === FLUSH ? p[wr + Flush.LENGTH] : 0 // for the completion, as Linux has it
     if (kind === LOCAL || isFlushKnown(s, request)) return 0
     const placement = p[wr + Flush.PLACEMENT]
     const selectivity = p[wr + Flush.SELECTIVITY]
@@ -108,15 +105,16 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
     let sum = 0
     for (let i = 0, at = wr + Send.SGE; i < count; i++, at += Sge.WORDS) sum += p[at + Sge.LENGTH]
     if (sum > MAX_MESSAGE_BYTES) return fail(s, row, wr, LOC_LEN_ERR, because('MESSAGE_TOO_LONG', {}))
-    p[wr + LENGTH] = sum
-  } else if (p[wr + LENGTH] > MAX_MESSAGE_BYTES) return fail(s, row, wr, LOC_LEN_ERR, because('MESSAGE_TOO_LONG', {}))
-  if (kind >= ATOMIC && p[wr + LENGTH] !== ATOMIC_WRITE_BYTES)
-    return fail(s, row, wr, LOC_LEN_ERR, because('ATOMIC_LENGTH', { length: p[wr + LENGTH] }))
+    p[wr + Send.LENGTH] = sum
+  } else if (p[wr + Send.LENGTH] > MAX_MESSAGE_BYTES)
+    return fail(s, row, wr, LOC_LEN_ERR, because('MESSAGE_TOO_LONG', {}))
+  if (kind >= ATOMIC && p[wr + Send.LENGTH] !== ATOMIC_WRITE_BYTES)
+    return fail(s, row, wr, LOC_LEN_ERR, because('ATOMIC_LENGTH', { length: p[wr + Send.LENGTH] }))
   // READs and atomics are checked when the response is placed, as adapters do: what the peer refuses comes first
   if (inline || kind === READ || kind === ATOMIC) return 0
   // a request of one packet and one element is checked when its payload is read; others must not be found wrong half
   // way
-  if (kind < READ && count <= 1 && p[wr + LENGTH] <= s.rows[base + MTU]) return 0
+  if (kind < READ && count <= 1 && p[wr + Send.LENGTH] <= s.rows[base + QP.MTU]) return 0
   if (checkElements(s, row, wr + Send.SGE, count, Access.LOCAL_READ) === DmaResult.OK) return 0
   return keepCause(s, row, LOC_PROT_ERR, takeCause(s))
 }

@@ -14,13 +14,13 @@ import type { Arena } from '../../wire/arena.ts'
 import * as ext from '../../wire/extensions.ts'
 import { addressOf, noteRefusedKey, takeCause } from '../causes.ts'
 import { DmaKind, DmaResult, flushDma, writePayloadNow } from '../dma.ts'
+import { QP, RES } from '../fields.ts'
 import { ATOMIC_WRITE_BYTES } from '../requester/read-atomic-request.ts'
-import { type EngineState, Resource, Row } from '../state.ts'
+import type { EngineState } from '../state.ts'
 import { Access } from '../types.ts'
 import { NakSyndrome, nakFatal, nakInvalidRequest } from './nak.ts'
 import { queueResponse, takeResourceOrNak } from './rd-atomic.ts'
 
-const { WORDS, STATE, QPN, PD, ACCESS } = Row
 const { ERR } = QpState.values
 const { NONE, FLUSH, ATOMIC_WRITE } = SendKind
 const { LOC_QP_OP_ERR, LOC_ACCESS_ERR } = WcStatus.values
@@ -29,13 +29,13 @@ const { RANGE, REGION } = flushSelectivity
 
 /** Puts the response up: one packet without payload. */
 const queueEmptyResponse = (s: EngineState, row: number, resource: number, kind: number): void => {
-  s.pool[resource + Resource.READ_LENGTH] = 0
+  s.pool[resource + RES.READ_LENGTH] = 0
   queueResponse(s, row, resource, kind, 1)
 }
 
 /** `feth` and `reth`: where these headers are. */
 export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number, reth: number): void => {
-  const base = row * WORDS
+  const base = row * QP.WORDS
   const view = arena.view
   const selectivity = ext.fethSelectivity(view, feth)
   const length = ext.rethDmaLen(view, reth)
@@ -45,7 +45,7 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
     nakInvalidRequest(s, row, because('FLUSH_KIND', { placement, selectivity }))
     return
   }
-  if ((s.rows[base + ACCESS] & Access.FLUSH_GLOBAL) === 0) {
+  if ((s.rows[base + QP.ACCESS] & Access.FLUSH_GLOBAL) === 0) {
     nakInvalidRequest(s, row, because('QP_NO_RIGHT', { right: Access.FLUSH_GLOBAL }))
     return
   }
@@ -54,7 +54,7 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
     return
   }
   flushDma(s) // this is what it is about
-  if (s.rows[base + STATE] === ERR) return
+  if (s.rows[base + QP.STATE] === ERR) return
   if (!mayFlush(s, row, arena, reth, selectivity === REGION, length)) {
     nakFatal(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
     return
@@ -73,8 +73,8 @@ const mayFlush = (
   length: number,
 ): boolean => {
   const { memory } = s.env
-  const pd = s.rows[row * WORDS + PD]
-  const qp = s.rows[row * WORDS + QPN]
+  const pd = s.rows[row * QP.WORDS + QP.PD]
+  const qp = s.rows[row * QP.WORDS + QP.QPN]
   const key = ext.rethRkey(arena.view, reth)
   const hi = ext.rethVaHi(arena.view, reth)
   const lo = ext.rethVaLo(arena.view, reth)
@@ -97,7 +97,7 @@ export const onAtomicWrite = (
   const view = arena.view
   const lo = ext.rethVaLo(view, reth)
   const isWhole = length === ATOMIC_WRITE_BYTES && ext.rethDmaLen(view, reth) === ATOMIC_WRITE_BYTES
-  if ((s.rows[row * WORDS + ACCESS] & Access.REMOTE_WRITE) === 0) {
+  if ((s.rows[row * QP.WORDS + QP.ACCESS] & Access.REMOTE_WRITE) === 0) {
     nakInvalidRequest(s, row, because('QP_NO_RIGHT', { right: Access.REMOTE_WRITE }))
     return
   }
@@ -110,14 +110,14 @@ export const onAtomicWrite = (
     return
   }
   flushDma(s) // data before it is there before it
-  if (s.rows[row * WORDS + STATE] === ERR) return
+  if (s.rows[row * QP.WORDS + QP.STATE] === ERR) return
   const resource = takeResourceOrNak(s, row)
   if (resource === 0) return
   const hi = ext.rethVaHi(view, reth)
   const key = ext.rethRkey(view, reth)
   const why = writePayloadNow(s, row, DmaKind.WRITE, key, Access.REMOTE_WRITE, hi, lo, arena, from, length)
   if (why !== DmaResult.OK) {
-    s.pool[resource + Resource.KIND] = NONE
+    s.pool[resource + RES.KIND] = NONE
     nakFatal(s, row, why === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))
     return
   }

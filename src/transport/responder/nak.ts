@@ -12,10 +12,9 @@ import { SendKind, WcStatus } from '../../spec/work.ts'
 import { takeCause } from '../causes.ts'
 import { enterError, failReceive } from '../completer/completion.ts'
 import { DmaKind, DmaResult, flushDma } from '../dma.ts'
-import { type EngineState, R, Row, schedule } from '../state.ts'
+import { QP, RespFlag } from '../fields.ts'
+import { type EngineState, schedule } from '../state.ts'
 
-const { WORDS, SERVICE, STATE, RESPONDER, MESSAGE, EXPECTED, MSN, NAK_SYNDROME, NAK_PSN, NAK_MSN } = Row
-const { ACK_DUE, NAK_DUE, NAK_SENT, DROPPING } = R
 const { RTR, ERR } = QpState.values
 const { LOC_PROT_ERR, LOC_ACCESS_ERR, REM_INV_REQ_ERR } = WcStatus.values
 const { QP_FATAL, QP_REQ_ERR, QP_ACCESS_ERR } = AsyncEventType.values
@@ -32,7 +31,7 @@ const { SEQUENCE_ERROR, INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = Nak
 /** A PSN ahead of the expected one: one NAK per gap. */
 export const onGap = (s: EngineState, row: number): void => {
   s.counters.outOfSequence++
-  if ((s.rows[row * WORDS + RESPONDER] & NAK_SENT) === 0) nak(s, row, SEQUENCE_ERROR)
+  if ((s.rows[row * QP.WORDS + QP.RESP_FLAGS] & RespFlag.NAK_SENT) === 0) nak(s, row, SEQUENCE_ERROR)
 }
 
 /**
@@ -43,17 +42,17 @@ export const onGap = (s: EngineState, row: number): void => {
 export const nak = (s: EngineState, row: number, syndrome: number): void => {
   if (syndrome === REMOTE_OPERATION && s.env.memory.vanished()) return
   const w = s.rows
-  const base = row * WORDS
-  w[base + RESPONDER] |= NAK_DUE | NAK_SENT
-  w[base + NAK_SYNDROME] = syndrome
-  w[base + NAK_PSN] = w[base + EXPECTED]
-  w[base + NAK_MSN] = w[base + MSN]
+  const base = row * QP.WORDS
+  w[base + QP.RESP_FLAGS] |= RespFlag.NAK_DUE | RespFlag.NAK_SENT
+  w[base + QP.RESP_NAK_SYNDROME] = syndrome
+  w[base + QP.RESP_NAK_PSN] = w[base + QP.RESP_EPSN]
+  w[base + QP.RESP_NAK_MSN] = w[base + QP.RESP_MSN]
   schedule(s, row)
 }
 
 /** A NAK that ends the queue pair. */
 const fatalNak = (s: EngineState, row: number, syndrome: number, cause: Cause): void => {
-  s.env.causes?.nak(row, s.rows[row * WORDS + EXPECTED], cause)
+  s.env.causes?.nak(row, s.rows[row * QP.WORDS + QP.RESP_EPSN], cause)
   nak(s, row, syndrome)
 }
 
@@ -63,18 +62,18 @@ const fatalNak = (s: EngineState, row: number, syndrome: number, cause: Cause): 
  */
 export const dropMessage = (s: EngineState, row: number): void => {
   const w = s.rows
-  const base = row * WORDS
-  w[base + MESSAGE] = SendKind.NONE
-  w[base + RESPONDER] |= DROPPING
+  const base = row * QP.WORDS
+  w[base + QP.RESP_MESSAGE] = SendKind.NONE
+  w[base + QP.RESP_FLAGS] |= RespFlag.DROPPING
   s.counters.dropped++
 }
 
 /** A fatal NAK. The receive request in use ends with `status`; without one an event tells the program. */
 export const nakFatal = (s: EngineState, row: number, syndrome: number, status: number, cause: Cause): void => {
-  const base = row * WORDS
+  const base = row * QP.WORDS
   flushDma(s) // the NAK acknowledges what came before
-  if (s.rows[base + STATE] === ERR) return
-  if (reliableService[s.rows[base + SERVICE]] === 0) {
+  if (s.rows[base + QP.STATE] === ERR) return
+  if (reliableService[s.rows[base + QP.SERVICE]] === 0) {
     // what the program's own buffer is to blame for ends the queue pair of any service
     if (status === LOC_PROT_ERR) failReceive(s, row, status, cause)
     else {
@@ -104,21 +103,21 @@ export const onRequestDmaFailed = (
 ): void => {
   const cause = takeCause(s)
   const w = s.rows
-  const base = row * WORDS
-  if (w[base + STATE] < RTR) return
-  if (reliableService[w[base + SERVICE]] === 0) {
+  const base = row * QP.WORDS
+  if (w[base + QP.STATE] < RTR) return
+  if (reliableService[w[base + QP.SERVICE]] === 0) {
     if (kind === DmaKind.RECEIVE) failReceive(s, row, LOC_PROT_ERR, cause)
-    else if (w[base + MESSAGE] === SendKind.WRITE) {
+    else if (w[base + QP.RESP_MESSAGE] === SendKind.WRITE) {
       s.env.causes?.dropped(row, cause)
       dropMessage(s, row)
     }
     return
   }
-  w[base + RESPONDER] &= ~ACK_DUE
-  w[base + EXPECTED] = psn
-  w[base + MSN] = msn
+  w[base + QP.RESP_FLAGS] &= ~RespFlag.ACK_DUE
+  w[base + QP.RESP_EPSN] = psn
+  w[base + QP.RESP_MSN] = msn
   fatalNak(s, row, kind === DmaKind.WRITE && why === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, cause)
-  if (w[base + STATE] === ERR) return
+  if (w[base + QP.STATE] === ERR) return
   if (failReceive(s, row, kind === DmaKind.RECEIVE ? LOC_PROT_ERR : LOC_ACCESS_ERR, cause)) return
   s.env.events.qp(row, why === DmaResult.NO_REGION ? QP_ACCESS_ERR : QP_FATAL, cause)
 }
@@ -126,11 +125,11 @@ export const onRequestDmaFailed = (
 /** To error for a reason of the responder's own, found while sending: a NAK for `psn`. */
 export const nakAt = (s: EngineState, row: number, psn: number, syndrome: number, cause: Cause): void => {
   const w = s.rows
-  const base = row * WORDS
-  w[base + EXPECTED] = psn
-  w[base + RESPONDER] &= ~ACK_DUE
+  const base = row * QP.WORDS
+  w[base + QP.RESP_EPSN] = psn
+  w[base + QP.RESP_FLAGS] &= ~RespFlag.ACK_DUE
   fatalNak(s, row, syndrome, cause)
-  if (w[base + STATE] === ERR) return
+  if (w[base + QP.STATE] === ERR) return
   enterError(s, row, cause)
   s.env.events.qp(row, syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL, cause)
 }

@@ -12,15 +12,13 @@ import type { Arena } from '../../wire/arena.ts'
 import * as ext from '../../wire/extensions.ts'
 import { addressOf, noteMemoryFault, noteRefusedKey, takeCause } from '../causes.ts'
 import { flushDma } from '../dma.ts'
+import { QP, RES, RespFlag } from '../fields.ts'
 import { PSN_MASK, psnAdd, psnDistance } from '../psn.ts'
 import { setResourcesBlock } from '../qp-layout.ts'
-import { type EngineState, R, Resource, Row, resourceBlock, schedule, takeBlock } from '../state.ts'
+import { type EngineState, resourceBlock, schedule, takeBlock } from '../state.ts'
 import { Access } from '../types.ts'
 import { NakSyndrome, nakFatal, nakInvalidRequest } from './nak.ts'
 
-const { WORDS, STATE, QPN, PD, MTU, ACCESS, RESPONDER, EXPECTED, MSN } = Row
-const { RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
-const { ACK_DUE } = R
 const { ERR } = QpState.values
 const { NONE, READ, ATOMIC } = SendKind
 const { LOC_QP_OP_ERR } = WcStatus.values
@@ -29,13 +27,13 @@ const COMPARE_SWAP = operationCode.COMPARE_SWAP
 
 /** The resource whose request has `psn` in its range; 0 if it is forgotten. */
 const findResource = (s: EngineState, row: number, kind: number, psn: number): number => {
-  const base = row * WORDS
+  const base = row * QP.WORDS
   const p = s.pool
-  let resource = s.rows[base + RESOURCES]
+  let resource = s.rows[base + QP.RESP_RESOURCES]
   if (resource === 0) return 0
-  for (let left = s.rows[base + RESOURCE_COUNT]; left > 0; left--, resource += Resource.WORDS) {
-    if (p[resource + Resource.KIND] !== kind) continue
-    if (psnDistance(p[resource + Resource.FIRST_PSN], psn) < p[resource + Resource.PSNS]) return resource
+  for (let left = s.rows[base + QP.RESP_RESOURCE_COUNT]; left > 0; left--, resource += RES.WORDS) {
+    if (p[resource + RES.KIND] !== kind) continue
+    if (psnDistance(p[resource + RES.FIRST_PSN], psn) < p[resource + RES.PSNS]) return resource
   }
   return 0
 }
@@ -52,10 +50,10 @@ export const replayAnswer = (s: EngineState, row: number, kind: number, psn: num
 /** Puts responses [from, end) of a resource up for sending again. */
 const replay = (s: EngineState, row: number, resource: number, from: number, end: number): void => {
   const p = s.pool
-  if (p[resource + Resource.NEXT] >= p[resource + Resource.END]) s.rows[row * WORDS + PENDING]++
-  p[resource + Resource.NEXT] = from
-  p[resource + Resource.END] = end
-  p[resource + Resource.REPLAY] = 1
+  if (p[resource + RES.NEXT] >= p[resource + RES.END]) s.rows[row * QP.WORDS + QP.RESP_PENDING]++
+  p[resource + RES.NEXT] = from
+  p[resource + RES.END] = end
+  p[resource + RES.REPLAY] = 1
 }
 
 /** A READ again, whole or its rest: answered if it stays inside what was asked first. `at`: its RETH. */
@@ -67,48 +65,48 @@ export const replayRead = (s: EngineState, row: number, arena: Arena, at: number
   const hi = ext.rethVaHi(view, at)
   const lo = ext.rethVaLo(view, at)
   const length = ext.rethDmaLen(view, at)
-  const first = psnDistance(p[resource + Resource.FIRST_PSN], psn)
-  const mtu = s.rows[row * WORDS + MTU]
-  const low = lo - p[resource + Resource.LO]
-  const offset = low + (hi - p[resource + Resource.HI]) * 0x1_0000_0000
-  const whole = p[resource + Resource.LENGTH]
+  const first = psnDistance(p[resource + RES.FIRST_PSN], psn)
+  const mtu = s.rows[row * QP.WORDS + QP.MTU]
+  const low = lo - p[resource + RES.LO]
+  const offset = low + (hi - p[resource + RES.HI]) * 0x1_0000_0000
+  const whole = p[resource + RES.LENGTH]
   const packets = length === 0 ? 1 : Math.ceil(length / mtu)
   // each PSN stands for its own bytes: the rest of a READ begins where they do
   const inside = whole === 0 ? length === 0 : offset === first * mtu && offset + length <= whole
-  if (!inside || first + packets > p[resource + Resource.PSNS]) return
-  if (whole > 0 && ext.rethRkey(view, at) !== p[resource + Resource.KEY]) return
+  if (!inside || first + packets > p[resource + RES.PSNS]) return
+  if (whole > 0 && ext.rethRkey(view, at) !== p[resource + RES.KEY]) return
   // still under way towards it: the copy of a request adds nothing
-  if (p[resource + Resource.NEXT] <= first && p[resource + Resource.END] === first + packets) return
+  if (p[resource + RES.NEXT] <= first && p[resource + RES.END] === first + packets) return
   replay(s, row, resource, first, first + packets)
-  p[resource + Resource.BASE] = first
-  p[resource + Resource.READ_HI] = hi
-  p[resource + Resource.READ_LO] = lo
-  p[resource + Resource.READ_LENGTH] = length
+  p[resource + RES.BASE] = first
+  p[resource + RES.DATA_HI] = hi
+  p[resource + RES.DATA_LO] = lo
+  p[resource + RES.READ_LENGTH] = length
 }
 
 /** The peer's first READ or atomic: most never ask for any. */
 const makeRoom = (s: EngineState, base: number, count: number): void => {
   const size = resourceBlock(count)
   const block = takeBlock(s, size)
-  s.pool.fill(0, block, block + count * Resource.WORDS)
-  s.rows[base + RESOURCES] = block
+  s.pool.fill(0, block, block + count * RES.WORDS)
+  s.rows[base + QP.RESP_RESOURCES] = block
   setResourcesBlock(s.rows, base, size)
 }
 
 /** The resource for a new READ or atomic; 0 if the peer has more outstanding than it may. */
 const takeResource = (s: EngineState, row: number): number => {
   const w = s.rows
-  const base = row * WORDS
-  const count = w[base + RESOURCE_COUNT]
+  const base = row * QP.WORDS
+  const count = w[base + QP.RESP_RESOURCE_COUNT]
   if (count === 0) return 0
-  if (w[base + RESOURCES] === 0) makeRoom(s, base, count)
+  if (w[base + QP.RESP_RESOURCES] === 0) makeRoom(s, base, count)
   const p = s.pool
-  const resource = w[base + RESOURCES] + w[base + RESOURCE_NEXT] * Resource.WORDS
-  if (p[resource + Resource.KIND] !== NONE && p[resource + Resource.NEXT] < p[resource + Resource.END]) {
-    if (p[resource + Resource.REPLAY] === 0) return 0
-    w[base + PENDING]-- // a repetition that nobody waits for any more
+  const resource = w[base + QP.RESP_RESOURCES] + w[base + QP.RESP_RESOURCE_NEXT] * RES.WORDS
+  if (p[resource + RES.KIND] !== NONE && p[resource + RES.NEXT] < p[resource + RES.END]) {
+    if (p[resource + RES.REPLAY] === 0) return 0
+    w[base + QP.RESP_PENDING]-- // a repetition that nobody waits for any more
   }
-  w[base + RESOURCE_NEXT] = (w[base + RESOURCE_NEXT] + 1) % count
+  w[base + QP.RESP_RESOURCE_NEXT] = (w[base + QP.RESP_RESOURCE_NEXT] + 1) % count
   return resource
 }
 
@@ -116,18 +114,18 @@ const takeResource = (s: EngineState, row: number): number => {
 export const takeResourceOrNak = (s: EngineState, row: number): number => {
   const resource = takeResource(s, row)
   if (resource === 0)
-    nakInvalidRequest(s, row, because('TOO_MANY_READS', { most: s.rows[row * WORDS + RESOURCE_COUNT] }))
+    nakInvalidRequest(s, row, because('TOO_MANY_READS', { most: s.rows[row * QP.WORDS + QP.RESP_RESOURCE_COUNT] }))
   return resource
 }
 
 /** The one response that waits is handed over in another way: its resource. */
 export const takeAnswer = (s: EngineState, row: number): number => {
   const w = s.rows
-  const base = row * WORDS
-  const count = w[base + RESOURCE_COUNT]
-  const resource = w[base + RESOURCES] + ((w[base + RESOURCE_NEXT] + count - 1) % count) * Resource.WORDS
-  s.pool[resource + Resource.NEXT] = s.pool[resource + Resource.END]
-  w[base + PENDING]--
+  const base = row * QP.WORDS
+  const count = w[base + QP.RESP_RESOURCE_COUNT]
+  const resource = w[base + QP.RESP_RESOURCES] + ((w[base + QP.RESP_RESOURCE_NEXT] + count - 1) % count) * RES.WORDS
+  s.pool[resource + RES.NEXT] = s.pool[resource + RES.END]
+  w[base + QP.RESP_PENDING]--
   return resource
 }
 
@@ -135,19 +133,19 @@ export const takeAnswer = (s: EngineState, row: number): number => {
 export const queueResponse = (s: EngineState, row: number, resource: number, kind: number, psns: number): void => {
   const w = s.rows
   const p = s.pool
-  const base = row * WORDS
-  w[base + MSN] = (w[base + MSN] + 1) & PSN_MASK
-  p[resource + Resource.KIND] = kind
-  p[resource + Resource.FIRST_PSN] = w[base + EXPECTED]
-  p[resource + Resource.PSNS] = psns
-  p[resource + Resource.MSN] = w[base + MSN]
-  p[resource + Resource.NEXT] = 0
-  p[resource + Resource.END] = psns
-  p[resource + Resource.BASE] = 0
-  p[resource + Resource.REPLAY] = 0
-  w[base + PENDING]++
-  w[base + EXPECTED] = psnAdd(w[base + EXPECTED], psns)
-  w[base + RESPONDER] &= ~ACK_DUE
+  const base = row * QP.WORDS
+  w[base + QP.RESP_MSN] = (w[base + QP.RESP_MSN] + 1) & PSN_MASK
+  p[resource + RES.KIND] = kind
+  p[resource + RES.FIRST_PSN] = w[base + QP.RESP_EPSN]
+  p[resource + RES.PSNS] = psns
+  p[resource + RES.MSN] = w[base + QP.RESP_MSN]
+  p[resource + RES.NEXT] = 0
+  p[resource + RES.END] = psns
+  p[resource + RES.BASE] = 0
+  p[resource + RES.REPLAY] = 0
+  w[base + QP.RESP_PENDING]++
+  w[base + QP.RESP_EPSN] = psnAdd(w[base + QP.RESP_EPSN], psns)
+  w[base + QP.RESP_FLAGS] &= ~RespFlag.ACK_DUE
   schedule(s, row)
 }
 
@@ -161,9 +159,9 @@ export const checkRead = (
   length: number,
 ): boolean => {
   const w = s.rows
-  const base = row * WORDS
+  const base = row * QP.WORDS
   const { REMOTE_READ } = Access
-  if ((w[base + ACCESS] & REMOTE_READ) === 0) {
+  if ((w[base + QP.ACCESS] & REMOTE_READ) === 0) {
     nakInvalidRequest(s, row, because('QP_NO_RIGHT', { right: REMOTE_READ }))
     return false
   }
@@ -171,8 +169,8 @@ export const checkRead = (
     nakInvalidRequest(s, row, because('REMOTE_TOO_LONG', { length }))
     return false
   }
-  if (length > 0 && s.env.memory.resolve(w[base + PD], key, hi, lo, length, REMOTE_READ, w[base + QPN]) < 0) {
-    noteRefusedKey(s, w[base + PD], key, hi, lo, length, REMOTE_READ, w[base + QPN])
+  if (length > 0 && s.env.memory.resolve(w[base + QP.PD], key, hi, lo, length, REMOTE_READ, w[base + QP.QPN]) < 0) {
+    noteRefusedKey(s, w[base + QP.PD], key, hi, lo, length, REMOTE_READ, w[base + QP.QPN])
     nakFatal(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
     return false
   }
@@ -182,7 +180,7 @@ export const checkRead = (
 /** `at`: the RETH. */
 export const onRead = (s: EngineState, row: number, arena: Arena, at: number): void => {
   const w = s.rows
-  const base = row * WORDS
+  const base = row * QP.WORDS
   const view = arena.view
   const length = ext.rethDmaLen(view, at)
   const hi = ext.rethVaHi(view, at)
@@ -192,26 +190,26 @@ export const onRead = (s: EngineState, row: number, arena: Arena, at: number): v
   const resource = takeResourceOrNak(s, row)
   if (resource === 0) return
   const p = s.pool
-  p[resource + Resource.HI] = hi
-  p[resource + Resource.LO] = lo
-  p[resource + Resource.KEY] = key
-  p[resource + Resource.PD] = w[base + PD]
-  p[resource + Resource.LENGTH] = length
-  p[resource + Resource.READ_HI] = hi
-  p[resource + Resource.READ_LO] = lo
-  p[resource + Resource.READ_LENGTH] = length
-  queueResponse(s, row, resource, READ, length === 0 ? 1 : Math.ceil(length / w[base + MTU]))
+  p[resource + RES.HI] = hi
+  p[resource + RES.LO] = lo
+  p[resource + RES.KEY] = key
+  p[resource + RES.PD] = w[base + QP.PD]
+  p[resource + RES.LENGTH] = length
+  p[resource + RES.DATA_HI] = hi
+  p[resource + RES.DATA_LO] = lo
+  p[resource + RES.READ_LENGTH] = length
+  queueResponse(s, row, resource, READ, length === 0 ? 1 : Math.ceil(length / w[base + QP.MTU]))
 }
 
 /** `at`: the AtomicETH. */
 export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, opcode: number): void => {
   const w = s.rows
-  const base = row * WORDS
+  const base = row * QP.WORDS
   const view = arena.view
   const memory = s.env.memory
   const hi = ext.atomicVaHi(view, at)
   const lo = ext.atomicVaLo(view, at)
-  if ((w[base + ACCESS] & Access.REMOTE_ATOMIC) === 0) {
+  if ((w[base + QP.ACCESS] & Access.REMOTE_ATOMIC) === 0) {
     nakInvalidRequest(s, row, because('QP_NO_RIGHT', { right: Access.REMOTE_ATOMIC }))
     return
   }
@@ -220,11 +218,11 @@ export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, 
     return
   }
   flushDma(s) // WRITEs before it are seen
-  if (w[base + STATE] === ERR) return
+  if (w[base + QP.STATE] === ERR) return
   const key = ext.atomicRkey(view, at)
-  const region = memory.resolve(w[base + PD], key, hi, lo, 8, Access.REMOTE_ATOMIC, w[base + QPN])
+  const region = memory.resolve(w[base + QP.PD], key, hi, lo, 8, Access.REMOTE_ATOMIC, w[base + QP.QPN])
   if (region < 0) {
-    noteRefusedKey(s, w[base + PD], key, hi, lo, 8, Access.REMOTE_ATOMIC, w[base + QPN])
+    noteRefusedKey(s, w[base + QP.PD], key, hi, lo, 8, Access.REMOTE_ATOMIC, w[base + QP.QPN])
     nakFatal(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
     return
   }
@@ -247,12 +245,12 @@ export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, 
         )
       : memory.fetchAdd(region, hi, lo, swapHi, swapLo, original)
   if (errno !== 0) {
-    s.pool[resource + Resource.KIND] = NONE
+    s.pool[resource + RES.KIND] = NONE
     noteMemoryFault(s, key, hi, lo, 8, Access.REMOTE_ATOMIC)
     nakFatal(s, row, REMOTE_OPERATION, LOC_QP_OP_ERR, takeCause(s))
     return
   }
-  s.pool[resource + Resource.RESULT_LO] = original[0]
-  s.pool[resource + Resource.RESULT_HI] = original[1]
+  s.pool[resource + RES.DATA_LO] = original[0]
+  s.pool[resource + RES.DATA_HI] = original[1]
   queueResponse(s, row, resource, ATOMIC, 1)
 }

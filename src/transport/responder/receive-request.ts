@@ -2,26 +2,26 @@
  * Receive requests as responders take them: one for each message, when it begins (InfiniBand Architecture
  * Specification, volume 1, clause 10.8.3). What to do when there is none is the service's business.
  */
+
+import { QP } from '../fields.ts'
 import { maxRecvSge, recvBlock } from '../qp-layout.ts'
-import { type EngineState, giveBlock, Row, takeBlock } from '../state.ts'
+import { type EngineState, giveBlock, takeBlock } from '../state.ts'
 import { Receive } from '../types.ts'
 
-const { WORDS, RECEIVE } = Row
-
 /**
- * Takes the oldest receive request into Row.RECEIVE, unless one is there: that of an unreliable message that was passed
+ * Takes the oldest receive request into QP.RESP_RECEIVE, unless one is there: that of an unreliable message that was passed
  * over. False if there is none.
  */
 export const takeReceive = (s: EngineState, row: number): boolean => {
-  const base = row * WORDS
-  if (s.rows[base + RECEIVE] !== 0) return true
+  const base = row * QP.WORDS
+  if (s.rows[base + QP.RESP_RECEIVE] !== 0) return true
   const size = recvBlock(s.rows, base)
   const block = takeBlock(s, size)
   if (!s.env.work.takeReceive(row, s.pool, block)) {
     giveBlock(s, size, block)
     return false
   }
-  s.rows[base + RECEIVE] = block
+  s.rows[base + QP.RESP_RECEIVE] = block
   // a source bounds what it reads; one that does not gives a request without room
   if (s.pool[block + Receive.SGES] > maxRecvSge(s.rows, base)) s.pool[block + Receive.LENGTH] = 0
   return true

@@ -31,8 +31,9 @@ import type { Arena } from '../../wire/arena.ts'
 import { bthAckReq, bthOpcode, bthPadCount, bthPsn, bthSolicited } from '../../wire/bth.ts'
 import * as ext from '../../wire/extensions.ts'
 import { takeCause } from '../causes.ts'
+import { QP, RespFlag } from '../fields.ts'
 import { psnDifference } from '../psn.ts'
-import { type EngineState, R, Row, schedule } from '../state.ts'
+import { type EngineState, schedule } from '../state.ts'
 import { isAdmitted } from '../unreliable.ts'
 import { onAtomicWrite, onFlush } from './flush-atomic-write.ts'
 import { NakSyndrome, nakFatal, nakInvalidRequest, onGap } from './nak.ts'
@@ -40,8 +41,6 @@ import { onAtomic, onRead, replayAnswer, replayRead } from './rd-atomic.ts'
 import { beginWrite, takeSend, takeWrite } from './send-write.ts'
 import { nakSrq, selectSrq } from './xrc.ts'
 
-const { WORDS, SERVICE, STATE, MTU, RESPONDER, EXPECTED, MESSAGE, WRITE_LEFT } = Row
-const { ACK_DUE, NAK_DUE, NAK_SENT } = R
 const { RTR } = QpState.values
 const { NONE, SEND, WRITE, ATOMIC, FLUSH, ATOMIC_WRITE } = SendKind
 const { REM_INV_REQ_ERR } = WcStatus.values
@@ -60,20 +59,21 @@ const { XRC_TGT } = Service
 /** A request packet (checked by `checkPacket`) for a QP in RTR or beyond, not in error. */
 export const onRequest = (s: EngineState, row: number, arena: Arena, at: number, length: number): void => {
   const w = s.rows
-  const base = row * WORDS
+  const base = row * QP.WORDS
   const opcode = bthOpcode(arena.view, at)
   const flags = FLAGS_OF[opcode]
   const psn = bthPsn(arena.view, at)
-  if (reliableService[w[base + SERVICE]] === 0) {
+  if (reliableService[w[base + QP.SERVICE]] === 0) {
     if (!isAdmitted(s, row, flags, psn)) return
   } else if (!isExpected(s, row, arena, at, opcode, flags, psn)) return
-  if (w[base + STATE] === RTR) communicationEstablished(s, row)
+  if (w[base + QP.STATE] === RTR) communicationEstablished(s, row)
   const payload = length - HEADER_BYTES[opcode] - bthPadCount(arena.view, at) - ICRC_BYTES
-  if (isOutOfSequence(w[base + MESSAGE], flags)) nakInvalidRequest(s, row, because('OUT_OF_PLACE', { bth: opcode }))
-  else if (!isLengthRight(w[base + MTU], flags, payload))
-    nakInvalidRequest(s, row, because('PACKET_LENGTH', { payload, mtu: w[base + MTU] }))
+  if (isOutOfSequence(w[base + QP.RESP_MESSAGE], flags))
+    nakInvalidRequest(s, row, because('OUT_OF_PLACE', { bth: opcode }))
+  else if (!isLengthRight(w[base + QP.MTU], flags, payload))
+    nakInvalidRequest(s, row, because('PACKET_LENGTH', { payload, mtu: w[base + QP.MTU] }))
   else if (
-    w[base + SERVICE] === XRC_TGT &&
+    w[base + QP.SERVICE] === XRC_TGT &&
     !selectSrq(s, row, ext.xrcethSrq(arena.view, at + XRCETH_AT[opcode]), flags)
   )
     nakInvalidRequest(s, row, nakSrq(ext.xrcethSrq(arena.view, at + XRCETH_AT[opcode])))
@@ -100,9 +100,9 @@ const isLengthRight = (mtu: number, flags: number, payload: number): boolean => 
 
 /** First packet from the peer: the program may move to RTS. The event is told once. */
 export const communicationEstablished = (s: EngineState, row: number): void => {
-  const base = row * WORDS
-  if ((s.rows[base + RESPONDER] & R.ESTABLISHED) !== 0) return
-  s.rows[base + RESPONDER] |= R.ESTABLISHED
+  const base = row * QP.WORDS
+  if ((s.rows[base + QP.RESP_FLAGS] & RespFlag.ESTABLISHED) !== 0) return
+  s.rows[base + QP.RESP_FLAGS] |= RespFlag.ESTABLISHED
   s.env.events.qp(row, COMM_EST, because('ESTABLISHED', {}))
 }
 
@@ -119,13 +119,13 @@ const isExpected = (
   psn: number,
 ): boolean => {
   const w = s.rows
-  const base = row * WORDS
-  const ahead = psnDifference(psn, w[base + EXPECTED])
+  const base = row * QP.WORDS
+  const ahead = psnDifference(psn, w[base + QP.RESP_EPSN])
   if (ahead < 0) onDuplicate(s, row, arena, at, opcode, flags, psn)
   else if (ahead > 0) onGap(s, row)
   if (ahead !== 0) return false
   // a NAK that has not left yet is overtaken by what it asks for
-  w[base + RESPONDER] &= ~(NAK_SENT | NAK_DUE)
+  w[base + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
   return true
 }
 
@@ -143,12 +143,12 @@ const onDuplicate = (
   psn: number,
 ): void => {
   s.counters.duplicateRequests++
-  const base = row * WORDS
+  const base = row * QP.WORDS
   if ((flags & OP_READ) !== 0) replayRead(s, row, arena, at + RETH_AT[opcode], psn)
   else if ((flags & OP_ATOMIC) !== 0) replayAnswer(s, row, ATOMIC, psn)
   else if ((flags & OP_FLUSH) !== 0) replayAnswer(s, row, FLUSH, psn)
   else if ((flags & OP_ATOMIC_WRITE) !== 0) replayAnswer(s, row, ATOMIC_WRITE, psn)
-  else s.rows[base + RESPONDER] |= ACK_DUE
+  else s.rows[base + QP.RESP_FLAGS] |= RespFlag.ACK_DUE
   schedule(s, row)
 }
 
@@ -156,9 +156,9 @@ const onDuplicate = (
 
 /** Packets were taken: their sender may want to hear of it. */
 export const scheduleAck = (s: EngineState, row: number, asked: boolean): void => {
-  const base = row * WORDS
-  if (!asked || reliableService[s.rows[base + SERVICE]] === 0) return
-  s.rows[base + RESPONDER] |= ACK_DUE
+  const base = row * QP.WORDS
+  if (!asked || reliableService[s.rows[base + QP.SERVICE]] === 0) return
+  s.rows[base + QP.RESP_FLAGS] |= RespFlag.ACK_DUE
   schedule(s, row)
 }
 
@@ -197,7 +197,7 @@ const onWrite = (
   payload: number,
 ): void => {
   const { view } = arena
-  const left = s.rows[row * WORDS + WRITE_LEFT] >>> 0
+  const left = s.rows[row * QP.WORDS + QP.RESP_WRITE_LEFT] >>> 0
   const refusal =
     (flags & OP_START) !== 0
       ? onWriteStart(s, row, view, at + RETH_AT[opcode], flags, payload)

@@ -11,20 +11,14 @@ import { SendKind } from '../../spec/work.ts'
 import { BTH_PAD_SHIFT, putBth } from '../../wire/bth.ts'
 import { putAeth, putAtomicAck } from '../../wire/extensions.ts'
 import { noteMemoryFault, noteRefusedKey, takeCause } from '../causes.ts'
+import { QP, RES, RespFlag } from '../fields.ts'
 import { PSN_MASK, psnAdd } from '../psn.ts'
 import { acceptRun, continueRun, openRun, openRunWithFirst } from '../run.ts'
 import { Turn } from '../scheduling.ts'
-import { type EngineState, R, Resource, Row } from '../state.ts'
+import type { EngineState } from '../state.ts'
 import { Access } from '../types.ts'
 import { nakAt } from './nak.ts'
 
-const { WORDS, SERVICE, QPN, MTU, DEST_QPN, FLOW, RESPONDER, EXPECTED, MSN } = Row
-const { NAK_SYNDROME, NAK_PSN, NAK_MSN } = Row
-const { RESOURCES, RESOURCE_COUNT, RESOURCE_NEXT, PENDING } = Row
-const { KIND, FIRST_PSN, NEXT, END, BASE, READ_HI, READ_LO, READ_LENGTH, KEY, PD, RESULT_HI, RESULT_LO } = Resource
-const RESOURCE_MSN = Resource.MSN
-const RESOURCE_WORDS = Resource.WORDS
-const { ACK_DUE, NAK_DUE } = R
 const { NONE, ATOMIC } = SendKind
 const ACK = operationCode.ACKNOWLEDGE
 const ATOMIC_ACK = operationCode.ATOMIC_ACK
@@ -41,16 +35,17 @@ const QUANTUM = 0x1_0000
 
 /** Sends what the responder of a QP owes. Answers as `transmitRequests`. */
 export const transmitResponses = (s: EngineState, row: number): number => {
-  const base = row * WORDS
+  const base = row * QP.WORDS
   let budget = QUANTUM
-  while (s.rows[base + PENDING] > 0) {
+  while (s.rows[base + QP.RESP_PENDING] > 0) {
     if (budget <= 0) return Turn.MORE
     const resource = oldestPending(s, base)
-    const sent = s.pool[resource + KIND] === ATOMIC ? sendAtomicAck(s, base, resource) : sendReadPart(s, row, resource)
+    const sent =
+      s.pool[resource + RES.KIND] === ATOMIC ? sendAtomicAck(s, base, resource) : sendReadPart(s, row, resource)
     if (sent === 0) return Turn.FULL
     budget -= sent
   }
-  const due = s.rows[base + RESPONDER] & (NAK_DUE | ACK_DUE)
+  const due = s.rows[base + QP.RESP_FLAGS] & (RespFlag.NAK_DUE | RespFlag.ACK_DUE)
   return due === 0 || sendAcknowledge(s, base, due) ? Turn.DONE : Turn.FULL
 }
 
@@ -58,33 +53,33 @@ export const transmitResponses = (s: EngineState, row: number): number => {
 const oldestPending = (s: EngineState, base: number): number => {
   const w = s.rows
   const p = s.pool
-  const count = w[base + RESOURCE_COUNT]
-  let index = w[base + RESOURCE_NEXT]
+  const count = w[base + QP.RESP_RESOURCE_COUNT]
+  let index = w[base + QP.RESP_RESOURCE_NEXT]
   for (let left = count; left > 0; left--) {
-    const resource = w[base + RESOURCES] + index * RESOURCE_WORDS
-    if (p[resource + KIND] !== NONE && p[resource + NEXT] < p[resource + END]) return resource
+    const resource = w[base + QP.RESP_RESOURCES] + index * RES.WORDS
+    if (p[resource + RES.KIND] !== NONE && p[resource + RES.NEXT] < p[resource + RES.END]) return resource
     index = index + 1 === count ? 0 : index + 1
   }
-  throw new Error(`a QP row counts ${w[base + PENDING]} pending responses and has none`)
+  throw new Error(`a QP row counts ${w[base + QP.RESP_PENDING]} pending responses and has none`)
 }
 
 /** Notes that responses up to `next` are sent. */
 const markSent = (s: EngineState, base: number, resource: number, next: number): void => {
-  s.pool[resource + NEXT] = next
-  if (next === s.pool[resource + END]) s.rows[base + PENDING]--
+  s.pool[resource + RES.NEXT] = next
+  if (next === s.pool[resource + RES.END]) s.rows[base + QP.RESP_PENDING]--
 }
 
 const sendAtomicAck = (s: EngineState, base: number, resource: number): number => {
   const w = s.rows
   const p = s.pool
-  const opcode = serviceBits[w[base + SERVICE]] | ATOMIC_ACK
+  const opcode = serviceBits[w[base + QP.SERVICE]] | ATOMIC_ACK
   const size = HEADER_BYTES[opcode] + ICRC_BYTES
-  if (openRun(s, size, w[base + FLOW], 1) === 0) return 0
+  if (openRun(s, size, w[base + QP.FLOW], 1) === 0) return 0
   const at = s.runAt
   const view = s.sink!.arena.view
-  putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], p[resource + FIRST_PSN])
-  putAeth(view, at + BTH, POSITIVE, p[resource + RESOURCE_MSN])
-  putAtomicAck(view, at + AETH_END, p[resource + RESULT_HI], p[resource + RESULT_LO])
+  putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + QP.DEST_QPN], p[resource + RES.FIRST_PSN])
+  putAeth(view, at + BTH, POSITIVE, p[resource + RES.MSN])
+  putAtomicAck(view, at + AETH_END, p[resource + RES.DATA_HI], p[resource + RES.DATA_LO])
   acceptRun(s, 1, size, size)
   markSent(s, base, resource, 1)
   return size
@@ -94,29 +89,29 @@ const sendAtomicAck = (s: EngineState, base: number, resource: number): number =
 const sendReadPart = (s: EngineState, row: number, resource: number): number => {
   const w = s.rows
   const p = s.pool
-  const base = row * WORDS
-  const mtu = w[base + MTU]
-  const next = p[resource + NEXT]
-  const end = p[resource + END]
-  const offset = (next - p[resource + BASE]) * mtu
-  const rest = p[resource + READ_LENGTH] - offset
+  const base = row * QP.WORDS
+  const mtu = w[base + QP.MTU]
+  const next = p[resource + RES.NEXT]
+  const end = p[resource + RES.END]
+  const offset = (next - p[resource + RES.BASE]) * mtu
+  const rest = p[resource + RES.READ_LENGTH] - offset
   const ends = next + 1 === end
   // the opcode says where in the first answer the packet stands, also in a repetition of a part
   const begins = next === 0
   if (!ends) return begins ? sendReadFirst(s, row, resource, end) : sendReadMiddle(s, row, resource, next, end, offset)
-  const opcode = serviceBits[w[base + SERVICE]] | (begins ? READ_ONLY : READ_LAST)
+  const opcode = serviceBits[w[base + QP.SERVICE]] | (begins ? READ_ONLY : READ_LAST)
   const payload = rest
   const pad = -payload & 3
   const size = AETH_END + payload + pad + ICRC_BYTES
-  if (openRun(s, size, w[base + FLOW], 1) === 0) return 0
+  if (openRun(s, size, w[base + QP.FLOW], 1) === 0) return 0
   const at = s.runAt
   const arena = s.sink!.arena
   if (payload > 0 && !fillReadResponses(s, row, resource, next, offset, at + AETH_END, payload, payload, payload))
     return 1
   for (let i = 0; i < pad; i++) arena.bytes[at + AETH_END + payload + i] = 0
-  const psn = psnAdd(p[resource + FIRST_PSN], next)
-  putBth(arena.view, at, opcode, pad << BTH_PAD_SHIFT, DEFAULT_PKEY, w[base + DEST_QPN], psn)
-  putAeth(arena.view, at + BTH, POSITIVE, p[resource + RESOURCE_MSN])
+  const psn = psnAdd(p[resource + RES.FIRST_PSN], next)
+  putBth(arena.view, at, opcode, pad << BTH_PAD_SHIFT, DEFAULT_PKEY, w[base + QP.DEST_QPN], psn)
+  putAeth(arena.view, at + BTH, POSITIVE, p[resource + RES.MSN])
   acceptRun(s, 1, size, size)
   markSent(s, base, resource, next + 1)
   return payload + size
@@ -129,18 +124,18 @@ const sendReadPart = (s: EngineState, row: number, resource: number): number => 
 const sendReadFirst = (s: EngineState, row: number, resource: number, end: number): number => {
   const w = s.rows
   const p = s.pool
-  const base = row * WORDS
-  const mtu = w[base + MTU]
+  const base = row * QP.WORDS
+  const mtu = w[base + QP.MTU]
   const lead = AETH_END + mtu + ICRC_BYTES
   const size = BTH + mtu + ICRC_BYTES
-  const more = openRunWithFirst(s, lead, size, w[base + FLOW], end - 2)
+  const more = openRunWithFirst(s, lead, size, w[base + QP.FLOW], end - 2)
   if (more < 0) return 0
   const at = s.runAt
   const view = s.sink!.arena.view
   if (!fillReadResponses(s, row, resource, 0, 0, at + AETH_END, mtu, size, (1 + more) * mtu)) return 1
-  const opcode = serviceBits[w[base + SERVICE]] | READ_FIRST
-  putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], p[resource + FIRST_PSN])
-  putAeth(view, at + BTH, POSITIVE, p[resource + RESOURCE_MSN])
+  const opcode = serviceBits[w[base + QP.SERVICE]] | READ_FIRST
+  putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + QP.DEST_QPN], p[resource + RES.FIRST_PSN])
+  putAeth(view, at + BTH, POSITIVE, p[resource + RES.MSN])
   acceptRun(s, 1, lead, lead)
   if (more > 0) {
     continueRun(s, size)
@@ -159,10 +154,10 @@ const sendReadMiddle = (
   offset: number,
 ): number => {
   const w = s.rows
-  const base = row * WORDS
-  const mtu = w[base + MTU]
+  const base = row * QP.WORDS
+  const mtu = w[base + QP.MTU]
   const size = BTH + mtu + ICRC_BYTES
-  const count = openRun(s, size, w[base + FLOW], end - 1 - next)
+  const count = openRun(s, size, w[base + QP.FLOW], end - 1 - next)
   if (count === 0) return 0
   if (!fillReadResponses(s, row, resource, next, offset, s.runAt + BTH, mtu, size, count * mtu)) return 1
   putMiddles(s, base, resource, next, count)
@@ -173,11 +168,11 @@ const sendReadMiddle = (
 /** Headers of `count` MIDDLEs for which the run has room, from response number `next` on. */
 const putMiddles = (s: EngineState, base: number, resource: number, next: number, count: number): void => {
   const w = s.rows
-  const size = BTH + w[base + MTU] + ICRC_BYTES
+  const size = BTH + w[base + QP.MTU] + ICRC_BYTES
   const view = s.sink!.arena.view
-  const opcode = serviceBits[w[base + SERVICE]] | READ_MIDDLE
-  const qpn = w[base + DEST_QPN]
-  let psn = psnAdd(s.pool[resource + FIRST_PSN], next)
+  const opcode = serviceBits[w[base + QP.SERVICE]] | READ_MIDDLE
+  const qpn = w[base + QP.DEST_QPN]
+  let psn = psnAdd(s.pool[resource + RES.FIRST_PSN], next)
   for (let i = 0, to = s.runAt; i < count; i++, to += size) {
     putBth(view, to, opcode, 0, DEFAULT_PKEY, qpn, psn)
     psn = (psn + 1) & PSN_MASK
@@ -202,17 +197,17 @@ const fillReadResponses = (
 ): boolean => {
   const p = s.pool
   const memory = s.env.memory
-  const end = p[resource + READ_LO] + offset
-  const hi = (p[resource + READ_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
+  const end = p[resource + RES.DATA_LO] + offset
+  const hi = (p[resource + RES.DATA_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
   const lo = end >>> 0
-  const pd = p[resource + PD]
-  const qp = s.rows[row * WORDS + QPN]
-  const region = memory.resolve(pd, p[resource + KEY], hi, lo, total, Access.REMOTE_READ, qp)
+  const pd = p[resource + RES.PD]
+  const qp = s.rows[row * QP.WORDS + QP.QPN]
+  const region = memory.resolve(pd, p[resource + RES.KEY], hi, lo, total, Access.REMOTE_READ, qp)
   if (region >= 0 && memory.read(region, hi, lo, s.sink!.arena, at, chunk, stride, total) === 0) return true
-  if (region < 0) noteRefusedKey(s, pd, p[resource + KEY], hi, lo, total, Access.REMOTE_READ, qp)
-  else noteMemoryFault(s, p[resource + KEY], hi, lo, total, Access.REMOTE_READ)
-  const psn = psnAdd(p[resource + FIRST_PSN], next)
-  dropPending(s, row * WORDS)
+  if (region < 0) noteRefusedKey(s, pd, p[resource + RES.KEY], hi, lo, total, Access.REMOTE_READ, qp)
+  else noteMemoryFault(s, p[resource + RES.KEY], hi, lo, total, Access.REMOTE_READ)
+  const psn = psnAdd(p[resource + RES.FIRST_PSN], next)
+  dropPending(s, row * QP.WORDS)
   const code = region < 0 ? nakCode.REMOTE_ACCESS : nakCode.REMOTE_OPERATION
   nakAt(s, row, psn, syndromeKind.NAK | code, takeCause(s))
   return false
@@ -221,28 +216,28 @@ const fillReadResponses = (
 /** No response that is still to be sent will be. */
 const dropPending = (s: EngineState, base: number): void => {
   const w = s.rows
-  let resource = w[base + RESOURCES]
-  for (let left = resource === 0 ? 0 : w[base + RESOURCE_COUNT]; left > 0; left--, resource += RESOURCE_WORDS)
-    s.pool[resource + KIND] = NONE
-  w[base + PENDING] = 0
+  let resource = w[base + QP.RESP_RESOURCES]
+  for (let left = resource === 0 ? 0 : w[base + QP.RESP_RESOURCE_COUNT]; left > 0; left--, resource += RES.WORDS)
+    s.pool[resource + RES.KIND] = NONE
+  w[base + QP.RESP_PENDING] = 0
 }
 
 /** One ACK for all that came, or the NAK; false if the port is full. */
 const sendAcknowledge = (s: EngineState, base: number, due: number): boolean => {
   const w = s.rows
-  const opcode = serviceBits[w[base + SERVICE]] | ACK
+  const opcode = serviceBits[w[base + QP.SERVICE]] | ACK
   const size = HEADER_BYTES[opcode] + ICRC_BYTES
-  if (openRun(s, size, w[base + FLOW], 1) === 0) return false
+  if (openRun(s, size, w[base + QP.FLOW], 1) === 0) return false
   const at = s.runAt
   const view = s.sink!.arena.view
-  if ((due & NAK_DUE) !== 0) {
-    putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], w[base + NAK_PSN])
-    putAeth(view, at + BTH, w[base + NAK_SYNDROME], w[base + NAK_MSN])
+  if ((due & RespFlag.NAK_DUE) !== 0) {
+    putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + QP.DEST_QPN], w[base + QP.RESP_NAK_PSN])
+    putAeth(view, at + BTH, w[base + QP.RESP_NAK_SYNDROME], w[base + QP.RESP_NAK_MSN])
   } else {
-    putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + DEST_QPN], (w[base + EXPECTED] - 1) & PSN_MASK)
-    putAeth(view, at + BTH, POSITIVE, w[base + MSN])
+    putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + QP.DEST_QPN], (w[base + QP.RESP_EPSN] - 1) & PSN_MASK)
+    putAeth(view, at + BTH, POSITIVE, w[base + QP.RESP_MSN])
   }
   acceptRun(s, 1, size, size)
-  w[base + RESPONDER] &= ~(NAK_DUE | ACK_DUE)
+  w[base + QP.RESP_FLAGS] &= ~(RespFlag.NAK_DUE | RespFlag.ACK_DUE)
   return true
 }

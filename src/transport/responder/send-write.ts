@@ -19,15 +19,14 @@ import type { Arena } from '../../wire/arena.ts'
 import { noteRefusedKey, takeCause } from '../causes.ts'
 import { completeReceive, failReceive } from '../completer/completion.ts'
 import { DmaKind, DmaResult, flushDma, scatter, writePayloadNow, writePayloads } from '../dma.ts'
+import { QP, RespFlag } from '../fields.ts'
 import { PSN_MASK } from '../psn.ts'
 import { recvBlock } from '../qp-layout.ts'
-import { type EngineState, giveBlock, R, Row } from '../state.ts'
+import { type EngineState, giveBlock } from '../state.ts'
 import { Access, Receive } from '../types.ts'
 import { dropMessage, NakSyndrome, nak, nakFatal } from './nak.ts'
 import { takeReceive } from './receive-request.ts'
 
-const { WORDS, SERVICE, STATE, QPN, PD, ACCESS, MIN_RNR, RESPONDER, EXPECTED, MSN } = Row
-const { MESSAGE, RECEIVE, DONE, WRITE_HI, WRITE_LO, WRITE_KEY, WRITE_LEFT } = Row
 const { ERR } = QpState.values
 const { NONE, SEND, WRITE } = SendKind
 const { SUCCESS, LOC_LEN_ERR, LOC_PROT_ERR, LOC_ACCESS_ERR, REM_INV_REQ_ERR } = WcStatus.values
@@ -39,30 +38,30 @@ const { REMOTE_WRITE } = Access
 /** A receive request for the message that begins; if there is none, the requester is told to wait. */
 const needReceive = (s: EngineState, row: number): boolean => {
   if (takeReceive(s, row)) return true
-  const base = row * WORDS
-  if (reliableService[s.rows[base + SERVICE]] === 0) {
+  const base = row * QP.WORDS
+  if (reliableService[s.rows[base + QP.SERVICE]] === 0) {
     dropMessage(s, row)
     return false
   }
   s.counters.sentRnr++
-  nak(s, row, syndromeKind.RNR_NAK | s.rows[base + MIN_RNR])
+  nak(s, row, syndromeKind.RNR_NAK | s.rows[base + QP.MIN_RNR_TIMER])
   return false
 }
 
 /** Packets were taken: the next PSN is expected. */
 const countAccepted = (s: EngineState, row: number, packets: number, ends: boolean): void => {
   const w = s.rows
-  const base = row * WORDS
-  w[base + EXPECTED] = (w[base + EXPECTED] + packets) & PSN_MASK
+  const base = row * QP.WORDS
+  w[base + QP.RESP_EPSN] = (w[base + QP.RESP_EPSN] + packets) & PSN_MASK
   if (ends) {
-    w[base + MESSAGE] = NONE
-    w[base + MSN] = (w[base + MSN] + 1) & PSN_MASK
+    w[base + QP.RESP_MESSAGE] = NONE
+    w[base + QP.RESP_MSN] = (w[base + QP.RESP_MSN] + 1) & PSN_MASK
   }
 }
 
 /** Whether what was done last ended the QP, or dropped the message under way. */
 const isTerminated = (w: Int32Array, base: number): boolean =>
-  w[base + STATE] === ERR || (w[base + RESPONDER] & R.DROPPING) !== 0
+  w[base + QP.STATE] === ERR || (w[base + QP.RESP_FLAGS] & RespFlag.DROPPING) !== 0
 
 /** Completes the receive request in use with the message that ends. */
 const deliver = (
@@ -73,11 +72,11 @@ const deliver = (
   solicited: boolean,
   completion: number,
 ): void => {
-  const base = row * WORDS
-  const receive = s.rows[base + RECEIVE]
+  const base = row * QP.WORDS
+  const receive = s.rows[base + QP.RESP_RECEIVE]
   const wcFlags = (flags & OP_IMM) !== 0 ? WITH_IMM : (flags & OP_INV) !== 0 ? WITH_INV : 0
-  s.rows[base + RECEIVE] = 0
-  completeReceive(s, row, receive, SUCCESS, completion, s.rows[base + DONE], value, wcFlags, solicited)
+  s.rows[base + QP.RESP_RECEIVE] = 0
+  completeReceive(s, row, receive, SUCCESS, completion, s.rows[base + QP.RESP_BYTES], value, wcFlags, solicited)
   giveBlock(s, recvBlock(s.rows, base), receive)
 }
 
@@ -98,30 +97,30 @@ export const takeSend = (
   now: boolean,
 ): number => {
   const w = s.rows
-  const base = row * WORDS
+  const base = row * QP.WORDS
   if ((flags & OP_START) !== 0) {
     if (!needReceive(s, row)) return 0
-    w[base + DONE] = 0
-    w[base + MESSAGE] = SEND
+    w[base + QP.RESP_BYTES] = 0
+    w[base + QP.RESP_MESSAGE] = SEND
   }
-  const receive = w[base + RECEIVE]
-  const done = w[base + DONE]
+  const receive = w[base + QP.RESP_RECEIVE]
+  const done = w[base + QP.RESP_BYTES]
   const room = s.pool[receive + Receive.LENGTH] - done
   const fits = bytes <= room
   // packets that have room are taken, whatever comes behind them
-  const count = fits ? packets : Math.floor(room / w[base + Row.MTU])
-  const length = fits ? bytes : count * w[base + Row.MTU]
+  const count = fits ? packets : Math.floor(room / w[base + QP.MTU])
+  const length = fits ? bytes : count * w[base + QP.MTU]
   if (length > 0) {
     const sges = s.pool[receive + Receive.SGES]
     const sge = receive + Receive.SGE
-    const psn = w[base + EXPECTED]
-    const why = scatter(s, row, DmaKind.RECEIVE, sge, sges, done, arena, at, length, psn, w[base + MSN], now)
+    const psn = w[base + QP.RESP_EPSN]
+    const why = scatter(s, row, DmaKind.RECEIVE, sge, sges, done, arena, at, length, psn, w[base + QP.RESP_MSN], now)
     if (isTerminated(w, base)) return 0
     if (why !== DmaResult.OK) {
       nakFatal(s, row, REMOTE_OPERATION, LOC_PROT_ERR, takeCause(s))
       return 0
     }
-    w[base + DONE] = done + length
+    w[base + QP.RESP_BYTES] = done + length
   }
   if (!fits) {
     countAccepted(s, row, count, false)
@@ -133,7 +132,7 @@ export const takeSend = (
   if (ends) {
     flushDma(s)
     if (isTerminated(w, base)) return 0
-    if ((flags & OP_INV) !== 0 && s.env.memory.invalidate(w[base + PD], w[base + QPN], value) !== SUCCESS) {
+    if ((flags & OP_INV) !== 0 && s.env.memory.invalidate(w[base + QP.PD], w[base + QP.QPN], value) !== SUCCESS) {
       // class J (9.9.6.3): neither an ACK nor a NAK, so the requester completes with RETRY_EXC_ERR
       failReceive(s, row, REM_INV_REQ_ERR, because('NOT_INVALIDATED', { key: value }))
       return 0
@@ -158,8 +157,8 @@ export const beginWrite = (
   checked: boolean,
 ): number => {
   const w = s.rows
-  const base = row * WORDS
-  if ((w[base + ACCESS] & REMOTE_WRITE) === 0) {
+  const base = row * QP.WORDS
+  if ((w[base + QP.ACCESS] & REMOTE_WRITE) === 0) {
     s.cause = because('QP_NO_RIGHT', { right: REMOTE_WRITE })
     return INVALID_REQUEST
   }
@@ -167,14 +166,14 @@ export const beginWrite = (
     s.cause = because('REMOTE_TOO_LONG', { length })
     return INVALID_REQUEST
   }
-  if (checked && s.env.memory.resolve(w[base + PD], key, hi, lo, length, REMOTE_WRITE, w[base + QPN]) < 0) {
-    noteRefusedKey(s, w[base + PD], key, hi, lo, length, REMOTE_WRITE, w[base + QPN])
+  if (checked && s.env.memory.resolve(w[base + QP.PD], key, hi, lo, length, REMOTE_WRITE, w[base + QP.QPN]) < 0) {
+    noteRefusedKey(s, w[base + QP.PD], key, hi, lo, length, REMOTE_WRITE, w[base + QP.QPN])
     return REMOTE_ACCESS
   }
-  w[base + WRITE_HI] = hi
-  w[base + WRITE_LO] = lo
-  w[base + WRITE_KEY] = key
-  w[base + WRITE_LEFT] = length
+  w[base + QP.RESP_WRITE_HI] = hi
+  w[base + QP.RESP_WRITE_LO] = lo
+  w[base + QP.RESP_WRITE_KEY] = key
+  w[base + QP.RESP_WRITE_LEFT] = length
   return 0
 }
 
@@ -196,24 +195,24 @@ export const takeWrite = (
   now: boolean,
 ): number => {
   const w = s.rows
-  const base = row * WORDS
-  if ((flags & OP_START) !== 0) w[base + DONE] = 0
+  const base = row * QP.WORDS
+  if ((flags & OP_START) !== 0) w[base + QP.RESP_BYTES] = 0
   if ((flags & OP_IMM) !== 0 && !needReceive(s, row)) return 0
   const bytes = now ? chunk : chunk * packets
   if (bytes > 0) {
-    const hi = w[base + WRITE_HI] >>> 0
-    const lo = w[base + WRITE_LO] >>> 0
-    const key = w[base + WRITE_KEY] >>> 0
-    const psn = w[base + EXPECTED]
-    const msn = w[base + MSN]
+    const hi = w[base + QP.RESP_WRITE_HI] >>> 0
+    const lo = w[base + QP.RESP_WRITE_LO] >>> 0
+    const key = w[base + QP.RESP_WRITE_KEY] >>> 0
+    const psn = w[base + QP.RESP_EPSN]
+    const msn = w[base + QP.RESP_MSN]
     const why = now
       ? writePayloadNow(s, row, DmaKind.WRITE, key, REMOTE_WRITE, hi, lo, arena, at, bytes)
       : writePayloads(s, row, DmaKind.WRITE, key, REMOTE_WRITE, hi, lo, arena, at, chunk, stride, packets, psn, msn)
     if (!advanceWrite(s, row, why, bytes)) return 0
   }
-  w[base + DONE] += bytes
+  w[base + QP.RESP_BYTES] += bytes
   const ends = (flags & OP_END) !== 0
-  if (!ends) w[base + MESSAGE] = WRITE
+  if (!ends) w[base + QP.RESP_MESSAGE] = WRITE
   else if ((flags & OP_IMM) !== 0) {
     flushDma(s)
     if (isTerminated(w, base)) return 0
@@ -228,17 +227,17 @@ export const takeWrite = (
  */
 const advanceWrite = (s: EngineState, row: number, why: number, length: number): boolean => {
   const w = s.rows
-  const base = row * WORDS
+  const base = row * QP.WORDS
   // an earlier move may have failed on the way
   if (isTerminated(w, base)) return false
   if (why !== DmaResult.OK) {
     nakFatal(s, row, why === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))
     return false
   }
-  const lo = w[base + WRITE_LO] >>> 0
+  const lo = w[base + QP.RESP_WRITE_LO] >>> 0
   const next = lo + length
-  w[base + WRITE_LO] = next | 0
-  if (next > 0xffff_ffff) w[base + WRITE_HI] = (w[base + WRITE_HI] + 1) | 0
-  w[base + WRITE_LEFT] = ((w[base + WRITE_LEFT] >>> 0) - length) | 0
+  w[base + QP.RESP_WRITE_LO] = next | 0
+  if (next > 0xffff_ffff) w[base + QP.RESP_WRITE_HI] = (w[base + QP.RESP_WRITE_HI] + 1) | 0
+  w[base + QP.RESP_WRITE_LEFT] = ((w[base + QP.RESP_WRITE_LEFT] >>> 0) - length) | 0
   return true
 }

@@ -8,10 +8,10 @@ import { because, type Cause } from '../../spec/causes.ts'
 import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_FLUSH, OP_READ, OP_START } from '../../spec/wire/opcodes.ts'
 import { Service } from '../../spec/wire/services.ts'
 import { flushDmaOf } from '../dma.ts'
+import { QP } from '../fields.ts'
 import { recvBlock } from '../qp-layout.ts'
-import { type EngineState, giveBlock, Row } from '../state.ts'
+import { type EngineState, giveBlock } from '../state.ts'
 
-const { WORDS, ALIVE, SERVICE, PD, RECV_PD, RECV_CQ, RECEIVE, SRQN } = Row
 const BEGINS = OP_START | OP_READ | OP_ATOMIC | OP_FLUSH | OP_ATOMIC_WRITE
 const GONE = -1
 
@@ -21,13 +21,13 @@ const GONE = -1
  */
 export const selectSrq = (s: EngineState, row: number, srqn: number, flags: number): boolean => {
   const w = s.rows
-  const base = row * WORDS
-  if ((flags & BEGINS) === 0) return w[base + SRQN] === srqn
+  const base = row * QP.WORDS
+  if ((flags & BEGINS) === 0) return w[base + QP.RESP_SRQN] === srqn
   if (!s.env.work.selectShared?.(row, srqn, s.shared)) return false
-  w[base + SRQN] = srqn
-  w[base + PD] = s.shared[0]
-  w[base + RECV_PD] = s.shared[0]
-  w[base + RECV_CQ] = s.shared[1]
+  w[base + QP.RESP_SRQN] = srqn
+  w[base + QP.PD] = s.shared[0]
+  w[base + QP.RECV_PD] = s.shared[0]
+  w[base + QP.RECV_CQ] = s.shared[1]
   return true
 }
 
@@ -38,11 +38,12 @@ export const nakSrq = (srqn: number): Cause => because('NO_SRQ', { srqn })
 export const forgetSrq = (s: EngineState, srqn: number): void => {
   const w = s.rows
   for (let row = 0; row < s.rowCount; row++) {
-    const base = row * WORDS
-    if (w[base + ALIVE] === 0 || w[base + SERVICE] !== Service.XRC_TGT || w[base + SRQN] !== srqn) continue
+    const base = row * QP.WORDS
+    if (w[base + QP.ALIVE] === 0 || w[base + QP.SERVICE] !== Service.XRC_TGT || w[base + QP.RESP_SRQN] !== srqn)
+      continue
     flushDmaOf(s, row)
-    if (w[base + RECEIVE] !== 0) giveBlock(s, recvBlock(w, base), w[base + RECEIVE])
-    w[base + RECEIVE] = 0
-    w[base + SRQN] = GONE
+    if (w[base + QP.RESP_RECEIVE] !== 0) giveBlock(s, recvBlock(w, base), w[base + QP.RESP_RECEIVE])
+    w[base + QP.RESP_RECEIVE] = 0
+    w[base + QP.RESP_SRQN] = GONE
   }
 }

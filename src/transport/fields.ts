@@ -1,0 +1,199 @@
+/*
+ * Word offsets of the engine's rows and blocks (state.ts has the arrays): queue pairs, WQEs, READ and atomic resources,
+ * and the pending DMA. Words are 32 bits; addresses, keys and lengths are read with `>>> 0`.
+ *
+ * They are const enums so that the compiled code has numbers: as properties of an object they cost a small WRITE 10 %
+ * (V8 inlines by the size of the bytecode).
+ */
+
+/** A queue pair. REQ_ belongs to the requester, COMP_ to the completer, RESP_ to the responder. */
+export const enum QP {
+  // ---- set at create ----
+  /** Whether the row is in use. */
+  ALIVE = 0,
+  /** A number of `Service`. */
+  SERVICE = 1,
+  QPN = 2,
+  PD = 3,
+  SEND_CQ = 4,
+  RECV_CQ = 5,
+  /** Protection domain of the memory that receive WQEs name: an SRQ's may be another than PD. */
+  RECV_PD = 6,
+  /** Limits and block sizes, see qp-layout.ts. */
+  LAYOUT = 7,
+  /** Whether the row is in the transmit queue. */
+  SCHEDULED = 8,
+
+  // ---- state and attributes; RESET clears the row from here on ----
+  STATE = 9,
+  MTU = 10,
+  DEST_QPN = 11,
+  FLOW = 12,
+  PEER = 13,
+  ACCESS = 14,
+  PKEY_INDEX = 15,
+  RETRY_CNT = 16,
+  RNR_RETRY = 17,
+  TIMEOUT = 18,
+  MIN_RNR_TIMER = 19,
+  MAX_RD_ATOMIC = 20,
+  MAX_DEST_RD_ATOMIC = 21,
+  QKEY = 22,
+
+  // ---- requester ----
+  /** Bits of `ReqFlag`. */
+  REQ_FLAGS = 23,
+  /** Number of the send WQE to fetch next, counted from 0 since RESET. */
+  REQ_WQE_INDEX = 24,
+  /** Blocks of the fetched WQEs, oldest first, linked by WQE.NEXT; 0: none. */
+  REQ_HEAD = 25,
+  REQ_TAIL = 26,
+  /** The one to send from; 0: the next one to be fetched. */
+  REQ_CURRENT = 27,
+  /** PSN to send next, and the one after the highest that was ever sent. */
+  REQ_PSN = 28,
+  REQ_MAX_PSN = 29,
+  /** Window bytes (payload and PACKET_WEIGHT per packet) sent up to REQ_PSN, modulo 2^32. */
+  REQ_SENT_BYTES = 30,
+  /** Window bytes since the last packet with AckReq. */
+  REQ_BYTES_SINCE_ACKREQ = 31,
+  /** Outstanding READ and atomic requests. */
+  REQ_RD_ATOMIC = 32,
+  /** Congestion window: the most window bytes in flight. A loss shrinks it, ACKs grow it. */
+  REQ_CWND = 33,
+
+  // ---- completer ----
+  /** Oldest unacknowledged PSN. */
+  COMP_PSN = 34,
+  /** Window bytes acknowledged, up to COMP_PSN, modulo 2^32. */
+  COMP_ACKED_BYTES = 35,
+  /** Retries left, of retry_cnt and of rnr_retry. */
+  COMP_RETRIES = 36,
+  COMP_RNR_RETRIES = 37,
+  /** ERR and SQE: the code of the cause with which WQEs are flushed. */
+  FLUSH_CAUSE = 38,
+
+  // ---- responder ----
+  /** Bits of `RespFlag`. */
+  RESP_FLAGS = 39,
+  /** Expected PSN. */
+  RESP_EPSN = 40,
+  RESP_MSN = 41,
+  /** Message being received: SendKind.SEND or WRITE; 0: none. */
+  RESP_MESSAGE = 42,
+  /** Block of its receive WQE, 0: none, and the bytes received. */
+  RESP_RECEIVE = 43,
+  RESP_BYTES = 44,
+  /** WRITE: where the next byte goes, and how many are to come. */
+  RESP_WRITE_HI = 45,
+  RESP_WRITE_LO = 46,
+  RESP_WRITE_KEY = 47,
+  RESP_WRITE_LEFT = 48,
+  RESP_NAK_SYNDROME = 49,
+  RESP_NAK_PSN = 50,
+  RESP_NAK_MSN = 51,
+  /** Block of the READ and atomic resources, their count, the next to use, and how many have responses to send. */
+  RESP_RESOURCES = 52,
+  RESP_RESOURCE_COUNT = 53,
+  RESP_RESOURCE_NEXT = 54,
+  RESP_PENDING = 55,
+  /** XRC target: number of the SRQ that the message is for; -1: a destroyed one. */
+  RESP_SRQN = 56,
+  /** UD: service level of the packet being received; DEST_QPN is its source QP. */
+  RESP_SL = 57,
+
+  WORDS = 58,
+}
+
+/** Bits of QP.REQ_FLAGS. */
+export const enum ReqFlag {
+  /** The program may have posted more WQEs than were fetched. */
+  MORE = 1,
+  /** An RNR NAK came: nothing is sent until the timer expires. */
+  RNR_WAIT = 2,
+  /** Resent after a NAK, an RNR NAK or a gap, and no progress since: further signs of the same gap are ignored. */
+  RESENT = 4,
+  /** SQD: the event SQ_DRAINED is to come. */
+  DRAINING = 8,
+  /** ERR: more WQEs are to be flushed than one turn allows. */
+  FLUSHING = 16,
+  /** The ACK timeout expired late and was extended, once. */
+  LATE = 32,
+}
+
+/** Bits of QP.RESP_FLAGS. */
+export const enum RespFlag {
+  ACK_DUE = 1,
+  NAK_DUE = 2,
+  /** A NAK was sent for the expected PSN: no other answer until it comes. */
+  NAK_SENT = 4,
+  /** RTR: the event COMM_EST was reported. */
+  ESTABLISHED = 8,
+  /** UC: packets are dropped until a message begins. */
+  DROPPING = 16,
+}
+
+/** A fetched send WQE, in a block of the pool; the work request itself (`Send`, types.ts) follows at WR. */
+export const enum WQE {
+  NEXT = 0,
+  FIRST_PSN = 1,
+  PSNS = 2,
+  /** QP.REQ_SENT_BYTES at its first packet. */
+  START = 3,
+  /** SendKind. */
+  KIND = 4,
+  /** How often it counts in QP.REQ_RD_ATOMIC: once for each part of a READ that is outstanding. */
+  COUNTED = 5,
+  /** Local error: the status with which it completes once it is the oldest; 0: none. */
+  STATUS = 6,
+  /** Local operation: executed, and waits for the WQEs before it. */
+  DONE = 7,
+  WR = 8,
+}
+
+/** A READ or atomic resource of the responder: what a duplicate request is answered from. */
+export const enum RES {
+  /** SendKind from READ on; 0: unused. */
+  KIND = 0,
+  FIRST_PSN = 1,
+  PSNS = 2,
+  MSN = 3,
+  HI = 4,
+  LO = 5,
+  KEY = 6,
+  LENGTH = 7,
+  /** Response packets [NEXT, END) are still to be sent. READ: packet BASE has the address in DATA. */
+  NEXT = 8,
+  END = 9,
+  BASE = 10,
+  /** READ: the address of packet BASE. Atomic: the word before the operation. */
+  DATA_HI = 11,
+  DATA_LO = 12,
+  /** READ: bytes from packet BASE to the end. */
+  READ_LENGTH = 13,
+  /** 1: these responses are a repetition, and may be dropped. */
+  REPLAY = 14,
+  /** READ: protection domain of the memory. */
+  PD = 15,
+  WORDS = 16,
+}
+
+/** The pending DMA write, see dma.ts. */
+export const enum DMA {
+  ROW = 0,
+  KIND = 1,
+  PD = 2,
+  KEY = 3,
+  ACCESS = 4,
+  HI = 5,
+  LO = 6,
+  AT = 7,
+  CHUNK = 8,
+  STRIDE = 9,
+  PIECES = 10,
+  TOTAL = 11,
+  CLOSED = 12,
+  PSN = 13,
+  MSN = 14,
+  WORDS = 16,
+}
