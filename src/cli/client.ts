@@ -20,6 +20,7 @@ import {
   type ToolRequest,
   type TraceEvent,
   traceReader,
+  type WaitStat,
 } from '../uapi/tool.ts'
 import { connectToDaemon, daemonCommand, notServed } from '../verbs/remote/user-socket.ts'
 
@@ -38,6 +39,8 @@ export interface ToolClient {
   stat(): Promise<Stat>
   /** All queue pairs. */
   qps(): Promise<readonly QpStat[]>
+  /** Destroys for which programs wait. */
+  waits(): Promise<readonly WaitStat[]>
   /** The rules of faults; those of the text `set` from now on, if it is given. */
   faults(set?: string): Promise<readonly FaultStat[]>
   /** One more device, or one less; answers those that there are then. */
@@ -207,6 +210,11 @@ export const openSession = async (socket: string, onTrace?: (record: TraceEvent)
         if (answer.next === undefined) return all
         from = answer.next
       }
+    },
+    async waits() {
+      const answer = await request({ what: 'waits' })
+      if ('waits' in answer) return answer.waits
+      throw odd('waits')
     },
     async faults(set) {
       const answer = await request(set === undefined ? { what: 'fault' } : { what: 'fault', set })

@@ -194,6 +194,14 @@ export interface Caller {
   openFile?(fd: number): FileMemory
   /** Whether the caller has a right of this kind now; whoever does not say has all. */
   allows?(capability: Capability): boolean
+  /** Hears of objects that were destroyed after this caller had read events of them. */
+  eventsRead?(object: CoreObject, read: EventsRead): void
+}
+
+/** Events of an object that its client has read, as its destroy reports them. */
+export interface EventsRead {
+  readonly compEvents: number
+  readonly asyncEvents: number
 }
 
 /** What a handler is told about its call beside object and arguments. */

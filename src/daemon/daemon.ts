@@ -9,6 +9,7 @@ import { createCore } from '../core/devices/registry.ts'
 import { dispatch } from '../core/dispatch/dispatch.ts'
 import { expire } from '../core/events/events.ts'
 import { nextDue } from '../core/events/thresholds.ts'
+import { reportFailure } from '../core/failures.ts'
 import type { Context } from '../core/model.ts'
 import type { createRxeDevice, RxeDevice } from '../drivers/rxe/device.ts'
 import { EADDRINUSE, EMFILE, SystemError } from '../host/errno.ts'
@@ -27,6 +28,7 @@ import type { DaemonConfig } from '../uapi/tool.ts'
 import { createContainment } from './containment.ts'
 import { createContexts } from './context/contexts.ts'
 import { createEventSockets } from './context/event-sockets.ts'
+import { createDestroyWaits } from './destroy-waits.ts'
 import { checkDevices } from './devices/device-spec.ts'
 import { createDevices } from './devices/devices.ts'
 import { followInterfaces } from './devices/follow-interfaces.ts'
@@ -226,6 +228,11 @@ export const startDaemon = async ({
     slices,
     trace,
     failures: createFailureDesk(core, nowMicroseconds, parts.log ?? console.error, trace.postFailure),
+    destroyWaits: createDestroyWaits(
+      containment.guard('a destroy that waits', ({ object: { context }, failure }) => {
+        if (context !== undefined) reportFailure(failure, context.device, context)
+      }),
+    ),
     refreshCounters: () => files?.refreshCounters(),
     plug(spec) {
       const added = devices.add(spec)

@@ -1,6 +1,6 @@
 /*
- * Who hears of failures (spec/failures.ts): the daemon's log, a line each and not more than a reader can follow, and
- * tools that trace the program whose queue pair it is. `userdma stat --qps` shows what failed last.
+ * Who hears of failures (spec/failures.ts): the daemon's log, a line each and of no client more than a reader can
+ * follow, and tools that trace the program whose queue pair it is. `userdma stat --qps` shows what failed last.
  */
 import { addFailureHandler } from '../core/failures.ts'
 import type { Context, Core } from '../core/model.ts'
@@ -19,12 +19,36 @@ export interface FailureDesk {
   /** From now on, failures of this context's objects are those of `owner`. */
   own(context: Context, owner: Owner): void
   ownerOf(context: Context): Owner | undefined
+  /** A process has disconnected: the count of its failures that were not logged is. */
+  leave(pid: number): void
 }
 
-/** Lines of the log at once, and how many more in each second. */
-const BURST = 20
-const LINES_PER_SECOND = 2
 const MICROSECONDS = 1e6
+/** Lines at once, and how many more in each second: of one client, and of all together. */
+const OF_CLIENT = { burst: 20, perSecond: 2 }
+const OF_ALL = { burst: 200, perSecond: 20 }
+/** Clients whose lines are counted; the oldest makes room. */
+const MOST_CLIENTS = 1024
+
+/** Whether one more line may be logged at `time`. */
+const createLimit = ({ burst, perSecond }: typeof OF_CLIENT, begin: number) => {
+  let room = burst
+  let renewed = begin
+  return (time: number): boolean => {
+    room = Math.min(burst, room + ((time - renewed) * perSecond) / MICROSECONDS)
+    renewed = time
+    if (room < 1) return false
+    room--
+    return true
+  }
+}
+
+interface Client {
+  readonly mayLog: (time: number) => boolean
+  /** Who it is, in a sentence. */
+  readonly name: string
+  suppressed: number
+}
 
 /** The line about a failure, with the process behind the queue pair's number. */
 const lineOf = (failure: Failure, owner: Owner | undefined): string => {
@@ -43,27 +67,45 @@ export const createFailureDesk = (
   post: (tag: string, record: FailureRecord) => void,
 ): FailureDesk => {
   const owners = new WeakMap<Context, Owner>()
-  let room = BURST
-  let renewed = now()
-  let suppressed = 0
+  /** By pid; 0 stands for devices. */
+  const clients = new Map<number, Client>()
+  const mayLog = createLimit(OF_ALL, now())
 
-  const logLine = (line: string): void => {
+  const tellSuppressed = (client: Client): void => {
+    if (client.suppressed > 0)
+      log(`userdma daemon: ${client.suppressed} more failures of ${client.name} were not logged`)
+    client.suppressed = 0
+  }
+  const leave = (pid: number): void => {
+    const client = clients.get(pid)
+    clients.delete(pid)
+    if (client !== undefined) tellSuppressed(client)
+  }
+  const clientOf = (owner: Owner | undefined, time: number): Client => {
+    const pid = owner?.pid ?? 0
+    const known = clients.get(pid)
+    if (known !== undefined) return known
+    const [oldest] = clients.keys()
+    if (clients.size === MOST_CLIENTS) leave(oldest)
+    const name = owner === undefined ? 'devices' : `process ${pid} (${owner.command})`
+    const made = { mayLog: createLimit(OF_CLIENT, time), name, suppressed: 0 }
+    clients.set(pid, made)
+    return made
+  }
+  const logLine = (owner: Owner | undefined, line: string): void => {
     const time = now()
-    room = Math.min(BURST, room + ((time - renewed) * LINES_PER_SECOND) / MICROSECONDS)
-    renewed = time
-    if (room < 1) {
-      suppressed++
+    const client = clientOf(owner, time)
+    if (!client.mayLog(time) || !mayLog(time)) {
+      client.suppressed++
       return
     }
-    room--
-    if (suppressed > 0) log(`userdma daemon: ${suppressed} more failures were not logged`)
-    suppressed = 0
+    tellSuppressed(client)
     log(`userdma daemon: ${line}`)
   }
 
   addFailureHandler(core, (failure, { name }, context) => {
     const owner = context && owners.get(context)
-    if (!isNote(failure)) logLine(`${name}: ${lineOf(failure, owner)}`)
+    if (!isNote(failure)) logLine(owner, `${name}: ${lineOf(failure, owner)}`)
     post(owner?.tag ?? '', {
       time: performance.timeOrigin + now() / 1000,
       pid: owner?.pid ?? 0,
@@ -76,5 +118,6 @@ export const createFailureDesk = (
   return {
     own: (context, owner) => void owners.set(context, owner),
     ownerOf: context => owners.get(context),
+    leave,
   }
 }

@@ -4,7 +4,8 @@
 import { stat as coreStat } from '../core/stat.ts'
 import { countersOf } from '../drivers/rxe/counts.ts'
 import { qpsFrom } from '../drivers/rxe/qp-stat.ts'
-import type { DeviceStat, QpPlace, QpStat, Stat, ToolReply } from '../uapi/tool.ts'
+import { failureText } from '../spec/failures.ts'
+import type { DeviceStat, QpPlace, QpStat, Stat, ToolReply, WaitStat } from '../uapi/tool.ts'
 import type { DaemonState } from './state.ts'
 
 /** Queue pairs in one message. */
@@ -27,6 +28,12 @@ export const qpsOf = (daemon: DaemonState, from?: QpPlace): ToolReply => {
   }
   return { qps }
 }
+
+export const waitsOf = ({ destroyWaits, failures }: DaemonState): readonly WaitStat[] =>
+  destroyWaits.now().map(({ object: { context }, failure }) => {
+    const { pid = 0, command = '' } = (context && failures.ownerOf(context)) ?? {}
+    return { device: failure.device, pid, command, text: failureText(failure) }
+  })
 
 /** Processes that `stat` names. */
 const MOST_PROCESSES = 10

@@ -10,6 +10,7 @@ import type { DaemonConfig, DeviceSpec, ListedDevice } from '../uapi/tool.ts'
 import type { Containment } from './containment.ts'
 import type { Contexts } from './context/contexts.ts'
 import type { EventSockets } from './context/event-sockets.ts'
+import type { DestroyWaits } from './destroy-waits.ts'
 import type { Devices } from './devices/devices.ts'
 import type { Network } from './devices/network.ts'
 import type { FailureDesk } from './failures.ts'
@@ -42,6 +43,8 @@ export interface DaemonState {
   readonly trace: TraceHub
   /** Whose contexts are whose, and who hears of failures. */
   readonly failures: FailureDesk
+  /** Destroys for which programs wait. */
+  readonly destroyWaits: DestroyWaits
   /** The files of counters are to be up to date now. */
   readonly refreshCounters: () => void
   /** Folder of the sysfs and device tree, as clients are told. */

@@ -310,6 +310,11 @@ const table = {
     note: true,
     text: 'the interface of port {port} has changed',
   },
+  UNACKNOWLEDGED: {
+    code: 0x816,
+    fails: [],
+    text: 'destroy_{object} of {number:hex} waits: {done} of {read} events that were read are acknowledged ({call})',
+  },
   OTHER_EVENT: { code: 0x81f, fails: [], note: true, text: 'event {event} of the device' },
 } as const satisfies Record<string, CauseRow>
 

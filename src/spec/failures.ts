@@ -1,6 +1,6 @@
 /*
  * One failure: a request that ended with an error, requests that were flushed, an asynchronous event, a message that
- * was passed over. What it is as a record, for tools that judge, and the line that the log, the trace, stat and the
+ * was passed over, a destroy that waits. What it is as a record, for tools that judge, and the line that the log, the trace, stat and the
  * library show:
  *
  *   QP 0x11 WRITE wr_id 100: REM_ACCESS_ERR: peer QP 0x12: rkey 0x753 was deregistered (it was [0x1000, 0x2000))
@@ -21,9 +21,10 @@ export interface FailurePeer {
 export interface Failure {
   /**
    * `send`, `receive`: a request of either queue has `status`; `flush`: `count` requests have it; `event`: an
-   * asynchronous event, of the queue pair if there is a `qpn`; `drop`: a message of a service that tells nobody.
+   * asynchronous event, of the queue pair if there is a `qpn`; `drop`: a message of a service that tells nobody; `wait`:
+   * a destroy for which the program waits.
    */
-  readonly what: 'send' | 'receive' | 'flush' | 'event' | 'drop'
+  readonly what: 'send' | 'receive' | 'flush' | 'event' | 'drop' | 'wait'
   readonly device: string
   readonly cause: Cause
   readonly qpn?: number
@@ -76,6 +77,8 @@ const subjectText = (failure: Failure): string => {
       return `${qp} passes a message over: `
     case 'event':
       return `${qp}${qp && ' '}event ${nameIn(AsyncEventType.values, event)}: `
+    case 'wait':
+      return ''
   }
 }
 

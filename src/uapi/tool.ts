@@ -51,6 +51,8 @@ export type ToolRequest =
   | { readonly what: 'stat' }
   /** Queue pairs of all devices, from `from` on: what the answer before has called `next`. */
   | { readonly what: 'qps'; readonly from?: QpPlace }
+  /** Destroys for which programs wait. */
+  | { readonly what: 'waits' }
   /** The rules of faults; with `set`, they are those of that text from now on. */
   | { readonly what: 'fault'; readonly set?: string }
   /** One more device, or one less; answers those that there are then. */
@@ -125,12 +127,21 @@ export interface QpStat {
   readonly lastError?: FailureJson
 }
 
+/** A destroy that waits until its program has acknowledged events. */
+export interface WaitStat {
+  readonly device: string
+  readonly pid: number
+  readonly command: string
+  readonly text: string
+}
+
 export type ToolReply =
   | { readonly error: string }
   | { readonly config: DaemonConfig & { readonly devices: readonly ListedDevice[] } }
   | { readonly devices: readonly ListedDevice[] }
   | { readonly stat: Stat }
   | { readonly qps: readonly QpStat[]; readonly next?: QpPlace }
+  | { readonly waits: readonly WaitStat[] }
   | { readonly faults: readonly FaultStat[] }
   | { readonly tracing: true }
 

@@ -57,12 +57,33 @@ test('what is nobody’s mistake is not logged', () => {
   assert.equal(posted.length, 1)
 })
 
-test('a flood of failures is cut off, and how many were left out is said', () => {
-  const { device, lines, clock } = bench()
-  for (let i = 0; i < 1000; i++) reportFailure(failure, device, undefined)
+test('a flood of failures of one client is cut off, others are logged, and how many were left out is said', () => {
+  const { device, lines, clock, desk } = bench()
+  const [flooding, other] = [1, 2].map(pid => {
+    const context = openContext(device, { opened: true })
+    desk.own(context, { pid, command: `program${pid}`, tag: '' })
+    return context
+  })
+  for (let i = 0; i < 1000; i++) reportFailure(failure, device, flooding)
   assert.equal(lines.length, 20)
+  reportFailure(failure, device, other)
+  assert.match(lines[20], /\(2, program2\)/)
   clock.now += 1_000_000
-  for (let i = 0; i < 1000; i++) reportFailure(failure, device, undefined)
-  assert.equal(lines.length, 23, 'two more, and a line about the others')
-  assert.equal(lines[20], 'userdma daemon: 980 more failures were not logged')
+  for (let i = 0; i < 1000; i++) reportFailure(failure, device, flooding)
+  assert.equal(lines.length, 24, 'two more, and a line about the others')
+  assert.equal(lines[21], 'userdma daemon: 980 more failures of process 1 (program1) were not logged')
+  desk.leave(2)
+  assert.equal(lines.length, 24)
+  desk.leave(1)
+  assert.equal(lines[24], 'userdma daemon: 998 more failures of process 1 (program1) were not logged')
+})
+
+test('all clients together are limited too', () => {
+  const { device, lines, desk } = bench()
+  for (let pid = 1; pid <= 30; pid++) {
+    const context = openContext(device, { opened: true })
+    desk.own(context, { pid, command: 'program', tag: '' })
+    for (let i = 0; i < 20; i++) reportFailure(failure, device, context)
+  }
+  assert.equal(lines.length, 200)
 })

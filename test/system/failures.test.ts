@@ -3,12 +3,14 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { layouts } from '../../src/daemon/destroy-waits.ts'
 import { hasNative } from '../../src/host/native.ts'
 import type { QpStat } from '../../src/uapi/tool.ts'
 import { open } from '../../src/verbs/index.ts'
-import { lacking, ownProgram, run, startDaemon, userdma } from './programs.ts'
+import { lacking, ownProgram, run, start, startDaemon, userdma } from './programs.ts'
 
 const errors = ownProgram('verbs_errors')
+const unacknowledged = ownProgram('unacknowledged')
 
 it('a failed request is in the log, and stat lists its queue pair', { skip: !hasNative() }, async t => {
   const daemon = await startDaemon(t)
@@ -71,5 +73,38 @@ describe('a trace', { skip: lacking(errors) }, () => {
     const statuses = new Set(records.flatMap(({ failure }) => failure?.status ?? []))
     for (const status of ['REM_ACCESS_ERR', 'LOC_PROT_ERR', 'LOC_LEN_ERR', 'WR_FLUSH_ERR'])
       assert.ok(statuses.has(status), status)
+  })
+})
+
+describe('a destroy that waits for acknowledgements', { skip: lacking(unacknowledged) }, () => {
+  for (const [kind, call] of [
+    ['cq', 'ibv_ack_cq_events'],
+    ['qp', 'ibv_ack_async_event'],
+  ])
+    it(`destroy_${kind} is in the log and in stat while it waits, with its program`, async t => {
+      const daemon = await startDaemon(t)
+      const waiting = start(t, unacknowledged, [kind], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
+      const [, pid, text] = await daemon.running.said(
+        /userdma daemon: rxe0: \((\d+), unacknowledged\) (destroy_.* waits: .*)\n/,
+      )
+      assert.equal(Number(pid), waiting.child.pid)
+      const wanted = `^destroy_${kind} of 0x[0-9a-f]+ waits: 0 of 1 events that were read are acknowledged \\(${call}\\)$`
+      assert.match(text, new RegExp(wanted))
+      const list = async () => (await run(t, userdma, ['stat', '--qps', '--socket', daemon.socket])).stdout
+      assert.ok((await list()).endsWith(`rxe0: (${pid}, unacknowledged) ${text}\n`), await list())
+      waiting.child.stdin?.write('go\n')
+      assert.equal((await waiting.ended).stdout, 'destroyed\n')
+      assert.doesNotMatch(await list(), /waits/)
+    })
+  it('looks where libibverbs has its counts', async t => {
+    const { stdout } = await run(t, unacknowledged, ['layout'])
+    const here = Object.entries(layouts).map(([name, { handle, number, counts }]) => [name, handle, number, counts])
+    assert.equal(stdout, here.map(row => `${row.join(' ')}\n`).join(''))
+  })
+  it('is not told of programs that acknowledge', async t => {
+    const daemon = await startDaemon(t)
+    for (const kind of ['cq', 'qp'])
+      assert.equal((await run(t, unacknowledged, [kind, 'at-once'], { env: daemon.env })).stdout, 'destroyed\n')
+    assert.doesNotMatch(daemon.running.output(), /waits/)
   })
 })

@@ -182,6 +182,7 @@ export const createNode = (options: NodeOptions = {}) => {
       return faults.write
     },
     vanished: () => faults.read === Errno.ESRCH || faults.write === Errno.ESRCH,
+    tooSlow: () => faults.read === Errno.ETIMEDOUT || faults.write === Errno.ETIMEDOUT,
     compareSwap(_region, hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
       const at = word(hi, lo)
       original[0] = words.getUint32(at, true)

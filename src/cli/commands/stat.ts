@@ -2,7 +2,7 @@
  * `userdma stat`: what lives in a daemon now.
  */
 import { otherCounts } from '../../spec/counters.ts'
-import type { QpStat, Stat } from '../../uapi/tool.ts'
+import type { QpStat, Stat, WaitStat } from '../../uapi/tool.ts'
 import { namedSocket, userSocket } from '../../verbs/remote/user-socket.ts'
 import { openSession, type ToolClient } from '../client.ts'
 
@@ -107,11 +107,15 @@ export const qpsText = (qps: readonly QpStat[]): string => {
   return `${lines.join('\n')}\n`
 }
 
+/** What `userdma stat --qps` prints of destroys that wait. */
+const waitsText = (waits: readonly WaitStat[]): string =>
+  waits.map(({ device, pid, command, text }) => `${device}: (${pid}, ${command}) ${text}\n`).join('')
+
 export const stat = (options: LookOptions): Promise<void> =>
   queryStat(options, async client => {
     if (options.qps) {
       const qps = await client.qps()
-      return options.json ? `${JSON.stringify(qps, null, 2)}\n` : qpsText(qps)
+      return options.json ? `${JSON.stringify(qps, null, 2)}\n` : qpsText(qps) + waitsText(await client.waits())
     }
     const found = await client.stat()
     return options.json ? `${JSON.stringify(found, null, 2)}\n` : statText(found, client.socket)

@@ -11,7 +11,14 @@ import { Classes } from '../../spec/classes.ts'
 import { CallError } from '../../spec/errno.ts'
 import { driverClass } from '../devices/driver.ts'
 import { arm, setThreshold, withdrawEvents } from '../events/events.ts'
-import type { CoreObject } from '../model.ts'
+import type { CallContext, CoreObject, EventsRead } from '../model.ts'
+
+/** Ends the events of an object that goes, and tells the caller if it has read some. */
+const endEvents = ({ caller }: CallContext, object: CoreObject): EventsRead => {
+  const read = withdrawEvents(object)
+  if (read.compEvents + read.asyncEvents > 0) caller.eventsRead?.(object, read)
+  return read
+}
 
 export const cqClass = driverClass(Cq, {
   /** A driver resizes; the threshold of events needs none (R36). */
@@ -20,14 +27,14 @@ export const cqClass = driverClass(Cq, {
     if (count !== undefined || period !== undefined) setThreshold(object, count, period)
     return { cqe: 0 }
   },
-  destroy: (_call, object) => withdrawEvents(object),
+  destroy: endEvents,
   reqNotify(_call, object, { solicitedOnly, count, period }) {
     arm(object, solicitedOnly !== 0, count, period)
     return {}
   },
 })
 
-const countEvents = (_call: unknown, object: CoreObject) => ({ events: withdrawEvents(object).asyncEvents })
+const countEvents = (call: CallContext, object: CoreObject) => ({ events: endEvents(call, object).asyncEvents })
 
 /** Queue pairs of any type. */
 export const qpClasses = QP_CLASSES.map(name =>

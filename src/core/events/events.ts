@@ -26,6 +26,7 @@ import type {
   EventRoute,
   EventSink,
   EventState,
+  EventsRead,
   FdObject,
   Threshold,
 } from '../model.ts'
@@ -395,7 +396,7 @@ export const reachEvents = ({ events }: CoreObject): Promise<void> | undefined =
  * Ends an object's events: takes back what its client has not read and returns what it has, as a destroy reports it. A
  * destroy handler calls this once nothing can complete any more.
  */
-export const withdrawEvents = (object: CoreObject): { compEvents: number; asyncEvents: number } => {
+export const withdrawEvents = (object: CoreObject): EventsRead => {
   const { events } = object
   if (events === undefined) return { compEvents: 0, asyncEvents: 0 }
   events.armed = 0

@@ -171,7 +171,14 @@ const serve = (
     },
     file: number => fdFile(process, number),
     openFile: number => openFileMemory(process, number, share),
+    eventsRead: (object, read) => daemon.destroyWaits.add(object, read, caller),
     allows: capability => hasCapability(process.pid, capabilities[capability]) && isStillOwned(process),
+  }
+  /** Its name when it was last seen: a line about it may be made after its end. */
+  let command = commandName(process.pid) ?? '?'
+  const nameNow = (): string => {
+    command = commandName(process.pid) ?? command
+    return command
   }
   let tag = ''
   let greeted = false
@@ -257,7 +264,7 @@ const serve = (
     const packed = (request.wants & OpenWants.PACKED_RINGS) !== 0
     const { open, doorbell } = daemon.contexts.open(device, request.node, share, packed, account)
     opened.add(open.number)
-    daemon.failures.own(open.context, { pid: process.pid, command: commandName(process.pid) ?? '?', tag })
+    daemon.failures.own(open.context, { pid: process.pid, command: nameNow(), tag })
     try {
       const file = open.memory.share()
       grantOpen(open, doorbell, [file])
@@ -296,7 +303,7 @@ const serve = (
     pid: request.pid,
     tid: request.tid,
     fd: request.fd,
-    command: commandName(process.pid) ?? '?',
+    command: nameNow(),
     device: context.device.name,
     dialect,
     ...((dialect === 'object' || dialect === 'driver') &&
@@ -492,6 +499,8 @@ const serve = (
         () => watcher.stop(),
         () => close(fd),
         () => desk.close(),
+        () => daemon.destroyWaits.drop(caller),
+        () => daemon.failures.leave(process.pid),
         () => space.close(),
         () => passed?.close(),
         () => closeProcess(process),

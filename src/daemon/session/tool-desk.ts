@@ -13,7 +13,7 @@ import {
   traceTexts,
 } from '../../uapi/tool.ts'
 import { deviceText, parseDevice } from '../devices/device-spec.ts'
-import { qpsOf, statOf } from '../stat.ts'
+import { qpsOf, statOf, waitsOf } from '../stat.ts'
 import type { DaemonState } from '../state.ts'
 
 /** What the desk needs of the session that it belongs to. */
@@ -60,7 +60,8 @@ const parse = (text: string): ToolRequest | undefined => {
   const fields = value as Partial<Record<string, unknown>>
   const { what, tag = '', pcap = false, set, abi = false, add, remove, from } = fields
   if (what === 'qps') return isPlace(from) ? { what, from } : from === undefined ? { what } : undefined
-  if (what === 'config' || what === 'stat' || (what === 'fault' && set === undefined)) return { what }
+  if (what === 'config' || what === 'stat' || what === 'waits' || (what === 'fault' && set === undefined))
+    return { what }
   if (what === 'fault' && typeof set === 'string') return { what, set }
   if (what === 'device' && typeof remove === 'string') return { what, remove }
   if (what === 'device') return isSpec(add) ? { what, add } : undefined
@@ -138,7 +139,7 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
   const answer = (request: ToolRequest | undefined, fds: readonly number[]): ToolReply => {
     const file = request?.what === 'trace' && request.pcap ? fds[0] : undefined
     let reply: ToolReply = {
-      error: 'unknown request of a tool: this daemon answers config, stat, qps, fault, device and trace',
+      error: 'unknown request of a tool: this daemon answers config, stat, qps, waits, fault, device and trace',
     }
     if (request?.what === 'config') reply = { config: { ...daemon.config, fault: daemon.network.faults } }
     else if (request?.what === 'stat') reply = { stat: statOf(daemon) }
@@ -146,6 +147,10 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
       reply = counter.trusted
         ? qpsOf(daemon, request.from)
         : { error: 'only the user whose daemon this is may see queue pairs' }
+    else if (request?.what === 'waits')
+      reply = counter.trusted
+        ? { waits: waitsOf(daemon) }
+        : { error: 'only the user whose daemon this is may see what programs wait for' }
     else if (request?.what === 'fault')
       reply = (request.set !== undefined && setFaults(request.set)) || { faults: daemon.network.faultCounts() }
     else if (request?.what === 'device') reply = changeDevices(request)

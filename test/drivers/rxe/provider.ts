@@ -121,6 +121,8 @@ export interface SendRequest {
   readonly rkey?: number
   /** Datagrams: `ah` 0 and a vector for an old provider’s way. */
   readonly to?: { qpn: number; qkey: number; ah: number; vector?: Uint8Array }
+  /** BIND_MW, of `length` bytes from `remote` on. */
+  readonly bind?: { window: number; newKey: number; lkey: number; length: number; access: number }
   readonly compareAdd?: bigint
   readonly swap?: bigint
   /** dma.length, if it is to be another than the sum. */
@@ -167,6 +169,13 @@ export const writeSend = (ring: Mapped, request: SendRequest): void => {
     view.setBigUint64(at + SendWqe.ATOMIC_SWAP, request.swap ?? 0n, true)
   }
   if (!request.to) view.setUint32(at + (atomic ? SendWqe.ATOMIC_RKEY : SendWqe.RKEY), rkey, true)
+  if (request.bind) {
+    view.setBigUint64(at + SendWqe.MW_LENGTH, BigInt(request.bind.length), true)
+    view.setUint32(at + SendWqe.MW_LKEY, request.bind.lkey, true)
+    view.setUint32(at + SendWqe.MW_KEY, request.bind.window, true)
+    view.setUint32(at + SendWqe.MW_NEW_KEY, request.bind.newKey, true)
+    view.setUint32(at + SendWqe.MW_ACCESS, request.bind.access, true)
+  }
   view.setUint32(at + SendWqe.DMA_LENGTH, request.claimed ?? (inline ? inline.length : total(sges)), true)
   view.setUint32(at + SendWqe.DMA_NUM_SGE, request.count ?? sges.length, true)
   if (inline) new Uint8Array(view.buffer, view.byteOffset + at + SendWqe.SGE, inline.length).set(inline)

@@ -1,0 +1,201 @@
+/*
+ * Scripts of one engine and a peer that is the test, each of which leads to one cause of spec/causes.ts.
+ */
+import { type CauseName, causes } from '../../src/spec/causes.ts'
+import { MEMORY_BASE } from './node.ts'
+import { FAA, NAK, READ, SEND, sge, wr } from './requests.ts'
+import type { startScript } from './script.ts'
+
+export type Script = ReturnType<typeof startScript>
+
+export const hex = (at: number): string => `0x${(MEMORY_BASE + BigInt(at)).toString(16)}`
+const tooLong = { sges: [1, 2, 3].map(() => ({ at: 0, length: 0x4000_0000 })) }
+
+/** Cause, its sentence, and what leads to it. */
+export const requester: readonly [CauseName, string, (t: Script) => void][] = [
+  ['BAD_OPCODE', 'this type of queue pair has no 99', t => t.post({ id: 1, opcode: 99 })],
+  [
+    'TOO_MANY_SGE',
+    'it has more scatter/gather elements than max_send_sge, 4',
+    t => t.post({ id: 1, opcode: SEND, sges: Array.from({ length: 5 }, () => ({ at: 0, length: 1 })) }),
+  ],
+  ['NOT_INLINE', 'READ takes no inline data', t => t.post({ id: 1, opcode: READ, inline: new Uint8Array(4) })],
+  [
+    'BAD_FLUSH',
+    'placement 0 with selectivity 0 is no FLUSH',
+    t => t.post({ id: 1, opcode: wr.FLUSH, compare: 1n, swap: 0n }),
+  ],
+  ['MESSAGE_TOO_LONG', 'the message is longer than 2147483648 bytes', t => t.post({ id: 1, opcode: SEND, ...tooLong })],
+  ['ATOMIC_LENGTH', 'it has 4 bytes; an atomic has 8', t => t.post({ id: 1, opcode: FAA, ...sge(0, 4) })],
+  ['REFUSED', 'the queue refuses it', t => t.post({ id: 1, opcode: SEND, refused: 2 })],
+  [
+    'INLINE_TOO_LONG',
+    'its inline data is longer than max_inline_data of the queue pair',
+    t => t.post({ id: 1, opcode: SEND, refused: 1 | (causes.INLINE_TOO_LONG.code << 8) }),
+  ],
+  [
+    'NO_ADDRESS_HANDLE',
+    'its address handle does not exist, or not here',
+    t => t.post({ id: 1, opcode: SEND, refused: 2 | (causes.NO_ADDRESS_HANDLE.code << 8) }),
+  ],
+  [
+    'LKEY_REFUSED',
+    `lkey 0x7 does not allow [${hex(16)}, ${hex(26)})`,
+    t => t.post({ id: 1, opcode: SEND, sges: [{ at: 16, length: 10, key: 7 }] }),
+  ],
+  [
+    'LOCAL_FAULT',
+    `lkey 0x1111: memory [${hex(16)}, ${hex(26)}) is unmapped or protected`,
+    t => {
+      t.node.faults.read = 14
+      t.post({ id: 1, opcode: SEND, ...sge(16, 10) })
+    },
+  ],
+  [
+    'LOCAL_ENDED',
+    'the program whose memory it is has ended',
+    t => {
+      t.node.faults.read = 3
+      t.post({ id: 1, opcode: SEND, ...sge(16, 10) })
+    },
+  ],
+  [
+    'LOCAL_SLOW',
+    `lkey 0x1111: memory [${hex(16)}, ${hex(26)}) kept the daemon waiting for too long, so its program is cut off`,
+    t => {
+      t.node.faults.read = 110
+      t.post({ id: 1, opcode: SEND, ...sge(16, 10) })
+    },
+  ],
+  ['BIND_REFUSED', 'window 0x0 cannot be bound so', t => t.post({ id: 1, opcode: wr.BIND_MW, rkey: 0 })],
+  [
+    'LOCAL_INVALIDATE',
+    'rkey 0x7 is no window of type 2 that is bound to the queue pair',
+    t => t.post({ id: 1, opcode: wr.LOCAL_INV, imm: 7 }),
+  ],
+  ...(
+    [
+      ['NAK_INVALID_REQUEST', 'the peer answered: invalid request', NAK.INVALID],
+      ['NAK_REMOTE_ACCESS', 'the peer answered: remote access error', NAK.ACCESS],
+      ['NAK_REMOTE_OPERATION', 'the peer answered: remote operational error', NAK.OPERATION],
+      ['NAK_INVALID_RD', 'the peer answered: invalid RD request', NAK.INVALID_RD],
+    ] as const
+  ).map(([cause, text, syndrome]): (typeof requester)[number] => [
+    cause,
+    text,
+    t => {
+      t.post({ id: 1, opcode: SEND, ...sge(0, 1) })
+      t.sent()
+      t.response('ACKNOWLEDGE', 0, { syndrome })
+    },
+  ]),
+  [
+    'BAD_RESPONSE',
+    'the response is not that of READ, or has not its length',
+    t => {
+      t.post({ id: 1, opcode: READ, ...sge(0, 8) })
+      t.sent()
+      t.response('READ_RESP_ONLY', 0, { payload: 4 })
+    },
+  ],
+]
+
+export const UNKNOWN_KEY = 7
+export const ranged = (key: number, from: number, length: number): string =>
+  `rkey 0x${key.toString(16)} does not allow [${hex(from)}, ${hex(from + length)})`
+
+/** What the peer sends for it; the QP has one receive request of 8 bytes. */
+export const responder: readonly [CauseName, string, (t: Script) => void, access?: number][] = [
+  ['OUT_OF_PLACE', 'packet 0x1 does not continue the message', t => t.request('SEND_MIDDLE', 0, { payload: 1024 })],
+  [
+    'PACKET_LENGTH',
+    'a packet with 2000 bytes does not fit path MTU 1024; both ends must have the same',
+    t => t.request('SEND_ONLY', 0, { payload: 2000 }),
+  ],
+  [
+    'QP_NO_RIGHT',
+    'the queue pair has no REMOTE_WRITE in its access flags',
+    t => t.request('WRITE_ONLY', 0, { payload: 8 }),
+    0,
+  ],
+  ['QP_NO_RIGHT', 'the queue pair has no REMOTE_READ in its access flags', t => t.request('READ_REQUEST', 0), 2],
+  ['QP_NO_RIGHT', 'the queue pair has no REMOTE_ATOMIC in its access flags', t => t.request('FETCH_ADD', 0), 2],
+  [
+    'QP_NO_RIGHT',
+    'the queue pair has no FLUSH_GLOBAL in its access flags',
+    t => t.request('FLUSH', 0, { dmaLen: 8 }),
+    2,
+  ],
+  [
+    'REMOTE_TOO_LONG',
+    'a message of 4294967295 bytes is longer than 2147483648',
+    t => t.request('READ_REQUEST', 0, { dmaLen: 0xffff_ffff }),
+  ],
+  [
+    'DMA_LENGTH',
+    'the packets bring more or less than the 9 bytes that were announced',
+    t => t.request('WRITE_ONLY', 0, { payload: 8, dmaLen: 9 }),
+  ],
+  [
+    'RECEIVE_TOO_SHORT',
+    'the receive buffer of 8 bytes is too short for 100 or more',
+    t => t.request('SEND_ONLY', 0, { payload: 100 }),
+  ],
+  [
+    'TOO_MANY_READS',
+    'more READs and atomics are outstanding than max_dest_rd_atomic, 4',
+    t => {
+      for (let psn = 0; psn < 5; psn++) t.request('READ_REQUEST', psn, { dmaLen: 8 })
+    },
+  ],
+  [
+    'ATOMIC_ADDRESS',
+    `address ${hex(4)} of an atomic is not a multiple of 8`,
+    t => t.request('COMPARE_SWAP', 0, { remote: 4 }),
+  ],
+  [
+    'FLUSH_KIND',
+    'a FLUSH with placement 2 and selectivity 0 is not possible here',
+    t => t.request('FLUSH', 0, { dmaLen: 8, plt: 2 }),
+  ],
+  ['ATOMIC_WRITE_LENGTH', 'an ATOMIC WRITE has 8 bytes, not 4', t => t.request('ATOMIC_WRITE', 0, { payload: 4 })],
+  [
+    'NOT_INVALIDATED',
+    'rkey 0x7 of a SEND with invalidate is no window of type 2 that is bound to the queue pair',
+    t => t.request('SEND_ONLY_INV', 0, { payload: 4, imm: UNKNOWN_KEY }),
+  ],
+  [
+    'RKEY_REFUSED',
+    ranged(UNKNOWN_KEY, 64, 8),
+    t => t.request('WRITE_ONLY', 0, { payload: 8, remote: 64, rkey: UNKNOWN_KEY }),
+  ],
+  [
+    'RKEY_REFUSED',
+    ranged(UNKNOWN_KEY, 64, 8),
+    t => t.request('READ_REQUEST', 0, { dmaLen: 8, remote: 64, rkey: UNKNOWN_KEY }),
+  ],
+  [
+    'REMOTE_FAULT',
+    `rkey 0x80002222: memory [${hex(64)}, ${hex(72)}) is unmapped or protected`,
+    t => {
+      t.node.faults.write = 14
+      t.request('WRITE_ONLY', 0, { payload: 8, remote: 64 })
+    },
+  ],
+  [
+    'REMOTE_ENDED',
+    'the program whose memory it is has ended',
+    t => {
+      t.node.faults.write = 3
+      t.request('WRITE_ONLY', 0, { payload: 8, remote: 64 })
+    },
+  ],
+  [
+    'REMOTE_SLOW',
+    `rkey 0x80002222: memory [${hex(64)}, ${hex(72)}) kept the daemon waiting for too long, so its program is cut off`,
+    t => {
+      t.node.faults.write = 110
+      t.request('WRITE_ONLY', 0, { payload: 8, remote: 64 })
+    },
+  ],
+]
