@@ -57,6 +57,7 @@ export const protocolHeader = session => {
     ParkedPage,
     ContextFile,
     InstallKind,
+    NetlinkOperation,
     DescriptorMark,
   } = session
   return `/*
@@ -84,6 +85,9 @@ ${constants('MESSAGE_', plain(SessionLimits)).join('\n')}
 
 /* What a new descriptor is. */
 ${constants('INSTALL_', plain(InstallKind)).join('\n')}
+
+/* What is asked about a socket of NETLINK_RDMA. */
+${constants('NETLINK_', plain(NetlinkOperation)).join('\n')}
 
 /* Send timeouts that tell what a descriptor is: seconds, to which the kind is added, and microseconds. */
 ${constants('MARK_', plain(DescriptorMark)).join('\n')}

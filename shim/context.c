@@ -215,7 +215,7 @@ static int install(struct reply *reply, uint32_t type, uint64_t first, uint64_t 
 static int prepare(int fd, const struct shim_guard *guard)
 {
     const struct fd_entry *entry = fd_lookup(fd);
-    if (entry && (entry->kind == FD_EVENT || entry->kind == FD_DRIVER)) {
+    if (entry && (entry->kind == FD_EVENT || entry->kind == FD_DRIVER || entry->kind == FD_NETLINK)) {
         struct pollfd hung = {.fd = fd};
         if (!session_connected() && poll(&hung, 1, 0) > 0 && (hung.revents & POLLHUP))
             return -EIO; /* of a dead daemon */
@@ -243,8 +243,12 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
             .header = {.type = type, .fd = fd, .context = fd_kind(fd) == FD_CONTEXT ? fd_lookup(fd)->context : 0},
         };
         _Static_assert(sizeof request.write == sizeof request.ioctl, "calls have one size");
+        _Static_assert(sizeof request.netlink == sizeof request.ioctl, "calls have one size");
         if (type == USERDMA_WRITE)
             request.write = (struct userdma_write){.buffer = first, .length = second};
+        else if (type == USERDMA_NETLINK)
+            request.netlink = (struct userdma_netlink){
+                .operation = (uint32_t)first, .extra = (uint32_t)(first >> 32), .argument = second};
         else
             request.ioctl = (struct userdma_ioctl){.request = (uint32_t)first, .argument = second};
         result = session_exchange(&request, sizeof request.ioctl, &reply, &guard);
@@ -266,6 +270,35 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
     errno = result < 0 ? (int)-result : saved;
     session_leave(&guard);
     return result < 0 ? -1 : result;
+}
+
+int session_netlink(unsigned type)
+{
+    struct shim_guard guard;
+    int saved = errno;
+    if (!session_enter(&guard))
+        return -1;
+    int fd = -ENOENT;
+    if (session_ensure(&guard, true)) {
+        struct request request = {
+            .header = {.type = USERDMA_NETLINK, .fd = -1},
+            .netlink = {.operation = USERDMA_NETLINK_OPEN, .extra = type},
+        };
+        struct reply reply;
+        fd = session_exchange(&request, sizeof request.netlink, &reply, &guard);
+        if (fd == 0) {
+            fd = reply.body < sizeof reply.message.call ? -EIO
+                 : reply.message.call.ret < 0          ? (int)reply.message.call.ret
+                 : reply.fd_count != 1                 ? -EIO
+                                                       : reply.fds[0];
+            if (fd >= 0)
+                reply.fd_count = 0;
+            reply_close_all(&reply);
+        }
+    }
+    errno = fd < 0 ? -fd : saved;
+    session_leave(&guard);
+    return fd < 0 ? -1 : fd;
 }
 
 /* The descriptor and offset that a MAP reply gives; the descriptor, or -errno. */

@@ -106,6 +106,8 @@ EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
     const int kind = fd_used(fd);
     if (LIKELY(kind == FD_OTHER))
         return REAL(writev)(fd, vector, count);
+    if (kind == FD_NETLINK && count >= 0)
+        return netlink_writev(fd, vector, (size_t)count);
     return count == 1 && vector ? write_ours(fd, kind, vector->iov_base, vector->iov_len) : fail(EINVAL);
 }
 

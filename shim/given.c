@@ -15,16 +15,23 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 
-/* FD_EVENT or FD_DRIVER for a socket with the daemon's mark, else FD_OTHER. */
+/* FD_EVENT, FD_DRIVER or FD_NETLINK for a socket with the daemon's mark, else FD_OTHER. */
 static int kind_of_socket(int fd)
 {
     struct timeval mark = {0};
     socklen_t length = sizeof mark;
     if (getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &mark, &length) != 0 || mark.tv_usec != USERDMA_MARK_MICROSECONDS)
         return FD_OTHER;
-    if (mark.tv_sec == (time_t)(USERDMA_MARK_FIRST + USERDMA_INSTALL_EVENT))
+    switch (mark.tv_sec - (time_t)USERDMA_MARK_FIRST) {
+    case USERDMA_INSTALL_EVENT:
         return FD_EVENT;
-    return mark.tv_sec == (time_t)(USERDMA_MARK_FIRST + USERDMA_INSTALL_DRIVER) ? FD_DRIVER : FD_OTHER;
+    case USERDMA_INSTALL_DRIVER:
+        return FD_DRIVER;
+    case USERDMA_INSTALL_NETLINK:
+        return FD_NETLINK;
+    default:
+        return FD_OTHER;
+    }
 }
 
 /* The kernel shows the name that the daemon gave it. */
@@ -114,24 +121,27 @@ static void take_rights(struct msghdr *message)
 
 EXPORT ssize_t recvmsg(int socket, struct msghdr *message, int flags)
 {
+    const socklen_t room = fd_kind(socket) == FD_NETLINK ? message->msg_namelen : 0;
     const ssize_t length = REAL(recvmsg)(socket, message, flags);
     if (LIKELY(!shim_active) || length < 0)
         return length;
     if (message->msg_controllen > 0)
         take_rights(message);
-    netlink_received(socket, message->msg_name, message->msg_namelen);
+    netlink_received(socket, message, room);
     return length;
 }
 
 EXPORT int recvmmsg(int socket, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout)
 {
+    /* All names have room, or none: what a netlink socket is sent has a name of one length. */
+    const socklen_t room = fd_kind(socket) == FD_NETLINK && count > 0 ? messages[0].msg_hdr.msg_namelen : 0;
     const int received = REAL(recvmmsg)(socket, messages, count, flags, timeout);
     if (UNLIKELY(shim_active))
         for (int i = 0; i < received; i++) {
             struct msghdr *message = &messages[i].msg_hdr;
             if (message->msg_controllen > 0)
                 take_rights(message);
-            netlink_received(socket, message->msg_name, message->msg_namelen);
+            netlink_received(socket, message, room);
         }
     return received;
 }

@@ -1,211 +1,274 @@
 /*
- * Sockets of NETLINK_RDMA, which the kernel may not have: libraries ask there for devices, and whether memory is copied
- * at fork.
+ * Sockets of NETLINK_RDMA, by which programs ask for devices: the daemon answers.
  *
- * What the program gets is a netlink socket of protocol NETLINK_USERSOCK, so that bind, poll and all options are the
- * kernel's. What it sends is answered here, through a socket of ours that sends to its port; a receiver finds the
- * kernel (port 0) as the sender. Only RDMA_NLDEV_CMD_SYS_GET is answered; for everything else, EOPNOTSUPP makes
- * libraries look in sysfs.
+ * What the program gets is one end of a pair whose other end the daemon holds; each message on it is a datagram of
+ * netlink. So receiving, poll, copies, fork and passing on are the kernel's. What a netlink socket has besides (port,
+ * groups, options) the daemon keeps, and is asked for. What is sent is told to the daemon too, which has answered when
+ * the call returns: as in Linux the answer can be received at once.
  */
 #define _GNU_SOURCE
 #include "shim.h"
 
 #include <errno.h>
 #include <linux/netlink.h>
-#include <sched.h>
 #include <string.h>
-#include <sys/random.h>
 
-/* Of rdma/rdma_netlink.h, which old headers lack: type RDMA_NL_NLDEV with RDMA_NLDEV_CMD_SYS_GET, and attributes. */
-#define NLDEV_SYS_GET (5 << 10 | 6)
-#define SYS_ATTR_NETNS_MODE 66
-#define SYS_ATTR_COPY_ON_FORK 93
+#ifndef SOL_NETLINK
+#define SOL_NETLINK 270
+#endif
+#ifndef NETLINK_RDMA
+#define NETLINK_RDMA 20
+#endif
 
-/* The longest request: what programs send has less than 100 bytes. */
-#define REQUEST_ROOM 4096
+/* The longest datagram that is gathered here; one in one piece may be longer. */
+#define GATHERED 16384
 
-int netlink_open(int type)
+static int fail(int error)
 {
-    const int fd = fd_opened(REAL(socket)(AF_NETLINK, type, NETLINK_USERSOCK));
-    if (fd >= 0 && fd_add_event(fd, FD_NETLINK) == 0)
-        return fd;
-    if (fd >= 0)
-        REAL(close)(fd);
-    errno = EPROTONOSUPPORT;
+    errno = error;
     return -1;
 }
 
-/* ---- answers ---- */
-
-/* The program's port, which it gets now if it has none. 0 if the socket is none of netlink. */
-static uint32_t port_of(int fd)
+static bool is_netlink(int fd)
 {
-    struct sockaddr_nl address = {.nl_family = AF_NETLINK};
-    socklen_t length = sizeof address;
-    if (getsockname(fd, (struct sockaddr *)&address, &length) != 0 || length < sizeof address)
-        return 0;
-    if (address.nl_pid == 0) {
-        const struct sockaddr_nl any = {.nl_family = AF_NETLINK};
-        if (bind(fd, (const struct sockaddr *)&any, sizeof any) != 0 ||
-            getsockname(fd, (struct sockaddr *)&address, &length) != 0)
-            return 0;
-    }
-    return address.nl_pid;
+    return UNLIKELY(fd_kind(fd) == FD_NETLINK);
 }
 
-/*
- * The port of our answers: who does not know it cannot answer in the kernel's place. Anybody of the network namespace
- * may send to a socket of this protocol.
- */
-static uint32_t answer_port(void)
+static long ask(int fd, uint32_t operation, uint32_t extra, uint64_t argument)
 {
-    static uint32_t port;
-    uint32_t chosen = __atomic_load_n(&port, __ATOMIC_RELAXED), none = 0;
-    while (chosen == 0) {
-        if (getrandom(&chosen, sizeof chosen, 0) != sizeof chosen)
-            return 0;
-        if (!__atomic_compare_exchange_n(&port, &none, chosen, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-            chosen = none;
-    }
-    return chosen;
+    return session_call(fd, USERDMA_NETLINK, operation | (uint64_t)extra << 32, argument);
 }
 
-/* Sends one message to the program's port; 0 or -errno (ENOBUFS: it does not read). */
-static int deliver(uint32_t port, struct nlmsghdr *message)
+int netlink_open(int type)
 {
-    const struct sockaddr_nl to = {.nl_family = AF_NETLINK, .nl_pid = port};
-    const int fd = REAL(socket)(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_USERSOCK);
+    const int kind = type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (kind != SOCK_RAW && kind != SOCK_DGRAM)
+        return fail(ESOCKTNOSUPPORT);
+    const int fd = session_netlink((unsigned)kind);
     if (fd < 0)
-        return -errno;
-    const struct sockaddr_nl from = {.nl_family = AF_NETLINK, .nl_pid = answer_port()};
-    for (int left = 1000; bind(fd, (const struct sockaddr *)&from, sizeof from) != 0; left--) {
-        const int error = -errno;
-        if (error != -EADDRINUSE || left == 0) {
-            REAL(close)(fd);
-            return error;
-        }
-        sched_yield(); /* another thread answers */
-    }
-    message->nlmsg_pid = port;
-    const ssize_t sent = REAL(sendto)(fd, message, message->nlmsg_len, MSG_DONTWAIT | MSG_NOSIGNAL,
-                                      (const struct sockaddr *)&to, sizeof to);
-    const int error = sent >= 0 ? 0 : errno == EAGAIN ? -ENOBUFS : -errno;
+        return fail(errno == ENOENT ? EPROTONOSUPPORT : errno);
+    if (!(type & SOCK_CLOEXEC))
+        REAL(fcntl)(fd, F_SETFD, 0);
+    if (type & SOCK_NONBLOCK)
+        REAL(fcntl)(fd, F_SETFL, REAL(fcntl)(fd, F_GETFL) | O_NONBLOCK);
+    if (fd_add_event(fd, FD_NETLINK) == 0)
+        return fd;
+    const int error = errno;
     REAL(close)(fd);
-    return error;
+    return fail(error);
 }
 
-/* NLMSG_ERROR about a request: a refusal, or with 0 its acknowledgement. */
-static int acknowledge(uint32_t port, const struct nlmsghdr *request, int error)
-{
-    struct {
-        struct nlmsghdr header;
-        struct nlmsgerr body;
-    } message = {
-        .header = {.nlmsg_len = sizeof message, .nlmsg_type = NLMSG_ERROR, .nlmsg_seq = request->nlmsg_seq},
-        .body = {.error = error, .msg = *request},
-    };
-    return deliver(port, &message.header);
-}
+/* ---- sending ---- */
 
-static int answer_system(uint32_t port, const struct nlmsghdr *request)
+/* Whether a datagram goes to the kernel: nobody else can be sent to. 0, or -1 with errno. */
+static int check_destination(const struct sockaddr *to, socklen_t length)
 {
-    struct {
-        struct nlmsghdr header;
-        struct {
-            struct nlattr attribute;
-            uint8_t value, pad[3];
-        } values[2];
-    } message = {
-        .header = {.nlmsg_len = sizeof message, .nlmsg_type = NLDEV_SYS_GET, .nlmsg_seq = request->nlmsg_seq},
-        .values = {
-            {.attribute = {.nla_len = NLA_HDRLEN + 1, .nla_type = SYS_ATTR_NETNS_MODE}, .value = 1},
-            /* A page that is registered is copied at fork like any other: the daemon asks for its address each time. */
-            {.attribute = {.nla_len = NLA_HDRLEN + 1, .nla_type = SYS_ATTR_COPY_ON_FORK}, .value = 1},
-        },
-    };
-    return deliver(port, &message.header);
-}
-
-static int answer(int fd, const struct nlmsghdr *request)
-{
-    const uint32_t port = port_of(fd);
-    if (port == 0)
-        return -ENOTCONN;
-    if (!(request->nlmsg_flags & NLM_F_REQUEST))
+    struct sockaddr_nl address;
+    if (!to || length == 0)
         return 0;
-    if (request->nlmsg_type != NLDEV_SYS_GET || (request->nlmsg_flags & NLM_F_DUMP))
-        return acknowledge(port, request, -EOPNOTSUPP);
-    const int error = answer_system(port, request);
-    return error || !(request->nlmsg_flags & NLM_F_ACK) ? error : acknowledge(port, request, 0);
-}
-
-static ssize_t send_request(int fd, const struct iovec *vector, size_t count)
-{
-    _Alignas(struct nlmsghdr) char room[REQUEST_ROOM];
-    size_t length = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (vector[i].iov_len > sizeof room - length) {
-            errno = EMSGSIZE;
-            return -1;
-        }
-        memcpy(room + length, vector[i].iov_base, vector[i].iov_len);
-        length += vector[i].iov_len;
-    }
-    const int saved = errno;
-    int left = (int)length;
-    for (const struct nlmsghdr *request = (void *)room; NLMSG_OK(request, left); request = NLMSG_NEXT(request, left)) {
-        const int error = answer(fd, request);
-        if (error) {
-            errno = -error;
-            return -1;
-        }
-    }
-    errno = saved;
-    return (ssize_t)length;
+    if (length < sizeof address)
+        return fail(EINVAL);
+    memcpy(&address, to, sizeof address);
+    if (address.nl_family != AF_NETLINK)
+        return fail(EINVAL);
+    if (address.nl_groups)
+        return fail(EPERM);
+    return address.nl_pid ? fail(ECONNREFUSED) : 0;
 }
 
 ssize_t netlink_write(int fd, const void *buffer, size_t count)
 {
-    const struct iovec vector = {.iov_base = (void *)buffer, .iov_len = count};
-    return send_request(fd, &vector, 1);
+    if (count == 0)
+        return fail(ENODATA);
+    return count > INT32_MAX ? fail(EMSGSIZE) : ask(fd, USERDMA_NETLINK_SEND, (uint32_t)count, (uintptr_t)buffer);
 }
 
-/* ---- the calls that send and receive ---- */
+ssize_t netlink_writev(int fd, const struct iovec *vector, size_t count)
+{
+    char room[GATHERED];
+    size_t length = 0;
+    if (count == 1)
+        return netlink_write(fd, vector->iov_base, vector->iov_len);
+    for (size_t i = 0; i < count; i++) {
+        if (vector[i].iov_len > sizeof room - length)
+            return fail(EMSGSIZE);
+        memcpy(room + length, vector[i].iov_base, vector[i].iov_len);
+        length += vector[i].iov_len;
+    }
+    return netlink_write(fd, room, length);
+}
+
+static ssize_t send_message(int fd, const struct msghdr *message)
+{
+    if (check_destination(message->msg_name, message->msg_namelen) != 0)
+        return -1;
+    return netlink_writev(fd, message->msg_iov, message->msg_iovlen);
+}
 
 EXPORT ssize_t send(int fd, const void *buffer, size_t count, int flags)
 {
-    if (UNLIKELY(fd_kind(fd) == FD_NETLINK))
-        return netlink_write(fd, buffer, count);
-    return REAL(send)(fd, buffer, count, flags);
+    return is_netlink(fd) ? netlink_write(fd, buffer, count) : REAL(send)(fd, buffer, count, flags);
 }
 
 EXPORT ssize_t sendto(int fd, const void *buffer, size_t count, int flags, const struct sockaddr *to, socklen_t length)
 {
-    if (UNLIKELY(fd_kind(fd) == FD_NETLINK))
-        return netlink_write(fd, buffer, count);
-    return REAL(sendto)(fd, buffer, count, flags, to, length);
+    if (!is_netlink(fd))
+        return REAL(sendto)(fd, buffer, count, flags, to, length);
+    return check_destination(to, length) != 0 ? -1 : netlink_write(fd, buffer, count);
 }
 
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
-    if (UNLIKELY(fd_kind(fd) == FD_NETLINK))
-        return send_request(fd, message->msg_iov, message->msg_iovlen);
-    return REAL(sendmsg)(fd, message, flags);
+    return is_netlink(fd) ? send_message(fd, message) : REAL(sendmsg)(fd, message, flags);
 }
 
-void netlink_received(int fd, struct sockaddr *from, socklen_t length)
+EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags)
 {
-    if (LIKELY(fd_kind(fd) != FD_NETLINK) || !from || length < sizeof(struct sockaddr_nl))
+    if (!is_netlink(fd))
+        return REAL(sendmmsg)(fd, messages, count, flags);
+    unsigned int sent = 0;
+    for (ssize_t length; sent < count && (length = send_message(fd, &messages[sent].msg_hdr)) >= 0; sent++)
+        messages[sent].msg_len = (unsigned int)length;
+    return sent > 0 || count == 0 ? (int)sent : -1;
+}
+
+/* ---- receiving ---- */
+
+static void store_address(struct sockaddr *to, socklen_t room, socklen_t *length, const struct sockaddr_nl *address)
+{
+    memcpy(to, address, room < sizeof *address ? room : sizeof *address);
+    *length = sizeof *address;
+}
+
+void netlink_sender(int fd, struct sockaddr *from, socklen_t room, socklen_t *length)
+{
+    const struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+    if (is_netlink(fd) && from && length)
+        store_address(from, room, length, &kernel);
+}
+
+void netlink_received(int fd, struct msghdr *message, socklen_t room)
+{
+    if (!is_netlink(fd))
         return;
-    struct sockaddr_nl *sender = (struct sockaddr_nl *)from;
-    if (sender->nl_pid == answer_port())
-        sender->nl_pid = 0;
+    netlink_sender(fd, message->msg_name, room, &message->msg_namelen);
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c))
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS && c->cmsg_len >= CMSG_LEN(sizeof(struct ucred)))
+            memset(CMSG_DATA(c), 0, sizeof(struct ucred));
 }
 
 EXPORT ssize_t recvfrom(int fd, void *buffer, size_t count, int flags, struct sockaddr *from, socklen_t *length)
 {
+    const socklen_t room = UNLIKELY(fd_table != NULL) && from && length ? *length : 0;
     const ssize_t received = REAL(recvfrom)(fd, buffer, count, flags, from, length);
-    if (received >= 0 && from && length)
-        netlink_received(fd, from, *length);
+    if (received >= 0)
+        netlink_sender(fd, from, room, length);
     return received;
+}
+
+EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t size, int flags, struct sockaddr *from,
+                              socklen_t *length)
+{
+    const socklen_t room = UNLIKELY(fd_table != NULL) && from && length ? *length : 0;
+    const ssize_t received = REAL(__recvfrom_chk)(fd, buffer, count, size, flags, from, length);
+    if (received >= 0)
+        netlink_sender(fd, from, room, length);
+    return received;
+}
+
+/* ---- addresses ---- */
+
+EXPORT int bind(int fd, const struct sockaddr *address, socklen_t length)
+{
+    struct sockaddr_nl wanted;
+    if (!is_netlink(fd))
+        return REAL(bind)(fd, address, length);
+    if (length < sizeof wanted)
+        return fail(EINVAL);
+    memcpy(&wanted, address, sizeof wanted);
+    if (wanted.nl_family != AF_NETLINK)
+        return fail(EINVAL);
+    return (int)ask(fd, USERDMA_NETLINK_BIND, 0, wanted.nl_pid | (uint64_t)wanted.nl_groups << 32);
+}
+
+EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
+{
+    struct sockaddr_nl to;
+    if (!is_netlink(fd))
+        return REAL(connect)(fd, address, length);
+    if (length < sizeof(sa_family_t))
+        return fail(EINVAL);
+    if (address->sa_family == AF_UNSPEC)
+        return 0;
+    if (length < sizeof to || address->sa_family != AF_NETLINK)
+        return fail(EINVAL);
+    memcpy(&to, address, sizeof to);
+    if (to.nl_pid || to.nl_groups)
+        return fail(EPERM);
+    const long name = ask(fd, USERDMA_NETLINK_NAME, 0, 0);
+    if (name < 0 || (uint32_t)name != 0)
+        return name < 0 ? -1 : 0;
+    return (int)ask(fd, USERDMA_NETLINK_BIND, 0, (uint64_t)name);
+}
+
+EXPORT int getsockname(int fd, struct sockaddr *address, socklen_t *length)
+{
+    if (!is_netlink(fd))
+        return REAL(getsockname)(fd, address, length);
+    const long name = ask(fd, USERDMA_NETLINK_NAME, 0, 0);
+    if (name < 0)
+        return -1;
+    const struct sockaddr_nl own = {
+        .nl_family = AF_NETLINK, .nl_pid = (uint32_t)name, .nl_groups = (uint32_t)((uint64_t)name >> 32)};
+    store_address(address, *length, length, &own);
+    return 0;
+}
+
+/* As in Linux every one is connected, to the kernel unless it was said otherwise. */
+EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *length)
+{
+    if (!is_netlink(fd))
+        return REAL(getpeername)(fd, address, length);
+    netlink_sender(fd, address, *length, length);
+    return 0;
+}
+
+/* ---- options ---- */
+
+EXPORT int setsockopt(int fd, int level, int option, const void *value, socklen_t length)
+{
+    uint32_t number;
+    if (level != SOL_NETLINK || !is_netlink(fd))
+        return REAL(setsockopt)(fd, level, option, value, length);
+    if (length < sizeof number)
+        return fail(EINVAL);
+    memcpy(&number, value, sizeof number);
+    return (int)ask(fd, USERDMA_NETLINK_SET, (uint32_t)option, number);
+}
+
+static int store_number(void *value, socklen_t *length, uint32_t number)
+{
+    if (*length < sizeof number)
+        return fail(EINVAL);
+    memcpy(value, &number, sizeof number);
+    *length = sizeof number;
+    return 0;
+}
+
+EXPORT int getsockopt(int fd, int level, int option, void *value, socklen_t *length)
+{
+    if (!is_netlink(fd))
+        return REAL(getsockopt)(fd, level, option, value, length);
+    long answer;
+    if (level == SOL_NETLINK)
+        answer = ask(fd, USERDMA_NETLINK_GET, (uint32_t)option, 0);
+    else if (level == SOL_SOCKET && option == SO_DOMAIN)
+        answer = AF_NETLINK;
+    else if (level == SOL_SOCKET && option == SO_PROTOCOL)
+        answer = NETLINK_RDMA;
+    else if (level == SOL_SOCKET && option == SO_TYPE)
+        answer = ask(fd, USERDMA_NETLINK_TYPE, 0, 0);
+    else
+        return REAL(getsockopt)(fd, level, option, value, length);
+    return answer < 0 ? -1 : store_number(value, length, (uint32_t)answer);
 }

@@ -21,6 +21,7 @@
 #define USERDMA_WRITE 5u
 #define USERDMA_REFRESH 6u
 #define USERDMA_MAP 7u
+#define USERDMA_NETLINK 8u
 #define USERDMA_TOOL 16u
 #define USERDMA_TRACE 17u
 #define USERDMA_REPLY 32768u
@@ -36,6 +37,16 @@
 /* What a new descriptor is. */
 #define USERDMA_INSTALL_EVENT 0u
 #define USERDMA_INSTALL_DRIVER 1u
+#define USERDMA_INSTALL_NETLINK 2u
+
+/* What is asked about a socket of NETLINK_RDMA. */
+#define USERDMA_NETLINK_OPEN 0u
+#define USERDMA_NETLINK_SEND 1u
+#define USERDMA_NETLINK_BIND 2u
+#define USERDMA_NETLINK_NAME 3u
+#define USERDMA_NETLINK_SET 4u
+#define USERDMA_NETLINK_GET 5u
+#define USERDMA_NETLINK_TYPE 6u
 
 /* Send timeouts that tell what a descriptor is: seconds, to which the kind is added, and microseconds. */
 #define USERDMA_MARK_FIRST 0x175736572u
@@ -116,6 +127,13 @@ struct userdma_install {
     uint32_t kind;
 };
 _Static_assert(sizeof(struct userdma_install) == 16, "layout of struct userdma_install");
+
+struct userdma_netlink {
+    uint32_t operation;
+    uint32_t extra;
+    uint64_t argument;
+};
+_Static_assert(sizeof(struct userdma_netlink) == 16, "layout of struct userdma_netlink");
 
 struct userdma_map {
     uint64_t offset;

@@ -16,6 +16,7 @@ struct request {
         struct userdma_ioctl ioctl;
         struct userdma_write write;
         struct userdma_map map;
+        struct userdma_netlink netlink;
     };
 };
 

@@ -7,6 +7,7 @@
  *   context.c      what is asked over it: open, attach, calls
  *   fds.c          the table of descriptors that are ours, and what copies and closes do to it
  *   given.c        descriptors of ours that another program has given to this one
+ *   netlink.c      sockets of NETLINK_RDMA
  *   room.c         where a call lets its answer be stored
  *   device.c       what needs no request: doorbells, reading events, whether the daemon lives
  *   paths.c        which paths are rewritten, and to what
@@ -59,6 +60,8 @@ int __open_2(const char *path, int flags);
 int __open64_2(const char *path, int flags);
 int __openat_2(int dir, const char *path, int flags);
 int __openat64_2(int dir, const char *path, int flags);
+ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t room, int flags, struct sockaddr *from,
+                       socklen_t *length);
 ssize_t __read_chk(int fd, void *buffer, size_t count, size_t room);
 ssize_t __readlink_chk(const char *path, char *buffer, size_t size, size_t room);
 ssize_t __readlinkat_chk(int dir, const char *path, char *buffer, size_t size, size_t room);
@@ -86,7 +89,8 @@ void closefrom(int first);
     X(chdir) X(inotify_add_watch) X(socket) X(ioctl) X(read) X(__read_chk) X(pread) X(pread64) X(readv) X(write)       \
     X(pwrite) X(pwrite64) X(writev) X(close) X(close_range) X(closefrom) X(dup) X(dup2) X(dup3) X(fcntl) X(fcntl64)    \
     X(lseek) X(lseek64) X(fclose) X(mmap) X(mmap64) X(getxattr) X(lgetxattr) X(listxattr) X(llistxattr)                \
-    X(recvmsg) X(recvmmsg) X(recvfrom) X(send) X(sendto) X(sendmsg) X(dlopen) X(dlmopen)
+    X(recvmsg) X(recvmmsg) X(recvfrom) X(__recvfrom_chk) X(send) X(sendto) X(sendmsg) X(sendmmsg) X(bind) X(connect)   \
+    X(getsockname) X(getpeername) X(setsockopt) X(getsockopt) X(dlopen) X(dlmopen)
 
 /* ---- init.c ---- */
 
@@ -157,10 +161,13 @@ int session_open(unsigned node, int flags);
 int session_attach(int fd);
 
 /*
- * Forwards a call on a context's descriptor, or on one of events or of a driver: `type` USERDMA_IOCTL or USERDMA_WRITE.
- * Result as of the system call.
+ * Forwards a call on a context's descriptor, or on one of events or of a driver: `type` USERDMA_IOCTL or USERDMA_WRITE;
+ * on a socket of NETLINK_RDMA USERDMA_NETLINK. Result as of the system call.
  */
 long session_call(int fd, uint32_t type, uint64_t first, uint64_t second);
+
+/* The program's end of a new socket of NETLINK_RDMA, close-on-exec; -1 with errno, ENOENT if there is no daemon. */
+int session_netlink(unsigned type);
 
 /* mmap(2) on a driver's descriptor: what it maps is the daemon's to say. */
 void *session_map(int fd, void *address, size_t length, int protection, int flags, off64_t offset);
@@ -255,10 +262,15 @@ void fd_drop_inherited(ino_t inode);
 
 /* A socket of NETLINK_RDMA; -1 with EPROTONOSUPPORT where there can be none. `type` as for socket(2). */
 int netlink_open(int type);
-/* write(2) on one: a request, which is answered. */
+/* write(2) and writev(2) on one: requests, which are answered. */
 ssize_t netlink_write(int fd, const void *buffer, size_t count);
-/* A message was received from this address: on sockets of NETLINK_RDMA the kernel has sent it. */
-void netlink_received(int fd, struct sockaddr *from, socklen_t length);
+ssize_t netlink_writev(int fd, const struct iovec *vector, size_t count);
+/*
+ * Something was received: on sockets of NETLINK_RDMA the kernel has sent it. `room`: bytes that the program gave for
+ * the sender's address.
+ */
+void netlink_sender(int fd, struct sockaddr *from, socklen_t room, socklen_t *length);
+void netlink_received(int fd, struct msghdr *message, socklen_t room);
 
 /* ---- given.c ---- */
 

@@ -339,7 +339,8 @@ export interface Limit {
 
 export interface Device<D = unknown> {
   readonly core: Core
-  readonly name: string
+  /** Changed by `renameDevice` alone. */
+  name: string
   /** Its number among the devices that are there, from 0; the system-wide device has none (-1). */
   readonly index: number
   readonly driver: Driver<D>

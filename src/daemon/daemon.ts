@@ -39,6 +39,9 @@ import { createDeviceFiles, type DeviceFiles } from './files/device-files.ts'
 import { removeTree } from './files/tree.ts'
 import { createLoop, type Loop, type Pollable } from './loop.ts'
 import { createMemoryQuotas } from './memory-quota.ts'
+import { notifyAdded, notifyRemoved, notifyRenamed } from './netlink/monitor.ts'
+import { createNetlink } from './netlink/netlink.ts'
+import { createRequests } from './netlink/requests.ts'
 import { createSession, type Session } from './session/client-session.ts'
 import { isServed, isShared, ownUserOnly, type Served } from './session/served.ts'
 import { createSlices } from './slices.ts'
@@ -234,11 +237,20 @@ export const startDaemon = async ({
       }),
     ),
     refreshCounters: () => files?.refreshCounters(),
+    netlink: createNetlink({ containment, slices, answer: createRequests(() => daemon) }),
     plug(spec) {
       const added = devices.add(spec)
       files?.add(added)
       if (added.rxe !== undefined) follow?.(added.rxe)
       loop.kick()
+      notifyAdded(daemon.netlink, added)
+    },
+    rename(name, to) {
+      const found = devices.find(name)
+      if (found === undefined || name === to) return
+      devices.rename(found, to)
+      files?.rename(found, name)
+      notifyRenamed(daemon.netlink, found)
     },
     unplug(name) {
       const removed = devices.find(name)
@@ -246,6 +258,7 @@ export const startDaemon = async ({
       if (removed === undefined) return
       daemon.contexts.hangUp(removed.device)
       files?.remove(removed)
+      notifyRemoved(daemon.netlink, removed)
     },
     root,
     parkedFd: parked.fd,
@@ -285,6 +298,7 @@ export const startDaemon = async ({
       () => daemon.contexts.closeAll(),
       () => devices.removeAll(),
       () => daemon.events.closeAll(),
+      () => daemon.netlink.closeAll(),
       () => loop.stop(),
       () => interfaces?.close(),
       () => close(parked.fd),

@@ -17,6 +17,7 @@ import type { FailureDesk } from './failures.ts'
 import type { FdQuotas } from './fd-quota.ts'
 import type { Loop } from './loop.ts'
 import type { MemoryQuotas } from './memory-quota.ts'
+import type { Netlink } from './netlink/netlink.ts'
 import type { Slices } from './slices.ts'
 import type { TraceHub } from './trace/trace-hub.ts'
 
@@ -41,6 +42,8 @@ export interface DaemonState {
   /** Long work of calls. */
   readonly slices: Slices
   readonly trace: TraceHub
+  /** Sockets of NETLINK_RDMA. */
+  readonly netlink: Netlink
   /** Whose contexts are whose, and who hears of failures. */
   readonly failures: FailureDesk
   /** Destroys for which programs wait. */
@@ -55,6 +58,8 @@ export interface DaemonState {
   /** One more device, one less, while programs run (`Devices.add`, `remove`); their files too. */
   plug(spec: DeviceSpec): void
   unplug(name: string): void
+  /** Another name for a device; what programs have open lives on. Throws CallError EINVAL, EEXIST. */
+  rename(name: string, to: string): void
   /** Whether the client at the other end of a socket may use this daemon. */
   serves(fd: number, peer: PeerCredentials): boolean
   /** Connected sessions. */

@@ -21,6 +21,9 @@
  *   With context 0 the call is one on descriptor `fd` itself, an event descriptor or one of a driver (R28, R37): the
  *   daemon looks which one it is, so that copies, also in other processes, need no bookkeeping.
  * - MAP asks what mmap(2) on a driver's descriptor maps: `ret` is the offset in the file that rides on the reply.
+ * - NETLINK: what a program does to a socket of NETLINK_RDMA beside receiving (`NetlinkOperation`). The socket is one end
+ *   of a pair, on which each message is a datagram of netlink; the daemon looks which one descriptor `fd` is. The reply is
+ *   that of IOCTL; after OPEN the program's end rides on it.
  * - REFRESH: the client is about to read files of counters below the folder; the reply comes when they are up to date.
  *   It has the header alone, and the reply is that of IOCTL with 0.
  * - On a doorbell socket only 4-byte tokens travel (the QP's handle); any token makes the daemon look at all send
@@ -41,6 +44,7 @@ export const MessageType = {
   WRITE: 5,
   REFRESH: 6,
   MAP: 7,
+  NETLINK: 8,
   /** Tools: JSON request and reply. */
   TOOL: 16,
   /** Daemon to a subscribed tool, unasked: one traced call, or a part of a long one (uapi/tool.ts). */
@@ -144,6 +148,8 @@ export const Messages = {
   callReply: layout(['ret', 's64'], ['installCount', 'u32'], ['reserved', 'u32']),
   /** `kind`: see InstallKind. */
   install: layout(['address', 'u64'], ['width', 'u32'], ['kind', 'u32']),
+  /** `extra` and `argument`: see NetlinkOperation. */
+  netlink: layout(['operation', 'u32'], ['extra', 'u32'], ['argument', 'u64']),
   /** As the arguments of mmap(2); `protection`: PROT_… */
   map: layout(['offset', 'u64'], ['length', 'u64'], ['protection', 'u32'], ['reserved', 'u32']),
 } as const
@@ -160,6 +166,7 @@ export const Exchanges = {
   WRITE: { request: 'write', reply: 'callReply' },
   REFRESH: { request: null, reply: 'callReply' },
   MAP: { request: 'map', reply: 'callReply' },
+  NETLINK: { request: 'netlink', reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >
@@ -171,7 +178,25 @@ export const HelloWants = { REASONS: 1 } as const
 export const OpenWants = { PACKED_RINGS: 1 } as const
 
 /** What a new descriptor is: one of events, or one of a driver (class `driver_ops`). */
-export const InstallKind = { EVENT: 0, DRIVER: 1 } as const
+export const InstallKind = { EVENT: 0, DRIVER: 1, NETLINK: 2 } as const
+
+/** What is asked about a socket of NETLINK_RDMA: `operation` of `netlink`, with `extra`, `argument`, and what is answered. */
+export const NetlinkOperation = {
+  /** A new one; extra: SOCK_RAW or SOCK_DGRAM. Its end is passed on. */
+  OPEN: 0,
+  /** `extra` bytes at address `argument` are sent; once this is answered the daemon has answered them. */
+  SEND: 1,
+  /** A port (low 32 bits of the argument; 0: any) and groups (high 32 bits). */
+  BIND: 2,
+  /** Answers the port (low 32 bits; 0: none yet) and groups (high bits). */
+  NAME: 3,
+  /** Option `extra` of level SOL_NETLINK becomes `argument`. */
+  SET: 4,
+  /** Answers option `extra`; of NETLINK_LIST_MEMBERSHIPS the groups as bits. */
+  GET: 5,
+  /** Answers the type of the socket. */
+  TYPE: 6,
+} as const
 
 /**
  * How a program recognises a descriptor of ours that another one has given to it: a send timeout, which nothing else

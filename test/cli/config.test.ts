@@ -32,7 +32,7 @@ describe('what --device, --link, --path and --fault say', () => {
   })
 
   const wrong: readonly (readonly [options: Parameters<typeof wantedConfig>[0], message: RegExp])[] = [
-    [{ device: ['mlx5_0@127.0.0.1'] }, /begins with "rxe"/],
+    [{ device: ['-rxe@127.0.0.1'] }, /begins with a letter or digit/],
     [{ device: ['rxe0'] }, /address is missing/],
     [{ device: ['rxe0@localhost'] }, /"localhost" is not an IPv4 or IPv6 address/],
     [{ device: ['rxe0@224.0.0.1'] }, /multicast/],

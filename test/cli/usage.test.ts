@@ -14,7 +14,11 @@ const wrong: readonly (readonly [args: readonly string[], status: number, messag
   [['run'], 2, /^userdma run: missing required argument 'program'\nsee `userdma run --help`\n$/],
   [['run', '--'], 2, /^userdma run: missing required argument 'program'\n/],
   [['run', '--socket'], 2, /^userdma run: option '--socket <path>' argument missing\n/],
-  [['run', '--device', 'eth0@10.0.0.1', '--', 'true'], 2, /^userdma: device name "eth0": a name begins with "rxe"/],
+  [
+    ['run', '--device', '.eth0@10.0.0.1', '--', 'true'],
+    2,
+    /^userdma: device name ".eth0": a name begins with a letter/,
+  ],
   [['run', '--device', 'rxe0@10.0.0', '--', 'true'], 2, /^userdma: device "rxe0@10\.0\.0": "10\.0\.0" is not an IPv4/],
   [
     ['run', '--fault', 'drop=x', '--', 'true'],

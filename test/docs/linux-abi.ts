@@ -4,6 +4,7 @@
  */
 import { type LinuxCall, linuxCalls } from '../../src/spec/linux/coverage.ts'
 import { type IoctlAttribute, ioctlMethods } from '../../src/spec/linux/ioctl.ts'
+import { type NldevCommand, NldevCommands } from '../../src/spec/linux/nldev.ts'
 import { EXTENDED } from '../../src/spec/linux/write.ts'
 
 /** Whether the soft device has a method. */
@@ -61,7 +62,28 @@ libibverbs tries the command. What newer kernels number is refused in the same w
 
 The column "rxe" says whether the soft device has the methods. What it lacks is declared, and answers as above.
 
+Netlink has a table of its own: the soft device answers all commands of Linux 6.12.
+
 This page is made from \`src/spec/linux/\` (\`UPDATE_GOLDEN=1 npm test -- linux-abi\` writes it anew).`
+
+const netlink = (): string[] => {
+  const rows = Object.entries(NldevCommands).map(([name, { number, asks, here, ...command }]) => [
+    String(number),
+    code(name),
+    asks === 'both' ? 'one, list' : asks,
+    (command as Partial<NldevCommand>).admin ? 'yes' : '',
+    here,
+  ])
+  return [
+    '## Netlink',
+    '',
+    'Commands of RDMA_NLDEV on sockets of NETLINK_RDMA. Those that change something need what CAP_NET_ADMIN is in Linux:',
+    'here to be root or the user whose daemon it is. Members of group 4 are told when devices come, get another name and go.',
+    '',
+    ...table(['command', 'Linux', 'asked for', 'CAP_NET_ADMIN', 'here'], rows),
+    '',
+  ]
+}
 
 export const linuxAbiPage = (has: Has): string => {
   const commands = linuxCalls.filter(({ dialect }) => dialect === 'write')
@@ -86,6 +108,7 @@ export const linuxAbiPage = (has: Has): string => {
       ioctls.map(call => [`${call.number}, ${call.methodNumber}`, code(call.name), ...meaning(call, has)]),
     ),
     '',
+    ...netlink(),
     '## Attributes of ioctl methods',
     '',
     'Methods with `UHW_IN` (0x1000) and `UHW_OUT` (0x1001) take them as attributes of the driver.',

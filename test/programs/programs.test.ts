@@ -33,6 +33,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], sente
   fork_safe: [['-q'], /usage: .*fork_safe/],
   identity: [['-q'], /usage: identity client/],
   calls: [['0'], /usage: calls COUNT/],
+  netlink: [['-q'], /usage: netlink/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }
 

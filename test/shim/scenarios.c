@@ -75,56 +75,6 @@ static void inert(void)
     EXPECT(fd >= 0 || errno == EPROTONOSUPPORT);
 }
 
-/* A request of NETLINK_RDMA, and the first message that answers it. */
-static void ask_netlink(int fd, uint16_t type, uint16_t flags, struct nlmsghdr *answer, size_t room)
-{
-    struct nlmsghdr request = {.nlmsg_len = sizeof request, .nlmsg_type = type, .nlmsg_flags = flags, .nlmsg_seq = 77};
-    struct sockaddr_nl to = {.nl_family = AF_NETLINK}, from = {0};
-    socklen_t length = sizeof from;
-    EXPECT(sendto(fd, &request, sizeof request, 0, (struct sockaddr *)&to, sizeof to) == sizeof request);
-    EXPECT(recvfrom(fd, answer, room, 0, (struct sockaddr *)&from, &length) >= (ssize_t)sizeof *answer);
-    EXPECT(length == sizeof from && from.nl_family == AF_NETLINK && from.nl_pid == 0 && answer->nlmsg_seq == 77);
-}
-
-static void netlink(void)
-{
-    union {
-        struct nlmsghdr header;
-        uint8_t bytes[256];
-    } answer;
-    char large[8192] = {0};
-    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 20), copy = dup(fd);
-    EXPECT(fd >= 0 && copy >= 0);
-    /* RDMA_NLDEV_CMD_SYS_GET: memory is copied at fork. */
-    ask_netlink(fd, 5 << 10 | 6, NLM_F_REQUEST | NLM_F_ACK, &answer.header, sizeof answer);
-    EXPECT(answer.header.nlmsg_type == (5 << 10 | 6) && answer.header.nlmsg_len == 32);
-    EXPECT(memcmp(answer.bytes + 16, "\5\0\102\0\1\0\0\0\5\0\135\0\1\0\0\0", 16) == 0);
-    EXPECT(read(fd, &answer, sizeof answer) == 36 && answer.header.nlmsg_type == NLMSG_ERROR);
-    EXPECT(((struct nlmsgerr *)NLMSG_DATA(&answer.header))->error == 0);
-    /* RDMA_NLDEV_CMD_GET: libraries look in sysfs. */
-    EXPECT(close(fd) == 0);
-    ask_netlink(copy, 5 << 10 | 1, NLM_F_REQUEST | NLM_F_DUMP, &answer.header, sizeof answer);
-    EXPECT(answer.header.nlmsg_type == NLMSG_ERROR);
-    EXPECT(((struct nlmsgerr *)NLMSG_DATA(&answer.header))->error == -EOPNOTSUPP);
-    EXPECT(poll(&(struct pollfd){.fd = copy, .events = POLLIN}, 1, 0) == 0);
-    /* Whoever else sends to the socket is not the kernel. */
-    struct sockaddr_nl own = {0}, from = {0};
-    socklen_t length = sizeof own;
-    EXPECT(getsockname(copy, (struct sockaddr *)&own, &length) == 0);
-    int other = syscall(SYS_socket, AF_NETLINK, SOCK_RAW, 2);
-    EXPECT(sendto(other, "forged", 6, 0, (struct sockaddr *)&own, sizeof own) == 6);
-    length = sizeof from;
-    EXPECT(recvfrom(copy, large, sizeof large, 0, (struct sockaddr *)&from, &length) == 6 && from.nl_pid != 0);
-    close(other);
-    /* A request of any length, and messages that are none. */
-    FAILS(send(copy, large, sizeof large, 0), EMSGSIZE);
-    EXPECT(write(copy, large, 7) == 7 && write(copy, "\377\377\377\377", 4) == 4);
-    EXPECT(close(copy) == 0);
-    reuse(copy);
-    EXPECT(socket(AF_NETLINK, SOCK_RAW, 0) >= 0);
-    EXPECT(socket(AF_UNIX, SOCK_STREAM, 0) >= 0);
-}
-
 /* ---- the device ---- */
 
 static void device(void)
@@ -379,7 +329,7 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(void);
     } scenarios[] = {
-        {"paths", paths},   {"no_daemon", no_daemon}, {"inert", inert},   {"netlink", netlink},
+        {"paths", paths},   {"no_daemon", no_daemon}, {"inert", inert},
         {"device", device}, {"bell", bell},           {"bell_traced", bell_traced}, {"events", events}, {"copies", copies},
         {"stray_stores", stray_stores},
         {"hidden_sockets", hidden_sockets},           {"low_limit", low_limit},

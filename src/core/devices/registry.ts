@@ -70,18 +70,22 @@ const freeIndex = (core: Core): number => {
   return index
 }
 
-/**
- * Makes a device known. EEXIST for a name that is in use; throws Error for a table or description that cannot be (a
- * driver's mistake).
- */
-export const register = <D>(core: Core, description: DeviceDescription<D>): Device<D> => {
-  const { name, attributes, ports } = description
+const requireName = (core: Core, name: string): void => {
   if (!/^[\w.-]{1,63}$/.test(name))
     throw new CallError(
       'EINVAL',
       `device name ${JSON.stringify(name)}: up to 63 letters, digits, '_', '-' and '.' are allowed`,
     )
   if (core.devices.has(name)) throw new CallError('EEXIST', `there is a device ${name} already`)
+}
+
+/**
+ * Makes a device known. EEXIST for a name that is in use; throws Error for a table or description that cannot be (a
+ * driver's mistake).
+ */
+export const register = <D>(core: Core, description: DeviceDescription<D>): Device<D> => {
+  const { name, attributes, ports } = description
+  requireName(core, name)
   if (attributes.physPortCnt !== ports.length)
     throw new Error(`device ${name}: physPortCnt is ${attributes.physPortCnt}, but ${ports.length} ports are described`)
 
@@ -119,6 +123,19 @@ export const unregister = (device: Device): void => {
     () => raiseDeviceListChanged(device, DEVICE_REMOVED),
   ]
   for (const step of steps) attempt(core, step)
+}
+
+/**
+ * Gives a device another name; everything that uses it goes on. EINVAL, and EEXIST for a name that another one has. That
+ * it is its own already is no change.
+ */
+export const renameDevice = (device: Device, name: string): void => {
+  const { core } = device
+  if (name === device.name) return
+  requireName(core, name)
+  core.devices.delete(device.name)
+  device.name = name
+  core.devices.set(name, device)
 }
 
 /** Devices without class `device` have no opening call: their contexts can be used at once. */

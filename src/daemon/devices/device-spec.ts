@@ -1,8 +1,11 @@
 /*
- * Devices as people name them: NAME@ADDRESS, or NAME for those that are in no network. The beginning of a name says the
- * driver (spec/drivers/names.ts).
+ * Devices as people name them: NAME@ADDRESS for a soft device, or NAME for one that is in no network.
+ *
+ * A soft device may have any name: libibverbs asks netlink which driver it has. (Versions before 23 know only sysfs, and
+ * find the provider by the beginning of the name, `rxe`.) Those in no network have the driver that their name begins with
+ * (spec/drivers/names.ts), none of which has verbs.
  */
-import { type DriverName, Drivers, driverNames, driverOfName } from '../../spec/drivers/names.ts'
+import { type DriverName, Drivers, driverOfName } from '../../spec/drivers/names.ts'
 import type { DeviceSpec } from '../../uapi/tool.ts'
 import { isMappedIpv4, parseAddress } from '../../wire/address.ts'
 
@@ -19,10 +22,15 @@ const unusable = (address: Uint8Array): string | undefined => {
   return undefined
 }
 
-/** The driver that a device has by its name. */
-export const driverOf = ({ name }: DeviceSpec): DriverName => driverOfName(name) ?? 'rxe'
+/** The driver of a device. */
+export const driverOf = ({ name, address }: DeviceSpec): DriverName =>
+  address === '' ? (driverOfName(name) ?? 'rxe') : 'rxe'
 
-const without = driverNames.filter(name => !Drivers[name].network).map(name => `"${name}"`)
+/** Why a device cannot have this name; undefined if it can. */
+export const deviceName = (name: string): string | undefined =>
+  /^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name) && name.length <= LONGEST_NAME
+    ? undefined
+    : `device name "${name}": a name begins with a letter or digit, has letters, digits, ".", "_", "-", and at most ${LONGEST_NAME} characters`
 
 /** As `parseDevice` takes it. */
 export const deviceText = ({ name, address }: DeviceSpec): string => (address === '' ? name : `${name}@${address}`)
@@ -31,12 +39,10 @@ export const deviceText = ({ name, address }: DeviceSpec): string => (address ==
 export const parseDevice = (text: string): DeviceSpec => {
   const at = text.indexOf('@')
   const name = at < 0 ? text : text.slice(0, at)
+  const wrong = deviceName(name)
+  if (wrong !== undefined) throw new Error(wrong)
   const driver = driverOfName(name)
-  if (driver === undefined || !/^[A-Za-z0-9._-]*$/.test(name) || name.length > LONGEST_NAME)
-    throw new Error(
-      `device name "${name}": a name begins with "rxe" (libibverbs finds the device's provider by it), or with ${without.join(' or ')} for a device without verbs; it has letters, digits, ".", "_", "-", and at most ${LONGEST_NAME} characters`,
-    )
-  if (!Drivers[driver].network) {
+  if (driver !== undefined && !Drivers[driver].network) {
     if (at < 0) return { name, address: '' }
     throw new Error(`device "${text}": ${name} is in no network, leave the address out`)
   }

@@ -5,20 +5,21 @@
  * Programs, trees and files are not known here: the daemon is told nothing, it asks.
  */
 
-import { unregister } from '../../core/devices/registry.ts'
+import { renameDevice, unregister } from '../../core/devices/registry.ts'
 import type { Core, Device } from '../../core/model.ts'
 import { deviceMakers } from '../../drivers/known.ts'
 import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
 import { createRxeDevice, type RxeDevice } from '../../drivers/rxe/device.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
+import { CallError } from '../../spec/errno.ts'
 import type { DeviceSpec, ListedDevice } from '../../uapi/tool.ts'
 import type { Pollable } from '../loop.ts'
-import { checkDevices, driverOf } from './device-spec.ts'
+import { checkDevices, deviceName, driverOf } from './device-spec.ts'
 import type { Network } from './network.ts'
 
 export interface DaemonDevice {
-  readonly spec: DeviceSpec
+  spec: DeviceSpec
   readonly device: Device
   /** Of a soft device. */
   readonly rxe: RxeDevice | undefined
@@ -37,6 +38,8 @@ export interface Devices {
   add(spec: DeviceSpec): DaemonDevice
   /** Takes it away, whatever its clients are doing. Throws an Error with a sentence if there is none of that name. */
   remove(name: string): void
+  /** Gives it another name. Throws CallError EINVAL, EEXIST. */
+  rename(device: DaemonDevice, name: string): void
   removeAll(): void
 }
 
@@ -98,6 +101,13 @@ export const createDevices = (
       }
       unregister(found.device)
       network.detach(name)
+    },
+    rename(found, name) {
+      const wrong = deviceName(name)
+      if (wrong !== undefined) throw new CallError('EINVAL', wrong)
+      renameDevice(found.device, name)
+      network.rename(found.spec.name, name)
+      found.spec = { ...found.spec, name }
     },
     removeAll() {
       for (const { spec } of [...all].reverse()) devices.remove(spec.name)

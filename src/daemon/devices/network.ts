@@ -22,6 +22,8 @@ export interface Network {
   attach(device: DeviceSpec): FaultPort
   /** The device goes; closing its port is its driver's business. */
   detach(device: string): void
+  /** A device has another name, and so have rules that are for it. */
+  rename(device: string, name: string): void
   /** The rules of faults that hold now, as text; what each has done on all devices; others from now on. */
   readonly faults: string
   /** What they did to the packets of a device since the start. */
@@ -69,22 +71,30 @@ export const createNetwork = (
   useNativeCrc()
   const attach = link === 'memory' ? memoryLink(path) : socketLinks(link, interfaces)
   let rules = faultRules(fault, devices)
-  const ports: { readonly name: string; readonly port: FaultPort; readonly device: DeviceSpec }[] = []
+  const ports: { readonly port: FaultPort; device: DeviceSpec }[] = []
+  const find = (name: string) => ports.find(({ device }) => device.name === name)
 
   return {
     attach(device) {
       const port = withFaults(attach(device), device.name, rules)
-      ports.push({ name: device.name, port, device })
+      ports.push({ port, device })
       return port
     },
     detach(device) {
-      const at = ports.findIndex(({ name }) => name === device)
+      const at = ports.findIndex(({ device: { name } }) => name === device)
       if (at >= 0) ports.splice(at, 1)
+    },
+    rename(device, name) {
+      const found = find(device)
+      if (found === undefined) return
+      rules = rules.map(rule => (rule.device === device ? { ...rule, device: name } : rule))
+      found.device = { ...found.device, name }
+      found.port.setFaults(rules, name)
     },
     get faults() {
       return formatFaults(rules)
     },
-    faultsOf: device => ports.find(({ name }) => name === device)?.port.faults,
+    faultsOf: device => find(device)?.port.faults,
     faultCounts() {
       const counts = ports.map(({ port }) => port.ruleCounts())
       return rules.map((rule, i) => ({
@@ -104,7 +114,7 @@ export const createNetwork = (
         bytes => {
           for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done)
         },
-        { interfaces: ports.map(({ name }) => name) },
+        { interfaces: ports.map(({ device }) => device.name) },
       )
       const stop = (): void => {
         for (const remove of removers) remove()

@@ -10,11 +10,13 @@ import type { RxeDevice } from '../../drivers/rxe/device.ts'
 import { NodeType } from '../../spec/enums.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
 import { createCounterFiles } from './counter-files.ts'
-import { addToTree, removeFromTree, type TreeDevice, updateTree, writeTree } from './tree.ts'
+import { addToTree, removeFromTree, renameInTree, type TreeDevice, updateTree, writeTree } from './tree.ts'
 
 export interface DeviceFiles {
   add(device: DaemonDevice): void
   remove(device: DaemonDevice): void
+  /** It had the name `before`. */
+  rename(device: DaemonDevice, before: string): void
   /** The port of a soft device, or its GIDs, are not what they were. */
   changed(device: Pick<RxeDevice, 'device'>): void
   /** Brings counters up to date. */
@@ -66,6 +68,12 @@ export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]
       trying(device.name, () => {
         counters.remove(device.name)
         removeFromTree(root, { name: device.name, node: device.index })
+      }),
+    rename: (device, before) =>
+      trying(device.spec.name, () => {
+        renameInTree(root, before, treeDevice(device))
+        counters.remove(before)
+        if (device.rxe !== undefined) counters.add(counted(device.rxe))
       }),
     changed({ device }) {
       const found = devices.find(one => one.device === device)

@@ -6,10 +6,11 @@
  * device; what does not exist for a device (GIDs that are not in use, the connection manager's nodes) has no file.
  * Nodes are empty files: their existence is asked for here, opening them is a session's business.
  */
-import { readdirSync, rmSync } from 'node:fs'
+import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { UVERBS_ABI } from '../../spec/classes/system.ts'
 import { NodeType, PortState } from '../../spec/enums.ts'
+import { CharDevices, rdevOf } from '../../spec/linux/chardevs.ts'
 import { SYSTEM_NAME, SYSTEM_NODE } from '../../spec/session.ts'
 import { makeFolder, replaceFile, writeNewFile } from './tree-files.ts'
 
@@ -44,11 +45,9 @@ const NODE_TYPE_TEXTS: Readonly<Record<number, string>> = { [NodeType.values.CA]
 const PHYS_STATE_TEXTS: Readonly<Record<number, string>> = { 2: 'Polling', 3: 'Disabled', 5: 'LinkUp' }
 const physStateText = (state: number): string => `${state}: ${PHYS_STATE_TEXTS[state] ?? '<unknown>'}`
 
-/** Major number of uverbs nodes and minor number of the first one (Linux: IB_UVERBS_BASE_MINOR). */
-const MAJOR = 231
-const FIRST_MINOR = 192
-/** st_rdev of a node, in the kernel's encoding for small numbers; the system-wide device has none. */
-export const nodeRdev = (node: number): number => (node === SYSTEM_NODE ? 0 : MAJOR * 256 + FIRST_MINOR + node)
+const { major, minor } = CharDevices.uverbs
+/** st_rdev of a device's node; the system-wide device has none. */
+export const nodeRdev = (node: number): number => (node === SYSTEM_NODE ? 0 : rdevOf(CharDevices.uverbs, node))
 
 const groups = (bytes: Uint8Array): string =>
   Buffer.from(bytes)
@@ -78,7 +77,11 @@ const changingFiles = (device: TreeDevice): Files => {
 }
 
 const verbsFolder = (node: number): string => `sys/class/infiniband_verbs/uverbs${node}`
-const nodePath = (node: number): string => `dev/infiniband/${node === SYSTEM_NODE ? SYSTEM_NAME : `uverbs${node}`}`
+const NODES = 'dev/infiniband'
+const nodePath = (node: number): string => `${NODES}/${node === SYSTEM_NODE ? SYSTEM_NAME : `uverbs${node}`}`
+
+/** Whether programs find a node of this name. */
+export const hasNode = (root: string, name: string): boolean => existsSync(join(root, NODES, name))
 
 const portFiles = (whole: TreeDevice): Files => {
   const port = portFolder(whole)
@@ -109,9 +112,9 @@ const deviceFiles = (whole: TreeDevice): Files => {
     [`${device}/fw_ver`]: '',
     ...(interfaceName === '' ? {} : { [`${device}/parent`]: interfaceName }),
     ...portFiles(whole),
-    [`${verbs}/dev`]: `${MAJOR}:${FIRST_MINOR + node}`,
+    [`${verbs}/dev`]: `${major}:${minor + node}`,
     [`${verbs}/abi_version`]: String(abi),
-    [`${verbs}/uevent`]: `MAJOR=${MAJOR}\nMINOR=${FIRST_MINOR + node}\nDEVNAME=infiniband/uverbs${node}\nDEVMODE=0666`,
+    [`${verbs}/uevent`]: `MAJOR=${major}\nMINOR=${minor + node}\nDEVNAME=infiniband/uverbs${node}\nDEVMODE=0666`,
     [`${verbs}/ibdev`]: name,
   }
 }
@@ -136,11 +139,18 @@ export const removeFromTree = (root: string, { name, node }: Pick<TreeDevice, 'n
     rmSync(join(root, path), { recursive: true, force: true })
 }
 
+/** A device that had another name; who has a file of it open reads on. */
+export const renameInTree = (root: string, before: string, { name, node }: Pick<TreeDevice, 'name' | 'node'>): void => {
+  const devices = join(root, 'sys/class/infiniband')
+  renameSync(join(devices, before), join(devices, name))
+  replaceFile(root, `${verbsFolder(node)}/ibdev`, `${name}\n`)
+}
+
 /** Writes the tree for these devices below `root`, which must not exist or be a tree of ours. */
 export const writeTree = (root: string, devices: readonly TreeDevice[]): void => {
   removeTree(root)
   writeFiles(root, { 'sys/class/infiniband_verbs/abi_version': String(UVERBS_ABI) })
-  makeFolder(join(root, 'dev/infiniband'))
+  makeFolder(join(root, NODES))
   makeFolder(join(root, 'sys/class/infiniband'))
   writeNewFile(join(root, nodePath(SYSTEM_NODE)), '')
   for (const device of devices) addToTree(root, device)

@@ -53,6 +53,7 @@ import { nodeRdev } from '../files/tree.ts'
 import { openFileMemory } from '../memory/file-space.ts'
 import { type PassedMemory, takePassedMemory } from '../memory/passed-memory.ts'
 import { createProcessSpace } from '../memory/process-space.ts'
+import { type NetlinkAnswer, type NetlinkCaller, netlinkCall } from '../netlink/calls.ts'
 import type { DaemonState } from '../state.ts'
 import type { CallerFacts } from '../trace/trace-hub.ts'
 import { recordingCaller } from '../trace/trace-messages.ts'
@@ -432,6 +433,31 @@ const serve = (
     }
   }
 
+  const netlinkCaller: NetlinkCaller = {
+    admin: standing === 'owner',
+    share,
+    target: number => {
+      const target = fdTarget(process.pid, number)
+      return typeof target === 'string' ? target : undefined
+    },
+    copyIn: caller.copyIn,
+  }
+  const onNetlink = (): void => {
+    const to = { ...request }
+    const send = ({ ret, socket }: NetlinkAnswer): void => {
+      reply(writeCallReply(outgoing, to, ret), socket && [socket.theirs])
+      socket?.passed()
+    }
+    try {
+      const answer = netlinkCall(daemon.netlink, netlinkCaller, to)
+      if (answer instanceof Promise) answerLater(to, answer.then(send))
+      else send(answer)
+    } catch (error) {
+      if (error instanceof CallError || error instanceof SystemError) refuseCall(to, error.errno, error.message)
+      else failed(to)(error)
+    }
+  }
+
   const handle = (fds: readonly number[]): void => {
     // Only tools pass several on, and HELLO one.
     const kept = request.type === MessageType.HELLO ? 1 : 0
@@ -443,7 +469,8 @@ const serve = (
     else if (request.type === MessageType.REFRESH) {
       daemon.refreshCounters()
       reply(writeCallReply(outgoing, request, 0))
-    } else if (request.type === MessageType.TOOL) desk.handle(request, fds)
+    } else if (request.type === MessageType.NETLINK) onNetlink()
+    else if (request.type === MessageType.TOOL) desk.handle(request, fds)
     else call()
   }
 

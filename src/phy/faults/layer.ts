@@ -20,9 +20,9 @@ export interface FaultPort extends Port {
   readonly faults: FaultCounters
   /**
    * Other rules from now on, those for other devices included; their random sequences begin again. What was held back
-   * leaves at once.
+   * leaves at once. `device`: its name from now on.
    */
-  setFaults(rules: readonly FaultRule[]): void
+  setFaults(rules: readonly FaultRule[], device?: string): void
   /** What the present rules have done here, by rule. */
   ruleCounts(): FaultRuleCounts[]
 }
@@ -74,7 +74,8 @@ const accessors: Watched & ThisType<Wrapping> = {
 export const withFaults = (port: Port, device: string, initial: readonly FaultRule[] = []): FaultPort => {
   const faults = noFaultCounts()
   let rules: readonly FaultRule[] = []
-  const chanceFor = (direction: 'sent' | 'received') => createFaultDice(rules, device, direction, port.maxPackets)
+  let name = device
+  const chanceFor = (direction: 'sent' | 'received') => createFaultDice(rules, name, direction, port.maxPackets)
   let arriving = chanceFor('received')
   let leaving = chanceFor('sent')
   /** By flow that was ever opened, its record. */
@@ -120,9 +121,10 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     sending.onTimeout(now)
   }
 
-  const setFaults = (wanted: readonly FaultRule[]): void => {
+  const setFaults = (wanted: readonly FaultRule[], device = name): void => {
     const corrupted = arriving.corrupts || leaving.corrupts
     rules = wanted
+    name = device
     arriving = chanceFor('received')
     leaving = chanceFor('sent')
     const corrupts = arriving.corrupts || leaving.corrupts

@@ -79,10 +79,12 @@ test('what is no address', () => {
 test('NAME@ADDRESS, and a sentence for each mistake', () => {
   assert.deepEqual(parseDevice('rxe0@127.0.0.1'), { name: 'rxe0', address: '127.0.0.1' })
   assert.deepEqual(parseDevice('rxe-a.b_c@::1'), { name: 'rxe-a.b_c', address: '::1' })
+  assert.deepEqual(parseDevice('mlx5_0@127.0.0.1'), { name: 'mlx5_0', address: '127.0.0.1' })
   assert.deepEqual(parseDevice(`rxe${'x'.repeat(60)}@10.0.0.1`).name.length, 63)
   for (const [text, sentence] of [
-    ['', /device name "".*begins with "rxe"/],
-    ['eth0@127.0.0.1', /"eth0".*begins with "rxe"/],
+    ['', /device name "".*begins with a letter or digit/],
+    ['-rxe@127.0.0.1', /"-rxe".*begins with a letter or digit/],
+    ['ctx0@127.0.0.1', /ctx0 is in no network, leave the address out/],
     ['rxe/0@127.0.0.1', /"rxe\/0"/],
     ['../rxe@127.0.0.1', /"\.\.\/rxe"/],
     [`rxe${'x'.repeat(61)}@127.0.0.1`, /at most 63/],

@@ -1,0 +1,39 @@
+/*
+ * The objects of a device one after another, for whoever lists them.
+ *
+ * There may be very many, and they come and go while a list is made: so it is a generator that looks at so many handles
+ * in a step, tells `undefined` between steps, and bears any change meanwhile.
+ */
+import { type Context, type CoreObject, type Device, Lifecycle } from './model.ts'
+
+/** Handles that are looked at in one step. */
+const STEP = 1024
+
+/** Contexts whose programs have made the opening call, oldest first. */
+export function* openedContexts(device: Device): Generator<Context> {
+  for (const context of device.contexts) if (context.opened && !context.closed) yield context
+}
+
+/** The live objects of these classes, by context and handle. */
+export function* objectsOf(device: Device, classes: ReadonlySet<string>): Generator<CoreObject | undefined> {
+  let left = STEP
+  for (const { handles } of openedContexts(device))
+    for (let handle = 0; handle < handles.slots.length; handle++) {
+      const object = handles.slots[handle]
+      if (object !== undefined && object.life === Lifecycle.LIVE && classes.has(object.class.name)) yield object
+      if (--left > 0) continue
+      left = STEP
+      yield undefined
+    }
+}
+
+/** How many live objects of these classes there are. */
+export const countOf = (device: Device, classes: ReadonlySet<string>): number => {
+  let sum = 0
+  for (const name of classes) sum += device.counts[name] ?? 0
+  return sum
+}
+
+/** What an object was made in; undefined if it needs no domain. */
+export const domainOf = ({ parents }: CoreObject): CoreObject | undefined =>
+  parents.find(({ class: { name } }) => name === 'pd')

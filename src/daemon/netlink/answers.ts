@@ -1,0 +1,102 @@
+/*
+ * What the parts that answer RDMA_NLDEV share: how a request is told to them, what they answer, and lists of any length
+ * as messages that fit programs' buffers.
+ */
+import { CallError } from '../../spec/errno.ts'
+import { DATAGRAM_ROOM, type NldevAttributeName, type NldevCommandName } from '../../spec/linux/nldev.ts'
+import { type Attributes, type Entries, type Entry, encodeAttributes } from '../../uapi/nldev/attributes.ts'
+import { MESSAGE_HEADER } from '../../uapi/nldev/messages.ts'
+import type { DaemonDevice } from '../devices/devices.ts'
+import type { DaemonState } from '../state.ts'
+
+export interface Asked {
+  readonly command: NldevCommandName
+  readonly attributes: Attributes
+  /** The program may do what needs CAP_NET_ADMIN in Linux. */
+  readonly admin: boolean
+}
+
+/** Yields between steps of what may take long. */
+export type Work<T> = Generator<undefined, T>
+
+/**
+ * Answers for one thing: the attributes of a message; undefined where an acknowledgement says it all. Throws CallError
+ * to refuse.
+ */
+export type One = (daemon: DaemonState, asked: Asked) => Entries | undefined | Work<Entries>
+
+/** The bodies of a list's messages; undefined between steps. Throws CallError to refuse, or break off. */
+export type List = (daemon: DaemonState, asked: Asked) => Generator<Uint8Array | undefined>
+
+export type Answers = Readonly<Partial<Record<NldevCommandName, { readonly one?: One; readonly list?: List }>>>
+
+const missing = (name: NldevAttributeName): never => {
+  throw new CallError('EINVAL', `attribute ${name} is missing`)
+}
+
+/** An attribute that must be there. */
+export const required = <K extends NldevAttributeName>(attributes: Attributes, name: K): NonNullable<Attributes[K]> =>
+  attributes[name] ?? missing(name)
+
+/** The device that a request names. */
+export const deviceOf = ({ devices }: DaemonState, { attributes }: Pick<Asked, 'attributes'>): DaemonDevice => {
+  const index = required(attributes, 'DEV_INDEX')
+  const found = devices.all.find(({ device }) => device.index === index)
+  if (found === undefined) throw new CallError('EINVAL', `there is no device with index ${index}`)
+  return found
+}
+
+/** The port that a request names; undefined if it names none. */
+export const portOf = ({ device }: DaemonDevice, { attributes }: Pick<Asked, 'attributes'>): number | undefined => {
+  const { PORT_INDEX: port } = attributes
+  if (port !== undefined && (port < 1 || port > device.ports.length))
+    throw new CallError(
+      'EINVAL',
+      `device ${device.name} has no port ${port}; its ports are 1 to ${device.ports.length}`,
+    )
+  return port
+}
+
+export const requiredPort = (device: DaemonDevice, asked: Asked): number =>
+  portOf(device, asked) ?? missing('PORT_INDEX')
+
+/** What all answers about a device begin with. */
+export const handleOf = ({ device }: Pick<DaemonDevice, 'device'>): readonly Entry[] => [
+  ['DEV_INDEX', device.index],
+  ['DEV_NAME', device.name],
+]
+
+const ROOM = DATAGRAM_ROOM - MESSAGE_HEADER
+const ATTRIBUTE_HEADER = 4
+
+/**
+ * Messages that each have `head` and then attribute `table`, whose entries are as many as fit. One entry that does not
+ * fit at all is left out. Nothing without entries.
+ */
+export function* tables(
+  head: Entries,
+  table: NldevAttributeName,
+  entries: Iterable<Entry | undefined>,
+): Generator<Uint8Array | undefined> {
+  const first = encodeAttributes(head)
+  const most = ROOM - first.length - ATTRIBUTE_HEADER
+  let parts: Uint8Array[] = []
+  let bytes = 0
+  const whole = (): Uint8Array => Buffer.concat([first, encodeAttributes([[table, Buffer.concat(parts)]])])
+  for (const entry of entries) {
+    if (entry === undefined) {
+      yield undefined
+      continue
+    }
+    const encoded = encodeAttributes([entry])
+    if (encoded.length > most) continue
+    if (bytes + encoded.length > most) {
+      yield whole()
+      parts = []
+      bytes = 0
+    }
+    parts.push(encoded)
+    bytes += encoded.length
+  }
+  if (parts.length > 0) yield whole()
+}

@@ -1,0 +1,75 @@
+/*
+ * What a program does to its sockets of NETLINK_RDMA, as its session tells it (NetlinkOperation in spec/session.ts).
+ */
+import { CallError } from '../../spec/errno.ts'
+import { NetlinkOperation } from '../../spec/session.ts'
+import type { Request } from '../../uapi/session-codec.ts'
+import type { FdQuota } from '../fd-quota.ts'
+import type { Netlink } from './netlink.ts'
+import type { NetlinkSocket } from './netlink-socket.ts'
+
+/** The program that calls. */
+export interface NetlinkCaller {
+  /** It may do what needs CAP_NET_ADMIN in Linux. */
+  readonly admin: boolean
+  readonly share: FdQuota
+  /** What /proc shows for one of its descriptors. */
+  target(fd: number): string | undefined
+  /** Throws CallError EFAULT. */
+  copyIn(address: bigint, length: number): Uint8Array
+}
+
+/** `socket`: a new one, whose end for the program goes with the answer. */
+export interface NetlinkAnswer {
+  readonly ret: number
+  readonly socket?: NetlinkSocket
+}
+
+/** Longest datagram that programs send: more than any request takes. */
+const MOST_BYTES = 65536
+
+const { OPEN, SEND, BIND, NAME, SET, GET, TYPE } = NetlinkOperation
+
+const send = (
+  netlink: Netlink,
+  caller: NetlinkCaller,
+  socket: NetlinkSocket,
+  { extra: length, argument, pid }: Request,
+): NetlinkAnswer | Promise<NetlinkAnswer> => {
+  if (length > MOST_BYTES)
+    throw new CallError('EMSGSIZE', `${length} bytes in a datagram of netlink; ${MOST_BYTES} are allowed`)
+  const datagram = caller.copyIn(argument, length)
+  const later = netlink.receive(socket, { pid, admin: caller.admin }, datagram)
+  return later === undefined ? { ret: length } : later.then(() => ({ ret: length }))
+}
+
+/** Throws CallError, or SystemError, to refuse. */
+export const netlinkCall = (
+  netlink: Netlink,
+  caller: NetlinkCaller,
+  request: Request,
+): NetlinkAnswer | Promise<NetlinkAnswer> => {
+  const { operation, extra, argument, fd, pid } = request
+  if (operation === OPEN) return { ret: 0, socket: netlink.open(extra, caller.admin, caller.share) }
+  const target = caller.target(fd)
+  const socket = target === undefined ? undefined : netlink.find(target)
+  if (socket === undefined) throw new CallError('EBADF', `descriptor ${fd} is no socket of NETLINK_RDMA`)
+  switch (operation) {
+    case SEND:
+      return send(netlink, caller, socket, request)
+    case BIND:
+      netlink.bind(socket, pid, Number(argument & 0xffff_ffffn), Number(argument >> 32n))
+      return { ret: 0 }
+    case NAME:
+      return { ret: socket.port + socket.groups * 2 ** 32 }
+    case SET:
+      netlink.setOption(socket, extra, Number(argument & 0xffff_ffffn))
+      return { ret: 0 }
+    case GET:
+      return { ret: netlink.getOption(socket, extra) }
+    case TYPE:
+      return { ret: socket.type }
+    default:
+      throw new CallError('EOPNOTSUPP', `there is no operation ${operation} on sockets of NETLINK_RDMA`)
+  }
+}

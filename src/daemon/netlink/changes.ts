@@ -1,0 +1,76 @@
+/*
+ * What RDMA_NLDEV changes: names of devices, devices that come and go (Linux: nldev_set, nldev_newlink, nldev_dellink).
+ */
+import { existsSync } from 'node:fs'
+import { networkInterfaces } from 'node:os'
+import type { Device } from '../../core/model.ts'
+import { CallError } from '../../spec/errno.ts'
+import { deviceName } from '../devices/device-spec.ts'
+import type { DaemonState } from '../state.ts'
+import { type Answers, type Asked, deviceOf, required } from './answers.ts'
+
+/** Whether kernel clients of a device have adaptive moderation: Linux's rxe takes the mode too, and never uses it. */
+const moderated = new WeakSet<Device>()
+export const isModerated = (device: Device): boolean => moderated.has(device)
+
+const set = (daemon: DaemonState, asked: Asked): undefined => {
+  const { DEV_NAME: name, NET_NS_FD: namespace, DEV_DIM: moderation } = asked.attributes
+  const { device } = deviceOf(daemon, asked)
+  if (name !== undefined) daemon.rename(device.name, name)
+  else if (namespace !== undefined)
+    throw new CallError('EOPNOTSUPP', 'devices of a daemon are the same for all network namespaces')
+  else if (moderation !== undefined && moderation > 1) throw new CallError('EINVAL', 'attribute DEV_DIM is 0 or 1')
+  else if (moderation === 1) moderated.add(device)
+  else if (moderation === 0) moderated.delete(device)
+}
+
+/** The address of an interface by which a device is named: its first of IPv4, or of IPv6. */
+const addressOf = (name: string): string => {
+  const addresses = networkInterfaces()[name]
+  if (addresses === undefined && (name.includes('/') || !existsSync(`/sys/class/net/${name}`)))
+    throw new CallError('ENODEV', `the daemon sees no interface ${name}`)
+  const first = addresses?.find(({ family }) => family === 'IPv4') ?? addresses?.[0]
+  if (first === undefined)
+    throw new CallError('EADDRNOTAVAIL', `interface ${name} is down, or has no address, which a device needs`)
+  return first.address
+}
+
+const add = (daemon: DaemonState, { attributes }: Asked): undefined => {
+  const name = required(attributes, 'DEV_NAME')
+  const type = required(attributes, 'LINK_TYPE')
+  const interfaceName = required(attributes, 'NDEV_NAME')
+  const address = addressOf(interfaceName)
+  if (type !== 'rxe')
+    throw new CallError('EINVAL', `there are no devices of type ${JSON.stringify(type)}; there is rxe`)
+  const wrong = deviceName(name)
+  if (wrong !== undefined) throw new CallError('EINVAL', wrong)
+  const there = daemon.devices.rxe.find(({ state }) => state.identity.interfaceName === interfaceName)
+  if (there !== undefined)
+    throw new CallError('EEXIST', `interface ${interfaceName} has a device already, ${there.device.name}`)
+  // Linux's error number for a name that is taken.
+  if (daemon.devices.find(name)) throw new CallError('ENFILE', `there is a device ${name} already`)
+  try {
+    daemon.plug({ name, address })
+  } catch (error) {
+    throw new CallError('EINVAL', error instanceof Error ? error.message : String(error))
+  }
+}
+
+const remove = (daemon: DaemonState, asked: Asked): undefined => {
+  const { device, rxe } = deviceOf(daemon, asked)
+  if (rxe === undefined) throw new CallError('EINVAL', `device ${device.name} was not made on a link`)
+  daemon.unplug(device.name)
+}
+
+const noSubDevices = (daemon: DaemonState, asked: Asked): never => {
+  const { device } = deviceOf(daemon, asked)
+  throw new CallError('EOPNOTSUPP', `device ${device.name} has no devices below it`)
+}
+
+export const changeAnswers: Answers = {
+  SET: { one: set },
+  NEWLINK: { one: add },
+  DELLINK: { one: remove },
+  NEWDEV: { one: noSubDevices },
+  DELDEV: { one: noSubDevices },
+}

@@ -1,0 +1,136 @@
+/*
+ * Devices, ports, nodes and the system, as RDMA_NLDEV tells of them (Linux: nldev_get, nldev_port_get,
+ * nldev_get_chardev, nldev_sys_get).
+ */
+
+import { NodeType } from '../../spec/enums.ts'
+import { CallError } from '../../spec/errno.ts'
+import { type CharDevice, CharDevices, rdevOf } from '../../spec/linux/chardevs.ts'
+import { NameAssignType } from '../../spec/linux/nldev.ts'
+import { type Entries, type Entry, encodeAttributes } from '../../uapi/nldev/attributes.ts'
+import { viewOf } from '../../uapi/scalar.ts'
+import type { DaemonDevice } from '../devices/devices.ts'
+import { hasNode } from '../files/tree.ts'
+import type { DaemonState } from '../state.ts'
+import { type Answers, type Asked, deviceOf, handleOf, portOf, required, requiredPort } from './answers.ts'
+import { isModerated } from './changes.ts'
+
+/** A GUID as a number, as it is told here. */
+const guidOf = (guid: Uint8Array): bigint => viewOf(guid).getBigUint64(0, false)
+
+const protocolOf = ({ device }: DaemonDevice): readonly Entry[] =>
+  device.driver.link === 'roce' ? [['DEV_PROTOCOL', 'roce']] : []
+
+const aboutDevice = (found: DaemonDevice): Entries => {
+  const { driver, ports, attributes, extended } = found.device
+  return [
+    ...handleOf(found),
+    ['PORT_INDEX', ports.length],
+    ['CAP_FLAGS', BigInt(attributes.deviceCapFlags >>> 0) | extended.deviceCapFlagsEx],
+    ['NODE_GUID', guidOf(attributes.nodeGuid)],
+    ['SYS_IMAGE_GUID', guidOf(attributes.sysImageGuid)],
+    ['DEV_NODE_TYPE', driver.nodeType ?? NodeType.values.CA],
+    ['DEV_DIM', +isModerated(found.device)],
+    ['NAME_ASSIGN_TYPE', NameAssignType.USER],
+    ...protocolOf(found),
+  ]
+}
+
+/** The interface of a port, as answers name it. */
+export const interfaceOf = ({ rxe }: DaemonDevice): readonly Entry[] => {
+  const { interfaceIndex = 0, interfaceName = '' } = rxe?.state.identity ?? {}
+  return interfaceIndex === 0
+    ? []
+    : [
+        ['NDEV_INDEX', interfaceIndex],
+        ['NDEV_NAME', interfaceName],
+      ]
+}
+
+const aboutPort = (found: DaemonDevice, number: number): Entries => {
+  const { state, physState } = found.device.ports[number - 1].attributes
+  return [
+    ...handleOf(found),
+    ['PORT_INDEX', number],
+    ['PORT_STATE', state],
+    ['PORT_PHYS_STATE', physState],
+    ...interfaceOf(found),
+  ]
+}
+
+function* listDevices({ devices }: DaemonState): Generator<Uint8Array> {
+  for (const found of [...devices.all]) yield encodeAttributes(aboutDevice(found))
+}
+
+function* listPorts(daemon: DaemonState, asked: Asked): Generator<Uint8Array> {
+  const found = deviceOf(daemon, asked)
+  for (const { number } of found.device.ports) yield encodeAttributes(aboutPort(found, number))
+}
+
+// ---- nodes ----
+
+const kinds: Readonly<Record<string, CharDevice>> = CharDevices
+
+/** A node by its type and whom it is of. */
+const aboutNode = (daemon: DaemonState, asked: Asked): Entries => {
+  const { attributes } = asked
+  const type = required(attributes, 'CHARDEV_TYPE')
+  const found = attributes.DEV_INDEX === undefined ? undefined : deviceOf(daemon, asked)
+  if (found === undefined && attributes.PORT_INDEX !== undefined)
+    throw new CallError('EINVAL', 'attribute PORT_INDEX needs DEV_INDEX')
+  const port = found && portOf(found, asked)
+  const kind = Object.hasOwn(kinds, type) ? kinds[type] : undefined
+  const absent = (): never => {
+    throw new CallError('EOPNOTSUPP', `there is no node of type ${JSON.stringify(type)} here`)
+  }
+  if (kind === undefined) return absent()
+  if (kind.of !== 'system' && found === undefined) throw new CallError('EINVAL', `a node of type ${type} is a device's`)
+  if (kind.of === 'port' && port === undefined) throw new CallError('EINVAL', `a node of type ${type} is a port's`)
+  const number = kind.of === 'system' ? undefined : found?.device.index
+  const name = `${kind.node}${number ?? ''}`
+  if (!hasNode(daemon.root, name)) return absent()
+  const driver = type === 'uverbs' ? found?.device.driver : undefined
+  return [
+    ...(driver ? ([['UVERBS_DRIVER_ID', driver.id]] as const) : []),
+    ['CHARDEV', BigInt(rdevOf(kind, number))],
+    ['CHARDEV_ABI', BigInt(kind.abi ?? driver?.abi ?? 1)],
+    ['CHARDEV_NAME', name],
+  ]
+}
+
+// ---- the system ----
+
+/** Devices of all network namespaces are seen by all. */
+const SHARED = 1
+
+/** Memory that is registered is copied at fork like any other: the daemon asks for its address each time. */
+const aboutSystem = (): Entries => [
+  ['SYS_NETNS_MODE', SHARED],
+  ['SYS_PRIVILEGED_QKEY_MODE', 0],
+  ['SYS_MONITOR_MODE', 1],
+  ['SYS_COPY_ON_FORK', 1],
+]
+
+const setSystem = (_daemon: DaemonState, { attributes }: Asked): undefined => {
+  const { SYS_NETNS_MODE: mode, SYS_PRIVILEGED_QKEY_MODE: qkey } = attributes
+  if (mode === undefined && qkey === undefined)
+    throw new CallError('EINVAL', 'there is nothing to set: SYS_NETNS_MODE, SYS_PRIVILEGED_QKEY_MODE')
+  if ((mode ?? 0) > 1 || (qkey ?? 0) > 1) throw new CallError('EINVAL', 'a mode is 0 or 1')
+  if (mode !== undefined && mode !== SHARED)
+    throw new CallError('EOPNOTSUPP', 'devices of a daemon are the same for all network namespaces')
+  if (qkey === 1) throw new CallError('EOPNOTSUPP', 'no program may use controlled queue keys here')
+}
+
+export const deviceAnswers: Answers = {
+  GET: { one: (daemon, asked) => aboutDevice(deviceOf(daemon, asked)), list: listDevices },
+  PORT_GET: {
+    one: (daemon, asked) => {
+      const found = deviceOf(daemon, asked)
+      return aboutPort(found, requiredPort(found, asked))
+    },
+    list: listPorts,
+  },
+  GET_CHARDEV: { one: aboutNode },
+  SYS_GET: { one: aboutSystem },
+  SYS_SET: { one: setSystem },
+}

@@ -1,0 +1,192 @@
+/*
+ * One socket of NETLINK_RDMA of a program: what the kernel's netlink sockets keep (port, groups, options), what goes to
+ * the program, and a list that is being told.
+ *
+ * The program holds the other end of a pair, a message is a datagram of netlink. Nothing waits here for a program that
+ * does not read: an answer that finds no room is lost, as in Linux, and the program is told so once there is room
+ * (NLMSG_OVERRUN); a list goes on when there is room.
+ */
+import { fstatSync } from 'node:fs'
+import { EAGAIN } from '../../host/errno.ts'
+import { type Watch, watch } from '../../host/event-loop/poll.ts'
+import {
+  close,
+  MAX_MESSAGE,
+  recvSmall,
+  sendSmall,
+  setBlocking,
+  setSendTimeout,
+  socketPair,
+} from '../../host/net/sockets.ts'
+import { NetlinkOption, NlmsgType } from '../../spec/linux/nldev.ts'
+import { DescriptorMark, InstallKind } from '../../spec/session.ts'
+import { writeMessage } from '../../uapi/nldev/messages.ts'
+import type { Containment } from '../containment.ts'
+import type { Slices } from '../slices.ts'
+
+/** The datagrams of a list, in order; undefined between steps. */
+export type Datagrams = Generator<Uint8Array | undefined>
+
+export interface NetlinkSocket {
+  /** The program's end, until it has been passed on. */
+  readonly theirs: number
+  /** What /proc shows for it in whatever process holds it: 'socket:[inode]'. */
+  readonly target: string
+  /** Who made it may do what needs CAP_NET_ADMIN in Linux. */
+  readonly admin: boolean
+  /** SOCK_RAW or SOCK_DGRAM, as the program asked. */
+  readonly type: number
+  /** 0 before it is bound. */
+  port: number
+  /** Bit n-1: it is in group n. */
+  groups: number
+  readonly options: Set<number>
+  /** A list is being told. */
+  readonly busy: boolean
+  /** The program's end was passed on: close our copy. */
+  passed(): void
+  /** Sends a datagram, or loses it. */
+  send(datagram: Uint8Array): void
+  /** Tells a list, some of it now. */
+  tell(datagrams: Datagrams): void
+  close(): void
+}
+
+/** Steps of a list that are taken in one turn. */
+const STEPS = 16
+/** Datagrams of a program that are read in one turn. */
+const BURST = 16
+
+const OVERRUN = writeMessage({ type: NlmsgType.OVERRUN, flags: 0, sequence: 0, port: 0, body: new Uint8Array() })
+
+export interface NetlinkSocketParts {
+  readonly containment: Containment
+  readonly slices: Slices
+  /** A datagram that the program has sent past the preload library; a promise if answering it takes long. */
+  received(socket: NetlinkSocket, datagram: Uint8Array): Promise<void> | undefined
+  /** The program closed its last copy. */
+  hungUp(socket: NetlinkSocket): void
+}
+
+/** One buffer for all sockets: a datagram is handled before the next one is read. */
+const incoming = new Uint8Array(MAX_MESSAGE)
+
+export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, admin: boolean): NetlinkSocket => {
+  const { containment, slices } = parts
+  const [ours, theirs] = socketPair()
+  setBlocking(theirs)
+  setSendTimeout(theirs, DescriptorMark.FIRST + InstallKind.NETLINK, DescriptorMark.MICROSECONDS)
+  let theirsOpen = true
+  let closed = false
+  let lost = false
+  let list: Datagrams | undefined
+  /** A datagram of the list that found no room. */
+  let held: Uint8Array | undefined
+  let working = false
+  /** A datagram is being answered: the next one waits. */
+  let answering = false
+
+  const fits = (datagram: Uint8Array): boolean => closed || sendSmall(ours, datagram) !== -EAGAIN
+  const listen = (): void => {
+    if (!closed) watcher.update({ readable: !answering, writable: lost || held !== undefined })
+  }
+
+  /** Some steps of the list; whether it could go on at once. */
+  const advance = (): boolean => {
+    for (let left = STEPS; left > 0 && list !== undefined && !closed; left--) {
+      const next = held ?? list.next()
+      const datagram = next instanceof Uint8Array ? next : next.value
+      if (!(next instanceof Uint8Array) && next.done) list = undefined
+      else if (datagram && !fits(datagram)) {
+        held = datagram
+        return false
+      } else held = undefined
+    }
+    return list !== undefined && !closed
+  }
+  function* rest(): Generator<undefined, void> {
+    while (advance()) yield
+  }
+  const goOn = (): void => {
+    if (working || !advance()) {
+      listen()
+      return
+    }
+    working = true
+    const ended = (): void => {
+      working = false
+      listen()
+    }
+    slices.run(rest()).then(ended, error => {
+      containment.report('a list of a netlink socket', error)
+      list = undefined
+      ended()
+    })
+  }
+
+  const onReadable = (): void => {
+    for (let left = BURST; left > 0 && !closed && !answering; left--) {
+      const length = recvSmall(ours, incoming)
+      if (length === -EAGAIN) return
+      if (length <= 0) {
+        parts.hungUp(socket)
+        return
+      }
+      const later = parts.received(socket, incoming.slice(0, length))
+      if (later === undefined) continue
+      answering = true
+      listen()
+      void later
+        .catch(error => containment.report('an answer of a netlink socket', error))
+        .finally(() => {
+          answering = false
+          listen()
+        })
+    }
+  }
+  const onReady = (readable: boolean, writable: boolean): void => {
+    if (writable && lost) lost = !fits(OVERRUN)
+    if (writable) goOn()
+    if (readable) onReadable()
+  }
+  const watcher: Watch = watch(
+    ours,
+    { readable: true },
+    containment.guard('a netlink socket', onReady, () => parts.hungUp(socket)),
+  )
+
+  const socket: NetlinkSocket = {
+    theirs,
+    target: `socket:[${fstatSync(theirs).ino}]`,
+    admin,
+    type,
+    port: 0,
+    groups: 0,
+    options: new Set(),
+    get busy() {
+      return list !== undefined
+    },
+    passed() {
+      if (theirsOpen) close(theirs)
+      theirsOpen = false
+    },
+    send(datagram) {
+      if (!lost && fits(datagram)) return
+      lost = !socket.options.has(NetlinkOption.NO_ENOBUFS)
+      listen()
+    },
+    tell(datagrams) {
+      list = datagrams
+      goOn()
+    },
+    close() {
+      if (closed) return
+      closed = true
+      list = undefined
+      watcher.stop()
+      close(ours)
+      socket.passed()
+    },
+  }
+  return socket
+}

@@ -1,0 +1,155 @@
+/*
+ * NETLINK_RDMA for programs: their sockets, with what Linux's netlink does for each: ports, groups, options, multicast.
+ * What a request means is requests.ts' business.
+ */
+import { CallError } from '../../spec/errno.ts'
+import { NetlinkOption } from '../../spec/linux/nldev.ts'
+import { type Message, readMessages } from '../../uapi/nldev/messages.ts'
+import type { Containment } from '../containment.ts'
+import { type FdQuota, orRelease } from '../fd-quota.ts'
+import type { Slices } from '../slices.ts'
+import { createNetlinkSocket, type NetlinkSocket } from './netlink-socket.ts'
+
+/** Answers a message on a socket; a promise if that takes long. */
+export type AnswerMessage = (socket: NetlinkSocket, message: Message, admin: boolean) => Promise<void> | undefined
+
+export interface NetlinkParts {
+  readonly containment: Containment
+  readonly slices: Slices
+  readonly answer: AnswerMessage
+}
+
+/** Who sends a request. */
+export interface Sender {
+  /** As the program knows itself. */
+  readonly pid: number
+  readonly admin: boolean
+}
+
+export interface Netlink {
+  /** A socket, whose end for the program is to be passed on. Throws CallError EMFILE, ENFILE. */
+  open(type: number, admin: boolean, share: FdQuota): NetlinkSocket
+  /** The socket behind 'socket:[inode]'. */
+  find(target: string): NetlinkSocket | undefined
+  /** Gives it a port (0: any) and groups. Throws CallError EINVAL, EADDRINUSE. */
+  bind(socket: NetlinkSocket, pid: number, port: number, groups: number): void
+  /** An option of level SOL_NETLINK. Throws CallError ENOPROTOOPT, EINVAL. */
+  setOption(socket: NetlinkSocket, option: number, value: number): void
+  getOption(socket: NetlinkSocket, option: number): number
+  /** Answers the messages of a datagram; a promise if that takes long. */
+  receive(socket: NetlinkSocket, sender: Sender, datagram: Uint8Array): Promise<void> | undefined
+  /** Sends a datagram to the members of a group. */
+  multicast(group: number, datagram: Uint8Array): void
+  readonly count: number
+  closeAll(): void
+}
+
+/** Linux has 32 groups and names for 4; more than 20 have no room beside the port in an answer to NAME. */
+const MOST_GROUPS = 20
+const { ADD_MEMBERSHIP, DROP_MEMBERSHIP, LIST_MEMBERSHIPS } = NetlinkOption
+const KNOWN_OPTIONS: ReadonlySet<number> = new Set(Object.values(NetlinkOption))
+/** Ports that are given out while a process's own number is taken: as Linux's, above those of processes. */
+const FIRST_SPARE_PORT = 0x8000_0000
+
+/** Messages of one datagram that are answered at once. */
+const MESSAGES = 64
+
+export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Netlink => {
+  const sockets = new Map<string, NetlinkSocket>()
+  const releases = new Map<NetlinkSocket, () => void>()
+  const ports = new Map<number, NetlinkSocket>()
+  let spare = FIRST_SPARE_PORT
+
+  const drop = (socket: NetlinkSocket): void => {
+    if (!sockets.delete(socket.target)) return
+    if (ports.get(socket.port) === socket) ports.delete(socket.port)
+    socket.close()
+    releases.get(socket)?.()
+    releases.delete(socket)
+  }
+
+  const takePort = (socket: NetlinkSocket, port: number): void => {
+    socket.port = port
+    ports.set(port, socket)
+  }
+
+  const anyPort = (pid: number): number => {
+    if (pid > 0 && !ports.has(pid)) return pid
+    while (ports.has(spare)) spare = spare === 0xffff_ffff ? FIRST_SPARE_PORT : spare + 1
+    return spare
+  }
+
+  /** Messages one after another; after so many others have a turn. */
+  const answerAll = (
+    socket: NetlinkSocket,
+    messages: readonly Message[],
+    admin: boolean,
+    from = 0,
+  ): Promise<void> | undefined => {
+    const end = Math.min(from + MESSAGES, messages.length)
+    for (let i = from; i < end; i++) {
+      const later = answer(socket, messages[i], admin)
+      if (later !== undefined) return later.then(() => answerAll(socket, messages, admin, i + 1))
+    }
+    if (end === messages.length) return undefined
+    return slices.run([].values()).then(() => answerAll(socket, messages, admin, end))
+  }
+
+  const netlink: Netlink = {
+    open(type, admin, share) {
+      const giveBack = share.take(1)
+      const parts = {
+        containment,
+        slices,
+        received: (socket: NetlinkSocket, datagram: Uint8Array) =>
+          netlink.receive(socket, { pid: 0, admin: socket.admin }, datagram),
+        hungUp: drop,
+      }
+      const socket = orRelease(giveBack, () => createNetlinkSocket(parts, type, admin))
+      sockets.set(socket.target, socket)
+      releases.set(socket, giveBack)
+      return socket
+    },
+    find: target => sockets.get(target),
+    bind(socket, pid, port, groups) {
+      if (socket.port !== 0 && port !== 0 && port !== socket.port)
+        throw new CallError('EINVAL', `the socket has port ${socket.port} already`)
+      if (socket.port === 0 && port !== 0 && ports.has(port))
+        throw new CallError('EADDRINUSE', `another socket has port ${port}`)
+      if (socket.port === 0) takePort(socket, port === 0 ? anyPort(pid) : port)
+      socket.groups = groups & ((1 << MOST_GROUPS) - 1)
+    },
+    setOption(socket, option, value) {
+      const isMembership = option === ADD_MEMBERSHIP || option === DROP_MEMBERSHIP
+      if (!KNOWN_OPTIONS.has(option) || option === LIST_MEMBERSHIPS)
+        throw new CallError('ENOPROTOOPT', `netlink option ${option} cannot be set here`)
+      if (isMembership && (value < 1 || value > MOST_GROUPS))
+        throw new CallError('EINVAL', `group ${value} is not in 1 to ${MOST_GROUPS}`)
+      const bit = 1 << (value - 1)
+      if (option === ADD_MEMBERSHIP) socket.groups |= bit
+      else if (option === DROP_MEMBERSHIP) socket.groups &= ~bit
+      else if (value !== 0) socket.options.add(option)
+      else socket.options.delete(option)
+    },
+    getOption(socket, option) {
+      if (!KNOWN_OPTIONS.has(option) || option === ADD_MEMBERSHIP || option === DROP_MEMBERSHIP)
+        throw new CallError('ENOPROTOOPT', `netlink option ${option} cannot be asked for here`)
+      return option === LIST_MEMBERSHIPS ? socket.groups : +socket.options.has(option)
+    },
+    receive(socket, { pid, admin }, datagram) {
+      if (socket.port === 0) netlink.bind(socket, pid, 0, socket.groups)
+      return answerAll(socket, readMessages(datagram), admin && socket.admin)
+    },
+    multicast(group, datagram) {
+      const bit = 1 << (group - 1)
+      for (const socket of sockets.values()) if (socket.groups & bit) socket.send(datagram)
+    },
+    get count() {
+      return sockets.size
+    },
+    closeAll() {
+      for (const socket of [...sockets.values()]) drop(socket)
+    },
+  }
+  return netlink
+}

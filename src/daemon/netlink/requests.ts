@@ -1,0 +1,144 @@
+/*
+ * Requests of RDMA_NLDEV (Linux: rdma_nl_rcv_msg): who may make them, their attributes, acknowledgements, refusals and
+ * lists. The tables of devices.ts, resources.ts, statistics.ts and changes.ts answer them.
+ */
+import { SystemError } from '../../host/errno.ts'
+import { CallError, Errno } from '../../spec/errno.ts'
+import {
+  NetlinkOption,
+  type NldevCommand,
+  type NldevCommandName,
+  NldevCommands,
+  NlmsgFlags,
+  NlmsgType,
+  nldevType,
+} from '../../spec/linux/nldev.ts'
+import { type Entries, encodeAttributes, readAttributes } from '../../uapi/nldev/attributes.ts'
+import { type Message, writeAcknowledgement, writeDone, writeMessage } from '../../uapi/nldev/messages.ts'
+import type { DaemonState } from '../state.ts'
+import type { Answers, Asked, Work } from './answers.ts'
+import { changeAnswers } from './changes.ts'
+import { deviceAnswers } from './devices.ts'
+import type { AnswerMessage } from './netlink.ts'
+import type { Datagrams, NetlinkSocket } from './netlink-socket.ts'
+import { resourceAnswers } from './resources.ts'
+import { statisticAnswers } from './statistics.ts'
+
+const answers: Answers = { ...deviceAnswers, ...resourceAnswers, ...statisticAnswers, ...changeAnswers }
+
+const commands = new Map<number, { readonly name: NldevCommandName } & NldevCommand>(
+  Object.entries(NldevCommands).map(([name, command]) => [
+    nldevType(command.number),
+    { name: name as NldevCommandName, ...command },
+  ]),
+)
+
+/** Steps of one answer that are done at once. */
+const STEPS = 16
+
+const { CAP_ACK, EXT_ACK } = NetlinkOption
+
+export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
+  /** Sentences are for what was to be changed: Linux gives none to those who only ask, and tools print them. */
+  const acknowledge = (socket: NetlinkSocket, message: Message, errno = 0, why?: string): void =>
+    socket.send(
+      writeAcknowledgement(message, socket.port, {
+        errno,
+        reason: socket.options.has(EXT_ACK) && commands.get(message.type)?.admin ? why : undefined,
+        capped: socket.options.has(CAP_ACK),
+      }),
+    )
+
+  const refuse = (socket: NetlinkSocket, message: Message, error: unknown): void => {
+    const foreseen = error instanceof CallError || error instanceof SystemError
+    if (!foreseen) daemon().containment.report('a request of netlink', error)
+    acknowledge(socket, message, foreseen ? error.errno : Errno.EIO, foreseen ? error.message : undefined)
+  }
+
+  const answerOf = (socket: NetlinkSocket, { type, sequence }: Message, flags: number, body: Uint8Array): Uint8Array =>
+    writeMessage({ type, flags, sequence, port: socket.port, body })
+
+  const askedOf = (name: NldevCommandName, command: NldevCommand, message: Message, admin: boolean): Asked => {
+    const attributes = readAttributes(message.body, command.strict === true)
+    if (typeof attributes === 'string') throw new CallError('EINVAL', attributes)
+    return { command: name, attributes, admin }
+  }
+
+  /** A list as datagrams; what goes wrong is told at its end. */
+  function* datagramsOf(
+    socket: NetlinkSocket,
+    message: Message,
+    list: () => Generator<Uint8Array | undefined>,
+  ): Datagrams {
+    let errno = 0
+    try {
+      for (const body of list()) yield body && answerOf(socket, message, NlmsgFlags.MULTI, body)
+    } catch (error) {
+      if (!(error instanceof CallError)) daemon().containment.report('a list of netlink', error)
+      errno = error instanceof CallError ? error.errno : Errno.EIO
+    }
+    yield writeDone(message, socket.port, errno)
+  }
+
+  const answerOne = (socket: NetlinkSocket, message: Message, entries: Entries | undefined): void => {
+    if (entries !== undefined) socket.send(answerOf(socket, message, 0, encodeAttributes(entries)))
+    if (message.flags & NlmsgFlags.ACK) acknowledge(socket, message)
+  }
+
+  /** Does some steps of a work at once, and the rest in slices. */
+  const finish = (socket: NetlinkSocket, message: Message, work: Work<Entries>): Promise<void> | undefined => {
+    for (let left = STEPS; left > 0; left--) {
+      const { done, value } = work.next()
+      if (done) {
+        answerOne(socket, message, value)
+        return undefined
+      }
+    }
+    return daemon()
+      .slices.run(work)
+      .then(
+        entries => answerOne(socket, message, entries),
+        error => refuse(socket, message, error),
+      )
+  }
+
+  const handle = (socket: NetlinkSocket, message: Message, admin: boolean): Promise<void> | undefined => {
+    const command = commands.get(message.type)
+    const handlers = command && answers[command.name]
+    if (command === undefined || handlers === undefined)
+      throw new CallError('EINVAL', `there is no request of type 0x${message.type.toString(16)}`)
+    const { name } = command
+    if (command.admin && !admin) throw new CallError('EPERM', `${name} is for root and the user whose daemon this is`)
+    const { list, one } = handlers
+    if (message.flags & NlmsgFlags.DUMP) {
+      if (list === undefined) throw new CallError('EINVAL', `${name} answers no lists`)
+      if (socket.busy) throw new CallError('EBUSY', 'a list is being told on this socket: read it to its end')
+      const body = message.body.slice()
+      socket.tell(
+        datagramsOf(socket, { ...message, body }, () =>
+          list(daemon(), askedOf(name, command, { ...message, body }, admin)),
+        ),
+      )
+      return undefined
+    }
+    if (one === undefined) throw new CallError('EINVAL', `${name} answers lists only`)
+    const answer = one(daemon(), askedOf(name, command, message, admin))
+    if (answer !== undefined && 'next' in answer) return finish(socket, message, answer)
+    answerOne(socket, message, answer)
+    return undefined
+  }
+
+  return (socket, message, admin) => {
+    const { type, flags } = message
+    if (!(flags & NlmsgFlags.REQUEST) || type < NlmsgType.FIRST) {
+      if (flags & NlmsgFlags.ACK) acknowledge(socket, message)
+      return undefined
+    }
+    try {
+      return handle(socket, message, admin)
+    } catch (error) {
+      refuse(socket, message, error)
+      return undefined
+    }
+  }
+}

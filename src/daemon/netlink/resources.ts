@@ -1,0 +1,306 @@
+/*
+ * Objects of devices, as RDMA_NLDEV lists them (Linux: res_get_common_doit, res_get_common_dumpit and their fillers).
+ *
+ * As in Linux everybody sees all objects and whose they are, and only who may administer sees keys. The number of a
+ * queue pair is its QPN; other objects, and contexts, have the numbers that core gave them, which never come again.
+ */
+import { keysOf, type MrState } from '../../core/base/mr.ts'
+import type { Context, CoreObject } from '../../core/model.ts'
+import { countOf, domainOf, objectsOf, openedContexts } from '../../core/resources.ts'
+import { cqEntries, cqOfSrq, qpOfNumber, qpResource, qpsOfSrq } from '../../drivers/rxe/resources.ts'
+import { CallError } from '../../spec/errno.ts'
+import {
+  DATAGRAM_ROOM,
+  type NldevResourceName,
+  NldevResources,
+  QpTypeNumbers,
+  SrqTypeNumbers,
+} from '../../spec/linux/nldev.ts'
+import { type Entries, type Entry, encodeAttributes } from '../../uapi/nldev/attributes.ts'
+import type { DaemonDevice } from '../devices/devices.ts'
+import type { DaemonState } from '../state.ts'
+import {
+  type Answers,
+  type Asked,
+  deviceOf,
+  handleOf,
+  type List,
+  type One,
+  portOf,
+  required,
+  tables,
+  type Work,
+} from './answers.ts'
+
+/** Classes whose objects are listed as these. */
+const CLASSES: Readonly<Record<Exclude<NldevResourceName, 'ctx'>, ReadonlySet<string>>> = {
+  pd: new Set(['pd']),
+  cq: new Set(['cq']),
+  qp: new Set(Object.keys(QpTypeNumbers)),
+  cm_id: new Set(),
+  mr: new Set(['mr']),
+  srq: new Set(Object.keys(SrqTypeNumbers)),
+}
+
+const u32 = (id: number): number => id % 2 ** 32
+
+interface Place {
+  readonly daemon: DaemonState
+  readonly found: DaemonDevice
+  readonly admin: boolean
+}
+
+/** Whose a context is: a process's, or a client's in the daemon, which has the name that programs know from Linux. */
+const ownerOf = ({ failures }: DaemonState, context: Context | undefined): Entry => {
+  const owner = context && failures.ownerOf(context)
+  return owner === undefined ? ['RES_KERN_NAME', 'ib_core'] : ['RES_PID', owner.pid]
+}
+
+/** As in Linux, those of clients in the daemon are none. */
+function* contextsOf({ failures }: DaemonState, { device }: DaemonDevice): Generator<Context> {
+  for (const context of openedContexts(device)) if (failures.ownerOf(context) !== undefined) yield context
+}
+
+const contextNumber = ({ context }: CoreObject): readonly Entry[] =>
+  context === undefined ? [] : [['RES_CTXN', u32(context.id)]]
+
+const domainNumber = (object: CoreObject): readonly Entry[] => {
+  const domain = domainOf(object)
+  return domain === undefined ? [] : [['RES_PDN', u32(domain.id)]]
+}
+
+/** One object; undefined if it is not to be listed by itself. */
+type Describe = (place: Place, object: CoreObject) => Entries | undefined | Work<Entries>
+
+const aboutPd: Describe = ({ daemon, admin }, pd) => [
+  ...(admin ? ([['RES_LOCAL_DMA_LKEY', 0]] as const) : []),
+  ['RES_USECNT', BigInt(pd.uses)],
+  ['RES_PDN', u32(pd.id)],
+  ...contextNumber(pd),
+  ownerOf(daemon, pd.context),
+]
+
+const aboutCq: Describe = ({ daemon, found }, cq) => [
+  ['RES_CQE', found.rxe === undefined ? 0 : cqEntries(cq)],
+  ['RES_USECNT', BigInt(cq.uses)],
+  ['DEV_DIM', 0],
+  ['RES_CQN', u32(cq.id)],
+  ...contextNumber(cq),
+  ownerOf(daemon, cq.context),
+]
+
+/** Types that know who is at the other end, and those that have a path to migrate. */
+const CONNECTED: ReadonlySet<string> = new Set(['rc_qp', 'uc_qp'])
+const WITH_PATH: ReadonlySet<string> = new Set([...CONNECTED, 'xrc_ini_qp', 'xrc_tgt_qp'])
+
+const aboutQp: Describe = ({ daemon, found }, qp) => {
+  const facts = found.rxe && qpResource(found.rxe.state, qp)
+  if (facts === undefined) return undefined
+  const { name } = qp.class
+  return [
+    ...(facts.port === 0 ? [] : ([['PORT_INDEX', facts.port]] as const)),
+    ['RES_LQPN', facts.qpn],
+    ...domainNumber(qp),
+    ownerOf(daemon, qp.context),
+    ...(CONNECTED.has(name)
+      ? ([
+          ['RES_RQPN', facts.destQpn],
+          ['RES_RQ_PSN', facts.rqPsn],
+        ] as const)
+      : []),
+    ['RES_SQ_PSN', facts.sqPsn],
+    ...(WITH_PATH.has(name) ? ([['RES_PATH_MIG_STATE', 0]] as const) : []),
+    ['RES_TYPE', QpTypeNumbers[name]],
+    ['RES_STATE', facts.state],
+  ]
+}
+
+const aboutMr: Describe = ({ daemon, found, admin }, mr) => {
+  const { row } = (mr as CoreObject<MrState>).state
+  const { memory } = found.device
+  const { lkey, rkey } = keysOf(memory, row)
+  return [
+    ...(admin
+      ? ([
+          ['RES_RKEY', rkey],
+          ['RES_LKEY', lkey],
+        ] as const)
+      : []),
+    ['RES_MRLEN', BigInt(memory.length[row])],
+    ['RES_MRN', u32(mr.id)],
+    ...domainNumber(mr),
+    ownerOf(daemon, mr.context),
+  ]
+}
+
+/** Ranges of numbers that fit one message beside the rest of an entry: each takes 20 bytes at most. */
+const MOST_RANGES = Math.floor((DATAGRAM_ROOM - 512) / 20)
+
+/** Numbers as ranges, lowest first; those beyond what a message takes are left out. */
+const rangesOf = (numbers: readonly number[]): Entry[] => {
+  const ranges: { min: number; max: number }[] = []
+  for (const number of [...numbers].sort((a, b) => a - b)) {
+    const last = ranges.at(-1)
+    if (last !== undefined && number === last.max + 1) last.max = number
+    else ranges.push({ min: number, max: number })
+  }
+  return ranges.slice(0, MOST_RANGES).map(({ min, max }) => [
+    'RES_QP_ENTRY',
+    {
+      flagged:
+        min === max
+          ? [['RES_LQPN', min]]
+          : [
+              ['MIN_RANGE', min],
+              ['MAX_RANGE', max],
+            ],
+    },
+  ])
+}
+
+function* aboutSrq({ daemon, found }: Place, srq: CoreObject): Work<Entries> {
+  const qpns: number[] = []
+  if (found.rxe !== undefined)
+    for (const qpn of qpsOfSrq(found.rxe.state, srq)) {
+      if (qpn === undefined) yield
+      else qpns.push(qpn)
+    }
+  const cq = cqOfSrq(srq)
+  return [
+    ['RES_SRQN', u32(srq.id)],
+    ['RES_TYPE', SrqTypeNumbers[srq.class.name]],
+    ...domainNumber(srq),
+    ...(cq === undefined ? [] : ([['RES_CQN', u32(cq.id)]] as const)),
+    ['RES_QP', { flagged: rangesOf(qpns) }],
+    ownerOf(daemon, srq.context),
+  ]
+}
+
+const aboutContext = (daemon: DaemonState, context: Context): Entries => [
+  ['RES_CTXN', u32(context.id)],
+  ownerOf(daemon, context),
+]
+
+const describe: Readonly<Record<Exclude<NldevResourceName, 'ctx' | 'cm_id'>, Describe>> = {
+  pd: aboutPd,
+  cq: aboutCq,
+  qp: aboutQp,
+  mr: aboutMr,
+  srq: aboutSrq,
+}
+
+// ---- lists ----
+
+/** What a generator told between steps, or ended with. */
+export function* worked<T>(work: T | Work<T>): Generator<undefined, T> {
+  const isWork = typeof work === 'object' && work !== null && Symbol.iterator in work && 'next' in work
+  return isWork ? yield* work as Work<T> : (work as T)
+}
+
+/** Attributes of every object of a kind, of the port that is asked for; undefined between steps. */
+function* everyOne(place: Place, kind: NldevResourceName, port?: number): Generator<Entries | undefined> {
+  const { daemon, found } = place
+  if (kind === 'ctx') for (const context of contextsOf(daemon, found)) yield aboutContext(daemon, context)
+  if (kind === 'ctx' || kind === 'cm_id') return
+  for (const object of objectsOf(found.device, CLASSES[kind])) {
+    const told = object && (yield* worked(describe[kind](place, object)))
+    const isOfPort = port === undefined || told?.some(([name, value]) => name === 'PORT_INDEX' && value === port)
+    if (object === undefined) yield undefined
+    else if (told !== undefined && isOfPort) yield told
+  }
+}
+
+const placeOf = (daemon: DaemonState, asked: Asked): Place => ({
+  daemon,
+  found: deviceOf(daemon, asked),
+  admin: asked.admin,
+})
+
+/** `pick`: the attributes of an object that are told. */
+const listOf = (kind: NldevResourceName, pick: (told: Entries) => Entries = told => told): List =>
+  function* (daemon, asked) {
+    const place = placeOf(daemon, asked)
+    const { table, entry } = NldevResources[kind]
+    const port = portOf(place.found, asked)
+    const entries = function* (): Generator<Entry | undefined> {
+      for (const told of everyOne(place, kind, port)) yield told && [entry, pick(told)]
+    }
+    yield* tables(handleOf(place.found), table, entries())
+  }
+
+/** The queue pair that has a number is found at once, others are looked for. */
+function* candidates(place: Place, kind: NldevResourceName, id: number): Generator<Entries | undefined> {
+  const { found } = place
+  const qp = kind === 'qp' && found.rxe ? qpOfNumber(found.rxe.state, id) : undefined
+  if (kind !== 'qp') yield* everyOne(place, kind)
+  else if (qp !== undefined) yield yield* worked(aboutQp(place, qp))
+}
+
+const oneOf = (kind: NldevResourceName, pick: (told: Entries) => Entries = told => told): One =>
+  function* (daemon, asked): Work<Entries> {
+    const place = placeOf(daemon, asked)
+    const resource = NldevResources[kind]
+    const id = required(asked.attributes, resource.id)
+    const port = portOf(place.found, asked)
+    if ((port !== undefined) !== 'ofPort' in resource)
+      throw new CallError(
+        'EINVAL',
+        `attribute PORT_INDEX ${port === undefined ? 'is missing' : `does not belong to a ${kind}`}`,
+      )
+    for (const told of candidates(place, kind, id)) {
+      if (told?.some(([name, value]) => name === resource.id && value === id))
+        return [...handleOf(place.found), ...pick(told)]
+      if (told === undefined) yield
+    }
+    throw new CallError('ENOENT', `device ${place.found.device.name} has no ${kind} ${id}`)
+  }
+
+/** How many there are of each kind. */
+const summary = (daemon: DaemonState, asked: Asked): Entries => {
+  const found = deviceOf(daemon, asked)
+  const contexts = (): number => [...contextsOf(daemon, found)].length
+  const counted = Object.values(NldevResources).map(
+    ({ name }): Entry => [
+      'RES_SUMMARY_ENTRY',
+      [
+        ['RES_SUMMARY_ENTRY_NAME', name],
+        ['RES_SUMMARY_ENTRY_CURR', BigInt(name === 'ctx' ? contexts() : countOf(found.device, CLASSES[name]))],
+      ],
+    ],
+  )
+  return [...handleOf(found), ['RES_SUMMARY', counted]]
+}
+
+function* summaries(daemon: DaemonState, asked: Asked): Generator<Uint8Array> {
+  for (const { device } of [...daemon.devices.all]) {
+    const attributes = { ...asked.attributes, DEV_INDEX: device.index }
+    yield encodeAttributes(summary(daemon, { ...asked, attributes }))
+  }
+}
+
+/** Drivers have nothing raw to tell here. */
+const raw = (): never => {
+  throw new CallError('EINVAL', 'the driver tells no raw data of its objects')
+}
+
+const both = (kind: NldevResourceName) => ({ one: oneOf(kind), list: listOf(kind) })
+
+/** Memory regions have no counters: of their statistics there is the number alone. */
+const numberAlone = (told: Entries): Entries => told.filter(([name]) => name === 'RES_MRN')
+export const mrStatistic = oneOf('mr', numberAlone)
+export const mrStatistics = listOf('mr', numberAlone)
+
+export const resourceAnswers: Answers = {
+  RES_GET: { one: summary, list: summaries },
+  RES_QP_GET: both('qp'),
+  RES_CM_ID_GET: both('cm_id'),
+  RES_CQ_GET: both('cq'),
+  RES_MR_GET: both('mr'),
+  RES_PD_GET: both('pd'),
+  RES_CTX_GET: both('ctx'),
+  RES_SRQ_GET: both('srq'),
+  RES_QP_GET_RAW: { one: raw, list: raw },
+  RES_CQ_GET_RAW: { one: raw, list: raw },
+  RES_MR_GET_RAW: { one: raw, list: raw },
+  RES_SRQ_GET_RAW: { one: raw, list: raw },
+}

@@ -1,0 +1,139 @@
+/*
+ * Counters of ports, as RDMA_NLDEV tells of them (Linux: nldev_stat_get, nldev_stat_set). The soft device has the
+ * counters of `hw_counters`, none of which can be switched off, and none of single queue pairs: as with Linux's rxe a
+ * mode in which queue pairs would get counters can be chosen, and none ever gets one.
+ */
+import type { Device } from '../../core/model.ts'
+import { countersOf } from '../../drivers/rxe/counts.ts'
+import { qpOfNumber } from '../../drivers/rxe/resources.ts'
+import { CallError } from '../../spec/errno.ts'
+import { CounterMask, CounterMode, NldevAttributes } from '../../spec/linux/nldev.ts'
+import type { Entries, Entry } from '../../uapi/nldev/attributes.ts'
+import type { DaemonDevice } from '../devices/devices.ts'
+import type { DaemonState } from '../state.ts'
+import { type Answers, type Asked, deviceOf, handleOf, type List, required, requiredPort } from './answers.ts'
+import { mrStatistic, mrStatistics } from './resources.ts'
+
+const { RES_QP, RES_MR } = NldevAttributes
+
+/** By which a device gives counters to queue pairs: bits of CounterMask; absent: by nothing. */
+const autoMasks = new WeakMap<Device, number>()
+
+const countersOfPort = ({ device, rxe }: DaemonDevice): readonly (readonly [string, number])[] => {
+  if (rxe === undefined) throw new CallError('EINVAL', `device ${device.name} has no counters`)
+  return Object.entries(countersOf(rxe).hw_counters)
+}
+
+const place = (daemon: DaemonState, asked: Asked) => {
+  const found = deviceOf(daemon, asked)
+  const port = requiredPort(found, asked)
+  const head: Entries = [...handleOf(found), ['PORT_INDEX', port]]
+  return { found, head }
+}
+
+const values = (daemon: DaemonState, asked: Asked): Entries => {
+  const { found, head } = place(daemon, asked)
+  const flagged = countersOfPort(found).map(
+    ([name, value]): Entry => [
+      'STAT_HWCOUNTER_ENTRY',
+      {
+        flagged: [
+          ['STAT_HWCOUNTER_ENTRY_NAME', name],
+          ['STAT_HWCOUNTER_ENTRY_VALUE', BigInt(value)],
+        ],
+      },
+    ],
+  )
+  return [...head, ['STAT_HWCOUNTERS', { flagged }]]
+}
+
+const names = (daemon: DaemonState, asked: Asked): Entries => {
+  const { found, head } = place(daemon, asked)
+  const flagged = countersOfPort(found).map(
+    ([name], index): Entry => [
+      'STAT_HWCOUNTER_ENTRY',
+      {
+        flagged: [
+          ['STAT_HWCOUNTER_ENTRY_NAME', name],
+          ['STAT_HWCOUNTER_INDEX', index],
+        ],
+      },
+    ],
+  )
+  return [...head, ['STAT_HWCOUNTERS', { flagged }]]
+}
+
+const ofQps = (daemon: DaemonState, asked: Asked): Entries => {
+  const { attributes } = asked
+  if (attributes.STAT_COUNTER_ID !== undefined)
+    throw new CallError('ENOENT', `there is no counter ${attributes.STAT_COUNTER_ID}`)
+  required(attributes, 'STAT_MODE')
+  const { found, head } = place(daemon, asked)
+  const mask = autoMasks.get(found.device)
+  return mask === undefined
+    ? [...head, ['STAT_MODE', CounterMode.NONE]]
+    : [...head, ['STAT_MODE', CounterMode.AUTO], ['STAT_AUTO_MODE_MASK', mask]]
+}
+
+const otherKind = (kind: number | undefined): never => {
+  throw new CallError(
+    'EINVAL',
+    `attribute STAT_RES is ${kind}; there are counters of ${RES_QP.number} and ${RES_MR.number}`,
+  )
+}
+
+const get = (daemon: DaemonState, asked: Asked) => {
+  const { STAT_RES: kind } = asked.attributes
+  if (kind === undefined) return values(daemon, asked)
+  if (kind === RES_QP.number) return ofQps(daemon, asked)
+  return kind === RES_MR.number ? mrStatistic(daemon, asked) : otherKind(kind)
+}
+
+function* nothing(): Generator<Uint8Array> {}
+
+const list: List = (daemon, asked) => {
+  const kind = required(asked.attributes, 'STAT_RES')
+  if (kind === RES_MR.number) return mrStatistics(daemon, asked)
+  deviceOf(daemon, asked)
+  return kind === RES_QP.number ? nothing() : otherKind(kind)
+}
+
+/** A mode that is chosen for queue pairs to come, or a counter for one that is there. */
+const setMode = (found: DaemonDevice, { attributes }: Asked): void => {
+  if (attributes.STAT_RES !== RES_QP.number) otherKind(attributes.STAT_RES)
+  if (attributes.STAT_MODE === CounterMode.AUTO) {
+    const mask = attributes.STAT_AUTO_MODE_MASK ?? 0
+    const known = CounterMask.QP_TYPE | CounterMask.PID
+    if (mask & ~known) throw new CallError('EINVAL', `attribute STAT_AUTO_MODE_MASK has unknown bits ${mask & ~known}`)
+    if (mask === 0) autoMasks.delete(found.device)
+    else autoMasks.set(found.device, mask)
+    return
+  }
+  const qpn = required(attributes, 'RES_LQPN')
+  if (found.rxe === undefined || qpOfNumber(found.rxe.state, qpn) === undefined)
+    throw new CallError('ENOENT', `device ${found.device.name} has no queue pair ${qpn}`)
+  throw new CallError('ENOMEM', 'the driver has no counters of single queue pairs')
+}
+
+const set = (daemon: DaemonState, asked: Asked): Entries => {
+  const { found, head } = place(daemon, asked)
+  const { STAT_MODE: mode, STAT_HWCOUNTERS: counters } = asked.attributes
+  if (mode === undefined && counters === undefined)
+    throw new CallError('EINVAL', 'there is nothing to set: STAT_MODE, STAT_HWCOUNTERS')
+  if (mode !== undefined) setMode(found, asked)
+  if (counters !== undefined && counters.length > 0)
+    throw new CallError('EINVAL', 'none of the counters is optional: all are always on')
+  return head
+}
+
+const unbind = (daemon: DaemonState, asked: Asked): never => {
+  place(daemon, asked)
+  throw new CallError('EINVAL', 'no queue pair has a counter of its own')
+}
+
+export const statisticAnswers: Answers = {
+  STAT_GET: { one: get, list },
+  STAT_SET: { one: set },
+  STAT_DEL: { one: unbind },
+  STAT_GET_STATUS: { one: names },
+}

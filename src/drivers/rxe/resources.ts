@@ -1,0 +1,51 @@
+/*
+ * What lists of resources say about the soft device's queue pairs, completion queues and shared receive queues.
+ */
+import type { CoreObject } from '../../core/model.ts'
+import type { CqRing } from './rings/completion-ring.ts'
+import { AttributeBits, type QpObject, type RxeState, type SrqObject } from './state.ts'
+
+export interface QpResource {
+  readonly qpn: number
+  /** 0 until it was set. */
+  readonly port: number
+  readonly state: number
+  readonly destQpn: number
+  readonly rqPsn: number
+  readonly sqPsn: number
+}
+
+const isOfDevice = (state: RxeState, object: CoreObject): object is QpObject => {
+  const row = (object as QpObject).state?.row
+  return row !== undefined && state.qps[row] === object
+}
+
+/** Undefined for an object that is another one's queue pair opened again, or that is none of this device. */
+export const qpResource = (state: RxeState, object: CoreObject): QpResource | undefined => {
+  if (!isOfDevice(state, object)) return undefined
+  const { row, qpn, noted } = object.state
+  const { state: qpState, destQpn, rqPsn, sqPsn } = state.engine().query(row)
+  return { qpn, port: noted & AttributeBits.PORT ? 1 : 0, state: qpState, destQpn, rqPsn, sqPsn }
+}
+
+/** The queue pair of a number. */
+export const qpOfNumber = (state: RxeState, qpn: number): QpObject | undefined => {
+  const row = state.qpns.rowOf(qpn)
+  return row < 0 ? undefined : state.qps[row]
+}
+
+export const cqEntries = (object: CoreObject): number => (object as CoreObject<CqRing>).state.ring.capacity
+
+/** Numbers of the queue pairs that take from a shared receive queue, in the order of their rows; undefined between steps. */
+export function* qpsOfSrq(state: RxeState, srq: CoreObject): Generator<number | undefined> {
+  const { queue } = (srq as SrqObject).state
+  for (let row = 0; row < state.qps.length; row++) {
+    const qp = state.qps[row]?.state
+    if (qp !== undefined && qp.receive === queue) yield qp.qpn
+    if (row % 1024 === 1023) yield undefined
+  }
+}
+
+/** The completion queue of an XRC shared receive queue. */
+export const cqOfSrq = ({ parents }: CoreObject): CoreObject | undefined =>
+  parents.find(({ class: { name } }) => name === 'cq')

@@ -1,0 +1,27 @@
+/*
+ * The nodes in /dev/infiniband, as programs ask for them by netlink (RDMA_NLDEV_CMD_GET_CHARDEV) and see them in stat(2).
+ * One whose node is not in the daemon's tree is not there for programs.
+ */
+
+export interface CharDevice {
+  /** What there is one of for each device, for each port of one, or for all. */
+  readonly of: 'device' | 'port' | 'system'
+  /** Name of the node; number N of the device or port follows unless there is only one. */
+  readonly node: string
+  readonly major: number
+  /** Of number 0. */
+  readonly minor: number
+  /** Version of its ABI; of `uverbs` it is the driver's. */
+  readonly abi?: number
+}
+
+/** By CHARDEV_TYPE. */
+export const CharDevices = {
+  uverbs: { of: 'device', node: 'uverbs', major: 231, minor: 192 },
+  rdma_cm: { of: 'system', node: 'rdma_cm', major: 10, minor: 122, abi: 4 },
+  umad: { of: 'port', node: 'umad', major: 231, minor: 0, abi: 5 },
+  issm: { of: 'port', node: 'issm', major: 231, minor: 64, abi: 5 },
+} as const satisfies Readonly<Record<string, CharDevice>>
+
+/** st_rdev in the kernel's encoding for small numbers. */
+export const rdevOf = ({ major, minor }: CharDevice, number = 0): number => major * 256 + minor + number

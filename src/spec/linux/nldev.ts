@@ -1,0 +1,320 @@
+/*
+ * NETLINK_RDMA's device interface (RDMA_NLDEV) as data: commands, attributes and constants of Linux's rdma_netlink.h, and
+ * what Linux's nldev_policy checks of each.
+ */
+
+// ---- netlink itself (linux/netlink.h) ----
+
+export const NETLINK_RDMA = 20
+export const NlmsgType = { ERROR: 2, DONE: 3, OVERRUN: 4, FIRST: 16 } as const
+export const NlmsgFlags = {
+  REQUEST: 0x1,
+  MULTI: 0x2,
+  ACK: 0x4,
+  DUMP: 0x300,
+  /** Of ERROR messages: the request is not repeated in full, and attributes follow. */
+  CAPPED: 0x100,
+  ACK_TLVS: 0x200,
+} as const
+/** Attribute of an ERROR message: a sentence. */
+export const NLMSGERR_ATTR_MSG = 1
+/** Bit of an attribute's type, and those that are none of its number. */
+export const NLA_F_NESTED = 0x8000
+export const NLA_TYPE_MASK = 0x3fff
+
+/** Options of level SOL_NETLINK. */
+export const NetlinkOption = {
+  ADD_MEMBERSHIP: 1,
+  DROP_MEMBERSHIP: 2,
+  BROADCAST_ERROR: 4,
+  NO_ENOBUFS: 5,
+  LIST_MEMBERSHIPS: 9,
+  CAP_ACK: 10,
+  EXT_ACK: 11,
+  GET_STRICT_CHK: 12,
+} as const
+
+/** Bytes of one datagram at most: programs receive into a page (NLMSG_GOODSIZE of a system with pages of 4 KiB). */
+export const DATAGRAM_ROOM = 3776
+
+// ---- commands ----
+
+/** RDMA_NL_NLDEV: the client in the upper bits of a message's type. */
+export const RDMA_NL_NLDEV = 5
+export const RDMA_NL_GROUP_NOTIFY = 4
+export const nldevType = (command: number): number => (RDMA_NL_NLDEV << 10) | command
+
+export interface NldevCommand {
+  readonly number: number
+  /** Needs CAP_NET_ADMIN. */
+  readonly admin?: true
+  /** How it may be asked: for one thing, for a list, or both. */
+  readonly asks: 'one' | 'list' | 'both'
+  /** Unknown attributes, and such of another length than they have, are refused. */
+  readonly strict?: true
+  /** What it is here, for docs/linux-abi.md. */
+  readonly here: string
+}
+
+const raw = 'EINVAL: the driver tells nothing raw, as rxe does not'
+
+export const NldevCommands = {
+  GET: { number: 1, asks: 'both', here: 'devices' },
+  SET: {
+    number: 2,
+    asks: 'one',
+    admin: true,
+    strict: true,
+    here: 'the name, adaptive moderation; a network namespace is EOPNOTSUPP',
+  },
+  NEWLINK: {
+    number: 3,
+    asks: 'one',
+    admin: true,
+    strict: true,
+    here: 'a device of type rxe with the first address of an interface',
+  },
+  DELLINK: { number: 4, asks: 'one', admin: true, strict: true, here: 'removes a soft device' },
+  PORT_GET: { number: 5, asks: 'both', here: 'ports, with their interface' },
+  SYS_GET: { number: 6, asks: 'one', here: 'shared by network namespaces, memory is copied at fork, events are told' },
+  SYS_SET: {
+    number: 7,
+    asks: 'one',
+    admin: true,
+    strict: true,
+    here: 'what is so already; else EOPNOTSUPP',
+  },
+  RES_GET: { number: 9, asks: 'both', here: 'how many objects of each kind' },
+  RES_QP_GET: { number: 10, asks: 'both', here: 'queue pairs' },
+  RES_CM_ID_GET: { number: 11, asks: 'both', here: 'an empty list' },
+  RES_CQ_GET: { number: 12, asks: 'both', here: 'completion queues' },
+  RES_MR_GET: { number: 13, asks: 'both', here: 'memory regions; keys for those with CAP_NET_ADMIN' },
+  RES_PD_GET: { number: 14, asks: 'both', here: 'protection domains' },
+  GET_CHARDEV: { number: 15, asks: 'one', here: 'nodes in /dev/infiniband' },
+  STAT_SET: {
+    number: 16,
+    asks: 'one',
+    admin: true,
+    strict: true,
+    here: 'the mode of queue pairs to come; no queue pair has a counter of its own (ENOMEM), none is optional (EINVAL)',
+  },
+  STAT_GET: { number: 17, asks: 'both', here: 'counters of a port, the mode' },
+  STAT_DEL: {
+    number: 18,
+    asks: 'one',
+    admin: true,
+    strict: true,
+    here: 'EINVAL: no queue pair has a counter of its own',
+  },
+  RES_QP_GET_RAW: { number: 19, asks: 'both', admin: true, here: raw },
+  RES_CQ_GET_RAW: { number: 20, asks: 'both', admin: true, here: raw },
+  RES_MR_GET_RAW: { number: 21, asks: 'both', admin: true, here: raw },
+  RES_CTX_GET: { number: 22, asks: 'both', here: 'contexts' },
+  RES_SRQ_GET: { number: 23, asks: 'both', here: 'shared receive queues, with the queue pairs on them' },
+  STAT_GET_STATUS: { number: 24, asks: 'one', here: 'names of the counters of a port' },
+  RES_SRQ_GET_RAW: { number: 25, asks: 'both', admin: true, here: raw },
+  NEWDEV: { number: 26, asks: 'one', admin: true, strict: true, here: 'EOPNOTSUPP: devices have none below them' },
+  DELDEV: { number: 27, asks: 'one', admin: true, strict: true, here: 'EOPNOTSUPP: devices have none below them' },
+} as const satisfies Readonly<Record<string, NldevCommand>>
+
+export type NldevCommandName = keyof typeof NldevCommands
+
+/** What the kernel tells the group RDMA_NL_GROUP_NOTIFY. */
+export const MONITOR = 28
+export const MonitorEvent = {
+  REGISTER: 0,
+  UNREGISTER: 1,
+  NETDEV_ATTACH: 2,
+  NETDEV_DETACH: 3,
+  RENAME: 4,
+  NETDEV_RENAME: 5,
+} as const
+export type MonitorEventName = keyof typeof MonitorEvent
+
+// ---- attributes ----
+
+export type NldevKind = 'u8' | 'u32' | 'u64' | 's32' | 's64' | 'text' | 'bytes' | 'nested'
+
+export interface NldevAttribute {
+  readonly number: number
+  readonly kind: NldevKind
+  /** Longest text, without its NUL. */
+  readonly longest?: number
+}
+
+const attribute = <N extends number, K extends NldevKind>(number: N, kind: K, longest?: number) => ({
+  number,
+  kind,
+  ...(longest !== undefined && { longest }),
+})
+
+/** IB_DEVICE_NAME_MAX and IFNAMSIZ, without NUL. */
+export const LONGEST_DEVICE_NAME = 63
+const LONGEST_INTERFACE = 15
+const EMPTY = 1
+
+/** By name, without RDMA_NLDEV_ATTR_, or RDMA_NLDEV_ for those of the system and of namespaces. */
+export const NldevAttributes = {
+  DEV_INDEX: attribute(1, 'u32'),
+  DEV_NAME: attribute(2, 'text', LONGEST_DEVICE_NAME + 1),
+  PORT_INDEX: attribute(3, 'u32'),
+  CAP_FLAGS: attribute(4, 'u64'),
+  FW_VERSION: attribute(5, 'text', EMPTY),
+  NODE_GUID: attribute(6, 'u64'),
+  SYS_IMAGE_GUID: attribute(7, 'u64'),
+  SUBNET_PREFIX: attribute(8, 'u64'),
+  LID: attribute(9, 'u32'),
+  SM_LID: attribute(10, 'u32'),
+  LMC: attribute(11, 'u8'),
+  PORT_STATE: attribute(12, 'u8'),
+  PORT_PHYS_STATE: attribute(13, 'u8'),
+  DEV_NODE_TYPE: attribute(14, 'u8'),
+  RES_SUMMARY: attribute(15, 'nested'),
+  RES_SUMMARY_ENTRY: attribute(16, 'nested'),
+  RES_SUMMARY_ENTRY_NAME: attribute(17, 'text', EMPTY),
+  RES_SUMMARY_ENTRY_CURR: attribute(18, 'u64'),
+  RES_QP: attribute(19, 'nested'),
+  RES_QP_ENTRY: attribute(20, 'nested'),
+  RES_LQPN: attribute(21, 'u32'),
+  RES_RQPN: attribute(22, 'u32'),
+  RES_RQ_PSN: attribute(23, 'u32'),
+  RES_SQ_PSN: attribute(24, 'u32'),
+  RES_PATH_MIG_STATE: attribute(25, 'u8'),
+  RES_TYPE: attribute(26, 'u8'),
+  RES_STATE: attribute(27, 'u8'),
+  RES_PID: attribute(28, 'u32'),
+  RES_KERN_NAME: attribute(29, 'text', EMPTY),
+  RES_CM_ID: attribute(30, 'nested'),
+  RES_CM_ID_ENTRY: attribute(31, 'nested'),
+  RES_PS: attribute(32, 'u32'),
+  RES_SRC_ADDR: attribute(33, 'bytes'),
+  RES_DST_ADDR: attribute(34, 'bytes'),
+  RES_CQ: attribute(35, 'nested'),
+  RES_CQ_ENTRY: attribute(36, 'nested'),
+  RES_CQE: attribute(37, 'u32'),
+  RES_USECNT: attribute(38, 'u64'),
+  RES_POLL_CTX: attribute(39, 'u8'),
+  RES_MR: attribute(40, 'nested'),
+  RES_MR_ENTRY: attribute(41, 'nested'),
+  RES_RKEY: attribute(42, 'u32'),
+  RES_LKEY: attribute(43, 'u32'),
+  RES_IOVA: attribute(44, 'u64'),
+  RES_MRLEN: attribute(45, 'u64'),
+  RES_PD: attribute(46, 'nested'),
+  RES_PD_ENTRY: attribute(47, 'nested'),
+  RES_LOCAL_DMA_LKEY: attribute(48, 'u32'),
+  RES_UNSAFE_GLOBAL_RKEY: attribute(49, 'u32'),
+  NDEV_INDEX: attribute(50, 'u32'),
+  NDEV_NAME: attribute(51, 'text', LONGEST_INTERFACE + 1),
+  DRIVER: attribute(52, 'nested'),
+  DRIVER_ENTRY: attribute(53, 'nested'),
+  DRIVER_STRING: attribute(54, 'text', EMPTY),
+  DRIVER_PRINT_TYPE: attribute(55, 'u8'),
+  DRIVER_S32: attribute(56, 's32'),
+  DRIVER_U32: attribute(57, 'u32'),
+  DRIVER_S64: attribute(58, 's64'),
+  DRIVER_U64: attribute(59, 'u64'),
+  RES_PDN: attribute(60, 'u32'),
+  RES_CQN: attribute(61, 'u32'),
+  RES_MRN: attribute(62, 'u32'),
+  RES_CM_IDN: attribute(63, 'u32'),
+  RES_CTXN: attribute(64, 'u32'),
+  LINK_TYPE: attribute(65, 'text', LONGEST_INTERFACE + 1),
+  SYS_NETNS_MODE: attribute(66, 'u8'),
+  DEV_PROTOCOL: attribute(67, 'text', EMPTY),
+  NET_NS_FD: attribute(68, 'u32'),
+  CHARDEV_TYPE: attribute(69, 'text', 128),
+  CHARDEV_NAME: attribute(70, 'text', EMPTY),
+  CHARDEV_ABI: attribute(71, 'u64'),
+  CHARDEV: attribute(72, 'u64'),
+  UVERBS_DRIVER_ID: attribute(73, 'u32'),
+  STAT_MODE: attribute(74, 'u32'),
+  /** The number of the attribute that names a kind of object. */
+  STAT_RES: attribute(75, 'u32'),
+  STAT_AUTO_MODE_MASK: attribute(76, 'u32'),
+  STAT_COUNTER: attribute(77, 'nested'),
+  STAT_COUNTER_ENTRY: attribute(78, 'nested'),
+  STAT_COUNTER_ID: attribute(79, 'u32'),
+  STAT_HWCOUNTERS: attribute(80, 'nested'),
+  STAT_HWCOUNTER_ENTRY: attribute(81, 'nested'),
+  STAT_HWCOUNTER_ENTRY_NAME: attribute(82, 'text'),
+  STAT_HWCOUNTER_ENTRY_VALUE: attribute(83, 'u64'),
+  DEV_DIM: attribute(84, 'u8'),
+  RES_RAW: attribute(85, 'bytes'),
+  RES_CTX: attribute(86, 'nested'),
+  RES_CTX_ENTRY: attribute(87, 'nested'),
+  RES_SRQ: attribute(88, 'nested'),
+  RES_SRQ_ENTRY: attribute(89, 'nested'),
+  RES_SRQN: attribute(90, 'u32'),
+  MIN_RANGE: attribute(91, 'u32'),
+  MAX_RANGE: attribute(92, 'u32'),
+  SYS_COPY_ON_FORK: attribute(93, 'u8'),
+  STAT_HWCOUNTER_INDEX: attribute(94, 'u32'),
+  STAT_HWCOUNTER_DYNAMIC: attribute(95, 'u8'),
+  SYS_PRIVILEGED_QKEY_MODE: attribute(96, 'u8'),
+  DRIVER_DETAILS: attribute(97, 'u8'),
+  RES_SUBTYPE: attribute(98, 'text', EMPTY),
+  DEV_TYPE: attribute(99, 'u8'),
+  PARENT_NAME: attribute(100, 'text'),
+  NAME_ASSIGN_TYPE: attribute(101, 'u8'),
+  EVENT_TYPE: attribute(102, 'u8'),
+  SYS_MONITOR_MODE: attribute(103, 'u8'),
+  STAT_OPCOUNTER_ENABLED: attribute(104, 'u8'),
+} as const satisfies Readonly<Record<string, NldevAttribute>>
+
+export type NldevAttributeName = keyof typeof NldevAttributes
+
+// ---- resources ----
+
+/** One kind of object that is listed, in the order of the summary. */
+export interface NldevResource {
+  /** In the summary. */
+  readonly name: string
+  readonly command: NldevCommandName
+  readonly table: NldevAttributeName
+  readonly entry: NldevAttributeName
+  readonly id: 'RES_LQPN' | 'RES_CM_IDN' | 'RES_CQN' | 'RES_MRN' | 'RES_PDN' | 'RES_CTXN' | 'RES_SRQN'
+  /** It belongs to a port rather than to the device, and is asked for by port. */
+  readonly ofPort?: true
+}
+
+export const NldevResources = {
+  pd: { name: 'pd', command: 'RES_PD_GET', table: 'RES_PD', entry: 'RES_PD_ENTRY', id: 'RES_PDN' },
+  cq: { name: 'cq', command: 'RES_CQ_GET', table: 'RES_CQ', entry: 'RES_CQ_ENTRY', id: 'RES_CQN' },
+  qp: { name: 'qp', command: 'RES_QP_GET', table: 'RES_QP', entry: 'RES_QP_ENTRY', id: 'RES_LQPN', ofPort: true },
+  cm_id: {
+    name: 'cm_id',
+    command: 'RES_CM_ID_GET',
+    table: 'RES_CM_ID',
+    entry: 'RES_CM_ID_ENTRY',
+    id: 'RES_CM_IDN',
+    ofPort: true,
+  },
+  mr: { name: 'mr', command: 'RES_MR_GET', table: 'RES_MR', entry: 'RES_MR_ENTRY', id: 'RES_MRN' },
+  ctx: { name: 'ctx', command: 'RES_CTX_GET', table: 'RES_CTX', entry: 'RES_CTX_ENTRY', id: 'RES_CTXN' },
+  srq: { name: 'srq', command: 'RES_SRQ_GET', table: 'RES_SRQ', entry: 'RES_SRQ_ENTRY', id: 'RES_SRQN' },
+} as const satisfies Readonly<Record<string, NldevResource>>
+
+export type NldevResourceName = keyof typeof NldevResources
+
+/** enum ib_qp_type, by the classes of queue pairs. */
+export const QpTypeNumbers: Readonly<Record<string, number>> = {
+  smi_qp: 0,
+  gsi_qp: 1,
+  rc_qp: 2,
+  uc_qp: 3,
+  ud_qp: 4,
+  raw_packet_qp: 8,
+  xrc_ini_qp: 9,
+  xrc_tgt_qp: 10,
+}
+
+/** enum ib_srq_type, by the classes of shared receive queues. */
+export const SrqTypeNumbers: Readonly<Record<string, number>> = { srq: 0, xrc_srq: 1 }
+
+/** enum rdma_nl_counter_mode, and the criteria of AUTO (enum rdma_nl_counter_mask). */
+export const CounterMode = { NONE: 0, AUTO: 1, MANUAL: 2 } as const
+export const CounterMask = { QP_TYPE: 1, PID: 2 } as const
+
+/** RDMA_NAME_ASSIGN_TYPE_USER: somebody chose the name; UNKNOWN: it is the driver's. */
+export const NameAssignType = { UNKNOWN: 0, USER: 1 } as const

@@ -1,0 +1,181 @@
+/*
+ * Attributes of netlink messages, bytes ⇄ values, by the table of spec/linux/nldev.ts (struct nlattr: u16 length with the
+ * header of 4 bytes, u16 type, value, padded to 4 bytes; numbers in the byte order of the machine, which is
+ * little-endian here).
+ */
+import {
+  NLA_F_NESTED,
+  NLA_TYPE_MASK,
+  type NldevAttribute,
+  type NldevAttributeName,
+  NldevAttributes,
+  type NldevKind,
+} from '../../spec/linux/nldev.ts'
+import { viewOf } from '../scalar.ts'
+
+/** Attributes in the order in which they stand in a message. */
+export type Entries = readonly Entry[]
+export type Entry = readonly [name: NldevAttributeName, value: EntryValue]
+/** `flagged`: nested attributes whose type has NLA_F_NESTED; an array has it not. Linux uses both. */
+export type EntryValue = number | bigint | string | Uint8Array | Entries | { readonly flagged: Entries }
+
+/** As the attributes of a request are told: the last one of each name, nested ones not looked into. */
+export type Attributes = {
+  readonly [K in NldevAttributeName]?: ValueOf<(typeof NldevAttributes)[K]['kind']>
+}
+type ValueOf<K extends NldevKind> = K extends 'u8' | 'u32' | 's32'
+  ? number
+  : K extends 'u64' | 's64'
+    ? bigint
+    : K extends 'text'
+      ? string
+      : Uint8Array
+
+const HEADER = 4
+const padded = (length: number): number => (length + 3) & ~3
+
+const table: Readonly<Record<string, NldevAttribute>> = NldevAttributes
+const byNumber: readonly (NldevAttributeName | undefined)[] = Object.entries(table).reduce<NldevAttributeName[]>(
+  (names, [name, { number }]) => {
+    names[number] = name as NldevAttributeName
+    return names
+  },
+  [],
+)
+
+const SIZES = { u8: 1, u32: 4, s32: 4, u64: 8, s64: 8 } as const
+const sizeOf = (kind: NldevKind): number => (kind in SIZES ? SIZES[kind as keyof typeof SIZES] : 0)
+
+// ---- writing ----
+
+const encoder = new TextEncoder()
+const decoder = new TextDecoder()
+
+const isEntries = (value: EntryValue): value is Entries => Array.isArray(value)
+
+const payload = (kind: NldevKind, value: EntryValue): Uint8Array => {
+  if (typeof value === 'string') return encoder.encode(`${value}\0`)
+  if (value instanceof Uint8Array) return value
+  if (isEntries(value)) return encodeAttributes(value)
+  if (typeof value === 'object') return encodeAttributes(value.flagged)
+  const bytes = new Uint8Array(sizeOf(kind))
+  const view = viewOf(bytes)
+  if (bytes.length === 1) view.setUint8(0, Number(value))
+  else if (bytes.length === 4) view.setUint32(0, Number(value), true)
+  else view.setBigUint64(0, BigInt(value), true)
+  return bytes
+}
+
+/** The bytes of attributes one after another. */
+export const encodeAttributes = (entries: Entries): Uint8Array => {
+  const parts = entries.map(([name, value]) => {
+    const { number, kind } = table[name]
+    const isFlagged = typeof value === 'object' && 'flagged' in value
+    return { type: number | (isFlagged ? NLA_F_NESTED : 0), bytes: payload(kind, value) }
+  })
+  const whole = new Uint8Array(parts.reduce((sum, { bytes }) => sum + padded(HEADER + bytes.length), 0))
+  const view = viewOf(whole)
+  let at = 0
+  for (const { type, bytes } of parts) {
+    view.setUint16(at, HEADER + bytes.length, true)
+    view.setUint16(at + 2, type, true)
+    whole.set(bytes, at + HEADER)
+    at += padded(HEADER + bytes.length)
+  }
+  return whole
+}
+
+// ---- reading ----
+
+/** One attribute in bytes: its type with flags, and its value. */
+interface Raw {
+  readonly type: number
+  readonly bytes: Uint8Array
+}
+
+/** Attributes up to where the bytes make no sense any more; `rest`: the bytes from there on. */
+const split = (bytes: Uint8Array): { readonly raw: Raw[]; readonly rest: number } => {
+  const view = viewOf(bytes)
+  const raw: Raw[] = []
+  let at = 0
+  while (bytes.length - at >= HEADER) {
+    const length = view.getUint16(at, true)
+    if (length < HEADER || length > bytes.length - at) break
+    raw.push({ type: view.getUint16(at + 2, true), bytes: bytes.subarray(at + HEADER, at + length) })
+    at = Math.min(at + padded(length), bytes.length)
+  }
+  return { raw, rest: bytes.length - at }
+}
+
+const textOf = (bytes: Uint8Array): string => {
+  const end = bytes.indexOf(0)
+  return decoder.decode(end < 0 ? bytes : bytes.subarray(0, end))
+}
+
+const decodeValue = (kind: NldevKind, bytes: Uint8Array): number | bigint | string | Uint8Array => {
+  const view = viewOf(bytes)
+  switch (kind) {
+    case 'u8':
+      return view.getUint8(0)
+    case 'u32':
+      return view.getUint32(0, true)
+    case 's32':
+      return view.getInt32(0, true)
+    case 'u64':
+      return view.getBigUint64(0, true)
+    case 's64':
+      return view.getBigInt64(0, true)
+    case 'text':
+      return textOf(bytes)
+    default:
+      return bytes
+  }
+}
+
+const checkText = (name: string, bytes: Uint8Array, longest: number | undefined): string | undefined => {
+  const end = bytes.indexOf(0)
+  if (end < 0) return `attribute ${name} is a text without NUL at its end`
+  return longest !== undefined && end > longest ? `attribute ${name} has more than ${longest} characters` : undefined
+}
+
+/** Why Linux refuses an attribute of a request, if it does. */
+const check = (name: NldevAttributeName, bytes: Uint8Array, strict: boolean): string | undefined => {
+  const { kind, longest } = table[name]
+  if (kind === 'text') return checkText(name, bytes, longest)
+  const size = sizeOf(kind)
+  if (size > 0 && (bytes.length < size || (strict && bytes.length > size)))
+    return `attribute ${name} has ${bytes.length} bytes; ${size} are right`
+  return undefined
+}
+
+/**
+ * The attributes of a request, or a sentence why Linux refuses them (EINVAL). `strict`: so are attributes that are
+ * unknown, longer than they are to be, or cut off.
+ */
+export const readAttributes = (bytes: Uint8Array, strict: boolean): Attributes | string => {
+  const { raw, rest } = split(bytes)
+  if (strict && rest > 0) return `${rest} bytes at the end are no attribute`
+  const found: Record<string, unknown> = {}
+  for (const { type, bytes: value } of raw) {
+    const name = byNumber[type & NLA_TYPE_MASK]
+    if (name === undefined) {
+      if (strict) return `attribute ${type & NLA_TYPE_MASK} is unknown`
+      continue
+    }
+    const why = check(name, value, strict)
+    if (why !== undefined) return why
+    found[name] = decodeValue(table[name].kind, value)
+  }
+  return found
+}
+
+/** All attributes of a message, nested ones looked into: for tests and people. Unknown ones are left out. */
+export const decodeAttributes = (bytes: Uint8Array): Entries =>
+  split(bytes).raw.flatMap(({ type, bytes: value }): Entry[] => {
+    const name = byNumber[type & NLA_TYPE_MASK]
+    if (name === undefined || value.length < sizeOf(table[name].kind)) return []
+    const { kind } = table[name]
+    if (kind !== 'nested') return [[name, decodeValue(kind, value)]]
+    const inner = decodeAttributes(value)
+    return [[name, type & NLA_F_NESTED ? { flagged: inner } : inner]]
+  })

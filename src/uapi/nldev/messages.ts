@@ -1,0 +1,92 @@
+/*
+ * Netlink messages of RDMA_NLDEV, bytes ⇄ values: the header (struct nlmsghdr), acknowledgements and refusals (struct
+ * nlmsgerr), the end of a list.
+ */
+import { NLMSGERR_ATTR_MSG, NlmsgFlags, NlmsgType } from '../../spec/linux/nldev.ts'
+import { viewOf } from '../scalar.ts'
+
+export interface Message {
+  readonly type: number
+  readonly flags: number
+  readonly sequence: number
+  /** Port of who sends, or is sent, it. */
+  readonly port: number
+  readonly body: Uint8Array
+}
+
+export const MESSAGE_HEADER = 16
+const padded = (length: number): number => (length + 3) & ~3
+
+/** Messages of one datagram, up to the first that lies about its length; that is the end of it, as for Linux. */
+export const readMessages = (datagram: Uint8Array): Message[] => {
+  const view = viewOf(datagram)
+  const messages: Message[] = []
+  for (let at = 0; datagram.length - at >= MESSAGE_HEADER; ) {
+    const length = view.getUint32(at, true)
+    if (length < MESSAGE_HEADER || length > datagram.length - at) break
+    messages.push({
+      type: view.getUint16(at + 4, true),
+      flags: view.getUint16(at + 6, true),
+      sequence: view.getUint32(at + 8, true),
+      port: view.getUint32(at + 12, true),
+      body: datagram.subarray(at + MESSAGE_HEADER, at + length),
+    })
+    at += padded(length)
+  }
+  return messages
+}
+
+export const writeMessage = ({ type, flags, sequence, port, body }: Message): Uint8Array => {
+  const bytes = new Uint8Array(MESSAGE_HEADER + body.length)
+  const view = viewOf(bytes)
+  view.setUint32(0, bytes.length, true)
+  view.setUint16(4, type, true)
+  view.setUint16(6, flags, true)
+  view.setUint32(8, sequence, true)
+  view.setUint32(12, port, true)
+  bytes.set(body, MESSAGE_HEADER)
+  return bytes
+}
+
+export interface Acknowledgement {
+  /** 0, or a positive errno. */
+  readonly errno: number
+  /** Why it was refused, for a program that wants sentences (NETLINK_EXT_ACK). */
+  readonly reason?: string | undefined
+  /** The program wants of its request no more than the header back (NETLINK_CAP_ACK). */
+  readonly capped: boolean
+}
+
+const sentence = (text: string): Uint8Array => {
+  const encoded = new TextEncoder().encode(`${text}\0`)
+  const bytes = new Uint8Array(padded(4 + encoded.length))
+  viewOf(bytes).setUint16(0, 4 + encoded.length, true)
+  viewOf(bytes).setUint16(2, NLMSGERR_ATTR_MSG, true)
+  bytes.set(encoded, 4)
+  return bytes
+}
+
+/** NLMSG_ERROR: that a request was done, or why not. A refusal repeats the request, unless that is capped. */
+export const writeAcknowledgement = (
+  request: Message,
+  port: number,
+  { errno, reason, capped }: Acknowledgement,
+): Uint8Array => {
+  const whole = errno !== 0 && !capped
+  const repeated = writeMessage(request)
+  const copied = whole ? repeated : repeated.subarray(0, MESSAGE_HEADER)
+  const extra = reason === undefined ? new Uint8Array() : sentence(reason)
+  const body = new Uint8Array(4 + padded(copied.length) + extra.length)
+  viewOf(body).setInt32(0, -errno, true)
+  body.set(copied, 4)
+  body.set(extra, 4 + padded(copied.length))
+  const flags = (whole ? 0 : NlmsgFlags.CAPPED) | (extra.length > 0 ? NlmsgFlags.ACK_TLVS : 0)
+  return writeMessage({ type: NlmsgType.ERROR, flags, sequence: request.sequence, port, body })
+}
+
+/** The end of a list; with a positive errno it was refused, or broken off. */
+export const writeDone = ({ sequence }: Message, port: number, errno = 0): Uint8Array => {
+  const body = new Uint8Array(4)
+  viewOf(body).setInt32(0, -errno, true)
+  return writeMessage({ type: NlmsgType.DONE, flags: NlmsgFlags.MULTI, sequence, port, body })
+}

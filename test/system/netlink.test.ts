@@ -1,0 +1,210 @@
+/*
+ * Programs that ask netlink for devices and objects: iproute2's `rdma` beside what it printed on Linux, libraries that
+ * find devices of any name, sockets as netlink(7) has them.
+ */
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { describe, it } from 'node:test'
+import { fixture } from '../paths.ts'
+import { assertGoodPair, runPair } from './pingpong.ts'
+import {
+  freePort,
+  isEmpty,
+  lacking,
+  ownProgram,
+  run,
+  type Scope,
+  start,
+  startDaemon,
+  type TestDaemon,
+  TWO_DEVICES,
+  untilListening,
+  userdma,
+} from './programs.ts'
+
+const netlink = ownProgram('netlink')
+
+/** A command, what it printed, and its exit status. */
+interface Transcript {
+  readonly command: string
+  readonly output: string
+  readonly status: number
+}
+
+const transcripts = (text: string): Transcript[] =>
+  [...text.matchAll(/^\$ (.*)\n([\s\S]*?)^= (\d+)\n/gm)].map(([, command, output, status]) => ({
+    command,
+    output,
+    status: Number(status),
+  }))
+
+/** Without numbers that differ, in an order of its own, and without the objects of Linux's own clients. */
+const comparable = (output: string): string[] =>
+  output
+    .replace(/\{[^{}]*"comm": "ib_core"[^{}]*\},?/g, '')
+    .replace(/[0-9a-f]{4}(?::[0-9a-f]{4}){3}/g, 'GUID')
+    .replace(/\b(lqpn|pid|pdn|cqn|mrn|ctxn|srqn|netdev_index|pd|cq|qp)("?:?) \d+/g, '$1$2 N')
+    .replace(/"netdev_index":\d+/g, '"netdev_index":N')
+    .replace(/\b\d+-\d+\b/g, 'RANGE')
+    .replace(/N-\d+/g, 'RANGE')
+    .replace(/0x[0-9a-f]+/g, 'HEX')
+    .replace(/"([rl]key|local_dma_lkey)": ".*"/g, '"$1": "HEX"')
+    .replace(/\b(netdev"?:? ?"?)(?:eth0|lo)\b/g, '$1IF')
+    // What rxe of Linux 6.1 has not: XRC, FLUSH, ATOMIC_WRITE.
+    .replaceAll('MEM_WINDOW, XRC,', 'MEM_WINDOW,')
+    .replaceAll('"MEM_WINDOW","XRC",', '"MEM_WINDOW",')
+    .replace(/(?:, UNKNOWN)+/g, '')
+    .replace(/(?:,"UNKNOWN")+/g, '')
+    .split('\n')
+    .filter(line => !line.includes('comm [ib_core]'))
+    .map(line => line.replace(/^\s*\},?\{?( \])?$/, '}'))
+    .filter(line => !/^\s*[[\]{}, ]*$/.test(line))
+    .sort()
+
+/** `rdma res show qp lqpn N` needs a number that there is. */
+const withNumbers = (command: string, qpn: string): string => command.replace('lqpn 17', `lqpn ${qpn}`)
+
+const shell = async (t: Scope, daemon: TestDaemon, command: string) => {
+  const { status, stdout, stderr } = await run(t, 'sh', ['-c', command], { env: daemon.env })
+  return { status, output: stdout + stderr }
+}
+
+/** Servers that wait for a partner, with all their objects; one after another, so that numbers go up as on Linux. */
+const startServers = async (t: Scope, daemon: TestDaemon): Promise<number[]> => {
+  const pids: number[] = []
+  for (const [program, ...args] of [['ibv_rc_pingpong'], ['ibv_srq_pingpong', '-q', '3']]) {
+    const port = await freePort()
+    const server = start(t, program, ['-d', 'rxe0', '-g', '1', '-p', String(port), ...args], { env: daemon.env })
+    await untilListening(port, server.ended)
+    pids.push(server.child.pid ?? 0)
+  }
+  return pids
+}
+
+describe('sockets of NETLINK_RDMA', { skip: lacking(netlink) }, () => {
+  it('behave as netlink(7) says, and leave nothing behind', async t => {
+    const daemon = await startDaemon(t)
+    const { status, stdout, stderr } = await run(t, netlink, [], { env: daemon.env })
+    assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: 'right\n', stderr: '' })
+    await daemon.settled(isEmpty)
+  })
+
+  it('are not there without a daemon', async t => {
+    const daemon = await startDaemon(t)
+    const { status, stderr } = await run(t, netlink, [], {
+      env: { ...daemon.env, USERDMA_SOCKET: `${daemon.socket}.none` },
+    })
+    assert.equal(status, 1)
+    assert.match(stderr, /nobody serves this socket/)
+  })
+})
+
+describe('rdma', { skip: lacking('rdma', 'ibv_rc_pingpong', 'ibv_srq_pingpong') }, () => {
+  const version = spawnSync('rdma', ['-V'], { encoding: 'utf8' }).stdout ?? ''
+  const name = version.includes('6.1.0') ? 'rdma-6.1.out' : 'rdma-6.15-on-6.12.out'
+  const recorded = transcripts(readFileSync(fixture('netlink', name), 'utf8'))
+
+  it('shows devices, links, objects and counters as on Linux, with their ids and processes', async t => {
+    const daemon = await startDaemon(t)
+    const pids = await startServers(t, daemon)
+    const { output: list } = await shell(t, daemon, 'rdma res show qp')
+    const qpn = /lqpn (\d+) /.exec(list)?.[1] ?? ''
+    const shown = recorded.filter(({ command }) => !/ (?:set|unset|add|del|bind|unbind|nosuch)\b/.test(command))
+    const known = shown.slice(
+      0,
+      shown.findIndex(({ command }) => command === 'rdma statistic mode supported link rxe0/1') + 1,
+    )
+    assert.ok(known.length > 30)
+    for (const { command, output, status } of known) {
+      const ours = await shell(t, daemon, withNumbers(command, qpn))
+      assert.deepEqual([comparable(ours.output), ours.status], [comparable(output), status], command)
+    }
+    for (const pid of pids) assert.match(list, new RegExp(` pid ${pid} comm ibv_`))
+    assert.match((await shell(t, daemon, 'rdma res')).output, /^0: rxe0: pd 2 cq 2 qp 4 cm_id 0 mr 2 ctx 2 srq 1 $/m)
+    const { devices } = await daemon.stat()
+    const { output: counters } = await shell(t, daemon, 'rdma -j statistic show')
+    const [{ ifname, port, ...values }] = JSON.parse(counters) as Record<string, unknown>[]
+    assert.deepEqual({ ifname, port, values }, { ifname: 'rxe0', port: 1, values: devices[0].hw_counters })
+  })
+
+  it('adds, renames and deletes devices, and says why it cannot', async t => {
+    const daemon = await startDaemon(t)
+    const says = async (command: string, status: number, pattern: RegExp): Promise<void> => {
+      const ours = await shell(t, daemon, command)
+      assert.match(ours.output, pattern, command)
+      assert.equal(ours.status, status, command)
+    }
+    await says(
+      'rdma link add rxe1 type rxe netdev lo',
+      1,
+      /^Error: interface lo has a device already, rxe0\.\nerror: File exists$/m,
+    )
+    await says('rdma link add rxe1 type rxe netdev nosuch', 1, /no interface nosuch\.\nerror: No such device$/m)
+    await says(
+      'rdma link add rxe1 type nosuch netdev lo',
+      1,
+      /no devices of type "nosuch".*\nerror: Invalid argument$/m,
+    )
+    await says('rdma link add r%d type rxe netdev lo', 1, /device name "r%d".*\nerror: Invalid argument$/m)
+    await says('rdma link del nosuch', 1, /^Wrong device name - nosuch$/m)
+    await says('rdma dev set rxe0 name rxe0', 0, /^$/)
+    await says('rdma dev set rxe0 name a/b', 1, /error: Invalid argument/)
+    await says('rdma dev set rxe0 name mlx5_0', 0, /^$/)
+    await says('ls /sys/class/infiniband; cat /sys/class/infiniband_verbs/uverbs0/ibdev', 0, /^mlx5_0\nmlx5_0\n$/)
+    await says('cat /sys/class/infiniband/mlx5_0/ports/1/hw_counters/sent_pkts', 0, /^0\n$/)
+    await says('ibv_devinfo -d mlx5_0', 0, /^hca_id:\tmlx5_0$/m)
+    await says('rdma link del mlx5_0', 0, /^$/)
+    await says('rdma dev; ls /sys/class/infiniband', 0, /^$/)
+    await says('rdma link add rxe0 type rxe netdev lo', 0, /^$/)
+    await says('rdma link', 0, /^link rxe0\/1 state ACTIVE physical_state LINK_UP netdev lo $/m)
+    assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '50']))
+  })
+
+  it('renames a device under a program that uses it', async t => {
+    const daemon = await startDaemon(t, { devices: TWO_DEVICES })
+    const port = String(await freePort())
+    const server = start(t, 'ibv_rc_pingpong', ['-d', 'rxe0', '-g', '1', '-p', port], { env: daemon.env })
+    await untilListening(Number(port), server.ended)
+    assert.deepEqual(await shell(t, daemon, 'rdma dev set rxe0 name other'), { status: 0, output: '' })
+    assert.equal((await shell(t, daemon, 'rdma dev set other name rxe1')).status, 1)
+    const client = await run(t, 'ibv_rc_pingpong', ['-d', 'other', '-g', '1', '-p', port, 'localhost'], {
+      env: daemon.env,
+    })
+    assert.equal(client.status, 0, client.stderr)
+    assert.equal((await server.ended).status, 0)
+    assert.deepEqual(
+      (await daemon.stat()).devices.map(({ name }) => name),
+      ['other', 'rxe1'],
+    )
+    assert.match((await shell(t, daemon, `${userdma} stat --socket ${daemon.socket}`)).output, /other/)
+  })
+
+  it('lets other users look, and neither change anything nor see keys', async t => {
+    if (process.geteuid?.() !== 0) return t.skip('only root can start programs of two users')
+    if (spawnSync(userdma, ['--version'], { uid: 65534, gid: 65534 }).status !== 0)
+      return t.skip('other users may not read this checkout')
+    const daemon = await startDaemon(t, { guest: 65534 })
+    await startServers(t, daemon)
+    const asNobody = (command: string) =>
+      shell(t, daemon, `setpriv --reuid=65534 --regid=65534 --clear-groups ${command}`)
+    assert.match((await shell(t, daemon, 'rdma -d res show mr')).output, /rkey 0x[0-9a-f]+ lkey 0x/)
+    const { output } = await asNobody('rdma -d res show mr')
+    assert.match(output, /^dev rxe0 mrn \d+ mrlen 4096 pdn \d+ pid \d+ comm ibv_/m)
+    assert.doesNotMatch(output, /key/)
+    for (const command of ['link add rxe1 type rxe netdev lo', 'link del rxe0', 'dev set rxe0 name rxe1'])
+      assert.match((await asNobody(`rdma ${command}`)).output, /error: Operation not permitted/, command)
+    assert.match((await asNobody('rdma dev')).output, /^0: rxe0: /)
+  })
+})
+
+describe('a device of any name', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, () => {
+  it('has its provider, by the driver that netlink tells', async t => {
+    const daemon = await startDaemon(t, { devices: ['mlx5_0@127.0.0.1', 'null0', 'bnxt_re1@127.0.0.2'] })
+    const { stdout } = await run(t, 'ibv_devices', [], { env: daemon.env })
+    assert.match(stdout, /^ {4}mlx5_0 .*\n {4}bnxt_re1 /m)
+    assert.equal((await run(t, 'ibv_devinfo', ['-d', 'bnxt_re1'], { env: daemon.env })).status, 0)
+    assertGoodPair(await runPair(t, daemon, ['-d', 'mlx5_0', '-g', '1', '-n', '50']))
+    await daemon.settled(isEmpty)
+  })
+})

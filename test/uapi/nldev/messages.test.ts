@@ -1,0 +1,154 @@
+/*
+ * RDMA_NLDEV as bytes: every message that Linux and iproute2 have exchanged is read and written again to the same bytes,
+ * and nothing that a program sends makes the reader throw.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { describe, it } from 'node:test'
+import { gunzipSync } from 'node:zlib'
+import fc from 'fast-check'
+import { NldevCommands, NlmsgType, nldevType } from '../../../src/spec/linux/nldev.ts'
+import { decodeAttributes, type Entries, encodeAttributes, readAttributes } from '../../../src/uapi/nldev/attributes.ts'
+import {
+  type Message,
+  readMessages,
+  writeAcknowledgement,
+  writeDone,
+  writeMessage,
+} from '../../../src/uapi/nldev/messages.ts'
+import { fixture } from '../../paths.ts'
+
+interface Recorded extends Message {
+  readonly sent: boolean
+  readonly bytes: Uint8Array
+}
+
+const recorded = (name: string): Recorded[] =>
+  [
+    ...gunzipSync(readFileSync(fixture('netlink', name)))
+      .toString()
+      .matchAll(/^(send|recv)\S+ .*data=([0-9a-f]+)$/gm),
+  ].flatMap(([, direction, data]) => {
+    const datagram = new Uint8Array(Buffer.from(data, 'hex'))
+    let at = 0
+    return readMessages(datagram).map(message => {
+      const bytes = datagram.subarray(at, at + 16 + message.body.length)
+      at += (bytes.length + 3) & ~3
+      return { ...message, sent: direction === 'send', bytes }
+    })
+  })
+
+const logs = ['nldev-6.1.abilog.gz', 'nldev-6.12.abilog.gz', 'monitor-6.12.abilog.gz']
+const isControl = ({ type }: Message): boolean => type < NlmsgType.FIRST
+
+describe('messages that Linux has sent and received', () => {
+  for (const name of logs)
+    it(`are read, and written to the same bytes: ${name}`, () => {
+      const messages = recorded(name)
+      assert.ok(messages.length > 5)
+      for (const message of messages.filter(one => !isControl(one))) {
+        const entries = decodeAttributes(message.body)
+        assert.deepEqual(encodeAttributes(entries), new Uint8Array(message.body), JSON.stringify(message.type))
+        assert.deepEqual(writeMessage(message), new Uint8Array(message.bytes))
+      }
+    })
+
+  it('are answered with the same acknowledgements and ends of lists', () => {
+    for (const name of logs) {
+      const requests = new Map<string, Recorded>()
+      for (const message of recorded(name)) {
+        // iproute2 numbers by the second, so the last request of a number is the one that is answered.
+        if (message.sent) requests.set(String(message.sequence), message)
+        const request = requests.get(String(message.sequence))
+        if (message.sent || request === undefined) continue
+        const errno = -new DataView(message.body.buffer, message.body.byteOffset).getInt32(0, true)
+        if (message.type === NlmsgType.DONE)
+          assert.deepEqual(writeDone(request, message.port, errno), new Uint8Array(message.bytes))
+        // What Linux adds to a refusal is a sentence of its own.
+        if (message.type === NlmsgType.ERROR && message.body.length === 20)
+          assert.deepEqual(
+            writeAcknowledgement(request, message.port, { errno, capped: true }),
+            new Uint8Array(message.bytes),
+          )
+      }
+    }
+  })
+
+  it('have only commands and attributes that the tables know', () => {
+    const known = new Set(Object.values(NldevCommands).map(({ number }) => nldevType(number)))
+    for (const message of logs.slice(0, 2).flatMap(recorded)) {
+      if (isControl(message) || !message.sent) continue
+      assert.ok(known.has(message.type), String(message.type))
+      const strict = readAttributes(message.body, true)
+      assert.equal(typeof strict === 'string' && strict.includes('is unknown'), false)
+    }
+  })
+})
+
+describe('requests', () => {
+  it('are refused with a sentence for what Linux refuses', () => {
+    const read = (entries: Entries, strict = true) => readAttributes(encodeAttributes(entries), strict)
+    assert.deepEqual(
+      read([
+        ['DEV_INDEX', 7],
+        ['DEV_NAME', 'rxe0'],
+      ]),
+      { DEV_INDEX: 7, DEV_NAME: 'rxe0' },
+    )
+    assert.deepEqual(
+      read([
+        ['DEV_INDEX', 7],
+        ['DEV_INDEX', 8],
+      ]),
+      { DEV_INDEX: 8 },
+      'the last one counts',
+    )
+    for (const [hex, strict, sentence] of [
+      ['0600010000000000', false, /DEV_INDEX has 2 bytes; 4 are right/],
+      ['0c0001000000000000000000', true, /DEV_INDEX has 8 bytes; 4 are right/],
+      ['08000200ffffffff', false, /DEV_NAME is a text without NUL/],
+      ['08002f01ffffffff', true, /attribute 303 is unknown/],
+      ['0300010000000000', true, /8 bytes at the end are no attribute/],
+      ['ffff010000000000', true, /8 bytes at the end/],
+    ] as const)
+      assert.match(String(readAttributes(new Uint8Array(Buffer.from(hex, 'hex')), strict)), sentence)
+    assert.match(String(read([['LINK_TYPE', 'x'.repeat(17)]])), /LINK_TYPE has more than 16 characters/)
+    // Liberal reading passes over what it does not know, and takes what is longer.
+    assert.deepEqual(readAttributes(new Uint8Array(Buffer.from('08002f01ffffffff', 'hex')), false), {})
+    const longer = new Uint8Array(Buffer.from('0c0001000700000000000000', 'hex'))
+    assert.deepEqual(readAttributes(longer, false), { DEV_INDEX: 7 })
+  })
+
+  it('of any bytes are read without a throw, and no attribute reaches beyond them', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 200 }), fc.boolean(), (bytes, strict) => {
+        readAttributes(bytes, strict)
+        decodeAttributes(bytes)
+        for (const { body } of readMessages(bytes)) assert.ok(body.length <= bytes.length - 16)
+      }),
+    )
+  })
+
+  it('and answers come back as they were', () => {
+    const leaf: fc.Arbitrary<Entries[number]> = fc.oneof(
+      fc.tuple(fc.constant('DEV_INDEX' as const), fc.nat(0xffffffff)),
+      fc.tuple(fc.constant('CAP_FLAGS' as const), fc.bigInt(0n, 2n ** 64n - 1n)),
+      fc.tuple(fc.constant('DEV_NAME' as const), fc.stringMatching(/^[a-z0-9_]{0,40}$/)),
+      fc.tuple(fc.constant('DEV_NODE_TYPE' as const), fc.nat(255)),
+    )
+    const entries = fc.array(leaf, { maxLength: 5 })
+    const nested = fc.oneof(
+      leaf,
+      fc.tuple(fc.constant('RES_QP' as const), entries),
+      fc.tuple(
+        fc.constant('STAT_HWCOUNTERS' as const),
+        entries.map(flagged => ({ flagged })),
+      ),
+    )
+    fc.assert(
+      fc.property(fc.array(nested, { maxLength: 5 }), all =>
+        assert.deepEqual(decodeAttributes(encodeAttributes(all)), all),
+      ),
+    )
+  })
+})
