@@ -69,8 +69,10 @@ int session_open(unsigned node, int flags)
     int saved = errno;
     if (!session_enter(&guard))
         return -1;
-    int result = -ENOENT;
-    if (session_ensure(&guard, true)) {
+    int result;
+    if (!session_ensure(&guard, true))
+        result = -session_no_device();
+    else {
         struct request request = {.header = {.type = USERDMA_OPEN, .fd = -1}, .open = {.node = node}};
         struct reply reply;
         result = session_exchange(&request, sizeof request.open, &reply, &guard);
@@ -84,23 +86,27 @@ int session_open(unsigned node, int flags)
     return result < 0 ? -1 : result;
 }
 
-void session_refresh(void)
+int session_refresh(void)
 {
     struct shim_guard guard;
-    int saved = errno;
+    int saved = errno, error = 0;
     /* A vfork child has its parent's memory, and must leave the connection alone. */
     if (shim_foreign())
-        return;
+        return 0;
     if (session_enter(&guard)) {
         if (session_ensure(&guard, true)) {
             struct request request = {.header = {.type = USERDMA_REFRESH, .fd = -1}};
             struct reply reply;
-            if (session_exchange(&request, 0, &reply, &guard) == 0)
+            if (session_exchange(&request, 0, &reply, &guard) == 0) {
+                if (reply.body >= sizeof reply.message.call && reply.message.call.ret < 0)
+                    error = (int)-reply.message.call.ret;
                 reply_close_all(&reply);
+            }
         }
         session_leave(&guard);
     }
     errno = saved;
+    return error;
 }
 
 /* ---- attach ---- */
@@ -226,7 +232,7 @@ static int prepare(int fd, const struct shim_guard *guard)
     if (!session_connected() && device_dead(fd))
         return -EIO; /* a context of a dead daemon; another daemon at the same place does not know it */
     if (!session_ensure(guard, false))
-        return -EIO;
+        return session_refusal() == -EACCES ? -EIO : session_refusal();
     return entry->generation == session_generation() ? 0 : attach_again(fd, guard);
 }
 

@@ -88,8 +88,13 @@ const char *path_rewrite(const char *path, char room[PATH_ROOM])
     memcpy(room, root, parts[0]);
     memcpy(room + parts[0], prefix, parts[1]);
     memcpy(room + parts[0] + parts[1], rest, parts[2]);
-    if (leads_to_counters(prefix, rest))
-        session_refresh();
+    if (leads_to_counters(prefix, rest)) {
+        const int error = session_refresh();
+        if (error && strstr(rest, "counters/")) {
+            errno = error;
+            return NULL;
+        }
+    }
     return room;
 }
 

@@ -476,12 +476,22 @@ static time_t now(void)
     return (time_t)(nanoseconds() / 1000000000);
 }
 
-/* Why the last dialling failed, as -errno for those who hold a descriptor already: EACCES, or EIO. */
+/* Why the last dialling failed, as -errno for those who hold a descriptor already: EACCES, EMFILE, ENFILE, or EIO. */
 static int refusal = -EIO;
+
+static void refuse(int error)
+{
+    refusal = error == EPERM ? -EACCES : error == EACCES || error == EMFILE || error == ENFILE ? -error : -EIO;
+}
 
 int session_refusal(void)
 {
     return refusal;
+}
+
+int session_no_device(void)
+{
+    return refusal == -EMFILE || refusal == -ENFILE ? -refusal : ENOENT;
 }
 
 static bool dial(const struct shim_guard *guard)
@@ -500,7 +510,7 @@ static bool dial(const struct shim_guard *guard)
     }
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
         char why[192];
-        refusal = errno == EACCES ? -EACCES : -EIO;
+        refuse(errno);
         snprintf(why, sizeof why, "nobody serves this socket; start `userdma daemon --socket %s`", shim_socket_path);
         if (errno == EACCES)
             complain_of_user();
@@ -513,6 +523,7 @@ static bool dial(const struct shim_guard *guard)
     struct stat stat;
     session.fd = fd_hide(fd, -1, true);
     if (session.fd < 0 || REAL(fstat)(session.fd, &stat) != 0) {
+        refuse(errno);
         complain(strerror(errno));
         hang_up();
         return false;
@@ -526,7 +537,7 @@ static bool dial(const struct shim_guard *guard)
         return true;
     if (error == -ETIMEDOUT)
         silent_until = now() + GRUDGE_SECONDS;
-    refusal = error == -EACCES || error == -EPERM ? -EACCES : -EIO;
+    refuse(-error);
     complain(error == -ETIMEDOUT ? "it does not answer"
              : error == -EPROTO  ? "it speaks another protocol"
                                  : strerror(-error));
@@ -581,7 +592,7 @@ bool session_root(char root[sizeof session.root])
     bool there = session_ensure(&guard, true);
     if (there)
         memcpy(root, session.root, sizeof session.root);
-    errno = there ? saved : ENOENT;
+    errno = there ? saved : session_no_device();
     session_leave(&guard);
     return there;
 }

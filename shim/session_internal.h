@@ -52,8 +52,9 @@ void session_leave(const struct shim_guard *guard);
 /* With the lock held: a live connection, dialled if need be. `check_alive` also notices a daemon that hung up. */
 bool session_ensure(const struct shim_guard *guard, bool check_alive);
 bool session_connected(void);
-/* After a dialling that failed: why, as -EACCES or -EIO. */
+/* After a dialling that failed: why, as -EACCES, -EMFILE, -ENFILE or -EIO; as errno for who looks for devices. */
 int session_refusal(void);
+int session_no_device(void);
 /* The number of this connection; a context that was made known to another one must be attached. */
 uint16_t session_generation(void);
 

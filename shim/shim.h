@@ -149,7 +149,7 @@ void session_own_process(void);
 bool session_root(char root[sizeof(((struct userdma_hello_reply *)0)->root)]);
 
 /* Asks the daemon to bring the files of counters up to date; nothing happens without a daemon. */
-void session_refresh(void);
+int session_refresh(void);
 
 /* Opens device node number `node`; the program's descriptor, or -1 with errno. `flags` as for open(2). */
 int session_open(unsigned node, int flags);

@@ -3,7 +3,7 @@
  * programs, which the daemon sends unasked. Messages of one session keep their order, so a reply comes after every
  * trace record that was sent before it.
  */
-import { EACCES, EAGAIN, EPERM, errnoName, SystemError } from '../host/errno.ts'
+import { EACCES, EAGAIN, EMFILE, EPERM, errnoName, SystemError } from '../host/errno.ts'
 import { type Watch, watch } from '../host/event-loop/poll.ts'
 import { close, recv, send } from '../host/net/sockets.ts'
 import { MessageType, SESSION_VERSION } from '../spec/session.ts'
@@ -183,7 +183,9 @@ export const openSession = async (socket: string, onTrace?: (record: TraceEvent)
     throw new Error(
       version !== SESSION_VERSION
         ? `the daemon at ${socket} (process ${daemon}) speaks version ${version} of the session protocol, this program ${SESSION_VERSION}; use the same userdma for both`
-        : `the daemon at ${socket} (process ${daemon}) refused the session: ${errnoName(error)}`,
+        : error === EMFILE
+          ? `the daemon at ${socket} (process ${daemon}) has no descriptors left for this process or user`
+          : `the daemon at ${socket} (process ${daemon}) refused the session: ${errnoName(error)}`,
     )
   }
 

@@ -44,6 +44,7 @@ import { createNetlink } from './netlink/netlink.ts'
 import { createRequests } from './netlink/requests.ts'
 import { createSession, type Session } from './session/client-session.ts'
 import { isServed, isShared, ownUserOnly, type Served } from './session/served.ts'
+import { createTurnAway } from './session/turn-away.ts'
 import { createSlices } from './slices.ts'
 import type { DaemonState } from './state.ts'
 import { createTraceHub } from './trace/trace-hub.ts'
@@ -236,7 +237,7 @@ export const startDaemon = async ({
         if (context !== undefined) reportFailure(failure, context.device, context)
       }),
     ),
-    refreshCounters: () => files?.refreshCounters(),
+    refreshCounters: () => files?.refreshCounters() ?? 0,
     netlink: createNetlink({ containment, slices, answer: createRequests(() => daemon) }),
     plug(spec) {
       const added = devices.add(spec)
@@ -263,6 +264,7 @@ export const startDaemon = async ({
     root,
     parkedFd: parked.fd,
     devices,
+    turnAway: createTurnAway(containment),
     serves: (fd, peer) => isServed(served, fd, peer),
     sessions: () => sessions.size,
     turn: 0,

@@ -18,6 +18,7 @@ import type { FdQuotas } from './fd-quota.ts'
 import type { Loop } from './loop.ts'
 import type { MemoryQuotas } from './memory-quota.ts'
 import type { Netlink } from './netlink/netlink.ts'
+import type { TurnAway } from './session/turn-away.ts'
 import type { Slices } from './slices.ts'
 import type { TraceHub } from './trace/trace-hub.ts'
 
@@ -48,8 +49,8 @@ export interface DaemonState {
   readonly failures: FailureDesk
   /** Destroys for which programs wait. */
   readonly destroyWaits: DestroyWaits
-  /** The files of counters are to be up to date now. */
-  readonly refreshCounters: () => void
+  /** The files of counters are to be up to date now; 0, or why they are not (errno). */
+  readonly refreshCounters: () => number
   /** Folder of the sysfs and device tree, as clients are told. */
   readonly root: string
   /** Memory file of the parked page. */
@@ -62,6 +63,8 @@ export interface DaemonState {
   rename(name: string, to: string): void
   /** Whether the client at the other end of a socket may use this daemon. */
   serves(fd: number, peer: PeerCredentials): boolean
+  /** Hangs up a connection, with the reason. */
+  readonly turnAway: TurnAway
   /** Connected sessions. */
   readonly sessions: () => number
   /** Counts the daemon's turns: what is asked of a process at most once a turn is asked again when it changes. */

@@ -24,7 +24,8 @@
  * - NETLINK: what a program does to a socket of NETLINK_RDMA beside receiving (`NetlinkOperation`). The socket is one end
  *   of a pair, on which each message is a datagram of netlink; the daemon looks which one descriptor `fd` is. The reply is
  *   that of IOCTL; after OPEN the program's end rides on it.
- * - REFRESH: the client is about to read files of counters below the folder; the reply comes when they are up to date.
+ * - REFRESH: the client is about to read files of counters below the folder; the reply comes when they are up to date, or
+ *   with an errno if they cannot be.
  *   It has the header alone, and the reply is that of IOCTL with 0.
  * - On a doorbell socket only 4-byte tokens travel (the QP's handle); any token makes the daemon look at all send
  *   queues of the context.

@@ -333,6 +333,7 @@ int main(int argc, char **argv)
         {"device", device}, {"bell", bell},           {"bell_traced", bell_traced}, {"events", events}, {"copies", copies},
         {"stray_stores", stray_stores},
         {"hidden_sockets", hidden_sockets},           {"low_limit", low_limit},
+        {"full_table", full_table},                   {"daemon_full", daemon_full},
         {"forks", forks},   {"exec", exec},           {"vforks", vforks}, {"passed", passed},
         {"exec_events", exec_events},                 {"passed_and_closed", passed_and_closed},
         {"not_served", not_served},                   {"left_by_longjmp", left_by_longjmp},

@@ -111,6 +111,8 @@ UNUSED static const uint32_t *doorbell(uint32_t handle)
 void copies(void);
 void hidden_sockets(void);
 void low_limit(void);
+void full_table(void);
+void daemon_full(void);
 void forks(void);
 void exec(void);
 /* What the number of a closed descriptor must be good for. */

@@ -76,6 +76,33 @@ void low_limit(void)
     EXPECT(number == -1 && order(fd, ECHO, 4) == 4 && close(last) == 0 && order(fd, CONTEXTS, 0) == 1);
 }
 
+/* Before the first look at a device. */
+void full_table(void)
+{
+    struct rlimit limit = {64, 64};
+    struct stat st;
+    EXPECT(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    int last = -1;
+    for (int i; (i = dup(2)) >= 0; last = i)
+        ;
+    EXPECT(errno == EMFILE);
+    FAILS(open(NODE, O_RDWR), EMFILE);
+    FAILS(stat("/sys/class/infiniband", &st), EMFILE);
+    EXPECT(!opendir("/sys/class/infiniband_verbs") && errno == EMFILE);
+    for (int i = 0; i < 4; i++)
+        EXPECT(close(last - i) == 0);
+    int fd = open_device();
+    EXPECT(order(fd, ECHO, 3) == 3);
+}
+
+/* The daemon has none left. */
+void daemon_full(void)
+{
+    struct stat st;
+    FAILS(open(NODE, O_RDWR), EMFILE);
+    FAILS(stat("/sys/class/infiniband", &st), EMFILE);
+}
+
 /* ---- processes ---- */
 
 void forks(void)

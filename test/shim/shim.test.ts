@@ -124,6 +124,18 @@ test('a daemon that may not access the program is no device, and one line says w
   assert.match(stderr, new RegExp(`^userdma: the daemon at ${daemon.socket}: the system does not let it access .*\n$`))
 })
 
+test('a full descriptor table is EMFILE from the first look on, here and in the daemon', async t => {
+  if (!shimIsPossible(t)) return
+  for (const [name, refusal] of [
+    ['full_table', 0],
+    ['daemon_full', 24],
+  ] as const) {
+    const { status, stdout, stderr } = await run([name], {}, refusal)
+    assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
+    assert.match(stderr, /^userdma: no daemon at .*: Too many open files\n$/)
+  }
+})
+
 test('a context from another program is EACCES where the daemon may not access this one', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr } = await run(['not_served'], {}, 13)

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict'
+import { mkdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import type { DeviceStat, Stat } from '../../src/uapi/tool.ts'
+import { findTool, missing } from '../tools.ts'
 import { assertGoodPair, runPair } from './pingpong.ts'
-import { lacking, run, start, startDaemon, userdma } from './programs.ts'
+import { cleanEnvironment, lacking, run, start, startDaemon, temporaryFolder, userdma } from './programs.ts'
 
 const PORT = '/sys/class/infiniband/rxe0/ports/1'
 
@@ -16,7 +19,34 @@ const parse = (text: string): Record<string, Record<string, number>> => {
   return found
 }
 
+/** A daemon on a small file system, whose files of counters are read while it is full, and again when it is not. */
+const fullDisk = (folder: string): string => `
+  mount -t tmpfs -o size=1m,mode=700 none ${folder} || exit 9
+  ${userdma} daemon --socket ${folder}/sock --device rxe0@127.0.0.1 > ${folder}/../log 2>&1 & daemon=$!
+  until grep -q ready ${folder}/../log; do :; done
+  under() { ${userdma} run --socket ${folder}/sock -- "$@"; }
+  read_counter() { under cat ${PORT}/hw_counters/sent_pkts 2>&1; echo "status $?"; }
+  head -c 2000000 /dev/zero > ${folder}/fill 2> /dev/null
+  under sh -c 'ibv_rc_pingpong -g 1 -n 9 & until ibv_rc_pingpong -g 1 -n 9 localhost; do :; done; wait' > /dev/null 2>&1
+  read_counter
+  rm ${folder}/fill
+  read_counter
+  kill $daemon; wait $daemon`
+
 describe('files of counters', { skip: lacking('ibv_rc_pingpong') }, () => {
+  it('cannot be read while a full disk keeps them from being true', async t => {
+    if (process.getuid?.() !== 0 || findTool('unshare') === undefined)
+      return void missing(t, 'a small file system needs root and unshare')
+    const folder = join(temporaryFolder(t), 'full')
+    mkdirSync(folder)
+    const { stdout } = await run(t, 'unshare', ['-m', 'sh', '-c', fullDisk(folder)], { env: cleanEnvironment() })
+    assert.match(stdout, /^cat: .*sent_pkts: No space left on device\nstatus 1\n[1-9]\d*\nstatus 0\n$/)
+    const log = readFileSync(join(folder, '..', 'log'), 'utf8')
+    assert.match(
+      log,
+      /\nuserdma daemon: the files of counters cannot be written: .*ENOSPC.*\nuserdma daemon: .* up to date again\n$/,
+    )
+  })
   it('say what happened, to any program, and the same as stat', async t => {
     const daemon = await startDaemon(t, {})
     const read = async (script: string): Promise<string> => {

@@ -5,10 +5,11 @@
  * those that have changed. As on Linux, values younger than `lifespan` milliseconds are not renewed, so that reading
  * all files renews them once; programs may write that file.
  *
- * A file is replaced by one that is complete, so that no reader ever sees half of a number. Which counters there are is
+ * A file is replaced by one that is complete, so that no reader ever sees half of a number. One that cannot be (the disk
+ * is full) is removed: no reader sees a number that is not true any more. Which counters there are is
  * spec/counters.ts' business.
  */
-import { readFileSync } from 'node:fs'
+import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { type CounterFolder, counterValues } from '../../spec/counters.ts'
 import { makeFolder, replaceFile } from './tree-files.ts'
@@ -23,7 +24,7 @@ export interface CounterFiles {
   /** One more device, whose folder is in the tree; one less. */
   add(device: CountedDevice): void
   remove(name: string): void
-  /** Brings the files of all devices up to date. Throws what the system says if that cannot be done. */
+  /** Brings the files of all devices up to date. Throws what the system says of the first that cannot be. */
   refresh(): void
 }
 
@@ -61,19 +62,27 @@ export const createCounterFiles = (
     }
     const renew = (): void => {
       const { engine, port } = device.counted()
+      const errors: unknown[] = []
       for (const folder of folders)
         for (const [name, value] of Object.entries(counterValues(folder, engine, port))) {
           const path = join(folderOf(device, folder), name)
           if (shown.get(path) === value) continue
-          write(path, value, 0o444)
-          shown.set(path, value)
+          try {
+            write(path, value, 0o444)
+            shown.set(path, value)
+          } catch (error) {
+            errors.push(error)
+            shown.delete(path)
+            rmSync(join(root, path), { force: true })
+          }
         }
+      if (errors.length > 0) throw errors[0]
     }
     return (): void => {
       const time = now()
       if (time - since < readLifespan()) return
-      since = time
       renew()
+      since = time
     }
   }
   const parts = new Map<string, () => void>()

@@ -8,6 +8,7 @@
 import { countedBy } from '../../drivers/rxe/counts.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
 import { NodeType } from '../../spec/enums.ts'
+import { Errno } from '../../spec/errno.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
 import { createCounterFiles } from './counter-files.ts'
 import { addToTree, removeFromTree, renameInTree, type TreeDevice, updateTree, writeTree } from './tree.ts'
@@ -19,8 +20,8 @@ export interface DeviceFiles {
   rename(device: DaemonDevice, before: string): void
   /** The port of a soft device, or its GIDs, are not what they were. */
   changed(device: Pick<RxeDevice, 'device'>): void
-  /** Brings counters up to date. */
-  refreshCounters(): void
+  /** Brings counters up to date. 0, or the errno of what cannot be written, whose files are gone then. */
+  refreshCounters(): number
 }
 
 const treeDevice = ({ device, rxe }: Pick<DaemonDevice, 'device' | 'rxe'>): TreeDevice => {
@@ -52,6 +53,7 @@ export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]
       console.error(`userdma daemon: the files of ${what} are out of date:`, String(error))
     }
   }
+  let stale = false
   writeTree(root, devices.map(treeDevice))
   const counters = createCounterFiles(
     root,
@@ -79,6 +81,17 @@ export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]
       const found = devices.find(one => one.device === device)
       if (found !== undefined) trying(device.name, () => updateTree(root, treeDevice(found)))
     },
-    refreshCounters: () => trying('counters', counters.refresh),
+    refreshCounters() {
+      try {
+        counters.refresh()
+        if (stale) console.error('userdma daemon: the files of counters are up to date again')
+        stale = false
+        return 0
+      } catch (error) {
+        if (!stale) console.error('userdma daemon: the files of counters cannot be written:', String(error))
+        stale = true
+        return Math.abs((error as NodeJS.ErrnoException).errno ?? Errno.EIO)
+      }
+    },
   }
 }

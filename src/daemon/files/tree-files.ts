@@ -41,5 +41,10 @@ export const writeNewFile = (path: string, text: string, mode = 0o644): void => 
 export const replaceFile = (root: string, path: string, text: string, mode = 0o644): void => {
   const fresh = join(root, 'new')
   writeNewFile(fresh, text, mode)
-  renameSync(fresh, join(root, path))
+  try {
+    renameSync(fresh, join(root, path))
+  } catch (error) {
+    rmSync(fresh, { force: true })
+    throw error
+  }
 }

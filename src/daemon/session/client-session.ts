@@ -94,7 +94,7 @@ const incoming = messageBuffer()
 const outgoing = messageBuffer()
 
 /**
- * Accepts a connection. Undefined, and the socket closed, if the process is gone already or we lack descriptors.
+ * Accepts a connection. Undefined, and the socket turned away, if the process is gone already or we lack descriptors.
  * `ended`: it disconnected.
  */
 export const createSession = (daemon: DaemonState, fd: number, ended: () => void): Session | undefined => {
@@ -106,13 +106,13 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
   const giveBack = takeOrNone(share)
   if (giveBack === undefined) {
     if (pidfd >= 0) close(pidfd)
-    close(fd)
+    daemon.turnAway(fd, Errno.EMFILE)
     return undefined
   }
   const owner = needsOwner(uid) ? { uid, gid } : undefined
   const handle = openProcess(pid, { pidfd: pidfd < 0 ? undefined : pidfd, owner })
   if (handle instanceof SystemError) {
-    close(fd)
+    daemon.turnAway(fd, handle.errno)
     giveBack()
     return undefined
   }
@@ -467,8 +467,8 @@ const serve = (
     else if (request.type === MessageType.OPEN) opening(openNode)
     else if (request.type === MessageType.ATTACH) opening(attach)
     else if (request.type === MessageType.REFRESH) {
-      daemon.refreshCounters()
-      reply(writeCallReply(outgoing, request, 0))
+      const error = daemon.refreshCounters()
+      reply(writeCallReply(outgoing, request, error === 0 ? 0 : -error))
     } else if (request.type === MessageType.NETLINK) onNetlink()
     else if (request.type === MessageType.TOOL) desk.handle(request, fds)
     else call()

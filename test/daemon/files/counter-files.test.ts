@@ -2,7 +2,7 @@
  * The files of counters: there from the start, up to date when asked for, and no older than `lifespan` says.
  */
 import assert from 'node:assert/strict'
-import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { createCounterFiles } from '../../../src/daemon/files/counter-files.ts'
@@ -85,6 +85,20 @@ test('a value younger than lifespan is not renewed; programs may change how long
   }
   b.at(10010)
   assert.equal(b.read('hw_counters/sent_pkts'), '6\n')
+})
+
+test('a value that cannot be written is not there, until it can', () => {
+  const b = bench('d')
+  const blocked = join(folder, 'd', 'new')
+  mkdirSync(blocked)
+  b.engine.sentPackets = 4
+  assert.throws(() => b.at(100), { code: 'EEXIST' })
+  assert.ok(!existsSync(b.path('hw_counters/sent_pkts')), 'an old value is not shown')
+  assert.ok(existsSync(b.path('hw_counters/rcvd_pkts')), 'one that holds is')
+  assert.throws(() => b.at(100), { code: 'EEXIST' })
+  rmdirSync(blocked)
+  b.at(100)
+  assert.equal(b.read('hw_counters/sent_pkts'), '4\n')
 })
 
 test('a daemon renews them when a client asks, and its tree going away ends nobody', async t => {

@@ -1,0 +1,59 @@
+/*
+ * Connections that cannot become sessions: their HELLO is answered with the reason, and they are hung up. What says
+ * nothing at once waits for its HELLO; there is room for a few that do, the others are hung up at once.
+ */
+import { EAGAIN } from '../../host/errno.ts'
+import { watch } from '../../host/event-loop/poll.ts'
+import { close, recv, send } from '../../host/net/sockets.ts'
+import { MessageType } from '../../spec/session.ts'
+import { messageBuffer, newRequest, readRequest, writeHelloReply } from '../../uapi/session-codec.ts'
+import type { Containment } from '../containment.ts'
+
+/** Connections whose HELLO is waited for. */
+const MOST_WAITING = 8
+
+/** Answers and hangs up a connection: `error` is an errno. */
+export type TurnAway = (fd: number, error: number) => void
+
+export const createTurnAway = (containment: Containment): TurnAway => {
+  const buffer = messageBuffer()
+  const request = newRequest()
+  let waiting = 0
+
+  /** False if the HELLO has not come yet. */
+  const answer = (fd: number, error: number): boolean => {
+    const { length, fds } = recv(fd, buffer.bytes)
+    if (length === -EAGAIN) return false
+    for (const extra of fds) close(extra)
+    if (length > 0 && readRequest(buffer, length, request) === undefined && request.type === MessageType.HELLO)
+      send(fd, buffer.bytes.subarray(0, writeHelloReply(buffer, request, { error, root: '' })))
+    return true
+  }
+
+  return (fd, error) => {
+    if (answer(fd, error) || waiting === MOST_WAITING) {
+      close(fd)
+      return
+    }
+    waiting++
+    let open = true
+    const end = (): void => {
+      if (!open) return
+      open = false
+      waiting--
+      watcher.stop()
+      close(fd)
+    }
+    const watcher = watch(
+      fd,
+      { readable: true },
+      containment.guard(
+        'a connection that is turned away',
+        () => {
+          if (answer(fd, error)) end()
+        },
+        end,
+      ),
+    )
+  }
+}
