@@ -50,6 +50,8 @@ export const protocolHeader = session => {
     SESSION_VERSION,
     SYSTEM_NODE,
     SYSTEM_NAME,
+    CM_NODE,
+    CM_NAME,
     SessionEnv,
     MessageType,
     Messages,
@@ -78,7 +80,7 @@ ${constants('ENV_', plain(SessionEnv)).join('\n')}
 ${constants('', plain(MessageType)).join('\n')}
 
 /* The system-wide device: node number, and name in /dev/infiniband. */
-${constants('', { system_node: SYSTEM_NODE, system_name: SYSTEM_NAME }).join('\n')}
+${constants('', { system_node: SYSTEM_NODE, system_name: SYSTEM_NAME, cm_node: CM_NODE, cm_name: CM_NAME }).join('\n')}
 
 /* Most descriptors and most bytes of one message. */
 ${constants('MESSAGE_', plain(SessionLimits)).join('\n')}

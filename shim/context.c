@@ -63,6 +63,27 @@ static int take_context(struct reply *reply, int flags)
     return fd;
 }
 
+/* Makes the descriptor of an OPEN reply the program's channel of the connection manager. It or -errno. */
+static int take_channel(struct reply *reply, int flags)
+{
+    const struct userdma_open_reply *open = &reply->message.open;
+    if (reply->body < sizeof *open)
+        return -EIO;
+    if (open->error)
+        return -open->error;
+    if (reply->fd_count != 1)
+        return -EIO;
+    const int fd = reply->fds[0];
+    if (fd_add_event(fd, FD_CM) != 0)
+        return -errno;
+    reply->fd_count = 0;
+    if (!(flags & O_CLOEXEC))
+        REAL(fcntl)(fd, F_SETFD, 0);
+    if (flags & O_NONBLOCK)
+        REAL(fcntl)(fd, F_SETFL, REAL(fcntl)(fd, F_GETFL) | O_NONBLOCK);
+    return fd;
+}
+
 int session_open(unsigned node, int flags)
 {
     struct shim_guard guard;
@@ -77,7 +98,7 @@ int session_open(unsigned node, int flags)
         struct reply reply;
         result = session_exchange(&request, sizeof request.open, &reply, &guard);
         if (result == 0) {
-            result = take_context(&reply, flags);
+            result = node == USERDMA_CM_NODE ? take_channel(&reply, flags) : take_context(&reply, flags);
             reply_close_all(&reply);
         }
     }
@@ -207,7 +228,8 @@ static int install(struct reply *reply, uint32_t type, uint64_t first, uint64_t 
         const struct userdma_install *where = &reply->message.installs[i];
         if (!call_gives(type, first, second, where->address, where->width))
             return -EIO;
-        if (fd_add_event(reply->fds[i], where->kind == USERDMA_INSTALL_DRIVER ? FD_DRIVER : FD_EVENT) != 0)
+        const enum fd_kind kind = fd_kind_installed(where->kind);
+        if (fd_add_event(reply->fds[i], kind == FD_OTHER ? FD_EVENT : kind) != 0)
             return -errno;
         int error = shim_store(where->address, where->width, reply->fds[i]);
         if (error)
@@ -221,7 +243,7 @@ static int install(struct reply *reply, uint32_t type, uint64_t first, uint64_t 
 static int prepare(int fd, const struct shim_guard *guard)
 {
     const struct fd_entry *entry = fd_lookup(fd);
-    if (entry && (entry->kind == FD_EVENT || entry->kind == FD_DRIVER || entry->kind == FD_NETLINK)) {
+    if (entry && (entry->kind == FD_EVENT || entry->kind == FD_DRIVER || entry->kind == FD_CM || entry->kind == FD_NETLINK)) {
         struct pollfd hung = {.fd = fd};
         if (!session_connected() && poll(&hung, 1, 0) > 0 && (hung.revents & POLLHUP))
             return -EIO; /* of a dead daemon */

@@ -66,7 +66,8 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     }
     if (UNLIKELY(kind == FD_GIVEN))
         return -1;
-    if (kind == FD_HIDDEN || kind == FD_NETLINK || (kind == FD_EVENT && _IOC_TYPE(request) != MAGIC_OBJECT))
+    if (kind == FD_HIDDEN || kind == FD_NETLINK ||
+        ((kind == FD_EVENT || kind == FD_CM) && _IOC_TYPE(request) != MAGIC_OBJECT))
         return REAL(ioctl)(fd, request, argument);
     switch ((uint32_t)request) {
     case FIOCLEX:
@@ -88,6 +89,8 @@ static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
         return device_write(fd, buffer, count);
     if (kind == FD_DRIVER)
         return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
+    if (kind == FD_CM)
+        return cm_write(fd, buffer, count);
     if (kind == FD_GIVEN)
         return -1;
     if (kind == FD_NETLINK)
@@ -116,7 +119,7 @@ static inline bool reads_ours(int fd, void *buffer, size_t count, ssize_t *resul
     const int kind = fd_used(fd);
     if (LIKELY(kind == FD_OTHER || kind == FD_HIDDEN || kind == FD_NETLINK))
         return false;
-    *result = kind == FD_CONTEXT ? fail(EINVAL) : kind == FD_GIVEN ? -1 : event_read(fd, buffer, count);
+    *result = kind == FD_CONTEXT || kind == FD_CM ? fail(EINVAL) : kind == FD_GIVEN ? -1 : event_read(fd, buffer, count);
     return true;
 }
 

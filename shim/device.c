@@ -94,6 +94,41 @@ ssize_t event_read(int fd, void *buffer, size_t count)
     return length;
 }
 
+/* rdma_ucm_cmd_hdr */
+struct cm_header {
+    uint32_t command;
+    uint16_t in;
+    uint16_t out;
+};
+#define CM_GET_EVENT 12
+
+/* Waits until an event is there, or the channel is gone; false with errno for a channel that does not wait. */
+static bool cm_wait(int fd)
+{
+    struct pollfd events = {.fd = fd, .events = POLLIN};
+    const int flags = REAL(fcntl)(fd, F_GETFL);
+    errno = EAGAIN;
+    return !(flags & O_NONBLOCK) && poll(&events, 1, -1) >= 0;
+}
+
+ssize_t cm_write(int fd, const void *buffer, size_t count)
+{
+    struct cm_header header = {0};
+    if (count >= sizeof header && (uintptr_t)buffer >= 4096)
+        memcpy(&header, buffer, sizeof header);
+    const int saved = errno;
+    for (;;) {
+        const ssize_t written = session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
+        if (written >= 0 || errno != EAGAIN || header.command != CM_GET_EVENT) {
+            if (written >= 0)
+                errno = saved;
+            return written;
+        }
+        if (!cm_wait(fd))
+            return -1;
+    }
+}
+
 void device_wake(int fd)
 {
     const volatile uint32_t *page = __atomic_load_n(&session_parked, __ATOMIC_ACQUIRE);

@@ -15,23 +15,14 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 
-/* FD_EVENT, FD_DRIVER or FD_NETLINK for a socket with the daemon's mark, else FD_OTHER. */
+/* The kind of a socket with the daemon's mark, else FD_OTHER. */
 static int kind_of_socket(int fd)
 {
     struct timeval mark = {0};
     socklen_t length = sizeof mark;
     if (getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &mark, &length) != 0 || mark.tv_usec != USERDMA_MARK_MICROSECONDS)
         return FD_OTHER;
-    switch (mark.tv_sec - (time_t)USERDMA_MARK_FIRST) {
-    case USERDMA_INSTALL_EVENT:
-        return FD_EVENT;
-    case USERDMA_INSTALL_DRIVER:
-        return FD_DRIVER;
-    case USERDMA_INSTALL_NETLINK:
-        return FD_NETLINK;
-    default:
-        return FD_OTHER;
-    }
+    return fd_kind_installed((uint64_t)mark.tv_sec - USERDMA_MARK_FIRST);
 }
 
 /* The kernel shows the name that the daemon gave it. */

@@ -114,6 +114,9 @@ int path_device_node(const char *path)
     const char *end = after(path, "/dev/infiniband/" USERDMA_SYSTEM_NAME);
     if (end && *end == 0)
         return USERDMA_SYSTEM_NODE;
+    end = after(path, "/dev/infiniband/" USERDMA_CM_NAME);
+    if (end && *end == 0)
+        return USERDMA_CM_NODE;
     const char *rest = after(path, "/dev/infiniband/uverbs");
     if (!rest || *rest < '0' || *rest > '9' || (rest[0] == '0' && rest[1] != 0))
         return -1;
@@ -126,7 +129,10 @@ int path_device_node(const char *path)
 dev_t path_node_rdev(unsigned node)
 {
     char path[64], room[PATH_ROOM], text[32];
-    snprintf(path, sizeof path, "/sys/class/infiniband_verbs/uverbs%u/dev", node);
+    if (node == USERDMA_CM_NODE)
+        strcpy(path, "/sys/class/misc/" USERDMA_CM_NAME "/dev");
+    else
+        snprintf(path, sizeof path, "/sys/class/infiniband_verbs/uverbs%u/dev", node);
     if (!path_rewrite(path, room))
         return 0;
     int fd = REAL(open)(room, O_RDONLY | O_CLOEXEC);

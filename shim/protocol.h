@@ -29,6 +29,8 @@
 /* The system-wide device: node number, and name in /dev/infiniband. */
 #define USERDMA_SYSTEM_NODE 0x7fffffffu
 #define USERDMA_SYSTEM_NAME "userdma"
+#define USERDMA_CM_NODE 0x7ffffffeu
+#define USERDMA_CM_NAME "rdma_cm"
 
 /* Most descriptors and most bytes of one message. */
 #define USERDMA_MESSAGE_DESCRIPTORS 8u

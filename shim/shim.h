@@ -186,6 +186,7 @@ enum fd_kind {
     FD_GIVEN,     /* the same from another program, not known to our session yet */
     FD_EVENT,     /* an event socket: completion channel or asynchronous events */
     FD_DRIVER,    /* an event socket with calls of one driver's own */
+    FD_CM,        /* a channel of the connection manager: an opened rdma_cm node */
     FD_NETLINK,   /* a socket of NETLINK_RDMA */
     FD_HIDDEN,    /* a socket of ours that the program must not see */
 };
@@ -230,8 +231,17 @@ int fd_hide(int fd, int owner, bool close_on_exec);
 void fd_forget_hidden(int hidden);
 /* Registers. 0, or -1 with errno (EMFILE: the number is too high for the table). */
 int fd_add_context(int fd, const struct fd_entry *entry);
-/* `kind` FD_EVENT, FD_DRIVER or FD_NETLINK. */
+/* `kind` FD_EVENT, FD_DRIVER, FD_CM or FD_NETLINK. */
 int fd_add_event(int fd, enum fd_kind kind);
+/* The kind that the daemon means by USERDMA_INSTALL_…; FD_OTHER for none of them. */
+static inline enum fd_kind fd_kind_installed(uint64_t install)
+{
+    return install == USERDMA_INSTALL_EVENT     ? FD_EVENT
+           : install == USERDMA_INSTALL_DRIVER  ? FD_DRIVER
+           : install == USERDMA_INSTALL_NETLINK ? FD_NETLINK
+           : install == USERDMA_INSTALL_CM      ? FD_CM
+                                                : FD_OTHER;
+}
 /* A context of another program's; `by_exec`: it was left to us by exec. */
 int fd_add_given(int fd, bool by_exec);
 /* Takes a descriptor out of the table and closes what belonged to it; the descriptor itself stays open. */
@@ -298,6 +308,8 @@ bool call_gives(uint32_t type, uint64_t first, uint64_t second, uint64_t address
 /* write(2) on a context: a doorbell, or a command that is forwarded. */
 ssize_t device_write(int fd, const void *buffer, size_t count);
 ssize_t event_read(int fd, void *buffer, size_t count);
+/* write(2) on a channel of the connection manager: a command, which may wait for an event. */
+ssize_t cm_write(int fd, const void *buffer, size_t count);
 /* Wakes the daemon if it sleeps. */
 void device_wake(int fd);
 /* Whether the context is no more: the daemon, or the device, is gone, and its doorbell socket was hung up. */
@@ -342,7 +354,7 @@ static inline bool path_is_ours(const char *path)
 
 /* The path to use instead, in `room`; NULL with errno ENOENT if there is no daemon. */
 const char *path_rewrite(const char *path, char room[PATH_ROOM]);
-/* N of /dev/infiniband/uverbsN, the number of the system-wide device, or -1. */
+/* N of /dev/infiniband/uverbsN, the number of the system-wide device or of the connection manager, or -1. */
 int path_device_node(const char *path);
 /* Device number that the tree gives for a node; 0 if it does not. */
 dev_t path_node_rdev(unsigned node);

@@ -19,8 +19,13 @@ static void show_device(struct stat *out, dev_t rdev)
 
 static int seen_fd(int result, int fd, void *out)
 {
-    if (UNLIKELY(fd_kind(fd) != FD_OTHER) && result == 0 && fd_used(fd) == FD_CONTEXT)
+    if (LIKELY(fd_kind(fd) == FD_OTHER) || result != 0)
+        return result;
+    const int kind = fd_used(fd);
+    if (kind == FD_CONTEXT)
         show_device(out, fd_table[fd].rdev);
+    else if (kind == FD_CM)
+        show_device(out, path_node_rdev(USERDMA_CM_NODE));
     return result;
 }
 

@@ -138,7 +138,7 @@ export interface EventState {
 /** One object as a source of events: whom it tells, whether it is armed, and how many events were sent. */
 export interface Affiliation {
   /** The u64 that names the element in event records. */
-  readonly userHandle: bigint
+  userHandle: bigint
   to: EventRoute
   /** 0 not armed, 1 for a solicited or failed completion, 2 for the next completion. */
   armed: 0 | 1 | 2
@@ -422,6 +422,31 @@ export interface DriverOps<S = unknown> {
   close?(call: OpsCall<S>): void
 }
 
+// ---- management datagrams (IBA 13, 16; R40) ----
+
+/** The other end of a management datagram, and the path to it. */
+export interface MadAddress {
+  /** 16 bytes each. */
+  readonly localGid: Uint8Array
+  readonly remoteGid: Uint8Array
+  /** Number of the peer's queue pair: 1 for the general services. */
+  readonly qpn: number
+  readonly pkey: number
+  readonly flowLabel: number
+  readonly trafficClass: number
+  readonly hopLimit: number
+}
+
+/** Queue pair 1 of a port, as the MAD layer has it. */
+export interface ManagementPort {
+  /**
+   * Sends a datagram of 256 bytes, now or when the port has room. False, and it is lost, if very many wait already or
+   * there is no such path.
+   */
+  send(mad: Uint8Array, to: MadAddress): boolean
+  close(): void
+}
+
 export interface Driver<D = unknown> {
   readonly name: string
   /** Numeric driver id of Linux (RDMA_DRIVER_RXE = 14), which the ioctl dialect checks. */
@@ -441,6 +466,11 @@ export interface Driver<D = unknown> {
    * shared memory and make no calls that could tell them; it stays as it is then (`MappedMemory.keep`).
    */
   removing?(device: Device<D>): void
+  /**
+   * Takes queue pair 1 of port 1; `receive` is called for each management datagram, in the middle of the device's work:
+   * it makes no call there and then. `mad` and `from` are its own. Throws CallError EBUSY while somebody has it.
+   */
+  openManagement?(device: Device<D>, receive: (mad: Uint8Array, from: MadAddress) => void): ManagementPort
   /** A context was closed and all of its objects are destroyed. */
   closed?(context: Context<unknown, D>): void
   /** The device was removed and all of its objects are destroyed. */

@@ -5,7 +5,11 @@
  */
 import { closeSync, existsSync, openSync, rmSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import { createCore } from '../core/devices/registry.ts'
+import { createMadLayer } from '../clients/mad/layer.ts'
+import { cmClasses } from '../clients/rdma-cm/classes.ts'
+import { RdmaCm } from '../clients/rdma-cm/rdma-cm.ts'
+import { coreClasses } from '../core/base/all.ts'
+import { closeContext, createCore } from '../core/devices/registry.ts'
 import { dispatch } from '../core/dispatch/dispatch.ts'
 import { expire } from '../core/events/events.ts'
 import { nextDue } from '../core/events/thresholds.ts'
@@ -21,6 +25,7 @@ import { createRingPool, type Mapping, type RingPool } from '../host/memory/mapp
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memory/memfd.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
 import { openInterfaces } from '../host/net/interfaces.ts'
+import { sourceAddress } from '../host/net/route.ts'
 import { accept, close, listen } from '../host/net/sockets.ts'
 import { secureRandom } from '../host/random.ts'
 import { ParkedPage } from '../spec/session.ts'
@@ -145,6 +150,7 @@ export const startDaemon = async ({
     daemon.turn++
   })
   const core = createCore({
+    classes: [...coreClasses, ...cmClasses(() => cm)],
     now: nowMicroseconds,
     random: secureRandom,
     report: error => containment.report('core', error),
@@ -152,8 +158,16 @@ export const startDaemon = async ({
   const trace = createTraceHub(nowMicroseconds)
   // Between devices of a memory link it is the loop itself that moves packets.
   const woken = config.link === 'memory' ? undefined : () => loopOrNone?.kick()
+  const mads = createMadLayer(core)
+  const cm = new RdmaCm(core, mads, {
+    now: nowMicroseconds,
+    random: secureRandom,
+    routing: config.link === 'memory' ? { closed: true } : { sourceOf: sourceAddress },
+    wake: () => loopOrNone?.kick(),
+  })
+  const connections: Pollable = { poll: now => cm.onTimeout(now), nextTimeout: () => cm.nextTimeout() }
   const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }
-  const polled = [thresholds]
+  const polled = [thresholds, connections]
   const devices = createDevices(core, network, interfaces, polled, woken, parts.createRxeDevice)
   let loopOrNone: Loop | undefined
   let listening: number
@@ -226,7 +240,10 @@ export const startDaemon = async ({
       },
       containment,
     ),
-    events: createEventSockets(core, holders, { containment, slices }),
+    events: createEventSockets(core, holders, { containment, slices }, ({ context }) => {
+      // Of connection management channels are all that a context has.
+      if (context.mapped === undefined && context.descriptors.size === 0) closeContext(context)
+    }),
     shares: createFdQuotas(),
     memory: createMemoryQuotas(),
     slices,
@@ -299,6 +316,8 @@ export const startDaemon = async ({
       ...[...sessions].map(session => session.close),
       () => daemon.contexts.closeAll(),
       () => devices.removeAll(),
+      () => cm.close(),
+      () => mads.close(),
       () => daemon.events.closeAll(),
       () => daemon.netlink.closeAll(),
       () => loop.stop(),

@@ -4,6 +4,8 @@
  */
 import { Ah } from './classes/ah.ts'
 import { AsyncFd } from './classes/async_fd.ts'
+import { CmChannel } from './classes/cm_channel.ts'
+import { CmId, CmMulticast } from './classes/cm_id.ts'
 import { CompChannel } from './classes/comp_channel.ts'
 import { Counters } from './classes/counters.ts'
 import { Cq } from './classes/cq.ts'
@@ -64,6 +66,9 @@ export const Classes = {
   rwq_ind_table: RwqIndTable,
   event_queue: EventQueue,
   system: System,
+  cm_channel: CmChannel,
+  cm_id: CmId,
+  cm_multicast: CmMulticast,
   driver_ops: DriverOps,
 } as const
 

@@ -245,3 +245,29 @@ export const NodeType = enumeration('node_type', {
 
 /** Types of events of an event queue: asynchronous ones, and that a completion queue that was armed has completions. */
 export const EventKind = enumeration('event_kind', { ...AsyncEventType.values, COMPLETION: 0x100 })
+
+/** What happens to an identifier of connection management (rdma_cm_event_type). */
+export const CmEventType = enumeration('cm_event_type', {
+  ADDR_RESOLVED: 0,
+  ADDR_ERROR: 1,
+  ROUTE_RESOLVED: 2,
+  ROUTE_ERROR: 3,
+  CONNECT_REQUEST: 4,
+  CONNECT_RESPONSE: 5,
+  CONNECT_ERROR: 6,
+  UNREACHABLE: 7,
+  REJECTED: 8,
+  ESTABLISHED: 9,
+  DISCONNECTED: 10,
+  DEVICE_REMOVAL: 11,
+  MULTICAST_JOIN: 12,
+  MULTICAST_ERROR: 13,
+  ADDR_CHANGE: 14,
+  TIMEWAIT_EXIT: 15,
+})
+
+/** Where ports are counted, and what a connection is by default (rdma_ucm_port_space). */
+export const CmPortSpace = enumeration('cm_port_space', { IPOIB: 0x0002, IB: 0x013f, TCP: 0x0106, UDP: 0x0111 })
+
+/** Levels of options of an identifier (RDMA_OPTION_ID, RDMA_OPTION_IB). */
+export const CmOptionLevel = enumeration('cm_option_level', { ID: 0, IB: 1 })

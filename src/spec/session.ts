@@ -12,6 +12,7 @@
  * - OPEN opens a device node: the reply carries the context's memory file (what the program sees as its descriptor: the
  *   rings lie in it at their mmap offsets) and the context's doorbell socket. The context lives until every copy of
  *   every doorbell socket is closed. The node SYSTEM_NODE is the system-wide device, which lists the others (R13).
+ *   CM_NODE has neither: the reply carries a channel's socket alone, on which calls are made as on other descriptors.
  * - ATTACH makes a context known to another session: after fork, or for a descriptor that was passed or inherited. The
  *   daemon checks that descriptor `fd` of the calling process really is the context's memory file. The header is all
  *   there is of it; its `context` is the number that the process inherited, 0 if it does not know one. The reply is
@@ -57,6 +58,10 @@ export const MessageType = {
 /** Node of the system-wide device, and its name in /dev/infiniband; no other device has them. */
 export const SYSTEM_NODE = 0x7fffffff
 export const SYSTEM_NAME = 'userdma'
+
+/** Node of the RDMA connection manager: each opening gives a channel of events (class `cm_channel`), and no context. */
+export const CM_NODE = 0x7ffffffe
+export const CM_NAME = 'rdma_cm'
 
 /** Integers, and the type of `[name, length]`: NUL-terminated text in `length` bytes. */
 export type IntegerType = 'u32' | 's32' | 'u64' | 's64'
@@ -135,7 +140,7 @@ export const Messages = {
    * Descriptors: the parked page, unless there is an error. `root` is NUL-terminated.
    */
   helloReply: layout(['version', 'u32'], ['error', 's32'], ['root', 240]),
-  /** Device node number N of /dev/infiniband/uverbsN, or SYSTEM_NODE. wants: OpenWants; unknown bits are ignored. */
+  /** Device node number N of /dev/infiniband/uverbsN, SYSTEM_NODE or CM_NODE. wants: OpenWants; unknown bits are ignored. */
   open: layout(['node', 'u32'], ['wants', 'u32']),
   /** Descriptors: OPEN: memory file, doorbell socket; ATTACH: doorbell socket. `rdev` as stat shows it. */
   openReply: layout(['error', 's32'], ['context', 'u32'], ['rdev', 'u64'], ['inode', 'u64']),
@@ -178,8 +183,11 @@ export const HelloWants = { REASONS: 1 } as const
 /** Bits of `open.wants`: rings may lie packed, since the client looks into their headers for their elements. */
 export const OpenWants = { PACKED_RINGS: 1 } as const
 
-/** What a new descriptor is: one of events, or one of a driver (class `driver_ops`). */
-export const InstallKind = { EVENT: 0, DRIVER: 1, NETLINK: 2 } as const
+/**
+ * What a new descriptor is: one of events, one of a driver (class `driver_ops`), a socket of NETLINK_RDMA, or a channel
+ * of connection management (`cm_channel`).
+ */
+export const InstallKind = { EVENT: 0, DRIVER: 1, NETLINK: 2, CM: 3 } as const
 
 /** What is asked about a socket of NETLINK_RDMA: `operation` of `netlink`, with `extra`, `argument`, and what is answered. */
 export const NetlinkOperation = {

@@ -171,6 +171,26 @@ export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
   post(fd, { element: fd.events, bytes: bytes.slice(), type: -1 })
 }
 
+// ---- events of connections ----
+
+/** Puts an event, whose bytes and type its maker knows, on the channel of its element. */
+export const postOnChannel = (event: EventRecord): void => post(event.element.to.channel, event)
+
+/**
+ * The object's events go to another channel from now on, and those that its client has not read with them. Answers how
+ * many were read.
+ */
+export const moveToChannel = ({ context, events }: CoreObject, channel: FdObject): number => {
+  if (events === undefined) return 0
+  const before = events.to.channel
+  const unread = before === undefined || before.closed ? [] : before.sink.withdraw(events)
+  const { more } = events
+  const read = more === undefined ? 0 : more.completions + more.asyncs - unread.length
+  events.to = routeTo(context, channel, undefined)
+  for (const event of unread) channel.sink.post(event)
+  return read
+}
+
 // ---- affiliated objects ----
 
 const isEventFd = (object: CoreObject | undefined): FdObject | undefined => {

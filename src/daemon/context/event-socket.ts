@@ -150,12 +150,15 @@ export const createEventSocket = (
     return result
   }
 
-  /** Takes all unread packets out of the program's end, oldest first; undefined if it cannot be reached. */
-  const drain = (): Uint8Array[] | undefined =>
+  /** Takes unread packets out of the program's end, oldest first; undefined if it cannot be reached. */
+  const drain = (limit = Number.POSITIVE_INFINITY): Uint8Array[] | undefined =>
     onTheirs(end => {
       const packets: Uint8Array[] = []
-      for (let length = recvSmall(end, scratch); length > 0; length = recvSmall(end, scratch))
+      while (packets.length < limit) {
+        const length = recvSmall(end, scratch)
+        if (length <= 0) break
         packets.push(scratch.slice(0, length))
+      }
       return packets
     })
 
@@ -184,6 +187,20 @@ export const createEventSocket = (
       if (at > 0) records.unshift(sent[--at])
     }
     sent = []
+    return records
+  }
+
+  /** The oldest records that the program has not read, at most `limit`, which are its no more. */
+  const takeOldest = (limit: number): EventRecord[] => {
+    const packets = isAllRead() ? [] : (drain(limit) ?? [])
+    // A program that reads as well may have been faster: each is looked for, oldest first.
+    const records: EventRecord[] = []
+    let at = 0
+    for (const packet of packets) {
+      while (at < sent.length && !isEqual(sent[at].bytes, packet)) at++
+      if (at < sent.length) records.push(sent[at++])
+    }
+    sent.splice(0, at)
     return records
   }
 
@@ -237,9 +254,10 @@ export const createEventSocket = (
       return count + waiting.length
     },
     take(limit) {
-      const all = takeAll()
-      const taken = all.splice(0, limit)
-      sendAgain(all)
+      if (closed) return []
+      const taken = takeOldest(limit)
+      taken.push(...waiting.splice(0, limit - taken.length))
+      push()
       return taken
     },
     end() {

@@ -8,6 +8,7 @@ import type { Core, FdObject } from '../../core/model.ts'
 import { closeDescriptor } from '../../core/objects/descriptors.ts'
 import type { ProcessHandle } from '../../host/memory/process.ts'
 import { setSendTimeout } from '../../host/net/sockets.ts'
+import { CmChannel } from '../../spec/classes/cm_channel.ts'
 import { DriverOps } from '../../spec/classes/driver_ops.ts'
 import { DescriptorMark, InstallKind } from '../../spec/session.ts'
 import { type FdQuota, orRelease } from '../fd-quota.ts'
@@ -27,14 +28,20 @@ export interface EventSockets {
 }
 
 /** InstallKind of an fd object. */
-export const installKindOf = (fd: FdObject): number =>
-  fd.class.name === DriverOps.name ? InstallKind.DRIVER : InstallKind.EVENT
+export const installKindOf = ({ class: { name } }: FdObject): number => {
+  if (name === DriverOps.name) return InstallKind.DRIVER
+  return name === CmChannel.name ? InstallKind.CM : InstallKind.EVENT
+}
 
-/** `holders`: the processes that may have the programs' ends, most likely ones first. */
+/**
+ * `holders`: the processes that may have the programs' ends, most likely ones first. `closed`: the last copy of a
+ * program's descriptor is.
+ */
 export const createEventSockets = (
   core: Core,
   holders: () => Iterable<ProcessHandle>,
   parts?: EventSocketParts,
+  closed: (fd: FdObject) => void = () => {},
 ): EventSockets => {
   const numbers = new Map<string, number>()
   const sockets = new Map<string, EventSocket>()
@@ -47,6 +54,7 @@ export const createEventSockets = (
           () => {
             closeDescriptor(core, fd.handle)
             drop()
+            closed(fd)
           },
           parts,
         ),

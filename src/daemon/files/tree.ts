@@ -11,7 +11,7 @@ import { dirname, join } from 'node:path'
 import { UVERBS_ABI } from '../../spec/classes/system.ts'
 import { NodeType, PortState } from '../../spec/enums.ts'
 import { CharDevices, rdevOf } from '../../spec/linux/chardevs.ts'
-import { SYSTEM_NAME, SYSTEM_NODE } from '../../spec/session.ts'
+import { CM_NODE, SYSTEM_NAME, SYSTEM_NODE } from '../../spec/session.ts'
 import { makeFolder, replaceFile, writeNewFile } from './tree-files.ts'
 
 export interface TreeDevice {
@@ -45,9 +45,14 @@ const NODE_TYPE_TEXTS: Readonly<Record<number, string>> = { [NodeType.values.CA]
 const PHYS_STATE_TEXTS: Readonly<Record<number, string>> = { 2: 'Polling', 3: 'Disabled', 5: 'LinkUp' }
 const physStateText = (state: number): string => `${state}: ${PHYS_STATE_TEXTS[state] ?? '<unknown>'}`
 
-const { major, minor } = CharDevices.uverbs
-/** st_rdev of a device's node; the system-wide device has none. */
-export const nodeRdev = (node: number): number => (node === SYSTEM_NODE ? 0 : rdevOf(CharDevices.uverbs, node))
+const { uverbs, rdma_cm: cm } = CharDevices
+/** The connection manager's node is a miscellaneous device. */
+const cmFolder = `sys/class/misc/${cm.node}`
+/** st_rdev of a node; the system-wide device has none. */
+export const nodeRdev = (node: number): number => {
+  if (node === SYSTEM_NODE) return 0
+  return node === CM_NODE ? rdevOf(cm) : rdevOf(uverbs, node)
+}
 
 const groups = (bytes: Uint8Array): string =>
   Buffer.from(bytes)
@@ -78,7 +83,8 @@ const changingFiles = (device: TreeDevice): Files => {
 
 const verbsFolder = (node: number): string => `sys/class/infiniband_verbs/uverbs${node}`
 const NODES = 'dev/infiniband'
-const nodePath = (node: number): string => `${NODES}/${node === SYSTEM_NODE ? SYSTEM_NAME : `uverbs${node}`}`
+const nodeNames: Readonly<Record<number, string>> = { [SYSTEM_NODE]: SYSTEM_NAME, [CM_NODE]: cm.node }
+const nodePath = (node: number): string => `${NODES}/${nodeNames[node] ?? `${uverbs.node}${node}`}`
 
 /** Whether programs find a node of this name. */
 export const hasNode = (root: string, name: string): boolean => existsSync(join(root, NODES, name))
@@ -153,6 +159,11 @@ export const writeTree = (root: string, devices: readonly TreeDevice[]): void =>
   makeFolder(join(root, NODES))
   makeFolder(join(root, 'sys/class/infiniband'))
   writeNewFile(join(root, nodePath(SYSTEM_NODE)), '')
+  writeNewFile(join(root, nodePath(CM_NODE)), '')
+  writeFiles(root, {
+    [`${cmFolder}/dev`]: `${cm.major}:${cm.minor}`,
+    [`${cmFolder}/abi_version`]: String(cm.abi),
+  })
   for (const device of devices) addToTree(root, device)
 }
 

@@ -7,8 +7,10 @@
  * happens is that it is disconnected; what it had opened goes with its doorbell sockets.
  */
 
+import { openContext } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
+import { invokeNow } from '../../core/dispatch/invoke.ts'
 import type { Caller, Context, MemoryAccount } from '../../core/model.ts'
 import { closeDescriptor, findDescriptor } from '../../core/objects/descriptors.ts'
 import { EAGAIN, SystemError } from '../../host/errno.ts'
@@ -30,8 +32,17 @@ import {
 import { close, peerCredentials, peerPidfd, type Received, recv, send } from '../../host/net/sockets.ts'
 import { needsOwner } from '../../host/owner.ts'
 import { commandName, hasCapability } from '../../host/process-status.ts'
+import { CmChannel } from '../../spec/classes/cm_channel.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
-import { HelloWants, MessageType, OpenWants, SESSION_VERSION, SessionLimits, SYSTEM_NODE } from '../../spec/session.ts'
+import {
+  CM_NODE,
+  HelloWants,
+  MessageType,
+  OpenWants,
+  SESSION_VERSION,
+  SessionLimits,
+  SYSTEM_NODE,
+} from '../../spec/session.ts'
 import type { Answer } from '../../uapi/call.ts'
 import { decodeWrite } from '../../uapi/linux/write.ts'
 import { callOfRequest } from '../../uapi/object/format.ts'
@@ -57,7 +68,7 @@ import { type NetlinkAnswer, type NetlinkCaller, netlinkCall } from '../netlink/
 import type { DaemonState } from '../state.ts'
 import type { CallerFacts } from '../trace/trace-hub.ts'
 import { recordingCaller } from '../trace/trace-messages.ts'
-import { ioctlDialect } from './dialects.ts'
+import { ioctlDialect, ucmaDialect } from './dialects.ts'
 import { driverDialect } from './driver-calls.ts'
 import { createToolDesk } from './tool-desk.ts'
 
@@ -162,6 +173,7 @@ const serve = (
    */
   const mine = new WeakSet<OpenContext>()
   const opened = new Set<number>()
+  let channels: Context | undefined
   const caller: Caller = {
     memory: space,
     copyIn: (address, length) => (passed ?? space).copyIn(address, length),
@@ -274,6 +286,27 @@ const serve = (
       close(doorbell)
       throw error
     }
+  }
+
+  /** The connection manager: all of a process's channels are of one context, so that identifiers may move between them. */
+  const openChannel = (): void => {
+    if (channels === undefined || channels.closed)
+      channels = openContext(systemDevice(daemon.core), { opened: true, account })
+    if (channels.descriptors.size >= MOST_DESCRIPTORS)
+      throw new CallError('EMFILE', `this process has ${MOST_DESCRIPTORS} channels of rdma_cm open, which is the limit`)
+    const { descriptors = [] } = invokeNow(channels, CmChannel, 'create', 0, {}, caller)
+    const [{ object: number }] = descriptors
+    let socket: EventSocket
+    try {
+      socket = daemon.events.create(findDescriptor(daemon.core, number), share)
+    } catch (error) {
+      closeDescriptor(daemon.core, number)
+      throw error
+    }
+    reply(writeOpenReply(outgoing, request, { error: 0, context: 0, rdev: nodeRdev(CM_NODE), inode: 0 }), [
+      socket.theirs,
+    ])
+    socket.passed()
   }
 
   /** The caller shows a descriptor; if it is the memory file of a context of ours, the session may use that. */
@@ -417,7 +450,9 @@ const serve = (
     else if (type === MessageType.IOCTL && callOfRequest(request.request) !== undefined) {
       const { name, dialect } = ioctlDialect(request.request)
       runCall(fd.context, name, dialect, [request.request, request.argument], fd.handle)
-    } else runCall(fd.context, 'driver', driverDialect(fd, caller), [{ ...request }])
+    } else if (type === MessageType.WRITE && fd.class.name === CmChannel.name)
+      runCall(fd.context, 'write', ucmaDialect(fd, request.fd, caller), [request.buffer, Number(request.length)])
+    else runCall(fd.context, 'driver', driverDialect(fd, caller), [{ ...request }])
   }
 
   const call = (): void => {
@@ -464,7 +499,7 @@ const serve = (
     if (request.type !== MessageType.TOOL) for (const extra of fds.slice(kept)) close(extra)
     if (request.type === MessageType.HELLO) hello(fds[0])
     else if (!greeted) session.close()
-    else if (request.type === MessageType.OPEN) opening(openNode)
+    else if (request.type === MessageType.OPEN) opening(request.node === CM_NODE ? openChannel : openNode)
     else if (request.type === MessageType.ATTACH) opening(attach)
     else if (request.type === MessageType.REFRESH) {
       const error = daemon.refreshCounters()

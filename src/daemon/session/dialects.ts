@@ -1,8 +1,11 @@
 /*
- * The system calls of a uverbs descriptor as dialects of core (design.md section 3): which ioctl request speaks which.
+ * The system calls of uverbs and rdma_cm descriptors as dialects of core: which request speaks which.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
+import type { Caller, FdObject } from '../../core/model.ts'
+import { findHandle } from '../../core/objects/handles.ts'
 import { decodeVerbsIoctl } from '../../uapi/linux/ioctl.ts'
+import { decodeUcma } from '../../uapi/linux/ucma.ts'
 import { callOfRequest, decodeObject } from '../../uapi/object/dialect.ts'
 
 /** Request (32 bits) and argument of an ioctl. */
@@ -16,3 +19,18 @@ export const ioctlDialect = (request: number): { name: 'ioctl' | 'object'; diale
   callOfRequest(request) === undefined
     ? { name: 'ioctl', dialect: decodeVerbsIoctl }
     : { name: 'object', dialect: objectIoctl }
+
+/** What is written to channel `channel` of connection management, by its number `fd` in the caller. */
+export const ucmaDialect = (
+  channel: FdObject,
+  fd: number,
+  caller: Caller,
+): Dialect<readonly [address: bigint, length: number]> => {
+  const { context } = channel
+  const holds = (handle: number, by: number): boolean => {
+    const number = by === fd ? channel.handle : caller.descriptor(by)
+    const to = findHandle(context.handles, handle)?.events?.to.channel
+    return to !== undefined && to.handle === number
+  }
+  return (view, address, length) => decodeUcma(view, { object: channel.handle, fd, holds }, address, length)
+}

@@ -24,6 +24,7 @@ import { Port as PortClass } from '../../spec/classes/port.ts'
 import { RXE_ABI, RXE_DRIVER_ID } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
+import { GSI_QPN } from '../../spec/wire/mad.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
 import { MAX_PACED_BYTES } from '../../transport/flow-control/peer-window-accounting.ts'
 import type { Environment } from '../../transport/types.ts'
@@ -42,6 +43,7 @@ import { findSrqOfDomain, xrcQpClasses } from './classes/xrc-qp-class.ts'
 import { xrcdClass } from './classes/xrcd-class.ts'
 import { createFailures } from './failures.ts'
 import { mtuOf } from './interface.ts'
+import { Management } from './management.ts'
 import { regionMemory } from './memory.ts'
 import { createPostScan, Where } from './rings/posts.ts'
 import { ringWork } from './rings/work-source.ts'
@@ -118,6 +120,7 @@ const rxeDriver: Driver<RxeState> = {
     xrcdClass,
   ],
   removing: ({ state }) => failAllQps(state),
+  openManagement: ({ state }, receive) => new Management(state, receive),
   removed: device => device.state.port.close(),
 }
 
@@ -162,6 +165,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       () => state,
       () => device as Device,
     ),
+    management: undefined,
     look: row => posts.look(row),
     catchUp(row) {
       if (row !== undefined && !posts.behind(row)) return
@@ -241,6 +245,12 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     for (let i = 0; i < rows.length; i++) engine.onPacket(rows[i], port.arena, at, length, -1, time)
   }
 
+  /** A packet of `run` for a number that no row has: it may be queue pair 1, which has none. */
+  const deliverUnknown = (to: number, at: number, length: number): void => {
+    if (to === GSI_QPN && state.management !== undefined) state.management.onPacket(port.arena, at, length, run.from)
+    else engine.counters.dropped++
+  }
+
   /** Hands the packets of `run` to their queue pairs. */
   const deliverRun = (time: number): void => {
     const { arena } = port
@@ -255,7 +265,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       }
       let taken = 1
       if (to === MULTICAST_QPN) deliverToGroup(at, i === count - 1 ? lastBytes : packetBytes, time)
-      else if (row < 0) engine.counters.dropped++
+      else if (row < 0) deliverUnknown(to, at, i === count - 1 ? lastBytes : packetBytes)
       else taken = engine.onRun(row, arena, at, packetBytes, count - i, lastBytes, peer, time)
       i += taken
       at += taken * packetBytes
@@ -298,6 +308,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     let left = SENDING_CALLS
     do before = counters.sentPackets
     while (engine.pollTransmit(port, time) && counters.sentPackets !== before && --left > 0)
+    state.management?.transmit()
     port.flush()
     return counters.sentPackets !== start
   }
@@ -315,7 +326,8 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       progress = true
       held = false
     }
-    if (!held && (mayHold || !engine.isIdle())) progress = transmit(time) || progress
+    if (!held && (mayHold || !engine.isIdle() || state.management?.isIdle === false))
+      progress = transmit(time) || progress
     while (released.length > 0) port.closeFlow(released.pop() as number)
     if (state.stranded.length > 0) failStranded(state)
     return progress
@@ -336,6 +348,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     hasWork: () =>
       posts.isAsked() ||
       !engine.isIdle() ||
+      state.management?.isIdle === false ||
       port.isWaiting === undefined ||
       port.isWaiting() ||
       state.stranded.length > 0,

@@ -13,6 +13,7 @@ import type { AddressHandle } from './address/destinations.ts'
 import type { Identity } from './address/identity.ts'
 import type { Groups } from './address/multicast.ts'
 import type { StoredAddress } from './address/path.ts'
+import type { Management } from './management.ts'
 import type { CqRing } from './rings/completion-ring.ts'
 import type { ReceiveQueue } from './rings/receive-queue.ts'
 import type { QpRings } from './rings/work-source.ts'
@@ -113,6 +114,8 @@ export interface RxeState {
   /** Queue pairs whose completions found no room, and where: the next `poll` ends them. */
   readonly stranded: { readonly qpn: number; readonly cause: Cause }[]
   readonly failures: Failures
+  /** Queue pair 1, while the MAD layer has it. */
+  management: Management | undefined
   /** Times that the link went down. */
   linkDowned: number
   /** Microseconds, of the clock that `poll` is called with. */

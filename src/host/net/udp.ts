@@ -152,7 +152,7 @@ const joinGroup = (fd: number, group: Uint8Array, on: number): void => {
 }
 
 /** Writes a sockaddr at `at`; its length. `address`: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
-const putAddress = (arena: Arena, at: number, address: Uint8Array, port: number, scope: number): number => {
+export const putAddress = (arena: Arena, at: number, address: Uint8Array, port: number, scope: number): number => {
   const { bytes, view } = arena
   bytes.fill(0, at, at + NAME)
   view.setUint16(at + 2, port)

@@ -1,0 +1,101 @@
+/*
+ * Events of identifiers on the descriptors of programs: records of 24 bytes that wake whoever polls, each with all that
+ * the event says beside it, for `cm_channel.getEvent`.
+ */
+import { affiliate, moveToChannel, postOnChannel } from '../../core/events/events.ts'
+import { type Affiliation, type CoreObject, type EventRecord, type FdObject, Lifecycle } from '../../core/model.ts'
+import { makeObject } from '../../core/objects/lifetime.ts'
+import { CmId } from '../../spec/classes/cm_id.ts'
+import { CallError } from '../../spec/errno.ts'
+import type { EventDetails, Identifier, IdOwner } from './identifier.ts'
+import type { RdmaCm } from './rdma-cm.ts'
+
+/** A record, and what it stands for. */
+export interface CmEventRecord extends EventRecord {
+  readonly details: EventDetails
+  /** The identifier of a peer that asks, and who listens to it. */
+  readonly request: Identifier | undefined
+  readonly listener: Identifier | undefined
+  /** Handle of the identifier or group that it is about. */
+  readonly about: number
+}
+
+export type CmIdObject = CoreObject<Identifier>
+
+let sequence = 0n
+
+const recordOf = (
+  element: Affiliation,
+  about: number,
+  type: number,
+  details: EventDetails,
+  request?: Identifier,
+  listener?: Identifier,
+): CmEventRecord => {
+  const bytes = new Uint8Array(24)
+  const view = new DataView(bytes.buffer)
+  view.setBigUint64(0, element.userHandle, true)
+  view.setUint32(8, about, true)
+  view.setUint32(12, type, true)
+  // No two records are alike: those that a program has not read are found again by their bytes.
+  view.setBigUint64(16, sequence++, true)
+  return { element, bytes, type, details, request, listener, about }
+}
+
+/** Tells the channel of an object of something about it. */
+export const postCmEvent = ({ events, handle }: CoreObject, type: number, details: EventDetails): void => {
+  if (events !== undefined) postOnChannel(recordOf(events, handle, type, details))
+}
+
+/** A program's identifier. */
+class ProgramOwner implements IdOwner {
+  readonly #cm: RdmaCm
+  readonly #object: CmIdObject
+
+  constructor(cm: RdmaCm, object: CmIdObject) {
+    this.#cm = cm
+    this.#object = object
+  }
+
+  event(type: number, details: EventDetails, request?: Identifier): void {
+    const { events, state } = this.#object
+    if (request?.object === undefined) postCmEvent(this.#object, type, details)
+    else if (events !== undefined) postOnChannel(recordOf(events, request.object.handle, type, details, request, state))
+  }
+
+  createRequest(template: { readonly portSpace: number; readonly qpType: number }): Identifier | undefined {
+    const { context, events } = this.#object
+    const channel = events?.to.channel
+    if (context === undefined || channel === undefined || channel.closed) return undefined
+    let object: CmIdObject
+    try {
+      object = makeObject(context, CmId, []) as CmIdObject
+    } catch (error) {
+      if (error instanceof CallError) return undefined
+      throw error
+    }
+    object.life = Lifecycle.LIVE
+    return bindToChannel(this.#cm, object, channel, 0n, template)
+  }
+}
+
+/** The identifier of an object whose events go to `channel` and name it by `userHandle`. */
+export const bindToChannel = (
+  cm: RdmaCm,
+  object: CmIdObject,
+  channel: FdObject,
+  userHandle: bigint,
+  { portSpace, qpType }: { readonly portSpace: number; readonly qpType: number },
+): Identifier => {
+  const id = cm.create(new ProgramOwner(cm, object), portSpace, qpType)
+  id.object = object
+  object.state = id
+  affiliate(object, userHandle, { channel })
+  return id
+}
+
+/** The identifier's events, and those of requests to it that wait, go to another channel. Answers how many were read. */
+export const moveIdentifier = (object: CmIdObject, channel: FdObject): number => {
+  for (const { object: request } of object.state.unread) if (request !== undefined) moveToChannel(request, channel)
+  return moveToChannel(object, channel)
+}

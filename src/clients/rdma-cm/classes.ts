@@ -1,0 +1,218 @@
+/*
+ * The classes of connection management (R18): channels, identifiers and memberships of groups, as the system-wide
+ * device has them.
+ */
+import { driverClass } from '../../core/devices/driver.ts'
+import { affiliate, readEvents, withdrawEvents } from '../../core/events/events.ts'
+import type { CallContext, CoreObject, DriverClass, FdObject } from '../../core/model.ts'
+import { findHandle } from '../../core/objects/handles.ts'
+import { destroyNow, dropParent } from '../../core/objects/lifetime.ts'
+import { CmChannel } from '../../spec/classes/cm_channel.ts'
+import { CmId, CmMulticast } from '../../spec/classes/cm_id.ts'
+import type { CmAddresses } from '../../spec/classes/cm_parameters.ts'
+import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
+import { CallError } from '../../spec/errno.ts'
+import type { RecordOf } from '../../spec/schema/schema.ts'
+import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
+import { rejReason } from '../../spec/wire/mad.ts'
+import { rdmaCmServiceId } from '../../wire/mad.ts'
+import { bindToChannel, type CmEventRecord, type CmIdObject, moveIdentifier, postCmEvent } from './channel.ts'
+import type { Identifier } from './identifier.ts'
+import { setOption } from './options.ts'
+import { datagramParameters, UDP_QKEY } from './parameters.ts'
+import { pathRecord } from './path-record.ts'
+import { qpAttributesFor } from './qp-attributes.ts'
+import type { RdmaCm } from './rdma-cm.ts'
+import { addressSize, anyAddress, emitAddress, Family, parseAddress, type SocketAddress } from './socket-address.ts'
+
+/** Whoever is the consumer of a connection says nothing more of it than that. */
+const { CONSUMER_DEFINED } = rejReason
+const { MULTICAST_JOIN } = CmEventType.values
+/** ibv_event_type. */
+const COMM_EST = 4
+const ATTRIBUTE = 'attribute address'
+
+const addressOf = (where: string, bytes: Uint8Array): SocketAddress => {
+  const address = parseAddress(bytes)
+  if (address === undefined)
+    throw new CallError('EINVAL', `${where}: ${ATTRIBUTE}: the family is none of AF_INET, AF_INET6 and AF_IB`)
+  return address
+}
+
+const addresses = (
+  id: Identifier,
+  source: SocketAddress,
+  destination: SocketAddress,
+): RecordOf<typeof CmAddresses> => ({
+  nodeGuid: id.device?.device.attributes.nodeGuid.slice() ?? new Uint8Array(8),
+  port: id.device === undefined ? 0 : 1,
+  pkey: 0,
+  sourceSize: addressSize(source),
+  destinationSize: addressSize(destination),
+  source: emitAddress(source),
+  destination: emitAddress(destination),
+  deviceIndex: id.device?.device.index ?? 0,
+})
+
+const noFamily: SocketAddress = { ...anyAddress(Family.INET6), family: 0 }
+
+/** An address as AF_IB has it. */
+const asGid = (id: Identifier, address: SocketAddress, gid: Uint8Array | undefined): SocketAddress =>
+  address.family === Family.IB
+    ? address
+    : {
+        ...address,
+        family: Family.IB,
+        address: gid ?? address.address,
+        serviceId: rdmaCmServiceId(id.portSpace, address.port),
+        serviceMask: 0n,
+      }
+
+/** Identifiers whose events go to a channel. */
+const idsOf = (channel: FdObject): CoreObject[] =>
+  channel.context.handles.slots.filter(
+    (object): object is CoreObject => object?.events?.to.channel === channel && object.class.id === CmId.id,
+  )
+
+interface Membership {
+  readonly id: Identifier
+}
+
+/** `service`: the rdma_cm of the core whose classes these are; asked for when a call comes. */
+export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
+  const channelClass = driverClass(CmChannel, {
+    create: () => ({}),
+    query: (_call, object) => ({ unread: (object as FdObject).sink.unread() }),
+    destroy(_call, object) {
+      for (const id of idsOf(object as FdObject).reverse()) destroyNow(id, 'close')
+      return {}
+    },
+    getEvent(_call, object) {
+      const [event] = readEvents(object as FdObject) as CmEventRecord[]
+      const { details, element, about, type, request, listener } = event
+      if (request !== undefined) listener?.unread.delete(request)
+      const { status = 0, connection, datagram, ece } = details
+      return {
+        userHandle: element.userHandle,
+        object: about,
+        type,
+        status: status >>> 0,
+        ...(connection && { connection }),
+        ...(datagram && { datagram }),
+        ...(ece && { ece }),
+      }
+    },
+  })
+
+  const idClass = driverClass<typeof CmId, Identifier>(CmId, {
+    create(_call, object, { channel, userHandle, portSpace, qpType = 0 }) {
+      bindToChannel(service(), object, channel as FdObject, userHandle, { portSpace, qpType })
+      // The channel goes when its descriptor does, and takes its identifiers along.
+      dropParent(object, channel)
+      return {}
+    },
+    query(_call, { state: id }) {
+      return { addresses: addresses(id, id.source ?? noFamily, id.destination ?? noFamily) }
+    },
+    queryGids(_call, { state: id }) {
+      const { source = noFamily, destination = noFamily } = id
+      return {
+        addresses: addresses(id, asGid(id, source, id.localGid), asGid(id, destination, id.remoteGid)),
+      }
+    },
+    queryPath: (_call, { state: id }) => ({ paths: pathRecord(id) }),
+    modify: (_call, object, { channel }) => ({ events: moveIdentifier(object as CmIdObject, channel as FdObject) }),
+    destroy(_call, object) {
+      const { state: id } = object
+      const { unread } = id
+      service().destroy(id)
+      const { completions, asyncs } = countsOf(object)
+      // Of requests that nobody has heard of there is nobody who could end them.
+      for (const { object: request } of unread) if (request !== undefined) destroyNow(request, 'close')
+      return { events: completions + asyncs }
+    },
+    bind(_call, { state: id }, { address }) {
+      service().bind(id, addressOf('cm_id.bind', address))
+      return {}
+    },
+    resolveAddress(_call, { state: id }, { destination, source }) {
+      const where = 'cm_id.resolveAddress'
+      const from = source === undefined ? undefined : parseAddress(source)
+      service().resolveAddress(id, addressOf(where, destination), from)
+      return {}
+    },
+    resolveRoute(_call, { state: id }) {
+      service().resolveRoute(id)
+      return {}
+    },
+    connect(_call, { state: id }, { parameters }) {
+      service().connect(id, parameters)
+      return {}
+    },
+    listen(_call, { state: id }, { backlog = 0 }) {
+      service().listen(id, backlog)
+      return {}
+    },
+    accept(_call, object, { parameters, userHandle }) {
+      // Events of the connection carry the name that its owner gives it now.
+      if (userHandle !== undefined && object.events !== undefined) object.events.userHandle = userHandle
+      service().accept(object.state, parameters)
+      return {}
+    },
+    reject(_call, { state: id }, { privateData = new Uint8Array(0), reason = CONSUMER_DEFINED }) {
+      service().reject(id, privateData, reason || CONSUMER_DEFINED)
+      return {}
+    },
+    disconnect(_call, { state: id }) {
+      service().disconnect(id)
+      return {}
+    },
+    initQpAttr: (_call, { state: id }, { state }) => qpAttributesFor(id, state),
+    setOption(_call, { state: id }, { level, option, value }) {
+      setOption(id, level, option, value)
+      return {}
+    },
+    notify(_call, { state: id }, { event }) {
+      if (event !== COMM_EST)
+        throw new CallError('EINVAL', `cm_id.notify: attribute event: ${event} is not COMM_EST (${COMM_EST})`)
+      service().establish(id)
+      return {}
+    },
+  })
+
+  const multicastClass = driverClass<typeof CmMulticast, Membership>(CmMulticast, {
+    create(call, object, { id: handle, userHandle, address }) {
+      const id = identifierOf(call, handle)
+      const group = addressOf('cm_multicast.create', address)
+      const channel = id.object?.events?.to.channel
+      if (id.device === undefined || channel === undefined)
+        throw new CallError('EINVAL', 'cm_multicast.create: the identifier has no device yet: resolve an address')
+      object.state = { id }
+      affiliate(object, userHandle, { channel })
+      const qkey = id.portSpace === CmPortSpace.values.IB ? id.qkey : UDP_QKEY
+      const datagram = datagramParameters(id, group.address, { qpNum: MULTICAST_QPN, qkey })
+      postCmEvent(object, MULTICAST_JOIN, { datagram })
+      return {}
+    },
+    destroy(_call, object) {
+      const { completions, asyncs } = countsOf(object)
+      return { events: completions + asyncs }
+    },
+  })
+
+  return [channelClass, idClass, multicastClass]
+}
+
+const countsOf = (object: CoreObject): { completions: number; asyncs: number } => {
+  const { compEvents, asyncEvents } = withdrawEvents(object)
+  return { completions: compEvents, asyncs: asyncEvents }
+}
+
+const identifierOf = ({ context }: CallContext, handle: number): Identifier => {
+  const object = findHandle(context.handles, handle)
+  if (object === undefined)
+    throw new CallError('ENOENT', `cm_multicast.create: there is no object with handle ${handle}`)
+  if (object.class.id !== CmId.id)
+    throw new CallError('EINVAL', `cm_multicast.create: handle ${handle} is of class ${object.class.name}, not cm_id`)
+  return object.state as Identifier
+}

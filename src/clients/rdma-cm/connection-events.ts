@@ -1,0 +1,158 @@
+/*
+ * What the connection manager tells, as events of identifiers (cma_ib_handler, cma_ib_req_handler and
+ * cma_sidr_rep_handler of Linux's cma.c).
+ */
+import type { CmEvent } from '../../cm/machine.ts'
+import { CmEventType } from '../../spec/enums.ts'
+import { Errno } from '../../spec/errno.ts'
+import { rejReason, sidrStatus } from '../../spec/wire/mad.ts'
+import type { CmMessage } from '../../wire/mad.ts'
+import { parseRdmaCmHeader } from '../../wire/mad.ts'
+import type { EventDetails, Identifier } from './identifier.ts'
+import { datagramParameters, headerBytes, QpTypes, replyParameters, requestParameters, withData } from './parameters.ts'
+import type { RdmaCm } from './rdma-cm.ts'
+import { Family, fromHeader, ipAddress, type SocketAddress } from './socket-address.ts'
+
+const { CONNECT_REQUEST, CONNECT_RESPONSE, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNECTED, TIMEWAIT_EXIT } =
+  CmEventType.values
+
+type Message<N extends CmMessage['name']> = Extract<CmMessage, { name: N }>
+type Request = Message<'REQ'> | Message<'SIDR_REQ'>
+
+const TIMED_OUT: EventDetails = { status: -Errno.ETIMEDOUT }
+
+/** Addresses of a request: those of the header, or of AF_IB the GIDs of the path. */
+const addressesOf = (
+  event: CmEvent,
+  privateData: Uint8Array,
+  listener: Identifier | undefined,
+): { readonly peer: SocketAddress; readonly local: SocketAddress } | undefined => {
+  const { path, serviceId } = event.connection
+  const port = Number(serviceId & 0xffffn)
+  if (listener?.source?.family === Family.IB)
+    return { peer: ipAddress(path.remoteGid, 0), local: { ...listener.source, address: path.localGid, serviceId } }
+  const header = parseRdmaCmHeader(privateData)
+  if (header === undefined) return undefined
+  const { ipVersion, source, destination } = header
+  return { peer: fromHeader(ipVersion, source, header.port), local: fromHeader(ipVersion, destination, port) }
+}
+
+/** A request that nobody takes. */
+const refuse = (cm: RdmaCm, event: CmEvent, reason: number): void => {
+  const { connection } = event
+  if (connection.state === 'SIDR_REQ_RCVD') cm.engine.resolved(connection, { status: sidrStatus.UNSUPPORTED })
+  else cm.engine.reject(connection, { reason }, cm.now())
+}
+
+const onRequest = (cm: RdmaCm, event: CmEvent, message: Request): void => {
+  const { connection } = event
+  const device = cm.devices.byNumber(connection.path.device)
+  const addresses = addressesOf(event, message.privateData, cm.ibListener(connection.serviceId))
+  const listener = device && addresses && cm.listenerFor(connection.serviceId, addresses.local, device)
+  if (device === undefined || addresses === undefined || listener === undefined) {
+    refuse(cm, event, addresses === undefined ? rejReason.CONSUMER_DEFINED : rejReason.INVALID_SERVICE_ID)
+    return
+  }
+  // The peer asks again, and then there may be room.
+  const request = listener.unread.size < listener.backlog ? listener.owner.createRequest(listener) : undefined
+  if (request === undefined) {
+    cm.engine.drop(connection)
+    return
+  }
+  request.source = addresses.local
+  request.destination = addresses.peer
+  request.trafficClass = listener.trafficClass
+  request.ackTimeout = listener.ackTimeout
+  request.minRnrTimer = listener.minRnrTimer
+  cm.adopt(request, connection, device)
+  listener.unread.add(request)
+  const at = headerBytes(request)
+  listener.owner.event(
+    CONNECT_REQUEST,
+    message.name === 'REQ'
+      ? { connection: requestParameters(message, at) }
+      : {
+          datagram: datagramParameters(request, connection.path.remoteGid, {
+            qpNum: 0,
+            qkey: 0,
+            privateData: message.privateData.subarray(at),
+          }),
+        },
+    request,
+  )
+}
+
+const onSidrReply = (id: Identifier, { status, qpn, qkey, privateData }: Message<'SIDR_REP'>): void => {
+  if (status !== sidrStatus.SUCCESS || id.remoteGid === undefined) {
+    id.state = 'ROUTE_RESOLVED'
+    id.owner.event(UNREACHABLE, { status, connection: withData(privateData) })
+    return
+  }
+  id.qkey = qkey
+  id.owner.event(ESTABLISHED, { datagram: datagramParameters(id, id.remoteGid, { qpNum: qpn, qkey, privateData }) })
+}
+
+/** The connection ends; told once. */
+const onDisconnected = (id: Identifier, details: EventDetails): void => {
+  if (id.state !== 'CONNECT') return
+  id.state = 'DISCONNECT'
+  id.owner.event(DISCONNECTED, details)
+}
+
+/** An identifier whose request came to nothing may try again. */
+const failed = (id: Identifier, type: number, details: EventDetails): void => {
+  if (id.state === 'CONNECT' && id.connection?.state === 'IDLE') id.state = 'ROUTE_RESOLVED'
+  id.owner.event(type, details)
+}
+
+const onMessage = (id: Identifier, event: CmEvent): void => {
+  const { message, connection } = event
+  switch (message?.name) {
+    case 'REP':
+      id.owner.event(CONNECT_RESPONSE, { connection: replyParameters(message, connection) })
+      break
+    case 'RTU':
+      id.owner.event(ESTABLISHED, {
+        ...(id.qpType === QpTypes.UD ? {} : { connection: withData(message.privateData) }),
+      })
+      break
+    case 'REJ':
+      failed(id, REJECTED, { status: message.reason, connection: withData(message.privateData) })
+      break
+    case 'DREQ':
+    case 'DREP':
+      onDisconnected(id, {})
+      break
+    case 'SIDR_REP':
+      onSidrReply(id, message)
+  }
+}
+
+/** One event of the engine. Those of connections that are nobody's any more are over. */
+export const handleEvent = (cm: RdmaCm, event: CmEvent): void => {
+  const { name, connection, message } = event
+  if (message?.name === 'REQ' || message?.name === 'SIDR_REQ') {
+    onRequest(cm, event, message)
+    return
+  }
+  const id = cm.idOf(connection)
+  if (id === undefined) return
+  switch (name) {
+    case 'REQ_ERROR':
+    case 'REP_ERROR':
+    case 'SIDR_REQ_ERROR':
+      failed(id, UNREACHABLE, TIMED_OUT)
+      break
+    case 'DREQ_ERROR':
+      onDisconnected(id, TIMED_OUT)
+      break
+    case 'USER_ESTABLISHED':
+      id.owner.event(ESTABLISHED, {})
+      break
+    case 'TIMEWAIT_EXIT':
+      id.owner.event(TIMEWAIT_EXIT, {})
+      break
+    default:
+      onMessage(id, event)
+  }
+}

@@ -1,0 +1,143 @@
+/*
+ * The devices that connections are made through, and which of them leads to an address (rdma_resolve_addr). A path of
+ * RoCE is a pair of GIDs; how packets find their way between them is the port's business.
+ */
+import { findGid } from '../../core/devices/gids.ts'
+import type { Device } from '../../core/model.ts'
+import { GidType } from '../../spec/enums.ts'
+import { CallError } from '../../spec/errno.ts'
+import { isLinkLocal, isMappedIpv4, isMulticastGid } from '../../wire/address.ts'
+import type { CmDevice } from './identifier.ts'
+import { Family, isAny, isLoopback, type SocketAddress } from './socket-address.ts'
+
+export interface Route {
+  readonly device: CmDevice
+  readonly localGid: Uint8Array
+  readonly remoteGid: Uint8Array
+}
+
+/** What the network knows that devices do not. */
+export interface Routing {
+  /** The local address (16 bytes) from which the system reaches `destination`; undefined: it does not. */
+  sourceOf?(destination: Uint8Array, scope: number): Uint8Array | undefined
+  /** All that can be reached are the devices here: a memory link. */
+  readonly closed?: boolean
+}
+
+export class CmDevices {
+  readonly #devices = new Map<Device, CmDevice>()
+  readonly #routing: Routing
+  #next = 1
+
+  constructor(routing: Routing) {
+    this.#routing = routing
+  }
+
+  add(device: Device): CmDevice {
+    const caGuid = new DataView(device.attributes.nodeGuid.slice().buffer).getBigUint64(0)
+    const made = { number: this.#next++, device, caGuid }
+    this.#devices.set(device, made)
+    return made
+  }
+
+  /** The device as it was known. */
+  remove(device: Device): CmDevice | undefined {
+    const found = this.#devices.get(device)
+    this.#devices.delete(device)
+    return found
+  }
+
+  of(device: Device): CmDevice | undefined {
+    return this.#devices.get(device)
+  }
+
+  byNumber(number: number): CmDevice | undefined {
+    for (const device of this.#devices.values()) if (device.number === number) return device
+    return undefined
+  }
+
+  /** The device that has this address; of a link-local one with a scope, on that interface. */
+  withAddress(address: Uint8Array, scope = 0): CmDevice | undefined {
+    for (const one of this.#devices.values()) {
+      const { gids } = one.device.ports[0]
+      const index = findGid(gids, address, GidType.values.ROCE_V2)
+      if (index >= 0 && (scope === 0 || gids.entries[index]?.ifindex === scope)) return one
+    }
+    return undefined
+  }
+
+  hasGid(number: number, gid: Uint8Array): boolean {
+    const found = this.byNumber(number)
+    return found !== undefined && findGid(found.device.ports[0].gids, gid) >= 0
+  }
+
+  /** The way to `destination`, from `source` if that names a host. Throws CallError. */
+  route(destination: SocketAddress, source: SocketAddress | undefined): Route {
+    const target = this.#hostOf(destination)
+    const from = source === undefined || isAny(source) ? undefined : source
+    const chosen = from === undefined ? this.#leadingTo(target, destination.scope) : this.#from(from)
+    const isHere = this.withAddress(target) !== undefined || isMulticastGid(target)
+    if (this.#routing.closed && !isHere)
+      throw new CallError('EHOSTUNREACH', 'cm_id.resolveAddress: no device of this network has the address')
+    return { ...chosen, remoteGid: target }
+  }
+
+  /** Loopback means a device of this host, whichever address that has. */
+  #hostOf(destination: SocketAddress): Uint8Array {
+    const { address, family } = destination
+    if (!(isLoopback(destination) || isAny(destination)) || this.withAddress(address) !== undefined) return address
+    return this.#first(family === Family.INET).localGid
+  }
+
+  #from(source: SocketAddress): Omit<Route, 'remoteGid'> {
+    const device = this.withAddress(source.address, source.scope)
+    if (device === undefined) throw new CallError('ENODEV', 'cm_id: no device has the local address')
+    return { device, localGid: source.address }
+  }
+
+  #leadingTo(target: Uint8Array, scope: number): Omit<Route, 'remoteGid'> {
+    const own = this.withAddress(target, scope)
+    if (own !== undefined) return { device: own, localGid: target }
+    if (isLinkLocal(target)) return this.#onLink(scope)
+    const local = this.#routing.sourceOf?.(target, scope)
+    const device = local && this.withAddress(local)
+    if (local !== undefined && device !== undefined) return { device, localGid: local }
+    if (this.#routing.sourceOf !== undefined && !isMulticastGid(target))
+      throw new CallError(
+        local === undefined ? 'ENETUNREACH' : 'ENODEV',
+        'cm_id.resolveAddress: no device has the address from which the destination is reached',
+      )
+    return this.#first(isMappedIpv4(target))
+  }
+
+  /** The first device with an address of the family, and that address. */
+  #first(ipv4: boolean): Omit<Route, 'remoteGid'> {
+    for (const device of this.#devices.values())
+      for (const entry of device.device.ports[0].gids.entries)
+        if (entry !== undefined && isMappedIpv4(entry.gid) === ipv4 && (ipv4 || !isLinkLocal(entry.gid)))
+          return { device, localGid: entry.gid }
+    throw new CallError('ENODEV', `cm_id: no device has an address of ${ipv4 ? 'IPv4' : 'IPv6'}`)
+  }
+
+  #onLink(scope: number): Omit<Route, 'remoteGid'> {
+    for (const device of this.#devices.values())
+      for (const entry of device.device.ports[0].gids.entries)
+        if (entry !== undefined && isLinkLocal(entry.gid) && (scope === 0 || entry.ifindex === scope))
+          return { device, localGid: entry.gid }
+    throw new CallError('ENODEV', `cm_id: no device is on interface ${scope}`)
+  }
+
+  /** What a local address is bound to: nothing yet if it names no host. Throws CallError EADDRNOTAVAIL. */
+  bound(source: SocketAddress): CmDevice | undefined {
+    if (isAny(source)) return undefined
+    const device = this.withAddress(source.address, source.scope) ?? (isLoopback(source) ? this.#any() : undefined)
+    if (device === undefined)
+      throw new CallError('EADDRNOTAVAIL', 'cm_id.bind: no device has the address; bind to one that a device has')
+    return device
+  }
+
+  #any(): CmDevice | undefined {
+    const [first] = this.#devices.values()
+    return first
+  }
+}

@@ -1,0 +1,108 @@
+/*
+ * What events and requests of rdma_cm carry, as records: Linux's rdma_ucm_conn_param and rdma_ucm_ud_param, and the
+ * private data with rdma_cm's header in front.
+ */
+import type { CmConnection } from '../../cm/connection.ts'
+import { findGid } from '../../core/devices/gids.ts'
+import { CmConnectionParameters, CmDatagramParameters } from '../../spec/classes/cm_parameters.ts'
+import { CallError } from '../../spec/errno.ts'
+import { zeroRecord } from '../../spec/schema/schema.ts'
+import type { CmMessage } from '../../wire/mad.ts'
+import { emitRdmaCmHeader } from '../../wire/mad.ts'
+import type { ConnectionParameters, DatagramParameters, Identifier } from './identifier.ts'
+import { Family, headerAddress } from './socket-address.ts'
+
+/** The Q_Key of datagrams in port spaces UDP and IPOIB, where nobody asks for another one (RDMA_UDP_QKEY). */
+export const UDP_QKEY = 0x0123_4567
+
+/** Bytes of rdma_cm's header. */
+const HEADER_BYTES = 36
+
+export const QpTypes = { RC: 2, UC: 3, UD: 4, XRC_INI: 9, XRC_TGT: 10 } as const
+
+/** Where private data of the application begins: AF_IB has no header. */
+export const headerBytes = ({ source }: Identifier): number => (source?.family === Family.IB ? 0 : HEADER_BYTES)
+
+const padded = (bytes: Uint8Array): { privateData: Uint8Array; privateDataLength: number } => {
+  const { privateData } = zeroRecord(CmConnectionParameters)
+  privateData.set(bytes)
+  return { privateData, privateDataLength: bytes.length }
+}
+
+/** The application's private data of a request, with the header in front. EINVAL if it is longer than `most`. */
+export const requestData = (id: Identifier, own: Uint8Array, most: number, what: string): Uint8Array => {
+  const room = most - headerBytes(id)
+  if (own.length > room)
+    throw new CallError('EINVAL', `${what}: ${own.length} bytes of private data, the message takes ${room}`)
+  const { source, destination } = id
+  if (headerBytes(id) === 0 || source === undefined || destination === undefined) return own
+  const ipVersion = source.family === Family.INET ? 4 : 6
+  const addresses = { source: headerAddress(source), destination: headerAddress(destination) }
+  return emitRdmaCmHeader({ ipVersion, port: source.port, ...addresses }, own)
+}
+
+/** Private data of an answer. EINVAL if it is longer than `most`. */
+export const answerData = (own: Uint8Array, most: number, what: string): Uint8Array => {
+  if (own.length > most)
+    throw new CallError('EINVAL', `${what}: ${own.length} bytes of private data, the message takes ${most}`)
+  return own
+}
+
+/** The private data that a record says it has. */
+export const ownData = (from: { privateData: Uint8Array; privateDataLength: number }): Uint8Array =>
+  from.privateData.subarray(0, from.privateDataLength)
+
+/** Only private data. */
+export const withData = (bytes: Uint8Array): ConnectionParameters => ({
+  ...zeroRecord(CmConnectionParameters),
+  ...padded(bytes),
+})
+
+/** What a REQ asks; the peer's limits appear as this end would use them. */
+export const requestParameters = (
+  message: Extract<CmMessage, { name: 'REQ' }>,
+  dataAt: number,
+): ConnectionParameters => ({
+  ...zeroRecord(CmConnectionParameters),
+  ...padded(message.privateData.subarray(dataAt)),
+  qpNum: message.qpn,
+  responderResources: message.initiatorDepth,
+  initiatorDepth: message.responderResources,
+  flowControl: message.flowControl ? 1 : 0,
+  retryCount: message.retryCount,
+  rnrRetryCount: message.rnrRetryCount,
+  srq: message.srq ? 1 : 0,
+})
+
+export const replyParameters = (
+  message: Extract<CmMessage, { name: 'REP' }>,
+  { agreed }: CmConnection,
+): ConnectionParameters => ({
+  ...zeroRecord(CmConnectionParameters),
+  ...padded(message.privateData),
+  qpNum: agreed.remoteQpn,
+  responderResources: message.initiatorDepth,
+  initiatorDepth: message.responderResources,
+  flowControl: message.flowControl ? 1 : 0,
+  rnrRetryCount: message.rnrRetryCount,
+  srq: message.srq ? 1 : 0,
+})
+
+/** Where datagrams for `gid` go, from the device that the identifier is bound to. */
+export const datagramParameters = (
+  { device, localGid, trafficClass, flowLabel }: Identifier,
+  gid: Uint8Array,
+  to: { qpNum: number; qkey: number; privateData?: Uint8Array },
+): DatagramParameters => ({
+  ...zeroRecord(CmDatagramParameters),
+  ...padded(to.privateData ?? new Uint8Array(0)),
+  qpNum: to.qpNum,
+  qkey: to.qkey,
+  dgid: gid,
+  flowLabel,
+  trafficClass,
+  sgidIndex: device && localGid ? Math.max(0, findGid(device.device.ports[0].gids, localGid)) : 0,
+  hopLimit: 64,
+  isGlobal: 1,
+  port: 1,
+})

@@ -1,0 +1,81 @@
+/*
+ * Ports of rdma_cm: numbers of one port space that identifiers are bound to, by the rules of Linux's cma_check_port.
+ * They are those of this subsystem, and have nothing to do with the ports of TCP and UDP.
+ */
+import { CallError } from '../../spec/errno.ts'
+import { Family, isAny, isSameHost, type SocketAddress } from './socket-address.ts'
+
+/** What the table asks of an identifier that is bound. */
+export interface PortHolder {
+  readonly portSpace: number
+  readonly source: SocketAddress | undefined
+  readonly reuseAddress: boolean
+  /** Of IPv6: the wildcard address does not mean IPv4 too. */
+  readonly onlyIpv6: boolean
+  readonly isListening: boolean
+}
+
+/** Ephemeral ports, Linux's net.ipv4.ip_local_port_range. */
+const FIRST = 32768
+const COUNT = 60999 - FIRST + 1
+
+const key = (portSpace: number, port: number): number => portSpace * 0x1_0000 + port
+
+const conflict = (a: PortHolder, source: SocketAddress, b: PortHolder): 'EADDRINUSE' | 'EADDRNOTAVAIL' | undefined => {
+  const other = b.source
+  if (other === undefined || (a.reuseAddress && b.reuseAddress && !b.isListening)) return undefined
+  const isIpv6 = source.family === Family.INET6
+  if (source.family !== other.family && (isIpv6 ? a : b).onlyIpv6) return undefined
+  if (isAny(source) || isAny(other)) return 'EADDRNOTAVAIL'
+  return source.family === other.family && isSameHost(source.address, other.address) ? 'EADDRINUSE' : undefined
+}
+
+export class PortTable {
+  readonly #random: () => number
+  readonly #holders = new Map<number, Set<PortHolder>>()
+
+  /** `random` answers a u32. */
+  constructor(random: () => number) {
+    this.#random = random
+  }
+
+  /**
+   * Gives `holder` the port of `source`, or for 0 one that nobody has; answers it. Throws CallError EADDRINUSE,
+   * EADDRNOTAVAIL.
+   */
+  bind(holder: PortHolder, source: SocketAddress): number {
+    const port = source.port === 0 ? this.#ephemeral(holder.portSpace) : source.port
+    const place = key(holder.portSpace, port)
+    const others = this.#holders.get(place)
+    for (const other of others ?? []) this.#refuse(conflict(holder, source, other), port)
+    if (others === undefined) this.#holders.set(place, new Set([holder]))
+    else others.add(holder)
+    return port
+  }
+
+  /** Whether a holder that is bound may listen: none of the others that share its port does so already. */
+  checkListen(holder: PortHolder, source: SocketAddress): void {
+    for (const other of this.#holders.get(key(holder.portSpace, source.port)) ?? [])
+      if (other !== holder && other.isListening) this.#refuse(conflict(holder, source, other), source.port)
+  }
+
+  release(holder: PortHolder): void {
+    if (holder.source === undefined) return
+    const place = key(holder.portSpace, holder.source.port)
+    const holders = this.#holders.get(place)
+    if (holders?.delete(holder) && holders.size === 0) this.#holders.delete(place)
+  }
+
+  #refuse(code: 'EADDRINUSE' | 'EADDRNOTAVAIL' | undefined, port: number): void {
+    if (code !== undefined) throw new CallError(code, `cm_id: port ${port} is in use`)
+  }
+
+  #ephemeral(portSpace: number): number {
+    const start = this.#random() % COUNT
+    for (let i = 0; i < COUNT; i++) {
+      const port = FIRST + ((start + i) % COUNT)
+      if (!this.#holders.has(key(portSpace, port))) return port
+    }
+    throw new CallError('EADDRNOTAVAIL', 'cm_id: every ephemeral port is in use')
+  }
+}

@@ -1,0 +1,97 @@
+/*
+ * What a queue pair is given on its way through the states of a connection (rdma_init_qp_attr): from what both ends
+ * agreed on, or, before they have, from the device alone.
+ */
+import { findGid } from '../../core/devices/gids.ts'
+import type { CmId } from '../../spec/classes/cm_id.ts'
+import { AccessFlags, QpState } from '../../spec/enums.ts'
+import { CallError } from '../../spec/errno.ts'
+import type { Out } from '../../spec/schema/schema.ts'
+import type { Identifier } from './identifier.ts'
+import { QpTypes } from './parameters.ts'
+
+type QpAttributes = Out<typeof CmId.methods.initQpAttr>
+
+const { INIT, RTR, RTS } = QpState.values
+const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
+
+const refuse = (reason: string): never => {
+  throw new CallError('EINVAL', `cm_id.initQpAttr: ${reason}`)
+}
+
+/** Before there is a connection, and of datagrams always. */
+const unconnected = (id: Identifier, state: number): QpAttributes => ({
+  state,
+  pkeyIndex: 0,
+  port: 1,
+  ...(id.qpType === QpTypes.UD ? { qkey: id.qkey } : { accessFlags: 0 }),
+  ...(state === RTR && { rqPsn: id.startingPsn }),
+})
+
+const toInit = ({ connection }: Identifier): QpAttributes => {
+  const { responderResources = 0 } = connection?.agreed ?? {}
+  return {
+    state: INIT,
+    accessFlags: REMOTE_WRITE | (responderResources > 0 ? REMOTE_READ | REMOTE_ATOMIC : 0),
+    pkeyIndex: 0,
+    port: 1,
+  }
+}
+
+const addressOf = (id: Identifier): NonNullable<QpAttributes['address']> => {
+  const { connection, device } = id
+  if (connection === undefined || device === undefined) return refuse('there is no connection')
+  const { path } = connection
+  return {
+    dgid: path.remoteGid,
+    flowLabel: path.flowLabel,
+    sgidIndex: findGid(device.device.ports[0].gids, path.localGid),
+    hopLimit: path.hopLimit,
+    trafficClass: path.trafficClass,
+    sl: path.sl,
+    staticRate: 0,
+    isGlobal: 1,
+    port: 1,
+  }
+}
+
+const toRtr = (id: Identifier): QpAttributes => {
+  const { connection, qpType, startingPsn, minRnrTimer } = id
+  if (connection === undefined) return refuse('there is no connection')
+  const { agreed, path } = connection
+  const hasResponder = qpType === QpTypes.RC || qpType === QpTypes.XRC_TGT
+  return {
+    state: RTR,
+    address: addressOf(id),
+    pathMtu: path.mtu,
+    destQpn: agreed.remoteQpn,
+    rqPsn: startingPsn,
+    ...(hasResponder && { maxDestRdAtomic: agreed.responderResources, minRnrTimer: minRnrTimer ?? 0 }),
+  }
+}
+
+const toRts = ({ connection, qpType, ackTimeout }: Identifier): QpAttributes => {
+  if (connection === undefined) return refuse('there is no connection')
+  const { agreed } = connection
+  const timeout = ackTimeout ?? agreed.ackTimeout
+  return {
+    state: RTS,
+    sqPsn: agreed.sqPsn,
+    ...((qpType === QpTypes.RC || qpType === QpTypes.XRC_INI) && {
+      timeout,
+      retryCnt: agreed.retryCount,
+      rnrRetry: agreed.rnrRetryCount,
+      maxRdAtomic: agreed.initiatorDepth,
+    }),
+    ...(qpType === QpTypes.XRC_TGT && { timeout }),
+  }
+}
+
+/** For a transition to `state`. Throws CallError EINVAL: no device yet, no connection yet, or no such transition. */
+export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => {
+  if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')
+  if (id.connection === undefined || id.qpType === QpTypes.UD) return unconnected(id, state)
+  if (state === INIT) return toInit(id)
+  if (state === RTR) return toRtr(id)
+  return state === RTS ? toRts(id) : refuse(`state ${state} is none of INIT, RTR and RTS`)
+}

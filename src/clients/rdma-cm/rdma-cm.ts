@@ -1,0 +1,494 @@
+/*
+ * rdma_cm: connections by IP addresses and ports, on the InfiniBand connection manager (R17, R18). It is a client of the
+ * subsystem: its identifiers exist before a device is known, listeners without an address hear on every device, also on
+ * those that come later, and a device that goes ends what was bound to it. Rules, events and errors are Linux's
+ * (drivers/infiniband/core/cma.c). Messages leave and come through the MAD layer; time is the caller's.
+ */
+import type { CmConnection, CmListener, CmPath, CmTransport } from '../../cm/connection.ts'
+import { CmEngine } from '../../cm/engine.ts'
+import { CmError } from '../../cm/error.ts'
+import { registerClient } from '../../core/devices/clients.ts'
+import type { Core, MadAddress } from '../../core/model.ts'
+import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
+import { CallError } from '../../spec/errno.ts'
+import { CM_CLASS, sidrStatus } from '../../spec/wire/mad.ts'
+import { rdmaCmServiceId } from '../../wire/mad.ts'
+import type { MadLayer } from '../mad/layer.ts'
+import { handleEvent } from './connection-events.ts'
+import { CmDevices, type Routing } from './devices.ts'
+import { type CmDevice, type ConnectionParameters, type EventDetails, Identifier, type IdOwner } from './identifier.ts'
+import { answerData, ownData, QpTypes, requestData, UDP_QKEY } from './parameters.ts'
+import { PortTable } from './ports.ts'
+import { anyAddress, Family, isAny, type SocketAddress } from './socket-address.ts'
+
+export interface RdmaCmEnvironment {
+  /** Microseconds. */
+  readonly now: () => number
+  /** A u32 that nobody can guess. */
+  readonly random: () => number
+  readonly routing?: Routing
+  /** Messages wait for the devices' next turn. */
+  readonly wake?: () => void
+}
+
+/** As Linux's cma.c: exponents of times, and how often a message is sent again. */
+const RESPONSE_TIMEOUT = 20
+const MAX_RETRIES = 15
+const PACKET_LIFE_TIME = 16
+const ACK_DELAY = 15
+const HOP_LIMIT = 64
+const DEFAULT_PKEY = 0xffff
+/** Private data of messages, bytes. */
+const REQ_DATA = 92
+const REP_DATA = 196
+const REJ_DATA = 148
+const SIDR_REQ_DATA = 216
+const SIDR_REP_DATA = 136
+const MOST_RETRIES = 7
+const MOST_BACKLOG = 1024
+
+const { TCP, UDP, IPOIB } = CmPortSpace.values
+const { ADDR_RESOLVED, ADDR_ERROR, ROUTE_RESOLVED, DEVICE_REMOVAL } = CmEventType.values
+
+const transports: Readonly<Record<number, CmTransport>> = {
+  [QpTypes.RC]: 'RC',
+  [QpTypes.UC]: 'UC',
+  [QpTypes.XRC_INI]: 'XRC',
+  [QpTypes.XRC_TGT]: 'XRC',
+}
+
+/** One service id that identifiers listen to. */
+interface Service {
+  readonly listener: CmListener
+  readonly ids: Set<Identifier>
+}
+
+export class RdmaCm {
+  readonly engine: CmEngine
+  readonly devices: CmDevices
+  readonly #environment: RdmaCmEnvironment
+  readonly #mads: MadLayer
+  readonly #ports: PortTable
+  readonly #services = new Map<bigint, Service>()
+  readonly #ids = new Map<CmConnection, Identifier>()
+  /** Every identifier that is bound to a device. */
+  readonly #bound = new Map<CmDevice, Set<Identifier>>()
+  readonly #close: () => void
+
+  constructor(core: Core, mads: MadLayer, environment: RdmaCmEnvironment) {
+    this.#environment = environment
+    this.#mads = mads
+    this.#ports = new PortTable(environment.random)
+    this.devices = new CmDevices(environment.routing ?? {})
+    this.engine = new CmEngine({
+      random: environment.random,
+      caGuid: number => this.devices.byNumber(number)?.caGuid ?? 0n,
+      ackDelay: () => ACK_DELAY,
+      hasGid: (number, gid) => this.devices.hasGid(number, gid),
+    })
+    const leave = mads.register({
+      mgmtClass: CM_CLASS,
+      receive: (device, mad, from) => {
+        const known = this.devices.of(device)
+        if (known !== undefined) this.#receive(known, mad, from)
+      },
+    })
+    const unregister = registerClient(core, {
+      name: 'rdma_cm',
+      add: device => {
+        if (!mads.has(device)) return false
+        this.#bound.set(this.devices.add(device), new Set())
+        return true
+      },
+      remove: device => {
+        const known = this.devices.remove(device)
+        if (known !== undefined) this.#removeDevice(known)
+      },
+    })
+    this.#close = () => {
+      unregister()
+      leave()
+    }
+  }
+
+  close(): void {
+    this.#close()
+  }
+
+  // ---- time ----
+
+  /** When `onTimeout` must be called next, µs; Infinity for never. */
+  nextTimeout(): number {
+    return this.engine.nextTimeout()
+  }
+
+  /** True if there was anything to do. */
+  onTimeout(now: number): boolean {
+    if (now < this.engine.nextTimeout()) return false
+    this.engine.onTimeout(now)
+    this.flush()
+    return true
+  }
+
+  // ---- identifiers: each throws CallError ----
+
+  /** An identifier that nothing is known of. `qpType` 0: as the port space has it. */
+  create(owner: IdOwner, portSpace: number, qpType: number): Identifier {
+    const isDatagram = portSpace === UDP || portSpace === IPOIB
+    const type =
+      qpType === 0 || isDatagram || portSpace === TCP ? (isDatagram ? QpTypes.UD : qpType || QpTypes.RC) : qpType
+    if (portSpace === TCP && type === QpTypes.UD) throw new CallError('EINVAL', 'cm_id.create: TCP has no datagrams')
+    const psn = this.#environment.random() & 0xff_ffff
+    return new Identifier(owner, portSpace, type, psn, UDP_QKEY)
+  }
+
+  bind(id: Identifier, address: SocketAddress): void {
+    if (id.state !== 'IDLE') throw new CallError('EINVAL', `cm_id.bind: it is in state ${id.state}, not IDLE`)
+    const device = this.devices.bound(address)
+    const source = this.#claim(id, address)
+    id.state = 'ADDR_BOUND'
+    id.source = source
+    id.destination ??= anyAddress(source.family)
+    if (device !== undefined) this.#attach(id, device, source.address)
+  }
+
+  /** The outcome is an event, ADDR_RESOLVED or ADDR_ERROR. */
+  resolveAddress(id: Identifier, destination: SocketAddress, source: SocketAddress | undefined): void {
+    if (id.state === 'IDLE') this.bind(id, source ?? anyAddress(destination.family))
+    if (id.state !== 'ADDR_BOUND')
+      throw new CallError('EINVAL', `cm_id.resolveAddress: it is in state ${id.state}, not IDLE or ADDR_BOUND`)
+    if (id.source?.family !== destination.family)
+      throw new CallError('EINVAL', 'cm_id.resolveAddress: source and destination are of different families')
+    try {
+      const { device, localGid, remoteGid } = this.devices.route(destination, id.source)
+      id.destination = destination
+      this.#attach(id, device, localGid)
+      if (isAny(id.source)) id.source = { ...id.source, address: localGid }
+      id.remoteGid = remoteGid
+      id.flowLabel = this.#environment.random() & 0xf_ffff || 1
+      id.state = 'ADDR_RESOLVED'
+      this.#tell(id, ADDR_RESOLVED, {})
+    } catch (error) {
+      if (!(error instanceof CallError)) throw error
+      this.#tell(id, ADDR_ERROR, { status: -error.errno })
+    }
+  }
+
+  resolveRoute(id: Identifier): void {
+    if (id.state !== 'ADDR_RESOLVED')
+      throw new CallError('EINVAL', `cm_id.resolveRoute: it is in state ${id.state}, not ADDR_RESOLVED`)
+    id.state = 'ROUTE_RESOLVED'
+    this.#tell(id, ROUTE_RESOLVED, {})
+  }
+
+  connect(id: Identifier, parameters: ConnectionParameters): void {
+    if (id.state !== 'ROUTE_RESOLVED')
+      throw new CallError('EINVAL', `cm_id.connect: it is in state ${id.state}, not ROUTE_RESOLVED`)
+    const path = this.#pathOf(id)
+    const serviceId = this.#serviceId(id, id.destination as SocketAddress)
+    const own = ownData(parameters)
+    const connection = this.engine.create(path)
+    try {
+      if (id.qpType === QpTypes.UD)
+        this.engine.resolve(
+          connection,
+          {
+            path,
+            serviceId,
+            privateData: requestData(id, own, SIDR_REQ_DATA, 'cm_id.connect'),
+            responseTimeout: RESPONSE_TIMEOUT,
+            maxCmRetries: MAX_RETRIES,
+          },
+          this.#environment.now(),
+        )
+      else
+        this.engine.connect(
+          connection,
+          {
+            path,
+            serviceId,
+            transport: transports[id.qpType] ?? 'RC',
+            qpn: parameters.qpNum & 0xff_ffff,
+            startingPsn: id.startingPsn,
+            responderResources: parameters.responderResources,
+            initiatorDepth: parameters.initiatorDepth,
+            flowControl: parameters.flowControl !== 0,
+            retryCount: Math.min(MOST_RETRIES, parameters.retryCount),
+            rnrRetryCount: Math.min(MOST_RETRIES, parameters.rnrRetryCount),
+            srq: parameters.srq !== 0,
+            privateData: requestData(id, own, REQ_DATA, 'cm_id.connect'),
+            remoteResponseTimeout: RESPONSE_TIMEOUT,
+            localResponseTimeout: RESPONSE_TIMEOUT,
+            maxCmRetries: MAX_RETRIES,
+          },
+          this.#environment.now(),
+        )
+    } catch (error) {
+      this.engine.destroy(connection, this.#environment.now())
+      throw asCallError(error)
+    }
+    id.state = 'CONNECT'
+    id.connection = connection
+    this.#ids.set(connection, id)
+    this.flush()
+  }
+
+  /** Requests come as events from now on. */
+  listen(id: Identifier, backlog: number): void {
+    if (id.state === 'IDLE') this.bind(id, anyAddress(Family.INET))
+    const { source } = id
+    if (id.state !== 'ADDR_BOUND' || source === undefined)
+      throw new CallError('EINVAL', `cm_id.listen: it is in state ${id.state}, not IDLE or ADDR_BOUND`)
+    this.#ports.checkListen(id, source)
+    const serviceId = this.#serviceId(id, source)
+    let service = this.#services.get(serviceId)
+    if (service === undefined) {
+      service = { listener: this.engine.listen(serviceId), ids: new Set() }
+      this.#services.set(serviceId, service)
+    }
+    service.ids.add(id)
+    id.backlog = backlog > 0 && backlog < MOST_BACKLOG ? backlog : MOST_BACKLOG
+    id.state = 'LISTEN'
+  }
+
+  /** Answers a request; without parameters confirms the peer's answer to one's own. */
+  accept(id: Identifier, parameters: ConnectionParameters | undefined): void {
+    const { connection } = id
+    if (id.state !== 'CONNECT' || connection === undefined)
+      throw new CallError('EINVAL', `cm_id.accept: it is in state ${id.state}, with nothing to accept`)
+    try {
+      if (parameters === undefined) this.engine.ready(connection)
+      else if (id.qpType === QpTypes.UD) {
+        id.qkey = parameters.qkey || id.qkey
+        this.engine.resolved(connection, {
+          status: sidrStatus.SUCCESS,
+          qpn: parameters.qpNum & 0xff_ffff,
+          qkey: id.qkey,
+          privateData: answerData(ownData(parameters), SIDR_REP_DATA, 'cm_id.accept'),
+        })
+      } else
+        this.engine.reply(
+          connection,
+          {
+            qpn: parameters.qpNum & 0xff_ffff,
+            startingPsn: id.startingPsn,
+            responderResources: parameters.responderResources,
+            initiatorDepth: parameters.initiatorDepth,
+            flowControl: parameters.flowControl !== 0,
+            rnrRetryCount: Math.min(MOST_RETRIES, parameters.rnrRetryCount),
+            srq: parameters.srq !== 0,
+            privateData: answerData(ownData(parameters), REP_DATA, 'cm_id.accept'),
+          },
+          this.#environment.now(),
+        )
+    } catch (error) {
+      throw asCallError(error)
+    }
+    this.flush()
+  }
+
+  reject(id: Identifier, privateData: Uint8Array, reason: number): void {
+    const { connection } = id
+    if (connection === undefined) throw new CallError('EINVAL', 'cm_id.reject: there is nothing to reject')
+    try {
+      if (id.qpType === QpTypes.UD)
+        this.engine.resolved(connection, {
+          status: sidrStatus.REJECT,
+          privateData: answerData(privateData, SIDR_REP_DATA, 'cm_id.reject'),
+        })
+      else
+        this.engine.reject(
+          connection,
+          { reason, privateData: answerData(privateData, REJ_DATA, 'cm_id.reject') },
+          this.#environment.now(),
+        )
+    } catch (error) {
+      throw asCallError(error)
+    }
+    this.flush()
+  }
+
+  /** Asks the peer to end the connection, or confirms that it may; in any other state it does nothing (as Linux). */
+  disconnect(id: Identifier): void {
+    const { connection } = id
+    if (connection === undefined) throw new CallError('EINVAL', 'cm_id.disconnect: there is no connection')
+    const now = this.#environment.now()
+    if (connection.state === 'DREQ_RCVD') this.engine.confirmDisconnect(connection, now)
+    else if (connection.state === 'ESTABLISHED') this.engine.disconnect(connection, now)
+    this.flush()
+  }
+
+  /** Data of the peer has come before its last message. */
+  establish(id: Identifier): void {
+    const { connection } = id
+    if (connection === undefined) throw new CallError('EINVAL', 'cm_id.notify: there is no connection')
+    if (connection.state === 'ESTABLISHED') return
+    try {
+      this.engine.establish(connection)
+    } catch (error) {
+      throw asCallError(error)
+    }
+    this.flush()
+  }
+
+  /** Ends all that there is. */
+  destroy(id: Identifier): void {
+    this.#unlisten(id)
+    if (id.device !== undefined) this.#bound.get(id.device)?.delete(id)
+    this.#ports.release(id)
+    id.source = undefined
+    const { connection } = id
+    if (connection === undefined) return
+    id.connection = undefined
+    this.#ids.delete(connection)
+    this.engine.destroy(connection, this.#environment.now())
+    this.flush()
+  }
+
+  // ---- for connection-events.ts ----
+
+  idOf(connection: CmConnection): Identifier | undefined {
+    return this.#ids.get(connection)
+  }
+
+  /** The connection is over without anybody's doing. */
+  forget(connection: CmConnection): void {
+    this.#ids.delete(connection)
+  }
+
+  now(): number {
+    return this.#environment.now()
+  }
+
+  /** Who listens to a service at an address of a device: a specific address wins over the wildcard. */
+  listenerFor(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined {
+    let wildcard: Identifier | undefined
+    for (const id of this.#services.get(serviceId)?.ids ?? []) {
+      const { source } = id
+      if (source === undefined || (id.device !== undefined && id.device !== device)) continue
+      if (id.device !== undefined) return id
+      if (source.family === local.family || source.family === Family.IB) wildcard = id
+      else if (source.family === Family.INET6 && !id.onlyIpv6) wildcard ??= id
+    }
+    return wildcard
+  }
+
+  /** A listener to a service id that was bound by AF_IB: its requests have no header. */
+  ibListener(serviceId: bigint): Identifier | undefined {
+    for (const id of this.#services.get(serviceId)?.ids ?? []) if (id.source?.family === Family.IB) return id
+    return undefined
+  }
+
+  /** A request that an identifier was made for. */
+  adopt(id: Identifier, connection: CmConnection, device: CmDevice): void {
+    id.state = 'CONNECT'
+    id.connection = connection
+    id.remoteGid = connection.path.remoteGid
+    id.flowLabel = connection.path.flowLabel
+    this.#attach(id, device, connection.path.localGid)
+    this.#ids.set(connection, id)
+  }
+
+  /** Sends what the engine has for the devices, and tells what it has found out. */
+  flush(): void {
+    let sent = false
+    for (let out = this.engine.pollTransmit(); out !== undefined; out = this.engine.pollTransmit()) {
+      const { path, mad } = out
+      const device = this.devices.byNumber(path.device)
+      const { localGid, remoteGid, pkey, flowLabel, trafficClass, hopLimit } = path
+      const to = { localGid, remoteGid, qpn: 1, pkey, flowLabel, trafficClass, hopLimit }
+      if (device !== undefined) sent = this.#mads.send(device.device, mad, to) || sent
+    }
+    for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent())
+      handleEvent(this, event)
+    if (sent) this.#environment.wake?.()
+  }
+
+  // ---- steps ----
+
+  #tell(id: Identifier, type: number, details: EventDetails): void {
+    id.owner.event(type, details)
+  }
+
+  /** A port for the address; the address with it. */
+  #claim(id: Identifier, address: SocketAddress): SocketAddress {
+    if (address.family !== Family.IB) return { ...address, port: this.#ports.bind(id, address) }
+    // A service id names the port space and the port, as far as its mask says.
+    id.portSpace = Number((address.serviceId >> 16n) & 0xffffn) || TCP
+    const port = this.#ports.bind(id, { ...address, port: Number(address.serviceId & address.serviceMask & 0xffffn) })
+    return { ...address, port, serviceId: rdmaCmServiceId(id.portSpace, port), serviceMask: (1n << 64n) - 1n }
+  }
+
+  #attach(id: Identifier, device: CmDevice, localGid: Uint8Array): void {
+    if (id.device !== undefined && id.device !== device) this.#bound.get(id.device)?.delete(id)
+    id.device = device
+    id.localGid = localGid
+    this.#bound.get(device)?.add(id)
+  }
+
+  #serviceId({ portSpace }: Identifier, address: SocketAddress): bigint {
+    return address.family === Family.IB ? address.serviceId : rdmaCmServiceId(portSpace, address.port)
+  }
+
+  #pathOf({ device, localGid, remoteGid, flowLabel, trafficClass }: Identifier): CmPath {
+    if (device === undefined || localGid === undefined || remoteGid === undefined)
+      throw new CallError('EINVAL', 'cm_id.connect: the address is not resolved')
+    const { activeMtu } = device.device.ports[0].attributes
+    return {
+      device: device.number,
+      localGid,
+      remoteGid,
+      pkey: DEFAULT_PKEY,
+      mtu: activeMtu,
+      flowLabel,
+      trafficClass,
+      hopLimit: HOP_LIMIT,
+      sl: 0,
+      packetLifeTime: PACKET_LIFE_TIME,
+    }
+  }
+
+  #unlisten(id: Identifier): void {
+    if (id.state !== 'LISTEN' || id.source === undefined) return
+    const serviceId = this.#serviceId(id, id.source)
+    const service = this.#services.get(serviceId)
+    service?.ids.delete(id)
+    if (service === undefined || service.ids.size > 0) return
+    this.engine.unlisten(service.listener)
+    this.#services.delete(serviceId)
+  }
+
+  #receive(device: CmDevice, mad: Uint8Array, from: MadAddress): void {
+    const path: CmPath = {
+      device: device.number,
+      localGid: from.localGid,
+      remoteGid: from.remoteGid,
+      pkey: from.pkey,
+      mtu: device.device.ports[0].attributes.activeMtu,
+      flowLabel: from.flowLabel,
+      trafficClass: from.trafficClass,
+      hopLimit: HOP_LIMIT,
+      sl: 0,
+      packetLifeTime: PACKET_LIFE_TIME,
+    }
+    this.engine.onMad(mad, path, this.#environment.now())
+    this.flush()
+  }
+
+  #removeDevice(device: CmDevice): void {
+    for (const connection of this.engine.removeDevice(device.number)) this.#ids.delete(connection)
+    for (const id of this.#bound.get(device) ?? []) {
+      this.#unlisten(id)
+      id.connection = undefined
+      id.state = 'DEVICE_REMOVAL'
+      this.#tell(id, DEVICE_REMOVAL, {})
+    }
+    this.#bound.delete(device)
+  }
+}
+
+/** What the engine refuses is the caller's mistake. */
+const asCallError = (error: unknown): unknown => {
+  if (error instanceof CmError) return new CallError(error.code, `cm_id: ${error.message}`)
+  return error instanceof RangeError ? new CallError('EINVAL', `cm_id: ${error.message}`) : error
+}

@@ -1,0 +1,119 @@
+/*
+ * Addresses as programs write them, struct sockaddr of Linux: IPv4, IPv6, and AF_IB, which names a GID and a service
+ * id. Here each is one record; IPv4 is held as ::ffff:a.b.c.d, which is the GID of RoCE too.
+ */
+import { ADDRESS_BYTES } from '../../spec/classes/cm_parameters.ts'
+import { isMappedIpv4 } from '../../wire/address.ts'
+
+export const Family = { INET: 2, INET6: 10, IB: 27 } as const
+
+export interface SocketAddress {
+  readonly family: number
+  /** Of AF_IB the last 16 bits of the service id. */
+  readonly port: number
+  /** 16 bytes. */
+  readonly address: Uint8Array
+  readonly flowInfo: number
+  /** Index of the interface, of link-local IPv6 addresses; 0 for any. */
+  readonly scope: number
+  readonly serviceId: bigint
+  readonly serviceMask: bigint
+}
+
+/** Bytes of the struct of each family. */
+const sizes: Readonly<Record<number, number>> = { [Family.INET]: 16, [Family.INET6]: 28, [Family.IB]: 48 }
+export const addressSize = ({ family }: SocketAddress): number => sizes[family] ?? 0
+
+const PREFIX = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
+const mapped = (ipv4: Uint8Array): Uint8Array => Uint8Array.of(...PREFIX, ...ipv4)
+
+const none = { flowInfo: 0, scope: 0, serviceId: 0n, serviceMask: 0n }
+
+/** An address of IPv4 or IPv6, by its 16 bytes. */
+export const ipAddress = (address: Uint8Array, port: number, scope = 0): SocketAddress => ({
+  ...none,
+  family: isMappedIpv4(address) ? Family.INET : Family.INET6,
+  address,
+  port,
+  scope,
+})
+
+/** The address that is all zeros, of the same family. */
+export const anyAddress = (family: number): SocketAddress => ({
+  ...none,
+  family,
+  port: 0,
+  address: family === Family.INET ? mapped(new Uint8Array(4)) : new Uint8Array(16),
+})
+
+/** Undefined for a family that rdma_cm does not know. */
+export const parseAddress = (bytes: Uint8Array): SocketAddress | undefined => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const family = view.getUint16(0, true)
+  if (family === Family.INET) return { ...none, family, port: view.getUint16(2), address: mapped(bytes.subarray(4, 8)) }
+  if (family === Family.INET6) {
+    const address = bytes.slice(8, 24)
+    return {
+      ...none,
+      family,
+      port: view.getUint16(2),
+      address,
+      flowInfo: view.getUint32(4),
+      scope: view.getUint32(24, true),
+    }
+  }
+  if (family !== Family.IB) return undefined
+  const serviceId = view.getBigUint64(24)
+  return {
+    ...none,
+    family,
+    port: Number(serviceId & 0xffffn),
+    address: bytes.slice(8, 24),
+    flowInfo: view.getUint32(4),
+    serviceId,
+    serviceMask: view.getBigUint64(32),
+  }
+}
+
+/** As a struct sockaddr_storage. */
+export const emitAddress = (from: SocketAddress): Uint8Array => {
+  const bytes = new Uint8Array(ADDRESS_BYTES)
+  const view = new DataView(bytes.buffer)
+  view.setUint16(0, from.family, true)
+  if (from.family === Family.INET) {
+    view.setUint16(2, from.port)
+    bytes.set(from.address.subarray(12), 4)
+  } else if (from.family === Family.INET6) {
+    view.setUint16(2, from.port)
+    view.setUint32(4, from.flowInfo)
+    bytes.set(from.address, 8)
+    view.setUint32(24, from.scope, true)
+  } else {
+    view.setUint32(4, from.flowInfo)
+    bytes.set(from.address, 8)
+    view.setBigUint64(24, from.serviceId)
+    view.setBigUint64(32, from.serviceMask)
+  }
+  return bytes
+}
+
+/** Whether it names no host. */
+export const isAny = ({ family, address }: SocketAddress): boolean =>
+  address.subarray(family === Family.INET ? 12 : 0).every(byte => byte === 0)
+
+export const isLoopback = ({ family, address }: SocketAddress): boolean =>
+  family === Family.INET ? address[12] === 127 : address[15] === 1 && address.subarray(0, 15).every(byte => byte === 0)
+
+export const isSameHost = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
+
+/** The last 16 bytes of rdma_cm's header: of IPv4 the address behind zeros. */
+export const headerAddress = ({ family, address }: SocketAddress): Uint8Array => {
+  if (family !== Family.INET) return address
+  const bytes = new Uint8Array(16)
+  bytes.set(address.subarray(12), 12)
+  return bytes
+}
+
+/** `headerAddress` backwards. */
+export const fromHeader = (ipVersion: number, address: Uint8Array, port: number): SocketAddress =>
+  ipAddress(ipVersion === 4 ? mapped(address.subarray(12)) : address, port)

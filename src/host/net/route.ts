@@ -1,0 +1,47 @@
+/*
+ * From which address of this machine another one is reached: what the system chooses for a UDP socket that is connected
+ * there. No packet is sent.
+ */
+import { type Arena, mapArena } from '../memory/mapping.ts'
+import { libcFunctions } from '../native.ts'
+import { close } from './sockets.ts'
+import { putAddress } from './udp.ts'
+
+const sys = libcFunctions({
+  socket: 'int socket(int family, int type, int protocol)',
+  connect: 'int connect(int fd, int64_t address, int length)',
+  getsockname: 'int getsockname(int fd, int64_t address, int64_t length)',
+})
+
+const AF_INET = 2
+const AF_INET6 = 10
+const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000
+/** Any port will do: nothing is sent. */
+const PORT = 4791
+const ADDRESS4 = 16
+const LENGTH_AT = 64
+const SOCKADDR_IN6 = 28
+
+let arena: Arena | undefined
+
+/**
+ * 16 bytes, IPv4 as ::ffff:a.b.c.d; undefined if there is no route. `scope`: the interface of a link-local
+ * destination.
+ */
+export const sourceAddress = (destination: Uint8Array, scope: number): Uint8Array | undefined => {
+  arena ??= mapArena(4096)
+  const { address, bytes, view } = arena
+  const length = putAddress(arena, 0, destination, PORT, scope)
+  const isIpv4 = length === ADDRESS4
+  const fd = sys().socket(isIpv4 ? AF_INET : AF_INET6, SOCK_DGRAM_CLOEXEC, 0)
+  if (fd < 0) return undefined
+  try {
+    if (sys().connect(fd, address, length) < 0) return undefined
+    view.setInt32(LENGTH_AT, SOCKADDR_IN6, true)
+    if (sys().getsockname(fd, address, address + LENGTH_AT) < 0) return undefined
+    if (!isIpv4) return bytes.slice(8, 24)
+    return Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...bytes.subarray(4, 8))
+  } finally {
+    close(fd)
+  }
+}

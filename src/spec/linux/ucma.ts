@@ -1,0 +1,307 @@
+/*
+ * Linux's write() commands on an rdma_cm file (rdma_user_cm.h): which method of connection management each one is and
+ * where its attributes lie.
+ *
+ * A command is {u32 command, u16 in, u16 out} and its struct; `in` and `out` are bytes. A struct of a command with a
+ * response holds a pointer to it. The channel is the descriptor that is written to.
+ */
+import { CmAddresses, CmConnectionParameters, CmDatagramParameters, CmEce } from '../classes/cm_parameters.ts'
+import { type Cell, embed, type Layout, layout, object, value } from './layout.ts'
+import { ahAddress } from './structs.ts'
+
+/** Bytes of the header. */
+export const UCMA_HEADER = 8
+
+export interface UcmaCommand {
+  readonly name: string
+  readonly number: number
+  readonly class: 'cm_channel' | 'cm_id' | 'cm_multicast'
+  readonly method: string
+  readonly in: Layout
+  /** Offset of the pointer to the response; undefined: there is none. */
+  readonly response?: number
+  readonly out?: Layout
+  /** Bytes of the response that there must be room for, if fewer than it has. */
+  readonly room?: number
+  /** The channel goes into this attribute. */
+  readonly channel?: string
+  /** Offset of a descriptor number: of the channel that the identifier is on, where it is not the one written to. */
+  readonly from?: number
+  /** Offset of an option, and which this is: several methods share a number. */
+  readonly option?: { readonly at: number; readonly is: number }
+  /** Bytes of memory of the caller that go into an attribute: offsets of its address and its length. */
+  readonly data?: { readonly address: number; readonly length: number; readonly attribute: string }
+  /** An attribute with so many bytes of the struct as a byte at `length` says. */
+  readonly counted?: { readonly at: number; readonly length: number; readonly attribute: string }
+  /** The list that comes out: where it begins, bytes of an element, and where its count is. */
+  readonly list?: { readonly attribute: string; readonly at: number; readonly size: number; readonly count: number }
+  /** Arguments that are left out if the byte at this offset is 0. */
+  readonly when?: { readonly at: number; readonly attributes: readonly string[] }
+  /** An attribute that is left out if the u16 at this offset, its length, is 0. */
+  readonly sized?: { readonly at: number; readonly attribute: string }
+  /** Addresses of the commands before BIND and RESOLVE_ADDR: struct sockaddr_in6. */
+  readonly short?: readonly { readonly at: number; readonly attribute: string }[]
+}
+
+/** sockaddr_in6, which older commands have in place of sockaddr_storage. */
+export const SHORT_ADDRESS = 28
+
+const address = (at: number, name: string): Cell => value(at, 128, name)
+
+/** Room for ece came later: whoever has none is served too. */
+const CONNECT = 280
+const ACCEPT = 288
+const ADDRESSES_BEFORE_INDEX = 272
+
+const addresses = layout(280, embed(0, 'addresses', CmAddresses))
+
+const qpAttributes: Layout = {
+  ...layout(
+    144,
+    value(4, 4, 'state'),
+    value(12, 4, 'pathMtu'),
+    value(20, 4, 'qkey'),
+    value(24, 4, 'rqPsn'),
+    value(28, 4, 'sqPsn'),
+    value(32, 4, 'destQpn'),
+    value(36, 4, 'accessFlags'),
+    ahAddress(40).filter(({ link }) => link === 'roce' || link === undefined),
+    value(124, 2, 'pkeyIndex'),
+    value(130, 1, 'maxRdAtomic'),
+    value(131, 1, 'maxDestRdAtomic'),
+    value(132, 1, 'minRnrTimer'),
+    value(133, 1, 'port'),
+    value(134, 1, 'timeout'),
+    value(135, 1, 'retryCnt'),
+    value(136, 1, 'rnrRetry'),
+  ),
+  mask: 0,
+}
+
+const event = layout(
+  336,
+  value(0, 8, 'userHandle'),
+  value(8, 4, 'object'),
+  value(12, 4, 'type'),
+  value(16, 4, 'status'),
+  embed(20, 'connection', CmConnectionParameters),
+  embed(20, 'datagram', CmDatagramParameters),
+  embed(328, 'ece', CmEce),
+)
+
+const events = layout(4, value(0, 4, 'events'))
+
+const JOIN = {
+  class: 'cm_multicast',
+  method: 'create',
+  response: 0,
+  out: layout(4, object(0)),
+} as const
+
+/** In order of their numbers; those of one number in order of their options. */
+export const ucmaCommands: readonly UcmaCommand[] = [
+  {
+    name: 'CREATE_ID',
+    number: 0,
+    class: 'cm_id',
+    method: 'create',
+    in: layout(24, value(0, 8, 'userHandle'), value(16, 2, 'portSpace'), value(18, 1, 'qpType')),
+    response: 8,
+    out: layout(4, object(0)),
+    channel: 'channel',
+  },
+  {
+    name: 'DESTROY_ID',
+    number: 1,
+    class: 'cm_id',
+    method: 'destroy',
+    in: layout(16, object(8)),
+    response: 0,
+    out: events,
+  },
+  {
+    name: 'BIND_IP',
+    number: 2,
+    class: 'cm_id',
+    method: 'bind',
+    in: layout(40, object(36)),
+    short: [{ at: 8, attribute: 'address' }],
+  },
+  {
+    name: 'RESOLVE_IP',
+    number: 3,
+    class: 'cm_id',
+    method: 'resolveAddress',
+    in: layout(64, object(56), value(60, 4, 'timeout')),
+    short: [
+      { at: 0, attribute: 'source' },
+      { at: 28, attribute: 'destination' },
+    ],
+  },
+  {
+    name: 'RESOLVE_ROUTE',
+    number: 4,
+    class: 'cm_id',
+    method: 'resolveRoute',
+    in: layout(8, object(0), value(4, 4, 'timeout')),
+  },
+  {
+    name: 'CONNECT',
+    number: 6,
+    class: 'cm_id',
+    method: 'connect',
+    in: layout(288, embed(0, 'parameters', CmConnectionParameters), object(272), embed(CONNECT, 'ece', CmEce)),
+  },
+  {
+    name: 'LISTEN',
+    number: 7,
+    class: 'cm_id',
+    method: 'listen',
+    in: layout(8, object(0), value(4, 4, 'backlog')),
+  },
+  {
+    name: 'ACCEPT',
+    number: 8,
+    class: 'cm_id',
+    method: 'accept',
+    in: layout(
+      296,
+      value(0, 8, 'userHandle'),
+      embed(8, 'parameters', CmConnectionParameters),
+      object(280),
+      embed(ACCEPT, 'ece', CmEce),
+    ),
+    when: { at: 8 + CmConnectionParameters.valid.offset, attributes: ['parameters', 'userHandle'] },
+  },
+  {
+    name: 'REJECT',
+    number: 9,
+    class: 'cm_id',
+    method: 'reject',
+    in: layout(264, object(0), value(5, 1, 'reason')),
+    counted: { at: 8, length: 4, attribute: 'privateData' },
+  },
+  { name: 'DISCONNECT', number: 10, class: 'cm_id', method: 'disconnect', in: layout(4, object(0)) },
+  {
+    name: 'INIT_QP_ATTR',
+    number: 11,
+    class: 'cm_id',
+    method: 'initQpAttr',
+    in: layout(16, object(8), value(12, 4, 'state')),
+    response: 0,
+    out: qpAttributes,
+  },
+  {
+    name: 'GET_EVENT',
+    number: 12,
+    class: 'cm_channel',
+    method: 'getEvent',
+    in: layout(8),
+    response: 0,
+    out: event,
+    room: 328,
+  },
+  {
+    name: 'SET_OPTION',
+    number: 14,
+    class: 'cm_id',
+    method: 'setOption',
+    in: layout(24, object(8), value(12, 4, 'level'), value(16, 4, 'option')),
+    data: { address: 0, length: 20, attribute: 'value' },
+  },
+  {
+    name: 'NOTIFY',
+    number: 15,
+    class: 'cm_id',
+    method: 'notify',
+    in: layout(8, object(0), value(4, 4, 'event')),
+  },
+  {
+    name: 'JOIN_IP_MCAST',
+    number: 16,
+    ...JOIN,
+    in: layout(48, value(8, 8, 'userHandle'), value(44, 4, 'id')),
+    short: [{ at: 16, attribute: 'address' }],
+  },
+  {
+    name: 'LEAVE_MCAST',
+    number: 17,
+    class: 'cm_multicast',
+    method: 'destroy',
+    in: layout(16, object(8)),
+    response: 0,
+    out: events,
+  },
+  {
+    name: 'MIGRATE_ID',
+    number: 18,
+    class: 'cm_id',
+    method: 'modify',
+    in: layout(16, object(8)),
+    response: 0,
+    out: events,
+    channel: 'channel',
+    from: 12,
+  },
+  {
+    name: 'QUERY',
+    number: 19,
+    class: 'cm_id',
+    method: 'query',
+    in: layout(16, object(8)),
+    response: 0,
+    out: addresses,
+    room: ADDRESSES_BEFORE_INDEX,
+    option: { at: 12, is: 0 },
+  },
+  {
+    name: 'QUERY_PATH',
+    number: 19,
+    class: 'cm_id',
+    method: 'queryPath',
+    in: layout(16, object(8)),
+    response: 0,
+    out: layout(440),
+    room: 8,
+    option: { at: 12, is: 1 },
+    list: { attribute: 'paths', at: 8, size: 72, count: 0 },
+  },
+  {
+    name: 'QUERY_GID',
+    number: 19,
+    class: 'cm_id',
+    method: 'queryGids',
+    in: layout(16, object(8)),
+    response: 0,
+    out: addresses,
+    room: ADDRESSES_BEFORE_INDEX,
+    option: { at: 12, is: 2 },
+  },
+  {
+    name: 'BIND',
+    number: 20,
+    class: 'cm_id',
+    method: 'bind',
+    in: layout(136, object(0), address(8, 'address')),
+  },
+  {
+    name: 'RESOLVE_ADDR',
+    number: 21,
+    class: 'cm_id',
+    method: 'resolveAddress',
+    in: layout(272, object(0), value(4, 4, 'timeout'), address(16, 'source'), address(144, 'destination')),
+    sized: { at: 8, attribute: 'source' },
+  },
+  {
+    name: 'JOIN_MCAST',
+    number: 22,
+    ...JOIN,
+    in: layout(152, value(8, 8, 'userHandle'), value(16, 4, 'id'), value(22, 2, 'flags'), address(24, 'address')),
+  },
+]
+
+/** Commands that Linux has beside these, and why they are not here. */
+export const absentUcmaCommands: Readonly<Record<number, { readonly name: string; readonly why: string }>> = {
+  5: { name: 'QUERY_ROUTE', why: 'librdmacm asks by QUERY since 2010' },
+  13: { name: 'GET_OPTION', why: 'Linux keeps a number for it and has never had it' },
+}

@@ -1,0 +1,149 @@
+/*
+ * Linux's dialect of rdma_cm files (R41, R43): a command with its header in one buffer, the response written to a
+ * pointer in it. The tables are spec/linux/ucma.ts, the structs are read and written by cells.ts; here are the lengths,
+ * and what a struct says in other ways than by fields. Errors are those of Linux's ucma.c.
+ */
+import { CallError } from '../../spec/errno.ts'
+import {
+  absentUcmaCommands,
+  SHORT_ADDRESS,
+  UCMA_HEADER,
+  type UcmaCommand,
+  ucmaCommands,
+} from '../../spec/linux/ucma.ts'
+import type { AnyRecord, AnyValues } from '../../spec/schema/schema.ts'
+import type { Answer, CallerView, Decoded } from '../call.ts'
+import { viewOf, writeScalar } from '../scalar.ts'
+import { answering, answeringAs, callOf, declared, refuse } from './caller.ts'
+import { type CompiledLayout, compileLayout, type Facts, readCells, writeCells } from './cells.ts'
+
+/** What the dialect must be told of the descriptor that is written to. */
+export interface UcmaChannel {
+  /** Core's number of it. */
+  readonly object: number
+  /** Its number in the caller. */
+  readonly fd: number
+  /** Whether an object's events go to the channel behind one of the caller's descriptors. */
+  holds(handle: number, fd: number): boolean
+}
+
+interface Compiled {
+  readonly command: UcmaCommand
+  readonly in: CompiledLayout
+  readonly out: CompiledLayout | undefined
+}
+
+const compiled: readonly Compiled[] = ucmaCommands.map(command => {
+  const { in: attributes, out: results } = declared(command.class, command.method)
+  const { out, name } = command
+  return {
+    command,
+    in: compileLayout(name, command.in, attributes),
+    out: out && compileLayout(name, out, results),
+  }
+})
+
+const LAST = 22
+
+const find = (number: number, body: DataView): Compiled => {
+  if (number > LAST) throw new CallError('EINVAL', `rdma_cm command ${number}: there are 0 to ${LAST}`)
+  const absent = absentUcmaCommands[number]
+  if (absent !== undefined) throw new CallError('ENOSYS', `${absent.name}: ${absent.why}`)
+  const all = compiled.filter(({ command }) => command.number === number)
+  const found = all.find(
+    ({ command: { option } }) => option === undefined || body.getUint32(option.at, true) === option.is,
+  )
+  if (found === undefined) throw new CallError('ENOSYS', `rdma_cm command ${number}: there is no such option`)
+  return found
+}
+
+/** The largest struct. */
+const MOST = Math.max(...ucmaCommands.map(({ in: { size } }) => size))
+
+/** A sockaddr_in6, or a sockaddr_in in its place, as sockaddr_storage. */
+const longAddress = (body: Uint8Array, at: number): Uint8Array => {
+  const storage = new Uint8Array(128)
+  storage.set(body.subarray(at, at + SHORT_ADDRESS))
+  return storage
+}
+
+const isAddress = (bytes: Uint8Array): boolean => bytes[0] !== 0 || bytes[1] !== 0
+
+/** What a struct says beside its cells. */
+const readRest = (view: CallerView, { command }: Compiled, body: Uint8Array, args: AnyValues): void => {
+  const struct = viewOf(body)
+  const { data, counted, when, sized, short = [] } = command
+  if (data !== undefined) {
+    const length = struct.getUint32(data.length, true)
+    if (length > 4096) throw new CallError('EINVAL', `${command.name}: an option of ${length} bytes; at most 4096`)
+    args[data.attribute] = view.copyIn(struct.getBigUint64(data.address, true), length)
+  }
+  if (counted !== undefined) args[counted.attribute] = body.slice(counted.at, counted.at + body[counted.length])
+  if (when !== undefined && body[when.at] === 0) for (const name of when.attributes) delete args[name]
+  if (sized !== undefined && struct.getUint16(sized.at, true) === 0) delete args[sized.attribute]
+  for (const { at, attribute } of short) {
+    const storage = longAddress(body, at)
+    if (attribute !== 'source' || isAddress(storage)) args[attribute] = storage
+  }
+}
+
+/** Records of a list, one after the other, and how many there are. */
+const writeList = (bytes: Uint8Array, list: NonNullable<UcmaCommand['list']>, records: readonly AnyRecord[]): void => {
+  const view = viewOf(bytes)
+  view.setUint32(list.count, records.length, true)
+  records.forEach(({ flags, record }, i) => {
+    const at = list.at + i * list.size
+    view.setUint32(at, flags as number, true)
+    writeScalar(view, at + 8, 64, { kind: 'bytes', size: 64 }, record as Uint8Array)
+  })
+}
+
+/** Decodes the `length` bytes at `address` that were written to an rdma_cm file. */
+export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigint, length: number): Decoded | Answer =>
+  answeringAs((name): Decoded => {
+    if (length < UCMA_HEADER)
+      throw new CallError('EINVAL', `an rdma_cm command has at least ${UCMA_HEADER} bytes, not ${length}`)
+    const written = view.copyIn(address, Math.min(length, UCMA_HEADER + MOST))
+    const header = viewOf(written)
+    const inLength = header.getUint16(4, true)
+    const outLength = header.getUint16(6, true)
+    if (inLength + UCMA_HEADER > length)
+      throw new CallError('EINVAL', `the header says ${inLength} bytes, ${length - UCMA_HEADER} were written`)
+    const body = new Uint8Array(MOST)
+    body.set(written.subarray(UCMA_HEADER))
+    const found = find(header.getUint32(0, true), viewOf(body))
+    const { command } = found
+    name(`ucma ${command.name}`)
+    const room = command.room ?? command.out?.size ?? 0
+    if (outLength < room)
+      throw new CallError('ENOSPC', `${command.name}: the response has ${room} bytes, there is room for ${outLength}`)
+
+    const facts: Facts = {}
+    const args: AnyValues = {}
+    readCells(found.in, body.subarray(0, command.in.size), args, facts, true)
+    readRest(view, found, body, args)
+    if (command.channel !== undefined) args[command.channel] = channel.fd
+    const holder = command.from === undefined ? channel.fd : viewOf(body).getInt32(command.from, true)
+    const about = facts.object ?? (args.id as number | undefined)
+    if (about !== undefined && !channel.holds(about, holder))
+      throw new CallError('ENOENT', `${command.name}: the channel has no object ${about}`)
+    const object = command.class === 'cm_channel' ? channel.object : facts.object
+    const call = callOf(view, command.class, command.method, object, args)
+    const response = command.response === undefined ? 0n : viewOf(body).getBigUint64(command.response, true)
+    return {
+      call,
+      legacy: () => undefined,
+      answer: outcome =>
+        answering(() => {
+          if (outcome instanceof CallError) return refuse(outcome)
+          if (found.out !== undefined) {
+            const bytes = new Uint8Array(found.out.layout.size)
+            writeCells(found.out, bytes, outcome.out, outcome.object === undefined ? {} : { object: outcome.object })
+            if (command.list !== undefined)
+              writeList(bytes, command.list, outcome.out[command.list.attribute] as AnyRecord[])
+            view.copyOut(response, bytes.subarray(0, Math.min(outLength, bytes.length)))
+          }
+          return { ret: length, installs: [] }
+        }),
+    }
+  })
