@@ -2,15 +2,17 @@
  * What the connection manager tells, as events of identifiers (cma_ib_handler, cma_ib_req_handler and
  * cma_sidr_rep_handler of Linux's cma.c).
  */
+import type { CmConnection } from '../../cm/connection.ts'
+import type { CmEngine } from '../../cm/engine.ts'
 import type { CmEvent } from '../../cm/machine.ts'
 import { CmEventType } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import { rejReason, sidrStatus } from '../../spec/wire/mad.ts'
 import type { CmMessage } from '../../wire/mad.ts'
 import { parseRdmaCmHeader } from '../../wire/mad.ts'
-import type { EventDetails, Identifier } from './identifier.ts'
+import type { CmDevices } from './devices.ts'
+import type { CmDevice, EventDetails, Identifier } from './identifier.ts'
 import { datagramParameters, headerBytes, QpTypes, replyParameters, requestParameters, withData } from './parameters.ts'
-import type { RdmaCm } from './rdma-cm.ts'
 import { Family, fromHeader, ipAddress, type SocketAddress } from './socket-address.ts'
 
 const { CONNECT_REQUEST, CONNECT_RESPONSE, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNECTED, TIMEWAIT_EXIT } =
@@ -20,6 +22,22 @@ type Message<N extends CmMessage['name']> = Extract<CmMessage, { name: N }>
 type Request = Message<'REQ'> | Message<'SIDR_REQ'>
 
 const TIMED_OUT: EventDetails = { status: -Errno.ETIMEDOUT }
+
+/** What is asked of rdma_cm while an event is told. */
+export interface EventHost {
+  readonly engine: CmEngine
+  readonly devices: CmDevices
+  /** Microseconds. */
+  now(): number
+  /** Whose connection it is; undefined: nobody's any more. */
+  idOf(connection: CmConnection): Identifier | undefined
+  /** Who listens to a service at an address of a device: a specific address wins over the wildcard. */
+  listenerFor(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined
+  /** A listener to a service id that was bound by AF_IB: its requests have no header. */
+  ibListener(serviceId: bigint): Identifier | undefined
+  /** `id` was made for the request of a peer. */
+  adopt(id: Identifier, connection: CmConnection, device: CmDevice): void
+}
 
 /** Addresses of a request: those of the header, or of AF_IB the GIDs of the path. */
 const addressesOf = (
@@ -38,13 +56,13 @@ const addressesOf = (
 }
 
 /** A request that nobody takes. */
-const refuse = (cm: RdmaCm, event: CmEvent, reason: number): void => {
+const refuse = (cm: EventHost, event: CmEvent, reason: number): void => {
   const { connection } = event
   if (connection.state === 'SIDR_REQ_RCVD') cm.engine.resolved(connection, { status: sidrStatus.UNSUPPORTED })
   else cm.engine.reject(connection, { reason }, cm.now())
 }
 
-const onRequest = (cm: RdmaCm, event: CmEvent, message: Request): void => {
+const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
   const { connection } = event
   const device = cm.devices.byNumber(connection.path.device)
   const addresses = addressesOf(event, message.privateData, cm.ibListener(connection.serviceId))
@@ -129,7 +147,7 @@ const onMessage = (id: Identifier, event: CmEvent): void => {
 }
 
 /** One event of the engine. Those of connections that are nobody's any more are over. */
-export const handleEvent = (cm: RdmaCm, event: CmEvent): void => {
+export const handleEvent = (cm: EventHost, event: CmEvent): void => {
   const { name, connection, message } = event
   if (message?.name === 'REQ' || message?.name === 'SIDR_REQ') {
     onRequest(cm, event, message)

@@ -2,7 +2,7 @@
  * rdma_cm: connections by IP addresses and ports, on the InfiniBand connection manager (R17, R18). It is a client of the
  * subsystem: its identifiers exist before a device is known, listeners without an address hear on every device, also on
  * those that come later, and a device that goes ends what was bound to it. Rules, events and errors are Linux's
- * (drivers/infiniband/core/cma.c). Messages leave and come through the MAD layer; time is the caller's.
+ * (cma.c). Messages leave and come through the MAD layer; time is the caller's.
  */
 import type { CmConnection, CmListener, CmPath, CmTransport } from '../../cm/connection.ts'
 import { CmEngine } from '../../cm/engine.ts'
@@ -14,7 +14,7 @@ import { CallError } from '../../spec/errno.ts'
 import { CM_CLASS, sidrStatus } from '../../spec/wire/mad.ts'
 import { rdmaCmServiceId } from '../../wire/mad.ts'
 import type { MadLayer } from '../mad/layer.ts'
-import { handleEvent } from './connection-events.ts'
+import { type EventHost, handleEvent } from './connection-events.ts'
 import { CmDevices, type Routing } from './devices.ts'
 import { type CmDevice, type ConnectionParameters, type EventDetails, Identifier, type IdOwner } from './identifier.ts'
 import { answerData, ownData, QpTypes, requestData, UDP_QKEY } from './parameters.ts'
@@ -63,7 +63,7 @@ interface Service {
   readonly ids: Set<Identifier>
 }
 
-export class RdmaCm {
+export class RdmaCm implements EventHost {
   readonly engine: CmEngine
   readonly devices: CmDevices
   readonly #environment: RdmaCmEnvironment
@@ -345,22 +345,16 @@ export class RdmaCm {
     this.flush()
   }
 
-  // ---- for connection-events.ts ----
+  // ---- what connection-events.ts asks ----
 
   idOf(connection: CmConnection): Identifier | undefined {
     return this.#ids.get(connection)
-  }
-
-  /** The connection is over without anybody's doing. */
-  forget(connection: CmConnection): void {
-    this.#ids.delete(connection)
   }
 
   now(): number {
     return this.#environment.now()
   }
 
-  /** Who listens to a service at an address of a device: a specific address wins over the wildcard. */
   listenerFor(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined {
     let wildcard: Identifier | undefined
     for (const id of this.#services.get(serviceId)?.ids ?? []) {
@@ -373,13 +367,11 @@ export class RdmaCm {
     return wildcard
   }
 
-  /** A listener to a service id that was bound by AF_IB: its requests have no header. */
   ibListener(serviceId: bigint): Identifier | undefined {
     for (const id of this.#services.get(serviceId)?.ids ?? []) if (id.source?.family === Family.IB) return id
     return undefined
   }
 
-  /** A request that an identifier was made for. */
   adopt(id: Identifier, connection: CmConnection, device: CmDevice): void {
     id.state = 'CONNECT'
     id.connection = connection

@@ -14,7 +14,7 @@ import { BTH_ACKREQ, BTH_BYTES, bthOpcode, bthPkey, bthVersion, putBth } from '.
 import { dethQkey, dethSrcQp, putDeth } from '../../wire/extensions.ts'
 import { checkPacket } from '../../wire/packet.ts'
 import { flowAddress, noAddress, openPath } from './address/path.ts'
-import type { RxeState } from './state.ts'
+import type { ManagementQueue, RxeState } from './state.ts'
 
 const UD_SEND_ONLY = opcodeNumber.UD_SEND_ONLY
 const DETH_BYTES = 8
@@ -30,7 +30,7 @@ interface Waiting {
   readonly flow: number
 }
 
-export class Management implements ManagementPort {
+export class Management implements ManagementPort, ManagementQueue {
   readonly #device: RxeState
   readonly #receive: (mad: Uint8Array, from: MadAddress) => void
   readonly #waiting: Waiting[] = []
@@ -68,7 +68,6 @@ export class Management implements ManagementPort {
     if (this.#device.management === this) this.#device.management = undefined
   }
 
-  /** Sends what waits, as far as the port has room; true if anything left. */
   transmit(): boolean {
     const { port, released } = this.#device
     let sent = 0
@@ -89,7 +88,6 @@ export class Management implements ManagementPort {
     return sent > 0
   }
 
-  /** A packet for queue pair 1, ICRC included, of `length` bytes at `at`; `from`: the record of its run. */
   onPacket(arena: Arena, at: number, length: number, from: FlowAddress): void {
     const { counters } = this.#device.engine()
     const { view } = arena

@@ -2,18 +2,18 @@
  * The soft device's state: tables by which engines, packets and calls find queue pairs and completion queues.
  */
 import type { CallContext, Context, CoreObject } from '../../core/model.ts'
-import type { Port } from '../../phy/port.ts'
+import type { FlowAddress, Port } from '../../phy/port.ts'
 import type { Cause } from '../../spec/causes.ts'
 import type { postSend, QpAttributeName, qpMethods } from '../../spec/classes/qp.ts'
 import type { Failure } from '../../spec/failures.ts'
 import type { In, ObjectClass } from '../../spec/schema/schema.ts'
 import type { Engine } from '../../transport/engine.ts'
 import type { Causes } from '../../transport/types.ts'
+import type { Arena } from '../../wire/arena.ts'
 import type { AddressHandle } from './address/destinations.ts'
 import type { Identity } from './address/identity.ts'
 import type { Groups } from './address/multicast.ts'
 import type { StoredAddress } from './address/path.ts'
-import type { Management } from './management.ts'
 import type { CqRing } from './rings/completion-ring.ts'
 import type { ReceiveQueue } from './rings/receive-queue.ts'
 import type { QpRings } from './rings/work-source.ts'
@@ -81,6 +81,16 @@ export interface Failures extends Causes {
   nakOf(qpn: number, peer: number, psn: number): Cause | undefined
 }
 
+/** Queue pair 1 as the device drives it (management.ts). */
+export interface ManagementQueue {
+  /** Nothing waits to be sent. */
+  readonly isIdle: boolean
+  /** Sends what waits, as far as the port has room; true if anything left. */
+  transmit(): boolean
+  /** A packet for queue pair 1, ICRC included, of `length` bytes at `at`; `from`: the record of its run. */
+  onPacket(arena: Arena, at: number, length: number, from: FlowAddress): void
+}
+
 export interface RxeState {
   /** Its interface may be replaced by another one. */
   identity: Identity
@@ -115,7 +125,7 @@ export interface RxeState {
   readonly stranded: { readonly qpn: number; readonly cause: Cause }[]
   readonly failures: Failures
   /** Queue pair 1, while the MAD layer has it. */
-  management: Management | undefined
+  management: ManagementQueue | undefined
   /** Times that the link went down. */
   linkDowned: number
   /** Microseconds, of the clock that `poll` is called with. */
