@@ -63,6 +63,12 @@ const PACKAGES = [
     found: anyOf(['/usr/include/infiniband/verbs.h']),
   },
   {
+    name: 'rdmacm-utils',
+    for: ['test'],
+    use: 'rping, ucmatose and the other programs of rdma_cm',
+    found: () => findProgram('rping') !== undefined,
+  },
+  {
     name: 'ibverbs-utils',
     for: ['start', 'test', 'bench'],
     use: 'ibv_devinfo and ibv_rc_pingpong',

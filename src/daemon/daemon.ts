@@ -248,6 +248,7 @@ export const startDaemon = async ({
     memory: createMemoryQuotas(),
     slices,
     trace,
+    cm,
     failures: createFailureDesk(core, nowMicroseconds, parts.log ?? console.error, trace.postFailure),
     destroyWaits: createDestroyWaits(
       containment.guard('a destroy that waits', ({ object: { context }, failure }) => {

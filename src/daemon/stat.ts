@@ -52,6 +52,7 @@ export const statOf = (daemon: DaemonState): Stat => {
     descriptors: daemon.events.count,
     memory: { resident: memory.rss, heap: memory.heapUsed },
     charged: { bytes: daemon.memory.bytes, processes: daemon.memory.processes().slice(0, MOST_PROCESSES) },
+    connections: daemon.cm.counts,
     devices: daemon.devices.listed.map(({ name, address }): DeviceStat => {
       const rxe = daemon.devices.find(name)?.rxe
       return {

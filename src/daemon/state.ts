@@ -1,6 +1,8 @@
 /*
  * What the parts of the daemon share.
  */
+
+import type { RdmaCm } from '../clients/rdma-cm/rdma-cm.ts'
 import type { dispatch } from '../core/dispatch/dispatch.ts'
 import type { Core } from '../core/model.ts'
 import type { RingPool } from '../host/memory/mapping.ts'
@@ -45,6 +47,7 @@ export interface DaemonState {
   readonly trace: TraceHub
   /** Sockets of NETLINK_RDMA. */
   readonly netlink: Netlink
+  readonly cm: RdmaCm
   /** Whose contexts are whose, and who hears of failures. */
   readonly failures: FailureDesk
   /** Destroys for which programs wait. */

@@ -83,6 +83,15 @@ export interface DeviceStat {
   readonly faults: Readonly<Record<string, number>>
 }
 
+/** What connection management holds, of all programs. */
+export interface ConnectionStat {
+  /** Identifiers of rdma_cm, and those among them that listen. */
+  readonly identifiers: number
+  readonly listeners: number
+  /** Connections of the connection manager, those that rest in TIMEWAIT included. */
+  readonly connections: number
+}
+
 export interface Stat {
   readonly pid: number
   /** Connected sessions and open contexts, the asking tool's own session not counted. */
@@ -101,6 +110,7 @@ export interface Stat {
     readonly bytes: number
     readonly processes: readonly { readonly pid: number; readonly bytes: number }[]
   }
+  readonly connections: ConnectionStat
   readonly devices: readonly DeviceStat[]
 }
 

@@ -9,6 +9,9 @@ export const isMappedIpv4 = (address: Uint8Array): boolean => {
   return true
 }
 
+/** Whether 16 bytes are an address of 127.0.0.0/8 (RFC 1122, 3.2.1.3). */
+export const isLoopbackIpv4 = (address: Uint8Array): boolean => address[12] === 127 && isMappedIpv4(address)
+
 /** Whether an address is of one link only, fe80::/10 (RFC 4291, 2.5.6): it needs an interface beside it. */
 export const isLinkLocal = (address: Uint8Array): boolean => address[0] === 0xfe && (address[1] & 0xc0) === 0x80
 

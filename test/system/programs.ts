@@ -260,10 +260,11 @@ export const objectsOf = (devices: readonly DeviceStat[]): number =>
   devices.reduce((total, device) => total + sum(device.objects), 0)
 
 /** Nothing of any program is left. */
-export const isEmpty = ({ sessions, contexts, rings, mappings, descriptors, devices }: Stat): boolean =>
+export const isEmpty = ({ sessions, contexts, rings, mappings, descriptors, connections, devices }: Stat): boolean =>
   sessions === 0 &&
   contexts === 0 &&
   rings.count === 0 &&
   mappings.count === 0 &&
   descriptors === 0 &&
+  connections.identifiers === 0 &&
   objectsOf(devices) === 0

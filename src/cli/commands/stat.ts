@@ -50,6 +50,7 @@ export const statText = (stat: Stat, socket: string): string => {
     ['rings', amountText(rings)],
     ['mappings', amountText(mappings)],
     ['descriptors', String(stat.descriptors)],
+    ['connections', countsText({ ...stat.connections })],
     ['memory', `${bytesText(memory.resident)} resident, ${bytesText(memory.heap)} heap`],
     ['objects', chargedText(stat.charged)],
   ]

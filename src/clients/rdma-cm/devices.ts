@@ -2,11 +2,11 @@
  * The devices that connections are made through, and which of them leads to an address (rdma_resolve_addr). A path of
  * RoCE is a pair of GIDs; how packets find their way between them is the port's business.
  */
-import { findGid } from '../../core/devices/gids.ts'
+import { findGid, type GidTableEntry } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'
 import { GidType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
-import { isLinkLocal, isMappedIpv4, isMulticastGid } from '../../wire/address.ts'
+import { isLinkLocal, isLoopbackIpv4, isMappedIpv4, isMulticastGid } from '../../wire/address.ts'
 import type { CmDevice } from './identifier.ts'
 import { Family, isAny, isLoopback, type SocketAddress } from './socket-address.ts'
 
@@ -82,10 +82,15 @@ export class CmDevices {
     return { ...chosen, remoteGid: target }
   }
 
-  /** Loopback means a device of this host, whichever address that has. */
+  /**
+   * Loopback means a device of this host, whichever address that has; but where devices have addresses of 127.0.0.0/8
+   * themselves, each of those is a host of its own.
+   */
   #hostOf(destination: SocketAddress): Uint8Array {
     const { address, family } = destination
-    if (!(isLoopback(destination) || isAny(destination)) || this.withAddress(address) !== undefined) return address
+    if (this.withAddress(address) !== undefined) return address
+    const isAnother = isLoopback(destination) && !this.#routing.closed && this.#onLoopback() !== undefined
+    if (isAnother || !(isLoopback(destination) || isAny(destination))) return address
     return this.#first(family === Family.INET).localGid
   }
 
@@ -99,6 +104,7 @@ export class CmDevices {
     const own = this.withAddress(target, scope)
     if (own !== undefined) return { device: own, localGid: target }
     if (isLinkLocal(target)) return this.#onLink(scope)
+    if (isLoopbackIpv4(target)) return this.#onLoopback() ?? this.#first(true)
     const local = this.#routing.sourceOf?.(target, scope)
     const device = local && this.withAddress(local)
     if (local !== undefined && device !== undefined) return { device, localGid: local }
@@ -110,21 +116,29 @@ export class CmDevices {
     return this.#first(isMappedIpv4(target))
   }
 
-  /** The first device with an address of the family, and that address. */
-  #first(ipv4: boolean): Omit<Route, 'remoteGid'> {
+  /** The first address of a device that is like that, and the device. */
+  #find(isWanted: (entry: GidTableEntry) => boolean): Omit<Route, 'remoteGid'> | undefined {
     for (const device of this.#devices.values())
       for (const entry of device.device.ports[0].gids.entries)
-        if (entry !== undefined && isMappedIpv4(entry.gid) === ipv4 && (ipv4 || !isLinkLocal(entry.gid)))
-          return { device, localGid: entry.gid }
-    throw new CallError('ENODEV', `cm_id: no device has an address of ${ipv4 ? 'IPv4' : 'IPv6'}`)
+        if (entry !== undefined && isWanted(entry)) return { device, localGid: entry.gid }
+    return undefined
+  }
+
+  #first(ipv4: boolean): Omit<Route, 'remoteGid'> {
+    const found = this.#find(({ gid }) => isMappedIpv4(gid) === ipv4 && (ipv4 || !isLinkLocal(gid)))
+    if (found === undefined)
+      throw new CallError('ENODEV', `cm_id: no device has an address of ${ipv4 ? 'IPv4' : 'IPv6'}`)
+    return found
   }
 
   #onLink(scope: number): Omit<Route, 'remoteGid'> {
-    for (const device of this.#devices.values())
-      for (const entry of device.device.ports[0].gids.entries)
-        if (entry !== undefined && isLinkLocal(entry.gid) && (scope === 0 || entry.ifindex === scope))
-          return { device, localGid: entry.gid }
-    throw new CallError('ENODEV', `cm_id: no device is on interface ${scope}`)
+    const found = this.#find(({ gid, ifindex }) => isLinkLocal(gid) && (scope === 0 || ifindex === scope))
+    if (found === undefined) throw new CallError('ENODEV', `cm_id: no device is on interface ${scope}`)
+    return found
+  }
+
+  #onLoopback(): Omit<Route, 'remoteGid'> | undefined {
+    return this.#find(({ gid }) => isLoopbackIpv4(gid))
   }
 
   /** What a local address is bound to: nothing yet if it names no host. Throws CallError EADDRNOTAVAIL. */

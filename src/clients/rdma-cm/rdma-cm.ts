@@ -74,6 +74,7 @@ export class RdmaCm implements EventHost {
   /** Every identifier that is bound to a device. */
   readonly #bound = new Map<CmDevice, Set<Identifier>>()
   readonly #close: () => void
+  #identifiers = 0
 
   constructor(core: Core, mads: MadLayer, environment: RdmaCmEnvironment) {
     this.#environment = environment
@@ -115,6 +116,12 @@ export class RdmaCm implements EventHost {
     this.#close()
   }
 
+  get counts(): { identifiers: number; listeners: number; connections: number } {
+    let listeners = 0
+    for (const { ids } of this.#services.values()) listeners += ids.size
+    return { identifiers: this.#identifiers, listeners, connections: this.engine.size }
+  }
+
   // ---- time ----
 
   /** When `onTimeout` must be called next, µs; Infinity for never. */
@@ -138,6 +145,7 @@ export class RdmaCm implements EventHost {
     const type =
       qpType === 0 || isDatagram || portSpace === TCP ? (isDatagram ? QpTypes.UD : qpType || QpTypes.RC) : qpType
     if (portSpace === TCP && type === QpTypes.UD) throw new CallError('EINVAL', 'cm_id.create: TCP has no datagrams')
+    this.#identifiers++
     const psn = this.#environment.random() & 0xff_ffff
     return new Identifier(owner, portSpace, type, psn, UDP_QKEY)
   }
@@ -333,6 +341,7 @@ export class RdmaCm implements EventHost {
 
   /** Ends all that there is. */
   destroy(id: Identifier): void {
+    this.#identifiers--
     this.#unlisten(id)
     if (id.device !== undefined) this.#bound.get(id.device)?.delete(id)
     this.#ports.release(id)

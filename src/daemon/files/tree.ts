@@ -118,9 +118,9 @@ const deviceFiles = (whole: TreeDevice): Files => {
     [`${device}/fw_ver`]: '',
     ...(interfaceName === '' ? {} : { [`${device}/parent`]: interfaceName }),
     ...portFiles(whole),
-    [`${verbs}/dev`]: `${major}:${minor + node}`,
+    [`${verbs}/dev`]: `${uverbs.major}:${uverbs.minor + node}`,
     [`${verbs}/abi_version`]: String(abi),
-    [`${verbs}/uevent`]: `MAJOR=${major}\nMINOR=${minor + node}\nDEVNAME=infiniband/uverbs${node}\nDEVMODE=0666`,
+    [`${verbs}/uevent`]: `MAJOR=${uverbs.major}\nMINOR=${uverbs.minor + node}\nDEVNAME=infiniband/uverbs${node}\nDEVMODE=0666`,
     [`${verbs}/ibdev`]: name,
   }
 }

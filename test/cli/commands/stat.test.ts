@@ -24,6 +24,7 @@ describe('userdma stat', () => {
       rings: { count: 3, bytes: 12288 },
       mappings: { count: 1, bytes: 262144 },
       descriptors: 1,
+      connections: { identifiers: 0, listeners: 0, connections: 0 },
       memory: { resident: 2 ** 26, heap: 2 ** 23 },
       charged: { bytes: 9216, processes: [4, 5, 6, 7].map(pid => ({ pid, bytes: 4096 - 512 * pid })) },
       devices: [

@@ -1,0 +1,45 @@
+/*
+ * Unmodified programs of librdmacm: connections by addresses and ports, over memory and over UDP.
+ */
+import { before, describe, it } from 'node:test'
+import { loopbackText } from '../loopback.ts'
+import { isEmpty, lacking, startDaemon, suiteScope, type TestDaemon } from './programs.ts'
+import { assertGoodRdmacm, rdmacmCases, rpingCases, runRdmacm } from './rdmacm.ts'
+
+describe('programs of rdma_cm', { skip: lacking('rping', 'ib_send_bw') }, () => {
+  const suite = suiteScope()
+  let daemon: TestDaemon
+  before(async () => {
+    daemon = await startDaemon(suite)
+  })
+
+  for (const one of rdmacmCases)
+    it(one.client, async t => {
+      assertGoodRdmacm(one, await runRdmacm(t, daemon, one))
+    })
+
+  it('leave nothing behind', async () => {
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('programs of rdma_cm between two daemons over UDP', { skip: lacking('rping') }, () => {
+  const suite = suiteScope()
+  let server: TestDaemon
+  let client: TestDaemon
+  before(async () => {
+    server = await startDaemon(suite, { link: 'udp', devices: [`rxe0@${loopbackText(71)}`] })
+    client = await startDaemon(suite, { link: 'udp', devices: [`rxe0@${loopbackText(72)}`] })
+  })
+
+  const others = rdmacmCases.filter(one => /^(udaddy|ucmatose|rstream|rdma_client)/.test(one.client))
+  for (const one of [...rpingCases, ...others])
+    it(one.client, async t => {
+      assertGoodRdmacm(one, await runRdmacm(t, server, one, { clientDaemon: client, address: loopbackText(71) }))
+    })
+
+  it('leave nothing behind', async () => {
+    await server.settled(isEmpty)
+    await client.settled(isEmpty)
+  })
+})
