@@ -40,6 +40,7 @@
 #define USERDMA_INSTALL_EVENT 0u
 #define USERDMA_INSTALL_DRIVER 1u
 #define USERDMA_INSTALL_NETLINK 2u
+#define USERDMA_INSTALL_CM 3u
 
 /* What is asked about a socket of NETLINK_RDMA. */
 #define USERDMA_NETLINK_OPEN 0u

@@ -5,6 +5,7 @@
 import { type LinuxCall, linuxCalls } from '../../src/spec/linux/coverage.ts'
 import { type IoctlAttribute, ioctlMethods } from '../../src/spec/linux/ioctl.ts'
 import { type NldevCommand, NldevCommands } from '../../src/spec/linux/nldev.ts'
+import { absentUcmaCommands, ucmaCommands } from '../../src/spec/linux/ucma.ts'
 import { EXTENDED } from '../../src/spec/linux/write.ts'
 
 /** Whether the soft device has a method. */
@@ -55,8 +56,8 @@ const attributesOf = (call: LinuxCall): string[] => {
 
 const INTRODUCTION = `# Linux's calls
 
-Every call that the headers of Linux 6.1 have for uverbs, and what it is here: a method of one or several classes, or
-none, with the reason. Programs reach the same methods by all three dialects; what a dialect cannot say, the object
+Every call that the headers of Linux 6.1 have for uverbs and rdma_cm, and what it is here: a method of one or several
+classes, or none, with the reason. Programs reach the same methods by all three dialects; what a dialect cannot say, the object
 dialect can. Refusals are Linux's: a command that a driver lacks is EOPNOTSUPP, an ioctl EPROTONOSUPPORT, upon which
 libibverbs tries the command. What newer kernels number is refused in the same way.
 
@@ -109,6 +110,20 @@ export const linuxAbiPage = (has: Has): string => {
     ),
     '',
     ...netlink(),
+    '## Commands of rdma_cm',
+    '',
+    'Written to /dev/infiniband/rdma_cm. Each opening is a channel; identifiers rest with it.',
+    '',
+    ...table(
+      ['command', 'Linux', 'here'],
+      [
+        ...ucmaCommands.map(({ number, name, class: of, method }) => [number, code(name), code(`${of}.${method}`)]),
+        ...Object.entries(absentUcmaCommands).map(([number, { name, why }]) => [number, code(name), `none: ${why}`]),
+      ]
+        .sort(([a], [b]) => Number(a) - Number(b))
+        .map(row => row.map(String)),
+    ),
+    '',
     '## Attributes of ioctl methods',
     '',
     'Methods with `UHW_IN` (0x1000) and `UHW_OUT` (0x1001) take them as attributes of the driver.',

@@ -48,6 +48,7 @@ describe('userdma stat', () => {
   rings        3 (12 KiB)
   mappings     1 (256 KiB)
   descriptors  1
+  connections  none
   memory       64 MiB resident, 8 MiB heap
   objects      9 KiB (process 4 2 KiB, process 5 1.5 KiB, process 6 1 KiB, …)
 device rxe0 at 127.0.0.1
