@@ -2,6 +2,10 @@
  * How a command of ours ends when something is wrong: one line on stderr, status 1 (2 for wrong usage, as the shell's
  * own commands).
  */
+import { statSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { userText } from '../host/exposure.ts'
+
 export class UsageError extends Error {
   override readonly name = 'UsageError'
   readonly status = 2
@@ -21,6 +25,15 @@ export const exitOnBrokenPipe = (): void => {
   })
 }
 
+/** Whose the folder of a file is, if it is not ours. */
+const ownerAdvice = (path: string | undefined): string => {
+  if (path === undefined) return ''
+  const folder = dirname(path)
+  const owner = statSync(folder, { throwIfNoEntry: false })?.uid
+  if (owner === undefined || owner === process.geteuid?.()) return ''
+  return `; ${folder} belongs to ${userText(owner)}: take a folder of your own (\`mkdir -m 700 FOLDER\`, --socket FOLDER/sock)`
+}
+
 /** What is wrong, and for what the system refuses what to do. */
 export const sentenceOf = (error: unknown): string => {
   const { message, code, path } = (error instanceof Error ? error : { message: String(error) }) as NodeJS.ErrnoException
@@ -30,6 +43,8 @@ export const sentenceOf = (error: unknown): string => {
     case 'ENOSPC':
     case 'EDQUOT':
       return `${message}; there is no room: free some, or choose another place with --socket PATH`
+    case 'EACCES':
+      return message + ownerAdvice(path)
     case 'ENOENT':
       if (path?.startsWith('/proc/'))
         return `${message}; /proc is not mounted here, where programs' memory and descriptors are found: \`mount -t proc proc /proc\``

@@ -2,7 +2,8 @@
  * A start that fails says why, wherever it fails: no room, no /proc, too few descriptors.
  */
 import assert from 'node:assert/strict'
-import { readdirSync } from 'node:fs'
+import { chmodSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { hasNative } from '../../src/host/native.ts'
 import { findTool, missing } from '../tools.ts'
@@ -40,13 +41,54 @@ describe('a start that fails', { skip: !hasNative() && 'there is no koffi' }, ()
     assert.equal(stdout, 'status 1\n')
   })
 
-  for (const most of [24, 40])
+  for (const most of [20, 40, 100])
     it(`for want of descriptors says so: ${most}`, async t => {
       const script = `ulimit -n ${most}; ${userdma} run --private -- true; echo "status $?"`
       const { stdout, stderr } = await run(t, 'sh', ['-c', script], { env: cleanEnvironment() })
-      assert.match(stderr, /EMFILE.*run `ulimit -n 1024` first/)
+      assert.match(
+        stderr,
+        /^userdma: this process may have \d+ files open \(EMFILE\).* run `ulimit -n 1024` first; .*\n$/,
+      )
       assert.equal(stdout, 'status 1\n')
     })
+
+  it('in a user namespace says whose files are in the way', async t => {
+    if (!isRoot || findTool('unshare') === undefined || findTool('setpriv') === undefined)
+      return void missing(t, 'a user namespace over files of root needs root, unshare and setpriv')
+    const folder = temporaryFolder(t)
+    chmodSync(folder, 0o755)
+    mkdirSync(join(folder, 'userdma-0'), { mode: 0o755 })
+    const inside = async (command: string, env: NodeJS.ProcessEnv = {}) => {
+      const as = ['--reuid', '65533', '--regid', '65533', '--clear-groups', 'unshare', '-Ur', 'sh', '-c', command]
+      const { stderr } = await run(t, 'setpriv', as, { cwd: '/', env: cleanEnvironment({ HOME: '/', ...env }) })
+      return stderr
+    }
+    const whose = `${folder}/userdma-0, where your daemon's socket should be, belongs to a user outside this user namespace`
+    assert.ok((await inside(`${userdma} run -- true`, { TMPDIR: folder })).startsWith(`userdma: ${whose}, not to you`))
+    assert.match(
+      await inside(`${userdma} daemon --socket ${folder}/sock`),
+      /EACCES.* belongs to a user outside this user namespace: take a folder of your own \(`mkdir -m 700 FOLDER`/,
+    )
+    chmodSync(folder, 0o700)
+    assert.match(
+      await inside(`${userdma} stat --socket ${folder}/sock`),
+      /the folder of .* is closed to you \(user 0\)/,
+    )
+  })
+
+  it('keeps a log that says who serves, and what ended it', async t => {
+    const folder = temporaryFolder(t)
+    chmodSync(folder, 0o700)
+    const { status, stderr } = await run(t, userdma, ['run', '--', 'true'], {
+      env: cleanEnvironment({ XDG_RUNTIME_DIR: folder }),
+    })
+    assert.equal(status, 0, stderr)
+    const log = join(folder, 'userdma', 'daemon.log')
+    const whole =
+      /^userdma daemon: process \d+ serves .*sock \(rxe0@.*\nuserdma daemon: process \d+ ends: its last client has gone, .*\n$/
+    for (const deadline = Date.now() + 10_000; !whole.test(readFileSync(log, 'utf8')); )
+      assert.ok(Date.now() < deadline, readFileSync(log, 'utf8'))
+  })
 
   it('whatever the umask, a private daemon starts', async t => {
     const as =

@@ -117,7 +117,14 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
   const link = config.link === 'memory' ? '' : `, link ${config.link}`
   process.stdout.write(`${READY}${socket} (${devicesText(config.devices)}${link}${faults})\n`)
   logStrayFaults()
-  await Promise.race([stopped, running.ended])
+  // In the background this is a log: it begins and ends with these lines.
+  const note = (what: string): void => {
+    if (options.endWithLastClient)
+      console.error(`userdma daemon: process ${process.pid} ${what}, ${new Date().toISOString()}`)
+  }
+  note(`serves ${socket} (${devicesText(config.devices)}${link}${faults}) until its last client has gone`)
+  const signal = await Promise.race([stopped.then(() => true), running.ended])
+  note(signal ? 'was told to end' : 'ends: its last client has gone')
   await running.close()
   if (options.removeFolder) removeFolder(dirname(socket))
   process.exit(0)

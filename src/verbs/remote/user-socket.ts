@@ -6,9 +6,10 @@
  * ours, or that others may write to or look into, is refused: whoever owns the socket sees and changes our programs'
  * memory.
  */
-import { lstatSync, mkdirSync, type Stats } from 'node:fs'
+import { accessSync, constants, lstatSync, mkdirSync, type Stats } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { isAbsolute, join, resolve } from 'node:path'
+import { dirname, isAbsolute, join, resolve } from 'node:path'
+import { outerUser, userText } from '../../host/exposure.ts'
 import { close, connect, type PeerCredentials, peerCredentials } from '../../host/net/sockets.ts'
 import { SessionEnv } from '../../spec/session.ts'
 
@@ -29,11 +30,11 @@ const userFolder = (): string => {
 const requireOwn = (folder: string): void => {
   const found = statOf(folder)
   if (!found) return
-  const remedy = 'remove it, or choose another socket with --socket PATH'
+  const remedy = `remove it, or make a folder (\`mkdir -m 700 FOLDER\`) and use --socket FOLDER/sock`
   if (!found.isDirectory()) throw new Error(`${folder}, where your daemon's socket should be, is no folder; ${remedy}`)
   if (found.uid !== uid())
     throw new Error(
-      `${folder}, where your daemon's socket should be, belongs to user ${found.uid}, not to you (${uid()}); ${remedy}`,
+      `${folder}, where your daemon's socket should be, belongs to ${userText(found.uid)}, not to you (${uid()}); ${remedy}`,
     )
   if (found.mode & 0o077) {
     const mode = (found.mode & 0o7777).toString(8).padStart(4, '0')
@@ -86,8 +87,15 @@ export class UntrustedDaemonError extends Error {
 }
 
 /** Why a daemon turns this user away, and what helps. */
-export const notServed = (socket: string): string =>
-  `the daemon at ${socket} does not serve user ${uid()}; root's daemon does if it is started with \`--allow-user ${uid()}\``
+export const notServed = (socket: string): string => {
+  const folder = dirname(socket)
+  try {
+    accessSync(folder, constants.X_OK)
+  } catch {
+    return `the folder of ${socket} is closed to you (user ${uid()})`
+  }
+  return `the daemon at ${socket} does not serve user ${uid()}; root's daemon does if it is started with \`--allow-user ${outerUser(uid())}\``
+}
 
 /**
  * Connects to the daemon at `socket`. One of another user than ourselves and root is not believed: it would see and
@@ -99,6 +107,6 @@ export const connectToDaemon = (socket: string): { readonly fd: number; readonly
   if (peer.uid === 0 || peer.uid === uid()) return { fd, peer }
   close(fd)
   throw new UntrustedDaemonError(
-    `${socket} is served by user ${peer.uid} (process ${peer.pid}), who could read and change the memory of your programs; only daemons of root and your own (user ${uid()}) are used`,
+    `${socket} is served by ${userText(peer.uid)} (process ${peer.pid}), who could read and change the memory of your programs; only daemons of root and your own (user ${uid()}) are used`,
   )
 }
