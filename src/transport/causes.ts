@@ -1,6 +1,6 @@
 /*
  * What the engine says about its failures (spec/causes.ts). A step that finds that memory or a request is refused notes
- * why in `s.cause`, and whoever ends the request takes it from there. A request that cannot be sent, but is not the
+ * why in `s.result.cause`, and whoever ends the request takes it from there. A request that cannot be sent, but is not the
  * oldest yet, leaves its cause by its row: nothing behind it is sent, so there is at most one. Only failing paths come
  * here; they may allocate.
  */
@@ -30,7 +30,7 @@ export const noteRefusedKey = (
   access: number,
   qp: number,
 ): void => {
-  s.cause =
+  s.result.cause =
     s.env.memory.explain?.(pd, key, hi, lo, length, access, qp) ??
     because((access & REMOTE) !== 0 ? 'RKEY_REFUSED' : 'LKEY_REFUSED', rangeOf(key, hi, lo, length))
 }
@@ -46,7 +46,7 @@ export const noteMemoryFault = (
 ): void => {
   const isRemote = (access & REMOTE) !== 0
   const { memory } = s.env
-  s.cause = memory.vanished()
+  s.result.cause = memory.vanished()
     ? because(isRemote ? 'REMOTE_ENDED' : 'LOCAL_ENDED', {})
     : memory.tooSlow?.()
       ? because(isRemote ? 'REMOTE_SLOW' : 'LOCAL_SLOW', rangeOf(key, hi, lo, length))
@@ -55,8 +55,8 @@ export const noteMemoryFault = (
 
 /** What was noted last. */
 export const takeCause = (s: EngineState): Cause => {
-  const cause = s.cause ?? because('REFUSED', {})
-  s.cause = undefined
+  const cause = s.result.cause ?? because('REFUSED', {})
+  s.result.cause = undefined
   return cause
 }
 

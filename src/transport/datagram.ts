@@ -15,7 +15,7 @@ import { bthOpcode, bthPadCount, bthSolicited } from '../wire/bth.ts'
 import { dethQkey, dethSrcQp, immediate, putDeth } from '../wire/extensions.ts'
 import { takeCause } from './causes.ts'
 import { completeReceive, failReceive } from './completer/completion.ts'
-import { DmaKind, DmaResult, scatter } from './dma.ts'
+import { DmaKind, DmaResult, scatter, setPayload } from './dma.ts'
 import { QP } from './fields.ts'
 import { recvBlock } from './qp-layout.ts'
 import { takeReceive } from './responder/receive-request.ts'
@@ -74,7 +74,8 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
   const from = s.env.route!.header(arena, at, length)
   arena.bytes.copyWithin(from + ROUTE_BYTES, at + header, at + header + payload)
   const count = s.pool[receive + Receive.SGES]
-  const why = scatter(s, row, DmaKind.RECEIVE, receive + Receive.SGE, count, 0, arena, from, bytes, 0, 0, true)
+  setPayload(s, arena, from, bytes)
+  const why = scatter(s, row, DmaKind.RECEIVE, receive + Receive.SGE, count, 0, true)
   if (why !== DmaResult.OK) {
     failReceive(s, row, WcStatus.values.LOC_PROT_ERR, takeCause(s))
     return
@@ -87,7 +88,6 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
     s,
     row,
     receive,
-    WcStatus.values.SUCCESS,
     WcOpcode.values.RECV,
     bytes,
     hasImmediate ? immediate(view, at + IMM_AT[opcode]) : 0,

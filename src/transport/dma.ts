@@ -9,12 +9,13 @@
  */
 import { SendFlags } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
+import { upperWord } from './address.ts'
 import { noteMemoryFault, noteRefusedKey } from './causes.ts'
 import { DMA, QP, WQE } from './fields.ts'
 import type { EngineState } from './state.ts'
 import { Access, Send, Sge } from './types.ts'
 
-const { LOCAL_READ, LOCAL_WRITE } = Access
+const { LOCAL_READ, LOCAL_WRITE, REMOTE_WRITE } = Access
 const INLINE = SendFlags.values.INLINE
 
 /** Why a move did not happen. */
@@ -49,8 +50,6 @@ const fault = (s: EngineState, key: number, hi: number, lo: number, length: numb
   return FAULT
 }
 
-const copyPending = (lo: number, offset: number): number => (lo + offset > 0xffff_ffff ? 1 : 0)
-
 /**
  * Reads `total` bytes of a send request from byte `from` of its message on into pieces of `chunk` bytes every `stride`
  * bytes. The request block has its elements, or is inline. Answers DmaResult.OK or why not.
@@ -79,11 +78,12 @@ export const gather = (
   let sge = wr + Send.SGE
   if (count === 1) {
     const end = p[sge + Sge.LO] + from
-    const hi = (p[sge + Sge.HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
-    const region = memory.resolve(pd, p[sge + Sge.LKEY], hi, end >>> 0, total, LOCAL_READ, qp)
-    if (region < 0) return noRegion(s, pd, p[sge + Sge.LKEY], hi, end >>> 0, total, LOCAL_READ, qp)
-    if (memory.read(region, hi, end >>> 0, to, at, chunk, stride, total) === 0) return OK
-    return fault(s, p[sge + Sge.LKEY], hi, end >>> 0, total, LOCAL_READ)
+    const lo = end >>> 0
+    const hi = upperWord(p[sge + Sge.HI], end)
+    const region = memory.resolve(pd, p[sge + Sge.LKEY], hi, lo, total, LOCAL_READ, qp)
+    if (region < 0) return noRegion(s, pd, p[sge + Sge.LKEY], hi, lo, total, LOCAL_READ, qp)
+    if (memory.read(region, hi, lo, to, at, chunk, stride, total) === 0) return OK
+    return fault(s, p[sge + Sge.LKEY], hi, lo, total, LOCAL_READ)
   }
   let skip = from
   let left = total
@@ -95,9 +95,9 @@ export const gather = (
       skip -= length
       continue
     }
-    let lo = p[sge + Sge.LO] + skip
-    const hi = (p[sge + Sge.HI] + (lo > 0xffff_ffff ? 1 : 0)) >>> 0
-    lo = lo >>> 0
+    const sum = p[sge + Sge.LO] + skip
+    const hi = upperWord(p[sge + Sge.HI], sum)
+    const lo = sum >>> 0
     let n = length - skip < left ? length - skip : left
     skip = 0
     left -= n
@@ -117,7 +117,7 @@ export const gather = (
       n -= head
     }
     if (n > 0) {
-      if (memory.read(region, (hi + copyPending(lo, done)) >>> 0, (lo + done) >>> 0, to, piece, chunk, stride, n) !== 0)
+      if (memory.read(region, upperWord(hi, lo + done), (lo + done) >>> 0, to, piece, chunk, stride, n) !== 0)
         return fault(s, p[sge + Sge.LKEY], hi, lo, done + n, LOCAL_READ)
       const whole = (n / chunk) | 0
       piece += whole * stride
@@ -144,52 +144,53 @@ export const checkElements = (s: EngineState, row: number, sge: number, count: n
   return OK
 }
 
-/**
- * Writes `length` payload bytes at `at` to an address, now or with what follows. Answers DmaResult.OK, or why the memory
- * refuses. An earlier move that fails on the way is reported to `s.moveFailed`, so look at the row's state afterwards.
- */
-export const writePayload = (
-  s: EngineState,
-  row: number,
-  kind: number,
-  key: number,
-  access: number,
-  hi: number,
-  lo: number,
-  from: Arena,
-  at: number,
-  length: number,
-  psn: number,
-  msn: number,
-): number => writePayloads(s, row, kind, key, access, hi, lo, from, at, length, length, 1, psn, msn)
+/** The payload of one packet, or of a contiguous stretch of a message, to write: `bytes` bytes at `at`. */
+export const setPayload = (s: EngineState, arena: Arena, at: number, bytes: number): void =>
+  setPayloads(s, arena, at, bytes, bytes, 1)
 
-/** `put` for `pieces` payloads of `chunk` bytes each that begin every `stride` bytes from `at` on. */
+/** The payloads of `count` packets to write: `bytes` bytes each, every `stride` bytes from `at` on. */
+export const setPayloads = (
+  s: EngineState,
+  arena: Arena,
+  at: number,
+  bytes: number,
+  stride: number,
+  count: number,
+): void => {
+  const payloads = s.payloads
+  payloads.arena = arena
+  payloads.at = at
+  payloads.bytes = bytes
+  payloads.stride = stride
+  payloads.count = count
+}
+
+/** Payloads of the peer's requests need its rights, those that go to our own WQEs ours. */
+const accessOf = (kind: number): number => (kind === DmaKind.WRITE ? REMOTE_WRITE : LOCAL_WRITE)
+
+/**
+ * Writes `s.payloads` to an address, at once or together with what follows. Returns DmaResult.OK or why the memory
+ * refuses. If an earlier write fails meanwhile, `s.onDmaFailed` is called: look at the row's state afterwards.
+ */
 export const writePayloads = (
   s: EngineState,
   row: number,
   kind: number,
   key: number,
-  access: number,
   hi: number,
   lo: number,
-  from: Arena,
-  at: number,
-  chunk: number,
-  stride: number,
-  pieces: number,
-  psn: number,
-  msn: number,
 ): number => {
-  const m = s.move
-  const length = chunk * pieces
-  if (s.moveArena !== undefined) {
+  const m = s.dma
+  const { arena, at, bytes, stride, count } = s.payloads
+  const length = bytes * count
+  if (s.dmaArena !== undefined) {
     if (
-      s.moveArena === from &&
+      s.dmaArena === arena &&
       m[DMA.CLOSED] === 0 &&
       m[DMA.ROW] === row &&
       m[DMA.KIND] === kind &&
       m[DMA.KEY] === key &&
-      (pieces === 1 ? chunk <= m[DMA.CHUNK] : chunk === m[DMA.CHUNK])
+      (count === 1 ? bytes <= m[DMA.CHUNK] : bytes === m[DMA.CHUNK])
     ) {
       const before = m[DMA.PIECES]
       const total = m[DMA.TOTAL]
@@ -197,23 +198,26 @@ export const writePayloads = (
       const end = m[DMA.LO] + total
       if (
         step >= m[DMA.CHUNK] &&
-        (pieces === 1 || stride === step) &&
+        (count === 1 || stride === step) &&
         at === m[DMA.AT] + before * step &&
         lo === end >>> 0 &&
-        hi === (m[DMA.HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0 &&
+        hi === upperWord(m[DMA.HI], end) &&
         total < 0x1000_0000
       ) {
         m[DMA.STRIDE] = step
-        m[DMA.PIECES] = before + pieces
+        m[DMA.PIECES] = before + count
         m[DMA.TOTAL] = total + length
-        if (chunk < m[DMA.CHUNK]) m[DMA.CLOSED] = 1
+        if (bytes < m[DMA.CHUNK]) m[DMA.CLOSED] = 1
         return OK
       }
     }
     flushDma(s)
   }
+  const w = s.rows
+  const base = row * QP.WORDS
   const pd = domainOf(s, row, kind)
-  const qp = s.rows[row * QP.WORDS + QP.QPN]
+  const access = accessOf(kind)
+  const qp = w[base + QP.QPN]
   if (s.env.memory.resolve(pd, key, hi, lo, length, access, qp) < 0)
     return noRegion(s, pd, key, hi, lo, length, access, qp)
   m[DMA.ROW] = row
@@ -224,46 +228,44 @@ export const writePayloads = (
   m[DMA.HI] = hi
   m[DMA.LO] = lo
   m[DMA.AT] = at
-  m[DMA.CHUNK] = chunk
+  m[DMA.CHUNK] = bytes
   m[DMA.STRIDE] = stride
-  m[DMA.PIECES] = pieces
+  m[DMA.PIECES] = count
   m[DMA.TOTAL] = length
   m[DMA.CLOSED] = 0
-  m[DMA.PSN] = psn
-  m[DMA.MSN] = msn
-  s.moveArena = from
+  m[DMA.PSN] = w[base + QP.RESP_EPSN]
+  m[DMA.MSN] = w[base + QP.RESP_MSN]
+  s.dmaArena = arena
   return OK
 }
 
-/** The same at once, for a message that ends with this packet and has not begun before it. */
+/** The same at once, for one payload: of a message that is a single packet, or of a slice. */
 export const writePayloadNow = (
   s: EngineState,
   row: number,
   kind: number,
   key: number,
-  access: number,
   hi: number,
   lo: number,
-  from: Arena,
-  at: number,
-  length: number,
 ): number => {
-  if (s.moveArena !== undefined) flushDma(s)
+  if (s.dmaArena !== undefined) flushDma(s)
+  const { arena, at, bytes } = s.payloads
   const memory = s.env.memory
   const pd = domainOf(s, row, kind)
+  const access = accessOf(kind)
   const qp = s.rows[row * QP.WORDS + QP.QPN]
-  const region = memory.resolve(pd, key, hi, lo, length, access, qp)
-  if (region < 0) return noRegion(s, pd, key, hi, lo, length, access, qp)
-  if (memory.write(region, hi, lo, from, at, length, length, length) === 0) return OK
-  return fault(s, key, hi, lo, length, access)
+  const region = memory.resolve(pd, key, hi, lo, bytes, access, qp)
+  if (region < 0) return noRegion(s, pd, key, hi, lo, bytes, access, qp)
+  if (memory.write(region, hi, lo, arena, at, bytes, bytes, bytes) === 0) return OK
+  return fault(s, key, hi, lo, bytes, access)
 }
 
 /** Does the move that was put off, if there is one. */
 export const flushDma = (s: EngineState): void => {
-  const arena = s.moveArena
+  const arena = s.dmaArena
   if (arena === undefined) return
-  s.moveArena = undefined
-  const m = s.move
+  s.dmaArena = undefined
+  const m = s.dma
   const memory = s.env.memory
   const qp = s.rows[m[DMA.ROW] * QP.WORDS + QP.QPN]
   const region = memory.resolve(m[DMA.PD], m[DMA.KEY], m[DMA.HI], m[DMA.LO], m[DMA.TOTAL], m[DMA.ACCESS], qp)
@@ -273,18 +275,18 @@ export const flushDma = (s: EngineState): void => {
       : memory.write(region, m[DMA.HI], m[DMA.LO], arena, m[DMA.AT], m[DMA.CHUNK], m[DMA.STRIDE], m[DMA.TOTAL]) === 0
         ? OK
         : fault(s, m[DMA.KEY], m[DMA.HI], m[DMA.LO], m[DMA.TOTAL], m[DMA.ACCESS])
-  if (why !== OK) s.moveFailed(s, m[DMA.ROW], m[DMA.KIND], why, m[DMA.PSN], m[DMA.MSN])
+  if (why !== OK) s.onDmaFailed(s, m[DMA.ROW], m[DMA.KIND], why, m[DMA.PSN], m[DMA.MSN])
 }
 
 /** Does the move that was put off if it is `row`'s. */
 export const flushDmaOf = (s: EngineState, row: number): void => {
-  if (s.moveArena !== undefined && s.move[DMA.ROW] === row) flushDma(s)
+  if (s.dmaArena !== undefined && s.dma[DMA.ROW] === row) flushDma(s)
 }
 
 /**
- * Writes payloads to one element of a request: as many of `pieces`, `chunk` bytes each every `stride` bytes from `at`
- * on, as fit the one in which byte `offset` of the message lies, from there on. `s.pieces` says how many these are.
- * Answers DmaResult.OK or why not.
+ * Writes `s.payloads` to one element of a WQE: as many of them as fit the element in which byte `offset` of the message
+ * lies. `s.result.taken` says how many these are. `sge` is the first element, `count` how many there are. Returns
+ * DmaResult.OK or why not.
  */
 export const scatterPayloads = (
   s: EngineState,
@@ -293,13 +295,9 @@ export const scatterPayloads = (
   sge: number,
   count: number,
   offset: number,
-  from: Arena,
-  at: number,
-  chunk: number,
-  stride: number,
-  pieces: number,
 ): number => {
   const p = s.pool
+  const payloads = s.payloads
   let skip = offset
   let e = sge
   const last = sge + (count - 1) * Sge.WORDS
@@ -307,32 +305,18 @@ export const scatterPayloads = (
     skip -= p[e + Sge.LENGTH]
     e += Sge.WORDS
   }
-  const fit = Math.floor((p[e + Sge.LENGTH] - skip) / chunk)
-  s.pieces = fit < pieces ? (fit > 0 ? fit : 0) : pieces
-  if (s.pieces === 0) return OK
+  const fit = Math.floor((p[e + Sge.LENGTH] - skip) / payloads.bytes)
+  const taken = fit < payloads.count ? (fit > 0 ? fit : 0) : payloads.count
+  s.result.taken = taken
+  if (taken === 0) return OK
+  payloads.count = taken
   const end = p[e + Sge.LO] + skip
-  const hi = (p[e + Sge.HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
-  return writePayloads(
-    s,
-    row,
-    kind,
-    p[e + Sge.LKEY],
-    LOCAL_WRITE,
-    hi,
-    end >>> 0,
-    from,
-    at,
-    chunk,
-    stride,
-    s.pieces,
-    0,
-    0,
-  )
+  return writePayloads(s, row, kind, p[e + Sge.LKEY], upperWord(p[e + Sge.HI], end), end >>> 0)
 }
 
 /**
- * Writes `length` payload bytes at `at` to the elements of a request, from byte `offset` of the message on. `sge` is
- * the index of the first element in the pool; `now` as in `writePayloadNow`. Answers DmaResult.OK or why not.
+ * Writes the one payload of `s.payloads` to the elements of a WQE, from byte `offset` of the message on. `sge` is the
+ * first element, `count` how many there are; `now` as in `writePayloadNow`. Returns DmaResult.OK or why not.
  */
 export const scatter = (
   s: EngineState,
@@ -341,34 +325,29 @@ export const scatter = (
   sge: number,
   count: number,
   offset: number,
-  from: Arena,
-  at: number,
-  length: number,
-  psn: number,
-  msn: number,
   now: boolean,
 ): number => {
   const p = s.pool
+  const { arena, at, bytes } = s.payloads
   let skip = offset
-  let left = length
-  let source = at
-  for (let i = 0, e = sge; i < count && left > 0; i++, e += Sge.WORDS) {
+  let done = 0
+  for (let i = 0, e = sge; i < count && done < bytes; i++, e += Sge.WORDS) {
     const size = p[e + Sge.LENGTH]
     if (skip >= size) {
       skip -= size
       continue
     }
     const end = p[e + Sge.LO] + skip
-    const hi = (p[e + Sge.HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
+    const hi = upperWord(p[e + Sge.HI], end)
     const lo = end >>> 0
-    const n = size - skip < left ? size - skip : left
+    const n = size - skip < bytes - done ? size - skip : bytes - done
     skip = 0
+    if (n !== bytes) setPayload(s, arena, at + done, n)
     const why = now
-      ? writePayloadNow(s, row, kind, p[e + Sge.LKEY], LOCAL_WRITE, hi, lo, from, source, n)
-      : writePayload(s, row, kind, p[e + Sge.LKEY], LOCAL_WRITE, hi, lo, from, source, n, psn, msn)
+      ? writePayloadNow(s, row, kind, p[e + Sge.LKEY], hi, lo)
+      : writePayloads(s, row, kind, p[e + Sge.LKEY], hi, lo)
     if (why !== OK) return why
-    source += n
-    left -= n
+    done += n
   }
-  return left === 0 ? OK : NO_REGION
+  return done === bytes ? OK : NO_REGION
 }

@@ -138,7 +138,7 @@ const moveFailed: DmaFailed = (s, row, kind, why, psn, msn) => {
 export const createEngine = (env: Environment, options: EngineOptions = {}): Engine => {
   const { windowBytes = 0x4_0000, sharedWindowBytes = 0, boundReads = false, pace = 0 } = options
   const s = createState(env, windowBytes, sharedWindowBytes, boundReads ? windowBytes >> 1 : 0, pace, moveFailed)
-  if (env.neighbour !== undefined) env.neighbour.state = s
+  if (env.localDevice !== undefined) env.localDevice.state = s
   return {
     counters: s.counters,
     create: init => create(s, init),
@@ -352,7 +352,7 @@ const onDoorbell = (s: EngineState, row: number): void => {
   // with requests left to send from, the row is scheduled when they may go on
   if (state !== RTS || w[base + QP.REQ_CURRENT] !== 0) return
   // nobody is before it, and what is plain and leads to a neighbour needs no turn of its own
-  if (s.queueHead < 0 && s.env.neighbour !== undefined && sendIdleFastPath(s, row)) return
+  if (s.queueHead < 0 && s.env.localDevice !== undefined && sendIdleFastPath(s, row)) return
   schedule(s, row)
 }
 
@@ -431,7 +431,7 @@ const MAX_HANDED = 0x10_0000
 
 const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean => {
   flushDma(s)
-  s.handed = 0
+  s.localBytes = 0
   s.sink = sink
   s.soonPackets = sink.soonPackets ?? sink.maxPackets
   let full = false
@@ -448,7 +448,7 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
       break
     }
     if (turn === Turn.MORE) schedule(s, row)
-    if (s.handed > MAX_HANDED) {
+    if (s.localBytes > MAX_HANDED) {
       full = s.queueHead >= 0
       break
     }

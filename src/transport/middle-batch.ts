@@ -5,6 +5,7 @@
  * first packet that differs included, is left to the long way (transport/responder/responder.ts,
  * transport/completer/completer.ts), which also says what is wrong with it.
  */
+
 import { QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY, ICRC_BYTES } from '../spec/wire/headers.ts'
 import { headerAt, OPERATION_MASK, opcodeHeaderBytes, operationCode } from '../spec/wire/opcodes.ts'
@@ -14,6 +15,7 @@ import type { Arena } from '../wire/arena.ts'
 import { BTH_ACKREQ, bthDestQp, bthOpcode } from '../wire/bth.ts'
 import { xrcethSrq } from '../wire/extensions.ts'
 import { takeReadMiddles } from './completer/completer.ts'
+import { setPayloads } from './dma.ts'
 import { QP, RespFlag, WQE } from './fields.ts'
 import { PSN_MASK, psnDistance } from './psn.ts'
 import { scheduleAck } from './responder/responder.ts'
@@ -30,14 +32,12 @@ const XRCETH_AT = headerAt.XRCETH
 const PLAIN_MASK = 0xff3f_7fff | 0
 const PLAIN_PKEY = DEFAULT_PKEY & 0x7fff
 
-/** The third words of the packets that were counted last, or-ed: their AckReq bits. */
-let thirdWords = 0
-
 /**
  * How many of `most` packets, `size` bytes each from `at` on, are the row's with this opcode and PSNs from `psn` on.
+ * `s.result.ackRequested` says whether one of them has AckReq.
  */
 const countMatching = (
-  w: Int32Array,
+  s: EngineState,
   base: number,
   view: DataView,
   at: number,
@@ -46,6 +46,7 @@ const countMatching = (
   opcode: number,
   psn: number,
 ): number => {
+  const w = s.rows
   const qpn = w[base + QP.QPN]
   const first = (opcode << 24) | PLAIN_PKEY
   const shared = XRCETH_AT[opcode]
@@ -60,7 +61,7 @@ const countMatching = (
     third |= word
     next = (next + 1) & PSN_MASK
   }
-  thirdWords = third
+  s.result.ackRequested = (third & BTH_ACKREQ) !== 0
   return count
 }
 
@@ -95,11 +96,11 @@ const onWriteMiddles = (s: EngineState, row: number, arena: Arena, at: number, s
   // the packet that the message ends with is none
   const inside = Math.ceil(left / mtu) - 1
   const most = inside < count ? inside : count
-  const taken = countMatching(w, base, arena.view, at, size, most, opcode, w[base + QP.RESP_EPSN])
+  const taken = countMatching(s, base, arena.view, at, size, most, opcode, w[base + QP.RESP_EPSN])
   if (taken === 0) return 0
-  const asked = (thirdWords & BTH_ACKREQ) !== 0
   w[base + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
-  if (takeWrite(s, row, 0, arena, at + head, mtu, size, taken, 0, false, false) > 0) scheduleAck(s, row, asked)
+  setPayloads(s, arena, at + head, mtu, size, taken)
+  if (takeWrite(s, row, 0, taken, 0, false, false) > 0) scheduleAck(s, row, s.result.ackRequested)
   return taken
 }
 
@@ -127,6 +128,8 @@ const onReadMiddles = (
   const part = readPart(s, mtu)
   const inside = Math.min(s.pool[request + WQE.PSNS] - done - 1, part - (done % part) - 1)
   const most = Math.min(inside, count, psnDistance(unacked, w[base + QP.REQ_MAX_PSN]))
-  const alike = countMatching(w, base, arena.view, at, size, most, opcode, unacked)
-  return alike === 0 ? 0 : takeReadMiddles(s, row, arena, at + head, size, alike, done, now)
+  const alike = countMatching(s, base, arena.view, at, size, most, opcode, unacked)
+  if (alike === 0) return 0
+  setPayloads(s, arena, at + head, mtu, size, alike)
+  return takeReadMiddles(s, row, done, now)
 }

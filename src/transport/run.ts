@@ -17,7 +17,7 @@ const least = (a: number, b: number, c: number): number => {
 }
 
 /**
- * Room for up to `want` packets of `size` bytes to `flow`, back to back from `s.runAt` on; the last one accepted may be
+ * Room for up to `want` packets of `size` bytes to `flow`, back to back from `s.result.runAt` on; the last one accepted may be
  * shorter. One packet alone joins others only up to `s.soonPackets`. Answers how many fit, 0 if the port can take none
  * now.
  */
@@ -28,7 +28,7 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
     if (s.runFlow === flow && !s.runClosed && size <= s.runPacket && s.runCount < maxPackets && size <= left) {
       const fit = size < s.runPacket ? 1 : least(want, maxPackets - s.runCount, (left / size) | 0)
       if (fit === want || isWorthFilling(s, left)) {
-        s.runAt = s.roomAt
+        s.result.runAt = s.roomAt
         return fit
       }
     }
@@ -40,7 +40,7 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
 }
 
 /**
- * Room for a packet of `lead` bytes, of which a run may end, from `s.runAt` on and for up to `want` packets of `size`
+ * Room for a packet of `lead` bytes, of which a run may end, from `s.result.runAt` on and for up to `want` packets of `size`
  * bytes, fewer than `lead`, right behind it. Answers how many of the latter fit; -1 if the port cannot take even the
  * first one now.
  *
@@ -54,7 +54,7 @@ export const openRunWithFirst = (s: EngineState, lead: number, size: number, flo
       s.soonPackets < s.sink!.maxPackets &&
       (left >= lead + want * size || (left >= lead && isWorthFilling(s, left)))
     ) {
-      s.runAt = s.roomAt
+      s.result.runAt = s.roomAt
       return least(want, s.sink!.maxPackets, ((left - lead) / size) | 0)
     }
   }
@@ -68,7 +68,7 @@ const beginRun = (s: EngineState, size: number, flow: number): void => {
   s.runFlow = flow
   s.runPacket = size
   s.runOffset = s.roomAt
-  s.runAt = s.roomAt
+  s.result.runAt = s.roomAt
   s.runClosed = false
 }
 

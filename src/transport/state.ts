@@ -23,12 +23,12 @@ import {
   type TransmitSink,
 } from './types.ts'
 
-/** Packets and bytes of a turn that went to a partner and came back, see transport/loopback/local-peer.ts. */
-export const TurnCounts = { THERE: 0, THERE_BYTES: 1, BACK: 2, BACK_BYTES: 3, WORDS: 4 } as const
+/** Packets and bytes that a turn sent to a local peer and received from it, see transport/loopback/local-peer.ts. */
+export const TurnCounts = { SENT: 0, SENT_BYTES: 1, RECEIVED: 2, RECEIVED_BYTES: 3, WORDS: 4 } as const
 
 /**
- * Requests that are done together (transport/loopback/fast-path.ts): their blocks, the partner's receive requests for
- * SENDs (0 for others), and what moves where.
+ * WQEs that the fast path executes together (transport/loopback/fast-path.ts): their blocks, the blocks of the peer's
+ * receive WQEs (0: not a SEND), and the copies.
  */
 export interface FastBatch {
   readonly requests: Int32Array
@@ -39,40 +39,77 @@ export interface FastBatch {
   readonly toAt: Float64Array
 }
 
-/** What a packet weighs in the send window beside its payload, in bytes. */
+/** Window bytes that a packet counts in addition to its payload. */
 export const PACKET_WEIGHT = 64
 
-/** Called when a move that was put off fails, see dma.ts. `psn` and `msn` are those of its first packet. */
+/** Called when the pending DMA write fails, see dma.ts. `psn` and `msn` are those of its first packet. */
 export type DmaFailed = (s: EngineState, row: number, kind: number, why: number, psn: number, msn: number) => void
 
+/** Payloads that are to be written to memory: `count` of `bytes` bytes each, every `stride` bytes from `at` on. */
+export interface Payloads {
+  arena: Arena
+  at: number
+  bytes: number
+  stride: number
+  count: number
+}
+
+/** What functions return beside their value; each field is valid until the next call of a function that sets it. */
+export interface Results {
+  /** openRun, openRunWithFirst: where the packets go. */
+  runAt: number
+  /** scatterPayloads: how many payloads fitted. */
+  taken: number
+  /** countMatching: whether a packet has AckReq. */
+  ackRequested: boolean
+  /** locateLocal, locateRemote: where the data of a slice is. */
+  arena: Arena
+  at: number
+  /** Memory.locate and Memory.find: the offset in the arena. */
+  readonly place: Float64Array
+  /** Memory.compareSwap and fetchAdd: the word before the operation, lower half first. */
+  readonly original: Uint32Array
+  /** WorkSource.selectShared: protection domain and CQ of the SRQ. */
+  readonly shared: Int32Array
+  /** Why the last check failed, see causes.ts. */
+  cause: Cause | undefined
+}
+
 export interface EngineState {
+  // ---- given at creation ----
   readonly env: Environment
-  readonly counters: Counters
-  /** Most bytes (payload and PACKET_WEIGHT per packet) that one QP has unacknowledged: the limit of QP.REQ_CWND. */
+  /** Most window bytes (payload and PACKET_WEIGHT per packet) that one QP has in flight: the limit of QP.REQ_CWND. */
   readonly window: number
-  /**
-   * A READ is asked for in parts of at most so many bytes (as `window` counts), which count in the window; 0: whole,
-   * and it does not.
-   */
+  /** A READ is requested in parts of at most so many window bytes, which count in the window; 0: whole, and it does not. */
   readonly readBytes: number
-  /** What queue pairs to one peer share of its buffer. */
-  readonly shares: PeerWindows
+  /** µs in which all unreliable QPs together send no more than `window`; 0: no limit. */
+  readonly pace: number
+  readonly onDmaFailed: DmaFailed
+
+  // ---- kept ----
+  readonly counters: Counters
   rows: Int32Array
   rowCount: number
-  /** Rows that were destroyed, to be used again. */
+  /** Rows of destroyed QPs, to be used again. */
   readonly spare: number[]
   pool: Uint32Array
   poolTop: number
+  /** First free block by log2 of its words. */
   readonly free: Int32Array
   readonly timers: Timers
-  /** µs in which all unreliable QPs together send no more than `window`; 0: no limit. */
-  readonly pace: number
-  /** Queue of rows that may have something to send: head, tail, and next by row; -1 ends it. */
+  /** The windows that the QPs to one peer share. */
+  readonly shares: PeerWindows
+  /** Transmit queue, rows that may have something to send: head, tail, and next by row; -1 ends it. */
   queueHead: number
   queueTail: number
   queueNext: Int32Array
+  /** By row: why its next WQE cannot be sent. */
+  readonly stopped: Map<number, Cause>
+  /** By row: the PSN that was answered with RNR NAKs, and how often. */
+  readonly notReady: Map<number, { psn: number; times: number }>
 
-  /** What is free of the room reserved, and the run being built, see run.ts. */
+  // ---- kept during a call: one turn of sending, one burst of packets ----
+  /** The free part of the room reserved, and the run being built, see run.ts. */
   sink: TransmitSink | undefined
   /** The sink's `soonPackets`, or `maxPackets`. */
   soonPackets: number
@@ -84,41 +121,24 @@ export interface EngineState {
   runLast: number
   runFlow: number
   runClosed: boolean
-  /** Where the packets that `openRun` allowed go. */
-  runAt: number
+  /** The pending DMA write, see dma.ts. */
+  readonly dma: Uint32Array
+  dmaArena: Arena | undefined
+  /** The local peer of the row that has the turn, see transport/loopback/local-peer.ts. */
+  peerDevice: LocalPeerDevice | undefined
+  peerState: EngineState | undefined
+  peerRow: number
+  /** Window bytes sent to local peers since `pollTransmit` was called. */
+  localBytes: number
+  readonly turnCounts: Float64Array
+  /** Made with the first use of the fast path. */
+  fastBatch: FastBatch | undefined
 
-  /** The pending move, see dma.ts. */
-  readonly move: Uint32Array
-  moveArena: Arena | undefined
-  /** How many payloads `scatterPayloads` took. */
-  pieces: number
-  readonly moveFailed: DmaFailed
-
-  /** Whom the row whose turn it is reaches without packets, and what is being handed over, see transport/loopback/slices.ts. */
-  partner: LocalPeerDevice | undefined
-  partnerState: EngineState | undefined
-  partnerRow: number
-  sourceArena: Arena
-  sourceAt: number
-  readonly place: Float64Array
-  /** Window bytes that were handed over since `pollTransmit` was called. */
-  handed: number
-  /** What is done together, once anything was, see transport/loopback/fast-path.ts. */
-  together: FastBatch | undefined
-  /** What this turn has to count (`Tally`). */
-  readonly tally: Float64Array
-
-  /** Scratch: a completion, and the word before an atomic operation (lo, hi). */
+  // ---- arguments and results ----
+  readonly payloads: Payloads
+  readonly result: Results
+  /** The completion that is being written. */
   readonly completion: Uint32Array
-  readonly original: Uint32Array
-  /** Scratch: protection domain and CQ of a shared queue. */
-  readonly shared: Int32Array
-
-  /** Why what was looked at last is refused, see causes.ts. */
-  cause: Cause | undefined
-  /** By row: why its request to be sent next cannot be; and the PSN that was answered with RNR NAKs, and how often. */
-  readonly stopped: Map<number, Cause>
-  readonly notReady: Map<number, { psn: number; times: number }>
 }
 
 const noArena = plainArena(0)
@@ -133,12 +153,13 @@ export const createState = (
   sharedWindow: number,
   readBytes: number,
   pace: number,
-  moveFailed: DmaFailed,
+  onDmaFailed: DmaFailed,
 ): EngineState => ({
   env,
   window,
   readBytes,
-  shares: createPeerWindows(sharedWindow, sharedWindow === 0 && pace === 0 ? 0 : FIRST_ROWS),
+  pace,
+  onDmaFailed,
   counters: Object.fromEntries(Object.keys(engineCounters).map(name => [name, 0])) as Counters,
   rows: new Int32Array(FIRST_ROWS * QP.WORDS),
   rowCount: 0,
@@ -147,10 +168,12 @@ export const createState = (
   poolTop: POOL_START,
   free: new Int32Array(32),
   timers: createTimers(),
-  pace,
+  shares: createPeerWindows(sharedWindow, sharedWindow === 0 && pace === 0 ? 0 : FIRST_ROWS),
   queueHead: -1,
   queueTail: -1,
   queueNext: new Int32Array(FIRST_ROWS),
+  stopped: new Map(),
+  notReady: new Map(),
   sink: undefined,
   soonPackets: 0,
   roomAt: 0,
@@ -161,26 +184,27 @@ export const createState = (
   runLast: 0,
   runFlow: 0,
   runClosed: false,
-  runAt: 0,
-  move: new Uint32Array(DMA.WORDS),
-  moveArena: undefined,
-  pieces: 0,
-  moveFailed,
-  partner: undefined,
-  partnerState: undefined,
-  partnerRow: -1,
-  sourceArena: noArena,
-  sourceAt: 0,
-  place: new Float64Array(1),
-  handed: 0,
-  together: undefined,
-  tally: new Float64Array(TurnCounts.WORDS),
+  dma: new Uint32Array(DMA.WORDS),
+  dmaArena: undefined,
+  peerDevice: undefined,
+  peerState: undefined,
+  peerRow: -1,
+  localBytes: 0,
+  turnCounts: new Float64Array(TurnCounts.WORDS),
+  fastBatch: undefined,
+  payloads: { arena: noArena, at: 0, bytes: 0, stride: 0, count: 0 },
+  result: {
+    runAt: 0,
+    taken: 0,
+    ackRequested: false,
+    arena: noArena,
+    at: 0,
+    place: new Float64Array(1),
+    original: new Uint32Array(2),
+    shared: new Int32Array(2),
+    cause: undefined,
+  },
   completion: new Uint32Array(Completion.WORDS),
-  original: new Uint32Array(2),
-  shared: new Int32Array(2),
-  cause: undefined,
-  stopped: new Map(),
-  notReady: new Map(),
 })
 
 /**

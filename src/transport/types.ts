@@ -349,7 +349,7 @@ export interface LocalPeerDevice {
 /** Everything an engine is given, once. */
 export interface Environment {
   /** What the engine's own device is to others; not there: all messages are packets. */
-  readonly neighbour?: LocalPeerDevice
+  readonly localDevice?: LocalPeerDevice
   /** Needed for queue pairs of datagrams. */
   readonly route?: DatagramRoute
   readonly work: WorkSource

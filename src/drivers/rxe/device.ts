@@ -30,8 +30,8 @@ import { MAX_PACED_BYTES } from '../../transport/flow-control/peer-window-accoun
 import type { Environment } from '../../transport/types.ts'
 import { bthDestQp } from '../../wire/bth.ts'
 import type { Identity } from './address/identity.ts'
+import { localPeerDeviceOf } from './address/local-device.ts'
 import { createGroups } from './address/multicast.ts'
-import { localPeerDeviceOf } from './address/neighbour.ts'
 import { routeOf } from './address/route.ts'
 import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
 import { ahClass, pdClass } from './classes/ah-class.ts'
@@ -202,10 +202,10 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   })
 
   const run = emptyRun()
-  const neighbour = localPeerDeviceOf(port, state.qpns)
-  if (neighbour !== undefined) port.receiver = neighbour
+  const localDevice = localPeerDeviceOf(port, state.qpns)
+  if (localDevice !== undefined) port.receiver = localDevice
   const environment: Environment = {
-    ...(neighbour && { neighbour }),
+    ...(localDevice && { localDevice }),
     route: routeOf(port, run),
     work: ringWork(state.rings, findSrqOfDomain(state)),
     memory: regionMemory(device.memory),

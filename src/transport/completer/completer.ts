@@ -23,7 +23,7 @@ import type { Arena } from '../../wire/arena.ts'
 import { bthOpcode, bthPadCount, bthPsn } from '../../wire/bth.ts'
 import { aethSyndrome, atomicAckHi, atomicAckLo } from '../../wire/extensions.ts'
 import { countRnrNak, keptCause, peerCause, takeCause } from '../causes.ts'
-import { DmaKind, DmaResult, flushDma, scatter, scatterPayloads } from '../dma.ts'
+import { DmaKind, DmaResult, flushDma, scatter, scatterPayloads, setPayload } from '../dma.ts'
 import { QP, ReqFlag, WQE } from '../fields.ts'
 import { growWindow, shrinkWindow } from '../flow-control/peer-window.ts'
 import { psnAdd, psnDistance } from '../psn.ts'
@@ -249,7 +249,8 @@ const onReadResponse = (
     const to = index * mtu
     const only = isLast && index === 0
     const kind = DmaKind.READ_RESPONSE
-    const why = scatter(s, row, kind, sge, count, to, arena, at + header, payload, 0, 0, only)
+    setPayload(s, arena, at + header, payload)
+    const why = scatter(s, row, kind, sge, count, to, only)
     if (!isConnected(s, base)) return
     if (why !== DmaResult.OK) {
       failPlacement(s, row)
@@ -267,20 +268,11 @@ const onReadResponse = (
 }
 
 /**
- * MIDDLEs of the answer to the oldest request, a READ: those that come next, `count` of them with their payloads every
- * `stride` bytes from `at` on, and more is to come. `done`: packets of it that came before. Answers how many were
- * taken; 0 if the next one does not lie in one element of the request.
+ * Takes the next MIDDLEs of the response to the oldest WQE, a READ; `s.payloads` is their data, and more packets of it
+ * follow. `done`: packets of it that came before. Returns how many were taken: 0 if the next one does not lie in one
+ * element of the WQE.
  */
-export const takeReadMiddles = (
-  s: EngineState,
-  row: number,
-  arena: Arena,
-  at: number,
-  stride: number,
-  count: number,
-  done: number,
-  now: number,
-): number => {
+export const takeReadMiddles = (s: EngineState, row: number, done: number, now: number): number => {
   const base = row * QP.WORDS
   const p = s.pool
   const request = s.rows[base + QP.REQ_HEAD]
@@ -288,8 +280,8 @@ export const takeReadMiddles = (
   const sge = request + WQE.WR + Send.SGE
   const sges = p[request + WQE.WR + Send.SGES]
   const kind = DmaKind.READ_RESPONSE
-  const why = scatterPayloads(s, row, kind, sge, sges, done * mtu, arena, at, mtu, stride, count)
-  const taken = s.pieces
+  const why = scatterPayloads(s, row, kind, sge, sges, done * mtu)
+  const taken = s.result.taken
   if (taken === 0 || !isConnected(s, base)) return taken
   if (why !== DmaResult.OK) failPlacement(s, row)
   else {
@@ -340,7 +332,8 @@ const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number,
   view.setUint32(at + 4, hi, true)
   const sge = request + WQE.WR + Send.SGE
   const count = p[request + WQE.WR + Send.SGES]
-  const why = scatter(s, row, DmaKind.READ_RESPONSE, sge, count, 0, arena, at, 8, 0, 0, true)
+  setPayload(s, arena, at, 8)
+  const why = scatter(s, row, DmaKind.READ_RESPONSE, sge, count, 0, true)
   view.setUint32(at, hi)
   view.setUint32(at + 4, lo)
   if (!isConnected(s, base)) return

@@ -92,37 +92,44 @@ const completeOne = (s: EngineState, row: number, status: number, code: number):
   giveBlock(s, sendBlock(s.rows, base), request)
 }
 
-/**
- * Completes a receive request (a block). Immediate and flags as in a completion; in an error only the id and the `code`
- * of the cause count.
- */
+/** Completes a receive WQE (a block) with a message of `bytes`. `imm` and `flags` as in a completion. */
 export const completeReceive = (
   s: EngineState,
   row: number,
   receive: number,
-  status: number,
   opcode: number,
   bytes: number,
   imm: number,
   flags: number,
   solicited: boolean,
-  code = 0,
 ): void => {
   const c = s.completion
+  const base = row * QP.WORDS
+  const isDatagram = s.rows[base + QP.SERVICE] === Service.UD
+  if (opcode === RECV) s.counters.receives++
+  c[ID_LO] = s.pool[receive + Receive.ID_LO]
+  c[ID_HI] = s.pool[receive + Receive.ID_HI]
+  c[STATUS] = SUCCESS
+  c[OPCODE] = opcode
+  c[BYTES] = bytes
+  c[IMM] = imm
+  c[SRC_QPN] = s.rows[base + QP.DEST_QPN]
+  c[SL] = isDatagram ? s.rows[base + QP.RESP_SL] : 0
+  c[FLAGS] = isDatagram ? flags | GRH : flags
+  c[VENDOR] = 0
+  pushCompletion(s, row, QP.RECV_CQ, solicited)
+}
+
+/** Completes a receive WQE (a block) with an error; `code` is that of its cause. */
+const completeFailedReceive = (s: EngineState, row: number, receive: number, status: number, code: number): void => {
+  const c = s.completion
+  c.fill(0)
   c[ID_LO] = s.pool[receive + Receive.ID_LO]
   c[ID_HI] = s.pool[receive + Receive.ID_HI]
   c[STATUS] = status
-  const good = status === SUCCESS
-  if (good && opcode === RECV) s.counters.receives++
-  c[OPCODE] = good ? opcode : RECV
-  c[BYTES] = good ? bytes : 0
-  c[IMM] = good ? imm : 0
-  c[SRC_QPN] = s.rows[row * QP.WORDS + QP.DEST_QPN]
-  const isDatagram = s.rows[row * QP.WORDS + QP.SERVICE] === Service.UD
-  c[SL] = isDatagram ? s.rows[row * QP.WORDS + QP.RESP_SL] : 0
-  c[FLAGS] = good ? (isDatagram ? flags | GRH : flags) : 0
+  c[OPCODE] = RECV
   c[VENDOR] = code
-  pushCompletion(s, row, QP.RECV_CQ, solicited || !good)
+  pushCompletion(s, row, QP.RECV_CQ, true)
 }
 
 /** Ends the receive request in use, if there is one, and gives its block back. True if there was one. */
@@ -131,7 +138,7 @@ const releaseReceive = (s: EngineState, row: number, status: number, code: numbe
   const receive = s.rows[base + QP.RESP_RECEIVE]
   if (receive === 0) return false
   s.rows[base + QP.RESP_RECEIVE] = 0
-  completeReceive(s, row, receive, status, 0, 0, 0, 0, true, code)
+  completeFailedReceive(s, row, receive, status, code)
   giveBlock(s, recvBlock(s.rows, base), receive)
   return true
 }
@@ -174,7 +181,7 @@ const flushPosted = (s: EngineState, row: number, code: number): number => {
   const block = takeBlock(s, size)
   let left = FLUSH_TURN
   while (left > 0 && s.env.work.takeReceive(row, s.pool, block)) {
-    completeReceive(s, row, block, WR_FLUSH_ERR, RECV, 0, 0, 0, true, code)
+    completeFailedReceive(s, row, block, WR_FLUSH_ERR, code)
     left--
   }
   giveBlock(s, size, block)

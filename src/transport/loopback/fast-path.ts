@@ -61,16 +61,16 @@ const isIdle = (s: EngineState, base: number): boolean => {
 
 /** Whether its partner has nothing under way either. */
 const isPeerIdle = (s: EngineState, psn: number): boolean => {
-  const t = s.partnerState as EngineState
+  const t = s.peerState as EngineState
   const v = t.rows
-  const there = s.partnerRow * QP.WORDS
+  const there = s.peerRow * QP.WORDS
   return (
     v[there + QP.STATE] === RTS &&
     v[there + QP.RESP_EPSN] === psn &&
     v[there + QP.RESP_MESSAGE] === NONE &&
     v[there + QP.RESP_PENDING] === 0 &&
     (v[there + QP.RESP_FLAGS] & (RespFlag.ACK_DUE | RespFlag.NAK_DUE | RespFlag.NAK_SENT)) === 0 &&
-    t.moveArena === undefined
+    t.dmaArena === undefined
   )
 }
 
@@ -106,8 +106,8 @@ const sendAllFast = (s: EngineState, row: number): void => {
  * than taking turns. True if more may be done, `before` being what the row had sent when its turn began.
  */
 const sendBatch = (s: EngineState, row: number, before: number): boolean => {
-  s.together ??= createTogether()
-  const { requests, receives, from, fromAt, to, toAt } = s.together
+  s.fastBatch ??= createTogether()
+  const { requests, receives, from, fromAt, to, toAt } = s.fastBatch
   const base = row * QP.WORDS
   const w = s.rows
   const start = w[base + QP.REQ_SENT_BYTES]
@@ -118,7 +118,7 @@ const sendBatch = (s: EngineState, row: number, before: number): boolean => {
     request = takeBlock(s, size)
     const isThere = s.env.work.loadSend(row, w[base + QP.REQ_WQE_INDEX] >>> 0, s.pool, request + WQE.WR)
     if (!isThere) w[base + QP.REQ_FLAGS] &= ~ReqFlag.MORE
-    if (!isThere || !prepareFast(s, row, request + WQE.WR, s.together, count)) break
+    if (!isThere || !prepareFast(s, row, request + WQE.WR, s.fastBatch, count)) break
     w[base + QP.REQ_WQE_INDEX]++
     requests[count++] = request
     request = 0
@@ -132,7 +132,7 @@ const sendBatch = (s: EngineState, row: number, before: number): boolean => {
   w[base + QP.REQ_FLAGS] &= ~(ReqFlag.RESENT | ReqFlag.LATE)
   w[base + QP.COMP_RETRIES] = w[base + QP.RETRY_CNT]
   w[base + QP.COMP_RNR_RETRIES] = w[base + QP.RNR_RETRY]
-  s.handed += (w[base + QP.REQ_SENT_BYTES] - start) | 0
+  s.localBytes += (w[base + QP.REQ_SENT_BYTES] - start) | 0
   const { move } = s.env.memory
   for (let i = 0; i < count; i++) move?.(from[i], fromAt[i], to[i], toAt[i], s.pool[requests[i] + WQE.WR + Send.LENGTH])
   s.env.work.retireSend(row, count)
@@ -146,10 +146,10 @@ const sendBatch = (s: EngineState, row: number, before: number): boolean => {
 
 /** Completes a receive request of the partner with the SEND at `wr`. */
 const completeReceived = (s: EngineState, receive: number, wr: number): void => {
-  const t = s.partnerState as EngineState
-  const other = s.partnerRow
+  const t = s.peerState as EngineState
+  const other = s.peerRow
   const solicited = (s.pool[wr + Send.FLAGS] & SOLICITED) !== 0
-  completeReceive(t, other, receive, SUCCESS, RECV, s.pool[wr + Send.LENGTH], 0, 0, solicited)
+  completeReceive(t, other, receive, RECV, s.pool[wr + Send.LENGTH], 0, 0, solicited)
   giveBlock(t, recvBlock(t.rows, other * QP.WORDS), receive)
 }
 
@@ -177,19 +177,19 @@ const prepareFast = (s: EngineState, row: number, wr: number, together: FastBatc
     p[sge + Sge.LO],
     length,
     access,
-    s.place,
+    s.result.place,
   )
   if (here === undefined) return false
-  const hereAt = s.place[0]
+  const hereAt = s.result.place[0]
   const beyond = opcode === SEND ? findReceive(s, length) : findRemote(s, base, wr, length, isRead)
   if (beyond === undefined) return false
   const { from, fromAt, to, toAt, receives } = together
   from[i] = isRead ? beyond : here
-  fromAt[i] = isRead ? s.place[0] : hereAt
+  fromAt[i] = isRead ? s.result.place[0] : hereAt
   to[i] = isRead ? here : beyond
-  toAt[i] = isRead ? hereAt : s.place[0]
-  const v = (s.partnerState as EngineState).rows
-  const there = s.partnerRow * QP.WORDS
+  toAt[i] = isRead ? hereAt : s.result.place[0]
+  const v = (s.peerState as EngineState).rows
+  const there = s.peerRow * QP.WORDS
   receives[i] = opcode === SEND ? v[there + QP.RESP_RECEIVE] : 0
   if (opcode === SEND) v[there + QP.RESP_RECEIVE] = 0
   const mtu = w[base + QP.MTU]
@@ -204,11 +204,11 @@ const prepareFast = (s: EngineState, row: number, wr: number, together: FastBatc
   return true
 }
 
-/** The peer's memory for a WRITE or READ, and in `s.place` where it begins. */
+/** The peer's memory for a WRITE or READ, and in `s.result.place` where it begins. */
 const findRemote = (s: EngineState, base: number, wr: number, length: number, isRead: boolean): Arena | undefined => {
   const p = s.pool
-  const { rows: v, env } = s.partnerState as EngineState
-  const there = s.partnerRow * QP.WORDS
+  const { rows: v, env } = s.peerState as EngineState
+  const there = s.peerRow * QP.WORDS
   const right = isRead ? REMOTE_READ : REMOTE_WRITE
   if ((v[there + QP.ACCESS] & right) === 0) return undefined
   // more READs at once than the other end serves: it is to see and refuse them
@@ -221,19 +221,27 @@ const findRemote = (s: EngineState, base: number, wr: number, length: number, is
     p[wr + Send.REMOTE_LO],
     length,
     right,
-    s.place,
+    s.result.place,
   )
 }
 
 /** The same for a SEND, of a receive request that is taken: what does not fit it finds it taken the longer way too. */
 const findReceive = (s: EngineState, length: number): Arena | undefined => {
-  const t = s.partnerState as EngineState
-  if (!takeReceive(t, s.partnerRow)) return undefined
-  const there = s.partnerRow * QP.WORDS
+  const t = s.peerState as EngineState
+  if (!takeReceive(t, s.peerRow)) return undefined
+  const there = s.peerRow * QP.WORDS
   const receive = t.rows[there + QP.RESP_RECEIVE]
   const p = t.pool
   if (p[receive + Receive.SGES] !== 1 || p[receive + Receive.LENGTH] < length) return undefined
   const sge = receive + Receive.SGE
   const pd = t.rows[there + QP.RECV_PD]
-  return t.env.memory.find?.(pd, p[sge + Sge.LKEY], p[sge + Sge.HI], p[sge + Sge.LO], length, LOCAL_WRITE, s.place)
+  return t.env.memory.find?.(
+    pd,
+    p[sge + Sge.LKEY],
+    p[sge + Sge.HI],
+    p[sge + Sge.LO],
+    length,
+    LOCAL_WRITE,
+    s.result.place,
+  )
 }

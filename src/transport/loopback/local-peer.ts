@@ -23,18 +23,18 @@ const RETH_BYTES = HEADER_BYTES[operationCode.READ_REQUEST] - BTH_BYTES
 /** An acknowledgement. */
 export const ACK_BYTES = HEADER_BYTES[operationCode.ACKNOWLEDGE] + ICRC_BYTES
 export const AETH_BYTES = HEADER_BYTES[operationCode.READ_RESP_ONLY] - BTH_BYTES
-const { THERE, THERE_BYTES, BACK, BACK_BYTES } = TurnCounts
+const { SENT, SENT_BYTES, RECEIVED, RECEIVED_BYTES } = TurnCounts
 
 /** The service that the other end must have. */
 const peerServiceOf = (service: number): number => (service === XRC_INI ? XRC_TGT : service)
 
 /**
- * Looks for the queue pair at the other end, for a turn of `row`: in `s.partner…`. False if the two
+ * Looks for the queue pair at the other end, for a turn of `row`: in `s.peerDevice, s.peerState, s.peerRow`. False if the two
  * must talk in packets.
  */
 export const findLocalPeer = (s: EngineState, row: number): boolean => {
-  s.partner = undefined
-  const own = s.env.neighbour
+  s.peerDevice = undefined
+  const own = s.env.localDevice
   if (own === undefined) return false
   const w = s.rows
   const base = row * QP.WORDS
@@ -65,9 +65,9 @@ export const findLocalPeer = (s: EngineState, row: number): boolean => {
     )
       return false
   }
-  s.partner = theirs
-  s.partnerState = t
-  s.partnerRow = other
+  s.peerDevice = theirs
+  s.peerState = t
+  s.peerRow = other
   return true
 }
 
@@ -84,9 +84,9 @@ export const isLoopback = (s: EngineState, row: number, request: number): boolea
     w[base + QP.REQ_MAX_PSN] !== psn
   )
     return false
-  const theirs = s.partner as LocalPeerDevice
-  const v = (s.partnerState as EngineState).rows
-  const there = s.partnerRow * QP.WORDS
+  const theirs = s.peerDevice as LocalPeerDevice
+  const v = (s.peerState as EngineState).rows
+  const there = s.peerRow * QP.WORDS
   const state = v[there + QP.STATE]
   if (state < RTR || state === ERR) return false
   if (reliableService[w[base + QP.SERVICE]] === 0) return s.runCount === 0 && theirs.isIdle()
@@ -148,30 +148,30 @@ export const countRead = (s: EngineState, row: number, packets: number, part: nu
 
 /** Packets of so many bytes went to the other end. */
 export const countOutbound = (s: EngineState, packets: number, bytes: number): void => {
-  s.tally[THERE] += packets
-  s.tally[THERE_BYTES] += bytes
+  s.turnCounts[SENT] += packets
+  s.turnCounts[SENT_BYTES] += bytes
 }
 
 /** And back from it. */
 export const countInbound = (s: EngineState, packets: number, bytes: number): void => {
-  s.tally[BACK] += packets
-  s.tally[BACK_BYTES] += bytes
+  s.turnCounts[RECEIVED] += packets
+  s.turnCounts[RECEIVED_BYTES] += bytes
 }
 
 /** The turn is over in which so much went to and fro: everybody's counters know it. */
 export const settleCounts = (s: EngineState): void => {
-  const { tally } = s
+  const { turnCounts } = s
   // of a READ that goes on there may be answers alone
-  if (tally[THERE] === 0 && tally[BACK] === 0) return
-  const own = s.env.neighbour as LocalPeerDevice
-  const theirs = s.partner as LocalPeerDevice
-  const t = s.partnerState as EngineState
-  count(own, s, theirs, t, tally[THERE], tally[THERE_BYTES])
-  count(theirs, t, own, s, tally[BACK], tally[BACK_BYTES])
-  tally[THERE] = 0
-  tally[THERE_BYTES] = 0
-  tally[BACK] = 0
-  tally[BACK_BYTES] = 0
+  if (turnCounts[SENT] === 0 && turnCounts[RECEIVED] === 0) return
+  const own = s.env.localDevice as LocalPeerDevice
+  const theirs = s.peerDevice as LocalPeerDevice
+  const t = s.peerState as EngineState
+  count(own, s, theirs, t, turnCounts[SENT], turnCounts[SENT_BYTES])
+  count(theirs, t, own, s, turnCounts[RECEIVED], turnCounts[RECEIVED_BYTES])
+  turnCounts[SENT] = 0
+  turnCounts[SENT_BYTES] = 0
+  turnCounts[RECEIVED] = 0
+  turnCounts[RECEIVED_BYTES] = 0
 }
 
 const count = (

@@ -7,7 +7,7 @@
  *
  * A queue pair goes this way while none of its PSNs is outstanding, and only to one that would take its packets as they
  * are: connected to it in return, same service and path MTU, nothing under way. Whatever is odd goes as packets, and so
- * does everything when somebody wants to see packets, which is the port's to say (`Neighbour`). Between two slices
+ * does everything when somebody wants to see packets, which is the port's to say (`LocalPeerDevice`). Between two slices
  * both ends stand as after so many packets, so each slice is free to go either way.
  */
 import { QpState } from '../../spec/enums.ts'
@@ -27,10 +27,11 @@ import {
 } from '../../spec/wire/opcodes.ts'
 import { reliableService, Service, serviceBits } from '../../spec/wire/services.ts'
 import { SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
+import { upperWord } from '../address.ts'
 import { noteMemoryFault, noteRefusedKey, takeCause } from '../causes.ts'
 import { onAcknowledge } from '../completer/completer.ts'
 import { completeOldest, onDrained } from '../completer/completion.ts'
-import { DmaKind, DmaResult, gather, scatter } from '../dma.ts'
+import { DmaKind, DmaResult, gather, scatter, setPayload } from '../dma.ts'
 import { QP, RES, ReqFlag, RespFlag, WQE } from '../fields.ts'
 import { lastOf, onlyOf, operationOf } from '../operations.ts'
 import { PSN_MASK, psnAdd, psnDistance } from '../psn.ts'
@@ -43,7 +44,7 @@ import { beginWrite, takeSend, takeWrite } from '../responder/send-write.ts'
 import { nakSrq, selectSrq } from '../responder/xrc.ts'
 import { advance, failLocalAccess, Step } from '../scheduling.ts'
 import { type EngineState, PACKET_WEIGHT, readPart } from '../state.ts'
-import { Access, type LocalPeerDevice, Send } from '../types.ts'
+import { Access, type LocalPeerDevice, Send, Sge } from '../types.ts'
 import { isAdmitted } from '../unreliable.ts'
 import { ACK_BYTES, AETH_BYTES, BTH_BYTES, countInbound, countMessage, countOutbound } from './local-peer.ts'
 
@@ -58,15 +59,15 @@ const ATOMIC_ACK_BYTES = opcodeHeaderBytes[operationCode.ATOMIC_ACK] + ICRC_BYTE
 
 /** Bytes of one slice. */
 const SLICE_BYTES = 0x1_0000
-/** Room that a `Neighbour` has for a slice, or for the request packet of an operation on a word. */
+/** Room that a `LocalPeerDevice` has for a slice, or for the request packet of an operation on a word. */
 export const STAGING_BYTES = SLICE_BYTES
 
 // ---- one slice ----
 
 /** Hands a slice of `request` over. Answers as a step of the requester. */
 export const sendSlice = (s: EngineState, row: number, request: number, now: number): number => {
-  const t = s.partnerState as EngineState
-  const other = s.partnerRow
+  const t = s.peerState as EngineState
+  const other = s.peerRow
   const kind = s.pool[request + WQE.KIND]
   t.rows[other * QP.WORDS + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
   if (t.rows[other * QP.WORDS + QP.STATE] === RTR) communicationEstablished(t, other)
@@ -82,29 +83,20 @@ const slicePackets = (mtu: number, psns: number, done: number): number => {
 
 /**
  * Finds `total` bytes of a request's data from byte `from` on: where they lie, if that is memory of this process, or
- * read into the staging room. In `s.sourceArena` and `s.sourceAt`; DmaResult.OK or why not.
+ * read into the staging room. In `s.result.arena` and `s.result.at`; DmaResult.OK or why not.
  */
 const locateLocal = (s: EngineState, row: number, request: number, from: number, total: number): number => {
-  const { arena, staging } = s.env.neighbour as LocalPeerDevice
+  const { arena, staging } = s.env.localDevice as LocalPeerDevice
   const p = s.pool
   const wr = request + WQE.WR
-  s.sourceArena = arena
-  s.sourceAt = staging
+  s.result.arena = arena
+  s.result.at = staging
   if (total === 0) return DmaResult.OK
   if (p[wr + Send.SGES] === 1 && (p[wr + Send.FLAGS] & INLINE) === 0) {
-    const end = p[wr + Send.SGE] + from
-    const hi = (p[wr + Send.SGE + 1] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
-    const why = locateInPlace(
-      s,
-      s,
-      row,
-      s.rows[row * QP.WORDS + QP.PD],
-      p[wr + Send.SGE + 3],
-      hi,
-      end >>> 0,
-      total,
-      Access.LOCAL_READ,
-    )
+    const end = p[wr + Send.SGE + Sge.LO] + from
+    const hi = upperWord(p[wr + Send.SGE + Sge.HI], end)
+    const key = p[wr + Send.SGE + Sge.LKEY]
+    const why = locateInPlace(s, s, row, key, hi, end >>> 0, total, Access.LOCAL_READ)
     if (why !== UNLOCATED) return why
   }
   return gather(s, row, request, from, total, arena, staging, total, total)
@@ -117,7 +109,6 @@ const locateInPlace = (
   s: EngineState,
   t: EngineState,
   row: number,
-  pd: number,
   key: number,
   hi: number,
   lo: number,
@@ -125,17 +116,18 @@ const locateInPlace = (
   access: number,
 ): number => {
   const { memory } = t.env
-  if (memory.locate === undefined || (s.env.neighbour as LocalPeerDevice).arena.address !== 0) return UNLOCATED
+  if (memory.locate === undefined || (s.env.localDevice as LocalPeerDevice).arena.address !== 0) return UNLOCATED
   const qp = t.rows[row * QP.WORDS + QP.QPN]
+  const pd = t.rows[row * QP.WORDS + QP.PD]
   const region = memory.resolve(pd, key, hi, lo, total, access, qp)
   if (region < 0) {
     noteRefusedKey(t, pd, key, hi, lo, total, access, qp)
     return DmaResult.NO_REGION
   }
-  const found = memory.locate(region, hi, lo, total, s.place)
+  const found = memory.locate(region, hi, lo, total, s.result.place)
   if (found === undefined) return UNLOCATED
-  s.sourceArena = found
-  s.sourceAt = s.place[0]
+  s.result.arena = found
+  s.result.at = s.result.place[0]
   return DmaResult.OK
 }
 
@@ -152,16 +144,16 @@ const sendMessageSlice = (s: EngineState, row: number, request: number, now: num
   const ends = done + packets === psns
   const bytes = ends ? p[wr + Send.LENGTH] - done * mtu : packets * mtu
   if (locateLocal(s, row, request, done * mtu, bytes) !== DmaResult.OK) return failLocalAccess(s, row, request)
-  const t = s.partnerState as EngineState
+  const t = s.peerState as EngineState
   const reliable = reliableService[w[base + QP.SERVICE]] !== 0
   const taken =
-    reliable || admits(t, s.partnerRow, w[base + QP.REQ_PSN], p[request + WQE.KIND], done === 0)
+    reliable || admits(t, s.peerRow, w[base + QP.REQ_PSN], p[request + WQE.KIND], done === 0)
       ? receiveMessageSlice(s, t, row, request, done, bytes, packets, ends)
       : 0
   countMessage(s, row, request, done === 0, ends, packets, bytes)
   if (reliable) return onSliceTaken(s, row, request, packets, taken, packets * PACKET_WEIGHT + bytes, ends, now)
-  dropRest(t, s.partnerRow, w[base + QP.REQ_PSN], p[request + WQE.KIND], taken, packets)
-  s.handed += bytes + packets * PACKET_WEIGHT
+  dropRest(t, s.peerRow, w[base + QP.REQ_PSN], p[request + WQE.KIND], taken, packets)
+  s.localBytes += bytes + packets * PACKET_WEIGHT
   advance(s, row, request, packets, bytes + packets * PACKET_WEIGHT, ends)
   return SENT_SOME
 }
@@ -179,9 +171,9 @@ const receiveMessageSlice = (
 ): number => {
   const p = s.pool
   const wr = request + WQE.WR
-  const other = s.partnerRow
-  const arena = s.sourceArena
-  const from = s.sourceAt
+  const other = s.peerRow
+  const arena = s.result.arena
+  const from = s.result.at
   const service = s.rows[row * QP.WORDS + QP.SERVICE]
   const operation = operationOf(service, p[wr + Send.OPCODE])
   const starts = done === 0
@@ -194,8 +186,8 @@ const receiveMessageSlice = (
   const flags = place | brings
   const value = brings === 0 ? 0 : p[wr + Send.IMM]
   const solicited = (p[wr + Send.FLAGS] & SOLICITED) !== 0
-  if (p[request + WQE.KIND] === SEND)
-    return takeSend(t, other, flags, arena, from, bytes, packets, value, solicited, true)
+  setPayload(t, arena, from, bytes)
+  if (p[request + WQE.KIND] === SEND) return takeSend(t, other, flags, packets, value, solicited, true)
   if (starts) {
     const many = p[request + WQE.PSNS] > 1
     const refusal = beginWrite(
@@ -213,14 +205,13 @@ const receiveMessageSlice = (
     }
   }
   // the receive request of an immediate is taken with the last packet, when the data before it is there
-  if ((flags & OP_IMM) === 0 || packets === 1)
-    return takeWrite(t, other, flags, arena, from, bytes, bytes, packets, value, solicited, true)
+  if ((flags & OP_IMM) === 0 || packets === 1) return takeWrite(t, other, flags, packets, value, solicited, true)
   const before = (packets - 1) * s.rows[row * QP.WORDS + QP.MTU]
   const front = starts ? OP_FIRST : OP_MIDDLE
-  if (takeWrite(t, other, front, arena, from, before, before, packets - 1, 0, false, true) === 0) return 0
-  const rest = bytes - before
-  const end = OP_LAST | brings
-  return packets - 1 + takeWrite(t, other, end, arena, from + before, rest, rest, 1, value, solicited, true)
+  setPayload(t, arena, from, before)
+  if (takeWrite(t, other, front, packets - 1, 0, false, true) === 0) return 0
+  setPayload(t, arena, from + before, bytes - before)
+  return packets - 1 + takeWrite(t, other, OP_LAST | brings, 1, value, solicited, true)
 }
 
 /** A slice of a READ, which is asked for in parts as with packets. */
@@ -238,14 +229,14 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   const packets = slicePackets(mtu, partEnd, done)
   const ends = done + packets === psns
   const bytes = ends ? p[wr + Send.LENGTH] - done * mtu : packets * mtu
-  const t = s.partnerState as EngineState
-  const there = s.partnerRow * QP.WORDS
+  const t = s.peerState as EngineState
+  const there = s.peerRow * QP.WORDS
   if (inPart === 0 && !beginReadPart(s, t, row, request, done, partEnd))
     return onSliceTaken(s, row, request, packets, 0, 0, false, now)
   const why = bytes === 0 ? DmaResult.OK : locateRemote(s, t, request, done * mtu, bytes)
   if (why !== DmaResult.OK) {
     const syndrome = why === DmaResult.NO_REGION ? NakSyndrome.REMOTE_ACCESS : NakSyndrome.REMOTE_OPERATION
-    nakAt(t, s.partnerRow, t.rows[there + QP.RESP_EPSN], syndrome, takeCause(t))
+    nakAt(t, s.peerRow, t.rows[there + QP.RESP_EPSN], syndrome, takeCause(t))
     return onSliceTaken(s, row, request, packets, 0, 0, false, now)
   }
   const v = t.rows
@@ -256,9 +247,8 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   const extra = (inPart === 0 ? AETH_BYTES : 0) + (endsPart && inPart + packets > 1 ? AETH_BYTES : 0)
   countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + extra + bytes + (-bytes & 3))
   if (bytes > 0) {
-    const { sourceArena: arena, sourceAt: from } = s
-    const kind = DmaKind.READ_RESPONSE
-    const moved = scatter(s, row, kind, wr + Send.SGE, p[wr + Send.SGES], done * mtu, arena, from, bytes, 0, 0, true)
+    setPayload(s, s.result.arena, s.result.at, bytes)
+    const moved = scatter(s, row, DmaKind.READ_RESPONSE, wr + Send.SGE, p[wr + Send.SGES], done * mtu, true)
     if (moved !== DmaResult.OK) return failLocalAccess(s, row, request)
   }
   return onSliceTaken(s, row, request, packets, packets, bytes + packets * PACKET_WEIGHT, ends, now)
@@ -278,14 +268,14 @@ const beginReadPart = (
   const base = row * QP.WORDS
   const service = s.rows[base + QP.SERVICE]
   const mtu = s.rows[base + QP.MTU]
-  const other = s.partnerRow
+  const other = s.peerRow
   countOutbound(s, 1, HEADER_BYTES[serviceBits[service] | operationCode.READ_REQUEST] + ICRC_BYTES)
   if (service === XRC_INI && !selectSrq(t, other, srqnOf(s, base, request), OP_START)) {
     nakInvalidRequest(t, other, nakSrq(srqnOf(s, row * QP.WORDS, request)))
     return false
   }
   const low = p[wr + Send.REMOTE_LO] + done * mtu
-  const hi = (p[wr + Send.REMOTE_HI] + (low > 0xffff_ffff ? 1 : 0)) >>> 0
+  const hi = upperWord(p[wr + Send.REMOTE_HI], low)
   const length = (end === p[request + WQE.PSNS] ? p[wr + Send.LENGTH] : end * mtu) - done * mtu
   return checkRead(t, other, hi, low >>> 0, p[wr + Send.RKEY], length)
 }
@@ -294,16 +284,16 @@ const beginReadPart = (
 const locateRemote = (s: EngineState, t: EngineState, request: number, from: number, total: number): number => {
   const p = s.pool
   const wr = request + WQE.WR
-  const other = s.partnerRow
+  const other = s.peerRow
   const end = p[wr + Send.REMOTE_LO] + from
-  const hi = (p[wr + Send.REMOTE_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
+  const hi = upperWord(p[wr + Send.REMOTE_HI], end)
   const lo = end >>> 0
   const key = p[wr + Send.RKEY]
   const pd = t.rows[other * QP.WORDS + QP.PD]
   const { REMOTE_READ } = Access
-  const why = locateInPlace(s, t, other, pd, key, hi, lo, total, REMOTE_READ)
+  const why = locateInPlace(s, t, other, key, hi, lo, total, REMOTE_READ)
   if (why !== UNLOCATED) return why
-  const { arena, staging } = s.env.neighbour as LocalPeerDevice
+  const { arena, staging } = s.env.localDevice as LocalPeerDevice
   const { memory } = t.env
   const qp = t.rows[other * QP.WORDS + QP.QPN]
   const region = memory.resolve(pd, key, hi, lo, total, REMOTE_READ, qp)
@@ -311,8 +301,8 @@ const locateRemote = (s: EngineState, t: EngineState, request: number, from: num
     noteRefusedKey(t, pd, key, hi, lo, total, REMOTE_READ, qp)
     return DmaResult.NO_REGION
   }
-  s.sourceArena = arena
-  s.sourceAt = staging
+  s.result.arena = arena
+  s.result.at = staging
   if (memory.read(region, hi, lo, arena, staging, total, total, total) === 0) return DmaResult.OK
   noteMemoryFault(t, key, hi, lo, total, REMOTE_READ)
   return DmaResult.FAULT
@@ -327,7 +317,7 @@ const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: 
   const p = s.pool
   const base = row * QP.WORDS
   const wr = request + WQE.WR
-  const { arena, staging } = s.env.neighbour as LocalPeerDevice
+  const { arena, staging } = s.env.localDevice as LocalPeerDevice
   const { view } = arena
   const service = w[base + QP.SERVICE]
   const opcode = serviceBits[service] | onlyOf[operationOf(service, p[wr + Send.OPCODE])]
@@ -336,8 +326,8 @@ const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: 
   putRequestHeader(view, staging, opcode, 0, w[base + QP.DEST_QPN], w[base + QP.REQ_PSN], srqnOf(s, base, request))
   if (putReadAtomicRequest(s, row, request, arena, staging, opcode, header, 0, 0) !== DmaResult.OK)
     return failLocalAccess(s, row, request)
-  const t = s.partnerState as EngineState
-  const other = s.partnerRow
+  const t = s.peerState as EngineState
+  const other = s.peerRow
   countOutbound(s, 1, size)
   onRequest(t, other, arena, staging, size)
   if (t.rows[other * QP.WORDS + QP.RESP_PENDING] === 0) return onSliceTaken(s, row, request, 1, 0, 0, true, now)
@@ -347,8 +337,8 @@ const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: 
   if (isAtomic) {
     view.setUint32(staging, t.pool[resource + RES.DATA_LO], true)
     view.setUint32(staging + 4, t.pool[resource + RES.DATA_HI], true)
-    const kind = DmaKind.READ_RESPONSE
-    const why = scatter(s, row, kind, wr + Send.SGE, s.pool[wr + Send.SGES], 0, arena, staging, 8, 0, 0, true)
+    setPayload(s, arena, staging, 8)
+    const why = scatter(s, row, DmaKind.READ_RESPONSE, wr + Send.SGE, s.pool[wr + Send.SGES], 0, true)
     if (why !== DmaResult.OK) return failLocalAccess(s, row, request)
   }
   return onSliceTaken(s, row, request, 1, 1, PACKET_WEIGHT, true, now)
@@ -370,8 +360,8 @@ const onSliceTaken = (
   ends: boolean,
   now: number,
 ): number => {
-  const t = s.partnerState as EngineState
-  const there = s.partnerRow * QP.WORDS
+  const t = s.peerState as EngineState
+  const there = s.peerRow * QP.WORDS
   const base = row * QP.WORDS
   if ((t.rows[there + QP.RESP_FLAGS] & RespFlag.NAK_DUE) !== 0) {
     t.rows[there + QP.RESP_FLAGS] &= ~RespFlag.NAK_DUE
@@ -388,7 +378,7 @@ const onSliceTaken = (
   w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   w[base + QP.REQ_BYTES_SINCE_ACKREQ] = 0
   w[base + QP.REQ_FLAGS] &= ~(ReqFlag.RESENT | ReqFlag.LATE)
-  s.handed += weight
+  s.localBytes += weight
   w[base + QP.COMP_RETRIES] = w[base + QP.RETRY_CNT]
   w[base + QP.COMP_RNR_RETRIES] = w[base + QP.RNR_RETRY]
   if (!ends) return SENT_SOME

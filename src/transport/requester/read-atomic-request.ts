@@ -3,11 +3,13 @@
  * (InfiniBand Architecture Specification, volume 1, clauses 9.4.4 and 9.4.5, annex A19). Each is one packet whose
  * headers say all; an ATOMIC WRITE brings its 8 bytes along. When they may go is requester.ts' business.
  */
+
 import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'
 import { headerAt, OPERATION_MASK, operationCode } from '../../spec/wire/opcodes.ts'
 import { SendKind } from '../../spec/work.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { putAtomicEth, putFeth, putReth } from '../../wire/extensions.ts'
+import { upperWord } from '../address.ts'
 import { DmaResult, gather } from '../dma.ts'
 import { WQE } from '../fields.ts'
 import type { EngineState } from '../state.ts'
@@ -56,7 +58,7 @@ export const putReadAtomicRequest = (
   const view = arena.view
   if (kind === READ) {
     const lo = p[wr + Send.REMOTE_LO] + offset
-    const hi = p[wr + Send.REMOTE_HI] + (lo > 0xffff_ffff ? 1 : 0)
+    const hi = upperWord(p[wr + Send.REMOTE_HI], lo)
     putReth(view, at + RETH_AT[opcode], hi, lo, p[wr + Send.RKEY], length)
     return DmaResult.OK
   }

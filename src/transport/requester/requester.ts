@@ -57,11 +57,11 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
   const before = s.rows[base + QP.REQ_SENT_BYTES]
   const reliable = reliableService[s.rows[base + QP.SERVICE]] !== 0
   openWindow(s, row, now)
-  const met = s.env.neighbour !== undefined && findLocalPeer(s, row)
+  const met = s.env.localDevice !== undefined && findLocalPeer(s, row)
   let answer: number = Turn.DONE
   if (met) {
     // what was put off there is done first: it may fail, and then the partner owes a NAK and must be told by packets
-    flushDma(s.partnerState as EngineState)
+    flushDma(s.peerState as EngineState)
     sendFastPath(s, row)
   }
   for (;;) {
@@ -172,7 +172,7 @@ const sendReadAtomicRequest = (s: EngineState, row: number, request: number): nu
   const header = HEADER_BYTES[opcode]
   const size = header + requestPayloadBytes(p[request + WQE.KIND]) + ICRC_BYTES
   if (openRun(s, size, w[base + QP.FLOW], 1) === 0) return PORT_FULL
-  const at = s.runAt
+  const at = s.result.runAt
   const psn = w[base + QP.REQ_PSN] | BTH_ACKREQ
   putRequestHeader(s.sink!.arena.view, at, opcode, 0, w[base + QP.DEST_QPN], psn, srqnOf(s, base, request))
   if (putReadAtomicRequest(s, row, request, s.sink!.arena, at, opcode, header, offset, length) !== DmaResult.OK)
@@ -246,7 +246,7 @@ const sendEnd = (s: EngineState, row: number, request: number, opcode: number, o
   const size = header + payload + pad + ICRC_BYTES
   const datagram = isDatagram(w, base)
   if (openRun(s, size, datagram ? p[wr + Send.FLOW] | 0 : w[base + QP.FLOW], 1) === 0) return PORT_FULL
-  const at = s.runAt
+  const at = s.result.runAt
   const arena = s.sink!.arena
   const view = arena.view
   if (payload > 0 && gather(s, row, request, offset, payload, arena, at + header, payload, payload) !== DmaResult.OK)
@@ -299,7 +299,7 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
   const size = plain + mtu + ICRC_BYTES
   const more = openRunWithFirst(s, lead, size, w[base + QP.FLOW], want - 1)
   if (more < 0) return PORT_FULL
-  const at = s.runAt
+  const at = s.result.runAt
   const view = s.sink!.arena.view
   const total = payloadBytes(s, row, request, 0, more + 1)
   if (gather(s, row, request, 0, total, s.sink!.arena, at + header, mtu, size) !== DmaResult.OK)
@@ -329,7 +329,7 @@ const sendMiddle = (s: EngineState, row: number, request: number, done: number, 
   const count = openRun(s, size, w[base + QP.FLOW], want)
   if (count === 0) return PORT_FULL
   const total = payloadBytes(s, row, request, done, count)
-  if (gather(s, row, request, done * mtu, total, s.sink!.arena, s.runAt + plain, mtu, size) !== DmaResult.OK)
+  if (gather(s, row, request, done * mtu, total, s.sink!.arena, s.result.runAt + plain, mtu, size) !== DmaResult.OK)
     return failLocalAccess(s, row, request)
   putPackets(s, row, request, done, count, total)
   return SENT_SOME
@@ -361,7 +361,7 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
   const ends = done + count === p[request + WQE.PSNS]
   const plain = ends ? count - 1 : count
   let psn = w[base + QP.REQ_PSN]
-  let to = s.runAt
+  let to = s.result.runAt
   for (let i = 0; i < plain; i++, to += size) {
     const code = done + i === 0 ? bits | firstOf[operation] : middle
     putRequestHeader(view, to, code, 0, qpn, psn | ackReq(s, base, mtu), srqn)

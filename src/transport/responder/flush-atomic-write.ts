@@ -13,7 +13,7 @@ import { MAX_MESSAGE_BYTES, SendKind, WcStatus } from '../../spec/work.ts'
 import type { Arena } from '../../wire/arena.ts'
 import * as ext from '../../wire/extensions.ts'
 import { addressOf, noteRefusedKey, takeCause } from '../causes.ts'
-import { DmaKind, DmaResult, flushDma, writePayloadNow } from '../dma.ts'
+import { DmaKind, DmaResult, flushDma, setPayload, writePayloadNow } from '../dma.ts'
 import { QP, RES } from '../fields.ts'
 import { ATOMIC_WRITE_BYTES } from '../requester/read-atomic-request.ts'
 import type { EngineState } from '../state.ts'
@@ -115,7 +115,8 @@ export const onAtomicWrite = (
   if (resource === 0) return
   const hi = ext.rethVaHi(view, reth)
   const key = ext.rethRkey(view, reth)
-  const why = writePayloadNow(s, row, DmaKind.WRITE, key, Access.REMOTE_WRITE, hi, lo, arena, from, length)
+  setPayload(s, arena, from, length)
+  const why = writePayloadNow(s, row, DmaKind.WRITE, key, hi, lo)
   if (why !== DmaResult.OK) {
     s.pool[resource + RES.KIND] = NONE
     nakFatal(s, row, why === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))

@@ -230,7 +230,7 @@ export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, 
   if (resource === 0) return
   const swapHi = ext.atomicSwapHi(view, at)
   const swapLo = ext.atomicSwapLo(view, at)
-  const original = s.original
+  const original = s.result.original
   const errno =
     (opcode & OPERATION_MASK) === COMPARE_SWAP
       ? memory.compareSwap(

@@ -5,6 +5,7 @@
  * and ends the QP, or lets the requester wait (RNR). What goes out, responses and acknowledgements in PSN order, is
  * responses.ts' business, what SENDs and WRITEs do, however they come, that of send-write.ts.
  */
+
 import { because } from '../../spec/causes.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
@@ -31,6 +32,7 @@ import type { Arena } from '../../wire/arena.ts'
 import { bthAckReq, bthOpcode, bthPadCount, bthPsn, bthSolicited } from '../../wire/bth.ts'
 import * as ext from '../../wire/extensions.ts'
 import { takeCause } from '../causes.ts'
+import { setPayload } from '../dma.ts'
 import { QP, RespFlag } from '../fields.ts'
 import { psnDifference } from '../psn.ts'
 import { type EngineState, schedule } from '../state.ts'
@@ -183,8 +185,8 @@ const onSend = (
   const value = immediateOf(view, at, opcode, flags)
   const only = (flags & OP_ONLY) !== 0
   const from = at + HEADER_BYTES[opcode]
-  if (takeSend(s, row, flags, arena, from, payload, 1, value, bthSolicited(view, at), only) > 0)
-    scheduleAck(s, row, bthAckReq(view, at))
+  setPayload(s, arena, from, payload)
+  if (takeSend(s, row, flags, 1, value, bthSolicited(view, at), only) > 0) scheduleAck(s, row, bthAckReq(view, at))
 }
 
 const onWrite = (
@@ -211,12 +213,12 @@ const onWrite = (
   const value = immediateOf(view, at, opcode, flags)
   const only = (flags & OP_ONLY) !== 0
   const from = at + HEADER_BYTES[opcode]
-  if (takeWrite(s, row, flags, arena, from, payload, payload, 1, value, bthSolicited(view, at), only) > 0)
-    scheduleAck(s, row, bthAckReq(view, at))
+  setPayload(s, arena, from, payload)
+  if (takeWrite(s, row, flags, 1, value, bthSolicited(view, at), only) > 0) scheduleAck(s, row, bthAckReq(view, at))
 }
 
 const wrongLength = (s: EngineState, length: number): number => {
-  s.cause = because('DMA_LENGTH', { length })
+  s.result.cause = because('DMA_LENGTH', { length })
   return INVALID_REQUEST
 }
 

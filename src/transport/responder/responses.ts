@@ -4,12 +4,14 @@
  * as the port has room, so that one of 2 GiB neither fills memory nor keeps other queue pairs waiting. One cumulative
  * ACK answers a whole burst of packets.
  */
+
 import { CREDITS_NONE, DEFAULT_PKEY, ICRC_BYTES, nakCode, syndromeKind } from '../../spec/wire/headers.ts'
 import { opcodeHeaderBytes, operationCode } from '../../spec/wire/opcodes.ts'
 import { serviceBits } from '../../spec/wire/services.ts'
 import { SendKind } from '../../spec/work.ts'
 import { BTH_PAD_SHIFT, putBth } from '../../wire/bth.ts'
 import { putAeth, putAtomicAck } from '../../wire/extensions.ts'
+import { upperWord } from '../address.ts'
 import { noteMemoryFault, noteRefusedKey, takeCause } from '../causes.ts'
 import { QP, RES, RespFlag } from '../fields.ts'
 import { PSN_MASK, psnAdd } from '../psn.ts'
@@ -75,7 +77,7 @@ const sendAtomicAck = (s: EngineState, base: number, resource: number): number =
   const opcode = serviceBits[w[base + QP.SERVICE]] | ATOMIC_ACK
   const size = HEADER_BYTES[opcode] + ICRC_BYTES
   if (openRun(s, size, w[base + QP.FLOW], 1) === 0) return 0
-  const at = s.runAt
+  const at = s.result.runAt
   const view = s.sink!.arena.view
   putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + QP.DEST_QPN], p[resource + RES.FIRST_PSN])
   putAeth(view, at + BTH, POSITIVE, p[resource + RES.MSN])
@@ -104,7 +106,7 @@ const sendReadPart = (s: EngineState, row: number, resource: number): number => 
   const pad = -payload & 3
   const size = AETH_END + payload + pad + ICRC_BYTES
   if (openRun(s, size, w[base + QP.FLOW], 1) === 0) return 0
-  const at = s.runAt
+  const at = s.result.runAt
   const arena = s.sink!.arena
   if (payload > 0 && !fillReadResponses(s, row, resource, next, offset, at + AETH_END, payload, payload, payload))
     return 1
@@ -130,7 +132,7 @@ const sendReadFirst = (s: EngineState, row: number, resource: number, end: numbe
   const size = BTH + mtu + ICRC_BYTES
   const more = openRunWithFirst(s, lead, size, w[base + QP.FLOW], end - 2)
   if (more < 0) return 0
-  const at = s.runAt
+  const at = s.result.runAt
   const view = s.sink!.arena.view
   if (!fillReadResponses(s, row, resource, 0, 0, at + AETH_END, mtu, size, (1 + more) * mtu)) return 1
   const opcode = serviceBits[w[base + QP.SERVICE]] | READ_FIRST
@@ -159,7 +161,7 @@ const sendReadMiddle = (
   const size = BTH + mtu + ICRC_BYTES
   const count = openRun(s, size, w[base + QP.FLOW], end - 1 - next)
   if (count === 0) return 0
-  if (!fillReadResponses(s, row, resource, next, offset, s.runAt + BTH, mtu, size, count * mtu)) return 1
+  if (!fillReadResponses(s, row, resource, next, offset, s.result.runAt + BTH, mtu, size, count * mtu)) return 1
   putMiddles(s, base, resource, next, count)
   markSent(s, base, resource, next + count)
   return count * size
@@ -173,7 +175,7 @@ const putMiddles = (s: EngineState, base: number, resource: number, next: number
   const opcode = serviceBits[w[base + QP.SERVICE]] | READ_MIDDLE
   const qpn = w[base + QP.DEST_QPN]
   let psn = psnAdd(s.pool[resource + RES.FIRST_PSN], next)
-  for (let i = 0, to = s.runAt; i < count; i++, to += size) {
+  for (let i = 0, to = s.result.runAt; i < count; i++, to += size) {
     putBth(view, to, opcode, 0, DEFAULT_PKEY, qpn, psn)
     psn = (psn + 1) & PSN_MASK
   }
@@ -198,7 +200,7 @@ const fillReadResponses = (
   const p = s.pool
   const memory = s.env.memory
   const end = p[resource + RES.DATA_LO] + offset
-  const hi = (p[resource + RES.DATA_HI] + (end > 0xffff_ffff ? 1 : 0)) >>> 0
+  const hi = upperWord(p[resource + RES.DATA_HI], end)
   const lo = end >>> 0
   const pd = p[resource + RES.PD]
   const qp = s.rows[row * QP.WORDS + QP.QPN]
@@ -228,7 +230,7 @@ const sendAcknowledge = (s: EngineState, base: number, due: number): boolean => 
   const opcode = serviceBits[w[base + QP.SERVICE]] | ACK
   const size = HEADER_BYTES[opcode] + ICRC_BYTES
   if (openRun(s, size, w[base + QP.FLOW], 1) === 0) return false
-  const at = s.runAt
+  const at = s.result.runAt
   const view = s.sink!.arena.view
   if ((due & RespFlag.NAK_DUE) !== 0) {
     putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + QP.DEST_QPN], w[base + QP.RESP_NAK_PSN])

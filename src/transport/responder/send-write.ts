@@ -15,7 +15,7 @@ import { syndromeKind } from '../../spec/wire/headers.ts'
 import { OP_END, OP_IMM, OP_INV, OP_START } from '../../spec/wire/opcodes.ts'
 import { reliableService } from '../../spec/wire/services.ts'
 import { MAX_MESSAGE_BYTES, SendKind, WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
-import type { Arena } from '../../wire/arena.ts'
+import { upperWord } from '../address.ts'
 import { noteRefusedKey, takeCause } from '../causes.ts'
 import { completeReceive, failReceive } from '../completer/completion.ts'
 import { DmaKind, DmaResult, flushDma, scatter, writePayloadNow, writePayloads } from '../dma.ts'
@@ -76,26 +76,24 @@ const deliver = (
   const receive = s.rows[base + QP.RESP_RECEIVE]
   const wcFlags = (flags & OP_IMM) !== 0 ? WITH_IMM : (flags & OP_INV) !== 0 ? WITH_INV : 0
   s.rows[base + QP.RESP_RECEIVE] = 0
-  completeReceive(s, row, receive, SUCCESS, completion, s.rows[base + QP.RESP_BYTES], value, wcFlags, solicited)
+  completeReceive(s, row, receive, completion, s.rows[base + QP.RESP_BYTES], value, wcFlags, solicited)
   giveBlock(s, recvBlock(s.rows, base), receive)
 }
 
 /**
- * A stretch of a SEND, `bytes` at `at`. Answers how many of its packets were taken; if not all, the message was refused
- * or dropped, or its sender is to wait.
+ * A stretch of a SEND; `s.payloads` is its data, in one piece. Returns how many of its packets were taken: if not all,
+ * the message was refused or dropped, or an RNR NAK was sent.
  */
 export const takeSend = (
   s: EngineState,
   row: number,
   flags: number,
-  arena: Arena,
-  at: number,
-  bytes: number,
   packets: number,
   value: number,
   solicited: boolean,
   now: boolean,
 ): number => {
+  const { bytes } = s.payloads
   const w = s.rows
   const base = row * QP.WORDS
   if ((flags & OP_START) !== 0) {
@@ -113,8 +111,8 @@ export const takeSend = (
   if (length > 0) {
     const sges = s.pool[receive + Receive.SGES]
     const sge = receive + Receive.SGE
-    const psn = w[base + QP.RESP_EPSN]
-    const why = scatter(s, row, DmaKind.RECEIVE, sge, sges, done, arena, at, length, psn, w[base + QP.RESP_MSN], now)
+    s.payloads.bytes = length
+    const why = scatter(s, row, DmaKind.RECEIVE, sge, sges, done, now)
     if (isTerminated(w, base)) return 0
     if (why !== DmaResult.OK) {
       nakFatal(s, row, REMOTE_OPERATION, LOC_PROT_ERR, takeCause(s))
@@ -145,7 +143,7 @@ export const takeSend = (
 
 /**
  * A WRITE begins: rights, length and, if it is `checked` now rather than when its one packet is written, the whole of
- * its range; 0 or the NAK, and `s.cause` says why.
+ * its range; 0 or the NAK, and `s.result.cause` says why.
  */
 export const beginWrite = (
   s: EngineState,
@@ -159,11 +157,11 @@ export const beginWrite = (
   const w = s.rows
   const base = row * QP.WORDS
   if ((w[base + QP.ACCESS] & REMOTE_WRITE) === 0) {
-    s.cause = because('QP_NO_RIGHT', { right: REMOTE_WRITE })
+    s.result.cause = because('QP_NO_RIGHT', { right: REMOTE_WRITE })
     return INVALID_REQUEST
   }
   if (length > MAX_MESSAGE_BYTES) {
-    s.cause = because('REMOTE_TOO_LONG', { length })
+    s.result.cause = because('REMOTE_TOO_LONG', { length })
     return INVALID_REQUEST
   }
   if (checked && s.env.memory.resolve(w[base + QP.PD], key, hi, lo, length, REMOTE_WRITE, w[base + QP.QPN]) < 0) {
@@ -177,18 +175,11 @@ export const beginWrite = (
   return 0
 }
 
-/**
- * A stretch of the WRITE under way, `bytes` at `at`, or payloads that lie apart: pieces of `chunk` bytes every `stride`
- * bytes. Answers as `takeSend`.
- */
+/** A stretch of the WRITE in progress; `s.payloads` is its data. Returns as `takeSend`. */
 export const takeWrite = (
   s: EngineState,
   row: number,
   flags: number,
-  arena: Arena,
-  at: number,
-  chunk: number,
-  stride: number,
   packets: number,
   value: number,
   solicited: boolean,
@@ -198,16 +189,14 @@ export const takeWrite = (
   const base = row * QP.WORDS
   if ((flags & OP_START) !== 0) w[base + QP.RESP_BYTES] = 0
   if ((flags & OP_IMM) !== 0 && !needReceive(s, row)) return 0
-  const bytes = now ? chunk : chunk * packets
+  const bytes = s.payloads.bytes * s.payloads.count
   if (bytes > 0) {
     const hi = w[base + QP.RESP_WRITE_HI] >>> 0
     const lo = w[base + QP.RESP_WRITE_LO] >>> 0
     const key = w[base + QP.RESP_WRITE_KEY] >>> 0
-    const psn = w[base + QP.RESP_EPSN]
-    const msn = w[base + QP.RESP_MSN]
     const why = now
-      ? writePayloadNow(s, row, DmaKind.WRITE, key, REMOTE_WRITE, hi, lo, arena, at, bytes)
-      : writePayloads(s, row, DmaKind.WRITE, key, REMOTE_WRITE, hi, lo, arena, at, chunk, stride, packets, psn, msn)
+      ? writePayloadNow(s, row, DmaKind.WRITE, key, hi, lo)
+      : writePayloads(s, row, DmaKind.WRITE, key, hi, lo)
     if (!advanceWrite(s, row, why, bytes)) return 0
   }
   w[base + QP.RESP_BYTES] += bytes
@@ -236,8 +225,8 @@ const advanceWrite = (s: EngineState, row: number, why: number, length: number):
   }
   const lo = w[base + QP.RESP_WRITE_LO] >>> 0
   const next = lo + length
+  w[base + QP.RESP_WRITE_HI] = upperWord(w[base + QP.RESP_WRITE_HI], next)
   w[base + QP.RESP_WRITE_LO] = next | 0
-  if (next > 0xffff_ffff) w[base + QP.RESP_WRITE_HI] = (w[base + QP.RESP_WRITE_HI] + 1) | 0
   w[base + QP.RESP_WRITE_LEFT] = ((w[base + QP.RESP_WRITE_LEFT] >>> 0) - length) | 0
   return true
 }

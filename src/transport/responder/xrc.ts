@@ -23,11 +23,11 @@ export const selectSrq = (s: EngineState, row: number, srqn: number, flags: numb
   const w = s.rows
   const base = row * QP.WORDS
   if ((flags & BEGINS) === 0) return w[base + QP.RESP_SRQN] === srqn
-  if (!s.env.work.selectShared?.(row, srqn, s.shared)) return false
+  if (!s.env.work.selectShared?.(row, srqn, s.result.shared)) return false
   w[base + QP.RESP_SRQN] = srqn
-  w[base + QP.PD] = s.shared[0]
-  w[base + QP.RECV_PD] = s.shared[0]
-  w[base + QP.RECV_CQ] = s.shared[1]
+  w[base + QP.PD] = s.result.shared[0]
+  w[base + QP.RECV_PD] = s.result.shared[0]
+  w[base + QP.RECV_CQ] = s.result.shared[1]
   return true
 }
 

@@ -1,6 +1,6 @@
 /*
- * A soft device as others of this process see it whose messages need no packets (transport/loopback/slices.ts): what
- * its port knows of flows and receivers, joined with its queue pairs' numbers.
+ * A soft device as other devices of this process see it, which send to it without packets (transport/loopback/slices.ts):
+ * its port's flows and receivers, and the rows of its QPNs.
  */
 import type { Port } from '../../../phy/port.ts'
 import type { LocalPeerDevice } from '../../../transport/types.ts'
