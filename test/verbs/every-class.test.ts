@@ -69,13 +69,20 @@ const smiQp = (device: Device) => {
 /** Classes that no device of the project has. */
 const WITHOUT_WORDS = ['tm_srq', 'raw_packet_qp', 'rd_qp', 'flow', 'counters', 'dm', 'wq', 'rwq_ind_table']
 const GENERIC = 'no device of the project has it: device.create, device.call'
+const CONNECTIONS = ['cm_channel', 'cm_id', 'cm_multicast']
+const RDMA_CM = 'programs of librdmacm use it, on the system-wide device'
+
+/** Rows of classes that have one reason for all their methods. */
+const reasonRows = (names: readonly string[], reason: string) =>
+  Object.fromEntries(
+    classes
+      .filter(({ name }) => names.includes(name))
+      .map(({ name, methods }) => [name, Object.fromEntries(Object.keys(methods).map(method => [method, reason]))]),
+  )
 
 const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
-  ...Object.fromEntries(
-    classes
-      .filter(({ name }) => WITHOUT_WORDS.includes(name))
-      .map(({ name, methods }) => [name, Object.fromEntries(Object.keys(methods).map(method => [method, GENERIC]))]),
-  ),
+  ...reasonRows(WITHOUT_WORDS, GENERIC),
+  ...reasonRows(CONNECTIONS, RDMA_CM),
   interface: {
     query: device => device.interface(),
     chain: device => device.chain(chain => chain.pd()),
